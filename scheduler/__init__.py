@@ -1,0 +1,1 @@
+"""The client host: batches requests and splits them between an edge server and serverless functions."""

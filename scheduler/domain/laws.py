@@ -1,0 +1,87 @@
+"""Latency as a function of the batch, and what a backend's work costs."""
+
+import math
+from bisect import bisect_left
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class LatencyLaw:
+    """Seconds that a batch of so many items takes on one backend: a measured table, a fitted line, or both.
+
+    Inside the measured range the table is interpolated, because fits hide what small batches really cost
+    (the published Orin fit is 1.3 to 2.8 times too low below 8 items); beyond it the slope goes on from the last row.
+    """
+
+    alpha_s: float
+    beta_s: float
+    max_batch: int
+    rows: tuple[tuple[int, float], ...] = ()
+    """(batch, median seconds), ascending in batch; empty where only a fit is known."""
+
+    def __post_init__(self) -> None:
+        """Refuses what is no latency law."""
+        if self.max_batch < 1:
+            raise ValueError(f"max_batch must be at least 1, not {self.max_batch}")
+        if not all(math.isfinite(x) and x >= 0 for x in (self.alpha_s, self.beta_s)) or self.alpha_s + self.beta_s <= 0:
+            raise ValueError(f"a latency law needs alpha_s and beta_s >= 0, not both 0: {self.alpha_s}, {self.beta_s}")
+        if any(b2 <= b1 for (b1, _), (b2, _) in zip(self.rows, self.rows[1:], strict=False)):
+            raise ValueError("the rows of a latency law must ascend in batch size")
+        if any(batch < 1 or not math.isfinite(s) or s <= 0 for batch, s in self.rows):
+            raise ValueError("the rows of a latency law need batch >= 1 and latencies above 0")
+
+    def predict_s(self, items: int) -> float:
+        """Returns the expected seconds for a batch of `items` (>= 1)."""
+        if not self.rows:
+            return self.alpha_s + self.beta_s * items
+        sizes = [batch for batch, _ in self.rows]
+        i = bisect_left(sizes, items)
+        if i < len(sizes) and sizes[i] == items:
+            return self.rows[i][1]
+        if i == 0:
+            return self.rows[0][1]
+        low, low_s = self.rows[i - 1]
+        if i == len(sizes):
+            return low_s + self.beta_s * (items - low)
+        high, high_s = self.rows[i]
+        return low_s + (high_s - low_s) * (items - low) / (high - low)
+
+
+@dataclass(frozen=True, slots=True)
+class Price:
+    """What an invocation costs: the duration rounded up to the grain times a rate, and a fee a call.
+
+    `sheet` names the price sheet it was taken from; sheets are data with source and date (scheduler/planner/prices).
+    """
+
+    per_s: float
+    per_call: float
+    grain_s: float = 0.001
+    currency: str = "CNY"
+    sheet: str = "none"
+
+    def __post_init__(self) -> None:
+        """Refuses negative money."""
+        if min(self.per_s, self.per_call, self.grain_s) < 0 or self.grain_s == 0:
+            raise ValueError(f"price sheet {self.sheet!r}: rates must not be negative and the grain must be above 0")
+
+    def billed_s(self, duration_s: float) -> float:
+        """Returns the seconds that the provider bills for a run of `duration_s`."""
+        # The 1e-9 keeps 0.003 s at a grain of 1 ms from becoming 4 ms through its binary representation.
+        return math.ceil(duration_s / self.grain_s - 1e-9) * self.grain_s
+
+    def cost(self, duration_s: float) -> float:
+        """Returns the money for one call that runs `duration_s`, in the price's currency."""
+        return self.per_s * self.billed_s(duration_s) + self.per_call
+
+
+@dataclass(frozen=True, slots=True)
+class FunctionTier:
+    """One function configuration: what is invoked, how fast it is expected to be, what it costs."""
+
+    name: str
+    function_name: str
+    law: LatencyLaw
+    price: Price
+    qualifier: str = "LATEST"
+    max_in_flight: int = 32

@@ -1,0 +1,162 @@
+"""Plans: what the dispatcher obeys; snapshots: the estimates a plan was made from."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from scheduler.domain.laws import FunctionTier, LatencyLaw
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceClass:
+    """A service level objective: requests of a class share deadline, percentile and fate when late."""
+
+    name: str = "default"
+    slo_s: float = 1.0
+    percentile: float = 0.99
+    """Fraction of the class's requests that shall be answered within the SLO."""
+    serve_late: bool = False
+    """True: a request that nobody can answer in time is sent anyway (`late = "serve"`)."""
+
+
+@dataclass(frozen=True, slots=True)
+class GroupPlan:
+    """What holds for one model and the classes that share its buffers."""
+
+    model: str
+    classes: tuple[str, ...]
+    edge_batch_cap: int
+    """Largest edge batch in items; 0 means the edge is not used."""
+    function_tier: str
+    """Name of the tier that spilled batches go to; empty means no function is used."""
+    function_target_batch: int
+    """Items at which a gathered function batch leaves at once: the cheapest size that can still be in time."""
+    timeouts_s: Mapping[str, float]
+    """By class: longest a request waits in a function batch that is being gathered, deadlines permitting."""
+    edge_margin: float
+    """Factor on the predicted edge service at which the stated percentile holds."""
+    function_margin: float
+    """The same for the function."""
+    percentile: float
+    expected_cost_per_s: float
+    expected_within_slo: float
+    expected_spill_fraction: float
+    feasible: bool = True
+    reason: str = ""
+    """Where not feasible: what stands in the way and what would help, in one sentence."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """One plan for the whole host. Plans are replaced, never changed."""
+
+    plan_id: int
+    made_at_s: float
+    expires_at_s: float
+    cause: str
+    """Why it was asked for: start, rate, bandwidth, edge-service, expiry, limits, settings."""
+    detail: str
+    groups: tuple[GroupPlan, ...]
+    currency: str = "CNY"
+
+    def group(self, model: str) -> GroupPlan:
+        """Returns the plan of a model's group; KeyError if the plan does not know it."""
+        for group in self.groups:
+            if group.model == model:
+                return group
+        raise KeyError(model)
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What an operator may narrow at run time, per model; None leaves it to the plan."""
+
+    window_s: float | None = None
+    """Longest a request is held back to gather a batch. 0 sends each at once."""
+    edge_batch_cap: int | None = None
+    function_batch_cap: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSettings:
+    """What the engine must know of one model."""
+
+    name: str
+    max_items: int = 64
+    """Most items in one request and in one batch."""
+    classes: tuple[ServiceClass, ...] = (ServiceClass(),)
+    edge_law: LatencyLaw | None = None
+    """None: no edge serves this model."""
+    tiers: tuple[FunctionTier, ...] = ()
+    """Empty: no function serves this model."""
+
+    def service_class(self, name: str) -> ServiceClass:
+        """Returns the class of that name; KeyError if there is none."""
+        for service_class in self.classes:
+            if service_class.name == name:
+                return service_class
+        raise KeyError(name)
+
+    def tier(self, name: str) -> FunctionTier:
+        """Returns the tier of that name; KeyError if there is none."""
+        for tier in self.tiers:
+            if tier.name == name:
+                return tier
+        raise KeyError(name)
+
+
+@dataclass(frozen=True, slots=True)
+class EngineSettings:
+    """Everything the engine is configured with. Field by field what an operator may set in `[engine]`."""
+
+    models: tuple[ModelSettings, ...]
+    queue_max_requests: int = 4096
+    queue_max_bytes: int = 256 * 2**20
+    max_function_in_flight: int = 64
+    uplink_bytes_per_s: float | None = None
+    """Bandwidth assumed until one is measured; None: ample."""
+    uplink_rtt_s: float = 0.02
+    """Round trip assumed until one is measured."""
+    edge_overhead_s: float = 0.004
+    """Transfer, decoding and scheduling around the edge's service time, until measured."""
+    plan_expiry_s: float = 600.0
+    replan_min_interval_s: float = 2.0
+    """Hysteresis: changes that come faster wait for each other."""
+    probe_interval_s: float = 30.0
+    """Idle seconds after which the uplink is probed."""
+    failures_to_open: int = 3
+    """Whole-batch failures in a row after which a backend is left alone until a probe succeeds."""
+    reopen_after_s: float = 1.0
+    """First pause before a failed backend is probed; doubles up to 30 s."""
+    changepoints: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class ModelEstimates:
+    """Live estimates of one model's traffic and service."""
+
+    rate_rps: float
+    """Items a second."""
+    dispersion: float
+    """Index of dispersion of counts; 1 for Poisson."""
+    item_bytes: float
+    edge_law: LatencyLaw | None
+    """The law as learned so far, None without an edge."""
+    edge_quantile_factor: Mapping[float, float]
+    """Percentile -> observed / predicted edge service at that percentile."""
+    function_laws: Mapping[str, LatencyLaw]
+    function_quantile_factor: Mapping[float, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """What a plan is made from: settings, estimates and limits, frozen at one moment."""
+
+    taken_at_s: float
+    settings: EngineSettings
+    models: Mapping[str, ModelEstimates]
+    uplink_bytes_per_s: float | None
+    """None: ample or unknown."""
+    uplink_rtt_s: float
+    limits: Mapping[str, Limits] = field(default_factory=dict)
+    edge_up: bool = True
+    function_up: bool = True

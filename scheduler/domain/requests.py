@@ -1,0 +1,44 @@
+"""A request as the engine sees it: ids, counts and sizes, never bodies."""
+
+from dataclasses import dataclass
+from enum import Enum
+
+
+class Backend(str, Enum):
+    """The two places that answer."""
+
+    EDGE = "edge"
+    FUNCTION = "function"
+
+    @property
+    def other(self) -> "Backend":
+        """The other place."""
+        return Backend.FUNCTION if self is Backend.EDGE else Backend.EDGE
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """One sending of a request: where, in which batch, when."""
+
+    backend: Backend
+    batch_id: int
+    sent_at_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One inference request, from its last body byte to its one answer or error."""
+
+    request_id: int
+    model: str
+    arrived_at_s: float
+    deadline_s: float
+    """Absolute, on the shell's monotonic clock."""
+    items: int = 1
+    body_bytes: int = 0
+    """What it adds to a batch on the wire."""
+    class_name: str = "default"
+    priority: int = 1
+    """Level as Triton counts: 1 is the highest; the shell has replaced 0 by the model's default level."""
+    tenant: str = ""
+    attempts: tuple[Attempt, ...] = ()
