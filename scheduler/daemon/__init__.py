@@ -1,0 +1,1 @@
+"""The asyncio shell: configuration, ingress, runner, backends, telemetry. May import everything below the shells."""

@@ -1,0 +1,59 @@
+"""What ingress hands to the runner, and what it gets back."""
+
+from dataclasses import dataclass
+
+from scheduler.domain.errors import EdgeburstError, Refusal
+from scheduler.domain.requests import Backend
+from scheduler.wire import Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class InferenceCall:
+    """One inference request, parsed and checked against the model's metadata."""
+
+    model: str
+    inputs: tuple[Tensor, ...]
+    items: int
+    """Length of the batch axis, at least 1; the items of a call are never parted."""
+    body_bytes: int
+    """Sum of the inputs' binary sizes."""
+    received_at_s: float
+    """When the last body byte was read, on the runner's clock."""
+    class_name: str = "default"
+    priority: int = 1
+    """As Triton counts, with 0 already replaced by the model's default level."""
+    tenant: str = ""
+    timeout_s: float | None = None
+    """The client's own deadline, relative to `received_at_s`; None: the SLO of the class."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A call's own part of a batch's answer, and how it came about."""
+
+    outputs: tuple[Tensor, ...]
+    backend: Backend
+    tier: str
+    """Name of the function tier; empty on the edge."""
+    batch_id: int
+    batch_items: int
+    wait_s: float
+    """From `received_at_s` to the send of the batch that was answered."""
+    service_s: float | None
+    """The backend's own figure for the whole batch; None where it gives none."""
+    elapsed_s: float
+    """From the send of that batch to the last byte of its answer."""
+    cost: float
+    """This call's share of the batch's cost, by items; 0 on the edge."""
+    cold_start: bool | None
+    attempts: int
+    """How often the call was sent, this time included."""
+
+
+class Refused(EdgeburstError):
+    """A call ends without an answer; `refusal` says why, and its HTTP status."""
+
+    def __init__(self, refusal: Refusal) -> None:
+        """Stores the refusal; its message is the sentence for the client."""
+        super().__init__(refusal.message)
+        self.refusal = refusal
