@@ -1,0 +1,44 @@
+"""Open Inference Protocol v2 bodies to values and back; imports nothing of ours, for the edge and the function use it.
+
+A body is a JSON object, optionally followed by the raw bytes of its binary tensors in the order in which the object
+names them; the HTTP header `Inference-Header-Content-Length` then says where the object ends.
+
+References:
+    Open Inference Protocol, https://github.com/kserve/open-inference-protocol (specification/protocol).
+    Binary tensor and classification extensions, https://github.com/triton-inference-server/server (docs/protocol).
+"""
+
+from scheduler.wire.body import (
+    JSON_LENGTH_HEADER,
+    Encoded,
+    InferRequest,
+    InferResponse,
+    OutputRequest,
+    encode_request,
+    encode_response,
+    parse_request,
+    parse_response,
+)
+from scheduler.wire.error import WireError
+from scheduler.wire.frame import pack_frame, unpack_frame
+from scheduler.wire.tensor import DATATYPES, Tensor, base64_elements, concat, split
+
+__all__ = [
+    "DATATYPES",
+    "JSON_LENGTH_HEADER",
+    "Encoded",
+    "InferRequest",
+    "InferResponse",
+    "OutputRequest",
+    "Tensor",
+    "WireError",
+    "base64_elements",
+    "concat",
+    "encode_request",
+    "encode_response",
+    "pack_frame",
+    "parse_request",
+    "parse_response",
+    "split",
+    "unpack_frame",
+]

@@ -1,0 +1,267 @@
+"""Requests and responses, and their bodies: a JSON object, then the data of the binary tensors."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import orjson
+
+from scheduler.wire import fields
+from scheduler.wire.error import WireError, shown
+from scheduler.wire.fields import json_object, named_entries
+from scheduler.wire.json_data import data_from_json, data_to_json
+from scheduler.wire.tensor import DATATYPES, Tensor, check_raw
+
+JSON_LENGTH_HEADER = "Inference-Header-Content-Length"
+
+_MAX_RANK = 32  # numpy 1's limit
+_MAX_ELEMENTS = 2**48  # numpy refuses shapes beyond the address space even when one axis is 0
+
+
+@dataclass(frozen=True, slots=True)
+class OutputRequest:
+    """An output which the client wants; `class_count` > 0 asks for its top classes (Triton's "classification")."""
+
+    name: str
+    binary: bool
+    class_count: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class InferRequest:
+    """An inference request; `binary_by_default` is its parameter `binary_data_output`, kept out of `parameters`."""
+
+    id: str
+    inputs: tuple[Tensor, ...]
+    outputs: tuple[OutputRequest, ...] = ()
+    parameters: Mapping[str, object] = field(default_factory=dict)
+    binary_by_default: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class InferResponse:
+    """An inference response."""
+
+    model_name: str
+    outputs: tuple[Tensor, ...]
+    id: str = ""
+    model_version: str = "1"
+    parameters: Mapping[str, object] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """A body and the length in bytes of its JSON object, None where the object is the whole body."""
+
+    body: bytes
+    json_length: int | None
+
+
+def parse_request(body: bytes | memoryview, json_length: int | None) -> InferRequest:
+    """Read and validate a request; its binary tensors are views of the body.
+
+    Args:
+        body: the HTTP body.
+        json_length: the value of `Inference-Header-Content-Length`, None where the header is absent.
+
+    Raises:
+        WireError: the body breaks the protocol; the message names the tensor or field.
+    """
+    head, binary = _split_body(body, json_length)
+    parameters = dict(fields.parameters(head, "the request"))
+    binary_by_default = parameters.pop("binary_data_output", False)
+    if type(binary_by_default) is not bool:
+        raise WireError("parameter 'binary_data_output' of the request must be true or false.")
+    inputs = _parse_tensors(head, "inputs", binary)
+    if not inputs:
+        raise WireError("'inputs' is empty; a request needs at least one tensor.")
+    outputs = _parse_output_requests(head, binary_by_default)
+    return InferRequest(fields.text(head, "id"), inputs, outputs, parameters, binary_by_default)
+
+
+def encode_request(request: InferRequest, *, binary: bool = True) -> Encoded:
+    """Write a request, all its tensors in the binary form or all in JSON.
+
+    Raises:
+        WireError: a tensor cannot be written in JSON (`binary` false; bytes that are not UTF-8, NaN, infinity).
+    """
+    parameters = dict(request.parameters)
+    if request.binary_by_default:
+        parameters["binary_data_output"] = True
+    head: dict[str, object] = {"id": request.id} if request.id else {}
+    if parameters:
+        head["parameters"] = parameters
+    if request.outputs:
+        head["outputs"] = [_output_request_json(output) for output in request.outputs]
+    return _encode(head, "inputs", [(tensor, binary) for tensor in request.inputs])
+
+
+def parse_response(body: bytes | memoryview, json_length: int | None) -> InferResponse:
+    """Read and validate a response; arguments and errors as for `parse_request`."""
+    head, binary = _split_body(body, json_length)
+    model_name = fields.text(head, "model_name")
+    if not model_name:
+        raise WireError("the response has no 'model_name'.")
+    return InferResponse(
+        model_name=model_name,
+        outputs=_parse_tensors(head, "outputs", binary),
+        id=fields.text(head, "id"),
+        model_version=fields.text(head, "model_version") or "1",
+        parameters=fields.parameters(head, "the response"),
+    )
+
+
+def encode_response(
+    response: InferResponse, *, requested: Sequence[OutputRequest] = (), binary_by_default: bool = False
+) -> Encoded:
+    """Write a response with the outputs that were asked for, in that order, or with all of them.
+
+    `class_count` changes what an output holds, not how it is written: whoever has the scores has applied it before.
+
+    Args:
+        response: what was computed.
+        requested: the request's outputs; empty asks for all.
+        binary_by_default: whether outputs go out in binary form where `requested` is empty.
+
+    Raises:
+        WireError: the response lacks a requested output, or an output cannot be written in JSON.
+    """
+    head: dict[str, object] = {"model_name": response.model_name, "model_version": response.model_version}
+    if response.id:
+        head["id"] = response.id
+    if response.parameters:
+        head["parameters"] = dict(response.parameters)
+    if not requested:
+        return _encode(head, "outputs", [(tensor, binary_by_default) for tensor in response.outputs])
+    by_name = {tensor.name: tensor for tensor in response.outputs}
+    for wanted in requested:
+        if wanted.name not in by_name:
+            known = ", ".join(map(shown, by_name)) or "none"
+            raise WireError(f"there is no output {shown(wanted.name)}; the outputs are: {known}.")
+    return _encode(head, "outputs", [(by_name[wanted.name], wanted.binary) for wanted in requested])
+
+
+def _split_body(body: bytes | memoryview, json_length: int | None) -> tuple[dict[str, Any], memoryview | None]:
+    if json_length is None:
+        return json_object(body, f"the body (without {JSON_LENGTH_HEADER}, all of it is JSON)"), None
+    if not 0 < json_length <= len(body):
+        raise WireError(f"{JSON_LENGTH_HEADER} is {json_length}, but must be from 1 to the body's {len(body)} bytes.")
+    view = memoryview(body)
+    what = f"the body's beginning, of the {json_length} bytes that {JSON_LENGTH_HEADER} gives,"
+    return json_object(view[:json_length], what), view[json_length:]
+
+
+def _parse_tensors(head: Mapping[str, Any], key: str, binary: memoryview | None) -> tuple[Tensor, ...]:
+    tensors, at = [], 0
+    for entry in named_entries(head, key):
+        name = entry["name"]
+        size = _binary_size(entry, name)
+        if size is None:
+            tensors.append(_tensor_from_json(entry, name))
+            continue
+        if binary is None:
+            raise WireError(f"tensor {shown(name)} is in binary form, but {JSON_LENGTH_HEADER} is missing.")
+        if at + size > len(binary):
+            raise WireError(
+                f"tensor {shown(name)} has {len(binary) - at} bytes of data left of the {size} it announces."
+            )
+        tensors.append(_tensor_from_binary(entry, name, binary[at : at + size]))
+        at += size
+    if binary is not None and at != len(binary):
+        raise WireError(f"the body has {len(binary) - at} bytes after the data of its last tensor.")
+    return tuple(tensors)
+
+
+def _binary_size(entry: Mapping[str, Any], name: str) -> int | None:
+    """The announced length of a tensor's binary data, None for a tensor whose data is in JSON."""
+    parameters = fields.parameters(entry, f"tensor {shown(name)}")
+    if "shared_memory_region" in parameters:
+        raise WireError(f"tensor {shown(name)} is in shared memory, which is not supported; send it in the body.")
+    size = parameters.get("binary_data_size")
+    if size is None:
+        return None
+    if type(size) is not int or size < 0:
+        raise WireError(f"'binary_data_size' of tensor {shown(name)} must be a whole number of bytes, 0 or more.")
+    return size
+
+
+def _tensor_from_binary(entry: Mapping[str, Any], name: str, raw: memoryview) -> Tensor:
+    if entry.get("data") is not None:
+        raise WireError(f"tensor {shown(name)} has both 'data' and 'binary_data_size'; send one of them.")
+    tensor = Tensor(name, _datatype(entry, name), _shape(entry, name), raw)
+    check_raw(tensor)
+    return tensor
+
+
+def _tensor_from_json(entry: Mapping[str, Any], name: str) -> Tensor:
+    datatype, shape = _datatype(entry, name), _shape(entry, name)
+    return data_from_json(name, datatype, shape, entry.get("data"))
+
+
+def _datatype(entry: Mapping[str, Any], name: str) -> str:
+    datatype = entry.get("datatype")
+    if type(datatype) is not str:
+        raise WireError(f"tensor {shown(name)} has no 'datatype'.")
+    if datatype == "BF16":
+        raise WireError(f"tensor {shown(name)} has datatype BF16, which is not supported; send FP32.")
+    if datatype not in DATATYPES and datatype != "BYTES":
+        raise WireError(f"tensor {shown(name)} has unknown datatype {shown(datatype)}.")
+    return datatype
+
+
+def _shape(entry: Mapping[str, Any], name: str) -> tuple[int, ...]:
+    shape = entry.get("shape")
+    if type(shape) is not list or not 1 <= len(shape) <= _MAX_RANK:
+        raise WireError(f"tensor {shown(name)} needs a 'shape': a list of 1 to {_MAX_RANK} lengths, the batch first.")
+    if not all(type(length) is int and length >= 0 for length in shape):
+        raise WireError(f"tensor {shown(name)} has a length in its 'shape' that is not a whole number, 0 or more.")
+    if math.prod(length or 1 for length in shape) > _MAX_ELEMENTS:
+        raise WireError(f"tensor {shown(name)} has a 'shape' of more elements than can be held.")
+    return tuple(shape)
+
+
+def _parse_output_requests(head: Mapping[str, Any], binary_by_default: bool) -> tuple[OutputRequest, ...]:
+    if head.get("outputs") is None:
+        return ()
+    return tuple(_output_request(entry, binary_by_default) for entry in named_entries(head, "outputs"))
+
+
+def _output_request(entry: Mapping[str, Any], binary_by_default: bool) -> OutputRequest:
+    name = entry["name"]
+    parameters = fields.parameters(entry, f"output {shown(name)}")
+    if "shared_memory_region" in parameters:
+        raise WireError(f"output {shown(name)} is wanted in shared memory, which is not supported.")
+    binary = parameters.get("binary_data", binary_by_default)
+    if type(binary) is not bool:
+        raise WireError(f"'binary_data' of output {shown(name)} must be true or false.")
+    class_count = parameters.get("classification", 0)
+    if type(class_count) is not int or class_count < 0:
+        raise WireError(f"'classification' of output {shown(name)} must be a number of classes, 0 or more.")
+    return OutputRequest(name, binary, class_count)
+
+
+def _output_request_json(output: OutputRequest) -> dict[str, object]:
+    parameters: dict[str, object] = {"binary_data": output.binary}
+    if output.class_count:
+        parameters["classification"] = output.class_count
+    return {"name": output.name, "parameters": parameters}
+
+
+def _encode(head: dict[str, object], key: str, tensors: Sequence[tuple[Tensor, bool]]) -> Encoded:
+    """Write a body whose tensors stand under `key`, each with whether it goes out in binary form."""
+    head[key] = [_tensor_json(tensor, binary) for tensor, binary in tensors]
+    text = orjson.dumps(head, option=orjson.OPT_SERIALIZE_NUMPY)
+    raws = [tensor.raw for tensor, binary in tensors if binary]
+    return Encoded(b"".join((text, *raws)), len(text)) if raws else Encoded(text, None)
+
+
+def _tensor_json(tensor: Tensor, binary: bool) -> dict[str, object]:
+    entry: dict[str, object] = {"name": tensor.name, "shape": tensor.shape, "datatype": tensor.datatype}
+    if binary:
+        entry["parameters"] = {"binary_data_size": len(tensor.raw)}
+    else:
+        entry["data"] = data_to_json(tensor)
+    return entry

@@ -1,0 +1,10 @@
+"""The one error of the wire format."""
+
+
+class WireError(ValueError):
+    """A body that breaks the protocol; its message is one sentence fit for the client (HTTP 400)."""
+
+
+def shown(name: str) -> str:
+    """A client's text, quoted, escaped and of bounded length."""
+    return repr(name if len(name) <= 64 else name[:61] + "...")

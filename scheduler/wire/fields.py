@@ -1,0 +1,55 @@
+"""Reading the fields of a body's JSON object, each checked for its type."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import orjson
+
+from scheduler.wire.error import WireError, shown
+
+
+def json_object(document: bytes | memoryview, what: str) -> dict[str, Any]:
+    try:
+        value = orjson.loads(document)
+    except orjson.JSONDecodeError as error:
+        raise WireError(f"{what} is not valid JSON: {error}.") from None
+    if type(value) is not dict:
+        raise WireError(f"{what} must be a JSON object.")
+    return value
+
+
+def text(entry: Mapping[str, Any], key: str) -> str:
+    """An optional string; some servers write null for what they leave out."""
+    value = entry.get(key)
+    if value is None:
+        return ""
+    if type(value) is not str:
+        raise WireError(f"{key!r} must be a string.")
+    return value
+
+
+def parameters(entry: Mapping[str, Any], what: str) -> dict[str, Any]:
+    value = entry.get("parameters")
+    if value is None:
+        return {}
+    if type(value) is not dict:
+        raise WireError(f"'parameters' of {what} must be a JSON object.")
+    return value
+
+
+def named_entries(head: Mapping[str, Any], key: str) -> list[dict[str, Any]]:
+    """The list under a key, every entry an object with a name of its own."""
+    entries = head.get(key)
+    if type(entries) is not list:
+        raise WireError(f"{key!r} is missing." if entries is None else f"{key!r} must be a list.")
+    seen: set[str] = set()
+    for index, entry in enumerate(entries):
+        name = entry.get("name") if type(entry) is dict else None
+        if type(name) is not str or not name:
+            raise WireError(f"'{key}[{index}]' must be a JSON object with a 'name'.")
+        if name in seen:
+            raise WireError(f"{key!r} names {shown(name)} twice.")
+        seen.add(name)
+    return entries

@@ -1,0 +1,88 @@
+"""A tensor's data as JSON carries it: a flat or nested list of numbers, booleans or strings."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from itertools import chain
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from scheduler.wire.error import WireError, shown
+from scheduler.wire.tensor import DATATYPES, Tensor
+
+_ACCEPTED: Mapping[str, tuple[frozenset[type], str]] = {
+    "b": (frozenset({bool}), "true or false"),
+    "u": (frozenset({int}), "a whole number in its range"),
+    "i": (frozenset({int}), "a whole number in its range"),
+    "f": (frozenset({int, float}), "a number in its range"),
+}
+"""By kind of numpy dtype: the Python types of a JSON value that it takes, and those in words."""
+
+
+def data_from_json(name: str, datatype: str, shape: tuple[int, ...], data: object) -> Tensor:
+    """Read a tensor's `data`, flat or nested as its shape says.
+
+    Raises:
+        WireError: the data is missing, does not fill the shape, or holds a value which the datatype does not take.
+    """
+    if type(data) is not list:
+        raise WireError(f"tensor {shown(name)} needs 'data', a list, or the parameter 'binary_data_size'.")
+    values = _flat(data, shape)
+    if values is None or len(values) != math.prod(shape):
+        raise WireError(f"tensor {shown(name)} has 'data' that does not fill its shape {list(shape)}.")
+    raw = _texts(name, values) if datatype == "BYTES" else _numbers(name, datatype, values)
+    return Tensor(name, datatype, shape, raw, from_json=True)
+
+
+def data_to_json(tensor: Tensor) -> npt.NDArray[Any] | list[str]:
+    """The flat list that stands for a tensor's data, an array where orjson writes it as one.
+
+    Raises:
+        WireError: bytes that are not UTF-8, NaN or infinity, which JSON does not have.
+    """
+    remedy = "which JSON cannot carry; use the binary form"
+    if tensor.datatype == "BYTES":
+        try:
+            return [element.decode() for element in tensor.elements()]
+        except UnicodeDecodeError:
+            raise WireError(f"tensor {shown(tensor.name)} has bytes that are not UTF-8 text, {remedy}.") from None
+    array = np.frombuffer(tensor.raw, DATATYPES[tensor.datatype])
+    if array.dtype.kind == "f" and not np.isfinite(array).all():
+        raise WireError(f"tensor {shown(tensor.name)} has NaN or infinity, {remedy}.")
+    return array.astype(np.float32) if array.dtype == np.float16 else array
+
+
+def _flat(data: list[Any], shape: tuple[int, ...]) -> list[Any] | None:
+    """The values of a list which is flat, or nested exactly as the shape says; None if it is neither."""
+    if not data or type(data[0]) is not list:
+        return data
+    for length, inner in zip(shape, shape[1:], strict=False):
+        if len(data) != length or not all(type(row) is list and len(row) == inner for row in data):
+            return None
+        data = list(chain.from_iterable(data))
+    return data
+
+
+def _texts(name: str, values: list[Any]) -> bytes:
+    if not set(map(type, values)) <= {str}:
+        raise WireError(f"tensor {shown(name)} is BYTES and has 'data' that is not a string.")
+    return bytes(Tensor.from_elements(name, [value.encode() for value in values]).raw)
+
+
+def _numbers(name: str, datatype: str, values: list[Any]) -> bytes:
+    dtype = DATATYPES[datatype]
+    accepted, in_words = _ACCEPTED[dtype.kind]
+    fits = set(map(type, values)) <= accepted
+    if fits and dtype.kind in "ui" and values:
+        limits = np.iinfo(dtype)  # numpy 1 wraps what is out of range
+        fits = limits.min <= min(values) and max(values) <= limits.max
+    if fits:
+        with np.errstate(over="ignore"):  # the overflow is seen below
+            array = np.array(values, dtype)
+        fits = dtype.kind != "f" or bool(np.isfinite(array).all())
+    if not fits:
+        raise WireError(f"tensor {shown(name)} is {datatype} and has 'data' that is not {in_words}.")
+    return array.tobytes()
