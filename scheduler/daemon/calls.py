@@ -48,6 +48,11 @@ class Answer:
     cold_start: bool | None
     attempts: int
     """How often the call was sent, this time included."""
+    read_at_s: float
+    """When the last byte of the batch's answer was read, on the runner's clock."""
+    overhead_s: float
+    """The daemon's own time on the way out: last body byte to engine, and send decided to written. Whoever has
+    written the client's answer tells `Runner.answer_written(answer)`, which adds the way back."""
 
 
 class Refused(EdgeburstError):
