@@ -1,0 +1,345 @@
+"""Workloads: when requests arrive. Read from traces or drawn from seeded generators, for the simulator and for replay.
+
+A workload is pure data; nothing here waits, sends or knows a clock. Every generator takes a `numpy.random.Generator`,
+so the same seed gives the same arrivals.
+"""
+
+import json
+import math
+from bisect import bisect_right
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from scheduler.domain.errors import EdgeburstError
+
+Seconds = npt.NDArray[np.float64]
+
+MAX_REQUESTS = 20_000_000
+"""More would fill the memory of a client host before the first request is sent."""
+_CHUNK = 4096
+
+
+class WorkloadError(EdgeburstError):
+    """A trace or a pattern cannot be used; the message names it and says what to do."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Workload:
+    """Arrival times.
+
+    Parameters:
+        times_s: ascending seconds from the start, shape (requests,).
+        duration_s: how long the workload lasts; idle time after the last arrival counts.
+    """
+
+    times_s: Seconds
+    duration_s: float
+
+    @property
+    def mean_rate_rps(self) -> float:
+        """Requests a second over the whole duration."""
+        return len(self.times_s) / self.duration_s if self.duration_s > 0 else 0.0
+
+    def faster(self, factor: float) -> "Workload":
+        """Returns the same arrivals with every gap divided by `factor`."""
+        _positive("the rate multiple", factor)
+        return Workload(self.times_s / factor, self.duration_s / factor)
+
+    def first(self, requests: int) -> "Workload":
+        """Returns the first `requests` arrivals; it ends with the last of them."""
+        if requests < 1:
+            raise WorkloadError(f"the number of requests must be at least 1, not {requests}")
+        if requests >= len(self.times_s):
+            return self
+        return Workload(self.times_s[:requests], float(self.times_s[requests - 1]))
+
+    def until(self, end_s: float) -> "Workload":
+        """Returns what arrives before `end_s`; a shorter workload stays as it is."""
+        _positive("the duration", end_s)
+        if end_s >= self.duration_s:
+            return self
+        return Workload(self.times_s[self.times_s < end_s], end_s)
+
+    def repeated(self, laps: int, *, gap_s: float = 0.0) -> "Workload":
+        """Returns the workload `laps` times, with `gap_s` of silence between two laps."""
+        if laps < 1 or laps * len(self.times_s) > MAX_REQUESTS:
+            raise WorkloadError(f"the number of laps must be 1 to {_most_laps(self)}, not {laps}")
+        if not math.isfinite(gap_s) or gap_s < 0:
+            raise WorkloadError(f"the silence between two laps must be at least 0 s, not {gap_s}")
+        lap_s = self.duration_s + gap_s
+        times_s = np.concatenate([self.times_s + lap * lap_s for lap in range(laps)])
+        return Workload(times_s, laps * lap_s - gap_s)
+
+
+def _most_laps(workload: Workload) -> int:
+    return max(1, MAX_REQUESTS // max(1, len(workload.times_s)))
+
+
+def read_gaps(path: Path) -> Workload:
+    """Reads a `.gaps` trace: inter-arrival gaps in seconds, one a line; the first request comes after the first gap.
+
+    Raises:
+        WorkloadError: no such file, empty, or a value that is no gap; the message names file and position.
+    """
+    gaps_s = _numbers(path, "a gap")
+    return Workload(np.cumsum(gaps_s), float(gaps_s.sum()))
+
+
+def read_rates(path: Path, *, unit_s: float, rng: np.random.Generator, multiple: float = 1.0) -> Workload:
+    """Reads a rate file: requests per time unit, with white space or commas between; idle units take their time.
+
+    Parameters:
+        path: the `.txt` or `.csv` file.
+        unit_s: length of a time unit, seconds.
+        rng: places each unit's requests at random in it (uniform, as a Poisson process of known count would).
+        multiple: factor on the counts; fractions are rounded up or down at random.
+
+    Raises:
+        WorkloadError: no such file, empty, without any request, or a value that is no count.
+    """
+    _positive("the length of a time unit", unit_s)
+    _positive("the rate multiple", multiple)
+    expected = _numbers(path, "a number of requests") * multiple
+    if expected.sum() > MAX_REQUESTS:
+        raise WorkloadError(
+            f"{path} holds {expected.sum():.3g} requests, above {MAX_REQUESTS}; lower the rate multiple"
+        )
+    counts = (
+        np.floor(expected + rng.random(len(expected))).astype(np.int64) if multiple != 1.0 else expected.astype(int)
+    )
+    if counts.sum() == 0:
+        raise WorkloadError(f"{path} holds no request: every time unit is 0; choose another trace or a higher multiple")
+    units = np.repeat(np.arange(len(counts), dtype=np.float64), counts)
+    return Workload(np.sort(units + rng.random(len(units))) * unit_s, len(counts) * unit_s)
+
+
+def _numbers(path: Path, what: str) -> Seconds:
+    try:
+        words = path.read_text(encoding="ascii").replace(",", " ").split()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not a text file"
+        raise WorkloadError(f"cannot read the trace {path}: {reason}") from error
+    if not words:
+        raise WorkloadError(f"the trace {path} is empty; it must hold at least one number")
+    if len(words) > MAX_REQUESTS:
+        raise WorkloadError(f"the trace {path} holds {len(words)} numbers, above {MAX_REQUESTS}; split it")
+    try:
+        values = np.array(words, dtype=np.float64)
+    except ValueError:
+        values = np.array([_number(word) for word in words])
+    wrong = np.flatnonzero(~(np.isfinite(values) & (values >= 0)))
+    if len(wrong):
+        word = words[wrong[0]]
+        raise WorkloadError(f"value {wrong[0] + 1} of the trace {path} is {word!r}, not {what}; correct or remove it")
+    return values
+
+
+def _number(word: str) -> float:
+    try:
+        return float(word)
+    except ValueError:
+        return math.nan
+
+
+def poisson(
+    rate_rps: float, *, rng: np.random.Generator, requests: int | None = None, duration_s: float | None = None
+) -> Workload:
+    """Draws a Poisson process of `rate_rps` that ends after so many requests or seconds, whichever comes first."""
+    _positive("the rate", rate_rps)
+
+    def more(_last: float) -> Seconds:
+        return rng.exponential(1 / rate_rps, _CHUNK)
+
+    return _drawn(more, requests=requests, duration_s=duration_s)
+
+
+def _drawn(more: Callable[[float], Seconds], *, requests: int | None, duration_s: float | None) -> Workload:
+    """Collects chunks of gaps until there are enough requests or seconds; the end does not change what comes before."""
+    if requests is None and duration_s is None:
+        raise WorkloadError("a drawn workload has no end of its own; give a number of requests or a duration")
+    most = MAX_REQUESTS if requests is None else min(requests, MAX_REQUESTS)
+    end_s = math.inf if duration_s is None else _positive("the duration", duration_s)
+    chunks, count, last_s = [], 0, 0.0
+    while count < most and last_s < end_s:
+        chunk = last_s + np.cumsum(more(last_s))
+        chunks.append(chunk)
+        count, last_s = count + len(chunk), float(chunk[-1])
+    if count >= MAX_REQUESTS and requests is None:
+        raise WorkloadError(f"the workload has more than {MAX_REQUESTS} requests; lower the rate or the duration")
+    times_s = np.concatenate(chunks) if chunks else np.empty(0)
+    whole = Workload(times_s, last_s) if requests is None else Workload(times_s, last_s).first(requests)
+    if whole.duration_s < end_s:
+        return whole
+    return whole.until(end_s)
+
+
+@dataclass(frozen=True, slots=True)
+class MarkovianArrivals:
+    """A Markovian arrival process: rates of phase changes without (`d0`) and with an arrival (`d1`), per second.
+
+    The diagonal of `d0` is ignored, because rows sum to zero by definition.
+    """
+
+    d0: tuple[tuple[float, ...], ...]
+    d1: tuple[tuple[float, ...], ...]
+
+    def __post_init__(self) -> None:
+        """Refuses what is no Markovian arrival process."""
+        size = len(self.d0)
+        if size == 0 or any(len(row) != size for row in (*self.d0, *self.d1)) or len(self.d1) != size:
+            raise WorkloadError("D0 and D1 of a Markovian arrival process must be square matrices of one size")
+        off_diagonal = [x for i, row in enumerate(self.d0) for j, x in enumerate(row) if i != j]
+        entries = [*off_diagonal, *(x for row in self.d1 for x in row)]
+        if not all(math.isfinite(x) and x >= 0 for x in entries):
+            raise WorkloadError("the rates of a Markovian arrival process must be finite and not negative")
+        if any(sum(row) + sum(self.d0[i]) - self.d0[i][i] <= 0 for i, row in enumerate(self.d1)):
+            raise WorkloadError("each phase of a Markovian arrival process needs a rate above 0")
+
+    def draw(
+        self, *, rng: np.random.Generator, requests: int | None = None, duration_s: float | None = None
+    ) -> Workload:
+        """Draws arrivals, starting in the first phase, up to so many requests or seconds, whichever comes first."""
+        if not any(x > 0 for row in self.d1 for x in row):
+            raise WorkloadError("this Markovian arrival process has no arrivals: every rate of D1 is 0")
+        return _drawn(_PhaseWalk(self, rng).gaps, requests=requests, duration_s=duration_s)
+
+
+class _PhaseWalk:
+    """Walks through the phases of a process, transition by transition."""
+
+    def __init__(self, process: MarkovianArrivals, rng: np.random.Generator) -> None:
+        self._process = process
+        self._rng = rng
+        self._phase = 0
+
+    def gaps(self, _last_s: float) -> Seconds:
+        """Returns the next chunk of gaps between arrivals."""
+        tables = [self._table(phase) for phase in range(len(self._process.d0))]
+        gaps_s: list[float] = []
+        since_s = 0.0
+        while len(gaps_s) < _CHUNK:
+            stays = self._rng.standard_exponential(_CHUNK).tolist()
+            for stay, choice in zip(stays, self._rng.random(_CHUNK).tolist(), strict=True):
+                cumulative, targets = tables[self._phase]
+                since_s += stay / cumulative[-1]
+                self._phase, arrives = targets[bisect_right(cumulative, choice * cumulative[-1], hi=len(targets) - 1)]
+                if arrives:
+                    gaps_s.append(since_s)
+                    since_s = 0.0
+        return np.array(gaps_s)
+
+    def _table(self, phase: int) -> tuple[list[float], list[tuple[int, bool]]]:
+        hidden = [(j, False, x) for j, x in enumerate(self._process.d0[phase]) if j != phase and x > 0]
+        visible = [(j, True, x) for j, x in enumerate(self._process.d1[phase]) if x > 0]
+        ways = hidden + visible
+        return list(accumulate(rate for _, _, rate in ways)), [(j, arrives) for j, arrives, _ in ways]
+
+
+def read_map(path: Path) -> MarkovianArrivals:
+    """Reads a Markovian arrival process from JSON: `{"D0": [[...]], "D1": [[...]]}`, rates per second."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        d0, d1 = (tuple(tuple(float(x) for x in row) for row in content[key]) for key in ("D0", "D1"))
+    except OSError as error:
+        raise WorkloadError(f"cannot read the arrival process {path}: {error.strerror}") from error
+    except (ValueError, TypeError, KeyError) as error:
+        raise WorkloadError(
+            f'{path} is no arrival process: it must be JSON like {{"D0": [[..]], "D1": [[..]]}}'
+        ) from error
+    return MarkovianArrivals(d0=d0, d1=d1)
+
+
+def steps(parts: Sequence[tuple[float, float]], *, rng: np.random.Generator) -> Workload:
+    """Draws a Poisson process whose rate changes in steps.
+
+    Parameters:
+        parts: (duration in seconds, rate in requests a second) one after the other; a rate of 0 is silence.
+        rng: the generator.
+    """
+    pieces, start_s = [], 0.0
+    for duration_s, rate_rps in parts:
+        _positive("the duration of a step", duration_s)
+        if not math.isfinite(rate_rps) or rate_rps < 0 or rate_rps * duration_s > MAX_REQUESTS:
+            raise WorkloadError(f"the rate of a step must be at least 0 and bounded, not {rate_rps}")
+        count = int(rng.poisson(rate_rps * duration_s))
+        pieces.append(np.sort(rng.random(count)) * duration_s + start_s)
+        start_s += duration_s
+    return Workload(np.concatenate(pieces) if pieces else np.empty(0), start_s)
+
+
+def _poisson_pattern(rate_rps: float, duration_s: float, rng: np.random.Generator) -> Workload:
+    return poisson(rate_rps, rng=rng, duration_s=duration_s)
+
+
+def _mmpp_pattern(rate_rps: float, duration_s: float, rng: np.random.Generator) -> Workload:
+    """Two phases, 10 s and 5 s long on average, at 0.5 and 2 times the mean rate."""
+    process = MarkovianArrivals(d0=((0.0, 0.1), (0.2, 0.0)), d1=((0.5 * rate_rps, 0.0), (0.0, 2.0 * rate_rps)))
+    return process.draw(rng=rng, duration_s=duration_s)
+
+
+def _bursty_pattern(rate_rps: float, duration_s: float, rng: np.random.Generator) -> Workload:
+    """A calm of 0.4 times the mean rate, and bursts of a tenth of the time at 6.4 times, at random places."""
+    cycle_s = max(duration_s / max(1, round(duration_s / 20.0)), 1e-6)
+    parts: list[tuple[float, float]] = []
+    for _ in range(round(duration_s / cycle_s)):
+        before_s = 0.9 * cycle_s * (0.02 + 0.96 * float(rng.random()))
+        calm_rps, burst_rps = 0.4 * rate_rps, 6.4 * rate_rps
+        parts += [(before_s, calm_rps), (0.1 * cycle_s, burst_rps), (0.9 * cycle_s - before_s, calm_rps)]
+    return steps(parts, rng=rng)
+
+
+def _periodic_pattern(rate_rps: float, duration_s: float, rng: np.random.Generator) -> Workload:
+    """A sine of one minute (or the whole duration, if shorter) between 0.1 and 1.9 times the mean rate, by thinning."""
+    period_s = min(60.0, duration_s)
+    dense = poisson(1.9 * rate_rps, rng=rng, duration_s=duration_s)
+    accept = (1 + 0.9 * np.sin(2 * np.pi * dense.times_s / period_s)) / 1.9
+    return Workload(dense.times_s[rng.random(len(dense.times_s)) < accept], duration_s)
+
+
+def _sporadic_pattern(rate_rps: float, duration_s: float, rng: np.random.Generator) -> Workload:
+    """Clumps of five requests on average (geometric), each within half a second, and silence in between."""
+    clumps = poisson(rate_rps / 5, rng=rng, duration_s=duration_s).times_s
+    sizes = rng.geometric(1 / 5, len(clumps))
+    times_s = np.repeat(clumps, sizes) + 0.5 * rng.random(int(sizes.sum()))
+    return Workload(np.sort(times_s[times_s < duration_s]), duration_s)
+
+
+PATTERNS: Mapping[str, Callable[[float, float, np.random.Generator], Workload]] = {
+    "poisson": _poisson_pattern,
+    "mmpp": _mmpp_pattern,
+    "bursty": _bursty_pattern,
+    "periodic": _periodic_pattern,
+    "sporadic": _sporadic_pattern,
+}
+
+
+def pattern(name: str, *, rate_rps: float, duration_s: float, rng: np.random.Generator) -> Workload:
+    """Draws a named pattern whose mean rate is `rate_rps`.
+
+    Parameters:
+        name: poisson, mmpp, bursty, periodic or sporadic.
+        rate_rps: mean requests a second.
+        duration_s: length in seconds.
+        rng: the generator.
+
+    Raises:
+        WorkloadError: no such pattern, or a rate or duration that is not above 0.
+    """
+    if name not in PATTERNS:
+        raise WorkloadError(f"no pattern {name!r}; choose one of {', '.join(PATTERNS)}")
+    _positive("the rate", rate_rps)
+    _positive("the duration", duration_s)
+    if rate_rps * duration_s > MAX_REQUESTS:
+        raise WorkloadError(f"the pattern would have more than {MAX_REQUESTS} requests; lower the rate or the duration")
+    return PATTERNS[name](rate_rps, duration_s, rng)
+
+
+def _positive(what: str, value: float) -> float:
+    if not math.isfinite(value) or value <= 0:
+        raise WorkloadError(f"{what} must be above 0, not {value}")
+    return value
