@@ -7,4 +7,5 @@ class WireError(ValueError):
 
 def shown(name: str) -> str:
     """A client's text, quoted, escaped and of bounded length."""
-    return repr(name if len(name) <= 64 else name[:61] + "...")
+    quoted = repr(name[:64])
+    return quoted if len(name) <= 64 and len(quoted) <= 80 else quoted[:80] + "..."

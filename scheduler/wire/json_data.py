@@ -59,8 +59,10 @@ def _flat(data: list[Any], shape: tuple[int, ...]) -> list[Any] | None:
     """The values of a list which is flat, or nested exactly as the shape says; None if it is neither."""
     if not data or type(data[0]) is not list:
         return data
-    for length, inner in zip(shape, shape[1:], strict=False):
-        if len(data) != length or not all(type(row) is list and len(row) == inner for row in data):
+    if len(data) != shape[0]:
+        return None
+    for length in shape[1:]:
+        if not all(type(row) is list and len(row) == length for row in data):
             return None
         data = list(chain.from_iterable(data))
     return data
