@@ -1,0 +1,164 @@
+"""Load a network with weights whose origin is known, and predict."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import pickle
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import nn
+
+from models.architectures import BUILDERS
+from models.catalogue import ModelSpec, spec
+from models.errors import ModelError
+from models.preprocess import Image, NetworkInput, digit_input, imagenet_input
+
+SHIPPED = Path(__file__).parent / "weights"
+# Fixed, so that two hosts which both ask for random weights give the same answers.
+_RANDOM_WEIGHTS_SEED = 0
+_PREPROCESS: dict[str, Callable[[Image], NetworkInput]] = {"digits": digit_input}
+
+WeightsOrigin = Literal["shipped", "file", "random"]
+
+
+class WeightsError(ModelError):
+    """Weights are missing, are not the expected ones, or do not fit the network."""
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedModel:
+    """A network ready to predict.
+
+    Parameters:
+        spec: what goes in and comes out.
+        weights: where the weights come from.
+        weights_sha256: hash of the weights' file; empty if they are random.
+        device: torch's name of the device that the network lives on.
+        network: the network itself, in evaluation mode.
+    """
+
+    spec: ModelSpec
+    weights: WeightsOrigin
+    weights_sha256: str
+    device: str
+    network: nn.Module
+
+    def preprocess(self, image: Image) -> NetworkInput:
+        """Return the network's input for one decoded picture.
+
+        Parameters:
+            image: height x width x 3, uint8, blue-green-red.
+
+        Returns:
+            channels x height x width, float32; any thread may ask.
+        """
+        return _PREPROCESS.get(self.spec.name, imagenet_input)(image)
+
+    def predict(self, batch: NetworkInput) -> NetworkInput:
+        """Return each item's probabilities; the same whether it comes alone or in a batch, but for rounding.
+
+        Parameters:
+            batch: items x channels x height x width.
+
+        Returns:
+            items x classes, float32; each row sums to 1.
+        """
+        with torch.inference_mode():
+            logits = self.network(torch.from_numpy(batch).to(self.device))
+            probabilities = torch.softmax(logits, dim=1).cpu().numpy()
+        return np.asarray(probabilities, dtype=np.float32)
+
+
+def load(
+    name: str,
+    *,
+    weights: Path | None = None,
+    weights_sha256: str | None = None,
+    random_weights: bool = False,
+    device: str = "cpu",
+) -> LoadedModel:
+    """Load a model.
+
+    Parameters:
+        name: a name in the catalogue.
+        weights: a file with a state dictionary as torch.save writes it; None takes the shipped one.
+        weights_sha256: the file's SHA-256 in hexadecimal; always given with `weights`.
+        random_weights: take random weights, the same on every host, instead of trained ones.
+        device: torch's name of the device, as "cpu" or "cuda".
+
+    Raises:
+        UnknownModel: the catalogue has no such model.
+        WeightsError: no weights, a hash that differs, or weights that do not fit.
+        ModelError: there is no such device.
+    """
+    model_spec = spec(name)
+    if device.startswith("cuda") and not torch.cuda.is_available():
+        raise ModelError(f"Device {device!r} is not usable here, torch finds no CUDA: choose 'cpu'.")
+    if random_weights:
+        _refuse_file_beside_random(name, weights)
+        return LoadedModel(model_spec, "random", "", device, _ready(_randomly_initialised(name), device))
+    origin, content, found_sha256 = _trained_weights(name, weights, weights_sha256)
+    network = BUILDERS[name]()
+    _fill(network, content, f"The weights of {name} ({weights or 'shipped'})")
+    return LoadedModel(model_spec, origin, found_sha256, device, _ready(network, device))
+
+
+def _refuse_file_beside_random(name: str, weights: Path | None) -> None:
+    if weights is not None:
+        raise WeightsError(f"Model {name} is given both a weights file and random weights: choose one.")
+
+
+def _randomly_initialised(name: str) -> nn.Module:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(_RANDOM_WEIGHTS_SEED)
+        return BUILDERS[name]()
+
+
+def _ready(network: nn.Module, device: str) -> nn.Module:
+    return network.eval().requires_grad_(False).to(device)
+
+
+def _trained_weights(name: str, weights: Path | None, expected: str | None) -> tuple[WeightsOrigin, bytes, str]:
+    if weights is not None:
+        if expected is None:
+            raise WeightsError(f"Weights file {weights} comes without its SHA-256: give it, `sha256sum` prints it.")
+        return "file", *_checked(weights, expected)
+    shipped = SHIPPED / f"{name}.pt"
+    if not shipped.exists():
+        raise WeightsError(
+            f"Model {name} ships without weights: name a weights file and its SHA-256, or ask for random weights."
+        )
+    return "shipped", *_checked(shipped, shipped_sha256(name))
+
+
+def shipped_sha256(name: str) -> str:
+    """Return the SHA-256 that a shipped weights file must have, from the list beside it (sha256sum's form)."""
+    return (SHIPPED / f"{name}.sha256").read_text(encoding="ascii").split()[0]
+
+
+def _checked(path: Path, expected_sha256: str) -> tuple[bytes, str]:
+    """Read once, hash, and hand on the bytes that were hashed: the file may change in between."""
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise WeightsError(f"Weights file {path} cannot be read ({error.strerror}): name one that exists.") from error
+    found = hashlib.sha256(content).hexdigest()
+    if found != expected_sha256.strip().lower():
+        raise WeightsError(
+            f"Weights file {path} has SHA-256 {found}, not {expected_sha256}: fetch it again or correct the hash."
+        )
+    return content, found
+
+
+def _fill(network: nn.Module, content: bytes, whose: str) -> None:
+    try:
+        state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+        network.load_state_dict(state)
+    except (RuntimeError, TypeError, EOFError, pickle.UnpicklingError, KeyError) as error:
+        raise WeightsError(f"{whose} do not fit the network: give a state dictionary of it (torch.save).") from error
