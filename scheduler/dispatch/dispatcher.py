@@ -1,0 +1,251 @@
+"""The dispatcher: who goes where, when, and what happens to those whom nobody can serve in time.
+
+Every request that is not in flight is in exactly one of its lane's queues:
+
+    next_batch   the edge's next batch, as forecast
+    waiting      the edge later: only where no function can take it
+    spill        the function batch that is being gathered
+    late         too late everywhere, served all the same because its class says so
+
+Decisions are made on arrival, when the edge becomes free, when a gathered batch must leave, and at the last moment at
+which a request that the edge will not manage can still leave for a function.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from scheduler.dispatch.edge_side import EdgeSide
+from scheduler.dispatch.function_side import FunctionSide
+from scheduler.dispatch.lane import Lane
+from scheduler.dispatch.queue import Queued
+from scheduler.dispatch.sender import Sender, Sent
+from scheduler.domain.batches import Failure, FailureKind
+from scheduler.domain.errors import Refusal, RefusalKind
+from scheduler.domain.requests import Backend
+
+NEVER = float("inf")
+
+
+@dataclass(slots=True)
+class Dispatcher:
+    """Places requests and sends batches. Commands gather in the sender."""
+
+    lanes: Mapping[str, Lane]
+    edge: EdgeSide
+    function: FunctionSide
+    sender: Sender
+
+    def place(self, queued: Queued, *, now_s: float) -> None:
+        """Puts a request that is in no queue where it is served in time at the least money, or ends it."""
+        lane = self.lanes[queued.request.model]
+        if self.edge.has_room(lane, queued, now_s=now_s):
+            lane.next_batch.add(queued)
+        elif self.function.in_time(lane, queued, now_s=now_s, cautious=True):
+            self.function.join(lane, queued, now_s=now_s)
+        elif self.edge.could_answer(lane, queued, now_s=now_s):
+            lane.waiting.add(queued)
+        elif self.function.in_time(lane, queued, now_s=now_s, cautious=False):
+            self.function.join(lane, queued, now_s=now_s)
+        else:
+            self._too_late(lane, queued, now_s=now_s)
+
+    def dispatch(self, now_s: float) -> None:
+        """Sends whatever should leave now. Called after every change."""
+        for lane in self.lanes.values():
+            self._review(lane, now_s=now_s)
+        if self.edge.occupancy.idle and self.edge.circuit.usable(now_s):
+            self._send_edge(now_s)
+        for lane in self.lanes.values():
+            self._send_function(lane, now_s=now_s)
+
+    def next_wakeup_s(self, now_s: float) -> float:
+        """Returns when a decision falls due if nothing happens before; inf for never."""
+        return min((self._lane_wakeup_s(lane, now_s=now_s) for lane in self.lanes.values()), default=NEVER)
+
+    def flush(self, now_s: float) -> None:
+        """Sends gathered function batches without waiting for company, as when the daemon drains."""
+        for lane in self.lanes.values():
+            self.function.flush(lane, now_s=now_s)
+
+    def place_anew(self, *, now_s: float) -> None:
+        """Decides anew for everybody who waits, as after a backend went down or the plan changed."""
+        for lane in self.lanes.values():
+            for queued in lane.take_all():
+                self.place(queued, now_s=now_s)
+
+    def refuse_all(self, refusal: Refusal) -> None:
+        """Ends everybody who waits, as when the time to drain is over."""
+        for lane in self.lanes.values():
+            for queued in lane.take_all():
+                self.sender.refuse(queued, refusal)
+
+    def give_back(self, sent: Sent, failure: Failure, *, now_s: float) -> None:
+        """Decides what becomes of the requests of a failed batch."""
+        living = [q for q in sent.members if not q.cancelled]
+        for queued in living:
+            self.sender.requeue(queued)
+        if failure.kind is FailureKind.REJECTED:
+            self._halve(living, sent, failure, now_s=now_s)
+            return
+        for queued in living:
+            self._send_to_the_other(queued, sent.batch.backend, failure, now_s=now_s)
+
+    def _send_to_the_other(self, queued: Queued, failed: Backend, failure: Failure, *, now_s: float) -> None:
+        lane = self.lanes[queued.request.model]
+        if queued.barred is None:
+            queued.barred = failed
+            if failed is Backend.EDGE and self.function.in_time(lane, queued, now_s=now_s, cautious=False):
+                self.function.join(lane, queued, now_s=now_s)
+                return
+            if failed is Backend.FUNCTION and self.edge.could_answer(lane, queued, now_s=now_s):
+                lane.waiting.add(queued)
+                return
+        self.sender.refuse(queued, _failed(failed, failure))
+
+    def _halve(self, members: list[Queued], sent: Sent, failure: Failure, *, now_s: float) -> None:
+        """A refused content is found by halving: the halves go to the same backend, the culprit fails alone."""
+        if len(sent.members) == 1:
+            for queued in members:
+                message = f"the {sent.batch.backend.value} refused the request: {failure.message}"
+                self.sender.refuse(queued, Refusal(RefusalKind.BAD_REQUEST, message))
+            return
+        lane, middle = self.lanes[sent.batch.model], (len(members) + 1) // 2
+        for half in filter(None, (tuple(members[:middle]), tuple(members[middle:]))):
+            if sent.batch.backend is Backend.EDGE:
+                lane.edge_halves.append(half)
+            elif self.function.has_slot(lane, now_s=now_s):
+                self.function.send(half, lane, now_s=now_s)
+            else:
+                for queued in half:
+                    self._send_to_the_other(queued, sent.batch.backend, failure, now_s=now_s)
+
+    def _send_edge(self, now_s: float) -> None:
+        for lane in self.edge.by_urgency():
+            if self._send_edge_half(lane, now_s=now_s) or self._send_edge_batch(lane, now_s=now_s):
+                return
+
+    def _send_edge_half(self, lane: Lane, *, now_s: float) -> bool:
+        while lane.edge_halves:
+            half = lane.edge_halves.popleft()
+            if half:
+                self.edge.send(half, lane, now_s=now_s)
+                return True
+        return False
+
+    def _send_edge_batch(self, lane: Lane, *, now_s: float) -> bool:
+        composition = self.edge.compose(lane, now_s=now_s)
+        if composition.chosen:
+            self.edge.send(composition.chosen, lane, now_s=now_s)
+        # Placed after the send, when the edge's next free moment is known.
+        for queued in (*composition.dropped, *composition.left):
+            self.place(queued, now_s=now_s)
+        if composition.chosen:
+            self._welcome_back(lane, now_s=now_s)
+        return bool(composition.chosen)
+
+    def _welcome_back(self, lane: Lane, *, now_s: float) -> None:
+        """Takes from the spill set whom the following edge batch has room for after all."""
+        for queued in tuple(lane.spill):
+            if self.edge.has_room(lane, queued, now_s=now_s):
+                lane.spill.remove(queued)
+                lane.next_batch.add(queued)
+
+    def _send_function(self, lane: Lane, *, now_s: float) -> None:
+        if not self.edge.circuit.closed or lane.edge_cap == 0:
+            self._send_late(lane, now_s=now_s)
+        if len(lane.spill) and (
+            lane.spill.items >= lane.function_target or self.function.closes_at_s(lane, now_s=now_s) <= now_s
+        ):
+            self.function.flush(lane, now_s=now_s)
+
+    def _send_late(self, lane: Lane, *, now_s: float) -> None:
+        """Late requests of a lane without an edge go in full batches as slots are free."""
+        for queued in lane.late.take_all():
+            if self.function.usable(lane, queued):
+                self.function.join(lane, queued, now_s=now_s)
+            else:
+                lane.late.add(queued)
+
+    def _review(self, lane: Lane, *, now_s: float) -> None:
+        """Moves those whose place can no longer serve them while another still can."""
+        if not len(lane.next_batch) and not len(lane.waiting) and not len(lane.spill):
+            return
+        if len(lane.next_batch):
+            self._review_next_batch(lane, now_s=now_s)
+        for queued in tuple(lane.waiting):
+            if self.edge.could_answer(lane, queued, now_s=now_s):
+                break
+            lane.waiting.remove(queued)
+            self.place(queued, now_s=now_s)
+        for queued in tuple(lane.spill):
+            if queued.request.deadline_s > now_s or self.function.has_slot(lane, now_s=now_s):
+                break
+            lane.spill.remove(queued)
+            self._too_late(lane, queued, now_s=now_s)
+
+    def _review_next_batch(self, lane: Lane, *, now_s: float) -> None:
+        """The oldest leave for a function if the edge has slipped and this is their last chance; or give up."""
+        times = lane.edge_times
+        while len(lane.next_batch) and times is not None:
+            oldest = lane.next_batch.first
+            deadline_s = oldest.request.deadline_s
+            start_s = self.edge.start_s(lane, now_s=now_s, deadline_s=deadline_s)
+            if start_s + times.cautious_s[min(lane.next_batch.items, lane.edge_cap)] <= deadline_s:
+                return
+            hopeless = start_s + times.median_s[min(oldest.request.items, times.max_batch)] > deadline_s
+            last_chance = self.function.latest_s(lane, oldest, now_s=now_s) <= now_s if lane.function_cap else False
+            if last_chance and self.function.in_time(lane, oldest, now_s=now_s, cautious=False):
+                lane.next_batch.remove(oldest)
+                self.function.join(lane, oldest, now_s=now_s)
+            elif hopeless:
+                lane.next_batch.remove(oldest)
+                self.place(oldest, now_s=now_s)
+            else:
+                return
+
+    def _lane_wakeup_s(self, lane: Lane, *, now_s: float) -> float:
+        wakeup_s = NEVER
+        for order in (lane.next_batch, lane.waiting):
+            if len(order) and lane.edge_times is not None:
+                first = order.first
+                give_up_s = first.request.deadline_s - lane.edge_times.median_s[first.request.items]
+                wakeup_s = min(wakeup_s, give_up_s if give_up_s > now_s else first.request.deadline_s)
+        if len(lane.next_batch) and lane.function_cap:
+            last_chance_s = self.function.latest_s(lane, lane.next_batch.first, now_s=now_s)
+            if last_chance_s > now_s:
+                wakeup_s = min(wakeup_s, last_chance_s)
+        if len(lane.spill):
+            closes_at_s = self.function.closes_at_s(lane, now_s=now_s)
+            # Overdue means that no slot is free: the next answer frees one, the deadline ends the wait.
+            wakeup_s = min(wakeup_s, closes_at_s if closes_at_s > now_s else lane.spill.first.request.deadline_s)
+        return wakeup_s if wakeup_s > now_s else NEVER
+
+    def _too_late(self, lane: Lane, queued: Queued, *, now_s: float) -> None:
+        if lane.model.service_class(queued.request.class_name).serve_late and (
+            self.edge.usable(lane, queued) or self.function.usable(lane, queued)
+        ):
+            lane.late.add(queued)
+            return
+        left_s = queued.request.deadline_s - now_s
+        self.sender.refuse(queued, self._why_not(lane, left_s=left_s))
+
+    def _why_not(self, lane: Lane, *, left_s: float) -> Refusal:
+        down = [
+            backend.value
+            for backend, there, circuit in (
+                (Backend.EDGE, lane.edge_times is not None, self.edge.circuit),
+                (Backend.FUNCTION, lane.function_times is not None, self.function.circuit),
+            )
+            if there and not circuit.closed
+        ]
+        reason = f"; not answering: {', '.join(down)}" if down else ""
+        if left_s > 0:
+            message = f"no backend can answer within the deadline ({left_s:.3f} s left){reason}"
+        else:
+            message = f"the deadline passed {-left_s:.3f} s ago before any backend was free{reason}"
+        return Refusal(RefusalKind.DEADLINE, message)
+
+
+def _failed(failed: Backend, failure: Failure) -> Refusal:
+    message = f"the {failed.value} failed ({failure.message}) and the other backend cannot answer within the deadline"
+    return Refusal(RefusalKind.BACKEND, message)

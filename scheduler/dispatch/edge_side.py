@@ -1,0 +1,144 @@
+"""The edge: one batch at a time, free, and worth filling well."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from scheduler.dispatch.circuit import Circuit
+from scheduler.dispatch.composition import Composition, compose, fill_up
+from scheduler.dispatch.forecast import EdgeOccupancy, ServiceTimes
+from scheduler.dispatch.lane import Lane
+from scheduler.dispatch.queue import Queued
+from scheduler.dispatch.sender import Sender
+from scheduler.domain.requests import Backend
+
+PENALTY_WITH_FUNCTION = 5.0
+"""Items an edge batch must gain to be worth one late request: whoever is left over can still pay for a function."""
+PENALTY_EDGE_ONLY = 1.0
+"""Without a function whoever is left over may be lost too, so a served item weighs as much as one given up."""
+GIVE_UP_FACTOR = 3.0
+GIVE_UP_AT_LEAST_S = 1.0
+
+
+@dataclass(slots=True)
+class EdgeSide:
+    """Who joins the edge's next batch, and what that batch is when the edge becomes free."""
+
+    lanes: Mapping[str, Lane]
+    occupancy: EdgeOccupancy
+    circuit: Circuit
+    sender: Sender
+
+    def usable(self, lane: Lane, queued: Queued) -> bool:
+        """Whether this request may go to the edge at all."""
+        return queued.barred is not Backend.EDGE and queued.request.items <= lane.edge_cap and self.circuit.closed
+
+    def start_s(self, lane: Lane, *, now_s: float, deadline_s: float) -> float:
+        """Returns when a batch of this lane could start: after the one in flight and those of more urgent lanes."""
+        start_s = self.occupancy.free_at_s(now_s)
+        for other in self.lanes.values():
+            if other is not lane and len(other.next_batch) and other.next_batch.first.request.deadline_s < deadline_s:
+                start_s += _times(other).median_s[min(other.next_batch.items, other.edge_cap)]
+        return start_s
+
+    def has_room(self, lane: Lane, queued: Queued, *, now_s: float) -> bool:
+        """Whether the next batch can take this request and still be in time for its oldest member.
+
+        The first member is the one whose deadline will bind: it is let in only if the batch that will have gathered
+        by the time the edge is free still meets its deadline. Only the very next batch is forecast: promising places
+        further ahead is what collapses under load.
+        """
+        if not self.usable(lane, queued):
+            return False
+        request, times = queued.request, _times(lane)
+        start_s = self.start_s(lane, now_s=now_s, deadline_s=request.deadline_s)
+        if len(lane.next_batch):
+            items = lane.next_batch.items + request.items
+            bind_s = min(lane.next_batch.first.request.deadline_s, request.deadline_s)
+        else:
+            items = min(request.items + int(lane.rate_rps * (start_s - now_s)), lane.edge_cap)
+            bind_s = request.deadline_s
+        return items <= lane.edge_cap and start_s + times.cautious_s[items] <= bind_s
+
+    def could_answer(self, lane: Lane, queued: Queued, *, now_s: float) -> bool:
+        """Whether some edge batch, at its expected speed, could still answer this request in time."""
+        if not self.usable(lane, queued):
+            return False
+        request, times = queued.request, _times(lane)
+        start_s = self.start_s(lane, now_s=now_s, deadline_s=request.deadline_s)
+        return start_s + times.median_s[request.items] <= request.deadline_s
+
+    def by_urgency(self) -> list[Lane]:
+        """Returns the lanes with candidates for an edge batch, the earliest deadline first.
+
+        Halves of a refused batch come before everything: their requests have waited longest.
+        """
+        return sorted((lane for lane in self.lanes.values() if _has_candidates(lane)), key=_urgency_s)
+
+    def compose(self, lane: Lane, *, now_s: float) -> Composition:
+        """Chooses who is in the batch that starts now, and takes them out of the lane's queues.
+
+        Whoever was counted on for this batch and is in neither `chosen` nor the queues any more is in `dropped`
+        or `left`; the caller finds them another place.
+        """
+        times, cap = _times(lane), lane.edge_cap
+        expected = _by_deadline((*lane.next_batch.take_all(), *lane.waiting.take_all()))
+        penalty = PENALTY_EDGE_ONLY if lane.function_cap == 0 else PENALTY_WITH_FUNCTION
+        result = compose(expected, times, now_s=now_s, cap=cap, drop_penalty=penalty)
+        if not result.chosen:
+            result = compose(expected, times, now_s=now_s, cap=cap, drop_penalty=penalty, cautious=False)
+        spilled = [q for q in lane.spill if q.barred is not Backend.EDGE]
+        # Whoever was to be spilled but has not left yet rides along for nothing where the batch has room.
+        free_riders = fill_up(result.chosen, spilled, times, now_s=now_s, cap=cap)
+        lane.spill.remove_all(free_riders)
+        chosen = (*result.chosen, *free_riders)
+        late = self._late_with(lane, chosen, now_s=now_s)
+        lane.late.remove_all(late)
+        return Composition((*chosen, *late), result.dropped, result.left)
+
+    def send(self, members: Sequence[Queued], lane: Lane, *, now_s: float) -> None:
+        """Sends a batch; the edge must be idle."""
+        service_s = _times(lane).median_s[min(sum(q.request.items for q in members), _times(lane).max_batch)]
+        finish_s = now_s + service_s
+        patience_s = max(GIVE_UP_AT_LEAST_S, GIVE_UP_FACTOR * service_s)
+        last_deadline_s = max(q.request.deadline_s for q in members)
+        batch = self.sender.send(
+            members,
+            backend=Backend.EDGE,
+            now_s=now_s,
+            finish_s=finish_s,
+            service_s=service_s,
+            give_up_at_s=min(max(finish_s, last_deadline_s), finish_s + patience_s) + patience_s,
+        )
+        self.occupancy.occupy(batch_id=batch.batch_id, now_s=now_s, finish_s=finish_s)
+
+    def _late_with(self, lane: Lane, chosen: Sequence[Queued], *, now_s: float) -> tuple[Queued, ...]:
+        times, items = _times(lane), sum(q.request.items for q in chosen)
+        bind_s = min((q.request.deadline_s for q in chosen), default=float("inf"))
+        taken = []
+        for queued in lane.late:
+            size = items + queued.request.items
+            if queued.barred is Backend.EDGE or size > lane.edge_cap or now_s + times.cautious_s[size] > bind_s:
+                continue
+            taken.append(queued)
+            items = size
+        return tuple(taken)
+
+
+def _has_candidates(lane: Lane) -> bool:
+    return lane.edge_cap > 0 and (bool(lane.edge_halves) or any(len(order) for order in lane.orders))
+
+
+def _urgency_s(lane: Lane) -> float:
+    if lane.edge_halves:
+        return float("-inf")
+    return min(order.first.request.deadline_s for order in lane.orders if len(order))
+
+
+def _times(lane: Lane) -> ServiceTimes:
+    if lane.edge_times is None:
+        raise ValueError(f"model {lane.model.name!r} has no edge")
+    return lane.edge_times
+
+
+def _by_deadline(queued: Iterable[Queued]) -> tuple[Queued, ...]:
+    return tuple(sorted(queued, key=lambda q: (q.request.deadline_s, q.request.priority, q.request.request_id)))

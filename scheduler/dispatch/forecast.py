@@ -1,0 +1,111 @@
+"""What the edge, the uplink and the functions will look like when a batch gets there."""
+
+from bisect import bisect_right
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceTimes:
+    """Predicted seconds by batch size, as tables: they are read several times for every request.
+
+    Index = items; index 0 is 0 s, so that an empty batch costs nothing.
+    """
+
+    median_s: tuple[float, ...]
+    cautious_s: tuple[float, ...]
+    """The median times the margin at which the stated percentile holds."""
+
+    @property
+    def max_batch(self) -> int:
+        """Largest batch the tables know."""
+        return len(self.median_s) - 1
+
+    def largest_within(self, seconds: float, *, cautious: bool) -> int:
+        """Returns the most items that take at most `seconds`; 0 if not even one does."""
+        return bisect_right(self.cautious_s if cautious else self.median_s, seconds) - 1 if seconds >= 0 else 0
+
+
+def service_times(predict_s: Callable[[int], float], *, max_batch: int, margin: float) -> ServiceTimes:
+    """Tabulates a law up to `max_batch` items.
+
+    A larger batch is never predicted to be faster than a smaller one, whatever noise the law was learned from:
+    the tables are searched by bisection.
+    """
+    median = [0.0]
+    for items in range(1, max_batch + 1):
+        median.append(max(predict_s(items), median[-1]))
+    return ServiceTimes(tuple(median), tuple(s * margin for s in median))
+
+
+@dataclass(slots=True)
+class EdgeOccupancy:
+    """The edge serves one batch at a time; this is the batch it is at."""
+
+    batch_id: int | None = None
+    sent_at_s: float = 0.0
+    predicted_finish_s: float = 0.0
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing is in flight."""
+        return self.batch_id is None
+
+    def free_at_s(self, now_s: float) -> float:
+        """Returns when the edge is expected to be free.
+
+        A batch that is overdue is taken to need as long again as it is overdue already: without a model of what
+        went wrong, the time spent so far is the best guess of the time that remains.
+        """
+        if self.batch_id is None:
+            return now_s
+        return max(self.predicted_finish_s, now_s + (now_s - self.predicted_finish_s))
+
+    def occupy(self, *, batch_id: int, now_s: float, finish_s: float) -> None:
+        """Notes that a batch was sent."""
+        self.batch_id, self.sent_at_s, self.predicted_finish_s = batch_id, now_s, finish_s
+
+    def release(self, batch_id: int) -> None:
+        """Notes that a batch came back; one that was given up before is ignored."""
+        if self.batch_id == batch_id:
+            self.batch_id = None
+
+
+@dataclass(slots=True)
+class UplinkOccupancy:
+    """One pipe that all function batches share: a batch waits for the one before it."""
+
+    bytes_per_s: float | None = None
+    """None: ample."""
+    rtt_s: float = 0.0
+    free_at_s: float = 0.0
+    finishes_s: dict[int, float] = field(default_factory=dict)
+    """Batch in flight -> expected finish; as many entries as batches in flight."""
+
+    def transfer_s(self, body_bytes: int) -> float:
+        """Returns the seconds that so many bytes occupy the pipe."""
+        if self.bytes_per_s is None:
+            return 0.0
+        if self.bytes_per_s <= 0:
+            return float("inf")
+        return body_bytes / self.bytes_per_s
+
+    def path_s(self, body_bytes: int, *, now_s: float, max_in_flight: int) -> float:
+        """Returns the seconds from now until the function could begin and back: slot, pipe, transfer, round trip."""
+        start_s = max(now_s, self.free_at_s)
+        if len(self.finishes_s) >= max_in_flight:
+            start_s = max(start_s, min(self.finishes_s.values(), default=now_s))
+        return start_s - now_s + self.transfer_s(body_bytes) + self.rtt_s
+
+    def occupy(self, *, batch_id: int, body_bytes: int, now_s: float, finish_s: float) -> None:
+        """Notes that a batch was sent."""
+        transfer_s = self.transfer_s(body_bytes)
+        if transfer_s < float("inf"):
+            self.free_at_s = max(now_s, self.free_at_s) + transfer_s
+        self.finishes_s[batch_id] = finish_s
+
+    def release(self, batch_id: int, *, now_s: float) -> None:
+        """Notes that a batch came back. With nothing in flight the pipe is empty, whatever was forecast."""
+        self.finishes_s.pop(batch_id, None)
+        if not self.finishes_s:
+            self.free_at_s = min(self.free_at_s, now_s)

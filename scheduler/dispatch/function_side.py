@@ -1,0 +1,125 @@
+"""The functions: any number at once, each paid for, all behind one uplink."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from scheduler.dispatch.circuit import Circuit
+from scheduler.dispatch.forecast import ServiceTimes, UplinkOccupancy
+from scheduler.dispatch.lane import Lane
+from scheduler.dispatch.ledger import Ledger
+from scheduler.dispatch.queue import Queued
+from scheduler.dispatch.sender import Sender
+from scheduler.domain.requests import Backend
+
+PATIENCE_S = 60.0
+"""How long past its expected end an invocation is waited for. A client that gives up earlier cancels the run on the
+platform and pays for it all the same, and a GPU function's cold start takes 10 to 30 s."""
+
+
+@dataclass(slots=True)
+class FunctionSide:
+    """Who shares a function batch, and when it must leave."""
+
+    uplink: UplinkOccupancy
+    circuit: Circuit
+    sender: Sender
+    ledger: Ledger
+    max_in_flight: int
+
+    def usable(self, lane: Lane, queued: Queued) -> bool:
+        """Whether this request may go to a function at all."""
+        return (
+            queued.barred is not Backend.FUNCTION and queued.request.items <= lane.function_cap and self.circuit.closed
+        )
+
+    def takes_s(self, lane: Lane, *, items: int, body_bytes: int, now_s: float, cautious: bool) -> float:
+        """Returns the seconds from now to the answer of such a batch: slot, uplink, transfer, round trip, service."""
+        times = _times(lane)
+        service_s = times.cautious_s[items] if cautious else times.median_s[items]
+        path_s = self.uplink.path_s(body_bytes, now_s=now_s, max_in_flight=self._slots(lane))
+        return max(0.0, self.circuit.not_before_s - now_s) + path_s + service_s
+
+    def in_time(self, lane: Lane, queued: Queued, *, now_s: float, cautious: bool) -> bool:
+        """Whether a batch of this request alone, sent now, would be in time."""
+        request = queued.request
+        return self.usable(lane, queued) and request.deadline_s >= now_s + self.takes_s(
+            lane, items=request.items, body_bytes=request.body_bytes, now_s=now_s, cautious=cautious
+        )
+
+    def latest_s(self, lane: Lane, queued: Queued, *, now_s: float) -> float:
+        """Returns the last moment at which this request alone can leave for a function and be in time."""
+        request = queued.request
+        return request.deadline_s - self.takes_s(
+            lane, items=request.items, body_bytes=request.body_bytes, now_s=now_s, cautious=True
+        )
+
+    def join(self, lane: Lane, queued: Queued, *, now_s: float) -> None:
+        """Adds a request to the batch being gathered; that batch leaves first if the two cannot go together."""
+        spill, request = lane.spill, queued.request
+        if len(spill):
+            items, body_bytes = spill.items + request.items, spill.body_bytes + request.body_bytes
+            bind_s = min(spill.first.request.deadline_s, request.deadline_s)
+            if items > lane.function_cap or bind_s < now_s + self.takes_s(
+                lane, items=items, body_bytes=body_bytes, now_s=now_s, cautious=True
+            ):
+                self.flush(lane, now_s=now_s)
+        if not len(spill):
+            lane.spill_opened_at_s = now_s
+        spill.add(queued)
+        if spill.items >= lane.function_target:
+            self.flush(lane, now_s=now_s)
+
+    def closes_at_s(self, lane: Lane, *, now_s: float) -> float:
+        """Returns when the batch being gathered must leave: its tightest deadline or its longest hold."""
+        spill = lane.spill
+        takes_s = self.takes_s(lane, items=spill.items, body_bytes=spill.body_bytes, now_s=now_s, cautious=True)
+        hold_s = min(lane.hold_s(q) for q in spill)
+        return min(spill.first.request.deadline_s - takes_s, lane.spill_opened_at_s + hold_s)
+
+    def has_slot(self, lane: Lane, *, now_s: float) -> bool:
+        """Whether one more batch may be in flight now."""
+        return self.circuit.usable(now_s) and len(self.uplink.finishes_s) < self._slots(lane)
+
+    def flush(self, lane: Lane, *, now_s: float) -> bool:
+        """Sends what has gathered, in batches no larger than the cap. Returns False where no slot is free."""
+        while len(lane.spill):
+            if not self.has_slot(lane, now_s=now_s):
+                return False
+            batch, items = [], 0
+            for queued in lane.spill:
+                if items + queued.request.items > lane.function_cap:
+                    break
+                batch.append(queued)
+                items += queued.request.items
+            lane.spill.remove_all(batch)
+            self.send(batch, lane, now_s=now_s)
+        return True
+
+    def send(self, members: Sequence[Queued], lane: Lane, *, now_s: float) -> None:
+        """Sends one batch."""
+        items = sum(q.request.items for q in members)
+        body_bytes = sum(q.request.body_bytes for q in members)
+        takes_s = self.takes_s(lane, items=items, body_bytes=body_bytes, now_s=now_s, cautious=False)
+        service_s = _times(lane).median_s[items]
+        cost = lane.tier.price.cost(service_s)
+        batch = self.sender.send(
+            members,
+            backend=Backend.FUNCTION,
+            now_s=now_s,
+            finish_s=now_s + takes_s,
+            service_s=service_s,
+            give_up_at_s=now_s + min(takes_s, PATIENCE_S) + PATIENCE_S,
+            expected_cost=cost,
+            tier=lane.tier.name,
+        )
+        self.uplink.occupy(batch_id=batch.batch_id, body_bytes=body_bytes, now_s=now_s, finish_s=now_s + takes_s)
+        self.ledger.book(batch.batch_id, price=lane.tier.price, expected_cost=cost)
+
+    def _slots(self, lane: Lane) -> int:
+        return min(self.max_in_flight, lane.tier.max_in_flight)
+
+
+def _times(lane: Lane) -> ServiceTimes:
+    if lane.function_times is None:
+        raise ValueError(f"model {lane.model.name!r} has no function")
+    return lane.function_times

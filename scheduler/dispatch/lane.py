@@ -1,0 +1,88 @@
+"""One model's lane: its queues, and the plan as the dispatcher reads it."""
+
+from collections import deque
+from dataclasses import dataclass, field
+from itertools import chain
+
+from scheduler.dispatch.forecast import ServiceTimes
+from scheduler.dispatch.queue import DeadlineOrder, Place, Queued
+from scheduler.domain.laws import FunctionTier
+from scheduler.domain.plans import GroupPlan, Limits, ModelSettings
+
+
+def _order_at(place: Place) -> DeadlineOrder:
+    return DeadlineOrder(place)
+
+
+@dataclass(slots=True, eq=False)
+class Lane:
+    """Requests of one model and the terms on which they leave."""
+
+    model: ModelSettings
+    plan: GroupPlan
+    limits: Limits = field(default_factory=Limits)
+    edge_times: ServiceTimes | None = None
+    """None: no edge for this model."""
+    function_times: ServiceTimes | None = None
+    """Of the planned tier; None: no function for this model."""
+    rate_rps: float = 0.0
+    """Items a second just now: who else will join the next batch."""
+    next_batch: DeadlineOrder = field(default_factory=lambda: _order_at(Place.EDGE))
+    waiting: DeadlineOrder = field(default_factory=lambda: _order_at(Place.WAITING))
+    spill: DeadlineOrder = field(default_factory=lambda: _order_at(Place.SPILL))
+    late: DeadlineOrder = field(default_factory=lambda: _order_at(Place.LATE))
+    edge_halves: deque[tuple[Queued, ...]] = field(default_factory=deque)
+    """Halves of batches whose content the edge refused: sent as they are."""
+    spill_opened_at_s: float = 0.0
+
+    @property
+    def orders(self) -> tuple[DeadlineOrder, ...]:
+        """All queues of the lane."""
+        return self.next_batch, self.waiting, self.spill, self.late
+
+    @property
+    def edge_cap(self) -> int:
+        """Most items in an edge batch; 0 without an edge."""
+        if self.edge_times is None:
+            return 0
+        cap = min(self.plan.edge_batch_cap, self.edge_times.max_batch)
+        return cap if self.limits.edge_batch_cap is None else min(cap, self.limits.edge_batch_cap)
+
+    @property
+    def function_cap(self) -> int:
+        """Most items in a function batch; 0 without a function."""
+        if self.function_times is None:
+            return 0
+        cap = min(self.function_times.max_batch, self.model.max_items)
+        return cap if self.limits.function_batch_cap is None else min(cap, self.limits.function_batch_cap)
+
+    @property
+    def function_target(self) -> int:
+        """Items at which a gathered function batch leaves at once."""
+        if self.limits.window_s == 0:
+            return 1
+        return max(1, min(self.plan.function_target_batch, self.function_cap))
+
+    @property
+    def tier(self) -> FunctionTier:
+        """The planned function tier; KeyError where there is none."""
+        return self.model.tier(self.plan.function_tier)
+
+    def hold_s(self, queued: Queued) -> float:
+        """Returns the longest this request may wait for company in a function batch."""
+        hold_s = self.plan.timeouts_s.get(queued.request.class_name, float("inf"))
+        return hold_s if self.limits.window_s is None else min(hold_s, self.limits.window_s)
+
+    def remove(self, queued: Queued) -> None:
+        """Takes a waiting request out of whichever queue it is in."""
+        for order in self.orders:
+            if order.place is queued.place:
+                order.remove(queued)
+                return
+        self.edge_halves = deque(tuple(q for q in half if q is not queued) for half in self.edge_halves)
+
+    def take_all(self) -> tuple[Queued, ...]:
+        """Empties every queue of the lane and returns who was waiting."""
+        halves = tuple(chain.from_iterable(self.edge_halves))
+        self.edge_halves.clear()
+        return (*halves, *chain.from_iterable(order.take_all() for order in self.orders))

@@ -1,0 +1,93 @@
+"""Turns waiting requests into a batch in flight, and keeps track of it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+from scheduler.dispatch.queue import Admission, Place, Queued
+from scheduler.domain.batches import Batch
+from scheduler.domain.errors import Refusal
+from scheduler.domain.messages import Command, RefuseRequest, SendBatch
+from scheduler.domain.requests import Attempt, Backend
+
+
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """A batch in flight with the requests in it, in the batch's order."""
+
+    batch: Batch
+    members: tuple[Queued, ...]
+
+
+@dataclass(slots=True)
+class Sender:
+    """Owns batch ids, batches in flight, the requests not yet answered and the commands of this call."""
+
+    admission: Admission
+    next_batch_id: int = 1
+    in_flight: dict[int, Sent] = field(default_factory=dict)
+    requests: dict[int, Queued] = field(default_factory=dict)
+    commands: list[Command] = field(default_factory=list)
+
+    def send(
+        self,
+        members: Sequence[Queued],
+        *,
+        backend: Backend,
+        now_s: float,
+        finish_s: float,
+        service_s: float,
+        give_up_at_s: float,
+        expected_cost: float = 0.0,
+        tier: str = "",
+    ) -> Batch:
+        """Sends `members` (not empty, one model) together."""
+        batch = Batch(
+            batch_id=self.next_batch_id,
+            backend=backend,
+            model=members[0].request.model,
+            request_ids=tuple(q.request.request_id for q in members),
+            items=sum(q.request.items for q in members),
+            body_bytes=sum(q.request.body_bytes for q in members),
+            sent_at_s=now_s,
+            deadline_s=min(q.request.deadline_s for q in members),
+            give_up_at_s=give_up_at_s,
+            predicted_finish_s=finish_s,
+            predicted_service_s=service_s,
+            expected_cost=expected_cost,
+            tier=tier,
+        )
+        self.next_batch_id += 1
+        attempt = Attempt(backend, batch.batch_id, now_s)
+        for queued in members:
+            queued.request = replace(queued.request, attempts=(*queued.request.attempts, attempt))
+            queued.place = Place.IN_FLIGHT
+        self.admission.requests -= len(members)
+        self.in_flight[batch.batch_id] = Sent(batch, tuple(members))
+        self.commands.append(SendBatch(batch))
+        return batch
+
+    def take_back(self, batch_id: int) -> Sent:
+        """Removes a batch from those in flight; KeyError if it is not there."""
+        return self.in_flight.pop(batch_id)
+
+    def requeue(self, queued: Queued) -> None:
+        """Counts a request that came back unanswered as waiting again."""
+        queued.place = Place.GONE
+        self.admission.requests += 1
+
+    def refuse(self, queued: Queued, refusal: Refusal) -> None:
+        """Ends a waiting request without an answer."""
+        self.admission.requests -= 1
+        self.close(queued)
+        self.commands.append(RefuseRequest(queued.request.request_id, refusal))
+
+    def close(self, queued: Queued) -> None:
+        """Forgets a request that has come to its end."""
+        queued.place = Place.GONE
+        self.admission.body_bytes -= queued.request.body_bytes
+        del self.requests[queued.request.request_id]
+
+    def take_commands(self) -> list[Command]:
+        """Returns the commands since the last call."""
+        commands, self.commands = self.commands, []
+        return commands
