@@ -1,0 +1,157 @@
+"""The `edgeburst` command: one sub-command each for serving, measuring, planning and simulating.
+
+A sub-command's module is imported only when it is asked for, so that help costs nothing and a host needs only the
+packages of what it runs. Such a module has `add_parser(subparsers)` and `run(args) -> int`.
+"""
+
+import argparse
+import importlib
+import importlib.metadata
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from types import ModuleType
+
+from scheduler.domain.errors import EdgeburstError
+
+
+@dataclass(frozen=True, slots=True)
+class SubCommand:
+    """A sub-command: where it lives, what it does, and how it is called."""
+
+    name: str
+    module: str
+    summary: str
+    example: str
+
+
+SUB_COMMANDS = (
+    SubCommand(
+        "serve",
+        "scheduler.daemon.serve",
+        "run the daemon: batch requests, split them between edge and functions",
+        "edgeburst serve --config /etc/edgeburst/edgeburst.toml",
+    ),
+    SubCommand(
+        "check-config",
+        "scheduler.daemon.config_command",
+        "say whether a configuration is valid, and what it means",
+        "edgeburst check-config --config edgeburst.toml",
+    ),
+    SubCommand(
+        "replay",
+        "scheduler.measuring.replay_command",
+        "send a trace or a pattern of requests to a daemon and measure the answers",
+        "edgeburst replay --url http://127.0.0.1:8600 --model digits --pattern bursty --rps 30 --duration-s 60",
+    ),
+    SubCommand(
+        "profile",
+        "scheduler.measuring.profile_command",
+        "measure latency by batch size of an edge server or a function",
+        "edgeburst profile edge --url http://192.168.1.20:8700 --model resnet50 --out orin.json",
+    ),
+    SubCommand(
+        "plan",
+        "scheduler.simulator.plan_command",
+        "show the plan that a configuration leads to at a given rate",
+        "edgeburst plan --config edgeburst.toml --rps 120",
+    ),
+    SubCommand(
+        "simulate",
+        "scheduler.simulator.command",
+        "run the daemon's engine under virtual time against simulated backends",
+        "edgeburst simulate --policy edgeburst --poisson 120 --requests 20000 --slo-s 1.0",
+    ),
+)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one sub-command.
+
+    Parameters:
+        argv: the arguments after the program's name; None takes them from the command line.
+
+    Returns:
+        The exit status: 0 done, 2 a sentence on stderr says what was wrong, 130 interrupted.
+    """
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    try:
+        return _run(arguments)
+    except EdgeburstError as error:
+        print(f"edgeburst: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:
+        # The reader of a pipe has seen enough; closing here keeps the interpreter from complaining at exit.
+        sys.stderr.close()
+        return 141
+
+
+def _run(arguments: list[str]) -> int:
+    chosen = next((word for word in arguments if not word.startswith("-")), None)
+    parser, modules = _parser(chosen)
+    if not arguments:
+        parser.print_help()
+        return 2
+    options = parser.parse_args(arguments)
+    status: int = modules[options.sub_command].run(options)
+    return status
+
+
+def _parser(chosen: str | None) -> tuple[argparse.ArgumentParser, dict[str, ModuleType]]:
+    """Builds the parser; only the chosen sub-command's module is imported and asked for its arguments."""
+    parser = argparse.ArgumentParser(
+        prog="edgeburst",
+        description="Batches inference requests and splits them between an edge GPU and serverless functions, so that "
+        "every deadline holds at the least money.",
+        epilog="examples:\n" + "\n".join(f"  {command.example}" for command in SUB_COMMANDS),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action=_Version, nargs=0, help="print the version and exit")
+    subparsers = parser.add_subparsers(dest="sub_command", metavar="COMMAND", required=True)
+    modules = {}
+    for command in SUB_COMMANDS:
+        if command.name == chosen:
+            modules[command.name] = _import(command)
+            modules[command.name].add_parser(subparsers)
+            _teach(subparsers.choices[command.name], command)
+        else:
+            subparsers.add_parser(command.name, help=command.summary)
+    return parser, modules
+
+
+def _teach(parser: argparse.ArgumentParser, command: SubCommand) -> None:
+    """Adds the example and a description to a sub-command's help where its module left them out."""
+    if not parser.description:
+        parser.description = command.summary[0].upper() + command.summary[1:] + "."
+    if not parser.epilog:
+        parser.epilog = f"example:\n  {command.example}"
+        parser.formatter_class = argparse.RawDescriptionHelpFormatter
+
+
+class _Version(argparse.Action):
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        try:
+            version = importlib.metadata.version("edgeburst")
+        except importlib.metadata.PackageNotFoundError:
+            version = "(not installed: run from a source tree)"
+        print(f"edgeburst {version}")
+        parser.exit(0)
+
+
+def _import(command: SubCommand) -> ModuleType:
+    try:
+        return importlib.import_module(command.module)
+    except ModuleNotFoundError as error:
+        missing = (error.name or "").partition(".")[0]
+        if missing in ("scheduler", "models"):
+            raise
+        raise EdgeburstError(
+            f"`edgeburst {command.name}` needs the Python package {missing!r}: install it with "
+            "pip install 'edgeburst[client]'"
+        ) from error
+
+
+if __name__ == "__main__":
+    sys.exit(main())
