@@ -1,0 +1,199 @@
+"""The daemon's configuration: one frozen object, read once from one TOML file and EDGEBURST_* variables."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import PrivateAttr, ValidationError
+
+from models import catalogue
+from models.profile import Profile, ProfileError, load_profile, shipped_profiles
+from scheduler.daemon import toml_lines
+from scheduler.daemon.config_errors import config_error
+from scheduler.daemon.config_sections import ClassSection, ConfigFile, Late, ModelSection, TierSection
+from scheduler.daemon.config_source import Source, read_source
+from scheduler.domain.errors import ConfigError
+from scheduler.domain.laws import FunctionTier, LatencyLaw
+from scheduler.domain.plans import EngineSettings, ModelSettings, ServiceClass
+from scheduler.planner.prices import PriceSheet, PriceSheetError, load_sheet, shipped_sheets
+
+
+class Config(ConfigFile):
+    """A checked configuration. `daemon`, `engine`, `edge`, `function` and `models` are its tables."""
+
+    _source: Source = PrivateAttr(default=Source(Path("the configuration")))
+
+    @property
+    def path(self) -> Path:
+        """The file it was read from."""
+        return self._source.path
+
+    def error(self, at: toml_lines.KeyPath, sentence: str) -> ConfigError:
+        """Returns the error that says `sentence` about the value at that path of keys and indices."""
+        return self._source.error(at, sentence)
+
+    def engine_settings(self) -> EngineSettings:
+        """Returns what the engine is configured with: profiles as laws, price sheets as prices.
+
+        Raises:
+            ConfigError: a profile or price sheet is missing, of the wrong kind, or says something impossible.
+        """
+        sheet = self._price_sheet()
+        models = tuple(self._model(index, model, sheet) for index, model in enumerate(self.models))
+        return EngineSettings(models=models, **self.engine.model_dump())
+
+    def edge_profile(self, index: int) -> Profile | None:
+        """Returns the edge profile of the model at that index, None where the edge does not serve it."""
+        name = self.models[index].edge_profile
+        return self._profile(name, "edge", ("model", index, "edge_profile")) if name else None
+
+    def tier_profile(self, index: int, tier_index: int) -> Profile:
+        """Returns the profile of a tier of the model at that index."""
+        name = self.models[index].tiers[tier_index].profile
+        return self._profile(name, "function", ("model", index, "tier", tier_index, "profile"))
+
+    def access_key_file(self) -> Path | None:
+        """Returns the file that holds the access key, None where environment variables do."""
+        name = self.function.access_key_file if self.function else ""
+        return self._source.path.parent / name if name else None
+
+    def _price_sheet(self) -> PriceSheet | None:
+        if self.function is None:
+            return None
+        try:
+            return load_sheet(self._source.resolve(self.function.price_sheet, shipped=shipped_sheets()))
+        except PriceSheetError as error:
+            raise self.error(("function", "price_sheet"), str(error)) from None
+
+    def _profile(self, name: str, backend: str, at: toml_lines.KeyPath) -> Profile:
+        try:
+            profile = load_profile(self._source.resolve(name, shipped=shipped_profiles()))
+        except ProfileError as error:
+            raise self.error(at, str(error)) from None
+        if profile.backend != backend:
+            raise self.error(at, f"profile {name} was measured on the {profile.backend}; name one of the {backend}")
+        return profile
+
+    def _model(self, index: int, model: ModelSection, sheet: PriceSheet | None) -> ModelSettings:
+        edge = self.edge_profile(index)
+        return ModelSettings(
+            name=model.name,
+            max_items=model.max_items,
+            classes=tuple(_service_class(section, self.daemon.late) for section in model.classes or (ClassSection(),)),
+            edge_law=self._law(edge, ("model", index, "edge_profile")) if edge else None,
+            tiers=tuple(self._tier(index, number, tier, sheet) for number, tier in enumerate(model.tiers)),
+        )
+
+    def _tier(self, index: int, number: int, tier: TierSection, sheet: PriceSheet | None) -> FunctionTier:
+        at = ("model", index, "tier", number)
+        if sheet is None:
+            raise self.error(at, f"tier {tier.name} needs a function account; add a [function] table")
+        hardware = tier.model_dump(include={"memory_gb", "vcpu", "gpu_gb", "gpu_type", "disk_gb"})
+        try:
+            price = sheet.tier_price(**hardware)
+        except PriceSheetError as error:
+            raise self.error(at, f"tier {tier.name} cannot be priced: {error}") from None
+        return FunctionTier(
+            name=tier.name,
+            function_name=tier.function,
+            law=self._law(self.tier_profile(index, number), (*at, "profile")),
+            price=price,
+            qualifier=tier.qualifier,
+            max_in_flight=tier.max_in_flight,
+        )
+
+    def _law(self, profile: Profile, at: toml_lines.KeyPath) -> LatencyLaw:
+        try:
+            return LatencyLaw(
+                alpha_s=profile.alpha_s,
+                beta_s=profile.beta_s,
+                max_batch=profile.max_batch,
+                rows=tuple((row.batch, row.p50_s) for row in profile.rows),
+            )
+        except ValueError as error:
+            raise self.error(at, f"profile {profile.name} is no latency law: {error}") from None
+
+
+def load_config(path: str | Path, environ: Mapping[str, str]) -> Config:
+    """Reads and checks a configuration, with every profile and price sheet it names.
+
+    Parameters:
+        path: the TOML file.
+        environ: the process environment; EDGEBURST_TABLE__KEY overrides a key of [daemon], [engine], [edge],
+            [function].
+
+    Raises:
+        ConfigError: it cannot be used; one sentence with file and line.
+    """
+    tables, source = read_source(Path(path), environ)
+    try:
+        config = Config.model_validate(_tuples(tables))
+    except ValidationError as error:
+        raise config_error(source, error.errors(include_url=False)) from None
+    config._source = source
+    for at, sentence in _contradictions(config):
+        raise source.error(at, sentence)
+    config.engine_settings()
+    return config
+
+
+def _tuples(value: Any) -> Any:
+    """Lists as tuples: what is checked strictly must have the type it ends as."""
+    if isinstance(value, dict):
+        return {key: _tuples(inner) for key, inner in value.items()}
+    return tuple(_tuples(inner) for inner in value) if isinstance(value, list) else value
+
+
+def _service_class(section: ClassSection, late: Late) -> ServiceClass:
+    return ServiceClass(
+        name=section.name,
+        slo_s=section.slo_s,
+        percentile=section.percentile,
+        serve_late=(section.late or late) == "serve",
+    )
+
+
+def _contradictions(config: Config) -> Iterator[tuple[toml_lines.KeyPath, str]]:
+    """What is well-formed key by key and yet cannot be."""
+    yield from _twice("model", ("model",), [model.name for model in config.models])
+    for index, model in enumerate(config.models):
+        at = ("model", index)
+        yield from _twice("class", (*at, "class"), [section.name for section in model.classes])
+        yield from _twice("tier", (*at, "tier"), [tier.name for tier in model.tiers])
+        yield from _unserved(config, model, at)
+        yield from _undescribed(model, at)
+        if model.default_priority > model.priority_levels:
+            yield (
+                (*at, "default_priority"),
+                f"`default_priority` of model {model.name} must be at most its `priority_levels`,"
+                f" which is {model.priority_levels}",
+            )
+
+
+def _twice(kind: str, at: toml_lines.KeyPath, names: list[str]) -> Iterator[tuple[toml_lines.KeyPath, str]]:
+    for index, name in enumerate(names):
+        if name in names[:index]:
+            yield (*at, index, "name"), f"there are two of the {kind} name {name}; rename one"
+
+
+def _unserved(config: Config, model: ModelSection, at: toml_lines.KeyPath) -> Iterator[tuple[toml_lines.KeyPath, str]]:
+    if not model.edge_profile and not model.tiers:
+        yield at, f"nothing serves model {model.name}; give it an `edge_profile`, a [[model.tier]], or both"
+    if model.edge_profile and config.edge is None:
+        yield (*at, "edge_profile"), f"model {model.name} has an edge profile and there is no edge; add an [edge] table"
+
+
+def _undescribed(model: ModelSection, at: toml_lines.KeyPath) -> Iterator[tuple[toml_lines.KeyPath, str]]:
+    if bool(model.inputs) != bool(model.outputs):
+        yield at, f"model {model.name} needs both `inputs` and `outputs`, or neither if the catalogue knows it"
+    if not model.inputs and model.name not in catalogue.names():
+        yield (
+            (*at, "name"),
+            f"model {model.name} is not in the catalogue ({', '.join(catalogue.names())});"
+            " correct the name, or describe it with `inputs` and `outputs`",
+        )
+    for kind in ("inputs", "outputs"):
+        tensors = getattr(model, kind)
+        yield from _twice("tensor", (*at, kind), [tensor.name for tensor in tensors])

@@ -1,0 +1,187 @@
+"""`edgeburst check-config`: is this configuration valid, and what does it amount to?"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from scheduler.daemon.config import Config, load_config
+from scheduler.daemon.credentials import read_access_key, secret_references
+from scheduler.domain.errors import ConfigError
+from scheduler.domain.laws import FunctionTier, LatencyLaw
+from scheduler.domain.plans import EngineSettings, ModelSettings
+
+_DESCRIPTION = """\
+Reads a configuration as `edgeburst serve` would, with its profiles, price sheets and EDGEBURST_* overrides, and shows
+what it amounts to. Nothing is contacted. Secrets are never shown: only from which environment variable each is taken,
+and whether that is set.
+
+Exit status: 0 valid (warnings are only told), 2 not valid."""
+
+_EPILOG = """\
+examples:
+  edgeburst check-config --config edgeburst.toml
+  EDGEBURST_EDGE__URL=http://jetson.local:8700 edgeburst check-config --config edgeburst.toml --json"""
+
+
+def add_parser(subparsers: Any) -> None:
+    """Adds the sub-command to the command line."""
+    parser = subparsers.add_parser(
+        "check-config",
+        help="check a configuration and show what it amounts to",
+        description=_DESCRIPTION,
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--config", metavar="FILE", required=True, help="the TOML file")
+    parser.add_argument("--json", action="store_true", help="print one JSON object, also for a configuration in error")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Checks and prints; returns the exit status.
+
+    Raises:
+        ConfigError: it is not valid, and the answer is for a person.
+    """
+    try:
+        found = summary(load_config(args.config, os.environ), os.environ)
+    except ConfigError as error:
+        if not args.json:
+            raise
+        print(json.dumps({"valid": False, "error": str(error)}))
+        return 2
+    print(json.dumps(found, indent=2) if args.json else "\n".join(_lines(found)))
+    return 0
+
+
+def summary(config: Config, environ: Mapping[str, str]) -> dict[str, Any]:
+    """Returns what a configuration amounts to, as JSON shows it."""
+    settings = config.engine_settings()
+    function = config.function
+    return {
+        "valid": True,
+        "path": str(config.path),
+        "listen": f"{config.daemon.host}:{config.daemon.port}",
+        "edge": config.edge.url if config.edge else None,
+        "function": {
+            "endpoint": function.endpoint or f"fcv3.{function.region}.aliyuncs.com",
+            "protocol": function.protocol,
+            "price_sheet": function.price_sheet,
+            "access_key_file": str(config.access_key_file() or ""),
+        }
+        if function
+        else None,
+        "secrets": [
+            {"purpose": secret.purpose, "variable": secret.variable, "set": secret.present}
+            for secret in secret_references(config, environ)
+        ],
+        "models": [_model(model) for model in settings.models],
+        "warnings": list(_warnings(config, settings, environ)),
+    }
+
+
+def _model(model: ModelSettings) -> dict[str, Any]:
+    return {
+        "name": model.name,
+        "max_items": model.max_items,
+        "classes": [
+            {
+                "name": service_class.name,
+                "slo_s": service_class.slo_s,
+                "percentile": service_class.percentile,
+                "late": "serve" if service_class.serve_late else "refuse",
+            }
+            for service_class in model.classes
+        ],
+        "edge": _law(model.edge_law) if model.edge_law else None,
+        "tiers": [_tier(tier) for tier in model.tiers],
+    }
+
+
+def _law(law: LatencyLaw) -> dict[str, Any]:
+    return {"one_item_s": law.predict_s(1), "largest_s": law.predict_s(law.max_batch), "max_batch": law.max_batch}
+
+
+def _tier(tier: FunctionTier) -> dict[str, Any]:
+    return {
+        "name": tier.name,
+        "function": tier.function_name,
+        "qualifier": tier.qualifier,
+        **_law(tier.law),
+        "cost_of_one_item": tier.price.cost(tier.law.predict_s(1)),
+        "currency": tier.price.currency,
+    }
+
+
+def _warnings(config: Config, settings: EngineSettings, environ: Mapping[str, str]) -> Iterator[str]:
+    """What is allowed and yet probably not meant."""
+    if config.function is not None:
+        try:
+            read_access_key(config, environ)
+        except ConfigError as error:
+            yield str(error)
+    if config.daemon.admin_token_env and not environ.get(config.daemon.admin_token_env):
+        name = config.daemon.admin_token_env
+        yield f"environment variable {name} is not set, so limits can be set from this host only"
+    for index, model in enumerate(settings.models):
+        yield from _foreign_profiles(config, index)
+        yield from _hopeless_classes(model)
+
+
+def _foreign_profiles(config: Config, index: int) -> Iterator[str]:
+    model = config.models[index]
+    profiles = [config.tier_profile(index, number) for number in range(len(model.tiers))]
+    edge = config.edge_profile(index)
+    for profile in [edge, *profiles] if edge else profiles:
+        if profile.model != model.name:
+            yield f"profile {profile.name} was measured with {profile.model}, not with {model.name}"
+
+
+def _hopeless_classes(model: ModelSettings) -> Iterator[str]:
+    laws = [tier.law for tier in model.tiers] + ([model.edge_law] if model.edge_law else [])
+    fastest_s = min(law.predict_s(1) for law in laws)
+    for service_class in model.classes:
+        if service_class.slo_s < fastest_s:
+            yield (
+                f"class {service_class.name} of model {model.name} wants answers within {service_class.slo_s:g} s,"
+                f" and the fastest place takes {fastest_s:.3g} s for one item"
+            )
+
+
+def _lines(found: Mapping[str, Any]) -> Iterator[str]:
+    yield f"{found['path']} is valid."
+    yield f"listens on   {found['listen']}"
+    yield f"edge         {found['edge'] or 'none'}"
+    function = found["function"]
+    yield f"functions    {function['protocol'] + '://' + function['endpoint'] if function else 'none'}"
+    if function and function["access_key_file"]:
+        yield f"access key   from the file {function['access_key_file']}"
+    for secret in found["secrets"]:
+        yield f"{secret['purpose']:<20} from {secret['variable']}: {'set' if secret['set'] else 'NOT SET'}"
+    for model in found["models"]:
+        yield from _model_lines(model)
+    for warning in found["warnings"]:
+        yield f"warning: {warning}"
+
+
+def _model_lines(model: Mapping[str, Any]) -> Iterator[str]:
+    yield f"model {model['name']}, at most {model['max_items']} items a request"
+    for service_class in model["classes"]:
+        yield (
+            f"  class {service_class['name']}: {service_class['percentile']:.3%} within {service_class['slo_s']:g} s;"
+            f" what is late anyway: {service_class['late']}"
+        )
+    if model["edge"]:
+        yield f"  edge: {_law_words(model['edge'])}"
+    for tier in model["tiers"]:
+        yield (
+            f"  tier {tier['name']}: function {tier['function']}:{tier['qualifier']}, {_law_words(tier)},"
+            f" one item costs {tier['cost_of_one_item']:.3g} {tier['currency']}"
+        )
+
+
+def _law_words(law: Mapping[str, Any]) -> str:
+    return f"{law['one_item_s']:.3f} s for one item, {law['largest_s']:.3f} s for {law['max_batch']}"

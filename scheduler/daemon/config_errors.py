@@ -1,0 +1,152 @@
+"""What pydantic finds wrong, as one sentence that names file, line, key and the next step. Values that may be secret
+are never repeated."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from pydantic_core import ErrorDetails
+
+from scheduler.daemon import toml_lines
+from scheduler.daemon.config_sections import SECTIONS, Section
+from scheduler.daemon.config_source import Source
+from scheduler.domain.errors import ConfigError
+
+_TYPES = {
+    "int_type": "must be a whole number",
+    "int_from_float": "must be a whole number",
+    "float_type": "must be a number",
+    "string_type": "must be a text in quotes",
+    "bool_type": "must be true or false",
+    "tuple_type": "must be a list in square brackets",
+    "finite_number": "must be a finite number",
+}
+_RANGES = {
+    "greater_than": ("gt", "above"),
+    "greater_than_equal": ("ge", "at least"),
+    "less_than": ("lt", "below"),
+    "less_than_equal": ("le", "at most"),
+}
+_LENGTHS = {"too_short": "too few", "too_long": "too many", "string_too_long": "too long"}
+
+
+def config_error(source: Source, errors: Sequence[ErrorDetails]) -> ConfigError:
+    """Returns the error to tell first: a typo before the missing key that it may be, then by line."""
+    first = min(errors, key=lambda error: (_rank(error["type"]), _line(source, error["loc"])))
+    return source.error(first["loc"], _sentence(first))
+
+
+def table_name(at: toml_lines.KeyPath) -> str:
+    """Returns a table as it is written in the file.
+
+    >>> table_name(("model", 0, "class", 1))
+    '[[model.class]]'
+    """
+    keys = tuple(part for part in at if isinstance(part, str))
+    if not keys:
+        return "the file"
+    return f"[[{'.'.join(keys)}]]" if keys[0] == "model" else f"[{'.'.join(keys)}]"
+
+
+def _rank(kind: str) -> int:
+    return {"extra_forbidden": 0, "missing": 2}.get(kind, 1)
+
+
+def _line(source: Source, at: toml_lines.KeyPath) -> int:
+    return toml_lines.line_of(at, source.lines) or 0
+
+
+def _sentence(error: ErrorDetails) -> str:
+    at, kind, context = error["loc"], error["type"], error.get("ctx", {})
+    while len(at) > 1 and isinstance(at[-1], int):
+        at = at[:-1]
+    table, key = table_name(at[:-1]), at[-1]
+    if kind == "extra_forbidden":
+        return _unknown(at)
+    if kind == "missing":
+        return _missing(at)
+    if kind in ("model_type", "model_attributes_type", "dict_type") or _is_section(at):
+        return _not_a_table(at)
+    return f"`{key}` in {table} {_complaint(kind, context, error['input'], at)}"
+
+
+def _complaint(kind: str, context: Mapping[str, Any], value: object, at: toml_lines.KeyPath) -> str:
+    if kind in _TYPES:
+        return f"{_TYPES[kind]}, not {_shown(value)}"
+    if kind in _RANGES:
+        bound, words = _RANGES[kind]
+        return f"must be {words} {context[bound]}, not {_shown(value)}"
+    if kind == "literal_error":
+        return f"must be {context['expected']}"
+    if kind in _LENGTHS:
+        return f"has {_LENGTHS[kind]} entries" if kind != "string_too_long" else "is too long"
+    if kind == "string_too_short":
+        return "must not be empty"
+    return _pattern(at)
+
+
+def _pattern(at: toml_lines.KeyPath) -> str:
+    key = str(at[-1])
+    if key.endswith("_env"):
+        return "must be the NAME of an environment variable (capitals, digits and _), never the secret itself"
+    if key in ("name", "region"):
+        return "must be made of letters, digits, '.', '_' and '-', and begin with a letter or digit"
+    return f"is not what it must be: {_description(at)}"
+
+
+def _unknown(at: toml_lines.KeyPath) -> str:
+    table, key = table_name(at[:-1]), str(at[-1])
+    prefix = f"unknown key `{key}` in {table}; "
+    valid = _keys(_section(at[:-1]))
+    near = difflib.get_close_matches(key, valid, n=1, cutoff=0.5)
+    if near:
+        return prefix + f"did you mean `{near[0]}`?"
+    homes = [table_name(path) for path, section in SECTIONS.items() if path and key in _keys(section)]
+    if homes:
+        return prefix + f"it belongs in {homes[0]}"
+    # Nothing is alike; the nearest may still be what was meant, and the list says the rest.
+    return prefix + f"the keys there are {', '.join(valid)}"
+
+
+def _missing(at: toml_lines.KeyPath) -> str:
+    if at == ("model",):
+        return "there is no [[model]], so nothing would be served; add one with a `name`"
+    return f"{table_name(at[:-1])} lacks the key `{at[-1]}`: {_description(at)}"
+
+
+def _not_a_table(at: toml_lines.KeyPath) -> str:
+    keys = tuple(part for part in at if isinstance(part, str))
+    if keys in (("model", "inputs"), ("model", "outputs")):
+        return f'`{keys[-1]}` in [[model]] must be a list like [{{ name = "x", datatype = "FP32", shape = [3] }}]'
+    return f"`{'.'.join(keys)}` must be a table; begin it with the line {table_name(at)}"
+
+
+def _is_section(at: toml_lines.KeyPath) -> bool:
+    return tuple(part for part in at if isinstance(part, str)) in SECTIONS
+
+
+def _section(at: toml_lines.KeyPath) -> type[Section]:
+    return SECTIONS[tuple(part for part in at if isinstance(part, str))]
+
+
+def _keys(section: type[Section]) -> list[str]:
+    return [field.alias or name for name, field in section.model_fields.items()]
+
+
+def _description(at: toml_lines.KeyPath) -> str:
+    for name, field in _section(at[:-1]).model_fields.items():
+        if at[-1] in (field.alias, name):
+            text = (field.description or "").rstrip(".")
+            return text[:1].lower() + text[1:]
+    return ""
+
+
+def _shown(value: object) -> str:
+    """A number as written; a text only by its kind, since it may be a secret in the wrong place."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, int | float):
+        return repr(value)
+    return "a text" if isinstance(value, str) else "a table" if isinstance(value, dict) else "a list"

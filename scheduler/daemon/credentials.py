@@ -1,0 +1,98 @@
+"""The access key of the function account, from where the configuration says. No secret is ever shown."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from scheduler.daemon.config import Config
+from scheduler.daemon.config_sections import FunctionSection
+from scheduler.domain.errors import ConfigError
+
+_TOML = importlib.import_module("tomllib" if sys.version_info >= (3, 11) else "tomli")
+_REQUIRED = ("access_key_id", "access_key_secret")
+_OPTIONAL = "security_token"
+
+
+@dataclass(frozen=True, slots=True)
+class AccessKey:
+    """What requests are signed with; its secrets do not show in its repr."""
+
+    access_key_id: str
+    access_key_secret: str = field(repr=False)
+    security_token: str = field(default="", repr=False)
+    """Of a temporary (STS) key; empty for a permanent one."""
+
+
+@dataclass(frozen=True, slots=True)
+class SecretReference:
+    """Where one secret is taken from, and whether there is something there."""
+
+    purpose: str
+    variable: str
+    present: bool
+
+
+def read_access_key(config: Config, environ: Mapping[str, str]) -> AccessKey:
+    """Returns the key that `[function]` refers to.
+
+    Raises:
+        ConfigError: a variable is not set, or the file is missing or incomplete; the message names which.
+    """
+    path = config.access_key_file()
+    if path is not None:
+        return _from_file(config, path)
+    if config.function is None:
+        raise ConfigError(f"{config.path}: there is no [function] table, so there is no access key; add one")
+    return AccessKey(
+        access_key_id=_variable(config, "access_key_id_env", environ),
+        access_key_secret=_variable(config, "access_key_secret_env", environ),
+        security_token=_variable(config, "security_token_env", environ) if config.function.security_token_env else "",
+    )
+
+
+def secret_references(config: Config, environ: Mapping[str, str]) -> tuple[SecretReference, ...]:
+    """Returns every environment variable that the configuration takes a secret from."""
+    named = [("admin token", config.daemon.admin_token_env)]
+    if config.function is not None and not config.function.access_key_file:
+        named += _key_variables(config.function)
+    return tuple(SecretReference(purpose, name, bool(environ.get(name))) for purpose, name in named if name)
+
+
+def _key_variables(function: FunctionSection) -> list[tuple[str, str]]:
+    return [
+        ("access key id", function.access_key_id_env),
+        ("access key secret", function.access_key_secret_env),
+        ("security token", function.security_token_env),
+    ]
+
+
+def _variable(config: Config, key: str, environ: Mapping[str, str]) -> str:
+    name = str(getattr(config.function, key))
+    value = environ.get(name, "")
+    if not value:
+        raise config.error(
+            ("function", key), f"environment variable {name} is not set; set it, or name a file in `access_key_file`"
+        )
+    return value
+
+
+def _from_file(config: Config, path: Path) -> AccessKey:
+    at = ("function", "access_key_file")
+    try:
+        values = _TOML.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise config.error(at, f"the access key file {path} cannot be read ({error.strerror}); name another") from None
+    except ValueError:
+        # The parser's own words may repeat a part of the secret.
+        raise config.error(at, f'{path} must be TOML with lines like access_key_id = "..."') from None
+    for key in values:
+        if key not in (*_REQUIRED, _OPTIONAL):
+            raise config.error(at, f"{path} has the unknown key `{key}`; it holds {', '.join(_REQUIRED)}, {_OPTIONAL}")
+    for key in (*_REQUIRED, *(key for key in (_OPTIONAL,) if key in values)):
+        if not isinstance(values.get(key), str) or not values[key]:
+            raise config.error(at, f"{path} must set `{key}` to a text that is not empty")
+    return AccessKey(**values)
