@@ -1,0 +1,36 @@
+"""`python -m edge_server` and `edgeburst-edge`."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Sequence
+
+from edge_server.errors import StartupError
+from edge_server.process import run
+from edge_server.settings import parse_arguments
+from models.errors import ModelError
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the server.
+
+    Parameters:
+        argv: the arguments; None takes the command line's.
+
+    Returns:
+        the exit status: 0 after an orderly stop, 2 if the server cannot start, with the reason on standard error.
+    """
+    try:
+        settings = parse_arguments(argv)
+        logging.basicConfig(
+            level=settings.log_level.upper(), stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s %(message)s"
+        )
+        return run(settings)
+    except (StartupError, ModelError) as error:
+        print(f"edgeburst-edge: {error}", file=sys.stderr)
+        return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,167 @@
+"""The HTTP face: Open Inference Protocol v2 and /metrics, on Flask."""
+
+from __future__ import annotations
+
+from importlib.metadata import PackageNotFoundError, version
+
+from flask import Blueprint, Flask, Response, current_app, jsonify, request
+from flask.typing import ResponseReturnValue
+from prometheus_client import CONTENT_TYPE_LATEST
+from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
+
+from edge_server.errors import BadRequest, EdgeError, Unavailable
+from edge_server.service import ITEM_ERROR, VERSION, Service, State
+from scheduler.wire import JSON_LENGTH_HEADER, WireError, encode_response, parse_request
+
+NAME = "edgeburst-edge"
+_SERVICE = "edgeburst.service"
+_routes = Blueprint("oip_v2", __name__)
+
+
+def create_app(service: Service, *, body_limit_bytes: int) -> Flask:
+    """Make the WSGI application.
+
+    Parameters:
+        service: what answers.
+        body_limit_bytes: the largest request body; a larger one gets 413.
+    """
+    app = Flask(NAME, static_folder=None)
+    app.json.sort_keys = False  # type: ignore[attr-defined]  # Flask types the provider's base class only
+    app.config["MAX_CONTENT_LENGTH"] = body_limit_bytes
+    app.extensions[_SERVICE] = service
+    app.register_blueprint(_routes)
+    app.register_error_handler(EdgeError, _refused)
+    app.register_error_handler(WireError, lambda error: _error(str(error), 400))
+    app.register_error_handler(RequestEntityTooLarge, _too_large)
+    app.register_error_handler(HTTPException, _http_error)
+    app.after_request(_counted)
+    return app
+
+
+def _service() -> Service:
+    found: Service = current_app.extensions[_SERVICE]
+    return found
+
+
+@_routes.get("/v2")
+def _server_metadata() -> ResponseReturnValue:
+    service = _service()
+    return jsonify(
+        name=NAME,
+        version=_version(),
+        extensions=["binary_tensor_data"],
+        models=list(service.models),
+        emulated=service.emulation.name,
+    )
+
+
+def _version() -> str:
+    try:
+        return version("edgeburst")
+    except PackageNotFoundError:  # run from a checkout that is not installed
+        return "unknown"
+
+
+@_routes.get("/v2/health/live")
+def _live() -> ResponseReturnValue:
+    return jsonify(live=True)
+
+
+@_routes.get("/v2/health/ready")
+def _ready() -> ResponseReturnValue:
+    state = _service().state
+    return jsonify(ready=state is State.READY, state=state.value), 200 if state is State.READY else 503
+
+
+@_routes.get("/v2/models/<name>")
+@_routes.get("/v2/models/<name>/versions/<number>")
+def _model_metadata(name: str, number: str = VERSION) -> ResponseReturnValue:
+    service = _service()
+    model = service.model(name, number)
+    spec = model.spec
+    outputs = [
+        {"name": output.name, "datatype": output.datatype, "shape": [-1, *output.shape]} for output in spec.outputs
+    ]
+    return jsonify(
+        name=name,
+        versions=[VERSION],
+        platform="pytorch",
+        inputs=[{"name": spec.input_name, "datatype": spec.input_datatype, "shape": [-1, *spec.input_shape]}],
+        outputs=[*outputs, {"name": ITEM_ERROR, "datatype": "BYTES", "shape": [-1]}],
+        parameters={
+            "max_batch": service.max_batch,
+            "device": model.device,
+            "weights": model.weights,
+            "weights_sha256": model.weights_sha256,
+            "emulated": service.emulation.name,
+        },
+    )
+
+
+@_routes.get("/v2/models/<name>/ready")
+@_routes.get("/v2/models/<name>/versions/<number>/ready")
+def _model_ready(name: str, number: str = VERSION) -> ResponseReturnValue:
+    _service().model(name, number)
+    ready = _service().state is State.READY
+    return jsonify(name=name, ready=ready), 200 if ready else 503
+
+
+@_routes.post("/v2/models/<name>/infer")
+@_routes.post("/v2/models/<name>/versions/<number>/infer")
+def _infer(name: str, number: str = VERSION) -> ResponseReturnValue:
+    service = _service()
+    service.model(name, number)
+    asked = parse_request(request.get_data(cache=False), _json_length())
+    answer = service.infer(name, asked, version=number)
+    encoded = encode_response(answer, requested=asked.outputs, binary_by_default=asked.binary_by_default)
+    if encoded.json_length is None:
+        return Response(encoded.body, content_type="application/json")
+    headers = {JSON_LENGTH_HEADER: str(encoded.json_length)}
+    return Response(encoded.body, content_type="application/octet-stream", headers=headers)
+
+
+@_routes.get("/metrics")
+def _metrics() -> ResponseReturnValue:
+    return Response(_service().metrics.exposition(), content_type=CONTENT_TYPE_LATEST)
+
+
+def _json_length() -> int | None:
+    text = request.headers.get(JSON_LENGTH_HEADER)
+    if text is None:
+        return None
+    if not (text.isascii() and text.isdigit() and len(text) <= 18):
+        raise BadRequest(f"{JSON_LENGTH_HEADER} is {text[:32]!r}, but must be the JSON object's length in bytes.")
+    return int(text)
+
+
+def _error(message: str, status: int) -> Response:
+    response = jsonify(error=message)
+    response.status_code = status
+    return response
+
+
+def _refused(error: EdgeError) -> Response:
+    response = _error(str(error), error.status)
+    if isinstance(error, Unavailable):
+        response.headers["Retry-After"] = str(error.retry_after_s)
+    return response
+
+
+def _too_large(_: RequestEntityTooLarge) -> Response:
+    limit_bytes = current_app.config["MAX_CONTENT_LENGTH"]
+    return _error(f"The body is over the limit of {limit_bytes} bytes: send a smaller batch or smaller pictures.", 413)
+
+
+def _http_error(error: HTTPException) -> Response:
+    if error.code == 404:
+        return _error(f"There is nothing at {request.path[:128]!r}: the protocol's paths begin with /v2.", 404)
+    if error.code == 405:
+        return _error(f"{request.method} is not possible at {request.path[:128]!r}.", 405)
+    if error.code == 500:
+        return _error("The server failed on this request; its log says why.", 500)
+    return _error(error.description or error.name, error.code or 500)
+
+
+def _counted(response: Response) -> Response:
+    _service().metrics.responded(response.status_code)
+    return response

@@ -1,0 +1,69 @@
+"""What /metrics tells, in a registry of its own: base units, and labels only from closed sets."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+
+_SECONDS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.5, 0.7, 1.0, 2.0, 5.0)
+_ITEMS = (1, 2, 4, 8, 12, 16, 20, 24, 32, 48, 64, 96, 128)
+
+
+class Metrics:
+    """The server's counters.
+
+    Parameters:
+        in_hand: returns the batches that are worked on or wait.
+        ready: returns whether batches are taken.
+    """
+
+    def __init__(self, *, in_hand: Callable[[], int], ready: Callable[[], bool]) -> None:
+        """Register every metric."""
+        self._registry = registry = CollectorRegistry()
+        self._service_s = Histogram(
+            "edgeburst_edge_service_seconds",
+            "Time a batch was worked on, decoding and device.",
+            ["model"],
+            buckets=_SECONDS,
+            registry=registry,
+        )
+        self._queue_s = Histogram(
+            "edgeburst_edge_queue_seconds",
+            "Time a batch waited in the server.",
+            ["model"],
+            buckets=_SECONDS,
+            registry=registry,
+        )
+        self._batch_items = Histogram(
+            "edgeburst_edge_batch_items", "Items in a batch.", ["model"], buckets=_ITEMS, registry=registry
+        )
+        self._items = Counter(
+            "edgeburst_edge_items_total",
+            "Items answered, by outcome: ok, or broken (a picture that could not be decoded).",
+            ["model", "outcome"],
+            registry=registry,
+        )
+        self._responses = Counter(
+            "edgeburst_edge_responses_total", "HTTP responses, by status.", ["status"], registry=registry
+        )
+        Gauge("edgeburst_edge_batches_in_hand", "Batches being worked on or waiting.", registry=registry).set_function(
+            in_hand
+        )
+        Gauge("edgeburst_edge_ready", "1 while batches are taken, else 0.", registry=registry).set_function(ready)
+
+    def served(self, *, model: str, items: int, broken: int, service_s: float, queue_s: float) -> None:
+        """Count one answered batch of so many items, of which so many were broken."""
+        self._batch_items.labels(model).observe(items)
+        self._service_s.labels(model).observe(service_s)
+        self._queue_s.labels(model).observe(queue_s)
+        self._items.labels(model, "ok").inc(items - broken)
+        self._items.labels(model, "broken").inc(broken)
+
+    def responded(self, status: int) -> None:
+        """Count one HTTP response."""
+        self._responses.labels(str(status)).inc()
+
+    def exposition(self) -> bytes:
+        """Return everything in Prometheus' text format."""
+        return generate_latest(self._registry)

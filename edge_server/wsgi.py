@@ -1,0 +1,127 @@
+"""The threaded HTTP server, waitress, set up for few clients with large bodies, and able to end gracefully."""
+
+from __future__ import annotations
+
+import json
+import logging
+import socket
+import threading
+import time
+from collections.abc import Mapping
+from typing import cast
+
+from flask import Flask
+from waitress.channel import HTTPChannel
+from waitress.parser import HTTPRequestParser
+from waitress.server import BaseWSGIServer, create_server
+from waitress.task import ErrorTask
+from waitress.utilities import Error
+
+from edge_server.errors import StartupError
+
+# At most three requests are in the device's hands (one worked on, two waiting); the others are refused or short.
+_THREADS = 8
+_CONNECTIONS = 100
+# Longer than the keep-alive of clients (aiohttp: 15 s), so that it is they who close an idle connection, not we in
+# the moment in which they send.
+_IDLE_CONNECTION_S = 600
+_RECEIVE_BYTES = 256 * 1024
+_SPOOL_TO_DISK_BYTES = 8 * 2**20
+# A body somewhat over the limit is read to its end so that its sender reads our answer; closing in the middle would
+# reset the connection under it. Far over the limit, that costs too much.
+_READ_TO_END_FACTOR = 4
+_POLL_S = 0.005
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """Open the listening socket.
+
+    Parameters:
+        host: address or name.
+        port: TCP port; 0 takes a free one.
+
+    Raises:
+        StartupError: the port is taken, or the address is not ours.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host, port), family=family)
+    except OSError as error:
+        raise StartupError(
+            f"Cannot listen on {host} port {port} ({error.strerror}): choose another --port, 0 for a free one."
+        ) from error
+
+
+class JsonErrorTask(ErrorTask):
+    """Answers what waitress refuses by itself (malformed HTTP, an immense body) in the protocol's form."""
+
+    def execute(self) -> None:
+        """Write the answer and close the connection."""
+        # The stubs have the request's type wrong, and an error task is made for a request with an error only.
+        error = cast(Error, cast(HTTPRequestParser, self.request).error)
+        body = json.dumps({"error": f"{error.reason}: {error.body}."}).encode()
+        self.status = f"{error.code} {error.reason}"
+        self.response_headers = [("Content-Type", "application/json")]
+        self.set_close_on_finish()
+        self.content_length = len(body)
+        self.write(body)
+
+
+class Channel(HTTPChannel):
+    """A connection whose errors are JSON."""
+
+    error_task_class = JsonErrorTask
+
+
+class WebServer:
+    """Serves a WSGI application on threads of its own.
+
+    Parameters:
+        app: the application.
+        listener: a listening socket.
+        body_limit_bytes: what the application takes at most.
+    """
+
+    def __init__(self, app: Flask, *, listener: socket.socket, body_limit_bytes: int) -> None:
+        """Set waitress up; `start` begins to serve."""
+        # Requests that wait for a thread are none of its concern: the device's queue refuses in time.
+        logging.getLogger("waitress.queue").setLevel(logging.ERROR)
+        server = create_server(
+            app,
+            sockets=[listener],
+            threads=_THREADS,
+            connection_limit=_CONNECTIONS,
+            channel_timeout=_IDLE_CONNECTION_S,
+            recv_bytes=_RECEIVE_BYTES,
+            inbuf_overflow=_SPOOL_TO_DISK_BYTES,
+            max_request_body_size=body_limit_bytes * _READ_TO_END_FACTOR,
+            asyncore_use_poll=True,
+            ident=None,
+        )
+        self._server = cast(BaseWSGIServer, server)
+        self._server.channel_class = Channel
+
+    def start(self) -> None:
+        """Begin to serve, until the process ends."""
+        threading.Thread(target=self._server.run, name="http", daemon=True).start()
+
+    def wait_until_answered(self, *, limit_s: float) -> bool:
+        """Wait until every request that has arrived is answered, to the last byte.
+
+        Parameters:
+            limit_s: seconds after which to give up.
+
+        Returns:
+            whether all are.
+        """
+        end_s = time.monotonic() + limit_s
+        while self._answering():
+            if time.monotonic() > end_s:
+                return False
+            time.sleep(_POLL_S)
+        return True
+
+    def _answering(self) -> bool:
+        # The stubs call this mapping from descriptors to channels a channel.
+        channels = cast("Mapping[int, HTTPChannel]", self._server.active_channels)
+        return any(channel.requests or channel.total_outbufs_len for channel in list(channels.values()))
