@@ -50,9 +50,11 @@ class Answer:
     """How often the call was sent, this time included."""
     read_at_s: float
     """When the last byte of the batch's answer was read, on the runner's clock."""
-    overhead_s: float
-    """The daemon's own time on the way out: last body byte to engine, and send decided to written. Whoever has
-    written the client's answer tells `Runner.answer_written(answer)`, which adds the way back."""
+    in_s: float
+    """The daemon's own time: last body byte read to engine told."""
+    out_s: float
+    """The same, on the way out: send decided to batch written. Whoever has written the client's answer calls
+    `Runner.answer_written(answer)`, which adds the way back."""
 
 
 class Refused(EdgeburstError):

@@ -1,0 +1,93 @@
+"""The bodies that the engine never sees: held from arrival to end, joined for a batch, cut for its answers."""
+
+import asyncio
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+from scheduler import wire
+from scheduler.daemon.calls import Answer, InferenceCall
+from scheduler.wire import Tensor, WireError
+
+ITEM_ERROR = "item_error"
+"""The output (BYTES [n]) in which a backend says which items it could not work on; an empty element is a good item."""
+
+
+@dataclass(slots=True)
+class Waiting:
+    """A call that has not ended, and the future that its ingress task waits for."""
+
+    request_id: int
+    call: InferenceCall
+    future: "asyncio.Future[Answer]"
+    engine_at_s: float = 0.0
+    """When the engine was told of it."""
+    attempts: int = 0
+
+
+class BodyStore:
+    """The calls that have not ended, by request id. The engine bounds their number and bytes by refusing."""
+
+    def __init__(self) -> None:
+        """Starts empty."""
+        self._waiting: dict[int, Waiting] = {}
+        self._bytes = 0
+
+    def __len__(self) -> int:
+        """Returns the number of calls that have not ended."""
+        return len(self._waiting)
+
+    def __iter__(self) -> Iterator[Waiting]:
+        """Iterates over the calls that have not ended, as they are now."""
+        return iter(list(self._waiting.values()))
+
+    @property
+    def body_bytes(self) -> int:
+        """Bytes of the inputs held."""
+        return self._bytes
+
+    def add(self, waiting: Waiting) -> None:
+        """Holds a call until `pop`."""
+        self._waiting[waiting.request_id] = waiting
+        self._bytes += waiting.call.body_bytes
+
+    def pop(self, request_id: int) -> Waiting | None:
+        """Lets a call go; None where it has ended before."""
+        waiting = self._waiting.pop(request_id, None)
+        if waiting is not None:
+            self._bytes -= waiting.call.body_bytes
+        return waiting
+
+    def members(self, request_ids: Iterable[int]) -> tuple[Waiting, ...]:
+        """Returns the calls of a batch, in its order; KeyError if one has ended."""
+        return tuple(self._waiting[request_id] for request_id in request_ids)
+
+
+def joined_inputs(calls: Sequence[InferenceCall]) -> tuple[Tensor, ...]:
+    """Returns the inputs of a whole batch: each input of the first call, joined with the others' of that name.
+
+    Raises:
+        WireError: the calls differ in inputs, datatypes or trailing shapes.
+    """
+    by_name = [{tensor.name: tensor for tensor in call.inputs} for call in calls]
+    names = by_name[0].keys()
+    if any(tensors.keys() != names for tensors in by_name):
+        raise WireError("requests with different inputs cannot share a batch.")
+    return tuple(wire.concat([tensors[name] for tensors in by_name]) for name in names)
+
+
+def parted_outputs(outputs: Sequence[Tensor], counts: Sequence[int]) -> list[tuple[Tensor, ...]]:
+    """Returns each request's own rows of every output; `counts` are the requests' items, in the batch's order.
+
+    Raises:
+        WireError: an output cannot be cut so.
+    """
+    return list(zip(*(wire.split(output, counts) for output in outputs), strict=True))
+
+
+def whole_failure(outputs: Sequence[Tensor]) -> str:
+    """Returns the first item's sentence where every item of a request failed; empty where one was answered."""
+    for output in outputs:
+        if output.name == ITEM_ERROR and output.datatype == "BYTES":
+            errors = output.elements()
+            return errors[0].decode(errors="replace") if errors and all(errors) else ""
+    return ""

@@ -1,0 +1,46 @@
+"""One line for each thing that happened: `level event key=value ...`, to stderr, where the journal adds the time."""
+
+import json
+import logging
+import sys
+
+_logger = logging.getLogger("edgeburst")
+
+
+class LineFormatter(logging.Formatter):
+    """Renders a record and its fields as one line; an exception's traceback follows on lines of its own."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Returns `info batch_failed batch_id=7 kind=timeout message="..."`."""
+        values = getattr(record, "fields", {})
+        parts = [record.levelname.lower(), record.getMessage()]
+        parts += [f"{key}={_value(value)}" for key, value in values.items()]
+        line = " ".join(parts)
+        return f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line
+
+
+def _value(value: object) -> str:
+    """A value as it is where it has no blanks, else quoted."""
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    text = str(value)
+    return text if text and text.isprintable() and not set(text) & set(' "=') else json.dumps(text, ensure_ascii=False)
+
+
+def set_up(level: str) -> None:
+    """Sends this program's lines to stderr, and of other libraries' what is at least a warning."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(LineFormatter())
+    logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
+    _logger.setLevel(level.upper())
+
+
+def log(level: int, event: str, **values: object) -> None:
+    """Writes one line; `event` is a word that can be searched for, the fields say the rest."""
+    if _logger.isEnabledFor(level):
+        _logger.log(level, "%s", event, extra={"fields": values})
+
+
+def fields(**values: object) -> dict[str, object]:
+    """Returns the `extra` with which a logger's own method shows fields: `.exception(event, extra=fields(...))`."""
+    return {"fields": values}

@@ -1,0 +1,115 @@
+"""What happened to the last batches: a bounded ring, read by GET /v1/batches."""
+
+from collections import OrderedDict
+from dataclasses import dataclass
+from itertools import islice
+
+from scheduler.daemon.backends.flight import Flight
+from scheduler.domain.batches import Batch, BatchReport, Failure, FailureKind
+
+_UNBILLED = frozenset(
+    {
+        FailureKind.UNREACHABLE,
+        FailureKind.THROTTLED,
+        FailureKind.REJECTED,
+        FailureKind.SERVER,
+        FailureKind.FORBIDDEN,
+    }
+)
+
+
+@dataclass(frozen=True, slots=True)
+class BatchRecord:
+    """One batch that came back, answered or not."""
+
+    batch: Batch
+    finished_at_s: float
+    wait_max_s: float
+    """Longest of its requests' waits before the send."""
+    report: BatchReport
+    billed_s: float | None
+    """What the provider bills of `report.billed_duration_s` after rounding; None on the edge and where not known."""
+    cost: float
+    error: str = ""
+    """Kind and sentence of the failure; empty for an answered batch."""
+
+    def row(self) -> dict[str, object]:
+        """Returns the record as JSON shows it."""
+        batch, report = self.batch, self.report
+        return {
+            "batch_id": batch.batch_id,
+            "backend": batch.backend.value,
+            "tier": batch.tier,
+            "model": batch.model,
+            "requests": len(batch.request_ids),
+            "items": batch.items,
+            "body_bytes": batch.body_bytes,
+            "sent_at_s": batch.sent_at_s,
+            "finished_at_s": self.finished_at_s,
+            "wait_max_s": self.wait_max_s,
+            "predicted_service_s": batch.predicted_service_s,
+            "service_s": report.service_s,
+            "elapsed_s": report.elapsed_s,
+            "start_kind": start_kind(report),
+            "duration_s": report.billed_duration_s,
+            "billed_s": self.billed_s,
+            "memory_bytes": report.memory_bytes,
+            "instance_id": report.instance_id,
+            "cost": self.cost,
+            "error": self.error,
+        }
+
+
+def start_kind(report: BatchReport) -> str:
+    """Returns "cold", "warm", or "" where the backend does not tell."""
+    return {True: "cold", False: "warm", None: ""}[report.cold_start]
+
+
+def billed_s(flight: Flight, report: BatchReport) -> float | None:
+    """Returns the seconds that the provider bills; None on the edge and where the container told no duration."""
+    if flight.tier is None or report.billed_duration_s is None:
+        return None
+    return flight.tier.price.billed_s(report.billed_duration_s)
+
+
+def batch_cost(flight: Flight, report: BatchReport, failure: Failure | None = None) -> float:
+    """Returns a batch's money: by the container's duration where it is known, else as expected when it was sent.
+
+    A failure that the provider does not bill costs nothing; one that ran, or may have run, does.
+    """
+    if flight.tier is None:
+        return 0.0
+    if report.billed_duration_s is not None:
+        return flight.tier.price.cost(report.billed_duration_s)
+    return 0.0 if failure is not None and failure.kind in _UNBILLED else flight.batch.expected_cost
+
+
+class BatchRing:
+    """The last batches, each with a rising record number.
+
+    A batch that was given up and answered after all is recorded again, in place of its first record and under a new
+    number, so that whoever follows the numbers and keys by batch id ends with what was really billed.
+    """
+
+    def __init__(self, limit: int) -> None:
+        """Keeps at most `limit` records."""
+        self._limit = limit
+        self._records: OrderedDict[int, tuple[int, BatchRecord]] = OrderedDict()
+        self._last_number = 0
+
+    def add(self, record: BatchRecord) -> None:
+        """Appends a record, in place of an earlier one of the same batch; the oldest goes when the ring is full."""
+        self._last_number += 1
+        self._records.pop(record.batch.batch_id, None)
+        self._records[record.batch.batch_id] = (self._last_number, record)
+        if len(self._records) > self._limit:
+            self._records.popitem(last=False)
+
+    def rows(self, after: int, limit: int) -> list[dict[str, object]]:
+        """Returns up to `limit` rows with a `record` number above `after`, oldest first."""
+        newest_first = []
+        for number, record in reversed(self._records.values()):
+            if number <= after:
+                break
+            newest_first.append((number, record))
+        return [{"record": number, **record.row()} for number, record in islice(reversed(newest_first), limit)]

@@ -1,0 +1,60 @@
+"""A backend for the virtual loop: takes the time it is told to, and answers each item with its own input."""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from scheduler.daemon.backends.flight import Flight, Reply
+from scheduler.domain.batches import Batch, BatchReport
+from scheduler.domain.messages import ProbeMeasured
+from scheduler.domain.requests import Backend
+from scheduler.wire import InferRequest, Tensor
+
+Service = Callable[[Batch], float]
+
+
+@dataclass
+class FakeBackend:
+    """Echoes input `image` as output `echo` after `service_s(batch)` seconds of the loop's time."""
+
+    service_s: Service = lambda batch: 0.1
+    error: Callable[[Batch], BaseException | None] = lambda batch: None
+    item_errors: Callable[[bytes], bytes] | None = None
+    written: bool = True
+    backend: Backend = Backend.EDGE
+    probe_s: float = 0.01
+    batches: list[Batch] = field(default_factory=list)
+    closed: bool = False
+    duration_s: float | None = None
+
+    async def send(self, flight: Flight, request: InferRequest) -> Reply:
+        loop = asyncio.get_running_loop()
+        self.batches.append(flight.batch)
+        if self.written:
+            flight.written_at_s = loop.time()
+        await asyncio.sleep(self.service_s(flight.batch))
+        error = self.error(flight.batch)
+        if error is not None:
+            raise error
+        return Reply(self.outputs(request), self.report(flight, loop.time()), loop.time())
+
+    def outputs(self, request: InferRequest) -> tuple[Tensor, ...]:
+        elements = request.inputs[0].elements()
+        echo = Tensor.from_elements("echo", elements)
+        if self.item_errors is None:
+            return (echo,)
+        return echo, Tensor.from_elements("item_error", [self.item_errors(element) for element in elements])
+
+    def report(self, flight: Flight, now_s: float) -> BatchReport:
+        return BatchReport(
+            elapsed_s=now_s - flight.batch.sent_at_s,
+            service_s=self.service_s(flight.batch),
+            billed_duration_s=self.duration_s,
+        )
+
+    async def probe(self) -> ProbeMeasured:
+        await asyncio.sleep(self.probe_s)
+        return ProbeMeasured(self.backend, ok=True, rtt_s=self.probe_s)
+
+    async def close(self) -> None:
+        self.closed = True

@@ -1,0 +1,568 @@
+"""The runner on virtual time, with a scripted engine and fake backends: it performs, and loses nothing."""
+
+import asyncio
+from collections.abc import Coroutine
+from typing import Any, TypeVar
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from support.fake_backend import FakeBackend
+from support.scripted_engine import BatchEachArrival, ScriptedEngine
+from support.virtual_loop import NothingLeft, run_virtual
+
+from scheduler.daemon.backends.flight import SendFailed
+from scheduler.daemon.calls import Answer, InferenceCall, Refused
+from scheduler.daemon.journeys import LATE_LIMIT_S
+from scheduler.daemon.runner import Runner
+from scheduler.domain.batches import BatchReport, Failure, FailureKind
+from scheduler.domain.errors import Refusal, RefusalKind
+from scheduler.domain.laws import FunctionTier, LatencyLaw, Price
+from scheduler.domain.messages import (
+    BatchFailed,
+    Command,
+    ComputePlan,
+    DrainStarted,
+    LimitsChanged,
+    Message,
+    PlanAdopted,
+    PlanComputed,
+    ProbeMeasured,
+    RefuseRequest,
+    RequestArrived,
+    RequestCancelled,
+    SendProbe,
+    SettingsChanged,
+)
+from scheduler.domain.plans import EngineSettings, Limits, ModelSettings, Plan, ServiceClass, Snapshot
+from scheduler.domain.requests import Backend
+from scheduler.wire import Tensor
+
+T = TypeVar("T")
+
+TIER = FunctionTier("1gb", "digits", LatencyLaw(0.2, 0.1, 8), Price(per_s=2.0, per_call=0.5))
+SETTINGS = EngineSettings(
+    models=(ModelSettings("digits", classes=(ServiceClass(), ServiceClass("slow", slo_s=9.0)), tiers=(TIER,)),)
+)
+
+
+def a_call(*pictures: bytes, **changes: Any) -> InferenceCall:
+    tensor = Tensor.from_elements("image", list(pictures))
+    fields: dict[str, Any] = {"model": "digits", "inputs": (tensor,), "items": len(pictures), "body_bytes": 1000}
+    return InferenceCall(**{**fields, "received_at_s": asyncio.get_running_loop().time(), **changes})
+
+
+def a_plan(plan_id: int = 1) -> Plan:
+    return Plan(plan_id, 0.0, 600.0, "start", "the first", ())
+
+
+class Rig:
+    """A running runner with its scripted engine and fake backends."""
+
+    def __init__(self, engine: ScriptedEngine, **backends: FakeBackend) -> None:
+        self.engine = engine
+        self.backends = backends
+        self.planned: list[ComputePlan] = []
+        self.runner = Runner(
+            engine=engine,  # type: ignore[arg-type]
+            settings=SETTINGS,
+            backends={Backend(name): backend for name, backend in backends.items()},
+            make_plan=self.make_plan,
+            clock=asyncio.get_running_loop().time,
+            records=50,
+        )
+        self.runner.start()
+
+    async def make_plan(self, command: ComputePlan) -> Plan:
+        self.planned.append(command)
+        await asyncio.sleep(0.02)
+        return a_plan(command.plan_id)
+
+    def submit(self, *pictures: bytes, **changes: Any) -> "asyncio.Task[Answer]":
+        return asyncio.create_task(self.runner.submit(a_call(*pictures, **changes)))
+
+
+def rig(policy: BatchEachArrival, **backends: FakeBackend) -> Rig:
+    return Rig(ScriptedEngine(policy), **(backends or {"edge": FakeBackend()}))
+
+
+def run(main: Coroutine[Any, Any, T]) -> T:
+    return run_virtual(main, start_s=100.0)
+
+
+def echoes(answer: Answer) -> list[bytes]:
+    return next(output for output in answer.outputs if output.name == "echo").elements()
+
+
+def failing(kind: FailureKind, *, after: int = 0) -> FakeBackend:
+    error = SendFailed(Failure(kind, f"it is {kind.value}"), BatchReport(elapsed_s=0.1))
+    return FakeBackend(error=lambda batch: error if batch.batch_id > after else None)
+
+
+def test_every_request_of_a_batch_gets_its_own_rows() -> None:
+    async def main() -> list[list[bytes]]:
+        r = rig(BatchEachArrival(size=3))
+        tasks = [r.submit(b"a"), r.submit(b"b", b"c"), r.submit(b"d")]
+        return [echoes(answer) for answer in await asyncio.gather(*tasks)]
+
+    assert run(main()) == [[b"a"], [b"b", b"c"], [b"d"]]
+
+
+def test_an_answer_tells_how_it_came_about() -> None:
+    async def main() -> Answer:
+        backend = FakeBackend(service_s=lambda batch: 0.25, duration_s=0.2, backend=Backend.FUNCTION)
+        r = rig(BatchEachArrival(size=2, backend=Backend.FUNCTION, tier="1gb"), function=backend)
+        first = r.submit(b"a")
+        await asyncio.sleep(0.4)
+        r.submit(b"b", b"c", b"d")
+        return await first
+
+    answer = run(main())
+    assert (answer.backend, answer.tier, answer.batch_items, answer.attempts) == (Backend.FUNCTION, "1gb", 4, 1)
+    assert answer.wait_s == pytest.approx(0.4)
+    assert answer.elapsed_s == pytest.approx(0.25)
+    assert answer.cost == pytest.approx((2.0 * 0.2 + 0.5) / 4)
+
+
+def test_what_happens_in_one_iteration_is_one_handle_call() -> None:
+    async def main() -> list[int]:
+        r = rig(BatchEachArrival(size=5))
+        await asyncio.gather(*(r.submit(b"x") for _ in range(5)))
+        return [len(messages) for _, messages in r.engine.heard]
+
+    assert run(main()) == [0, 5, 1]
+
+
+def test_the_engine_is_woken_exactly_when_it_asked() -> None:
+    async def main() -> list[float]:
+        r = rig(BatchEachArrival())
+        r.engine.wakeups_s = [100.1, 100.3, 100.30000000000001, 104.0]
+        await asyncio.sleep(5.0)
+        return [now_s for now_s, _ in r.engine.heard]
+
+    assert run(main()) == [100.0, 100.1, 100.3, 100.30000000000001, 104.0]
+
+
+def test_time_never_runs_backwards_for_the_engine_when_a_timer_fires_early() -> None:
+    async def main() -> list[float]:
+        r = rig(BatchEachArrival())
+        await asyncio.sleep(0)
+        r.runner._wake_up(100.002)
+        await asyncio.sleep(0.001)
+        r.runner.set_limits("digits", Limits())
+        await asyncio.sleep(1)
+        return [now_s for now_s, _ in r.engine.heard]
+
+    assert run(main()) == [100.0, 100.002, 100.002]
+
+
+def test_a_callers_own_timeout_is_its_deadline_and_else_the_slo_of_its_class() -> None:
+    async def main() -> list[float]:
+        r = rig(BatchEachArrival())
+        await asyncio.gather(r.submit(b"x"), r.submit(b"x", class_name="slow"), r.submit(b"x", timeout_s=0.5))
+        return [m.request.deadline_s for m in r.engine.messages if isinstance(m, RequestArrived)]
+
+    assert run(main()) == [101.0, 109.0, 100.5]
+
+
+def test_an_unknown_class_is_refused_by_name_and_never_reaches_the_engine() -> None:
+    async def main() -> tuple[Refusal, list[Message]]:
+        r = rig(BatchEachArrival())
+        with pytest.raises(Refused) as refused:
+            await r.submit(b"x", class_name="fast")
+        return refused.value.refusal, r.engine.messages
+
+    refusal, heard = run(main())
+    assert refusal.kind is RefusalKind.BAD_REQUEST
+    assert "its classes are: default, slow" in refusal.message
+    assert heard == []
+
+
+def test_a_refusal_reaches_its_caller() -> None:
+    refusal = Refusal(RefusalKind.QUEUE_FULL, "full", 2.5)
+
+    def refuse(message: Message, now_s: float) -> list[Command]:
+        return [RefuseRequest(message.request.request_id, refusal)] if isinstance(message, RequestArrived) else []
+
+    async def main() -> Refusal:
+        r = Rig(ScriptedEngine(refuse))
+        with pytest.raises(Refused) as refused:
+            await r.submit(b"x")
+        return refused.value.refusal
+
+    assert run(main()) == refusal
+
+
+def test_a_caller_that_goes_away_is_reported_once_and_its_batch_still_serves_the_others() -> None:
+    async def main() -> tuple[list[bytes], list[Message], int]:
+        r = rig(BatchEachArrival(size=2))
+        gone, stays = r.submit(b"a"), r.submit(b"b")
+        await asyncio.sleep(0.05)
+        gone.cancel()
+        answer = await stays
+        return echoes(answer), r.engine.messages, len(r.runner._bodies)
+
+    answered, heard, left = run(main())
+    assert answered == [b"b"]
+    assert [m for m in heard if isinstance(m, RequestCancelled)] == [RequestCancelled(1)]
+    assert left == 0
+
+
+def test_a_caller_that_goes_away_before_the_engine_heard_of_it_is_still_cancelled_after_it_arrived() -> None:
+    async def main() -> list[type]:
+        r = rig(BatchEachArrival(size=9))
+        gone = r.submit(b"a")
+        asyncio.get_running_loop().call_soon(gone.cancel)
+        await asyncio.sleep(1)
+        return [type(message) for message in r.engine.messages]
+
+    assert run(main()) == [RequestArrived, RequestCancelled]
+
+
+@pytest.mark.parametrize("kind", list(FailureKind))
+def test_a_failed_batch_is_told_to_the_engine_by_its_kind(kind: FailureKind) -> None:
+    async def main() -> list[Message]:
+        r = rig(BatchEachArrival(), edge=failing(kind))
+        with pytest.raises(Refused, match="it is"):
+            await r.submit(b"x")
+        return r.engine.messages[1:]
+
+    (message,) = run(main())
+    assert isinstance(message, BatchFailed)
+    assert message.failure.kind is kind
+
+
+def test_a_bug_in_a_backend_is_a_failed_batch_and_not_a_lost_one(caplog: pytest.LogCaptureFixture) -> None:
+    async def main() -> list[Message]:
+        r = rig(BatchEachArrival(), edge=FakeBackend(error=lambda batch: ZeroDivisionError("oops")))
+        with pytest.raises(Refused):
+            await r.submit(b"x")
+        return r.engine.messages[1:]
+
+    (message,) = run(main())
+    assert isinstance(message, BatchFailed)
+    assert message.failure.kind is FailureKind.SERVER
+    assert "oops" not in message.failure.message
+    assert "batch_bug" in caplog.text
+
+
+def test_a_missing_backend_fails_its_batch_as_unreachable() -> None:
+    async def main() -> Message:
+        r = rig(BatchEachArrival(backend=Backend.FUNCTION, tier="1gb"))
+        with pytest.raises(Refused, match="no function backend is configured"):
+            await r.submit(b"x")
+        return r.engine.messages[1]
+
+    message = run(main())
+    assert isinstance(message, BatchFailed)
+    assert message.failure.kind is FailureKind.UNREACHABLE
+
+
+def test_requests_that_do_not_fit_in_one_batch_fail_it_as_rejected_so_that_it_is_halved() -> None:
+    async def main() -> Message:
+        r = rig(BatchEachArrival(size=2))
+        other = Tensor("image", "FP32", (1, 2), bytes(8))
+        results = await asyncio.gather(r.submit(b"x"), r.submit(b"y", inputs=(other,)), return_exceptions=True)
+        assert all(isinstance(result, Refused) for result in results)
+        return r.engine.messages[2]
+
+    message = run(main())
+    assert isinstance(message, BatchFailed)
+    assert message.failure.kind is FailureKind.REJECTED
+
+
+def test_a_batch_without_an_answer_is_given_up_at_its_time() -> None:
+    async def main() -> tuple[float, Message]:
+        r = rig(BatchEachArrival(give_up_after_s=2.0), edge=FakeBackend(service_s=lambda batch: 1e9))
+        with pytest.raises(Refused, match=r"did not answer within 2 s"):
+            await r.submit(b"x")
+        return r.engine.heard[-1][0], r.engine.messages[-1]
+
+    now_s, message = run(main())
+    assert now_s == pytest.approx(102.0)
+    assert isinstance(message, BatchFailed)
+    assert message.failure.kind is FailureKind.TIMEOUT
+    assert message.report.elapsed_s == pytest.approx(2.0)
+
+
+def test_a_batch_that_was_never_written_is_given_up_as_unreachable() -> None:
+    async def main() -> Message:
+        r = rig(BatchEachArrival(), edge=FakeBackend(service_s=lambda batch: 1e9, written=False))
+        with pytest.raises(Refused):
+            await r.submit(b"x")
+        return r.engine.messages[-1]
+
+    message = run(main())
+    assert isinstance(message, BatchFailed)
+    assert message.failure.kind is FailureKind.UNREACHABLE
+
+
+def test_a_late_answer_is_dropped_but_its_bill_is_recorded() -> None:
+    async def main() -> tuple[list[Message], list[dict[str, object]], list[dict[str, object]], int]:
+        backend = FakeBackend(service_s=lambda batch: 3.0, duration_s=2.5, backend=Backend.FUNCTION)
+        policy = BatchEachArrival(backend=Backend.FUNCTION, tier="1gb", give_up_after_s=1.0)
+        r = rig(policy, function=backend)
+        with pytest.raises(Refused):
+            await r.submit(b"x")
+        before = r.runner.batches(0, 10)
+        await asyncio.sleep(5.0)
+        return r.engine.messages, before, r.runner.batches(1, 10), int(str(r.runner.status()["late_answers"]))
+
+    heard, before, after, late = run(main())
+    assert [type(message) for message in heard] == [RequestArrived, BatchFailed]
+    assert [(row["record"], row["cost"]) for row in before] == [(1, 1.0)]
+    assert [(row["record"], row["batch_id"], row["cost"]) for row in after] == [(2, 1, 2.5 * 2.0 + 0.5)]
+    assert str(after[0]["error"]).startswith("timeout")
+    assert late == 1
+
+
+def test_a_batch_that_never_comes_back_does_not_keep_its_task_for_ever() -> None:
+    async def main() -> int:
+        r = rig(BatchEachArrival(give_up_after_s=1.0), edge=FakeBackend(service_s=lambda batch: 1e9))
+        with pytest.raises(Refused):
+            await r.submit(b"x")
+        await asyncio.sleep(LATE_LIMIT_S + 1.0)
+        return len(r.runner._journeys._tasks)
+
+    assert run(main()) == 0
+
+
+def test_a_request_whose_every_item_is_bad_is_refused_with_the_items_sentence_and_alone() -> None:
+    async def main() -> tuple[Refusal, list[bytes]]:
+        backend = FakeBackend(item_errors=lambda element: b"not a picture" if element == b"bad" else b"")
+        r = rig(BatchEachArrival(size=2), edge=backend)
+        bad, mixed = r.submit(b"bad"), r.submit(b"bad", b"good")
+        with pytest.raises(Refused) as refused:
+            await bad
+        return refused.value.refusal, (await mixed).outputs[1].elements()
+
+    refusal, item_errors = run(main())
+    assert refusal == Refusal(RefusalKind.BAD_REQUEST, "not a picture")
+    assert item_errors == [b"not a picture", b""]
+
+
+def test_plans_are_made_beside_the_loop_and_brought_back() -> None:
+    def ask(message: Message, now_s: float) -> list[Command]:
+        if isinstance(message, LimitsChanged):
+            return [ComputePlan(Snapshot(now_s, SETTINGS, {}, None, 0.02), 7, "limits", "narrowed")]
+        return [PlanAdopted(message.plan)] if isinstance(message, PlanComputed) else []
+
+    async def main() -> tuple[object, Limits]:
+        r = Rig(ScriptedEngine(ask))
+        r.runner.set_limits("digits", Limits(edge_batch_cap=4))
+        await asyncio.sleep(1.0)
+        return r.runner.status()["plans"], r.runner.limits("digits")
+
+    plans, limits = run(main())
+    assert plans == [{"plan_id": 7, "at_s": 0.0, "cause": "start", "detail": "the first"}]
+    assert limits == Limits(edge_batch_cap=4)
+
+
+def test_a_bug_in_the_planner_stops_the_daemon() -> None:
+    def ask(message: Message, now_s: float) -> list[Command]:
+        return [ComputePlan(Snapshot(now_s, SETTINGS, {}, None, 0.02), 7, "limits", "narrowed")]
+
+    async def make_plan(command: ComputePlan) -> Plan:
+        raise ZeroDivisionError("bug")
+
+    async def main() -> Exception:
+        r = Rig(ScriptedEngine(ask))
+        r.runner._make_plan = make_plan
+        r.runner.set_limits("digits", Limits())
+        return await r.runner.crashed()
+
+    assert isinstance(run(main()), ZeroDivisionError)
+
+
+def test_a_probe_comes_back_once_and_also_where_no_backend_is() -> None:
+    def probe(message: Message, now_s: float) -> list[Command]:
+        return [SendProbe(Backend.EDGE), SendProbe(Backend.FUNCTION)] if isinstance(message, LimitsChanged) else []
+
+    async def main() -> list[Message]:
+        r = Rig(ScriptedEngine(probe), edge=FakeBackend())
+        r.runner.set_limits("digits", Limits())
+        await asyncio.sleep(1.0)
+        return r.engine.messages[1:]
+
+    assert run(main()) == [
+        ProbeMeasured(Backend.FUNCTION, ok=False),
+        ProbeMeasured(Backend.EDGE, ok=True, rtt_s=0.01),
+    ]
+
+
+def test_a_drain_waits_for_every_answer() -> None:
+    async def main() -> tuple[int, list[bytes], bool]:
+        r = rig(BatchEachArrival(), edge=FakeBackend(service_s=lambda batch: 3.0))
+        task = r.submit(b"a")
+        await asyncio.sleep(0.1)
+        left = await r.runner.drain(10.0)
+        return left, echoes(task.result() if task.done() else await task), DrainStarted() in r.engine.messages
+
+    assert run(main()) == (0, [b"a"], True)
+
+
+def test_a_drain_ends_at_its_limit_and_says_so_to_those_who_wait() -> None:
+    async def main() -> tuple[int, float, Refusal]:
+        r = rig(BatchEachArrival(size=9))
+        task = r.submit(b"a")
+        await asyncio.sleep(0.1)
+        left = await r.runner.drain(2.0)
+        ended_at_s = asyncio.get_running_loop().time()
+        with pytest.raises(Refused) as refused:
+            await task
+        return left, ended_at_s, refused.value.refusal
+
+    left, ended_at_s, refusal = run(main())
+    assert (left, refusal.kind) == (1, RefusalKind.DRAINING)
+    assert ended_at_s == pytest.approx(102.1)
+
+
+def test_a_bug_in_the_engine_ends_every_call_with_a_sentence_and_stops_the_daemon() -> None:
+    def explode(message: Message, now_s: float) -> list[Command]:
+        raise ZeroDivisionError("bug")
+
+    async def main() -> tuple[list[RefusalKind], Exception]:
+        r = Rig(ScriptedEngine(explode))
+        first = r.submit(b"a")
+        error = await r.runner.crashed()
+        results = await asyncio.gather(first, r.submit(b"b"), return_exceptions=True)
+        return [result.refusal.kind for result in results if isinstance(result, Refused)], error
+
+    kinds, error = run(main())
+    assert kinds == [RefusalKind.BACKEND] * 2
+    assert isinstance(error, ZeroDivisionError)
+
+
+def test_new_settings_reach_the_engine_and_a_tier_that_is_gone_still_prices_its_batches() -> None:
+    async def main() -> tuple[list[Message], float]:
+        backend = FakeBackend(duration_s=1.0, backend=Backend.FUNCTION)
+        r = rig(BatchEachArrival(size=2, backend=Backend.FUNCTION, tier="1gb"), function=backend)
+        first = r.submit(b"a")
+        await asyncio.sleep(0.1)
+        without = EngineSettings(models=(ModelSettings("digits"),))
+        r.runner.reload(without)
+        r.submit(b"b")
+        answer = await first
+        return [m for m in r.engine.messages if isinstance(m, SettingsChanged)], answer.cost
+
+    changed, cost = run(main())
+    assert len(changed) == 1
+    assert cost == pytest.approx(2.5 / 2)
+
+
+def test_a_replaced_backend_is_closed_only_when_its_batches_are_back() -> None:
+    async def main() -> tuple[bool, bool, list[int]]:
+        old, new = FakeBackend(service_s=lambda batch: 2.0), FakeBackend()
+        r = rig(BatchEachArrival(), edge=old)
+        first = r.submit(b"a")
+        await asyncio.sleep(0.1)
+        r.runner.replace_backend(Backend.EDGE, new)
+        await r.submit(b"b")
+        closed_early = old.closed
+        await first
+        await asyncio.sleep(0.1)
+        return closed_early, old.closed, [batch.batch_id for batch in new.batches]
+
+    assert run(main()) == (False, True, [2])
+
+
+def test_closing_refuses_who_still_waits_and_closes_the_backends() -> None:
+    async def main() -> tuple[bool, RefusalKind]:
+        backend = FakeBackend(service_s=lambda batch: 1e6)
+        r = rig(BatchEachArrival(), edge=backend)
+        task = r.submit(b"a")
+        await asyncio.sleep(0.1)
+        await r.runner.close()
+        with pytest.raises(Refused) as refused:
+            await task
+        return backend.closed, refused.value.refusal.kind
+
+    assert run(main()) == (True, RefusalKind.DRAINING)
+
+
+def test_the_ring_of_batches_is_bounded_and_read_by_record_number() -> None:
+    async def main() -> tuple[list[object], list[object]]:
+        r = rig(BatchEachArrival())
+        for _ in range(70):
+            await r.submit(b"a")
+        rows = r.runner.batches(0, 1000)
+        return [row["record"] for row in rows], [row["batch_id"] for row in r.runner.batches(60, 3)]
+
+    records, page = run(main())
+    assert records == list(range(21, 71))
+    assert page == [61, 62, 63]
+
+
+def test_the_daemons_own_latency_is_the_sum_of_its_parts() -> None:
+    async def main() -> object:
+        r = rig(BatchEachArrival())
+        answer = await r.submit(b"a", received_at_s=asyncio.get_running_loop().time() - 0.004)
+        await asyncio.sleep(0.002)
+        r.runner.answer_written(answer)
+        return r.runner.status()["own_latency"]
+
+    summary: Any = run(main())
+    assert summary["count"] == 1
+    assert summary["p50_s"] == pytest.approx(0.006)
+    assert summary["parts"]["in"]["p50_s"] == pytest.approx(0.004)
+
+
+def test_a_loop_on_which_nothing_can_happen_any_more_says_so() -> None:
+    with pytest.raises(NothingLeft):
+        run(asyncio.Event().wait())
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    st.lists(
+        st.tuples(
+            st.floats(0.0, 3.0),
+            st.integers(1, 4),
+            st.sampled_from(["stay", "leave", "leave at once"]),
+        ),
+        max_size=40,
+    ),
+    st.integers(1, 5),
+    st.sampled_from(["fine", "slow", "broken", "buggy", "flaky"]),
+)
+def test_every_call_ends_exactly_once_whatever_happens(
+    arrivals: list[tuple[float, int, str]], size: int, weather: str
+) -> None:
+    """Answered with its own rows, refused, or gone by its own will; afterwards nothing is held."""
+
+    def error(batch: Any) -> BaseException | None:
+        broken = SendFailed(Failure(FailureKind.BROKEN, "broken"), BatchReport(0.1))
+        bad = weather == "broken" or (weather == "flaky" and batch.batch_id % 3 == 0)
+        return ValueError("bug") if weather == "buggy" else broken if bad else None
+
+    async def one(r: Rig, number: int, at_s: float, items: int, how: str) -> str:
+        await asyncio.sleep(at_s)
+        pictures = [f"{number}-{index}".encode() for index in range(items)]
+        task = r.submit(*pictures)
+        if how != "stay":
+            await asyncio.sleep(0 if how == "leave at once" else 0.07)
+            task.cancel()
+        done, _ = await asyncio.wait([task])
+        if task.cancelled():
+            return "gone"
+        if isinstance(task.exception(), Refused):
+            return "refused"
+        assert echoes(task.result()) == pictures
+        return "answered"
+
+    async def main() -> tuple[list[str], int, int]:
+        backend = FakeBackend(service_s=lambda batch: 50.0 if weather == "slow" else 0.1, error=error)
+        r = rig(BatchEachArrival(size=size, give_up_after_s=5.0), edge=backend)
+        work = [one(r, number, *arrival) for number, arrival in enumerate(arrivals)]
+        gathering = asyncio.gather(*work)
+        await asyncio.sleep(20.0)
+        await r.runner.drain(1.0)
+        ends = await gathering
+        await asyncio.sleep(100.0)
+        return ends, len(r.runner._bodies), len(r.runner._journeys)
+
+    ends, bodies, journeys = run(main())
+    assert len(ends) == len(arrivals)
+    assert (bodies, journeys) == (0, 0)
+    if weather == "fine":
+        assert "answered" in ends or size > 1 or all(how != "stay" for _, _, how in arrivals)
