@@ -59,7 +59,9 @@ class PoissonBatchLaw:
         Parameters:
             costs: C(1), C(2), ... for every size up to `max_batch`.
         """
-        return math.fsum(p * cost for p, cost in zip(self.sizes, costs, strict=True)) / self.mean_size
+        sizes = self.sizes
+        paid = math.fsum(p * cost for p, cost in zip(sizes, costs, strict=True))
+        return paid / math.fsum(b * p for b, p in enumerate(sizes, start=1))
 
     @property
     def mean_wait_s(self) -> float:

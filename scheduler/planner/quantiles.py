@@ -1,0 +1,62 @@
+"""Spread of service times: the lognormal whose given percentile lies a given factor above its median."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from statistics import NormalDist
+
+_NORMAL = NormalDist()
+_AGES = tuple((i + 0.5) / 16 for i in range(16))
+
+
+@dataclass(frozen=True, slots=True)
+class Spread:
+    """Service time divided by its median, as a lognormal.
+
+    Parameters:
+        margin: factor on the median at which `percentile` of all services are done, at least 1.
+        percentile: between 0 and 1.
+
+    >>> round(Spread(margin=1.262, percentile=0.99).sigma, 3)
+    0.1
+    """
+
+    margin: float
+    percentile: float
+
+    @property
+    def sigma(self) -> float:
+        """Standard deviation of the logarithm; 0 where the percentile says nothing about it."""
+        if self.margin <= 1.0 or not 0.5 < self.percentile < 1.0:
+            return 0.0
+        return math.log(self.margin) / _NORMAL.inv_cdf(self.percentile)
+
+    @property
+    def mean_factor(self) -> float:
+        """Mean divided by median: what money, which adds up, is to be multiplied with."""
+        return math.exp(min(self.sigma, 3.0) ** 2 / 2)
+
+    def within(self, available_s: float, median_s: float) -> float:
+        """Returns the probability that a service of this median takes at most `available_s`."""
+        if available_s <= 0 or median_s <= 0:
+            return float(median_s <= 0 <= available_s)
+        if self.sigma == 0:
+            # Rounding must not fail a batch that was made to fit exactly.
+            return float(median_s <= available_s * (1 + 1e-9))
+        return _NORMAL.cdf(math.log(available_s / median_s) / self.sigma)
+
+    def within_after_wait(self, available_s: float, median_s: float, *, longest_wait_s: float) -> float:
+        """Returns the same for requests that have waited between 0 and `longest_wait_s`, all waits equally likely."""
+        return math.fsum(self.within(available_s - age * longest_wait_s, median_s) for age in _AGES) / len(_AGES)
+
+
+def margin_at(percentile: float, factors: Mapping[float, float]) -> float:
+    """Returns the learned factor for a percentile: its own, else that of the next higher known one, else 1.
+
+    Never below 1: a plan does not count on being luckier than the median.
+    """
+    if not factors:
+        return 1.0
+    known = min((p for p in factors if p >= percentile), default=max(factors))
+    factor = factors[known]
+    return max(1.0, factor) if math.isfinite(factor) else 1.0
