@@ -224,7 +224,9 @@ def _read(path: Path) -> object:
         return json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse_constant)
     except OSError as error:
         raise ProfileError(f"the file cannot be read ({error.strerror}); name another.") from error
-    except (UnicodeDecodeError, RecursionError, json.JSONDecodeError) as error:
+    except ProfileError:
+        raise
+    except (ValueError, RecursionError) as error:
         raise ProfileError(f"this is not JSON ({error}); write it with `edgeburst profile`.") from error
 
 
@@ -308,7 +310,10 @@ def _number(values: Mapping[str, object], key: str) -> float:
     value = _required(values, key)
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise ProfileError(f"field {key} is {value!r}; it must be a number.")
-    return float(value)
+    try:
+        return float(value)
+    except OverflowError as error:
+        raise ProfileError(f"field {key} is too large to be a number of seconds or items; correct it.") from error
 
 
 def _number_or_unknown(values: Mapping[str, object], key: str) -> float | None:
