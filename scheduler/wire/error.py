@@ -7,5 +7,5 @@ class WireError(ValueError):
 
 def shown(name: str) -> str:
     """A client's text, quoted, escaped and of bounded length."""
-    quoted = repr(name[:64])
-    return quoted if len(name) <= 64 and len(quoted) <= 80 else quoted[:80] + "..."
+    quoted = repr(name[:80])
+    return quoted if len(quoted) <= 80 else quoted[:77] + "..."
