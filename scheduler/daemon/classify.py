@@ -1,0 +1,137 @@
+"""POST /v1/classify/{model}: a picture in, words out; for people with curl."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import orjson
+from aiohttp import web
+
+from scheduler.daemon.calls import Answer, InferenceCall
+from scheduler.daemon.ingress_calls import CLASS_HEADER, TENANT_HEADER, class_name, priority, tenant, timeout_s
+from scheduler.daemon.ingress_errors import Rejected
+from scheduler.daemon.metadata import ModelCard
+from scheduler.wire import Tensor, WireError
+
+TOP = 5
+"""How many classes an answer names."""
+
+ID_HEADER = "X-Request-Id"
+_ID_MAX_LENGTH = 128
+_KEYS = ("timeout_s", "priority", "class")
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """What stands beside the picture: in the query and the headers."""
+
+    request_id: str
+    timeout_s: float | None
+    priority: int
+    class_name: str
+    tenant: str
+
+
+def check_content_type(request: web.Request) -> None:
+    """Refuses, before the body is read, what does not say that it is a picture.
+
+    Raises:
+        Rejected: the header is missing (curl then says it sends a form) or of another kind.
+    """
+    kind = request.content_type
+    if not (kind.startswith("image/") or kind == "application/octet-stream"):
+        raise Rejected(
+            415, f"Content-Type is {kind[:64]!r}; send a picture with -H 'Content-Type: image/png' or image/jpeg"
+        )
+
+
+def question(card: ModelCard, request: web.Request, *, max_timeout_s: float) -> Question:
+    """Returns what query and headers ask for.
+
+    Raises:
+        WireError: an unknown key, or a value out of range.
+    """
+    query, headers = request.query, request.headers
+    for key in query:
+        if key not in _KEYS:
+            raise WireError(f"query key {key[:64]!r} is unknown; there are {', '.join(_KEYS)}")
+    return Question(
+        request_id=headers.get(ID_HEADER, "")[:_ID_MAX_LENGTH],
+        timeout_s=_timeout(query.get("timeout_s"), max_timeout_s=max_timeout_s),
+        priority=priority(card, _whole(query.get("priority", "0"))),
+        class_name=class_name(card, query.get("class", headers.get(CLASS_HEADER))),
+        tenant=tenant(headers.get(TENANT_HEADER, "")),
+    )
+
+
+def classify_call(card: ModelCard, picture: bytes, asked: Question, *, received_at_s: float) -> InferenceCall:
+    """Returns the call with that one picture.
+
+    Raises:
+        WireError: the model takes no pictures.
+    """
+    spec = card.inputs[0]
+    if len(card.inputs) != 1 or not spec.picture or any(length != 1 for length in spec.shape):
+        raise WireError(f"model {card.name} does not take one picture; use POST /v2/models/{card.name}/infer")
+    tensor = Tensor.from_elements(spec.name, [picture], (1, *spec.shape))
+    return InferenceCall(
+        model=card.name,
+        inputs=(tensor,),
+        items=1,
+        body_bytes=len(tensor.raw),
+        received_at_s=received_at_s,
+        class_name=asked.class_name,
+        priority=asked.priority,
+        tenant=asked.tenant,
+        timeout_s=asked.timeout_s,
+    )
+
+
+def classify_response(card: ModelCard, asked: Question, answer: Answer, *, latency_s: float) -> web.Response:
+    """Returns the answer in words: the likeliest classes of the first output."""
+    tops = top_classes(card, answer)
+    body: Mapping[str, object] = {
+        **tops[0],
+        "top": tops,
+        "model": card.name,
+        "id": asked.request_id,
+        "backend": answer.backend.value,
+        "wait_s": answer.wait_s,
+        "latency_s": latency_s,
+        "batch_items": answer.batch_items,
+    }
+    return web.Response(body=orjson.dumps(body) + b"\n", content_type="application/json")
+
+
+def top_classes(card: ModelCard, answer: Answer) -> list[dict[str, object]]:
+    """Returns the TOP classes of an answer's only item, the likeliest first; a class without a label goes by number.
+
+    Raises:
+        WireError: the backend answered without the model's first output.
+    """
+    wanted = card.outputs[0].name
+    tensor = next((output for output in answer.outputs if output.name == wanted), None)
+    if tensor is None or tensor.datatype == "BYTES":
+        raise Rejected(502, f"the {answer.backend.value} answered without output '{wanted}'; check its model")
+    row = tensor.to_numpy().reshape(-1)
+    labels = card.labels
+    return [
+        {"label": labels[index] if index < len(labels) else str(index), "probability": float(row[index])}
+        for index in (-row).argsort(kind="stable")[:TOP].tolist()
+    ]
+
+
+def _timeout(text: str | None, *, max_timeout_s: float) -> float | None:
+    if text is None:
+        return None
+    try:
+        microseconds = round(float(text) * 1e6)
+    except (ValueError, OverflowError):
+        raise WireError(f"timeout_s must be a number of seconds, not {text[:32]!r}") from None
+    return timeout_s(microseconds, max_timeout_s=max_timeout_s)
+
+
+def _whole(text: str) -> object:
+    """The number, or the text for the check to refuse."""
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 4 else text

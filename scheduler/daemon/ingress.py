@@ -1,0 +1,231 @@
+"""The daemon's HTTP face: the Open Inference Protocol v2, pictures from curl, and what operators ask for."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.metadata
+import os
+from collections.abc import Callable, Mapping
+from importlib import resources
+
+from aiohttp import web
+
+from scheduler.daemon import classify, ingress_admin, ingress_calls
+from scheduler.daemon.calls import Answer, InferenceCall, Refused
+from scheduler.daemon.config import Config
+from scheduler.daemon.ingress_admin import json_response
+from scheduler.daemon.ingress_body import BodyReader
+from scheduler.daemon.ingress_calls import CallRunner, known_card
+from scheduler.daemon.ingress_errors import error_response, errors_as_json
+from scheduler.daemon.metadata import ModelCard, model_cards
+from scheduler.daemon.telemetry import CANCELLED, Telemetry
+
+_EXTENSIONS = ["binary_tensor_data", "classification", "parameters"]
+_SAFE_PAGE = {
+    # The page asks nobody but the daemon it came from.
+    "Content-Security-Policy": "default-src 'none'; connect-src 'self'; script-src 'unsafe-inline'; "
+    "style-src 'unsafe-inline'; img-src data:",
+    "Cache-Control": "no-cache",
+}
+
+
+class Ingress:
+    """Takes requests in and hands answers out. `ready` is set by whoever started everything else."""
+
+    def __init__(self, runner: CallRunner, config: Config, environ: Mapping[str, str]) -> None:
+        """Stores its parts.
+
+        Args:
+            runner: answers calls.
+            config: limits, models and the admin token's variable.
+            environ: where that variable is looked up.
+        """
+        self.ready = False
+        self.bodies = BodyReader(body_limit_bytes=0, total_limit_bytes=0)
+        self.telemetry = Telemetry(runner.status)
+        self._runner = runner
+        self._environ = environ
+        self._config = config
+        self._cards: Mapping[str, ModelCard] = {}
+        self.reload(config)
+
+    def reload(self, config: Config) -> None:
+        """Goes on with another configuration; requests that are under way end under the old one."""
+        self._config = config
+        self._cards = model_cards(config)
+        self.bodies.body_limit_bytes = config.daemon.body_limit_bytes
+        # What arrives is not yet in the queue: as much again may be on its way, and one body always.
+        self.bodies.total_limit_bytes = max(config.engine.queue_max_bytes, config.daemon.body_limit_bytes)
+
+    def routes(self) -> list[web.RouteDef]:
+        """Returns every path that is served; what is asked most often stands first."""
+        model = "/v2/models/{model}"
+        version = model + "/versions/{version}"
+        limits = "/v1/models/{model}/limits"
+        return [
+            web.post(f"{model}/infer", self.infer),
+            web.post(f"{version}/infer", self.infer),
+            *(web.get(path, self.model_metadata) for path in (model, version)),
+            *(web.get(f"{path}/ready", self.model_ready) for path in (model, version)),
+            web.get("/v2", self.server_metadata),
+            web.get("/v2/health/live", self.live),
+            web.get("/v2/health/ready", self.health),
+            web.post("/v1/classify/{model}", self.classify),
+            web.get(limits, self.get_limits),
+            web.put(limits, self.put_limits),
+            web.get("/v1/status", self.status),
+            web.get("/v1/batches", self.batches),
+            web.get("/metrics", self.metrics),
+            web.get("/", self.dashboard),
+        ]
+
+    async def infer(self, request: web.Request) -> web.StreamResponse:
+        """POST /v2/models/{model}[/versions/{version}]/infer."""
+        card = known_card(self._cards, request.match_info)
+        body = await self.bodies.read(request)
+        received_at_s = self._runner.now()
+        asked = ingress_calls.parse_infer(body, request.headers)
+        call = ingress_calls.infer_call(
+            card,
+            asked,
+            request.headers,
+            received_at_s=received_at_s,
+            max_timeout_s=self._config.daemon.max_timeout_s,
+        )
+        return await self._answer(request, call, lambda answer, _: ingress_calls.infer_response(card, asked, answer))
+
+    async def classify(self, request: web.Request) -> web.StreamResponse:
+        """POST /v1/classify/{model}: the body is a picture."""
+        card = known_card(self._cards, request.match_info)
+        classify.check_content_type(request)
+        asked = classify.question(card, request, max_timeout_s=self._config.daemon.max_timeout_s)
+        picture = await self.bodies.read(request)
+        call = classify.classify_call(card, picture, asked, received_at_s=self._runner.now())
+        return await self._answer(
+            request,
+            call,
+            lambda answer, latency_s: classify.classify_response(card, asked, answer, latency_s=latency_s),
+        )
+
+    async def _answer(
+        self, request: web.Request, call: InferenceCall, render: Callable[[Answer, float], web.Response]
+    ) -> web.StreamResponse:
+        """Submits a call, writes its answer and counts what became of it."""
+        self.telemetry.arrived(call.received_at_s)
+        try:
+            answer = await self._runner.submit(call)
+        except Refused as error:
+            self.telemetry.refused(call, error.refusal.kind.value, self._runner.now())
+            raise
+        except asyncio.CancelledError:
+            self.telemetry.refused(call, CANCELLED, self._runner.now())
+            raise
+        latency_s = self._runner.now() - call.received_at_s
+        response = render(answer, latency_s)
+        await response.prepare(request)
+        await response.write_eof()
+        self._runner.answer_written(answer)
+        self.telemetry.answered(call, answer, latency_s=latency_s, slo_s=self._slo_s(call))
+        return response
+
+    def _slo_s(self, call: InferenceCall) -> float:
+        if call.timeout_s is not None:
+            return call.timeout_s
+        card = self._cards.get(call.model)
+        known = card.classes.get(call.class_name) if card else None
+        # A reload may have taken the class away while the call was under way: nothing is left to miss.
+        return known.slo_s if known else float("inf")
+
+    async def server_metadata(self, _: web.Request) -> web.Response:
+        """GET /v2."""
+        return json_response({"name": "edgeburst", "version": _version(), "extensions": _EXTENSIONS})
+
+    async def live(self, _: web.Request) -> web.Response:
+        """GET /v2/health/live."""
+        return json_response({"live": True})
+
+    async def health(self, _: web.Request) -> web.Response:
+        """GET /v2/health/ready."""
+        return self._readiness({"ready": True})
+
+    async def model_metadata(self, request: web.Request) -> web.Response:
+        """GET /v2/models/{model}."""
+        return json_response(known_card(self._cards, request.match_info).metadata())
+
+    async def model_ready(self, request: web.Request) -> web.Response:
+        """GET /v2/models/{model}/ready."""
+        return self._readiness({"name": known_card(self._cards, request.match_info).name, "ready": True})
+
+    def _readiness(self, ready: Mapping[str, object]) -> web.Response:
+        if self._runner.draining:
+            return error_response(503, "the daemon is stopping and takes no more requests")
+        if not self.ready:
+            return error_response(503, "the daemon is starting; ask again in a moment", {"Retry-After": "1"})
+        return json_response(ready)
+
+    async def get_limits(self, request: web.Request) -> web.Response:
+        """GET /v1/models/{model}/limits."""
+        model = known_card(self._cards, request.match_info).name
+        return json_response(ingress_admin.limits_json(model, self._runner.limits(model)))
+
+    async def put_limits(self, request: web.Request) -> web.Response:
+        """PUT /v1/models/{model}/limits: replaces them from now on."""
+        token_env = self._config.daemon.admin_token_env
+        ingress_admin.check_admin(request, token=self._environ.get(token_env, ""), token_env=token_env)
+        model = known_card(self._cards, request.match_info).name
+        limits = ingress_admin.parse_limits(await self.bodies.read(request))
+        self._runner.set_limits(model, limits)
+        return json_response(ingress_admin.limits_json(model, limits))
+
+    async def status(self, _: web.Request) -> web.Response:
+        """GET /v1/status: the runner's state, and what became of requests."""
+        requests = self.telemetry.summary(self._runner.now())
+        ready = self.ready and not self._runner.draining
+        return json_response({**self._runner.status(), "ready": ready, "requests": requests})
+
+    async def batches(self, request: web.Request) -> web.Response:
+        """GET /v1/batches?after=ID&limit=N."""
+        after, limit = ingress_admin.batch_range(request)
+        return json_response({"batches": self._runner.batches(after, limit)})
+
+    async def metrics(self, _: web.Request) -> web.Response:
+        """GET /metrics, in Prometheus' text format."""
+        body = self.telemetry.exposition()
+        return web.Response(body=body, headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8"})
+
+    async def dashboard(self, _: web.Request) -> web.Response:
+        """GET /: the page for people."""
+        page = resources.files("scheduler.daemon").joinpath("dashboard.html").read_text(encoding="utf-8")
+        return web.Response(text=page, content_type="text/html", headers=_SAFE_PAGE)
+
+
+def _version() -> str:
+    try:
+        return importlib.metadata.version("edgeburst")
+    except importlib.metadata.PackageNotFoundError:
+        return "source"
+
+
+INGRESS = web.AppKey("ingress", Ingress)
+
+
+def create_app(runner: CallRunner, config: Config, environ: Mapping[str, str] = os.environ) -> web.Application:
+    """Returns the application; `app[INGRESS]` has `ready` and `reload`."""
+    ingress = Ingress(runner, config, environ)
+    runner.own_latency.observe = ingress.telemetry.own_latency.observe
+    app = web.Application(middlewares=[errors_as_json(ingress.telemetry)])
+    app[INGRESS] = ingress
+    app.add_routes(ingress.routes())
+    return app
+
+
+def app_runner(app: web.Application, *, stop_limit_s: float) -> web.AppRunner:
+    """Returns what serves the application.
+
+    A client that goes away cancels its handler, and so the call: nobody waits for that answer.
+
+    Args:
+        app: of `create_app`.
+        stop_limit_s: longest that `cleanup` waits for responses that are being written.
+    """
+    return web.AppRunner(app, handler_cancellation=True, access_log=None, shutdown_timeout=stop_limit_s)

@@ -1,0 +1,123 @@
+"""What operators ask for: limits, status, past batches, metrics, the dashboard."""
+
+from __future__ import annotations
+
+import difflib
+import hmac
+import ipaddress
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, fields
+
+import orjson
+from aiohttp import web
+
+from scheduler.daemon.ingress_errors import Rejected
+from scheduler.domain.plans import Limits
+
+BATCHES_DEFAULT = 1000
+BATCHES_MOST = 10_000
+_KEYS = tuple(field.name for field in fields(Limits))
+_FORWARDED = ("Forwarded", "X-Forwarded-For")
+
+
+def json_response(value: object) -> web.Response:
+    """Returns a value as JSON; figures change by the moment, so nothing may keep it."""
+    return web.Response(
+        body=orjson.dumps(value), content_type="application/json", headers={"Cache-Control": "no-store"}
+    )
+
+
+def check_admin(request: web.Request, *, token: str, token_env: str) -> None:
+    """Lets through who is on this host, or brings the token.
+
+    Raises:
+        Rejected: neither is so.
+    """
+    given = request.headers.get("Authorization", "")
+    if given:
+        if token and hmac.compare_digest(given.encode(), f"Bearer {token}".encode()):
+            return
+        raise Rejected(
+            401,
+            f"the bearer token is not the one in {token_env or 'daemon.admin_token_env, which names none'}",
+            {"WWW-Authenticate": "Bearer"},
+        )
+    if not _from_this_host(request):
+        raise Rejected(403, "limits are set from the daemon's own host, or with the token of daemon.admin_token_env")
+
+
+def _from_this_host(request: web.Request) -> bool:
+    """A proxy on this host speaks for others, and says so."""
+    peer = request.transport.get_extra_info("peername") if request.transport else None
+    if not isinstance(peer, tuple) or any(header in request.headers for header in _FORWARDED):
+        return False
+    address = ipaddress.ip_address(str(peer[0]).partition("%")[0])
+    mapped = getattr(address, "ipv4_mapped", None)
+    return bool((mapped or address).is_loopback)
+
+
+def parse_limits(body: bytes) -> Limits:
+    """Returns the limits in a PUT body, a JSON object; what it leaves out or sets to null is left to the plan.
+
+    Raises:
+        Rejected: it is not such an object, or a value is out of range.
+    """
+    try:
+        values = orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        raise Rejected(400, f"the limits are not valid JSON: {error}") from None
+    if not isinstance(values, dict):
+        raise Rejected(400, f"the limits must be a JSON object with {', '.join(_KEYS)}")
+    for key in values:
+        if key not in _KEYS:
+            near = difflib.get_close_matches(key, _KEYS, n=1, cutoff=0.0)[0]
+            raise Rejected(400, f"limit {key[:64]!r} is unknown; did you mean {near!r}?")
+    return Limits(
+        window_s=_window(values.get("window_s")),
+        edge_batch_cap=_cap("edge_batch_cap", values.get("edge_batch_cap")),
+        function_batch_cap=_cap("function_batch_cap", values.get("function_batch_cap")),
+    )
+
+
+def limits_json(model: str, limits: Limits) -> Mapping[str, object]:
+    """Returns limits as GET and PUT show them."""
+    return {"model": model, **asdict(limits)}
+
+
+def batch_range(request: web.Request) -> tuple[int, int]:
+    """Returns `after` and `limit` of the query.
+
+    Raises:
+        Rejected: one is not a whole number, or the limit is out of range.
+    """
+    after = _query_number(request, "after", 0)
+    limit = _query_number(request, "limit", BATCHES_DEFAULT)
+    if not 1 <= limit <= BATCHES_MOST:
+        raise Rejected(400, f"query key 'limit' must be from 1 to {BATCHES_MOST}")
+    return after, limit
+
+
+def _query_number(request: web.Request, key: str, default: int) -> int:
+    text = request.query.get(key)
+    if text is None:
+        return default
+    if not (text.isascii() and text.isdigit() and len(text) <= 15):
+        raise Rejected(400, f"query key '{key}' must be a whole number of at least 0, not {text[:32]!r}")
+    return int(text)
+
+
+def _window(value: object) -> float | None:
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or value < 0:
+        raise Rejected(400, "limit 'window_s' must be a number of seconds of at least 0, or null")
+    return float(value)
+
+
+def _cap(key: str, value: object) -> int | None:
+    if value is None:
+        return None
+    if type(value) is not int or value < 1:
+        raise Rejected(400, f"limit '{key}' must be a whole number of at least 1, or null")
+    return value

@@ -1,0 +1,216 @@
+"""From an HTTP request to a call, and from its answer to the response: the Open Inference Protocol's infer."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+
+from aiohttp import web
+
+from scheduler import wire
+from scheduler.daemon.calls import Answer, InferenceCall
+from scheduler.daemon.ingress_errors import Rejected
+from scheduler.daemon.metadata import VERSION, ModelCard, checked_inputs
+from scheduler.daemon.own_latency import OwnLatency
+from scheduler.domain.plans import Limits
+from scheduler.wire import InferRequest, InferResponse, OutputRequest, Tensor, WireError
+
+CLASS_HEADER = "X-Edgeburst-Class"
+TENANT_HEADER = "X-Edgeburst-Tenant"
+_TENANT_MAX_LENGTH = 64
+
+
+class CallRunner(Protocol):
+    """The runner as ingress uses it. See runner.Runner."""
+
+    own_latency: OwnLatency
+
+    @property
+    def draining(self) -> bool:
+        """Whether admission has stopped."""
+        ...
+
+    def now(self) -> float:
+        """Returns the clock."""
+        ...
+
+    async def submit(self, call: InferenceCall) -> Answer:
+        """Returns the call's answer, or raises Refused; cancelled, it lets the call go."""
+        ...
+
+    def answer_written(self, answer: Answer) -> None:
+        """Is told when the client's answer has been written."""
+        ...
+
+    def set_limits(self, model: str, limits: Limits) -> None:
+        """Changes a model's limits."""
+        ...
+
+    def limits(self, model: str) -> Limits:
+        """Returns a model's limits."""
+        ...
+
+    def status(self) -> dict[str, object]:
+        """Returns the state, as JSON shows it."""
+        ...
+
+    def batches(self, after_id: int, limit: int) -> list[dict[str, object]]:
+        """Returns past batches."""
+        ...
+
+
+def parse_infer(body: bytes, headers: Mapping[str, str]) -> InferRequest:
+    """Returns the request in a body.
+
+    Raises:
+        WireError: it is not one; also for a wrong Inference-Header-Content-Length.
+    """
+    length = headers.get(wire.JSON_LENGTH_HEADER)
+    if length is None:
+        return wire.parse_request(body, None)
+    if not (length.isascii() and length.isdigit() and len(length) <= 12):
+        raise WireError(f"{wire.JSON_LENGTH_HEADER} must be a whole number of bytes, not {length[:32]!r}")
+    return wire.parse_request(body, int(length))
+
+
+def infer_call(
+    card: ModelCard,
+    request: InferRequest,
+    headers: Mapping[str, str],
+    *,
+    received_at_s: float,
+    max_timeout_s: float,
+) -> InferenceCall:
+    """Returns the call that a request amounts to.
+
+    Raises:
+        WireError: it does not fit the model, or a parameter is out of range.
+    """
+    inputs = checked_inputs(card, request.inputs)
+    for output in request.outputs:
+        if output.name not in card.output_names():
+            raise WireError(
+                f"output {output.name[:64]!r} is unknown; model {card.name} gives {', '.join(card.output_names())}"
+            )
+    parameters = request.parameters
+    return InferenceCall(
+        model=card.name,
+        inputs=inputs,
+        items=inputs[0].items,
+        body_bytes=sum(len(tensor.raw) for tensor in inputs),
+        received_at_s=received_at_s,
+        class_name=class_name(card, parameters.get("class", headers.get(CLASS_HEADER))),
+        priority=priority(card, parameters.get("priority", 0)),
+        tenant=tenant(parameters.get("tenant", headers.get(TENANT_HEADER, ""))),
+        timeout_s=timeout_s(parameters.get("timeout"), max_timeout_s=max_timeout_s),
+    )
+
+
+def infer_response(card: ModelCard, request: InferRequest, answer: Answer) -> web.Response:
+    """Returns the HTTP response that carries an answer, its outputs chosen and written as the request asks."""
+    response = InferResponse(
+        model_name=card.name,
+        outputs=_classified(answer.outputs, request.outputs, card.labels),
+        id=request.id,
+        model_version=VERSION,
+        parameters=answer_parameters(answer),
+    )
+    encoded = wire.encode_response(response, requested=request.outputs, binary_by_default=request.binary_by_default)
+    if encoded.json_length is None:
+        return web.Response(body=encoded.body, headers={"Content-Type": "application/json"})
+    headers = {"Content-Type": "application/octet-stream", wire.JSON_LENGTH_HEADER: str(encoded.json_length)}
+    return web.Response(body=encoded.body, headers=headers)
+
+
+def answer_parameters(answer: Answer) -> dict[str, object]:
+    """Returns how an answer came about, as response parameters; what is not known is left out."""
+    known = {
+        "backend": answer.backend.value,
+        "tier": answer.tier,
+        "batch_id": answer.batch_id,
+        "batch_items": answer.batch_items,
+        "wait_s": answer.wait_s,
+        "service_s": answer.service_s,
+        "cost": answer.cost,
+        "cold_start": answer.cold_start,
+        "attempts": answer.attempts,
+    }
+    return {name: value for name, value in known.items() if value is not None}
+
+
+def timeout_s(value: object, *, max_timeout_s: float) -> float | None:
+    """Returns the parameter `timeout`, which is in microseconds, as seconds; None where there is none."""
+    if value is None:
+        return None
+    if type(value) is not int or value <= 0:
+        raise WireError("parameter 'timeout' must be a whole number of microseconds above 0; leave it out for the SLO")
+    if value > max_timeout_s * 1e6:
+        raise WireError(
+            f"parameter 'timeout' is {value} microseconds, but at most {max_timeout_s:g} s may be asked for"
+        )
+    return value / 1e6
+
+
+def priority(card: ModelCard, value: object) -> int:
+    """Returns the level of the parameter `priority`, as Triton counts: 1 is the highest, 0 the model's default."""
+    if type(value) is not int or not 0 <= value <= card.priority_levels:
+        raise WireError(
+            f"parameter 'priority' must be a whole number from 1 (highest) to {card.priority_levels}, or 0 for default"
+        )
+    return value or card.default_priority
+
+
+def class_name(card: ModelCard, value: object) -> str:
+    """Returns the service class that was asked for, or the model's default."""
+    if value is None:
+        return card.default_class
+    if not isinstance(value, str) or value not in card.classes:
+        raise WireError(f"class {str(value)[:64]!r} is unknown; model {card.name} has {', '.join(card.classes)}")
+    return value
+
+
+def tenant(value: object) -> str:
+    """Returns the tenant's name, which may be empty."""
+    if not isinstance(value, str) or len(value) > _TENANT_MAX_LENGTH:
+        raise WireError(f"the tenant must be a text of at most {_TENANT_MAX_LENGTH} characters")
+    return value
+
+
+def known_card(cards: Mapping[str, ModelCard], match_info: Mapping[str, str]) -> ModelCard:
+    """Returns the card of the model in a path.
+
+    Raises:
+        Rejected: no such model or version.
+    """
+    card = cards.get(match_info["model"])
+    if card is None:
+        raise Rejected(404, f"model {match_info['model'][:64]!r} is not served here; served are {', '.join(cards)}")
+    version = match_info.get("version", VERSION)
+    if version != VERSION:
+        raise Rejected(404, f"version {version[:16]!r} of model {card.name} is not served; there is version {VERSION}")
+    return card
+
+
+def _classified(
+    outputs: tuple[Tensor, ...], requested: Sequence[OutputRequest], labels: Sequence[str]
+) -> tuple[Tensor, ...]:
+    """Replaces the scores of an output by its top classes where the request wants those (Triton's extension)."""
+    counts = {output.name: output.class_count for output in requested if output.class_count}
+    if not counts:
+        return outputs
+    return tuple(
+        _top_classes(tensor, counts[tensor.name], labels) if tensor.name in counts else tensor for tensor in outputs
+    )
+
+
+def _top_classes(tensor: Tensor, count: int, labels: Sequence[str]) -> Tensor:
+    if tensor.datatype == "BYTES" or len(tensor.shape) != 2:
+        raise WireError(f"output '{tensor.name}' has no classes; ask for it without 'classification'")
+    rows = tensor.to_numpy()
+    count = min(count, tensor.shape[1])
+    elements = []
+    for row in rows:
+        for index in (-row).argsort(kind="stable")[:count]:
+            label = f":{labels[index]}" if index < len(labels) else ""
+            elements.append(f"{float(row[index]):f}:{index}{label}".encode())
+    return Tensor.from_elements(tensor.name, elements, (len(rows), count))

@@ -1,0 +1,214 @@
+"""What happened to requests, counted: for Prometheus, for the dashboard, for whoever polls /v1/status.
+
+Labels are bounded: models, classes and backends come from the configuration, kinds from fixed lists.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, fields
+from typing import Any
+
+from prometheus_client import CollectorRegistry, Counter, Histogram, ProcessCollector, generate_latest
+from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from scheduler.daemon.calls import Answer, InferenceCall
+
+ANSWERED = "answered"
+CANCELLED = "cancelled"
+SECONDS_KEPT = 300
+"""Length of the history that the dashboard draws."""
+
+_LATENCY_BUCKETS_S = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 1.0, 1.5, 2.0, 5.0, 10.0, 60.0)
+_OWN_BUCKETS_S = (0.0001, 0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.5)
+_ITEM_BUCKETS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
+
+_GAUGES = (
+    ("queued_requests", "edgeburst_queue_requests", "Requests that wait for a batch."),
+    ("unanswered_bytes", "edgeburst_unanswered_bytes", "Bytes of the bodies that are held."),
+    ("requests_in_flight", "edgeburst_in_flight_requests", "Requests that a backend has."),
+    ("rate_rps", "edgeburst_arrival_rate", "Estimated arrivals, items a second."),
+    ("uplink_bytes_per_s", "edgeburst_uplink_bytes_per_second", "Estimated bandwidth to the functions."),
+    ("uplink_rtt_s", "edgeburst_uplink_round_trip_seconds", "Estimated round trip to the functions."),
+    ("expected_drain_s", "edgeburst_expected_drain_seconds", "Time that the queue would take to empty."),
+    ("spent", "edgeburst_spent", "Money spent on functions since the start, in the price sheet's currency."),
+)
+
+
+@dataclass(slots=True)
+class Second:
+    """What happened within one second."""
+
+    at_s: int
+    arrived: int = 0
+    edge: int = 0
+    """Requests answered by the edge."""
+    function: int = 0
+    refused: int = 0
+    cancelled: int = 0
+    within_slo: int = 0
+
+    def row(self) -> dict[str, int]:
+        """Returns it as JSON shows it."""
+        return {field.name: getattr(self, field.name) for field in fields(self)}
+
+
+class Telemetry:
+    """Counts requests as they end. Reads no clock: whoever reports says when."""
+
+    def __init__(self, status: Callable[[], Mapping[str, object]]) -> None:
+        """Makes the metrics.
+
+        Args:
+            status: the runner's, asked when somebody scrapes.
+        """
+        self.registry = CollectorRegistry()
+        self._seconds: deque[Second] = deque(maxlen=SECONDS_KEPT)
+        self._totals = Second(at_s=0)
+        self._by_kind: dict[str, int] = {}
+        by_class = ("model", "class")
+        self._requests = Counter(
+            "edgeburst_requests", "Requests by how they ended.", (*by_class, "kind"), registry=self.registry
+        )
+        self._within = Counter("edgeburst_within_slo", "Answers in time.", by_class, registry=self.registry)
+        self._answers = _AnswerMetrics(self.registry)
+        self._http_errors = Counter(
+            "edgeburst_http_errors", "Error responses by HTTP status.", ("kind",), registry=self.registry
+        )
+        self.own_latency = Histogram(
+            "edgeburst_own_latency_seconds",
+            "What the daemon itself adds to a request.",
+            buckets=_OWN_BUCKETS_S,
+            registry=self.registry,
+        )
+        self.registry.register(_StatusCollector(status))
+        ProcessCollector(registry=self.registry)
+
+    def arrived(self, now_s: float) -> None:
+        """Counts a request that was read and understood."""
+        self._second(now_s).arrived += 1
+        self._totals.arrived += 1
+
+    def answered(self, call: InferenceCall, answer: Answer, *, latency_s: float, slo_s: float) -> None:
+        """Counts an answer; `latency_s` is from the request's last byte, `slo_s` the time it had."""
+        second, within = self._second(call.received_at_s + latency_s), latency_s <= slo_s
+        for counts in (second, self._totals):
+            setattr(counts, answer.backend.value, getattr(counts, answer.backend.value) + 1)
+            counts.within_slo += within
+        self._requests.labels(call.model, call.class_name, ANSWERED).inc()
+        if within:
+            self._within.labels(call.model, call.class_name).inc()
+        self._answers.observe(call, answer, latency_s)
+
+    def refused(self, call: InferenceCall, kind: str, now_s: float) -> None:
+        """Counts a call without an answer; `kind` is a RefusalKind's value or CANCELLED."""
+        for counts in (self._second(now_s), self._totals):
+            if kind == CANCELLED:
+                counts.cancelled += 1
+            else:
+                counts.refused += 1
+        self._by_kind[kind] = self._by_kind.get(kind, 0) + 1
+        self._requests.labels(call.model, call.class_name, kind).inc()
+
+    def http_error(self, status: int) -> None:
+        """Counts an error response."""
+        self._http_errors.labels(str(status)).inc()
+
+    def summary(self, now_s: float) -> dict[str, object]:
+        """Returns totals since the start, and the last seconds one by one."""
+        self._second(now_s)
+        totals = self._totals
+        answered = totals.edge + totals.function
+        ended = answered + totals.refused
+        return {
+            "arrived": totals.arrived,
+            "answered": answered,
+            "edge": totals.edge,
+            "function": totals.function,
+            "refused": totals.refused,
+            "cancelled": totals.cancelled,
+            "refused_by_kind": dict(self._by_kind),
+            "within_slo": totals.within_slo / ended if ended else None,
+            "recent": [second.row() for second in self._seconds],
+        }
+
+    def exposition(self) -> bytes:
+        """Returns the metrics in Prometheus' text format."""
+        return generate_latest(self.registry)
+
+    def _second(self, now_s: float) -> Second:
+        """The current second's counts; seconds without any event are there too, up to the length kept."""
+        at_s, seconds = int(now_s), self._seconds
+        if not seconds or at_s > seconds[-1].at_s:
+            first_s = seconds[-1].at_s + 1 if seconds else at_s
+            for missing_s in range(max(first_s, at_s - SECONDS_KEPT + 1), at_s + 1):
+                seconds.append(Second(missing_s))
+        return seconds[-1]
+
+
+class _AnswerMetrics:
+    """The histograms of answers; children are kept, since a look-up by labels costs more than the count."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        labels = ("model", "backend")
+        self._latency = Histogram(
+            "edgeburst_request_seconds",
+            "From a request's last byte to its answer.",
+            labels,
+            buckets=_LATENCY_BUCKETS_S,
+            registry=registry,
+        )
+        self._wait = Histogram(
+            "edgeburst_wait_seconds",
+            "From a request's last byte to the send of its batch.",
+            labels,
+            buckets=_LATENCY_BUCKETS_S,
+            registry=registry,
+        )
+        self._batch = Histogram(
+            "edgeburst_answer_batch_items",
+            "Items of the batch in which a request was answered.",
+            labels,
+            buckets=_ITEM_BUCKETS,
+            registry=registry,
+        )
+        self._items = Counter("edgeburst_items", "Items answered.", labels, registry=registry)
+        self._children: dict[tuple[str, str], tuple[Histogram, Histogram, Histogram, Counter]] = {}
+
+    def observe(self, call: InferenceCall, answer: Answer, latency_s: float) -> None:
+        latency, wait, batch, items = self._of(call.model, answer.backend.value)
+        latency.observe(latency_s)
+        wait.observe(answer.wait_s)
+        batch.observe(answer.batch_items)
+        items.inc(call.items)
+
+    def _of(self, model: str, backend: str) -> tuple[Histogram, Histogram, Histogram, Counter]:
+        children = self._children.get((model, backend))
+        if children is None:
+            families = (self._latency, self._wait, self._batch)
+            latency, wait, batch = (family.labels(model, backend) for family in families)
+            children = self._children[(model, backend)] = (latency, wait, batch, self._items.labels(model, backend))
+        return children
+
+
+class _StatusCollector(Collector):
+    """The engine's state as gauges, read only when it is asked for."""
+
+    def __init__(self, status: Callable[[], Mapping[str, object]]) -> None:
+        self._status = status
+
+    def collect(self) -> Iterator[Metric]:
+        engine = self._status().get("engine")
+        values: Mapping[str, Any] = engine if isinstance(engine, Mapping) else {}
+        for key, name, help_text in _GAUGES:
+            if values.get(key) is not None:
+                yield GaugeMetricFamily(name, help_text, value=values[key])
+        in_flight = GaugeMetricFamily("edgeburst_in_flight_batches", "Batches under way.", labels=["backend"])
+        up = GaugeMetricFamily("edgeburst_backend_up", "1 while the backend is used.", labels=["backend"])
+        for backend in ("edge", "function"):
+            in_flight.add_metric([backend], values.get(f"{backend}_batches_in_flight", 0))
+            up.add_metric([backend], float(values.get(f"{backend}_up", False)))
+        yield in_flight
+        yield up

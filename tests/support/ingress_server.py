@@ -1,0 +1,77 @@
+"""The ingress application on a real socket, in a thread of its own, as clients see it."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable, Mapping
+from types import TracebackType
+
+from aiohttp import web
+
+from scheduler.daemon.config import Config
+from scheduler.daemon.ingress import INGRESS, Ingress, app_runner, create_app
+from scheduler.daemon.ingress_calls import CallRunner
+
+
+class IngressServer:
+    """Serves between `with` and its end; `url` has no slash at its end."""
+
+    def __init__(self, runner: CallRunner, config: Config, environ: Mapping[str, str]) -> None:
+        """Stores its parts."""
+        self._app_parts = (runner, config, environ)
+        self._loop = asyncio.new_event_loop()
+        self._started = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="ingress", daemon=True)
+        self.port = 0
+        self.ingress: Ingress
+
+    @property
+    def address(self) -> str:
+        """Host and port."""
+        return f"127.0.0.1:{self.port}"
+
+    @property
+    def url(self) -> str:
+        """Where it listens."""
+        return f"http://{self.address}"
+
+    def on_loop(self, action: Callable[[], None]) -> None:
+        """Runs `action` on the server's loop and waits for it."""
+
+        async def act() -> None:
+            action()
+
+        asyncio.run_coroutine_threadsafe(act(), self._loop).result(timeout=10)
+
+    def __enter__(self) -> IngressServer:
+        """Starts it, ready."""
+        self._thread.start()
+        assert self._started.wait(timeout=10)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Stops it."""
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join(timeout=10)
+
+    def _run(self) -> None:
+        asyncio.set_event_loop(self._loop)
+        site_runner = self._loop.run_until_complete(self._start())
+        self._started.set()
+        self._loop.run_forever()
+        self._loop.run_until_complete(site_runner.cleanup())
+        self._loop.close()
+
+    async def _start(self) -> web.AppRunner:
+        app = create_app(*self._app_parts)
+        self.ingress = app[INGRESS]
+        self.ingress.ready = True
+        site_runner = app_runner(app, stop_limit_s=1)
+        await site_runner.setup()
+        site = web.TCPSite(site_runner, "127.0.0.1", 0)
+        await site.start()
+        self.port = site_runner.addresses[0][1]
+        return site_runner
