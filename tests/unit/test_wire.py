@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from support.wire_strategies import PARAMETERS, arrays_of, distinct, requests, tensors
@@ -42,6 +42,7 @@ def said_from_json(tensors: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
 # Round trips
 
 
+@settings(deadline=None)
 @given(requests(json_able=False))
 def test_a_request_survives_the_binary_form(request: InferRequest) -> None:
     encoded = encode_request(request)
@@ -49,6 +50,7 @@ def test_a_request_survives_the_binary_form(request: InferRequest) -> None:
     assert parse_request(encoded.body, encoded.json_length) == request
 
 
+@settings(deadline=None)
 @given(requests(json_able=True))
 def test_a_request_survives_json_bit_for_bit(request: InferRequest) -> None:
     encoded = encode_request(request, binary=False)
@@ -56,6 +58,7 @@ def test_a_request_survives_json_bit_for_bit(request: InferRequest) -> None:
     assert parse_request(encoded.body, None) == replace(request, inputs=said_from_json(request.inputs))
 
 
+@settings(deadline=None)
 @given(distinct(json_able=True, min_size=0), PARAMETERS, st.text(max_size=8), st.booleans())
 def test_a_response_survives_both_forms(
     outputs: tuple[Tensor, ...], parameters: dict[str, object], request_id: str, binary: bool
@@ -66,6 +69,7 @@ def test_a_response_survives_both_forms(
     assert parse_response(encoded.body, encoded.json_length) == expected
 
 
+@settings(deadline=None)
 @given(tensors(json_able=False))
 def test_a_tensor_becomes_an_array_and_back(tensor: Tensor) -> None:
     array = tensor.to_numpy()
@@ -93,6 +97,7 @@ def test_the_binary_data_of_a_parsed_request_is_not_copied() -> None:
     assert raw.obj is encoded.body
 
 
+@settings(deadline=None)
 @given(st.data())
 def test_nested_json_data_means_the_same_as_flat(data: st.DataObject) -> None:
     array = data.draw(arrays_of("INT32", hnp.array_shapes(min_dims=1, max_dims=4, min_side=1, max_side=3), finite=True))
@@ -115,6 +120,7 @@ def _triton_output(output: OutputRequest) -> InferRequestedOutput:
     return InferRequestedOutput(output.name, binary_data=output.binary, class_count=output.class_count)
 
 
+@settings(deadline=None)
 @given(requests(json_able=True), st.booleans(), st.integers(0, 9), st.none() | st.integers(1, 10**9))
 def test_tritons_client_writes_what_we_write(
     request: InferRequest, binary: bool, priority: int, timeout_us: int | None
@@ -139,6 +145,7 @@ def test_tritons_client_writes_what_we_write(
     assert parse_request(body, json_length) == expected
 
 
+@settings(deadline=None)
 @given(distinct(json_able=True, min_size=1), st.data())
 def test_tritons_client_reads_what_we_write(outputs: tuple[Tensor, ...], data: st.DataObject) -> None:
     wanted = [OutputRequest(tensor.name, data.draw(st.booleans())) for tensor in data.draw(st.permutations(outputs))]
@@ -155,6 +162,7 @@ def test_tritons_client_reads_what_we_write(outputs: tuple[Tensor, ...], data: s
         assert texts == ours.ravel().tolist()
 
 
+@settings(deadline=None)
 @given(requests(json_able=False))
 def test_the_outputs_asked_for_are_the_ones_written(request: InferRequest) -> None:
     response = InferResponse("digits", request.inputs)
@@ -192,6 +200,7 @@ def cuts(draw: st.DrawFn) -> tuple[Tensor, list[int]]:
     return draw(tensors(json_able=False, shape=st.just((sum(counts), *trailing)))), counts
 
 
+@settings(deadline=None)
 @given(cuts())
 def test_joining_undoes_cutting(cut: tuple[Tensor, list[int]]) -> None:
     tensor, counts = cut
@@ -200,6 +209,7 @@ def test_joining_undoes_cutting(cut: tuple[Tensor, list[int]]) -> None:
     assert concat(parts) == tensor
 
 
+@settings(deadline=None)
 @given(cuts())
 def test_cutting_and_joining_agree_with_numpy(cut: tuple[Tensor, list[int]]) -> None:
     tensor, counts = cut
@@ -246,6 +256,7 @@ def test_counts_that_do_not_add_up_do_not_cut(counts: list[int]) -> None:
 # Images in JSON
 
 
+@settings(deadline=None)
 @given(st.lists(st.binary(max_size=20), max_size=4))
 def test_base64_text_from_json_becomes_the_bytes_it_stands_for(images: list[bytes]) -> None:
     data = [base64.b64encode(image).decode() for image in images]
@@ -269,6 +280,7 @@ def test_what_is_not_base64_is_refused_by_name(text: bytes) -> None:
 # Frames
 
 
+@settings(deadline=None)
 @given(PARAMETERS, st.binary(max_size=40), st.data())
 def test_a_frame_returns_what_was_put_in(header: dict[str, object], body: bytes, data: st.DataObject) -> None:
     lengths = st.none() | st.integers(1, len(body)) if body else st.none()

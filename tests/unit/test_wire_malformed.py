@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.wire_strategies import requests
 
@@ -168,6 +168,7 @@ def test_every_wrong_json_length_is_refused() -> None:
             assert culprit in _refusal(encoded.body, json_length)
 
 
+@settings(deadline=None)
 @given(requests(json_able=False), st.data())
 def test_a_damaged_body_is_a_wire_error_or_a_request(request: InferRequest, data: st.DataObject) -> None:
     encoded = encode_request(request)
@@ -180,6 +181,7 @@ def test_a_damaged_body_is_a_wire_error_or_a_request(request: InferRequest, data
         assert [tensor.to_numpy().shape for tensor in outcome.inputs] == [tensor.shape for tensor in outcome.inputs]
 
 
+@settings(deadline=None)
 @given(st.text(min_size=1))
 def test_a_refusal_shows_no_more_than_one_line_of_what_the_client_wrote(name: str) -> None:
     entry = {"name": name * 100, "datatype": name * 100, "shape": [1], "data": [1]}
