@@ -1,0 +1,206 @@
+"""The edge server: Open Inference Protocol v2, binary, one batch a call, over kept-alive connections."""
+
+import asyncio
+from typing import Any
+from urllib.parse import quote
+
+import aiohttp
+import orjson
+from aiohttp.abc import AbstractStreamWriter
+from yarl import URL
+
+from scheduler import wire
+from scheduler.daemon.backends.flight import Clock, Flight, Reply, SendFailed, check_response
+from scheduler.daemon.backends.tcp_info import smoothed_rtt_s
+from scheduler.domain.batches import BatchReport, Failure, FailureKind
+from scheduler.domain.messages import ProbeMeasured
+from scheduler.domain.requests import Backend
+from scheduler.wire import InferRequest, InferResponse, WireError
+
+KEEP_ALIVE_S = 30.0
+"""Shorter than the idle limits of servers (120 s for ours), lest a batch meets a connection that is being closed."""
+
+PROBE_LIMIT_S = 2.0
+
+_KIND_BY_STATUS = {
+    401: FailureKind.FORBIDDEN,
+    403: FailureKind.FORBIDDEN,
+    404: FailureKind.FORBIDDEN,
+    429: FailureKind.THROTTLED,
+    503: FailureKind.THROTTLED,
+}
+
+
+class EdgeBackend:
+    """Sends batches to one Open Inference Protocol v2 server: ours, Triton, KServe, MLServer."""
+
+    def __init__(self, *, url: str, connect_timeout_s: float, clock: Clock) -> None:
+        """Stores its parts; connections are opened by the first use.
+
+        Args:
+            url: as `http://HOST:PORT`.
+            connect_timeout_s: longest wait for a TCP connection.
+            clock: monotonic seconds.
+        """
+        self._url = url.rstrip("/")
+        self._connect_timeout_s = connect_timeout_s
+        self._clock = clock
+        self._session: aiohttp.ClientSession | None = None
+        self._infer_urls: dict[str, URL] = {}
+
+    async def send(self, flight: Flight, request: InferRequest) -> Reply:
+        """Posts a batch; see `InferenceBackend.send`."""
+        batch = flight.batch
+        encoded = wire.encode_request(request)
+        body = _StampedBody(encoded.body, flight, self._clock)
+        headers = {wire.JSON_LENGTH_HEADER: str(encoded.json_length)} if encoded.json_length is not None else {}
+        try:
+            async with self._opened().post(
+                self._infer_url(batch.model),
+                data=body,
+                headers=headers,
+                timeout=self._timeout(batch.give_up_at_s - self._clock()),
+                allow_redirects=False,
+            ) as response:
+                answer = await response.read()
+                read_at_s = self._clock()
+        except (aiohttp.ClientError, OSError, asyncio.TimeoutError) as error:
+            raise SendFailed(self._no_answer(flight, error), self._report(flight, body)) from None
+        report = self._report(flight, body, read_at_s=read_at_s)
+        if response.status != 200:
+            raise SendFailed(_refused(response.status, response.headers.get("Retry-After"), answer), report)
+        parsed = self._parse(response, answer, flight, report)
+        return Reply(parsed.outputs, self._report(flight, body, read_at_s=read_at_s, answer=parsed), read_at_s)
+
+    async def probe(self) -> ProbeMeasured:
+        """Asks whether the server is ready."""
+        asked_at_s = self._clock()
+        url = URL(f"{self._url}/v2/health/ready")
+        try:
+            async with self._opened().get(url, timeout=self._timeout(PROBE_LIMIT_S)) as response:
+                await response.read()
+        except (aiohttp.ClientError, OSError, asyncio.TimeoutError):
+            return ProbeMeasured(Backend.EDGE, ok=False)
+        return ProbeMeasured(Backend.EDGE, ok=response.status == 200, rtt_s=self._clock() - asked_at_s)
+
+    async def close(self) -> None:
+        """Closes the connections."""
+        if self._session is not None:
+            await self._session.close()
+
+    def _opened(self) -> aiohttp.ClientSession:
+        if self._session is None:
+            # The engine bounds the batches under way, so the pool need not.
+            connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=KEEP_ALIVE_S)
+            self._session = aiohttp.ClientSession(connector=connector, cookie_jar=aiohttp.DummyCookieJar())
+        return self._session
+
+    def _timeout(self, total_s: float) -> aiohttp.ClientTimeout:
+        return aiohttp.ClientTimeout(total=max(total_s, 0.001), sock_connect=self._connect_timeout_s, ceil_threshold=60)
+
+    def _infer_url(self, model: str) -> URL:
+        if model not in self._infer_urls:
+            self._infer_urls[model] = URL(f"{self._url}/v2/models/{quote(model, safe='')}/infer", encoded=True)
+        return self._infer_urls[model]
+
+    def _no_answer(self, flight: Flight, error: Exception) -> Failure:
+        if flight.written_at_s is None:
+            return Failure(
+                FailureKind.UNREACHABLE, f"the edge server at {self._url} cannot be reached: {_cause(error)}"
+            )
+        if isinstance(error, asyncio.TimeoutError):
+            return Failure(FailureKind.TIMEOUT, f"the edge server at {self._url} did not answer in time")
+        return Failure(FailureKind.BROKEN, f"the edge server at {self._url} broke the connection: {_cause(error)}")
+
+    def _parse(
+        self, response: aiohttp.ClientResponse, answer: bytes, flight: Flight, report: BatchReport
+    ) -> InferResponse:
+        try:
+            parsed = wire.parse_response(answer, _json_length(response.headers.get(wire.JSON_LENGTH_HEADER)))
+            check_response(parsed, flight.batch)
+            if parsed.id not in ("", str(flight.batch.batch_id)):
+                raise WireError(f"the answer is to batch {parsed.id!r}.")
+        except WireError as error:
+            sentence = f"the edge server's answer to batch {flight.batch.batch_id} cannot be used: {error}"
+            raise SendFailed(Failure(FailureKind.BROKEN, sentence), report) from None
+        return parsed
+
+    def _report(
+        self,
+        flight: Flight,
+        body: "_StampedBody",
+        *,
+        read_at_s: float | None = None,
+        answer: InferResponse | None = None,
+    ) -> BatchReport:
+        ended_at_s = self._clock() if read_at_s is None else read_at_s
+        return BatchReport(
+            elapsed_s=max(0.0, ended_at_s - flight.batch.sent_at_s),
+            service_s=None if answer is None else _seconds(answer.parameters.get("service_s")),
+            rtt_s=body.rtt_s() if read_at_s is not None else None,
+        )
+
+
+class _StampedBody(aiohttp.Payload):
+    """A body that notes when it was written, and on which connection."""
+
+    _value: bytes
+
+    def __init__(self, value: bytes, flight: Flight, clock: Clock) -> None:
+        super().__init__(value, content_type="application/octet-stream")
+        self._size = len(value)
+        self._flight = flight
+        self._clock = clock
+        self._socket: Any = None
+
+    async def write(self, writer: AbstractStreamWriter) -> None:
+        transport = getattr(writer, "transport", None)
+        if transport is not None:
+            self._socket = transport.get_extra_info("socket")
+        await writer.write(self._value)
+        self._flight.written_at_s = self._clock()
+
+    def decode(self, encoding: str = "utf-8", errors: str = "strict") -> str:
+        return self._value.decode(encoding, errors)
+
+    def rtt_s(self) -> float | None:
+        """The kernel's round-trip time on the connection that was used."""
+        return smoothed_rtt_s(self._socket)
+
+
+def _cause(error: Exception) -> str:
+    """The operating system's own word for it, or at least the error's kind."""
+    inner = error.os_error if isinstance(error, aiohttp.ClientConnectorError) else error
+    return getattr(inner, "strerror", None) or type(inner).__name__
+
+
+def _refused(status: int, retry_after: str | None, answer: bytes) -> Failure:
+    kind = _KIND_BY_STATUS.get(status, FailureKind.REJECTED if 400 <= status < 500 else FailureKind.SERVER)
+    message = f"the edge server answered {status}: {_error_sentence(answer)}"
+    return Failure(kind, message, _seconds(retry_after))
+
+
+def _error_sentence(answer: bytes) -> str:
+    """The protocol's error text, or the beginning of whatever came."""
+    try:
+        error = orjson.loads(answer)["error"]
+    except (ValueError, KeyError, TypeError):
+        error = answer[:200].decode(errors="replace") or "no reason given"
+    return str(error)[:500]
+
+
+def _json_length(header: str | None) -> int | None:
+    if header is None:
+        return None
+    if not header.isdecimal():
+        raise WireError(f"{wire.JSON_LENGTH_HEADER} is {header[:40]!r}, which is no number.")
+    return int(header)
+
+
+def _seconds(value: object) -> float | None:
+    """A plausible number of seconds, None for anything else."""
+    try:
+        seconds = float(str(value))
+    except ValueError:
+        return None
+    return seconds if 0 <= seconds < 1e6 else None

@@ -1,0 +1,182 @@
+"""Function Compute through the provider's SDK: one invocation a batch, in threads, every answer checked."""
+
+import math
+import secrets
+from collections.abc import Mapping
+
+import orjson
+
+from scheduler import wire
+from scheduler.daemon.backends.flight import Clock, Flight, Reply, SendFailed, check_response
+from scheduler.daemon.backends.sdk import Account, CallFailed, FunctionCaller, Invoked, load_sdk, warn_of_proxies
+from scheduler.daemon.backends.uplink_probe import probe_uplink
+from scheduler.daemon.threads import DaemonThreads
+from scheduler.domain.batches import BatchReport, Failure, FailureKind
+from scheduler.domain.laws import FunctionTier
+from scheduler.domain.messages import ProbeMeasured
+from scheduler.domain.requests import Backend
+from scheduler.wire import Encoded, InferRequest, WireError
+
+LATE_READ_S = 20.0
+"""How much longer than a batch's own time its connection is held. A client that hangs up earlier cancels the run on the
+platform, and never learns what it is billed."""
+
+_AMBIGUOUS_CODES = ("Denied", "RAM", "Permission")
+"""In the code of a 403: the key is good, but may not ask for a function's description. It may still invoke it."""
+
+
+class FunctionBackend:
+    """Sends batches to the functions of one account."""
+
+    def __init__(self, *, account: Account, max_in_flight: int, clock: Clock) -> None:
+        """Stores its parts.
+
+        Args:
+            account: where and as whom.
+            max_in_flight: most batches under way at one time.
+            clock: monotonic seconds.
+        """
+        # As many again for batches that were given up and still hold their thread.
+        threads = 2 * max_in_flight
+        self._account = account
+        self._clock = clock
+        self._caller = FunctionCaller(account, connections=threads)
+        self._threads = DaemonThreads(limit=threads, name="function")
+        self._run_id = secrets.token_hex(4)
+        self._refused: FunctionTier | None = None
+        """The tier whose last call was forbidden; a probe then has to be signed to mean anything."""
+
+    async def open(self) -> None:
+        """Imports the SDK and makes its client."""
+        warn_of_proxies()
+        await self._threads.run(load_sdk)
+        await self._threads.run(self._caller.open)
+
+    async def check(self, tier: FunctionTier) -> str:
+        """Returns in one sentence what is wrong with key, endpoint or function; empty where nothing is."""
+        try:
+            await self._threads.run(lambda: self._signed_check(tier))
+        except CallFailed as failed:
+            return failed.failure.message
+        return ""
+
+    async def send(self, flight: Flight, request: InferRequest) -> Reply:
+        """Invokes the tier's function with a batch; see `InferenceBackend.send`."""
+        reply = await self._threads.run(lambda: self._exchange(flight, request))
+        self._refused = None
+        return reply
+
+    async def probe(self) -> ProbeMeasured:
+        """Measures the uplink by a request that the provider refuses unbilled."""
+        if self._refused is not None and await self.check(self._refused):
+            return ProbeMeasured(Backend.FUNCTION, ok=False)
+        measured = await probe_uplink(host=self._account.host, tls=self._account.protocol == "https", clock=self._clock)
+        if measured is None:
+            return ProbeMeasured(Backend.FUNCTION, ok=False)
+        return ProbeMeasured(
+            Backend.FUNCTION,
+            ok=True,
+            rtt_s=measured.rtt_s,
+            sent_bytes=measured.sent_bytes,
+            transfer_s=measured.transfer_s,
+        )
+
+    async def close(self) -> None:
+        """Lets the threads end; those in a call end with it."""
+        self._threads.close()
+
+    def _signed_check(self, tier: FunctionTier) -> None:
+        self._caller.open()
+        try:
+            self._caller.check(function=tier.function_name, qualifier=tier.qualifier)
+        except CallFailed as failed:
+            if not any(word in failed.code for word in _AMBIGUOUS_CODES):
+                raise
+
+    def _exchange(self, flight: Flight, request: InferRequest) -> Reply:
+        """The whole of a batch's way, in a thread."""
+        self._caller.open()
+        batch, tier = flight.batch, flight.tier
+        assert tier is not None
+        batch_id = f"{self._run_id}-{batch.batch_id}"
+        frame = wire.pack_frame({"model": batch.model, "batch_id": batch_id}, wire.encode_request(request))
+        left_s = batch.give_up_at_s - self._clock()
+        if left_s <= 0:
+            failure = Failure(FailureKind.UNREACHABLE, "every thread for function calls is taken by one that hangs")
+            raise SendFailed(failure, self._report(flight, {}))
+        flight.written_at_s = self._clock()
+        try:
+            invoked = self._caller.invoke(
+                function=tier.function_name,
+                qualifier=tier.qualifier,
+                body=frame,
+                read_timeout_s=left_s + LATE_READ_S,
+            )
+        except CallFailed as failed:
+            self._refused = tier if failed.failure.kind is FailureKind.FORBIDDEN else self._refused
+            raise SendFailed(failed.failure, self._report(flight, {})) from None
+        return self._reply(flight, invoked, batch_id)
+
+    def _reply(self, flight: Flight, invoked: Invoked, batch_id: str) -> Reply:
+        read_at_s = self._clock()
+        try:
+            header, payload = wire.unpack_frame(invoked.body)
+        except WireError as error:
+            raise SendFailed(_not_a_frame(invoked, error), self._report(flight, {}, read_at_s)) from None
+        report = self._report(flight, header, read_at_s)
+        failure = _failure_in(header, invoked.error_type, batch_id)
+        if failure is not None:
+            raise SendFailed(failure, report)
+        return Reply(self._outputs(flight, payload, report), report, read_at_s)
+
+    def _outputs(self, flight: Flight, payload: Encoded, report: BatchReport) -> tuple[wire.Tensor, ...]:
+        try:
+            response = wire.parse_response(payload.body, payload.json_length)
+            check_response(response, flight.batch)
+        except WireError as error:
+            sentence = f"the function's answer to batch {flight.batch.batch_id} cannot be used: {error}"
+            raise SendFailed(Failure(FailureKind.BROKEN, sentence), report) from None
+        return response.outputs
+
+    def _report(self, flight: Flight, header: Mapping[str, object], read_at_s: float | None = None) -> BatchReport:
+        ended_at_s = self._clock() if read_at_s is None else read_at_s
+        cold_start, memory_bytes = header.get("cold_start"), header.get("memory_bytes")
+        return BatchReport(
+            elapsed_s=max(0.0, ended_at_s - flight.batch.sent_at_s),
+            service_s=_seconds(header.get("service_s")),
+            billed_duration_s=_seconds(header.get("duration_s")),
+            cold_start=cold_start if isinstance(cold_start, bool) else None,
+            instance_id=str(header.get("instance_id") or "")[:128],
+            memory_bytes=memory_bytes if isinstance(memory_bytes, int) else None,
+        )
+
+
+def _failure_in(header: Mapping[str, object], error_type: str, batch_id: str) -> Failure | None:
+    """What the frame's header and the platform's say went wrong; None where nothing did."""
+    status, error = header.get("status"), str(header.get("error") or "no reason given")[:500]
+    if header.get("batch_id") not in (None, batch_id):
+        return Failure(FailureKind.BROKEN, f"the function's answer is to another batch, {str(header['batch_id'])[:64]}")
+    if status == 200 and not error_type:
+        return None
+    if status == 404:
+        return Failure(FailureKind.FORBIDDEN, f"the function answered 404: {error}")
+    if isinstance(status, int) and 400 <= status < 500:
+        return Failure(FailureKind.REJECTED, f"the function answered {status}: {error}")
+    return Failure(FailureKind.FUNCTION, f"the function failed ({error_type or status}): {error}")
+
+
+def _not_a_frame(invoked: Invoked, error: WireError) -> Failure:
+    """HTTP 200 with an error type and the platform's own body is how a crash, a timeout or a failed start looks."""
+    if not invoked.error_type:
+        return Failure(FailureKind.BROKEN, f"the function's answer cannot be used: {error}")
+    try:
+        reason = str(orjson.loads(invoked.body)["errorMessage"])
+    except (ValueError, KeyError, TypeError):
+        reason = invoked.body[:200].decode(errors="replace")
+    return Failure(FailureKind.FUNCTION, f"the function failed ({invoked.error_type}): {reason[:500]}")
+
+
+def _seconds(value: object) -> float | None:
+    if isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value) and value >= 0:
+        return float(value)
+    return None

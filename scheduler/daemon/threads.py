@@ -1,0 +1,78 @@
+"""A bounded set of daemon threads for blocking calls.
+
+Not concurrent.futures: its threads are joined when the interpreter ends, and a call that hangs in a socket would keep
+the daemon from ending within its drain limit.
+"""
+
+import asyncio
+import queue
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class _Job:
+    work: Callable[[], Any]
+    loop: asyncio.AbstractEventLoop
+    future: "asyncio.Future[Any]"
+
+    def run(self) -> None:
+        """Does the work and takes its outcome to the loop; whatever it raises belongs to whoever awaits it."""
+        if self.future.cancelled():
+            return
+        try:
+            result, error = self.work(), None
+        except BaseException as raised:  # noqa: BLE001 - handed on, not swallowed
+            result, error = None, raised
+        if not self.loop.is_closed():
+            self.loop.call_soon_threadsafe(self._settle, result, error)
+
+    def _settle(self, result: object, error: BaseException | None) -> None:
+        if self.future.done():
+            return
+        if error is None:
+            self.future.set_result(result)
+        else:
+            self.future.set_exception(error)
+
+
+class DaemonThreads:
+    """Runs blocking calls in at most `limit` threads, which are started as they are needed and then kept."""
+
+    def __init__(self, *, limit: int, name: str) -> None:
+        """Stores the limit; no thread runs yet."""
+        self._limit = limit
+        self._name = name
+        self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
+        self._idle = threading.Semaphore(0)
+        self._threads: list[threading.Thread] = []
+
+    async def run(self, work: Callable[[], T]) -> T:
+        """Returns what `work()` returns in a thread; a cancelled caller leaves it running and forgotten."""
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[T] = loop.create_future()
+        self._jobs.put(_Job(work, loop, future))
+        if not self._idle.acquire(blocking=False) and len(self._threads) < self._limit:
+            self._start_one()
+        return await future
+
+    def close(self) -> None:
+        """Ends the threads after what they are doing; waits for none."""
+        for _ in self._threads:
+            self._jobs.put(None)
+
+    def _start_one(self) -> None:
+        name = f"{self._name}-{len(self._threads)}"
+        thread = threading.Thread(target=self._work, name=name, daemon=True)
+        self._threads.append(thread)
+        thread.start()
+
+    def _work(self) -> None:
+        while (job := self._jobs.get()) is not None:
+            job.run()
+            del job
+            self._idle.release()

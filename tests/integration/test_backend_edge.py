@@ -1,0 +1,201 @@
+"""The edge backend over real sockets: every way in which an edge can fail has its name, and answers never mix."""
+
+import asyncio
+import socket
+import time
+from collections.abc import Coroutine
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+from support import stub_edge
+from support.stub_edge import Behaviour
+
+from scheduler.daemon.backends.edge import EdgeBackend
+from scheduler.daemon.backends.flight import Flight, Reply, SendFailed
+from scheduler.domain.batches import Batch, FailureKind
+from scheduler.domain.requests import Backend
+from scheduler.wire import InferRequest, Tensor
+
+
+def a_flight(items: int, *, batch_id: int = 1, give_up_after_s: float = 5.0) -> Flight:
+    now_s = time.monotonic()
+    batch = Batch(
+        batch_id=batch_id,
+        backend=Backend.EDGE,
+        model="digits",
+        request_ids=tuple(range(items)),
+        items=items,
+        body_bytes=0,
+        sent_at_s=now_s,
+        deadline_s=now_s + 1.0,
+        give_up_at_s=now_s + give_up_after_s,
+        predicted_finish_s=now_s + 0.1,
+        predicted_service_s=0.1,
+    )
+    return Flight(batch, None, now_s)
+
+
+def a_request(pictures: list[bytes], batch_id: int = 1) -> InferRequest:
+    return InferRequest(str(batch_id), (Tensor.from_elements("image", pictures),), binary_by_default=True)
+
+
+def an_edge(port: int) -> EdgeBackend:
+    return EdgeBackend(url=f"http://127.0.0.1:{port}", connect_timeout_s=1.0, clock=time.monotonic)
+
+
+def run(main: Coroutine[Any, Any, Any]) -> Any:
+    return asyncio.run(asyncio.wait_for(main, 20.0))
+
+
+async def against(behaviour: Behaviour, items: int = 3, give_up_after_s: float = 5.0) -> tuple[Flight, Reply]:
+    _, server, port = await stub_edge.start(behaviour)
+    edge = an_edge(port)
+    flight = a_flight(items, give_up_after_s=give_up_after_s)
+    try:
+        return flight, await edge.send(flight, a_request([b"%d" % index for index in range(items)]))
+    finally:
+        await edge.close()
+        server.close()
+
+
+def failure_of(behaviour: Behaviour, **options: Any) -> SendFailed:
+    with pytest.raises(SendFailed) as failed:
+        run(against(behaviour, **options))
+    return failed.value
+
+
+def test_a_batch_comes_back_with_its_rows_its_service_time_and_the_kernels_round_trip() -> None:
+    flight, reply = run(against(Behaviour(alpha_s=0.02, beta_s=0.01)))
+    rows = reply.outputs[0].to_numpy()
+    assert np.array_equal(rows, np.stack([stub_edge.expected_row(b"%d" % index) for index in range(3)]))
+    assert reply.report.service_s == pytest.approx(0.05)
+    assert reply.report.rtt_s is not None
+    assert 0 < reply.report.rtt_s < 0.1
+    assert flight.written_at_s is not None
+    assert flight.decided_at_s <= flight.written_at_s <= reply.read_at_s
+
+
+@pytest.mark.parametrize(
+    ("mode", "sentence"),
+    [
+        ("short", "has 4 rows for 3 items"),
+        ("other_model", "the answer is of model 'another'"),
+        ("wrong_id", "the answer is to batch '77777'"),
+        ("garbage", "is not valid JSON"),
+        ("cut", "broke the connection"),
+    ],
+)
+def test_an_answer_that_cannot_be_the_batchs_own_is_a_broken_batch_and_never_an_answer(
+    mode: str, sentence: str
+) -> None:
+    failed = failure_of(Behaviour(mode=mode))
+    assert failed.failure.kind is FailureKind.BROKEN
+    assert sentence in failed.failure.message
+
+
+@pytest.mark.parametrize(
+    ("status", "kind"),
+    [
+        (400, FailureKind.REJECTED),
+        (413, FailureKind.REJECTED),
+        (401, FailureKind.FORBIDDEN),
+        (404, FailureKind.FORBIDDEN),
+        (429, FailureKind.THROTTLED),
+        (503, FailureKind.THROTTLED),
+        (500, FailureKind.SERVER),
+        (302, FailureKind.SERVER),
+    ],
+)
+def test_a_status_says_what_can_be_done(status: int, kind: FailureKind) -> None:
+    failed = failure_of(Behaviour(mode="status", status=status, error="because", retry_after="2.5"))
+    assert failed.failure.kind is kind
+    assert failed.failure.message == f"the edge server answered {status}: because"
+    assert failed.failure.retry_after_s == 2.5
+
+
+def test_a_hung_edge_is_a_timeout_at_the_time_to_give_up() -> None:
+    failed = failure_of(Behaviour(mode="hang"), give_up_after_s=0.2)
+    assert failed.failure.kind is FailureKind.TIMEOUT
+    assert failed.report.elapsed_s >= 0.2
+
+
+def test_an_edge_that_is_not_there_is_unreachable_and_no_batch_was_written() -> None:
+    with socket.socket() as reserved:
+        reserved.bind(("127.0.0.1", 0))
+        flight = a_flight(1)
+
+        async def main() -> None:
+            edge = an_edge(reserved.getsockname()[1])
+            try:
+                await edge.send(flight, a_request([b"x"]))
+            finally:
+                await edge.close()
+
+        with pytest.raises(SendFailed, match="cannot be reached: Conn") as failed:
+            run(main())
+    assert failed.value.failure.kind is FailureKind.UNREACHABLE
+    assert flight.written_at_s is None
+
+
+def test_an_edge_that_takes_no_connection_is_unreachable() -> None:
+    async def main() -> SendFailed:
+        with socket.socket() as full, socket.socket() as first, socket.socket() as second:
+            full.bind(("127.0.0.1", 0))
+            full.listen(0)
+            for occupant in (first, second):
+                occupant.setblocking(False)
+                occupant.connect_ex(full.getsockname())
+            edge = replace_connect_timeout(an_edge(full.getsockname()[1]))
+            try:
+                await edge.send(a_flight(1), a_request([b"x"]))
+            except SendFailed as failed:
+                return failed
+            finally:
+                await edge.close()
+        raise AssertionError("it was answered")
+
+    assert run(main()).failure.kind is FailureKind.UNREACHABLE
+
+
+def replace_connect_timeout(edge: EdgeBackend) -> EdgeBackend:
+    edge._connect_timeout_s = 0.2
+    return edge
+
+
+def test_many_batches_at_once_keep_their_answers_apart_and_connections_are_kept_alive() -> None:
+    async def main() -> int:
+        stub, server, port = await stub_edge.start(Behaviour())
+        edge = an_edge(port)
+
+        async def one(batch_id: int) -> None:
+            pictures = [b"%d-%d" % (batch_id, index) for index in range(batch_id % 5 + 1)]
+            flight = a_flight(len(pictures), batch_id=batch_id)
+            reply = await edge.send(flight, a_request(pictures, batch_id))
+            assert np.array_equal(reply.outputs[0].to_numpy(), np.stack([*map(stub_edge.expected_row, pictures)]))
+
+        for first in range(0, 200, 10):
+            await asyncio.gather(*(one(first + offset) for offset in range(10)))
+        await edge.close()
+        server.close()
+        return stub.counters.connections
+
+    assert run(main()) <= 10
+
+
+def test_a_probe_says_whether_the_edge_is_ready() -> None:
+    async def main() -> list[bool]:
+        stub, server, port = await stub_edge.start(Behaviour())
+        edge = an_edge(port)
+        ready = (await edge.probe()).ok
+        stub.behaviour = replace(stub.behaviour, not_ready=True)
+        not_ready = (await edge.probe()).ok
+        server.close()
+        await edge.close()
+        gone = an_edge(port)
+        absent = (await gone.probe()).ok
+        await gone.close()
+        return [ready, not_ready, absent]
+
+    assert run(main()) == [True, False, False]

@@ -1,0 +1,358 @@
+"""The function backend with the real SDK over real sockets: every outcome has its kind, its bill and one sentence."""
+
+import asyncio
+import json
+import os
+import socket
+import time
+from collections.abc import Callable, Coroutine
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+from support import stub_fc
+from support.stub_edge import expected_row
+from support.stub_fc import Heard, Say, Script, StubFc
+
+from scheduler import wire
+from scheduler.daemon.backends.flight import Flight, Reply, SendFailed
+from scheduler.daemon.backends.function import FunctionBackend
+from scheduler.daemon.backends.sdk import Account, CallFailed, FunctionCaller
+from scheduler.daemon.credentials import AccessKey
+from scheduler.domain.batches import Batch, FailureKind
+from scheduler.domain.laws import FunctionTier, LatencyLaw, Price
+from scheduler.domain.requests import Backend
+from scheduler.wire import InferRequest, Tensor
+
+SECRET = "very-secret-secret"
+TIER = FunctionTier("1gb", "infer", LatencyLaw(0.2, 0.1, 8), Price(1.0, 0.1), qualifier="prod")
+
+
+@pytest.fixture(autouse=True)
+def _no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy", "ALL_PROXY", "all_proxy"):
+        monkeypatch.delenv(name, raising=False)
+
+
+def a_flight(items: int = 2, *, batch_id: int = 1, give_up_after_s: float = 5.0) -> Flight:
+    now_s = time.monotonic()
+    batch = Batch(
+        batch_id=batch_id,
+        backend=Backend.FUNCTION,
+        model="digits",
+        request_ids=tuple(range(items)),
+        items=items,
+        body_bytes=0,
+        sent_at_s=now_s,
+        deadline_s=now_s + 1.0,
+        give_up_at_s=now_s + give_up_after_s,
+        predicted_finish_s=now_s + 0.1,
+        predicted_service_s=0.1,
+        tier="1gb",
+    )
+    return Flight(batch, TIER, now_s)
+
+
+def a_request(items: int = 2, prefix: str = "") -> InferRequest:
+    pictures = [f"{prefix}{index}".encode() for index in range(items)]
+    return InferRequest("1", (Tensor.from_elements("image", pictures),), binary_by_default=True)
+
+
+def an_account(port: int) -> Account:
+    return Account("cn-hangzhou", AccessKey("an-id", SECRET), f"127.0.0.1:{port}", "http")
+
+
+def a_backend(port: int, *, max_in_flight: int = 4) -> FunctionBackend:
+    return FunctionBackend(account=an_account(port), max_in_flight=max_in_flight, clock=time.monotonic)
+
+
+def run(main: Coroutine[Any, Any, Any]) -> Any:
+    return asyncio.run(asyncio.wait_for(main, 30.0))
+
+
+async def against(script: Script, flight: Flight | None = None) -> tuple[StubFc, Reply]:
+    stub, server, port = await stub_fc.start(script)
+    backend = a_backend(port)
+    try:
+        await backend.open()
+        return stub, await backend.send(flight or a_flight(), a_request())
+    finally:
+        await backend.close()
+        server.close()
+
+
+def failure_of(script: Script, flight: Flight | None = None) -> SendFailed:
+    with pytest.raises(SendFailed) as failed:
+        run(against(script, flight))
+    assert SECRET not in str(failed.value)
+    return failed.value
+
+
+def test_a_batch_comes_back_with_its_rows_and_what_the_container_measured() -> None:
+    stub, reply = run(against(stub_fc.answer_frame))
+    assert np.array_equal(reply.outputs[0].to_numpy(), np.stack([expected_row(b"0"), expected_row(b"1")]))
+    report = reply.report
+    assert (report.service_s, report.billed_duration_s, report.memory_bytes) == (0.25, 0.3, 123456789)
+    assert (report.instance_id, report.cold_start) == ("c-1", True)
+    (heard,) = stub.heard
+    assert heard.target == "/2023-03-30/functions/infer/invocations?qualifier=prod"
+    assert heard.headers["x-acs-content-sha256"]
+    assert heard.headers["authorization"].startswith("ACS3-HMAC-SHA256 Credential=an-id,")
+
+
+def answered(**changes: object) -> Callable[[Heard], Say]:
+    return lambda heard: stub_fc.answer_frame(heard, **changes)
+
+
+def failed_function(error_type: str, message: str) -> Say:
+    body = json.dumps({"errorMessage": message, "errorType": "X", "stackTrace": []}).encode()
+    return Say(200, body, {"X-Fc-Error-Type": error_type})
+
+
+@pytest.mark.parametrize(
+    ("said", "kind", "sentence"),
+    [
+        (stub_fc.error(400, "InvalidArgument"), FailureKind.REJECTED, "400 InvalidArgument"),
+        (stub_fc.error(400, "EntityTooLarge"), FailureKind.REJECTED, "400 EntityTooLarge"),
+        (stub_fc.error(403, "SignatureNotMatch"), FailureKind.FORBIDDEN, "check the access key"),
+        (stub_fc.error(404, "FunctionNotFound"), FailureKind.FORBIDDEN, "deploy the function"),
+        (stub_fc.error(429, "ResourceExhausted"), FailureKind.THROTTLED, "429 ResourceExhausted"),
+        (stub_fc.error(503, "ResourceThrottled"), FailureKind.THROTTLED, "503 ResourceThrottled"),
+        (stub_fc.error(500, "InternalServerError"), FailureKind.SERVER, "500 InternalServerError"),
+        (stub_fc.error(502, "BadResponse"), FailureKind.SERVER, "502 BadResponse"),
+        (Say(502, b"<html>bad gateway</html>"), FailureKind.SERVER, "cannot be read"),
+        (Say(500), FailureKind.SERVER, "cannot be read"),
+        (Say(cut=True), FailureKind.BROKEN, "broke the connection"),
+        (Say(200, b"EBF1", truncate=10), FailureKind.BROKEN, "broke the connection"),
+        (Say(200, b"hello"), FailureKind.BROKEN, "something else answered"),
+        (failed_function("UnhandledInvocationError", "Process exited"), FailureKind.FUNCTION, "Process exited"),
+        (failed_function("InitializeError", "no weights"), FailureKind.FUNCTION, "no weights"),
+        (Say(200, b"", {"X-Fc-Error-Type": "HandledInvocationError"}), FailureKind.FUNCTION, "HandledInvocationError"),
+    ],
+)
+def test_what_goes_wrong_on_the_way_has_its_kind(said: Say, kind: FailureKind, sentence: str) -> None:
+    failed = failure_of(lambda heard: said)
+    assert failed.failure.kind is kind
+    assert sentence in failed.failure.message
+
+
+@pytest.mark.parametrize(
+    ("changes", "kind", "sentence"),
+    [
+        ({"status": 400, "error": "wrong shape"}, FailureKind.REJECTED, "the function answered 400: wrong shape"),
+        ({"status": 404, "error": "no model x"}, FailureKind.FORBIDDEN, "the function answered 404: no model x"),
+        ({"status": 500, "error": "exploded"}, FailureKind.FUNCTION, "the function failed (500): exploded"),
+        ({"batch_id": "other-7"}, FailureKind.BROKEN, "is to another batch, other-7"),
+        ({"status": "yes"}, FailureKind.FUNCTION, "the function failed (yes)"),
+    ],
+)
+def test_a_frame_that_says_it_failed_is_a_failure_and_its_bill_is_known(
+    changes: dict[str, object], kind: FailureKind, sentence: str
+) -> None:
+    failed = failure_of(answered(**changes))
+    assert failed.failure.kind is kind
+    assert sentence in failed.failure.message
+    assert failed.report.billed_duration_s == 0.3
+
+
+def test_a_good_frame_under_an_error_type_is_still_a_failed_function() -> None:
+    def script(heard: Heard) -> Say:
+        return replace(stub_fc.answer_frame(heard), headers={"X-Fc-Error-Type": "UnhandledInvocationError"})
+
+    failed = failure_of(script)
+    assert failed.failure.kind is FailureKind.FUNCTION
+    assert failed.report.billed_duration_s == 0.3
+
+
+@pytest.mark.parametrize(
+    ("said", "sentence"), [({"model": "another"}, "of model 'another'"), ({}, "has 2 rows for 3 items")]
+)
+def test_an_answer_of_another_model_or_length_is_never_taken_for_this_batchs(
+    said: dict[str, str], sentence: str
+) -> None:
+    def script(heard: Heard) -> Say:
+        header, payload = wire.unpack_frame(heard.body)
+        return stub_fc.answer_frame(replace(heard, body=wire.pack_frame({**header, **said}, payload)))
+
+    failed = failure_of(script, a_flight(3))
+    assert failed.failure.kind is FailureKind.BROKEN
+    assert sentence in failed.failure.message
+
+
+def test_throttling_passes_on_when_to_come_back() -> None:
+    said = stub_fc.error(429, "ResourceExhausted", **{"x-acs-retry-after": "1500"})
+    assert failure_of(lambda heard: said).failure.retry_after_s == 1.5
+
+
+def test_an_endpoint_that_is_not_there_is_unreachable() -> None:
+    with socket.socket() as reserved:
+        reserved.bind(("127.0.0.1", 0))
+
+        async def main() -> None:
+            await a_backend(reserved.getsockname()[1]).send(a_flight(), a_request())
+
+        with pytest.raises(SendFailed) as failed:
+            run(main())
+    assert failed.value.failure.kind is FailureKind.UNREACHABLE
+
+
+def test_a_silent_endpoint_times_out_in_the_sdk(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("scheduler.daemon.backends.function.LATE_READ_S", 0.0)
+    failed = failure_of(lambda heard: Say(hang_s=3.0), a_flight(give_up_after_s=0.3))
+    assert failed.failure.kind is FailureKind.TIMEOUT
+
+
+def test_a_batch_that_finds_no_thread_in_time_is_not_sent_late() -> None:
+    failed = failure_of(stub_fc.answer_frame, a_flight(give_up_after_s=-0.1))
+    assert failed.failure.kind is FailureKind.UNREACHABLE
+
+
+def test_many_batches_at_once_keep_their_answers_apart() -> None:
+    async def main() -> None:
+        _, server, port = await stub_fc.start(stub_fc.answer_frame)
+        backend = a_backend(port, max_in_flight=8)
+        await backend.open()
+
+        async def one(batch_id: int) -> None:
+            reply = await backend.send(a_flight(batch_id=batch_id), a_request(prefix=f"{batch_id}-"))
+            rows = [expected_row(f"{batch_id}-{index}".encode()) for index in range(2)]
+            assert np.array_equal(reply.outputs[0].to_numpy(), np.stack(rows))
+
+        await asyncio.gather(*(one(batch_id) for batch_id in range(100)))
+        await backend.close()
+        server.close()
+
+    run(main())
+
+
+@pytest.mark.parametrize(
+    ("said", "sentence"),
+    [
+        (Say(200, b"{}", {"Content-Type": "application/json"}), ""),
+        (stub_fc.error(403, "InvalidAccessKeyID"), "check the access key that [function] refers to"),
+        (stub_fc.error(404, "FunctionNotFound"), "deploy the function"),
+        (stub_fc.error(403, "AccessDenied"), ""),
+    ],
+)
+def test_a_check_tells_a_wrong_key_or_name_but_not_a_key_that_may_only_invoke(said: Say, sentence: str) -> None:
+    async def main() -> tuple[str, Heard]:
+        stub, server, port = await stub_fc.start(lambda heard: said)
+        backend = a_backend(port)
+        try:
+            return await backend.check(TIER), stub.heard[0]
+        finally:
+            await backend.close()
+            server.close()
+
+    told, heard = run(main())
+    assert (sentence in told) if sentence else told == ""
+    assert (heard.method, heard.target) == ("GET", "/2023-03-30/functions/infer?qualifier=prod")
+
+
+def test_a_probe_measures_the_way_by_an_unsigned_request() -> None:
+    async def main() -> tuple[Any, Heard]:
+        stub, server, port = await stub_fc.start(lambda heard: replace(stub_fc.error(403, "AccessDenied"), hang_s=0.05))
+        backend = a_backend(port)
+        try:
+            return await backend.probe(), stub.heard[0]
+        finally:
+            await backend.close()
+            server.close()
+
+    measured, heard = run(main())
+    assert measured.ok
+    assert 0 < measured.rtt_s < 0.05
+    assert measured.sent_bytes == len(heard.body) == 32 * 1024
+    assert measured.transfer_s >= 0.04
+    assert "authorization" not in heard.headers
+
+
+@pytest.mark.parametrize("said", [Say(cut=True), Say(403)])
+def test_a_probe_that_is_hung_up_on_still_found_somebody(said: Say) -> None:
+    async def main() -> Any:
+        _, server, port = await stub_fc.start(lambda heard: said)
+        backend = a_backend(port)
+        try:
+            return await backend.probe()
+        finally:
+            await backend.close()
+            server.close()
+
+    assert run(main()).ok
+
+
+def test_a_probe_of_nobody_fails() -> None:
+    with socket.socket() as reserved:
+        reserved.bind(("127.0.0.1", 0))
+
+        async def main() -> Any:
+            return await a_backend(reserved.getsockname()[1]).probe()
+
+        assert not run(main()).ok
+
+
+def test_after_a_refused_key_a_probe_succeeds_only_when_the_key_is_good_again() -> None:
+    async def main() -> list[bool]:
+        refuse = True
+
+        def script(heard: Heard) -> Say:
+            if refuse and "authorization" in heard.headers:
+                return stub_fc.error(403, "SignatureNotMatch")
+            return Say(200, b"{}", {"Content-Type": "application/json"}) if heard.method == "GET" else Say(403)
+
+        _, server, port = await stub_fc.start(script)
+        backend = a_backend(port)
+        with pytest.raises(SendFailed):
+            await backend.send(a_flight(), a_request())
+        while_wrong = (await backend.probe()).ok
+        refuse = False
+        when_right = (await backend.probe()).ok
+        await backend.close()
+        server.close()
+        return [while_wrong, when_right]
+
+    assert run(main()) == [False, True]
+
+
+def test_no_error_of_the_sdk_leaves_with_body_or_key() -> None:
+    async def main() -> CallFailed:
+        _, server, port = await stub_fc.start(lambda heard: Say(cut=True))
+
+        def call() -> CallFailed:
+            caller = FunctionCaller(an_account(port), connections=1)
+            caller.open()
+            with pytest.raises(CallFailed) as failed:
+                caller.invoke(function="infer", qualifier="LATEST", body=b"x", read_timeout_s=2.0)
+            return failed.value
+
+        failed = await asyncio.get_running_loop().run_in_executor(None, call)
+        server.close()
+        return failed
+
+    failed = run(main())
+    assert failed.__context__ is None
+    assert failed.__cause__ is None
+
+
+def test_a_forked_child_shares_no_session_with_its_parent() -> None:
+    async def warm() -> None:
+        await against(stub_fc.answer_frame)
+
+    run(warm())
+    from darabonba.core import DaraCore
+
+    assert DaraCore._sessions
+    child = os.fork()
+    if child == 0:
+        os._exit(0 if not DaraCore._sessions else 1)
+    _, status = os.waitpid(child, 0)
+    assert os.waitstatus_to_exitcode(status) == 0
+
+
+def test_a_proxy_in_the_environment_is_named_in_the_log(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("HTTPS_PROXY", "http://127.0.0.1:1")
+    run(a_backend(1).open())
+    assert any(record.fields["variable"] == "HTTPS_PROXY" for record in caplog.records if hasattr(record, "fields"))

@@ -1,0 +1,174 @@
+"""A stand-in for an edge server: Open Inference Protocol v2 on a bare socket, prompt or misbehaving on demand.
+
+Runs in its own process (`python tests/support/stub_edge.py`), prints one JSON line when ready, and is told what to do
+by `POST /control` with a JSON object of Behaviour's fields. Output `probabilities` of an item depends on its bytes
+alone, so that a mix-up shows: see `expected_row`.
+"""
+
+import argparse
+import asyncio
+import json
+import os
+import sys
+import zlib
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import numpy.typing as npt
+
+from scheduler import wire
+
+CLASSES = 10
+
+
+@dataclass(frozen=True)
+class Behaviour:
+    """What the stub does with a batch."""
+
+    mode: str = "ok"
+    """ok, hang, cut (close without an answer), die, short (a row less), other_model, wrong_id, garbage, status."""
+    alpha_s: float = 0.0
+    beta_s: float = 0.0
+    """One batch at a time takes alpha + beta * items."""
+    status: int = 500
+    error: str = "told to"
+    retry_after: str = ""
+    bad_item: str = ""
+    """Items with this content (hexadecimal) are named in `item_error`."""
+    not_ready: bool = False
+
+
+@dataclass
+class Counters:
+    """What the stub has seen."""
+
+    connections: int = 0
+    batches: int = 0
+    items: int = 0
+    batch_sizes: list[int] = field(default_factory=list)
+
+
+def expected_row(element: bytes) -> npt.NDArray[np.float32]:
+    """The ten numbers that an item with these bytes is answered with."""
+    seed = zlib.crc32(element)
+    return np.array([(seed >> (3 * index)) % 1000 / 1000 for index in range(CLASSES)], dtype=np.float32)
+
+
+class StubEdge:
+    """The server."""
+
+    def __init__(self, behaviour: Behaviour) -> None:
+        self.behaviour = behaviour
+        self.counters = Counters()
+        self.device = asyncio.Lock()
+
+    async def serve_connection(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.counters.connections += 1
+        try:
+            while await self.serve_one(reader, writer):
+                pass
+        except (asyncio.IncompleteReadError, ConnectionError):
+            pass
+        finally:
+            writer.close()
+
+    async def serve_one(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
+        head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
+        method, path, _ = head[0].split(" ")
+        headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in head[1:] if line)}
+        body = await reader.readexactly(int(headers.get("content-length", "0")))
+        if path.endswith("/infer"):
+            return await self.infer(path, headers, body, writer)
+        status, answer = self.small_talk(method, path, body)
+        send(writer, status, json.dumps(answer).encode(), {})
+        return True
+
+    def small_talk(self, method: str, path: str, body: bytes) -> tuple[int, object]:
+        if path == "/control":
+            if method == "POST":
+                self.behaviour = replace(self.behaviour, **json.loads(body))
+            return 200, self.counters.__dict__
+        return (503, {"error": "not ready"}) if self.behaviour.not_ready else (200, {"name": "stub"})
+
+    async def infer(self, path: str, headers: dict[str, str], body: bytes, writer: asyncio.StreamWriter) -> bool:
+        behaviour = self.behaviour
+        json_length = headers.get(wire.JSON_LENGTH_HEADER.lower())
+        request = wire.parse_request(body, int(json_length) if json_length else None)
+        elements = request.inputs[0].elements()
+        self.counters.batches += 1
+        self.counters.items += len(elements)
+        self.counters.batch_sizes.append(len(elements))
+        if behaviour.mode == "die":
+            os._exit(9)
+        if behaviour.mode == "cut":
+            return False
+        if behaviour.mode == "hang":
+            await asyncio.sleep(3600)
+        service_s = behaviour.alpha_s + behaviour.beta_s * len(elements)
+        if service_s > 0:
+            async with self.device:
+                await asyncio.sleep(service_s)
+        self.answer(behaviour, request, path.split("/")[3], elements, service_s, writer)
+        return True
+
+    def answer(
+        self,
+        behaviour: Behaviour,
+        request: wire.InferRequest,
+        model: str,
+        elements: list[bytes],
+        service_s: float,
+        writer: asyncio.StreamWriter,
+    ) -> None:
+        if behaviour.mode == "status":
+            extra = {"Retry-After": behaviour.retry_after} if behaviour.retry_after else {}
+            send(writer, behaviour.status, json.dumps({"error": behaviour.error}).encode(), extra)
+            return
+        if behaviour.mode == "garbage":
+            send(writer, 200, b"<html>\xff", {})
+            return
+        rows = [expected_row(element) for element in elements]
+        if behaviour.mode == "short":
+            rows = [*rows, rows[0]]
+        errors = [b"told to" if element.hex() == behaviour.bad_item else b"" for element in elements]
+        response = wire.InferResponse(
+            model_name="another" if behaviour.mode == "other_model" else model,
+            outputs=(
+                wire.Tensor.from_numpy("probabilities", np.stack(rows)),
+                wire.Tensor.from_elements("item_error", [*errors, b""] if behaviour.mode == "short" else errors),
+            ),
+            id="77777" if behaviour.mode == "wrong_id" else request.id,
+            parameters={"service_s": service_s},
+        )
+        encoded = wire.encode_response(response, binary_by_default=True)
+        send(writer, 200, encoded.body, {wire.JSON_LENGTH_HEADER: str(encoded.json_length)})
+
+
+def send(writer: asyncio.StreamWriter, status: int, body: bytes, extra: dict[str, str]) -> None:
+    lines = [f"HTTP/1.1 {status} X", f"Content-Length: {len(body)}", *(f"{k}: {v}" for k, v in extra.items())]
+    writer.write("\r\n".join([*lines, "", ""]).encode() + body)
+
+
+async def start(behaviour: Behaviour, port: int = 0) -> tuple[StubEdge, asyncio.Server, int]:
+    """Starts a stub on the running loop; returns it, its server and its port."""
+    stub = StubEdge(behaviour)
+    server = await asyncio.start_server(stub.serve_connection, "127.0.0.1", port, limit=2**26)
+    return stub, server, int(server.sockets[0].getsockname()[1])
+
+
+async def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--port", type=int, default=0)
+    parser.add_argument("--alpha-s", type=float, default=0.0)
+    parser.add_argument("--beta-s", type=float, default=0.0)
+    options = parser.parse_args()
+    _, server, port = await start(Behaviour(alpha_s=options.alpha_s, beta_s=options.beta_s), options.port)
+    print(json.dumps({"event": "ready", "host": "127.0.0.1", "port": port}), flush=True)
+    await server.serve_forever()
+
+
+if __name__ == "__main__":
+    try:
+        asyncio.run(main())
+    except KeyboardInterrupt:
+        sys.exit(0)
