@@ -90,11 +90,20 @@ class UplinkOccupancy:
             return float("inf")
         return body_bytes / self.bytes_per_s
 
-    def path_s(self, body_bytes: int, *, now_s: float, max_in_flight: int) -> float:
-        """Returns the seconds from now until the function could begin and back: slot, pipe, transfer, round trip."""
+    def path_s(self, body_bytes: int, *, now_s: float, max_in_flight: int, ahead: int = 0) -> float:
+        """Returns the seconds from now until the function could begin and back: slot, pipe, transfer, round trip.
+
+        Args:
+            body_bytes: the batch on the wire.
+            now_s: the present.
+            max_in_flight: batches that may be in flight together.
+            ahead: batches that wait for a slot before this one.
+        """
         start_s = max(now_s, self.free_at_s)
-        if len(self.finishes_s) >= max_in_flight:
-            start_s = max(start_s, min(self.finishes_s.values(), default=now_s))
+        missing = len(self.finishes_s) + ahead + 1 - max_in_flight
+        if missing > 0:
+            finishes_s = sorted(self.finishes_s.values())
+            start_s = max(start_s, finishes_s[min(missing, len(finishes_s)) - 1] if finishes_s else start_s)
         return start_s - now_s + self.transfer_s(body_bytes) + self.rtt_s
 
     def occupy(self, *, batch_id: int, body_bytes: int, now_s: float, finish_s: float) -> None:

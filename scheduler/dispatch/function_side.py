@@ -33,17 +33,28 @@ class FunctionSide:
         )
 
     def takes_s(self, lane: Lane, *, items: int, body_bytes: int, now_s: float, cautious: bool) -> float:
-        """Returns the seconds from now to the answer of such a batch: slot, uplink, transfer, round trip, service."""
-        times = _times(lane)
-        service_s = times.cautious_s[items] if cautious else times.median_s[items]
-        path_s = self.uplink.path_s(body_bytes, now_s=now_s, max_in_flight=self._slots(lane))
+        """Returns the seconds from now to the answer of such a batch: slot, uplink, transfer, round trip, service.
+
+        What is more than one batch, because no slot is free, waits for the slots of the batches before it.
+        """
+        times, cap = _times(lane), lane.function_cap
+        ahead, last = (items - 1) // cap, min(items, cap)
+        service_s = times.cautious_s[last] if cautious else times.median_s[last]
+        path_s = self.uplink.path_s(body_bytes, now_s=now_s, max_in_flight=self._slots(lane), ahead=ahead)
         return max(0.0, self.circuit.not_before_s - now_s) + path_s + service_s
 
     def in_time(self, lane: Lane, queued: Queued, *, now_s: float, cautious: bool) -> bool:
-        """Whether a batch of this request alone, sent now, would be in time."""
+        """Whether this request, alone in a batch sent as soon as a slot is free, would be in time."""
         request = queued.request
-        return self.usable(lane, queued) and request.deadline_s >= now_s + self.takes_s(
-            lane, items=request.items, body_bytes=request.body_bytes, now_s=now_s, cautious=cautious
+        if not self.usable(lane, queued):
+            return False
+        full_batches = lane.spill.items // lane.function_cap * lane.function_cap
+        return request.deadline_s >= now_s + self.takes_s(
+            lane,
+            items=full_batches + request.items,
+            body_bytes=request.body_bytes,
+            now_s=now_s,
+            cautious=cautious,
         )
 
     def latest_s(self, lane: Lane, queued: Queued, *, now_s: float) -> float:

@@ -1,0 +1,173 @@
+"""The control plane: when to ask for a plan, why, and what the plan is made from.
+
+A plan is asked for when a changepoint says that something really changed, when the present plan expires, or when the
+operator changed limits. Never because a timer ticked: a host whose traffic is steady keeps its plan.
+"""
+
+from dataclasses import dataclass
+
+from scheduler.dispatch.forecast import ServiceTimes
+from scheduler.domain.batches import Batch, BatchReport
+from scheduler.domain.messages import ProbeMeasured
+from scheduler.domain.plans import EngineSettings, GroupPlan, Limits, ModelSettings, Plan, Snapshot
+from scheduler.domain.requests import Request
+from scheduler.estimates import Estimates, Finding
+
+NEVER = float("inf")
+TICK_S = 0.25
+"""How often counting ticks are looked at while there is traffic."""
+TICKING_S = 60.0
+"""How long after the last arrival the ticks go on. A silent host sleeps; the ticks it missed are closed later."""
+PLANNING_LIMIT_S = 30.0
+"""A plan that has not come by then is asked for again."""
+
+
+@dataclass(frozen=True, slots=True)
+class PlanRequest:
+    """A plan is wanted."""
+
+    plan_id: int
+    cause: str
+    detail: str
+
+
+class Control:
+    """Owns the estimates and the decision to plan anew."""
+
+    def __init__(self, settings: EngineSettings) -> None:
+        """Stores the settings."""
+        self._settings = settings
+        self._estimates = Estimates(settings)
+        self._limits: dict[str, Limits] = {}
+        self._plan: Plan | None = None
+        self._last_plan_id = 1
+        self._finding: Finding | None = None
+        self._asked_at_s: float | None = None
+        self._last_arrival_s = -NEVER
+        self._last_transfer_s = 0.0
+        self._next_tick_s = NEVER
+
+    def begin(self, now_s: float) -> None:
+        """Notes the start of time."""
+        self._last_transfer_s = now_s
+        self.advance(now_s)
+
+    def advance(self, now_s: float) -> None:
+        """Lets time pass: closes counting ticks and looks for changes in them."""
+        for finding in self._estimates.advance(now_s):
+            self._found(finding)
+        if now_s >= self._next_tick_s:
+            ticking = now_s - self._last_arrival_s < TICKING_S
+            self._next_tick_s = now_s + TICK_S if ticking else NEVER
+
+    def next_wakeup_s(self) -> float:
+        """Returns when time matters to control; inf for never."""
+        wakeup_s = self._next_tick_s
+        if self._plan is not None and self._last_arrival_s > self._plan.made_at_s:
+            wakeup_s = min(wakeup_s, self._plan.expires_at_s)
+        if self._finding is not None and self._plan is not None:
+            wakeup_s = min(wakeup_s, self._plan.made_at_s + self._settings.replan_min_interval_s)
+        if self._asked_at_s is not None:
+            wakeup_s = min(wakeup_s, self._asked_at_s + PLANNING_LIMIT_S)
+        return wakeup_s
+
+    def arrived(self, request: Request, now_s: float) -> None:
+        """Counts an arrival."""
+        self._last_arrival_s = now_s
+        if self._next_tick_s == NEVER:
+            self._next_tick_s = now_s + TICK_S
+        self._estimates.models[request.model].arrived(request, now_s)
+
+    def recent_rps(self, model: str, now_s: float) -> float:
+        """Returns the items a second that arrive just now."""
+        return self._estimates.models[model].arrivals.recent_rps(now_s)
+
+    def batch_finished(self, batch: Batch, report: BatchReport, now_s: float) -> None:
+        """Learns from an answered batch."""
+        if batch.tier:
+            self._last_transfer_s = now_s
+        for finding in self._estimates.batch_finished(batch, report):
+            self._found(finding)
+
+    def probed(self, probe: ProbeMeasured, now_s: float) -> None:
+        """Learns from a probe of the uplink; a probe of the edge says nothing about it."""
+        self._last_transfer_s = now_s
+        if probe.transfer_s is not None:
+            self._estimates.probed(
+                sent_bytes=probe.sent_bytes, transfer_s=probe.transfer_s, rtt_s=probe.rtt_s, now_s=now_s
+            )
+
+    def probe_due(self, now_s: float) -> bool:
+        """Whether the uplink has been silent so long, under traffic, that a small probe is worth its bytes."""
+        has_function = any(model.tiers for model in self._settings.models)
+        idle_s = now_s - self._last_transfer_s
+        awake = now_s - self._last_arrival_s < TICKING_S
+        return has_function and awake and idle_s >= self._settings.probe_interval_s
+
+    def limits_changed(self, model: str, limits: Limits) -> None:
+        """Plans anew under an operator's limits."""
+        self._limits[model] = limits
+        self._found(Finding("limits", f"{model}: {limits}"))
+
+    def settings_changed(self, settings: EngineSettings) -> None:
+        """Takes over a reloaded configuration."""
+        self._settings = settings
+        self._estimates.settings_changed(settings)
+
+    def model(self, name: str) -> ModelSettings:
+        """Returns a model's settings."""
+        return self._estimates.models[name].settings
+
+    def uplink(self) -> tuple[float | None, float]:
+        """Returns the uplink's bytes per second (None: ample) and round trip in seconds."""
+        return self._estimates.uplink_bytes_per_s, self._estimates.uplink_rtt_s
+
+    def edge_times(self, model: str, plan: GroupPlan) -> ServiceTimes | None:
+        """Returns the edge's service tables for a model."""
+        return self._estimates.models[model].edge_times(plan)
+
+    def function_times(self, model: str, plan: GroupPlan) -> ServiceTimes | None:
+        """Returns the planned tier's service tables for a model."""
+        return self._estimates.models[model].function_times(plan)
+
+    def next_plan_id(self) -> int:
+        """Returns a fresh plan id."""
+        self._last_plan_id += 1
+        return self._last_plan_id
+
+    def plan_due(self, now_s: float) -> PlanRequest | None:
+        """Returns what to ask the planner for, now; None if the present plan stands."""
+        plan = self._plan
+        if plan is None or (self._asked_at_s is not None and now_s < self._asked_at_s + PLANNING_LIMIT_S):
+            return None
+        if self._finding is None and now_s >= plan.expires_at_s and self._last_arrival_s > plan.made_at_s:
+            self._found(Finding("expiry", f"plan {plan.plan_id} is {now_s - plan.made_at_s:.0f} s old"))
+        finding = self._finding
+        if finding is None or now_s < plan.made_at_s + self._settings.replan_min_interval_s:
+            return None
+        self._finding, self._asked_at_s = None, now_s
+        return PlanRequest(self.next_plan_id(), finding.cause, finding.detail)
+
+    def adopted(self, plan: Plan) -> None:
+        """Notes the plan that is obeyed from now on."""
+        self._plan, self._asked_at_s = plan, None
+
+    def snapshot(self, now_s: float, *, edge_up: bool, function_up: bool) -> Snapshot:
+        """Freezes settings, estimates and limits."""
+        return Snapshot(
+            taken_at_s=now_s,
+            settings=self._settings,
+            models={name: model.estimates() for name, model in self._estimates.models.items()},
+            uplink_bytes_per_s=self._estimates.uplink_bytes_per_s,
+            uplink_rtt_s=self._estimates.uplink_rtt_s,
+            limits=dict(self._limits),
+            edge_up=edge_up,
+            function_up=function_up,
+        )
+
+    def _found(self, finding: Finding) -> None:
+        """Keeps the latest cause of each kind in one sentence: several changes at once are one re-plan."""
+        if self._finding is None or self._finding.cause == finding.cause:
+            self._finding = finding
+        else:
+            self._finding = Finding(self._finding.cause, f"{self._finding.detail}; {finding.cause}: {finding.detail}")

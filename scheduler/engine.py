@@ -1,0 +1,322 @@
+"""The engine: messages and the time go in, commands and the next wake-up come out.
+
+No sockets, no threads, no clock, no randomness. Two shells drive it: the daemon in real time, the simulator in virtual
+time; what is simulated is what runs. An exception out of `handle` is a bug, never a way to report a failure.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from scheduler.control import Control
+from scheduler.dispatch.circuit import Circuit
+from scheduler.dispatch.dispatcher import NEVER, Dispatcher
+from scheduler.dispatch.edge_side import EdgeSide
+from scheduler.dispatch.forecast import EdgeOccupancy, UplinkOccupancy
+from scheduler.dispatch.function_side import FunctionSide
+from scheduler.dispatch.lane import Lane
+from scheduler.dispatch.ledger import Ledger
+from scheduler.dispatch.queue import Admission, Place, Queued
+from scheduler.dispatch.sender import Sender, Sent
+from scheduler.domain.errors import Refusal, RefusalKind
+from scheduler.domain.messages import (
+    AnswerRequest,
+    BatchFailed,
+    BatchFinished,
+    Command,
+    ComputePlan,
+    DrainStarted,
+    LimitsChanged,
+    Message,
+    PlanAdopted,
+    PlanComputed,
+    ProbeMeasured,
+    RequestArrived,
+    RequestCancelled,
+    SendProbe,
+    SettingsChanged,
+)
+from scheduler.domain.plans import EngineSettings, Plan, Snapshot
+from scheduler.domain.requests import Backend, Request
+from scheduler.planner.planner import best_plan
+
+NO_ROOM_RETRY_AFTER_S = 1.0
+"""Told where nothing is known yet about how fast the queue drains."""
+
+
+@dataclass(frozen=True, slots=True)
+class EngineStatistics:
+    """The engine at one moment, for people and metrics."""
+
+    queued_requests: int
+    unanswered_bytes: int
+    requests_in_flight: int
+    edge_batches_in_flight: int
+    function_batches_in_flight: int
+    rate_rps: float
+    uplink_bytes_per_s: float | None
+    uplink_rtt_s: float
+    edge_up: bool
+    function_up: bool
+    spent: float
+    expected_drain_s: float
+    draining: bool
+    plan: Plan | None
+
+
+class Engine:
+    """Owns the state of the data plane and the control plane; see the module's docstring."""
+
+    def __init__(self, settings: EngineSettings) -> None:
+        """Stores the settings; the first call of `handle` makes the first plan."""
+        self._settings = settings
+        self._lanes: dict[str, Lane] = {}
+        self._sender = Sender(Admission(settings.queue_max_requests, settings.queue_max_bytes))
+        self._ledger = Ledger()
+        self._edge_circuit = Circuit(settings.failures_to_open, settings.reopen_after_s)
+        self._function_circuit = Circuit(settings.failures_to_open, settings.reopen_after_s)
+        self._occupancy = EdgeOccupancy()
+        self._uplink = UplinkOccupancy()
+        edge = EdgeSide(self._lanes, self._occupancy, self._edge_circuit, self._sender)
+        self._function = FunctionSide(
+            self._uplink, self._function_circuit, self._sender, self._ledger, settings.max_function_in_flight
+        )
+        self._dispatcher = Dispatcher(self._lanes, edge, self._function, self._sender)
+        self._control = Control(settings)
+        self._plan: Plan | None = None
+        self._now_s = 0.0
+        self._draining = False
+        self._probing: set[Backend] = set()
+        self._handlers: dict[type, Callable[[Message, float], None]] = {
+            RequestArrived: self._arrived,
+            RequestCancelled: self._cancelled,
+            BatchFinished: self._finished,
+            BatchFailed: self._failed,
+            ProbeMeasured: self._probed,
+            PlanComputed: self._planned,
+            LimitsChanged: self._limits_changed,
+            SettingsChanged: self._settings_changed,
+            DrainStarted: self._drain_started,
+        }
+
+    def handle(self, messages: Sequence[Message], now_s: float) -> list[Command]:
+        """Takes in all that has happened up to `now_s` and returns what to do.
+
+        Args:
+            messages: everything that arrived together, in order; empty when only time has passed.
+            now_s: the shell's monotonic time; never less than in the call before.
+        """
+        self._now_s = max(now_s, self._now_s)
+        if self._plan is None:
+            self._begin(self._now_s)
+        self._control.advance(self._now_s)
+        for message in messages:
+            self._handlers[type(message)](message, self._now_s)
+        self._refresh_lanes()
+        self._dispatcher.dispatch(self._now_s)
+        if self._draining:
+            self._dispatcher.flush(self._now_s)
+        self._ask(self._now_s)
+        return self._sender.take_commands()
+
+    def next_wakeup_s(self) -> float | None:
+        """Returns the absolute time at which `handle` wants to be called even if nothing happens; None: never."""
+        wakeup_s = min(self._dispatcher.next_wakeup_s(self._now_s), self._control.next_wakeup_s())
+        for backend, circuit in self._circuits():
+            if circuit.probe_at_s is not None and backend not in self._probing:
+                wakeup_s = min(wakeup_s, circuit.probe_at_s)
+            if circuit.not_before_s > self._now_s:
+                wakeup_s = min(wakeup_s, circuit.not_before_s)
+        return None if wakeup_s == NEVER else max(wakeup_s, self._now_s)
+
+    def statistics(self) -> EngineStatistics:
+        """Returns the engine's state in numbers."""
+        sent = self._sender.in_flight.values()
+        return EngineStatistics(
+            queued_requests=self._sender.admission.requests,
+            unanswered_bytes=self._sender.admission.body_bytes,
+            requests_in_flight=sum(len(s.members) for s in sent),
+            edge_batches_in_flight=sum(s.batch.backend is Backend.EDGE for s in sent),
+            function_batches_in_flight=sum(s.batch.backend is Backend.FUNCTION for s in sent),
+            rate_rps=sum(lane.rate_rps for lane in self._lanes.values()),
+            uplink_bytes_per_s=self._uplink.bytes_per_s,
+            uplink_rtt_s=self._uplink.rtt_s,
+            edge_up=self._edge_circuit.closed,
+            function_up=self._function_circuit.closed,
+            spent=self._ledger.spent,
+            expected_drain_s=self._expected_drain_s(),
+            draining=self._draining,
+            plan=self._plan,
+        )
+
+    def _begin(self, now_s: float) -> None:
+        self._control.begin(now_s)
+        snapshot = self._control.snapshot(now_s, edge_up=True, function_up=True)
+        self._adopt(best_plan(snapshot, plan_id=1, cause="start", detail="the first plan, from profiles"))
+
+    def _arrived(self, message: Message, now_s: float) -> None:
+        assert isinstance(message, RequestArrived)
+        request = message.request
+        queued = Queued(request)
+        admission = self._sender.admission
+        room = admission.has_room(request.body_bytes)
+        admission.requests += 1
+        admission.body_bytes += request.body_bytes
+        self._sender.requests[request.request_id] = queued
+        if self._draining:
+            self._sender.refuse(queued, Refusal(RefusalKind.DRAINING, "the daemon is shutting down; send it elsewhere"))
+        elif not room:
+            self._sender.refuse(queued, self._no_room())
+        else:
+            self._count(request, now_s)
+            self._dispatcher.place(queued, now_s=now_s)
+
+    def _count(self, request: Request, now_s: float) -> None:
+        lane = self._lanes[request.model]
+        self._control.arrived(request, now_s)
+        lane.rate_rps = self._control.recent_rps(request.model, now_s)
+
+    def _cancelled(self, message: Message, _now_s: float) -> None:
+        assert isinstance(message, RequestCancelled)
+        queued = self._sender.requests.get(message.request_id)
+        if queued is None:
+            return
+        queued.cancelled = True
+        if queued.place is not Place.IN_FLIGHT:
+            self._lanes[queued.request.model].remove(queued)
+            self._sender.admission.requests -= 1
+            self._sender.close(queued)
+
+    def _finished(self, message: Message, now_s: float) -> None:
+        assert isinstance(message, BatchFinished)
+        sent = self._take_back(message.batch_id, now_s)
+        self._circuit(sent.batch.backend).succeeded()
+        self._ledger.settle(message.batch_id, message.report)
+        self._control.batch_finished(sent.batch, message.report, now_s)
+        for queued in sent.members:
+            self._sender.close(queued)
+            if not queued.cancelled:
+                self._sender.commands.append(AnswerRequest(queued.request.request_id, message.batch_id))
+
+    def _failed(self, message: Message, now_s: float) -> None:
+        assert isinstance(message, BatchFailed)
+        sent = self._take_back(message.batch_id, now_s)
+        backend, failure = sent.batch.backend, message.failure
+        circuit = self._circuit(backend)
+        was_closed = circuit.closed
+        circuit.failed(failure.kind, now_s=now_s, retry_after_s=failure.retry_after_s)
+        self._ledger.settle(message.batch_id, message.report, failure=failure.kind)
+        for queued in sent.members:
+            if queued.cancelled:
+                self._sender.close(queued)
+        self._dispatcher.give_back(sent, failure, now_s=now_s)
+        if was_closed and not circuit.closed:
+            self._dispatcher.place_anew(now_s=now_s)
+
+    def _probed(self, message: Message, now_s: float) -> None:
+        assert isinstance(message, ProbeMeasured)
+        self._probing.discard(message.backend)
+        circuit = self._circuit(message.backend)
+        if message.ok:
+            circuit.succeeded()
+            self._control.probed(message, now_s)
+        else:
+            circuit.probe_failed(now_s)
+            self._dispatcher.place_anew(now_s=now_s)
+
+    def _planned(self, message: Message, _now_s: float) -> None:
+        assert isinstance(message, PlanComputed)
+        self._adopt(message.plan)
+
+    def _limits_changed(self, message: Message, now_s: float) -> None:
+        assert isinstance(message, LimitsChanged)
+        self._lanes[message.model].limits = message.limits
+        self._control.limits_changed(message.model, message.limits)
+        self._dispatcher.place_anew(now_s=now_s)
+
+    def _settings_changed(self, message: Message, now_s: float) -> None:
+        assert isinstance(message, SettingsChanged)
+        self._settings = message.settings
+        self._sender.admission.max_requests = message.settings.queue_max_requests
+        self._sender.admission.max_bytes = message.settings.queue_max_bytes
+        self._function.max_in_flight = message.settings.max_function_in_flight
+        self._control.settings_changed(message.settings)
+        snapshot = self._snapshot(now_s)
+        plan_id = self._control.next_plan_id()
+        self._adopt(best_plan(snapshot, plan_id=plan_id, cause="settings", detail="configuration reloaded"))
+        self._dispatcher.place_anew(now_s=now_s)
+
+    def _drain_started(self, message: Message, now_s: float) -> None:
+        assert isinstance(message, DrainStarted)
+        self._draining = True
+        self._dispatcher.flush(now_s)
+
+    def _adopt(self, plan: Plan) -> None:
+        self._plan = plan
+        for group in plan.groups:
+            lane = self._lanes.get(group.model)
+            model = self._control.model(group.model)
+            if lane is None:
+                self._lanes[group.model] = lane = Lane(model, group)
+            lane.model, lane.plan = model, group
+        self._control.adopted(plan)
+        self._refresh_lanes()
+        self._sender.commands.append(PlanAdopted(plan))
+
+    def _refresh_lanes(self) -> None:
+        """Carries what was learned into the tables that the dispatcher reads; only what has changed is made anew."""
+        self._uplink.bytes_per_s, self._uplink.rtt_s = self._control.uplink()
+        for name, lane in self._lanes.items():
+            lane.edge_times = self._control.edge_times(name, lane.plan)
+            lane.function_times = self._control.function_times(name, lane.plan)
+
+    def _ask(self, now_s: float) -> None:
+        wanted = self._control.plan_due(now_s)
+        if wanted is not None:
+            snapshot = self._snapshot(now_s)
+            self._sender.commands.append(ComputePlan(snapshot, wanted.plan_id, wanted.cause, wanted.detail))
+        for backend, circuit in self._circuits():
+            due = circuit.probe_at_s is not None and circuit.probe_at_s <= now_s
+            idle = backend is Backend.FUNCTION and not self._uplink.finishes_s and self._control.probe_due(now_s)
+            if (due or idle) and backend not in self._probing:
+                self._probing.add(backend)
+                self._sender.commands.append(SendProbe(backend))
+
+    def _take_back(self, batch_id: int, now_s: float) -> Sent:
+        sent = self._sender.take_back(batch_id)
+        self._occupancy.release(batch_id)
+        self._uplink.release(batch_id, now_s=now_s)
+        return sent
+
+    def _snapshot(self, now_s: float) -> Snapshot:
+        return self._control.snapshot(
+            now_s, edge_up=self._edge_circuit.closed, function_up=self._function_circuit.closed
+        )
+
+    def _circuit(self, backend: Backend) -> Circuit:
+        return self._edge_circuit if backend is Backend.EDGE else self._function_circuit
+
+    def _circuits(self) -> tuple[tuple[Backend, Circuit], ...]:
+        return (Backend.EDGE, self._edge_circuit), (Backend.FUNCTION, self._function_circuit)
+
+    def _no_room(self) -> Refusal:
+        admission, drain_s = self._sender.admission, self._expected_drain_s()
+        message = (
+            f"the queue is full ({admission.requests - 1} requests, {admission.body_bytes} bytes with this one); "
+            "retry after the time in Retry-After"
+        )
+        return Refusal(RefusalKind.QUEUE_FULL, message, drain_s if drain_s > 0 else NO_ROOM_RETRY_AFTER_S)
+
+    def _expected_drain_s(self) -> float:
+        """What waits, divided by what the backends serve a second at full batches."""
+        drain_s = 0.0
+        for lane in self._lanes.values():
+            items = sum(order.items for order in lane.orders)
+            items_per_s = 0.0
+            if lane.edge_times is not None and lane.edge_cap > 0:
+                items_per_s += lane.edge_cap / lane.edge_times.median_s[lane.edge_cap]
+            if lane.function_times is not None and lane.function_cap > 0:
+                target = lane.function_target
+                items_per_s += self._function.max_in_flight * target / lane.function_times.median_s[target]
+            if items and items_per_s > 0:
+                drain_s += items / items_per_s
+        return drain_s

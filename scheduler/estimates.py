@@ -1,0 +1,210 @@
+"""What the host has learned: one set of estimators per model, one for the uplink, and the changes found in them."""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from scheduler.dispatch.forecast import ServiceTimes, service_times
+from scheduler.domain.batches import Batch, BatchReport
+from scheduler.domain.laws import LatencyLaw
+from scheduler.domain.plans import EngineSettings, GroupPlan, ModelEstimates, ModelSettings
+from scheduler.domain.requests import Backend, Request
+from scheduler.estimators.arrival_rate import ArrivalRate
+from scheduler.estimators.bandwidth import Bandwidth
+from scheduler.estimators.changepoint import Change, Detector, count_detector
+from scheduler.estimators.service_time import ServiceTime
+
+BYTES_SMOOTHING = 0.05
+"""Weight of a new request in the mean item size: the last twenty or so requests count."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """Something has changed, not wobbled."""
+
+    cause: str
+    detail: str
+
+
+@dataclass(slots=True)
+class TimesCache:
+    """Service tables of one backend, made anew only when the estimator or the margin has moved."""
+
+    key: tuple[int, float] = (-1, 0.0)
+    times: ServiceTimes | None = None
+
+    def get(self, estimator: ServiceTime, *, max_batch: int, margin: float) -> ServiceTimes:
+        """Returns the tables for what the estimator knows now."""
+        key = (estimator.version, margin)
+        if self.times is None or self.key != key:
+            self.key = key
+            self.times = service_times(estimator.predict_s, max_batch=max_batch, margin=margin)
+        return self.times
+
+
+@dataclass(slots=True)
+class ModelKnowledge:
+    """One model's estimators."""
+
+    settings: ModelSettings
+    arrivals: ArrivalRate
+    rate_changes: Detector
+    edge: ServiceTime | None
+    functions: dict[str, ServiceTime]
+    item_bytes: float = 0.0
+    edge_cache: TimesCache = field(default_factory=TimesCache)
+    function_caches: dict[str, TimesCache] = field(default_factory=dict)
+
+    def arrived(self, request: Request, now_s: float) -> None:
+        """Counts an arrival."""
+        self.arrivals.update(request.items, now_s)
+        item_bytes = request.body_bytes / request.items
+        weight = BYTES_SMOOTHING if self.item_bytes else 1.0
+        self.item_bytes += weight * (item_bytes - self.item_bytes)
+
+    def edge_times(self, plan: GroupPlan) -> ServiceTimes | None:
+        """Returns the edge's tables with the plan's margin."""
+        if self.edge is None or self.settings.edge_law is None:
+            return None
+        max_batch = min(self.settings.edge_law.max_batch, self.settings.max_items)
+        return self.edge_cache.get(self.edge, max_batch=max_batch, margin=plan.edge_margin)
+
+    def function_times(self, plan: GroupPlan) -> ServiceTimes | None:
+        """Returns the tables of the planned tier with the plan's margin."""
+        estimator = self.functions.get(plan.function_tier)
+        if estimator is None:
+            return None
+        cache = self.function_caches.setdefault(plan.function_tier, TimesCache())
+        max_batch = self.settings.tier(plan.function_tier).law.max_batch
+        return cache.get(estimator, max_batch=max_batch, margin=plan.function_margin)
+
+    def estimates(self) -> ModelEstimates:
+        """Freezes what is known."""
+        percentiles = {c.percentile for c in self.settings.classes}
+        tiers = {tier.name: tier for tier in self.settings.tiers}
+        return ModelEstimates(
+            rate_rps=self.arrivals.regime_rps,
+            dispersion=self.arrivals.dispersion,
+            item_bytes=self.item_bytes,
+            edge_law=_learned(self.settings.edge_law, self.edge),
+            edge_quantile_factor={p: self.edge.quantile_factor(p) for p in percentiles} if self.edge else {},
+            function_laws={
+                name: law
+                for name, service in self.functions.items()
+                if (law := _learned(tiers[name].law, service)) is not None
+            },
+            function_quantile_factor={
+                p: max((service.quantile_factor(p) for service in self.functions.values()), default=1.0)
+                for p in percentiles
+            },
+        )
+
+
+class Estimates:
+    """All that is learned while running, fed with messages by control."""
+
+    def __init__(self, settings: EngineSettings) -> None:
+        """Stores the settings; estimators start from the profiles."""
+        self._settings = settings
+        self.models: dict[str, ModelKnowledge] = {m.name: _know(m, settings) for m in settings.models}
+        self.bandwidth = Bandwidth()
+        if settings.changepoints:
+            self.bandwidth.watch()
+
+    @property
+    def uplink_bytes_per_s(self) -> float | None:
+        """The uplink's bandwidth; None: ample or unknown."""
+        measured = self.bandwidth.bytes_per_s
+        return self._settings.uplink_bytes_per_s if measured is None else measured
+
+    @property
+    def uplink_rtt_s(self) -> float:
+        """The round trip to the functions."""
+        measured = self.bandwidth.rtt_s
+        return self._settings.uplink_rtt_s if measured is None else measured
+
+    def settings_changed(self, settings: EngineSettings) -> None:
+        """Keeps what is known of models that stay as they are, starts afresh with the others."""
+        self._settings = settings
+        known = self.models
+        self.models = {
+            m.name: known[m.name] if m.name in known and known[m.name].settings == m else _know(m, settings)
+            for m in settings.models
+        }
+
+    def advance(self, now_s: float) -> Iterator[Finding]:
+        """Closes the ticks that have passed and yields the rate changes found in them."""
+        for name, model in self.models.items():
+            for count in model.arrivals.advance(now_s):
+                change = model.rate_changes.update(count)
+                if change is not None and self._settings.changepoints:
+                    model.arrivals.restart(change.run_length)
+                    yield Finding("rate", _rate_sentence(name, change, model.arrivals.tick_s))
+
+    def batch_finished(self, batch: Batch, report: BatchReport) -> Iterator[Finding]:
+        """Learns from an answered batch and yields the changes it reveals."""
+        model = self.models[batch.model]
+        if batch.backend is Backend.EDGE:
+            if model.edge is not None:
+                change = model.edge.update(batch.items, report.elapsed_s)
+                if change is not None:
+                    yield Finding("edge-service", _service_sentence(batch.model, change))
+            return
+        yield from self._function_finished(batch, report, model)
+
+    def probed(self, *, sent_bytes: int, transfer_s: float | None, rtt_s: float | None, now_s: float) -> None:
+        """Learns the uplink from a probe."""
+        if rtt_s is not None:
+            self.bandwidth.update_rtt(rtt_s)
+        if transfer_s is not None and transfer_s > 0:
+            self.bandwidth.update(sent_at_s=now_s - transfer_s, upload_end_s=now_s, sent_bytes=sent_bytes)
+
+    def _function_finished(self, batch: Batch, report: BatchReport, model: ModelKnowledge) -> Iterator[Finding]:
+        service = model.functions.get(batch.tier)
+        if service is not None and report.service_s is not None:
+            service.update(batch.items, report.service_s)
+        if report.rtt_s is not None:
+            self.bandwidth.update_rtt(report.rtt_s)
+        # A cold start hides in the elapsed time; it says nothing about the uplink.
+        if report.service_s is None or report.cold_start:
+            return
+        upload_s = report.elapsed_s - report.service_s - self.uplink_rtt_s
+        change = self.bandwidth.update(
+            sent_at_s=batch.sent_at_s, upload_end_s=batch.sent_at_s + max(upload_s, 1e-4), sent_bytes=batch.body_bytes
+        )
+        if change is not None:
+            yield Finding("bandwidth", _bandwidth_sentence(change))
+
+
+def _know(settings: ModelSettings, engine: EngineSettings) -> ModelKnowledge:
+    edge_law = settings.edge_law
+    return ModelKnowledge(
+        settings=settings,
+        arrivals=ArrivalRate(),
+        rate_changes=count_detector(),
+        edge=None if edge_law is None else ServiceTime(edge_law, overhead_s=engine.edge_overhead_s),
+        functions={tier.name: ServiceTime(tier.law) for tier in settings.tiers},
+    )
+
+
+def _learned(law: LatencyLaw | None, service: ServiceTime | None) -> LatencyLaw | None:
+    """The law with its rows replaced by what is predicted now."""
+    if law is None or service is None:
+        return None
+    rows = tuple((items, service.predict_s(items)) for items in range(1, law.max_batch + 1))
+    return LatencyLaw(law.alpha_s, law.beta_s, law.max_batch, rows)
+
+
+def _rate_sentence(model: str, change: Change, tick_s: float) -> str:
+    before_rps, after_rps = change.before_mean / tick_s, change.after_mean / tick_s
+    return f"{model}: {before_rps:.1f} -> {after_rps:.1f} requests/s, {change.run_length * tick_s:.2f} s ago"
+
+
+def _service_sentence(model: str, change: Change) -> str:
+    before, after = math.exp(change.before_mean), math.exp(change.after_mean)
+    return f"{model}: edge at {before:.2f} -> {after:.2f} times its profile, {change.run_length} batches ago"
+
+
+def _bandwidth_sentence(change: Change) -> str:
+    before_bytes_per_s, after_bytes_per_s = math.exp(change.before_mean), math.exp(change.after_mean)
+    return f"uplink {before_bytes_per_s / 1e6:.2f} -> {after_bytes_per_s / 1e6:.2f} MB/s"

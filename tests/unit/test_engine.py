@@ -1,0 +1,278 @@
+"""The engine: every request ends once, in time where that is possible, and failures move to the other side."""
+
+import pytest
+from support.engine_kit import (
+    answered,
+    arrive,
+    fail,
+    finish,
+    refused,
+    request,
+    run_until_idle,
+    sent,
+    settings,
+)
+
+from scheduler.domain.batches import FailureKind
+from scheduler.domain.errors import RefusalKind
+from scheduler.domain.messages import (
+    DrainStarted,
+    LimitsChanged,
+    PlanAdopted,
+    ProbeMeasured,
+    RequestArrived,
+    RequestCancelled,
+    SendProbe,
+    SettingsChanged,
+)
+from scheduler.domain.plans import Limits
+from scheduler.domain.requests import Backend
+from scheduler.engine import Engine
+
+
+def test_an_idle_edge_gets_a_request_at_once() -> None:
+    engine = Engine(settings())
+    (batch,) = sent(arrive(engine, 0.0, 1))
+    assert batch.backend is Backend.EDGE
+    assert answered(finish(engine, batch, batch.predicted_finish_s)) == [1]
+
+
+def test_the_first_call_adopts_a_plan_and_says_why() -> None:
+    (adopted,) = [c for c in Engine(settings()).handle([], 0.0) if isinstance(c, PlanAdopted)]
+    assert adopted.plan.cause == "start"
+    assert adopted.plan.group("m").feasible
+
+
+def test_what_arrives_together_leaves_together() -> None:
+    (batch,) = sent(arrive(Engine(settings()), 0.0, 1, 2, 3))
+    assert batch.request_ids == (1, 2, 3)
+
+
+def test_while_the_edge_is_busy_requests_gather_for_its_next_batch() -> None:
+    engine = Engine(settings())
+    (first,) = sent(arrive(engine, 0.0, 1))
+    assert sent(arrive(engine, 0.01, 2)) == sent(arrive(engine, 0.02, 3)) == []
+    (second,) = sent(finish(engine, first, first.predicted_finish_s))
+    assert second.request_ids == (2, 3)
+
+
+def test_overload_spills_to_functions_and_nobody_is_late() -> None:
+    engine = Engine(settings())
+    engine.handle([], 0.0)
+    commands, open_batches, ends = [], [], {}
+    arrivals = [i / 180 for i in range(900)]
+    now_s = 0.0
+    for i, at_s in enumerate(arrivals):
+        while open_batches or engine.next_wakeup_s() is not None:
+            due = min(open_batches, key=lambda b: b.predicted_finish_s, default=None)
+            wakeup_s = engine.next_wakeup_s()
+            moment_s = min(due.predicted_finish_s if due else 9e9, wakeup_s if wakeup_s is not None else 9e9)
+            if moment_s > at_s:
+                break
+            now_s = max(now_s, moment_s)
+            if due is not None and due.predicted_finish_s <= moment_s:
+                open_batches.remove(due)
+                new = finish(engine, due, now_s)
+                ends.update({r: now_s for r in answered(new)})
+            else:
+                new = engine.handle([], now_s)
+            commands += new
+            open_batches += sent(new)
+        new = arrive(engine, at_s, i)
+        commands += new
+        open_batches += sent(new)
+    edge, function = (sum(b.items for b in sent(commands, side)) for side in Backend)
+    assert not refused(commands)
+    assert function > 0
+    # The fluid limit at this load: the edge always busy with batches of 64, which take 0.569 s on our clock.
+    assert edge / (edge + function) == pytest.approx(64 / 0.569 / 180, abs=0.06)
+    late = [i for i, end_s in ends.items() if end_s > arrivals[i] + 1.0 + 1e-9]
+    assert len(late) <= len(arrivals) // 100
+
+
+def test_a_failed_edge_batch_goes_to_the_function_once() -> None:
+    engine = Engine(settings())
+    (batch,) = sent(arrive(engine, 0.0, 1, 2, slo_s=2.0))
+    after = run_until_idle(engine, fail(engine, batch, 0.05, FailureKind.BROKEN), 0.05, 10.0)
+    assert {b.backend for b in sent(after)} == {Backend.FUNCTION}
+    assert sorted(answered(after)) == [1, 2]
+
+
+def test_a_request_that_failed_on_both_sides_is_told_so() -> None:
+    engine = Engine(settings())
+    (batch,) = sent(arrive(engine, 0.0, 1, slo_s=5.0))
+    commands = fail(engine, batch, 0.05, FailureKind.SERVER)
+    while not sent(commands):
+        commands = engine.handle([], engine.next_wakeup_s())  # type: ignore[arg-type]
+    (second,) = sent(commands)
+    assert second.backend is Backend.FUNCTION
+    last = fail(engine, second, second.sent_at_s + 0.1, FailureKind.FUNCTION)
+    assert refused(last)[1].refusal.kind is RefusalKind.BACKEND
+    assert sent(last) == []
+
+
+def test_a_failure_too_late_for_the_other_side_is_told_at_once() -> None:
+    engine = Engine(settings())
+    (batch,) = sent(arrive(engine, 0.0, 1))
+    last = fail(engine, batch, 0.9, FailureKind.BROKEN)
+    assert refused(last)[1].refusal.status == 502
+    assert "made to fail" in refused(last)[1].refusal.message
+
+
+def test_refused_content_is_found_by_halving() -> None:
+    engine = Engine(settings())
+    commands = arrive(engine, 0.0, 1, 2, 3, 4, slo_s=5.0)
+    good, bad = [], {}
+    now_s = 0.0
+    for _ in range(20):
+        batches = sent(commands)
+        if not batches:
+            break
+        for batch in batches:
+            now_s += 0.06
+            if 3 in batch.request_ids:
+                commands = fail(engine, batch, now_s, FailureKind.REJECTED)
+            else:
+                commands = finish(engine, batch, now_s)
+            good += answered(commands)
+            bad.update(refused(commands))
+    assert sorted(good) == [1, 2, 4]
+    assert list(bad) == [3]
+    assert bad[3].refusal.kind is RefusalKind.BAD_REQUEST
+
+
+def test_an_unreachable_edge_is_left_alone_until_a_probe_succeeds() -> None:
+    engine = Engine(settings())
+    (batch,) = sent(arrive(engine, 0.0, 1, slo_s=3.0))
+    fail(engine, batch, 0.01, FailureKind.UNREACHABLE)
+    assert sent(arrive(engine, 0.02, 2, slo_s=3.0), Backend.EDGE) == []
+    probes, now_s = [], 0.02
+    while not probes:
+        now_s = engine.next_wakeup_s()  # type: ignore[assignment]
+        probes = [c for c in engine.handle([], now_s) if isinstance(c, SendProbe)]
+    assert probes[0].backend is Backend.EDGE
+    engine.handle([ProbeMeasured(Backend.EDGE, ok=True)], now_s + 0.01)
+    assert sent(arrive(engine, now_s + 0.02, 3), Backend.EDGE)
+
+
+def test_a_deadline_nobody_can_meet_is_refused_at_once_and_named() -> None:
+    engine = Engine(settings())
+    refusal = refused(arrive(engine, 0.0, 1, slo_s=0.01))[1].refusal
+    assert refusal.status == 503
+    assert "deadline" in refusal.message
+
+
+def test_a_class_may_be_served_late() -> None:
+    engine = Engine(settings(serve_late=True))
+    (batch,) = sent(arrive(engine, 0.0, 1, slo_s=0.01))
+    assert answered(finish(engine, batch, batch.predicted_finish_s)) == [1]
+
+
+@pytest.mark.parametrize("serve_late", [False, True])
+def test_edge_only_overload_keeps_serving_as_many_as_it_can(serve_late: bool) -> None:
+    engine = Engine(settings(function=False, serve_late=serve_late))
+    commands = []
+    for i in range(400):
+        commands += arrive(engine, 0.0, i)
+    commands = run_until_idle(engine, commands, 0.0, 100.0)
+    assert len(answered(commands)) + len(refused(commands)) == 400
+    assert len(answered(commands)) == 400 if serve_late else 64 <= len(answered(commands)) < 400
+
+
+def test_functions_alone_gather_until_the_deadline_or_the_target() -> None:
+    engine = Engine(settings(edge=False))
+    first = arrive(engine, 0.0, 1)
+    assert sent(first) == []
+    wakeup_s = engine.next_wakeup_s()
+    assert wakeup_s is not None
+    assert wakeup_s < 1.0 - 0.357
+    everything = run_until_idle(engine, first, 0.0, 5.0)
+    assert [b.request_ids for b in sent(everything)] == [(1,)]
+    assert answered(everything) == [1]
+
+
+def test_a_full_queue_refuses_with_a_time_to_retry() -> None:
+    engine = Engine(settings(function=False, queue_max_requests=3))
+    commands = [c for i in range(6) for c in arrive(engine, 0.0, i)]
+    refusals = refused(commands)
+    assert sorted(refusals) == [4, 5]
+    assert refusals[4].refusal.status == 429
+    assert refusals[4].refusal.retry_after_s is not None
+    assert refusals[4].refusal.retry_after_s > 0
+
+
+def test_the_queue_is_bounded_in_bytes_of_all_that_is_unanswered() -> None:
+    engine = Engine(settings(queue_max_bytes=25_000))
+    assert list(refused(arrive(engine, 0.0, 1, 2, 3))) == [3]
+
+
+def test_a_cancelled_request_is_not_sent() -> None:
+    engine = Engine(settings())
+    (first,) = sent(arrive(engine, 0.0, 1))
+    arrive(engine, 0.01, 2)
+    engine.handle([RequestCancelled(2)], 0.02)
+    after = finish(engine, first, first.predicted_finish_s)
+    assert sent(after) == []
+    assert engine.statistics().queued_requests == 0
+    assert engine.statistics().unanswered_bytes == 0
+
+
+def test_a_request_cancelled_in_flight_gets_no_answer() -> None:
+    engine = Engine(settings())
+    (batch,) = sent(arrive(engine, 0.0, 1, 2))
+    engine.handle([RequestCancelled(1)], 0.01)
+    assert answered(finish(engine, batch, 0.06)) == [2]
+    assert engine.statistics().unanswered_bytes == 0
+
+
+def test_items_of_a_request_count_and_stay_together() -> None:
+    engine = Engine(settings())
+    (batch,) = sent(arrive(engine, 0.0, 1, items=7))
+    assert batch.items == 7
+
+
+def test_draining_admits_nobody_and_sends_what_is_there() -> None:
+    engine = Engine(settings(edge=False))
+    arrive(engine, 0.0, 1)
+    commands = engine.handle([DrainStarted()], 0.01)
+    assert [b.request_ids for b in sent(commands)] == [(1,)]
+    late = engine.handle([RequestArrived(request(2, 0.02))], 0.02)
+    assert refused(late)[2].refusal.kind is RefusalKind.DRAINING
+
+
+def test_an_operators_window_of_zero_gathers_nothing() -> None:
+    engine = Engine(settings(edge=False))
+    engine.handle([LimitsChanged("m", Limits(window_s=0.0))], 0.0)
+    assert [b.items for b in sent(arrive(engine, 1.0, 1))] == [1]
+
+
+def test_an_operators_batch_cap_holds() -> None:
+    engine = Engine(settings(function=False))
+    engine.handle([LimitsChanged("m", Limits(edge_batch_cap=2))], 0.0)
+    commands = run_until_idle(engine, arrive(engine, 1.0, 1, 2, 3, 4), 1.0, 9.0)
+    assert [b.items for b in sent(commands)] == [2, 2]
+
+
+def test_reloaded_settings_make_a_new_plan_and_lose_nobody() -> None:
+    engine = Engine(settings(edge=False))
+    arrive(engine, 0.0, 1)
+    commands = engine.handle([SettingsChanged(settings())], 0.1)
+    assert [c.plan.cause for c in commands if isinstance(c, PlanAdopted)] == ["settings"]
+    assert answered(run_until_idle(engine, commands, 0.1, 5.0)) == [1]
+
+
+def test_money_is_booked_at_the_send_and_corrected_by_the_answer() -> None:
+    engine = Engine(settings(edge=False))
+    commands = run_until_idle(engine, arrive(engine, 0.0, 1), 0.0, 5.0)
+    (batch,) = sent(commands)
+    assert engine.statistics().spent == pytest.approx(1.27e-5 * 0.357 + 9e-7)
+    assert batch.expected_cost == pytest.approx(1.27e-5 * 0.357 + 9e-7)
+
+
+def test_same_messages_same_commands() -> None:
+    def play() -> list[str]:
+        engine = Engine(settings())
+        commands = [c for i in range(300) for c in arrive(engine, i / 150, i)]
+        return [repr(c) for c in run_until_idle(engine, commands, 2.0, 10.0)]
+
+    assert play() == play()

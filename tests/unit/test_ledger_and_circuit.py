@@ -1,0 +1,93 @@
+"""Money in one place, and backends left alone while they fail."""
+
+import pytest
+
+from scheduler.dispatch.circuit import LONGEST_PAUSE_S, Circuit
+from scheduler.dispatch.ledger import Ledger
+from scheduler.domain.batches import BatchReport, FailureKind
+from scheduler.domain.laws import Price
+
+PRICE = Price(per_s=1.27e-5, per_call=9e-7, grain_s=0.001, sheet="test")
+
+
+def booked() -> Ledger:
+    ledger = Ledger()
+    ledger.book(1, price=PRICE, expected_cost=5e-6)
+    return ledger
+
+
+def test_the_answer_corrects_what_was_expected_at_the_send() -> None:
+    ledger = booked()
+    assert ledger.spent == 5e-6
+    ledger.settle(1, BatchReport(elapsed_s=1.0, billed_duration_s=0.7804))
+    assert ledger.spent == pytest.approx(1.27e-5 * 0.781 + 9e-7)
+
+
+@pytest.mark.parametrize("kind", [FailureKind.THROTTLED, FailureKind.UNREACHABLE, FailureKind.SERVER])
+def test_what_the_provider_does_not_bill_costs_nothing(kind: FailureKind) -> None:
+    ledger = booked()
+    assert ledger.settle(1, BatchReport(elapsed_s=1.0, billed_duration_s=0.5), failure=kind) == 0.0
+    assert ledger.spent == 0.0
+
+
+@pytest.mark.parametrize("kind", [FailureKind.TIMEOUT, FailureKind.BROKEN, FailureKind.FUNCTION])
+def test_a_run_of_unknown_length_counts_as_expected(kind: FailureKind) -> None:
+    ledger = booked()
+    ledger.settle(1, BatchReport(elapsed_s=1.0), failure=kind)
+    assert ledger.spent == 5e-6
+
+
+def test_an_edge_batch_costs_nothing() -> None:
+    assert Ledger().settle(7, BatchReport(elapsed_s=1.0)) == 0.0
+
+
+def test_a_grain_is_not_exceeded_by_its_own_binary_representation() -> None:
+    assert PRICE.billed_s(0.003) == pytest.approx(0.003)
+    assert PRICE.billed_s(0.0030001) == pytest.approx(0.004)
+
+
+def circuit() -> Circuit:
+    return Circuit(failures_to_open=3, first_pause_s=1.0)
+
+
+def test_nobody_there_opens_at_once_and_a_probe_closes() -> None:
+    it = circuit()
+    it.failed(FailureKind.UNREACHABLE, now_s=10.0, retry_after_s=None)
+    assert not it.usable(10.0)
+    assert it.probe_at_s == 11.0
+    it.succeeded()
+    assert it.usable(11.0)
+
+
+def test_server_errors_open_after_several_in_a_row() -> None:
+    it = circuit()
+    for _ in range(2):
+        it.failed(FailureKind.SERVER, now_s=0.0, retry_after_s=None)
+    assert it.closed
+    it.failed(FailureKind.SERVER, now_s=0.0, retry_after_s=None)
+    assert not it.closed
+
+
+def test_pauses_double_up_to_a_limit() -> None:
+    it, pauses = circuit(), []
+    it.failed(FailureKind.UNREACHABLE, now_s=0.0, retry_after_s=None)
+    for _ in range(8):
+        it.probe_failed(0.0)
+        pauses.append(it.pause_s)
+    assert pauses[:3] == [2.0, 4.0, 8.0]
+    assert pauses[-1] == LONGEST_PAUSE_S
+
+
+def test_throttling_asks_for_silence_and_leaves_the_circuit_closed() -> None:
+    it = circuit()
+    it.failed(FailureKind.THROTTLED, now_s=5.0, retry_after_s=2.0)
+    assert it.closed
+    assert not it.usable(6.9)
+    assert it.usable(7.0)
+
+
+def test_refused_content_says_nothing_about_the_backend() -> None:
+    it = circuit()
+    for _ in range(10):
+        it.failed(FailureKind.REJECTED, now_s=0.0, retry_after_s=None)
+    assert it.closed
