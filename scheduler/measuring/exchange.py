@@ -1,0 +1,129 @@
+"""One request on its way to an Open Inference Protocol server and back, over aiohttp."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import aiohttp
+import numpy as np
+import numpy.typing as npt
+import orjson
+
+from scheduler import wire
+from scheduler.wire import InferRequest, InferResponse, Tensor, WireError
+
+ITEM_ERROR = "item_error"
+_ERROR_CHARACTERS = 300
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Where requests go.
+
+    Parameters:
+        url: of the daemon or any other server of the protocol, without a slash at its end.
+        model: the model's name.
+        input_name: the name of its one input, a BYTES tensor of encoded pictures.
+    """
+
+    url: str
+    model: str
+    input_name: str = "image"
+
+    @property
+    def infer_url(self) -> str:
+        """Where inference is."""
+        return f"{self.url.rstrip('/')}/v2/models/{self.model}/infer"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Reply:
+    """What came back.
+
+    Parameters:
+        status: the HTTP status; 0 where there was none.
+        error: one sentence; empty for an answer.
+        parameters: of the response.
+        output: the first output, flat; None where it was not asked for or there is none.
+    """
+
+    status: int
+    error: str = ""
+    parameters: Mapping[str, object] = field(default_factory=dict)
+    output: npt.NDArray[Any] | None = None
+
+
+def open_session(*, give_up_s: float) -> aiohttp.ClientSession:
+    """Returns a session with as many connections as there are requests under way: none waits for another's."""
+    return aiohttp.ClientSession(
+        connector=aiohttp.TCPConnector(limit=0),
+        timeout=aiohttp.ClientTimeout(total=give_up_s),
+    )
+
+
+async def exchange(
+    session: aiohttp.ClientSession, target: Target, data: bytes, *, request_id: str, keep_output: bool
+) -> Reply:
+    """Sends one picture and waits for what becomes of it; every failure is a reply."""
+    tensor = Tensor.from_elements(target.input_name, [data])
+    body = wire.encode_request(InferRequest(request_id, (tensor,), parameters={}, binary_by_default=True))
+    headers = {"Content-Type": "application/octet-stream", wire.JSON_LENGTH_HEADER: str(body.json_length)}
+    try:
+        async with session.post(target.infer_url, data=body.body, headers=headers) as response:
+            content = await response.read()
+    except asyncio.TimeoutError:
+        return Reply(0, f"no answer within {session.timeout.total:g} s")
+    except (aiohttp.ClientError, OSError) as error:
+        return Reply(0, _one_line(str(error) or type(error).__name__))
+    if response.status != 200:
+        return Reply(response.status, _error_sentence(content, response.status))
+    return _read(content, response.headers, request_id=request_id, keep_output=keep_output)
+
+
+def _read(content: bytes, headers: Mapping[str, str], *, request_id: str, keep_output: bool) -> Reply:
+    length = headers.get(wire.JSON_LENGTH_HEADER, "")
+    try:
+        answer = wire.parse_response(content, int(length) if length.isdigit() else None)
+        complaint = _complaint(answer, request_id)
+    except WireError as error:
+        return Reply(200, f"the answer cannot be read: {error}")
+    if complaint:
+        return Reply(200, complaint, answer.parameters)
+    return Reply(200, "", answer.parameters, _first_output(answer) if keep_output else None)
+
+
+def _complaint(answer: InferResponse, request_id: str) -> str:
+    if answer.id != request_id:
+        return f"the answer is to request {answer.id[:64]!r}, not to {request_id!r}"
+    failed = [tensor for tensor in answer.outputs if tensor.name == ITEM_ERROR]
+    words = [element.decode(errors="replace") for tensor in failed for element in tensor.elements() if element]
+    return _one_line(words[0]) if words else ""
+
+
+def _first_output(answer: InferResponse) -> npt.NDArray[Any] | None:
+    """A copy, so that the body it lies in is not kept with it."""
+    found = next((tensor for tensor in answer.outputs if tensor.name != ITEM_ERROR), None)
+    return None if found is None else np.array(found.to_numpy()).ravel()
+
+
+def _error_sentence(content: bytes, status: int) -> str:
+    try:
+        return _one_line(str(orjson.loads(content)["error"]))
+    except (ValueError, KeyError, TypeError):
+        return f"HTTP status {status} without an error message"
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())[:_ERROR_CHARACTERS]
+
+
+def number(parameters: Mapping[str, object], name: str) -> float | None:
+    """Returns a response parameter that is a finite number, else None."""
+    value = parameters.get(name)
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+        return None
+    return float(value)
