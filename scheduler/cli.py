@@ -52,7 +52,7 @@ SUB_COMMANDS = (
     ),
     SubCommand(
         "plan",
-        "scheduler.simulator.plan_command",
+        "scheduler.daemon.plan_command",
         "show the plan that a configuration leads to at a given rate",
         "edgeburst plan --config edgeburst.toml --rps 120",
     ),

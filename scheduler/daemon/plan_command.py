@@ -1,0 +1,98 @@
+"""`edgeburst plan`: what a configuration leads to at a given rate, before any request has been sent."""
+
+import argparse
+import json
+import os
+from dataclasses import asdict, replace
+from pathlib import Path
+
+from scheduler.daemon.config import load_config
+from scheduler.domain.errors import EdgeburstError
+from scheduler.domain.plans import EngineSettings, GroupPlan, Plan, Snapshot
+from scheduler.estimates import Estimates
+from scheduler.planner.planner import best_plan
+
+_MEBIBYTE = 2**20
+_EXAMPLE = """example:
+  edgeburst plan --config edgeburst.toml --rps 120 --bandwidth-mbytes-per-s 1.0
+
+Laws come from the configured profiles, with no spread of service times yet: a running daemon learns both, and its
+plans (GET /v1/status) then differ from this one.
+"""
+
+
+def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Adds `plan` with its arguments."""
+    parser = subparsers.add_parser(
+        "plan",
+        help="show the plan that a configuration leads to at a given rate",
+        description="Plans once for a configuration at a given rate and prints caps, tiers, waits and expectations.",
+        epilog=_EXAMPLE,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--config", type=Path, required=True, help="the daemon's configuration")
+    parser.add_argument("--rps", type=float, required=True, help="requests a second of each model")
+    parser.add_argument("--bandwidth-mbytes-per-s", type=float, metavar="X", help="of the uplink, MB = 2**20 bytes")
+    parser.add_argument("--request-bytes", type=int, default=24_000, metavar="N", help="size (default: %(default)s)")
+    parser.add_argument("--json", action="store_true", help="print one JSON object instead of a table")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Runs `plan` and prints it; exit status 1 says that the plan cannot keep its objective."""
+    if not args.rps >= 0 or args.request_bytes < 0:
+        raise EdgeburstError("--rps and --request-bytes must be at least 0")
+    if args.bandwidth_mbytes_per_s is not None and not args.bandwidth_mbytes_per_s >= 0:
+        raise EdgeburstError("--bandwidth-mbytes-per-s must be at least 0")
+    settings = load_config(args.config, os.environ).engine_settings()
+    plan = plan_for(
+        settings, rps=args.rps, request_bytes=args.request_bytes, bandwidth_mbytes_per_s=args.bandwidth_mbytes_per_s
+    )
+    if args.json:
+        print(json.dumps(asdict(plan)))
+    else:
+        for group in plan.groups:
+            _print_group(group, plan.currency)
+    return 0 if all(group.feasible for group in plan.groups) else 1
+
+
+def plan_for(settings: EngineSettings, *, rps: float, request_bytes: int, bandwidth_mbytes_per_s: float | None) -> Plan:
+    """Returns the plan that the engine would make at this rate if it had learned nothing else.
+
+    Parameters:
+        settings: the engine's.
+        rps: requests a second of every model.
+        request_bytes: mean size of a request on the wire.
+        bandwidth_mbytes_per_s: of the uplink; None takes the configured one.
+    """
+    estimates = Estimates(settings)
+    configured = estimates.uplink_bytes_per_s
+    snapshot = Snapshot(
+        taken_at_s=0.0,
+        settings=settings,
+        models={
+            name: replace(model.estimates(), rate_rps=rps, dispersion=1.0, item_bytes=float(request_bytes))
+            for name, model in estimates.models.items()
+        },
+        uplink_bytes_per_s=configured if bandwidth_mbytes_per_s is None else bandwidth_mbytes_per_s * _MEBIBYTE,
+        uplink_rtt_s=estimates.uplink_rtt_s,
+    )
+    return best_plan(snapshot, plan_id=1, cause="asked", detail=f"{rps:g} requests a second")
+
+
+def _print_group(group: GroupPlan, currency: str) -> None:
+    print(f"model {group.model}")
+    waits = ", ".join(f"{name} {seconds:.3f} s" for name, seconds in group.timeouts_s.items())
+    lines = {
+        "edge batch cap": f"{group.edge_batch_cap} items" if group.edge_batch_cap else "no edge",
+        "function tier": group.function_tier or "none",
+        "function batch": f"{group.function_target_batch} items" if group.function_tier else "-",
+        "longest wait": waits if group.function_tier else "-",
+        "margins": f"edge x {group.edge_margin:.3f}, function x {group.function_margin:.3f} at {group.percentile:.3%}",
+        "spilled": f"{group.expected_spill_fraction:.2%}",
+        "within SLO": f"{group.expected_within_slo:.2%}",
+        "cost": f"{group.expected_cost_per_s:.4g} {currency}/s, {group.expected_cost_per_s * 3600:.4g} {currency}/h",
+    }
+    for name, text in lines.items():
+        print(f"  {name:<15} {text}")
+    if not group.feasible:
+        print(f"  not feasible    {group.reason}")

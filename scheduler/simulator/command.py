@@ -1,0 +1,230 @@
+"""`edgeburst simulate`: a workload, a network, faults, and what the engine makes of them."""
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+
+from scheduler.domain.laws import FunctionTier, LatencyLaw, Price
+from scheduler.domain.plans import ServiceClass
+from scheduler.simulator import network
+from scheduler.simulator.backends import ColdStarts
+from scheduler.simulator.faults import parse_fault
+from scheduler.simulator.report import summarise, write_rows
+from scheduler.simulator.scenario import (
+    FUNCTION_LAW,
+    FUNCTION_PRICE,
+    ORIN_LAW,
+    POLICIES,
+    Scenario,
+    ScenarioError,
+    SimulatedClass,
+    latency_law,
+    read_scenario,
+)
+from scheduler.simulator.world import generators, make_requests, make_simulation
+from scheduler.workloads import Workload, WorkloadError, poisson, read_gaps, read_map, read_rates, steps
+
+_MOST_EDGE_BATCH = 1024
+
+_EXAMPLES = """examples:
+  edgeburst simulate --policy edgeburst --poisson 120 --requests 20000 --slo-s 1.0
+  edgeburst simulate --policy edge-only --arrivals trace.gaps --rate-scale 2.4 --edge-noise 0.1 --json
+  edgeburst simulate --policy edgeburst --poisson 80 --duration-s 300 --bandwidth-log lte.log --edge-fault down:60,80
+
+A fault is written slow:START,END,FACTOR or down:START,END or throttle:START,END, in seconds. MB are 2**20 bytes.
+Noise is lognormal with median 1. Keys of a scenario file: see scheduler/simulator/scenario.py.
+"""
+
+
+def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Adds `simulate` with its arguments."""
+    parser = subparsers.add_parser(
+        "simulate",
+        help="run the daemon's engine under virtual time against simulated backends",
+        description="Runs the daemon's engine under virtual time against simulated backends and prints what it costs "
+        "and how many requests are in time.",
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--policy", choices=POLICIES, default="edgeburst", help="who decides (default: %(default)s)")
+    _add_workload(parser)
+    _add_backends(parser)
+    parser.add_argument("--seed", type=int, default=0, help="of every random number (default: %(default)s)")
+    parser.add_argument("--json", action="store_true", help="print one JSON object instead of a table")
+    parser.add_argument("--rows", type=Path, metavar="FILE", help="write one CSV row a request")
+
+
+def _add_workload(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("workload")
+    source = group.add_mutually_exclusive_group()
+    source.add_argument("--arrivals", type=Path, metavar="FILE.gaps", help="gaps between requests, seconds")
+    source.add_argument("--rates", type=Path, metavar="FILE", help="requests per time unit")
+    source.add_argument("--map", type=Path, metavar="FILE.json", help="Markovian arrival process")
+    source.add_argument("--poisson", type=float, metavar="RPS", help="Poisson arrivals")
+    group.add_argument("--unit-s", type=float, default=1.0, help="time unit of --rates, s (default: %(default)s)")
+    group.add_argument("--requests", type=int, metavar="N", help="stop after so many")
+    group.add_argument("--duration-s", type=float, metavar="S", help="stop after so long")
+    group.add_argument("--rate-scale", type=float, default=1.0, metavar="K", help="so many times the rate")
+    group.add_argument("--slo-s", type=float, default=1.0, metavar="S", help="deadline of each (default: %(default)s)")
+    group.add_argument("--request-bytes", type=int, default=24_000, metavar="N", help="size (default: %(default)s)")
+
+
+def _add_backends(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("backends and uplink")
+    edge, law, price = ORIN_LAW, FUNCTION_LAW, FUNCTION_PRICE
+    group.add_argument("--edge", type=_numbers(2), default=(edge.alpha_s, edge.beta_s), metavar="ALPHA,BETA")
+    group.add_argument("--edge-noise", type=float, default=0.0, metavar="SIGMA")
+    group.add_argument("--edge-fault", action="append", default=[], metavar="FAULT", help="slow: or down:")
+    group.add_argument("--function-law", type=_numbers(2), default=(law.alpha_s, law.beta_s), metavar="A,B")
+    group.add_argument("--function-max-batch", type=int, default=law.max_batch, metavar="N")
+    group.add_argument(
+        "--function-price", type=_numbers(2), default=(price.per_s, price.per_call), metavar="CNY_PER_S,CNY_PER_CALL"
+    )
+    group.add_argument("--function-noise", type=float, default=0.0, metavar="SIGMA")
+    group.add_argument("--cold-start-s", type=_numbers(2), metavar="S,IDLE_S", help="start, and idling before reclaim")
+    group.add_argument("--function-fault", action="append", default=[], metavar="FAULT", help="throttle: or down:")
+    uplink = group.add_mutually_exclusive_group()
+    uplink.add_argument("--bandwidth-mbytes-per-s", type=float, metavar="X", help="of the shared uplink")
+    uplink.add_argument("--bandwidth-log", type=Path, metavar="FILE", help="LTE log; it repeats")
+    group.add_argument("--rtt-s", type=float, default=0.0, metavar="S", help="round trip to the functions")
+    group.add_argument("--scenario", type=Path, metavar="FILE.toml", help="steps, classes, tiers, concurrency")
+
+
+def _numbers(count: int) -> Callable[[str], tuple[float, ...]]:
+    def read(text: str) -> tuple[float, ...]:
+        values = tuple(float(word) for word in text.split(","))
+        if len(values) != count:
+            raise ValueError
+        return values
+
+    read.__name__ = f"{count} numbers with commas between"
+    return read
+
+
+def run(args: argparse.Namespace) -> int:
+    """Runs `simulate` and prints its report."""
+    scenario = _scenario(args)
+    workload = _workload(args, scenario)
+    started_s = time.perf_counter()
+    journal = make_simulation(scenario, make_requests(scenario, workload)).run()
+    summary = summarise(journal, scenario, wall_s=time.perf_counter() - started_s)
+    if args.rows is not None:
+        write_rows(journal, args.rows)
+    if args.json:
+        json.dump(summary, sys.stdout)
+        print()
+    else:
+        _print_table(summary)
+    return 0
+
+
+def _scenario(args: argparse.Namespace) -> Scenario:
+    slo_s = _positive("--slo-s", args.slo_s)
+    if args.request_bytes < 0 or args.rtt_s < 0 or min(args.edge_noise, args.function_noise) < 0:
+        raise ScenarioError("--request-bytes, --rtt-s and noises must be at least 0")
+    alpha_s, beta_s = args.edge
+    per_s, per_call = args.function_price
+    if min(per_s, per_call) < 0:
+        raise ScenarioError("--function-price must not be negative")
+    # Only the deadline shall end an edge batch: (slo - alpha) / beta items just fit it.
+    most = min(_MOST_EDGE_BATCH, max(64, int((slo_s - alpha_s) / beta_s) + 1 if beta_s > 0 else _MOST_EDGE_BATCH))
+    law = latency_law(*args.function_law, max_batch=args.function_max_batch)
+    price = Price(per_s=per_s, per_call=per_call, sheet=FUNCTION_PRICE.sheet)
+    base = Scenario(
+        policy=args.policy,
+        classes=(SimulatedClass(ServiceClass(slo_s=slo_s)),),
+        request_bytes=args.request_bytes,
+        edge_law=latency_law(alpha_s, beta_s, max_batch=most),
+        tiers=(FunctionTier("function", "function", law, price),),
+        edge_noise=args.edge_noise,
+        function_noise=args.function_noise,
+        edge_faults=tuple(parse_fault(text, ("slow", "down")) for text in args.edge_fault),
+        function_faults=tuple(parse_fault(text, ("throttle", "down")) for text in args.function_fault),
+        cold_starts=_cold_starts(args.cold_start_s),
+        bandwidth=_bandwidth(args),
+        rtt_s=args.rtt_s,
+        max_items=most,
+        seed=args.seed,
+    )
+    return base if args.scenario is None else _with_file(args.scenario, base)
+
+
+def _with_file(path: Path, base: Scenario) -> Scenario:
+    scenario = read_scenario(path, base)
+    return replace(scenario, edge_law=_bounded(scenario.edge_law, scenario.max_items))
+
+
+def _bounded(law: LatencyLaw, max_batch: int) -> LatencyLaw:
+    return replace(law, max_batch=max_batch)
+
+
+def _cold_starts(values: tuple[float, float] | None) -> ColdStarts:
+    if values is None:
+        return ColdStarts()
+    if min(values) < 0:
+        raise ScenarioError("--cold-start-s must not be negative")
+    return ColdStarts(start_s=values[0], idle_s=values[1])
+
+
+def _bandwidth(args: argparse.Namespace) -> network.Bandwidth:
+    if args.bandwidth_log is not None:
+        return network.read_log(args.bandwidth_log)
+    if args.bandwidth_mbytes_per_s is not None:
+        return network.constant(args.bandwidth_mbytes_per_s)
+    return network.AMPLE
+
+
+def _workload(args: argparse.Namespace, scenario: Scenario) -> Workload:
+    rng = generators(scenario.seed)[0]
+    factor = _positive("--rate-scale", args.rate_scale)
+    if args.arrivals is not None:
+        workload = read_gaps(args.arrivals).faster(factor)
+    elif args.rates is not None:
+        workload = read_rates(args.rates, unit_s=args.unit_s, rng=rng, multiple=factor)
+    elif args.map is not None:
+        duration_s = None if args.duration_s is None else args.duration_s * factor
+        process = read_map(args.map)
+        workload = process.draw(rng=rng, requests=_requests(args), duration_s=duration_s).faster(factor)
+    elif args.poisson is not None:
+        rate_rps = args.poisson * factor
+        workload = poisson(rate_rps, rng=rng, requests=_requests(args), duration_s=args.duration_s)
+    elif scenario.rate_steps:
+        workload = steps([(seconds, rate * factor) for seconds, rate in scenario.rate_steps], rng=rng)
+    else:
+        raise WorkloadError("no workload: give --arrivals, --rates, --map, --poisson or a scenario with rate_steps")
+    if args.duration_s is not None:
+        workload = workload.until(args.duration_s)
+    if args.requests is not None:
+        workload = workload.first(args.requests)
+    if not len(workload.times_s):
+        raise WorkloadError("the workload has no request in the time that was asked for; give it longer")
+    return workload
+
+
+def _requests(args: argparse.Namespace) -> int | None:
+    """A drawn workload has no end of its own."""
+    if args.requests is None and args.duration_s is None:
+        return 20_000
+    requests: int | None = args.requests
+    return requests
+
+
+def _positive(flag: str, value: float) -> float:
+    if not value > 0:
+        raise ScenarioError(f"{flag} must be above 0, not {value}")
+    return value
+
+
+def _print_table(summary: Mapping[str, object]) -> None:
+    for key, value in summary.items():
+        if isinstance(value, dict):
+            value = ", ".join(f"{name} {_text(part)}" for name, part in value.items()) or "none"
+        print(f"{key:<18} {_text(value)}")
+
+
+def _text(value: object) -> str:
+    return f"{value:.6g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,160 @@
+"""What a simulation comes to: one object of numbers, one row a request."""
+
+import csv
+import math
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TextIO
+
+import numpy as np
+
+from scheduler.domain.errors import EdgeburstError
+from scheduler.domain.laws import FunctionTier
+from scheduler.domain.requests import Backend
+from scheduler.simulator.scenario import Scenario
+from scheduler.simulator.shell import Journal
+
+_TOLERANCE_S = 1e-9
+"""An answer at the very deadline is in time, whatever binary fractions make of the sum."""
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One request, as it went. Times in seconds; backend and what follows are empty where it was refused."""
+
+    request_id: int
+    class_name: str
+    arrived_at_s: float
+    deadline_s: float
+    ended_at_s: float
+    latency_s: float
+    outcome: str
+    within_slo: bool
+    backend: str = ""
+    tier: str = ""
+    batch_id: int = 0
+    batch_items: int = 0
+    wait_s: float = 0.0
+    cost: float = 0.0
+    cold_start: bool = False
+    reason: str = ""
+
+
+def rows(journal: Journal) -> Iterator[Row]:
+    """Yields one row a request, by id."""
+    for request in journal.requests:
+        ended_at_s = journal.ended_at_s[request.request_id]
+        latency_s = ended_at_s - request.arrived_at_s
+        in_time = ended_at_s <= request.deadline_s + _TOLERANCE_S
+        batch_id = journal.answered_by.get(request.request_id)
+        if batch_id is None:
+            refusal = journal.refusals[request.request_id]
+            yield Row(
+                request.request_id,
+                request.class_name,
+                request.arrived_at_s,
+                request.deadline_s,
+                ended_at_s,
+                latency_s,
+                outcome=refusal.kind.value,
+                within_slo=False,
+                reason=refusal.message,
+            )
+            continue
+        sent = journal.batches[batch_id]
+        yield Row(
+            request.request_id,
+            request.class_name,
+            request.arrived_at_s,
+            request.deadline_s,
+            ended_at_s,
+            latency_s,
+            outcome="answered",
+            within_slo=in_time,
+            backend=sent.batch.backend.value,
+            tier=sent.batch.tier,
+            batch_id=batch_id,
+            batch_items=sent.batch.items,
+            wait_s=sent.batch.sent_at_s - request.arrived_at_s,
+            cost=sent.outcome.cost * request.items / sent.batch.items,
+            cold_start=sent.outcome.cold_start,
+        )
+
+
+def write_rows(journal: Journal, path: Path) -> None:
+    """Writes one CSV row a request."""
+    try:
+        with path.open("w", newline="", encoding="utf-8") as file:
+            _write(file, rows(journal))
+    except OSError as error:
+        raise EdgeburstError(f"cannot write the rows to {path}: {error.strerror}") from error
+
+
+def _write(file: TextIO, table: Iterator[Row]) -> None:
+    writer = csv.writer(file)
+    names = list(Row.__dataclass_fields__)
+    writer.writerow(names)
+    for row in table:
+        writer.writerow([getattr(row, name) for name in names])
+
+
+def summarise(journal: Journal, scenario: Scenario, *, wall_s: float) -> dict[str, object]:
+    """Returns the figures of a run.
+
+    Parameters:
+        journal: of the run.
+        scenario: that was run.
+        wall_s: how long it took on the machine's clock.
+    """
+    table = list(rows(journal))
+    requests = len(table)
+    answered = [row for row in table if row.outcome == "answered"]
+    latencies_s = [row.latency_s for row in answered]
+    backends = Counter(row.backend for row in answered)
+    batches = Counter(sent.batch.backend for sent in journal.batches.values())
+    return {
+        "policy": scenario.policy,
+        "requests": requests,
+        "answered": len(answered),
+        "refused": requests - len(answered),
+        "late": sum(not row.within_slo for row in answered),
+        "within_slo": sum(row.within_slo for row in answered) / requests if requests else 1.0,
+        "edge": backends[Backend.EDGE.value],
+        "function": backends[Backend.FUNCTION.value],
+        "edge_batches": batches[Backend.EDGE],
+        "function_batches": batches[Backend.FUNCTION],
+        "cost_cny": math.fsum(sent.outcome.cost for sent in journal.batches.values()),
+        "all_function_cny": _all_function_cny(journal, scenario),
+        "latency_s": _percentiles(latencies_s),
+        "plans": len(journal.plans),
+        "replan_causes": dict(Counter(plan.cause for plan in journal.plans[1:])),
+        "wall_s": round(wall_s, 3),
+        "seed": scenario.seed,
+    }
+
+
+def _percentiles(latencies_s: list[float]) -> dict[str, float | None]:
+    if not latencies_s:
+        return {"p50": None, "p95": None, "p99": None}
+    p50, p95, p99 = np.quantile(latencies_s, (0.5, 0.95, 0.99)).tolist()
+    return {"p50": p50, "p95": p95, "p99": p99}
+
+
+def _all_function_cny(journal: Journal, scenario: Scenario) -> float:
+    """Every request at the function batch that is cheapest for it and in time by the law alone."""
+    by_class = Counter(request.class_name for request in journal.requests)
+    slo_s = {c.service_class.name: c.service_class.slo_s for c in scenario.classes}
+    return math.fsum(
+        requests * cheapest_per_item(scenario.tiers, slo_s=slo_s[name] - scenario.rtt_s)
+        for name, requests in by_class.items()
+    )
+
+
+def cheapest_per_item(tiers: tuple[FunctionTier, ...], *, slo_s: float) -> float:
+    """Returns the least money an item in any batch that takes at most `slo_s`; a single item where none does."""
+    each = [(tier, items) for tier in tiers for items in range(1, tier.law.max_batch + 1)]
+    feasible = [(tier, items) for tier, items in each if tier.law.predict_s(items) <= slo_s + _TOLERANCE_S]
+    choices = feasible or [(tier, 1) for tier in tiers]
+    return min((tier.price.cost(tier.law.predict_s(items)) / items for tier, items in choices), default=0.0)
