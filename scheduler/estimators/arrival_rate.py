@@ -1,0 +1,123 @@
+"""How fast requests arrive: just now, and in the regime that lasts."""
+
+from collections import deque
+
+from scheduler.estimators.dispersion import IndexOfDispersion
+
+MOST_CLOSED = 400
+"""Ticks kept for the detector: after a longer silence, more empty ticks would tell it nothing new."""
+HISTORY = 256
+"""Closed ticks from which a regime's rate can be taken anew; the detector's changes are shorter."""
+
+
+class ArrivalRate:
+    """Counts arrivals per tick, and turns counts into rates.
+
+    Ticks are counted from the first call, so an idle time is a row of empty ticks, and rates fall to 0 in it.
+
+    Args:
+        tick_s: length of a tick.
+        recent_ticks: length of the window of `recent_rps`, in ticks.
+        memory_ticks: ticks after which the rate of a long regime forgets, so that it follows slow drift.
+
+    >>> import numpy as np
+    >>> arrivals = ArrivalRate()
+    >>> for at_s in np.cumsum(np.random.default_rng(1).exponential(1 / 50, 5000)).tolist():
+    ...     arrivals.update(1, at_s)
+    >>> closed = arrivals.advance(at_s)
+    >>> 40 < arrivals.recent_rps(at_s) < 60, 45 < arrivals.regime_rps < 55, 0.7 < arrivals.dispersion < 1.3
+    (True, True, True)
+    >>> arrivals.recent_rps(at_s + 10)
+    0.0
+    """
+
+    def __init__(self, *, tick_s: float = 0.25, recent_ticks: int = 8, memory_ticks: int = 240) -> None:
+        """Stores the parameters."""
+        self.tick_s = tick_s
+        self._recent_ticks = recent_ticks
+        self._memory_ticks = memory_ticks
+        self._reset()
+
+    def _reset(self) -> None:
+        self._started_s: float | None = None
+        self._tick = 0
+        self._open = 0
+        self._recent: deque[int] = deque([0] * self._recent_ticks, maxlen=self._recent_ticks)
+        self._recent_items = 0
+        self._closed: deque[int] = deque(maxlen=MOST_CLOSED)
+        self._history: deque[int] = deque(maxlen=HISTORY)
+        self._regime_ticks = 0
+        self._regime_mean = 0.0
+        self._dispersion = IndexOfDispersion()
+
+    @property
+    def regime_rps(self) -> float:
+        """Items a second since the last change; 0 before a tick has closed."""
+        return self._regime_mean / self.tick_s
+
+    @property
+    def dispersion(self) -> float:
+        """Index of dispersion of the counts per tick: 1 for Poisson arrivals, more for bursts."""
+        return self._dispersion.value
+
+    def update(self, items: int, now_s: float) -> None:
+        """Counts an arrival of so many items."""
+        self._roll(now_s)
+        self._open += items
+
+    def advance(self, now_s: float) -> list[int]:
+        """Returns the counts of the ticks that have closed since the last call, at most the last MOST_CLOSED."""
+        self._roll(now_s)
+        closed = list(self._closed)
+        self._closed.clear()
+        return closed
+
+    def recent_rps(self, now_s: float) -> float:
+        """Returns the items a second over the last `recent_ticks` whole ticks and the one that is open.
+
+        Less is known at the start: then it is the rate since the start, taken as at least two ticks.
+        """
+        if self._started_s is None:
+            return 0.0
+        tick, into_tick_s = self._position(now_s)
+        missed = tick - self._tick
+        if missed > self._recent_ticks:
+            return 0.0
+        items = self._open + self._recent_items
+        for oldest in range(missed):
+            items -= self._recent[oldest]
+        whole_ticks = min(tick, self._recent_ticks)
+        return items / max(whole_ticks * self.tick_s + into_tick_s, 2 * self.tick_s)
+
+    def restart(self, run_length: int) -> None:
+        """Begins a regime anew: only the last `run_length` closed ticks belong to it."""
+        regime = list(self._history)[-run_length:] if run_length > 0 else []
+        self._regime_ticks = len(regime)
+        self._regime_mean = sum(regime) / max(len(regime), 1)
+
+    def _position(self, now_s: float) -> tuple[int, float]:
+        """The tick that `now_s` falls into, and how far into it; a clock that goes back stays in the open tick."""
+        if self._started_s is None:
+            self._started_s = now_s
+        tick = max(int((now_s - self._started_s) / self.tick_s), self._tick)
+        return tick, max(now_s - self._started_s - tick * self.tick_s, 0.0)
+
+    def _roll(self, now_s: float) -> None:
+        tick, _ = self._position(now_s)
+        if tick == self._tick:
+            return
+        # What MOST_CLOSED empty ticks have not shown, more will not.
+        self._close(self._open)
+        for _ in range(min(tick - self._tick - 1, MOST_CLOSED)):
+            self._close(0)
+        self._open = 0
+        self._tick = tick
+
+    def _close(self, count: int) -> None:
+        self._recent_items += count - self._recent[0]
+        self._recent.append(count)
+        self._closed.append(count)
+        self._history.append(count)
+        self._regime_ticks = min(self._regime_ticks + 1, self._memory_ticks)
+        self._regime_mean += (count - self._regime_mean) / self._regime_ticks
+        self._dispersion.update(count)

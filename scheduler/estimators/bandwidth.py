@@ -1,0 +1,174 @@
+"""What the uplink carries, and how long the way there and back is."""
+
+import math
+from collections import deque
+from dataclasses import dataclass
+
+from scheduler.estimators.changepoint import Change, Detector, level_detector
+
+WINDOW = 8
+RTT_WINDOW = 16
+MAX_AGE_S = 60.0
+"""Beside a new measurement, those older than this no longer count."""
+RESOLUTION_S = 0.002
+"""Upload times are differences between the clocks of two machines; less than this is noise."""
+LONGEST_BUSY_S = 0.5
+"""A pipe that is never idle is looked at in pieces of about this length."""
+LEAST_BYTES_PER_S = 1.0
+"""Stands in for a bandwidth of 0 where its logarithm is taken."""
+SIGMA = 0.3
+"""Scatter of log bandwidth expected within a regime."""
+
+
+@dataclass(slots=True)
+class _Busy:
+    """A time in which the pipe was never idle, and what it carried."""
+
+    start_s: float
+    end_s: float
+    carried_bytes: int
+    watched: bool = False
+
+    @property
+    def measurable(self) -> bool:
+        return self.end_s - self.start_s >= RESOLUTION_S
+
+    @property
+    def full(self) -> bool:
+        return self.end_s - self.start_s >= LONGEST_BUSY_S
+
+    @property
+    def bytes_per_s(self) -> float:
+        """Bandwidth, or a lower bound of it if the time was too short to be measured."""
+        return self.carried_bytes / max(self.end_s - self.start_s, RESOLUTION_S)
+
+    def overlaps(self, start_s: float, end_s: float) -> bool:
+        return self.start_s <= end_s and start_s <= self.end_s
+
+
+class Bandwidth:
+    """Uplink bandwidth and round-trip time from finished transfers and probes.
+
+    Transfers overlap and share one pipe. Whether they share it fairly or wait for one another, the pipe works as long
+    as there is any; so a sample is what a busy period carried over how long it lasted, never what one transfer got.
+    The bandwidth is the median of the last samples: one stalled transfer does not move it. A busy period counts at
+    once, grows when transfers turn out to overlap it, and goes to the changepoint detector when a newer one follows.
+
+    >>> bandwidth = Bandwidth()
+    >>> bandwidth.bytes_per_s is None
+    True
+    >>> for upload_end_s in (1.0, 2.0):  # the second waits for the first
+    ...     change = bandwidth.update(sent_at_s=0.0, upload_end_s=upload_end_s, sent_bytes=1_000_000)
+    >>> for upload_end_s in (5.0, 5.0):  # both get half
+    ...     change = bandwidth.update(sent_at_s=3.0, upload_end_s=upload_end_s, sent_bytes=1_000_000)
+    >>> bandwidth.bytes_per_s
+    1000000.0
+    """
+
+    def __init__(self) -> None:
+        """Knows nothing yet."""
+        self._watching = False
+        self._reset()
+
+    def _reset(self) -> None:
+        self._busy: list[_Busy] = []
+        self._rtts_s: deque[float] = deque(maxlen=RTT_WINDOW)
+        self._bytes_per_s: float | None = None
+        self._rtt_s: float | None = None
+        self._detector: Detector | None = None
+
+    def watch(self) -> None:
+        """Looks for changes from now on, and measures afresh after each."""
+        self._watching = True
+
+    @property
+    def bytes_per_s(self) -> float | None:
+        """Bandwidth; None: unknown, or too fast to be measured, so take it for ample."""
+        return self._bytes_per_s
+
+    @property
+    def rtt_s(self) -> float | None:
+        """Round trip: the lower quartile of the last ones, as queues on the way only ever add; None: unknown."""
+        return self._rtt_s
+
+    def age_s(self, now_s: float) -> float:
+        """Returns how long ago the newest transfer ended; infinite if there was none."""
+        return now_s - self._busy[-1].end_s if self._busy else math.inf
+
+    def update_rtt(self, rtt_s: float) -> None:
+        """Learns a round trip."""
+        self._rtts_s.append(rtt_s)
+        self._rtt_s = sorted(self._rtts_s)[(len(self._rtts_s) - 1) // 4]
+
+    def update(self, *, sent_at_s: float, upload_end_s: float, sent_bytes: int) -> Change | None:
+        """Learns a transfer, or a probe. They may come in any order.
+
+        Args:
+            sent_at_s: when its first byte was handed to the network.
+            upload_end_s: when its last byte had arrived.
+            sent_bytes: its size; 0 for a time in which nothing came through.
+
+        Returns:
+            The change that came to light, if watching; its means are natural logarithms of bytes per second.
+        """
+        self._place(sent_at_s, max(upload_end_s, sent_at_s), sent_bytes)
+        newest_s = self._busy[-1].end_s
+        self._busy = [busy for busy in self._busy[-WINDOW:] if newest_s - busy.end_s <= MAX_AGE_S]
+        self._measure()
+        return self._watch() if self._watching else None
+
+    def _place(self, start_s: float, end_s: float, sent_bytes: int) -> None:
+        """Puts a transfer into the busy periods; its bytes count where it ends."""
+        for busy in self._busy:
+            if busy.full and busy.start_s < end_s and start_s < busy.end_s:
+                if end_s <= busy.end_s:
+                    busy.carried_bytes += sent_bytes
+                    return
+                start_s = busy.end_s
+        joined = _Busy(start_s, end_s, sent_bytes)
+        apart = []
+        for busy in self._busy:
+            if busy.full or not busy.overlaps(joined.start_s, joined.end_s):
+                apart.append(busy)
+                continue
+            joined.start_s, joined.end_s = min(joined.start_s, busy.start_s), max(joined.end_s, busy.end_s)
+            joined.carried_bytes += busy.carried_bytes
+            joined.watched |= busy.watched
+        self._busy = sorted([*apart, joined], key=lambda busy: busy.end_s)
+
+    def _measure(self) -> None:
+        measured = [busy.bytes_per_s for busy in self._busy if busy.measurable]
+        bounds = [busy.bytes_per_s for busy in self._busy if not busy.measurable]
+        if measured:
+            median = _median_low(measured)
+            # That a transfer was too short to be measured tells something only if it must have been fast.
+            self._bytes_per_s = _median_low(measured + [bound for bound in bounds if bound > median])
+        elif self._bytes_per_s is not None and max(bounds) > self._bytes_per_s:
+            self._bytes_per_s = None
+
+    def _watch(self) -> Change | None:
+        """Shows the detector the busy periods that are over, as far as it has not seen them."""
+        for position, busy in enumerate(self._busy[:-1]):
+            if busy.watched:
+                continue
+            busy.watched = True
+            change = self._detect(busy)
+            if change is not None:
+                fresh = len(self._busy) - position - 1 + change.run_length
+                self._busy = self._busy[-fresh:]
+                self._measure()
+                return change
+        return None
+
+    def _detect(self, busy: _Busy) -> Change | None:
+        if not busy.measurable and (self._bytes_per_s is None or busy.bytes_per_s <= self._bytes_per_s):
+            return None
+        log_bytes_per_s = math.log(max(busy.bytes_per_s, LEAST_BYTES_PER_S))
+        if self._detector is None:
+            self._detector = level_detector(mean=log_bytes_per_s, sigma=SIGMA)
+        return self._detector.update(log_bytes_per_s)
+
+
+def _median_low(values: list[float]) -> float:
+    """The median; of an even number of values the lower of the two in the middle, to be on the safe side."""
+    return sorted(values)[(len(values) - 1) // 2]

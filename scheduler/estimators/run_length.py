@@ -1,0 +1,123 @@
+"""How long the current regime has lasted: the run-length posterior, exact or with bounded work."""
+
+from collections.abc import Callable
+
+import numpy as np
+import numpy.typing as npt
+
+from scheduler.estimators.densities import Density, Floats
+
+RunLengths = npt.NDArray[np.int64]
+Hazard = Callable[[RunLengths], Floats]
+"""Probability that a run of each of these lengths ends now; the library's signature."""
+
+
+def constant_hazard(lam: float, run_lengths: RunLengths) -> Floats:
+    """Returns the hazard of a regime that lasts `lam` observations on average, whatever its age.
+
+    Args:
+        lam: mean length of a regime in observations.
+        run_lengths: shape (rows,).
+
+    >>> constant_hazard(100.0, np.array([0, 1])).tolist()
+    [0.01, 0.01]
+    """
+    return np.full(run_lengths.shape, 1.0 / lam)
+
+
+class RunLengthPosterior:
+    """P(run length | values so far), updated value by value.
+
+    Adams & MacKay (2007), "Bayesian online changepoint detection", algorithm 1. With the defaults it is the exact
+    recursion, whose work grows with every value. Bounded, it drops run lengths of negligible mass and, above
+    `max_rows`, lets the two longest become one, the heavier of them, with the mass of both.
+
+    Args:
+        density: predictive density, one row per run length.
+        hazard: probability of a change by run length.
+        max_rows: most run lengths kept.
+        mass_floor: run lengths with less mass are dropped.
+        outlier_probability: chance that a value tells nothing of its regime and comes from the prior predictive
+            instead. Without it one freak value outweighs any hazard and passes for two changes.
+
+    >>> from functools import partial
+    >>> from scheduler.estimators.densities import GammaPoisson
+    >>> posterior = RunLengthPosterior(GammaPoisson(shape=1.0, rate=0.1), partial(constant_hazard, 100.0))
+    >>> for count in [10] * 30 + [30] * 5:
+    ...     posterior.update(count)
+    >>> posterior.most_likely, round(float(posterior.mass[0]), 6)
+    (5, 0.01)
+    """
+
+    def __init__(
+        self,
+        density: Density,
+        hazard: Hazard,
+        *,
+        max_rows: int | None = None,
+        mass_floor: float = 0.0,
+        outlier_probability: float = 0.0,
+    ) -> None:
+        """Stores the parameters; before the first value the run length is 0 for certain."""
+        self._density = density
+        self._hazard = hazard
+        self._max_rows = max_rows
+        self._mass_floor = mass_floor
+        self._outlier_probability = outlier_probability
+        self._reset()
+
+    def _reset(self) -> None:
+        self.mass: Floats = np.ones(1)
+        self.run_lengths: RunLengths = np.zeros(1, dtype=np.int64)
+
+    @property
+    def most_likely(self) -> int:
+        """The run length of most mass."""
+        return int(self.run_lengths[self.mass.argmax()])
+
+    def mass_up_to(self, run_length: int) -> float:
+        """Returns P(run length <= `run_length`)."""
+        return float(self.mass[: int(np.searchsorted(self.run_lengths, run_length, side="right"))].sum())
+
+    def update(self, value: float) -> None:
+        """Takes in the next value."""
+        joint = self.mass * self._likelihood(value)
+        hazard = self._hazard(self.run_lengths)
+        self._density.update_theta(value)
+        mass = np.concatenate(([float(joint @ hazard)], joint * (1.0 - hazard)))
+        self.mass = mass / mass.sum()
+        self.run_lengths = np.concatenate(([0], self.run_lengths + 1))
+        self._drop_negligible()
+        self._merge_tail()
+
+    def condition(self, *, longest: int) -> None:
+        """Rules out every run length above `longest`: a change has been acted upon and is a fact from now on."""
+        self._keep(np.flatnonzero(self.run_lengths <= longest))
+
+    def _likelihood(self, value: float) -> Floats:
+        # Scaled so that the best explanation is 1: the recursion is homogeneous, and nothing underflows.
+        log_pdf = self._density.log_pdf(value)
+        likelihood: Floats = np.exp(log_pdf - log_pdf.max())
+        if self._outlier_probability:
+            likelihood += self._outlier_probability * (likelihood[0] - likelihood)
+        return likelihood
+
+    def _drop_negligible(self) -> None:
+        kept = self.mass >= self._mass_floor
+        # Row 0 is the prior, from which the next run starts.
+        kept[0] = True
+        if not kept.all():
+            self._keep(np.flatnonzero(kept))
+
+    def _merge_tail(self) -> None:
+        rows = len(self.mass)
+        if self._max_rows is None or rows <= self._max_rows:
+            return
+        heavier = rows - 2 + int(self.mass[-1] > self.mass[-2])
+        self.mass[heavier] = self.mass[-1] + self.mass[-2]
+        self._keep(np.append(np.arange(rows - 2), heavier))
+
+    def _keep(self, rows: npt.NDArray[np.intp]) -> None:
+        self._density.select(rows)
+        self.mass = self.mass[rows] / self.mass[rows].sum()
+        self.run_lengths = self.run_lengths[rows]

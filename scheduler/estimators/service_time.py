@@ -1,0 +1,163 @@
+"""How long a backend takes for a batch: a law from its profile, corrected by what is seen."""
+
+import math
+from collections import deque
+
+from scheduler.domain.laws import LatencyLaw
+from scheduler.estimators.changepoint import SHORT_RUN, Change, level_detector
+from scheduler.estimators.residuals import ResidualWindow
+
+NOISE_VARIANCE = 0.1**2
+LEVEL_VARIANCE = 0.5**2
+"""A profile from another machine is off by a factor of 1.6 or so; two answers outvote it."""
+SHAPE_VARIANCE = 0.3**2
+"""The published Orin fit is off by a factor of 1.3 to 2.8 at small batches, and right at large ones."""
+LEVEL_DRIFT = NOISE_VARIANCE / 64**2
+"""Makes the level, in the long run, a moving average over about 64 batches."""
+SHAPE_DRIFT = NOISE_VARIANCE / 128**2
+STILL = 1e-3
+"""Residuals below this move predictions by nothing that is worth new tables."""
+POOLED_RESIDUALS = 512
+BAND_RESIDUALS = 128
+ENOUGH_IN_BAND = 64
+"""Residuals that a band of batch sizes needs before its own quantiles are used."""
+
+
+class ServiceTime:
+    """Median service time of one backend by batch size, and how far it strays.
+
+    log(observed / law) = level + shape of the band of sizes + noise. The level carries what befalls all sizes alike
+    (a throttled machine), the shape what the law gets wrong at one size. Each answer is split between the two by how
+    uncertain they are: a Kalman filter (1960) that leaves out their covariance. A changepoint detector watches the
+    level; on a change the level is taken anew from the batches since, and the shape stays.
+
+    Args:
+        law: the prior, from a profile.
+        overhead_s: seconds that each batch takes on top of the law, such as the way over the LAN.
+        prior_sigma: scatter of log(observed / predicted) before any is seen.
+
+    >>> import numpy as np
+    >>> noise = np.random.default_rng(3).lognormal(0.0, 0.1, 220)
+    >>> service = ServiceTime(LatencyLaw(alpha_s=0.04, beta_s=0.01, max_batch=32))
+    >>> any(service.update(8, 0.18 * factor) for factor in noise[:200]), round(service.predict_s(8), 2)
+    (False, 0.18)
+    >>> changes = [change for factor in noise[200:] if (change := service.update(8, 0.36 * factor))]
+    >>> [change.run_length <= 5 for change in changes], 0.34 < service.predict_s(8) < 0.38
+    ([True], True)
+    """
+
+    def __init__(self, law: LatencyLaw, *, overhead_s: float = 0.0, prior_sigma: float = 0.1) -> None:
+        """Stores the parameters."""
+        self._law = law
+        self._overhead_s = overhead_s
+        self._prior_sigma = prior_sigma
+        self._reset()
+
+    def _reset(self) -> None:
+        self.version = 0
+        """Grows whenever predictions have moved."""
+        self._level, self._level_variance = 0.0, LEVEL_VARIANCE
+        self._shape: dict[int, float] = {}
+        self._shape_variance: dict[int, float] = {}
+        self._recent_levels: deque[float] = deque(maxlen=SHORT_RUN)
+        self._detector = level_detector()
+        self._residuals = ResidualWindow(size=POOLED_RESIDUALS, prior_sigma=self._prior_sigma)
+        self._band_residuals: dict[int, ResidualWindow] = {}
+        self._recent_bands: deque[int] = deque(maxlen=POOLED_RESIDUALS)
+        self._priors: dict[int, tuple[int, float]] = {}
+        self._factors: dict[int, float] = {}
+
+    @property
+    def slowdown(self) -> float:
+        """Factor by which the backend is slower than its law, over all batch sizes."""
+        return math.exp(self._level)
+
+    def predict_s(self, items: int) -> float:
+        """Returns the median seconds for a batch of `items` (>= 1)."""
+        band, prior_s = self._prior(items)
+        factor = self._factors.get(band)
+        if factor is None:
+            factor = self._factors[band] = math.exp(self._level + self._shape.get(band, 0.0))
+        return prior_s * factor
+
+    def quantile_factor(self, percentile: float, items: int | None = None) -> float:
+        """Returns the factor on `predict_s` within which a batch stays with this probability.
+
+        Args:
+            percentile: the probability, in (0, 1).
+            items: look at batches of about this size alone, if there were enough; by default at all.
+        """
+        band = self._band_residuals.get(_band(items)) if items is not None else None
+        residuals = self._residuals if band is None or len(band) < ENOUGH_IN_BAND else band
+        return math.exp(residuals.quantile(percentile))
+
+    def update(self, items: int, observed_s: float) -> Change | None:
+        """Learns from an answered batch.
+
+        Args:
+            items: batch size.
+            observed_s: service time; a value that is no positive number says nothing and is passed over.
+
+        Returns:
+            The change of level that this batch gave away, if any; its means are log(observed / law).
+        """
+        if not (math.isfinite(observed_s) and observed_s > 0):
+            return None
+        band, prior_s = self._prior(items)
+        deviation = math.log(observed_s / prior_s)
+        known_shape = self._shape_variance.get(band, SHAPE_VARIANCE) <= NOISE_VARIANCE
+        residual = deviation - self._level - self._shape.get(band, 0.0)
+        self._note_residual(band, residual)
+        self._correct(band, residual)
+        level = deviation - self._shape[band]
+        self._recent_levels.append(level)
+        # A size that is new would show as a change of level what is its shape.
+        change = self._detector.update(level) if known_shape else None
+        if change is not None:
+            self._restart(change.run_length)
+        return change
+
+    def _prior(self, items: int) -> tuple[int, float]:
+        prior = self._priors.get(items)
+        if prior is None:
+            prior = self._priors[items] = (_band(items), self._law.predict_s(items) + self._overhead_s)
+        return prior
+
+    def _correct(self, band: int, residual: float) -> None:
+        shape_variance = self._shape_variance.get(band, SHAPE_VARIANCE)
+        total = self._level_variance + shape_variance + NOISE_VARIANCE
+        level_gain, shape_gain = self._level_variance / total, shape_variance / total
+        self._level += level_gain * residual
+        self._shape[band] = self._shape.get(band, 0.0) + shape_gain * residual
+        self._level_variance += LEVEL_DRIFT - level_gain * self._level_variance
+        self._shape_variance[band] = shape_variance * (1.0 - shape_gain) + SHAPE_DRIFT
+        if abs(residual) > STILL:
+            self._predictions_moved()
+
+    def _note_residual(self, band: int, residual: float) -> None:
+        window = self._band_residuals.get(band)
+        if window is None:
+            window = ResidualWindow(size=BAND_RESIDUALS, prior_sigma=self._prior_sigma)
+            self._band_residuals[band] = window
+        window.update(residual)
+        self._residuals.update(residual)
+        self._recent_bands.append(band)
+
+    def _restart(self, run_length: int) -> None:
+        """Takes the level from the batches since the change, whose residuals told of the change and not of noise."""
+        since = list(self._recent_levels)[-run_length:]
+        self._level = math.fsum(since) / len(since)
+        self._level_variance = NOISE_VARIANCE / len(since)
+        for _ in range(min(run_length, len(self._recent_bands))):
+            self._residuals.forget_newest()
+            self._band_residuals[self._recent_bands.pop()].forget_newest()
+        self._predictions_moved()
+
+    def _predictions_moved(self) -> None:
+        self.version += 1
+        self._factors.clear()
+
+
+def _band(items: int) -> int:
+    """Batch sizes that share a shape: each of 1 to 4 alone, then half an octave together."""
+    return items if items <= 4 else 4 + math.ceil(2.0 * math.log2(items / 4))
