@@ -51,7 +51,8 @@ def table_name(at: toml_lines.KeyPath) -> str:
 
 
 def _rank(kind: str) -> int:
-    return {"extra_forbidden": 0, "missing": 2}.get(kind, 1)
+    # A list is also too short for each of its entries that is wrong, which says nothing new.
+    return {"extra_forbidden": 0, "missing": 2, "too_short": 3}.get(kind, 1)
 
 
 def _line(source: Source, at: toml_lines.KeyPath) -> int:
@@ -77,7 +78,7 @@ def _complaint(kind: str, context: Mapping[str, Any], value: object, at: toml_li
         return f"{_TYPES[kind]}, not {_shown(value)}"
     if kind in _RANGES:
         bound, words = _RANGES[kind]
-        return f"must be {words} {context[bound]}, not {_shown(value)}"
+        return f"must be {words} {_plain(context[bound])}, not {_shown(value)}"
     if kind == "literal_error":
         return f"must be {context['expected']}"
     if kind in _LENGTHS:
@@ -139,8 +140,12 @@ def _description(at: toml_lines.KeyPath) -> str:
     for name, field in _section(at[:-1]).model_fields.items():
         if at[-1] in (field.alias, name):
             text = (field.description or "").rstrip(".")
-            return text[:1].lower() + text[1:]
+            return text if text[:2].isupper() else text[:1].lower() + text[1:]
     return ""
+
+
+def _plain(number: float) -> str:
+    return str(int(number)) if number == int(number) else repr(number)
 
 
 def _shown(value: object) -> str:
