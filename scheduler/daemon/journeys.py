@@ -100,8 +100,18 @@ class Journeys:
         """Probes a backend; the measurement is posted."""
         return self._start(self._probe(backend), name=f"probe-{backend.value}")
 
-    def replace_backend(self, backend: Backend, replacement: InferenceBackend | None) -> None:
+    async def open(self) -> None:
+        """Opens every backend."""
+        await asyncio.gather(*(backend.open() for backend in self._backends.values()))
+
+    def probe_all(self) -> "list[asyncio.Task[None]]":
+        """Probes every backend."""
+        return [self.probe(backend) for backend in self._backends]
+
+    async def replace_backend(self, backend: Backend, replacement: InferenceBackend | None) -> None:
         """Sends from now on by another backend, or none; the old one is closed when its batches are back."""
+        if replacement is not None:
+            await replacement.open()
         old = self._backends.pop(backend, None)
         if replacement is not None:
             self._backends[backend] = replacement
@@ -229,6 +239,8 @@ class Journeys:
         except Exception:
             _logger.exception("probe_bug", extra=fields(backend=backend.value))
             measured = ProbeMeasured(backend, ok=False)
+        if not measured.ok:
+            log(logging.WARNING, "probe_failed", backend=backend.value)
         self._post(measured)
 
 

@@ -100,6 +100,8 @@ class Runner:
         self._empty = asyncio.Event()
         self._crashed = asyncio.Event()
         self._crash: Exception | None = None
+        self._over: Refusal | None = None
+        """What every call is told once nothing works any more; None while it does."""
         self.own_latency = OwnLatency()
 
     @property
@@ -128,8 +130,8 @@ class Runner:
             Refused: there is none; the refusal says why.
             asyncio.CancelledError: the caller was cancelled; the engine is told that nobody waits.
         """
-        if self._crash is not None:
-            raise Refused(_CRASHED)
+        if self._over is not None:
+            raise Refused(self._over)
         request = self._request(call)
         waiting = Waiting(request.request_id, call, asyncio.get_running_loop().create_future())
         self._bodies.add(waiting)
@@ -163,9 +165,17 @@ class Runner:
         self._tiers |= _tiers(settings)
         self._post(SettingsChanged(settings))
 
-    def replace_backend(self, backend: Backend, replacement: InferenceBackend | None) -> None:
+    async def open(self) -> None:
+        """Loads what the backends need."""
+        await self._journeys.open()
+
+    def probe_backends(self) -> "list[asyncio.Task[None]]":
+        """Probes every backend; the engine is told what came back."""
+        return self._journeys.probe_all()
+
+    async def replace_backend(self, backend: Backend, replacement: InferenceBackend | None) -> None:
         """Sends from now on by another backend, or none; the old one is closed when its batches are back."""
-        self._journeys.replace_backend(backend, replacement)
+        await self._journeys.replace_backend(backend, replacement)
 
     async def drain(self, limit_s: float) -> int:
         """Stops admission and waits until every call has ended, at most `limit_s`.
@@ -184,6 +194,7 @@ class Runner:
 
     async def close(self) -> None:
         """Ends every task and gives the backends' resources back; calls that still wait are refused."""
+        self._over = self._over or _STOPPED
         self._refuse_all(_STOPPED)
         for handle in (self._timer, self._flush_handle):
             if handle is not None:
@@ -249,7 +260,7 @@ class Runner:
         self._flush_soon()
 
     def _flush_soon(self) -> None:
-        if self._flush_handle is None and self._crash is None:
+        if self._flush_handle is None and self._over is None:
             self._flush_handle = asyncio.get_running_loop().call_soon(self._flush)
 
     def _wake_up(self, due_s: float) -> None:
@@ -341,7 +352,7 @@ class Runner:
             self._stop_for(error)
 
     def _stop_for(self, error: Exception) -> None:
-        self._crash = error
+        self._crash, self._over = error, _CRASHED
         self._refuse_all(_CRASHED)
         self._crashed.set()
 

@@ -41,8 +41,10 @@ def a_request(pictures: list[bytes], batch_id: int = 1) -> InferRequest:
     return InferRequest(str(batch_id), (Tensor.from_elements("image", pictures),), binary_by_default=True)
 
 
-def an_edge(port: int) -> EdgeBackend:
-    return EdgeBackend(url=f"http://127.0.0.1:{port}", connect_timeout_s=1.0, clock=time.monotonic)
+async def an_edge(port: int, connect_timeout_s: float = 1.0) -> EdgeBackend:
+    edge = EdgeBackend(url=f"http://127.0.0.1:{port}", connect_timeout_s=connect_timeout_s, clock=time.monotonic)
+    await edge.open()
+    return edge
 
 
 def run(main: Coroutine[Any, Any, Any]) -> Any:
@@ -51,7 +53,7 @@ def run(main: Coroutine[Any, Any, Any]) -> Any:
 
 async def against(behaviour: Behaviour, items: int = 3, give_up_after_s: float = 5.0) -> tuple[Flight, Reply]:
     _, server, port = await stub_edge.start(behaviour)
-    edge = an_edge(port)
+    edge = await an_edge(port)
     flight = a_flight(items, give_up_after_s=give_up_after_s)
     try:
         return flight, await edge.send(flight, a_request([b"%d" % index for index in range(items)]))
@@ -127,7 +129,7 @@ def test_an_edge_that_is_not_there_is_unreachable_and_no_batch_was_written() -> 
         flight = a_flight(1)
 
         async def main() -> None:
-            edge = an_edge(reserved.getsockname()[1])
+            edge = await an_edge(reserved.getsockname()[1])
             try:
                 await edge.send(flight, a_request([b"x"]))
             finally:
@@ -147,7 +149,7 @@ def test_an_edge_that_takes_no_connection_is_unreachable() -> None:
             for occupant in (first, second):
                 occupant.setblocking(False)
                 occupant.connect_ex(full.getsockname())
-            edge = replace_connect_timeout(an_edge(full.getsockname()[1]))
+            edge = await an_edge(full.getsockname()[1], connect_timeout_s=0.2)
             try:
                 await edge.send(a_flight(1), a_request([b"x"]))
             except SendFailed as failed:
@@ -159,15 +161,10 @@ def test_an_edge_that_takes_no_connection_is_unreachable() -> None:
     assert run(main()).failure.kind is FailureKind.UNREACHABLE
 
 
-def replace_connect_timeout(edge: EdgeBackend) -> EdgeBackend:
-    edge._connect_timeout_s = 0.2
-    return edge
-
-
 def test_many_batches_at_once_keep_their_answers_apart_and_connections_are_kept_alive() -> None:
     async def main() -> int:
         stub, server, port = await stub_edge.start(Behaviour())
-        edge = an_edge(port)
+        edge = await an_edge(port)
 
         async def one(batch_id: int) -> None:
             pictures = [b"%d-%d" % (batch_id, index) for index in range(batch_id % 5 + 1)]
@@ -187,13 +184,13 @@ def test_many_batches_at_once_keep_their_answers_apart_and_connections_are_kept_
 def test_a_probe_says_whether_the_edge_is_ready() -> None:
     async def main() -> list[bool]:
         stub, server, port = await stub_edge.start(Behaviour())
-        edge = an_edge(port)
+        edge = await an_edge(port)
         ready = (await edge.probe()).ok
         stub.behaviour = replace(stub.behaviour, not_ready=True)
         not_ready = (await edge.probe()).ok
         server.close()
         await edge.close()
-        gone = an_edge(port)
+        gone = await an_edge(port)
         absent = (await gone.probe()).ok
         await gone.close()
         return [ready, not_ready, absent]

@@ -5,7 +5,7 @@ import json
 import os
 import socket
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -17,7 +17,7 @@ from support.stub_fc import Heard, Say, Script, StubFc
 
 from scheduler import wire
 from scheduler.daemon.backends.flight import Flight, Reply, SendFailed
-from scheduler.daemon.backends.function import FunctionBackend
+from scheduler.daemon.backends.function import FunctionBackend, FunctionName
 from scheduler.daemon.backends.sdk import Account, CallFailed, FunctionCaller
 from scheduler.daemon.credentials import AccessKey
 from scheduler.domain.batches import Batch, FailureKind
@@ -63,8 +63,10 @@ def an_account(port: int) -> Account:
     return Account("cn-hangzhou", AccessKey("an-id", SECRET), f"127.0.0.1:{port}", "http")
 
 
-def a_backend(port: int, *, max_in_flight: int = 4) -> FunctionBackend:
-    return FunctionBackend(account=an_account(port), max_in_flight=max_in_flight, clock=time.monotonic)
+def a_backend(port: int, *, max_in_flight: int = 4, functions: Sequence[FunctionName] = ()) -> FunctionBackend:
+    return FunctionBackend(
+        account=an_account(port), functions=functions, max_in_flight=max_in_flight, clock=time.monotonic
+    )
 
 
 def run(main: Coroutine[Any, Any, Any]) -> Any:
@@ -226,6 +228,9 @@ def test_many_batches_at_once_keep_their_answers_apart() -> None:
     run(main())
 
 
+INFER = FunctionName("infer", "prod")
+
+
 @pytest.mark.parametrize(
     ("said", "sentence"),
     [
@@ -235,19 +240,41 @@ def test_many_batches_at_once_keep_their_answers_apart() -> None:
         (stub_fc.error(403, "AccessDenied"), ""),
     ],
 )
-def test_a_check_tells_a_wrong_key_or_name_but_not_a_key_that_may_only_invoke(said: Say, sentence: str) -> None:
-    async def main() -> tuple[str, Heard]:
-        stub, server, port = await stub_fc.start(lambda heard: said)
-        backend = a_backend(port)
+def test_the_first_probe_tells_a_wrong_key_or_name_but_not_a_key_that_may_only_invoke(
+    said: Say, sentence: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def main() -> tuple[bool, Heard]:
+        stub, server, port = await stub_fc.start(lambda heard: said if heard.method == "GET" else Say(403))
+        backend = a_backend(port, functions=[INFER])
         try:
-            return await backend.check(TIER), stub.heard[0]
+            return (await backend.probe()).ok, stub.heard[0]
         finally:
             await backend.close()
             server.close()
 
-    told, heard = run(main())
-    assert (sentence in told) if sentence else told == ""
+    ok, heard = run(main())
+    told = [record.fields["message"] for record in caplog.records if record.getMessage() == "function_check"]  # type: ignore[attr-defined]
+    assert ok == (sentence == "")
+    assert told == [] if ok else sentence in told[0]
     assert (heard.method, heard.target) == ("GET", "/2023-03-30/functions/infer?qualifier=prod")
+
+
+def test_one_wrong_name_among_several_functions_does_not_shut_the_others_out() -> None:
+    def script(heard: Heard) -> Say:
+        if "infer" in heard.target:
+            return Say(200, b"{}", {"Content-Type": "application/json"})
+        return stub_fc.error(404, "FunctionNotFound")
+
+    async def main() -> bool:
+        _, server, port = await stub_fc.start(script)
+        backend = a_backend(port, functions=[INFER, FunctionName("typo", "prod")])
+        try:
+            return (await backend.probe()).ok
+        finally:
+            await backend.close()
+            server.close()
+
+    assert run(main())
 
 
 def test_a_probe_measures_the_way_by_an_unsigned_request() -> None:
@@ -302,7 +329,7 @@ def test_after_a_refused_key_a_probe_succeeds_only_when_the_key_is_good_again() 
             return Say(200, b"{}", {"Content-Type": "application/json"}) if heard.method == "GET" else Say(403)
 
         _, server, port = await stub_fc.start(script)
-        backend = a_backend(port)
+        backend = a_backend(port, functions=[INFER])
         with pytest.raises(SendFailed):
             await backend.send(a_flight(), a_request())
         while_wrong = (await backend.probe()).ok

@@ -27,6 +27,9 @@ class FakeBackend:
     closed: bool = False
     duration_s: float | None = None
 
+    async def open(self) -> None:
+        pass
+
     async def send(self, flight: Flight, request: InferRequest) -> Reply:
         loop = asyncio.get_running_loop()
         self.batches.append(flight.batch)

@@ -456,7 +456,7 @@ def test_a_replaced_backend_is_closed_only_when_its_batches_are_back() -> None:
         r = rig(BatchEachArrival(), edge=old)
         first = r.submit(b"a")
         await asyncio.sleep(0.1)
-        r.runner.replace_backend(Backend.EDGE, new)
+        await r.runner.replace_backend(Backend.EDGE, new)
         await r.submit(b"b")
         closed_early = old.closed
         await first

@@ -35,7 +35,7 @@ class EdgeBackend:
     """Sends batches to one Open Inference Protocol v2 server: ours, Triton, KServe, MLServer."""
 
     def __init__(self, *, url: str, connect_timeout_s: float, clock: Clock) -> None:
-        """Stores its parts; connections are opened by the first use.
+        """Stores its parts.
 
         Args:
             url: as `http://HOST:PORT`.
@@ -48,6 +48,12 @@ class EdgeBackend:
         self._session: aiohttp.ClientSession | None = None
         self._infer_urls: dict[str, URL] = {}
 
+    async def open(self) -> None:
+        """Makes the connection pool."""
+        # The engine bounds the batches under way, so the pool need not.
+        connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=KEEP_ALIVE_S)
+        self._session = aiohttp.ClientSession(connector=connector, cookie_jar=aiohttp.DummyCookieJar())
+
     async def send(self, flight: Flight, request: InferRequest) -> Reply:
         """Posts a batch; see `InferenceBackend.send`."""
         batch = flight.batch
@@ -55,7 +61,7 @@ class EdgeBackend:
         body = _StampedBody(encoded.body, flight, self._clock)
         headers = {wire.JSON_LENGTH_HEADER: str(encoded.json_length)} if encoded.json_length is not None else {}
         try:
-            async with self._opened().post(
+            async with self._pool().post(
                 self._infer_url(batch.model),
                 data=body,
                 headers=headers,
@@ -77,7 +83,7 @@ class EdgeBackend:
         asked_at_s = self._clock()
         url = URL(f"{self._url}/v2/health/ready")
         try:
-            async with self._opened().get(url, timeout=self._timeout(PROBE_LIMIT_S)) as response:
+            async with self._pool().get(url, timeout=self._timeout(PROBE_LIMIT_S)) as response:
                 await response.read()
         except (aiohttp.ClientError, OSError, asyncio.TimeoutError):
             return ProbeMeasured(Backend.EDGE, ok=False)
@@ -88,11 +94,8 @@ class EdgeBackend:
         if self._session is not None:
             await self._session.close()
 
-    def _opened(self) -> aiohttp.ClientSession:
-        if self._session is None:
-            # The engine bounds the batches under way, so the pool need not.
-            connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=KEEP_ALIVE_S)
-            self._session = aiohttp.ClientSession(connector=connector, cookie_jar=aiohttp.DummyCookieJar())
+    def _pool(self) -> aiohttp.ClientSession:
+        assert self._session is not None, "open() comes first"
         return self._session
 
     def _timeout(self, total_s: float) -> aiohttp.ClientTimeout:

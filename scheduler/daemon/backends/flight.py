@@ -47,6 +47,10 @@ class SendFailed(Exception):
 class InferenceBackend(Protocol):
     """One of the two places that answer, as the runner uses it."""
 
+    async def open(self) -> None:
+        """Loads what sending needs; contacts nobody."""
+        ...
+
     async def send(self, flight: Flight, request: InferRequest) -> Reply:
         """Carries one batch there and back; sets `flight.written_at_s`.
 

@@ -1,18 +1,22 @@
 """Function Compute through the provider's SDK: one invocation a batch, in threads, every answer checked."""
 
+import asyncio
+import logging
 import math
 import secrets
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import NamedTuple
 
 import orjson
 
 from scheduler import wire
 from scheduler.daemon.backends.flight import Clock, Flight, Reply, SendFailed, check_response
-from scheduler.daemon.backends.sdk import Account, CallFailed, FunctionCaller, Invoked, load_sdk, warn_of_proxies
+from scheduler.daemon.backends.sdk import Account, CallFailed, FunctionCaller, Invoked, warn_of_proxies
 from scheduler.daemon.backends.uplink_probe import probe_uplink
+from scheduler.daemon.logs import log
 from scheduler.daemon.threads import DaemonThreads
 from scheduler.domain.batches import BatchReport, Failure, FailureKind
-from scheduler.domain.laws import FunctionTier
 from scheduler.domain.messages import ProbeMeasured
 from scheduler.domain.requests import Backend
 from scheduler.wire import Encoded, InferRequest, WireError
@@ -25,50 +29,50 @@ _AMBIGUOUS_CODES = ("Denied", "RAM", "Permission")
 """In the code of a 403: the key is good, but may not ask for a function's description. It may still invoke it."""
 
 
+class FunctionName(NamedTuple):
+    """What is invoked."""
+
+    function: str
+    qualifier: str
+
+
 class FunctionBackend:
     """Sends batches to the functions of one account."""
 
-    def __init__(self, *, account: Account, max_in_flight: int, clock: Clock) -> None:
+    def __init__(
+        self, *, account: Account, functions: Sequence[FunctionName], max_in_flight: int, clock: Clock
+    ) -> None:
         """Stores its parts.
 
         Args:
             account: where and as whom.
+            functions: those that will be called.
             max_in_flight: most batches under way at one time.
             clock: monotonic seconds.
         """
         # As many again for batches that were given up and still hold their thread.
         threads = 2 * max_in_flight
         self._account = account
+        self._functions = tuple(functions)
         self._clock = clock
         self._caller = FunctionCaller(account, connections=threads)
         self._threads = DaemonThreads(limit=threads, name="function")
         self._run_id = secrets.token_hex(4)
-        self._refused: FunctionTier | None = None
-        """The tier whose last call was forbidden; a probe then has to be signed to mean anything."""
+        self._doubtful = set(functions)
+        """Functions never called with success, or forbidden at the last call: a probe asks for them by name."""
 
     async def open(self) -> None:
         """Imports the SDK and makes its client."""
         warn_of_proxies()
-        await self._threads.run(load_sdk)
         await self._threads.run(self._caller.open)
-
-    async def check(self, tier: FunctionTier) -> str:
-        """Returns in one sentence what is wrong with key, endpoint or function; empty where nothing is."""
-        try:
-            await self._threads.run(lambda: self._signed_check(tier))
-        except CallFailed as failed:
-            return failed.failure.message
-        return ""
 
     async def send(self, flight: Flight, request: InferRequest) -> Reply:
         """Invokes the tier's function with a batch; see `InferenceBackend.send`."""
-        reply = await self._threads.run(lambda: self._exchange(flight, request))
-        self._refused = None
-        return reply
+        return await self._threads.run(lambda: self._exchange(flight, request))
 
     async def probe(self) -> ProbeMeasured:
-        """Measures the uplink by a request that the provider refuses unbilled."""
-        if self._refused is not None and await self.check(self._refused):
+        """Asks for doubtful functions by name, and measures the uplink by a request that is refused unbilled."""
+        if self._functions and not await self._some_function_is_there():
             return ProbeMeasured(Backend.FUNCTION, ok=False)
         measured = await probe_uplink(host=self._account.host, tls=self._account.protocol == "https", clock=self._clock)
         if measured is None:
@@ -85,13 +89,26 @@ class FunctionBackend:
         """Lets the threads end; those in a call end with it."""
         self._threads.close()
 
-    def _signed_check(self, tier: FunctionTier) -> None:
+    async def _some_function_is_there(self) -> bool:
+        # Calls in threads change the set meanwhile.
+        doubtful = sorted(self._doubtful.copy())
+        problems = await asyncio.gather(*(self._threads.run(partial(self._problem, name)) for name in doubtful))
+        for name, problem in zip(doubtful, problems, strict=True):
+            if problem:
+                log(logging.ERROR, "function_check", function=name.function, qualifier=name.qualifier, message=problem)
+            else:
+                self._doubtful.discard(name)
+        return len(self._doubtful) < len(self._functions)
+
+    def _problem(self, name: FunctionName) -> str:
+        """Returns in one sentence what is wrong with key, endpoint or function; empty where nothing is."""
         self._caller.open()
         try:
-            self._caller.check(function=tier.function_name, qualifier=tier.qualifier)
+            self._caller.check(function=name.function, qualifier=name.qualifier)
         except CallFailed as failed:
-            if not any(word in failed.code for word in _AMBIGUOUS_CODES):
-                raise
+            may_only_invoke = any(word in failed.code for word in _AMBIGUOUS_CODES)
+            return "" if may_only_invoke else failed.failure.message
+        return ""
 
     def _exchange(self, flight: Flight, request: InferRequest) -> Reply:
         """The whole of a batch's way, in a thread."""
@@ -113,8 +130,10 @@ class FunctionBackend:
                 read_timeout_s=left_s + LATE_READ_S,
             )
         except CallFailed as failed:
-            self._refused = tier if failed.failure.kind is FailureKind.FORBIDDEN else self._refused
+            if failed.failure.kind is FailureKind.FORBIDDEN:
+                self._doubtful.add(FunctionName(tier.function_name, tier.qualifier))
             raise SendFailed(failed.failure, self._report(flight, {})) from None
+        self._doubtful.discard(FunctionName(tier.function_name, tier.qualifier))
         return self._reply(flight, invoked, batch_id)
 
     def _reply(self, flight: Flight, invoked: Invoked, batch_id: str) -> Reply:

@@ -1,0 +1,89 @@
+"""From a configuration to the parts that run: where the backends are, and the runner with its engine and planner."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from scheduler.daemon.backends.edge import EdgeBackend
+from scheduler.daemon.backends.flight import Clock, InferenceBackend
+from scheduler.daemon.backends.function import FunctionBackend, FunctionName
+from scheduler.daemon.backends.sdk import Account
+from scheduler.daemon.config import Config
+from scheduler.daemon.config_sections import EdgeSection
+from scheduler.daemon.credentials import read_access_key
+from scheduler.daemon.runner import PlanMaker, Runner
+from scheduler.daemon.threads import DaemonThreads
+from scheduler.domain.messages import ComputePlan
+from scheduler.domain.plans import EngineSettings, Plan
+from scheduler.domain.requests import Backend
+from scheduler.engine import Engine
+from scheduler.planner.planner import best_plan
+
+
+@dataclass(frozen=True, slots=True)
+class Places:
+    """Where the backends are and how they are called; equal places need no new backend after a reload."""
+
+    edge: EdgeSection | None
+    account: Account | None
+    functions: tuple[FunctionName, ...]
+    max_in_flight: int
+    """Most function calls at one time."""
+
+    def changed(self, before: "Places") -> tuple[Backend, ...]:
+        """Returns the backends that must be made anew."""
+        edge = (Backend.EDGE,) if self.edge != before.edge else ()
+        ours = (self.account, self.functions, self.max_in_flight)
+        theirs = (before.account, before.functions, before.max_in_flight)
+        return (*edge, Backend.FUNCTION) if ours != theirs else edge
+
+
+def places(config: Config, environ: Mapping[str, str]) -> Places:
+    """Returns where a configuration's backends are.
+
+    Raises:
+        ConfigError: a secret that it refers to is not there.
+    """
+    account = None
+    if config.function is not None:
+        section = config.function
+        key = read_access_key(config, environ)
+        account = Account(section.region, key, section.endpoint, section.protocol)
+    tiers = (tier for model in config.models for tier in model.tiers)
+    functions = tuple(sorted({FunctionName(tier.function, tier.qualifier) for tier in tiers}))
+    return Places(config.edge, account, functions, config.engine.max_function_in_flight)
+
+
+def make_backend(backend: Backend, where: Places, clock: Clock) -> InferenceBackend | None:
+    """Returns a backend, None where there is none; nothing is contacted."""
+    edge, account = where.edge, where.account
+    if backend is Backend.EDGE and edge is not None:
+        return EdgeBackend(url=edge.url, connect_timeout_s=edge.connect_timeout_s, clock=clock)
+    if backend is Backend.FUNCTION and account is not None:
+        return FunctionBackend(
+            account=account, functions=where.functions, max_in_flight=where.max_in_flight, clock=clock
+        )
+    return None
+
+
+def make_runner(config: Config, settings: EngineSettings, where: Places, *, clock: Clock) -> Runner:
+    """Returns the runner with everything that it drives."""
+    backends = {backend: place for backend in Backend if (place := make_backend(backend, where, clock)) is not None}
+    return Runner(
+        engine=Engine(settings),
+        settings=settings,
+        backends=backends,
+        make_plan=_plan_maker(),
+        clock=clock,
+        records=config.daemon.records,
+    )
+
+
+def _plan_maker() -> PlanMaker:
+    threads = DaemonThreads(limit=1, name="planner")
+
+    async def make_plan(command: ComputePlan) -> Plan:
+        return await threads.run(
+            lambda: best_plan(command.snapshot, plan_id=command.plan_id, cause=command.cause, detail=command.detail)
+        )
+
+    return make_plan

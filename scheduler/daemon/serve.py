@@ -1,0 +1,236 @@
+"""`edgeburst serve`: the daemon as a process, from its configuration to its exit status."""
+
+import argparse
+import asyncio
+import errno
+import gc
+import json
+import logging
+import os
+import time
+from collections.abc import Coroutine, Mapping
+from pathlib import Path
+from typing import Any
+
+from aiohttp import web
+
+from scheduler.daemon import logs
+from scheduler.daemon.assembly import make_backend, make_runner, places
+from scheduler.daemon.config import Config, load_config
+from scheduler.daemon.ingress import INGRESS, app_runner, create_app
+from scheduler.daemon.logs import log
+from scheduler.daemon.notify import Notifier
+from scheduler.daemon.signals import Signals
+from scheduler.daemon.threads import DaemonThreads
+from scheduler.domain.errors import ConfigError, EdgeburstError
+
+READY_LIMIT_S = 1.0
+"""How long readiness waits for the first try of each backend; a backend that comes later is used when it comes."""
+
+WRITING_LIMIT_S = 1.0
+"""Part of the drain limit that is kept for writing the last answers out."""
+
+BACKLOG = 1024
+
+_DESCRIPTION = """\
+Runs the daemon: takes inference requests (Open Inference Protocol v2), batches them, and gives each batch to the edge
+server or to a function, so that every deadline holds at the least money. Prints one JSON line when it is ready; logs go
+to stderr, one line each.
+
+SIGTERM or SIGINT stops it: what it has accepted is answered first, within daemon.drain_limit_s. A second one stops it
+at once. SIGHUP reads the configuration again; a bad one is refused and the old one stays.
+
+Exit status: 0 stopped in good order, 1 stopped at once or by an internal error, 2 it could not start."""
+
+_EPILOG = """\
+examples:
+  edgeburst serve --config edgeburst.toml
+  curl --data-binary @digit.png -H 'Content-Type: image/png' http://127.0.0.1:8600/v1/classify/digits"""
+
+
+def add_parser(subparsers: Any) -> None:
+    """Adds the sub-command to the command line."""
+    parser = subparsers.add_parser(
+        "serve",
+        help="run the daemon",
+        description=_DESCRIPTION,
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--config", metavar="FILE", type=Path, required=True, help="the TOML file")
+    parser.add_argument(
+        "--log-level", choices=("debug", "info", "warning", "error"), default="info", help="least level that is logged"
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Runs the daemon until it is told to stop; returns the exit status.
+
+    Raises:
+        EdgeburstError: it cannot start; the message says what to change.
+    """
+    logs.set_up(args.log_level)
+    config = load_config(args.config, os.environ)
+    daemon = Daemon(config, os.environ, Notifier.from_environment(os.environ))
+    loop = _new_loop()
+    try:
+        asyncio.set_event_loop(loop)
+        return loop.run_until_complete(daemon.run())
+    finally:
+        asyncio.set_event_loop(None)
+        loop.close()
+
+
+class Daemon:
+    """Everything that runs in the process, and its way from start to end."""
+
+    def __init__(self, config: Config, environ: Mapping[str, str], notifier: Notifier) -> None:
+        """Assembles the parts; nothing is contacted and nothing listens yet.
+
+        Raises:
+            ConfigError: a secret that the configuration refers to is not there.
+        """
+        self._config = config
+        self._environ = environ
+        self._notifier = notifier
+        self._places = places(config, environ)
+        self._runner = make_runner(config, config.engine_settings(), self._places, clock=time.monotonic)
+        self._app = create_app(self._runner, config, environ)
+        self._signals = Signals()
+        self._loader = DaemonThreads(limit=1, name="config")
+        self._side_tasks: set[asyncio.Task[None]] = set()
+        self._failed = asyncio.Event()
+
+    async def run(self) -> int:
+        """Starts, serves and stops; returns the exit status."""
+        loop = asyncio.get_running_loop()
+        self._signals.install(loop)
+        server = app_runner(self._app, stop_limit_s=WRITING_LIMIT_S)
+        await server.setup()
+        try:
+            host, port = await self._listen(server)
+            self._runner.start()
+            self._side_task(self._get_ready(host, port), name="get-ready")
+            self._side_task(self._watch_engine(), name="watch-engine")
+            self._side_task(self._reload_when_told(), name="reload")
+            self._notifier.keep_alive(loop)
+            await self._first(self._signals.stop, self._failed)
+            return await self._stop()
+        finally:
+            await self._end(server)
+
+    async def _listen(self, server: web.AppRunner) -> tuple[str, int]:
+        host, port = self._config.daemon.host, self._config.daemon.port
+        try:
+            await web.TCPSite(server, host, port, backlog=BACKLOG).start()
+        except OSError as error:
+            raise EdgeburstError(_cannot_listen(host, port, error)) from None
+        return host, int(server.addresses[0][1])
+
+    async def _get_ready(self, host: str, port: int) -> None:
+        await self._runner.open()
+        probes = self._runner.probe_backends()
+        if probes:
+            await asyncio.wait(probes, timeout=READY_LIMIT_S)
+        # What lives now lives as long as the process: later collections need not look at it.
+        gc.collect()
+        gc.freeze()
+        self._app[INGRESS].ready = True
+        models = ",".join(model.name for model in self._config.models)
+        log(logging.INFO, "ready", host=host, port=port, models=models)
+        print(json.dumps({"event": "ready", "host": host, "port": port}), flush=True)
+        self._notifier.send("READY=1", f"STATUS=serving {models} at {host}:{port}")
+
+    async def _watch_engine(self) -> None:
+        raise await self._runner.crashed()
+
+    async def _reload_when_told(self) -> None:
+        while True:
+            await self._signals.reload.wait()
+            self._signals.reload.clear()
+            self._notifier.reloading()
+            try:
+                await self._reload()
+            except ConfigError as error:
+                log(logging.ERROR, "reload_refused", message=f"{error}; the old configuration stays")
+            self._notifier.send("READY=1")
+
+    async def _reload(self) -> None:
+        """Reads the configuration again and goes on with it: all of it, or, if something in it is wrong, nothing."""
+        config = await self._loader.run(lambda: load_config(self._config.path, self._environ))
+        settings, where = config.engine_settings(), places(config, self._environ)
+        for backend in where.changed(self._places):
+            await self._runner.replace_backend(backend, make_backend(backend, where, time.monotonic))
+        self._runner.reload(settings)
+        self._app[INGRESS].reload(config)
+        fixed = [name for name in ("host", "port", "records") if _differ(config, self._config, name)]
+        self._config, self._places = config, where
+        log(logging.INFO, "reloaded", path=config.path, needs_restart=",".join(fixed) or "nothing")
+
+    async def _stop(self) -> int:
+        if self._failed.is_set():
+            log(logging.ERROR, "stopping", cause="internal error")
+            return 1
+        limit_s = self._config.daemon.drain_limit_s
+        log(logging.INFO, "draining", limit_s=limit_s)
+        self._notifier.send("STOPPING=1", "STATUS=answering what was accepted")
+        drain = asyncio.get_running_loop().create_task(
+            self._runner.drain(max(limit_s - WRITING_LIMIT_S, limit_s / 2)), name="drain"
+        )
+        await self._first(self._signals.stop_at_once, self._failed, drain)
+        if not drain.done():
+            drain.cancel()
+            return 1
+        log(logging.INFO, "drained", refused=drain.result())
+        return 0
+
+    async def _end(self, server: web.AppRunner) -> None:
+        for task in list(self._side_tasks):
+            task.cancel()
+        await asyncio.gather(*self._side_tasks, return_exceptions=True)
+        await self._runner.close()
+        # The listener stays open until here, so that late comers are told that the daemon stops.
+        await server.cleanup()
+
+    def _side_task(self, work: Coroutine[Any, Any, None], *, name: str) -> None:
+        task = asyncio.get_running_loop().create_task(work, name=name)
+        self._side_tasks.add(task)
+        task.add_done_callback(self._side_task_ended)
+
+    def _side_task_ended(self, task: "asyncio.Task[None]") -> None:
+        """The one monitor: a side task that fails is a bug, and stops the daemon, for systemd to start it afresh."""
+        self._side_tasks.discard(task)
+        error = None if task.cancelled() else task.exception()
+        if error is not None:
+            logging.getLogger("edgeburst").error("task_failed", exc_info=error, extra=logs.fields(task=task.get_name()))
+            self._failed.set()
+
+    async def _first(self, *awaited: "asyncio.Event | asyncio.Task[Any]") -> None:
+        """Waits until one of the events is set or one of the tasks has ended."""
+        loop = asyncio.get_running_loop()
+        waits = [loop.create_task(a.wait()) if isinstance(a, asyncio.Event) else a for a in awaited]
+        await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+        for wait, a in zip(waits, awaited, strict=True):
+            if wait is not a:
+                wait.cancel()
+
+
+def _differ(new: Config, old: Config, key: str) -> bool:
+    return bool(getattr(new.daemon, key) != getattr(old.daemon, key))
+
+
+def _cannot_listen(host: str, port: int, error: OSError) -> str:
+    if error.errno == errno.EADDRINUSE:
+        return (
+            f"port {port} of {host} is in use; stop what listens there, or set daemon.port to another (0: a free one)"
+        )
+    return f"cannot listen on {host}:{port} ({error.strerror or error}); correct daemon.host and daemon.port"
+
+
+def _new_loop() -> asyncio.AbstractEventLoop:
+    try:
+        import uvloop
+    except ImportError:
+        return asyncio.new_event_loop()
+    loop: asyncio.AbstractEventLoop = uvloop.new_event_loop()
+    return loop

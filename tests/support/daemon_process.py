@@ -1,0 +1,138 @@
+"""A real daemon in a process of its own, on a free loopback port, with a stub edge server in another."""
+
+import json
+import os
+import select
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[2]
+LIMIT_S = 60.0
+"""For whatever a process is waited for; only a machine that is stuck takes so long."""
+
+
+@dataclass
+class Running:
+    """A process that has printed its ready line."""
+
+    process: "subprocess.Popen[str]"
+    port: int
+    notifications: socket.socket | None = None
+    log_path: Path | None = None
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def signal(self, number: int) -> None:
+        self.process.send_signal(number)
+
+    def exit_status(self) -> int:
+        return self.process.wait(timeout=LIMIT_S)
+
+    @property
+    def log(self) -> str:
+        return self.log_path.read_text() if self.log_path else ""
+
+    def notification(self, wanted: str) -> str:
+        """Waits for the datagram that begins so, over the watchdog's."""
+        assert self.notifications is not None
+        while True:
+            text = self.notifications.recv(4096).decode()
+            if text.startswith(wanted):
+                return text
+
+
+def environment(extra: Mapping[str, str]) -> dict[str, str]:
+    """The environment of a child: ours, without proxies, able to import what is tested."""
+    proxies = {"HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "all_proxy"}
+    kept = {name: value for name, value in os.environ.items() if name not in proxies}
+    return {**kept, "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests")]), **extra}
+
+
+@contextmanager
+def stub_edge_process(*options: str) -> Iterator[Running]:
+    """Starts a stub edge server and ends it."""
+    command = [sys.executable, str(ROOT / "tests" / "support" / "stub_edge.py"), *options]
+    with _started(command, {}, None) as process:
+        yield Running(process, _ready_port(process))
+
+
+@contextmanager
+def daemon_process(config: Path, *, environ: Mapping[str, str] | None = None) -> Iterator[Running]:
+    """Starts a daemon, hands it over when it is ready, and ends it."""
+    folder = config.parent
+    address = folder / "notify"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notifications:
+        notifications.bind(str(address))
+        notifications.settimeout(LIMIT_S)
+        extra = {"NOTIFY_SOCKET": str(address), **(environ or {})}
+        log_path = folder / "daemon.log"
+        try:
+            with _started(serve_command(config), extra, log_path) as process:
+                yield Running(process, _ready_port(process), notifications, log_path)
+        finally:
+            address.unlink()
+
+
+def serve_command(config: Path) -> list[str]:
+    """The daemon's command line."""
+    return [sys.executable, "-m", "scheduler.cli", "serve", "--config", str(config)]
+
+
+def refused_start(config: Path, environ: Mapping[str, str] | None = None) -> "subprocess.CompletedProcess[str]":
+    """Runs a daemon that cannot start to its end."""
+    return subprocess.run(
+        serve_command(config),
+        cwd=config.parent,
+        env=environment(environ or {}),
+        capture_output=True,
+        text=True,
+        timeout=LIMIT_S,
+        check=False,
+    )
+
+
+@contextmanager
+def _started(command: list[str], extra: Mapping[str, str], log_path: Path | None) -> "Iterator[subprocess.Popen[str]]":
+    log = log_path.open("w") if log_path else None
+    process = subprocess.Popen(
+        command, cwd=ROOT, env=environment(extra), stdout=subprocess.PIPE, stderr=log, text=True, start_new_session=True
+    )
+    try:
+        yield process
+    finally:
+        if process.poll() is None:
+            process.kill()
+        process.wait(timeout=LIMIT_S)
+        assert process.stdout is not None
+        process.stdout.close()
+        if log:
+            log.close()
+
+
+def _ready_port(process: "subprocess.Popen[str]") -> int:
+    assert process.stdout is not None
+    readable, _, _ = select.select([process.stdout], [], [], LIMIT_S)
+    line = process.stdout.readline() if readable else ""
+    if not line:
+        raise AssertionError(f"{process.args} did not get ready")
+    ready: dict[str, Any] = json.loads(line)
+    assert ready["event"] == "ready"
+    return int(ready["port"])
+
+
+def until(condition: Callable[[], bool], what: str) -> None:
+    """Polls a condition until it holds."""
+    give_up_s = time.monotonic() + LIMIT_S
+    while not condition():
+        if time.monotonic() > give_up_s:
+            raise AssertionError(f"this never came: {what}")
+        time.sleep(0.01)

@@ -1,0 +1,88 @@
+"""systemd's notification protocol, against real datagram sockets."""
+
+import asyncio
+import os
+import re
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from support.virtual_loop import run_virtual
+
+from scheduler.daemon.notify import Notifier
+
+
+@pytest.fixture
+def listener(tmp_path: Path) -> Iterator[socket.socket]:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listening:
+        listening.bind(str(tmp_path / "notify"))
+        listening.settimeout(10)
+        yield listening
+
+
+def address(listener: socket.socket) -> str:
+    return str(listener.getsockname())
+
+
+def test_assignments_arrive_together_in_one_datagram(listener: socket.socket) -> None:
+    Notifier(address(listener)).send("READY=1", "STATUS=serving digits")
+    assert listener.recv(1000) == b"READY=1\nSTATUS=serving digits"
+
+
+def test_an_address_with_an_at_sign_is_in_the_abstract_namespace() -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listening:
+        listening.bind(f"\0edgeburst-test-{os.getpid()}")
+        listening.settimeout(10)
+        Notifier(f"@edgeburst-test-{os.getpid()}").send("READY=1")
+        assert listening.recv(1000) == b"READY=1"
+
+
+def test_without_systemd_nothing_is_sent() -> None:
+    Notifier.from_environment({}).send("READY=1")
+
+
+def test_a_socket_that_is_gone_or_full_is_a_warning_and_no_failure(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, listener: socket.socket
+) -> None:
+    Notifier(str(tmp_path / "gone")).send("READY=1")
+    notifier = Notifier(address(listener))
+    for _ in range(5000):
+        notifier.send("WATCHDOG=1" + " " * 1000)
+        if len(caplog.records) > 1:
+            break
+    assert [record.getMessage() for record in caplog.records] == ["notify_failed", "notify_failed"]
+
+
+def test_a_reload_tells_the_time_in_microseconds(listener: socket.socket) -> None:
+    Notifier(address(listener)).reloading()
+    assert re.fullmatch(rb"RELOADING=1\nMONOTONIC_USEC=\d+", listener.recv(1000))
+
+
+@pytest.mark.parametrize(
+    ("environ", "expected_s"),
+    [
+        ({}, None),
+        ({"WATCHDOG_USEC": "1500000"}, 1.5),
+        ({"WATCHDOG_USEC": "1500000", "WATCHDOG_PID": str(os.getpid())}, 1.5),
+        ({"WATCHDOG_USEC": "1500000", "WATCHDOG_PID": "1"}, None),
+        ({"WATCHDOG_USEC": "0"}, None),
+        ({"WATCHDOG_USEC": "soon"}, None),
+    ],
+)
+def test_the_watchdog_is_obeyed_only_where_it_watches_this_process(
+    environ: dict[str, str], expected_s: float | None
+) -> None:
+    assert Notifier.from_environment(environ).watchdog_s == expected_s
+
+
+def test_the_watchdog_is_pinged_twice_in_its_period_by_the_loop_itself(listener: socket.socket) -> None:
+    async def main() -> None:
+        Notifier(address(listener), watchdog_s=10.0).keep_alive(asyncio.get_running_loop())
+        await asyncio.sleep(14.0)
+
+    run_virtual(main())
+    listener.setblocking(False)
+    assert [listener.recv(100) for _ in range(3)] == [b"WATCHDOG=1"] * 3
+    with pytest.raises(BlockingIOError):
+        listener.recv(100)
