@@ -7,6 +7,7 @@ omission"). So latency counts from the intended send time, and the client's own 
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -18,20 +19,13 @@ import numpy.typing as npt
 
 from scheduler.measuring.errors import MeasuringError
 from scheduler.measuring.exchange import Reply, Target, exchange, number, open_session
+from scheduler.measuring.payloads import Payload
 from scheduler.workloads import Seconds
 
 GIVE_UP_S = 60.0
 MOST_OUTSTANDING = 10_000
 LAG_TOLD_S = 0.02
 """The client says that it fell behind where the 99th percentile of its lag is above this."""
-
-
-@dataclass(frozen=True, slots=True)
-class Payload:
-    """One encoded picture and what it is called."""
-
-    name: str
-    data: bytes
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -185,7 +179,7 @@ class _Replay:
 
     async def run(self, times_s: Seconds, on_sent: Callable[[int], None] | None) -> ReplayResult:
         """Sends all, waits for all."""
-        self._start_s = asyncio.get_running_loop().time()
+        self._start_s = time.monotonic()
         try:
             await self._send_all(times_s.tolist(), on_sent)
             await asyncio.gather(*self._under_way)
@@ -241,4 +235,4 @@ class _Replay:
             self._on_answer(request)
 
     def _now_s(self) -> float:
-        return asyncio.get_running_loop().time() - self._start_s
+        return time.monotonic() - self._start_s

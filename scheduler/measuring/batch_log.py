@@ -1,0 +1,84 @@
+"""The daemon's own account of its batches, followed while a replay runs: GET /v1/batches."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import aiohttp
+import orjson
+
+_PAGE = 10_000
+_TIMEOUT_S = 10.0
+_INTERVAL_S = 0.5
+
+Row = Mapping[str, Any]
+
+
+class BatchLog:
+    """What a daemon tells of the batches that ended since `open`, those of other clients among them."""
+
+    def __init__(self, session: aiohttp.ClientSession, url: str) -> None:
+        """Stores where the daemon is."""
+        self._session = session
+        self._url = url.rstrip("/")
+        self._after = 0
+        self._rows: dict[object, Row] = {}
+        self._ahead_s = 0.0
+        self.missed = 0
+        """Polls that brought nothing because the daemon did not answer."""
+
+    async def open(self) -> bool:
+        """Skips what is over already; returns whether the server keeps such a log at all (only our daemon does)."""
+        try:
+            asked_at_s = time.monotonic()
+            status = await self._get("/v1/status")
+            # Half the round trip is the best guess of when the daemon read its clock.
+            self._ahead_s = float(status["now_s"]) - (asked_at_s + time.monotonic()) / 2
+            while len(await self._page()) == _PAGE:
+                pass
+        except (aiohttp.ClientError, OSError, asyncio.TimeoutError, ValueError, KeyError, TypeError):
+            return False
+        return True
+
+    async def follow(self) -> None:
+        """Polls until cancelled: the daemon forgets old batches."""
+        while True:
+            await asyncio.sleep(_INTERVAL_S)
+            await self.poll()
+
+    async def poll(self) -> None:
+        """Fetches what is new. A batch that is told a second time (answered after it was given up) replaces itself."""
+        try:
+            page = await self._page()
+        except (aiohttp.ClientError, OSError, asyncio.TimeoutError, ValueError, KeyError, TypeError):
+            self.missed += 1
+            return
+        for row in page:
+            self._rows[row.get("batch_id")] = row
+
+    def rows(self, *, started_at_s: float) -> list[Row]:
+        """Returns the rows, by send time; their times become seconds from `started_at_s` on this host's clock."""
+        rows = (self._shifted(row, started_at_s) for row in self._rows.values())
+        return sorted(rows, key=lambda row: float(row.get("sent_s") or 0.0))
+
+    def _shifted(self, row: Row, started_at_s: float) -> Row:
+        times = {
+            f"{name}_s": row[f"{name}_at_s"] - self._ahead_s - started_at_s
+            for name in ("sent", "finished")
+            if isinstance(row.get(f"{name}_at_s"), (int, float))
+        }
+        return {**row, **times}
+
+    async def _page(self) -> list[Row]:
+        found = (await self._get(f"/v1/batches?after={self._after}&limit={_PAGE}"))["batches"]
+        self._after = max((int(row["record"]) for row in found), default=self._after)
+        return list(found)
+
+    async def _get(self, path: str) -> Any:
+        timeout = aiohttp.ClientTimeout(total=_TIMEOUT_S)
+        async with self._session.get(self._url + path, timeout=timeout) as response:
+            response.raise_for_status()
+            return orjson.loads(await response.read())

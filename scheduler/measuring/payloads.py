@@ -1,0 +1,105 @@
+"""What requests carry: pictures from files, or seeded ones made here, without OpenCV, which a client host may lack."""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from scheduler.measuring.errors import MeasuringError
+
+PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff")
+MOST_BYTES = 2**30
+"""Of all pictures together; they are held in memory."""
+_SYNTHETIC = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Payload:
+    """One encoded picture and what it is called."""
+
+    name: str
+    data: bytes
+
+
+def read_pictures(folder: Path) -> tuple[Payload, ...]:
+    """Reads a folder's pictures, in the order of their names.
+
+    Raises:
+        MeasuringError: no such folder, no picture in it, or one that cannot be read.
+    """
+    if not folder.is_dir():
+        raise MeasuringError(f"{folder} is not a folder; name one that holds pictures")
+    files = sorted(path for path in folder.iterdir() if path.suffix.lower() in PICTURE_SUFFIXES)
+    if not files:
+        raise MeasuringError(f"the folder {folder} holds no picture ({', '.join(PICTURE_SUFFIXES)}); name another")
+    return read_files(files)
+
+
+def read_files(paths: Sequence[Path]) -> tuple[Payload, ...]:
+    """Reads files as they are; whether each is a picture is for the server to say.
+
+    Raises:
+        MeasuringError: one cannot be read or is empty, or they are too large together.
+    """
+    payloads, total_bytes = [], 0
+    for path in paths:
+        try:
+            total_bytes += path.stat().st_size
+            if total_bytes > MOST_BYTES:
+                raise MeasuringError(f"the pictures up to {path} have more than {MOST_BYTES} bytes; name fewer")
+            payloads.append(Payload(path.name, path.read_bytes()))
+        except OSError as error:
+            raise MeasuringError(f"cannot read the picture {path}: {error.strerror}") from error
+        if not payloads[-1].data:
+            raise MeasuringError(f"the picture {path} is empty; remove or replace it")
+    return tuple(payloads)
+
+
+def synthetic_pictures(seed: int, *, count: int = _SYNTHETIC, side: int = 224) -> tuple[Payload, ...]:
+    """Draws PNG pictures of soft stripes with some noise, each of some 20 KB.
+
+    Parameters:
+        seed: of the patterns.
+        count: how many.
+        side: width and height, pixels.
+
+    >>> [picture.name for picture in synthetic_pictures(1, count=2)]
+    ['synthetic-0.png', 'synthetic-1.png']
+    """
+    rng = np.random.default_rng(seed)
+    return tuple(Payload(f"synthetic-{index}.png", png(_stripes(rng, side))) for index in range(count))
+
+
+def _stripes(rng: np.random.Generator, side: int) -> npt.NDArray[np.uint8]:
+    y, x = np.mgrid[0:side, 0:side] / side
+    waves = rng.uniform(2, 12, 2)
+    stripes = np.sin(waves[0] * x + waves[1] * y + rng.uniform(0, 2 * np.pi)) * 96 + 128
+    noise = rng.integers(0, 2, (side, side))
+    return np.asarray(stripes // 8 * 8 + noise, dtype=np.uint8)
+
+
+def png(pixels: npt.NDArray[np.uint8]) -> bytes:
+    """Encodes a grey picture losslessly.
+
+    Parameters:
+        pixels: shape (height, width).
+
+    References:
+        PNG specification, third edition: https://www.w3.org/TR/png-3/ (5 datastream, 9.2 filter type 0, 11.2.1 IHDR).
+    """
+    height, width = pixels.shape
+    lines = np.zeros((height, 1 + width), dtype=np.uint8)
+    lines[:, 1:] = pixels
+    header = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
+    chunks = ((b"IHDR", header), (b"IDAT", zlib.compress(lines.tobytes(), 6)), (b"IEND", b""))
+    return b"\x89PNG\r\n\x1a\n" + b"".join(_chunk(kind, data) for kind, data in chunks)
+
+
+def _chunk(kind: bytes, data: bytes) -> bytes:
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
