@@ -51,6 +51,7 @@ class Bandwidth:
 
     Transfers overlap and share one pipe. Whether they share it fairly or wait for one another, the pipe works as long
     as there is any; so a sample is what a busy period carried over how long it lasted, never what one transfer got.
+    Bytes count where their transfer ends, so a backlog that grows in a fairly shared pipe makes it look slower.
     The bandwidth is the median of the last samples: one stalled transfer does not move it. A busy period counts at
     once, grows when transfers turn out to overlap it, and goes to the changepoint detector when a newer one follows.
 
@@ -143,7 +144,7 @@ class Bandwidth:
             median = _median_low(measured)
             # That a transfer was too short to be measured tells something only if it must have been fast.
             self._bytes_per_s = _median_low(measured + [bound for bound in bounds if bound > median])
-        elif self._bytes_per_s is not None and max(bounds) > self._bytes_per_s:
+        elif self._bytes_per_s is not None and max(bounds) >= self._bytes_per_s:
             self._bytes_per_s = None
 
     def _watch(self) -> Change | None:

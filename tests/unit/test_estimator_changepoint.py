@@ -1,0 +1,183 @@
+"""The detector: finds steps soon, and is not fooled by freak values, bursts, drift or silence."""
+
+import math
+import os
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from scheduler.estimators.changepoint import MAX_ROWS, Change, Detector, count_detector, level_detector
+from scheduler.estimators.densities import GammaPoisson, NormalInverseGamma
+from scheduler.estimators.run_length import RunLengthPosterior, constant_hazard
+
+TRACE_COUNT = 46.15 / 4
+"""Arrivals in 0.25 s at the Twitter trace's rate."""
+
+
+def changes(detector: Detector, values: np.ndarray) -> list[Change]:
+    return [change for value in values.tolist() if (change := detector.update(value)) is not None]
+
+
+def delays(make: Callable[[], Detector], stream: Callable[[np.random.Generator, int], np.ndarray]) -> list[int]:
+    """Delay of the first report in each of 100 seeded streams with a step; a stream without one adds nothing."""
+    found = []
+    for seed in range(100):
+        rng = np.random.default_rng(seed)
+        at = int(rng.integers(60, 240))
+        indices = [change.index for change in changes(make(), stream(rng, at)) if change.index >= at]
+        found += [index - at + 1 for index in indices[:1]]
+    return found
+
+
+def counts_step(factor: float) -> Callable[[np.random.Generator, int], np.ndarray]:
+    return lambda rng, at: rng.poisson(np.repeat([TRACE_COUNT, TRACE_COUNT * factor], [at, 60]))
+
+
+def level_step(factor: float, sigma: float) -> Callable[[np.random.Generator, int], np.ndarray]:
+    return lambda rng, at: rng.normal(np.repeat([0.0, math.log(factor)], [at, 60]), sigma)
+
+
+@pytest.mark.parametrize(
+    ("make", "stream"),
+    [
+        (count_detector, counts_step(1.5)),
+        (level_detector, level_step(0.5, 0.3)),
+        (level_detector, level_step(1.5, 0.1)),
+        (level_detector, level_step(1.5, 0.25)),
+    ],
+    ids=["rate x 1.5", "bandwidth / 2", "service x 1.5", "service x 1.5, noisy"],
+)
+def test_steps_are_found_within_twelve_observations(
+    make: Callable[[], Detector], stream: Callable[[np.random.Generator, int], np.ndarray]
+) -> None:
+    found = delays(make, stream)
+    assert len(found) >= 98
+    assert np.median(found) <= 12
+
+
+def test_an_hour_of_poisson_counts_has_at_most_one_false_alarm() -> None:
+    assert len(changes(count_detector(), np.random.default_rng(5).poisson(TRACE_COUNT, 14_400))) <= 1
+
+
+def test_the_trace_has_at_most_one_false_alarm() -> None:
+    traces = os.environ.get("EDGEBURST_TRACES")
+    if not traces:
+        pytest.skip("set EDGEBURST_TRACES to the folder with the traces to run this")
+    gaps = np.loadtxt(Path(traces) / "arrivals" / "twitter-15h-a.gaps")
+    assert len(changes(count_detector(), np.bincount((np.cumsum(gaps) / 0.25).astype(int)))) <= 1
+
+
+def test_a_change_tells_where_it_began_and_both_means() -> None:
+    (change,) = changes(level_detector(), np.random.default_rng(1).normal(np.repeat([0.0, 1.0], [100, 20]), 0.1))
+    assert abs(change.began_index - 100) <= 1
+    assert change.index == change.began_index + change.run_length - 1
+    assert change.before_mean == pytest.approx(0.0, abs=0.05)
+    assert change.after_mean == pytest.approx(1.0, abs=0.15)
+    assert 0.9 < change.probability <= 1.0
+
+
+def test_a_change_is_reported_once() -> None:
+    assert len(changes(count_detector(), np.random.default_rng(2).poisson(np.repeat([10.0, 30.0], 300)))) == 1
+
+
+def test_two_changes_in_a_row_are_both_found() -> None:
+    values = np.random.default_rng(3).poisson(np.repeat([10.0, 30.0, 10.0], [200, 30, 100]))
+    assert [round(change.began_index / 10) for change in changes(count_detector(), values)] == [20, 23]
+
+
+def test_single_freak_values_are_no_changes() -> None:
+    values = np.random.default_rng(4).normal(0.0, 0.1, 3000)
+    values[50::97] += 1.1
+    assert changes(level_detector(), values) == []
+
+
+@pytest.mark.parametrize("group", [2, 8])
+def test_arrivals_in_groups_are_burstiness_and_no_change(group: int) -> None:
+    counts = group * np.random.default_rng(6).poisson(12.0 / group, 7200)
+    assert len(changes(count_detector(), counts)) <= 2
+
+
+def test_slow_drift_is_followed_and_not_flagged() -> None:
+    values = np.random.default_rng(7).normal(np.linspace(0.0, 1.0, 6000), 0.1)
+    assert changes(level_detector(), values) == []
+
+
+def test_silence_and_its_end_are_changes() -> None:
+    counts = np.random.default_rng(8).poisson(np.repeat([10.0, 0.0, 10.0], [100, 400, 50]))
+    assert [round(change.began_index / 10) for change in changes(count_detector(), counts)] == [10, 50]
+
+
+def test_sparse_requests_are_no_changes() -> None:
+    counts = np.random.default_rng(9).poisson(0.02, 14_400)
+    assert changes(count_detector(), counts) == []
+
+
+@pytest.mark.parametrize("off", [-3.0, 3.0])
+def test_a_level_far_from_the_expected_one_is_watched_as_well(off: float) -> None:
+    values = np.random.default_rng(10).normal(np.repeat([off, off + 0.7], [100, 30]), 0.2)
+    assert [abs(change.began_index - 100) <= 2 for change in changes(level_detector(), values)] == [True]
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_a_value_that_is_not_finite_is_refused_and_changes_nothing(value: float) -> None:
+    detector = level_detector()
+    detector.update(0.1)
+    with pytest.raises(ValueError, match="finite"):
+        detector.update(value)
+    assert detector.run_length <= 1
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.lists(st.one_of(st.integers(0, 30), st.integers(0, 10**9)), max_size=80))
+def test_any_counts_leave_a_probability_law_of_bounded_size(counts: list[int]) -> None:
+    density = GammaPoisson(shape=0.5, rate=0.005, memory=20, bursty=True)
+    posterior = RunLengthPosterior(density, partial(constant_hazard, 50.0), max_rows=12, mass_floor=1e-6)
+    for count in counts:
+        posterior.update(count)
+        assert len(posterior.mass) == len(posterior.run_lengths) == len(density.rate) <= 12
+        assert posterior.mass.sum() == pytest.approx(1.0)
+        assert (posterior.mass >= 0).all()
+        assert (np.diff(posterior.run_lengths) > 0).all()
+        assert posterior.run_lengths[0] == 0
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.lists(st.floats(-50, 50), max_size=80))
+def test_any_levels_leave_a_probability_law_of_bounded_size(levels: list[float]) -> None:
+    density = NormalInverseGamma(alpha=2.0, beta=0.08, kappa=0.05, mu=0.0, memory=20)
+    posterior = RunLengthPosterior(density, partial(constant_hazard, 50.0), max_rows=12, mass_floor=1e-6)
+    for level in levels:
+        posterior.update(level)
+        assert len(posterior.mass) == len(density.mu) <= 12
+        assert posterior.mass.sum() == pytest.approx(1.0)
+
+
+def test_a_long_run_keeps_its_rows_bounded_without_a_mass_floor() -> None:
+    density = NormalInverseGamma(alpha=2.0, beta=0.08, kappa=0.05, mu=0.0)
+    posterior = RunLengthPosterior(density, partial(constant_hazard, 500.0), max_rows=MAX_ROWS)
+    for value in np.random.default_rng(1).normal(0.0, 0.1, 600).tolist():
+        posterior.update(value)
+    assert len(posterior.mass) == MAX_ROWS
+    assert posterior.most_likely == 600
+
+
+def test_memory_turns_a_long_run_into_a_moving_average() -> None:
+    density = GammaPoisson(shape=1.0, rate=1.0, memory=10)
+    for count in [0] * 100 + [11]:
+        density.update_theta(count)
+    assert density.shape[-1] / density.rate[-1] == pytest.approx(11 / 12, rel=0.01)
+    levels = NormalInverseGamma(alpha=2.0, beta=0.1, kappa=1.0, mu=0.0, memory=10)
+    for level in [0.0] * 100 + [12.0]:
+        levels.update_theta(level)
+    assert levels.mu[-1] == pytest.approx(1.0)
+    assert levels.kappa[-1] == 11
+
+
+def test_same_values_same_changes() -> None:
+    values = np.random.default_rng(12).poisson(np.repeat([10.0, 20.0, 5.0], 100))
+    assert changes(count_detector(), values) == changes(count_detector(), values)

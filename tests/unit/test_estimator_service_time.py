@@ -1,0 +1,177 @@
+"""Service time: learns what the law got wrong, keeps its percentiles, follows a step within a few batches."""
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from scheduler.domain.laws import LatencyLaw
+from scheduler.estimators.residuals import ResidualWindow
+from scheduler.estimators.service_time import ServiceTime
+
+LAW = LatencyLaw(alpha_s=0.04234, beta_s=0.008165, max_batch=64)
+
+
+def learned(
+    factors: np.ndarray, *, batches: np.ndarray | None = None, service: ServiceTime | None = None
+) -> ServiceTime:
+    """A service that has seen batches which took the law times these factors."""
+    service = service or ServiceTime(LAW)
+    sizes = np.full(len(factors), 8) if batches is None else batches
+    for items, factor in zip(sizes.tolist(), factors.tolist(), strict=True):
+        service.update(items, factor * LAW.predict_s(items))
+    return service
+
+
+def test_before_any_batch_it_is_the_law_and_the_overhead() -> None:
+    service = ServiceTime(LAW, overhead_s=0.01, prior_sigma=0.1)
+    assert service.predict_s(8) == pytest.approx(LAW.predict_s(8) + 0.01)
+    assert service.quantile_factor(0.99) == pytest.approx(math.exp(0.1 * 2.3263), rel=1e-4)
+    assert service.quantile_factor(0.5) == pytest.approx(1.0)
+    assert service.version == 0
+
+
+def test_two_answers_outvote_a_wrong_law() -> None:
+    assert learned(np.array([2.0, 2.0])).predict_s(8) == pytest.approx(2 * LAW.predict_s(8), rel=0.1)
+
+
+def test_what_was_seen_at_one_size_holds_for_the_others_in_the_main() -> None:
+    service = learned(np.full(30, 2.0))
+    assert 1.5 * LAW.predict_s(40) < service.predict_s(40) <= 2.01 * LAW.predict_s(40)
+
+
+def test_each_size_keeps_its_own_shape() -> None:
+    rng = np.random.default_rng(1)
+    batches = rng.integers(0, 2, 400) * 31 + 1
+    service = learned(np.where(batches == 1, 2.8, 1.0) * rng.lognormal(0, 0.05, 400), batches=batches)
+    assert service.predict_s(1) == pytest.approx(2.8 * LAW.predict_s(1), rel=0.05)
+    assert service.predict_s(32) == pytest.approx(LAW.predict_s(32), rel=0.05)
+
+
+def test_a_new_size_with_another_shape_is_no_change() -> None:
+    rng = np.random.default_rng(2)
+    service = ServiceTime(LAW)
+    batches = [1] * 60 + [32] * 60
+    factors = np.where(np.array(batches) == 1, 2.8, 1.0) * rng.lognormal(0, 0.1, 120)
+    changes = [service.update(b, f * LAW.predict_s(b)) for b, f in zip(batches, factors.tolist(), strict=True)]
+    assert changes == [None] * 120
+    assert service.predict_s(32) == pytest.approx(LAW.predict_s(32), rel=0.1)
+
+
+@pytest.mark.parametrize("percentile", [0.5, 0.9, 0.99])
+@pytest.mark.parametrize("sigma", [0.05, 0.25])
+def test_the_stated_percentile_holds(percentile: float, sigma: float) -> None:
+    rng = np.random.default_rng(4)
+    service = learned(rng.lognormal(0, sigma, 600))
+    late = 0
+    for factor in rng.lognormal(0, sigma, 2000).tolist():
+        late += factor * LAW.predict_s(8) > service.predict_s(8) * service.quantile_factor(percentile)
+        service.update(8, factor * LAW.predict_s(8))
+    allowed = (1 - percentile) * 2000
+    assert late == pytest.approx(allowed, abs=4 * math.sqrt(allowed) + 1)
+
+
+def test_without_noise_the_margin_goes() -> None:
+    service = learned(np.ones(600))
+    assert service.predict_s(8) == pytest.approx(LAW.predict_s(8))
+    assert service.quantile_factor(0.99) == pytest.approx(1.0, abs=1e-6)
+    assert service.version == 0
+
+
+def test_a_noisy_size_has_its_own_margin() -> None:
+    rng = np.random.default_rng(5)
+    batches = np.tile([1, 32], 400)
+    service = learned(rng.lognormal(0, np.where(batches == 1, 0.3, 0.02)), batches=batches)
+    assert service.quantile_factor(0.9, 1) > 1.3
+    assert service.quantile_factor(0.9, 32) < 1.1
+    assert service.quantile_factor(0.9, 16) == service.quantile_factor(0.9)
+
+
+@pytest.mark.parametrize("step", [2.0, 0.5])
+def test_a_step_is_followed_within_a_few_batches_at_all_sizes(step: float) -> None:
+    rng = np.random.default_rng(6)
+    batches = rng.integers(1, 65, 300)
+    service = learned(rng.lognormal(0, 0.1, 300), batches=batches)
+    margin = service.quantile_factor(0.99)
+    changes = []
+    for items in rng.integers(1, 65, 6).tolist():
+        changes.append(service.update(items, step * LAW.predict_s(items) * rng.lognormal(0, 0.1)))
+    (change,) = [change for change in changes if change is not None]
+    assert change.after_mean - change.before_mean == pytest.approx(math.log(step), abs=0.15)
+    assert service.slowdown == pytest.approx(step, rel=0.15)
+    for items in (1, 8, 64):
+        assert service.predict_s(items) == pytest.approx(step * LAW.predict_s(items), rel=0.2)
+    assert service.quantile_factor(0.99) < 1.3 * margin
+
+
+def test_a_thermal_drift_is_followed() -> None:
+    rng = np.random.default_rng(7)
+    service = learned(np.linspace(1.0, 1.5, 2000) * rng.lognormal(0, 0.1, 2000))
+    assert service.predict_s(8) == pytest.approx(1.5 * LAW.predict_s(8), rel=0.05)
+
+
+@pytest.mark.parametrize("observed_s", [0.0, -1.0, math.nan, math.inf])
+def test_what_is_no_duration_is_passed_over(observed_s: float) -> None:
+    service = learned(np.array([1.5, 1.4]))
+    before = service.predict_s(8), service.quantile_factor(0.9), service.version
+    assert service.update(8, observed_s) is None
+    assert (service.predict_s(8), service.quantile_factor(0.9), service.version) == before
+
+
+def test_version_grows_when_predictions_move() -> None:
+    service = learned(np.ones(5))
+    before = service.version
+    service.update(8, 1.2 * LAW.predict_s(8))
+    assert service.version > before
+
+
+@given(st.lists(st.tuples(st.integers(1, 512), st.floats(1e-4, 100)), max_size=80))
+def test_any_history_gives_positive_predictions(history: list[tuple[int, float]]) -> None:
+    service = ServiceTime(LAW)
+    for items, observed_s in history:
+        service.update(items, observed_s)
+    for items in (1, 5, 64, 512):
+        assert 0 < service.predict_s(items) < math.inf
+    assert service.quantile_factor(0.5) <= service.quantile_factor(0.99) < math.inf
+
+
+@given(st.lists(st.floats(-3, 3), min_size=40, max_size=150), st.sampled_from([0.2, 0.5, 0.85]))
+def test_quantiles_are_order_statistics_of_the_window(values: list[float], percentile: float) -> None:
+    window = ResidualWindow(size=40, prior_sigma=0.1)
+    for value in values:
+        window.update(value)
+    assert len(window) == 40
+    expected = np.quantile(values[-40:], percentile, method="weibull")
+    assert window.quantile(percentile) == pytest.approx(float(expected), abs=1e-9)
+
+
+def test_far_quantiles_of_a_small_window_come_from_a_fitted_law() -> None:
+    window = ResidualWindow(size=100, prior_sigma=0.2)
+    values = [-1.0, 1.0] * 4
+    for value in values:
+        window.update(value)
+    # Eight residuals of scatter 1 weigh as much as the prior scatter of 0.2.
+    assert window.quantile(0.99) == pytest.approx(0.6 * 2.3263, rel=1e-4)
+
+
+@given(st.lists(st.floats(-3, 3), max_size=60), st.lists(st.floats(-3, 3), max_size=20))
+def test_forgetting_the_newest_leaves_the_older_ones(old: list[float], new: list[float]) -> None:
+    window, reference = ResidualWindow(size=100, prior_sigma=0.1), ResidualWindow(size=100, prior_sigma=0.1)
+    for value in old:
+        window.update(value)
+        reference.update(value)
+    for value in new:
+        window.update(value)
+    for _ in new:
+        window.forget_newest()
+    assert len(window) == len(reference)
+    if len(old) >= 10:
+        assert window.quantile(0.5) == reference.quantile(0.5)
+
+
+def test_forgetting_from_an_empty_window_is_harmless() -> None:
+    window = ResidualWindow(size=3, prior_sigma=0.1)
+    window.forget_newest()
+    assert len(window) == 0
