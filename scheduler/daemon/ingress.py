@@ -19,6 +19,7 @@ from scheduler.daemon.ingress_calls import CallRunner, known_card
 from scheduler.daemon.ingress_errors import error_response, errors_as_json
 from scheduler.daemon.metadata import ModelCard, model_cards
 from scheduler.daemon.telemetry import CANCELLED, Telemetry
+from scheduler.domain.requests import Backend
 
 _EXTENSIONS = ["binary_tensor_data", "classification", "parameters"]
 _SAFE_PAGE = {
@@ -42,7 +43,7 @@ class Ingress:
         """
         self.ready = False
         self.bodies = BodyReader(body_limit_bytes=0, total_limit_bytes=0)
-        self.telemetry = Telemetry(runner.status)
+        self.telemetry = Telemetry(runner.status, self.backends)
         self._runner = runner
         self._environ = environ
         self._config = config
@@ -56,6 +57,11 @@ class Ingress:
         self.bodies.body_limit_bytes = config.daemon.body_limit_bytes
         # What arrives is not yet in the queue: as much again may be on its way, and one body always.
         self.bodies.total_limit_bytes = max(config.engine.queue_max_bytes, config.daemon.body_limit_bytes)
+
+    def backends(self) -> tuple[str, ...]:
+        """Returns the names of the backends that are configured."""
+        sections = ((Backend.EDGE, self._config.edge), (Backend.FUNCTION, self._config.function))
+        return tuple(backend.value for backend, section in sections if section is not None)
 
     def routes(self) -> list[web.RouteDef]:
         """Returns every path that is served; what is asked most often stands first."""
@@ -122,8 +128,13 @@ class Ingress:
             raise
         latency_s = self._runner.now() - call.received_at_s
         response = render(answer, latency_s)
-        await response.prepare(request)
-        await response.write_eof()
+        try:
+            await response.prepare(request)
+            await response.write_eof()
+        except ConnectionError:
+            # The client went away between its answer's coming and its writing.
+            self.telemetry.refused(call, CANCELLED, self._runner.now())
+            raise
         self._runner.answer_written(answer)
         self.telemetry.answered(call, answer, latency_s=latency_s, slo_s=self._slo_s(call))
         return response
@@ -181,7 +192,8 @@ class Ingress:
         """GET /v1/status: the runner's state, and what became of requests."""
         requests = self.telemetry.summary(self._runner.now())
         ready = self.ready and not self._runner.draining
-        return json_response({**self._runner.status(), "ready": ready, "requests": requests})
+        own = {"ready": ready, "backends": self.backends(), "requests": requests}
+        return json_response({**self._runner.status(), **own})
 
     async def batches(self, request: web.Request) -> web.Response:
         """GET /v1/batches?after=ID&limit=N."""

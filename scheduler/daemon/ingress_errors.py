@@ -42,6 +42,8 @@ def errors_as_json(telemetry: Telemetry) -> Middleware:
     async def middleware(request: web.Request, handler: Handler) -> web.StreamResponse:
         try:
             return await handler(request)
+        except ConnectionError:
+            raise  # nobody is there to be told
         except (EdgeburstError, WireError, web.RequestPayloadError) as error:
             response = _refusal_response(error)
         except web.HTTPException as error:

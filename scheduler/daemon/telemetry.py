@@ -6,7 +6,7 @@ Labels are bounded: models, classes and backends come from the configuration, ki
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -15,9 +15,13 @@ from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from scheduler.daemon.calls import Answer, InferenceCall
+from scheduler.domain.errors import RefusalKind
 
 ANSWERED = "answered"
 CANCELLED = "cancelled"
+_COLUMN_OF = {CANCELLED: "cancelled", RefusalKind.BAD_REQUEST.value: "rejected"}
+"""In which count a call without an answer goes; all others are `refused`."""
+
 SECONDS_KEPT = 300
 """Length of the history that the dashboard draws."""
 
@@ -47,6 +51,8 @@ class Second:
     """Requests answered by the edge."""
     function: int = 0
     refused: int = 0
+    rejected: int = 0
+    """Refused for what the client sent, which counts against no objective."""
     cancelled: int = 0
     within_slo: int = 0
 
@@ -58,11 +64,12 @@ class Second:
 class Telemetry:
     """Counts requests as they end. Reads no clock: whoever reports says when."""
 
-    def __init__(self, status: Callable[[], Mapping[str, object]]) -> None:
+    def __init__(self, status: Callable[[], Mapping[str, object]], backends: Callable[[], Sequence[str]]) -> None:
         """Makes the metrics.
 
         Args:
             status: the runner's, asked when somebody scrapes.
+            backends: names of those that are configured, asked likewise.
         """
         self.registry = CollectorRegistry()
         self._seconds: deque[Second] = deque(maxlen=SECONDS_KEPT)
@@ -83,7 +90,7 @@ class Telemetry:
             buckets=_OWN_BUCKETS_S,
             registry=self.registry,
         )
-        self.registry.register(_StatusCollector(status))
+        self.registry.register(_StatusCollector(status, backends))
         ProcessCollector(registry=self.registry)
 
     def arrived(self, now_s: float) -> None:
@@ -104,11 +111,9 @@ class Telemetry:
 
     def refused(self, call: InferenceCall, kind: str, now_s: float) -> None:
         """Counts a call without an answer; `kind` is a RefusalKind's value or CANCELLED."""
+        column = _COLUMN_OF.get(kind, "refused")
         for counts in (self._second(now_s), self._totals):
-            if kind == CANCELLED:
-                counts.cancelled += 1
-            else:
-                counts.refused += 1
+            setattr(counts, column, getattr(counts, column) + 1)
         self._by_kind[kind] = self._by_kind.get(kind, 0) + 1
         self._requests.labels(call.model, call.class_name, kind).inc()
 
@@ -128,6 +133,7 @@ class Telemetry:
             "edge": totals.edge,
             "function": totals.function,
             "refused": totals.refused,
+            "rejected": totals.rejected,
             "cancelled": totals.cancelled,
             "refused_by_kind": dict(self._by_kind),
             "within_slo": totals.within_slo / ended if ended else None,
@@ -196,8 +202,9 @@ class _AnswerMetrics:
 class _StatusCollector(Collector):
     """The engine's state as gauges, read only when it is asked for."""
 
-    def __init__(self, status: Callable[[], Mapping[str, object]]) -> None:
+    def __init__(self, status: Callable[[], Mapping[str, object]], backends: Callable[[], Sequence[str]]) -> None:
         self._status = status
+        self._backends = backends
 
     def collect(self) -> Iterator[Metric]:
         engine = self._status().get("engine")
@@ -207,7 +214,7 @@ class _StatusCollector(Collector):
                 yield GaugeMetricFamily(name, help_text, value=values[key])
         in_flight = GaugeMetricFamily("edgeburst_in_flight_batches", "Batches under way.", labels=["backend"])
         up = GaugeMetricFamily("edgeburst_backend_up", "1 while the backend is used.", labels=["backend"])
-        for backend in ("edge", "function"):
+        for backend in self._backends():
             in_flight.add_metric([backend], values.get(f"{backend}_batches_in_flight", 0))
             up.add_metric([backend], float(values.get(f"{backend}_up", False)))
         yield in_flight

@@ -547,13 +547,17 @@ class TestOperators:
             assert post(server, infer_json()).status_code == 200
         runner.refusal = Refusal(RefusalKind.DEADLINE, "too late")
         post(server, infer_json())
+        runner.refusal = Refusal(RefusalKind.BAD_REQUEST, "not an image")
+        post(server, infer_json())
         status = requests.get(f"{server.url}/v1/status", timeout=10).json()
         counts = status["requests"]
-        grown = {key: counts[key] - before[key] for key in ("arrived", "answered", "edge", "function", "refused")}
-        assert grown == {"arrived": 4, "answered": 3, "edge": 3, "function": 0, "refused": 1}
+        assert counts["within_slo"] == pytest.approx((before["edge"] + 3) / (before["edge"] + before["refused"] + 4))
+        grown = {key: counts[key] - before[key] for key in ("arrived", "answered", "function", "refused", "rejected")}
+        assert grown == {"arrived": 5, "answered": 3, "function": 0, "refused": 1, "rejected": 1}
         assert counts["refused_by_kind"]["deadline"] == before["refused_by_kind"].get("deadline", 0) + 1
         assert sum(second["arrived"] for second in counts["recent"]) == counts["arrived"]
         assert status["ready"] is True
+        assert status["backends"] == ["edge"]
         assert status["engine"]["queued_requests"] == 3
 
     def test_metrics_have_bounded_labels_and_the_engines_state(self, server: IngressServer, runner: FakeRunner) -> None:
@@ -564,7 +568,8 @@ class TestOperators:
         assert 'edgeburst_request_seconds_bucket{backend="edge",le="+Inf",model="digits"}' in text
         assert 'edgeburst_http_errors_total{kind="404"}' in text
         assert "edgeburst_queue_requests 3.0" in text
-        assert 'edgeburst_backend_up{backend="function"} 0.0' in text
+        assert 'edgeburst_backend_up{backend="edge"} 1.0' in text
+        assert 'edgeburst_backend_up{backend="function"}' not in text  # there is none in the configuration
         assert "edgeburst_uplink_bytes_per_second" not in text  # unknown is absent, not 0
         assert "edgeburst_own_latency_seconds_count" in text
         assert "model-that-nobody-serves" not in text

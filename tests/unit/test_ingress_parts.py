@@ -1,0 +1,113 @@
+"""Parts of ingress that no socket shows on demand: a client lost while it is answered, counts by the second."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from pathlib import Path
+from unittest import mock
+
+import pytest
+from aiohttp.http import StreamWriter
+from aiohttp.test_utils import make_mocked_request
+from support.fake_runner import FakeRunner
+
+from scheduler.daemon.calls import Answer, InferenceCall
+from scheduler.daemon.config import load_config
+from scheduler.daemon.ingress import Ingress
+from scheduler.daemon.telemetry import CANCELLED, SECONDS_KEPT, Telemetry
+from scheduler.domain.errors import RefusalKind
+from scheduler.domain.requests import Backend
+from scheduler.wire import Tensor
+
+EXAMPLE = Path(__file__).parents[2] / "scripts" / "edgeburst.example.toml"
+REQUEST = {"inputs": [{"name": "image", "shape": [1], "datatype": "BYTES", "data": ["eA=="]}]}
+
+
+def call(received_at_s: float) -> InferenceCall:
+    tensor = Tensor.from_elements("image", [b"x"])
+    return InferenceCall("digits", (tensor,), items=1, body_bytes=5, received_at_s=received_at_s)
+
+
+def answer(backend: Backend) -> Answer:
+    return Answer(
+        outputs=(),
+        backend=backend,
+        tier="",
+        batch_id=1,
+        batch_items=4,
+        wait_s=0.1,
+        service_s=None,
+        elapsed_s=0.2,
+        cost=0.0,
+        cold_start=None,
+        attempts=1,
+        read_at_s=0.0,
+        in_s=0.0,
+        out_s=0.0,
+    )
+
+
+def telemetry() -> Telemetry:
+    return Telemetry(lambda: {}, lambda: ("edge", "function"))
+
+
+class TestLostClient:
+    def test_an_answer_that_cannot_be_written_counts_as_cancelled_and_not_as_answered(self) -> None:
+        runner = FakeRunner(clock=lambda: 1.0)
+        ingress = Ingress(runner, load_config(EXAMPLE, {}), {})
+        writer = mock.create_autospec(StreamWriter, instance=True)
+        writer.write_headers.side_effect = ConnectionResetError
+        body = json.dumps(REQUEST).encode()
+        content = mock.Mock(readany=mock.AsyncMock(side_effect=[body, b""]))
+        request = make_mocked_request(
+            "POST",
+            "/v2/models/digits/infer",
+            headers={"Content-Length": str(len(body))},
+            match_info={"model": "digits"},
+            payload=content,
+            writer=writer,
+        )
+
+        async def infer() -> None:
+            with pytest.raises(ConnectionResetError):
+                await ingress.infer(request)
+
+        asyncio.run(infer())
+        counts = ingress.telemetry.summary(1.0)
+        assert (counts["arrived"], counts["answered"], counts["cancelled"]) == (1, 0, 1)
+        assert runner.written == []
+
+
+class TestTelemetry:
+    def test_seconds_without_requests_are_there_with_zeros(self) -> None:
+        counted = telemetry()
+        counted.arrived(10.2)
+        counted.arrived(13.9)
+        recent = counted.summary(14.0)["recent"]
+        assert [(row["at_s"], row["arrived"]) for row in recent] == [(10, 1), (11, 0), (12, 0), (13, 1), (14, 0)]  # type: ignore[union-attr]
+
+    def test_the_history_is_bounded_also_over_a_long_silence(self) -> None:
+        counted = telemetry()
+        counted.arrived(0.0)
+        recent = counted.summary(1e7)["recent"]
+        assert [row["at_s"] for row in recent] == list(range(10**7 - SECONDS_KEPT + 1, 10**7 + 1))  # type: ignore[union-attr]
+        assert not any(row["arrived"] for row in recent)  # type: ignore[union-attr]
+
+    def test_only_refusals_that_are_ours_count_against_the_objective(self) -> None:
+        counted = telemetry()
+        counted.answered(call(0.0), answer(Backend.EDGE), latency_s=0.9, slo_s=1.0)
+        counted.answered(call(0.0), answer(Backend.FUNCTION), latency_s=1.1, slo_s=1.0)
+        counted.refused(call(0.0), RefusalKind.BAD_REQUEST.value, 1.0)
+        counted.refused(call(0.0), CANCELLED, 1.0)
+        assert counted.summary(2.0)["within_slo"] == pytest.approx(1 / 2)
+        counted.refused(call(0.0), RefusalKind.DEADLINE.value, 1.0)
+        assert counted.summary(2.0)["within_slo"] == pytest.approx(1 / 3)
+
+    def test_nothing_ended_is_no_share(self) -> None:
+        assert telemetry().summary(0.0)["within_slo"] is None
+
+    def test_the_engine_may_be_silent(self) -> None:
+        text = telemetry().exposition().decode()
+        assert 'edgeburst_backend_up{backend="edge"} 0.0' in text
+        assert "edgeburst_spent" not in text
