@@ -1,0 +1,80 @@
+"""The HTTP face of the container, as Function Compute calls it."""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from flask import Flask, Response, jsonify, request
+
+from models.errors import ModelError
+from scheduler import wire
+from serverless_fn.inference import Answer, Inference
+
+_MESSAGE = "The function failed inside; its log has the stack trace."
+
+
+def create_app(inference: Inference) -> Flask:
+    """Return the WSGI application: POST /invoke, POST /initialize, GET /pre-stop, GET /healthz."""
+    app = Flask("serverless_fn")
+
+    @app.post("/invoke")
+    def invoke() -> Response:
+        with _logged("Invoke"):
+            return _invoke(inference, request.get_data())
+
+    @app.post("/initialize")
+    def initialize() -> Response:
+        with _logged("Initialize"):
+            return _initialize(inference)
+
+    @app.get("/pre-stop")
+    def pre_stop() -> Response:
+        return Response(headers={"x-fc-status": "200"})
+
+    @app.get("/healthz")
+    def healthz() -> Response:
+        return Response("ok\n", mimetype="text/plain")
+
+    return app
+
+
+@contextmanager
+def _logged(what: str) -> Iterator[None]:
+    """Frame one call in the log with the lines by which the platform tells invocations apart."""
+    request_id = request.headers.get("x-fc-request-id", "-")
+    print(f"FC {what} Start RequestId: {request_id}", flush=True)
+    yield
+    print(f"FC {what} End RequestId: {request_id}", flush=True)
+
+
+def _invoke(inference: Inference, frame: bytes) -> Response:
+    try:
+        answer = inference.answer(frame)
+    except Exception:  # noqa: BLE001 - the outermost line: whatever happens, the platform gets its failure headers
+        traceback.print_exc()
+        answer = Answer(500, wire.pack_frame({"status": 500, "error": _MESSAGE}, wire.Encoded(b"", None)))
+    return _response(answer.frame, failed=answer.status != 200)
+
+
+def _initialize(inference: Inference) -> Response:
+    try:
+        inference.initialize()
+    except ModelError as error:
+        return _initialize_failed(str(error), type(error).__name__)
+    except Exception as error:  # noqa: BLE001 - the outermost line, as above
+        traceback.print_exc()
+        return _initialize_failed(_MESSAGE, type(error).__name__)
+    return _response(b"", failed=False)
+
+
+def _initialize_failed(message: str, kind: str) -> Response:
+    print(message, flush=True)
+    return _response(jsonify(errorMessage=message, errorType=kind, stackTrace=[]).get_data(), failed=True)
+
+
+def _response(body: bytes, *, failed: bool) -> Response:
+    # Without the header the platform may take a failure for a success; the frame carries the status a third time.
+    status = 404 if failed else 200
+    return Response(body, status, {"x-fc-status": str(status)}, mimetype="application/octet-stream")

@@ -1,0 +1,187 @@
+"""From a frame to a frame: one invocation's batch is decoded, predicted and answered."""
+
+from __future__ import annotations
+
+import resource
+import sys
+import threading
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from models import catalogue
+from models.emulation import Emulation, emulation_for
+from models.errors import ModelError
+from scheduler import wire
+from serverless_fn.settings import Settings
+
+if TYPE_CHECKING:
+    from models.network import LoadedModel
+
+# Bounds the memory of one invocation where no profile says what the function can take.
+_DEFAULT_MAX_BATCH = 32
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What an invocation comes to: its status, and the frame that carries it."""
+
+    status: int
+    frame: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class _Loaded:
+    model: LoadedModel
+    emulation: Emulation
+    max_batch: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Served:
+    payload: wire.Encoded
+    service_s: float
+
+
+class _NotServed(Exception):
+    """The whole invocation fails with this status and sentence."""
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+class Inference:
+    """The model of one instance and how it answers. Thread-safe; one batch is computed at a time."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._lock = threading.Lock()
+        self._loaded: _Loaded | None = None
+        self._invoked = False
+
+    def initialize(self) -> None:
+        """Load the model unless that is done.
+
+        Raises:
+            ModelError: no such model, weights or profile; the message says what to do.
+        """
+        with self._lock:
+            if self._loaded is None:
+                self._loaded = _load(self._settings)
+
+    def answer(self, frame: bytes) -> Answer:
+        """Serve one invocation.
+
+        A broken image fails alone, in the output `item_error`; what fails the whole batch comes back as status and
+        sentence in the frame.
+        """
+        started_s = time.perf_counter()
+        cold_start, self._invoked = not self._invoked, True
+        header: dict[str, object] = {"instance_id": self._settings.instance_id, "cold_start": cold_start}
+        payload, status = wire.Encoded(b"", None), 200
+        try:
+            request_header, request_payload = wire.unpack_frame(frame)
+            header["batch_id"] = str(request_header.get("batch_id", ""))
+            served = self._serve(request_header, request_payload)
+            payload, header["service_s"] = served.payload, served.service_s
+        except wire.WireError as error:
+            status, header["error"] = 400, str(error)
+        except ModelError as error:
+            status, header["error"] = 500, str(error)
+        except _NotServed as error:
+            status, header["error"] = error.status, str(error)
+        header |= {"status": status, "duration_s": time.perf_counter() - started_s, "memory_bytes": memory_bytes()}
+        header.setdefault("service_s", 0.0)
+        header.setdefault("batch_id", "")
+        return Answer(status, wire.pack_frame(header, payload))
+
+    def _serve(self, header: Mapping[str, object], payload: wire.Encoded) -> _Served:
+        wanted = header.get("model", self._settings.model)
+        if wanted != self._settings.model:
+            raise _NotServed(404, f"This function serves {self._settings.model!r}, not {wanted!r}.")
+        self.initialize()
+        loaded = self._loaded
+        assert loaded is not None
+        request = wire.parse_request(payload.body, payload.json_length)
+        images = _images(request, loaded)
+        # Service time begins here: what waits for the lock waits, it is not served.
+        with self._lock:
+            started_s = time.perf_counter()
+            outputs = _predict(loaded.model, images)
+            elapsed_s = time.perf_counter() - started_s
+            time.sleep(loaded.emulation.remaining_s(len(images), elapsed_s))
+            service_s = time.perf_counter() - started_s
+        response = wire.InferResponse(self._settings.model, outputs, request.id, parameters={"service_s": service_s})
+        encoded = wire.encode_response(response, requested=request.outputs, binary_by_default=request.binary_by_default)
+        return _Served(encoded, service_s)
+
+
+def memory_bytes() -> int:
+    """Return the most memory that this process has had resident so far."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024  # Linux counts in KiB.
+
+
+def _load(settings: Settings) -> _Loaded:
+    catalogue.spec(settings.model)
+    emulation = emulation_for(settings.emulate)
+    # Here and not above: importing torch takes a second, in which the platform already looks for the open port.
+    import cv2
+    import torch
+
+    from models import network
+
+    torch.set_num_threads(settings.torch_threads)
+    model = network.load(
+        settings.model,
+        weights=settings.weights,
+        weights_sha256=settings.weights_sha256,
+        random_weights=settings.random_weights,
+        device=settings.device,
+    )
+    # The first picture sets up OpenCV's and torch's kernels: 5 to 100 ms that belong to the cold start.
+    _predict(model, [cv2.imencode(".png", np.zeros((8, 8, 3), np.uint8))[1].tobytes()])
+    profile = emulation.profile
+    emulated_max_batch = profile.max_batch if profile else _DEFAULT_MAX_BATCH
+    return _Loaded(model, emulation, settings.max_batch or emulated_max_batch)
+
+
+def _images(request: wire.InferRequest, loaded: _Loaded) -> list[bytes]:
+    spec = loaded.model.spec
+    if len(request.inputs) != 1 or request.inputs[0].name != spec.input_name:
+        raise wire.WireError(f"model {spec.name!r} takes one input, named {spec.input_name!r}.")
+    tensor = request.inputs[0]
+    if tensor.datatype != spec.input_datatype or tensor.shape[1:] not in ((), (1,)):
+        raise wire.WireError(
+            f"input {tensor.name!r} must be {spec.input_datatype} of shape [n], one encoded image an item,"
+            f" not {tensor.datatype} of shape {list(tensor.shape)}."
+        )
+    if not 1 <= tensor.items <= loaded.max_batch:
+        raise wire.WireError(f"the batch has {tensor.items} items; this function takes 1 to {loaded.max_batch}.")
+    return wire.base64_elements(tensor).elements()
+
+
+def _predict(model: LoadedModel, images: list[bytes]) -> tuple[wire.Tensor, ...]:
+    from models.images import ImageError, decode_image
+
+    ready: dict[int, npt.NDArray[Any]] = {}
+    errors = [b""] * len(images)
+    for index, image in enumerate(images):
+        try:
+            ready[index] = model.preprocess(decode_image(image))
+        except ImageError as error:
+            errors[index] = str(error).encode()
+    output = model.spec.outputs[0]
+    # A broken image's row stays zero, so that no NaN reaches whoever sums a batch.
+    probabilities = np.zeros((len(images), *output.shape), np.float32)
+    if ready:
+        probabilities[list(ready)] = model.predict(np.stack(list(ready.values())))
+    return (
+        wire.Tensor.from_numpy(output.name, probabilities),
+        wire.Tensor.from_elements("item_error", errors),
+    )

@@ -1,0 +1,196 @@
+"""The endpoint: sockets, signatures, and the way from a request to its operation."""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import logging
+import socket
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from hashlib import sha256
+from random import Random
+from typing import cast
+from urllib.parse import parse_qsl, urlsplit
+
+import aiohttp
+from aiohttp import web
+
+from serverless_fn.local_fc import routes
+from serverless_fn.local_fc.admin import ADMIN_PREFIX, Admin
+from serverless_fn.local_fc.config import Config
+from serverless_fn.local_fc.control_plane import ControlPlane
+from serverless_fn.local_fc.delivery import deliver
+from serverless_fn.local_fc.errors import FcError
+from serverless_fn.local_fc.faults import Faults
+from serverless_fn.local_fc.fleet import Fleet
+from serverless_fn.local_fc.ids import Ids, utc_now
+from serverless_fn.local_fc.instance import Surroundings
+from serverless_fn.local_fc.invocation import SYNC_BYTES_MAX, Invoker
+from serverless_fn.local_fc.ledger import Ledger
+from serverless_fn.local_fc.messages import Call, Reply, error_reply
+from serverless_fn.local_fc.registry import LATEST, Registry
+from serverless_fn.local_fc.signature import SignedRequest, verify
+from serverless_fn.local_fc.uplink import ShapedConnection, Uplink
+
+_LOG = logging.getLogger("edgeburst.local_fc")
+# Kept of a body: enough to see that it is too large. Read of it: enough to answer that in order, then the line is cut.
+_KEPT_BYTES = SYNC_BYTES_MAX + 1
+_READ_BYTES_MAX = 4 * SYNC_BYTES_MAX
+_DRAIN_S = 0.5
+_BESIDE_LINK = tuple(f"{method} {ADMIN_PREFIX}".encode() for method in ("GET", "POST", "DELETE"))
+
+
+@dataclass(frozen=True, slots=True)
+class _Body:
+    kept: bytes
+    size: int
+    digest: str
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """What serves the operations.
+
+    Parameters:
+        session: the HTTP client towards the containers.
+        fleet: the instances.
+        invoker: InvokeFunction.
+        control: all other operations of the provider.
+        admin: what is under /admin.
+    """
+
+    session: aiohttp.ClientSession
+    fleet: Fleet
+    invoker: Invoker
+    control: ControlPlane
+    admin: Admin
+
+
+def build_services(config: Config, *, seed: int, uplink: Uplink) -> Services:
+    """Put the parts together and create the predefined functions; call it on the event loop.
+
+    Parameters:
+        config: images, limits, functions.
+        seed: of faults and of the draws between an alias's versions.
+        uplink: for /admin/uplink.
+
+    Raises:
+        FcError: a predefined function is refused.
+    """
+    account, faults, ledger = config.account, Faults(seed=seed, clock_s=time.monotonic), Ledger()
+    registry = Registry(config.images, update_s=account.update_s)
+    # The connector's own limit would make requests queue for connections.
+    session = aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0), timeout=aiohttp.ClientTimeout(total=None))
+    fleet = Fleet(Surroundings(account, config.images, session, Ids(Random())), registry, faults, ledger)
+    control = ControlPlane(registry, fleet, account)
+    for function in config.functions:
+        record = registry.create(function.content, utc_now())
+        record.reserved = function.reserved_concurrency
+        if function.provision:
+            control.provision(record.latest.spec.name, LATEST, function.provision)
+    invoker = Invoker(registry, fleet, faults, Random(seed))
+    return Services(session, fleet, invoker, control, Admin(fleet, ledger, faults, uplink))
+
+
+class Endpoint:
+    """The HTTP face of the services.
+
+    Parameters:
+        services: serve what arrives.
+        access_keys: secrets by access key id.
+        uplink: the link that all connections share.
+        ids: makes request ids.
+    """
+
+    def __init__(self, services: Services, *, access_keys: Mapping[str, str], uplink: Uplink, ids: Ids) -> None:
+        self._services = services
+        self._access_keys = access_keys
+        self._uplink = uplink
+        self._ids = ids
+        self._http: web.Server | None = None
+        self._server: asyncio.AbstractServer | None = None
+
+    async def start(self, listener: socket.socket) -> None:
+        """Take connections from a bound socket."""
+        http = self._http = web.Server(self._handle, access_log=None, auto_decompress=False)
+
+        def connect() -> ShapedConnection:
+            return ShapedConnection(self._uplink, http(), beside=_BESIDE_LINK)
+
+        self._server = await asyncio.get_running_loop().create_server(connect, sock=listener, backlog=1024)
+
+    async def stop(self) -> None:
+        """Take no more, give what runs half a second, end all instances; returns when their processes are gone."""
+        assert self._server is not None
+        assert self._http is not None
+        self._server.close()
+        await self._services.invoker.stop()
+        self._http.pre_shutdown()
+        await self._http.shutdown(_DRAIN_S)
+        await self._services.fleet.stop()
+        await self._services.session.close()
+
+    async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
+        request_id = self._ids.request()
+        beside = request.raw_path.startswith(ADMIN_PREFIX)
+        try:
+            reply = await self._answer(request, request_id, admin=beside)
+        except FcError as error:
+            _LOG.info("%s %s: %s %s", request.method, request.path, error.code, error.message)
+            reply = error_reply(error, request_id)
+        except Exception:  # noqa: BLE001 - the outermost line: the caller gets the provider's form of a failure
+            _LOG.exception("%s %s failed", request.method, request.path)
+            reply = error_reply(FcError(500, "InternalServerError", "the endpoint failed; see its log"), request_id)
+        return await deliver(request, reply, request_id, close=beside)
+
+    async def _answer(self, request: web.BaseRequest, request_id: str, *, admin: bool) -> Reply:
+        body = await _read(request)
+        url = urlsplit(request.raw_path)
+        if admin:
+            self._refuse_strangers(request)
+            return self._services.admin.answer(
+                request.method, url.path, _call(request, request_id, body, routes.Match(""))
+            )
+        headers = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in request.raw_headers]
+        signed = SignedRequest(request.method, request.raw_path, headers, body.digest, has_body=body.size > 0)
+        verify(signed, self._access_keys, utc_now())
+        match = routes.match(request.method, url.path)
+        call = _call(request, request_id, body, match)
+        if match.operation == "invoke_function":
+            return await self._services.invoker.invoke(call)
+        operation = cast(Callable[[Call], Reply], getattr(self._services.control, match.operation))
+        return operation(call)
+
+    def _refuse_strangers(self, request: web.BaseRequest) -> None:
+        """What is under /admin carries no signature, so it is for this machine only."""
+        remote = request.remote
+        if remote is None or not ipaddress.ip_address(remote).is_loopback:
+            raise FcError(403, "AccessDenied", "/admin answers this machine only")
+
+
+async def _read(request: web.BaseRequest) -> _Body:
+    """Read a body to its end, so that the answer is not lost in a reset; keep only what may be used."""
+    digest, parts, size = sha256(), [], 0
+    async for part in request.content.iter_any():
+        digest.update(part)
+        size += len(part)
+        if size <= _KEPT_BYTES:
+            parts.append(part)
+        if size > _READ_BYTES_MAX:
+            raise FcError(400, "EntityTooLarge", f"payload size exceeds maximum allowed size ({SYNC_BYTES_MAX} bytes)")
+    return _Body(b"".join(parts), size, digest.hexdigest())
+
+
+def _call(request: web.BaseRequest, request_id: str, body: _Body, match: routes.Match) -> Call:
+    return Call(
+        request_id=request_id,
+        function=match.function,
+        item=match.item,
+        query=dict(parse_qsl(urlsplit(request.raw_path).query, keep_blank_values=True)),
+        headers={name.lower(): value for name, value in request.headers.items()},
+        body=body.kept,
+        body_bytes=body.size,
+        now=utc_now(),
+    )

@@ -1,0 +1,104 @@
+"""What the provider bills: how long each instance was busy, how often it was called, how long it was kept idle.
+
+Duration is the union of the intervals in which an instance has at least one request in flight: three overlapping
+requests of 10 s on one instance are 10 s. Each such stretch is rounded up to the grain of 1 ms. Hooks are billed as
+invocations. Sources: functioncompute/fc/configure-the-concurrency-of-a-single-instance (2026) and
+functioncompute/fc/user-guide/lifecycle-hooks-for-function-instances-in-a-custom-runtime.
+
+Time comes in as integer nanoseconds, so that no rounding but the provider's happens.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, fields
+from enum import Enum
+
+GRAIN_NS = 1_000_000
+
+
+class Residence(Enum):
+    """How an instance that serves nothing is billed."""
+
+    ON_DEMAND = "on-demand"
+    ALLOCATED = "allocated"
+    HIBERNATED = "hibernated"
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What one or several instances have used.
+
+    Parameters:
+        invocations: calls of the function.
+        hooks: calls of /initialize and /pre-stop, billed like invocations.
+        active_ns: time with at least one call in flight.
+        billed_ms: the same with each stretch rounded up to 1 ms.
+        allocated_idle_ns: time kept provisioned without a call, CPU allocated: billed at the active rate.
+        hibernated_idle_ns: the same with the CPU given back: billed at the idle rate.
+    """
+
+    invocations: int = 0
+    hooks: int = 0
+    active_ns: int = 0
+    billed_ms: int = 0
+    allocated_idle_ns: int = 0
+    hibernated_idle_ns: int = 0
+
+    @property
+    def provisioned_idle_s(self) -> float:
+        """Seconds kept provisioned without a call."""
+        return (self.allocated_idle_ns + self.hibernated_idle_ns) / 1e9
+
+
+def total(usages: Iterable[Usage]) -> Usage:
+    """Return the sum, field by field."""
+    usages = list(usages)
+    return Usage(**{field.name: sum(getattr(usage, field.name) for usage in usages) for field in fields(Usage)})
+
+
+class ActivityMeter:
+    """The meter of one instance. Calls must come in order of time."""
+
+    def __init__(self) -> None:
+        self._used = Usage()
+        self._in_flight = 0
+        self._residence = Residence.ON_DEMAND
+        self._since_ns = 0
+
+    def begin(self, now_ns: int, *, hook: bool = False) -> None:
+        """Count a call that starts now."""
+        if self._in_flight == 0:
+            self._close(now_ns)
+        self._in_flight += 1
+        self._used = total([self._used, Usage(hooks=1) if hook else Usage(invocations=1)])
+
+    def end(self, now_ns: int) -> None:
+        """Count a call that ends now."""
+        if self._in_flight == 1:
+            self._close(now_ns)
+        self._in_flight -= 1
+
+    def reside(self, residence: Residence, now_ns: int) -> None:
+        """Bill idle time from now on in this way."""
+        if self._in_flight == 0:
+            self._close(now_ns)
+        self._residence = residence
+
+    def used(self, now_ns: int) -> Usage:
+        """Return the usage up to now, a stretch that is still open included."""
+        return total([self._used, self._stretch(now_ns)])
+
+    def _close(self, now_ns: int) -> None:
+        self._used, self._since_ns = self.used(now_ns), now_ns
+
+    def _stretch(self, now_ns: int) -> Usage:
+        """What has been used since the state last changed."""
+        length_ns = now_ns - self._since_ns
+        if self._in_flight:
+            return Usage(active_ns=length_ns, billed_ms=-(-length_ns // GRAIN_NS))
+        if self._residence is Residence.ALLOCATED:
+            return Usage(allocated_idle_ns=length_ns)
+        if self._residence is Residence.HIBERNATED:
+            return Usage(hibernated_idle_ns=length_ns)
+        return Usage()

@@ -1,0 +1,102 @@
+"""Turns usage into money by the price sheets of `scheduler/planner/prices`, which are JSON with source and date."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+from typing import Any
+
+from serverless_fn.local_fc.meter import Usage
+
+
+@dataclass(frozen=True, slots=True)
+class Resources:
+    """What one instance occupies: vCPUs, and GB of memory, disk and GPU memory."""
+
+    vcpu: float
+    memory_gb: float
+    disk_gb: float
+    gpu_gb: float = 0.0
+    gpu_type: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Rates:
+    """What a sheet asks for one configuration, in the sheet's unit (its currency, or compute units)."""
+
+    active_per_s: float
+    idle_per_s: float
+    per_call: float
+
+
+@dataclass(frozen=True, slots=True)
+class Bill:
+    """Money by what it is for, in the sheet's currency."""
+
+    active: float
+    calls: float
+    provisioned_idle: float
+    compute_units: float | None = None
+
+    @property
+    def total(self) -> float:
+        """All of it."""
+        return self.active + self.calls + self.provisioned_idle
+
+
+class Sheet:
+    """One price sheet, as it lies in its JSON file."""
+
+    def __init__(self, content: Mapping[str, Any]) -> None:
+        self._content = content
+
+    @property
+    def provenance(self) -> dict[str, str]:
+        """The sheet's name, currency, source and date."""
+        return {key: self._content[key] for key in ("name", "currency", "source", "date")}
+
+    def bill(self, usage: Usage, resources: Resources) -> Bill | None:
+        """Return what the usage costs on such instances, None where the sheet has no price for their GPU."""
+        rates = self._rates(resources)
+        if rates is None:
+            return None
+        # Volume steps count by the month; what runs here never leaves the first.
+        steps = self._content.get("price_per_cu")
+        price = steps[0]["price"] if steps else 1.0
+        active = usage.billed_ms / 1e3 * rates.active_per_s
+        calls = (usage.invocations + usage.hooks) * rates.per_call
+        idle = usage.allocated_idle_ns / 1e9 * rates.active_per_s + usage.hibernated_idle_ns / 1e9 * rates.idle_per_s
+        return Bill(active * price, calls * price, idle * price, active + calls + idle if steps else None)
+
+    def _rates(self, resources: Resources) -> Rates | None:
+        return self._unit_rates(resources) if self._content["meter"] == "cu" else self._memory_rates(resources)
+
+    def _memory_rates(self, resources: Resources) -> Rates | None:
+        if resources.gpu_gb:
+            return None
+        per_gb, idle_per_gb = self._content["per_memory_gb_s"], self._content["idle_per_memory_gb_s"]
+        return Rates(
+            resources.memory_gb * per_gb, resources.memory_gb * idle_per_gb, per_call=self._content["per_call"]
+        )
+
+    def _unit_rates(self, resources: Resources) -> Rates | None:
+        sheet = self._content
+        if resources.gpu_gb and resources.gpu_type not in sheet["cu_per_gpu_gb_s"]:
+            return None
+        kept = resources.memory_gb * sheet["cu_per_memory_gb_s"] + resources.disk_gb * sheet["cu_per_disk_gb_s"]
+        gpu = resources.gpu_gb * sheet["cu_per_gpu_gb_s"].get(resources.gpu_type, 0.0)
+        idle_gpu = resources.gpu_gb * sheet["idle_cu_per_gpu_gb_s"].get(resources.gpu_type, 0.0)
+        active = kept + gpu + resources.vcpu * sheet["cu_per_vcpu_s"]
+        idle = kept + idle_gpu + resources.vcpu * sheet["idle_cu_per_vcpu_s"]
+        return Rates(active, idle, per_call=sheet["cu_per_call"])
+
+
+@cache
+def shipped_sheets() -> tuple[Sheet, ...]:
+    """Return the sheets that ship, in order of their names."""
+    folder = files("scheduler") / "planner" / "prices"
+    found = sorted((entry for entry in folder.iterdir() if entry.name.endswith(".json")), key=lambda entry: entry.name)
+    return tuple(Sheet(json.loads(entry.read_text(encoding="utf-8"))) for entry in found)

@@ -1,0 +1,237 @@
+"""Functions, their versions, aliases, triggers and settings: the state that the control plane changes, in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any
+
+from serverless_fn.local_fc.errors import FcError, exists, invalid_argument, not_found
+from serverless_fn.local_fc.function_spec import FunctionSpec, read_spec
+from serverless_fn.local_fc.meter import Residence
+
+LATEST = "LATEST"
+LATEST_ID = "0"
+
+
+@dataclass(frozen=True, slots=True)
+class Version:
+    """A configuration that stays as it is.
+
+    Parameters:
+        version_id: "1", "2", ...; "0" is LATEST.
+        spec: the configuration.
+        revision: tells two configurations of LATEST apart.
+        created: when it was published.
+        description: the user's words.
+    """
+
+    version_id: str
+    spec: FunctionSpec
+    revision: int
+    created: datetime
+    description: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Alias:
+    """A name for a version, or for a main version and others that get a share of the calls."""
+
+    name: str
+    version_id: str
+    weights: Mapping[str, float]
+    description: str
+    created: datetime
+    modified: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Provision:
+    """How many instances are kept for a qualifier.
+
+    Parameters:
+        target: that number.
+        residence: how they are billed while they serve nothing.
+        on_demand: whether requests beyond them may start instances.
+        content: what PutProvisionConfig or PutScalingConfig was given, for the answer of Get.
+        scaling: whether it came as a scaling config.
+    """
+
+    target: int
+    residence: Residence
+    on_demand: bool
+    content: Mapping[str, Any]
+    scaling: bool
+
+
+@dataclass(slots=True)
+class FunctionRecord:
+    """One function and all that hangs on it."""
+
+    latest: Version
+    function_id: str
+    created: datetime
+    modified: datetime
+    busy_until: datetime
+    missing_image: str | None = None
+    update_problem: str | None = None
+    updated: bool = False
+    reserved: int | None = None
+    versions: dict[str, Version] = field(default_factory=dict)
+    aliases: dict[str, Alias] = field(default_factory=dict)
+    triggers: dict[str, dict[str, Any]] = field(default_factory=dict)
+    provisions: dict[str, Provision] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Resolved:
+    """Which configuration a call gets, and by which name it was called."""
+
+    version: Version
+    qualifier: str
+
+
+class Registry:
+    """All functions of the account.
+
+    Parameters:
+        images: names of the images that can be run.
+        update_s: how long a function stays Pending or InProgress.
+    """
+
+    def __init__(self, images: Mapping[str, object], *, update_s: float) -> None:
+        self._images = images
+        self._update = timedelta(seconds=update_s)
+        self._functions: dict[str, FunctionRecord] = {}
+        self._revisions = 0
+
+    def functions(self) -> dict[str, FunctionRecord]:
+        """Return the functions by name, in order of creation."""
+        return dict(self._functions)
+
+    def get(self, name: str) -> FunctionRecord:
+        """Return one function.
+
+        Raises:
+            FcError: 404 FunctionNotFound.
+        """
+        if name not in self._functions:
+            raise not_found("Function", name)
+        return self._functions[name]
+
+    def create(self, content: Mapping[str, Any], now: datetime) -> FunctionRecord:
+        """Add a function; one whose image is unknown is there but Failed.
+
+        Raises:
+            FcError: 400 InvalidArgument, 409 FunctionAlreadyExists.
+        """
+        spec = read_spec(content)
+        if spec.name in self._functions:
+            raise exists("Function", spec.name)
+        latest = self._latest(spec, now)
+        record = FunctionRecord(
+            latest=latest,
+            function_id=f"fn-{latest.revision:08x}",
+            created=now,
+            modified=now,
+            busy_until=now + self._update,
+            missing_image=None if spec.image in self._images else spec.image,
+        )
+        self._functions[spec.name] = record
+        return record
+
+    def update(self, name: str, changes: Mapping[str, Any], now: datetime) -> FunctionRecord:
+        """Lay the changes over the configuration; fields that are absent stay.
+
+        Raises:
+            FcError: 404, 400 InvalidArgument, 409 ConcurrentUpdateError while another update is in progress.
+        """
+        record = self.get(name)
+        if now < record.busy_until:
+            raise FcError(409, "ConcurrentUpdateError", f"function {name!r} is still being created or updated")
+        given = {key: value for key, value in changes.items() if value is not None and key != "functionName"}
+        spec = read_spec({**record.latest.spec.content, **given})
+        record.modified, record.busy_until, record.updated = now, now + self._update, True
+        if spec.image not in self._images:
+            record.update_problem = f"image {spec.image!r} is not in this endpoint's config"
+            return record
+        record.latest, record.missing_image, record.update_problem = self._latest(spec, now), None, None
+        return record
+
+    def delete(self, name: str) -> None:
+        """Remove a function with all that hangs on it.
+
+        Raises:
+            FcError: 404 FunctionNotFound.
+        """
+        self.get(name)
+        del self._functions[name]
+
+    def publish(self, name: str, description: str, now: datetime) -> Version:
+        """Freeze LATEST under the next number."""
+        record = self.get(name)
+        number = str(len(record.versions) + 1)
+        latest = record.latest
+        record.versions[number] = Version(number, latest.spec, latest.revision, now, description)
+        return record.versions[number]
+
+    def put_alias(self, name: str, alias: Alias, *, create: bool) -> Alias:
+        """Add or replace an alias.
+
+        Raises:
+            FcError: 404 VersionNotFound, AliasNotFound; 409 AliasAlreadyExists; 400 for weights that are none.
+        """
+        record = self.get(name)
+        if create and alias.name in record.aliases:
+            raise exists("Alias", alias.name)
+        for version_id in (alias.version_id, *alias.weights):
+            if version_id not in record.versions:
+                raise not_found("Version", version_id, name)
+        if min(alias.weights.values(), default=0) < 0 or sum(alias.weights.values()) > 1:
+            raise invalid_argument("additionalVersionWeight must hold shares of at least 0 that add up to at most 1")
+        record.aliases[alias.name] = alias
+        return alias
+
+    def alias(self, name: str, alias: str) -> Alias:
+        """Return an alias.
+
+        Raises:
+            FcError: 404 AliasNotFound.
+        """
+        found = self.get(name).aliases.get(alias)
+        if found is None:
+            raise not_found("Alias", alias, name)
+        return found
+
+    def resolve(self, name: str, qualifier: str, draw: float) -> Resolved:
+        """Return which version a call with this qualifier gets.
+
+        Parameters:
+            name: the function.
+            qualifier: a version's number, an alias, "LATEST" or nothing, which is LATEST.
+            draw: a uniform draw in [0, 1), which decides between an alias's versions.
+
+        Raises:
+            FcError: 404 FunctionNotFound, VersionNotFound, AliasNotFound.
+        """
+        record = self.get(name)
+        if qualifier in ("", LATEST):
+            return Resolved(record.latest, LATEST)
+        if not qualifier.isdecimal():
+            return Resolved(record.versions[_drawn(self.alias(name, qualifier), draw)], qualifier)
+        if qualifier not in record.versions:
+            raise not_found("Version", qualifier, name)
+        return Resolved(record.versions[qualifier], qualifier)
+
+    def _latest(self, spec: FunctionSpec, now: datetime) -> Version:
+        self._revisions += 1
+        return Version(LATEST_ID, spec, self._revisions, now)
+
+
+def _drawn(alias: Alias, draw: float) -> str:
+    for version_id, weight in alias.weights.items():
+        if draw < weight:
+            return version_id
+        draw -= weight
+    return alias.version_id

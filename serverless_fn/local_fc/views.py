@@ -1,0 +1,120 @@
+"""How functions and what hangs on them look in the provider's JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime, timezone
+from hashlib import sha256
+from typing import Any
+
+from serverless_fn.local_fc.config import Account
+from serverless_fn.local_fc.instance import Instance
+from serverless_fn.local_fc.registry import Alias, FunctionRecord, Provision, Version
+
+
+def arn(account: Account, function: str) -> str:
+    """Return a function's resource name."""
+    return f"acs:fc:{account.region}:{account.id}:functions/{function}"
+
+
+def time_text(moment: datetime) -> str:
+    """Return a moment as the provider writes it."""
+    return moment.astimezone(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def function_view(record: FunctionRecord, version: Version, account: Account, now: datetime) -> dict[str, Any]:
+    """Return the function as GetFunction shows it, with one of its versions' configuration."""
+    spec = version.spec
+    return {
+        "diskSize": spec.disk_mb,
+        "instanceConcurrency": spec.concurrency,
+        "memorySize": spec.memory_mb,
+        "timeout": spec.timeout_s,
+        "cpu": spec.vcpu,
+        **spec.content,
+        "functionArn": arn(account, spec.name),
+        "functionId": record.function_id,
+        "createdTime": time_text(record.created),
+        "lastModifiedTime": time_text(record.modified),
+        "codeSize": 0,
+        "codeChecksum": checksum(spec.image),
+        **_state(record, now),
+    }
+
+
+def checksum(image: str) -> str:
+    """Return what stands for the checksum of an image that is none."""
+    return str(int(sha256(image.encode()).hexdigest()[:16], 16))
+
+
+def _state(record: FunctionRecord, now: datetime) -> dict[str, str]:
+    busy = now < record.busy_until
+    state = "Failed" if record.missing_image else "Pending" if busy and not record.updated else "Active"
+    view = {"state": state, "lastUpdateStatus": "InProgress" if busy else "Successful"}
+    if record.missing_image:
+        reason = f"image {record.missing_image!r} is not in this endpoint's config"
+        view |= {"stateReason": reason, "stateReasonCode": "ImageNotFound", "lastUpdateStatus": "Failed"}
+    if record.update_problem and not busy:
+        view |= {
+            "lastUpdateStatus": "Failed",
+            "lastUpdateStatusReason": record.update_problem,
+            "lastUpdateStatusReasonCode": "ImageNotFound",
+        }
+    return view
+
+
+def version_view(version: Version) -> dict[str, Any]:
+    """Return a published version."""
+    return {
+        "versionId": version.version_id,
+        "description": version.description,
+        "createdTime": time_text(version.created),
+        "lastModifiedTime": time_text(version.created),
+    }
+
+
+def alias_view(alias: Alias) -> dict[str, Any]:
+    """Return an alias."""
+    return {
+        "aliasName": alias.name,
+        "versionId": alias.version_id,
+        "additionalVersionWeight": dict(alias.weights),
+        "description": alias.description,
+        "createdTime": time_text(alias.created),
+        "lastModifiedTime": time_text(alias.modified),
+    }
+
+
+def provision_view(provision: Provision | None, *, arn: str, current: int, problem: str) -> dict[str, Any]:
+    """Return a provision config with how far it has come."""
+    content: Mapping[str, Any] = provision.content if provision else {}
+    target = provision.target if provision else 0
+    view = {"alwaysAllocateCPU": True, "alwaysAllocateGPU": True, "scheduledActions": [], "targetTrackingPolicies": []}
+    counts = {"target": target, "defaultTarget": target, "current": current, "currentError": problem}
+    return {**view, **content, **counts, "functionArn": arn}
+
+
+def scaling_view(provision: Provision | None, *, arn: str, current: int, problem: str) -> dict[str, Any]:
+    """Return a scaling config with how far it has come."""
+    content: Mapping[str, Any] = provision.content if provision else {}
+    target = provision.target if provision else 0
+    view = {"enableOnDemandScaling": True, "scheduledPolicies": [], "horizontalScalingPolicies": []}
+    counts = {"minInstances": target, "targetInstances": target, "currentInstances": current, "currentError": problem}
+    return {**view, **content, **counts, "functionArn": arn}
+
+
+def instance_view(instance: Instance) -> dict[str, Any]:
+    """Return an instance as ListInstances shows it."""
+    view = {
+        "instanceId": instance.id,
+        "versionId": instance.version.version_id,
+        "qualifier": instance.qualifier,
+        "status": instance.status.value,
+        "createdTimeMs": _milliseconds(instance.created),
+        "resourceType": "provisioned" if instance.provisioned else "onDemand",
+    }
+    return view if instance.destroyed is None else {**view, "destroyedTimeMs": _milliseconds(instance.destroyed)}
+
+
+def _milliseconds(moment: datetime) -> int:
+    return int(moment.timestamp() * 1000)
