@@ -18,6 +18,9 @@ TICK_S = 0.25
 """How often counting ticks are looked at while there is traffic."""
 TICKING_S = 60.0
 """How long after the last arrival the ticks go on. A silent host sleeps; the ticks it missed are closed later."""
+YOUNG_PLAN_S = 10.0
+"""The first plan, made from profiles alone, stands so long; later ones as long as there has been something to learn
+from, up to the configured expiry."""
 PLANNING_LIMIT_S = 30.0
 """A plan that has not come by then is asked for again."""
 
@@ -43,6 +46,7 @@ class Control:
         self._last_plan_id = 1
         self._finding: Finding | None = None
         self._asked_at_s: float | None = None
+        self._first_arrival_s = NEVER
         self._last_arrival_s = -NEVER
         self._last_transfer_s = 0.0
         self._next_tick_s = NEVER
@@ -62,18 +66,19 @@ class Control:
 
     def next_wakeup_s(self) -> float:
         """Returns when time matters to control; inf for never."""
-        wakeup_s = self._next_tick_s
-        if self._plan is not None and self._last_arrival_s > self._plan.made_at_s:
-            wakeup_s = min(wakeup_s, self._plan.expires_at_s)
-        if self._finding is not None and self._plan is not None:
-            wakeup_s = min(wakeup_s, self._plan.made_at_s + self._settings.replan_min_interval_s)
         if self._asked_at_s is not None:
-            wakeup_s = min(wakeup_s, self._asked_at_s + PLANNING_LIMIT_S)
+            return min(self._next_tick_s, self._asked_at_s + PLANNING_LIMIT_S)
+        wakeup_s, plan = self._next_tick_s, self._plan
+        if plan is not None and self._last_arrival_s > plan.made_at_s:
+            wakeup_s = min(wakeup_s, max(plan.expires_at_s, plan.made_at_s + self._settings.replan_min_interval_s))
+        if plan is not None and self._finding is not None:
+            wakeup_s = min(wakeup_s, plan.made_at_s + self._settings.replan_min_interval_s)
         return wakeup_s
 
     def arrived(self, request: Request, now_s: float) -> None:
         """Counts an arrival."""
         self._last_arrival_s = now_s
+        self._first_arrival_s = min(self._first_arrival_s, now_s)
         if self._next_tick_s == NEVER:
             self._next_tick_s = now_s + TICK_S
         self._estimates.models[request.model].arrived(request, now_s)
@@ -163,6 +168,7 @@ class Control:
             limits=dict(self._limits),
             edge_up=edge_up,
             function_up=function_up,
+            plan_expiry_s=min(self._settings.plan_expiry_s, max(YOUNG_PLAN_S, now_s - self._first_arrival_s)),
         )
 
     def _found(self, finding: Finding) -> None:

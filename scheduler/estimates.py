@@ -17,6 +17,9 @@ from scheduler.estimators.service_time import ServiceTime
 BYTES_SMOOTHING = 0.05
 """Weight of a new request in the mean item size: the last twenty or so requests count."""
 
+MARGIN_STEP = 0.002
+"""A margin that moves by less than this is not worth new tables."""
+
 
 @dataclass(frozen=True, slots=True)
 class Finding:
@@ -28,17 +31,25 @@ class Finding:
 
 @dataclass(slots=True)
 class TimesCache:
-    """Service tables of one backend, made anew only when the estimator or the margin has moved."""
+    """Service tables of one backend, made anew only when predictions or the margin have moved."""
 
-    key: tuple[int, float] = (-1, 0.0)
+    version: int = -1
+    percentile: float = 0.0
+    margin: float = 0.0
     times: ServiceTimes | None = None
+    learned: bool = True
+    """Whether an answer has come since the tables were looked at."""
 
-    def get(self, estimator: ServiceTime, *, max_batch: int, margin: float) -> ServiceTimes:
+    def get(self, estimator: ServiceTime, *, max_batch: int, percentile: float) -> ServiceTimes:
         """Returns the tables for what the estimator knows now."""
-        key = (estimator.version, margin)
-        if self.times is None or self.key != key:
-            self.key = key
+        if self.times is not None and not self.learned and self.percentile == percentile:
+            return self.times
+        margin = max(1.0, estimator.quantile_factor(percentile))
+        moved = self.version != estimator.version or abs(margin - self.margin) > MARGIN_STEP
+        if self.times is None or moved:
+            self.version, self.margin = estimator.version, margin
             self.times = service_times(estimator.predict_s, max_batch=max_batch, margin=margin)
+        self.percentile, self.learned = percentile, False
         return self.times
 
 
@@ -63,20 +74,20 @@ class ModelKnowledge:
         self.item_bytes += weight * (item_bytes - self.item_bytes)
 
     def edge_times(self, plan: GroupPlan) -> ServiceTimes | None:
-        """Returns the edge's tables with the plan's margin."""
+        """Returns the edge's tables with the margin at which the planned percentile holds by what is known now."""
         if self.edge is None or self.settings.edge_law is None:
             return None
         max_batch = min(self.settings.edge_law.max_batch, self.settings.max_items)
-        return self.edge_cache.get(self.edge, max_batch=max_batch, margin=plan.edge_margin)
+        return self.edge_cache.get(self.edge, max_batch=max_batch, percentile=plan.percentile)
 
     def function_times(self, plan: GroupPlan) -> ServiceTimes | None:
-        """Returns the tables of the planned tier with the plan's margin."""
+        """Returns the tables of the planned tier, in the same way."""
         estimator = self.functions.get(plan.function_tier)
         if estimator is None:
             return None
         cache = self.function_caches.setdefault(plan.function_tier, TimesCache())
         max_batch = self.settings.tier(plan.function_tier).law.max_batch
-        return cache.get(estimator, max_batch=max_batch, margin=plan.function_margin)
+        return cache.get(estimator, max_batch=max_batch, percentile=plan.percentile)
 
     def estimates(self) -> ModelEstimates:
         """Freezes what is known."""
@@ -146,6 +157,7 @@ class Estimates:
         model = self.models[batch.model]
         if batch.backend is Backend.EDGE:
             if model.edge is not None:
+                model.edge_cache.learned = True
                 change = model.edge.update(batch.items, report.elapsed_s)
                 if change is not None:
                     yield Finding("edge-service", _service_sentence(batch.model, change))
@@ -163,6 +175,7 @@ class Estimates:
         service = model.functions.get(batch.tier)
         if service is not None and report.service_s is not None:
             service.update(batch.items, report.service_s)
+            model.function_caches.setdefault(batch.tier, TimesCache()).learned = True
         if report.rtt_s is not None:
             self.bandwidth.update_rtt(report.rtt_s)
         # A cold start hides in the elapsed time; it says nothing about the uplink.

@@ -40,12 +40,11 @@ class Dispatcher:
         lane = self.lanes[queued.request.model]
         if self.edge.has_room(lane, queued, now_s=now_s):
             lane.next_batch.add(queued)
-        elif self.function.in_time(lane, queued, now_s=now_s, cautious=True):
+        elif self.function.in_time(lane, queued, now_s=now_s):
+            # Even where it may be late: a line of such requests before the edge is what shrinks its batches.
             self.function.join(lane, queued, now_s=now_s)
         elif self.edge.could_answer(lane, queued, now_s=now_s):
             lane.waiting.add(queued)
-        elif self.function.in_time(lane, queued, now_s=now_s, cautious=False):
-            self.function.join(lane, queued, now_s=now_s)
         else:
             self._too_late(lane, queued, now_s=now_s)
 
@@ -94,7 +93,7 @@ class Dispatcher:
         lane = self.lanes[queued.request.model]
         if queued.barred is None:
             queued.barred = failed
-            if failed is Backend.EDGE and self.function.in_time(lane, queued, now_s=now_s, cautious=False):
+            if failed is Backend.EDGE and self.function.in_time(lane, queued, now_s=now_s):
                 self.function.join(lane, queued, now_s=now_s)
                 return
             if failed is Backend.FUNCTION and self.edge.could_answer(lane, queued, now_s=now_s):
@@ -194,7 +193,7 @@ class Dispatcher:
                 return
             hopeless = start_s + times.median_s[min(oldest.request.items, times.max_batch)] > deadline_s
             last_chance = self.function.latest_s(lane, oldest, now_s=now_s) <= now_s if lane.function_cap else False
-            if last_chance and self.function.in_time(lane, oldest, now_s=now_s, cautious=False):
+            if last_chance and self.function.in_time(lane, oldest, now_s=now_s):
                 lane.next_batch.remove(oldest)
                 self.function.join(lane, oldest, now_s=now_s)
             elif hopeless:

@@ -15,6 +15,8 @@ PENALTY_WITH_FUNCTION = 5.0
 """Items an edge batch must gain to be worth one late request: whoever is left over can still pay for a function."""
 PENALTY_EDGE_ONLY = 1.0
 """Without a function whoever is left over may be lost too, so a served item weighs as much as one given up."""
+PENALTY_OVERLOADED = 0.0
+"""With more arriving than the edge can serve and nobody else to take it, some are lost anyway: goodput is all."""
 GIVE_UP_FACTOR = 3.0
 GIVE_UP_AT_LEAST_S = 1.0
 
@@ -81,8 +83,8 @@ class EdgeSide:
         or `left`; the caller finds them another place.
         """
         times, cap = _times(lane), lane.edge_cap
+        penalty = self._drop_penalty(lane)
         expected = _by_deadline((*lane.next_batch.take_all(), *lane.waiting.take_all()))
-        penalty = PENALTY_EDGE_ONLY if lane.function_cap == 0 else PENALTY_WITH_FUNCTION
         result = compose(expected, times, now_s=now_s, cap=cap, drop_penalty=penalty)
         if not result.chosen:
             result = compose(expected, times, now_s=now_s, cap=cap, drop_penalty=penalty, cautious=False)
@@ -110,6 +112,12 @@ class EdgeSide:
             give_up_at_s=min(max(finish_s, last_deadline_s), finish_s + patience_s) + patience_s,
         )
         self.occupancy.occupy(batch_id=batch.batch_id, now_s=now_s, finish_s=finish_s)
+
+    def _drop_penalty(self, lane: Lane) -> float:
+        times = _times(lane)
+        if len(lane.waiting) and lane.rate_rps * times.median_s[lane.edge_cap] > lane.edge_cap:
+            return PENALTY_OVERLOADED
+        return PENALTY_WITH_FUNCTION if lane.function_cap else PENALTY_EDGE_ONLY
 
     def _late_with(self, lane: Lane, chosen: Sequence[Queued], *, now_s: float) -> tuple[Queued, ...]:
         times, items = _times(lane), sum(q.request.items for q in chosen)

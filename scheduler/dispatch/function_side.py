@@ -43,8 +43,8 @@ class FunctionSide:
         path_s = self.uplink.path_s(body_bytes, now_s=now_s, max_in_flight=self._slots(lane), ahead=ahead)
         return max(0.0, self.circuit.not_before_s - now_s) + path_s + service_s
 
-    def in_time(self, lane: Lane, queued: Queued, *, now_s: float, cautious: bool) -> bool:
-        """Whether this request, alone in a batch sent as soon as a slot is free, would be in time."""
+    def in_time(self, lane: Lane, queued: Queued, *, now_s: float) -> bool:
+        """Whether this request, alone in a batch sent as soon as a slot is free, can be expected in time."""
         request = queued.request
         if not self.usable(lane, queued):
             return False
@@ -54,7 +54,7 @@ class FunctionSide:
             items=full_batches + request.items,
             body_bytes=request.body_bytes,
             now_s=now_s,
-            cautious=cautious,
+            cautious=False,
         )
 
     def latest_s(self, lane: Lane, queued: Queued, *, now_s: float) -> float:

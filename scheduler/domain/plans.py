@@ -160,3 +160,5 @@ class Snapshot:
     limits: Mapping[str, Limits] = field(default_factory=dict)
     edge_up: bool = True
     function_up: bool = True
+    plan_expiry_s: float = 600.0
+    """How long a plan made from this may stand: short while little has been seen."""

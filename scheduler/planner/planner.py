@@ -36,7 +36,7 @@ def best_plan(snapshot: Snapshot, *, plan_id: int, cause: str, detail: str) -> P
     return Plan(
         plan_id=plan_id,
         made_at_s=snapshot.taken_at_s,
-        expires_at_s=snapshot.taken_at_s + snapshot.settings.plan_expiry_s,
+        expires_at_s=snapshot.taken_at_s + snapshot.plan_expiry_s,
         cause=cause,
         detail=detail,
         groups=groups,
@@ -132,8 +132,10 @@ def _binding_slo_s(settings: ModelSettings, fastest_s: float) -> float:
 
 
 def _group(model: _Model, edge: EdgeShare, sent_bytes_per_s: float) -> GroupPlan:
-    function = _choose(model, edge, _way(model, sent_bytes_per_s))
-    expected = _expect(model, edge, function)
+    way = _way(model, sent_bytes_per_s)
+    margin = _function_margin(model, way)
+    function = _choose(model, edge, way, margin)
+    expected = _expect(model, edge, function, way, margin)
     return GroupPlan(
         model=model.settings.name,
         classes=tuple(c.name for c in model.settings.classes),
@@ -142,7 +144,7 @@ def _group(model: _Model, edge: EdgeShare, sent_bytes_per_s: float) -> GroupPlan
         function_target_batch=function.target if function else 0,
         timeouts_s={c.name: _timeout_s(model, function, c.slo_s) for c in model.settings.classes},
         edge_margin=model.edge_spread.margin,
-        function_margin=model.function_spread.margin,
+        function_margin=margin,
         percentile=model.percentile,
         expected_cost_per_s=expected.cost_per_s,
         expected_within_slo=expected.within_slo,
@@ -162,20 +164,38 @@ def _way(model: _Model, sent_bytes_per_s: float) -> Way:
     )
 
 
-def _choose(model: _Model, edge: EdgeShare, way: Way) -> FunctionChoice | None:
+def _fastest_s(model: _Model) -> float:
+    """Median seconds of a single item on the fastest tier; 0 without tiers."""
+    laws = model.estimates.function_laws
+    return min((laws.get(tier.name, tier.law).predict_s(1) for tier in model.settings.tiers), default=0.0)
+
+
+def _function_margin(model: _Model, way: Way) -> float:
+    """The margin at the percentile, or the largest with which a single item is in time.
+
+    A function that keeps 98 % of its deadlines is worth more than a refusal, and the percentile may hold all the same
+    because most requests are the edge's.
+    """
+    fastest_s, margin = _fastest_s(model), model.function_spread.margin
+    loosest_s = max(c.slo_s for c in model.settings.classes)
+    if fastest_s <= 0 or fastest_s * margin + way.takes_s(1) <= loosest_s:
+        return margin
+    most = (loosest_s - way.takes_s(1)) / fastest_s
+    # A hair less, so that the product which is compared with the deadline does not exceed it by rounding.
+    return most * (1 - 1e-9) if most > 1 else margin
+
+
+def _choose(model: _Model, edge: EdgeShare, way: Way, margin: float) -> FunctionChoice | None:
     """What spills comes in runs at the full rate (while an edge batch is full), so that is how fast it gathers."""
     settings, limits = model.settings, model.limits
-    first = [
-        (model.estimates.function_laws.get(t.name, t.law)).predict_s(1) * model.function_spread.margin
-        for t in settings.tiers
-    ]
     cap = _least(settings.max_items, limits.function_batch_cap)
     return choose_function(
         settings.tiers if cap > 0 else (),
         laws=model.estimates.function_laws,
         way=way,
         spread=model.function_spread,
-        slo_s=_binding_slo_s(settings, min(first, default=0.0) + way.takes_s(1)),
+        margin=margin,
+        slo_s=_binding_slo_s(settings, _fastest_s(model) * margin + way.takes_s(1)),
         gather_rps=model.estimates.rate_rps if edge.spill_fraction > 0 else 0.0,
         max_items=cap,
         max_in_flight=model.snapshot.settings.max_function_in_flight,
@@ -201,7 +221,7 @@ class _Expectation:
     shortfall: Shortfall | None
 
 
-def _expect(model: _Model, edge: EdgeShare, function: FunctionChoice | None) -> _Expectation:
+def _expect(model: _Model, edge: EdgeShare, function: FunctionChoice | None, way: Way, margin: float) -> _Expectation:
     rate_rps = model.estimates.rate_rps
     spill_rps = rate_rps * edge.spill_fraction
     reachable = function is not None and function.in_time and model.snapshot.function_up
@@ -210,11 +230,14 @@ def _expect(model: _Model, edge: EdgeShare, function: FunctionChoice | None) -> 
     kept = 1.0 - edge.spill_fraction
     # At rate 0 nothing spills; what counts is whether the next request has a place at all.
     unserved = max(0.0, 1.0 - kept - paid) if rate_rps > 0 else float(edge is NO_EDGE and not reachable)
-    within = kept * _edge_attainment(model, edge) + paid * _function_attainment(model, function)
+    paid_within = _function_attainment(model, function, margin)
+    within = kept * _edge_attainment(model, edge) + paid * paid_within
+    if margin < model.function_spread.margin:
+        unserved += paid * (1 - paid_within)
     return _Expectation(
         cost_per_s=paid_rps * function.cost_per_item if function else 0.0,
         within_slo=min(1.0, within) if rate_rps > 0 else 1.0 - unserved,
-        shortfall=_shortfall(model, edge, function, unserved=unserved)
+        shortfall=_shortfall(model, edge, function, way, unserved=unserved)
         if unserved > 1 - model.percentile + 1e-9
         else None,
     )
@@ -231,15 +254,17 @@ def _edge_attainment(model: _Model, edge: EdgeShare) -> float:
     return model.edge_spread.within_after_wait(model.edge_slo_s, service_s, longest_wait_s=longest_wait_s)
 
 
-def _function_attainment(model: _Model, function: FunctionChoice | None) -> float:
+def _function_attainment(model: _Model, function: FunctionChoice | None, margin: float) -> float:
     if function is None or not function.in_time:
         return 0.0
     service_s = function.services_s[function.target - 1]
-    available_s = function.hold_s + service_s * model.function_spread.margin
+    available_s = function.hold_s + service_s * margin
     return model.function_spread.within_after_wait(available_s, service_s, longest_wait_s=function.hold_s)
 
 
-def _shortfall(model: _Model, edge: EdgeShare, function: FunctionChoice | None, *, unserved: float) -> Shortfall:
+def _shortfall(
+    model: _Model, edge: EdgeShare, function: FunctionChoice | None, way: Way, *, unserved: float
+) -> Shortfall:
     bandwidth = model.snapshot.uplink_bytes_per_s
     return Shortfall(
         model=model.settings.name,
@@ -252,7 +277,7 @@ def _shortfall(model: _Model, edge: EdgeShare, function: FunctionChoice | None, 
         edge_up=model.snapshot.edge_up,
         has_edge=bool(model.edge_services_s),
         function_rps=function.capacity_rps if function else 0.0,
-        function_alone_s=function.alone_s if function else math.inf,
+        function_alone_s=_fastest_s(model) * model.function_spread.margin + way.takes_s(1) if function else math.inf,
         function_up=model.snapshot.function_up,
         has_function=function is not None,
         uplink_bytes_per_s=bandwidth,
