@@ -23,7 +23,8 @@ def notify(state: str, *, environ: Mapping[str, str] = os.environ) -> None:
     if address.startswith("@"):
         address = "\0" + address[1:]
     try:
-        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sender:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:
+            sender.setblocking(False)  # a receiver that does not read must not hold us up
             sender.sendto(state.encode(), address)
     except OSError as error:
         _log.warning("NOTIFY_SOCKET %r cannot be told %s: %s", address, state, error)

@@ -24,6 +24,7 @@ from edge_server.notify import notify, watchdog_s
 from edge_server.service import Service, State
 from edge_server.settings import Settings
 from edge_server.wsgi import WebServer, listen
+from models.catalogue import spec
 from models.emulation import Emulation, emulation_for
 
 _log = logging.getLogger("edge_server")
@@ -44,6 +45,8 @@ def run(settings: Settings) -> int:
     """
     stop = threading.Event()
     _stop_on_signals(stop)
+    for choice in settings.models:
+        spec(choice.name)  # a misspelt name need not wait for torch
     emulation = _emulation(settings)
     listener = listen(settings.host, settings.port)
     service = _load(settings, emulation)

@@ -1,0 +1,54 @@
+"""Every Dockerfile passes the linter."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+FOLDERS = ("edge_server", "serverless_fn", "scheduler", "scripts")
+DOCKERFILES = sorted(
+    path.relative_to(ROOT)
+    for folder in (ROOT / name for name in FOLDERS)
+    for path in folder.rglob("*Dockerfile*")
+    if path.suffix != ".dockerignore"
+)
+
+
+def linter() -> str:
+    beside_python = Path(sys.executable).with_name("hadolint")
+    found = str(beside_python) if beside_python.exists() else shutil.which("hadolint")
+    if found is None:
+        pytest.skip("hadolint is not installed (it comes with the extra 'dev')")
+    return found
+
+
+def test_the_edge_server_has_one() -> None:
+    assert Path("edge_server/Dockerfile") in DOCKERFILES
+
+
+@pytest.mark.parametrize("path", DOCKERFILES, ids=str)
+def test_dockerfile_is_clean(path: Path) -> None:
+    lint = subprocess.run(
+        [linter(), "--no-color", str(path)], cwd=ROOT, capture_output=True, text=True, timeout=60, check=False
+    )
+
+    assert lint.returncode == 0, lint.stdout + lint.stderr
+    assert lint.stdout == ""
+
+
+@pytest.mark.parametrize("path", DOCKERFILES, ids=str)
+def test_what_a_dockerfile_copies_exists(path: Path) -> None:
+    copied = [
+        source
+        for line in (ROOT / path).read_text().splitlines()
+        if line.startswith("COPY ") and "--from" not in line
+        for source in line.split()[1:-1]
+        if not source.startswith("--")
+    ]
+
+    assert [source for source in copied if not (ROOT / source).exists()] == []

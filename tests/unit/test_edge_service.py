@@ -1,0 +1,121 @@
+"""A batch's way through the server: who fails alone, what is timed, what is done ahead."""
+
+from __future__ import annotations
+
+from concurrent.futures import Future, ThreadPoolExecutor
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from support.edge_fakes import FakeClock, FakeModel, make_service, picture
+
+from edge_server.service import Service
+from models.emulation import emulation_for
+from scheduler.wire import InferRequest, InferResponse, Tensor
+
+BROKEN = picture(3)[:-20]
+
+
+def infer(service: Service, *pictures: bytes) -> InferResponse:
+    return service.infer("digits", InferRequest(id="", inputs=(Tensor.from_elements("image", pictures),)))
+
+
+def infer_later(service: Service, *pictures: bytes) -> Future[InferResponse]:
+    caller = ThreadPoolExecutor(1)
+    future = caller.submit(infer, service, *pictures)
+    caller.shutdown(wait=False)
+    return future
+
+
+def outputs(response: InferResponse) -> tuple[np.ndarray, list[bytes]]:
+    probabilities, errors = response.outputs
+    assert (probabilities.name, errors.name) == ("probabilities", "item_error")
+    return probabilities.to_numpy(), errors.elements()
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.lists(st.one_of(st.integers(0, 9), st.none()), min_size=1, max_size=8))
+def test_a_broken_picture_fails_alone_wherever_it_stands(digits: list[int | None]) -> None:
+    model = FakeModel()
+    whole = sum(digit is not None for digit in digits)
+
+    probabilities, errors = outputs(
+        infer(make_service(model), *(BROKEN if digit is None else picture(digit) for digit in digits))
+    )
+
+    for row, error, digit in zip(probabilities, errors, digits, strict=True):
+        assert (error == b"") == (digit is not None)
+        assert row.tolist() == ([0.0] * 10 if digit is None else np.eye(10)[digit].tolist())
+    assert model.batches == ([whole] if whole else [])
+
+
+def test_an_item_error_is_a_sentence_for_people() -> None:
+    _, errors = outputs(infer(make_service(FakeModel()), b""))
+
+    assert errors == [b"The image is empty: send the bytes of a PNG or JPEG file."]
+
+
+@pytest.mark.parametrize("items", [1, 5, 20])
+@pytest.mark.parametrize("own_s", [0.0, 0.03, 2.0])
+def test_an_emulated_batch_takes_the_laws_time_or_its_own_if_that_is_longer(items: int, own_s: float) -> None:
+    clock, model, emulation = FakeClock(), FakeModel(), emulation_for("orin-resnet50")
+    model.while_predicting = lambda: clock.sleep(own_s)
+    service = make_service(model, max_batch=64, emulation=emulation, clock=clock)
+
+    response = infer(service, *[picture(1)] * items)
+
+    law_s = 0.04234 + 0.008165 * items
+    assert response.parameters["service_s"] == pytest.approx(max(law_s, own_s))
+    assert response.parameters["queue_s"] == 0
+
+
+def test_the_next_batch_is_decoded_while_the_device_works() -> None:
+    model = FakeModel()
+    service = make_service(model)
+    model.may_predict.clear()
+    first = infer_later(service, picture(1))
+    assert model.predicting.acquire(timeout=30)
+    second = infer_later(service, picture(2), picture(3))
+
+    assert all(model.preprocessed.acquire(timeout=30) for _ in range(3))
+    assert model.batches == [1]
+    model.may_predict.set()
+    assert outputs(first.result(30))[0].argmax(axis=1).tolist() == [1]
+    assert outputs(second.result(30))[0].argmax(axis=1).tolist() == [2, 3]
+
+
+def test_an_emulated_device_does_one_batch_at_a_time_and_decodes_nothing_ahead() -> None:
+    model = FakeModel()
+    pool = ThreadPoolExecutor(1)
+    service = make_service(model, emulation=emulation_for("orin-resnet50"), pool=pool)
+    model.may_predict.clear()
+    first = infer_later(service, picture(1))
+    assert model.predicting.acquire(timeout=30)
+    assert model.preprocessed.acquire(timeout=30)
+    second = infer_later(service, picture(2))
+    while service.device.in_hand < 2:
+        pass
+    pool.submit(lambda: None).result(30)
+
+    assert not model.preprocessed.acquire(blocking=False)
+    model.may_predict.set()
+    assert outputs(first.result(30))[0].argmax() == 1
+    assert outputs(second.result(30))[0].argmax() == 2
+
+
+def test_waiting_for_the_device_is_queueing_and_not_service() -> None:
+    clock, model, pool = FakeClock(), FakeModel(), ThreadPoolExecutor(1)
+    service = make_service(model, clock=clock, pool=pool)
+    model.may_predict.clear()
+    first = infer_later(service, picture(1))
+    assert model.predicting.acquire(timeout=30)
+    second = infer_later(service, picture(2))
+    assert all(model.preprocessed.acquire(timeout=30) for _ in range(2))
+    pool.submit(lambda: None).result(30)
+    clock.now_s = 10.0
+    model.while_predicting = lambda: clock.sleep(0.5)
+    model.may_predict.set()
+
+    assert first.result(30).parameters == {"service_s": 10.5, "queue_s": 0.0}
+    assert second.result(30).parameters == {"service_s": 0.5, "queue_s": 10.5}

@@ -1,0 +1,44 @@
+"""systemd itself finds nothing wrong with the units."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+UNITS = sorted((Path(__file__).parents[2] / "scripts" / "systemd").glob("*.service"))
+
+
+def verified(unit: Path, folder: Path) -> subprocess.CompletedProcess[str]:
+    """Verify a copy whose program exists: it is not installed where the tests run."""
+    analyze = shutil.which("systemd-analyze")
+    if analyze is None:
+        pytest.skip("systemd-analyze is not installed (Debian's package systemd has it)")
+    copy = folder / unit.name
+    copy.write_text(re.sub(r"^(Exec\w+=)/opt/\S+", r"\1/bin/true", unit.read_text(), flags=re.MULTILINE))
+    return subprocess.run([analyze, "verify", str(copy)], capture_output=True, text=True, timeout=60, check=False)
+
+
+def test_the_edge_server_has_a_unit() -> None:
+    assert "edgeburst-edge.service" in [unit.name for unit in UNITS]
+
+
+@pytest.mark.parametrize("unit", UNITS, ids=lambda unit: unit.name)
+def test_unit_is_valid(unit: Path, tmp_path: Path) -> None:
+    result = verified(unit, tmp_path)
+
+    assert result.returncode == 0, result.stderr
+    # A key that systemd does not know is a warning to it, and a mistake to us. Units of the machine are not ours.
+    assert [line for line in result.stderr.splitlines() if unit.name in line] == []
+
+
+def test_a_misspelt_key_would_be_noticed(tmp_path: Path) -> None:
+    unit = tmp_path / "misspelt.service"
+    unit.write_text("[Service]\nExecStart=/bin/true\nWatchdogSecond=1\n")
+    folder = tmp_path / "copy"
+    folder.mkdir()
+
+    assert unit.name in verified(unit, folder).stderr
