@@ -62,7 +62,7 @@ def read_files(paths: Sequence[Path]) -> tuple[Payload, ...]:
 
 
 def synthetic_pictures(seed: int, *, count: int = _SYNTHETIC, side: int = 224) -> tuple[Payload, ...]:
-    """Draws PNG pictures of soft stripes with some noise, each of some 20 KB.
+    """Draws PNG pictures of soft stripes with some noise, each of some 17 KB.
 
     Parameters:
         seed: of the patterns.

@@ -1,0 +1,82 @@
+"""A replay's state while it runs, for people: one line with a bar, on standard error."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+from rich.columns import Columns
+from rich.console import Console
+from rich.progress import Progress, ProgressColumn, Task, TimeElapsedColumn
+from rich.progress_bar import ProgressBar
+from rich.text import Text
+
+from scheduler.measuring.replay import ReplayedRequest
+
+_RECENT = 1000
+
+
+class Tally:
+    """Counts what is sent and what comes back; `words` says it."""
+
+    def __init__(self) -> None:
+        """Starts at nothing."""
+        self.sent = 0
+        self._ended = 0
+        self._within = 0
+        self._failed = 0
+        self._recent_s: deque[float] = deque(maxlen=_RECENT)
+
+    def on_sent(self, sent: int) -> None:
+        """Is told how many requests have been sent."""
+        self.sent = sent
+
+    def on_answer(self, request: ReplayedRequest) -> None:
+        """Is told of a request that has ended."""
+        self._ended += 1
+        self._within += request.within_slo
+        self._failed += not request.answered
+        if request.answered:
+            self._recent_s.append(request.latency_s)
+
+    def words(self) -> str:
+        """Returns where things stand, in a line."""
+        parts = [f"{self.sent} sent, {self.sent - self._ended} waiting"]
+        if self._ended:
+            parts.append(f"{self._within / self._ended:.1%} within SLO")
+        if self._recent_s:
+            parts.append(f"recent p95 {float(np.quantile(list(self._recent_s), 0.95)) * 1e3:.0f} ms")
+        if self._failed:
+            parts.append(f"{self._failed} failed")
+        return ", ".join(parts)
+
+
+class _Line(ProgressColumn):
+    """Bar and words, read from the tally when the line is drawn, so that sending a request draws nothing."""
+
+    def __init__(self, tally: Tally) -> None:
+        super().__init__()
+        self._tally = tally
+
+    def render(self, task: Task) -> Columns:
+        bar = ProgressBar(total=task.total, completed=self._tally.sent, width=30)
+        return Columns([bar, Text(self._tally.words())])
+
+
+@contextmanager
+def tally_progress(tally: Tally, requests: int, *, shown: bool) -> Iterator[None]:
+    """Shows the tally on standard error, where that is a terminal, until the end of the block.
+
+    Parameters:
+        tally: what is shown.
+        requests: how many there will be.
+        shown: whether to show anything at all.
+    """
+    console = Console(stderr=True)
+    columns = (TimeElapsedColumn(), _Line(tally))
+    # The line is drawn again and again by a thread of its own; more often would cost the client's punctuality.
+    with Progress(*columns, console=console, refresh_per_second=4, disable=not (shown and console.is_terminal)) as bar:
+        bar.add_task("replay", total=requests)
+        yield
