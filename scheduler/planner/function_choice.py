@@ -81,6 +81,7 @@ def choose_function(
     laws: Mapping[str, LatencyLaw],
     way: Way,
     spread: Spread,
+    margin: float,
     slo_s: float,
     gather_rps: float,
     max_items: int,
@@ -93,7 +94,8 @@ def choose_function(
         tiers: the configurations to choose from.
         laws: the learned law by tier name; a tier's own is taken where none is learned.
         way: the path to the functions.
-        spread: of function service times, with the margin.
+        spread: of function service times.
+        margin: factor on a service time that shall fit the deadline.
         slo_s: the deadline that binds.
         gather_rps: items a second that arrive while a batch is gathered.
         max_items: most items in a batch.
@@ -108,6 +110,7 @@ def choose_function(
             services_s=tabulate(laws.get(tier.name, tier.law), max_batch=min(tier.law.max_batch, max_items)),
             way=way,
             spread=spread,
+            margin=margin,
             slo_s=slo_s,
             gather_rps=gather_rps,
             max_in_flight=max_in_flight,
@@ -140,6 +143,7 @@ def _choices(
     services_s: tuple[float, ...],
     way: Way,
     spread: Spread,
+    margin: float,
     slo_s: float,
     gather_rps: float,
     max_in_flight: int,
@@ -147,16 +151,16 @@ def _choices(
 ) -> list[FunctionChoice]:
     slots = min(max_in_flight, tier.max_in_flight)
     costs = [tier.price.cost(service_s * spread.mean_factor) for service_s in services_s]
-    alone_s = services_s[0] * spread.margin + way.takes_s(1)
+    alone_s = services_s[0] * margin + way.takes_s(1)
     choices = []
     for target in _targets(len(services_s)):
         service_s = services_s[target - 1]
-        takes_s = service_s * spread.margin + way.takes_s(target)
+        takes_s = service_s * margin + way.takes_s(target)
         hold_s = min(slo_s - takes_s, window_s)
         if hold_s < 0 and target > 1:
             break
         law = PoissonBatchLaw(rate_rps=gather_rps, max_batch=target, timeout_s=max(hold_s, 0.0))
-        slots_rps = slots * law.mean_size / takes_s if takes_s > 0 else math.inf
+        slots_rps = slots * law.mean_size / (service_s * spread.mean_factor + way.takes_s(target))
         choices.append(
             FunctionChoice(
                 tier=tier,

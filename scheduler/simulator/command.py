@@ -15,6 +15,7 @@ from scheduler.simulator.backends import ColdStarts
 from scheduler.simulator.faults import parse_fault
 from scheduler.simulator.report import summarise, write_rows
 from scheduler.simulator.scenario import (
+    CONCURRENCY,
     FUNCTION_LAW,
     FUNCTION_PRICE,
     ORIN_LAW,
@@ -139,7 +140,7 @@ def _scenario(args: argparse.Namespace) -> Scenario:
         classes=(SimulatedClass(ServiceClass(slo_s=slo_s)),),
         request_bytes=args.request_bytes,
         edge_law=latency_law(alpha_s, beta_s, max_batch=most),
-        tiers=(FunctionTier("function", "function", law, price),),
+        tiers=(FunctionTier("function", "function", law, price, max_in_flight=CONCURRENCY),),
         edge_noise=args.edge_noise,
         function_noise=args.function_noise,
         edge_faults=tuple(parse_fault(text, ("slow", "down")) for text in args.edge_fault),

@@ -5,8 +5,8 @@ A scenario file may hold, all optional:
     rate_steps = [[60, 40], [60, 120]]           # seconds, requests a second; instead of another workload
     bandwidth_steps = [[0, 4.0], [60, 0.5]]      # from second, MB/s
     max_items = 64                               # most items in a batch
-    function_concurrency = 100                   # instances of a tier above which a call gets 429
-    max_function_in_flight = 64
+    function_concurrency = 300                   # instances of a tier above which a call gets 429
+    max_function_in_flight = 300                 # calls that the engine may have under way
     changepoints = true                          # false: never re-plan for a change
     [[class]]                                    # who asks; shares are relative
     name = "interactive"
@@ -20,7 +20,7 @@ A scenario file may hold, all optional:
     law = [0.216, 0.141]                         # seconds for the call, seconds an item
     max_batch = 5
     price = [1.27e-5, 9e-7]                      # CNY a second, CNY a call
-    max_in_flight = 32
+    max_in_flight = 300
 """
 
 import importlib
@@ -46,6 +46,8 @@ ORIN_LAW = LatencyLaw(0.04234, 0.008165, 128)
 """The published fit of ResNet50 on a Jetson Orin; deadlines of a second end its batches before 128."""
 FUNCTION_LAW = LatencyLaw(0.216, 0.141, 5)
 FUNCTION_PRICE = Price(per_s=1.27e-5, per_call=9e-7, sheet="cny-gbs-2023")
+CONCURRENCY = 300
+"""Instances that an account has in a region; the engine is allowed as many calls at once."""
 
 
 class ScenarioError(EdgeburstError):
@@ -88,17 +90,19 @@ class Scenario:
     classes: tuple[SimulatedClass, ...] = (SimulatedClass(ServiceClass()),)
     request_bytes: int = 24_000
     edge_law: LatencyLaw = ORIN_LAW
-    tiers: tuple[FunctionTier, ...] = (FunctionTier("function", "function", FUNCTION_LAW, FUNCTION_PRICE),)
+    tiers: tuple[FunctionTier, ...] = (
+        FunctionTier("function", "function", FUNCTION_LAW, FUNCTION_PRICE, max_in_flight=CONCURRENCY),
+    )
     edge_noise: float = 0.0
     function_noise: float = 0.0
     edge_faults: tuple[Fault, ...] = ()
     function_faults: tuple[Fault, ...] = ()
     cold_starts: ColdStarts = field(default_factory=ColdStarts)
-    concurrency: int = 300
+    concurrency: int = CONCURRENCY
     bandwidth: Bandwidth = AMPLE
     rtt_s: float = 0.0
     max_items: int = 128
-    max_function_in_flight: int = 64
+    max_function_in_flight: int = CONCURRENCY
     changepoints: bool = True
     rate_steps: tuple[tuple[float, float], ...] = ()
     seed: int = 0
@@ -180,7 +184,7 @@ def _tier(keys: "_Keys") -> FunctionTier:
     (alpha_s, beta_s), (per_s, per_call) = keys.pair("law"), keys.pair("price")
     law = latency_law(alpha_s, beta_s, max_batch=keys.whole("max_batch", 5))
     price = Price(per_s=per_s, per_call=per_call, sheet="scenario")
-    tier = FunctionTier(name, name, law, price, max_in_flight=keys.whole("max_in_flight", 32))
+    tier = FunctionTier(name, name, law, price, max_in_flight=keys.whole("max_in_flight", CONCURRENCY))
     keys.done()
     return tier
 

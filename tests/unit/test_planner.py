@@ -227,6 +227,21 @@ def test_holding_time_leaves_room_for_a_batch_of_one() -> None:
     assert group(snapshot(limits={"digits": Limits(window_s=0.05)})).timeouts_s == {"c0": 0.05}
 
 
+def test_a_function_that_cannot_hold_the_percentile_alone_is_used_with_the_margin_there_is() -> None:
+    # A single item takes 0.357 s; at the 99th percentile of a lognormal with sigma 0.25 that is 0.639 s.
+    made = group(snapshot(rate_rps=110.0, slos_s=(0.6,), rtt_s=0.0, function_margin=1.789, edge_margin=1.262))
+    assert made.function_tier == "1gb"
+    assert made.function_target_batch == 1
+    assert made.function_margin == pytest.approx(0.6 / 0.357)
+    # The function keeps 98.1 % of its part of the requests, and that is enough for 99 % of all.
+    assert made.feasible
+    assert made.expected_within_slo > 0.99
+    alone = group(snapshot(rate_rps=20.0, slos_s=(0.6,), rtt_s=0.0, function_margin=1.789, edge=None))
+    assert not alone.feasible
+    assert alone.expected_within_slo == pytest.approx(0.981, abs=0.001)
+    assert "a function needs 0.639 s even for a single item" in alone.reason
+
+
 def test_the_edge_is_planned_for_while_it_is_down_but_not_counted_on() -> None:
     down, up = group(snapshot(rate_rps=20.0, edge_up=False)), group(snapshot(rate_rps=20.0))
     assert down.edge_batch_cap == up.edge_batch_cap
