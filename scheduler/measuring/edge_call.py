@@ -1,0 +1,92 @@
+"""One batch to an edge server and back, timed: Open Inference Protocol v2 over one kept-alive connection."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+
+import requests
+
+from scheduler import wire
+from scheduler.measuring.errors import MeasuringError
+from scheduler.wire import InferRequest, Tensor, WireError
+
+_TIMEOUT_S = 120.0
+
+
+class EdgeCaller:
+    """Sends batches of some pictures, taken in turn."""
+
+    def __init__(self, *, url: str, model: str, input_name: str, pictures: Sequence[bytes]) -> None:
+        """Stores its parts.
+
+        Parameters:
+            url: of the server, without a path.
+            model: the model's name.
+            input_name: of its one input.
+            pictures: encoded, at least one.
+        """
+        self._address = f"{url.rstrip('/')}/v2/models/{model}/infer"
+        self._input_name = input_name
+        self._pictures = pictures
+        self._bodies: dict[int, wire.Encoded] = {}
+        self._session = requests.Session()
+
+    def __call__(self, items: int) -> float:
+        """Returns the seconds from the first byte sent to the last byte read, which is what the daemon will see.
+
+        Raises:
+            MeasuringError: the batch was not answered, or not for every item.
+        """
+        body = self._body(items)
+        headers = {"Content-Type": "application/octet-stream", wire.JSON_LENGTH_HEADER: str(body.json_length)}
+        started_s = time.perf_counter()
+        try:
+            response = self._session.post(self._address, data=body.body, headers=headers, timeout=_TIMEOUT_S)
+        except requests.RequestException as error:
+            raise MeasuringError(
+                f"the server broke off at a batch of {items} ({type(error).__name__}); look in its log"
+            ) from error
+        elapsed_s = time.perf_counter() - started_s
+        _check(response, items)
+        return elapsed_s
+
+    def _body(self, items: int) -> wire.Encoded:
+        """Made once a size, so that only the server's work is timed."""
+        if items not in self._bodies:
+            elements = [self._pictures[index % len(self._pictures)] for index in range(items)]
+            tensor = Tensor.from_elements(self._input_name, elements)
+            self._bodies[items] = wire.encode_request(
+                InferRequest(str(items), (tensor,), parameters={}, binary_by_default=True)
+            )
+        return self._bodies[items]
+
+
+def _check(response: requests.Response, items: int) -> None:
+    if response.status_code != 200:
+        try:
+            sentence = str(response.json()["error"])
+        except (ValueError, KeyError, TypeError):
+            sentence = f"HTTP status {response.status_code}"
+        raise MeasuringError(f"the server refused a batch of {items}: {sentence[:300]}")
+    length = response.headers.get(wire.JSON_LENGTH_HEADER, "")
+    try:
+        check_outputs(response.content, int(length) if length.isdecimal() else None, items)
+    except WireError as error:
+        raise MeasuringError(f"the answer to a batch of {items} cannot be read: {error}") from error
+
+
+def check_outputs(body: bytes, json_length: int | None, items: int) -> None:
+    """Refuses an answer that is not one for every item: failing is faster than predicting.
+
+    Raises:
+        WireError: it is no answer at all.
+        MeasuringError: it has another number of items, or an item failed.
+    """
+    answer = wire.parse_response(body, json_length)
+    if not answer.outputs or any(output.items != items for output in answer.outputs):
+        raise MeasuringError(f"the answer to a batch of {items} has another number of items")
+    failed = [output for output in answer.outputs if output.name == "item_error"]
+    words = [element.decode(errors="replace") for output in failed for element in output.elements() if element]
+    if words:
+        raise MeasuringError(f"the server refuses a picture of the batch: {words[0][:300]}")

@@ -1,0 +1,101 @@
+"""Latency by batch size: warm-up, rounds through all sizes, percentiles. Knows nothing of what is called."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from models.profile import ProfileRow
+from scheduler.measuring.errors import MeasuringError
+
+Call = Callable[[int], float]
+"""Has a batch of so many items served, and returns how long that took, seconds."""
+
+MOST_CALLS = 1_000_000
+
+
+def measure(
+    call: Call,
+    batches: Sequence[int],
+    *,
+    repetitions: int,
+    warm_up: int,
+    on_call: Callable[[], None] = lambda: None,
+) -> tuple[ProfileRow, ...]:
+    """Times batches of each size.
+
+    Sizes take turns, so that what drifts while it is measured (heat, clocks, neighbours) meets them all alike.
+
+    Parameters:
+        call: serves one batch.
+        batches: rising sizes, each at least 1, at least two of them, because a law has two coefficients.
+        repetitions: how often each size is timed.
+        warm_up: calls of each size before, which do not count.
+        on_call: is told of each call that has ended.
+
+    Returns:
+        one row a size. Throughput is that of one batch after the other: items by the mean latency.
+
+    Raises:
+        MeasuringError: sizes or numbers that cannot be measured, or a call that took no time or less.
+
+    >>> rows = measure(lambda items: 0.04 + 0.01 * items, [1, 4], repetitions=3, warm_up=0)
+    >>> [(row.batch, round(row.p50_s, 3), row.samples) for row in rows]
+    [(1, 0.05, 3), (4, 0.08, 3)]
+    """
+    check_batches(batches)
+    _check_calls(len(batches), repetitions=repetitions, warm_up=warm_up)
+    for items in batches:
+        for _ in range(warm_up):
+            _timed(call, items, on_call)
+    samples_s: dict[int, list[float]] = {items: [] for items in batches}
+    for _ in range(repetitions):
+        for items in batches:
+            samples_s[items].append(_timed(call, items, on_call))
+    return tuple(_row(items, seconds) for items, seconds in samples_s.items())
+
+
+def check_batches(batches: Sequence[int]) -> None:
+    """Refuses sizes to which no law can be fitted.
+
+    Raises:
+        MeasuringError: fewer than two, one below 1, or not rising.
+    """
+    rising = all(smaller < larger for smaller, larger in zip(batches, batches[1:], strict=False))
+    if len(batches) < 2 or batches[0] < 1 or not rising:
+        given = ",".join(map(str, batches)) or "none"
+        raise MeasuringError(f"batch sizes must be two or more rising whole numbers from 1, like 1,2,4,8; not {given}")
+
+
+def _check_calls(sizes: int, *, repetitions: int, warm_up: int) -> None:
+    if repetitions < 1 or warm_up < 0 or sizes * (repetitions + warm_up) > MOST_CALLS:
+        raise MeasuringError(
+            f"{repetitions} repetitions and {warm_up} warm-up calls of {sizes} batch sizes cannot be measured; ask for"
+            f" at least one repetition, no negative number, and at most {MOST_CALLS} calls in all"
+        )
+
+
+def _timed(call: Call, items: int, on_call: Callable[[], None]) -> float:
+    seconds = call(items)
+    if not math.isfinite(seconds) or seconds <= 0:
+        raise MeasuringError(
+            f"a batch of {items} is said to have taken {seconds} s, which cannot be; the server's clock or its"
+            " `service_s` is wrong"
+        )
+    on_call()
+    return seconds
+
+
+def _row(items: int, samples_s: Sequence[float]) -> ProfileRow:
+    p50_s, p95_s, p99_s = (float(value) for value in np.quantile(samples_s, [0.5, 0.95, 0.99]))
+    return ProfileRow(
+        batch=items,
+        p50_s=p50_s,
+        # Interpolation between equal samples may round below them.
+        p95_s=max(p95_s, p50_s),
+        items_per_s=items * len(samples_s) / math.fsum(samples_s),
+        samples=len(samples_s),
+        p99_s=max(p99_s, p95_s, p50_s),
+    )

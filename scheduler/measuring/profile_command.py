@@ -1,0 +1,210 @@
+"""`edgeburst profile`: latency by batch size of an edge server or a function, as a profile that the daemon reads."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from models.profile import Profile, ProfileRow
+from scheduler.measuring.edge_call import EdgeCaller
+from scheduler.measuring.errors import MeasuringError
+from scheduler.measuring.function_call import FunctionAddress, FunctionCaller, proxy_note
+from scheduler.measuring.latency import Call, measure
+from scheduler.measuring.payloads import read_files, synthetic_pictures
+from scheduler.measuring.preflight import served_model
+from scheduler.measuring.profile_plot import plot_profile
+from scheduler.measuring.profiling import (
+    COLUMNS,
+    Provenance,
+    default_batches,
+    edge_provenance,
+    law_sentence,
+    make_profile,
+    table_rows,
+    write_profile,
+)
+
+_DESCRIPTION = """\
+Measures how long batches of each size take, fits the law that the daemon plans with, and saves both as a profile:
+the value of `edge_profile` of a model, or of `profile` of a tier, in the daemon's configuration."""
+
+_EPILOG = """\
+examples:
+  edgeburst profile edge --url http://192.168.1.20:8700 --model resnet50 --out orin.json --plot orin.png
+  edgeburst profile edge --batches 1,2,4,8 --repetitions 100 --json
+  edgeburst profile function --function digits --region cn-hangzhou --batches 1,2,3,4,5 --out fc-1gb.json
+
+A Jetson's power mode and clocks are read where the server runs on this machine; scripts/bench_edge.py measures the
+same and needs fewer packages."""
+
+_FUNCTION_BATCHES = (1, 2, 3, 4, 5)
+
+
+def add_parser(subparsers: Any) -> None:
+    """Adds the sub-command to the command line."""
+    parser = subparsers.add_parser(
+        "profile",
+        help="measure latency by batch size of an edge server or a function",
+        description=_DESCRIPTION,
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    places = parser.add_subparsers(dest="place", metavar="edge|function", required=True)
+    edge = places.add_parser("edge", help="an edge server: round trips, as the daemon sees them")
+    edge.add_argument("--url", default="http://127.0.0.1:8700", help="the edge server (default %(default)s)")
+    function = places.add_parser("function", help="a function: its own service time, warm; each invocation is billed")
+    _add_function(function)
+    for place in (edge, function):
+        _add_measurement(place)
+
+
+def _add_function(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--function", required=True, metavar="NAME", help="the function")
+    parser.add_argument("--qualifier", default="LATEST", help="version or alias (default %(default)s)")
+    parser.add_argument("--region", default="cn-hangzhou", help="of the account (default %(default)s)")
+    parser.add_argument("--endpoint", default="", metavar="HOST[:PORT]", help="default: the region's public one")
+    parser.add_argument("--protocol", choices=("https", "http"), default="https")
+    for option, variable, what in (
+        ("--access-key-id-env", "ALIBABA_CLOUD_ACCESS_KEY_ID", "access key id"),
+        ("--access-key-secret-env", "ALIBABA_CLOUD_ACCESS_KEY_SECRET", "access key secret"),
+        ("--security-token-env", "", "security token of a temporary key"),
+    ):
+        words = f"environment variable that holds the {what}" + (" (default %(default)s)" if variable else "")
+        parser.add_argument(option, default=variable, metavar="VARIABLE", help=words)
+    parser.add_argument("--input", default="image", metavar="NAME", help="the model's input (default %(default)s)")
+
+
+def _add_measurement(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--model", default="digits", help="which model (default %(default)s)")
+    parser.add_argument(
+        "--batches", type=_sizes, metavar="N,N,...", help="batch sizes (default: 1, 2, 4, ... or 1 to 5)"
+    )
+    parser.add_argument("--repetitions", type=int, default=30, metavar="N", help="of each size (default %(default)s)")
+    parser.add_argument("--warm-up", type=int, default=3, metavar="N", help="calls of each size before (default 3)")
+    parser.add_argument("--payload", type=Path, nargs="+", metavar="FILE", help="encoded pictures (default: drawn)")
+    parser.add_argument("--device", default="", metavar="WORDS", help="what was measured, for people")
+    parser.add_argument("--name", default="", help="the profile's name (default: that of --out)")
+    parser.add_argument("--out", type=Path, metavar="FILE.json", help="save the profile there")
+    parser.add_argument("--plot", type=Path, metavar="FILE.png", help="draw it there")
+    parser.add_argument("--json", action="store_true", help="print the profile as JSON instead of a table")
+
+
+def _sizes(text: str) -> list[int]:
+    return [int(word) for word in text.split(",")]
+
+
+_sizes.__name__ = "list of whole numbers"
+
+
+def run(args: argparse.Namespace) -> int:
+    """Measures, prints and saves; returns the exit status.
+
+    Raises:
+        EdgeburstError: it cannot be measured.
+    """
+    for path in (args.out, args.plot):
+        _check_folder(path)
+    rows, provenance = _edge(args) if args.place == "edge" else _function(args)
+    profile = make_profile(rows, provenance)
+    if args.out is not None:
+        write_profile(profile, args.out)
+    if args.plot is not None:
+        plot_profile(profile, args.plot)
+    if args.json:
+        print(json.dumps(asdict(profile), indent=2))
+    else:
+        _print(profile)
+    return 0
+
+
+def _check_folder(path: Path | None) -> None:
+    """Before anything is measured, so that a wrong name costs nothing."""
+    if path is not None and not path.absolute().parent.is_dir():
+        raise MeasuringError(f"there is no folder for {path}; make it, or name another file")
+
+
+def _edge(args: argparse.Namespace) -> tuple[Sequence[ProfileRow], Provenance]:
+    served = served_model(args.url, args.model)
+    call = EdgeCaller(url=args.url, model=args.model, input_name=served.input_name, pictures=_pictures(args))
+    rows = _measure(call, args.batches or default_batches(served.parameters), args)
+    provenance = edge_provenance(
+        args.url, args.model, name=_name(args), device=args.device, parameters=served.parameters
+    )
+    return rows, provenance
+
+
+def _function(args: argparse.Namespace) -> tuple[Sequence[ProfileRow], Provenance]:
+    address = FunctionAddress(
+        function=args.function,
+        qualifier=args.qualifier,
+        region=args.region,
+        endpoint=args.endpoint,
+        protocol=args.protocol,
+        access_key_id=_secret(args.access_key_id_env, "--access-key-id-env"),
+        access_key_secret=_secret(args.access_key_secret_env, "--access-key-secret-env"),
+        security_token=_secret(args.security_token_env, "--security-token-env") if args.security_token_env else "",
+    )
+    if note := proxy_note():
+        print(f"edgeburst: {note}", file=sys.stderr)
+    call = FunctionCaller(address, model=args.model, input_name=args.input, pictures=_pictures(args))
+    rows = _measure(call, args.batches or _FUNCTION_BATCHES, args)
+    return rows, Provenance(
+        name=_name(args) or f"function-{args.model}",
+        backend="function",
+        model=args.model,
+        device=args.device or f"Function Compute {args.region}, function {args.function}:{args.qualifier}",
+        source=f"edgeburst profile: {call.invocations} invocations through {address.host}",
+        note="Service times as the container measured them, on warm instances; transfer and start are not in them.",
+        environment={"qualifier": args.qualifier, "cold_starts_left_out": str(call.cold_starts)},
+    )
+
+
+def _secret(variable: str, option: str) -> str:
+    value = os.environ.get(variable, "")
+    if not value:
+        raise MeasuringError(f"environment variable {variable} is not set; set it, or name another with {option}")
+    return value
+
+
+def _pictures(args: argparse.Namespace) -> list[bytes]:
+    payloads = read_files(args.payload) if args.payload is not None else synthetic_pictures(0)
+    return [payload.data for payload in payloads]
+
+
+def _name(args: argparse.Namespace) -> str:
+    return str(args.name or (args.out.stem if args.out else ""))
+
+
+def _measure(call: Call, batches: Sequence[int], args: argparse.Namespace) -> Sequence[ProfileRow]:
+    console = Console(stderr=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, disable=args.json or not console.is_terminal) as bar:
+        task = bar.add_task("batches", total=len(batches) * (args.warm_up + args.repetitions))
+        return measure(
+            call, batches, repetitions=args.repetitions, warm_up=args.warm_up, on_call=lambda: bar.advance(task)
+        )
+
+
+def _print(profile: Profile) -> None:
+    table = Table(title=escape(f"{profile.model} on {profile.device}"), title_justify="left")
+    for column in COLUMNS:
+        table.add_column(column, justify="right")
+    for row in table_rows(profile):
+        table.add_row(*row)
+    console = Console(highlight=False)
+    console.print(table)
+    console.print(escape(law_sentence(profile)))
+    console.print(escape(profile.note))
+    for name, value in profile.environment.items():
+        console.print(escape(f"{name}: {value}"))

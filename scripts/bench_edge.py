@@ -1,0 +1,100 @@
+"""Measure latency by batch size of a bare edge server, with few packages: requests, numpy and orjson.
+
+The same measurement as `edgeburst profile edge`, to be run on the board itself: only there can its clocks and its
+power mode be read. Without installing anything of this project, from the repository's root:
+
+    python3 -m scripts.bench_edge --url http://127.0.0.1:8700 --model resnet50 --out orin.json
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+
+from models.profile import Profile
+from scheduler.measuring.edge_call import EdgeCaller
+from scheduler.measuring.errors import MeasuringError
+from scheduler.measuring.latency import measure
+from scheduler.measuring.payloads import read_files, synthetic_pictures
+from scheduler.measuring.preflight import served_model
+from scheduler.measuring.profiling import (
+    COLUMNS,
+    default_batches,
+    edge_provenance,
+    law_sentence,
+    make_profile,
+    table_rows,
+    write_profile,
+)
+
+
+def main() -> int:
+    """Measure, print and save; return the exit status."""
+    arguments = _arguments()
+    try:
+        profile = _profile(arguments)
+        if arguments.out is not None:
+            write_profile(profile, arguments.out)
+    except MeasuringError as error:
+        print(f"bench_edge: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 130
+    print(json.dumps(asdict(profile), indent=2) if arguments.json else "\n".join(_lines(profile)))
+    return 0
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--url", default="http://127.0.0.1:8700", help="the edge server (default %(default)s)")
+    parser.add_argument("--model", default="digits", help="which of its models (default %(default)s)")
+    parser.add_argument("--batches", default="", metavar="N,N,...", help="batch sizes (default: 1, 2, 4, ...)")
+    parser.add_argument("--repetitions", type=int, default=30, metavar="N", help="of each size (default %(default)s)")
+    parser.add_argument("--warm-up", type=int, default=3, metavar="N", help="calls of each size before (default 3)")
+    parser.add_argument("--payload", type=Path, nargs="+", metavar="FILE", help="encoded pictures (default: drawn)")
+    parser.add_argument("--device", default="", metavar="WORDS", help="what it is (default: the board's name)")
+    parser.add_argument("--out", type=Path, metavar="FILE.json", help="save the profile there")
+    parser.add_argument("--json", action="store_true", help="print the profile as JSON instead of a table")
+    return parser.parse_args()
+
+
+def _profile(arguments: argparse.Namespace) -> Profile:
+    served = served_model(arguments.url, arguments.model)
+    payloads = read_files(arguments.payload) if arguments.payload is not None else synthetic_pictures(0)
+    call = EdgeCaller(
+        url=arguments.url,
+        model=arguments.model,
+        input_name=served.input_name,
+        pictures=[payload.data for payload in payloads],
+    )
+    sizes = _sizes(arguments.batches) or default_batches(served.parameters)
+    rows = measure(call, sizes, repetitions=arguments.repetitions, warm_up=arguments.warm_up)
+    name = arguments.out.stem if arguments.out else ""
+    provenance = edge_provenance(
+        arguments.url, arguments.model, name=name, device=arguments.device, parameters=served.parameters
+    )
+    return make_profile(rows, provenance)
+
+
+def _sizes(text: str) -> list[int]:
+    try:
+        return [int(word) for word in text.split(",") if word]
+    except ValueError as error:
+        raise MeasuringError(f"--batches must be whole numbers with commas between, not {text!r}") from error
+
+
+def _lines(profile: Profile) -> Iterator[str]:
+    yield f"{profile.model} on {profile.device}"
+    for cells in (COLUMNS, *table_rows(profile)):
+        yield "".join(f"{cell:>12}" for cell in cells)
+    yield law_sentence(profile)
+    yield profile.note
+    yield from (f"{name}: {value}" for name, value in profile.environment.items())
+
+
+if __name__ == "__main__":
+    sys.exit(main())
