@@ -17,7 +17,7 @@ $(VENV)/.installed: setup.cfg pyproject.toml
 	touch $@
 
 demo: $(VENV)/.installed
-	$(BIN)/python scripts/demo.py --emulate $(EMULATE) --out out/demo
+	$(BIN)/python -m scripts.demo --emulate $(EMULATE) --out out/demo
 
 test: $(VENV)/.installed lint
 	$(BIN)/python -m pytest -n $(PYTEST_WORKERS) --dist loadgroup

@@ -137,7 +137,7 @@ class Engine:
             requests_in_flight=sum(len(s.members) for s in sent),
             edge_batches_in_flight=sum(s.batch.backend is Backend.EDGE for s in sent),
             function_batches_in_flight=sum(s.batch.backend is Backend.FUNCTION for s in sent),
-            rate_rps=sum(lane.rate_rps for lane in self._lanes.values()),
+            rate_rps=sum(self._control.recent_rps(name, self._now_s) for name in self._lanes),
             uplink_bytes_per_s=self._uplink.bytes_per_s,
             uplink_rtt_s=self._uplink.rtt_s,
             edge_up=self._edge_circuit.closed,
@@ -164,6 +164,8 @@ class Engine:
         self._sender.requests[request.request_id] = queued
         if self._draining:
             self._sender.refuse(queued, Refusal(RefusalKind.DRAINING, "the daemon is shutting down; send it elsewhere"))
+        elif request.model not in self._lanes:
+            self._sender.refuse(queued, _not_served(request.model))
         elif not room:
             self._sender.refuse(queued, self._no_room())
         else:
@@ -208,9 +210,18 @@ class Engine:
         for queued in sent.members:
             if queued.cancelled:
                 self._sender.close(queued)
-        self._dispatcher.give_back(sent, failure, now_s=now_s)
+        if sent.batch.model in self._lanes:
+            self._dispatcher.give_back(sent, failure, now_s=now_s)
+        else:
+            self._drop(sent)
         if was_closed and not circuit.closed:
             self._dispatcher.place_anew(now_s=now_s)
+
+    def _drop(self, sent: Sent) -> None:
+        for queued in sent.members:
+            if not queued.cancelled:
+                self._sender.requeue(queued)
+                self._sender.refuse(queued, _not_served(sent.batch.model))
 
     def _probed(self, message: Message, now_s: float) -> None:
         assert isinstance(message, ProbeMeasured)
@@ -225,10 +236,14 @@ class Engine:
 
     def _planned(self, message: Message, _now_s: float) -> None:
         assert isinstance(message, PlanComputed)
-        self._adopt(message.plan)
+        # One that was overtaken, as by a reload while it was made, may name models and tiers that are gone.
+        if self._plan is None or message.plan.plan_id > self._plan.plan_id:
+            self._adopt(message.plan)
 
     def _limits_changed(self, message: Message, now_s: float) -> None:
         assert isinstance(message, LimitsChanged)
+        if message.model not in self._lanes:
+            return
         self._lanes[message.model].limits = message.limits
         self._control.limits_changed(message.model, message.limits)
         self._dispatcher.place_anew(now_s=now_s)
@@ -240,10 +255,16 @@ class Engine:
         self._sender.admission.max_bytes = message.settings.queue_max_bytes
         self._function.max_in_flight = message.settings.max_function_in_flight
         self._control.settings_changed(message.settings)
+        self._drop_lanes({model.name for model in message.settings.models})
         snapshot = self._snapshot(now_s)
         plan_id = self._control.next_plan_id()
         self._adopt(best_plan(snapshot, plan_id=plan_id, cause="settings", detail="configuration reloaded"))
         self._dispatcher.place_anew(now_s=now_s)
+
+    def _drop_lanes(self, served: set[str]) -> None:
+        for name in [name for name in self._lanes if name not in served]:
+            for queued in self._lanes.pop(name).take_all():
+                self._sender.refuse(queued, _not_served(name))
 
     def _drain_started(self, message: Message, now_s: float) -> None:
         assert isinstance(message, DrainStarted)
@@ -320,3 +341,7 @@ class Engine:
             if items and items_per_s > 0:
                 drain_s += items / items_per_s
         return drain_s
+
+
+def _not_served(model: str) -> Refusal:
+    return Refusal(RefusalKind.NO_BACKEND, f"model {model!r} is not served any more: it left the configuration")

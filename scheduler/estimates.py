@@ -154,7 +154,9 @@ class Estimates:
 
     def batch_finished(self, batch: Batch, report: BatchReport) -> Iterator[Finding]:
         """Learns from an answered batch and yields the changes it reveals."""
-        model = self.models[batch.model]
+        model = self.models.get(batch.model)
+        if model is None:
+            return
         if batch.backend is Backend.EDGE:
             if model.edge is not None:
                 model.edge_cache.learned = True

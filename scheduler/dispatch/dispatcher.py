@@ -108,7 +108,11 @@ class Dispatcher:
                 message = f"the {sent.batch.backend.value} refused the request: {failure.message}"
                 self.sender.refuse(queued, Refusal(RefusalKind.BAD_REQUEST, message))
             return
-        lane, middle = self.lanes[sent.batch.model], (len(members) + 1) // 2
+        lane = self.lanes[sent.batch.model]
+        for queued in [q for q in members if q.request.deadline_s <= now_s and not lane.serves_late(q)]:
+            members.remove(queued)
+            self._too_late(lane, queued, now_s=now_s)
+        middle = (len(members) + 1) // 2
         for half in filter(None, (tuple(members[:middle]), tuple(members[middle:]))):
             if sent.batch.backend is Backend.EDGE:
                 lane.edge_halves.append(half)
@@ -220,9 +224,7 @@ class Dispatcher:
         return wakeup_s if wakeup_s > now_s else NEVER
 
     def _too_late(self, lane: Lane, queued: Queued, *, now_s: float) -> None:
-        if lane.model.service_class(queued.request.class_name).serve_late and (
-            self.edge.usable(lane, queued) or self.function.usable(lane, queued)
-        ):
+        if lane.serves_late(queued) and (self.edge.usable(lane, queued) or self.function.usable(lane, queued)):
             lane.late.add(queued)
             return
         left_s = queued.request.deadline_s - now_s

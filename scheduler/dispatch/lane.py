@@ -73,6 +73,11 @@ class Lane:
         hold_s = self.plan.timeouts_s.get(queued.request.class_name, float("inf"))
         return hold_s if self.limits.window_s is None else min(hold_s, self.limits.window_s)
 
+    def serves_late(self, queued: Queued) -> bool:
+        """Whether this request is sent even when its deadline cannot be met; no, if its class was reloaded away."""
+        name = queued.request.class_name
+        return any(service_class.serve_late for service_class in self.model.classes if service_class.name == name)
+
     def remove(self, queued: Queued) -> None:
         """Takes a waiting request out of whichever queue it is in."""
         for order in self.orders:

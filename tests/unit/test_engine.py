@@ -1,5 +1,7 @@
 """The engine: every request ends once, in time where that is possible, and failures move to the other side."""
 
+from dataclasses import replace
+
 import pytest
 from support.engine_kit import (
     answered,
@@ -19,6 +21,7 @@ from scheduler.domain.messages import (
     DrainStarted,
     LimitsChanged,
     PlanAdopted,
+    PlanComputed,
     ProbeMeasured,
     RequestArrived,
     RequestCancelled,
@@ -276,3 +279,36 @@ def test_same_messages_same_commands() -> None:
         return [repr(c) for c in run_until_idle(engine, commands, 2.0, 10.0)]
 
     assert play() == play()
+
+
+def test_a_model_that_leaves_the_configuration_leaves_nobody_waiting() -> None:
+    engine = Engine(settings())
+    (batch,) = sent(arrive(engine, 0.0, 1))
+    arrive(engine, 0.01, 2)
+    without = replace(settings(), models=(replace(settings().models[0], name="other"),))
+    commands = engine.handle([SettingsChanged(without)], 0.02)
+    assert refused(commands)[2].refusal.kind is RefusalKind.NO_BACKEND
+    assert answered(finish(engine, batch, 0.06)) == [1]
+    assert list(refused(arrive(engine, 0.07, 3))) == [3]
+
+
+def test_a_batch_of_a_model_that_left_fails_without_a_second_try() -> None:
+    engine = Engine(settings())
+    (batch,) = sent(arrive(engine, 0.0, 1))
+    engine.handle([SettingsChanged(replace(settings(), models=()))], 0.02)
+    assert list(refused(fail(engine, batch, 0.05, FailureKind.BROKEN))) == [1]
+
+
+def test_a_plan_that_was_overtaken_is_not_adopted() -> None:
+    engine = Engine(settings())
+    (old,) = [c.plan for c in engine.handle([], 0.0) if isinstance(c, PlanAdopted)]
+    engine.handle([SettingsChanged(settings())], 0.02)
+    assert engine.handle([PlanComputed(old)], 0.03) == []
+
+
+def test_halves_are_sent_only_to_those_who_still_have_time() -> None:
+    engine = Engine(settings())
+    (batch,) = sent(arrive(engine, 0.0, 1, 2))
+    commands = fail(engine, batch, 1.5, FailureKind.REJECTED)
+    assert sent(commands) == []
+    assert {c.refusal.kind for c in refused(commands).values()} == {RefusalKind.DEADLINE}
