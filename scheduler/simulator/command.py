@@ -11,6 +11,7 @@ from pathlib import Path
 from scheduler.domain.laws import FunctionTier, LatencyLaw, Price
 from scheduler.domain.plans import ServiceClass
 from scheduler.simulator import network
+from scheduler.simulator import scenario as scenario_module
 from scheduler.simulator.backends import ColdStarts
 from scheduler.simulator.faults import parse_fault
 from scheduler.simulator.report import summarise, write_rows
@@ -37,7 +38,8 @@ _EXAMPLES = """examples:
   edgeburst simulate --policy edgeburst --poisson 80 --duration-s 300 --bandwidth-log lte.log --edge-fault down:60,80
 
 A fault is written slow:START,END,FACTOR or down:START,END or throttle:START,END, in seconds. MB are 2**20 bytes.
-Noise is lognormal with median 1. Keys of a scenario file: see scheduler/simulator/scenario.py.
+Noise is lognormal with median 1.
+
 """
 
 
@@ -48,7 +50,8 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         help="run the daemon's engine under virtual time against simulated backends",
         description="Runs the daemon's engine under virtual time against simulated backends and prints what it costs "
         "and how many requests are in time.",
-        epilog=_EXAMPLES,
+        # The scenario's own words are its documentation: its keys are shown from there.
+        epilog=_EXAMPLES + (scenario_module.__doc__ or "").partition("\n\n")[2],
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--policy", choices=POLICIES, default="edgeburst", help="who decides (default: %(default)s)")
@@ -77,15 +80,31 @@ def _add_workload(parser: argparse.ArgumentParser) -> None:
 def _add_backends(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("backends and uplink")
     edge, law, price = ORIN_LAW, FUNCTION_LAW, FUNCTION_PRICE
-    group.add_argument("--edge", type=_numbers(2), default=(edge.alpha_s, edge.beta_s), metavar="ALPHA,BETA")
-    group.add_argument("--edge-noise", type=float, default=0.0, metavar="SIGMA")
-    group.add_argument("--edge-fault", action="append", default=[], metavar="FAULT", help="slow: or down:")
-    group.add_argument("--function-law", type=_numbers(2), default=(law.alpha_s, law.beta_s), metavar="A,B")
-    group.add_argument("--function-max-batch", type=int, default=law.max_batch, metavar="N")
     group.add_argument(
-        "--function-price", type=_numbers(2), default=(price.per_s, price.per_call), metavar="CNY_PER_S,CNY_PER_CALL"
+        "--edge",
+        type=_numbers(2),
+        default=(edge.alpha_s, edge.beta_s),
+        metavar="ALPHA,BETA",
+        help="seconds a batch, an item",
     )
-    group.add_argument("--function-noise", type=float, default=0.0, metavar="SIGMA")
+    group.add_argument("--edge-noise", type=float, default=0.0, metavar="SIGMA", help="of edge service times")
+    group.add_argument("--edge-fault", action="append", default=[], metavar="FAULT", help="slow: or down:")
+    group.add_argument(
+        "--function-law",
+        type=_numbers(2),
+        default=(law.alpha_s, law.beta_s),
+        metavar="A,B",
+        help="seconds a call, an item",
+    )
+    group.add_argument("--function-max-batch", type=int, default=law.max_batch, metavar="N", help="items in a call")
+    group.add_argument(
+        "--function-price",
+        type=_numbers(2),
+        default=(price.per_s, price.per_call),
+        metavar="CNY_PER_S,CNY_PER_CALL",
+        help="a second, rounded up to 1 ms, and a call",
+    )
+    group.add_argument("--function-noise", type=float, default=0.0, metavar="SIGMA", help="of function service times")
     group.add_argument("--cold-start-s", type=_numbers(2), metavar="S,IDLE_S", help="start, and idling before reclaim")
     group.add_argument("--function-fault", action="append", default=[], metavar="FAULT", help="throttle: or down:")
     uplink = group.add_mutually_exclusive_group()

@@ -174,6 +174,8 @@ def _class(keys: "_Keys") -> SimulatedClass:
         percentile=keys.number("percentile", 0.99),
         serve_late=late == "serve",
     )
+    if service_class.percentile >= 1:
+        raise ScenarioError(f"{keys.where}: percentile must be below 1, not {service_class.percentile}")
     made = SimulatedClass(service_class, priority=keys.whole("priority", 2), share=keys.number("share", 1.0))
     keys.done()
     return made

@@ -164,6 +164,22 @@ def test_overload_is_answered_in_time_for_less_than_half_of_the_money() -> None:
     assert found["cost_cny"] < 0.35 * found["all_function_cny"]  # type: ignore[operator]
 
 
+@pytest.mark.parametrize(("slo_s", "rate_rps"), [(0.6, 140.0), (1.0, 112.0), (1.0, 187.0)])
+@pytest.mark.parametrize("noisy", [False, True])
+def test_what_a_plan_expects_is_what_happens(noisy: bool, slo_s: float, rate_rps: float) -> None:
+    """The tolerance is what the fluid limit and Poisson gathering leave out; the order of magnitude must be right."""
+    scenario = replace(
+        NOISY if noisy else Scenario(seed=3), classes=(SimulatedClass(ServiceClass(slo_s=slo_s)),), rtt_s=0.02
+    )
+    journal = run(scenario, rate_rps=rate_rps, requests=5000)
+    found = summarise(journal, scenario, wall_s=0.0)
+    end_s = journal.requests[-1].arrived_at_s
+    expected = [plan for plan in journal.plans if plan.made_at_s < 0.9 * end_s][-1].groups[0]
+    assert expected.expected_spill_fraction == pytest.approx(found["function"] / 5000, abs=0.05)  # type: ignore[operator]
+    assert expected.expected_cost_per_s == pytest.approx(found["cost_cny"] / end_s, rel=0.5)  # type: ignore[operator]
+    assert expected.expected_within_slo == pytest.approx(found["within_slo"], abs=0.01)
+
+
 def test_an_edge_outage_loses_no_request() -> None:
     scenario = replace(NOISY, edge_faults=(Fault("down", 10.0, 30.0),), rtt_s=0.02)
     journal = run(scenario, rate_rps=40, requests=2400)
@@ -248,6 +264,7 @@ def test_a_scenario_file_says_what_flags_cannot(tmp_path: Path) -> None:
         ("rate_steps = [[1]]", "pair of numbers"),
         ("max_items = 0", "max_items must be a whole number"),
         ("[[class]]\nlate = 'maybe'", "'refuse' or 'serve'"),
+        ("[[class]]\npercentile = 99", "percentile must be below 1"),
         ("[[class]]\nslo_s = -1", "slo_s must be a number above 0"),
         ("[[tier]]\nlaw = [0, 0]\nprice = [1, 1]", "latency law"),
         ("bandwidth_steps = [[1, 1]]", "begin at 0 s"),

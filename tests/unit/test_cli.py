@@ -79,6 +79,16 @@ def test_help_of_a_sub_command_has_its_example(stand_in: ModuleType, capsys: pyt
     assert "Try something out." in text
 
 
+@pytest.mark.parametrize("name", [command.name for command in cli.SUB_COMMANDS])
+def test_every_sub_command_teaches_with_examples_of_itself(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        cli.main([name, "--help"])
+    assert stopped.value.code == 0
+    text = capsys.readouterr().out
+    assert "example" in text
+    assert f"edgeburst {name} " in text.partition("example")[2]
+
+
 def test_version_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stopped:
         cli.main(["--version"])
