@@ -1,4 +1,4 @@
-"""A server of the Open Inference Protocol in a thread: it describes its model, as a real one does, and may stall.
+"""A server of the Open Inference Protocol in a thread: it describes its model, as a real one does, and may misbehave.
 
 What it answers is that of `stub_edge`: each item's output depends on its bytes alone (`expected_row`).
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from types import TracebackType
 
 from support.stub_edge import Behaviour, StubEdge
@@ -19,6 +19,47 @@ DESCRIPTION: Mapping[str, object] = {
     "inputs": [{"name": "picture", "datatype": "BYTES", "shape": [-1]}],
     "outputs": [{"name": "probabilities", "datatype": "FP32", "shape": [-1, 10]}],
 }
+
+ServeConnection = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
+
+
+class ServerThread:
+    """Serves connections in a thread between `with` and its end, on a free port of the loopback."""
+
+    def __init__(self, serve_connection: ServeConnection) -> None:
+        """Stores what serves a connection."""
+        self.port = 0
+        self._serve_connection = serve_connection
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="stub", daemon=True)
+
+    @property
+    def url(self) -> str:
+        """Where it listens, without a slash at its end."""
+        return f"http://127.0.0.1:{self.port}"
+
+    def __enter__(self) -> ServerThread:
+        """Starts it."""
+        self._thread.start()
+        starting = asyncio.start_server(self._serve_connection, "127.0.0.1", 0, limit=2**26)
+        server = asyncio.run_coroutine_threadsafe(starting, self._loop).result(timeout=10)
+        self.port = int(server.sockets[0].getsockname()[1])
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Stops it, and with it whatever it still holds back."""
+        asyncio.run_coroutine_threadsafe(self._cancel_all(), self._loop).result(timeout=10)
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join(timeout=10)
+        self._loop.close()
+
+    async def _cancel_all(self) -> None:
+        others = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
+        for task in others:
+            task.cancel()
+        await asyncio.gather(*others, return_exceptions=True)
 
 
 class DescribingStub(StubEdge):
@@ -37,37 +78,17 @@ class DescribingStub(StubEdge):
         return super().small_talk(method, path, body)
 
 
-class StubOipServer:
-    """Serves between `with` and its end, on a free port of the loopback."""
+class StubOipServer(ServerThread):
+    """Serves `digits` as a Behaviour says."""
 
     def __init__(self, behaviour: Behaviour | None = None, *, parameters: Mapping[str, object] | None = None) -> None:
         """Stores what it does, and what its model's metadata says besides (device, max_batch, ...)."""
         self.stub = DescribingStub(behaviour or Behaviour())
         if parameters is not None:
             self.stub.description = {**DESCRIPTION, "parameters": parameters}
-        self.url = ""
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, name="stub-oip", daemon=True)
+        super().__init__(self.stub.serve_connection)
 
     def __enter__(self) -> StubOipServer:
-        """Starts it; `url` has no slash at its end."""
-        self._thread.start()
-        starting = asyncio.start_server(self.stub.serve_connection, "127.0.0.1", 0, limit=2**26)
-        server = asyncio.run_coroutine_threadsafe(starting, self._loop).result(timeout=10)
-        self.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        """Starts it."""
+        super().__enter__()
         return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Stops it, and with it whatever it still holds back."""
-        asyncio.run_coroutine_threadsafe(self._cancel_all(), self._loop).result(timeout=10)
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join(timeout=10)
-        self._loop.close()
-
-    async def _cancel_all(self) -> None:
-        others = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
-        for task in others:
-            task.cancel()
-        await asyncio.gather(*others, return_exceptions=True)
