@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from scheduler.daemon.backends.flight import Clock, Flight, InferenceBackend, Reply, SendFailed
 from scheduler.daemon.bodies import Waiting, joined_inputs, parted_outputs
+from scheduler.daemon.calls import Answer
 from scheduler.daemon.logs import fields, log
 from scheduler.daemon.records import BatchRecord, BatchRing, batch_cost, billed_s
 from scheduler.domain.batches import Batch, BatchReport, Failure, FailureKind
@@ -18,7 +19,7 @@ from scheduler.wire import InferRequest, Tensor, WireError
 _logger = logging.getLogger("edgeburst")
 
 LATE_LIMIT_S = 30.0
-"""How long a batch that was given up may still come back, for the sake of its bill; then its task is cancelled."""
+"""How long an invocation that was given up may still come back, for the sake of its bill; then it is forgotten."""
 
 
 @dataclass(slots=True)
@@ -46,6 +47,28 @@ class Journey:
     def wait_s(self, waiting: Waiting) -> float:
         """Returns how long a passenger had waited at the send."""
         return self.batch.sent_at_s - waiting.call.received_at_s
+
+    def answer(self, waiting: Waiting) -> Answer:
+        """Returns a passenger's answer, once the batch has landed."""
+        batch, report, flight = self.batch, self.report, self.flight
+        assert report is not None
+        written_at_s = flight.decided_at_s if flight.written_at_s is None else flight.written_at_s
+        return Answer(
+            outputs=self.parts[waiting.request_id],
+            backend=batch.backend,
+            tier=batch.tier,
+            batch_id=batch.batch_id,
+            batch_items=batch.items,
+            wait_s=self.wait_s(waiting),
+            service_s=report.service_s,
+            elapsed_s=report.elapsed_s,
+            cost=self.cost * waiting.call.items / batch.items,
+            cold_start=report.cold_start,
+            attempts=waiting.attempts,
+            read_at_s=self.read_at_s,
+            in_s=max(0.0, waiting.engine_at_s - waiting.call.received_at_s),
+            out_s=max(0.0, written_at_s - flight.decided_at_s),
+        )
 
 
 class Journeys:
@@ -194,7 +217,9 @@ class Journeys:
             failure = Failure(FailureKind.TIMEOUT, f"the {_place(batch)} did not answer within {waited_s:.3g} s")
         journey.given_up = failure
         del self._under_way[batch.batch_id]
-        journey.guard = asyncio.get_running_loop().call_later(LATE_LIMIT_S, task.cancel)
+        # An edge's answer costs nothing, so nobody waits for it; an invocation's bill is worth a while.
+        late_limit_s = 0.0 if journey.flight.tier is None else LATE_LIMIT_S
+        journey.guard = asyncio.get_running_loop().call_later(late_limit_s, task.cancel)
         report = self._bare_report(journey)
         journey.cost = batch_cost(journey.flight, report, failure)
         self._report_failure(journey, failure, report)

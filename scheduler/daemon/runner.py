@@ -7,7 +7,7 @@ the clock. On a loop with virtual time the same code runs as a simulation.
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from itertools import count
 from typing import TYPE_CHECKING
 
@@ -278,13 +278,26 @@ class Runner:
         for waiting in arrived:
             waiting.engine_at_s = now_s
         try:
-            for command in self._engine.handle(inbox, now_s):
-                self._perform(command, now_s)
+            self._perform_all(self._engine.handle(inbox, now_s), now_s)
             self._arm(self._engine.next_wakeup_s())
         except Exception as error:
             _logger.exception("engine_bug", extra=fields(messages=len(inbox)))
             self._stop_for(error)
         self._journeys.forget_landed()
+
+    def _perform_all(self, commands: Sequence[Command], now_s: float) -> None:
+        """Batches leave before answers are handed out: the backend works while they are written, one by one."""
+        answers = [(c.request_id, self._journeys.landed(c.batch_id)) for c in commands if isinstance(c, AnswerRequest)]
+        sends = False
+        for command in commands:
+            sends = sends or isinstance(command, SendBatch)
+            self._perform(command, now_s)
+        if answers and sends:
+            # A batch is written by its task's first step, and before Python 3.12 by a task which that one starts.
+            loop = asyncio.get_running_loop()
+            loop.call_soon(loop.call_soon, self._hand_out, answers)
+        else:
+            self._hand_out(answers)
 
     def _arm(self, due_s: float | None) -> None:
         if self._timer is not None:
@@ -297,8 +310,8 @@ class Runner:
         match command:
             case SendBatch(batch):
                 self._send(batch, now_s)
-            case AnswerRequest(request_id, batch_id):
-                self._answer(request_id, self._journeys.landed(batch_id))
+            case AnswerRequest():
+                pass  # See _perform_all.
             case RefuseRequest(request_id, refusal):
                 self._refuse(request_id, refusal)
             case ComputePlan():
@@ -315,6 +328,14 @@ class Runner:
             waiting.attempts += 1
         self._journeys.send(batch, self._tiers.get((batch.model, batch.tier)), members, now_s=now_s)
 
+    def _hand_out(self, answers: Sequence[tuple[int, Journey]]) -> None:
+        try:
+            for request_id, journey in answers:
+                self._answer(request_id, journey)
+        except Exception as error:
+            _logger.exception("answer_bug", extra=fields(answers=len(answers)))
+            self._stop_for(error)
+
     def _answer(self, request_id: int, journey: Journey) -> None:
         waiting = self._end(request_id)
         if waiting is None or waiting.future.done():
@@ -324,7 +345,7 @@ class Runner:
         if sentence:
             waiting.future.set_exception(Refused(Refusal(RefusalKind.BAD_REQUEST, sentence)))
         else:
-            waiting.future.set_result(_answer(waiting, journey))
+            waiting.future.set_result(journey.answer(waiting))
 
     def _refuse(self, request_id: int, refusal: Refusal) -> None:
         waiting = self._end(request_id)
@@ -368,25 +389,3 @@ def _class_of(model: ModelSettings, class_name: str) -> ServiceClass:
         known = ", ".join(service_class.name for service_class in model.classes)
         message = f"model {model.name!r} has no class {class_name!r}; its classes are: {known}"
         raise Refused(Refusal(RefusalKind.BAD_REQUEST, message)) from None
-
-
-def _answer(waiting: Waiting, journey: Journey) -> Answer:
-    batch, report, flight = journey.batch, journey.report, journey.flight
-    assert report is not None
-    assert flight.written_at_s is not None
-    return Answer(
-        outputs=journey.parts[waiting.request_id],
-        backend=batch.backend,
-        tier=batch.tier,
-        batch_id=batch.batch_id,
-        batch_items=batch.items,
-        wait_s=journey.wait_s(waiting),
-        service_s=report.service_s,
-        elapsed_s=report.elapsed_s,
-        cost=journey.cost * waiting.call.items / batch.items,
-        cold_start=report.cold_start,
-        attempts=waiting.attempts,
-        read_at_s=journey.read_at_s,
-        in_s=max(0.0, waiting.engine_at_s - waiting.call.received_at_s),
-        out_s=max(0.0, flight.written_at_s - flight.decided_at_s),
-    )

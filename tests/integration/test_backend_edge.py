@@ -19,7 +19,7 @@ from scheduler.domain.requests import Backend
 from scheduler.wire import InferRequest, Tensor
 
 
-def a_flight(items: int, *, batch_id: int = 1, give_up_after_s: float = 5.0) -> Flight:
+def a_flight(items: int, *, batch_id: int = 1) -> Flight:
     now_s = time.monotonic()
     batch = Batch(
         batch_id=batch_id,
@@ -30,7 +30,7 @@ def a_flight(items: int, *, batch_id: int = 1, give_up_after_s: float = 5.0) -> 
         body_bytes=0,
         sent_at_s=now_s,
         deadline_s=now_s + 1.0,
-        give_up_at_s=now_s + give_up_after_s,
+        give_up_at_s=now_s + 5.0,
         predicted_finish_s=now_s + 0.1,
         predicted_service_s=0.1,
     )
@@ -51,10 +51,10 @@ def run(main: Coroutine[Any, Any, Any]) -> Any:
     return asyncio.run(asyncio.wait_for(main, 20.0))
 
 
-async def against(behaviour: Behaviour, items: int = 3, give_up_after_s: float = 5.0) -> tuple[Flight, Reply]:
+async def against(behaviour: Behaviour, items: int = 3) -> tuple[Flight, Reply]:
     _, server, port = await stub_edge.start(behaviour)
     edge = await an_edge(port)
-    flight = a_flight(items, give_up_after_s=give_up_after_s)
+    flight = a_flight(items)
     try:
         return flight, await edge.send(flight, a_request([b"%d" % index for index in range(items)]))
     finally:
@@ -62,9 +62,9 @@ async def against(behaviour: Behaviour, items: int = 3, give_up_after_s: float =
         server.close()
 
 
-def failure_of(behaviour: Behaviour, **options: Any) -> SendFailed:
+def failure_of(behaviour: Behaviour) -> SendFailed:
     with pytest.raises(SendFailed) as failed:
-        run(against(behaviour, **options))
+        run(against(behaviour))
     return failed.value
 
 
@@ -115,12 +115,6 @@ def test_a_status_says_what_can_be_done(status: int, kind: FailureKind) -> None:
     assert failed.failure.kind is kind
     assert failed.failure.message == f"the edge server answered {status}: because"
     assert failed.failure.retry_after_s == 2.5
-
-
-def test_a_hung_edge_is_a_timeout_at_the_time_to_give_up() -> None:
-    failed = failure_of(Behaviour(mode="hang"), give_up_after_s=0.2)
-    assert failed.failure.kind is FailureKind.TIMEOUT
-    assert failed.report.elapsed_s >= 0.2
 
 
 def test_an_edge_that_is_not_there_is_unreachable_and_no_batch_was_written() -> None:

@@ -15,11 +15,12 @@ from scheduler.daemon.backends.flight import SendFailed
 from scheduler.daemon.calls import Answer, InferenceCall, Refused
 from scheduler.daemon.journeys import LATE_LIMIT_S
 from scheduler.daemon.runner import Runner
-from scheduler.domain.batches import BatchReport, Failure, FailureKind
+from scheduler.domain.batches import Batch, BatchReport, Failure, FailureKind
 from scheduler.domain.errors import Refusal, RefusalKind
 from scheduler.domain.laws import FunctionTier, LatencyLaw, Price
 from scheduler.domain.messages import (
     BatchFailed,
+    BatchFinished,
     Command,
     ComputePlan,
     DrainStarted,
@@ -31,6 +32,7 @@ from scheduler.domain.messages import (
     RefuseRequest,
     RequestArrived,
     RequestCancelled,
+    SendBatch,
     SendProbe,
     SettingsChanged,
 )
@@ -316,15 +318,22 @@ def test_a_late_answer_is_dropped_but_its_bill_is_recorded() -> None:
     assert late == 1
 
 
-def test_a_batch_that_never_comes_back_does_not_keep_its_task_for_ever() -> None:
-    async def main() -> int:
-        r = rig(BatchEachArrival(give_up_after_s=1.0), edge=FakeBackend(service_s=lambda batch: 1e9))
+@pytest.mark.parametrize(("backend", "tier", "kept_s"), [("edge", "", 0.0), ("function", "1gb", LATE_LIMIT_S)])
+def test_a_batch_that_never_comes_back_keeps_its_task_only_while_its_bill_may_come(
+    backend: str, tier: str, kept_s: float
+) -> None:
+    async def main() -> list[int]:
+        policy = BatchEachArrival(backend=Backend(backend), tier=tier, give_up_after_s=1.0)
+        r = rig(policy, **{backend: FakeBackend(service_s=lambda batch: 1e9)})
         with pytest.raises(Refused):
             await r.submit(b"x")
-        await asyncio.sleep(LATE_LIMIT_S + 1.0)
-        return len(r.runner._journeys._tasks)
+        before = len(r.runner._journeys._tasks)
+        await asyncio.sleep(kept_s * 0.9)
+        meanwhile = len(r.runner._journeys._tasks)
+        await asyncio.sleep(kept_s * 0.2 + 0.1)
+        return [before, meanwhile, len(r.runner._journeys._tasks)]
 
-    assert run(main()) == 0
+    assert run(main()) == [1, int(kept_s > 0), 0]
 
 
 def test_a_request_whose_every_item_is_bad_is_refused_with_the_items_sentence_and_alone() -> None:
@@ -415,6 +424,34 @@ def test_a_drain_ends_at_its_limit_and_says_so_to_those_who_wait() -> None:
     left, ended_at_s, refusal = run(main())
     assert (left, refusal.kind) == (1, RefusalKind.DRAINING)
     assert ended_at_s == pytest.approx(102.1)
+
+
+def test_batches_leave_before_answers_are_handed_out() -> None:
+    """While many answers are written one by one, the backend shall have its next batch already."""
+
+    async def main() -> list[str]:
+        happened: list[str] = []
+        first = BatchEachArrival(size=2)
+
+        def send_next_when_one_is_back(message: Message, now_s: float) -> list[Command]:
+            commands = first(message, now_s)
+            if isinstance(message, BatchFinished) and message.batch_id == 1:
+                commands.append(SendBatch(first.batch(first.gathered, now_s)))
+            return commands
+
+        def service_s(batch: Batch) -> float:
+            happened.append(f"batch {batch.batch_id}")
+            return 0.1
+
+        async def call(r: Rig, name: str) -> None:
+            await r.submit(name.encode())
+            happened.append(name)
+
+        r = Rig(ScriptedEngine(send_next_when_one_is_back), edge=FakeBackend(service_s=service_s))
+        await asyncio.gather(*(call(r, name) for name in "abc"))
+        return list(dict.fromkeys(happened))
+
+    assert run(main()) == ["batch 1", "batch 2", "a", "b", "c"]
 
 
 def test_a_bug_in_the_engine_ends_every_call_with_a_sentence_and_stops_the_daemon() -> None:

@@ -54,8 +54,11 @@ class InferenceBackend(Protocol):
     async def send(self, flight: Flight, request: InferRequest) -> Reply:
         """Carries one batch there and back; sets `flight.written_at_s`.
 
+        The runner reports the batch as failed at its `give_up_at_s`. On the edge the task is cancelled then; an
+        invocation may still end, so that its bill is known.
+
         Raises:
-            SendFailed: there is no answer that fits; also when `flight.batch.give_up_at_s` has gone by.
+            SendFailed: there is no answer that fits.
         """
         ...
 
