@@ -69,8 +69,8 @@ async def _transfer_s(
     reader: asyncio.StreamReader, writer: asyncio.StreamWriter, name: str, *, rtt_s: float, clock: Clock
 ) -> float | None:
     """Seconds that the body took; None where that cannot be told, though somebody is there."""
+    sent_at_s = clock()
     writer.write(_request(name))
-    written_at_s = clock()
     try:
         status_line = await reader.readuntil(b"\r\n")
     except (ConnectionError, asyncio.IncompleteReadError):
@@ -78,7 +78,7 @@ async def _transfer_s(
         return None
     if not status_line.startswith(b"HTTP/1."):
         raise ValueError("no HTTP server")
-    transfer_s = clock() - written_at_s - rtt_s
+    transfer_s = clock() - sent_at_s - rtt_s
     answered_early = _unsent_bytes(writer.get_extra_info("socket")) > 0 or writer.transport.get_write_buffer_size() > 0
     return transfer_s if transfer_s > 0 and not answered_early else None
 
