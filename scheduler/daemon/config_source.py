@@ -70,7 +70,7 @@ def _read(path: Path) -> str:
             content = file.read(_LARGEST_FILE_BYTES + 1)
         if len(content) > _LARGEST_FILE_BYTES:
             raise ConfigError(f"{path}: the file has over {_LARGEST_FILE_BYTES} bytes; is this the configuration?")
-        return content.decode("utf-8").replace("\r\n", "\n")
+        return content.decode("utf-8")
     except OSError as error:
         raise ConfigError(
             f"{path}: the configuration cannot be read ({error.strerror}); scripts/edgeburst.example.toml shows one"

@@ -6,6 +6,7 @@ import base64
 import gzip
 import http.client
 import json
+import re
 import socket
 import threading
 import zlib
@@ -353,6 +354,16 @@ class TestBadInput:
         response = requests.post(f"{server.url}/v2/models/digits/infer", data=bytes(BODY_LIMIT_BYTES + 1), timeout=10)
         assert f"over the limit of {BODY_LIMIT_BYTES} bytes" in error_of(response, 413)
 
+    def test_a_body_that_is_announced_too_large_is_not_waited_for(
+        self, server: IngressServer, runner: FakeRunner
+    ) -> None:
+        connection = http.client.HTTPConnection(server.address, timeout=10)
+        connection.putrequest("POST", "/v2/models/digits/infer")
+        connection.putheader("Content-Length", str(BODY_LIMIT_BYTES + 1))
+        connection.endheaders()
+        assert connection.getresponse().status == 413
+        connection.close()
+
     def test_a_body_without_length_is_refused_when_it_passes_the_limit(
         self, server: IngressServer, runner: FakeRunner
     ) -> None:
@@ -571,7 +582,7 @@ class TestOperators:
         assert 'edgeburst_backend_up{backend="edge"} 1.0' in text
         assert 'edgeburst_backend_up{backend="function"}' not in text  # there is none in the configuration
         assert "edgeburst_uplink_bytes_per_second" not in text  # unknown is absent, not 0
-        assert "edgeburst_own_latency_seconds_count" in text
+        assert float(re.findall(r"^edgeburst_own_latency_seconds_count (\S+)$", text, re.MULTILINE)[0]) > 0
         assert "model-that-nobody-serves" not in text
 
     def test_batches_are_paged(self, server: IngressServer, runner: FakeRunner) -> None:
@@ -605,11 +616,18 @@ class TestClients:
     def test_a_client_that_goes_away_within_its_body_leaves_no_trace(
         self, server: IngressServer, runner: FakeRunner
     ) -> None:
+        def error_lines() -> list[str]:
+            text = requests.get(f"{server.url}/metrics", timeout=10).text
+            return [line for line in text.splitlines() if line.startswith("edgeburst_http_errors_total")]
+
+        before = error_lines()
         with socket.create_connection(("127.0.0.1", server.port), timeout=10) as connection:
             connection.sendall(b"POST /v2/models/digits/infer HTTP/1.1\r\nHost: x\r\nContent-Length: 9000\r\n\r\nhalf")
+            wait_until(server, lambda: server.ingress.bodies.arriving_bytes == 4)
         assert post(server, infer_json()).status_code == 200
         assert len(runner.calls) == 1
         wait_until(server, lambda: server.ingress.bodies.arriving_bytes == 0)
+        assert error_lines() == before
 
     def test_a_client_that_stalls_is_told_when_its_time_is_over(
         self, server: IngressServer, runner: FakeRunner

@@ -373,6 +373,11 @@ class TestMistakes:
         assert words in sentence
         assert "mine" in sentence
 
+    def test_lines_are_counted_in_files_from_windows_too(self, tmp_path: Path) -> None:
+        (tmp_path / "edgeburst.toml").write_bytes(b"# ours\r\n[daemon]\r\nhost = 'x'\r\nprot = 1\r\n")
+        with pytest.raises(ConfigError, match=r"edgeburst\.toml:4: unknown key `prot`"):
+            load_config(tmp_path / "edgeburst.toml", {})
+
     def test_files_that_cannot_be_read(self, tmp_path: Path) -> None:
         with pytest.raises(ConfigError, match=r"cannot be read \(No such file .*example\.toml"):
             load_config(tmp_path / "nowhere.toml", {})
@@ -402,6 +407,10 @@ class TestSecrets:
         sentence = refusal(tmp_path, FUNCTION_MODEL.replace("[function]", f"[function]\n{line}"))
         assert sentence.startswith("edgeburst.toml:2: ")
         assert SECRET not in sentence
+
+    def test_a_key_instead_of_its_variables_name_is_told_what_belongs_there(self, tmp_path: Path) -> None:
+        text = FUNCTION_MODEL.replace("[function]", f'[function]\naccess_key_id_env = "{SECRET}"')
+        assert "must be the NAME of an environment variable" in refusal(tmp_path, text)
 
     def test_the_key_comes_from_the_variables_that_are_named(self, tmp_path: Path) -> None:
         text = FUNCTION_MODEL.replace("[function]", '[function]\nsecurity_token_env = "MY_TOKEN"')

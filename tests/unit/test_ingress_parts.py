@@ -8,6 +8,7 @@ from pathlib import Path
 from unittest import mock
 
 import pytest
+from aiohttp import web
 from aiohttp.http import StreamWriter
 from aiohttp.test_utils import make_mocked_request
 from support.fake_runner import FakeRunner
@@ -15,6 +16,7 @@ from support.fake_runner import FakeRunner
 from scheduler.daemon.calls import Answer, InferenceCall
 from scheduler.daemon.config import load_config
 from scheduler.daemon.ingress import Ingress
+from scheduler.daemon.ingress_errors import errors_as_json
 from scheduler.daemon.telemetry import CANCELLED, SECONDS_KEPT, Telemetry
 from scheduler.domain.errors import RefusalKind
 from scheduler.domain.requests import Backend
@@ -77,6 +79,19 @@ class TestLostClient:
         counts = ingress.telemetry.summary(1.0)
         assert (counts["arrived"], counts["answered"], counts["cancelled"]) == (1, 0, 1)
         assert runner.written == []
+
+    def test_a_lost_connection_is_no_error_to_report(self) -> None:
+        counted = telemetry()
+
+        async def lost(_: web.Request) -> web.StreamResponse:
+            raise ConnectionResetError
+
+        async def ask() -> None:
+            with pytest.raises(ConnectionResetError):
+                await errors_as_json(counted)(make_mocked_request("GET", "/"), lost)
+
+        asyncio.run(ask())
+        assert "edgeburst_http_errors_total{" not in counted.exposition().decode()
 
 
 class TestTelemetry:
