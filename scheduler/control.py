@@ -127,6 +127,10 @@ class Control:
         """Returns the uplink's bytes per second (None: ample) and round trip in seconds."""
         return self._estimates.uplink_bytes_per_s, self._estimates.uplink_rtt_s
 
+    def path_excess(self, percentile: float) -> tuple[float, float]:
+        """Returns what the way to a function takes beyond its parts: typically, and on top at a percentile, seconds."""
+        return self._estimates.path_excess_s, self._estimates.path_slack_s(percentile)
+
     def edge_times(self, model: str, plan: GroupPlan) -> ServiceTimes | None:
         """Returns the edge's service tables for a model."""
         return self._estimates.models[model].edge_times(plan)

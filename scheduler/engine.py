@@ -194,6 +194,9 @@ class Engine:
         self._circuit(sent.batch.backend).succeeded()
         self._ledger.settle(message.batch_id, message.report)
         self._control.batch_finished(sent.batch, message.report, now_s)
+        if sent.batch.backend is Backend.FUNCTION and self._plan is not None:
+            percentile = max((group.percentile for group in self._plan.groups), default=0.99)
+            self._uplink.excess_s, self._uplink.slack_s = self._control.path_excess(percentile)
         for queued in sent.members:
             self._sender.close(queued)
             if not queued.cancelled:
@@ -234,11 +237,13 @@ class Engine:
             circuit.probe_failed(now_s)
             self._dispatcher.place_anew(now_s=now_s)
 
-    def _planned(self, message: Message, _now_s: float) -> None:
+    def _planned(self, message: Message, now_s: float) -> None:
         assert isinstance(message, PlanComputed)
         # One that was overtaken, as by a reload while it was made, may name models and tiers that are gone.
         if self._plan is None or message.plan.plan_id > self._plan.plan_id:
             self._adopt(message.plan)
+            # Another tier may take smaller batches than those that are being gathered.
+            self._dispatcher.place_anew(now_s=now_s)
 
     def _limits_changed(self, message: Message, now_s: float) -> None:
         assert isinstance(message, LimitsChanged)

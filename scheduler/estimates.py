@@ -12,11 +12,15 @@ from scheduler.domain.requests import Backend, Request
 from scheduler.estimators.arrival_rate import ArrivalRate
 from scheduler.estimators.bandwidth import Bandwidth
 from scheduler.estimators.changepoint import Change, Detector, count_detector
+from scheduler.estimators.residuals import ResidualWindow
 from scheduler.estimators.service_time import ServiceTime
 
 BYTES_SMOOTHING = 0.05
 """Weight of a new request in the mean item size: the last twenty or so requests count."""
 
+PATH_WINDOW = 128
+PATH_SIGMA_S = 0.005
+"""Function batches from which the excess of the way is read, and its scatter before any is seen."""
 MARGIN_STEP = 0.002
 """A margin that moves by less than this is not worth new tables."""
 
@@ -119,6 +123,9 @@ class Estimates:
         self._settings = settings
         self.models: dict[str, ModelKnowledge] = {m.name: _know(m, settings) for m in settings.models}
         self.bandwidth = Bandwidth()
+        self.path_excess = ResidualWindow(size=PATH_WINDOW, prior_sigma=PATH_SIGMA_S)
+        self.path_excess_s = 0.0
+        """What the way to a function takes beyond its parts, typically."""
         if settings.changepoints:
             self.bandwidth.watch()
 
@@ -173,6 +180,15 @@ class Estimates:
         if transfer_s is not None and transfer_s > 0:
             self.bandwidth.update(sent_at_s=now_s - transfer_s, upload_end_s=now_s, sent_bytes=sent_bytes)
 
+    def path_slack_s(self, percentile: float) -> float:
+        """Returns the seconds beyond the typical way to a function that a batch stays within with this probability."""
+        return max(0.0, self.path_excess.quantile(percentile) - self.path_excess.quantile(0.5))
+
+    def _path_moved(self, error_s: float) -> None:
+        """Learns from the error of a predicted way, in which the excess known at the send was counted already."""
+        self.path_excess.update(error_s + self.path_excess_s)
+        self.path_excess_s = max(0.0, self.path_excess.quantile(0.5))
+
     def _function_finished(self, batch: Batch, report: BatchReport, model: ModelKnowledge) -> Iterator[Finding]:
         service = model.functions.get(batch.tier)
         if service is not None and report.service_s is not None:
@@ -183,6 +199,8 @@ class Estimates:
         # A cold start hides in the elapsed time; it says nothing about the uplink.
         if report.service_s is None or report.cold_start:
             return
+        predicted_path_s = batch.predicted_finish_s - batch.sent_at_s - batch.predicted_service_s
+        self._path_moved(report.elapsed_s - report.service_s - predicted_path_s)
         upload_s = report.elapsed_s - report.service_s - self.uplink_rtt_s
         change = self.bandwidth.update(
             sent_at_s=batch.sent_at_s, upload_end_s=batch.sent_at_s + max(upload_s, 1e-4), sent_bytes=batch.body_bytes

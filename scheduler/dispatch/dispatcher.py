@@ -24,6 +24,8 @@ from scheduler.domain.errors import Refusal, RefusalKind
 from scheduler.domain.requests import Backend
 
 NEVER = float("inf")
+LATE_HOLD_S = 0.25
+"""How long those who are late already wait for company or for room on the edge before they go to a function."""
 
 
 @dataclass(slots=True)
@@ -154,20 +156,22 @@ class Dispatcher:
                 lane.next_batch.add(queued)
 
     def _send_function(self, lane: Lane, *, now_s: float) -> None:
-        if not self.edge.circuit.closed or lane.edge_cap == 0:
-            self._send_late(lane, now_s=now_s)
+        self._send_late(lane, now_s=now_s)
         if len(lane.spill) and (
             lane.spill.items >= lane.function_target or self.function.closes_at_s(lane, now_s=now_s) <= now_s
         ):
             self.function.flush(lane, now_s=now_s)
 
     def _send_late(self, lane: Lane, *, now_s: float) -> None:
-        """Late requests of a lane without an edge go in full batches as slots are free."""
-        for queued in lane.late.take_all():
-            if self.function.usable(lane, queued):
-                self.function.join(lane, queued, now_s=now_s)
-            else:
-                lane.late.add(queued)
+        """Late requests that the edge had no room for go to a function, in batches and before long."""
+        while len(lane.late) and lane.function_cap and self.function.has_slot(lane, now_s=now_s):
+            if lane.late.items < lane.function_cap and now_s < lane.late_opened_at_s + LATE_HOLD_S:
+                return
+            batch = self.function.first_batch(lane, lane.late)
+            if not batch:
+                return
+            lane.late.remove_all(batch)
+            self.function.send(batch, lane, now_s=now_s)
 
     def _review(self, lane: Lane, *, now_s: float) -> None:
         """Moves those whose place can no longer serve them while another still can."""
@@ -221,10 +225,14 @@ class Dispatcher:
             closes_at_s = self.function.closes_at_s(lane, now_s=now_s)
             # Overdue means that no slot is free: the next answer frees one, the deadline ends the wait.
             wakeup_s = min(wakeup_s, closes_at_s if closes_at_s > now_s else lane.spill.first.request.deadline_s)
+        if len(lane.late) and lane.function_cap and lane.late_opened_at_s + LATE_HOLD_S > now_s:
+            wakeup_s = min(wakeup_s, lane.late_opened_at_s + LATE_HOLD_S)
         return wakeup_s if wakeup_s > now_s else NEVER
 
     def _too_late(self, lane: Lane, queued: Queued, *, now_s: float) -> None:
         if lane.serves_late(queued) and (self.edge.usable(lane, queued) or self.function.usable(lane, queued)):
+            if not len(lane.late):
+                lane.late_opened_at_s = now_s
             lane.late.add(queued)
             return
         left_s = queued.request.deadline_s - now_s

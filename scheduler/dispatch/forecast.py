@@ -78,6 +78,10 @@ class UplinkOccupancy:
     bytes_per_s: float | None = None
     """None: ample."""
     rtt_s: float = 0.0
+    excess_s: float = 0.0
+    """What the way has been taking beyond wait, transfer and round trip, typically."""
+    slack_s: float = 0.0
+    """What it may take beyond that at the planned percentile."""
     free_at_s: float = 0.0
     finishes_s: dict[int, float] = field(default_factory=dict)
     """Batch in flight -> expected finish; as many entries as batches in flight."""
@@ -104,7 +108,7 @@ class UplinkOccupancy:
         if missing > 0:
             finishes_s = sorted(self.finishes_s.values())
             start_s = max(start_s, finishes_s[min(missing, len(finishes_s)) - 1] if finishes_s else start_s)
-        return start_s - now_s + self.transfer_s(body_bytes) + self.rtt_s
+        return start_s - now_s + self.transfer_s(body_bytes) + self.rtt_s + self.excess_s
 
     def occupy(self, *, batch_id: int, body_bytes: int, now_s: float, finish_s: float) -> None:
         """Notes that a batch was sent."""

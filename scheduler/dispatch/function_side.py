@@ -1,6 +1,6 @@
 """The functions: any number at once, each paid for, all behind one uplink."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from scheduler.dispatch.circuit import Circuit
@@ -39,7 +39,7 @@ class FunctionSide:
         """
         times, cap = _times(lane), lane.function_cap
         ahead, last = (items - 1) // cap, min(items, cap)
-        service_s = times.cautious_s[last] if cautious else times.median_s[last]
+        service_s = times.cautious_s[last] + self.uplink.slack_s if cautious else times.median_s[last]
         path_s = self.uplink.path_s(body_bytes, now_s=now_s, max_in_flight=self._slots(lane), ahead=ahead)
         return max(0.0, self.circuit.not_before_s - now_s) + path_s + service_s
 
@@ -96,15 +96,22 @@ class FunctionSide:
         while len(lane.spill):
             if not self.has_slot(lane, now_s=now_s):
                 return False
-            batch, items = [], 0
-            for queued in lane.spill:
-                if items + queued.request.items > lane.function_cap:
-                    break
-                batch.append(queued)
-                items += queued.request.items
+            batch = self.first_batch(lane, lane.spill)
             lane.spill.remove_all(batch)
             self.send(batch, lane, now_s=now_s)
         return True
+
+    def first_batch(self, lane: Lane, waiting: Iterable[Queued]) -> list[Queued]:
+        """Returns the first of those waiting that fit in one batch and may go to a function."""
+        batch, items = [], 0
+        for queued in waiting:
+            if queued.barred is Backend.FUNCTION:
+                continue
+            if items + queued.request.items > lane.function_cap:
+                break
+            batch.append(queued)
+            items += queued.request.items
+        return batch
 
     def send(self, members: Sequence[Queued], lane: Lane, *, now_s: float) -> None:
         """Sends one batch."""

@@ -34,6 +34,7 @@ class Lane:
     edge_halves: deque[tuple[Queued, ...]] = field(default_factory=deque)
     """Halves of batches whose content the edge refused: sent as they are."""
     spill_opened_at_s: float = 0.0
+    late_opened_at_s: float = 0.0
 
     @property
     def orders(self) -> tuple[DeadlineOrder, ...]:

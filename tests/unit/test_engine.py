@@ -312,3 +312,13 @@ def test_halves_are_sent_only_to_those_who_still_have_time() -> None:
     commands = fail(engine, batch, 1.5, FailureKind.REJECTED)
     assert sent(commands) == []
     assert {c.refusal.kind for c in refused(commands).values()} == {RefusalKind.DEADLINE}
+
+
+def test_who_is_late_does_not_wait_for_an_overloaded_edge() -> None:
+    engine = Engine(settings(serve_late=True))
+    commands = [c for i in range(60) for c in arrive(engine, 0.0, i, slo_s=0.2)]
+    commands += [c for i in range(60, 120) for c in arrive(engine, 0.01, i, slo_s=0.02)]
+    run = run_until_idle(engine, commands, 0.01, 9.0)
+    late_at_s = [b.sent_at_s for b in sent(run) if any(i >= 60 for i in b.request_ids)]
+    assert len(answered(run)) == 120
+    assert max(late_at_s) < 0.01 + 1.0
