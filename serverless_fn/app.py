@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -53,7 +54,7 @@ def _invoke(inference: Inference, frame: bytes) -> Response:
     try:
         answer = inference.answer(frame)
     except Exception:  # noqa: BLE001 - the outermost line: whatever happens, the platform gets its failure headers
-        traceback.print_exc()
+        traceback.print_exc(file=sys.stdout)
         answer = Answer(500, wire.pack_frame({"status": 500, "error": _MESSAGE}, wire.Encoded(b"", None)))
     return _response(answer.frame, failed=answer.status != 200)
 
@@ -64,7 +65,7 @@ def _initialize(inference: Inference) -> Response:
     except ModelError as error:
         return _initialize_failed(str(error), type(error).__name__)
     except Exception as error:  # noqa: BLE001 - the outermost line, as above
-        traceback.print_exc()
+        traceback.print_exc(file=sys.stdout)
         return _initialize_failed(_MESSAGE, type(error).__name__)
     return _response(b"", failed=False)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import time
@@ -143,7 +144,12 @@ class Fleet:
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        await asyncio.gather(*(self._end(each, gracefully=True) for each in self.live()))
+        # A pre-stop hook may have 90 s; whoever stops the endpoint does not wait for that.
+        limit_s = 2 * self._surroundings.account.stop_limit_s + 1
+        ends = [self._end(each, gracefully=True) for each in self.live()]
+        with contextlib.suppress(asyncio.TimeoutError):
+            await asyncio.wait_for(asyncio.gather(*ends), limit_s)
+        await asyncio.gather(*(self._end(each, gracefully=False) for each in self.live()))
 
     def _with_free_slot(self, resolved: Resolved) -> Instance | None:
         """The ready ones before those still starting, provisioned ones first, then the most recently used.

@@ -217,6 +217,8 @@ def test_a_function_that_fails_is_status_200_with_an_error_type(fc: LocalFc, ord
     assert answer.status_code == 200
     assert answer.headers["x-fc-error-type"] == "UnhandledInvocationError"
     assert said in answer.body.read().decode()
+    if order.get("do") == "crash" or "s" in order:
+        eventually(lambda: fc.instances(name, "Destroyed"))
     # It is billed, and the next call is served.
     assert fc.usage(name)["invocations"] == 1
     assert fc.invoke(name).body.read() == b"hello"

@@ -134,6 +134,16 @@ def test_provisioned_instances_are_kept_and_used_first_and_billed_idle(fc: Local
     eventually(lambda: not fc.instances(name, "Running"))
 
 
+def test_a_provisioned_instance_comes_before_one_that_was_used_later(fc: LocalFc, name: str) -> None:
+    fc.create(name, idleTimeout=60)
+    provision(fc, name, 1)
+    with ThreadPoolExecutor(1) as pool:
+        first = pool.submit(describe, fc, name, s=0.5)
+        eventually(lambda: any(each["inFlight"] for each in fc.instances(name, "Running")))
+        on_demand = describe(fc, name, s=1.0)
+    assert describe(fc, name)["pid"] == first.result()["pid"] != on_demand["pid"]
+
+
 def test_a_provisioned_instance_that_dies_is_replaced(fc: LocalFc, name: str) -> None:
     fc.create(name)
     provision(fc, name, 1)
@@ -205,7 +215,7 @@ def test_without_on_demand_instances_only_provisioned_ones_serve(fc: LocalFc, na
 
 
 def test_an_update_goes_to_new_instances_while_old_ones_drain(fc: LocalFc, name: str) -> None:
-    fc.create(name)
+    fc.create(name, idleTimeout=60)
     with ThreadPoolExecutor(1) as pool:
         running_call = pool.submit(describe, fc, name, s=1.0)
         eventually(lambda: any(each["inFlight"] for each in fc.instances(name, "Running")))

@@ -83,8 +83,8 @@ def test_without_a_limit_everything_is_there_at_once() -> None:
 
 @given(
     capacity=st.integers(1, 20),
-    per_s=st.floats(0, 10),
-    gaps=st.lists(st.floats(0, 3), max_size=60),
+    per_s=st.floats(0, 5),
+    gaps=st.lists(st.floats(0, 0.1), min_size=30, max_size=60),
 )
 def test_the_growth_limit_lets_through_the_burst_and_then_its_rate(
     capacity: int, per_s: float, gaps: list[float]

@@ -1,0 +1,247 @@
+"""The container program: what the platform hears of it, whatever happens inside."""
+
+from __future__ import annotations
+
+import base64
+import json
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from models import catalogue
+from models.emulation import Emulation
+from models.errors import ModelError
+from models.profile import load_profile
+from scheduler import wire
+from serverless_fn import inference as inference_module
+from serverless_fn.__main__ import main
+from serverless_fn.app import create_app
+from serverless_fn.inference import Inference
+from serverless_fn.settings import Settings, SettingsError, read_settings
+
+PICTURE = cv2.imencode(".png", np.full((8, 8, 3), 200, np.uint8))[1].tobytes()
+
+
+class Brightness:
+    """A model that answers a picture's mean brightness as the probability of class 0."""
+
+    spec = catalogue.spec("digits")
+
+    def preprocess(self, image: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+        return np.full((1, 1, 1), image.mean(), np.float32)
+
+    def predict(self, batch: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        rows = np.zeros((len(batch), 10), np.float32)
+        rows[:, 0] = batch.reshape(len(batch), -1).mean(axis=1)
+        return rows
+
+
+@pytest.fixture
+def loads(monkeypatch: pytest.MonkeyPatch) -> list[Settings]:
+    """Replaces the loading of a real model; holds the settings with which it was asked for."""
+    asked: list[Settings] = []
+
+    def load(settings: Settings) -> Any:
+        asked.append(settings)
+        if settings.weights is not None:
+            raise ModelError(f"There is no file {settings.weights}: set WEIGHTS_PATH.")
+        return inference_module._Loaded(Brightness(), Emulation(), settings.max_batch or 4)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(inference_module, "_load", load)
+    return asked
+
+
+def client(**settings: Any) -> Any:
+    return create_app(Inference(Settings(instance_id="c-1", **settings))).test_client()
+
+
+def frame(images: list[bytes], *, model: str | None = "digits", binary: bool = True, **request: Any) -> bytes:
+    tensor = wire.Tensor.from_elements("image", images)
+    encoded = wire.encode_request(wire.InferRequest("r1", (tensor,), **request), binary=binary)
+    return wire.pack_frame({"batch_id": "b1", **({"model": model} if model else {})}, encoded)
+
+
+def opened(answer: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the frame's header, and its outputs by name."""
+    header, payload = wire.unpack_frame(answer.data)
+    if not payload.body:
+        return header, {}
+    response = wire.parse_response(payload.body, payload.json_length)
+    return header, {tensor.name: tensor for tensor in response.outputs}
+
+
+@pytest.mark.usefixtures("loads")
+def test_an_answer_carries_the_batch_its_times_and_its_instance() -> None:
+    function = client()
+    first, second = (function.post("/invoke", data=frame([PICTURE] * 2, binary_by_default=True)) for _ in range(2))
+    header, outputs = opened(first)
+    assert (first.status_code, first.headers["x-fc-status"]) == (200, "200")
+    assert (header["status"], header["batch_id"], header["instance_id"]) == (200, "b1", "c-1")
+    assert (header["cold_start"], opened(second)[0]["cold_start"]) == (True, False)
+    assert 0 < header["service_s"] <= header["duration_s"]
+    assert header["memory_bytes"] > 2**20
+    assert outputs["probabilities"].to_numpy()[:, 0].tolist() == [200, 200]
+    assert outputs["item_error"].elements() == [b"", b""]
+
+
+@pytest.mark.usefixtures("loads")
+def test_a_broken_image_fails_alone_and_its_row_is_zero() -> None:
+    header, outputs = opened(client().post("/invoke", data=frame([PICTURE, b"", PICTURE[:30], PICTURE])))
+    rows = outputs["probabilities"].to_numpy()
+    assert header["status"] == 200
+    assert rows[:, 0].tolist() == [200, 0, 0, 200]
+    assert [bool(error) for error in outputs["item_error"].elements()] == [False, True, True, False]
+
+
+@pytest.mark.usefixtures("loads")
+def test_a_batch_of_broken_images_needs_no_prediction() -> None:
+    _, outputs = opened(client().post("/invoke", data=frame([b"x", b"y"])))
+    assert not outputs["probabilities"].to_numpy().any()
+
+
+@pytest.mark.usefixtures("loads")
+def test_named_outputs_are_the_only_ones_and_json_carries_base64() -> None:
+    wanted = (wire.OutputRequest("probabilities", binary=False),)
+    data = frame([base64.b64encode(PICTURE)], binary=False, outputs=wanted)
+    _, outputs = opened(client().post("/invoke", data=data))
+    assert list(outputs) == ["probabilities"]
+    assert outputs["probabilities"].to_numpy()[0, 0] == 200
+
+
+@pytest.mark.usefixtures("loads")
+@pytest.mark.parametrize(
+    ("data", "status", "said"),
+    [
+        (b"", 400, "frame"),
+        (b"EBF1\xff\xff\xff\xff", 400, "cut off"),
+        (frame([PICTURE])[:-1], 400, "bytes of data"),
+        (frame([PICTURE], model="resnet50"), 404, "serves 'digits', not 'resnet50'"),
+        (frame([]), 400, "0 items; this function takes 1 to 4"),
+        (frame([PICTURE] * 5), 400, "5 items; this function takes 1 to 4"),
+        (frame([PICTURE], outputs=(wire.OutputRequest("logits", binary=True),)), 400, "logits"),
+        (frame([b"%%%"], binary=False), 400, "base64"),
+    ],
+)
+def test_what_fails_the_batch_is_status_404_with_the_platforms_header_and_a_sentence(
+    data: bytes, status: int, said: str
+) -> None:
+    answer = client().post("/invoke", data=data)
+    header, outputs = opened(answer)
+    assert (answer.status_code, answer.headers["x-fc-status"]) == (404, "404")
+    assert header["status"] == status
+    assert said in header["error"]
+    assert outputs == {}
+
+
+@pytest.mark.usefixtures("loads")
+@pytest.mark.parametrize(
+    "tensor",
+    [
+        wire.Tensor.from_numpy("image", np.zeros((1, 3), np.float32)),
+        wire.Tensor.from_elements("picture", [PICTURE]),
+        wire.Tensor.from_elements("image", [PICTURE] * 2, (1, 2)),
+    ],
+)
+def test_an_input_of_another_name_type_or_shape_is_refused(tensor: wire.Tensor) -> None:
+    encoded = wire.encode_request(wire.InferRequest("r", (tensor,)))
+    header, _ = opened(client().post("/invoke", data=wire.pack_frame({}, encoded)))
+    assert header["status"] == 400
+    assert "image" in header["error"]
+
+
+def test_the_model_is_loaded_once_by_initialize_or_by_the_first_call(loads: list[Settings]) -> None:
+    function = client()
+    assert loads == []
+    assert function.post("/initialize").status_code == 200
+    assert function.post("/initialize").headers["x-fc-status"] == "200"
+    function.post("/invoke", data=frame([PICTURE]))
+    assert len(loads) == 1
+    uninitialized = client()
+    assert opened(uninitialized.post("/invoke", data=frame([PICTURE])))[0]["status"] == 200
+    assert len(loads) == 2
+
+
+@pytest.mark.usefixtures("loads")
+def test_what_cannot_be_loaded_is_said_by_initialize_and_by_every_call(capfd: pytest.CaptureFixture[str]) -> None:
+    function = client(weights=Path("/gone.pth"))
+    answer = function.post("/initialize")
+    assert (answer.status_code, answer.headers["x-fc-status"]) == (404, "404")
+    assert "WEIGHTS_PATH" in json.loads(answer.data)["errorMessage"]
+    header, _ = opened(function.post("/invoke", data=frame([PICTURE])))
+    assert (header["status"], "WEIGHTS_PATH" in header["error"]) == (500, True)
+    assert "WEIGHTS_PATH" in capfd.readouterr().out
+
+
+@pytest.mark.usefixtures("loads")
+def test_a_bug_leaves_its_stack_trace_in_the_log_and_none_in_the_answer(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(Brightness, "predict", lambda *_: 1 / 0)
+    answer = client().post("/invoke", data=frame([PICTURE]))
+    header, _ = opened(answer)
+    assert (answer.status_code, header["status"]) == (404, 500)
+    assert "ZeroDivisionError" not in answer.data.decode(errors="replace")
+    assert "ZeroDivisionError" in capfd.readouterr().out
+
+
+@pytest.mark.usefixtures("loads")
+def test_the_log_frames_each_call_with_its_request_id(capfd: pytest.CaptureFixture[str]) -> None:
+    function = client()
+    function.post("/invoke", data=frame([PICTURE]), headers={"x-fc-request-id": "1-2-3"})
+    lines = capfd.readouterr().out.splitlines()
+    assert lines == ["FC Invoke Start RequestId: 1-2-3", "FC Invoke End RequestId: 1-2-3"]
+
+
+@pytest.mark.usefixtures("loads")
+def test_health_and_pre_stop_answer_before_anything_is_loaded(loads: list[Settings]) -> None:
+    function = client()
+    assert function.get("/healthz").status_code == function.get("/pre-stop").status_code == 200
+    assert loads == []
+
+
+def test_an_emulated_function_takes_the_time_of_its_profile(monkeypatch: pytest.MonkeyPatch) -> None:
+    profile = load_profile("fc-resnet50-1gb")
+    slept: list[float] = []
+    loaded = inference_module._Loaded(Brightness(), Emulation(profile), profile.max_batch)  # type: ignore[arg-type]
+    monkeypatch.setattr(inference_module, "_load", lambda _: loaded)
+    monkeypatch.setattr(inference_module.time, "sleep", slept.append)
+    assert opened(client().post("/invoke", data=frame([PICTURE] * 3)))[0]["status"] == 200
+    # The law is 0.216 + 0.141 b; the work itself took what is missing.
+    assert 0.216 + 0.141 * 3 - 0.2 < slept[0] <= 0.216 + 0.141 * 3
+    assert opened(client().post("/invoke", data=frame([PICTURE] * 6)))[0]["status"] == 400
+
+
+def test_the_environment_is_read_with_the_platforms_defaults() -> None:
+    assert read_settings({}) == Settings()
+    given = {
+        "MODEL": "resnet50",
+        "WEIGHTS_PATH": "/w.pth",
+        "WEIGHTS_SHA256": "ab",
+        "RANDOM_WEIGHTS": "resnet50",
+        "EDGEBURST_EMULATE": "fc-resnet50-1gb",
+        "DEVICE": "cuda",
+        "TORCH_THREADS": "2",
+        "MAX_BATCH": "7",
+        "FC_CUSTOM_LISTEN_PORT": "9001",
+        "EDGEBURST_LISTEN_HOST": "127.0.0.1",
+        "FC_INSTANCE_ID": "c-1",
+    }
+    assert read_settings(given) == Settings(
+        "resnet50", Path("/w.pth"), "ab", True, "fc-resnet50-1gb", "cuda", 2, 7, "127.0.0.1", 9001, "c-1"
+    )
+    assert not read_settings({"MODEL": "digits", "RANDOM_WEIGHTS": "resnet50"}).random_weights
+
+
+@pytest.mark.parametrize("text", ["x", "0", "-1", "65536"])
+def test_a_port_that_is_none_is_one_sentence_and_status_2(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], text: str
+) -> None:
+    with pytest.raises(SettingsError, match="FC_CUSTOM_LISTEN_PORT"):
+        read_settings({"FC_CUSTOM_LISTEN_PORT": text})
+    monkeypatch.setenv("FC_CUSTOM_LISTEN_PORT", text)
+    assert main([]) == 2
+    assert capfd.readouterr().err.startswith("FC_CUSTOM_LISTEN_PORT is")
