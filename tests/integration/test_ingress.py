@@ -54,6 +54,11 @@ name = "sums"
 edge_profile = "orin-resnet50"
 inputs = [{{ name = "x", datatype = "FP32", shape = [3] }}, {{ name = "y", datatype = "INT64" }}]
 outputs = [{{ name = "z", datatype = "FP32" }}]
+[[model]]
+name = "level"
+edge_profile = "orin-resnet50"
+inputs = [{{ name = "x", datatype = "FP32" }}]
+outputs = [{{ name = "z", datatype = "FP32" }}]
 """
 
 
@@ -481,10 +486,11 @@ class TestClassify:
     def test_an_empty_picture_and_a_model_without_pictures(self, server: IngressServer, runner: FakeRunner) -> None:
         response = requests.post(f"{server.url}/v1/classify/digits", headers={"Content-Type": "image/png"}, timeout=10)
         assert "the body is empty" in error_of(response, 400)
-        response = requests.post(
-            f"{server.url}/v1/classify/sums", data=PICTURE, headers={"Content-Type": "image/png"}, timeout=10
-        )
-        assert "use POST /v2/models/sums/infer" in error_of(response, 400)
+        for model in ("sums", "level"):
+            response = requests.post(
+                f"{server.url}/v1/classify/{model}", data=PICTURE, headers={"Content-Type": "image/png"}, timeout=10
+            )
+            assert f"use POST /v2/models/{model}/infer" in error_of(response, 400)
 
 
 class TestOperators:

@@ -16,7 +16,8 @@ from support.fake_runner import FakeRunner
 from scheduler.daemon.calls import Answer, InferenceCall
 from scheduler.daemon.config import load_config
 from scheduler.daemon.ingress import Ingress
-from scheduler.daemon.ingress_errors import errors_as_json
+from scheduler.daemon.ingress_admin import check_admin
+from scheduler.daemon.ingress_errors import Rejected, errors_as_json
 from scheduler.daemon.telemetry import CANCELLED, SECONDS_KEPT, Telemetry
 from scheduler.domain.errors import RefusalKind
 from scheduler.domain.requests import Backend
@@ -92,6 +93,14 @@ class TestLostClient:
 
         asyncio.run(ask())
         assert "edgeburst_http_errors_total{" not in counted.exposition().decode()
+
+
+class TestAdmin:
+    @pytest.mark.parametrize("given", ["Bearer ", "Bearer", "bearer x", "Basic eDp5"])
+    def test_without_a_token_no_token_is_the_right_one(self, given: str) -> None:
+        request = make_mocked_request("PUT", "/", headers={"Authorization": given})
+        with pytest.raises(Rejected, match="which names none"):
+            check_admin(request, token="", token_env="")
 
 
 class TestTelemetry:
