@@ -6,9 +6,11 @@ import asyncio
 import csv
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import numpy as np
 import pytest
 from support.fake_runner import FakeRunner
@@ -22,6 +24,7 @@ from scheduler.daemon.config import load_config
 from scheduler.daemon.records import BatchRecord
 from scheduler.domain.batches import Batch, BatchReport
 from scheduler.domain.requests import Backend
+from scheduler.measuring.batch_log import BatchLog, Row
 from scheduler.measuring.errors import MeasuringError
 from scheduler.measuring.exchange import Target
 from scheduler.measuring.payloads import Payload
@@ -134,14 +137,15 @@ class BatchingRunner(FakeRunner):
     def __init__(self) -> None:
         super().__init__()
         self.records: list[BatchRecord] = []
+        self.asked_after: list[int] = []
 
     async def submit(self, call: InferenceCall) -> Answer:
         answer = await super().submit(call)
         backend = Backend.FUNCTION if answer.batch_id % 3 == 0 else Backend.EDGE
-        self.records.append(self._record(call, answer.batch_id, backend))
+        self.records.append(self.record(call, answer.batch_id, backend))
         return answer
 
-    def _record(self, call: InferenceCall, batch_id: int, backend: Backend) -> BatchRecord:
+    def record(self, call: InferenceCall, batch_id: int, backend: Backend) -> BatchRecord:
         now_s = self.now()
         in_function = backend is Backend.FUNCTION
         batch = Batch(
@@ -169,6 +173,7 @@ class BatchingRunner(FakeRunner):
         return BatchRecord(batch, now_s, 0.004, report, billed_s=billed_s, cost=cost)
 
     def batches(self, after_id: int, limit: int) -> list[dict[str, object]]:
+        self.asked_after.append(after_id)
         rows = [{"record": number, **record.row()} for number, record in enumerate(self.records, start=1)]
         return rows[after_id:][:limit]
 
@@ -180,6 +185,43 @@ def daemon(tmp_path: Path) -> Iterator[tuple[str, BatchingRunner]]:
     runner = BatchingRunner()
     with IngressServer(runner, load_config(path, {}), {}) as server:
         yield server.url, runner
+
+
+def a_call() -> InferenceCall:
+    return InferenceCall("digits", (), 1, 0, 0.0)
+
+
+def test_the_account_is_read_on_from_where_it_was_and_the_last_word_on_a_batch_counts(
+    daemon: tuple[str, BatchingRunner],
+) -> None:
+    url, runner = daemon
+    runner.records.append(runner.record(a_call(), 1, Backend.EDGE))
+
+    async def follow() -> tuple[bool, list[Row]]:
+        async with aiohttp.ClientSession() as session:
+            log = BatchLog(session, url + "/")
+            opened = await log.open()
+            runner.records += [runner.record(a_call(), batch_id, Backend.EDGE) for batch_id in (2, 3)]
+            await log.poll()
+            runner.records.append(replace(runner.record(a_call(), 2, Backend.EDGE), error="timeout: gone"))
+            await log.poll()
+            return opened, log.rows(started_at_s=0.0)
+
+    opened, rows = asyncio.run(follow())
+    assert opened
+    assert runner.asked_after == [0, 1, 3]
+    assert {row["batch_id"]: row["error"] for row in rows} == {3: "", 2: "timeout: gone"}
+
+
+def test_a_daemon_that_is_gone_is_a_missed_poll_and_not_the_end_of_a_replay() -> None:
+    async def poll() -> tuple[bool, int]:
+        async with aiohttp.ClientSession() as session:
+            log = BatchLog(session, "http://127.0.0.1:1")
+            opened = await log.open()
+            await log.poll()
+            return opened, log.missed
+
+    assert asyncio.run(poll()) == (False, 1)
 
 
 def table(path: Path) -> list[dict[str, str]]:
@@ -196,7 +238,7 @@ def test_a_replay_against_the_daemon_leaves_rows_of_requests_batches_and_invocat
 ) -> None:
     url, runner = daemon
     # What was over before is not part of the replay.
-    runner.records.append(runner._record(InferenceCall("digits", (), 1, 0, 0.0), 10**6, Backend.EDGE))
+    runner.records.append(runner.record(a_call(), 10**6, Backend.EDGE))
     trace, out = tmp_path / "trace.gaps", tmp_path / "results"
     trace.write_text("0.01\n" * 30)
     arguments = ["replay", "--url", url, "--arrivals", str(trace), "--laps", "2", "--gap-s", "0.1", "--out", str(out)]
