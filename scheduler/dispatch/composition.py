@@ -39,14 +39,15 @@ def compose(
         waiting: earliest deadline first.
         times: the edge's service times.
         now_s: the start of the batch.
-        cap: most items in it.
+        cap: most items in it; a single request may be larger.
         drop_penalty: how many served items one that is given up weighs.
         cautious: plan with the margin; False takes the medians, for when caution would serve nobody.
     """
     sums = [0, *accumulate(q.request.items for q in waiting)]
     best, best_score = (0, 0), float("-inf")
     for k, oldest in enumerate(waiting):
-        room = min(cap, times.largest_within(oldest.request.deadline_s - now_s, cautious=cautious))
+        most = max(cap, oldest.request.items)
+        room = min(most, times.largest_within(oldest.request.deadline_s - now_s, cautious=cautious))
         end = k
         while end < len(waiting) and sums[end + 1] - sums[k] <= room:
             end += 1

@@ -197,7 +197,7 @@ class Dispatcher:
             oldest = lane.next_batch.first
             deadline_s = oldest.request.deadline_s
             start_s = self.edge.start_s(lane, now_s=now_s, deadline_s=deadline_s)
-            if start_s + times.cautious_s[min(lane.next_batch.items, lane.edge_cap)] <= deadline_s:
+            if start_s + times.cautious_s[min(lane.next_batch.items, lane.edge_limit)] <= deadline_s:
                 return
             hopeless = start_s + times.median_s[min(oldest.request.items, times.max_batch)] > deadline_s
             last_chance = self.function.latest_s(lane, oldest, now_s=now_s) <= now_s if lane.function_cap else False

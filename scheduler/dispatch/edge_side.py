@@ -32,14 +32,14 @@ class EdgeSide:
 
     def usable(self, lane: Lane, queued: Queued) -> bool:
         """Whether this request may go to the edge at all."""
-        return queued.barred is not Backend.EDGE and queued.request.items <= lane.edge_cap and self.circuit.closed
+        return queued.barred is not Backend.EDGE and queued.request.items <= lane.edge_limit and self.circuit.closed
 
     def start_s(self, lane: Lane, *, now_s: float, deadline_s: float) -> float:
         """Returns when a batch of this lane could start: after the one in flight and those of more urgent lanes."""
         start_s = self.occupancy.free_at_s(now_s)
         for other in self.lanes.values():
             if other is not lane and len(other.next_batch) and other.next_batch.first.request.deadline_s < deadline_s:
-                start_s += _times(other).median_s[min(other.next_batch.items, other.edge_cap)]
+                start_s += _times(other).median_s[min(other.next_batch.items, other.edge_limit)]
         return start_s
 
     def has_room(self, lane: Lane, queued: Queued, *, now_s: float) -> bool:
@@ -55,11 +55,13 @@ class EdgeSide:
         start_s = self.start_s(lane, now_s=now_s, deadline_s=request.deadline_s)
         if len(lane.next_batch):
             items = lane.next_batch.items + request.items
+            if items > lane.edge_cap:
+                return False
             bind_s = min(lane.next_batch.first.request.deadline_s, request.deadline_s)
         else:
-            items = min(request.items + int(lane.rate_rps * (start_s - now_s)), lane.edge_cap)
-            bind_s = request.deadline_s
-        return items <= lane.edge_cap and start_s + times.cautious_s[items] <= bind_s
+            joined = min(request.items + int(lane.rate_rps * (start_s - now_s)), lane.edge_cap)
+            items, bind_s = max(request.items, joined), request.deadline_s
+        return start_s + times.cautious_s[items] <= bind_s
 
     def could_answer(self, lane: Lane, queued: Queued, *, now_s: float) -> bool:
         """Whether some edge batch, at its expected speed, could still answer this request in time."""
@@ -125,7 +127,8 @@ class EdgeSide:
         taken = []
         for queued in lane.late:
             size = items + queued.request.items
-            if queued.barred is Backend.EDGE or size > lane.edge_cap or now_s + times.cautious_s[size] > bind_s:
+            fits = size <= max(lane.edge_cap, queued.request.items)
+            if not fits or not self.usable(lane, queued) or now_s + times.cautious_s[size] > bind_s:
                 continue
             taken.append(queued)
             items = size

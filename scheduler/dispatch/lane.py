@@ -50,6 +50,17 @@ class Lane:
         return cap if self.limits.edge_batch_cap is None else min(cap, self.limits.edge_batch_cap)
 
     @property
+    def edge_limit(self) -> int:
+        """Most items in one request that the edge can take; 0 without an edge.
+
+        A request may be larger than the planned batches: its own deadline may be later than its class's.
+        """
+        if self.edge_times is None or self.edge_cap == 0:
+            return 0
+        limit = self.limits.edge_batch_cap
+        return self.edge_times.max_batch if limit is None else min(limit, self.edge_times.max_batch)
+
+    @property
     def function_cap(self) -> int:
         """Most items in a function batch; 0 without a function."""
         if self.function_times is None:

@@ -322,3 +322,10 @@ def test_who_is_late_does_not_wait_for_an_overloaded_edge() -> None:
     late_at_s = [b.sent_at_s for b in sent(run) if any(i >= 60 for i in b.request_ids)]
     assert len(answered(run)) == 120
     assert max(late_at_s) < 0.01 + 1.0
+
+
+def test_a_request_larger_than_planned_batches_goes_alone_if_its_own_deadline_allows() -> None:
+    engine = Engine(settings(function=False, slo_s=0.3))
+    engine.handle([], 0.0)
+    commands = arrive(engine, 0.0, 1, items=60, slo_s=5.0)
+    assert [b.items for b in sent(commands)] == [60]
