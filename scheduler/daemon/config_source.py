@@ -16,7 +16,7 @@ from scheduler.daemon.config_sections import SECTIONS
 from scheduler.domain.errors import ConfigError
 
 # The standard library has a TOML parser from 3.11 on; `tomli` is the same one for 3.10.
-_TOML = importlib.import_module("tomllib" if sys.version_info >= (3, 11) else "tomli")
+TOML = importlib.import_module("tomllib" if sys.version_info >= (3, 11) else "tomli")
 
 PREFIX = "EDGEBURST_"
 _LARGEST_FILE_BYTES = 1_000_000
@@ -82,8 +82,8 @@ def _read(path: Path) -> str:
 
 def _parse(path: Path, text: str) -> dict[str, Any]:
     try:
-        tables: dict[str, Any] = _TOML.loads(text)
-    except (_TOML.TOMLDecodeError, RecursionError) as error:
+        tables: dict[str, Any] = TOML.loads(text)
+    except (TOML.TOMLDecodeError, RecursionError) as error:
         match = _SYNTAX.match(str(error))
         reason, line, column = match.groups() if match else (str(error), None, None)
         at_line = line or text.rstrip("\n").count("\n") + 1
@@ -118,6 +118,6 @@ def _value(table: str, key: str, text: str) -> object:
     if known is None or known.annotation not in (int, float, bool, float | None):
         return text
     try:
-        return _TOML.loads(f"value = {text}")["value"]
-    except _TOML.TOMLDecodeError:
+        return TOML.loads(f"value = {text}")["value"]
+    except TOML.TOMLDecodeError:
         return text

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import importlib
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from scheduler.daemon.config import Config
 from scheduler.daemon.config_sections import FunctionSection
+from scheduler.daemon.config_source import TOML
 from scheduler.domain.errors import ConfigError
 
-_TOML = importlib.import_module("tomllib" if sys.version_info >= (3, 11) else "tomli")
 _REQUIRED = ("access_key_id", "access_key_secret")
 _OPTIONAL = "security_token"
 
@@ -83,7 +81,7 @@ def _variable(config: Config, key: str, environ: Mapping[str, str]) -> str:
 def _from_file(config: Config, path: Path) -> AccessKey:
     at = ("function", "access_key_file")
     try:
-        values = _TOML.loads(path.read_text(encoding="utf-8"))
+        values = TOML.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise config.error(at, f"the access key file {path} cannot be read ({error.strerror}); name another") from None
     except ValueError:

@@ -16,7 +16,7 @@ from models.profile import load_profile
 from scheduler.cli import main
 from scheduler.daemon.config import Config, load_config
 from scheduler.daemon.config_sections import SECTIONS, EngineSection
-from scheduler.daemon.config_source import _TOML as toml
+from scheduler.daemon.config_source import TOML
 from scheduler.daemon.credentials import AccessKey, read_access_key, secret_references
 from scheduler.daemon.toml_lines import line_index, line_of
 from scheduler.domain.errors import ConfigError
@@ -551,7 +551,7 @@ class TestLines:
                 expected[(table, key)] = text.count("\n") + 1
                 spread = isinstance(value, list)
                 text += f"{key} = {json.dumps(value, indent=1) if spread else json.dumps(value)}  # {key} = 0\n"
-        assert toml.loads(text) == tables
+        assert TOML.loads(text) == tables
         lines = line_index(text)
         assert {path: line for path, line in lines.items() if len(path) == 2} == expected
 
