@@ -87,11 +87,11 @@ class Control:
         """Returns the items a second that arrive just now."""
         return self._estimates.models[model].arrivals.recent_rps(now_s)
 
-    def batch_finished(self, batch: Batch, report: BatchReport, now_s: float) -> None:
-        """Learns from an answered batch."""
+    def batch_finished(self, batch: Batch, report: BatchReport, now_s: float, *, open_since_s: float) -> None:
+        """Learns from an answered batch; `open_since_s` as in Estimates.batch_finished."""
         if batch.tier:
             self._last_transfer_s = now_s
-        for finding in self._estimates.batch_finished(batch, report):
+        for finding in self._estimates.batch_finished(batch, report, open_since_s=open_since_s):
             self._found(finding)
 
     def probed(self, probe: ProbeMeasured, now_s: float) -> None:

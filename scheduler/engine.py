@@ -193,7 +193,7 @@ class Engine:
         sent = self._take_back(message.batch_id, now_s)
         self._circuit(sent.batch.backend).succeeded()
         self._ledger.settle(message.batch_id, message.report)
-        self._control.batch_finished(sent.batch, message.report, now_s)
+        self._control.batch_finished(sent.batch, message.report, now_s, open_since_s=self._sender.open_since_s())
         if sent.batch.backend is Backend.FUNCTION and self._plan is not None:
             percentile = max((group.percentile for group in self._plan.groups), default=0.99)
             self._uplink.excess_s, self._uplink.slack_s = self._control.path_excess(percentile)

@@ -159,8 +159,14 @@ class Estimates:
                     model.arrivals.restart(change.run_length)
                     yield Finding("rate", _rate_sentence(name, change, model.arrivals.tick_s))
 
-    def batch_finished(self, batch: Batch, report: BatchReport) -> Iterator[Finding]:
-        """Learns from an answered batch and yields the changes it reveals."""
+    def batch_finished(self, batch: Batch, report: BatchReport, *, open_since_s: float) -> Iterator[Finding]:
+        """Learns from an answered batch and yields the changes it reveals.
+
+        Args:
+            batch: as sent.
+            report: what came back.
+            open_since_s: when the oldest function batch was sent that is still in flight; inf for none.
+        """
         model = self.models.get(batch.model)
         if model is None:
             return
@@ -171,7 +177,7 @@ class Estimates:
                 if change is not None:
                     yield Finding("edge-service", _service_sentence(batch.model, change))
             return
-        yield from self._function_finished(batch, report, model)
+        yield from self._function_finished(batch, report, model, open_since_s)
 
     def probed(self, *, sent_bytes: int, transfer_s: float | None, rtt_s: float | None, now_s: float) -> None:
         """Learns the uplink from a probe."""
@@ -189,7 +195,9 @@ class Estimates:
         self.path_excess.update(error_s + self.path_excess_s)
         self.path_excess_s = max(0.0, self.path_excess.quantile(0.5))
 
-    def _function_finished(self, batch: Batch, report: BatchReport, model: ModelKnowledge) -> Iterator[Finding]:
+    def _function_finished(
+        self, batch: Batch, report: BatchReport, model: ModelKnowledge, open_since_s: float
+    ) -> Iterator[Finding]:
         service = model.functions.get(batch.tier)
         if service is not None and report.service_s is not None:
             service.update(batch.items, report.service_s)
@@ -203,7 +211,10 @@ class Estimates:
         self._path_moved(report.elapsed_s - report.service_s - predicted_path_s)
         upload_s = report.elapsed_s - report.service_s - self.uplink_rtt_s
         change = self.bandwidth.update(
-            sent_at_s=batch.sent_at_s, upload_end_s=batch.sent_at_s + max(upload_s, 1e-4), sent_bytes=batch.body_bytes
+            sent_at_s=batch.sent_at_s,
+            upload_end_s=batch.sent_at_s + max(upload_s, 1e-4),
+            sent_bytes=batch.body_bytes,
+            open_since_s=open_since_s,
         )
         if change is not None:
             yield Finding("bandwidth", _bandwidth_sentence(change))

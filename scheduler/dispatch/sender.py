@@ -66,6 +66,14 @@ class Sender:
         self.commands.append(SendBatch(batch))
         return batch
 
+    def open_since_s(self) -> float:
+        """Returns when the oldest function batch in flight was sent; inf if there is none."""
+        # Batches are kept in the order of their sends.
+        for sent in self.in_flight.values():
+            if sent.batch.backend is Backend.FUNCTION:
+                return sent.batch.sent_at_s
+        return float("inf")
+
     def take_back(self, batch_id: int) -> Sent:
         """Removes a batch from those in flight; KeyError if it is not there."""
         return self.in_flight.pop(batch_id)

@@ -101,13 +101,17 @@ class Bandwidth:
         self._rtts_s.append(rtt_s)
         self._rtt_s = sorted(self._rtts_s)[(len(self._rtts_s) - 1) // 4]
 
-    def update(self, *, sent_at_s: float, upload_end_s: float, sent_bytes: int) -> Change | None:
+    def update(
+        self, *, sent_at_s: float, upload_end_s: float, sent_bytes: int, open_since_s: float = math.inf
+    ) -> Change | None:
         """Learns a transfer, or a probe. They may come in any order.
 
         Args:
             sent_at_s: when its first byte was handed to the network.
             upload_end_s: when its last byte had arrived.
             sent_bytes: its size; 0 for a time in which nothing came through.
+            open_since_s: when the oldest transfer was sent that has not been learned yet. What the pipe carried
+                since is not known in full: answers come back in another order than batches were sent.
 
         Returns:
             The change that came to light, if watching; its means are natural logarithms of bytes per second.
@@ -115,8 +119,8 @@ class Bandwidth:
         self._place(sent_at_s, max(upload_end_s, sent_at_s), sent_bytes)
         newest_s = self._busy[-1].end_s
         self._busy = [busy for busy in self._busy[-WINDOW:] if newest_s - busy.end_s <= MAX_AGE_S]
-        self._measure()
-        return self._watch() if self._watching else None
+        self._measure(open_since_s)
+        return self._watch(open_since_s) if self._watching else None
 
     def _place(self, start_s: float, end_s: float, sent_bytes: int) -> None:
         """Puts a transfer into the busy periods; its bytes count where it ends."""
@@ -137,9 +141,10 @@ class Bandwidth:
             joined.watched |= busy.watched
         self._busy = sorted([*apart, joined], key=lambda busy: busy.end_s)
 
-    def _measure(self) -> None:
-        measured = [busy.bytes_per_s for busy in self._busy if busy.measurable]
-        bounds = [busy.bytes_per_s for busy in self._busy if not busy.measurable]
+    def _measure(self, open_since_s: float) -> None:
+        known = [busy for busy in self._busy if busy.end_s < open_since_s] or self._busy
+        measured = [busy.bytes_per_s for busy in known if busy.measurable]
+        bounds = [busy.bytes_per_s for busy in known if not busy.measurable]
         if measured:
             median = _median_low(measured)
             # That a transfer was too short to be measured tells something only if it must have been fast.
@@ -147,17 +152,17 @@ class Bandwidth:
         elif self._bytes_per_s is not None and max(bounds) >= self._bytes_per_s:
             self._bytes_per_s = None
 
-    def _watch(self) -> Change | None:
+    def _watch(self, open_since_s: float) -> Change | None:
         """Shows the detector the busy periods that are over, as far as it has not seen them."""
         for position, busy in enumerate(self._busy[:-1]):
-            if busy.watched:
+            if busy.watched or busy.end_s >= open_since_s:
                 continue
             busy.watched = True
             change = self._detect(busy)
             if change is not None:
                 fresh = len(self._busy) - position - 1 + change.run_length
                 self._busy = self._busy[-fresh:]
-                self._measure()
+                self._measure(open_since_s)
                 return change
         return None
 

@@ -174,3 +174,21 @@ def test_round_trip_is_the_lower_quartile_of_the_last_sixteen() -> None:
     for rtt_s in [9.0] * 20 + [0.01 * i for i in range(16, 0, -1)]:
         bandwidth.update_rtt(rtt_s)
     assert bandwidth.rtt_s == pytest.approx(0.04)
+
+
+def test_a_busy_time_is_judged_only_when_all_it_carried_is_known() -> None:
+    bandwidth = Bandwidth()
+    bandwidth.watch()
+    changes = []
+    for i in range(60):
+        start_s = 10.0 * i
+        # Two transfers one behind the other at 1 MB/s; the second, from a fast function, is reported first.
+        open_since_s = start_s
+        changes.append(
+            bandwidth.update(
+                sent_at_s=start_s, upload_end_s=start_s + 2.0, sent_bytes=1_000_000, open_since_s=open_since_s
+            )
+        )
+        changes.append(bandwidth.update(sent_at_s=start_s, upload_end_s=start_s + 1.0, sent_bytes=1_000_000))
+    assert not any(changes)
+    assert bandwidth.bytes_per_s == pytest.approx(1e6)
