@@ -321,15 +321,20 @@ def test_a_probe_of_nobody_fails() -> None:
 
 def test_after_a_refused_key_a_probe_succeeds_only_when_the_key_is_good_again() -> None:
     async def main() -> list[bool]:
-        refuse = True
+        refuse = False
 
         def script(heard: Heard) -> Say:
-            if refuse and "authorization" in heard.headers:
+            if "authorization" not in heard.headers:
+                return Say(403)
+            if refuse:
                 return stub_fc.error(403, "SignatureNotMatch")
-            return Say(200, b"{}", {"Content-Type": "application/json"}) if heard.method == "GET" else Say(403)
+            is_check = heard.method == "GET"
+            return Say(200, b"{}", {"Content-Type": "application/json"}) if is_check else stub_fc.answer_frame(heard)
 
         _, server, port = await stub_fc.start(script)
         backend = a_backend(port, functions=[INFER])
+        await backend.send(a_flight(), a_request())
+        refuse = True
         with pytest.raises(SendFailed):
             await backend.send(a_flight(), a_request())
         while_wrong = (await backend.probe()).ok

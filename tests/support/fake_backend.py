@@ -26,12 +26,16 @@ class FakeBackend:
     batches: list[Batch] = field(default_factory=list)
     closed: bool = False
     duration_s: float | None = None
+    hops: int = 0
+    """Iterations of the loop that pass before the batch is written."""
 
     async def open(self) -> None:
         pass
 
     async def send(self, flight: Flight, request: InferRequest) -> Reply:
         loop = asyncio.get_running_loop()
+        for _ in range(self.hops):
+            await asyncio.sleep(0)
         self.batches.append(flight.batch)
         if self.written:
             flight.written_at_s = loop.time()

@@ -121,7 +121,7 @@ class StubEdge:
         writer: asyncio.StreamWriter,
     ) -> None:
         if behaviour.mode == "status":
-            extra = {"Retry-After": behaviour.retry_after} if behaviour.retry_after else {}
+            extra = {"Retry-After": behaviour.retry_after, "Location": "/v2"}
             send(writer, behaviour.status, json.dumps({"error": behaviour.error}).encode(), extra)
             return
         if behaviour.mode == "garbage":

@@ -400,14 +400,15 @@ def test_a_probe_comes_back_once_and_also_where_no_backend_is() -> None:
 
 
 def test_a_drain_waits_for_every_answer() -> None:
-    async def main() -> tuple[int, list[bytes], bool]:
+    async def main() -> tuple[int, float, list[bytes], bool]:
         r = rig(BatchEachArrival(), edge=FakeBackend(service_s=lambda batch: 3.0))
         task = r.submit(b"a")
         await asyncio.sleep(0.1)
         left = await r.runner.drain(10.0)
-        return left, echoes(task.result() if task.done() else await task), DrainStarted() in r.engine.messages
+        ended_at_s = asyncio.get_running_loop().time()
+        return left, ended_at_s, echoes(await task), DrainStarted() in r.engine.messages
 
-    assert run(main()) == (0, [b"a"], True)
+    assert run(main()) == (0, pytest.approx(103.0), [b"a"], True)
 
 
 def test_a_drain_ends_at_its_limit_and_says_so_to_those_who_wait() -> None:
@@ -447,7 +448,7 @@ def test_batches_leave_before_answers_are_handed_out() -> None:
             await r.submit(name.encode())
             happened.append(name)
 
-        r = Rig(ScriptedEngine(send_next_when_one_is_back), edge=FakeBackend(service_s=service_s))
+        r = Rig(ScriptedEngine(send_next_when_one_is_back), edge=FakeBackend(service_s=service_s, hops=1))
         await asyncio.gather(*(call(r, name) for name in "abc"))
         return list(dict.fromkeys(happened))
 
@@ -462,7 +463,9 @@ def test_a_bug_in_the_engine_ends_every_call_with_a_sentence_and_stops_the_daemo
         r = Rig(ScriptedEngine(explode))
         first = r.submit(b"a")
         error = await r.runner.crashed()
+        heard = len(r.engine.heard)
         results = await asyncio.gather(first, r.submit(b"b"), return_exceptions=True)
+        assert len(r.engine.heard) == heard, "an engine with a bug is not asked again"
         return [result.refusal.kind for result in results if isinstance(result, Refused)], error
 
     kinds, error = run(main())

@@ -1,0 +1,104 @@
+"""What is remembered of batches and of the daemon's own latency: bounded, ordered, and priced once."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from scheduler.daemon.backends.flight import Flight
+from scheduler.daemon.own_latency import OwnLatency
+from scheduler.daemon.records import BatchRecord, BatchRing, batch_cost, billed_s
+from scheduler.domain.batches import Batch, BatchReport, Failure, FailureKind
+from scheduler.domain.laws import FunctionTier, LatencyLaw, Price
+from scheduler.domain.requests import Backend
+
+TIER = FunctionTier("1gb", "digits", LatencyLaw(0.2, 0.1, 8), Price(per_s=2.0, per_call=0.5))
+
+
+def a_batch(batch_id: int) -> Batch:
+    return Batch(
+        batch_id=batch_id,
+        backend=Backend.FUNCTION,
+        model="digits",
+        request_ids=(1,),
+        items=1,
+        body_bytes=10,
+        sent_at_s=0.0,
+        deadline_s=1.0,
+        give_up_at_s=2.0,
+        predicted_finish_s=0.5,
+        predicted_service_s=0.3,
+        expected_cost=7.0,
+        tier="1gb",
+    )
+
+
+def a_record(batch_id: int, error: str = "") -> BatchRecord:
+    return BatchRecord(a_batch(batch_id), 1.0, 0.1, BatchReport(0.5, cold_start=True), None, 0.0, error)
+
+
+@given(st.lists(st.integers(1, 12), max_size=60), st.integers(1, 8), st.integers(1, 5))
+def test_a_reader_that_follows_the_numbers_ends_with_the_last_word_on_every_batch_that_is_kept(
+    batch_ids: list[int], limit: int, page: int
+) -> None:
+    ring = BatchRing(limit)
+    read: dict[object, object] = {}
+    after = 0
+    for step, batch_id in enumerate(batch_ids):
+        ring.add(a_record(batch_id, str(step)))
+        if step % 3 == 0:
+            for row in ring.rows(after, page):
+                assert isinstance(row["record"], int)
+                assert row["record"] > after
+                after = row["record"]
+                read[row["batch_id"]] = row["error"]
+    kept = {row["batch_id"]: row["error"] for row in ring.rows(0, 1000)}
+    read |= {row["batch_id"]: row["error"] for row in ring.rows(after, 1000)}
+    last_words = {batch_id: str(step) for step, batch_id in enumerate(batch_ids)}
+    assert len(kept) <= limit
+    assert all(last_words[batch_id] == error for batch_id, error in kept.items())  # type: ignore[index]
+    assert all(read[batch_id] == error for batch_id, error in kept.items())
+
+
+def test_a_row_says_how_the_instance_started() -> None:
+    assert a_record(1).row()["start_kind"] == "cold"
+
+
+@pytest.mark.parametrize(
+    ("report", "failure", "cost"),
+    [
+        (BatchReport(1.0, billed_duration_s=0.3), None, 2.0 * 0.3 + 0.5),
+        (BatchReport(1.0, billed_duration_s=0.3), FailureKind.REJECTED, 2.0 * 0.3 + 0.5),
+        (BatchReport(1.0), None, 7.0),
+        (BatchReport(1.0), FailureKind.TIMEOUT, 7.0),
+        (BatchReport(1.0), FailureKind.FUNCTION, 7.0),
+        (BatchReport(1.0), FailureKind.THROTTLED, 0.0),
+        (BatchReport(1.0), FailureKind.UNREACHABLE, 0.0),
+    ],
+)
+def test_a_batch_costs_what_was_measured_or_else_expected_unless_the_provider_bills_nothing(
+    report: BatchReport, failure: FailureKind | None, cost: float
+) -> None:
+    flight = Flight(a_batch(1), TIER, 0.0)
+    assert batch_cost(flight, report, Failure(failure, "why") if failure else None) == pytest.approx(cost)
+
+
+def test_the_edge_is_free_and_bills_nothing() -> None:
+    flight = Flight(a_batch(1), None, 0.0)
+    report = BatchReport(1.0, billed_duration_s=0.3)
+    assert (batch_cost(flight, report), billed_s(flight, report)) == (0.0, None)
+
+
+def test_what_is_billed_is_rounded_up_to_the_grain() -> None:
+    assert billed_s(Flight(a_batch(1), TIER, 0.0), BatchReport(1.0, billed_duration_s=0.2504)) == pytest.approx(0.251)
+
+
+def test_own_latency_keeps_the_last_requests_counts_all_and_tells_each_sum() -> None:
+    told: list[float] = []
+    own = OwnLatency(size=3)
+    assert own.summary() == {"count": 0}
+    own.observe = told.append
+    for back_s in (9.0, 1.0, 2.0, 3.0):
+        own.add(0.25, 0.5, back_s)
+    summary = own.summary()
+    assert (summary["count"], summary["p50_s"], summary["max_s"]) == (4, 2.75, 3.75)
+    assert told == [9.75, 1.75, 2.75, 3.75]
