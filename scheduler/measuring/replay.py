@@ -22,7 +22,8 @@ from scheduler.measuring.exchange import Reply, Target, exchange, number, open_s
 from scheduler.measuring.payloads import Payload
 from scheduler.workloads import Seconds
 
-GIVE_UP_S = 60.0
+GIVE_UP_S = 120.0
+"""Longer than a daemon holds a batch that is not answered, so that it is the daemon who says what went wrong."""
 MOST_OUTSTANDING = 10_000
 LAG_TOLD_S = 0.02
 """The client says that it fell behind where the 99th percentile of its lag is above this."""
