@@ -127,9 +127,9 @@ class Control:
         """Returns the uplink's bytes per second (None: ample) and round trip in seconds."""
         return self._estimates.uplink_bytes_per_s, self._estimates.uplink_rtt_s
 
-    def path_excess(self, percentile: float) -> tuple[float, float]:
-        """Returns what the way to a function takes beyond its parts: typically, and on top at a percentile, seconds."""
-        return self._estimates.path_excess_s, self._estimates.path_slack_s(percentile)
+    def path_excess(self) -> tuple[float, float]:
+        """Returns the seconds that the way to a function takes beyond its parts: typically, and on top of that."""
+        return self._estimates.path_excess_s, self._estimates.path_slack_s
 
     def edge_times(self, model: str, plan: GroupPlan) -> ServiceTimes | None:
         """Returns the edge's service tables for a model."""
@@ -168,7 +168,7 @@ class Control:
             settings=self._settings,
             models={name: model.estimates() for name, model in self._estimates.models.items()},
             uplink_bytes_per_s=self._estimates.uplink_bytes_per_s,
-            uplink_rtt_s=self._estimates.uplink_rtt_s,
+            uplink_rtt_s=self._estimates.uplink_rtt_s + sum(self.path_excess()),
             limits=dict(self._limits),
             edge_up=edge_up,
             function_up=function_up,

@@ -194,9 +194,6 @@ class Engine:
         self._circuit(sent.batch.backend).succeeded()
         self._ledger.settle(message.batch_id, message.report)
         self._control.batch_finished(sent.batch, message.report, now_s, open_since_s=self._sender.open_since_s())
-        if sent.batch.backend is Backend.FUNCTION and self._plan is not None:
-            percentile = max((group.percentile for group in self._plan.groups), default=0.99)
-            self._uplink.excess_s, self._uplink.slack_s = self._control.path_excess(percentile)
         for queued in sent.members:
             self._sender.close(queued)
             if not queued.cancelled:
@@ -291,6 +288,7 @@ class Engine:
     def _refresh_lanes(self) -> None:
         """Carries what was learned into the tables that the dispatcher reads; only what has changed is made anew."""
         self._uplink.bytes_per_s, self._uplink.rtt_s = self._control.uplink()
+        self._uplink.excess_s, self._uplink.slack_s = self._control.path_excess()
         for name, lane in self._lanes.items():
             lane.edge_times = self._control.edge_times(name, lane.plan)
             lane.function_times = self._control.function_times(name, lane.plan)

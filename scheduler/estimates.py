@@ -19,7 +19,7 @@ BYTES_SMOOTHING = 0.05
 """Weight of a new request in the mean item size: the last twenty or so requests count."""
 
 PATH_WINDOW = 128
-PATH_SIGMA_S = 0.005
+PATH_SIGMA_S = 0.02
 """Function batches from which the excess of the way is read, and its scatter before any is seen."""
 MARGIN_STEP = 0.002
 """A margin that moves by less than this is not worth new tables."""
@@ -126,6 +126,9 @@ class Estimates:
         self.path_excess = ResidualWindow(size=PATH_WINDOW, prior_sigma=PATH_SIGMA_S)
         self.path_excess_s = 0.0
         """What the way to a function takes beyond its parts, typically."""
+        self.path_slack_s = 0.0
+        """What it takes on top of that at the strictest class's percentile."""
+        self._read_path()
         if settings.changepoints:
             self.bandwidth.watch()
 
@@ -144,6 +147,7 @@ class Estimates:
     def settings_changed(self, settings: EngineSettings) -> None:
         """Keeps what is known of models that stay as they are, starts afresh with the others."""
         self._settings = settings
+        self._read_path()
         known = self.models
         self.models = {
             m.name: known[m.name] if m.name in known and known[m.name].settings == m else _know(m, settings)
@@ -186,14 +190,16 @@ class Estimates:
         if transfer_s is not None and transfer_s > 0:
             self.bandwidth.update(sent_at_s=now_s - transfer_s, upload_end_s=now_s, sent_bytes=sent_bytes)
 
-    def path_slack_s(self, percentile: float) -> float:
-        """Returns the seconds beyond the typical way to a function that a batch stays within with this probability."""
-        return max(0.0, self.path_excess.quantile(percentile) - self.path_excess.quantile(0.5))
-
     def _path_moved(self, error_s: float) -> None:
         """Learns from the error of a predicted way, in which the excess known at the send was counted already."""
         self.path_excess.update(error_s + self.path_excess_s)
-        self.path_excess_s = max(0.0, self.path_excess.quantile(0.5))
+        self._read_path()
+
+    def _read_path(self) -> None:
+        percentile = max((c.percentile for model in self._settings.models for c in model.classes), default=0.5)
+        median_s = self.path_excess.quantile(0.5)
+        self.path_excess_s = max(0.0, median_s)
+        self.path_slack_s = max(0.0, self.path_excess.quantile(percentile) - median_s)
 
     def _function_finished(
         self, batch: Batch, report: BatchReport, model: ModelKnowledge, open_since_s: float

@@ -75,6 +75,7 @@ def make_runner(config: Config, settings: EngineSettings, where: Places, *, cloc
         make_plan=_plan_maker(),
         clock=clock,
         records=config.daemon.records,
+        answer_reserve_s=config.daemon.answer_reserve_s,
     )
 
 

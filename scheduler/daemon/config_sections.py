@@ -40,6 +40,9 @@ class DaemonSection(Section):
     drain_limit_s: float = Field(
         default=30.0, gt=0, le=600, description="Longest that a stop waits for queued requests."
     )
+    answer_reserve_s: float = Field(
+        default=0.01, ge=0, le=1, description="Kept of every deadline for reading, deciding and writing the answer."
+    )
     admin_token_env: EnvironmentName = Field(
         default="",
         description="Environment variable with the bearer token for PUT .../limits; empty: from this host only.",

@@ -67,6 +67,7 @@ class Runner:
         make_plan: PlanMaker,
         clock: Clock,
         records: int = 10_000,
+        answer_reserve_s: float = 0.0,
     ) -> None:
         """Stores its parts; `start` begins.
 
@@ -77,12 +78,14 @@ class Runner:
             make_plan: runs the planner beside the loop.
             clock: monotonic seconds, of the same origin as the event loop's `time`.
             records: how many past batches are kept.
+            answer_reserve_s: kept of every deadline for the daemon's own work; half the deadline at most.
         """
         self._engine = engine
         self._settings = settings
         self._tiers = _tiers(settings)
         self._make_plan = make_plan
         self._clock = clock
+        self._answer_reserve_s = answer_reserve_s
         self._ring = BatchRing(records)
         self._journeys = Journeys(backends=backends, post=self._post, clock=clock, ring=self._ring)
         self._bodies = BodyStore()
@@ -241,7 +244,7 @@ class Runner:
             request_id=next(self._ids),
             model=call.model,
             arrived_at_s=call.received_at_s,
-            deadline_s=call.received_at_s + timeout_s,
+            deadline_s=call.received_at_s + timeout_s - min(self._answer_reserve_s, timeout_s / 2),
             items=call.items,
             body_bytes=call.body_bytes,
             class_name=call.class_name,

@@ -12,8 +12,11 @@ from scheduler.dispatch.sender import Sender
 from scheduler.domain.requests import Backend
 
 PATIENCE_S = 60.0
-"""How long past its expected end an invocation is waited for. A client that gives up earlier cancels the run on the
-platform and pays for it all the same, and a GPU function's cold start takes 10 to 30 s."""
+"""How long past its expected end an invocation is waited for where being late is better than nothing: a GPU function's
+cold start takes 10 to 30 s."""
+PATIENCE_FOR_DEADLINES_S = 10.0
+"""The same where an answer after the deadline is of little use, counted from the last deadline. The shell holds the
+connection longer, for the bill's sake: a client that hangs up cancels the run on the platform and pays for it."""
 
 
 @dataclass(slots=True)
@@ -126,7 +129,7 @@ class FunctionSide:
             now_s=now_s,
             finish_s=now_s + takes_s,
             service_s=service_s,
-            give_up_at_s=now_s + min(takes_s, PATIENCE_S) + PATIENCE_S,
+            give_up_at_s=_give_up_at_s(lane, members, finish_s=now_s + min(takes_s, PATIENCE_S)),
             expected_cost=cost,
             tier=lane.tier.name,
         )
@@ -141,3 +144,10 @@ def _times(lane: Lane) -> ServiceTimes:
     if lane.function_times is None:
         raise ValueError(f"model {lane.model.name!r} has no function")
     return lane.function_times
+
+
+def _give_up_at_s(lane: Lane, members: Sequence[Queued], *, finish_s: float) -> float:
+    if any(lane.serves_late(queued) for queued in members):
+        return finish_s + PATIENCE_S
+    last_deadline_s = max(queued.request.deadline_s for queued in members)
+    return max(finish_s, last_deadline_s) + PATIENCE_FOR_DEADLINES_S

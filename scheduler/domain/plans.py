@@ -157,6 +157,7 @@ class Snapshot:
     uplink_bytes_per_s: float | None
     """None: ample or unknown."""
     uplink_rtt_s: float
+    """Round trip to the functions, with what the way takes beyond it at the strictest percentile."""
     limits: Mapping[str, Limits] = field(default_factory=dict)
     edge_up: bool = True
     function_up: bool = True
