@@ -445,7 +445,7 @@ def test_batches_leave_before_answers_are_handed_out() -> None:
             return 0.1
 
         async def call(r: Rig, name: str) -> None:
-            await r.submit(name.encode())
+            await r.runner.submit(a_call(name.encode()))
             happened.append(name)
 
         r = Rig(ScriptedEngine(send_next_when_one_is_back), edge=FakeBackend(service_s=service_s, hops=1))
