@@ -9,7 +9,6 @@ import logging
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from itertools import count
-from typing import TYPE_CHECKING
 
 from scheduler.daemon.backends.flight import Clock, InferenceBackend
 from scheduler.daemon.bodies import BodyStore, Waiting, whole_failure
@@ -40,9 +39,7 @@ from scheduler.domain.messages import (
 )
 from scheduler.domain.plans import EngineSettings, Limits, ModelSettings, Plan, ServiceClass
 from scheduler.domain.requests import Backend, Request
-
-if TYPE_CHECKING:
-    from scheduler.engine import Engine
+from scheduler.engine import Engine
 
 _logger = logging.getLogger("edgeburst")
 
@@ -61,7 +58,7 @@ class Runner:
     def __init__(
         self,
         *,
-        engine: "Engine",
+        engine: Engine,
         settings: EngineSettings,
         backends: Mapping[Backend, InferenceBackend],
         make_plan: PlanMaker,
