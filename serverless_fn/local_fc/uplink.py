@@ -20,11 +20,11 @@ from serverless_fn.local_fc.shaping import SharedLink
 _CHUNK_S = 0.004
 _CHUNK_BYTES_MIN, _CHUNK_BYTES_MAX = 1024, 64 * 1024
 # What a sender may have in flight unseen by the link: with more, its uploads would seem faster than the link.
-_RECEIVE_BUFFER_BYTES = 16 * 1024
+_RECEIVE_BUFFER_BYTES = 32 * 1024
 # A loopback segment is 64 KB, more than the buffer: the sender would stall on its timer. This is Ethernet's.
 _SEGMENT_BYTES = 1448
-# Chunks that one connection may have on the link: a second one keeps the link busy when a wake-up comes late.
-_AHEAD = 2
+# Chunks that one connection may have on the link: the others keep it busy when a wake-up comes late, by up to 20 ms.
+_AHEAD = 6
 
 
 class Uplink:
