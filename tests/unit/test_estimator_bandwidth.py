@@ -93,6 +93,15 @@ def test_random_load_gives_the_bandwidth_within_a_tenth(pipe: Pipe, offered: flo
     assert np.percentile(estimates[20:], 95) < 2e6
 
 
+def test_a_pipe_that_is_never_idle_is_followed_as_well() -> None:
+    before = queued([(0.04 * i, 50_000) for i in range(200)], 1e6)
+    slow_from_s = before[-1].upload_end_s
+    after = [Transfer(slow_from_s - 0.1, slow_from_s + 0.2 * i, 50_000) for i in range(1, 21)]
+    bandwidth = learn(before)
+    assert bandwidth.bytes_per_s == pytest.approx(1e6, rel=0.01)
+    assert learn(after, bandwidth).bytes_per_s == pytest.approx(2.5e5, rel=0.01)
+
+
 def test_nothing_known_is_none() -> None:
     bandwidth = Bandwidth()
     assert bandwidth.bytes_per_s is None
@@ -136,28 +145,51 @@ def test_old_measurements_do_not_count_beside_a_new_one() -> None:
 
 
 def test_an_end_before_its_start_is_a_transfer_too_short_to_be_measured() -> None:
-    assert learn([Transfer(1.0, 0.5, 1000)]).bytes_per_s is None
+    bandwidth = learn([Transfer(1.0, 0.5, 1000)])
+    assert bandwidth.bytes_per_s is None
+    assert bandwidth.age_s(1.0) == 0.0
 
 
 def test_a_probe_on_the_idle_pipe_counts_like_a_transfer() -> None:
     assert learn([Transfer(7.0, 7.5, 64_000)]).bytes_per_s == pytest.approx(128_000)
 
 
-def test_a_halved_bandwidth_is_a_change_and_is_followed_at_once() -> None:
-    rng = np.random.default_rng(3)
+def watched_step(seed: int, before: float, after: float) -> dict[int, Change]:
+    """Changes by transfer, where the bandwidth steps at the hundredth; scatter 0.3."""
+    rng = np.random.default_rng(seed)
     bandwidth, found = Bandwidth(), {}
     bandwidth.watch()
-    for i in range(120):
-        speed = (4e6 if i < 100 else 5e5) * rng.lognormal(0, 0.2)
-        change = bandwidth.update(sent_at_s=i, upload_end_s=i + 2e5 / speed, sent_bytes=200_000)
+    for i in range(140):
+        size = int(rng.integers(50_000, 200_000))
+        speed = (before if i < 100 else after) * rng.lognormal(0, 0.3)
+        change = bandwidth.update(sent_at_s=i, upload_end_s=i + size / speed, sent_bytes=size)
         if change is not None:
             found[i] = change
-            assert bandwidth.bytes_per_s == pytest.approx(5e5, rel=0.5)
-    ((index, change),) = found.items()
-    assert 100 < index <= 106
-    assert isinstance(change, Change)
+            assert bandwidth.bytes_per_s == pytest.approx(after, rel=0.7)
+    return found
+
+
+def test_a_halved_bandwidth_is_found_within_twelve_transfers_and_followed_at_once() -> None:
+    first = [min(i for i in found if i >= 100) - 99 for seed in range(30) if (found := watched_step(seed, 2e6, 1e6))]
+    assert len(first) == 30
+    assert np.median(first) <= 7
+
+
+def test_a_change_tells_the_logarithms_of_both_bandwidths() -> None:
+    (change,) = watched_step(3, 4e6, 5e5).values()
     assert math.exp(change.before_mean) == pytest.approx(4e6, rel=0.1)
-    assert math.exp(change.after_mean) == pytest.approx(5e5, rel=0.4)
+    assert math.exp(change.after_mean) == pytest.approx(5e5, rel=0.5)
+
+
+def test_an_uplink_that_dies_is_a_change() -> None:
+    bandwidth = Bandwidth()
+    bandwidth.watch()
+    changes = []
+    for i in range(60):
+        size = 100_000 if i < 50 else 0
+        changes.append(bandwidth.update(sent_at_s=i, upload_end_s=i + 0.1, sent_bytes=size))
+    assert [i for i, change in enumerate(changes) if change] == [52]
+    assert bandwidth.bytes_per_s == 0.0
 
 
 def test_who_does_not_watch_is_told_of_no_change() -> None:

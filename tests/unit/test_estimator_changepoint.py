@@ -23,6 +23,22 @@ def changes(detector: Detector, values: np.ndarray) -> list[Change]:
     return [change for value in values.tolist() if (change := detector.update(value)) is not None]
 
 
+class Flat:
+    """A density under which every value is as likely as any other: only the hazard shapes the posterior."""
+
+    def __init__(self) -> None:
+        self.rows = 1
+
+    def log_pdf(self, value: float) -> np.ndarray:
+        return np.zeros(self.rows)
+
+    def update_theta(self, value: float) -> None:
+        self.rows += 1
+
+    def select(self, rows: np.ndarray) -> None:
+        self.rows = len(rows)
+
+
 def delays(make: Callable[[], Detector], stream: Callable[[np.random.Generator, int], np.ndarray]) -> list[int]:
     """Delay of the first report in each of 100 seeded streams with a step; a stream without one adds nothing."""
     found = []
@@ -96,6 +112,22 @@ def test_single_freak_values_are_no_changes() -> None:
     assert changes(level_detector(), values) == []
 
 
+def test_the_end_of_a_short_spell_is_a_change_back_and_not_forgotten() -> None:
+    values = np.random.default_rng(5).normal(np.repeat([0.0, 1.0, 0.0], [100, 3, 30]), 0.1)
+    detector = level_detector()
+    assert [change.began_index for change in changes(detector, values)] == [100, 103]
+    assert detector.run_length == 30
+
+
+def test_no_change_is_reported_below_the_stated_probability() -> None:
+    found = []
+    for seed in range(60):
+        values = np.random.default_rng(seed).normal(np.repeat([0.0, 0.3, 0.0], 40), 0.25)
+        found += [change.probability for change in changes(level_detector(), values)]
+    assert len(found) > 20
+    assert min(found) >= 0.93
+
+
 @pytest.mark.parametrize("group", [2, 8])
 def test_arrivals_in_groups_are_burstiness_and_no_change(group: int) -> None:
     counts = group * np.random.default_rng(6).poisson(12.0 / group, 7200)
@@ -107,13 +139,22 @@ def test_slow_drift_is_followed_and_not_flagged() -> None:
     assert changes(level_detector(), values) == []
 
 
+def test_after_a_long_drift_a_step_from_where_it_came_to_is_found() -> None:
+    drift = np.linspace(0.0, 1.0, 6000)
+    values = np.random.default_rng(7).normal(np.append(drift, np.full(20, 0.6)), 0.1)
+    (change,) = changes(level_detector(), values)
+    assert 6000 <= change.index < 6012
+    assert change.before_mean == pytest.approx(1.0, abs=0.05)
+
+
 def test_silence_and_its_end_are_changes() -> None:
     counts = np.random.default_rng(8).poisson(np.repeat([10.0, 0.0, 10.0], [100, 400, 50]))
     assert [round(change.began_index / 10) for change in changes(count_detector(), counts)] == [10, 50]
 
 
 def test_sparse_requests_are_no_changes() -> None:
-    counts = np.random.default_rng(9).poisson(0.02, 14_400)
+    per_minute = np.repeat([1.0, 10.0], [4000, 2000])
+    counts = np.random.default_rng(9).poisson(per_minute / 240)
     assert changes(count_detector(), counts) == []
 
 
@@ -136,7 +177,7 @@ def test_a_value_that_is_not_finite_is_refused_and_changes_nothing(value: float)
 @given(st.lists(st.one_of(st.integers(0, 30), st.integers(0, 10**9)), max_size=80))
 def test_any_counts_leave_a_probability_law_of_bounded_size(counts: list[int]) -> None:
     density = GammaPoisson(shape=0.5, rate=0.005, memory=20, bursty=True)
-    posterior = RunLengthPosterior(density, partial(constant_hazard, 50.0), max_rows=12, mass_floor=1e-6)
+    posterior = RunLengthPosterior(density, partial(constant_hazard, 50.0), max_rows=12, mass_floor=0.03)
     for count in counts:
         posterior.update(count)
         assert len(posterior.mass) == len(posterior.run_lengths) == len(density.rate) <= 12
@@ -155,6 +196,14 @@ def test_any_levels_leave_a_probability_law_of_bounded_size(levels: list[float])
         posterior.update(level)
         assert len(posterior.mass) == len(density.mu) <= 12
         assert posterior.mass.sum() == pytest.approx(1.0)
+
+
+def test_values_that_say_nothing_leave_a_geometric_law_and_the_merged_row_holds_its_tail() -> None:
+    posterior = RunLengthPosterior(Flat(), partial(constant_hazard, 4.0), max_rows=6)
+    for value in range(20):
+        posterior.update(value)
+    geometric = 0.25 * 0.75 ** np.arange(5)
+    np.testing.assert_allclose(posterior.mass, [*geometric, 1.0 - geometric.sum()])
 
 
 def test_a_long_run_keeps_its_rows_bounded_without_a_mass_floor() -> None:

@@ -156,6 +156,13 @@ def test_far_quantiles_of_a_small_window_come_from_a_fitted_law() -> None:
     assert window.quantile(0.99) == pytest.approx(0.6 * 2.3263, rel=1e-4)
 
 
+def test_a_small_window_does_not_keep_the_prior_scatter_alive() -> None:
+    window = ResidualWindow(size=40, prior_sigma=0.1)
+    for _ in range(2000):
+        window.update(0.0)
+    assert window.quantile(0.99) < 0.002
+
+
 @given(st.lists(st.floats(-3, 3), max_size=60), st.lists(st.floats(-3, 3), max_size=20))
 def test_forgetting_the_newest_leaves_the_older_ones(old: list[float], new: list[float]) -> None:
     window, reference = ResidualWindow(size=100, prior_sigma=0.1), ResidualWindow(size=100, prior_sigma=0.1)
