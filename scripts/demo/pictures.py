@@ -1,0 +1,81 @@
+"""The demo's pictures: held-out digits as files, and what the model alone says of each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+_KINDS: tuple[Literal["jpeg", "png"], ...] = ("jpeg", "png")
+_EXTENSIONS = {"jpeg": ".jpg", "png": ".png"}
+Probabilities = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """One encoded picture.
+
+    Parameters:
+        name: of its file.
+        label: the true digit.
+        data: the file's bytes.
+    """
+
+    name: str
+    label: int
+    data: bytes
+
+
+def held_out_pictures(*, on_progress: Callable[[int, int], None] | None = None) -> list[Picture]:
+    """Draws each digit that no training has seen, every other one as JPEG, the rest as PNG.
+
+    Parameters:
+        on_progress: is told how many are drawn, of how many.
+    """
+    from models import digits_data, digits_pictures
+
+    images, labels = digits_data.held_out()
+    pictures = []
+    for index, (image, label) in enumerate(zip(images, labels.tolist(), strict=True)):
+        kind = _KINDS[index % len(_KINDS)]
+        name = f"{index:03d}-is-{label}{_EXTENSIONS[kind]}"
+        pictures.append(Picture(name, label, digits_pictures.encode(image, kind, index)))
+        if on_progress is not None:
+            on_progress(index + 1, len(images))
+    return pictures
+
+
+def save_pictures(pictures: Sequence[Picture], folder: Path) -> None:
+    """Writes the pictures, in place of what an earlier demo left there."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for old in folder.iterdir():
+        if old.suffix in _EXTENSIONS.values():
+            old.unlink()
+    for picture in pictures:
+        (folder / picture.name).write_bytes(picture.data)
+
+
+def read_pictures(folder: Path) -> list[Path]:
+    """Returns the files of `save_pictures` in the order of its pictures."""
+    return sorted(path for path in folder.iterdir() if path.suffix in _EXTENSIONS.values())
+
+
+def answers_alone(model: str, pictures: Sequence[Picture]) -> Probabilities:
+    """Asks the model for each picture by itself, in this process, without batches.
+
+    Returns:
+        probabilities, pictures x classes.
+    """
+    import torch
+
+    from models import network
+    from models.images import decode_image
+
+    torch.set_num_threads(1)
+    loaded = network.load(model)
+    rows = [loaded.predict(loaded.preprocess(decode_image(picture.data))[np.newaxis])[0] for picture in pictures]
+    return np.stack(rows)

@@ -1,0 +1,189 @@
+"""Processes of ours: started, waited for until they say that they are ready, stopped by their id."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from scripts.demo.errors import DemoError
+
+STOP_LIMIT_S = 30.0
+_POLL_S = 0.05
+_PR_SET_PDEATHSIG = 1
+_PROXIES = ("http_proxy", "https_proxy", "all_proxy", "no_proxy")
+# Idle OpenMP threads of fifteen processes would spin on the few cores that all of them share.
+_QUIET_THREADS = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+
+
+def child_environment(environ: Mapping[str, str]) -> dict[str, str]:
+    """Returns the environment of the demo's processes.
+
+    Proxies are left out, because the provider's SDK would use them even for loopback; EDGEBURST_* would change the
+    daemon's configuration behind the demo's back.
+    """
+    kept = {
+        name: value
+        for name, value in environ.items()
+        if name.lower() not in _PROXIES and not name.startswith("EDGEBURST_")
+    }
+    return {**kept, **_QUIET_THREADS}
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """A process of ours.
+
+    Parameters:
+        name: in messages and of its logs.
+        process: the process.
+        output: file with what it prints.
+        log: file with what it logs.
+    """
+
+    name: str
+    process: subprocess.Popen[bytes]
+    output: Path
+    log: Path
+
+    def events(self) -> list[dict[str, Any]]:
+        """Returns the JSON objects that it has printed so far; a line that is not complete yet is left for later."""
+        lines = self.output.read_bytes().split(b"\n")[:-1]
+        return [json.loads(line) for line in lines if line.startswith(b"{")]
+
+    def wait_for(self, event: str, *, limit_s: float) -> dict[str, Any]:
+        """Waits until it has printed such an event, and returns it.
+
+        Raises:
+            DemoError: it ended before, or the limit passed; with its last words.
+        """
+        end_s = time.monotonic() + limit_s
+        while True:
+            ended = self.process.poll() is not None
+            for found in self.events():
+                if found.get("event") == event:
+                    return found
+            if ended:
+                raise DemoError(f"{self.name} ended before it was {event}: {self.last_words()}; see {self.log}")
+            if time.monotonic() > end_s:
+                raise DemoError(f"{self.name} was not {event} within {limit_s:g} s; see {self.log}")
+            time.sleep(_POLL_S)
+
+    def wait_to_end(self, *, limit_s: float) -> None:
+        """Waits until it has ended by itself.
+
+        Raises:
+            DemoError: it failed, or the limit passed.
+        """
+        try:
+            status = self.process.wait(limit_s)
+        except subprocess.TimeoutExpired:
+            raise DemoError(f"{self.name} did not end within {limit_s:g} s; see {self.log}") from None
+        if status != 0:
+            raise DemoError(f"{self.name} failed: {self.last_words()}; see {self.log}")
+
+    def last_words(self) -> str:
+        """Returns the last line of its log."""
+        lines = self.log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
+        return lines[-1] if lines else f"it logged nothing and its status was {self.process.poll()}"
+
+    def stop(self, *, limit_s: float = STOP_LIMIT_S) -> int:
+        """Sends SIGTERM, after the limit SIGKILL; returns the exit status."""
+        if self.process.poll() is None:
+            self.process.terminate()
+        try:
+            return self.process.wait(limit_s)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            return self.process.wait()
+
+
+class Processes:
+    """All processes of one demo; leaving the block stops them, the last started first.
+
+    Parameters:
+        logs: folder of their output and logs.
+        environ: their environment.
+    """
+
+    def __init__(self, logs: Path, environ: Mapping[str, str]) -> None:
+        self._logs = logs
+        self._environ = environ
+        self._running: list[Running] = []
+
+    def start(self, name: str, arguments: Sequence[str], **variables: str) -> Running:
+        """Starts `python -m` with these arguments.
+
+        Parameters:
+            name: the process's name.
+            arguments: module and what follows.
+            variables: environment variables of this process alone.
+        """
+        self._logs.mkdir(parents=True, exist_ok=True)
+        output, log = self._logs / f"{name}.out", self._logs / f"{name}.log"
+        # Files, not pipes: nobody has to read them while the process runs.
+        with output.open("wb") as stdout, log.open("wb") as stderr:
+            process = subprocess.Popen(
+                [sys.executable, "-m", *arguments],
+                env={**self._environ, **variables},
+                stdin=subprocess.DEVNULL,
+                stdout=stdout,
+                stderr=stderr,
+                # A session of its own: Ctrl-C reaches the demo alone, which stops the others in order.
+                start_new_session=True,
+                preexec_fn=_die_with_parent(),
+            )
+        running = Running(name, process, output, log)
+        self._running.append(running)
+        return running
+
+    def stop(self, running: Running) -> int:
+        """Stops one of them; returns its exit status."""
+        self._running.remove(running)
+        return running.stop()
+
+    def __enter__(self) -> Processes:
+        """Returns itself."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Stops what still runs, whatever has happened."""
+        with deaf_to_interrupts():
+            while self._running:
+                self._running.pop().stop()
+
+
+@contextlib.contextmanager
+def deaf_to_interrupts() -> Iterator[None]:
+    """Ignores Ctrl-C: an impatient second one must not leave processes behind."""
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _die_with_parent() -> Callable[[], None] | None:
+    """Returns what makes a child get SIGTERM when the demo is killed; Linux only."""
+    if not sys.platform.startswith("linux"):
+        return None
+    libc, parent = ctypes.CDLL(None, use_errno=True), os.getpid()
+
+    def prepare() -> None:
+        libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+        if os.getppid() != parent:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    return prepare
