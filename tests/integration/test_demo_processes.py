@@ -70,8 +70,8 @@ def test_a_process_that_ignores_sigterm_is_killed_after_the_limit(tmp_path: Path
 
 def test_an_error_in_the_block_stops_the_processes_too(tmp_path: Path, environment: dict[str, str]) -> None:
     processes = Processes(tmp_path / "logs", environment)
+    running = processes.start("one", ["gets_ready"])
     with pytest.raises(DemoError), processes:
-        running = processes.start("one", ["gets_ready"])
         running.wait_for("never printed", limit_s=0.1)
     assert running.process.returncode is not None
 
