@@ -110,8 +110,8 @@ class Instance:
     @property
     def has_free_slot(self) -> bool:
         """Whether a further request may be sent to it, now or as soon as it is ready."""
-        usable = self.status in (Status.STARTING, Status.READY) and not self.draining
-        return usable and self.in_flight < self.version.spec.concurrency
+        lives = self.status is Status.STARTING or (self.status is Status.READY and self.container.alive)
+        return lives and not self.draining and self.in_flight < self.version.spec.concurrency
 
     def used(self) -> Usage:
         """Return what it has used up to now."""
@@ -162,6 +162,7 @@ class Instance:
             await asyncio.sleep(check.period_s)
             failures = 0 if await self.container.healthy(check.path, limit_s=check.timeout_s) else failures + 1
             if failures >= check.failure_threshold:
+                self.draining = True
                 await self.container.stop(limit_s=0)
 
     async def stop(self, *, gracefully: bool) -> None:
