@@ -55,6 +55,10 @@ class _NotServed(Exception):
         self.status = status
 
 
+FRESH_S = 1.0
+"""An instance that waited longer than this for its first request was provisioned, not started for it."""
+
+
 class Inference:
     """The model of one instance and how it answers. Thread-safe; one batch is computed at a time."""
 
@@ -63,6 +67,7 @@ class Inference:
         self._lock = threading.Lock()
         self._loaded: _Loaded | None = None
         self._invoked = False
+        self._loaded_at_s = time.perf_counter()
 
     def initialize(self) -> None:
         """Load the model unless that is done.
@@ -73,6 +78,7 @@ class Inference:
         with self._lock:
             if self._loaded is None:
                 self._loaded = _load(self._settings)
+                self._loaded_at_s = time.perf_counter()
 
     def answer(self, frame: bytes) -> Answer:
         """Serve one invocation.
@@ -81,7 +87,7 @@ class Inference:
         sentence in the frame.
         """
         started_s = time.perf_counter()
-        cold_start, self._invoked = not self._invoked, True
+        cold_start, self._invoked = not self._invoked and self._is_fresh(started_s), True
         header: dict[str, object] = {"instance_id": self._settings.instance_id, "cold_start": cold_start}
         payload, status = wire.Encoded(b"", None), 200
         try:
@@ -99,6 +105,13 @@ class Inference:
         header.setdefault("service_s", 0.0)
         header.setdefault("batch_id", "")
         return Answer(status, wire.pack_frame(header, payload))
+
+    def _is_fresh(self, now_s: float) -> bool:
+        """Whether the instance was started for the request that comes now, and not kept warm for it before.
+
+        The platform does not say. It hands a request that waited for a new instance over as soon as that is ready.
+        """
+        return self._loaded is None or now_s - self._loaded_at_s < FRESH_S
 
     def _serve(self, header: Mapping[str, object], payload: wire.Encoded) -> _Served:
         wanted = header.get("model", self._settings.model)

@@ -245,3 +245,14 @@ def test_a_port_that_is_none_is_one_sentence_and_status_2(
     monkeypatch.setenv("FC_CUSTOM_LISTEN_PORT", text)
     assert main([]) == 2
     assert capfd.readouterr().err.startswith("FC_CUSTOM_LISTEN_PORT is")
+
+
+def test_an_instance_that_was_kept_warm_for_its_first_request_is_no_cold_start(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    inference = Inference(Settings(model="digits"))
+    assert inference._is_fresh(0.0)
+    monkeypatch.setattr(inference, "_loaded", object())
+    monkeypatch.setattr(inference, "_loaded_at_s", 10.0)
+    assert inference._is_fresh(10.5)
+    assert not inference._is_fresh(30.0)
