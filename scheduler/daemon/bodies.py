@@ -36,6 +36,10 @@ class BodyStore:
         """Returns the number of calls that have not ended."""
         return len(self._waiting)
 
+    def __contains__(self, request_id: int) -> bool:
+        """Whether the call of that id has not ended."""
+        return request_id in self._waiting
+
     def __iter__(self) -> Iterator[Waiting]:
         """Iterates over the calls that have not ended, as they are now."""
         return iter(list(self._waiting.values()))

@@ -48,6 +48,10 @@ PlanMaker = Callable[[ComputePlan], Awaitable[Plan]]
 
 PLANS_KEPT = 256
 
+ITEMS_BEFORE_ANSWERS = 4
+"""Batches of so many items are written before the answers that came with them. Writing a batch delays each answer by
+about 0.6 ms, writing an answer delays each item of the batch by about 0.17 ms: from 4 items on the batch goes first."""
+
 _STOPPED = Refusal(RefusalKind.DRAINING, "the daemon stopped before the request was answered; send it again")
 _CRASHED = Refusal(RefusalKind.BACKEND, "the daemon failed on an internal error and restarts; send the request again")
 
@@ -89,6 +93,7 @@ class Runner:
         self._ids = count(1)
         self._inbox: list[Message] = []
         self._arrived: list[Waiting] = []
+        self._cancelled: list[int] = []
         self._flush_handle: asyncio.Handle | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._engine_at_s = float("-inf")
@@ -141,7 +146,9 @@ class Runner:
         try:
             return await waiting.future
         except asyncio.CancelledError:
-            if self._end(request.request_id) is not None:
+            # Its body stays until the engine knows: what it heard before may have made it send the request just now.
+            if request.request_id in self._bodies:
+                self._cancelled.append(request.request_id)
                 self._post(RequestCancelled(request.request_id))
             raise
 
@@ -189,6 +196,8 @@ class Runner:
             try:
                 await asyncio.wait_for(self._empty.wait(), limit_s)
             except asyncio.TimeoutError:
+                # The engine is not asked again: it would send whom nobody waits for any more.
+                self._over = self._over or _STOPPED
                 return self._refuse_all(_STOPPED)
         return 0
 
@@ -272,8 +281,11 @@ class Runner:
     def _flush(self) -> None:
         """Tells the engine all that happened and performs what it asks: the shell's outermost line."""
         self._flush_handle = None
+        if self._over is not None:
+            return
         inbox, self._inbox = self._inbox, []
         arrived, self._arrived = self._arrived, []
+        cancelled, self._cancelled = self._cancelled, []
         now_s = self._engine_at_s = max(self._engine_at_s, self._clock())
         for waiting in arrived:
             waiting.engine_at_s = now_s
@@ -283,16 +295,19 @@ class Runner:
         except Exception as error:
             _logger.exception("engine_bug", extra=fields(messages=len(inbox)))
             self._stop_for(error)
+        for request_id in cancelled:
+            self._end(request_id)
         self._journeys.forget_landed()
 
     def _perform_all(self, commands: Sequence[Command], now_s: float) -> None:
         """Batches leave before answers are handed out: the backend works while they are written, one by one."""
         answers = [(c.request_id, self._journeys.landed(c.batch_id)) for c in commands if isinstance(c, AnswerRequest)]
-        sends = False
+        sent_items = 0
         for command in commands:
-            sends = sends or isinstance(command, SendBatch)
+            if isinstance(command, SendBatch):
+                sent_items += command.batch.items
             self._perform(command, now_s)
-        if answers and sends:
+        if answers and sent_items >= ITEMS_BEFORE_ANSWERS:
             # A batch is written by its task's first step, and before Python 3.12 by a task which that one starts.
             loop = asyncio.get_running_loop()
             loop.call_soon(loop.call_soon, self._hand_out, answers)

@@ -14,7 +14,7 @@ from support.virtual_loop import NothingLeft, run_virtual
 from scheduler.daemon.backends.flight import SendFailed
 from scheduler.daemon.calls import Answer, InferenceCall, Refused
 from scheduler.daemon.journeys import LATE_LIMIT_S
-from scheduler.daemon.runner import Runner
+from scheduler.daemon.runner import ITEMS_BEFORE_ANSWERS, Runner
 from scheduler.domain.batches import Batch, BatchReport, Failure, FailureKind
 from scheduler.domain.errors import Refusal, RefusalKind
 from scheduler.domain.laws import FunctionTier, LatencyLaw, Price
@@ -219,6 +219,33 @@ def test_a_caller_that_goes_away_before_the_engine_heard_of_it_is_still_cancelle
         return [type(message) for message in r.engine.messages]
 
     assert run(main()) == [RequestArrived, RequestCancelled]
+
+
+def test_a_caller_may_go_away_at_the_very_moment_at_which_its_batch_is_sent() -> None:
+    async def main() -> tuple[list[bytes], int]:
+        r = rig(BatchEachArrival(size=2))
+        gone = r.submit(b"a")
+        await asyncio.sleep(0.05)
+        stays = r.submit(b"b")
+        gone.cancel()
+        answer = await stays
+        assert [type(m) for m in r.engine.heard[2][1]] == [RequestArrived, RequestCancelled]
+        return echoes(answer), len(r.runner._bodies)
+
+    assert run(main()) == ([b"b"], 0)
+
+
+def test_after_a_drain_has_reached_its_limit_the_engine_is_not_asked_again() -> None:
+    async def main() -> tuple[int, int]:
+        r = rig(BatchEachArrival(), edge=FakeBackend(service_s=lambda batch: 3.0))
+        with pytest.raises(Refused):
+            await asyncio.gather(r.submit(b"a"), r.runner.drain(1.0))
+        heard = len(r.engine.heard)
+        await asyncio.sleep(5.0)
+        return heard, len(r.engine.heard)
+
+    before, after = run(main())
+    assert before == after
 
 
 @pytest.mark.parametrize("kind", list(FailureKind))
@@ -427,32 +454,36 @@ def test_a_drain_ends_at_its_limit_and_says_so_to_those_who_wait() -> None:
     assert ended_at_s == pytest.approx(102.1)
 
 
-def test_batches_leave_before_answers_are_handed_out() -> None:
+@pytest.mark.parametrize(
+    ("items", "order"),
+    [(ITEMS_BEFORE_ANSWERS, ["batch 1", "batch 2", "a", "b", "c"]), (1, ["batch 1", "a", "b", "batch 2", "c"])],
+)
+def test_a_batch_of_some_size_leaves_before_answers_are_handed_out(items: int, order: list[str]) -> None:
     """While many answers are written one by one, the backend shall have its next batch already."""
 
     async def main() -> list[str]:
         happened: list[str] = []
-        first = BatchEachArrival(size=2)
+        policy = BatchEachArrival(size=2)
 
         def send_next_when_one_is_back(message: Message, now_s: float) -> list[Command]:
-            commands = first(message, now_s)
+            commands = policy(message, now_s)
             if isinstance(message, BatchFinished) and message.batch_id == 1:
-                commands.append(SendBatch(first.batch(first.gathered, now_s)))
+                commands.append(SendBatch(policy.batch(policy.gathered, now_s)))
             return commands
 
         def service_s(batch: Batch) -> float:
             happened.append(f"batch {batch.batch_id}")
             return 0.1
 
-        async def call(r: Rig, name: str) -> None:
-            await r.runner.submit(a_call(name.encode()))
+        async def call(r: Rig, name: str, items: int) -> None:
+            await r.runner.submit(a_call(*[name.encode()] * items))
             happened.append(name)
 
         r = Rig(ScriptedEngine(send_next_when_one_is_back), edge=FakeBackend(service_s=service_s, hops=1))
-        await asyncio.gather(*(call(r, name) for name in "abc"))
+        await asyncio.gather(call(r, "a", 1), call(r, "b", 1), call(r, "c", items))
         return list(dict.fromkeys(happened))
 
-    assert run(main()) == ["batch 1", "batch 2", "a", "b", "c"]
+    assert run(main()) == order
 
 
 def test_a_bug_in_the_engine_ends_every_call_with_a_sentence_and_stops_the_daemon() -> None:
