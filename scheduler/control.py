@@ -10,7 +10,7 @@ from scheduler.dispatch.forecast import ServiceTimes
 from scheduler.domain.batches import Batch, BatchReport
 from scheduler.domain.messages import ProbeMeasured
 from scheduler.domain.plans import EngineSettings, GroupPlan, Limits, ModelSettings, Plan, Snapshot
-from scheduler.domain.requests import Request
+from scheduler.domain.requests import Backend, Request
 from scheduler.estimates import Estimates, Finding
 
 NEVER = float("inf")
@@ -45,7 +45,9 @@ class Control:
         self._plan: Plan | None = None
         self._last_plan_id = 1
         self._finding: Finding | None = None
-        self._asked_at_s: float | None = None
+        self._asked: Finding | None = None
+        """What the plan that is being made was asked for; None while none is."""
+        self._asked_at_s = -NEVER
         self._first_arrival_s = NEVER
         self._last_arrival_s = -NEVER
         self._last_transfer_s = 0.0
@@ -66,7 +68,7 @@ class Control:
 
     def next_wakeup_s(self) -> float:
         """Returns when time matters to control; inf for never."""
-        if self._asked_at_s is not None:
+        if self._asked is not None:
             return min(self._next_tick_s, self._asked_at_s + PLANNING_LIMIT_S)
         wakeup_s, plan = self._next_tick_s, self._plan
         if plan is not None and self._last_arrival_s > plan.made_at_s:
@@ -96,11 +98,10 @@ class Control:
 
     def probed(self, probe: ProbeMeasured, now_s: float) -> None:
         """Learns from a probe of the uplink; a probe of the edge says nothing about it."""
+        if probe.backend is Backend.EDGE:
+            return
         self._last_transfer_s = now_s
-        if probe.transfer_s is not None:
-            self._estimates.probed(
-                sent_bytes=probe.sent_bytes, transfer_s=probe.transfer_s, rtt_s=probe.rtt_s, now_s=now_s
-            )
+        self._estimates.probed(sent_bytes=probe.sent_bytes, transfer_s=probe.transfer_s, rtt_s=probe.rtt_s, now_s=now_s)
 
     def probe_due(self, now_s: float) -> bool:
         """Whether the uplink has been silent so long, under traffic, that a small probe is worth its bytes."""
@@ -147,19 +148,22 @@ class Control:
     def plan_due(self, now_s: float) -> PlanRequest | None:
         """Returns what to ask the planner for, now; None if the present plan stands."""
         plan = self._plan
-        if plan is None or (self._asked_at_s is not None and now_s < self._asked_at_s + PLANNING_LIMIT_S):
+        if plan is None or (self._asked is not None and now_s < self._asked_at_s + PLANNING_LIMIT_S):
             return None
+        if self._asked is not None:
+            self._found(self._asked)
+            self._asked = None
         if self._finding is None and now_s >= plan.expires_at_s and self._last_arrival_s > plan.made_at_s:
             self._found(Finding("expiry", f"plan {plan.plan_id} is {now_s - plan.made_at_s:.0f} s old"))
         finding = self._finding
         if finding is None or now_s < plan.made_at_s + self._settings.replan_min_interval_s:
             return None
-        self._finding, self._asked_at_s = None, now_s
+        self._finding, self._asked, self._asked_at_s = None, finding, now_s
         return PlanRequest(self.next_plan_id(), finding.cause, finding.detail)
 
     def adopted(self, plan: Plan) -> None:
         """Notes the plan that is obeyed from now on."""
-        self._plan, self._asked_at_s = plan, None
+        self._plan, self._asked = plan, None
 
     def snapshot(self, now_s: float, *, edge_up: bool, function_up: bool) -> Snapshot:
         """Freezes settings, estimates and limits."""

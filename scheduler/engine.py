@@ -68,7 +68,6 @@ class Engine:
 
     def __init__(self, settings: EngineSettings) -> None:
         """Stores the settings; the first call of `handle` makes the first plan."""
-        self._settings = settings
         self._lanes: dict[str, Lane] = {}
         self._sender = Sender(Admission(settings.queue_max_requests, settings.queue_max_bytes))
         self._ledger = Ledger()
@@ -252,7 +251,9 @@ class Engine:
 
     def _settings_changed(self, message: Message, now_s: float) -> None:
         assert isinstance(message, SettingsChanged)
-        self._settings = message.settings
+        for _, circuit in self._circuits():
+            circuit.failures_to_open = message.settings.failures_to_open
+            circuit.first_pause_s = message.settings.reopen_after_s
         self._sender.admission.max_requests = message.settings.queue_max_requests
         self._sender.admission.max_bytes = message.settings.queue_max_bytes
         self._function.max_in_flight = message.settings.max_function_in_flight

@@ -157,9 +157,10 @@ class Estimates:
     def advance(self, now_s: float) -> Iterator[Finding]:
         """Closes the ticks that have passed and yields the rate changes found in them."""
         for name, model in self.models.items():
-            for count in model.arrivals.advance(now_s):
+            counts = model.arrivals.advance(now_s)
+            for count in counts if self._settings.changepoints else ():
                 change = model.rate_changes.update(count)
-                if change is not None and self._settings.changepoints:
+                if change is not None:
                     model.arrivals.restart(change.run_length)
                     yield Finding("rate", _rate_sentence(name, change, model.arrivals.tick_s))
 
@@ -214,7 +215,9 @@ class Estimates:
         if report.service_s is None or report.cold_start:
             return
         predicted_path_s = batch.predicted_finish_s - batch.sent_at_s - batch.predicted_service_s
-        self._path_moved(report.elapsed_s - report.service_s - predicted_path_s)
+        # Sent all the same over an uplink that was thought to be down: a way without an end has no error.
+        if math.isfinite(predicted_path_s):
+            self._path_moved(report.elapsed_s - report.service_s - predicted_path_s)
         upload_s = report.elapsed_s - report.service_s - self.uplink_rtt_s
         change = self.bandwidth.update(
             sent_at_s=batch.sent_at_s,

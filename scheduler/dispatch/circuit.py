@@ -8,6 +8,7 @@ FIRST_FAILURE_OPENS = frozenset({FailureKind.UNREACHABLE, FailureKind.TIMEOUT, F
 """Kinds that the next batch would meet as well: nobody there, nobody answering, nobody who knows us."""
 
 LONGEST_PAUSE_S = 30.0
+"""Whatever a backend asks for, and however often probes fail: then it is tried again."""
 
 
 @dataclass(slots=True)
@@ -44,10 +45,12 @@ class Circuit:
         if kind in (FailureKind.REJECTED, FailureKind.FUNCTION):
             return
         if kind is FailureKind.THROTTLED:
-            self.not_before_s = now_s + (self.first_pause_s if retry_after_s is None else retry_after_s)
+            silence_s = self.first_pause_s if retry_after_s is None else retry_after_s
+            self.not_before_s = max(self.not_before_s, now_s + min(silence_s, LONGEST_PAUSE_S))
             return
         self.failures += 1
-        if kind in FIRST_FAILURE_OPENS or self.failures >= self.failures_to_open:
+        # Many batches may fail of one and the same cause; only a probe that fails makes the pause longer.
+        if self.closed and (kind in FIRST_FAILURE_OPENS or self.failures >= self.failures_to_open):
             self._open(now_s)
 
     def probe_failed(self, now_s: float) -> None:

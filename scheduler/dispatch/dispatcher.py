@@ -11,7 +11,7 @@ Decisions are made on arrival, when the edge becomes free, when a gathered batch
 which a request that the edge will not manage can still leave for a function.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from scheduler.dispatch.edge_side import EdgeSide
@@ -74,12 +74,6 @@ class Dispatcher:
             for queued in lane.take_all():
                 self.place(queued, now_s=now_s)
 
-    def refuse_all(self, refusal: Refusal) -> None:
-        """Ends everybody who waits, as when the time to drain is over."""
-        for lane in self.lanes.values():
-            for queued in lane.take_all():
-                self.sender.refuse(queued, refusal)
-
     def give_back(self, sent: Sent, failure: Failure, *, now_s: float) -> None:
         """Decides what becomes of the requests of a failed batch."""
         living = [q for q in sent.members if not q.cancelled]
@@ -110,19 +104,23 @@ class Dispatcher:
                 message = f"the {sent.batch.backend.value} refused the request: {failure.message}"
                 self.sender.refuse(queued, Refusal(RefusalKind.BAD_REQUEST, message))
             return
-        lane = self.lanes[sent.batch.model]
-        for queued in [q for q in members if q.request.deadline_s <= now_s and not lane.serves_late(q)]:
-            members.remove(queued)
-            self._too_late(lane, queued, now_s=now_s)
+        lane, backend = self.lanes[sent.batch.model], sent.batch.backend
         middle = (len(members) + 1) // 2
         for half in filter(None, (tuple(members[:middle]), tuple(members[middle:]))):
-            if sent.batch.backend is Backend.EDGE:
-                lane.edge_halves.append(half)
-            elif self.function.has_slot(lane, now_s=now_s):
-                self.function.send(half, lane, now_s=now_s)
-            else:
-                for queued in half:
-                    self._send_to_the_other(queued, sent.batch.backend, failure, now_s=now_s)
+            if self._takes_half(lane, backend, half):
+                lane.halves[backend].append(half)
+                continue
+            for queued in half:
+                self.place(queued, now_s=now_s)
+
+    def _takes_half(self, lane: Lane, backend: Backend, half: tuple[Queued, ...]) -> bool:
+        """Whether limits, plan and circuit let the backend have it: they may have changed since the batch left."""
+        most, circuit = (
+            (lane.edge_limit, self.edge.circuit)
+            if backend is Backend.EDGE
+            else (lane.function_cap, self.function.circuit)
+        )
+        return circuit.closed and sum(q.request.items for q in half) <= most
 
     def _send_edge(self, now_s: float) -> None:
         for lane in self.edge.by_urgency():
@@ -130,11 +128,10 @@ class Dispatcher:
                 return
 
     def _send_edge_half(self, lane: Lane, *, now_s: float) -> bool:
-        while lane.edge_halves:
-            half = lane.edge_halves.popleft()
-            if half:
-                self.edge.send(half, lane, now_s=now_s)
-                return True
+        halves = lane.halves[Backend.EDGE]
+        if halves:
+            self.edge.send(halves.popleft(), lane, now_s=now_s)
+            return True
         return False
 
     def _send_edge_batch(self, lane: Lane, *, now_s: float) -> bool:
@@ -156,6 +153,9 @@ class Dispatcher:
                 lane.next_batch.add(queued)
 
     def _send_function(self, lane: Lane, *, now_s: float) -> None:
+        halves = lane.halves[Backend.FUNCTION]
+        while halves and self.function.has_slot(lane, now_s=now_s):
+            self.function.send(halves.popleft(), lane, now_s=now_s)
         self._send_late(lane, now_s=now_s)
         if len(lane.spill) and (
             lane.spill.items >= lane.function_target or self.function.closes_at_s(lane, now_s=now_s) <= now_s
@@ -175,6 +175,7 @@ class Dispatcher:
 
     def _review(self, lane: Lane, *, now_s: float) -> None:
         """Moves those whose place can no longer serve them while another still can."""
+        self._review_halves(lane, now_s=now_s)
         if not len(lane.next_batch) and not len(lane.waiting) and not len(lane.spill):
             return
         if len(lane.next_batch):
@@ -185,9 +186,16 @@ class Dispatcher:
             lane.waiting.remove(queued)
             self.place(queued, now_s=now_s)
         for queued in tuple(lane.spill):
-            if queued.request.deadline_s > now_s or self.function.has_slot(lane, now_s=now_s):
+            if queued.request.deadline_s > now_s and not self.function.stuck(lane, queued, now_s=now_s):
                 break
             lane.spill.remove(queued)
+            self.place(queued, now_s=now_s)
+
+    def _review_halves(self, lane: Lane, *, now_s: float) -> None:
+        overdue = [q for q in lane.halved() if q.request.deadline_s <= now_s and not lane.serves_late(q)]
+        if overdue:
+            lane.keep_in_halves(lambda queued: queued not in overdue)
+        for queued in overdue:
             self._too_late(lane, queued, now_s=now_s)
 
     def _review_next_batch(self, lane: Lane, *, now_s: float) -> None:
@@ -211,23 +219,24 @@ class Dispatcher:
                 return
 
     def _lane_wakeup_s(self, lane: Lane, *, now_s: float) -> float:
-        wakeup_s = NEVER
+        return min((at_s for at_s in self._due_times_s(lane, now_s=now_s) if at_s > now_s), default=NEVER)
+
+    def _due_times_s(self, lane: Lane, *, now_s: float) -> Iterator[float]:
+        """Yields when decisions fall due. What is overdue waits for an answer, a free slot or its deadline."""
         for order in (lane.next_batch, lane.waiting):
             if len(order) and lane.edge_times is not None:
-                first = order.first
-                give_up_s = first.request.deadline_s - lane.edge_times.median_s[first.request.items]
-                wakeup_s = min(wakeup_s, give_up_s if give_up_s > now_s else first.request.deadline_s)
+                request = order.first.request
+                yield request.deadline_s - lane.edge_times.median_s[request.items]
+                yield request.deadline_s
         if len(lane.next_batch) and lane.function_cap:
-            last_chance_s = self.function.latest_s(lane, lane.next_batch.first, now_s=now_s)
-            if last_chance_s > now_s:
-                wakeup_s = min(wakeup_s, last_chance_s)
+            yield self.function.latest_s(lane, lane.next_batch.first, now_s=now_s)
         if len(lane.spill):
-            closes_at_s = self.function.closes_at_s(lane, now_s=now_s)
-            # Overdue means that no slot is free: the next answer frees one, the deadline ends the wait.
-            wakeup_s = min(wakeup_s, closes_at_s if closes_at_s > now_s else lane.spill.first.request.deadline_s)
-        if len(lane.late) and lane.function_cap and lane.late_opened_at_s + LATE_HOLD_S > now_s:
-            wakeup_s = min(wakeup_s, lane.late_opened_at_s + LATE_HOLD_S)
-        return wakeup_s if wakeup_s > now_s else NEVER
+            yield self.function.closes_at_s(lane, now_s=now_s)
+            yield self.function.hopeless_at_s(lane, lane.spill.first)
+            yield lane.spill.first.request.deadline_s
+        if len(lane.late) and lane.function_cap:
+            yield lane.late_opened_at_s + LATE_HOLD_S
+        yield from (queued.request.deadline_s for queued in lane.halved())
 
     def _too_late(self, lane: Lane, queued: Queued, *, now_s: float) -> None:
         if lane.serves_late(queued) and (self.edge.usable(lane, queued) or self.function.usable(lane, queued)):

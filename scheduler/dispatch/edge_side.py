@@ -136,11 +136,11 @@ class EdgeSide:
 
 
 def _has_candidates(lane: Lane) -> bool:
-    return lane.edge_cap > 0 and (bool(lane.edge_halves) or any(len(order) for order in lane.orders))
+    return lane.edge_cap > 0 and (bool(lane.halves[Backend.EDGE]) or any(len(order) for order in lane.orders))
 
 
 def _urgency_s(lane: Lane) -> float:
-    if lane.edge_halves:
+    if lane.halves[Backend.EDGE]:
         return float("-inf")
     return min(order.first.request.deadline_s for order in lane.orders if len(order))
 

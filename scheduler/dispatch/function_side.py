@@ -49,7 +49,7 @@ class FunctionSide:
     def in_time(self, lane: Lane, queued: Queued, *, now_s: float) -> bool:
         """Whether this request, alone in a batch sent as soon as a slot is free, can be expected in time."""
         request = queued.request
-        if not self.usable(lane, queued):
+        if not self.usable(lane, queued) or self.stuck(lane, queued, now_s=now_s):
             return False
         full_batches = lane.spill.items // lane.function_cap * lane.function_cap
         return request.deadline_s >= now_s + self.takes_s(
@@ -66,6 +66,17 @@ class FunctionSide:
         return request.deadline_s - self.takes_s(
             lane, items=request.items, body_bytes=request.body_bytes, now_s=now_s, cautious=True
         )
+
+    def hopeless_at_s(self, lane: Lane, queued: Queued) -> float:
+        """Returns from when on this request is expected to be late even if it leaves alone, at once, by an idle way."""
+        request = queued.request
+        least_s = _times(lane).median_s[request.items] + self.uplink.transfer_s(request.body_bytes) + self.uplink.rtt_s
+        return request.deadline_s - least_s
+
+    def stuck(self, lane: Lane, queued: Queued, *, now_s: float) -> bool:
+        """Whether this request waits for a slot that comes too late, if it comes at all."""
+        start_s = max(now_s, self.circuit.not_before_s)
+        return not self.has_slot(lane, now_s=now_s) and start_s >= self.hopeless_at_s(lane, queued)
 
     def join(self, lane: Lane, queued: Queued, *, now_s: float) -> None:
         """Adds a request to the batch being gathered; that batch leaves first if the two cannot go together."""
@@ -108,7 +119,7 @@ class FunctionSide:
         """Returns the first of those waiting that fit in one batch and may go to a function."""
         batch, items = [], 0
         for queued in waiting:
-            if queued.barred is Backend.FUNCTION:
+            if queued.barred is Backend.FUNCTION or queued.request.items > lane.function_cap:
                 continue
             if items + queued.request.items > lane.function_cap:
                 break

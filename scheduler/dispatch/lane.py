@@ -1,6 +1,7 @@
 """One model's lane: its queues, and the plan as the dispatcher reads it."""
 
 from collections import deque
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from itertools import chain
 
@@ -8,6 +9,7 @@ from scheduler.dispatch.forecast import ServiceTimes
 from scheduler.dispatch.queue import DeadlineOrder, Place, Queued
 from scheduler.domain.laws import FunctionTier
 from scheduler.domain.plans import GroupPlan, Limits, ModelSettings
+from scheduler.domain.requests import Backend
 
 
 def _order_at(place: Place) -> DeadlineOrder:
@@ -31,8 +33,8 @@ class Lane:
     waiting: DeadlineOrder = field(default_factory=lambda: _order_at(Place.WAITING))
     spill: DeadlineOrder = field(default_factory=lambda: _order_at(Place.SPILL))
     late: DeadlineOrder = field(default_factory=lambda: _order_at(Place.LATE))
-    edge_halves: deque[tuple[Queued, ...]] = field(default_factory=deque)
-    """Halves of batches whose content the edge refused: sent as they are."""
+    halves: dict[Backend, deque[tuple[Queued, ...]]] = field(default_factory=lambda: {b: deque() for b in Backend})
+    """Halves of batches whose content a backend refused: sent to it again, as they are."""
     spill_opened_at_s: float = 0.0
     late_opened_at_s: float = 0.0
 
@@ -96,10 +98,20 @@ class Lane:
             if order.place is queued.place:
                 order.remove(queued)
                 return
-        self.edge_halves = deque(tuple(q for q in half if q is not queued) for half in self.edge_halves)
+        self.keep_in_halves(lambda other: other is not queued)
+
+    def keep_in_halves(self, keep: Callable[[Queued], bool]) -> None:
+        """Takes everybody else out of the halves; no half is left empty."""
+        for backend, halves in self.halves.items():
+            kept = (tuple(filter(keep, half)) for half in halves)
+            self.halves[backend] = deque(half for half in kept if half)
+
+    def halved(self) -> Iterator[Queued]:
+        """Iterates over those who wait in halves."""
+        return chain.from_iterable(chain.from_iterable(self.halves.values()))
 
     def take_all(self) -> tuple[Queued, ...]:
         """Empties every queue of the lane and returns who was waiting."""
-        halves = tuple(chain.from_iterable(self.edge_halves))
-        self.edge_halves.clear()
-        return (*halves, *chain.from_iterable(order.take_all() for order in self.orders))
+        halved = tuple(self.halved())
+        self.keep_in_halves(lambda _: False)
+        return (*halved, *chain.from_iterable(order.take_all() for order in self.orders))

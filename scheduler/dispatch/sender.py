@@ -59,6 +59,9 @@ class Sender:
         self.next_batch_id += 1
         attempt = Attempt(backend, batch.batch_id, now_s)
         for queued in members:
+            if any(earlier.backend is not backend for earlier in queued.request.attempts):
+                # It has changed sides, whatever for: it does so once.
+                queued.barred = backend.other
             queued.request = replace(queued.request, attempts=(*queued.request.attempts, attempt))
             queued.place = Place.IN_FLIGHT
         self.admission.requests -= len(members)

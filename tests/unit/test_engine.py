@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 from support.engine_kit import (
+    TIER,
     answered,
     arrive,
     fail,
@@ -18,6 +19,7 @@ from support.engine_kit import (
 from scheduler.domain.batches import FailureKind
 from scheduler.domain.errors import RefusalKind
 from scheduler.domain.messages import (
+    ComputePlan,
     DrainStarted,
     LimitsChanged,
     PlanAdopted,
@@ -329,3 +331,124 @@ def test_a_request_larger_than_planned_batches_goes_alone_if_its_own_deadline_al
     engine.handle([], 0.0)
     commands = arrive(engine, 0.0, 1, items=60, slo_s=5.0)
     assert [b.items for b in sent(commands)] == [60]
+
+
+def cloud_only(slots: int, **changes: object) -> Engine:
+    """An engine whose model has only a function, with so many batches in flight at most; it sends at once."""
+    model = replace(settings(edge=False, **changes).models[0], tiers=(replace(TIER, max_in_flight=slots),))  # type: ignore[arg-type]
+    return Engine(replace(settings(), models=(model,)))
+
+
+def test_who_shared_a_batch_with_refused_content_waits_for_a_slot_and_is_answered() -> None:
+    engine = cloud_only(slots=1)
+    (batch,) = sent(arrive(engine, 0.0, *range(1, 6), slo_s=9.0))
+    (half,) = sent(fail(engine, batch, 0.1, FailureKind.REJECTED))
+    after = run_until_idle(engine, fail(engine, half, 0.2, FailureKind.BROKEN), 0.2, 20.0)
+    assert sorted(answered(after)) == sorted({*range(1, 6)} - set(half.request_ids))
+    assert set(batch.request_ids) & set(answered(after))
+
+
+def test_a_half_that_waits_is_told_when_its_deadline_passes() -> None:
+    engine = cloud_only(slots=1)
+    (batch,) = sent(arrive(engine, 0.0, 1, 2, 3, slo_s=2.0))
+    (half,) = sent(fail(engine, batch, 0.1, FailureKind.REJECTED))
+    while (now_s := engine.next_wakeup_s()) is not None and now_s < 2.0:
+        engine.handle([], now_s)
+    told = refused(engine.handle([], 2.0))
+    assert sorted(told) == sorted(set(batch.request_ids) - set(half.request_ids))
+    assert {c.refusal.kind for c in told.values()} == {RefusalKind.DEADLINE}
+
+
+@pytest.mark.parametrize("backend", list(Backend))
+def test_content_that_is_refused_after_its_backend_was_ruled_out_is_no_error_of_ours(backend: Backend) -> None:
+    engine = Engine(settings(edge=backend is Backend.EDGE, function=backend is Backend.FUNCTION))
+    (batch,) = sent(arrive(engine, 0.0, *range(1, 6), slo_s=9.0))
+    engine.handle([LimitsChanged("m", Limits(edge_batch_cap=0, function_batch_cap=0))], 0.05)
+    assert sorted(refused(fail(engine, batch, 0.1, FailureKind.REJECTED))) == list(batch.request_ids)
+
+
+def test_a_request_that_changed_sides_does_not_change_back() -> None:
+    engine = Engine(settings(slo_s=9.0))
+    (batch,) = sent(arrive(engine, 0.0, 1, 2, slo_s=9.0))
+    (half,) = sent(fail(engine, batch, 0.1, FailureKind.REJECTED))
+    commands = fail(engine, half, 0.2, FailureKind.UNREACHABLE) + engine.handle([DrainStarted()], 0.2)
+    (moved,) = sent(commands)
+    assert moved.backend is Backend.FUNCTION
+    engine.handle([ProbeMeasured(Backend.EDGE, ok=True)], 0.3)
+    last = fail(engine, moved, moved.sent_at_s + 0.1, FailureKind.FUNCTION)
+    assert sorted(refused(last)) == sorted(moved.request_ids)
+
+
+def test_a_plan_that_does_not_come_is_asked_for_again_and_waited_for_in_silence() -> None:
+    engine = Engine(settings())
+    engine.handle([LimitsChanged("m", Limits())], 0.0)
+    asked_at_s, calls, now_s = [], 0, 0.0
+    while (wakeup_s := engine.next_wakeup_s()) is not None and now_s < 100.0 and calls < 50:
+        now_s, calls = wakeup_s, calls + 1
+        asked = [c for c in engine.handle([], now_s) if isinstance(c, ComputePlan)]
+        asked_at_s += [now_s] * len(asked)
+        assert {c.cause for c in asked} <= {"limits"}
+    assert asked_at_s == [2.0, 32.0, 62.0, 92.0, 122.0]
+    assert calls == len(asked_at_s)
+
+
+def test_batches_that_fail_of_one_outage_do_not_make_its_pause_longer() -> None:
+    engine = Engine(settings(edge=False, reopen_after_s=1.0))
+    batches = sent(arrive(engine, 0.0, *range(20)))
+    assert len(batches) > 3
+    for batch in batches:
+        fail(engine, batch, 0.1, FailureKind.UNREACHABLE)
+    assert engine.next_wakeup_s() <= 1.1  # type: ignore[operator]
+    assert [c for c in engine.handle([], 1.1) if isinstance(c, SendProbe)]
+
+
+def test_no_backend_can_ask_for_silence_without_end() -> None:
+    engine = Engine(settings(edge=False))
+    (batch,) = sent(arrive(engine, 0.0, 1, 2, 3))
+    fail(engine, batch, 0.1, FailureKind.THROTTLED, retry_after_s=900_000.0)
+    assert answered(run_until_idle(engine, arrive(engine, 31.0, 9), 31.0, 40.0)) == [9]
+
+
+def test_a_reload_changes_when_a_failing_backend_is_left_alone() -> None:
+    engine = Engine(settings(edge=False, failures_to_open=3))
+    engine.handle([SettingsChanged(settings(edge=False, failures_to_open=1))], 0.0)
+    (batch,) = sent(arrive(engine, 0.0, *range(5)))
+    fail(engine, batch, 0.1, FailureKind.SERVER)
+    assert not engine.statistics().function_up
+
+
+def test_a_probe_of_the_edge_is_no_sign_of_life_of_the_uplink() -> None:
+    engine = Engine(settings(probe_interval_s=5.0))
+    for i in range(60):
+        now_s = i / 10
+        commands = engine.handle([RequestArrived(request(i, now_s)), ProbeMeasured(Backend.EDGE, ok=True)], now_s)
+        for batch in sent(commands):
+            finish(engine, batch, now_s + 0.06)
+        probes = [c.backend for c in commands if isinstance(c, SendProbe)]
+        if probes:
+            break
+    assert probes == [Backend.FUNCTION]
+
+
+def test_an_uplink_that_was_thought_dead_spoils_no_estimate() -> None:
+    engine = Engine(settings(edge=False, serve_late=True, uplink_bytes_per_s=0.0))
+    (batch,) = sent(run_until_idle(engine, arrive(engine, 0.0, 1), 0.0, 1.0))
+    assert batch.predicted_finish_s == float("inf")
+    finish(engine, batch, batch.sent_at_s + 0.5)
+    assert engine.statistics().uplink_bytes_per_s > 0  # type: ignore[operator]
+    excess_s, slack_s = engine._control.path_excess()
+    assert excess_s == 0.0
+    assert 0.0 < slack_s < 0.1
+
+
+def test_who_waits_for_a_slot_is_told_as_soon_as_it_would_come_too_late() -> None:
+    engine = cloud_only(slots=1)
+    (batch,) = sent(arrive(engine, 0.0, 1, 2, 3, slo_s=2.0))
+    assert sent(arrive(engine, 0.1, 4, slo_s=2.0)) == []
+    told_at_s, now_s = {}, 0.1
+    while not told_at_s and now_s < 3.0:
+        now_s = engine.next_wakeup_s()  # type: ignore[assignment]
+        told_at_s = dict.fromkeys(refused(engine.handle([], now_s)), now_s)
+    # The batch before it never comes back; alone and by an idle way it would take 0.357 s and a round trip of 0.02 s.
+    assert told_at_s == {4: pytest.approx(2.1 - 0.357 - 0.02)}
+    assert sent(finish(engine, batch, 2.0)) == []
