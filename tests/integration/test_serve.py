@@ -20,6 +20,8 @@ from support.stub_fc import Heard, Say
 
 from scheduler import wire
 
+pytestmark = pytest.mark.xdist_group("serve")
+
 T = TypeVar("T")
 
 CONFIG = """
@@ -69,10 +71,30 @@ def written(folder: Path, *, edge: str = "", fc_port: int = 0, **values: object)
     return path
 
 
+@pytest.fixture(scope="module")
+def stub() -> Iterator[Running]:
+    with stub_edge_process() as running:
+        yield running
+
+
 @pytest.fixture
-def edge() -> Iterator[Running]:
-    with stub_edge_process() as stub:
-        yield stub
+def edge(stub: Running) -> Running:
+    """The module's stub edge, behaving well again."""
+
+    async def reset() -> None:
+        async with client() as session:
+            await behave(session, stub, mode="ok", alpha_s=0.0)
+
+    run(reset())
+    return stub
+
+
+@pytest.fixture(scope="module")
+def shared(stub: Running, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    """A daemon for tests that leave it as it was."""
+    folder = tmp_path_factory.mktemp("shared")
+    with daemon_process(written(folder, edge=stub.url), environ={"WATCHDOG_USEC": "100000"}) as running:
+        yield running
 
 
 def run(main: Awaitable[T]) -> T:
@@ -124,15 +146,14 @@ async def until_waiting(session: aiohttp.ClientSession, daemon: Running, request
     await until_true(waiting)
 
 
-def test_it_says_that_it_is_ready_when_it_is(edge: Running, tmp_path: Path) -> None:
-    async def main(daemon: Running) -> tuple[int, int, Any]:
+def test_it_says_that_it_is_ready_when_it_is(edge: Running, shared: Running) -> None:
+    async def main() -> tuple[int, int, Any]:
         async with client() as session:
-            status, row = await infer(session, daemon, b"a picture")
-            return (await get(session, daemon, "/v2/health/ready"))[0], status, row
+            status, row = await infer(session, shared, b"a picture")
+            return (await get(session, shared, "/v2/health/ready"))[0], status, row
 
-    with daemon_process(written(tmp_path, edge=edge.url)) as daemon:
-        assert "STATUS=serving digits" in daemon.notification("READY=1")
-        ready, status, row = run(main(daemon))
+    assert "STATUS=serving digits" in shared.notification("READY=1")
+    ready, status, row = run(main())
     assert (ready, status) == (200, 200)
     assert np.array_equal(row, expected_row(b"a picture"))
 
@@ -242,16 +263,14 @@ def test_a_bad_reload_is_refused_in_one_sentence_and_the_old_configuration_stays
     assert refusal.endswith('the old configuration stays"')
 
 
-def test_the_watchdog_is_fed_while_the_daemon_lives(edge: Running, tmp_path: Path) -> None:
-    with daemon_process(written(tmp_path, edge=edge.url), environ={"WATCHDOG_USEC": "100000"}) as daemon:
-        for _ in range(5):
-            daemon.notification("WATCHDOG=1")
+def test_the_watchdog_is_fed_while_the_daemon_lives(shared: Running) -> None:
+    for _ in range(5):
+        shared.notification("WATCHDOG=1")
 
 
-@pytest.mark.parametrize("occupied", ["127.0.0.1"])
-def test_a_port_in_use_is_one_sentence_and_status_2(occupied: str, edge: Running, tmp_path: Path) -> None:
+def test_a_port_in_use_is_one_sentence_and_status_2(edge: Running, tmp_path: Path) -> None:
     with socket.socket() as taken:
-        taken.bind((occupied, 0))
+        taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
         result = refused_start(written(tmp_path, edge=edge.url, port=port))
@@ -339,24 +358,22 @@ def test_an_edge_that_dies_mid_batch_costs_its_requests_an_error_and_nothing_els
     assert live == 200
 
 
-def test_a_client_that_goes_away_is_forgotten(edge: Running, tmp_path: Path) -> None:
-    async def main(daemon: Running) -> None:
+def test_a_client_that_goes_away_is_forgotten(edge: Running, shared: Running) -> None:
+    async def main() -> None:
         async with client() as session:
-            await behave(session, edge, mode="hang")
-            task = asyncio.create_task(infer(session, daemon, b"x"))
-            await until_waiting(session, daemon, 1)
+            await behave(session, edge, alpha_s=0.5)
+            task = asyncio.create_task(infer(session, shared, b"x"))
+            await until_waiting(session, shared, 1)
             task.cancel()
-            await until_waiting(session, daemon, 0)
+            await until_waiting(session, shared, 0)
 
-    with daemon_process(written(tmp_path, edge=edge.url)) as daemon:
-        run(main(daemon))
+    run(main())
 
 
-def test_the_daemon_imports_no_heavy_library(edge: Running, tmp_path: Path) -> None:
-    with daemon_process(written(tmp_path, edge=edge.url)) as daemon:
-        maps = Path(f"/proc/{daemon.process.pid}/maps")
-        if not maps.exists():
-            pytest.skip("this system has no /proc/PID/maps")
-        until(lambda: "numpy" in maps.read_text(), "numpy in the daemon's address space")
-        mapped = maps.read_text()
+def test_the_daemon_imports_no_heavy_library(shared: Running) -> None:
+    maps = Path(f"/proc/{shared.process.pid}/maps")
+    if not maps.exists():
+        pytest.skip("this system has no /proc/PID/maps")
+    until(lambda: "numpy" in maps.read_text(), "numpy in the daemon's address space")
+    mapped = maps.read_text()
     assert [name for name in ("torch", "scipy", "matplotlib", "cv2") if f"site-packages/{name}" in mapped] == []
