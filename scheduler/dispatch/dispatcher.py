@@ -6,6 +6,7 @@ Every request that is not in flight is in exactly one of its lane's queues:
     waiting      the edge later: only where no function can take it
     spill        the function batch that is being gathered
     late         too late everywhere, served all the same because its class says so
+    halves       of a batch whose content a backend refused, to be sent to it again
 
 Decisions are made on arrival, when the edge becomes free, when a gathered batch must leave, and at the last moment at
 which a request that the edge will not manage can still leave for a function.
@@ -157,10 +158,7 @@ class Dispatcher:
         while halves and self.function.has_slot(lane, now_s=now_s):
             self.function.send(halves.popleft(), lane, now_s=now_s)
         self._send_late(lane, now_s=now_s)
-        if len(lane.spill) and (
-            lane.spill.items >= lane.function_target or self.function.closes_at_s(lane, now_s=now_s) <= now_s
-        ):
-            self.function.flush(lane, now_s=now_s)
+        self.function.send_due(lane, now_s=now_s)
 
     def _send_late(self, lane: Lane, *, now_s: float) -> None:
         """Late requests that the edge had no room for go to a function, in batches and before long."""

@@ -105,15 +105,45 @@ class FunctionSide:
         """Whether one more batch may be in flight now."""
         return self.circuit.usable(now_s) and len(self.uplink.finishes_s) < self._slots(lane)
 
-    def flush(self, lane: Lane, *, now_s: float) -> bool:
-        """Sends what has gathered, in batches no larger than the cap. Returns False where no slot is free."""
-        while len(lane.spill):
-            if not self.has_slot(lane, now_s=now_s):
-                return False
-            batch = self.first_batch(lane, lane.spill)
+    def send_due(self, lane: Lane, *, now_s: float) -> None:
+        """Sends batches that are full or must leave now, as far as slots are free; whoever has time stays."""
+        while len(lane.spill) and self.has_slot(lane, now_s=now_s):
+            if lane.spill.items < lane.function_target and self.closes_at_s(lane, now_s=now_s) > now_s:
+                return
+            batch = self._batch_in_time(lane, now_s=now_s)
             lane.spill.remove_all(batch)
             self.send(batch, lane, now_s=now_s)
-        return True
+
+    def flush(self, lane: Lane, *, now_s: float) -> None:
+        """Sends all that has gathered, as far as slots are free."""
+        while len(lane.spill) and self.has_slot(lane, now_s=now_s):
+            batch = self._batch_in_time(lane, now_s=now_s)
+            lane.spill.remove_all(batch)
+            self.send(batch, lane, now_s=now_s)
+
+    def _batch_in_time(self, lane: Lane, *, now_s: float) -> list[Queued]:
+        """Returns the largest batch that keeps the deadline of its earliest member.
+
+        Slots that were all taken let more gather than one batch can carry in time. Whoever cannot be in time even
+        alone leaves in a full batch when nobody else waits: it must not hold back those who still can.
+        """
+        savable = [q for q in lane.spill if not self._lost(lane, q, now_s=now_s)]
+        full = self.first_batch(lane, savable or lane.spill)
+        if not savable:
+            return full
+        for cautious in (True, False):
+            for size in range(len(full), 0, -1):
+                items = sum(q.request.items for q in full[:size])
+                body_bytes = sum(q.request.body_bytes for q in full[:size])
+                takes_s = self.takes_s(lane, items=items, body_bytes=body_bytes, now_s=now_s, cautious=cautious)
+                if now_s + takes_s <= full[0].request.deadline_s:
+                    return full[:size]
+        return full[:1]
+
+    def _lost(self, lane: Lane, queued: Queued, *, now_s: float) -> bool:
+        request = queued.request
+        takes_s = self.takes_s(lane, items=request.items, body_bytes=request.body_bytes, now_s=now_s, cautious=False)
+        return now_s + takes_s > request.deadline_s
 
     def first_batch(self, lane: Lane, waiting: Iterable[Queued]) -> list[Queued]:
         """Returns the first of those waiting that fit in one batch and may go to a function."""

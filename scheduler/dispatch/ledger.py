@@ -17,6 +17,22 @@ NOT_BILLED = frozenset(
 """Failures that the provider does not charge for (403, 429, 5xx and what never arrived); the others may have run."""
 
 
+def batch_cost(price: Price, report: BatchReport, *, expected_cost: float, failure: FailureKind | None) -> float:
+    """Returns a function batch's money, in the price's currency.
+
+    Args:
+        price: of the tier that it was sent to.
+        report: what came back.
+        expected_cost: as booked at the send. A run of unknown length (timed out, broken off) counts so: it may have
+            been billed.
+        failure: why the batch failed; None where it was answered.
+    """
+    # A duration measured in the container is a run, and is billed, even where it ended in a refusal of its content.
+    if report.billed_duration_s is not None:
+        return price.cost(report.billed_duration_s)
+    return 0.0 if failure in NOT_BILLED else expected_cost
+
+
 @dataclass(slots=True)
 class Ledger:
     """Money spent on functions, in one currency."""
@@ -45,9 +61,6 @@ class Ledger:
         if entry is None:
             return 0.0
         price, expected_cost = entry
-        if failure in NOT_BILLED:
-            return 0.0
-        # A run of unknown length (timed out, broken off) is counted as expected: it may have been billed.
-        cost = expected_cost if report.billed_duration_s is None else price.cost(report.billed_duration_s)
+        cost = batch_cost(price, report, expected_cost=expected_cost, failure=failure)
         self.settled += cost
         return cost

@@ -16,9 +16,10 @@ from support.engine_kit import (
     settings,
 )
 
-from scheduler.domain.batches import FailureKind
+from scheduler.domain.batches import BatchReport, Failure, FailureKind
 from scheduler.domain.errors import RefusalKind
 from scheduler.domain.messages import (
+    BatchFailed,
     ComputePlan,
     DrainStarted,
     LimitsChanged,
@@ -452,3 +453,24 @@ def test_who_waits_for_a_slot_is_told_as_soon_as_it_would_come_too_late() -> Non
     # The batch before it never comes back; alone and by an idle way it would take 0.357 s and a round trip of 0.02 s.
     assert told_at_s == {4: pytest.approx(2.1 - 0.357 - 0.02)}
     assert sent(finish(engine, batch, 2.0)) == []
+
+
+def test_a_function_that_ran_only_to_refuse_its_content_is_paid_for() -> None:
+    engine = Engine(settings(edge=False))
+    (batch,) = sent(arrive(engine, 0.0, 1, 2, 3))
+    report = BatchReport(0.2, billed_duration_s=0.1)
+    engine.handle([BatchFailed(batch.batch_id, Failure(FailureKind.REJECTED, "no picture"), report)], 5.0)
+    assert engine.statistics().spent == pytest.approx(1.27e-5 * 0.1 + 9e-7)
+
+
+def test_what_gathered_while_no_slot_was_free_leaves_in_batches_that_are_in_time() -> None:
+    one_slot = settings(edge=False, max_function_in_flight=1)
+    engine = Engine(one_slot)
+    (first,) = sent(engine.handle([LimitsChanged("m", Limits(window_s=0.0)), RequestArrived(request(1, 0.0))], 0.0))
+    engine.handle([LimitsChanged("m", Limits())], 0.01)
+    arrive(engine, 0.02, 2, 3, 4, 5, 6)
+    now_s = first.predicted_finish_s
+    (second,) = sent(finish(engine, first, now_s))
+    # Five would take 0.921 s, with 0.64 s left; as many leave as are in time.
+    assert 1 <= second.items < 5
+    assert second.predicted_finish_s <= second.deadline_s
