@@ -2,7 +2,8 @@
 
 from dataclasses import dataclass
 
-from scheduler.domain.errors import EdgeburstError, Refusal
+from scheduler.domain.errors import EdgeburstError, Refusal, RefusalKind
+from scheduler.domain.plans import ModelSettings, ServiceClass
 from scheduler.domain.requests import Backend
 from scheduler.wire import Tensor
 
@@ -64,3 +65,13 @@ class Refused(EdgeburstError):
         """Stores the refusal; its message is the sentence for the client."""
         super().__init__(refusal.message)
         self.refusal = refusal
+
+
+def class_of(model: ModelSettings, class_name: str) -> ServiceClass:
+    """Returns a model's class of that name; Refused, with the names that there are, if it has none."""
+    try:
+        return model.service_class(class_name)
+    except KeyError:
+        known = ", ".join(service_class.name for service_class in model.classes)
+        message = f"model {model.name!r} has no class {class_name!r}; its classes are: {known}"
+        raise Refused(Refusal(RefusalKind.BAD_REQUEST, message)) from None

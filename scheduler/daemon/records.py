@@ -5,17 +5,8 @@ from dataclasses import dataclass
 from itertools import islice
 
 from scheduler.daemon.backends.flight import Flight
-from scheduler.domain.batches import Batch, BatchReport, Failure, FailureKind
-
-_UNBILLED = frozenset(
-    {
-        FailureKind.UNREACHABLE,
-        FailureKind.THROTTLED,
-        FailureKind.REJECTED,
-        FailureKind.SERVER,
-        FailureKind.FORBIDDEN,
-    }
-)
+from scheduler.dispatch import ledger
+from scheduler.domain.batches import Batch, BatchReport, Failure
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,9 +70,8 @@ def batch_cost(flight: Flight, report: BatchReport, failure: Failure | None = No
     """
     if flight.tier is None:
         return 0.0
-    if report.billed_duration_s is not None:
-        return flight.tier.price.cost(report.billed_duration_s)
-    return 0.0 if failure is not None and failure.kind in _UNBILLED else flight.batch.expected_cost
+    kind = None if failure is None else failure.kind
+    return ledger.batch_cost(flight.tier.price, report, expected_cost=flight.batch.expected_cost, failure=kind)
 
 
 class BatchRing:

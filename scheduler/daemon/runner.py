@@ -12,7 +12,7 @@ from itertools import count
 
 from scheduler.daemon.backends.flight import Clock, InferenceBackend
 from scheduler.daemon.bodies import BodyStore, Waiting, whole_failure
-from scheduler.daemon.calls import Answer, InferenceCall, Refused
+from scheduler.daemon.calls import Answer, InferenceCall, Refused, class_of
 from scheduler.daemon.journeys import Journey, Journeys
 from scheduler.daemon.logs import fields, log
 from scheduler.daemon.own_latency import OwnLatency
@@ -37,7 +37,7 @@ from scheduler.domain.messages import (
     SendProbe,
     SettingsChanged,
 )
-from scheduler.domain.plans import EngineSettings, Limits, ModelSettings, Plan, ServiceClass
+from scheduler.domain.plans import EngineSettings, Limits, Plan, ServiceClass
 from scheduler.domain.requests import Backend, Request
 from scheduler.engine import Engine
 
@@ -261,7 +261,7 @@ class Runner:
     def _service_class(self, call: InferenceCall) -> ServiceClass:
         for model in self._settings.models:
             if model.name == call.model:
-                return _class_of(model, call.class_name)
+                return class_of(model, call.class_name)
         raise Refused(Refusal(RefusalKind.BAD_REQUEST, f"model {call.model!r} is not served (any more)"))
 
     def _post(self, message: Message) -> None:
@@ -395,12 +395,3 @@ class Runner:
 
 def _tiers(settings: EngineSettings) -> dict[tuple[str, str], FunctionTier]:
     return {(model.name, tier.name): tier for model in settings.models for tier in model.tiers}
-
-
-def _class_of(model: ModelSettings, class_name: str) -> ServiceClass:
-    try:
-        return model.service_class(class_name)
-    except KeyError:
-        known = ", ".join(service_class.name for service_class in model.classes)
-        message = f"model {model.name!r} has no class {class_name!r}; its classes are: {known}"
-        raise Refused(Refusal(RefusalKind.BAD_REQUEST, message)) from None
