@@ -264,8 +264,6 @@ class Journeys:
         except Exception:
             _logger.exception("probe_bug", extra=fields(backend=backend.value))
             measured = ProbeMeasured(backend, ok=False)
-        if not measured.ok:
-            log(logging.WARNING, "probe_failed", backend=backend.value)
         self._post(measured)
 
 

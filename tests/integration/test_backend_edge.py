@@ -175,7 +175,7 @@ def test_many_batches_at_once_keep_their_answers_apart_and_connections_are_kept_
     assert run(main()) <= 10
 
 
-def test_a_probe_says_whether_the_edge_is_ready() -> None:
+def test_a_probe_says_whether_the_edge_is_ready_and_why_not(caplog: pytest.LogCaptureFixture) -> None:
     async def main() -> list[bool]:
         stub, server, port = await stub_edge.start(Behaviour())
         edge = await an_edge(port)
@@ -190,3 +190,6 @@ def test_a_probe_says_whether_the_edge_is_ready() -> None:
         return [ready, not_ready, absent]
 
     assert run(main()) == [True, False, False]
+    not_ready, absent = [record.fields["message"] for record in caplog.records if hasattr(record, "fields")]
+    assert "is not ready: it answered 503" in not_ready
+    assert "cannot be reached: Connect" in absent

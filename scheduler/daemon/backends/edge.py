@@ -1,6 +1,7 @@
 """The edge server: Open Inference Protocol v2, binary, one batch a call, over kept-alive connections."""
 
 import asyncio
+import logging
 from dataclasses import replace
 from typing import Any
 from urllib.parse import quote
@@ -14,6 +15,7 @@ from yarl import URL
 from scheduler import wire
 from scheduler.daemon.backends.flight import Clock, Flight, Reply, SendFailed, check_response
 from scheduler.daemon.backends.tcp_info import smoothed_rtt_s
+from scheduler.daemon.logs import log
 from scheduler.domain.batches import BatchReport, Failure, FailureKind
 from scheduler.domain.messages import ProbeMeasured
 from scheduler.domain.requests import Backend
@@ -90,14 +92,20 @@ class EdgeBackend:
         try:
             async with self._pool().get(f"{self._url}/v2/health/ready", timeout=limit) as response:
                 await response.read()
-        except (aiohttp.ClientError, OSError, asyncio.TimeoutError):
-            return ProbeMeasured(Backend.EDGE, ok=False)
-        return ProbeMeasured(Backend.EDGE, ok=response.status == 200, rtt_s=self._clock() - asked_at_s)
+        except (aiohttp.ClientError, OSError, asyncio.TimeoutError) as error:
+            return self._unwell(f"the edge server at {self._url} cannot be reached: {_cause(error)}")
+        if response.status != 200:
+            return self._unwell(f"the edge server at {self._url} is not ready: it answered {response.status}")
+        return ProbeMeasured(Backend.EDGE, ok=True, rtt_s=self._clock() - asked_at_s)
 
     async def close(self) -> None:
         """Closes the connections."""
         if self._session is not None:
             await self._session.close()
+
+    def _unwell(self, message: str) -> ProbeMeasured:
+        log(logging.WARNING, "edge_check", message=f"{message}; it is asked again")
+        return ProbeMeasured(Backend.EDGE, ok=False)
 
     def _pool(self) -> aiohttp.ClientSession:
         assert self._session is not None, "open() comes first"

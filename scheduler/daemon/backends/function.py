@@ -76,6 +76,7 @@ class FunctionBackend:
             return ProbeMeasured(Backend.FUNCTION, ok=False)
         measured = await probe_uplink(host=self._account.host, tls=self._account.protocol == "https", clock=self._clock)
         if measured is None:
+            log(logging.WARNING, "function_check", message=f"{self._account.host} does not answer; it is asked again")
             return ProbeMeasured(Backend.FUNCTION, ok=False)
         return ProbeMeasured(
             Backend.FUNCTION,
