@@ -74,7 +74,7 @@ class Mood:
 
     kind: FailureKind | None = None
     pace: float = 1.0
-    """Factor on the predicted service."""
+    """Factor on the service by its law."""
     hangs: bool = False
     retry_after_s: float | None = None
     poison: int = 0
@@ -225,7 +225,7 @@ class World:
             delay_s = batch.give_up_at_s - self.now_s if mood.hangs else 0.03
             failure = Failure(kind, "made to fail", mood.retry_after_s)
             return BatchFailed(batch.batch_id, failure, BatchReport(delay_s)), delay_s
-        service_s = batch.predicted_service_s * mood.pace
+        service_s = self._law(batch).predict_s(batch.items) * mood.pace
         delay_s = min(service_s + (0.03 if batch.tier else 0.0), batch.give_up_at_s - self.now_s)
         report = BatchReport(delay_s, service_s=service_s, billed_duration_s=service_s, rtt_s=0.02, cold_start=False)
         return BatchFinished(batch.batch_id, report), delay_s
@@ -236,17 +236,20 @@ class World:
     def _due(self, now_s: float) -> bool:
         return bool(self.events) and self.events[0][0] <= now_s
 
+    def _law(self, batch: Batch) -> LatencyLaw:
+        model = next(m for m in self.settings.models if m.name == batch.model)
+        law = model.tier(batch.tier).law if batch.tier else model.edge_law
+        assert law is not None
+        return law
+
     # The promises
 
     def _check_caps(self, batch: Batch) -> None:
-        model = next(m for m in self.settings.models if m.name == batch.model)
         limits = self.limits.get(batch.model, Limits())
         edge = batch.backend is Backend.EDGE
         cap = limits.edge_batch_cap if edge else limits.function_batch_cap
         assert cap is None or batch.items <= cap, f"{batch.items} items, limit {cap}"
-        law = model.edge_law if edge else model.tier(batch.tier).law
-        assert law is not None
-        assert batch.items <= law.max_batch
+        assert batch.items <= self._law(batch).max_batch
         flying = [b for b in self.in_flight.values() if b.backend is batch.backend]
         assert len(flying) <= (1 if edge else self.settings.max_function_in_flight)
 
