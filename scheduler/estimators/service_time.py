@@ -14,7 +14,8 @@ SHAPE_VARIANCE = 0.3**2
 """The published Orin fit is off by a factor of 1.3 to 2.8 at small batches, and right at large ones."""
 LEVEL_DRIFT = NOISE_VARIANCE / 64**2
 """Makes the level, in the long run, a moving average over about 64 batches."""
-SHAPE_DRIFT = NOISE_VARIANCE / 128**2
+SHAPE_DRIFT = NOISE_VARIANCE / 256**2
+"""What a law gets wrong at one size hardly ever changes; what does is the level."""
 STILL = 1e-3
 """Residuals below this move predictions by nothing that is worth new tables."""
 POOLED_RESIDUALS = 512
@@ -105,14 +106,12 @@ class ServiceTime:
             return None
         band, prior_s = self._prior(items)
         deviation = math.log(observed_s / prior_s)
-        known_shape = self._shape_variance.get(band, SHAPE_VARIANCE) <= NOISE_VARIANCE
         residual = deviation - self._level - self._shape.get(band, 0.0)
         self._note_residual(band, residual)
         self._correct(band, residual)
         level = deviation - self._shape[band]
         self._recent_levels.append(level)
-        # A size that is new would show as a change of level what is its shape.
-        change = self._detector.update(level) if known_shape else None
+        change = self._detector.update(level)
         if change is not None:
             self._restart(change.run_length)
         return change

@@ -50,12 +50,24 @@ def test_each_size_keeps_its_own_shape() -> None:
     assert service.predict_s(32) == pytest.approx(LAW.predict_s(32), rel=0.05)
 
 
-def test_a_new_size_with_another_shape_is_no_change() -> None:
+def test_a_shape_that_changes_is_learned_anew() -> None:
+    rng = np.random.default_rng(9)
+    batches = np.tile([1, 32], 2000)
+    factors = np.where((batches == 1) & (np.arange(4000) > 2000), 1.3, 1.0) * rng.lognormal(0, 0.05, 4000)
+    service = learned(factors, batches=batches)
+    assert service.predict_s(1) == pytest.approx(1.3 * LAW.predict_s(1), rel=0.05)
+    assert service.predict_s(32) == pytest.approx(LAW.predict_s(32), rel=0.05)
+
+
+def test_new_sizes_with_other_shapes_are_no_changes() -> None:
     rng = np.random.default_rng(2)
     service = ServiceTime(LAW)
-    batches = [1] * 60 + [32] * 60
-    factors = np.where(np.array(batches) == 1, 2.8, 1.0) * rng.lognormal(0, 0.1, 120)
-    changes = [service.update(b, f * LAW.predict_s(b)) for b, f in zip(batches, factors.tolist(), strict=True)]
+    batches = np.append(np.ones(60, dtype=int), rng.integers(2, 65, 60))
+    factors = np.where(batches < 8, 2.8 / batches**0.5, 1.0) * rng.lognormal(0, 0.1, 120)
+    changes = [
+        service.update(items, factor * LAW.predict_s(items))
+        for items, factor in zip(batches.tolist(), factors.tolist(), strict=True)
+    ]
     assert changes == [None] * 120
     assert service.predict_s(32) == pytest.approx(LAW.predict_s(32), rel=0.1)
 
@@ -106,10 +118,20 @@ def test_a_step_is_followed_within_a_few_batches_at_all_sizes(step: float) -> No
     assert service.quantile_factor(0.99) < 1.3 * margin
 
 
+def test_steps_do_not_pass_for_noise() -> None:
+    rng = np.random.default_rng(8)
+    service = learned(rng.lognormal(0, 0.1, 600))
+    margin = service.quantile_factor(0.99)
+    learned(np.tile(np.repeat([2.0, 1.0], 25), 6) * rng.lognormal(0, 0.1, 300), service=service)
+    assert service.quantile_factor(0.99) < 1.1 * margin
+
+
 def test_a_thermal_drift_is_followed() -> None:
     rng = np.random.default_rng(7)
-    service = learned(np.linspace(1.0, 1.5, 2000) * rng.lognormal(0, 0.1, 2000))
+    batches = rng.integers(1, 65, 2000)
+    service = learned(np.linspace(1.0, 1.5, 2000) * rng.lognormal(0, 0.1, 2000), batches=batches)
     assert service.predict_s(8) == pytest.approx(1.5 * LAW.predict_s(8), rel=0.05)
+    assert service.slowdown > 1.3
 
 
 @pytest.mark.parametrize("observed_s", [0.0, -1.0, math.nan, math.inf])
@@ -122,9 +144,10 @@ def test_what_is_no_duration_is_passed_over(observed_s: float) -> None:
 
 def test_version_grows_when_predictions_move() -> None:
     service = learned(np.ones(5))
-    before = service.version
+    before = service.version, service.predict_s(8)
     service.update(8, 1.2 * LAW.predict_s(8))
-    assert service.version > before
+    assert service.version > before[0]
+    assert service.predict_s(8) > before[1]
 
 
 @given(st.lists(st.tuples(st.integers(1, 512), st.floats(1e-4, 100)), max_size=80))
