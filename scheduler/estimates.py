@@ -52,7 +52,7 @@ class TimesCache:
         moved = self.version != estimator.version or abs(margin - self.margin) > MARGIN_STEP
         if self.times is None or moved:
             self.version, self.margin = estimator.version, margin
-            self.times = service_times(estimator.predict_s, max_batch=max_batch, margin=margin)
+            self.times = service_times(estimator.predict_all_s(max_batch), margin=margin)
         self.percentile, self.learned = percentile, False
         return self.times
 
@@ -244,7 +244,7 @@ def _learned(law: LatencyLaw | None, service: ServiceTime | None) -> LatencyLaw 
     """The law with its rows replaced by what is predicted now."""
     if law is None or service is None:
         return None
-    rows = tuple((items, service.predict_s(items)) for items in range(1, law.max_batch + 1))
+    rows = tuple(enumerate(service.predict_all_s(law.max_batch), start=1))
     return LatencyLaw(law.alpha_s, law.beta_s, law.max_batch, rows)
 
 

@@ -1,8 +1,9 @@
 """What the edge, the uplink and the functions will look like when a batch gets there."""
 
 from bisect import bisect_right
-from collections.abc import Callable
+from collections.abc import Iterable
 from dataclasses import dataclass, field
+from itertools import accumulate
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,16 +27,14 @@ class ServiceTimes:
         return bisect_right(self.cautious_s if cautious else self.median_s, seconds) - 1 if seconds >= 0 else 0
 
 
-def service_times(predict_s: Callable[[int], float], *, max_batch: int, margin: float) -> ServiceTimes:
-    """Tabulates a law up to `max_batch` items.
+def service_times(predicted_s: Iterable[float], *, margin: float) -> ServiceTimes:
+    """Tabulates predictions for batches of 1, 2, ... items.
 
     A larger batch is never predicted to be faster than a smaller one, whatever noise the law was learned from:
     the tables are searched by bisection.
     """
-    median = [0.0]
-    for items in range(1, max_batch + 1):
-        median.append(max(predict_s(items), median[-1]))
-    return ServiceTimes(tuple(median), tuple(s * margin for s in median))
+    median = tuple(accumulate(predicted_s, max, initial=0.0))
+    return ServiceTimes(median, tuple([s * margin for s in median]))
 
 
 @dataclass(slots=True)

@@ -14,7 +14,7 @@ CAP = 32
 
 
 def orin(margin: float = 1.0) -> ServiceTimes:
-    return service_times(lambda items: 0.04234 + 0.008165 * items, max_batch=CAP, margin=margin)
+    return service_times([0.04234 + 0.008165 * items for items in range(1, CAP + 1)], margin=margin)
 
 
 def waiting(*deadlines_s: float, items: int = 1) -> list[Queued]:

@@ -205,3 +205,10 @@ def test_forgetting_from_an_empty_window_is_harmless() -> None:
     window = ResidualWindow(size=3, prior_sigma=0.1)
     window.forget_newest()
     assert len(window) == 0
+
+
+def test_all_predictions_at_once_are_those_one_by_one() -> None:
+    service = ServiceTime(LatencyLaw(0.04, 0.01, 32))
+    for items, observed_s in ((1, 0.06), (7, 0.15), (20, 0.2)):
+        service.update(items, observed_s)
+    assert service.predict_all_s(32) == [service.predict_s(items) for items in range(1, 33)]

@@ -9,7 +9,7 @@ from scheduler.dispatch.forecast import EdgeOccupancy, UplinkOccupancy, service_
 
 @given(st.lists(st.floats(0.001, 10.0), min_size=1, max_size=40), st.floats(0.0, 12.0))
 def test_largest_within_agrees_with_a_scan(latencies_s: list[float], seconds: float) -> None:
-    times = service_times(lambda items: latencies_s[items - 1], max_batch=len(latencies_s), margin=1.2)
+    times = service_times(latencies_s, margin=1.2)
     scan = max((b for b in range(1, len(latencies_s) + 1) if times.cautious_s[b] <= seconds), default=0)
     assert times.largest_within(seconds, cautious=True) == scan
 
