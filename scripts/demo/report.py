@@ -9,6 +9,8 @@ from typing import Any
 
 from scripts.demo.watch import PlanSeen
 
+_LEAST_CNY_PER_S = 1e-9
+"""Less than this is the tail of a distribution, and no money."""
 _STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; color: #222 }
 h1 { font-size: 1.5rem } h2 { font-size: 1.1rem; margin-top: 2rem }
@@ -78,7 +80,10 @@ def money_rows(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("all requests by function, cheapest feasible batch", f"{everything:.6f} CNY"),
         ("function calls, as metered", f"{cost:.6f} CNY{share}"),
         ("the same, as the daemon reckoned", f"{summary['cost_booked_cny']:.6f} CNY"),
-        ("warm instances while they served nothing", f"{summary['provisioned_idle_cny']:.6f} CNY, not in the above"),
+        (
+            f"{summary['provisioned_instances']} warm instances while they served nothing",
+            f"{summary['provisioned_idle_cny']:.6f} CNY, not in the above",
+        ),
         ("function calls on the provider's CU meter", f"{summary['cu_usd']:.6f} USD"),
         ("warm instances on the CU meter", f"{summary['provisioned_idle_usd']:.6f} USD, not in the above"),
     ]
@@ -144,7 +149,7 @@ def _plan(plan: PlanSeen) -> str:
         plan.detail,
         "" if plan.edge_batch_cap is None else str(plan.edge_batch_cap),
         "" if plan.function_target_batch is None else str(plan.function_target_batch),
-        "" if cost is None else f"{cost:.2e}",
+        "" if cost is None else f"{cost:.2g}" if cost >= _LEAST_CNY_PER_S else "0",
     )
     return "<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in cells) + "</tr>"
 

@@ -47,7 +47,7 @@ class Settings:
     seed: int = 1
     time_scale: float = 1.0
     rates_rps: tuple[float, ...] = (30.0, 150.0, 60.0)
-    provisioned: int = 14
+    provisioned: int = 24
     uplink_mbit_per_s: float = 8.0
     slo_s: float = 1.0
     quiet: bool = False

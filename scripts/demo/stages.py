@@ -22,6 +22,7 @@ from scripts.demo import configuration, live, report, timeline
 from scripts.demo.cold_start import burst, cold_start
 from scripts.demo.configuration import Places
 from scripts.demo.endpoint import Endpoint, Usage
+from scripts.demo.memory import memory_warning, read_meminfo
 from scripts.demo.outcomes import read_outcomes
 from scripts.demo.pictures import Picture, Probabilities, answers_alone, held_out_pictures, save_pictures
 from scripts.demo.processes import Processes, Running
@@ -96,6 +97,9 @@ class Demo:
             DemoError: a process did not start, or went away.
         """
         settings = self._settings
+        warning = memory_warning(settings.provisioned, read_meminfo())
+        if warning:
+            self._console.print(f"[yellow]{warning}[/yellow]")
         endpoint_process, edge_process = self._start_endpoint(), self._start_edge()
         self._draw_pictures()
         places, endpoint = self._wait_for_backends(endpoint_process, edge_process)
@@ -242,6 +246,7 @@ class Demo:
             wall_s=measured.wall_s,
             emulated=emulated_sentences(settings),
             seed=settings.seed,
+            provisioned=settings.provisioned,
             client_warning=measured.warning,
         )
 

@@ -105,6 +105,7 @@ class Run:
         wall_s: from the first arrival to the last answer.
         emulated: in plain words, what is not real; empty at true speed.
         seed: of arrivals and pictures.
+        provisioned: function instances that were kept warm.
         client_warning: a sentence if the client itself fell behind.
     """
 
@@ -118,6 +119,7 @@ class Run:
     wall_s: float
     emulated: Sequence[str]
     seed: int
+    provisioned: int
     client_warning: str = ""
 
 
@@ -165,6 +167,7 @@ def summarise(run: Run) -> dict[str, object]:
         "wall_s": run.wall_s,
         "emulated": list(run.emulated),
         "seed": run.seed,
+        "provisioned_instances": run.provisioned,
         "cold_start": asdict(run.cold_start) if run.cold_start else None,
         "price_sheets": {name: dict(sheet) for name, sheet in run.price_sheets.items()},
         "client_warning": run.client_warning,

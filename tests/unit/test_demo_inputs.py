@@ -15,6 +15,7 @@ from scripts.demo.__main__ import parse_arguments
 from scripts.demo.client import OUTPUTS, REQUESTS
 from scripts.demo.configuration import Places
 from scripts.demo.endpoint import Usage
+from scripts.demo.memory import INSTANCE_BYTES, OTHERS_BYTES, memory_warning
 from scripts.demo.outcomes import read_outcomes
 from scripts.demo.pictures import Picture, read_pictures, save_pictures
 from scripts.demo.processes import child_environment
@@ -108,17 +109,19 @@ def test_each_answer_is_held_against_its_own_picture(tmp_path: Path) -> None:
         ("001-is-2.png", "0.5", "0.1", "200", "", "edge", "4"),
         ("000-is-7.jpg", "0.6", "0.2", "200", "", "function", "5"),
         ("002-is-5.jpg", "0.7", "0.3", "200", "", "edge", "6"),
-        ("000-is-7.jpg", "0.8", "0.4", "503", "no backend can answer", "", ""),
+        ("000-is-7.jpg", "0.8", "0.4", "503", "", "", ""),
+        ("000-is-7.jpg", "0.9", "0.4", "200", "the answer cannot be read", "edge", "7"),
     ]
     with (tmp_path / REQUESTS).open("w", newline="", encoding="utf-8") as file:
         csv.writer(file).writerows([columns, *rows])
-    # The second got the first's answer; the third the model's own, which is mistaken; the last none.
-    np.save(tmp_path / OUTPUTS, np.stack([alone[1], alone[1], alone[2], np.full(10, np.nan, np.float32)]))
+    # The second got the first's answer; the third the model's own, which is mistaken; the others none.
+    nothing = np.full(10, np.nan, np.float32)
+    np.save(tmp_path / OUTPUTS, np.stack([alone[1], alone[1], alone[2], nothing, nothing]))
     outcomes = read_outcomes(tmp_path, PICTURES, alone)
-    assert [each.answered for each in outcomes] == [True, True, True, False]
-    assert [each.wrong for each in outcomes] == [False, True, False, True]
-    assert [each.correct for each in outcomes] == [True, False, False, False]
-    assert [each.backend for each in outcomes] == ["edge", "function", "edge", ""]
+    assert [each.answered for each in outcomes] == [True, True, True, False, False]
+    assert [each.wrong for each in outcomes] == [False, True, False, True, True]
+    assert [each.correct for each in outcomes] == [True, False, False, False, False]
+    assert [each.backend for each in outcomes] == ["edge", "function", "edge", "", "edge"]
 
 
 def test_usage_since_a_moment_is_what_came_after_it() -> None:
@@ -128,3 +131,11 @@ def test_usage_since_a_moment_is_what_came_after_it() -> None:
     assert (used.invocations, used.billed_s, used.provisioned_idle_s) == (3, 0.5, 20.0)
     assert used.active == pytest.approx({"cny": 0.3, "usd": 0.2})
     assert used.provisioned_idle == pytest.approx({"cny": 2.0})
+
+
+def test_memory_that_will_not_do_is_told_with_what_to_do() -> None:
+    needed_kb = -(-(OTHERS_BYTES + 16 * INSTANCE_BYTES) // 1024)
+    enough, short = (f"MemTotal: 99999999 kB\nMemAvailable:   {kb} kB\n" for kb in (needed_kb, needed_kb - 1))
+    assert memory_warning(16, enough) == ""
+    assert "--provisioned" in memory_warning(16, short)
+    assert memory_warning(16, "") == ""

@@ -44,6 +44,7 @@ RUN = Run(
     wall_s=6.5,
     emulated=["The edge is held back to 1 & 2 seconds."],
     seed=1,
+    provisioned=16,
 )
 TIMELINE = timeline.Timeline(
     outcomes=OUTCOMES, samples=SAMPLES, plans=RUN.plans, slo_s=1.0, duration_s=6.0, emulated=True
@@ -69,6 +70,7 @@ def test_the_page_says_figures_money_plans_emulation_and_the_cold_start_by_name(
     for words in (
         "60, answered 60, failed 0",
         "0.004000 CNY (20.0% of that)",
+        "16 warm instances",
         "0.010000 CNY, not in the above",
         "0.003000 USD",
         "30 -&gt; &lt;150&gt; requests/s",
@@ -95,6 +97,11 @@ def test_the_sentence_on_the_cold_start_claims_none_where_none_was() -> None:
     assert "left out" in report.cold_start_sentence(None)
     warm = {"requests": 120, "answered": 120, "cold_batches": 0, "instances_started": 0}
     assert "nothing started cold" in report.cold_start_sentence(warm)
+
+
+def test_money_that_is_only_a_tail_of_a_distribution_is_shown_as_none() -> None:
+    assert "<td>0</td></tr>" in page(plans=[replace(PLAN, expected_cost_cny_per_s=1e-97)])
+    assert "<td>0.00015</td></tr>" in page()
 
 
 def test_nothing_emulated_is_said_so() -> None:

@@ -54,6 +54,7 @@ def run_of(*outcomes: Outcome, **changed: object) -> Run:
         wall_s=120.0,
         emulated=["The edge is slower than it is."],
         seed=1,
+        provisioned=16,
     )
     return replace(run, **changed)  # type: ignore[arg-type]
 
