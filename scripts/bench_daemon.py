@@ -67,6 +67,7 @@ def bench(options: argparse.Namespace) -> dict[str, Any]:
         started_at_s = time.monotonic()
         with process([sys.executable, "-m", "scheduler.cli", "serve", "--config", str(config)]) as daemon:
             port = ready_port(daemon)
+            step_back(stub.pid, os.getpid())
             ready_s = time.monotonic() - started_at_s
             idle_mb = resident_mb(daemon.pid)
             status, statuses, cpu = asyncio.run(load(f"http://127.0.0.1:{port}", options, daemon.pid))
@@ -125,6 +126,13 @@ async def load(url: str, options: argparse.Namespace, pid: int) -> tuple[dict[st
         cpu = (cpu_seconds(pid) - cpu_s) / (time.monotonic() - started_at_s)
         async with session.get(f"{url}/v1/status") as response:
             return await response.json(), statuses, cpu
+
+
+def step_back(*pids: int) -> None:
+    """Lowers the priority of stub and client: they stand for other machines, which do not take the daemon's cores."""
+    for pid in pids:
+        for thread in os.listdir(f"/proc/{pid}/task"):
+            os.setpriority(os.PRIO_PROCESS, int(thread), 15)
 
 
 def a_request(picture: bytes) -> wire.InferRequest:
