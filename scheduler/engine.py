@@ -17,6 +17,7 @@ from scheduler.dispatch.lane import Lane
 from scheduler.dispatch.ledger import Ledger
 from scheduler.dispatch.queue import Admission, Place, Queued
 from scheduler.dispatch.sender import Sender, Sent
+from scheduler.domain.batches import Batch, BatchReport
 from scheduler.domain.errors import Refusal, RefusalKind
 from scheduler.domain.messages import (
     AnswerRequest,
@@ -41,6 +42,11 @@ from scheduler.planner.planner import best_plan
 
 NO_ROOM_RETRY_AFTER_S = 1.0
 """Told where nothing is known yet about how fast the queue drains."""
+
+LESSONS_WAITING = 8
+"""Answered batches that may wait to be learned from. Learning takes longer than all else that an answer causes, so it
+is put off to a call of its own, at once, while the shell writes the answers; under a load without pauses, to the next
+call in which so many wait."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +91,7 @@ class Engine:
         self._now_s = 0.0
         self._draining = False
         self._probing: set[Backend] = set()
+        self._lessons: list[tuple[Batch, BatchReport, float, float]] = []
         self._handlers: dict[type, Callable[[Message, float], None]] = {
             RequestArrived: self._arrived,
             RequestCancelled: self._cancelled,
@@ -110,6 +117,8 @@ class Engine:
         self._control.advance(self._now_s)
         for message in messages:
             self._handlers[type(message)](message, self._now_s)
+        if not messages or len(self._lessons) >= LESSONS_WAITING:
+            self._learn()
         self._refresh_lanes()
         self._dispatcher.dispatch(self._now_s)
         if self._draining:
@@ -119,6 +128,8 @@ class Engine:
 
     def next_wakeup_s(self) -> float | None:
         """Returns the absolute time at which `handle` wants to be called even if nothing happens; None: never."""
+        if self._lessons:
+            return self._now_s
         wakeup_s = min(self._dispatcher.next_wakeup_s(self._now_s), self._control.next_wakeup_s())
         for backend, circuit in self._circuits():
             if circuit.probe_at_s is not None and backend not in self._probing:
@@ -192,11 +203,16 @@ class Engine:
         sent = self._take_back(message.batch_id, now_s)
         self._circuit(sent.batch.backend).succeeded()
         self._ledger.settle(message.batch_id, message.report)
-        self._control.batch_finished(sent.batch, message.report, now_s, open_since_s=self._sender.open_since_s())
+        self._lessons.append((sent.batch, message.report, now_s, self._sender.open_since_s()))
         for queued in sent.members:
             self._sender.close(queued)
             if not queued.cancelled:
                 self._sender.commands.append(AnswerRequest(queued.request.request_id, message.batch_id))
+
+    def _learn(self) -> None:
+        for batch, report, finished_at_s, open_since_s in self._lessons:
+            self._control.batch_finished(batch, report, finished_at_s, open_since_s=open_since_s)
+        self._lessons.clear()
 
     def _failed(self, message: Message, now_s: float) -> None:
         assert isinstance(message, BatchFailed)

@@ -436,6 +436,7 @@ def test_an_uplink_that_was_thought_dead_spoils_no_estimate() -> None:
     (batch,) = sent(run_until_idle(engine, arrive(engine, 0.0, 1), 0.0, 1.0))
     assert batch.predicted_finish_s == float("inf")
     finish(engine, batch, batch.sent_at_s + 0.5)
+    engine.handle([], batch.sent_at_s + 0.5)
     assert engine.statistics().uplink_bytes_per_s > 0  # type: ignore[operator]
     excess_s, slack_s = engine._control.path_excess()
     assert excess_s == 0.0
@@ -474,3 +475,14 @@ def test_what_gathered_while_no_slot_was_free_leaves_in_batches_that_are_in_time
     # Five would take 0.921 s, with 0.64 s left; as many leave as are in time.
     assert 1 <= second.items < 5
     assert second.predicted_finish_s <= second.deadline_s
+
+
+def test_an_answer_is_handed_out_before_it_is_learned_from() -> None:
+    engine = Engine(settings())
+    (batch,) = sent(arrive(engine, 0.0, 1))
+    assert answered(finish(engine, batch, 0.5)) == [1]
+    assert engine.next_wakeup_s() == 0.5
+    engine.handle([], 0.5)
+    (slower,) = sent(arrive(engine, 0.6, 2))
+    assert slower.predicted_service_s > batch.predicted_service_s
+    assert (engine.next_wakeup_s() or 9.0) > 0.6
