@@ -26,8 +26,14 @@ def test_the_answer_corrects_what_was_expected_at_the_send() -> None:
 @pytest.mark.parametrize("kind", [FailureKind.THROTTLED, FailureKind.UNREACHABLE, FailureKind.SERVER])
 def test_what_the_provider_does_not_bill_costs_nothing(kind: FailureKind) -> None:
     ledger = booked()
-    assert ledger.settle(1, BatchReport(elapsed_s=1.0, billed_duration_s=0.5), failure=kind) == 0.0
+    assert ledger.settle(1, BatchReport(elapsed_s=1.0), failure=kind) == 0.0
     assert ledger.spent == 0.0
+
+
+def test_a_run_that_the_container_measured_is_billed_even_if_it_refused_its_content() -> None:
+    ledger = booked()
+    ledger.settle(1, BatchReport(elapsed_s=1.0, billed_duration_s=0.5), failure=FailureKind.REJECTED)
+    assert ledger.spent == pytest.approx(1.27e-5 * 0.5 + 9e-7)
 
 
 @pytest.mark.parametrize("kind", [FailureKind.TIMEOUT, FailureKind.BROKEN, FailureKind.FUNCTION])
