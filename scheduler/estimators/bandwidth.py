@@ -92,10 +92,6 @@ class Bandwidth:
         """Round trip: the lower quartile of the last ones, as queues on the way only ever add; None: unknown."""
         return self._rtt_s
 
-    def age_s(self, now_s: float) -> float:
-        """Returns how long ago the newest transfer ended; infinite if there was none."""
-        return now_s - self._busy[-1].end_s if self._busy else math.inf
-
     def update_rtt(self, rtt_s: float) -> None:
         """Learns a round trip."""
         self._rtts_s.append(rtt_s)

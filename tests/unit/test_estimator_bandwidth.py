@@ -106,7 +106,6 @@ def test_nothing_known_is_none() -> None:
     bandwidth = Bandwidth()
     assert bandwidth.bytes_per_s is None
     assert bandwidth.rtt_s is None
-    assert bandwidth.age_s(5.0) == math.inf
 
 
 def test_transfers_too_fast_to_be_measured_leave_it_unknown() -> None:
@@ -140,14 +139,12 @@ def test_a_dead_uplink_is_zero_and_recovers() -> None:
 
 def test_old_measurements_do_not_count_beside_a_new_one() -> None:
     bandwidth = learn([Transfer(i, i + 0.1, 200_000) for i in range(8)])
-    assert bandwidth.age_s(100.0) == pytest.approx(92.9)
     assert learn([Transfer(100.0, 100.1, 50_000)], bandwidth).bytes_per_s == pytest.approx(5e5)
 
 
 def test_an_end_before_its_start_is_a_transfer_too_short_to_be_measured() -> None:
     bandwidth = learn([Transfer(1.0, 0.5, 1000)])
     assert bandwidth.bytes_per_s is None
-    assert bandwidth.age_s(1.0) == 0.0
 
 
 def test_a_probe_on_the_idle_pipe_counts_like_a_transfer() -> None:
