@@ -96,10 +96,14 @@ def _emulation(settings: Settings) -> Emulation:
 
 def _load(settings: Settings, emulation: Emulation) -> Service:
     # Here, not above: torch takes seconds to import, and a wrong option or a taken port should be told before.
-    import torch
+    try:
+        import torch
 
-    from models.network import load
-
+        from models.network import load
+    except ImportError as error:
+        raise StartupError(
+            f"torch is missing ({error}): install edgeburst[torch], or NVIDIA's build on a Jetson."
+        ) from None
     torch.set_num_threads(settings.torch_threads)
     # The pool's threads are the parallelism; OpenCV's own would multiply them.
     cv2.setNumThreads(1)

@@ -172,5 +172,6 @@ def test_both_shells_give_the_same_commands_at_the_same_moments(fail_every: int)
     for ours, theirs in zip(daemon, simulator, strict=False):
         assert ours == theirs
     assert abs(len(daemon) - len(simulator)) <= 2
+    assert len(daemon) > 800
     sides = {command.batch.backend for _, command in daemon if isinstance(command, SendBatch)}
     assert sides == set(Backend)
