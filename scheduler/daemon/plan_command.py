@@ -3,6 +3,7 @@
 import argparse
 import json
 import os
+from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -87,7 +88,9 @@ def _print_group(group: GroupPlan, currency: str) -> None:
         "function tier": group.function_tier or "none",
         "function batch": f"{group.function_target_batch} items" if group.function_tier else "-",
         "longest wait": waits if group.function_tier else "-",
-        "margins": f"edge x {group.edge_margin:.3f}, function x {group.function_margin:.3f} at {group.percentile:.3%}",
+        "edge margin": _by_class(group.edge_margins),
+        "function margin": _by_class(group.function_margins),
+        "percentile": f"{group.percentile:.3%}",
         "spilled": f"{group.expected_spill_fraction:.2%}",
         "within SLO": f"{group.expected_within_slo:.2%}",
         "cost": f"{group.expected_cost_per_s:.4g} {currency}/s, {group.expected_cost_per_s * 3600:.4g} {currency}/h",
@@ -96,3 +99,7 @@ def _print_group(group: GroupPlan, currency: str) -> None:
         print(f"  {name:<15} {text}")
     if not group.feasible:
         print(f"  not feasible    {group.reason}")
+
+
+def _by_class(margins: Mapping[str, float]) -> str:
+    return ", ".join(f"{name} x {margin:.3f}" for name, margin in margins.items())

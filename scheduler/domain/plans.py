@@ -32,11 +32,12 @@ class GroupPlan:
     """Items at which a gathered function batch leaves at once: the cheapest size that can still be in time."""
     timeouts_s: Mapping[str, float]
     """By class: longest a request waits in a function batch that is being gathered, deadlines permitting."""
-    edge_margin: float
-    """Factor on the predicted edge service at which the stated percentile holds."""
-    function_margin: float
+    edge_margins: Mapping[str, float]
+    """By class: factor on the predicted edge service at which the class's percentile holds."""
+    function_margins: Mapping[str, float]
     """The same for the function."""
     percentile: float
+    """The strictest class's: who shares a batch shares its fate, so batches are formed for that one."""
     expected_cost_per_s: float
     expected_within_slo: float
     expected_spill_fraction: float

@@ -1,6 +1,7 @@
 """From a snapshot to a plan. Deterministic, never raises on what cannot be met: that is a plan with a reason."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from scheduler.domain.plans import GroupPlan, Limits, ModelEstimates, ModelSettings, Plan, Snapshot
@@ -143,8 +144,8 @@ def _group(model: _Model, edge: EdgeShare, sent_bytes_per_s: float) -> GroupPlan
         function_tier=function.tier.name if function else "",
         function_target_batch=function.target if function else 0,
         timeouts_s={c.name: _timeout_s(model, function, c.slo_s) for c in model.settings.classes},
-        edge_margin=model.edge_spread.margin,
-        function_margin=margin,
+        edge_margins=_margins(model, model.estimates.edge_quantile_factor, most=model.edge_spread.margin),
+        function_margins=_margins(model, model.estimates.function_quantile_factor, most=margin),
         percentile=model.percentile,
         expected_cost_per_s=expected.cost_per_s,
         expected_within_slo=expected.within_slo,
@@ -152,6 +153,10 @@ def _group(model: _Model, edge: EdgeShare, sent_bytes_per_s: float) -> GroupPlan
         feasible=expected.shortfall is None,
         reason=reason(expected.shortfall) if expected.shortfall else "",
     )
+
+
+def _margins(model: _Model, factors: Mapping[float, float], *, most: float) -> Mapping[str, float]:
+    return {c.name: min(margin_at(c.percentile, factors), most) for c in model.settings.classes}
 
 
 def _way(model: _Model, sent_bytes_per_s: float) -> Way:

@@ -133,8 +133,8 @@ def test_every_snapshot_has_a_plan_that_can_be_obeyed(taken: Snapshot) -> None:
     for service_class in model.classes:
         assert 0 <= made.timeouts_s[service_class.name] <= service_class.slo_s
         assert limits.window_s is None or made.timeouts_s[service_class.name] <= limits.window_s
-    assert made.edge_margin >= 1
-    assert made.function_margin >= 1
+    assert set(made.edge_margins) == set(made.function_margins) == set(made.classes)
+    assert min((*made.edge_margins.values(), *made.function_margins.values())) >= 1
     assert 0 <= made.expected_within_slo <= 1
     assert 0 <= made.expected_spill_fraction <= 1
     assert made.expected_cost_per_s >= 0
@@ -232,7 +232,7 @@ def test_a_function_that_cannot_hold_the_percentile_alone_is_used_with_the_margi
     made = group(snapshot(rate_rps=110.0, slos_s=(0.6,), rtt_s=0.0, function_margin=1.789, edge_margin=1.262))
     assert made.function_tier == "1gb"
     assert made.function_target_batch == 1
-    assert made.function_margin == pytest.approx(0.6 / 0.357)
+    assert made.function_margins[made.classes[0]] == pytest.approx(0.6 / 0.357)
     # The function keeps 98.1 % of its part of the requests, and that is enough for 99 % of all.
     assert made.feasible
     assert made.expected_within_slo > 0.99
