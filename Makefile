@@ -11,7 +11,7 @@ PYTEST_WORKERS ?= 2
 .PHONY: demo test lint bench clean
 
 $(VENV)/.installed: setup.cfg pyproject.toml
-	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV)
 	$(BIN)/python -m pip install --quiet $(TORCH_INDEX) torch torchvision
 	$(BIN)/python -m pip install --quiet --editable '.[client,edge,function,torch,dev]'
 	touch $@

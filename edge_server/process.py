@@ -102,7 +102,7 @@ def _load(settings: Settings, emulation: Emulation) -> Service:
         from models.network import load
     except ImportError as error:
         raise StartupError(
-            f"torch is missing ({error}): install edgeburst[torch], or NVIDIA's build on a Jetson."
+            f"torch is missing ({error}): from the source tree, pip install '.[torch]', or NVIDIA's build on a Jetson."
         ) from None
     torch.set_num_threads(settings.torch_threads)
     # The pool's threads are the parallelism; OpenCV's own would multiply them.

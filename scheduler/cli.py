@@ -148,8 +148,8 @@ def _import(command: SubCommand) -> ModuleType:
         if missing in ("scheduler", "models"):
             raise
         raise EdgeburstError(
-            f"`edgeburst {command.name}` needs the Python package {missing!r}: install it with "
-            "pip install 'edgeburst[client]'"
+            f"`edgeburst {command.name}` needs the Python package {missing!r}: install it from "
+            "the source tree with pip install '.[client]'"
         ) from error
 
 

@@ -112,8 +112,10 @@ class Control:
 
     def limits_changed(self, model: str, limits: Limits) -> None:
         """Plans anew under an operator's limits."""
+        if limits == self._limits.get(model, Limits()):
+            return
         self._limits[model] = limits
-        self._found(Finding("limits", f"{model}: {limits}"))
+        self._found(Finding("limits", f"{model}: {_limits_sentence(limits)}"))
 
     def settings_changed(self, settings: EngineSettings) -> None:
         """Takes over a reloaded configuration."""
@@ -185,3 +187,12 @@ class Control:
             self._finding = finding
         else:
             self._finding = Finding(self._finding.cause, f"{self._finding.detail}; {finding.cause}: {finding.detail}")
+
+
+def _limits_sentence(limits: Limits) -> str:
+    named = {
+        "window": None if limits.window_s is None else f"{limits.window_s:g} s",
+        "edge batch": limits.edge_batch_cap,
+        "function batch": limits.function_batch_cap,
+    }
+    return ", ".join(f"{name} at most {value}" for name, value in named.items() if value is not None) or "none"

@@ -172,7 +172,15 @@ class Ingress:
             return error_response(503, "the daemon is stopping and takes no more requests")
         if not self.ready:
             return error_response(503, "the daemon is starting; ask again in a moment", {"Retry-After": "1"})
+        if self.backends() and not self._backends_up():
+            down = " and ".join(self.backends())
+            return error_response(503, f"nothing can be answered now: not answering: {down}", {"Retry-After": "1"})
         return json_response(ready)
+
+    def _backends_up(self) -> bool:
+        """Whether at least one configured backend is believed to be well."""
+        engine = self._runner.status().get("engine")
+        return not isinstance(engine, dict) or any(engine.get(f"{name}_up", True) for name in self.backends())
 
     async def get_limits(self, request: web.Request) -> web.Response:
         """GET /v1/models/{model}/limits."""

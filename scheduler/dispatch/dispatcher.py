@@ -255,13 +255,14 @@ class Dispatcher:
             if there and not circuit.closed
         ]
         reason = f"; not answering: {', '.join(down)}" if down else ""
+        # No figure that differs from request to request: whoever counts errors groups them by their sentence.
         if left_s > 0:
-            message = f"no backend can answer within the deadline ({left_s:.3f} s left){reason}"
+            message = f"no backend can answer within the request's deadline{reason}"
         else:
-            message = f"the deadline passed {-left_s:.3f} s ago before any backend was free{reason}"
+            message = f"the request's deadline passed before any backend was free{reason}"
         return Refusal(RefusalKind.DEADLINE, message)
 
 
 def _failed(failed: Backend, failure: Failure) -> Refusal:
-    message = f"the {failed.value} failed ({failure.message}) and the other backend cannot answer within the deadline"
+    message = f"the {failed.value} failed ({failure.message}) and nobody else can answer within the deadline"
     return Refusal(RefusalKind.BACKEND, message)

@@ -18,7 +18,9 @@ def plot_profile(profile: Profile, path: Path) -> None:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
     except ImportError as error:
-        raise MeasuringError("--plot needs the Python package matplotlib: pip install 'edgeburst[client]'") from error
+        raise MeasuringError(
+            "--plot needs the Python package matplotlib: from the source tree, pip install '.[client]'"
+        ) from error
     figure = Figure(figsize=(10, 4.5), layout="constrained")
     FigureCanvasAgg(figure)
     figure.suptitle(f"{profile.model} on {profile.device}, {profile.date}")

@@ -161,7 +161,9 @@ def _toml() -> ModuleType:
     try:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:
-        raise ScenarioError("reading a scenario on Python 3.10 needs tomli: pip install 'edgeburst[client]'") from error
+        raise ScenarioError(
+            "reading a scenario on Python 3.10 needs tomli: from the source tree, pip install '.[client]'"
+        ) from error
 
 
 def _class(keys: "_Keys") -> SimulatedClass:

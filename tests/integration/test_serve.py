@@ -349,6 +349,7 @@ def test_an_edge_that_dies_mid_batch_costs_its_requests_an_error_and_nothing_els
         async with client() as session:
             await behave(session, edge, mode="die")
             answers = await asyncio.gather(*(infer(session, daemon, b"%d" % index) for index in range(10)))
+            assert (await get(session, daemon, "/v2/health/ready"))[0] == 503
             return answers, (await get(session, daemon, "/v2/health/live"))[0]
 
     with stub_edge_process() as edge, daemon_process(written(tmp_path, edge=edge.url, slo_s=2.0)) as daemon:

@@ -58,7 +58,7 @@ def test_a_missing_package_is_named_with_the_extra_that_brings_it(
     assert cli.main(["gone"]) == 2
     message = capsys.readouterr().err
     assert "'stand_in_that_needs'" in message
-    assert "edgeburst[client]" in message
+    assert "'.[client]'" in message
 
 
 def test_help_lists_every_sub_command_with_an_example(capsys: pytest.CaptureFixture[str]) -> None:

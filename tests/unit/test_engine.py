@@ -382,7 +382,7 @@ def test_a_request_that_changed_sides_does_not_change_back() -> None:
 
 def test_a_plan_that_does_not_come_is_asked_for_again_and_waited_for_in_silence() -> None:
     engine = Engine(settings())
-    engine.handle([LimitsChanged("m", Limits())], 0.0)
+    engine.handle([LimitsChanged("m", Limits(edge_batch_cap=9))], 0.0)
     asked_at_s, calls, now_s = [], 0, 0.0
     while (wakeup_s := engine.next_wakeup_s()) is not None and now_s < 100.0 and calls < 50:
         now_s, calls = wakeup_s, calls + 1
@@ -486,3 +486,13 @@ def test_an_answer_is_handed_out_before_it_is_learned_from() -> None:
     (slower,) = sent(arrive(engine, 0.6, 2))
     assert slower.predicted_service_s > batch.predicted_service_s
     assert (engine.next_wakeup_s() or 9.0) > 0.6
+
+
+def test_limits_that_change_nothing_change_no_plan() -> None:
+    engine = Engine(settings())
+    engine.handle([], 0.0)
+    assert not any(isinstance(c, ComputePlan) for c in engine.handle([LimitsChanged("m", Limits())], 5.0))
+    commands = engine.handle([LimitsChanged("m", Limits(window_s=0.1, edge_batch_cap=9))], 6.0)
+    assert [c.detail for c in commands if isinstance(c, ComputePlan)] == [
+        "m: window at most 0.1 s, edge batch at most 9"
+    ]
