@@ -16,6 +16,10 @@ class ServiceClass:
     """Fraction of the class's requests that shall be answered within the SLO."""
     serve_late: bool = False
     """True: a request that nobody can answer in time is sent anyway (`late = "serve"`)."""
+    edge_only: bool = False
+    """True: its data never leaves the site; no fallback sends it to a function."""
+    deferrable: bool = False
+    """True: it may wait for an idle edge up to its deadline, and gives way to everybody else."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,6 +133,13 @@ class EngineSettings:
     reopen_after_s: float = 1.0
     """First pause before a failed backend is probed; doubles up to 30 s."""
     changepoints: bool = True
+    spend_per_hour: float | None = None
+    """Most money that functions may cost in any hour, in the prices' currency; None: no cap."""
+    spend_per_day: float | None = None
+    over_cap: str = "edge-only"
+    """What happens when a cap is reached: serve-late, refuse-low-priority or edge-only."""
+    explain_ring: int = 4096
+    """Requests whose decisions are kept to be explained."""
 
 
 @dataclass(frozen=True, slots=True)
