@@ -272,6 +272,26 @@ def steps(parts: Sequence[tuple[float, float]], *, rng: np.random.Generator) -> 
     return Workload(np.concatenate(pieces) if pieces else np.empty(0), start_s)
 
 
+def with_bursts(
+    workload: Workload, bursts: Sequence[tuple[float, float, float]], *, rng: np.random.Generator
+) -> Workload:
+    """Returns a workload with Poisson arrivals on top of it for a while.
+
+    Parameters:
+        workload: stays as it is, and as long; what of a burst would come after its end is left out.
+        bursts: (from second, for seconds, additional requests a second).
+        rng: the generator.
+    """
+    added = []
+    for start_s, duration_s, rate_rps in bursts:
+        _positive("the duration of a burst", duration_s)
+        if not math.isfinite(rate_rps) or rate_rps < 0 or rate_rps * duration_s > MAX_REQUESTS:
+            raise WorkloadError(f"the rate of a burst must be at least 0 and bounded, not {rate_rps}")
+        added.append(start_s + duration_s * rng.random(int(rng.poisson(rate_rps * duration_s))))
+    times_s = np.sort(np.concatenate([workload.times_s, *added]))
+    return Workload(times_s[times_s <= workload.duration_s], workload.duration_s)
+
+
 def _poisson_pattern(rate_rps: float, duration_s: float, rng: np.random.Generator) -> Workload:
     return poisson(rate_rps, rng=rng, duration_s=duration_s)
 

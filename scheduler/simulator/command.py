@@ -5,13 +5,11 @@ import json
 import sys
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from pathlib import Path
 
-from scheduler.domain.laws import FunctionTier, LatencyLaw, Price
+from scheduler.domain.laws import FunctionTier, Price
 from scheduler.domain.plans import ServiceClass
-from scheduler.simulator import network
-from scheduler.simulator import scenario as scenario_module
+from scheduler.simulator import network, scenario_file
 from scheduler.simulator.backends import ColdStarts
 from scheduler.simulator.faults import parse_fault
 from scheduler.simulator.report import summarise, write_rows
@@ -25,10 +23,10 @@ from scheduler.simulator.scenario import (
     ScenarioError,
     SimulatedClass,
     latency_law,
-    read_scenario,
 )
+from scheduler.simulator.scenario_file import read_scenario
 from scheduler.simulator.world import generators, make_requests, make_simulation
-from scheduler.workloads import Workload, WorkloadError, poisson, read_gaps, read_map, read_rates, steps
+from scheduler.workloads import Workload, WorkloadError, poisson, read_gaps, read_map, read_rates, steps, with_bursts
 
 _MOST_EDGE_BATCH = 1024
 
@@ -50,8 +48,8 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         help="run the daemon's engine under virtual time against simulated backends",
         description="Runs the daemon's engine under virtual time against simulated backends and prints what it costs "
         "and how many requests are in time.",
-        # The scenario's own words are its documentation: its keys are shown from there.
-        epilog=_EXAMPLES + (scenario_module.__doc__ or "").partition("\n\n")[2],
+        # The module's own words are the documentation of scenario files: the keys are shown from there.
+        epilog=_EXAMPLES + (scenario_file.__doc__ or "").partition("\n\n")[2],
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--policy", choices=POLICIES, default="edgeburst", help="who decides (default: %(default)s)")
@@ -111,7 +109,7 @@ def _add_backends(parser: argparse.ArgumentParser) -> None:
     uplink.add_argument("--bandwidth-mbytes-per-s", type=float, metavar="X", help="of the shared uplink")
     uplink.add_argument("--bandwidth-log", type=Path, metavar="FILE", help="LTE log; it repeats")
     group.add_argument("--rtt-s", type=float, default=0.0, metavar="S", help="round trip to the functions")
-    group.add_argument("--scenario", type=Path, metavar="FILE.toml", help="steps, classes, tiers, concurrency")
+    group.add_argument("--scenario", type=Path, metavar="FILE.toml", help="everything else: see below")
 
 
 def _numbers(count: int) -> Callable[[str], tuple[float, ...]]:
@@ -170,16 +168,7 @@ def _scenario(args: argparse.Namespace) -> Scenario:
         max_items=most,
         seed=args.seed,
     )
-    return base if args.scenario is None else _with_file(args.scenario, base)
-
-
-def _with_file(path: Path, base: Scenario) -> Scenario:
-    scenario = read_scenario(path, base)
-    return replace(scenario, edge_law=_bounded(scenario.edge_law, scenario.max_items))
-
-
-def _bounded(law: LatencyLaw, max_batch: int) -> LatencyLaw:
-    return replace(law, max_batch=max_batch)
+    return base if args.scenario is None else read_scenario(args.scenario, base)
 
 
 def _cold_starts(values: tuple[float, float] | None) -> ColdStarts:
@@ -216,6 +205,9 @@ def _workload(args: argparse.Namespace, scenario: Scenario) -> Workload:
         workload = steps([(seconds, rate * factor) for seconds, rate in scenario.rate_steps], rng=rng)
     else:
         raise WorkloadError("no workload: give --arrivals, --rates, --map, --poisson or a scenario with rate_steps")
+    if scenario.bursts:
+        parts = [(burst.start_s, burst.duration_s, burst.rate_rps * factor) for burst in scenario.bursts]
+        workload = with_bursts(workload, parts, rng=generators(scenario.seed)[4])
     if args.duration_s is not None:
         workload = workload.until(args.duration_s)
     if args.requests is not None:

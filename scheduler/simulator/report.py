@@ -25,6 +25,7 @@ class Row:
     """One request, as it went. Times in seconds; backend and what follows are empty where it was refused."""
 
     request_id: int
+    model: str
     class_name: str
     arrived_at_s: float
     deadline_s: float
@@ -53,6 +54,7 @@ def rows(journal: Journal) -> Iterator[Row]:
             refusal = journal.refusals[request.request_id]
             yield Row(
                 request.request_id,
+                request.model,
                 request.class_name,
                 request.arrived_at_s,
                 request.deadline_s,
@@ -66,6 +68,7 @@ def rows(journal: Journal) -> Iterator[Row]:
         sent = journal.batches[batch_id]
         yield Row(
             request.request_id,
+            request.model,
             request.class_name,
             request.arrived_at_s,
             request.deadline_s,
@@ -144,11 +147,12 @@ def _percentiles(latencies_s: list[float]) -> dict[str, float | None]:
 
 def _all_function_cny(journal: Journal, scenario: Scenario) -> float:
     """Every request at the function batch that is cheapest for it and in time by the law alone."""
-    by_class = Counter(request.class_name for request in journal.requests)
-    slo_s = {c.service_class.name: c.service_class.slo_s for c in scenario.classes}
+    counts = Counter((request.model, request.class_name) for request in journal.requests)
     return math.fsum(
-        requests * cheapest_per_item(scenario.tiers, slo_s=slo_s[name] - scenario.rtt_s)
-        for name, requests in by_class.items()
+        counts[model.name, kind.service_class.name]
+        * cheapest_per_item(model.tiers, slo_s=kind.service_class.slo_s - scenario.rtt_s)
+        for model in scenario.served()
+        for kind in model.classes
     )
 
 

@@ -1,6 +1,7 @@
 """Puts a scenario together: requests from arrival times, engine, backends, uplink."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -9,58 +10,79 @@ from scheduler.engine import Engine
 from scheduler.simulator.backends import SimulatedEdge, SimulatedFunctions, noise
 from scheduler.simulator.faults import Faults
 from scheduler.simulator.network import Uplink
-from scheduler.simulator.scenario import MODEL, Scenario
+from scheduler.simulator.scenario import Scenario, SimulatedClass, SimulatedModel
 from scheduler.simulator.shell import Simulation
 from scheduler.workloads import Workload
 
 
 def generators(seed: int) -> tuple[np.random.Generator, ...]:
-    """Returns independent generators for arrivals, classes, edge noise and function noise.
+    """Returns independent generators for arrivals, classes, edge noise, function noise and bursts.
 
     Each has its own, so that two policies meet the same arrivals and the same noise.
     """
-    return tuple(np.random.default_rng(child) for child in np.random.SeedSequence(seed).spawn(4))
+    return tuple(np.random.default_rng(child) for child in np.random.SeedSequence(seed).spawn(5))
+
+
+@dataclass(frozen=True, slots=True)
+class _Kind:
+    """What a request can be: of one model and one class."""
+
+    model: SimulatedModel
+    kind: SimulatedClass
+    share: float
+
+
+def _kinds(scenario: Scenario) -> list[_Kind]:
+    kinds = []
+    for model in scenario.served():
+        shares = sum(kind.share for kind in model.classes)
+        kinds += [_Kind(model, kind, model.share * kind.share / shares) for kind in model.classes]
+    return kinds
 
 
 def make_requests(scenario: Scenario, workload: Workload) -> list[Request]:
-    """Returns the requests of a workload, with classes drawn by their shares; ids count up from 1."""
-    classes = scenario.classes
-    if len(classes) == 1:
-        kinds = [0] * len(workload.times_s)
+    """Returns the requests of a workload, with models and classes drawn by their shares; ids count up from 1."""
+    kinds = _kinds(scenario)
+    if len(kinds) == 1:
+        drawn = [0] * len(workload.times_s)
     else:
-        shares = np.array([c.share for c in classes])
-        kinds = (
-            generators(scenario.seed)[1].choice(len(classes), len(workload.times_s), p=shares / shares.sum()).tolist()
-        )
+        shares = np.array([kind.share for kind in kinds])
+        drawn = generators(scenario.seed)[1].choice(len(kinds), len(workload.times_s), p=shares / shares.sum()).tolist()
     return [
-        Request(
-            request_id=request_id,
-            model=MODEL,
-            arrived_at_s=arrived_at_s,
-            deadline_s=arrived_at_s + classes[kind].service_class.slo_s,
-            body_bytes=scenario.request_bytes,
-            class_name=classes[kind].service_class.name,
-            priority=classes[kind].priority,
-        )
-        for request_id, (arrived_at_s, kind) in enumerate(zip(workload.times_s.tolist(), kinds, strict=True), start=1)
+        _request(request_id, arrived_at_s, kinds[which])
+        for request_id, (arrived_at_s, which) in enumerate(zip(workload.times_s.tolist(), drawn, strict=True), start=1)
     ]
+
+
+def _request(request_id: int, arrived_at_s: float, kind: _Kind) -> Request:
+    service_class = kind.kind.service_class
+    return Request(
+        request_id=request_id,
+        model=kind.model.name,
+        arrived_at_s=arrived_at_s,
+        deadline_s=arrived_at_s + service_class.slo_s,
+        body_bytes=kind.model.request_bytes,
+        class_name=service_class.name,
+        priority=kind.kind.priority,
+    )
 
 
 def make_simulation(scenario: Scenario, requests: Sequence[Request], *, keep_commands: bool = False) -> Simulation:
     """Returns a simulation that is ready to run."""
     settings = scenario.engine_settings()
-    _, _, edge_rng, function_rng = generators(scenario.seed)
-    model = settings.models[0]
+    _, _, edge_rng, function_rng, _ = generators(scenario.seed)
+    laws = {model.name: model.edge_law for model in settings.models if model.edge_law is not None}
+    tiers = {tier.name: tier for model in settings.models for tier in model.tiers}
     edge = functions = None
-    if model.edge_law is not None:
+    if laws:
         edge = SimulatedEdge(
-            laws={MODEL: model.edge_law},
+            laws=laws,
             faults=Faults(scenario.edge_faults),
             noise=noise(scenario.edge_noise, edge_rng),
         )
-    if model.tiers:
+    if tiers:
         functions = SimulatedFunctions(
-            tiers={tier.name: tier for tier in model.tiers},
+            tiers=tiers,
             uplink=Uplink(scenario.bandwidth, rtt_s=scenario.rtt_s),
             faults=Faults(scenario.function_faults),
             noise=noise(scenario.function_noise, function_rng),

@@ -27,8 +27,8 @@ from scheduler.simulator.scenario import (
     Scenario,
     ScenarioError,
     SimulatedClass,
-    read_scenario,
 )
+from scheduler.simulator.scenario_file import read_scenario
 from scheduler.simulator.shell import Journal
 from scheduler.simulator.world import generators, make_requests, make_simulation
 from scheduler.workloads import poisson

@@ -1,0 +1,329 @@
+"""Scenario files: TOML for what the flags of `simulate` lack.
+
+A scenario file may hold, all optional:
+
+    rate_steps = [[60, 40], [60, 120]]           # seconds, requests a second; instead of another workload
+    bursts = [[90, 2, 300]]                      # from second, for seconds, requests a second on top
+    bandwidth_steps = [[0, 4.0], [60, 0.5]]      # from second, MB/s
+    edge_rows = [[1, 0.141], [8, 0.19]]          # measured: items, seconds; beyond them --edge's slope goes on
+    max_items = 64                               # most items in a batch
+    function_concurrency = 300                   # instances of a tier above which a call gets 429
+    max_function_in_flight = 300                 # calls that the engine may have under way
+    changepoints = true                          # false: never re-plan for a change
+    plan_expiry_s = 600                          # a plan is made anew at that age
+    [spend]                                      # caps on what functions cost in any hour, any day
+    per_hour_cny = 0.5
+    per_day_cny = 5
+    over_cap = "edge-only"                       # or "serve-late", "refuse-low-priority"
+    [[class]]                                    # who asks; shares are relative
+    name = "interactive"
+    slo_s = 0.6
+    percentile = 0.99
+    priority = 1                                 # 1 is the highest
+    share = 0.8
+    late = "refuse"                              # or "serve"
+    labels = ["edge-only"]                       # never to a function; "deferrable": gives way to everybody else
+    [[tier]]                                     # a function configuration
+    name = "1gb"
+    law = [0.216, 0.141]                         # seconds for the call, seconds an item
+    rows = [[1, 0.36], [5, 0.93]]                # measured: items, seconds; beyond them the law's slope goes on
+    max_batch = 5
+    price = [1.27e-5, 9e-7]                      # CNY a second, CNY a call
+    max_in_flight = 300
+    [[model]]                                    # several models on one edge and one uplink; absent: one
+    name = "resnet50"
+    share = 0.5
+    edge = [0.04234, 0.008165]                   # absent: --edge and edge_rows
+    edge_rows = [[1, 0.141], [8, 0.19]]
+    on_edge = true                               # false: the edge does not serve it
+    on_functions = true
+    request_bytes = 24000                        # absent: --request-bytes
+    max_items = 64
+    [[model.class]]                              # keys as in [[class]]; absent: the [[class]] tables
+    name = "photo"
+    [[model.tier]]                               # keys as in [[tier]]; absent: the [[tier]] tables
+    name = "gpu"
+    law = [0.05, 0.01]
+    price = [1.1e-4, 9e-7]
+"""
+
+import importlib
+import math
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from types import ModuleType
+
+from scheduler.domain.laws import FunctionTier, LatencyLaw, Price
+from scheduler.domain.plans import ServiceClass
+from scheduler.simulator.network import steps
+from scheduler.simulator.scenario import (
+    CONCURRENCY,
+    Burst,
+    Scenario,
+    ScenarioError,
+    SimulatedClass,
+    SimulatedModel,
+    SpendCaps,
+    latency_law,
+)
+
+OVER_CAP = ("edge-only", "serve-late", "refuse-low-priority")
+LABELS = ("edge-only", "deferrable")
+
+Pairs = tuple[tuple[float, float], ...]
+
+
+def read_scenario(path: Path, base: Scenario) -> Scenario:
+    """Returns `base` with what a scenario file says.
+
+    Raises:
+        ScenarioError: the file is missing, no TOML, or holds an unknown key or a wrong value.
+    """
+    toml = _toml()
+    try:
+        content = toml.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ScenarioError(f"cannot read the scenario {path}: {error}") from error
+    keys = _Keys(content, str(path))
+    bandwidth_steps = keys.pairs("bandwidth_steps")
+    changed = replace(
+        base,
+        rate_steps=keys.pairs("rate_steps"),
+        bursts=tuple(_burst(keys.where, numbers) for numbers in keys.rows("bursts", 3)),
+        max_items=keys.whole("max_items", base.max_items),
+        concurrency=keys.whole("function_concurrency", base.concurrency),
+        max_function_in_flight=keys.whole("max_function_in_flight", base.max_function_in_flight),
+        changepoints=keys.flag("changepoints", base.changepoints),
+        plan_expiry_s=keys.number("plan_expiry_s", base.plan_expiry_s),
+        caps=_caps(keys.table("spend")),
+        bandwidth=steps(bandwidth_steps) if bandwidth_steps else base.bandwidth,
+        classes=_classes(keys) or base.classes,
+        tiers=_tiers(keys) or base.tiers,
+    )
+    edge_law = _with_rows(changed.edge_law, keys, "edge_rows", changed.max_items)
+    changed = replace(changed, edge_law=edge_law)
+    models = tuple(_model(table, changed) for table in keys.tables("model"))
+    keys.done()
+    _distinct(keys.where, models)
+    return replace(changed, models=models)
+
+
+def _toml() -> ModuleType:
+    name = "tomllib" if sys.version_info >= (3, 11) else "tomli"
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        raise ScenarioError(
+            "reading a scenario on Python 3.10 needs tomli: from the source tree, pip install '.[client]'"
+        ) from error
+
+
+def _burst(where: str, numbers: Sequence[float]) -> Burst:
+    start_s, duration_s, rate_rps = numbers
+    if min(duration_s, rate_rps) <= 0:
+        raise ScenarioError(f"{where}: a burst lasts longer than 0 s at a rate above 0, not {list(numbers)}")
+    return Burst(start_s, duration_s, rate_rps)
+
+
+def _caps(keys: "_Keys") -> SpendCaps:
+    caps = SpendCaps(
+        per_hour_cny=keys.number_or_none("per_hour_cny"),
+        per_day_cny=keys.number_or_none("per_day_cny"),
+        over_cap=keys.choice("over_cap", OVER_CAP),
+    )
+    keys.done()
+    return caps
+
+
+def _classes(keys: "_Keys") -> tuple[SimulatedClass, ...]:
+    classes = tuple(_class(table) for table in keys.tables("class"))
+    names = [c.service_class.name for c in classes]
+    if len(set(names)) < len(names):
+        raise ScenarioError(f"{keys.where}: two classes have one name; give each [[class]] a name of its own")
+    return classes
+
+
+def _class(keys: "_Keys") -> SimulatedClass:
+    labels = keys.choices("labels", LABELS)
+    service_class = ServiceClass(
+        name=keys.text("name", "default"),
+        slo_s=keys.number("slo_s", 1.0),
+        percentile=keys.number("percentile", 0.99),
+        serve_late=keys.choice("late", ("refuse", "serve")) == "serve",
+        edge_only="edge-only" in labels,
+        deferrable="deferrable" in labels,
+    )
+    if service_class.percentile >= 1:
+        raise ScenarioError(f"{keys.where}: percentile must be below 1, not {service_class.percentile}")
+    made = SimulatedClass(service_class, priority=keys.whole("priority", 2), share=keys.number("share", 1.0))
+    keys.done()
+    return made
+
+
+def _tiers(keys: "_Keys") -> tuple[FunctionTier, ...]:
+    return tuple(_tier(table) for table in keys.tables("tier"))
+
+
+def _tier(keys: "_Keys") -> FunctionTier:
+    name = keys.text("name", "function")
+    (alpha_s, beta_s), (per_s, per_call) = keys.pair("law"), keys.pair("price")
+    max_batch = keys.whole("max_batch", 5)
+    law = _with_rows(latency_law(alpha_s, beta_s, max_batch=max_batch), keys, "rows", max_batch)
+    price = Price(per_s=per_s, per_call=per_call, sheet="scenario")
+    tier = FunctionTier(name, name, law, price, max_in_flight=keys.whole("max_in_flight", CONCURRENCY))
+    keys.done()
+    return tier
+
+
+def _model(keys: "_Keys", base: Scenario) -> SimulatedModel:
+    """A model's own tables; what it does not say is as for all."""
+    max_items = keys.whole("max_items", base.max_items)
+    law = keys.pair_or_none("edge")
+    edge_law = base.edge_law if law is None else latency_law(*law, max_batch=max_items)
+    edge_law = _with_rows(edge_law, keys, "edge_rows", max_items)
+    tiers = _tiers(keys) or base.tiers
+    on_edge, on_functions = keys.flag("on_edge", True), keys.flag("on_functions", True)
+    if not (on_edge or on_functions):
+        raise ScenarioError(f"{keys.where}: nothing serves it; set on_edge or on_functions to true")
+    model = SimulatedModel(
+        name=keys.text("name", ""),
+        share=keys.number("share", 1.0),
+        classes=_classes(keys) or base.classes,
+        edge_law=edge_law if on_edge else None,
+        tiers=tiers if on_functions else (),
+        request_bytes=keys.whole("request_bytes", base.request_bytes),
+        max_items=max_items,
+    )
+    keys.done()
+    return model
+
+
+def _with_rows(law: LatencyLaw, keys: "_Keys", key: str, max_batch: int) -> LatencyLaw:
+    """The law with measured rows, if the table has some."""
+    rows = tuple((int(items), seconds) for items, seconds in keys.pairs(key)) or law.rows
+    try:
+        return replace(law, rows=rows, max_batch=max_batch)
+    except ValueError as error:
+        raise ScenarioError(f"{keys.where}: {key}: {error}") from error
+
+
+def _distinct(where: str, models: Sequence[SimulatedModel]) -> None:
+    """A name means one thing: instances are counted by tier, answers by model."""
+    names = [model.name for model in models]
+    if "" in names or len(set(names)) < len(names):
+        raise ScenarioError(f"{where}: each [[model]] needs a name of its own")
+    tiers: dict[str, FunctionTier] = {}
+    for tier in (tier for model in models for tier in model.tiers):
+        if tiers.setdefault(tier.name, tier) != tier:
+            raise ScenarioError(f"{where}: tier {tier.name!r} is described in two ways; give one another name")
+
+
+class _Keys:
+    """Takes keys out of a TOML table one by one, so that a wrong or unknown one is named."""
+
+    def __init__(self, table: Mapping[str, object], where: str) -> None:
+        self.where = where
+        self._left = dict(table)
+
+    def take(self, key: str, default: object = None) -> object:
+        """Returns the value of a key, which is understood with that; TOML knows no None."""
+        return self._left.pop(key, default)
+
+    def number(self, key: str, default: float) -> float:
+        return self._number(key, self.take(key, default))
+
+    def whole(self, key: str, default: int) -> int:
+        value = self.take(key, default)
+        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+            raise ScenarioError(f"{self.where}: {key} must be a whole number of at least 1, not {value!r}")
+        return value
+
+    def flag(self, key: str, default: bool) -> bool:
+        value = self.take(key, default)
+        if not isinstance(value, bool):
+            raise ScenarioError(f"{self.where}: {key} must be true or false, not {value!r}")
+        return value
+
+    def text(self, key: str, default: str) -> str:
+        value = self.take(key, default)
+        if not isinstance(value, str):
+            raise ScenarioError(f"{self.where}: {key} must be a text, not {value!r}")
+        return value
+
+    def number_or_none(self, key: str) -> float | None:
+        value = self.take(key)
+        return None if value is None else self._number(key, value)
+
+    def choice(self, key: str, allowed: Sequence[str]) -> str:
+        """One of the allowed words; the first where the key is absent."""
+        value = self.text(key, allowed[0])
+        if value not in allowed:
+            raise ScenarioError(f"{self.where}: {key} must be {_either(allowed)}, not {value!r}")
+        return value
+
+    def choices(self, key: str, allowed: Sequence[str]) -> list[str]:
+        value = self.take(key, [])
+        if not isinstance(value, list) or any(word not in allowed for word in value):
+            raise ScenarioError(f"{self.where}: {key} must be a list of {_either(allowed)}, not {value!r}")
+        return value
+
+    def pair(self, key: str) -> tuple[float, float]:
+        return self._pair(key, self.take(key))
+
+    def pair_or_none(self, key: str) -> tuple[float, float] | None:
+        value = self.take(key)
+        return None if value is None else self._pair(key, value)
+
+    def pairs(self, key: str) -> Pairs:
+        return tuple((first, second) for first, second in self.rows(key, 2))
+
+    def rows(self, key: str, width: int) -> list[list[float]]:
+        """A list of rows of numbers; an empty one where the key is absent."""
+        value = self.take(key)
+        if value is None:
+            return []
+        if not isinstance(value, list) or not value:
+            raise ScenarioError(f"{self.where}: {key} must be a list of {_tuples(width)} of numbers")
+        return [self._row(key, row, width) for row in value]
+
+    def table(self, key: str) -> "_Keys":
+        value = self.take(key, {})
+        if not isinstance(value, dict):
+            raise ScenarioError(f"{self.where}: [{key}] must be a table")
+        return _Keys(value, f"{self.where}: [{key}]")
+
+    def tables(self, key: str) -> "list[_Keys]":
+        value = self.take(key, [])
+        if not isinstance(value, list) or not all(isinstance(table, dict) for table in value):
+            raise ScenarioError(f"{self.where}: [[{key}]] must be a list of tables")
+        return [_Keys(table, f"{self.where}: [[{key}]] {number}") for number, table in enumerate(value, start=1)]
+
+    def done(self) -> None:
+        if self._left:
+            raise ScenarioError(f"{self.where}: unknown key {next(iter(self._left))!r}; remove it")
+
+    def _number(self, key: str, value: object) -> float:
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value) or value <= 0:
+            raise ScenarioError(f"{self.where}: {key} must be a number above 0, not {value!r}")
+        return float(value)
+
+    def _pair(self, key: str, value: object) -> tuple[float, float]:
+        first, second = self._row(key, value, 2)
+        return first, second
+
+    def _row(self, key: str, value: object, width: int) -> list[float]:
+        if not isinstance(value, list) or len(value) != width or any(isinstance(x, bool) for x in value):
+            raise ScenarioError(f"{self.where}: {key} must be a {_tuples(width)[:-1]} of numbers, not {value!r}")
+        if not all(isinstance(x, (int, float)) and math.isfinite(x) and x >= 0 for x in value):
+            raise ScenarioError(f"{self.where}: {key} must hold numbers of at least 0, not {value!r}")
+        return [float(x) for x in value]
+
+
+def _tuples(width: int) -> str:
+    return {2: "pairs", 3: "triples"}[width]
+
+
+def _either(words: Sequence[str]) -> str:
+    return " or ".join(repr(word) for word in words)
