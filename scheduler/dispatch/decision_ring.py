@@ -1,0 +1,176 @@
+"""What was decided about the last requests and what came of it: a bounded ring of numbers, read when somebody asks."""
+
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from scheduler.domain.batches import Batch, BatchReport, FailureKind
+from scheduler.domain.decisions import Decision
+
+DECISIONS_KEPT = 8
+"""Of one request: the first, and the last of the others."""
+SENDINGS_KEPT = 3
+"""Of one request: the last. Two are usual at most, as a request is sent again or rescued once; content that a backend
+refuses is halved and sent oftener."""
+ANSWERED = "answered"
+CANCELLED = "cancelled"
+"""Outcomes beside the values of RefusalKind."""
+
+
+class Sending(NamedTuple):
+    """One batch that a request was in; None in the last four: not back yet."""
+
+    batch: Batch
+    settled_at_s: float | None = None
+    report: BatchReport | None = None
+    failure_kind: FailureKind | None = None
+    """None also where it was answered."""
+    cost: float | None = None
+    """Of the whole batch."""
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """All that is kept about one request; absolute times are on the shell's monotonic clock."""
+
+    request_id: int
+    decisions: tuple[Decision, ...]
+    """In order. None for a request that ended before anything could be decided, as with a full queue."""
+    left_out: int = 0
+    """How many decisions between the first and the others are not kept."""
+    sendings: tuple[Sending, ...] = ()
+    """In order."""
+    ended_at_s: float | None = None
+    """None: it has not ended."""
+    outcome: str = ""
+    """`answered`, `cancelled`, or the kind of refusal; empty: it has not ended."""
+
+
+_Shared = list[Any]
+"""A batch as all its requests share it: [batch, what became of it (the rest of a Sending), how many have it]."""
+_BATCH, _OUTCOME, _HOLDERS = 0, 1, 2
+
+_Story = list[Any]
+"""A request: [its only batch or a tuple of them, its end, number of decisions left out, decision, decision, ...]."""
+_SENT, _END, _LEFT_OUT, _FIRST = 0, 1, 2, 3
+
+
+class DecisionRing:
+    """The last requests by id; when it is full, the one that was first heard of the longest ago goes."""
+
+    # Bare lists of what is handed in, made into values only in `explain`: with objects instead of them this cost twice
+    # as much, and it runs for every request.
+    __slots__ = ("_batches", "_order", "_size", "_stories")
+
+    def __init__(self, size: int) -> None:
+        """Stores how many requests are kept, at least 1."""
+        self._size = size
+        self._order: deque[int] = deque()
+        self._stories: dict[int, _Story] = {}
+        self._batches: dict[int, _Shared] = {}
+
+    def __len__(self) -> int:
+        """Returns how many requests are known."""
+        return len(self._order)
+
+    @property
+    def batches(self) -> int:
+        """How many batches are kept."""
+        return len(self._batches)
+
+    def note(self, decision: Decision) -> None:
+        """Keeps a decision; a request that was not known is from now on."""
+        story = self._stories.get(decision.request_id)
+        if story is None:
+            self._welcome(decision.request_id, [None, None, 0, decision])
+            return
+        story.append(decision)
+        if len(story) > _FIRST + DECISIONS_KEPT:
+            del story[_FIRST + 1]
+            story[_LEFT_OUT] += 1
+
+    def sent(self, batch: Batch) -> None:
+        """Keeps a batch with those of its requests that are known."""
+        shared: _Shared = [batch, None, 0]
+        stories, holders = self._stories, 0
+        for request_id in batch.request_ids:
+            story = stories.get(request_id)
+            if story is None:
+                continue
+            holders += 1
+            if story[_SENT] is None:
+                story[_SENT] = shared
+            else:
+                self._sent_again(story, shared)
+        if holders:
+            shared[_HOLDERS] = holders
+            self._batches[batch.batch_id] = shared
+
+    def settled(
+        self, batch_id: int, report: BatchReport, failure_kind: FailureKind | None, *, cost: float, at_s: float
+    ) -> None:
+        """Keeps what became of a batch. A later word, as of a late bill, takes the place of an earlier one.
+
+        Args:
+            batch_id: the batch; one that is not kept is ignored.
+            report: what was measured.
+            failure_kind: why it failed; None where it was answered.
+            cost: of the whole batch, in the prices' currency.
+            at_s: when it came back.
+        """
+        shared = self._batches.get(batch_id)
+        if shared is not None:
+            shared[_OUTCOME] = (at_s, report, failure_kind, cost)
+
+    def ended(self, request_id: int, at_s: float, outcome: str) -> None:
+        """Keeps how a request ended: ANSWERED, CANCELLED, or the value of a RefusalKind."""
+        story = self._stories.get(request_id)
+        if story is None:
+            self._welcome(request_id, [None, (at_s, outcome), 0])
+        else:
+            story[_END] = (at_s, outcome)
+
+    def explain(self, request_id: int) -> Explanation | None:
+        """Returns what is known of a request; None where newer ones took its place, or it never was."""
+        story = self._stories.get(request_id)
+        if story is None:
+            return None
+        ended_at_s, outcome = story[_END] or (None, "")
+        return Explanation(
+            request_id,
+            tuple(story[_FIRST:]),
+            story[_LEFT_OUT],
+            tuple([Sending(shared[_BATCH], *(shared[_OUTCOME] or ())) for shared in _sendings(story)]),
+            ended_at_s,
+            outcome,
+        )
+
+    def _welcome(self, request_id: int, story: _Story) -> None:
+        order, stories = self._order, self._stories
+        if len(order) >= self._size:
+            sent = stories.pop(order.popleft())[_SENT]
+            if isinstance(sent, list):
+                self._release(sent)
+            elif sent:
+                for shared in sent:
+                    self._release(shared)
+        order.append(request_id)
+        stories[request_id] = story
+
+    def _sent_again(self, story: _Story, shared: _Shared) -> None:
+        sendings = (*_sendings(story), shared)
+        if len(sendings) > SENDINGS_KEPT:
+            self._release(sendings[0])
+            sendings = sendings[1:]
+        story[_SENT] = sendings
+
+    def _release(self, shared: _Shared) -> None:
+        shared[_HOLDERS] -= 1
+        if not shared[_HOLDERS]:
+            del self._batches[shared[_BATCH].batch_id]
+
+
+def _sendings(story: _Story) -> Sequence[_Shared]:
+    sent = story[_SENT]
+    return (sent,) if isinstance(sent, list) else sent or ()
