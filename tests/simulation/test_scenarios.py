@@ -146,6 +146,11 @@ def test_two_models_share_one_edge_and_one_uplink(tmp_path: Path) -> None:
     edge = [s for s in sent if s.batch.backend is Backend.EDGE]
     for before, after in zip(edge, edge[1:], strict=False):
         assert after.batch.sent_at_s >= before.outcome.at_s - 1e-9
+    laws = {model.name: model.edge_law for model in scenario.served()}
+    for s in edge:
+        law = laws[s.batch.model]
+        assert law is not None
+        assert s.outcome.at_s - s.batch.sent_at_s == pytest.approx(law.predict_s(s.batch.items))
     assert {s.batch.tier for s in sent if s.batch.backend is Backend.FUNCTION} <= {"cpu", "gpu"}
     for s in sent:
         if s.batch.backend is Backend.FUNCTION:
@@ -169,6 +174,8 @@ def test_a_model_may_lack_one_side(tmp_path: Path) -> None:
     scenario = read(
         tmp_path, "[[model]]\nname = 'here'\non_functions = false\n[[model]]\nname = 'there'\non_edge = false\n"
     )
+    here, there = scenario.served()
+    assert (here.tiers, there.edge_law) == ((), None)
     journal = run(scenario, rate_rps=40, requests=400)
     places = {(row.model, row.backend) for row in rows(journal) if row.outcome == "answered"}
     assert places == {("here", "edge"), ("there", "function")}
