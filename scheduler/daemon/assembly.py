@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from scheduler.daemon.backends.edge import EdgeBackend
 from scheduler.daemon.backends.flight import Clock, InferenceBackend
 from scheduler.daemon.backends.function import FunctionBackend, FunctionName
-from scheduler.daemon.backends.sdk import Account
 from scheduler.daemon.config import Config
 from scheduler.daemon.config_sections import EdgeSection
 from scheduler.daemon.credentials import read_access_key
@@ -16,6 +15,7 @@ from scheduler.domain.messages import ComputePlan
 from scheduler.domain.plans import EngineSettings, Plan
 from scheduler.domain.requests import Backend
 from scheduler.engine import Engine
+from scheduler.fc_client import Account
 from scheduler.planner.planner import best_plan
 
 

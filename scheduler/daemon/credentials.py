@@ -3,26 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from scheduler.daemon.config import Config
 from scheduler.daemon.config_sections import FunctionSection
 from scheduler.daemon.config_source import TOML
 from scheduler.domain.errors import ConfigError
+from scheduler.fc_client import AccessKey
 
 _REQUIRED = ("access_key_id", "access_key_secret")
 _OPTIONAL = "security_token"
-
-
-@dataclass(frozen=True, slots=True)
-class AccessKey:
-    """What requests are signed with; its secrets do not show in its repr."""
-
-    access_key_id: str
-    access_key_secret: str = field(repr=False)
-    security_token: str = field(default="", repr=False)
-    """Of a temporary (STS) key; empty for a permanent one."""
 
 
 @dataclass(frozen=True, slots=True)

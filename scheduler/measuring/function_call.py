@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-import logging
-import os
 import secrets
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
 
 import orjson
 
 from scheduler import wire
+from scheduler.fc_client import Account, CallFailed, FunctionCaller, proxy_variable
 from scheduler.measuring.edge_call import check_outputs
 from scheduler.measuring.errors import MeasuringError
 from scheduler.wire import InferRequest, Tensor, WireError
 
-PROXY_VARIABLES = ("HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy")
-_CONNECT_TIMEOUT_MS = 5_000
-_READ_TIMEOUT_MS = 600_000
+_READ_TIMEOUT_S = 600.0
 _COLD_STARTS_IN_A_ROW = 20
 
 
@@ -29,30 +25,15 @@ class FunctionAddress:
     Parameters:
         function: its name.
         qualifier: version or alias.
-        region: of the account.
-        endpoint: HOST or HOST:PORT; empty for the region's public one.
-        protocol: https or http.
-        access_key_id: of the account.
-        access_key_secret: of the account.
-        security_token: of a temporary key; empty for a permanent one.
+        account: where and as whom.
     """
 
     function: str
     qualifier: str
-    region: str
-    endpoint: str
-    protocol: str
-    access_key_id: str
-    access_key_secret: str = field(repr=False)
-    security_token: str = field(default="", repr=False)
-
-    @property
-    def host(self) -> str:
-        """The endpoint in use."""
-        return self.endpoint or f"fcv3.{self.region}.aliyuncs.com"
+    account: Account
 
 
-class FunctionCaller:
+class BatchCaller:
     """Invokes a function with batches of some pictures, taken in turn."""
 
     def __init__(self, address: FunctionAddress, *, model: str, input_name: str, pictures: Sequence[bytes]) -> None:
@@ -61,7 +42,7 @@ class FunctionCaller:
         self._model = model
         self._input_name = input_name
         self._pictures = pictures
-        self._client: Any = None
+        self._caller = FunctionCaller(address.account, connections=1)
         self.invocations = 0
         """How many there were, cold starts included; each is billed."""
         self.cold_starts = 0
@@ -109,30 +90,30 @@ class FunctionCaller:
 
     def _answer(self, frame: bytes) -> tuple[bytes, str]:
         """Body and error type; a function's failure is HTTP 200 with the latter."""
-        sdk = _load_sdk()
-        request = sdk["InvokeFunctionRequest"](body=frame, qualifier=self._address.qualifier)
-        headers = sdk["InvokeFunctionHeaders"](x_fc_invocation_type="Sync")
-        runtime = sdk["RuntimeOptions"](connect_timeout=_CONNECT_TIMEOUT_MS, read_timeout=_READ_TIMEOUT_MS)
-        problem = ""
+        address, caller = self._address, self._caller
         try:
-            self._client = self._client or _client(sdk, self._address)
-            call = self._client.invoke_function_with_options
-            response = call(self._address.function, request, headers, runtime)
-            return response.body.read(), response.headers.get("x-fc-error-type") or ""
-        except sdk["AlibabaCloudException"] as error:
-            problem = f"refused the call ({error.status_code} {error.code}); check function, qualifier and access key"
-        except sdk["UnretryableException"] as error:
-            problem = f"cannot be reached ({type(error.inner_exception).__name__}); check endpoint and protocol"
-        # Raised out here because the SDK's exceptions hold the body and the signed headers.
-        raise MeasuringError(f"Function Compute at {self._address.host} {problem}")
+            caller.open()
+            invoked = caller.invoke(
+                function=address.function, qualifier=address.qualifier, body=frame, read_timeout_s=_READ_TIMEOUT_S
+            )
+        except CallFailed as failed:
+            raise MeasuringError(_reason(failed, address.account.host)) from None
+        return invoked.body, invoked.error_type
 
 
 def proxy_note() -> str:
     """Returns a sentence where calls will go through a proxy: the SDK heeds it even for 127.0.0.1; else nothing."""
-    found = next((name for name in PROXY_VARIABLES if os.environ.get(name)), "")
+    found = proxy_variable()
     return (
         f"calls go through the proxy in {found}, also to this machine; unset it if that is not meant" if found else ""
     )
+
+
+def _reason(failed: CallFailed, host: str) -> str:
+    if failed.status:
+        refusal = f"refused the call ({failed.status} {failed.code}); check function, qualifier and access key"
+        return f"Function Compute at {host} {refusal}"
+    return f"{failed.failure.message}; check the endpoint {host} and the protocol"
 
 
 def _unreadable(body: bytes, error_type: str, error: WireError) -> MeasuringError:
@@ -144,39 +125,3 @@ def _unreadable(body: bytes, error_type: str, error: WireError) -> MeasuringErro
     except (ValueError, KeyError, TypeError):
         reason = body[:200].decode(errors="replace")
     return MeasuringError(f"the function failed ({error_type}): {reason[:300]}")
-
-
-def _load_sdk() -> Mapping[str, Any]:
-    from alibabacloud_fc20230330 import models
-    from alibabacloud_fc20230330.client import Client
-    from alibabacloud_tea_openapi.exceptions import AlibabaCloudException
-    from alibabacloud_tea_openapi.utils_models import Config
-    from darabonba.exceptions import UnretryableException
-    from darabonba.runtime import RuntimeOptions
-
-    # The import sets this logger to DEBUG with a handler of its own, which may print signed headers.
-    logger = logging.getLogger("darabonba-core")
-    logger.handlers.clear()
-    logger.setLevel(logging.ERROR)
-    return {
-        "Client": Client,
-        "Config": Config,
-        "InvokeFunctionRequest": models.InvokeFunctionRequest,
-        "InvokeFunctionHeaders": models.InvokeFunctionHeaders,
-        "RuntimeOptions": RuntimeOptions,
-        "AlibabaCloudException": AlibabaCloudException,
-        "UnretryableException": UnretryableException,
-    }
-
-
-def _client(sdk: Mapping[str, Any], address: FunctionAddress) -> Any:
-    return sdk["Client"](
-        sdk["Config"](
-            access_key_id=address.access_key_id,
-            access_key_secret=address.access_key_secret,
-            security_token=address.security_token or None,
-            region_id=address.region,
-            endpoint=address.host,
-            protocol=address.protocol,
-        )
-    )

@@ -17,9 +17,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from models.profile import Profile, ProfileRow
+from scheduler.fc_client import AccessKey, Account
 from scheduler.measuring.edge_call import EdgeCaller
 from scheduler.measuring.errors import MeasuringError
-from scheduler.measuring.function_call import FunctionAddress, FunctionCaller, proxy_note
+from scheduler.measuring.function_call import BatchCaller, FunctionAddress, proxy_note
 from scheduler.measuring.latency import Call, measure
 from scheduler.measuring.payloads import read_files, synthetic_pictures
 from scheduler.measuring.preflight import served_model
@@ -145,26 +146,23 @@ def _edge(args: argparse.Namespace) -> tuple[Sequence[ProfileRow], Provenance]:
 
 
 def _function(args: argparse.Namespace) -> tuple[Sequence[ProfileRow], Provenance]:
-    address = FunctionAddress(
-        function=args.function,
-        qualifier=args.qualifier,
-        region=args.region,
-        endpoint=args.endpoint,
-        protocol=args.protocol,
+    key = AccessKey(
         access_key_id=_secret(args.access_key_id_env, "--access-key-id-env"),
         access_key_secret=_secret(args.access_key_secret_env, "--access-key-secret-env"),
         security_token=_secret(args.security_token_env, "--security-token-env") if args.security_token_env else "",
     )
+    account = Account(region=args.region, key=key, endpoint=args.endpoint, protocol=args.protocol)
     if note := proxy_note():
         print(f"edgeburst: {note}", file=sys.stderr)
-    call = FunctionCaller(address, model=args.model, input_name=args.input, pictures=_pictures(args))
+    address = FunctionAddress(args.function, args.qualifier, account)
+    call = BatchCaller(address, model=args.model, input_name=args.input, pictures=_pictures(args))
     rows = _measure(call, args.batches or _FUNCTION_BATCHES, args)
     return rows, Provenance(
         name=_name(args) or f"function-{args.model}",
         backend="function",
         model=args.model,
         device=args.device or f"Function Compute {args.region}, function {args.function}:{args.qualifier}",
-        source=f"edgeburst profile: {call.invocations} invocations through {address.host}",
+        source=f"edgeburst profile: {call.invocations} invocations through {account.host}",
         note="Service times as the container measured them, on warm instances; transfer and start are not in them.",
         environment={"qualifier": args.qualifier, "cold_starts_left_out": str(call.cold_starts)},
     )

@@ -18,11 +18,10 @@ from support.stub_fc import Heard, Say, Script, StubFc
 from scheduler import wire
 from scheduler.daemon.backends.flight import Flight, Reply, SendFailed
 from scheduler.daemon.backends.function import FunctionBackend, FunctionName
-from scheduler.daemon.backends.sdk import Account, CallFailed, FunctionCaller
-from scheduler.daemon.credentials import AccessKey
 from scheduler.domain.batches import Batch, FailureKind
 from scheduler.domain.laws import FunctionTier, LatencyLaw, Price
 from scheduler.domain.requests import Backend
+from scheduler.fc_client import AccessKey, Account, CallFailed, FunctionCaller
 from scheduler.wire import InferRequest, Tensor
 
 SECRET = "very-secret-secret"

@@ -15,11 +15,10 @@ from support.stub_edge import expected_row
 
 from scheduler.daemon.backends.flight import Flight, Reply, SendFailed
 from scheduler.daemon.backends.function import FunctionBackend, FunctionName
-from scheduler.daemon.backends.sdk import Account
-from scheduler.daemon.credentials import AccessKey
 from scheduler.domain.batches import Batch, FailureKind
 from scheduler.domain.laws import FunctionTier, LatencyLaw, Price
 from scheduler.domain.requests import Backend
+from scheduler.fc_client import AccessKey, Account
 from scheduler.wire import InferRequest, Tensor
 
 PROGRAM = Path(__file__).parents[1] / "support" / "frame_function.py"

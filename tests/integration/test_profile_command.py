@@ -191,7 +191,7 @@ def crashed(_heard: Heard) -> Say:
         (crashed, "the function failed (UnhandledInvocationError): Process exited"),
         (lambda _: Say(200, b"hello"), "the function's answer cannot be read"),
         (lambda _: stub_fc.error(403, "SignatureNotMatch"), "refused the call (403 SignatureNotMatch)"),
-        (lambda _: Say(cut=True), "cannot be reached"),
+        (lambda _: Say(cut=True), "broke the connection; check the endpoint"),
     ],
     ids=["negative", "no figure", "always cold", "refused", "crashed", "no frame", "wrong key", "cut off"],
 )

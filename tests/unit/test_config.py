@@ -17,10 +17,11 @@ from scheduler.cli import main
 from scheduler.daemon.config import Config, load_config
 from scheduler.daemon.config_sections import SECTIONS, EngineSection
 from scheduler.daemon.config_source import TOML
-from scheduler.daemon.credentials import AccessKey, read_access_key, secret_references
+from scheduler.daemon.credentials import read_access_key, secret_references
 from scheduler.daemon.toml_lines import line_index, line_of
 from scheduler.domain.errors import ConfigError
 from scheduler.domain.plans import EngineSettings
+from scheduler.fc_client import AccessKey
 
 EXAMPLE = Path(__file__).parents[2] / "scripts" / "edgeburst.example.toml"
 SECRET = "Zq7hunter2Secret"

@@ -12,13 +12,13 @@ import orjson
 
 from scheduler import wire
 from scheduler.daemon.backends.flight import Clock, Flight, Reply, SendFailed, check_response
-from scheduler.daemon.backends.sdk import Account, CallFailed, FunctionCaller, Invoked, warn_of_proxies
 from scheduler.daemon.backends.uplink_probe import probe_uplink
 from scheduler.daemon.logs import log
 from scheduler.daemon.threads import DaemonThreads
 from scheduler.domain.batches import BatchReport, Failure, FailureKind
 from scheduler.domain.messages import ProbeMeasured
 from scheduler.domain.requests import Backend
+from scheduler.fc_client import Account, CallFailed, FunctionCaller, Invoked, proxy_variable
 from scheduler.wire import Encoded, InferRequest, WireError
 
 LATE_READ_S = 20.0
@@ -63,7 +63,7 @@ class FunctionBackend:
 
     async def open(self) -> None:
         """Imports the SDK and makes its client."""
-        warn_of_proxies()
+        _warn_of_proxies()
         await self._threads.run(self._caller.open)
 
     async def send(self, flight: Flight, request: InferRequest) -> Reply:
@@ -168,6 +168,14 @@ class FunctionBackend:
             cold_start=cold_start if isinstance(cold_start, bool) else None,
             instance_id=str(header.get("instance_id") or "")[:128],
             memory_bytes=memory_bytes if isinstance(memory_bytes, int) else None,
+        )
+
+
+def _warn_of_proxies() -> None:
+    """Says that the SDK will go through a proxy: it heeds these variables even for 127.0.0.1, and never NO_PROXY."""
+    if variable := proxy_variable():
+        log(
+            logging.WARNING, "proxy", variable=variable, message="function calls go through this proxy; unset it if not"
         )
 
 

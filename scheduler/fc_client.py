@@ -1,20 +1,21 @@
-"""The provider's SDK, held at arm's length: synchronous calls, `bytes` bodies, no retries, every error by its kind.
+"""The provider's SDK, held at arm's length, for every shell that calls it: quiet, without retries, every error by its
+kind.
 
 The traps behind each rule here were reproduced with SDK 4.8.3 (fc-api.md section 1.3 of the project's reading).
 """
 
 import logging
 import os
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from functools import cache
 from types import SimpleNamespace
 from typing import Any
 
-from scheduler.daemon.credentials import AccessKey
-from scheduler.daemon.logs import log
 from scheduler.domain.batches import Failure, FailureKind
 
 PROXY_VARIABLES = ("HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy")
+CONNECT_TIMEOUT_S = 3.0
 
 # By status, for errors in which the provider answered.
 _KIND_BY_STATUS = {
@@ -25,7 +26,15 @@ _KIND_BY_STATUS = {
     503: FailureKind.THROTTLED,
 }
 
-_CONNECT_TIMEOUT_S = 3.0
+
+@dataclass(frozen=True, slots=True)
+class AccessKey:
+    """What requests are signed with; its secrets do not show in its repr."""
+
+    access_key_id: str
+    access_key_secret: str = field(repr=False)
+    security_token: str = field(default="", repr=False)
+    """Of a temporary (STS) key; empty for a permanent one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,13 +63,22 @@ class Invoked:
 
 
 class CallFailed(Exception):
-    """The call brought no answer of a function; `code` is the provider's, where it gave one."""
+    """The call brought no answer of what was called."""
 
-    def __init__(self, failure: Failure, code: str = "") -> None:
-        """Stores why."""
+    def __init__(self, failure: Failure, *, code: str = "", status: int = 0, said: str = "") -> None:
+        """Stores why.
+
+        Args:
+            failure: its kind, in one sentence.
+            code: the provider's name of the error, where it gave one.
+            status: of HTTP; 0 where no answer came, or none that the SDK can read.
+            said: the provider's own words.
+        """
         super().__init__(failure.message)
         self.failure = failure
         self.code = code
+        self.status = status
+        self.said = said
 
 
 class FunctionCaller:
@@ -79,20 +97,8 @@ class FunctionCaller:
 
     def open(self) -> None:
         """Imports the SDK and makes the client; no packet is sent."""
-        if self._client is not None:
-            return
-        sdk, account = load_sdk(), self._account
-        config = sdk.Config(
-            access_key_id=account.key.access_key_id,
-            access_key_secret=account.key.access_key_secret,
-            security_token=account.key.security_token or None,
-            region_id=account.region,
-            endpoint=account.host,
-            protocol=account.protocol,
-            # With fewer pooled connections than threads the surplus ones are thrown away after each call.
-            max_idle_conns=self._connections,
-        )
-        self._client = sdk.Client(config)
+        if self._client is None:
+            self._client = make_client(self._account, connections=self._connections)
 
     def invoke(self, *, function: str, qualifier: str, body: bytes, read_timeout_s: float) -> Invoked:
         """Calls a function and waits for its answer.
@@ -110,7 +116,7 @@ class FunctionCaller:
         request = sdk.models.InvokeFunctionRequest(body=body, qualifier=qualifier)
         headers = sdk.models.InvokeFunctionHeaders(x_fc_invocation_type="Sync")
         call = self._client.invoke_function_with_options
-        response = _called(call, function, request, headers, _runtime(read_timeout_s))
+        response = called(call, function, request, headers, runtime(read_timeout_s))
         return Invoked(response.body.read(), response.headers.get("x-fc-error-type") or "")
 
     def check(self, *, function: str, qualifier: str) -> None:
@@ -122,7 +128,7 @@ class FunctionCaller:
             CallFailed: the endpoint, the key or the name is wrong.
         """
         request = load_sdk().models.GetFunctionRequest(qualifier=qualifier)
-        _called(self._client.get_function_with_options, function, request, {}, _runtime(_CONNECT_TIMEOUT_S))
+        called(self._client.get_function_with_options, function, request, {}, runtime(CONNECT_TIMEOUT_S))
 
 
 @cache
@@ -152,24 +158,41 @@ def load_sdk() -> SimpleNamespace:
     )
 
 
-def warn_of_proxies() -> None:
-    """Says that the SDK will go through a proxy: it heeds these variables even for 127.0.0.1, and never NO_PROXY."""
-    for name in PROXY_VARIABLES:
-        if os.environ.get(name):
-            log(
-                logging.WARNING, "proxy", variable=name, message="function calls go through this proxy; unset it if not"
-            )
+def make_client(account: Account, *, connections: int) -> Any:
+    """Returns the SDK's client; no packet is sent.
+
+    Args:
+        account: where and as whom.
+        connections: how many calls there may be at one time. With fewer pooled connections than threads the surplus
+            ones are thrown away after each call.
+    """
+    sdk = load_sdk()
+    config = sdk.Config(
+        access_key_id=account.key.access_key_id,
+        access_key_secret=account.key.access_key_secret,
+        security_token=account.key.security_token or None,
+        region_id=account.region,
+        endpoint=account.host,
+        protocol=account.protocol,
+        max_idle_conns=connections,
+    )
+    return sdk.Client(config)
 
 
-def _runtime(read_timeout_s: float) -> Any:
+def runtime(read_timeout_s: float) -> Any:
+    """Returns the options of one call: the longest wait for a piece of the answer; there is no limit for the whole."""
     return load_sdk().RuntimeOptions(
-        connect_timeout=round(min(_CONNECT_TIMEOUT_S, read_timeout_s) * 1000) or 1,
+        connect_timeout=round(min(CONNECT_TIMEOUT_S, read_timeout_s) * 1000) or 1,
         read_timeout=round(read_timeout_s * 1000) or 1,
     )
 
 
-def _called(call: Any, *arguments: Any) -> Any:
-    """Calls the SDK; its exceptions hold the body and the Authorization header, so none of them leaves here."""
+def called(call: Callable[..., Any], *arguments: Any) -> Any:
+    """Calls the SDK; its exceptions hold the body and the Authorization header, so none of them leaves here.
+
+    Raises:
+        CallFailed: there is no answer, or it is an error of the provider.
+    """
     sdk = load_sdk()
     failed: CallFailed | None = None
     try:
@@ -179,6 +202,11 @@ def _called(call: Any, *arguments: Any) -> Any:
     except sdk.UnretryableException as error:
         failed = _broken(error)
     raise failed
+
+
+def proxy_variable() -> str:
+    """Returns the variable that sends calls through a proxy: the SDK heeds it even for 127.0.0.1; else nothing."""
+    return next((name for name in PROXY_VARIABLES if os.environ.get(name)), "")
 
 
 def _refused(error: Any) -> CallFailed:
@@ -192,7 +220,9 @@ def _refused(error: Any) -> CallFailed:
         f"Function Compute refused the call ({status} {code}){_advice(kind, status)}",
         retry_after_ms / 1000 if retry_after_ms else None,
     )
-    return CallFailed(failure, str(code))
+    data = error.data or {}
+    said = str(data.get("Message") or data.get("message") or data.get("errorMessage") or "")
+    return CallFailed(failure, code=str(code), status=status, said=said[:500])
 
 
 def _advice(kind: FailureKind, status: int) -> str:
