@@ -1,7 +1,8 @@
-"""The one place where money is counted: expected at the send, corrected by the answer."""
+"""The one place where money is counted: expected at the send, corrected by the answer or by a bill that comes late."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
+from scheduler.dispatch.spend_cap import SpendCap
 from scheduler.domain.batches import BatchReport, FailureKind
 from scheduler.domain.laws import Price
 
@@ -15,6 +16,9 @@ NOT_BILLED = frozenset(
     }
 )
 """Failures that the provider does not charge for (403, 429, 5xx and what never arrived); the others may have run."""
+
+MOST_UNBILLED = 4096
+"""Failed batches whose bill is still waited for; beyond that the oldest stays at what it was expected to cost."""
 
 
 def batch_cost(price: Price, report: BatchReport, *, expected_cost: float, failure: FailureKind | None) -> float:
@@ -33,23 +37,59 @@ def batch_cost(price: Price, report: BatchReport, *, expected_cost: float, failu
     return 0.0 if failure in NOT_BILLED else expected_cost
 
 
+@dataclass(frozen=True, slots=True)
+class Booking:
+    """A batch's money."""
+
+    price: Price
+    cost: float
+    """As far as it is known: expected at first."""
+    held: float
+    """What it counts against the caps: the most it is likely to cost until its bill is known."""
+    at_s: float | None
+    """When it was sent; None: it does not count against the caps."""
+
+
 @dataclass(slots=True)
 class Ledger:
     """Money spent on functions, in one currency."""
 
+    cap: SpendCap = field(default_factory=SpendCap)
     settled: float = 0.0
     """For batches that are back."""
-    booked: dict[int, tuple[Price, float]] = field(default_factory=dict)
-    """Batch in flight -> its price and expected cost."""
+    booked: dict[int, Booking] = field(default_factory=dict)
+    """By batch in flight."""
+    unbilled: dict[int, Booking] = field(default_factory=dict)
+    """By batch that failed and may have run, oldest first: its bill may still come."""
 
     @property
     def spent(self) -> float:
         """Settled money and what the batches in flight are expected to cost."""
-        return self.settled + sum(cost for _, cost in self.booked.values())
+        return self.settled + sum(booking.cost for booking in self.booked.values())
 
-    def book(self, batch_id: int, *, price: Price, expected_cost: float) -> None:
-        """Books a batch when it is sent."""
-        self.booked[batch_id] = (price, expected_cost)
+    def book(
+        self,
+        batch_id: int,
+        *,
+        price: Price,
+        expected_cost: float,
+        now_s: float | None = None,
+        at_most: float | None = None,
+    ) -> None:
+        """Books a batch when it is sent.
+
+        Args:
+            batch_id: of the batch.
+            price: of the tier that it is sent to.
+            expected_cost: what it is expected to cost.
+            now_s: the present; None leaves the caps alone.
+            at_most: what it is unlikely to exceed, which is held back from the caps until the bill is known; by default
+                the expected cost.
+        """
+        held = expected_cost if at_most is None else max(expected_cost, at_most)
+        self.booked[batch_id] = Booking(price, expected_cost, held, now_s)
+        if now_s is not None:
+            self.cap.book(held, at_s=now_s)
 
     def settle(self, batch_id: int, report: BatchReport, *, failure: FailureKind | None = None) -> float:
         """Corrects a batch by what came back.
@@ -57,10 +97,41 @@ class Ledger:
         Returns:
             What the batch cost; 0.0 for a batch that was never booked, as on the edge.
         """
-        entry = self.booked.pop(batch_id, None)
-        if entry is None:
+        booking = self.booked.pop(batch_id, None)
+        if booking is None:
             return 0.0
-        price, expected_cost = entry
-        cost = batch_cost(price, report, expected_cost=expected_cost, failure=failure)
+        cost = batch_cost(booking.price, report, expected_cost=booking.cost, failure=failure)
         self.settled += cost
+        if failure is None or failure in NOT_BILLED or report.billed_duration_s is not None:
+            self._release(booking, cost)
+        else:
+            self._await_bill(batch_id, replace(booking, cost=cost))
         return cost
+
+    def bill(self, batch_id: int, billed_duration_s: float) -> float:
+        """Corrects a batch that was given up by the bill that came after all.
+
+        Args:
+            batch_id: of the batch.
+            billed_duration_s: as measured in the container.
+
+        Returns:
+            By how much more it cost than was counted; 0.0 for a batch whose bill nobody waits for.
+        """
+        booking = self.unbilled.pop(batch_id, None)
+        if booking is None:
+            return 0.0
+        cost = booking.price.cost(billed_duration_s)
+        self.settled += cost - booking.cost
+        self._release(booking, cost)
+        return cost - booking.cost
+
+    def _release(self, booking: Booking, cost: float) -> None:
+        """From now on the batch counts against the caps with what it really cost."""
+        if booking.at_s is not None:
+            self.cap.correct(cost - booking.held, booked_at_s=booking.at_s)
+
+    def _await_bill(self, batch_id: int, booking: Booking) -> None:
+        if len(self.unbilled) >= MOST_UNBILLED:
+            del self.unbilled[next(iter(self.unbilled))]
+        self.unbilled[batch_id] = booking
