@@ -21,7 +21,7 @@ from scheduler.planner.prices import PriceSheet, PriceSheetError, load_sheet, sh
 
 
 class Config(ConfigFile):
-    """A checked configuration. `daemon`, `engine`, `edge`, `function` and `models` are its tables."""
+    """A checked configuration. `daemon`, `engine`, `spend`, `edge`, `function` and `models` are its tables."""
 
     _source: Source = PrivateAttr(default=Source(Path("the configuration")))
 
@@ -42,7 +42,13 @@ class Config(ConfigFile):
         """
         sheet = self._price_sheet()
         models = tuple(self._model(index, model, sheet) for index, model in enumerate(self.models))
-        return EngineSettings(models=models, **self.engine.model_dump())
+        return EngineSettings(
+            models=models,
+            spend_per_hour=self.spend.per_hour,
+            spend_per_day=self.spend.per_day,
+            over_cap=self.spend.over_cap,
+            **self.engine.model_dump(),
+        )
 
     def edge_profile(self, index: int) -> Profile | None:
         """Returns the edge profile of the model at that index, None where the edge does not serve it."""
@@ -121,8 +127,8 @@ def load_config(path: str | Path, environ: Mapping[str, str]) -> Config:
 
     Parameters:
         path: the TOML file.
-        environ: the process environment; EDGEBURST_TABLE__KEY overrides a key of [daemon], [engine], [edge],
-            [function].
+        environ: the process environment; EDGEBURST_TABLE__KEY overrides a key of [daemon], [engine], [spend],
+            [edge], [function].
 
     Raises:
         ConfigError: it cannot be used; one sentence with file and line.

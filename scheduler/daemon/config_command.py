@@ -27,6 +27,9 @@ examples:
   EDGEBURST_EDGE__URL=http://jetson.local:8700 edgeburst check-config --config edgeburst.toml --json"""
 
 
+_CAPS = (("per_hour", "in any hour"), ("per_day", "in any 24 hours"))
+
+
 def add_parser(subparsers: Any) -> None:
     """Adds the sub-command to the command line."""
     parser = subparsers.add_parser(
@@ -78,9 +81,20 @@ def summary(config: Config, environ: Mapping[str, str]) -> dict[str, Any]:
             {"purpose": secret.purpose, "variable": secret.variable, "set": secret.present}
             for secret in secret_references(config, environ)
         ],
+        "spend": {
+            "per_hour": settings.spend_per_hour,
+            "per_day": settings.spend_per_day,
+            "over_cap": settings.over_cap,
+            "currency": _currency(settings),
+        },
         "models": [_model(model) for model in settings.models],
         "warnings": list(_warnings(config, settings, environ)),
     }
+
+
+def _currency(settings: EngineSettings) -> str:
+    """The currency of the one price sheet; empty where no function costs anything."""
+    return next((tier.price.currency for model in settings.models for tier in model.tiers), "")
 
 
 def _model(model: ModelSettings) -> dict[str, Any]:
@@ -129,6 +143,7 @@ def _warnings(config: Config, settings: EngineSettings, environ: Mapping[str, st
     for index, model in enumerate(settings.models):
         yield from _foreign_profiles(config, index)
         yield from _hopeless_classes(model)
+        yield from _caps_below_one_batch(model, settings)
 
 
 def _foreign_profiles(config: Config, index: int) -> Iterator[str]:
@@ -151,6 +166,16 @@ def _hopeless_classes(model: ModelSettings) -> Iterator[str]:
             )
 
 
+def _caps_below_one_batch(model: ModelSettings, settings: EngineSettings) -> Iterator[str]:
+    costs = [tier.price.cost(tier.law.predict_s(1)) for tier in model.tiers]
+    for key, cap in (("per_hour", settings.spend_per_hour), ("per_day", settings.spend_per_day)):
+        if cap is not None and costs and cap < min(costs):
+            yield (
+                f"`{key}` in [spend] is {cap:g}, and one item of model {model.name} costs {min(costs):.3g}:"
+                " no function will ever be called"
+            )
+
+
 def _lines(found: Mapping[str, Any]) -> Iterator[str]:
     yield f"{found['path']} is valid."
     yield f"listens on   {found['listen']}"
@@ -161,6 +186,10 @@ def _lines(found: Mapping[str, Any]) -> Iterator[str]:
         yield f"access key   from the file {function['access_key_file']}"
     for secret in found["secrets"]:
         yield f"{secret['purpose']:<20} from {secret['variable']}: {'set' if secret['set'] else 'NOT SET'}"
+    spend = found["spend"]
+    caps = [f"{spend[key]:g} {spend['currency']} {words}" for key, words in _CAPS if spend[key] is not None]
+    if caps:
+        yield f"spends       at most {', '.join(caps)}; then {spend['over_cap']}"
     for model in found["models"]:
         yield from _model_lines(model)
     for warning in found["warnings"]:

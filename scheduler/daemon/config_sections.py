@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from scheduler.domain.plans import EngineSettings, ServiceClass
 
 Late = Literal["refuse", "serve"]
+OverCapWord = Literal["serve-late", "refuse-low-priority", "edge-only"]
 
 # Capitals only: an access key pasted here by mistake has small letters, and is refused instead of printed.
 EnvironmentName = Annotated[str, Field(pattern=r"^([A-Z_][A-Z0-9_]*)?$", max_length=128)]
@@ -112,6 +113,20 @@ class EngineSection(Section):
     changepoints: bool = Field(
         default=_ENGINE_DEFAULTS["changepoints"],
         description="Whether a change of rate, bandwidth or service time replans.",
+    )
+
+
+class SpendSection(Section):
+    """`[spend]`: most money for functions, in the price sheet's currency, counted since the daemon started."""
+
+    per_hour: float | None = Field(
+        default=_ENGINE_DEFAULTS["spend_per_hour"], ge=0, description="Most money in any hour; absent: no cap."
+    )
+    per_day: float | None = Field(
+        default=_ENGINE_DEFAULTS["spend_per_day"], ge=0, description="Most money in any 24 hours; absent: no cap."
+    )
+    over_cap: OverCapWord = Field(
+        default=_ENGINE_DEFAULTS["over_cap"], description="Fate of requests for a function when a cap is reached."
     )
 
 
@@ -241,6 +256,7 @@ class ConfigFile(Section):
 
     daemon: DaemonSection = Field(default=DaemonSection(), description="The listener and what it lets in.")
     engine: EngineSection = Field(default=EngineSection(), description="Queue, first assumptions, hysteresis.")
+    spend: SpendSection = Field(default=SpendSection(), description="Most money for functions.")
     edge: EdgeSection | None = Field(default=None, description="The edge server; absent: there is none.")
     function: FunctionSection | None = Field(default=None, description="Function Compute; absent: no function is used.")
     models: tuple[ModelSection, ...] = Field(
@@ -252,6 +268,7 @@ SECTIONS: Mapping[tuple[str, ...], type[Section]] = {
     (): ConfigFile,
     ("daemon",): DaemonSection,
     ("engine",): EngineSection,
+    ("spend",): SpendSection,
     ("edge",): EdgeSection,
     ("function",): FunctionSection,
     ("model",): ModelSection,

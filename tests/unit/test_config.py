@@ -19,6 +19,7 @@ from scheduler.daemon.config_sections import SECTIONS, EngineSection
 from scheduler.daemon.config_source import TOML
 from scheduler.daemon.credentials import read_access_key, secret_references
 from scheduler.daemon.toml_lines import line_index, line_of
+from scheduler.dispatch.spend_cap import OverCap
 from scheduler.domain.errors import ConfigError
 from scheduler.domain.plans import EngineSettings
 from scheduler.fc_client import AccessKey
@@ -111,6 +112,19 @@ class TestWhatItMeans:
         defaults = {field.name: field.default for field in fields(EngineSettings) if field.name not in elsewhere}
         assert {name: field.default for name, field in EngineSection.model_fields.items()} == defaults
 
+    def test_spend_caps_reach_the_engine_and_the_environment_overrides_them(self, tmp_path: Path) -> None:
+        text = '[spend]\nper_hour = 0.5\nper_day = 4\nover_cap = "serve-late"\n' + FUNCTION_MODEL
+        environ = {"EDGEBURST_SPEND__PER_DAY": "2.5"}
+        settings = load(tmp_path, text, environ).engine_settings()
+        assert (settings.spend_per_hour, settings.spend_per_day, settings.over_cap) == (0.5, 2.5, "serve-late")
+
+    def test_what_may_be_written_for_over_cap_is_what_the_engine_knows(self, tmp_path: Path) -> None:
+        for word in OverCap:
+            text = f'[spend]\nover_cap = "{word.value}"\n' + FUNCTION_MODEL
+            assert load(tmp_path, text).engine_settings().over_cap == word.value
+        sentence = refusal(tmp_path, '[spend]\nover_cap = "stop"\n' + FUNCTION_MODEL)
+        assert sentence.startswith("edgeburst.toml:2: `over_cap` in [spend] must be 'serve-late', ")
+
     def test_every_key_of_every_table_is_documented(self) -> None:
         for section in SECTIONS.values():
             assert section.__doc__
@@ -138,6 +152,7 @@ class TestExample:
         shown = re.sub(r"^# (\w+ = )", r"\1", text, flags=re.MULTILINE)
         before, after = load_config(EXAMPLE, {}), load(tmp_path, shown)
         assert (after.daemon, after.edge, after.function) == (before.daemon, before.edge, before.function)
+        assert after.spend.over_cap == before.spend.over_cap
         without = {"uplink_bytes_per_s"}
         assert after.engine.model_dump(exclude=without) == before.engine.model_dump(exclude=without)
         assert after.engine.uplink_bytes_per_s == 1_000_000
@@ -223,6 +238,10 @@ class TestMistakes:
             (
                 '[engine]\nchangepoints = "yes"\n' + EDGE_MODEL,
                 "edgeburst.toml:2: `changepoints` in [engine] must be true or false, not a text",
+            ),
+            (
+                "[spend]\nper_hour = -1\n" + EDGE_MODEL,
+                "edgeburst.toml:2: `per_hour` in [spend] must be at least 0, not -1",
             ),
             (
                 "[engine]\nplan_expiry_s = inf\n" + EDGE_MODEL,
@@ -497,6 +516,17 @@ class TestCommand:
         path.write_text(EDGE_MODEL + "[[model.class]]\nslo_s = 0.01\n")
         assert main(["check-config", "--config", str(path)]) == 0
         assert "warning: class default of model digits wants answers within 0.01 s" in capsys.readouterr().out
+
+    def test_caps_are_told_with_their_currency_and_one_that_lets_nothing_through_is_a_warning(
+        self, capsys: pytest.CaptureFixture[str], tmp_path: Path
+    ) -> None:
+        path = tmp_path / "c.toml"
+        path.write_text("[spend]\nper_hour = 1e-9\nper_day = 12\n" + FUNCTION_MODEL)
+        assert main(["check-config", "--config", str(path)]) == 0
+        told = capsys.readouterr().out
+        assert "spends       at most 1e-09 CNY in any hour, 12 CNY in any 24 hours; then edge-only\n" in told
+        assert "warning: `per_hour` in [spend] is 1e-09, and one item of model digits costs 5.43e-06" in told
+        assert "`per_day` in [spend]" not in told
 
 
 class TestLines:
