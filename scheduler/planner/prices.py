@@ -1,7 +1,8 @@
 """Price sheets: what a provider charges for a function configuration, as data with source and date.
 
-Two meters exist. `gb-s` charges memory times time; `cu` turns vCPU, memory, disk and GPU into compute units (CU) and
-charges those. The JSON files in `prices/` are the sheets that ship; a path names another one. The same files are read
+Three meters exist. `gb-s` charges memory times time; `resources` charges vCPU, memory and GPU memory apart, a GPU
+function perhaps in coarser steps of time; `cu` turns vCPU, memory, disk and GPU into compute units (CU) and charges
+those. The JSON files in `prices/` are the sheets that ship; a path names another one. The same files are read
 by the local Function Compute endpoint, which meters with them.
 """
 
@@ -39,6 +40,27 @@ class ComputeUnits:
 
 
 @dataclass(frozen=True, slots=True)
+class ResourceRates:
+    """What every vCPU and GB of a function costs a second, in the sheet's currency: all meters are linear in these.
+
+    Parameters:
+        per_vcpu_s: a vCPU, a second.
+        per_memory_gb_s: a GB of memory, a second.
+        per_gpu_gb_s: a GB of GPU memory, a second.
+        fixed_per_s: what does not depend on them (the disk), a second.
+        per_call: an invocation.
+        grain_s: seconds that a duration is rounded up to.
+    """
+
+    per_vcpu_s: float
+    per_memory_gb_s: float
+    per_gpu_gb_s: float
+    fixed_per_s: float
+    per_call: float
+    grain_s: float
+
+
+@dataclass(frozen=True, slots=True)
 class PriceSheet:
     """One provider's prices.
 
@@ -49,10 +71,13 @@ class PriceSheet:
         date: of that document, YYYY-MM-DD.
         note: what it leaves out.
         grain_s: durations are rounded up to it.
-        per_call: fee of one invocation (of the `gb-s` meter).
-        per_memory_gb_s: rate of the `gb-s` meter.
+        per_call: fee of one invocation (of the `gb-s` and `resources` meters).
+        per_memory_gb_s: rate of the `gb-s` and `resources` meters.
         idle_per_memory_gb_s: the same for a provisioned instance that has no request.
-        units: the `cu` meter; None for `gb-s`.
+        units: the `cu` meter; None for the others.
+        per_vcpu_s: a vCPU, a second (of the `resources` meter).
+        per_gpu_gb_s: a GB of GPU memory, a second (of the `resources` meter); None: the sheet has no GPU.
+        gpu_grain_s: durations of GPU functions are rounded up to it; None: as all others.
     """
 
     name: str
@@ -65,6 +90,9 @@ class PriceSheet:
     per_memory_gb_s: float = 0.0
     idle_per_memory_gb_s: float = 0.0
     units: ComputeUnits | None = field(default=None)
+    per_vcpu_s: float = 0.0
+    per_gpu_gb_s: float | None = None
+    gpu_grain_s: float | None = None
 
     def tier_price(
         self, *, memory_gb: float, vcpu: float = 0.0, gpu_gb: float = 0.0, disk_gb: float = 0.5, gpu_type: str = ""
@@ -73,7 +101,7 @@ class PriceSheet:
 
         Parameters:
             memory_gb: memory of the instance, GB.
-            vcpu: its vCPUs; only the `cu` meter charges them.
+            vcpu: its vCPUs; the `gb-s` meter does not charge them.
             gpu_gb: its share of GPU memory, GB.
             disk_gb: its disk, GB.
             gpu_type: the provider's name of the card, for instance "fc.gpu.tesla.1" (taken if none is named).
@@ -84,13 +112,44 @@ class PriceSheet:
         >>> round(load_sheet("cny-gbs-2023").tier_price(memory_gb=1.0).cost(0.2156) * 1e6, 4)
         3.6432
         """
+        _positive("memory_gb", memory_gb)
+        if self.units is not None or self.per_vcpu_s > 0:
+            _positive("vcpu", vcpu)
+        rates = self.rates(gpu=gpu_gb > 0, disk_gb=disk_gb, gpu_type=gpu_type)
+        per_s = (
+            vcpu * rates.per_vcpu_s
+            + memory_gb * rates.per_memory_gb_s
+            + max(0.0, gpu_gb) * rates.per_gpu_gb_s
+            + rates.fixed_per_s
+        )
+        return Price(
+            per_s=per_s, per_call=rates.per_call, grain_s=rates.grain_s, currency=self.currency, sheet=self.name
+        )
+
+    def rates(self, *, gpu: bool, disk_gb: float = 0.5, gpu_type: str = "") -> ResourceRates:
+        """Returns what each resource costs, so that thousands of configurations can be priced at once.
+
+        Parameters:
+            gpu: whether the function has a GPU.
+            disk_gb: its disk, GB.
+            gpu_type: the provider's name of the card ("fc.gpu.tesla.1" if none is named).
+
+        Raises:
+            PriceSheetError: the sheet does not price GPUs, or not this card.
+        """
         if self.units is None:
-            self._refuse_gpu(gpu_gb)
-            return self._price(_positive("memory_gb", memory_gb) * self.per_memory_gb_s, self.per_call)
-        units = self.units
-        gpu = _gpu_factor(self, units.per_gpu_gb_s, gpu_gb=gpu_gb, gpu_type=gpu_type)
-        cu_per_s = _positive("vcpu", vcpu) * units.per_vcpu_s + gpu + _memory_and_disk(units, memory_gb, disk_gb)
-        return self._price(cu_per_s * units.price_per_cu, units.per_call * units.price_per_cu)
+            per_gpu_gb_s = self._gpu_rate() if gpu else 0.0
+            grain_s = self.gpu_grain_s if gpu and self.gpu_grain_s is not None else self.grain_s
+            return ResourceRates(self.per_vcpu_s, self.per_memory_gb_s, per_gpu_gb_s, 0.0, self.per_call, grain_s)
+        units, per_cu = self.units, self.units.price_per_cu
+        return ResourceRates(
+            per_vcpu_s=units.per_vcpu_s * per_cu,
+            per_memory_gb_s=units.per_memory_gb_s * per_cu,
+            per_gpu_gb_s=_gpu_factor(self, units.per_gpu_gb_s, gpu_gb=float(gpu), gpu_type=gpu_type) * per_cu,
+            fixed_per_s=disk_gb * units.per_disk_gb_s * per_cu,
+            per_call=units.per_call * per_cu,
+            grain_s=self.grain_s,
+        )
 
     def idle_per_s(
         self, *, memory_gb: float, vcpu: float = 0.0, gpu_gb: float = 0.0, disk_gb: float = 0.5, gpu_type: str = ""
@@ -101,19 +160,18 @@ class PriceSheet:
         provider bills the active rate, `tier_price(...).per_s`, instead.
         """
         if self.units is None:
-            self._refuse_gpu(gpu_gb)
+            if gpu_gb > 0:
+                self._gpu_rate()
             return _positive("memory_gb", memory_gb) * self.idle_per_memory_gb_s
         units = self.units
         gpu = _gpu_factor(self, units.idle_per_gpu_gb_s, gpu_gb=gpu_gb, gpu_type=gpu_type)
         cu_per_s = vcpu * units.idle_per_vcpu_s + gpu + _memory_and_disk(units, memory_gb, disk_gb)
         return cu_per_s * units.price_per_cu
 
-    def _price(self, per_s: float, per_call: float) -> Price:
-        return Price(per_s=per_s, per_call=per_call, grain_s=self.grain_s, currency=self.currency, sheet=self.name)
-
-    def _refuse_gpu(self, gpu_gb: float) -> None:
-        if gpu_gb > 0:
+    def _gpu_rate(self) -> float:
+        if self.per_gpu_gb_s is None:
             raise PriceSheetError(f"price sheet {self.name!r} has no price for GPU memory; choose a sheet that does")
+        return self.per_gpu_gb_s
 
 
 def shipped_sheets() -> tuple[str, ...]:
@@ -208,13 +266,28 @@ def _sheet(fields: _Fields) -> PriceSheet:
             per_memory_gb_s=fields.rate("per_memory_gb_s"),
             idle_per_memory_gb_s=fields.rate("idle_per_memory_gb_s"),
         )
+    elif meter == "resources":
+        sheet = PriceSheet(
+            name=name,
+            currency=currency,
+            source=source,
+            date=date,
+            note=note,
+            grain_s=grain_s,
+            per_call=fields.rate("per_call"),
+            per_memory_gb_s=fields.rate("per_memory_gb_s"),
+            idle_per_memory_gb_s=fields.rate("idle_per_memory_gb_s"),
+            per_vcpu_s=fields.rate("per_vcpu_s"),
+            per_gpu_gb_s=fields.rate("per_gpu_gb_s"),
+            gpu_grain_s=_positive("gpu_grain_s", fields.rate("gpu_grain_s")),
+        )
     elif meter == "cu":
         units = _units(fields)
         sheet = PriceSheet(
             name=name, currency=currency, source=source, date=date, note=note, grain_s=grain_s, units=units
         )
     else:
-        raise PriceSheetError(f"price sheet {name!r}: meter is {meter!r}; it must be 'gb-s' or 'cu'")
+        raise PriceSheetError(f"price sheet {name!r}: meter is {meter!r}; it must be 'gb-s', 'resources' or 'cu'")
     fields.done()
     return sheet
 

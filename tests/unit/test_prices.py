@@ -36,6 +36,24 @@ def test_compute_unit_sheet_reproduces_the_documented_examples() -> None:
     assert cpu_only.per_call == pytest.approx(75 / 10_000 * 2e-5)
 
 
+def test_resources_are_priced_apart_and_gpu_time_in_whole_seconds() -> None:
+    sheet = load_sheet("fc2-harmonybatch-cny")
+    gpu = sheet.tier_price(memory_gb=0.5, vcpu=1.0, gpu_gb=3.0)
+    assert gpu.cost(0.2) == pytest.approx(3 * 1.1e-4 + 9e-5 + 0.5 * 9e-6 + 9e-7)
+    assert gpu.cost(1.2) == pytest.approx(2 * (3 * 1.1e-4 + 9e-5 + 0.5 * 9e-6) + 9e-7)
+    assert sheet.tier_price(memory_gb=1.0, vcpu=0.5).cost(0.2) == pytest.approx(0.2 * (4.5e-5 + 9e-6) + 9e-7)
+
+
+@pytest.mark.parametrize("name", ["fc3-cu-usd", "fc2-harmonybatch-cny"])
+def test_rates_of_resources_add_up_to_the_price_of_a_configuration(name: str) -> None:
+    sheet = load_sheet(name)
+    rates = sheet.rates(gpu=True)
+    parts = 2.0 * rates.per_vcpu_s + 4.0 * rates.per_memory_gb_s + 6.0 * rates.per_gpu_gb_s + rates.fixed_per_s
+    price = sheet.tier_price(memory_gb=4.0, vcpu=2.0, gpu_gb=6.0)
+    assert price.per_s == pytest.approx(parts)
+    assert (price.per_call, price.grain_s) == (rates.per_call, rates.grain_s)
+
+
 @given(seconds=st.floats(0, 3600), memory_gb=st.floats(0.125, 32))
 def test_cost_never_falls_with_duration_and_is_never_below_the_unrounded_cost(seconds: float, memory_gb: float) -> None:
     price = load_sheet("cny-gbs-2023").tier_price(memory_gb=memory_gb)
@@ -79,7 +97,7 @@ def test_what_a_sheet_cannot_price_is_said_in_one_sentence(call, sentence: str) 
         ({"per_call": -1}, "per_call must be a number of at least 0"),
         ({"per_call": True}, "per_call must be a number"),
         ({"grain_s": 0}, "grain_s must be above 0"),
-        ({"meter": "gb"}, "it must be 'gb-s' or 'cu'"),
+        ({"meter": "gb"}, "it must be 'gb-s', 'resources' or 'cu'"),
         ({"currency": ""}, "currency must be a text"),
         ({"surprise": 1}, "unknown field 'surprise'"),
         ({"source": None}, "field 'source' is missing"),
