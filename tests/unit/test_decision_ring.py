@@ -140,6 +140,17 @@ def test_a_batch_is_shared_by_its_requests_and_goes_with_the_last_of_them() -> N
     assert ring.batches == 0
 
 
+def test_of_many_batches_the_last_stay_and_the_others_are_forgotten() -> None:
+    ring = DecisionRing(1)
+    ring.note(a_decision())
+    for batch_id in range(1, 8):
+        ring.sent(a_batch(batch_id, (1,)))
+    found = ring.explain(1)
+    assert found is not None
+    assert [sending.batch.batch_id for sending in found.sendings] == [5, 6, 7]
+    assert ring.batches == SENDINGS_KEPT
+
+
 def test_a_late_bill_takes_the_place_of_the_first_word() -> None:
     ring = DecisionRing(1)
     ring.note(a_decision())
