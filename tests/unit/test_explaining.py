@@ -245,7 +245,7 @@ BATCHES = st.builds(
     predicted_finish_s=st.floats(0),
     expected_cost=st.floats(0, 1e9),
 )
-SENDINGS = st.builds(Sending, BATCHES) | st.builds(
+SENDINGS = BATCHES.map(Sending) | st.builds(
     Sending, BATCHES, st.floats(0, 1e9), REPORTS, st.none() | st.sampled_from(FailureKind), st.floats(0, 1e9)
 )
 EXPLANATIONS = st.builds(
