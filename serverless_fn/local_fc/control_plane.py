@@ -1,12 +1,8 @@
-"""The operations that change or show functions and what hangs on them."""
+"""The operations that change or show functions, their versions, aliases and triggers."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Mapping
 from dataclasses import replace
-from itertools import islice
-from typing import Any
 
 from serverless_fn.local_fc import views
 from serverless_fn.local_fc.config import Account
@@ -14,10 +10,8 @@ from serverless_fn.local_fc.errors import FcError, exists, invalid_argument, not
 from serverless_fn.local_fc.fields import Fields
 from serverless_fn.local_fc.fleet import Fleet
 from serverless_fn.local_fc.messages import Call, Reply, json_reply
-from serverless_fn.local_fc.meter import Residence
-from serverless_fn.local_fc.registry import Alias, Provision, Registry
-
-_TARGET_MAX = 10_000
+from serverless_fn.local_fc.paging import page
+from serverless_fn.local_fc.registry import Alias, Registry
 
 
 class ControlPlane:
@@ -52,20 +46,18 @@ class ControlPlane:
         return json_reply(views.function_view(record, record.latest, self._account, call.now))
 
     def delete_function(self, call: Call) -> Reply:
-        """DeleteFunction, with its instances."""
+        """DeleteFunction, with its on-demand instances; provisioned ones must be gone before."""
+        if self._fleet.keeps(call.function):
+            raise FcError(409, "ProvisionConfigExist", f"function {call.function!r} has provisioned instances")
         self._registry.delete(call.function)
         self._fleet.sync(call.function)
         return Reply(204)
 
     def list_functions(self, call: Call) -> Reply:
-        """ListFunctions, by pages in the order of names."""
-        prefix, after = call.query.get("prefix", ""), call.query.get("nextToken", "")
-        limit = _whole(call, "limit", 100, 1, 100)
+        """ListFunctions, in the order of names."""
         records = self._registry.functions()
-        names = [name for name in sorted(records) if name.startswith(prefix) and name > after]
-        page = names[:limit]
-        shown = [views.function_view(records[name], records[name].latest, self._account, call.now) for name in page]
-        more = {"nextToken": page[-1]} if len(names) > limit else {}
+        names, more = page(call, sorted(records))
+        shown = [views.function_view(records[name], records[name].latest, self._account, call.now) for name in names]
         return json_reply({"functions": shown, **more})
 
     def get_function_code(self, call: Call) -> Reply:
@@ -78,6 +70,22 @@ class ControlPlane:
         """PublishFunctionVersion."""
         version = self._registry.publish(call.function, Fields(call.json()).text("description", ""), call.now)
         return json_reply(views.version_view(version))
+
+    def list_function_versions(self, call: Call) -> Reply:
+        """ListFunctionVersions, the newest first unless `direction` is FORWARD."""
+        versions = self._registry.get(call.function).versions
+        direction = call.query.get("direction", "BACKWARD")
+        if direction not in ("BACKWARD", "FORWARD"):
+            raise invalid_argument(f"direction is {direction!r}; it must be 'BACKWARD' or 'FORWARD'")
+        ids, more = page(call, sorted(versions, key=int, reverse=direction == "BACKWARD"))
+        shown = [views.version_view(versions[version_id]) for version_id in ids]
+        return json_reply({"versions": shown, "direction": direction, **more})
+
+    def delete_function_version(self, call: Call) -> Reply:
+        """DeleteFunctionVersion, which no alias may point to."""
+        self._registry.delete_version(call.function, call.item)
+        self._fleet.sync(call.function)
+        return Reply(204)
 
     def create_alias(self, call: Call) -> Reply:
         """CreateAlias."""
@@ -94,72 +102,21 @@ class ControlPlane:
         self._fleet.sync(call.function)
         return json_reply(views.alias_view(alias))
 
-    def put_provision_config(self, call: Call) -> Reply:
-        """PutProvisionConfig."""
-        self.provision(call.function, call.qualifier, call.json())
-        return self.get_provision_config(call)
+    def get_alias(self, call: Call) -> Reply:
+        """GetAlias."""
+        return json_reply(views.alias_view(self._registry.alias(call.function, call.item)))
 
-    def provision(self, function: str, qualifier: str, content: Mapping[str, Any]) -> None:
-        """Keep so many instances, as the body of PutProvisionConfig says.
+    def list_aliases(self, call: Call) -> Reply:
+        """ListAliases, in the order of names."""
+        aliases = self._registry.get(call.function).aliases
+        names, more = page(call, sorted(aliases))
+        return json_reply({"aliases": [views.alias_view(aliases[name]) for name in names], **more})
 
-        Raises:
-            FcError: 400, 404, or 409 where a scaling config is in force.
-        """
-        fields = Fields(content)
-        # `target` is the deprecated name.
-        key = "defaultTarget" if fields.has("defaultTarget") else "target"
-        allocated = fields.flag("alwaysAllocateCPU", default=True) and fields.flag("alwaysAllocateGPU", default=True)
-        residence = Residence.ALLOCATED if allocated else Residence.HIBERNATED
-        provision = Provision(fields.whole(key, 0, _TARGET_MAX), residence, True, content, scaling=False)
-        self._put(function, qualifier, provision, conflict="ResidentScalingConfigExists")
-
-    def get_provision_config(self, call: Call) -> Reply:
-        """GetProvisionConfig."""
-        return json_reply(self._provision(call, views.provision_view, scaling=False))
-
-    def put_scaling_config(self, call: Call) -> Reply:
-        """PutScalingConfig."""
-        content = call.json()
-        fields = Fields(content)
-        target = fields.whole("minInstances", 0, _TARGET_MAX, 0)
-        on_demand = fields.flag("enableOnDemandScaling", default=True)
-        provision = Provision(target, Residence.ALLOCATED, on_demand, content, scaling=True)
-        self._put(call.function, call.qualifier, provision, conflict="ProvisionConfigExist")
-        return self.get_scaling_config(call)
-
-    def get_scaling_config(self, call: Call) -> Reply:
-        """GetScalingConfig."""
-        return json_reply(self._provision(call, views.scaling_view, scaling=True))
-
-    def put_concurrency_config(self, call: Call) -> Reply:
-        """PutConcurrencyConfig."""
-        record = self._registry.get(call.function)
-        record.reserved = Fields(call.json()).whole("reservedConcurrency", 0, _TARGET_MAX)
-        return self.get_concurrency_config(call)
-
-    def get_concurrency_config(self, call: Call) -> Reply:
-        """GetConcurrencyConfig."""
-        reserved = self._registry.get(call.function).reserved
-        limit = {} if reserved is None else {"reservedConcurrency": reserved}
-        return json_reply({"functionArn": views.arn(self._account, call.function), **limit})
-
-    def list_instances(self, call: Call) -> Reply:
-        """ListInstances: the live ones, and with a time window those that are gone."""
-        self._registry.get(call.function)
-        found = self._fleet.live(call.function)
-        if call.query.get("withAllActive", "").lower() != "true" and "startTimeMs" in call.query:
-            found += [each for each in self._fleet.history if each.function == call.function]
-        ids, statuses = _texts(call, "instanceIds"), _texts(call, "instanceStatus")
-        shown = (
-            view
-            for view in map(views.instance_view, found)
-            if (not ids or view["instanceId"] in ids)
-            and (not statuses or view["status"] in statuses)
-            and call.query.get("qualifier", view["qualifier"]) == view["qualifier"]
-            and _within(call, view)
-        )
-        page = list(islice(shown, _whole(call, "limit", 100, 1, 1000)))
-        return json_reply({"requestId": call.request_id, "instances": page})
+    def delete_alias(self, call: Call) -> Reply:
+        """DeleteAlias, for which no instances may be provisioned."""
+        self._registry.delete_alias(call.function, call.item)
+        self._fleet.sync(call.function)
+        return Reply(204)
 
     def create_trigger(self, call: Call) -> Reply:
         """CreateTrigger: kept and shown; no listener serves it."""
@@ -189,6 +146,18 @@ class ControlPlane:
             raise not_found("Trigger", call.item, call.function)
         return json_reply(trigger)
 
+    def list_triggers(self, call: Call) -> Reply:
+        """ListTriggers, in the order of names."""
+        triggers = self._registry.get(call.function).triggers
+        names, more = page(call, sorted(triggers))
+        return json_reply({"triggers": [triggers[name] for name in names], **more})
+
+    def delete_trigger(self, call: Call) -> Reply:
+        """DeleteTrigger."""
+        self.get_trigger(call)
+        del self._registry.get(call.function).triggers[call.item]
+        return Reply(204)
+
     def _read_alias(self, call: Call, before: Alias) -> Alias:
         content = call.json()
         fields, weights = Fields(content), before.weights
@@ -202,52 +171,3 @@ class ControlPlane:
             description=fields.text("description", before.description),
             modified=call.now,
         )
-
-    def _put(self, function: str, qualifier: str, provision: Provision, *, conflict: str) -> None:
-        """Set how many instances are kept; the two ways of doing so exclude each other."""
-        self._registry.resolve(function, qualifier, 1.0)
-        provisions = self._registry.get(function).provisions
-        before = provisions.get(qualifier)
-        if before is not None and before.target and before.scaling is not provision.scaling:
-            raise FcError(
-                409, conflict, f"{qualifier} of {function!r} has the other kind of config; set that to 0 first"
-            )
-        provisions[qualifier] = provision
-        self._fleet.sync(function)
-
-    def _provision(self, call: Call, view: Callable[..., dict[str, Any]], *, scaling: bool) -> dict[str, Any]:
-        provision = self._registry.get(call.function).provisions.get(call.qualifier)
-        ours = provision if provision is not None and provision.scaling is scaling else None
-        return view(
-            ours,
-            arn=views.arn(self._account, call.function),
-            current=self._fleet.provisioned(call.function, call.qualifier) if ours else 0,
-            problem=self._fleet.problem(call.function, call.qualifier) if ours else "",
-        )
-
-
-def _whole(call: Call, key: str, default: int, low: int, high: int) -> int:
-    text = call.query.get(key)
-    if text is None:
-        return default
-    if not text.isdecimal() or not low <= int(text) <= high:
-        raise invalid_argument(f"{key} must be a whole number from {low} to {high}; it is {text!r}")
-    return int(text)
-
-
-def _texts(call: Call, key: str) -> list[str]:
-    """A list in the query, which the SDK writes as JSON."""
-    try:
-        content = json.loads(call.query.get(key, "[]"))
-    except ValueError as error:
-        raise invalid_argument(f"{key} must be a JSON list: {error}") from error
-    if not isinstance(content, list):
-        raise invalid_argument(f"{key} must be a JSON list")
-    return [str(each) for each in content]
-
-
-def _within(call: Call, view: dict[str, Any]) -> bool:
-    """Whether an instance lived in the window of time that is asked for."""
-    forever = 10**15
-    start, end = _whole(call, "startTimeMs", 0, 0, forever), _whole(call, "endTimeMs", forever, 0, forever)
-    return bool(view["createdTimeMs"] <= end and view.get("destroyedTimeMs", forever) >= start)

@@ -19,6 +19,7 @@ from aiohttp import web
 
 from serverless_fn.local_fc import routes
 from serverless_fn.local_fc.admin import ADMIN_PREFIX, Admin
+from serverless_fn.local_fc.capacity_plane import CapacityPlane
 from serverless_fn.local_fc.config import Config
 from serverless_fn.local_fc.control_plane import ControlPlane
 from serverless_fn.local_fc.delivery import deliver
@@ -30,7 +31,9 @@ from serverless_fn.local_fc.instance import Surroundings
 from serverless_fn.local_fc.invocation import SYNC_BYTES_MAX, Invoker
 from serverless_fn.local_fc.ledger import Ledger
 from serverless_fn.local_fc.messages import Call, Reply, error_reply
+from serverless_fn.local_fc.mishaps import serve_through
 from serverless_fn.local_fc.registry import LATEST, Registry
+from serverless_fn.local_fc.routes import Plane
 from serverless_fn.local_fc.signature import SignedRequest, verify
 from serverless_fn.local_fc.uplink import ShapedConnection, Uplink
 
@@ -57,7 +60,9 @@ class Services:
         session: the HTTP client towards the containers.
         fleet: the instances.
         invoker: InvokeFunction.
-        control: all other operations of the provider.
+        control: operations on functions, versions, aliases and triggers.
+        capacity: operations on instances and how many there may be.
+        faults: what is to go wrong with any of them.
         admin: what is under /admin.
     """
 
@@ -65,6 +70,8 @@ class Services:
     fleet: Fleet
     invoker: Invoker
     control: ControlPlane
+    capacity: CapacityPlane
+    faults: Faults
     admin: Admin
 
 
@@ -84,14 +91,15 @@ def build_services(config: Config, *, seed: int, uplink: Uplink) -> Services:
     # The connector's own limit would make requests queue for connections.
     session = aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0), timeout=aiohttp.ClientTimeout(total=None))
     fleet = Fleet(Surroundings(account, config.images, session, Ids(Random())), registry, faults, ledger)
-    control = ControlPlane(registry, fleet, account)
+    capacity = CapacityPlane(registry, fleet, account)
     for function in config.functions:
         record = registry.create(function.content, utc_now())
         record.reserved = function.reserved_concurrency
         if function.provision:
-            control.provision(record.latest.spec.name, LATEST, function.provision)
+            capacity.provision(record.latest.spec.name, LATEST, function.provision)
     invoker = Invoker(registry, fleet, faults, Random(seed))
-    return Services(session, fleet, invoker, control, Admin(fleet, ledger, faults, uplink))
+    control = ControlPlane(registry, fleet, account)
+    return Services(session, fleet, invoker, control, capacity, faults, Admin(fleet, ledger, faults, uplink))
 
 
 class Endpoint:
@@ -151,17 +159,28 @@ class Endpoint:
         if admin:
             self._refuse_strangers(request)
             return self._services.admin.answer(
-                request.method, url.path, _call(request, request_id, body, routes.Match(""))
+                request.method, url.path, _call(request, request_id, body, function="", item="")
             )
         headers = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in request.raw_headers]
         signed = SignedRequest(request.method, request.raw_path, headers, body.digest, has_body=body.size > 0)
         verify(signed, self._access_keys, utc_now())
         match = routes.match(request.method, url.path)
-        call = _call(request, request_id, body, match)
-        if match.operation == "invoke_function":
+        call = _call(request, request_id, body, function=match.function, item=match.item)
+        if match.plane is Plane.INVOKER:
             return await self._services.invoker.invoke(call)
-        operation = cast(Callable[[Call], Reply], getattr(self._services.control, match.operation))
-        return operation(call)
+        return await self._operate(match, call)
+
+    async def _operate(self, match: routes.Match, call: Call) -> Reply:
+        """Serve any other operation, with the faults that hit it."""
+        plane = self._services.control if match.plane is Plane.CONTROL else self._services.capacity
+        operation = cast(Callable[[Call], Reply], getattr(plane, match.operation))
+
+        async def serve() -> Reply:
+            return operation(call)
+
+        # A creation has the name in its body, a list of all functions none.
+        named = match.function or str(call.json().get("functionName", ""))
+        return await serve_through(self._services.faults, call, function=named, operation=match.operation, serve=serve)
 
     def _refuse_strangers(self, request: web.BaseRequest) -> None:
         """What is under /admin carries no signature, so it is for this machine only."""
@@ -183,11 +202,11 @@ async def _read(request: web.BaseRequest) -> _Body:
     return _Body(b"".join(parts), size, digest.hexdigest())
 
 
-def _call(request: web.BaseRequest, request_id: str, body: _Body, match: routes.Match) -> Call:
+def _call(request: web.BaseRequest, request_id: str, body: _Body, *, function: str, item: str) -> Call:
     return Call(
         request_id=request_id,
-        function=match.function,
-        item=match.item,
+        function=function,
+        item=item,
         query=dict(parse_qsl(urlsplit(request.raw_path).query, keep_blank_values=True)),
         headers={name.lower(): value for name, value in request.headers.items()},
         body=body.kept,

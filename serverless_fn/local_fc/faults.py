@@ -15,7 +15,9 @@ from typing import Any
 
 from serverless_fn.local_fc.errors import invalid_argument
 from serverless_fn.local_fc.fields import Fields
+from serverless_fn.local_fc.routes import OPERATIONS
 
+INVOKE = "invoke_function"
 _LOG_LENGTH = 10_000
 _FAULTS_MAX = 1000
 
@@ -31,7 +33,8 @@ KINDS: Mapping[str, frozenset[str]] = {
     "cold_start": frozenset({"delay_s", "sigma"}),
     "capacity": frozenset(),
 }
-_COMMON = frozenset({"kind", "function", "rate", "calls", "window_s"})
+_COMMON = frozenset({"kind", "function", "operation", "rate", "calls", "window_s"})
+_OF_INSTANCES = {"cold_start": "start", "capacity": "capacity"}
 _AFTER_BY_NATURE = frozenset({"truncate", "drip"})
 
 
@@ -43,9 +46,10 @@ class Fault:
         id: counted from 1.
         kind: a key of KINDS.
         function: whose calls it hits; "*" for all.
+        operation: which calls it hits, as a method of the SDK's client; not for instance starts.
         rate: share of the calls that it hits.
-        calls: numbers of the calls to the function that it may hit, from 1, counted since the endpoint's start;
-            None for all.
+        calls: numbers of the calls of that operation to the function that it may hit, from 1, counted since the
+            endpoint's start; None for all.
         window_s: from when to when it is in force, seconds since it was set; None for always.
         added_s: when it was set.
         after: whether it hits after the function has run (and is billed) or instead of running it.
@@ -60,6 +64,7 @@ class Fault:
     id: int
     kind: str
     function: str
+    operation: str
     rate: float
     calls: frozenset[int] | None
     window_s: tuple[float, float] | None
@@ -131,12 +136,12 @@ class Faults:
             del self._faults[each]
         return len(gone)
 
-    def strike(self, function: str) -> list[Hit]:
-        """Count a call to the function and return what is to hit it, in the order in which the rules were set.
+    def strike(self, function: str, operation: str = INVOKE) -> list[Hit]:
+        """Count a call of an operation and return what is to hit it, in the order in which the rules were set.
 
         Whoever lets a hit act says so with `happened`: one that ends the call leaves nothing for the next to act on.
         """
-        return self._draw(function, "call")
+        return self._draw(function, operation)
 
     def happened(self, hit: Hit) -> None:
         """Log that a hit has acted."""
@@ -169,7 +174,7 @@ class Faults:
         number = self._calls[function, occasion] = self._calls.get((function, occasion), 0) + 1
         now_s, hits = self._clock_s(), []
         for fault in self._faults.values():
-            if _occasion(fault.kind) != occasion or not fault.in_force(function, now_s):
+            if _OF_INSTANCES.get(fault.kind, fault.operation) != occasion or not fault.in_force(function, now_s):
                 continue
             # Seeding with text is stable across processes and versions (SHA-512 of it).
             random = Random(f"{self._seed}/{fault.id}/{function}/{number}")
@@ -180,10 +185,6 @@ class Faults:
         return hits
 
 
-def _occasion(kind: str) -> str:
-    return {"cold_start": "start", "capacity": "capacity"}.get(kind, "call")
-
-
 def _read(content: object, fault_id: int, now_s: float) -> Fault:
     fields = Fields(content)
     kind = fields.text("kind")
@@ -192,6 +193,11 @@ def _read(content: object, fault_id: int, now_s: float) -> Fault:
     for key in fields.unknown((*_COMMON, *KINDS[kind])):
         known = ", ".join(sorted(_COMMON | KINDS[kind]))
         raise invalid_argument(f"a fault of kind {kind!r} has no field {key!r}; it has {known}")
+    operation = fields.text("operation", INVOKE)
+    if operation not in OPERATIONS or (kind in _OF_INSTANCES and fields.has("operation")):
+        raise invalid_argument(
+            f"operation is {operation!r}; faults of calls take one of {', '.join(sorted(OPERATIONS))}"
+        )
     calls = fields.wholes("calls")
     window = fields.numbers("window_s")
     if window is not None and (len(window) != 2 or not 0 <= window[0] < window[1]):
@@ -203,6 +209,7 @@ def _read(content: object, fault_id: int, now_s: float) -> Fault:
         id=fault_id,
         kind=kind,
         function=fields.text("function", "*"),
+        operation=operation,
         rate=fields.number("rate", 0, 1, 1.0),
         calls=None if calls is None else frozenset(calls),
         window_s=None if window is None else (window[0], window[1]),

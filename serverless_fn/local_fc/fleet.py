@@ -19,7 +19,7 @@ from serverless_fn.local_fc.instance import Instance, StartFailed, Status, Surro
 from serverless_fn.local_fc.ledger import Ledger
 from serverless_fn.local_fc.limits import TokenBucket
 from serverless_fn.local_fc.meter import Residence
-from serverless_fn.local_fc.registry import FunctionRecord, Provision, Registry, Resolved, Version
+from serverless_fn.local_fc.registry import LATEST_ID, FunctionRecord, Provision, Registry, Resolved, Version
 
 _LOG = logging.getLogger("edgeburst.local_fc.fleet")
 _HISTORY = 1000
@@ -67,6 +67,11 @@ class Fleet:
         """Return how many provisioned instances are ready."""
         kept = [each for each in self.live(function) if each.provisioned and each.qualifier == qualifier]
         return sum(each.status is Status.READY and not each.draining for each in kept)
+
+    def keeps(self, function: str) -> bool:
+        """Return whether instances are provisioned for it, or not yet gone since they were."""
+        targets = [each.target for each in self._registry.get(function).provisions.values()]
+        return any(targets) or any(each.provisioned for each in self.live(function))
 
     def problem(self, function: str, qualifier: str) -> str:
         """Return why provisioned instances are missing, "" if nothing went wrong."""
@@ -325,5 +330,6 @@ class Fleet:
 
 def _outdated(instance: Instance, record: FunctionRecord) -> bool:
     """Whether the version that it runs is not what new instances would run."""
-    current = record.versions.get(instance.version.version_id, record.latest)
-    return instance.version.revision != current.revision
+    version_id = instance.version.version_id
+    current = record.latest if version_id == LATEST_ID else record.versions.get(version_id)
+    return current is None or instance.version.revision != current.revision

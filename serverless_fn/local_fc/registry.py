@@ -77,6 +77,7 @@ class FunctionRecord:
     missing_image: str | None = None
     update_problem: str | None = None
     updated: bool = False
+    published: int = 0
     reserved: int | None = None
     versions: dict[str, Version] = field(default_factory=dict)
     aliases: dict[str, Alias] = field(default_factory=dict)
@@ -171,10 +172,41 @@ class Registry:
     def publish(self, name: str, description: str, now: datetime) -> Version:
         """Freeze LATEST under the next number."""
         record = self.get(name)
-        number = str(len(record.versions) + 1)
+        record.published += 1
+        number = str(record.published)
         latest = record.latest
         record.versions[number] = Version(number, latest.spec, latest.revision, now, description)
         return record.versions[number]
+
+    def delete_version(self, name: str, version_id: str) -> None:
+        """Remove a published version; its number is not given again.
+
+        Raises:
+            FcError: 404 VersionNotFound; 409 VersionInUse while an alias points to it (public sources do not name that
+                error, so nothing depends on its code).
+        """
+        record = self.get(name)
+        if version_id not in record.versions:
+            raise not_found("Version", version_id, name)
+        for alias in record.aliases.values():
+            if version_id in (alias.version_id, *alias.weights):
+                raise FcError(409, "VersionInUse", f"alias {alias.name!r} points to version {version_id} of {name!r}")
+        del record.versions[version_id]
+        record.provisions.pop(version_id, None)
+
+    def delete_alias(self, name: str, alias: str) -> None:
+        """Remove an alias.
+
+        Raises:
+            FcError: 404 AliasNotFound; 409 ProvisionConfigExist while instances are kept for it, as of a function.
+        """
+        self.alias(name, alias)
+        record = self.get(name)
+        kept = record.provisions.get(alias)
+        if kept is not None and kept.target:
+            raise FcError(409, "ProvisionConfigExist", f"instances are provisioned for alias {alias!r} of {name!r}")
+        del record.aliases[alias]
+        record.provisions.pop(alias, None)
 
     def put_alias(self, name: str, alias: Alias, *, create: bool) -> Alias:
         """Add or replace an alias.

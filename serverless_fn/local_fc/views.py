@@ -49,12 +49,13 @@ def checksum(image: str) -> str:
 
 def _state(record: FunctionRecord, now: datetime) -> dict[str, str]:
     busy = now < record.busy_until
-    state = "Failed" if record.missing_image else "Pending" if busy and not record.updated else "Active"
-    view = {"state": state, "lastUpdateStatus": "InProgress" if busy else "Successful"}
+    if busy:
+        return {"state": "Active" if record.updated else "Pending", "lastUpdateStatus": "InProgress"}
+    view = {"state": "Failed" if record.missing_image else "Active", "lastUpdateStatus": "Successful"}
     if record.missing_image:
         reason = f"image {record.missing_image!r} is not in this endpoint's config"
         view |= {"stateReason": reason, "stateReasonCode": "ImageNotFound", "lastUpdateStatus": "Failed"}
-    if record.update_problem and not busy:
+    if record.update_problem:
         view |= {
             "lastUpdateStatus": "Failed",
             "lastUpdateStatusReason": record.update_problem,
@@ -101,6 +102,11 @@ def scaling_view(provision: Provision | None, *, arn: str, current: int, problem
     view = {"enableOnDemandScaling": True, "scheduledPolicies": [], "horizontalScalingPolicies": []}
     counts = {"minInstances": target, "targetInstances": target, "currentInstances": current, "currentError": problem}
     return {**view, **content, **counts, "functionArn": arn}
+
+
+def concurrency_view(reserved: int | None, *, arn: str) -> dict[str, Any]:
+    """Return a reserved concurrency, if there is one."""
+    return {"functionArn": arn} if reserved is None else {"functionArn": arn, "reservedConcurrency": reserved}
 
 
 def instance_view(instance: Instance) -> dict[str, Any]:

@@ -149,7 +149,7 @@ def test_a_provision_that_cannot_start_says_why(fc: LocalFc) -> None:
     request = m.GetProvisionConfigRequest()
     error = eventually(lambda: client.get_provision_config("broken", request).body.current_error)
     assert "no such model" in error
-    client.delete_function("broken")
+    client.delete_provision_config("broken", m.DeleteProvisionConfigRequest())
 
 
 def test_instances_are_listed_by_id_status_and_time(fc: LocalFc) -> None:

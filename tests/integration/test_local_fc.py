@@ -53,7 +53,7 @@ def name(fc: LocalFc, request: pytest.FixtureRequest) -> Iterator[str]:
     name = "f-" + str(abs(hash(request.node.name)))[:12]
     yield name
     for each in fc.client().list_functions(m.ListFunctionsRequest(prefix=name)).body.functions:
-        fc.client().delete_function(each.function_name)
+        fc.remove(each.function_name)
     eventually(lambda: not fc.instances(name, "Starting", "Running", "Stopping"))
 
 
