@@ -66,9 +66,9 @@ class ArrivalStream:
         arrivals_s = times_s[after >= self._process.phases]
         if not len(arrivals_s):
             self._since_s = float(times_s[-1])
-            return arrivals_s
+            return np.empty(0)
         self._since_s = float(times_s[-1] - arrivals_s[-1])
-        return np.diff(arrivals_s, prepend=0.0)
+        return np.asarray(np.diff(arrivals_s, prepend=0.0), dtype=np.float64)
 
     def _path(self, changes: int) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
         """Phase before each change, and its outcome: the phase after it, plus m where it is an arrival."""

@@ -1,10 +1,10 @@
 """Arrival processes as values: Poisson, Markov-modulated Poisson, and any Markovian arrival process (D0, D1)."""
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
 from scheduler.domain.errors import EdgeburstError
 from scheduler.planner.matrices import Array, exponential, square, stationary
@@ -77,7 +77,7 @@ class MarkovianArrivals:
     def to_next_arrival(self) -> Array:
         """Returns N = (-D0)^-1 D1: phase now to phase just after the next arrival, shape (m, m)."""
         d0, d1 = self.matrices()
-        return np.linalg.solve(-d0, d1)
+        return np.asarray(np.linalg.solve(-d0, d1), dtype=np.float64)
 
     @property
     def rate_rps(self) -> float:
@@ -248,8 +248,8 @@ def _check_long_run(d0: Array, d1: Array) -> None:
         raise ArrivalError("D0 + D1 falls into parts that cannot reach each other; give each part as its own process")
 
 
-def _reachability(steps: Sequence[Sequence[bool]] | Array) -> Array:
-    reach = np.asarray(steps, dtype=bool) | np.eye(len(steps), dtype=bool)
+def _reachability(steps: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
+    reach = steps | np.eye(len(steps), dtype=bool)
     for _ in range(max(1, math.ceil(math.log2(len(steps) + 1)))):
         reach = reach @ reach
     return np.asarray(reach)
