@@ -171,6 +171,29 @@ class FunctionSection(Section):
     )
 
 
+class DeploySection(Section):
+    """`[deploy]`: what `edgeburst fc` makes functions from; the daemon itself does without."""
+
+    image: str = Field(min_length=1, description="Container image in the registry; a new build needs a new tag.")
+    gpu_image: str = Field(default="", description="Image of tiers with a GPU; empty: the same.")
+    gpu_type: str = Field(default="fc.gpu.tesla.1", description="GPU of tiers that do not say theirs.")
+    name: Label = Field(default="edgeburst", description="Marks what was made here, and begins new functions' names.")
+    command: tuple[str, ...] = Field(
+        default=("edgeburst-function",), max_length=64, description="Program and arguments in the container."
+    )
+    port: int = Field(default=9000, ge=1, le=65535, description="Port on which the container listens.")
+    timeout_s: int = Field(default=60, ge=1, le=86400, description="Longest that one invocation may run.")
+    reserved_concurrency: int | None = Field(
+        default=None, ge=1, le=10_000, description="Most instances of each function, a ceiling on cost; absent: none."
+    )
+    provisioned: dict[str, Annotated[int, Field(ge=0, le=10_000)]] = Field(
+        default={}, description="Instances that are kept warm, by tier; they are billed while they wait."
+    )
+    environment: dict[str, str] = Field(
+        default={}, description="Variables of the container, laid over MODEL, MAX_BATCH and DEVICE."
+    )
+
+
 class ClassSection(Section):
     """`[[model.class]]`: requests that share an objective."""
 
@@ -259,6 +282,7 @@ class ConfigFile(Section):
     spend: SpendSection = Field(default=SpendSection(), description="Most money for functions.")
     edge: EdgeSection | None = Field(default=None, description="The edge server; absent: there is none.")
     function: FunctionSection | None = Field(default=None, description="Function Compute; absent: no function is used.")
+    deploy: DeploySection | None = Field(default=None, description="What `edgeburst fc` deploys; absent: nothing.")
     models: tuple[ModelSection, ...] = Field(
         alias="model", min_length=1, max_length=64, description="The neural networks that are served."
     )
@@ -271,6 +295,7 @@ SECTIONS: Mapping[tuple[str, ...], type[Section]] = {
     ("spend",): SpendSection,
     ("edge",): EdgeSection,
     ("function",): FunctionSection,
+    ("deploy",): DeploySection,
     ("model",): ModelSection,
     ("model", "class"): ClassSection,
     ("model", "tier"): TierSection,
