@@ -21,7 +21,8 @@ from scheduler.planner.prices import PriceSheet, PriceSheetError, load_sheet, sh
 
 
 class Config(ConfigFile):
-    """A checked configuration. `daemon`, `engine`, `spend`, `edge`, `function` and `models` are its tables."""
+    """A checked configuration. `daemon`, `engine`, `spend`, `explain`, `edge`, `function` and `models` are
+    its tables."""
 
     _source: Source = PrivateAttr(default=Source(Path("the configuration")))
 
@@ -47,6 +48,7 @@ class Config(ConfigFile):
             spend_per_hour=self.spend.per_hour,
             spend_per_day=self.spend.per_day,
             over_cap=self.spend.over_cap,
+            explain_ring=self.explain.ring,
             **self.engine.model_dump(),
         )
 
@@ -63,6 +65,11 @@ class Config(ConfigFile):
     def access_key_file(self) -> Path | None:
         """Returns the file that holds the access key, None where environment variables do."""
         name = self.function.access_key_file if self.function else ""
+        return self._source.path.parent / name if name else None
+
+    def explain_file(self) -> Path | None:
+        """Returns the file that explanations are written to, None where none is."""
+        name = self.explain.file
         return self._source.path.parent / name if name else None
 
     def _price_sheet(self) -> PriceSheet | None:
@@ -128,7 +135,7 @@ def load_config(path: str | Path, environ: Mapping[str, str]) -> Config:
     Parameters:
         path: the TOML file.
         environ: the process environment; EDGEBURST_TABLE__KEY overrides a key of [daemon], [engine], [spend],
-            [edge], [function].
+            [explain], [edge], [function].
 
     Raises:
         ConfigError: it cannot be used; one sentence with file and line.
@@ -163,6 +170,10 @@ def _service_class(section: ClassSection, late: Late) -> ServiceClass:
 
 def _contradictions(config: Config) -> Iterator[tuple[toml_lines.KeyPath, str]]:
     """What is well-formed key by key and yet cannot be."""
+    file = config.explain_file()
+    if file is not None and (file.is_dir() or not file.parent.is_dir()):
+        wrong = f"{file} is a folder" if file.is_dir() else f"there is no folder {file.parent}"
+        yield ("explain", "file"), f"`file` in [explain] cannot be written: {wrong}; create the folder or name a file"
     yield from _twice("model", ("model",), [model.name for model in config.models])
     for index, model in enumerate(config.models):
         at = ("model", index)

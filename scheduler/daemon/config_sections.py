@@ -130,6 +130,28 @@ class SpendSection(Section):
     )
 
 
+class ExplainSection(Section):
+    """`[explain]`: what is kept of decisions, so that each can be explained afterwards."""
+
+    ring: int = Field(
+        default=_ENGINE_DEFAULTS["explain_ring"],
+        ge=1,
+        le=1_000_000,
+        description="Requests whose decisions are kept in memory, some 2 KB each; older ones go.",
+    )
+    file: str = Field(
+        default="",
+        max_length=4096,
+        description="File that gets one line of JSON for each request that has ended; empty: none is written.",
+    )
+    max_bytes: int = Field(
+        default=16 * 2**20, ge=4096, le=2**40, description="Size at which the file is put aside and a new one begun."
+    )
+    files: int = Field(
+        default=4, ge=2, le=1000, description="Files kept: this one and older ones, named FILE.1, FILE.2 and so on."
+    )
+
+
 class EdgeSection(Section):
     """`[edge]`: the edge server; without this table there is none."""
 
@@ -280,6 +302,7 @@ class ConfigFile(Section):
     daemon: DaemonSection = Field(default=DaemonSection(), description="The listener and what it lets in.")
     engine: EngineSection = Field(default=EngineSection(), description="Queue, first assumptions, hysteresis.")
     spend: SpendSection = Field(default=SpendSection(), description="Most money for functions.")
+    explain: ExplainSection = Field(default=ExplainSection(), description="What is kept of decisions.")
     edge: EdgeSection | None = Field(default=None, description="The edge server; absent: there is none.")
     function: FunctionSection | None = Field(default=None, description="Function Compute; absent: no function is used.")
     deploy: DeploySection | None = Field(default=None, description="What `edgeburst fc` deploys; absent: nothing.")
@@ -293,6 +316,7 @@ SECTIONS: Mapping[tuple[str, ...], type[Section]] = {
     ("daemon",): DaemonSection,
     ("engine",): EngineSection,
     ("spend",): SpendSection,
+    ("explain",): ExplainSection,
     ("edge",): EdgeSection,
     ("function",): FunctionSection,
     ("deploy",): DeploySection,

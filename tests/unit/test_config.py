@@ -125,6 +125,21 @@ class TestWhatItMeans:
         sentence = refusal(tmp_path, '[spend]\nover_cap = "stop"\n' + FUNCTION_MODEL)
         assert sentence.startswith("edgeburst.toml:2: `over_cap` in [spend] must be 'serve-late', ")
 
+    def test_the_ring_of_decisions_reaches_the_engine_and_its_file_lies_beside_the_configuration(
+        self, tmp_path: Path
+    ) -> None:
+        config = load(tmp_path, '[explain]\nring = 10\nfile = "why.jsonl"\n' + EDGE_MODEL)
+        assert config.engine_settings().explain_ring == 10
+        assert config.explain_file() == tmp_path / "why.jsonl"
+        assert load(tmp_path, EDGE_MODEL).explain_file() is None
+
+    def test_a_file_of_decisions_that_cannot_be_written_is_refused_at_once(self, tmp_path: Path) -> None:
+        sentence = refusal(tmp_path, '[explain]\nfile = "logs/why.jsonl"\n' + EDGE_MODEL)
+        assert sentence.startswith("edgeburst.toml:2: `file` in [explain] cannot be written: there is no folder logs;")
+        (tmp_path / "logs").mkdir()
+        sentence = refusal(tmp_path, '[explain]\nfile = "logs"\n' + EDGE_MODEL)
+        assert "logs is a folder" in sentence
+
     def test_every_key_of_every_table_is_documented(self) -> None:
         for section in SECTIONS.values():
             assert section.__doc__
@@ -153,6 +168,7 @@ class TestExample:
         before, after = load_config(EXAMPLE, {}), load(tmp_path, shown)
         assert (after.daemon, after.edge, after.function) == (before.daemon, before.edge, before.function)
         assert after.spend.over_cap == before.spend.over_cap
+        assert after.explain == before.explain
         without = {"uplink_bytes_per_s"}
         assert after.engine.model_dump(exclude=without) == before.engine.model_dump(exclude=without)
         assert after.engine.uplink_bytes_per_s == 1_000_000
