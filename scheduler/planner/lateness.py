@@ -1,0 +1,196 @@
+"""Which fraction of an application's requests is late in a shared buffer, exactly, service times included.
+
+A request that closes with a batch of s after a wait of more than y has mass C_s(y); with Phi of shared_buffers,
+C_s(y) = Phi_{s-1}(y) - rate * integral of (Phi_{s-1} - Phi_{s-2}) from y to its own timeout for s below the cap, and
+rate * integral of Phi_{cap-2} for a full one. Late are sum over s and services v of P(v) C_s(slo - v), over E[b].
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from scheduler.planner.latency_laws import Array
+from scheduler.planner.poisson_tails import Indices, certain_above, neighbouring_tails
+from scheduler.planner.shared_buffers import SharedBuffer, SizeLaw
+
+_NODES, _WEIGHTS = np.polynomial.legendre.leggauss(3)
+_PANEL = 0.25
+"""Expected arrivals in a panel of the waits: cubic interpolation over it is off by at most 1e-5."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class StrictestLateness:
+    """Lateness of the application with the strictest SLO: closed forms, for many configurations at once.
+
+    Parameters:
+        law: sizes of the shared buffer.
+        rate_rps: its rate.
+        slo_s: the strictest SLO.
+        atoms_s: services of n configurations for batches of 1 ... B, shape (n, B, A).
+        weights: probability of each, shape (n, B, A).
+        arrivals: requests expected before it is too late for each atom, shape (n, B, A).
+        antiderivatives: of P(at least s) and P(at least s - 1) up to `arrivals`, and P(at least s).
+    """
+
+    law: SizeLaw
+    rate_rps: float
+    slo_s: float
+    atoms_s: Array
+    weights: Array
+    arrivals: Array
+    antiderivatives: tuple[Array, Array, Array]
+
+    @staticmethod
+    def of(buffer: SharedBuffer, law: SizeLaw, atoms_s: Array, weights: Array) -> "StrictestLateness":
+        """Prepares what does not depend on the reserve."""
+        rate, slo_s = buffer.rate_rps, buffer.strictest_s
+        arrivals = rate * np.maximum(slo_s - atoms_s, 0.0)
+        sizes = np.arange(1, atoms_s.shape[1] + 1)[None, :, None]
+        return StrictestLateness(
+            law, rate, slo_s, atoms_s, weights, arrivals, _antiderivatives(arrivals, sizes, law.waiting.shape[1])
+        )
+
+    def fractions(self, reserve: int) -> Array:
+        """Returns the fraction that is late for caps 1 ... B under one of the law's reserves, shape (n, B)."""
+        caps = self.atoms_s.shape[1]
+        reserve_s = self.law.reserves_s[reserve]
+        limit = np.array(self.rate_rps * (self.slo_s - reserve_s))
+        sizes = np.arange(1, caps + 1)
+        at_limit, before_limit, _ = _antiderivatives(np.full(caps, limit), sizes, self.law.waiting.shape[1])
+        waiting = self.law.waiting[reserve, :caps]
+        smaller = np.concatenate([[1.0], waiting[:-1]])
+        ours, ours_before, tail = self.antiderivatives
+        left = limit - self.arrivals
+        still = left * waiting[:, None] - at_limit[:, None] + ours
+        filling = left * smaller[:, None] - before_limit[:, None] + ours_before
+        timed_out = waiting[:, None] - tail - still + filling
+        late = np.where(self.atoms_s > reserve_s, self.weights, 0.0)
+        hopeless = (np.where(self.atoms_s > self.slo_s, self.weights, 0.0)).sum(axis=2)
+        by_size = (late * timed_out).sum(axis=2)
+        full = (late * filling).sum(axis=2) + hopeless * self.law.reached()[reserve, :caps]
+        full[:, 1:] += np.cumsum(by_size[:, :-1], axis=1)
+        return np.asarray(full / self.law.mean_sizes()[reserve, :caps])
+
+
+def _antiderivatives(arrivals: Array, sizes: Indices, largest: int) -> tuple[Array, Array, Array]:
+    """Integrals from 0 to `arrivals` of P(at least s) and P(at least s - 1), and P(at least s) itself."""
+    before, tail, after = neighbouring_tails(arrivals, sizes, largest=largest)
+    return arrivals * tail - sizes * after, arrivals * before - (sizes - 1) * tail, tail
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SharedWaits:
+    """Waits of every application under one reserve, tabulated over the time that a batch can stay open.
+
+    Parameters:
+        timeouts_s: of the applications, ascending, shape (n,).
+        ends_s: panel ends, shape (P + 1,).
+        phi: Phi_{s-1} there for s = 0 (zero), 1 ... B, shape (B + 1, P + 1).
+        slopes: its derivative.
+        sums: rate times the integral of Phi_{s-1} from 0, shape (B + 1, P + 1).
+        rate_rps: of all applications.
+        mean_sizes: E[b] for caps 1 ... B.
+        reached: P(full) for caps 1 ... B.
+    """
+
+    timeouts_s: Array
+    ends_s: Array
+    phi: Array
+    slopes: Array
+    sums: Array
+    rate_rps: float
+    mean_sizes: Array
+    reached: Array
+
+    @staticmethod
+    def of(buffer: SharedBuffer, law: SizeLaw, reserve: int) -> "SharedWaits":
+        """Tabulates the waits under one of the law's reserves."""
+        rate, sizes = buffer.rate_rps, law.waiting.shape[1]
+        timeouts_s = buffer.slos_s - law.reserves_s[reserve]
+        ends_s = _panel_ends(timeouts_s, rate, sizes)
+        widths_s = np.diff(ends_s)
+        nodes_s = (ends_s[:-1, None] + widths_s[:, None] * (_NODES + 1) / 2).ravel()
+        at_ends = _more_arrivals(ends_s, timeouts_s, buffer.rates_rps, sizes)
+        at_nodes = _more_arrivals(nodes_s, timeouts_s, buffer.rates_rps, sizes).reshape(sizes, -1, len(_NODES))
+        pieces = rate * (at_nodes @ (_WEIGHTS / 2)) * widths_s
+        moments = rate * (at_nodes @ (_WEIGHTS * (_NODES + 1) / 4)) * widths_s**2
+        phi = np.zeros((sizes + 1, len(ends_s)))
+        phi[1:, -1] = at_ends[:, -1]
+        phi[1:, :-1] = at_ends[:, -1:] + np.cumsum(pieces[:, ::-1], axis=1)[:, ::-1]
+        sums = np.zeros_like(phi)
+        sums[1:, 1:] = np.cumsum(rate * (phi[1:, 1:] * widths_s + moments), axis=1)
+        slopes = np.zeros_like(phi)
+        slopes[1:] = -rate * at_ends
+        return SharedWaits(
+            timeouts_s, ends_s, phi, slopes, sums, rate, law.mean_sizes()[reserve], law.reached()[reserve]
+        )
+
+    def late(self, latencies_s: Array, atoms_s: Array, weights: Array) -> Array:
+        """Returns the fraction of each application's requests that take longer than its bound, shape (n,).
+
+        Parameters:
+            latencies_s: a bound for each application, shape (n,).
+            atoms_s: services of batches of 1 ... cap, shape (cap, A).
+            weights: probability of each, shape (cap, A).
+        """
+        cap = len(atoms_s)
+        waits_s = latencies_s[:, None, None] - atoms_s
+        too_long = waits_s < self.timeouts_s[:, None, None]
+        sizes = np.arange(1, cap + 1)[None, :, None]
+        phi, sums = self._at(np.maximum(waits_s, 0.0), sizes)
+        _, smaller = self._at(np.maximum(waits_s, 0.0), sizes - 1)
+        _, to_timeout = self._at(self.timeouts_s[:, None, None] + 0.0 * sizes, sizes)
+        _, smaller_to_timeout = self._at(self.timeouts_s[:, None, None] + 0.0 * sizes, sizes - 1)
+        filling = smaller_to_timeout - smaller
+        mass = phi - (to_timeout - sums) + filling
+        mass[:, -1] = filling[:, -1] + (waits_s[:, -1] < 0) * self.reached[cap - 1]
+        late = (np.where(too_long, weights, 0.0) * mass).sum(axis=(1, 2))
+        return np.asarray(late / self.mean_sizes[cap - 1])
+
+    def quantiles_s(self, percentiles: Array, atoms_s: Array, weights: Array) -> Array:
+        """Returns the latency of each application at its percentile, shape (n,), from above within 0.1 ms.
+
+        Parameters are those of `late`; `percentiles` has the shape (n,).
+        """
+        low_s = np.zeros(len(percentiles))
+        high_s = self.timeouts_s + float(atoms_s.max())
+        steps = int(np.ceil(np.log2(max(float(high_s.max()) / 1e-4, 2.0))))
+        for _ in range(steps):
+            middle_s = (low_s + high_s) / 2
+            fits = self.late(middle_s, atoms_s, weights) <= 1 - percentiles
+            low_s, high_s = np.where(fits, low_s, middle_s), np.where(fits, middle_s, high_s)
+        return np.asarray(high_s)
+
+    def _at(self, waits_s: Array, sizes: Indices) -> tuple[Array, Array]:
+        """Phi_{s-1} and its integral at any waits; cubic Hermite between the panel ends."""
+        inside_s = np.minimum(waits_s, self.ends_s[-1])
+        panel = np.clip(np.searchsorted(self.ends_s, inside_s, side="right") - 1, 0, len(self.ends_s) - 2)
+        width_s = self.ends_s[panel + 1] - self.ends_s[panel]
+        part = (inside_s - self.ends_s[panel]) / width_s
+        h01 = part * part * (3 - 2 * part)
+        h10, h11 = part * (1 - part) ** 2 * width_s, part * part * (part - 1) * width_s
+        low, high = self.phi[sizes, panel], self.phi[sizes, panel + 1]
+        phi = low + (high - low) * h01 + self.slopes[sizes, panel] * h10 + self.slopes[sizes, panel + 1] * h11
+        start, end = self.sums[sizes, panel], self.sums[sizes, panel + 1]
+        sums = start + (end - start) * h01 + self.rate_rps * (low * h10 + high * h11)
+        return phi, sums
+
+
+def _panel_ends(timeouts_s: Array, rate_rps: float, sizes: int) -> Array:
+    """0, every timeout, and in between so many that a panel expects few arrivals; cut where all batches are full."""
+    marks_s = np.unique(np.minimum(np.concatenate([[0.0], timeouts_s]), certain_above(sizes) / rate_rps))
+    if len(marks_s) == 1:
+        return np.array([0.0, 1e-9])
+    pieces = np.maximum(1, np.ceil(np.diff(marks_s) * rate_rps / _PANEL)).astype(np.int64)
+    parts = [np.linspace(a, b, n, endpoint=False) for a, b, n in zip(marks_s, marks_s[1:], pieces, strict=False)]
+    return np.concatenate([*parts, marks_s[-1:]])
+
+
+def _more_arrivals(times_s: Array, timeouts_s: Array, rates_rps: Array, sizes: int) -> Array:
+    """O_k(z) for k = 0 ... sizes - 1, shape (sizes, len(times_s))."""
+    seen = (rates_rps * np.minimum(times_s[:, None], timeouts_s)).sum(axis=1)
+    terms = np.empty((sizes, len(times_s)))
+    terms[0] = np.exp(-float(rates_rps.sum()) * times_s)
+    for k in range(1, sizes):
+        terms[k] = terms[k - 1] * seen / k
+    return terms

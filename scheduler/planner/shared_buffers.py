@@ -1,0 +1,167 @@
+"""The exact law of one buffer that applications with different SLOs share, for many reserves at once.
+
+Every application may wait until its SLO less a common reserve: timeouts slo_c - r. Then only the first piece of the
+integrals depends on r, and so thousands of configurations can be judged. With m(z) = sum_c rate_c min(z, timeout_c) and
+O_k(z) = e^(-rate z) m(z)^k / k! (k more requests within z of the first and none of them, nor it, timed out), theory 4.3
+gives the sizes. The waits follow from the mass of requests that still wait at wait y in a batch of s:
+Phi_{s-1}(y) = O_{s-1}(t_n) + rate * integral of O_{s-1} from y to t_n, the longest timeout, cut at the request's own.
+"""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from scheduler.planner.latency_laws import Array
+from scheduler.planner.poisson_tails import certain_above
+
+_NODES, _WEIGHTS = np.polynomial.legendre.leggauss(6)
+_PANEL = 2.0
+"""Expected arrivals in a panel of quadrature; six nodes integrate e^-x x^k over it to 1e-9."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SizeLaw:
+    """Batch sizes of a shared buffer for R reserves.
+
+    Parameters:
+        reserves_s: shape (R,).
+        below: P(b requests) for b = 1 ... B - 1 without a cap, shape (R, B - 1): a cap keeps those below it.
+        waiting: Phi_{s-1} just before the shortest timeout for s = 1 ... B, shape (R, B).
+    """
+
+    reserves_s: Array
+    below: Array
+    waiting: Array
+
+    def mean_sizes(self) -> Array:
+        """Returns E[b] for caps 1 ... B, shape (R, B)."""
+        return self.averaged(np.arange(1.0, self.below.shape[1] + 2)[None, :])[:, 0]
+
+    def averaged(self, values: Array) -> Array:
+        """Returns the mean of a figure by batch size for caps 1 ... B, shape (R, n, B).
+
+        Parameters:
+            values: the figure for batches of 1 ... B, shape (n, B).
+        """
+        below, rest = self.below[:, None, :], self.reached()[:, None, :]
+        summed = np.cumsum(below * values[None, :, :-1], axis=2)
+        averages = rest * values[None, :, :]
+        averages[:, :, 1:] += summed
+        return averages
+
+    def reached(self) -> Array:
+        """Returns P(b requests or more) for b = 1 ... B, shape (R, B): of a cap b, the batches that are full."""
+        rest = np.ones((len(self.reserves_s), self.below.shape[1] + 1))
+        rest[:, 1:] = np.maximum(1.0 - np.cumsum(self.below, axis=1), 0.0)
+        return rest
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SharedBuffer:
+    """Poisson applications that share a buffer.
+
+    Parameters:
+        slos_s: their SLOs, ascending, shape (n,).
+        rates_rps: their rates, shape (n,).
+    """
+
+    slos_s: Array
+    rates_rps: Array
+
+    @property
+    def rate_rps(self) -> float:
+        """All requests a second."""
+        return float(self.rates_rps.sum())
+
+    @property
+    def strictest_s(self) -> float:
+        """The smallest SLO."""
+        return float(self.slos_s[0])
+
+    def open_beyond_s(self) -> float:
+        """Returns how much longer than the shortest timeout an uncapped batch stays open on average.
+
+        E[b] without a cap is 1 + rate (shortest timeout + this), the same for every reserve.
+        """
+        if len(self.slos_s) == 1:
+            return 0.0
+        gone = np.cumsum(self.rates_rps)[:-1]
+        gaps_s = np.diff(self.slos_s)
+        hazard = np.concatenate([[0.0], np.cumsum(gone * gaps_s)])[:-1]
+        left = 1 - gone / self.rate_rps
+        return float(np.sum(left * np.exp(-hazard) * -np.expm1(-gone * gaps_s) / gone))
+
+    def size_law(self, reserves_s: Array, *, max_batch: int) -> SizeLaw:
+        """Returns the sizes for each reserve, none of which may exceed the strictest SLO.
+
+        Parameters:
+            reserves_s: shape (R,).
+            max_batch: the largest cap, B.
+        """
+        rate, first_s = self.rate_rps, self.strictest_s - reserves_s
+        beyond_s, weights = self._panels(max_batch)
+        gone = rate - self._still(beyond_s)
+        # In one go: openers at their own timeout, then the nodes between the shortest and the longest.
+        steps_s = np.concatenate([self.slos_s - self.strictest_s, beyond_s])
+        opened = first_s[:, None] + steps_s
+        seen = rate * first_s[:, None] + self._more(steps_s)
+        by_opener = np.concatenate([self.rates_rps / rate, np.zeros(len(beyond_s))])
+        by_other = np.concatenate([np.zeros(len(self.slos_s)), weights * gone * (1 - gone / rate)])
+        remaining = np.concatenate([np.zeros(len(self.slos_s)), weights * rate])
+        remaining[len(self.slos_s) - 1] = 1.0
+        weighing = np.stack([by_opener, by_other, remaining], axis=1)
+        term = np.exp(-rate * opened)
+        below, waiting, carried = [], [], np.zeros(len(reserves_s))
+        for k in range(max_batch):
+            opener, other, left = (term @ weighing).T
+            below.append(opener + carried)
+            waiting.append(left)
+            carried = other
+            term = term * seen / (k + 1)
+        tails = _tails(rate * first_s, max_batch)
+        return SizeLaw(reserves_s, np.stack(below, axis=1)[:, :-1], np.stack(waiting, axis=1) + tails)
+
+    def _panels(self, max_batch: int) -> tuple[Array, Array]:
+        """Nodes and weights from the shortest to the longest timeout, counted from the shortest, seconds."""
+        beyond_s = self.slos_s - self.strictest_s
+        ends_s = np.unique(np.minimum(beyond_s, certain_above(max_batch) / self.rate_rps))
+        gaps_s = np.diff(ends_s)
+        pieces = np.maximum(1, np.ceil(gaps_s * self.rate_rps / _PANEL)).astype(np.int64)
+        widths_s = np.repeat(gaps_s / pieces, pieces)
+        starts_s = np.repeat(ends_s[:-1], pieces) + widths_s * _within(pieces)
+        nodes_s = starts_s[:, None] + widths_s[:, None] * (_NODES + 1) / 2
+        return nodes_s.ravel(), (widths_s[:, None] * _WEIGHTS / 2).ravel()
+
+    def _still(self, beyond_s: Array) -> Array:
+        """Rate of the applications whose timeout is longer than the shortest by more than `beyond_s`."""
+        position = np.searchsorted(self.slos_s - self.strictest_s, beyond_s, side="right")
+        return self.rate_rps - np.concatenate([[0.0], np.cumsum(self.rates_rps)])[position]
+
+    def _more(self, beyond_s: Array) -> Array:
+        """The part of m(z) that comes after the shortest timeout."""
+        extra_s = self.slos_s - self.strictest_s
+        position = np.searchsorted(extra_s, beyond_s, side="right")
+        ended = np.concatenate([[0.0], np.cumsum(self.rates_rps * extra_s)])[position]
+        return np.asarray(ended + self._still(beyond_s) * beyond_s)
+
+
+def _within(pieces: "np.ndarray[tuple[int, ...], np.dtype[np.int64]]") -> Array:
+    """0, 1, ... within each run of so many pieces."""
+    total = int(pieces.sum())
+    starts = np.repeat(np.cumsum(pieces) - pieces, pieces)
+    return (np.arange(total) - starts).astype(np.float64)
+
+
+def _tails(means: Array, largest: int) -> Array:
+    """P(at least s arrivals) for s = 1 ... largest, shape (R, largest)."""
+    terms = np.empty((len(means), largest))
+    terms[:, 0] = np.exp(-means)
+    for k in range(1, largest):
+        terms[:, k] = terms[:, k - 1] * means / k
+    return np.maximum(1.0 - np.cumsum(terms, axis=1), 0.0)
+
+
+def mean_size_bound(*, rate_rps: float, shortest_s: float, beyond_s: float) -> float:
+    """Returns E[b] without a cap, which no cap exceeds."""
+    return 1.0 + rate_rps * (shortest_s + beyond_s) if math.isfinite(shortest_s) else math.inf
