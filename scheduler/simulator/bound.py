@@ -47,6 +47,8 @@ _TOLERANCE_S = 1e-9
 """As in the report: an answer at the very deadline is in time."""
 _ROWS = 256
 """Requests between two moves of the window."""
+_COLUMNS = 2048
+"""Grid units of money that the window has room for beyond what one batch can cost."""
 _ROW_GROUP = 16
 """Batch sizes that share one look at the money beyond which a smaller batch can start as soon."""
 
@@ -215,7 +217,7 @@ class _Window:
         self._reach = max([1, len(problem.edge_s), *(way.items for way in problem.functions)])
         self._dearest = max((way.price for way in problem.functions), default=0)
         self._single = min((way.price for way in problem.functions if way.items == 1), default=0)
-        self._rows = np.full((self._reach + _ROWS, 2048 + 2 * self._dearest), np.inf)
+        self._rows = np.full((self._reach + _ROWS, _COLUMNS + 2 * self._dearest), np.inf)
         self._rows[0] = -np.inf
         self._row, self._low, self._high, self._origin = 0, 0, 0, 0
         self._scratch = np.empty(0)
@@ -288,7 +290,7 @@ class _Window:
         """Moves the rows still needed to the top, and the columns so that the oldest row's least money is first."""
         kept = self._rows[max(0, self._row + 1 - self._reach) : self._row + 1].copy()
         shift = int(np.argmax(kept[0] < np.inf))
-        needed = self._high - shift + 2 * self._dearest + 1024
+        needed = self._high - shift + 2 * self._dearest + _COLUMNS // 2
         columns = max(self._rows.shape[1], needed)
         self._rows = np.full((self._reach + _ROWS, columns), np.inf)
         self._rows[: len(kept), : kept.shape[1] - shift] = kept[:, shift:]

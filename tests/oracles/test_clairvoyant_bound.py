@@ -127,7 +127,15 @@ slos_s = st.sampled_from([0.2, 0.4, 0.6, 1.0])
 
 
 @settings(max_examples=150, deadline=None)
-@given(gaps_s=gaps, slo_s=slos_s, edge_law=edge_laws, tiers=tiers, rows=st.integers(1, 9), group=st.integers(1, 9))
+@given(
+    gaps_s=gaps,
+    slo_s=slos_s,
+    edge_law=edge_laws,
+    tiers=tiers,
+    rows=st.integers(1, 9),
+    group=st.integers(1, 9),
+    columns=st.integers(1, 9),
+)
 def test_no_consecutive_schedule_is_cheaper_and_one_is_as_cheap(
     gaps_s: list[float],
     slo_s: float,
@@ -135,10 +143,11 @@ def test_no_consecutive_schedule_is_cheaper_and_one_is_as_cheap(
     tiers: tuple[FunctionTier, ...],
     rows: int,
     group: int,
+    columns: int,
 ) -> None:
     """Whatever the window's size, so that few requests meet every turn that many do."""
     problem = make_problem(np.cumsum(gaps_s), slo_s=slo_s, edge_law=edge_law, tiers=tiers)
-    with patch.multiple(bound, _ROWS=rows, _ROW_GROUP=group):
+    with patch.multiple(bound, _ROWS=rows, _ROW_GROUP=group, _COLUMNS=columns):
         assert bound_units(problem) == best_of_consecutive(problem)
 
 
