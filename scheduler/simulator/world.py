@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from scheduler.domain.plans import EngineSettings
 from scheduler.domain.requests import Request
 from scheduler.engine import Engine
 from scheduler.simulator.backends import SimulatedEdge, SimulatedFunctions, noise
@@ -70,6 +71,16 @@ def _request(request_id: int, arrived_at_s: float, kind: _Kind) -> Request:
 def make_simulation(scenario: Scenario, requests: Sequence[Request], *, keep_commands: bool = False) -> Simulation:
     """Returns a simulation that is ready to run."""
     settings = scenario.engine_settings()
+    edge, functions = make_backends(scenario, settings)
+    return Simulation(
+        engine=Engine(settings), requests=requests, edge=edge, functions=functions, keep_commands=keep_commands
+    )
+
+
+def make_backends(
+    scenario: Scenario, settings: EngineSettings
+) -> tuple[SimulatedEdge | None, SimulatedFunctions | None]:
+    """Returns the two places that answer, each None where no model is served there."""
     _, _, edge_rng, function_rng, _ = generators(scenario.seed)
     laws = {model.name: model.edge_law for model in settings.models if model.edge_law is not None}
     tiers = {tier.name: tier for model in settings.models for tier in model.tiers}
@@ -89,6 +100,4 @@ def make_simulation(scenario: Scenario, requests: Sequence[Request], *, keep_com
             cold_starts=scenario.cold_starts,
             concurrency=scenario.concurrency,
         )
-    return Simulation(
-        engine=Engine(settings), requests=requests, edge=edge, functions=functions, keep_commands=keep_commands
-    )
+    return edge, functions
