@@ -1,0 +1,99 @@
+"""When a warming call pays: its price against the lateness that it prevents."""
+
+import math
+from dataclasses import dataclass
+
+from scheduler.estimators.warm_instances import WarmInstances
+
+MOST_CALLS = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Warming:
+    """What to do about cold instances.
+
+    Parameters:
+        calls: warming calls that pay now, to be sent at one time: one after the other would all meet the same instance.
+        look_again_at_s: when another falls due if no batch is sent or comes back before and the expected traffic stays
+            as it is; inf for never.
+    """
+
+    calls: int
+    look_again_at_s: float
+
+
+def warming_due(
+    pool: WarmInstances,
+    *,
+    now_s: float,
+    batches_per_s: float,
+    service_s: float,
+    call_cost: float,
+    lateness_cost: float,
+) -> Warming:
+    """Returns the warming calls that cost less than the cold starts from which they save somebody.
+
+    Batches are taken to leave at random, at a rate r, and to keep a r * service_s instances busy at a time (a Poisson
+    number, as of a queue with as many servers as wanted). The k-th instance is then needed at the rate
+    r_k = r P(at least k - 1 busy). Calling it every T seconds costs (call_cost + c(T)) / T a second, c being what those
+    cost that need it when it is gone all the same; T is chosen so that this is least, so what is not known of the idle
+    time is tried where a mistake is cheap. A call that keeps an instance that is due is worth
+
+        lateness_cost * P(cold start if gone) * (1 - exp(-r_k T')),
+
+    the chance that it is needed before it is due again; T' is T without the seconds in which it is expected to be gone.
+    The platform hands a call to the instance last used, so the j-th is reached by j calls at one time only; to one that
+    is not due yet a call spares a part of its next. As many are sent as bring most in excess of their price.
+
+    Args:
+        pool: what is known of the tier's instances; warming calls under way are noted in it like batches.
+        now_s: the present.
+        batches_per_s: function batches expected a second.
+        service_s: seconds that each keeps an instance.
+        call_cost: money for one warming call.
+        lateness_cost: what one batch's cold start costs in lateness: requests that it makes late times their price.
+
+    >>> from scheduler.domain.batches import BatchReport
+    >>> pool = WarmInstances(prior_idle_s=240.0)
+    >>> pool.sent(1, now_s=0.0)
+    >>> pool.came_back(1, BatchReport(elapsed_s=3.0, service_s=0.5, cold_start=True), now_s=3.0)
+    >>> often = warming_due(pool, now_s=10.0, batches_per_s=0.01, service_s=0.5, call_cost=1e-6, lateness_cost=2e-5)
+    >>> often.calls, 40.0 < often.look_again_at_s < 240.0
+    (0, True)
+    >>> warming_due(pool, now_s=200.0, batches_per_s=0.01, service_s=0.5, call_cost=1e-6, lateness_cost=2e-5).calls
+    1
+    >>> warming_due(pool, now_s=200.0, batches_per_s=1e-6, service_s=0.5, call_cost=1e-6, lateness_cost=2e-5)
+    Warming(calls=0, look_again_at_s=inf)
+    """
+    risk = lateness_cost * pool.stranger_cold
+    idle_since_s, idle_time = pool.idle_since_s(), pool.idle_time
+    best, best_gain, gain, look_again_at_s = 0, 0.0, 0.0, math.inf
+    rates = _needed_rates(batches_per_s, batches_per_s * service_s, first=pool.busy + 1)
+    for calls, rate in enumerate(rates, start=1):
+        if pool.busy + calls <= pool.always_warm:
+            gain -= call_cost
+            continue
+        keeps_s = idle_time.refresh_s(call_cost=call_cost, absence_cost_per_s=risk * rate)
+        worth = risk * -math.expm1(-rate * (keeps_s - idle_time.absent_s(keeps_s)))
+        if worth <= call_cost:
+            break
+        due_s = idle_since_s[calls - 1] + keeps_s if calls <= len(idle_since_s) else now_s
+        if due_s > now_s:
+            gain -= call_cost * (due_s - now_s) / keeps_s
+            look_again_at_s = min(look_again_at_s, due_s)
+            continue
+        gain += worth - call_cost
+        if gain > best_gain:
+            best, best_gain = calls, gain
+    return Warming(best, look_again_at_s)
+
+
+def _needed_rates(batches_per_s: float, busy: float, *, first: int) -> list[float]:
+    """Rates at which the instances number `first` and following are needed, where `busy` are so on average."""
+    rates, chance, at_least = [], math.exp(-busy), 1.0
+    for number in range(1, first + MOST_CALLS):
+        if number >= first:
+            rates.append(batches_per_s * max(0.0, at_least))
+        at_least -= chance
+        chance *= busy / number
+    return rates
