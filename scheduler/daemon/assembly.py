@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime, timezone
 
 from scheduler.daemon.backends.edge import EdgeBackend
 from scheduler.daemon.backends.flight import Clock, InferenceBackend
@@ -9,6 +10,8 @@ from scheduler.daemon.backends.function import FunctionBackend, FunctionName
 from scheduler.daemon.config import Config
 from scheduler.daemon.config_sections import EdgeSection
 from scheduler.daemon.credentials import read_access_key
+from scheduler.daemon.explanation_file import ExplanationFile
+from scheduler.daemon.explanations import Explanations
 from scheduler.daemon.runner import PlanMaker, Runner
 from scheduler.daemon.threads import DaemonThreads
 from scheduler.domain.messages import ComputePlan
@@ -68,14 +71,28 @@ def make_backend(backend: Backend, where: Places, clock: Clock) -> InferenceBack
 def make_runner(config: Config, settings: EngineSettings, where: Places, *, clock: Clock) -> Runner:
     """Returns the runner with everything that it drives."""
     backends = {backend: place for backend in Backend if (place := make_backend(backend, where, clock)) is not None}
+    engine = Engine(settings)
     return Runner(
-        engine=Engine(settings),
+        engine=engine,
         settings=settings,
         backends=backends,
         make_plan=_plan_maker(),
         clock=clock,
+        explanations=_explanations(config, engine, clock),
         records=config.daemon.records,
         answer_reserve_s=config.daemon.answer_reserve_s,
+    )
+
+
+def _explanations(config: Config, engine: Engine, clock: Clock) -> Explanations:
+    section, path = config.explain, config.explain_file()
+    return Explanations(
+        getattr(engine, "explanation", lambda _: None),
+        ring=section.ring,
+        currency=config.currency(),
+        clock=clock,
+        wall_clock=lambda: datetime.now(timezone.utc),
+        file=None if path is None else ExplanationFile(path, max_bytes=section.max_bytes, files=section.files),
     )
 
 

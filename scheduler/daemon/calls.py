@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 
 from scheduler.domain.errors import EdgeburstError, Refusal, RefusalKind
-from scheduler.domain.plans import ModelSettings, ServiceClass
-from scheduler.domain.requests import Backend
+from scheduler.domain.plans import EngineSettings, ModelSettings, ServiceClass
+from scheduler.domain.requests import Backend, Request
 from scheduler.wire import Tensor
 
 
@@ -24,6 +24,8 @@ class InferenceCall:
     priority: int = 1
     """As Triton counts, with 0 already replaced by the model's default level."""
     tenant: str = ""
+    client_id: str = ""
+    """By which the client calls it; empty: it has no name for it."""
     timeout_s: float | None = None
     """The client's own deadline, relative to `received_at_s`; None: the SLO of the class."""
 
@@ -32,6 +34,8 @@ class InferenceCall:
 class Answer:
     """A call's own part of a batch's answer, and how it came about."""
 
+    request_id: int
+    """The daemon's number of the call, by which it can be explained."""
     outputs: tuple[Tensor, ...]
     backend: Backend
     tier: str
@@ -61,10 +65,50 @@ class Answer:
 class Refused(EdgeburstError):
     """A call ends without an answer; `refusal` says why, and its HTTP status."""
 
-    def __init__(self, refusal: Refusal) -> None:
-        """Stores the refusal; its message is the sentence for the client."""
+    def __init__(self, refusal: Refusal, request_id: int | None = None) -> None:
+        """Stores the refusal; its message is the sentence for the client.
+
+        Args:
+            refusal: why.
+            request_id: the daemon's number of the call; None where it never got one.
+        """
         super().__init__(refusal.message)
         self.refusal = refusal
+        self.request_id = request_id
+
+
+def request_of(call: InferenceCall, settings: EngineSettings, *, request_id: int, answer_reserve_s: float) -> Request:
+    """Returns a call as the engine sees it.
+
+    Args:
+        call: the call.
+        settings: what models and classes there are.
+        request_id: its number.
+        answer_reserve_s: kept of its deadline for the daemon's own work; half the deadline at most.
+
+    Raises:
+        Refused: there is no such model or class.
+    """
+    service_class = class_of(_model(call, settings), call.class_name)
+    timeout_s = service_class.slo_s if call.timeout_s is None else call.timeout_s
+    return Request(
+        request_id=request_id,
+        model=call.model,
+        arrived_at_s=call.received_at_s,
+        deadline_s=call.received_at_s + timeout_s - min(answer_reserve_s, timeout_s / 2),
+        items=call.items,
+        body_bytes=call.body_bytes,
+        class_name=call.class_name,
+        priority=call.priority,
+        tenant=call.tenant,
+    )
+
+
+def _model(call: InferenceCall, settings: EngineSettings) -> ModelSettings:
+    for model in settings.models:
+        if model.name == call.model:
+            return model
+    raise Refused(Refusal(RefusalKind.BAD_REQUEST, f"model {call.model!r} is not served (any more)"))
 
 
 def class_of(model: ModelSettings, class_name: str) -> ServiceClass:

@@ -84,6 +84,7 @@ def classify_call(card: ModelCard, picture: bytes, asked: Question, *, received_
         class_name=asked.class_name,
         priority=asked.priority,
         tenant=asked.tenant,
+        client_id=asked.request_id,
         timeout_s=asked.timeout_s,
     )
 
@@ -96,6 +97,7 @@ def classify_response(card: ModelCard, asked: Question, answer: Answer, *, laten
         "top": tops,
         "model": card.name,
         "id": asked.request_id,
+        "request_id": answer.request_id,
         "backend": answer.backend.value,
         "wait_s": answer.wait_s,
         "latency_s": latency_s,

@@ -52,6 +52,11 @@ class Config(ConfigFile):
             **self.engine.model_dump(),
         )
 
+    def currency(self) -> str:
+        """Returns the currency of the price sheet; empty where no function costs anything."""
+        sheet = self._price_sheet()
+        return "" if sheet is None else sheet.currency
+
     def edge_profile(self, index: int) -> Profile | None:
         """Returns the edge profile of the model at that index, None where the edge does not serve it."""
         name = self.models[index].edge_profile

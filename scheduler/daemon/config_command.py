@@ -85,16 +85,12 @@ def summary(config: Config, environ: Mapping[str, str]) -> dict[str, Any]:
             "per_hour": settings.spend_per_hour,
             "per_day": settings.spend_per_day,
             "over_cap": settings.over_cap,
-            "currency": _currency(settings),
+            "currency": config.currency(),
         },
+        "explain": {"ring": config.explain.ring, "file": str(config.explain_file() or "")},
         "models": [_model(model) for model in settings.models],
         "warnings": list(_warnings(config, settings, environ)),
     }
-
-
-def _currency(settings: EngineSettings) -> str:
-    """The currency of the one price sheet; empty where no function costs anything."""
-    return next((tier.price.currency for model in settings.models for tier in model.tiers), "")
 
 
 def _model(model: ModelSettings) -> dict[str, Any]:
@@ -186,6 +182,8 @@ def _lines(found: Mapping[str, Any]) -> Iterator[str]:
         yield f"access key   from the file {function['access_key_file']}"
     for secret in found["secrets"]:
         yield f"{secret['purpose']:<20} from {secret['variable']}: {'set' if secret['set'] else 'NOT SET'}"
+    file = found["explain"]["file"]
+    yield f"explains     the last {found['explain']['ring']} requests{f', and writes {file}' if file else ''}"
     spend = found["spend"]
     caps = [f"{spend[key]:g} {spend['currency']} {words}" for key, words in _CAPS if spend[key] is not None]
     if caps:

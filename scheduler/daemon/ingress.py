@@ -16,7 +16,7 @@ from scheduler.daemon.config import Config
 from scheduler.daemon.ingress_admin import json_response
 from scheduler.daemon.ingress_body import BodyReader
 from scheduler.daemon.ingress_calls import CallRunner, known_card
-from scheduler.daemon.ingress_errors import error_response, errors_as_json
+from scheduler.daemon.ingress_errors import REQUEST_HEADER, error_response, errors_as_json
 from scheduler.daemon.metadata import ModelCard, model_cards
 from scheduler.daemon.telemetry import CANCELLED, Telemetry
 from scheduler.domain.requests import Backend
@@ -81,6 +81,7 @@ class Ingress:
             web.put(limits, self.put_limits),
             web.get("/v1/status", self.status),
             web.get("/v1/batches", self.batches),
+            web.get("/v1/explain/{request}", self.explain),
             web.get("/metrics", self.metrics),
             web.get("/", self.dashboard),
         ]
@@ -128,6 +129,7 @@ class Ingress:
             raise
         latency_s = self._runner.now() - call.received_at_s
         response = render(answer, latency_s)
+        response.headers[REQUEST_HEADER] = str(answer.request_id)
         try:
             await response.prepare(request)
             await response.write_eof()
@@ -207,6 +209,14 @@ class Ingress:
         """GET /v1/batches?after=ID&limit=N."""
         after, limit = ingress_admin.batch_range(request)
         return json_response({"batches": self._runner.batches(after, limit)})
+
+    async def explain(self, request: web.Request) -> web.Response:
+        """GET /v1/explain/{request}: what was decided about it, by its number here or its client's id."""
+        name = request.match_info["request"]
+        found = self._runner.explanations(name)
+        if not found:
+            raise ingress_admin.unknown_request(name, ring=self._config.explain.ring)
+        return json_response({"explanations": found})
 
     async def metrics(self, _: web.Request) -> web.Response:
         """GET /metrics, in Prometheus' text format."""

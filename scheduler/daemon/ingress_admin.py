@@ -98,6 +98,15 @@ def batch_range(request: web.Request) -> tuple[int, int]:
     return after, limit
 
 
+def unknown_request(name: str, *, ring: int) -> Rejected:
+    """Returns the error for a request that cannot be explained."""
+    return Rejected(
+        404,
+        f"request {name[:64]!r} is not known: it never came here, or it is not among the last {ring} any more"
+        " ([explain] can keep more, and write them to a file)",
+    )
+
+
 def _query_number(request: web.Request, key: str, default: int) -> int:
     text = request.query.get(key)
     if text is None:

@@ -58,6 +58,10 @@ class CallRunner(Protocol):
         """Returns past batches."""
         ...
 
+    def explanations(self, name: str) -> list[dict[str, object]]:
+        """Returns how the requests of that number or client's id were decided on."""
+        ...
+
 
 def parse_infer(body: bytes, headers: Mapping[str, str]) -> InferRequest:
     """Returns the request in a body.
@@ -102,6 +106,7 @@ def infer_call(
         class_name=class_name(card, parameters.get("class", headers.get(CLASS_HEADER))),
         priority=priority(card, parameters.get("priority", 0)),
         tenant=tenant(parameters.get("tenant", headers.get(TENANT_HEADER, ""))),
+        client_id=request.id,
         timeout_s=timeout_s(parameters.get("timeout"), max_timeout_s=max_timeout_s),
     )
 
@@ -125,6 +130,7 @@ def infer_response(card: ModelCard, request: InferRequest, answer: Answer) -> we
 def answer_parameters(answer: Answer) -> dict[str, object]:
     """Returns how an answer came about, as response parameters; what is not known is left out."""
     known = {
+        "request_id": answer.request_id,
         "backend": answer.backend.value,
         "tier": answer.tier,
         "batch_id": answer.batch_id,

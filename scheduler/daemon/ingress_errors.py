@@ -16,6 +16,9 @@ from scheduler.daemon.telemetry import Telemetry
 from scheduler.domain.errors import EdgeburstError, Refusal
 from scheduler.wire import WireError
 
+REQUEST_HEADER = "X-Edgeburst-Request-Id"
+"""The daemon's own number of a request, on its answer or refusal."""
+
 _logger = logging.getLogger("edgeburst")
 
 
@@ -60,7 +63,8 @@ def errors_as_json(telemetry: Telemetry) -> Middleware:
 
 def _refusal_response(error: Exception) -> web.Response:
     if isinstance(error, Refused):
-        return error_response(error.refusal.status, error.refusal.message, _retry_after(error.refusal))
+        number = {} if error.request_id is None else {REQUEST_HEADER: str(error.request_id)}
+        return error_response(error.refusal.status, error.refusal.message, {**_retry_after(error.refusal), **number})
     if isinstance(error, Rejected):
         return error_response(error.status, str(error), error.headers)
     if isinstance(error, WireError):

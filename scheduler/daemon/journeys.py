@@ -54,6 +54,7 @@ class Journey:
         assert report is not None
         written_at_s = flight.decided_at_s if flight.written_at_s is None else flight.written_at_s
         return Answer(
+            request_id=waiting.request_id,
             outputs=self.parts[waiting.request_id],
             backend=batch.backend,
             tier=batch.tier,

@@ -12,7 +12,8 @@ from itertools import count
 
 from scheduler.daemon.backends.flight import Clock, InferenceBackend
 from scheduler.daemon.bodies import BodyStore, Waiting, whole_failure
-from scheduler.daemon.calls import Answer, InferenceCall, Refused, class_of
+from scheduler.daemon.calls import Answer, InferenceCall, Refused, request_of
+from scheduler.daemon.explanations import Explanations
 from scheduler.daemon.journeys import Journey, Journeys
 from scheduler.daemon.logs import fields, log
 from scheduler.daemon.own_latency import OwnLatency
@@ -37,8 +38,8 @@ from scheduler.domain.messages import (
     SendProbe,
     SettingsChanged,
 )
-from scheduler.domain.plans import EngineSettings, Limits, Plan, ServiceClass
-from scheduler.domain.requests import Backend, Request
+from scheduler.domain.plans import EngineSettings, Limits, Plan
+from scheduler.domain.requests import Backend
 from scheduler.engine import Engine
 
 _logger = logging.getLogger("edgeburst")
@@ -67,6 +68,7 @@ class Runner:
         backends: Mapping[Backend, InferenceBackend],
         make_plan: PlanMaker,
         clock: Clock,
+        explanations: Explanations,
         records: int = 10_000,
         answer_reserve_s: float = 0.0,
     ) -> None:
@@ -78,6 +80,7 @@ class Runner:
             backends: the places that answer; one that is missing fails its batches.
             make_plan: runs the planner beside the loop.
             clock: monotonic seconds, of the same origin as the event loop's `time`.
+            explanations: is told of every request's arrival and end.
             records: how many past batches are kept.
             answer_reserve_s: kept of every deadline for the daemon's own work; half the deadline at most.
         """
@@ -86,6 +89,7 @@ class Runner:
         self._tiers = _tiers(settings)
         self._make_plan = make_plan
         self._clock = clock
+        self._explanations = explanations
         self._answer_reserve_s = answer_reserve_s
         self._ring = BatchRing(records)
         self._journeys = Journeys(backends=backends, post=self._post, clock=clock, ring=self._ring)
@@ -137,7 +141,9 @@ class Runner:
         """
         if self._over is not None:
             raise Refused(self._over)
-        request = self._request(call)
+        reserve_s = self._answer_reserve_s
+        request = request_of(call, self._settings, request_id=next(self._ids), answer_reserve_s=reserve_s)
+        self._explanations.arrived(request.request_id, call.client_id)
         waiting = Waiting(request.request_id, call, asyncio.get_running_loop().create_future())
         self._bodies.add(waiting)
         self._empty.clear()
@@ -212,6 +218,7 @@ class Runner:
             self._plan_task.cancel()
             await asyncio.gather(self._plan_task, return_exceptions=True)
         await self._journeys.close()
+        await self._explanations.close()
 
     async def crashed(self) -> Exception:
         """Waits for a bug in the engine or the planner, and returns it: the daemon cannot go on."""
@@ -236,6 +243,7 @@ class Runner:
                 {"plan_id": plan.plan_id, "at_s": plan.made_at_s, "cause": plan.cause, "detail": plan.detail}
                 for plan in self._plans
             ],
+            "explanations": self._explanations.status(),
             "own_latency": jsonable(self.own_latency.summary()),
         }
 
@@ -243,26 +251,9 @@ class Runner:
         """Returns up to `limit` past batches with a record number above `after_id`, oldest first."""
         return self._ring.rows(after_id, limit)
 
-    def _request(self, call: InferenceCall) -> Request:
-        service_class = self._service_class(call)
-        timeout_s = service_class.slo_s if call.timeout_s is None else call.timeout_s
-        return Request(
-            request_id=next(self._ids),
-            model=call.model,
-            arrived_at_s=call.received_at_s,
-            deadline_s=call.received_at_s + timeout_s - min(self._answer_reserve_s, timeout_s / 2),
-            items=call.items,
-            body_bytes=call.body_bytes,
-            class_name=call.class_name,
-            priority=call.priority,
-            tenant=call.tenant,
-        )
-
-    def _service_class(self, call: InferenceCall) -> ServiceClass:
-        for model in self._settings.models:
-            if model.name == call.model:
-                return class_of(model, call.class_name)
-        raise Refused(Refusal(RefusalKind.BAD_REQUEST, f"model {call.model!r} is not served (any more)"))
+    def explanations(self, name: str) -> list[dict[str, object]]:
+        """Returns how the requests of that number or client's id were decided on, newest first."""
+        return self._explanations.find(name)
 
     def _post(self, message: Message) -> None:
         self._inbox.append(message)
@@ -358,17 +349,19 @@ class Runner:
         outputs = journey.parts[request_id]
         sentence = whole_failure(outputs)
         if sentence:
-            waiting.future.set_exception(Refused(Refusal(RefusalKind.BAD_REQUEST, sentence)))
+            waiting.future.set_exception(Refused(Refusal(RefusalKind.BAD_REQUEST, sentence), request_id))
         else:
             waiting.future.set_result(journey.answer(waiting))
 
     def _refuse(self, request_id: int, refusal: Refusal) -> None:
         waiting = self._end(request_id)
         if waiting is not None and not waiting.future.done():
-            waiting.future.set_exception(Refused(refusal))
+            waiting.future.set_exception(Refused(refusal, request_id))
 
     def _end(self, request_id: int) -> Waiting | None:
         waiting = self._bodies.pop(request_id)
+        if waiting is not None:
+            self._explanations.ended(request_id)
         if len(self._bodies) == 0:
             self._empty.set()
         return waiting

@@ -164,6 +164,7 @@ class Daemon:
         self._runner.reload(settings)
         self._app[INGRESS].reload(config)
         fixed = [name for name in ("host", "port", "records") if _differ(config, self._config, name)]
+        fixed += ["explain"] if config.explain != self._config.explain else []
         self._config, self._places = config, where
         log(logging.INFO, "reloaded", path=config.path, needs_restart=",".join(fixed) or "nothing")
 

@@ -1,13 +1,17 @@
 """Decisions, batches and explanations to word, with whatever a test is about set otherwise."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from datetime import datetime, timezone
 from typing import Any
 
+from scheduler.daemon.explanation_file import ExplanationFile
+from scheduler.daemon.explanations import Explanations
 from scheduler.dispatch.decision_ring import ANSWERED, Explanation, Sending
 from scheduler.domain.batches import Batch, BatchReport
 from scheduler.domain.decisions import Decision
 from scheduler.domain.requests import Backend
 
+TEN = datetime(2026, 5, 4, 10, tzinfo=timezone.utc)
 DECISION: dict[str, Any] = {
     "request_id": 1,
     "at_s": 100.0,
@@ -48,6 +52,13 @@ def a_batch(batch_id: int, request_ids: Sequence[int], **changes: Any) -> Batch:
         "predicted_service_s": 0.0625,
     }
     return Batch(batch_id=batch_id, request_ids=tuple(request_ids), **{**fields, **changes})
+
+
+def explanations_of(
+    explain: Callable[[int], Explanation | None], clock: Callable[[], float], file: ExplanationFile | None = None
+) -> Explanations:
+    """Returns what a runner needs; it is always 10:00 UTC."""
+    return Explanations(explain, ring=100, currency="CNY", clock=clock, wall_clock=lambda: TEN, file=file)
 
 
 def an_explanation(**changes: Any) -> Explanation:

@@ -63,7 +63,7 @@ class FakeRunner:
         if self.broken:
             raise RuntimeError("a bug, on purpose")
         if self.refusal is not None:
-            raise Refused(self.refusal)
+            raise Refused(self.refusal, len(self.calls))
         if self.hold:
             try:
                 await asyncio.get_running_loop().create_future()
@@ -83,6 +83,7 @@ class FakeRunner:
             Tensor.from_elements("item_error", errors),
         )
         return Answer(
+            request_id=len(self.calls),
             outputs=outputs,
             backend=Backend.EDGE,
             tier="",
@@ -138,3 +139,8 @@ class FakeRunner:
     def batches(self, after_id: int, limit: int) -> list[dict[str, object]]:
         """Returns numbered rows after that number."""
         return [{"record": number, "backend": "edge"} for number in range(after_id + 1, 51)][:limit]
+
+    def explanations(self, name: str) -> list[dict[str, object]]:
+        """Explains calls by their client's id or their number, newest first."""
+        numbered = [(number, call.client_id) for number, call in enumerate(self.calls, 1)]
+        return [{"request_id": n, "client_id": c} for n, c in reversed(numbered) if name in (c, str(n))]

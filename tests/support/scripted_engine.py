@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
+from scheduler.dispatch.decision_ring import Explanation
 from scheduler.domain.batches import Batch
 from scheduler.domain.errors import Refusal, RefusalKind
 from scheduler.domain.messages import (
@@ -28,6 +29,7 @@ class ScriptedEngine:
     wakeups_s: list[float] = field(default_factory=list)
     heard: list[tuple[float, tuple[Message, ...]]] = field(default_factory=list)
     """Every handle call: its time and messages."""
+    explanations: dict[int, Explanation] = field(default_factory=dict)
 
     def handle(self, messages: Sequence[Message], now_s: float) -> list[Command]:
         self.heard.append((now_s, tuple(messages)))
@@ -39,6 +41,9 @@ class ScriptedEngine:
 
     def statistics(self) -> dict[str, int]:
         return {"handled": len(self.heard)}
+
+    def explanation(self, request_id: int) -> Explanation | None:
+        return self.explanations.get(request_id)
 
     @property
     def messages(self) -> list[Message]:

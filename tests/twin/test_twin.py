@@ -10,6 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 from support.engine_kit import settings
+from support.explained import explanations_of
 from support.fake_backend import FakeBackend
 from support.virtual_loop import run_virtual
 
@@ -137,6 +138,7 @@ def through_the_daemon(engine_settings: EngineSettings, arrivals_s: Sequence[flo
             backends={side: ScriptedBackend(script, side) for side in Backend},
             make_plan=make_plan,
             clock=loop.time,
+            explanations=explanations_of(lambda _: None, loop.time),
         )
         runner.start()
         await asyncio.gather(*(one_request(runner, at_s) for at_s in arrivals_s))

@@ -34,6 +34,7 @@ def call(received_at_s: float) -> InferenceCall:
 
 def answer(backend: Backend) -> Answer:
     return Answer(
+        request_id=1,
         outputs=(),
         backend=backend,
         tier="",

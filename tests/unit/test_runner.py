@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.explained import explanations_of
 from support.fake_backend import FakeBackend
 from support.scripted_engine import BatchEachArrival, ScriptedEngine
 from support.virtual_loop import NothingLeft, run_virtual
@@ -71,6 +72,7 @@ class Rig:
             backends={Backend(name): backend for name, backend in backends.items()},
             make_plan=self.make_plan,
             clock=asyncio.get_running_loop().time,
+            explanations=explanations_of(engine.explanation, asyncio.get_running_loop().time),
             records=50,
         )
         self.runner.start()
