@@ -1,0 +1,135 @@
+"""Applications grouped on shared functions: optimal over contiguous groups by SLO, by dynamic programming.
+
+f(j) = min over i of f(i) + w(i, j), w the rate of applications i ... j - 1 times their lowest cost per request.
+A segment is searched only while a bound below its cost leaves it a chance; the bound is exact (see Space.cost_bounds).
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from scheduler.planner.latency_laws import Array
+from scheduler.planner.segment_search import Choice, Space
+from scheduler.planner.shared_buffers import SharedBuffer
+
+Search = Callable[[SharedBuffer, slice, float], Choice | None]
+"""Finds the cheapest choice for a segment that costs less than a bound."""
+_BUCKETS = 24
+_FINE = 4
+"""Steps to a request in the table of bounds."""
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Applications `start` to `end` - 1 in order of SLO, and their function."""
+
+    start: int
+    end: int
+    choice: Choice
+
+
+@dataclass(frozen=True, slots=True)
+class Grouping:
+    """The cheapest way to divide applications.
+
+    Parameters:
+        groups: in order of SLO; empty if some application cannot be served in time.
+        cost_per_s: of all of them.
+        segments_total: how many segments there are.
+        segments_pruned: of these, how many a bound ruled out before their search.
+        stuck: the first application that no segment can serve in time; None if there is none.
+    """
+
+    groups: tuple[Group, ...]
+    cost_per_s: float
+    segments_total: int
+    segments_pruned: int
+    stuck: int | None = None
+
+
+def best_grouping(bounds: Array, *, buffers: Callable[[int, int], SharedBuffer], search: Search) -> Grouping:
+    """Returns the optimal grouping.
+
+    Parameters:
+        bounds: lower bound on the cost per second of each segment i <= j, at [i, j] for i ... j inclusive, (n, n).
+        buffers: makes the buffer of a segment.
+        search: finds a segment's choice below a cost per request.
+    """
+    count = len(bounds)
+    total = [0.0] + [math.inf] * count
+    last: list[Group | None] = [None] * (count + 1)
+    searched = 0
+    for end in range(1, count + 1):
+        guesses = np.array(total[:end]) + bounds[:end, end - 1]
+        for start in np.argsort(guesses, kind="stable").tolist():
+            if guesses[start] >= total[end]:
+                break
+            buffer = buffers(start, end)
+            searched += 1
+            left = (total[end] - total[start]) / buffer.rate_rps
+            choice = search(buffer, slice(start, end), left)
+            if choice is not None:
+                total[end] = total[start] + choice.cost * buffer.rate_rps
+                last[end] = Group(start, end, choice)
+    segments = count * (count + 1) // 2
+    if math.isinf(total[count]):
+        stuck = next(end - 1 for end in range(1, count + 1) if math.isinf(total[end]))
+        return Grouping((), math.inf, segments, segments - searched, stuck)
+    return Grouping(_backwards(last), total[count], segments, segments - searched)
+
+
+def _backwards(last: Sequence[Group | None]) -> tuple[Group, ...]:
+    groups: list[Group] = []
+    end = len(last) - 1
+    while end > 0:
+        group = last[end]
+        assert group is not None
+        groups.append(group)
+        end = group.start
+    return tuple(reversed(groups))
+
+
+def segment_bounds(space: Space, slos_s: Array, rates_rps: Array, *, reserves_s: Array) -> Array:
+    """Returns lower bounds on the cost per second of all segments, infinite where none is in time, shape (n, n).
+
+    Pairs are put into buckets by the least reserve each may have; within a bucket all have the shortest of them, and a
+    table holds the cheapest request for each mean size.
+
+    Parameters:
+        space: the pairs to choose from.
+        slos_s: ascending, shape (n,).
+        rates_rps: shape (n,).
+        reserves_s: the least reserve that each pair may have, shape (M,).
+    """
+    order = np.argsort(reserves_s, kind="stable")
+    edges = np.unique(np.linspace(0, len(order), _BUCKETS + 1).astype(np.int64))
+    starts_s = reserves_s[order[edges[:-1]]]
+    sizes = np.arange(1.0, space.max_batch + 1e-9, 1 / _FINE)
+    table = np.stack(
+        [space.cost_bounds(sizes[:, None], order[a:b]).min(axis=1) for a, b in zip(edges[:-1], edges[1:], strict=True)]
+    )
+    rates, beyond_s = _open_beyond(slos_s, rates_rps)
+    bounds = np.full(rates.shape, np.inf)
+    for start_s, row in zip(starts_s, table, strict=True):
+        means = 1 + rates * (slos_s[:, None] - start_s + beyond_s)
+        column = np.ceil((np.clip(means, 1.0, space.max_batch) - 1) * _FINE - 1e-9).astype(np.int64)
+        in_time = (slos_s >= start_s)[:, None]
+        bounds = np.where(in_time, np.minimum(bounds, row[np.minimum(column, len(row) - 1)]), bounds)
+    return np.where(np.triu(np.ones(rates.shape, dtype=bool)), bounds * rates, np.inf)
+
+
+def _open_beyond(slos_s: Array, rates_rps: Array) -> tuple[Array, Array]:
+    """Rate, and mean open time beyond the shortest timeout without a cap, of all segments i ... j, shape (n, n)."""
+    count = len(slos_s)
+    rates, beyond_s = np.zeros((count, count)), np.zeros((count, count))
+    gaps_s = np.diff(slos_s)
+    for i in range(count):
+        gone = np.cumsum(rates_rps[i:])
+        rates[i, i:] = gone
+        early, gap_s = gone[:-1], gaps_s[i:]
+        hazard = np.concatenate([[0.0], np.cumsum(early * gap_s)])[:-1]
+        open_s = np.exp(-hazard) * -np.expm1(-early * gap_s) / early
+        beyond_s[i, i + 1 :] = np.cumsum(open_s) - np.cumsum(open_s * early) / gone[1:]
+    return rates, beyond_s
