@@ -141,8 +141,8 @@ def print_trace(folder: Path) -> None:
         print(f"  {path.name}, rate x {scale:g}".ljust(47), f"{alarms(count_detector(), counts):7d} in all")
 
 
-def print_cost() -> None:
-    """Prints what an update costs. Wanted: at most 150 us at 200 run lengths."""
+def update_costs_us() -> dict[str, float]:
+    """Returns the median microseconds of an update by kind of detector, all rows in use."""
     hazard = partial(constant_hazard, 500.0)
     rng = np.random.default_rng(1)
     counts, levels = rng.poisson(12.0, 1000).tolist(), rng.normal(0.0, 0.1, 1000).tolist()
@@ -150,9 +150,17 @@ def print_cost() -> None:
         GammaPoisson(shape=0.5, rate=0.005, bursty=True),
         NormalInverseGamma(alpha=2.0, beta=0.08, kappa=0.05, mu=0.0),
     )
+    return {
+        "counts": update_us(RunLengthPosterior(rate, hazard, max_rows=MAX_ROWS), counts),
+        "levels": update_us(RunLengthPosterior(level, hazard, max_rows=MAX_ROWS), levels),
+    }
+
+
+def print_cost() -> None:
+    """Prints what an update costs. Wanted: at most 150 us at 200 run lengths."""
     print(f"median update at {MAX_ROWS} run lengths, us")
-    print(f"  counts {update_us(RunLengthPosterior(rate, hazard, max_rows=MAX_ROWS), counts):6.0f}")
-    print(f"  levels {update_us(RunLengthPosterior(level, hazard, max_rows=MAX_ROWS), levels):6.0f}")
+    for name, cost_us in update_costs_us().items():
+        print(f"  {name} {cost_us:6.0f}")
 
 
 def main() -> None:

@@ -1,0 +1,168 @@
+"""Runs policies x workloads x networks x faults in the simulator, and says in tables and pictures what came of it.
+
+    python -m scripts.evaluate --out out/evaluation                      # every suite; an hour of processor time
+    python -m scripts.evaluate --suite load --policy edgeburst,static --quick
+    python -m scripts.evaluate --suite figures --traces DIR              # figures asked for, beside those measured
+
+Traffic is drawn from processes of this repository, each from its seed. With --traces (or EDGEBURST_TRACES) real traces
+and bandwidth logs are run as well, and marked. OUT gets evaluation.csv (one line a run), evaluation.md and plots.
+"""
+
+import argparse
+import os
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from scheduler.domain.errors import EdgeburstError
+from scheduler.simulator.scenario import POLICIES
+from scripts.evaluate import detection, engine_cost
+from scripts.evaluate.case import Result, Row
+from scripts.evaluate.figures import OURS, figures_table
+from scripts.evaluate.plots import draw_all
+from scripts.evaluate.runs import run_all, run_case
+from scripts.evaluate.suites import QUICK, SUITES, TRACE, Options
+from scripts.evaluate.tables import Table, suite_tables, write_csv
+
+Task = Callable[[], Result]
+
+ALL = (*SUITES, "changepoints", "engine")
+FIGURES = "figures"
+"""All suites, as far as figures were asked for them, and the table of those."""
+
+
+def parse(words: Sequence[str] | None = None) -> argparse.Namespace:
+    """Returns the command's arguments."""
+    head, _, rest = (__doc__ or "").partition("\n\n")
+    parser = argparse.ArgumentParser(
+        prog="python -m scripts.evaluate", description=head, epilog=rest, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument(
+        "--suite", type=_names(*ALL, FIGURES), default=ALL, metavar="NAME,...", help=", ".join((*ALL, FIGURES))
+    )
+    parser.add_argument(
+        "--policy", type=_names(*POLICIES), default=POLICIES, metavar="NAME,...", help=", ".join(POLICIES)
+    )
+    parser.add_argument("--out", type=Path, default=Path("out/evaluation"), metavar="DIR", help="default: %(default)s")
+    traces = os.environ.get("EDGEBURST_TRACES")
+    parser.add_argument(
+        "--traces", type=Path, default=Path(traces) if traces else None, metavar="DIR", help="folder of real traces"
+    )
+    parser.add_argument("--jobs", type=_at_least_one, default=os.cpu_count() or 1, metavar="N", help="processes")
+    parser.add_argument("--quick", action="store_true", help="few loads, one seed, a tenth of the requests")
+    parser.add_argument("--markdown", action="store_true", help="print the tables, and nothing else, to stdout")
+    return parser.parse_args(words)
+
+
+def _names(*known: str) -> Callable[[str], tuple[str, ...]]:
+    def read(text: str) -> tuple[str, ...]:
+        names = tuple(text.split(","))
+        unknown = [name for name in names if name not in known]
+        if unknown:
+            raise argparse.ArgumentTypeError(f"{unknown[0]!r} is none of {', '.join(known)}")
+        return names
+
+    return read
+
+
+def _at_least_one(text: str) -> int:
+    if not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"must be a whole number of at least 1, not {text!r}")
+    return int(text)
+
+
+def options_of(args: argparse.Namespace) -> Options:
+    """Returns what to run."""
+    base = QUICK if args.quick else Options()
+    return replace(base, policies=tuple(args.policy), traces=args.traces)
+
+
+def missing_traces(options: Options) -> str:
+    """Returns, where there are no real traces, one sentence that says so; otherwise nothing."""
+    folder = options.traces
+    if folder is None:
+        return "rows on real traces are left out: name their folder with --traces or EDGEBURST_TRACES"
+    if not (folder / TRACE).is_file():
+        return f"rows on real traces are left out: there is no {folder / TRACE}"
+    return ""
+
+
+def tasks_of(suites: Sequence[str], options: Options, *, quick: bool) -> Iterator[Task]:
+    """Yields everything that is to be run for some suites."""
+    asked = ALL if FIGURES in suites else suites
+    for name in SUITES:
+        if name in asked:
+            whole = SUITES[name](options)
+            # Of what varies with the load, figures are asked for on real traces only.
+            chosen = (case for case in whole if case.on_trace or name not in ("load", "noise", "lte") or name in suites)
+            yield from (partial(run_case, case) for case in chosen)
+    trace = None if missing_traces(options) or options.traces is None else options.traces / TRACE
+    if "changepoints" in asked:
+        yield from detection.tasks(runs=10 if quick else 100, hours=0.5 if quick else 10.0, trace=trace)
+    if "engine" in asked:
+        ours = replace(options, policies=(OURS,), scales=(3.0,))
+        cases = [case for name in ("load", "noise") for case in SUITES[name](ours) if case.scenario.policy == OURS]
+        yield from engine_cost.tasks(cases)
+
+
+def tables_of(rows: Sequence[Row], *, with_figures: bool) -> list[Table]:
+    """Returns every table that the rows give."""
+    found = [row for row in rows if row["suite"] == "changepoints"]
+    tables = list(suite_tables([row for row in rows if row["suite"] in SUITES]))
+    if found:
+        tables.append(detection.table(found))
+    return [*tables, figures_table(rows)] if with_figures else tables
+
+
+def evaluate(args: argparse.Namespace, console: Console) -> None:
+    """Runs what was asked for, and writes CSV, Markdown and plots."""
+    options = options_of(args)
+    sentence = missing_traces(options)
+    if sentence:
+        console.print(sentence, soft_wrap=True, markup=False, highlight=False)
+    tasks = list(tasks_of(args.suite, options, quick=args.quick))
+    try:
+        args.out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise EdgeburstError(f"cannot make the folder {args.out}: {error.strerror}; name another with --out") from error
+    results = _run(tasks, args.jobs, console)
+    rows = [result.row for result in results]
+    tables = tables_of(rows, with_figures=FIGURES in args.suite)
+    markdown = "\n".join(table.markdown() for table in tables)
+    write_csv(rows, args.out / "evaluation.csv")
+    (args.out / "evaluation.md").write_text(markdown, encoding="utf-8")
+    drawn = draw_all(results, args.out)
+    if args.markdown:
+        print(markdown)
+    else:
+        console.print(f"{len(rows)} runs: {args.out}/evaluation.csv, evaluation.md, {len(drawn)} plots", markup=False)
+
+
+def _run(tasks: Sequence[Task], jobs: int, console: Console) -> list[Result]:
+    columns = (TextColumn("simulating"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console) as progress:
+        bar = progress.add_task("", total=len(tasks))
+        return run_all(tasks, jobs=jobs, done=lambda: progress.advance(bar))
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    """Runs the evaluation; an error is told in one sentence."""
+    args = parse(words)
+    # One thread a process: the processes already use every core.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    console = Console(stderr=True)
+    try:
+        evaluate(args, console)
+    except EdgeburstError as error:
+        console.print(f"error: {error}", style="red", soft_wrap=True, markup=False, highlight=False)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

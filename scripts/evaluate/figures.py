@@ -1,0 +1,254 @@
+"""Figures asked for, beside what was measured: `--suite figures`."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+from scheduler.simulator.scenario import POLICIES
+from scripts.changepoint_figures import TRACE_RPS
+from scripts.evaluate.case import BOUND, Row
+from scripts.evaluate.tables import GOOD, ORACLE, Table, cost_fraction, group, number, outside, percent, total
+
+OURS = "edgeburst"
+NEVER_BELOW = 0.999
+"""Within the SLO where nothing is noisy."""
+NOISE_TARGETS = {
+    **{(0.6, 2.0): 0.007, (0.6, 2.4): 0.122, (0.6, 3.0): 0.389, (0.6, 4.0): 0.673},
+    **{(1.0, 2.4): 0.039, (1.0, 3.0): 0.250, (1.0, 4.0): 0.538},
+}
+"""(SLO in s, rate scale) -> cost as a fraction of all by function, at most."""
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """One figure.
+
+    Parameters:
+        asked: in words.
+        measured: in words.
+        ok: whether it is reached; None where it was not measured.
+    """
+
+    asked: str
+    measured: str
+    ok: bool | None
+
+    def line(self) -> tuple[str, str, str]:
+        """Returns it as a line of a table."""
+        return self.asked, self.measured, "not measured" if self.ok is None else "ok" if self.ok else "**missed**"
+
+
+def figures_table(rows: Sequence[Row]) -> Table:
+    """Returns every figure that the rows can tell."""
+    lines = tuple(figure.line() for judge in JUDGES for figure in judge(rows))
+    note = "Costs are fractions of serving everything by function at the cheapest batch."
+    return Table("Figures, asked and measured", note, ("asked", "measured", ""), lines)
+
+
+def _ours(rows: Sequence[Row], suite: str) -> list[Row]:
+    return [row for row in rows if row["suite"] == suite and row["policy"] == OURS]
+
+
+def without_noise(rows: Sequence[Row]) -> Iterator[Figure]:
+    """Cost above the bound by at most 3 % of the bound or 0.5 % of all by function, 99.9 % within the SLO."""
+    for row in _ours(rows, "load"):
+        if not row["on_trace"]:
+            continue
+        bound, cost, within = cost_fraction(row, "bound_cny"), cost_fraction(row), number(row, "within_slo")
+        most = bound + max(0.03 * bound, 0.005)
+        yield Figure(
+            f"{row['case']}, no noise: cost at most {most:.4f} (bound {bound:.4f}), 99.9 % within SLO",
+            f"{cost:.4f}, {percent(within, 1)}",
+            cost <= most and within >= NEVER_BELOW,
+        )
+
+
+def with_noise(rows: Sequence[Row]) -> Iterator[Figure]:
+    """Cost under noise at the loads that are asked for."""
+    runs = {(number(row, "slo_s"), number(row, "scale")): row for row in _ours(rows, "noise") if row["on_trace"]}
+    for (slo_s, scale), most in NOISE_TARGETS.items():
+        asked = f"rate x {scale:g}, SLO {slo_s:g} s, noise: cost at most {most:.3f}, 99 % within SLO"
+        row = runs.get((slo_s, scale))
+        if row is None:
+            yield Figure(asked, "", None)
+            continue
+        cost, within = cost_fraction(row), number(row, "within_slo")
+        yield Figure(asked, f"{cost:.4f}, {percent(within, 1)}", cost <= most and within >= GOOD)
+
+
+def on_the_link(rows: Sequence[Row]) -> Iterator[Figure]:
+    """A moving uplink costs little more than it must."""
+    of_suite = [row for row in rows if row["suite"] == "lte" and row["on_trace"]]
+    ample = {_arrivals_and_size(row): row for row in _ours(of_suite, "lte") if ", ample," in str(row["case"])}
+    oracles = {row["case"]: row for row in of_suite if row["policy"] == ORACLE}
+    for row in _ours(of_suite, "lte"):
+        if ", ample," not in str(row["case"]):
+            yield _link_figure(row, ample.get(_arrivals_and_size(row)), oracles.get(row["case"]))
+
+
+def _arrivals_and_size(row: Row) -> tuple[str, str]:
+    words = str(row["case"]).split(", ")
+    return words[0], words[-1]
+
+
+def _link_figure(row: Row, ample: Row | None, oracle: Row | None) -> Figure:
+    asked = (
+        f"{row['case']}: 99 % of answered within SLO, refused at most 2 points over {ORACLE}, edge batch at least "
+        "0.9 x that with an ample link, nobody late by the link without excuse"
+    )
+    within = (number(row, "answered") - number(row, "late")) / max(1.0, number(row, "answered"))
+    refused, unexcused = number(row, "refused") / number(row, "requests"), number(row, "late_by_link_unexcused")
+    measured = f"{percent(within, 1)}; {percent(refused, 1)} refused; batch {number(row, 'mean_edge_batch'):.1f}"
+    if ample is None or oracle is None:
+        return Figure(asked, f"{measured}; {unexcused:.0f} late", None)
+    refused_oracle = number(oracle, "refused") / number(oracle, "requests")
+    batch = number(ample, "mean_edge_batch")
+    ok = (
+        within >= GOOD
+        and refused <= refused_oracle + 0.02
+        and number(row, "mean_edge_batch") >= 0.9 * batch
+        and unexcused == 0
+    )
+    return Figure(
+        asked, f"{measured} (oracle {percent(refused_oracle, 1)}, ample {batch:.1f}); {unexcused:.0f} late", ok
+    )
+
+
+def cheapest(rows: Sequence[Row]) -> Iterator[Figure]:
+    """Among policies that keep the SLO ours is the cheapest at every load."""
+    # The oracle is our own engine, told what nobody knows; the bound is no policy.
+    rivals = set(POLICIES) - {OURS, ORACLE}
+    of_suites = [row for row in rows if row["suite"] in ("load", "noise") and row["on_trace"]]
+    for (suite, slo_s), some in group(of_suites, "suite", "slo_s").items():
+        if not rivals & {str(row["policy"]) for row in some}:
+            continue
+        loads = group(some, "scale")
+        lost = [f"x {scale:g} to {beaten}" for (scale,), runs in loads.items() if (beaten := _beaten_by(runs, rivals))]
+        yield Figure(
+            f"{suite}, SLO {slo_s:g} s: cheapest of the policies within SLO at every load",
+            f"at {len(loads) - len(lost)} of {len(loads)} loads" + (f"; lost {', '.join(lost)}" if lost else ""),
+            not lost,
+        )
+
+
+def _beaten_by(runs: Sequence[Row], rivals: set[str]) -> str:
+    """The policy that is as good and cheaper (or, where money must be spent, as cheap); empty: none."""
+    ours = next((row for row in runs if row["policy"] == OURS), None)
+    if ours is None or number(ours, "within_slo") < GOOD:
+        return "its own lateness"
+    strictly = any(row["policy"] == BOUND and cost_fraction(row) > 0.005 for row in runs)
+    for row in runs:
+        if row["policy"] in rivals and number(row, "within_slo") >= GOOD:
+            difference = number(row, "cost_cny") - number(ours, "cost_cny")
+            if difference < 0 or (strictly and difference <= 0):
+                return str(row["policy"])
+    return ""
+
+
+def around_changes(rows: Sequence[Row]) -> Iterator[Figure]:
+    """A change hits few requests, and for a short time."""
+    of_suite = [row for row in rows if row["suite"] == "steps"]
+    for (name,), runs in group(of_suite, "case").items():
+        ours, oracle = ([row for row in runs if row["policy"] == policy] for policy in (OURS, ORACLE))
+        if not ours:
+            continue
+        hit = outside(ours, oracle, "hit") / max(1.0, total(ours, "hit_requests"))
+        settled = outside(ours, oracle, "settled") / max(1.0, total(ours, "settled_requests"))
+        lost = total(ours, "lost")
+        yield Figure(
+            f"{name}: at most 2 % outside in the first 10 s, 1 % from 5 s on, none lost",
+            f"{percent(hit, 1)}, {percent(settled, 1)}, {lost:.0f} lost"
+            + ("" if oracle else f" ({ORACLE} did not run)"),
+            hit <= 0.02 and settled <= 0.01 and lost == 0,
+        )
+
+
+def under_caps(rows: Sequence[Row]) -> Iterator[Figure]:
+    """The spend cap holds."""
+    ours = _ours(rows, "caps")
+    if ours:
+        worst = max(number(row, "over_cap_batches") for row in ours)
+        yield Figure("spend cap exceeded by at most one batch", f"{worst:.2f} batches", worst <= 1)
+
+
+def detectors(rows: Sequence[Row]) -> Iterator[Figure]:
+    """Changes are found soon, and only where there are some."""
+    asked = (f"rate {TRACE_RPS:g} rps x 1.5", "bandwidth / 2", "service time x 1.5")
+    for row in (row for row in rows if row["suite"] == "changepoints"):
+        name = str(row["case"])
+        if name.startswith(asked):
+            delay, found = number(row, "delay_median"), number(row, "found")
+            measured = f"{delay:g}, {percent(found, 1)}"
+            yield Figure(f"{name}: median delay at most 12, 98 % found", measured, delay <= 12 and found >= 0.98)
+        elif name.startswith(f"Poisson {TRACE_RPS:g}"):
+            alarms = number(row, "alarms_per_hour")
+            yield Figure(f"{name}: at most one false alarm an hour", f"{alarms:g}", alarms <= 1)
+        elif row["on_trace"]:
+            yield Figure(f"{name}: at most one alarm", f"{number(row, 'alarms'):g}", number(row, "alarms") <= 1)
+
+
+def ablations(rows: Sequence[Row]) -> Iterator[Figure]:
+    """Changepoints beat the timer and the plan that stays; knowing the changes would gain little."""
+    of_suite = [row for row in rows if row["suite"] == "ablation"]
+    variants = {str(name): runs for (name,), runs in group(of_suite, "variant").items()}
+    changepoints, timer = variants.get("changepoints"), variants.get("5 s timer")
+    if not changepoints or not timer:
+        return
+    ratio = total(timer, "plans") / total(changepoints, "plans")
+    yield Figure(
+        "against the 5 s timer: at least 10 times fewer plans at no worse cost and attainment",
+        f"{ratio:.1f} times fewer; {_compared(changepoints, timer)}",
+        ratio >= 10 and _cost(changepoints) <= _cost(timer) and _within(changepoints) >= _within(timer),
+    )
+    stepped, never = (
+        [row for row in runs if not str(row["case"]).startswith("steady")]
+        for runs in (changepoints, variants.get("never re-planned", []))
+    )
+    if never:
+        better = _cost(stepped) < _cost(never) or _within(stepped) > _within(never)
+        yield Figure(
+            "against never re-planning, on steps: better cost or attainment", _compared(stepped, never), better
+        )
+    told = variants.get("told")
+    asked = "within 1 % of true change times known"
+    if told is None:
+        yield Figure(asked, "", None)
+        return
+    near = _cost(changepoints) <= 1.01 * _cost(told) and _within(changepoints) >= _within(told) - 0.01
+    yield Figure(asked, _compared(changepoints, told), near)
+
+
+def _cost(rows: Sequence[Row]) -> float:
+    return total(rows, "cost_cny") / total(rows, "all_function_cny")
+
+
+def _within(rows: Sequence[Row]) -> float:
+    return total(rows, "within_slo") / len(rows)
+
+
+def _compared(rows: Sequence[Row], others: Sequence[Row]) -> str:
+    cost = f"cost {_cost(rows):.4f} against {_cost(others):.4f}"
+    return f"{cost}, within SLO {_within(rows):.4f} against {_within(others):.4f}"
+
+
+def engine_cost(rows: Sequence[Row]) -> Iterator[Figure]:
+    """The engine's own time."""
+    for row in (row for row in rows if row["suite"] == "engine"):
+        if "engine_us_median" in row:
+            cost_us = number(row, "engine_us_median")
+            yield Figure(f"{row['case']}: median at most 30 us a request", f"{cost_us:.1f} us", cost_us <= 30)
+        else:
+            cost_us = number(row, "update_us_median")
+            yield Figure(f"{row['case']}: at most 150 us at 200 run lengths", f"{cost_us:.0f} us", cost_us <= 150)
+
+
+JUDGES: tuple[Callable[[Sequence[Row]], Iterator[Figure]], ...] = (
+    without_noise,
+    with_noise,
+    on_the_link,
+    cheapest,
+    around_changes,
+    under_caps,
+    detectors,
+    ablations,
+    engine_cost,
+)

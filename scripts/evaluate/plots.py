@@ -1,0 +1,137 @@
+"""Pictures: cost over load with the bound, the distribution of latencies, how a change went."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from scheduler.domain.errors import EdgeburstError
+from scripts.evaluate.case import BOUND, Result, Row, Timeline
+from scripts.evaluate.tables import cost_fraction, group, number
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+
+def draw_all(results: Sequence[Result], folder: Path) -> list[Path]:
+    """Draws what there is to draw and returns the files.
+
+    Raises:
+        EdgeburstError: matplotlib is missing, or a file cannot be written.
+    """
+    drawn = []
+    for suite in ("load", "noise"):
+        of_suite = [result for result in results if result.row["suite"] == suite]
+        for (on_trace,), some in _by_trace(of_suite):
+            source = "trace" if on_trace else "bursty"
+            drawn.append(_saved(_costs([r.row for r in some]), folder / f"cost-{suite}-{source}.svg"))
+            drawn.append(_saved(_latencies(some), folder / f"latency-{suite}-{source}.svg"))
+    for result in _timelines(results):
+        name = "".join(c if c.isalnum() else "-" for c in str(result.row["case"])).strip("-")
+        drawn.append(_saved(_timeline(result), folder / f"step-{name}.svg"))
+    return drawn
+
+
+def _by_trace(results: Sequence[Result]) -> Iterable[tuple[tuple[object, ...], list[Result]]]:
+    kinds = dict.fromkeys(result.row["on_trace"] for result in results)
+    return (((kind,), [result for result in results if result.row["on_trace"] == kind]) for kind in kinds)
+
+
+def _timelines(results: Sequence[Result]) -> Iterable[Result]:
+    """One run of our own engine for each change."""
+    seen = set()
+    for result in results:
+        row = result.row
+        if row["suite"] == "steps" and row["policy"] == "edgeburst" and row["case"] not in seen:
+            seen.add(row["case"])
+            yield result
+
+
+def _figure(width: float, height: float) -> Figure:
+    try:
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise EdgeburstError(
+            "plots need the Python package matplotlib: from the source tree, pip install '.[client]'"
+        ) from error
+    figure = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def _saved(figure: Figure, path: Path) -> Path:
+    try:
+        # Without a date the same figures give the same file.
+        figure.savefig(path, metadata={"Date": None})
+    except OSError as error:
+        raise EdgeburstError(f"cannot draw {path}: {error.strerror}") from error
+    return path
+
+
+def _costs(rows: Sequence[Row]) -> Figure:
+    slos = group(rows, "slo_s")
+    figure = _figure(5.5 * len(slos), 4.2)
+    panels: Sequence[Axes] = figure.subplots(1, len(slos), squeeze=False)[0]
+    for axes, ((slo_s,), of_slo) in zip(panels, slos.items(), strict=True):
+        for (policy,), runs in group(of_slo, "policy").items():
+            ordered = sorted(runs, key=lambda row: number(row, "rate_rps"))
+            points = [(number(row, "rate_rps"), cost_fraction(row)) for row in ordered]
+            if policy == BOUND:
+                axes.plot(*zip(*points, strict=True), label=BOUND, color="black", linestyle="--")
+            else:
+                axes.plot(*zip(*points, strict=True), label=str(policy), marker=".")
+            bad = [point for point, row in zip(points, ordered, strict=True) if number(row, "within_slo") < 0.99]
+            if bad:
+                axes.plot(*zip(*bad, strict=True), "x", color="red", markersize=9)
+        axes.set(xlabel="requests/s", ylabel="cost, fraction of all by function", title=f"SLO {slo_s:g} s")
+        axes.set_ylim(bottom=0)
+        axes.grid(alpha=0.3)
+        axes.legend(title="red cross: under 99 % within SLO", fontsize="small", title_fontsize="small")
+    return figure
+
+
+def _latencies(results: Sequence[Result]) -> Figure:
+    """At the highest load: there policies differ most."""
+    highest = max(number(result.row, "scale") for result in results)
+    shown = [r for r in results if number(r.row, "scale") == highest and r.latencies_s]
+    slos = list(dict.fromkeys(number(r.row, "slo_s") for r in shown)) or [1.0]
+    figure = _figure(5.5 * len(slos), 4.2)
+    panels: Sequence[Axes] = figure.subplots(1, len(slos), squeeze=False)[0]
+    for axes, slo_s in zip(panels, slos, strict=True):
+        for result in (r for r in shown if number(r.row, "slo_s") == slo_s):
+            answered = number(result.row, "answered") / number(result.row, "requests")
+            steps = len(result.latencies_s) - 1
+            shares = [answered * i / steps for i in range(steps + 1)]
+            axes.plot(result.latencies_s, shares, label=str(result.row["policy"]))
+        axes.axvline(slo_s, color="black", linestyle=":")
+        axes.set(xlabel="latency, s", ylabel="fraction of all requests", xlim=(0, 2 * slo_s), ylim=(0, 1.02))
+        axes.set_title(f"SLO {slo_s:g} s, rate x {highest:g}")
+        axes.grid(alpha=0.3)
+        axes.legend(fontsize="small")
+    return figure
+
+
+def _timeline(result: Result) -> Figure:
+    assert result.timeline is not None
+    line, change_s = result.timeline, number(result.row, "change_at_s")
+    figure = _figure(9, 4)
+    axes = figure.subplots()
+    axes.step(line.starts_s, line.arrived_rps, where="post", color="lightgrey", label="arrivals")
+    axes.step(line.starts_s, line.function_rps, where="post", color="tab:blue", label="answered by functions")
+    axes.step(line.starts_s, line.outside_rps, where="post", color="tab:red", label="late or refused")
+    axes.axvline(change_s, color="black", linestyle="--", label="change")
+    _mark_plans(axes, line)
+    axes.set(xlabel="arrival, s", ylabel="requests/s", title=str(result.row["case"]))
+    axes.set_ylim(bottom=0)
+    axes.legend(loc="upper left", fontsize="small")
+    return figure
+
+
+def _mark_plans(axes: Axes, line: Timeline) -> None:
+    top = max(line.arrived_rps, default=1.0)
+    for at_s, cause in line.plans:
+        axes.axvline(at_s, color="tab:green", linewidth=1)
+        axes.text(at_s, top, f" re-plan: {cause}", rotation=90, va="top", fontsize="x-small", color="tab:green")

@@ -1,0 +1,132 @@
+"""Runs cases: one in this process, or many in processes beside it."""
+
+import multiprocessing
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from typing import TypeVar
+
+from scheduler.simulator import report
+from scheduler.simulator.bound import clairvoyant_bound, make_problem
+from scheduler.simulator.world import generators, make_requests, make_simulation
+from scheduler.workloads import Workload
+from scripts.evaluate import measures
+from scripts.evaluate.case import BOUND, Case, Result, Row
+
+T = TypeVar("T")
+
+
+def run_case(case: Case) -> Result:
+    """Returns what a case comes to. Nothing but the measured times depends on when or where it is run."""
+    workload = case.traffic.workload(generators(case.scenario.seed)[0])
+    if case.scenario.policy == BOUND:
+        return Result(_identity(case, workload) | _bound(case, workload))
+    requests = make_requests(case.scenario, workload)
+    started_s, started_cpu_s = time.perf_counter(), time.process_time()
+    journal = make_simulation(case.scenario, requests).run()
+    wall_s, cpu_s = time.perf_counter() - started_s, time.process_time() - started_cpu_s
+    figures = _flat(report.summarise(journal, case.scenario, wall_s=wall_s))
+    rows = list(report.rows(journal))
+    row: Row = {
+        **figures,
+        **_identity(case, workload),
+        "cpu_us_per_request": cpu_s / len(requests) * 1e6,
+        "lost": len(requests) - len(journal.ended_at_s),
+        **measures.split(rows),
+        **measures.around_change(rows, case),
+        **measures.on_link(journal, rows, case),
+        **measures.under_cap(journal, case),
+    }
+    if not case.keeps_curves:
+        return Result(row)
+    return Result(row, measures.quantiles_s(rows), measures.timeline(journal, rows))
+
+
+def _identity(case: Case, workload: Workload) -> Row:
+    return {
+        "suite": case.suite,
+        "case": case.name,
+        "policy": case.scenario.policy,
+        "variant": case.variant,
+        "on_trace": case.on_trace,
+        "seed": case.scenario.seed,
+        "slo_s": case.scenario.classes[0].service_class.slo_s,
+        "scale": case.traffic.scale,
+        "rate_rps": workload.mean_rate_rps,
+        "request_bytes": case.scenario.request_bytes,
+        "requests": len(workload.times_s),
+    }
+
+
+def _bound(case: Case, workload: Workload) -> Row:
+    scenario = case.scenario
+    started_s = time.perf_counter()
+    problem = make_problem(
+        workload.times_s,
+        slo_s=scenario.classes[0].service_class.slo_s,
+        edge_law=scenario.edge_law,
+        tiers=scenario.tiers,
+        max_items=scenario.max_items,
+    )
+    bound_cny = clairvoyant_bound(problem)
+    all_function_cny = len(workload.times_s) * report.cheapest_per_item(scenario.tiers, slo_s=problem.slo_s)
+    return {
+        "cost_cny": bound_cny,
+        "bound_cny": bound_cny,
+        "all_function_cny": all_function_cny,
+        "within_slo": 1.0,
+        "wall_s": round(time.perf_counter() - started_s, 3),
+    }
+
+
+def _flat(figures: dict[str, object]) -> Row:
+    """`{"latency_s": {"p50": x}}` as `{"latency_p50_s": x}`; causes in words."""
+    row: Row = {}
+    for key, value in figures.items():
+        if key == "latency_s" and isinstance(value, dict):
+            row |= {f"latency_{name}_s": quantile for name, quantile in value.items()}
+        elif isinstance(value, dict):
+            row[key] = ", ".join(f"{name} {number}" for name, number in value.items())
+        else:
+            row[key] = value
+    return row
+
+
+def in_processes(tasks: Sequence[Callable[[], T]], *, jobs: int, done: Callable[[], None]) -> list[T]:
+    """Returns what tasks return, in their order, computed in `jobs` processes.
+
+    Parameters:
+        tasks: each must survive pickling.
+        jobs: processes; 1 computes here.
+        done: is called after each.
+    """
+    if jobs == 1:
+        return [_told(task(), done) for task in tasks]
+    # Spawned, not forked: the same on every platform, and no thread of ours is copied half-way through its work.
+    with ProcessPoolExecutor(min(jobs, len(tasks) or 1), multiprocessing.get_context("spawn")) as pool:
+        futures: dict[Future[T], int] = {pool.submit(task): i for i, task in enumerate(tasks)}
+        results = {futures[future]: _told(future.result(), done) for future in as_completed(futures)}
+    return [results[i] for i in range(len(tasks))]
+
+
+def _told(result: T, done: Callable[[], None]) -> T:
+    done()
+    return result
+
+
+def run_all(tasks: Sequence[Callable[[], Result]], *, jobs: int, done: Callable[[], None]) -> list[Result]:
+    """Returns the results of tasks, in their order, each with the bound of its traffic where that was computed."""
+    results = in_processes(tasks, jobs=jobs, done=done)
+    bounds = {_traffic_of(result.row): result.row["cost_cny"] for result in _bounds(results)}
+    for result in results:
+        if _traffic_of(result.row) in bounds:
+            result.row["bound_cny"] = bounds[_traffic_of(result.row)]
+    return results
+
+
+def _bounds(results: Sequence[Result]) -> Iterator[Result]:
+    return (result for result in results if result.row["policy"] == BOUND)
+
+
+def _traffic_of(row: Row) -> tuple[object, ...]:
+    return row["suite"], row["case"], row["seed"]

@@ -1,0 +1,217 @@
+"""What is run: a suite is a function from options to cases, and one line in `SUITES`.
+
+A policy is one name in `scheduler.simulator.scenario.POLICIES`; a variant of the engine is one line in `ABLATIONS`.
+"""
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from scheduler.domain.plans import ServiceClass
+from scheduler.simulator.backends import ColdStarts
+from scheduler.simulator.faults import Fault
+from scheduler.simulator.network import AMPLE, MEBIBYTE, Bandwidth, constant, read_log, steps
+from scheduler.simulator.scenario import POLICIES, Scenario, SimulatedClass, SpendCaps
+from scripts.evaluate.case import BOUND, Case
+from scripts.evaluate.traffic import Bursty, Phases, Trace, Traffic
+
+TRACE = "arrivals/twitter-15h-a.gaps"
+LOGS = "bandwidth/lte-car-*.log"
+NOISY = Scenario(edge_noise=0.1, function_noise=0.25)
+SLOS_S = (0.6, 1.0)
+SCALES = (1.8, 2.0, 2.2, 2.4, 2.7, 3.0, 3.5, 4.0)
+CALM_S = 60.0
+"""Before a change: long enough that plans and estimates have settled."""
+RTT_S = 0.02
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What the command was asked for.
+
+    Parameters:
+        policies: that are run; the bound is computed in any case.
+        requests: in each run of a fixed length.
+        scales: times the rate of the traffic.
+        seeds: of each case with a change.
+        traces: folder of real traces; None: there are none.
+    """
+
+    policies: tuple[str, ...] = POLICIES
+    requests: int = 20_000
+    scales: tuple[float, ...] = SCALES
+    seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
+    traces: Path | None = None
+
+
+QUICK = Options(requests=2_000, scales=(2.4, 4.0), seeds=(0,))
+
+
+def with_slo(scenario: Scenario, slo_s: float) -> Scenario:
+    """Returns the scenario with another deadline for all, and edge batches that only the deadline ends."""
+    most = max(64, int((slo_s - scenario.edge_law.alpha_s) / scenario.edge_law.beta_s) + 1)
+    return replace(
+        scenario,
+        classes=(SimulatedClass(ServiceClass(slo_s=slo_s)),),
+        max_items=most,
+        edge_law=replace(scenario.edge_law, max_batch=most),
+    )
+
+
+def _sources(options: Options, scale: float) -> Iterator[tuple[str, Traffic, bool]]:
+    """Yields this repository's own traffic and, where it is there, the real trace."""
+    yield "bursty", Bursty(scale, options.requests), False
+    if options.traces is not None and (options.traces / TRACE).is_file():
+        yield "twitter-15h-a", Trace(options.traces / TRACE, scale, options.requests), True
+
+
+def _each_policy(case: Case, policies: Sequence[str]) -> Iterator[Case]:
+    return (replace(case, scenario=replace(case.scenario, policy=policy)) for policy in policies)
+
+
+def load(options: Options) -> Iterator[Case]:
+    """Cost over load, without noise, beside the bound."""
+    return _over_load(options, "load", Scenario())
+
+
+def noise(options: Options) -> Iterator[Case]:
+    """The same with noise; the bound ignores it."""
+    return _over_load(options, "noise", NOISY)
+
+
+def _over_load(options: Options, suite: str, base: Scenario) -> Iterator[Case]:
+    for scale in options.scales:
+        for source, traffic, on_trace in _sources(options, scale):
+            for slo_s in SLOS_S:
+                name = f"{source}, rate x {scale:g}, SLO {slo_s:g} s"
+                case = Case(suite, name, traffic, with_slo(base, slo_s), on_trace=on_trace, keeps_curves=True)
+                yield from _each_policy(case, (BOUND, *options.policies))
+
+
+def lte(options: Options) -> Iterator[Case]:
+    """A moving uplink, small and large requests, cold starts; and the same with an ample uplink, to compare with."""
+    scale = 3.0
+    for source, traffic, traced in _sources(options, scale):
+        for link, bandwidth, logged in _links(options):
+            if traced != logged and link != "ample":
+                continue
+            for request_bytes in (24_000, 200_000):
+                scenario = replace(
+                    with_slo(NOISY, 1.0),
+                    bandwidth=bandwidth,
+                    request_bytes=request_bytes,
+                    cold_starts=ColdStarts(start_s=2.0, idle_s=240.0),
+                    rtt_s=RTT_S,
+                )
+                name = f"{source}, {link}, {request_bytes // 1000} KB"
+                case = Case("lte", name, traffic, scenario, on_trace=traced or logged)
+                yield from _each_policy(case, options.policies)
+
+
+def _links(options: Options) -> Iterator[tuple[str, Bandwidth, bool]]:
+    yield "ample", AMPLE, False
+    yield "drawn link", drawn_link(np.random.default_rng(15)), False
+    if options.traces is not None:
+        for path in sorted(options.traces.glob(LOGS)):
+            yield path.stem, read_log(path), True
+
+
+def drawn_link(rng: np.random.Generator) -> Bandwidth:
+    """Returns ten minutes of a car's uplink, second by second, that repeat.
+
+    Log bandwidth is autoregressive (median 3.5 MB/s, sigma 0.6, correlation 0.6 from second to second), with gaps of
+    2 to 6 s without any connection, a hundred seconds apart on average: about what measurements from cars show.
+    """
+    seconds, sigma, correlation = 600, 0.6, 0.6
+    level, rates = 0.0, []
+    for shock in rng.normal(0.0, sigma * math.sqrt(1 - correlation**2), seconds).tolist():
+        level = correlation * level + shock
+        rates.append(3.5 * MEBIBYTE * math.exp(level))
+    for start in np.flatnonzero(rng.random(seconds) < 0.01).tolist():
+        end = min(seconds, start + int(rng.integers(2, 7)))
+        rates[start:end] = [0.0] * (end - start)
+    return Bandwidth(tuple(float(second) for second in range(seconds)), tuple(rates), period_s=float(seconds))
+
+
+def changes(options: Options) -> Iterator[Case]:
+    """Everything that can change under the engine's feet, each after a minute of calm."""
+    base = replace(with_slo(NOISY, 1.0), bandwidth=constant(4.0), rtt_s=RTT_S)
+    end_s = CALM_S + 60.0
+
+    def case(
+        name: str, *parts: tuple[float, float], at_s: float = CALM_S, until_s: float = end_s, **what: object
+    ) -> Case:
+        scenario = replace(base, **what)  # type: ignore[arg-type]
+        return Case(
+            "steps", name, Phases(parts), scenario, change_at_s=at_s, settled_until_s=until_s, keeps_curves=True
+        )
+
+    narrow, outage = steps([(0.0, 4.0), (CALM_S, 0.5)]), Fault("down", CALM_S, CALM_S + 20.0)
+    slow, throttle = Fault("slow", CALM_S, end_s, 2.0), Fault("throttle", CALM_S, CALM_S + 30.0)
+    kinds = (
+        case("rate 40 to 120/s", (CALM_S, 40.0), (60.0, 120.0)),
+        case("bandwidth 4 to 0.5 MB/s at 120/s", (end_s, 120.0), bandwidth=narrow),
+        case("edge twice as slow at 40/s", (end_s, 40.0), edge_faults=(slow,)),
+        case("edge out for 20 s at 40/s", (end_s, 40.0), until_s=outage.end_s, edge_faults=(outage,)),
+        case("edge back after 20 s at 40/s", (end_s, 40.0), at_s=outage.end_s, edge_faults=(outage,)),
+        case(
+            "functions throttled for 30 s at 80/s", (end_s, 80.0), until_s=throttle.end_s, function_faults=(throttle,)
+        ),
+        case("functions back after 30 s at 80/s", (end_s, 80.0), at_s=throttle.end_s, function_faults=(throttle,)),
+    )
+    for kind in kinds:
+        yield from _each_seed(kind, options)
+
+
+def _each_seed(case: Case, options: Options) -> Iterator[Case]:
+    for seed in options.seeds:
+        yield from _each_policy(replace(case, scenario=replace(case.scenario, seed=seed)), options.policies)
+
+
+def caps(options: Options) -> Iterator[Case]:
+    """More traffic than an hourly cap allows to spill."""
+    base = replace(with_slo(NOISY, 1.0), caps=SpendCaps(per_hour_cny=0.003), bandwidth=constant(4.0), rtt_s=RTT_S)
+    yield from _each_seed(Case("caps", "0.003 CNY an hour at 150/s", Phases(((120.0, 150.0),)), base), options)
+
+
+def _timer(scenario: Scenario) -> Scenario:
+    return replace(scenario, changepoints=False, plan_expiry_s=5.0)
+
+
+def _never(scenario: Scenario) -> Scenario:
+    return replace(scenario, changepoints=False, plan_expiry_s=math.inf)
+
+
+ABLATIONS: Mapping[str, Callable[[Scenario], Scenario]] = {
+    "changepoints": lambda scenario: scenario,
+    "5 s timer": _timer,
+    "never re-planned": _never,
+}
+"""How the engine comes to a new plan."""
+
+
+def ablation(options: Options) -> Iterator[Case]:
+    """What re-planning is worth: on every change, and where nothing changes."""
+    steady = Case("steps", "steady 140/s", Phases(((120.0, 140.0),)), with_slo(NOISY, 1.0))
+    alone = replace(options, policies=("edgeburst",))
+    seen: set[tuple[Traffic, Scenario]] = set()
+    for case in (*_each_seed(steady, alone), *changes(alone)):
+        # The beginning and the end of one fault are two changes, but one run.
+        if (case.traffic, case.scenario) in seen:
+            continue
+        seen.add((case.traffic, case.scenario))
+        for variant, change in ABLATIONS.items():
+            yield replace(case, suite="ablation", variant=variant, scenario=change(case.scenario), keeps_curves=False)
+
+
+SUITES: Mapping[str, Callable[[Options], Iterator[Case]]] = {
+    "load": load,
+    "noise": noise,
+    "lte": lte,
+    "steps": changes,
+    "caps": caps,
+    "ablation": ablation,
+}

@@ -1,0 +1,225 @@
+"""Rows as a CSV file and as Markdown tables, one function a suite."""
+
+import csv
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from scripts.evaluate.case import BOUND, Row
+
+COLUMNS = (
+    *("suite", "case", "policy", "variant", "on_trace", "seed", "slo_s", "scale", "rate_rps", "request_bytes"),
+    *("requests", "answered", "refused", "late", "within_slo", "edge", "function", "edge_batches", "function_batches"),
+    *("cost_cny", "bound_cny", "all_function_cny", "latency_p50_s", "latency_p95_s", "latency_p99_s", "plans"),
+    *("replan_causes", "wall_s", "cpu_us_per_request", "lost", "mean_edge_batch", "mean_function_batch"),
+    *("edge_late", "function_late", "refused_at_once", "change_at_s", "hit_requests", "hit_outside"),
+    *("hit_refused_at_once", "settled_requests", "settled_outside", "settled_refused_at_once", "late_by_link"),
+    *("late_by_link_unexcused", "over_cap_batches"),
+)
+"""Of the CSV; what a policy says beyond these comes after them. A figure that a run does not have stays empty."""
+
+GOOD = 0.99
+"""Within the SLO; a policy below that is not compared by cost."""
+ORACLE = "log-oracle"
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """A table for people."""
+
+    title: str
+    note: str
+    header: tuple[str, ...]
+    lines: tuple[tuple[str, ...], ...]
+
+    def markdown(self) -> str:
+        """Returns the table in Markdown, its title above and its note below."""
+        head = f"| {' | '.join(self.header)} |\n|{'---|' * len(self.header)}"
+        body = "\n".join(f"| {' | '.join(line)} |" for line in self.lines)
+        return f"### {self.title}\n\n{head}\n{body}\n\n{self.note}\n"
+
+
+def write_csv(rows: Sequence[Row], path: Path) -> None:
+    """Writes one line a run."""
+    extra = sorted({key for row in rows for key in row} - set(COLUMNS))
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, (*COLUMNS, *extra), restval="")
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def number(row: Row, column: str) -> float:
+    """Returns a figure of a run; 0 where it has none."""
+    value = row.get(column)
+    return float(value) if isinstance(value, (int, float)) else 0.0
+
+
+def cost_fraction(row: Row, column: str = "cost_cny") -> float:
+    """Returns the money as a fraction of serving everything by function at the cheapest batch."""
+    whole_cny = number(row, "all_function_cny")
+    return number(row, column) / whole_cny if whole_cny else 0.0
+
+
+def group(rows: Iterable[Row], *columns: str) -> dict[tuple[object, ...], list[Row]]:
+    """Returns rows by the values of some columns, in the order in which these first occur."""
+    groups: dict[tuple[object, ...], list[Row]] = {}
+    for row in rows:
+        groups.setdefault(tuple(row[column] for column in columns), []).append(row)
+    return groups
+
+
+def total(rows: Iterable[Row], column: str) -> float:
+    """Returns the sum of a figure over runs."""
+    return sum(number(row, column) for row in rows)
+
+
+def percent(part: float, whole: float) -> str:
+    """Returns a fraction as a percentage."""
+    return f"{100 * part / whole:.2f} %" if whole else "none"
+
+
+def _marked(name: object, rows: Sequence[Row]) -> str:
+    return f"{name} (real trace)" if rows[0]["on_trace"] else str(name)
+
+
+def cost_tables(rows: Sequence[Row], suite: str) -> Iterator[Table]:
+    """Yields, for each SLO, cost over load for each policy and the bound."""
+    note = (
+        "Cost as a fraction of serving everything by function at the cheapest batch; in brackets, where it is below "
+        f"{GOOD}, the fraction within the SLO. The bound knows every arrival beforehand and ignores noise."
+    )
+    for (slo_s,), of_slo in group(rows, "slo_s").items():
+        policies = list(dict.fromkeys(str(row["policy"]) for row in of_slo))
+        lines = []
+        for (_, scale), runs in group(of_slo, "on_trace", "scale").items():
+            cells = {str(row["policy"]): _cost_cell(row) for row in runs}
+            source = _marked(str(runs[0]["case"]).partition(",")[0], runs)
+            lines.append(
+                (source, f"{scale:g}", f"{number(runs[0], 'rate_rps'):.0f}", *(cells.get(p, "") for p in policies))
+            )
+        noisy = ", edge noise 0.1, function noise 0.25" if suite == "noise" else ", no noise"
+        header = ("arrivals", "scale", "requests/s", *policies)
+        yield Table(f"Cost over load, SLO {slo_s:g} s{noisy}", note, header, tuple(lines))
+
+
+def _cost_cell(row: Row) -> str:
+    within = number(row, "within_slo")
+    cell = f"{cost_fraction(row):.4f}"
+    return cell if row["policy"] == BOUND or within >= GOOD else f"{cell} [{within:.3f}]"
+
+
+def link_table(rows: Sequence[Row]) -> Iterator[Table]:
+    """Yields what a moving uplink does."""
+    lines = []
+    for (name,), of_case in group(rows, "case").items():
+        for row in of_case:
+            answered = number(row, "answered")
+            lines.append(
+                (
+                    _marked(name, of_case),
+                    str(row["policy"]),
+                    percent(answered - number(row, "late"), answered),
+                    percent(number(row, "refused"), number(row, "requests")),
+                    f"{number(row, 'mean_edge_batch'):.1f}",
+                    f"{number(row, 'late_by_link'):.0f}",
+                    f"{number(row, 'late_by_link_unexcused'):.0f}",
+                    f"{cost_fraction(row):.3f}",
+                )
+            )
+    header = (
+        "case",
+        "policy",
+        "answered within SLO",
+        "refused",
+        "mean edge batch",
+        "late by link",
+        "unexcused",
+        "cost",
+    )
+    note = (
+        "SLO 1 s, rate x 3, noise, cold start 2 s after 240 s. Unexcused: served by the edge, or came later than 1 s "
+        "after the link could carry a request within the SLO again. Cost as above."
+    )
+    yield Table("A moving uplink", note, header, tuple(lines))
+
+
+def outside(rows: Sequence[Row], oracle: Sequence[Row], part: str) -> float:
+    """Returns the requests outside the SLO, without as many immediate refusals as the log-oracle makes too.
+
+    Parameters:
+        rows: runs of one policy, one a seed.
+        oracle: of the log-oracle, for the same seeds; empty where it did not run.
+        part: "hit" or "settled".
+    """
+    refused = min(total(rows, f"{part}_refused_at_once"), total(oracle, f"{part}_refused_at_once"))
+    return total(rows, f"{part}_outside") - refused
+
+
+def change_table(rows: Sequence[Row]) -> Iterator[Table]:
+    """Yields what happens around each change, all seeds together."""
+    lines = []
+    for (name,), of_case in group(rows, "case").items():
+        policies = group(of_case, "policy")
+        oracle = policies.get((ORACLE,), [])
+        for (policy,), runs in policies.items():
+            lines.append(
+                (
+                    str(name),
+                    str(policy),
+                    percent(outside(runs, oracle, "hit"), total(runs, "hit_requests")),
+                    percent(outside(runs, oracle, "settled"), total(runs, "settled_requests")),
+                    f"{total(runs, 'lost'):.0f}",
+                    f"{total(runs, 'plans') / len(runs):.1f}",
+                    f"{total(runs, 'cost_cny') / total(runs, 'all_function_cny'):.3f}",
+                )
+            )
+    header = ("change", "policy", "outside, first 10 s", "outside, from 5 s on", "lost", "plans a run", "cost")
+    note = (
+        "SLO 1 s, 24 KB, noise, warm functions, 4 MB/s, a minute of calm before. Outside: late or refused, without as "
+        f"many immediate refusals as {ORACLE} makes too. Cost as above, over the whole run."
+    )
+    yield Table("Around a change", note, header, tuple(lines))
+
+
+def ablation_table(rows: Sequence[Row]) -> Iterator[Table]:
+    """Yields what each way to a new plan comes to, all seeds together."""
+    lines = []
+    for (name,), of_case in group(rows, "case").items():
+        for (variant,), runs in group(of_case, "variant").items():
+            within = total(runs, "within_slo") / len(runs)
+            cost = total(runs, "cost_cny") / total(runs, "all_function_cny")
+            plans = total(runs, "plans") / len(runs)
+            lines.append((str(name), str(variant), f"{within:.4f}", f"{cost:.4f}", f"{plans:.1f}"))
+    header = ("case", "plans are made", "within SLO", "cost", "plans a run")
+    yield Table("Ablation: when to plan anew", "SLO 1 s, noise. Cost as above.", header, tuple(lines))
+
+
+def cap_table(rows: Sequence[Row]) -> Iterator[Table]:
+    """Yields by how much a spend cap was exceeded."""
+    lines = [
+        (
+            *(str(row["case"]), str(row["policy"]), f"{number(row, 'over_cap_batches'):.2f}"),
+            *(f"{number(row, 'within_slo'):.3f}", f"{number(row, 'cost_cny'):.5f}"),
+        )
+        for row in rows
+    ]
+    header = ("case", "policy", "over the cap, dearest batches", "within SLO", "cost, CNY")
+    yield Table(
+        "Spend cap", "The most spent in any hour, less the cap, in units of the dearest batch.", header, tuple(lines)
+    )
+
+
+TABLES: Mapping[str, Callable[[Sequence[Row]], Iterator[Table]]] = {
+    "load": lambda rows: cost_tables(rows, "load"),
+    "noise": lambda rows: cost_tables(rows, "noise"),
+    "lte": link_table,
+    "steps": change_table,
+    "caps": cap_table,
+    "ablation": ablation_table,
+}
+
+
+def suite_tables(rows: Sequence[Row]) -> Iterator[Table]:
+    """Yields the tables of every suite that has rows."""
+    for (suite,), of_suite in group(rows, "suite").items():
+        yield from TABLES[str(suite)](of_suite)
