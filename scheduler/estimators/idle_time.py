@@ -94,7 +94,7 @@ class IdleTime:
 
     def _tabulate(self) -> None:
         """Takes from the masses the probability to outlive each edge, and the seconds gone before it."""
-        self._survival = np.cumsum(self._mass[::-1])[::-1]
+        self._survival = np.minimum(np.cumsum(self._mass[::-1])[::-1], 1.0)
         gone = 1.0 - self._survival
         absent_s = np.cumsum(np.diff(self._edges_s) * (gone[1:] + gone[:-1]) / 2)
         self._absent_s = np.append(0.0, absent_s)

@@ -167,13 +167,13 @@ class TestWarmInstances:
         assert warm.wait_s(1e6, 0.99) == pytest.approx(warm.start_s(1 - 0.01 / warm.cold_probability(1e6)))
 
     def test_the_way_is_no_part_of_a_start_and_no_start_is_shorter_than_nothing(self) -> None:
-        warm = WarmInstances(prior_start_s=1.0)
+        warm = WarmInstances(prior_start_s=4.0)
         for batch_id in range(50):
             warm.sent(batch_id, now_s=0.0)
             warm.came_back(batch_id, answered(cold=True, elapsed_s=5.0), now_s=5.0, way_s=0.5)
         warm.sent(99, now_s=0.0)
         warm.came_back(99, answered(cold=True, elapsed_s=0.6), now_s=5.0, way_s=0.5)
-        assert warm.start_s(0.5) == pytest.approx(4.0, rel=0.2)
+        assert warm.start_s(0.5) == pytest.approx(4.0, rel=0.03)
 
     def test_memory_is_bounded(self) -> None:
         warm = WarmInstances()
@@ -200,6 +200,10 @@ class TestWarming:
         calls, again_s = self.due(with_idle([499.0]), lateness_cost=2e-5)
         assert calls == 0
         assert 500.0 < again_s < 800.0
+
+    def test_a_second_that_pays_for_its_own_call_alone_is_not_worth_one_to_the_first_as_well(self) -> None:
+        assert self.due(with_idle([490.0]), now_s=491.0, lateness_cost=6e-5)[0] == 0
+        assert self.due(with_idle([10.0]), now_s=491.0, lateness_cost=6e-5)[0] == 2
 
     def test_the_second_is_reached_by_two_calls_at_one_time(self) -> None:
         """As much traffic as keeps one busy nine tenths of the time needs a second now and then."""
