@@ -57,6 +57,12 @@ SUB_COMMANDS = (
         "edgeburst plan --config edgeburst.toml --rps 120",
     ),
     SubCommand(
+        "explain",
+        "scheduler.daemon.explain_command",
+        "say why a request was sent where it was, and what came of it",
+        "edgeburst explain 4711",
+    ),
+    SubCommand(
         "simulate",
         "scheduler.simulator.command",
         "run the daemon's engine under virtual time against simulated backends",

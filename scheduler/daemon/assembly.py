@@ -93,6 +93,7 @@ def _explanations(config: Config, engine: Engine, clock: Clock) -> Explanations:
         clock=clock,
         wall_clock=lambda: datetime.now(timezone.utc),
         file=None if path is None else ExplanationFile(path, max_bytes=section.max_bytes, files=section.files),
+        beside_the_loop=DaemonThreads(limit=1, name="explain").run,
     )
 
 

@@ -5,13 +5,12 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import suppress
 from datetime import datetime, timedelta, timezone
 
 from scheduler.daemon.backends.flight import Clock
 from scheduler.daemon.explanation_file import ExplanationFile
-from scheduler.daemon.threads import DaemonThreads
 from scheduler.dispatch.decision_ring import Explanation
 from scheduler.explaining import Context
 from scheduler.explanation_lines import to_json, to_values
@@ -27,6 +26,8 @@ SETTLE_LIMIT_S = 60.0
 """How long a request that has ended waits for its last batch to come back, before it is written without."""
 CLOSE_LIMIT_S = 1.0
 """Longest that a stop waits for the file."""
+
+BesideTheLoop = Callable[[Callable[[], None]], Awaitable[None]]
 
 _logger = logging.getLogger("edgeburst")
 
@@ -74,7 +75,8 @@ class Explanations:
         currency: str,
         clock: Clock,
         wall_clock: Callable[[], datetime],
-        file: ExplanationFile | None = None,
+        file: ExplanationFile | None,
+        beside_the_loop: BesideTheLoop,
     ) -> None:
         """Stores its parts.
 
@@ -85,6 +87,7 @@ class Explanations:
             clock: the engine's monotonic seconds.
             wall_clock: date and time.
             file: where each request is written once it has ended; None: nowhere.
+            beside_the_loop: runs what blocks, one after the other.
         """
         self._explain = explain
         self._ring = ring
@@ -92,10 +95,10 @@ class Explanations:
         self._clock = clock
         self._wall_clock = wall_clock
         self._file = file
+        self._beside_the_loop = beside_the_loop
         self._ids = ClientIds(ring)
         self._ended: deque[tuple[int, float]] = deque()
         self._writing: asyncio.Task[None] | None = None
-        self._threads = DaemonThreads(limit=1, name="explain")
         self._lost = 0
 
     def arrived(self, request_id: int, client_id: str) -> None:
@@ -138,7 +141,6 @@ class Explanations:
             await asyncio.gather(self._writing, return_exceptions=True)
         with suppress(asyncio.TimeoutError):
             await asyncio.wait_for(self._finish(), CLOSE_LIMIT_S)
-        self._threads.close()
 
     def _context(self, explanation: Explanation) -> Context:
         return Context(self._ids.name(explanation.request_id), self._first_decided_at(explanation), self._currency)
@@ -169,7 +171,7 @@ class Explanations:
     async def _finish(self) -> None:
         if self._file is not None:
             await self._write_lines(self._take(len(self._ended), settled_only=False))
-            await self._threads.run(self._file.close)
+            await self._beside_the_loop(self._file.close)
 
     def _take(self, count: int, *, settled_only: bool) -> list[tuple[Explanation, Context]]:
         """Takes the first `count` of those that have ended; whose batches are still under way come again later."""
@@ -188,7 +190,7 @@ class Explanations:
     async def _write_lines(self, told: Sequence[tuple[Explanation, Context]]) -> None:
         file = self._file
         if told and file is not None:
-            await self._threads.run(lambda: file.write_lines([to_json(*one) for one in told]))
+            await self._beside_the_loop(lambda: file.write_lines([to_json(*one) for one in told]))
 
 
 def _under_way(explanation: Explanation) -> bool:

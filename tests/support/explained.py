@@ -5,7 +5,7 @@ from datetime import datetime, timezone
 from typing import Any
 
 from scheduler.daemon.explanation_file import ExplanationFile
-from scheduler.daemon.explanations import Explanations
+from scheduler.daemon.explanations import BesideTheLoop, Explanations
 from scheduler.dispatch.decision_ring import ANSWERED, Explanation, Sending
 from scheduler.domain.batches import Batch, BatchReport
 from scheduler.domain.decisions import Decision
@@ -54,11 +54,27 @@ def a_batch(batch_id: int, request_ids: Sequence[int], **changes: Any) -> Batch:
     return Batch(batch_id=batch_id, request_ids=tuple(request_ids), **{**fields, **changes})
 
 
+async def at_once(work: Callable[[], None]) -> None:
+    """Runs what blocks on the loop itself: under virtual time nobody can wait for a thread."""
+    work()
+
+
 def explanations_of(
-    explain: Callable[[int], Explanation | None], clock: Callable[[], float], file: ExplanationFile | None = None
+    explain: Callable[[int], Explanation | None],
+    clock: Callable[[], float],
+    file: ExplanationFile | None = None,
+    beside_the_loop: BesideTheLoop = at_once,
 ) -> Explanations:
     """Returns what a runner needs; it is always 10:00 UTC."""
-    return Explanations(explain, ring=100, currency="CNY", clock=clock, wall_clock=lambda: TEN, file=file)
+    return Explanations(
+        explain,
+        ring=100,
+        currency="CNY",
+        clock=clock,
+        wall_clock=lambda: TEN,
+        file=file,
+        beside_the_loop=beside_the_loop,
+    )
 
 
 def an_explanation(**changes: Any) -> Explanation:

@@ -8,12 +8,15 @@ from collections.abc import Callable
 from itertools import count
 
 import numpy as np
+from support.explained import an_explanation
 
 from scheduler.daemon.calls import Answer, InferenceCall, Refused
 from scheduler.daemon.own_latency import OwnLatency
 from scheduler.domain.errors import Refusal, RefusalKind
 from scheduler.domain.plans import Limits
 from scheduler.domain.requests import Backend
+from scheduler.explaining import Context
+from scheduler.explanation_lines import to_values
 from scheduler.wire import Tensor
 
 CLASSES = 10
@@ -143,4 +146,8 @@ class FakeRunner:
     def explanations(self, name: str) -> list[dict[str, object]]:
         """Explains calls by their client's id or their number, newest first."""
         numbered = [(number, call.client_id) for number, call in enumerate(self.calls, 1)]
-        return [{"request_id": n, "client_id": c} for n, c in reversed(numbered) if name in (c, str(n))]
+        return [
+            to_values(an_explanation(request_id=number), Context(client_id))
+            for number, client_id in reversed(numbered)
+            if name in (client_id, str(number))
+        ]
