@@ -40,6 +40,15 @@ class BatchFailed:
 
 
 @dataclass(frozen=True, slots=True)
+class BillArrived:
+    """A batch that was given up came back after all: nobody gets its answer, but what it costs is known."""
+
+    batch_id: int
+    billed_duration_s: float
+    """Before rounding, measured in the container."""
+
+
+@dataclass(frozen=True, slots=True)
 class ProbeMeasured:
     """A probe came back: whether the backend answers, and what the way there looks like."""
 
@@ -83,6 +92,7 @@ Message = (
     | RequestCancelled
     | BatchFinished
     | BatchFailed
+    | BillArrived
     | ProbeMeasured
     | PlanComputed
     | LimitsChanged
