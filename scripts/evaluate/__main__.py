@@ -106,7 +106,7 @@ def tasks_of(suites: Sequence[str], options: Options, *, quick: bool) -> Iterato
         yield from detection.tasks(runs=10 if quick else 100, hours=0.5 if quick else 10.0, trace=trace)
     if "engine" in asked:
         ours = replace(options, policies=(OURS,), scales=(3.0,))
-        cases = [case for name in ("load", "noise") for case in SUITES[name](ours) if case.scenario.policy == OURS]
+        cases = [case for case in SUITES["noise"](ours) if case.scenario.policy == OURS]
         yield from engine_cost.tasks(cases)
 
 

@@ -92,8 +92,8 @@ def _arrivals_and_size(row: Row) -> tuple[str, str]:
 
 def _link_figure(row: Row, ample: Row | None, oracle: Row | None) -> Figure:
     asked = (
-        f"{row['case']}: 99 % of answered within SLO, refused at most 2 points over {ORACLE}, edge batch at least "
-        "0.9 x that with an ample link, nobody late by the link without excuse"
+        f"{row['case']}: 99 % of answered within SLO, refused at most {ORACLE} + 2 points, edge batch at least "
+        "0.9 x ample, none late by the link without excuse"
     )
     within = (number(row, "answered") - number(row, "late")) / max(1.0, number(row, "answered"))
     refused, unexcused = number(row, "refused") / number(row, "requests"), number(row, "late_by_link_unexcused")

@@ -73,7 +73,7 @@ def _saved(figure: Figure, path: Path) -> Path:
 
 def _costs(rows: Sequence[Row]) -> Figure:
     slos = group(rows, "slo_s")
-    figure = _figure(5.5 * len(slos), 4.2)
+    figure = _figure(5.0 * len(slos) + 2.2, 4.2)
     panels: Sequence[Axes] = figure.subplots(1, len(slos), squeeze=False)[0]
     for axes, ((slo_s,), of_slo) in zip(panels, slos.items(), strict=True):
         for (policy,), runs in group(of_slo, "policy").items():
@@ -89,7 +89,9 @@ def _costs(rows: Sequence[Row]) -> Figure:
         axes.set(xlabel="requests/s", ylabel="cost, fraction of all by function", title=f"SLO {slo_s:g} s")
         axes.set_ylim(bottom=0)
         axes.grid(alpha=0.3)
-        axes.legend(title="red cross: under 99 % within SLO", fontsize="small", title_fontsize="small")
+    handles, labels = panels[0].get_legend_handles_labels()
+    title = "red cross: under 99 % within SLO"
+    figure.legend(handles, labels, loc="outside right upper", title=title, fontsize="small", title_fontsize="small")
     return figure
 
 
@@ -98,7 +100,7 @@ def _latencies(results: Sequence[Result]) -> Figure:
     highest = max(number(result.row, "scale") for result in results)
     shown = [r for r in results if number(r.row, "scale") == highest and r.latencies_s]
     slos = list(dict.fromkeys(number(r.row, "slo_s") for r in shown)) or [1.0]
-    figure = _figure(5.5 * len(slos), 4.2)
+    figure = _figure(5.0 * len(slos) + 2.2, 4.2)
     panels: Sequence[Axes] = figure.subplots(1, len(slos), squeeze=False)[0]
     for axes, slo_s in zip(panels, slos, strict=True):
         for result in (r for r in shown if number(r.row, "slo_s") == slo_s):
@@ -110,7 +112,8 @@ def _latencies(results: Sequence[Result]) -> Figure:
         axes.set(xlabel="latency, s", ylabel="fraction of all requests", xlim=(0, 2 * slo_s), ylim=(0, 1.02))
         axes.set_title(f"SLO {slo_s:g} s, rate x {highest:g}")
         axes.grid(alpha=0.3)
-        axes.legend(fontsize="small")
+    handles, labels = panels[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside right upper", fontsize="small")
     return figure
 
 
@@ -126,7 +129,7 @@ def _timeline(result: Result) -> Figure:
     _mark_plans(axes, line)
     axes.set(xlabel="arrival, s", ylabel="requests/s", title=str(result.row["case"]))
     axes.set_ylim(bottom=0)
-    axes.legend(loc="upper left", fontsize="small")
+    figure.legend(loc="outside lower center", ncols=4, fontsize="small")
     return figure
 
 

@@ -1,0 +1,391 @@
+"""The evaluation: recipes are seeded, rows have one schema, tables and verdicts follow from rows alone."""
+
+import csv
+import pickle
+import random
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from scheduler.domain.plans import ServiceClass
+from scheduler.simulator import report
+from scheduler.simulator.network import MEBIBYTE, constant, steps
+from scheduler.simulator.report import cheapest_per_item
+from scheduler.simulator.scenario import FUNCTION_LAW, POLICIES, Scenario, SimulatedClass
+from scripts.evaluate import detection, engine_cost, figures, measures, tables
+from scripts.evaluate.__main__ import ALL, main, missing_traces, tasks_of
+from scripts.evaluate.case import BOUND, Case, Result, Row, Timeline
+from scripts.evaluate.plots import draw_all
+from scripts.evaluate.runs import in_processes, run_all, run_case
+from scripts.evaluate.suites import NOISY, QUICK, SUITES, TRACE, Options, drawn_link, with_slo
+from scripts.evaluate.traffic import BURSTY, Bursty, Phases, Trace
+
+TINY = Options(policies=("edgeburst", "edge-only"), requests=200, scales=(3.0,), seeds=(0, 1))
+MEASURED = {"wall_s", "cpu_us_per_request"}
+
+
+def tiny_case(policy: str = "edgeburst", **changed: object) -> Case:
+    case = Case("load", "tiny", Bursty(3.0, 300), replace(with_slo(NOISY, 1.0), policy=policy))
+    return replace(case, **changed)  # type: ignore[arg-type]
+
+
+def traces_in(folder: Path) -> Path:
+    gaps = folder / TRACE
+    gaps.parent.mkdir(parents=True)
+    gaps.write_text("\n".join(["0.02"] * 400))
+    log = folder / "bandwidth" / "lte-car-0001.log"
+    log.parent.mkdir()
+    log.write_text("1 1 51.0 3.7 1000000 1000\n")
+    return folder
+
+
+def row_of(**figures: object) -> Row:
+    """A run of ours on a real trace that served a hundred requests well for a tenth of the money."""
+    good: Row = {
+        **{"suite": "load", "case": "t", "policy": "edgeburst", "variant": "", "on_trace": True, "seed": 0},
+        **{"slo_s": 1.0, "scale": 2.4, "rate_rps": 100.0, "requests": 100, "answered": 100, "within_slo": 1.0},
+        **{"cost_cny": 0.1, "bound_cny": 0.1, "all_function_cny": 1.0, "plans": 1},
+    }
+    return {**good, **figures}
+
+
+def request_row(arrived_at_s: float, latency_s: float = 0.5, **changed: object) -> report.Row:
+    row = report.Row(
+        1, "m", "c", arrived_at_s, arrived_at_s + 1, arrived_at_s + latency_s, latency_s, "answered", True, "edge"
+    )
+    return replace(row, **changed)  # type: ignore[arg-type]
+
+
+def test_the_same_case_comes_to_the_same_row() -> None:
+    first, second = (run_case(tiny_case()).row for _ in range(2))
+    assert {k: v for k, v in first.items() if k not in MEASURED} == {
+        k: v for k, v in second.items() if k not in MEASURED
+    }
+    other = run_case(tiny_case(scenario=replace(tiny_case().scenario, seed=9))).row
+    assert other["rate_rps"] != first["rate_rps"]
+
+
+@pytest.mark.parametrize("name", SUITES)
+def test_each_suites_rows_have_the_columns_of_the_csv(name: str) -> None:
+    case = next(case for case in SUITES[name](TINY) if case.scenario.policy == "edgeburst")
+    short = replace(case, traffic=Phases(((2.0, 60.0),)), change_at_s=None if case.change_at_s is None else 1.0)
+    result = run_case(short)
+    assert set(result.row) <= set(tables.COLUMNS)
+    assert result.row["lost"] == 0
+    assert ("hit_requests" in result.row) == (case.change_at_s is not None)
+    assert ("over_cap_batches" in result.row) == (name == "caps")
+    assert bool(result.latencies_s) == case.keeps_curves
+
+
+def test_every_case_travels_to_another_process_and_has_a_name_of_its_own(tmp_path: Path) -> None:
+    options = replace(TINY, traces=traces_in(tmp_path))
+    names = []
+    for suite in SUITES.values():
+        for case in suite(options):
+            assert pickle.loads(pickle.dumps(case)) == case
+            names.append((case.suite, case.name, case.scenario.policy, case.variant, case.scenario.seed))
+    assert len(set(names)) == len(names)
+    assert any(case.on_trace for case in SUITES["lte"](options))
+
+
+def test_the_bound_is_computed_once_and_told_to_each_run_of_its_traffic() -> None:
+    cases = [tiny_case(BOUND), tiny_case(), tiny_case(name="other")]
+    done: list[int] = []
+    tasks = [lambda case=case: run_case(case) for case in cases]  # type: ignore[misc]
+    bound, ours, other = run_all(tasks, jobs=1, done=lambda: done.append(1))
+    assert bound.row["cost_cny"] == bound.row["bound_cny"] == ours.row["bound_cny"]
+    assert "bound_cny" not in other.row
+    assert tables.number(ours.row, "bound_cny") < tables.number(ours.row, "cost_cny")
+    assert tables.number(bound.row, "all_function_cny") == pytest.approx(tables.number(ours.row, "all_function_cny"))
+    assert len(done) == 3
+
+
+def test_our_own_traffic_has_the_rate_and_the_burstiness_that_are_claimed() -> None:
+    whole = BURSTY.draw(rng=np.random.default_rng(1), duration_s=6000.0)
+    assert whole.mean_rate_rps == pytest.approx(46.6, rel=0.02)
+    counts = np.bincount((whole.times_s / 30).astype(np.int64))[:-1]
+    assert 3.0 < counts.var() / counts.mean() < 8.0
+    scaled = Bursty(2.0, 500).workload(np.random.default_rng(1))
+    assert scaled.times_s * 2 == pytest.approx(whole.times_s[:500])
+
+
+def test_consecutive_gaps_of_a_trace_are_taken_from_where_they_were_asked_for(tmp_path: Path) -> None:
+    path = tmp_path / "t.gaps"
+    path.write_text("\n".join(str(gap) for gap in range(1, 9)))
+    times_s = Trace(path, 2.0, requests=3, first=4).workload(np.random.default_rng(1)).times_s
+    assert np.diff(times_s, prepend=0.0) * 2 == pytest.approx([5, 6, 7])
+
+
+def test_the_drawn_link_is_seeded_moves_and_is_gone_at_times() -> None:
+    first, second = (drawn_link(np.random.default_rng(15)) for _ in range(2))
+    assert first == second
+    rates = np.array(first.rates) / MEBIBYTE
+    assert np.median(rates) == pytest.approx(3.5, rel=0.2)
+    assert 2 <= (rates == 0).sum() <= 60
+    assert drawn_link(np.random.default_rng(16)) != first
+
+
+def test_what_a_change_hits_is_told_from_what_came_later() -> None:
+    late = {"within_slo": False}
+    refused = {"within_slo": False, "outcome": "no-capacity", "latency_s": 0.0, "backend": ""}
+    rows = [
+        request_row(9.9, **late),
+        request_row(10.0, **late),
+        request_row(12.0, **refused),
+        request_row(16.0, **late),
+        request_row(20.5, **refused),
+        request_row(40.0, **late),
+    ]
+    found = measures.around_change(rows, tiny_case(change_at_s=10.0, settled_until_s=40.0))
+    assert (found["hit_requests"], found["hit_outside"], found["hit_refused_at_once"]) == (3, 3, 1)
+    assert (found["settled_requests"], found["settled_outside"], found["settled_refused_at_once"]) == (2, 2, 1)
+    assert measures.around_change(rows, tiny_case()) == {}
+
+
+def test_immediate_refusals_count_only_beyond_those_of_the_oracle() -> None:
+    ours = [row_of(hit_outside=9, hit_refused_at_once=5), row_of(hit_outside=1, hit_refused_at_once=1)]
+    assert tables.outside(ours, [], "hit") == 10
+    assert tables.outside(ours, [row_of(hit_refused_at_once=4)], "hit") == 6
+    assert tables.outside(ours, [row_of(hit_refused_at_once=40)], "hit") == 4
+
+
+spendings = st.lists(st.tuples(st.floats(0, 20_000), st.floats(0, 1)), max_size=25)
+
+
+@settings(max_examples=50, deadline=None)
+@given(spendings)
+def test_the_dearest_hour_is_found(spent: list[tuple[float, float]]) -> None:
+    """The oracle looks at the hour that ends with each booking."""
+    hours = [sum(cost for at_s, cost in spent if end_s - 3600 < at_s <= end_s) for end_s, _ in spent]
+    assert measures.most_in_an_hour(spent) == pytest.approx(max(hours, default=0.0))
+
+
+@pytest.mark.parametrize(("left_mbytes_per_s", "excused"), [(0.01, True), (0.05, False)])
+def test_lateness_is_the_links_where_the_way_was_longer_than_predicted(left_mbytes_per_s: float, excused: bool) -> None:
+    """From 5 s on the link is slow; it excuses lateness only where it does not carry one request of 24 KB a second."""
+    bandwidth = steps([(0.0, 4.0), (5.0, left_mbytes_per_s)])
+    scenario = with_slo(Scenario(policy="function-only", bandwidth=bandwidth), 1.0)
+    scenario = replace(scenario, classes=(SimulatedClass(ServiceClass(serve_late=True)),))
+    row = run_case(tiny_case(traffic=Phases(((5.5, 40.0),)), scenario=scenario)).row
+    assert tables.number(row, "late_by_link") > 0
+    # Who came just before 5 s may be late by a link that was fine when they came.
+    assert (tables.number(row, "late_by_link_unexcused") < tables.number(row, "late_by_link")) == excused
+
+
+def test_without_a_link_or_without_lateness_nothing_is_its_fault() -> None:
+    assert "late_by_link" not in run_case(tiny_case()).row
+    fine = replace(tiny_case().scenario, bandwidth=constant(50.0))
+    assert run_case(tiny_case(scenario=fine)).row["late_by_link"] == 0
+
+
+def test_who_arrives_soon_after_the_link_is_back_is_excused() -> None:
+    bandwidth = steps([(0.0, 4.0), (5.0, 0.01), (20.0, 4.0)])
+    gone = [at_s for at_s in (1.0, 4.9, 5.0, 12.0, 20.9, 21.1) if measures._link_was_gone(bandwidth, at_s, 24_000)]
+    assert gone == [5.0, 12.0, 20.9]
+
+
+def test_costs_over_load_stand_in_one_line_a_load_and_lateness_is_marked() -> None:
+    rows = [
+        row_of(policy=BOUND, cost_cny=0.05),
+        row_of(),
+        row_of(policy="static", cost_cny=0.2, within_slo=0.95),
+        row_of(scale=3.0, rate_rps=140.0, cost_cny=0.3),
+    ]
+    (table,) = tables.cost_tables(rows, "noise")
+    assert table.header == ("arrivals", "scale", "requests/s", BOUND, "edgeburst", "static")
+    assert table.lines == (
+        ("t (real trace)", "2.4", "100", "0.0500", "0.1000", "0.2000 [0.950]"),
+        ("t (real trace)", "3", "140", "", "0.3000", ""),
+    )
+    text = table.markdown()
+    assert text.splitlines()[2] == "| arrivals | scale | requests/s | bound | edgeburst | static |"
+    assert "edge noise 0.1" in text.splitlines()[0]
+
+
+def test_rows_keep_their_columns_in_the_csv_and_further_ones_come_last(tmp_path: Path) -> None:
+    tables.write_csv([row_of(), row_of(parameters="batch 4", plans=3)], tmp_path / "e.csv")
+    with (tmp_path / "e.csv").open() as file:
+        found = list(csv.DictReader(file))
+    assert list(found[0]) == [*tables.COLUMNS, "parameters"]
+    assert [line["parameters"] for line in found] == ["", "batch 4"]
+    assert found[1]["plans"] == "3"
+    assert found[0]["late_by_link"] == ""
+
+
+def verdicts(rows: Sequence[Row], judge: str) -> list[bool | None]:
+    return [figure.ok for figure in getattr(figures, judge)(rows)]
+
+
+def test_without_noise_three_percent_of_the_bound_or_half_a_percent_of_all_is_allowed() -> None:
+    cheap_bound = {"bound_cny": 0.01}
+    assert verdicts([row_of(cost_cny=0.0149, **cheap_bound)], "without_noise") == [True]
+    assert verdicts([row_of(cost_cny=0.0151, **cheap_bound)], "without_noise") == [False]
+    assert verdicts([row_of(cost_cny=0.41, bound_cny=0.4)], "without_noise") == [True]
+    assert verdicts([row_of(cost_cny=0.413, bound_cny=0.4)], "without_noise") == [False]
+    assert verdicts([row_of(within_slo=0.9989)], "without_noise") == [False]
+    assert verdicts([row_of(on_trace=False), row_of(policy="static")], "without_noise") == []
+
+
+def test_under_noise_each_load_has_its_own_figure() -> None:
+    rows = [row_of(suite="noise", cost_cny=0.038), row_of(suite="noise", scale=4.0, cost_cny=0.6)]
+    found = dict(zip(figures.NOISE_TARGETS, verdicts(rows, "with_noise"), strict=True))
+    assert (found[1.0, 2.4], found[1.0, 4.0], found[0.6, 2.4]) == (True, False, None)
+    assert not any(verdicts([row_of(suite="noise", cost_cny=0.0, within_slo=0.98)], "with_noise"))
+
+
+def test_ours_must_be_strictly_cheapest_where_money_must_be_spent() -> None:
+    rival, bound = row_of(policy="edge-only"), row_of(policy=BOUND, cost_cny=0.1)
+    assert verdicts([row_of(), rival], "cheapest") == [True]
+    assert verdicts([row_of(), rival, bound], "cheapest") == [False]
+    assert verdicts([row_of(), replace_row(rival, within_slo=0.98), bound], "cheapest") == [True]
+    assert verdicts([row_of(), replace_row(rival, cost_cny=0.09)], "cheapest") == [False]
+    assert verdicts([row_of(within_slo=0.98), replace_row(rival, within_slo=0.9)], "cheapest") == [False]
+    assert verdicts([row_of(), bound], "cheapest") == []
+
+
+def replace_row(row: Row, **changed: object) -> Row:
+    return {**row, **changed}
+
+
+def test_a_link_is_compared_with_an_ample_one_and_with_the_oracle() -> None:
+    base = row_of(suite="lte", case="t, lte, 24 KB", mean_edge_batch=45.0, refused=3, late=0, late_by_link_unexcused=0)
+    ample = replace_row(base, case="t, ample, 24 KB", mean_edge_batch=50.0)
+    oracle = replace_row(base, policy="log-oracle", refused=1)
+    assert verdicts([base, ample, oracle], "on_the_link") == [True]
+    assert verdicts([base, ample], "on_the_link") == [None]
+    for worse in ({"refused": 4}, {"mean_edge_batch": 44.0}, {"late": 2}, {"late_by_link_unexcused": 1}):
+        assert verdicts([replace_row(base, **worse), ample, oracle], "on_the_link") == [False]
+
+
+def test_a_change_may_hit_two_percent_and_lose_nobody() -> None:
+    base = row_of(suite="steps", hit_requests=100, hit_outside=2, settled_requests=1000, settled_outside=10, lost=0)
+    assert verdicts([base], "around_changes") == [True]
+    for worse in ({"hit_outside": 3}, {"settled_outside": 11}, {"lost": 1}):
+        assert verdicts([replace_row(base, **worse)], "around_changes") == [False]
+    oracle = replace_row(base, policy="log-oracle", hit_refused_at_once=1)
+    refused = replace_row(base, hit_outside=3, hit_refused_at_once=1)
+    assert verdicts([refused, oracle], "around_changes") == [True]
+
+
+def test_ablations_are_judged_by_plans_cost_and_attainment() -> None:
+    ours = row_of(suite="ablation", variant="changepoints", plans=2)
+    timer, never = (replace_row(ours, variant=v, plans=20) for v in ("5 s timer", "never re-planned"))
+    dear = replace_row(never, cost_cny=0.2)
+    assert verdicts([ours, timer, dear], "ablations") == [True, True, None]
+    assert verdicts([ours, replace_row(timer, plans=19), never], "ablations") == [False, False, None]
+    assert verdicts([ours, replace_row(timer, within_slo=1.1), never], "ablations")[0] is False
+    told = replace_row(ours, variant="told", cost_cny=0.0995)
+    assert verdicts([ours, timer, never, told], "ablations")[2] is True
+    assert verdicts([ours, timer, never, replace_row(told, cost_cny=0.09)], "ablations")[2] is False
+
+
+def test_detectors_are_run_and_told_in_a_table() -> None:
+    tasks = list(detection.tasks(runs=2, hours=0.05, trace=None))
+    rows = [result.row for result in in_processes([tasks[2], tasks[-1]], jobs=1, done=int)]
+    assert [row["suite"] for row in rows] == ["changepoints"] * 2
+    assert tables.number(rows[0], "found") == 1.0
+    assert rows[1]["alarms_per_hour"] == 0.0
+    assert len(detection.table(rows).lines) == 2
+
+
+def test_detectors_caps_and_the_engine_have_their_figures() -> None:
+    step = row_of(suite="changepoints", case="bandwidth / 2, noise 0.2", delay_median=12.0, found=0.98, on_trace=False)
+    assert verdicts([step], "detectors") == [True]
+    assert verdicts([replace_row(step, delay_median=12.5), replace_row(step, found=0.97)], "detectors") == [False] * 2
+    calm = row_of(suite="changepoints", case="Poisson 46.15/s, 10 h", alarms_per_hour=1.1, on_trace=False)
+    assert verdicts([calm, row_of(suite="changepoints", alarms=1.0)], "detectors") == [False, True]
+    assert verdicts([row_of(suite="caps", over_cap_batches=1.2)], "under_caps") == [False]
+    assert verdicts([row_of(suite="engine", engine_us_median=31.0)], "engine_cost") == [False]
+
+
+def test_the_engine_is_timed_without_being_changed() -> None:
+    (timed, *_) = engine_cost.tasks([tiny_case(traffic=Bursty(3.0, 1100))])
+    row = timed().row
+    assert 0 < tables.number(row, "engine_us_median") < 100_000
+
+
+def test_pictures_are_drawn_from_results_alone(tmp_path: Path) -> None:
+    line = Timeline((0.0, 0.5), (10.0, 20.0), (0.0, 5.0), (0.0, 0.0), ((0.4, "rate"),))
+    results = [
+        Result(row_of(), tuple(np.linspace(0.1, 1.0, 201).tolist())),
+        Result(row_of(policy=BOUND)),
+        Result(row_of(suite="steps", case="rate 40 to 120/s", change_at_s=0.3), (), line),
+    ]
+    names = {path.name for path in draw_all(results, tmp_path)}
+    assert names == {"cost-load-trace.svg", "latency-load-trace.svg", "step-rate-40-to-120-s.svg"}
+    assert "re-plan: rate" in (tmp_path / "step-rate-40-to-120-s.svg").read_text()
+
+
+def test_missing_traces_are_told_in_one_sentence(tmp_path: Path) -> None:
+    assert "EDGEBURST_TRACES" in missing_traces(Options())
+    assert str(tmp_path) in missing_traces(Options(traces=tmp_path))
+    assert missing_traces(Options(traces=traces_in(tmp_path))) == ""
+
+
+def test_figures_are_run_on_traces_where_they_were_asked_for_these(tmp_path: Path) -> None:
+    options = replace(TINY, traces=traces_in(tmp_path))
+    cases = [task.args[0] for task in tasks_of(("figures",), options, quick=True) if task.func is run_case]  # type: ignore[attr-defined]
+    assert {case.suite for case in cases} == set(SUITES)
+    assert all(case.on_trace for case in cases if case.suite in ("load", "noise", "lte"))
+    without = list(tasks_of(("figures",), TINY, quick=True))
+    assert {task.args[0].suite for task in without if task.func is run_case} == {"steps", "caps", "ablation"}  # type: ignore[attr-defined]
+
+
+def test_a_quick_run_in_processes_writes_rows_tables_and_pictures(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("EDGEBURST_TRACES", raising=False)
+    words = ["--suite", "load", "--policy", "edge-only", "--quick", "--jobs", "2", "--out", str(tmp_path), "--markdown"]
+    assert main(words) == 0
+    shown = capsys.readouterr()
+    assert "rows on real traces are left out" in shown.err
+    assert shown.out == (tmp_path / "evaluation.md").read_text() + "\n"
+    with (tmp_path / "evaluation.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 2 * len(QUICK.scales) * 2
+    assert {row["policy"] for row in rows} == {BOUND, "edge-only"}
+    assert {row["on_trace"] for row in rows} == {"False"}
+    assert float(rows[0]["all_function_cny"]) == pytest.approx(
+        QUICK.requests * cheapest_per_item(Scenario().tiers, slo_s=0.6)
+    )
+    assert (tmp_path / "cost-load-bursty.svg").stat().st_size > 1000
+
+
+def test_results_come_in_the_order_of_their_tasks_whoever_is_first() -> None:
+    tasks = [lambda i=i: i for i in random.Random(1).sample(range(50), 50)]  # type: ignore[misc]
+    assert in_processes(tasks, jobs=1, done=int) == [task() for task in tasks]
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["--suite", "loud"], "'loud' is none of"),
+        (["--policy", "oracle"], "'oracle' is none of"),
+        (["--jobs", "0"], "at least 1"),
+    ],
+)
+def test_wrong_words_are_refused_with_the_right_ones(
+    words: list[str], told: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        main(words)
+    assert told in capsys.readouterr().err
+
+
+def test_every_suite_and_policy_can_be_chosen(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    shown = capsys.readouterr().out
+    assert all(name in shown for name in (*ALL, *POLICIES))
+
+
+def test_an_edge_batch_is_ended_by_the_deadline_only() -> None:
+    scenario = with_slo(NOISY, 1.0)
+    assert scenario.edge_law.max_batch == scenario.max_items
+    assert scenario.edge_law.predict_s(scenario.max_items) > 1.0
+    assert scenario.tiers[0].law == FUNCTION_LAW
