@@ -63,6 +63,12 @@ SUB_COMMANDS = (
         "edgeburst explain 4711",
     ),
     SubCommand(
+        "fc",
+        "scheduler.deploying.command",
+        "make, show and take away the functions that a configuration or a plan names",
+        "edgeburst fc apply edgeburst.toml",
+    ),
+    SubCommand(
         "simulate",
         "scheduler.simulator.command",
         "run the daemon's engine under virtual time against simulated backends",

@@ -1,0 +1,258 @@
+"""`edgeburst fc`: makes, shows and takes away the functions that a configuration or a plan names."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+
+from scheduler.daemon.config import Config, load_config
+from scheduler.daemon.credentials import read_access_key
+from scheduler.deploying.applying import Apply
+from scheduler.deploying.difference import Action, Change, Kind, difference
+from scheduler.deploying.drafting import Draft, draft, draft_plan, tier_table
+from scheduler.deploying.errors import DeployError
+from scheduler.deploying.observed import Function
+from scheduler.deploying.observing import leftovers, observe_all
+from scheduler.deploying.plan_file import read_plan
+from scheduler.deploying.platform import Patience, Platform
+from scheduler.deploying.removing import remove
+from scheduler.deploying.tables import changes_json, print_changes, print_status, status_rows, summary
+from scheduler.fc_client import Account, proxy_variable
+
+_DESCRIPTION = """\
+Makes the functions of Function Compute that a configuration's tiers, or a plan's groups, name: function, version,
+alias, limit and provisioned instances. Each tier is an alias to a version that never changes: the daemon moves between
+tiers by alias, and a tier moves only to a version that has answered a probe. What was not made here is left alone."""
+
+_EPILOG = """\
+examples:
+  edgeburst fc plan edgeburst.toml                             what would change; nothing is changed
+  edgeburst fc apply edgeburst.toml                            shows that, asks, and does it
+  edgeburst fc apply plan.json --config edgeburst.toml --yes   the functions of `edgeburst plan --json`, unasked
+  edgeburst fc status edgeburst.toml                           exit status 1 if a tier is not as asked and active
+  edgeburst fc destroy edgeburst.toml                          takes away what apply has made
+
+The account and its key are those of [function], the image and all else are in [deploy] of the configuration."""
+
+_VERBS = {
+    "plan": "show what would change",
+    "apply": "show what changes, ask, and change it",
+    "status": "show how the tiers are",
+    "destroy": "show what goes, ask, and take it away",
+}
+
+
+def add_parser(subparsers: Any) -> None:
+    """Adds the sub-command to the command line."""
+    parser = subparsers.add_parser(
+        "fc",
+        help="make, show and take away the functions that a configuration or a plan names",
+        description=_DESCRIPTION,
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    verbs = parser.add_subparsers(dest="verb", metavar="|".join(_VERBS), required=True)
+    for verb, words in _VERBS.items():
+        _add_arguments(verbs.add_parser(verb, help=words, description=f"{words.capitalize()}."), verb)
+
+
+def _add_arguments(parser: argparse.ArgumentParser, verb: str) -> None:
+    parser.add_argument("file", type=Path, metavar="FILE", help="configuration (.toml), or plan (.json) with --config")
+    parser.add_argument("--config", type=Path, metavar="FILE.toml", help="account, image and tiers for a plan")
+    parser.add_argument("--model", default="", help="which model the plan is for, if the configuration has several")
+    if verb in ("plan", "status"):
+        parser.add_argument("--json", action="store_true", help="print one JSON object instead of a table")
+    if verb in ("apply", "destroy"):
+        parser.add_argument("--yes", action="store_true", help="do not ask")
+        parser.add_argument("--prune", action="store_true", help="also delete what is left over from files before")
+    parser.add_argument(
+        "--wait-s",
+        type=_seconds,
+        default=300.0,
+        metavar="S",
+        help="longest wait for each function to become active (default %(default)g)",
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Runs one verb; returns the exit status.
+
+    Raises:
+        EdgeburstError: a file says what cannot be, or the provider does.
+    """
+    config, wanted = _read(args)
+    platform = _platform(config, args)
+    if variable := proxy_variable():
+        print(f"edgeburst: calls go through the proxy in {variable}; unset it if that is not meant", file=sys.stderr)
+    verbs: dict[str, Callable[[argparse.Namespace, Platform, Draft], int]] = {
+        "plan": _plan,
+        "apply": _apply,
+        "status": _status,
+        "destroy": _destroy,
+    }
+    return verbs[args.verb](args, platform, wanted)
+
+
+def _seconds(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value <= 86_400:
+        raise argparse.ArgumentTypeError(f"{text} must be a number of seconds from 0 to 86400")
+    return value
+
+
+def _read(args: argparse.Namespace) -> tuple[Config, Draft]:
+    if args.file.suffix != ".json":
+        if args.config is not None:
+            raise DeployError(f"--config is for plans (.json); {args.file} is a configuration itself")
+        config = load_config(args.file, os.environ)
+        return config, draft(config)
+    if args.config is None:
+        raise DeployError(f"{args.file} says nothing of account and image; name the configuration with --config")
+    config = load_config(args.config, os.environ)
+    plan = read_plan(args.file)
+    if plan.infeasible:
+        print(f"edgeburst: the plan does not keep its objectives: {plan.infeasible}", file=sys.stderr)
+    return config, draft_plan(config, plan.groups, model_name=args.model)
+
+
+def _platform(config: Config, args: argparse.Namespace) -> Platform:
+    function = config.function
+    if function is None:
+        raise DeployError(f"{config.path}: there is no [function] table, which names the account; add one")
+    account = Account(
+        region=function.region,
+        key=read_access_key(config, os.environ),
+        endpoint=function.endpoint,
+        protocol=function.protocol,
+    )
+    return Platform(account, Patience(limit_s=args.wait_s, clock=time.monotonic, sleep=time.sleep))
+
+
+def _plan(args: argparse.Namespace, platform: Platform, wanted: Draft) -> int:
+    changes = _changes(platform, wanted)
+    if args.json:
+        print(json.dumps({"endpoint": platform.account.host, "changes": changes_json(changes)}))
+        return 0
+    _show(platform, wanted, changes)
+    return 0
+
+
+def _apply(args: argparse.Namespace, platform: Platform, wanted: Draft) -> int:
+    changes = _changes(platform, wanted)
+    _show(platform, wanted, changes)
+    due = [change for change in changes if _is_due(change, prune=args.prune)]
+    if due and not _agreed(args, "Apply this?"):
+        return 1
+    with _progress() as tell:
+        apply = Apply(platform, wanted.deployment, tell)
+        # Without a difference it still waits for provisioned instances.
+        apply.run()
+        if args.prune:
+            apply.prune()
+    _console().print("applied" if due else "nothing to do: everything is as asked")
+    return 0
+
+
+def _status(args: argparse.Namespace, platform: Platform, wanted: Draft) -> int:
+    rows = status_rows(wanted.deployment, observe_all(platform, wanted.deployment))
+    if args.json:
+        print(json.dumps({"endpoint": platform.account.host, "tiers": rows}))
+    else:
+        print_status(_console(), rows, title=f"{wanted.deployment.name} at {platform.account.host}")
+    return 0 if all(row["ok"] for row in rows) else 1
+
+
+def _destroy(args: argparse.Namespace, platform: Platform, wanted: Draft) -> int:
+    deployment = wanted.deployment
+    found = observe_all(platform, deployment)
+    doomed = [function for function in found.values() if deployment.made(function.description)]
+    names = [function.name for function in doomed]
+    names += leftovers(platform, deployment) if args.prune else ()
+    for name in found:
+        if name not in names:
+            _console().print(escape(f"{name} was not made by this deployment and stays"))
+    if not names:
+        _console().print("nothing to do: there is none of its functions")
+        return 0
+    changes = [Change(Action.DELETE, Kind.ALIAS, each.name, alias) for each in doomed for alias in each.aliases]
+    changes += [Change(Action.DELETE, Kind.FUNCTION, name) for name in names]
+    print_changes(_console(), changes, title=f"{deployment.name} at {platform.account.host}")
+    if not _agreed(args, "Delete this?"):
+        return 1
+    with _progress() as tell:
+        for name in names:
+            remove(platform, deployment, name, tell=tell)
+    _console().print("destroyed")
+    return 0
+
+
+def _changes(platform: Platform, wanted: Draft) -> tuple[Change, ...]:
+    functions: dict[str, Function] = observe_all(platform, wanted.deployment)
+    return difference(wanted.deployment, functions, leftovers(platform, wanted.deployment))
+
+
+def _is_due(change: Change, *, prune: bool) -> bool:
+    return change.action is not Action.UNCHANGED and (prune or not change.only_pruned)
+
+
+def _show(platform: Platform, wanted: Draft, changes: tuple[Change, ...]) -> None:
+    console = _console()
+    print_changes(console, changes, title=f"{wanted.deployment.name} at {platform.account.host}")
+    console.print(escape(summary(changes)))
+    if wanted.unconfigured:
+        console.print("\nThe daemon will call these only with this in its configuration:\n")
+    for tier in wanted.unconfigured:
+        console.print(escape(tier_table(tier)) + "\n", soft_wrap=True)
+
+
+def _agreed(args: argparse.Namespace, question: str) -> bool:
+    """Whether a person says yes; without one only --yes does."""
+    if args.yes:
+        return True
+    if not sys.stdin.isatty():
+        raise DeployError("nobody can be asked here; look at the difference above, then give --yes")
+    return input(f"{question} [y/N] ").strip().lower() in ("y", "yes")
+
+
+@contextmanager
+def _progress() -> Iterator[Callable[[str], None]]:
+    """Shows the steps, a line each, and that something goes on where somebody watches."""
+    console = Console(stderr=True, highlight=False, soft_wrap=True)
+    steps = _Steps(console)
+    if not console.is_terminal:
+        yield steps.tell
+        return
+    with console.status("working"):
+        yield steps.tell
+
+
+class _Steps:
+    """Prints each step once, however often it is told in a row."""
+
+    def __init__(self, console: Console) -> None:
+        """Nothing has been told."""
+        self._console = console
+        self._last = ""
+
+    def tell(self, step: str) -> None:
+        """Prints a step."""
+        if step != self._last:
+            self._console.print(escape(step), style="dim")
+        self._last = step
+
+
+def _console() -> Console:
+    return Console(highlight=False)

@@ -1,0 +1,236 @@
+"""From a configuration, or a plan and a configuration, to what shall be."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass
+from typing import Any
+
+from scheduler.daemon.config import Config
+from scheduler.daemon.config_sections import DeploySection, ModelSection, TierSection
+from scheduler.deploying.desired import Deployment, Tier
+from scheduler.deploying.errors import DeployError
+from scheduler.deploying.plan_file import Group
+from scheduler.deploying.probe import probe_request
+from scheduler.deploying.sizes import Size, fitted
+
+_ALIAS = re.compile(r"[A-Za-z_][A-Za-z0-9_-]{0,127}")
+_FUNCTION = re.compile(r"[A-Za-z_][A-Za-z0-9_-]{0,63}")
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """What shall be, and what people should know of it.
+
+    Parameters:
+        deployment: what shall be.
+        unconfigured: tiers that no [[model.tier]] names, so that no daemon calls them yet.
+    """
+
+    deployment: Deployment
+    unconfigured: tuple[Tier, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class _Wanted:
+    """A tier before it is worked out: by which names, of what size, for batches up to which size."""
+
+    name: str
+    function: str
+    alias: str
+    size: Size
+    max_batch: int
+
+
+def draft(config: Config) -> Draft:
+    """Returns the tiers that a configuration names.
+
+    Raises:
+        DeployError: there is nothing to deploy, or it contradicts itself; the message names table and key.
+    """
+    deploy = _deploy_section(config)
+    tiers = [
+        _tier(deploy, model, _configured(config, deploy, index, number))
+        for index, model in enumerate(config.models)
+        for number in range(len(model.tiers))
+    ]
+    if not tiers:
+        raise DeployError(f"{config.path}: there is no [[model.tier]], so there is nothing to deploy")
+    return Draft(_checked(config, deploy, tiers))
+
+
+def draft_plan(config: Config, groups: Sequence[Group], *, model_name: str) -> Draft:
+    """Returns the tiers that a plan's groups want; groups of one size share one.
+
+    A group whose size a tier of the configuration has gets that tier's function and qualifier; others get names that
+    say their model and size.
+
+    Parameters:
+        config: account, images, and tiers that there are.
+        groups: of the plan.
+        model_name: which model the applications ask for; "" where the configuration has only one.
+
+    Raises:
+        DeployError: a size is not sold, or the configuration contradicts itself; the message names what.
+    """
+    deploy = _deploy_section(config)
+    index, model = _model(config, model_name)
+    known = [_configured(config, deploy, index, number) for number in range(len(model.tiers))]
+    wanted: dict[str, _Wanted] = {}
+    for group in groups:
+        each = _planned(deploy, model, group, known)
+        before = wanted.get(each.name)
+        wanted[each.name] = each if before is None or before.max_batch < each.max_batch else before
+    tiers = [_tier(deploy, model, each) for each in wanted.values()]
+    names = {tier.name for tier in model.tiers}
+    return Draft(_checked(config, deploy, tiers), tuple(tier for tier in tiers if tier.name not in names))
+
+
+def tier_table(tier: Tier) -> str:
+    """Returns what a configuration must say for the daemon to use a tier."""
+    configuration: Mapping[str, Any] = tier.configuration
+    card = configuration.get("gpuConfig", {})
+    lines = [
+        "[[model.tier]]",
+        f'name = "{tier.name}"',
+        f'function = "{tier.function}"',
+        f'qualifier = "{tier.alias}"',
+        'profile = "..."                 # measure it: edgeburst profile function',
+        f"memory_gb = {configuration['memorySize'] / 1024:g}",
+        f"vcpu = {configuration['cpu']:g}",
+    ]
+    if card:
+        lines += [f"gpu_gb = {card['gpuMemorySize'] / 1024:g}", f'gpu_type = "{card["gpuType"]}"']
+    return "\n".join(lines)
+
+
+def _deploy_section(config: Config) -> DeploySection:
+    if config.deploy is None:
+        raise DeployError(f"{config.path}: there is no [deploy] table, which names the image; add one")
+    if config.function is None:
+        raise DeployError(f"{config.path}: there is no [function] table, which names the account; add one")
+    return config.deploy
+
+
+def _model(config: Config, name: str) -> tuple[int, ModelSection]:
+    names = [model.name for model in config.models]
+    if not name and len(names) > 1:
+        raise DeployError(f"{config.path} has several models; say with --model which one the plan is for: {names}")
+    if name and name not in names:
+        raise DeployError(f"{config.path} has no model {name}; it has {', '.join(names)}")
+    index = names.index(name) if name else 0
+    return index, config.models[index]
+
+
+def _configured(config: Config, deploy: DeploySection, index: int, number: int) -> _Wanted:
+    tier = config.models[index].tiers[number]
+    return _Wanted(
+        name=tier.name,
+        function=tier.function,
+        alias=tier.qualifier,
+        size=fitted(_size(tier, deploy), where=f"{config.path}: tier {tier.name}"),
+        max_batch=config.tier_profile(index, number).max_batch,
+    )
+
+
+def _size(tier: TierSection, deploy: DeploySection) -> Size:
+    return Size(
+        vcpu=tier.vcpu,
+        memory_gb=tier.memory_gb,
+        gpu_gb=tier.gpu_gb,
+        gpu_type=tier.gpu_type or deploy.gpu_type,
+        disk_gb=tier.disk_gb,
+    )
+
+
+def _planned(deploy: DeploySection, model: ModelSection, group: Group, known: Sequence[_Wanted]) -> _Wanted:
+    asked = Size(vcpu=group.vcpu, memory_gb=group.memory_gb, gpu_gb=group.gpu_gb, gpu_type=deploy.gpu_type)
+    size = fitted(asked, where=group.name)
+    for tier in known:
+        if tier.size.label == size.label:
+            return _Wanted(tier.name, tier.function, tier.alias, tier.size, max(tier.max_batch, group.batch))
+    function = re.sub(r"[^A-Za-z0-9_-]", "-", f"{deploy.name}-{model.name}-{group.kind}")
+    return _Wanted(size.label, function, size.label, size, group.batch)
+
+
+def _tier(deploy: DeploySection, model: ModelSection, wanted: _Wanted) -> Tier:
+    return Tier(
+        name=wanted.name,
+        function=wanted.function,
+        alias=wanted.alias,
+        model=model.name,
+        configuration=_configuration(deploy, model, wanted),
+        provisioned=deploy.provisioned.get(wanted.name, 0),
+        probe=probe_request(model),
+    )
+
+
+def _configuration(deploy: DeploySection, model: ModelSection, wanted: _Wanted) -> dict[str, Any]:
+    """The function's configuration, in the provider's fields; see serverless_fn for what its container serves."""
+    on_gpu = bool(wanted.size.gpu_gb)
+    device = {"DEVICE": "cuda"} if on_gpu else {}
+    return {
+        **wanted.size.configuration(),
+        "runtime": "custom-container",
+        "handler": "index.handler",
+        "timeout": deploy.timeout_s,
+        # One batch at a time: a second one would share the first one's vCPU.
+        "instanceConcurrency": 1,
+        "internetAccess": False,
+        "customContainerConfig": {
+            "image": (deploy.gpu_image if on_gpu else "") or deploy.image,
+            "port": deploy.port,
+            "command": list(deploy.command),
+            "healthCheckConfig": {
+                "httpGetUrl": "/healthz",
+                "initialDelaySeconds": 1,
+                "periodSeconds": 3,
+                "timeoutSeconds": 1,
+                "failureThreshold": 3,
+                "successThreshold": 1,
+            },
+        },
+        "instanceLifecycleConfig": {
+            "initializer": {"handler": "index.initialize", "timeout": 120},
+            "preStop": {"handler": "index.preStop", "timeout": 10},
+        },
+        "environmentVariables": {
+            "MODEL": model.name,
+            "MAX_BATCH": str(wanted.max_batch),
+            **device,
+            **deploy.environment,
+        },
+    }
+
+
+def _checked(config: Config, deploy: DeploySection, tiers: Sequence[Tier]) -> Deployment:
+    configured = {tier.name for model in config.models for tier in model.tiers}
+    for sentence in (*_contradictions(tiers), *_strangers(deploy, configured | {tier.name for tier in tiers})):
+        raise DeployError(f"{config.path}: {sentence}")
+    return Deployment(deploy.name, tuple(tiers), deploy.reserved_concurrency)
+
+
+def _contradictions(tiers: Sequence[Tier]) -> Iterator[str]:
+    addresses: dict[str, Tier] = {}
+    for tier in tiers:
+        if tier.alias == "LATEST" or tier.alias.isdecimal() or not _ALIAS.fullmatch(tier.alias):
+            yield (
+                f"`qualifier` of tier {tier.name} is {tier.alias}; it must be an alias (letters, digits, _ and -), so"
+                " that a tier changes by moving the alias and never under traffic"
+            )
+        if not _FUNCTION.fullmatch(tier.function):
+            yield f"`function` of tier {tier.name} must be 1 to 64 letters, digits, _ or -, the first a letter or _"
+        other = addresses.setdefault(tier.address, tier)
+        if other is not tier:
+            yield f"tiers {other.name} and {tier.name} are both {tier.address}; give one another `qualifier`"
+        if any(each.function == tier.function and each.has_gpu != tier.has_gpu for each in tiers):
+            yield f"function {tier.function} has tiers with and without a GPU; give them a `function` each"
+
+
+def _strangers(deploy: DeploySection, names: AbstractSet[str]) -> Iterator[str]:
+    for name in deploy.provisioned:
+        if name not in names:
+            known = ", ".join(sorted(names))
+            yield f"`provisioned` in [deploy] names tier {name}, which does not exist; there are {known}"

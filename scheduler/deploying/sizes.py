@@ -1,0 +1,130 @@
+"""What an instance occupies, in the steps in which the provider sells it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from scheduler.deploying.errors import DeployError
+
+# Steps and ratios: the provider's limits-of-usage and instance-types-and-specifications, read 2026-11. They serve to
+# round up and to fill in what is not said; what the provider takes in the end is its own to say.
+_VCPU_STEP = 0.05
+_MEMORY_STEP_MB = 64
+_VCPU_MAX = 16.0
+_MEMORY_GB_PER_VCPU_MAX = 4.0
+_VCPU_PER_GPU_GB = 0.5
+_MEMORY_GB_PER_GPU_GB = 2.0
+_DISK_SMALL_GB, _DISK_LARGE_GB = 0.5, 10.0
+_EXACT = 1e-6
+
+
+@dataclass(frozen=True, slots=True)
+class Size:
+    """What an instance occupies; vCPU and memory are 0 where it is not said.
+
+    Parameters:
+        vcpu: vCPUs.
+        memory_gb: memory.
+        gpu_gb: share of a card's memory; 0 without GPU.
+        gpu_type: the provider's name of the card; "" without GPU.
+        disk_gb: disk.
+    """
+
+    vcpu: float
+    memory_gb: float
+    gpu_gb: float = 0.0
+    gpu_type: str = ""
+    disk_gb: float = _DISK_SMALL_GB
+
+    @property
+    def label(self) -> str:
+        """A name for it that can be an alias.
+
+        >>> Size(vcpu=0.35, memory_gb=0.5).label
+        'cpu-0_35v-512mb'
+        """
+        card = f"gpu-{self.gpu_gb:g}gb" if self.gpu_gb else "cpu"
+        return f"{card}-{self.vcpu:g}v-{round(self.memory_gb * 1024)}mb".replace(".", "_")
+
+    def configuration(self) -> dict[str, Any]:
+        """Returns it in the provider's fields."""
+        fields: dict[str, Any] = {
+            "cpu": self.vcpu,
+            "memorySize": round(self.memory_gb * 1024),
+            "diskSize": round(self.disk_gb * 1024),
+        }
+        if self.gpu_gb:
+            fields["gpuConfig"] = {"gpuType": self.gpu_type, "gpuMemorySize": round(self.gpu_gb * 1024)}
+        return fields
+
+
+def fitted(size: Size, *, where: str) -> Size:
+    """Returns the size in the provider's steps: rounded up, with what is not said filled in.
+
+    What is not said is 1 GB for each vCPU, so that a size that says its memory alone is as fast as it can be; with a
+    GPU it is the most that comes with its share.
+
+    Parameters:
+        size: as configured or planned.
+        where: whose it is, for the message.
+
+    Raises:
+        DeployError: vCPU and memory do not go together.
+
+    >>> fitted(Size(vcpu=0, memory_gb=1.0), where="tier 1gb").vcpu
+    1.0
+    """
+    if not size.vcpu and not size.memory_gb and not size.gpu_gb:
+        raise DeployError(f"{where} says neither vCPU nor memory; give it at least one of `vcpu` and `memory_gb`")
+    sized = _with_gpu(size, where) if size.gpu_gb else _without_gpu(size, where)
+    return replace(sized, disk_gb=_DISK_SMALL_GB if size.disk_gb <= _DISK_SMALL_GB + _EXACT else _DISK_LARGE_GB)
+
+
+def size_in(configuration: Mapping[str, Any]) -> str:
+    """Returns in words what a function's configuration occupies."""
+    words = f"{configuration.get('cpu', 0):g} vCPU, {configuration.get('memorySize', 0)} MB"
+    card = configuration.get("gpuConfig") or {}
+    return f"{words}, GPU {card['gpuMemorySize']} MB" if card.get("gpuMemorySize") else words
+
+
+def _without_gpu(size: Size, where: str) -> Size:
+    memory_gb = _memory_gb(size.memory_gb or size.vcpu)
+    vcpu = _vcpu(size.vcpu) if size.vcpu else _most_vcpu(memory_gb)
+    if not vcpu - _EXACT <= memory_gb <= _MEMORY_GB_PER_VCPU_MAX * vcpu + _EXACT:
+        raise DeployError(
+            f"{where} has {vcpu:g} vCPU with {memory_gb:g} GB; the provider sells 1 to"
+            f" {_MEMORY_GB_PER_VCPU_MAX:g} GB for each vCPU"
+        )
+    return replace(size, vcpu=vcpu, memory_gb=memory_gb, gpu_type="")
+
+
+def _with_gpu(size: Size, where: str) -> Size:
+    gpu_gb = math.ceil(size.gpu_gb - _EXACT)
+    most_vcpu, most_gb = gpu_gb * _VCPU_PER_GPU_GB, gpu_gb * _MEMORY_GB_PER_GPU_GB
+    sized = replace(
+        size,
+        gpu_gb=float(gpu_gb),
+        vcpu=_vcpu(size.vcpu or most_vcpu),
+        memory_gb=_memory_gb(size.memory_gb or most_gb),
+    )
+    if sized.vcpu > most_vcpu + _EXACT or sized.memory_gb > most_gb + _EXACT:
+        raise DeployError(
+            f"{where} has {sized.vcpu:g} vCPU and {sized.memory_gb:g} GB with {gpu_gb} GB of a GPU; the provider sells"
+            f" at most {most_vcpu:g} vCPU and {most_gb:g} GB with it"
+        )
+    return sized
+
+
+def _vcpu(vcpu: float) -> float:
+    return round(math.ceil(vcpu / _VCPU_STEP - _EXACT) * _VCPU_STEP, 2)
+
+
+def _most_vcpu(memory_gb: float) -> float:
+    return min(_VCPU_MAX, round(math.floor(memory_gb / _VCPU_STEP + _EXACT) * _VCPU_STEP, 2))
+
+
+def _memory_gb(memory_gb: float) -> float:
+    return max(2, math.ceil(memory_gb * 1024 / _MEMORY_STEP_MB - _EXACT)) * _MEMORY_STEP_MB / 1024
