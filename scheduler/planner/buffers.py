@@ -8,6 +8,7 @@ from functools import cached_property
 import numpy as np
 
 from scheduler.planner.arrivals import ArrivalError, MarkovianArrivals
+from scheduler.planner.chebyshev import chebyshev_points, integration, interpolation
 from scheduler.planner.counting import Counts, count_table
 from scheduler.planner.matrices import Array, stationary
 from scheduler.planner.noise import NO_NOISE, Noise
@@ -71,7 +72,7 @@ class BufferLaw:
     @property
     def mean_wait_s(self) -> float:
         """Mean time a request spends in the buffer."""
-        weights = _clenshaw_curtis(len(self._points)) * self.timeout_s / 2
+        weights = integration(len(self._points)) * self.timeout_s
         return float(weights @ self._late.sum(axis=1)) / self.mean_size
 
     def within(self, waits_s: Array) -> Array:
@@ -120,10 +121,7 @@ class BufferLaw:
 
     @cached_property
     def _points(self) -> Array:
-        """Chebyshev points of the second kind on (0, 1), ascending."""
-        changes = self.counts.clock_per_s * self.timeout_s
-        number = 24 + math.ceil(6 * math.sqrt(changes))
-        return np.asarray((1 - np.cos(np.pi * np.arange(number + 1) / number)) / 2)
+        return chebyshev_points(self.counts.clock_per_s * self.timeout_s)
 
     @cached_property
     def _late(self) -> Array:
@@ -140,15 +138,8 @@ class BufferLaw:
         return late
 
     def _interpolated(self, places: Array) -> Array:
-        """`late` of size b at places in (0, 1), shape (B, n): barycentric, so it is exact at the points."""
-        signs = (-1.0) ** np.arange(len(self._points))
-        signs[[0, -1]] /= 2
-        distance = places[..., None] - self._points
-        hit = distance == 0
-        weights = signs / np.where(hit, 1.0, distance)
-        weights = np.where(hit.any(axis=-1, keepdims=True), hit, weights)
-        values = (weights * self._late.T[:, None, :]).sum(axis=-1)
-        return np.asarray(values / weights.sum(axis=-1))
+        """`late` of size b at places in (0, 1), shape (B, n)."""
+        return np.asarray((interpolation(self._points, places) * self._late.T[:, None, :]).sum(axis=-1))
 
 
 def buffer_law(process: MarkovianArrivals, *, max_batch: int, timeout_s: float) -> BufferLaw:
@@ -203,16 +194,3 @@ def _followed(early: Array, rest: Array) -> Array:
         for k in range(early.shape[1])
     ]
     return np.stack(totals, axis=1)
-
-
-def _clenshaw_curtis(points: int) -> Array:
-    """Weights of the Chebyshev points of the second kind for the integral over (-1, 1); they sum to 2."""
-    number = points - 1
-    angles = np.pi * np.arange(points) / number
-    weights = np.ones(points)
-    for k in range(1, number // 2 + 1):
-        factor = 1.0 if 2 * k == number else 2.0
-        weights -= factor * np.cos(2 * k * angles) / (4 * k * k - 1)
-    weights *= 2 / number
-    weights[[0, -1]] /= 2
-    return weights

@@ -10,6 +10,8 @@ from scheduler.planner.matrices import Array
 
 _NOTHING = 1e-18
 """Probability below which a count cannot matter any more."""
+_RARE = 1e-15
+"""Probability of so many ticks in a short time that they may be left out."""
 _MOST_NUMBERS = 30_000_000
 """Bound of the table, 240 MB."""
 
@@ -78,6 +80,12 @@ class Counts:
         """Returns the counts weighed by what the end phase is worth: P_k(t) times the column `end`, shape (m,)."""
         return PhaseCounts(self, np.einsum("nkij,j->nki", self.ticks, end))
 
+    def up_to(self, longest_s: float) -> "Counts":
+        """Returns the same for short times only, without the ticks and counts that these cannot reach."""
+        weights = self.weights(np.array([longest_s]))[0]
+        ticks = int(np.flatnonzero(weights > _RARE)[-1]) + 1
+        return Counts(self.process, self.clock_per_s, longest_s, self.ticks[:ticks, :ticks])
+
     @staticmethod
     def _mixed(weights: Array, ticks: Array) -> Array:
         flat = weights @ ticks.reshape(len(ticks), -1)
@@ -119,21 +127,22 @@ def count_table(process: MarkovianArrivals, *, counts: int, longest_s: float) ->
     d0, d1 = process.matrices()
     clock_per_s = float(-d0.diagonal().min())
     most = _enough_ticks(clock_per_s * longest_s)
-    stay, arrive = np.eye(process.phases) + d0 / clock_per_s, d1 / clock_per_s
-    now = np.zeros((counts, process.phases, process.phases))
-    now[0] = np.eye(process.phases)
+    phases = process.phases
+    tick = np.hstack([np.eye(phases) + d0 / clock_per_s, d1 / clock_per_s])
+    now = np.zeros((counts * phases, phases))
+    now[:phases] = np.eye(phases)
     ticks = [now]
-    while len(ticks) < most and now.sum(axis=(0, 2)).max() > _NOTHING:
+    while len(ticks) < most and now.sum(axis=1).max() > _NOTHING:
         if len(ticks) * now.size > _MOST_NUMBERS:
             raise ArrivalError(
                 f"{longest_s:g} s hold up to {most} changes of phase, too many to count {counts} arrivals exactly; "
                 "shorten the timeout or lower the largest batch"
             )
-        later = now @ stay
-        later[1:] += now[:-1] @ arrive
-        now = later
+        moved = now @ tick
+        now = moved[:, :phases].copy()
+        now[phases:] += moved[:-phases, phases:]
         ticks.append(now)
-    return Counts(process, clock_per_s, longest_s, np.stack(ticks))
+    return Counts(process, clock_per_s, longest_s, np.stack(ticks).reshape(len(ticks), counts, phases, phases))
 
 
 def _enough_ticks(mean: float) -> int:
