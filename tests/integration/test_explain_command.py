@@ -194,11 +194,12 @@ def written(path: Path, *requests: tuple[int, str]) -> None:
 
 @pytest.fixture
 def file(tmp_path: Path) -> Path:
-    """Three files, the newest last written, each with torn lines; request 1 of two runs of the daemon."""
+    """Four files, each with torn lines; request 1 of three runs of the daemon."""
     path = tmp_path / "why [1].jsonl"
-    written(path, (1, "new"), (2, "same"))
+    written(path, (1, "new"), (2, "same"), (4, "same"))
     written(tmp_path / f"{path.name}.1", (9, "same"))
-    written(tmp_path / f"{path.name}.10", (1, "old"))
+    written(tmp_path / f"{path.name}.2", (1, "old"))
+    written(tmp_path / f"{path.name}.10", (1, "older"))
     (tmp_path / f"{path.name}.bak").write_text(to_json(an_explanation(request_id=77)))
     return path
 
@@ -210,8 +211,8 @@ def asked_of_file(file: Path, name: str, capsys: pytest.CaptureFixture[str]) -> 
 
 
 def test_files_are_read_newest_first_without_any_daemon(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert [found["client_id"] for found in asked_of_file(file, "1", capsys)] == ["new", "old"]
-    assert [found["request_id"] for found in asked_of_file(file, "same", capsys)] == [2, 9]
+    assert [found["client_id"] for found in asked_of_file(file, "1", capsys)] == ["new", "old", "older"]
+    assert [found["request_id"] for found in asked_of_file(file, "same", capsys)] == [4, 2, 9]
 
 
 def test_a_file_is_worded_as_the_daemon_is(file: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -14,7 +14,7 @@ from support.explained import TEN, a_batch, an_explanation, explanations_of
 from support.virtual_loop import run_virtual
 
 from scheduler.daemon.explanation_file import ExplanationFile
-from scheduler.daemon.explanations import CLOSE_LIMIT_S, SETTLE_LIMIT_S, ClientIds, Explanations
+from scheduler.daemon.explanations import CLOSE_LIMIT_S, SETTLE_LIMIT_S, WRITE_EVERY_S, ClientIds, Explanations
 from scheduler.dispatch.decision_ring import Explanation, Sending
 from scheduler.domain.batches import BatchReport
 from scheduler.explanation_lines import from_json
@@ -32,6 +32,7 @@ def test_ids_lead_to_the_newest_requests_that_had_them(names: list[str], limit: 
         assert list(ids.numbers(name)) == [number for number, known in reversed(kept) if known == name]
     for number in range(len(names)):
         assert ids.name(number) == dict(kept).get(number, "")
+    assert len(ids._numbers) == len({name for _, name in kept})
 
 
 def test_a_very_long_id_is_kept_and_found_by_its_beginning() -> None:
@@ -87,7 +88,8 @@ def test_whoever_has_ended_is_written_once_in_order(tmp_path: Path) -> None:
         explanations = explanations_of(known(*range(1, 201)).get, loop.time, file_in(tmp_path))
         for number in range(1, 91):
             explanations.ended(number)
-        await asyncio.sleep(1.0)
+        await asyncio.sleep(1.5 * WRITE_EVERY_S)
+        assert told_in(tmp_path) == list(range(1, 91))
         explanations.ended(150)
         await explanations.close()
         return explanations.status()
@@ -144,16 +146,16 @@ def test_a_stop_writes_what_is_left(tmp_path: Path) -> None:
 
 def test_more_than_the_ring_holds_never_waits_to_be_written_and_the_loss_is_counted(tmp_path: Path) -> None:
     async def main() -> dict[str, object]:
-        explanations = explanations_of(known(*range(90, 501)).get, asyncio.get_running_loop().time, file_in(tmp_path))
+        explanations = explanations_of(known(*range(55, 501)).get, asyncio.get_running_loop().time, file_in(tmp_path))
         for number in range(1, 151):
             explanations.ended(number)
         await explanations.close()
         return explanations.status()
 
     status = run(main())
-    # The ring of 100 holds 51 to 150, and the engine knows only 90 and above.
-    assert told_in(tmp_path) == list(range(90, 151))
-    assert status["lost"] == 89
+    # Of the last 100, which are 51 to 150, the engine knows 55 and above.
+    assert told_in(tmp_path) == list(range(55, 151))
+    assert status["lost"] == 54
 
 
 def test_without_a_file_nothing_waits() -> None:
