@@ -70,7 +70,8 @@ def on_link(journal: Journal, rows: Sequence[report.Row], case: Case) -> Row:
 
     A request is late because of the link if it would have been in time had its batch been as long on the way as was
     predicted, or if the edge answered it after a function had not. Excused is who goes to a function and arrives
-    while the link does not carry a single request within the SLO, or soon after.
+    while the link does not carry a single request within the SLO, or soon after. Of policies that predict nothing
+    every late request that was on the way so long counts.
     """
     bandwidth = case.scenario.bandwidth
     if math.isinf(bandwidth.rates[0]):

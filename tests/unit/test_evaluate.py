@@ -34,6 +34,11 @@ def tiny_case(policy: str = "edgeburst", **changed: object) -> Case:
     return replace(case, **changed)  # type: ignore[arg-type]
 
 
+def without_edge(scenario: Scenario) -> Scenario:
+    """Our engine with functions only, so that each late request was late there."""
+    return replace(scenario, models=(replace(scenario.served()[0], edge_law=None),))
+
+
 def traces_in(folder: Path) -> Path:
     gaps = folder / TRACE
     gaps.parent.mkdir(parents=True)
@@ -93,6 +98,11 @@ def test_every_case_travels_to_another_process_and_has_a_name_of_its_own(tmp_pat
     assert any(case.on_trace for case in SUITES["lte"](options))
 
 
+def test_no_run_of_the_ablation_is_made_twice() -> None:
+    runs = [(case.traffic, case.scenario) for case in SUITES["ablation"](TINY)]
+    assert len(set(runs)) == len(runs)
+
+
 def test_the_bound_is_computed_once_and_told_to_each_run_of_its_traffic() -> None:
     cases = [tiny_case(BOUND), tiny_case(), tiny_case(name="other")]
     done: list[int] = []
@@ -138,12 +148,13 @@ def test_what_a_change_hits_is_told_from_what_came_later() -> None:
         request_row(10.0, **late),
         request_row(12.0, **refused),
         request_row(16.0, **late),
+        request_row(18.0, **{**refused, "latency_s": 0.3}),
         request_row(20.5, **refused),
         request_row(40.0, **late),
     ]
     found = measures.around_change(rows, tiny_case(change_at_s=10.0, settled_until_s=40.0))
-    assert (found["hit_requests"], found["hit_outside"], found["hit_refused_at_once"]) == (3, 3, 1)
-    assert (found["settled_requests"], found["settled_outside"], found["settled_refused_at_once"]) == (2, 2, 1)
+    assert (found["hit_requests"], found["hit_outside"], found["hit_refused_at_once"]) == (4, 4, 1)
+    assert (found["settled_requests"], found["settled_outside"], found["settled_refused_at_once"]) == (3, 3, 1)
     assert measures.around_change(rows, tiny_case()) == {}
 
 
@@ -165,12 +176,17 @@ def test_the_dearest_hour_is_found(spent: list[tuple[float, float]]) -> None:
     assert measures.most_in_an_hour(spent) == pytest.approx(max(hours, default=0.0))
 
 
+def test_what_was_spent_an_hour_ago_is_past() -> None:
+    assert measures.most_in_an_hour([(0.0, 1.0), (3600.0, 2.0)]) == 2.0
+    assert measures.most_in_an_hour([(0.0, 1.0), (3599.0, 2.0)]) == 3.0
+
+
 @pytest.mark.parametrize(("left_mbytes_per_s", "excused"), [(0.01, True), (0.05, False)])
 def test_lateness_is_the_links_where_the_way_was_longer_than_predicted(left_mbytes_per_s: float, excused: bool) -> None:
     """From 5 s on the link is slow; it excuses lateness only where it does not carry one request of 24 KB a second."""
     bandwidth = steps([(0.0, 4.0), (5.0, left_mbytes_per_s)])
-    scenario = with_slo(Scenario(policy="function-only", bandwidth=bandwidth), 1.0)
-    scenario = replace(scenario, classes=(SimulatedClass(ServiceClass(serve_late=True)),))
+    scenario = replace(with_slo(Scenario(), 1.0), classes=(SimulatedClass(ServiceClass(serve_late=True)),))
+    scenario = without_edge(replace(scenario, bandwidth=bandwidth))
     row = run_case(tiny_case(traffic=Phases(((5.5, 40.0),)), scenario=scenario)).row
     assert tables.number(row, "late_by_link") > 0
     # Who came just before 5 s may be late by a link that was fine when they came.
@@ -179,8 +195,10 @@ def test_lateness_is_the_links_where_the_way_was_longer_than_predicted(left_mbyt
 
 def test_without_a_link_or_without_lateness_nothing_is_its_fault() -> None:
     assert "late_by_link" not in run_case(tiny_case()).row
-    fine = replace(tiny_case().scenario, bandwidth=constant(50.0))
-    assert run_case(tiny_case(scenario=fine)).row["late_by_link"] == 0
+    calm = without_edge(replace(tiny_case().scenario, bandwidth=constant(1.0), function_noise=0.5))
+    row = run_case(tiny_case(scenario=calm, traffic=Phases(((20.0, 20.0),)))).row
+    assert tables.number(row, "late") >= 5
+    assert tables.number(row, "late_by_link") <= 0.2 * tables.number(row, "late")
 
 
 def test_who_arrives_soon_after_the_link_is_back_is_excused() -> None:
@@ -246,6 +264,8 @@ def test_ours_must_be_strictly_cheapest_where_money_must_be_spent() -> None:
     assert verdicts([row_of(), replace_row(rival, cost_cny=0.09)], "cheapest") == [False]
     assert verdicts([row_of(within_slo=0.98), replace_row(rival, within_slo=0.9)], "cheapest") == [False]
     assert verdicts([row_of(), bound], "cheapest") == []
+    told = replace_row(rival, policy="log-oracle", cost_cny=0.01)
+    assert verdicts([row_of(), replace_row(rival, cost_cny=0.2), told], "cheapest") == [True]
 
 
 def replace_row(row: Row, **changed: object) -> Row:
@@ -316,8 +336,9 @@ def test_pictures_are_drawn_from_results_alone(tmp_path: Path) -> None:
         Result(row_of(policy=BOUND)),
         Result(row_of(suite="steps", case="rate 40 to 120/s", change_at_s=0.3), (), line),
     ]
-    names = {path.name for path in draw_all(results, tmp_path)}
-    assert names == {"cost-load-trace.svg", "latency-load-trace.svg", "step-rate-40-to-120-s.svg"}
+    results.append(Result({**results[-1].row, "seed": 1}, (), line))
+    names = [path.name for path in draw_all(results, tmp_path)]
+    assert names == ["cost-load-trace.svg", "latency-load-trace.svg", "step-rate-40-to-120-s.svg"]
     assert "re-plan: rate" in (tmp_path / "step-rate-40-to-120-s.svg").read_text()
 
 
@@ -348,7 +369,8 @@ def test_a_quick_run_in_processes_writes_rows_tables_and_pictures(
     with (tmp_path / "evaluation.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == 2 * len(QUICK.scales) * 2
-    assert {row["policy"] for row in rows} == {BOUND, "edge-only"}
+    assert [row["policy"] for row in rows] == [BOUND, "edge-only"] * 4
+    assert [float(row["slo_s"]) for row in rows] == [0.6, 0.6, 1.0, 1.0] * 2
     assert {row["on_trace"] for row in rows} == {"False"}
     assert float(rows[0]["all_function_cny"]) == pytest.approx(
         QUICK.requests * cheapest_per_item(Scenario().tiers, slo_s=0.6)
