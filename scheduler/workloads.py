@@ -6,16 +6,16 @@ so the same seed gives the same arrivals.
 
 import json
 import math
-from bisect import bisect_right
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import accumulate
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
 from scheduler.domain.errors import EdgeburstError
+from scheduler.planner.arrival_streams import ArrivalStream
+from scheduler.planner.arrivals import ArrivalError, MarkovianArrivals, mmpp2
 
 Seconds = npt.NDArray[np.float64]
 
@@ -178,66 +178,20 @@ def _drawn(more: Callable[[float], Seconds], *, requests: int | None, duration_s
     return whole.until(end_s)
 
 
-@dataclass(frozen=True, slots=True)
-class MarkovianArrivals:
-    """A Markovian arrival process: rates of phase changes without (`d0`) and with an arrival (`d1`), per second.
+def markovian(
+    process: MarkovianArrivals,
+    *,
+    rng: np.random.Generator,
+    requests: int | None = None,
+    duration_s: float | None = None,
+) -> Workload:
+    """Draws from a Markovian arrival process until so many requests or seconds, whichever comes first."""
+    stream = ArrivalStream(process, rng)
 
-    The diagonal of `d0` is ignored, because rows sum to zero by definition.
-    """
+    def more(_last: float) -> Seconds:
+        return stream.gaps_s(_CHUNK)
 
-    d0: tuple[tuple[float, ...], ...]
-    d1: tuple[tuple[float, ...], ...]
-
-    def __post_init__(self) -> None:
-        """Refuses what is no Markovian arrival process."""
-        size = len(self.d0)
-        if size == 0 or any(len(row) != size for row in (*self.d0, *self.d1)) or len(self.d1) != size:
-            raise WorkloadError("D0 and D1 of a Markovian arrival process must be square matrices of one size")
-        off_diagonal = [x for i, row in enumerate(self.d0) for j, x in enumerate(row) if i != j]
-        entries = [*off_diagonal, *(x for row in self.d1 for x in row)]
-        if not all(math.isfinite(x) and x >= 0 for x in entries):
-            raise WorkloadError("the rates of a Markovian arrival process must be finite and not negative")
-        if any(sum(row) + sum(self.d0[i]) - self.d0[i][i] <= 0 for i, row in enumerate(self.d1)):
-            raise WorkloadError("each phase of a Markovian arrival process needs a rate above 0")
-
-    def draw(
-        self, *, rng: np.random.Generator, requests: int | None = None, duration_s: float | None = None
-    ) -> Workload:
-        """Draws arrivals, starting in the first phase, up to so many requests or seconds, whichever comes first."""
-        if not any(x > 0 for row in self.d1 for x in row):
-            raise WorkloadError("this Markovian arrival process has no arrivals: every rate of D1 is 0")
-        return _drawn(_PhaseWalk(self, rng).gaps, requests=requests, duration_s=duration_s)
-
-
-class _PhaseWalk:
-    """Walks through the phases of a process, transition by transition."""
-
-    def __init__(self, process: MarkovianArrivals, rng: np.random.Generator) -> None:
-        self._process = process
-        self._rng = rng
-        self._phase = 0
-
-    def gaps(self, _last_s: float) -> Seconds:
-        """Returns the next chunk of gaps between arrivals."""
-        tables = [self._table(phase) for phase in range(len(self._process.d0))]
-        gaps_s: list[float] = []
-        since_s = 0.0
-        while len(gaps_s) < _CHUNK:
-            stays = self._rng.standard_exponential(_CHUNK).tolist()
-            for stay, choice in zip(stays, self._rng.random(_CHUNK).tolist(), strict=True):
-                cumulative, targets = tables[self._phase]
-                since_s += stay / cumulative[-1]
-                self._phase, arrives = targets[bisect_right(cumulative, choice * cumulative[-1], hi=len(targets) - 1)]
-                if arrives:
-                    gaps_s.append(since_s)
-                    since_s = 0.0
-        return np.array(gaps_s)
-
-    def _table(self, phase: int) -> tuple[list[float], list[tuple[int, bool]]]:
-        hidden = [(j, False, x) for j, x in enumerate(self._process.d0[phase]) if j != phase and x > 0]
-        visible = [(j, True, x) for j, x in enumerate(self._process.d1[phase]) if x > 0]
-        ways = hidden + visible
-        return list(accumulate(rate for _, _, rate in ways)), [(j, arrives) for j, arrives, _ in ways]
+    return _drawn(more, requests=requests, duration_s=duration_s)
 
 
 def read_map(path: Path) -> MarkovianArrivals:
@@ -251,7 +205,10 @@ def read_map(path: Path) -> MarkovianArrivals:
         raise WorkloadError(
             f'{path} is no arrival process: it must be JSON like {{"D0": [[..]], "D1": [[..]]}}'
         ) from error
-    return MarkovianArrivals(d0=d0, d1=d1)
+    try:
+        return MarkovianArrivals(d0=d0, d1=d1)
+    except ArrivalError as error:
+        raise WorkloadError(f"{path} is no arrival process: {error}") from error
 
 
 def steps(parts: Sequence[tuple[float, float]], *, rng: np.random.Generator) -> Workload:
@@ -298,8 +255,8 @@ def _poisson_pattern(rate_rps: float, duration_s: float, rng: np.random.Generato
 
 def _mmpp_pattern(rate_rps: float, duration_s: float, rng: np.random.Generator) -> Workload:
     """Two phases, 10 s and 5 s long on average, at 0.5 and 2 times the mean rate."""
-    process = MarkovianArrivals(d0=((0.0, 0.1), (0.2, 0.0)), d1=((0.5 * rate_rps, 0.0), (0.0, 2.0 * rate_rps)))
-    return process.draw(rng=rng, duration_s=duration_s)
+    process = mmpp2(rates_rps=(0.5 * rate_rps, 2.0 * rate_rps), leave_per_s=(0.1, 0.2))
+    return markovian(process, rng=rng, duration_s=duration_s)
 
 
 def _bursty_pattern(rate_rps: float, duration_s: float, rng: np.random.Generator) -> Workload:

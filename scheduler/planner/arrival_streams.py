@@ -103,7 +103,7 @@ class ArrivalStream:
         ladder = np.cumsum(rates / rates.sum(axis=1, keepdims=True), axis=1)
         # Outcomes of probability 0 at the end must stay out of reach, whatever the sum rounds to.
         ladder[ladder >= ladder[:, -1:]] = 1.0
-        return np.asarray(ladder + np.arange(len(d0))[:, None]).ravel()
+        return np.asarray((ladder + np.arange(len(d0))[:, None]).ravel(), dtype=np.float64)
 
     def _linked(self, ends: npt.NDArray[np.intp]) -> npt.NDArray[np.intp]:
         """First phase of every stretch, given where each ends for each first phase; remembers where the last ends."""

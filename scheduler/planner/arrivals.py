@@ -27,8 +27,8 @@ class MarkovianArrivals:
     """A Markovian arrival process: a chain of phases, some of whose changes are arrivals.
 
     Parameters:
-        d0: rates of phase changes without an arrival, per second, shape (m, m); its diagonal makes rows of D0 + D1
-            sum to zero and is made exact, because published ones are rounded.
+        d0: rates of phase changes without an arrival, per second, shape (m, m). Its diagonal makes rows of D0 + D1
+            sum to zero; it is made exact, because published ones are rounded, and filled in where it is 0.
         d1: rates of phase changes with an arrival, per second, shape (m, m).
 
     Raises:
@@ -229,7 +229,7 @@ def _with_exact_diagonal(d0: Rates, d1: Rates) -> Rates:
     for i, row in enumerate(d0):
         leaving = math.fsum(rate for j, rate in enumerate(row) if j != i) + math.fsum(d1[i])
         surplus = row[i] + leaving
-        if abs(surplus) > _ROW_TOLERANCE + _ROW_TOLERANCE_RELATIVE * leaving:
+        if row[i] != 0 and abs(surplus) > _ROW_TOLERANCE + _ROW_TOLERANCE_RELATIVE * leaving:
             raise ArrivalError(f"row {i + 1} of D0 + D1 sums to {surplus:g}, not 0; set D0's diagonal to {-leaving:g}")
         if leaving <= 0:
             raise ArrivalError(f"row {i + 1} of D0 + D1 has no rate above 0; no phase may be left never")

@@ -26,7 +26,17 @@ from scheduler.simulator.scenario import (
 )
 from scheduler.simulator.scenario_file import read_scenario
 from scheduler.simulator.world import generators, make_requests, make_simulation
-from scheduler.workloads import Workload, WorkloadError, poisson, read_gaps, read_map, read_rates, steps, with_bursts
+from scheduler.workloads import (
+    Workload,
+    WorkloadError,
+    markovian,
+    poisson,
+    read_gaps,
+    read_map,
+    read_rates,
+    steps,
+    with_bursts,
+)
 
 _MOST_EDGE_BATCH = 1024
 
@@ -196,8 +206,8 @@ def _workload(args: argparse.Namespace, scenario: Scenario) -> Workload:
         workload = read_rates(args.rates, unit_s=args.unit_s, rng=rng, multiple=factor)
     elif args.map is not None:
         duration_s = None if args.duration_s is None else args.duration_s * factor
-        process = read_map(args.map)
-        workload = process.draw(rng=rng, requests=_requests(args), duration_s=duration_s).faster(factor)
+        drawn = markovian(read_map(args.map), rng=rng, requests=_requests(args), duration_s=duration_s)
+        workload = drawn.faster(factor)
     elif args.poisson is not None:
         rate_rps = args.poisson * factor
         workload = poisson(rate_rps, rng=rng, requests=_requests(args), duration_s=args.duration_s)

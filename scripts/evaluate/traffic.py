@@ -6,9 +6,10 @@ from typing import Protocol
 
 import numpy as np
 
-from scheduler.workloads import MarkovianArrivals, Workload, read_gaps, steps
+from scheduler.planner.arrivals import mmpp2
+from scheduler.workloads import Workload, markovian, read_gaps, steps
 
-BURSTY = MarkovianArrivals(d0=((0.0, 0.05), (0.3, 0.0)), d1=((44.0, 0.0), (0.0, 62.0)))
+BURSTY = mmpp2(rates_rps=(44.0, 62.0), leave_per_s=(0.05, 0.3))
 """About 47 requests a second: 20 s of calm at 44, then 3.3 s at 62, both exponential. Index of dispersion 1.2 within
 a second and 5.9 in the long run; the stream of short messages that it stands for has 1.0 and 2.2 (over a minute)."""
 
@@ -33,7 +34,7 @@ class Bursty:
 
     def workload(self, rng: np.random.Generator) -> Workload:
         """Returns the arrivals."""
-        return BURSTY.draw(rng=rng, requests=self.requests).faster(self.scale)
+        return markovian(BURSTY, rng=rng, requests=self.requests).faster(self.scale)
 
 
 @dataclass(frozen=True, slots=True)

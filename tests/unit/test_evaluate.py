@@ -17,6 +17,7 @@ from scheduler.simulator import report
 from scheduler.simulator.network import MEBIBYTE, constant, steps
 from scheduler.simulator.report import cheapest_per_item
 from scheduler.simulator.scenario import FUNCTION_LAW, POLICIES, Scenario, SimulatedClass
+from scheduler.workloads import markovian
 from scripts.evaluate import detection, engine_cost, figures, measures, tables
 from scripts.evaluate.__main__ import ALL, main, missing_traces, tasks_of
 from scripts.evaluate.case import BOUND, Case, Result, Row, Timeline
@@ -116,7 +117,7 @@ def test_the_bound_is_computed_once_and_told_to_each_run_of_its_traffic() -> Non
 
 
 def test_our_own_traffic_has_the_rate_and_the_burstiness_that_are_claimed() -> None:
-    whole = BURSTY.draw(rng=np.random.default_rng(1), duration_s=6000.0)
+    whole = markovian(BURSTY, rng=np.random.default_rng(1), duration_s=6000.0)
     assert whole.mean_rate_rps == pytest.approx(46.6, rel=0.02)
     counts = np.bincount((whole.times_s / 30).astype(np.int64))[:-1]
     assert 3.0 < counts.var() / counts.mean() < 8.0

@@ -8,11 +8,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from scheduler.planner.arrivals import MarkovianArrivals, poisson_arrivals
 from scheduler.workloads import (
     PATTERNS,
-    MarkovianArrivals,
     Workload,
     WorkloadError,
+    markovian,
     pattern,
     poisson,
     read_gaps,
@@ -93,7 +94,7 @@ def test_a_longer_draw_starts_like_a_shorter_one() -> None:
 
 
 def test_one_phase_of_a_markovian_process_is_poisson() -> None:
-    workload = MarkovianArrivals(d0=((-80.0,),), d1=((80.0,),)).draw(rng=rng(), requests=20_000)
+    workload = markovian(poisson_arrivals(80.0), rng=rng(), requests=20_000)
     gaps_s = np.diff(workload.times_s)
     assert gaps_s.mean() == pytest.approx(1 / 80, rel=0.03)
     assert gaps_s.std() == pytest.approx(1 / 80, rel=0.03)
@@ -102,7 +103,7 @@ def test_one_phase_of_a_markovian_process_is_poisson() -> None:
 def test_markovian_rate_is_the_stationary_one() -> None:
     # Stationary phases of ((-1, 1), (3, -3)) are 3/4 and 1/4, so the rate is 3/4 * 10 + 1/4 * 50 = 20.
     process = MarkovianArrivals(d0=((0.0, 1.0), (3.0, 0.0)), d1=((10.0, 0.0), (0.0, 50.0)))
-    assert process.draw(rng=rng(), duration_s=3000.0).mean_rate_rps == pytest.approx(20.0, rel=0.03)
+    assert markovian(process, rng=rng(), duration_s=3000.0).mean_rate_rps == pytest.approx(20.0, rel=0.03)
 
 
 def test_steps_change_rate_when_they_say() -> None:
@@ -164,6 +165,8 @@ def test_other_useless_inputs_are_refused_in_one_sentence(tmp_path: Path) -> Non
     silent.write_text("0,0,0")
     binary.write_bytes(b"\xff\xfe\x00")
     wrong_map.write_text('{"D0": [[1]]}')
+    negative_map = tmp_path / "negative_map.json"
+    negative_map.write_text('{"D0": [[1]], "D1": [[-1]]}')
     for call, sentence in (
         (lambda: read_gaps(tmp_path / "absent.gaps"), "cannot read the trace"),
         (lambda: read_gaps(binary), "not a text file"),
@@ -171,9 +174,7 @@ def test_other_useless_inputs_are_refused_in_one_sentence(tmp_path: Path) -> Non
         (lambda: read_rates(silent, unit_s=0.0, rng=rng()), "time unit must be above 0"),
         (lambda: read_map(wrong_map), "is no arrival process"),
         (lambda: read_map(tmp_path / "absent.json"), "cannot read the arrival process"),
-        (lambda: MarkovianArrivals(d0=((0.0,),), d1=((-1.0,),)), "not negative"),
-        (lambda: MarkovianArrivals(d0=((0.0, 1.0),), d1=((1.0,),)), "square matrices"),
-        (lambda: MarkovianArrivals(d0=((0.0,),), d1=((0.0,),)), "needs a rate above 0"),
+        (lambda: read_map(negative_map), "negative_map.json is no arrival process: row 1, column 1 of D1 is -1.0"),
         (lambda: poisson(0.0, rng=rng(), requests=1), "the rate must be above 0"),
         (lambda: poisson(1.0, rng=rng()), "give a number of requests or a duration"),
         (lambda: pattern("wave", rate_rps=1, duration_s=1, rng=rng()), "no pattern 'wave'"),
@@ -196,4 +197,5 @@ def test_the_published_trace_reads_as_described() -> None:
     assert workload.mean_rate_rps == pytest.approx(1 / 0.0209, rel=0.05)
     periodic = read_rates(Path(traces) / "rates" / "periodic.txt", unit_s=1.0, rng=rng())
     assert periodic.duration_s > len(periodic.times_s) / 400
-    assert read_map(Path(traces) / "maps" / "nys-01.json").draw(rng=rng(), requests=100).duration_s > 0
+    process = read_map(Path(traces) / "maps" / "nys-01.json")
+    assert markovian(process, rng=rng(), requests=100).duration_s > 0
