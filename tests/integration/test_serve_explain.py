@@ -13,10 +13,8 @@ from support.daemon_process import Running, daemon_process, stub_edge_process, u
 from scheduler.cli import main
 from scheduler.engine import Engine
 
-pytestmark = [
-    pytest.mark.xdist_group("serve"),
-    pytest.mark.skipif(not hasattr(Engine, "explanation"), reason="the engine keeps no decisions yet"),
-]
+pytestmark = pytest.mark.xdist_group("serve")
+needs_decisions = pytest.mark.skipif(not hasattr(Engine, "explanation"), reason="the engine keeps no decisions yet")
 
 CONFIG = """
 [daemon]
@@ -61,6 +59,7 @@ def without_heading(text: str) -> str:
     return text.partition("\n")[2]
 
 
+@needs_decisions
 def test_requests_are_explained_while_the_daemon_runs_and_from_its_rotated_files_after(
     edge: Running, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -98,6 +97,7 @@ def status(daemon: Running) -> dict[str, Any]:
     return found
 
 
+@needs_decisions
 def test_a_full_disk_hurts_nobody(edge: Running, tmp_path: Path) -> None:
     with daemon_process(config(tmp_path, edge, file="/dev/full")) as daemon:
         assert [classify(daemon, "a").status_code for _ in range(5)] == [200] * 5
@@ -107,3 +107,14 @@ def test_a_full_disk_hurts_nobody(edge: Running, tmp_path: Path) -> None:
         daemon.signal(signal.SIGTERM)
         assert daemon.exit_status() == 0
         assert daemon.log.count("explain_file_failed") == 1
+
+
+def test_a_reload_says_that_another_ring_or_file_waits_for_a_restart(edge: Running, tmp_path: Path) -> None:
+    path = config(tmp_path, edge, file="why.jsonl")
+    with daemon_process(path) as daemon:
+        config(tmp_path, edge, file="other.jsonl")
+        daemon.signal(signal.SIGHUP)
+        until(lambda: "info reloaded" in daemon.log, "the reload")
+        assert "needs_restart=explain\n" in daemon.log
+        assert classify(daemon, "a").status_code == 200
+        assert status(daemon)["file"] == str(tmp_path / "why.jsonl")

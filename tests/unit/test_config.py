@@ -533,6 +533,15 @@ class TestCommand:
         assert main(["check-config", "--config", str(path)]) == 0
         assert "warning: class default of model digits wants answers within 0.01 s" in capsys.readouterr().out
 
+    def test_what_is_kept_of_decisions_is_told(self, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+        path = tmp_path / "c.toml"
+        path.write_text(f'[explain]\nring = 50\nfile = "why.jsonl"\n{EDGE_MODEL}')
+        assert main(["check-config", "--config", str(path)]) == 0
+        assert f"explains     the last 50 requests, and writes {tmp_path / 'why.jsonl'}\n" in capsys.readouterr().out
+        assert main(["check-config", "--config", str(path), "--json"]) == 0
+        told = json.loads(capsys.readouterr().out)["explain"]
+        assert told == {"ring": 50, "file": str(tmp_path / "why.jsonl")}
+
     def test_caps_are_told_with_their_currency_and_one_that_lets_nothing_through_is_a_warning(
         self, capsys: pytest.CaptureFixture[str], tmp_path: Path
     ) -> None:
