@@ -1,4 +1,4 @@
-"""`edgeburst simulate`: a workload, a network, faults, and what the engine makes of them."""
+"""`edgeburst simulate`: a workload, a network, faults, and what the engine or another policy makes of them."""
 
 import argparse
 import json
@@ -11,6 +11,7 @@ from scheduler.domain.laws import FunctionTier, Price
 from scheduler.domain.plans import ServiceClass
 from scheduler.simulator import network, scenario_file
 from scheduler.simulator.backends import ColdStarts
+from scheduler.simulator.bound_note import noted_bound
 from scheduler.simulator.faults import parse_fault
 from scheduler.simulator.report import summarise, write_rows
 from scheduler.simulator.scenario import (
@@ -42,11 +43,11 @@ _MOST_EDGE_BATCH = 1024
 
 _EXAMPLES = """examples:
   edgeburst simulate --policy edgeburst --poisson 120 --requests 20000 --slo-s 1.0
-  edgeburst simulate --policy edge-only --arrivals trace.gaps --rate-scale 2.4 --edge-noise 0.1 --json
+  edgeburst simulate --policy static --arrivals trace.gaps --rate-scale 2.4 --edge-noise 0.1 --bound --json
   edgeburst simulate --policy edgeburst --poisson 80 --duration-s 300 --bandwidth-log lte.log --edge-fault down:60,80
 
 A fault is written slow:START,END,FACTOR or down:START,END or throttle:START,END, in seconds. MB are 2**20 bytes.
-Noise is lognormal with median 1.
+Noise is lognormal with median 1. static and batch are given hindsight: their parameters are searched on the workload.
 
 """
 
@@ -56,8 +57,8 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     parser = subparsers.add_parser(
         "simulate",
         help="run the daemon's engine under virtual time against simulated backends",
-        description="Runs the daemon's engine under virtual time against simulated backends and prints what it costs "
-        "and how many requests are in time.",
+        description="Runs the daemon's engine, or a policy to compare it with, under virtual time against simulated "
+        "backends and prints what it costs and how many requests are in time.",
         # The module's own words are the documentation of scenario files: the keys are shown from there.
         epilog=_EXAMPLES + (scenario_file.__doc__ or "").partition("\n\n")[2],
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -66,6 +67,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     _add_workload(parser)
     _add_backends(parser)
     parser.add_argument("--seed", type=int, default=0, help="of every random number (default: %(default)s)")
+    parser.add_argument("--bound", action="store_true", help="also what a clairvoyant would pay at least")
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of a table")
     parser.add_argument("--rows", type=Path, metavar="FILE", help="write one CSV row a request")
 
@@ -137,9 +139,13 @@ def run(args: argparse.Namespace) -> int:
     """Runs `simulate` and prints its report."""
     scenario = _scenario(args)
     workload = _workload(args, scenario)
+    requests = make_requests(scenario, workload)
+    simulation = make_simulation(scenario, requests)
     started_s = time.perf_counter()
-    journal = make_simulation(scenario, make_requests(scenario, workload)).run()
-    summary = summarise(journal, scenario, wall_s=time.perf_counter() - started_s)
+    journal = simulation.run()
+    wall_s = time.perf_counter() - started_s
+    bound = noted_bound(scenario, requests) if args.bound else None
+    summary = summarise(journal, scenario, wall_s=wall_s, bound=bound)
     if args.rows is not None:
         write_rows(journal, args.rows)
     if args.json:

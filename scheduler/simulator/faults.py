@@ -66,6 +66,10 @@ class Faults:
         """Whether the backend refuses for lack of capacity at that time."""
         return any(fault.start_s <= at_s < fault.end_s for fault in self._throttle)
 
+    def slowdown(self, at_s: float) -> float:
+        """Returns the factor by which work takes longer at that time."""
+        return self._speed(at_s)[0]
+
     def next_down_s(self, after_s: float) -> float:
         """Returns when the next outage begins after that time; infinite if there is none."""
         return min((fault.start_s for fault in self._down if fault.start_s > after_s), default=math.inf)

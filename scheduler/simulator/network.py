@@ -34,13 +34,13 @@ class Bandwidth:
     def finish_s(self, start_s: float, sent_bytes: float) -> float:
         """Returns when a transfer that begins at `start_s` is through; infinite if it never is."""
         if len(self.rates) == 1:
-            return start_s + _seconds(sent_bytes, self.rates[0])
+            return start_s + seconds_for(sent_bytes, self.rates[0])
         lap = math.floor(start_s / self.period_s) if math.isfinite(self.period_s) else 0
         offset_s = start_s - lap * self.period_s if lap else start_s
         index = bisect_right(self.starts_s, offset_s) - 1
         ends_s = (*self.starts_s[1:], self.period_s)
         while True:
-            end_s = offset_s + _seconds(sent_bytes, self.rates[index])
+            end_s = offset_s + seconds_for(sent_bytes, self.rates[index])
             if end_s <= ends_s[index]:
                 return end_s + (lap * self.period_s if lap else 0.0)
             sent_bytes -= self.rates[index] * (ends_s[index] - offset_s)
@@ -49,8 +49,22 @@ class Bandwidth:
             if index == len(self.rates):
                 index, offset_s, lap = 0, 0.0, lap + 1
 
+    def rate_at(self, at_s: float) -> float:
+        """Returns the bytes a second at that time."""
+        offset_s = at_s % self.period_s if math.isfinite(self.period_s) else at_s
+        return self.rates[bisect_right(self.starts_s, offset_s) - 1]
 
-def _seconds(sent_bytes: float, rate: float) -> float:
+    def mean_rate(self) -> float:
+        """Returns the mean bytes a second over a period; where nothing repeats, those at the start."""
+        if not math.isfinite(self.period_s):
+            return self.rates[0]
+        ends_s = (*self.starts_s[1:], self.period_s)
+        parts = zip(self.starts_s, ends_s, self.rates, strict=True)
+        return sum((end_s - start_s) * rate for start_s, end_s, rate in parts) / self.period_s
+
+
+def seconds_for(sent_bytes: float, rate: float) -> float:
+    """Returns the seconds that so many bytes take at a rate in bytes a second; infinite at a rate of 0."""
     if sent_bytes <= 0:
         return 0.0
     return sent_bytes / rate if rate > 0 else math.inf

@@ -13,11 +13,9 @@ import numpy as np
 from scheduler.domain.errors import EdgeburstError
 from scheduler.domain.laws import FunctionTier
 from scheduler.domain.requests import Backend
+from scheduler.simulator.bound_note import NotedBound
 from scheduler.simulator.scenario import Scenario
-from scheduler.simulator.shell import Journal
-
-_TOLERANCE_S = 1e-9
-"""An answer at the very deadline is in time, whatever binary fractions make of the sum."""
+from scheduler.simulator.shell import TOLERANCE_S, Journal
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +46,7 @@ def rows(journal: Journal) -> Iterator[Row]:
     for request in journal.requests:
         ended_at_s = journal.ended_at_s[request.request_id]
         latency_s = ended_at_s - request.arrived_at_s
-        in_time = ended_at_s <= request.deadline_s + _TOLERANCE_S
+        in_time = ended_at_s <= request.deadline_s + TOLERANCE_S
         batch_id = journal.answered_by.get(request.request_id)
         if batch_id is None:
             refusal = journal.refusals[request.request_id]
@@ -103,13 +101,16 @@ def _write(file: TextIO, table: Iterator[Row]) -> None:
         writer.writerow([getattr(row, name) for name in names])
 
 
-def summarise(journal: Journal, scenario: Scenario, *, wall_s: float) -> dict[str, object]:
+def summarise(
+    journal: Journal, scenario: Scenario, *, wall_s: float, bound: NotedBound | None = None
+) -> dict[str, object]:
     """Returns the figures of a run.
 
     Parameters:
         journal: of the run.
         scenario: that was run.
         wall_s: how long it took on the machine's clock.
+        bound: what a clairvoyant would pay, where asked for.
     """
     table = list(rows(journal))
     requests = len(table)
@@ -128,13 +129,15 @@ def summarise(journal: Journal, scenario: Scenario, *, wall_s: float) -> dict[st
         "function": backends[Backend.FUNCTION.value],
         "edge_batches": batches[Backend.EDGE],
         "function_batches": batches[Backend.FUNCTION],
-        "cost_cny": math.fsum(sent.outcome.cost for sent in journal.batches.values()),
+        "cost_cny": journal.cost(),
+        **({} if bound is None else {"bound_cny": bound.cny, "bound_note": bound.note}),
         "all_function_cny": _all_function_cny(journal, scenario),
         "latency_s": _percentiles(latencies_s),
         "plans": len(journal.plans),
         "replan_causes": dict(Counter(plan.cause for plan in journal.plans[1:])),
         "wall_s": round(wall_s, 3),
         "seed": scenario.seed,
+        **journal.facts,
     }
 
 
@@ -159,6 +162,6 @@ def _all_function_cny(journal: Journal, scenario: Scenario) -> float:
 def cheapest_per_item(tiers: tuple[FunctionTier, ...], *, slo_s: float) -> float:
     """Returns the least money an item in any batch that takes at most `slo_s`; a single item where none does."""
     each = [(tier, items) for tier in tiers for items in range(1, tier.law.max_batch + 1)]
-    feasible = [(tier, items) for tier, items in each if tier.law.predict_s(items) <= slo_s + _TOLERANCE_S]
+    feasible = [(tier, items) for tier, items in each if tier.law.predict_s(items) <= slo_s + TOLERANCE_S]
     choices = feasible or [(tier, 1) for tier in tiers]
     return min((tier.price.cost(tier.law.predict_s(items)) / items for tier, items in choices), default=0.0)

@@ -10,8 +10,8 @@ from scheduler.simulator.faults import Fault
 from scheduler.simulator.network import AMPLE, Bandwidth
 
 MODEL = "simulated"
-POLICIES = ("edgeburst", "edge-only", "function-only")
-"""edge-only and function-only are the engine with one backend taken away."""
+POLICIES = ("edgeburst", "edge-only", "function-only", "static", "critical-rate", "batch", "aimd", "edf")
+"""Who may decide: the engine, or one of the policies in scheduler/simulator/policies."""
 
 ORIN_LAW = LatencyLaw(0.04234, 0.008165, 128)
 """The published fit of ResNet50 on a Jetson Orin; deadlines of a second end its batches before 128."""
@@ -90,7 +90,7 @@ class Scenario:
         classes: who asks.
         request_bytes: of each request on the wire.
         edge_law: true latency of the edge.
-        tiers: function configurations with their true laws.
+        tiers: function configurations with their true laws; empty where there is no function.
         models: where there are several; empty: one, which the fields around here describe.
         edge_noise, function_noise: sigma of the lognormal factor on a service time.
         edge_faults, function_faults: windows in which they fail.
@@ -170,8 +170,8 @@ class Scenario:
             name=model.name,
             max_items=model.max_items,
             classes=tuple(c.service_class for c in model.classes),
-            edge_law=None if self.policy == "function-only" else model.edge_law,
-            tiers=() if self.policy == "edge-only" else model.tiers,
+            edge_law=model.edge_law,
+            tiers=model.tiers,
         )
 
 

@@ -6,7 +6,7 @@ hands over all that arrived in one iteration of its loop.
 
 import heapq
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import count
 from typing import Protocol
@@ -35,6 +35,8 @@ from scheduler.simulator.backends import Outcome, SimulatedEdge, SimulatedFuncti
 
 PLANNING_S = 0.005
 """What a plan costs in virtual time: the planner's own time, rounded up, so that no plan helps at once."""
+TOLERANCE_S = 1e-9
+"""An answer at the very deadline is in time, whatever binary fractions make of the sum."""
 _MOST_IDLE_CALLS = 100_000
 
 
@@ -76,6 +78,12 @@ class Journal:
     plans: list[Plan] = field(default_factory=list)
     commands: list[tuple[float, Command]] = field(default_factory=list)
     """Every command with its time; kept only where a test asks for it."""
+    facts: Mapping[str, object] = field(default_factory=dict)
+    """What the policy says of itself in the report."""
+
+    def cost(self) -> float:
+        """Returns the money of all batches."""
+        return math.fsum([sent.outcome.cost for sent in self.batches.values()])
 
 
 class Simulation:
@@ -89,6 +97,7 @@ class Simulation:
         edge: SimulatedEdge | None,
         functions: SimulatedFunctions | None,
         keep_commands: bool = False,
+        facts: Mapping[str, object] | None = None,
     ) -> None:
         """Stores its parts.
 
@@ -98,8 +107,9 @@ class Simulation:
             edge: None: there is none, and a batch sent to it is a bug.
             functions: the same for functions.
             keep_commands: whether the journal keeps every command.
+            facts: what the policy says of itself in the report.
         """
-        self.journal = Journal(requests)
+        self.journal = Journal(requests, facts=facts or {})
         self._engine = engine
         self._edge = edge
         self._functions = functions

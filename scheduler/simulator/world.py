@@ -11,8 +11,10 @@ from scheduler.engine import Engine
 from scheduler.simulator.backends import SimulatedEdge, SimulatedFunctions, noise
 from scheduler.simulator.faults import Faults
 from scheduler.simulator.network import Uplink
+from scheduler.simulator.policies.catalogue import Chosen, choose
+from scheduler.simulator.policies.search import Trying
 from scheduler.simulator.scenario import Scenario, SimulatedClass, SimulatedModel
-from scheduler.simulator.shell import Simulation
+from scheduler.simulator.shell import TOLERANCE_S, EngineLike, Journal, Simulation
 from scheduler.workloads import Workload
 
 
@@ -70,11 +72,42 @@ def _request(request_id: int, arrived_at_s: float, kind: _Kind) -> Request:
 
 def make_simulation(scenario: Scenario, requests: Sequence[Request], *, keep_commands: bool = False) -> Simulation:
     """Returns a simulation that is ready to run."""
-    settings = scenario.engine_settings()
-    edge, functions = make_backends(scenario, settings)
+    chosen = choose_policy(scenario, requests)
+    return _simulation(scenario, chosen, requests, keep_commands=keep_commands)
+
+
+def choose_policy(scenario: Scenario, requests: Sequence[Request]) -> Chosen:
+    """Returns who decides: the engine, or a policy made for these requests."""
+    if scenario.policy == "edgeburst":
+        return Chosen(Engine(scenario.engine_settings()))
+
+    def rehearse(policy: EngineLike, part: Sequence[Request]) -> Trying:
+        return _tried(_simulation(scenario, Chosen(policy), part).run())
+
+    return choose(scenario, requests, rehearse)
+
+
+def _simulation(
+    scenario: Scenario, chosen: Chosen, requests: Sequence[Request], *, keep_commands: bool = False
+) -> Simulation:
+    edge, functions = make_backends(scenario, scenario.engine_settings())
     return Simulation(
-        engine=Engine(settings), requests=requests, edge=edge, functions=functions, keep_commands=keep_commands
+        engine=chosen.policy,
+        requests=requests,
+        edge=edge,
+        functions=functions,
+        keep_commands=keep_commands,
+        facts=chosen.facts,
     )
+
+
+def _tried(journal: Journal) -> Trying:
+    ended_at_s, answered = journal.ended_at_s, journal.answered_by
+    within = sum(
+        request.request_id in answered and ended_at_s[request.request_id] <= request.deadline_s + TOLERANCE_S
+        for request in journal.requests
+    )
+    return Trying(within / max(1, len(journal.requests)), journal.cost())
 
 
 def make_backends(

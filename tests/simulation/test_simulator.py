@@ -42,6 +42,15 @@ def run(scenario: Scenario, *, rate_rps: float, requests: int, keep_commands: bo
     return simulation.run()
 
 
+def with_only(place: Backend | None, scenario: Scenario) -> Scenario:
+    """The engine where there is nothing but one of the two places; None leaves both."""
+    [model] = scenario.served()
+    if place is None:
+        return scenario
+    alone = replace(model, tiers=()) if place is Backend.EDGE else replace(model, edge_law=None)
+    return replace(scenario, models=(alone,))
+
+
 def figures(scenario: Scenario, *, rate_rps: float, requests: int) -> dict[str, object]:
     return summarise(run(scenario, rate_rps=rate_rps, requests=requests), scenario, wall_s=0.0)
 
@@ -59,7 +68,7 @@ faults = st.tuples(st.floats(0, 8), st.floats(0.1, 5)).map(lambda x: (x[0], x[0]
 
 @settings(max_examples=15, deadline=None)
 @given(
-    policy=st.sampled_from(["edgeburst", "edge-only", "function-only"]),
+    place=st.sampled_from([None, Backend.EDGE, Backend.FUNCTION]),
     rate_rps=st.floats(2, 250),
     slo_s=st.floats(0.05, 3),
     late=st.booleans(),
@@ -72,7 +81,7 @@ faults = st.tuples(st.floats(0, 8), st.floats(0.1, 5)).map(lambda x: (x[0], x[0]
     seed=st.integers(0, 10**6),
 )
 def test_every_request_ends_exactly_once_whatever_fails(
-    policy: str,
+    place: Backend | None,
     rate_rps: float,
     slo_s: float,
     late: bool,
@@ -85,7 +94,6 @@ def test_every_request_ends_exactly_once_whatever_fails(
     seed: int,
 ) -> None:
     scenario = Scenario(
-        policy=policy,
         classes=(SimulatedClass(ServiceClass(slo_s=slo_s, serve_late=late)),),
         edge_noise=noise,
         function_noise=noise,
@@ -97,7 +105,7 @@ def test_every_request_ends_exactly_once_whatever_fails(
         rtt_s=0.02,
         seed=seed,
     )
-    journal = run(scenario, rate_rps=rate_rps, requests=400)
+    journal = run(with_only(place, scenario), rate_rps=rate_rps, requests=400)
     ids = {request.request_id for request in journal.requests}
     assert set(journal.ended_at_s) == ids
     assert set(journal.answered_by) | set(journal.refusals) == ids
@@ -109,8 +117,8 @@ def test_every_request_ends_exactly_once_whatever_fails(
             assert row.request_id in journal.batches[row.batch_id].batch.request_ids
 
 
-def test_edge_only_serves_batches_one_after_the_other() -> None:
-    journal = run(replace(NOISY, policy="edge-only"), rate_rps=90, requests=2000)
+def test_the_edge_serves_batches_one_after_the_other() -> None:
+    journal = run(with_only(Backend.EDGE, NOISY), rate_rps=90, requests=2000)
     sent = sorted(journal.batches.values(), key=lambda s: s.batch.sent_at_s)
     assert {s.batch.backend for s in sent} == {Backend.EDGE}
     for before, after in zip(sent, sent[1:], strict=False):
@@ -119,7 +127,7 @@ def test_edge_only_serves_batches_one_after_the_other() -> None:
 
 def test_a_slow_host_serves_each_request_alone_at_once() -> None:
     """One request a minute: each finds the edge free, so its latency is the law's for one item."""
-    scenario = Scenario(policy="edge-only")
+    scenario = with_only(Backend.EDGE, Scenario())
     journal = run(scenario, rate_rps=1 / 60, requests=15)
     for row in rows(journal):
         assert row.latency_s == pytest.approx(scenario.edge_law.predict_s(1), abs=1e-9)
@@ -129,18 +137,17 @@ def test_constant_service_on_the_edge_waits_as_m_d_1() -> None:
     """Batches of one, no deadline pressure: the engine is then a plain queue, of known mean wait."""
     service_s, load = 0.05, 0.6
     scenario = Scenario(
-        policy="edge-only",
         edge_law=LatencyLaw(service_s, 0.0, 1),
         classes=(SimulatedClass(ServiceClass(slo_s=60.0)),),
         max_items=1,
     )
-    journal = run(scenario, rate_rps=load / service_s, requests=3_000)
+    journal = run(with_only(Backend.EDGE, scenario), rate_rps=load / service_s, requests=3_000)
     waits_s = [row.wait_s for row in rows(journal)]
     assert np.mean(waits_s) == pytest.approx(load * service_s / (2 * (1 - load)), rel=0.25)
 
 
 def test_cost_is_what_the_provider_bills_for_every_invocation() -> None:
-    scenario = replace(NOISY, policy="function-only", rtt_s=0.02)
+    scenario = with_only(Backend.FUNCTION, replace(NOISY, rtt_s=0.02))
     journal = run(scenario, rate_rps=40, requests=1000)
     paid = 0.0
     for sent in journal.batches.values():
@@ -200,7 +207,7 @@ def test_a_dead_uplink_leaves_the_edge_undisturbed() -> None:
 
 
 def test_throttled_calls_cost_nothing_and_are_not_lost() -> None:
-    scenario = replace(NOISY, policy="function-only", function_faults=(Fault("throttle", 5.0, 8.0),))
+    scenario = with_only(Backend.FUNCTION, replace(NOISY, function_faults=(Fault("throttle", 5.0, 8.0),)))
     journal = run(scenario, rate_rps=20, requests=400)
     throttled = [
         s.outcome

@@ -1,0 +1,77 @@
+"""AIMD on the batch size: Clipper's adaptive batching, edge first.
+
+Source: Crankshaw et al., "Clipper: a low-latency online prediction serving system" (NSDI 2017), section 4.3: the
+largest batch grows by a fixed amount while processing a batch stays within the latency objective, and shrinks by 10 %
+when it does not. The objective is half the SLO here, since a request also waits for the batch before. Clipper has one
+place; here its queue feeds the edge, first in first out, and a request at the queue's head that the next batch would
+answer too late goes to a buffer for functions, which leaves at its cheapest size or at its tightest deadline.
+"""
+
+from collections import deque
+
+from scheduler.domain.batches import Batch
+from scheduler.domain.errors import RefusalKind
+from scheduler.domain.requests import Backend, Request
+from scheduler.simulator.policies.baseline import Baseline, earliest
+from scheduler.simulator.policies.buffers import DeadlineBuffer
+from scheduler.simulator.policies.edge_only import TOO_LATE
+from scheduler.simulator.policies.site import Site
+
+_STEP = 1.0
+_BACK_OFF = 0.9
+
+
+class Aimd(Baseline):
+    """One queue, one number that adapts."""
+
+    def __init__(self, site: Site) -> None:
+        """Begins with batches of one, as Clipper does."""
+        super().__init__(site)
+        self._queue: deque[Request] = deque()
+        self._overflow = DeadlineBuffer(self)
+        self._size = 1.0
+
+    @property
+    def batch_size(self) -> int:
+        """The most requests in the next batch."""
+        return max(1, min(int(self._size), len(self.site.edge_s) - 1))
+
+    def arrived(self, request: Request, now_s: float) -> None:  # noqa: ARG002
+        """Lets it wait."""
+        self._queue.append(request)
+
+    def returned(self, batch: Batch, now_s: float) -> None:
+        """Learns from an edge batch: too slow is too large; soon enough and as large as allowed may be larger."""
+        if batch.backend is not Backend.EDGE:
+            return
+        if now_s - batch.sent_at_s > self.site.slo_s / 2:
+            self._size = max(1.0, self._size * _BACK_OFF)
+        elif batch.items >= self.batch_size:
+            self._size = min(self._size + _STEP, float(len(self.site.edge_s)))
+
+    def decide(self, now_s: float) -> None:
+        """Lets heads overflow, fills the edge if it is free, sends what must leave."""
+        self._shed(now_s)
+        queue = self._queue
+        if queue and not self.edge_batches:
+            self.send_edge([queue.popleft() for _ in range(min(self.batch_size, len(queue)))], now_s)
+        self._overflow.leave_if_due(now_s)
+
+    def next_wakeup_s(self) -> float | None:
+        """Returns when the overflow must leave."""
+        return earliest(self._overflow.due_s)
+
+    def _shed(self, now_s: float) -> None:
+        queue, seconds = self._queue, self.site.edge_s
+        start_s = max(now_s, self.edge_free_at_s)
+        while queue:
+            head = queue[0]
+            if start_s + seconds[min(self.batch_size, len(queue))] <= head.deadline_s:
+                return
+            may_leave = head.class_name not in self.site.stays
+            if may_leave and self._overflow.may_make_it(head, now_s):
+                self._overflow.add(queue.popleft(), now_s)
+            elif start_s + seconds[1] > head.deadline_s and head.class_name not in self.site.served_late:
+                self.refuse(queue.popleft(), RefusalKind.DEADLINE, TOO_LATE)
+            else:
+                return

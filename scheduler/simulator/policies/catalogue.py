@@ -1,0 +1,122 @@
+"""The policies by name: how each is made for a scenario, and what it says of itself in the report."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from scheduler.domain.requests import Request
+from scheduler.simulator.policies import batch
+from scheduler.simulator.policies.aimd import Aimd
+from scheduler.simulator.policies.critical_rate import CriticalRate
+from scheduler.simulator.policies.edf import EarliestDeadlineFirst
+from scheduler.simulator.policies.edge_only import EdgeOnly
+from scheduler.simulator.policies.function_only import FunctionOnly, FunctionParameters, rule_of_thumb
+from scheduler.simulator.policies.search import SLICE, Trying
+from scheduler.simulator.policies.site import Site, site_of
+from scheduler.simulator.policies.static import Static, StaticParameters, best_static
+from scheduler.simulator.scenario import Scenario, ScenarioError
+from scheduler.simulator.shell import EngineLike
+
+
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """A policy that is ready to run.
+
+    Parameters:
+        policy: it.
+        facts: keys that the report takes over: how it was planned and with which parameters.
+    """
+
+    policy: EngineLike
+    facts: Mapping[str, object] = field(default_factory=dict)
+
+
+class Rehearsal(Protocol):
+    """Simulates a policy in the scenario at hand, from its start."""
+
+    def __call__(self, policy: EngineLike, requests: Sequence[Request], /) -> Trying:
+        """Returns what it comes to on these requests."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Hindsight:
+    """What a search may use: the requests that will come, and the world they will meet."""
+
+    site: Site
+    requests: Sequence[Request]
+    rehearse: Rehearsal
+
+    def static(self, parameters: StaticParameters, *, whole: bool) -> Trying:
+        return self.rehearse(Static(self.site, parameters), self._part(whole))
+
+    def batch(self, parameters: FunctionParameters, *, whole: bool) -> Trying:
+        return self.rehearse(FunctionOnly(self.site, parameters), self._part(whole))
+
+    def _part(self, whole: bool) -> Sequence[Request]:
+        start = max(0, len(self.requests) - SLICE) // 2
+        return self.requests if whole else self.requests[start : start + SLICE]
+
+
+def _edge_only(hindsight: _Hindsight) -> Chosen:
+    return Chosen(EdgeOnly(hindsight.site))
+
+
+def _function_only(hindsight: _Hindsight) -> Chosen:
+    parameters = rule_of_thumb(hindsight.site)
+    return Chosen(FunctionOnly(hindsight.site, parameters), {"parameters": parameters.shown()})
+
+
+def _static(hindsight: _Hindsight) -> Chosen:
+    parameters = best_static(hindsight.site, hindsight.static)
+    return Chosen(Static(hindsight.site, parameters), {"parameters": parameters.shown()})
+
+
+def _critical_rate(hindsight: _Hindsight) -> Chosen:
+    return Chosen(CriticalRate(hindsight.site))
+
+
+def _batch(hindsight: _Hindsight) -> Chosen:
+    parameters = batch.best_batch(hindsight.site, hindsight.batch)
+    return Chosen(
+        FunctionOnly(hindsight.site, parameters), {"parameters": parameters.shown(), "planner": batch.PLANNER}
+    )
+
+
+def _aimd(hindsight: _Hindsight) -> Chosen:
+    return Chosen(Aimd(hindsight.site))
+
+
+def _edf(hindsight: _Hindsight) -> Chosen:
+    return Chosen(EarliestDeadlineFirst(hindsight.site))
+
+
+BASELINES: Mapping[str, Callable[[_Hindsight], Chosen]] = {
+    "edge-only": _edge_only,
+    "function-only": _function_only,
+    "static": _static,
+    "critical-rate": _critical_rate,
+    "batch": _batch,
+    "aimd": _aimd,
+    "edf": _edf,
+}
+_NO_FUNCTION = frozenset({"edge-only"})
+_NO_EDGE = frozenset({"function-only", "batch"})
+
+
+def choose(scenario: Scenario, requests: Sequence[Request], rehearse: Rehearsal) -> Chosen:
+    """Returns the scenario's policy, one of `BASELINES`.
+
+    Parameters:
+        scenario: names the policy and describes the place.
+        requests: that it will meet, in order; only the policies that are given hindsight look at more than their mean.
+        rehearse: simulates a policy, for those that are set by search.
+
+    Raises:
+        ScenarioError: the policy needs an edge or a function that the scenario lacks, or knows one model only.
+    """
+    site = site_of(scenario, requests)
+    if site.model.edge_law is None and scenario.policy not in _NO_EDGE:
+        raise ScenarioError(f"the policy {scenario.policy} needs an edge; give the scenario's model an edge law")
+    if not site.model.tiers and scenario.policy not in _NO_FUNCTION:
+        raise ScenarioError(f"the policy {scenario.policy} needs a function; give the scenario a tier")
+    return BASELINES[scenario.policy](_Hindsight(site, requests, rehearse))
