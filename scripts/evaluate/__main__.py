@@ -9,6 +9,7 @@ and bandwidth logs are run as well, and marked. OUT gets evaluation.csv (one lin
 """
 
 import argparse
+import math
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -54,6 +55,7 @@ def parse(words: Sequence[str] | None = None) -> argparse.Namespace:
         "--traces", type=Path, default=Path(traces) if traces else None, metavar="DIR", help="folder of real traces"
     )
     parser.add_argument("--jobs", type=_at_least_one, default=os.cpu_count() or 1, metavar="N", help="processes")
+    parser.add_argument("--scales", type=_scales, metavar="K,...", help="times the rate, for load and noise")
     parser.add_argument("--quick", action="store_true", help="few loads, one seed, a tenth of the requests")
     parser.add_argument("--markdown", action="store_true", help="print the tables, and nothing else, to stdout")
     return parser.parse_args(words)
@@ -70,6 +72,16 @@ def _names(*known: str) -> Callable[[str], tuple[str, ...]]:
     return read
 
 
+def _scales(text: str) -> tuple[float, ...]:
+    try:
+        scales = tuple(float(word) for word in text.split(","))
+    except ValueError:
+        scales = (0.0,)
+    if not all(0 < scale < math.inf for scale in scales):
+        raise argparse.ArgumentTypeError(f"must be numbers above 0 with commas between, not {text!r}")
+    return scales
+
+
 def _at_least_one(text: str) -> int:
     if not text.isdigit() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"must be a whole number of at least 1, not {text!r}")
@@ -79,7 +91,7 @@ def _at_least_one(text: str) -> int:
 def options_of(args: argparse.Namespace) -> Options:
     """Returns what to run."""
     base = QUICK if args.quick else Options()
-    return replace(base, policies=tuple(args.policy), traces=args.traces)
+    return replace(base, policies=tuple(args.policy), traces=args.traces, scales=args.scales or base.scales)
 
 
 def missing_traces(options: Options) -> str:
