@@ -27,7 +27,7 @@ from scripts.evaluate.case import Result, Row
 from scripts.evaluate.figures import OURS, figures_table
 from scripts.evaluate.plots import draw_all
 from scripts.evaluate.runs import run_all, run_case
-from scripts.evaluate.suites import QUICK, SUITES, TRACE, Options
+from scripts.evaluate.suites import QUICK, SUITES, TRACES, Options, real_traces
 from scripts.evaluate.tables import Table, suite_tables, write_csv
 
 Task = Callable[[], Result]
@@ -99,8 +99,8 @@ def missing_traces(options: Options) -> str:
     folder = options.traces
     if folder is None:
         return "rows on real traces are left out: name their folder with --traces or EDGEBURST_TRACES"
-    if not (folder / TRACE).is_file():
-        return f"rows on real traces are left out: there is no {folder / TRACE}"
+    if not real_traces(folder):
+        return f"rows on real traces are left out: there is no {folder / TRACES}"
     return ""
 
 
@@ -113,9 +113,9 @@ def tasks_of(suites: Sequence[str], options: Options, *, quick: bool) -> Iterato
             # Of what varies with the load, figures are asked for on real traces only.
             chosen = (case for case in whole if case.on_trace or name not in ("load", "noise", "lte") or name in suites)
             yield from (partial(run_case, case) for case in chosen)
-    trace = None if missing_traces(options) or options.traces is None else options.traces / TRACE
     if "changepoints" in asked:
-        yield from detection.tasks(runs=10 if quick else 100, hours=0.5 if quick else 10.0, trace=trace)
+        runs, hours = (10, 0.5) if quick else (100, 10.0)
+        yield from detection.tasks(runs=runs, hours=hours, traces=real_traces(options.traces))
     if "engine" in asked:
         ours = replace(options, policies=(OURS,), scales=(3.0,))
         cases = [case for case in SUITES["noise"](ours) if case.scenario.policy == OURS]

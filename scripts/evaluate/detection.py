@@ -1,6 +1,6 @@
 """How soon changes are found and how often wrongly, as rows of the evaluation; see scripts.changepoint_figures."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -16,19 +16,19 @@ STEADY_RPS = (10.0, TRACE_RPS, 200.0)
 TRACE_SCALES = (1.0, 2.4, 4.0)
 
 
-def tasks(*, runs: int, hours: float, trace: Path | None) -> Iterator[Callable[[], Result]]:
+def tasks(*, runs: int, hours: float, traces: Sequence[Path]) -> Iterator[Callable[[], Result]]:
     """Yields what is to be run.
 
     Parameters:
         runs: seeded steps of each kind.
         hours: of Poisson arrivals in which nothing changes.
-        trace: real arrivals, if there are some.
+        traces: real arrivals.
     """
     for step in step_kinds():
         yield partial(_found, step, runs)
     for rps in STEADY_RPS:
         yield partial(_false_alarms, rps, hours)
-    if trace is not None:
+    for trace in traces:
         for scale in TRACE_SCALES:
             yield partial(_alarms_on, trace, scale)
 
@@ -57,7 +57,7 @@ def _alarms_on(trace: Path, scale: float) -> Result:
     return _row(f"{trace.stem}, rate x {scale:g}", on_trace=True, alarms=float(found))
 
 
-def table(rows: list[Row]) -> Table:
+def table(rows: Sequence[Row]) -> Table:
     """Returns the figures of the detectors."""
     columns = ("delay_median", "delay_p95", "found", "alarms_before", "alarms_per_hour", "alarms")
     header = ("case", "median delay", "95 %", "found", "alarms before", "false alarms an hour", "alarms in all")

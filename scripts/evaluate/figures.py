@@ -6,7 +6,18 @@ from dataclasses import dataclass
 from scheduler.simulator.scenario import POLICIES
 from scripts.changepoint_figures import TRACE_RPS
 from scripts.evaluate.case import BOUND, Row
-from scripts.evaluate.tables import GOOD, ORACLE, Table, cost_fraction, group, number, outside, percent, total
+from scripts.evaluate.tables import (
+    GOOD,
+    ORACLE,
+    Table,
+    by_arrivals,
+    cost_fraction,
+    group,
+    number,
+    outside,
+    percent,
+    total,
+)
 
 OURS = "edgeburst"
 NEVER_BELOW = 0.999
@@ -64,15 +75,16 @@ def without_noise(rows: Sequence[Row]) -> Iterator[Figure]:
 
 def with_noise(rows: Sequence[Row]) -> Iterator[Figure]:
     """Cost under noise at the loads that are asked for."""
-    runs = {(number(row, "slo_s"), number(row, "scale")): row for row in _ours(rows, "noise") if row["on_trace"]}
-    for (slo_s, scale), most in NOISE_TARGETS.items():
-        asked = f"rate x {scale:g}, SLO {slo_s:g} s, noise: cost at most {most:.3f}, 99 % within SLO"
-        row = runs.get((slo_s, scale))
-        if row is None:
-            yield Figure(asked, "", None)
-            continue
-        cost, within = cost_fraction(row), number(row, "within_slo")
-        yield Figure(asked, f"{cost:.4f}, {percent(within, 1)}", cost <= most and within >= GOOD)
+    for source, runs in by_arrivals(row for row in _ours(rows, "noise") if row["on_trace"]).items():
+        at = {(number(row, "slo_s"), number(row, "scale")): row for row in runs}
+        for (slo_s, scale), most in NOISE_TARGETS.items():
+            asked = f"{source}, rate x {scale:g}, SLO {slo_s:g} s, noise: cost at most {most:.3f}, 99 % within SLO"
+            row = at.get((slo_s, scale))
+            if row is None:
+                yield Figure(asked, "", None)
+                continue
+            cost, within = cost_fraction(row), number(row, "within_slo")
+            yield Figure(asked, f"{cost:.4f}, {percent(within, 1)}", cost <= most and within >= GOOD)
 
 
 def on_the_link(rows: Sequence[Row]) -> Iterator[Figure]:
@@ -121,8 +133,8 @@ def cheapest(rows: Sequence[Row]) -> Iterator[Figure]:
     for (suite, slo_s), some in group(of_suites, "suite", "slo_s").items():
         if not rivals & {str(row["policy"]) for row in some}:
             continue
-        loads = group(some, "scale")
-        lost = [f"x {scale:g} to {beaten}" for (scale,), runs in loads.items() if (beaten := _beaten_by(runs, rivals))]
+        loads = group(some, "case")
+        lost = [f"{name} to {beaten}" for (name,), runs in loads.items() if (beaten := _beaten_by(runs, rivals))]
         yield Figure(
             f"{suite}, SLO {slo_s:g} s: cheapest of the policies within SLO at every load",
             f"at {len(loads) - len(lost)} of {len(loads)} loads" + (f"; lost {', '.join(lost)}" if lost else ""),

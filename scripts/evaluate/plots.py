@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from scheduler.domain.errors import EdgeburstError
 from scripts.evaluate.case import BOUND, Result, Row, Timeline
-from scripts.evaluate.tables import cost_fraction, group, number
+from scripts.evaluate.tables import arrivals_of, cost_fraction, group, number
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -24,19 +24,14 @@ def draw_all(results: Sequence[Result], folder: Path) -> list[Path]:
     drawn = []
     for suite in ("load", "noise"):
         of_suite = [result for result in results if result.row["suite"] == suite]
-        for (on_trace,), some in _by_trace(of_suite):
-            source = "trace" if on_trace else "bursty"
+        for source in dict.fromkeys(arrivals_of(result.row) for result in of_suite):
+            some = [result for result in of_suite if arrivals_of(result.row) == source]
             drawn.append(_saved(_costs([r.row for r in some]), folder / f"cost-{suite}-{source}.svg"))
             drawn.append(_saved(_latencies(some), folder / f"latency-{suite}-{source}.svg"))
     for result in _timelines(results):
         name = "".join(c if c.isalnum() else "-" for c in str(result.row["case"])).strip("-")
         drawn.append(_saved(_timeline(result), folder / f"step-{name}.svg"))
     return drawn
-
-
-def _by_trace(results: Sequence[Result]) -> Iterable[tuple[tuple[object, ...], list[Result]]]:
-    kinds = dict.fromkeys(result.row["on_trace"] for result in results)
-    return (((kind,), [result for result in results if result.row["on_trace"] == kind]) for kind in kinds)
 
 
 def _timelines(results: Sequence[Result]) -> Iterable[Result]:

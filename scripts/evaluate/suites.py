@@ -18,7 +18,7 @@ from scheduler.simulator.scenario import POLICIES, Scenario, SimulatedClass, Spe
 from scripts.evaluate.case import BOUND, Case
 from scripts.evaluate.traffic import Bursty, Phases, Trace, Traffic
 
-TRACE = "arrivals/twitter-15h-a.gaps"
+TRACES = "arrivals/*.gaps"
 LOGS = "bandwidth/lte-car-*.log"
 NOISY = Scenario(edge_noise=0.1, function_noise=0.25)
 SLOS_S = (0.6, 1.0)
@@ -61,11 +61,16 @@ def with_slo(scenario: Scenario, slo_s: float) -> Scenario:
     )
 
 
+def real_traces(folder: Path | None) -> list[Path]:
+    """Returns the traces of arrivals in a folder; none where there is no folder."""
+    return [] if folder is None else sorted(folder.glob(TRACES))
+
+
 def _sources(options: Options, scale: float) -> Iterator[tuple[str, Traffic, bool]]:
-    """Yields this repository's own traffic and, where it is there, the real trace."""
+    """Yields this repository's own traffic and, where they are there, the real traces."""
     yield "bursty", Bursty(scale, options.requests), False
-    if options.traces is not None and (options.traces / TRACE).is_file():
-        yield "twitter-15h-a", Trace(options.traces / TRACE, scale, options.requests), True
+    for path in real_traces(options.traces):
+        yield path.stem, Trace(path, scale, options.requests), True
 
 
 def _each_policy(case: Case, policies: Sequence[str]) -> Iterator[Case]:

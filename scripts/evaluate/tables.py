@@ -68,6 +68,19 @@ def group(rows: Iterable[Row], *columns: str) -> dict[tuple[object, ...], list[R
     return groups
 
 
+def arrivals_of(row: Row) -> str:
+    """Returns the name of the traffic of a run, which is where the name of its case begins."""
+    return str(row["case"]).partition(",")[0]
+
+
+def by_arrivals(rows: Iterable[Row]) -> dict[str, list[Row]]:
+    """Returns rows by the name of their traffic."""
+    groups: dict[str, list[Row]] = {}
+    for row in rows:
+        groups.setdefault(arrivals_of(row), []).append(row)
+    return groups
+
+
 def total(rows: Iterable[Row], column: str) -> float:
     """Returns the sum of a figure over runs."""
     return sum(number(row, column) for row in rows)
@@ -91,12 +104,11 @@ def cost_tables(rows: Sequence[Row], suite: str) -> Iterator[Table]:
     for (slo_s,), of_slo in group(rows, "slo_s").items():
         policies = list(dict.fromkeys(str(row["policy"]) for row in of_slo))
         lines = []
-        for (_, scale), runs in group(of_slo, "on_trace", "scale").items():
-            cells = {str(row["policy"]): _cost_cell(row) for row in runs}
-            source = _marked(str(runs[0]["case"]).partition(",")[0], runs)
-            lines.append(
-                (source, f"{scale:g}", f"{number(runs[0], 'rate_rps'):.0f}", *(cells.get(p, "") for p in policies))
-            )
+        for source, of_source in by_arrivals(of_slo).items():
+            for (scale,), runs in group(of_source, "scale").items():
+                cells = {str(row["policy"]): _cost_cell(row) for row in runs}
+                load = (f"{scale:g}", f"{number(runs[0], 'rate_rps'):.0f}")
+                lines.append((_marked(source, runs), *load, *(cells.get(policy, "") for policy in policies)))
         noisy = ", edge noise 0.1, function noise 0.25" if suite == "noise" else ", no noise"
         header = ("arrivals", "scale", "requests/s", *policies)
         yield Table(f"Cost over load, SLO {slo_s:g} s{noisy}", note, header, tuple(lines))

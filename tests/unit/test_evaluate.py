@@ -19,11 +19,11 @@ from scheduler.simulator.report import cheapest_per_item
 from scheduler.simulator.scenario import FUNCTION_LAW, POLICIES, Scenario, SimulatedClass
 from scheduler.workloads import markovian
 from scripts.evaluate import detection, engine_cost, figures, measures, tables
-from scripts.evaluate.__main__ import ALL, main, missing_traces, tasks_of
+from scripts.evaluate.__main__ import ALL, main, missing_traces, options_of, parse, tasks_of
 from scripts.evaluate.case import BOUND, Case, Result, Row, Timeline
 from scripts.evaluate.plots import draw_all
 from scripts.evaluate.runs import in_processes, run_all, run_case
-from scripts.evaluate.suites import NOISY, QUICK, SUITES, TRACE, Options, drawn_link, with_slo
+from scripts.evaluate.suites import NOISY, QUICK, SUITES, Options, drawn_link, with_slo
 from scripts.evaluate.traffic import BURSTY, Bursty, Phases, Trace
 
 TINY = Options(policies=("edgeburst", "edge-only"), requests=200, scales=(3.0,), seeds=(0, 1))
@@ -41,7 +41,7 @@ def without_edge(scenario: Scenario) -> Scenario:
 
 
 def traces_in(folder: Path) -> Path:
-    gaps = folder / TRACE
+    gaps = folder / "arrivals" / "t.gaps"
     gaps.parent.mkdir(parents=True)
     gaps.write_text("\n".join(["0.02"] * 400))
     log = folder / "bandwidth" / "lte-car-0001.log"
@@ -214,12 +214,14 @@ def test_costs_over_load_stand_in_one_line_a_load_and_lateness_is_marked() -> No
         row_of(),
         row_of(policy="static", cost_cny=0.2, within_slo=0.95),
         row_of(scale=3.0, rate_rps=140.0, cost_cny=0.3),
+        row_of(case="bursty, rate x 3", scale=3.0, rate_rps=141.0, on_trace=False),
     ]
     (table,) = tables.cost_tables(rows, "noise")
     assert table.header == ("arrivals", "scale", "requests/s", BOUND, "edgeburst", "static")
     assert table.lines == (
         ("t (real trace)", "2.4", "100", "0.0500", "0.1000", "0.2000 [0.950]"),
         ("t (real trace)", "3", "140", "", "0.3000", ""),
+        ("bursty", "3", "141", "", "0.1000", ""),
     )
     text = table.markdown()
     assert text.splitlines()[2] == "| arrivals | scale | requests/s | bound | edgeburst | static |"
@@ -306,7 +308,7 @@ def test_ablations_are_judged_by_plans_cost_and_attainment() -> None:
 
 
 def test_detectors_are_run_and_told_in_a_table() -> None:
-    tasks = list(detection.tasks(runs=2, hours=0.05, trace=None))
+    tasks = list(detection.tasks(runs=2, hours=0.05, traces=()))
     rows = [result.row for result in in_processes([tasks[2], tasks[-1]], jobs=1, done=int)]
     assert [row["suite"] for row in rows] == ["changepoints"] * 2
     assert tables.number(rows[0], "found") == 1.0
@@ -339,7 +341,7 @@ def test_pictures_are_drawn_from_results_alone(tmp_path: Path) -> None:
     ]
     results.append(Result({**results[-1].row, "seed": 1}, (), line))
     names = [path.name for path in draw_all(results, tmp_path)]
-    assert names == ["cost-load-trace.svg", "latency-load-trace.svg", "step-rate-40-to-120-s.svg"]
+    assert names == ["cost-load-t.svg", "latency-load-t.svg", "step-rate-40-to-120-s.svg"]
     assert "re-plan: rate" in (tmp_path / "step-rate-40-to-120-s.svg").read_text()
 
 
@@ -390,6 +392,7 @@ def test_results_come_in_the_order_of_their_tasks_whoever_is_first() -> None:
         (["--suite", "loud"], "'loud' is none of"),
         (["--policy", "oracle"], "'oracle' is none of"),
         (["--jobs", "0"], "at least 1"),
+        (["--scales", "2,none"], "numbers above 0"),
     ],
 )
 def test_wrong_words_are_refused_with_the_right_ones(
@@ -398,6 +401,12 @@ def test_wrong_words_are_refused_with_the_right_ones(
     with pytest.raises(SystemExit):
         main(words)
     assert told in capsys.readouterr().err
+
+
+def test_what_is_asked_for_is_what_is_run(tmp_path: Path) -> None:
+    words = ["--scales", "2.2,3", "--policy", "edge-only", "--traces", str(tmp_path)]
+    assert options_of(parse(words)) == Options(policies=("edge-only",), scales=(2.2, 3.0), traces=tmp_path)
+    assert options_of(parse([*words[2:], "--quick"])) == replace(QUICK, policies=("edge-only",), traces=tmp_path)
 
 
 def test_every_suite_and_policy_can_be_chosen(capsys: pytest.CaptureFixture[str]) -> None:
