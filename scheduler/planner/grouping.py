@@ -16,9 +16,9 @@ from scheduler.planner.shared_buffers import SharedBuffer
 
 Search = Callable[[SharedBuffer, slice, float], Choice | None]
 """Finds the cheapest choice for a segment that costs less than a bound."""
-_BUCKETS = 24
-_FINE = 4
-"""Steps to a request in the table of bounds."""
+_COARSE, _FINE = (24, 4), (160, 16)
+"""Buckets, and steps to a request, in the table of bounds; the fine one pays for many applications only."""
+_MANY = 40
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,9 +104,10 @@ def segment_bounds(space: Space, slos_s: Array, rates_rps: Array, *, reserves_s:
         reserves_s: the least reserve that each pair may have, shape (M,).
     """
     order = np.argsort(reserves_s, kind="stable")
-    edges = np.unique(np.linspace(0, len(order), _BUCKETS + 1).astype(np.int64))
+    buckets, fine = _FINE if len(slos_s) > _MANY else _COARSE
+    edges = np.unique(np.linspace(0, len(order), buckets + 1).astype(np.int64))
     starts_s = reserves_s[order[edges[:-1]]]
-    sizes = np.arange(1.0, space.max_batch + 1e-9, 1 / _FINE)
+    sizes = np.arange(1.0, space.max_batch + 1e-9, 1 / fine)
     table = np.stack(
         [space.cost_bounds(sizes[:, None], order[a:b]).min(axis=1) for a, b in zip(edges[:-1], edges[1:], strict=True)]
     )
@@ -114,7 +115,7 @@ def segment_bounds(space: Space, slos_s: Array, rates_rps: Array, *, reserves_s:
     bounds = np.full(rates.shape, np.inf)
     for start_s, row in zip(starts_s, table, strict=True):
         means = 1 + rates * (slos_s[:, None] - start_s + beyond_s)
-        column = np.ceil((np.clip(means, 1.0, space.max_batch) - 1) * _FINE - 1e-9).astype(np.int64)
+        column = np.ceil((np.clip(means, 1.0, space.max_batch) - 1) * fine - 1e-9).astype(np.int64)
         in_time = (slos_s >= start_s)[:, None]
         bounds = np.where(in_time, np.minimum(bounds, row[np.minimum(column, len(row) - 1)]), bounds)
     return np.where(np.triu(np.ones(rates.shape, dtype=bool)), bounds * rates, np.inf)

@@ -44,7 +44,7 @@ class ServiceTable:
     Parameters:
         mean_s: shape (n, B).
         worst_s: what never takes longer, or hardly ever (0.999) where a law has no end; shape (n, B).
-        atoms_s: the distribution, not falling along the last axis; shape (n, B, A).
+        atoms_s: the distribution, ascending along the last axis and, as a whole, with the batch; shape (n, B, A).
         weights: probability of each atom; shape (n, B, A), sums to 1.
         billed_s: expected seconds on the bill, rounded up as the provider does; shape (n, B).
     """
@@ -121,8 +121,7 @@ class ExponentialLaw:
         """See LatencyForm."""
         mean_s = _exponential(self.mean[:max_batch], grants.vcpu)
         worst_s = np.maximum(mean_s, _exponential(self.worst[:max_batch], grants.vcpu))
-        atoms_s = worst_s[:, :, None]
-        return ServiceTable(mean_s, worst_s, atoms_s, np.ones_like(atoms_s), rounded_up_s(mean_s, grain_s))
+        return _certain(mean_s, worst_s, rounded_up_s(mean_s, grain_s))
 
 
 def _exponential(coefficients: tuple[tuple[float, float, float], ...], vcpu: Array) -> Array:
@@ -283,19 +282,25 @@ class TableLaw:
 
 def deterministic(seconds: Array, *, grain_s: float) -> ServiceTable:
     """Returns the table of services that always take the same time; `seconds` has the shape (n, B)."""
-    atoms_s = seconds[:, :, None]
-    return ServiceTable(seconds, seconds, atoms_s, np.ones_like(atoms_s), rounded_up_s(seconds, grain_s))
+    return _certain(seconds, seconds, rounded_up_s(seconds, grain_s))
+
+
+def _certain(mean_s: Array, worst_s: Array, billed_s: Array) -> ServiceTable:
+    """A distribution of one atom, the worst case. No larger batch counts as faster: only noise of a fit says so."""
+    worst_s = np.maximum.accumulate(worst_s, axis=1)
+    return ServiceTable(mean_s, worst_s, worst_s[:, :, None], np.ones((*worst_s.shape, 1)), billed_s)
 
 
 def _spread(medians_s: Array, sigma: float, grain_s: float) -> ServiceTable:
     normal = NormalDist()
     factors = np.array([math.exp(sigma * normal.inv_cdf(q)) for q in _TAIL])
     weights = np.diff([0.0, *_TAIL[:-1], 1.0])
+    slow_s = np.maximum.accumulate(medians_s, axis=1)
     cells = np.array([math.exp(sigma * normal.inv_cdf((i + 0.5) / _BILL_CELLS)) for i in range(_BILL_CELLS)])
     return ServiceTable(
         mean_s=medians_s * math.exp(sigma**2 / 2),
-        worst_s=medians_s * math.exp(sigma * normal.inv_cdf(_WORST_QUANTILE)),
-        atoms_s=medians_s[:, :, None] * factors,
+        worst_s=slow_s * math.exp(sigma * normal.inv_cdf(_WORST_QUANTILE)),
+        atoms_s=slow_s[:, :, None] * factors,
         weights=np.broadcast_to(weights, (*medians_s.shape, len(factors))),
         billed_s=rounded_up_s(medians_s[:, :, None] * cells, grain_s).mean(axis=2),
     )

@@ -20,25 +20,27 @@ _PANEL = 0.25
 
 @dataclass(frozen=True, slots=True, eq=False)
 class StrictestLateness:
-    """Lateness of the application with the strictest SLO: closed forms, for many configurations at once.
+    """Lateness of the application with the strictest SLO: closed forms, for many configurations and reserves at once.
+
+    Before the shortest timeout Phi_{s-1} is a constant a_s less P(at least s arrivals), so C_s is linear in a_s and
+    a_{s-1}: its coefficients are sums over the services that are too long, which are the last ones.
 
     Parameters:
         law: sizes of the shared buffer.
         rate_rps: its rate.
         slo_s: the strictest SLO.
-        atoms_s: services of n configurations for batches of 1 ... B, shape (n, B, A).
-        weights: probability of each, shape (n, B, A).
-        arrivals: requests expected before it is too late for each atom, shape (n, B, A).
-        antiderivatives: of P(at least s) and P(at least s - 1) up to `arrivals`, and P(at least s).
+        atoms_s: services of n configurations for batches of 1 ... B, ascending along the last axis, shape (n, B, A).
+        sums: over the services from each one on, of their probability; that times the arrivals expected before it is
+            too late; that times what C_s and a full batch's C_s have besides a_s and a_{s-1}; shape (4, n, B, A + 1).
+        hopeless: probability of a service longer than the SLO, shape (n, B).
     """
 
     law: SizeLaw
     rate_rps: float
     slo_s: float
     atoms_s: Array
-    weights: Array
-    arrivals: Array
-    antiderivatives: tuple[Array, Array, Array]
+    sums: Array
+    hopeless: Array
 
     @staticmethod
     def of(buffer: SharedBuffer, law: SizeLaw, atoms_s: Array, weights: Array) -> "StrictestLateness":
@@ -46,30 +48,35 @@ class StrictestLateness:
         rate, slo_s = buffer.rate_rps, buffer.strictest_s
         arrivals = rate * np.maximum(slo_s - atoms_s, 0.0)
         sizes = np.arange(1, atoms_s.shape[1] + 1)[None, :, None]
-        return StrictestLateness(
-            law, rate, slo_s, atoms_s, weights, arrivals, _antiderivatives(arrivals, sizes, law.waiting.shape[1])
-        )
+        ours, smaller, tail = _antiderivatives(arrivals, sizes, law.waiting.shape[1])
+        each = np.stack([weights, weights * arrivals, weights * (smaller - ours - tail), weights * smaller])
+        sums = np.zeros((*each.shape[:-1], each.shape[-1] + 1))
+        sums[..., :-1] = np.cumsum(each[..., ::-1], axis=-1)[..., ::-1]
+        hopeless = np.where(atoms_s > slo_s, weights, 0.0).sum(axis=2)
+        return StrictestLateness(law, rate, slo_s, atoms_s, sums, hopeless)
 
-    def fractions(self, reserve: int) -> Array:
-        """Returns the fraction that is late for caps 1 ... B under one of the law's reserves, shape (n, B)."""
+    def fractions(self, reserves: Indices) -> Array:
+        """Returns the fraction that is late for caps 1 ... B under some of the law's reserves, shape (K, n, B)."""
         caps = self.atoms_s.shape[1]
-        reserve_s = self.law.reserves_s[reserve]
-        limit = np.array(self.rate_rps * (self.slo_s - reserve_s))
-        sizes = np.arange(1, caps + 1)
-        at_limit, before_limit, _ = _antiderivatives(np.full(caps, limit), sizes, self.law.waiting.shape[1])
-        waiting = self.law.waiting[reserve, :caps]
-        smaller = np.concatenate([[1.0], waiting[:-1]])
-        ours, ours_before, tail = self.antiderivatives
-        left = limit - self.arrivals
-        still = left * waiting[:, None] - at_limit[:, None] + ours
-        filling = left * smaller[:, None] - before_limit[:, None] + ours_before
-        timed_out = waiting[:, None] - tail - still + filling
-        late = np.where(self.atoms_s > reserve_s, self.weights, 0.0)
-        hopeless = (np.where(self.atoms_s > self.slo_s, self.weights, 0.0)).sum(axis=2)
-        by_size = (late * timed_out).sum(axis=2)
-        full = (late * filling).sum(axis=2) + hopeless * self.law.reached()[reserve, :caps]
-        full[:, 1:] += np.cumsum(by_size[:, :-1], axis=1)
-        return np.asarray(full / self.law.mean_sizes()[reserve, :caps])
+        reserves_s = self.law.reserves_s[reserves]
+        limits = (self.rate_rps * (self.slo_s - reserves_s))[:, None]
+        at_limit, before_limit, _ = _antiderivatives(limits, np.arange(1, caps + 1), self.law.waiting.shape[1])
+        waiting = self.law.waiting[reserves, :caps]
+        smaller = np.concatenate([np.ones((len(reserves), 1)), waiting[:, :-1]], axis=1)
+        mass, weighted, rest, rest_full = self._too_long(reserves_s)
+        step = (smaller - waiting)[:, None, :]
+        constant = waiting + at_limit - before_limit + limits * (smaller - waiting)
+        by_size = constant[:, None, :] * mass - step * weighted + rest
+        full = (limits * smaller - before_limit)[:, None, :] * mass - smaller[:, None, :] * weighted + rest_full
+        late = full + self.hopeless * self.law.reached()[reserves, None, :caps]
+        late[:, :, 1:] += np.cumsum(by_size[:, :, :-1], axis=2)
+        return np.asarray(late / self.law.mean_sizes()[reserves, None, :caps])
+
+    def _too_long(self, reserves_s: Array) -> Array:
+        """The sums over the services that are longer than each reserve, shape (4, K, n, B)."""
+        first = (self.atoms_s <= reserves_s[:, None, None, None]).sum(axis=3)
+        rows = np.arange(first[0].size).reshape(first.shape[1:]) * self.sums.shape[-1]
+        return np.asarray(self.sums.reshape(len(self.sums), -1)[:, rows + first])
 
 
 def _antiderivatives(arrivals: Array, sizes: Indices, largest: int) -> tuple[Array, Array, Array]:
@@ -125,22 +132,24 @@ class SharedWaits:
             timeouts_s, ends_s, phi, slopes, sums, rate, law.mean_sizes()[reserve], law.reached()[reserve]
         )
 
-    def late(self, latencies_s: Array, atoms_s: Array, weights: Array) -> Array:
-        """Returns the fraction of each application's requests that take longer than its bound, shape (n,).
+    def late(self, latencies_s: Array, atoms_s: Array, weights: Array, *, which: Indices | None = None) -> Array:
+        """Returns the fraction of each application's requests that take longer than its bound, shape (K,).
 
         Parameters:
-            latencies_s: a bound for each application, shape (n,).
+            latencies_s: a bound for each application, shape (K,).
             atoms_s: services of batches of 1 ... cap, shape (cap, A).
             weights: probability of each, shape (cap, A).
+            which: applications to work it out for, shape (K,); None: all.
         """
         cap = len(atoms_s)
+        timeouts_s = self.timeouts_s if which is None else self.timeouts_s[which]
         waits_s = latencies_s[:, None, None] - atoms_s
-        too_long = waits_s < self.timeouts_s[:, None, None]
+        too_long = waits_s < timeouts_s[:, None, None]
         sizes = np.arange(1, cap + 1)[None, :, None]
         phi, sums = self._at(np.maximum(waits_s, 0.0), sizes)
         _, smaller = self._at(np.maximum(waits_s, 0.0), sizes - 1)
-        _, to_timeout = self._at(self.timeouts_s[:, None, None] + 0.0 * sizes, sizes)
-        _, smaller_to_timeout = self._at(self.timeouts_s[:, None, None] + 0.0 * sizes, sizes - 1)
+        _, to_timeout = self._at(timeouts_s[:, None, None] + 0.0 * sizes, sizes)
+        _, smaller_to_timeout = self._at(timeouts_s[:, None, None] + 0.0 * sizes, sizes - 1)
         filling = smaller_to_timeout - smaller
         mass = phi - (to_timeout - sums) + filling
         mass[:, -1] = filling[:, -1] + (waits_s[:, -1] < 0) * self.reached[cap - 1]

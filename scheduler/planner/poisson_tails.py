@@ -12,8 +12,8 @@ Indices = npt.NDArray[np.int64]
 
 
 def certain_above(size: int) -> float:
-    """Returns a mean above which fewer than `size` arrivals have a probability below 1e-12."""
-    return float(size + 12 * np.sqrt(size) + 40)
+    """Returns a mean above which fewer than `size` arrivals have a probability below 1e-11."""
+    return float(size + 8 * np.sqrt(size) + 20)
 
 
 @cache

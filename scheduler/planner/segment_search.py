@@ -1,8 +1,9 @@
 """The cheapest function for applications that share a buffer: configuration x cap x timeouts, optimal on its grid.
 
 `worst-case` gives every application the timeout slo - L_max(cap), as HarmonyBatch does: nobody is ever late.
-`percentile` tries reserves between nothing and the strictest SLO and asks the exact law whether every application's
-percentile holds; the worst-case plan is among its candidates.
+`percentile` tries reserves up to the strictest SLO and asks the exact law whether every application's percentile
+holds; the worst-case plan is among its candidates. A reserve is never below the shortest service of a single request:
+beyond it, whoever stays alone until the timeout is late for certain.
 """
 
 import math
@@ -10,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
 from scheduler.planner.configurations import Configurations
 from scheduler.planner.latency_laws import Array
@@ -17,9 +19,13 @@ from scheduler.planner.lateness import SharedWaits, StrictestLateness
 from scheduler.planner.poisson_tails import Indices
 from scheduler.planner.shared_buffers import SharedBuffer, SizeLaw
 
+Mask = npt.NDArray[np.bool_]
+
 RESERVES = 32
 """The `percentile` objective tries reserves of 1/32, 2/32, ... of the strictest SLO."""
 _FIRST_CHUNK = 12
+_TOLERANCE = 1e-12
+"""Rounding must not fail a plan in which nobody is late."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,9 +58,11 @@ class Space:
         row: configuration over all families.
         cap: largest batch.
         worst_s: longest service of a batch of up to `cap`.
+        alone_s: shortest service of a single request.
         per_s: money a second.
         per_call: money a call.
-        hull_s: lower convex hull of the seconds billed by batch size, a row for each configuration, shape (N, B).
+        billed_s: expected seconds billed by batch size, a row for each configuration, shape (N, B).
+        hull_s: their lower convex hull, shape (N, B).
         least: cheapest request of any batch size up to 1 ... B on that hull, shape (M, B).
     """
 
@@ -64,8 +72,10 @@ class Space:
     row: Indices
     cap: Indices
     worst_s: Array
+    alone_s: Array
     per_s: Array
     per_call: Array
+    billed_s: Array
     hull_s: Array
     least: Array
 
@@ -84,7 +94,7 @@ class Space:
             which: pairs, shape (K,).
         """
         sizes = np.clip(mean_sizes, 1.0, self.cap[which])
-        whole = np.minimum(sizes.astype(np.int64), self.max_batch - 1) if self.max_batch > 1 else sizes.astype(np.int64)
+        whole = sizes.astype(np.int64)
         part = sizes - whole
         rows = self.row[which]
         low_s, high_s = self.hull_s[rows, whole - 1], self.hull_s[rows, np.minimum(whole, self.max_batch - 1)]
@@ -104,11 +114,14 @@ def space_of(families: Sequence[Configurations]) -> Space:
         worst_s = np.maximum.accumulate(family.services.worst_s, axis=1)[index, cap]
         kind = np.full(len(index), number)
         fee = np.full(len(index), family.per_call)
-        parts.append((kind, index, index + offsets[number], cap + 1, worst_s, family.per_s[index, cap], fee))
-    kind, index, row, cap, worst_s, per_s, fee = (np.concatenate(column) for column in zip(*parts, strict=True))
+        alone_s = family.services.atoms_s[index, 0, 0]
+        parts.append((kind, index, index + offsets[number], cap + 1, worst_s, alone_s, family.per_s[index, cap], fee))
+    kind, index, row, cap, worst_s, alone_s, per_s, fee = (
+        np.concatenate(column) for column in zip(*parts, strict=True)
+    )
     by_size = (per_s[:, None] * hull_s[row] + fee[:, None]) / np.arange(1, max_batch + 1)
     least = np.minimum.accumulate(by_size, axis=1)
-    return Space(tuple(families), kind, index, row, cap, worst_s, per_s, fee, hull_s, least)
+    return Space(tuple(families), kind, index, row, cap, worst_s, alone_s, per_s, fee, billed_s, hull_s, least)
 
 
 def _padded(values: Array, width: int) -> Array:
@@ -117,10 +130,10 @@ def _padded(values: Array, width: int) -> Array:
 
 def _lower_hull(values: Array) -> Array:
     """Lower convex hull of each row at 1 ... B: along the smallest slope to any later point, again and again."""
-    hull = values.copy()
+    hull: Array = values.copy()
     width = values.shape[1]
     for at in range(width - 1):
-        slopes = (values[:, at + 1 :] - hull[:, at : at + 1]) / np.arange(1, width - at)
+        slopes: Array = (values[:, at + 1 :] - hull[:, at : at + 1]) / np.arange(1, width - at)
         hull[:, at + 1] = hull[:, at] + slopes.min(axis=1)
     return hull
 
@@ -163,16 +176,10 @@ def _costs(space: Space, buffer: SharedBuffer, pairs: Indices) -> Array:
     here = np.arange(len(pairs))
     below = np.where(np.arange(1, int(caps.max()))[None, :] < caps[:, None], law.below, 0.0)
     full = law.reached()[here, caps - 1]
-    billed_s = np.stack([_billed_s(space, pair, int(caps.max())) for pair in pairs])
+    billed_s = space.billed_s[space.row[pairs], : int(caps.max())]
     spent_s = (below * billed_s[:, :-1]).sum(axis=1) + full * billed_s[here, caps - 1]
     sizes = (below * np.arange(1, int(caps.max()))).sum(axis=1) + full * caps
     return np.asarray((space.per_s[pairs] * spent_s + space.per_call[pairs]) / sizes)
-
-
-def _billed_s(space: Space, pair: int, width: int) -> Array:
-    family = space.families[int(space.family[pair])]
-    row = family.services.billed_s[int(space.index[pair])]
-    return np.asarray(np.pad(row, (0, max(0, width - len(row))), mode="edge")[:width])
 
 
 def percentile(
@@ -187,16 +194,32 @@ def percentile(
         below: a cost per request that others reach already.
         reserves_s: what to try instead of the usual grid, each at most the strictest SLO.
     """
-    best = worst_case(space, buffer, below=below)
-    below = best.cost if best else below
     if reserves_s is None:
         reserves_s = buffer.strictest_s * np.arange(1, RESERVES + 1) / RESERVES
-    law = buffer.size_law(reserves_s, max_batch=space.max_batch)
+    if not _hopeful(space, buffer, reserves_s, below).any():
+        return None
+    best = worst_case(space, buffer, below=below)
+    below = best.cost if best else below
+    pairs = np.flatnonzero(_hopeful(space, buffer, reserves_s, below))
+    if len(pairs) == 0:
+        return best
+    law = buffer.size_law(reserves_s, max_batch=int(space.cap[pairs].max()))
     for number in range(len(space.families)):
-        found = _FamilySearch(space, number, buffer, law, percentiles).cheaper_than(below)
+        rows = np.unique(space.index[pairs[space.family[pairs] == number]])
+        found = _FamilySearch(space, number, buffer, law, percentiles).cheaper_than(below, rows)
         if found is not None:
             best, below = found, found.cost
     return best
+
+
+def _hopeful(space: Space, buffer: SharedBuffer, reserves_s: Array, below: float) -> Mask:
+    """Which pairs might cost less, if their percentiles held at the smallest reserve they may have."""
+    least_s = np.maximum(space.alone_s, float(reserves_s.min()))
+    hopeful = np.maximum(space.alone_s, least_s) <= buffer.strictest_s
+    which = np.flatnonzero(hopeful)
+    longest_s = buffer.strictest_s - least_s[which] + buffer.open_beyond_s()
+    hopeful[which] = space.cost_bounds(1 + buffer.rate_rps * longest_s, which) < below
+    return hopeful
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -209,53 +232,62 @@ class _FamilySearch:
     law: SizeLaw
     percentiles: Array
 
-    def cheaper_than(self, below: float) -> Choice | None:
-        family = self.space.families[self.number]
-        costs = self._costs(family)
-        promising = costs < below
-        rows = np.flatnonzero(promising.any(axis=(0, 2)))
+    def cheaper_than(self, below: float, rows: Indices) -> Choice | None:
+        """Returns the cheapest choice among some configurations that costs less than `below`, None if there is none."""
         if len(rows) == 0:
             return None
-        costs = costs[:, rows]
-        services = family.services
-        strictest = StrictestLateness.of(self.buffer, self.law, services.atoms_s[rows], services.weights[rows])
-        best: Choice | None = None
-        cheapest = costs.min(axis=(1, 2))
-        for reserve in np.argsort(cheapest, kind="stable"):
-            if cheapest[reserve] >= below:
-                break
-            late = strictest.fractions(int(reserve)) > 1 - self.percentiles[0] + 1e-12
-            candidates = np.where(late, np.inf, costs[reserve])
-            found = self._first_in_time(candidates, rows, int(reserve), below)
-            if found is not None:
-                best, below = found, found.cost
-        return best
+        costs = self._costs(rows)
+        reserves = np.flatnonzero((costs < below).any(axis=(1, 2)))
+        kept = (costs < below).any(axis=(0, 2))
+        rows, costs = rows[kept], costs[:, kept]
+        if len(rows) == 0:
+            return None
+        services = self.space.families[self.number].services
+        atoms_s, weights = (x[rows, : costs.shape[2]] for x in (services.atoms_s, services.weights))
+        strictest = StrictestLateness.of(self.buffer, self.law, atoms_s, weights)
+        late = strictest.fractions(reserves) > 1 - self.percentiles[0] + _TOLERANCE
+        candidates = np.where(late, np.inf, costs[reserves])
+        return self._first_in_time(candidates, rows, reserves, below)
 
-    def _costs(self, family: Configurations) -> Array:
+    def _costs(self, rows: Indices) -> Array:
         """Cost per request of every reserve, configuration and cap, shape (R, n, B); infinite where not allowed."""
-        caps = family.max_batch
+        family = self.space.families[self.number]
+        caps = min(family.max_batch, self.law.waiting.shape[1])
         law = SizeLaw(self.law.reserves_s, self.law.below[:, : caps - 1], self.law.waiting[:, :caps])
-        spent_s = law.averaged(family.services.billed_s)
-        costs = (family.per_s * spent_s + family.per_call) / law.mean_sizes()[:, None, :]
-        return np.where(family.allowed, costs, np.inf)
+        spent_s = law.averaged(family.services.billed_s[rows, :caps])
+        costs = (family.per_s[rows, :caps] * spent_s + family.per_call) / law.mean_sizes()[:, None, :]
+        enough = self.law.reserves_s[:, None] >= family.services.atoms_s[rows, 0, 0]
+        return np.where(family.allowed[rows, :caps] & enough[:, :, None], costs, np.inf)
 
-    def _first_in_time(self, costs: Array, rows: Indices, reserve: int, below: float) -> Choice | None:
-        """The cheapest candidate whose other applications are in time as well."""
+    def _first_in_time(self, costs: Array, rows: Indices, reserves: Indices, below: float) -> Choice | None:
+        """The cheapest candidate, shape (K, n, B), whose other applications are in time as well."""
         flat = costs.ravel()
-        waits: SharedWaits | None = None
-        for position in np.argsort(flat, kind="stable"):
-            if flat[position] >= below:
-                return None
-            row, cap = divmod(int(position), costs.shape[1])
-            if len(self.percentiles) > 1:
-                waits = waits or SharedWaits.of(self.buffer, self.law, reserve)
-                if not self._holds(waits, int(rows[row]), cap + 1):
+        possible = np.flatnonzero(flat < below)
+        stricter = _stricter(self.percentiles)
+        waits: dict[int, SharedWaits] = {}
+        for position in possible[np.argsort(flat[possible], kind="stable")].tolist():
+            number, row, cap = np.unravel_index(position, costs.shape)
+            reserve, index = int(reserves[number]), int(rows[row])
+            if len(stricter):
+                if reserve not in waits:
+                    waits[reserve] = SharedWaits.of(self.buffer, self.law, reserve)
+                if not self._holds(waits[reserve], index, int(cap) + 1, stricter):
                     continue
-            reserve_s = float(self.law.reserves_s[reserve])
-            return Choice(float(flat[position]), self.number, int(rows[row]), cap + 1, reserve_s)
+            return Choice(float(flat[position]), self.number, index, int(cap) + 1, float(self.law.reserves_s[reserve]))
         return None
 
-    def _holds(self, waits: SharedWaits, index: int, cap: int) -> bool:
+    def _holds(self, waits: SharedWaits, index: int, cap: int, which: Indices) -> bool:
         services = self.space.families[self.number].services
-        late = waits.late(self.buffer.slos_s, services.atoms_s[index, :cap], services.weights[index, :cap])
-        return bool((late <= 1 - self.percentiles + 1e-12).all())
+        atoms_s, weights = services.atoms_s[index, :cap], services.weights[index, :cap]
+        late = waits.late(self.buffer.slos_s[which], atoms_s, weights, which=which)
+        return bool((late <= 1 - self.percentiles[which] + _TOLERANCE).all())
+
+
+def _stricter(percentiles: Array) -> Indices:
+    """The applications whose percentile is above that of all with shorter SLOs: checked besides the first.
+
+    Under one reserve lateness falls with the SLO: its derivative is a sum of -O_{s-1} and of differences of Phi_{s-1},
+    which falls with the wait, as long as services do not get shorter with the batch.
+    """
+    highest = np.maximum.accumulate(percentiles)
+    return np.flatnonzero(percentiles[1:] > highest[:-1]) + 1

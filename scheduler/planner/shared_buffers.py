@@ -9,15 +9,17 @@ Phi_{s-1}(y) = O_{s-1}(t_n) + rate * integral of O_{s-1} from y to t_n, the long
 
 import math
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 
 from scheduler.planner.latency_laws import Array
-from scheduler.planner.poisson_tails import certain_above
+from scheduler.planner.poisson_tails import Indices, certain_above
 
-_NODES, _WEIGHTS = np.polynomial.legendre.leggauss(6)
-_PANEL = 2.0
-"""Expected arrivals in a panel of quadrature; six nodes integrate e^-x x^k over it to 1e-9."""
+_PANEL = 6.0
+"""Expected arrivals in a panel of quadrature; ten nodes integrate e^-x x^k over it to 1e-9."""
+_NARROW = 0.75
+"""Expected arrivals between two timeouts up to which four nodes do the same."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -36,7 +38,7 @@ class SizeLaw:
 
     def mean_sizes(self) -> Array:
         """Returns E[b] for caps 1 ... B, shape (R, B)."""
-        return self.averaged(np.arange(1.0, self.below.shape[1] + 2)[None, :])[:, 0]
+        return np.cumsum(self.reached(), axis=1)
 
     def averaged(self, values: Array) -> Array:
         """Returns the mean of a figure by batch size for caps 1 ... B, shape (R, n, B).
@@ -127,11 +129,19 @@ class SharedBuffer:
         beyond_s = self.slos_s - self.strictest_s
         ends_s = np.unique(np.minimum(beyond_s, certain_above(max_batch) / self.rate_rps))
         gaps_s = np.diff(ends_s)
-        pieces = np.maximum(1, np.ceil(gaps_s * self.rate_rps / _PANEL)).astype(np.int64)
-        widths_s = np.repeat(gaps_s / pieces, pieces)
-        starts_s = np.repeat(ends_s[:-1], pieces) + widths_s * _within(pieces)
-        nodes_s = starts_s[:, None] + widths_s[:, None] * (_NODES + 1) / 2
-        return nodes_s.ravel(), (widths_s[:, None] * _WEIGHTS / 2).ravel()
+        narrow = gaps_s * self.rate_rps <= _NARROW
+        parts = [
+            _quadrature(
+                ends_s[:-1][narrow], gaps_s[narrow], pieces=np.ones(int(narrow.sum()), dtype=np.int64), order=4
+            ),
+            _quadrature(
+                ends_s[:-1][~narrow],
+                gaps_s[~narrow],
+                pieces=np.ceil(gaps_s[~narrow] * self.rate_rps / _PANEL).astype(np.int64),
+                order=10,
+            ),
+        ]
+        return np.concatenate([nodes for nodes, _ in parts]), np.concatenate([weights for _, weights in parts])
 
     def _still(self, beyond_s: Array) -> Array:
         """Rate of the applications whose timeout is longer than the shortest by more than `beyond_s`."""
@@ -146,7 +156,22 @@ class SharedBuffer:
         return np.asarray(ended + self._still(beyond_s) * beyond_s)
 
 
-def _within(pieces: "np.ndarray[tuple[int, ...], np.dtype[np.int64]]") -> Array:
+def _quadrature(starts_s: Array, gaps_s: Array, *, pieces: Indices, order: int) -> tuple[Array, Array]:
+    """Gauss-Legendre nodes and weights of intervals that are cut into pieces."""
+    nodes, weights = _gauss(order)
+    widths_s = np.repeat(gaps_s / pieces, pieces)
+    lows_s = np.repeat(starts_s, pieces) + widths_s * _within(pieces)
+    return (lows_s[:, None] + widths_s[:, None] * nodes).ravel(), (widths_s[:, None] * weights).ravel()
+
+
+@cache
+def _gauss(order: int) -> tuple[Array, Array]:
+    """Nodes and weights on (0, 1)."""
+    nodes, weights = np.polynomial.legendre.leggauss(order)
+    return (nodes + 1) / 2, weights / 2
+
+
+def _within(pieces: Indices) -> Array:
     """0, 1, ... within each run of so many pieces."""
     total = int(pieces.sum())
     starts = np.repeat(np.cumsum(pieces) - pieces, pieces)
