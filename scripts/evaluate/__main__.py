@@ -24,10 +24,10 @@ from scheduler.domain.errors import EdgeburstError
 from scheduler.simulator.scenario import POLICIES
 from scripts.evaluate import detection, engine_cost
 from scripts.evaluate.case import Result, Row
-from scripts.evaluate.figures import OURS, figures_table
+from scripts.evaluate.figures import figures_table
 from scripts.evaluate.plots import draw_all
 from scripts.evaluate.runs import run_all, run_case
-from scripts.evaluate.suites import QUICK, SUITES, TRACES, Options, real_traces
+from scripts.evaluate.suites import OURS, QUICK, SUITES, TRACES, Options, real_traces
 from scripts.evaluate.tables import Table, suite_tables, write_csv
 
 Task = Callable[[], Result]

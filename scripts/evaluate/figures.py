@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from scheduler.simulator.scenario import POLICIES
 from scripts.changepoint_figures import TRACE_RPS
 from scripts.evaluate.case import BOUND, Row
+from scripts.evaluate.suites import OURS
 from scripts.evaluate.tables import (
     GOOD,
     ORACLE,
@@ -19,7 +20,6 @@ from scripts.evaluate.tables import (
     total,
 )
 
-OURS = "edgeburst"
 NEVER_BELOW = 0.999
 """Within the SLO where nothing is noisy."""
 NOISE_TARGETS = {
