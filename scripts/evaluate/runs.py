@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from typing import TypeVar
 
+from scheduler.domain.errors import EdgeburstError
 from scheduler.simulator import report
 from scheduler.simulator.bound import clairvoyant_bound, make_problem
 from scheduler.simulator.world import generators, make_requests, make_simulation
@@ -17,10 +18,21 @@ T = TypeVar("T")
 
 
 def run_case(case: Case) -> Result:
-    """Returns what a case comes to. Nothing but the measured times depends on when or where it is run."""
-    workload = case.traffic.workload(generators(case.scenario.seed)[0])
-    if case.scenario.policy == BOUND:
-        return Result(_identity(case, workload) | _bound(case, workload))
+    """Returns what a case comes to. Nothing but the measured times depends on when or where it is run.
+
+    Raises:
+        EdgeburstError: it cannot be run; the message names the case.
+    """
+    try:
+        workload = case.traffic.workload(generators(case.scenario.seed)[0])
+        if case.scenario.policy == BOUND:
+            return Result(_identity(case, workload) | _bound(case, workload))
+        return _simulated(case, workload)
+    except EdgeburstError as error:
+        raise EdgeburstError(f"{case.suite}, {case.name}, {case.scenario.policy}: {error}") from error
+
+
+def _simulated(case: Case, workload: Workload) -> Result:
     requests = make_requests(case.scenario, workload)
     # Policies that are given hindsight search here, before the clock runs.
     simulation = make_simulation(case.scenario, requests)
@@ -105,9 +117,13 @@ def in_processes(tasks: Sequence[Callable[[], T]], *, jobs: int, done: Callable[
     if jobs == 1:
         return [_told(task(), done) for task in tasks]
     # Spawned, not forked: the same on every platform, and no thread of ours is copied half-way through its work.
-    with ProcessPoolExecutor(min(jobs, len(tasks) or 1), multiprocessing.get_context("spawn")) as pool:
+    pool = ProcessPoolExecutor(min(jobs, len(tasks) or 1), multiprocessing.get_context("spawn"))
+    try:
         futures: dict[Future[T], int] = {pool.submit(task): i for i, task in enumerate(tasks)}
         results = {futures[future]: _told(future.result(), done) for future in as_completed(futures)}
+    finally:
+        # Where one has failed, nobody wants the others.
+        pool.shutdown(cancel_futures=True)
     return [results[i] for i in range(len(tasks))]
 
 

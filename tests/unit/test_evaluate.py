@@ -5,6 +5,7 @@ import pickle
 import random
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from scheduler.domain.errors import EdgeburstError
 from scheduler.domain.plans import ServiceClass
 from scheduler.simulator import report
 from scheduler.simulator.network import MEBIBYTE, constant, steps
@@ -384,6 +386,16 @@ def test_a_quick_run_in_processes_writes_rows_tables_and_pictures(
 def test_results_come_in_the_order_of_their_tasks_whoever_is_first() -> None:
     tasks = [lambda i=i: i for i in random.Random(1).sample(range(50), 50)]  # type: ignore[misc]
     assert in_processes(tasks, jobs=1, done=int) == [task() for task in tasks]
+
+
+def test_a_case_that_cannot_be_run_is_named_and_ends_the_rest(tmp_path: Path) -> None:
+    wrong = tiny_case(name="gone", traffic=Trace(tmp_path / "absent.gaps", 2.0, 100))
+    done: list[int] = []
+    tasks = [partial(run_case, case) for case in (wrong, *[tiny_case()] * 30)]
+    with pytest.raises(EdgeburstError, match=r"load, gone, edgeburst: cannot read the trace .*absent\.gaps") as caught:
+        in_processes(tasks, jobs=2, done=lambda: done.append(1))
+    assert "\n" not in str(caught.value)
+    assert len(done) < 30
 
 
 @pytest.mark.parametrize(
