@@ -6,12 +6,12 @@ that reaches beyond is refused, because a fit says nothing there.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from scheduler.planner.configurations import Configurations, Family, Way
-from scheduler.planner.json_fields import Fields
+from scheduler.planner.json_fields import Fields, PlanInputError
 from scheduler.planner.latency_laws import Array, ExponentialLaw, LatencyForm, PolynomialLaw, SliceLaw, TableLaw
 from scheduler.planner.prices import PriceSheet
 
@@ -47,6 +47,32 @@ class FunctionProfile:
         """Returns the configurations of these kinds with services and prices; none if the profile has none."""
         way = None if self.way == Way() else self.way
         return tuple(family.tabulated(sheet, way) for family in self.families if family.kind in kinds)
+
+    def tabulated_for(
+        self, size_bytes: float, sheet: PriceSheet, *, kinds: tuple[str, ...] = KINDS
+    ) -> tuple[Configurations, ...]:
+        """Returns the configurations as requests of one size find them.
+
+        Parameters:
+            size_bytes: of a request; it counts as the next larger class that was measured.
+            sheet: the prices.
+            kinds: which kinds.
+
+        Raises:
+            PlanInputError: nothing was measured for so large a request.
+        """
+        way = replace(self.way, item_bytes=size_bytes) if self.way.bytes_per_s > 0 else self.way
+        families = self.families
+        if self.sizes_bytes:
+            larger = [size for size in self.sizes_bytes if size >= size_bytes]
+            if not larger:
+                raise PlanInputError(
+                    f"app.sizes: {size_bytes:g} bytes is beyond the largest that profile {self.name!r} was measured "
+                    f"for, {self.sizes_bytes[-1]:g}"
+                )
+            families = self.sized[larger[0]]
+        kept = None if way == Way() else way
+        return tuple(family.tabulated(sheet, kept) for family in families if family.kind in kinds)
 
 
 def parse_profile(content: object, *, of: str) -> FunctionProfile:
