@@ -13,8 +13,9 @@ from scheduler.simulator.faults import Faults
 from scheduler.simulator.network import Uplink
 from scheduler.simulator.policies.catalogue import Chosen, choose
 from scheduler.simulator.policies.search import Trying
+from scheduler.simulator.report import within_slo
 from scheduler.simulator.scenario import Scenario, SimulatedClass, SimulatedModel
-from scheduler.simulator.shell import TOLERANCE_S, EngineLike, Journal, Simulation
+from scheduler.simulator.shell import EngineLike, Simulation
 from scheduler.workloads import Workload
 
 
@@ -82,7 +83,8 @@ def choose_policy(scenario: Scenario, requests: Sequence[Request]) -> Chosen:
         return Chosen(Engine(scenario.engine_settings()))
 
     def rehearse(policy: EngineLike, part: Sequence[Request]) -> Trying:
-        return _tried(_simulation(scenario, Chosen(policy), part).run())
+        journal = _simulation(scenario, Chosen(policy), part).run()
+        return Trying(within_slo(journal), journal.cost())
 
     return choose(scenario, requests, rehearse)
 
@@ -99,15 +101,6 @@ def _simulation(
         keep_commands=keep_commands,
         facts=chosen.facts,
     )
-
-
-def _tried(journal: Journal) -> Trying:
-    ended_at_s, answered = journal.ended_at_s, journal.answered_by
-    within = sum(
-        request.request_id in answered and ended_at_s[request.request_id] <= request.deadline_s + TOLERANCE_S
-        for request in journal.requests
-    )
-    return Trying(within / max(1, len(journal.requests)), journal.cost())
 
 
 def make_backends(

@@ -1,6 +1,6 @@
 """Hindsight: parameters of a static policy, chosen by simulating them on the requests that will come."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
@@ -11,6 +11,7 @@ SLICE = 5000
 """Requests of the short trials; only what does well there is tried on all."""
 _FINALISTS = 10
 _PASSES = 2
+_STEPS = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +72,24 @@ def _finalists(found: Sequence[tuple[Parameters, Trying]], target: float) -> lis
     by_rank = sorted(found, key=lambda entry: rank(entry[1], target))[:_FINALISTS]
     by_spare = sorted(found, key=lambda entry: rank(entry[1], spare))[:_FINALISTS]
     return list(dict.fromkeys(parameters for parameters, _ in by_rank + by_spare))
+
+
+def refine(
+    best: Parameters,
+    neighbours: Callable[[Parameters], Iterable[Parameters]],
+    trial: Trial[Parameters],
+    *,
+    target: float,
+) -> Parameters:
+    """Climbs from neighbour to neighbour on the whole workload, until none is better or for so many steps."""
+    tried = trial(best, whole=True)
+    for _ in range(_STEPS):
+        found = [(trial(candidate, whole=True), candidate) for candidate in neighbours(best)]
+        better, candidate = min(found, key=lambda entry: rank(entry[0], target))
+        if rank(better, target) >= rank(tried, target):
+            break
+        best, tried = candidate, better
+    return best
 
 
 def choose(candidates: Sequence[Parameters], trial: Trial[Parameters], *, target: float) -> Parameters:

@@ -9,13 +9,13 @@ choice of the parameters, found by simulating the very same requests and noise (
 
 from collections import deque
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 from scheduler.domain.laws import FunctionTier
 from scheduler.domain.requests import Request
 from scheduler.simulator.policies.baseline import Baseline, earliest
 from scheduler.simulator.policies.buffers import TimedBuffer
-from scheduler.simulator.policies.search import Trial, descend
+from scheduler.simulator.policies.search import Trial, descend, refine
 from scheduler.simulator.policies.site import Site
 
 _BATCH_FACTORS = (0.4, 0.5, 0.6, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95, 1.0, 1.05, 1.1, 1.2)
@@ -101,7 +101,20 @@ def best_static(site: Site, trial: Trial[StaticParameters]) -> StaticParameters:
     ]
     function_axis = [{"tier": t, "function_batch": items, "function_timeout_s": s} for t, items, s in choices]
     wait_axis: list[Mapping[str, object]] = [{"edge_timeout_s": site.slo_s * factor} for factor in _WAIT_FACTORS]
-    return descend(start, [queue_axis, function_axis, wait_axis], trial, target=site.percentile)
+    found = descend(start, [queue_axis, function_axis, wait_axis], trial, target=site.percentile)
+    return refine(found, lambda parameters: _neighbours(parameters, site), trial, target=site.percentile)
+
+
+def _neighbours(at: StaticParameters, site: Site) -> Iterator[StaticParameters]:
+    """One step, or three, in each number that the grid leaves gaps in."""
+    for step in (-3, -1, 1, 3):
+        batch, queue = max(1, at.edge_batch + step), max(1, at.edge_queue + step)
+        batch = min(batch, len(site.edge_s) - 1)
+        yield replace(at, edge_batch=batch, edge_queue=queue)
+        yield replace(at, edge_batch=batch)
+        yield replace(at, edge_queue=queue)
+    for factor in (0.8, 1.25) if at.function_timeout_s else ():
+        yield replace(at, function_timeout_s=at.function_timeout_s * factor)
 
 
 def _batches(half: int) -> list[int]:
