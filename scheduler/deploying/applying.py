@@ -13,13 +13,13 @@ from dataclasses import dataclass
 
 from scheduler.deploying.comparison import FieldChange, differences
 from scheduler.deploying.desired import Deployment, Tier
-from scheduler.deploying.difference import Action, Kind, is_current, reserved_change, surplus
+from scheduler.deploying.difference import Change, Kind, is_current, reserved_change, surplus
 from scheduler.deploying.errors import DeployError
 from scheduler.deploying.observed import Alias, Function
 from scheduler.deploying.observing import leftovers, observe
 from scheduler.deploying.platform import Platform
 from scheduler.deploying.probe import check_answer, probe_frame
-from scheduler.deploying.removing import remove
+from scheduler.deploying.removing import release, remove
 from scheduler.deploying.waiting import wait_until_active, wait_until_provisioned
 
 Tell = Callable[[str], None]
@@ -64,7 +64,7 @@ class Apply:
         for name in self.deployment.functions:
             function = observe(self.platform, name)
             for change in surplus(self.deployment, function) if function else ():
-                self._delete(change.kind, name, change.name)
+                self._delete(change, kept=function is not None and change.name in function.provisioned)
         for name in leftovers(self.platform, self.deployment):
             remove(self.platform, self.deployment, name, tell=self.tell)
 
@@ -177,10 +177,12 @@ class Apply:
             # The failed probe is what matters.
             self.tell(f"version {version_id} of {tier.function} stays: {error}")
 
-    def _delete(self, kind: Kind, function: str, name: str) -> None:
-        self.tell(f"{Action.DELETE.value} {kind.value} {function}:{name}")
-        if kind is Kind.ALIAS:
-            self.platform.unprovision(function, name)
-            self.platform.delete_alias(function, name)
+    def _delete(self, change: Change, *, kept: bool) -> None:
+        """Deletes an alias, with its provisioned instances, or a version."""
+        if kept:
+            release(self.platform, change.function, change.name, tell=self.tell)
+        self.tell(f"deleting {change.kind.value} {change.what}")
+        if change.kind is Kind.ALIAS:
+            self.platform.delete_alias(change.function, change.name)
         else:
-            self.platform.delete_version(function, name)
+            self.platform.delete_version(change.function, change.name)

@@ -32,7 +32,8 @@ from scheduler.fc_client import Account, proxy_variable
 _DESCRIPTION = """\
 Makes the functions of Function Compute that a configuration's tiers, or a plan's groups, name: function, version,
 alias, limit and provisioned instances. Each tier is an alias to a version that never changes: the daemon moves between
-tiers by alias, and a tier moves only to a version that has answered a probe. What was not made here is left alone."""
+tiers by alias, and a tier moves only to a version that has answered a probe (two invocations, which are billed). What
+was not made here is left alone."""
 
 _EPILOG = """\
 examples:
@@ -63,7 +64,14 @@ def add_parser(subparsers: Any) -> None:
     )
     verbs = parser.add_subparsers(dest="verb", metavar="|".join(_VERBS), required=True)
     for verb, words in _VERBS.items():
-        _add_arguments(verbs.add_parser(verb, help=words, description=f"{words.capitalize()}."), verb)
+        one = verbs.add_parser(
+            verb,
+            help=words,
+            description=f"{words.capitalize()}.",
+            epilog=f"example:\n  edgeburst fc {verb} edgeburst.toml",
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        _add_arguments(one, verb)
 
 
 def _add_arguments(parser: argparse.ArgumentParser, verb: str) -> None:

@@ -271,12 +271,14 @@ class Platform:
         """Calls until it is answered, with growing pauses; `already` says what a lost attempt has done."""
         client = self._client = self._client or make_client(self.account, connections=1)
         call = partial(called, getattr(client, operation))
-        for attempt in range(attempts):
+        for attempt in range(_ATTEMPTS):
             try:
                 return call(*arguments, {} if headers is None else headers, runtime(read_timeout_s))
             except CallFailed as failed:
                 passing = failed.failure.kind in _PASSING or failed.code in _BUSY_CODES
-                if not passing or attempt == attempts - 1:
+                # Refusals for lack of room cost nothing and come at once, so there is always time for all attempts.
+                most = _ATTEMPTS if failed.failure.kind is FailureKind.THROTTLED else attempts
+                if not passing or attempt >= most - 1:
                     raise
                 self.patience.sleep(self._pause_s(failed, attempt))
             if already is not None and (done := already()) is not None:

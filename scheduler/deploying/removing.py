@@ -28,8 +28,7 @@ def remove(platform: Platform, deployment: Deployment, name: str, *, tell: Calla
         return
     steps = removal(deployment, function)
     for qualifier in function.provisioned:
-        tell(f"giving up provisioned instances of {name}:{qualifier}")
-        platform.unprovision(name, qualifier)
+        release(platform, name, qualifier, tell=tell)
     for step in steps:
         tell(f"deleting {step.kind.value} {step.what}")
         if step.kind is Kind.ALIAS:
@@ -40,3 +39,18 @@ def remove(platform: Platform, deployment: Deployment, name: str, *, tell: Calla
         platform.unreserve(name)
     # Instances that were kept end in their own time; until then the function stays.
     wait_for(platform, lambda: platform.delete_function(name) or None, lambda: f"function {name} still has instances")
+
+
+def release(platform: Platform, name: str, qualifier: str, *, tell: Callable[[str], None]) -> None:
+    """Keeps no more instances for a qualifier, and waits until there are none: an alias does not go before them.
+
+    Raises:
+        DeployError: the provider refuses, or it takes too long.
+    """
+    tell(f"giving up provisioned instances of {name}:{qualifier}")
+    platform.unprovision(name, qualifier)
+    wait_for(
+        platform,
+        lambda: True if not platform.provisioned_for(name, qualifier).current else None,
+        lambda: f"{name}:{qualifier} still has provisioned instances",
+    )

@@ -418,3 +418,23 @@ def test_a_plan_is_deployed_and_says_what_the_daemon_needs_to_know(work: Work) -
     assert work.run("status", plan, "--config", str(config)).status == 0
     assert work.run("destroy", plan, "--config", str(config), "--yes").status == 0
     assert not work.exists()
+
+
+def test_what_hands_did_to_an_alias_is_undone_and_what_they_did_to_latest_does_not_matter(work: Work) -> None:
+    file = work.write("small")
+    work.good(file)
+    client = work.fc.client()
+    client.update_function(work.function, m.UpdateFunctionRequest(body=m.UpdateFunctionInput(timeout=7)))
+    work.good(file)
+    assert (work.shown("small").timeout, work.shown("LATEST").timeout) == (60, 7)
+    body = m.PublishVersionInput(description="by hand")
+    client.publish_function_version(work.function, m.PublishFunctionVersionRequest(body=body))
+    split = m.UpdateAliasInput(version_id="2", additional_version_weight={"1": 0.5})
+    client.update_alias(work.function, "small", m.UpdateAliasRequest(body=split))
+    changes = json.loads(work.run("plan", file, "--json").out)["changes"]
+    assert [each["field"] for each in changes[1]["fields"]] == ["timeout", "additionalVersionWeight"]
+    work.good(file)
+    alias = client.get_alias(work.function, "small").body
+    assert (alias.version_id, alias.additional_version_weight) == ("1", {})
+    told = work.run("destroy", file, "--yes")
+    assert "has version 2, which edgeburst did not make" in told.err
