@@ -53,8 +53,8 @@ SUB_COMMANDS = (
     SubCommand(
         "plan",
         "scheduler.daemon.plan_command",
-        "show the plan that a configuration leads to at a given rate",
-        "edgeburst plan --config edgeburst.toml --rps 120",
+        "plan functions for applications, or show what a configuration leads to at a given rate",
+        "edgeburst plan --apps apps.toml --profile functions.json",
     ),
     SubCommand(
         "explain",

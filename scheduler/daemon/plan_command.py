@@ -1,4 +1,4 @@
-"""`edgeburst plan`: what a configuration leads to at a given rate, before any request has been sent."""
+"""`edgeburst plan`: functions for applications, or what the daemon's configuration leads to at a given rate."""
 
 import argparse
 import json
@@ -12,13 +12,17 @@ from scheduler.domain.errors import EdgeburstError
 from scheduler.domain.plans import EngineSettings, GroupPlan, Plan, Snapshot
 from scheduler.estimates import Estimates
 from scheduler.planner.planner import best_plan
+from scheduler.planning import command as functions_command
 
 _MEBIBYTE = 2**20
-_EXAMPLE = """example:
+_EXAMPLE = """examples:
+  edgeburst plan --apps apps.toml --profile functions.json --prices fc3-cu-usd
+  edgeburst plan --map hour.json --slo-s 5 --percentile 0.95 --profile functions.json --json
+  edgeburst plan --arrivals trace.gaps --from-s 0 --to-s 600 --slo-s 1 --profile functions.json --plot frontier.png
   edgeburst plan --config edgeburst.toml --rps 120 --bandwidth-mbytes-per-s 1.0
 
-Laws come from the configured profiles, with no spread of service times yet: a running daemon learns both, and its
-plans (GET /v1/status) then differ from this one.
+With --config the plan is that of a daemon which has learned nothing yet: laws come from the configured profiles, without
+a spread of service times. A running daemon learns both, and its plans (GET /v1/status) then differ from this one.
 """
 
 
@@ -26,20 +30,31 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     """Adds `plan` with its arguments."""
     parser = subparsers.add_parser(
         "plan",
-        help="show the plan that a configuration leads to at a given rate",
-        description="Plans once for a configuration at a given rate and prints caps, tiers, waits and expectations.",
+        help="plan functions for applications, or show what a configuration leads to at a given rate",
+        description="Finds the cheapest functions, batches and timeouts that keep every application's percentile; or "
+        "plans once for a daemon's configuration at a given rate.",
         epilog=_EXAMPLE,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--config", type=Path, required=True, help="the daemon's configuration")
-    parser.add_argument("--rps", type=float, required=True, help="requests a second of each model")
-    parser.add_argument("--bandwidth-mbytes-per-s", type=float, metavar="X", help="of the uplink, MB = 2**20 bytes")
-    parser.add_argument("--request-bytes", type=int, default=24_000, metavar="N", help="size (default: %(default)s)")
+    sources = parser.add_mutually_exclusive_group(required=True)
+    functions_command.add_arguments(parser, sources)
+    sources.add_argument("--config", type=Path, help="plan for the daemon's configuration, edge and functions")
+    parser.add_argument("--rps", type=float, help="with --config: requests a second of each model")
+    parser.add_argument(
+        "--bandwidth-mbytes-per-s", type=float, metavar="X", help="with --config: of the uplink, MB = 2**20 bytes"
+    )
+    parser.add_argument(
+        "--request-bytes", type=int, default=24_000, metavar="N", help="with --config: size (default: %(default)s)"
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of a table")
 
 
 def run(args: argparse.Namespace) -> int:
     """Runs `plan` and prints it; exit status 1 says that the plan cannot keep its objective."""
+    if args.config is None:
+        return functions_command.run(args)
+    if args.rps is None:
+        raise EdgeburstError("--rps is missing; say how many requests a second the configuration shall be planned for")
     if not args.rps >= 0 or args.request_bytes < 0:
         raise EdgeburstError("--rps and --request-bytes must be at least 0")
     if args.bandwidth_mbytes_per_s is not None and not args.bandwidth_mbytes_per_s >= 0:

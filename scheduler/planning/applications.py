@@ -1,0 +1,127 @@
+"""Applications from a TOML file, or one from a trace or an arrival process."""
+
+import importlib
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from scheduler.planner.arrival_fits import fit_arrivals
+from scheduler.planner.arrivals import MarkovianArrivals
+from scheduler.planner.function_plan import Application
+from scheduler.planner.json_fields import Fields, PlanInputError
+from scheduler.planner.size_classes import SizeClass
+from scheduler.workloads import WorkloadError, read_gaps, read_map
+
+_MOST_APPLICATIONS = 2000
+_FEWEST_ARRIVALS = 20
+
+
+def read_applications(path: Path) -> tuple[Application, ...]:
+    """Reads `[[app]]` tables: name, slo_s, percentile, one of rps, map, arrivals, and sizes.
+
+    Raises:
+        PlanInputError: the file cannot be read, or a field is wrong; the message names it.
+    """
+    parser = importlib.import_module("tomllib" if sys.version_info >= (3, 11) else "tomli")
+    try:
+        content = parser.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise PlanInputError(f"--apps: cannot read {path}: {error.strerror}; name a file") from error
+    except ValueError as error:
+        raise PlanInputError(f"--apps: {path} is not TOML: {error}") from error
+    fields = Fields(content, where="", of=path.name)
+    tables = fields.tables("app")
+    fields.done()
+    if len(tables) > _MOST_APPLICATIONS:
+        raise fields.wrong("app", f"is there {len(tables)} times; at most {_MOST_APPLICATIONS} can be planned at once")
+    applications = tuple(_application(table, folder=path.parent) for table in tables)
+    seen: set[str] = set()
+    for number, application in enumerate(applications):
+        if application.name in seen:
+            raise fields.wrong(f"app[{number}].name", f"{application.name!r} is there twice; names must differ")
+        seen.add(application.name)
+    return applications
+
+
+def _application(fields: Fields, *, folder: Path) -> Application:
+    name = fields.text("name")
+    slo_s = fields.number("slo_s", above=0)
+    percentile = fields.number("percentile", 0.99, above=0)
+    if percentile >= 1:
+        raise fields.wrong("percentile", f"must be below 1, not {percentile:g}")
+    given = [key for key in ("rps", "map", "arrivals") if fields.has(key)]
+    if len(given) != 1:
+        raise fields.wrong("rps", f"or map or arrivals must be given, exactly one; here are {len(given)}")
+    if given == ["rps"]:
+        rate_rps, process = fields.number("rps", above=0), None
+    else:
+        read = _read_map if given == ["map"] else _read_arrivals
+        try:
+            rate_rps, process = read(folder / fields.text(given[0]))
+        except WorkloadError as error:
+            raise fields.wrong(given[0], f"cannot be used: {error}") from error
+    sizes = _sizes(fields) if fields.has("sizes") else ()
+    if sizes and process is not None:
+        raise fields.wrong("sizes", f"go with rps only; {given[0]} has no exact law for requests routed by size")
+    fields.done()
+    return Application(name, slo_s, percentile, rate_rps, process, sizes)
+
+
+def _sizes(fields: Fields) -> tuple[SizeClass, ...]:
+    classes = []
+    for part in fields.tables("sizes"):
+        classes.append(SizeClass(part.number("bytes", above=0), part.number("share", above=0)))
+        part.done()
+    classes.sort(key=lambda one: one.size_bytes)
+    if len({one.size_bytes for one in classes}) < len(classes):
+        raise fields.wrong("sizes", "has the same bytes twice")
+    total = sum(one.share for one in classes)
+    if abs(total - 1) > 1e-6:
+        raise fields.wrong("sizes", f"has shares that sum to {total:g}; they must sum to 1")
+    return tuple(SizeClass(one.size_bytes, one.share / total) for one in classes)
+
+
+def application_from_map(path: Path, *, slo_s: float, percentile: float) -> Application:
+    """Returns one application whose arrivals are a Markovian process from a JSON file."""
+    rate_rps, process = _read_map(path)
+    return Application(path.stem, slo_s, percentile, rate_rps, process)
+
+
+def application_from_gaps(
+    path: Path, *, slo_s: float, percentile: float, from_s: float = 0.0, to_s: float | None = None
+) -> Application:
+    """Returns one application whose arrivals are fitted to a part of a trace.
+
+    Parameters:
+        path: the `.gaps` file.
+        slo_s: its SLO.
+        percentile: which shall be within it.
+        from_s: start of the part, seconds.
+        to_s: its end; None: that of the trace.
+    """
+    rate_rps, process = _read_arrivals(path, from_s=from_s, to_s=to_s)
+    return Application(path.stem, slo_s, percentile, rate_rps, process)
+
+
+def _read_map(path: Path) -> tuple[float, MarkovianArrivals]:
+    process = read_map(path)
+    return process.rate_rps, process
+
+
+def _read_arrivals(
+    path: Path, *, from_s: float = 0.0, to_s: float | None = None
+) -> tuple[float, MarkovianArrivals | None]:
+    """Rate and process; None says that the arrivals are Poisson as far as the trace can tell."""
+    times_s = read_gaps(path).times_s
+    end_s = float(times_s[-1]) if to_s is None else to_s
+    if not 0 <= from_s < end_s:
+        raise PlanInputError(f"--from-s is {from_s:g} and --to-s {end_s:g}; the part must start before it ends")
+    times_s = times_s[(times_s >= from_s) & (times_s <= end_s)]
+    gaps_s = np.diff(times_s)
+    if len(gaps_s) < _FEWEST_ARRIVALS or not gaps_s.sum() > 0:
+        raise PlanInputError(
+            f"{path} has {len(times_s)} arrivals from {from_s:g} to {end_s:g} s; a fit needs {_FEWEST_ARRIVALS + 1}"
+        )
+    process = fit_arrivals(gaps_s).process
+    return process.rate_rps, process if process.phases > 1 else None

@@ -1,0 +1,58 @@
+"""Cost against latency: the cheapest plans for looser and stricter SLOs, as a picture."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+from rich.progress import track
+
+from scheduler.planner.function_plan import OBJECTIVES, FunctionPlan, Question
+from scheduler.planner.function_planner import plan_functions
+from scheduler.planner.json_fields import PlanInputError
+
+_FACTORS = np.geomspace(0.4, 2.5, 13)
+
+
+def plot_frontier(question: Question, plan: FunctionPlan, path: Path) -> None:
+    """Draws what a request costs if all SLOs are shorter or longer; the file's ending chooses the format.
+
+    Raises:
+        PlanInputError: matplotlib is missing, or the file cannot be written.
+    """
+    try:
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise PlanInputError(
+            "--plot needs the Python package matplotlib: from the source tree, pip install '.[client]'"
+        ) from error
+    figure = Figure(figsize=(7, 4.5), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots()
+    for objective in OBJECTIVES:
+        points = _frontier(replace(question, objective=objective, minimise="cost", budget=None))
+        axes.plot(*zip(*points, strict=True), "o-", label=objective) if points else None
+    axes.plot([_promised_s(question)], [plan.total_cost_per_request], "*", markersize=14, label="this plan")
+    axes.set(xlabel="latency that is kept (mean SLO), s", ylabel=f"{plan.currency} a request", ylim=(0, None))
+    axes.grid(alpha=0.3)
+    axes.legend()
+    try:
+        figure.savefig(path, dpi=120)
+    except (OSError, ValueError) as error:
+        raise PlanInputError(f"--plot: cannot draw to {path}: {error}") from error
+
+
+def _frontier(question: Question) -> list[tuple[float, float]]:
+    """Mean SLO and cost of the cheapest plans with every SLO multiplied, without those that are not in time."""
+    points = []
+    for factor in track(_FACTORS, description=question.objective, transient=True):
+        apps = tuple(replace(app, slo_s=app.slo_s * float(factor)) for app in question.applications)
+        plan = plan_functions(replace(question, applications=apps))
+        if not plan.infeasible:
+            points.append((_promised_s(question) * float(factor), plan.total_cost_per_request))
+    return points
+
+
+def _promised_s(question: Question) -> float:
+    """The SLO, averaged over applications."""
+    return sum(app.slo_s for app in question.applications) / len(question.applications)
