@@ -150,7 +150,8 @@ def changes(options: Options) -> Iterator[Case]:
     def case(
         name: str, *parts: tuple[float, float], at_s: float = CALM_S, until_s: float = end_s, **what: object
     ) -> Case:
-        scenario = replace(base, **what)  # type: ignore[arg-type]
+        # The rates are declared, so that who is told the truth is told these.
+        scenario = replace(base, rate_steps=parts, **what)  # type: ignore[arg-type]
         return Case(
             "steps", name, Phases(parts), scenario, change_at_s=at_s, settled_until_s=until_s, keeps_curves=True
         )

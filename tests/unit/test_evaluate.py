@@ -101,6 +101,11 @@ def test_every_case_travels_to_another_process_and_has_a_name_of_its_own(tmp_pat
     assert any(case.on_trace for case in SUITES["lte"](options))
 
 
+def test_who_is_told_the_truth_is_told_the_rates_of_the_steps() -> None:
+    for case in SUITES["steps"](TINY):
+        assert case.traffic == Phases(case.scenario.rate_steps)
+
+
 def test_no_run_of_the_ablation_is_made_twice() -> None:
     runs = [(case.traffic, case.scenario) for case in SUITES["ablation"](TINY)]
     assert len(set(runs)) == len(runs)
