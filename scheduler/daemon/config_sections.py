@@ -201,7 +201,7 @@ class DeploySection(Section):
     gpu_type: str = Field(default="fc.gpu.tesla.1", description="GPU of tiers that do not say theirs.")
     name: Label = Field(default="edgeburst", description="Marks what was made here, and begins new functions' names.")
     command: tuple[str, ...] = Field(
-        default=("edgeburst-function",), max_length=64, description="Program and arguments in the container."
+        default=(), max_length=64, description="Program and arguments in the container; empty: the image's own."
     )
     port: int = Field(default=9000, ge=1, le=65535, description="Port on which the container listens.")
     timeout_s: int = Field(default=60, ge=1, le=86400, description="Longest that one invocation may run.")

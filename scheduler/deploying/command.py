@@ -195,8 +195,11 @@ def _destroy(args: argparse.Namespace, platform: Platform, wanted: Draft) -> int
     if not names:
         _console().print("nothing to do: there is none of its functions")
         return 0
-    changes = [Change(Action.DELETE, Kind.ALIAS, each.name, alias) for each in doomed for alias in each.aliases]
-    changes += [Change(Action.DELETE, Kind.FUNCTION, name) for name in names]
+    aliases = {function.name: tuple(function.aliases) for function in doomed}
+    changes = []
+    for name in names:
+        changes.append(Change(Action.DELETE, Kind.FUNCTION, name))
+        changes += [Change(Action.DELETE, Kind.ALIAS, name, alias) for alias in aliases.get(name, ())]
     print_changes(_console(), changes, title=f"{deployment.name} at {platform.account.host}")
     if not _agreed(args, "Delete this?"):
         return 1

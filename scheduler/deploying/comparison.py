@@ -47,13 +47,14 @@ def _changes(have: Mapping[str, Any], want: Mapping[str, Any], where: str) -> It
 def _equal(have: object, want: object) -> bool:
     if isinstance(have, int | float) and isinstance(want, int | float):
         return math.isclose(have, want, rel_tol=1e-6)
-    if isinstance(have, list | tuple) and isinstance(want, list | tuple):
-        return list(have) == list(want)
+    if isinstance(want, list | tuple):
+        # The provider leaves out what is empty.
+        return list(have if isinstance(have, list | tuple) else ()) == list(want)
     return have == want
 
 
 def _shown(value: object, *, hidden: bool) -> str:
-    if value is None:
+    if value is None or value in ([], ()):
         return _NOTHING
     if hidden:
         return "(a value that is not shown)"

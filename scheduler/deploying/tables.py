@@ -40,12 +40,14 @@ def changes_json(changes: Sequence[Change]) -> list[dict[str, Any]]:
 
 def print_changes(console: Console, changes: Sequence[Change], *, title: str) -> None:
     """Prints the difference as a table, a line for each field."""
-    table = _table(title, ("", "", "field: what it is -> what it shall be"))
+    table = _table(title, ("", "", "what it is -> what it shall be"))
     for change in changes:
         word = "left over" if change.only_pruned else change.action.value
         fields = "\n".join(f"{each.field}: {each.old} -> {each.new}" for each in change.fields)
         action = f"[{_STYLES[change.action]}]{word}[/]"
-        table.add_row(action, escape(f"{change.kind.value} {change.what}"), escape(fields))
+        # Aliases and versions stand below their function.
+        name = f"{change.kind.value} {change.name or change.function}"
+        table.add_row(action, escape(name if not change.name else f"  {name}"), escape(fields))
     console.print(table)
 
 

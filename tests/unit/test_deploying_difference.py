@@ -68,6 +68,11 @@ def test_the_provider_may_say_more_than_was_asked_for() -> None:
     assert differences({**more, "customContainerConfig": container}, CONFIGURATION) == ()
 
 
+def test_a_list_that_is_empty_may_be_absent_and_one_that_is_not_may_not() -> None:
+    assert differences({}, {"command": []}) == ()
+    assert differences({"command": ["run"]}, {"command": []}) == (FieldChange("command", "run", "-"),)
+
+
 def test_each_field_is_shown_with_what_it_is_and_shall_be() -> None:
     container = {"image": "reg/fn:0", "command": ["run", "fast"]}
     have = {**CONFIGURATION, "cpu": 0.5, "timeout": None, "customContainerConfig": container}
