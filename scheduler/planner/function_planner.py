@@ -139,7 +139,8 @@ class _Planner:
         percentiles = np.array([app.percentile for app in apps])
         certain = self.question.objective == "worst-case"
         least_s = self.space.worst_s if certain else np.minimum(self.space.alone_s, self.space.worst_s)
-        bounds = segment_bounds(self.space, slos_s, rates_rps, reserves_s=least_s)
+        single = len(apps) == 1
+        bounds = np.zeros((1, 1)) if single else segment_bounds(self.space, slos_s, rates_rps, reserves_s=least_s)
         if self.question.grouping == "apart":
             bounds = np.where(np.eye(len(apps), dtype=bool), bounds, np.inf)
         elif self.question.grouping == "together":

@@ -105,7 +105,7 @@ def segment_bounds(space: Space, slos_s: Array, rates_rps: Array, *, reserves_s:
     """
     order = np.argsort(reserves_s, kind="stable")
     buckets, fine = _FINE if len(slos_s) > _MANY else _COARSE
-    edges = np.unique(np.linspace(0, len(order), buckets + 1).astype(np.int64))
+    edges = np.linspace(0, len(order), min(buckets, len(order)) + 1).astype(np.int64)
     starts_s = reserves_s[order[edges[:-1]]]
     sizes = np.arange(1.0, space.max_batch + 1e-9, 1 / fine)
     table = np.stack(

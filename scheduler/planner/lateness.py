@@ -11,7 +11,7 @@ import numpy as np
 
 from scheduler.planner.latency_laws import Array
 from scheduler.planner.poisson_tails import Indices, certain_above, neighbouring_tails
-from scheduler.planner.shared_buffers import SharedBuffer, SizeLaw
+from scheduler.planner.shared_buffers import SharedBuffer, SizeLaw, distinct
 
 _NODES, _WEIGHTS = np.polynomial.legendre.leggauss(3)
 _PANEL = 0.25
@@ -187,7 +187,7 @@ class SharedWaits:
 
 def _panel_ends(timeouts_s: Array, rate_rps: float, sizes: int) -> Array:
     """0, every timeout, and in between so many that a panel expects few arrivals; cut where all batches are full."""
-    marks_s = np.unique(np.minimum(np.concatenate([[0.0], timeouts_s]), certain_above(sizes) / rate_rps))
+    marks_s = distinct(np.minimum(np.concatenate([[0.0], timeouts_s]), certain_above(sizes) / rate_rps))
     if len(marks_s) == 1:
         return np.array([0.0, 1e-9])
     pieces = np.maximum(1, np.ceil(np.diff(marks_s) * rate_rps / _PANEL)).astype(np.int64)

@@ -18,8 +18,8 @@ from scheduler.planner.buffers import buffer_law
 from scheduler.planner.configurations import Configurations
 from scheduler.planner.latency_laws import Array
 
-TIMEOUTS = 200
-"""Timeouts are 0, 1/200, ... 1 of the SLO, if nothing else is asked for."""
+TIMEOUTS = 100
+"""Timeouts are 0, 1/100, ... 1 of the SLO, if nothing else is asked for."""
 _CELLS = 20
 """Equally likely services that stand for a distribution, each at its slow end."""
 _TOLERANCE = 1e-9

@@ -196,30 +196,42 @@ def percentile(
     """
     if reserves_s is None:
         reserves_s = buffer.strictest_s * np.arange(1, RESERVES + 1) / RESERVES
-    if not _hopeful(space, buffer, reserves_s, below).any():
+    reserves_s = np.sort(reserves_s)
+    pairs = _hopeful(space, buffer, float(reserves_s[0]), below, np.arange(len(space.cap)))
+    if len(pairs) == 0:
         return None
     best = worst_case(space, buffer, below=below)
     below = best.cost if best else below
-    pairs = np.flatnonzero(_hopeful(space, buffer, reserves_s, below))
+    pairs = _hopeful(space, buffer, float(reserves_s[0]), below, pairs)
     if len(pairs) == 0:
         return best
+    reserves_s = _hopeful_reserves(space, buffer, reserves_s, below, pairs)
     law = buffer.size_law(reserves_s, max_batch=int(space.cap[pairs].max()))
     for number in range(len(space.families)):
-        rows = np.unique(space.index[pairs[space.family[pairs] == number]])
+        rows = np.flatnonzero(np.bincount(space.index[pairs[space.family[pairs] == number]]))
         found = _FamilySearch(space, number, buffer, law, percentiles).cheaper_than(below, rows)
         if found is not None:
             best, below = found, found.cost
     return best
 
 
-def _hopeful(space: Space, buffer: SharedBuffer, reserves_s: Array, below: float) -> Mask:
-    """Which pairs might cost less, if their percentiles held at the smallest reserve they may have."""
-    least_s = np.maximum(space.alone_s, float(reserves_s.min()))
-    hopeful = np.maximum(space.alone_s, least_s) <= buffer.strictest_s
-    which = np.flatnonzero(hopeful)
-    longest_s = buffer.strictest_s - least_s[which] + buffer.open_beyond_s()
-    hopeful[which] = space.cost_bounds(1 + buffer.rate_rps * longest_s, which) < below
-    return hopeful
+def _hopeful_reserves(space: Space, buffer: SharedBuffer, ascending_s: Array, below: float, pairs: Indices) -> Array:
+    """The reserves that might cost less: longer timeouts only make batches larger, and so it is the first of them."""
+    low, high = 1, len(ascending_s)
+    while low < high:
+        middle = (low + high) // 2
+        hopeful = len(_hopeful(space, buffer, float(ascending_s[middle]), below, pairs)) > 0
+        low, high = (middle + 1, high) if hopeful else (low, middle)
+    return ascending_s[:low]
+
+
+def _hopeful(space: Space, buffer: SharedBuffer, reserve_s: float, below: float, pairs: Indices) -> Indices:
+    """The pairs that might cost less, if percentiles held at such a reserve or at the smallest that a pair may have."""
+    least_s = np.maximum(space.alone_s[pairs], reserve_s)
+    in_time = least_s <= buffer.strictest_s
+    pairs, least_s = pairs[in_time], least_s[in_time]
+    longest_s = buffer.strictest_s - least_s + buffer.open_beyond_s()
+    return pairs[space.cost_bounds(1 + buffer.rate_rps * longest_s, pairs) < below]
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -127,7 +127,7 @@ class SharedBuffer:
     def _panels(self, max_batch: int) -> tuple[Array, Array]:
         """Nodes and weights from the shortest to the longest timeout, counted from the shortest, seconds."""
         beyond_s = self.slos_s - self.strictest_s
-        ends_s = np.unique(np.minimum(beyond_s, certain_above(max_batch) / self.rate_rps))
+        ends_s = distinct(np.minimum(beyond_s, certain_above(max_batch) / self.rate_rps))
         gaps_s = np.diff(ends_s)
         narrow = gaps_s * self.rate_rps <= _NARROW
         parts = [
@@ -176,6 +176,11 @@ def _within(pieces: Indices) -> Array:
     total = int(pieces.sum())
     starts = np.repeat(np.cumsum(pieces) - pieces, pieces)
     return (np.arange(total) - starts).astype(np.float64)
+
+
+def distinct(ascending: Array) -> Array:
+    """Returns an ascending array without repetitions; `np.unique` loads half of numpy the first time."""
+    return np.asarray(ascending[np.concatenate([[True], np.diff(ascending) > 0])])
 
 
 def _tails(means: Array, largest: int) -> Array:
