@@ -8,7 +8,7 @@ version has answered a probe, and is moved back if it then does not answer throu
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from scheduler.deploying.comparison import FieldChange, differences
@@ -104,7 +104,7 @@ class Apply:
             stays = f"; {tier.address} stays at version {alias.version_id}" if alias else ""
             raise DeployError(f"version {version_id} of {tier.function} failed its probe: {error}{stays}") from None
         self.tell(f"pointing {tier.address} to version {version_id}")
-        self._point(tier, version_id, exists=alias is not None)
+        self._point(tier, version_id, {}, exists=alias is not None)
         try:
             self._probe(tier, tier.alias)
         except DeployError as error:
@@ -149,9 +149,10 @@ class Apply:
         limit_s = float(tier.configuration["timeout"]) + _COLD_START_S
         check_answer(self.platform.invoke(tier.function, qualifier, frame, limit_s=limit_s), batch_id=batch_id)
 
-    def _point(self, tier: Tier, version_id: str, *, exists: bool) -> None:
+    def _point(self, tier: Tier, version_id: str, weights: Mapping[str, float], *, exists: bool) -> None:
+        mark = self.deployment.mark
         self.platform.point_alias(
-            tier.function, tier.alias, version_id, description=self.deployment.mark, exists=exists
+            tier.function, tier.alias, version_id, weights=weights, description=mark, exists=exists
         )
 
     def _rolled_back(self, tier: Tier, alias: Alias | None) -> str:
@@ -162,7 +163,7 @@ class Apply:
                 self.platform.delete_alias(tier.function, tier.alias)
                 return "the alias is removed again"
             self.tell(f"pointing {tier.address} back to version {alias.version_id}")
-            self._point(tier, alias.version_id, exists=True)
+            self._point(tier, alias.version_id, alias.weights, exists=True)
         except DeployError as error:
             return f"the alias could not be moved back, so do it by hand: {error}"
         return f"the alias is back at version {alias.version_id}"
@@ -170,7 +171,13 @@ class Apply:
     def _discard(self, tier: Tier, version_id: str) -> None:
         """Deletes a version that failed, lest the next apply take it for good; one that is in use stays."""
         try:
-            if all(alias.get("versionId") != version_id for alias in self.platform.aliases(tier.function)):
+            aliases = self.platform.aliases(tier.function)
+            held = {
+                each
+                for alias in aliases
+                for each in (alias.get("versionId"), *alias.get("additionalVersionWeight", ()))
+            }
+            if version_id not in held:
                 self.tell(f"deleting version {version_id} of {tier.function} again")
                 self.platform.delete_version(tier.function, version_id)
         except DeployError as error:

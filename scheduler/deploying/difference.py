@@ -106,12 +106,10 @@ def surplus(deployment: Deployment, function: Function) -> Iterator[Change]:
             staying.append(alias)
         else:
             yield Change(Action.DELETE, Kind.ALIAS, function.name, name, only_pruned=True)
-    held = {alias.version_id for alias in staying}
+    held = {version_id for alias in staying for version_id in (alias.version_id, *alias.weights)}
     free = [each for each in function.versions if each.version_id not in held and deployment.made(each.description)]
     newest_first = sorted(free, key=lambda version: int(version.version_id), reverse=True)
-    # Shares of calls may go to versions that the alias does not show here.
-    unheld = () if any(alias.split for alias in staying) else newest_first[VERSIONS_KEPT:]
-    for version in unheld:
+    for version in newest_first[VERSIONS_KEPT:]:
         yield Change(Action.DELETE, Kind.VERSION, function.name, version.version_id, only_pruned=True)
 
 
@@ -119,7 +117,7 @@ def is_current(deployment: Deployment, tier: Tier, alias: Alias | None) -> bool:
     """Returns whether an alias points to a version that is as it shall be; how many are kept is another matter."""
     return (
         alias is not None
-        and not alias.split
+        and not alias.weights
         and deployment.made(alias.description)
         and not differences(alias.configuration, tier.configuration)
     )
@@ -155,7 +153,7 @@ def _of_tier(tier: Tier, alias: Alias | None) -> Change:
         image = FieldChange("image", "-", str(tier.configuration["customContainerConfig"]["image"]))
         return Change(Action.CREATE, Kind.ALIAS, tier.function, tier.alias, (size, image, *kept))
     fields = differences(alias.configuration, tier.configuration) + kept
-    if alias.split:
+    if alias.weights:
         fields += (FieldChange("additionalVersionWeight", "set", "-"),)
     return Change(Action.UPDATE if fields else Action.UNCHANGED, Kind.ALIAS, tier.function, tier.alias, fields)
 

@@ -31,7 +31,7 @@ class Alias:
     Parameters:
         name: the qualifier.
         version_id: the main version.
-        split: whether other versions get a share of its calls.
+        weights: shares of its calls that go to other versions.
         description: the mark, if it was made here.
         configuration: the version's, in the provider's fields.
         provisioned: instances kept for it.
@@ -39,7 +39,7 @@ class Alias:
 
     name: str
     version_id: str
-    split: bool
+    weights: Mapping[str, float]
     description: str
     configuration: Mapping[str, Any]
     provisioned: Provisioned
@@ -71,6 +71,11 @@ class Function:
     def description(self) -> str:
         """Its description."""
         return str(self.latest.get("description") or "")
+
+    @property
+    def is_active(self) -> bool:
+        """Whether its versions answer; what became of the latest update is another matter."""
+        return self.latest.get("state") in (None, "Active")
 
     @property
     def condition(self) -> str:

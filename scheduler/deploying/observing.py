@@ -26,7 +26,7 @@ def observe(platform: Platform, name: str) -> Function | None:
         aliases[alias_name] = Alias(
             name=alias_name,
             version_id=version_id,
-            split=bool(alias.get("additionalVersionWeight")),
+            weights=dict(alias.get("additionalVersionWeight") or {}),
             description=str(alias.get("description") or ""),
             configuration=configurations[version_id],
             provisioned=provisioned.get(alias_name, Provisioned()),

@@ -130,9 +130,11 @@ class Platform:
         found = self._pages(f"list aliases of {name}", "list_aliases_with_options", "aliases", name, request=request)
         return [dict(each.to_map()) for each in found]
 
-    def point_alias(self, name: str, alias: str, version_id: str, *, description: str, exists: bool) -> None:
-        """Creates an alias, or moves it: all calls from now on go to this version."""
-        content = {"versionId": version_id, "additionalVersionWeight": {}, "description": description}
+    def point_alias(
+        self, name: str, alias: str, version_id: str, *, weights: Mapping[str, float], description: str, exists: bool
+    ) -> None:
+        """Creates an alias, or moves it: from now on all calls but those of the weights go to this version."""
+        content = {"versionId": version_id, "additionalVersionWeight": dict(weights), "description": description}
         what = f"point {name}:{alias} to version {version_id}"
         if not exists:
             named = {"aliasName": alias, **content}

@@ -108,7 +108,7 @@ def _status(deployment: Deployment, tier: Tier, function: Function | None) -> di
         "reserved_concurrency": function.reserved if function else None,
         "as_asked": as_asked,
         "problem": _problem(function, kept.problem if kept else ""),
-        "ok": as_asked and condition == "Active" and current >= target,
+        "ok": as_asked and function is not None and function.is_active and current >= target,
     }
 
 

@@ -163,6 +163,9 @@ def test_an_apply_makes_what_the_plan_shows_and_a_second_one_changes_nothing(wor
     assert client.get_concurrency_config(work.function).body.reserved_concurrency == 7
     status = json.loads(work.run("status", file, "--json").out)["tiers"]
     assert [(row["tier"], row["ok"], row["provisioned"]) for row in status] == [("small", True, 1), ("large", True, 0)]
+    # Whoever calls by alias gets the tier's own configuration, whatever LATEST is.
+    ran = {(each["qualifier"], each["versionId"]) for each in work.fc.instances(work.function)}
+    assert ran == {("1", "1"), ("small", "1"), ("2", "2"), ("large", "2")}
     calls = work.fc.usage(work.function)["invocations"]
     told = work.apply(file)
     assert told.out.splitlines()[-1] == "nothing to do: everything is as asked"
@@ -293,6 +296,7 @@ def test_a_creation_that_fails_is_told_and_can_be_corrected(work: Work) -> None:
     assert "reg/absent:2" in sentence
     assert work.aliases() == {"small": "1"}
     work.good(work.write("small"))
+    assert work.run("status", work.write("small")).status == 0
 
 
 def test_what_does_not_become_active_is_given_up_after_a_bounded_wait(work: Work) -> None:
@@ -440,3 +444,17 @@ def test_what_hands_did_to_an_alias_is_undone_and_what_they_did_to_latest_does_n
     assert (alias.version_id, alias.additional_version_weight) == ("1", {})
     told = work.run("destroy", file, "--yes")
     assert "has version 2, which edgeburst did not make" in told.err
+
+
+def test_a_share_of_calls_is_given_back_with_the_version_before(work: Work, fault: Callable[..., None]) -> None:
+    work.good(work.write("small"))
+    client = work.fc.client()
+    body = m.PublishVersionInput(description="by hand")
+    client.publish_function_version(work.function, m.PublishFunctionVersionRequest(body=body))
+    split = m.UpdateAliasInput(additional_version_weight={"2": 0.25})
+    client.update_alias(work.function, "small", m.UpdateAliasRequest(body=split))
+    number = work.fc.usage(work.function)["invocations"]
+    fault(kind="error_type", calls=[number + 2])
+    assert "the alias is back at version 1" in work.refused(work.write("small", image="reg/fn:2"))
+    alias = client.get_alias(work.function, "small").body
+    assert (alias.version_id, alias.additional_version_weight) == ("1", {"2": 0.25})

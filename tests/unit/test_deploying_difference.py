@@ -29,7 +29,7 @@ MARK = DEPLOYMENT.mark
 
 
 def alias(name: str = "small", version_id: str = "1", **given: Any) -> Alias:
-    made = Alias(name, version_id, False, MARK, CONFIGURATION, Provisioned())
+    made = Alias(name, version_id, {}, MARK, CONFIGURATION, Provisioned())
     return replace(made, **given)
 
 
@@ -105,7 +105,7 @@ def test_an_update_that_replaces_a_map_as_a_whole_notices_what_is_beside() -> No
 
 def test_an_alias_that_shares_its_calls_or_points_elsewhere_is_updated() -> None:
     stale = alias(configuration={**CONFIGURATION, "timeout": 3})
-    for there in (function(alias(split=True)), function(stale)):
+    for there in (function(alias(weights={"2": 0.5})), function(stale)):
         assert actions(DEPLOYMENT, there)[1] == ("update", "alias", "fn:small")
 
 
@@ -142,12 +142,15 @@ def test_what_was_not_made_here_is_not_touched(there: Function, words: str) -> N
 def test_what_nobody_asks_for_any_more_is_left_over_and_old_versions_stay_for_a_while() -> None:
     versions = tuple(Version(str(number), f"{MARK} x") for number in range(12, 0, -1))
     there = function(
-        alias(version_id="12"), alias("old", "2"), alias("hand-made", "4", description="x"), versions=versions
+        alias(version_id="12"),
+        alias("old", "2"),
+        alias("hand-made", "4", description="x", weights={"5": 0.1}),
+        versions=versions,
     )
     gone = [(each.kind, each.name) for each in surplus(DEPLOYMENT, there)]
-    # 12 and 4 are held; of 11, 10, 9, 8, ... the newest stay.
+    # 12, 4 and 5 are held; of 11, 10, 9, 8, ... the newest stay.
     assert gone[0] == (Kind.ALIAS, "old")
-    assert [name for _, name in gone[1:]] == ["8", "7", "6", "5", "3", "2", "1"]
+    assert [name for _, name in gone[1:]] == ["8", "7", "6", "3", "2", "1"]
     assert VERSIONS_KEPT == 3
     assert all(each.only_pruned for each in surplus(DEPLOYMENT, there))
     [*_, last] = difference(DEPLOYMENT, {"fn": function(alias())}, leftovers=["fn-before"])
@@ -179,7 +182,7 @@ def test_removal_stops_at_what_was_not_made_here(there: Function, what: str) -> 
 
 
 def test_the_difference_as_json_says_the_same_as_the_table() -> None:
-    [whole, part] = changes_json(difference(DEPLOYMENT, {"fn": function(alias(split=True))}))
+    [whole, part] = changes_json(difference(DEPLOYMENT, {"fn": function(alias(weights={"2": 0.5}))}))
     assert (whole["action"], whole["kind"], whole["name"], whole["fields"]) == ("unchanged", "function", "fn", [])
     assert part["fields"] == [{"field": "additionalVersionWeight", "old": "set", "new": "-"}]
 
@@ -195,7 +198,7 @@ def test_the_difference_as_json_says_the_same_as_the_table() -> None:
         (
             function(alias(), latest={"state": "Active", "lastUpdateStatus": "InProgress"}),
             "Active, update InProgress",
-            False,
+            True,
         ),
         (function(alias(), latest={"state": "Failed", "stateReason": "no image"}), "Failed", False),
     ],
