@@ -43,7 +43,9 @@ examples:
   edgeburst fc status edgeburst.toml                           exit status 1 if a tier is not as asked and active
   edgeburst fc destroy edgeburst.toml                          takes away what apply has made
 
-The account and its key are those of [function], the image and all else are in [deploy] of the configuration."""
+The account and its key are those of [function], the image and all else are in [deploy] of the configuration. The key
+must be allowed to read and write functions, versions, aliases, provision and concurrency configs, to list triggers, and
+to invoke; the daemon itself needs fc:InvokeFunction only."""
 
 _VERBS = {
     "plan": "show what would change",
@@ -123,8 +125,8 @@ def _seconds(text: str) -> float:
 
 def _read(args: argparse.Namespace) -> tuple[Config, Draft]:
     if args.file.suffix != ".json":
-        if args.config is not None:
-            raise DeployError(f"--config is for plans (.json); {args.file} is a configuration itself")
+        if args.config is not None or args.model:
+            raise DeployError(f"--config and --model are for plans (.json); {args.file} is a configuration itself")
         config = load_config(args.file, os.environ)
         return config, draft(config)
     if args.config is None:

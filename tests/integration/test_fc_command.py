@@ -412,6 +412,7 @@ def test_a_plan_is_deployed_and_says_what_the_daemon_needs_to_know(work: Work) -
     ]
     plan.write_text(json.dumps({"groups": groups, "infeasible": {"reason": "app b is too slow"}}))
     assert "name the configuration with --config" in work.run("plan", plan).err
+    assert "--config and --model are for plans" in work.run("plan", config, "--model", "digits").err
     told = work.apply(plan, "--config", str(config))
     assert told.status == 0, told.err
     assert "the plan does not keep its objectives: app b is too slow" in told.err
