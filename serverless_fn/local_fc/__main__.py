@@ -46,7 +46,8 @@ A config that runs this package's own function, two instances of it always:
 [account] sets limits: max_instances, burst_instances, growth_per_min, idle_s, ready_limit_s, stop_limit_s, update_s,
 wake_s. Where no signature is needed, from this machine only: GET /admin/meter, GET /admin/instances,
 GET|POST|DELETE /admin/faults, GET|POST /admin/uplink. A fault hits invocations, or the `operation` that it names, like
-publish_function_version: {"kind": "close", "after": true, "operation": ..., "calls": [1]} loses an answer. When it listens it prints one line of JSON with host and port.
+publish_function_version: {"kind": "close", "after": true, "operation": ..., "calls": [1]} loses an answer.
+When it listens it prints one line of JSON with host and port.
 """
 
 
