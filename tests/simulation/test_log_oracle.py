@@ -43,7 +43,7 @@ def test_the_rate_of_a_trace_is_that_around_the_moment() -> None:
 
 def test_a_burst_is_known_from_its_first_moment() -> None:
     scenario = replace(Scenario(), bursts=(Burst(10.0, 5.0, 100.0),))
-    times_s = np.sort(np.concatenate([np.arange(0, 30, 0.1), np.arange(10, 15, 0.01)]))
+    times_s = np.sort(np.concatenate([np.arange(5, 30, 0.1), np.arange(10, 15, 0.01)]))
     truth = Truth(
         scenario,
         make_requests(scenario, replace(poisson(1, rng=np.random.default_rng(1), requests=1), times_s=times_s)),

@@ -64,14 +64,13 @@ class Aimd(Baseline):
     def _shed(self, now_s: float) -> None:
         queue, seconds = self._queue, self.site.edge_s
         start_s = max(now_s, self.edge_free_at_s)
-        while queue:
-            head = queue[0]
-            if start_s + seconds[min(self.batch_size, len(queue))] <= head.deadline_s:
-                return
-            may_leave = head.class_name not in self.site.stays
-            if may_leave and self._overflow.may_make_it(head, now_s):
-                self._overflow.add(queue.popleft(), now_s)
+        kept: list[Request] = []
+        while queue and start_s + seconds[min(self.batch_size, len(queue))] > queue[0].deadline_s:
+            head = queue.popleft()
+            if head.class_name not in self.site.stays and self._overflow.may_make_it(head, now_s):
+                self._overflow.add(head, now_s)
             elif start_s + seconds[1] > head.deadline_s and head.class_name not in self.site.served_late:
-                self.refuse(queue.popleft(), RefusalKind.DEADLINE, TOO_LATE)
+                self.refuse(head, RefusalKind.DEADLINE, TOO_LATE)
             else:
-                return
+                kept.append(head)
+        queue.extendleft(reversed(kept))
