@@ -89,6 +89,10 @@ class Control:
         """Returns the items a second that arrive just now."""
         return self._estimates.models[model].arrivals.recent_rps(now_s)
 
+    def item_bytes(self, model: str) -> float:
+        """Returns the bytes of an item on the wire, lately."""
+        return self._estimates.models[model].item_bytes
+
     def batch_finished(self, batch: Batch, report: BatchReport, now_s: float, *, open_since_s: float) -> None:
         """Learns from an answered batch; `open_since_s` as in Estimates.batch_finished."""
         if batch.tier:
@@ -130,13 +134,16 @@ class Control:
         """Returns the uplink's bytes per second (None: ample) and round trip in seconds."""
         return self._estimates.uplink_bytes_per_s, self._estimates.uplink_rtt_s
 
-    def path_excess(self) -> tuple[float, float]:
-        """Returns the seconds that the way to a function takes beyond its parts: typically, and on top of that."""
-        return self._estimates.path_excess_s, self._estimates.path_slack_s
+    def path_excess(self) -> tuple[float, float, float]:
+        """Returns what the way to a function takes beyond its parts, in seconds.
 
-    def edge_times(self, model: str, plan: GroupPlan) -> ServiceTimes | None:
-        """Returns the edge's service tables for a model."""
-        return self._estimates.models[model].edge_times(plan)
+        Typically, at the strictest percentile on top of that, and its scatter.
+        """
+        return self._estimates.path_excess_s, self._estimates.path_slack_s, self._estimates.path_sigma_s
+
+    def edge_times(self, model: str, percentile: float) -> ServiceTimes | None:
+        """Returns the edge's service tables for a model, cautious at this percentile."""
+        return self._estimates.models[model].edge_times(percentile)
 
     def function_times(self, model: str, plan: GroupPlan) -> ServiceTimes | None:
         """Returns the planned tier's service tables for a model."""
@@ -174,7 +181,7 @@ class Control:
             settings=self._settings,
             models={name: model.estimates() for name, model in self._estimates.models.items()},
             uplink_bytes_per_s=self._estimates.uplink_bytes_per_s,
-            uplink_rtt_s=self._estimates.uplink_rtt_s + sum(self.path_excess()),
+            uplink_rtt_s=self._estimates.uplink_rtt_s + sum(self.path_excess()[:2]),
             limits=dict(self._limits),
             edge_up=edge_up,
             function_up=function_up,

@@ -13,6 +13,7 @@ from scheduler.dispatch.dispatcher import NEVER, Dispatcher
 from scheduler.dispatch.edge_side import EdgeSide
 from scheduler.dispatch.forecast import EdgeOccupancy, UplinkOccupancy
 from scheduler.dispatch.function_side import FunctionSide
+from scheduler.dispatch.gathering import Gathering
 from scheduler.dispatch.lane import Lane
 from scheduler.dispatch.ledger import Ledger
 from scheduler.dispatch.queue import Admission, Place, Queued
@@ -83,7 +84,12 @@ class Engine:
         self._uplink = UplinkOccupancy()
         edge = EdgeSide(self._lanes, self._occupancy, self._edge_circuit, self._sender)
         self._function = FunctionSide(
-            self._uplink, self._function_circuit, self._sender, self._ledger, settings.max_function_in_flight
+            self._uplink,
+            self._function_circuit,
+            self._sender,
+            self._ledger,
+            Gathering(self._uplink),
+            settings.max_function_in_flight,
         )
         self._dispatcher = Dispatcher(self._lanes, edge, self._function, self._sender)
         self._control = Control(settings)
@@ -186,6 +192,7 @@ class Engine:
         lane = self._lanes[request.model]
         self._control.arrived(request, now_s)
         lane.rate_rps = self._control.recent_rps(request.model, now_s)
+        lane.item_bytes = self._control.item_bytes(request.model)
 
     def _cancelled(self, message: Message, _now_s: float) -> None:
         assert isinstance(message, RequestCancelled)
@@ -204,10 +211,13 @@ class Engine:
         self._circuit(sent.batch.backend).succeeded()
         self._ledger.settle(message.batch_id, message.report)
         self._lessons.append((sent.batch, message.report, now_s, self._sender.open_since_s()))
+        lane = self._lanes.get(sent.batch.model)
         for queued in sent.members:
             self._sender.close(queued)
             if not queued.cancelled:
                 self._sender.commands.append(AnswerRequest(queued.request.request_id, message.batch_id))
+            if lane is not None:
+                lane.stakes.observe(queued.request.class_name, now_s > queued.request.deadline_s)
 
     def _learn(self) -> None:
         for batch, report, finished_at_s, open_since_s in self._lessons:
@@ -298,6 +308,7 @@ class Engine:
             if lane is None:
                 self._lanes[group.model] = lane = Lane(model, group)
             lane.model, lane.plan = model, group
+            lane.stakes.adopt(model.classes)
         self._control.adopted(plan)
         self._refresh_lanes()
         self._sender.commands.append(PlanAdopted(plan))
@@ -305,10 +316,12 @@ class Engine:
     def _refresh_lanes(self) -> None:
         """Carries what was learned into the tables that the dispatcher reads; only what has changed is made anew."""
         self._uplink.bytes_per_s, self._uplink.rtt_s = self._control.uplink()
-        self._uplink.excess_s, self._uplink.slack_s = self._control.path_excess()
+        self._uplink.excess_s, self._uplink.slack_s, self._uplink.sigma_s = self._control.path_excess()
         for name, lane in self._lanes.items():
-            lane.edge_times = self._control.edge_times(name, lane.plan)
             lane.function_times = self._control.function_times(name, lane.plan)
+            lane.edge_times = self._control.edge_times(name, lane.stakes.edge_percentile)
+            if lane.needs_pricing():
+                self._dispatcher.price(lane)
 
     def _ask(self, now_s: float) -> None:
         wanted = self._control.plan_due(now_s)

@@ -21,6 +21,7 @@ BYTES_SMOOTHING = 0.05
 PATH_WINDOW = 128
 PATH_SIGMA_S = 0.02
 """Function batches from which the excess of the way is read, and its scatter before any is seen."""
+SIGMA_PERCENTILE, SIGMAS = 0.95, 1.645
 MARGIN_STEP = 0.002
 """A margin that moves by less than this is not worth new tables."""
 
@@ -48,11 +49,12 @@ class TimesCache:
         """Returns the tables for what the estimator knows now."""
         if self.times is not None and not self.learned and self.percentile == percentile:
             return self.times
-        margin = max(1.0, estimator.quantile_factor(percentile))
+        scatter = estimator.scatter()
+        margin = max(1.0, math.exp(scatter.quantile(percentile)))
         moved = self.version != estimator.version or abs(margin - self.margin) > MARGIN_STEP
         if self.times is None or moved:
             self.version, self.margin = estimator.version, margin
-            self.times = service_times(estimator.predict_all_s(max_batch), margin=margin)
+            self.times = service_times(estimator.predict_all_s(max_batch), margin=margin, scatter=scatter)
         self.percentile, self.learned = percentile, False
         return self.times
 
@@ -77,12 +79,12 @@ class ModelKnowledge:
         weight = BYTES_SMOOTHING if self.item_bytes else 1.0
         self.item_bytes += weight * (item_bytes - self.item_bytes)
 
-    def edge_times(self, plan: GroupPlan) -> ServiceTimes | None:
-        """Returns the edge's tables with the margin at which the planned percentile holds by what is known now."""
+    def edge_times(self, percentile: float) -> ServiceTimes | None:
+        """Returns the edge's tables with the margin at which this percentile holds by what is known now."""
         if self.edge is None or self.settings.edge_law is None:
             return None
         max_batch = min(self.settings.edge_law.max_batch, self.settings.max_items)
-        return self.edge_cache.get(self.edge, max_batch=max_batch, percentile=plan.percentile)
+        return self.edge_cache.get(self.edge, max_batch=max_batch, percentile=percentile)
 
     def function_times(self, plan: GroupPlan) -> ServiceTimes | None:
         """Returns the tables of the planned tier, in the same way."""
@@ -128,6 +130,8 @@ class Estimates:
         """What the way to a function takes beyond its parts, typically."""
         self.path_slack_s = 0.0
         """What it takes on top of that at the strictest class's percentile."""
+        self.path_sigma_s = 0.0
+        """How much it scatters, read off where a rare stall does not reach."""
         self._read_path()
         if settings.changepoints:
             self.bandwidth.watch()
@@ -201,6 +205,7 @@ class Estimates:
         median_s = self.path_excess.quantile(0.5)
         self.path_excess_s = max(0.0, median_s)
         self.path_slack_s = max(0.0, self.path_excess.quantile(percentile) - median_s)
+        self.path_sigma_s = max(0.0, self.path_excess.quantile(SIGMA_PERCENTILE) - median_s) / SIGMAS
 
     def _function_finished(
         self, batch: Batch, report: BatchReport, model: ModelKnowledge, open_since_s: float

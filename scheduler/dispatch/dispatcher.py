@@ -12,6 +12,7 @@ Decisions are made on arrival, when the edge becomes free, when a gathered batch
 which a request that the edge will not manage can still leave for a function.
 """
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
@@ -59,6 +60,13 @@ class Dispatcher:
             self._send_edge(now_s)
         for lane in self.lanes.values():
             self._send_function(lane, now_s=now_s)
+
+    def price(self, lane: Lane) -> None:
+        """Weighs money, lateness and the edge's time anew by what is known now."""
+        if lane.function_times is not None:
+            self.function.gathering.price(lane)
+        if lane.edge_times is not None:
+            self.edge.price(lane)
 
     def next_wakeup_s(self, now_s: float) -> float:
         """Returns when a decision falls due if nothing happens before; inf for never."""
@@ -158,7 +166,25 @@ class Dispatcher:
         while halves and self.function.has_slot(lane, now_s=now_s):
             self.function.send(halves.popleft(), lane, now_s=now_s)
         self._send_late(lane, now_s=now_s)
-        self.function.send_due(lane, now_s=now_s)
+        while self.function.is_due(lane, now_s=now_s):
+            self._welcome_back(lane, now_s=now_s)
+            if len(lane.spill):
+                self._fill_from_edge(lane, now_s=now_s)
+                self.function.send_one(lane, now_s=now_s)
+
+    def _fill_from_edge(self, lane: Lane, *, now_s: float) -> None:
+        """A batch that leaves unfilled takes along those of the edge's next batch whose places others will fill.
+
+        The oldest go: they bind the edge's batch, and whoever comes after them lets it be larger.
+        """
+        while len(lane.next_batch) and self.edge.overflows(lane, now_s=now_s):
+            oldest = lane.next_batch.first
+            if not self.function.usable(lane, oldest):
+                return
+            if self.function.gathering.joining(lane, oldest, now_s=now_s) >= lane.stakes.spill_cost:
+                return
+            lane.next_batch.remove(oldest)
+            lane.spill.add(oldest)
 
     def _send_late(self, lane: Lane, *, now_s: float) -> None:
         """Late requests that the edge had no room for go to a function, in batches and before long."""
@@ -206,8 +232,7 @@ class Dispatcher:
             if start_s + times.cautious_s[min(lane.next_batch.items, lane.edge_limit)] <= deadline_s:
                 return
             hopeless = start_s + times.median_s[min(oldest.request.items, times.max_batch)] > deadline_s
-            last_chance = self.function.latest_s(lane, oldest, now_s=now_s) <= now_s if lane.function_cap else False
-            if last_chance and self.function.in_time(lane, oldest, now_s=now_s):
+            if self._better_spilled(lane, oldest, now_s=now_s):
                 lane.next_batch.remove(oldest)
                 self.function.join(lane, oldest, now_s=now_s)
             elif hopeless:
@@ -215,6 +240,21 @@ class Dispatcher:
                 self.place(oldest, now_s=now_s)
             else:
                 return
+
+    def _better_spilled(self, lane: Lane, oldest: Queued, *, now_s: float) -> bool:
+        """Whether the oldest had better leave for a function than let the batch be cut at its other end.
+
+        Either saves the edge the seconds of one item, which are worth something to others. Those cut off are fresh,
+        and a function takes them for less; but the oldest's leaving lets the next deadline bind, so that the batch
+        gains the gap between the two besides.
+        """
+        if not lane.function_cap or not self.function.in_time(lane, oldest, now_s=now_s):
+            return False
+        gap_s = 1.0 / lane.rate_rps if lane.rate_rps > 0 else math.inf
+        relief = 1.0 + gap_s / self.edge.slope_s(lane)
+        stakes = lane.stakes
+        saved = stakes.spill_cost - stakes.edge_worth
+        return self.function.gathering.alone(lane, oldest, now_s=now_s) <= stakes.edge_worth * relief + saved
 
     def _lane_wakeup_s(self, lane: Lane, *, now_s: float) -> float:
         return min((at_s for at_s in self._due_times_s(lane, now_s=now_s) if at_s > now_s), default=NEVER)

@@ -1,5 +1,7 @@
 """The edge: one batch at a time, free, and worth filling well."""
 
+import math
+from bisect import bisect_right
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -17,6 +19,20 @@ PENALTY_EDGE_ONLY = 1.0
 """Without a function whoever is left over may be lost too, so a served item weighs as much as one given up."""
 PENALTY_OVERLOADED = 0.0
 """With more arriving than the edge can serve and nobody else to take it, some are lost anyway: goodput is all."""
+UNSATURATED = 0.9
+"""Load up to which the edge's time is worth nothing: it will be idle."""
+LEAST_LATE, MOST_LATE = 0.002, 0.2
+"""Bounds of the probability with which the member that binds may be late."""
+WORTH_NEW_TABLES = 0.15
+
+PREDECESSOR = 0.5
+"""Part of the scatter of the batch in flight that the next one is protected from: where it is late, the next can still
+be cut at its fresh end."""
+OVERBOOKED = 0.5
+"""Standard deviations by which fewer newcomers are counted on than are expected: too many are cut off again, fresh and
+cheap to spill; too few leave the batch small."""
+BINDS_RARELY = 3.0
+"""A batch's first deadline binds in about one batch of so many."""
 GIVE_UP_FACTOR = 3.0
 GIVE_UP_AT_LEAST_S = 1.0
 
@@ -59,9 +75,25 @@ class EdgeSide:
                 return False
             bind_s = min(lane.next_batch.first.request.deadline_s, request.deadline_s)
         else:
-            joined = min(request.items + int(lane.rate_rps * (start_s - now_s)), lane.edge_cap)
+            expected = lane.rate_rps * (start_s - now_s)
+            joined = min(request.items + int(max(0.0, expected - OVERBOOKED * math.sqrt(expected))), lane.edge_cap)
             items, bind_s = max(request.items, joined), request.deadline_s
-        return start_s + times.cautious_s[items] <= bind_s
+        return start_s + self._cautious_s(times, items) <= bind_s
+
+    def _cautious_s(self, times: ServiceTimes, items: int) -> float:
+        """Seconds that the next batch stays within: its own scatter, and that of the batch before it."""
+        more = times.margin - 1.0
+        if more <= 0.0:
+            return times.median_s[items]
+        service_s = times.median_s[items]
+        return service_s + more * math.hypot(service_s, PREDECESSOR * self.occupancy.service_s)
+
+    def overflows(self, lane: Lane, *, now_s: float) -> bool:
+        """Whether more requests are expected for the next batch than can be in time with its first member."""
+        first, times = lane.next_batch.first.request, _times(lane)
+        start_s = self.start_s(lane, now_s=now_s, deadline_s=first.deadline_s)
+        expected = min(lane.next_batch.items + math.ceil(lane.rate_rps * (start_s - now_s)), times.max_batch)
+        return expected > lane.edge_cap or start_s + self._cautious_s(times, expected) > first.deadline_s
 
     def could_answer(self, lane: Lane, queued: Queued, *, now_s: float) -> bool:
         """Whether some edge batch, at its expected speed, could still answer this request in time."""
@@ -115,6 +147,34 @@ class EdgeSide:
         )
         self.occupancy.occupy(batch_id=batch.batch_id, now_s=now_s, finish_s=finish_s)
 
+    def slope_s(self, lane: Lane) -> float:
+        """Returns the edge's seconds for one item more."""
+        times, cap = _times(lane), max(1, lane.edge_cap)
+        return (times.median_s[cap] - times.median_s[1]) / (cap - 1) if cap > 1 else times.median_s[1]
+
+    def price(self, lane: Lane) -> None:
+        """Sets how cautious the edge is: as far as a request more in its batch is worth what it adds in lateness.
+
+        Whoever is bound by its deadline is late with probability r; a newcomer delays everybody by the edge's seconds
+        an item, which makes rate x seconds-an-item x r more of them late. While the edge is saturated its time is
+        worth what it saves elsewhere, and most of what a request saves is what its seconds would save anyway.
+        """
+        stakes, times, cap = lane.stakes, _times(lane), lane.edge_cap
+        late_cost = stakes.highest_late_cost
+        if late_cost <= 0 or not math.isfinite(stakes.spill_cost) or cap < 1:
+            stakes.edge_percentile = lane.plan.percentile
+            return
+        items = _gathered(lane, times, cap)
+        slope_s = self.slope_s(lane)
+        load = lane.rate_rps * times.median_s[items] / items
+        saturated = min(max((load - UNSATURATED) / (1.0 - UNSATURATED), 0.0), 1.0)
+        part = slope_s * items / times.median_s[items]
+        stakes.edge_worth = stakes.spill_cost * (1.0 - saturated * part)
+        late = stakes.edge_worth / (late_cost * (1.0 + lane.rate_rps * slope_s))
+        wanted = 1.0 - min(max(BINDS_RARELY * late, LEAST_LATE), MOST_LATE)
+        if abs(math.log((1.0 - wanted) / (1.0 - stakes.edge_percentile))) > WORTH_NEW_TABLES:
+            stakes.edge_percentile = wanted
+
     def _drop_penalty(self, lane: Lane) -> float:
         times = _times(lane)
         if len(lane.waiting) and lane.rate_rps * times.median_s[lane.edge_cap] > lane.edge_cap:
@@ -133,6 +193,14 @@ class EdgeSide:
             taken.append(queued)
             items = size
         return tuple(taken)
+
+
+def _gathered(lane: Lane, times: ServiceTimes, cap: int) -> int:
+    """Items in a batch of a saturated edge: as many as arrive in what the deadline leaves beside their service."""
+    slo_s = min(c.slo_s for c in lane.model.classes)
+    if lane.rate_rps <= 0:
+        return 1
+    return max(1, bisect_right(range(1, cap + 1), slo_s, key=lambda n: times.median_s[n] + n / lane.rate_rps))
 
 
 def _has_candidates(lane: Lane) -> bool:

@@ -1,12 +1,15 @@
 """What the edge, the uplink and the functions will look like when a batch gets there."""
 
+import math
 from bisect import bisect_right
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from itertools import accumulate
 
+from scheduler.domain.scatter import Scatter
 
-@dataclass(frozen=True, slots=True)
+
+@dataclass(frozen=True, slots=True, eq=False)
 class ServiceTimes:
     """Predicted seconds by batch size, as tables: they are read several times for every request.
 
@@ -15,7 +18,11 @@ class ServiceTimes:
 
     median_s: tuple[float, ...]
     cautious_s: tuple[float, ...]
-    """The median times the margin at which the stated percentile holds."""
+    """The median times `margin`."""
+    margin: float = 1.0
+    """Factor on the median that a batch stays within with the wanted probability."""
+    scatter: Scatter = Scatter()
+    """How answers stray from the median."""
 
     @property
     def max_batch(self) -> int:
@@ -26,15 +33,22 @@ class ServiceTimes:
         """Returns the most items that take at most `seconds`; 0 if not even one does."""
         return bisect_right(self.cautious_s if cautious else self.median_s, seconds) - 1 if seconds >= 0 else 0
 
+    def late(self, items: int, slack_s: float) -> float:
+        """Returns the probability that a batch of `items` takes longer than `slack_s`."""
+        if slack_s <= 0:
+            return 1.0
+        return self.scatter.exceeds(math.log(slack_s / self.median_s[items]))
 
-def service_times(predicted_s: Iterable[float], *, margin: float) -> ServiceTimes:
+
+def service_times(predicted_s: Iterable[float], *, margin: float, scatter: Scatter | None = None) -> ServiceTimes:
     """Tabulates predictions for batches of 1, 2, ... items.
 
     A larger batch is never predicted to be faster than a smaller one, whatever noise the law was learned from:
     the tables are searched by bisection.
     """
     median = tuple(accumulate(predicted_s, max, initial=0.0))
-    return ServiceTimes(median, tuple([s * margin for s in median]))
+    cautious = tuple([s * margin for s in median])
+    return ServiceTimes(median, cautious, margin, Scatter(sigma=0.0) if scatter is None else scatter)
 
 
 @dataclass(slots=True)
@@ -60,6 +74,11 @@ class EdgeOccupancy:
             return now_s
         return max(self.predicted_finish_s, now_s + (now_s - self.predicted_finish_s))
 
+    @property
+    def service_s(self) -> float:
+        """Expected seconds of the batch in flight; 0 if idle."""
+        return 0.0 if self.batch_id is None else self.predicted_finish_s - self.sent_at_s
+
     def occupy(self, *, batch_id: int, now_s: float, finish_s: float) -> None:
         """Notes that a batch was sent."""
         self.batch_id, self.sent_at_s, self.predicted_finish_s = batch_id, now_s, finish_s
@@ -80,7 +99,9 @@ class UplinkOccupancy:
     excess_s: float = 0.0
     """What the way has been taking beyond wait, transfer and round trip, typically."""
     slack_s: float = 0.0
-    """What it may take beyond that at the planned percentile."""
+    """What it may take beyond that at the strictest percentile."""
+    sigma_s: float = 0.0
+    """How much it scatters."""
     free_at_s: float = 0.0
     finishes_s: dict[int, float] = field(default_factory=dict)
     """Batch in flight -> expected finish; as many entries as batches in flight."""
@@ -92,6 +113,14 @@ class UplinkOccupancy:
         if self.bytes_per_s <= 0:
             return float("inf")
         return body_bytes / self.bytes_per_s
+
+    def begins_s(self, at_s: float, body_bytes: int) -> float:
+        """Returns when a function would begin with a batch that leaves at `at_s`, the way back counted in."""
+        return max(at_s, self.free_at_s) + self.way_s(body_bytes)
+
+    def way_s(self, body_bytes: int) -> float:
+        """Returns the seconds of an idle way: transfer, round trip, and what it takes beyond them."""
+        return self.transfer_s(body_bytes) + self.rtt_s + self.excess_s
 
     def path_s(self, body_bytes: int, *, now_s: float, max_in_flight: int, ahead: int = 0) -> float:
         """Returns the seconds from now until the function could begin and back: slot, pipe, transfer, round trip.
@@ -107,7 +136,7 @@ class UplinkOccupancy:
         if missing > 0:
             finishes_s = sorted(self.finishes_s.values())
             start_s = max(start_s, finishes_s[min(missing, len(finishes_s)) - 1] if finishes_s else start_s)
-        return start_s - now_s + self.transfer_s(body_bytes) + self.rtt_s + self.excess_s
+        return start_s - now_s + self.way_s(body_bytes)
 
     def occupy(self, *, batch_id: int, body_bytes: int, now_s: float, finish_s: float) -> None:
         """Notes that a batch was sent."""

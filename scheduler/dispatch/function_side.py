@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from scheduler.dispatch.circuit import Circuit
 from scheduler.dispatch.forecast import ServiceTimes, UplinkOccupancy
+from scheduler.dispatch.gathering import Gathering
 from scheduler.dispatch.lane import Lane
 from scheduler.dispatch.ledger import Ledger
 from scheduler.dispatch.queue import Queued
@@ -27,6 +28,7 @@ class FunctionSide:
     circuit: Circuit
     sender: Sender
     ledger: Ledger
+    gathering: Gathering
     max_in_flight: int
 
     def usable(self, lane: Lane, queued: Queued) -> bool:
@@ -79,66 +81,59 @@ class FunctionSide:
         return not self.has_slot(lane, now_s=now_s) and start_s >= self.hopeless_at_s(lane, queued)
 
     def join(self, lane: Lane, queued: Queued, *, now_s: float) -> None:
-        """Adds a request to the batch being gathered; that batch leaves first if the two cannot go together."""
-        spill, request = lane.spill, queued.request
+        """Adds a request to the batch being gathered; that batch leaves first if the two had better go apart."""
+        spill, gathering = lane.spill, self.gathering
         if len(spill):
-            items, body_bytes = spill.items + request.items, spill.body_bytes + request.body_bytes
-            bind_s = min(spill.first.request.deadline_s, request.deadline_s)
-            if items > lane.function_cap or bind_s < now_s + self.takes_s(
-                lane, items=items, body_bytes=body_bytes, now_s=now_s, cautious=True
-            ):
+            alone = gathering.alone(lane, queued, now_s=now_s)
+            if gathering.joining(lane, queued, now_s=now_s) > alone:
                 self.flush(lane, now_s=now_s)
         if not len(spill):
             lane.spill_opened_at_s = now_s
         spill.add(queued)
-        if spill.items >= lane.function_target:
-            self.flush(lane, now_s=now_s)
+        lane.spill_closes_at_s = None
 
     def closes_at_s(self, lane: Lane, *, now_s: float) -> float:
-        """Returns when the batch being gathered must leave: its tightest deadline or its longest hold."""
-        spill = lane.spill
-        takes_s = self.takes_s(lane, items=spill.items, body_bytes=spill.body_bytes, now_s=now_s, cautious=True)
-        hold_s = min(lane.hold_s(q) for q in spill)
-        return min(spill.first.request.deadline_s - takes_s, lane.spill_opened_at_s + hold_s)
+        """Returns when the batch being gathered must leave; worked out again when something in it has changed."""
+        state = (lane.spill.items, lane.function_times, self.uplink.free_at_s, self.uplink.bytes_per_s)
+        closes_at_s = lane.spill_closes_at_s
+        if closes_at_s is None or state != lane.spill_seen:
+            lane.spill_closes_at_s = closes_at_s = self.gathering.closes_at_s(lane, now_s=now_s)
+            lane.spill_seen = state
+        return closes_at_s
 
     def has_slot(self, lane: Lane, *, now_s: float) -> bool:
         """Whether one more batch may be in flight now."""
         return self.circuit.usable(now_s) and len(self.uplink.finishes_s) < self._slots(lane)
 
-    def send_due(self, lane: Lane, *, now_s: float) -> None:
-        """Sends batches that are full or must leave now, as far as slots are free; whoever has time stays."""
-        while len(lane.spill) and self.has_slot(lane, now_s=now_s):
-            if lane.spill.items < lane.function_target and self.closes_at_s(lane, now_s=now_s) > now_s:
-                return
-            batch = self._batch_in_time(lane, now_s=now_s)
-            lane.spill.remove_all(batch)
-            self.send(batch, lane, now_s=now_s)
+    def is_due(self, lane: Lane, *, now_s: float) -> bool:
+        """Whether the batch being gathered should leave now and can."""
+        if not len(lane.spill) or not self.has_slot(lane, now_s=now_s):
+            return False
+        return lane.spill.items >= lane.function_target_at_once or self.closes_at_s(lane, now_s=now_s) <= now_s
+
+    def send_one(self, lane: Lane, *, now_s: float) -> None:
+        """Sends the best batch of those who have gathered; whoever is not in it stays."""
+        batch = self._best_batch(lane, now_s=now_s)
+        lane.spill.remove_all(batch)
+        lane.spill_closes_at_s = None
+        self.send(batch, lane, now_s=now_s)
 
     def flush(self, lane: Lane, *, now_s: float) -> None:
         """Sends all that has gathered, as far as slots are free."""
         while len(lane.spill) and self.has_slot(lane, now_s=now_s):
-            batch = self._batch_in_time(lane, now_s=now_s)
-            lane.spill.remove_all(batch)
-            self.send(batch, lane, now_s=now_s)
+            self.send_one(lane, now_s=now_s)
 
-    def _batch_in_time(self, lane: Lane, *, now_s: float) -> list[Queued]:
-        """Returns the largest batch that keeps the deadline of its earliest member.
+    def _best_batch(self, lane: Lane, *, now_s: float) -> list[Queued]:
+        """Returns the batch that is cheapest per item, lateness included.
 
         Slots that were all taken let more gather than one batch can carry in time. Whoever cannot be in time even
         alone leaves in a full batch when nobody else waits: it must not hold back those who still can.
         """
         savable = [q for q in lane.spill if not self._lost(lane, q, now_s=now_s)]
         full = self.first_batch(lane, savable or lane.spill)
-        if not savable:
-            return full
-        for cautious in (True, False):
-            for size in range(len(full), 0, -1):
-                items = sum(q.request.items for q in full[:size])
-                body_bytes = sum(q.request.body_bytes for q in full[:size])
-                takes_s = self.takes_s(lane, items=items, body_bytes=body_bytes, now_s=now_s, cautious=cautious)
-                if now_s + takes_s <= full[0].request.deadline_s:
-                    return full[:size]
-        return full[:1]
+        if not savable or not full:
+            return full or list(lane.spill)[:1]
+        return self.gathering.cheapest_prefix(lane, full, now_s=now_s)
 
     def _lost(self, lane: Lane, queued: Queued, *, now_s: float) -> bool:
         request = queued.request

@@ -7,9 +7,13 @@ from itertools import chain
 
 from scheduler.dispatch.forecast import ServiceTimes
 from scheduler.dispatch.queue import DeadlineOrder, Place, Queued
+from scheduler.dispatch.stakes import Stakes
 from scheduler.domain.laws import FunctionTier
 from scheduler.domain.plans import GroupPlan, Limits, ModelSettings
 from scheduler.domain.requests import Backend
+
+STEP = 0.2
+"""A weight or a rate that moves by less than this part is not worth new prices."""
 
 
 def _order_at(place: Place) -> DeadlineOrder:
@@ -27,6 +31,15 @@ class Lane:
     """None: no edge for this model."""
     function_times: ServiceTimes | None = None
     """Of the planned tier; None: no function for this model."""
+    stakes: Stakes = field(default_factory=Stakes)
+    costs: tuple[float, ...] = ()
+    """Money for a batch of 0, 1, 2, ... items on the planned tier."""
+    priced_from: tuple[object, ...] = ()
+    priced_weight: float = 0.0
+    priced_rps: float = 0.0
+    spill_size: int = 1
+    """Items at which a function batch is cheapest per request, lateness included."""
+    item_bytes: float = 0.0
     rate_rps: float = 0.0
     """Items a second just now: who else will join the next batch."""
     next_batch: DeadlineOrder = field(default_factory=lambda: _order_at(Place.EDGE))
@@ -36,6 +49,10 @@ class Lane:
     halves: dict[Backend, deque[tuple[Queued, ...]]] = field(default_factory=lambda: {b: deque() for b in Backend})
     """Halves of batches whose content a backend refused: sent to it again, as they are."""
     spill_opened_at_s: float = 0.0
+    spill_closes_at_s: float | None = None
+    """When the batch being gathered must leave; None: to be worked out."""
+    spill_seen: tuple[object, ...] = ()
+    """What that was worked out from."""
     late_opened_at_s: float = 0.0
 
     @property
@@ -71,6 +88,11 @@ class Lane:
         return cap if self.limits.function_batch_cap is None else min(cap, self.limits.function_batch_cap)
 
     @property
+    def function_target_at_once(self) -> int:
+        """Items at which a gathered batch leaves without another look: it is full, or the operator wants no wait."""
+        return 1 if self.limits.window_s == 0 else max(1, self.function_cap)
+
+    @property
     def function_target(self) -> int:
         """Items at which a gathered function batch leaves at once."""
         if self.limits.window_s == 0:
@@ -81,6 +103,17 @@ class Lane:
     def tier(self) -> FunctionTier:
         """The planned function tier; KeyError where there is none."""
         return self.model.tier(self.plan.function_tier)
+
+    def needs_pricing(self) -> bool:
+        """Whether what prices were made from has moved far enough."""
+        state = (self.edge_times, self.function_times, self.limits, self.plan)
+        weight = max((b.log_weight for b in self.stakes.budgets.values()), default=0.0)
+        rate_rps = self.rate_rps
+        moved = abs(weight - self.priced_weight) > STEP or abs(rate_rps - self.priced_rps) > STEP * self.priced_rps
+        if not moved and state == self.priced_from:
+            return False
+        self.priced_from, self.priced_weight, self.priced_rps = state, weight, rate_rps
+        return True
 
     def hold_s(self, queued: Queued) -> float:
         """Returns the longest this request may wait for company in a function batch."""

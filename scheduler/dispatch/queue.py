@@ -60,6 +60,11 @@ class DeadlineOrder:
         return iter(self._queued)
 
     @property
+    def members(self) -> list[Queued]:
+        """Those in it, earliest deadline first; not to be changed."""
+        return self._queued
+
+    @property
     def first(self) -> Queued:
         """The request with the earliest deadline; IndexError if empty."""
         return self._queued[0]

@@ -1,23 +1,19 @@
-"""How far answers stray from their prediction: quantiles over a bounded window."""
+"""How far answers stray from their prediction: a bounded window of residuals, and the law that follows from it."""
 
 import math
 from bisect import bisect_left, insort
 from collections import deque
-from statistics import NormalDist
 
-PRIOR_WEIGHT = 8
+from scheduler.domain.scatter import Scatter
+
+PRIOR_WEIGHT = 4
 """Residuals that the prior scatter counts as."""
-LEAST_BEYOND = 5
-"""Residuals that must lie beyond a quantile before it is read off them and not off a fitted normal law."""
 
 
 class ResidualWindow:
     """Quantiles of the last residuals of log(observed / predicted).
 
-    A quantile that enough residuals lie beyond is an order statistic at position p (n + 1), which is what the next
-    value exceeds with probability 1 - p whatever its law (Hyndman & Fan 1996, definition 6). Further out, where the
-    window has next to no residuals, it is that of a normal law, which lognormal noise makes exact, with a scatter that
-    starts from the prior and leaves it as residuals come in.
+    The normal law, which lognormal noise makes exact, starts from the prior and leaves it as residuals come in.
 
     Args:
         size: residuals kept.
@@ -41,6 +37,7 @@ class ResidualWindow:
         self._in_order: deque[float] = deque()
         self._sorted: list[float] = []
         self._seen = 0
+        self._scatter: Scatter | None = None
 
     def __len__(self) -> int:
         """Number of residuals in the window."""
@@ -53,29 +50,29 @@ class ResidualWindow:
         self._in_order.append(residual)
         insort(self._sorted, residual)
         self._seen += 1
+        self._scatter = None
 
     def forget_newest(self) -> None:
         """Takes the newest residual out again, if there is one."""
         if self._in_order:
             self._remove(self._in_order.pop())
+            self._scatter = None
 
     def quantile(self, percentile: float) -> float:
         """Returns the residual that the next one stays below with probability `percentile` (in (0, 1))."""
-        count = len(self._sorted)
-        if count * min(percentile, 1.0 - percentile) < LEAST_BEYOND:
-            return self._fitted(percentile)
-        position = percentile * (count + 1) - 1.0
-        low = int(position)
-        return self._sorted[low] + (position - low) * (self._sorted[low + 1] - self._sorted[low])
+        return self.scatter().quantile(percentile)
 
-    def _fitted(self, percentile: float) -> float:
-        count = len(self._sorted)
-        mean = math.fsum(self._sorted) / count if count else 0.0
-        scatter = math.sqrt(math.fsum((x - mean) ** 2 for x in self._sorted) / count) if count else 0.0
-        # `seen`, not `count`: a bounded window must not keep the prior alive for good.
-        trust = self._seen / (self._seen + PRIOR_WEIGHT)
-        sigma = trust * scatter + (1.0 - trust) * self._prior_sigma
-        return trust * mean + sigma * NormalDist().inv_cdf(percentile)
+    def scatter(self) -> Scatter:
+        """Returns the law of the next residual by what is known now."""
+        if self._scatter is None:
+            count = len(self._sorted)
+            mean = math.fsum(self._sorted) / count if count else 0.0
+            spread = math.sqrt(math.fsum((x - mean) ** 2 for x in self._sorted) / count) if count else 0.0
+            # `seen`, not `count`: a bounded window must not keep the prior alive for good.
+            trust = self._seen / (self._seen + PRIOR_WEIGHT)
+            sigma = trust * spread + (1.0 - trust) * self._prior_sigma
+            self._scatter = Scatter(trust * mean, sigma, tuple(self._sorted))
+        return self._scatter
 
     def _remove(self, residual: float) -> None:
         del self._sorted[bisect_left(self._sorted, residual)]

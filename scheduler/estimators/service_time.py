@@ -3,15 +3,25 @@
 import math
 from collections import deque
 
+import numpy as np
+
 from scheduler.domain.laws import LatencyLaw
+from scheduler.domain.scatter import Scatter
 from scheduler.estimators.changepoint import SHORT_RUN, Change, level_detector
 from scheduler.estimators.residuals import ResidualWindow
 
+LEVEL = 0
+"""Stands for the level among the bands, which count from 1."""
+LEAST_SIGMA = 0.03
 NOISE_VARIANCE = 0.1**2
 LEVEL_VARIANCE = 0.5**2
 """A profile from another machine is off by a factor of 1.6 or so; two answers outvote it."""
 SHAPE_VARIANCE = 0.3**2
 """The published Orin fit is off by a factor of 1.3 to 2.8 at small batches, and right at large ones."""
+NEW_TO_A_BAND = 2
+"""Batches of a band that are not watched for changes: its shape explains what would else look like one of the level."""
+LIKENESS = 0.9
+"""Correlation of the shapes of neighbouring bands: what a law gets wrong at four items it gets wrong at five."""
 LEVEL_DRIFT = NOISE_VARIANCE / 64**2
 """Makes the level, in the long run, a moving average over about 64 batches."""
 SHAPE_DRIFT = NOISE_VARIANCE / 256**2
@@ -29,8 +39,9 @@ class ServiceTime:
 
     log(observed / law) = level + shape of the band of sizes + noise. The level carries what befalls all sizes alike
     (a throttled machine), the shape what the law gets wrong at one size. Each answer is split between the two by how
-    uncertain they are: a Kalman filter (1960) that leaves out their covariance. A changepoint detector watches the
-    level; on a change the level is taken anew from the batches since, and the shape stays.
+    uncertain they are, by a Kalman filter (1960); neighbouring bands have like shapes, or else noise would make one
+    size look dear that is then never tried again. A changepoint detector watches the level; on a change the level is taken
+    anew from the batches since, and the shape stays.
 
     Args:
         law: the prior, from a profile.
@@ -57,9 +68,13 @@ class ServiceTime:
     def _reset(self) -> None:
         self.version = 0
         """Grows whenever predictions have moved."""
-        self._level, self._level_variance = 0.0, LEVEL_VARIANCE
-        self._shape: dict[int, float] = {}
-        self._shape_variance: dict[int, float] = {}
+        bands = _band(self._law.max_batch)
+        self._state = [0.0] * (bands + 1)
+        """Level, and shape by band, as logarithms."""
+        self._covariance = np.zeros((bands + 1, bands + 1))
+        apart = np.abs(np.subtract.outer(np.arange(bands), np.arange(bands)))
+        self._covariance[1:, 1:] = SHAPE_VARIANCE * LIKENESS**apart
+        self._covariance[LEVEL, LEVEL] = LEVEL_VARIANCE
         self._recent_levels: deque[float] = deque(maxlen=SHORT_RUN)
         self._detector = level_detector()
         self._residuals = ResidualWindow(size=POOLED_RESIDUALS, prior_sigma=self._prior_sigma)
@@ -71,7 +86,7 @@ class ServiceTime:
     @property
     def slowdown(self) -> float:
         """Factor by which the backend is slower than its law, over all batch sizes."""
-        return math.exp(self._level)
+        return math.exp(self._state[LEVEL])
 
     def predict_s(self, items: int) -> float:
         """Returns the median seconds for a batch of `items` (>= 1)."""
@@ -87,7 +102,7 @@ class ServiceTime:
     def _factor(self, band: int) -> float:
         factor = self._factors.get(band)
         if factor is None:
-            factor = self._factors[band] = math.exp(self._level + self._shape.get(band, 0.0))
+            factor = self._factors[band] = math.exp(self._state[LEVEL] + self._state[band])
         return factor
 
     def quantile_factor(self, percentile: float, items: int | None = None) -> float:
@@ -100,6 +115,10 @@ class ServiceTime:
         band = self._band_residuals.get(_band(items)) if items is not None else None
         residuals = self._residuals if band is None or len(band) < ENOUGH_IN_BAND else band
         return math.exp(residuals.quantile(percentile))
+
+    def scatter(self) -> Scatter:
+        """Returns the law of log(observed / predicted) over all batch sizes."""
+        return self._residuals.scatter()
 
     def update(self, items: int, observed_s: float) -> Change | None:
         """Learns from an answered batch.
@@ -115,10 +134,12 @@ class ServiceTime:
             return None
         band, prior_s = self._prior(items)
         deviation = math.log(observed_s / prior_s)
-        residual = deviation - self._level - self._shape.get(band, 0.0)
+        residual = deviation - self._state[LEVEL] - self._state[band]
         self._note_residual(band, residual)
         self._correct(band, residual)
-        level = deviation - self._shape[band]
+        if len(self._band_residuals[band]) <= NEW_TO_A_BAND:
+            return None
+        level = deviation - self._state[band]
         self._recent_levels.append(level)
         change = self._detector.update(level)
         if change is not None:
@@ -128,19 +149,27 @@ class ServiceTime:
     def _prior(self, items: int) -> tuple[int, float]:
         prior = self._priors.get(items)
         if prior is None:
-            prior = self._priors[items] = (_band(items), self._law.predict_s(items) + self._overhead_s)
+            band = min(_band(items), len(self._state) - 1)
+            prior = self._priors[items] = (band, self._law.predict_s(items) + self._overhead_s)
         return prior
 
     def _correct(self, band: int, residual: float) -> None:
-        shape_variance = self._shape_variance.get(band, SHAPE_VARIANCE)
-        total = self._level_variance + shape_variance + NOISE_VARIANCE
-        level_gain, shape_gain = self._level_variance / total, shape_variance / total
-        self._level += level_gain * residual
-        self._shape[band] = self._shape.get(band, 0.0) + shape_gain * residual
-        self._level_variance += LEVEL_DRIFT - level_gain * self._level_variance
-        self._shape_variance[band] = shape_variance * (1.0 - shape_gain) + SHAPE_DRIFT
+        """One step of a Kalman filter; what is seen is the sum of two states, the level and a shape."""
+        covariance = self._covariance
+        covariance[LEVEL, LEVEL] += LEVEL_DRIFT
+        covariance[band, band] += SHAPE_DRIFT
+        seen = covariance[LEVEL] + covariance[band]
+        gain = seen / (seen[LEVEL] + seen[band] + self._noise_variance())
+        covariance -= np.outer(gain, seen)
+        self._state = [state + g * residual for state, g in zip(self._state, gain.tolist(), strict=True)]
         if abs(residual) > STILL:
             self._predictions_moved()
+
+    def _noise_variance(self) -> float:
+        """Read off the middle of the residuals: what a new size's law gets wrong is at their ends."""
+        scatter = self._residuals.scatter()
+        middle = 0.5 * (scatter.quantile(0.84) - scatter.quantile(0.16))
+        return max(middle, LEAST_SIGMA) ** 2
 
     def _note_residual(self, band: int, residual: float) -> None:
         window = self._band_residuals.get(band)
@@ -154,8 +183,9 @@ class ServiceTime:
     def _restart(self, run_length: int) -> None:
         """Takes the level from the batches since the change, whose residuals told of the change and not of noise."""
         since = list(self._recent_levels)[-run_length:]
-        self._level = math.fsum(since) / len(since)
-        self._level_variance = NOISE_VARIANCE / len(since)
+        self._state[LEVEL] = math.fsum(since) / len(since)
+        self._covariance[LEVEL] = self._covariance[:, LEVEL] = 0.0
+        self._covariance[LEVEL, LEVEL] = NOISE_VARIANCE / len(since)
         for _ in range(min(run_length, len(self._recent_bands))):
             self._residuals.forget_newest()
             self._band_residuals[self._recent_bands.pop()].forget_newest()

@@ -1,0 +1,160 @@
+"""Weighs a function batch: its money and the lateness of its members, with one more or without."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from scheduler.dispatch.forecast import ServiceTimes, UplinkOccupancy
+from scheduler.dispatch.lane import Lane
+from scheduler.dispatch.queue import Queued
+
+LOOK_S = 0.005
+"""How far ahead it is looked to see what waiting costs."""
+HALVINGS = 7
+"""Of the time that a batch could be held at most: it closes up to a hundredth of that too soon."""
+SHARED_WAY = 0.2
+"""Scatter of the way to the function that counts beside its service's."""
+SIZES_TRIED = 24
+"""Batch sizes looked at for the cheapest, spread over what the tier takes."""
+
+
+@dataclass(slots=True)
+class Gathering:
+    """The economics of the function batches behind one uplink.
+
+    A member more makes a batch cheaper per request and later for everybody in it. It is worth it while it costs less,
+    lateness included, than a fresh request costs on average: the marginal against the average.
+    """
+
+    uplink: UplinkOccupancy
+
+    def late(self, lane: Lane, items: int, slack_s: float) -> float:
+        """Returns the probability that a function batch takes longer than `slack_s` once it has begun."""
+        times = _times(lane)
+        sigma_s = self.uplink.sigma_s
+        median_s, scatter = times.median_s[items], times.scatter
+        if slack_s <= 0 or sigma_s <= SHARED_WAY * scatter.sigma * median_s:
+            return times.late(items, slack_s)
+        sigma = math.hypot(scatter.sigma, sigma_s / median_s)
+        return 0.5 * math.erfc((math.log(slack_s / median_s) - scatter.mean) / (sigma * math.sqrt(2.0)))
+
+    def late_cost(self, lane: Lane, queued: Queued, items: int, begins_s: float) -> float:
+        """Returns the money that one member's expected lateness weighs."""
+        request = queued.request
+        return lane.stakes.late_cost(request.class_name) * self.late(lane, items, request.deadline_s - begins_s)
+
+    def cost(self, lane: Lane, members: Sequence[Queued], *, items: int, begins_s: float) -> float:
+        """Returns money and weighed lateness of a batch whose `members`, by deadline, make up `items` items.
+
+        The lateness of those between the first and the last is taken for the mean of the two.
+        """
+        first, last = members[0], members[-1]
+        late = self.late_cost(lane, first, items, begins_s)
+        if last is not first:
+            late = 0.5 * (late + self.late_cost(lane, last, items, begins_s))
+        return lane.costs[items] + len(members) * late
+
+    def joining(self, lane: Lane, queued: Queued, *, now_s: float) -> float:
+        """Returns what it would cost to add a request to the batch being gathered; inf if it does not fit."""
+        spill, request = lane.spill, queued.request
+        items = spill.items + request.items
+        if items > lane.function_cap:
+            return math.inf
+        members = spill.members
+        begins_s = self.uplink.begins_s(now_s, spill.body_bytes)
+        later_s = self.uplink.begins_s(now_s, spill.body_bytes + request.body_bytes)
+        without = self.cost(lane, members, items=spill.items, begins_s=begins_s) if members else 0.0
+        ordered = _with(members, queued)
+        return self.cost(lane, ordered, items=items, begins_s=later_s) - without
+
+    def alone(self, lane: Lane, queued: Queued, *, now_s: float) -> float:
+        """Returns what this request costs in a batch of its own or its share of the cheapest one, if it waits not."""
+        request = queued.request
+        begins_s = self.uplink.begins_s(now_s, request.body_bytes)
+        share = max(lane.spill_size, request.items)
+        sizes = (request.items, share) if share <= lane.function_cap else (request.items,)
+        return min(
+            lane.costs[size] * request.items / size + self.late_cost(lane, queued, size, begins_s) for size in sizes
+        )
+
+    def closes_at_s(self, lane: Lane, *, now_s: float) -> float:
+        """Returns when the batch being gathered must leave: waiting for another member does not pay any longer."""
+        spill, times = lane.spill, _times(lane)
+        start_s = self.uplink.begins_s(now_s, spill.body_bytes) - now_s
+        items = min(spill.items, lane.function_cap)
+        hold_s = min(lane.hold_s(queued) for queued in spill)
+        last_s = min(spill.first.request.deadline_s - start_s - times.median_s[items], lane.spill_opened_at_s + hold_s)
+        if last_s <= now_s or spill.items >= lane.function_cap or not self._pays(lane, now_s):
+            return min(last_s, now_s)
+        pays_s, over_s = now_s, last_s
+        for _ in range(HALVINGS):
+            middle_s = 0.5 * (pays_s + over_s)
+            if self._pays(lane, middle_s):
+                pays_s = middle_s
+            else:
+                over_s = middle_s
+        return over_s
+
+    def _pays(self, lane: Lane, at_s: float) -> bool:
+        """Whether waiting a moment longer for one more member pays."""
+        spill = lane.spill
+        members, items = spill.members, spill.items
+        last = members[-1].request
+        body_bytes = spill.body_bytes + last.body_bytes
+        now_cost = self.cost(lane, members, items=items, begins_s=self.uplink.begins_s(at_s, spill.body_bytes))
+        with_one = self.cost(lane, members, items=items + 1, begins_s=self.uplink.begins_s(at_s, body_bytes))
+        fresh_s = last.deadline_s - last.arrived_at_s - (self.uplink.begins_s(at_s, body_bytes) - at_s)
+        newcomer = lane.stakes.late_cost(last.class_name) * self.late(lane, items + 1, fresh_s)
+        gain = lane.stakes.spill_cost - (with_one + newcomer - now_cost)
+        if gain <= 0:
+            return False
+        soon = self.cost(lane, members, items=items, begins_s=self.uplink.begins_s(at_s + LOOK_S, spill.body_bytes))
+        return lane.rate_rps * gain * LOOK_S > soon - now_cost
+
+    def cheapest_prefix(self, lane: Lane, members: Sequence[Queued], *, now_s: float) -> list[Queued]:
+        """Returns those of the first `members` (one batch, by deadline) whose batch is the cheapest per item."""
+        best, least, items, body_bytes = 1, math.inf, 0, 0
+        for count, queued in enumerate(members, start=1):
+            items += queued.request.items
+            body_bytes += queued.request.body_bytes
+            begins_s = self.uplink.begins_s(now_s, body_bytes)
+            average = self.cost(lane, members[:count], items=items, begins_s=begins_s) / items
+            if average <= least:
+                best, least = count, average
+        return list(members[:best])
+
+    def price(self, lane: Lane) -> None:
+        """Sets what follows from the service tables: costs by size, the cheapest request, a fresh one's spill."""
+        times, cap, price = _times(lane), lane.function_cap, lane.tier.price
+        lane.costs = (0.0, *[price.cost(median_s) for median_s in times.median_s[1:]])
+        if cap < 1:
+            return
+        stakes = lane.stakes
+        sizes = sorted({1, cap, *(1 + round(i * (cap - 1) / SIZES_TRIED) for i in range(SIZES_TRIED))})
+        stakes.unit_cost = min(lane.costs[size] / size for size in sizes)
+        slo_s = min((c.slo_s for c in lane.model.classes if not c.edge_only), default=math.inf)
+        item_bytes = lane.item_bytes
+        stakes.spill_cost = math.inf
+        for size in sizes:
+            way_s = self.uplink.way_s(int(size * item_bytes))
+            gathering_s = (size - 1) / lane.rate_rps if lane.rate_rps > 0 else math.inf * (size > 1)
+            late = self.late(lane, size, slo_s - way_s - 0.5 * gathering_s) if gathering_s < slo_s else 1.0
+            average = lane.costs[size] / size + stakes.highest_late_cost * late
+            if average < stakes.spill_cost:
+                stakes.spill_cost, lane.spill_size = average, size
+
+
+def _with(members: Sequence[Queued], queued: Queued) -> Sequence[Queued]:
+    if not members:
+        return (queued,)
+    if queued.request.deadline_s >= members[-1].request.deadline_s:
+        return (*members, queued)
+    if queued.request.deadline_s < members[0].request.deadline_s:
+        return (queued, *members)
+    return (members[0], queued, *members[1:])
+
+
+def _times(lane: Lane) -> ServiceTimes:
+    if lane.function_times is None:
+        raise ValueError(f"model {lane.model.name!r} has no function")
+    return lane.function_times

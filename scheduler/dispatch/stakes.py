@@ -1,0 +1,78 @@
+"""What a late answer weighs against money, so that a percentile is a budget which is spent where it buys most."""
+
+import math
+from dataclasses import dataclass, field
+
+from scheduler.domain.plans import ServiceClass
+
+SAFETY = 0.93
+"""Part of the allowed lateness that is aimed at: forecasts are never quite right, and rarely too dark."""
+GAIN = 0.1
+"""How far one late answer moves the logarithm of the weight."""
+FIRST_WEIGHT = 6.0
+LEAST_WEIGHT = 1.0
+MOST_WEIGHT = 400.0
+
+
+@dataclass(slots=True)
+class LateBudget:
+    """One class's objective as a price.
+
+    Every decision weighs money against expected lateness. The weight of a late answer, in requests served by the
+    cheapest function batch, is the multiplier of the constraint 'at most 1 - percentile are late': it rises while more
+    are late than allowed and falls while fewer are (dual ascent), so that in the end just as many are late as may be,
+    where being in time would have been dearest.
+    """
+
+    percentile: float
+    log_weight: float = math.log(FIRST_WEIGHT)
+
+    @property
+    def weight(self) -> float:
+        """What a late answer weighs, in the cheapest requests."""
+        return math.exp(self.log_weight)
+
+    def spend(self, late: bool) -> None:
+        """Notes an answer."""
+        moved = self.log_weight + GAIN * (late - SAFETY * (1.0 - self.percentile))
+        self.log_weight = min(max(moved, math.log(LEAST_WEIGHT)), math.log(MOST_WEIGHT))
+
+
+@dataclass(slots=True)
+class Stakes:
+    """The weights of a lane's classes, and what follows from them together with the service tables."""
+
+    budgets: dict[str, LateBudget] = field(default_factory=dict)
+    unit_cost: float = 0.0
+    """Money for a request in the cheapest function batch; 0 without functions."""
+    spill_cost: float = 0.0
+    """Money, lateness included, of a fresh request that is spilled."""
+    edge_worth: float = 0.0
+    """What a place in an edge batch saves of that, net of what the edge's seconds would save elsewhere."""
+    edge_percentile: float = 0.99
+    """With this probability the member of an edge batch whose deadline binds shall be in time."""
+
+    def adopt(self, classes: tuple[ServiceClass, ...]) -> None:
+        """Follows a plan's classes; what is known of those that stay is kept."""
+        self.budgets = {
+            c.name: known
+            if (known := self.budgets.get(c.name)) is not None and known.percentile == c.percentile
+            else LateBudget(c.percentile)
+            for c in classes
+        }
+
+    def late_cost(self, class_name: str) -> float:
+        """Returns the money that one late answer of this class is worth avoiding."""
+        budget = self.budgets.get(class_name)
+        return self.unit_cost * (FIRST_WEIGHT if budget is None else budget.weight)
+
+    def observe(self, class_name: str, late: bool) -> None:
+        """Notes that a request of this class was answered."""
+        budget = self.budgets.get(class_name)
+        if budget is not None:
+            budget.spend(late)
+
+    @property
+    def highest_late_cost(self) -> float:
+        """The same for the class that minds most."""
+        return self.unit_cost * max((b.weight for b in self.budgets.values()), default=FIRST_WEIGHT)

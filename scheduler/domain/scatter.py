@@ -1,0 +1,48 @@
+"""How far answers stray from what was predicted, as a law that decisions can be weighed with."""
+
+import math
+from bisect import bisect_left
+from dataclasses import dataclass
+from statistics import NormalDist
+
+LEAST_BEYOND = 5
+"""Residuals that must lie beyond a point before it is judged by them and not by a fitted normal law."""
+_NORMAL = NormalDist()
+
+
+@dataclass(frozen=True, slots=True)
+class Scatter:
+    """The law of log(observed / predicted): the last residuals, and further out than they reach a normal law.
+
+    >>> scatter = Scatter(mean=0.0, sigma=0.1)
+    >>> round(scatter.exceeds(0.2326), 3), round(scatter.quantile(0.99), 3)
+    (0.01, 0.233)
+    """
+
+    mean: float = 0.0
+    sigma: float = 0.1
+    """Of the normal law; 0 means that every answer takes what was predicted."""
+    ordered: tuple[float, ...] = ()
+    """The residuals, ascending."""
+
+    def exceeds(self, residual: float) -> float:
+        """Returns the probability that the next residual is above this one."""
+        beyond = len(self.ordered) - bisect_left(self.ordered, residual)
+        if beyond >= LEAST_BEYOND and len(self.ordered) - beyond >= LEAST_BEYOND:
+            return beyond / (len(self.ordered) + 1)
+        if self.sigma <= 0:
+            return float(residual < self.mean)
+        return 0.5 * math.erfc((residual - self.mean) / (self.sigma * math.sqrt(2.0)))
+
+    def quantile(self, percentile: float) -> float:
+        """Returns the residual that the next one stays below with probability `percentile` (in (0, 1)).
+
+        An order statistic at position p (n + 1) is what the next value exceeds with probability 1 - p whatever its
+        law (Hyndman & Fan 1996, definition 6).
+        """
+        count = len(self.ordered)
+        if count * min(percentile, 1.0 - percentile) < LEAST_BEYOND:
+            return self.mean + self.sigma * _NORMAL.inv_cdf(percentile)
+        position = percentile * (count + 1) - 1.0
+        low = int(position)
+        return self.ordered[low] + (position - low) * (self.ordered[low + 1] - self.ordered[low])
