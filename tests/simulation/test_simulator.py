@@ -309,7 +309,7 @@ def test_the_command_takes_every_workload(tmp_path: Path, capsys: pytest.Capture
     gaps, rates, process, steps_file = (tmp_path / name for name in ("a.gaps", "a.csv", "m.json", "s.toml"))
     gaps.write_text("\n".join(["0.02"] * 200))
     rates.write_text("20,0,20")
-    process.write_text('{"D0": [[-1, 1], [1, -1]], "D1": [[10, 0], [0, 90]]}')
+    process.write_text('{"D0": [[-11, 1], [1, -91]], "D1": [[10, 0], [0, 90]]}')
     steps_file.write_text(SCENARIO)
     for flags, requests in (
         (["--arrivals", str(gaps), "--rate-scale", "2"], 200),
