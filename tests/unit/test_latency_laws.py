@@ -1,0 +1,122 @@
+"""Latency laws of functions: time slicing against a simulation of it, bills, ways to the function."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from scheduler.planner.latency_laws import (
+    ExponentialLaw,
+    Grants,
+    ServiceTable,
+    SliceLaw,
+    TableLaw,
+    deterministic,
+    rounded_up_s,
+)
+
+GPU = SliceLaw(slope_s=0.0017, constant_s=0.0021, slice_s=0.002, card_gb=24)
+
+
+def grants(gpu_gb: float) -> Grants:
+    return Grants(np.array([gpu_gb / 3]), np.array([0.5]), np.array([gpu_gb]))
+
+
+def sliced(work_s: float, *, slice_s: float, period_s: float, phase_s: float) -> float:
+    """Walks through the slices: at `phase_s` into a period of which the first `slice_s` are ours."""
+    elapsed_s, into_s = (period_s - phase_s, 0.0) if phase_s >= slice_s else (0.0, phase_s)
+    while work_s > slice_s - into_s:
+        work_s -= slice_s - into_s
+        elapsed_s, into_s = elapsed_s + period_s - into_s, 0.0
+    return elapsed_s + work_s
+
+
+@pytest.mark.parametrize(("gpu_gb", "batch"), [(2, 1), (2, 13), (5, 4), (23, 32)])
+def test_time_slicing_has_the_law_of_slices_walked_through_from_random_phases(gpu_gb: int, batch: int) -> None:
+    table = GPU.table(grants(gpu_gb), max_batch=batch, grain_s=0.05)
+    work_s, slice_s, period_s = 0.0017 * batch + 0.0021, gpu_gb * 0.002, 0.048
+    phases = (np.arange(4000) + 0.5) / 4000 * period_s
+    walked_s = np.array([sliced(work_s, slice_s=slice_s, period_s=period_s, phase_s=p) for p in phases])
+    assert table.mean_s[0, -1] == pytest.approx(walked_s.mean(), rel=1e-3)
+    assert table.worst_s[0, -1] == pytest.approx(walked_s.max(), rel=1e-3)
+    assert table.billed_s[0, -1] == pytest.approx(rounded_up_s(walked_s, 0.05).mean(), abs=2e-4)
+    atoms_s, weights = table.atoms_s[0, -1], table.weights[0, -1]
+    for quantile in (0.1, 0.5, 0.9, 0.99):
+        at = atoms_s[np.searchsorted(np.cumsum(weights), quantile - 1e-9)]
+        truth = np.quantile(walked_s, quantile)
+        assert truth - 1e-4 <= at <= truth + (period_s - slice_s) / 8 + 1e-4
+
+
+def test_the_whole_card_knows_no_pauses_and_no_margin() -> None:
+    law = SliceLaw(slope_s=0.01, constant_s=0.02, slice_s=0.002, card_gb=24, worst_factor=1.2)
+    table = law.table(grants(24), max_batch=3, grain_s=1.0)
+    assert table.worst_s[0] == pytest.approx([0.03, 0.04, 0.05])
+    assert table.mean_s[0] == pytest.approx(table.worst_s[0])
+
+
+@given(gpu_gb=st.integers(1, 24), slope_s=st.floats(1e-4, 0.05), constant_s=st.floats(0, 0.3))
+def test_a_distribution_is_one_and_ends_at_the_worst_case(gpu_gb: int, slope_s: float, constant_s: float) -> None:
+    law = SliceLaw(slope_s=slope_s, constant_s=constant_s, slice_s=0.002, card_gb=24)
+    table = law.table(grants(gpu_gb), max_batch=16, grain_s=0.001)
+    assert table.weights.sum(axis=2) == pytest.approx(1)
+    assert (table.weights >= -1e-12).all()
+    assert (np.diff(table.atoms_s, axis=2) >= -1e-12).all()
+    assert table.atoms_s[:, :, -1] == pytest.approx(table.worst_s)
+    assert (table.billed_s >= table.mean_s - 1e-9).all()
+
+
+@given(gpu_gb=st.integers(1, 24), slope_s=st.floats(1e-3, 0.05))
+def test_services_never_get_shorter_with_the_batch_as_distributions(gpu_gb: int, slope_s: float) -> None:
+    law = SliceLaw(slope_s=slope_s, constant_s=0.01, slice_s=0.002, card_gb=24)
+    table = law.table(grants(gpu_gb), max_batch=12, grain_s=0.001)
+    marks_s = np.sort(table.atoms_s.ravel())
+    longer = np.array(
+        [[(table.weights[0, b] * (table.atoms_s[0, b] > mark + 1e-9)).sum() for mark in marks_s] for b in range(12)]
+    )
+    # Cells of the pause may reorder mass within an eighth of it, never beyond.
+    assert (np.diff(longer, axis=0) >= -1 / 8 - 1e-9).all()
+
+
+def test_the_fluid_mean_is_harmonybatchs() -> None:
+    fluid = SliceLaw(slope_s=0.001, constant_s=0.002, slice_s=0.002, card_gb=24, on_gpu=0.43, on_cpu=0.57, fluid=True)
+    table = fluid.table(grants(3), max_batch=2, grain_s=1.0)
+    assert table.mean_s[0, 1] == pytest.approx(8 * 0.43 * 0.004 + 0.57 * 0.004)
+    assert table.billed_s[0, 1] == 1.0
+
+
+def test_cpu_functions_go_by_the_worst_case_and_pay_by_the_mean() -> None:
+    law = ExponentialLaw(mean=((1.0, 0.5, 0.2), (2.0, 0.5, 0.3)), worst=((1.5, 0.5, 0.3), (2.5, 0.5, 0.4)))
+    table = law.table(Grants(np.array([1.0]), np.ones(1), np.zeros(1)), max_batch=2, grain_s=0.1)
+    assert table.mean_s[0, 0] == pytest.approx(np.exp(-2) + 0.2)
+    assert table.atoms_s[0, :, 0] == pytest.approx(table.worst_s[0])
+    assert table.worst_s[0, 0] == pytest.approx(1.5 * np.exp(-2) + 0.3)
+    assert table.billed_s[0, 0] == pytest.approx(0.4)
+
+
+def test_a_spread_is_billed_above_its_mean_and_ends_late() -> None:
+    table = TableLaw(((0.1, 0.2),), sigma=0.2).table(
+        Grants(np.ones(1), np.ones(1), np.zeros(1)), max_batch=2, grain_s=0.001
+    )
+    mean_s = 0.1 * np.exp(0.02)
+    assert mean_s < table.billed_s[0, 0] < mean_s + 0.001
+    assert (table.weights[0, 0] * table.atoms_s[0, 0]).sum() > mean_s
+    assert table.atoms_s[0, 0, -1] > table.worst_s[0, 0] > table.atoms_s[0, 0, 4] > 0.1
+
+
+def plain(*seconds: float) -> ServiceTable:
+    return deterministic(np.array([seconds]), grain_s=0.001)
+
+
+def test_the_way_to_a_function_is_waited_for_and_not_billed() -> None:
+    table = plain(0.1, 0.2).behind_uplink(item_bytes=1e5, bytes_per_s=1e6, rtt_s=0.02, busy=0.5)
+    assert table.worst_s[0] == pytest.approx([0.1 + 0.02 + 0.15, 0.2 + 0.02 + 0.3])
+    assert table.billed_s[0] == pytest.approx([0.1, 0.2])
+
+
+def test_a_cold_start_splits_the_distribution() -> None:
+    table = plain(0.1, 0.2).with_cold_starts(probability=0.25, seconds=2.0)
+    assert table.atoms_s[0, 0] == pytest.approx([0.1, 2.1])
+    assert table.weights[0, 0] == pytest.approx([0.75, 0.25])
+    assert table.mean_s[0, 1] == pytest.approx(0.7)
+    assert table.worst_s[0, 1] == pytest.approx(2.2)
+    assert plain(0.1).with_cold_starts(probability=0.0, seconds=2.0).atoms_s.shape == (1, 1, 1)
