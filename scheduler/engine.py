@@ -24,6 +24,7 @@ from scheduler.domain.messages import (
     AnswerRequest,
     BatchFailed,
     BatchFinished,
+    BillArrived,
     Command,
     ComputePlan,
     DrainStarted,
@@ -103,6 +104,7 @@ class Engine:
             RequestCancelled: self._cancelled,
             BatchFinished: self._finished,
             BatchFailed: self._failed,
+            BillArrived: self._billed,
             ProbeMeasured: self._probed,
             PlanComputed: self._planned,
             LimitsChanged: self._limits_changed,
@@ -241,6 +243,10 @@ class Engine:
             self._drop(sent)
         if was_closed and not circuit.closed:
             self._dispatcher.place_anew(now_s=now_s)
+
+    def _billed(self, message: Message, _now_s: float) -> None:
+        assert isinstance(message, BillArrived)
+        self._ledger.bill(message.batch_id, message.billed_duration_s)
 
     def _drop(self, sent: Sent) -> None:
         for queued in sent.members:

@@ -120,6 +120,9 @@ class Inference:
         self.initialize()
         loaded = self._loaded
         assert loaded is not None
+        if header.get("warm") is True:
+            # A warming call: that the instance is there and has its model is all that was asked.
+            return _Served(wire.Encoded(b"", None), 0.0)
         request = wire.parse_request(payload.body, payload.json_length)
         images = _images(request, loaded)
         # Service time begins here: what waits for the lock waits, it is not served.

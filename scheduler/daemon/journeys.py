@@ -12,7 +12,7 @@ from scheduler.daemon.logs import fields, log
 from scheduler.daemon.records import BatchRecord, BatchRing, batch_cost, billed_s
 from scheduler.domain.batches import Batch, BatchReport, Failure, FailureKind
 from scheduler.domain.laws import FunctionTier
-from scheduler.domain.messages import BatchFailed, BatchFinished, Message, ProbeMeasured
+from scheduler.domain.messages import BatchFailed, BatchFinished, BillArrived, Message, ProbeMeasured
 from scheduler.domain.requests import Backend
 from scheduler.wire import InferRequest, Tensor, WireError
 
@@ -177,7 +177,7 @@ class Journeys:
             message = f"no {batch.backend.value} backend is configured"
             raise SendFailed(Failure(FailureKind.UNREACHABLE, message), self._bare_report(journey))
         try:
-            inputs = joined_inputs([waiting.call for waiting in journey.members])
+            inputs = () if batch.warming else joined_inputs([waiting.call for waiting in journey.members])
         except WireError as error:
             # In halves, and halves again, the requests that do fit together find each other.
             raise SendFailed(Failure(FailureKind.REJECTED, str(error)), self._bare_report(journey)) from None
@@ -230,6 +230,8 @@ class Journeys:
         _cancel_guard(journey)
         self.late_answers += 1
         self._record(journey, report, journey.given_up)
+        if report.billed_duration_s is not None:
+            self._post(BillArrived(journey.batch.batch_id, report.billed_duration_s))
 
     def _land(self, journey: Journey) -> None:
         _cancel_guard(journey)
@@ -247,7 +249,7 @@ class Journeys:
             BatchRecord(
                 batch=journey.batch,
                 finished_at_s=self._clock(),
-                wait_max_s=max(journey.wait_s(waiting) for waiting in journey.members),
+                wait_max_s=max((journey.wait_s(waiting) for waiting in journey.members), default=0.0),
                 report=report,
                 billed_s=billed_s(journey.flight, report),
                 cost=journey.cost,

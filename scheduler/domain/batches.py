@@ -8,7 +8,7 @@ from scheduler.domain.requests import Backend
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Requests sent together, with what was predicted when they were sent."""
+    """Requests sent together, with what was predicted when they were sent. One without requests is a warming call."""
 
     batch_id: int
     backend: Backend
@@ -27,6 +27,11 @@ class Batch:
     expected_cost: float = 0.0
     tier: str = ""
     """Name of the function tier; empty on the edge."""
+
+    @property
+    def warming(self) -> bool:
+        """Whether it carries nothing and only keeps an instance of its tier warm, or starts one."""
+        return not self.request_ids
 
 
 @dataclass(frozen=True, slots=True)

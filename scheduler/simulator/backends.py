@@ -9,7 +9,7 @@ import numpy as np
 
 from scheduler.domain.batches import Batch, BatchReport, Failure, FailureKind
 from scheduler.domain.laws import FunctionTier, LatencyLaw
-from scheduler.domain.messages import BatchFailed, BatchFinished, ProbeMeasured
+from scheduler.domain.messages import BatchFailed, BatchFinished, BillArrived, ProbeMeasured
 from scheduler.domain.requests import Backend
 from scheduler.simulator.faults import Faults
 from scheduler.simulator.network import Uplink
@@ -18,6 +18,10 @@ PROBE_BYTES = 32 * 1024
 PROBE_LIMIT_S = 5.0
 REFUSED_AFTER_S = 0.001
 """A machine on the LAN that is off, or whose port is closed, is noticed so soon."""
+LATE_LIMIT_S = 30.0
+"""How long after it was given up an invocation may still come back with its bill, as in the daemon."""
+WARMING_S = 0.001
+"""A warming call finds the model loaded and returns: the container bills a grain."""
 _CHUNK = 1024
 
 
@@ -39,12 +43,14 @@ class Outcome:
         message: which the engine then gets.
         cost: what the provider bills for it.
         cold_start: whether an instance had to be started for it.
+        bill: of a batch that was given up, when it comes and what it says; None where it never does.
     """
 
     at_s: float
     message: BatchFinished | BatchFailed
     cost: float = 0.0
     cold_start: bool = False
+    bill: tuple[float, BillArrived] | None = None
 
 
 class SimulatedEdge:
@@ -172,14 +178,18 @@ class SimulatedFunctions:
 
     def _run(self, batch: Batch, pool: InstancePool, *, now_s: float, arrived_s: float) -> Outcome:
         tier = self._tiers[batch.tier]
-        service_s = tier.law.predict_s(batch.items) * next(self._noise)
+        service_s = WARMING_S if batch.warming else tier.law.predict_s(batch.items) * next(self._noise)
         start_s = pool.start_s(arrived_s)
         pool.release(arrived_s + start_s + service_s)
         finish_s = arrived_s + start_s + service_s + self._uplink.rtt_s / 2
         cost, cold_start = tier.price.cost(service_s), start_s > 0
         broken = self._broken(batch, now_s=now_s, finish_s=finish_s)
         if broken is not None:
-            return Outcome(broken[0], broken[1], cost, cold_start)
+            # Who gave up still hears of the bill; a connection that broke tells nothing any more.
+            gave_up = broken[1].failure.kind is FailureKind.TIMEOUT and self._faults.next_down_s(now_s) >= finish_s
+            heard = gave_up and finish_s <= broken[0] + LATE_LIMIT_S
+            bill = (finish_s, BillArrived(batch.batch_id, service_s)) if heard else None
+            return Outcome(broken[0], broken[1], cost, cold_start, bill)
         report = BatchReport(
             elapsed_s=finish_s - now_s,
             service_s=service_s,

@@ -193,6 +193,8 @@ class Simulation:
         outcome = backend.send(batch, now_s=now_s)
         self.journal.batches[batch.batch_id] = SentBatch(batch, outcome)
         self._later(outcome.at_s, outcome.message)
+        if outcome.bill is not None:
+            self._later(*outcome.bill)
 
     def _answer(self, command: Command, now_s: float) -> None:
         assert isinstance(command, AnswerRequest)

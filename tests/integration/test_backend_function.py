@@ -102,6 +102,19 @@ def test_a_batch_comes_back_with_its_rows_and_what_the_container_measured() -> N
     assert heard.headers["authorization"].startswith("ACS3-HMAC-SHA256 Credential=an-id,")
 
 
+def test_a_warming_call_carries_nothing_and_tells_of_its_instance_and_its_bill() -> None:
+    def warmed(heard: Heard) -> Say:
+        header, payload = wire.unpack_frame(heard.body)
+        assert header["warm"] is True
+        assert payload.body == b""
+        said = {"status": 200, "service_s": 0.0, "duration_s": 0.001, "instance_id": "c-1", "cold_start": False}
+        return Say(200, wire.pack_frame({**said, "batch_id": header["batch_id"]}, wire.Encoded(b"", None)))
+
+    _, reply = run(against(warmed, a_flight(items=0)))
+    assert reply.outputs == ()
+    assert (reply.report.billed_duration_s, reply.report.instance_id, reply.report.cold_start) == (0.001, "c-1", False)
+
+
 def answered(**changes: object) -> Callable[[Heard], Say]:
     return lambda heard: stub_fc.answer_frame(heard, **changes)
 

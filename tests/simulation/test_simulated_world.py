@@ -2,6 +2,7 @@
 
 import itertools
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -211,6 +212,17 @@ def test_instances_agree_with_a_list_of_instances(gaps_s: list[float], idle_s: f
         assert start_s == expected_s
         oracle.append(at_s + start_s + busy_s)
         pool.release(at_s + start_s + busy_s)
+
+
+def test_a_warming_call_starts_or_keeps_an_instance_and_costs_a_grain() -> None:
+    platform = functions(cold_starts=ColdStarts(2.0, 100.0))
+    calls = [
+        replace(make_batch(number, sent_at_s=at_s, items=0), request_ids=()) for number, at_s in ((1, 0.0), (2, 90.0))
+    ]
+    first, second = (platform.send(call, now_s=call.sent_at_s) for call in calls)
+    assert (first.cold_start, second.cold_start) == (True, False)
+    assert first.cost == second.cost == TIER.price.cost(0.001)
+    assert not platform.send(make_batch(3, sent_at_s=180.0), now_s=180.0).cold_start
 
 
 def test_calls_above_the_concurrency_are_throttled_and_free() -> None:

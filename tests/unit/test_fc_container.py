@@ -74,6 +74,16 @@ def opened(answer: Any) -> tuple[dict[str, Any], dict[str, Any]]:
     return header, {tensor.name: tensor for tensor in response.outputs}
 
 
+def test_a_warming_call_loads_the_model_and_answers_without_outputs(loads: list[Settings]) -> None:
+    function = client()
+    call = wire.pack_frame({"batch_id": "b1", "model": "digits", "warm": True}, wire.Encoded(b"", None))
+    header, outputs = opened(function.post("/invoke", data=call))
+    assert (header["status"], header["batch_id"], header["cold_start"], outputs) == (200, "b1", True, {})
+    assert len(loads) == 1
+    header, outputs = opened(function.post("/invoke", data=frame([PICTURE])))
+    assert header["cold_start"] is False
+
+
 @pytest.mark.usefixtures("loads")
 def test_an_answer_carries_the_batch_its_times_and_its_instance() -> None:
     function = client()

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Coroutine
+from dataclasses import replace
 from typing import Any, TypeVar
 
 import pytest
@@ -22,6 +23,7 @@ from scheduler.domain.laws import FunctionTier, LatencyLaw, Price
 from scheduler.domain.messages import (
     BatchFailed,
     BatchFinished,
+    BillArrived,
     Command,
     ComputePlan,
     DrainStarted,
@@ -39,7 +41,7 @@ from scheduler.domain.messages import (
 )
 from scheduler.domain.plans import EngineSettings, Limits, ModelSettings, Plan, ServiceClass, Snapshot
 from scheduler.domain.requests import Backend
-from scheduler.wire import Tensor
+from scheduler.wire import InferRequest, Tensor
 
 T = TypeVar("T")
 
@@ -328,6 +330,33 @@ def test_a_batch_that_was_never_written_is_given_up_as_unreachable() -> None:
     assert message.failure.kind is FailureKind.UNREACHABLE
 
 
+def test_a_warming_call_goes_out_without_requests_and_its_bill_is_recorded() -> None:
+    class Warmed(FakeBackend):
+        def outputs(self, request: InferRequest) -> tuple[Tensor, ...]:
+            assert request.inputs == ()
+            return ()
+
+    def warm_on_arrival(message: Message, now_s: float) -> list[Command]:
+        if not isinstance(message, RequestArrived):
+            return []
+        batch = BatchEachArrival(backend=Backend.FUNCTION, tier="1gb").batch([message.request], now_s)
+        refusal = RefuseRequest(message.request.request_id, Refusal(RefusalKind.DEADLINE, "too late"))
+        return [SendBatch(replace(batch, request_ids=(), items=0, body_bytes=0)), refusal]
+
+    async def main() -> tuple[list[Message], list[dict[str, object]]]:
+        backend = Warmed(duration_s=0.001, backend=Backend.FUNCTION)
+        r = Rig(ScriptedEngine(warm_on_arrival), function=backend)
+        with pytest.raises(Refused):
+            await r.submit(b"x")
+        await asyncio.sleep(1.0)
+        return r.engine.messages, r.runner.batches(0, 10)
+
+    heard, [row] = run(main())
+    assert [type(message) for message in heard] == [RequestArrived, BatchFinished]
+    assert (row["items"], row["requests"], row["wait_max_s"]) == (0, 0, 0.0)
+    assert row["cost"] == pytest.approx(2.0 * 0.001 + 0.5)
+
+
 def test_a_late_answer_is_dropped_but_its_bill_is_recorded() -> None:
     async def main() -> tuple[list[Message], list[dict[str, object]], list[dict[str, object]], int]:
         backend = FakeBackend(service_s=lambda batch: 3.0, duration_s=2.5, backend=Backend.FUNCTION)
@@ -340,7 +369,8 @@ def test_a_late_answer_is_dropped_but_its_bill_is_recorded() -> None:
         return r.engine.messages, before, r.runner.batches(1, 10), int(str(r.runner.status()["late_answers"]))
 
     heard, before, after, late = run(main())
-    assert [type(message) for message in heard] == [RequestArrived, BatchFailed]
+    assert [type(message) for message in heard] == [RequestArrived, BatchFailed, BillArrived]
+    assert heard[2] == BillArrived(1, 2.5)
     assert [(row["record"], row["cost"]) for row in before] == [(1, 1.0)]
     assert [(row["record"], row["batch_id"], row["cost"]) for row in after] == [(2, 1, 2.5 * 2.0 + 0.5)]
     assert str(after[0]["error"]).startswith("timeout")

@@ -15,7 +15,7 @@ from scheduler.daemon.backends.flight import Clock, Flight, Reply, SendFailed, c
 from scheduler.daemon.backends.uplink_probe import probe_uplink
 from scheduler.daemon.logs import log
 from scheduler.daemon.threads import DaemonThreads
-from scheduler.domain.batches import BatchReport, Failure, FailureKind
+from scheduler.domain.batches import Batch, BatchReport, Failure, FailureKind
 from scheduler.domain.messages import ProbeMeasured
 from scheduler.domain.requests import Backend
 from scheduler.fc_client import Account, CallFailed, FunctionCaller, Invoked, proxy_variable
@@ -117,7 +117,7 @@ class FunctionBackend:
         batch, tier = flight.batch, flight.tier
         assert tier is not None
         batch_id = f"{self._run_id}-{batch.batch_id}"
-        frame = wire.pack_frame({"model": batch.model, "batch_id": batch_id}, wire.encode_request(request))
+        frame = _frame(batch, batch_id, request)
         left_s = batch.give_up_at_s - self._clock()
         if left_s <= 0:
             failure = Failure(FailureKind.UNREACHABLE, "every thread for function calls is taken by one that hangs")
@@ -147,7 +147,8 @@ class FunctionBackend:
         failure = _failure_in(header, invoked.error_type, batch_id)
         if failure is not None:
             raise SendFailed(failure, report)
-        return Reply(self._outputs(flight, payload, report), report, read_at_s)
+        outputs = () if flight.batch.warming else self._outputs(flight, payload, report)
+        return Reply(outputs, report, read_at_s)
 
     def _outputs(self, flight: Flight, payload: Encoded, report: BatchReport) -> tuple[wire.Tensor, ...]:
         try:
@@ -177,6 +178,13 @@ def _warn_of_proxies() -> None:
         log(
             logging.WARNING, "proxy", variable=variable, message="function calls go through this proxy; unset it if not"
         )
+
+
+def _frame(batch: Batch, batch_id: str, request: InferRequest) -> bytes:
+    header = {"model": batch.model, "batch_id": batch_id}
+    if batch.warming:
+        return wire.pack_frame({**header, "warm": True}, Encoded(b"", None))
+    return wire.pack_frame(header, wire.encode_request(request))
 
 
 def _failure_in(header: Mapping[str, object], error_type: str, batch_id: str) -> Failure | None:
