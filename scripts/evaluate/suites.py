@@ -203,7 +203,7 @@ ABLATIONS: Mapping[str, Callable[[Scenario], Scenario]] = {
 
 def ablation(options: Options) -> Iterator[Case]:
     """What re-planning is worth: on every change, and where nothing changes."""
-    steady = Case("steps", "steady 140/s", Phases(((120.0, 140.0),)), with_slo(NOISY, 1.0))
+    steady = Case("steps", "steady 140/s for 600 s", Phases(((600.0, 140.0),)), with_slo(NOISY, 1.0))
     alone = replace(options, policies=(OURS,))
     seen: set[tuple[Traffic, Scenario]] = set()
     for case in (*_each_seed(steady, alone), *changes(alone)):
