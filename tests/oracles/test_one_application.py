@@ -1,0 +1,92 @@
+"""One application under a Markovian process: the search against every point of its grid asked for."""
+
+import numpy as np
+import pytest
+
+from scheduler.planner.arrivals import MarkovianArrivals, mmpp2, poisson_arrivals
+from scheduler.planner.buffers import buffer_law
+from scheduler.planner.configurations import Configurations, Family
+from scheduler.planner.latency_laws import ExponentialLaw, SliceLaw, TableLaw
+from scheduler.planner.one_application import ProcessSearch
+from scheduler.planner.prices import load_sheet
+
+SHEET = load_sheet("fc2-gpu-1ms-cny")
+BURSTY = mmpp2(rates_rps=(3.0, 25.0), leave_per_s=(0.5, 1.0))
+
+
+def cpu() -> Configurations:
+    rows = tuple((1.5 * b, 0.6, 0.12 * b) for b in range(1, 5))
+    vcpu = np.array([0.5, 0.8, 1.2, 2.0, 4.0])
+    family = Family("cpu", ExponentialLaw(rows, rows), vcpu, np.zeros(5), np.tile(vcpu[:, None], 4), np.full(5, 4.0))
+    return family.tabulated(SHEET)
+
+
+def table() -> Configurations:
+    """Neither of two configurations is faster for all batches."""
+    law = TableLaw(((0.1, 0.5, 0.6), (0.3, 0.35, 0.4)))
+    return Family("cpu", law, np.ones(2), np.zeros(2), np.ones((2, 3)), np.full(2, 3.0)).tabulated(SHEET)
+
+
+def gpu() -> Configurations:
+    law = SliceLaw(slope_s=0.004, constant_s=0.01, slice_s=0.002, card_gb=24)
+    gpu_gb = np.array([2.0, 6.0])
+    return Family("gpu", law, gpu_gb / 3, gpu_gb, np.full((2, 6), 0.5), np.full(2, 6.0)).tabulated(SHEET)
+
+
+def everything(process: MarkovianArrivals, family: Configurations, slo_s: float, percentile: float) -> float:
+    best = np.inf
+    for timeout_s in np.arange(11) * slo_s / 10:
+        for cap in range(1, family.max_batch + 1):
+            law = buffer_law(process, max_batch=cap, timeout_s=float(timeout_s))
+            for index in range(len(family.vcpu)):
+                atoms_s, weights = family.services.atoms_s[index, :cap], family.services.weights[index, :cap]
+                if (law.within(slo_s - atoms_s) * weights).sum() >= percentile - 1e-9:
+                    best = min(best, law.cost_per_request(family.cost(index, cap)))
+    return best
+
+
+@pytest.mark.parametrize("family", [cpu(), table()])
+@pytest.mark.parametrize("process", [BURSTY, poisson_arrivals(9.0)])
+@pytest.mark.parametrize("percentile", [0.8, 0.95])
+def test_the_cheapest_point_is_that_of_the_whole_grid(
+    process: MarkovianArrivals, family: Configurations, percentile: float
+) -> None:
+    search = ProcessSearch.of(process, [family], percentile=percentile, step_s=0.09, steps=10)
+    found = search.cheapest(0.9)
+    assert found is not None
+    assert found.cost == pytest.approx(everything(process, family, 0.9, percentile), rel=1e-8)
+    assert found.latency_s <= 0.9 + 1e-4
+
+
+def test_distributions_are_cut_on_the_safe_side() -> None:
+    search = ProcessSearch.of(BURSTY, [gpu()], percentile=0.95, step_s=0.06, steps=10)
+    found = search.cheapest(0.6)
+    assert found is not None
+    exact = everything(BURSTY, gpu(), 0.6, 0.95)
+    assert exact - 1e-12 <= found.cost <= exact * 1.1
+    assert found.latency_s <= 0.6
+
+
+def test_nobody_is_late_in_the_worst_case() -> None:
+    search = ProcessSearch.of(BURSTY, [cpu()], percentile=0.9, step_s=0.09, steps=10)
+    certain, relaxed = search.cheapest(0.9, worst_case=True), search.cheapest(0.9)
+    assert certain is not None
+    assert relaxed is not None
+    worst_s = cpu().services.worst_s[certain.index, certain.cap - 1]
+    assert certain.timeout_s + worst_s <= 0.9 + 1e-9
+    assert relaxed.cost <= certain.cost
+
+
+def test_the_fastest_within_a_budget_is_the_dual_of_the_cheapest() -> None:
+    search = ProcessSearch.of(BURSTY, [cpu()], percentile=0.9, step_s=0.03, steps=30)
+    cheapest = search.cheapest(0.7)
+    assert cheapest is not None
+    fastest = search.fastest(cheapest.cost)
+    assert fastest is not None
+    assert fastest.cost <= cheapest.cost * (1 + 1e-9)
+    assert fastest.latency_s <= cheapest.latency_s + 2e-4
+    assert search.fastest(cheapest.cost / 100) is None
+
+
+def test_an_impossible_slo_finds_nothing() -> None:
+    assert ProcessSearch.of(BURSTY, [cpu()], percentile=0.9, step_s=0.01, steps=5).cheapest(0.05) is None

@@ -1,0 +1,72 @@
+"""Plans by trying everything, with the batch laws of `class_buffers` rather than those that the search uses."""
+
+import itertools
+import math
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from scheduler.planner.class_buffers import class_buffer_law
+from scheduler.planner.configurations import Configurations
+from scheduler.planner.segment_search import RESERVES
+from scheduler.planner.shared_buffers import SharedBuffer
+
+
+def cheapest(families: Sequence[Configurations], buffer: SharedBuffer, percentiles: Sequence[float] | None) -> float:
+    """Lowest cost per request of one function for a buffer; None as percentiles: nobody may ever be late."""
+    best = math.inf
+    for family, index, cap in _pairs(families):
+        services = family.services
+        worst_s = float(services.worst_s[index, :cap].max())
+        atoms_s = services.atoms_s[index, :cap]
+        for reserve_s in _reserves_s(buffer, worst_s, percentiles is None):
+            law = class_buffer_law(buffer.rates_rps, buffer.slos_s - reserve_s, max_batch=cap)
+            cost = law.cost_per_request(family.cost(index, cap))
+            if cost >= best:
+                continue
+            if reserve_s == worst_s or (
+                percentiles is not None
+                and reserve_s >= services.atoms_s[index, 0, 0]
+                and (_within(law, buffer, atoms_s, services.weights[index, :cap]) >= np.array(percentiles) - 1e-7).all()
+            ):
+                best = cost
+    return best
+
+
+def _pairs(families: Sequence[Configurations]) -> Iterator[tuple[Configurations, int, int]]:
+    for family in families:
+        for index, cap in itertools.product(range(len(family.vcpu)), range(1, family.max_batch + 1)):
+            if family.allowed[index, cap - 1]:
+                yield family, index, cap
+
+
+def _reserves_s(buffer: SharedBuffer, worst_s: float, certain: bool) -> list[float]:
+    certainly = [worst_s] if worst_s <= buffer.strictest_s else []
+    return certainly + ([] if certain else [buffer.strictest_s * k / RESERVES for k in range(1, RESERVES + 1)])
+
+
+def _within(law, buffer, atoms_s, weights):  # type: ignore[no-untyped-def]
+    """By application, for services whose probabilities depend on the size: size by size."""
+    total = np.zeros(len(buffer.slos_s))
+    for number, slo_s in enumerate(buffer.slos_s):
+        total[number] = (law.within(number, slo_s - atoms_s) * weights).sum()
+    return total
+
+
+def cheapest_grouping(
+    families: Sequence[Configurations], buffer: SharedBuffer, percentiles: Sequence[float] | None
+) -> float:
+    """Lowest cost per second over all ways to cut the applications into contiguous groups."""
+    count, best = len(buffer.slos_s), math.inf
+    costs: dict[tuple[int, int], float] = {}
+    for cuts in itertools.product([False, True], repeat=count - 1):
+        ends = [i + 1 for i, cut in enumerate(cuts) if cut] + [count]
+        total, start = 0.0, 0
+        for end in ends:
+            if (start, end) not in costs:
+                part = SharedBuffer(buffer.slos_s[start:end], buffer.rates_rps[start:end])
+                wanted = None if percentiles is None else percentiles[start:end]
+                costs[(start, end)] = cheapest(families, part, wanted) * part.rate_rps
+            total, start = total + costs[(start, end)], end
+        best = min(best, total)
+    return best
