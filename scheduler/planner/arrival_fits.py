@@ -11,6 +11,8 @@ from scheduler.planner.matrices import Array
 MAX_GAPS = 200_000
 """Gaps that are fitted, the newest ones: work and memory stay bounded."""
 _FEWEST_GAPS = 20
+_FINEST = 1e-3
+"""Gaps below this part of the mean gap are taken for it: clocks that record them tick."""
 _WINDOWS = (8, 64, 512)
 """Gaps over which local rates are averaged for first guesses: bursts may be short or long."""
 _TRIALS = 8
@@ -123,7 +125,8 @@ def _checked(gaps_s: Array) -> Array:
         raise ArrivalError(f"gaps_s must hold at least {_FEWEST_GAPS} gaps to fit a process, not {len(gaps_s)}")
     if not (np.isfinite(gaps_s).all() and (gaps_s >= 0).all() and gaps_s.sum() > 0):
         raise ArrivalError("gaps_s must be finite, at least 0, and not all 0")
-    return gaps_s
+    # Arrivals at one instant would make the rate of a phase grow without bound.
+    return np.asarray(np.maximum(gaps_s, _FINEST * gaps_s.mean()))
 
 
 def _guess(gaps_s: Array, window: int) -> MarkovianArrivals:
@@ -166,7 +169,7 @@ def _round(process: MarkovianArrivals, gaps_s: Array) -> tuple[MarkovianArrivals
     time_s = np.maximum(spent.diagonal(), 1e-12 * gaps_s.sum())[:, None]
     hidden = np.maximum((d0 - np.diag(d0.diagonal())) * spent / time_s, 1e-9 / gaps_s.sum())
     np.fill_diagonal(hidden, 0.0)
-    return markovian(hidden, arrivals / time_s), likelihood
+    return markovian(hidden, np.maximum(arrivals, 0.0) / time_s), likelihood
 
 
 def _spectrum(d0: Array) -> tuple[Array, Array, Array]:
