@@ -8,7 +8,7 @@ import numpy as np
 from scheduler.planner.arrivals import ArrivalError, MarkovianArrivals
 from scheduler.planner.buffers import TIE, check_buffer
 from scheduler.planner.counting import count_table
-from scheduler.planner.grid_lateness import GridLateness, arrivals_of, grid_lateness
+from scheduler.planner.grid_lateness import GridLateness, grid_lateness
 from scheduler.planner.matrices import Array, stationary
 
 
@@ -114,7 +114,7 @@ def buffer_grid(process: MarkovianArrivals, *, max_batch: int, step_s: float, st
     timed_out, filled = counts.at(timeouts_s), counts.integrated(timeouts_s)
     closing = timed_out.sum(axis=-1)
     filling = np.ones_like(closing)
-    filling[:, 1:] = filled[:, :-1] @ arrivals_of(counts)
+    filling[:, 1:] = filled[:, :-1] @ counts.arrivals_rps
     opening = _opening(process, timed_out, filled)
     mean_sizes: Array = _expected(opening, closing, filling, np.arange(1.0, max_batch + 1))
     lateness = grid_lateness(counts, step_s=step_s, timed_out=timed_out, filled=filled)

@@ -126,7 +126,7 @@ class BufferLaw:
     @cached_property
     def _late(self) -> Array:
         """Requests a batch that end in size b and wait longer than a point times T, shape (points, B)."""
-        arrive = self.counts.process.matrices()[1].sum(axis=1)
+        arrive = self.counts.arrivals_rps
         waits_s = self._points * self.timeout_s
         before = self.counts.after(self.opening)
         early = before.at(self.timeout_s - waits_s)

@@ -26,13 +26,13 @@ class Counts:
     terms are positive, so nothing cancels.
 
     Parameters:
-        process: the arrivals.
+        arrivals_rps: arrivals a second in each phase, shape (m,).
         clock_per_s: ticks a second, c.
         longest_s: up to which times are good.
         ticks: U, shape (ticks, counts, m, m).
     """
 
-    process: MarkovianArrivals
+    arrivals_rps: Array
     clock_per_s: float
     longest_s: float
     ticks: Array
@@ -84,7 +84,7 @@ class Counts:
         """Returns the same for short times only, without the ticks and counts that these cannot reach."""
         weights = self.weights(np.array([longest_s]))[0]
         ticks = int(np.flatnonzero(weights > _RARE)[-1]) + 1
-        return Counts(self.process, self.clock_per_s, longest_s, self.ticks[:ticks, :ticks])
+        return Counts(self.arrivals_rps, self.clock_per_s, longest_s, self.ticks[:ticks, :ticks])
 
     @staticmethod
     def _mixed(weights: Array, ticks: Array) -> Array:
@@ -124,10 +124,21 @@ def count_table(process: MarkovianArrivals, *, counts: int, longest_s: float) ->
     Raises:
         ArrivalError: so many phase changes fit in that time that the table would not fit in memory.
     """
-    d0, d1 = process.matrices()
+    return count_rates(*process.matrices(), counts=counts, longest_s=longest_s)
+
+
+def count_rates(d0: Array, d1: Array, *, counts: int, longest_s: float) -> Counts:
+    """Returns the same for any rates that are not negative off the diagonal, whatever their rows sum to.
+
+    Parameters:
+        d0: rates of what is not counted, shape (m, m).
+        d1: rates of what is counted, shape (m, m).
+        counts: how many counts are told apart, at least 1.
+        longest_s: longest time that will be asked for, finite.
+    """
+    phases = len(d0)
     clock_per_s = float(-d0.diagonal().min())
     most = _enough_ticks(clock_per_s * longest_s)
-    phases = process.phases
     tick = np.hstack([np.eye(phases) + d0 / clock_per_s, d1 / clock_per_s])
     now = np.zeros((counts * phases, phases))
     now[:phases] = np.eye(phases)
@@ -142,7 +153,7 @@ def count_table(process: MarkovianArrivals, *, counts: int, longest_s: float) ->
         now = moved[:, :phases].copy()
         now[phases:] += moved[:-phases, phases:]
         ticks.append(now)
-    return Counts(process, clock_per_s, longest_s, np.stack(ticks).reshape(len(ticks), counts, phases, phases))
+    return Counts(d1.sum(axis=1), clock_per_s, longest_s, np.stack(ticks).reshape(len(ticks), counts, phases, phases))
 
 
 def _enough_ticks(mean: float) -> int:

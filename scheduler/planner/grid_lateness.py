@@ -130,7 +130,7 @@ def grid_lateness(counts: Counts, *, step_s: float, timed_out: Array, filled: Ar
         timed_out: P_k at the points, shape (points, B, m, m).
         filled: integrals of P_k up to the points, shape (points, B, m, m).
     """
-    arrive, short = arrivals_of(counts), counts.up_to(step_s)
+    arrive, short = counts.arrivals_rps, counts.up_to(step_s)
     return GridLateness(
         step_s=step_s,
         short=short,
@@ -147,11 +147,6 @@ def _added(short: Counts, step_s: float) -> Interpolated:
     """Requests in the first part of a step, by all in the step, as a function of that part, 0 to 1."""
     points = chebyshev_points(short.clock_per_s * step_s)
     return Interpolated(points, _joint(_counted(short.at(points * step_s)), short.at((1 - points) * step_s)))
-
-
-def arrivals_of(counts: Counts) -> Array:
-    """Returns the arrivals a second in each phase, shape (m,)."""
-    return np.asarray(counts.process.matrices()[1].sum(axis=1))
 
 
 def _applied(tables: Array, skipped: int, columns: Array) -> Array:

@@ -39,7 +39,7 @@ def test_one_phase_is_the_closed_form_of_poisson(max_batch: int, timeout_s: floa
         )
 
 
-def by_counts(law: BufferLaw, size: int, wait_s: float) -> float:
+def by_counts(law: BufferLaw, process: MarkovianArrivals, size: int, wait_s: float) -> float:
     """Another formula: counts of requests in the last `wait_s`, quadrature over fill times for the full size."""
     opening, timeout_s, ones = law.opening, law.timeout_s, np.ones(len(law.opening))
 
@@ -53,7 +53,7 @@ def by_counts(law: BufferLaw, size: int, wait_s: float) -> float:
         early, late = matrices(timeout_s - wait_s), matrices(wait_s)
         parts = [i * opening @ early[size - 1 - i] @ late[i] @ ones for i in range(1, size)]
         return float(sum(parts)) / law.mean_size
-    arrive = law.counts.process.matrices()[1]
+    arrive = process.matrices()[1]
 
     def rate(time_s: float) -> float:
         counts, left_s = matrices(time_s), min(wait_s, timeout_s - time_s)
@@ -70,7 +70,7 @@ def test_waits_are_those_of_the_formula_by_last_arrivals(name: str, max_batch: i
     law = buffer_law(PROCESSES[name], max_batch=max_batch, timeout_s=timeout_s)
     for part in (0.2, 0.77):
         waits_s = np.full((max_batch, 1), part * timeout_s)
-        wanted = [by_counts(law, size, part * timeout_s) for size in range(1, max_batch + 1)]
+        wanted = [by_counts(law, PROCESSES[name], size, part * timeout_s) for size in range(1, max_batch + 1)]
         assert law.within(waits_s)[:, 0] == pytest.approx(wanted, abs=1e-10)
 
 
@@ -113,9 +113,10 @@ def test_law_is_a_law_for_every_buffer(
 
 def test_batches_open_in_the_phase_in_which_they_do_and_not_in_a_usual_one() -> None:
     # Bursts fill batches fast, so that most batches open in one although most time is calm.
-    law = buffer_law(mmpp2(rates_rps=(1.0, 200.0), leave_per_s=(0.1, 0.5)), max_batch=4, timeout_s=0.5)
+    process = mmpp2(rates_rps=(1.0, 200.0), leave_per_s=(0.1, 0.5))
+    law = buffer_law(process, max_batch=4, timeout_s=0.5)
     assert law.opening[1] > 0.9
-    assert law.counts.process.phase_law()[1] < 0.2
+    assert process.phase_law()[1] < 0.2
 
 
 def test_a_latency_bound_of_service_and_timeout_holds_to_the_last_bit() -> None:
