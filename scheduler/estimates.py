@@ -15,6 +15,8 @@ from scheduler.estimators.changepoint import Change, Detector, count_detector
 from scheduler.estimators.residuals import ResidualWindow
 from scheduler.estimators.service_time import ServiceTime
 
+FUNCTION_SHAPE_SIGMA = 0.1
+"""A function's law is profiled where it runs; noise in it would steer batches to a size that only looks cheap."""
 BYTES_SMOOTHING = 0.05
 """Weight of a new request in the mean item size: the last twenty or so requests count."""
 
@@ -241,7 +243,7 @@ def _know(settings: ModelSettings, engine: EngineSettings) -> ModelKnowledge:
         arrivals=ArrivalRate(),
         rate_changes=count_detector(),
         edge=None if edge_law is None else ServiceTime(edge_law, overhead_s=engine.edge_overhead_s),
-        functions={tier.name: ServiceTime(tier.law) for tier in settings.tiers},
+        functions={tier.name: ServiceTime(tier.law, shape_sigma=FUNCTION_SHAPE_SIGMA) for tier in settings.tiers},
     )
 
 

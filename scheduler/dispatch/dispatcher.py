@@ -252,9 +252,8 @@ class Dispatcher:
             return False
         gap_s = 1.0 / lane.rate_rps if lane.rate_rps > 0 else math.inf
         relief = 1.0 + gap_s / self.edge.slope_s(lane)
-        stakes = lane.stakes
-        saved = stakes.spill_cost - stakes.edge_worth
-        return self.function.gathering.alone(lane, oldest, now_s=now_s) <= stakes.edge_worth * relief + saved
+        least = lane.stakes.cut_cost * relief + lane.stakes.seconds_worth
+        return self.function.gathering.alone(lane, oldest, now_s=now_s) <= least
 
     def _lane_wakeup_s(self, lane: Lane, *, now_s: float) -> float:
         return min((at_s for at_s in self._due_times_s(lane, now_s=now_s) if at_s > now_s), default=NEVER)

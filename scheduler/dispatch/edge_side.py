@@ -21,7 +21,7 @@ PENALTY_OVERLOADED = 0.0
 """With more arriving than the edge can serve and nobody else to take it, some are lost anyway: goodput is all."""
 UNSATURATED = 0.9
 """Load up to which the edge's time is worth nothing: it will be idle."""
-LEAST_LATE, MOST_LATE = 0.002, 0.2
+LEAST_LATE, MOST_LATE = 0.002, 0.5
 """Bounds of the probability with which the member that binds may be late."""
 WORTH_NEW_TABLES = 0.15
 
@@ -169,8 +169,9 @@ class EdgeSide:
         load = lane.rate_rps * times.median_s[items] / items
         saturated = min(max((load - UNSATURATED) / (1.0 - UNSATURATED), 0.0), 1.0)
         part = slope_s * items / times.median_s[items]
-        stakes.edge_worth = stakes.spill_cost * (1.0 - saturated * part)
-        late = stakes.edge_worth / (late_cost * (1.0 + lane.rate_rps * slope_s))
+        stakes.seconds_worth = stakes.spill_cost * saturated * part
+        stakes.cut_cost = stakes.spill_cost * (1.0 - part)
+        late = (stakes.spill_cost - stakes.seconds_worth) / (late_cost * (1.0 + lane.rate_rps * slope_s))
         wanted = 1.0 - min(max(BINDS_RARELY * late, LEAST_LATE), MOST_LATE)
         if abs(math.log((1.0 - wanted) / (1.0 - stakes.edge_percentile))) > WORTH_NEW_TABLES:
             stakes.edge_percentile = wanted

@@ -96,20 +96,29 @@ class Gathering:
         return over_s
 
     def _pays(self, lane: Lane, at_s: float) -> bool:
-        """Whether waiting a moment longer for one more member pays."""
+        """Whether waiting a moment longer pays: for one more member, or for as many as make the cheapest batch."""
         spill = lane.spill
         members, items = spill.members, spill.items
-        last = members[-1].request
-        body_bytes = spill.body_bytes + last.body_bytes
         now_cost = self.cost(lane, members, items=items, begins_s=self.uplink.begins_s(at_s, spill.body_bytes))
-        with_one = self.cost(lane, members, items=items + 1, begins_s=self.uplink.begins_s(at_s, body_bytes))
-        fresh_s = last.deadline_s - last.arrived_at_s - (self.uplink.begins_s(at_s, body_bytes) - at_s)
-        newcomer = lane.stakes.late_cost(last.class_name) * self.late(lane, items + 1, fresh_s)
-        gain = lane.stakes.spill_cost - (with_one + newcomer - now_cost)
+        gain = max(
+            self._gain(lane, size - items, at_s=at_s, now_cost=now_cost) / (size - items)
+            for size in {items + 1, max(items + 1, lane.spill_size)}
+        )
         if gain <= 0:
             return False
         soon = self.cost(lane, members, items=items, begins_s=self.uplink.begins_s(at_s + LOOK_S, spill.body_bytes))
         return lane.rate_rps * gain * LOOK_S > soon - now_cost
+
+    def _gain(self, lane: Lane, more: int, *, at_s: float, now_cost: float) -> float:
+        """What `more` fresh members would save, if they came now."""
+        spill = lane.spill
+        last = spill.members[-1].request
+        items = spill.items + more
+        begins_s = self.uplink.begins_s(at_s, spill.body_bytes + more * last.body_bytes)
+        with_them = self.cost(lane, spill.members, items=items, begins_s=begins_s)
+        fresh_s = last.deadline_s - last.arrived_at_s - (begins_s - at_s)
+        newcomers = more * lane.stakes.late_cost(last.class_name) * self.late(lane, items, fresh_s)
+        return more * lane.stakes.spill_cost - (with_them + newcomers - now_cost)
 
     def cheapest_prefix(self, lane: Lane, members: Sequence[Queued], *, now_s: float) -> list[Queued]:
         """Returns those of the first `members` (one batch, by deadline) whose batch is the cheapest per item."""

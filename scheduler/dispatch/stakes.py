@@ -5,12 +5,12 @@ from dataclasses import dataclass, field
 
 from scheduler.domain.plans import ServiceClass
 
-SAFETY = 0.93
+SAFETY = 0.94
 """Part of the allowed lateness that is aimed at: forecasts are never quite right, and rarely too dark."""
 GAIN = 0.1
 """How far one late answer moves the logarithm of the weight."""
 FIRST_WEIGHT = 6.0
-LEAST_WEIGHT = 1.0
+LEAST_WEIGHT = 1.2
 MOST_WEIGHT = 400.0
 
 
@@ -47,8 +47,10 @@ class Stakes:
     """Money for a request in the cheapest function batch; 0 without functions."""
     spill_cost: float = 0.0
     """Money, lateness included, of a fresh request that is spilled."""
-    edge_worth: float = 0.0
-    """What a place in an edge batch saves of that, net of what the edge's seconds would save elsewhere."""
+    seconds_worth: float = 0.0
+    """What the edge's seconds for one item would save elsewhere."""
+    cut_cost: float = 0.0
+    """What it costs to cut a fresh request off an edge batch: most of its place is used by others later."""
     edge_percentile: float = 0.99
     """With this probability the member of an edge batch whose deadline binds shall be in time."""
 
