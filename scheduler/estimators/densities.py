@@ -17,6 +17,10 @@ from scheduler.estimators.dispersion import IndexOfDispersion
 Floats = npt.NDArray[np.float64]
 Rows = npt.NDArray[np.intp]
 
+LEAST_BETA = 1e-200
+"""Where every value is the same, beta would shrink until it is 0, which has no logarithm."""
+FIRST_TERMS = 256
+"""Observations for which what depends on their number alone is looked up; the table grows where runs get longer."""
 LEAST_PDF = 1e-300
 """Stands in for a density that has underflowed to 0, whose logarithm would end the recursion."""
 
@@ -77,9 +81,10 @@ class LibraryDensity:
 class NormalInverseGamma:
     """Normal values of unknown mean and variance; the predictive density is Student's t.
 
-    The recursions are those of Murphy (2007), "Conjugate Bayesian analysis of the Gaussian distribution", section 3.
-    The normalising constant needs no gamma function after the first row: with c(a) = ln G(a + 1/2) - ln G(a),
-    c(a + 1/2) = ln a - c(a).
+    The recursions are those of Murphy (2007), "Conjugate Bayesian analysis of the Gaussian distribution", section 3,
+    for beta -> beta + w (value - mu)^2 with w = kappa / (2 (kappa + 1)). The same w is in Student's t, whose tail
+    1 + (value - mu)^2 / spread is therefore beta after over beta before: one logarithm a row and value is all it takes.
+    Whatever depends on the number of observations alone is looked up.
 
     Args:
         alpha: half the number of observations the prior variance counts as.
@@ -97,15 +102,59 @@ class NormalInverseGamma:
 
     def __init__(self, *, alpha: float, beta: float, kappa: float, mu: float, memory: float = math.inf) -> None:
         """Stores the prior as the first row."""
-        self._prior = tuple(np.array([value]) for value in (alpha, beta, kappa, mu, _log_gamma_step(alpha)))
-        self._kappa_max = kappa + memory
-        self.alpha, self.beta, self.kappa, self.mu, self._log_norm = self._prior
+        self._alpha, self._kappa, self._memory = alpha, kappa, memory
+        self._prior: Floats = np.array([[mu], [beta], [math.log(beta)]])
+        self._rows: Floats = self._prior
+        """Per row: mu, beta, and the logarithm of beta."""
+        self._seen: Rows = np.zeros(1, dtype=np.intp)
+        """Observations that each row counts as."""
+        self._terms = _student_terms(alpha, kappa, FIRST_TERMS)
+        self._look: tuple[float, Floats, Floats] | None = None
+        """The last value asked about, the weighted steps that means take for it, and the rows that follow from it."""
+
+    @property
+    def mu(self) -> Floats:
+        """Posterior mean by row."""
+        mu: Floats = self._rows[0]
+        return mu
+
+    @property
+    def beta(self) -> Floats:
+        """Posterior beta by row."""
+        beta: Floats = self._rows[1]
+        return beta
+
+    @property
+    def alpha(self) -> Floats:
+        """Posterior alpha by row."""
+        alpha: Floats = self._alpha + 0.5 * self._seen.astype(np.float64)
+        return alpha
+
+    @property
+    def kappa(self) -> Floats:
+        """Posterior kappa by row."""
+        kappa: Floats = self._kappa + self._seen.astype(np.float64)
+        return kappa
 
     def log_pdf(self, value: float) -> Floats:
         """Returns the log of the Student-t predictive density under each row."""
-        spread = 2.0 * self.beta * (self.kappa + 1.0) / self.kappa
-        tail = (self.alpha + 0.5) * np.log1p((value - self.mu) ** 2 / spread)
-        log_pdf: Floats = self._log_norm - 0.5 * np.log(math.pi * spread) - tail
+        mu, beta, log_beta = self._rows
+        log_norm, power, alpha, weight, share = self._terms.take(self._seen, axis=1)
+        step = value - mu
+        after = np.empty((3, len(mu) + 1))
+        after[:, :1] = self._prior
+        _, beta_after, log_after = after[:, 1:]
+        # In place where that spares an array: with some eighty rows, calls cost more than numbers.
+        weight *= step
+        weight *= step
+        np.add(beta, weight, out=beta_after)
+        np.log(beta_after, out=log_after)
+        share *= step
+        self._look = (value, share, after)
+        power *= log_after
+        log_pdf: Floats = alpha * log_beta
+        log_pdf += log_norm
+        log_pdf -= power
         return log_pdf
 
     def pdf(self, value: float) -> Floats:
@@ -114,24 +163,33 @@ class NormalInverseGamma:
 
     def update_theta(self, value: float) -> None:
         """Lets every row see `value`, then puts the prior in front."""
-        kappa = self.kappa + 1.0
-        alpha = self.alpha + 0.5
-        beta = self.beta + self.kappa * (value - self.mu) ** 2 / (2.0 * kappa)
-        mu = (self.kappa * self.mu + value) / kappa
-        log_norm = np.log(self.alpha) - self._log_norm
-        full = kappa > self._kappa_max
-        if full.any():
-            # The counts stay where they are; beta shrinks with alpha, which leaves the variance as it is.
-            beta = np.where(full, beta * self.alpha / alpha, beta)
-            kappa, alpha = np.where(full, self.kappa, kappa), np.where(full, self.alpha, alpha)
-            log_norm = np.where(full, self._log_norm, log_norm)
-        rows = zip(self._prior, (alpha, beta, kappa, mu, log_norm), strict=True)
-        self.alpha, self.beta, self.kappa, self.mu, self._log_norm = (np.concatenate(pair) for pair in rows)
+        if self._look is None or self._look[0] != value:
+            self.log_pdf(value)
+        assert self._look is not None
+        _, share, after = self._look
+        np.add(self._rows[0], share, out=after[0, 1:])
+        seen = np.zeros(len(self._seen) + 1, dtype=np.intp)
+        np.add(self._seen, 1, out=seen[1:])
+        if seen[-1] > self._memory:
+            self._forget(after, seen)
+        self._rows, self._seen, self._look = after, seen, None
+        if seen[-1] >= self._terms.shape[1]:
+            self._terms = _student_terms(self._alpha, self._kappa, 2 * int(seen[-1]))
 
     def select(self, rows: Rows) -> None:
         """Keeps only these rows."""
-        self.alpha, self.beta, self.kappa = self.alpha[rows], self.beta[rows], self.kappa[rows]
-        self.mu, self._log_norm = self.mu[rows], self._log_norm[rows]
+        self._rows, self._seen, self._look = self._rows.take(rows, axis=1), self._seen.take(rows), None
+
+    def _forget(self, after: Floats, seen: Rows) -> None:
+        """The counts of full rows stay where they are; beta shrinks with alpha, which leaves the variance as it is."""
+        # Rows are in the order of their run lengths, so those that are full come last, and all count as many.
+        first = int(seen.searchsorted(self._memory, side="right"))
+        seen[first:] -= 1
+        alpha = self._alpha + 0.5 * float(seen[-1])
+        _, beta, log_beta = after[:, first:]
+        beta *= alpha / (alpha + 0.5)
+        np.maximum(beta, LEAST_BETA, out=beta)
+        np.log(beta, out=log_beta)
 
 
 class GammaPoisson:
@@ -193,8 +251,18 @@ class GammaPoisson:
         return 1.0 if self._dispersion is None else 1.0 / max(1.0, self._dispersion.value)
 
 
-def _log_gamma_step(alpha: float) -> float:
-    return math.lgamma(alpha + 0.5) - math.lgamma(alpha)
+def _student_terms(alpha: float, kappa: float, count: int) -> Floats:
+    """What Student's t takes from the number of observations, 0 to `count` - 1, shape (5, count).
+
+    The logarithm of its constant, alpha + 1/2, alpha, w = kappa / (2 (kappa + 1)), and 1 / (kappa + 1).
+    """
+    counts = np.arange(count, dtype=np.float64)
+    alphas: Floats = alpha + 0.5 * counts
+    kappas: Floats = kappa + counts
+    power, weight = alphas + 0.5, kappas / (2.0 * (kappas + 1.0))
+    # ln G(alpha + 1/2) - ln G(alpha) - ln(2 pi (kappa + 1) / kappa) / 2; beta's part of the spread is in the rows.
+    log_norm = _log_gamma(power) - _log_gamma(alphas) + 0.5 * np.log(weight / math.pi)
+    return np.stack((log_norm, power, alphas, weight, 1.0 / (kappas + 1.0)))
 
 
 def _log_gamma(values: Floats) -> Floats:

@@ -8,6 +8,8 @@ from scheduler.domain.scatter import Scatter
 
 PRIOR_WEIGHT = 4
 """Residuals that the prior scatter counts as."""
+STEPS = 2.0**40
+"""Steps in a residual of 1 in which the sums are kept: as integers they lose exactly what once went into them."""
 
 
 class ResidualWindow:
@@ -36,6 +38,8 @@ class ResidualWindow:
     def _reset(self) -> None:
         self._in_order: deque[float] = deque()
         self._sorted: list[float] = []
+        self._sum = 0
+        self._sum_of_squares = 0
         self._seen = 0
         self._scatter: Scatter | None = None
 
@@ -49,6 +53,9 @@ class ResidualWindow:
             self._remove(self._in_order.popleft())
         self._in_order.append(residual)
         insort(self._sorted, residual)
+        steps = int(residual * STEPS)
+        self._sum += steps
+        self._sum_of_squares += steps * steps
         self._seen += 1
         self._scatter = None
 
@@ -65,14 +72,23 @@ class ResidualWindow:
     def scatter(self) -> Scatter:
         """Returns the law of the next residual by what is known now."""
         if self._scatter is None:
-            count = len(self._sorted)
-            mean = math.fsum(self._sorted) / count if count else 0.0
-            spread = math.sqrt(math.fsum((x - mean) ** 2 for x in self._sorted) / count) if count else 0.0
+            mean, spread = self._moments()
             # `seen`, not `count`: a bounded window must not keep the prior alive for good.
             trust = self._seen / (self._seen + PRIOR_WEIGHT)
             sigma = trust * spread + (1.0 - trust) * self._prior_sigma
             self._scatter = Scatter(trust * mean, sigma, tuple(self._sorted))
         return self._scatter
 
+    def _moments(self) -> tuple[float, float]:
+        """Mean and standard deviation; zeros of an empty window."""
+        count = len(self._sorted)
+        if not count:
+            return 0.0, 0.0
+        variance = (count * self._sum_of_squares - self._sum * self._sum) / (count * count)
+        return self._sum / (count * STEPS), math.sqrt(variance) / STEPS
+
     def _remove(self, residual: float) -> None:
+        steps = int(residual * STEPS)
+        self._sum -= steps
+        self._sum_of_squares -= steps * steps
         del self._sorted[bisect_left(self._sorted, residual)]

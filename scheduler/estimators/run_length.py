@@ -7,6 +7,9 @@ import numpy.typing as npt
 
 from scheduler.estimators.densities import Density, Floats
 
+DROP_EVERY = 8
+"""Values between looks for run lengths of negligible mass: looking costs more than a few rows more do."""
+
 RunLengths = npt.NDArray[np.int64]
 Hazard = Callable[[RunLengths], Floats]
 """Probability that a run of each of these lengths ends now; the library's signature."""
@@ -69,6 +72,7 @@ class RunLengthPosterior:
     def _reset(self) -> None:
         self.mass: Floats = np.ones(1)
         self.run_lengths: RunLengths = np.zeros(1, dtype=np.int64)
+        self._updates = 0
 
     @property
     def most_likely(self) -> int:
@@ -81,13 +85,20 @@ class RunLengthPosterior:
 
     def update(self, value: float) -> None:
         """Takes in the next value."""
-        joint = self.mass * self._likelihood(value)
+        joint = self._likelihood(value)
+        joint *= self.mass
         hazard = self._hazard(self.run_lengths)
         self._density.update_theta(value)
-        mass = np.concatenate(([float(joint @ hazard)], joint * (1.0 - hazard)))
-        self.mass = mass / mass.sum()
-        self.run_lengths = np.concatenate(([0], self.run_lengths + 1))
-        self._drop_negligible()
+        mass = np.empty(len(joint) + 1)
+        mass[0] = joint.dot(hazard)
+        np.multiply(joint, 1.0 - hazard, out=mass[1:])
+        mass /= np.add.reduce(mass)
+        run_lengths = np.zeros(len(mass), dtype=np.int64)
+        np.add(self.run_lengths, 1, out=run_lengths[1:])
+        self.mass, self.run_lengths = mass, run_lengths
+        self._updates += 1
+        if self._updates % DROP_EVERY == 0:
+            self._drop_negligible()
         self._merge_tail()
 
     def condition(self, *, longest: int) -> None:
@@ -97,9 +108,11 @@ class RunLengthPosterior:
     def _likelihood(self, value: float) -> Floats:
         # Scaled so that the best explanation is 1: the recursion is homogeneous, and nothing underflows.
         log_pdf = self._density.log_pdf(value)
-        likelihood: Floats = np.exp(log_pdf - log_pdf.max())
+        likelihood: Floats = np.exp(log_pdf - log_pdf[log_pdf.argmax()])
         if self._outlier_probability:
-            likelihood += self._outlier_probability * (likelihood[0] - likelihood)
+            prior = self._outlier_probability * likelihood[0]
+            likelihood *= 1.0 - self._outlier_probability
+            likelihood += prior
         return likelihood
 
     def _drop_negligible(self) -> None:
@@ -119,5 +132,6 @@ class RunLengthPosterior:
 
     def _keep(self, rows: npt.NDArray[np.intp]) -> None:
         self._density.select(rows)
-        self.mass = self.mass[rows] / self.mass[rows].sum()
-        self.run_lengths = self.run_lengths[rows]
+        mass = self.mass.take(rows)
+        self.mass = mass / mass.sum()
+        self.run_lengths = self.run_lengths.take(rows)
