@@ -21,10 +21,12 @@ from scheduler.planner.json_fields import PlanInputError
 from scheduler.planner.latency_laws import Array
 from scheduler.planner.lateness import SharedWaits
 from scheduler.planner.one_application import TIMEOUTS, ProcessChoice, ProcessSearch
-from scheduler.planner.segment_search import Choice, Space, percentile, space_of, worst_case
+from scheduler.planner.segment_search import RESERVES, Choice, Space, percentile, space_of, worst_case
 from scheduler.planner.shared_buffers import SharedBuffer
 from scheduler.planner.size_classes import SizeBuffer, best_size_buffers
 
+_MANY, _FEWER_RESERVES = 40, 12
+"""With more applications than so many the grid of timeouts is coarser."""
 _STEPS = 12
 """Halvings of the common factor on all SLOs when the lowest latency under a budget is sought."""
 
@@ -146,10 +148,14 @@ class _Planner:
         elif self.question.grouping == "together":
             bounds = np.where(np.arange(len(apps))[:, None] == 0, bounds, np.inf)
 
+        parts = RESERVES if len(apps) <= _MANY else _FEWER_RESERVES
+        fractions = np.arange(1, parts + 1) / parts
+
         def search(buffer: SharedBuffer, which: slice, below: float) -> Choice | None:
             if certain:
                 return worst_case(self.space, buffer, below=below)
-            return percentile(self.space, buffer, percentiles[which], below=below)
+            reserves_s = buffer.strictest_s * fractions
+            return percentile(self.space, buffer, percentiles[which], below=below, reserves_s=reserves_s)
 
         def buffers(start: int, end: int) -> SharedBuffer:
             return SharedBuffer(slos_s[start:end], rates_rps[start:end])

@@ -63,9 +63,12 @@ def best_grouping(bounds: Array, *, buffers: Callable[[int, int], SharedBuffer],
     searched = 0
     for end in range(1, count + 1):
         guesses = np.array(total[:end]) + bounds[:end, end - 1]
-        for start in np.argsort(guesses, kind="stable").tolist():
+        # Where the last group of one application less began is a good first guess: what follows is cut off sooner.
+        previous = last[end - 1]
+        order = [] if previous is None else [previous.start]
+        for start in order + [start for start in np.argsort(guesses, kind="stable").tolist() if start not in order]:
             if guesses[start] >= total[end]:
-                break
+                continue
             buffer = buffers(start, end)
             searched += 1
             left = (total[end] - total[start]) / buffer.rate_rps

@@ -81,11 +81,14 @@ class ServiceTable:
         """
         if probability <= 0:
             return self
+        atoms_s = np.concatenate([self.atoms_s, self.atoms_s + seconds], axis=2)
+        weights = np.concatenate([self.weights * (1 - probability), self.weights * probability], axis=2)
+        order = np.argsort(atoms_s, axis=2, kind="stable")
         return ServiceTable(
             self.mean_s + probability * seconds,
             self.worst_s + seconds,
-            np.concatenate([self.atoms_s, self.atoms_s + seconds], axis=2),
-            np.concatenate([self.weights * (1 - probability), self.weights * probability], axis=2),
+            np.take_along_axis(atoms_s, order, axis=2),
+            np.take_along_axis(weights, order, axis=2),
             self.billed_s,
         )
 

@@ -22,7 +22,9 @@ from scheduler.planner.shared_buffers import SharedBuffer, SizeLaw
 Mask = npt.NDArray[np.bool_]
 
 RESERVES = 32
-"""The `percentile` objective tries reserves of 1/32, 2/32, ... of the strictest SLO."""
+"""The `percentile` objective tries reserves of 1/32, 2/32, ... of the strictest SLO, if not told otherwise."""
+_TOO_MANY = 600
+"""Pairs for which it takes longer to rule out reserves than to try them."""
 _FIRST_CHUNK = 12
 _TOLERANCE = 1e-12
 """Rounding must not fail a plan in which nobody is late."""
@@ -148,7 +150,7 @@ def worst_case(space: Space, buffer: SharedBuffer, *, below: float = math.inf) -
     """
     which = np.flatnonzero(space.worst_s <= buffer.strictest_s)
     shortest_s = buffer.strictest_s - space.worst_s[which]
-    bounds = space.cost_bounds(1 + buffer.rate_rps * (shortest_s + buffer.open_beyond_s()), which)
+    bounds = space.cost_bounds(1 + buffer.rate_rps * (shortest_s + buffer.open_beyond_s), which)
     order = which[np.argsort(bounds, kind="stable")]
     bounds = np.sort(bounds)
     best: Choice | None = None
@@ -206,23 +208,30 @@ def percentile(
     if len(pairs) == 0:
         return best
     reserves_s = _hopeful_reserves(space, buffer, reserves_s, below, pairs)
+    if len(reserves_s) == 0:
+        return best
     law = buffer.size_law(reserves_s, max_batch=int(space.cap[pairs].max()))
     for number in range(len(space.families)):
-        rows = np.flatnonzero(np.bincount(space.index[pairs[space.family[pairs] == number]]))
+        rows = _rows(space, pairs, number)
         found = _FamilySearch(space, number, buffer, law, percentiles).cheaper_than(below, rows)
         if found is not None:
             best, below = found, found.cost
     return best
 
 
-def _hopeful_reserves(space: Space, buffer: SharedBuffer, ascending_s: Array, below: float, pairs: Indices) -> Array:
-    """The reserves that might cost less: longer timeouts only make batches larger, and so it is the first of them."""
-    low, high = 1, len(ascending_s)
-    while low < high:
-        middle = (low + high) // 2
-        hopeful = len(_hopeful(space, buffer, float(ascending_s[middle]), below, pairs)) > 0
-        low, high = (middle + 1, high) if hopeful else (low, middle)
-    return ascending_s[:low]
+def _rows(space: Space, pairs: Indices, number: int) -> Indices:
+    """Configurations of a kind that some pairs have."""
+    return np.flatnonzero(np.bincount(space.index[pairs[space.family[pairs] == number]]))
+
+
+def _hopeful_reserves(space: Space, buffer: SharedBuffer, reserves_s: Array, below: float, pairs: Indices) -> Array:
+    """The reserves at which some pair might cost less."""
+    if len(pairs) > _TOO_MANY:
+        return reserves_s
+    least_s = np.maximum(space.alone_s[pairs], reserves_s[:, None])
+    sizes = 1 + buffer.rate_rps * (buffer.strictest_s - least_s + buffer.open_beyond_s)
+    hopeful = (space.cost_bounds(sizes, pairs) < below) & (least_s <= buffer.strictest_s)
+    return reserves_s[hopeful.any(axis=1)]
 
 
 def _hopeful(space: Space, buffer: SharedBuffer, reserve_s: float, below: float, pairs: Indices) -> Indices:
@@ -230,7 +239,7 @@ def _hopeful(space: Space, buffer: SharedBuffer, reserve_s: float, below: float,
     least_s = np.maximum(space.alone_s[pairs], reserve_s)
     in_time = least_s <= buffer.strictest_s
     pairs, least_s = pairs[in_time], least_s[in_time]
-    longest_s = buffer.strictest_s - least_s + buffer.open_beyond_s()
+    longest_s = buffer.strictest_s - least_s + buffer.open_beyond_s
     return pairs[space.cost_bounds(1 + buffer.rate_rps * longest_s, pairs) < below]
 
 

@@ -9,17 +9,16 @@ Phi_{s-1}(y) = O_{s-1}(t_n) + rate * integral of O_{s-1} from y to t_n, the long
 
 import math
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 
 import numpy as np
 
 from scheduler.planner.latency_laws import Array
 from scheduler.planner.poisson_tails import Indices, certain_above
 
-_PANEL = 6.0
-"""Expected arrivals in a panel of quadrature; ten nodes integrate e^-x x^k over it to 1e-9."""
-_NARROW = 0.75
-"""Expected arrivals between two timeouts up to which four nodes do the same."""
+_WIDTHS = np.array([0.1, 0.75, 2.5, 6.0])
+_ORDERS = (2, 4, 7, 10, 10)
+"""Expected arrivals between two timeouts, and nodes that integrate e^-x x^k over them to 1e-9; beyond, in pieces."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -59,7 +58,7 @@ class SizeLaw:
         return rest
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, eq=False)
 class SharedBuffer:
     """Poisson applications that share a buffer.
 
@@ -71,7 +70,7 @@ class SharedBuffer:
     slos_s: Array
     rates_rps: Array
 
-    @property
+    @cached_property
     def rate_rps(self) -> float:
         """All requests a second."""
         return float(self.rates_rps.sum())
@@ -81,8 +80,9 @@ class SharedBuffer:
         """The smallest SLO."""
         return float(self.slos_s[0])
 
+    @cached_property
     def open_beyond_s(self) -> float:
-        """Returns how much longer than the shortest timeout an uncapped batch stays open on average.
+        """How much longer than the shortest timeout an uncapped batch stays open on average, seconds.
 
         E[b] without a cap is 1 + rate (shortest timeout + this), the same for every reserve.
         """
@@ -114,32 +114,31 @@ class SharedBuffer:
         remaining[len(self.slos_s) - 1] = 1.0
         weighing = np.stack([by_opener, by_other, remaining], axis=1)
         term = np.exp(-rate * opened)
-        below, waiting, carried = [], [], np.zeros(len(reserves_s))
+        sums = np.empty((max_batch, len(reserves_s), 3))
         for k in range(max_batch):
-            opener, other, left = (term @ weighing).T
-            below.append(opener + carried)
-            waiting.append(left)
-            carried = other
-            term = term * seen / (k + 1)
+            np.matmul(term, weighing, out=sums[k])
+            term *= seen
+            term *= 1 / (k + 1)
+        below = sums[:, :, 0].T.copy()
+        below[:, 1:] += sums[:-1, :, 1].T
         tails = _tails(rate * first_s, max_batch)
-        return SizeLaw(reserves_s, np.stack(below, axis=1)[:, :-1], np.stack(waiting, axis=1) + tails)
+        return SizeLaw(reserves_s, below[:, :-1], sums[:, :, 2].T + tails)
 
     def _panels(self, max_batch: int) -> tuple[Array, Array]:
         """Nodes and weights from the shortest to the longest timeout, counted from the shortest, seconds."""
         beyond_s = self.slos_s - self.strictest_s
         ends_s = distinct(np.minimum(beyond_s, certain_above(max_batch) / self.rate_rps))
         gaps_s = np.diff(ends_s)
-        narrow = gaps_s * self.rate_rps <= _NARROW
+        arrivals = gaps_s * self.rate_rps
+        kinds = np.searchsorted(_WIDTHS, arrivals)
         parts = [
             _quadrature(
-                ends_s[:-1][narrow], gaps_s[narrow], pieces=np.ones(int(narrow.sum()), dtype=np.int64), order=4
-            ),
-            _quadrature(
-                ends_s[:-1][~narrow],
-                gaps_s[~narrow],
-                pieces=np.ceil(gaps_s[~narrow] * self.rate_rps / _PANEL).astype(np.int64),
-                order=10,
-            ),
+                ends_s[:-1][kinds == kind],
+                gaps_s[kinds == kind],
+                pieces=np.ceil(arrivals[kinds == kind] / _WIDTHS[-1]).astype(np.int64),
+                order=order,
+            )
+            for kind, order in enumerate(_ORDERS)
         ]
         return np.concatenate([nodes for nodes, _ in parts]), np.concatenate([weights for _, weights in parts])
 

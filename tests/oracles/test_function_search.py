@@ -83,7 +83,7 @@ def test_no_cost_lies_below_its_bound() -> None:
         which = np.flatnonzero(space.worst_s <= buffer.strictest_s)
         for pair in rng.choice(which, 12):
             reserve_s = space.worst_s[pair]
-            mean = 1 + buffer.rate_rps * (buffer.strictest_s - reserve_s + buffer.open_beyond_s())
+            mean = 1 + buffer.rate_rps * (buffer.strictest_s - reserve_s + buffer.open_beyond_s)
             bound = space.cost_bounds(np.array([mean]), np.array([pair]))[0]
             law = buffer.size_law(np.array([reserve_s]), max_batch=int(space.cap[pair]))
             family = configurations[int(space.family[pair])]

@@ -115,7 +115,7 @@ def test_quantiles_are_where_so_many_are_late() -> None:
 def test_the_mean_open_time_gives_the_mean_size_without_a_cap() -> None:
     reserves_s = np.array([0.35, 0.45])
     means = FOUR.size_law(reserves_s, max_batch=80).mean_sizes()[:, -1]
-    assert means == pytest.approx(1 + FOUR.rate_rps * (FOUR.strictest_s - reserves_s + FOUR.open_beyond_s()))
+    assert means == pytest.approx(1 + FOUR.rate_rps * (FOUR.strictest_s - reserves_s + FOUR.open_beyond_s))
 
 
 def test_interpolated_poisson_tails_are_those_of_the_sum() -> None:
