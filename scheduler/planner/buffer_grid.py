@@ -9,7 +9,7 @@ from scheduler.planner.arrivals import ArrivalError, MarkovianArrivals
 from scheduler.planner.buffers import TIE, check_buffer
 from scheduler.planner.counting import count_table
 from scheduler.planner.grid_lateness import GridLateness, grid_lateness
-from scheduler.planner.matrices import Array, stationary
+from scheduler.planner.matrices import Array, stationary, times
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -86,7 +86,7 @@ class BufferGrid:
         by_time = np.cumsum(self.lateness.by_time(waits_s[: int(chosen.max()) - 1]), axis=1)
         by_size = self.lateness.by_size(chosen[several], waits_s[chosen[several] - 1])
         late[:, several] = by_time[:, chosen[several] - 2] + by_size
-        parts = (self.opening[:, chosen - 1] * late).sum(axis=-1) / self.mean_sizes[:, chosen - 1]
+        parts = np.einsum("tci,tci->tc", self.opening[:, chosen - 1], late) / self.mean_sizes[:, chosen - 1]
         return np.asarray(1 - parts)
 
     def _check_cap(self, cap: int) -> None:
@@ -112,12 +112,11 @@ def buffer_grid(process: MarkovianArrivals, *, max_batch: int, step_s: float, st
     counts = count_table(process, counts=max_batch, longest_s=step_s * steps)
     timeouts_s: Array = np.arange(steps + 1, dtype=np.float64) * step_s
     timed_out, filled = counts.at(timeouts_s), counts.integrated(timeouts_s)
-    closing = timed_out.sum(axis=-1)
-    filling = np.ones_like(closing)
-    filling[:, 1:] = filled[:, :-1] @ counts.arrivals_rps
+    lateness = grid_lateness(counts, step_s=step_s, timed_out=timed_out, filled=filled)
+    closing, filling = lateness.closing, np.ones_like(lateness.closing)
+    filling[:, 1:] = lateness.filling[:, :-1]
     opening = _opening(process, timed_out, filled)
     mean_sizes: Array = _expected(opening, closing, filling, np.arange(1.0, max_batch + 1))
-    lateness = grid_lateness(counts, step_s=step_s, timed_out=timed_out, filled=filled)
     return BufferGrid(timeouts_s, closing, filling, opening, mean_sizes, lateness)
 
 
@@ -126,8 +125,9 @@ def _opening(process: MarkovianArrivals, timed_out: Array, filled: Array) -> Arr
     _, d1 = process.matrices()
     closes = np.empty_like(timed_out)
     closes[:, 0] = np.eye(process.phases)
-    closes[:, 1:] = np.cumsum(timed_out[:, :-1], axis=1) + filled[:, :-1] @ d1
-    return stationary(closes @ process.to_next_arrival())
+    np.cumsum(timed_out[:, :-1], axis=1, out=closes[:, 1:])
+    closes[:, 1:] += times(filled[:, :-1], d1)
+    return stationary(times(closes, process.to_next_arrival()))
 
 
 def _expected(opening: Array, closing: Array, filling: Array, values: Array) -> Array:
@@ -135,4 +135,4 @@ def _expected(opening: Array, closing: Array, filling: Array, values: Array) -> 
     weighted = closing * values[:, None]
     sums = filling * values[:, None]
     sums[:, 1:] += np.cumsum(weighted[:, :-1], axis=1)
-    return np.asarray((opening * sums).sum(axis=-1))
+    return np.asarray(np.einsum("tbi,tbi->tb", opening, sums))

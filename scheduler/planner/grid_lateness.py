@@ -7,7 +7,7 @@ import numpy.typing as npt
 
 from scheduler.planner.chebyshev import Interpolated, chebyshev_points
 from scheduler.planner.counting import Counts, PhaseCounts
-from scheduler.planner.matrices import Array
+from scheduler.planner.matrices import Array, times
 
 _SAME = 1e-9
 """Parts of a step within which a wait is on the grid."""
@@ -138,8 +138,8 @@ def grid_lateness(counts: Counts, *, step_s: float, timed_out: Array, filled: Ar
         to_full=counts.before(arrive),
         timed_out=np.ascontiguousarray(timed_out.transpose(0, 2, 1, 3)),
         filled=np.ascontiguousarray(filled.transpose(0, 2, 1, 3)),
-        closing=timed_out.sum(axis=-1),
-        filling=filled @ arrive,
+        closing=times(timed_out, np.ones((len(arrive), 1)))[..., 0],
+        filling=times(filled, arrive[:, None])[..., 0],
     )
 
 

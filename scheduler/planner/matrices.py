@@ -28,17 +28,17 @@ def stationary(stochastic: Array) -> Array:
     >>> stationary(np.array([[0.5, 0.5], [0.25, 0.75]])).round(4).tolist()
     [0.3333, 0.6667]
     """
-    work = np.array(stochastic, dtype=np.float64)
-    phases = work.shape[-1]
+    # Phases first, so that each step runs over all matrices in a row.
+    work = np.moveaxis(stochastic, (-2, -1), (0, 1)).copy()
+    phases = len(work)
     for last in range(phases - 1, 0, -1):
-        leaves = np.maximum(work[..., last, :last].sum(axis=-1), _FLOOR)
-        work[..., :last, last] /= leaves[..., None]
-        work[..., :last, :last] += work[..., :last, last, None] * work[..., None, last, :last]
-    law = np.zeros(work.shape[:-1])
-    law[..., 0] = 1.0
+        work[:last, last] /= np.maximum(work[last, :last].sum(axis=0), _FLOOR)
+        work[:last, :last] += work[:last, None, last] * work[None, last, :last]
+    law = np.zeros(work.shape[1:])
+    law[0] = 1.0
     for phase in range(1, phases):
-        law[..., phase] = (law[..., :phase] * work[..., :phase, phase]).sum(axis=-1)
-    return np.asarray(law / law.sum(axis=-1, keepdims=True))
+        law[phase] = (law[:phase] * work[:phase, phase]).sum(axis=0)
+    return np.moveaxis(law / law.sum(axis=0), 0, -1)
 
 
 def exponential(matrix: Array) -> Array:
@@ -57,6 +57,11 @@ def exponential(matrix: Array) -> Array:
     for _ in range(halvings):
         result = result @ result
     return result
+
+
+def times(many: Array, one: Array) -> Array:
+    """Returns many small matrices times one, in a single product: shapes (..., i, m) and (m, j) give (..., i, j)."""
+    return (many.reshape(-1, many.shape[-1]) @ one).reshape(*many.shape[:-1], one.shape[1])
 
 
 def square(rows: Sequence[Sequence[float]]) -> Array:
