@@ -16,7 +16,7 @@ LEAST_SIGMA = 0.03
 NOISE_VARIANCE = 0.1**2
 LEVEL_VARIANCE = 0.5**2
 """A profile from another machine is off by a factor of 1.6 or so; two answers outvote it."""
-SHAPE_VARIANCE = 0.3**2
+SHAPE_SIGMA = 0.3
 """The published Orin fit is off by a factor of 1.3 to 2.8 at small batches, and right at large ones."""
 NEW_TO_A_BAND = 2
 """Batches of a band that are not watched for changes: its shape explains what would else look like one of the level."""
@@ -47,6 +47,7 @@ class ServiceTime:
         law: the prior, from a profile.
         overhead_s: seconds that each batch takes on top of the law, such as the way over the LAN.
         prior_sigma: scatter of log(observed / predicted) before any is seen.
+        shape_sigma: how far the law may be off at one size beside the others, as a logarithm.
 
     >>> import numpy as np
     >>> noise = np.random.default_rng(3).lognormal(0.0, 0.1, 220)
@@ -58,11 +59,19 @@ class ServiceTime:
     ([True], True)
     """
 
-    def __init__(self, law: LatencyLaw, *, overhead_s: float = 0.0, prior_sigma: float = 0.1) -> None:
+    def __init__(
+        self,
+        law: LatencyLaw,
+        *,
+        overhead_s: float = 0.0,
+        prior_sigma: float = 0.1,
+        shape_sigma: float = SHAPE_SIGMA,
+    ) -> None:
         """Stores the parameters."""
         self._law = law
         self._overhead_s = overhead_s
         self._prior_sigma = prior_sigma
+        self._shape_sigma = shape_sigma
         self._reset()
 
     def _reset(self) -> None:
@@ -73,7 +82,7 @@ class ServiceTime:
         """Level, and shape by band, as logarithms."""
         self._covariance = np.zeros((bands + 1, bands + 1))
         apart = np.abs(np.subtract.outer(np.arange(bands), np.arange(bands)))
-        self._covariance[1:, 1:] = SHAPE_VARIANCE * LIKENESS**apart
+        self._covariance[1:, 1:] = self._shape_sigma**2 * LIKENESS**apart
         self._covariance[LEVEL, LEVEL] = LEVEL_VARIANCE
         self._recent_levels: deque[float] = deque(maxlen=SHORT_RUN)
         self._detector = level_detector()
