@@ -62,6 +62,13 @@ def test_plain_arrivals_are_found_plain_and_bursts_bursty() -> None:
     assert bursty.process.phases == 2
 
 
+def test_what_is_plain_by_chance_a_little_likelier_with_two_phases_is_fitted_with_one() -> None:
+    draws_s = [np.random.default_rng(seed).exponential(0.05, 1000) for seed in range(8)]
+    gains = [fit_mmpp2(gaps_s).log_likelihood - fit_poisson(gaps_s).log_likelihood for gaps_s in draws_s]
+    assert max(gains) > 1
+    assert [fit_arrivals(gaps_s).process.phases for gaps_s in draws_s] == [1] * 8
+
+
 def test_more_regular_arrivals_than_poisson_are_fitted_with_poisson() -> None:
     fit = fit_arrivals(np.full(500, 0.1) + 0.01 * np.random.default_rng(1).random(500))
     assert fit.process.phases == 1
