@@ -14,14 +14,13 @@ import numpy.typing as npt
 
 from scheduler.planner.arrivals import MarkovianArrivals
 from scheduler.planner.buffer_grid import BufferGrid, buffer_grid
-from scheduler.planner.buffers import buffer_law
+from scheduler.planner.buffers import TIE, buffer_law
 from scheduler.planner.configurations import Configurations
 from scheduler.planner.latency_laws import Array
+from scheduler.planner.poisson_tails import Indices
 
 TIMEOUTS = 100
 """Timeouts are 0, 1/100, ... 1 of the SLO, if nothing else is asked for."""
-_CELLS = 20
-"""Equally likely services that stand for a distribution, each at its slow end."""
 _TOLERANCE = 1e-9
 _UNKNOWN, _IN_TIME, _LATE = 0, 1, -1
 _States = npt.NDArray[np.int8]
@@ -186,14 +185,14 @@ class _Certainty:
         self._search = search
         self._slo_s = slo_s
         self._costs = search.costs[number]
-        self._services_s = _equally_likely(search.families[number])
+        self._services = search.families[number].services
         self._known: _States = np.zeros(self._costs.shape, dtype=np.int8)
-        # Alone and at once too late: then waiting for others does not help.
-        alone = (self._services_s[:, :, 0] <= slo_s).mean(axis=1) < search.percentile - _TOLERANCE
-        self._known[:, alone] = _LATE
 
     def cheapest(self, below: float) -> tuple[float, int, int, int] | None:
         """Returns cost, timeout, configuration and cap (from 0) of the cheapest point in time, None if none is."""
+        # Alone and at once too late: then waiting for others does not help.
+        alone = reached(self._services.atoms_s[:, 0], self._services.weights[:, 0], np.array([[self._slo_s]]))[:, 0]
+        self._known[:, alone < self._search.percentile - _TOLERANCE] = _LATE
         while True:
             sure = np.where(self._known == _IN_TIME, self._costs, np.inf)
             place = int(np.argmin(sure))
@@ -208,41 +207,61 @@ class _Certainty:
 
     def _ask(self, open_points: npt.NDArray[np.bool_]) -> None:
         """Settles the configuration of median speed among those with open points, and what follows for the others."""
+        services = self._services
         rows = np.flatnonzero(open_points.any(axis=(0, 2)))
-        speed = self._services_s[rows].sum(axis=(1, 2))
+        speed = services.mean_s[rows].sum(axis=1)
         asked = int(rows[np.argsort(speed, kind="stable")[len(rows) // 2]])
-        caps = np.flatnonzero(open_points[:, asked].any(axis=0))
-        grid, services_s = self._search.grid, self._services_s[asked]
-        largest = grid.max_batch
-        within = np.mean(
-            [grid.latency_within(self._slo_s, _padded(one, largest), caps=(caps + 1).tolist()) for one in services_s],
-            axis=0,
-        )
+        caps = np.flatnonzero(open_points[:, asked].any(axis=0)) + 1
+        atoms_s, weights = services.atoms_s[asked], services.weights[asked]
+        within = latency_within(self._search.grid, self._slo_s, atoms_s, weights, caps)
         in_time = within >= self._search.percentile - _TOLERANCE
+        slower, faster = _compared(services.atoms_s, services.weights, asked)
         for at, cap in enumerate(caps.tolist()):
-            ours = services_s[:, : cap + 1]
-            theirs = self._services_s[:, :, : cap + 1]
-            slower = (theirs >= ours).all(axis=(1, 2))
-            faster = (theirs <= ours).all(axis=(1, 2))
-            state = self._known[:, :, cap]
-            state[np.ix_(~in_time[:, at], slower)] = _LATE
-            state[np.ix_(in_time[:, at], faster)] = _IN_TIME
+            state = self._known[:, :, cap - 1]
+            state[np.ix_(~in_time[:, at], slower[:, :cap].all(axis=1))] = _LATE
+            state[np.ix_(in_time[:, at], faster[:, :cap].all(axis=1))] = _IN_TIME
 
 
-def _padded(services_s: Array, width: int) -> list[float]:
-    return [float(x) for x in np.pad(services_s, (0, width - len(services_s)), mode="edge")]
+def latency_within(grid: BufferGrid, latency_s: float, atoms_s: Array, weights: Array, caps: Indices) -> Array:
+    """Returns the fraction of requests whose wait and service take at most `latency_s`, shape (timeouts, caps).
+
+    Parameters:
+        grid: the batch laws.
+        latency_s: the bound.
+        atoms_s: services of batches of 1 ... B, shape (B, A).
+        weights: probability of each, shape (B, A).
+        caps: caps to work it out for, ascending, shape (caps,).
+    """
+    waits_s = latency_s - atoms_s
+    waits_s[np.abs(waits_s) < TIE] = 0.0
+    late = np.zeros((len(grid.timeouts_s), len(caps), grid.opening.shape[-1]))
+    single, several = caps == 1, caps > 1
+    late[:, single] = float((weights[0] * (waits_s[0] < 0)).sum())
+    if several.any():
+        most = int(caps[-1])
+        for waits_k_s, weights_k in zip(waits_s.T, weights.T, strict=True):
+            by_time = np.cumsum(grid.lateness.by_time(waits_k_s[: most - 1]) * weights_k[: most - 1, None], axis=1)
+            full = grid.lateness.by_size(caps[several], waits_k_s[caps[several] - 1])
+            late[:, several] += by_time[:, caps[several] - 2] + full * weights_k[caps[several] - 1, None]
+    return np.asarray(1 - (grid.opening[:, caps - 1] * late).sum(axis=-1) / grid.mean_sizes[:, caps - 1])
 
 
-def _equally_likely(family: Configurations) -> Array:
-    """Services as equally likely tables, each cell at its slow end, shape (n, Q, B)."""
-    atoms_s, weights = family.services.atoms_s, family.services.weights
-    if atoms_s.shape[2] == 1:
-        return np.swapaxes(atoms_s, 1, 2)
-    reached = np.cumsum(weights, axis=2)
-    cells = [
-        np.take_along_axis(
-            atoms_s, np.minimum((reached < q - 1e-9).sum(axis=2), atoms_s.shape[2] - 1)[:, :, None], axis=2
-        )[:, :, 0]
-        for q in (np.arange(_CELLS) + 1) / _CELLS
-    ]
-    return np.stack(cells, axis=1)
+def reached(atoms_s: Array, weights: Array, times_s: Array) -> Array:
+    """Returns the probability of a service of at most so long, shape (..., K).
+
+    Parameters:
+        atoms_s: services, shape (..., A).
+        weights: probability of each, shape (..., A).
+        times_s: how long, shape (..., K).
+    """
+    return np.asarray((weights[..., None, :] * (atoms_s[..., None, :] <= times_s[..., :, None])).sum(axis=-1))
+
+
+def _compared(atoms_s: Array, weights: Array, asked: int) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
+    """Which configurations are slower, and which are faster, than one, as distributions by batch size, shape (n, B)."""
+    ours_s, ours = atoms_s[asked], weights[asked]
+    at_theirs = reached(ours_s[None], ours[None], atoms_s)
+    slower = (reached(atoms_s, weights, atoms_s) <= at_theirs + _TOLERANCE).all(axis=2)
+    at_ours = reached(atoms_s, weights, np.broadcast_to(ours_s, atoms_s.shape))
+    faster = (at_ours >= reached(ours_s, ours, ours_s)[None] - _TOLERANCE).all(axis=2)
+    return np.asarray(slower), np.asarray(faster)

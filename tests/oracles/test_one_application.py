@@ -45,7 +45,7 @@ def everything(process: MarkovianArrivals, family: Configurations, slo_s: float,
     return best
 
 
-@pytest.mark.parametrize("family", [cpu(), table()])
+@pytest.mark.parametrize("family", [cpu(), table(), gpu()])
 @pytest.mark.parametrize("process", [BURSTY, poisson_arrivals(9.0)])
 @pytest.mark.parametrize("percentile", [0.8, 0.95])
 def test_the_cheapest_point_is_that_of_the_whole_grid(
@@ -56,15 +56,6 @@ def test_the_cheapest_point_is_that_of_the_whole_grid(
     assert found is not None
     assert found.cost == pytest.approx(everything(process, family, 0.9, percentile), rel=1e-8)
     assert found.latency_s <= 0.9 + 1e-4
-
-
-def test_distributions_are_cut_on_the_safe_side() -> None:
-    search = ProcessSearch.of(BURSTY, [gpu()], percentile=0.95, step_s=0.06, steps=10)
-    found = search.cheapest(0.6)
-    assert found is not None
-    exact = everything(BURSTY, gpu(), 0.6, 0.95)
-    assert exact - 1e-12 <= found.cost <= exact * 1.1
-    assert found.latency_s <= 0.6
 
 
 def test_nobody_is_late_in_the_worst_case() -> None:

@@ -1,0 +1,180 @@
+"""The planner's figures, asked and measured: the prototypes' sets matched or beaten, and how long planning takes.
+
+Run with `python -m scripts.planner_figures`. With --traces (or EDGEBURST_TRACES) the folder `vectors` beside the traces
+gives HarmonyBatch's 28 sets; the profiles are made from it with the converter of the tests. Without it only the
+times are measured, on made-up laws. Times are of the processor, not of the clock, so that a busy machine counts less.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from time import process_time
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+
+from scheduler.planner.arrivals import MarkovianArrivals, mmpp2
+from scheduler.planner.buffer_grid import buffer_grid
+from scheduler.planner.function_plan import OBJECTIVES, Application, FunctionPlan, Question
+from scheduler.planner.function_planner import plan_functions
+from scheduler.planner.function_profile import FunctionProfile, parse_profile
+from scheduler.planner.prices import load_sheet
+
+ROOT = Path(__file__).parents[1]
+SHEET = "fc2-harmonybatch-cny"
+MADE_UP = {
+    "name": "made up",
+    "source": "made-up laws like those of an image classifier",
+    "date": "2026-01-01",
+    "families": [
+        {
+            "kind": "cpu",
+            "form": "exponential",
+            "grid": {"over": "vcpu", "from": 0.05, "to": 16, "step": 0.05},
+            "mean": [[1.8 * b**1.1, 0.5, 0.18 * b] for b in range(1, 5)],
+            "worst": [[2.6 * b, 0.48, 0.24 * b] for b in range(1, 5)],
+            "memory_gb": {"base": 0.8, "per_item": 0.04, "per_vcpu": 1, "step": 0.0625},
+        },
+        {
+            "kind": "gpu",
+            "form": "slices",
+            "grid": {"over": "gpu_gb", "from": 1, "to": 24, "step": 1},
+            "slope_s": 0.0017,
+            "constant_s": 0.0021,
+            "slice_s": 0.002,
+            "card_gb": 24,
+            "worst_factor": 1.2,
+            "vcpu": {"each": 0.333333333},
+            "memory_gb": 0.5,
+            "max_batch": 32,
+        },
+    ],
+}
+_ASKED_S = {1: 0.02, 12: 0.1, 200: 3.0}
+_REPEATS = {1: 5, 12: 3, 200: 1}
+
+
+def main() -> int:
+    """Prints the tables; exit status 1 if a set is not matched."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
+    parser.add_argument("--traces", type=Path, default=Path(os.environ.get("EDGEBURST_TRACES", ".")))
+    parser.add_argument("--without-200", action="store_true", help="leave out the plans of 200 applications")
+    args = parser.parse_args()
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else 130)
+    vectors = args.traces.resolve().parent / "vectors"
+    matched = True
+    if vectors.is_dir():
+        os.environ["EDGEBURST_TRACES"] = str(args.traces.resolve())
+        matched = _print_sets(console)
+    else:
+        console.print("no vectors beside the traces: name their folder with --traces or EDGEBURST_TRACES")
+    _print_times(console, counts=(1, 12) if args.without_200 else (1, 12, 200))
+    return 0 if matched else 1
+
+
+def _print_sets(console: Console) -> bool:
+    table = Table(title="HarmonyBatch's sets, CNY a request", title_justify="left")
+    for column in ("model", "set", "its own", "best known", "worst-case", "against", "percentile 0.99", "against"):
+        table.add_column(column, no_wrap=True)
+    matched = True
+    for row, ratio in _sets():
+        table.add_row(*row)
+        matched = matched and ratio <= 1 + 1e-9
+    console.print(table)
+    return matched
+
+
+def _sets() -> Iterator[tuple[tuple[str, ...], float]]:
+    sys.path.insert(0, str(ROOT / "tests"))
+    converter = importlib.import_module("support.planning_vectors")
+    sets = converter.read("harmonybatch-sets.json")
+    profiles = {
+        name: parse_profile(converter.harmony_profile(name), of=name) for name in {one["model"] for one in sets}
+    }
+    for one in track(sets, description="sets", transient=True):
+        costs = [_planned(one, profiles[one["model"]], name).total_cost_per_request for name in OBJECTIVES]
+        best = one["best_contiguous_cny_per_request"]
+        relaxed, certain = costs
+        yield (
+            (
+                one["model"],
+                one["set"],
+                f"{one['exact_cny_per_request']['Harmony']:.4g}",
+                f"{best:.6g}",
+                f"{certain:.6g}",
+                f"{certain / best - 1:+.1e}",
+                f"{relaxed:.6g}",
+                f"{relaxed / best - 1:+.1%}",
+            ),
+            certain / best,
+        )
+
+
+def _planned(one: dict[str, Any], profile: FunctionProfile, objective: str) -> FunctionPlan:
+    apps = tuple(Application(app["name"], app["slo_s"], 0.99, app["rps"]) for app in one["apps"])
+    return plan_functions(Question(apps, profile, load_sheet(SHEET), objective=objective))
+
+
+def _print_times(console: Console, *, counts: tuple[int, ...]) -> None:
+    table = Table(title="best of a few runs, seconds of the processor", title_justify="left")
+    for column in ("what", "asked", "measured", "segments pruned"):
+        table.add_column(column)
+    profile = parse_profile(MADE_UP, of="made up")
+    for count in counts:
+        for objective in OBJECTIVES:
+            taken_s, plan = _timed(profile, count, objective)
+            pruned = f"{plan.segments_pruned} of {plan.segments_total}"
+            table.add_row(f"{count} applications, {objective}", f"{_ASKED_S[count]:g}", f"{taken_s:.3f}", pruned)
+    table.add_row("one bursty application, percentile", "0.02", f"{_bursty_s(profile):.3f}", "")
+    table.add_row("4 phases, cap 128, 200 timeouts", "0.05", f"{_grid_s():.3f}", "")
+    console.print(table)
+
+
+def _timed(profile: FunctionProfile, count: int, objective: str) -> tuple[float, FunctionPlan]:
+    rng = np.random.default_rng(count)
+    slos_s, rates_rps = rng.uniform(0.4, 3.0, count), rng.uniform(0.2, 15, count)
+    apps = tuple(Application(f"app{i}", float(slos_s[i]), 0.99, float(rates_rps[i])) for i in range(count))
+    question = Question(apps, profile, load_sheet(SHEET), objective=objective)
+    best_s, plan = np.inf, None
+    for _ in range(_REPEATS[count]):
+        started_s = process_time()
+        plan = plan_functions(question)
+        best_s = min(best_s, process_time() - started_s)
+    assert plan is not None
+    return best_s, plan
+
+
+def _bursty_s(profile: FunctionProfile) -> float:
+    process = mmpp2(rates_rps=(3.0, 25.0), leave_per_s=(0.5, 1.0))
+    question = Question((Application("one", 1.0, 0.99, process.rate_rps, process),), profile, load_sheet(SHEET))
+    return min(_once_s(question) for _ in range(3))
+
+
+def _once_s(question: Question) -> float:
+    started_s = process_time()
+    plan_functions(question)
+    return process_time() - started_s
+
+
+def _grid_s() -> float:
+    pair = mmpp2(rates_rps=(20.0, 90.0), leave_per_s=(0.5, 1.0))
+    process: MarkovianArrivals = pair.superposed(mmpp2(rates_rps=(5.0, 40.0), leave_per_s=(2.0, 0.3)))
+    best_s = np.inf
+    for _ in range(3):
+        started_s = process_time()
+        grid = buffer_grid(process, max_batch=128, step_s=0.005, steps=200)
+        grid.latency_within(1.0, np.linspace(0.1, 0.9, 128))
+        best_s = min(best_s, process_time() - started_s)
+    return float(best_s)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
