@@ -140,15 +140,19 @@ def _lower_hull(values: Array) -> Array:
     return hull
 
 
-def worst_case(space: Space, buffer: SharedBuffer, *, below: float = math.inf) -> Choice | None:
+def worst_case(
+    space: Space, buffer: SharedBuffer, *, below: float = math.inf, among: Indices | None = None
+) -> Choice | None:
     """Returns the cheapest choice with timeouts slo - L_max(cap); None if none is in time and cheaper than `below`.
 
     Parameters:
         space: the pairs to choose from.
         buffer: the applications that share the buffer.
         below: a cost per request that others reach already.
+        among: pairs to look at; None: all.
     """
-    which = np.flatnonzero(space.worst_s <= buffer.strictest_s)
+    among = np.arange(len(space.cap)) if among is None else among
+    which = among[space.worst_s[among] <= buffer.strictest_s]
     shortest_s = buffer.strictest_s - space.worst_s[which]
     bounds = space.cost_bounds(1 + buffer.rate_rps * (shortest_s + buffer.open_beyond_s), which)
     order = which[np.argsort(bounds, kind="stable")]
@@ -202,7 +206,7 @@ def percentile(
     pairs = _hopeful(space, buffer, float(reserves_s[0]), below, np.arange(len(space.cap)))
     if len(pairs) == 0:
         return None
-    best = worst_case(space, buffer, below=below)
+    best = worst_case(space, buffer, below=below, among=pairs)
     below = best.cost if best else below
     pairs = _hopeful(space, buffer, float(reserves_s[0]), below, pairs)
     if len(pairs) == 0:

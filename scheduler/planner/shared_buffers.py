@@ -139,7 +139,10 @@ class SharedBuffer:
                 order=order,
             )
             for kind, order in enumerate(_ORDERS)
+            if (kinds == kind).any()
         ]
+        if not parts:
+            return np.empty(0), np.empty(0)
         return np.concatenate([nodes for nodes, _ in parts]), np.concatenate([weights for _, weights in parts])
 
     def _still(self, beyond_s: Array) -> Array:
