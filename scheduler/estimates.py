@@ -3,17 +3,20 @@
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from operator import sub
 
 from scheduler.dispatch.forecast import ServiceTimes, service_times
 from scheduler.domain.batches import Batch, BatchReport
 from scheduler.domain.laws import LatencyLaw
 from scheduler.domain.plans import EngineSettings, GroupPlan, ModelEstimates, ModelSettings
 from scheduler.domain.requests import Backend, Request
+from scheduler.domain.scatter import Scatter
 from scheduler.estimators.arrival_rate import ArrivalRate
 from scheduler.estimators.bandwidth import Bandwidth
 from scheduler.estimators.changepoint import Change, Detector, count_detector
 from scheduler.estimators.residuals import ResidualWindow
 from scheduler.estimators.service_time import ServiceTime
+from scheduler.estimators.warm_instances import WarmInstances
 
 FUNCTION_SHAPE_SIGMA = 0.1
 """A function's law is profiled where it runs; noise in it would steer batches to a size that only looks cheap."""
@@ -26,6 +29,10 @@ PATH_SIGMA_S = 0.02
 SIGMA_PERCENTILE, SIGMAS = 0.95, 1.645
 MARGIN_STEP = 0.002
 """A margin that moves by less than this is not worth new tables."""
+STILL, STILL_SIGMAS = 1e-3, 0.02
+"""Nor are predictions that move by less than this much, or this part of what answers stray by anyway, in logarithms."""
+STALE_PART = 64
+"""The law of the scatter may lag by one answer in so many: no probability in it is off by more than that."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,27 +45,40 @@ class Finding:
 
 @dataclass(slots=True)
 class TimesCache:
-    """Service tables of one backend, made anew only when predictions or the margin have moved."""
+    """Service tables of one backend, made anew when predictions, the margin or the scatter have moved enough to matter.
 
-    version: int = -1
-    percentile: float = 0.0
-    margin: float = 0.0
+    New tables cost more than themselves: all that was worked out from the old ones is worked out anew.
+    """
+
     times: ServiceTimes | None = None
-    learned: bool = True
-    """Whether an answer has come since the tables were looked at."""
+    percentile: float = 0.0
+    looked_at: int = 0
+    """The estimator's lessons when the tables were last compared with it."""
+    made_at: int = 0
+    """The same when they were made."""
+    log_factors: list[float] = field(default_factory=list)
+    """The factors on the law that they were made with."""
 
     def get(self, estimator: ServiceTime, *, max_batch: int, percentile: float) -> ServiceTimes:
         """Returns the tables for what the estimator knows now."""
-        if self.times is not None and not self.learned and self.percentile == percentile:
-            return self.times
+        times, lessons = self.times, estimator.lessons
+        if times is not None and self.looked_at == lessons and self.percentile == percentile:
+            return times
+        self.looked_at, self.percentile = lessons, percentile
         scatter = estimator.scatter()
         margin = max(1.0, math.exp(scatter.quantile(percentile)))
-        moved = self.version != estimator.version or abs(margin - self.margin) > MARGIN_STEP
-        if self.times is None or moved:
-            self.version, self.margin = estimator.version, margin
-            self.times = service_times(estimator.predict_all_s(max_batch), margin=margin, scatter=scatter)
-        self.percentile, self.learned = percentile, False
-        return self.times
+        if times is None or abs(margin - times.margin) > MARGIN_STEP or self._outdated(estimator, scatter):
+            self.made_at, self.log_factors = lessons, estimator.log_factors()
+            times = service_times(estimator.predict_all_s(max_batch), margin=margin, scatter=scatter)
+            self.times = times
+        return times
+
+    def _outdated(self, estimator: ServiceTime, scatter: Scatter) -> bool:
+        lag = estimator.lessons - self.made_at
+        if lag == 0:
+            return False
+        moved = max(map(abs, map(sub, estimator.log_factors(), self.log_factors)))
+        return moved > max(STILL, STILL_SIGMAS * scatter.sigma) or lag * STALE_PART >= len(scatter.ordered)
 
 
 @dataclass(slots=True)
@@ -70,6 +90,8 @@ class ModelKnowledge:
     rate_changes: Detector
     edge: ServiceTime | None
     functions: dict[str, ServiceTime]
+    warm: dict[str, WarmInstances]
+    """By tier."""
     item_bytes: float = 0.0
     edge_cache: TimesCache = field(default_factory=TimesCache)
     function_caches: dict[str, TimesCache] = field(default_factory=dict)
@@ -125,6 +147,7 @@ class Estimates:
     def __init__(self, settings: EngineSettings) -> None:
         """Stores the settings; estimators start from the profiles."""
         self._settings = settings
+        self._strictest = _strictest_percentile(settings)
         self.models: dict[str, ModelKnowledge] = {m.name: _know(m, settings) for m in settings.models}
         self.bandwidth = Bandwidth()
         self.path_excess = ResidualWindow(size=PATH_WINDOW, prior_sigma=PATH_SIGMA_S)
@@ -153,6 +176,7 @@ class Estimates:
     def settings_changed(self, settings: EngineSettings) -> None:
         """Keeps what is known of models that stay as they are, starts afresh with the others."""
         self._settings = settings
+        self._strictest = _strictest_percentile(settings)
         self._read_path()
         known = self.models
         self.models = {
@@ -183,7 +207,6 @@ class Estimates:
             return
         if batch.backend is Backend.EDGE:
             if model.edge is not None:
-                model.edge_cache.learned = True
                 change = model.edge.update(batch.items, report.elapsed_s)
                 if change is not None:
                     yield Finding("edge-service", _service_sentence(batch.model, change))
@@ -203,11 +226,11 @@ class Estimates:
         self._read_path()
 
     def _read_path(self) -> None:
-        percentile = max((c.percentile for model in self._settings.models for c in model.classes), default=0.5)
-        median_s = self.path_excess.quantile(0.5)
+        way = self.path_excess.scatter()
+        median_s = way.quantile(0.5)
         self.path_excess_s = max(0.0, median_s)
-        self.path_slack_s = max(0.0, self.path_excess.quantile(percentile) - median_s)
-        self.path_sigma_s = max(0.0, self.path_excess.quantile(SIGMA_PERCENTILE) - median_s) / SIGMAS
+        self.path_slack_s = max(0.0, way.quantile(self._strictest) - median_s)
+        self.path_sigma_s = max(0.0, way.quantile(SIGMA_PERCENTILE) - median_s) / SIGMAS
 
     def _function_finished(
         self, batch: Batch, report: BatchReport, model: ModelKnowledge, open_since_s: float
@@ -215,7 +238,6 @@ class Estimates:
         service = model.functions.get(batch.tier)
         if service is not None and report.service_s is not None:
             service.update(batch.items, report.service_s)
-            model.function_caches.setdefault(batch.tier, TimesCache()).learned = True
         if report.rtt_s is not None:
             self.bandwidth.update_rtt(report.rtt_s)
         # A cold start hides in the elapsed time; it says nothing about the uplink.
@@ -244,7 +266,12 @@ def _know(settings: ModelSettings, engine: EngineSettings) -> ModelKnowledge:
         rate_changes=count_detector(),
         edge=None if edge_law is None else ServiceTime(edge_law, overhead_s=engine.edge_overhead_s),
         functions={tier.name: ServiceTime(tier.law, shape_sigma=FUNCTION_SHAPE_SIGMA) for tier in settings.tiers},
+        warm={tier.name: WarmInstances() for tier in settings.tiers},
     )
+
+
+def _strictest_percentile(settings: EngineSettings) -> float:
+    return max((c.percentile for model in settings.models for c in model.classes), default=0.5)
 
 
 def _learned(law: LatencyLaw | None, service: ServiceTime | None) -> LatencyLaw | None:

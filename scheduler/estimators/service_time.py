@@ -26,8 +26,6 @@ LEVEL_DRIFT = NOISE_VARIANCE / 64**2
 """Makes the level, in the long run, a moving average over about 64 batches."""
 SHAPE_DRIFT = NOISE_VARIANCE / 256**2
 """What a law gets wrong at one size hardly ever changes; what does is the level."""
-STILL = 1e-3
-"""Residuals below this move predictions by nothing that is worth new tables."""
 POOLED_RESIDUALS = 512
 BAND_RESIDUALS = 128
 ENOUGH_IN_BAND = 64
@@ -40,8 +38,8 @@ class ServiceTime:
     log(observed / law) = level + shape of the band of sizes + noise. The level carries what befalls all sizes alike
     (a throttled machine), the shape what the law gets wrong at one size. Each answer is split between the two by how
     uncertain they are, by a Kalman filter (1960); neighbouring bands have like shapes, or else noise would make one
-    size look dear that is then never tried again. A changepoint detector watches the level; on a change the level is taken
-    anew from the batches since, and the shape stays.
+    size look dear that is then never tried again. A changepoint detector watches the level; on a change the level is
+    taken anew from the batches since, and the shape stays.
 
     Args:
         law: the prior, from a profile.
@@ -75,8 +73,8 @@ class ServiceTime:
         self._reset()
 
     def _reset(self) -> None:
-        self.version = 0
-        """Grows whenever predictions have moved."""
+        self.lessons = 0
+        """Answers learned, and unlearned: where it stands still, nothing has moved."""
         bands = _band(self._law.max_batch)
         self._state = [0.0] * (bands + 1)
         """Level, and shape by band, as logarithms."""
@@ -90,7 +88,8 @@ class ServiceTime:
         self._band_residuals: dict[int, ResidualWindow] = {}
         self._recent_bands: deque[int] = deque(maxlen=POOLED_RESIDUALS)
         self._priors: dict[int, tuple[int, float]] = {}
-        self._factors: dict[int, float] = {}
+        self._tables: dict[int, tuple[list[int], list[float]]] = {}
+        """Bands and priors of batches of 1, 2, ... items, by the number of these."""
 
     @property
     def slowdown(self) -> float:
@@ -100,19 +99,21 @@ class ServiceTime:
     def predict_s(self, items: int) -> float:
         """Returns the median seconds for a batch of `items` (>= 1)."""
         band, prior_s = self._prior(items)
-        return prior_s * self._factor(band)
+        return prior_s * math.exp(self._state[LEVEL] + self._state[band])
 
     def predict_all_s(self, max_batch: int) -> list[float]:
         """Returns the median seconds for batches of 1, 2, ... `max_batch` items: cheaper than asking one by one."""
-        priors = [self._prior(items) for items in range(1, max_batch + 1)]
-        factors = {band: self._factor(band) for band in dict(priors)}
-        return [prior_s * factors[band] for band, prior_s in priors]
+        table = self._tables.get(max_batch)
+        if table is None:
+            priors = [self._prior(items) for items in range(1, max_batch + 1)]
+            table = self._tables[max_batch] = ([band for band, _ in priors], [prior_s for _, prior_s in priors])
+        factors = [1.0, *map(math.exp, self.log_factors())]
+        return [prior_s * factors[band] for band, prior_s in zip(*table, strict=True)]
 
-    def _factor(self, band: int) -> float:
-        factor = self._factors.get(band)
-        if factor is None:
-            factor = self._factors[band] = math.exp(self._state[LEVEL] + self._state[band])
-        return factor
+    def log_factors(self) -> list[float]:
+        """Returns by band of sizes, as logarithms, the factors that predictions are on the law."""
+        level, *shapes = self._state
+        return [level + shape for shape in shapes]
 
     def quantile_factor(self, percentile: float, items: int | None = None) -> float:
         """Returns the factor on `predict_s` within which a batch stays with this probability.
@@ -144,6 +145,7 @@ class ServiceTime:
         band, prior_s = self._prior(items)
         deviation = math.log(observed_s / prior_s)
         residual = deviation - self._state[LEVEL] - self._state[band]
+        self.lessons += 1
         self._note_residual(band, residual)
         self._correct(band, residual)
         if len(self._band_residuals[band]) <= NEW_TO_A_BAND:
@@ -169,10 +171,8 @@ class ServiceTime:
         covariance[band, band] += SHAPE_DRIFT
         seen = covariance[LEVEL] + covariance[band]
         gain = seen / (seen[LEVEL] + seen[band] + self._noise_variance())
-        covariance -= np.outer(gain, seen)
+        covariance -= gain[:, None] * seen
         self._state = [state + g * residual for state, g in zip(self._state, gain.tolist(), strict=True)]
-        if abs(residual) > STILL:
-            self._predictions_moved()
 
     def _noise_variance(self) -> float:
         """Read off the middle of the residuals: what a new size's law gets wrong is at their ends."""
@@ -195,14 +195,10 @@ class ServiceTime:
         self._state[LEVEL] = math.fsum(since) / len(since)
         self._covariance[LEVEL] = self._covariance[:, LEVEL] = 0.0
         self._covariance[LEVEL, LEVEL] = NOISE_VARIANCE / len(since)
+        self.lessons += run_length
         for _ in range(min(run_length, len(self._recent_bands))):
             self._residuals.forget_newest()
             self._band_residuals[self._recent_bands.pop()].forget_newest()
-        self._predictions_moved()
-
-    def _predictions_moved(self) -> None:
-        self.version += 1
-        self._factors.clear()
 
 
 def _band(items: int) -> int:

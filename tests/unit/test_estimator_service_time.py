@@ -30,7 +30,7 @@ def test_before_any_batch_it_is_the_law_and_the_overhead() -> None:
     assert service.predict_s(8) == pytest.approx(LAW.predict_s(8) + 0.01)
     assert service.quantile_factor(0.99) == pytest.approx(math.exp(0.1 * 2.3263), rel=1e-4)
     assert service.quantile_factor(0.5) == pytest.approx(1.0)
-    assert service.version == 0
+    assert service.lessons == 0
 
 
 def test_two_answers_outvote_a_wrong_law() -> None:
@@ -89,7 +89,6 @@ def test_without_noise_the_margin_goes() -> None:
     service = learned(np.ones(600))
     assert service.predict_s(8) == pytest.approx(LAW.predict_s(8))
     assert service.quantile_factor(0.99) == pytest.approx(1.0, abs=1e-6)
-    assert service.version == 0
 
 
 def test_a_noisy_size_has_its_own_margin() -> None:
@@ -137,16 +136,16 @@ def test_a_thermal_drift_is_followed() -> None:
 @pytest.mark.parametrize("observed_s", [0.0, -1.0, math.nan, math.inf])
 def test_what_is_no_duration_is_passed_over(observed_s: float) -> None:
     service = learned(np.array([1.5, 1.4]))
-    before = service.predict_s(8), service.quantile_factor(0.9), service.version
+    before = service.predict_s(8), service.quantile_factor(0.9), service.lessons
     assert service.update(8, observed_s) is None
-    assert (service.predict_s(8), service.quantile_factor(0.9), service.version) == before
+    assert (service.predict_s(8), service.quantile_factor(0.9), service.lessons) == before
 
 
-def test_version_grows_when_predictions_move() -> None:
+def test_lessons_are_counted_and_move_predictions() -> None:
     service = learned(np.ones(5))
-    before = service.version, service.predict_s(8)
+    before = service.lessons, service.predict_s(8)
     service.update(8, 1.2 * LAW.predict_s(8))
-    assert service.version > before[0]
+    assert service.lessons == before[0] + 1
     assert service.predict_s(8) > before[1]
 
 
@@ -184,6 +183,19 @@ def test_a_small_window_does_not_keep_the_prior_scatter_alive() -> None:
     for _ in range(2000):
         window.update(0.0)
     assert window.quantile(0.99) < 0.002
+
+
+def test_moments_are_those_of_the_window_however_much_went_through_it() -> None:
+    rng = np.random.default_rng(11)
+    window = ResidualWindow(size=50, prior_sigma=0.1)
+    values = rng.normal(0.1, 0.2, 100_000)
+    values[::997] = 1e6 * rng.normal(size=len(values[::997]))
+    values[-60:] = rng.normal(0.1, 1e-4, 60)
+    for value in values.tolist():
+        window.update(value)
+    law = window.scatter()
+    assert law.mean == pytest.approx(values[-50:].mean(), rel=1e-3)
+    assert law.sigma == pytest.approx(values[-50:].std(), rel=0.1)
 
 
 @given(st.lists(st.floats(-3, 3), max_size=60), st.lists(st.floats(-3, 3), max_size=20))
