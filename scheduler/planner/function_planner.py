@@ -25,8 +25,8 @@ from scheduler.planner.segment_search import RESERVES, Choice, Space, percentile
 from scheduler.planner.shared_buffers import SharedBuffer
 from scheduler.planner.size_classes import SizeBuffer, best_size_buffers
 
-_MANY, _FEWER_RESERVES = 40, 12
-"""With more applications than so many the grid of timeouts is coarser."""
+_MANY, _FEWER_RESERVES = 40, 20
+"""With more applications than so many the grid of timeouts is coarser, and leaves room for a full batch."""
 _STEPS = 12
 """Halvings of the common factor on all SLOs when the lowest latency under a budget is sought."""
 
@@ -41,7 +41,7 @@ def plan_functions(question: Question) -> FunctionPlan:
     families = question.profile.tabulated(question.sheet, kinds=question.kinds)
     if not families:
         raise PlanInputError(f"the profile has no function of kind {' or '.join(question.kinds)}; name another")
-    planner = _Planner(question, families, space_of(families))
+    planner = _Planner(question, families, space_of(families, cautious=len(question.applications) > _MANY))
     if question.minimise == "latency":
         return planner.fastest()
     plan = planner.cheapest(question.applications)
@@ -140,7 +140,7 @@ class _Planner:
     def _grouping(self, apps: Sequence[Application], slos_s: Array, rates_rps: Array) -> Grouping:
         percentiles = np.array([app.percentile for app in apps])
         certain = self.question.objective == "worst-case"
-        least_s = self.space.worst_s if certain else np.minimum(self.space.alone_s, self.space.worst_s)
+        least_s = self.space.worst_s if certain else np.minimum(self.space.least_s, self.space.worst_s)
         single = len(apps) == 1
         bounds = np.zeros((1, 1)) if single else segment_bounds(self.space, slos_s, rates_rps, reserves_s=least_s)
         if self.question.grouping == "apart":

@@ -60,7 +60,8 @@ class Space:
         row: configuration over all families.
         cap: largest batch.
         worst_s: longest service of a batch of up to `cap`.
-        alone_s: shortest service of a single request.
+        least_s: the least reserve that `percentile` may try, see `space_of`.
+        cautious: whether that is the shortest service of a full batch.
         per_s: money a second.
         per_call: money a call.
         billed_s: expected seconds billed by batch size, a row for each configuration, shape (N, B).
@@ -74,7 +75,8 @@ class Space:
     row: Indices
     cap: Indices
     worst_s: Array
-    alone_s: Array
+    least_s: Array
+    cautious: bool
     per_s: Array
     per_call: Array
     billed_s: Array
@@ -104,8 +106,14 @@ class Space:
         return np.asarray(np.minimum(there, self.least[which, whole - 1]))
 
 
-def space_of(families: Sequence[Configurations]) -> Space:
-    """Returns the pairs of the configurations' kinds."""
+def space_of(families: Sequence[Configurations], *, cautious: bool = False) -> Space:
+    """Returns the pairs of the configurations' kinds.
+
+    Parameters:
+        families: the configurations by kind.
+        cautious: no reserve below the shortest service of a full batch, rather than of a single request: a smaller
+            grid with far better bounds, for many applications.
+    """
     max_batch = max(family.max_batch for family in families)
     offsets = np.cumsum([0, *(len(family.vcpu) for family in families)])
     billed_s = np.concatenate([_padded(family.services.billed_s, max_batch) for family in families])
@@ -116,14 +124,16 @@ def space_of(families: Sequence[Configurations]) -> Space:
         worst_s = np.maximum.accumulate(family.services.worst_s, axis=1)[index, cap]
         kind = np.full(len(index), number)
         fee = np.full(len(index), family.per_call)
-        alone_s = family.services.atoms_s[index, 0, 0]
-        parts.append((kind, index, index + offsets[number], cap + 1, worst_s, alone_s, family.per_s[index, cap], fee))
-    kind, index, row, cap, worst_s, alone_s, per_s, fee = (
+        least_s = family.services.atoms_s[index, cap if cautious else 0, 0]
+        parts.append((kind, index, index + offsets[number], cap + 1, worst_s, least_s, family.per_s[index, cap], fee))
+    kind, index, row, cap, worst_s, least_s, per_s, fee = (
         np.concatenate(column) for column in zip(*parts, strict=True)
     )
     by_size = (per_s[:, None] * hull_s[row] + fee[:, None]) / np.arange(1, max_batch + 1)
     least = np.minimum.accumulate(by_size, axis=1)
-    return Space(tuple(families), kind, index, row, cap, worst_s, alone_s, per_s, fee, billed_s, hull_s, least)
+    return Space(
+        tuple(families), kind, index, row, cap, worst_s, least_s, cautious, per_s, fee, billed_s, hull_s, least
+    )
 
 
 def _padded(values: Array, width: int) -> Array:
@@ -232,7 +242,7 @@ def _hopeful_reserves(space: Space, buffer: SharedBuffer, reserves_s: Array, bel
     """The reserves at which some pair might cost less."""
     if len(pairs) > _TOO_MANY:
         return reserves_s
-    least_s = np.maximum(space.alone_s[pairs], reserves_s[:, None])
+    least_s = np.maximum(space.least_s[pairs], reserves_s[:, None])
     sizes = 1 + buffer.rate_rps * (buffer.strictest_s - least_s + buffer.open_beyond_s)
     hopeful = (space.cost_bounds(sizes, pairs) < below) & (least_s <= buffer.strictest_s)
     return reserves_s[hopeful.any(axis=1)]
@@ -240,7 +250,7 @@ def _hopeful_reserves(space: Space, buffer: SharedBuffer, reserves_s: Array, bel
 
 def _hopeful(space: Space, buffer: SharedBuffer, reserve_s: float, below: float, pairs: Indices) -> Indices:
     """The pairs that might cost less, if percentiles held at such a reserve or at the smallest that a pair may have."""
-    least_s = np.maximum(space.alone_s[pairs], reserve_s)
+    least_s = np.maximum(space.least_s[pairs], reserve_s)
     in_time = least_s <= buffer.strictest_s
     pairs, least_s = pairs[in_time], least_s[in_time]
     longest_s = buffer.strictest_s - least_s + buffer.open_beyond_s
@@ -281,8 +291,10 @@ class _FamilySearch:
         law = SizeLaw(self.law.reserves_s, self.law.below[:, : caps - 1], self.law.waiting[:, :caps])
         spent_s = law.averaged(family.services.billed_s[rows, :caps])
         costs = (family.per_s[rows, :caps] * spent_s + family.per_call) / law.mean_sizes()[:, None, :]
-        enough = self.law.reserves_s[:, None] >= family.services.atoms_s[rows, 0, 0]
-        return np.where(family.allowed[rows, :caps] & enough[:, :, None], costs, np.inf)
+        shortest_s = family.services.atoms_s[rows, :caps, 0]
+        least_s = shortest_s if self.space.cautious else shortest_s[:, :1]
+        enough = self.law.reserves_s[:, None, None] >= least_s
+        return np.where(family.allowed[rows, :caps] & enough, costs, np.inf)
 
     def _first_in_time(self, costs: Array, rows: Indices, reserves: Indices, below: float) -> Choice | None:
         """The cheapest candidate, shape (K, n, B), whose other applications are in time as well."""

@@ -12,7 +12,13 @@ from scheduler.planner.segment_search import RESERVES
 from scheduler.planner.shared_buffers import SharedBuffer
 
 
-def cheapest(families: Sequence[Configurations], buffer: SharedBuffer, percentiles: Sequence[float] | None) -> float:
+def cheapest(
+    families: Sequence[Configurations],
+    buffer: SharedBuffer,
+    percentiles: Sequence[float] | None,
+    *,
+    cautious: bool = False,
+) -> float:
     """Lowest cost per request of one function for a buffer; None as percentiles: nobody may ever be late."""
     best = math.inf
     for family, index, cap in _pairs(families):
@@ -26,7 +32,7 @@ def cheapest(families: Sequence[Configurations], buffer: SharedBuffer, percentil
                 continue
             if reserve_s == worst_s or (
                 percentiles is not None
-                and reserve_s >= services.atoms_s[index, 0, 0]
+                and reserve_s >= services.atoms_s[index, cap - 1 if cautious else 0, 0]
                 and (_within(law, buffer, atoms_s, services.weights[index, :cap]) >= np.array(percentiles) - 1e-7).all()
             ):
                 best = cost
