@@ -8,9 +8,10 @@ from scheduler.planner.configurations import Configurations, Family
 from scheduler.planner.function_plan import Application, Question
 from scheduler.planner.function_planner import plan_functions
 from scheduler.planner.function_profile import FunctionProfile
+from scheduler.planner.grouping import best_grouping, segment_bounds
 from scheduler.planner.latency_laws import ExponentialLaw, SliceLaw, TableLaw
 from scheduler.planner.prices import load_sheet
-from scheduler.planner.segment_search import percentile, space_of, worst_case
+from scheduler.planner.segment_search import Choice, percentile, space_of, worst_case
 from scheduler.planner.shared_buffers import SharedBuffer
 
 SHEET = load_sheet("fc2-gpu-1ms-cny")
@@ -91,6 +92,49 @@ def test_no_cost_lies_below_its_bound() -> None:
             index, cap = int(space.index[pair]), int(space.cap[pair])
             cost = law.averaged(family.cost(index, cap)[None])[0, 0, -1] / law.mean_sizes()[0, -1]
             assert bound <= cost * (1 + 1e-9)
+
+
+@pytest.mark.parametrize("count", [6, 50])
+def test_no_segment_costs_less_than_its_bound(count: int) -> None:
+    rng = np.random.default_rng(count)
+    _, configurations, _ = drawn(50, applications=1)
+    space = space_of(configurations)
+    slos_s, rates_rps = np.sort(rng.uniform(0.5, 2.5, count)), rng.uniform(0.2, 5, count)
+    certain = segment_bounds(space, slos_s, rates_rps, reserves_s=space.worst_s)
+    relaxed = segment_bounds(space, slos_s, rates_rps, reserves_s=np.minimum(space.least_s, space.worst_s))
+    tight = []
+    for start, end in [(0, 1), (0, 4), (2, 6), (count - 1, count), (count // 2, count)]:
+        buffer = SharedBuffer(slos_s[start:end], rates_rps[start:end])
+        found = worst_case(space, buffer)
+        assert found is not None
+        assert certain[start, end - 1] <= found.cost * buffer.rate_rps * (1 + 1e-9)
+        tight.append(certain[start, end - 1] / (found.cost * buffer.rate_rps))
+        chosen = percentile(space, buffer, np.full(end - start, 0.9))
+        assert chosen is not None
+        assert relaxed[start, end - 1] <= chosen.cost * buffer.rate_rps * (1 + 1e-9)
+    assert max(tight) > 0.7
+
+
+@pytest.mark.parametrize("objective", ["worst-case", "percentile"])
+def test_bounds_change_nothing_but_the_work(objective: str) -> None:
+    _, configurations, _ = drawn(51, applications=1)
+    space, rng = space_of(configurations), np.random.default_rng(4)
+    slos_s, rates_rps = np.sort(rng.uniform(0.4, 2.0, 14)), rng.uniform(0.3, 6, 14)
+
+    def buffers(start: int, end: int) -> SharedBuffer:
+        return SharedBuffer(slos_s[start:end], rates_rps[start:end])
+
+    def search(buffer: SharedBuffer, _: slice, below: float) -> Choice | None:
+        if objective == "worst-case":
+            return worst_case(space, buffer, below=below)
+        return percentile(space, buffer, np.full(len(buffer.slos_s), 0.95), below=below)
+
+    least_s = space.worst_s if objective == "worst-case" else np.minimum(space.least_s, space.worst_s)
+    bounds = segment_bounds(space, slos_s, rates_rps, reserves_s=least_s)
+    pruned = best_grouping(bounds, buffers=buffers, search=search)
+    whole = best_grouping(np.where(np.isinf(bounds), np.inf, 0.0), buffers=buffers, search=search)
+    assert pruned.cost_per_s == pytest.approx(whole.cost_per_s, rel=1e-12)
+    assert pruned.segments_pruned > whole.segments_pruned
 
 
 def test_a_table_that_gets_faster_with_the_batch_is_planned_with_as_if_it_did_not() -> None:

@@ -23,7 +23,7 @@ def cpu() -> Configurations:
 
 def table() -> Configurations:
     """Neither of two configurations is faster for all batches."""
-    law = TableLaw(((0.1, 0.5, 0.6), (0.3, 0.35, 0.4)))
+    law = TableLaw(((0.1, 0.7, 0.95), (0.3, 0.35, 0.4)))
     return Family("cpu", law, np.ones(2), np.zeros(2), np.ones((2, 3)), np.full(2, 3.0)).tabulated(SHEET)
 
 
@@ -56,6 +56,17 @@ def test_the_cheapest_point_is_that_of_the_whole_grid(
     assert found is not None
     assert found.cost == pytest.approx(everything(process, family, 0.9, percentile), rel=1e-8)
     assert found.latency_s <= 0.9 + 1e-4
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_configurations_whose_services_cross_are_told_apart(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    seconds = tuple(tuple(row) for row in np.cumsum(rng.uniform(0.02, 0.3, (5, 4)), axis=1).tolist())
+    memory_gb = np.tile(rng.uniform(0.5, 3, 5)[:, None], 4)
+    family = Family("cpu", TableLaw(seconds), np.ones(5), np.zeros(5), memory_gb, np.full(5, 4.0)).tabulated(SHEET)
+    found = ProcessSearch.of(BURSTY, [family], percentile=0.9, step_s=0.09, steps=10).cheapest(0.9)
+    assert found is not None
+    assert found.cost == pytest.approx(everything(BURSTY, family, 0.9, 0.9), rel=1e-8)
 
 
 def test_nobody_is_late_in_the_worst_case() -> None:

@@ -37,7 +37,7 @@ PROFILE = {
             "kind": "gpu",
             "form": "slices",
             "grid": {"over": "gpu_gb", "from": 1, "to": 8, "step": 1},
-            "slope_s": 0.0017,
+            "slope_s": 0.00171717,
             "constant_s": 0.002,
             "slice_s": 0.002,
             "card_gb": 24,
