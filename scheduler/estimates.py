@@ -50,6 +50,8 @@ class TimesCache:
     New tables cost more than themselves: all that was worked out from the old ones is worked out anew.
     """
 
+    estimator: ServiceTime
+    max_batch: int
     times: ServiceTimes | None = None
     percentile: float = 0.0
     looked_at: int = 0
@@ -59,25 +61,26 @@ class TimesCache:
     log_factors: list[float] = field(default_factory=list)
     """The factors on the law that they were made with."""
 
-    def get(self, estimator: ServiceTime, *, max_batch: int, percentile: float) -> ServiceTimes:
+    def get(self, percentile: float) -> ServiceTimes:
         """Returns the tables for what the estimator knows now."""
-        times, lessons = self.times, estimator.lessons
+        times, estimator = self.times, self.estimator
+        lessons = estimator.lessons
         if times is not None and self.looked_at == lessons and self.percentile == percentile:
             return times
         self.looked_at, self.percentile = lessons, percentile
         scatter = estimator.scatter()
         margin = max(1.0, math.exp(scatter.quantile(percentile)))
-        if times is None or abs(margin - times.margin) > MARGIN_STEP or self._outdated(estimator, scatter):
+        if times is None or abs(margin - times.margin) > MARGIN_STEP or self._outdated(scatter):
             self.made_at, self.log_factors = lessons, estimator.log_factors()
-            times = service_times(estimator.predict_all_s(max_batch), margin=margin, scatter=scatter)
+            times = service_times(estimator.predict_all_s(self.max_batch), margin=margin, scatter=scatter)
             self.times = times
         return times
 
-    def _outdated(self, estimator: ServiceTime, scatter: Scatter) -> bool:
-        lag = estimator.lessons - self.made_at
+    def _outdated(self, scatter: Scatter) -> bool:
+        lag = self.estimator.lessons - self.made_at
         if lag == 0:
             return False
-        moved = max(map(abs, map(sub, estimator.log_factors(), self.log_factors)))
+        moved = max(map(abs, map(sub, self.estimator.log_factors(), self.log_factors)))
         return moved > max(STILL, STILL_SIGMAS * scatter.sigma) or lag * STALE_PART >= len(scatter.ordered)
 
 
@@ -92,9 +95,9 @@ class ModelKnowledge:
     functions: dict[str, ServiceTime]
     warm: dict[str, WarmInstances]
     """By tier."""
+    edge_tables: TimesCache | None
+    function_tables: dict[str, TimesCache]
     item_bytes: float = 0.0
-    edge_cache: TimesCache = field(default_factory=TimesCache)
-    function_caches: dict[str, TimesCache] = field(default_factory=dict)
 
     def arrived(self, request: Request, now_s: float) -> None:
         """Counts an arrival."""
@@ -105,19 +108,12 @@ class ModelKnowledge:
 
     def edge_times(self, percentile: float) -> ServiceTimes | None:
         """Returns the edge's tables with the margin at which this percentile holds by what is known now."""
-        if self.edge is None or self.settings.edge_law is None:
-            return None
-        max_batch = min(self.settings.edge_law.max_batch, self.settings.max_items)
-        return self.edge_cache.get(self.edge, max_batch=max_batch, percentile=percentile)
+        return None if self.edge_tables is None else self.edge_tables.get(percentile)
 
     def function_times(self, plan: GroupPlan) -> ServiceTimes | None:
         """Returns the tables of the planned tier, in the same way."""
-        estimator = self.functions.get(plan.function_tier)
-        if estimator is None:
-            return None
-        cache = self.function_caches.setdefault(plan.function_tier, TimesCache())
-        max_batch = self.settings.tier(plan.function_tier).law.max_batch
-        return cache.get(estimator, max_batch=max_batch, percentile=plan.percentile)
+        tables = self.function_tables.get(plan.function_tier)
+        return None if tables is None else tables.get(plan.percentile)
 
     def estimates(self) -> ModelEstimates:
         """Freezes what is known."""
@@ -259,14 +255,20 @@ class Estimates:
 
 
 def _know(settings: ModelSettings, engine: EngineSettings) -> ModelKnowledge:
-    edge_law = settings.edge_law
+    edge_law, edge, edge_tables = settings.edge_law, None, None
+    if edge_law is not None:
+        edge = ServiceTime(edge_law, overhead_s=engine.edge_overhead_s)
+        edge_tables = TimesCache(edge, min(edge_law.max_batch, settings.max_items))
+    functions = {tier.name: ServiceTime(tier.law, shape_sigma=FUNCTION_SHAPE_SIGMA) for tier in settings.tiers}
     return ModelKnowledge(
         settings=settings,
         arrivals=ArrivalRate(),
         rate_changes=count_detector(),
-        edge=None if edge_law is None else ServiceTime(edge_law, overhead_s=engine.edge_overhead_s),
-        functions={tier.name: ServiceTime(tier.law, shape_sigma=FUNCTION_SHAPE_SIGMA) for tier in settings.tiers},
+        edge=edge,
+        functions=functions,
         warm={tier.name: WarmInstances() for tier in settings.tiers},
+        edge_tables=edge_tables,
+        function_tables={tier.name: TimesCache(functions[tier.name], tier.law.max_batch) for tier in settings.tiers},
     )
 
 

@@ -1,5 +1,6 @@
 """How fast requests arrive: just now, and in the regime that lasts."""
 
+import math
 from collections import deque
 
 from scheduler.estimators.dispersion import IndexOfDispersion
@@ -41,6 +42,8 @@ class ArrivalRate:
     def _reset(self) -> None:
         self._started_s: float | None = None
         self._tick = 0
+        self._open_until_s = -math.inf
+        """Surely within the open tick: as far as rounding could not matter."""
         self._open = 0
         self._recent: deque[int] = deque([0] * self._recent_ticks, maxlen=self._recent_ticks)
         self._recent_items = 0
@@ -68,6 +71,8 @@ class ArrivalRate:
     def advance(self, now_s: float) -> list[int]:
         """Returns the counts of the ticks that have closed since the last call, at most the last MOST_CLOSED."""
         self._roll(now_s)
+        if not self._closed:
+            return []
         closed = list(self._closed)
         self._closed.clear()
         return closed
@@ -101,7 +106,10 @@ class ArrivalRate:
         return tick, max(now_s - self._started_s - tick * self.tick_s, 0.0)
 
     def _roll(self, now_s: float) -> None:
-        tick, _ = self._position(now_s)
+        if now_s < self._open_until_s:
+            return
+        tick, into_tick_s = self._position(now_s)
+        self._open_until_s = now_s - into_tick_s + (1.0 - 1e-6) * self.tick_s
         if tick == self._tick:
             return
         # What MOST_CLOSED empty ticks have not shown, more will not.

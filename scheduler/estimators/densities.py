@@ -17,8 +17,6 @@ from scheduler.estimators.dispersion import IndexOfDispersion
 Floats = npt.NDArray[np.float64]
 Rows = npt.NDArray[np.intp]
 
-LEAST_BETA = 1e-200
-"""Where every value is the same, beta would shrink until it is 0, which has no logarithm."""
 FIRST_TERMS = 256
 """Observations for which what depends on their number alone is looked up; the table grows where runs get longer."""
 LEAST_PDF = 1e-300
@@ -188,7 +186,6 @@ class NormalInverseGamma:
         alpha = self._alpha + 0.5 * float(seen[-1])
         _, beta, log_beta = after[:, first:]
         beta *= alpha / (alpha + 0.5)
-        np.maximum(beta, LEAST_BETA, out=beta)
         np.log(beta, out=log_beta)
 
 

@@ -232,15 +232,6 @@ def test_same_values_same_changes() -> None:
     assert changes(count_detector(), values) == changes(count_detector(), values)
 
 
-def test_the_same_value_for_hours_leaves_finite_densities() -> None:
-    density = NormalInverseGamma(alpha=2.0, beta=0.08, kappa=0.05, mu=0.0, memory=5)
-    for _ in range(6000):
-        density.update_theta(0.0)
-        density.select(np.arange(min(len(density.mu), 8)))
-        assert np.isfinite(density.log_pdf(0.0)).all()
-    assert density.beta[-1] > 0
-
-
 def test_asking_a_density_does_not_change_it() -> None:
     asked, silent = (NormalInverseGamma(alpha=2.0, beta=0.08, kappa=0.05, mu=0.0, memory=20) for _ in range(2))
     for value in np.random.default_rng(13).normal(0.0, 1.0, 50).tolist():

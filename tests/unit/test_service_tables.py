@@ -5,7 +5,6 @@ import math
 import numpy as np
 import pytest
 
-from scheduler.dispatch.forecast import ServiceTimes
 from scheduler.domain.laws import LatencyLaw
 from scheduler.estimates import MARGIN_STEP, STALE_PART, STILL, STILL_SIGMAS, TimesCache
 from scheduler.estimators.service_time import ServiceTime
@@ -23,17 +22,13 @@ def answers(sigma: float, *, count: int = 1500, seed: int = 1) -> list[tuple[int
     return [(items, factor * LAW.predict_s(items)) for items, factor in zip(sizes.tolist(), factors, strict=True)]
 
 
-def tables(cache: TimesCache, service: ServiceTime, percentile: float = PERCENTILE) -> ServiceTimes:
-    return cache.get(service, max_batch=32, percentile=percentile)
-
-
 @pytest.mark.parametrize("sigma", [0.0, 0.1, 0.25])
 def test_tables_are_never_further_off_than_stated(sigma: float) -> None:
-    cache, service = TimesCache(), ServiceTime(LAW)
+    cache = TimesCache(service := ServiceTime(LAW), 32)
     for items, seconds in answers(sigma):
         service.update(items, seconds)
-        read = tables(cache, service)
-        known = tables(TimesCache(), service)
+        read = cache.get(PERCENTILE)
+        known = TimesCache(service, 32).get(PERCENTILE)
         nearly = math.exp(max(STILL, STILL_SIGMAS * known.scatter.sigma)) * (1 + 1e-9)
         for there, here in zip(read.median_s[1:], known.median_s[1:], strict=True):
             assert here / nearly <= there <= here * nearly
@@ -47,32 +42,32 @@ def test_tables_are_never_further_off_than_stated(sigma: float) -> None:
 
 @pytest.mark.parametrize(("sigma", "most"), [(0.1, 0.6), (0.25, 0.25)])
 def test_most_answers_leave_the_tables_as_they_are(sigma: float, most: float) -> None:
-    cache, service = TimesCache(), ServiceTime(LatencyLaw(alpha_s=0.216, beta_s=0.141, max_batch=5))
+    cache = TimesCache(service := ServiceTime(LatencyLaw(alpha_s=0.216, beta_s=0.141, max_batch=5)), 5)
     rng, made = np.random.default_rng(2), []
     for factor in rng.lognormal(0.0, sigma, 3000).tolist():
         service.update(1, 0.357 * factor)
-        times = cache.get(service, max_batch=5, percentile=PERCENTILE)
+        times = cache.get(PERCENTILE)
         if not made or made[-1] is not times:
             made.append(times)
     assert len(made) < most * 3000
 
 
 def test_tables_stay_where_nothing_is_learned_and_follow_the_percentile() -> None:
-    cache, service = TimesCache(), ServiceTime(LAW)
+    cache = TimesCache(service := ServiceTime(LAW), 32)
     for items, seconds in answers(0.1, count=300):
         service.update(items, seconds)
-    usual = tables(cache, service)
-    assert tables(cache, service) is usual
-    strict = tables(cache, service, 0.99)
+    usual = cache.get(PERCENTILE)
+    assert cache.get(PERCENTILE) is usual
+    strict = cache.get(0.99)
     assert strict.margin > usual.margin
     assert strict.median_s == usual.median_s
 
 
 def test_a_change_is_in_the_tables_at_once() -> None:
-    cache, service = TimesCache(), ServiceTime(LAW)
+    cache = TimesCache(service := ServiceTime(LAW), 32)
     for items, seconds in answers(0.1, count=300)[:99]:
         service.update(items, seconds)
-    before = tables(cache, service).median_s[8]
+    before = cache.get(PERCENTILE).median_s[8]
     while service.update(8, 2 * before) is None:
-        tables(cache, service)
-    assert tables(cache, service).median_s[8] == pytest.approx(2 * before, rel=0.15)
+        cache.get(PERCENTILE)
+    assert cache.get(PERCENTILE).median_s[8] == pytest.approx(2 * before, rel=0.15)
