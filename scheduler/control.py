@@ -4,14 +4,18 @@ A plan is asked for when a changepoint says that something really changed, when 
 operator changed limits. Never because a timer ticked: a host whose traffic is steady keeps its plan.
 """
 
+import math
 from dataclasses import dataclass
 
 from scheduler.dispatch.forecast import ServiceTimes
-from scheduler.domain.batches import Batch, BatchReport
+from scheduler.dispatch.function_side import WarmingTerms
+from scheduler.domain.batches import Batch, BatchReport, FailureKind
 from scheduler.domain.messages import ProbeMeasured
 from scheduler.domain.plans import EngineSettings, GroupPlan, Limits, ModelSettings, Plan, Snapshot
 from scheduler.domain.requests import Backend, Request
 from scheduler.estimates import Estimates, Finding
+from scheduler.estimators.warm_instances import WarmInstances
+from scheduler.estimators.warming import warming_due
 
 NEVER = float("inf")
 TICK_S = 0.25
@@ -21,6 +25,8 @@ TICKING_S = 60.0
 YOUNG_PLAN_S = 10.0
 """The first plan, made from profiles alone, stands so long; later ones as long as there has been something to learn
 from, up to the configured expiry."""
+WARMING_LOOK_S, WARMING_REST_S = 1.0, 10.0
+"""Warming calls are weighed not oftener than the one and, under traffic, not more seldom than the other."""
 PLANNING_LIMIT_S = 30.0
 """A plan that has not come by then is asked for again."""
 
@@ -52,6 +58,7 @@ class Control:
         self._last_arrival_s = -NEVER
         self._last_transfer_s = 0.0
         self._next_tick_s = NEVER
+        self._warming_at_s = 0.0
 
     def begin(self, now_s: float) -> None:
         """Notes the start of time."""
@@ -68,6 +75,7 @@ class Control:
 
     def next_wakeup_s(self) -> float:
         """Returns when time matters to control; inf for never."""
+        # While there is traffic the ticks are often enough for warming calls.
         if self._asked is not None:
             return min(self._next_tick_s, self._asked_at_s + PLANNING_LIMIT_S)
         wakeup_s, plan = self._next_tick_s, self._plan
@@ -99,6 +107,37 @@ class Control:
             self._last_transfer_s = now_s
         for finding in self._estimates.batch_finished(batch, report, open_since_s=open_since_s):
             self._found(finding)
+
+    def came_back(self, batch: Batch, report: BatchReport, failure: FailureKind | None, now_s: float) -> None:
+        """Learns which instances are warm from a function batch, at once: the next may leave in this very call."""
+        pool = self.warm_pool(batch.model, batch.tier)
+        if pool is not None:
+            way_s = batch.predicted_finish_s - batch.sent_at_s - batch.predicted_service_s
+            way_s = way_s if math.isfinite(way_s) and not batch.warming else 0.0
+            pool.came_back(batch.batch_id, report, now_s=now_s, failure=failure, way_s=way_s)
+        self._warming_at_s = min(self._warming_at_s, now_s + WARMING_LOOK_S)
+
+    def warm_pool(self, model: str, tier: str) -> WarmInstances | None:
+        """Returns what is known of a tier's instances; None for a tier that there is not."""
+        knowledge = self._estimates.models.get(model)
+        return None if knowledge is None else knowledge.warm.get(tier)
+
+    def warming_calls(self, model: str, plan: GroupPlan, terms: WarmingTerms, now_s: float) -> int:
+        """Returns how many warming calls pay now; asked again when another may."""
+        pool = self.warm_pool(model, plan.function_tier)
+        if pool is None or now_s < self._warming_at_s or now_s - self._last_arrival_s > TICKING_S:
+            return 0
+        spilled_rps = plan.expected_spill_fraction * self._estimates.models[model].arrivals.regime_rps
+        due = warming_due(
+            pool,
+            now_s=now_s,
+            batches_per_s=spilled_rps / terms.batch_items,
+            service_s=terms.service_s,
+            call_cost=terms.call_cost,
+            lateness_cost=terms.lateness_cost,
+        )
+        self._warming_at_s = min(max(due.look_again_at_s, now_s + WARMING_LOOK_S), now_s + WARMING_REST_S)
+        return due.calls
 
     def probed(self, probe: ProbeMeasured, now_s: float) -> None:
         """Learns from a probe of the uplink; a probe of the edge says nothing about it."""

@@ -9,16 +9,20 @@ from dataclasses import dataclass
 
 from scheduler.control import Control
 from scheduler.dispatch.circuit import Circuit
+from scheduler.dispatch.decision_ring import ANSWERED, CANCELLED, DecisionRing, Explanation
 from scheduler.dispatch.dispatcher import NEVER, Dispatcher
 from scheduler.dispatch.edge_side import EdgeSide
+from scheduler.dispatch.failures import Failures
 from scheduler.dispatch.forecast import EdgeOccupancy, UplinkOccupancy
 from scheduler.dispatch.function_side import FunctionSide
 from scheduler.dispatch.gathering import Gathering
 from scheduler.dispatch.lane import Lane
 from scheduler.dispatch.ledger import Ledger
 from scheduler.dispatch.queue import Admission, Place, Queued
+from scheduler.dispatch.rescue import Rescue
 from scheduler.dispatch.sender import Sender, Sent
-from scheduler.domain.batches import Batch, BatchReport
+from scheduler.dispatch.spend_cap import OverCap
+from scheduler.domain.batches import Batch, BatchReport, FailureKind
 from scheduler.domain.errors import Refusal, RefusalKind
 from scheduler.domain.messages import (
     AnswerRequest,
@@ -77,7 +81,9 @@ class Engine:
     def __init__(self, settings: EngineSettings) -> None:
         """Stores the settings; the first call of `handle` makes the first plan."""
         self._lanes: dict[str, Lane] = {}
-        self._sender = Sender(Admission(settings.queue_max_requests, settings.queue_max_bytes))
+        self._sender = Sender(
+            Admission(settings.queue_max_requests, settings.queue_max_bytes), DecisionRing(settings.explain_ring)
+        )
         self._ledger = Ledger()
         self._edge_circuit = Circuit(settings.failures_to_open, settings.reopen_after_s)
         self._function_circuit = Circuit(settings.failures_to_open, settings.reopen_after_s)
@@ -92,7 +98,10 @@ class Engine:
             Gathering(self._uplink),
             settings.max_function_in_flight,
         )
-        self._dispatcher = Dispatcher(self._lanes, edge, self._function, self._sender)
+        self._rescue = Rescue(self._lanes, edge, self._function, self._sender)
+        self._dispatcher = Dispatcher(self._lanes, edge, self._function, self._sender, self._rescue)
+        self._failures = Failures(self._lanes, edge, self._function, self._sender, self._dispatcher.place)
+        self._spend(settings)
         self._control = Control(settings)
         self._plan: Plan | None = None
         self._now_s = 0.0
@@ -112,6 +121,10 @@ class Engine:
             DrainStarted: self._drain_started,
         }
 
+    def _spend(self, settings: EngineSettings) -> None:
+        self._ledger.cap.per_hour, self._ledger.cap.per_day = settings.spend_per_hour, settings.spend_per_day
+        self._function.over_cap = OverCap(settings.over_cap)
+
     def handle(self, messages: Sequence[Message], now_s: float) -> list[Command]:
         """Takes in all that has happened up to `now_s` and returns what to do.
 
@@ -119,7 +132,7 @@ class Engine:
             messages: everything that arrived together, in order; empty when only time has passed.
             now_s: the shell's monotonic time; never less than in the call before.
         """
-        self._now_s = max(now_s, self._now_s)
+        self._now_s = self._sender.now_s = max(now_s, self._now_s)
         if self._plan is None:
             self._begin(self._now_s)
         self._control.advance(self._now_s)
@@ -166,6 +179,10 @@ class Engine:
             plan=self._plan,
         )
 
+    def explanation(self, request_id: int) -> Explanation | None:
+        """Returns what was decided about a request and what came of it; None for one that is not kept any more."""
+        return self._sender.ring.explain(request_id)
+
     def _begin(self, now_s: float) -> None:
         self._control.begin(now_s)
         snapshot = self._control.snapshot(now_s, edge_up=True, function_up=True)
@@ -188,7 +205,7 @@ class Engine:
             self._sender.refuse(queued, self._no_room())
         else:
             self._count(request, now_s)
-            self._dispatcher.place(queued, now_s=now_s)
+            self._dispatcher.place(queued, now_s)
 
     def _count(self, request: Request, now_s: float) -> None:
         lane = self._lanes[request.model]
@@ -205,21 +222,36 @@ class Engine:
         if queued.place is not Place.IN_FLIGHT:
             self._lanes[queued.request.model].remove(queued)
             self._sender.admission.requests -= 1
-            self._sender.close(queued)
+            self._sender.close(queued, CANCELLED)
 
     def _finished(self, message: Message, now_s: float) -> None:
         assert isinstance(message, BatchFinished)
         sent = self._take_back(message.batch_id, now_s)
         self._circuit(sent.batch.backend).succeeded()
-        self._ledger.settle(message.batch_id, message.report)
-        self._lessons.append((sent.batch, message.report, now_s, self._sender.open_since_s()))
+        cost = self._ledger.settle(message.batch_id, message.report)
+        self._came_back(sent.batch, message.report, None, cost=cost, now_s=now_s)
+        if not sent.batch.warming:
+            self._lessons.append((sent.batch, message.report, now_s, self._sender.open_since_s()))
         lane = self._lanes.get(sent.batch.model)
         for queued in sent.members:
-            self._sender.close(queued)
+            if queued.place is not Place.IN_FLIGHT:
+                # Another batch was faster.
+                continue
+            self._sender.close(queued, CANCELLED if queued.cancelled else ANSWERED)
             if not queued.cancelled:
                 self._sender.commands.append(AnswerRequest(queued.request.request_id, message.batch_id))
             if lane is not None:
                 lane.stakes.observe(queued.request.class_name, now_s > queued.request.deadline_s)
+
+    def _came_back(
+        self, batch: Batch, report: BatchReport, failure: FailureKind | None, *, cost: float, now_s: float
+    ) -> None:
+        self._sender.ring.settled(batch.batch_id, report, failure, cost=cost, at_s=now_s)
+        if batch.tier:
+            self._control.came_back(batch, report, failure, now_s)
+            lane = self._lanes.get(batch.model)
+            if lane is not None:
+                lane.cold_seen_s = -NEVER
 
     def _learn(self) -> None:
         for batch, report, finished_at_s, open_since_s in self._lessons:
@@ -233,16 +265,17 @@ class Engine:
         circuit = self._circuit(backend)
         was_closed = circuit.closed
         circuit.failed(failure.kind, now_s=now_s, retry_after_s=failure.retry_after_s)
-        self._ledger.settle(message.batch_id, message.report, failure=failure.kind)
+        cost = self._ledger.settle(message.batch_id, message.report, failure=failure.kind)
+        self._came_back(sent.batch, message.report, failure.kind, cost=cost, now_s=now_s)
         for queued in sent.members:
-            if queued.cancelled:
-                self._sender.close(queued)
+            if queued.cancelled and queued.copies == 0 and queued.place is Place.IN_FLIGHT:
+                self._sender.close(queued, CANCELLED)
         if sent.batch.model in self._lanes:
-            self._dispatcher.give_back(sent, failure, now_s=now_s)
+            self._failures.give_back(sent, failure, now_s=now_s)
         else:
             self._drop(sent)
         if was_closed and not circuit.closed:
-            self._dispatcher.place_anew(now_s=now_s)
+            self._dispatcher.place_anew("failure", now_s=now_s)
 
     def _billed(self, message: Message, _now_s: float) -> None:
         assert isinstance(message, BillArrived)
@@ -250,7 +283,7 @@ class Engine:
 
     def _drop(self, sent: Sent) -> None:
         for queued in sent.members:
-            if not queued.cancelled:
+            if queued.place is Place.IN_FLIGHT and queued.copies == 0:
                 self._sender.requeue(queued)
                 self._sender.refuse(queued, _not_served(sent.batch.model))
 
@@ -263,7 +296,7 @@ class Engine:
             self._control.probed(message, now_s)
         else:
             circuit.probe_failed(now_s)
-            self._dispatcher.place_anew(now_s=now_s)
+            self._dispatcher.place_anew("failure", now_s=now_s)
 
     def _planned(self, message: Message, now_s: float) -> None:
         assert isinstance(message, PlanComputed)
@@ -271,7 +304,7 @@ class Engine:
         if self._plan is None or message.plan.plan_id > self._plan.plan_id:
             self._adopt(message.plan)
             # Another tier may take smaller batches than those that are being gathered.
-            self._dispatcher.place_anew(now_s=now_s)
+            self._dispatcher.place_anew("plan", now_s=now_s)
 
     def _limits_changed(self, message: Message, now_s: float) -> None:
         assert isinstance(message, LimitsChanged)
@@ -279,7 +312,7 @@ class Engine:
             return
         self._lanes[message.model].limits = message.limits
         self._control.limits_changed(message.model, message.limits)
-        self._dispatcher.place_anew(now_s=now_s)
+        self._dispatcher.place_anew("limits", now_s=now_s)
 
     def _settings_changed(self, message: Message, now_s: float) -> None:
         assert isinstance(message, SettingsChanged)
@@ -289,12 +322,13 @@ class Engine:
         self._sender.admission.max_requests = message.settings.queue_max_requests
         self._sender.admission.max_bytes = message.settings.queue_max_bytes
         self._function.max_in_flight = message.settings.max_function_in_flight
+        self._spend(message.settings)
         self._control.settings_changed(message.settings)
         self._drop_lanes({model.name for model in message.settings.models})
         snapshot = self._snapshot(now_s)
         plan_id = self._control.next_plan_id()
         self._adopt(best_plan(snapshot, plan_id=plan_id, cause="settings", detail="configuration reloaded"))
-        self._dispatcher.place_anew(now_s=now_s)
+        self._dispatcher.place_anew("limits", now_s=now_s)
 
     def _drop_lanes(self, served: set[str]) -> None:
         for name in [name for name in self._lanes if name not in served]:
@@ -307,14 +341,14 @@ class Engine:
         self._dispatcher.flush(now_s)
 
     def _adopt(self, plan: Plan) -> None:
-        self._plan = plan
+        self._plan, self._dispatcher.plan_id = plan, plan.plan_id
         for group in plan.groups:
             lane = self._lanes.get(group.model)
             model = self._control.model(group.model)
             if lane is None:
                 self._lanes[group.model] = lane = Lane(model, group)
-            lane.model, lane.plan = model, group
-            lane.stakes.adopt(model.classes)
+            lane.adopt(model, group)
+            lane.warm = self._control.warm_pool(group.model, group.function_tier)
         self._control.adopted(plan)
         self._refresh_lanes()
         self._sender.commands.append(PlanAdopted(plan))
@@ -326,6 +360,7 @@ class Engine:
         for name, lane in self._lanes.items():
             lane.function_times = self._control.function_times(name, lane.plan)
             lane.edge_times = self._control.edge_times(name, lane.stakes.edge_percentile)
+            self._function.look_for_instances(lane, now_s=self._now_s)
             if lane.needs_pricing():
                 self._dispatcher.price(lane)
 
@@ -334,6 +369,7 @@ class Engine:
         if wanted is not None:
             snapshot = self._snapshot(now_s)
             self._sender.commands.append(ComputePlan(snapshot, wanted.plan_id, wanted.cause, wanted.detail))
+        self._warm_up(now_s)
         for backend, circuit in self._circuits():
             due = circuit.probe_at_s is not None and circuit.probe_at_s <= now_s
             idle = backend is Backend.FUNCTION and not self._uplink.finishes_s and self._control.probe_due(now_s)
@@ -341,8 +377,20 @@ class Engine:
                 self._probing.add(backend)
                 self._sender.commands.append(SendProbe(backend))
 
+    def _warm_up(self, now_s: float) -> None:
+        """Sends the warming calls whose price is below the lateness that they prevent."""
+        for name, lane in self._lanes.items():
+            if lane.function_cap < 1 or not self._function.circuit.usable(now_s):
+                continue
+            for _ in range(self._control.warming_calls(name, lane.plan, self._function.warming_terms(lane), now_s)):
+                if not (self._function.has_slot(lane, now_s=now_s) and self._function.affords(lane, 1, now_s=now_s)):
+                    return
+                self._function.warm_up(lane, now_s=now_s)
+
     def _take_back(self, batch_id: int, now_s: float) -> Sent:
         sent = self._sender.take_back(batch_id)
+        for queued in sent.members:
+            queued.copies -= 1
         self._occupancy.release(batch_id)
         self._uplink.release(batch_id, now_s=now_s)
         return sent

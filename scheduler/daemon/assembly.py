@@ -87,7 +87,7 @@ def make_runner(config: Config, settings: EngineSettings, where: Places, *, cloc
 def _explanations(config: Config, engine: Engine, clock: Clock) -> Explanations:
     section, path = config.explain, config.explain_file()
     return Explanations(
-        getattr(engine, "explanation", lambda _: None),
+        engine.explanation,
         ring=section.ring,
         currency=config.currency(),
         clock=clock,

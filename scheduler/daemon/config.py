@@ -102,6 +102,7 @@ class Config(ConfigFile):
             classes=tuple(_service_class(section, self.daemon.late) for section in model.classes or (ClassSection(),)),
             edge_law=self._law(edge, ("model", index, "edge_profile")) if edge else None,
             tiers=tuple(self._tier(index, number, tier, sheet) for number, tier in enumerate(model.tiers)),
+            default_priority=model.default_priority,
         )
 
     def _tier(self, index: int, number: int, tier: TierSection, sheet: PriceSheet | None) -> FunctionTier:
@@ -170,6 +171,8 @@ def _service_class(section: ClassSection, late: Late) -> ServiceClass:
         slo_s=section.slo_s,
         percentile=section.percentile,
         serve_late=(section.late or late) == "serve",
+        edge_only="edge-only" in section.labels,
+        deferrable="deferrable" in section.labels,
     )
 
 

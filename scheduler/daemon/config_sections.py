@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from scheduler.domain.plans import EngineSettings, ServiceClass
 
 Late = Literal["refuse", "serve"]
+ClassLabel = Literal["edge-only", "deferrable"]
 OverCapWord = Literal["serve-late", "refuse-low-priority", "edge-only"]
 
 # Capitals only: an access key pasted here by mistake has small letters, and is refused instead of printed.
@@ -231,6 +232,10 @@ class ClassSection(Section):
     )
     late: Late | None = Field(
         default=None, description="Fate of a request that is late anyway; absent: as [daemon] says."
+    )
+    labels: tuple[ClassLabel, ...] = Field(
+        default=(),
+        description='"edge-only": its data never leaves for a function; "deferrable": it waits for an idle edge.',
     )
 
 

@@ -5,6 +5,7 @@ Every request that is not in flight is in exactly one of its lane's queues:
     next_batch   the edge's next batch, as forecast
     waiting      the edge later: only where no function can take it
     spill        the function batch that is being gathered
+    deferred     for an edge that has nothing else to do, as its class allows
     late         too late everywhere, served all the same because its class says so
     halves       of a batch whose content a backend refused, to be sent to it again
 
@@ -19,13 +20,19 @@ from dataclasses import dataclass
 from scheduler.dispatch.edge_side import EdgeSide
 from scheduler.dispatch.function_side import FunctionSide
 from scheduler.dispatch.lane import Lane
-from scheduler.dispatch.queue import Queued
-from scheduler.dispatch.sender import Sender, Sent
-from scheduler.domain.batches import Failure, FailureKind
+from scheduler.dispatch.queue import Place, Queued
+from scheduler.dispatch.rescue import Rescue
+from scheduler.dispatch.sender import Sender
+from scheduler.dispatch.spend_cap import Course
+from scheduler.dispatch.terms import decision
 from scheduler.domain.errors import Refusal, RefusalKind
 from scheduler.domain.requests import Backend
 
 NEVER = float("inf")
+MOST_TRIED = 16
+"""Of the edge's next batch that are asked to make room."""
+DEFERRED_RESERVE = 1.5
+"""So many times what a deferrable request needs at the end is kept for it."""
 LATE_HOLD_S = 0.25
 """How long those who are late already wait for company or for room on the edge before they go to a function."""
 
@@ -38,26 +45,91 @@ class Dispatcher:
     edge: EdgeSide
     function: FunctionSide
     sender: Sender
+    rescue: Rescue
+    plan_id: int = 0
 
-    def place(self, queued: Queued, *, now_s: float) -> None:
-        """Puts a request that is in no queue where it is served in time at the least money, or ends it."""
+    def place(self, queued: Queued, now_s: float, cause: str = "arrival") -> None:
+        """Puts a request that is in no queue where it is served in time at the least money, or ends it.
+
+        Args:
+            queued: in no queue and in no batch.
+            now_s: the present.
+            cause: why now, for the record: arrival, or what has changed since the last time.
+        """
         lane = self.lanes[queued.request.model]
-        if self.edge.has_room(lane, queued, now_s=now_s):
-            lane.next_batch.add(queued)
-        elif self.function.in_time(lane, queued, now_s=now_s):
-            # Even where it may be late: a line of such requests before the edge is what shrinks its batches.
+        where, refusal = self._choose(lane, queued, now_s=now_s)
+        self._note(lane, queued, place=where, now_s=now_s, cause=cause)
+        if refusal is not None:
+            self.sender.refuse(queued, refusal)
+        elif where == "function":
             self.function.join(lane, queued, now_s=now_s)
-        elif self.edge.could_answer(lane, queued, now_s=now_s):
-            lane.waiting.add(queued)
         else:
-            self._too_late(lane, queued, now_s=now_s)
+            if where == "late" and not len(lane.late):
+                lane.late_opened_at_s = now_s
+            lane.order(where).add(queued)
+
+    def _choose(self, lane: Lane, queued: Queued, *, now_s: float) -> tuple[str, Refusal | None]:
+        """Returns where a request goes, and if nowhere, why."""
+        if self._may_wait(lane, queued, now_s=now_s):
+            return "deferred", None
+        if self.edge.has_room(lane, queued, now_s=now_s):
+            return "edge", None
+        course = self.function.course(lane, queued, now_s=now_s)
+        if course is Course.FUNCTION and self.function.in_time(lane, queued, now_s=now_s):
+            # Even where it may be late: a line of such requests before the edge is what shrinks its batches.
+            return "function", None
+        if course is Course.EDGE_TO_SPARE:
+            return "refused", self._no_money(lane, queued, now_s=now_s)
+        if self._make_room(lane, queued, now_s=now_s):
+            return "edge", None
+        if self.edge.could_answer(lane, queued, now_s=now_s):
+            return "waiting", None
+        return self._too_late(lane, queued, now_s=now_s, course=course)
+
+    def _make_room(self, lane: Lane, queued: Queued, *, now_s: float) -> bool:
+        """Lets somebody of the edge's next batch leave for a request that nobody else can take.
+
+        Whoever a function can still serve goes there; failing that, somebody of lower priority is placed anew.
+        """
+        for other in list(reversed(lane.next_batch.members))[:MOST_TRIED]:
+            spillable = self.function.course(lane, other, now_s=now_s) is Course.FUNCTION and self.function.in_time(
+                lane, other, now_s=now_s
+            )
+            if not spillable and other.request.priority <= queued.request.priority:
+                continue
+            lane.next_batch.remove(other)
+            if not self.edge.has_room(lane, queued, now_s=now_s):
+                lane.next_batch.add(other)
+                continue
+            if spillable:
+                self._note(lane, other, place="function", now_s=now_s, cause="displaced")
+                self.function.join(lane, other, now_s=now_s)
+            else:
+                self.place(other, now_s, "displaced")
+            return True
+        return False
+
+    def _may_wait(self, lane: Lane, queued: Queued, *, now_s: float) -> bool:
+        """Whether a deferrable request still has time to wait for an idle edge."""
+        return queued.request.class_name in lane.deferrable and now_s < self._deferred_until_s(lane, queued)
+
+    def _deferred_until_s(self, lane: Lane, queued: Queued) -> float:
+        """The moment from when on a deferrable request is placed like any other."""
+        request, needs_s = queued.request, 0.0
+        if lane.edge_times is not None and self.edge.usable(lane, queued):
+            needs_s = lane.edge_times.cautious_s[request.items] + lane.edge_times.median_s[max(1, lane.edge_cap)]
+        if lane.function_times is not None and self.function.usable(lane, queued):
+            needs_s = max(needs_s, lane.function_times.cautious_s[request.items])
+        return request.deadline_s - DEFERRED_RESERVE * needs_s
 
     def dispatch(self, now_s: float) -> None:
         """Sends whatever should leave now. Called after every change."""
+        self.rescue.watch()
         for lane in self.lanes.values():
             self._review(lane, now_s=now_s)
         if self.edge.occupancy.idle and self.edge.circuit.usable(now_s):
             self._send_edge(now_s)
+        self.rescue.to_functions(now_s)
         for lane in self.lanes.values():
             self._send_function(lane, now_s=now_s)
 
@@ -70,70 +142,31 @@ class Dispatcher:
 
     def next_wakeup_s(self, now_s: float) -> float:
         """Returns when a decision falls due if nothing happens before; inf for never."""
-        return min((self._lane_wakeup_s(lane, now_s=now_s) for lane in self.lanes.values()), default=NEVER)
+        self.rescue.watch()
+        lanes_s = min((self._lane_wakeup_s(lane, now_s=now_s) for lane in self.lanes.values()), default=NEVER)
+        return min(lanes_s, self.rescue.next_s(now_s))
 
     def flush(self, now_s: float) -> None:
         """Sends gathered function batches without waiting for company, as when the daemon drains."""
         for lane in self.lanes.values():
             self.function.flush(lane, now_s=now_s)
 
-    def place_anew(self, *, now_s: float) -> None:
+    def place_anew(self, cause: str, *, now_s: float) -> None:
         """Decides anew for everybody who waits, as after a backend went down or the plan changed."""
         for lane in self.lanes.values():
             for queued in lane.take_all():
-                self.place(queued, now_s=now_s)
-
-    def give_back(self, sent: Sent, failure: Failure, *, now_s: float) -> None:
-        """Decides what becomes of the requests of a failed batch."""
-        living = [q for q in sent.members if not q.cancelled]
-        for queued in living:
-            self.sender.requeue(queued)
-        if failure.kind is FailureKind.REJECTED:
-            self._halve(living, sent, failure, now_s=now_s)
-            return
-        for queued in living:
-            self._send_to_the_other(queued, sent.batch.backend, failure, now_s=now_s)
-
-    def _send_to_the_other(self, queued: Queued, failed: Backend, failure: Failure, *, now_s: float) -> None:
-        lane = self.lanes[queued.request.model]
-        if queued.barred is None:
-            queued.barred = failed
-            if failed is Backend.EDGE and self.function.in_time(lane, queued, now_s=now_s):
-                self.function.join(lane, queued, now_s=now_s)
-                return
-            if failed is Backend.FUNCTION and self.edge.could_answer(lane, queued, now_s=now_s):
-                lane.waiting.add(queued)
-                return
-        self.sender.refuse(queued, _failed(failed, failure))
-
-    def _halve(self, members: list[Queued], sent: Sent, failure: Failure, *, now_s: float) -> None:
-        """A refused content is found by halving: the halves go to the same backend, the culprit fails alone."""
-        if len(sent.members) == 1:
-            for queued in members:
-                message = f"the {sent.batch.backend.value} refused the request: {failure.message}"
-                self.sender.refuse(queued, Refusal(RefusalKind.BAD_REQUEST, message))
-            return
-        lane, backend = self.lanes[sent.batch.model], sent.batch.backend
-        middle = (len(members) + 1) // 2
-        for half in filter(None, (tuple(members[:middle]), tuple(members[middle:]))):
-            if self._takes_half(lane, backend, half):
-                lane.halves[backend].append(half)
-                continue
-            for queued in half:
-                self.place(queued, now_s=now_s)
-
-    def _takes_half(self, lane: Lane, backend: Backend, half: tuple[Queued, ...]) -> bool:
-        """Whether limits, plan and circuit let the backend have it: they may have changed since the batch left."""
-        most, circuit = (
-            (lane.edge_limit, self.edge.circuit)
-            if backend is Backend.EDGE
-            else (lane.function_cap, self.function.circuit)
-        )
-        return circuit.closed and sum(q.request.items for q in half) <= most
+                self.place(queued, now_s, cause)
 
     def _send_edge(self, now_s: float) -> None:
         for lane in self.edge.by_urgency():
             if self._send_edge_half(lane, now_s=now_s) or self._send_edge_batch(lane, now_s=now_s):
+                return
+        # Nobody waits: an idle edge takes up whom a slow function has in hand, or who could wait for this moment.
+        for lane in self.lanes.values():
+            riders = self.rescue.riders(lane, (), now_s=now_s) or self.edge.deferred_batch(lane, now_s=now_s)
+            if riders:
+                lane.deferred.remove_all(q for q in riders if q.place is Place.DEFERRED)
+                self.edge.send(riders, lane, now_s=now_s)
                 return
 
     def _send_edge_half(self, lane: Lane, *, now_s: float) -> bool:
@@ -146,10 +179,11 @@ class Dispatcher:
     def _send_edge_batch(self, lane: Lane, *, now_s: float) -> bool:
         composition = self.edge.compose(lane, now_s=now_s)
         if composition.chosen:
-            self.edge.send(composition.chosen, lane, now_s=now_s)
+            riders = self.rescue.riders(lane, composition.chosen, now_s=now_s)
+            self.edge.send((*composition.chosen, *riders), lane, now_s=now_s)
         # Placed after the send, when the edge's next free moment is known.
         for queued in (*composition.dropped, *composition.left):
-            self.place(queued, now_s=now_s)
+            self.place(queued, now_s, "edge-sent")
         if composition.chosen:
             self._welcome_back(lane, now_s=now_s)
         return bool(composition.chosen)
@@ -164,6 +198,8 @@ class Dispatcher:
     def _send_function(self, lane: Lane, *, now_s: float) -> None:
         halves = lane.halves[Backend.FUNCTION]
         while halves and self.function.has_slot(lane, now_s=now_s):
+            if not self.function.affords(lane, sum(q.request.items for q in halves[0]), now_s=now_s):
+                break
             self.function.send(halves.popleft(), lane, now_s=now_s)
         self._send_late(lane, now_s=now_s)
         while self.function.is_due(lane, now_s=now_s):
@@ -184,6 +220,7 @@ class Dispatcher:
             if self.function.gathering.joining(lane, oldest, now_s=now_s) >= lane.stakes.spill_cost:
                 return
             lane.next_batch.remove(oldest)
+            self._note(lane, oldest, place="function", now_s=now_s, cause="filling")
             lane.spill.add(oldest)
 
     def _send_late(self, lane: Lane, *, now_s: float) -> None:
@@ -194,13 +231,15 @@ class Dispatcher:
             batch = self.function.first_batch(lane, lane.late)
             if not batch:
                 return
+            if not self.function.affords(lane, sum(q.request.items for q in batch), now_s=now_s):
+                return
             lane.late.remove_all(batch)
             self.function.send(batch, lane, now_s=now_s)
 
     def _review(self, lane: Lane, *, now_s: float) -> None:
         """Moves those whose place can no longer serve them while another still can."""
         self._review_halves(lane, now_s=now_s)
-        if not len(lane.next_batch) and not len(lane.waiting) and not len(lane.spill):
+        if not any((len(lane.next_batch), len(lane.waiting), len(lane.spill), len(lane.deferred))):
             return
         if len(lane.next_batch):
             self._review_next_batch(lane, now_s=now_s)
@@ -208,19 +247,26 @@ class Dispatcher:
             if self.edge.could_answer(lane, queued, now_s=now_s):
                 break
             lane.waiting.remove(queued)
-            self.place(queued, now_s=now_s)
+            self.place(queued, now_s, "edge-slipped")
         for queued in tuple(lane.spill):
             if queued.request.deadline_s > now_s and not self.function.stuck(lane, queued, now_s=now_s):
                 break
             lane.spill.remove(queued)
-            self.place(queued, now_s=now_s)
+            self.place(queued, now_s, "slot")
+        if len(lane.spill) and not self.function.affords(lane, min(lane.spill.items, lane.function_cap), now_s=now_s):
+            for queued in lane.spill.take_all():
+                self.place(queued, now_s, "limits")
+        while len(lane.deferred) and now_s >= self._deferred_until_s(lane, lane.deferred.first):
+            queued = lane.deferred.first
+            lane.deferred.remove(queued)
+            self.place(queued, now_s, "deferred")
 
     def _review_halves(self, lane: Lane, *, now_s: float) -> None:
         overdue = [q for q in lane.halved() if q.request.deadline_s <= now_s and not lane.serves_late(q)]
         if overdue:
             lane.keep_in_halves(lambda queued: queued not in overdue)
         for queued in overdue:
-            self._too_late(lane, queued, now_s=now_s)
+            self.place(queued, now_s, "half")
 
     def _review_next_batch(self, lane: Lane, *, now_s: float) -> None:
         """The oldest leave for a function if the edge has slipped and this is their last chance; or give up."""
@@ -234,10 +280,11 @@ class Dispatcher:
             hopeless = start_s + times.median_s[min(oldest.request.items, times.max_batch)] > deadline_s
             if self._better_spilled(lane, oldest, now_s=now_s):
                 lane.next_batch.remove(oldest)
+                self._note(lane, oldest, place="function", now_s=now_s, cause="edge-slipped")
                 self.function.join(lane, oldest, now_s=now_s)
             elif hopeless:
                 lane.next_batch.remove(oldest)
-                self.place(oldest, now_s=now_s)
+                self.place(oldest, now_s, "edge-slipped")
             else:
                 return
 
@@ -249,6 +296,8 @@ class Dispatcher:
         gains the gap between the two besides.
         """
         if not lane.function_cap or not self.function.in_time(lane, oldest, now_s=now_s):
+            return False
+        if self.function.course(lane, oldest, now_s=now_s) is not Course.FUNCTION:
             return False
         gap_s = 1.0 / lane.rate_rps if lane.rate_rps > 0 else math.inf
         relief = 1.0 + gap_s / self.edge.slope_s(lane)
@@ -271,18 +320,36 @@ class Dispatcher:
             yield self.function.closes_at_s(lane, now_s=now_s)
             yield self.function.hopeless_at_s(lane, lane.spill.first)
             yield lane.spill.first.request.deadline_s
+        if len(lane.deferred):
+            yield self._deferred_until_s(lane, lane.deferred.first)
         if len(lane.late) and lane.function_cap:
             yield lane.late_opened_at_s + LATE_HOLD_S
         yield from (queued.request.deadline_s for queued in lane.halved())
 
-    def _too_late(self, lane: Lane, queued: Queued, *, now_s: float) -> None:
-        if lane.serves_late(queued) and (self.edge.usable(lane, queued) or self.function.usable(lane, queued)):
-            if not len(lane.late):
-                lane.late_opened_at_s = now_s
-            lane.late.add(queued)
-            return
-        left_s = queued.request.deadline_s - now_s
-        self.sender.refuse(queued, self._why_not(lane, left_s=left_s))
+    def _too_late(self, lane: Lane, queued: Queued, *, now_s: float, course: Course) -> tuple[str, Refusal | None]:
+        by_edge, by_function = self.edge.usable(lane, queued), self.function.usable(lane, queued)
+        paid = course is Course.FUNCTION
+        if course is Course.EDGE_EVEN_LATE and by_edge:
+            return "late", None
+        if lane.serves_late(queued) and (by_edge or (by_function and paid)):
+            return "late", None
+        if by_function and not paid:
+            return "refused", self._no_money(lane, queued, now_s=now_s)
+        return "refused", self._why_not(lane, left_s=queued.request.deadline_s - now_s)
+
+    def _no_money(self, lane: Lane, queued: Queued, *, now_s: float) -> Refusal:
+        cost = self.function.at_most(lane, queued.request.items)
+        cap = self.function.ledger.cap
+        window = cap.closed_by(cost, now_s) or "hour"
+        opens_s = cap.reopens_at_s(cost, now_s)
+        message = f"the spend cap per {window} is reached and the edge cannot answer within the deadline"
+        return Refusal(RefusalKind.DEADLINE, message, opens_s - now_s if math.isfinite(opens_s) else None)
+
+    def _note(self, lane: Lane, queued: Queued, *, place: str, now_s: float, cause: str) -> None:
+        record = decision(
+            self.edge, self.function, lane, queued, place=place, cause=cause, plan_id=self.plan_id, now_s=now_s
+        )
+        self.sender.ring.note(record)
 
     def _why_not(self, lane: Lane, *, left_s: float) -> Refusal:
         down = [
@@ -300,8 +367,3 @@ class Dispatcher:
         else:
             message = f"the request's deadline passed before any backend was free{reason}"
         return Refusal(RefusalKind.DEADLINE, message)
-
-
-def _failed(failed: Backend, failure: Failure) -> Refusal:
-    message = f"the {failed.value} failed ({failure.message}) and nobody else can answer within the deadline"
-    return Refusal(RefusalKind.BACKEND, message)

@@ -33,6 +33,8 @@ OVERBOOKED = 0.5
 cheap to spill; too few leave the batch small."""
 BINDS_RARELY = 3.0
 """A batch's first deadline binds in about one batch of so many."""
+DEFERRED_SHARE = 0.25
+"""Part of the tightest objective that an edge batch of deferrable requests may take: newcomers wait for it."""
 GIVE_UP_FACTOR = 3.0
 GIVE_UP_AT_LEAST_S = 1.0
 
@@ -130,6 +132,16 @@ class EdgeSide:
         late = self._late_with(lane, chosen, now_s=now_s)
         lane.late.remove_all(late)
         return Composition((*chosen, *late), result.dropped, result.left)
+
+    def deferred_batch(self, lane: Lane, *, now_s: float) -> list[Queued]:
+        """Returns deferrable requests for an edge that would be idle, few enough to be out of the way soon."""
+        times = lane.edge_times
+        if times is None or not len(lane.deferred):
+            return []
+        urgent_s = [c.slo_s for c in lane.model.classes if c.name not in lane.deferrable]
+        most_s = DEFERRED_SHARE * min(urgent_s, default=math.inf)
+        cap = max(1, min(lane.edge_cap, times.largest_within(most_s, cautious=False)))
+        return list(compose(lane.deferred.members, times, now_s=now_s, cap=cap, drop_penalty=0.0).chosen)
 
     def send(self, members: Sequence[Queued], lane: Lane, *, now_s: float) -> None:
         """Sends a batch; the edge must be idle."""

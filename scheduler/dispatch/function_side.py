@@ -1,5 +1,6 @@
 """The functions: any number at once, each paid for, all behind one uplink."""
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -10,14 +11,28 @@ from scheduler.dispatch.lane import Lane
 from scheduler.dispatch.ledger import Ledger
 from scheduler.dispatch.queue import Queued
 from scheduler.dispatch.sender import Sender
+from scheduler.dispatch.spend_cap import Course, OverCap, course
 from scheduler.domain.requests import Backend
 
+AT_MOST = 0.995
+"""Percentile of the service that is held back from the spend caps until the bill is known."""
+COLD_LOOK_S = 0.1
 PATIENCE_S = 60.0
 """How long past its expected end an invocation is waited for where being late is better than nothing: a GPU function's
 cold start takes 10 to 30 s."""
 PATIENCE_FOR_DEADLINES_S = 10.0
 """The same where an answer after the deadline is of little use, counted from the last deadline. The shell holds the
 connection longer, for the bill's sake: a client that hangs up cancels the run on the platform and pays for it."""
+
+
+@dataclass(frozen=True, slots=True)
+class WarmingTerms:
+    """What warming calls are weighed with: a batch's size and service, a call's money, a cold start's lateness."""
+
+    batch_items: int
+    service_s: float
+    call_cost: float
+    lateness_cost: float
 
 
 @dataclass(slots=True)
@@ -30,12 +45,42 @@ class FunctionSide:
     ledger: Ledger
     gathering: Gathering
     max_in_flight: int
+    over_cap: OverCap = OverCap.EDGE_ONLY
 
     def usable(self, lane: Lane, queued: Queued) -> bool:
         """Whether this request may go to a function at all."""
-        return (
-            queued.barred is not Backend.FUNCTION and queued.request.items <= lane.function_cap and self.circuit.closed
-        )
+        return self.circuit.closed and _allowed(lane, queued)
+
+    def course(self, lane: Lane, queued: Queued, *, now_s: float) -> Course:
+        """Returns what may be done with this request as far as money goes, all that is gathered counted in."""
+        cap = self.ledger.cap
+        if cap.per_hour is None and cap.per_day is None:
+            return Course.FUNCTION
+        if lane.function_times is None:
+            return Course.EDGE_IN_TIME
+        items = lane.spill.items + queued.request.items
+        full, rest = divmod(items, max(1, lane.function_cap))
+        cost = full * self.at_most(lane, max(1, lane.function_cap)) + (self.at_most(lane, rest) if rest else 0.0)
+        low = queued.request.priority > lane.model.default_priority
+        return course(cap, self.over_cap, cost=cost, now_s=now_s, low_priority=low)
+
+    def at_most(self, lane: Lane, items: int) -> float:
+        """Returns what such a batch is unlikely to exceed."""
+        return lane.tier.price.cost(_times(lane).median_s[items] * math.exp(_times(lane).scatter.quantile(AT_MOST)))
+
+    def affords(self, lane: Lane, items: int, *, now_s: float) -> bool:
+        """Whether the spend caps allow one more batch of so many items."""
+        cap = self.ledger.cap
+        if cap.per_hour is None and cap.per_day is None:
+            return True
+        return cap.allows(self.at_most(lane, items), now_s)
+
+    def look_for_instances(self, lane: Lane, *, now_s: float) -> None:
+        """Asks anew, every so often, how likely a cold start is."""
+        if lane.warm is None or now_s < lane.cold_seen_s + COLD_LOOK_S:
+            return
+        lane.cold_seen_s = now_s
+        lane.cold, lane.cold_start_s = lane.warm.cold_probability(now_s), lane.warm.start_s(0.5)
 
     def takes_s(self, lane: Lane, *, items: int, body_bytes: int, now_s: float, cautious: bool) -> float:
         """Returns the seconds from now to the answer of such a batch: slot, uplink, transfer, round trip, service.
@@ -109,6 +154,8 @@ class FunctionSide:
         """Whether the batch being gathered should leave now and can."""
         if not len(lane.spill) or not self.has_slot(lane, now_s=now_s):
             return False
+        if not self.affords(lane, min(lane.spill.items, lane.function_cap), now_s=now_s):
+            return False
         return lane.spill.items >= lane.function_target_at_once or self.closes_at_s(lane, now_s=now_s) <= now_s
 
     def send_one(self, lane: Lane, *, now_s: float) -> None:
@@ -121,6 +168,8 @@ class FunctionSide:
     def flush(self, lane: Lane, *, now_s: float) -> None:
         """Sends all that has gathered, as far as slots are free."""
         while len(lane.spill) and self.has_slot(lane, now_s=now_s):
+            if not self.affords(lane, min(lane.spill.items, lane.function_cap), now_s=now_s):
+                return
             self.send_one(lane, now_s=now_s)
 
     def _best_batch(self, lane: Lane, *, now_s: float) -> list[Queued]:
@@ -144,7 +193,7 @@ class FunctionSide:
         """Returns the first of those waiting that fit in one batch and may go to a function."""
         batch, items = [], 0
         for queued in waiting:
-            if queued.barred is Backend.FUNCTION or queued.request.items > lane.function_cap:
+            if not _allowed(lane, queued):
                 continue
             if items + queued.request.items > lane.function_cap:
                 break
@@ -170,10 +219,53 @@ class FunctionSide:
             tier=lane.tier.name,
         )
         self.uplink.occupy(batch_id=batch.batch_id, body_bytes=body_bytes, now_s=now_s, finish_s=now_s + takes_s)
-        self.ledger.book(batch.batch_id, price=lane.tier.price, expected_cost=cost)
+        self._book(batch.batch_id, lane, cost=cost, at_most=self.at_most(lane, items), now_s=now_s)
+
+    def warming_terms(self, lane: Lane) -> WarmingTerms:
+        """Returns what a cold start would cost in lateness, and what a call against it costs."""
+        size = max(1, min(lane.spill_size, lane.function_cap))
+        slo_s = min((c.slo_s for c in lane.model.classes if not c.edge_only), default=math.inf)
+        slack_s = slo_s - self.uplink.way_s(int(size * lane.item_bytes)) - lane.cold_start_s
+        late = _times(lane).late(size, slack_s)
+        return WarmingTerms(
+            batch_items=size,
+            service_s=_times(lane).median_s[size],
+            call_cost=lane.tier.price.cost(0.0),
+            lateness_cost=size * lane.stakes.highest_late_cost * late,
+        )
+
+    def warm_up(self, lane: Lane, *, now_s: float) -> None:
+        """Sends a warming call."""
+        cost = lane.tier.price.cost(0.0)
+        way_s = self.uplink.way_s(0) + lane.cold_start_s
+        batch = self.sender.send_warming(
+            model=lane.model.name,
+            tier=lane.tier.name,
+            now_s=now_s,
+            finish_s=now_s + way_s,
+            give_up_at_s=now_s + way_s + PATIENCE_S,
+            cost=cost,
+        )
+        self.uplink.occupy(batch_id=batch.batch_id, body_bytes=0, now_s=now_s, finish_s=now_s + way_s)
+        self._book(batch.batch_id, lane, cost=cost, at_most=self.at_most(lane, 1), now_s=now_s)
+
+    def _book(self, batch_id: int, lane: Lane, *, cost: float, at_most: float, now_s: float) -> None:
+        self.ledger.book(batch_id, price=lane.tier.price, expected_cost=cost, now_s=now_s, at_most=at_most)
+        if lane.warm is not None:
+            lane.warm.sent(batch_id, now_s=now_s)
+            lane.cold_seen_s = -math.inf
 
     def _slots(self, lane: Lane) -> int:
         return min(self.max_in_flight, lane.tier.max_in_flight)
+
+
+def _allowed(lane: Lane, queued: Queued) -> bool:
+    """Whether the request may leave the site for this lane's functions, and fits."""
+    return (
+        queued.barred is not Backend.FUNCTION
+        and queued.request.items <= lane.function_cap
+        and queued.request.class_name not in lane.edge_only
+    )
 
 
 def _times(lane: Lane) -> ServiceTimes:

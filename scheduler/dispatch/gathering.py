@@ -29,7 +29,13 @@ class Gathering:
     uplink: UplinkOccupancy
 
     def late(self, lane: Lane, items: int, slack_s: float) -> float:
-        """Returns the probability that a function batch takes longer than `slack_s` once it has begun."""
+        """Returns the probability that a function batch takes longer than `slack_s` once it has arrived."""
+        warm = self._late_if_warm(lane, items, slack_s)
+        if lane.cold <= 0.0:
+            return warm
+        return warm + lane.cold * (self._late_if_warm(lane, items, slack_s - lane.cold_start_s) - warm)
+
+    def _late_if_warm(self, lane: Lane, items: int, slack_s: float) -> float:
         times = _times(lane)
         sigma_s = self.uplink.sigma_s
         median_s, scatter = times.median_s[items], times.scatter

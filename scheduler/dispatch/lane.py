@@ -4,6 +4,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from itertools import chain
+from typing import Protocol
 
 from scheduler.dispatch.forecast import ServiceTimes
 from scheduler.dispatch.queue import DeadlineOrder, Place, Queued
@@ -14,6 +15,19 @@ from scheduler.domain.requests import Backend
 
 STEP = 0.2
 """A weight or a rate that moves by less than this part is not worth new prices."""
+
+
+class WarmPool(Protocol):
+    """What dispatching needs to know of a tier's instances."""
+
+    def cold_probability(self, at_s: float) -> float:
+        """Returns the probability that a batch sent at that time would meet a cold start."""
+
+    def start_s(self, percentile: float) -> float:
+        """Returns the seconds within which a cold start is over with this probability."""
+
+    def sent(self, batch_id: int, *, now_s: float) -> None:
+        """Notes that a batch, or a warming call, was sent."""
 
 
 def _order_at(place: Place) -> DeadlineOrder:
@@ -27,6 +41,19 @@ class Lane:
     model: ModelSettings
     plan: GroupPlan
     limits: Limits = field(default_factory=Limits)
+    edge_only: frozenset[str] = frozenset()
+    """Classes whose data never leaves the site."""
+    deferrable: frozenset[str] = frozenset()
+    """Classes that wait for an idle edge."""
+    served_late: frozenset[str] = frozenset()
+    warm: WarmPool | None = None
+    """What is known of the planned tier's instances; None without functions."""
+    cold: float = 0.0
+    """Probability that a function batch sent now meets a cold start."""
+    cold_start_s: float = 0.0
+    """Typical seconds of one."""
+    cold_seen_s: float = float("-inf")
+    """When that was looked at."""
     edge_times: ServiceTimes | None = None
     """None: no edge for this model."""
     function_times: ServiceTimes | None = None
@@ -46,6 +73,7 @@ class Lane:
     waiting: DeadlineOrder = field(default_factory=lambda: _order_at(Place.WAITING))
     spill: DeadlineOrder = field(default_factory=lambda: _order_at(Place.SPILL))
     late: DeadlineOrder = field(default_factory=lambda: _order_at(Place.LATE))
+    deferred: DeadlineOrder = field(default_factory=lambda: _order_at(Place.DEFERRED))
     halves: dict[Backend, deque[tuple[Queued, ...]]] = field(default_factory=lambda: {b: deque() for b in Backend})
     """Halves of batches whose content a backend refused: sent to it again, as they are."""
     spill_opened_at_s: float = 0.0
@@ -58,7 +86,7 @@ class Lane:
     @property
     def orders(self) -> tuple[DeadlineOrder, ...]:
         """All queues of the lane."""
-        return self.next_batch, self.waiting, self.spill, self.late
+        return self.next_batch, self.waiting, self.spill, self.late, self.deferred
 
     @property
     def edge_cap(self) -> int:
@@ -120,10 +148,24 @@ class Lane:
         hold_s = self.plan.timeouts_s.get(queued.request.class_name, float("inf"))
         return hold_s if self.limits.window_s is None else min(hold_s, self.limits.window_s)
 
+    def adopt(self, model: ModelSettings, plan: GroupPlan) -> None:
+        """Follows a new plan, and settings that may have changed with it."""
+        self.model, self.plan = model, plan
+        self.stakes.adopt(model.classes)
+        self.edge_only = frozenset(c.name for c in model.classes if c.edge_only)
+        self.deferrable = frozenset(c.name for c in model.classes if c.deferrable)
+        self.served_late = frozenset(c.name for c in model.classes if c.serve_late)
+
     def serves_late(self, queued: Queued) -> bool:
         """Whether this request is sent even when its deadline cannot be met; no, if its class was reloaded away."""
-        name = queued.request.class_name
-        return any(service_class.serve_late for service_class in self.model.classes if service_class.name == name)
+        return queued.request.class_name in self.served_late
+
+    def order(self, place: str) -> DeadlineOrder:
+        """Returns the queue of a place, by its word; KeyError for one that is no queue."""
+        for order in self.orders:
+            if order.place.value == place:
+                return order
+        raise KeyError(place)
 
     def remove(self, queued: Queued) -> None:
         """Takes a waiting request out of whichever queue it is in."""

@@ -17,6 +17,8 @@ class Place(Enum):
     """For an edge batch after the next: nobody else can take it."""
     SPILL = "spill"
     """In a function batch that is being gathered."""
+    DEFERRED = "deferred"
+    """Waiting for an edge that has nothing else to do, as its class allows."""
     LATE = "late"
     """Its deadline cannot be met any more and its class is served all the same."""
     IN_FLIGHT = "in flight"
@@ -32,6 +34,8 @@ class Queued:
     barred: Backend | None = None
     """The backend that failed it: it is sent again once, to the other."""
     cancelled: bool = False
+    copies: int = 0
+    """Batches in flight that it is in: two while it is being rescued."""
 
 
 def _order(queued: Queued) -> tuple[float, int, int]:

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
+from scheduler.dispatch.decision_ring import DecisionRing
 from scheduler.dispatch.queue import Admission, Place, Queued
 from scheduler.domain.batches import Batch
 from scheduler.domain.errors import Refusal
@@ -23,6 +24,9 @@ class Sender:
     """Owns batch ids, batches in flight, the requests not yet answered and the commands of this call."""
 
     admission: Admission
+    ring: DecisionRing
+    now_s: float = 0.0
+    """Time of the present call."""
     next_batch_id: int = 1
     in_flight: dict[int, Sent] = field(default_factory=dict)
     requests: dict[int, Queued] = field(default_factory=dict)
@@ -63,11 +67,40 @@ class Sender:
                 # It has changed sides, whatever for: it does so once.
                 queued.barred = backend.other
             queued.request = replace(queued.request, attempts=(*queued.request.attempts, attempt))
-            queued.place = Place.IN_FLIGHT
-        self.admission.requests -= len(members)
-        self.in_flight[batch.batch_id] = Sent(batch, tuple(members))
-        self.commands.append(SendBatch(batch))
+            if queued.copies == 0:
+                queued.place = Place.IN_FLIGHT
+                self.admission.requests -= 1
+            queued.copies += 1
+        self._leave(batch, members)
         return batch
+
+    def send_warming(
+        self, *, model: str, tier: str, now_s: float, finish_s: float, give_up_at_s: float, cost: float
+    ) -> Batch:
+        """Sends a call without requests, which keeps an instance of a tier warm or starts one."""
+        batch = Batch(
+            batch_id=self.next_batch_id,
+            backend=Backend.FUNCTION,
+            model=model,
+            request_ids=(),
+            items=0,
+            body_bytes=0,
+            sent_at_s=now_s,
+            deadline_s=float("inf"),
+            give_up_at_s=give_up_at_s,
+            predicted_finish_s=finish_s,
+            predicted_service_s=0.0,
+            expected_cost=cost,
+            tier=tier,
+        )
+        self.next_batch_id += 1
+        self._leave(batch, ())
+        return batch
+
+    def _leave(self, batch: Batch, members: Sequence[Queued]) -> None:
+        self.in_flight[batch.batch_id] = Sent(batch, tuple(members))
+        self.ring.sent(batch)
+        self.commands.append(SendBatch(batch))
 
     def open_since_s(self) -> float:
         """Returns when the oldest function batch in flight was sent; inf if there is none."""
@@ -89,12 +122,13 @@ class Sender:
     def refuse(self, queued: Queued, refusal: Refusal) -> None:
         """Ends a waiting request without an answer."""
         self.admission.requests -= 1
-        self.close(queued)
+        self.close(queued, refusal.kind.value)
         self.commands.append(RefuseRequest(queued.request.request_id, refusal))
 
-    def close(self, queued: Queued) -> None:
-        """Forgets a request that has come to its end."""
+    def close(self, queued: Queued, outcome: str) -> None:
+        """Forgets a request that has come to its end, as `DecisionRing.ended` words it."""
         queued.place = Place.GONE
+        self.ring.ended(queued.request.request_id, self.now_s, outcome)
         self.admission.body_bytes -= queued.request.body_bytes
         del self.requests[queued.request.request_id]
 

@@ -93,6 +93,8 @@ class ModelSettings:
     """None: no edge serves this model."""
     tiers: tuple[FunctionTier, ...] = ()
     """Empty: no function serves this model."""
+    default_priority: int = 1
+    """Level of requests that name none; what is above it in number is of low priority."""
 
     def service_class(self, name: str) -> ServiceClass:
         """Returns the class of that name; KeyError if there is none."""

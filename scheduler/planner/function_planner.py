@@ -117,12 +117,13 @@ class _Planner:
         return replace(plan, groups=(group,), total_cost_per_request=group.cost_per_request)
 
     def _in_time(self, app: Application) -> bool:
-        return self._fastest_s(app) <= app.slo_s * (1 + 1e-12)
+        return self._fastest_s(app) <= app.slo_s
 
     def _fastest_s(self, app: Application) -> float:
         """The least latency that a request sent alone can have at the application's percentile."""
         if app.sizes:
-            families = self.question.profile.tabulated_for(app.sizes[-1].size_bytes, self.question.sheet)
+            question, largest = self.question, app.sizes[-1].size_bytes
+            families = question.profile.tabulated_for(largest, question.sheet, kinds=question.kinds)
         else:
             families = self.families
         if self.question.objective == "worst-case":
@@ -134,6 +135,8 @@ class _Planner:
             return [], 0, 0
         slos_s, rates_rps = (np.array([getattr(app, key) for app in apps]) for key in ("slo_s", "rate_rps"))
         grouping = self._grouping(apps, slos_s, rates_rps)
+        # Who cannot be in time alone was set aside before.
+        assert grouping.stuck is None
         groups = [self._group(apps[group.start : group.end], group) for group in grouping.groups]
         return groups, grouping.segments_total, grouping.segments_pruned
 

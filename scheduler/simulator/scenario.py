@@ -17,6 +17,8 @@ ORIN_LAW = LatencyLaw(0.04234, 0.008165, 128)
 """The published fit of ResNet50 on a Jetson Orin; deadlines of a second end its batches before 128."""
 FUNCTION_LAW = LatencyLaw(0.216, 0.141, 5)
 FUNCTION_PRICE = Price(per_s=1.27e-5, per_call=9e-7, sheet="cny-gbs-2023")
+DEFAULT_PRIORITY = 2
+"""As the daemon gives requests that name none."""
 CONCURRENCY = 300
 """Instances that an account has in a region; the engine is allowed as many calls at once."""
 
@@ -30,7 +32,7 @@ class SimulatedClass:
     """A service class and its part of the traffic."""
 
     service_class: ServiceClass
-    priority: int = 2
+    priority: int = DEFAULT_PRIORITY
     share: float = 1.0
 
 
@@ -172,6 +174,7 @@ class Scenario:
             classes=tuple(c.service_class for c in model.classes),
             edge_law=model.edge_law,
             tiers=model.tiers,
+            default_priority=DEFAULT_PRIORITY,
         )
 
 

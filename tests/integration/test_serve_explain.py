@@ -11,10 +11,8 @@ import requests
 from support.daemon_process import Running, daemon_process, stub_edge_process, until
 
 from scheduler.cli import main
-from scheduler.engine import Engine
 
 pytestmark = pytest.mark.xdist_group("serve")
-needs_decisions = pytest.mark.skipif(not hasattr(Engine, "explanation"), reason="the engine keeps no decisions yet")
 
 CONFIG = """
 [daemon]
@@ -59,7 +57,6 @@ def without_heading(text: str) -> str:
     return text.partition("\n")[2]
 
 
-@needs_decisions
 def test_requests_are_explained_while_the_daemon_runs_and_from_its_rotated_files_after(
     edge: Running, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -97,7 +94,6 @@ def status(daemon: Running) -> dict[str, Any]:
     return found
 
 
-@needs_decisions
 def test_a_full_disk_hurts_nobody(edge: Running, tmp_path: Path) -> None:
     with daemon_process(config(tmp_path, edge, file="/dev/full")) as daemon:
         assert [classify(daemon, "a").status_code for _ in range(5)] == [200] * 5

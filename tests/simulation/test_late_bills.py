@@ -2,6 +2,7 @@
 
 import itertools
 import math
+from dataclasses import replace
 
 import pytest
 
@@ -50,8 +51,9 @@ def test_no_bill_comes_over_a_broken_connection_or_to_somebody_who_no_longer_lis
 
 
 def test_in_the_end_the_engine_has_spent_what_the_provider_bills() -> None:
-    scenario = Scenario(policy="function-only", tiers=(TIER,))
-    engine = Engine(scenario.engine_settings())
+    scenario = Scenario(tiers=(TIER,))
+    [model] = scenario.served()
+    engine = Engine(replace(scenario, models=(replace(model, edge_law=None),)).engine_settings())
     requests = [Request(i, MODEL, at_s, at_s + 1.0) for i, at_s in enumerate((0.0, 0.01, 60.0, 61.0), start=1)]
     simulation = Simulation(engine=engine, requests=requests, edge=None, functions=functions(25.0))
     journal = simulation.run()

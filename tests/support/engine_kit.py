@@ -53,8 +53,8 @@ def arrive(engine: Engine, at_s: float, *ids: int, **kwargs: float | int) -> lis
 
 
 def sent(commands: Sequence[Command], backend: Backend | None = None) -> list[Batch]:
-    """Returns the batches among commands."""
-    batches = [c.batch for c in commands if isinstance(c, SendBatch)]
+    """Returns the batches of requests among commands; warming calls are none."""
+    batches = [c.batch for c in commands if isinstance(c, SendBatch) and not c.batch.warming]
     return [b for b in batches if backend is None or b.backend is backend]
 
 

@@ -28,6 +28,7 @@ from scheduler.domain.messages import (
     ProbeMeasured,
     RequestArrived,
     RequestCancelled,
+    SendBatch,
     SendProbe,
     SettingsChanged,
 )
@@ -271,7 +272,8 @@ def test_money_is_booked_at_the_send_and_corrected_by_the_answer() -> None:
     engine = Engine(settings(edge=False))
     commands = run_until_idle(engine, arrive(engine, 0.0, 1), 0.0, 5.0)
     (batch,) = sent(commands)
-    assert engine.statistics().spent == pytest.approx(1.27e-5 * 0.357 + 9e-7)
+    warming = [c.batch for c in commands if isinstance(c, SendBatch) and c.batch.warming]
+    assert engine.statistics().spent == pytest.approx(1.27e-5 * 0.357 + 9e-7 + 9e-7 * len(warming))
     assert batch.expected_cost == pytest.approx(1.27e-5 * 0.357 + 9e-7)
 
 

@@ -1,0 +1,134 @@
+"""Sends a request that is about to be late on one side to the other, once, if that still helps."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from scheduler.dispatch.edge_side import EdgeSide
+from scheduler.dispatch.forecast import ServiceTimes
+from scheduler.dispatch.function_side import FunctionSide
+from scheduler.dispatch.lane import Lane
+from scheduler.dispatch.queue import Place, Queued
+from scheduler.dispatch.sender import Sender, Sent
+from scheduler.dispatch.spend_cap import Course
+from scheduler.domain.requests import Backend
+
+OVERDUE = 0.98
+"""Percentile of its service beyond which a batch in flight is looked at."""
+LOOK_AGAIN = 0.1
+"""Part of its service after which it is looked at again."""
+SURELY = 1e-9
+"""A service so improbable is no service: the backend hangs."""
+
+
+@dataclass(slots=True)
+class Rescue:
+    """Watches the batches in flight. The first answer counts; what the other costs is booked like any batch."""
+
+    lanes: Mapping[str, Lane]
+    edge: EdgeSide
+    function: FunctionSide
+    sender: Sender
+    look_at_s: dict[int, float] = field(default_factory=dict)
+    """By batch in flight: when it is overdue, and then when to look again."""
+
+    def watch(self) -> None:
+        """Takes up batches sent since the last call, and lets go those that are back."""
+        in_flight = self.sender.in_flight
+        if len(self.look_at_s) == len(in_flight) and self.sender.next_batch_id - 1 in self.look_at_s:
+            return
+        self.look_at_s = {
+            batch_id: self.look_at_s[batch_id] if batch_id in self.look_at_s else self._overdue_s(sent)
+            for batch_id, sent in in_flight.items()
+        }
+
+    def next_s(self, now_s: float) -> float:
+        """Returns when a batch in flight becomes overdue; inf for never. What only a free edge could take up waits."""
+        return min((at_s for at_s in self.look_at_s.values() if at_s > now_s), default=math.inf)
+
+    def to_functions(self, now_s: float) -> None:
+        """Sends to functions whom an overdue edge will not answer in time."""
+        for batch_id, look_at_s in self.look_at_s.items():
+            if look_at_s > now_s:
+                continue
+            sent = self.sender.in_flight[batch_id]
+            self.look_at_s[batch_id] = now_s + max(LOOK_AGAIN * sent.batch.predicted_service_s, 0.005)
+            lane = self.lanes.get(sent.batch.model)
+            if sent.batch.backend is Backend.EDGE and lane is not None and lane.function_cap:
+                self._send([q for q in sent.members if self._better_by_function(lane, q, sent, now_s)], lane, now_s)
+
+    def riders(self, lane: Lane, chosen: Sequence[Queued], *, now_s: float) -> list[Queued]:
+        """Returns those of overdue function batches whom an edge batch of `chosen`, starting now, can take in time."""
+        times = lane.edge_times
+        if times is None:
+            return []
+        items = sum(q.request.items for q in chosen)
+        bind_s = min((q.request.deadline_s for q in chosen), default=math.inf)
+        taken: list[Queued] = []
+        for batch_id, look_at_s in self.look_at_s.items():
+            sent = self.sender.in_flight.get(batch_id)
+            if look_at_s > now_s or sent is None or sent.batch.model != lane.model.name:
+                continue
+            if sent.batch.backend is Backend.EDGE:
+                continue
+            for queued in sent.members:
+                size = items + queued.request.items
+                if size > lane.edge_cap or not self._open(queued) or not self.edge.usable(lane, queued):
+                    continue
+                if now_s + times.cautious_s[size] > min(bind_s, queued.request.deadline_s):
+                    continue
+                late_cost = lane.stakes.late_cost(queued.request.class_name)
+                if late_cost * self._late(sent, queued, lane.function_times, now_s) > lane.stakes.seconds_worth:
+                    taken.append(queued)
+                    items, bind_s = size, min(bind_s, queued.request.deadline_s)
+        return taken
+
+    def _open(self, queued: Queued) -> bool:
+        """Whether this request is still in flight and was neither rescued nor sent again."""
+        return (
+            queued.place is Place.IN_FLIGHT
+            and queued.copies == 1
+            and not queued.cancelled
+            and queued.barred is None
+            and len(queued.request.attempts) == 1
+        )
+
+    def _better_by_function(self, lane: Lane, queued: Queued, sent: Sent, now_s: float) -> bool:
+        if not self._open(queued) or not self.function.in_time(lane, queued, now_s=now_s):
+            return False
+        if self.function.course(lane, queued, now_s=now_s) is not Course.FUNCTION:
+            return False
+        late = self._late(sent, queued, lane.edge_times, now_s)
+        weighed = lane.stakes.late_cost(queued.request.class_name) * late
+        return self.function.gathering.alone(lane, queued, now_s=now_s) < weighed
+
+    def _send(self, rescued: list[Queued], lane: Lane, now_s: float) -> None:
+        while rescued and self.function.has_slot(lane, now_s=now_s):
+            full = self.function.first_batch(lane, rescued)
+            batch = self.function.gathering.cheapest_prefix(lane, full, now_s=now_s) if full else []
+            items = sum(q.request.items for q in batch)
+            if not batch or not self.function.affords(lane, items, now_s=now_s):
+                return
+            self.function.send(batch, lane, now_s=now_s)
+            rescued = [q for q in rescued if q not in batch]
+
+    def _late(self, sent: Sent, queued: Queued, times: ServiceTimes | None, now_s: float) -> float:
+        """Probability that a batch that has not come back yet comes after this request's deadline."""
+        if times is None:
+            return 1.0
+        batch = sent.batch
+        path_s = batch.predicted_finish_s - batch.sent_at_s - batch.predicted_service_s
+        began_s = batch.sent_at_s + (path_s if math.isfinite(path_s) else 0.0)
+        items = min(max(batch.items, 1), times.max_batch)
+        still = times.late(items, now_s - began_s)
+        return 1.0 if still < SURELY else min(1.0, times.late(items, queued.request.deadline_s - began_s) / still)
+
+    def _overdue_s(self, sent: Sent) -> float:
+        batch, lane = sent.batch, self.lanes.get(sent.batch.model)
+        times = None
+        if lane is not None:
+            times = lane.edge_times if batch.backend is Backend.EDGE else lane.function_times
+        if times is None or batch.warming or not math.isfinite(batch.predicted_finish_s):
+            return math.inf
+        longer_s = batch.predicted_service_s * (math.exp(max(0.0, times.scatter.quantile(OVERDUE))) - 1.0)
+        return batch.predicted_finish_s + longer_s

@@ -1,0 +1,68 @@
+"""The terms of both sides at the moment of a decision, as numbers for the record."""
+
+import math
+
+from scheduler.dispatch.edge_side import EdgeSide
+from scheduler.dispatch.function_side import FunctionSide
+from scheduler.dispatch.lane import Lane
+from scheduler.dispatch.queue import Queued
+from scheduler.domain.decisions import Decision
+
+_NO_EDGE = (math.inf, 0, math.inf, 1.0)
+_NO_FUNCTION = (math.inf, 0.0, 0, math.inf, 1.0, 0.0)
+
+
+def decision(
+    edge: EdgeSide,
+    function: FunctionSide,
+    lane: Lane,
+    queued: Queued,
+    *,
+    place: str,
+    cause: str,
+    plan_id: int,
+    now_s: float,
+) -> Decision:
+    """Returns the record of a placing that is about to be carried out.
+
+    Args:
+        edge: the edge as it looks.
+        function: the functions as they look.
+        lane: of the request.
+        queued: the request, in no queue.
+        place: where it goes.
+        cause: why it is placed now.
+        plan_id: of the plan that is obeyed.
+        now_s: the present.
+    """
+    request = queued.request
+    on_edge = _edge_terms(edge, lane, queued, now_s) if edge.usable(lane, queued) else _NO_EDGE
+    by_function = _function_terms(function, lane, queued, now_s) if function.usable(lane, queued) else _NO_FUNCTION
+    start_s, items, finish_s, late = on_edge
+    head = (request.request_id, now_s, place, cause, plan_id, request.deadline_s)
+    return Decision(*head, start_s, items, finish_s, late, *by_function)
+
+
+def _edge_terms(edge: EdgeSide, lane: Lane, queued: Queued, now_s: float) -> tuple[float, int, float, float]:
+    times, request = lane.edge_times, queued.request
+    if times is None:
+        return _NO_EDGE
+    start_s = edge.start_s(lane, now_s=now_s, deadline_s=request.deadline_s)
+    items = min(lane.next_batch.items + request.items, times.max_batch)
+    late = times.late(items, request.deadline_s - start_s)
+    return start_s, items, start_s + times.median_s[items], late
+
+
+def _function_terms(
+    function: FunctionSide, lane: Lane, queued: Queued, now_s: float
+) -> tuple[float, float, int, float, float, float]:
+    times, request = lane.function_times, queued.request
+    if times is None:
+        return _NO_FUNCTION
+    items = min(max(lane.spill.items + request.items, lane.spill_size, request.items), lane.function_cap)
+    path_s = function.uplink.begins_s(now_s, request.body_bytes) - now_s
+    cold_s = lane.cold * lane.cold_start_s
+    late = function.gathering.late(lane, items, request.deadline_s - now_s - path_s)
+    finish_s = now_s + path_s + cold_s + times.median_s[items]
+    cost = lane.costs[items] * request.items / items if len(lane.costs) > items else 0.0
+    return path_s, cold_s, items, finish_s, late, cost
