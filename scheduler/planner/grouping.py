@@ -67,7 +67,7 @@ def best_grouping(bounds: Array, *, buffers: Callable[[int, int], SharedBuffer],
         previous = last[end - 1]
         order = [] if previous is None else [previous.start]
         for start in order + [start for start in np.argsort(guesses, kind="stable").tolist() if start not in order]:
-            if guesses[start] * 3 >= total[end]:
+            if guesses[start] >= total[end]:
                 continue
             buffer = buffers(start, end)
             searched += 1
