@@ -117,9 +117,10 @@ def test_no_segment_costs_less_than_its_bound(count: int) -> None:
 
 @pytest.mark.parametrize("objective", ["worst-case", "percentile"])
 def test_bounds_change_nothing_but_the_work(objective: str) -> None:
-    _, configurations, _ = drawn(51, applications=1)
-    space, rng = space_of(configurations), np.random.default_rng(4)
-    slos_s, rates_rps = np.sort(rng.uniform(0.4, 2.0, 14)), rng.uniform(0.3, 6, 14)
+    _, configurations, _ = drawn(61, applications=1)
+    space, rng = space_of(configurations), np.random.default_rng(10)
+    slos_s = np.sort(np.geomspace(0.35, 6, 14) * rng.uniform(0.9, 1.1, 14))
+    rates_rps = rng.uniform(0.05, 6, 14)
 
     def buffers(start: int, end: int) -> SharedBuffer:
         return SharedBuffer(slos_s[start:end], rates_rps[start:end])
@@ -133,8 +134,12 @@ def test_bounds_change_nothing_but_the_work(objective: str) -> None:
     bounds = segment_bounds(space, slos_s, rates_rps, reserves_s=least_s)
     pruned = best_grouping(bounds, buffers=buffers, search=search)
     whole = best_grouping(np.where(np.isinf(bounds), np.inf, 0.0), buffers=buffers, search=search)
+    assert len(pruned.groups) > 1
     assert pruned.cost_per_s == pytest.approx(whole.cost_per_s, rel=1e-12)
-    assert pruned.segments_pruned > whole.segments_pruned
+    assert pruned.segments_pruned >= whole.segments_pruned
+    # A bound that is none does harm here, so that this test can tell.
+    wrong = best_grouping(bounds * 3, buffers=buffers, search=search)
+    assert wrong.cost_per_s > whole.cost_per_s * 1.001
 
 
 def test_a_table_that_gets_faster_with_the_batch_is_planned_with_as_if_it_did_not() -> None:
