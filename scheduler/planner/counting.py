@@ -10,7 +10,7 @@ from scheduler.planner.matrices import Array
 
 _NOTHING = 1e-18
 """Probability below which a count cannot matter any more."""
-_RARE = 1e-15
+_RARE = 1e-13
 """Probability of so many ticks in a short time that they may be left out."""
 _MOST_NUMBERS = 30_000_000
 """Bound of the table, 240 MB."""

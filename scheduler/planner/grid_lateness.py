@@ -11,7 +11,7 @@ from scheduler.planner.matrices import Array, times
 
 _SAME = 1e-9
 """Parts of a step within which a wait is on the grid."""
-_NEVER = 1e-14
+_NEVER = 1e-13
 """Probability below which no batch of a size is looked at: nobody can be late in it."""
 _TOGETHER = 32
 """Sizes treated at once: small ones need few counts."""
