@@ -27,6 +27,8 @@ YOUNG_PLAN_S = 10.0
 from, up to the configured expiry."""
 WARMING_LOOK_S, WARMING_REST_S = 1.0, 10.0
 """Warming calls are weighed not oftener than the one and, under traffic, not more seldom than the other."""
+STARVED_PROBE_S = 0.5
+"""A link that is thought too slow for the requests that want it is looked at so often."""
 PLANNING_LIMIT_S = 30.0
 """A plan that has not come by then is asked for again."""
 
@@ -127,7 +129,8 @@ class Control:
         pool = self.warm_pool(model, plan.function_tier)
         if pool is None or now_s < self._warming_at_s or now_s - self._last_arrival_s > TICKING_S:
             return 0
-        spilled_rps = plan.expected_spill_fraction * self._estimates.models[model].arrivals.regime_rps
+        planned_rps = plan.expected_spill_fraction * self._estimates.models[model].arrivals.regime_rps
+        spilled_rps = max(planned_rps, terms.spilled_rps)
         due = warming_due(
             pool,
             now_s=now_s,
@@ -146,12 +149,20 @@ class Control:
         self._last_transfer_s = now_s
         self._estimates.probed(sent_bytes=probe.sent_bytes, transfer_s=probe.transfer_s, rtt_s=probe.rtt_s, now_s=now_s)
 
-    def probe_due(self, now_s: float) -> bool:
-        """Whether the uplink has been silent so long, under traffic, that a small probe is worth its bytes."""
+    def probe_due(self, now_s: float, *, starved: bool) -> bool:
+        """Whether the uplink has been silent so long, under traffic, that a small probe is worth its bytes.
+
+        Args:
+            now_s: the present.
+            starved: whether it is thought too slow for requests that wanted it.
+        """
         has_function = any(model.tiers for model in self._settings.models)
         idle_s = now_s - self._last_transfer_s
         awake = now_s - self._last_arrival_s < TICKING_S
-        return has_function and awake and idle_s >= self._settings.probe_interval_s
+        interval_s = (
+            min(STARVED_PROBE_S, self._settings.probe_interval_s) if starved else self._settings.probe_interval_s
+        )
+        return has_function and awake and idle_s >= interval_s
 
     def limits_changed(self, model: str, limits: Limits) -> None:
         """Plans anew under an operator's limits."""

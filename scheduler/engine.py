@@ -5,7 +5,6 @@ time; what is simulated is what runs. An exception out of `handle` is a bug, nev
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 from scheduler.control import Control
 from scheduler.dispatch.circuit import Circuit
@@ -19,6 +18,7 @@ from scheduler.dispatch.gathering import Gathering
 from scheduler.dispatch.lane import Lane
 from scheduler.dispatch.ledger import Ledger
 from scheduler.dispatch.queue import Admission, Place, Queued
+from scheduler.dispatch.refusals import expected_drain_s, no_room, not_served
 from scheduler.dispatch.rescue import Rescue
 from scheduler.dispatch.sender import Sender, Sent
 from scheduler.dispatch.spend_cap import OverCap
@@ -44,35 +44,13 @@ from scheduler.domain.messages import (
 )
 from scheduler.domain.plans import EngineSettings, Plan, Snapshot
 from scheduler.domain.requests import Backend, Request
+from scheduler.domain.statistics import EngineStatistics
 from scheduler.planner.planner import best_plan
-
-NO_ROOM_RETRY_AFTER_S = 1.0
-"""Told where nothing is known yet about how fast the queue drains."""
 
 LESSONS_WAITING = 8
 """Answered batches that may wait to be learned from. Learning takes longer than all else that an answer causes, so it
 is put off to a call of its own, at once, while the shell writes the answers; under a load without pauses, to the next
 call in which so many wait."""
-
-
-@dataclass(frozen=True, slots=True)
-class EngineStatistics:
-    """The engine at one moment, for people and metrics."""
-
-    queued_requests: int
-    unanswered_bytes: int
-    requests_in_flight: int
-    edge_batches_in_flight: int
-    function_batches_in_flight: int
-    rate_rps: float
-    uplink_bytes_per_s: float | None
-    uplink_rtt_s: float
-    edge_up: bool
-    function_up: bool
-    spent: float
-    expected_drain_s: float
-    draining: bool
-    plan: Plan | None
 
 
 class Engine:
@@ -200,9 +178,9 @@ class Engine:
         if self._draining:
             self._sender.refuse(queued, Refusal(RefusalKind.DRAINING, "the daemon is shutting down; send it elsewhere"))
         elif request.model not in self._lanes:
-            self._sender.refuse(queued, _not_served(request.model))
+            self._sender.refuse(queued, not_served(request.model))
         elif not room:
-            self._sender.refuse(queued, self._no_room())
+            self._sender.refuse(queued, no_room(self._sender.admission, self._expected_drain_s()))
         else:
             self._count(request, now_s)
             self._dispatcher.place(queued, now_s)
@@ -226,6 +204,7 @@ class Engine:
 
     def _finished(self, message: Message, now_s: float) -> None:
         assert isinstance(message, BatchFinished)
+        self._left_the_pipe(message)
         sent = self._take_back(message.batch_id, now_s)
         self._circuit(sent.batch.backend).succeeded()
         cost = self._ledger.settle(message.batch_id, message.report)
@@ -242,6 +221,12 @@ class Engine:
                 self._sender.commands.append(AnswerRequest(queued.request.request_id, message.batch_id))
             if lane is not None:
                 lane.stakes.observe(queued.request.class_name, now_s > queued.request.deadline_s)
+
+    def _left_the_pipe(self, message: BatchFinished) -> None:
+        report, sent = message.report, self._sender.in_flight[message.batch_id]
+        if sent.batch.tier and report.service_s is not None and not report.cold_start:
+            path_s = report.elapsed_s - report.service_s - self._uplink.rtt_s - self._uplink.excess_s
+            self._uplink.arrived(message.batch_id, upload_end_s=sent.batch.sent_at_s + path_s)
 
     def _came_back(
         self, batch: Batch, report: BatchReport, failure: FailureKind | None, *, cost: float, now_s: float
@@ -285,7 +270,7 @@ class Engine:
         for queued in sent.members:
             if queued.place is Place.IN_FLIGHT and queued.copies == 0:
                 self._sender.requeue(queued)
-                self._sender.refuse(queued, _not_served(sent.batch.model))
+                self._sender.refuse(queued, not_served(sent.batch.model))
 
     def _probed(self, message: Message, now_s: float) -> None:
         assert isinstance(message, ProbeMeasured)
@@ -333,7 +318,7 @@ class Engine:
     def _drop_lanes(self, served: set[str]) -> None:
         for name in [name for name in self._lanes if name not in served]:
             for queued in self._lanes.pop(name).take_all():
-                self._sender.refuse(queued, _not_served(name))
+                self._sender.refuse(queued, not_served(name))
 
     def _drain_started(self, message: Message, now_s: float) -> None:
         assert isinstance(message, DrainStarted)
@@ -372,7 +357,11 @@ class Engine:
         self._warm_up(now_s)
         for backend, circuit in self._circuits():
             due = circuit.probe_at_s is not None and circuit.probe_at_s <= now_s
-            idle = backend is Backend.FUNCTION and not self._uplink.finishes_s and self._control.probe_due(now_s)
+            idle = (
+                backend is Backend.FUNCTION
+                and not self._uplink.finishes_s
+                and self._control.probe_due(now_s, starved=self._dispatcher.starved(now_s))
+            )
             if (due or idle) and backend not in self._probing:
                 self._probing.add(backend)
                 self._sender.commands.append(SendProbe(backend))
@@ -395,6 +384,9 @@ class Engine:
         self._uplink.release(batch_id, now_s=now_s)
         return sent
 
+    def _expected_drain_s(self) -> float:
+        return expected_drain_s(self._lanes.values(), self._function.max_in_flight)
+
     def _snapshot(self, now_s: float) -> Snapshot:
         return self._control.snapshot(
             now_s, edge_up=self._edge_circuit.closed, function_up=self._function_circuit.closed
@@ -405,30 +397,3 @@ class Engine:
 
     def _circuits(self) -> tuple[tuple[Backend, Circuit], ...]:
         return (Backend.EDGE, self._edge_circuit), (Backend.FUNCTION, self._function_circuit)
-
-    def _no_room(self) -> Refusal:
-        admission, drain_s = self._sender.admission, self._expected_drain_s()
-        message = (
-            f"the queue is full ({admission.requests - 1} requests, {admission.body_bytes} bytes with this one); "
-            "retry after the time in Retry-After"
-        )
-        return Refusal(RefusalKind.QUEUE_FULL, message, drain_s if drain_s > 0 else NO_ROOM_RETRY_AFTER_S)
-
-    def _expected_drain_s(self) -> float:
-        """What waits, divided by what the backends serve a second at full batches."""
-        drain_s = 0.0
-        for lane in self._lanes.values():
-            items = sum(order.items for order in lane.orders)
-            items_per_s = 0.0
-            if lane.edge_times is not None and lane.edge_cap > 0:
-                items_per_s += lane.edge_cap / lane.edge_times.median_s[lane.edge_cap]
-            if lane.function_times is not None and lane.function_cap > 0:
-                target = lane.function_target
-                items_per_s += self._function.max_in_flight * target / lane.function_times.median_s[target]
-            if items and items_per_s > 0:
-                drain_s += items / items_per_s
-        return drain_s
-
-
-def _not_served(model: str) -> Refusal:
-    return Refusal(RefusalKind.NO_BACKEND, f"model {model!r} is not served any more: it left the configuration")

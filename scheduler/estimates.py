@@ -26,6 +26,7 @@ BYTES_SMOOTHING = 0.05
 PATH_WINDOW = 128
 PATH_SIGMA_S = 0.02
 """Function batches from which the excess of the way is read, and its scatter before any is seen."""
+PATH_STALE_S = 3.0
 SIGMA_PERCENTILE, SIGMAS = 0.95, 1.645
 MARGIN_STEP = 0.002
 """A margin that moves by less than this is not worth new tables."""
@@ -153,6 +154,7 @@ class Estimates:
         """What it takes on top of that at the strictest class's percentile."""
         self.path_sigma_s = 0.0
         """How much it scatters, read off where a rare stall does not reach."""
+        self._path_seen_s = 0.0
         self._read_path()
         if settings.changepoints:
             self.bandwidth.watch()
@@ -211,6 +213,10 @@ class Estimates:
 
     def probed(self, *, sent_bytes: int, transfer_s: float | None, rtt_s: float | None, now_s: float) -> None:
         """Learns the uplink from a probe."""
+        if now_s > self._path_seen_s + PATH_STALE_S:
+            # Nothing was sent for so long that what the way took then says nothing: perhaps nothing was for that.
+            self.path_excess = ResidualWindow(size=PATH_WINDOW, prior_sigma=PATH_SIGMA_S)
+            self._read_path()
         if rtt_s is not None:
             self.bandwidth.update_rtt(rtt_s)
         if transfer_s is not None and transfer_s > 0:
@@ -242,6 +248,7 @@ class Estimates:
         predicted_path_s = batch.predicted_finish_s - batch.sent_at_s - batch.predicted_service_s
         # Sent all the same over an uplink that was thought to be down: a way without an end has no error.
         if math.isfinite(predicted_path_s):
+            self._path_seen_s = batch.sent_at_s + report.elapsed_s
             self._path_moved(report.elapsed_s - report.service_s - predicted_path_s)
         upload_s = report.elapsed_s - report.service_s - self.uplink_rtt_s
         change = self.bandwidth.update(

@@ -21,8 +21,9 @@ _EXAMPLE = """examples:
   edgeburst plan --arrivals trace.gaps --from-s 0 --to-s 600 --slo-s 1 --profile functions.json --plot frontier.png
   edgeburst plan --config edgeburst.toml --rps 120 --bandwidth-mbytes-per-s 1.0
 
-With --config the plan is that of a daemon which has learned nothing yet: laws come from the configured profiles, without
-a spread of service times. A running daemon learns both, and its plans (GET /v1/status) then differ from this one.
+With --config the plan is that of a daemon which has learned nothing yet: laws come from the configured profiles,
+without a spread of service times. A running daemon learns both, and its plans (GET /v1/status) then differ from this
+one.
 """
 
 

@@ -33,6 +33,8 @@ MOST_TRIED = 16
 """Of the edge's next batch that are asked to make room."""
 DEFERRED_RESERVE = 1.5
 """So many times what a deferrable request needs at the end is kept for it."""
+STARVED_S = 1.0
+"""How long a request that might have gone to a function keeps the link under watch."""
 LATE_HOLD_S = 0.25
 """How long those who are late already wait for company or for room on the edge before they go to a function."""
 
@@ -75,8 +77,13 @@ class Dispatcher:
         if self.edge.has_room(lane, queued, now_s=now_s):
             return "edge", None
         course = self.function.course(lane, queued, now_s=now_s)
-        if course is Course.FUNCTION and self.function.in_time(lane, queued, now_s=now_s):
-            # Even where it may be late: a line of such requests before the edge is what shrinks its batches.
+        in_time = course is Course.FUNCTION and self.function.in_time(lane, queued, now_s=now_s)
+        if self.function.usable(lane, queued):
+            lane.starved_at_s = now_s
+            if in_time or self.function.too_cold(lane, queued, now_s=now_s):
+                self.function.wanted(lane, queued.request.items, now_s=now_s)
+        # Even where it may be late: a line of such requests before the edge is what shrinks its batches.
+        if in_time and self.function.worth_trying(lane, queued, now_s=now_s):
             return "function", None
         if course is Course.EDGE_TO_SPARE:
             return "refused", self._no_money(lane, queued, now_s=now_s)
@@ -145,6 +152,10 @@ class Dispatcher:
         self.rescue.watch()
         lanes_s = min((self._lane_wakeup_s(lane, now_s=now_s) for lane in self.lanes.values()), default=NEVER)
         return min(lanes_s, self.rescue.next_s(now_s))
+
+    def starved(self, now_s: float) -> bool:
+        """Whether somebody without room on the edge might have gone to a function lately."""
+        return any(now_s - lane.starved_at_s < STARVED_S for lane in self.lanes.values())
 
     def flush(self, now_s: float) -> None:
         """Sends gathered function batches without waiting for company, as when the daemon drains."""

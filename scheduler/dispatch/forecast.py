@@ -105,6 +105,14 @@ class UplinkOccupancy:
     free_at_s: float = 0.0
     finishes_s: dict[int, float] = field(default_factory=dict)
     """Batch in flight -> expected finish; as many entries as batches in flight."""
+    behind_bytes: dict[int, int] = field(default_factory=dict)
+    """Batch in flight -> its bytes, in the order of the sends: what is still behind a batch in the pipe."""
+    overdue_s: dict[int, float] = field(default_factory=dict)
+    """Batch in flight -> when it should have been back at the latest."""
+    grace_s: float = 0.0
+    """What a cold start may explain of that."""
+    back_at_s: float = 0.0
+    """When the last batch came back."""
 
     def transfer_s(self, body_bytes: int) -> float:
         """Returns the seconds that so many bytes occupy the pipe."""
@@ -116,7 +124,12 @@ class UplinkOccupancy:
 
     def begins_s(self, at_s: float, body_bytes: int) -> float:
         """Returns when a function would begin with a batch that leaves at `at_s`, the way back counted in."""
-        return max(at_s, self.free_at_s) + self.way_s(body_bytes)
+        return max(at_s, self.free_at_s) + self.stalled_s(at_s) + self.way_s(body_bytes)
+
+    def stalled_s(self, at_s: float) -> float:
+        """Returns how long nothing has come back that should have: the link may be gone, and for as long again."""
+        oldest_s = next(iter(self.overdue_s.values()), math.inf)
+        return max(0.0, at_s - max(oldest_s + self.grace_s, self.back_at_s))
 
     def way_s(self, body_bytes: int) -> float:
         """Returns the seconds of an idle way: transfer, round trip, and what it takes beyond them."""
@@ -136,17 +149,39 @@ class UplinkOccupancy:
         if missing > 0:
             finishes_s = sorted(self.finishes_s.values())
             start_s = max(start_s, finishes_s[min(missing, len(finishes_s)) - 1] if finishes_s else start_s)
-        return start_s - now_s + self.way_s(body_bytes)
+        return start_s - now_s + self.stalled_s(now_s) + self.way_s(body_bytes)
 
-    def occupy(self, *, batch_id: int, body_bytes: int, now_s: float, finish_s: float) -> None:
-        """Notes that a batch was sent."""
+    def occupy(
+        self, *, batch_id: int, body_bytes: int, now_s: float, finish_s: float, overdue_s: float = math.inf
+    ) -> None:
+        """Notes that a batch was sent, and when it should be back: typically, and at the latest."""
+        if overdue_s < math.inf:
+            self.overdue_s[batch_id] = overdue_s
         transfer_s = self.transfer_s(body_bytes)
         if transfer_s < float("inf"):
             self.free_at_s = max(now_s, self.free_at_s) + transfer_s
         self.finishes_s[batch_id] = finish_s
+        self.behind_bytes[batch_id] = body_bytes
+
+    def arrived(self, batch_id: int, *, upload_end_s: float) -> None:
+        """Learns when a batch had really left the pipe: what was sent after it is still behind it, or was till then.
+
+        Without this a backlog that grows because the link is slower than thought is never seen.
+        """
+        if batch_id not in self.behind_bytes or self.bytes_per_s is None:
+            return
+        sent = iter(self.behind_bytes)
+        while next(sent) != batch_id:
+            pass
+        behind_s = self.transfer_s(sum(self.behind_bytes[later] for later in sent))
+        if behind_s < float("inf"):
+            self.free_at_s = upload_end_s + behind_s
 
     def release(self, batch_id: int, *, now_s: float) -> None:
         """Notes that a batch came back. With nothing in flight the pipe is empty, whatever was forecast."""
         self.finishes_s.pop(batch_id, None)
+        self.overdue_s.pop(batch_id, None)
+        self.behind_bytes.pop(batch_id, None)
+        self.back_at_s = now_s
         if not self.finishes_s:
             self.free_at_s = min(self.free_at_s, now_s)

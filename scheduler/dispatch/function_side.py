@@ -16,7 +16,14 @@ from scheduler.domain.requests import Backend
 
 AT_MOST = 0.995
 """Percentile of the service that is held back from the spend caps until the bill is known."""
+REFUSAL_WEIGHT = 8.0
+"""What a refusal weighs, in the cheapest requests: more than any function, less than a late answer that is one too
+many."""
 COLD_LOOK_S = 0.1
+COLD_COUNTS, TOO_COLD, SURELY_COLD = 0.05, 0.6, 0.95
+"""Probabilities of a cold start: it may explain a late answer; it is expected; nothing else explains it."""
+STALL_GRACE_S = 0.05
+WANTED_MEMORY_S = 2.0
 PATIENCE_S = 60.0
 """How long past its expected end an invocation is waited for where being late is better than nothing: a GPU function's
 cold start takes 10 to 30 s."""
@@ -27,9 +34,18 @@ connection longer, for the bill's sake: a client that hangs up cancels the run o
 
 @dataclass(frozen=True, slots=True)
 class WarmingTerms:
-    """What warming calls are weighed with: a batch's size and service, a call's money, a cold start's lateness."""
+    """What warming calls are weighed with.
+
+    Parameters:
+        batch_items: of a function batch as they are just now.
+        spilled_rps: items a second that the functions were wanted for lately.
+        service_s: of such a batch.
+        call_cost: money for a warming call.
+        lateness_cost: what a cold start weighs.
+    """
 
     batch_items: int
+    spilled_rps: float
     service_s: float
     call_cost: float
     lateness_cost: float
@@ -81,6 +97,11 @@ class FunctionSide:
             return
         lane.cold_seen_s = now_s
         lane.cold, lane.cold_start_s = lane.warm.cold_probability(now_s), lane.warm.start_s(0.5)
+        self.uplink.grace_s = lane.cold_start_s if lane.cold > COLD_COUNTS else 0.0
+        oldest_s = next(iter(self.uplink.overdue_s.values()), math.inf)
+        if lane.cold > COLD_COUNTS and now_s > max(oldest_s, self.uplink.back_at_s):
+            # Whoever was sent first should be back if it had met a warm instance.
+            lane.cold = max(lane.cold, SURELY_COLD)
 
     def takes_s(self, lane: Lane, *, items: int, body_bytes: int, now_s: float, cautious: bool) -> float:
         """Returns the seconds from now to the answer of such a batch: slot, uplink, transfer, round trip, service.
@@ -93,10 +114,40 @@ class FunctionSide:
         path_s = self.uplink.path_s(body_bytes, now_s=now_s, max_in_flight=self._slots(lane), ahead=ahead)
         return max(0.0, self.circuit.not_before_s - now_s) + path_s + service_s
 
+    def worth_trying(self, lane: Lane, queued: Queued, *, now_s: float) -> bool:
+        """Whether being late is unlikely enough for this request to be better sent than refused.
+
+        While the objective holds hardly anything is refused for this; once more are late than may be, who is likely to
+        be late is told so at once.
+        """
+        if lane.serves_late(queued):
+            return True
+        request = queued.request
+        begins_s = self.uplink.begins_s(now_s, request.body_bytes)
+        weighed = self.gathering.late_cost(lane, queued, request.items, begins_s)
+        return weighed <= REFUSAL_WEIGHT * lane.stakes.unit_cost
+
+    def too_cold(self, lane: Lane, queued: Queued, *, now_s: float) -> bool:
+        """Whether this request would most likely wait for an instance for too long.
+
+        Only while something is under way that will tell: a risk that nobody tries is never unlearned.
+        """
+        if lane.cold <= TOO_COLD or lane.warm is None or lane.warm.busy == 0:
+            return False
+        return now_s + lane.cold_start_s > self.hopeless_at_s(lane, queued)
+
+    def wanted(self, lane: Lane, items: int, *, now_s: float) -> None:
+        """Counts items that the functions shall take or should have taken: what warming calls are sent for."""
+        lane.wanted_items *= math.exp((lane.wanted_at_s - now_s) / WANTED_MEMORY_S)
+        lane.wanted_items += items
+        lane.wanted_at_s = now_s
+
     def in_time(self, lane: Lane, queued: Queued, *, now_s: float) -> bool:
         """Whether this request, alone in a batch sent as soon as a slot is free, can be expected in time."""
         request = queued.request
         if not self.usable(lane, queued) or self.stuck(lane, queued, now_s=now_s):
+            return False
+        if lane.cold > TOO_COLD and self.too_cold(lane, queued, now_s=now_s):
             return False
         full_batches = lane.spill.items // lane.function_cap * lane.function_cap
         return request.deadline_s >= now_s + self.takes_s(
@@ -218,7 +269,14 @@ class FunctionSide:
             expected_cost=cost,
             tier=lane.tier.name,
         )
-        self.uplink.occupy(batch_id=batch.batch_id, body_bytes=body_bytes, now_s=now_s, finish_s=now_s + takes_s)
+        longest_s = service_s * (_times(lane).margin - 1.0) + self.uplink.slack_s + STALL_GRACE_S
+        self.uplink.occupy(
+            batch_id=batch.batch_id,
+            body_bytes=body_bytes,
+            now_s=now_s,
+            finish_s=now_s + takes_s,
+            overdue_s=now_s + takes_s + longest_s,
+        )
         self._book(batch.batch_id, lane, cost=cost, at_most=self.at_most(lane, items), now_s=now_s)
 
     def warming_terms(self, lane: Lane) -> WarmingTerms:
@@ -229,6 +287,7 @@ class FunctionSide:
         late = _times(lane).late(size, slack_s)
         return WarmingTerms(
             batch_items=size,
+            spilled_rps=lane.wanted_items / WANTED_MEMORY_S,
             service_s=_times(lane).median_s[size],
             call_cost=lane.tier.price.cost(0.0),
             lateness_cost=size * lane.stakes.highest_late_cost * late,

@@ -20,6 +20,10 @@ STEP = 0.2
 class WarmPool(Protocol):
     """What dispatching needs to know of a tier's instances."""
 
+    @property
+    def busy(self) -> int:
+        """Batches in flight, each on an instance of its own."""
+
     def cold_probability(self, at_s: float) -> float:
         """Returns the probability that a batch sent at that time would meet a cold start."""
 
@@ -52,6 +56,11 @@ class Lane:
     """Probability that a function batch sent now meets a cold start."""
     cold_start_s: float = 0.0
     """Typical seconds of one."""
+    starved_at_s: float = float("-inf")
+    """When a request last had no room on the edge and might have gone to a function."""
+    wanted_items: float = 0.0
+    """Items that functions were wanted for lately; what is older counts less and less."""
+    wanted_at_s: float = 0.0
     cold_seen_s: float = float("-inf")
     """When that was looked at."""
     edge_times: ServiceTimes | None = None

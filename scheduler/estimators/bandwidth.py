@@ -10,6 +10,8 @@ WINDOW = 8
 RTT_WINDOW = 16
 MAX_AGE_S = 60.0
 """Beside a new measurement, those older than this no longer count."""
+FRESH_S, LEAST_KEPT = 3.0, 4
+"""Of those older than the one the last ones count only to make up so many: a mobile link changes within seconds."""
 RESOLUTION_S = 0.002
 """Upload times are differences between the clocks of two machines; less than this is noise."""
 LONGEST_BUSY_S = 0.5
@@ -114,7 +116,9 @@ class Bandwidth:
         """
         self._place(sent_at_s, max(upload_end_s, sent_at_s), sent_bytes)
         newest_s = self._busy[-1].end_s
-        self._busy = [busy for busy in self._busy[-WINDOW:] if newest_s - busy.end_s <= MAX_AGE_S]
+        recent = [busy for busy in self._busy[-WINDOW:] if newest_s - busy.end_s <= MAX_AGE_S]
+        stale = sum(newest_s - busy.end_s > FRESH_S for busy in recent)
+        self._busy = recent[min(stale, max(0, len(recent) - LEAST_KEPT)) :]
         self._measure(open_since_s)
         return self._watch(open_since_s) if self._watching else None
 

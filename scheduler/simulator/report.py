@@ -116,7 +116,7 @@ def summarise(
     latencies_s, within = _answers(journal)
     sent = journal.batches
     backends = Counter([sent[batch_id].batch.backend for batch_id in journal.answered_by.values()])
-    batches = Counter([one.batch.backend for one in sent.values()])
+    batches = Counter([one.batch.backend for one in sent.values() if not one.batch.warming])
     return {
         "policy": scenario.policy,
         "requests": requests,

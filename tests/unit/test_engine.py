@@ -460,10 +460,12 @@ def test_who_waits_for_a_slot_is_told_as_soon_as_it_would_come_too_late() -> Non
 
 def test_a_function_that_ran_only_to_refuse_its_content_is_paid_for() -> None:
     engine = Engine(settings(edge=False))
-    (batch,) = sent(arrive(engine, 0.0, *range(1, 6)))
+    commands = arrive(engine, 0.0, *range(1, 6))
+    (batch,) = sent(commands)
     report = BatchReport(0.2, billed_duration_s=0.1)
-    engine.handle([BatchFailed(batch.batch_id, Failure(FailureKind.REJECTED, "no picture"), report)], 5.0)
-    assert engine.statistics().spent == pytest.approx(1.27e-5 * 0.1 + 9e-7)
+    commands += engine.handle([BatchFailed(batch.batch_id, Failure(FailureKind.REJECTED, "no picture"), report)], 5.0)
+    warming = sum(isinstance(c, SendBatch) and c.batch.warming for c in commands)
+    assert engine.statistics().spent == pytest.approx(1.27e-5 * 0.1 + 9e-7 + warming * 9e-7)
 
 
 def test_what_gathered_while_no_slot_was_free_leaves_in_batches_that_are_in_time() -> None:

@@ -1,0 +1,45 @@
+"""What a client is told who is not let in, and when to come again."""
+
+from collections.abc import Iterable
+
+from scheduler.dispatch.lane import Lane
+from scheduler.dispatch.queue import Admission
+from scheduler.domain.errors import Refusal, RefusalKind
+
+NO_ROOM_RETRY_AFTER_S = 1.0
+"""Told where nothing is known yet about how fast the queue drains."""
+
+
+def no_room(admission: Admission, drain_s: float) -> Refusal:
+    """Returns what is told when the queue is full.
+
+    Args:
+        admission: with the refused request counted in.
+        drain_s: seconds in which the queue is expected to be worked off.
+    """
+    message = (
+        f"the queue is full ({admission.requests - 1} requests, {admission.body_bytes} bytes with this one); "
+        "retry after the time in Retry-After"
+    )
+    return Refusal(RefusalKind.QUEUE_FULL, message, drain_s if drain_s > 0 else NO_ROOM_RETRY_AFTER_S)
+
+
+def expected_drain_s(lanes: Iterable[Lane], max_function_in_flight: int) -> float:
+    """Returns what waits, divided by what the backends serve a second at full batches."""
+    drain_s = 0.0
+    for lane in lanes:
+        items = sum(order.items for order in lane.orders)
+        items_per_s = 0.0
+        if lane.edge_times is not None and lane.edge_cap > 0:
+            items_per_s += lane.edge_cap / lane.edge_times.median_s[lane.edge_cap]
+        if lane.function_times is not None and lane.function_cap > 0:
+            target = lane.function_target
+            items_per_s += max_function_in_flight * target / lane.function_times.median_s[target]
+        if items and items_per_s > 0:
+            drain_s += items / items_per_s
+    return drain_s
+
+
+def not_served(model: str) -> Refusal:
+    """Returns what is told when a reload took the model away."""
+    return Refusal(RefusalKind.NO_BACKEND, f"model {model!r} is not served any more: it left the configuration")

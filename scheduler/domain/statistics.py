@@ -1,0 +1,25 @@
+"""The engine in numbers."""
+
+from dataclasses import dataclass
+
+from scheduler.domain.plans import Plan
+
+
+@dataclass(frozen=True, slots=True)
+class EngineStatistics:
+    """The engine at one moment, for people and metrics."""
+
+    queued_requests: int
+    unanswered_bytes: int
+    requests_in_flight: int
+    edge_batches_in_flight: int
+    function_batches_in_flight: int
+    rate_rps: float
+    uplink_bytes_per_s: float | None
+    uplink_rtt_s: float
+    edge_up: bool
+    function_up: bool
+    spent: float
+    expected_drain_s: float
+    draining: bool
+    plan: Plan | None
