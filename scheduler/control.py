@@ -18,6 +18,8 @@ from scheduler.estimators.warm_instances import WarmInstances
 from scheduler.estimators.warming import warming_due
 
 NEVER = float("inf")
+CHANGES = frozenset({"rate", "bandwidth", "edge-service"})
+"""Causes of plans that say that the world has changed."""
 TICK_S = 0.25
 """How often counting ticks are looked at while there is traffic."""
 TICKING_S = 60.0

@@ -6,7 +6,7 @@ time; what is simulated is what runs. An exception out of `handle` is a bug, nev
 
 from collections.abc import Callable, Sequence
 
-from scheduler.control import Control
+from scheduler.control import CHANGES, Control
 from scheduler.dispatch.circuit import Circuit
 from scheduler.dispatch.decision_ring import ANSWERED, CANCELLED, DecisionRing, Explanation
 from scheduler.dispatch.dispatcher import NEVER, Dispatcher
@@ -250,6 +250,8 @@ class Engine:
         circuit = self._circuit(backend)
         was_closed = circuit.closed
         circuit.failed(failure.kind, now_s=now_s, retry_after_s=failure.retry_after_s)
+        if was_closed and not circuit.closed:
+            self._dispatcher.brace()
         cost = self._ledger.settle(message.batch_id, message.report, failure=failure.kind)
         self._came_back(sent.batch, message.report, failure.kind, cost=cost, now_s=now_s)
         for queued in sent.members:
@@ -288,6 +290,8 @@ class Engine:
         # One that was overtaken, as by a reload while it was made, may name models and tiers that are gone.
         if self._plan is None or message.plan.plan_id > self._plan.plan_id:
             self._adopt(message.plan)
+            if message.plan.cause in CHANGES:
+                self._dispatcher.brace()
             # Another tier may take smaller batches than those that are being gathered.
             self._dispatcher.place_anew("plan", now_s=now_s)
 

@@ -153,6 +153,11 @@ class Dispatcher:
         lanes_s = min((self._lane_wakeup_s(lane, now_s=now_s) for lane in self.lanes.values()), default=NEVER)
         return min(lanes_s, self.rescue.next_s(now_s))
 
+    def brace(self) -> None:
+        """Takes lateness seriously again, as after a change."""
+        for lane in self.lanes.values():
+            lane.stakes.brace()
+
     def starved(self, now_s: float) -> bool:
         """Whether somebody without room on the edge might have gone to a function lately."""
         return any(now_s - lane.starved_at_s < STARVED_S for lane in self.lanes.values())

@@ -10,6 +10,7 @@ SAFETY = 0.94
 GAIN = 0.1
 """How far one late answer moves the logarithm of the weight."""
 FIRST_WEIGHT = 6.0
+BRACED_WEIGHT = 12.0
 LEAST_WEIGHT = 1.2
 MOST_WEIGHT = 400.0
 
@@ -31,6 +32,10 @@ class LateBudget:
     def weight(self) -> float:
         """What a late answer weighs, in the cheapest requests."""
         return math.exp(self.log_weight)
+
+    def brace(self) -> None:
+        """Takes lateness seriously again: what was saved up in quiet times is not spent at once when things change."""
+        self.log_weight = max(self.log_weight, math.log(BRACED_WEIGHT))
 
     def spend(self, late: bool) -> None:
         """Notes an answer."""
@@ -62,6 +67,11 @@ class Stakes:
             else LateBudget(c.percentile)
             for c in classes
         }
+
+    def brace(self) -> None:
+        """Takes every class's lateness seriously again, as after a change."""
+        for budget in self.budgets.values():
+            budget.brace()
 
     def late_cost(self, class_name: str) -> float:
         """Returns the money that one late answer of this class is worth avoiding."""
