@@ -7,6 +7,7 @@ operator changed limits. Never because a timer ticked: a host whose traffic is s
 import math
 from dataclasses import dataclass
 
+from scheduler.dispatch.circuit import Circuit
 from scheduler.dispatch.forecast import ServiceTimes
 from scheduler.dispatch.function_side import WarmingTerms
 from scheduler.domain.batches import Batch, BatchReport, FailureKind
@@ -77,6 +78,10 @@ class Control:
             ticking = now_s - self._last_arrival_s < TICKING_S
             self._next_tick_s = now_s + TICK_S if ticking else NEVER
 
+    def tell(self, edge: Circuit, function: Circuit, now_s: float) -> bool:  # noqa: ARG002 (this one learns)
+        """Opens and closes circuits by what is known otherwise than from failures; returns whether one changed."""
+        return False
+
     def next_wakeup_s(self) -> float:
         """Returns when time matters to control; inf for never."""
         # While there is traffic the ticks are often enough for warming calls.
@@ -110,7 +115,8 @@ class Control:
         if batch.tier:
             self._last_transfer_s = now_s
         for finding in self._estimates.batch_finished(batch, report, open_since_s=open_since_s):
-            self._found(finding)
+            if self._settings.changepoints:
+                self._found(finding)
 
     def came_back(self, batch: Batch, report: BatchReport, failure: FailureKind | None, now_s: float) -> None:
         """Learns which instances are warm from a function batch, at once: the next may leave in this very call."""
@@ -237,8 +243,15 @@ class Control:
             limits=dict(self._limits),
             edge_up=edge_up,
             function_up=function_up,
-            plan_expiry_s=min(self._settings.plan_expiry_s, max(YOUNG_PLAN_S, now_s - self._first_arrival_s)),
+            plan_expiry_s=self._plan_life_s(now_s - self._first_arrival_s),
         )
+
+    def _plan_life_s(self, seen_s: float) -> float:
+        """Seconds that a plan stands: few where little has been seen; for ever only one that was made from enough."""
+        expiry_s = self._settings.plan_expiry_s
+        if seen_s >= YOUNG_PLAN_S and math.isinf(expiry_s):
+            return expiry_s
+        return min(expiry_s, max(YOUNG_PLAN_S, seen_s))
 
     def _found(self, finding: Finding) -> None:
         """Keeps the latest cause of each kind in one sentence: several changes at once are one re-plan."""

@@ -56,8 +56,8 @@ call in which so many wait."""
 class Engine:
     """Owns the state of the data plane and the control plane; see the module's docstring."""
 
-    def __init__(self, settings: EngineSettings) -> None:
-        """Stores the settings; the first call of `handle` makes the first plan."""
+    def __init__(self, settings: EngineSettings, control: Control | None = None) -> None:
+        """Stores the settings; the first call of `handle` makes the first plan. None: a control that learns."""
         self._lanes: dict[str, Lane] = {}
         self._sender = Sender(
             Admission(settings.queue_max_requests, settings.queue_max_bytes), DecisionRing(settings.explain_ring)
@@ -80,7 +80,7 @@ class Engine:
         self._dispatcher = Dispatcher(self._lanes, edge, self._function, self._sender, self._rescue)
         self._failures = Failures(self._lanes, edge, self._function, self._sender, self._dispatcher.place)
         self._spend(settings)
-        self._control = Control(settings)
+        self._control = Control(settings) if control is None else control
         self._plan: Plan | None = None
         self._now_s = 0.0
         self._draining = False
@@ -114,6 +114,8 @@ class Engine:
         if self._plan is None:
             self._begin(self._now_s)
         self._control.advance(self._now_s)
+        if self._control.tell(self._edge_circuit, self._function_circuit, self._now_s):
+            self._dispatcher.place_anew("failure", now_s=self._now_s)
         for message in messages:
             self._handlers[type(message)](message, self._now_s)
         if not messages or len(self._lessons) >= LESSONS_WAITING:
