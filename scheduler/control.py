@@ -15,8 +15,8 @@ from scheduler.domain.messages import ProbeMeasured
 from scheduler.domain.plans import EngineSettings, GroupPlan, Limits, ModelSettings, Plan, Snapshot
 from scheduler.domain.requests import Backend, Request
 from scheduler.estimates import Estimates, Finding
+from scheduler.estimators import warming
 from scheduler.estimators.warm_instances import WarmInstances
-from scheduler.estimators.warming import warming_due
 
 NEVER = float("inf")
 CHANGES = frozenset({"rate", "bandwidth", "edge-service"})
@@ -132,14 +132,18 @@ class Control:
         knowledge = self._estimates.models.get(model)
         return None if knowledge is None else knowledge.warm.get(tier)
 
+    def warming_due(self, now_s: float) -> bool:
+        """Whether it is time to weigh warming calls again."""
+        return now_s >= self._warming_at_s and now_s - self._last_arrival_s <= TICKING_S
+
     def warming_calls(self, model: str, plan: GroupPlan, terms: WarmingTerms, now_s: float) -> int:
         """Returns how many warming calls pay now; asked again when another may."""
         pool = self.warm_pool(model, plan.function_tier)
-        if pool is None or now_s < self._warming_at_s or now_s - self._last_arrival_s > TICKING_S:
+        if pool is None:
             return 0
         planned_rps = plan.expected_spill_fraction * self._estimates.models[model].arrivals.regime_rps
         spilled_rps = max(planned_rps, terms.spilled_rps)
-        due = warming_due(
+        due = warming.warming_due(
             pool,
             now_s=now_s,
             batches_per_s=spilled_rps / terms.batch_items,

@@ -7,7 +7,7 @@ time; what is simulated is what runs. An exception out of `handle` is a bug, nev
 from collections.abc import Callable, Sequence
 
 from scheduler.control import CHANGES, Control
-from scheduler.dispatch.circuit import Circuit
+from scheduler.dispatch.circuit import Circuit, Circuits
 from scheduler.dispatch.decision_ring import ANSWERED, CANCELLED, DecisionRing, Explanation
 from scheduler.dispatch.dispatcher import NEVER, Dispatcher
 from scheduler.dispatch.edge_side import EdgeSide
@@ -63,14 +63,14 @@ class Engine:
             Admission(settings.queue_max_requests, settings.queue_max_bytes), DecisionRing(settings.explain_ring)
         )
         self._ledger = Ledger()
-        self._edge_circuit = Circuit(settings.failures_to_open, settings.reopen_after_s)
-        self._function_circuit = Circuit(settings.failures_to_open, settings.reopen_after_s)
+        pauses = settings.failures_to_open, settings.reopen_after_s
+        self._circuits = Circuits(Circuit(*pauses), Circuit(*pauses))
         self._occupancy = EdgeOccupancy()
         self._uplink = UplinkOccupancy()
-        edge = EdgeSide(self._lanes, self._occupancy, self._edge_circuit, self._sender)
+        edge = EdgeSide(self._lanes, self._occupancy, self._circuits.edge, self._sender)
         self._function = FunctionSide(
             self._uplink,
-            self._function_circuit,
+            self._circuits.function,
             self._sender,
             self._ledger,
             Gathering(self._uplink),
@@ -84,7 +84,6 @@ class Engine:
         self._plan: Plan | None = None
         self._now_s = 0.0
         self._draining = False
-        self._probing: set[Backend] = set()
         self._lessons: list[tuple[Batch, BatchReport, float, float]] = []
         self._handlers: dict[type, Callable[[Message, float], None]] = {
             RequestArrived: self._arrived,
@@ -114,7 +113,7 @@ class Engine:
         if self._plan is None:
             self._begin(self._now_s)
         self._control.advance(self._now_s)
-        if self._control.tell(self._edge_circuit, self._function_circuit, self._now_s):
+        if self._control.tell(self._circuits.edge, self._circuits.function, self._now_s):
             self._dispatcher.place_anew("failure", now_s=self._now_s)
         for message in messages:
             self._handlers[type(message)](message, self._now_s)
@@ -132,11 +131,7 @@ class Engine:
         if self._lessons:
             return self._now_s
         wakeup_s = min(self._dispatcher.next_wakeup_s(self._now_s), self._control.next_wakeup_s())
-        for backend, circuit in self._circuits():
-            if circuit.probe_at_s is not None and backend not in self._probing:
-                wakeup_s = min(wakeup_s, circuit.probe_at_s)
-            if circuit.not_before_s > self._now_s:
-                wakeup_s = min(wakeup_s, circuit.not_before_s)
+        wakeup_s = min(wakeup_s, self._circuits.next_s(self._now_s))
         return None if wakeup_s == NEVER else max(wakeup_s, self._now_s)
 
     def statistics(self) -> EngineStatistics:
@@ -151,8 +146,8 @@ class Engine:
             rate_rps=sum(self._control.recent_rps(name, self._now_s) for name in self._lanes),
             uplink_bytes_per_s=self._uplink.bytes_per_s,
             uplink_rtt_s=self._uplink.rtt_s,
-            edge_up=self._edge_circuit.closed,
-            function_up=self._function_circuit.closed,
+            edge_up=self._circuits.edge.closed,
+            function_up=self._circuits.function.closed,
             spent=self._ledger.spent,
             expected_drain_s=self._expected_drain_s(),
             draining=self._draining,
@@ -208,7 +203,7 @@ class Engine:
         assert isinstance(message, BatchFinished)
         self._left_the_pipe(message)
         sent = self._take_back(message.batch_id, now_s)
-        self._circuit(sent.batch.backend).succeeded()
+        self._circuits.of(sent.batch.backend).succeeded()
         cost = self._ledger.settle(message.batch_id, message.report)
         self._came_back(sent.batch, message.report, None, cost=cost, now_s=now_s)
         if not sent.batch.warming:
@@ -249,7 +244,7 @@ class Engine:
         assert isinstance(message, BatchFailed)
         sent = self._take_back(message.batch_id, now_s)
         backend, failure = sent.batch.backend, message.failure
-        circuit = self._circuit(backend)
+        circuit = self._circuits.of(backend)
         was_closed = circuit.closed
         circuit.failed(failure.kind, now_s=now_s, retry_after_s=failure.retry_after_s)
         if was_closed and not circuit.closed:
@@ -278,8 +273,8 @@ class Engine:
 
     def _probed(self, message: Message, now_s: float) -> None:
         assert isinstance(message, ProbeMeasured)
-        self._probing.discard(message.backend)
-        circuit = self._circuit(message.backend)
+        self._circuits.probing.discard(message.backend)
+        circuit = self._circuits.of(message.backend)
         if message.ok:
             circuit.succeeded()
             self._control.probed(message, now_s)
@@ -302,14 +297,15 @@ class Engine:
         if message.model not in self._lanes:
             return
         self._lanes[message.model].limits = message.limits
+        self._lanes[message.model].recap()
         self._control.limits_changed(message.model, message.limits)
         self._dispatcher.place_anew("limits", now_s=now_s)
 
     def _settings_changed(self, message: Message, now_s: float) -> None:
         assert isinstance(message, SettingsChanged)
-        for _, circuit in self._circuits():
-            circuit.failures_to_open = message.settings.failures_to_open
-            circuit.first_pause_s = message.settings.reopen_after_s
+        self._circuits.configure(
+            failures_to_open=message.settings.failures_to_open, first_pause_s=message.settings.reopen_after_s
+        )
         self._sender.admission.max_requests = message.settings.queue_max_requests
         self._sender.admission.max_bytes = message.settings.queue_max_bytes
         self._function.max_in_flight = message.settings.max_function_in_flight
@@ -349,8 +345,11 @@ class Engine:
         self._uplink.bytes_per_s, self._uplink.rtt_s = self._control.uplink()
         self._uplink.excess_s, self._uplink.slack_s, self._uplink.sigma_s = self._control.path_excess()
         for name, lane in self._lanes.items():
-            lane.function_times = self._control.function_times(name, lane.plan)
-            lane.edge_times = self._control.edge_times(name, lane.stakes.edge_percentile)
+            function_times = self._control.function_times(name, lane.plan)
+            edge_times = self._control.edge_times(name, lane.stakes.edge_percentile)
+            if function_times is not lane.function_times or edge_times is not lane.edge_times:
+                lane.function_times, lane.edge_times = function_times, edge_times
+                lane.recap()
             self._function.look_for_instances(lane, now_s=self._now_s)
             if lane.needs_pricing():
                 self._dispatcher.price(lane)
@@ -361,21 +360,19 @@ class Engine:
             snapshot = self._snapshot(now_s)
             self._sender.commands.append(ComputePlan(snapshot, wanted.plan_id, wanted.cause, wanted.detail))
         self._warm_up(now_s)
-        for backend, circuit in self._circuits():
-            due = circuit.probe_at_s is not None and circuit.probe_at_s <= now_s
-            idle = (
-                backend is Backend.FUNCTION
-                and not self._uplink.finishes_s
-                and self._control.probe_due(now_s, starved=self._dispatcher.starved(now_s))
-            )
-            if (due or idle) and backend not in self._probing:
-                self._probing.add(backend)
-                self._sender.commands.append(SendProbe(backend))
+        starved = self._dispatcher.starved(now_s)
+        idle_link = not self._uplink.finishes_s and self._control.probe_due(now_s, starved=starved)
+        for backend in self._circuits.to_probe(now_s, idle_link=idle_link):
+            self._sender.commands.append(SendProbe(backend))
 
     def _warm_up(self, now_s: float) -> None:
         """Sends the warming calls whose price is below the lateness that they prevent."""
         for name, lane in self._lanes.items():
-            if lane.function_cap < 1 or not self._function.circuit.usable(now_s):
+            if (
+                lane.function_cap < 1
+                or not self._control.warming_due(now_s)
+                or not self._function.circuit.usable(now_s)
+            ):
                 continue
             for _ in range(self._control.warming_calls(name, lane.plan, self._function.warming_terms(lane), now_s)):
                 if not (self._function.has_slot(lane, now_s=now_s) and self._function.affords(lane, 1, now_s=now_s)):
@@ -395,11 +392,5 @@ class Engine:
 
     def _snapshot(self, now_s: float) -> Snapshot:
         return self._control.snapshot(
-            now_s, edge_up=self._edge_circuit.closed, function_up=self._function_circuit.closed
+            now_s, edge_up=self._circuits.edge.closed, function_up=self._circuits.function.closed
         )
-
-    def _circuit(self, backend: Backend) -> Circuit:
-        return self._edge_circuit if backend is Backend.EDGE else self._function_circuit
-
-    def _circuits(self) -> tuple[tuple[Backend, Circuit], ...]:
-        return (Backend.EDGE, self._edge_circuit), (Backend.FUNCTION, self._function_circuit)

@@ -1,8 +1,9 @@
 """Leave a failing backend alone until a probe finds it well again."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from scheduler.domain.batches import FailureKind
+from scheduler.domain.requests import Backend
 
 FIRST_FAILURE_OPENS = frozenset({FailureKind.UNREACHABLE, FailureKind.TIMEOUT, FailureKind.FORBIDDEN})
 """Kinds that the next batch would meet as well: nobody there, nobody answering, nobody who knows us."""
@@ -60,3 +61,48 @@ class Circuit:
     def _open(self, now_s: float) -> None:
         self.pause_s = min(max(self.first_pause_s, 2 * self.pause_s), LONGEST_PAUSE_S)
         self.probe_at_s = now_s + self.pause_s
+
+
+@dataclass(slots=True)
+class Circuits:
+    """Both backends' circuits, and which of them is being probed."""
+
+    edge: Circuit
+    function: Circuit
+    probing: set[Backend] = field(default_factory=set)
+
+    def of(self, backend: Backend) -> Circuit:
+        """Returns a backend's circuit."""
+        return self.edge if backend is Backend.EDGE else self.function
+
+    def configure(self, *, failures_to_open: int, first_pause_s: float) -> None:
+        """Takes over reloaded settings."""
+        for circuit in (self.edge, self.function):
+            circuit.failures_to_open, circuit.first_pause_s = failures_to_open, first_pause_s
+
+    def next_s(self, now_s: float) -> float:
+        """Returns when a probe is due or a throttled backend may be asked again; inf for never."""
+        wakeup_s = float("inf")
+        for backend in Backend:
+            circuit = self.of(backend)
+            if circuit.probe_at_s is not None and backend not in self.probing:
+                wakeup_s = min(wakeup_s, circuit.probe_at_s)
+            if circuit.not_before_s > now_s:
+                wakeup_s = min(wakeup_s, circuit.not_before_s)
+        return wakeup_s
+
+    def to_probe(self, now_s: float, *, idle_link: bool) -> list[Backend]:
+        """Returns whom to probe now and notes that they are being probed.
+
+        Args:
+            now_s: the present.
+            idle_link: whether the way to the functions is to be measured though they are well.
+        """
+        due = []
+        for backend in Backend:
+            probe_at_s = self.of(backend).probe_at_s
+            wanted = (probe_at_s is not None and probe_at_s <= now_s) or (idle_link and backend is Backend.FUNCTION)
+            if wanted and backend not in self.probing:
+                due.append(backend)
+        self.probing.update(due)
+        return due

@@ -23,11 +23,8 @@ class ServiceTimes:
     """Factor on the median that a batch stays within with the wanted probability."""
     scatter: Scatter = Scatter()
     """How answers stray from the median."""
-
-    @property
-    def max_batch(self) -> int:
-        """Largest batch the tables know."""
-        return len(self.median_s) - 1
+    max_batch: int = 0
+    """Largest batch the tables know."""
 
     def largest_within(self, seconds: float, *, cautious: bool) -> int:
         """Returns the most items that take at most `seconds`; 0 if not even one does."""
@@ -48,7 +45,7 @@ def service_times(predicted_s: Iterable[float], *, margin: float, scatter: Scatt
     """
     median = tuple(accumulate(predicted_s, max, initial=0.0))
     cautious = tuple([s * margin for s in median])
-    return ServiceTimes(median, cautious, margin, Scatter(sigma=0.0) if scatter is None else scatter)
+    return ServiceTimes(median, cautious, margin, Scatter(sigma=0.0) if scatter is None else scatter, len(median) - 1)
 
 
 @dataclass(slots=True)
@@ -128,8 +125,10 @@ class UplinkOccupancy:
 
     def stalled_s(self, at_s: float) -> float:
         """Returns how long nothing has come back that should have: the link may be gone, and for as long again."""
-        oldest_s = next(iter(self.overdue_s.values()), math.inf)
-        return max(0.0, at_s - max(oldest_s + self.grace_s, self.back_at_s))
+        if at_s <= self.back_at_s or not self.overdue_s:
+            return 0.0
+        oldest_s = next(iter(self.overdue_s.values())) + self.grace_s
+        return at_s - max(oldest_s, self.back_at_s) if at_s > oldest_s else 0.0
 
     def way_s(self, body_bytes: int) -> float:
         """Returns the seconds of an idle way: transfer, round trip, and what it takes beyond them."""

@@ -10,8 +10,8 @@ from scheduler.dispatch.queue import Queued
 
 LOOK_S = 0.005
 """How far ahead it is looked to see what waiting costs."""
-HALVINGS = 7
-"""Of the time that a batch could be held at most: it closes up to a hundredth of that too soon."""
+HALVINGS = 5
+"""Of the time that a batch could be held at most: it closes up to a thirtieth of that too soon."""
 SHARED_WAY = 0.2
 """Scatter of the way to the function that counts beside its service's."""
 SIZES_TRIED = 24

@@ -45,6 +45,15 @@ class Lane:
     model: ModelSettings
     plan: GroupPlan
     limits: Limits = field(default_factory=Limits)
+    edge_cap: int = 0
+    """Most items in an edge batch; 0 without an edge."""
+    edge_limit: int = 0
+    """Most items in one request that the edge can take; 0 without an edge. A request may be larger than the planned
+    batches: its own deadline may be later than its class's."""
+    function_cap: int = 0
+    """Most items in a function batch; 0 without a function."""
+    function_target_at_once: int = 1
+    """Items at which a gathered batch leaves without another look: it is full, or the operator wants no wait."""
     edge_only: frozenset[str] = frozenset()
     """Classes whose data never leaves the site."""
     deferrable: frozenset[str] = frozenset()
@@ -97,37 +106,19 @@ class Lane:
         """All queues of the lane."""
         return self.next_batch, self.waiting, self.spill, self.late, self.deferred
 
-    @property
-    def edge_cap(self) -> int:
-        """Most items in an edge batch; 0 without an edge."""
-        if self.edge_times is None:
-            return 0
-        cap = min(self.plan.edge_batch_cap, self.edge_times.max_batch)
-        return cap if self.limits.edge_batch_cap is None else min(cap, self.limits.edge_batch_cap)
-
-    @property
-    def edge_limit(self) -> int:
-        """Most items in one request that the edge can take; 0 without an edge.
-
-        A request may be larger than the planned batches: its own deadline may be later than its class's.
-        """
-        if self.edge_times is None or self.edge_cap == 0:
-            return 0
-        limit = self.limits.edge_batch_cap
-        return self.edge_times.max_batch if limit is None else min(limit, self.edge_times.max_batch)
-
-    @property
-    def function_cap(self) -> int:
-        """Most items in a function batch; 0 without a function."""
-        if self.function_times is None:
-            return 0
-        cap = min(self.function_times.max_batch, self.model.max_items)
-        return cap if self.limits.function_batch_cap is None else min(cap, self.limits.function_batch_cap)
-
-    @property
-    def function_target_at_once(self) -> int:
-        """Items at which a gathered batch leaves without another look: it is full, or the operator wants no wait."""
-        return 1 if self.limits.window_s == 0 else max(1, self.function_cap)
+    def recap(self) -> None:
+        """Works out the most items of a batch, after tables, plan or limits have changed."""
+        limits, plan = self.limits, self.plan
+        self.edge_cap = self.edge_limit = self.function_cap = 0
+        if self.edge_times is not None:
+            most = self.edge_times.max_batch if limits.edge_batch_cap is None else limits.edge_batch_cap
+            most = min(most, self.edge_times.max_batch)
+            self.edge_cap = min(plan.edge_batch_cap, most)
+            self.edge_limit = most if self.edge_cap else 0
+        if self.function_times is not None:
+            most = min(self.function_times.max_batch, self.model.max_items)
+            self.function_cap = most if limits.function_batch_cap is None else min(most, limits.function_batch_cap)
+        self.function_target_at_once = 1 if limits.window_s == 0 else max(1, self.function_cap)
 
     @property
     def function_target(self) -> int:
@@ -160,6 +151,7 @@ class Lane:
     def adopt(self, model: ModelSettings, plan: GroupPlan) -> None:
         """Follows a new plan, and settings that may have changed with it."""
         self.model, self.plan = model, plan
+        self.recap()
         self.stakes.adopt(model.classes)
         self.edge_only = frozenset(c.name for c in model.classes if c.edge_only)
         self.deferrable = frozenset(c.name for c in model.classes if c.deferrable)

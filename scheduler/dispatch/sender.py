@@ -1,7 +1,7 @@
 """Turns waiting requests into a batch in flight, and keeps track of it."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from scheduler.dispatch.decision_ring import DecisionRing
 from scheduler.dispatch.queue import Admission, Place, Queued
@@ -66,7 +66,7 @@ class Sender:
             if any(earlier.backend is not backend for earlier in queued.request.attempts):
                 # It has changed sides, whatever for: it does so once.
                 queued.barred = backend.other
-            queued.request = replace(queued.request, attempts=(*queued.request.attempts, attempt))
+            queued.request = queued.request.sent_with(attempt)
             if queued.copies == 0:
                 queued.place = Place.IN_FLIGHT
                 self.admission.requests -= 1

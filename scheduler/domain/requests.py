@@ -42,3 +42,18 @@ class Request:
     """Level as Triton counts: 1 is the highest; the shell has replaced 0 by the model's default level."""
     tenant: str = ""
     attempts: tuple[Attempt, ...] = ()
+
+    def sent_with(self, attempt: Attempt) -> "Request":
+        """Returns the request with one sending more. Spelled out: `replace` takes five times as long, every time."""
+        return Request(
+            self.request_id,
+            self.model,
+            self.arrived_at_s,
+            self.deadline_s,
+            self.items,
+            self.body_bytes,
+            self.class_name,
+            self.priority,
+            self.tenant,
+            (*self.attempts, attempt),
+        )

@@ -154,8 +154,24 @@ class ServiceTime:
         self._recent_levels.append(level)
         change = self._detector.update(level)
         if change is not None:
-            self._restart(change.run_length)
+            self.restart(change.run_length)
         return change
+
+    def restart(self, run_length: int) -> None:
+        """Takes the level from the last `run_length` batches: older ones are of another regime.
+
+        What these were off by told of the change and not of noise, and is forgotten.
+        """
+        since = list(self._recent_levels)[-run_length:] if run_length > 0 else []
+        if not since:
+            return
+        self._state[LEVEL] = math.fsum(since) / len(since)
+        self._covariance[LEVEL] = self._covariance[:, LEVEL] = 0.0
+        self._covariance[LEVEL, LEVEL] = NOISE_VARIANCE / len(since)
+        self.lessons += run_length
+        for _ in range(min(run_length, len(self._recent_bands))):
+            self._residuals.forget_newest()
+            self._band_residuals[self._recent_bands.pop()].forget_newest()
 
     def _prior(self, items: int) -> tuple[int, float]:
         prior = self._priors.get(items)
@@ -188,17 +204,6 @@ class ServiceTime:
         window.update(residual)
         self._residuals.update(residual)
         self._recent_bands.append(band)
-
-    def _restart(self, run_length: int) -> None:
-        """Takes the level from the batches since the change, whose residuals told of the change and not of noise."""
-        since = list(self._recent_levels)[-run_length:]
-        self._state[LEVEL] = math.fsum(since) / len(since)
-        self._covariance[LEVEL] = self._covariance[:, LEVEL] = 0.0
-        self._covariance[LEVEL, LEVEL] = NOISE_VARIANCE / len(since)
-        self.lessons += run_length
-        for _ in range(min(run_length, len(self._recent_bands))):
-            self._residuals.forget_newest()
-            self._band_residuals[self._recent_bands.pop()].forget_newest()
 
 
 def _band(items: int) -> int:

@@ -10,8 +10,11 @@ from scheduler.simulator.faults import Fault
 from scheduler.simulator.network import AMPLE, Bandwidth
 
 MODEL = "simulated"
-POLICIES = ("edgeburst", "edge-only", "function-only", "static", "critical-rate", "batch", "aimd", "edf")
-"""Who may decide: the engine, or one of the policies in scheduler/simulator/policies."""
+POLICIES = (
+    *("edgeburst", "edge-only", "function-only", "static", "critical-rate", "batch", "aimd", "edf"),
+    "log-oracle",
+)
+"""Who may decide: the engine, one of the policies in scheduler/simulator/policies, or the engine told the truth."""
 
 ORIN_LAW = LatencyLaw(0.04234, 0.008165, 128)
 """The published fit of ResNet50 on a Jetson Orin; deadlines of a second end its batches before 128."""
@@ -103,6 +106,7 @@ class Scenario:
         max_items: most items in a batch.
         max_function_in_flight: the engine's setting.
         changepoints: the engine's setting.
+        told_changes: whether the engine is told when something truly changes, in place of detectors; for ablations.
         plan_expiry_s: the engine's setting.
         caps: the engine's setting.
         rate_steps: (seconds, requests a second) one after the other; empty where another workload is given.
@@ -129,6 +133,7 @@ class Scenario:
     max_items: int = 128
     max_function_in_flight: int = CONCURRENCY
     changepoints: bool = True
+    told_changes: bool = False
     plan_expiry_s: float = 600.0
     caps: SpendCaps = field(default_factory=SpendCaps)
     rate_steps: tuple[tuple[float, float], ...] = ()

@@ -12,6 +12,7 @@ from scheduler.simulator.backends import SimulatedEdge, SimulatedFunctions, nois
 from scheduler.simulator.faults import Faults
 from scheduler.simulator.network import Uplink
 from scheduler.simulator.policies.catalogue import Chosen, choose
+from scheduler.simulator.policies.oracle_control import oracle_control, told_control
 from scheduler.simulator.policies.search import Trying
 from scheduler.simulator.report import within_slo
 from scheduler.simulator.scenario import Scenario, SimulatedClass, SimulatedModel
@@ -80,7 +81,10 @@ def make_simulation(scenario: Scenario, requests: Sequence[Request], *, keep_com
 def choose_policy(scenario: Scenario, requests: Sequence[Request]) -> Chosen:
     """Returns who decides: the engine, or a policy made for these requests."""
     if scenario.policy == "edgeburst":
-        return Chosen(Engine(scenario.engine_settings()))
+        control = told_control(scenario, requests) if scenario.told_changes else None
+        return Chosen(Engine(scenario.engine_settings(), control))
+    if scenario.policy == "log-oracle":
+        return Chosen(Engine(scenario.engine_settings(), oracle_control(scenario, requests)))
 
     def rehearse(policy: EngineLike, part: Sequence[Request]) -> Trying:
         journal = _simulation(scenario, Chosen(policy), part).run()

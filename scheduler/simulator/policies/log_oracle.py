@@ -63,13 +63,21 @@ class Truth:
         """Returns the factor by which a function's work takes longer."""
         return self._functions.slowdown(at_s)
 
-    def edge_up(self, at_s: float) -> bool:
-        """Whether the edge answers."""
-        return not self._edge.is_down(at_s)
+    def edge_back_s(self, at_s: float) -> float:
+        """Returns from when on the edge answers; that very moment where it does."""
+        return _back_s(self._scenario.edge_faults, at_s)
 
-    def functions_up(self, at_s: float) -> bool:
-        """Whether the functions answer and take calls: neither an outage nor throttling."""
-        return not (self._functions.is_down(at_s) or self._functions.is_throttled(at_s))
+    def functions_back_s(self, at_s: float) -> float:
+        """Returns from when on the functions answer and take calls: neither an outage nor throttling."""
+        return _back_s(self._scenario.function_faults, at_s)
+
+    def edge_speed_changes_s(self) -> list[float]:
+        """Returns when the edge becomes slow or well again, ascending."""
+        return sorted(_ends_s([fault for fault in self._scenario.edge_faults if fault.kind == "slow"]))
+
+    def rate_changes_s(self) -> list[float]:
+        """Returns when the declared rate changes, ascending."""
+        return list(self._steps_s)
 
     def changes_s(self, until_s: float) -> list[float]:
         """Returns every moment up to `until_s` at which anything of this changes by a step, ascending.
@@ -87,6 +95,14 @@ def rate_changes_s(scenario: Scenario) -> list[float]:
     steps_s = accumulate(seconds for seconds, _ in scenario.rate_steps)
     bursts_s = {moment for b in scenario.bursts for moment in (b.start_s, b.start_s + b.duration_s)}
     return sorted({*steps_s, *bursts_s})
+
+
+def _back_s(faults: Sequence[Fault], at_s: float) -> float:
+    """When the windows that follow on each other from a moment on are over."""
+    for fault in sorted(faults, key=lambda fault: fault.start_s):
+        if fault.kind != "slow" and fault.start_s <= at_s < fault.end_s:
+            at_s = fault.end_s
+    return at_s
 
 
 def _ends_s(faults: Sequence[Fault]) -> set[float]:

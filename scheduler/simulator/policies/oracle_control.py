@@ -1,0 +1,213 @@
+"""The engine's control with the truth in place of estimates: of everything (`log-oracle`), or of when things change."""
+
+import math
+from bisect import bisect_right
+from collections.abc import Sequence
+from dataclasses import replace
+
+from scheduler.control import NEVER, Control
+from scheduler.dispatch.circuit import Circuit
+from scheduler.dispatch.forecast import ServiceTimes, service_times
+from scheduler.domain.batches import Batch, BatchReport
+from scheduler.domain.laws import LatencyLaw
+from scheduler.domain.plans import EngineSettings, GroupPlan, ModelEstimates, ModelSettings, Snapshot
+from scheduler.domain.requests import Backend, Request
+from scheduler.domain.scatter import Scatter
+from scheduler.estimates import Finding
+from scheduler.simulator.policies.log_oracle import Truth
+from scheduler.simulator.scenario import Scenario
+
+LAST_CHANGE_S = 60.0
+"""How long after the last arrival changes are still looked at: everything has ended by then."""
+TOLD_AFTER_S = 2.0
+"""A plan for a change whose time is known is asked for when so much of what follows it has been seen: eight ticks."""
+
+
+class TimedControl(Control):
+    """Asks for a plan when something truly changes, and never because something seems to have changed."""
+
+    def __init__(self, settings: EngineSettings, moments_s: Sequence[float]) -> None:
+        """Stores the moments, ascending."""
+        super().__init__(replace(settings, changepoints=False))
+        self.now_s = 0.0
+        self._moments_s = moments_s
+        self._next = 0
+
+    def advance(self, now_s: float) -> None:
+        """Lets time pass, also beyond moments that matter."""
+        self.now_s = now_s
+        super().advance(now_s)
+        passed = bisect_right(self._moments_s, now_s)
+        if passed > self._next:
+            self._next = passed
+            self.passed(self._moments_s[passed - 1])
+
+    def passed(self, moment_s: float) -> None:
+        """Has got to a moment."""
+        self._found(Finding("told", f"a change at {moment_s:.2f} s"))
+
+    def next_wakeup_s(self) -> float:
+        """Returns when time matters, true changes included; inf for never."""
+        next_s = self._moments_s[self._next] if self._next < len(self._moments_s) else NEVER
+        return min(super().next_wakeup_s(), next_s)
+
+
+class OracleControl(TimedControl):
+    """Tells the engine the truth: rates, uplink, service times and outages. What is yet to happen it does not tell.
+
+    The one exception is a backend that is away: it is known until when. Warm instances are learned, as by anybody.
+    """
+
+    def __init__(self, settings: EngineSettings, scenario: Scenario, truth: Truth, changes_s: Sequence[float]) -> None:
+        """Stores what is true.
+
+        Args:
+            settings: the engine's, with the true laws.
+            scenario: for noise and links.
+            truth: over time.
+            changes_s: its changes, ascending.
+        """
+        super().__init__(settings, changes_s)
+        self._scenario = scenario
+        self._truth = truth
+        self._were_up = (True, True)
+        self._times: dict[tuple[str, Backend], tuple[tuple[object, ...], ServiceTimes]] = {}
+
+    def tell(self, edge: Circuit, function: Circuit, now_s: float) -> bool:
+        """Opens and closes circuits as the backends truly are; returns whether one has changed."""
+        edge_back_s, function_back_s = self._truth.edge_back_s(now_s), self._truth.functions_back_s(now_s)
+        up = edge_back_s <= now_s, function_back_s <= now_s
+        edge.probe_at_s = None if up[0] else edge_back_s
+        # Closed, and silent until then: whoever can wait so long is sent at that moment.
+        function.probe_at_s = None
+        function.not_before_s = max(function.not_before_s, function_back_s)
+        edge.failures = function.failures = 0
+        changed, self._were_up = up != self._were_up, up
+        return changed
+
+    def recent_rps(self, model: str, now_s: float) -> float:
+        """Returns the true items a second."""
+        return self._truth.rate_rps(model, now_s)
+
+    def uplink(self) -> tuple[float | None, float]:
+        """Returns the true bytes a second at this moment (None: ample) and the true round trip in seconds."""
+        bytes_per_s = self._truth.bytes_per_s(self.now_s)
+        return None if math.isinf(bytes_per_s) else bytes_per_s, self._scenario.rtt_s
+
+    def path_excess(self) -> tuple[float, float, float]:
+        """Returns what the way takes beyond its parts: nothing but where the link moves while something is on it."""
+        return super().path_excess() if len(self._scenario.bandwidth.rates) > 1 else (0.0, 0.0, 0.0)
+
+    def edge_times(self, model: str, percentile: float) -> ServiceTimes | None:
+        """Returns tables from the true law and its true noise."""
+        settings = self.model(model)
+        law = settings.edge_law
+        if law is None:
+            return None
+        most, slowdown = min(law.max_batch, settings.max_items), self._truth.edge_slowdown(self.now_s)
+        return self._tables(model, Backend.EDGE, law, most, slowdown, self._scenario.edge_noise, percentile)
+
+    def function_times(self, model: str, plan: GroupPlan) -> ServiceTimes | None:
+        """Returns the planned tier's tables in the same way."""
+        law = next((tier.law for tier in self.model(model).tiers if tier.name == plan.function_tier), None)
+        if law is None:
+            return None
+        slowdown, sigma = self._truth.function_slowdown(self.now_s), self._scenario.function_noise
+        return self._tables(model, Backend.FUNCTION, law, law.max_batch, slowdown, sigma, plan.percentile)
+
+    def _tables(
+        self, model: str, backend: Backend, law: LatencyLaw, most: int, slowdown: float, sigma: float, percentile: float
+    ) -> ServiceTimes:
+        """The same object as long as nothing changes: all that is worked out from it is kept as long."""
+        made_from = (law, most, slowdown, percentile)
+        kept = self._times.get((model, backend))
+        if kept is not None and kept[0] == made_from:
+            return kept[1]
+        scatter = Scatter(sigma=sigma)
+        predicted_s = [slowdown * law.predict_s(items) for items in range(1, most + 1)]
+        times = service_times(predicted_s, margin=_factor(sigma, percentile), scatter=scatter)
+        self._times[model, backend] = made_from, times
+        return times
+
+    def snapshot(self, now_s: float, *, edge_up: bool, function_up: bool) -> Snapshot:
+        """Freezes the truth for the planner."""
+        learned = super().snapshot(now_s, edge_up=edge_up, function_up=function_up)
+        bytes_per_s, rtt_s = self.uplink()
+        return replace(
+            learned,
+            models={name: self._told(self.model(name), model) for name, model in learned.models.items()},
+            uplink_bytes_per_s=bytes_per_s,
+            uplink_rtt_s=rtt_s + sum(self.path_excess()[:2]),
+            function_up=self._were_up[1],
+        )
+
+    def _told(self, settings: ModelSettings, learned: ModelEstimates) -> ModelEstimates:
+        scenario, truth = self._scenario, self._truth
+        percentiles = {c.percentile for c in settings.classes}
+        slowdown = truth.function_slowdown(self.now_s)
+        return replace(
+            learned,
+            rate_rps=truth.rate_rps(settings.name, self.now_s),
+            edge_law=settings.edge_law and _slower(settings.edge_law, truth.edge_slowdown(self.now_s)),
+            edge_quantile_factor={p: _factor(scenario.edge_noise, p) for p in percentiles},
+            function_laws={tier.name: _slower(tier.law, slowdown) for tier in settings.tiers},
+            function_quantile_factor={p: _factor(scenario.function_noise, p) for p in percentiles},
+        )
+
+
+class ToldControl(TimedControl):
+    """Learns as any engine does, but knows when rate and edge have truly changed: estimates begin anew from there."""
+
+    def __init__(self, settings: EngineSettings, truth: Truth, changes_s: Sequence[float]) -> None:
+        """Stores the changes, ascending."""
+        super().__init__(settings, [at_s + TOLD_AFTER_S for at_s in changes_s])
+        self._rate_changes_s = frozenset(truth.rate_changes_s())
+        self._speed_changes_s = truth.edge_speed_changes_s()
+        self._since_change: dict[str, int] = {}
+        """Edge batches by model since the edge's speed last changed."""
+
+    def passed(self, moment_s: float) -> None:
+        """Begins estimates anew, and asks for a plan."""
+        at_s = moment_s - TOLD_AFTER_S
+        for model in self._estimates.models.values():
+            if any(abs(at_s - change_s) < model.arrivals.tick_s for change_s in self._rate_changes_s):
+                model.arrivals.restart(int(TOLD_AFTER_S / model.arrivals.tick_s))
+            if model.edge is not None and any(abs(at_s - change_s) < 1e-6 for change_s in self._speed_changes_s):
+                model.edge.restart(self._since_change.get(model.settings.name, 0))
+        super().passed(at_s)
+
+    def batch_finished(self, batch: Batch, report: BatchReport, now_s: float, *, open_since_s: float) -> None:
+        """Learns from an answered batch."""
+        if batch.backend is Backend.EDGE:
+            last_s = self._speed_changes_s[bisect_right(self._speed_changes_s, now_s) - 1 :][:1]
+            before = not last_s or batch.sent_at_s < last_s[0]
+            self._since_change[batch.model] = 0 if before else self._since_change.get(batch.model, 0) + 1
+        super().batch_finished(batch, report, now_s, open_since_s=open_since_s)
+
+
+def oracle_control(scenario: Scenario, requests: Sequence[Request]) -> OracleControl:
+    """Returns the control of `log-oracle` for a scenario and the requests that it will meet."""
+    truth = Truth(scenario, requests)
+    return OracleControl(scenario.engine_settings(), scenario, truth, _changes_s(truth, requests))
+
+
+def told_control(scenario: Scenario, requests: Sequence[Request]) -> ToldControl:
+    """Returns a control that knows when a scenario changes, and nothing else."""
+    truth = Truth(scenario, requests)
+    return ToldControl(scenario.engine_settings(), truth, _changes_s(truth, requests))
+
+
+def _changes_s(truth: Truth, requests: Sequence[Request]) -> list[float]:
+    return truth.changes_s(requests[-1].arrived_at_s + LAST_CHANGE_S) if requests else []
+
+
+def _factor(sigma: float, percentile: float) -> float:
+    """Within so many times its median a lognormal service time stays with this probability."""
+    return max(1.0, math.exp(Scatter(sigma=sigma).quantile(percentile)))
+
+
+def _slower(law: LatencyLaw, slowdown: float) -> LatencyLaw:
+    if slowdown == 1.0:
+        return law
+    rows = tuple((items, slowdown * law.predict_s(items)) for items in range(1, law.max_batch + 1))
+    return LatencyLaw(law.alpha_s, law.beta_s, law.max_batch, rows)
