@@ -197,6 +197,7 @@ ABLATIONS: Mapping[str, Callable[[Scenario], Scenario]] = {
     "changepoints": lambda scenario: scenario,
     "5 s timer": _timer,
     "never re-planned": _never,
+    "told": lambda scenario: replace(scenario, told_changes=True),
 }
 """How the engine comes to a new plan."""
 

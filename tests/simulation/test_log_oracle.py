@@ -1,16 +1,22 @@
-"""What log-oracle is told is what the simulated world does."""
+"""What log-oracle is told is what the simulated world does, and it acts on it at once."""
 
+import math
 from dataclasses import replace
+from typing import cast
 
 import numpy as np
 import pytest
 
+from scheduler.domain.messages import ComputePlan, SendProbe
+from scheduler.domain.requests import Backend
 from scheduler.simulator.faults import Fault
 from scheduler.simulator.network import Bandwidth, constant, steps
 from scheduler.simulator.policies.log_oracle import Truth
+from scheduler.simulator.report import summarise
 from scheduler.simulator.scenario import MODEL, Burst, Scenario
-from scheduler.simulator.world import make_requests
-from scheduler.workloads import poisson
+from scheduler.simulator.shell import Journal
+from scheduler.simulator.world import make_requests, make_simulation
+from scheduler.workloads import Workload, poisson
 from scheduler.workloads import steps as rate_steps
 
 MEBIBYTE = 2**20
@@ -61,8 +67,9 @@ def test_windows_of_either_backend_are_known() -> None:
     )
     truth = Truth(scenario, ())
     assert [truth.edge_slowdown(at_s) for at_s in (4.9, 5.0, 12.0, 19.0, 20.0)] == [1.0, 2.0, 6.0, 3.0, 1.0]
-    assert [truth.edge_up(at_s) for at_s in (29.9, 30.0, 40.0)] == [True, False, True]
-    assert [truth.functions_up(at_s) for at_s in (0.5, 1.5, 2.5, 3.5, 4.5)] == [True, False, True, False, True]
+    assert [truth.edge_back_s(at_s) for at_s in (29.9, 30.0, 40.0)] == [29.9, 40.0, 40.0]
+    assert [truth.functions_back_s(at_s) for at_s in (0.5, 1.5, 2.5, 3.5, 4.5)] == [0.5, 2.0, 2.5, 4.0, 4.5]
+    assert truth.edge_speed_changes_s() == [5.0, 10.0, 15.0, 20.0]
     assert truth.function_slowdown(6.5) == 1.5
     assert truth.changes_s(12.0) == [1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 10.0]
 
@@ -77,3 +84,123 @@ def test_the_bandwidth_is_the_links() -> None:
     assert repeating.changes_s(8.0) == [1.0, 3.0, 4.0, 5.0, 7.0]
     assert log.mean_rate() == pytest.approx((5 + 0 + 2) / 4)
     assert constant(3.0).mean_rate() == 3.0 * MEBIBYTE
+
+
+def run(scenario: Scenario, workload: Workload) -> tuple[Journal, dict[str, object]]:
+    journal = make_simulation(scenario, make_requests(scenario, workload), keep_commands=True).run()
+    return journal, summarise(journal, scenario, wall_s=0.0)
+
+
+def phases(*parts: tuple[float, float], seed: int = 3) -> Workload:
+    return rate_steps(list(parts), rng=np.random.default_rng(seed))
+
+
+NOISY = replace(Scenario(), policy="log-oracle", edge_noise=0.1, function_noise=0.25, rtt_s=0.02)
+
+
+@pytest.mark.parametrize(
+    "scenario",
+    [
+        replace(NOISY, rate_steps=((10.0, 40.0), (20.0, 150.0))),
+        replace(NOISY, bandwidth=steps([(0.0, 4.0), (10.0, 0.25), (15.0, 0.0), (20.0, 4.0)])),
+    ],
+    ids=["rate", "link"],
+)
+def test_who_is_told_the_truth_serves_no_fewer_in_time_and_pays_no_more(scenario: Scenario) -> None:
+    workload = phases(*(scenario.rate_steps or ((30.0, 140.0),)))
+    told = run(scenario, workload)[1]
+    learning = run(replace(scenario, policy="edgeburst"), workload)[1]
+    requests = len(workload.times_s)
+    assert number(told, "refused") <= number(learning, "refused") + 0.01 * requests
+    assert number(told, "within_slo") >= number(learning, "within_slo") - 0.01
+    # Who refuses fewer pays for them, alone in a call at worst.
+    served = max(0.0, number(learning, "refused") - number(told, "refused"))
+    most_cny = number(learning, "cost_cny") + served * single_cny(scenario)
+    assert number(told, "cost_cny") <= most_cny + 0.01 * number(told, "all_function_cny")
+
+
+def single_cny(scenario: Scenario) -> float:
+    (tier,) = scenario.tiers
+    return tier.price.cost(tier.law.predict_s(1))
+
+
+def number(figures: dict[str, object], key: str) -> float:
+    value = figures[key]
+    assert isinstance(value, (int, float))
+    return value
+
+
+def sent_within(journal: Journal, backend: Backend, start_s: float, end_s: float) -> list[float]:
+    batches = (sent.batch for sent in journal.batches.values())
+    return [b.sent_at_s for b in batches if b.backend is backend and start_s <= b.sent_at_s < end_s]
+
+
+def test_nothing_is_sent_to_an_edge_that_is_known_to_be_out_and_much_as_soon_as_it_is_back() -> None:
+    scenario = replace(NOISY, edge_faults=(Fault("down", 5.0, 8.0), Fault("down", 8.0, 10.0)))
+    journal, _ = run(scenario, phases((15.0, 60.0)))
+    assert sent_within(journal, Backend.EDGE, 4.0, 5.0)
+    assert not sent_within(journal, Backend.EDGE, 5.0, 10.0)
+    assert min(sent_within(journal, Backend.EDGE, 10.0, 15.0)) < 10.1
+    assert not [command for _, command in journal.commands if isinstance(command, SendProbe)]
+
+
+@pytest.mark.parametrize("kind", ["throttle", "down"])
+def test_nothing_is_sent_to_functions_that_are_known_to_be_away_and_all_as_soon_as_they_are_back(kind: str) -> None:
+    scenario = replace(NOISY, policy="log-oracle", function_faults=(Fault(kind, 5.0, 10.0),))
+    journal, _ = run(scenario, phases((15.0, 250.0)))
+    assert sent_within(journal, Backend.FUNCTION, 4.0, 5.0)
+    assert not sent_within(journal, Backend.FUNCTION, 5.0, 10.0)
+    assert min(sent_within(journal, Backend.FUNCTION, 10.0, 15.0)) < 10.05
+
+
+def test_an_edge_that_becomes_slow_gets_smaller_batches_from_its_first_slow_moment() -> None:
+    scenario = replace(NOISY, edge_faults=(Fault("slow", 10.0, 20.0, 2.0),))
+    journal, _ = run(scenario, phases((20.0, 160.0)))
+    edge = [sent.batch for sent in journal.batches.values() if sent.batch.backend is Backend.EDGE]
+    law = scenario.edge_law
+    for batch in edge:
+        slowdown = 2.0 if 10.0 <= batch.sent_at_s < 20.0 else 1.0
+        assert batch.predicted_service_s == pytest.approx(slowdown * law.predict_s(batch.items))
+
+
+def test_plans_are_made_for_true_changes_only() -> None:
+    scenario = replace(NOISY, rate_steps=((12.0, 40.0), (8.0, 120.0)))
+    for told in (scenario, replace(scenario, policy="edgeburst", told_changes=True)):
+        journal, figures = run(told, phases(*scenario.rate_steps))
+        assert set(cast(dict[str, int], figures["replan_causes"])) <= {"told", "expiry"}
+        made_s = [plan.made_at_s for plan in journal.plans if plan.cause == "told"]
+        assert made_s == [pytest.approx(12.0, abs=2.1)]
+
+
+def test_the_rate_of_a_plan_is_the_true_one_when_it_is_told_and_learned_where_only_the_moment_is() -> None:
+    scenario = replace(NOISY, rate_steps=((12.0, 40.0), (8.0, 120.0)))
+    for told in (scenario, replace(scenario, policy="edgeburst", told_changes=True)):
+        journal, _ = run(told, phases(*scenario.rate_steps))
+        asked = [c.snapshot for _, c in journal.commands if isinstance(c, ComputePlan) and c.cause == "told"]
+        assert [snapshot.models[MODEL].rate_rps for snapshot in asked] == [pytest.approx(120.0, rel=0.25)]
+
+
+def test_an_edge_that_is_known_to_have_become_slow_is_judged_by_the_batches_since() -> None:
+    scenario = replace(NOISY, edge_faults=(Fault("slow", 12.0, 20.0, 2.0),))
+    scenario = replace(scenario, policy="edgeburst", told_changes=True)
+    journal, _ = run(scenario, phases((20.0, 100.0)))
+    (asked,) = [c.snapshot for _, c in journal.commands if isinstance(c, ComputePlan) and c.cause == "told"][:1]
+    learned = asked.models[MODEL].edge_law
+    assert learned is not None
+    assert learned.predict_s(30) / scenario.edge_law.predict_s(30) == pytest.approx(2.0, rel=0.15)
+
+
+@pytest.mark.parametrize("told_changes", [False, True])
+def test_the_same_seed_gives_the_same_commands(told_changes: bool) -> None:
+    policy = "edgeburst" if told_changes else "log-oracle"
+    scenario = replace(NOISY, policy=policy, told_changes=told_changes, edge_faults=(Fault("slow", 3.0, 5.0, 2.0),))
+    first, second = (run(scenario, phases((8.0, 130.0)))[0].commands for _ in range(2))
+    assert first == second
+
+
+def test_who_never_plans_anew_makes_no_plan_once_it_has_seen_enough() -> None:
+    scenario = replace(NOISY, policy="edgeburst", changepoints=False, plan_expiry_s=math.inf)
+    scenario = replace(scenario, edge_faults=(Fault("slow", 30.0, 60.0, 2.0),))
+    journal, figures = run(scenario, phases((30.0, 40.0), (30.0, 120.0)))
+    assert figures["replan_causes"] == {"expiry": number(figures, "plans") - 1}
+    assert journal.plans[-1].made_at_s < 21.0

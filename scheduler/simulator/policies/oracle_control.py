@@ -179,9 +179,10 @@ class ToldControl(TimedControl):
     def batch_finished(self, batch: Batch, report: BatchReport, now_s: float, *, open_since_s: float) -> None:
         """Learns from an answered batch."""
         if batch.backend is Backend.EDGE:
-            last_s = self._speed_changes_s[bisect_right(self._speed_changes_s, now_s) - 1 :][:1]
-            before = not last_s or batch.sent_at_s < last_s[0]
-            self._since_change[batch.model] = 0 if before else self._since_change.get(batch.model, 0) + 1
+            last_s = max((at_s for at_s in self._speed_changes_s if at_s <= now_s), default=-math.inf)
+            self._since_change[batch.model] = (
+                self._since_change.get(batch.model, 0) + 1 if batch.sent_at_s >= last_s else 0
+            )
         super().batch_finished(batch, report, now_s, open_since_s=open_since_s)
 
 
@@ -198,7 +199,10 @@ def told_control(scenario: Scenario, requests: Sequence[Request]) -> ToldControl
 
 
 def _changes_s(truth: Truth, requests: Sequence[Request]) -> list[float]:
-    return truth.changes_s(requests[-1].arrived_at_s + LAST_CHANGE_S) if requests else []
+    last_s = requests[-1].arrived_at_s if requests else 0.0
+    # When arrivals end is no change of their rate: nobody is left to plan for.
+    ended_s = {at_s for at_s in truth.rate_changes_s() if at_s > last_s}
+    return [at_s for at_s in truth.changes_s(last_s + LAST_CHANGE_S) if at_s not in ended_s]
 
 
 def _factor(sigma: float, percentile: float) -> float:
