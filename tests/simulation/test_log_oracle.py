@@ -9,11 +9,13 @@ import pytest
 
 from scheduler.domain.messages import ComputePlan, SendProbe
 from scheduler.domain.requests import Backend
+from scheduler.estimators.service_time import ServiceTime
 from scheduler.simulator.faults import Fault
 from scheduler.simulator.network import Bandwidth, constant, steps
 from scheduler.simulator.policies.log_oracle import Truth
+from scheduler.simulator.policies.oracle_control import oracle_control
 from scheduler.simulator.report import summarise
-from scheduler.simulator.scenario import MODEL, Burst, Scenario
+from scheduler.simulator.scenario import MODEL, ORIN_LAW, Burst, Scenario
 from scheduler.simulator.shell import Journal
 from scheduler.simulator.world import make_requests, make_simulation
 from scheduler.workloads import Workload, poisson
@@ -204,3 +206,28 @@ def test_who_never_plans_anew_makes_no_plan_once_it_has_seen_enough() -> None:
     journal, figures = run(scenario, phases((30.0, 40.0), (30.0, 120.0)))
     assert figures["replan_causes"] == {"expiry": number(figures, "plans") - 1}
     assert journal.plans[-1].made_at_s < 21.0
+
+
+def test_the_link_is_told_as_it_is_at_each_moment_and_each_change_of_it_wakes_the_engine() -> None:
+    scenario = replace(NOISY, bandwidth=steps([(0.0, 4.0), (10.0, 0.25), (15.0, 0.0)]))
+    control = oracle_control(scenario, make_requests(scenario, phases((20.0, 10.0))))
+    control.begin(0.0)
+    assert control.uplink() == (4.0 * MEBIBYTE, 0.02)
+    assert control.next_wakeup_s() == 10.0
+    control.advance(10.0)
+    assert control.uplink() == (0.25 * MEBIBYTE, 0.02)
+    assert control.snapshot(10.0, edge_up=True, function_up=True).uplink_bytes_per_s == 0.25 * MEBIBYTE
+    control.advance(16.0)
+    assert control.uplink() == (0.0, 0.02)
+
+
+def test_an_edge_whose_change_is_known_is_judged_by_the_batches_since_alone() -> None:
+    service = ServiceTime(ORIN_LAW)
+    for _ in range(50):
+        assert service.update(8, ORIN_LAW.predict_s(8)) is None
+    assert service.update(8, 2.0 * ORIN_LAW.predict_s(8)) is None
+    assert service.predict_s(8) < 1.5 * ORIN_LAW.predict_s(8)
+    service.restart(1)
+    assert service.predict_s(8) == pytest.approx(2.0 * ORIN_LAW.predict_s(8), rel=0.02)
+    service.restart(0)
+    assert service.predict_s(8) == pytest.approx(2.0 * ORIN_LAW.predict_s(8), rel=0.02)

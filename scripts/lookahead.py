@@ -1,0 +1,234 @@
+"""What a second of true lookahead would gain: our engine beside two that know who comes within the next second.
+
+    python -m scripts.lookahead                                   # this repository's own traffic, without noise
+    python -m scripts.lookahead --trace FILE.gaps --requests 20000
+
+"rule told" is our engine whose forecast of who joins the edge's next batch is the truth, up to a second ahead.
+"planned anew" solves, whenever the edge is free, for whom it knows the clairvoyant's problem: those who wait, those who
+come within the second, and after that a second of even arrivals at the present rate; it follows that schedule until the
+edge is free again. What separates it from the bound is what only a longer look ahead would tell; what separates ours
+from it is what nobody can have who does not see the future.
+"""
+
+import argparse
+import math
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from scheduler.domain.laws import FunctionTier
+from scheduler.domain.messages import Command, Message, SendBatch
+from scheduler.domain.requests import Backend, Request
+from scheduler.engine import Engine
+from scheduler.simulator.bound import PlacedBatch, Problem, clairvoyant_bound, clairvoyant_schedule, make_problem
+from scheduler.simulator.policies.log_oracle import Truth
+from scheduler.simulator.policies.oracle_control import OracleControl
+from scheduler.simulator.report import cheapest_per_item
+from scheduler.simulator.scenario import Scenario
+from scheduler.simulator.shell import Simulation
+from scheduler.simulator.world import generators, make_backends, make_requests, make_simulation
+from scheduler.workloads import Workload
+from scripts.evaluate.suites import SLOS_S, with_slo
+from scripts.evaluate.traffic import Bursty, Trace
+
+SCALES = (2.2, 2.4, 3.0, 4.0)
+LOOKAHEAD_S = 1.0
+EVEN_S = 1.0
+"""Even arrivals at the present rate after those that are known, so that no batch is planned as if it were the last."""
+RATE_WINDOW_S = 2.0
+
+
+class ToldForecast(OracleControl):
+    """Tells, as the rate, who really comes until the edge is free."""
+
+    def __init__(self, scenario: Scenario, requests: Sequence[Request]) -> None:
+        """Stores the arrivals."""
+        super().__init__(scenario.engine_settings(), scenario, Truth(scenario, requests), ())
+        self._arrivals_s = [request.arrived_at_s for request in requests]
+        self.edge_free_at_s = 0.0
+
+    def recent_rps(self, model: str, now_s: float) -> float:
+        """Returns the rate at which the engine's forecast until the edge is free is the truth."""
+        ahead_s = self.edge_free_at_s - now_s
+        if not 0 < ahead_s <= LOOKAHEAD_S:
+            return super().recent_rps(model, now_s)
+        joining = bisect_right(self._arrivals_s, now_s + ahead_s) - bisect_right(self._arrivals_s, now_s)
+        # The forecast takes half a standard deviation off what it expects; the truth has none.
+        return ((0.5 + math.sqrt(0.25 + 4.0 * joining)) / 2.0) ** 2 / ahead_s
+
+
+class ToldEngine:
+    """The engine, with an eye on when its edge will be free."""
+
+    def __init__(self, scenario: Scenario, requests: Sequence[Request]) -> None:
+        """Stores its parts."""
+        self._control = ToldForecast(scenario, requests)
+        self._engine = Engine(scenario.engine_settings(), self._control)
+
+    def handle(self, messages: Sequence[Message], now_s: float) -> list[Command]:
+        """Takes what happened, returns what to do."""
+        commands = self._engine.handle(messages, now_s)
+        for command in commands:
+            if isinstance(command, SendBatch) and command.batch.backend is Backend.EDGE:
+                self._control.edge_free_at_s = command.batch.predicted_finish_s
+        return commands
+
+    def next_wakeup_s(self) -> float | None:
+        """Returns when to call again even if nothing happens."""
+        return self._engine.next_wakeup_s()
+
+
+@dataclass(frozen=True, slots=True)
+class Placed:
+    """A batch that was sent: its place, its requests (counted from 0), and when it left and came back."""
+
+    backend: Backend
+    requests: tuple[int, ...]
+    left_at_s: float
+    finished_at_s: float
+
+
+def planned_anew(
+    scenario: Scenario, arrivals_s: Sequence[float], *, lookahead_s: float = LOOKAHEAD_S
+) -> Iterator[Placed]:
+    """Yields the batches of whoever knows the next `lookahead_s` seconds. There is no noise.
+
+    Raises:
+        BoundError: not even that keeps every request within the SLO.
+    """
+    waiting: list[int] = []
+    came, free_s = 0, -math.inf
+    while waiting or came < len(arrivals_s):
+        # Before somebody waits there is nothing to decide.
+        now_s = max(free_s, arrivals_s[waiting[0] if waiting else came])
+        until = bisect_right(arrivals_s, now_s + lookahead_s)
+        waiting += range(came, until)
+        came = until
+        known_s = [arrivals_s[i] for i in waiting]
+        stream_s = _even_stream(arrivals_s, came, now_s=now_s, known_until_s=now_s + lookahead_s)
+        schedule = _schedule(scenario, [*known_s, *stream_s], len(stream_s) / EVEN_S, now_s=now_s)
+        sent: set[int] = set()
+        for batch in _until_the_edge_is_free(scenario, known_s, schedule, now_s=now_s):
+            requests = tuple(waiting[i] for i in batch.requests)
+            sent.update(requests)
+            yield replace(batch, requests=requests)
+            free_s = batch.finished_at_s if batch.backend is Backend.EDGE else free_s
+        waiting = [i for i in waiting if i not in sent]
+
+
+def _even_stream(arrivals_s: Sequence[float], came: int, *, now_s: float, known_until_s: float) -> list[float]:
+    """Even arrivals after those that are known, at the rate seen lately; none after the last."""
+    since_s = max(now_s - RATE_WINDOW_S, arrivals_s[0])
+    seen = bisect_right(arrivals_s, now_s) - bisect_left(arrivals_s, since_s)
+    rate_rps = seen / max(now_s - since_s, 0.5)
+    even = int(EVEN_S * rate_rps) if came < len(arrivals_s) else 0
+    return [known_until_s + (k + 0.5) / rate_rps for k in range(even)]
+
+
+def _schedule(scenario: Scenario, arrivals_s: Sequence[float], rate_rps: float, *, now_s: float) -> list[PlacedBatch]:
+    """The least money for these arrivals from now on, an edge that is free early in the end counted in."""
+    slo_s = scenario.classes[0].service_class.slo_s
+    problem = replace(_problem(scenario, arrivals_s), begins_s=now_s)
+    return clairvoyant_schedule(problem, edge_per_s=_edge_cny_per_s(scenario, rate_rps, slo_s))
+
+
+def _problem(scenario: Scenario, arrivals_s: Sequence[float]) -> Problem:
+    return make_problem(
+        arrivals_s,
+        slo_s=scenario.classes[0].service_class.slo_s,
+        edge_law=scenario.edge_law,
+        tiers=scenario.tiers,
+        max_items=scenario.max_items,
+    )
+
+
+def _edge_cny_per_s(scenario: Scenario, rate_rps: float, slo_s: float) -> float:
+    """What a second of the edge saves in the long run: nothing where it will be idle."""
+    if rate_rps <= 0:
+        return 0.0
+    sizes = range(1, scenario.edge_law.max_batch + 1)
+    fitting = [n for n in sizes if scenario.edge_law.predict_s(n) + n / rate_rps <= slo_s]
+    served_rps = max((n / scenario.edge_law.predict_s(n) for n in fitting), default=0.0)
+    return served_rps * cheapest_per_item(scenario.tiers, slo_s=slo_s) if rate_rps > served_rps else 0.0
+
+
+def _until_the_edge_is_free(
+    scenario: Scenario, known_s: Sequence[float], schedule: Sequence[PlacedBatch], *, now_s: float
+) -> Iterator[Placed]:
+    """What leaves before the edge is free again: its first batch, and those by functions until then."""
+    law, tier_law = scenario.edge_law, tier_of(scenario).law
+    free_s, sent = math.inf, False
+    for batch in schedule:
+        members = tuple(range(batch.first, min(batch.first + batch.items, len(known_s))))
+        # Who is not known yet will be when it has to leave; only the first batch goes in any case.
+        if not members or (sent and len(members) < batch.items):
+            return
+        left_s = max(known_s[members[-1]], now_s)
+        if left_s >= free_s or (batch.backend is Backend.EDGE and free_s < math.inf):
+            continue
+        sent = True
+        if batch.backend is Backend.EDGE:
+            free_s = left_s + law.predict_s(len(members))
+            yield Placed(Backend.EDGE, members, left_s, free_s)
+        else:
+            yield Placed(Backend.FUNCTION, members, left_s, left_s + tier_law.predict_s(len(members)))
+
+
+def tier_of(scenario: Scenario) -> FunctionTier:
+    """Returns the only tier."""
+    (tier,) = scenario.tiers
+    return tier
+
+
+def function_cny(scenario: Scenario, batches: Sequence[Placed]) -> float:
+    """Returns what the batches cost."""
+    tier = tier_of(scenario)
+    return math.fsum(
+        tier.price.cost(tier.law.predict_s(len(batch.requests)))
+        for batch in batches
+        if batch.backend is Backend.FUNCTION
+    )
+
+
+def compared(scenario: Scenario, arrivals: Workload) -> tuple[float, float, float, float]:
+    """Returns bound, ours, the rule told and planned anew, as parts of serving everything by function."""
+    slo_s = scenario.classes[0].service_class.slo_s
+    requests = make_requests(scenario, arrivals)
+    edge, functions = make_backends(scenario, scenario.engine_settings())
+    told = Simulation(engine=ToldEngine(scenario, requests), requests=requests, edge=edge, functions=functions)
+    costs_cny = (
+        clairvoyant_bound(_problem(scenario, arrivals.times_s.tolist())),
+        make_simulation(scenario, requests).run().cost(),
+        told.run().cost(),
+        function_cny(scenario, list(planned_anew(scenario, arrivals.times_s.tolist()))),
+    )
+    whole_cny = len(requests) * cheapest_per_item(scenario.tiers, slo_s=slo_s)
+    bound, ours, rule, anew = (cost_cny / whole_cny for cost_cny in costs_cny)
+    return bound, ours, rule, anew
+
+
+def main(words: Sequence[str] | None = None) -> None:
+    """Prints one line of a Markdown table for each SLO and load."""
+    head, _, rest = (__doc__ or "").partition("\n\n")
+    parser = argparse.ArgumentParser(
+        prog="python -m scripts.lookahead",
+        description=head,
+        epilog=rest,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--trace", type=Path, metavar="FILE.gaps", help="default: this repository's bursty traffic")
+    parser.add_argument("--requests", type=int, default=20_000, metavar="N", help="default: %(default)s")
+    args = parser.parse_args(words)
+    print("Cost as a part of serving everything by function, without noise:\n")
+    print("| SLO, s | rate x | bound | ours | rule told | planned anew |\n|---|---|---|---|---|---|")
+    for slo_s in SLOS_S:
+        for scale in SCALES:
+            traffic = Bursty(scale, args.requests) if args.trace is None else Trace(args.trace, scale, args.requests)
+            arrivals_s = traffic.workload(generators(0)[0])
+            figures = " | ".join(f"{part:.4f}" for part in compared(with_slo(Scenario(), slo_s), arrivals_s))
+            print(f"| {slo_s:g} | {scale:g} | {figures} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()
