@@ -118,7 +118,10 @@ class Dispatcher:
 
     def _may_wait(self, lane: Lane, queued: Queued, *, now_s: float) -> bool:
         """Whether a deferrable request still has time to wait for an idle edge."""
-        return queued.request.class_name in lane.deferrable and now_s < self._deferred_until_s(lane, queued)
+        if queued.request.class_name not in lane.deferrable:
+            return False
+        ever = queued.barred is not Backend.EDGE and queued.request.items <= lane.edge_limit
+        return ever and now_s < self._deferred_until_s(lane, queued)
 
     def _deferred_until_s(self, lane: Lane, queued: Queued) -> float:
         """The moment from when on a deferrable request is placed like any other."""

@@ -9,7 +9,7 @@ from scheduler.dispatch.circuit import Circuit
 from scheduler.dispatch.composition import Composition, compose, fill_up
 from scheduler.dispatch.forecast import EdgeOccupancy, ServiceTimes
 from scheduler.dispatch.lane import Lane
-from scheduler.dispatch.queue import Queued
+from scheduler.dispatch.queue import DeadlineOrder, Queued
 from scheduler.dispatch.sender import Sender
 from scheduler.domain.requests import Backend
 
@@ -135,13 +135,15 @@ class EdgeSide:
 
     def deferred_batch(self, lane: Lane, *, now_s: float) -> list[Queued]:
         """Returns deferrable requests for an edge that would be idle, few enough to be out of the way soon."""
-        times = lane.edge_times
-        if times is None or not len(lane.deferred):
+        times, waiting = lane.edge_times, [q for q in lane.deferred if self.usable(lane, q)]
+        if times is None or not waiting:
             return []
-        urgent_s = [c.slo_s for c in lane.model.classes if c.name not in lane.deferrable]
+        # The next newcomer may be of any model.
+        lanes = self.lanes.values()
+        urgent_s = [c.slo_s for other in lanes for c in other.model.classes if c.name not in other.deferrable]
         most_s = DEFERRED_SHARE * min(urgent_s, default=math.inf)
         cap = max(1, min(lane.edge_cap, times.largest_within(most_s, cautious=False)))
-        return list(compose(lane.deferred.members, times, now_s=now_s, cap=cap, drop_penalty=0.0).chosen)
+        return list(compose(waiting, times, now_s=now_s, cap=cap, drop_penalty=0.0).chosen)
 
     def send(self, members: Sequence[Queued], lane: Lane, *, now_s: float) -> None:
         """Sends a batch; the edge must be idle."""
@@ -217,13 +219,18 @@ def _gathered(lane: Lane, times: ServiceTimes, cap: int) -> int:
 
 
 def _has_candidates(lane: Lane) -> bool:
-    return lane.edge_cap > 0 and (bool(lane.halves[Backend.EDGE]) or any(len(order) for order in lane.orders))
+    return lane.edge_cap > 0 and (bool(lane.halves[Backend.EDGE]) or any(map(len, _hurried(lane))))
 
 
 def _urgency_s(lane: Lane) -> float:
     if lane.halves[Backend.EDGE]:
         return float("-inf")
-    return min(order.first.request.deadline_s for order in lane.orders if len(order))
+    return min(order.first.request.deadline_s for order in _hurried(lane) if len(order))
+
+
+def _hurried(lane: Lane) -> tuple[DeadlineOrder, ...]:
+    """All who wait but the deferrable, who give way to everybody."""
+    return lane.next_batch, lane.waiting, lane.spill, lane.late
 
 
 def _times(lane: Lane) -> ServiceTimes:
