@@ -357,12 +357,13 @@ class Dispatcher:
         return "refused", self._why_not(lane, left_s=queued.request.deadline_s - now_s)
 
     def _no_money(self, lane: Lane, queued: Queued, *, now_s: float) -> Refusal:
-        cost = self.function.at_most(lane, queued.request.items)
-        cap = self.function.ledger.cap
-        window = cap.closed_by(cost, now_s) or "hour"
-        opens_s = cap.reopens_at_s(cost, now_s)
-        message = f"the spend cap per {window} is reached and the edge cannot answer within the deadline"
-        return Refusal(RefusalKind.DEADLINE, message, opens_s - now_s if math.isfinite(opens_s) else None)
+        closed = self.function.closed(lane, queued, now_s=now_s)
+        message = f"the spend cap per {closed.window} is reached and the edge cannot answer within the deadline"
+        if closed.share < 1.0:
+            message = (
+                f"the rest of the spend cap per {closed.window} is kept for others, and the edge has no room to spare"
+            )
+        return Refusal(RefusalKind.DEADLINE, message, closed.opens_s if math.isfinite(closed.opens_s) else None)
 
     def _note(self, lane: Lane, queued: Queued, *, place: str, now_s: float, cause: str) -> None:
         record = decision(

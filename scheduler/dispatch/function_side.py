@@ -11,7 +11,7 @@ from scheduler.dispatch.lane import Lane
 from scheduler.dispatch.ledger import Ledger
 from scheduler.dispatch.queue import Queued
 from scheduler.dispatch.sender import Sender
-from scheduler.dispatch.spend_cap import Course, OverCap, course
+from scheduler.dispatch.spend_cap import Closed, Course, OverCap, closed, course
 from scheduler.domain.requests import Backend
 
 AT_MOST = 0.995
@@ -72,13 +72,22 @@ class FunctionSide:
         cap = self.ledger.cap
         if cap.per_hour is None and cap.per_day is None:
             return Course.FUNCTION
-        if lane.function_times is None:
-            return Course.EDGE_IN_TIME
-        items = lane.spill.items + queued.request.items
-        full, rest = divmod(items, max(1, lane.function_cap))
-        cost = full * self.at_most(lane, max(1, lane.function_cap)) + (self.at_most(lane, rest) if rest else 0.0)
-        low = queued.request.priority > lane.model.default_priority
-        return course(cap, self.over_cap, cost=cost, now_s=now_s, low_priority=low)
+        # Whoever may not go there, or fits into no batch, asks for no money.
+        if not _allowed(lane, queued):
+            return Course.FUNCTION
+        cost, low_priority = self._asks_for(lane, queued)
+        return course(cap, self.over_cap, cost=cost, now_s=now_s, low_priority=low_priority)
+
+    def closed(self, lane: Lane, queued: Queued, *, now_s: float) -> Closed:
+        """Returns which cap forbids to send this request, which may go to functions as far as money is not asked."""
+        cost, low_priority = self._asks_for(lane, queued)
+        return closed(self.ledger.cap, self.over_cap, cost=cost, now_s=now_s, low_priority=low_priority)
+
+    def _asks_for(self, lane: Lane, queued: Queued) -> tuple[float, bool]:
+        """The money of all that is gathered, with this request, and whether it is of low priority."""
+        full, rest = divmod(lane.spill.items + queued.request.items, lane.function_cap)
+        cost = full * self.at_most(lane, lane.function_cap) + (self.at_most(lane, rest) if rest else 0.0)
+        return cost, queued.request.priority > lane.model.default_priority
 
     def at_most(self, lane: Lane, items: int) -> float:
         """Returns what such a batch is unlikely to exceed."""

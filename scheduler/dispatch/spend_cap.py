@@ -180,9 +180,32 @@ def course(cap: SpendCap, over_cap: OverCap, *, cost: float, now_s: float, low_p
     >>> [course(cap, OverCap.REFUSE_LOW_PRIORITY, cost=0.1, now_s=1.0, low_priority=low).value for low in (False, True)]
     ['function', 'edge-to-spare']
     """
-    gives_way = over_cap is OverCap.REFUSE_LOW_PRIORITY and low_priority
-    if cap.allows(cost, now_s, share=1.0 - KEPT_FOR_PRIORITY if gives_way else 1.0):
+    share = _share(over_cap, low_priority=low_priority)
+    if cap.allows(cost, now_s, share=share):
         return Course.FUNCTION
-    if gives_way:
+    if share < 1.0:
         return Course.EDGE_TO_SPARE
     return Course.EDGE_EVEN_LATE if over_cap is OverCap.SERVE_LATE else Course.EDGE_IN_TIME
+
+
+@dataclass(frozen=True, slots=True)
+class Closed:
+    """Why there is no money for a request."""
+
+    window: str
+    """The cap that forbids it: "hour" or "day"."""
+    share: float
+    """Fraction of the cap that it might have used up."""
+    opens_s: float
+    """Seconds until there is money for it if nothing else is sent; inf for never."""
+
+
+def closed(cap: SpendCap, over_cap: OverCap, *, cost: float, now_s: float, low_priority: bool) -> Closed:
+    """Returns why `course`, with the same arguments, does not let a request go to a function."""
+    share = _share(over_cap, low_priority=low_priority)
+    opens_s = cap.reopens_at_s(cost, now_s, share=share) - now_s
+    return Closed(cap.closed_by(cost, now_s, share=share), share, opens_s)
+
+
+def _share(over_cap: OverCap, *, low_priority: bool) -> float:
+    return 1.0 - KEPT_FOR_PRIORITY if over_cap is OverCap.REFUSE_LOW_PRIORITY and low_priority else 1.0
