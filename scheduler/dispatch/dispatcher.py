@@ -112,7 +112,10 @@ class Dispatcher:
                 self._note(lane, other, place="function", now_s=now_s, cause="displaced")
                 self.function.join(lane, other, now_s=now_s)
             else:
+                # It shall find its place taken.
+                lane.next_batch.add(queued)
                 self.place(other, now_s, "displaced")
+                lane.next_batch.remove(queued)
             return True
         return False
 
