@@ -64,13 +64,9 @@ class Failures:
                 self.place(queued, now_s, "failure")
 
     def _takes_half(self, lane: Lane, backend: Backend, half: tuple[Queued, ...]) -> bool:
-        """Whether limits, plan and circuit let the backend have it: they may have changed since the batch left."""
-        most, circuit = (
-            (lane.edge_limit, self.edge.circuit)
-            if backend is Backend.EDGE
-            else (lane.function_cap, self.function.circuit)
-        )
-        return circuit.closed and sum(q.request.items for q in half) <= most
+        """Whether limits, labels and circuit let the backend have it: they may have changed since the batch left."""
+        side, most = (self.edge, lane.edge_limit) if backend is Backend.EDGE else (self.function, lane.function_cap)
+        return all(side.usable(lane, q) for q in half) and sum(q.request.items for q in half) <= most
 
 
 def _failed(failed: Backend, failure: Failure) -> Refusal:
