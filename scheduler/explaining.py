@@ -14,18 +14,25 @@ from scheduler.domain.requests import Backend
 
 CAUSES = {
     "arrival": "on arrival",
+    "deferred": "as it could not be deferred any longer",
+    "displaced": "to make room for another",
     "edge-sent": "when an edge batch left without it",
     "edge-slipped": "because the edge was slower than forecast",
+    "filling": "to fill a function batch that was leaving",
+    "half": "because its deadline had passed while it waited to be sent again",
+    "riding": "as an edge batch that was leaving had room",
     "slot": "because of the wait for a free function call",
     "plan": "under a new plan",
     "failure": "after a backend had failed",
     "rescue": "to save its deadline",
     "limits": "under an operator's new limits",
+    "spend-cap": "because a spend cap was reached",
 }
 PLACES = {
     "edge": "it was put into the edge's next batch",
     "waiting": "it was left to wait for a later edge batch",
     "function": "it was put into the function batch that was being gathered",
+    "deferred": "it was left to wait for an idle edge",
     "late": "it was queued to be served late",
     "refused": "it was refused",
 }

@@ -17,6 +17,8 @@ class Composition:
     """Too near their deadline for the batch that serves most; a later batch would be later still."""
     left: tuple[Queued, ...]
     """Do not fit, have time."""
+    riding: tuple[Queued, ...] = ()
+    """Of those chosen, who had been put elsewhere and ride along for nothing."""
 
 
 def compose(

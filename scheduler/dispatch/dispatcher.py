@@ -14,7 +14,7 @@ which a request that the edge will not manage can still leave for a function.
 """
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from scheduler.dispatch.edge_side import EdgeSide
@@ -142,7 +142,8 @@ class Dispatcher:
             self._review(lane, now_s=now_s)
         if self.edge.occupancy.idle and self.edge.circuit.usable(now_s):
             self._send_edge(now_s)
-        self.rescue.to_functions(now_s)
+        for lane, rescued in self.rescue.to_functions(now_s):
+            self._note(lane, rescued, place="function", now_s=now_s, cause="rescue")
         for lane in self.lanes.values():
             self._send_function(lane, now_s=now_s)
 
@@ -188,6 +189,7 @@ class Dispatcher:
             riders = self.rescue.riders(lane, (), now_s=now_s) or self.edge.deferred_batch(lane, now_s=now_s)
             if riders:
                 lane.deferred.remove_all(q for q in riders if q.place is Place.DEFERRED)
+                self._note_rescued(lane, riders, now_s=now_s)
                 self.edge.send(riders, lane, now_s=now_s)
                 return
 
@@ -201,7 +203,10 @@ class Dispatcher:
     def _send_edge_batch(self, lane: Lane, *, now_s: float) -> bool:
         composition = self.edge.compose(lane, now_s=now_s)
         if composition.chosen:
+            for queued in composition.riding:
+                self._note(lane, queued, place="edge", now_s=now_s, cause="riding")
             riders = self.rescue.riders(lane, composition.chosen, now_s=now_s)
+            self._note_rescued(lane, riders, now_s=now_s)
             self.edge.send((*composition.chosen, *riders), lane, now_s=now_s)
         # Placed after the send, when the edge's next free moment is known.
         for queued in (*composition.dropped, *composition.left):
@@ -215,6 +220,7 @@ class Dispatcher:
         for queued in tuple(lane.spill):
             if self.edge.has_room(lane, queued, now_s=now_s):
                 lane.spill.remove(queued)
+                self._note(lane, queued, place="edge", now_s=now_s, cause="edge-sent")
                 lane.next_batch.add(queued)
 
     def _send_function(self, lane: Lane, *, now_s: float) -> None:
@@ -277,7 +283,7 @@ class Dispatcher:
             self.place(queued, now_s, "slot")
         if len(lane.spill) and not self.function.affords(lane, min(lane.spill.items, lane.function_cap), now_s=now_s):
             for queued in lane.spill.take_all():
-                self.place(queued, now_s, "limits")
+                self.place(queued, now_s, "spend-cap")
         while len(lane.deferred) and now_s >= self._deferred_until_s(lane, lane.deferred.first):
             queued = lane.deferred.first
             lane.deferred.remove(queued)
@@ -367,6 +373,11 @@ class Dispatcher:
                 f"the rest of the spend cap per {closed.window} is kept for others, and the edge has no room to spare"
             )
         return Refusal(RefusalKind.DEADLINE, message, closed.opens_s if math.isfinite(closed.opens_s) else None)
+
+    def _note_rescued(self, lane: Lane, riders: Sequence[Queued], *, now_s: float) -> None:
+        for queued in riders:
+            if queued.place is Place.IN_FLIGHT:
+                self._note(lane, queued, place="edge", now_s=now_s, cause="rescue")
 
     def _note(self, lane: Lane, queued: Queued, *, place: str, now_s: float, cause: str) -> None:
         record = decision(

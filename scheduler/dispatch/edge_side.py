@@ -131,7 +131,7 @@ class EdgeSide:
         chosen = (*result.chosen, *free_riders)
         late = self._late_with(lane, chosen, now_s=now_s)
         lane.late.remove_all(late)
-        return Composition((*chosen, *late), result.dropped, result.left)
+        return Composition((*chosen, *late), result.dropped, result.left, (*free_riders, *late))
 
     def deferred_batch(self, lane: Lane, *, now_s: float) -> list[Queued]:
         """Returns deferrable requests for an edge that would be idle, few enough to be out of the way soon."""

@@ -46,8 +46,9 @@ class Rescue:
         """Returns when a batch in flight becomes overdue; inf for never. What only a free edge could take up waits."""
         return min((at_s for at_s in self.look_at_s.values() if at_s > now_s), default=math.inf)
 
-    def to_functions(self, now_s: float) -> None:
-        """Sends to functions whom an overdue edge will not answer in time."""
+    def to_functions(self, now_s: float) -> list[tuple[Lane, Queued]]:
+        """Sends to functions whom an overdue edge will not answer in time, and returns them."""
+        rescued: list[tuple[Lane, Queued]] = []
         for batch_id, look_at_s in self.look_at_s.items():
             if look_at_s > now_s:
                 continue
@@ -55,7 +56,9 @@ class Rescue:
             self.look_at_s[batch_id] = now_s + max(LOOK_AGAIN * sent.batch.predicted_service_s, 0.005)
             lane = self.lanes.get(sent.batch.model)
             if sent.batch.backend is Backend.EDGE and lane is not None and lane.function_cap:
-                self._send([q for q in sent.members if self._better_by_function(lane, q, sent, now_s)], lane, now_s)
+                better = [q for q in sent.members if self._better_by_function(lane, q, sent, now_s)]
+                rescued += [(lane, q) for q in self._send(better, lane, now_s)]
+        return rescued
 
     def riders(self, lane: Lane, chosen: Sequence[Queued], *, now_s: float) -> list[Queued]:
         """Returns those of overdue function batches whom an edge batch of `chosen`, starting now, can take in time."""
@@ -102,15 +105,19 @@ class Rescue:
         weighed = lane.stakes.late_cost(queued.request.class_name) * late
         return self.function.gathering.alone(lane, queued, now_s=now_s) < weighed
 
-    def _send(self, rescued: list[Queued], lane: Lane, now_s: float) -> None:
+    def _send(self, rescued: list[Queued], lane: Lane, now_s: float) -> list[Queued]:
+        """Sends those for whom there are slots and money, and returns them."""
+        gone: list[Queued] = []
         while rescued and self.function.has_slot(lane, now_s=now_s):
             full = self.function.first_batch(lane, rescued)
             batch = self.function.gathering.cheapest_prefix(lane, full, now_s=now_s) if full else []
             items = sum(q.request.items for q in batch)
             if not batch or not self.function.affords(lane, items, now_s=now_s):
-                return
+                break
             self.function.send(batch, lane, now_s=now_s)
+            gone += batch
             rescued = [q for q in rescued if q not in batch]
+        return gone
 
     def _late(self, sent: Sent, queued: Queued, times: ServiceTimes | None, now_s: float) -> float:
         """Probability that a batch that has not come back yet comes after this request's deadline."""

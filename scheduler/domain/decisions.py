@@ -13,9 +13,10 @@ class Decision(NamedTuple):
     request_id: int
     at_s: float
     place: str
-    """Where it was put: edge, waiting, function, late, refused."""
+    """Where it was put: edge, waiting, function, deferred, late, refused."""
     cause: str
-    """Why it was placed just now: arrival, edge-sent, edge-slipped, slot, plan, failure, rescue, limits."""
+    """Why it was placed just now: arrival, deferred, displaced, edge-sent, edge-slipped, failure, filling, half,
+    limits, plan, rescue, riding, slot, spend-cap."""
     plan_id: int
     deadline_s: float
     edge_start_s: float

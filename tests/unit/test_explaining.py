@@ -144,7 +144,7 @@ def test_every_place_and_every_cause_has_its_words(place: str, cause: str) -> No
 def test_the_words_cover_what_a_decision_may_say() -> None:
     documented = {name: Decision.__annotations__[name] for name in ("place", "cause")}
     assert documented == {"place": str, "cause": str}
-    assert set(PLACES) == {"edge", "waiting", "function", "late", "refused"}
+    assert set(PLACES) == {"edge", "waiting", "function", "deferred", "late", "refused"}
     assert set(OUTCOMES) == {CANCELLED, *(kind.value for kind in RefusalKind)}
 
 
