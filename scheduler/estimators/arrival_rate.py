@@ -82,6 +82,9 @@ class ArrivalRate:
 
         Less is known at the start: then it is the rate since the start, taken as at least two ticks.
         """
+        if self._started_s is None:
+            # Time begins with what happens, not with who asks.
+            return 0.0
         tick, into_tick_s = self._position(now_s)
         missed = tick - self._tick
         if missed > self._recent_ticks:
