@@ -1,0 +1,381 @@
+"""A shell and backends in virtual time in which anything may happen, and which watches the engine's promises.
+
+After every call of `handle` the promises are checked; see `World.check` and `World.settle`.
+"""
+
+import heapq
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from itertools import count
+
+from support.engine_kit import PRICE
+
+from scheduler.dispatch.decision_ring import ANSWERED, CANCELLED, SENDINGS_KEPT
+from scheduler.dispatch.ledger import batch_cost
+from scheduler.dispatch.queue import Place
+from scheduler.dispatch.spend_cap import OverCap
+from scheduler.domain.batches import Batch, BatchReport, Failure, FailureKind
+from scheduler.domain.decisions import Decision
+from scheduler.domain.laws import FunctionTier, LatencyLaw
+from scheduler.domain.messages import (
+    AnswerRequest,
+    BatchFailed,
+    BatchFinished,
+    Command,
+    ComputePlan,
+    DrainStarted,
+    LimitsChanged,
+    Message,
+    PlanComputed,
+    ProbeMeasured,
+    RefuseRequest,
+    RequestArrived,
+    RequestCancelled,
+    SendBatch,
+    SendProbe,
+    SettingsChanged,
+)
+from scheduler.domain.plans import EngineSettings, Limits, ModelSettings, ServiceClass
+from scheduler.domain.requests import Backend, Request
+from scheduler.engine import Engine
+from scheduler.planner.planner import best_plan
+from scheduler.simulator.backends import ColdStarts, InstancePool
+
+EDGE_LAW = LatencyLaw(0.04, 0.01, 16)
+FAST = FunctionTier("fast", "f", LatencyLaw(0.1, 0.05, 4), PRICE, max_in_flight=3)
+SLOW = FunctionTier("slow", "s", LatencyLaw(0.2, 0.15, 8), PRICE)
+CLASSES = (
+    ServiceClass("default"),
+    ServiceClass("late", slo_s=0.5, serve_late=True),
+    ServiceClass("local", edge_only=True),
+    ServiceClass("patient", slo_s=4.0, deferrable=True),
+    ServiceClass("local and patient", slo_s=2.0, serve_late=True, edge_only=True, deferrable=True),
+)
+SERVED_LATE = {c.name for c in CLASSES if c.serve_late}
+RELABELLED = tuple(replace(c, edge_only=not c.edge_only, deferrable=not c.deferrable) for c in CLASSES)
+BOTH = ModelSettings("m0", 16, CLASSES, EDGE_LAW, (FAST, SLOW))
+EDGE_ONLY = ModelSettings("m1", 16, CLASSES, EDGE_LAW, ())
+CLOUD_ONLY = ModelSettings("m2", 8, CLASSES, None, (SLOW,))
+
+CAP = 2e-5
+"""Money for a few function batches."""
+HOUR_S, DAY_S = 3600.0, 86_400.0
+COLD_S, IDLE_S = 1.5, 20.0
+"""Seconds of a cold start, and without a call after which an instance is gone."""
+
+VARIANTS = (
+    EngineSettings((BOTH, EDGE_ONLY, CLOUD_ONLY), uplink_bytes_per_s=1e6, plan_expiry_s=30.0),
+    EngineSettings((BOTH,), queue_max_requests=5, queue_max_bytes=100_000, max_function_in_flight=2),
+    EngineSettings((replace(BOTH, tiers=()), CLOUD_ONLY), uplink_bytes_per_s=2e4, max_function_in_flight=1),
+    EngineSettings((replace(BOTH, edge_law=None, tiers=(FAST,)), EDGE_ONLY), uplink_bytes_per_s=0.0),
+    EngineSettings((replace(BOTH, edge_law=LatencyLaw(0.1, 0.02, 3)), CLOUD_ONLY), failures_to_open=1),
+    EngineSettings((replace(BOTH, classes=RELABELLED), CLOUD_ONLY), uplink_bytes_per_s=1e6),
+    EngineSettings((BOTH, EDGE_ONLY), spend_per_hour=CAP, over_cap="serve-late"),
+    EngineSettings((BOTH, CLOUD_ONLY), spend_per_day=CAP, over_cap="refuse-low-priority"),
+    EngineSettings((BOTH, CLOUD_ONLY), spend_per_hour=CAP, spend_per_day=2 * CAP),
+)
+LIMITS = (
+    Limits(),
+    Limits(window_s=0.0),
+    Limits(edge_batch_cap=2, function_batch_cap=1),
+    Limits(edge_batch_cap=0),
+    Limits(function_batch_cap=0, window_s=0.05),
+)
+SETTINGS = tuple(replace(variant, changepoints=False) for variant in VARIANTS)
+"""Changes in rates and the like have tests of their own; here they would take most of the time."""
+SPIN = 20
+"""Wake-ups at one and the same moment that are still not called spinning."""
+
+
+PLACES_OF = {
+    Backend.EDGE: {"edge", "waiting", "late", "deferred"},
+    Backend.FUNCTION: {"function", "late"},
+}
+"""Where a request must have been put before a backend gets it."""
+
+
+@dataclass(frozen=True)
+class Mood:
+    """How a backend treats batches from now on."""
+
+    kind: FailureKind | None = None
+    pace: float = 1.0
+    """Factor on the service by its law."""
+    hangs: bool = False
+    retry_after_s: float | None = None
+    poison: int = 0
+    """Above 0: every so many-th request makes the batch it is in fail with 4xx."""
+
+
+@dataclass
+class World:
+    """The shell and everything behind it, in virtual time."""
+
+    settings: EngineSettings = SETTINGS[0]
+    now_s: float = 0.0
+    moods: dict[Backend, Mood] = field(default_factory=lambda: dict.fromkeys(Backend, Mood()))
+    planning_s: float = 0.0
+    limits: dict[str, Limits] = field(default_factory=dict)
+    requests: dict[int, Request] = field(default_factory=dict)
+    ended: dict[int, str] = field(default_factory=dict)
+    in_flight: dict[int, Batch] = field(default_factory=dict)
+    sends: dict[int, list[Batch]] = field(default_factory=dict)
+    paid: dict[int, tuple[float, float]] = field(default_factory=dict)
+    """Function batch -> when it was sent, and what it costs as far as is known."""
+    pools: dict[str, InstancePool] = field(default_factory=dict)
+    refused_content: set[int] = field(default_factory=set)
+    script: list[tuple[tuple[Message, ...], float]] = field(default_factory=list)
+    commands: list[Command] = field(default_factory=list)
+    draining: bool = False
+    events: list[tuple[float, int, Message]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.engine = Engine(self.settings)
+        self._order, self._ids = count(), count(1)
+        self._inbox: list[Message] = []
+        self.handle()
+
+    # What may happen
+
+    def arrive(self, number: int, model: int, kind: int, items: int, slo_s: float) -> None:
+        served = self.settings.models[model % len(self.settings.models)]
+        for _ in range(number):
+            request_id = next(self._ids)
+            self.requests[request_id] = Request(
+                request_id,
+                served.name,
+                self.now_s,
+                self.now_s + slo_s,
+                items=min(items, served.max_items),
+                body_bytes=3000 * items,
+                class_name=CLASSES[kind].name,
+                priority=1 + request_id % 2,
+            )
+            self._inbox.append(RequestArrived(self.requests[request_id]))
+
+    def cancel(self, which: int) -> None:
+        alive = [i for i in self.requests if i not in self.ended]
+        if alive:
+            request_id = alive[which % len(alive)]
+            self.ended[request_id] = "cancelled"
+            self._inbox.append(RequestCancelled(request_id))
+
+    def limit(self, model: int, limits: Limits) -> None:
+        self.handle()
+        name = self.settings.models[model % len(self.settings.models)].name
+        self.limits[name] = limits
+        self._inbox.append(LimitsChanged(name, limits))
+
+    def reload(self, new: EngineSettings) -> None:
+        self.handle()
+        self.settings = new
+        self._inbox.append(SettingsChanged(new))
+
+    def drain(self) -> None:
+        self.draining = True
+        self._inbox.append(DrainStarted())
+
+    def treat(self, backend: Backend, mood: Mood) -> None:
+        self.moods[backend] = mood
+
+    def plan_in(self, seconds: float) -> None:
+        self.planning_s = seconds
+
+    def advance(self, seconds: float) -> None:
+        """Lets time pass: wake-ups, outcomes, probes and plans come when they are due."""
+        end_s, still = self.now_s + seconds, 0
+        while True:
+            wakeup_s = self.engine.next_wakeup_s()
+            assert wakeup_s is None or wakeup_s >= self.now_s, "a wake-up in the past or no number"
+            due_s = min(self.events[0][0] if self.events else end_s + 1, end_s + 1 if wakeup_s is None else wakeup_s)
+            if due_s > end_s:
+                break
+            still = still + 1 if due_s == self.now_s and not self._due(due_s) else 0
+            assert still < SPIN, f"{still} wake-ups at {due_s}"
+            self.now_s = due_s
+            while self._due(due_s):
+                self._inbox.append(heapq.heappop(self.events)[2])
+            self.handle()
+        self.now_s = end_s
+        self.handle()
+
+    # The shell
+
+    def handle(self) -> None:
+        messages, self._inbox = tuple(self._inbox), []
+        self.script.append((messages, self.now_s))
+        for message in messages:
+            if isinstance(message, (BatchFinished, BatchFailed)):
+                batch = self.in_flight.pop(message.batch_id)
+                self._back(message, batch)
+        gone = {m.request_id for m in messages if isinstance(m, RequestCancelled)}
+        commands = self.engine.handle(messages, self.now_s)
+        self.commands += commands
+        self.back = {m.batch_id for m in messages if isinstance(m, BatchFinished)}
+        for command in commands:
+            self._perform(command, gone)
+        for request_id in gone - set(self.engine._sender.requests):
+            if not any(isinstance(c, RefuseRequest) and c.request_id == request_id for c in commands):
+                self._check_explanation(request_id, CANCELLED)
+        self.check()
+
+    def _back(self, message: BatchFinished | BatchFailed, batch: Batch) -> None:
+        failure = message.failure.kind if isinstance(message, BatchFailed) else None
+        if failure is FailureKind.REJECTED:
+            self.refused_content.update(batch.request_ids)
+        if batch.tier:
+            cost = batch_cost(PRICE, message.report, expected_cost=batch.expected_cost, failure=failure)
+            self.paid[batch.batch_id] = batch.sent_at_s, cost
+
+    def _perform(self, command: Command, gone: set[int]) -> None:
+        if isinstance(command, SendBatch):
+            self._send(command.batch, gone)
+        elif isinstance(command, (AnswerRequest, RefuseRequest)):
+            end = ANSWERED if isinstance(command, AnswerRequest) else command.refusal.kind.value
+            assert self.ended.get(command.request_id) is None or command.request_id in gone, "ended twice"
+            self.ended.setdefault(command.request_id, end)
+            self._check_explanation(command.request_id, end)
+            if isinstance(command, AnswerRequest):
+                assert command.batch_id in self.back, "answered by a batch that is not back"
+                assert command.batch_id in [b.batch_id for b in self.sends[command.request_id]]
+        elif isinstance(command, ComputePlan):
+            plan = best_plan(command.snapshot, plan_id=command.plan_id, cause=command.cause, detail=command.detail)
+            self._later(self.planning_s, PlanComputed(plan))
+        elif isinstance(command, SendProbe):
+            mood = self.moods[command.backend]
+            well = not mood.hangs and mood.kind not in (FailureKind.UNREACHABLE, FailureKind.SERVER)
+            self._later(0.02, ProbeMeasured(command.backend, ok=well, rtt_s=0.02, sent_bytes=100, transfer_s=1e-3))
+
+    def _send(self, batch: Batch, gone: set[int]) -> None:
+        self.in_flight[batch.batch_id] = batch
+        members = [self.requests[i] for i in batch.request_ids]
+        for request in members:
+            assert self.ended.get(request.request_id) is None or request.request_id in gone, "sent after its end"
+            assert request.model == batch.model
+            kind = self._model(batch).service_class(request.class_name)
+            assert batch.backend is Backend.EDGE or not kind.edge_only, f"{request} left the site"
+            late = kind.serve_late or self._serves_late
+            assert late or self.now_s <= request.deadline_s, f"sent {self.now_s - request.deadline_s} s late"
+            self.sends.setdefault(request.request_id, []).append(batch)
+        assert batch.items == sum(r.items for r in members)
+        assert batch.body_bytes == sum(r.body_bytes for r in members)
+        self._check_caps(batch)
+        self._check_money(batch)
+        outcome, delay_s = self._outcome(batch)
+        self._later(delay_s, outcome)
+
+    def _outcome(self, batch: Batch) -> tuple[Message, float]:
+        mood = self.moods[batch.backend]
+        rejected = mood.poison and any(i % mood.poison == 0 for i in batch.request_ids)
+        kind = FailureKind.REJECTED if rejected else FailureKind.TIMEOUT if mood.hangs else mood.kind
+        if kind is not None:
+            delay_s = batch.give_up_at_s - self.now_s if mood.hangs else 0.03
+            failure = Failure(kind, "made to fail", mood.retry_after_s)
+            return BatchFailed(batch.batch_id, failure, BatchReport(delay_s)), delay_s
+        service_s = 0.001 if batch.warming else self._law(batch).predict_s(batch.items) * mood.pace
+        start_s = self._start_s(batch, service_s) if batch.tier else 0.0
+        delay_s = min(start_s + service_s + (0.03 if batch.tier else 0.0), batch.give_up_at_s - self.now_s)
+        report = BatchReport(delay_s, service_s, service_s, rtt_s=0.02, cold_start=start_s > 0)
+        return BatchFinished(batch.batch_id, report), delay_s
+
+    def _start_s(self, batch: Batch, service_s: float) -> float:
+        pool = self.pools.setdefault(batch.tier, InstancePool(ColdStarts(COLD_S, IDLE_S)))
+        start_s = pool.start_s(self.now_s)
+        pool.release(self.now_s + start_s + service_s)
+        return start_s
+
+    def _later(self, seconds: float, message: Message) -> None:
+        heapq.heappush(self.events, (self.now_s + seconds, next(self._order), message))
+
+    def _due(self, now_s: float) -> bool:
+        return bool(self.events) and self.events[0][0] <= now_s
+
+    def _law(self, batch: Batch) -> LatencyLaw:
+        model = self._model(batch)
+        law = model.tier(batch.tier).law if batch.tier else model.edge_law
+        assert law is not None
+        return law
+
+    def _model(self, batch: Batch) -> ModelSettings:
+        return next(m for m in self.settings.models if m.name == batch.model)
+
+    @property
+    def _serves_late(self) -> bool:
+        """Whether a spend cap may have made the edge serve late."""
+        capped = self.settings.spend_per_hour or self.settings.spend_per_day
+        return capped is not None and self.settings.over_cap == OverCap.SERVE_LATE.value
+
+    # The promises
+
+    def _check_caps(self, batch: Batch) -> None:
+        limits = self.limits.get(batch.model, Limits())
+        edge = batch.backend is Backend.EDGE
+        cap = limits.edge_batch_cap if edge else limits.function_batch_cap
+        assert cap is None or batch.items <= cap, f"{batch.items} items, limit {cap}"
+        assert batch.items <= self._law(batch).max_batch
+        flying = [b for b in self.in_flight.values() if b.backend is batch.backend]
+        assert len(flying) <= (1 if edge else self.settings.max_function_in_flight)
+
+    def _check_money(self, batch: Batch) -> None:
+        """No window that ends now exceeds its cap, as far as is known of what is not back yet."""
+        if batch.backend is Backend.EDGE:
+            return
+        self.paid[batch.batch_id] = self.now_s, batch.expected_cost
+        for cap, window_s in ((self.settings.spend_per_hour, HOUR_S), (self.settings.spend_per_day, DAY_S)):
+            if cap is not None:
+                spent = math.fsum(cost for at_s, cost in self.paid.values() if at_s > self.now_s - window_s)
+                assert spent <= cap * (1 + 1e-6), f"{spent} of {cap} in {window_s} s"
+
+    def _check_explanation(self, request_id: int, outcome: str) -> None:
+        """What is kept of a request that ends now is what the commands said of it."""
+        kept, sends = self.engine.explanation(request_id), self.sends.get(request_id, [])
+        assert kept is not None
+        assert (kept.outcome, kept.ended_at_s) == (outcome, self.now_s)
+        assert [sending.batch for sending in kept.sendings] == sends[-SENDINGS_KEPT:]
+        for sending in kept.sendings:
+            assert (sending.settled_at_s is None) == (sending.batch.batch_id in self.in_flight), sending
+            if sending.cost is not None and sending.batch.tier:
+                assert sending.cost == self.paid[sending.batch.batch_id][1]
+        if sends:
+            self._check_placed(kept.decisions, sends)
+
+    def _check_placed(self, decisions: Sequence[Decision], sends: Sequence[Batch]) -> None:
+        """Before every first sending to a backend somebody decided that it should go there."""
+        batch = sends[-1]
+        before = [d for d in decisions if d.at_s <= batch.sent_at_s]
+        assert before, f"{batch} was sent without a decision"
+        assert before[-1].place in PLACES_OF[batch.backend], f"{batch.backend} after {before}"
+
+    def check(self) -> None:
+        state, sender = self.engine.statistics(), self.engine._sender
+        waiting = [q for q in sender.requests.values() if q.place is not Place.IN_FLIGHT]
+        assert state.queued_requests == len(waiting)
+        assert state.unanswered_bytes == sum(q.request.body_bytes for q in sender.requests.values())
+        assert set(self.in_flight) == set(sender.in_flight)
+        assert state.spent >= 0
+        wakeup_s = self.engine.next_wakeup_s()
+        for queued in waiting:
+            request = queued.request
+            if queued.place is not Place.LATE and request.class_name not in SERVED_LATE:
+                assert request.deadline_s > self.now_s, f"{request} still {queued.place} at {self.now_s}"
+                assert wakeup_s is not None, f"{request} forgotten in {queued.place} at {self.now_s}"
+                assert wakeup_s <= request.deadline_s, f"{request} forgotten in {queued.place} until {wakeup_s}"
+        for request_id, batches in self.sends.items():
+            backends = [batch.backend for batch in batches]
+            moves = sum(a is not b for a, b in zip(backends, backends[1:], strict=False))
+            assert moves <= 1, "re-sent more than once"
+            assert len(backends) <= 1 + moves or request_id in self.refused_content, "re-sent to the same backend"
+
+    def settle(self) -> None:
+        """Everything works again and time passes: nobody is left, nothing is still counted."""
+        for backend in Backend:
+            self.treat(backend, Mood())
+        self.planning_s = 0.0
+        self.advance(200.0)
+        left = [i for i in self.requests if i not in self.ended]
+        assert not left, f"never ended: {[self.engine._sender.requests.get(i) for i in left]}"
+        state = self.engine.statistics()
+        assert (state.queued_requests, state.unanswered_bytes, state.requests_in_flight) == (0, 0, 0)
+        assert not self.in_flight
+        assert not self.engine._sender.requests
