@@ -72,6 +72,7 @@ def test_windows_of_either_backend_are_known() -> None:
     assert [truth.edge_back_s(at_s) for at_s in (29.9, 30.0, 40.0)] == [29.9, 40.0, 40.0]
     assert [truth.functions_back_s(at_s) for at_s in (0.5, 1.5, 2.5, 3.5, 4.5)] == [0.5, 2.0, 2.5, 4.0, 4.5]
     assert truth.edge_speed_changes_s() == [5.0, 10.0, 15.0, 20.0]
+    assert [truth.cause_of(at_s) for at_s in (1.0, 5.0, 30.0)] == ["told", "edge-service", "told"]
     assert truth.function_slowdown(6.5) == 1.5
     assert truth.changes_s(12.0) == [1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 10.0]
 
@@ -80,9 +81,11 @@ def test_the_bandwidth_is_the_links() -> None:
     stepping = Truth(replace(Scenario(), bandwidth=steps([(0.0, 4.0), (60.0, 0.5)])), ())
     assert [stepping.bytes_per_s(at_s) / MEBIBYTE for at_s in (0.0, 59.9, 60.0, 1e6)] == [4.0, 4.0, 0.5, 0.5]
     assert stepping.changes_s(100.0) == [60.0]
+    assert stepping.cause_of(60.0) == "bandwidth"
     log = Bandwidth((0.0, 1.0, 3.0), (5.0, 0.0, 2.0), 4.0)
     repeating = Truth(replace(Scenario(), bandwidth=log), ())
     assert [repeating.bytes_per_s(at_s) for at_s in (0.5, 1.0, 3.5, 4.0, 9.5)] == [5.0, 0.0, 2.0, 5.0, 0.0]
+    assert repeating.cause_of(1.0) == "told"
     assert repeating.changes_s(8.0) == [1.0, 3.0, 4.0, 5.0, 7.0]
     assert log.mean_rate() == pytest.approx((5 + 0 + 2) / 4)
     assert constant(3.0).mean_rate() == 3.0 * MEBIBYTE
@@ -169,8 +172,8 @@ def test_plans_are_made_for_true_changes_only() -> None:
     scenario = replace(NOISY, rate_steps=((12.0, 40.0), (8.0, 120.0)))
     for told in (scenario, replace(scenario, policy="edgeburst", told_changes=True)):
         journal, figures = run(told, phases(*scenario.rate_steps))
-        assert set(cast(dict[str, int], figures["replan_causes"])) <= {"told", "expiry"}
-        made_s = [plan.made_at_s for plan in journal.plans if plan.cause == "told"]
+        assert set(cast(dict[str, int], figures["replan_causes"])) <= {"rate", "expiry"}
+        made_s = [plan.made_at_s for plan in journal.plans if plan.cause == "rate"]
         assert made_s == [pytest.approx(12.0, abs=2.1)]
 
 
@@ -178,7 +181,7 @@ def test_the_rate_of_a_plan_is_the_true_one_when_it_is_told_and_learned_where_on
     scenario = replace(NOISY, rate_steps=((12.0, 40.0), (8.0, 120.0)))
     for told in (scenario, replace(scenario, policy="edgeburst", told_changes=True)):
         journal, _ = run(told, phases(*scenario.rate_steps))
-        asked = [c.snapshot for _, c in journal.commands if isinstance(c, ComputePlan) and c.cause == "told"]
+        asked = [c.snapshot for _, c in journal.commands if isinstance(c, ComputePlan) and c.cause == "rate"]
         assert [snapshot.models[MODEL].rate_rps for snapshot in asked] == [pytest.approx(120.0, rel=0.25)]
 
 
@@ -186,7 +189,7 @@ def test_an_edge_that_is_known_to_have_become_slow_is_judged_by_the_batches_sinc
     scenario = replace(NOISY, edge_faults=(Fault("slow", 12.0, 20.0, 2.0),))
     scenario = replace(scenario, policy="edgeburst", told_changes=True)
     journal, _ = run(scenario, phases((20.0, 100.0)))
-    (asked,) = [c.snapshot for _, c in journal.commands if isinstance(c, ComputePlan) and c.cause == "told"][:1]
+    (asked,) = [c.snapshot for _, c in journal.commands if isinstance(c, ComputePlan) and c.cause == "edge-service"][:1]
     learned = asked.models[MODEL].edge_law
     assert learned is not None
     assert learned.predict_s(30) / scenario.edge_law.predict_s(30) == pytest.approx(2.0, rel=0.15)

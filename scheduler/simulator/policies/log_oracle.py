@@ -79,6 +79,17 @@ class Truth:
         """Returns when the declared rate changes, ascending."""
         return list(self._steps_s)
 
+    def cause_of(self, change_s: float) -> str:
+        """Returns what a plan for one of `changes_s` is asked for, in the words of the engine's own causes."""
+        if change_s in self._steps_s:
+            return "rate"
+        if change_s in self.edge_speed_changes_s():
+            return "edge-service"
+        # A link that never rests is no news; one that steps is.
+        bandwidth = self._scenario.bandwidth
+        steps = math.isinf(bandwidth.period_s) and change_s in bandwidth.starts_s
+        return "bandwidth" if steps else "told"
+
     def changes_s(self, until_s: float) -> list[float]:
         """Returns every moment up to `until_s` at which anything of this changes by a step, ascending.
 

@@ -26,10 +26,11 @@ TOLD_AFTER_S = 2.0
 class TimedControl(Control):
     """Asks for a plan when something truly changes, and never because something seems to have changed."""
 
-    def __init__(self, settings: EngineSettings, moments_s: Sequence[float]) -> None:
-        """Stores the moments, ascending."""
+    def __init__(self, settings: EngineSettings, truth: Truth, moments_s: Sequence[float]) -> None:
+        """Stores the truth and the moments, ascending."""
         super().__init__(replace(settings, changepoints=False))
         self.now_s = 0.0
+        self.truth = truth
         self._moments_s = moments_s
         self._next = 0
 
@@ -44,7 +45,7 @@ class TimedControl(Control):
 
     def passed(self, moment_s: float) -> None:
         """Has got to a moment."""
-        self._found(Finding("told", f"a change at {moment_s:.2f} s"))
+        self._found(Finding(self.truth.cause_of(moment_s), f"a change at {moment_s:.2f} s"))
 
     def next_wakeup_s(self) -> float:
         """Returns when time matters, true changes included; inf for never."""
@@ -67,15 +68,14 @@ class OracleControl(TimedControl):
             truth: over time.
             changes_s: its changes, ascending.
         """
-        super().__init__(settings, changes_s)
+        super().__init__(settings, truth, changes_s)
         self._scenario = scenario
-        self._truth = truth
         self._were_up = (True, True)
         self._times: dict[tuple[str, Backend], tuple[tuple[object, ...], ServiceTimes]] = {}
 
     def tell(self, edge: Circuit, function: Circuit, now_s: float) -> bool:
         """Opens and closes circuits as the backends truly are; returns whether one has changed."""
-        edge_back_s, function_back_s = self._truth.edge_back_s(now_s), self._truth.functions_back_s(now_s)
+        edge_back_s, function_back_s = self.truth.edge_back_s(now_s), self.truth.functions_back_s(now_s)
         up = edge_back_s <= now_s, function_back_s <= now_s
         edge.probe_at_s = None if up[0] else edge_back_s
         # Closed, and silent until then: whoever can wait so long is sent at that moment.
@@ -87,11 +87,11 @@ class OracleControl(TimedControl):
 
     def recent_rps(self, model: str, now_s: float) -> float:
         """Returns the true items a second."""
-        return self._truth.rate_rps(model, now_s)
+        return self.truth.rate_rps(model, now_s)
 
     def uplink(self) -> tuple[float | None, float]:
         """Returns the true bytes a second at this moment (None: ample) and the true round trip in seconds."""
-        bytes_per_s = self._truth.bytes_per_s(self.now_s)
+        bytes_per_s = self.truth.bytes_per_s(self.now_s)
         return None if math.isinf(bytes_per_s) else bytes_per_s, self._scenario.rtt_s
 
     def path_excess(self) -> tuple[float, float, float]:
@@ -104,7 +104,7 @@ class OracleControl(TimedControl):
         law = settings.edge_law
         if law is None:
             return None
-        most, slowdown = min(law.max_batch, settings.max_items), self._truth.edge_slowdown(self.now_s)
+        most, slowdown = min(law.max_batch, settings.max_items), self.truth.edge_slowdown(self.now_s)
         return self._tables(model, Backend.EDGE, law, most, slowdown, self._scenario.edge_noise, percentile)
 
     def function_times(self, model: str, plan: GroupPlan) -> ServiceTimes | None:
@@ -112,7 +112,7 @@ class OracleControl(TimedControl):
         law = next((tier.law for tier in self.model(model).tiers if tier.name == plan.function_tier), None)
         if law is None:
             return None
-        slowdown, sigma = self._truth.function_slowdown(self.now_s), self._scenario.function_noise
+        slowdown, sigma = self.truth.function_slowdown(self.now_s), self._scenario.function_noise
         return self._tables(model, Backend.FUNCTION, law, law.max_batch, slowdown, sigma, plan.percentile)
 
     def _tables(
@@ -142,7 +142,7 @@ class OracleControl(TimedControl):
         )
 
     def _told(self, settings: ModelSettings, learned: ModelEstimates) -> ModelEstimates:
-        scenario, truth = self._scenario, self._truth
+        scenario, truth = self._scenario, self.truth
         percentiles = {c.percentile for c in settings.classes}
         slowdown = truth.function_slowdown(self.now_s)
         return replace(
@@ -160,7 +160,8 @@ class ToldControl(TimedControl):
 
     def __init__(self, settings: EngineSettings, truth: Truth, changes_s: Sequence[float]) -> None:
         """Stores the changes, ascending."""
-        super().__init__(settings, [at_s + TOLD_AFTER_S for at_s in changes_s])
+        super().__init__(settings, truth, [at_s + TOLD_AFTER_S for at_s in changes_s])
+        self._changes_s = changes_s
         self._rate_changes_s = frozenset(truth.rate_changes_s())
         self._speed_changes_s = truth.edge_speed_changes_s()
         self._since_change: dict[str, int] = {}
@@ -168,11 +169,11 @@ class ToldControl(TimedControl):
 
     def passed(self, moment_s: float) -> None:
         """Begins estimates anew, and asks for a plan."""
-        at_s = moment_s - TOLD_AFTER_S
+        at_s = min(self._changes_s, key=lambda change_s: abs(change_s + TOLD_AFTER_S - moment_s))
         for model in self._estimates.models.values():
-            if any(abs(at_s - change_s) < model.arrivals.tick_s for change_s in self._rate_changes_s):
+            if at_s in self._rate_changes_s:
                 model.arrivals.restart(int(TOLD_AFTER_S / model.arrivals.tick_s))
-            if model.edge is not None and any(abs(at_s - change_s) < 1e-6 for change_s in self._speed_changes_s):
+            if model.edge is not None and at_s in self._speed_changes_s:
                 model.edge.restart(self._since_change.get(model.settings.name, 0))
         super().passed(at_s)
 
