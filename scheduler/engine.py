@@ -114,6 +114,7 @@ class Engine:
             self._begin(self._now_s)
         self._control.advance(self._now_s)
         if self._control.tell(self._circuits.edge, self._circuits.function, self._now_s):
+            self._dispatcher.brace()
             self._dispatcher.place_anew("failure", now_s=self._now_s)
         for message in messages:
             self._handlers[type(message)](message, self._now_s)
