@@ -18,7 +18,7 @@ from scheduler.estimators.residuals import ResidualWindow
 from scheduler.estimators.service_time import ServiceTime
 from scheduler.estimators.warm_instances import WarmInstances
 
-FUNCTION_SHAPE_SIGMA = 0.1
+FUNCTION_SHAPE_SIGMA = 0.02
 """A function's law is profiled where it runs; noise in it would steer batches to a size that only looks cheap."""
 BYTES_SMOOTHING = 0.05
 """Weight of a new request in the mean item size: the last twenty or so requests count."""

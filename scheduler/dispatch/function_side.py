@@ -19,6 +19,8 @@ AT_MOST = 0.995
 REFUSAL_WEIGHT = 8.0
 """What a refusal weighs, in the cheapest requests: more than any function, less than a late answer that is one too
 many."""
+ALWAYS_TRIED = 0.08
+"""Probability of being late up to which a request is sent whatever the weight: refused, it has no chance at all."""
 COLD_LOOK_S = 0.1
 COLD_COUNTS, TOO_COLD, SURELY_COLD = 0.05, 0.6, 0.95
 """Probabilities of a cold start: it may explain a late answer; it is expected; nothing else explains it."""
@@ -133,8 +135,9 @@ class FunctionSide:
             return True
         request = queued.request
         begins_s = self.uplink.begins_s(now_s, request.body_bytes)
-        weighed = self.gathering.late_cost(lane, queued, request.items, begins_s)
-        return weighed <= REFUSAL_WEIGHT * lane.stakes.unit_cost
+        late = self.gathering.late(lane, request.items, request.deadline_s - begins_s)
+        late_cost = lane.stakes.late_cost(request.class_name)
+        return late <= ALWAYS_TRIED or late_cost * late <= REFUSAL_WEIGHT * lane.stakes.unit_cost
 
     def too_cold(self, lane: Lane, queued: Queued, *, now_s: float) -> bool:
         """Whether this request would most likely wait for an instance for too long.

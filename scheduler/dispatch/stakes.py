@@ -5,13 +5,13 @@ from dataclasses import dataclass, field
 
 from scheduler.domain.plans import ServiceClass
 
-SAFETY = 0.94
+SAFETY = 0.9
 """Part of the allowed lateness that is aimed at: forecasts are never quite right, and rarely too dark."""
-GAIN = 0.1
+GAIN = 0.07
 """How far one late answer moves the logarithm of the weight."""
-FIRST_WEIGHT = 6.0
+FIRST_WEIGHT = 4.0
 BRACED_WEIGHT = 12.0
-LEAST_WEIGHT = 1.2
+LEAST_WEIGHT = 0.8
 MOST_WEIGHT = 400.0
 
 

@@ -112,6 +112,8 @@ def _spill_fraction(*, rate_rps: float, capacity_rps: float, dispersion: float, 
         return 0.0
     expected = rate_rps * BUFFERED_SLOS * slo_s
     sigma = math.sqrt(max(dispersion, 1e-9) * expected)
+    if sigma <= 0:
+        return 0.0
     z = (capacity_rps / rate_rps - 1.0) * expected / sigma
     density = math.exp(-z * z / 2) / math.sqrt(2 * math.pi)
     above = math.erfc(z / math.sqrt(2)) / 2

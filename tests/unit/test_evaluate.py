@@ -20,13 +20,13 @@ from scheduler.simulator.network import MEBIBYTE, constant, steps
 from scheduler.simulator.report import cheapest_per_item
 from scheduler.simulator.scenario import FUNCTION_LAW, POLICIES, Scenario, SimulatedClass
 from scheduler.workloads import markovian
-from scripts.evaluate import detection, engine_cost, figures, measures, tables
-from scripts.evaluate.__main__ import ALL, main, missing_traces, options_of, parse, tasks_of
-from scripts.evaluate.case import BOUND, Case, Result, Row, Timeline
-from scripts.evaluate.plots import draw_all
-from scripts.evaluate.runs import in_processes, run_all, run_case
-from scripts.evaluate.suites import NOISY, QUICK, SUITES, Options, drawn_link, with_slo
-from scripts.evaluate.traffic import BURSTY, Bursty, Phases, Trace
+from scripts.evaluation import detection, engine_cost, figures, measures, tables
+from scripts.evaluation.case import BOUND, Case, Result, Row, Timeline
+from scripts.evaluation.command import ALL, main, missing_traces, options_of, parse, tasks_of
+from scripts.evaluation.plots import draw_all
+from scripts.evaluation.runs import in_processes, run_all, run_case
+from scripts.evaluation.suites import NOISY, QUICK, SUITES, Options, drawn_link, with_slo
+from scripts.evaluation.traffic import BURSTY, Bursty, Phases, Trace
 
 TINY = Options(policies=("edgeburst", "edge-only"), requests=200, scales=(3.0,), seeds=(0, 1))
 MEASURED = {"wall_s", "cpu_us_per_request"}

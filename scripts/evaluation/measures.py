@@ -11,7 +11,7 @@ from scheduler.domain.requests import Backend
 from scheduler.simulator import report
 from scheduler.simulator.network import Bandwidth
 from scheduler.simulator.shell import Journal
-from scripts.evaluate.case import Case, Row, Timeline
+from scripts.evaluation.case import Case, Row, Timeline
 
 AT_ONCE_S = 0.01
 """A refusal that comes so soon left the client time to go elsewhere."""

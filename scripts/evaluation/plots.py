@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from scheduler.domain.errors import EdgeburstError
-from scripts.evaluate.case import BOUND, Result, Row, Timeline
-from scripts.evaluate.tables import arrivals_of, cost_fraction, group, number
+from scripts.evaluation.case import BOUND, Result, Row, Timeline
+from scripts.evaluation.tables import arrivals_of, cost_fraction, group, number
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -11,7 +11,6 @@ and bandwidth logs are run as well, and marked. OUT gets evaluation.csv (one lin
 import argparse
 import math
 import os
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
@@ -22,13 +21,13 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from scheduler.domain.errors import EdgeburstError
 from scheduler.simulator.scenario import POLICIES
-from scripts.evaluate import detection, engine_cost
-from scripts.evaluate.case import Result, Row
-from scripts.evaluate.figures import figures_table
-from scripts.evaluate.plots import draw_all
-from scripts.evaluate.runs import run_all, run_case
-from scripts.evaluate.suites import OURS, QUICK, SUITES, TRACES, Options, real_traces
-from scripts.evaluate.tables import Table, suite_tables, write_csv
+from scripts.evaluation import detection, engine_cost
+from scripts.evaluation.case import Result, Row
+from scripts.evaluation.figures import figures_table
+from scripts.evaluation.plots import draw_all
+from scripts.evaluation.runs import run_all, run_case
+from scripts.evaluation.suites import OURS, QUICK, SUITES, TRACES, Options, real_traces
+from scripts.evaluation.tables import Table, suite_tables, write_csv
 
 Task = Callable[[], Result]
 
@@ -174,7 +173,3 @@ def main(words: Sequence[str] | None = None) -> int:
         console.print(f"error: {error}", style="red", soft_wrap=True, markup=False, highlight=False)
         return 2
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from scripts.evaluate.case import BOUND, Row
+from scripts.evaluation.case import BOUND, Row
 
 COLUMNS = (
     *("suite", "case", "policy", "variant", "on_trace", "seed", "slo_s", "scale", "rate_rps", "request_bytes"),

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 
 from scheduler.simulator.scenario import Scenario
-from scripts.evaluate.traffic import Traffic
+from scripts.evaluation.traffic import Traffic
 
 Row = dict[str, object]
 """One line of the CSV, by column."""

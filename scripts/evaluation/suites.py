@@ -15,8 +15,8 @@ from scheduler.simulator.backends import ColdStarts
 from scheduler.simulator.faults import Fault
 from scheduler.simulator.network import AMPLE, MEBIBYTE, Bandwidth, constant, read_log, steps
 from scheduler.simulator.scenario import POLICIES, Scenario, SimulatedClass, SpendCaps
-from scripts.evaluate.case import BOUND, Case
-from scripts.evaluate.traffic import Bursty, Phases, Trace, Traffic
+from scripts.evaluation.case import BOUND, Case
+from scripts.evaluation.traffic import Bursty, Phases, Trace, Traffic
 
 TRACES = "arrivals/*.gaps"
 LOGS = "bandwidth/lte-car-*.log"

@@ -11,7 +11,7 @@ from scheduler.engine import Engine
 from scheduler.simulator.shell import Simulation
 from scheduler.simulator.world import generators, make_backends, make_requests
 from scripts.changepoint_figures import update_costs_us
-from scripts.evaluate.case import Case, Result, Row
+from scripts.evaluation.case import Case, Result, Row
 
 PART = 500
 """Requests whose cost is one sample of the median."""

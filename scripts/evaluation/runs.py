@@ -11,8 +11,8 @@ from scheduler.simulator import report
 from scheduler.simulator.bound import clairvoyant_bound, make_problem
 from scheduler.simulator.world import generators, make_requests, make_simulation
 from scheduler.workloads import Workload
-from scripts.evaluate import measures
-from scripts.evaluate.case import BOUND, Case, Result, Row
+from scripts.evaluation import measures
+from scripts.evaluation.case import BOUND, Case, Result, Row
 
 T = TypeVar("T")
 

@@ -9,8 +9,8 @@ import numpy as np
 from scheduler.estimators.changepoint import count_detector
 from scheduler.workloads import read_gaps
 from scripts.changepoint_figures import TICK_S, TICKS_PER_HOUR, TRACE_RPS, Step, alarms, step_figures, step_kinds
-from scripts.evaluate.case import Result, Row
-from scripts.evaluate.tables import Table, number
+from scripts.evaluation.case import Result, Row
+from scripts.evaluation.tables import Table, number
 
 STEADY_RPS = (10.0, TRACE_RPS, 200.0)
 TRACE_SCALES = (1.0, 2.4, 4.0)

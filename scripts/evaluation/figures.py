@@ -5,9 +5,9 @@ from dataclasses import dataclass
 
 from scheduler.simulator.scenario import POLICIES
 from scripts.changepoint_figures import TRACE_RPS
-from scripts.evaluate.case import BOUND, Row
-from scripts.evaluate.suites import OURS
-from scripts.evaluate.tables import (
+from scripts.evaluation.case import BOUND, Row
+from scripts.evaluation.suites import OURS
+from scripts.evaluation.tables import (
     GOOD,
     ORACLE,
     Table,
