@@ -159,6 +159,8 @@ class Control:
         if probe.backend is Backend.EDGE:
             return
         self._last_transfer_s = now_s
+        if not probe.ok:
+            return
         self._estimates.probed(sent_bytes=probe.sent_bytes, transfer_s=probe.transfer_s, rtt_s=probe.rtt_s, now_s=now_s)
 
     def probe_due(self, now_s: float, *, starved: bool) -> bool:

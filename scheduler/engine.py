@@ -7,10 +7,11 @@ time; what is simulated is what runs. An exception out of `handle` is a bug, nev
 from collections.abc import Callable, Sequence
 
 from scheduler.control import CHANGES, Control
-from scheduler.dispatch.circuit import Circuit, Circuits
+from scheduler.dispatch.circuit import EDGE_PAUSE_S, Circuit, Circuits
 from scheduler.dispatch.decision_ring import ANSWERED, CANCELLED, DecisionRing, Explanation
 from scheduler.dispatch.dispatcher import NEVER, Dispatcher
 from scheduler.dispatch.edge_side import EdgeSide
+from scheduler.dispatch.endings import Endings
 from scheduler.dispatch.failures import Failures
 from scheduler.dispatch.forecast import EdgeOccupancy, UplinkOccupancy
 from scheduler.dispatch.function_side import FunctionSide
@@ -64,7 +65,7 @@ class Engine:
         )
         self._ledger = Ledger()
         pauses = settings.failures_to_open, settings.reopen_after_s
-        self._circuits = Circuits(Circuit(*pauses), Circuit(*pauses))
+        self._circuits = Circuits(Circuit(*pauses, longest_pause_s=EDGE_PAUSE_S), Circuit(*pauses))
         self._occupancy = EdgeOccupancy()
         self._uplink = UplinkOccupancy()
         edge = EdgeSide(self._lanes, self._occupancy, self._circuits.edge, self._sender)
@@ -77,7 +78,9 @@ class Engine:
             settings.max_function_in_flight,
         )
         self._rescue = Rescue(self._lanes, edge, self._function, self._sender)
-        self._dispatcher = Dispatcher(self._lanes, edge, self._function, self._sender, self._rescue)
+        self._dispatcher = Dispatcher(
+            self._lanes, edge, self._function, self._sender, self._rescue, Endings(edge, self._function)
+        )
         self._failures = Failures(self._lanes, edge, self._function, self._sender, self._dispatcher.place)
         self._spend(settings)
         self._control = Control(settings) if control is None else control
@@ -150,7 +153,7 @@ class Engine:
             edge_up=self._circuits.edge.closed,
             function_up=self._circuits.function.closed,
             spent=self._ledger.spent,
-            expected_drain_s=self._expected_drain_s(),
+            expected_drain_s=expected_drain_s(self._lanes.values(), self._function.max_in_flight),
             draining=self._draining,
             plan=self._plan,
         )
@@ -178,7 +181,10 @@ class Engine:
         elif request.model not in self._lanes:
             self._sender.refuse(queued, not_served(request.model))
         elif not room:
-            self._sender.refuse(queued, no_room(self._sender.admission, self._expected_drain_s()))
+            self._sender.refuse(
+                queued,
+                no_room(self._sender.admission, expected_drain_s(self._lanes.values(), self._function.max_in_flight)),
+            )
         else:
             self._count(request, now_s)
             self._dispatcher.place(queued, now_s)
@@ -276,9 +282,9 @@ class Engine:
         assert isinstance(message, ProbeMeasured)
         self._circuits.probing.discard(message.backend)
         circuit = self._circuits.of(message.backend)
+        self._control.probed(message, now_s)
         if message.ok:
             circuit.succeeded()
-            self._control.probed(message, now_s)
         else:
             circuit.probe_failed(now_s)
             self._dispatcher.place_anew("failure", now_s=now_s)
@@ -362,7 +368,9 @@ class Engine:
             self._sender.commands.append(ComputePlan(snapshot, wanted.plan_id, wanted.cause, wanted.detail))
         self._warm_up(now_s)
         starved = self._dispatcher.starved(now_s)
-        idle_link = not self._uplink.finishes_s and self._control.probe_due(now_s, starved=starved)
+        # One that does not answer is probed when its pause is over, not oftener.
+        quiet = self._circuits.function.closed and not self._uplink.finishes_s
+        idle_link = quiet and self._control.probe_due(now_s, starved=starved)
         for backend in self._circuits.to_probe(now_s, idle_link=idle_link):
             self._sender.commands.append(SendProbe(backend))
 
@@ -387,9 +395,6 @@ class Engine:
         self._occupancy.release(batch_id)
         self._uplink.release(batch_id, now_s=now_s)
         return sent
-
-    def _expected_drain_s(self) -> float:
-        return expected_drain_s(self._lanes.values(), self._function.max_in_flight)
 
     def _snapshot(self, now_s: float) -> Snapshot:
         return self._control.snapshot(

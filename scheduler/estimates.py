@@ -26,6 +26,7 @@ BYTES_SMOOTHING = 0.05
 PATH_WINDOW = 128
 PATH_SIGMA_S = 0.02
 """Function batches from which the excess of the way is read, and its scatter before any is seen."""
+GAP_S = 1.0
 PATH_STALE_S = 3.0
 SIGMA_PERCENTILE, SIGMAS = 0.95, 1.645
 MARGIN_STEP = 0.002
@@ -249,7 +250,10 @@ class Estimates:
         # Sent all the same over an uplink that was thought to be down: a way without an end has no error.
         if math.isfinite(predicted_path_s):
             self._path_seen_s = batch.sent_at_s + report.elapsed_s
-            self._path_moved(report.elapsed_s - report.service_s - predicted_path_s)
+            error_s = report.elapsed_s - report.service_s - predicted_path_s
+            # A link that was gone for a while says nothing about the way when it is there.
+            if error_s < GAP_S:
+                self._path_moved(error_s)
         upload_s = report.elapsed_s - report.service_s - self.uplink_rtt_s
         change = self.bandwidth.update(
             sent_at_s=batch.sent_at_s,

@@ -17,7 +17,9 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from scheduler.dispatch.deferring import deferred_until_s
 from scheduler.dispatch.edge_side import EdgeSide
+from scheduler.dispatch.endings import Endings
 from scheduler.dispatch.function_side import FunctionSide
 from scheduler.dispatch.lane import Lane
 from scheduler.dispatch.queue import Place, Queued
@@ -25,14 +27,12 @@ from scheduler.dispatch.rescue import Rescue
 from scheduler.dispatch.sender import Sender
 from scheduler.dispatch.spend_cap import Course
 from scheduler.dispatch.terms import decision
-from scheduler.domain.errors import Refusal, RefusalKind
+from scheduler.domain.errors import Refusal
 from scheduler.domain.requests import Backend
 
 NEVER = float("inf")
 MOST_TRIED = 16
 """Of the edge's next batch that are asked to make room."""
-DEFERRED_RESERVE = 1.5
-"""So many times what a deferrable request needs at the end is kept for it."""
 STARVED_S = 1.0
 """How long a request that might have gone to a function keeps the link under watch."""
 LATE_HOLD_S = 0.25
@@ -48,6 +48,7 @@ class Dispatcher:
     function: FunctionSide
     sender: Sender
     rescue: Rescue
+    endings: Endings
     plan_id: int = 0
 
     def place(self, queued: Queued, now_s: float, cause: str = "arrival") -> None:
@@ -86,12 +87,12 @@ class Dispatcher:
         if in_time and self.function.worth_trying(lane, queued, now_s=now_s):
             return "function", None
         if course is Course.EDGE_TO_SPARE:
-            return "refused", self._no_money(lane, queued, now_s=now_s)
+            return "refused", self.endings.no_money(lane, queued, now_s=now_s)
         if self._make_room(lane, queued, now_s=now_s):
             return "edge", None
         if self.edge.could_answer(lane, queued, now_s=now_s):
             return "waiting", None
-        return self._too_late(lane, queued, now_s=now_s, course=course)
+        return self.endings.too_late(lane, queued, now_s=now_s, course=course)
 
     def _make_room(self, lane: Lane, queued: Queued, *, now_s: float) -> bool:
         """Lets somebody of the edge's next batch leave for a request that nobody else can take.
@@ -121,19 +122,13 @@ class Dispatcher:
 
     def _may_wait(self, lane: Lane, queued: Queued, *, now_s: float) -> bool:
         """Whether a deferrable request still has time to wait for an idle edge."""
-        if queued.request.class_name not in lane.deferrable:
+        if queued.due or queued.request.class_name not in lane.deferrable:
             return False
         ever = queued.barred is not Backend.EDGE and queued.request.items <= lane.edge_limit
-        return ever and now_s < self._deferred_until_s(lane, queued)
+        return ever and now_s < self._deferred_until_s(lane, queued, now_s=now_s)
 
-    def _deferred_until_s(self, lane: Lane, queued: Queued) -> float:
-        """The moment from when on a deferrable request is placed like any other."""
-        request, needs_s = queued.request, 0.0
-        if lane.edge_times is not None and self.edge.usable(lane, queued):
-            needs_s = lane.edge_times.cautious_s[request.items] + lane.edge_times.median_s[max(1, lane.edge_cap)]
-        if lane.function_times is not None and self.function.usable(lane, queued):
-            needs_s = max(needs_s, lane.function_times.cautious_s[request.items])
-        return request.deadline_s - DEFERRED_RESERVE * needs_s
+    def _deferred_until_s(self, lane: Lane, queued: Queued, *, now_s: float) -> float:
+        return deferred_until_s(self.edge, self.function, lane, queued, now_s=now_s)
 
     def dispatch(self, now_s: float) -> None:
         """Sends whatever should leave now. Called after every change."""
@@ -226,9 +221,12 @@ class Dispatcher:
     def _send_function(self, lane: Lane, *, now_s: float) -> None:
         halves = lane.halves[Backend.FUNCTION]
         while halves and self.function.has_slot(lane, now_s=now_s):
-            if not self.function.affords(lane, sum(q.request.items for q in halves[0]), now_s=now_s):
-                break
-            self.function.send(halves.popleft(), lane, now_s=now_s)
+            half = halves.popleft()
+            if self.function.affords(lane, sum(q.request.items for q in half), now_s=now_s):
+                self.function.send(half, lane, now_s=now_s)
+                continue
+            for queued in half:
+                self.place(queued, now_s, "limits")
         self._send_late(lane, now_s=now_s)
         while self.function.is_due(lane, now_s=now_s):
             self._welcome_back(lane, now_s=now_s)
@@ -260,9 +258,17 @@ class Dispatcher:
             if not batch:
                 return
             if not self.function.affords(lane, sum(q.request.items for q in batch), now_s=now_s):
+                self._no_longer_paid(lane, batch, now_s=now_s)
                 return
             lane.late.remove_all(batch)
             self.function.send(batch, lane, now_s=now_s)
+
+    def _no_longer_paid(self, lane: Lane, batch: Sequence[Queued], *, now_s: float) -> None:
+        """Whom the edge cannot take either is told: nobody waits for money that may come in an hour."""
+        for queued in batch:
+            if not self.edge.usable(lane, queued):
+                lane.late.remove(queued)
+                self.place(queued, now_s, "limits")
 
     def _review(self, lane: Lane, *, now_s: float) -> None:
         """Moves those whose place can no longer serve them while another still can."""
@@ -284,10 +290,14 @@ class Dispatcher:
         if len(lane.spill) and not self.function.affords(lane, min(lane.spill.items, lane.function_cap), now_s=now_s):
             for queued in lane.spill.take_all():
                 self.place(queued, now_s, "spend-cap")
-        while len(lane.deferred) and now_s >= self._deferred_until_s(lane, lane.deferred.first):
-            queued = lane.deferred.first
-            lane.deferred.remove(queued)
-            self.place(queued, now_s, "deferred")
+        if len(lane.deferred) and now_s >= deferred_until_s(
+            self.edge, self.function, lane, lane.deferred.first, now_s=now_s
+        ):
+            # Those who are due soon come along: together they cost less than one by one.
+            for queued in lane.deferred.members[: max(1, lane.spill_size)]:
+                lane.deferred.remove(queued)
+                queued.due = True
+                self.place(queued, now_s, "deferred")
 
     def _review_halves(self, lane: Lane, *, now_s: float) -> None:
         overdue = [q for q in lane.halved() if q.request.deadline_s <= now_s and not lane.serves_late(q)]
@@ -349,30 +359,10 @@ class Dispatcher:
             yield self.function.hopeless_at_s(lane, lane.spill.first)
             yield lane.spill.first.request.deadline_s
         if len(lane.deferred):
-            yield self._deferred_until_s(lane, lane.deferred.first)
+            yield self._deferred_until_s(lane, lane.deferred.first, now_s=now_s)
         if len(lane.late) and lane.function_cap:
             yield lane.late_opened_at_s + LATE_HOLD_S
         yield from (queued.request.deadline_s for queued in lane.halved())
-
-    def _too_late(self, lane: Lane, queued: Queued, *, now_s: float, course: Course) -> tuple[str, Refusal | None]:
-        by_edge, by_function = self.edge.usable(lane, queued), self.function.usable(lane, queued)
-        paid = course is Course.FUNCTION
-        if course is Course.EDGE_EVEN_LATE and by_edge:
-            return "late", None
-        if lane.serves_late(queued) and (by_edge or (by_function and paid)):
-            return "late", None
-        if by_function and not paid:
-            return "refused", self._no_money(lane, queued, now_s=now_s)
-        return "refused", self._why_not(lane, left_s=queued.request.deadline_s - now_s)
-
-    def _no_money(self, lane: Lane, queued: Queued, *, now_s: float) -> Refusal:
-        closed = self.function.closed(lane, queued, now_s=now_s)
-        message = f"the spend cap per {closed.window} is reached and the edge cannot answer within the deadline"
-        if closed.share < 1.0:
-            message = (
-                f"the rest of the spend cap per {closed.window} is kept for others, and the edge has no room to spare"
-            )
-        return Refusal(RefusalKind.DEADLINE, message, closed.opens_s if math.isfinite(closed.opens_s) else None)
 
     def _note_rescued(self, lane: Lane, riders: Sequence[Queued], *, now_s: float) -> None:
         for queued in riders:
@@ -384,20 +374,3 @@ class Dispatcher:
             self.edge, self.function, lane, queued, place=place, cause=cause, plan_id=self.plan_id, now_s=now_s
         )
         self.sender.ring.note(record)
-
-    def _why_not(self, lane: Lane, *, left_s: float) -> Refusal:
-        down = [
-            backend.value
-            for backend, there, circuit in (
-                (Backend.EDGE, lane.edge_times is not None, self.edge.circuit),
-                (Backend.FUNCTION, lane.function_times is not None, self.function.circuit),
-            )
-            if there and not circuit.closed
-        ]
-        reason = f"; not answering: {', '.join(down)}" if down else ""
-        # No figure that differs from request to request: whoever counts errors groups them by their sentence.
-        if left_s > 0:
-            message = f"no backend can answer within the request's deadline{reason}"
-        else:
-            message = f"the request's deadline passed before any backend was free{reason}"
-        return Refusal(RefusalKind.DEADLINE, message)

@@ -121,9 +121,12 @@ class EdgeSide:
         times, cap = _times(lane), lane.edge_cap
         penalty = self._drop_penalty(lane)
         expected = _by_deadline((*lane.next_batch.take_all(), *lane.waiting.take_all()))
-        result = compose(expected, times, now_s=now_s, cap=cap, drop_penalty=penalty)
+        first, *others = _by_rank(lane, expected)
+        result = compose(first, times, now_s=now_s, cap=cap, drop_penalty=penalty)
         if not result.chosen:
-            result = compose(expected, times, now_s=now_s, cap=cap, drop_penalty=penalty, cautious=False)
+            result = compose(first, times, now_s=now_s, cap=cap, drop_penalty=penalty, cautious=False)
+        for rank in others:
+            result = _filled_up(result, rank, times, now_s=now_s, cap=cap, drop_penalty=penalty)
         spilled = [q for q in lane.spill if q.barred is not Backend.EDGE]
         # Whoever was to be spilled but has not left yet rides along for nothing where the batch has room.
         free_riders = fill_up(result.chosen, spilled, times, now_s=now_s, cap=cap)
@@ -208,6 +211,29 @@ class EdgeSide:
             taken.append(queued)
             items = size
         return tuple(taken)
+
+
+def _by_rank(lane: Lane, expected: Sequence[Queued]) -> list[Sequence[Queued]]:
+    """Splits those who wait, by deadline, into ranks: whom nobody else may serve first, then by priority."""
+    ranks: dict[tuple[bool, int], list[Queued]] = {}
+    for queued in expected:
+        stays = lane.function_cap == 0 or queued.barred is Backend.FUNCTION
+        may_leave = not (stays or queued.request.class_name in lane.edge_only)
+        ranks.setdefault((may_leave, queued.request.priority), []).append(queued)
+    return [ranks[rank] for rank in sorted(ranks)] or [()]
+
+
+def _filled_up(
+    result: Composition, rank: Sequence[Queued], times: ServiceTimes, *, now_s: float, cap: int, drop_penalty: float
+) -> Composition:
+    """Adds those of a lower rank who make nobody late; where nobody is chosen yet, the best of them."""
+    if not result.chosen:
+        more = compose(rank, times, now_s=now_s, cap=cap, drop_penalty=drop_penalty)
+        return Composition(more.chosen, (*result.dropped, *more.dropped), (*result.left, *more.left))
+    riders = fill_up(result.chosen, rank, times, now_s=now_s, cap=cap)
+    riding = set(map(id, riders))
+    left = [q for q in rank if id(q) not in riding]
+    return Composition((*result.chosen, *riders), result.dropped, (*result.left, *left))
 
 
 def _gathered(lane: Lane, times: ServiceTimes, cap: int) -> int:

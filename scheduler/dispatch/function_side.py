@@ -69,6 +69,10 @@ class FunctionSide:
         """Whether this request may go to a function at all."""
         return self.circuit.closed and _allowed(lane, queued)
 
+    def allowed(self, lane: Lane, queued: Queued) -> bool:
+        """Whether it may once the functions answer again."""
+        return _allowed(lane, queued)
+
     def course(self, lane: Lane, queued: Queued, *, now_s: float) -> Course:
         """Returns what may be done with this request as far as money goes, all that is gathered counted in."""
         cap = self.ledger.cap
@@ -87,7 +91,7 @@ class FunctionSide:
 
     def _asks_for(self, lane: Lane, queued: Queued) -> tuple[float, bool]:
         """The money of all that is gathered, with this request, and whether it is of low priority."""
-        full, rest = divmod(lane.spill.items + queued.request.items, lane.function_cap)
+        full, rest = divmod(lane.spill.items + lane.late.items + queued.request.items, lane.function_cap)
         cost = full * self.at_most(lane, lane.function_cap) + (self.at_most(lane, rest) if rest else 0.0)
         return cost, queued.request.priority > lane.model.default_priority
 
@@ -266,6 +270,7 @@ class FunctionSide:
 
     def send(self, members: Sequence[Queued], lane: Lane, *, now_s: float) -> None:
         """Sends one batch."""
+        assert not any(q.request.class_name in lane.edge_only for q in members), "edge-only data stays on the site"
         items = sum(q.request.items for q in members)
         body_bytes = sum(q.request.body_bytes for q in members)
         takes_s = self.takes_s(lane, items=items, body_bytes=body_bytes, now_s=now_s, cautious=False)

@@ -34,6 +34,8 @@ class Queued:
     barred: Backend | None = None
     """The backend that failed it: it is sent again once, to the other."""
     cancelled: bool = False
+    due: bool = False
+    """Whether a deferrable request has waited long enough."""
     copies: int = 0
     """Batches in flight that it is in: two while it is being rescued."""
 

@@ -1,6 +1,6 @@
 """What a client is told who is not let in, and when to come again."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from scheduler.dispatch.lane import Lane
 from scheduler.dispatch.queue import Admission
@@ -43,3 +43,19 @@ def expected_drain_s(lanes: Iterable[Lane], max_function_in_flight: int) -> floa
 def not_served(model: str) -> Refusal:
     """Returns what is told when a reload took the model away."""
     return Refusal(RefusalKind.NO_BACKEND, f"model {model!r} is not served any more: it left the configuration")
+
+
+def too_late(*, left_s: float, down: Sequence[str]) -> Refusal:
+    """Returns what is told when nobody can answer in time.
+
+    Args:
+        left_s: seconds until the deadline.
+        down: backends that do not answer at present.
+    """
+    reason = f"; not answering: {', '.join(down)}" if down else ""
+    # No figure that differs from request to request: whoever counts errors groups them by their sentence.
+    if left_s > 0:
+        message = f"no backend can answer within the request's deadline{reason}"
+    else:
+        message = f"the request's deadline passed before any backend was free{reason}"
+    return Refusal(RefusalKind.DEADLINE, message)

@@ -111,8 +111,10 @@ class Rescue:
         while rescued and self.function.has_slot(lane, now_s=now_s):
             full = self.function.first_batch(lane, rescued)
             batch = self.function.gathering.cheapest_prefix(lane, full, now_s=now_s) if full else []
-            items = sum(q.request.items for q in batch)
-            if not batch or not self.function.affords(lane, items, now_s=now_s):
+            # Where the money does not reach for all, it reaches for some.
+            while batch and not self.function.affords(lane, sum(q.request.items for q in batch), now_s=now_s):
+                batch.pop()
+            if not batch:
                 break
             self.function.send(batch, lane, now_s=now_s)
             gone += batch

@@ -372,7 +372,7 @@ class TestHindsight:
         fast = FunctionTier("fast", "fast", LatencyLaw(0.05, 0.02, 8), Price(per_s=1.3e-5, per_call=9e-7))
         scenario = replace(scenario_of("batch"), tiers=(TIER, fast))
         found = summarise(run(scenario, rate_rps=50, requests=400), scenario, wall_s=0.0)
-        assert found["planner"] == "static search"
+        assert found["planner"] == "exact"
         assert found["parameters"]["tier"] == "fast"  # type: ignore[index]
         assert found["within_slo"] >= 0.99  # type: ignore[operator]
 

@@ -141,13 +141,11 @@ def test_in_deep_overload_no_edge_only_request_leaves_and_the_others_do() -> Non
     assert places["urgent", "function"] > 300
 
 
-@pytest.mark.xfail(reason=COMPOSED_BY_DEADLINE)
 def test_in_overload_the_edge_is_for_those_whom_nobody_else_may_serve() -> None:
     local = [row for row in local_and_others() if row.class_name == "local"]
     assert sum(row.within_slo for row in local) >= 0.97 * len(local)
 
 
-@pytest.mark.xfail(reason=COMPOSED_BY_DEADLINE)
 @pytest.mark.parametrize("seed", range(2))
 def test_without_functions_who_is_refused_in_overload_is_of_low_priority(seed: int) -> None:
     """High priority alone would fit: the edge serves 100 a second, 50 of high and 100 of low priority come."""
@@ -159,7 +157,6 @@ def test_without_functions_who_is_refused_in_overload_is_of_low_priority(seed: i
     assert lost["high"] < 0.02
 
 
-@pytest.mark.xfail(reason=COMPOSED_BY_DEADLINE)
 def test_who_of_high_priority_comes_to_a_full_next_batch_takes_a_place_in_it() -> None:
     law = LatencyLaw(0.1, 0.1, 4)
     shell = Engine(EngineSettings((ModelSettings("m", 4, (URGENT,), law, ()),)))

@@ -2,41 +2,90 @@
 
 Source: Ali, Pinciroli, Yan, Smirni, "BATCH: machine learning inference serving on serverless platforms with adaptive
 batching" (SC 2020): a buffer in front of serverless functions whose size B, timeout T and memory (here: tier) are
-chosen for the arrival process, cheapest within a latency percentile. It knows no edge. Its analytic model predicts
-the percentile from a fitted arrival process; until the exact planner stands in for it, B, T and tier are found by
-static search over the simulated workload itself, which can only be better informed.
+chosen for the arrival process, cheapest within a latency percentile. It knows no edge. As there, a Markovian process
+is fitted to arrival times, here to those of the simulated workload itself, and an analytic model of the buffer, here
+the exact planner's, says what every B, T and tier costs and who is late. Like the original it plans for warm functions.
 """
 
-from collections.abc import Iterator
+from collections.abc import Sequence
 
-from scheduler.simulator.policies.function_only import FunctionParameters, rule_of_thumb
-from scheduler.simulator.policies.search import Trial, choose, rank
+import numpy as np
+
+from scheduler.domain.laws import FunctionTier
+from scheduler.domain.requests import Request
+from scheduler.planner.arrival_fits import fit_arrivals
+from scheduler.planner.arrivals import MarkovianArrivals, poisson_arrivals
+from scheduler.planner.configurations import Configurations, Way
+from scheduler.planner.latency_laws import Array, Grants, TableLaw
+from scheduler.planner.one_application import TIMEOUTS, ProcessSearch
+from scheduler.simulator.policies.function_only import FunctionParameters
 from scheduler.simulator.policies.site import Site
 
-PLANNER = "static search"
-_TIMEOUT_FACTORS = (1.0, 0.9, 0.75, 0.6, 0.45, 0.3, 0.15, 0.05)
-"""Of the SLO, less a single request's time."""
-_FINALISTS = 6
+PLANNER = "exact"
+_FEWEST_GAPS = 20
+"""Fewer do not show a process: they are taken for Poisson."""
+_MOST_GAPS = 50_000
+"""More are thinned out to stretches from all over the workload: the fit takes a second or two."""
+_STRETCHES = 10
+_MOST_ITEMS = 64
+"""In a batch: the buffer's law takes time that grows with its square."""
 
 
-def best_batch(site: Site, trial: Trial[FunctionParameters]) -> FunctionParameters:
-    """Returns tier, B and T: all are tried on a slice of the workload, the best on all of it."""
-    target = site.percentile
-    grid = [rule_of_thumb(site), *_grid(site)]
-    tried = [trial(parameters, whole=False) for parameters in grid]
-    # The best of the slice, and the best of those with room to spare: a slice may flatter.
-    numbers = {
-        number
-        for wanted in (target, 1 - (1 - target) / 3)
-        for number in sorted(range(len(grid)), key=lambda number: rank(tried[number], wanted))[:_FINALISTS]
-    }
-    return choose([grid[number] for number in sorted(numbers)], trial, target=target)
+def best_batch(site: Site, requests: Sequence[Request]) -> FunctionParameters:
+    """Returns the cheapest tier, B and T that keep the percentile; the fastest for one request where none does.
+
+    Parameters:
+        site: laws, prices and the uplink.
+        requests: whose arrival times the process is fitted to.
+    """
+    process = _process(np.array([r.arrived_at_s for r in requests if r.class_name not in site.stays]))
+    busy = _uplink_load(site, process)
+    if process is not None and busy < 1:
+        families = [_family(site, tier, busy) for tier in site.model.tiers]
+        search = ProcessSearch.of(process, families, percentile=site.percentile, step_s=site.slo_s / TIMEOUTS)
+        found = search.cheapest(site.slo_s)
+        if found is not None:
+            timeout_s = found.timeout_s if found.cap > 1 else 0.0
+            return FunctionParameters(site.model.tiers[found.family], found.cap, timeout_s)
+    tier, _ = site.cheapest_function(0.0)
+    return FunctionParameters(tier, 1, 0.0)
 
 
-def _grid(site: Site) -> Iterator[FunctionParameters]:
-    for tier in site.model.tiers:
-        yield FunctionParameters(tier, 1, 0.0)
-        most_s = site.slo_s - tier.law.predict_s(1) - site.rtt_s
-        for items in range(2, site.function_items(tier) + 1):
-            for factor in _TIMEOUT_FACTORS if most_s > 0 else ():
-                yield FunctionParameters(tier, items, most_s * factor)
+def _process(times_s: Array) -> MarkovianArrivals | None:
+    """The process behind the arrivals; None where there are too few, or all at once."""
+    gaps_s = np.diff(times_s)
+    if not gaps_s.sum() > 0:
+        return None
+    if len(gaps_s) < _FEWEST_GAPS:
+        return poisson_arrivals(len(gaps_s) / float(gaps_s.sum()))
+    if len(gaps_s) > _MOST_GAPS:
+        starts = np.linspace(0, len(gaps_s) - _MOST_GAPS // _STRETCHES, _STRETCHES).astype(int)
+        gaps_s = np.concatenate([gaps_s[start : start + _MOST_GAPS // _STRETCHES] for start in starts])
+    return fit_arrivals(gaps_s).process
+
+
+def _uplink_load(site: Site, process: MarkovianArrivals | None) -> float:
+    """Fraction of time that the uplink sends; above 1 where it cannot keep up."""
+    sent_bytes_per_s = site.model.request_bytes * (process.rate_rps if process is not None else 0.0)
+    return sent_bytes_per_s / site.mean_bytes_per_s if site.mean_bytes_per_s > 0 else np.inf
+
+
+def _family(site: Site, tier: FunctionTier, busy: float) -> Configurations:
+    """A tier as the planner knows functions: its services behind the uplink, its price."""
+    most = min(site.function_items(tier), _MOST_ITEMS)
+    seconds = tuple(tier.law.predict_s(items) for items in range(1, most + 1))
+    nothing, rate = np.zeros(1), np.full((1, most), tier.price.per_s)
+    services = TableLaw((seconds,), site.function_noise).table(
+        Grants(nothing, nothing, nothing), max_batch=most, grain_s=tier.price.grain_s
+    )
+    way = Way(item_bytes=site.model.request_bytes, bytes_per_s=site.mean_bytes_per_s, rtt_s=site.rtt_s, busy=busy)
+    return Configurations(
+        kind=tier.name,
+        vcpu=nothing,
+        gpu_gb=nothing,
+        memory_gb=np.zeros((1, most)),
+        allowed=np.ones((1, most), dtype=np.bool_),
+        services=way.lengthened(services),
+        per_s=rate,
+        per_call=tier.price.per_call,
+    )

@@ -10,7 +10,7 @@ from scheduler.simulator.policies.aimd import Aimd
 from scheduler.simulator.policies.critical_rate import CriticalRate
 from scheduler.simulator.policies.edf import EarliestDeadlineFirst
 from scheduler.simulator.policies.edge_only import EdgeOnly
-from scheduler.simulator.policies.function_only import FunctionOnly, FunctionParameters, rule_of_thumb
+from scheduler.simulator.policies.function_only import FunctionOnly, rule_of_thumb
 from scheduler.simulator.policies.search import SLICE, Trying
 from scheduler.simulator.policies.site import Site, site_of
 from scheduler.simulator.policies.static import Static, StaticParameters, best_static
@@ -49,9 +49,6 @@ class _Hindsight:
     def static(self, parameters: StaticParameters, *, whole: bool) -> Trying:
         return self.rehearse(Static(self.site, parameters), self._part(whole))
 
-    def batch(self, parameters: FunctionParameters, *, whole: bool) -> Trying:
-        return self.rehearse(FunctionOnly(self.site, parameters), self._part(whole))
-
     def _part(self, whole: bool) -> Sequence[Request]:
         start = max(0, len(self.requests) - SLICE) // 2
         return self.requests if whole else self.requests[start : start + SLICE]
@@ -76,7 +73,7 @@ def _critical_rate(hindsight: _Hindsight) -> Chosen:
 
 
 def _batch(hindsight: _Hindsight) -> Chosen:
-    parameters = batch.best_batch(hindsight.site, hindsight.batch)
+    parameters = batch.best_batch(hindsight.site, hindsight.requests)
     return Chosen(
         FunctionOnly(hindsight.site, parameters), {"parameters": parameters.shown(), "planner": batch.PLANNER}
     )

@@ -1,0 +1,31 @@
+"""How long a deferrable request may wait for an edge that has nothing else to do."""
+
+from scheduler.dispatch.edge_side import EdgeSide
+from scheduler.dispatch.function_side import FunctionSide
+from scheduler.dispatch.lane import Lane
+from scheduler.dispatch.queue import Queued
+
+RESERVE = 1.5
+"""So many times what it needs at the end is kept for it."""
+
+
+def deferred_until_s(edge: EdgeSide, function: FunctionSide, lane: Lane, queued: Queued, *, now_s: float) -> float:
+    """Returns the moment from when on a deferrable request is placed like any other.
+
+    Args:
+        edge: may then need a full batch's service before this request's own.
+        function: may then need its whole way, a cold start included.
+        lane: of the request.
+        queued: the request.
+        now_s: the present.
+    """
+    request, needs_s = queued.request, 0.0
+    if lane.edge_times is not None and edge.usable(lane, queued):
+        needs_s = lane.edge_times.cautious_s[request.items] + lane.edge_times.median_s[max(1, lane.edge_cap)]
+    if lane.function_times is not None and function.usable(lane, queued):
+        items = min(max(lane.spill_size, request.items), lane.function_cap)
+        body_bytes = items * request.body_bytes // request.items
+        takes_s = function.takes_s(lane, items=items, body_bytes=body_bytes, now_s=now_s, cautious=True)
+        slo_s = request.deadline_s - request.arrived_at_s
+        needs_s = max(needs_s, min(takes_s, slo_s) + lane.cold * lane.cold_start_s)
+    return request.deadline_s - RESERVE * needs_s
