@@ -49,6 +49,10 @@ def test_who_hangs_on_the_edge_goes_to_a_function_while_there_is_time_and_only_o
     assert sorted(second.request_ids) == sorted(first.request_ids)
     assert first.predicted_finish_s < second.sent_at_s < second.predicted_finish_s <= SLO_S
     assert sent(wait(engine, first.give_up_at_s)) == []
+    kept = engine.explanation(1)
+    assert kept is not None
+    assert [(d.place, d.cause) for d in kept.decisions] == [("edge", "arrival"), ("function", "rescue")]
+    assert [sending.batch for sending in kept.sendings] == [first, second]
 
 
 @pytest.mark.parametrize("winner", [0, 1])
