@@ -218,8 +218,7 @@ class Engine:
         lane = self._lanes.get(sent.batch.model)
         for queued in sent.members:
             if queued.place is not Place.IN_FLIGHT:
-                # Another batch was faster.
-                continue
+                continue  # another batch was faster
             self._sender.close(queued, CANCELLED if queued.cancelled else ANSWERED)
             if not queued.cancelled:
                 self._sender.commands.append(AnswerRequest(queued.request.request_id, message.batch_id))
@@ -238,9 +237,8 @@ class Engine:
         self._sender.ring.settled(batch.batch_id, report, failure, cost=cost, at_s=now_s)
         if batch.tier:
             self._control.came_back(batch, report, failure, now_s)
-            lane = self._lanes.get(batch.model)
-            if lane is not None:
-                lane.cold_seen_s = -NEVER
+            if batch.model in self._lanes:
+                self._lanes[batch.model].cold_seen_s = -NEVER
 
     def _learn(self) -> None:
         for batch, report, finished_at_s, open_since_s in self._lessons:
