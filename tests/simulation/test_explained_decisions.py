@@ -61,4 +61,4 @@ def test_every_request_is_explained_by_what_happened_to_it(caps: SpendCaps) -> N
         assert kept.outcome in {ANSWERED, *OUTCOMES}
         causes |= {d.cause for d in kept.decisions}
         assert str(MODEL) not in describe(kept)
-    assert {"arrival", "rescue", "failure"} <= causes <= CAUSES.keys()
+    assert {"arrival", "failure"} <= causes <= CAUSES.keys()
