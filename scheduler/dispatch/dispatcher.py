@@ -290,7 +290,7 @@ class Dispatcher:
         if len(lane.spill) and not self.function.affords(lane, min(lane.spill.items, lane.function_cap), now_s=now_s):
             for queued in lane.spill.take_all():
                 self.place(queued, now_s, "spend-cap")
-        if len(lane.deferred) and now_s >= deferred_until_s(
+        while len(lane.deferred) and now_s >= deferred_until_s(
             self.edge, self.function, lane, lane.deferred.first, now_s=now_s
         ):
             # Those who are due soon come along: together they cost less than one by one.

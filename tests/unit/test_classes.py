@@ -120,6 +120,16 @@ def test_a_deferrable_request_that_the_edge_failed_goes_to_a_function_and_not_to
     assert [b.backend for b in sent(commands)] == [Backend.FUNCTION]
 
 
+def test_of_many_deferrable_that_are_due_together_nobody_is_forgotten() -> None:
+    shell = engine(function=False)
+    [blocking] = sent(arrive(shell, 0.0, URGENT, 1))
+    arrive(shell, 0.01, PATIENT, *range(2, 300), items=3)
+    while (now_s := shell.next_wakeup_s()) is not None and now_s <= 10.01:
+        shell.handle([], now_s)
+    # The edge never comes back: everybody is told by the deadline.
+    assert {q.request.request_id for q in shell._sender.requests.values()} == set(blocking.request_ids)
+
+
 @pytest.mark.parametrize("cap", [0, 2])
 def test_an_operators_cap_holds_for_the_deferrable(cap: int) -> None:
     shell = engine()
