@@ -25,9 +25,9 @@ TICK_S = 0.25
 """How often counting ticks are looked at while there is traffic."""
 TICKING_S = 60.0
 """How long after the last arrival the ticks go on. A silent host sleeps; the ticks it missed are closed later."""
-YOUNG_PLAN_S = 10.0
-"""The first plan, made from profiles alone, stands so long; later ones as long as there has been something to learn
-from, up to the configured expiry."""
+YOUNG_PLAN_S, YOUNG_GROWTH = 10.0, 4.0
+"""The first plan, made from profiles alone, stands so long; later ones so many times as long as there has been
+something to learn from, up to the configured expiry."""
 WARMING_LOOK_S, WARMING_REST_S = 1.0, 10.0
 """Warming calls are weighed not oftener than the one and, under traffic, not more seldom than the other."""
 STARVED_PROBE_S = 0.5
@@ -255,9 +255,9 @@ class Control:
     def _plan_life_s(self, seen_s: float) -> float:
         """Seconds that a plan stands: few where little has been seen; for ever only one that was made from enough."""
         expiry_s = self._settings.plan_expiry_s
-        if seen_s >= YOUNG_PLAN_S and math.isinf(expiry_s):
+        if seen_s >= YOUNG_PLAN_S / 2 and math.isinf(expiry_s):
             return expiry_s
-        return min(expiry_s, max(YOUNG_PLAN_S, seen_s))
+        return min(expiry_s, max(YOUNG_PLAN_S, YOUNG_GROWTH * seen_s))
 
     def _found(self, finding: Finding) -> None:
         """Keeps the latest cause of each kind in one sentence: several changes at once are one re-plan."""
