@@ -15,12 +15,14 @@ from scheduler.domain.laws import FunctionTier, LatencyLaw, Price
 from scheduler.domain.messages import AnswerRequest, BatchFinished, RequestArrived, SendBatch
 from scheduler.domain.plans import ServiceClass
 from scheduler.domain.requests import Backend, Request
+from scheduler.planner.arrivals import mmpp2
 from scheduler.simulator.backends import ColdStarts
 from scheduler.simulator.bound_note import noted_bound
 from scheduler.simulator.faults import Fault
 from scheduler.simulator.network import constant, steps
 from scheduler.simulator.policies.aimd import Aimd
 from scheduler.simulator.policies.baseline import Baseline
+from scheduler.simulator.policies.batch import best_batch
 from scheduler.simulator.policies.catalogue import BASELINES
 from scheduler.simulator.policies.critical_rate import plan
 from scheduler.simulator.policies.edf import EarliestDeadlineFirst
@@ -38,9 +40,9 @@ from scheduler.simulator.scenario import (
     ScenarioError,
     SimulatedClass,
 )
-from scheduler.simulator.shell import Journal
-from scheduler.simulator.world import generators, make_requests, make_simulation
-from scheduler.workloads import poisson
+from scheduler.simulator.shell import Journal, Simulation
+from scheduler.simulator.world import generators, make_backends, make_requests, make_simulation
+from scheduler.workloads import markovian, poisson
 
 TIER = FunctionTier("function", "function", FUNCTION_LAW, FUNCTION_PRICE)
 SEARCHED = ("static", "batch")
@@ -189,7 +191,8 @@ def test_without_noise_none_is_cheaper_than_the_bound(policy: str, rate_rps: flo
 def test_a_light_load_is_served_in_time(policy: str) -> None:
     scenario = scenario_of(policy)
     found = summarise(run(scenario, rate_rps=20, requests=300), scenario, wall_s=0.0)
-    assert found["within_slo"] == 1.0
+    # BATCH plans for its percentile, and not for more.
+    assert found["within_slo"] >= (0.99 if policy == "batch" else 1.0)  # type: ignore[operator]
     if policy not in ("function-only", "batch", "critical-rate"):
         assert found["cost_cny"] == 0.0
 
@@ -375,6 +378,36 @@ class TestHindsight:
         assert found["planner"] == "exact"
         assert found["parameters"]["tier"] == "fast"  # type: ignore[index]
         assert found["within_slo"] >= 0.99  # type: ignore[operator]
+
+    @pytest.mark.parametrize("noise", [0.0, 0.25])
+    def test_no_other_static_buffer_that_keeps_the_percentile_is_much_cheaper_than_what_batch_plans(
+        self, noise: float
+    ) -> None:
+        scenario = replace(scenario_of("batch"), function_noise=noise)
+        process = mmpp2(rates_rps=(4.0, 60.0), leave_per_s=(0.2, 0.4))
+        workload = markovian(process, rng=generators(0)[0], requests=2500)
+        requests = make_requests(scenario, workload)
+        place = site_of(scenario, requests)
+
+        def tried(parameters: FunctionParameters) -> tuple[float, float]:
+            edge, functions = make_backends(scenario, scenario.engine_settings())
+            policy = FunctionOnly(place, parameters)
+            journal = Simulation(engine=policy, requests=requests, edge=edge, functions=functions).run()
+            return summarise(journal, scenario, wall_s=0.0)["within_slo"], journal.cost()  # type: ignore[return-value]
+
+        within, cost = tried(best_batch(place, requests))
+        assert within >= 0.985, "planned for 0.99; so many requests scatter around it"
+        others = [tried(FunctionParameters(TIER, b, tenths / 10)) for b in range(2, 6) for tenths in (0, 1, 2, 3, 4, 6)]
+        assert cost <= 1.05 * min(other for kept, other in others if kept >= 0.99)
+
+    @pytest.mark.parametrize("arrivals_s", [(), (1.0,), (1.0, 1.0), (1.0, 2.0)])
+    def test_batch_plans_with_however_few_arrivals(self, arrivals_s: tuple[float, ...]) -> None:
+        assert best_batch(site(), requests_at(*arrivals_s)).tier.name == "function"
+
+    def test_batch_sends_single_requests_where_nothing_keeps_the_percentile(self) -> None:
+        in_time = [0.1 * number for number in range(100)]
+        found = best_batch(site(slo_s=0.3), requests_at(*in_time, slo_s=0.3))
+        assert (found.function_batch, found.function_timeout_s) == (1, 0.0)
 
 
 @pytest.mark.parametrize("policy", ["static", "edge-only", "critical-rate"])

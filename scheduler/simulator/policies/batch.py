@@ -7,6 +7,7 @@ is fitted to arrival times, here to those of the simulated workload itself, and 
 the exact planner's, says what every B, T and tier costs and who is late. Like the original it plans for warm functions.
 """
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -17,7 +18,7 @@ from scheduler.planner.arrival_fits import fit_arrivals
 from scheduler.planner.arrivals import MarkovianArrivals, poisson_arrivals
 from scheduler.planner.configurations import Configurations, Way
 from scheduler.planner.latency_laws import Array, Grants, TableLaw
-from scheduler.planner.one_application import TIMEOUTS, ProcessSearch
+from scheduler.planner.one_application import ProcessSearch
 from scheduler.simulator.policies.function_only import FunctionParameters
 from scheduler.simulator.policies.site import Site
 
@@ -25,14 +26,16 @@ PLANNER = "exact"
 _FEWEST_GAPS = 20
 """Fewer do not show a process: they are taken for Poisson."""
 _MOST_GAPS = 50_000
-"""More are thinned out to stretches from all over the workload: the fit takes a second or two."""
+"""More are thinned out to stretches from all over the workload: the fit stays within a second or two."""
 _STRETCHES = 10
-_MOST_ITEMS = 64
-"""In a batch: the buffer's law takes time that grows with its square."""
+_MOST_ITEMS = 128
+"""In a batch: the work on the buffer's law grows with them."""
+_TIMEOUTS = 400
+"""In an SLO; the coarser they are, the more of it is lost to a batch that must just be in time."""
 
 
 def best_batch(site: Site, requests: Sequence[Request]) -> FunctionParameters:
-    """Returns the cheapest tier, B and T that keep the percentile; the fastest for one request where none does.
+    """Returns the cheapest tier, B and T that keep the percentile; single requests to the fastest where none does.
 
     Parameters:
         site: laws, prices and the uplink.
@@ -42,7 +45,9 @@ def best_batch(site: Site, requests: Sequence[Request]) -> FunctionParameters:
     busy = _uplink_load(site, process)
     if process is not None and busy < 1:
         families = [_family(site, tier, busy) for tier in site.model.tiers]
-        search = ProcessSearch.of(process, families, percentile=site.percentile, step_s=site.slo_s / TIMEOUTS)
+        search = ProcessSearch.of(
+            process, families, percentile=site.percentile, step_s=site.slo_s / _TIMEOUTS, steps=_TIMEOUTS
+        )
         found = search.cheapest(site.slo_s)
         if found is not None:
             timeout_s = found.timeout_s if found.cap > 1 else 0.0
@@ -67,14 +72,14 @@ def _process(times_s: Array) -> MarkovianArrivals | None:
 def _uplink_load(site: Site, process: MarkovianArrivals | None) -> float:
     """Fraction of time that the uplink sends; above 1 where it cannot keep up."""
     sent_bytes_per_s = site.model.request_bytes * (process.rate_rps if process is not None else 0.0)
-    return sent_bytes_per_s / site.mean_bytes_per_s if site.mean_bytes_per_s > 0 else np.inf
+    return sent_bytes_per_s / site.mean_bytes_per_s if site.mean_bytes_per_s > 0 else math.inf
 
 
 def _family(site: Site, tier: FunctionTier, busy: float) -> Configurations:
     """A tier as the planner knows functions: its services behind the uplink, its price."""
     most = min(site.function_items(tier), _MOST_ITEMS)
     seconds = tuple(tier.law.predict_s(items) for items in range(1, most + 1))
-    nothing, rate = np.zeros(1), np.full((1, most), tier.price.per_s)
+    nothing = np.zeros(1)
     services = TableLaw((seconds,), site.function_noise).table(
         Grants(nothing, nothing, nothing), max_batch=most, grain_s=tier.price.grain_s
     )
@@ -86,6 +91,6 @@ def _family(site: Site, tier: FunctionTier, busy: float) -> Configurations:
         memory_gb=np.zeros((1, most)),
         allowed=np.ones((1, most), dtype=np.bool_),
         services=way.lengthened(services),
-        per_s=rate,
+        per_s=np.full((1, most), tier.price.per_s),
         per_call=tier.price.per_call,
     )
