@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import math
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -40,6 +41,13 @@ from scheduler.workloads import (
 )
 
 _MOST_EDGE_BATCH = 1024
+_MOST_NOISE = 10.0
+"""Beyond it lognormal factors leave what a number can hold."""
+_ABOVE_0 = ("--poisson", "--unit-s", "--duration-s", "--rate-scale", "--slo-s")
+_AT_LEAST_0 = (
+    *("--edge", "--edge-noise", "--function-law", "--function-price", "--function-noise", "--cold-start-s"),
+    *("--bandwidth-mbytes-per-s", "--rtt-s"),
+)
 
 _EXAMPLES = """examples:
   edgeburst simulate --policy edgeburst --poisson 120 --requests 20000 --slo-s 1.0
@@ -47,7 +55,7 @@ _EXAMPLES = """examples:
   edgeburst simulate --policy edgeburst --poisson 80 --duration-s 300 --bandwidth-log lte.log --edge-fault down:60,80
 
 A fault is written slow:START,END,FACTOR or down:START,END or throttle:START,END, in seconds. MB are 2**20 bytes.
-Noise is lognormal with median 1. static and batch are given hindsight: their parameters are searched on the workload.
+Noise is lognormal with median 1. static and batch are given hindsight: they are set for the very workload.
 
 """
 
@@ -137,6 +145,7 @@ def _numbers(count: int) -> Callable[[str], tuple[float, ...]]:
 
 def run(args: argparse.Namespace) -> int:
     """Runs `simulate` and prints its report."""
+    _check(args)
     scenario = _scenario(args)
     workload = _workload(args, scenario)
     requests = make_requests(scenario, workload)
@@ -156,16 +165,27 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
+def _check(args: argparse.Namespace) -> None:
+    """Refuses numbers that nothing can be simulated with, before anything is read or drawn."""
+    for flag in (*_ABOVE_0, *_AT_LEAST_0):
+        given = getattr(args, flag[2:].replace("-", "_"))
+        for value in given if isinstance(given, tuple) else [] if given is None else [given]:
+            if not (math.isfinite(value) and (value > 0 if flag in _ABOVE_0 else value >= 0)):
+                least = "above 0" if flag in _ABOVE_0 else "of at least 0"
+                raise ScenarioError(f"{flag} must be a finite number {least}, not {value:g}")
+    for flag, sigma in (("--edge-noise", args.edge_noise), ("--function-noise", args.function_noise)):
+        if sigma > _MOST_NOISE:
+            raise ScenarioError(f"{flag} must be at most {_MOST_NOISE:g}, not {sigma:g}")
+    for flag, whole in (("--seed", args.seed), ("--request-bytes", args.request_bytes)):
+        if whole < 0:
+            raise ScenarioError(f"{flag} must be at least 0, not {whole}")
+
+
 def _scenario(args: argparse.Namespace) -> Scenario:
-    slo_s = _positive("--slo-s", args.slo_s)
-    if args.request_bytes < 0 or args.rtt_s < 0 or min(args.edge_noise, args.function_noise) < 0:
-        raise ScenarioError("--request-bytes, --rtt-s and noises must be at least 0")
-    alpha_s, beta_s = args.edge
-    per_s, per_call = args.function_price
-    if min(per_s, per_call) < 0:
-        raise ScenarioError("--function-price must not be negative")
+    slo_s, (alpha_s, beta_s), (per_s, per_call) = args.slo_s, args.edge, args.function_price
     # Only the deadline shall end an edge batch: (slo - alpha) / beta items just fit it.
-    most = min(_MOST_EDGE_BATCH, max(64, int((slo_s - alpha_s) / beta_s) + 1 if beta_s > 0 else _MOST_EDGE_BATCH))
+    fitting = (slo_s - alpha_s) / beta_s + 1 if beta_s > 0 else _MOST_EDGE_BATCH
+    most = int(min(_MOST_EDGE_BATCH, max(64, fitting)))
     law = latency_law(*args.function_law, max_batch=args.function_max_batch)
     price = Price(per_s=per_s, per_call=per_call, sheet=FUNCTION_PRICE.sheet)
     base = Scenario(
@@ -190,8 +210,6 @@ def _scenario(args: argparse.Namespace) -> Scenario:
 def _cold_starts(values: tuple[float, float] | None) -> ColdStarts:
     if values is None:
         return ColdStarts()
-    if min(values) < 0:
-        raise ScenarioError("--cold-start-s must not be negative")
     return ColdStarts(start_s=values[0], idle_s=values[1])
 
 
@@ -205,7 +223,7 @@ def _bandwidth(args: argparse.Namespace) -> network.Bandwidth:
 
 def _workload(args: argparse.Namespace, scenario: Scenario) -> Workload:
     rng = generators(scenario.seed)[0]
-    factor = _positive("--rate-scale", args.rate_scale)
+    factor = args.rate_scale
     if args.arrivals is not None:
         workload = read_gaps(args.arrivals).faster(factor)
     elif args.rates is not None:
@@ -239,12 +257,6 @@ def _requests(args: argparse.Namespace) -> int | None:
         return 20_000
     requests: int | None = args.requests
     return requests
-
-
-def _positive(flag: str, value: float) -> float:
-    if not value > 0:
-        raise ScenarioError(f"{flag} must be above 0, not {value}")
-    return value
 
 
 def _print_table(summary: Mapping[str, object]) -> None:

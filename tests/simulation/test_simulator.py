@@ -322,15 +322,30 @@ def test_the_command_takes_every_workload(tmp_path: Path, capsys: pytest.Capture
         assert requests is None or found["requests"] == requests
 
 
+WRONG_NUMBERS = [
+    *(
+        [flag, value]
+        for flag in ("--slo-s", "--rate-scale", "--duration-s", "--unit-s")
+        for value in ("nan", "inf", "0")
+    ),
+    *([flag, value] for flag in ("--edge-noise", "--function-noise") for value in ("nan", "inf", "-1", "1e9")),
+    *([flag, value] for flag in ("--rtt-s", "--bandwidth-mbytes-per-s") for value in ("nan", "inf", "-1")),
+    *([flag, f"{value},1"] for flag in ("--edge", "--function-law", "--function-price") for value in ("nan", "inf")),
+    *(["--cold-start-s", value] for value in ("nan,0", "0,nan", "inf,0")),
+    *([flag, "-1"] for flag in ("--seed", "--request-bytes")),
+]
+
+
 @pytest.mark.parametrize(
     ("flags", "words"),
     [
         ([], "no workload"),
-        (["--poisson", "0"], "the rate must be above 0"),
-        (["--poisson", "10", "--slo-s", "0"], "--slo-s must be above 0"),
+        (["--poisson", "0"], "--poisson must be a finite number above 0, not 0"),
+        (["--poisson", "inf"], "--poisson must be a finite number above 0, not inf"),
+        *((["--poisson", "10", *wrong], f"{wrong[0]} must be") for wrong in WRONG_NUMBERS),
         (["--poisson", "10", "--edge-fault", "melt:1,2"], "a fault is written slow:START,END,FACTOR or down:START,END"),
-        (["--poisson", "10", "--edge=-1,0"], "latency law"),
-        (["--poisson", "10", "--bandwidth-mbytes-per-s", "-1"], "bandwidth must be at least 0"),
+        (["--poisson", "10", "--edge=-1,0"], "--edge must be a finite number of at least 0"),
+        (["--poisson", "10", "--edge=0,0"], "latency law"),
         (["--poisson", "10", "--bandwidth-log", "absent.log"], "cannot read the bandwidth log"),
         (["--arrivals", "absent.gaps"], "cannot read the trace"),
     ],
