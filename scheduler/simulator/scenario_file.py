@@ -12,7 +12,7 @@ A scenario file may hold, all optional:
     changepoints = true                          # false: never re-plan for a change
     plan_expiry_s = 600                          # a plan is made anew at that age
     [spend]                                      # caps on what functions cost in any hour, any day
-    per_hour_cny = 0.5
+    per_hour_cny = 0.5                           # 0: functions are never used
     per_day_cny = 5
     over_cap = "edge-only"                       # or "serve-late", "refuse-low-priority"
     [[class]]                                    # who asks; shares are relative
@@ -129,8 +129,8 @@ def _burst(where: str, numbers: Sequence[float]) -> Burst:
 
 def _caps(keys: "_Keys") -> SpendCaps:
     caps = SpendCaps(
-        per_hour_cny=keys.number_or_none("per_hour_cny"),
-        per_day_cny=keys.number_or_none("per_day_cny"),
+        per_hour_cny=keys.cap_or_none("per_hour_cny"),
+        per_day_cny=keys.cap_or_none("per_day_cny"),
         over_cap=keys.choice("over_cap", OVER_CAP),
     )
     keys.done()
@@ -252,9 +252,14 @@ class _Keys:
             raise ScenarioError(f"{self.where}: {key} must be a text, not {value!r}")
         return value
 
-    def number_or_none(self, key: str) -> float | None:
+    def cap_or_none(self, key: str) -> float | None:
+        """A number that may be 0."""
         value = self.take(key)
-        return None if value is None else self._number(key, value)
+        if value is None:
+            return None
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value) or value < 0:
+            raise ScenarioError(f"{self.where}: {key} must be a number of at least 0, not {value!r}")
+        return float(value)
 
     def choice(self, key: str, allowed: Sequence[str]) -> str:
         """One of the allowed words; the first where the key is absent."""

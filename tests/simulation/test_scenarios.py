@@ -212,13 +212,23 @@ def test_a_burst_scales_with_the_rate_and_keeps_its_place(tmp_path: Path, capsys
     assert len(inside) == pytest.approx(440, abs=80)
 
 
+@pytest.mark.parametrize("key", ["per_hour_cny", "per_day_cny"])
+def test_a_cap_of_0_never_spends(tmp_path: Path, key: str) -> None:
+    found = summarise(
+        run(scenario := read(tmp_path, f"[spend]\n{key} = 0"), rate_rps=200, requests=600), scenario, wall_s=0.0
+    )
+    assert (found["cost_cny"], found["function"]) == (0.0, 0)
+    assert found["edge"] > 0  # type: ignore[operator]
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [
         ("bursts = [[1, 2]]", "triple of numbers"),
         ("bursts = [[1, 0, 5]]", "a burst lasts longer than 0 s"),
         ("spend = 3", "must be a table"),
-        ("[spend]\nper_hour_cny = -1", "per_hour_cny must be a number above 0"),
+        ("[spend]\nper_hour_cny = -1", "per_hour_cny must be a number of at least 0"),
+        ("[spend]\nper_day_cny = inf", "per_day_cny must be a number of at least 0"),
         ("[spend]\nover_cap = 'panic'", "'edge-only' or 'serve-late' or 'refuse-low-priority'"),
         ("[[class]]\nlabels = ['secret']", "labels must be a list of 'edge-only' or 'deferrable'"),
         ("[[class]]\n[[class]]", "two classes have one name"),
