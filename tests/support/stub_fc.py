@@ -47,10 +47,12 @@ def answer_frame(heard: Heard, **changes: object) -> Say:
     """What the container answers to a batch; `changes` go into the frame's header."""
     header, payload = wire.unpack_frame(heard.body)
     request = wire.parse_request(payload.body, payload.json_length)
-    rows = np.stack([expected_row(element) for element in request.inputs[0].elements()])
-    response = wire.InferResponse(
-        model_name=str(header["model"]), outputs=(wire.Tensor.from_numpy("probabilities", rows),)
-    )
+    outputs: tuple[wire.Tensor, ...] = ()
+    # A warming call carries nothing.
+    if request.inputs:
+        rows = np.stack([expected_row(element) for element in request.inputs[0].elements()])
+        outputs = (wire.Tensor.from_numpy("probabilities", rows),)
+    response = wire.InferResponse(model_name=str(header["model"]), outputs=outputs)
     encoded = wire.encode_response(response, binary_by_default=True)
     said = {
         "status": 200,
