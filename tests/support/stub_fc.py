@@ -46,10 +46,10 @@ def error(status: int, code: str, **headers: str) -> Say:
 def answer_frame(heard: Heard, **changes: object) -> Say:
     """What the container answers to a batch; `changes` go into the frame's header."""
     header, payload = wire.unpack_frame(heard.body)
-    request = wire.parse_request(payload.body, payload.json_length)
     outputs: tuple[wire.Tensor, ...] = ()
     # A warming call carries nothing.
-    if request.inputs:
+    if payload.body:
+        request = wire.parse_request(payload.body, payload.json_length)
         rows = np.stack([expected_row(element) for element in request.inputs[0].elements()])
         outputs = (wire.Tensor.from_numpy("probabilities", rows),)
     response = wire.InferResponse(model_name=str(header["model"]), outputs=outputs)
