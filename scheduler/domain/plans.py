@@ -33,7 +33,8 @@ class GroupPlan:
     function_tier: str
     """Name of the tier that spilled batches go to; empty means no function is used."""
     function_target_batch: int
-    """Items at which a gathered function batch leaves at once: the cheapest size that can still be in time."""
+    """The cheapest size that can still be in time, as expected when the plan was made. Batches leave when waiting for
+    another member does not pay any longer, which may be earlier or later."""
     timeouts_s: Mapping[str, float]
     """By class: longest a request waits in a function batch that is being gathered, deadlines permitting."""
     edge_margins: Mapping[str, float]
