@@ -12,7 +12,7 @@ from scheduler.dispatch.forecast import ServiceTimes
 from scheduler.dispatch.function_side import WarmingTerms
 from scheduler.domain.batches import Batch, BatchReport, FailureKind
 from scheduler.domain.messages import ProbeMeasured
-from scheduler.domain.plans import EngineSettings, GroupPlan, Limits, ModelSettings, Plan, Snapshot
+from scheduler.domain.plans import BufferPlan, EngineSettings, GroupPlan, Limits, ModelSettings, Plan, Snapshot
 from scheduler.domain.requests import Backend, Request
 from scheduler.estimates import Estimates, Finding
 from scheduler.estimators import warming
@@ -136,12 +136,17 @@ class Control:
         """Whether it is time to weigh warming calls again."""
         return now_s >= self._warming_at_s and now_s - self._last_arrival_s <= TICKING_S
 
-    def warming_calls(self, model: str, plan: GroupPlan, terms: WarmingTerms, now_s: float) -> int:
-        """Returns how many warming calls pay now; asked again when another may."""
-        pool = self.warm_pool(model, plan.function_tier)
+    def weighing_warmth(self, now_s: float) -> None:
+        """Notes that warming calls are weighed now, for every buffer."""
+        self._warming_at_s = now_s + WARMING_REST_S
+
+    def warming_calls(self, plan: GroupPlan, buffer: BufferPlan, terms: WarmingTerms, now_s: float) -> int:
+        """Returns how many warming calls pay for a buffer now; asked again when another may."""
+        pool = self.warm_pool(plan.model, buffer.tier)
         if pool is None:
             return 0
-        planned_rps = plan.expected_spill_fraction * self._estimates.models[model].arrivals.regime_rps
+        regime_rps = self._estimates.models[plan.model].arrivals.regime_rps
+        planned_rps = plan.expected_spill_fraction * buffer.share * regime_rps
         spilled_rps = max(planned_rps, terms.spilled_rps)
         due = warming.warming_due(
             pool,
@@ -151,7 +156,7 @@ class Control:
             call_cost=terms.call_cost,
             lateness_cost=terms.lateness_cost,
         )
-        self._warming_at_s = min(max(due.look_again_at_s, now_s + WARMING_LOOK_S), now_s + WARMING_REST_S)
+        self._warming_at_s = min(max(due.look_again_at_s, now_s + WARMING_LOOK_S), self._warming_at_s)
         return due.calls
 
     def probed(self, probe: ProbeMeasured, now_s: float) -> None:
@@ -209,8 +214,8 @@ class Control:
         """Returns the edge's service tables for a model, cautious at this percentile."""
         return self._estimates.models[model].edge_times(percentile)
 
-    def function_times(self, model: str, plan: GroupPlan) -> ServiceTimes | None:
-        """Returns the planned tier's service tables for a model."""
+    def function_times(self, model: str, plan: BufferPlan) -> ServiceTimes | None:
+        """Returns the service tables of a buffer's tier."""
         return self._estimates.models[model].function_times(plan)
 
     def next_plan_id(self) -> int:

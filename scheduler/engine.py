@@ -190,10 +190,10 @@ class Engine:
             self._dispatcher.place(queued, now_s)
 
     def _count(self, request: Request, now_s: float) -> None:
-        lane = self._lanes[request.model]
         self._control.arrived(request, now_s)
-        lane.rate_rps = self._control.recent_rps(request.model, now_s)
-        lane.item_bytes = self._control.item_bytes(request.model)
+        self._lanes[request.model].arrives(
+            rate_rps=self._control.recent_rps(request.model, now_s), item_bytes=self._control.item_bytes(request.model)
+        )
 
     def _cancelled(self, message: Message, _now_s: float) -> None:
         assert isinstance(message, RequestCancelled)
@@ -237,8 +237,8 @@ class Engine:
         self._sender.ring.settled(batch.batch_id, report, failure, cost=cost, at_s=now_s)
         if batch.tier:
             self._control.came_back(batch, report, failure, now_s)
-            if batch.model in self._lanes:
-                self._lanes[batch.model].cold_seen_s = -NEVER
+            for buffer in self._lanes[batch.model].buffers if batch.model in self._lanes else ():
+                buffer.cold_seen_s = -NEVER
 
     def _learn(self) -> None:
         for batch, report, finished_at_s, open_since_s in self._lessons:
@@ -291,11 +291,11 @@ class Engine:
         assert isinstance(message, PlanComputed)
         # One that was overtaken, as by a reload while it was made, may name models and tiers that are gone.
         if self._plan is None or message.plan.plan_id > self._plan.plan_id:
+            waiting = self._dispatcher.take_up()
             self._adopt(message.plan)
             if message.plan.cause in CHANGES:
                 self._dispatcher.brace()
-            # Another tier may take smaller batches than those that are being gathered.
-            self._dispatcher.place_anew("plan", now_s=now_s)
+            self._dispatcher.place_all(waiting, "plan", now_s=now_s)
 
     def _limits_changed(self, message: Message, now_s: float) -> None:
         assert isinstance(message, LimitsChanged)
@@ -317,10 +317,9 @@ class Engine:
         self._spend(message.settings)
         self._control.settings_changed(message.settings)
         self._drop_lanes({model.name for model in message.settings.models})
-        snapshot = self._snapshot(now_s)
-        plan_id = self._control.next_plan_id()
+        waiting, snapshot, plan_id = self._dispatcher.take_up(), self._snapshot(now_s), self._control.next_plan_id()
         self._adopt(best_plan(snapshot, plan_id=plan_id, cause="settings", detail="configuration reloaded"))
-        self._dispatcher.place_anew("limits", now_s=now_s)
+        self._dispatcher.place_all(waiting, "limits", now_s=now_s)
 
     def _drop_lanes(self, served: set[str]) -> None:
         for name in [name for name in self._lanes if name not in served]:
@@ -340,7 +339,8 @@ class Engine:
             if lane is None:
                 self._lanes[group.model] = lane = Lane(model, group)
             lane.adopt(model, group)
-            lane.warm = self._control.warm_pool(group.model, group.function_tier)
+            for buffer in lane.buffers:
+                buffer.warm = self._control.warm_pool(group.model, buffer.plan.tier)
         self._control.adopted(plan)
         self._refresh_lanes()
         self._sender.commands.append(PlanAdopted(plan))
@@ -350,12 +350,10 @@ class Engine:
         self._uplink.bytes_per_s, self._uplink.rtt_s = self._control.uplink()
         self._uplink.excess_s, self._uplink.slack_s, self._uplink.sigma_s = self._control.path_excess()
         for name, lane in self._lanes.items():
-            function_times = self._control.function_times(name, lane.plan)
             edge_times = self._control.edge_times(name, lane.stakes.edge_percentile)
-            if function_times is not lane.function_times or edge_times is not lane.edge_times:
-                lane.function_times, lane.edge_times = function_times, edge_times
-                lane.recap()
-            self._function.look_for_instances(lane, now_s=self._now_s)
+            lane.learn(edge_times, [self._control.function_times(name, buffer.plan) for buffer in lane.buffers])
+            for buffer in lane.buffers:
+                self._function.look_for_instances(buffer, now_s=self._now_s)
             if lane.needs_pricing():
                 self._dispatcher.price(lane)
 
@@ -374,17 +372,18 @@ class Engine:
 
     def _warm_up(self, now_s: float) -> None:
         """Sends the warming calls whose price is below the lateness that they prevent."""
-        for name, lane in self._lanes.items():
-            if (
-                lane.function_cap < 1
-                or not self._control.warming_due(now_s)
-                or not self._function.circuit.usable(now_s)
-            ):
-                continue
-            for _ in range(self._control.warming_calls(name, lane.plan, self._function.warming_terms(lane), now_s)):
-                if not (self._function.has_slot(lane, now_s=now_s) and self._function.affords(lane, 1, now_s=now_s)):
+        if not self._control.warming_due(now_s) or not self._function.circuit.usable(now_s):
+            return
+        open_buffers = [(lane, buffer) for lane in self._lanes.values() for buffer in lane.buffers if buffer.cap]
+        if open_buffers:
+            self._control.weighing_warmth(now_s)
+        for lane, buffer in open_buffers:
+            terms = self._function.warming_terms(buffer)
+            for _ in range(self._control.warming_calls(lane.plan, buffer.plan, terms, now_s)):
+                room = self._function.has_slot(buffer, now_s=now_s)
+                if not (room and self._function.affords(buffer, 1, now_s=now_s)):
                     return
-                self._function.warm_up(lane, now_s=now_s)
+                self._function.warm_up(buffer, now_s=now_s)
 
     def _take_back(self, batch_id: int, now_s: float) -> Sent:
         sent = self._sender.take_back(batch_id)

@@ -8,7 +8,7 @@ from operator import sub
 from scheduler.dispatch.forecast import ServiceTimes, service_times
 from scheduler.domain.batches import Batch, BatchReport
 from scheduler.domain.laws import LatencyLaw
-from scheduler.domain.plans import EngineSettings, GroupPlan, ModelEstimates, ModelSettings
+from scheduler.domain.plans import BufferPlan, EngineSettings, ModelEstimates, ModelSettings
 from scheduler.domain.requests import Backend, Request
 from scheduler.domain.scatter import Scatter
 from scheduler.estimators.arrival_rate import ArrivalRate
@@ -16,6 +16,7 @@ from scheduler.estimators.bandwidth import Bandwidth
 from scheduler.estimators.changepoint import Change, Detector, count_detector
 from scheduler.estimators.residuals import ResidualWindow
 from scheduler.estimators.service_time import ServiceTime
+from scheduler.estimators.traffic_mix import TrafficMix
 from scheduler.estimators.warm_instances import WarmInstances
 
 FUNCTION_SHAPE_SIGMA = 0.02
@@ -98,8 +99,10 @@ class ModelKnowledge:
     warm: dict[str, WarmInstances]
     """By tier."""
     edge_tables: TimesCache | None
-    function_tables: dict[str, TimesCache]
+    function_tables: dict[tuple[str, float], TimesCache]
+    """By tier and percentile."""
     item_bytes: float = 0.0
+    mix: TrafficMix = field(default_factory=TrafficMix)
 
     def arrived(self, request: Request, now_s: float) -> None:
         """Counts an arrival."""
@@ -107,15 +110,22 @@ class ModelKnowledge:
         item_bytes = request.body_bytes / request.items
         weight = BYTES_SMOOTHING if self.item_bytes else 1.0
         self.item_bytes += weight * (item_bytes - self.item_bytes)
+        self.mix.update(request.class_name, request.items, item_bytes)
 
     def edge_times(self, percentile: float) -> ServiceTimes | None:
         """Returns the edge's tables with the margin at which this percentile holds by what is known now."""
         return None if self.edge_tables is None else self.edge_tables.get(percentile)
 
-    def function_times(self, plan: GroupPlan) -> ServiceTimes | None:
-        """Returns the tables of the planned tier, in the same way."""
-        tables = self.function_tables.get(plan.function_tier)
-        return None if tables is None else tables.get(plan.percentile)
+    def function_times(self, plan: BufferPlan) -> ServiceTimes | None:
+        """Returns the tables of a buffer's tier, in the same way."""
+        tables = self.function_tables.get((plan.tier, plan.percentile))
+        if tables is None:
+            service = self.functions.get(plan.tier)
+            if service is None:
+                return None
+            tables = TimesCache(service, self.settings.tier(plan.tier).law.max_batch)
+            self.function_tables[plan.tier, plan.percentile] = tables
+        return tables.get(plan.percentile)
 
     def estimates(self) -> ModelEstimates:
         """Freezes what is known."""
@@ -136,6 +146,9 @@ class ModelKnowledge:
                 p: max((service.quantile_factor(p) for service in self.functions.values()), default=1.0)
                 for p in percentiles
             },
+            class_shares=self.mix.class_shares(),
+            item_sizes=self.mix.item_sizes(),
+            tick_s=self.arrivals.tick_s,
         )
 
 
@@ -279,7 +292,7 @@ def _know(settings: ModelSettings, engine: EngineSettings) -> ModelKnowledge:
         functions=functions,
         warm={tier.name: WarmInstances() for tier in settings.tiers},
         edge_tables=edge_tables,
-        function_tables={tier.name: TimesCache(functions[tier.name], tier.law.max_batch) for tier in settings.tiers},
+        function_tables={},
     )
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from scheduler.daemon.config import load_config
 from scheduler.domain.errors import EdgeburstError
-from scheduler.domain.plans import EngineSettings, GroupPlan, Plan, Snapshot
+from scheduler.domain.plans import BufferPlan, EngineSettings, GroupPlan, Plan, Snapshot
 from scheduler.estimates import Estimates
 from scheduler.planner.planner import best_plan
 from scheduler.planning import command as functions_command
@@ -98,23 +98,31 @@ def plan_for(settings: EngineSettings, *, rps: float, request_bytes: int, bandwi
 
 def _print_group(group: GroupPlan, currency: str) -> None:
     print(f"model {group.model}")
-    waits = ", ".join(f"{name} {seconds:.3f} s" for name, seconds in group.timeouts_s.items())
-    lines = {
-        "edge batch cap": f"{group.edge_batch_cap} items" if group.edge_batch_cap else "no edge",
-        "function tier": group.function_tier or "none",
-        "function batch": f"{group.function_target_batch} items" if group.function_tier else "-",
-        "longest wait": waits if group.function_tier else "-",
-        "edge margin": _by_class(group.edge_margins),
-        "function margin": _by_class(group.function_margins),
-        "percentile": f"{group.percentile:.3%}",
-        "spilled": f"{group.expected_spill_fraction:.2%}",
-        "within SLO": f"{group.expected_within_slo:.2%}",
-        "cost": f"{group.expected_cost_per_s:.4g} {currency}/s, {group.expected_cost_per_s * 3600:.4g} {currency}/h",
-    }
-    for name, text in lines.items():
+    buffers = [(name, text) for buffer in group.buffers for name, text in _buffer_lines(buffer)]
+    lines = [
+        ("edge batch cap", f"{group.edge_batch_cap} items" if group.edge_batch_cap else "no edge"),
+        ("edge margin", _by_class(group.edge_margins)),
+        *(buffers or [("function tier", "none")]),
+        ("percentile", f"{group.percentile:.3%}"),
+        ("spilled", f"{group.expected_spill_fraction:.2%}"),
+        ("within SLO", f"{group.expected_within_slo:.2%}"),
+        ("cost", f"{group.expected_cost_per_s:.4g} {currency}/s, {group.expected_cost_per_s * 3600:.4g} {currency}/h"),
+    ]
+    for name, text in lines:
         print(f"  {name:<15} {text}")
     if not group.feasible:
         print(f"  not feasible    {group.reason}")
+
+
+def _buffer_lines(buffer: BufferPlan) -> tuple[tuple[str, str], ...]:
+    size = "" if buffer.up_to_bytes is None else f" up to {buffer.up_to_bytes:g} bytes"
+    return (
+        ("buffer", ", ".join(buffer.classes) + size),
+        ("function tier", buffer.tier),
+        ("function batch", f"{buffer.target_batch} items"),
+        ("longest wait", ", ".join(f"{name} {seconds:.3f} s" for name, seconds in buffer.timeouts_s.items())),
+        ("function margin", _by_class(buffer.margins)),
+    )
 
 
 def _by_class(margins: Mapping[str, float]) -> str:

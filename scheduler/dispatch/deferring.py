@@ -22,10 +22,11 @@ def deferred_until_s(edge: EdgeSide, function: FunctionSide, lane: Lane, queued:
     request, needs_s = queued.request, 0.0
     if lane.edge_times is not None and edge.usable(lane, queued):
         needs_s = lane.edge_times.cautious_s[request.items] + lane.edge_times.median_s[max(1, lane.edge_cap)]
-    if lane.function_times is not None and function.usable(lane, queued):
-        items = min(max(lane.spill_size, request.items), lane.function_cap)
+    buffer = lane.buffer_of(queued)
+    if buffer is not None and function.usable(lane, queued):
+        items = min(max(buffer.cheapest_size, request.items), buffer.cap)
         body_bytes = items * request.body_bytes // request.items
-        takes_s = function.takes_s(lane, items=items, body_bytes=body_bytes, now_s=now_s, cautious=True)
+        takes_s = function.takes_s(buffer, items=items, body_bytes=body_bytes, now_s=now_s, cautious=True)
         slo_s = request.deadline_s - request.arrived_at_s
-        needs_s = max(needs_s, min(takes_s, slo_s) + lane.cold * lane.cold_start_s)
+        needs_s = max(needs_s, min(takes_s, slo_s) + buffer.cold * buffer.cold_start_s)
     return request.deadline_s - RESERVE * needs_s

@@ -4,7 +4,7 @@ Every request that is not in flight is in exactly one of its lane's queues:
 
     next_batch   the edge's next batch, as forecast
     waiting      the edge later: only where no function can take it
-    spill        the function batch that is being gathered
+    gathered     in one of the function buffers, until its batch leaves
     deferred     for an edge that has nothing else to do, as its class allows
     late         too late everywhere, served all the same because its class says so
     halves       of a batch whose content a backend refused, to be sent to it again
@@ -14,10 +14,13 @@ which a request that the edge will not manage can still leave for a function.
 """
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 
+from scheduler.dispatch.buffer import Buffer
 from scheduler.dispatch.deferring import deferred_until_s
+from scheduler.dispatch.due_times import LATE_HOLD_S, due_times_s
 from scheduler.dispatch.edge_side import EdgeSide
 from scheduler.dispatch.endings import Endings
 from scheduler.dispatch.function_side import FunctionSide
@@ -35,8 +38,6 @@ MOST_TRIED = 16
 """Of the edge's next batch that are asked to make room."""
 STARVED_S = 1.0
 """How long a request that might have gone to a function keeps the link under watch."""
-LATE_HOLD_S = 0.25
-"""How long those who are late already wait for company or for room on the edge before they go to a function."""
 
 
 @dataclass(slots=True)
@@ -82,7 +83,7 @@ class Dispatcher:
         if self.function.usable(lane, queued):
             lane.starved_at_s = now_s
             if in_time or self.function.too_cold(lane, queued, now_s=now_s):
-                self.function.wanted(lane, queued.request.items, now_s=now_s)
+                self.function.wanted(lane, queued, now_s=now_s)
         # Even where it may be late: a line of such requests before the edge is what shrinks its batches.
         if in_time and self.function.worth_trying(lane, queued, now_s=now_s):
             return "function", None
@@ -125,10 +126,7 @@ class Dispatcher:
         if queued.due or queued.request.class_name not in lane.deferrable:
             return False
         ever = queued.barred is not Backend.EDGE and queued.request.items <= lane.edge_limit
-        return ever and now_s < self._deferred_until_s(lane, queued, now_s=now_s)
-
-    def _deferred_until_s(self, lane: Lane, queued: Queued, *, now_s: float) -> float:
-        return deferred_until_s(self.edge, self.function, lane, queued, now_s=now_s)
+        return ever and now_s < deferred_until_s(self.edge, self.function, lane, queued, now_s=now_s)
 
     def dispatch(self, now_s: float) -> None:
         """Sends whatever should leave now. Called after every change."""
@@ -140,20 +138,23 @@ class Dispatcher:
         for lane, rescued in self.rescue.to_functions(now_s):
             self._note(lane, rescued, place="function", now_s=now_s, cause="rescue")
         for lane in self.lanes.values():
-            self._send_function(lane, now_s=now_s)
+            self._send_halves(lane, now_s=now_s)
+            self._send_late(lane, now_s=now_s)
+            for buffer in lane.buffers:
+                self._send_gathered(buffer, lane, now_s=now_s)
 
     def price(self, lane: Lane) -> None:
         """Weighs money, lateness and the edge's time anew by what is known now."""
-        if lane.function_times is not None:
-            self.function.gathering.price(lane)
+        self.function.gathering.price(lane)
         if lane.edge_times is not None:
             self.edge.price(lane)
 
     def next_wakeup_s(self, now_s: float) -> float:
         """Returns when a decision falls due if nothing happens before; inf for never."""
         self.rescue.watch()
-        lanes_s = min((self._lane_wakeup_s(lane, now_s=now_s) for lane in self.lanes.values()), default=NEVER)
-        return min(lanes_s, self.rescue.next_s(now_s))
+        due_s = (due_times_s(self.edge, self.function, lane, now_s=now_s) for lane in self.lanes.values())
+        lanes_s = (at_s for at_s in chain.from_iterable(due_s) if at_s > now_s)
+        return min(min(lanes_s, default=NEVER), self.rescue.next_s(now_s))
 
     def brace(self) -> None:
         """Takes lateness seriously again, as after a change."""
@@ -167,13 +168,22 @@ class Dispatcher:
     def flush(self, now_s: float) -> None:
         """Sends gathered function batches without waiting for company, as when the daemon drains."""
         for lane in self.lanes.values():
-            self.function.flush(lane, now_s=now_s)
+            for buffer in lane.buffers:
+                self.function.flush(buffer, lane, now_s=now_s)
 
     def place_anew(self, cause: str, *, now_s: float) -> None:
-        """Decides anew for everybody who waits, as after a backend went down or the plan changed."""
+        """Decides anew for everybody who waits, as after a backend went down or limits changed."""
         for lane in self.lanes.values():
-            for queued in lane.take_all():
-                self.place(queued, now_s, cause)
+            self.place_all(lane.take_all(), cause, now_s=now_s)
+
+    def take_up(self) -> tuple[Queued, ...]:
+        """Takes everybody who waits out of the queues: whoever changes a plan does so, and places them again after."""
+        return tuple(chain.from_iterable(lane.take_all() for lane in self.lanes.values()))
+
+    def place_all(self, waiting: Iterable[Queued], cause: str, *, now_s: float) -> None:
+        """Places those who are in no queue."""
+        for queued in waiting:
+            self.place(queued, now_s, cause)
 
     def _send_edge(self, now_s: float) -> None:
         for lane in self.edge.by_urgency():
@@ -212,56 +222,63 @@ class Dispatcher:
 
     def _welcome_back(self, lane: Lane, *, now_s: float) -> None:
         """Takes from the spill set whom the following edge batch has room for after all."""
-        for queued in tuple(lane.spill):
+        for queued in tuple(lane.spilled()):
             if self.edge.has_room(lane, queued, now_s=now_s):
-                lane.spill.remove(queued)
+                lane.take_back(queued)
                 self._note(lane, queued, place="edge", now_s=now_s, cause="edge-sent")
                 lane.next_batch.add(queued)
 
-    def _send_function(self, lane: Lane, *, now_s: float) -> None:
+    def _send_halves(self, lane: Lane, *, now_s: float) -> None:
         halves = lane.halves[Backend.FUNCTION]
-        while halves and self.function.has_slot(lane, now_s=now_s):
+        while halves:
+            buffer = lane.buffer_of(halves[0][0])
+            if buffer is not None and not self.function.has_slot(buffer, now_s=now_s):
+                return
             half = halves.popleft()
-            if self.function.affords(lane, sum(q.request.items for q in half), now_s=now_s):
-                self.function.send(half, lane, now_s=now_s)
+            items = sum(q.request.items for q in half)
+            if buffer is not None and items <= buffer.cap and self.function.affords(buffer, items, now_s=now_s):
+                self.function.send(half, buffer, lane, now_s=now_s)
                 continue
-            for queued in half:
-                self.place(queued, now_s, "limits")
-        self._send_late(lane, now_s=now_s)
-        while self.function.is_due(lane, now_s=now_s):
-            self._welcome_back(lane, now_s=now_s)
-            if len(lane.spill):
-                self._fill_from_edge(lane, now_s=now_s)
-                self.function.send_one(lane, now_s=now_s)
+            self.place_all(half, "limits", now_s=now_s)
 
-    def _fill_from_edge(self, lane: Lane, *, now_s: float) -> None:
+    def _send_gathered(self, buffer: Buffer, lane: Lane, *, now_s: float) -> None:
+        while self.function.is_due(buffer, now_s=now_s):
+            self._welcome_back(lane, now_s=now_s)
+            if len(buffer.gathered):
+                self._fill_from_edge(buffer, lane, now_s=now_s)
+                self.function.send_one(buffer, lane, now_s=now_s)
+
+    def _fill_from_edge(self, buffer: Buffer, lane: Lane, *, now_s: float) -> None:
         """A batch that leaves unfilled takes along those of the edge's next batch whose places others will fill.
 
         The oldest go: they bind the edge's batch, and whoever comes after them lets it be larger.
         """
         while len(lane.next_batch) and self.edge.overflows(lane, now_s=now_s):
             oldest = lane.next_batch.first
-            if not self.function.usable(lane, oldest):
+            if lane.buffer_of(oldest) is not buffer or not self.function.usable(lane, oldest):
                 return
-            if self.function.gathering.joining(lane, oldest, now_s=now_s) >= lane.stakes.spill_cost:
+            if not buffer.has_room(oldest):
+                return
+            if self.function.gathering.joining(buffer, oldest, now_s=now_s) >= buffer.spill_cost:
                 return
             lane.next_batch.remove(oldest)
             self._note(lane, oldest, place="function", now_s=now_s, cause="filling")
-            lane.spill.add(oldest)
+            buffer.gathered.add(oldest)
 
     def _send_late(self, lane: Lane, *, now_s: float) -> None:
         """Late requests that the edge had no room for go to a function, in batches and before long."""
-        while len(lane.late) and lane.function_cap and self.function.has_slot(lane, now_s=now_s):
-            if lane.late.items < lane.function_cap and now_s < lane.late_opened_at_s + LATE_HOLD_S:
-                return
-            batch = self.function.first_batch(lane, lane.late)
-            if not batch:
-                return
-            if not self.function.affords(lane, sum(q.request.items for q in batch), now_s=now_s):
-                self._no_longer_paid(lane, batch, now_s=now_s)
-                return
-            lane.late.remove_all(batch)
-            self.function.send(batch, lane, now_s=now_s)
+        for buffer in lane.buffers if len(lane.late) else ():
+            while len(lane.late) and buffer.cap and self.function.has_slot(buffer, now_s=now_s):
+                if lane.late.items < buffer.most and now_s < lane.late_opened_at_s + LATE_HOLD_S:
+                    break
+                batch = self.function.first_batch(buffer, lane, lane.late)
+                if not batch:
+                    break
+                if not self.function.affords(buffer, sum(q.request.items for q in batch), now_s=now_s):
+                    self._no_longer_paid(lane, batch, now_s=now_s)
+                    break
+                lane.late.remove_all(batch)
+                self.function.send(batch, buffer, lane, now_s=now_s)
 
     def _no_longer_paid(self, lane: Lane, batch: Sequence[Queued], *, now_s: float) -> None:
         """Whom the edge cannot take either is told: nobody waits for money that may come in an hour."""
@@ -273,7 +290,7 @@ class Dispatcher:
     def _review(self, lane: Lane, *, now_s: float) -> None:
         """Moves those whose place can no longer serve them while another still can."""
         self._review_halves(lane, now_s=now_s)
-        if not any((len(lane.next_batch), len(lane.waiting), len(lane.spill), len(lane.deferred))):
+        if not any((len(lane.next_batch), len(lane.waiting), lane.spilled_items, len(lane.deferred))):
             return
         if len(lane.next_batch):
             self._review_next_batch(lane, now_s=now_s)
@@ -282,22 +299,26 @@ class Dispatcher:
                 break
             lane.waiting.remove(queued)
             self.place(queued, now_s, "edge-slipped")
-        for queued in tuple(lane.spill):
-            if queued.request.deadline_s > now_s and not self.function.stuck(lane, queued, now_s=now_s):
-                break
-            lane.spill.remove(queued)
-            self.place(queued, now_s, "slot")
-        if len(lane.spill) and not self.function.affords(lane, min(lane.spill.items, lane.function_cap), now_s=now_s):
-            for queued in lane.spill.take_all():
-                self.place(queued, now_s, "spend-cap")
+        for buffer in lane.buffers:
+            self._review_gathered(buffer, now_s=now_s)
         while len(lane.deferred) and now_s >= deferred_until_s(
             self.edge, self.function, lane, lane.deferred.first, now_s=now_s
         ):
             # Those who are due soon come along: together they cost less than one by one.
-            for queued in lane.deferred.members[: max(1, lane.spill_size)]:
+            own = lane.buffer_of(lane.deferred.first)
+            for queued in lane.deferred.members[: 1 if own is None else max(1, own.cheapest_size)]:
                 lane.deferred.remove(queued)
                 queued.due = True
                 self.place(queued, now_s, "deferred")
+
+    def _review_gathered(self, buffer: Buffer, *, now_s: float) -> None:
+        for queued in tuple(buffer.gathered):
+            if queued.request.deadline_s > now_s and not self.function.stuck(buffer, queued, now_s=now_s):
+                break
+            buffer.gathered.remove(queued)
+            self.place(queued, now_s, "slot")
+        if len(buffer.gathered) and not self.function.affords_gathered(buffer, now_s=now_s):
+            self.place_all(buffer.gathered.take_all(), "spend-cap", now_s=now_s)
 
     def _review_halves(self, lane: Lane, *, now_s: float) -> None:
         overdue = [q for q in lane.halved() if q.request.deadline_s <= now_s and not lane.serves_late(q)]
@@ -333,36 +354,15 @@ class Dispatcher:
         and a function takes them for less; but the oldest's leaving lets the next deadline bind, so that the batch
         gains the gap between the two besides.
         """
-        if not lane.function_cap or not self.function.in_time(lane, oldest, now_s=now_s):
+        buffer = lane.buffer_of(oldest)
+        if buffer is None or not self.function.in_time(lane, oldest, now_s=now_s):
             return False
         if self.function.course(lane, oldest, now_s=now_s) is not Course.FUNCTION:
             return False
         gap_s = 1.0 / lane.rate_rps if lane.rate_rps > 0 else math.inf
         relief = 1.0 + gap_s / self.edge.slope_s(lane)
         least = lane.stakes.cut_cost * relief + lane.stakes.seconds_worth
-        return self.function.gathering.alone(lane, oldest, now_s=now_s) <= least
-
-    def _lane_wakeup_s(self, lane: Lane, *, now_s: float) -> float:
-        return min((at_s for at_s in self._due_times_s(lane, now_s=now_s) if at_s > now_s), default=NEVER)
-
-    def _due_times_s(self, lane: Lane, *, now_s: float) -> Iterator[float]:
-        """Yields when decisions fall due. What is overdue waits for an answer, a free slot or its deadline."""
-        for order in (lane.next_batch, lane.waiting):
-            if len(order) and lane.edge_times is not None:
-                request = order.first.request
-                yield request.deadline_s - lane.edge_times.median_s[request.items]
-                yield request.deadline_s
-        if len(lane.next_batch) and lane.function_cap:
-            yield self.function.latest_s(lane, lane.next_batch.first, now_s=now_s)
-        if len(lane.spill):
-            yield self.function.closes_at_s(lane, now_s=now_s)
-            yield self.function.hopeless_at_s(lane, lane.spill.first)
-            yield lane.spill.first.request.deadline_s
-        if len(lane.deferred):
-            yield self._deferred_until_s(lane, lane.deferred.first, now_s=now_s)
-        if len(lane.late) and lane.function_cap:
-            yield lane.late_opened_at_s + LATE_HOLD_S
-        yield from (queued.request.deadline_s for queued in lane.halved())
+        return self.function.gathering.alone(buffer, oldest, now_s=now_s) <= least
 
     def _note_rescued(self, lane: Lane, riders: Sequence[Queued], *, now_s: float) -> None:
         for queued in riders:

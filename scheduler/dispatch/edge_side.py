@@ -127,10 +127,11 @@ class EdgeSide:
             result = compose(first, times, now_s=now_s, cap=cap, drop_penalty=penalty, cautious=False)
         for rank in others:
             result = _filled_up(result, rank, times, now_s=now_s, cap=cap, drop_penalty=penalty)
-        spilled = [q for q in lane.spill if q.barred is not Backend.EDGE]
+        spilled = [q for q in lane.spilled() if q.barred is not Backend.EDGE]
         # Whoever was to be spilled but has not left yet rides along for nothing where the batch has room.
         free_riders = fill_up(result.chosen, spilled, times, now_s=now_s, cap=cap)
-        lane.spill.remove_all(free_riders)
+        for queued in free_riders:
+            lane.take_back(queued)
         chosen = (*result.chosen, *free_riders)
         late = self._late_with(lane, chosen, now_s=now_s)
         lane.late.remove_all(late)
@@ -177,7 +178,7 @@ class EdgeSide:
         worth what it saves elsewhere, and most of what a request saves is what its seconds would save anyway.
         """
         stakes, times, cap = lane.stakes, _times(lane), lane.edge_cap
-        late_cost = stakes.highest_late_cost
+        late_cost = stakes.highest_late_cost(stakes.budgets)
         if late_cost <= 0 or not math.isfinite(stakes.spill_cost) or cap < 1:
             stakes.edge_percentile = lane.plan.percentile
             return
@@ -197,7 +198,7 @@ class EdgeSide:
         times = _times(lane)
         if len(lane.waiting) and lane.rate_rps * times.median_s[lane.edge_cap] > lane.edge_cap:
             return PENALTY_OVERLOADED
-        return PENALTY_WITH_FUNCTION if lane.function_cap else PENALTY_EDGE_ONLY
+        return PENALTY_WITH_FUNCTION if lane.spills else PENALTY_EDGE_ONLY
 
     def _late_with(self, lane: Lane, chosen: Sequence[Queued], *, now_s: float) -> tuple[Queued, ...]:
         times, items = _times(lane), sum(q.request.items for q in chosen)
@@ -217,7 +218,7 @@ def _by_rank(lane: Lane, expected: Sequence[Queued]) -> list[Sequence[Queued]]:
     """Splits those who wait, by deadline, into ranks: whom nobody else may serve first, then by priority."""
     ranks: dict[tuple[bool, int], list[Queued]] = {}
     for queued in expected:
-        stays = lane.function_cap == 0 or queued.barred is Backend.FUNCTION
+        stays = not lane.spills or queued.barred is Backend.FUNCTION
         may_leave = not (stays or queued.request.class_name in lane.edge_only)
         ranks.setdefault((may_leave, queued.request.priority), []).append(queued)
     return [ranks[rank] for rank in sorted(ranks)] or [()]
@@ -256,7 +257,7 @@ def _urgency_s(lane: Lane) -> float:
 
 def _hurried(lane: Lane) -> tuple[DeadlineOrder, ...]:
     """All who wait but the deferrable, who give way to everybody."""
-    return lane.next_batch, lane.waiting, lane.spill, lane.late
+    return lane.next_batch, lane.waiting, *[buffer.gathered for buffer in lane.buffers], lane.late
 
 
 def _times(lane: Lane) -> ServiceTimes:

@@ -44,7 +44,7 @@ class Endings:
     def _sides(self, lane: Lane) -> tuple[tuple[Backend, bool, Circuit], ...]:
         return (
             (Backend.EDGE, lane.edge_times is not None, self.edge.circuit),
-            (Backend.FUNCTION, lane.function_times is not None, self.function.circuit),
+            (Backend.FUNCTION, bool(lane.buffers), self.function.circuit),
         )
 
     def no_money(self, lane: Lane, queued: Queued, *, now_s: float) -> Refusal:

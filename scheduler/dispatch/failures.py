@@ -65,8 +65,11 @@ class Failures:
 
     def _takes_half(self, lane: Lane, backend: Backend, half: tuple[Queued, ...]) -> bool:
         """Whether limits, labels and circuit let the backend have it: they may have changed since the batch left."""
-        side, most = (self.edge, lane.edge_limit) if backend is Backend.EDGE else (self.function, lane.function_cap)
-        return all(side.usable(lane, q) for q in half) and sum(q.request.items for q in half) <= most
+        items = sum(q.request.items for q in half)
+        if backend is Backend.EDGE:
+            return all(self.edge.usable(lane, q) for q in half) and items <= lane.edge_limit
+        buffer = lane.buffer_of(half[0])
+        return all(self.function.usable(lane, q) for q in half) and buffer is not None and items <= buffer.cap
 
 
 def _failed(failed: Backend, failure: Failure) -> Refusal:

@@ -2,9 +2,11 @@
 
 import math
 from bisect import bisect_right
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from itertools import accumulate
+from typing import NamedTuple
 
 from scheduler.domain.scatter import Scatter
 
@@ -86,6 +88,15 @@ class EdgeOccupancy:
             self.batch_id = None
 
 
+class Slots(NamedTuple):
+    """How many function batches may be in flight: of all together, and of one pool of instances."""
+
+    most: int
+    pool: tuple[str, str] = ("", "")
+    """Model and tier."""
+    most_in_pool: int = 2**31
+
+
 @dataclass(slots=True)
 class UplinkOccupancy:
     """One pipe that all function batches share: a batch waits for the one before it."""
@@ -102,6 +113,10 @@ class UplinkOccupancy:
     free_at_s: float = 0.0
     finishes_s: dict[int, float] = field(default_factory=dict)
     """Batch in flight -> expected finish; as many entries as batches in flight."""
+    pool_of: dict[int, tuple[str, str]] = field(default_factory=dict)
+    """Batch in flight -> the instances that it runs on."""
+    in_pool: Counter[tuple[str, str]] = field(default_factory=Counter)
+    """Batches in flight by pool."""
     behind_bytes: dict[int, int] = field(default_factory=dict)
     """Batch in flight -> its bytes, in the order of the sends: what is still behind a batch in the pipe."""
     overdue_s: dict[int, float] = field(default_factory=dict)
@@ -134,24 +149,38 @@ class UplinkOccupancy:
         """Returns the seconds of an idle way: transfer, round trip, and what it takes beyond them."""
         return self.transfer_s(body_bytes) + self.rtt_s + self.excess_s
 
-    def path_s(self, body_bytes: int, *, now_s: float, max_in_flight: int, ahead: int = 0) -> float:
+    def has_slot(self, slots: Slots) -> bool:
+        """Whether one more batch may be in flight."""
+        return len(self.finishes_s) < slots.most and self.in_pool[slots.pool] < slots.most_in_pool
+
+    def path_s(self, body_bytes: int, *, now_s: float, slots: Slots, ahead: int = 0) -> float:
         """Returns the seconds from now until the function could begin and back: slot, pipe, transfer, round trip.
 
         Args:
             body_bytes: the batch on the wire.
             now_s: the present.
-            max_in_flight: batches that may be in flight together.
+            slots: batches that may be in flight together.
             ahead: batches that wait for a slot before this one.
         """
         start_s = max(now_s, self.free_at_s)
-        missing = len(self.finishes_s) + ahead + 1 - max_in_flight
+        missing = len(self.finishes_s) + ahead + 1 - slots.most
         if missing > 0:
-            finishes_s = sorted(self.finishes_s.values())
-            start_s = max(start_s, finishes_s[min(missing, len(finishes_s)) - 1] if finishes_s else start_s)
+            start_s = max(start_s, _freed_s(self.finishes_s.values(), missing, start_s))
+        missing = self.in_pool[slots.pool] + ahead + 1 - slots.most_in_pool
+        if missing > 0:
+            ours = (at_s for batch_id, at_s in self.finishes_s.items() if self.pool_of[batch_id] == slots.pool)
+            start_s = max(start_s, _freed_s(ours, missing, start_s))
         return start_s - now_s + self.stalled_s(now_s) + self.way_s(body_bytes)
 
     def occupy(
-        self, *, batch_id: int, body_bytes: int, now_s: float, finish_s: float, overdue_s: float = math.inf
+        self,
+        *,
+        batch_id: int,
+        body_bytes: int,
+        now_s: float,
+        finish_s: float,
+        overdue_s: float = math.inf,
+        pool: tuple[str, str] = ("", ""),
     ) -> None:
         """Notes that a batch was sent, and when it should be back: typically, and at the latest."""
         if overdue_s < math.inf:
@@ -160,6 +189,8 @@ class UplinkOccupancy:
         if transfer_s < float("inf"):
             self.free_at_s = max(now_s, self.free_at_s) + transfer_s
         self.finishes_s[batch_id] = finish_s
+        self.pool_of[batch_id] = pool
+        self.in_pool[pool] += 1
         self.behind_bytes[batch_id] = body_bytes
 
     def arrived(self, batch_id: int, *, upload_end_s: float) -> None:
@@ -178,9 +209,16 @@ class UplinkOccupancy:
 
     def release(self, batch_id: int, *, now_s: float) -> None:
         """Notes that a batch came back. With nothing in flight the pipe is empty, whatever was forecast."""
-        self.finishes_s.pop(batch_id, None)
+        if self.finishes_s.pop(batch_id, None) is not None:
+            self.in_pool[self.pool_of.pop(batch_id)] -= 1
         self.overdue_s.pop(batch_id, None)
         self.behind_bytes.pop(batch_id, None)
         self.back_at_s = now_s
         if not self.finishes_s:
             self.free_at_s = min(self.free_at_s, now_s)
+
+
+def _freed_s(finishes_s: Iterable[float], missing: int, default_s: float) -> float:
+    """When so many of the batches in flight are back: all of them, where there are fewer."""
+    ordered = sorted(finishes_s)
+    return ordered[min(missing, len(ordered)) - 1] if ordered else default_s

@@ -4,8 +4,9 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from scheduler.dispatch.buffer import Buffer
 from scheduler.dispatch.circuit import Circuit
-from scheduler.dispatch.forecast import ServiceTimes, UplinkOccupancy
+from scheduler.dispatch.forecast import Slots, UplinkOccupancy
 from scheduler.dispatch.gathering import Gathering
 from scheduler.dispatch.lane import Lane
 from scheduler.dispatch.ledger import Ledger
@@ -91,42 +92,54 @@ class FunctionSide:
 
     def _asks_for(self, lane: Lane, queued: Queued) -> tuple[float, bool]:
         """The money of all that is gathered, with this request, and whether it is of low priority."""
-        full, rest = divmod(lane.spill.items + lane.late.items + queued.request.items, lane.function_cap)
-        cost = full * self.at_most(lane, lane.function_cap) + (self.at_most(lane, rest) if rest else 0.0)
+        own, cost = _buffer(lane, queued), 0.0
+        for buffer in lane.buffers:
+            joining = lane.late.items + queued.request.items if buffer is own else 0
+            if buffer.cap:
+                cost += self._at_most_for(buffer, buffer.gathered.items + joining)
         return cost, queued.request.priority > lane.model.default_priority
 
-    def at_most(self, lane: Lane, items: int) -> float:
-        """Returns what such a batch is unlikely to exceed."""
-        return lane.tier.price.cost(_times(lane).median_s[items] * math.exp(_times(lane).scatter.quantile(AT_MOST)))
+    def _at_most_for(self, buffer: Buffer, items: int) -> float:
+        full, rest = divmod(items, buffer.most)
+        return full * self.at_most(buffer, buffer.most) + (self.at_most(buffer, rest) if rest else 0.0)
 
-    def affords(self, lane: Lane, items: int, *, now_s: float) -> bool:
+    def at_most(self, buffer: Buffer, items: int) -> float:
+        """Returns what such a batch is unlikely to exceed."""
+        times = buffer.known_times
+        return buffer.tier.price.cost(times.median_s[items] * math.exp(times.scatter.quantile(AT_MOST)))
+
+    def affords(self, buffer: Buffer, items: int, *, now_s: float) -> bool:
         """Whether the spend caps allow one more batch of so many items."""
         cap = self.ledger.cap
         if cap.per_hour is None and cap.per_day is None:
             return True
-        return cap.allows(self.at_most(lane, items), now_s)
+        return cap.allows(self.at_most(buffer, items), now_s)
 
-    def look_for_instances(self, lane: Lane, *, now_s: float) -> None:
+    def affords_gathered(self, buffer: Buffer, *, now_s: float) -> bool:
+        """Whether they allow the next batch of those who are gathered."""
+        return self.affords(buffer, min(buffer.gathered.items, buffer.cap), now_s=now_s)
+
+    def look_for_instances(self, buffer: Buffer, *, now_s: float) -> None:
         """Asks anew, every so often, how likely a cold start is."""
-        if lane.warm is None or now_s < lane.cold_seen_s + COLD_LOOK_S:
+        if buffer.warm is None or now_s < buffer.cold_seen_s + COLD_LOOK_S:
             return
-        lane.cold_seen_s = now_s
-        lane.cold, lane.cold_start_s = lane.warm.cold_probability(now_s), lane.warm.start_s(0.5)
-        self.uplink.grace_s = lane.cold_start_s if lane.cold > COLD_COUNTS else 0.0
+        buffer.cold_seen_s = now_s
+        buffer.cold, buffer.cold_start_s = buffer.warm.cold_probability(now_s), buffer.warm.start_s(0.5)
+        self.uplink.grace_s = buffer.cold_start_s if buffer.cold > COLD_COUNTS else 0.0
         oldest_s = next(iter(self.uplink.overdue_s.values()), math.inf)
-        if lane.cold > COLD_COUNTS and now_s > max(oldest_s, self.uplink.back_at_s):
+        if buffer.cold > COLD_COUNTS and now_s > max(oldest_s, self.uplink.back_at_s):
             # Whoever was sent first should be back if it had met a warm instance.
-            lane.cold = max(lane.cold, SURELY_COLD)
+            buffer.cold = max(buffer.cold, SURELY_COLD)
 
-    def takes_s(self, lane: Lane, *, items: int, body_bytes: int, now_s: float, cautious: bool) -> float:
+    def takes_s(self, buffer: Buffer, *, items: int, body_bytes: int, now_s: float, cautious: bool) -> float:
         """Returns the seconds from now to the answer of such a batch: slot, uplink, transfer, round trip, service.
 
         What is more than one batch, because no slot is free, waits for the slots of the batches before it.
         """
-        times, cap = _times(lane), lane.function_cap
+        times, cap = buffer.known_times, buffer.cap
         ahead, last = (items - 1) // cap, min(items, cap)
         service_s = times.cautious_s[last] + self.uplink.slack_s if cautious else times.median_s[last]
-        path_s = self.uplink.path_s(body_bytes, now_s=now_s, max_in_flight=self._slots(lane), ahead=ahead)
+        path_s = self.uplink.path_s(body_bytes, now_s=now_s, slots=self._slots(buffer), ahead=ahead)
         return max(0.0, self.circuit.not_before_s - now_s) + path_s + service_s
 
     def worth_trying(self, lane: Lane, queued: Queued, *, now_s: float) -> bool:
@@ -139,7 +152,7 @@ class FunctionSide:
             return True
         request = queued.request
         begins_s = self.uplink.begins_s(now_s, request.body_bytes)
-        late = self.gathering.late(lane, request.items, request.deadline_s - begins_s)
+        late = self.gathering.late(_buffer(lane, queued), request.items, request.deadline_s - begins_s)
         late_cost = lane.stakes.late_cost(request.class_name)
         return late <= ALWAYS_TRIED or late_cost * late <= REFUSAL_WEIGHT * lane.stakes.unit_cost
 
@@ -148,26 +161,31 @@ class FunctionSide:
 
         Only while something is under way that will tell: a risk that nobody tries is never unlearned.
         """
-        if lane.cold <= TOO_COLD or lane.warm is None or lane.warm.busy == 0:
+        buffer = _buffer(lane, queued)
+        if buffer.cold <= TOO_COLD or buffer.warm is None or buffer.warm.busy == 0:
             return False
-        return now_s + lane.cold_start_s > self.hopeless_at_s(lane, queued)
+        return now_s + buffer.cold_start_s > self.hopeless_at_s(buffer, queued)
 
-    def wanted(self, lane: Lane, items: int, *, now_s: float) -> None:
-        """Counts items that the functions shall take or should have taken: what warming calls are sent for."""
-        lane.wanted_items *= math.exp((lane.wanted_at_s - now_s) / WANTED_MEMORY_S)
-        lane.wanted_items += items
-        lane.wanted_at_s = now_s
+    def wanted(self, lane: Lane, queued: Queued, *, now_s: float) -> None:
+        """Counts a request that the functions shall take or should have taken: what warming calls are sent for."""
+        buffer = _buffer(lane, queued)
+        buffer.wanted_items *= math.exp((buffer.wanted_at_s - now_s) / WANTED_MEMORY_S)
+        buffer.wanted_items += queued.request.items
+        buffer.wanted_at_s = now_s
 
     def in_time(self, lane: Lane, queued: Queued, *, now_s: float) -> bool:
         """Whether this request, alone in a batch sent as soon as a slot is free, can be expected in time."""
         request = queued.request
-        if not self.usable(lane, queued) or self.stuck(lane, queued, now_s=now_s):
+        if not self.usable(lane, queued):
             return False
-        if lane.cold > TOO_COLD and self.too_cold(lane, queued, now_s=now_s):
+        buffer = _buffer(lane, queued)
+        if self.stuck(buffer, queued, now_s=now_s):
             return False
-        full_batches = lane.spill.items // lane.function_cap * lane.function_cap
+        if buffer.cold > TOO_COLD and self.too_cold(lane, queued, now_s=now_s):
+            return False
+        full_batches = buffer.gathered.items // buffer.cap * buffer.cap
         return request.deadline_s >= now_s + self.takes_s(
-            lane,
+            buffer,
             items=full_batches + request.items,
             body_bytes=request.body_bytes,
             now_s=now_s,
@@ -175,107 +193,117 @@ class FunctionSide:
         )
 
     def latest_s(self, lane: Lane, queued: Queued, *, now_s: float) -> float:
-        """Returns the last moment at which this request alone can leave for a function and be in time."""
+        """Returns the last moment at which this request alone can leave for a function and be in time.
+
+        Never for one that may not.
+        """
         request = queued.request
+        if not _allowed(lane, queued):
+            return math.inf
         return request.deadline_s - self.takes_s(
-            lane, items=request.items, body_bytes=request.body_bytes, now_s=now_s, cautious=True
+            _buffer(lane, queued), items=request.items, body_bytes=request.body_bytes, now_s=now_s, cautious=True
         )
 
-    def hopeless_at_s(self, lane: Lane, queued: Queued) -> float:
+    def hopeless_at_s(self, buffer: Buffer, queued: Queued) -> float:
         """Returns from when on this request is expected to be late even if it leaves alone, at once, by an idle way."""
         request = queued.request
-        least_s = _times(lane).median_s[request.items] + self.uplink.transfer_s(request.body_bytes) + self.uplink.rtt_s
-        return request.deadline_s - least_s
+        way_s = self.uplink.transfer_s(request.body_bytes) + self.uplink.rtt_s
+        return request.deadline_s - buffer.known_times.median_s[request.items] - way_s
 
-    def stuck(self, lane: Lane, queued: Queued, *, now_s: float) -> bool:
+    def stuck(self, buffer: Buffer, queued: Queued, *, now_s: float) -> bool:
         """Whether this request waits for a slot that comes too late, if it comes at all."""
         start_s = max(now_s, self.circuit.not_before_s)
-        return not self.has_slot(lane, now_s=now_s) and start_s >= self.hopeless_at_s(lane, queued)
+        return not self.has_slot(buffer, now_s=now_s) and start_s >= self.hopeless_at_s(buffer, queued)
 
     def join(self, lane: Lane, queued: Queued, *, now_s: float) -> None:
         """Adds a request to the batch being gathered; that batch leaves first if the two had better go apart."""
-        spill, gathering = lane.spill, self.gathering
-        if len(spill):
-            alone = gathering.alone(lane, queued, now_s=now_s)
-            if gathering.joining(lane, queued, now_s=now_s) > alone:
-                self.flush(lane, now_s=now_s)
-        if not len(spill):
-            lane.spill_opened_at_s = now_s
-        spill.add(queued)
-        lane.spill_closes_at_s = None
+        buffer = _buffer(lane, queued)
+        if len(buffer.gathered) and self._apart(buffer, queued, now_s=now_s):
+            self.flush(buffer, lane, now_s=now_s)
+        if not len(buffer.gathered):
+            buffer.opened_at_s = now_s
+        buffer.gathered.add(queued)
+        buffer.closes_at_s = None
 
-    def closes_at_s(self, lane: Lane, *, now_s: float) -> float:
+    def _apart(self, buffer: Buffer, queued: Queued, *, now_s: float) -> bool:
+        if buffer.plan.firm:
+            return not buffer.has_room(queued)
+        alone = self.gathering.alone(buffer, queued, now_s=now_s)
+        return self.gathering.joining(buffer, queued, now_s=now_s) > alone
+
+    def closes_at_s(self, buffer: Buffer, *, now_s: float) -> float:
         """Returns when the batch being gathered must leave; worked out again when something in it has changed."""
-        state = (lane.spill.items, lane.function_times, self.uplink.free_at_s, self.uplink.bytes_per_s)
-        closes_at_s = lane.spill_closes_at_s
-        if closes_at_s is None or state != lane.spill_seen:
-            lane.spill_closes_at_s = closes_at_s = self.gathering.closes_at_s(lane, now_s=now_s)
-            lane.spill_seen = state
+        state = (buffer.gathered.items, buffer.times, self.uplink.free_at_s, self.uplink.bytes_per_s)
+        closes_at_s = buffer.closes_at_s
+        if closes_at_s is None or state != buffer.closing_seen:
+            buffer.closes_at_s = closes_at_s = self.gathering.closes_at_s(buffer, now_s=now_s)
+            buffer.closing_seen = state
         return closes_at_s
 
-    def has_slot(self, lane: Lane, *, now_s: float) -> bool:
+    def has_slot(self, buffer: Buffer, *, now_s: float) -> bool:
         """Whether one more batch may be in flight now."""
-        return self.circuit.usable(now_s) and len(self.uplink.finishes_s) < self._slots(lane)
+        return self.circuit.usable(now_s) and self.uplink.has_slot(self._slots(buffer))
 
-    def is_due(self, lane: Lane, *, now_s: float) -> bool:
+    def is_due(self, buffer: Buffer, *, now_s: float) -> bool:
         """Whether the batch being gathered should leave now and can."""
-        if not len(lane.spill) or not self.has_slot(lane, now_s=now_s):
+        if not len(buffer.gathered) or not self.has_slot(buffer, now_s=now_s):
             return False
-        if not self.affords(lane, min(lane.spill.items, lane.function_cap), now_s=now_s):
+        if not self.affords_gathered(buffer, now_s=now_s):
             return False
-        return lane.spill.items >= lane.function_target_at_once or self.closes_at_s(lane, now_s=now_s) <= now_s
+        return buffer.gathered.items >= buffer.at_once or self.closes_at_s(buffer, now_s=now_s) <= now_s
 
-    def send_one(self, lane: Lane, *, now_s: float) -> None:
+    def send_one(self, buffer: Buffer, lane: Lane, *, now_s: float) -> None:
         """Sends the best batch of those who have gathered; whoever is not in it stays."""
-        batch = self._best_batch(lane, now_s=now_s)
-        lane.spill.remove_all(batch)
-        lane.spill_closes_at_s = None
-        self.send(batch, lane, now_s=now_s)
+        batch = self._best_batch(buffer, lane, now_s=now_s)
+        buffer.gathered.remove_all(batch)
+        buffer.closes_at_s = None
+        self.send(batch, buffer, lane, now_s=now_s)
 
-    def flush(self, lane: Lane, *, now_s: float) -> None:
+    def flush(self, buffer: Buffer, lane: Lane, *, now_s: float) -> None:
         """Sends all that has gathered, as far as slots are free."""
-        while len(lane.spill) and self.has_slot(lane, now_s=now_s):
-            if not self.affords(lane, min(lane.spill.items, lane.function_cap), now_s=now_s):
+        while len(buffer.gathered) and self.has_slot(buffer, now_s=now_s):
+            if not self.affords_gathered(buffer, now_s=now_s):
                 return
-            self.send_one(lane, now_s=now_s)
+            self.send_one(buffer, lane, now_s=now_s)
 
-    def _best_batch(self, lane: Lane, *, now_s: float) -> list[Queued]:
-        """Returns the batch that is cheapest per item, lateness included.
+    def _best_batch(self, buffer: Buffer, lane: Lane, *, now_s: float) -> list[Queued]:
+        """Returns the batch that is cheapest per item, lateness included; where the buffer is firm, the whole of it.
 
         Slots that were all taken let more gather than one batch can carry in time. Whoever cannot be in time even
         alone leaves in a full batch when nobody else waits: it must not hold back those who still can.
         """
-        savable = [q for q in lane.spill if not self._lost(lane, q, now_s=now_s)]
-        full = self.first_batch(lane, savable or lane.spill)
+        savable = [q for q in buffer.gathered if not self._lost(buffer, q, now_s=now_s)]
+        full = self.first_batch(buffer, lane, savable or buffer.gathered)
         if not savable or not full:
-            return full or list(lane.spill)[:1]
-        return self.gathering.cheapest_prefix(lane, full, now_s=now_s)
+            return full or list(buffer.gathered)[:1]
+        return full if buffer.plan.firm else self.gathering.cheapest_prefix(buffer, full, now_s=now_s)
 
-    def _lost(self, lane: Lane, queued: Queued, *, now_s: float) -> bool:
+    def _lost(self, buffer: Buffer, queued: Queued, *, now_s: float) -> bool:
         request = queued.request
-        takes_s = self.takes_s(lane, items=request.items, body_bytes=request.body_bytes, now_s=now_s, cautious=False)
+        takes_s = self.takes_s(buffer, items=request.items, body_bytes=request.body_bytes, now_s=now_s, cautious=False)
         return now_s + takes_s > request.deadline_s
 
-    def first_batch(self, lane: Lane, waiting: Iterable[Queued]) -> list[Queued]:
-        """Returns the first of those waiting that fit in one batch and may go to a function."""
-        batch, items = [], 0
+    def first_batch(self, buffer: Buffer, lane: Lane, waiting: Iterable[Queued]) -> list[Queued]:
+        """Returns the first of those waiting that fit in one batch of this buffer and may go to a function."""
+        batch: list[Queued] = []
+        items = 0
         for queued in waiting:
-            if not _allowed(lane, queued):
+            if lane.buffer_of(queued) is not buffer or not _allowed(lane, queued):
                 continue
-            if items + queued.request.items > lane.function_cap:
+            if items + queued.request.items > (buffer.most if batch else buffer.cap):
                 break
             batch.append(queued)
             items += queued.request.items
         return batch
 
-    def send(self, members: Sequence[Queued], lane: Lane, *, now_s: float) -> None:
+    def send(self, members: Sequence[Queued], buffer: Buffer, lane: Lane, *, now_s: float) -> None:
         """Sends one batch."""
         assert not any(q.request.class_name in lane.edge_only for q in members), "edge-only data stays on the site"
-        items = sum(q.request.items for q in members)
+        times, items = buffer.known_times, sum(q.request.items for q in members)
         body_bytes = sum(q.request.body_bytes for q in members)
-        takes_s = self.takes_s(lane, items=items, body_bytes=body_bytes, now_s=now_s, cautious=False)
-        service_s = _times(lane).median_s[items]
-        cost = lane.tier.price.cost(service_s)
+        takes_s = self.takes_s(buffer, items=items, body_bytes=body_bytes, now_s=now_s, cautious=False)
+        service_s = times.median_s[items]
+        cost = buffer.tier.price.cost(service_s)
         batch = self.sender.send(
             members,
             backend=Backend.FUNCTION,
@@ -284,70 +312,73 @@ class FunctionSide:
             service_s=service_s,
             give_up_at_s=_give_up_at_s(lane, members, finish_s=now_s + min(takes_s, PATIENCE_S)),
             expected_cost=cost,
-            tier=lane.tier.name,
+            tier=buffer.tier.name,
         )
-        longest_s = service_s * (_times(lane).margin - 1.0) + self.uplink.slack_s + STALL_GRACE_S
+        longest_s = service_s * (times.margin - 1.0) + self.uplink.slack_s + STALL_GRACE_S
         self.uplink.occupy(
             batch_id=batch.batch_id,
             body_bytes=body_bytes,
             now_s=now_s,
             finish_s=now_s + takes_s,
             overdue_s=now_s + takes_s + longest_s,
+            pool=buffer.pool,
         )
-        self._book(batch.batch_id, lane, cost=cost, at_most=self.at_most(lane, items), now_s=now_s)
+        self._book(batch.batch_id, buffer, cost=cost, at_most=self.at_most(buffer, items), now_s=now_s)
 
-    def warming_terms(self, lane: Lane) -> WarmingTerms:
+    def warming_terms(self, buffer: Buffer) -> WarmingTerms:
         """Returns what a cold start would cost in lateness, and what a call against it costs."""
-        size = max(1, min(lane.spill_size, lane.function_cap))
-        slo_s = min((c.slo_s for c in lane.model.classes if not c.edge_only), default=math.inf)
-        slack_s = slo_s - self.uplink.way_s(int(size * lane.item_bytes)) - lane.cold_start_s
-        late = _times(lane).late(size, slack_s)
+        size = max(1, min(buffer.cheapest_size, buffer.most))
+        slo_s = min(buffer.slos_s.values(), default=math.inf)
+        slack_s = slo_s - self.uplink.way_s(int(size * buffer.item_bytes)) - buffer.cold_start_s
+        late = buffer.known_times.late(size, slack_s)
         return WarmingTerms(
             batch_items=size,
-            spilled_rps=lane.wanted_items / WANTED_MEMORY_S,
-            service_s=_times(lane).median_s[size],
-            call_cost=lane.tier.price.cost(0.0),
-            lateness_cost=size * lane.stakes.highest_late_cost * late,
+            spilled_rps=buffer.wanted_items / WANTED_MEMORY_S,
+            service_s=buffer.known_times.median_s[size],
+            call_cost=buffer.tier.price.cost(0.0),
+            lateness_cost=size * buffer.stakes.highest_late_cost(buffer.slos_s) * late,
         )
 
-    def warm_up(self, lane: Lane, *, now_s: float) -> None:
+    def warm_up(self, buffer: Buffer, *, now_s: float) -> None:
         """Sends a warming call."""
-        cost = lane.tier.price.cost(0.0)
-        way_s = self.uplink.way_s(0) + lane.cold_start_s
+        cost = buffer.tier.price.cost(0.0)
+        way_s = self.uplink.way_s(0) + buffer.cold_start_s
+        model, tier = buffer.pool
         batch = self.sender.send_warming(
-            model=lane.model.name,
-            tier=lane.tier.name,
+            model=model,
+            tier=tier,
             now_s=now_s,
             finish_s=now_s + way_s,
             give_up_at_s=now_s + way_s + PATIENCE_S,
             cost=cost,
         )
-        self.uplink.occupy(batch_id=batch.batch_id, body_bytes=0, now_s=now_s, finish_s=now_s + way_s)
-        self._book(batch.batch_id, lane, cost=cost, at_most=self.at_most(lane, 1), now_s=now_s)
+        self.uplink.occupy(batch_id=batch.batch_id, body_bytes=0, now_s=now_s, finish_s=now_s + way_s, pool=buffer.pool)
+        self._book(batch.batch_id, buffer, cost=cost, at_most=self.at_most(buffer, 1), now_s=now_s)
 
-    def _book(self, batch_id: int, lane: Lane, *, cost: float, at_most: float, now_s: float) -> None:
-        self.ledger.book(batch_id, price=lane.tier.price, expected_cost=cost, now_s=now_s, at_most=at_most)
-        if lane.warm is not None:
-            lane.warm.sent(batch_id, now_s=now_s)
-            lane.cold_seen_s = -math.inf
+    def _book(self, batch_id: int, buffer: Buffer, *, cost: float, at_most: float, now_s: float) -> None:
+        self.ledger.book(batch_id, price=buffer.tier.price, expected_cost=cost, now_s=now_s, at_most=at_most)
+        if buffer.warm is not None:
+            buffer.warm.sent(batch_id, now_s=now_s)
+            buffer.cold_seen_s = -math.inf
 
-    def _slots(self, lane: Lane) -> int:
-        return min(self.max_in_flight, lane.tier.max_in_flight)
+    def _slots(self, buffer: Buffer) -> Slots:
+        return Slots(self.max_in_flight, buffer.pool, buffer.tier.max_in_flight)
 
 
 def _allowed(lane: Lane, queued: Queued) -> bool:
-    """Whether the request may leave the site for this lane's functions, and fits."""
-    return (
-        queued.barred is not Backend.FUNCTION
-        and queued.request.items <= lane.function_cap
-        and queued.request.class_name not in lane.edge_only
-    )
+    """Whether the request may leave the site for its buffer's functions, and fits."""
+    if queued.barred is Backend.FUNCTION or queued.request.class_name in lane.edge_only:
+        return False
+    buffer = lane.buffer_of(queued)
+    return buffer is not None and queued.request.items <= buffer.cap
 
 
-def _times(lane: Lane) -> ServiceTimes:
-    if lane.function_times is None:
+def _buffer(lane: Lane, queued: Queued) -> Buffer:
+    """The buffer of a request that is allowed to have one."""
+    buffer = lane.buffer_of(queued)
+    if buffer is None:
         raise ValueError(f"model {lane.model.name!r} has no function")
-    return lane.function_times
+    return buffer
 
 
 def _give_up_at_s(lane: Lane, members: Sequence[Queued], *, finish_s: float) -> float:

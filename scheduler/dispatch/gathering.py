@@ -4,7 +4,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from scheduler.dispatch.forecast import ServiceTimes, UplinkOccupancy
+from scheduler.dispatch.buffer import Buffer
+from scheduler.dispatch.forecast import UplinkOccupancy
 from scheduler.dispatch.lane import Lane
 from scheduler.dispatch.queue import Queued
 
@@ -28,15 +29,15 @@ class Gathering:
 
     uplink: UplinkOccupancy
 
-    def late(self, lane: Lane, items: int, slack_s: float) -> float:
+    def late(self, buffer: Buffer, items: int, slack_s: float) -> float:
         """Returns the probability that a function batch takes longer than `slack_s` once it has arrived."""
-        warm = self._late_if_warm(lane, items, slack_s)
-        if lane.cold <= 0.0:
+        warm = self._late_if_warm(buffer, items, slack_s)
+        if buffer.cold <= 0.0:
             return warm
-        return warm + lane.cold * (self._late_if_warm(lane, items, slack_s - lane.cold_start_s) - warm)
+        return warm + buffer.cold * (self._late_if_warm(buffer, items, slack_s - buffer.cold_start_s) - warm)
 
-    def _late_if_warm(self, lane: Lane, items: int, slack_s: float) -> float:
-        times = _times(lane)
+    def _late_if_warm(self, buffer: Buffer, items: int, slack_s: float) -> float:
+        times = buffer.known_times
         sigma_s = self.uplink.sigma_s
         median_s, scatter = times.median_s[items], times.scatter
         if slack_s <= 0 or sigma_s <= SHARED_WAY * scatter.sigma * median_s:
@@ -44,119 +45,137 @@ class Gathering:
         sigma = math.hypot(scatter.sigma, sigma_s / median_s)
         return 0.5 * math.erfc((math.log(slack_s / median_s) - scatter.mean) / (sigma * math.sqrt(2.0)))
 
-    def late_cost(self, lane: Lane, queued: Queued, items: int, begins_s: float) -> float:
+    def late_cost(self, buffer: Buffer, queued: Queued, items: int, begins_s: float) -> float:
         """Returns the money that one member's expected lateness weighs."""
         request = queued.request
-        return lane.stakes.late_cost(request.class_name) * self.late(lane, items, request.deadline_s - begins_s)
+        return buffer.stakes.late_cost(request.class_name) * self.late(buffer, items, request.deadline_s - begins_s)
 
-    def cost(self, lane: Lane, members: Sequence[Queued], *, items: int, begins_s: float) -> float:
+    def cost(self, buffer: Buffer, members: Sequence[Queued], *, items: int, begins_s: float) -> float:
         """Returns money and weighed lateness of a batch whose `members`, by deadline, make up `items` items.
 
         The lateness of those between the first and the last is taken for the mean of the two.
         """
         first, last = members[0], members[-1]
-        late = self.late_cost(lane, first, items, begins_s)
+        late = self.late_cost(buffer, first, items, begins_s)
         if last is not first:
-            late = 0.5 * (late + self.late_cost(lane, last, items, begins_s))
-        return lane.costs[items] + len(members) * late
+            late = 0.5 * (late + self.late_cost(buffer, last, items, begins_s))
+        return buffer.costs[items] + len(members) * late
 
-    def joining(self, lane: Lane, queued: Queued, *, now_s: float) -> float:
+    def joining(self, buffer: Buffer, queued: Queued, *, now_s: float) -> float:
         """Returns what it would cost to add a request to the batch being gathered; inf if it does not fit."""
-        spill, request = lane.spill, queued.request
+        spill, request = buffer.gathered, queued.request
         items = spill.items + request.items
-        if items > lane.function_cap:
+        if items > buffer.cap:
             return math.inf
         members = spill.members
         begins_s = self.uplink.begins_s(now_s, spill.body_bytes)
         later_s = self.uplink.begins_s(now_s, spill.body_bytes + request.body_bytes)
-        without = self.cost(lane, members, items=spill.items, begins_s=begins_s) if members else 0.0
+        without = self.cost(buffer, members, items=spill.items, begins_s=begins_s) if members else 0.0
         ordered = _with(members, queued)
-        return self.cost(lane, ordered, items=items, begins_s=later_s) - without
+        return self.cost(buffer, ordered, items=items, begins_s=later_s) - without
 
-    def alone(self, lane: Lane, queued: Queued, *, now_s: float) -> float:
+    def alone(self, buffer: Buffer, queued: Queued, *, now_s: float) -> float:
         """Returns what this request costs in a batch of its own or its share of the cheapest one, if it waits not."""
         request = queued.request
         begins_s = self.uplink.begins_s(now_s, request.body_bytes)
-        share = max(lane.spill_size, request.items)
-        sizes = (request.items, share) if share <= lane.function_cap else (request.items,)
+        share = max(buffer.cheapest_size, request.items)
+        sizes = (request.items, share) if share <= buffer.cap else (request.items,)
         return min(
-            lane.costs[size] * request.items / size + self.late_cost(lane, queued, size, begins_s) for size in sizes
+            buffer.costs[size] * request.items / size + self.late_cost(buffer, queued, size, begins_s) for size in sizes
         )
 
-    def closes_at_s(self, lane: Lane, *, now_s: float) -> float:
+    def closes_at_s(self, buffer: Buffer, *, now_s: float) -> float:
         """Returns when the batch being gathered must leave: waiting for another member does not pay any longer."""
-        spill, times = lane.spill, _times(lane)
+        spill, times = buffer.gathered, buffer.known_times
         start_s = self.uplink.begins_s(now_s, spill.body_bytes) - now_s
-        items = min(spill.items, lane.function_cap)
-        hold_s = min(lane.hold_s(queued) for queued in spill)
-        last_s = min(spill.first.request.deadline_s - start_s - times.median_s[items], lane.spill_opened_at_s + hold_s)
-        if last_s <= now_s or spill.items >= lane.function_cap or not self._pays(lane, now_s):
+        items = min(spill.items, buffer.cap)
+        if buffer.plan.firm:
+            planned_s = min(map(buffer.planned_leave_s, spill))
+            # A percentile is a budget: once it is exceeded, the plan was made from what does not hold.
+            late_s = spill.first.request.deadline_s - start_s - times.cautious_s[items]
+            return min(planned_s, late_s) if buffer.stakes.exceeded(buffer.slos_s) else planned_s
+        hold_s = min(buffer.hold_s(queued) for queued in spill)
+        last_s = min(spill.first.request.deadline_s - start_s - times.median_s[items], buffer.opened_at_s + hold_s)
+        if last_s <= now_s or spill.items >= buffer.cap or not self._pays(buffer, now_s):
             return min(last_s, now_s)
         pays_s, over_s = now_s, last_s
         for _ in range(HALVINGS):
             middle_s = 0.5 * (pays_s + over_s)
-            if self._pays(lane, middle_s):
+            if self._pays(buffer, middle_s):
                 pays_s = middle_s
             else:
                 over_s = middle_s
         return over_s
 
-    def _pays(self, lane: Lane, at_s: float) -> bool:
+    def _pays(self, buffer: Buffer, at_s: float) -> bool:
         """Whether waiting a moment longer pays: for one more member, or for as many as make the cheapest batch."""
-        spill = lane.spill
+        spill = buffer.gathered
         members, items = spill.members, spill.items
-        now_cost = self.cost(lane, members, items=items, begins_s=self.uplink.begins_s(at_s, spill.body_bytes))
+        now_cost = self.cost(buffer, members, items=items, begins_s=self.uplink.begins_s(at_s, spill.body_bytes))
         gain = max(
-            self._gain(lane, size - items, at_s=at_s, now_cost=now_cost) / (size - items)
-            for size in {items + 1, max(items + 1, lane.spill_size)}
+            self._gain(buffer, size - items, at_s=at_s, now_cost=now_cost) / (size - items)
+            for size in {items + 1, max(items + 1, buffer.cheapest_size)}
         )
         if gain <= 0:
             return False
-        soon = self.cost(lane, members, items=items, begins_s=self.uplink.begins_s(at_s + LOOK_S, spill.body_bytes))
-        return lane.rate_rps * gain * LOOK_S > soon - now_cost
+        soon = self.cost(buffer, members, items=items, begins_s=self.uplink.begins_s(at_s + LOOK_S, spill.body_bytes))
+        return buffer.rate_rps * gain * LOOK_S > soon - now_cost
 
-    def _gain(self, lane: Lane, more: int, *, at_s: float, now_cost: float) -> float:
+    def _gain(self, buffer: Buffer, more: int, *, at_s: float, now_cost: float) -> float:
         """What `more` fresh members would save, if they came now."""
-        spill = lane.spill
+        spill = buffer.gathered
         last = spill.members[-1].request
         items = spill.items + more
         begins_s = self.uplink.begins_s(at_s, spill.body_bytes + more * last.body_bytes)
-        with_them = self.cost(lane, spill.members, items=items, begins_s=begins_s)
+        with_them = self.cost(buffer, spill.members, items=items, begins_s=begins_s)
         fresh_s = last.deadline_s - last.arrived_at_s - (begins_s - at_s)
-        newcomers = more * lane.stakes.late_cost(last.class_name) * self.late(lane, items, fresh_s)
-        return more * lane.stakes.spill_cost - (with_them + newcomers - now_cost)
+        newcomers = more * buffer.stakes.late_cost(last.class_name) * self.late(buffer, items, fresh_s)
+        return more * buffer.spill_cost - (with_them + newcomers - now_cost)
 
-    def cheapest_prefix(self, lane: Lane, members: Sequence[Queued], *, now_s: float) -> list[Queued]:
+    def cheapest_prefix(self, buffer: Buffer, members: Sequence[Queued], *, now_s: float) -> list[Queued]:
         """Returns those of the first `members` (one batch, by deadline) whose batch is the cheapest per item."""
         best, least, items, body_bytes = 1, math.inf, 0, 0
         for count, queued in enumerate(members, start=1):
             items += queued.request.items
             body_bytes += queued.request.body_bytes
             begins_s = self.uplink.begins_s(now_s, body_bytes)
-            average = self.cost(lane, members[:count], items=items, begins_s=begins_s) / items
+            average = self.cost(buffer, members[:count], items=items, begins_s=begins_s) / items
             if average <= least:
                 best, least = count, average
         return list(members[:best])
 
     def price(self, lane: Lane) -> None:
         """Sets what follows from the service tables: costs by size, the cheapest request, a fresh one's spill."""
-        times, cap, price = _times(lane), lane.function_cap, lane.tier.price
-        lane.costs = (0.0, *[price.cost(median_s) for median_s in times.median_s[1:]])
-        if cap < 1:
+        open_buffers = [buffer for buffer in lane.buffers if buffer.times is not None]
+        for buffer in open_buffers:
+            buffer.costs = (0.0, *[buffer.tier.price.cost(median_s) for median_s in buffer.known_times.median_s[1:]])
+        open_buffers = [buffer for buffer in open_buffers if buffer.cap]
+        if not open_buffers:
             return
-        stakes = lane.stakes
-        sizes = sorted({1, cap, *(1 + round(i * (cap - 1) / SIZES_TRIED) for i in range(SIZES_TRIED))})
-        stakes.unit_cost = min(lane.costs[size] / size for size in sizes)
-        slo_s = min((c.slo_s for c in lane.model.classes if not c.edge_only), default=math.inf)
-        item_bytes = lane.item_bytes
-        stakes.spill_cost = math.inf
-        for size in sizes:
-            way_s = self.uplink.way_s(int(size * item_bytes))
-            gathering_s = (size - 1) / lane.rate_rps if lane.rate_rps > 0 else math.inf * (size > 1)
-            late = self.late(lane, size, slo_s - way_s - 0.5 * gathering_s) if gathering_s < slo_s else 1.0
-            average = lane.costs[size] / size + stakes.highest_late_cost * late
-            if average < stakes.spill_cost:
-                stakes.spill_cost, lane.spill_size = average, size
+        # One unit for all: the same late answer weighs the same whichever buffer it comes from.
+        lane.stakes.unit_cost = min(buffer.costs[n] / n for buffer in open_buffers for n in _sizes(buffer.cap))
+        for buffer in open_buffers:
+            self._price_a_fresh_one(buffer)
+        shares = [buffer.plan.share for buffer in open_buffers]
+        weights = shares if math.fsum(shares) > 0 else [1.0] * len(shares)
+        spilled = math.fsum(w * buffer.spill_cost for w, buffer in zip(weights, open_buffers, strict=True))
+        lane.stakes.spill_cost = spilled / math.fsum(weights)
+
+    def _price_a_fresh_one(self, buffer: Buffer) -> None:
+        slo_s = min(buffer.slos_s.values(), default=math.inf)
+        late_cost = buffer.stakes.highest_late_cost(buffer.slos_s)
+        buffer.spill_cost = math.inf
+        for size in _sizes(buffer.cap):
+            way_s = self.uplink.way_s(int(size * buffer.item_bytes))
+            gathering_s = (size - 1) / buffer.rate_rps if buffer.rate_rps > 0 else math.inf * (size > 1)
+            late = self.late(buffer, size, slo_s - way_s - 0.5 * gathering_s) if gathering_s < slo_s else 1.0
+            average = buffer.costs[size] / size + late_cost * late
+            if average < buffer.spill_cost:
+                buffer.spill_cost, buffer.cheapest_size = average, size
+
+
+def _sizes(cap: int) -> list[int]:
+    return sorted({1, cap, *(1 + round(i * (cap - 1) / SIZES_TRIED) for i in range(SIZES_TRIED))})
 
 
 def _with(members: Sequence[Queued], queued: Queued) -> Sequence[Queued]:
@@ -167,9 +186,3 @@ def _with(members: Sequence[Queued], queued: Queued) -> Sequence[Queued]:
     if queued.request.deadline_s < members[0].request.deadline_s:
         return (queued, *members)
     return (members[0], queued, *members[1:])
-
-
-def _times(lane: Lane) -> ServiceTimes:
-    if lane.function_times is None:
-        raise ValueError(f"model {lane.model.name!r} has no function")
-    return lane.function_times

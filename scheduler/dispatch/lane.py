@@ -1,37 +1,20 @@
 """One model's lane: its queues, and the plan as the dispatcher reads it."""
 
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
-from typing import Protocol
 
+from scheduler.dispatch.buffer import Buffer, Routes
 from scheduler.dispatch.forecast import ServiceTimes
-from scheduler.dispatch.queue import DeadlineOrder, Place, Queued
+from scheduler.dispatch.queue import DeadlineOrder, Place, Queued, deadline_order
 from scheduler.dispatch.stakes import Stakes
-from scheduler.domain.laws import FunctionTier
-from scheduler.domain.plans import GroupPlan, Limits, ModelSettings
+from scheduler.domain.batches import Batch
+from scheduler.domain.plans import BufferPlan, GroupPlan, Limits, ModelSettings
 from scheduler.domain.requests import Backend
 
 STEP = 0.2
 """A weight or a rate that moves by less than this part is not worth new prices."""
-
-
-class WarmPool(Protocol):
-    """What dispatching needs to know of a tier's instances."""
-
-    @property
-    def busy(self) -> int:
-        """Batches in flight, each on an instance of its own."""
-
-    def cold_probability(self, at_s: float) -> float:
-        """Returns the probability that a batch sent at that time would meet a cold start."""
-
-    def start_s(self, percentile: float) -> float:
-        """Returns the seconds within which a cold start is over with this probability."""
-
-    def sent(self, batch_id: int, *, now_s: float) -> None:
-        """Notes that a batch, or a warming call, was sent."""
 
 
 def _order_at(place: Place) -> DeadlineOrder:
@@ -50,91 +33,98 @@ class Lane:
     edge_limit: int = 0
     """Most items in one request that the edge can take; 0 without an edge. A request may be larger than the planned
     batches: its own deadline may be later than its class's."""
-    function_cap: int = 0
-    """Most items in a function batch; 0 without a function."""
-    function_target_at_once: int = 1
-    """Items at which a gathered batch leaves without another look: it is full, or the operator wants no wait."""
+    buffers: tuple[Buffer, ...] = ()
+    """Where requests are gathered for function batches; empty without functions."""
+    routes: Routes = field(default_factory=lambda: Routes(()))
     edge_only: frozenset[str] = frozenset()
     """Classes whose data never leaves the site."""
     deferrable: frozenset[str] = frozenset()
     """Classes that wait for an idle edge."""
     served_late: frozenset[str] = frozenset()
-    warm: WarmPool | None = None
-    """What is known of the planned tier's instances; None without functions."""
-    cold: float = 0.0
-    """Probability that a function batch sent now meets a cold start."""
-    cold_start_s: float = 0.0
-    """Typical seconds of one."""
     starved_at_s: float = float("-inf")
     """When a request last had no room on the edge and might have gone to a function."""
-    wanted_items: float = 0.0
-    """Items that functions were wanted for lately; what is older counts less and less."""
-    wanted_at_s: float = 0.0
-    cold_seen_s: float = float("-inf")
-    """When that was looked at."""
     edge_times: ServiceTimes | None = None
     """None: no edge for this model."""
-    function_times: ServiceTimes | None = None
-    """Of the planned tier; None: no function for this model."""
     stakes: Stakes = field(default_factory=Stakes)
-    costs: tuple[float, ...] = ()
-    """Money for a batch of 0, 1, 2, ... items on the planned tier."""
     priced_from: tuple[object, ...] = ()
     priced_weight: float = 0.0
     priced_rps: float = 0.0
-    spill_size: int = 1
-    """Items at which a function batch is cheapest per request, lateness included."""
-    item_bytes: float = 0.0
     rate_rps: float = 0.0
     """Items a second just now: who else will join the next batch."""
     next_batch: DeadlineOrder = field(default_factory=lambda: _order_at(Place.EDGE))
     waiting: DeadlineOrder = field(default_factory=lambda: _order_at(Place.WAITING))
-    spill: DeadlineOrder = field(default_factory=lambda: _order_at(Place.SPILL))
     late: DeadlineOrder = field(default_factory=lambda: _order_at(Place.LATE))
     deferred: DeadlineOrder = field(default_factory=lambda: _order_at(Place.DEFERRED))
     halves: dict[Backend, deque[tuple[Queued, ...]]] = field(default_factory=lambda: {b: deque() for b in Backend})
     """Halves of batches whose content a backend refused: sent to it again, as they are."""
-    spill_opened_at_s: float = 0.0
-    spill_closes_at_s: float | None = None
-    """When the batch being gathered must leave; None: to be worked out."""
-    spill_seen: tuple[object, ...] = ()
-    """What that was worked out from."""
     late_opened_at_s: float = 0.0
 
     @property
     def orders(self) -> tuple[DeadlineOrder, ...]:
         """All queues of the lane."""
-        return self.next_batch, self.waiting, self.spill, self.late, self.deferred
+        gathered = (buffer.gathered for buffer in self.buffers)
+        return self.next_batch, self.waiting, *gathered, self.late, self.deferred
+
+    @property
+    def spills(self) -> bool:
+        """Whether there is a function that takes batches at all."""
+        return any(buffer.cap for buffer in self.buffers)
+
+    @property
+    def spilled_items(self) -> int:
+        """Items that are gathered for functions."""
+        return sum(buffer.gathered.items for buffer in self.buffers)
+
+    def spilled(self) -> Sequence[Queued]:
+        """Returns those who are gathered for functions, earliest deadline first; not to be changed."""
+        if len(self.buffers) == 1:
+            return self.buffers[0].gathered.members
+        return sorted(chain.from_iterable(buffer.gathered for buffer in self.buffers), key=deadline_order)
+
+    def buffer_of(self, queued: Queued) -> Buffer | None:
+        """Returns the buffer that a request belongs to, whether it may go there or not; None without functions."""
+        return self.routes.find(queued)
+
+    def times_of(self, batch: Batch) -> ServiceTimes | None:
+        """Returns the service tables of the side that a batch was sent to; None where they are not kept any more."""
+        if batch.backend is Backend.EDGE:
+            return self.edge_times
+        return next((buffer.times for buffer in self.buffers if buffer.tier.name == batch.tier), None)
 
     def recap(self) -> None:
         """Works out the most items of a batch, after tables, plan or limits have changed."""
         limits, plan = self.limits, self.plan
-        self.edge_cap = self.edge_limit = self.function_cap = 0
+        self.edge_cap = self.edge_limit = 0
         if self.edge_times is not None:
             most = self.edge_times.max_batch if limits.edge_batch_cap is None else limits.edge_batch_cap
             most = min(most, self.edge_times.max_batch)
             self.edge_cap = min(plan.edge_batch_cap, most)
             self.edge_limit = most if self.edge_cap else 0
-        if self.function_times is not None:
-            most = min(self.function_times.max_batch, self.model.max_items)
-            self.function_cap = most if limits.function_batch_cap is None else min(most, limits.function_batch_cap)
-        self.function_target_at_once = 1 if limits.window_s == 0 else max(1, self.function_cap)
+        for buffer in self.buffers:
+            buffer.limits = limits
+            buffer.recap()
 
-    @property
-    def function_target(self) -> int:
-        """Items at which a gathered function batch leaves at once."""
-        if self.limits.window_s == 0:
-            return 1
-        return max(1, min(self.plan.function_target_batch, self.function_cap))
+    def learn(self, edge_times: ServiceTimes | None, function_times: Sequence[ServiceTimes | None]) -> None:
+        """Takes over service tables, one for each buffer."""
+        moved = edge_times is not self.edge_times
+        self.edge_times = edge_times
+        for buffer, times in zip(self.buffers, function_times, strict=True):
+            moved = moved or times is not buffer.times
+            buffer.times = times
+        if moved:
+            self.recap()
 
-    @property
-    def tier(self) -> FunctionTier:
-        """The planned function tier; KeyError where there is none."""
-        return self.model.tier(self.plan.function_tier)
+    def arrives(self, *, rate_rps: float, item_bytes: float) -> None:
+        """Notes how many items a second arrive just now, and of what size."""
+        self.rate_rps = rate_rps
+        for buffer in self.buffers:
+            plan = buffer.plan
+            buffer.rate_rps = rate_rps * plan.share
+            buffer.item_bytes = item_bytes if plan.item_bytes is None else plan.item_bytes
 
     def needs_pricing(self) -> bool:
         """Whether what prices were made from has moved far enough."""
-        state = (self.edge_times, self.function_times, self.limits, self.plan)
+        state = (self.edge_times, *[buffer.times for buffer in self.buffers], self.limits, self.plan)
         weight = max((b.log_weight for b in self.stakes.budgets.values()), default=0.0)
         rate_rps = self.rate_rps
         moved = abs(weight - self.priced_weight) > STEP or abs(rate_rps - self.priced_rps) > STEP * self.priced_rps
@@ -143,19 +133,30 @@ class Lane:
         self.priced_from, self.priced_weight, self.priced_rps = state, weight, rate_rps
         return True
 
-    def hold_s(self, queued: Queued) -> float:
-        """Returns the longest this request may wait for company in a function batch."""
-        hold_s = self.plan.timeouts_s.get(queued.request.class_name, float("inf"))
-        return hold_s if self.limits.window_s is None else min(hold_s, self.limits.window_s)
-
     def adopt(self, model: ModelSettings, plan: GroupPlan) -> None:
-        """Follows a new plan, and settings that may have changed with it."""
+        """Follows a new plan, and settings that may have changed with it. Nobody may wait in the buffers."""
+        assert not self.spilled_items, "whoever is gathered is placed anew under the new plan"
         self.model, self.plan = model, plan
-        self.recap()
         self.stakes.adopt(model.classes)
+        self.buffers = tuple(self._buffer(buffer_plan) for buffer_plan in plan.buffers)
+        self.routes = Routes(self.buffers)
+        self.recap()
         self.edge_only = frozenset(c.name for c in model.classes if c.edge_only)
         self.deferrable = frozenset(c.name for c in model.classes if c.deferrable)
         self.served_late = frozenset(c.name for c in model.classes if c.serve_late)
+
+    def _buffer(self, plan: BufferPlan) -> Buffer:
+        """A buffer for a plan; what is known of the tier's warmth and of its use stays."""
+        tier = self.model.tier(plan.tier)
+        slos_s = {c.name: c.slo_s for c in self.model.classes if c.name in plan.classes}
+        buffer = Buffer(self.model, plan, tier, self.stakes, slos_s=slos_s)
+        for before in self.buffers:
+            if before.plan.tier == plan.tier and before.plan.classes == plan.classes:
+                buffer.times, buffer.costs = before.times, before.costs
+                buffer.cheapest_size, buffer.spill_cost = before.cheapest_size, before.spill_cost
+                buffer.wanted_items, buffer.wanted_at_s = before.wanted_items, before.wanted_at_s
+                buffer.rate_rps, buffer.item_bytes = before.rate_rps, before.item_bytes
+        return buffer
 
     def serves_late(self, queued: Queued) -> bool:
         """Whether this request is sent even when its deadline cannot be met; no, if its class was reloaded away."""
@@ -170,11 +171,21 @@ class Lane:
 
     def remove(self, queued: Queued) -> None:
         """Takes a waiting request out of whichever queue it is in."""
+        if queued.place is Place.SPILL:
+            self.take_back(queued)
+            return
         for order in self.orders:
             if order.place is queued.place:
                 order.remove(queued)
                 return
         self.keep_in_halves(lambda other: other is not queued)
+
+    def take_back(self, queued: Queued) -> None:
+        """Takes a request out of the buffer in which it is gathered."""
+        buffer = self.buffer_of(queued)
+        assert buffer is not None
+        buffer.gathered.remove(queued)
+        buffer.closes_at_s = None
 
     def keep_in_halves(self, keep: Callable[[Queued], bool]) -> None:
         """Takes everybody else out of the halves; no half is left empty."""

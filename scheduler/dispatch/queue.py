@@ -40,7 +40,8 @@ class Queued:
     """Batches in flight that it is in: two while it is being rescued."""
 
 
-def _order(queued: Queued) -> tuple[float, int, int]:
+def deadline_order(queued: Queued) -> tuple[float, int, int]:
+    """Returns what requests are ordered by: deadline, then priority, then age."""
     request = queued.request
     return request.deadline_s, request.priority, request.request_id
 
@@ -77,14 +78,14 @@ class DeadlineOrder:
 
     def add(self, queued: Queued) -> None:
         """Adds a request at its place in the order."""
-        insort(self._queued, queued, key=_order)
+        insort(self._queued, queued, key=deadline_order)
         queued.place = self.place
         self.items += queued.request.items
         self.body_bytes += queued.request.body_bytes
 
     def remove(self, queued: Queued) -> None:
         """Takes a request out; it must be in."""
-        i = bisect_left(self._queued, _order(queued), key=_order)
+        i = bisect_left(self._queued, deadline_order(queued), key=deadline_order)
         if i == len(self._queued) or self._queued[i] is not queued:
             raise KeyError(queued.request.request_id)
         del self._queued[i]

@@ -32,9 +32,9 @@ def expected_drain_s(lanes: Iterable[Lane], max_function_in_flight: int) -> floa
         items_per_s = 0.0
         if lane.edge_times is not None and lane.edge_cap > 0:
             items_per_s += lane.edge_cap / lane.edge_times.median_s[lane.edge_cap]
-        if lane.function_times is not None and lane.function_cap > 0:
-            target = lane.function_target
-            items_per_s += max_function_in_flight * target / lane.function_times.median_s[target]
+        # All share the slots: the slowest says least.
+        batches = [(b.target, b.known_times.median_s[b.target]) for b in lane.buffers if b.cap]
+        items_per_s += max_function_in_flight * min((items / takes_s for items, takes_s in batches), default=0.0)
         if items and items_per_s > 0:
             drain_s += items / items_per_s
     return drain_s

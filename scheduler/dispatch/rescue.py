@@ -55,7 +55,7 @@ class Rescue:
             sent = self.sender.in_flight[batch_id]
             self.look_at_s[batch_id] = now_s + max(LOOK_AGAIN * sent.batch.predicted_service_s, 0.005)
             lane = self.lanes.get(sent.batch.model)
-            if sent.batch.backend is Backend.EDGE and lane is not None and lane.function_cap:
+            if sent.batch.backend is Backend.EDGE and lane is not None and lane.spills:
                 better = [q for q in sent.members if self._better_by_function(lane, q, sent, now_s)]
                 rescued += [(lane, q) for q in self._send(better, lane, now_s)]
         return rescued
@@ -74,6 +74,7 @@ class Rescue:
                 continue
             if sent.batch.backend is Backend.EDGE:
                 continue
+            by_function = lane.times_of(sent.batch)
             for queued in sent.members:
                 size = items + queued.request.items
                 if size > lane.edge_cap or not self._open(queued) or not self.edge.usable(lane, queued):
@@ -81,7 +82,7 @@ class Rescue:
                 if now_s + times.cautious_s[size] > min(bind_s, queued.request.deadline_s):
                     continue
                 late_cost = lane.stakes.late_cost(queued.request.class_name)
-                if late_cost * self._late(sent, queued, lane.function_times, now_s) > lane.stakes.seconds_worth:
+                if late_cost * self._late(sent, queued, by_function, now_s) > lane.stakes.seconds_worth:
                     taken.append(queued)
                     items, bind_s = size, min(bind_s, queued.request.deadline_s)
         return taken
@@ -97,28 +98,30 @@ class Rescue:
         )
 
     def _better_by_function(self, lane: Lane, queued: Queued, sent: Sent, now_s: float) -> bool:
-        if not self._open(queued) or not self.function.in_time(lane, queued, now_s=now_s):
+        buffer = lane.buffer_of(queued)
+        if buffer is None or not self._open(queued) or not self.function.in_time(lane, queued, now_s=now_s):
             return False
         if self.function.course(lane, queued, now_s=now_s) is not Course.FUNCTION:
             return False
         late = self._late(sent, queued, lane.edge_times, now_s)
         weighed = lane.stakes.late_cost(queued.request.class_name) * late
-        return self.function.gathering.alone(lane, queued, now_s=now_s) < weighed
+        return self.function.gathering.alone(buffer, queued, now_s=now_s) < weighed
 
     def _send(self, rescued: list[Queued], lane: Lane, now_s: float) -> list[Queued]:
         """Sends those for whom there are slots and money, and returns them."""
         gone: list[Queued] = []
-        while rescued and self.function.has_slot(lane, now_s=now_s):
-            full = self.function.first_batch(lane, rescued)
-            batch = self.function.gathering.cheapest_prefix(lane, full, now_s=now_s) if full else []
-            # Where the money does not reach for all, it reaches for some.
-            while batch and not self.function.affords(lane, sum(q.request.items for q in batch), now_s=now_s):
-                batch.pop()
-            if not batch:
-                break
-            self.function.send(batch, lane, now_s=now_s)
-            gone += batch
-            rescued = [q for q in rescued if q not in batch]
+        for buffer in lane.buffers if rescued else ():
+            while rescued and self.function.has_slot(buffer, now_s=now_s):
+                full = self.function.first_batch(buffer, lane, rescued)
+                batch = self.function.gathering.cheapest_prefix(buffer, full, now_s=now_s) if full else []
+                # Where the money does not reach for all, it reaches for some.
+                while batch and not self.function.affords(buffer, sum(q.request.items for q in batch), now_s=now_s):
+                    batch.pop()
+                if not batch:
+                    break
+                self.function.send(batch, buffer, lane, now_s=now_s)
+                gone += batch
+                rescued = [q for q in rescued if q not in batch]
         return gone
 
     def _late(self, sent: Sent, queued: Queued, times: ServiceTimes | None, now_s: float) -> float:
@@ -134,9 +137,7 @@ class Rescue:
 
     def _overdue_s(self, sent: Sent) -> float:
         batch, lane = sent.batch, self.lanes.get(sent.batch.model)
-        times = None
-        if lane is not None:
-            times = lane.edge_times if batch.backend is Backend.EDGE else lane.function_times
+        times = None if lane is None else lane.times_of(batch)
         if times is None or batch.warming or not math.isfinite(batch.predicted_finish_s):
             return math.inf
         longer_s = batch.predicted_service_s * (math.exp(max(0.0, times.scatter.quantile(OVERDUE))) - 1.0)

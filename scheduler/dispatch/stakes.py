@@ -1,6 +1,7 @@
 """What a late answer weighs against money, so that a percentile is a budget which is spent where it buys most."""
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from scheduler.domain.plans import ServiceClass
@@ -11,6 +12,8 @@ GAIN = 0.07
 """How far one late answer moves the logarithm of the weight."""
 FIRST_WEIGHT = 4.0
 BRACED_WEIGHT = 12.0
+_EXCEEDED = math.log(FIRST_WEIGHT) + 1e-9
+"""A weight above the first is a budget that is overdrawn."""
 LEAST_WEIGHT = 0.8
 MOST_WEIGHT = 150.0
 
@@ -78,13 +81,17 @@ class Stakes:
         budget = self.budgets.get(class_name)
         return self.unit_cost * (FIRST_WEIGHT if budget is None else budget.weight)
 
+    def exceeded(self, class_names: Iterable[str]) -> bool:
+        """Whether one of these classes has had more late answers than it may."""
+        budgets = (self.budgets.get(name) for name in class_names)
+        return any(budget is not None and budget.log_weight > _EXCEEDED for budget in budgets)
+
     def observe(self, class_name: str, late: bool) -> None:
         """Notes that a request of this class was answered."""
         budget = self.budgets.get(class_name)
         if budget is not None:
             budget.spend(late)
 
-    @property
-    def highest_late_cost(self) -> float:
-        """The same for the class that minds most."""
-        return self.unit_cost * max((b.weight for b in self.budgets.values()), default=FIRST_WEIGHT)
+    def highest_late_cost(self, class_names: Iterable[str]) -> float:
+        """Returns the same for that of these classes which minds most."""
+        return max(map(self.late_cost, class_names), default=self.unit_cost * FIRST_WEIGHT)

@@ -56,13 +56,13 @@ def _edge_terms(edge: EdgeSide, lane: Lane, queued: Queued, now_s: float) -> tup
 def _function_terms(
     function: FunctionSide, lane: Lane, queued: Queued, now_s: float
 ) -> tuple[float, float, int, float, float, float]:
-    times, request = lane.function_times, queued.request
-    if times is None:
+    buffer, request = lane.buffer_of(queued), queued.request
+    if buffer is None or buffer.times is None:
         return _NO_FUNCTION
-    items = min(max(lane.spill.items + request.items, lane.spill_size, request.items), lane.function_cap)
+    items = min(max(buffer.gathered.items + request.items, buffer.cheapest_size, request.items), buffer.cap)
     path_s = function.uplink.begins_s(now_s, request.body_bytes) - now_s
-    cold_s = lane.cold * lane.cold_start_s
-    late = function.gathering.late(lane, items, request.deadline_s - now_s - path_s)
-    finish_s = now_s + path_s + cold_s + times.median_s[items]
-    cost = lane.costs[items] * request.items / items if len(lane.costs) > items else 0.0
+    cold_s = buffer.cold * buffer.cold_start_s
+    late = function.gathering.late(buffer, items, request.deadline_s - now_s - path_s)
+    finish_s = now_s + path_s + cold_s + buffer.times.median_s[items]
+    cost = buffer.costs[items] * request.items / items if len(buffer.costs) > items else 0.0
     return path_s, cold_s, items, finish_s, late, cost

@@ -23,26 +23,46 @@ class ServiceClass:
 
 
 @dataclass(frozen=True, slots=True)
+class BufferPlan:
+    """Requests of one model that are gathered for the same function batches."""
+
+    classes: tuple[str, ...]
+    tier: str
+    """Name of the function tier that its batches go to."""
+    target_batch: int
+    """Where firm, the items at which a batch leaves. Otherwise the cheapest size that can still be in time, as expected
+    when the plan was made: batches leave when waiting for another member does not pay any longer, which may be earlier
+    or later."""
+    timeouts_s: Mapping[str, float]
+    """By class: longest a request waits for others, deadlines permitting."""
+    margins: Mapping[str, float]
+    """By class: factor on the predicted service at which the class's percentile holds."""
+    percentile: float
+    """The strictest class's: who shares a batch shares its fate, so batches are formed for that one."""
+    share: float = 1.0
+    """Its part of the model's items."""
+    up_to_bytes: float | None = None
+    """Largest item on the wire that is gathered here; larger ones go to the next buffer of the class. None: any."""
+    item_bytes: float | None = None
+    """Mean item on the wire, where items are routed by size; None: the model's."""
+    firm: bool = False
+    """Whether its batches leave at the target or the first timeout and at no other time, as a loaded plan says."""
+
+
+@dataclass(frozen=True, slots=True)
 class GroupPlan:
-    """What holds for one model and the classes that share its buffers."""
+    """What holds for one model: its edge batches, and the buffers of what goes to functions."""
 
     model: str
     classes: tuple[str, ...]
     edge_batch_cap: int
     """Largest edge batch in items; 0 means the edge is not used."""
-    function_tier: str
-    """Name of the tier that spilled batches go to; empty means no function is used."""
-    function_target_batch: int
-    """The cheapest size that can still be in time, as expected when the plan was made. Batches leave when waiting for
-    another member does not pay any longer, which may be earlier or later."""
-    timeouts_s: Mapping[str, float]
-    """By class: longest a request waits in a function batch that is being gathered, deadlines permitting."""
     edge_margins: Mapping[str, float]
     """By class: factor on the predicted edge service at which the class's percentile holds."""
-    function_margins: Mapping[str, float]
-    """The same for the function."""
     percentile: float
-    """The strictest class's: who shares a batch shares its fate, so batches are formed for that one."""
+    """The strictest class's, which binds on the edge."""
+    buffers: tuple[BufferPlan, ...]
+    """Those of a class ascend in `up_to_bytes`; empty means that no function is used."""
     expected_cost_per_s: float
     expected_within_slo: float
     expected_spill_fraction: float
@@ -83,6 +103,22 @@ class Limits:
 
 
 @dataclass(frozen=True, slots=True)
+class LoadedBuffer:
+    """A function buffer as a plan that was made beforehand wants it; the planner leaves it as it is."""
+
+    classes: tuple[str, ...]
+    tier: str
+    target_batch: int
+    """Items at which a batch leaves at once."""
+    timeouts_s: Mapping[str, float]
+    """By class: longest a request waits for others."""
+    cost_per_item: float
+    """Expected money."""
+    up_to_bytes: float | None = None
+    """Largest item on the wire; larger ones go to the next buffer of the class. None: any."""
+
+
+@dataclass(frozen=True, slots=True)
 class ModelSettings:
     """What the engine must know of one model."""
 
@@ -94,6 +130,8 @@ class ModelSettings:
     """None: no edge serves this model."""
     tiers: tuple[FunctionTier, ...] = ()
     """Empty: no function serves this model."""
+    buffers: tuple[LoadedBuffer, ...] = ()
+    """Of a loaded plan, every class that may leave the site in one at least; empty: buffers are planned."""
     default_priority: int = 1
     """Level of requests that name none; what is above it in number is of low priority."""
 
@@ -146,6 +184,17 @@ class EngineSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class SizeShare:
+    """Items of about one size on the wire."""
+
+    up_to_bytes: float
+    """The largest of them, and larger than the largest of the size before."""
+    mean_bytes: float
+    share: float
+    """Their part of all items."""
+
+
+@dataclass(frozen=True, slots=True)
 class ModelEstimates:
     """Live estimates of one model's traffic and service."""
 
@@ -160,6 +209,12 @@ class ModelEstimates:
     """Percentile -> observed / predicted edge service at that percentile."""
     function_laws: Mapping[str, LatencyLaw]
     function_quantile_factor: Mapping[float, float]
+    class_shares: Mapping[str, float] = field(default_factory=dict)
+    """By class: its part of the items; empty while none was seen."""
+    item_sizes: tuple[SizeShare, ...] = ()
+    """Ascending; empty while none was seen."""
+    tick_s: float = 0.25
+    """Length of the intervals that the dispersion was counted in."""
 
 
 @dataclass(frozen=True, slots=True)

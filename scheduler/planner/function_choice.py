@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from scheduler.domain.laws import FunctionTier, LatencyLaw
+from scheduler.domain.plans import LoadedBuffer
 from scheduler.planner.batch_law import PoissonBatchLaw
 from scheduler.planner.edge_share import tabulate
 from scheduler.planner.quantiles import Spread
@@ -173,3 +174,36 @@ def _choices(
             )
         )
     return choices
+
+
+def loaded_choice(
+    loaded: LoadedBuffer,
+    tier: FunctionTier,
+    *,
+    services_s: tuple[float, ...],
+    way: Way,
+    spread: Spread,
+    margin: float,
+    slo_s: float,
+    max_in_flight: int,
+) -> FunctionChoice:
+    """Returns what a loaded plan wants as a choice; it is in time where a single item is.
+
+    Parameters:
+        loaded: the buffer.
+        tier: its tier.
+        services_s: expected seconds of a batch of 1, 2, ... items.
+        way, spread, margin, slo_s, max_in_flight: as for `choose_function`.
+    """
+    target = min(loaded.target_batch, len(services_s))
+    alone_s = services_s[0] * margin + way.takes_s(1)
+    slots, takes_s = min(max_in_flight, tier.max_in_flight), services_s[target - 1] * spread.mean_factor
+    return FunctionChoice(
+        tier=tier,
+        target=target,
+        hold_s=max(loaded.timeouts_s.values()) if alone_s <= slo_s else slo_s - alone_s,
+        alone_s=alone_s,
+        services_s=services_s,
+        cost_per_item=loaded.cost_per_item,
+        capacity_rps=min(way.capacity_rps, slots * target / (takes_s + way.takes_s(target))),
+    )

@@ -2,12 +2,30 @@
 
 import math
 from dataclasses import dataclass
+from typing import Protocol
 
 from scheduler.planner.arrivals import MarkovianArrivals
-from scheduler.planner.function_profile import FunctionProfile
+from scheduler.planner.configurations import Configurations
 from scheduler.planner.json_fields import PlanInputError
 from scheduler.planner.prices import PriceSheet
 from scheduler.planner.size_classes import SizeClass
+
+
+class FunctionOffer(Protocol):
+    """Functions to choose from: a profile's grid, or tiers that are deployed."""
+
+    @property
+    def name(self) -> str:
+        """For messages."""
+
+    def tabulated(self, sheet: PriceSheet, *, kinds: tuple[str, ...]) -> tuple[Configurations, ...]:
+        """Returns the configurations of these kinds with services and prices."""
+
+    def tabulated_for(
+        self, size_bytes: float, sheet: PriceSheet, *, kinds: tuple[str, ...]
+    ) -> tuple[Configurations, ...]:
+        """Returns the same as requests of one size find them."""
+
 
 OBJECTIVES = ("percentile", "worst-case")
 
@@ -122,7 +140,7 @@ class Question:
     """
 
     applications: tuple[Application, ...]
-    profile: FunctionProfile
+    profile: FunctionOffer
     sheet: PriceSheet
     objective: str = "percentile"
     minimise: str = "cost"

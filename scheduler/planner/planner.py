@@ -1,14 +1,15 @@
 """From a snapshot to a plan. Deterministic, never raises on what cannot be met: that is a plan with a reason."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from scheduler.domain.plans import GroupPlan, Limits, ModelEstimates, ModelSettings, Plan, Snapshot
+from scheduler.domain.plans import GroupPlan, Limits, ModelEstimates, ModelSettings, Plan, ServiceClass, Snapshot
 from scheduler.planner.edge_share import NO_EDGE, EdgeShare, edge_share, largest_in_time, tabulate
-from scheduler.planner.function_choice import FunctionChoice, Way, choose_function
+from scheduler.planner.function_buffers import PlannedBuffer, fastest_s, plan_buffer
 from scheduler.planner.quantiles import Spread, margin_at
 from scheduler.planner.reasons import Shortfall, reason
+from scheduler.planner.routes import Uplink, live_routes, loaded_routes
 
 
 def best_plan(snapshot: Snapshot, *, plan_id: int, cause: str, detail: str) -> Plan:
@@ -60,7 +61,6 @@ class _Model:
     limits: Limits
     percentile: float
     edge_spread: Spread
-    function_spread: Spread
     edge_services_s: tuple[float, ...]
     """Expected seconds of an edge batch of 1, 2, ... items up to the largest allowed; empty without an edge."""
     edge_slo_s: float
@@ -86,6 +86,40 @@ class _Model:
             margin=self.edge_spread.margin,
             share=share,
         )
+
+    @property
+    def leaving(self) -> tuple[ServiceClass, ...]:
+        """The classes whose requests may leave the site."""
+        return tuple(c for c in self.settings.classes if not c.edge_only)
+
+    def buffers(self, edge: EdgeShare, sent_bytes_per_s: float) -> tuple[PlannedBuffer, ...]:
+        """Returns the function buffers: where a class has several, by ascending size of items.
+
+        What spills comes in runs at the full rate (while an edge batch is full), so that is how fast it gathers.
+        """
+        settings, estimates = self.settings, self.estimates
+        if not self.leaving or not settings.tiers:
+            return ()
+        max_items = _least(settings.max_items, self.limits.function_batch_cap)
+        snapshot = self.snapshot
+        uplink = Uplink(snapshot.uplink_bytes_per_s, snapshot.uplink_rtt_s, sent_bytes_per_s)
+        if settings.buffers:
+            routes = loaded_routes(settings, self.leaving, estimates)
+        else:
+            routes = live_routes(settings, self.leaving, estimates, uplink=uplink, max_items=max_items)
+        planned = [
+            plan_buffer(
+                route,
+                estimates=estimates,
+                limits=self.limits,
+                snapshot=self.snapshot,
+                sent_bytes_per_s=sent_bytes_per_s,
+                gather_rps=estimates.rate_rps if edge.spill_fraction > 0 else 0.0,
+                max_items=max_items,
+            )
+            for route in routes
+        ]
+        return tuple(buffer for buffer in planned if buffer is not None)
 
     @property
     def edge_batch_cap(self) -> int:
@@ -116,7 +150,6 @@ def _model(settings: ModelSettings, snapshot: Snapshot) -> _Model:
         limits=limits,
         percentile=percentile,
         edge_spread=Spread(edge_margin, percentile),
-        function_spread=Spread(margin_at(percentile, estimates.function_quantile_factor), percentile),
         edge_services_s=services_s,
         edge_slo_s=_binding_slo_s(settings, fastest_s),
     )
@@ -133,90 +166,22 @@ def _binding_slo_s(settings: ModelSettings, fastest_s: float) -> float:
 
 
 def _group(model: _Model, edge: EdgeShare, sent_bytes_per_s: float) -> GroupPlan:
-    way = _way(model, sent_bytes_per_s)
-    margin = _function_margin(model, way)
-    function = _choose(model, edge, way, margin)
-    expected = _expect(model, edge, function, way, margin)
+    buffers = model.buffers(edge, sent_bytes_per_s)
+    expected = _expect(model, edge, buffers)
+    factors, most = model.estimates.edge_quantile_factor, model.edge_spread.margin
     return GroupPlan(
         model=model.settings.name,
         classes=tuple(c.name for c in model.settings.classes),
         edge_batch_cap=model.edge_batch_cap,
-        function_tier=function.tier.name if function else "",
-        function_target_batch=function.target if function else 0,
-        timeouts_s={c.name: _timeout_s(model, function, c.slo_s) for c in model.settings.classes},
-        edge_margins=_margins(model, model.estimates.edge_quantile_factor, most=model.edge_spread.margin),
-        function_margins=_margins(model, model.estimates.function_quantile_factor, most=margin),
+        edge_margins={c.name: min(margin_at(c.percentile, factors), most) for c in model.settings.classes},
         percentile=model.percentile,
+        buffers=tuple(buffer.plan(model.estimates) for buffer in buffers),
         expected_cost_per_s=expected.cost_per_s,
         expected_within_slo=expected.within_slo,
         expected_spill_fraction=edge.spill_fraction,
         feasible=expected.shortfall is None,
         reason=reason(expected.shortfall) if expected.shortfall else "",
     )
-
-
-def _margins(model: _Model, factors: Mapping[float, float], *, most: float) -> Mapping[str, float]:
-    return {c.name: min(margin_at(c.percentile, factors), most) for c in model.settings.classes}
-
-
-def _way(model: _Model, sent_bytes_per_s: float) -> Way:
-    bandwidth = model.snapshot.uplink_bytes_per_s
-    return Way(
-        bytes_per_s=bandwidth,
-        rtt_s=model.snapshot.uplink_rtt_s,
-        busy=sent_bytes_per_s / bandwidth if bandwidth else 0.0,
-        item_bytes=model.estimates.item_bytes,
-    )
-
-
-def _fastest_s(model: _Model) -> float:
-    """Median seconds of a single item on the fastest tier; 0 without tiers."""
-    laws = model.estimates.function_laws
-    return min((laws.get(tier.name, tier.law).predict_s(1) for tier in model.settings.tiers), default=0.0)
-
-
-def _function_margin(model: _Model, way: Way) -> float:
-    """The margin at the percentile, or the largest with which a single item is in time.
-
-    A function that keeps 98 % of its deadlines is worth more than a refusal, and the percentile may hold all the same
-    because most requests are the edge's.
-    """
-    fastest_s, margin = _fastest_s(model), model.function_spread.margin
-    loosest_s = max(c.slo_s for c in model.settings.classes)
-    if fastest_s <= 0 or fastest_s * margin + way.takes_s(1) <= loosest_s:
-        return margin
-    most = (loosest_s - way.takes_s(1)) / fastest_s
-    # A hair less, so that the product which is compared with the deadline does not exceed it by rounding.
-    return most * (1 - 1e-9) if most > 1 else margin
-
-
-def _choose(model: _Model, edge: EdgeShare, way: Way, margin: float) -> FunctionChoice | None:
-    """What spills comes in runs at the full rate (while an edge batch is full), so that is how fast it gathers."""
-    settings, limits = model.settings, model.limits
-    cap = _least(settings.max_items, limits.function_batch_cap)
-    return choose_function(
-        settings.tiers if cap > 0 else (),
-        laws=model.estimates.function_laws,
-        way=way,
-        spread=model.function_spread,
-        margin=margin,
-        slo_s=_binding_slo_s(settings, _fastest_s(model) * margin + way.takes_s(1)),
-        gather_rps=model.estimates.rate_rps if edge.spill_fraction > 0 else 0.0,
-        max_items=cap,
-        max_in_flight=model.snapshot.settings.max_function_in_flight,
-        window_s=math.inf if limits.window_s is None else limits.window_s,
-    )
-
-
-def _timeout_s(model: _Model, function: FunctionChoice | None, slo_s: float) -> float:
-    """A request may be held until a function batch of it alone would only just be in time.
-
-    Leaving earlier gains nothing: a batch that cannot grow in time any more may still find room on the edge.
-    """
-    if function is None:
-        return 0.0
-    window_s = math.inf if model.limits.window_s is None else model.limits.window_s
-    return max(0.0, min(window_s, slo_s - function.alone_s))
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,25 +191,33 @@ class _Expectation:
     shortfall: Shortfall | None
 
 
-def _expect(model: _Model, edge: EdgeShare, function: FunctionChoice | None, way: Way, margin: float) -> _Expectation:
-    rate_rps = model.estimates.rate_rps
+def _expect(model: _Model, edge: EdgeShare, buffers: Sequence[PlannedBuffer]) -> _Expectation:
+    rate_rps, kept = model.estimates.rate_rps, 1.0 - edge.spill_fraction
     spill_rps = rate_rps * edge.spill_fraction
-    reachable = function is not None and function.in_time and model.snapshot.function_up
-    paid_rps = min(spill_rps, function.capacity_rps) if function is not None and reachable else 0.0
-    paid = paid_rps / rate_rps if rate_rps > 0 else float(reachable and edge is NO_EDGE)
-    kept = 1.0 - edge.spill_fraction
-    # At rate 0 nothing spills; what counts is whether the next request has a place at all.
-    unserved = max(0.0, 1.0 - kept - paid) if rate_rps > 0 else float(edge is NO_EDGE and not reachable)
-    paid_within = _function_attainment(model, function, margin)
-    within = kept * _edge_attainment(model, edge) + paid * paid_within
-    if margin < model.function_spread.margin:
-        unserved += paid * (1 - paid_within)
+    reachable = [buffer for buffer in buffers if buffer.choice.in_time and model.snapshot.function_up]
+    total = math.fsum(buffer.route.share for buffer in buffers)
+    # They share uplink and slots: together they may need no more than all of them.
+    needed = math.fsum(spill_rps * b.route.share / total / b.choice.capacity_rps for b in reachable if total > 0)
+    served = min(1.0, 1.0 / needed) if needed > 0 else 1.0
+    cost_per_s, within, lost, paid_all = 0.0, kept * _edge_attainment(model, edge), 0.0, 0.0
+    for buffer in reachable:
+        share = buffer.route.share / total if total > 0 else 1.0 / len(buffers)
+        paid_rps = spill_rps * share * served
+        # At rate 0 nothing spills; what counts is whether the next request has a place at all.
+        paid = paid_rps / rate_rps if rate_rps > 0 else share * float(edge is NO_EDGE)
+        paid_within = buffer.within()
+        cost_per_s += paid_rps * buffer.choice.cost_per_item
+        within += paid * paid_within
+        paid_all += paid
+        if buffer.margin < buffer.spread.margin:
+            lost += paid * (1 - paid_within)
+    unserved = max(0.0, 1.0 - kept - paid_all) if rate_rps > 0 else max(0.0, float(edge is NO_EDGE) - paid_all)
+    unserved += lost
+    short = unserved > 1 - model.percentile + 1e-9
     return _Expectation(
-        cost_per_s=paid_rps * function.cost_per_item if function else 0.0,
+        cost_per_s=cost_per_s,
         within_slo=min(1.0, within) if rate_rps > 0 else 1.0 - unserved,
-        shortfall=_shortfall(model, edge, function, way, unserved=unserved)
-        if unserved > 1 - model.percentile + 1e-9
-        else None,
+        shortfall=_shortfall(model, edge, buffers, unserved=unserved) if short else None,
     )
 
 
@@ -259,18 +232,12 @@ def _edge_attainment(model: _Model, edge: EdgeShare) -> float:
     return model.edge_spread.within_after_wait(model.edge_slo_s, service_s, longest_wait_s=longest_wait_s)
 
 
-def _function_attainment(model: _Model, function: FunctionChoice | None, margin: float) -> float:
-    if function is None or not function.in_time:
-        return 0.0
-    service_s = function.services_s[function.target - 1]
-    available_s = function.hold_s + service_s * margin
-    return model.function_spread.within_after_wait(available_s, service_s, longest_wait_s=function.hold_s)
-
-
-def _shortfall(
-    model: _Model, edge: EdgeShare, function: FunctionChoice | None, way: Way, *, unserved: float
-) -> Shortfall:
-    bandwidth = model.snapshot.uplink_bytes_per_s
+def _shortfall(model: _Model, edge: EdgeShare, buffers: Sequence[PlannedBuffer], *, unserved: float) -> Shortfall:
+    # Of several buffers the one that is worst off says what is missing.
+    worst = min(buffers, key=lambda b: (b.choice.in_time, b.choice.hold_s), default=None)
+    alone_s = math.inf
+    if worst is not None:
+        alone_s = fastest_s(worst.route.tiers, model.estimates) * worst.spread.margin + worst.way.takes_s(1)
     return Shortfall(
         model=model.settings.name,
         slo_s=min(c.slo_s for c in model.settings.classes),
@@ -281,10 +248,10 @@ def _shortfall(
         edge_alone_s=model.edge_services_s[0] * model.edge_spread.margin if model.edge_services_s else math.inf,
         edge_up=model.snapshot.edge_up,
         has_edge=bool(model.edge_services_s),
-        function_rps=function.capacity_rps if function else 0.0,
-        function_alone_s=_fastest_s(model) * model.function_spread.margin + way.takes_s(1) if function else math.inf,
+        function_rps=worst.choice.capacity_rps if worst else 0.0,
+        function_alone_s=alone_s,
         function_up=model.snapshot.function_up,
-        has_function=function is not None,
-        uplink_bytes_per_s=bandwidth,
+        has_function=worst is not None,
+        uplink_bytes_per_s=model.snapshot.uplink_bytes_per_s,
         item_bytes=model.estimates.item_bytes,
     )

@@ -92,7 +92,7 @@ class PlanSeen:
         cause: start, rate, bandwidth, edge-service, expiry, limits or settings.
         detail: the cause in numbers.
         edge_batch_cap: largest edge batch; None where the plan was replaced before it was seen.
-        function_target_batch: size at which a function batch leaves; None as above.
+        function_target_batch: size at which a function batch leaves; None as above, or without functions.
         expected_cost_cny_per_s: expected money; None as above.
     """
 
@@ -168,7 +168,7 @@ class Watch:
                 current["cause"],
                 current["detail"],
                 group["edge_batch_cap"],
-                group["function_target_batch"],
+                group["buffers"][0]["target_batch"] if group["buffers"] else None,
                 group["expected_cost_per_s"],
             )
 

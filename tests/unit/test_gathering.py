@@ -8,12 +8,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.engine_kit import FUNCTION, TIER, settings
 
+from scheduler.dispatch.buffer import Buffer
 from scheduler.dispatch.forecast import UplinkOccupancy, service_times
 from scheduler.dispatch.gathering import Gathering
 from scheduler.dispatch.lane import Lane
 from scheduler.dispatch.queue import Queued
 from scheduler.dispatch.stakes import LEAST_WEIGHT, MOST_WEIGHT, SAFETY, LateBudget
-from scheduler.domain.plans import GroupPlan
+from scheduler.domain.plans import BufferPlan, GroupPlan
 from scheduler.domain.requests import Request
 from scheduler.domain.scatter import Scatter
 
@@ -21,22 +22,23 @@ RTT_S, SIGMA = 0.02, 0.2
 NOW_S = 100.0
 
 
-def lane_with(slacks_s: Sequence[float], *, rate_rps: float = 30.0) -> tuple[Gathering, Lane]:
-    """A lane that gathers requests with so much time left, and the economics of its batches."""
+def buffer_with(slacks_s: Sequence[float], *, rate_rps: float = 30.0) -> tuple[Gathering, Buffer]:
+    """A buffer in which requests are gathered with so much time left, and the economics of its batches."""
     [model] = settings().models
-    plan = GroupPlan("m", ("default",), 64, "1gb", 3, {"default": math.inf}, {}, {}, 0.99, 0.0, 1.0, 0.5)
-    lane = Lane(model, plan)
-    lane.adopt(model, plan)
+    plan = BufferPlan(("default",), "1gb", 3, {"default": math.inf}, {}, 0.99)
+    lane = Lane(model, GroupPlan("m", ("default",), 64, {}, 0.99, (plan,), 0.0, 1.0, 0.5))
+    lane.adopt(model, lane.plan)
+    [buffer] = lane.buffers
     predicted_s = [FUNCTION.predict_s(items) for items in range(1, FUNCTION.max_batch + 1)]
-    lane.function_times = service_times(predicted_s, margin=1.5, scatter=Scatter(sigma=SIGMA))
-    lane.function_cap = FUNCTION.max_batch
-    lane.rate_rps, lane.item_bytes = rate_rps, 10_000.0
+    buffer.times = service_times(predicted_s, margin=1.5, scatter=Scatter(sigma=SIGMA))
+    lane.recap()
+    lane.arrives(rate_rps=rate_rps, item_bytes=10_000.0)
     gathering = Gathering(UplinkOccupancy(rtt_s=RTT_S))
     gathering.price(lane)
-    lane.spill_opened_at_s = NOW_S
+    buffer.opened_at_s = NOW_S
     for number, slack_s in enumerate(slacks_s):
-        lane.spill.add(queued(number, slack_s))
-    return gathering, lane
+        buffer.gathered.add(queued(number, slack_s))
+    return gathering, buffer
 
 
 def queued(number: int, slack_s: float) -> Queued:
@@ -51,11 +53,11 @@ def late(items: int, slack_s: float) -> float:
     return 0.5 * math.erfc(math.log(left_s / FUNCTION.predict_s(items)) / (SIGMA * math.sqrt(2)))
 
 
-def money(lane: Lane, slacks_s: Sequence[float]) -> float:
+def money(buffer: Buffer, slacks_s: Sequence[float]) -> float:
     """A batch's price and what the lateness of each of its members weighs, one by one."""
     items = len(slacks_s)
     each = sum(late(items, slack_s) for slack_s in slacks_s)
-    return TIER.price.cost(FUNCTION.predict_s(items)) + lane.stakes.late_cost("default") * each
+    return TIER.price.cost(FUNCTION.predict_s(items)) + buffer.stakes.late_cost("default") * each
 
 
 slacks = st.lists(st.floats(0.25, 1.5), min_size=1, max_size=5).map(sorted)
@@ -66,12 +68,12 @@ narrow = st.tuples(st.floats(0.25, 1.4), st.lists(st.floats(0.0, 0.02), min_size
 
 @given(slacks)
 def test_the_batch_that_leaves_is_the_first_few_by_deadline_that_cost_least_each(slacks_s: list[float]) -> None:
-    gathering, lane = lane_with(slacks_s)
-    members = lane.spill.members
-    chosen = gathering.cheapest_prefix(lane, members, now_s=NOW_S)
+    gathering, buffer = buffer_with(slacks_s)
+    members = buffer.gathered.members
+    chosen = gathering.cheapest_prefix(buffer, members, now_s=NOW_S)
     begins_s = NOW_S + RTT_S
     averages = [
-        gathering.cost(lane, members[:count], items=count, begins_s=begins_s) / count
+        gathering.cost(buffer, members[:count], items=count, begins_s=begins_s) / count
         for count in range(1, len(members) + 1)
     ]
     assert chosen == members[: len(chosen)]
@@ -81,63 +83,63 @@ def test_the_batch_that_leaves_is_the_first_few_by_deadline_that_cost_least_each
 @given(narrow)
 def test_a_batchs_cost_is_its_price_and_each_members_lateness(slacks_s: list[float]) -> None:
     """Of members whose deadlines are close: the mean of the first and the last stands for all."""
-    gathering, lane = lane_with(slacks_s)
-    found = gathering.cost(lane, lane.spill.members, items=len(slacks_s), begins_s=NOW_S + RTT_S)
-    one_late = lane.stakes.late_cost("default")
+    gathering, buffer = buffer_with(slacks_s)
+    found = gathering.cost(buffer, buffer.gathered.members, items=len(slacks_s), begins_s=NOW_S + RTT_S)
+    one_late = buffer.stakes.late_cost("default")
     spread = late(len(slacks_s), slacks_s[0]) - late(len(slacks_s), slacks_s[-1])
-    assert found == pytest.approx(money(lane, slacks_s), abs=len(slacks_s) * one_late * (spread + 1e-9))
+    assert found == pytest.approx(money(buffer, slacks_s), abs=len(slacks_s) * one_late * (spread + 1e-9))
 
 
 @given(narrow.filter(lambda slacks_s: len(slacks_s) > 1))
 def test_joining_costs_what_the_batch_costs_more_with_the_newcomer(slacks_s: list[float]) -> None:
-    gathering, lane = lane_with(slacks_s[:-1])
+    gathering, buffer = buffer_with(slacks_s[:-1])
     newcomer = queued(99, slacks_s[-1])
-    exact = money(lane, slacks_s) - money(lane, slacks_s[:-1])
+    exact = money(buffer, slacks_s) - money(buffer, slacks_s[:-1])
     sizes = (len(slacks_s) - 1, len(slacks_s))
     spread = max(late(size, slacks_s[0]) - late(size, slacks_s[-1]) for size in sizes)
-    tolerance = 2 * len(slacks_s) * lane.stakes.late_cost("default") * (spread + 1e-9)
-    assert gathering.joining(lane, newcomer, now_s=NOW_S) == pytest.approx(exact, abs=tolerance)
+    tolerance = 2 * len(slacks_s) * buffer.stakes.late_cost("default") * (spread + 1e-9)
+    assert gathering.joining(buffer, newcomer, now_s=NOW_S) == pytest.approx(exact, abs=tolerance)
 
 
 def test_a_batch_that_is_full_takes_nobody() -> None:
-    gathering, lane = lane_with([1.0] * 5)
-    assert gathering.joining(lane, queued(99, 1.0), now_s=NOW_S) == math.inf
+    gathering, buffer = buffer_with([1.0] * 5)
+    assert gathering.joining(buffer, queued(99, 1.0), now_s=NOW_S) == math.inf
 
 
 @given(slacks, st.floats(0.0, 1.0))
 def test_who_has_more_time_left_lets_the_batch_wait_longer(slacks_s: list[float], more_s: float) -> None:
-    gathering, lane = lane_with(slacks_s)
-    later_gathering, later = lane_with([slack_s + more_s for slack_s in slacks_s])
+    gathering, buffer = buffer_with(slacks_s)
+    later_gathering, later = buffer_with([slack_s + more_s for slack_s in slacks_s])
     # A full batch leaves now; else up to a hundredth of the time it could be held at most is lost.
-    closes_s = gathering.closes_at_s(lane, now_s=NOW_S)
+    closes_s = gathering.closes_at_s(buffer, now_s=NOW_S)
     resolution_s = 0.02 * (slacks_s[0] + more_s)
     assert later_gathering.closes_at_s(later, now_s=NOW_S) >= closes_s - resolution_s
 
 
 @given(slacks)
 def test_nobody_is_held_beyond_the_moment_at_which_the_first_could_still_be_in_time(slacks_s: list[float]) -> None:
-    gathering, lane = lane_with(slacks_s)
+    gathering, buffer = buffer_with(slacks_s)
     last_s = NOW_S + slacks_s[0] - RTT_S - FUNCTION.predict_s(len(slacks_s))
-    assert gathering.closes_at_s(lane, now_s=NOW_S) <= last_s + 1e-9
+    assert gathering.closes_at_s(buffer, now_s=NOW_S) <= last_s + 1e-9
 
 
 @given(slacks)
 def test_where_nobody_comes_nobody_is_waited_for(slacks_s: list[float]) -> None:
-    gathering, lane = lane_with(slacks_s, rate_rps=0.0)
-    assert gathering.closes_at_s(lane, now_s=NOW_S) <= NOW_S
+    gathering, buffer = buffer_with(slacks_s, rate_rps=0.0)
+    assert gathering.closes_at_s(buffer, now_s=NOW_S) <= NOW_S
 
 
 @given(st.floats(5.0, 200.0))
 def test_the_size_that_is_gathered_for_is_the_cheapest_of_all_sizes(rate_rps: float) -> None:
-    _, lane = lane_with([], rate_rps=rate_rps)
+    _, buffer = buffer_with([], rate_rps=rate_rps)
 
     def each(size: int) -> float:
         wait_s = (size - 1) / rate_rps
         risk = late(size, 1.0 - 0.5 * wait_s) if wait_s < 1.0 else 1.0
-        return TIER.price.cost(FUNCTION.predict_s(size)) / size + lane.stakes.highest_late_cost * risk
+        return TIER.price.cost(FUNCTION.predict_s(size)) / size + buffer.stakes.highest_late_cost(["default"]) * risk
 
-    assert each(lane.spill_size) == pytest.approx(min(each(size) for size in range(1, 6)))
-    assert lane.stakes.spill_cost == pytest.approx(each(lane.spill_size))
+    assert each(buffer.cheapest_size) == pytest.approx(min(each(size) for size in range(1, 6)))
+    assert buffer.stakes.spill_cost == pytest.approx(each(buffer.cheapest_size))
 
 
 @given(st.lists(st.booleans(), min_size=1, max_size=400), st.sampled_from([0.9, 0.99, 0.999]))

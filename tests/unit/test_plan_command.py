@@ -22,7 +22,7 @@ def test_json_is_the_plan_itself(capsys: pytest.CaptureFixture[str]) -> None:
     assert found["cause"] == "asked"
     group = found["groups"][0]
     assert group["edge_batch_cap"] > 1
-    assert group["function_tier"]
+    assert group["buffers"][0]["tier"]
     assert group["feasible"]
 
 

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from scheduler.domain.laws import FunctionTier, LatencyLaw, Price
 from scheduler.domain.plans import (
+    BufferPlan,
     EngineSettings,
     GroupPlan,
     Limits,
@@ -76,6 +77,11 @@ def group(taken: Snapshot) -> GroupPlan:
     return plan(taken).groups[0]
 
 
+def only(made: GroupPlan) -> BufferPlan:
+    [buffer] = made.buffers
+    return buffer
+
+
 laws = st.builds(LatencyLaw, st.floats(0.001, 2), st.floats(0, 1), st.integers(1, 80))
 tiers = st.lists(
     st.builds(
@@ -125,16 +131,18 @@ def test_every_snapshot_has_a_plan_that_can_be_obeyed(taken: Snapshot) -> None:
         edge_most = min(edge_most, limits.edge_batch_cap)
     assert 0 <= made.edge_batch_cap <= edge_most
     assert made.edge_batch_cap > 0 or edge_most == 0
-    assert made.function_tier in {"", *(tier.name for tier in model.tiers)}
-    if made.function_tier:
-        assert 1 <= made.function_target_batch <= model.tier(made.function_tier).law.max_batch
-        assert limits.function_batch_cap is None or made.function_target_batch <= limits.function_batch_cap
-    assert set(made.timeouts_s) == set(made.classes) == {c.name for c in model.classes}
-    for service_class in model.classes:
-        assert 0 <= made.timeouts_s[service_class.name] <= service_class.slo_s
-        assert limits.window_s is None or made.timeouts_s[service_class.name] <= limits.window_s
-    assert set(made.edge_margins) == set(made.function_margins) == set(made.classes)
-    assert min((*made.edge_margins.values(), *made.function_margins.values())) >= 1
+    for buffer in made.buffers:
+        assert 1 <= buffer.target_batch <= model.tier(buffer.tier).law.max_batch
+        assert limits.function_batch_cap is None or buffer.target_batch <= limits.function_batch_cap
+        assert set(buffer.timeouts_s) == set(buffer.margins) == set(buffer.classes)
+        assert min(buffer.margins.values()) >= 1
+        for name in buffer.classes:
+            assert 0 <= buffer.timeouts_s[name] <= model.service_class(name).slo_s
+            assert limits.window_s is None or buffer.timeouts_s[name] <= limits.window_s
+    spilling = bool(model.tiers) and limits.function_batch_cap != 0
+    assert {name for buffer in made.buffers for name in buffer.classes} == (set(made.classes) if spilling else set())
+    assert set(made.edge_margins) == set(made.classes) == {c.name for c in model.classes}
+    assert min(made.edge_margins.values()) >= 1
     assert 0 <= made.expected_within_slo <= 1
     assert 0 <= made.expected_spill_fraction <= 1
     assert made.expected_cost_per_s >= 0
@@ -191,8 +199,8 @@ def test_edge_cap_is_the_largest_batch_in_time_with_its_margin() -> None:
 
 def test_deep_overload_gathers_the_largest_batch_that_is_still_in_time() -> None:
     # A batch of 4 takes 0.78 s and gathers in 21 ms at 187 a second; one of 5 takes 0.921 s and saves 7 % a request.
-    assert group(snapshot(rate_rps=187.0)).function_target_batch == 5
-    assert group(snapshot(rate_rps=187.0, slos_s=(0.85,))).function_target_batch == 4
+    assert only(group(snapshot(rate_rps=187.0))).target_batch == 5
+    assert only(group(snapshot(rate_rps=187.0, slos_s=(0.85,)))).target_batch == 4
 
 
 def test_expected_cost_in_deep_overload_is_that_of_full_batches() -> None:
@@ -208,31 +216,31 @@ def test_a_transfer_that_takes_too_long_makes_batches_smaller() -> None:
     slow = group(snapshot(rate_rps=10.0, edge=None, item_bytes=200_000, bandwidth=8 * 2**20))
     slower = group(snapshot(rate_rps=10.0, edge=None, item_bytes=200_000, bandwidth=3 * 2**20))
     ample = group(snapshot(rate_rps=10.0, edge=None, item_bytes=200_000))
-    assert slower.function_target_batch < ample.function_target_batch
-    assert slower.function_target_batch <= slow.function_target_batch <= ample.function_target_batch
+    assert only(slower).target_batch < only(ample).target_batch
+    assert only(slower).target_batch <= only(slow).target_batch <= only(ample).target_batch
 
 
 def test_the_cheapest_tier_in_time_is_taken() -> None:
     fast = FunctionTier("gpu", "digits", LatencyLaw(0.05, 0.01, 16), Price(per_s=1e-3, per_call=9e-7))
     both = (TIER, fast)
-    assert group(snapshot(tiers=both, rate_rps=187.0)).function_tier == "1gb"
-    assert group(snapshot(tiers=both, rate_rps=187.0, slos_s=(0.3,))).function_tier == "gpu"
+    assert only(group(snapshot(tiers=both, rate_rps=187.0))).tier == "1gb"
+    assert only(group(snapshot(tiers=both, rate_rps=187.0, slos_s=(0.3,)))).tier == "gpu"
 
 
 def test_holding_time_leaves_room_for_a_batch_of_one() -> None:
     made = group(snapshot(slos_s=(0.8, 2.0), function_margin=1.5))
     alone_s = 1.5 * FUNCTION.predict_s(1) + 0.02
-    assert made.timeouts_s["c0"] == pytest.approx(0.8 - alone_s)
-    assert made.timeouts_s["c1"] == pytest.approx(2.0 - alone_s)
-    assert group(snapshot(limits={"digits": Limits(window_s=0.05)})).timeouts_s == {"c0": 0.05}
+    waits_s = {name: wait_s for buffer in made.buffers for name, wait_s in buffer.timeouts_s.items()}
+    assert waits_s == pytest.approx({"c0": 0.8 - alone_s, "c1": 2.0 - alone_s})
+    assert only(group(snapshot(limits={"digits": Limits(window_s=0.05)}))).timeouts_s == {"c0": 0.05}
 
 
 def test_a_function_that_cannot_hold_the_percentile_alone_is_used_with_the_margin_there_is() -> None:
     # A single item takes 0.357 s; at the 99th percentile of a lognormal with sigma 0.25 that is 0.639 s.
     made = group(snapshot(rate_rps=110.0, slos_s=(0.6,), rtt_s=0.0, function_margin=1.789, edge_margin=1.262))
-    assert made.function_tier == "1gb"
-    assert made.function_target_batch == 1
-    assert made.function_margins[made.classes[0]] == pytest.approx(0.6 / 0.357)
+    assert only(made).tier == "1gb"
+    assert only(made).target_batch == 1
+    assert only(made).margins[made.classes[0]] == pytest.approx(0.6 / 0.357)
     # The function keeps 98.1 % of its part of the requests, and that is enough for 99 % of all.
     assert made.feasible
     assert made.expected_within_slo > 0.99

@@ -10,7 +10,7 @@ from scheduler.dispatch.circuit import Circuit
 from scheduler.dispatch.forecast import ServiceTimes, service_times
 from scheduler.domain.batches import Batch, BatchReport
 from scheduler.domain.laws import LatencyLaw
-from scheduler.domain.plans import EngineSettings, GroupPlan, ModelEstimates, ModelSettings, Snapshot
+from scheduler.domain.plans import BufferPlan, EngineSettings, ModelEstimates, ModelSettings, Snapshot
 from scheduler.domain.requests import Backend, Request
 from scheduler.domain.scatter import Scatter
 from scheduler.estimates import Finding
@@ -71,7 +71,7 @@ class OracleControl(TimedControl):
         super().__init__(settings, truth, changes_s)
         self._scenario = scenario
         self._were_up = (True, True)
-        self._times: dict[tuple[str, Backend], tuple[tuple[object, ...], ServiceTimes]] = {}
+        self._times: dict[tuple[str, Backend, str], tuple[tuple[object, ...], ServiceTimes]] = {}
 
     def tell(self, edge: Circuit, function: Circuit, now_s: float) -> bool:
         """Opens and closes circuits as the backends truly are; returns whether one has changed."""
@@ -105,28 +105,37 @@ class OracleControl(TimedControl):
         if law is None:
             return None
         most, slowdown = min(law.max_batch, settings.max_items), self.truth.edge_slowdown(self.now_s)
-        return self._tables(model, Backend.EDGE, law, most, slowdown, self._scenario.edge_noise, percentile)
+        place = (model, Backend.EDGE, "")
+        return self._tables(place, law, most, slowdown, self._scenario.edge_noise, percentile)
 
-    def function_times(self, model: str, plan: GroupPlan) -> ServiceTimes | None:
-        """Returns the planned tier's tables in the same way."""
-        law = next((tier.law for tier in self.model(model).tiers if tier.name == plan.function_tier), None)
+    def function_times(self, model: str, plan: BufferPlan) -> ServiceTimes | None:
+        """Returns the tables of a buffer's tier in the same way."""
+        law = next((tier.law for tier in self.model(model).tiers if tier.name == plan.tier), None)
         if law is None:
             return None
         slowdown, sigma = self.truth.function_slowdown(self.now_s), self._scenario.function_noise
-        return self._tables(model, Backend.FUNCTION, law, law.max_batch, slowdown, sigma, plan.percentile)
+        # Buffers that share a tier but no percentile have tables of their own.
+        place = (model, Backend.FUNCTION, f"{plan.tier} at {plan.percentile}")
+        return self._tables(place, law, law.max_batch, slowdown, sigma, plan.percentile)
 
     def _tables(
-        self, model: str, backend: Backend, law: LatencyLaw, most: int, slowdown: float, sigma: float, percentile: float
+        self,
+        place: tuple[str, Backend, str],
+        law: LatencyLaw,
+        most: int,
+        slowdown: float,
+        sigma: float,
+        percentile: float,
     ) -> ServiceTimes:
         """The same object as long as nothing changes: all that is worked out from it is kept as long."""
         made_from = (law, most, slowdown, percentile)
-        kept = self._times.get((model, backend))
+        kept = self._times.get(place)
         if kept is not None and kept[0] == made_from:
             return kept[1]
         scatter = Scatter(sigma=sigma)
         predicted_s = [slowdown * law.predict_s(items) for items in range(1, most + 1)]
         times = service_times(predicted_s, margin=_factor(sigma, percentile), scatter=scatter)
-        self._times[model, backend] = made_from, times
+        self._times[place] = made_from, times
         return times
 
     def snapshot(self, now_s: float, *, edge_up: bool, function_up: bool) -> Snapshot:

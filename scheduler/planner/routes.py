@@ -1,0 +1,209 @@
+"""Who shares a function buffer: classes by their SLOs, items by their size, each group with the tier it is cheapest on.
+
+The exact planner groups a model's live classes on its deployed tiers as `edgeburst plan` groups applications on
+functions. What it finds of waits and batches is not taken over: the dispatcher, which sees deadlines, sends for less
+(`Gathering`). A loaded plan is taken over as it is.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from scheduler.domain.plans import LoadedBuffer, ModelEstimates, ModelSettings, ServiceClass, SizeShare
+from scheduler.planner.arrival_fits import refit
+from scheduler.planner.function_buffers import Route
+from scheduler.planner.function_plan import Application, FunctionGroup, FunctionPlan, Question
+from scheduler.planner.function_planner import plan_functions
+from scheduler.planner.quantiles import Spread, margin_at
+from scheduler.planner.size_classes import SizeClass
+from scheduler.planner.tier_offer import TierOffer, tier_way
+
+SLOWEST_RPS = 0.05
+"""Rate that a class is planned with at least: one that nobody has used yet will be used."""
+BUSIEST_BATCHES = 8.0
+"""Full batches that arrive within an SLO at most: with more, every batch is full whatever else is planned."""
+BURSTY = 1.2
+"""Index of dispersion above which arrivals are not taken for Poisson."""
+_PERCENTILES = (0.5, 0.9999)
+
+
+@dataclass(frozen=True, slots=True)
+class Uplink:
+    """The way to the functions: bytes a second (None: ample), round trip, and what all models send a second."""
+
+    bytes_per_s: float | None
+    rtt_s: float
+    sent_bytes_per_s: float
+
+
+def loaded_routes(
+    settings: ModelSettings, classes: Sequence[ServiceClass], estimates: ModelEstimates
+) -> tuple[Route, ...]:
+    """Returns a route for each buffer of a loaded plan; `classes` are those that may leave the site."""
+    shares = _class_shares(classes, estimates.class_shares)
+    sizes = _sizes_by_class(settings.buffers, estimates.item_sizes)
+    return tuple(
+        Route(
+            classes=tuple(settings.service_class(name) for name in loaded.classes),
+            tiers=(settings.tier(loaded.tier),),
+            share=math.fsum(shares[name] for name in loaded.classes) * share,
+            up_to_bytes=loaded.up_to_bytes,
+            item_bytes=mean_bytes,
+            loaded=loaded,
+        )
+        for loaded, (share, mean_bytes) in zip(settings.buffers, sizes, strict=True)
+    )
+
+
+def live_routes(
+    settings: ModelSettings,
+    classes: Sequence[ServiceClass],
+    estimates: ModelEstimates,
+    *,
+    uplink: Uplink,
+    max_items: int,
+) -> tuple[Route, ...]:
+    """Returns the groups of classes and sizes that cost least on the deployed tiers; one for all where none differ.
+
+    Parameters:
+        settings: tiers, and whether there is an edge.
+        classes: those that may leave the site, at least one.
+        estimates: rates, sizes and services as they are now.
+        uplink: to the tiers.
+        max_items: most items in a batch.
+    """
+    together = (Route(tuple(classes), settings.tiers),)
+    sizes = () if uplink.bytes_per_s is None else estimates.item_sizes
+    plain = len(classes) == 1 and len(sizes) < 2
+    # What an edge lets through is no process that the planner knows; one class of it is left to choose_function.
+    if max_items < 1 or uplink.bytes_per_s == 0 or (plain and (len(settings.tiers) == 1 or settings.edge_law)):
+        return together
+    found = _cheapest(_Live(settings, tuple(classes), estimates, uplink, max_items), sizes)
+    if plain:
+        return (replace(together[0], tiers=(settings.tier(found.groups[0].function.kind),)),)
+    return _routes(found, settings, classes, estimates)
+
+
+@dataclass(frozen=True, slots=True)
+class _Live:
+    settings: ModelSettings
+    classes: tuple[ServiceClass, ...]
+    estimates: ModelEstimates
+    uplink: Uplink
+    max_items: int
+
+    def plan(self, *, item_bytes: float, sizes: Sequence[SizeShare] = ()) -> FunctionPlan:
+        """Plans the classes as applications whose items all have one size, or with each class routed by size."""
+        offer = self._offer(item_bytes)
+        apps = tuple(self._application(c, sizes) for c in self.classes)
+        return plan_functions(Question(apps, offer, offer.sheet))
+
+    def _offer(self, item_bytes: float) -> TierOffer:
+        percentile = max(c.percentile for c in self.classes)
+        margin = margin_at(percentile, self.estimates.function_quantile_factor)
+        uplink = self.uplink
+        return TierOffer(
+            name="deployed tiers",
+            tiers=self.settings.tiers,
+            laws=self.estimates.function_laws,
+            sigma=Spread(margin, percentile).sigma,
+            way=tier_way(
+                item_bytes=item_bytes,
+                bytes_per_s=uplink.bytes_per_s,
+                rtt_s=uplink.rtt_s,
+                sent_bytes_per_s=uplink.sent_bytes_per_s,
+            ),
+            max_items=self.max_items,
+        )
+
+    def _application(self, service_class: ServiceClass, sizes: Sequence[SizeShare]) -> Application:
+        shares = _class_shares(self.classes, self.estimates.class_shares)
+        slo_s = min(c.slo_s for c in self.classes)
+        most_rps = BUSIEST_BATCHES * max(tier.law.max_batch for tier in self.settings.tiers) / slo_s
+        rate_rps = min(max(self.estimates.rate_rps * shares[service_class.name], SLOWEST_RPS), most_rps)
+        bursty = self.estimates.dispersion > BURSTY and len(self.classes) == 1 and not sizes
+        # Of several classes only what all together do is known of how arrivals cluster.
+        process = (
+            refit(rate_rps=rate_rps, dispersion=self.estimates.dispersion, tick_s=self.estimates.tick_s)
+            if bursty
+            else None
+        )
+        return Application(
+            name=service_class.name,
+            slo_s=service_class.slo_s,
+            percentile=min(max(service_class.percentile, _PERCENTILES[0]), _PERCENTILES[1]),
+            rate_rps=rate_rps,
+            process=process,
+            sizes=tuple(SizeClass(size.mean_bytes, size.share) for size in sizes),
+        )
+
+
+def _cheapest(live: _Live, sizes: Sequence[SizeShare]) -> FunctionPlan:
+    """All sizes together, as if all were as large as the largest, or routed by size: the cheaper one of those in time.
+
+    Where sizes do not differ there is nothing to route; where the largest cannot be in time, they are not planned for.
+    """
+    if len(sizes) > 1:
+        plans = (live.plan(item_bytes=sizes[-1].mean_bytes), live.plan(item_bytes=0.0, sizes=sizes))
+        in_time = [plan for plan in plans if plan.infeasible is None]
+        if in_time:
+            return min(in_time, key=lambda plan: plan.total_cost_per_request)
+    return live.plan(item_bytes=live.estimates.item_bytes)
+
+
+def _routes(
+    found: FunctionPlan, settings: ModelSettings, classes: Sequence[ServiceClass], estimates: ModelEstimates
+) -> tuple[Route, ...]:
+    shares = _class_shares(classes, estimates.class_shares)
+    by_mean = {size.mean_bytes: size for size in estimates.item_sizes}
+    routes = []
+    for place, group in enumerate(found.groups):
+        largest = None if group.up_to_bytes is None else by_mean[group.up_to_bytes]
+        smaller = _ends_before(found.groups[:place], group)
+        part, mean_bytes = _between(estimates.item_sizes, smaller, largest.up_to_bytes if largest else None)
+        last = largest is None or largest is estimates.item_sizes[-1]
+        routes.append(
+            Route(
+                classes=tuple(settings.service_class(name) for name in group.apps),
+                tiers=(settings.tier(group.function.kind),),
+                share=math.fsum(shares[name] for name in group.apps) * part,
+                up_to_bytes=None if last or largest is None else largest.up_to_bytes,
+                item_bytes=None if largest is None else mean_bytes,
+            )
+        )
+    return tuple(routes)
+
+
+def _ends_before(groups: Sequence[FunctionGroup], group: FunctionGroup) -> float:
+    """The largest mean size that an earlier buffer of the same class takes; 0 for none."""
+    return max((g.up_to_bytes or 0.0 for g in groups if g.apps == group.apps), default=0.0)
+
+
+def _between(sizes: Sequence[SizeShare], above_bytes: float, up_to_bytes: float | None) -> tuple[float, float | None]:
+    """The part of the items in a range of sizes, and their mean; all of them, with no mean, where no size was seen."""
+    most_bytes = math.inf if up_to_bytes is None else up_to_bytes
+    chosen = [size for size in sizes if above_bytes < size.mean_bytes <= most_bytes]
+    share = math.fsum(size.share for size in chosen)
+    if not sizes or share <= 0:
+        return (0.0 if sizes else 1.0), None
+    return share, math.fsum(size.share * size.mean_bytes for size in chosen) / share
+
+
+def _sizes_by_class(buffers: Sequence[LoadedBuffer], sizes: Sequence[SizeShare]) -> list[tuple[float, float | None]]:
+    """For each loaded buffer the part of its classes' items that it takes; where that goes by size, their mean."""
+    found: list[tuple[float, float | None]] = []
+    ends: dict[tuple[str, ...], float] = {}
+    routed = {name for buffer in buffers for name in buffer.classes if buffer.up_to_bytes is not None}
+    for buffer in buffers:
+        if not routed.intersection(buffer.classes):
+            found.append((1.0, None))
+            continue
+        found.append(_between(sizes, ends.get(buffer.classes, 0.0), buffer.up_to_bytes))
+        ends[buffer.classes] = buffer.up_to_bytes or math.inf
+    return found
+
+
+def _class_shares(classes: Sequence[ServiceClass], seen: Mapping[str, float]) -> dict[str, float]:
+    """The part of the items by class, of these classes alone; equal parts while none was seen."""
+    total = math.fsum(seen.get(c.name, 0.0) for c in classes)
+    return {c.name: seen.get(c.name, 0.0) / total if total > 0 else 1.0 / len(classes) for c in classes}
