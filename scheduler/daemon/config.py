@@ -14,10 +14,12 @@ from scheduler.daemon import toml_lines
 from scheduler.daemon.config_errors import config_error
 from scheduler.daemon.config_sections import ClassSection, ConfigFile, Late, ModelSection, TierSection
 from scheduler.daemon.config_source import Source, read_source
-from scheduler.domain.errors import ConfigError
+from scheduler.daemon.loaded_plan import loaded_buffers
+from scheduler.domain.errors import ConfigError, EdgeburstError
 from scheduler.domain.laws import FunctionTier, LatencyLaw
-from scheduler.domain.plans import EngineSettings, ModelSettings, ServiceClass
+from scheduler.domain.plans import EngineSettings, LoadedBuffer, ModelSettings, ServiceClass
 from scheduler.planner.prices import PriceSheet, PriceSheetError, load_sheet, shipped_sheets
+from scheduler.planning.plan_file import PlanFileError, read_plan
 
 
 class Config(ConfigFile):
@@ -96,14 +98,28 @@ class Config(ConfigFile):
 
     def _model(self, index: int, model: ModelSection, sheet: PriceSheet | None) -> ModelSettings:
         edge = self.edge_profile(index)
+        classes = tuple(_service_class(section, self.daemon.late) for section in model.classes or (ClassSection(),))
+        tiers = tuple(self._tier(index, number, tier, sheet) for number, tier in enumerate(model.tiers))
         return ModelSettings(
             name=model.name,
             max_items=model.max_items,
-            classes=tuple(_service_class(section, self.daemon.late) for section in model.classes or (ClassSection(),)),
+            classes=classes,
             edge_law=self._law(edge, ("model", index, "edge_profile")) if edge else None,
-            tiers=tuple(self._tier(index, number, tier, sheet) for number, tier in enumerate(model.tiers)),
+            tiers=tiers,
+            buffers=self._loaded(index, model, classes, tiers) if model.function_plan else (),
             default_priority=model.default_priority,
         )
+
+    def _loaded(
+        self, index: int, model: ModelSection, classes: tuple[ServiceClass, ...], tiers: tuple[FunctionTier, ...]
+    ) -> tuple[LoadedBuffer, ...]:
+        path = self._source.path.parent / model.function_plan
+        try:
+            return loaded_buffers(read_plan(path), model, classes=classes, tiers=tiers)
+        except PlanFileError as error:
+            raise self.error(("model", index, "function_plan"), str(error)) from None
+        except EdgeburstError as error:
+            raise self.error(("model", index, "function_plan"), f"{path}: {error}") from None
 
     def _tier(self, index: int, number: int, tier: TierSection, sheet: PriceSheet | None) -> FunctionTier:
         at = ("model", index, "tier", number)

@@ -276,6 +276,10 @@ class ModelSection(Section):
         default="",
         description="Measured latency on the edge: shipped profile or path; empty: the edge does not serve it.",
     )
+    function_plan: str = Field(
+        default="",
+        description="File of `edgeburst plan --json` whose buffers, batches and waits are obeyed; empty: planned live.",
+    )
     priority_levels: int = Field(
         default=3, ge=1, le=100, description="Priorities 1 (highest) to this may be asked for."
     )

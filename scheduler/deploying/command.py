@@ -23,11 +23,11 @@ from scheduler.deploying.drafting import Draft, draft, draft_plan, tier_table
 from scheduler.deploying.errors import DeployError
 from scheduler.deploying.observed import Function
 from scheduler.deploying.observing import leftovers, observe_all
-from scheduler.deploying.plan_file import read_plan
 from scheduler.deploying.platform import Patience, Platform
 from scheduler.deploying.removing import remove
 from scheduler.deploying.tables import changes_json, print_changes, print_status, status_rows, summary
 from scheduler.fc_client import Account, proxy_variable
+from scheduler.planning.plan_file import read_plan
 
 _DESCRIPTION = """\
 Makes the functions of Function Compute that a configuration's tiers, or a plan's groups, name: function, version,

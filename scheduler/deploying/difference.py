@@ -10,7 +10,7 @@ from scheduler.deploying.comparison import FieldChange, differences
 from scheduler.deploying.desired import Deployment, Tier
 from scheduler.deploying.errors import DeployError
 from scheduler.deploying.observed import Alias, Function
-from scheduler.deploying.sizes import size_in
+from scheduler.planning.instance_sizes import size_in
 
 VERSIONS_KEPT = 3
 """Versions that no alias points to any more and that are kept for a step back by hand."""

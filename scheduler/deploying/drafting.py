@@ -12,9 +12,9 @@ from scheduler.daemon.config import Config
 from scheduler.daemon.config_sections import DeploySection, ModelSection, TierSection
 from scheduler.deploying.desired import Deployment, Tier
 from scheduler.deploying.errors import DeployError
-from scheduler.deploying.plan_file import Group
 from scheduler.deploying.probe import probe_request
-from scheduler.deploying.sizes import Size, fitted
+from scheduler.planning.instance_sizes import Size, fitted
+from scheduler.planning.plan_file import Group
 
 _ALIAS = re.compile(r"[A-Za-z_][A-Za-z0-9_-]{0,127}")
 _FUNCTION = re.compile(r"[A-Za-z_][A-Za-z0-9_-]{0,63}")
@@ -73,7 +73,8 @@ def draft_plan(config: Config, groups: Sequence[Group], *, model_name: str) -> D
         model_name: which model the applications ask for; "" where the configuration has only one.
 
     Raises:
-        DeployError: a size is not sold, or the configuration contradicts itself; the message names what.
+        DeployError: the configuration contradicts itself; the message names what.
+        SizeError: nothing of a group's size is sold.
     """
     deploy = _deploy_section(config)
     index, model = _model(config, model_name)
@@ -146,8 +147,7 @@ def _size(tier: TierSection, deploy: DeploySection) -> Size:
 
 
 def _planned(deploy: DeploySection, model: ModelSection, group: Group, known: Sequence[_Wanted]) -> _Wanted:
-    asked = Size(vcpu=group.vcpu, memory_gb=group.memory_gb, gpu_gb=group.gpu_gb, gpu_type=deploy.gpu_type)
-    size = fitted(asked, where=group.name)
+    size = fitted(group.size(deploy.gpu_type), where=group.name)
     for tier in known:
         if tier.size.label == size.label:
             return _Wanted(tier.name, tier.function, tier.alias, tier.size, max(tier.max_batch, group.batch))

@@ -13,7 +13,7 @@ from rich.table import Table
 from scheduler.deploying.desired import Deployment, Tier
 from scheduler.deploying.difference import Action, Change, is_current
 from scheduler.deploying.observed import Function
-from scheduler.deploying.sizes import size_in
+from scheduler.planning.instance_sizes import size_in
 
 _STYLES = {
     Action.CREATE: "green",

@@ -112,6 +112,13 @@ class Buffer:
         hold_s = self.plan.timeouts_s.get(queued.request.class_name, float("inf"))
         return hold_s if self.limits.window_s is None else min(hold_s, self.limits.window_s)
 
+    def held_until_s(self) -> float:
+        """Returns when the first of those who are gathered has waited as long as it may, counted from when it joined.
+
+        Whoever arrived before the buffer opened had been somewhere else until then.
+        """
+        return min(max(q.request.arrived_at_s, self.opened_at_s) + self.hold_s(q) for q in self.gathered)
+
     def planned_leave_s(self, queued: Queued) -> float:
         """Returns when the batch must leave for this member's sake, as planned for its class's SLO.
 
@@ -121,6 +128,15 @@ class Buffer:
         own_s = request.deadline_s - request.arrived_at_s
         missing_s = max(0.0, self.slos_s.get(request.class_name, own_s) - own_s)
         return request.arrived_at_s + self.hold_s(queued) - missing_s
+
+    @property
+    def obeys(self) -> bool:
+        """Whether batches leave just as a loaded plan says.
+
+        A percentile is a budget: once more are late than may be, the plan was made from what does not hold, and batches
+        are weighed like any other until the budget is kept again.
+        """
+        return self.plan.firm and not self.stakes.exceeded(self.slos_s)
 
     @property
     def most(self) -> int:

@@ -226,7 +226,7 @@ class FunctionSide:
         buffer.closes_at_s = None
 
     def _apart(self, buffer: Buffer, queued: Queued, *, now_s: float) -> bool:
-        if buffer.plan.firm:
+        if buffer.obeys:
             return not buffer.has_room(queued)
         alone = self.gathering.alone(buffer, queued, now_s=now_s)
         return self.gathering.joining(buffer, queued, now_s=now_s) > alone
@@ -267,7 +267,7 @@ class FunctionSide:
             self.send_one(buffer, lane, now_s=now_s)
 
     def _best_batch(self, buffer: Buffer, lane: Lane, *, now_s: float) -> list[Queued]:
-        """Returns the batch that is cheapest per item, lateness included; where the buffer is firm, the whole of it.
+        """Returns the batch that is cheapest per item, lateness included; where a plan is obeyed, all who wait.
 
         Slots that were all taken let more gather than one batch can carry in time. Whoever cannot be in time even
         alone leaves in a full batch when nobody else waits: it must not hold back those who still can.
@@ -276,7 +276,7 @@ class FunctionSide:
         full = self.first_batch(buffer, lane, savable or buffer.gathered)
         if not savable or not full:
             return full or list(buffer.gathered)[:1]
-        return full if buffer.plan.firm else self.gathering.cheapest_prefix(buffer, full, now_s=now_s)
+        return full if buffer.obeys else self.gathering.cheapest_prefix(buffer, full, now_s=now_s)
 
     def _lost(self, buffer: Buffer, queued: Queued, *, now_s: float) -> bool:
         request = queued.request

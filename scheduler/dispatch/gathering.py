@@ -65,7 +65,7 @@ class Gathering:
         """Returns what it would cost to add a request to the batch being gathered; inf if it does not fit."""
         spill, request = buffer.gathered, queued.request
         items = spill.items + request.items
-        if items > buffer.cap:
+        if items > buffer.most:
             return math.inf
         members = spill.members
         begins_s = self.uplink.begins_s(now_s, spill.body_bytes)
@@ -87,16 +87,12 @@ class Gathering:
     def closes_at_s(self, buffer: Buffer, *, now_s: float) -> float:
         """Returns when the batch being gathered must leave: waiting for another member does not pay any longer."""
         spill, times = buffer.gathered, buffer.known_times
+        if buffer.obeys:
+            return min(map(buffer.planned_leave_s, spill))
         start_s = self.uplink.begins_s(now_s, spill.body_bytes) - now_s
         items = min(spill.items, buffer.cap)
-        if buffer.plan.firm:
-            planned_s = min(map(buffer.planned_leave_s, spill))
-            # A percentile is a budget: once it is exceeded, the plan was made from what does not hold.
-            late_s = spill.first.request.deadline_s - start_s - times.cautious_s[items]
-            return min(planned_s, late_s) if buffer.stakes.exceeded(buffer.slos_s) else planned_s
-        hold_s = min(buffer.hold_s(queued) for queued in spill)
-        last_s = min(spill.first.request.deadline_s - start_s - times.median_s[items], buffer.opened_at_s + hold_s)
-        if last_s <= now_s or spill.items >= buffer.cap or not self._pays(buffer, now_s):
+        last_s = min(spill.first.request.deadline_s - start_s - times.median_s[items], buffer.held_until_s())
+        if last_s <= now_s or spill.items >= buffer.most or not self._pays(buffer, now_s):
             return min(last_s, now_s)
         pays_s, over_s = now_s, last_s
         for _ in range(HALVINGS):

@@ -46,7 +46,7 @@ class BufferPlan:
     item_bytes: float | None = None
     """Mean item on the wire, where items are routed by size; None: the model's."""
     firm: bool = False
-    """Whether its batches leave at the target or the first timeout and at no other time, as a loaded plan says."""
+    """Whether its batches leave at the target or the first timeout, as loaded, while the percentile holds."""
 
 
 @dataclass(frozen=True, slots=True)

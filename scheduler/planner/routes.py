@@ -25,6 +25,8 @@ BUSIEST_BATCHES = 8.0
 BURSTY = 1.2
 """Index of dispersion above which arrivals are not taken for Poisson."""
 _PERCENTILES = (0.5, 0.9999)
+_DOWN_BYTES_PER_S = 1.0
+"""An uplink that carries less carries nothing, and nothing can be planned for it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,8 +77,9 @@ def live_routes(
     together = (Route(tuple(classes), settings.tiers),)
     sizes = () if uplink.bytes_per_s is None else estimates.item_sizes
     plain = len(classes) == 1 and len(sizes) < 2
+    down = uplink.bytes_per_s is not None and uplink.bytes_per_s < _DOWN_BYTES_PER_S
     # What an edge lets through is no process that the planner knows; one class of it is left to choose_function.
-    if max_items < 1 or uplink.bytes_per_s == 0 or (plain and (len(settings.tiers) == 1 or settings.edge_law)):
+    if max_items < 1 or down or (plain and (len(settings.tiers) == 1 or settings.edge_law)):
         return together
     found = _cheapest(_Live(settings, tuple(classes), estimates, uplink, max_items), sizes)
     if plain:

@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from scheduler.daemon.config import Config, load_config
 from scheduler.deploying.desired import Deployment, Tier, fingerprint
 from scheduler.deploying.drafting import draft, draft_plan, tier_table
-from scheduler.deploying.errors import DeployError
-from scheduler.deploying.plan_file import Group, read_plan
-from scheduler.deploying.sizes import Size, fitted
+from scheduler.domain.errors import EdgeburstError
+from scheduler.planning.instance_sizes import Size, fitted
+from scheduler.planning.plan_file import Group, read_plan
 from serverless_fn.local_fc.function_spec import read_spec
 
 HEAD = """
@@ -74,7 +74,7 @@ class TestSizes:
         card = "fc.gpu.tesla.1" if gpu_gb else ""
         try:
             size = fitted(Size(vcpu=vcpu, memory_gb=memory_gb, gpu_gb=gpu_gb, gpu_type=card), where="tier x")
-        except DeployError:
+        except EdgeburstError:
             assume(False)
         assert size.vcpu >= vcpu - 1e-5
         assert size.memory_gb >= memory_gb - 1e-5
@@ -105,7 +105,7 @@ class TestSizes:
         ],
     )
     def test_what_is_not_sold_is_refused_by_name(self, size: Size, words: str) -> None:
-        with pytest.raises(DeployError, match=re.escape(words)):
+        with pytest.raises(EdgeburstError, match=re.escape(words)):
             fitted(size, where="tier odd")
 
     def test_labels_are_aliases_and_tell_sizes_apart(self) -> None:
@@ -162,7 +162,7 @@ class TestConfiguration:
     def test_what_cannot_be_deployed_is_one_sentence(
         self, tmp_path: Path, tiers: tuple[str, ...], deploy: str, words: str
     ) -> None:
-        with pytest.raises(DeployError) as caught:
+        with pytest.raises(EdgeburstError) as caught:
             draft(configuration(tmp_path, *tiers, deploy=deploy))
         assert words in str(caught.value)
         assert "eb.toml" in str(caught.value)
@@ -171,7 +171,7 @@ class TestConfiguration:
     def test_without_a_deploy_table_it_is_asked_for(self, tmp_path: Path) -> None:
         path = tmp_path / "eb.toml"
         path.write_text('[function]\n[[model]]\nname = "digits"\n' + tier_text())
-        with pytest.raises(DeployError, match=r"there is no \[deploy\] table"):
+        with pytest.raises(EdgeburstError, match=r"there is no \[deploy\] table"):
             draft(load_config(path, {}))
 
     def test_a_value_of_the_wrong_kind_is_named_by_its_line(self, tmp_path: Path) -> None:
@@ -216,7 +216,7 @@ class TestPlan:
         assert [(tier.address, tier.configuration["cpu"]) for tier in again.deployment.tiers] == wanted
 
     def test_an_unknown_model_is_refused(self, tmp_path: Path) -> None:
-        with pytest.raises(DeployError, match="has no model resnet; it has digits"):
+        with pytest.raises(EdgeburstError, match="has no model resnet; it has digits"):
             draft_plan(configuration(tmp_path, tier_text()), [group()], model_name="resnet")
 
     GOOD: Any = {
@@ -253,7 +253,7 @@ class TestPlan:
     ) -> None:
         path = tmp_path / "plan.json"
         path.write_text(json.dumps({"groups": [{**self.GOOD["groups"][0], **changes}]}))
-        with pytest.raises(DeployError, match=re.escape(f"plan.json: {words}")):
+        with pytest.raises(EdgeburstError, match=re.escape(f"plan.json: {words}")):
             read_plan(path)
 
     @pytest.mark.parametrize(
@@ -262,9 +262,9 @@ class TestPlan:
     def test_a_file_that_is_no_plan_is_refused(self, tmp_path: Path, text: str, words: str) -> None:
         path = tmp_path / "plan.json"
         path.write_text(text)
-        with pytest.raises(DeployError, match=words):
+        with pytest.raises(EdgeburstError, match=words):
             read_plan(path)
-        with pytest.raises(DeployError, match="cannot be read"):
+        with pytest.raises(EdgeburstError, match="cannot be read"):
             read_plan(tmp_path / "absent.json")
 
 

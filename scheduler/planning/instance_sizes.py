@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from scheduler.deploying.errors import DeployError
+from scheduler.domain.errors import EdgeburstError
 
 # Steps and ratios: the provider's limits-of-usage and instance-types-and-specifications, read 2026-11. They serve to
 # round up and to fill in what is not said; what the provider takes in the end is its own to say.
@@ -19,6 +19,10 @@ _VCPU_PER_GPU_GB = 0.5
 _MEMORY_GB_PER_GPU_GB = 2.0
 _DISK_SMALL_GB, _DISK_LARGE_GB = 0.5, 10.0
 _EXACT = 1e-6
+
+
+class SizeError(EdgeburstError):
+    """Nothing of that size is sold; the message says whose it is and what is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,13 +76,13 @@ def fitted(size: Size, *, where: str) -> Size:
         where: whose it is, for the message.
 
     Raises:
-        DeployError: vCPU and memory do not go together.
+        SizeError: vCPU and memory do not go together.
 
     >>> fitted(Size(vcpu=0, memory_gb=1.0), where="tier 1gb").vcpu
     1.0
     """
     if not size.vcpu and not size.memory_gb and not size.gpu_gb:
-        raise DeployError(f"{where} says neither vCPU nor memory; give it at least one of `vcpu` and `memory_gb`")
+        raise SizeError(f"{where} says neither vCPU nor memory; give it at least one of `vcpu` and `memory_gb`")
     sized = _with_gpu(size, where) if size.gpu_gb else _without_gpu(size, where)
     return replace(sized, disk_gb=_DISK_SMALL_GB if size.disk_gb <= _DISK_SMALL_GB + _EXACT else _DISK_LARGE_GB)
 
@@ -94,7 +98,7 @@ def _without_gpu(size: Size, where: str) -> Size:
     memory_gb = _memory_gb(size.memory_gb or size.vcpu)
     vcpu = _vcpu(size.vcpu) if size.vcpu else _most_vcpu(memory_gb)
     if not vcpu - _EXACT <= memory_gb <= _MEMORY_GB_PER_VCPU_MAX * vcpu + _EXACT:
-        raise DeployError(
+        raise SizeError(
             f"{where} has {vcpu:g} vCPU with {memory_gb:g} GB; the provider sells 1 to"
             f" {_MEMORY_GB_PER_VCPU_MAX:g} GB for each vCPU"
         )
@@ -111,7 +115,7 @@ def _with_gpu(size: Size, where: str) -> Size:
         memory_gb=_memory_gb(size.memory_gb or most_gb),
     )
     if sized.vcpu > most_vcpu + _EXACT or sized.memory_gb > most_gb + _EXACT:
-        raise DeployError(
+        raise SizeError(
             f"{where} has {sized.vcpu:g} vCPU and {sized.memory_gb:g} GB with {gpu_gb} GB of a GPU; the provider sells"
             f" at most {most_vcpu:g} vCPU and {most_gb:g} GB with it"
         )

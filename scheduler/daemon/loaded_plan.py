@@ -1,0 +1,135 @@
+"""A plan of `edgeburst plan --json` as the daemon obeys it: applications are classes, groups are buffers of tiers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+
+from scheduler.daemon.config_sections import ModelSection, TierSection
+from scheduler.domain.errors import EdgeburstError
+from scheduler.domain.laws import FunctionTier
+from scheduler.domain.plans import LoadedBuffer, ServiceClass
+from scheduler.planning.instance_sizes import Size, fitted
+from scheduler.planning.plan_file import Group, PlanFile
+
+
+class LoadedPlanError(EdgeburstError):
+    """A plan does not fit the configuration; one sentence without the file's name."""
+
+
+def loaded_buffers(
+    plan: PlanFile, model: ModelSection, *, classes: Sequence[ServiceClass], tiers: Sequence[FunctionTier]
+) -> tuple[LoadedBuffer, ...]:
+    """Returns the buffers of a model; those of a class by ascending size of requests.
+
+    A plan with one application is that of a model with one class, whatever their names are.
+
+    Parameters:
+        plan: as read.
+        model: whose plan it is.
+        classes: of the model.
+        tiers: of the model, with their laws and prices.
+
+    Raises:
+        LoadedPlanError: an application, a class or a tier has no counterpart, or what is planned cannot hold.
+    """
+    leaving = {c.name: c for c in classes if not c.edge_only}
+    if plan.infeasible:
+        raise LoadedPlanError(f"the plan does not keep its objectives ({plan.infeasible}); plan again")
+    if plan.currency and tiers and plan.currency != tiers[0].price.currency:
+        raise LoadedPlanError(
+            f"the plan counts in {plan.currency}, `price_sheet` in {tiers[0].price.currency}; plan with the same sheet"
+        )
+    names = {app: app for app in plan.apps}
+    if len(plan.apps) == len(leaving) == 1:
+        names = {plan.apps[0]: next(iter(leaving))}
+    for sentence in _strangers(names, leaving, model):
+        raise LoadedPlanError(sentence)
+    buffers = [_buffer(group, model, names=names, classes=leaving, tiers=tiers) for group in _ascending(plan.groups)]
+    return tuple(buffers)
+
+
+def _strangers(names: Mapping[str, str], leaving: Mapping[str, ServiceClass], model: ModelSection) -> Iterator[str]:
+    for name in names.values():
+        if name not in leaving:
+            yield (
+                f"application {name} of the plan is no [[model.class]] of model {model.name} that may leave the site;"
+                " add one of that name, or plan without it"
+            )
+    for name in leaving:
+        if name not in names.values():
+            yield f"class {name} of model {model.name} is no application of the plan; plan with one of that name"
+
+
+def _ascending(groups: Sequence[Group]) -> list[Group]:
+    """Groups by size of requests. Of those that take any size an application has one only."""
+    seen: dict[str, list[Group]] = {}
+    for group in groups:
+        for app in group.apps:
+            seen.setdefault(app, []).append(group)
+    for app, own in seen.items():
+        if len(own) > 1 and any(group.up_to_bytes is None for group in own):
+            raise LoadedPlanError(f"application {app} is in two groups of the plan; plan again")
+    return sorted(groups, key=lambda group: group.up_to_bytes or 0.0)
+
+
+def _buffer(
+    group: Group,
+    model: ModelSection,
+    *,
+    names: Mapping[str, str],
+    classes: Mapping[str, ServiceClass],
+    tiers: Sequence[FunctionTier],
+) -> LoadedBuffer:
+    tier = _tier(group, model, tiers)
+    most = min(tier.law.max_batch, model.max_items)
+    if group.batch > most:
+        raise LoadedPlanError(
+            f"{group.name} wants batches of {group.batch}, but those of tier {tier.name} have {most} items at most"
+            " (its profile's largest batch, and `max_items`); measure larger ones, or plan again"
+        )
+    for app in group.apps:
+        for sentence in _broken(app, group, classes[names[app]]):
+            raise LoadedPlanError(f"application {app}: {sentence}")
+    return LoadedBuffer(
+        classes=tuple(names[app] for app in group.apps),
+        tier=tier.name,
+        target_batch=group.batch,
+        timeouts_s={names[app]: group.timeouts_s[app] for app in group.apps},
+        cost_per_item=group.cost_per_request,
+        up_to_bytes=group.up_to_bytes,
+    )
+
+
+def _broken(app: str, group: Group, service_class: ServiceClass) -> Iterator[str]:
+    """What of a promise to an application does not fit its class."""
+    if app not in group.timeouts_s:
+        yield "timeouts_s is missing in the plan; write it with `edgeburst plan --json`"
+    elif group.timeouts_s[app] >= service_class.slo_s:
+        yield (
+            f"the plan lets it wait {group.timeouts_s[app]:g} s, its class has an `slo_s` of {service_class.slo_s:g};"
+            " plan with that"
+        )
+    percentile, latency_s = group.promises.get(app, (1.0, 0.0))
+    if latency_s > service_class.slo_s * (1 + 1e-9):
+        yield f"the plan promises {latency_s:g} s, its class has an `slo_s` of {service_class.slo_s:g}; plan with that"
+    if percentile < service_class.percentile - 1e-9:
+        yield (
+            f"the plan promises its latency to {percentile:g} of the requests, its class asks for a `percentile` of"
+            f" {service_class.percentile:g}; plan with that"
+        )
+
+
+def _tier(group: Group, model: ModelSection, tiers: Sequence[FunctionTier]) -> FunctionTier:
+    wanted = fitted(group.size(), where=group.name)
+    for section, tier in zip(model.tiers, tiers, strict=True):
+        if _size(section).label == wanted.label:
+            return tier
+    raise LoadedPlanError(
+        f"{group.name} wants {wanted.label}, which no [[model.tier]] of model {model.name} is; `edgeburst fc apply PLAN"
+        " --config FILE` makes the function and prints the table to add"
+    )
+
+
+def _size(tier: TierSection) -> Size:
+    asked = Size(vcpu=tier.vcpu, memory_gb=tier.memory_gb, gpu_gb=tier.gpu_gb, disk_gb=tier.disk_gb)
+    return fitted(asked, where=f"tier {tier.name}")
