@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from scheduler.dispatch.circuit import Circuit
 from scheduler.dispatch.forecast import ServiceTimes
-from scheduler.dispatch.function_side import WarmingTerms
+from scheduler.dispatch.warming_terms import WarmingTerms
 from scheduler.domain.batches import Batch, BatchReport, FailureKind
 from scheduler.domain.messages import ProbeMeasured
 from scheduler.domain.plans import BufferPlan, EngineSettings, GroupPlan, Limits, ModelSettings, Plan, Snapshot

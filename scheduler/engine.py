@@ -23,6 +23,7 @@ from scheduler.dispatch.refusals import expected_drain_s, no_room, not_served
 from scheduler.dispatch.rescue import Rescue
 from scheduler.dispatch.sender import Sender, Sent
 from scheduler.dispatch.spend_cap import OverCap
+from scheduler.dispatch.warming_terms import warming_terms
 from scheduler.domain.batches import Batch, BatchReport, FailureKind
 from scheduler.domain.errors import Refusal, RefusalKind
 from scheduler.domain.messages import (
@@ -378,7 +379,7 @@ class Engine:
         if open_buffers:
             self._control.weighing_warmth(now_s)
         for lane, buffer in open_buffers:
-            terms = self._function.warming_terms(buffer)
+            terms = warming_terms(buffer, self._uplink)
             for _ in range(self._control.warming_calls(lane.plan, buffer.plan, terms, now_s)):
                 room = self._function.has_slot(buffer, now_s=now_s)
                 if not (room and self._function.affords(buffer, 1, now_s=now_s)):

@@ -16,6 +16,7 @@ from scheduler.estimators.bandwidth import Bandwidth
 from scheduler.estimators.changepoint import Change, Detector, count_detector
 from scheduler.estimators.residuals import ResidualWindow
 from scheduler.estimators.service_time import ServiceTime
+from scheduler.estimators.size_effect import SizeEffect
 from scheduler.estimators.traffic_mix import TrafficMix
 from scheduler.estimators.warm_instances import WarmInstances
 
@@ -34,6 +35,8 @@ MARGIN_STEP = 0.002
 """A margin that moves by less than this is not worth new tables."""
 STILL, STILL_SIGMAS = 1e-3, 0.02
 """Nor are predictions that move by less than this much, or this part of what answers stray by anyway, in logarithms."""
+MOST_TABLES = 256
+"""Service tables kept for one model, by tier, percentile and size: more than any one plan asks for."""
 STALE_PART = 64
 """The law of the scatter may lag by one answer in so many: no probability in it is off by more than that."""
 
@@ -55,6 +58,8 @@ class TimesCache:
 
     estimator: ServiceTime
     max_batch: int
+    size_factor: float = 1.0
+    """On every prediction."""
     times: ServiceTimes | None = None
     percentile: float = 0.0
     looked_at: int = 0
@@ -75,7 +80,8 @@ class TimesCache:
         margin = max(1.0, math.exp(scatter.quantile(percentile)))
         if times is None or abs(margin - times.margin) > MARGIN_STEP or self._outdated(scatter):
             self.made_at, self.log_factors = lessons, estimator.log_factors()
-            times = service_times(estimator.predict_all_s(self.max_batch), margin=margin, scatter=scatter)
+            predicted_s = [self.size_factor * seconds for seconds in estimator.predict_all_s(self.max_batch)]
+            times = service_times(predicted_s, margin=margin, scatter=scatter)
             self.times = times
         return times
 
@@ -99,10 +105,12 @@ class ModelKnowledge:
     warm: dict[str, WarmInstances]
     """By tier."""
     edge_tables: TimesCache | None
-    function_tables: dict[tuple[str, float], TimesCache]
-    """By tier and percentile."""
+    function_tables: dict[tuple[str, float, float], TimesCache]
+    """By tier, percentile and size factor."""
     item_bytes: float = 0.0
     mix: TrafficMix = field(default_factory=TrafficMix)
+    size_effects: dict[str, SizeEffect] = field(default_factory=dict)
+    """By tier."""
 
     def arrived(self, request: Request, now_s: float) -> None:
         """Counts an arrival."""
@@ -118,19 +126,24 @@ class ModelKnowledge:
 
     def function_times(self, plan: BufferPlan) -> ServiceTimes | None:
         """Returns the tables of a buffer's tier, in the same way."""
-        tables = self.function_tables.get((plan.tier, plan.percentile))
+        key = (plan.tier, plan.percentile, plan.size_factor)
+        tables = self.function_tables.get(key)
         if tables is None:
             service = self.functions.get(plan.tier)
             if service is None:
                 return None
-            tables = TimesCache(service, self.settings.tier(plan.tier).law.max_batch)
-            self.function_tables[plan.tier, plan.percentile] = tables
+            if len(self.function_tables) >= MOST_TABLES:
+                # Every plan may bring other size factors.
+                self.function_tables.clear()
+            tables = TimesCache(service, self.settings.tier(plan.tier).law.max_batch, plan.size_factor)
+            self.function_tables[key] = tables
         return tables.get(plan.percentile)
 
     def estimates(self) -> ModelEstimates:
         """Freezes what is known."""
         percentiles = {c.percentile for c in self.settings.classes}
         tiers = {tier.name: tier for tier in self.settings.tiers}
+        sizes = self.mix.item_sizes()
         return ModelEstimates(
             rate_rps=self.arrivals.regime_rps,
             dispersion=self.arrivals.dispersion,
@@ -147,7 +160,10 @@ class ModelKnowledge:
                 for p in percentiles
             },
             class_shares=self.mix.class_shares(),
-            item_sizes=self.mix.item_sizes(),
+            item_sizes=sizes,
+            size_factors={
+                tier: factors for tier, effect in self.size_effects.items() if (factors := effect.factors(sizes))
+            },
             tick_s=self.arrivals.tick_s,
         )
 
@@ -252,8 +268,12 @@ class Estimates:
         self, batch: Batch, report: BatchReport, model: ModelKnowledge, open_since_s: float
     ) -> Iterator[Finding]:
         service = model.functions.get(batch.tier)
-        if service is not None and report.service_s is not None:
-            service.update(batch.items, report.service_s)
+        if service is not None and report.service_s is not None and report.service_s > 0:
+            for_any_size_s = report.service_s / batch.size_factor
+            if batch.predicted_service_s > 0:
+                residual = math.log(report.service_s * batch.size_factor / batch.predicted_service_s)
+                model.size_effects.setdefault(batch.tier, SizeEffect()).update(batch.largest_item_bytes, residual)
+            service.update(batch.items, for_any_size_s)
         if report.rtt_s is not None:
             self.bandwidth.update_rtt(report.rtt_s)
         # A cold start hides in the elapsed time; it says nothing about the uplink.

@@ -74,6 +74,8 @@ class Buffer:
     """Typical seconds of one."""
     cold_seen_s: float = float("-inf")
     """When that was looked at."""
+    tried_at_s: float = float("-inf")
+    """When a request was last sent only to find out whether the tier is still as slow as it seems."""
     wanted_items: float = 0.0
     """Items that functions were wanted for lately; what is older counts less and less."""
     wanted_at_s: float = 0.0

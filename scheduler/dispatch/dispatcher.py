@@ -93,6 +93,9 @@ class Dispatcher:
             return "edge", None
         if self.edge.could_answer(lane, queued, now_s=now_s):
             return "waiting", None
+        if course is Course.FUNCTION and self.function.worth_finding_out(lane, queued, now_s=now_s):
+            self.function.trying(lane, queued, now_s=now_s)
+            return "function", None
         return self.endings.too_late(lane, queued, now_s=now_s, course=course)
 
     def _make_room(self, lane: Lane, queued: Queued, *, now_s: float) -> bool:

@@ -13,6 +13,7 @@ from scheduler.dispatch.ledger import Ledger
 from scheduler.dispatch.queue import Queued
 from scheduler.dispatch.sender import Sender
 from scheduler.dispatch.spend_cap import Closed, Course, OverCap, closed, course
+from scheduler.dispatch.warming_terms import WANTED_MEMORY_S
 from scheduler.domain.requests import Backend
 
 AT_MOST = 0.995
@@ -22,36 +23,17 @@ REFUSAL_WEIGHT = 8.0
 many."""
 ALWAYS_TRIED = 0.08
 """Probability of being late up to which a request is sent whatever the weight: refused, it has no chance at all."""
+TRY_AGAIN_S = 1.0
 COLD_LOOK_S = 0.1
 COLD_COUNTS, TOO_COLD, SURELY_COLD = 0.05, 0.6, 0.95
 """Probabilities of a cold start: it may explain a late answer; it is expected; nothing else explains it."""
 STALL_GRACE_S = 0.05
-WANTED_MEMORY_S = 2.0
 PATIENCE_S = 60.0
 """How long past its expected end an invocation is waited for where being late is better than nothing: a GPU function's
 cold start takes 10 to 30 s."""
 PATIENCE_FOR_DEADLINES_S = 10.0
 """The same where an answer after the deadline is of little use, counted from the last deadline. The shell holds the
 connection longer, for the bill's sake: a client that hangs up cancels the run on the platform and pays for it."""
-
-
-@dataclass(frozen=True, slots=True)
-class WarmingTerms:
-    """What warming calls are weighed with.
-
-    Parameters:
-        batch_items: of a function batch as they are just now.
-        spilled_rps: items a second that the functions were wanted for lately.
-        service_s: of such a batch.
-        call_cost: money for a warming call.
-        lateness_cost: what a cold start weighs.
-    """
-
-    batch_items: int
-    spilled_rps: float
-    service_s: float
-    call_cost: float
-    lateness_cost: float
 
 
 @dataclass(slots=True)
@@ -146,15 +128,35 @@ class FunctionSide:
         """Whether being late is unlikely enough for this request to be better sent than refused.
 
         While the objective holds hardly anything is refused for this; once more are late than may be, who is likely to
-        be late is told so at once.
+        be late is told so at once. Only while something is under way that will tell, as with instances that are cold.
         """
-        if lane.serves_late(queued):
+        buffer = _buffer(lane, queued)
+        if lane.serves_late(queued) or not (len(buffer.gathered) or self.uplink.in_pool[buffer.pool]):
             return True
         request = queued.request
         begins_s = self.uplink.begins_s(now_s, request.body_bytes)
-        late = self.gathering.late(_buffer(lane, queued), request.items, request.deadline_s - begins_s)
+        late = self.gathering.late(buffer, request.items, request.deadline_s - begins_s)
         late_cost = lane.stakes.late_cost(request.class_name)
         return late <= ALWAYS_TRIED or late_cost * late <= REFUSAL_WEIGHT * lane.stakes.unit_cost
+
+    def worth_finding_out(self, lane: Lane, queued: Queued, *, now_s: float) -> bool:
+        """Whether to send a request that seems hopeless, because nobody would ever learn that it is not any more.
+
+        One at a time, now and then, and only where the profile says that it could be in time.
+        """
+        if not self.usable(lane, queued):
+            return False
+        buffer = _buffer(lane, queued)
+        known = len(buffer.gathered) or self.uplink.in_pool[buffer.pool] or now_s < buffer.tried_at_s + TRY_AGAIN_S
+        if known or not self.has_slot(buffer, now_s=now_s):
+            return False
+        request = queued.request
+        begins_s = self.uplink.begins_s(now_s, request.body_bytes)
+        return begins_s + buffer.tier.law.predict_s(request.items) <= request.deadline_s
+
+    def trying(self, lane: Lane, queued: Queued, *, now_s: float) -> None:
+        """Notes that this request is sent to find out."""
+        _buffer(lane, queued).tried_at_s = now_s
 
     def too_cold(self, lane: Lane, queued: Queued, *, now_s: float) -> bool:
         """Whether this request would most likely wait for an instance for too long.
@@ -313,6 +315,7 @@ class FunctionSide:
             give_up_at_s=_give_up_at_s(lane, members, finish_s=now_s + min(takes_s, PATIENCE_S)),
             expected_cost=cost,
             tier=buffer.tier.name,
+            size_factor=buffer.plan.size_factor,
         )
         longest_s = service_s * (times.margin - 1.0) + self.uplink.slack_s + STALL_GRACE_S
         self.uplink.occupy(
@@ -324,20 +327,6 @@ class FunctionSide:
             pool=buffer.pool,
         )
         self._book(batch.batch_id, buffer, cost=cost, at_most=self.at_most(buffer, items), now_s=now_s)
-
-    def warming_terms(self, buffer: Buffer) -> WarmingTerms:
-        """Returns what a cold start would cost in lateness, and what a call against it costs."""
-        size = max(1, min(buffer.cheapest_size, buffer.most))
-        slo_s = min(buffer.slos_s.values(), default=math.inf)
-        slack_s = slo_s - self.uplink.way_s(int(size * buffer.item_bytes)) - buffer.cold_start_s
-        late = buffer.known_times.late(size, slack_s)
-        return WarmingTerms(
-            batch_items=size,
-            spilled_rps=buffer.wanted_items / WANTED_MEMORY_S,
-            service_s=buffer.known_times.median_s[size],
-            call_cost=buffer.tier.price.cost(0.0),
-            lateness_cost=size * buffer.stakes.highest_late_cost(buffer.slos_s) * late,
-        )
 
     def warm_up(self, buffer: Buffer, *, now_s: float) -> None:
         """Sends a warming call."""

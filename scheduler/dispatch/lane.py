@@ -89,7 +89,9 @@ class Lane:
         """Returns the service tables of the side that a batch was sent to; None where they are not kept any more."""
         if batch.backend is Backend.EDGE:
             return self.edge_times
-        return next((buffer.times for buffer in self.buffers if buffer.tier.name == batch.tier), None)
+        of_tier = [buffer for buffer in self.buffers if buffer.tier.name == batch.tier]
+        same = (buffer.times for buffer in of_tier if buffer.plan.size_factor == batch.size_factor)
+        return next(same, of_tier[0].times if of_tier else None)
 
     def recap(self) -> None:
         """Works out the most items of a batch, after tables, plan or limits have changed."""

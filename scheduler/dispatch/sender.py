@@ -43,6 +43,7 @@ class Sender:
         give_up_at_s: float,
         expected_cost: float = 0.0,
         tier: str = "",
+        size_factor: float = 1.0,
     ) -> Batch:
         """Sends `members` (not empty, one model) together."""
         batch = Batch(
@@ -59,6 +60,8 @@ class Sender:
             predicted_service_s=service_s,
             expected_cost=expected_cost,
             tier=tier,
+            largest_item_bytes=max(q.request.body_bytes / q.request.items for q in members),
+            size_factor=size_factor,
         )
         self.next_batch_id += 1
         attempt = Attempt(backend, batch.batch_id, now_s)

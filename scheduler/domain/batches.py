@@ -27,6 +27,10 @@ class Batch:
     expected_cost: float = 0.0
     tier: str = ""
     """Name of the function tier; empty on the edge."""
+    largest_item_bytes: float = 0.0
+    """Of its items on the wire: what is slow about large items is slow for the whole batch."""
+    size_factor: float = 1.0
+    """By which its predicted service differs from one of items of any size."""
 
     @property
     def warming(self) -> bool:

@@ -46,6 +46,13 @@ class LatencyLaw:
         high, high_s = self.rows[i]
         return low_s + (high_s - low_s) * (items - low) / (high - low)
 
+    def slower(self, factor: float) -> "LatencyLaw":
+        """Returns the law of a backend that takes `factor` (above 0) times as long for every batch."""
+        if factor == 1.0:
+            return self
+        rows = tuple((batch, factor * seconds) for batch, seconds in self.rows)
+        return LatencyLaw(factor * self.alpha_s, factor * self.beta_s, self.max_batch, rows)
+
 
 @dataclass(frozen=True, slots=True)
 class Price:

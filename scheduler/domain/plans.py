@@ -45,6 +45,8 @@ class BufferPlan:
     """Largest item on the wire that is gathered here; larger ones go to the next buffer of the class. None: any."""
     item_bytes: float | None = None
     """Mean item on the wire, where items are routed by size; None: the model's."""
+    size_factor: float = 1.0
+    """Factor on a service time that its items' size makes, where that was learned."""
     firm: bool = False
     """Whether its batches leave at the target or the first timeout, as loaded, while the percentile holds."""
 
@@ -195,6 +197,16 @@ class SizeShare:
 
 
 @dataclass(frozen=True, slots=True)
+class SizeFactors:
+    """What the size of a batch's largest item makes of a tier's services."""
+
+    factors: tuple[float, ...]
+    """On a service of items of any size, for each size that is told apart; not descending."""
+    sigma: float
+    """Scatter of the logarithm of services of one size."""
+
+
+@dataclass(frozen=True, slots=True)
 class ModelEstimates:
     """Live estimates of one model's traffic and service."""
 
@@ -213,6 +225,8 @@ class ModelEstimates:
     """By class: its part of the items; empty while none was seen."""
     item_sizes: tuple[SizeShare, ...] = ()
     """Ascending; empty while none was seen."""
+    size_factors: Mapping[str, SizeFactors] = field(default_factory=dict)
+    """By tier, where a batch's largest item matters."""
     tick_s: float = 0.25
     """Length of the intervals that the dispersion was counted in."""
 

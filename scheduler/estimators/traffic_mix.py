@@ -3,11 +3,11 @@
 import math
 
 from scheduler.domain.plans import SizeShare
+from scheduler.estimators.size_effect import bin_end_bytes, size_bin
 
 MEMORY = 2000.0
 """Requests after which older ones fade: shares are known to a few percent, and follow within minutes of traffic."""
 _HEAVY = 1e12
-_BINS_PER_DOUBLING = 2
 MOST_SIZES = 6
 """Size classes that are told apart: the planner's work grows with their square."""
 _RARE = 0.005
@@ -49,7 +49,7 @@ class TrafficMix:
         self._weight *= 1.0 + 1.0 / MEMORY
         weight = self._weight * items
         self._classes[class_name] = self._classes.get(class_name, 0.0) + weight
-        number = math.ceil(_BINS_PER_DOUBLING * math.log2(max(item_bytes, 1.0)) - 1e-9)
+        number = size_bin(item_bytes)
         counted, weighed_bytes = self._sizes.get(number, (0.0, 0.0))
         self._sizes[number] = counted + weight, weighed_bytes + weight * item_bytes
         if self._weight > _HEAVY:
@@ -70,7 +70,7 @@ class TrafficMix:
             more, more_bytes = self._sizes[number]
             count, weighed_bytes = count + more, weighed_bytes + more_bytes
             if count >= _RARE * total or number == largest:
-                found.append((2.0 ** (number / _BINS_PER_DOUBLING), weighed_bytes, count))
+                found.append((bin_end_bytes(number), weighed_bytes, count))
                 count = weighed_bytes = 0.0
         while len(found) > MOST_SIZES:
             found = _merged(found)

@@ -1,14 +1,14 @@
 """Tier, batch and waits of each function buffer of a model, and what to expect of it."""
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
-from scheduler.domain.laws import FunctionTier
+from scheduler.domain.laws import FunctionTier, LatencyLaw
 from scheduler.domain.plans import BufferPlan, Limits, LoadedBuffer, ModelEstimates, ServiceClass, Snapshot
 from scheduler.planner.edge_share import tabulate
 from scheduler.planner.function_choice import FunctionChoice, Way, choose_function, loaded_choice
-from scheduler.planner.quantiles import Spread, margin_at
+from scheduler.planner.quantiles import Spread, margin_at, margin_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +21,8 @@ class Route:
         share: their part of the model's items.
         up_to_bytes: largest item on the wire; None: any.
         item_bytes: mean item on the wire, where items are routed by size; None: the model's.
+        size_factors: by tier, what the largest of these items make of a service; empty where size does not matter.
+        sigma: scatter of the logarithm of services of one size, where those are told apart; None: that of all.
         loaded: tier, batch and waits as a loaded plan wants them; None: to be planned.
     """
 
@@ -29,6 +31,8 @@ class Route:
     share: float = 1.0
     up_to_bytes: float | None = None
     item_bytes: float | None = None
+    size_factors: Mapping[str, float] = field(default_factory=dict)
+    sigma: float | None = None
     loaded: LoadedBuffer | None = None
 
     @property
@@ -86,6 +90,7 @@ class PlannedBuffer:
             share=route.share,
             up_to_bytes=route.up_to_bytes,
             item_bytes=route.item_bytes,
+            size_factor=route.size_factors.get(self.choice.tier.name, 1.0),
             firm=route.loaded is not None,
         )
 
@@ -102,9 +107,17 @@ class PlannedBuffer:
         return max(0.0, min(self.window_s, longest_s))
 
 
-def fastest_s(tiers: Sequence[FunctionTier], estimates: ModelEstimates) -> float:
-    """Returns the median seconds of a single item on the fastest tier; 0 without tiers."""
-    return min((estimates.function_laws.get(tier.name, tier.law).predict_s(1) for tier in tiers), default=0.0)
+def fastest_s(route: Route, estimates: ModelEstimates) -> float:
+    """Returns the median seconds of a single item on the fastest tier of a route."""
+    return min(law.predict_s(1) for law in _laws(route, estimates).values())
+
+
+def _laws(route: Route, estimates: ModelEstimates) -> dict[str, LatencyLaw]:
+    """What was learned of each tier, for items of the route's size."""
+    return {
+        tier.name: estimates.function_laws.get(tier.name, tier.law).slower(route.size_factors.get(tier.name, 1.0))
+        for tier in route.tiers
+    }
 
 
 def plan_buffer(
@@ -128,7 +141,8 @@ def plan_buffer(
         gather_rps: items of the model a second while a batch is gathered.
         max_items: most items in a batch of the model; with 0 there is no function.
     """
-    spread = Spread(margin_at(route.percentile, estimates.function_quantile_factor), route.percentile)
+    learned = margin_at(route.percentile, estimates.function_quantile_factor)
+    spread = Spread(learned if route.sigma is None else margin_of(route.sigma, route.percentile), route.percentile)
     bandwidth = snapshot.uplink_bytes_per_s
     way = Way(
         bytes_per_s=bandwidth,
@@ -138,11 +152,12 @@ def plan_buffer(
     )
     margin = _margin(route, estimates, way, spread)
     window_s = math.inf if limits.window_s is None else limits.window_s
-    slo_s = route.binding_slo_s(fastest_s(route.tiers, estimates) * margin + way.takes_s(1))
+    laws = _laws(route, estimates)
+    slo_s = route.binding_slo_s(fastest_s(route, estimates) * margin + way.takes_s(1))
     if max_items < 1:
         return None
     if route.loaded is not None:
-        law = estimates.function_laws.get(route.loaded.tier, route.tiers[0].law)
+        law = laws[route.loaded.tier]
         choice: FunctionChoice | None = loaded_choice(
             route.loaded,
             route.tiers[0],
@@ -156,7 +171,7 @@ def plan_buffer(
     else:
         choice = choose_function(
             route.tiers,
-            laws=estimates.function_laws,
+            laws=laws,
             way=way,
             spread=spread,
             margin=margin,
@@ -175,7 +190,7 @@ def _margin(route: Route, estimates: ModelEstimates, way: Way, spread: Spread) -
     A function that keeps 98 % of its deadlines is worth more than a refusal, and the percentile may hold all the same
     because most requests are the edge's.
     """
-    alone_s, margin = fastest_s(route.tiers, estimates), spread.margin
+    alone_s, margin = fastest_s(route, estimates), spread.margin
     loosest_s = max(c.slo_s for c in route.classes)
     if alone_s <= 0 or alone_s * margin + way.takes_s(1) <= loosest_s:
         return margin

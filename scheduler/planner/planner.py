@@ -237,7 +237,7 @@ def _shortfall(model: _Model, edge: EdgeShare, buffers: Sequence[PlannedBuffer],
     worst = min(buffers, key=lambda b: (b.choice.in_time, b.choice.hold_s), default=None)
     alone_s = math.inf
     if worst is not None:
-        alone_s = fastest_s(worst.route.tiers, model.estimates) * worst.spread.margin + worst.way.takes_s(1)
+        alone_s = fastest_s(worst.route, model.estimates) * worst.spread.margin + worst.way.takes_s(1)
     return Shortfall(
         model=model.settings.name,
         slo_s=min(c.slo_s for c in model.settings.classes),

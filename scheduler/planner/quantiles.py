@@ -60,3 +60,8 @@ def margin_at(percentile: float, factors: Mapping[float, float]) -> float:
     known = min((p for p in factors if p >= percentile), default=max(factors))
     factor = factors[known]
     return max(1.0, factor) if math.isfinite(factor) else 1.0
+
+
+def margin_of(sigma: float, percentile: float) -> float:
+    """Returns the factor on a median below which `percentile` (in (0, 1)) of a lognormal law of that sigma lies."""
+    return max(1.0, math.exp(sigma * _NORMAL.inv_cdf(percentile)))

@@ -9,14 +9,16 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
+import numpy as np
+
 from scheduler.domain.plans import LoadedBuffer, ModelEstimates, ModelSettings, ServiceClass, SizeShare
 from scheduler.planner.arrival_fits import refit
 from scheduler.planner.function_buffers import Route
-from scheduler.planner.function_plan import Application, FunctionGroup, FunctionPlan, Question
+from scheduler.planner.function_plan import Application, FunctionPlan, Question
 from scheduler.planner.function_planner import plan_functions
 from scheduler.planner.quantiles import Spread, margin_at
 from scheduler.planner.size_classes import SizeClass
-from scheduler.planner.tier_offer import TierOffer, tier_way
+from scheduler.planner.tier_offer import TierOffer, largest_of_batch, tier_way
 
 SLOWEST_RPS = 0.05
 """Rate that a class is planned with at least: one that nobody has used yet will be used."""
@@ -75,13 +77,20 @@ def live_routes(
         max_items: most items in a batch.
     """
     together = (Route(tuple(classes), settings.tiers),)
-    sizes = () if uplink.bytes_per_s is None else estimates.item_sizes
+    # A transfer is not billed, and the dispatcher counts bytes itself: sizes matter where services go by them.
+    sizes = estimates.item_sizes if estimates.size_factors else ()
     plain = len(classes) == 1 and len(sizes) < 2
     down = uplink.bytes_per_s is not None and uplink.bytes_per_s < _DOWN_BYTES_PER_S
     # What an edge lets through is no process that the planner knows; one class of it is left to choose_function.
     if max_items < 1 or down or (plain and (len(settings.tiers) == 1 or settings.edge_law)):
         return together
-    found = _cheapest(_Live(settings, tuple(classes), estimates, uplink, max_items), sizes)
+    live = _Live(settings, tuple(classes), estimates, uplink, max_items)
+    found = live.together()
+    if len(sizes) > 1:
+        routed = live.by_size()
+        # Where together no plan is in time, those by size are in time for some.
+        if found.infeasible or (not routed.infeasible and routed.total_cost_per_request < found.total_cost_per_request):
+            found = routed
     if plain:
         return (replace(together[0], tiers=(settings.tier(found.groups[0].function.kind),)),)
     return _routes(found, settings, classes, estimates)
@@ -95,35 +104,56 @@ class _Live:
     uplink: Uplink
     max_items: int
 
-    def plan(self, *, item_bytes: float, sizes: Sequence[SizeShare] = ()) -> FunctionPlan:
-        """Plans the classes as applications whose items all have one size, or with each class routed by size."""
-        offer = self._offer(item_bytes)
-        apps = tuple(self._application(c, sizes) for c in self.classes)
-        return plan_functions(Question(apps, offer, offer.sheet))
+    def together(self) -> FunctionPlan:
+        """Plans the classes as applications that share functions."""
+        offer = self._offer()
+        return plan_functions(Question(tuple(self._application(c) for c in self.classes), offer, offer.sheet))
 
-    def _offer(self, item_bytes: float) -> TierOffer:
+    def by_size(self) -> FunctionPlan:
+        """Plans each class for itself, with its items routed by size.
+
+        Sizes that no function can answer in time are left out, the largest first: what they need is no reason to send
+        the others one by one. Where not even the smallest is in time, none is left out.
+        """
+        offer, sizes = self._offer(), self.estimates.item_sizes
+        for kept in range(len(sizes), 0, -1):
+            apps = tuple(self._application(c, sizes[:kept]) for c in self.classes)
+            found = plan_functions(Question(apps, offer, offer.sheet))
+            if found.infeasible is None:
+                return found
+        return self.together()
+
+    def _offer(self) -> TierOffer:
         percentile = max(c.percentile for c in self.classes)
         margin = margin_at(percentile, self.estimates.function_quantile_factor)
+        sizes, factors = self.estimates.item_sizes, self.estimates.size_factors
+        sigma = _sigma(self.estimates) if factors else Spread(margin, percentile).sigma
         uplink = self.uplink
         return TierOffer(
             name="deployed tiers",
             tiers=self.settings.tiers,
             laws=self.estimates.function_laws,
-            sigma=Spread(margin, percentile).sigma,
+            sigma=sigma,
             way=tier_way(
-                item_bytes=item_bytes,
+                item_bytes=self.estimates.item_bytes,
                 bytes_per_s=uplink.bytes_per_s,
                 rtt_s=uplink.rtt_s,
                 sent_bytes_per_s=uplink.sent_bytes_per_s,
             ),
             max_items=self.max_items,
+            size_factors={
+                tier: {size.mean_bytes: factor for size, factor in zip(sizes, known.factors, strict=True)}
+                for tier, known in factors.items()
+            },
+            size_shares=tuple(size.share for size in sizes) if factors else (),
         )
 
-    def _application(self, service_class: ServiceClass, sizes: Sequence[SizeShare]) -> Application:
+    def _application(self, service_class: ServiceClass, sizes: Sequence[SizeShare] = ()) -> Application:
         shares = _class_shares(self.classes, self.estimates.class_shares)
         slo_s = min(c.slo_s for c in self.classes)
         most_rps = BUSIEST_BATCHES * max(tier.law.max_batch for tier in self.settings.tiers) / slo_s
-        rate_rps = min(max(self.estimates.rate_rps * shares[service_class.name], SLOWEST_RPS), most_rps)
+        part = math.fsum(size.share for size in sizes) if sizes else 1.0
+        rate_rps = min(max(self.estimates.rate_rps * shares[service_class.name] * part, SLOWEST_RPS), most_rps)
         bursty = self.estimates.dispersion > BURSTY and len(self.classes) == 1 and not sizes
         # Of several classes only what all together do is known of how arrivals cluster.
         process = (
@@ -137,21 +167,8 @@ class _Live:
             percentile=min(max(service_class.percentile, _PERCENTILES[0]), _PERCENTILES[1]),
             rate_rps=rate_rps,
             process=process,
-            sizes=tuple(SizeClass(size.mean_bytes, size.share) for size in sizes),
+            sizes=tuple(SizeClass(size.mean_bytes, size.share / part) for size in sizes),
         )
-
-
-def _cheapest(live: _Live, sizes: Sequence[SizeShare]) -> FunctionPlan:
-    """All sizes together, as if all were as large as the largest, or routed by size: the cheaper one of those in time.
-
-    Where sizes do not differ there is nothing to route; where the largest cannot be in time, they are not planned for.
-    """
-    if len(sizes) > 1:
-        plans = (live.plan(item_bytes=sizes[-1].mean_bytes), live.plan(item_bytes=0.0, sizes=sizes))
-        in_time = [plan for plan in plans if plan.infeasible is None]
-        if in_time:
-            return min(in_time, key=lambda plan: plan.total_cost_per_request)
-    return live.plan(item_bytes=live.estimates.item_bytes)
 
 
 def _routes(
@@ -159,27 +176,63 @@ def _routes(
 ) -> tuple[Route, ...]:
     shares = _class_shares(classes, estimates.class_shares)
     by_mean = {size.mean_bytes: size for size in estimates.item_sizes}
-    routes = []
+    routes: list[Route] = []
     for place, group in enumerate(found.groups):
-        largest = None if group.up_to_bytes is None else by_mean[group.up_to_bytes]
-        smaller = _ends_before(found.groups[:place], group)
-        part, mean_bytes = _between(estimates.item_sizes, smaller, largest.up_to_bytes if largest else None)
-        last = largest is None or largest is estimates.item_sizes[-1]
-        routes.append(
-            Route(
-                classes=tuple(settings.service_class(name) for name in group.apps),
-                tiers=(settings.tier(group.function.kind),),
-                share=math.fsum(shares[name] for name in group.apps) * part,
-                up_to_bytes=None if last or largest is None else largest.up_to_bytes,
-                item_bytes=None if largest is None else mean_bytes,
-            )
+        route = Route(
+            classes=tuple(settings.service_class(name) for name in group.apps),
+            tiers=(settings.tier(group.function.kind),),
+            share=math.fsum(shares[name] for name in group.apps),
+            size_factors=_mixed_factors(estimates, group.function.batch),
+            sigma=_mixed_sigma(estimates),
         )
+        if group.up_to_bytes is None:
+            routes.append(route)
+            continue
+        smaller = max((g.up_to_bytes or 0.0 for g in found.groups[:place] if g.apps == group.apps), default=0.0)
+        routes.append(_sized(route, estimates, smaller, by_mean[group.up_to_bytes]))
+        last = group.up_to_bytes == max(g.up_to_bytes or 0.0 for g in found.groups if g.apps == group.apps)
+        if last and routes[-1].up_to_bytes is not None:
+            # What was left out of the plan goes wherever it is answered soonest.
+            largest = _sized(route, estimates, group.up_to_bytes, estimates.item_sizes[-1])
+            routes.append(replace(largest, tiers=settings.tiers))
     return tuple(routes)
 
 
-def _ends_before(groups: Sequence[FunctionGroup], group: FunctionGroup) -> float:
-    """The largest mean size that an earlier buffer of the same class takes; 0 for none."""
-    return max((g.up_to_bytes or 0.0 for g in groups if g.apps == group.apps), default=0.0)
+def _sized(route: Route, estimates: ModelEstimates, above_bytes: float, largest: SizeShare) -> Route:
+    """A route for the items between two sizes; what is larger than any that was seen goes with the largest."""
+    part, mean_bytes = _between(estimates.item_sizes, above_bytes, largest.up_to_bytes)
+    number = estimates.item_sizes.index(largest)
+    return replace(
+        route,
+        share=route.share * part,
+        up_to_bytes=None if largest is estimates.item_sizes[-1] else largest.up_to_bytes,
+        item_bytes=mean_bytes,
+        size_factors={tier: known.factors[number] for tier, known in estimates.size_factors.items()},
+        sigma=_sigma(estimates),
+    )
+
+
+def _mixed_factors(estimates: ModelEstimates, items: int) -> dict[str, float]:
+    """By tier: what the largest item of a batch of so many makes of a service, typically."""
+    chances = largest_of_batch([size.share for size in estimates.item_sizes], np.array([items]))[:, 0].tolist()
+    return {
+        tier: math.exp(math.fsum(p * math.log(f) for p, f in zip(chances, known.factors, strict=True)))
+        for tier, known in estimates.size_factors.items()
+    }
+
+
+def _mixed_sigma(estimates: ModelEstimates) -> float | None:
+    """Scatter where sizes are mixed; None where none is told apart."""
+    if not estimates.size_factors:
+        return None
+    apart = max(math.log(known.factors[-1] / known.factors[0]) for known in estimates.size_factors.values())
+    # Two values that far apart stray by half of that from their middle.
+    return math.hypot(_sigma(estimates), 0.5 * apart)
+
+
+def _sigma(estimates: ModelEstimates) -> float:
+    """Scatter of services of one size, on the tier where it is largest."""
+    return max(known.sigma for known in estimates.size_factors.values())
 
 
 def _between(sizes: Sequence[SizeShare], above_bytes: float, up_to_bytes: float | None) -> tuple[float, float | None]:

@@ -5,21 +5,24 @@ The oracle of a loaded plan is a buffer walked through request by request, which
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
 
+from scheduler.domain.batches import Batch
 from scheduler.domain.laws import FunctionTier, LatencyLaw, Price
 from scheduler.domain.plans import EngineSettings, LoadedBuffer, ModelSettings, ServiceClass
 from scheduler.domain.requests import Backend, Request
 from scheduler.engine import Engine
+from scheduler.estimators.size_effect import SizeEffect
 from scheduler.planner.configurations import Way
 from scheduler.planner.function_plan import Application, FunctionPlan, Question
 from scheduler.planner.function_planner import plan_functions
 from scheduler.planner.tier_offer import TierOffer, tier_way
-from scheduler.simulator.backends import ColdStarts, SimulatedEdge, SimulatedFunctions, noise
+from scheduler.simulator.backends import ColdStarts, Outcome, SimulatedEdge, SimulatedFunctions, noise
 from scheduler.simulator.faults import Faults
-from scheduler.simulator.network import AMPLE, Bandwidth, Uplink
+from scheduler.simulator.network import AMPLE, Uplink
 from scheduler.simulator.shell import Journal, Simulation
 
 CPU = FunctionTier("cpu", "f", LatencyLaw(0.2, 0.06, 8), Price(per_s=1.3e-5, per_call=9e-7))
@@ -30,6 +33,8 @@ CLASSES = (
     ServiceClass("patient", slo_s=4.0),
 )
 RATES = {"quick": 6.0, "normal": 4.0, "patient": 10.0}
+LARGE_BYTES = 100_000
+SLOWDOWN = 8.0
 EDGE = LatencyLaw(0.05, 0.03, 16)
 
 
@@ -73,22 +78,42 @@ def arrivals(
     ]
 
 
+class PaddingFunctions(SimulatedFunctions):
+    """Batches with an item above LARGE_BYTES take so many times as long, as where all are padded to the largest.
+
+    For a while all batches take SLOWDOWN times as long.
+    """
+
+    def __init__(self, large_factor: float, slow: tuple[float, float], **parts: Any) -> None:
+        super().__init__(**parts)
+        self._slow = slow
+        self._factors = parts["noise"]
+        self._large_factor = large_factor
+
+    def send(self, batch: Batch, *, now_s: float) -> Outcome:
+        factor = self._large_factor if batch.largest_item_bytes > LARGE_BYTES else 1.0
+        if self._slow[0] <= now_s < self._slow[1]:
+            factor *= SLOWDOWN
+        self._noise = iter([next(self._factors) * factor])
+        return super().send(batch, now_s=now_s)
+
+
 def run(
     model: ModelSettings,
     requests: Sequence[Request],
     *,
     sigma: float = 0.0,
-    bandwidth: Bandwidth = AMPLE,
-    bytes_per_s: float | None = None,
+    large_factor: float = 1.0,
+    slow: tuple[float, float] = (0.0, 0.0),
 ) -> Journal:
     # The simulated LAN and uplink take no time where nothing else is said: the plan knows of none either.
-    settings = EngineSettings(
-        models=(model,), uplink_rtt_s=0.0, edge_overhead_s=0.0, uplink_bytes_per_s=bytes_per_s, queue_max_bytes=2**40
-    )
+    settings = EngineSettings(models=(model,), uplink_rtt_s=0.0, edge_overhead_s=0.0, queue_max_bytes=2**40)
     rngs = np.random.default_rng(5).spawn(2)
-    functions = SimulatedFunctions(
+    functions = PaddingFunctions(
+        large_factor,
+        slow,
         tiers={tier.name: tier for tier in model.tiers},
-        uplink=Uplink(bandwidth, rtt_s=0.0),
+        uplink=Uplink(AMPLE, rtt_s=0.0),
         faults=Faults(()),
         noise=noise(sigma, rngs[0]),
         cold_starts=ColdStarts(),
@@ -238,3 +263,43 @@ class TestLivePlans:
         assert {b.tier for b in later if shift_s + 5.0 < b.sent_at_s < end_s} == {"gpu"}
         assert len(journal.answered_by) == len(quiet) + len(busy)
         assert within(journal, CLASSES[1]) >= 0.99
+
+    @pytest.mark.parametrize(("tiers", "large_factor", "most"), [((CPU,), 3.0, 0.85), ((CPU, GPU), 3.0, 0.85)])
+    def test_large_items_that_slow_down_whole_batches_get_batches_of_their_own(
+        self, tiers: tuple[FunctionTier, ...], large_factor: float, most: float, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        [normal] = CLASSES[1:2]
+        model = replace(MODEL, classes=(normal,), tiers=tiers)
+        requests = arrivals((normal,), 5000, scale=5.0, sizes=(10_000,) * 9 + (300_000,))
+        routed = run(model, requests, sigma=0.05, large_factor=large_factor)
+        small, large = [plan for plan in routed.plans if plan.made_at_s > 40.0][0].groups[0].buffers
+        assert 10_000 <= small.up_to_bytes < 300_000  # type: ignore[operator]
+        assert large.up_to_bytes is None
+        assert large.size_factor / small.size_factor == pytest.approx(large_factor, rel=0.15)
+        assert small.share == pytest.approx(0.9, abs=0.03)
+        assert within(routed, normal) >= 0.985
+        monkeypatch.setattr(SizeEffect, "factors", lambda *_: None)
+        mixed = run(model, requests, sigma=0.05, large_factor=large_factor)
+        # Money for each answer in time: where sizes are mixed, fewer are.
+        each, each_mixed = (journal.cost() / within(journal, normal) for journal in (routed, mixed))
+        assert each <= most * each_mixed
+        assert within(routed, normal) >= within(mixed, normal)
+
+    def test_items_whose_size_does_not_matter_stay_together(self) -> None:
+        [normal] = CLASSES[1:2]
+        requests = arrivals((normal,), 3000, scale=5.0, sizes=(10_000,) * 9 + (300_000,))
+        journal = run(replace(MODEL, classes=(normal,)), requests, sigma=0.1)
+        assert all(len(plan.groups[0].buffers) == 1 for plan in journal.plans)
+
+    def test_nobody_is_refused_for_good_when_the_functions_get_slower_than_the_objective(self) -> None:
+        """Whoever is likely to be late is refused while more are late than may be; somebody must find out when not."""
+        [normal] = CLASSES[1:2]
+        requests = arrivals((normal,), 4000, scale=2.0)
+        slow_s, again_s = requests[800].arrived_at_s, requests[1200].arrived_at_s
+        model = replace(MODEL, classes=(normal,), tiers=(CPU,))
+        journal = run(model, requests, sigma=0.1, slow=(slow_s, again_s))
+        after = [r for r in requests if r.arrived_at_s > again_s + 60.0]
+        answered = [
+            r for r in after if journal.ended_at_s[r.request_id] <= r.deadline_s and r.request_id in journal.answered_by
+        ]
+        assert len(answered) >= 0.95 * len(after)

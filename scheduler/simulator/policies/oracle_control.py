@@ -157,9 +157,9 @@ class OracleControl(TimedControl):
         return replace(
             learned,
             rate_rps=truth.rate_rps(settings.name, self.now_s),
-            edge_law=settings.edge_law and _slower(settings.edge_law, truth.edge_slowdown(self.now_s)),
+            edge_law=settings.edge_law and settings.edge_law.slower(truth.edge_slowdown(self.now_s)),
             edge_quantile_factor={p: _factor(scenario.edge_noise, p) for p in percentiles},
-            function_laws={tier.name: _slower(tier.law, slowdown) for tier in settings.tiers},
+            function_laws={tier.name: tier.law.slower(slowdown) for tier in settings.tiers},
             function_quantile_factor={p: _factor(scenario.function_noise, p) for p in percentiles},
         )
 
@@ -218,10 +218,3 @@ def _changes_s(truth: Truth, requests: Sequence[Request]) -> list[float]:
 def _factor(sigma: float, percentile: float) -> float:
     """Within so many times its median a lognormal service time stays with this probability."""
     return max(1.0, math.exp(Scatter(sigma=sigma).quantile(percentile)))
-
-
-def _slower(law: LatencyLaw, slowdown: float) -> LatencyLaw:
-    if slowdown == 1.0:
-        return law
-    rows = tuple((items, slowdown * law.predict_s(items)) for items in range(1, law.max_batch + 1))
-    return LatencyLaw(law.alpha_s, law.beta_s, law.max_batch, rows)
