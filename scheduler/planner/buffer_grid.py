@@ -8,7 +8,7 @@ import numpy as np
 from scheduler.planner.arrivals import ArrivalError, MarkovianArrivals
 from scheduler.planner.buffers import TIE, check_buffer
 from scheduler.planner.counting import count_table
-from scheduler.planner.grid_lateness import GridLateness, grid_lateness
+from scheduler.planner.grid_lateness import GridLateness, Indices, grid_lateness
 from scheduler.planner.matrices import Array, stationary, times
 
 
@@ -75,18 +75,35 @@ class BufferGrid:
         Returns:
             Shape (timeouts, caps).
         """
-        waits_s = latency_s - np.asarray(services_s, dtype=np.float64)
-        waits_s[np.abs(waits_s) < TIE] = 0.0
         chosen = np.arange(1, self.max_batch + 1) if caps is None else np.asarray(caps, dtype=np.intp)
-        for cap in (int(chosen.min()), int(chosen.max())):
+        atoms_s = np.asarray(services_s, dtype=np.float64)[:, None]
+        order = np.argsort(chosen, kind="stable")
+        within = np.empty((len(self.timeouts_s), len(chosen)))
+        within[:, order] = self.mixed_within(latency_s, atoms_s, np.ones_like(atoms_s), caps=chosen[order])
+        return within
+
+    def mixed_within(self, latency_s: float, atoms_s: Array, weights: Array, *, caps: Indices) -> Array:
+        """Returns the same for services that take one of several times, shape (timeouts, caps).
+
+        Parameters:
+            latency_s: the bound, seconds.
+            atoms_s: services of batches of 1, 2, ... up to the largest cap or beyond, shape (B, A).
+            weights: probability of each, shape (B, A).
+            caps: which caps to work out, ascending, shape (caps,).
+        """
+        for cap in (int(caps[0]), int(caps[-1])):
             self._check_cap(cap)
-        late = np.zeros((len(self.timeouts_s), len(chosen), self.opening.shape[-1]))
-        late[:, chosen == 1] = float(waits_s[0] < 0)
-        several = chosen > 1
-        by_time = np.cumsum(self.lateness.by_time(waits_s[: int(chosen.max()) - 1]), axis=1)
-        by_size = self.lateness.by_size(chosen[several], waits_s[chosen[several] - 1])
-        late[:, several] = by_time[:, chosen[several] - 2] + by_size
-        parts = np.einsum("tci,tci->tc", self.opening[:, chosen - 1], late) / self.mean_sizes[:, chosen - 1]
+        waits_s = latency_s - atoms_s
+        waits_s[np.abs(waits_s) < TIE] = 0.0
+        late = np.zeros((len(caps), len(self.timeouts_s), self.opening.shape[-1]))
+        late[caps == 1] = float((weights[0] * (waits_s[0] < 0)).sum())
+        several = caps[caps > 1]
+        if len(several):
+            most = int(several[-1]) - 1
+            by_time = np.cumsum(self.lateness.by_time(waits_s[:most], weights[:most]), axis=0)
+            by_size = self.lateness.by_size(several, waits_s[several - 1], weights[several - 1])
+            late[caps > 1] = by_time[several - 2] + by_size
+        parts = np.einsum("tci,cti->tc", self.opening[:, caps - 1], late) / self.mean_sizes[:, caps - 1]
         return np.asarray(1 - parts)
 
     def _check_cap(self, cap: int) -> None:
@@ -109,10 +126,10 @@ def buffer_grid(process: MarkovianArrivals, *, max_batch: int, step_s: float, st
     check_buffer(max_batch, step_s * steps)
     if not step_s > 0 or steps < 1:
         raise ArrivalError(f"step_s must be above 0 and steps at least 1, not {step_s} and {steps}")
-    counts = count_table(process, counts=max_batch, longest_s=step_s * steps)
+    counts = count_table(process, counts=max_batch, longest_s=step_s)
     timeouts_s: Array = np.arange(steps + 1, dtype=np.float64) * step_s
-    timed_out, filled = counts.at(timeouts_s), counts.integrated(timeouts_s)
-    lateness = grid_lateness(counts, step_s=step_s, timed_out=timed_out, filled=filled)
+    timed_out, filled = counts.stepped(steps)
+    lateness = grid_lateness(counts, timed_out=timed_out, filled=filled)
     closing, filling = lateness.closing, np.ones_like(lateness.closing)
     filling[:, 1:] = lateness.filling[:, :-1]
     opening = _opening(process, timed_out, filled)
@@ -124,10 +141,10 @@ def _opening(process: MarkovianArrivals, timed_out: Array, filled: Array) -> Arr
     """Law of the phase in which batches open, for each timeout and cap, shape (timeouts, B, m)."""
     _, d1 = process.matrices()
     closes = np.empty_like(timed_out)
-    closes[:, 0] = np.eye(process.phases)
-    np.cumsum(timed_out[:, :-1], axis=1, out=closes[:, 1:])
-    closes[:, 1:] += times(filled[:, :-1], d1)
-    return stationary(times(closes, process.to_next_arrival()))
+    closes[:, :, 0] = np.eye(process.phases)
+    np.cumsum(timed_out[:, :, :-1], axis=2, out=closes[:, :, 1:])
+    closes[:, :, 1:] += times(filled, d1)[:, :, :-1]
+    return stationary(times(closes, process.to_next_arrival()).transpose(0, 2, 1, 3))
 
 
 def _expected(opening: Array, closing: Array, filling: Array, values: Array) -> Array:

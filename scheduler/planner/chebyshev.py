@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from scheduler.planner.matrices import Array
+from scheduler.planner.matrices import Array, product
 
 
 def chebyshev_points(changes: float) -> Array:
@@ -67,4 +67,5 @@ class Interpolated:
 
     def at(self, places: Array) -> Array:
         """Returns the values at places, shape (places, ...)."""
-        return np.tensordot(interpolation(self.points, places), self.values, axes=1)
+        flat = product(interpolation(self.points, places), self.values.reshape(len(self.points), -1))
+        return flat.reshape(len(places), *self.values.shape[1:])

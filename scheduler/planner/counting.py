@@ -4,9 +4,10 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
 
 from scheduler.planner.arrivals import ArrivalError, MarkovianArrivals
-from scheduler.planner.matrices import Array
+from scheduler.planner.matrices import Array, product
 
 _NOTHING = 1e-18
 """Probability below which a count cannot matter any more."""
@@ -14,6 +15,12 @@ _RARE = 1e-13
 """Probability of so many ticks in a short time that they may be left out."""
 _MOST_NUMBERS = 30_000_000
 """Bound of the table, 240 MB."""
+_UNLIKELY = 1e-20
+"""Probability of a number of ticks that adds nothing, even to sums over all of them."""
+_TIMES = 32
+"""Times mixed at once: so many in a row need nearly the same ticks."""
+_LOOKS = 4
+"""Ticks after which it is looked whether anything is left to count; looking takes as long as a tick."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -29,7 +36,7 @@ class Counts:
         arrivals_rps: arrivals a second in each phase, shape (m,).
         clock_per_s: ticks a second, c.
         longest_s: up to which times are good.
-        ticks: U, shape (ticks, counts, m, m).
+        ticks: U by ticks, first phase, count and last phase, shape (ticks, m, counts, m).
     """
 
     arrivals_rps: Array
@@ -40,7 +47,7 @@ class Counts:
     @property
     def counts(self) -> int:
         """Counts 0, 1, ... are kept up to this one, exclusive."""
-        return int(self.ticks.shape[1])
+        return int(self.ticks.shape[2])
 
     def weights(self, times_s: Array) -> Array:
         """Returns the probability of n ticks, shape (times, ticks)."""
@@ -66,30 +73,54 @@ class Counts:
 
     def at(self, times_s: Array) -> Array:
         """Returns P_k(t), shape (times, counts, m, m)."""
-        return self._mixed(self.weights(times_s), self.ticks)
+        return np.asarray(_mixed(self.weights(times_s), self.ticks).transpose(0, 2, 1, 3))
 
     def integrated(self, times_s: Array) -> Array:
         """Returns the integral of P_k from 0 to t, seconds, shape (times, counts, m, m)."""
-        return self._mixed(self.integrated_weights(times_s), self.ticks)
+        return np.asarray(_mixed(self.integrated_weights(times_s), self.ticks).transpose(0, 2, 1, 3))
 
     def after(self, start: Array) -> "PhaseCounts":
         """Returns the counts from a start phase drawn from `start`, shape (m,)."""
-        return PhaseCounts(self, np.einsum("i,nkij->nkj", start, self.ticks))
+        return PhaseCounts(self, np.einsum("i,nikj->nkj", start, self.ticks))
 
     def before(self, end: Array) -> "PhaseCounts":
         """Returns the counts weighed by what the end phase is worth: P_k(t) times the column `end`, shape (m,)."""
-        return PhaseCounts(self, np.einsum("nkij,j->nki", self.ticks, end))
+        return PhaseCounts(self, np.ascontiguousarray((self.ticks @ end).transpose(0, 2, 1)))
+
+    def stepped(self, steps: int) -> tuple[Array, Array]:
+        """Returns P_k and its integral, seconds, at 0, 1, ... `steps` times the longest time.
+
+        One step after the other, counts added: a product with a few counts each, and again all terms are positive.
+
+        Returns:
+            Both by time, first phase, count and last phase, shape (steps + 1, m, counts, m).
+        """
+        phases, counts = len(self.arrivals_rps), self.counts
+        if (steps + 1) * self.ticks[0].size > _MOST_NUMBERS:
+            raise ArrivalError(f"{steps} timeouts are too many to count {counts} arrivals exactly; choose fewer")
+        length_s = np.array([self.longest_s])
+        step = np.concatenate([self.at(length_s)[0], self.integrated(length_s)[0]], axis=2)
+        few = int(np.flatnonzero(step.max(axis=(1, 2)) > _NOTHING)[-1]) + 1
+        step = step[few - 1 :: -1].reshape(few * phases, 2 * phases)
+        timed_out, filled = np.empty((2, steps + 1, phases, counts, phases))
+        timed_out[0], filled[0] = 0.0, 0.0
+        timed_out[0, :, 0] = np.eye(phases)
+        # Counts of each first phase behind few - 1 that are nothing, so that each window has the counts of one sum.
+        padded = np.zeros((phases, few - 1 + counts, phases))
+        windows = sliding_window_view(padded.ravel(), few * phases)[::phases]
+        moved = np.empty((phases, few - 1 + counts, 2 * phases))
+        for number in range(steps):
+            padded[:, few - 1 :] = timed_out[number]
+            product(np.ascontiguousarray(windows), step, out=moved.reshape(-1, 2 * phases)[: len(windows)])
+            timed_out[number + 1] = moved[:, :counts, :phases]
+            np.add(filled[number], moved[:, :counts, phases:], out=filled[number + 1])
+        return timed_out, filled
 
     def up_to(self, longest_s: float) -> "Counts":
         """Returns the same for short times only, without the ticks and counts that these cannot reach."""
         weights = self.weights(np.array([longest_s]))[0]
         ticks = int(np.flatnonzero(weights > _RARE)[-1]) + 1
-        return Counts(self.arrivals_rps, self.clock_per_s, longest_s, self.ticks[:ticks, :ticks])
-
-    @staticmethod
-    def _mixed(weights: Array, ticks: Array) -> Array:
-        flat = weights @ ticks.reshape(len(ticks), -1)
-        return flat.reshape(len(weights), *ticks.shape[1:])
+        return Counts(self.arrivals_rps, self.clock_per_s, longest_s, self.ticks[:ticks, :, :ticks])
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -106,11 +137,11 @@ class PhaseCounts:
 
     def at(self, times_s: Array) -> Array:
         """Returns the vectors at each time, shape (times, counts, m)."""
-        return Counts._mixed(self.counts.weights(times_s), self.ticks)
+        return _mixed(self.counts.weights(times_s), self.ticks)
 
     def integrated(self, times_s: Array) -> Array:
         """Returns their integrals from 0 to each time, shape (times, counts, m)."""
-        return Counts._mixed(self.counts.integrated_weights(times_s), self.ticks)
+        return _mixed(self.counts.integrated_weights(times_s), self.ticks)
 
 
 def count_table(process: MarkovianArrivals, *, counts: int, longest_s: float) -> Counts:
@@ -136,24 +167,61 @@ def count_rates(d0: Array, d1: Array, *, counts: int, longest_s: float) -> Count
         counts: how many counts are told apart, at least 1.
         longest_s: longest time that will be asked for, finite.
     """
-    phases = len(d0)
     clock_per_s = float(-d0.diagonal().min())
     most = _enough_ticks(clock_per_s * longest_s)
-    tick = np.hstack([np.eye(phases) + d0 / clock_per_s, d1 / clock_per_s])
-    now = np.zeros((counts * phases, phases))
-    now[:phases] = np.eye(phases)
-    ticks = [now]
-    while len(ticks) < most and now.sum(axis=1).max() > _NOTHING:
-        if len(ticks) * now.size > _MOST_NUMBERS:
-            raise ArrivalError(
-                f"{longest_s:g} s hold up to {most} changes of phase, too many to count {counts} arrivals exactly; "
-                "shorten the timeout or lower the largest batch"
-            )
-        moved = now @ tick
-        now = moved[:, :phases].copy()
-        now[phases:] += moved[:-phases, phases:]
-        ticks.append(now)
-    return Counts(d1.sum(axis=1), clock_per_s, longest_s, np.stack(ticks).reshape(len(ticks), counts, phases, phases))
+    tick = np.hstack([np.eye(len(d0)) + d0 / clock_per_s, d1 / clock_per_s])
+    ticks = _ticked(tick, counts=counts, most=most)
+    if ticks is None:
+        raise ArrivalError(
+            f"{longest_s:g} s hold up to {most} changes of phase, too many to count {counts} arrivals exactly; "
+            "shorten the timeout or lower the largest batch"
+        )
+    return Counts(d1.sum(axis=1), clock_per_s, longest_s, ticks)
+
+
+def _ticked(tick: Array, *, counts: int, most: int) -> Array | None:
+    """Counts over 0, 1, ... ticks until nothing is left to count, shape (ticks, m, counts, m); None if too many.
+
+    Parameters:
+        tick: what a tick does, without and with an arrival side by side, shape (m, 2 m).
+        counts: how many counts are told apart.
+        most: so many ticks are enough.
+    """
+    phases = len(tick)
+    room = _MOST_NUMBERS // (counts * phases * phases) + 1
+    ticks = np.zeros((min(most, room), phases, counts, phases))
+    ticks[0, :, 0] = np.eye(phases)
+    for number in range(1, most):
+        before = ticks[number - 1]
+        if number % _LOOKS == 0 and before.sum(axis=2).max() <= _NOTHING:
+            # Not a view: the rest of the room is given back.
+            return np.array(ticks[:number])
+        if number == room:
+            return None
+        # After so few ticks no higher count is possible.
+        reached = min(number, counts)
+        moved = before[:, :reached] @ tick
+        after = ticks[number]
+        after[:, :reached] = moved[:, :, :phases]
+        after[:, 1 : reached + 1] += moved[:, : counts - 1, phases:]
+    return ticks
+
+
+def _mixed(weights: Array, ticks: Array) -> Array:
+    """Sums of tables by number of ticks, shape (times, ...).
+
+    Parameters:
+        weights: of each number at each time, shape (times, ticks).
+        ticks: the tables, shape (ticks, ...).
+    """
+    flat = ticks.reshape(len(ticks), -1)
+    mixed = np.empty((len(weights), flat.shape[1]))
+    for start in range(0, len(weights), _TIMES):
+        part = weights[start : start + _TIMES]
+        likely = np.flatnonzero(part.max(axis=0) > _UNLIKELY)
+        few = slice(int(likely[0]), int(likely[-1]) + 1) if len(likely) else slice(0, 1)
+        product(part[:, few], flat[few], out=mixed[start : start + _TIMES])
+    return mixed.reshape(len(weights), *ticks.shape[1:])
 
 
 def _enough_ticks(mean: float) -> int:

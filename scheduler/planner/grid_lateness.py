@@ -4,10 +4,11 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+from numpy.lib.stride_tricks import sliding_window_view
 
 from scheduler.planner.chebyshev import Interpolated, chebyshev_points
-from scheduler.planner.counting import Counts, PhaseCounts
-from scheduler.planner.matrices import Array, times
+from scheduler.planner.counting import Counts
+from scheduler.planner.matrices import Array, product
 
 _SAME = 1e-9
 """Parts of a step within which a wait is on the grid."""
@@ -15,6 +16,7 @@ _NEVER = 1e-13
 """Probability below which no batch of a size is looked at: nobody can be late in it."""
 _TOGETHER = 32
 """Sizes treated at once: small ones need few counts."""
+Indices = npt.NDArray[np.intp]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -27,7 +29,7 @@ class _Places:
         added_s: what rounding added, shape (waits,).
     """
 
-    steps: npt.NDArray[np.intp]
+    steps: Indices
     on_grid: npt.NDArray[np.bool_]
     added_s: Array
 
@@ -44,7 +46,7 @@ class GridLateness:
         step_s: distance of the points.
         short: count matrices up to one step.
         added: requests in what rounding added to a wait, by all requests in the step.
-        to_full: counts weighed by the arrivals a second in the last phase, any time.
+        to_full: P_k at the points, weighed by the arrivals a second in the last phase, shape (points, B, m).
         timed_out: P_k at the points, shape (points, m, B, m).
         filled: integrals of P_k up to the points, in the same shape.
         closing: P_k 1 at the points, shape (points, B, m).
@@ -54,65 +56,68 @@ class GridLateness:
     step_s: float
     short: Counts
     added: Interpolated
-    to_full: PhaseCounts
+    to_full: Array
     timed_out: Array
     filled: Array
     closing: Array
     filling: Array
 
-    def by_time(self, waits_s: Array) -> Array:
-        """Returns who is late in batches of 1, 2, ... that time closes, shape (points, sizes, m).
+    def by_time(self, waits_s: Array, weights: Array) -> Array:
+        """Returns who is late in batches of 1, 2, ... that time closes, shape (sizes, points, m).
 
         Parameters:
-            waits_s: longest wait in time, by size, shape (sizes,).
+            waits_s: longest waits in time, by size and alternative, shape (sizes, A).
+            weights: probability of each alternative, shape (sizes, A).
         """
-        late = np.zeros((len(self.closing), len(waits_s), self.closing.shape[-1]))
-        hopeless = np.flatnonzero(waits_s < 0)
-        late[:, hopeless] = (hopeless + 1)[:, None] * self.closing[:, hopeless]
-        asked = self._inside(waits_s)
-        asked = asked[self.closing[:, asked].max(axis=(0, 2)) > _NEVER]
-        for start in range(0, len(asked), _TOGETHER):
-            self._fill_by_time(late, asked[start : start + _TOGETHER], waits_s)
+        sizes = len(waits_s)
+        hopeless = (weights * (waits_s < 0)).sum(axis=1) * np.arange(1, sizes + 1)
+        late: Array = np.ascontiguousarray(self.closing[:, :sizes].transpose(1, 0, 2)) * hopeless[:, None, None]
+        likely = self.closing[:, :sizes].max(axis=(0, 2)) > _NEVER
+        for which in _together(self._inside(waits_s) & (weights > 0) & likely[:, None], np.arange(sizes)):
+            self._fill_by_time(late, which[0], waits_s[which], weights[which])
         return late
 
-    def _fill_by_time(self, late: Array, asked: npt.NDArray[np.intp], waits_s: Array) -> None:
-        """Fills in the sizes 1 + `asked`, ascending."""
-        places, counts = self._places(waits_s[asked]), int(asked[-1]) + 1
+    def _fill_by_time(self, late: Array, lasts: Indices, waits_s: Array, weights: Array) -> None:
+        """Adds some waits in batches of 1 + `lasts`, ascending."""
+        places, counts = self._places(waits_s), int(lasts[-1]) + 1
         added = self.added.at(places.added_s / self.step_s)
         beside = _followed_by(added, self.closing[places.steps - 1, :counts])
         beside[places.on_grid] = 0.0
-        columns = _ranked(self.closing[places.steps, :counts], asked) + beside
-        for index, last in enumerate(asked.tolist()):
-            # At T = w nobody is late: the first request waits exactly T.
-            skipped, first = int(places.steps[index]), int(places.on_grid[index])
-            late[skipped + first :, last] = _applied(self.timed_out, skipped, columns[index, last::-1])[first:]
+        columns = (_ranked(self.closing[places.steps, :counts], lasts) + beside) * weights[:, None, None]
+        # At T = w nobody is late: the first request waits exactly T.
+        first = places.on_grid.astype(np.intp)
+        _add(late, _applied(self.timed_out, _backwards(columns, lasts)), lasts, places.steps, first)
 
-    def by_size(self, caps: npt.NDArray[np.intp], waits_s: Array) -> Array:
-        """Returns who is late in full batches, shape (points, caps, m).
+    def by_size(self, caps: Indices, waits_s: Array, weights: Array) -> Array:
+        """Returns who is late in full batches, shape (caps, points, m).
 
         Parameters:
-            caps: sizes of full batches, at least 2, shape (caps,).
-            waits_s: longest wait in time of each, shape (caps,).
+            caps: sizes of full batches, at least 2, ascending, shape (caps,).
+            waits_s: longest waits in time of each, shape (caps, A).
+            weights: probability of each, shape (caps, A).
         """
-        late = np.zeros((len(self.filling), len(caps), self.filling.shape[-1]))
-        hopeless = np.flatnonzero(waits_s < 0)
-        late[:, hopeless] = caps[hopeless][:, None] * self.filling[:, caps[hopeless] - 2]
-        asked = self._inside(waits_s)
-        places = self._places(waits_s[asked])
-        columns = self.to_full.at(waits_s[asked])
-        added = self.short.integrated(places.added_s)
-        lasts = caps[asked] - 2
-        rounded = _ranked(_followed_by(added, columns), lasts) + _followed_by(_counted(added), columns)
-        columns = _ranked(columns, lasts)
-        for index, (place, last) in enumerate(zip(asked.tolist(), lasts.tolist(), strict=True)):
-            skipped = int(places.steps[index])
-            filled = _applied(self.filled, skipped, columns[index, last::-1])
-            late[skipped:, place] = filled + _applied(self.timed_out, skipped, rounded[index, last::-1])
+        hopeless = (weights * (waits_s < 0)).sum(axis=1) * caps
+        late: Array = np.ascontiguousarray(self.filling[:, caps - 2].transpose(1, 0, 2)) * hopeless[:, None, None]
+        for which in _together(self._inside(waits_s) & (weights > 0), caps):
+            self._fill_by_size(late, which[0], caps[which[0]] - 2, waits_s[which], weights[which])
         return late
 
-    def _inside(self, waits_s: Array) -> npt.NDArray[np.intp]:
-        """Indices of waits that some timeout of the grid exceeds."""
-        return np.flatnonzero((waits_s >= 0) & (waits_s < (len(self.closing) - 1 - _SAME) * self.step_s))
+    def _fill_by_size(self, late: Array, rows: Indices, lasts: Indices, waits_s: Array, weights: Array) -> None:
+        """Adds some waits in full batches of 2 + `lasts`, ascending, to rows."""
+        places, counts = self._places(waits_s), int(lasts[-1]) + 1
+        # What a step lacks to the wait, after whole steps.
+        part = self.short.at(np.where(places.on_grid, 0.0, self.step_s - places.added_s))
+        whole = self.to_full[places.steps - ~places.on_grid, :counts] * weights[:, None, None]
+        columns = _ranked(_followed_by(part, whole), lasts)
+        # Who came in what was rounded came before: the rank of the columns counts them.
+        rounded = _followed_by(self.short.integrated(places.added_s), columns)
+        filled = _applied(self.filled, _backwards(columns, lasts))
+        filled += _applied(self.timed_out, _backwards(rounded, lasts))
+        _add(late, filled, rows, places.steps, np.zeros_like(places.steps))
+
+    def _inside(self, waits_s: Array) -> npt.NDArray[np.bool_]:
+        """Which waits some timeout of the grid exceeds."""
+        return np.asarray((waits_s >= 0) & (waits_s < (len(self.closing) - 1 - _SAME) * self.step_s))
 
     def _places(self, waits_s: Array) -> _Places:
         steps = np.ceil(waits_s / self.step_s - _SAME).astype(np.intp)
@@ -121,25 +126,26 @@ class GridLateness:
         return _Places(steps, on_grid, np.where(on_grid, 0.0, added_s))
 
 
-def grid_lateness(counts: Counts, *, step_s: float, timed_out: Array, filled: Array) -> GridLateness:
+def grid_lateness(counts: Counts, *, timed_out: Array, filled: Array) -> GridLateness:
     """Returns the lateness of buffers on a grid.
 
     Parameters:
-        counts: count matrices at any time.
+        counts: count matrices up to one step.
         step_s: distance of the points.
-        timed_out: P_k at the points, shape (points, B, m, m).
-        filled: integrals of P_k up to the points, shape (points, B, m, m).
+        timed_out: P_k at the points, shape (points, m, B, m).
+        filled: integrals of P_k up to the points, shape (points, m, B, m).
     """
-    arrive, short = counts.arrivals_rps, counts.up_to(step_s)
+    arrive, step_s = counts.arrivals_rps, counts.longest_s
+    short = counts.up_to(step_s)
     return GridLateness(
         step_s=step_s,
         short=short,
         added=_added(short, step_s),
-        to_full=counts.before(arrive),
-        timed_out=np.ascontiguousarray(timed_out.transpose(0, 2, 1, 3)),
-        filled=np.ascontiguousarray(filled.transpose(0, 2, 1, 3)),
-        closing=times(timed_out, np.ones((len(arrive), 1)))[..., 0],
-        filling=times(filled, arrive[:, None])[..., 0],
+        to_full=np.ascontiguousarray((timed_out @ arrive).transpose(0, 2, 1)),
+        timed_out=timed_out,
+        filled=filled,
+        closing=np.ascontiguousarray(timed_out.sum(axis=3).transpose(0, 2, 1)),
+        filling=np.ascontiguousarray((filled @ arrive).transpose(0, 2, 1)),
     )
 
 
@@ -149,12 +155,38 @@ def _added(short: Counts, step_s: float) -> Interpolated:
     return Interpolated(points, _joint(_counted(short.at(points * step_s)), short.at((1 - points) * step_s)))
 
 
-def _applied(tables: Array, skipped: int, columns: Array) -> Array:
-    """Count matrices at all points but the last `skipped`, times columns of the first counts: (points, m)."""
-    points, phases = len(tables) - skipped, tables.shape[1]
-    columns = columns.ravel()
-    flat = tables.reshape(len(tables) * phases, -1)[: points * phases, : columns.size]
-    return np.asarray((flat @ columns).reshape(points, phases))
+def _together(asked: npt.NDArray[np.bool_], sizes: Indices) -> list[tuple[Indices, Indices]]:
+    """Places of what is asked, shape (sizes, A), as rows and columns, in parts of few sizes."""
+    rows, columns = np.nonzero(asked)
+    edges = np.searchsorted(sizes[rows], np.arange(0, int(sizes[-1]) + 1 + _TOGETHER, _TOGETHER))
+    return [(rows[a:b], columns[a:b]) for a, b in zip(edges[:-1], edges[1:], strict=True) if a < b]
+
+
+def _applied(tables: Array, columns: Array) -> Array:
+    """Count matrices at all points times columns of the first counts: (columns, points, m).
+
+    Parameters:
+        tables: shape (points, m, B, m).
+        columns: shape (columns, counts, m).
+    """
+    points, phases = tables.shape[:2]
+    flat = tables.reshape(points * phases, -1)[:, : columns[0].size]
+    return product(columns.reshape(len(columns), -1), flat.T).reshape(len(columns), points, phases)
+
+
+def _add(late: Array, applied: Array, rows: Indices, skipped: Indices, first: Indices) -> None:
+    """Adds each column's points to its row of `late`, so many points later, without the first."""
+    points = late.shape[1]
+    for one, row, later, start in zip(applied, rows.tolist(), skipped.tolist(), first.tolist(), strict=True):
+        late[row, later + start :] += one[start : points - later]
+
+
+def _backwards(columns: Array, lasts: Indices) -> Array:
+    """Columns `last`, `last` - 1, ... 0 and nothing behind, shape (columns, counts, m)."""
+    back = lasts[:, None] - np.arange(columns.shape[1])
+    turned = columns[np.arange(len(columns))[:, None], np.maximum(back, 0)]
+    turned[back < 0] = 0.0
+    return np.asarray(turned)
 
 
 def _joint(first: Array, second: Array) -> Array:
@@ -173,17 +205,19 @@ def _followed_by(short: Array, columns: Array) -> Array:
         short: shape (waits, few, m, m).
         columns: shape (waits, B, m).
     """
-    result = np.zeros_like(columns)
-    for k in range(min(short.shape[1], columns.shape[1])):
-        result[:, k:] += columns[:, : columns.shape[1] - k] @ short[:, k].transpose(0, 2, 1)
-    return result
+    waits, few, phases, _ = short.shape
+    padded = np.zeros((waits, few - 1 + columns.shape[1], phases))
+    padded[:, few - 1 :] = columns
+    # Each row holds the columns that a count is made of; one product then sums over the short count and the phase.
+    windows = sliding_window_view(padded.reshape(waits, -1), few * phases, axis=1)[:, ::phases]
+    return np.asarray(windows @ short[:, ::-1].transpose(0, 1, 3, 2).reshape(waits, few * phases, phases))
 
 
 def _counted(short: Array) -> Array:
     return np.asarray(short * np.arange(short.shape[1])[:, None, None])
 
 
-def _ranked(columns: Array, lasts: npt.NDArray[np.intp]) -> Array:
+def _ranked(columns: Array, lasts: Indices) -> Array:
     """Columns by count k of those who come later, times the last - k + 1 who came before: (sizes, counts, m)."""
     before = lasts[:, None] + 1 - np.arange(columns.shape[1])
     return np.asarray(columns * before[..., None])

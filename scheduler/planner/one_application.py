@@ -14,10 +14,9 @@ import numpy.typing as npt
 
 from scheduler.planner.arrivals import MarkovianArrivals
 from scheduler.planner.buffer_grid import BufferGrid, buffer_grid
-from scheduler.planner.buffers import TIE, buffer_law
+from scheduler.planner.buffers import buffer_law
 from scheduler.planner.configurations import Configurations
 from scheduler.planner.latency_laws import Array
-from scheduler.planner.poisson_tails import Indices
 
 TIMEOUTS = 100
 """Timeouts are 0, 1/100, ... 1 of the SLO, if nothing else is asked for."""
@@ -213,37 +212,13 @@ class _Certainty:
         asked = int(rows[np.argsort(speed, kind="stable")[len(rows) // 2]])
         caps = np.flatnonzero(open_points[:, asked].any(axis=0)) + 1
         atoms_s, weights = services.atoms_s[asked], services.weights[asked]
-        within = latency_within(self._search.grid, self._slo_s, atoms_s, weights, caps)
+        within = self._search.grid.mixed_within(self._slo_s, atoms_s, weights, caps=caps)
         in_time = within >= self._search.percentile - _TOLERANCE
         slower, faster = _compared(services.atoms_s, services.weights, asked)
         for at, cap in enumerate(caps.tolist()):
             state = self._known[:, :, cap - 1]
             state[np.ix_(~in_time[:, at], slower[:, :cap].all(axis=1))] = _LATE
             state[np.ix_(in_time[:, at], faster[:, :cap].all(axis=1))] = _IN_TIME
-
-
-def latency_within(grid: BufferGrid, latency_s: float, atoms_s: Array, weights: Array, caps: Indices) -> Array:
-    """Returns the fraction of requests whose wait and service take at most `latency_s`, shape (timeouts, caps).
-
-    Parameters:
-        grid: the batch laws.
-        latency_s: the bound.
-        atoms_s: services of batches of 1 ... B, shape (B, A).
-        weights: probability of each, shape (B, A).
-        caps: caps to work it out for, ascending, shape (caps,).
-    """
-    waits_s = latency_s - atoms_s
-    waits_s[np.abs(waits_s) < TIE] = 0.0
-    late = np.zeros((len(grid.timeouts_s), len(caps), grid.opening.shape[-1]))
-    single, several = caps == 1, caps > 1
-    late[:, single] = float((weights[0] * (waits_s[0] < 0)).sum())
-    if several.any():
-        most = int(caps[-1])
-        for waits_k_s, weights_k in zip(waits_s.T, weights.T, strict=True):
-            by_time = np.cumsum(grid.lateness.by_time(waits_k_s[: most - 1]) * weights_k[: most - 1, None], axis=1)
-            full = grid.lateness.by_size(caps[several], waits_k_s[caps[several] - 1])
-            late[:, several] += by_time[:, caps[several] - 2] + full * weights_k[caps[several] - 1, None]
-    return np.asarray(1 - (grid.opening[:, caps - 1] * late).sum(axis=-1) / grid.mean_sizes[:, caps - 1])
 
 
 def reached(atoms_s: Array, weights: Array, times_s: Array) -> Array:
