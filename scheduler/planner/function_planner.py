@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 
@@ -41,7 +42,7 @@ def plan_functions(question: Question) -> FunctionPlan:
     families = question.profile.tabulated(question.sheet, kinds=question.kinds)
     if not families:
         raise PlanInputError(f"the profile has no function of kind {' or '.join(question.kinds)}; name another")
-    planner = _Planner(question, families, space_of(families, cautious=len(question.applications) > _MANY))
+    planner = _Planner(question, families)
     if question.minimise == "latency":
         return planner.fastest()
     plan = planner.cheapest(question.applications)
@@ -61,13 +62,17 @@ def _within_budget(plan: FunctionPlan, budget: float | None) -> FunctionPlan:
     )
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, eq=False)
 class _Planner:
     """One question, with its configurations tabulated."""
 
     question: Question
     families: tuple[Configurations, ...]
-    space: Space
+
+    @cached_property
+    def space(self) -> Space:
+        """What applications that may share a function choose from."""
+        return space_of(self.families, cautious=len(self.question.applications) > _MANY)
 
     def cheapest(self, applications: Sequence[Application], *, factor: float = 1.0) -> FunctionPlan:
         """Returns the cheapest plan if all SLOs are multiplied with `factor`."""

@@ -1,8 +1,9 @@
 """One application, any Markovian arrival process, one function: configuration x cap x timeout on one grid (BATCH).
 
 The batch law of every cap and timeout comes from one table of counts. Which of them keep the percentile is asked for
-as few configurations as needed: who is late on a function is later still on a slower one, so that a search by halves
-settles them all; the optimum is that of the whole grid.
+as few configurations as needed: where even the longest service is in time nobody is late, which bounds the cost; and
+who is late on a function is later still on a slower one, so that a search by halves settles the cheaper points that are
+left. The optimum is that of the whole grid.
 """
 
 import math
@@ -21,8 +22,9 @@ from scheduler.planner.latency_laws import Array
 TIMEOUTS = 100
 """Timeouts are 0, 1/100, ... 1 of the SLO, if nothing else is asked for."""
 _TOLERANCE = 1e-9
-_UNKNOWN, _IN_TIME, _LATE = 0, 1, -1
-_States = npt.NDArray[np.int8]
+_HALVINGS = 3
+"""Halvings of a latency looked at in one go: a call takes as long as the seven latencies in it."""
+_Mask = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +59,7 @@ class ProcessSearch:
         families: configurations to choose from.
         percentile: which shall be within the SLO.
         grid: the batch laws.
-        costs: money a request of every kind, each of shape (timeouts, n, B); infinite where not allowed.
+        costs: money a request of every kind, each of shape (B, timeouts, n); infinite where not allowed.
     """
 
     process: MarkovianArrivals
@@ -98,10 +100,14 @@ class ProcessSearch:
             worst_case: nobody may ever be late, and so the timeout is at most slo - L_max(cap).
         """
         best: tuple[float, int, int, int, int] | None = None
-        for number, family in enumerate(self.families):
+        # The kind that might be cheapest first: then the others often have no point that costs less.
+        least = [float(costs.min()) for costs in self.costs]
+        for number in sorted(range(len(least)), key=lambda kind: least[kind]):
             below = best[0] if best else math.inf
-            late = _Certainty(self, number, slo_s) if not worst_case else None
-            found = late.cheapest(below) if late else self._cheapest_certain(family, number, slo_s)
+            if not least[number] < below:
+                break
+            certainty = _Certainty(self, number, slo_s)
+            found = certainty.cheapest_certain() if worst_case else certainty.cheapest(below)
             if found is not None and found[0] < below:
                 best = (found[0], number, *found[1:])
         return None if best is None else self._choice(*best)
@@ -124,101 +130,114 @@ class ProcessSearch:
             found, low_s, high_s = (found, middle_s, high_s) if better is None else (better, low_s, middle_s)
         return found
 
-    def _cheapest_certain(
-        self, family: Configurations, number: int, slo_s: float
-    ) -> tuple[float, int, int, int] | None:
-        in_time = self.grid.timeouts_s[:, None, None] + family.services.worst_s <= slo_s + 1e-12
-        costs = np.where(in_time, self.costs[number], np.inf)
-        place = int(np.argmin(costs))
-        if not np.isfinite(costs.flat[place]):
-            return None
-        timeout, index, cap = (int(x) for x in np.unravel_index(place, costs.shape))
-        return float(costs.flat[place]), timeout, index, cap
-
-    def _choice(self, cost: float, number: int, timeout: int, index: int, cap: int) -> ProcessChoice:
+    def _choice(self, cost: float, number: int, cap: int, timeout: int, index: int) -> ProcessChoice:
         services = self.families[number].services
         timeout_s = float(self.grid.timeouts_s[timeout])
         law = buffer_law(self.process, max_batch=cap + 1, timeout_s=timeout_s)
         atoms_s, weights = services.atoms_s[index, : cap + 1], services.weights[index, : cap + 1]
 
-        def within(latency_s: float) -> float:
-            return float((law.within(latency_s - atoms_s) * weights).sum())
+        def within(latencies_s: Array) -> Array:
+            waits_s = latencies_s[:, None] - atoms_s[:, None, :]
+            fractions = law.within(waits_s.reshape(cap + 1, -1)).reshape(waits_s.shape)
+            return np.asarray((fractions * weights[:, None, :]).sum(axis=(0, 2)))
 
         latency_s = quantile_s(within, self.percentile, longest_s=timeout_s + float(atoms_s.max()))
         mean_size = float(self.grid.mean_sizes[timeout, cap])
         return ProcessChoice(cost, number, index, cap + 1, timeout_s, mean_size, latency_s)
 
 
-def quantile_s(within: Callable[[float], float], percentile: float, *, longest_s: float) -> float:
+def quantile_s(within: Callable[[Array], Array], percentile: float, *, longest_s: float) -> float:
     """Returns the least latency, to 0.1 ms from above, that a fraction `percentile` of the requests stays within.
 
     Parameters:
-        within: fraction of requests within a latency.
+        within: fractions of requests within some latencies, shape (n,) both.
         percentile: between 0 and 1.
         longest_s: the longest latency.
     """
     low_s, high_s = 0.0, longest_s
-    while high_s - low_s > 1e-4:
-        middle_s = (low_s + high_s) / 2
-        if within(middle_s) >= percentile - _TOLERANCE:
-            high_s = middle_s
-        else:
-            low_s = middle_s
+    left = math.ceil(math.log2(max(longest_s / 1e-4, 1.0)))
+    while left > 0:
+        halvings = min(left, _HALVINGS)
+        ends_s = np.linspace(low_s, high_s, 2**halvings + 1)
+        # One more than the places between that are too short; beyond all of them the end is long enough.
+        first = 1 + int((within(ends_s[1:-1]) < percentile - _TOLERANCE).sum())
+        low_s, high_s, left = float(ends_s[first - 1]), float(ends_s[first]), left - halvings
     return high_s
 
 
 def _costs(grid: BufferGrid, sizes: Sequence[Array], family: Configurations) -> Array:
-    """Cost per request of every timeout, configuration and cap of a kind, shape (timeouts, n, B)."""
-    costs = np.empty((len(grid.timeouts_s), len(family.vcpu), family.max_batch))
+    """Cost per request of every cap, timeout and configuration of a kind, shape (B, timeouts, n)."""
+    costs = np.empty((family.max_batch, len(grid.timeouts_s), len(family.vcpu)))
     for cap in range(1, family.max_batch + 1):
-        spent_s = sizes[cap - 1] @ family.services.billed_s[:, :cap].T
-        paid = family.per_s[:, cap - 1] * spent_s + family.per_call
-        costs[:, :, cap - 1] = paid / grid.mean_sizes[:, cap - 1, None]
-    return np.where(family.allowed, costs, np.inf)
+        paid = np.matmul(sizes[cap - 1], family.services.billed_s[:, :cap].T, out=costs[cap - 1])
+        paid *= family.per_s[:, cap - 1]
+        paid += family.per_call
+        paid /= grid.mean_sizes[:, cap - 1, None]
+        paid[:, ~family.allowed[:, cap - 1]] = np.inf
+    return costs
+
+
+_Point = tuple[float, int, int, int]
+"""Cost, cap (from 0), timeout and configuration."""
 
 
 class _Certainty:
-    """What is known of who is late among the configurations of one kind."""
+    """What is known of who is late among the configurations of one kind, by cap, timeout and configuration."""
 
     def __init__(self, search: ProcessSearch, number: int, slo_s: float) -> None:
         self._search = search
         self._slo_s = slo_s
         self._costs = search.costs[number]
         self._services = search.families[number].services
-        self._known: _States = np.zeros(self._costs.shape, dtype=np.int8)
 
-    def cheapest(self, below: float) -> tuple[float, int, int, int] | None:
-        """Returns cost, timeout, configuration and cap (from 0) of the cheapest point in time, None if none is."""
+    def cheapest_certain(self) -> _Point | None:
+        """Returns the cheapest point at which nobody is ever late, by the worst case; None if none is."""
+        return self._cheapest(self._within_slo(self._services.worst_s))
+
+    def cheapest(self, below: float) -> _Point | None:
+        """Returns the cheapest point in time that costs less than `below`, None if none is."""
+        # No batch that is still smaller takes longer than the longest of all up to its cap.
+        longest_s = np.maximum.accumulate(self._services.atoms_s[:, :, -1], axis=1)
+        self._in_time = self._within_slo(longest_s)
         # Alone and at once too late: then waiting for others does not help.
         alone = reached(self._services.atoms_s[:, 0], self._services.weights[:, 0], np.array([[self._slo_s]]))[:, 0]
-        self._known[:, alone < self._search.percentile - _TOLERANCE] = _LATE
+        self._open = ~self._in_time & (alone >= self._search.percentile - _TOLERANCE)
         while True:
-            sure = np.where(self._known == _IN_TIME, self._costs, np.inf)
-            place = int(np.argmin(sure))
-            best = min(below, float(sure.flat[place]))
-            open_points = (self._known == _UNKNOWN) & (self._costs < best)
-            if not open_points.any():
-                if not sure.flat[place] < below:
-                    return None
-                timeout, index, cap = (int(x) for x in np.unravel_index(place, sure.shape))
-                return float(sure.flat[place]), timeout, index, cap
-            self._ask(open_points)
+            best = self._cheapest(self._in_time)
+            self._open &= self._costs < min(below, best[0] if best else math.inf)
+            if not self._open.any():
+                return best if best and best[0] < below else None
+            self._ask()
 
-    def _ask(self, open_points: npt.NDArray[np.bool_]) -> None:
+    def _within_slo(self, services_s: Array) -> _Mask:
+        """Where the timeout and the service of a full batch, shape (n, B), together are within the SLO."""
+        left_s = self._slo_s - self._search.grid.timeouts_s
+        return np.asarray(services_s.T[:, None, :] <= left_s[:, None] + 1e-12)
+
+    def _cheapest(self, among: _Mask) -> _Point | None:
+        costs = np.where(among, self._costs, np.inf)
+        place = int(np.argmin(costs))
+        if not np.isfinite(costs.flat[place]):
+            return None
+        cap, timeout, index = (int(x) for x in np.unravel_index(place, costs.shape))
+        return float(costs.flat[place]), cap, timeout, index
+
+    def _ask(self) -> None:
         """Settles the configuration of median speed among those with open points, and what follows for the others."""
         services = self._services
-        rows = np.flatnonzero(open_points.any(axis=(0, 2)))
+        rows = np.flatnonzero(self._open.any(axis=(0, 1)))
         speed = services.mean_s[rows].sum(axis=1)
-        asked = int(rows[np.argsort(speed, kind="stable")[len(rows) // 2]])
-        caps = np.flatnonzero(open_points[:, asked].any(axis=0)) + 1
-        atoms_s, weights = services.atoms_s[asked], services.weights[asked]
-        within = self._search.grid.mixed_within(self._slo_s, atoms_s, weights, caps=caps)
+        asked = int(np.argsort(speed, kind="stable")[len(rows) // 2])
+        caps = np.flatnonzero(self._open[:, :, rows[asked]].any(axis=1)) + 1
+        atoms_s, weights = services.atoms_s[rows], services.weights[rows]
+        within = self._search.grid.mixed_within(self._slo_s, atoms_s[asked], weights[asked], caps=caps)
         in_time = within >= self._search.percentile - _TOLERANCE
-        slower, faster = _compared(services.atoms_s, services.weights, asked)
+        slower, faster = _compared(atoms_s, weights, asked)
         for at, cap in enumerate(caps.tolist()):
-            state = self._known[:, :, cap - 1]
-            state[np.ix_(~in_time[:, at], slower[:, :cap].all(axis=1))] = _LATE
-            state[np.ix_(in_time[:, at], faster[:, :cap].all(axis=1))] = _IN_TIME
+            settled = in_time[:, at, None] & faster[:, :cap].all(axis=1)
+            late = ~in_time[:, at, None] & slower[:, :cap].all(axis=1)
+            self._in_time[cap - 1][:, rows] |= settled & self._open[cap - 1][:, rows]
+            self._open[cap - 1][:, rows] &= ~(settled | late)
 
 
 def reached(atoms_s: Array, weights: Array, times_s: Array) -> Array:
@@ -232,7 +251,7 @@ def reached(atoms_s: Array, weights: Array, times_s: Array) -> Array:
     return np.asarray((weights[..., None, :] * (atoms_s[..., None, :] <= times_s[..., :, None])).sum(axis=-1))
 
 
-def _compared(atoms_s: Array, weights: Array, asked: int) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
+def _compared(atoms_s: Array, weights: Array, asked: int) -> tuple[_Mask, _Mask]:
     """Which configurations are slower, and which are faster, than one, as distributions by batch size, shape (n, B)."""
     ours_s, ours = atoms_s[asked], weights[asked]
     at_theirs = reached(ours_s[None], ours[None], atoms_s)
