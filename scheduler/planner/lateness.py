@@ -141,20 +141,7 @@ class SharedWaits:
             weights: probability of each, shape (cap, A).
             which: applications to work it out for, shape (K,); None: all.
         """
-        cap = len(atoms_s)
-        timeouts_s = self.timeouts_s if which is None else self.timeouts_s[which]
-        waits_s = latencies_s[:, None, None] - atoms_s
-        too_long = waits_s < timeouts_s[:, None, None]
-        sizes = np.arange(1, cap + 1)[None, :, None]
-        phi, sums = self._at(np.maximum(waits_s, 0.0), sizes)
-        _, smaller = self._at(np.maximum(waits_s, 0.0), sizes - 1)
-        _, to_timeout = self._at(timeouts_s[:, None, None] + 0.0 * sizes, sizes)
-        _, smaller_to_timeout = self._at(timeouts_s[:, None, None] + 0.0 * sizes, sizes - 1)
-        filling = smaller_to_timeout - smaller
-        mass = phi - (to_timeout - sums) + filling
-        mass[:, -1] = filling[:, -1] + (waits_s[:, -1] < 0) * self.reached[cap - 1]
-        late = (np.where(too_long, weights, 0.0) * mass).sum(axis=(1, 2))
-        return np.asarray(late / self.mean_sizes[cap - 1])
+        return self._late(latencies_s, atoms_s, weights, self._until_timeout(len(atoms_s), which))
 
     def quantiles_s(self, percentiles: Array, atoms_s: Array, weights: Array) -> Array:
         """Returns the latency of each application at its percentile, shape (n,), from above within 0.1 ms.
@@ -164,25 +151,55 @@ class SharedWaits:
         low_s = np.zeros(len(percentiles))
         high_s = self.timeouts_s + float(atoms_s.max())
         steps = int(np.ceil(np.log2(max(float(high_s.max()) / 1e-4, 2.0))))
+        until = self._until_timeout(len(atoms_s), None)
         for _ in range(steps):
             middle_s = (low_s + high_s) / 2
-            fits = self.late(middle_s, atoms_s, weights) <= 1 - percentiles
+            fits = self._late(middle_s, atoms_s, weights, until) <= 1 - percentiles
             low_s, high_s = np.where(fits, low_s, middle_s), np.where(fits, middle_s, high_s)
         return np.asarray(high_s)
 
-    def _at(self, waits_s: Array, sizes: Indices) -> tuple[Array, Array]:
-        """Phi_{s-1} and its integral at any waits; cubic Hermite between the panel ends."""
+    def _until_timeout(self, cap: int, which: Indices | None) -> tuple[Array, Array, Array]:
+        """Timeouts, and the integrals of Phi_{s-1} and Phi_{s-2} up to them, each of shape (K, cap or 1, 1)."""
+        timeouts_s = (self.timeouts_s if which is None else self.timeouts_s[which])[:, None, None]
+        _, sums, smaller = self._at(timeouts_s, np.arange(1, cap + 1)[None, :, None])
+        return timeouts_s, sums, smaller
+
+    def _late(self, latencies_s: Array, atoms_s: Array, weights: Array, until: tuple[Array, Array, Array]) -> Array:
+        cap, (timeouts_s, to_timeout, smaller_to_timeout) = len(atoms_s), until
+        waits_s = latencies_s[:, None, None] - atoms_s
+        phi, sums, smaller = self._at(np.maximum(waits_s, 0.0), np.arange(1, cap + 1)[None, :, None])
+        filling = smaller_to_timeout - smaller
+        mass = phi - (to_timeout - sums) + filling
+        mass[:, -1] = filling[:, -1] + (waits_s[:, -1] < 0) * self.reached[cap - 1]
+        late = (np.where(waits_s < timeouts_s, weights, 0.0) * mass).sum(axis=(1, 2))
+        return np.asarray(late / self.mean_sizes[cap - 1])
+
+    def _at(self, waits_s: Array, sizes: Indices) -> tuple[Array, Array, Array]:
+        """Phi_{s-1}, its integral and that of Phi_{s-2} at any waits; cubic Hermite between the panel ends."""
         inside_s = np.minimum(waits_s, self.ends_s[-1])
         panel = np.clip(np.searchsorted(self.ends_s, inside_s, side="right") - 1, 0, len(self.ends_s) - 2)
         width_s = self.ends_s[panel + 1] - self.ends_s[panel]
         part = (inside_s - self.ends_s[panel]) / width_s
         h01 = part * part * (3 - 2 * part)
         h10, h11 = part * (1 - part) ** 2 * width_s, part * part * (part - 1) * width_s
-        low, high = self.phi[sizes, panel], self.phi[sizes, panel + 1]
-        phi = low + (high - low) * h01 + self.slopes[sizes, panel] * h10 + self.slopes[sizes, panel + 1] * h11
-        start, end = self.sums[sizes, panel], self.sums[sizes, panel + 1]
-        sums = start + (end - start) * h01 + self.rate_rps * (low * h10 + high * h11)
-        return phi, sums
+        places = sizes * len(self.ends_s) + panel
+        low, high = self._both(self.phi, places)
+        starting, ending = self._both(self.slopes, places)
+        phi = low + (high - low) * h01 + starting * h10 + ending * h11
+        sums = self._summed(places, low * h10 + high * h11, h01)
+        places = places - len(self.ends_s)
+        low, high = self._both(self.phi, places)
+        return phi, sums, self._summed(places, low * h10 + high * h11, h01)
+
+    def _summed(self, places: Indices, bent: Array, h01: Array) -> Array:
+        start, end = self._both(self.sums, places)
+        return start + (end - start) * h01 + self.rate_rps * bent
+
+    @staticmethod
+    def _both(table: Array, places: Indices) -> tuple[Array, Array]:
+        """Values at places counted along the rows, and at the next ones."""
+        flat = table.ravel()
+        return flat[places], flat[places + 1]
 
 
 def _panel_ends(timeouts_s: Array, rate_rps: float, sizes: int) -> Array:

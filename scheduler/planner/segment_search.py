@@ -67,6 +67,7 @@ class Space:
         billed_s: expected seconds billed by batch size, a row for each configuration, shape (N, B).
         hull_s: their lower convex hull, shape (N, B).
         least: cheapest request of any batch size up to 1 ... B on that hull, shape (M, B).
+        floor: cheapest request of any size up to the cap, shape (M,).
     """
 
     families: tuple[Configurations, ...]
@@ -82,6 +83,7 @@ class Space:
     billed_s: Array
     hull_s: Array
     least: Array
+    floor: Array
 
     @property
     def max_batch(self) -> int:
@@ -131,8 +133,9 @@ def space_of(families: Sequence[Configurations], *, cautious: bool = False) -> S
     )
     by_size = (per_s[:, None] * hull_s[row] + fee[:, None]) / np.arange(1, max_batch + 1)
     least = np.minimum.accumulate(by_size, axis=1)
+    floor = least[np.arange(len(cap)), cap - 1]
     return Space(
-        tuple(families), kind, index, row, cap, worst_s, least_s, cautious, per_s, fee, billed_s, hull_s, least
+        tuple(families), kind, index, row, cap, worst_s, least_s, cautious, per_s, fee, billed_s, hull_s, least, floor
     )
 
 
@@ -213,14 +216,15 @@ def percentile(
     if reserves_s is None:
         reserves_s = buffer.strictest_s * np.arange(1, RESERVES + 1) / RESERVES
     reserves_s = np.sort(reserves_s)
-    pairs = _hopeful(space, buffer, float(reserves_s[0]), below, np.arange(len(space.cap)))
+    pairs = _hopeful(space, buffer, float(reserves_s[0]), below, np.flatnonzero(space.floor < below))
     if len(pairs) == 0:
         return None
     best = worst_case(space, buffer, below=below, among=pairs)
-    below = best.cost if best else below
-    pairs = _hopeful(space, buffer, float(reserves_s[0]), below, pairs)
-    if len(pairs) == 0:
-        return best
+    if best is not None:
+        below = best.cost
+        pairs = _hopeful(space, buffer, float(reserves_s[0]), below, pairs[space.floor[pairs] < below])
+        if len(pairs) == 0:
+            return best
     reserves_s = _hopeful_reserves(space, buffer, reserves_s, below, pairs)
     if len(reserves_s) == 0:
         return best
@@ -288,7 +292,7 @@ class _FamilySearch:
         """Cost per request of every reserve, configuration and cap, shape (R, n, B); infinite where not allowed."""
         family = self.space.families[self.number]
         caps = min(family.max_batch, self.law.waiting.shape[1])
-        law = SizeLaw(self.law.reserves_s, self.law.below[:, : caps - 1], self.law.waiting[:, :caps])
+        law = self.law.up_to(caps)
         spent_s = law.averaged(family.services.billed_s[rows, :caps])
         costs = (family.per_s[rows, :caps] * spent_s + family.per_call) / law.mean_sizes()[:, None, :]
         shortest_s = family.services.atoms_s[rows, :caps, 0]

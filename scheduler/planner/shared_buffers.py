@@ -14,6 +14,7 @@ from functools import cache, cached_property
 import numpy as np
 
 from scheduler.planner.latency_laws import Array
+from scheduler.planner.matrices import product
 from scheduler.planner.poisson_tails import Indices, certain_above
 
 _WIDTHS = np.array([0.1, 0.75, 2.5, 6.0])
@@ -21,7 +22,7 @@ _ORDERS = (2, 4, 7, 10, 10)
 """Expected arrivals between two timeouts, and nodes that integrate e^-x x^k over them to 1e-9; beyond, in pieces."""
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, eq=False)
 class SizeLaw:
     """Batch sizes of a shared buffer for R reserves.
 
@@ -35,9 +36,15 @@ class SizeLaw:
     below: Array
     waiting: Array
 
+    def up_to(self, max_batch: int) -> "SizeLaw":
+        """Returns the same for no larger caps than `max_batch`."""
+        if max_batch >= self.waiting.shape[1]:
+            return self
+        return SizeLaw(self.reserves_s, self.below[:, : max_batch - 1], self.waiting[:, :max_batch])
+
     def mean_sizes(self) -> Array:
         """Returns E[b] for caps 1 ... B, shape (R, B)."""
-        return np.cumsum(self.reached(), axis=1)
+        return self._mean_sizes
 
     def averaged(self, values: Array) -> Array:
         """Returns the mean of a figure by batch size for caps 1 ... B, shape (R, n, B).
@@ -45,17 +52,23 @@ class SizeLaw:
         Parameters:
             values: the figure for batches of 1 ... B, shape (n, B).
         """
-        below, rest = self.below[:, None, :], self.reached()[:, None, :]
-        summed = np.cumsum(below * values[None, :, :-1], axis=2)
-        averages = rest * values[None, :, :]
-        averages[:, :, 1:] += summed
+        averages = self._reached[:, None, :] * values
+        averages[:, :, 1:] += np.cumsum(self.below[:, None, :] * values[:, :-1], axis=2)
         return averages
 
     def reached(self) -> Array:
         """Returns P(b requests or more) for b = 1 ... B, shape (R, B): of a cap b, the batches that are full."""
+        return self._reached
+
+    @cached_property
+    def _reached(self) -> Array:
         rest = np.ones((len(self.reserves_s), self.below.shape[1] + 1))
-        rest[:, 1:] = np.maximum(1.0 - np.cumsum(self.below, axis=1), 0.0)
+        np.maximum(1.0 - np.cumsum(self.below, axis=1), 0.0, out=rest[:, 1:])
         return rest
+
+    @cached_property
+    def _mean_sizes(self) -> Array:
+        return np.cumsum(self._reached, axis=1)
 
 
 @dataclass(frozen=True, eq=False)
@@ -106,23 +119,20 @@ class SharedBuffer:
         gone = rate - self._still(beyond_s)
         # In one go: openers at their own timeout, then the nodes between the shortest and the longest.
         steps_s = np.concatenate([self.slos_s - self.strictest_s, beyond_s])
-        opened = first_s[:, None] + steps_s
-        seen = rate * first_s[:, None] + self._more(steps_s)
-        by_opener = np.concatenate([self.rates_rps / rate, np.zeros(len(beyond_s))])
-        by_other = np.concatenate([np.zeros(len(self.slos_s)), weights * gone * (1 - gone / rate)])
-        remaining = np.concatenate([np.zeros(len(self.slos_s)), weights * rate])
-        remaining[len(self.slos_s) - 1] = 1.0
-        weighing = np.stack([by_opener, by_other, remaining], axis=1)
-        term = np.exp(-rate * opened)
-        sums = np.empty((max_batch, len(reserves_s), 3))
-        for k in range(max_batch):
-            np.matmul(term, weighing, out=sums[k])
-            term *= seen
-            term *= 1 / (k + 1)
-        below = sums[:, :, 0].T.copy()
-        below[:, 1:] += sums[:-1, :, 1].T
-        tails = _tails(rate * first_s, max_batch)
-        return SizeLaw(reserves_s, below[:, :-1], sums[:, :, 2].T + tails)
+        applications = len(self.slos_s)
+        weighing = np.zeros((len(steps_s), 3))
+        weighing[:applications, 0] = self.rates_rps / rate
+        weighing[applications:, 1] = weights * gone * (1 - gone / rate)
+        weighing[applications:, 2] = weights * rate
+        weighing[applications - 1, 2] = 1.0
+        # O_k after the shortest timeout: some of the k came before it, which alone depends on the reserve, some since.
+        before = _more_and_more(rate * first_s, rate * first_s, max_batch)
+        since = _more_and_more(rate * steps_s, self._more(steps_s), max_batch) @ weighing
+        sums = _convolved(before.T, since)
+        below = sums[:, :, 0].copy()
+        below[:, 1:] += sums[:, :-1, 1]
+        tails = np.maximum(1.0 - np.cumsum(before, axis=0), 0.0)
+        return SizeLaw(reserves_s, below[:, :-1], sums[:, :, 2] + tails.T)
 
     def _panels(self, max_batch: int) -> tuple[Array, Array]:
         """Nodes and weights from the shortest to the longest timeout, counted from the shortest, seconds."""
@@ -185,13 +195,26 @@ def distinct(ascending: Array) -> Array:
     return np.asarray(ascending[np.concatenate([[True], np.diff(ascending) > 0])])
 
 
-def _tails(means: Array, largest: int) -> Array:
-    """P(at least s arrivals) for s = 1 ... largest, shape (R, largest)."""
-    terms = np.empty((len(means), largest))
-    terms[:, 0] = np.exp(-means)
-    for k in range(1, largest):
-        terms[:, k] = terms[:, k - 1] * means / k
-    return np.maximum(1.0 - np.cumsum(terms, axis=1), 0.0)
+def _more_and_more(age: Array, mean: Array, counts: int) -> Array:
+    """e^-age mean^k / k! for k = 0 ... counts - 1, shape (counts, n)."""
+    terms = np.empty((counts, len(age)))
+    terms[0] = np.exp(-age)
+    np.divide(mean, np.arange(1, counts)[:, None], out=terms[1:])
+    return np.asarray(np.multiply.accumulate(terms, axis=0, out=terms))
+
+
+def _convolved(first: Array, second: Array) -> Array:
+    """Sums of first_j second_(k-j) over j, shape (R, counts, 3).
+
+    Parameters:
+        first: shape (R, counts).
+        second: shape (counts, 3).
+    """
+    counts, kinds = second.shape
+    padded = np.zeros((2 * counts - 1, kinds))
+    padded[counts - 1 :] = second
+    shifted = padded[counts - 1 + np.arange(counts) - np.arange(counts)[:, None]]
+    return product(first, shifted.reshape(counts, -1)).reshape(len(first), counts, kinds)
 
 
 def mean_size_bound(*, rate_rps: float, shortest_s: float, beyond_s: float) -> float:
