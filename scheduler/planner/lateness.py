@@ -27,50 +27,63 @@ class StrictestLateness:
 
     Parameters:
         law: sizes of the shared buffer.
-        rate_rps: its rate.
-        slo_s: the strictest SLO.
         atoms_s: services of n configurations for batches of 1 ... B, ascending along the last axis, shape (n, B, A).
         sums: over the services from each one on, of their probability; that times the arrivals expected before it is
             too late; that times what C_s and a full batch's C_s have besides a_s and a_{s-1}; shape (4, n, B, A + 1).
         hopeless: probability of a service longer than the SLO, shape (n, B).
+        limits: arrivals expected before the shortest timeout, by reserve, shape (R,).
+        at_limit: integral of P(at least s) up to there, shape (R, B).
+        before_limit: that of P(at least s - 1), shape (R, B).
     """
 
     law: SizeLaw
-    rate_rps: float
-    slo_s: float
     atoms_s: Array
     sums: Array
     hopeless: Array
+    limits: Array
+    at_limit: Array
+    before_limit: Array
 
     @staticmethod
     def of(buffer: SharedBuffer, law: SizeLaw, atoms_s: Array, weights: Array) -> "StrictestLateness":
-        """Prepares what does not depend on the reserve."""
+        """Prepares what does not depend on the reserve, and the integrals up to the timeouts."""
         rate, slo_s = buffer.rate_rps, buffer.strictest_s
+        caps = np.arange(1, atoms_s.shape[1] + 1)
         arrivals = rate * np.maximum(slo_s - atoms_s, 0.0)
-        sizes = np.arange(1, atoms_s.shape[1] + 1)[None, :, None]
-        ours, smaller, tail = _antiderivatives(arrivals, sizes, law.waiting.shape[1])
-        each = np.stack([weights, weights * arrivals, weights * (smaller - ours - tail), weights * smaller])
-        sums = np.zeros((*each.shape[:-1], each.shape[-1] + 1))
-        sums[..., :-1] = np.cumsum(each[..., ::-1], axis=-1)[..., ::-1]
+        limits = rate * (slo_s - law.reserves_s)
+        # One look into the table for both.
+        means = np.concatenate([arrivals.ravel(), limits.repeat(len(caps))])
+        ranks = np.broadcast_to(caps[:, None], atoms_s.shape).ravel(), np.broadcast_to(caps, (len(limits), len(caps)))
+        at_all = _antiderivatives(means, np.concatenate([ranks[0], ranks[1].ravel()]), law.waiting.shape[1])
+        ours, smaller, tail = (x[: arrivals.size].reshape(arrivals.shape) for x in at_all)
+        at_limit, before_limit, _ = (x[arrivals.size :].reshape(ranks[1].shape) for x in at_all)
+        sums = np.zeros((4, *weights.shape[:-1], weights.shape[-1] + 1))
+        sums[0, ..., :-1], sums[1, ..., :-1] = weights, weights * arrivals
+        sums[2, ..., :-1], sums[3, ..., :-1] = weights * (smaller - ours - tail), weights * smaller
+        sums = sums[..., ::-1].cumsum(axis=-1)[..., ::-1]
         hopeless = np.where(atoms_s > slo_s, weights, 0.0).sum(axis=2)
-        return StrictestLateness(law, rate, slo_s, atoms_s, sums, hopeless)
+        return StrictestLateness(law, atoms_s, sums, hopeless, limits, at_limit, before_limit)
 
     def fractions(self, reserves: Indices) -> Array:
         """Returns the fraction that is late for caps 1 ... B under some of the law's reserves, shape (K, n, B)."""
         caps = self.atoms_s.shape[1]
-        reserves_s = self.law.reserves_s[reserves]
-        limits = (self.rate_rps * (self.slo_s - reserves_s))[:, None]
-        at_limit, before_limit, _ = _antiderivatives(limits, np.arange(1, caps + 1), self.law.waiting.shape[1])
+        limits, at_limit, before_limit = (
+            self.limits[reserves, None],
+            self.at_limit[reserves],
+            self.before_limit[reserves],
+        )
         waiting = self.law.waiting[reserves, :caps]
-        smaller = np.concatenate([np.ones((len(reserves), 1)), waiting[:, :-1]], axis=1)
-        mass, weighted, rest, rest_full = self._too_long(reserves_s)
-        step = (smaller - waiting)[:, None, :]
-        constant = waiting + at_limit - before_limit + limits * (smaller - waiting)
-        by_size = constant[:, None, :] * mass - step * weighted + rest
-        full = (limits * smaller - before_limit)[:, None, :] * mass - smaller[:, None, :] * weighted + rest_full
-        late = full + self.hopeless * self.law.reached()[reserves, None, :caps]
-        late[:, :, 1:] += np.cumsum(by_size[:, :, :-1], axis=2)
-        return np.asarray(late / self.law.mean_sizes()[reserves, None, :caps])
+        smaller = np.ones_like(waiting)
+        smaller[:, 1:] = waiting[:, :-1]
+        mass, weighted, rest, rest_full = self._too_long(self.law.reserves_s[reserves])
+        step = smaller - waiting
+        constant = waiting + at_limit - before_limit + limits * step
+        by_size = constant[:, None, :] * mass - step[:, None, :] * weighted + rest
+        late = (limits * smaller - before_limit)[:, None, :] * mass - smaller[:, None, :] * weighted + rest_full
+        late += self.hopeless * self.law.reached()[reserves, None, :caps]
+        late[:, :, 1:] += by_size[:, :, :-1].cumsum(axis=2)
+        late /= self.law.mean_sizes()[reserves, None, :caps]
+        return np.asarray(late)
 
     def _too_long(self, reserves_s: Array) -> Array:
         """The sums over the services that are longer than each reserve, shape (4, K, n, B)."""

@@ -44,13 +44,18 @@ def neighbouring_tails(means: Array, sizes: Indices, *, largest: int) -> tuple[A
     scaled = np.minimum(means / _STEP, width - 1.001)
     left = scaled.astype(np.int64)
     part = scaled - left
-    flat, at = table.ravel(), sizes * width + left
-    lows = [flat[at + row * width] for row in range(4)]
-    highs = [flat[at + row * width + 1] for row in range(4)]
+    # Four neighbours in a column of the table, at either end of the step.
+    at = sizes * width + left + _rows(width).reshape(4, *[1] * left.ndim)
+    low, high = table.take(at), table.take(at + 1)
     h01 = part * part * (3 - 2 * part)
     h10, h11 = part * (1 - part) ** 2 * _STEP, part * part * (part - 1) * _STEP
-    values = [
-        lows[i] + (highs[i] - lows[i]) * h01 + (lows[i - 1] - lows[i]) * h10 + (highs[i - 1] - highs[i]) * h11
-        for i in (1, 2, 3)
-    ]
+    values = low[1:] + (high[1:] - low[1:]) * h01
+    values += (low[:3] - low[1:]) * h10
+    values += (high[:3] - high[1:]) * h11
     return values[0], values[1], values[2]
+
+
+@cache
+def _rows(width: int) -> Indices:
+    """Where four rows of so many numbers start."""
+    return np.arange(4) * width

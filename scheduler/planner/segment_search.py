@@ -99,7 +99,7 @@ class Space:
             mean_sizes: upper bounds on E[b], shape (..., len(which)).
             which: pairs, shape (K,).
         """
-        sizes = np.clip(mean_sizes, 1.0, self.cap[which])
+        sizes = np.minimum(np.maximum(mean_sizes, 1.0), self.cap[which])
         whole = sizes.astype(np.int64)
         part = sizes - whole
         rows = self.row[which]
@@ -216,18 +216,16 @@ def percentile(
     if reserves_s is None:
         reserves_s = buffer.strictest_s * np.arange(1, RESERVES + 1) / RESERVES
     reserves_s = np.sort(reserves_s)
-    pairs = _hopeful(space, buffer, float(reserves_s[0]), below, np.flatnonzero(space.floor < below))
+    pairs, left_s = _hopeful(space, buffer, reserves_s, below, np.flatnonzero(space.floor < below))
     if len(pairs) == 0:
         return None
     best = worst_case(space, buffer, below=below, among=pairs)
     if best is not None:
         below = best.cost
-        pairs = _hopeful(space, buffer, float(reserves_s[0]), below, pairs[space.floor[pairs] < below])
+        pairs, left_s = _hopeful(space, buffer, reserves_s, below, pairs[space.floor[pairs] < below])
         if len(pairs) == 0:
             return best
-    reserves_s = _hopeful_reserves(space, buffer, reserves_s, below, pairs)
-    if len(reserves_s) == 0:
-        return best
+    reserves_s = left_s
     law = buffer.size_law(reserves_s, max_batch=int(space.cap[pairs].max()))
     for number in range(len(space.families)):
         rows = _rows(space, pairs, number)
@@ -242,23 +240,26 @@ def _rows(space: Space, pairs: Indices, number: int) -> Indices:
     return np.flatnonzero(np.bincount(space.index[pairs[space.family[pairs] == number]]))
 
 
-def _hopeful_reserves(space: Space, buffer: SharedBuffer, reserves_s: Array, below: float, pairs: Indices) -> Array:
-    """The reserves at which some pair might cost less."""
+def _hopeful(
+    space: Space, buffer: SharedBuffer, reserves_s: Array, below: float, pairs: Indices
+) -> tuple[Indices, Array]:
+    """The pairs and the reserves, ascending, that might cost less if percentiles held."""
     if len(pairs) > _TOO_MANY:
-        return reserves_s
+        pairs = pairs[_might_cost_less(space, buffer, reserves_s[:1], below, pairs)[0]]
+    if len(pairs) > _TOO_MANY:
+        return pairs, reserves_s
+    hopeful = _might_cost_less(space, buffer, reserves_s, below, pairs)
+    return pairs[hopeful.any(axis=0)], reserves_s[hopeful.any(axis=1)]
+
+
+def _might_cost_less(space: Space, buffer: SharedBuffer, reserves_s: Array, below: float, pairs: Indices) -> Mask:
+    """Which pairs might cost less at such reserves or at the smallest that a pair may have, shape (R, K)."""
     least_s = np.maximum(space.least_s[pairs], reserves_s[:, None])
-    sizes = 1 + buffer.rate_rps * (buffer.strictest_s - least_s + buffer.open_beyond_s)
-    hopeful = (space.cost_bounds(sizes, pairs) < below) & (least_s <= buffer.strictest_s)
-    return reserves_s[hopeful.any(axis=1)]
-
-
-def _hopeful(space: Space, buffer: SharedBuffer, reserve_s: float, below: float, pairs: Indices) -> Indices:
-    """The pairs that might cost less, if percentiles held at such a reserve or at the smallest that a pair may have."""
-    least_s = np.maximum(space.least_s[pairs], reserve_s)
     in_time = least_s <= buffer.strictest_s
-    pairs, least_s = pairs[in_time], least_s[in_time]
-    longest_s = buffer.strictest_s - least_s + buffer.open_beyond_s
-    return pairs[space.cost_bounds(1 + buffer.rate_rps * longest_s, pairs) < below]
+    if math.isinf(below):
+        return np.asarray(in_time)
+    sizes = 1 + buffer.rate_rps * (buffer.strictest_s - least_s + buffer.open_beyond_s)
+    return np.asarray(in_time & (space.cost_bounds(sizes, pairs) < below))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -276,11 +277,11 @@ class _FamilySearch:
         if len(rows) == 0:
             return None
         costs = self._costs(rows)
-        reserves = np.flatnonzero((costs < below).any(axis=(1, 2)))
-        kept = (costs < below).any(axis=(0, 2))
-        rows, costs = rows[kept], costs[:, kept]
-        if len(rows) == 0:
+        cheap: Mask = np.asarray((costs < below).any(axis=2))
+        reserves, kept = np.flatnonzero(cheap.any(axis=1)), cheap.any(axis=0)
+        if len(reserves) == 0:
             return None
+        rows, costs = rows[kept], costs[:, kept]
         services = self.space.families[self.number].services
         atoms_s, weights = (x[rows, : costs.shape[2]] for x in (services.atoms_s, services.weights))
         strictest = StrictestLateness.of(self.buffer, self.law, atoms_s, weights)

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from functools import cache, cached_property
 
 import numpy as np
+import numpy.typing as npt
 
 from scheduler.planner.latency_laws import Array
 from scheduler.planner.matrices import product
@@ -53,7 +54,7 @@ class SizeLaw:
             values: the figure for batches of 1 ... B, shape (n, B).
         """
         averages = self._reached[:, None, :] * values
-        averages[:, :, 1:] += np.cumsum(self.below[:, None, :] * values[:, :-1], axis=2)
+        averages[:, :, 1:] += (self.below[:, None, :] * values[:, :-1]).cumsum(axis=2)
         return averages
 
     def reached(self) -> Array:
@@ -63,12 +64,12 @@ class SizeLaw:
     @cached_property
     def _reached(self) -> Array:
         rest = np.ones((len(self.reserves_s), self.below.shape[1] + 1))
-        np.maximum(1.0 - np.cumsum(self.below, axis=1), 0.0, out=rest[:, 1:])
+        np.maximum(1.0 - self.below.cumsum(axis=1), 0.0, out=rest[:, 1:])
         return rest
 
     @cached_property
     def _mean_sizes(self) -> Array:
-        return np.cumsum(self._reached, axis=1)
+        return self._reached.cumsum(axis=1)
 
 
 @dataclass(frozen=True, eq=False)
@@ -116,78 +117,71 @@ class SharedBuffer:
         """
         rate, first_s = self.rate_rps, self.strictest_s - reserves_s
         beyond_s, weights = self._panels(max_batch)
-        gone = rate - self._still(beyond_s)
         # In one go: openers at their own timeout, then the nodes between the shortest and the longest.
-        steps_s = np.concatenate([self.slos_s - self.strictest_s, beyond_s])
+        steps_s = np.concatenate([self._extra_s, beyond_s])
+        ended = self._extra_s.searchsorted(steps_s, side="right")
+        over = self._over[ended]
         applications = len(self.slos_s)
+        gone = over[applications:]
         weighing = np.zeros((len(steps_s), 3))
         weighing[:applications, 0] = self.rates_rps / rate
         weighing[applications:, 1] = weights * gone * (1 - gone / rate)
         weighing[applications:, 2] = weights * rate
         weighing[applications - 1, 2] = 1.0
+        # m(z) after the shortest timeout.
+        more = self._over_mass[ended] + (rate - over) * steps_s
         # O_k after the shortest timeout: some of the k came before it, which alone depends on the reserve, some since.
         before = _more_and_more(rate * first_s, rate * first_s, max_batch)
-        since = _more_and_more(rate * steps_s, self._more(steps_s), max_batch) @ weighing
+        since = _more_and_more(rate * steps_s, more, max_batch) @ weighing
         sums = _convolved(before.T, since)
         below = sums[:, :, 0].copy()
         below[:, 1:] += sums[:, :-1, 1]
-        tails = np.maximum(1.0 - np.cumsum(before, axis=0), 0.0)
+        tails = np.maximum(1.0 - before.cumsum(axis=0), 0.0)
         return SizeLaw(reserves_s, below[:, :-1], sums[:, :, 2] + tails.T)
 
     def _panels(self, max_batch: int) -> tuple[Array, Array]:
         """Nodes and weights from the shortest to the longest timeout, counted from the shortest, seconds."""
-        beyond_s = self.slos_s - self.strictest_s
-        ends_s = distinct(np.minimum(beyond_s, certain_above(max_batch) / self.rate_rps))
-        gaps_s = np.diff(ends_s)
+        ends_s = distinct(np.minimum(self._extra_s, certain_above(max_batch) / self.rate_rps))
+        lows_s, gaps_s = ends_s[:-1], ends_s[1:] - ends_s[:-1]
         arrivals = gaps_s * self.rate_rps
-        kinds = np.searchsorted(_WIDTHS, arrivals)
-        parts = [
-            _quadrature(
-                ends_s[:-1][kinds == kind],
-                gaps_s[kinds == kind],
-                pieces=np.ceil(arrivals[kinds == kind] / _WIDTHS[-1]).astype(np.int64),
-                order=order,
-            )
-            for kind, order in enumerate(_ORDERS)
-            if (kinds == kind).any()
-        ]
-        if not parts:
-            return np.empty(0), np.empty(0)
-        return np.concatenate([nodes for nodes, _ in parts]), np.concatenate([weights for _, weights in parts])
+        pieces = np.ceil(arrivals / _WIDTHS[-1]).astype(np.int64)
+        kinds = _WIDTHS.searchsorted(arrivals)
+        if (pieces > 1).any():
+            kinds, lows_s, gaps_s = kinds.repeat(pieces), lows_s.repeat(pieces), (gaps_s / pieces).repeat(pieces)
+            lows_s = lows_s + gaps_s * _within(pieces)
+        nodes, weights, used = (table[kinds] for table in _quadratures())
+        return (lows_s[:, None] + gaps_s[:, None] * nodes)[used], (gaps_s[:, None] * weights)[used]
 
-    def _still(self, beyond_s: Array) -> Array:
-        """Rate of the applications whose timeout is longer than the shortest by more than `beyond_s`."""
-        position = np.searchsorted(self.slos_s - self.strictest_s, beyond_s, side="right")
-        return self.rate_rps - np.concatenate([[0.0], np.cumsum(self.rates_rps)])[position]
+    @cached_property
+    def _extra_s(self) -> Array:
+        """How much longer than the shortest each timeout is, shape (n,)."""
+        return self.slos_s - self.strictest_s
 
-    def _more(self, beyond_s: Array) -> Array:
-        """The part of m(z) that comes after the shortest timeout."""
-        extra_s = self.slos_s - self.strictest_s
-        position = np.searchsorted(extra_s, beyond_s, side="right")
-        ended = np.concatenate([[0.0], np.cumsum(self.rates_rps * extra_s)])[position]
-        return np.asarray(ended + self._still(beyond_s) * beyond_s)
+    @cached_property
+    def _over(self) -> Array:
+        """Rate of the first 0, 1, ... n applications."""
+        return np.concatenate([[0.0], self.rates_rps.cumsum()])
 
-
-def _quadrature(starts_s: Array, gaps_s: Array, *, pieces: Indices, order: int) -> tuple[Array, Array]:
-    """Gauss-Legendre nodes and weights of intervals that are cut into pieces."""
-    nodes, weights = _gauss(order)
-    widths_s = np.repeat(gaps_s / pieces, pieces)
-    lows_s = np.repeat(starts_s, pieces) + widths_s * _within(pieces)
-    return (lows_s[:, None] + widths_s[:, None] * nodes).ravel(), (widths_s[:, None] * weights).ravel()
+    @cached_property
+    def _over_mass(self) -> Array:
+        """Their rates times how much longer than the shortest their timeouts are."""
+        return np.concatenate([[0.0], (self.rates_rps * self._extra_s).cumsum()])
 
 
 @cache
-def _gauss(order: int) -> tuple[Array, Array]:
-    """Nodes and weights on (0, 1)."""
-    nodes, weights = np.polynomial.legendre.leggauss(order)
-    return (nodes + 1) / 2, weights / 2
+def _quadratures() -> tuple[Array, Array, npt.NDArray[np.bool_]]:
+    """Gauss-Legendre nodes and weights on (0, 1) for each order, and which of the columns it uses."""
+    nodes, weights = np.zeros((2, len(_ORDERS), max(_ORDERS)))
+    for kind, order in enumerate(_ORDERS):
+        places, areas = np.polynomial.legendre.leggauss(order)
+        nodes[kind, :order], weights[kind, :order] = (places + 1) / 2, areas / 2
+    return nodes, weights, np.arange(max(_ORDERS)) < np.array(_ORDERS)[:, None]
 
 
 def _within(pieces: Indices) -> Array:
     """0, 1, ... within each run of so many pieces."""
-    total = int(pieces.sum())
-    starts = np.repeat(np.cumsum(pieces) - pieces, pieces)
-    return (np.arange(total) - starts).astype(np.float64)
+    starts = (pieces.cumsum() - pieces).repeat(pieces)
+    return (np.arange(len(starts)) - starts).astype(np.float64)
 
 
 def distinct(ascending: Array) -> Array:
@@ -213,8 +207,14 @@ def _convolved(first: Array, second: Array) -> Array:
     counts, kinds = second.shape
     padded = np.zeros((2 * counts - 1, kinds))
     padded[counts - 1 :] = second
-    shifted = padded[counts - 1 + np.arange(counts) - np.arange(counts)[:, None]]
+    shifted = padded.take(_shifts(counts), axis=0)
     return product(first, shifted.reshape(counts, -1)).reshape(len(first), counts, kinds)
+
+
+@cache
+def _shifts(counts: int) -> Indices:
+    """Where k - j lies behind counts - 1 that are nothing, by j and k."""
+    return counts - 1 + np.arange(counts) - np.arange(counts)[:, None]
 
 
 def mean_size_bound(*, rate_rps: float, shortest_s: float, beyond_s: float) -> float:
