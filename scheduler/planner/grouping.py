@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
 from scheduler.planner.latency_laws import Array
 from scheduler.planner.segment_search import Choice, Space
@@ -106,7 +107,8 @@ def segment_bounds(space: Space, slos_s: Array, rates_rps: Array, *, reserves_s:
         rates_rps: shape (n,).
         reserves_s: the least reserve that each pair may have, shape (M,).
     """
-    order = np.argsort(reserves_s, kind="stable")
+    kept = _undominated(space, reserves_s)
+    order = kept[np.argsort(reserves_s[kept], kind="stable")]
     buckets, fine = _FINE if len(slos_s) > _MANY else _COARSE
     edges = np.linspace(0, len(order), min(buckets, len(order)) + 1).astype(np.int64)
     starts_s = reserves_s[order[edges[:-1]]]
@@ -122,6 +124,13 @@ def segment_bounds(space: Space, slos_s: Array, rates_rps: Array, *, reserves_s:
         in_time = (slos_s >= start_s)[:, None]
         bounds = np.where(in_time, np.minimum(bounds, row[np.minimum(column, len(row) - 1)]), bounds)
     return np.where(np.triu(np.ones(rates.shape, dtype=bool)), bounds * rates, np.inf)
+
+
+def _undominated(space: Space, reserves_s: Array) -> npt.NDArray[np.int64]:
+    """The pairs but those whose configuration with the next larger cap costs no more and needs no longer reserve."""
+    same = (space.row[1:] == space.row[:-1]) & (space.per_s[1:] <= space.per_s[:-1])
+    dominated = same & (reserves_s[1:] <= reserves_s[:-1])
+    return np.flatnonzero(~np.append(dominated, False))
 
 
 def _open_beyond(slos_s: Array, rates_rps: Array) -> tuple[Array, Array]:

@@ -102,10 +102,11 @@ class Space:
         sizes = np.minimum(np.maximum(mean_sizes, 1.0), self.cap[which])
         whole = sizes.astype(np.int64)
         part = sizes - whole
-        rows = self.row[which]
-        low_s, high_s = self.hull_s[rows, whole - 1], self.hull_s[rows, np.minimum(whole, self.max_batch - 1)]
+        width = self.max_batch
+        at = self.row[which] * width - 1 + whole
+        low_s, high_s = self.hull_s.take(at), self.hull_s.take(at + (whole < width))
         there = (self.per_s[which] * (low_s + (high_s - low_s) * part) + self.per_call[which]) / sizes
-        return np.asarray(np.minimum(there, self.least[which, whole - 1]))
+        return np.asarray(np.minimum(there, self.least.take(which * width - 1 + whole)))
 
 
 def space_of(families: Sequence[Configurations], *, cautious: bool = False) -> Space:
@@ -223,10 +224,9 @@ def percentile(
     if best is not None:
         below = best.cost
         pairs, left_s = _hopeful(space, buffer, reserves_s, below, pairs[space.floor[pairs] < below])
-        if len(pairs) == 0:
-            return best
-    reserves_s = left_s
-    law = buffer.size_law(reserves_s, max_batch=int(space.cap[pairs].max()))
+    if len(pairs) == 0:
+        return best
+    law = buffer.size_law(left_s, max_batch=int(space.cap[pairs].max()))
     for number in range(len(space.families)):
         rows = _rows(space, pairs, number)
         found = _FamilySearch(space, number, buffer, law, percentiles).cheaper_than(below, rows)
@@ -248,8 +248,8 @@ def _hopeful(
         pairs = pairs[_might_cost_less(space, buffer, reserves_s[:1], below, pairs)[0]]
     if len(pairs) > _TOO_MANY:
         return pairs, reserves_s
-    hopeful = _might_cost_less(space, buffer, reserves_s, below, pairs)
-    return pairs[hopeful.any(axis=0)], reserves_s[hopeful.any(axis=1)]
+    might = _might_cost_less(space, buffer, reserves_s, below, pairs)
+    return pairs[might.any(axis=0)], reserves_s[might.any(axis=1)]
 
 
 def _might_cost_less(space: Space, buffer: SharedBuffer, reserves_s: Array, below: float, pairs: Indices) -> Mask:
