@@ -59,7 +59,7 @@ class ProcessSearch:
         families: configurations to choose from.
         percentile: which shall be within the SLO.
         grid: the batch laws.
-        costs: money a request of every kind, each of shape (B, timeouts, n); infinite where not allowed.
+        costs: money a request of every kind, each of shape (timeouts, n, B); infinite where not allowed.
     """
 
     process: MarkovianArrivals
@@ -166,7 +166,7 @@ def quantile_s(within: Callable[[Array], Array], percentile: float, *, longest_s
 
 
 def _costs(grid: BufferGrid, sizes: Sequence[Array], family: Configurations) -> Array:
-    """Cost per request of every cap, timeout and configuration of a kind, shape (B, timeouts, n)."""
+    """Cost per request of every timeout, configuration and cap of a kind, shape (timeouts, n, B); by cap in memory."""
     costs = np.empty((family.max_batch, len(grid.timeouts_s), len(family.vcpu)))
     for cap in range(1, family.max_batch + 1):
         paid = np.matmul(sizes[cap - 1], family.services.billed_s[:, :cap].T, out=costs[cap - 1])
@@ -174,7 +174,7 @@ def _costs(grid: BufferGrid, sizes: Sequence[Array], family: Configurations) -> 
         paid += family.per_call
         paid /= grid.mean_sizes[:, cap - 1, None]
         paid[:, ~family.allowed[:, cap - 1]] = np.inf
-    return costs
+    return np.asarray(costs.transpose(1, 2, 0))
 
 
 _Point = tuple[float, int, int, int]
@@ -187,8 +187,13 @@ class _Certainty:
     def __init__(self, search: ProcessSearch, number: int, slo_s: float) -> None:
         self._search = search
         self._slo_s = slo_s
-        self._costs = search.costs[number]
-        self._services = search.families[number].services
+        self._costs = search.costs[number].transpose(2, 0, 1)
+        services = self._services = search.families[number].services
+        # No batch that is still smaller takes longer than the longest of all up to its cap.
+        self._in_time = self._within_slo(np.maximum.accumulate(services.atoms_s[:, :, -1], axis=1))
+        # Alone and at once too late: then waiting for others does not help.
+        alone = reached(services.atoms_s[:, 0], services.weights[:, 0], np.array([[slo_s]]))[:, 0]
+        self._open = ~self._in_time & (alone >= search.percentile - _TOLERANCE)
 
     def cheapest_certain(self) -> _Point | None:
         """Returns the cheapest point at which nobody is ever late, by the worst case; None if none is."""
@@ -196,12 +201,6 @@ class _Certainty:
 
     def cheapest(self, below: float) -> _Point | None:
         """Returns the cheapest point in time that costs less than `below`, None if none is."""
-        # No batch that is still smaller takes longer than the longest of all up to its cap.
-        longest_s = np.maximum.accumulate(self._services.atoms_s[:, :, -1], axis=1)
-        self._in_time = self._within_slo(longest_s)
-        # Alone and at once too late: then waiting for others does not help.
-        alone = reached(self._services.atoms_s[:, 0], self._services.weights[:, 0], np.array([[self._slo_s]]))[:, 0]
-        self._open = ~self._in_time & (alone >= self._search.percentile - _TOLERANCE)
         while True:
             best = self._cheapest(self._in_time)
             self._open &= self._costs < min(below, best[0] if best else math.inf)
