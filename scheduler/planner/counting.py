@@ -118,8 +118,9 @@ class Counts:
 
     def up_to(self, longest_s: float) -> "Counts":
         """Returns the same for short times only, without the ticks and counts that these cannot reach."""
-        weights = self.weights(np.array([longest_s]))[0]
-        ticks = int(np.flatnonzero(weights > _RARE)[-1]) + 1
+        likely = np.flatnonzero(self.weights(np.array([longest_s]))[0] > _RARE)
+        # None is likely if far more ticks are: then those of the table come in even shorter times.
+        ticks = int(likely[-1]) + 1 if len(likely) else len(self.ticks)
         return Counts(self.arrivals_rps, self.clock_per_s, longest_s, self.ticks[:ticks, :, :ticks])
 
 

@@ -53,6 +53,15 @@ def test_nobody_is_late_up_to_the_wait_that_is_left_and_then_the_first_of_each_b
     assert late == pytest.approx(timed_out / grid.mean_sizes[20, 1:], abs=1e-5)
 
 
+def test_steps_that_hold_far_more_arrivals_than_any_cap_are_no_exception() -> None:
+    process, services_s = poisson_arrivals(1000.0), np.array([0.01, 0.012, 0.014])
+    grid = buffer_grid(process, max_batch=3, step_s=50.0, steps=2)
+    law = buffer_law(process, max_batch=3, timeout_s=100.0)
+    for latency_s in (0.0135, 0.0142, 1.0):
+        wanted = law.latency_within(latency_s, services_s)
+        assert grid.latency_within(latency_s, services_s)[2, 2] == pytest.approx(wanted, abs=1e-9)
+
+
 @pytest.mark.parametrize(
     ("max_batch", "step_s", "steps", "sentence"),
     [(0, 0.1, 3, "max_batch"), (2, 0.0, 3, "step_s must be above 0"), (2, 0.1, 0, "steps at least 1")],

@@ -10,6 +10,7 @@ import scipy.stats
 from scheduler.planner.arrivals import ArrivalError, MarkovianArrivals, mmpp2, poisson_arrivals
 from scheduler.planner.chebyshev import chebyshev_points, integration, interpolation
 from scheduler.planner.counting import count_table
+from scheduler.planner.matrices import product
 
 BURSTY = mmpp2(rates_rps=(10.0, 80.0), leave_per_s=(1.0, 3.0))
 ALTERNATING = MarkovianArrivals(d0=((-12.0, 2.0), (1.0, -61.0)), d1=((1.0, 9.0), (50.0, 10.0)))
@@ -49,6 +50,28 @@ def test_integrals_hold_where_ticks_end_early_because_counts_are_few() -> None:
     assert len(counts.ticks) < 10
     # The mean time with k arrivals is one mean gap, whatever k.
     assert counts.integrated(np.array([50.0]))[0, :, 0, 0] == pytest.approx([1e-3] * 3)
+
+
+@pytest.mark.parametrize("process", [BURSTY, BURSTY.superposed(ALTERNATING), poisson_arrivals(40.0)])
+@pytest.mark.parametrize("step_s", [0.002, 0.3])
+def test_steps_lead_to_the_same_matrices(process: MarkovianArrivals, step_s: float) -> None:
+    whole = count_table(process, counts=20, longest_s=step_s * 30)
+    timed_out, filled = count_table(process, counts=20, longest_s=step_s).stepped(30)
+    times_s = np.arange(31) * step_s
+    assert timed_out.transpose(0, 2, 1, 3) == pytest.approx(whole.at(times_s), abs=1e-13)
+    assert filled.transpose(0, 2, 1, 3) == pytest.approx(whole.integrated(times_s), abs=1e-13)
+
+
+def test_so_many_steps_that_they_do_not_fit_in_memory_are_refused() -> None:
+    with pytest.raises(ArrivalError, match="choose fewer"):
+        count_table(BURSTY, counts=100, longest_s=0.01).stepped(100_000)
+
+
+def test_a_product_in_pieces_is_the_product() -> None:
+    rng = np.random.default_rng(1)
+    for shape in [(3, 4, 5), (1, 900_000, 2), (700, 30, 900), (300_000, 4, 4), (2, 3, 400_000)]:
+        left, right = rng.random(shape[:2]), rng.random(shape[1:])
+        np.testing.assert_allclose(product(left, right), left @ right, rtol=1e-12)
 
 
 def test_vectors_are_rows_and_columns_of_the_matrices() -> None:
