@@ -110,7 +110,7 @@ def _group(path: Path, index: int, content: Any) -> Group:
     if not isinstance(apps, list) or not apps or not all(isinstance(app, str) for app in apps):
         raise PlanFileError(f"{where}.apps must be a list of names")
     if kind not in _KINDS:
-        raise PlanFileError(f"{where}.kind is {kind!r}; only {' and '.join(_KINDS)} functions can be deployed")
+        raise PlanFileError(f"{where}.kind is {kind!r}; only {' and '.join(_KINDS)} functions can be used")
     gpu_gb = _number(content, "gpu_gb", where)
     if (kind == "gpu") != (gpu_gb > 0):
         raise PlanFileError(f"{where} is of kind {kind} with gpu_gb = {gpu_gb:g}; plan again")

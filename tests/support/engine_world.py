@@ -36,7 +36,7 @@ from scheduler.domain.messages import (
     SendProbe,
     SettingsChanged,
 )
-from scheduler.domain.plans import EngineSettings, Limits, ModelSettings, ServiceClass
+from scheduler.domain.plans import EngineSettings, Limits, LoadedBuffer, ModelSettings, ServiceClass
 from scheduler.domain.requests import Backend, Request
 from scheduler.engine import Engine
 from scheduler.planner.planner import best_plan
@@ -58,6 +58,13 @@ BOTH = ModelSettings("m0", 16, CLASSES, EDGE_LAW, (FAST, SLOW))
 EDGE_ONLY = ModelSettings("m1", 16, CLASSES, EDGE_LAW, ())
 CLOUD_ONLY = ModelSettings("m2", 8, CLASSES, None, (SLOW,))
 
+LOADED = (
+    LoadedBuffer(("default", "late"), "fast", 3, {"default": 0.4, "late": 0.1}, 1e-6, 9_000.0),
+    LoadedBuffer(("default", "late"), "slow", 5, {"default": 0.3, "late": 0.0}, 1e-6),
+    LoadedBuffer(("patient",), "slow", 8, {"patient": 2.0}, 1e-6),
+)
+"""As a plan that was made beforehand wants the buffers of CLASSES that may leave, those of the first two by size."""
+
 CAP = 2e-5
 """Money for a few function batches."""
 HOUR_S, DAY_S = 3600.0, 86_400.0
@@ -74,6 +81,8 @@ VARIANTS = (
     EngineSettings((BOTH, EDGE_ONLY), spend_per_hour=CAP, over_cap="serve-late"),
     EngineSettings((BOTH, CLOUD_ONLY), spend_per_day=CAP, over_cap="refuse-low-priority"),
     EngineSettings((BOTH, CLOUD_ONLY), spend_per_hour=CAP, spend_per_day=2 * CAP),
+    EngineSettings((replace(BOTH, buffers=LOADED), CLOUD_ONLY), uplink_bytes_per_s=1e6),
+    EngineSettings((replace(BOTH, edge_law=None, buffers=LOADED),), max_function_in_flight=4, spend_per_hour=4 * CAP),
 )
 LIMITS = (
     Limits(),
