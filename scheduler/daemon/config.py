@@ -27,6 +27,7 @@ class Config(ConfigFile):
     its tables."""
 
     _source: Source = PrivateAttr(default=Source(Path("the configuration")))
+    _with_plans: bool = PrivateAttr(default=True)
 
     @property
     def path(self) -> Path:
@@ -106,7 +107,7 @@ class Config(ConfigFile):
             classes=classes,
             edge_law=self._law(edge, ("model", index, "edge_profile")) if edge else None,
             tiers=tiers,
-            buffers=self._loaded(index, model, classes, tiers) if model.function_plan else (),
+            buffers=self._loaded(index, model, classes, tiers) if model.function_plan and self._with_plans else (),
             default_priority=model.default_priority,
         )
 
@@ -151,13 +152,14 @@ class Config(ConfigFile):
             raise self.error(at, f"profile {profile.name} is no latency law: {error}") from None
 
 
-def load_config(path: str | Path, environ: Mapping[str, str]) -> Config:
-    """Reads and checks a configuration, with every profile and price sheet it names.
+def load_config(path: str | Path, environ: Mapping[str, str], *, with_plans: bool = True) -> Config:
+    """Reads and checks a configuration, with every profile, price sheet and plan it names.
 
     Parameters:
         path: the TOML file.
         environ: the process environment; EDGEBURST_TABLE__KEY overrides a key of [daemon], [engine], [spend],
             [explain], [edge], [function].
+        with_plans: False leaves plans aside, for whoever makes the functions that those want.
 
     Raises:
         ConfigError: it cannot be used; one sentence with file and line.
@@ -167,7 +169,7 @@ def load_config(path: str | Path, environ: Mapping[str, str]) -> Config:
         config = Config.model_validate(_tuples(tables))
     except ValidationError as error:
         raise config_error(source, error.errors(include_url=False)) from None
-    config._source = source
+    config._source, config._with_plans = source, with_plans
     for at, sentence in _contradictions(config):
         raise source.error(at, sentence)
     config.engine_settings()

@@ -127,11 +127,11 @@ def _read(args: argparse.Namespace) -> tuple[Config, Draft]:
     if args.file.suffix != ".json":
         if args.config is not None or args.model:
             raise DeployError(f"--config and --model are for plans (.json); {args.file} is a configuration itself")
-        config = load_config(args.file, os.environ)
+        config = load_config(args.file, os.environ, with_plans=False)
         return config, draft(config)
     if args.config is None:
         raise DeployError(f"{args.file} says nothing of account and image; name the configuration with --config")
-    config = load_config(args.config, os.environ)
+    config = load_config(args.config, os.environ, with_plans=False)
     plan = read_plan(args.file)
     if plan.infeasible:
         print(f"edgeburst: the plan does not keep its objectives: {plan.infeasible}", file=sys.stderr)
@@ -156,13 +156,13 @@ def _plan(args: argparse.Namespace, platform: Platform, wanted: Draft) -> int:
     if args.json:
         print(json.dumps({"endpoint": platform.account.host, "changes": changes_json(changes)}))
         return 0
-    _show(platform, wanted, changes)
+    _show(args, platform, wanted, changes)
     return 0
 
 
 def _apply(args: argparse.Namespace, platform: Platform, wanted: Draft) -> int:
     changes = _changes(platform, wanted)
-    _show(platform, wanted, changes)
+    _show(args, platform, wanted, changes)
     due = [change for change in changes if _is_due(change, prune=args.prune)]
     if due and not _agreed(args, "Apply this?"):
         return 1
@@ -221,7 +221,7 @@ def _is_due(change: Change, *, prune: bool) -> bool:
     return change.action is not Action.UNCHANGED and (prune or not change.only_pruned)
 
 
-def _show(platform: Platform, wanted: Draft, changes: tuple[Change, ...]) -> None:
+def _show(args: argparse.Namespace, platform: Platform, wanted: Draft, changes: tuple[Change, ...]) -> None:
     console = _console()
     print_changes(console, changes, title=f"{wanted.deployment.name} at {platform.account.host}")
     console.print(escape(summary(changes)))
@@ -229,6 +229,9 @@ def _show(platform: Platform, wanted: Draft, changes: tuple[Change, ...]) -> Non
         console.print("\nThe daemon will call these only with this in its configuration:\n")
     for tier in wanted.unconfigured:
         console.print(escape(tier_table(tier)) + "\n", soft_wrap=True)
+    if args.config is not None:
+        words = f'It obeys the batches and waits of the plan with function_plan = "{args.file}" in its [[model]].'
+        console.print(escape(words), soft_wrap=True)
 
 
 def _agreed(args: argparse.Namespace, question: str) -> bool:

@@ -177,3 +177,10 @@ def test_check_config_reads_the_plan_too(tmp_path: Path, capsys: pytest.CaptureF
     path.write_text(written(tmp_path, changed(0, memory_gb=3.0)(GOOD)))
     assert main(["check-config", "--config", str(path)]) == 2
     assert "which no [[model.tier]] of model digits is" in capsys.readouterr().err
+
+
+def test_the_functions_that_a_plan_wants_can_be_made_before_their_tiers_are_there(tmp_path: Path) -> None:
+    path = tmp_path / "edgeburst.toml"
+    path.write_text(written(tmp_path, changed(0, memory_gb=3.0)(GOOD)))
+    config = load_config(path, {}, with_plans=False)
+    assert config.engine_settings().models[0].buffers == ()
