@@ -191,9 +191,14 @@ class Control:
         self._found(Finding("limits", f"{model}: {_limits_sentence(limits)}"))
 
     def settings_changed(self, settings: EngineSettings) -> None:
-        """Takes over a reloaded configuration."""
+        """Takes over a reloaded configuration.
+
+        The plan that is made for it at once has one buffer for all classes of a model; a better one is asked for.
+        """
         self._settings = settings
         self._estimates.settings_changed(settings)
+        if any(model.tiers and not model.buffers for model in settings.models):
+            self._found(Finding("settings", "functions planned for the reloaded configuration"))
 
     def model(self, name: str) -> ModelSettings:
         """Returns a model's settings."""

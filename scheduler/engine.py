@@ -166,7 +166,7 @@ class Engine:
     def _begin(self, now_s: float) -> None:
         self._control.begin(now_s)
         snapshot = self._control.snapshot(now_s, edge_up=True, function_up=True)
-        self._adopt(best_plan(snapshot, plan_id=1, cause="start", detail="the first plan, from profiles"))
+        self._adopt(best_plan(snapshot, plan_id=1, cause="start", detail="from profiles alone", at_once=True))
 
     def _arrived(self, message: Message, now_s: float) -> None:
         assert isinstance(message, RequestArrived)
@@ -319,7 +319,7 @@ class Engine:
         self._control.settings_changed(message.settings)
         self._drop_lanes({model.name for model in message.settings.models})
         waiting, snapshot, plan_id = self._dispatcher.take_up(), self._snapshot(now_s), self._control.next_plan_id()
-        self._adopt(best_plan(snapshot, plan_id=plan_id, cause="settings", detail="configuration reloaded"))
+        self._adopt(best_plan(snapshot, plan_id=plan_id, cause="settings", detail="reloaded", at_once=True))
         self._dispatcher.place_all(waiting, "limits", now_s=now_s)
 
     def _drop_lanes(self, served: set[str]) -> None:

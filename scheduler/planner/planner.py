@@ -6,13 +6,13 @@ from dataclasses import dataclass
 
 from scheduler.domain.plans import GroupPlan, Limits, ModelEstimates, ModelSettings, Plan, ServiceClass, Snapshot
 from scheduler.planner.edge_share import NO_EDGE, EdgeShare, edge_share, largest_in_time, tabulate
-from scheduler.planner.function_buffers import PlannedBuffer, fastest_s, plan_buffer
+from scheduler.planner.function_buffers import PlannedBuffer, Route, fastest_s, plan_buffer
 from scheduler.planner.quantiles import Spread, margin_at
 from scheduler.planner.reasons import Shortfall, reason
 from scheduler.planner.routes import Uplink, live_routes, loaded_routes
 
 
-def best_plan(snapshot: Snapshot, *, plan_id: int, cause: str, detail: str) -> Plan:
+def best_plan(snapshot: Snapshot, *, plan_id: int, cause: str, detail: str, at_once: bool = False) -> Plan:
     """Returns the plan that keeps every class's percentile at the least expected money.
 
     Edge: caps from the largest batch in time, the share it keeps from the fluid limit. What spills goes to the tier
@@ -24,8 +24,9 @@ def best_plan(snapshot: Snapshot, *, plan_id: int, cause: str, detail: str) -> P
         plan_id: of the new plan.
         cause: why it was asked for, a word.
         detail: the same in numbers.
+        at_once: for whoever waits for it: in a fraction of the time, with one buffer for all classes of a model.
     """
-    models = [_model(settings, snapshot) for settings in snapshot.settings.models]
+    models = [_model(settings, snapshot, at_once=at_once) for settings in snapshot.settings.models]
     works = [model.edge_work for model in models]
     edges = [model.edge_share(_part(work, sum(works))) for model, work in zip(models, works, strict=True)]
     sent_bytes_per_s = math.fsum(
@@ -65,6 +66,7 @@ class _Model:
     """Expected seconds of an edge batch of 1, 2, ... items up to the largest allowed; empty without an edge."""
     edge_slo_s: float
     """The SLO that binds on the edge."""
+    at_once: bool
 
     @property
     def edge_work(self) -> float:
@@ -105,6 +107,8 @@ class _Model:
         uplink = Uplink(snapshot.uplink_bytes_per_s, snapshot.uplink_rtt_s, sent_bytes_per_s)
         if settings.buffers:
             routes = loaded_routes(settings, self.leaving, estimates)
+        elif self.at_once:
+            routes = (Route(self.leaving, settings.tiers),)
         else:
             routes = live_routes(settings, self.leaving, estimates, uplink=uplink, max_items=max_items)
         planned = [
@@ -134,7 +138,7 @@ class _Model:
         return len(self.edge_services_s)
 
 
-def _model(settings: ModelSettings, snapshot: Snapshot) -> _Model:
+def _model(settings: ModelSettings, snapshot: Snapshot, *, at_once: bool) -> _Model:
     estimates = snapshot.models[settings.name]
     limits = snapshot.limits.get(settings.name, Limits())
     percentile = max(c.percentile for c in settings.classes)
@@ -152,6 +156,7 @@ def _model(settings: ModelSettings, snapshot: Snapshot) -> _Model:
         edge_spread=Spread(edge_margin, percentile),
         edge_services_s=services_s,
         edge_slo_s=_binding_slo_s(settings, fastest_s),
+        at_once=at_once,
     )
 
 

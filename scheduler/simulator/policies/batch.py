@@ -12,13 +12,13 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from scheduler.domain.laws import FunctionTier
 from scheduler.domain.requests import Request
 from scheduler.planner.arrival_fits import fit_arrivals
 from scheduler.planner.arrivals import MarkovianArrivals, poisson_arrivals
-from scheduler.planner.configurations import Configurations, Way
-from scheduler.planner.latency_laws import Array, Grants, TableLaw
+from scheduler.planner.configurations import Way
+from scheduler.planner.latency_laws import Array
 from scheduler.planner.one_application import ProcessSearch
+from scheduler.planner.tier_offer import TierOffer
 from scheduler.simulator.policies.function_only import FunctionParameters
 from scheduler.simulator.policies.site import Site
 
@@ -44,7 +44,10 @@ def best_batch(site: Site, requests: Sequence[Request]) -> FunctionParameters:
     process = _process(np.array([r.arrived_at_s for r in requests if r.class_name not in site.stays]))
     busy = _uplink_load(site, process)
     if process is not None and busy < 1:
-        families = [_family(site, tier, busy) for tier in site.model.tiers]
+        way = Way(item_bytes=site.model.request_bytes, bytes_per_s=site.mean_bytes_per_s, rtt_s=site.rtt_s, busy=busy)
+        most = min(site.model.max_items, _MOST_ITEMS)
+        offer = TierOffer("the site", site.model.tiers, {}, site.function_noise, way, most)
+        families = offer.tabulated(offer.sheet)
         search = ProcessSearch.of(
             process, families, percentile=site.percentile, step_s=site.slo_s / _TIMEOUTS, steps=_TIMEOUTS
         )
@@ -73,24 +76,3 @@ def _uplink_load(site: Site, process: MarkovianArrivals | None) -> float:
     """Fraction of time that the uplink sends; above 1 where it cannot keep up."""
     sent_bytes_per_s = site.model.request_bytes * (process.rate_rps if process is not None else 0.0)
     return sent_bytes_per_s / site.mean_bytes_per_s if site.mean_bytes_per_s > 0 else math.inf
-
-
-def _family(site: Site, tier: FunctionTier, busy: float) -> Configurations:
-    """A tier as the planner knows functions: its services behind the uplink, its price."""
-    most = min(site.function_items(tier), _MOST_ITEMS)
-    seconds = tuple(tier.law.predict_s(items) for items in range(1, most + 1))
-    nothing = np.zeros(1)
-    services = TableLaw((seconds,), site.function_noise).table(
-        Grants(nothing, nothing, nothing), max_batch=most, grain_s=tier.price.grain_s
-    )
-    way = Way(item_bytes=site.model.request_bytes, bytes_per_s=site.mean_bytes_per_s, rtt_s=site.rtt_s, busy=busy)
-    return Configurations(
-        kind=tier.name,
-        vcpu=nothing,
-        gpu_gb=nothing,
-        memory_gb=np.zeros((1, most)),
-        allowed=np.ones((1, most), dtype=np.bool_),
-        services=way.lengthened(services),
-        per_s=np.full((1, most), tier.price.per_s),
-        per_call=tier.price.per_call,
-    )
