@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 
 from scheduler.daemon.config_sections import ModelSection, TierSection
 from scheduler.domain.errors import EdgeburstError
@@ -61,7 +62,10 @@ def _strangers(names: Mapping[str, str], leaving: Mapping[str, ServiceClass], mo
 
 
 def _ascending(groups: Sequence[Group]) -> list[Group]:
-    """Groups by size of requests. Of those that take any size an application has one only."""
+    """Groups by size of requests; the largest of an application takes what is larger still.
+
+    Of those that take any size an application has one only.
+    """
     seen: dict[str, list[Group]] = {}
     for group in groups:
         for app in group.apps:
@@ -69,7 +73,9 @@ def _ascending(groups: Sequence[Group]) -> list[Group]:
     for app, own in seen.items():
         if len(own) > 1 and any(group.up_to_bytes is None for group in own):
             raise LoadedPlanError(f"application {app} is in two groups of the plan; plan again")
-    return sorted(groups, key=lambda group: group.up_to_bytes or 0.0)
+    ordered = sorted(groups, key=lambda group: group.up_to_bytes or 0.0)
+    last = [max(own, key=lambda group: group.up_to_bytes or 0.0) for own in seen.values()]
+    return [replace(group, up_to_bytes=None) if any(group is each for each in last) else group for group in ordered]
 
 
 def _buffer(

@@ -236,12 +236,12 @@ def _sigma(estimates: ModelEstimates) -> float:
 
 
 def _between(sizes: Sequence[SizeShare], above_bytes: float, up_to_bytes: float | None) -> tuple[float, float | None]:
-    """The part of the items in a range of sizes, and their mean; all of them, with no mean, where no size was seen."""
+    """The part of the items in a range of sizes, and their mean if there are any."""
     most_bytes = math.inf if up_to_bytes is None else up_to_bytes
     chosen = [size for size in sizes if above_bytes < size.mean_bytes <= most_bytes]
     share = math.fsum(size.share for size in chosen)
-    if not sizes or share <= 0:
-        return (0.0 if sizes else 1.0), None
+    if share <= 0:
+        return 0.0, None
     return share, math.fsum(size.share * size.mean_bytes for size in chosen) / share
 
 
@@ -253,6 +253,9 @@ def _sizes_by_class(buffers: Sequence[LoadedBuffer], sizes: Sequence[SizeShare])
     for buffer in buffers:
         if not routed.intersection(buffer.classes):
             found.append((1.0, None))
+            continue
+        if not sizes:
+            found.append((1.0 / sum(other.classes == buffer.classes for other in buffers), None))
             continue
         found.append(_between(sizes, ends.get(buffer.classes, 0.0), buffer.up_to_bytes))
         ends[buffer.classes] = buffer.up_to_bytes or math.inf
