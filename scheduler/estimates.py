@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from operator import sub
 
 from scheduler.dispatch.forecast import ServiceTimes, service_times
@@ -208,9 +208,11 @@ class Estimates:
         self._read_path()
         known = self.models
         self.models = {
-            m.name: known[m.name] if m.name in known and known[m.name].settings == m else _know(m, settings)
+            m.name: known[m.name] if m.name in known and _alike(known[m.name].settings, m) else _know(m, settings)
             for m in settings.models
         }
+        for model in settings.models:
+            self.models[model.name].settings = model
 
     def advance(self, now_s: float) -> Iterator[Finding]:
         """Closes the ticks that have passed and yields the rate changes found in them."""
@@ -314,6 +316,11 @@ def _know(settings: ModelSettings, engine: EngineSettings) -> ModelKnowledge:
         edge_tables=edge_tables,
         function_tables={},
     )
+
+
+def _alike(before: ModelSettings, after: ModelSettings) -> bool:
+    """Whether what was learned still holds: another plan for its functions is no other model."""
+    return replace(before, buffers=()) == replace(after, buffers=())
 
 
 def _strictest_percentile(settings: EngineSettings) -> float:

@@ -73,6 +73,10 @@ def _ascending(groups: Sequence[Group]) -> list[Group]:
     for app, own in seen.items():
         if len(own) > 1 and any(group.up_to_bytes is None for group in own):
             raise LoadedPlanError(f"application {app} is in two groups of the plan; plan again")
+        if len({group.apps for group in own}) > 1:
+            raise LoadedPlanError(f"application {app} shares only some of its groups with others; plan again")
+        if len({group.up_to_bytes for group in own}) < len(own):
+            raise LoadedPlanError(f"application {app} has two groups with the same up_to_bytes; plan again")
     ordered = sorted(groups, key=lambda group: group.up_to_bytes or 0.0)
     last = [max(own, key=lambda group: group.up_to_bytes or 0.0) for own in seen.values()]
     return [replace(group, up_to_bytes=None) if any(group is each for each in last) else group for group in ordered]

@@ -53,6 +53,9 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
 def run(args: argparse.Namespace) -> int:
     """Runs `plan` and prints it; exit status 1 says that the plan cannot keep its objective."""
     if args.config is None:
+        for flag, value in (("--rps", args.rps), ("--bandwidth-mbytes-per-s", args.bandwidth_mbytes_per_s)):
+            if value is not None:
+                raise EdgeburstError(f"{flag} goes with --config; leave it out")
         return functions_command.run(args)
     if args.rps is None:
         raise EdgeburstError("--rps is missing; say how many requests a second the configuration shall be planned for")

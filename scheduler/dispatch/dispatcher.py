@@ -272,10 +272,9 @@ class Dispatcher:
         """Late requests that the edge had no room for go to a function, in batches and before long."""
         for buffer in lane.buffers if len(lane.late) else ():
             while len(lane.late) and buffer.cap and self.function.has_slot(buffer, now_s=now_s):
-                if lane.late.items < buffer.most and now_s < lane.late_opened_at_s + LATE_HOLD_S:
-                    break
                 batch = self.function.first_batch(buffer, lane, lane.late)
-                if not batch:
+                full = sum(q.request.items for q in batch) >= buffer.most
+                if not batch or (not full and now_s < lane.late_opened_at_s + LATE_HOLD_S):
                     break
                 if not self.function.affords(buffer, sum(q.request.items for q in batch), now_s=now_s):
                     self._no_longer_paid(lane, batch, now_s=now_s)

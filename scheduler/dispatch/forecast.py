@@ -97,6 +97,14 @@ class Slots(NamedTuple):
     most_in_pool: int = 2**31
 
 
+class Overdue(NamedTuple):
+    """When a batch should have been back at the latest, on whose instances it is, and whether it met a warm one."""
+
+    at_s: float
+    pool: tuple[str, str]
+    warm: bool
+
+
 @dataclass(slots=True)
 class UplinkOccupancy:
     """One pipe that all function batches share: a batch waits for the one before it."""
@@ -119,10 +127,10 @@ class UplinkOccupancy:
     """Batches in flight by pool."""
     behind_bytes: dict[int, int] = field(default_factory=dict)
     """Batch in flight -> its bytes, in the order of the sends: what is still behind a batch in the pipe."""
-    overdue_s: dict[int, float] = field(default_factory=dict)
+    overdue: dict[int, Overdue] = field(default_factory=dict)
     """Batch in flight -> when it should have been back at the latest."""
-    grace_s: float = 0.0
-    """What a cold start may explain of that."""
+    grace_s: dict[tuple[str, str], float] = field(default_factory=dict)
+    """By pool: what a cold start may explain of that."""
     back_at_s: float = 0.0
     """When the last batch came back."""
 
@@ -134,15 +142,34 @@ class UplinkOccupancy:
             return float("inf")
         return body_bytes / self.bytes_per_s
 
-    def begins_s(self, at_s: float, body_bytes: int) -> float:
-        """Returns when a function would begin with a batch that leaves at `at_s`, the way back counted in."""
-        return max(at_s, self.free_at_s) + self.stalled_s(at_s) + self.way_s(body_bytes)
+    def begins_s(self, at_s: float, body_bytes: int, pool: tuple[str, str] = ("", "")) -> float:
+        """Returns when a function would begin with a batch that leaves at `at_s`, the way back counted in.
 
-    def stalled_s(self, at_s: float) -> float:
-        """Returns how long nothing has come back that should have: the link may be gone, and for as long again."""
-        if at_s <= self.back_at_s or not self.overdue_s:
+        Args:
+            at_s: when it leaves.
+            body_bytes: its size on the wire.
+            pool: the instances that it would run on.
+        """
+        return max(at_s, self.free_at_s) + self.stalled_s(at_s, pool) + self.way_s(body_bytes)
+
+    def oldest_overdue_s(self, pool: tuple[str, str]) -> float:
+        """Returns when the oldest batch of these instances should have been back if none was cold; inf for none."""
+        return next((sent.at_s for sent in self.overdue.values() if sent.pool == pool), math.inf)
+
+    def stalled_s(self, at_s: float, pool: tuple[str, str] = ("", "")) -> float:
+        """Returns how long nothing has come back that should have: the link may be gone, and for as long again.
+
+        A batch that may have met a cold instance of another tier says nothing about the link.
+        """
+        if at_s <= self.back_at_s or not self.overdue:
             return 0.0
-        oldest_s = next(iter(self.overdue_s.values())) + self.grace_s
+        grace_s = self.grace_s.get(pool, 0.0)
+        telling = (
+            sent.at_s + (grace_s if sent.pool == pool else 0.0)
+            for sent in self.overdue.values()
+            if sent.warm or sent.pool == pool
+        )
+        oldest_s = next(telling, math.inf)
         return at_s - max(oldest_s, self.back_at_s) if at_s > oldest_s else 0.0
 
     def way_s(self, body_bytes: int) -> float:
@@ -170,7 +197,7 @@ class UplinkOccupancy:
         if missing > 0:
             ours = (at_s for batch_id, at_s in self.finishes_s.items() if self.pool_of[batch_id] == slots.pool)
             start_s = max(start_s, _freed_s(ours, missing, start_s))
-        return start_s - now_s + self.stalled_s(now_s) + self.way_s(body_bytes)
+        return start_s - now_s + self.stalled_s(now_s, slots.pool) + self.way_s(body_bytes)
 
     def occupy(
         self,
@@ -181,10 +208,11 @@ class UplinkOccupancy:
         finish_s: float,
         overdue_s: float = math.inf,
         pool: tuple[str, str] = ("", ""),
+        warm: bool = True,
     ) -> None:
-        """Notes that a batch was sent, and when it should be back: typically, and at the latest."""
+        """Notes that a batch was sent, when it should be back, typically and at the latest, and whether surely warm."""
         if overdue_s < math.inf:
-            self.overdue_s[batch_id] = overdue_s
+            self.overdue[batch_id] = Overdue(overdue_s, pool, warm)
         transfer_s = self.transfer_s(body_bytes)
         if transfer_s < float("inf"):
             self.free_at_s = max(now_s, self.free_at_s) + transfer_s
@@ -211,7 +239,7 @@ class UplinkOccupancy:
         """Notes that a batch came back. With nothing in flight the pipe is empty, whatever was forecast."""
         if self.finishes_s.pop(batch_id, None) is not None:
             self.in_pool[self.pool_of.pop(batch_id)] -= 1
-        self.overdue_s.pop(batch_id, None)
+        self.overdue.pop(batch_id, None)
         self.behind_bytes.pop(batch_id, None)
         self.back_at_s = now_s
         if not self.finishes_s:

@@ -99,7 +99,8 @@ class FunctionSide:
 
     def affords_gathered(self, buffer: Buffer, *, now_s: float) -> bool:
         """Whether they allow the next batch of those who are gathered."""
-        return self.affords(buffer, min(buffer.gathered.items, buffer.cap), now_s=now_s)
+        most = max(buffer.most, buffer.gathered.first.request.items)
+        return self.affords(buffer, min(buffer.gathered.items, most, buffer.cap), now_s=now_s)
 
     def look_for_instances(self, buffer: Buffer, *, now_s: float) -> None:
         """Asks anew, every so often, how likely a cold start is."""
@@ -107,8 +108,8 @@ class FunctionSide:
             return
         buffer.cold_seen_s = now_s
         buffer.cold, buffer.cold_start_s = buffer.warm.cold_probability(now_s), buffer.warm.start_s(0.5)
-        self.uplink.grace_s = buffer.cold_start_s if buffer.cold > COLD_COUNTS else 0.0
-        oldest_s = next(iter(self.uplink.overdue_s.values()), math.inf)
+        self.uplink.grace_s[buffer.pool] = buffer.cold_start_s if buffer.cold > COLD_COUNTS else 0.0
+        oldest_s = self.uplink.oldest_overdue_s(buffer.pool)
         if buffer.cold > COLD_COUNTS and now_s > max(oldest_s, self.uplink.back_at_s):
             # Whoever was sent first should be back if it had met a warm instance.
             buffer.cold = max(buffer.cold, SURELY_COLD)
@@ -134,7 +135,7 @@ class FunctionSide:
         if lane.serves_late(queued) or not (len(buffer.gathered) or self.uplink.in_pool[buffer.pool]):
             return True
         request = queued.request
-        begins_s = self.uplink.begins_s(now_s, request.body_bytes)
+        begins_s = self.uplink.begins_s(now_s, request.body_bytes, buffer.pool)
         late = self.gathering.late(buffer, request.items, request.deadline_s - begins_s)
         late_cost = lane.stakes.late_cost(request.class_name)
         return late <= ALWAYS_TRIED or late_cost * late <= REFUSAL_WEIGHT * lane.stakes.unit_cost
@@ -151,7 +152,7 @@ class FunctionSide:
         if known or not self.has_slot(buffer, now_s=now_s):
             return False
         request = queued.request
-        begins_s = self.uplink.begins_s(now_s, request.body_bytes)
+        begins_s = self.uplink.begins_s(now_s, request.body_bytes, buffer.pool)
         return begins_s + buffer.tier.law.predict_s(request.items) <= request.deadline_s
 
     def trying(self, lane: Lane, queued: Queued, *, now_s: float) -> None:
@@ -325,6 +326,7 @@ class FunctionSide:
             finish_s=now_s + takes_s,
             overdue_s=now_s + takes_s + longest_s,
             pool=buffer.pool,
+            warm=buffer.cold <= COLD_COUNTS,
         )
         self._book(batch.batch_id, buffer, cost=cost, at_most=self.at_most(buffer, items), now_s=now_s)
 

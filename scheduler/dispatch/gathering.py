@@ -29,6 +29,9 @@ class Gathering:
 
     uplink: UplinkOccupancy
 
+    def _begins_s(self, buffer: Buffer, at_s: float, body_bytes: int) -> float:
+        return self.uplink.begins_s(at_s, body_bytes, buffer.pool)
+
     def late(self, buffer: Buffer, items: int, slack_s: float) -> float:
         """Returns the probability that a function batch takes longer than `slack_s` once it has arrived."""
         warm = self._late_if_warm(buffer, items, slack_s)
@@ -68,8 +71,8 @@ class Gathering:
         if items > buffer.most:
             return math.inf
         members = spill.members
-        begins_s = self.uplink.begins_s(now_s, spill.body_bytes)
-        later_s = self.uplink.begins_s(now_s, spill.body_bytes + request.body_bytes)
+        begins_s = self._begins_s(buffer, now_s, spill.body_bytes)
+        later_s = self._begins_s(buffer, now_s, spill.body_bytes + request.body_bytes)
         without = self.cost(buffer, members, items=spill.items, begins_s=begins_s) if members else 0.0
         ordered = _with(members, queued)
         return self.cost(buffer, ordered, items=items, begins_s=later_s) - without
@@ -77,7 +80,7 @@ class Gathering:
     def alone(self, buffer: Buffer, queued: Queued, *, now_s: float) -> float:
         """Returns what this request costs in a batch of its own or its share of the cheapest one, if it waits not."""
         request = queued.request
-        begins_s = self.uplink.begins_s(now_s, request.body_bytes)
+        begins_s = self._begins_s(buffer, now_s, request.body_bytes)
         share = max(buffer.cheapest_size, request.items)
         sizes = (request.items, share) if share <= buffer.cap else (request.items,)
         return min(
@@ -89,7 +92,7 @@ class Gathering:
         spill, times = buffer.gathered, buffer.known_times
         if buffer.obeys:
             return min(map(buffer.planned_leave_s, spill))
-        start_s = self.uplink.begins_s(now_s, spill.body_bytes) - now_s
+        start_s = self._begins_s(buffer, now_s, spill.body_bytes) - now_s
         items = min(spill.items, buffer.cap)
         last_s = min(spill.first.request.deadline_s - start_s - times.median_s[items], buffer.held_until_s())
         if last_s <= now_s or spill.items >= buffer.most or not self._pays(buffer, now_s):
@@ -107,14 +110,14 @@ class Gathering:
         """Whether waiting a moment longer pays: for one more member, or for as many as make the cheapest batch."""
         spill = buffer.gathered
         members, items = spill.members, spill.items
-        now_cost = self.cost(buffer, members, items=items, begins_s=self.uplink.begins_s(at_s, spill.body_bytes))
+        now_cost = self.cost(buffer, members, items=items, begins_s=self._begins_s(buffer, at_s, spill.body_bytes))
         gain = max(
             self._gain(buffer, size - items, at_s=at_s, now_cost=now_cost) / (size - items)
             for size in {items + 1, max(items + 1, buffer.cheapest_size)}
         )
         if gain <= 0:
             return False
-        soon = self.cost(buffer, members, items=items, begins_s=self.uplink.begins_s(at_s + LOOK_S, spill.body_bytes))
+        soon = self.cost(buffer, members, items=items, begins_s=self._begins_s(buffer, at_s + LOOK_S, spill.body_bytes))
         return buffer.rate_rps * gain * LOOK_S > soon - now_cost
 
     def _gain(self, buffer: Buffer, more: int, *, at_s: float, now_cost: float) -> float:
@@ -122,7 +125,7 @@ class Gathering:
         spill = buffer.gathered
         last = spill.members[-1].request
         items = spill.items + more
-        begins_s = self.uplink.begins_s(at_s, spill.body_bytes + more * last.body_bytes)
+        begins_s = self._begins_s(buffer, at_s, spill.body_bytes + more * last.body_bytes)
         with_them = self.cost(buffer, spill.members, items=items, begins_s=begins_s)
         fresh_s = last.deadline_s - last.arrived_at_s - (begins_s - at_s)
         newcomers = more * buffer.stakes.late_cost(last.class_name) * self.late(buffer, items, fresh_s)
@@ -134,7 +137,7 @@ class Gathering:
         for count, queued in enumerate(members, start=1):
             items += queued.request.items
             body_bytes += queued.request.body_bytes
-            begins_s = self.uplink.begins_s(now_s, body_bytes)
+            begins_s = self._begins_s(buffer, now_s, body_bytes)
             average = self.cost(buffer, members[:count], items=items, begins_s=begins_s) / items
             if average <= least:
                 best, least = count, average
@@ -163,7 +166,7 @@ class Gathering:
         buffer.spill_cost = math.inf
         for size in _sizes(buffer.cap):
             way_s = self.uplink.way_s(int(size * buffer.item_bytes))
-            gathering_s = (size - 1) / buffer.rate_rps if buffer.rate_rps > 0 else math.inf * (size > 1)
+            gathering_s = (size - 1) / buffer.rate_rps if buffer.rate_rps > 0 else math.inf if size > 1 else 0.0
             late = self.late(buffer, size, slo_s - way_s - 0.5 * gathering_s) if gathering_s < slo_s else 1.0
             average = buffer.costs[size] / size + late_cost * late
             if average < buffer.spill_cost:

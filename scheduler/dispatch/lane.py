@@ -51,6 +51,7 @@ class Lane:
     priced_rps: float = 0.0
     rate_rps: float = 0.0
     """Items a second just now: who else will join the next batch."""
+    item_bytes: float = 0.0
     next_batch: DeadlineOrder = field(default_factory=lambda: _order_at(Place.EDGE))
     waiting: DeadlineOrder = field(default_factory=lambda: _order_at(Place.WAITING))
     late: DeadlineOrder = field(default_factory=lambda: _order_at(Place.LATE))
@@ -118,7 +119,7 @@ class Lane:
 
     def arrives(self, *, rate_rps: float, item_bytes: float) -> None:
         """Notes how many items a second arrive just now, and of what size."""
-        self.rate_rps = rate_rps
+        self.rate_rps, self.item_bytes = rate_rps, item_bytes
         for buffer in self.buffers:
             plan = buffer.plan
             buffer.rate_rps = rate_rps * plan.share
@@ -142,6 +143,7 @@ class Lane:
         self.stakes.adopt(model.classes)
         self.buffers = tuple(self._buffer(buffer_plan) for buffer_plan in plan.buffers)
         self.routes = Routes(self.buffers)
+        self.arrives(rate_rps=self.rate_rps, item_bytes=self.item_bytes)
         self.recap()
         self.edge_only = frozenset(c.name for c in model.classes if c.edge_only)
         self.deferrable = frozenset(c.name for c in model.classes if c.deferrable)
@@ -153,11 +155,11 @@ class Lane:
         slos_s = {c.name: c.slo_s for c in self.model.classes if c.name in plan.classes}
         buffer = Buffer(self.model, plan, tier, self.stakes, slos_s=slos_s)
         for before in self.buffers:
-            if before.plan.tier == plan.tier and before.plan.classes == plan.classes:
+            ours, theirs = ((p.tier, p.classes, p.up_to_bytes) for p in (plan, before.plan))
+            if ours == theirs:
                 buffer.times, buffer.costs = before.times, before.costs
                 buffer.cheapest_size, buffer.spill_cost = before.cheapest_size, before.spill_cost
                 buffer.wanted_items, buffer.wanted_at_s = before.wanted_items, before.wanted_at_s
-                buffer.rate_rps, buffer.item_bytes = before.rate_rps, before.item_bytes
         return buffer
 
     def serves_late(self, queued: Queued) -> bool:

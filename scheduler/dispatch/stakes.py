@@ -12,8 +12,10 @@ GAIN = 0.07
 """How far one late answer moves the logarithm of the weight."""
 FIRST_WEIGHT = 4.0
 BRACED_WEIGHT = 12.0
-_EXCEEDED = math.log(FIRST_WEIGHT) + 1e-9
-"""A weight above the first is a budget that is overdrawn."""
+EXCEEDED = 3.0
+"""Late answers more than allowed at which a plan is not obeyed any more: a few, who share a batch, may be chance."""
+MOST_SAVED, MOST_OVERDRAWN = 20.0, 40.0
+"""Bounds of what is remembered of good and of bad times, in late answers."""
 LEAST_WEIGHT = 0.8
 MOST_WEIGHT = 150.0
 
@@ -30,6 +32,8 @@ class LateBudget:
 
     percentile: float
     log_weight: float = math.log(FIRST_WEIGHT)
+    overdraft: float = 0.0
+    """Late answers more than allowed; below 0, fewer."""
 
     @property
     def weight(self) -> float:
@@ -42,7 +46,9 @@ class LateBudget:
 
     def spend(self, late: bool) -> None:
         """Notes an answer."""
-        moved = self.log_weight + GAIN * (late - SAFETY * (1.0 - self.percentile))
+        more = late - SAFETY * (1.0 - self.percentile)
+        self.overdraft = min(max(self.overdraft + more, -MOST_SAVED), MOST_OVERDRAWN)
+        moved = self.log_weight + GAIN * more
         self.log_weight = min(max(moved, math.log(LEAST_WEIGHT)), math.log(MOST_WEIGHT))
 
 
@@ -84,7 +90,7 @@ class Stakes:
     def exceeded(self, class_names: Iterable[str]) -> bool:
         """Whether one of these classes has had more late answers than it may."""
         budgets = (self.budgets.get(name) for name in class_names)
-        return any(budget is not None and budget.log_weight > _EXCEEDED for budget in budgets)
+        return any(budget is not None and budget.overdraft > EXCEEDED for budget in budgets)
 
     def observe(self, class_name: str, late: bool) -> None:
         """Notes that a request of this class was answered."""

@@ -60,7 +60,7 @@ def _function_terms(
     if buffer is None or buffer.times is None:
         return _NO_FUNCTION
     items = min(max(buffer.gathered.items + request.items, buffer.cheapest_size, request.items), buffer.cap)
-    path_s = function.uplink.begins_s(now_s, request.body_bytes) - now_s
+    path_s = function.uplink.begins_s(now_s, request.body_bytes, buffer.pool) - now_s
     cold_s = buffer.cold * buffer.cold_start_s
     late = function.gathering.late(buffer, items, request.deadline_s - now_s - path_s)
     finish_s = now_s + path_s + cold_s + buffer.times.median_s[items]

@@ -25,6 +25,7 @@ class Fields:
         self._where = where
         self._of = of
         self._taken: set[str] = set()
+        self._known: set[str] = set()
 
     def table(self) -> Mapping[str, object]:
         """Returns all fields; refuses what is no table."""
@@ -35,6 +36,11 @@ class Fields:
     def has(self, key: str) -> bool:
         """Whether the field is there."""
         return key in self.table()
+
+    def known(self, *keys: str) -> tuple[str, ...]:
+        """Counts fields as known although nobody may take them, and returns them."""
+        self._known.update(keys)
+        return keys
 
     def text(self, key: str, default: str | None = None) -> str:
         """Returns a text that is not empty, or the default."""
@@ -109,8 +115,9 @@ class Fields:
         """Refuses fields that nobody took."""
         for key in self.table():
             if key not in self._taken:
-                near = difflib.get_close_matches(key, sorted(self._taken), n=1)
-                hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(sorted(self._taken))}"
+                known = sorted(self._taken | self._known)
+                near = difflib.get_close_matches(key, known, n=1)
+                hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(known)}"
                 raise self.wrong(key, f"is not known; {hint}")
 
     def wrong(self, key: str, what: str) -> PlanInputError:

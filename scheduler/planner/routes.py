@@ -13,9 +13,11 @@ import numpy as np
 
 from scheduler.domain.plans import LoadedBuffer, ModelEstimates, ModelSettings, ServiceClass, SizeShare
 from scheduler.planner.arrival_fits import refit
+from scheduler.planner.arrivals import ArrivalError
 from scheduler.planner.function_buffers import Route
 from scheduler.planner.function_plan import Application, FunctionPlan, Question
 from scheduler.planner.function_planner import plan_functions
+from scheduler.planner.json_fields import PlanInputError
 from scheduler.planner.quantiles import Spread, margin_at
 from scheduler.planner.size_classes import SizeClass
 from scheduler.planner.tier_offer import TierOffer, largest_of_batch, tier_way
@@ -26,6 +28,10 @@ BUSIEST_BATCHES = 8.0
 """Full batches that arrive within an SLO at most: with more, every batch is full whatever else is planned."""
 BURSTY = 1.2
 """Index of dispersion above which arrivals are not taken for Poisson."""
+MOST_BURSTY = 50.0
+BURSTY_WITHIN_S = 5.0
+"""Clusters are seen within a counting tick of a quarter of a second: they matter for batches that wait not much longer,
+and the exact law of a longer wait takes longer than its plan is worth."""
 _PERCENTILES = (0.5, 0.9999)
 _DOWN_BYTES_PER_S = 1.0
 """An uplink that carries less carries nothing, and nothing can be planned for it."""
@@ -85,12 +91,11 @@ def live_routes(
     if max_items < 1 or down or (plain and (len(settings.tiers) == 1 or settings.edge_law)):
         return together
     live = _Live(settings, tuple(classes), estimates, uplink, max_items)
-    found = live.together()
-    if len(sizes) > 1:
-        routed = live.by_size()
-        # Where together no plan is in time, those by size are in time for some.
-        if found.infeasible or (not routed.infeasible and routed.total_cost_per_request < found.total_cost_per_request):
-            found = routed
+    try:
+        found = live.cheapest()
+    except (ArrivalError, PlanInputError):
+        # What is too much for the exact planner is planned without it.
+        return together
     if plain:
         return (replace(together[0], tiers=(settings.tier(found.groups[0].function.kind),)),)
     return _routes(found, settings, classes, estimates)
@@ -103,6 +108,16 @@ class _Live:
     estimates: ModelEstimates
     uplink: Uplink
     max_items: int
+
+    def cheapest(self) -> FunctionPlan:
+        """Plans the classes together, or by size of items where that is in time for more, or costs less."""
+        found = self.together()
+        if len(self.estimates.item_sizes) < 2 or not self.estimates.size_factors:
+            return found
+        routed = self.by_size()
+        cheaper = routed.total_cost_per_request < found.total_cost_per_request
+        # Where together no plan is in time, those by size are in time for some.
+        return routed if found.infeasible or (not routed.infeasible and cheaper) else found
 
     def together(self) -> FunctionPlan:
         """Plans the classes as applications that share functions."""
@@ -153,12 +168,15 @@ class _Live:
         slo_s = min(c.slo_s for c in self.classes)
         most_rps = BUSIEST_BATCHES * max(tier.law.max_batch for tier in self.settings.tiers) / slo_s
         part = math.fsum(size.share for size in sizes) if sizes else 1.0
-        rate_rps = min(max(self.estimates.rate_rps * shares[service_class.name] * part, SLOWEST_RPS), most_rps)
-        bursty = self.estimates.dispersion > BURSTY and len(self.classes) == 1 and not sizes
-        # Of several classes only what all together do is known of how arrivals cluster.
+        true_rps = max(self.estimates.rate_rps * shares[service_class.name] * part, SLOWEST_RPS)
+        rate_rps = min(true_rps, most_rps)
+        # Of several classes only what all together do is known of how arrivals cluster; over a long wait it evens out.
+        alone = len(self.classes) == 1 and not sizes and service_class.slo_s <= BURSTY_WITHIN_S
+        # Whoever counts a part of the arrivals sees that part of what they exceed Poisson by.
+        dispersion = 1.0 + (min(self.estimates.dispersion, MOST_BURSTY) - 1.0) * rate_rps / true_rps
         process = (
-            refit(rate_rps=rate_rps, dispersion=self.estimates.dispersion, tick_s=self.estimates.tick_s)
-            if bursty
+            refit(rate_rps=rate_rps, dispersion=dispersion, tick_s=self.estimates.tick_s)
+            if alone and dispersion > BURSTY
             else None
         )
         return Application(

@@ -50,7 +50,7 @@ def _application(fields: Fields, *, folder: Path) -> Application:
     percentile = fields.number("percentile", 0.99, above=0)
     if percentile >= 1:
         raise fields.wrong("percentile", f"must be below 1, not {percentile:g}")
-    given = [key for key in ("rps", "map", "arrivals") if fields.has(key)]
+    given = [key for key in fields.known("rps", "map", "arrivals", "sizes") if key != "sizes" and fields.has(key)]
     if len(given) != 1:
         raise fields.wrong("rps", f"or map or arrivals must be given, exactly one; here are {len(given)}")
     if given == ["rps"]:

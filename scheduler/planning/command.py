@@ -81,6 +81,8 @@ def _question(args: argparse.Namespace) -> Question:
 
 
 def _applications(args: argparse.Namespace) -> tuple[Application, ...]:
+    if (args.from_s or args.to_s is not None) and not args.arrivals:
+        raise PlanInputError("--from-s and --to-s go with --arrivals; leave them out")
     if args.apps:
         if args.slo_s is not None:
             raise PlanInputError("--slo-s goes with --arrivals or --map; in --apps every app has its slo_s")

@@ -38,7 +38,9 @@ def plot_frontier(question: Question, plan: FunctionPlan, path: Path) -> None:
     axes.legend()
     try:
         figure.savefig(path, dpi=120)
-    except (OSError, ValueError) as error:
+    except OSError as error:
+        raise PlanInputError(f"--plot: cannot write {path}: {error.strerror}; name a file in a folder") from error
+    except ValueError as error:
         raise PlanInputError(f"--plot: cannot draw to {path}: {error}") from error
 
 

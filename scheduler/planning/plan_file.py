@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,6 +13,8 @@ from scheduler.planning.instance_sizes import Size
 
 _LARGEST_FILE_BYTES = 10_000_000
 _KINDS = ("cpu", "gpu")
+_LARGEST = 1e15
+"""No size, time, money or number of bytes in a plan is beyond it."""
 
 
 class PlanFileError(EdgeburstError):
@@ -95,7 +96,8 @@ def read_plan(path: Path) -> PlanFile:
     if not isinstance(groups, list) or not groups:
         raise PlanFileError(f"{path}: there is no list `groups`; write the plan with `edgeburst plan --json`")
     reason = content.get("infeasible")
-    words = str(reason.get("reason") or "no reason given") if isinstance(reason, Mapping) else ""
+    said = reason.get("reason") if isinstance(reason, Mapping) else reason
+    words = str(said or "no reason given") if reason else ""
     currency = content.get("currency", "")
     if not isinstance(currency, str):
         raise PlanFileError(f"{path}: currency must be a text")
@@ -150,8 +152,8 @@ def _number(content: Mapping[str, Any], key: str, where: str) -> float:
     """A number of at least 0; absent or null is 0."""
     value = content.get(key)
     value = 0.0 if value is None else value
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf:
-        raise PlanFileError(f"{where}.{key} must be a number of at least 0")
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= _LARGEST:
+        raise PlanFileError(f"{where}.{key} must be a number from 0 to {_LARGEST:g}")
     return float(value)
 
 

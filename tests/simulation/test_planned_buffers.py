@@ -216,6 +216,23 @@ class TestALoadedPlan:
         journal = run(model, requests)
         assert within(journal, normal) >= 0.97
 
+    def test_a_change_of_rate_is_no_reason_to_leave_a_plan_whose_percentiles_hold(self) -> None:
+        loaded = buffers(planned(CLASSES, objective="worst-case", grouping="apart"))
+        requests = arrivals(CLASSES, 1500)
+        shift_s = requests[-1].arrived_at_s
+        requests += [
+            replace(
+                r,
+                request_id=r.request_id + 1500,
+                arrived_at_s=r.arrived_at_s + shift_s,
+                deadline_s=r.deadline_s + shift_s,
+            )
+            for r in arrivals(CLASSES, 1000, seed=8, scale=0.3)
+        ]
+        journal = run(replace(MODEL, buffers=loaded), requests)
+        assert "rate" in {plan.cause for plan in journal.plans}
+        assert sent(journal) == set.union(*(walked(requests, buffer) for buffer in loaded))
+
     def test_with_an_edge_the_plan_is_for_what_spills(self) -> None:
         loaded = buffers(planned(CLASSES))
         requests = arrivals(CLASSES, 4000, scale=3.0)

@@ -242,7 +242,7 @@ class TestPlan:
         [
             ({"kind": "lambda"}, "groups[0].kind is 'lambda'; only cpu and gpu functions"),
             ({"gpu_gb": 4}, "groups[0] is of kind cpu with gpu_gb = 4"),
-            ({"vcpu": -1}, "groups[0].vcpu must be a number of at least 0"),
+            ({"vcpu": -1}, "groups[0].vcpu must be a number from 0 to"),
             ({"memory_gb": "1"}, "groups[0].memory_gb must be a number"),
             ({"batch": 0}, "groups[0].batch must be a whole number of at least 1"),
             ({"apps": []}, "groups[0].apps must be a list of names"),

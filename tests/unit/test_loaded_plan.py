@@ -144,6 +144,18 @@ def changed(number: int, **fields: Any) -> Callable[[dict[str, Any]], object]:
             changed(0, latency_s={"camera": {"percentile": 0.9, "value": 0.7}}),
             "promises its latency to 0.9 of the requests, its class asks for a `percentile` of 0.99",
         ),
+        (changed(0, vcpu=10**400), "groups[0].vcpu must be a number from 0 to 1e+15"),
+        (
+            lambda plan: {
+                "groups": [group("camera", up_to_bytes=10.0), group("camera", up_to_bytes=10.0), group("archive")]
+            },
+            "application camera has two groups with the same up_to_bytes; plan again",
+        ),
+        (
+            lambda _: {"groups": [group("camera", up_to_bytes=10.0), group("camera", "archive", up_to_bytes=20.0)]},
+            "application camera shares only some of its groups with others; plan again",
+        ),
+        (lambda plan: {**plan, "infeasible": "because"}, "the plan does not keep its objectives (because); plan again"),
         (changed(0, apps=["camera", "archive"]), "application archive is in two groups of the plan; plan again"),
         (
             lambda plan: {"groups": plan["groups"][:1]},

@@ -161,6 +161,8 @@ class OracleControl(TimedControl):
             edge_quantile_factor={p: _factor(scenario.edge_noise, p) for p in percentiles},
             function_laws={tier.name: tier.law.slower(slowdown) for tier in settings.tiers},
             function_quantile_factor={p: _factor(scenario.function_noise, p) for p in percentiles},
+            # The size of items makes no difference here.
+            size_factors={},
         )
 
 

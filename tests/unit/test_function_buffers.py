@@ -1,0 +1,133 @@
+"""What several function buffers of one model must not do to each other, and what reloads must not forget."""
+
+from dataclasses import replace
+
+import pytest
+from support.engine_kit import finish, refused, sent
+
+from scheduler.domain.batches import BatchReport
+from scheduler.domain.laws import FunctionTier, LatencyLaw, Price
+from scheduler.domain.messages import BatchFinished, RequestArrived, SettingsChanged
+from scheduler.domain.plans import (
+    EngineSettings,
+    LoadedBuffer,
+    ModelEstimates,
+    ModelSettings,
+    ServiceClass,
+    Snapshot,
+)
+from scheduler.domain.requests import Request
+from scheduler.engine import Engine
+from scheduler.planner.planner import best_plan
+
+CPU = FunctionTier("cpu", "f", LatencyLaw(0.2, 0.06, 8), Price(1.3e-5, 9e-7))
+GPU = FunctionTier("gpu", "g", LatencyLaw(0.2, 0.02, 8), Price(1.3e-4, 9e-7))
+CLASSES = (ServiceClass("quick", slo_s=1.5), ServiceClass("patient", slo_s=30.0))
+BUFFERS = (
+    LoadedBuffer(("quick",), "cpu", 1, {"quick": 0.0}, 1e-6),
+    LoadedBuffer(("patient",), "gpu", 4, {"patient": 20.0}, 1e-6),
+)
+MODEL = ModelSettings("m", classes=CLASSES, tiers=(CPU, GPU), buffers=BUFFERS)
+
+
+def engine(model: ModelSettings, **settings: object) -> Engine:
+    return Engine(EngineSettings(models=(model,), **settings))  # type: ignore[arg-type]
+
+
+def asked(number: int, at_s: float, kind: str, slo_s: float, *, items: int = 1) -> RequestArrived:
+    return RequestArrived(Request(number, "m", at_s, at_s + slo_s, items, 20_000 * items, kind))
+
+
+@pytest.mark.parametrize("order", [BUFFERS, BUFFERS[::-1]])
+def test_a_cold_start_on_one_tier_is_no_reason_to_take_the_way_to_another_for_dead(
+    order: tuple[LoadedBuffer, ...],
+) -> None:
+    one = engine(replace(MODEL, buffers=order), uplink_bytes_per_s=1e6)
+    at_s = 0.0
+    for number in range(1, 20):
+        at_s = 3.0 * number
+        [batch] = sent(one.handle([asked(number, at_s, "quick", 1.5)], at_s))
+        report = BatchReport(0.35, service_s=0.26, billed_duration_s=0.26, rtt_s=0.02, cold_start=False)
+        one.handle([BatchFinished(batch.batch_id, report)], at_s + 0.35)
+        one.handle([], at_s + 0.35)
+    # Four fill the patient ones' batch; their instance takes longer to start than anybody would guess.
+    four = [asked(100 + i, at_s + 1.0, "patient", 30.0) for i in range(4)]
+    [_] = sent(one.handle(four, at_s + 1.0))
+    for number in range(20, 28):
+        at_s += 3.0
+        commands = one.handle([asked(number, at_s, "quick", 1.5)], at_s)
+        assert not refused(commands)
+        [batch] = sent(commands)
+        report = BatchReport(0.35, service_s=0.26, billed_duration_s=0.26, rtt_s=0.02, cold_start=False)
+        one.handle([BatchFinished(batch.batch_id, report)], at_s + 0.35)
+
+
+def test_slots_are_counted_by_tier_and_in_all() -> None:
+    narrow = replace(MODEL, tiers=(replace(CPU, max_in_flight=2), GPU))
+    one = engine(narrow, max_function_in_flight=3)
+    commands = one.handle([asked(i, 0.0, "quick", 1.5) for i in range(4)], 0.0)
+    assert len(sent(commands)) == 2
+    # The other tier has room, and then all slots are taken.
+    commands = one.handle([asked(10 + i, 0.1, "patient", 30.0) for i in range(8)], 0.1)
+    assert [batch.tier for batch in sent(commands)] == ["gpu"]
+
+
+def test_a_request_whose_class_a_reload_took_away_is_not_held_for_ever() -> None:
+    one = engine(MODEL)
+    one.handle([asked(1, 0.0, "patient", 30.0)], 0.0)
+    gathering = replace(BUFFERS[0], target_batch=3, timeouts_s={"quick": 0.3})
+    left = replace(MODEL, classes=CLASSES[:1], buffers=(gathering,))
+    commands = one.handle([SettingsChanged(EngineSettings(models=(left,)))], 1.0)
+    assert [batch.request_ids for batch in sent(commands)] == [(1,)]
+
+
+def test_another_plan_for_its_functions_does_not_make_a_model_forget_what_it_has_learned() -> None:
+    one = engine(replace(MODEL, buffers=(replace(BUFFERS[0], target_batch=2), BUFFERS[1])))
+    for number in range(60):
+        at_s = 0.5 * number
+        for batch in sent(one.handle([asked(number, at_s, "quick", 1.5)], at_s)):
+            slow_s = 2.0 * CPU.law.predict_s(batch.items)
+            report = BatchReport(slow_s + 0.02, service_s=slow_s, billed_duration_s=slow_s, rtt_s=0.02)
+            one.handle([BatchFinished(batch.batch_id, report)], at_s + 0.4)
+            one.handle([], at_s + 0.4)
+
+    def known() -> ModelEstimates:
+        return one._snapshot(30.0).models["m"]
+
+    one.handle([], 30.0)
+    before = known()
+    assert before.function_laws["cpu"].predict_s(1) > 0.4
+    one.handle([SettingsChanged(EngineSettings(models=(MODEL,)))], 30.0)
+    assert known() == before
+    assert one._lanes["m"].buffers[0].plan.target_batch == 1
+
+
+def test_a_new_grouping_knows_at_once_how_many_come_and_how_large_they_are() -> None:
+    one = engine(replace(MODEL, buffers=()))
+    for number in range(100):
+        at_s = 0.05 * number
+        for batch in sent(one.handle([asked(number, at_s, CLASSES[number % 2].name, 30.0)], at_s)):
+            finish(one, batch, at_s)
+    one.handle([SettingsChanged(EngineSettings(models=(MODEL,)))], 5.0)
+    lane = one._lanes["m"]
+    assert [buffer.rate_rps for buffer in lane.buffers] == pytest.approx([10.0, 10.0], rel=0.1)
+    assert [buffer.item_bytes for buffer in lane.buffers] == pytest.approx([20_000.0, 20_000.0])
+
+
+@pytest.mark.parametrize(
+    ("slo_s", "rate_rps", "dispersion"), [(3600.0, 60.0, 30.0), (60.0, 200.0, 1e6), (2.0, 900.0, 40.0)]
+)
+def test_no_objective_and_no_burst_is_too_much_for_a_plan(slo_s: float, rate_rps: float, dispersion: float) -> None:
+    """The exact law of a minute's wait of bursty arrivals takes minutes, that of an hour's cannot be had."""
+    model = ModelSettings("m", classes=(ServiceClass(slo_s=slo_s),), tiers=(CPU, GPU))
+    estimates = ModelEstimates(rate_rps, dispersion, 1e4, None, {}, {}, {})
+    snapshot = Snapshot(0.0, EngineSettings(models=(model,)), {"m": estimates}, None, 0.02)
+    [buffer] = best_plan(snapshot, plan_id=1, cause="rate", detail="").groups[0].buffers
+    assert buffer.tier in ("cpu", "gpu")
+
+
+def test_requests_larger_than_the_planned_batch_go_alone() -> None:
+    firm = replace(MODEL, classes=CLASSES[1:], buffers=(LoadedBuffer(("patient",), "gpu", 3, {"patient": 5.0}, 1e-6),))
+    one = engine(firm)
+    first = sent(one.handle([asked(1, 0.0, "patient", 30.0, items=2), asked(2, 0.0, "patient", 30.0, items=7)], 0.0))
+    assert [(batch.request_ids, batch.items) for batch in first] == [((1,), 2), ((2,), 7)]
