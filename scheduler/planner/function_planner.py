@@ -22,7 +22,7 @@ from scheduler.planner.json_fields import PlanInputError
 from scheduler.planner.latency_laws import Array
 from scheduler.planner.lateness import SharedWaits
 from scheduler.planner.one_application import TIMEOUTS, ProcessChoice, ProcessSearch
-from scheduler.planner.segment_search import RESERVES, Choice, Space, percentile, space_of, worst_case
+from scheduler.planner.segment_search import RESERVES, Choice, Mask, Space, fruitless, percentile, space_of, worst_case
 from scheduler.planner.shared_buffers import SharedBuffer
 from scheduler.planner.size_classes import SizeBuffer, best_size_buffers
 
@@ -159,16 +159,27 @@ class _Planner:
         parts = RESERVES if len(apps) <= _MANY else _FEWER_RESERVES
         fractions = np.arange(1, parts + 1) / parts
 
+        likely: Choice | None = None
+
         def search(buffer: SharedBuffer, which: slice, below: float) -> Choice | None:
+            nonlocal likely
             if certain:
                 return worst_case(self.space, buffer, below=below)
             reserves_s = buffer.strictest_s * fractions
-            return percentile(self.space, buffer, percentiles[which], below=below, reserves_s=reserves_s)
+            # Where nothing is known yet, what was best for a similar segment is a good start.
+            first = likely if math.isinf(below) else None
+            found = percentile(self.space, buffer, percentiles[which], below=below, reserves_s=reserves_s, likely=first)
+            likely = found or likely
+            return found
 
         def buffers(start: int, end: int) -> SharedBuffer:
             return SharedBuffer(slos_s[start:end], rates_rps[start:end])
 
-        return best_grouping(bounds, buffers=buffers, search=search)
+        def rule_out(segments: Sequence[SharedBuffer], starts: Sequence[int], below: Array) -> Mask:
+            reserves_s = np.array([segment.strictest_s for segment in segments])[:, None] * fractions
+            return fruitless(self.space, segments, percentiles[starts], below=below, reserves_s=reserves_s)
+
+        return best_grouping(bounds, buffers=buffers, search=search, rule_out=None if certain else rule_out)
 
     def _group(self, apps: Sequence[Application], group: Group) -> FunctionGroup:
         choice = group.choice

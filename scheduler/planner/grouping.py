@@ -17,9 +17,13 @@ from scheduler.planner.shared_buffers import SharedBuffer
 
 Search = Callable[[SharedBuffer, slice, float], Choice | None]
 """Finds the cheapest choice for a segment that costs less than a bound."""
+RuleOut = Callable[[Sequence[SharedBuffer], Sequence[int], Array], npt.NDArray[np.bool_]]
+"""Tells of several segments, given their first applications and a bound for each, which have no choice below it."""
 _COARSE, _FINE = (24, 4), (160, 16)
 """Buckets, and steps to a request, in the table of bounds; the fine one pays for many applications only."""
 _MANY = 40
+_SEVERAL = 3
+"""So many segments are sooner ruled out together than searched one by one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,13 +54,20 @@ class Grouping:
     stuck: int | None = None
 
 
-def best_grouping(bounds: Array, *, buffers: Callable[[int, int], SharedBuffer], search: Search) -> Grouping:
+def best_grouping(
+    bounds: Array,
+    *,
+    buffers: Callable[[int, int], SharedBuffer],
+    search: Search,
+    rule_out: RuleOut | None = None,
+) -> Grouping:
     """Returns the optimal grouping.
 
     Parameters:
         bounds: lower bound on the cost per second of each segment i <= j, at [i, j] for i ... j inclusive, (n, n).
         buffers: makes the buffer of a segment.
         search: finds a segment's choice below a cost per request.
+        rule_out: tells cheaply which of several segments need no search.
     """
     count = len(bounds)
     total = [0.0] + [math.inf] * count
@@ -67,11 +78,18 @@ def best_grouping(bounds: Array, *, buffers: Callable[[int, int], SharedBuffer],
         # Where the last group of one application less began is a good first guess: what follows is cut off sooner.
         previous = last[end - 1]
         order = [] if previous is None else [previous.start]
-        for start in order + [start for start in np.argsort(guesses, kind="stable").tolist() if start not in order]:
+        order += [start for start in np.argsort(guesses, kind="stable").tolist() if start not in order]
+        hopeless: set[int] | None = None
+        for place, start in enumerate(order):
             if guesses[start] >= total[end]:
                 continue
-            buffer = buffers(start, end)
             searched += 1
+            if hopeless is None and rule_out is not None and math.isfinite(total[end]):
+                rest = [other for other in order[place:] if guesses[other] < total[end]]
+                hopeless = _hopeless(rest, end, total, buffers, rule_out)
+            if hopeless and start in hopeless:
+                continue
+            buffer = buffers(start, end)
             left = (total[end] - total[start]) / buffer.rate_rps
             choice = search(buffer, slice(start, end), left)
             if choice is not None:
@@ -82,6 +100,22 @@ def best_grouping(bounds: Array, *, buffers: Callable[[int, int], SharedBuffer],
         stuck = next(end - 1 for end in range(1, count + 1) if math.isinf(total[end]))
         return Grouping((), math.inf, segments, segments - searched, stuck)
     return Grouping(_backwards(last), total[count], segments, segments - searched)
+
+
+def _hopeless(
+    starts: Sequence[int],
+    end: int,
+    total: Sequence[float],
+    buffers: Callable[[int, int], SharedBuffer],
+    rule_out: RuleOut,
+) -> set[int]:
+    """Which segments up to `end` have no choice that would lower its total: nearly always all of them."""
+    if len(starts) < _SEVERAL:
+        return set()
+    segments = [buffers(start, end) for start in starts]
+    below = [(total[end] - total[start]) / one.rate_rps for start, one in zip(starts, segments, strict=True)]
+    ruled_out = rule_out(segments, starts, np.array(below))
+    return {start for start, out in zip(starts, ruled_out.tolist(), strict=True) if out}
 
 
 def _backwards(last: Sequence[Group | None]) -> tuple[Group, ...]:

@@ -26,76 +26,77 @@ class StrictestLateness:
     a_{s-1}: its coefficients are sums over the services that are too long, which are the last ones.
 
     Parameters:
-        law: sizes of the shared buffer.
+        law: sizes of the shared buffers.
+        limits: arrivals expected before the shortest timeout, by reserve, shape (R,).
         atoms_s: services of n configurations for batches of 1 ... B, ascending along the last axis, shape (n, B, A).
         sums: over the services from each one on, of their probability; that times the arrivals expected before it is
             too late; that times what C_s and a full batch's C_s have besides a_s and a_{s-1}; shape (4, n, B, A + 1).
         hopeless: probability of a service longer than the SLO, shape (n, B).
-        limits: arrivals expected before the shortest timeout, by reserve, shape (R,).
-        at_limit: integral of P(at least s) up to there, shape (R, B).
-        before_limit: that of P(at least s - 1), shape (R, B).
     """
 
     law: SizeLaw
+    limits: Array
     atoms_s: Array
     sums: Array
     hopeless: Array
-    limits: Array
-    at_limit: Array
-    before_limit: Array
 
     @staticmethod
     def of(buffer: SharedBuffer, law: SizeLaw, atoms_s: Array, weights: Array) -> "StrictestLateness":
-        """Prepares what does not depend on the reserve, and the integrals up to the timeouts."""
-        rate, slo_s = buffer.rate_rps, buffer.strictest_s
-        caps = np.arange(1, atoms_s.shape[1] + 1)
-        arrivals = rate * np.maximum(slo_s - atoms_s, 0.0)
-        limits = rate * (slo_s - law.reserves_s)
-        # One look into the table for both.
-        means = np.concatenate([arrivals.ravel(), limits.repeat(len(caps))])
-        ranks = np.broadcast_to(caps[:, None], atoms_s.shape).ravel(), np.broadcast_to(caps, (len(limits), len(caps)))
-        at_all = _antiderivatives(means, np.concatenate([ranks[0], ranks[1].ravel()]), law.waiting.shape[1])
-        ours, smaller, tail = (x[: arrivals.size].reshape(arrivals.shape) for x in at_all)
-        at_limit, before_limit, _ = (x[arrivals.size :].reshape(ranks[1].shape) for x in at_all)
+        """Prepares what does not depend on the reserve, for one buffer."""
+        rates, slos_s = np.array([buffer.rate_rps]), np.array([buffer.strictest_s])
+        limits = buffer.rate_rps * (buffer.strictest_s - law.reserves_s)
+        return StrictestLateness.of_each(law, limits, atoms_s, weights, rates_rps=rates, slos_s=slos_s)
+
+    @staticmethod
+    def of_each(
+        law: SizeLaw, limits: Array, atoms_s: Array, weights: Array, *, rates_rps: Array, slos_s: Array
+    ) -> "StrictestLateness":
+        """Prepares the same where each configuration has a buffer of its own; rates and strictest SLOs have (n,)."""
+        sizes = np.arange(1, atoms_s.shape[1] + 1)[:, None]
+        left_s = slos_s[:, None, None] - atoms_s
+        arrivals = rates_rps[:, None, None] * np.maximum(left_s, 0.0)
+        before, tail, after = neighbouring_tails(arrivals, sizes, largest=law.waiting.shape[1])
+        # Integrals from 0 to `arrivals` of P(at least s) and P(at least s - 1).
+        ours, smaller = arrivals * tail - sizes * after, arrivals * before - (sizes - 1) * tail
         sums = np.zeros((4, *weights.shape[:-1], weights.shape[-1] + 1))
         sums[0, ..., :-1], sums[1, ..., :-1] = weights, weights * arrivals
         sums[2, ..., :-1], sums[3, ..., :-1] = weights * (smaller - ours - tail), weights * smaller
         sums = sums[..., ::-1].cumsum(axis=-1)[..., ::-1]
-        hopeless = np.where(atoms_s > slo_s, weights, 0.0).sum(axis=2)
-        return StrictestLateness(law, atoms_s, sums, hopeless, limits, at_limit, before_limit)
+        return StrictestLateness(law, limits, atoms_s, sums, np.where(left_s < 0, weights, 0.0).sum(axis=2))
 
     def fractions(self, reserves: Indices) -> Array:
         """Returns the fraction that is late for caps 1 ... B under some of the law's reserves, shape (K, n, B)."""
+        count = len(self.atoms_s)
+        late = self.paired(reserves.repeat(count), np.tile(np.arange(count), len(reserves)))
+        return np.asarray(late.reshape(len(reserves), count, -1))
+
+    def paired(self, reserves: Indices, which: Indices) -> Array:
+        """Returns the same for pairs of a reserve and a configuration, shape (K, B)."""
         caps = self.atoms_s.shape[1]
-        limits, at_limit, before_limit = (
-            self.limits[reserves, None],
-            self.at_limit[reserves],
-            self.before_limit[reserves],
-        )
+        sizes = np.arange(1, caps + 1)
+        limits, early = self.limits[reserves, None], self.law.early[reserves]
+        # Integrals of P(at least s) and P(at least s - 1) up to the shortest timeout.
+        at_limit = limits * early[:, 1 : caps + 1] - sizes * early[:, 2 : caps + 2]
+        before_limit = limits * early[:, :caps] - (sizes - 1) * early[:, 1 : caps + 1]
         waiting = self.law.waiting[reserves, :caps]
         smaller = np.ones_like(waiting)
         smaller[:, 1:] = waiting[:, :-1]
-        mass, weighted, rest, rest_full = self._too_long(self.law.reserves_s[reserves])
+        mass, weighted, rest, rest_full = self._too_long(self.law.reserves_s[reserves], which)
         step = smaller - waiting
-        constant = waiting + at_limit - before_limit + limits * step
-        by_size = constant[:, None, :] * mass - step[:, None, :] * weighted + rest
-        late = (limits * smaller - before_limit)[:, None, :] * mass - smaller[:, None, :] * weighted + rest_full
-        late += self.hopeless * self.law.reached()[reserves, None, :caps]
-        late[:, :, 1:] += by_size[:, :, :-1].cumsum(axis=2)
-        late /= self.law.mean_sizes()[reserves, None, :caps]
+        by_size = (waiting + at_limit - before_limit + limits * step) * mass - step * weighted + rest
+        late = (limits * smaller - before_limit) * mass - smaller * weighted + rest_full
+        late += self.hopeless[which] * self.law.reached()[reserves, :caps]
+        late[:, 1:] += by_size[:, :-1].cumsum(axis=1)
+        late /= self.law.mean_sizes()[reserves, :caps]
         return np.asarray(late)
 
-    def _too_long(self, reserves_s: Array) -> Array:
-        """The sums over the services that are longer than each reserve, shape (4, K, n, B)."""
-        first = (self.atoms_s <= reserves_s[:, None, None, None]).sum(axis=3)
-        rows = np.arange(first[0].size).reshape(first.shape[1:]) * self.sums.shape[-1]
-        return np.asarray(self.sums.reshape(len(self.sums), -1)[:, rows + first])
-
-
-def _antiderivatives(arrivals: Array, sizes: Indices, largest: int) -> tuple[Array, Array, Array]:
-    """Integrals from 0 to `arrivals` of P(at least s) and P(at least s - 1), and P(at least s) itself."""
-    before, tail, after = neighbouring_tails(arrivals, sizes, largest=largest)
-    return arrivals * tail - sizes * after, arrivals * before - (sizes - 1) * tail, tail
+    def _too_long(self, reserves_s: Array, which: Indices) -> Array:
+        """The sums over the services that are longer than each pair's reserve, shape (4, K, B)."""
+        place = (np.arange(self.hopeless.size) * self.sums.shape[-1]).reshape(self.hopeless.shape)[which]
+        # One service after the other: all at once would be a far larger array to walk through.
+        for atom in np.ascontiguousarray(np.moveaxis(self.atoms_s, 2, 0)):
+            place += atom.take(which, axis=0) <= reserves_s[:, None]
+        return np.asarray(self.sums.reshape(len(self.sums), -1).take(place, axis=1))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -212,7 +213,7 @@ class SharedWaits:
     def _both(table: Array, places: Indices) -> tuple[Array, Array]:
         """Values at places counted along the rows, and at the next ones."""
         flat = table.ravel()
-        return flat[places], flat[places + 1]
+        return flat.take(places), flat.take(places + 1)
 
 
 def _panel_ends(timeouts_s: Array, rate_rps: float, sizes: int) -> Array:

@@ -9,25 +9,23 @@ beyond it, whoever stays alone until the timeout is late for certain.
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
 
+from scheduler.planner.buffer_laws import TOLERANCE, BufferLaws, Candidates, Rows
 from scheduler.planner.configurations import Configurations
 from scheduler.planner.latency_laws import Array
-from scheduler.planner.lateness import SharedWaits, StrictestLateness
+from scheduler.planner.lateness import SharedWaits
 from scheduler.planner.poisson_tails import Indices
-from scheduler.planner.shared_buffers import SharedBuffer, SizeLaw
+from scheduler.planner.shared_buffers import SharedBuffer
 
 Mask = npt.NDArray[np.bool_]
 
 RESERVES = 32
 """The `percentile` objective tries reserves of 1/32, 2/32, ... of the strictest SLO, if not told otherwise."""
-_TOO_MANY = 600
-"""Pairs for which it takes longer to rule out reserves than to try them."""
 _FIRST_CHUNK = 12
-_TOLERANCE = 1e-12
-"""Rounding must not fail a plan in which nobody is late."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,7 +201,13 @@ def _costs(space: Space, buffer: SharedBuffer, pairs: Indices) -> Array:
 
 
 def percentile(
-    space: Space, buffer: SharedBuffer, percentiles: Array, *, below: float = math.inf, reserves_s: Array | None = None
+    space: Space,
+    buffer: SharedBuffer,
+    percentiles: Array,
+    *,
+    below: float = math.inf,
+    reserves_s: Array | None = None,
+    likely: Choice | None = None,
 ) -> Choice | None:
     """Returns the cheapest choice whose percentiles hold for every application; None if none is cheaper than `below`.
 
@@ -213,116 +217,101 @@ def percentile(
         percentiles: of each application, shape (n,), in the buffer's order.
         below: a cost per request that others reach already.
         reserves_s: what to try instead of the usual grid, each at most the strictest SLO.
+        likely: a choice whose configuration is looked at first: what it reaches rules out most others.
     """
     if reserves_s is None:
         reserves_s = buffer.strictest_s * np.arange(1, RESERVES + 1) / RESERVES
-    reserves_s = np.sort(reserves_s)
-    pairs, left_s = _hopeful(space, buffer, reserves_s, below, np.flatnonzero(space.floor < below))
-    if len(pairs) == 0:
-        return None
-    best = worst_case(space, buffer, below=below, among=pairs)
-    if best is not None:
-        below = best.cost
-        pairs, left_s = _hopeful(space, buffer, reserves_s, below, pairs[space.floor[pairs] < below])
-    if len(pairs) == 0:
-        return best
-    law = buffer.size_law(left_s, max_batch=int(space.cap[pairs].max()))
-    for number in range(len(space.families)):
-        rows = _rows(space, pairs, number)
-        found = _FamilySearch(space, number, buffer, law, percentiles).cheaper_than(below, rows)
-        if found is not None:
-            best, below = found, found.cost
-    return best
+    relaxed = _Relaxed(space, buffer, percentiles, np.sort(reserves_s)[None])
+    best: Choice | None = None
+    pairs = np.arange(len(space.cap))
+    if likely is not None:
+        # Its neighbours besides, which are often as hard to rule out: all in one go.
+        near = (space.family == likely.family) & (np.abs(space.index - likely.index) <= 1)
+        best = relaxed.cheapest(pairs[near], below)
+        below = below if best is None else best.cost
+    pairs = relaxed.hopeful(pairs, below)
+    certain = worst_case(space, buffer, below=below, among=pairs)
+    if certain is not None:
+        best, below = certain, certain.cost
+        pairs = relaxed.hopeful(pairs, below)
+    if likely is not None:
+        pairs = pairs[~near[pairs]]
+    found = relaxed.cheapest(pairs, below)
+    return best if found is None else found
 
 
-def _rows(space: Space, pairs: Indices, number: int) -> Indices:
-    """Configurations of a kind that some pairs have."""
-    return np.flatnonzero(np.bincount(space.index[pairs[space.family[pairs] == number]]))
-
-
-def _hopeful(
-    space: Space, buffer: SharedBuffer, reserves_s: Array, below: float, pairs: Indices
-) -> tuple[Indices, Array]:
-    """The pairs and the reserves, ascending, that might cost less if percentiles held."""
-    if len(pairs) > _TOO_MANY:
-        pairs = pairs[_might_cost_less(space, buffer, reserves_s[:1], below, pairs)[0]]
-    if len(pairs) > _TOO_MANY:
-        return pairs, reserves_s
-    might = _might_cost_less(space, buffer, reserves_s, below, pairs)
-    return pairs[might.any(axis=0)], reserves_s[might.any(axis=1)]
-
-
-def _might_cost_less(space: Space, buffer: SharedBuffer, reserves_s: Array, below: float, pairs: Indices) -> Mask:
-    """Which pairs might cost less at such reserves or at the smallest that a pair may have, shape (R, K)."""
-    least_s = np.maximum(space.least_s[pairs], reserves_s[:, None])
-    in_time = least_s <= buffer.strictest_s
-    if math.isinf(below):
-        return np.asarray(in_time)
-    sizes = 1 + buffer.rate_rps * (buffer.strictest_s - least_s + buffer.open_beyond_s)
-    return np.asarray(in_time & (space.cost_bounds(sizes, pairs) < below))
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _FamilySearch:
-    """The `percentile` objective over one kind of function."""
+@dataclass(frozen=True, eq=False)
+class _Relaxed:
+    """The search over reserves, shape (1, R), ascending, for one buffer."""
 
     space: Space
-    number: int
     buffer: SharedBuffer
-    law: SizeLaw
     percentiles: Array
+    reserves_s: Array
 
-    def cheaper_than(self, below: float, rows: Indices) -> Choice | None:
-        """Returns the cheapest choice among some configurations that costs less than `below`, None if there is none."""
-        if len(rows) == 0:
-            return None
-        costs = self._costs(rows)
-        cheap: Mask = np.asarray((costs < below).any(axis=2))
-        reserves, kept = np.flatnonzero(cheap.any(axis=1)), cheap.any(axis=0)
-        if len(reserves) == 0:
-            return None
-        rows, costs = rows[kept], costs[:, kept]
-        services = self.space.families[self.number].services
-        atoms_s, weights = (x[rows, : costs.shape[2]] for x in (services.atoms_s, services.weights))
-        strictest = StrictestLateness.of(self.buffer, self.law, atoms_s, weights)
-        late = strictest.fractions(reserves) > 1 - self.percentiles[0] + _TOLERANCE
-        candidates = np.where(late, np.inf, costs[reserves])
-        return self._first_in_time(candidates, rows, reserves, below)
+    @cached_property
+    def laws(self) -> BufferLaws:
+        """The batch sizes under every reserve, for caps of any pair."""
+        return BufferLaws.of((self.buffer,), self.reserves_s, max_batch=self.space.max_batch)
 
-    def _costs(self, rows: Indices) -> Array:
-        """Cost per request of every reserve, configuration and cap, shape (R, n, B); infinite where not allowed."""
-        family = self.space.families[self.number]
-        caps = min(family.max_batch, self.law.waiting.shape[1])
-        law = self.law.up_to(caps)
-        spent_s = law.averaged(family.services.billed_s[rows, :caps])
-        costs = (family.per_s[rows, :caps] * spent_s + family.per_call) / law.mean_sizes()[:, None, :]
-        shortest_s = family.services.atoms_s[rows, :caps, 0]
-        least_s = shortest_s if self.space.cautious else shortest_s[:, :1]
-        enough = self.law.reserves_s[:, None, None] >= least_s
-        return np.where(family.allowed[rows, :caps] & enough, costs, np.inf)
+    def hopeful(self, pairs: Indices, below: float) -> Indices:
+        """The pairs that might cost less if percentiles held, at the smallest reserve that each may have."""
+        space, buffer = self.space, self.buffer
+        pairs = pairs[space.floor[pairs] < below]
+        least_s = np.maximum(space.least_s[pairs], self.reserves_s[0, 0])
+        might = least_s <= buffer.strictest_s
+        if not math.isinf(below):
+            sizes = 1 + buffer.rate_rps * (buffer.strictest_s - least_s + buffer.open_beyond_s)
+            might &= space.cost_bounds(sizes, pairs) < below
+        return np.asarray(pairs[might])
 
-    def _first_in_time(self, costs: Array, rows: Indices, reserves: Indices, below: float) -> Choice | None:
-        """The cheapest candidate, shape (K, n, B), whose other applications are in time as well."""
-        flat = costs.ravel()
-        possible = np.flatnonzero(flat < below)
-        stricter = _stricter(self.percentiles)
-        waits: dict[int, SharedWaits] = {}
-        for position in possible[np.argsort(flat[possible], kind="stable")].tolist():
-            number, row, cap = np.unravel_index(position, costs.shape)
-            reserve, index = int(reserves[number]), int(rows[row])
-            if len(stricter):
-                if reserve not in waits:
-                    waits[reserve] = SharedWaits.of(self.buffer, self.law, reserve)
-                if not self._holds(waits[reserve], index, int(cap) + 1, stricter):
-                    continue
-            return Choice(float(flat[position]), self.number, index, int(cap) + 1, float(self.law.reserves_s[reserve]))
-        return None
+    def cheapest(self, pairs: Indices, below: float) -> Choice | None:
+        """The cheapest choice among the configurations of some pairs; None if none costs less than `below`."""
+        best: Choice | None = None
+        for number, rows in enumerate(_rows(self.space, np.zeros_like(pairs), pairs)):
+            if len(rows.indices) == 0:
+                continue
+            candidates = self.laws.candidates(
+                rows, np.array([below]), self.percentiles[:1], cautious=self.space.cautious
+            )
+            found = _first_in_time(self.laws, number, candidates, self.percentiles, below)
+            if found is not None:
+                best, below = found, found.cost
+        return best
 
-    def _holds(self, waits: SharedWaits, index: int, cap: int, which: Indices) -> bool:
-        services = self.space.families[self.number].services
-        atoms_s, weights = services.atoms_s[index, :cap], services.weights[index, :cap]
-        late = waits.late(self.buffer.slos_s[which], atoms_s, weights, which=which)
-        return bool((late <= 1 - self.percentiles[which] + _TOLERANCE).all())
+
+def _rows(space: Space, owner: Indices, pair: Indices) -> list[Rows]:
+    """Configurations by kind of some pairs, each for one buffer, both of shape (K,)."""
+    rows = []
+    for number, family in enumerate(space.families):
+        ours, count = space.family[pair] == number, len(family.vcpu)
+        places = np.flatnonzero(np.bincount(owner[ours] * count + space.index[pair[ours]]))
+        rows.append(Rows(family, places // count, places % count))
+    return rows
+
+
+def _first_in_time(
+    laws: BufferLaws, number: int, candidates: Candidates, percentiles: Array, below: float
+) -> Choice | None:
+    """The cheapest candidate whose other applications are in time as well; None if none costs less than `below`."""
+    buffer, law = laws.buffers[0], laws.law
+    flat, caps = candidates.costs.ravel(), candidates.costs.shape[1]
+    possible = np.flatnonzero(flat < below)
+    stricter = _stricter(percentiles)
+    waits: dict[int, SharedWaits] = {}
+    for position in possible[np.argsort(flat[possible], kind="stable")].tolist():
+        at, cap = divmod(position, caps)
+        reserve, index = int(candidates.reserves[at]), int(candidates.indices[at])
+        if len(stricter):
+            if reserve not in waits:
+                waits[reserve] = SharedWaits.of(buffer, law, reserve)
+            services = candidates.family.services
+            atoms_s, weights = services.atoms_s[index, : cap + 1], services.weights[index, : cap + 1]
+            late = waits[reserve].late(buffer.slos_s[stricter], atoms_s, weights, which=stricter)
+            if not (late <= 1 - percentiles[stricter] + TOLERANCE).all():
+                continue
+        return Choice(float(flat[position]), number, index, cap + 1, float(law.reserves_s[reserve]))
+    return None
 
 
 def _stricter(percentiles: Array) -> Indices:
@@ -333,3 +322,48 @@ def _stricter(percentiles: Array) -> Indices:
     """
     highest = np.maximum.accumulate(percentiles)
     return np.flatnonzero(percentiles[1:] > highest[:-1]) + 1
+
+
+def fruitless(
+    space: Space,
+    buffers: Sequence[SharedBuffer],
+    percentiles: Array,
+    *,
+    below: Array,
+    reserves_s: Array,
+) -> Mask:
+    """Returns which buffers have no choice that costs less, as `percentile` would find, shape (S,).
+
+    All at once, which takes far less time than one search after the other: applications besides the strictest are not
+    asked, and where the worst case might do the answer is no. So none is called fruitless that is not.
+
+    Parameters:
+        space: the pairs to choose from.
+        buffers: S buffers.
+        percentiles: of the application with the strictest SLO in each, shape (S,).
+        below: a cost per request for each buffer, shape (S,).
+        reserves_s: what to try, ascending, shape (S, R).
+    """
+    owner, pair = np.nonzero(space.floor < below[:, None])
+    rates, strictest_s, beyond_s = (
+        np.array([getattr(buffer, key) for buffer in buffers]) for key in ("rate_rps", "strictest_s", "open_beyond_s")
+    )
+
+    def might(least_s: Array) -> Mask:
+        """Where the cost may be below at so long a reserve or a longer one."""
+        left_s = strictest_s[owner] - least_s
+        bounds = space.cost_bounds(1 + rates[owner] * (left_s + beyond_s[owner]), pair)
+        return np.asarray((left_s >= 0) & (bounds < below[owner]))
+
+    hopeful = might(np.maximum(space.least_s[pair], reserves_s[owner, 0]))
+    owner, pair = owner[hopeful], pair[hopeful]
+    found = np.bincount(owner[might(space.worst_s[pair])], minlength=len(buffers)) > 0
+    open_still = ~found[owner]
+    owner, pair = owner[open_still], pair[open_still]
+    if len(owner) == 0:
+        return ~found
+    laws = BufferLaws.of(buffers, reserves_s, max_batch=int(space.cap[pair].max()))
+    for rows in _rows(space, owner, pair):
+        candidates = laws.candidates(rows, below, percentiles, cautious=space.cautious)
+        found[laws.owner[candidates.reserves[np.isfinite(candidates.costs).any(axis=1)]]] = True
+    return ~found
