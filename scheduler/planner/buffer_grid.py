@@ -9,7 +9,7 @@ from scheduler.planner.arrivals import ArrivalError, MarkovianArrivals
 from scheduler.planner.buffers import TIE, check_buffer
 from scheduler.planner.counting import count_table
 from scheduler.planner.grid_lateness import GridLateness, Indices, grid_lateness
-from scheduler.planner.matrices import Array, stationary, times
+from scheduler.planner.matrices import Array, eliminated, product
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -95,15 +95,17 @@ class BufferGrid:
             self._check_cap(cap)
         waits_s = latency_s - atoms_s
         waits_s[np.abs(waits_s) < TIE] = 0.0
-        late = np.zeros((len(caps), len(self.timeouts_s), self.opening.shape[-1]))
-        late[caps == 1] = float((weights[0] * (waits_s[0] < 0)).sum())
+        # A batch of one waits for nobody.
+        parts = np.full((len(self.timeouts_s), len(caps)), float((weights[0] * (waits_s[0] < 0)).sum()))
         several = caps[caps > 1]
         if len(several):
             most = int(several[-1]) - 1
-            by_time = np.cumsum(self.lateness.by_time(waits_s[:most], weights[:most]), axis=0)
-            by_size = self.lateness.by_size(several, waits_s[several - 1], weights[several - 1])
-            late[caps > 1] = by_time[several - 2] + by_size
-        parts = np.einsum("tci,cti->tc", self.opening[:, caps - 1], late) / self.mean_sizes[:, caps - 1]
+            by_time = self.lateness.by_time(waits_s[:most], weights[:most])
+            late = self.lateness.by_size(several, waits_s[several - 1], weights[several - 1])
+            late += np.cumsum(by_time, axis=0, out=by_time)[several - 2]
+            alone = len(caps) - len(several)
+            np.einsum("tci,cti->tc", self.opening[:, several - 1], late, out=parts[:, alone:])
+            parts /= self.mean_sizes[:, caps - 1]
         return np.asarray(1 - parts)
 
     def _check_cap(self, cap: int) -> None:
@@ -140,11 +142,15 @@ def buffer_grid(process: MarkovianArrivals, *, max_batch: int, step_s: float, st
 def _opening(process: MarkovianArrivals, timed_out: Array, filled: Array) -> Array:
     """Law of the phase in which batches open, for each timeout and cap, shape (timeouts, B, m)."""
     _, d1 = process.matrices()
-    closes = np.empty_like(timed_out)
-    closes[:, :, 0] = np.eye(process.phases)
-    np.cumsum(timed_out[:, :, :-1], axis=2, out=closes[:, :, 1:])
-    closes[:, :, 1:] += times(filled, d1)[:, :, :-1]
-    return stationary(times(closes, process.to_next_arrival()).transpose(0, 2, 1, 3))
+    (timeouts, phases, caps, _), to_next = timed_out.shape, process.to_next_arrival()
+    # Last phases first, in rows by size, which are long: that is how they are added up and eliminated.
+    opens = product(to_next.T, timed_out.reshape(-1, phases).T).reshape(phases, timeouts, phases, caps)
+    np.cumsum(opens, axis=3, out=opens)
+    opens += product((d1 @ to_next).T, filled.reshape(-1, phases).T).reshape(opens.shape)
+    work = np.empty((phases, phases, timeouts, caps))
+    work[..., 0] = to_next[..., None]
+    work[..., 1:] = opens[..., :-1].transpose(2, 0, 1, 3)
+    return np.moveaxis(eliminated(work), 0, -1)
 
 
 def _expected(opening: Array, closing: Array, filling: Array, values: Array) -> Array:

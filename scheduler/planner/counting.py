@@ -90,7 +90,7 @@ class Counts:
     def stepped(self, steps: int) -> tuple[Array, Array]:
         """Returns P_k and its integral, seconds, at 0, 1, ... `steps` times the longest time.
 
-        One step after the other, counts added: a product with a few counts each, and again all terms are positive.
+        Two steps from every other point, counts added: a product with a few counts each, and again all terms are positive.
 
         Returns:
             Both by time, first phase, count and last phase, shape (steps + 1, m, counts, m).
@@ -99,21 +99,23 @@ class Counts:
         if (steps + 1) * self.ticks[0].size > _MOST_NUMBERS:
             raise ArrivalError(f"{steps} timeouts are too many to count {counts} arrivals exactly; choose fewer")
         length_s = np.array([self.longest_s])
-        step = np.concatenate([self.at(length_s)[0], self.integrated(length_s)[0]], axis=2)
+        # Two steps from each point: getting the point ready takes longer than the few counts more that two need.
+        step = _twice(np.concatenate([self.at(length_s)[0], self.integrated(length_s)[0]], axis=2))
         few = int(np.flatnonzero(step.max(axis=(1, 2)) > _NOTHING)[-1]) + 1
-        step = step[few - 1 :: -1].reshape(few * phases, 2 * phases)
+        step = step[few - 1 :: -1].reshape(few * phases, 4 * phases)
         timed_out, filled = np.empty((2, steps + 1, phases, counts, phases))
         timed_out[0], filled[0] = 0.0, 0.0
         timed_out[0, :, 0] = np.eye(phases)
         # Counts of each first phase behind few - 1 that are nothing, so that each window has the counts of one sum.
         padded = np.zeros((phases, few - 1 + counts, phases))
         windows = sliding_window_view(padded.ravel(), few * phases)[::phases]
-        moved = np.empty((phases, few - 1 + counts, 2 * phases))
-        for number in range(steps):
+        moved = np.empty((phases, few - 1 + counts, 2, 2, phases))
+        for number in range(0, steps, 2):
             padded[:, few - 1 :] = timed_out[number]
-            product(np.ascontiguousarray(windows), step, out=moved.reshape(-1, 2 * phases)[: len(windows)])
-            timed_out[number + 1] = moved[:, :counts, :phases]
-            np.add(filled[number], moved[:, :counts, phases:], out=filled[number + 1])
+            product(np.ascontiguousarray(windows), step, out=moved.reshape(-1, 4 * phases)[: len(windows)])
+            for ahead in range(min(2, steps - number)):
+                timed_out[number + 1 + ahead] = moved[:, :counts, ahead, 0]
+                np.add(filled[number], moved[:, :counts, ahead, 1], out=filled[number + 1 + ahead])
         return timed_out, filled
 
     def up_to(self, longest_s: float) -> "Counts":
@@ -206,6 +208,25 @@ def _ticked(tick: Array, *, counts: int, most: int) -> Array | None:
         after[:, :reached] = moved[:, :, :phases]
         after[:, 1 : reached + 1] += moved[:, : counts - 1, phases:]
     return ticks
+
+
+def _twice(step: Array) -> Array:
+    """P_k and its integral side by side after one step and after two, shape (counts, m, 4 m).
+
+    Parameters:
+        step: the same after one step, shape (counts, m, 2 m).
+    """
+    counts, phases, wide = step.shape
+    likely = np.flatnonzero(step.max(axis=(1, 2)) > _NOTHING)
+    few = int(likely[-1]) + 1
+    first, second = step[:few, :, :phases], step[:few].transpose(1, 0, 2)
+    pairs = (first.reshape(-1, phases) @ second.reshape(phases, -1)).reshape(few, phases, few, wide)
+    both = np.zeros((counts + few, phases, 2 * wide))
+    both[:counts, :, :wide] = step
+    both[:few, :, wide + phases :] = step[:few, :, phases:]
+    for count in range(few):
+        both[count : count + few, :, wide:] += pairs[count].transpose(1, 0, 2)
+    return both[:counts]
 
 
 def _mixed(weights: Array, ticks: Array) -> Array:

@@ -70,9 +70,9 @@ class GridLateness:
             weights: probability of each alternative, shape (sizes, A).
         """
         sizes = len(waits_s)
-        hopeless = (weights * (waits_s < 0)).sum(axis=1) * np.arange(1, sizes + 1)
-        late: Array = np.ascontiguousarray(self.closing[:, :sizes].transpose(1, 0, 2)) * hopeless[:, None, None]
-        likely = self.closing[:, :sizes].max(axis=(0, 2)) > _NEVER
+        late = _hopeless(self.closing, np.arange(sizes), waits_s, weights)
+        # One axis after the other: the first is walked through in long rows.
+        likely = self.closing[:, :sizes].max(axis=0).max(axis=1) > _NEVER
         for which in _together(self._inside(waits_s) & (weights > 0) & likely[:, None], np.arange(sizes)):
             self._fill_by_time(late, which[0], waits_s[which], weights[which])
         return late
@@ -86,7 +86,8 @@ class GridLateness:
         columns = (_ranked(self.closing[places.steps, :counts], lasts) + beside) * weights[:, None, None]
         # At T = w nobody is late: the first request waits exactly T.
         first = places.on_grid.astype(np.intp)
-        _add(late, _applied(self.timed_out, _backwards(columns, lasts)), lasts, places.steps, first)
+        beyond = len(self.timed_out) - int(places.steps.min())
+        _add(late, _applied(self.timed_out[:beyond], _backwards(columns, lasts)), lasts, places.steps, first)
 
     def by_size(self, caps: Indices, waits_s: Array, weights: Array) -> Array:
         """Returns who is late in full batches, shape (caps, points, m).
@@ -96,9 +97,8 @@ class GridLateness:
             waits_s: longest waits in time of each, shape (caps, A).
             weights: probability of each, shape (caps, A).
         """
-        hopeless = (weights * (waits_s < 0)).sum(axis=1) * caps
-        late: Array = np.ascontiguousarray(self.filling[:, caps - 2].transpose(1, 0, 2)) * hopeless[:, None, None]
-        for which in _together(self._inside(waits_s) & (weights > 0), caps):
+        late = _hopeless(self.filling, caps - 2, waits_s, weights, more=1)
+        for which in _together(self._inside(waits_s) & (weights > 0), caps - 2):
             self._fill_by_size(late, which[0], caps[which[0]] - 2, waits_s[which], weights[which])
         return late
 
@@ -111,8 +111,10 @@ class GridLateness:
         columns = _ranked(_followed_by(part, whole), lasts)
         # Who came in what was rounded came before: the rank of the columns counts them.
         rounded = _followed_by(self.short.integrated(places.added_s), columns)
-        filled = _applied(self.filled, _backwards(columns, lasts))
-        filled += _applied(self.timed_out, _backwards(rounded, lasts))
+        # Nobody is late at timeouts below the wait: so many points of the grid are left behind the shortest.
+        beyond = len(self.filled) - int(places.steps.min())
+        filled = _applied(self.filled[:beyond], _backwards(columns, lasts))
+        filled += _applied(self.timed_out[:beyond], _backwards(rounded, lasts))
         _add(late, filled, rows, places.steps, np.zeros_like(places.steps))
 
     def _inside(self, waits_s: Array) -> npt.NDArray[np.bool_]:
@@ -141,12 +143,34 @@ def grid_lateness(counts: Counts, *, timed_out: Array, filled: Array) -> GridLat
         step_s=step_s,
         short=short,
         added=_added(short, step_s),
-        to_full=np.ascontiguousarray((timed_out @ arrive).transpose(0, 2, 1)),
+        to_full=_by_count(timed_out, arrive),
         timed_out=timed_out,
         filled=filled,
-        closing=np.ascontiguousarray(timed_out.sum(axis=3).transpose(0, 2, 1)),
-        filling=np.ascontiguousarray((filled @ arrive).transpose(0, 2, 1)),
+        closing=_by_count(timed_out, np.ones_like(arrive)),
+        filling=_by_count(filled, arrive),
     )
+
+
+def _hopeless(closed: Array, lasts: Indices, waits_s: Array, weights: Array, *, more: int = 0) -> Array:
+    """Who is late however long or short the timeout, shape (sizes, points, m).
+
+    Parameters:
+        closed: probability of batches by how many come later, shape (points, B, m).
+        lasts: how many come later, shape (sizes,).
+        waits_s: longest waits in time, shape (sizes, A).
+        weights: probability of each, shape (sizes, A).
+        more: requests besides the first and those.
+    """
+    late = np.zeros((len(lasts), len(closed), closed.shape[2]))
+    hopeless = (weights * (waits_s < 0)).sum(axis=1) * (lasts + 1 + more)
+    rows = np.flatnonzero(hopeless)
+    late[rows] = closed[:, lasts[rows]].transpose(1, 0, 2) * hopeless[rows, None, None]
+    return late
+
+
+def _by_count(tables: Array, worth: Array) -> Array:
+    """Tables of shape (points, m, B, m), weighed by what the last phase is worth, shape (points, B, m)."""
+    return np.ascontiguousarray((tables @ worth).transpose(0, 2, 1))
 
 
 def _added(short: Counts, step_s: float) -> Interpolated:
@@ -183,19 +207,17 @@ def _add(late: Array, applied: Array, rows: Indices, skipped: Indices, first: In
 
 def _backwards(columns: Array, lasts: Indices) -> Array:
     """Columns `last`, `last` - 1, ... 0 and nothing behind, shape (columns, counts, m)."""
-    back = lasts[:, None] - np.arange(columns.shape[1])
-    turned = columns[np.arange(len(columns))[:, None], np.maximum(back, 0)]
-    turned[back < 0] = 0.0
-    return np.asarray(turned)
+    turned = np.zeros_like(columns)
+    # Row by row: slices are copied far faster than single counts are picked.
+    for ours, theirs, last in zip(turned, columns, lasts.tolist(), strict=True):
+        ours[: last + 1] = theirs[last::-1]
+    return turned
 
 
 def _joint(first: Array, second: Array) -> Array:
     """Counts of two pieces, one after the other, both shape (waits, few, m, m)."""
-    few = first.shape[1]
-    result = np.zeros_like(first)
-    for k in range(few):
-        result[:, k:] += first[:, k : k + 1] @ second[:, : few - k]
-    return result
+    last = range(first.shape[3])
+    return np.stack([_followed_by(first, np.ascontiguousarray(second[..., phase])) for phase in last], axis=3)
 
 
 def _followed_by(short: Array, columns: Array) -> Array:
@@ -210,7 +232,10 @@ def _followed_by(short: Array, columns: Array) -> Array:
     padded[:, few - 1 :] = columns
     # Each row holds the columns that a count is made of; one product then sums over the short count and the phase.
     windows = sliding_window_view(padded.reshape(waits, -1), few * phases, axis=1)[:, ::phases]
-    return np.asarray(windows @ short[:, ::-1].transpose(0, 1, 3, 2).reshape(waits, few * phases, phases))
+    # Overlapping rows are copied: with them the product would not go to BLAS.
+    return np.asarray(
+        np.ascontiguousarray(windows) @ short[:, ::-1].transpose(0, 1, 3, 2).reshape(waits, few * phases, phases)
+    )
 
 
 def _counted(short: Array) -> Array:

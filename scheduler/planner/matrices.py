@@ -32,17 +32,30 @@ def stationary(stochastic: Array) -> Array:
     >>> stationary(np.array([[0.5, 0.5], [0.25, 0.75]])).round(4).tolist()
     [0.3333, 0.6667]
     """
-    # Phases first, so that each step runs over all matrices in a row.
-    work = np.moveaxis(stochastic, (-2, -1), (0, 1)).copy()
+    return np.moveaxis(eliminated(np.moveaxis(stochastic, (-2, -1), (0, 1)).copy()), 0, -1)
+
+
+def eliminated(work: Array) -> Array:
+    """Returns the same for matrices whose phases come first, so that each step runs over all of them in a row.
+
+    Parameters:
+        work: shape (m, m, ...); overwritten.
+
+    Returns:
+        Shape (m, ...).
+    """
     phases = len(work)
     for last in range(phases - 1, 0, -1):
-        work[:last, last] /= np.maximum(work[last, :last].sum(axis=0), _FLOOR)
-        work[:last, :last] += work[:last, None, last] * work[None, last, :last]
+        leaving = np.maximum(work[last, :last].sum(axis=0), _FLOOR)
+        for phase in range(last):
+            work[phase, last] /= leaving
+            work[phase, :last] += work[phase, last] * work[last, :last]
     law = np.zeros(work.shape[1:])
     law[0] = 1.0
     for phase in range(1, phases):
         law[phase] = (law[:phase] * work[:phase, phase]).sum(axis=0)
-    return np.moveaxis(law / law.sum(axis=0), 0, -1)
+    law /= law.sum(axis=0)
+    return law
 
 
 def exponential(matrix: Array) -> Array:
@@ -74,12 +87,18 @@ def product(left: Array, right: Array, out: Array | None = None) -> Array:
     (rows, inner), columns = left.shape, right.shape[1]
     result = np.empty((rows, columns)) if out is None else out
     # As square as possible: a thin piece is read from memory faster than it is multiplied.
-    high = max(1, min(rows, math.isqrt(_ALONE // max(inner, 1))))
-    wide = max(1, _ALONE // max(inner * high, 1))
+    side = math.isqrt(_ALONE // max(inner, 1))
+    high = _piece(rows, max(side, _ALONE // max(inner * columns, 1)))
+    wide = _piece(columns, _ALONE // max(inner * high, 1))
     for i in range(0, rows, high):
         for j in range(0, columns, wide):
             np.matmul(left[i : i + high], right[:, j : j + wide], out=result[i : i + high, j : j + wide])
     return result
+
+
+def _piece(length: int, most: int) -> int:
+    """All of so many rows or columns, or at most so many; then in whole blocks of eight, as BLAS takes them."""
+    return length if length <= most else max(most // 8 * 8, 1)
 
 
 def times(many: Array, one: Array) -> Array:
