@@ -33,11 +33,15 @@ def interpolation(points: Array, places: Array) -> Array:
     """
     signs = (-1.0) ** np.arange(len(points))
     signs[[0, -1]] /= 2
-    distance = places[..., None] - points
+    distance = np.asarray(places[..., None] - points)
     hit = distance == 0
-    weights = signs / np.where(hit, 1.0, distance)
-    weights = np.where(hit.any(axis=-1, keepdims=True), hit, weights)
-    return np.asarray(weights / weights.sum(axis=-1, keepdims=True))
+    on_point = hit.any(axis=-1)
+    # In place, since these arrays are large; the few places on a point are put right afterwards.
+    with np.errstate(divide="ignore", invalid="ignore"):
+        weights = np.divide(signs, distance, out=distance)
+        weights /= weights.sum(axis=-1, keepdims=True)
+    weights[on_point] = hit[on_point]
+    return np.asarray(weights)
 
 
 def integration(points: int) -> Array:

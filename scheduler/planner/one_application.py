@@ -18,6 +18,7 @@ from scheduler.planner.buffer_grid import BufferGrid, buffer_grid
 from scheduler.planner.buffers import buffer_law
 from scheduler.planner.configurations import Configurations
 from scheduler.planner.latency_laws import Array
+from scheduler.planner.matrices import product
 
 TIMEOUTS = 100
 """Timeouts are 0, 1/100, ... 1 of the SLO, if nothing else is asked for."""
@@ -169,11 +170,14 @@ def _costs(grid: BufferGrid, sizes: Sequence[Array], family: Configurations) -> 
     """Cost per request of every timeout, configuration and cap of a kind, shape (timeouts, n, B); by cap in memory."""
     costs = np.empty((family.max_batch, len(grid.timeouts_s), len(family.vcpu)))
     for cap in range(1, family.max_batch + 1):
-        paid = np.matmul(sizes[cap - 1], family.services.billed_s[:, :cap].T, out=costs[cap - 1])
-        paid *= family.per_s[:, cap - 1]
-        paid += family.per_call
-        paid /= grid.mean_sizes[:, cap - 1, None]
-        paid[:, ~family.allowed[:, cap - 1]] = np.inf
+        # The fee as the price of one more size, and all of it by request beforehand: one product, nothing afterwards.
+        shares = np.ones((len(grid.timeouts_s), cap + 1))
+        shares[:, :cap] = sizes[cap - 1]
+        shares /= grid.mean_sizes[:, cap - 1, None]
+        prices = np.full((cap + 1, len(family.vcpu)), family.per_call)
+        np.multiply(family.services.billed_s[:, :cap].T, family.per_s[:, cap - 1], out=prices[:cap])
+        product(shares, prices, out=costs[cap - 1])
+        np.copyto(costs[cap - 1], np.inf, where=~family.allowed[:, cap - 1])
     return np.asarray(costs.transpose(1, 2, 0))
 
 
