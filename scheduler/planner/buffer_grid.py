@@ -11,6 +11,9 @@ from scheduler.planner.counting import count_table
 from scheduler.planner.grid_lateness import GridLateness, Indices, grid_lateness
 from scheduler.planner.matrices import Array, eliminated, product
 
+_PART = 32
+"""Timeouts whose opening phases are worked out at once."""
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class BufferGrid:
@@ -141,16 +144,36 @@ def buffer_grid(process: MarkovianArrivals, *, max_batch: int, step_s: float, st
 
 def _opening(process: MarkovianArrivals, timed_out: Array, filled: Array) -> Array:
     """Law of the phase in which batches open, for each timeout and cap, shape (timeouts, B, m)."""
-    _, d1 = process.matrices()
-    (timeouts, phases, caps, _), to_next = timed_out.shape, process.to_next_arrival()
+    timeouts, phases, caps, _ = timed_out.shape
+    law = np.empty((timeouts, caps, phases))
+    to_next = process.to_next_arrival()
+    filled_next = process.matrices()[1] @ to_next
+    # In parts that stay in the processor's cache through all the steps.
+    for start in range(0, timeouts, _PART):
+        part = slice(start, start + _PART)
+        work = _next_phases(timed_out[part], filled[part], to_next, filled_next)
+        law[part] = np.moveaxis(eliminated(work), 0, -1)
+    return law
+
+
+def _next_phases(timed_out: Array, filled: Array, to_next: Array, filled_next: Array) -> Array:
+    """Phase in which the next batch opens, by the phase in which one opens, shape (m, m, timeouts, B).
+
+    Parameters:
+        timed_out: P_k of some timeouts, shape (timeouts, m, B, m).
+        filled: integrals of P_k, likewise.
+        to_next: phase at the next arrival, by phase, shape (m, m).
+        filled_next: the same from an arrival that fills a batch, times its rate.
+    """
+    timeouts, phases, caps, _ = timed_out.shape
     # Last phases first, in rows by size, which are long: that is how they are added up and eliminated.
     opens = product(to_next.T, timed_out.reshape(-1, phases).T).reshape(phases, timeouts, phases, caps)
     np.cumsum(opens, axis=3, out=opens)
-    opens += product((d1 @ to_next).T, filled.reshape(-1, phases).T).reshape(opens.shape)
-    work = np.empty((phases, phases, timeouts, caps))
-    work[..., 0] = to_next[..., None]
-    work[..., 1:] = opens[..., :-1].transpose(2, 0, 1, 3)
-    return np.moveaxis(eliminated(work), 0, -1)
+    opens += product(filled_next.T, filled.reshape(-1, phases).T).reshape(opens.shape)
+    first_next = np.empty((phases, phases, timeouts, caps))
+    first_next[..., 0] = to_next[..., None]
+    first_next[..., 1:] = opens[..., :-1].transpose(2, 0, 1, 3)
+    return first_next
 
 
 def _expected(opening: Array, closing: Array, filling: Array, values: Array) -> Array:

@@ -90,7 +90,7 @@ class Counts:
     def stepped(self, steps: int) -> tuple[Array, Array]:
         """Returns P_k and its integral, seconds, at 0, 1, ... `steps` times the longest time.
 
-        Two steps from every other point, counts added: a product with few counts each, and all terms are positive again.
+        Two steps from every other point, counts added: products with few counts each, and all terms are positive again.
 
         Returns:
             Both by time, first phase, count and last phase, shape (steps + 1, m, counts, m).

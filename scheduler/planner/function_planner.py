@@ -133,7 +133,19 @@ class _Planner:
             families = self.families
         if self.question.objective == "worst-case":
             return fastest_s(families)
-        return min(float(_alone_s(family, app.percentile).min()) for family in families)
+        if not app.sizes:
+            return self._alone_at(app.percentile)
+        return _fastest_alone_s(families, app.percentile)
+
+    def _alone_at(self, percentile_wanted: float) -> float:
+        """The same for requests of any size; remembered, since most applications want the same percentile."""
+        if percentile_wanted not in self._alone_s:
+            self._alone_s[percentile_wanted] = _fastest_alone_s(self.families, percentile_wanted)
+        return self._alone_s[percentile_wanted]
+
+    @cached_property
+    def _alone_s(self) -> dict[float, float]:
+        return {}
 
     def _shared(self, apps: Sequence[Application]) -> tuple[list[FunctionGroup], int, int]:
         if not apps:
@@ -296,6 +308,10 @@ def _function(family: Configurations, index: int, cap: int) -> PlannedFunction:
         gpu_gb=round(float(family.gpu_gb[index]), 9),
         batch=cap,
     )
+
+
+def _fastest_alone_s(families: Sequence[Configurations], percentile_wanted: float) -> float:
+    return min(float(_alone_s(family, percentile_wanted).min()) for family in families)
 
 
 def _alone_s(family: Configurations, percentile_wanted: float) -> Array:
