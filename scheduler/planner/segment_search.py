@@ -362,8 +362,11 @@ def fruitless(
     owner, pair = owner[open_still], pair[open_still]
     if len(owner) == 0:
         return ~found
-    laws = BufferLaws.of(buffers, reserves_s, max_batch=int(space.cap[pair].max()))
+    # Only the buffers that have pairs left.
+    has = np.bincount(owner) > 0
+    kept, owner = np.flatnonzero(has), (has.cumsum() - 1)[owner]
+    laws = BufferLaws.of([buffers[i] for i in kept.tolist()], reserves_s[kept], max_batch=int(space.cap[pair].max()))
     for rows in _rows(space, owner, pair):
-        candidates = laws.candidates(rows, below, percentiles, cautious=space.cautious)
-        found[laws.owner[candidates.reserves[np.isfinite(candidates.costs).any(axis=1)]]] = True
+        candidates = laws.candidates(rows, below[kept], percentiles[kept], cautious=space.cautious)
+        found[kept[laws.owner[candidates.reserves[np.isfinite(candidates.costs).any(axis=1)]]]] = True
     return ~found
