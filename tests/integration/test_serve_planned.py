@@ -1,4 +1,4 @@
-"""What is planned is what runs: `edgeburst plan`, `fc apply` and `serve` one after the other, without an edge.
+"""What is planned is what runs: `edgeburst plan`, `fc apply` and `serve` one after the other, mostly without an edge.
 
 The endpoint is the local Function Compute, its instances are processes, the clients are real; waits are told apart by
 whether they end at all before the test's patience, or by a least length, never by how fast the machine is.
@@ -18,7 +18,15 @@ from typing import Any
 import aiohttp
 import pytest
 import requests
-from support.daemon_process import ROOT, Running, daemon_process, environment, refused_start, until
+from support.daemon_process import (
+    ROOT,
+    Running,
+    daemon_process,
+    environment,
+    refused_start,
+    stub_edge_process,
+    until,
+)
 from support.local_fc_process import KEY, SECRET, LocalFc, running
 
 pytestmark = pytest.mark.xdist_group("serve")
@@ -52,12 +60,13 @@ port = 0
 endpoint = "{address}"
 protocol = "http"
 price_sheet = "fc3-cu-usd"
+{edge}
 [deploy]
 name = "planned"
 image = "reg/fn:1"
 [[model]]
 name = "digits"
-{function_plan}
+{model_keys}
 [[model.class]]
 name = "patient"
 slo_s = 50.0
@@ -117,9 +126,11 @@ class Site:
     def config(self) -> Path:
         return self.folder / "edgeburst.toml"
 
-    def configure(self, *, function_plan: str = "") -> None:
-        text = f'function_plan = "{function_plan}"' if function_plan else ""
-        self.config.write_text(CONFIG.format(address=self.fc.address, function_plan=text))
+    def configure(self, *, function_plan: str = "", edge: str = "") -> None:
+        keys = [f'function_plan = "{function_plan}"'] if function_plan else []
+        keys += ['edge_profile = "orin-resnet50"'] if edge else []
+        table = f'[edge]\nurl = "{edge}"' if edge else ""
+        self.config.write_text(CONFIG.format(address=self.fc.address, edge=table, model_keys="\n".join(keys)))
 
     def command(self, *words: str) -> str:
         """Runs `edgeburst` as a person does, and returns what it prints."""
@@ -251,6 +262,26 @@ def test_requests_go_by_size_as_planned(site: Site) -> None:
         assert sorted((row["tier"], row["items"]) for row in rows) == [("large", 2), ("small", 3)]
         [at_once] = asked(daemon, "hurried", *pictures(1))
         assert (at_once["tier"], at_once["items"]) == ("large", 1)
+
+
+def test_beside_an_edge_the_plan_is_for_what_that_has_no_room_for(site: Site) -> None:
+    size = {"kind": "cpu", "gpu_gb": 0, "vcpu": 2.0, "memory_gb": 2.0}
+    groups = [
+        {**size, "apps": ["patient"], "batch": 6, "timeouts_s": {"patient": 40.0}},
+        {**size, "apps": ["hurried"], "batch": 2, "timeouts_s": {"hurried": 0.5}},
+    ]
+    (site.folder / "plan.json").write_text(json.dumps({"groups": groups}))
+    with stub_edge_process() as edge:
+        site.configure(function_plan="plan.json", edge=edge.url)
+        with daemon_process(site.config, environ=KEYS) as daemon:
+            [on_edge] = asked(daemon, "hurried", *pictures(1))
+            assert on_edge["backend"] == "edge"
+            # The edge is gone for longer than these have: a full batch of the plan leaves for its tier.
+            requests.post(f"{edge.url}/control", json={"mode": "ok", "alpha_s": 5.0}, timeout=10)
+            rows = [row for row in asked(daemon, "hurried", *pictures(5)) if row["backend"] == "function"]
+            assert rows
+            assert {row["tier"] for row in rows} == {"large"}
+            assert max(row["items"] for row in rows) <= 2
 
 
 def test_without_a_plan_classes_are_grouped_on_tiers_by_what_was_seen_of_them(site: Site) -> None:
