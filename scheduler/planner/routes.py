@@ -11,7 +11,14 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from scheduler.domain.plans import LoadedBuffer, ModelEstimates, ModelSettings, ServiceClass, SizeShare
+from scheduler.domain.plans import (
+    LoadedBuffer,
+    ModelEstimates,
+    ModelSettings,
+    ServiceClass,
+    SizeFactors,
+    SizeShare,
+)
 from scheduler.planner.arrival_fits import refit
 from scheduler.planner.arrivals import ArrivalError
 from scheduler.planner.function_buffers import Route
@@ -83,6 +90,7 @@ def live_routes(
         max_items: most items in a batch.
     """
     together = (Route(tuple(classes), settings.tiers),)
+    estimates = replace(estimates, size_factors=_for_all_tiers(settings, estimates.size_factors))
     # A transfer is not billed, and the dispatcher counts bytes itself: sizes matter where services go by them.
     sizes = estimates.item_sizes if estimates.size_factors else ()
     plain = len(classes) == 1 and len(sizes) < 2
@@ -115,9 +123,12 @@ class _Live:
         if len(self.estimates.item_sizes) < 2 or not self.estimates.size_factors:
             return found
         routed = self.by_size()
-        cheaper = routed.total_cost_per_request < found.total_cost_per_request
         # Where together no plan is in time, those by size are in time for some.
-        return routed if found.infeasible or (not routed.infeasible and cheaper) else found
+        if found.infeasible:
+            return routed
+        whole = {group.up_to_bytes for group in routed.groups} >= {self.estimates.item_sizes[-1].mean_bytes}
+        cheaper = routed.total_cost_per_request < found.total_cost_per_request
+        return routed if whole and not routed.infeasible and cheaper else found
 
     def together(self) -> FunctionPlan:
         """Plans the classes as applications that share functions."""
@@ -228,6 +239,12 @@ def _sized(route: Route, estimates: ModelEstimates, above_bytes: float, largest:
         size_factors={tier: known.factors[number] for tier, known in estimates.size_factors.items()},
         sigma=_sigma(estimates),
     )
+
+
+def _for_all_tiers(settings: ModelSettings, known: Mapping[str, SizeFactors]) -> dict[str, SizeFactors]:
+    """What sizes make of services, for tiers too of which nothing is known yet: the least that others show."""
+    least = min(known.values(), key=lambda each: each.factors[-1] / each.factors[0], default=None)
+    return {} if least is None else {tier.name: known.get(tier.name, least) for tier in settings.tiers}
 
 
 def _mixed_factors(estimates: ModelEstimates, items: int) -> dict[str, float]:

@@ -9,11 +9,14 @@ from scheduler.domain.batches import BatchReport
 from scheduler.domain.laws import FunctionTier, LatencyLaw, Price
 from scheduler.domain.messages import BatchFinished, RequestArrived, SettingsChanged
 from scheduler.domain.plans import (
+    BufferPlan,
     EngineSettings,
     LoadedBuffer,
     ModelEstimates,
     ModelSettings,
     ServiceClass,
+    SizeFactors,
+    SizeShare,
     Snapshot,
 )
 from scheduler.domain.requests import Request
@@ -131,3 +134,28 @@ def test_requests_larger_than_the_planned_batch_go_alone() -> None:
     one = engine(firm)
     first = sent(one.handle([asked(1, 0.0, "patient", 30.0, items=2), asked(2, 0.0, "patient", 30.0, items=7)], 0.0))
     assert [(batch.request_ids, batch.items) for batch in first] == [((1,), 2), ((2,), 7)]
+
+
+def routed(kept_factor: float) -> tuple[BufferPlan, ...]:
+    """Buffers where large items take so many times as long; only one tier has shown it."""
+    model = ModelSettings("m", classes=(ServiceClass(slo_s=2.0),), tiers=(CPU, GPU))
+    sizes = (SizeShare(16_384.0, 10_000.0, 0.9), SizeShare(524_288.0, 400_000.0, 0.1))
+    factors = {"cpu": SizeFactors((0.8, 0.8 * kept_factor), 0.05)}
+    estimates = ModelEstimates(20.0, 1.0, 49_000.0, None, {}, {}, {}, item_sizes=sizes, size_factors=factors)
+    snapshot = Snapshot(0.0, EngineSettings(models=(model,)), {"m": estimates}, None, 0.02)
+    return best_plan(snapshot, plan_id=1, cause="rate", detail="").groups[0].buffers
+
+
+def test_a_tier_that_has_not_shown_what_sizes_make_of_it_is_taken_to_be_like_the_others() -> None:
+    small, large = routed(4.0)
+    assert (small.up_to_bytes, large.up_to_bytes) == (16_384.0, None)
+    assert (small.size_factor, large.size_factor) == pytest.approx((0.8, 3.2))
+    assert (small.share, large.share) == pytest.approx((0.9, 0.1))
+
+
+def test_sizes_that_no_tier_answers_in_time_do_not_keep_the_others_from_batches() -> None:
+    """Large ones take 2.5 s and more, whatever is done."""
+    small, large = routed(14.0)
+    assert small.target_batch > 1
+    assert large.target_batch == 1
+    assert large.up_to_bytes is None
