@@ -6,6 +6,7 @@ import argparse
 import json
 import os
 from collections.abc import Iterator, Mapping
+from dataclasses import asdict
 from typing import Any
 
 from scheduler.daemon.config import Config, load_config
@@ -107,6 +108,7 @@ def _model(model: ModelSettings) -> dict[str, Any]:
             for service_class in model.classes
         ],
         "edge": _law(model.edge_law) if model.edge_law else None,
+        "function_plan": [asdict(buffer) for buffer in model.buffers],
         "tiers": [_tier(tier) for tier in model.tiers],
     }
 
@@ -203,6 +205,10 @@ def _model_lines(model: Mapping[str, Any]) -> Iterator[str]:
         )
     if model["edge"]:
         yield f"  edge: {_law_words(model['edge'])}"
+    for buffer in model["function_plan"]:
+        waits = ", ".join(f"{name} up to {wait_s:.3g} s" for name, wait_s in buffer["timeouts_s"].items())
+        size = "" if buffer["up_to_bytes"] is None else f", requests up to {buffer['up_to_bytes']:g} bytes"
+        yield f"  planned: batches of {buffer['target_batch']} on tier {buffer['tier']}; {waits}{size}"
     for tier in model["tiers"]:
         yield (
             f"  tier {tier['name']}: function {tier['function']}:{tier['qualifier']}, {_law_words(tier)},"

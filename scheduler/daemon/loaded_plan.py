@@ -100,6 +100,7 @@ def _buffer(
     for app in group.apps:
         for sentence in _broken(app, group, classes[names[app]]):
             raise LoadedPlanError(f"application {app}: {sentence}")
+        _refuse_too_slow(app, group.timeouts_s[app], tier, classes[names[app]])
     return LoadedBuffer(
         classes=tuple(names[app] for app in group.apps),
         tier=tier.name,
@@ -108,6 +109,16 @@ def _buffer(
         cost_per_item=group.cost_per_request,
         up_to_bytes=group.up_to_bytes,
     )
+
+
+def _refuse_too_slow(app: str, wait_s: float, tier: FunctionTier, service_class: ServiceClass) -> None:
+    """A tier that takes longer than the plan thought makes everybody late who waits as planned."""
+    takes_s = tier.law.predict_s(1)
+    if wait_s + takes_s > service_class.slo_s:
+        raise LoadedPlanError(
+            f"application {app}: the plan lets it wait {wait_s:.3g} s, and tier {tier.name} takes {takes_s:.3g} s for"
+            f" one item by its profile: later than the `slo_s` of {service_class.slo_s:g}; plan again with that profile"
+        )
 
 
 def _broken(app: str, group: Group, service_class: ServiceClass) -> Iterator[str]:

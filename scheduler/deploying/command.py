@@ -229,8 +229,9 @@ def _show(args: argparse.Namespace, platform: Platform, wanted: Draft, changes: 
         console.print("\nThe daemon will call these only with this in its configuration:\n")
     for tier in wanted.unconfigured:
         console.print(escape(tier_table(tier)) + "\n", soft_wrap=True)
-    if args.config is not None:
-        words = f'It obeys the batches and waits of the plan with function_plan = "{args.file}" in its [[model]].'
+    if args.config is not None and not read_plan(args.file).infeasible:
+        named = os.path.relpath(args.file, args.config.parent)
+        words = f'It obeys the batches and waits of the plan with function_plan = "{named}" in its [[model]].'
         console.print(escape(words), soft_wrap=True)
 
 

@@ -98,7 +98,9 @@ def tier_table(tier: Tier) -> str:
         f'name = "{tier.name}"',
         f'function = "{tier.function}"',
         f'qualifier = "{tier.alias}"',
-        'profile = "..."                 # measure it: edgeburst profile function',
+        f'profile = "{tier.name}.json"    # measure it: edgeburst profile function --function {tier.function}'
+        f" --qualifier {tier.alias} --model {tier.model} --memory-mb {configuration['memorySize']}"
+        f" --vcpu {configuration['cpu']:g} --out {tier.name}.json",
         f"memory_gb = {configuration['memorySize'] / 1024:g}",
         f"vcpu = {configuration['cpu']:g}",
     ]

@@ -60,7 +60,11 @@ def _function_terms(
     if buffer is None or buffer.times is None:
         return _NO_FUNCTION
     items = min(max(buffer.gathered.items + request.items, buffer.cheapest_size, request.items), buffer.cap)
-    path_s = function.uplink.begins_s(now_s, request.body_bytes, buffer.pool) - now_s
+    leaves_s = now_s
+    if buffer.obeys and buffer.gathered.items + request.items < buffer.target:
+        # It waits for others as planned, unless enough of them come before.
+        leaves_s = max(now_s, min(map(buffer.planned_leave_s, (queued, *buffer.gathered))))
+    path_s = function.uplink.begins_s(leaves_s, request.body_bytes, buffer.pool) - now_s
     cold_s = buffer.cold * buffer.cold_start_s
     late = function.gathering.late(buffer, items, request.deadline_s - now_s - path_s)
     finish_s = now_s + path_s + cold_s + buffer.times.median_s[items]

@@ -83,6 +83,12 @@ def _add_function(parser: argparse.ArgumentParser) -> None:
     ):
         words = f"environment variable that holds the {what}" + (" (default %(default)s)" if variable else "")
         parser.add_argument(option, default=variable, metavar="VARIABLE", help=words)
+    for option, words in (
+        ("--memory-mb", "memory of an instance, MB: `edgeburst plan --profile` needs it"),
+        ("--vcpu", "vCPUs of an instance, where they are not one for each GB"),
+        ("--gpu-gb", "GPU memory of an instance, GB"),
+    ):
+        parser.add_argument(option, type=_positive, metavar="N", help=words)
     parser.add_argument("--input", default="image", metavar="NAME", help="the model's input (default %(default)s)")
 
 
@@ -99,6 +105,16 @@ def _add_measurement(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", type=Path, metavar="FILE.json", help="save the profile there")
     parser.add_argument("--plot", type=Path, metavar="FILE.png", help="draw it there")
     parser.add_argument("--json", action="store_true", help="print the profile as JSON instead of a table")
+
+
+def _positive(text: str) -> float:
+    value = float(text)
+    if not 0 < value < 1e6:
+        raise ValueError(text)
+    return value
+
+
+_positive.__name__ = "number above 0"
 
 
 def _sizes(text: str) -> list[int]:
@@ -164,8 +180,16 @@ def _function(args: argparse.Namespace) -> tuple[Sequence[ProfileRow], Provenanc
         device=args.device or f"Function Compute {args.region}, function {args.function}:{args.qualifier}",
         source=f"edgeburst profile: {call.invocations} invocations through {account.host}",
         note="Service times as the container measured them, on warm instances; transfer and start are not in them.",
-        environment={"qualifier": args.qualifier, "cold_starts_left_out": str(call.cold_starts)},
+        environment={
+            "qualifier": args.qualifier,
+            "cold_starts_left_out": str(call.cold_starts),
+            **{key: f"{value:g}" for key in _GIVEN if (value := getattr(args, key)) is not None},
+        },
     )
+
+
+_GIVEN = ("memory_mb", "vcpu", "gpu_gb")
+"""What a function was given, as environment of its profile."""
 
 
 def _secret(variable: str, option: str) -> str:

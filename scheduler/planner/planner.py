@@ -41,10 +41,16 @@ def best_plan(snapshot: Snapshot, *, plan_id: int, cause: str, detail: str, at_o
         made_at_s=snapshot.taken_at_s,
         expires_at_s=snapshot.taken_at_s + snapshot.plan_expiry_s,
         cause=cause,
-        detail=detail,
+        detail=_with_loaded(detail, snapshot),
         groups=groups,
         currency=currencies[0] if currencies else "CNY",
     )
+
+
+def _with_loaded(detail: str, snapshot: Snapshot) -> str:
+    """The detail, and for which models function buffers were not planned but loaded."""
+    loaded = [model.name for model in snapshot.settings.models if model.buffers]
+    return f"{detail}; functions of {', '.join(loaded)} as loaded" if loaded else detail
 
 
 def _part(work: float, total: float) -> float:

@@ -93,6 +93,8 @@ def read_plan(path: Path) -> PlanFile:
     except (ValueError, RecursionError):
         raise PlanFileError(f"{path}: this is not JSON; write it with `edgeburst plan --json`") from None
     groups = content.get("groups") if isinstance(content, Mapping) else None
+    if isinstance(content, Mapping) and "plan_id" in content:
+        raise PlanFileError(f"{path}: this is what a configuration leads to; plan with `edgeburst plan --apps` instead")
     if not isinstance(groups, list) or not groups:
         raise PlanFileError(f"{path}: there is no list `groups`; write the plan with `edgeburst plan --json`")
     reason = content.get("infeasible")

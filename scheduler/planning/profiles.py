@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from models.profile import Profile, load_profile, shipped_profiles
+from models.profile import Profile, ProfileError, load_profile, shipped_profiles
 from scheduler.planner.configurations import Family
 from scheduler.planner.function_profile import FunctionProfile, parse_profile
 from scheduler.planner.json_fields import PlanInputError
@@ -47,7 +47,10 @@ def _read(name: str) -> FunctionProfile:
     except (ValueError, RecursionError) as error:
         raise PlanInputError(f"--profile: {path} is not JSON: {error}") from error
     if isinstance(content, dict) and "families" not in content and "alpha_s" in content:
-        return measured_profile(load_profile(path))
+        try:
+            return measured_profile(load_profile(path))
+        except ProfileError as error:
+            raise PlanInputError(f"--profile: {error}") from error
     return parse_profile(content, of=path.name)
 
 
@@ -65,7 +68,9 @@ def measured_profile(profile: Profile) -> FunctionProfile:
     if profile.backend != "function":
         raise PlanInputError(f"{where}: backend is {profile.backend!r}; functions are planned, measure one")
     if "memory_mb" not in profile.environment:
-        raise PlanInputError(f"{where}: environment.memory_mb is missing; add what the function was given")
+        raise PlanInputError(
+            f"{where}: environment.memory_mb is missing; measure with --memory-mb, or add it as a text"
+        )
     memory_gb = _number(profile, "memory_mb", 0.0) / 1024
     gpu_gb = _number(profile, "gpu_gb", 0.0)
     rows = profile.rows

@@ -17,6 +17,7 @@ from support.stub_oip_server import ServerThread, StubOipServer
 from models.profile import load_profile
 from scheduler import cli, wire
 from scheduler.measuring.payloads import synthetic_pictures
+from scheduler.planning.profiles import read_profiles
 
 ROOT = Path(__file__).parents[2]
 QUICK = ("--repetitions", "3", "--warm-up", "1")
@@ -152,9 +153,12 @@ def warm(heard: Heard) -> Say:
 def test_a_function_is_measured_by_what_its_container_says(tmp_path: Path) -> None:
     out = tmp_path / "fc.json"
     with ServerThread(StubFc(warm).serve_connection) as server:
-        assert cli.main(function(server, "--out", str(out))) == 0
+        assert cli.main(function(server, "--out", str(out), "--memory-mb", "1024", "--vcpu", "0.5")) == 0
     profile = load_profile(out)
     assert (profile.backend, profile.max_batch) == ("function", 4)
+    # What it was given makes it a function that can be planned with.
+    [family] = read_profiles([str(out)]).families
+    assert (family.kind, family.vcpu[0], family.memory_gb[0, 0]) == ("cpu", 0.5, 1.0)
     assert (profile.alpha_s, profile.beta_s) == pytest.approx((0.2, 0.1))
     assert profile.source.startswith("edgeburst profile: 12 invocations")
 

@@ -232,7 +232,8 @@ def test_the_daemon_runs_the_plan_that_was_deployed_and_moves_to_another_by_qual
         assert alone["wait_max_s"] >= hurried["timeouts_s"]["hurried"] - 0.02
         # Another plan: the patient ones go to the other tier, in batches of two.
         other = next(vcpu for vcpu in tiers if vcpu != patient["vcpu"])
-        size = {"vcpu": other, "memory_gb": max(1.0, other), "batch": 2}
+        waits_s = {app: {"patient": 30.0, "hurried": 0.5}[app] for app in patient["apps"]}
+        size = {"vcpu": other, "memory_gb": max(1.0, other), "batch": 2, "timeouts_s": waits_s}
         moved = {**plan, "groups": [{**g, **size} if "patient" in g["apps"] else g for g in plan["groups"]]}
         (site.folder / "plan.json").write_text(json.dumps(moved))
         daemon.signal(signal.SIGHUP)

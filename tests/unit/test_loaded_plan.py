@@ -144,6 +144,11 @@ def changed(number: int, **fields: Any) -> Callable[[dict[str, Any]], object]:
             changed(0, latency_s={"camera": {"percentile": 0.9, "value": 0.7}}),
             "promises its latency to 0.9 of the requests, its class asks for a `percentile` of 0.99",
         ),
+        (
+            changed(0, timeouts_s={"camera": 0.5}),
+            "the plan lets it wait 0.5 s, and tier 1gb takes 0.357 s for one item by its profile",
+        ),
+        (lambda plan: {**plan, "plan_id": 1}, "plan.json: this is what a configuration leads to; plan with `edgeburst"),
         (changed(0, vcpu=10**400), "groups[0].vcpu must be a number from 0 to 1e+15"),
         (
             lambda plan: {
@@ -190,6 +195,15 @@ def test_check_config_reads_the_plan_too(tmp_path: Path, capsys: pytest.CaptureF
     path.write_text(written(tmp_path, changed(0, memory_gb=3.0)(GOOD)))
     assert main(["check-config", "--config", str(path)]) == 2
     assert "which no [[model.tier]] of model digits is" in capsys.readouterr().err
+
+
+def test_check_config_shows_the_plan(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "edgeburst.toml"
+    path.write_text(written(tmp_path, GOOD))
+    assert main(["check-config", "--config", str(path)]) == 0
+    shown = capsys.readouterr().out
+    assert "  planned: batches of 2 on tier 1gb; camera up to 0.1 s" in shown
+    assert "  planned: batches of 5 on tier 2gb; archive up to 15 s" in shown
 
 
 def test_the_functions_that_a_plan_wants_can_be_made_before_their_tiers_are_there(tmp_path: Path) -> None:
