@@ -129,12 +129,11 @@ class FunctionSide:
         """Whether being late is unlikely enough for this request to be better sent than refused.
 
         While the objective holds hardly anything is refused for this; once more are late than may be, who is likely to
-        be late is told so at once. Only while something is under way that will tell, as with instances that are cold.
+        be late is told so at once.
         """
-        buffer = _buffer(lane, queued)
-        if lane.serves_late(queued) or not (len(buffer.gathered) or self.uplink.in_pool[buffer.pool]):
+        if lane.serves_late(queued):
             return True
-        request = queued.request
+        buffer, request = _buffer(lane, queued), queued.request
         begins_s = self.uplink.begins_s(now_s, request.body_bytes, buffer.pool)
         late = self.gathering.late(buffer, request.items, request.deadline_s - begins_s)
         late_cost = lane.stakes.late_cost(request.class_name)

@@ -5,12 +5,18 @@ from dataclasses import replace
 import pytest
 from support.engine_kit import finish, refused, sent
 
+from scheduler.dispatch.decision_ring import DecisionRing
+from scheduler.dispatch.forecast import service_times
+from scheduler.dispatch.lane import Lane
+from scheduler.dispatch.queue import Admission, Queued
+from scheduler.dispatch.sender import Sender
 from scheduler.domain.batches import BatchReport
 from scheduler.domain.laws import FunctionTier, LatencyLaw, Price
 from scheduler.domain.messages import BatchFinished, RequestArrived, SettingsChanged
 from scheduler.domain.plans import (
     BufferPlan,
     EngineSettings,
+    GroupPlan,
     LoadedBuffer,
     ModelEstimates,
     ModelSettings,
@@ -19,7 +25,7 @@ from scheduler.domain.plans import (
     SizeShare,
     Snapshot,
 )
-from scheduler.domain.requests import Request
+from scheduler.domain.requests import Backend, Request
 from scheduler.engine import Engine
 from scheduler.planner.planner import best_plan
 
@@ -159,3 +165,37 @@ def test_sizes_that_no_tier_answers_in_time_do_not_keep_the_others_from_batches(
     assert small.target_batch > 1
     assert large.target_batch == 1
     assert large.up_to_bytes is None
+
+
+def test_a_batch_in_flight_is_judged_by_the_tables_of_its_tier_and_size() -> None:
+    """A rescue weighs how late a batch will be: one of large items is not overdue when one of small ones would be."""
+    model = replace(MODEL, buffers=(), classes=CLASSES[1:])
+    lane_plan = [
+        BufferPlan(("patient",), "cpu", 1, {"patient": 1.0}, {"patient": 1.0}, 0.99, 0.5, 1e4, size_factor=0.5),
+        BufferPlan(("patient",), "cpu", 1, {"patient": 1.0}, {"patient": 1.0}, 0.99, 0.5, size_factor=2.0),
+    ]
+    lane = Lane(model, GroupPlan("m", ("patient",), 0, {}, 0.99, tuple(lane_plan), 0.0, 1.0, 1.0))
+    lane.adopt(model, lane.plan)
+    lane.learn(None, [service_times([factor * 0.3], margin=1.0) for factor in (0.5, 2.0)])
+    members = [
+        Queued(Request(i, "m", 0.0, 9.0, body_bytes=size, class_name="patient"))
+        for i, size in ((1, 5_000), (2, 90_000))
+    ]
+    assert [lane.buffer_of(queued) for queued in members] == list(lane.buffers)
+    sender = Sender(Admission(9, 10**6), DecisionRing(9))
+    for buffer, queued, factor in zip(lane.buffers, members, (0.5, 2.0), strict=True):
+        batch = sender.send(
+            [queued],
+            backend=Backend.FUNCTION,
+            now_s=0.0,
+            finish_s=1.0,
+            service_s=0.3,
+            give_up_at_s=9.0,
+            tier="cpu",
+            size_factor=factor,
+        )
+        assert lane.times_of(batch) is buffer.times
+        assert batch.largest_item_bytes == queued.request.body_bytes
+    # Of an earlier plan's size: the tier's tables are the nearest there are.
+    assert lane.times_of(replace(batch, size_factor=1.0)) is lane.buffers[0].times
+    assert lane.times_of(replace(batch, tier="gone")) is None
