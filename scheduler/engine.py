@@ -47,7 +47,7 @@ from scheduler.domain.messages import (
 from scheduler.domain.plans import EngineSettings, Plan, Snapshot
 from scheduler.domain.requests import Backend, Request
 from scheduler.domain.statistics import EngineStatistics
-from scheduler.planner.planner import best_plan
+from scheduler.planner.site.plan import best_plan
 
 LESSONS_WAITING = 8
 """Answered batches that may wait to be learned from. Learning takes longer than all else that an answer causes, so it

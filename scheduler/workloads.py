@@ -14,8 +14,8 @@ import numpy as np
 import numpy.typing as npt
 
 from scheduler.domain.errors import EdgeburstError
-from scheduler.planner.arrival_streams import ArrivalStream
-from scheduler.planner.arrivals import ArrivalError, MarkovianArrivals, mmpp2
+from scheduler.planner.queueing.map_process import ArrivalError, MarkovianArrivals, mmpp2
+from scheduler.planner.queueing.map_sampling import ArrivalStream
 
 Seconds = npt.NDArray[np.float64]
 

@@ -21,9 +21,9 @@ from scheduler.domain.laws import FunctionTier, LatencyLaw, Price
 from scheduler.domain.plans import EngineSettings, LoadedBuffer, ModelSettings, ServiceClass
 from scheduler.domain.requests import Request
 from scheduler.engine import Engine
-from scheduler.planner.function_plan import Application, FunctionPlan, Question
-from scheduler.planner.function_planner import plan_functions
-from scheduler.planner.tier_offer import TierOffer, tier_way
+from scheduler.planner.functions.problem import Application, FunctionPlan, Question
+from scheduler.planner.functions.solve import plan_functions
+from scheduler.planner.site.deployed_tiers import TierOffer, tier_way
 from scheduler.simulator.backends import ColdStarts, SimulatedFunctions, noise
 from scheduler.simulator.faults import Faults
 from scheduler.simulator.network import AMPLE, Uplink

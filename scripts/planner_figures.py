@@ -21,12 +21,12 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from scheduler.planner.arrivals import MarkovianArrivals, mmpp2
-from scheduler.planner.buffer_grid import buffer_grid
-from scheduler.planner.function_plan import OBJECTIVES, Application, FunctionPlan, Question
-from scheduler.planner.function_planner import plan_functions
-from scheduler.planner.function_profile import FunctionProfile, parse_profile
-from scheduler.planner.prices import load_sheet
+from scheduler.planner.catalogue.function_profile import FunctionProfile, parse_profile
+from scheduler.planner.catalogue.prices import load_sheet
+from scheduler.planner.functions.problem import OBJECTIVES, Application, FunctionPlan, Question
+from scheduler.planner.functions.solve import plan_functions
+from scheduler.planner.queueing.map_batching_grid import buffer_grid
+from scheduler.planner.queueing.map_process import MarkovianArrivals, mmpp2
 
 ROOT = Path(__file__).parents[1]
 SHEET = "fc2-harmonybatch-cny"

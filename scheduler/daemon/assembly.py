@@ -19,7 +19,7 @@ from scheduler.domain.plans import EngineSettings, Plan
 from scheduler.domain.requests import Backend
 from scheduler.engine import Engine
 from scheduler.fc_client import Account
-from scheduler.planner.planner import best_plan
+from scheduler.planner.site.plan import best_plan
 
 
 @dataclass(frozen=True, slots=True)

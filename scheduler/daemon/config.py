@@ -18,7 +18,7 @@ from scheduler.daemon.loaded_plan import loaded_buffers
 from scheduler.domain.errors import ConfigError, EdgeburstError
 from scheduler.domain.laws import FunctionTier, LatencyLaw
 from scheduler.domain.plans import EngineSettings, LoadedBuffer, ModelSettings, ServiceClass
-from scheduler.planner.prices import PriceSheet, PriceSheetError, load_sheet, shipped_sheets
+from scheduler.planner.catalogue.prices import PriceSheet, PriceSheetError, load_sheet, shipped_sheets
 from scheduler.planning.plan_file import PlanFileError, read_plan
 
 

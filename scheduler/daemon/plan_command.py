@@ -11,7 +11,7 @@ from scheduler.daemon.config import load_config
 from scheduler.domain.errors import EdgeburstError
 from scheduler.domain.plans import BufferPlan, EngineSettings, GroupPlan, Plan, Snapshot
 from scheduler.estimates import Estimates
-from scheduler.planner.planner import best_plan
+from scheduler.planner.site.plan import best_plan
 from scheduler.planning import command as functions_command
 
 _MEBIBYTE = 2**20

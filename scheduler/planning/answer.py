@@ -10,8 +10,8 @@ from rich.progress import track
 from rich.table import Table
 
 from scheduler.domain.errors import EdgeburstError
-from scheduler.planner.function_plan import FunctionGroup, FunctionPlan, Question
-from scheduler.planner.function_planner import plan_functions
+from scheduler.planner.functions.problem import FunctionGroup, FunctionPlan, Question
+from scheduler.planner.functions.solve import plan_functions
 
 _FEW = 40
 """Above so many applications only quick alternatives are worked out."""

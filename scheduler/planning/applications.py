@@ -6,11 +6,11 @@ from pathlib import Path
 
 import numpy as np
 
-from scheduler.planner.arrival_fits import fit_arrivals
-from scheduler.planner.arrivals import MarkovianArrivals
-from scheduler.planner.function_plan import Application
-from scheduler.planner.json_fields import Fields, PlanInputError
-from scheduler.planner.size_classes import SizeClass
+from scheduler.planner.catalogue.json_fields import Fields, PlanInputError
+from scheduler.planner.functions.problem import Application
+from scheduler.planner.functions.size_classes import SizeClass
+from scheduler.planner.queueing.map_fit import fit_arrivals
+from scheduler.planner.queueing.map_process import MarkovianArrivals
 from scheduler.workloads import WorkloadError, read_gaps, read_map
 
 _MOST_APPLICATIONS = 2000

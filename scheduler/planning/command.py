@@ -7,10 +7,10 @@ import sys
 from pathlib import Path
 from time import perf_counter
 
-from scheduler.planner.function_plan import OBJECTIVES, Application, FunctionPlan, Question
-from scheduler.planner.function_planner import plan_functions
-from scheduler.planner.json_fields import PlanInputError
-from scheduler.planner.prices import load_sheet
+from scheduler.planner.catalogue.json_fields import PlanInputError
+from scheduler.planner.catalogue.prices import load_sheet
+from scheduler.planner.functions.problem import OBJECTIVES, Application, FunctionPlan, Question
+from scheduler.planner.functions.solve import plan_functions
 from scheduler.planning.answer import as_json, print_answer
 from scheduler.planning.applications import application_from_gaps, application_from_map, read_applications
 from scheduler.planning.frontier_plot import plot_frontier

@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 from rich.progress import track
 
-from scheduler.planner.function_plan import OBJECTIVES, FunctionPlan, Question
-from scheduler.planner.function_planner import plan_functions
-from scheduler.planner.json_fields import PlanInputError
+from scheduler.planner.catalogue.json_fields import PlanInputError
+from scheduler.planner.functions.problem import OBJECTIVES, FunctionPlan, Question
+from scheduler.planner.functions.solve import plan_functions
 
 _FACTORS = np.geomspace(0.4, 2.5, 13)
 

@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 
 from models.profile import Profile, ProfileError, load_profile, shipped_profiles
-from scheduler.planner.configurations import Family
-from scheduler.planner.function_profile import FunctionProfile, parse_profile
-from scheduler.planner.json_fields import PlanInputError
-from scheduler.planner.latency_laws import TableLaw
+from scheduler.planner.catalogue.configurations import Family
+from scheduler.planner.catalogue.function_profile import FunctionProfile, parse_profile
+from scheduler.planner.catalogue.json_fields import PlanInputError
+from scheduler.planner.catalogue.latency_models import TableLaw
 
 _LARGEST_FILE_BYTES = 20_000_000
 _NORMAL_95 = 1.6449

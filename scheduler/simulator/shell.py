@@ -35,7 +35,7 @@ from scheduler.domain.messages import (
 )
 from scheduler.domain.plans import Plan
 from scheduler.domain.requests import Backend, Request
-from scheduler.planner.planner import best_plan
+from scheduler.planner.site.plan import best_plan
 from scheduler.simulator.backends import Outcome, SimulatedEdge, SimulatedFunctions
 
 PLANNING_S = 0.005

@@ -17,7 +17,7 @@ from rich.table import Table
 
 from models.profile import load_profile
 from scheduler.domain.laws import LatencyLaw
-from scheduler.planner.prices import PriceSheet, load_sheet
+from scheduler.planner.catalogue.prices import PriceSheet, load_sheet
 from scripts.demo import configuration, live, report, timeline
 from scripts.demo.cold_start import burst, cold_start
 from scripts.demo.configuration import Places

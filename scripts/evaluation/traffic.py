@@ -6,7 +6,7 @@ from typing import Protocol
 
 import numpy as np
 
-from scheduler.planner.arrivals import mmpp2
+from scheduler.planner.queueing.map_process import mmpp2
 from scheduler.workloads import Workload, markovian, read_gaps, steps
 
 BURSTY = mmpp2(rates_rps=(44.0, 62.0), leave_per_s=(0.05, 0.3))

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from scheduler.planner.arrivals import MarkovianArrivals
-from scheduler.planner.buffers import BufferLaw, buffer_law
-from scheduler.planner.noise import LognormalNoise
+from scheduler.planner.queueing.map_batching import BufferLaw, buffer_law
+from scheduler.planner.queueing.map_process import MarkovianArrivals
+from scheduler.planner.queueing.service_noise import LognormalNoise
 from scripts.exactness.simulation import Array, Block, simulated
 
 BLOCKS = 200

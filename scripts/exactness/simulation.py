@@ -5,8 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from scheduler.planner.arrival_streams import ArrivalStream
-from scheduler.planner.arrivals import MarkovianArrivals
+from scheduler.planner.queueing.map_process import MarkovianArrivals
+from scheduler.planner.queueing.map_sampling import ArrivalStream
 
 Array = npt.NDArray[np.float64]
 Indices = npt.NDArray[np.int64]

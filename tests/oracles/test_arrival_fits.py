@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from scheduler.estimators.dispersion import IndexOfDispersion
-from scheduler.planner.arrival_fits import fit_arrivals, fit_mmpp2, fit_poisson, refit
-from scheduler.planner.arrival_streams import ArrivalStream
-from scheduler.planner.arrivals import ArrivalError, MarkovianArrivals, mmpp2, poisson_arrivals
+from scheduler.planner.queueing.map_fit import fit_arrivals, fit_mmpp2, fit_poisson, refit
+from scheduler.planner.queueing.map_process import ArrivalError, MarkovianArrivals, mmpp2, poisson_arrivals
+from scheduler.planner.queueing.map_sampling import ArrivalStream
 
 
 def drawn(process: MarkovianArrivals, count: int) -> npt.NDArray[np.float64]:

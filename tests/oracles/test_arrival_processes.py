@@ -11,9 +11,9 @@ import scipy.linalg
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from scheduler.planner.arrival_streams import ArrivalStream
-from scheduler.planner.arrivals import ArrivalError, MarkovianArrivals, markovian, mmpp2, poisson_arrivals
-from scheduler.planner.matrices import exponential, stationary
+from scheduler.planner.queueing.map_process import ArrivalError, MarkovianArrivals, markovian, mmpp2, poisson_arrivals
+from scheduler.planner.queueing.map_sampling import ArrivalStream
+from scheduler.planner.queueing.matrices import exponential, stationary
 from scheduler.workloads import read_map
 
 BURSTY = mmpp2(rates_rps=(10.0, 80.0), leave_per_s=(1.0, 3.0))

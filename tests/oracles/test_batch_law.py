@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from scheduler.planner.batch_law import PoissonBatchLaw
+from scheduler.planner.queueing.poisson_batching import PoissonBatchLaw
 
 ARRIVALS = 200_000
 

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from scheduler.planner.arrivals import ArrivalError, MarkovianArrivals, mmpp2, poisson_arrivals
-from scheduler.planner.buffer_grid import buffer_grid
-from scheduler.planner.buffers import buffer_law
+from scheduler.planner.queueing.map_batching import buffer_law
+from scheduler.planner.queueing.map_batching_grid import buffer_grid
+from scheduler.planner.queueing.map_process import ArrivalError, MarkovianArrivals, mmpp2, poisson_arrivals
 
 BURSTY = mmpp2(rates_rps=(10.0, 80.0), leave_per_s=(1.0, 3.0))
 ALTERNATING = MarkovianArrivals(d0=((-12.0, 2.0), (1.0, -61.0)), d1=((1.0, 9.0), (50.0, 10.0)))

@@ -10,11 +10,11 @@ import scipy.special
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from scheduler.planner.arrivals import ArrivalError, MarkovianArrivals, mmpp2, poisson_arrivals
-from scheduler.planner.batch_law import PoissonBatchLaw
-from scheduler.planner.buffers import BufferLaw, buffer_law
-from scheduler.planner.noise import NO_NOISE, EmpiricalNoise, LognormalNoise, Noise, measured_noise
-from scheduler.planner.quantile_search import lowest
+from scheduler.planner.queueing.map_batching import BufferLaw, buffer_law
+from scheduler.planner.queueing.map_process import ArrivalError, MarkovianArrivals, mmpp2, poisson_arrivals
+from scheduler.planner.queueing.poisson_batching import PoissonBatchLaw
+from scheduler.planner.queueing.quantile_search import lowest
+from scheduler.planner.queueing.service_noise import NO_NOISE, EmpiricalNoise, LognormalNoise, Noise, measured_noise
 from scripts.exactness.comparison import Setting, compare
 
 BURSTY = mmpp2(rates_rps=(10.0, 80.0), leave_per_s=(1.0, 3.0))

@@ -8,11 +8,11 @@ import pytest
 import scipy.integrate
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.laws.class_buffers import class_buffer_law, class_sizes, uncapped_mean_size
 
-from scheduler.planner.arrivals import ArrivalError
-from scheduler.planner.batch_law import PoissonBatchLaw
-from scheduler.planner.class_buffers import class_buffer_law, class_sizes, uncapped_mean_size
-from scheduler.planner.noise import EmpiricalNoise, LognormalNoise
+from scheduler.planner.queueing.map_process import ArrivalError
+from scheduler.planner.queueing.poisson_batching import PoissonBatchLaw
+from scheduler.planner.queueing.service_noise import EmpiricalNoise, LognormalNoise
 
 CASES = [
     ((10.0, 20.0), (0.05, 0.2), 5),

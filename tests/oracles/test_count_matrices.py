@@ -7,10 +7,10 @@ import scipy.integrate
 import scipy.linalg
 import scipy.stats
 
-from scheduler.planner.arrivals import ArrivalError, MarkovianArrivals, mmpp2, poisson_arrivals
-from scheduler.planner.chebyshev import chebyshev_points, integration, interpolation
-from scheduler.planner.counting import count_table
-from scheduler.planner.matrices import product
+from scheduler.planner.queueing.chebyshev import chebyshev_points, integration, interpolation
+from scheduler.planner.queueing.map_counting import count_table
+from scheduler.planner.queueing.map_process import ArrivalError, MarkovianArrivals, mmpp2, poisson_arrivals
+from scheduler.planner.queueing.matrices import product
 
 BURSTY = mmpp2(rates_rps=(10.0, 80.0), leave_per_s=(1.0, 3.0))
 ALTERNATING = MarkovianArrivals(d0=((-12.0, 2.0), (1.0, -61.0)), d1=((1.0, 9.0), (50.0, 10.0)))

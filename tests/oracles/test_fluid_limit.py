@@ -3,7 +3,7 @@
 import pytest
 
 from scheduler.domain.laws import LatencyLaw
-from scheduler.planner.edge_share import edge_share, fluid_batch, largest_in_time, tabulate
+from scheduler.planner.site.edge_capacity import edge_share, fluid_batch, largest_in_time, tabulate
 
 ALPHA_S, BETA_S = 0.04234, 0.008165
 ORIN_S = tabulate(LatencyLaw(ALPHA_S, BETA_S, 200), max_batch=200)

@@ -4,15 +4,15 @@ import numpy as np
 import pytest
 from support.exhaustive_planning import cheapest, cheapest_grouping
 
-from scheduler.planner.configurations import Configurations, Family
-from scheduler.planner.function_plan import Application, Question
-from scheduler.planner.function_planner import plan_functions
-from scheduler.planner.function_profile import FunctionProfile
-from scheduler.planner.grouping import best_grouping, segment_bounds
-from scheduler.planner.latency_laws import ExponentialLaw, SliceLaw, TableLaw
-from scheduler.planner.prices import load_sheet
-from scheduler.planner.segment_search import Choice, percentile, space_of, worst_case
-from scheduler.planner.shared_buffers import SharedBuffer
+from scheduler.planner.catalogue.configurations import Configurations, Family
+from scheduler.planner.catalogue.function_profile import FunctionProfile
+from scheduler.planner.catalogue.latency_models import ExponentialLaw, SliceLaw, TableLaw
+from scheduler.planner.catalogue.prices import load_sheet
+from scheduler.planner.functions.grouping import best_grouping, segment_bounds
+from scheduler.planner.functions.problem import Application, Question
+from scheduler.planner.functions.shared_buffer_search import Choice, percentile, space_of, worst_case
+from scheduler.planner.functions.solve import plan_functions
+from scheduler.planner.queueing.multi_slo_batching import SharedBuffer
 
 SHEET = load_sheet("fc2-gpu-1ms-cny")
 

@@ -2,12 +2,12 @@
 
 import numpy as np
 import pytest
+from support.laws.class_buffers import class_buffer_law
+from support.laws.marked_buffers import marked_buffer_law
 
-from scheduler.planner.arrival_streams import ArrivalStream
-from scheduler.planner.arrivals import ArrivalError, MarkovianArrivals, mmpp2, poisson_arrivals
-from scheduler.planner.buffers import buffer_law
-from scheduler.planner.class_buffers import class_buffer_law
-from scheduler.planner.marked_buffers import marked_buffer_law
+from scheduler.planner.queueing.map_batching import buffer_law
+from scheduler.planner.queueing.map_process import ArrivalError, MarkovianArrivals, mmpp2, poisson_arrivals
+from scheduler.planner.queueing.map_sampling import ArrivalStream
 
 BURSTY = mmpp2(rates_rps=(10.0, 80.0), leave_per_s=(1.0, 3.0))
 SILENT = mmpp2(rates_rps=(0.0, 30.0), leave_per_s=(2.0, 3.0))

@@ -3,12 +3,12 @@
 import numpy as np
 import pytest
 
-from scheduler.planner.arrivals import MarkovianArrivals, mmpp2, poisson_arrivals
-from scheduler.planner.buffers import buffer_law
-from scheduler.planner.configurations import Configurations, Family
-from scheduler.planner.latency_laws import ExponentialLaw, SliceLaw, TableLaw
-from scheduler.planner.one_application import ProcessSearch
-from scheduler.planner.prices import load_sheet
+from scheduler.planner.catalogue.configurations import Configurations, Family
+from scheduler.planner.catalogue.latency_models import ExponentialLaw, SliceLaw, TableLaw
+from scheduler.planner.catalogue.prices import load_sheet
+from scheduler.planner.functions.single_application_search import ProcessSearch
+from scheduler.planner.queueing.map_batching import buffer_law
+from scheduler.planner.queueing.map_process import MarkovianArrivals, mmpp2, poisson_arrivals
 
 SHEET = load_sheet("fc2-gpu-1ms-cny")
 BURSTY = mmpp2(rates_rps=(3.0, 25.0), leave_per_s=(0.5, 1.0))

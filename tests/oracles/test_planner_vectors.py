@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 from support.planning_vectors import batch_profile, harmony_profile, read, vectors
 
-from scheduler.planner.function_plan import Application, FunctionPlan, Question
-from scheduler.planner.function_planner import plan_functions
-from scheduler.planner.function_profile import FunctionProfile, parse_profile
-from scheduler.planner.one_application import ProcessSearch
-from scheduler.planner.prices import load_sheet
+from scheduler.planner.catalogue.function_profile import FunctionProfile, parse_profile
+from scheduler.planner.catalogue.prices import load_sheet
+from scheduler.planner.functions.problem import Application, FunctionPlan, Question
+from scheduler.planner.functions.single_application_search import ProcessSearch
+from scheduler.planner.functions.solve import plan_functions
 from scheduler.workloads import read_map
 
 MODELS = ("Bert", "GPT-2", "VGG19", "VideoMAE")

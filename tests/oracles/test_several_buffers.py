@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 
-from scheduler.planner.configurations import Configurations, Family
-from scheduler.planner.latency_laws import ExponentialLaw, SliceLaw
-from scheduler.planner.prices import load_sheet
-from scheduler.planner.segment_search import RESERVES, fruitless, percentile, space_of
-from scheduler.planner.shared_buffers import SharedBuffer, size_laws
+from scheduler.planner.catalogue.configurations import Configurations, Family
+from scheduler.planner.catalogue.latency_models import ExponentialLaw, SliceLaw
+from scheduler.planner.catalogue.prices import load_sheet
+from scheduler.planner.functions.shared_buffer_search import RESERVES, fruitless, percentile, space_of
+from scheduler.planner.queueing.multi_slo_batching import SharedBuffer, size_laws
 
 PERCENTILE = 0.95
 FRACTIONS = np.arange(1, RESERVES + 1) / RESERVES

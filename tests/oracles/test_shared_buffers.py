@@ -5,12 +5,12 @@ import numpy.typing as npt
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from support.laws.class_buffers import class_buffer_law
 
-from scheduler.planner.batch_law import PoissonBatchLaw
-from scheduler.planner.class_buffers import class_buffer_law
-from scheduler.planner.lateness import SharedWaits, StrictestLateness
-from scheduler.planner.poisson_tails import neighbouring_tails
-from scheduler.planner.shared_buffers import SharedBuffer
+from scheduler.planner.queueing.multi_slo_batching import SharedBuffer
+from scheduler.planner.queueing.multi_slo_lateness import SharedWaits, StrictestLateness
+from scheduler.planner.queueing.poisson_batching import PoissonBatchLaw
+from scheduler.planner.queueing.poisson_tails import neighbouring_tails
 
 Array = npt.NDArray[np.float64]
 

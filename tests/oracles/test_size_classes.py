@@ -6,12 +6,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from scheduler.planner.configurations import Configurations, Family
-from scheduler.planner.latency_laws import TableLaw
-from scheduler.planner.prices import load_sheet
-from scheduler.planner.segment_search import percentile, space_of
-from scheduler.planner.shared_buffers import SharedBuffer
-from scheduler.planner.size_classes import best_size_buffers
+from scheduler.planner.catalogue.configurations import Configurations, Family
+from scheduler.planner.catalogue.latency_models import TableLaw
+from scheduler.planner.catalogue.prices import load_sheet
+from scheduler.planner.functions.shared_buffer_search import percentile, space_of
+from scheduler.planner.functions.size_classes import best_size_buffers
+from scheduler.planner.queueing.multi_slo_batching import SharedBuffer
 
 SHEET = load_sheet("lambda-mbs-usd")
 SHARES = np.array([0.5, 0.2, 0.2, 0.1])

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from scheduler.domain.laws import FunctionTier, LatencyLaw, Price
-from scheduler.planner.tier_offer import TierOffer, largest_of_batch, tier_way
+from scheduler.planner.site.deployed_tiers import TierOffer, largest_of_batch, tier_way
 
 TIER = FunctionTier("cpu", "f", LatencyLaw(0.2, 0.05, 4), Price(per_s=1e-5, per_call=1e-6))
 SHARES, FACTORS = (0.6, 0.3, 0.1), (0.8, 1.1, 2.5)

@@ -7,10 +7,10 @@ import numpy.typing as npt
 import pytest
 from support.planning_vectors import harmony_profile, read, vectors
 
-from scheduler.planner.function_plan import Application, FunctionGroup, Question
-from scheduler.planner.function_planner import plan_functions
-from scheduler.planner.function_profile import FunctionProfile, parse_profile
-from scheduler.planner.prices import load_sheet
+from scheduler.planner.catalogue.function_profile import FunctionProfile, parse_profile
+from scheduler.planner.catalogue.prices import load_sheet
+from scheduler.planner.functions.problem import Application, FunctionGroup, Question
+from scheduler.planner.functions.solve import plan_functions
 from scheduler.workloads import markovian, read_map
 
 Array = npt.NDArray[np.float64]

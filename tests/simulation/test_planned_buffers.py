@@ -16,10 +16,10 @@ from scheduler.domain.plans import EngineSettings, LoadedBuffer, ModelSettings, 
 from scheduler.domain.requests import Backend, Request
 from scheduler.engine import Engine
 from scheduler.estimators.size_effect import SizeEffect
-from scheduler.planner.configurations import Way
-from scheduler.planner.function_plan import Application, FunctionPlan, Question
-from scheduler.planner.function_planner import plan_functions
-from scheduler.planner.tier_offer import TierOffer, tier_way
+from scheduler.planner.catalogue.configurations import Way
+from scheduler.planner.functions.problem import Application, FunctionPlan, Question
+from scheduler.planner.functions.solve import plan_functions
+from scheduler.planner.site.deployed_tiers import TierOffer, tier_way
 from scheduler.simulator.backends import ColdStarts, Outcome, SimulatedEdge, SimulatedFunctions, noise
 from scheduler.simulator.faults import Faults
 from scheduler.simulator.network import AMPLE, Uplink

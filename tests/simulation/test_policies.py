@@ -15,7 +15,7 @@ from scheduler.domain.laws import FunctionTier, LatencyLaw, Price
 from scheduler.domain.messages import AnswerRequest, BatchFinished, RequestArrived, SendBatch
 from scheduler.domain.plans import ServiceClass
 from scheduler.domain.requests import Backend, Request
-from scheduler.planner.arrivals import mmpp2
+from scheduler.planner.queueing.map_process import mmpp2
 from scheduler.simulator.backends import ColdStarts
 from scheduler.simulator.bound_note import noted_bound
 from scheduler.simulator.faults import Fault

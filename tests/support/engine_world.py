@@ -39,7 +39,7 @@ from scheduler.domain.messages import (
 from scheduler.domain.plans import EngineSettings, Limits, LoadedBuffer, ModelSettings, ServiceClass
 from scheduler.domain.requests import Backend, Request
 from scheduler.engine import Engine
-from scheduler.planner.planner import best_plan
+from scheduler.planner.site.plan import best_plan
 from scheduler.simulator.backends import ColdStarts, InstancePool
 
 EDGE_LAW = LatencyLaw(0.04, 0.01, 16)

@@ -5,11 +5,11 @@ import math
 from collections.abc import Iterator, Sequence
 
 import numpy as np
+from support.laws.class_buffers import class_buffer_law
 
-from scheduler.planner.class_buffers import class_buffer_law
-from scheduler.planner.configurations import Configurations
-from scheduler.planner.segment_search import RESERVES
-from scheduler.planner.shared_buffers import SharedBuffer
+from scheduler.planner.catalogue.configurations import Configurations
+from scheduler.planner.functions.shared_buffer_search import RESERVES
+from scheduler.planner.queueing.multi_slo_batching import SharedBuffer
 
 
 def cheapest(

@@ -30,7 +30,7 @@ from scheduler.domain.messages import (
 from scheduler.domain.plans import EngineSettings, Plan
 from scheduler.domain.requests import Backend, Request
 from scheduler.engine import Engine
-from scheduler.planner.planner import best_plan
+from scheduler.planner.site.plan import best_plan
 from scheduler.simulator.backends import Outcome
 from scheduler.simulator.shell import PLANNING_S, Simulation
 from scheduler.wire import Tensor

@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from scheduler.planner import buffers
-from scheduler.planner.arrival_streams import ArrivalStream
-from scheduler.planner.arrivals import MarkovianArrivals, mmpp2
+from scheduler.planner.queueing import map_batching as buffers
+from scheduler.planner.queueing.map_process import MarkovianArrivals, mmpp2
+from scheduler.planner.queueing.map_sampling import ArrivalStream
 from scripts.exactness import __main__ as script
 from scripts.exactness import comparison
 from scripts.exactness.simulation import simulated

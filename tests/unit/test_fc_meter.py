@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from scheduler.planner.prices import load_sheet
+from scheduler.planner.catalogue.prices import load_sheet
 from serverless_fn.local_fc.ledger import Ledger
 from serverless_fn.local_fc.meter import GRAIN_NS, ActivityMeter, Residence, Usage, total
 from serverless_fn.local_fc.prices import Resources, shipped_sheets

@@ -27,7 +27,7 @@ from scheduler.domain.plans import (
 )
 from scheduler.domain.requests import Backend, Request
 from scheduler.engine import Engine
-from scheduler.planner.planner import best_plan
+from scheduler.planner.site.plan import best_plan
 
 CPU = FunctionTier("cpu", "f", LatencyLaw(0.2, 0.06, 8), Price(1.3e-5, 9e-7))
 GPU = FunctionTier("gpu", "g", LatencyLaw(0.2, 0.02, 8), Price(1.3e-4, 9e-7))

@@ -6,9 +6,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from scheduler.planner.function_profile import parse_profile
-from scheduler.planner.json_fields import PlanInputError
-from scheduler.planner.prices import load_sheet
+from scheduler.planner.catalogue.function_profile import parse_profile
+from scheduler.planner.catalogue.json_fields import PlanInputError
+from scheduler.planner.catalogue.prices import load_sheet
 
 CPU: dict[str, Any] = {
     "kind": "cpu",

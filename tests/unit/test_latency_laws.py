@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from scheduler.planner.latency_laws import (
+from scheduler.planner.catalogue.latency_models import (
     ExponentialLaw,
     Grants,
     ServiceTable,

@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 from scipy.optimize import curve_fit
+from support.laws.law_fits import fit_exponential, fit_polynomial, fit_work
 
-from scheduler.planner.json_fields import PlanInputError
-from scheduler.planner.latency_laws import Grants, PolynomialLaw
-from scheduler.planner.law_fits import fit_exponential, fit_polynomial, fit_work
+from scheduler.planner.catalogue.json_fields import PlanInputError
+from scheduler.planner.catalogue.latency_models import Grants, PolynomialLaw
 
 
 def test_the_exponential_fit_and_its_errors_are_those_of_an_independent_program() -> None:

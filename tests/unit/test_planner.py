@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from scheduler.domain.laws import FunctionTier, LatencyLaw, Price
@@ -21,7 +21,7 @@ from scheduler.domain.plans import (
     ServiceClass,
     Snapshot,
 )
-from scheduler.planner.planner import best_plan
+from scheduler.planner.site.plan import best_plan
 
 ORIN = LatencyLaw(0.04234, 0.008165, 64)
 FUNCTION = LatencyLaw(0.216, 0.141, 5)
@@ -166,6 +166,7 @@ def test_a_plan_is_a_function_of_its_snapshot(taken: Snapshot) -> None:
     function_margin=st.floats(1, 2),
     bandwidth=st.one_of(st.none(), st.floats(1e4, 1e7)),
 )
+@example(rate_rps=102.0, slo_s=1.0, longer=3.0, edge_margin=1.0, function_margin=1.0, bandwidth=1e4)
 def test_a_longer_slo_is_never_harder(
     rate_rps: float, slo_s: float, longer: float, edge_margin: float, function_margin: float, bandwidth: float | None
 ) -> None:
@@ -186,8 +187,10 @@ def test_a_longer_slo_is_never_harder(
     assert loose.expected_spill_fraction <= tight.expected_spill_fraction + 1e-12
     if tight.feasible:
         assert loose.feasible
-        # Rounding up to the billing grain may make a larger batch dearer by that much.
-        assert loose.expected_cost_per_s <= tight.expected_cost_per_s * 1.01 + 1e-9
+        # Rounding up to the billing grain may make a larger batch dearer by that much. A plan that answers more requests
+        # in time may cost more: those that the tight one gives up, within its percentile, cost it nothing.
+        cheaper = loose.expected_cost_per_s <= tight.expected_cost_per_s * 1.01 + 1e-9
+        assert cheaper or loose.expected_within_slo > tight.expected_within_slo
 
 
 def test_edge_cap_is_the_largest_batch_in_time_with_its_margin() -> None:

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from scheduler.planner.prices import SHIPPED, PriceSheetError, load_sheet, shipped_sheets
+from scheduler.planner.catalogue.prices import SHIPPED, PriceSheetError, load_sheet, shipped_sheets
 
 
 def test_every_shipped_sheet_loads_and_states_its_provenance() -> None:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from scheduler.planner.arrivals import MarkovianArrivals, poisson_arrivals
+from scheduler.planner.queueing.map_process import MarkovianArrivals, poisson_arrivals
 from scheduler.workloads import (
     PATTERNS,
     Workload,

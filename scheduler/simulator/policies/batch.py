@@ -13,12 +13,12 @@ from collections.abc import Sequence
 import numpy as np
 
 from scheduler.domain.requests import Request
-from scheduler.planner.arrival_fits import fit_arrivals
-from scheduler.planner.arrivals import MarkovianArrivals, poisson_arrivals
-from scheduler.planner.configurations import Way
-from scheduler.planner.latency_laws import Array
-from scheduler.planner.one_application import ProcessSearch
-from scheduler.planner.tier_offer import TierOffer
+from scheduler.planner.catalogue.configurations import Way
+from scheduler.planner.functions.single_application_search import ProcessSearch
+from scheduler.planner.queueing.map_fit import fit_arrivals
+from scheduler.planner.queueing.map_process import MarkovianArrivals, poisson_arrivals
+from scheduler.planner.queueing.matrices import Array
+from scheduler.planner.site.deployed_tiers import TierOffer
 from scheduler.simulator.policies.function_only import FunctionParameters
 from scheduler.simulator.policies.site import Site
 

@@ -1,0 +1,332 @@
+"""Price sheets: what a provider charges for a function configuration, as data with source and date.
+
+Three meters exist. `gb-s` charges memory times time; `resources` charges vCPU, memory and GPU memory apart, a GPU
+function perhaps in coarser steps of time; `cu` turns vCPU, memory, disk and GPU into compute units (CU) and charges
+those. The JSON files in `prices/` are the sheets that ship; a path names another one. The same files are read
+by the local Function Compute endpoint, which meters with them.
+"""
+
+import difflib
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import MappingProxyType
+
+from scheduler.domain.errors import EdgeburstError
+from scheduler.domain.laws import Price
+
+SHIPPED = Path(__file__).parents[1] / "prices"
+
+
+class PriceSheetError(EdgeburstError):
+    """A price sheet is missing or says something impossible; the message names sheet and field."""
+
+
+@dataclass(frozen=True, slots=True)
+class ComputeUnits:
+    """What a second of each resource counts in CU, active and idle (provisioned, CPU not allocated)."""
+
+    per_call: float
+    per_vcpu_s: float
+    idle_per_vcpu_s: float
+    per_memory_gb_s: float
+    per_disk_gb_s: float
+    per_gpu_gb_s: Mapping[str, float]
+    idle_per_gpu_gb_s: Mapping[str, float]
+    price_per_cu: float
+    """The first step of the monthly volume steps, which is the dearest: a plan never promises a discount."""
+
+
+@dataclass(frozen=True, slots=True)
+class ResourceRates:
+    """What every vCPU and GB of a function costs a second, in the sheet's currency: all meters are linear in these.
+
+    Parameters:
+        per_vcpu_s: a vCPU, a second.
+        per_memory_gb_s: a GB of memory, a second.
+        per_gpu_gb_s: a GB of GPU memory, a second.
+        fixed_per_s: what does not depend on them (the disk), a second.
+        per_call: an invocation.
+        grain_s: seconds that a duration is rounded up to.
+    """
+
+    per_vcpu_s: float
+    per_memory_gb_s: float
+    per_gpu_gb_s: float
+    fixed_per_s: float
+    per_call: float
+    grain_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class PriceSheet:
+    """One provider's prices.
+
+    Parameters:
+        name: by which it is found and named in every figure of money.
+        currency: of all its rates.
+        source: the document they were taken from.
+        date: of that document, YYYY-MM-DD.
+        note: what it leaves out.
+        grain_s: durations are rounded up to it.
+        per_call: fee of one invocation (of the `gb-s` and `resources` meters).
+        per_memory_gb_s: rate of the `gb-s` and `resources` meters.
+        idle_per_memory_gb_s: the same for a provisioned instance that has no request.
+        units: the `cu` meter; None for the others.
+        per_vcpu_s: a vCPU, a second (of the `resources` meter).
+        per_gpu_gb_s: a GB of GPU memory, a second (of the `resources` meter); None: the sheet has no GPU.
+        gpu_grain_s: durations of GPU functions are rounded up to it; None: as all others.
+    """
+
+    name: str
+    currency: str
+    source: str
+    date: str
+    note: str
+    grain_s: float
+    per_call: float = 0.0
+    per_memory_gb_s: float = 0.0
+    idle_per_memory_gb_s: float = 0.0
+    units: ComputeUnits | None = field(default=None)
+    per_vcpu_s: float = 0.0
+    per_gpu_gb_s: float | None = None
+    gpu_grain_s: float | None = None
+
+    def tier_price(
+        self, *, memory_gb: float, vcpu: float = 0.0, gpu_gb: float = 0.0, disk_gb: float = 0.5, gpu_type: str = ""
+    ) -> Price:
+        """Returns what calls of one function configuration cost.
+
+        Parameters:
+            memory_gb: memory of the instance, GB.
+            vcpu: its vCPUs; the `gb-s` meter does not charge them.
+            gpu_gb: its share of GPU memory, GB.
+            disk_gb: its disk, GB.
+            gpu_type: the provider's name of the card, for instance "fc.gpu.tesla.1" (taken if none is named).
+
+        Raises:
+            PriceSheetError: the sheet does not price this configuration.
+
+        >>> round(load_sheet("cny-gbs-2023").tier_price(memory_gb=1.0).cost(0.2156) * 1e6, 4)
+        3.6432
+        """
+        _positive("memory_gb", memory_gb)
+        if self.units is not None or self.per_vcpu_s > 0:
+            _positive("vcpu", vcpu)
+        rates = self.rates(gpu=gpu_gb > 0, disk_gb=disk_gb, gpu_type=gpu_type)
+        per_s = (
+            vcpu * rates.per_vcpu_s
+            + memory_gb * rates.per_memory_gb_s
+            + max(0.0, gpu_gb) * rates.per_gpu_gb_s
+            + rates.fixed_per_s
+        )
+        return Price(
+            per_s=per_s, per_call=rates.per_call, grain_s=rates.grain_s, currency=self.currency, sheet=self.name
+        )
+
+    def rates(self, *, gpu: bool, disk_gb: float = 0.5, gpu_type: str = "") -> ResourceRates:
+        """Returns what each resource costs, so that thousands of configurations can be priced at once.
+
+        Parameters:
+            gpu: whether the function has a GPU.
+            disk_gb: its disk, GB.
+            gpu_type: the provider's name of the card ("fc.gpu.tesla.1" if none is named).
+
+        Raises:
+            PriceSheetError: the sheet does not price GPUs, or not this card.
+        """
+        if self.units is None:
+            per_gpu_gb_s = self._gpu_rate() if gpu else 0.0
+            grain_s = self.gpu_grain_s if gpu and self.gpu_grain_s is not None else self.grain_s
+            return ResourceRates(self.per_vcpu_s, self.per_memory_gb_s, per_gpu_gb_s, 0.0, self.per_call, grain_s)
+        units, per_cu = self.units, self.units.price_per_cu
+        return ResourceRates(
+            per_vcpu_s=units.per_vcpu_s * per_cu,
+            per_memory_gb_s=units.per_memory_gb_s * per_cu,
+            per_gpu_gb_s=_gpu_factor(self, units.per_gpu_gb_s, gpu_gb=float(gpu), gpu_type=gpu_type) * per_cu,
+            fixed_per_s=disk_gb * units.per_disk_gb_s * per_cu,
+            per_call=units.per_call * per_cu,
+            grain_s=self.grain_s,
+        )
+
+    def idle_per_s(
+        self, *, memory_gb: float, vcpu: float = 0.0, gpu_gb: float = 0.0, disk_gb: float = 0.5, gpu_type: str = ""
+    ) -> float:
+        """Returns what one provisioned instance costs a second while it serves nothing, in the sheet's currency.
+
+        Parameters are those of `tier_price`. Where the function keeps CPU or GPU allocated (the SDK's default) the
+        provider bills the active rate, `tier_price(...).per_s`, instead.
+        """
+        if self.units is None:
+            if gpu_gb > 0:
+                self._gpu_rate()
+            return _positive("memory_gb", memory_gb) * self.idle_per_memory_gb_s
+        units = self.units
+        gpu = _gpu_factor(self, units.idle_per_gpu_gb_s, gpu_gb=gpu_gb, gpu_type=gpu_type)
+        cu_per_s = vcpu * units.idle_per_vcpu_s + gpu + _memory_and_disk(units, memory_gb, disk_gb)
+        return cu_per_s * units.price_per_cu
+
+    def _gpu_rate(self) -> float:
+        if self.per_gpu_gb_s is None:
+            raise PriceSheetError(f"price sheet {self.name!r} has no price for GPU memory; choose a sheet that does")
+        return self.per_gpu_gb_s
+
+
+def shipped_sheets() -> tuple[str, ...]:
+    """Returns the names of the sheets that ship with the package."""
+    return tuple(sorted(path.stem for path in SHIPPED.glob("*.json")))
+
+
+def load_sheet(name_or_path: str | Path) -> PriceSheet:
+    """Reads a price sheet.
+
+    Parameters:
+        name_or_path: a shipped sheet's name, or the path of a JSON file.
+
+    Raises:
+        PriceSheetError: no such sheet, not JSON, or a field missing, unknown or out of range.
+
+    >>> load_sheet("fc3-cu-usd").currency
+    'USD'
+    """
+    path = _locate(name_or_path)
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, ValueError) as error:
+        raise PriceSheetError(f"price sheet {path} cannot be read as JSON: {error}") from error
+    if not isinstance(content, dict):
+        raise PriceSheetError(f"price sheet {path} must be one JSON object")
+    return _sheet(_Fields(content, where=f"price sheet {path.name}"))
+
+
+def _locate(name_or_path: str | Path) -> Path:
+    if isinstance(name_or_path, str) and name_or_path in shipped_sheets():
+        return SHIPPED / f"{name_or_path}.json"
+    path = Path(name_or_path)
+    if path.is_file():
+        return path
+    close = difflib.get_close_matches(str(name_or_path), shipped_sheets(), n=1, cutoff=0.4)
+    hint = f"did you mean {close[0]!r}?" if close else f"shipped are {', '.join(shipped_sheets())}"
+    raise PriceSheetError(f"no price sheet {str(name_or_path)!r}: neither a shipped name nor a file; {hint}")
+
+
+class _Fields:
+    """Takes fields out of a sheet's JSON one by one, so that a wrong or forgotten one is named."""
+
+    def __init__(self, content: Mapping[str, object], *, where: str) -> None:
+        self._left = dict(content)
+        self._where = where
+
+    def text(self, key: str) -> str:
+        value = self._take(key)
+        if not isinstance(value, str) or not value:
+            raise PriceSheetError(f"{self._where}: {key} must be a text that is not empty")
+        return value
+
+    def rate(self, key: str) -> float:
+        return _rate(self._take(key), f"{self._where}: {key}")
+
+    def rates(self, key: str) -> Mapping[str, float]:
+        value = self._take(key)
+        if not isinstance(value, dict):
+            raise PriceSheetError(f"{self._where}: {key} must be an object of numbers")
+        return MappingProxyType({name: _rate(rate, f"{self._where}: {key}.{name}") for name, rate in value.items()})
+
+    def first_step(self, key: str) -> float:
+        value = self._take(key)
+        if not isinstance(value, Sequence) or not value or not isinstance(value[0], dict):
+            raise PriceSheetError(f"{self._where}: {key} must be a list of objects with up_to_cu_a_month and price")
+        return _rate(value[0].get("price"), f"{self._where}: {key}[0].price")
+
+    def done(self) -> None:
+        if self._left:
+            raise PriceSheetError(f"{self._where}: unknown field {next(iter(self._left))!r}; remove it")
+
+    def _take(self, key: str) -> object:
+        if key not in self._left:
+            raise PriceSheetError(f"{self._where}: field {key!r} is missing")
+        return self._left.pop(key)
+
+
+def _sheet(fields: _Fields) -> PriceSheet:
+    name, currency, source = fields.text("name"), fields.text("currency"), fields.text("source")
+    date, note, meter = fields.text("date"), fields.text("note"), fields.text("meter")
+    grain_s = _positive("grain_s", fields.rate("grain_s"))
+    if meter == "gb-s":
+        sheet = PriceSheet(
+            name=name,
+            currency=currency,
+            source=source,
+            date=date,
+            note=note,
+            grain_s=grain_s,
+            per_call=fields.rate("per_call"),
+            per_memory_gb_s=fields.rate("per_memory_gb_s"),
+            idle_per_memory_gb_s=fields.rate("idle_per_memory_gb_s"),
+        )
+    elif meter == "resources":
+        sheet = PriceSheet(
+            name=name,
+            currency=currency,
+            source=source,
+            date=date,
+            note=note,
+            grain_s=grain_s,
+            per_call=fields.rate("per_call"),
+            per_memory_gb_s=fields.rate("per_memory_gb_s"),
+            idle_per_memory_gb_s=fields.rate("idle_per_memory_gb_s"),
+            per_vcpu_s=fields.rate("per_vcpu_s"),
+            per_gpu_gb_s=fields.rate("per_gpu_gb_s"),
+            gpu_grain_s=_positive("gpu_grain_s", fields.rate("gpu_grain_s")),
+        )
+    elif meter == "cu":
+        units = _units(fields)
+        sheet = PriceSheet(
+            name=name, currency=currency, source=source, date=date, note=note, grain_s=grain_s, units=units
+        )
+    else:
+        raise PriceSheetError(f"price sheet {name!r}: meter is {meter!r}; it must be 'gb-s', 'resources' or 'cu'")
+    fields.done()
+    return sheet
+
+
+def _units(fields: _Fields) -> ComputeUnits:
+    return ComputeUnits(
+        per_call=fields.rate("cu_per_call"),
+        per_vcpu_s=fields.rate("cu_per_vcpu_s"),
+        idle_per_vcpu_s=fields.rate("idle_cu_per_vcpu_s"),
+        per_memory_gb_s=fields.rate("cu_per_memory_gb_s"),
+        per_disk_gb_s=fields.rate("cu_per_disk_gb_s"),
+        per_gpu_gb_s=fields.rates("cu_per_gpu_gb_s"),
+        idle_per_gpu_gb_s=fields.rates("idle_cu_per_gpu_gb_s"),
+        price_per_cu=fields.first_step("price_per_cu"),
+    )
+
+
+def _memory_and_disk(units: ComputeUnits, memory_gb: float, disk_gb: float) -> float:
+    return _positive("memory_gb", memory_gb) * units.per_memory_gb_s + disk_gb * units.per_disk_gb_s
+
+
+def _gpu_factor(sheet: PriceSheet, factors: Mapping[str, float], *, gpu_gb: float, gpu_type: str) -> float:
+    if gpu_gb <= 0:
+        return 0.0
+    card = gpu_type or "fc.gpu.tesla.1"
+    if card not in factors:
+        raise PriceSheetError(
+            f"price sheet {sheet.name!r} has no confirmed factor for the card {card!r}; it knows {', '.join(factors)}"
+        )
+    return gpu_gb * factors[card]
+
+
+def _rate(value: object, what: str) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value) or value < 0:
+        raise PriceSheetError(f"{what} must be a number of at least 0, not {value!r}")
+    return float(value)
+
+
+def _positive(name: str, value: float) -> float:
+    if not math.isfinite(value) or value <= 0:
+        raise PriceSheetError(f"{name} must be above 0 to be priced, not {value!r}")
+    return value

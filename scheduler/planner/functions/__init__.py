@@ -1,0 +1,1 @@
+"""Functions for applications: grouping, tier, batch size and timeouts of each shared buffer at the least cost."""

@@ -1,0 +1,141 @@
+"""Shared buffers under many reserves, one or several at once: what configurations cost, and where too many are late."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from scheduler.planner.catalogue.configurations import Configurations
+from scheduler.planner.queueing.matrices import Array, Indices
+from scheduler.planner.queueing.multi_slo_batching import SharedBuffer, SizeLaw, size_laws
+from scheduler.planner.queueing.multi_slo_lateness import StrictestLateness
+
+TOLERANCE = 1e-12
+"""Rounding must not fail a plan in which nobody is late."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Rows:
+    """Configurations of one kind, each for one buffer.
+
+    Parameters:
+        family: the kind.
+        owners: number of the buffer, ascending, shape (n,).
+        indices: configuration within the kind, shape (n,).
+    """
+
+    family: Configurations
+    owners: Indices
+    indices: Indices
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Candidates:
+    """Pairs of a reserve and a configuration that may be worth it.
+
+    Parameters:
+        family: the kind of the configurations.
+        reserves: row of the law of each pair, ascending, shape (K,).
+        indices: configuration within the kind, shape (K,).
+        costs: money a request by cap; infinite where it is too much, or where too many are late, shape (K, B).
+    """
+
+    family: Configurations
+    reserves: Indices
+    indices: Indices
+    costs: Array
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class BufferLaws:
+    """S buffers, each with R reserves.
+
+    Parameters:
+        buffers: the buffers.
+        law: their sizes, one buffer's reserves after the other's.
+        owner: number of the buffer of each reserve, shape (S R,).
+    """
+
+    buffers: Sequence[SharedBuffer]
+    law: SizeLaw
+    owner: Indices
+
+    @staticmethod
+    def of(buffers: Sequence[SharedBuffer], reserves_s: Array, *, max_batch: int) -> "BufferLaws":
+        """Works out the sizes.
+
+        Parameters:
+            buffers: S of them.
+            reserves_s: of each, shape (S, R).
+            max_batch: the largest cap.
+        """
+        owner = np.arange(len(buffers)).repeat(reserves_s.shape[1])
+        return BufferLaws(buffers, size_laws(buffers, reserves_s, max_batch=max_batch), owner)
+
+    def candidates(self, rows: Rows, below: Array, percentiles: Array, *, cautious: bool) -> Candidates:
+        """Returns what costs less, and keeps the percentile of the application with the strictest SLO.
+
+        Parameters:
+            rows: the configurations.
+            below: a cost per request for each buffer, shape (S,).
+            percentiles: of the application with the strictest SLO of each buffer, shape (S,).
+            cautious: see `space_of`.
+        """
+        if len(rows.owners) == 0:
+            return Candidates(rows.family, rows.owners, rows.indices, np.empty((0, 1)))
+        parts = [self._cheap(rows, owner, float(below[owner]), cautious=cautious) for owner in _distinct(rows.owners)]
+        reserves, which, costs = (np.concatenate(column) for column in zip(*parts, strict=True))
+        if len(reserves):
+            late = self._late(rows, reserves, which, costs.shape[1])
+            costs[late > 1 - percentiles[rows.owners[which], None] + TOLERANCE] = np.inf
+        return Candidates(rows.family, reserves, rows.indices[which], costs)
+
+    def _cheap(self, rows: Rows, owner: int, below: float, *, cautious: bool) -> tuple[Indices, Indices, Array]:
+        """Reserves and rows of one buffer with caps that cost less, and their costs; infinite for the other caps."""
+        start, end = (int(x) for x in self.owner.searchsorted([owner, owner + 1]))
+        first, last = (int(x) for x in rows.owners.searchsorted([owner, owner + 1]))
+        costs = self._costs(rows.family, rows.indices[first:last], slice(start, end), cautious=cautious)
+        reserves, which = np.nonzero((costs < below).any(axis=0).T)
+        found = costs[:, which, reserves].T
+        found[found >= below] = np.inf
+        return reserves + start, which + first, found
+
+    def _costs(self, family: Configurations, indices: Indices, reserves: slice, *, cautious: bool) -> Array:
+        """Cost per request of every cap, configuration and reserve, shape (B, n, R); infinite where not allowed.
+
+        Reserves last: of them there are always some, so that the inner loops are long for any kind of function.
+        """
+        caps = min(family.max_batch, self.law.waiting.shape[1])
+        services, law = family.services, self.law.up_to(caps)
+        billed_s = services.billed_s[indices, :caps].T[:, :, None]
+        reached, below, means = (
+            np.ascontiguousarray(x[reserves].T)[:, None] for x in (law.reached(), law.below, law.mean_sizes())
+        )
+        costs = reached * billed_s
+        costs[1:] += (below * billed_s[:-1]).cumsum(axis=0)
+        costs *= np.where(family.allowed, family.per_s, np.inf)[indices, :caps].T[:, :, None]
+        costs += family.per_call
+        costs /= means
+        # A single request needs its shortest service at least, and where there are many a full batch does.
+        least_s = services.atoms_s[indices, : caps if cautious else 1, 0].T
+        np.copyto(costs, np.inf, where=law.reserves_s[reserves] < least_s[:, :, None])
+        return np.asarray(costs)
+
+    def _late(self, rows: Rows, reserves: Indices, which: Indices, caps: int) -> Array:
+        """Fraction of the requests with the strictest SLO that is late, by cap, shape (K, B)."""
+        used = np.bincount(which, minlength=len(rows.indices)) > 0
+        indices, owners = rows.indices[used], rows.owners[used]
+        rates, slos_s = (np.array([getattr(b, key) for b in self.buffers]) for key in ("rate_rps", "strictest_s"))
+        strictest = StrictestLateness.of_each(
+            self.law,
+            rates[self.owner] * (slos_s[self.owner] - self.law.reserves_s),
+            rows.family.services.atoms_s[indices, :caps],
+            rows.family.services.weights[indices, :caps],
+            rates_rps=rates[owners],
+            slos_s=slos_s[owners],
+        )
+        return strictest.paired(reserves, (used.cumsum() - 1)[which])
+
+
+def _distinct(owners: Indices) -> list[int]:
+    return [int(owner) for owner in np.flatnonzero(np.bincount(owners))]

@@ -1,0 +1,263 @@
+"""One application, any Markovian arrival process, one function: configuration x cap x timeout on one grid (BATCH).
+
+The batch law of every cap and timeout comes from one table of counts. Which of them keep the percentile is asked for
+as few configurations as needed: where even the longest service is in time nobody is late, which bounds the cost; and
+who is late on a function is later still on a slower one, so that a search by halves settles the cheaper points that are
+left. The optimum is that of the whole grid.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from scheduler.planner.catalogue.configurations import Configurations
+from scheduler.planner.queueing.map_batching import buffer_law
+from scheduler.planner.queueing.map_batching_grid import BufferGrid, buffer_grid
+from scheduler.planner.queueing.map_process import MarkovianArrivals
+from scheduler.planner.queueing.matrices import Array, product
+
+TIMEOUTS = 100
+"""Timeouts are 0, 1/100, ... 1 of the SLO, if nothing else is asked for."""
+_TOLERANCE = 1e-9
+_HALVINGS = 3
+"""Halvings of a latency looked at in one go: a call takes as long as the seven latencies in it."""
+_Mask = npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessChoice:
+    """A function for one application.
+
+    Parameters:
+        cost: money a request.
+        family: which of the searched kinds.
+        index: which configuration of it.
+        cap: size at which a batch leaves at once.
+        timeout_s: longest that its first request waits.
+        mean_size: requests in a batch.
+        latency_s: at the percentile.
+    """
+
+    cost: float
+    family: int
+    index: int
+    cap: int
+    timeout_s: float
+    mean_size: float
+    latency_s: float
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ProcessSearch:
+    """The grid of one application.
+
+    Parameters:
+        process: its arrivals.
+        families: configurations to choose from.
+        percentile: which shall be within the SLO.
+        grid: the batch laws.
+        costs: money a request of every kind, each of shape (timeouts, n, B); infinite where not allowed.
+    """
+
+    process: MarkovianArrivals
+    families: tuple[Configurations, ...]
+    percentile: float
+    grid: BufferGrid
+    costs: tuple[Array, ...]
+
+    @staticmethod
+    def of(
+        process: MarkovianArrivals,
+        families: Sequence[Configurations],
+        *,
+        percentile: float,
+        step_s: float,
+        steps: int = TIMEOUTS,
+    ) -> "ProcessSearch":
+        """Works out what every point of the grid costs.
+
+        Parameters:
+            process: the arrivals.
+            families: configurations to choose from.
+            percentile: which shall be within the SLO.
+            step_s: distance of two timeouts.
+            steps: how many; timeout 0 comes besides.
+        """
+        caps = max(family.max_batch for family in families)
+        grid = buffer_grid(process, max_batch=caps, step_s=step_s, steps=steps)
+        sizes = [grid.sizes(cap) for cap in range(1, caps + 1)]
+        costs = tuple(_costs(grid, sizes, family) for family in families)
+        return ProcessSearch(process, tuple(families), percentile, grid, costs)
+
+    def cheapest(self, slo_s: float, *, worst_case: bool = False) -> ProcessChoice | None:
+        """Returns the cheapest point that keeps the percentile within the SLO; None if none does.
+
+        Parameters:
+            slo_s: the SLO.
+            worst_case: nobody may ever be late, and so the timeout is at most slo - L_max(cap).
+        """
+        best: tuple[float, int, int, int, int] | None = None
+        # The kind that might be cheapest first: then the others often have no point that costs less.
+        least = [float(costs.min()) for costs in self.costs]
+        for number in sorted(range(len(least)), key=lambda kind: least[kind]):
+            below = best[0] if best else math.inf
+            if not least[number] < below:
+                break
+            certainty = _Certainty(self, number, slo_s)
+            found = certainty.cheapest_certain() if worst_case else certainty.cheapest(below)
+            if found is not None and found[0] < below:
+                best = (found[0], number, *found[1:])
+        return None if best is None else self._choice(*best)
+
+    def fastest(self, budget: float, *, slo_s: float = math.inf) -> ProcessChoice | None:
+        """Returns the point with the lowest latency at the percentile that costs at most `budget`; None if none does.
+
+        Parameters:
+            budget: money a request.
+            slo_s: a latency that may not be exceeded besides.
+        """
+        longest_s = float(self.grid.timeouts_s[-1]) + max(float(f.services.worst_s.max()) for f in self.families)
+        low_s, high_s = 0.0, min(slo_s, longest_s * 2)
+        allowed = [np.where(costs <= budget * (1 + 1e-12), costs, np.inf) for costs in self.costs]
+        affordable = ProcessSearch(self.process, self.families, self.percentile, self.grid, tuple(allowed))
+        found = affordable.cheapest(high_s)
+        while found is not None and high_s - low_s > 1e-4 * high_s:
+            middle_s = (low_s + high_s) / 2
+            better = affordable.cheapest(middle_s)
+            found, low_s, high_s = (found, middle_s, high_s) if better is None else (better, low_s, middle_s)
+        return found
+
+    def _choice(self, cost: float, number: int, cap: int, timeout: int, index: int) -> ProcessChoice:
+        services = self.families[number].services
+        timeout_s = float(self.grid.timeouts_s[timeout])
+        law = buffer_law(self.process, max_batch=cap + 1, timeout_s=timeout_s)
+        atoms_s, weights = services.atoms_s[index, : cap + 1], services.weights[index, : cap + 1]
+
+        def within(latencies_s: Array) -> Array:
+            waits_s = latencies_s[:, None] - atoms_s[:, None, :]
+            fractions = law.within(waits_s.reshape(cap + 1, -1)).reshape(waits_s.shape)
+            return np.asarray((fractions * weights[:, None, :]).sum(axis=(0, 2)))
+
+        latency_s = quantile_s(within, self.percentile, longest_s=timeout_s + float(atoms_s.max()))
+        mean_size = float(self.grid.mean_sizes[timeout, cap])
+        return ProcessChoice(cost, number, index, cap + 1, timeout_s, mean_size, latency_s)
+
+
+def quantile_s(within: Callable[[Array], Array], percentile: float, *, longest_s: float) -> float:
+    """Returns the least latency, to 0.1 ms from above, that a fraction `percentile` of the requests stays within.
+
+    Parameters:
+        within: fractions of requests within some latencies, shape (n,) both.
+        percentile: between 0 and 1.
+        longest_s: the longest latency.
+    """
+    low_s, high_s = 0.0, longest_s
+    left = math.ceil(math.log2(max(longest_s / 1e-4, 1.0)))
+    while left > 0:
+        halvings = min(left, _HALVINGS)
+        ends_s = np.linspace(low_s, high_s, 2**halvings + 1)
+        # One more than the places between that are too short; beyond all of them the end is long enough.
+        first = 1 + int((within(ends_s[1:-1]) < percentile - _TOLERANCE).sum())
+        low_s, high_s, left = float(ends_s[first - 1]), float(ends_s[first]), left - halvings
+    return high_s
+
+
+def _costs(grid: BufferGrid, sizes: Sequence[Array], family: Configurations) -> Array:
+    """Cost per request of every timeout, configuration and cap of a kind, shape (timeouts, n, B); by cap in memory."""
+    costs = np.empty((family.max_batch, len(grid.timeouts_s), len(family.vcpu)))
+    for cap in range(1, family.max_batch + 1):
+        # The fee as the price of one more size, and all of it by request beforehand: one product, nothing afterwards.
+        shares = np.ones((len(grid.timeouts_s), cap + 1))
+        shares[:, :cap] = sizes[cap - 1]
+        shares /= grid.mean_sizes[:, cap - 1, None]
+        prices = np.full((cap + 1, len(family.vcpu)), family.per_call)
+        np.multiply(family.services.billed_s[:, :cap].T, family.per_s[:, cap - 1], out=prices[:cap])
+        product(shares, prices, out=costs[cap - 1])
+        np.copyto(costs[cap - 1], np.inf, where=~family.allowed[:, cap - 1])
+    return np.asarray(costs.transpose(1, 2, 0))
+
+
+_Point = tuple[float, int, int, int]
+"""Cost, cap (from 0), timeout and configuration."""
+
+
+class _Certainty:
+    """What is known of who is late among the configurations of one kind, by cap, timeout and configuration."""
+
+    def __init__(self, search: ProcessSearch, number: int, slo_s: float) -> None:
+        self._search = search
+        self._slo_s = slo_s
+        self._costs = search.costs[number].transpose(2, 0, 1)
+        services = self._services = search.families[number].services
+        # No batch that is still smaller takes longer than the longest of all up to its cap.
+        self._in_time = self._within_slo(np.maximum.accumulate(services.atoms_s[:, :, -1], axis=1))
+        # Alone and at once too late: then waiting for others does not help.
+        alone = reached(services.atoms_s[:, 0], services.weights[:, 0], np.array([[slo_s]]))[:, 0]
+        self._open = ~self._in_time & (alone >= search.percentile - _TOLERANCE)
+
+    def cheapest_certain(self) -> _Point | None:
+        """Returns the cheapest point at which nobody is ever late, by the worst case; None if none is."""
+        return self._cheapest(self._within_slo(self._services.worst_s))
+
+    def cheapest(self, below: float) -> _Point | None:
+        """Returns the cheapest point in time that costs less than `below`, None if none is."""
+        while True:
+            best = self._cheapest(self._in_time)
+            self._open &= self._costs < min(below, best[0] if best else math.inf)
+            if not self._open.any():
+                return best if best and best[0] < below else None
+            self._ask()
+
+    def _within_slo(self, services_s: Array) -> _Mask:
+        """Where the timeout and the service of a full batch, shape (n, B), together are within the SLO."""
+        left_s = self._slo_s - self._search.grid.timeouts_s
+        return np.asarray(services_s.T[:, None, :] <= left_s[:, None] + 1e-12)
+
+    def _cheapest(self, among: _Mask) -> _Point | None:
+        costs = np.where(among, self._costs, np.inf)
+        place = int(np.argmin(costs))
+        if not np.isfinite(costs.flat[place]):
+            return None
+        cap, timeout, index = (int(x) for x in np.unravel_index(place, costs.shape))
+        return float(costs.flat[place]), cap, timeout, index
+
+    def _ask(self) -> None:
+        """Settles the configuration of median speed among those with open points, and what follows for the others."""
+        services = self._services
+        rows = np.flatnonzero(self._open.any(axis=(0, 1)))
+        speed = services.mean_s[rows].sum(axis=1)
+        asked = int(np.argsort(speed, kind="stable")[len(rows) // 2])
+        caps = np.flatnonzero(self._open[:, :, rows[asked]].any(axis=1)) + 1
+        atoms_s, weights = services.atoms_s[rows], services.weights[rows]
+        within = self._search.grid.mixed_within(self._slo_s, atoms_s[asked], weights[asked], caps=caps)
+        in_time = within >= self._search.percentile - _TOLERANCE
+        slower, faster = _compared(atoms_s, weights, asked)
+        for at, cap in enumerate(caps.tolist()):
+            settled = in_time[:, at, None] & faster[:, :cap].all(axis=1)
+            late = ~in_time[:, at, None] & slower[:, :cap].all(axis=1)
+            self._in_time[cap - 1][:, rows] |= settled & self._open[cap - 1][:, rows]
+            self._open[cap - 1][:, rows] &= ~(settled | late)
+
+
+def reached(atoms_s: Array, weights: Array, times_s: Array) -> Array:
+    """Returns the probability of a service of at most so long, shape (..., K).
+
+    Parameters:
+        atoms_s: services, shape (..., A).
+        weights: probability of each, shape (..., A).
+        times_s: how long, shape (..., K).
+    """
+    return np.asarray((weights[..., None, :] * (atoms_s[..., None, :] <= times_s[..., :, None])).sum(axis=-1))
+
+
+def _compared(atoms_s: Array, weights: Array, asked: int) -> tuple[_Mask, _Mask]:
+    """Which configurations are slower, and which are faster, than one, as distributions by batch size, shape (n, B)."""
+    ours_s, ours = atoms_s[asked], weights[asked]
+    at_theirs = reached(ours_s[None], ours[None], atoms_s)
+    slower = (reached(atoms_s, weights, atoms_s) <= at_theirs + _TOLERANCE).all(axis=2)
+    at_ours = reached(atoms_s, weights, np.broadcast_to(ours_s, atoms_s.shape))
+    faster = (at_ours >= reached(ours_s, ours, ours_s)[None] - _TOLERANCE).all(axis=2)
+    return np.asarray(slower), np.asarray(faster)

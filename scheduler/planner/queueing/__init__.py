@@ -1,0 +1,1 @@
+"""Numerics: arrival processes and the exact distributions of batch sizes, waits and lateness of a batch buffer."""

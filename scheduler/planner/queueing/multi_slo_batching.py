@@ -1,0 +1,284 @@
+"""The exact law of one buffer that applications with different SLOs share, for many reserves at once.
+
+Every application may wait until its SLO less a common reserve: timeouts slo_c - r. Then only the first piece of the
+integrals depends on r, and so thousands of configurations can be judged. With m(z) = sum_c rate_c min(z, timeout_c) and
+O_k(z) = e^(-rate z) m(z)^k / k! (k more requests within z of the first and none of them, nor it, timed out), theory 4.3
+gives the sizes. The waits follow from the mass of requests that still wait at wait y in a batch of s:
+Phi_{s-1}(y) = O_{s-1}(t_n) + rate * integral of O_{s-1} from y to t_n, the longest timeout, cut at the request's own.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache, cached_property
+
+import numpy as np
+import numpy.typing as npt
+
+from scheduler.planner.queueing.matrices import Array, Indices, product
+from scheduler.planner.queueing.poisson_tails import certain_above
+
+_WIDTHS = np.array([0.1, 0.75, 2.5, 6.0])
+_ORDERS = (2, 4, 7, 10, 10)
+"""Expected arrivals between two timeouts, and nodes that integrate e^-x x^k over them to 1e-9; beyond, in pieces."""
+
+
+@dataclass(frozen=True, eq=False)
+class SizeLaw:
+    """Batch sizes of a shared buffer for R reserves.
+
+    Parameters:
+        reserves_s: shape (R,).
+        below: P(b requests) for b = 1 ... B - 1 without a cap, shape (R, B - 1): a cap keeps those below it.
+        waiting: Phi_{s-1} just before the shortest timeout for s = 1 ... B, shape (R, B).
+        early: P(at least k more requests before the shortest timeout) for k = 0 ... B + 1, shape (R, B + 2).
+    """
+
+    reserves_s: Array
+    below: Array
+    waiting: Array
+    early: Array
+
+    def up_to(self, max_batch: int) -> "SizeLaw":
+        """Returns the same for no larger caps than `max_batch`."""
+        if max_batch >= self.waiting.shape[1]:
+            return self
+        below, waiting, early = (
+            self.below[:, : max_batch - 1],
+            self.waiting[:, :max_batch],
+            self.early[:, : max_batch + 2],
+        )
+        return SizeLaw(self.reserves_s, below, waiting, early)
+
+    def mean_sizes(self) -> Array:
+        """Returns E[b] for caps 1 ... B, shape (R, B)."""
+        return self._mean_sizes
+
+    def averaged(self, values: Array) -> Array:
+        """Returns the mean of a figure by batch size for caps 1 ... B, shape (R, n, B).
+
+        Parameters:
+            values: the figure for batches of 1 ... B, shape (n, B).
+        """
+        averages = self._reached[:, None, :] * values
+        averages[:, :, 1:] += (self.below[:, None, :] * values[:, :-1]).cumsum(axis=2)
+        return averages
+
+    def reached(self) -> Array:
+        """Returns P(b requests or more) for b = 1 ... B, shape (R, B): of a cap b, the batches that are full."""
+        return self._reached
+
+    @cached_property
+    def _reached(self) -> Array:
+        rest = np.ones((len(self.reserves_s), self.below.shape[1] + 1))
+        np.maximum(1.0 - self.below.cumsum(axis=1), 0.0, out=rest[:, 1:])
+        return rest
+
+    @cached_property
+    def _mean_sizes(self) -> Array:
+        return self._reached.cumsum(axis=1)
+
+
+@dataclass(frozen=True, eq=False)
+class SharedBuffer:
+    """Poisson applications that share a buffer.
+
+    Parameters:
+        slos_s: their SLOs, ascending, shape (n,).
+        rates_rps: their rates, shape (n,).
+    """
+
+    slos_s: Array
+    rates_rps: Array
+
+    @cached_property
+    def rate_rps(self) -> float:
+        """All requests a second."""
+        return float(self.rates_rps.sum())
+
+    @property
+    def strictest_s(self) -> float:
+        """The smallest SLO."""
+        return float(self.slos_s[0])
+
+    @cached_property
+    def open_beyond_s(self) -> float:
+        """How much longer than the shortest timeout an uncapped batch stays open on average, seconds.
+
+        E[b] without a cap is 1 + rate (shortest timeout + this), the same for every reserve.
+        """
+        # Plain numbers: for a dozen applications arrays take ten times as long.
+        open_s = hazard = gone = 0.0
+        slos_s = self.slos_s.tolist()
+        for rate, slo_s, next_s in zip(self.rates_rps.tolist(), slos_s, slos_s[1:], strict=False):
+            gone += rate
+            passed = gone * (next_s - slo_s)
+            open_s += (1 - gone / self.rate_rps) * math.exp(-hazard) * -math.expm1(-passed) / gone
+            hazard += passed
+        return open_s
+
+    def size_law(self, reserves_s: Array, *, max_batch: int) -> SizeLaw:
+        """Returns the sizes for each reserve, none of which may exceed the strictest SLO.
+
+        Parameters:
+            reserves_s: shape (R,).
+            max_batch: the largest cap, B.
+        """
+        return size_laws((self,), reserves_s[None], max_batch=max_batch)
+
+    def since_shortest(self, counts: int) -> Array:
+        """Returns what does not depend on the reserve, see `_since_shortest`; remembered, shape (1, counts, 3)."""
+        if counts not in self._since:
+            self._since[counts] = _since_shortest((self,), np.array([self.rate_rps]), counts)
+        return self._since[counts]
+
+    @cached_property
+    def _since(self) -> dict[int, Array]:
+        return {}
+
+
+def size_laws(buffers: Sequence[SharedBuffer], reserves_s: Array, *, max_batch: int) -> SizeLaw:
+    """Returns the sizes of several buffers, each for its own reserves: one buffer's after the other's.
+
+    All in the same few steps over long arrays, which take about as long for several buffers as for one.
+
+    Parameters:
+        buffers: S of them.
+        reserves_s: of each buffer, shape (S, R).
+        max_batch: the largest cap, B.
+
+    Returns:
+        The law for S R reserves.
+    """
+    rates = np.array([buffer.rate_rps for buffer in buffers])
+    shortest_s = np.array([buffer.strictest_s for buffer in buffers])[:, None] - reserves_s
+    # O_k after the shortest timeout: some of the k came before it, which alone depends on the reserve, some since.
+    expected = (rates[:, None] * shortest_s).ravel()
+    before = _more_and_more(expected, expected, max_batch + 1).T
+    early = np.ones((len(before), max_batch + 2))
+    np.maximum(1.0 - before.cumsum(axis=1), 0.0, out=early[:, 1:])
+    alone = len(buffers) == 1
+    since = buffers[0].since_shortest(max_batch) if alone else _since_shortest(buffers, rates, max_batch)
+    sums = _convolved(before[:, :-1].reshape(*reserves_s.shape, max_batch), since)
+    below = sums[:, :, 0].copy()
+    below[:, 1:] += sums[:, :-1, 1]
+    return SizeLaw(reserves_s.ravel(), below[:, :-1], sums[:, :, 2] + early[:, 1:-1], early)
+
+
+def _since_shortest(buffers: Sequence[SharedBuffer], rates_rps: Array, counts: int) -> Array:
+    """What comes after the shortest timeout, by further arrivals k, shape (S, counts, 3).
+
+    The columns: openers that end at their own timeout; batches that others end; and Phi, from the shortest timeout on.
+    """
+    slos_s, each_rps = (np.concatenate([getattr(b, key) for b in buffers]) for key in ("slos_s", "rates_rps"))
+    lengths = np.array([len(buffer.slos_s) for buffer in buffers])
+    owner = np.arange(len(buffers)).repeat(lengths)
+    ends = lengths.cumsum() - 1
+    extra_s = slos_s - slos_s[ends - lengths + 1][owner]
+    over = _within_runs(each_rps, ends, lengths)
+    passed = _within_runs(each_rps * extra_s, ends, lengths)
+    node_s, weights, after = _panels(np.minimum(extra_s, (certain_above(counts) / rates_rps)[owner]), rates_rps[owner])
+    # In one go: openers at their own timeout, then the nodes between the shortest and the longest.
+    count = len(extra_s)
+    steps_s = np.concatenate([extra_s, node_s])
+    place = np.concatenate([np.arange(count), after])
+    owner, over, passed = owner[place], over[place], passed[place]
+    rates = rates_rps[owner]
+    weighing = np.zeros((len(steps_s), len(buffers), 3))
+    openers, nodes, gone = np.arange(count), np.arange(count, len(steps_s)), over[count:]
+    weighing[openers, owner[:count], 0] = each_rps / rates[:count]
+    weighing[ends, owner[ends], 2] = 1.0
+    weighing[nodes, owner[count:], 1] = weights * gone * (1 - gone / rates[count:])
+    weighing[nodes, owner[count:], 2] = weights * rates[count:]
+    # m(z) after the shortest timeout.
+    more = passed + (rates - over) * steps_s
+    terms = _more_and_more(rates * steps_s, more, counts)
+    sums = product(terms, weighing.reshape(len(steps_s), -1)).reshape(counts, len(buffers), 3)
+    return np.asarray(sums.transpose(1, 0, 2))
+
+
+def _within_runs(values: Array, ends: Indices, lengths: Indices) -> Array:
+    """Sums so far within each run, which ends at `ends`; every value is at least 0, shape that of `values`."""
+    sums = values.cumsum()
+    before = np.concatenate([[0.0], sums[ends[:-1]]])
+    return np.asarray(sums - before.repeat(lengths))
+
+
+def _panels(ends_s: Array, rates_rps: Array) -> tuple[Array, Array, Indices]:
+    """Nodes and weights between timeouts, and which timeout each node comes after.
+
+    Parameters:
+        ends_s: timeouts of one buffer after the other, counted from its shortest, seconds; cut where all are full.
+        rates_rps: rate of the buffer of each.
+    """
+    gaps_s = ends_s[1:] - ends_s[:-1]
+    # From one buffer to the next it goes down to 0, so that these gaps are left out as well.
+    after = np.flatnonzero(gaps_s > 0)
+    lows_s, gaps_s = ends_s[after], gaps_s[after]
+    arrivals = gaps_s * rates_rps[after]
+    pieces = np.ceil(arrivals / _WIDTHS[-1]).astype(np.int64)
+    kinds = _WIDTHS.searchsorted(arrivals)
+    if (pieces > 1).any():
+        kinds, after = kinds.repeat(pieces), after.repeat(pieces)
+        lows_s, gaps_s = lows_s.repeat(pieces), (gaps_s / pieces).repeat(pieces)
+        lows_s = lows_s + gaps_s * _within(pieces)
+    nodes, weights, used = (table[kinds] for table in _quadratures())
+    at_s = (lows_s[:, None] + gaps_s[:, None] * nodes)[used]
+    return at_s, (gaps_s[:, None] * weights)[used], after.repeat(used.sum(axis=1))
+
+
+@cache
+def _quadratures() -> tuple[Array, Array, npt.NDArray[np.bool_]]:
+    """Gauss-Legendre nodes and weights on (0, 1) for each order, and which of the columns it uses."""
+    nodes, weights = np.zeros((2, len(_ORDERS), max(_ORDERS)))
+    for kind, order in enumerate(_ORDERS):
+        places, areas = np.polynomial.legendre.leggauss(order)
+        nodes[kind, :order], weights[kind, :order] = (places + 1) / 2, areas / 2
+    return nodes, weights, np.arange(max(_ORDERS)) < np.array(_ORDERS)[:, None]
+
+
+def _within(pieces: Indices) -> Array:
+    """0, 1, ... within each run of so many pieces."""
+    starts = (pieces.cumsum() - pieces).repeat(pieces)
+    return (np.arange(len(starts)) - starts).astype(np.float64)
+
+
+def distinct(ascending: Array) -> Array:
+    """Returns an ascending array without repetitions; `np.unique` loads half of numpy the first time."""
+    return np.asarray(ascending[np.concatenate([[True], np.diff(ascending) > 0])])
+
+
+def _more_and_more(age: Array, mean: Array, counts: int) -> Array:
+    """e^-age mean^k / k! for k = 0 ... counts - 1, shape (counts, n)."""
+    terms = np.empty((counts, len(age)))
+    terms[0] = np.exp(-age)
+    np.divide(mean, np.arange(1, counts)[:, None], out=terms[1:])
+    return np.asarray(np.multiply.accumulate(terms, axis=0, out=terms))
+
+
+def _convolved(first: Array, second: Array) -> Array:
+    """Sums of first_j second_(k-j) over j, shape (S R, counts, 3).
+
+    Parameters:
+        first: shape (S, R, counts).
+        second: shape (S, counts, 3).
+    """
+    several, counts, kinds = second.shape
+    padded = np.zeros((several, 2 * counts - 1, kinds))
+    padded[:, counts - 1 :] = second
+    shifted = padded.take(_shifts(counts), axis=1).reshape(several, counts, -1)
+    sums = np.empty((*first.shape[:2], shifted.shape[2]))
+    for ours, theirs, out in zip(first, shifted, sums, strict=True):
+        product(ours, theirs, out=out)
+    return sums.reshape(-1, counts, kinds)
+
+
+@cache
+def _shifts(counts: int) -> Indices:
+    """Where k - j lies behind counts - 1 that are nothing, by j and k."""
+    return counts - 1 + np.arange(counts) - np.arange(counts)[:, None]
+
+
+def mean_size_bound(*, rate_rps: float, shortest_s: float, beyond_s: float) -> float:
+    """Returns E[b] without a cap, which no cap exceeds."""
+    return 1.0 + rate_rps * (shortest_s + beyond_s) if math.isfinite(shortest_s) else math.inf

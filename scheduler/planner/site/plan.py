@@ -1,0 +1,268 @@
+"""From a snapshot to a plan. Deterministic, never raises on what cannot be met: that is a plan with a reason."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from scheduler.domain.plans import GroupPlan, Limits, ModelEstimates, ModelSettings, Plan, ServiceClass, Snapshot
+from scheduler.planner.site.buffer_assignment import Uplink, live_routes, loaded_routes
+from scheduler.planner.site.buffer_planning import PlannedBuffer, Route, fastest_s, plan_buffer
+from scheduler.planner.site.edge_capacity import NO_EDGE, EdgeShare, edge_share, largest_in_time, tabulate
+from scheduler.planner.site.infeasibility import Shortfall, reason
+from scheduler.planner.site.service_margin import Spread, margin_at
+
+
+def best_plan(snapshot: Snapshot, *, plan_id: int, cause: str, detail: str, at_once: bool = False) -> Plan:
+    """Returns the plan that keeps every class's percentile at the least expected money.
+
+    Edge: caps from the largest batch in time, the share it keeps from the fluid limit. What spills goes to the tier
+    and batch with the lowest exact cost per request. Backends that are down are planned for all the same, because the
+    plan must serve when they come back; only the expectations count them out.
+
+    Parameters:
+        snapshot: estimates, settings and limits.
+        plan_id: of the new plan.
+        cause: why it was asked for, a word.
+        detail: the same in numbers.
+        at_once: for whoever waits for it: in a fraction of the time, with one buffer for all classes of a model.
+    """
+    models = [_model(settings, snapshot, at_once=at_once) for settings in snapshot.settings.models]
+    works = [model.edge_work for model in models]
+    edges = [model.edge_share(_part(work, sum(works))) for model, work in zip(models, works, strict=True)]
+    sent_bytes_per_s = math.fsum(
+        model.estimates.rate_rps * edge.spill_fraction * model.estimates.item_bytes
+        for model, edge in zip(models, edges, strict=True)
+        if model.settings.tiers
+    )
+    groups = tuple(_group(model, edge, sent_bytes_per_s) for model, edge in zip(models, edges, strict=True))
+    currencies = [tier.price.currency for model in models for tier in model.settings.tiers]
+    return Plan(
+        plan_id=plan_id,
+        made_at_s=snapshot.taken_at_s,
+        expires_at_s=snapshot.taken_at_s + snapshot.plan_expiry_s,
+        cause=cause,
+        detail=_with_loaded(detail, snapshot),
+        groups=groups,
+        currency=currencies[0] if currencies else "CNY",
+    )
+
+
+def _with_loaded(detail: str, snapshot: Snapshot) -> str:
+    """The detail, and for which models function buffers were not planned but loaded."""
+    loaded = [model.name for model in snapshot.settings.models if model.buffers]
+    return f"{detail}; functions of {', '.join(loaded)} as loaded" if loaded else detail
+
+
+def _part(work: float, total: float) -> float:
+    """The part of the edge's time that a model can have: what others leave, or its share by need if that is more."""
+    return max(1.0 - (total - work), work / total) if total > 0 else 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class _Model:
+    """One model's part of a snapshot, with what follows from it directly."""
+
+    settings: ModelSettings
+    estimates: ModelEstimates
+    snapshot: Snapshot
+    limits: Limits
+    percentile: float
+    edge_spread: Spread
+    edge_services_s: tuple[float, ...]
+    """Expected seconds of an edge batch of 1, 2, ... items up to the largest allowed; empty without an edge."""
+    edge_slo_s: float
+    """The SLO that binds on the edge."""
+    at_once: bool
+
+    @property
+    def edge_work(self) -> float:
+        """The part of the edge's time that it would take to keep as much of this model as deadlines allow."""
+        edge = self.edge_share(1.0)
+        if edge.capacity_rps <= 0:
+            return 0.0
+        return min(1.0, self.estimates.rate_rps / edge.capacity_rps)
+
+    def edge_share(self, share: float) -> EdgeShare:
+        """Returns what the edge keeps if this model gets `share` of it."""
+        if not self.snapshot.edge_up:
+            return NO_EDGE
+        return edge_share(
+            self.edge_services_s,
+            rate_rps=self.estimates.rate_rps,
+            dispersion=self.estimates.dispersion,
+            slo_s=self.edge_slo_s,
+            margin=self.edge_spread.margin,
+            share=share,
+        )
+
+    @property
+    def leaving(self) -> tuple[ServiceClass, ...]:
+        """The classes whose requests may leave the site."""
+        return tuple(c for c in self.settings.classes if not c.edge_only)
+
+    def buffers(self, edge: EdgeShare, sent_bytes_per_s: float) -> tuple[PlannedBuffer, ...]:
+        """Returns the function buffers: where a class has several, by ascending size of items.
+
+        What spills comes in runs at the full rate (while an edge batch is full), so that is how fast it gathers.
+        """
+        settings, estimates = self.settings, self.estimates
+        if not self.leaving or not settings.tiers:
+            return ()
+        max_items = _least(settings.max_items, self.limits.function_batch_cap)
+        snapshot = self.snapshot
+        uplink = Uplink(snapshot.uplink_bytes_per_s, snapshot.uplink_rtt_s, sent_bytes_per_s)
+        if settings.buffers:
+            routes = loaded_routes(settings, self.leaving, estimates)
+        elif self.at_once:
+            routes = (Route(self.leaving, settings.tiers),)
+        else:
+            routes = live_routes(settings, self.leaving, estimates, uplink=uplink, max_items=max_items)
+        planned = [
+            plan_buffer(
+                route,
+                estimates=estimates,
+                limits=self.limits,
+                snapshot=self.snapshot,
+                sent_bytes_per_s=sent_bytes_per_s,
+                gather_rps=estimates.rate_rps if edge.spill_fraction > 0 else 0.0,
+                max_items=max_items,
+            )
+            for route in routes
+        ]
+        return tuple(buffer for buffer in planned if buffer is not None)
+
+    @property
+    def edge_batch_cap(self) -> int:
+        """Largest edge batch in time; where none is, the largest in time without margin, or simply the largest.
+
+        Capacity matters most where deadlines cannot be met, and a class may be served late.
+        """
+        for margin in (self.edge_spread.margin, 1.0):
+            cap = largest_in_time(self.edge_services_s, slo_s=self.edge_slo_s, margin=margin)
+            if cap:
+                return cap
+        return len(self.edge_services_s)
+
+
+def _model(settings: ModelSettings, snapshot: Snapshot, *, at_once: bool) -> _Model:
+    estimates = snapshot.models[settings.name]
+    limits = snapshot.limits.get(settings.name, Limits())
+    percentile = max(c.percentile for c in settings.classes)
+    edge_margin = margin_at(percentile, estimates.edge_quantile_factor)
+    law = estimates.edge_law
+    most = 0 if law is None else _least(law.max_batch, settings.max_items, limits.edge_batch_cap)
+    services_s = tabulate(law, max_batch=most) if law is not None else ()
+    fastest_s = services_s[0] * edge_margin if services_s else 0.0
+    return _Model(
+        settings=settings,
+        estimates=estimates,
+        snapshot=snapshot,
+        limits=limits,
+        percentile=percentile,
+        edge_spread=Spread(edge_margin, percentile),
+        edge_services_s=services_s,
+        edge_slo_s=_binding_slo_s(settings, fastest_s),
+        at_once=at_once,
+    )
+
+
+def _least(*values: int | None) -> int:
+    return min(value for value in values if value is not None)
+
+
+def _binding_slo_s(settings: ModelSettings, fastest_s: float) -> float:
+    """The tightest SLO that this backend can meet at all; the loosest of all where it meets none."""
+    slos_s = [c.slo_s for c in settings.classes]
+    return min((slo_s for slo_s in slos_s if slo_s >= fastest_s), default=max(slos_s))
+
+
+def _group(model: _Model, edge: EdgeShare, sent_bytes_per_s: float) -> GroupPlan:
+    buffers = model.buffers(edge, sent_bytes_per_s)
+    expected = _expect(model, edge, buffers)
+    factors, most = model.estimates.edge_quantile_factor, model.edge_spread.margin
+    return GroupPlan(
+        model=model.settings.name,
+        classes=tuple(c.name for c in model.settings.classes),
+        edge_batch_cap=model.edge_batch_cap,
+        edge_margins={c.name: min(margin_at(c.percentile, factors), most) for c in model.settings.classes},
+        percentile=model.percentile,
+        buffers=tuple(buffer.plan(model.estimates) for buffer in buffers),
+        expected_cost_per_s=expected.cost_per_s,
+        expected_within_slo=expected.within_slo,
+        expected_spill_fraction=edge.spill_fraction,
+        feasible=expected.shortfall is None,
+        reason=reason(expected.shortfall) if expected.shortfall else "",
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Expectation:
+    cost_per_s: float
+    within_slo: float
+    shortfall: Shortfall | None
+
+
+def _expect(model: _Model, edge: EdgeShare, buffers: Sequence[PlannedBuffer]) -> _Expectation:
+    rate_rps, kept = model.estimates.rate_rps, 1.0 - edge.spill_fraction
+    spill_rps = rate_rps * edge.spill_fraction
+    reachable = [buffer for buffer in buffers if buffer.choice.in_time and model.snapshot.function_up]
+    total = math.fsum(buffer.route.share for buffer in buffers)
+    # They share uplink and slots: together they may need no more than all of them.
+    needed = math.fsum(spill_rps * b.route.share / total / b.choice.capacity_rps for b in reachable if total > 0)
+    served = min(1.0, 1.0 / needed) if needed > 0 else 1.0
+    cost_per_s, within, lost, paid_all = 0.0, kept * _edge_attainment(model, edge), 0.0, 0.0
+    for buffer in reachable:
+        share = buffer.route.share / total if total > 0 else 1.0 / len(buffers)
+        paid_rps = spill_rps * share * served
+        # At rate 0 nothing spills; what counts is whether the next request has a place at all.
+        paid = paid_rps / rate_rps if rate_rps > 0 else share * float(edge is NO_EDGE)
+        paid_within = buffer.within()
+        cost_per_s += paid_rps * buffer.choice.cost_per_item
+        within += paid * paid_within
+        paid_all += paid
+        if buffer.margin < buffer.spread.margin:
+            lost += paid * (1 - paid_within)
+    unserved = max(0.0, 1.0 - kept - paid_all) if rate_rps > 0 else max(0.0, float(edge is NO_EDGE) - paid_all)
+    unserved += lost
+    short = unserved > 1 - model.percentile + 1e-9
+    return _Expectation(
+        cost_per_s=cost_per_s,
+        within_slo=min(1.0, within) if rate_rps > 0 else 1.0 - unserved,
+        shortfall=_shortfall(model, edge, buffers, unserved=unserved) if short else None,
+    )
+
+
+def _edge_attainment(model: _Model, edge: EdgeShare) -> float:
+    """Members of an edge batch have waited between nothing and the time it gathered."""
+    if edge.batch_cap == 0:
+        return 0.0
+    items = max(1, round(edge.batch))
+    gathering_s = edge.batch / model.estimates.rate_rps if model.estimates.rate_rps > 0 else 0.0
+    service_s = model.edge_services_s[items - 1]
+    longest_wait_s = min(gathering_s, max(0.0, model.edge_slo_s - model.edge_spread.margin * service_s))
+    return model.edge_spread.within_after_wait(model.edge_slo_s, service_s, longest_wait_s=longest_wait_s)
+
+
+def _shortfall(model: _Model, edge: EdgeShare, buffers: Sequence[PlannedBuffer], *, unserved: float) -> Shortfall:
+    # Of several buffers the one that is worst off says what is missing.
+    worst = min(buffers, key=lambda b: (b.choice.in_time, b.choice.hold_s), default=None)
+    alone_s = math.inf
+    if worst is not None:
+        alone_s = fastest_s(worst.route, model.estimates) * worst.spread.margin + worst.way.takes_s(1)
+    return Shortfall(
+        model=model.settings.name,
+        slo_s=min(c.slo_s for c in model.settings.classes),
+        percentile=model.percentile,
+        unserved=unserved,
+        rate_rps=model.estimates.rate_rps,
+        edge_rps=edge.capacity_rps,
+        edge_alone_s=model.edge_services_s[0] * model.edge_spread.margin if model.edge_services_s else math.inf,
+        edge_up=model.snapshot.edge_up,
+        has_edge=bool(model.edge_services_s),
+        function_rps=worst.choice.capacity_rps if worst else 0.0,
+        function_alone_s=alone_s,
+        function_up=model.snapshot.function_up,
+        has_function=worst is not None,
+        uplink_bytes_per_s=model.snapshot.uplink_bytes_per_s,
+        item_bytes=model.estimates.item_bytes,
+    )

@@ -1,0 +1,209 @@
+"""Which function tier takes what spills, and at which batch size: the cheapest that can still be in time."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from scheduler.domain.laws import FunctionTier, LatencyLaw
+from scheduler.domain.plans import LoadedBuffer
+from scheduler.planner.queueing.poisson_batching import PoissonBatchLaw
+from scheduler.planner.site.edge_capacity import tabulate
+from scheduler.planner.site.service_margin import Spread
+
+_BUSIEST = 0.95
+"""Above this utilisation of the uplink a formula for its waits means nothing; the plan is short of capacity then."""
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """The way to the functions, as every batch of one plan finds it.
+
+    Parameters:
+        bytes_per_s: bandwidth of the uplink; None: ample; 0: nothing passes.
+        rtt_s: round trip.
+        busy: fraction of time that the uplink is sending.
+        item_bytes: what an item adds to a batch on the wire.
+    """
+
+    bytes_per_s: float | None
+    rtt_s: float
+    busy: float
+    item_bytes: float
+
+    def takes_s(self, items: int) -> float:
+        """Returns the expected seconds for a batch: wait behind others (M/D/1), transfer, round trip."""
+        if self.bytes_per_s is None or self.item_bytes <= 0:
+            return self.rtt_s
+        if self.bytes_per_s <= 0:
+            return math.inf
+        transfer_s = items * self.item_bytes / self.bytes_per_s
+        busy = min(self.busy, _BUSIEST)
+        return self.rtt_s + transfer_s * (1 + busy / (2 * (1 - busy)))
+
+    @property
+    def capacity_rps(self) -> float:
+        """Items a second that the uplink carries."""
+        if self.bytes_per_s is None or self.item_bytes <= 0:
+            return math.inf
+        return self.bytes_per_s / self.item_bytes
+
+
+@dataclass(frozen=True, slots=True)
+class FunctionChoice:
+    """A tier, the batch to gather for it, and what that leads to.
+
+    Parameters:
+        tier: the function configuration.
+        target: items at which a gathered batch leaves.
+        hold_s: longest that a batch of `target` items can be gathered and be in time; below 0 it is late.
+        alone_s: seconds that a single item needs, margin included.
+        services_s: expected seconds of a batch of 1, 2, ... items.
+        cost_per_item: expected money.
+        capacity_rps: items a second, bounded by uplink and concurrency.
+    """
+
+    tier: FunctionTier
+    target: int
+    hold_s: float
+    alone_s: float
+    services_s: tuple[float, ...]
+    cost_per_item: float
+    capacity_rps: float
+
+    @property
+    def in_time(self) -> bool:
+        """Whether its batches meet the deadline they were chosen for."""
+        return self.hold_s >= 0
+
+
+def choose_function(
+    tiers: Sequence[FunctionTier],
+    *,
+    laws: Mapping[str, LatencyLaw],
+    way: Way,
+    spread: Spread,
+    margin: float,
+    slo_s: float,
+    gather_rps: float,
+    max_items: int,
+    max_in_flight: int,
+    window_s: float,
+) -> FunctionChoice | None:
+    """Returns the cheapest tier and batch that are in time; the fastest single items if none is; None without tiers.
+
+    Parameters:
+        tiers: the configurations to choose from.
+        laws: the learned law by tier name; a tier's own is taken where none is learned.
+        way: the path to the functions.
+        spread: of function service times.
+        margin: factor on a service time that shall fit the deadline.
+        slo_s: the deadline that binds.
+        gather_rps: items a second that arrive while a batch is gathered.
+        max_items: most items in a batch.
+        max_in_flight: most batches in flight for all tiers together.
+        window_s: longest hold that an operator allows; infinite where none is set.
+    """
+    choices = [
+        choice
+        for tier in tiers
+        for choice in _choices(
+            tier,
+            services_s=tabulate(laws.get(tier.name, tier.law), max_batch=min(tier.law.max_batch, max_items)),
+            way=way,
+            spread=spread,
+            margin=margin,
+            slo_s=slo_s,
+            gather_rps=gather_rps,
+            max_in_flight=max_in_flight,
+            window_s=window_s,
+        )
+    ]
+    in_time = [choice for choice in choices if choice.in_time]
+    if in_time:
+        return min(in_time, key=_by_money)
+    return min((c for c in choices if c.target == 1), key=lambda c: (c.services_s[0], c.cost_per_item), default=None)
+
+
+def _by_money(choice: FunctionChoice) -> tuple[float, float]:
+    """Equal money (as at rate 0, where nothing ever gathers) is decided by what a full batch would cost an item."""
+    full = choice.tier.price.cost(choice.services_s[choice.target - 1]) / choice.target
+    return float(f"{choice.cost_per_item:.9e}"), full
+
+
+def _targets(most: int) -> list[int]:
+    """Every size up to 32, then steps of a quarter: planning time must not grow with the cube of the largest batch."""
+    sizes = list(range(1, min(most, 32) + 1))
+    while sizes and sizes[-1] < most:
+        sizes.append(min(most, sizes[-1] + sizes[-1] // 4))
+    return sizes
+
+
+def _choices(
+    tier: FunctionTier,
+    *,
+    services_s: tuple[float, ...],
+    way: Way,
+    spread: Spread,
+    margin: float,
+    slo_s: float,
+    gather_rps: float,
+    max_in_flight: int,
+    window_s: float,
+) -> list[FunctionChoice]:
+    slots = min(max_in_flight, tier.max_in_flight)
+    costs = [tier.price.cost(service_s * spread.mean_factor) for service_s in services_s]
+    alone_s = services_s[0] * margin + way.takes_s(1)
+    choices = []
+    for target in _targets(len(services_s)):
+        service_s = services_s[target - 1]
+        takes_s = service_s * margin + way.takes_s(target)
+        hold_s = min(slo_s - takes_s, window_s)
+        if hold_s < 0 and target > 1:
+            break
+        law = PoissonBatchLaw(rate_rps=gather_rps, max_batch=target, timeout_s=max(hold_s, 0.0))
+        slots_rps = slots * law.mean_size / (service_s * spread.mean_factor + way.takes_s(target))
+        choices.append(
+            FunctionChoice(
+                tier=tier,
+                target=target,
+                hold_s=hold_s,
+                alone_s=alone_s,
+                services_s=services_s,
+                cost_per_item=law.cost_per_request(costs[:target]),
+                capacity_rps=min(way.capacity_rps, slots_rps),
+            )
+        )
+    return choices
+
+
+def loaded_choice(
+    loaded: LoadedBuffer,
+    tier: FunctionTier,
+    *,
+    services_s: tuple[float, ...],
+    way: Way,
+    spread: Spread,
+    margin: float,
+    slo_s: float,
+    max_in_flight: int,
+) -> FunctionChoice:
+    """Returns what a loaded plan wants as a choice; it is in time where a single item is.
+
+    Parameters:
+        loaded: the buffer.
+        tier: its tier.
+        services_s: expected seconds of a batch of 1, 2, ... items.
+        way, spread, margin, slo_s, max_in_flight: as for `choose_function`.
+    """
+    target = min(loaded.target_batch, len(services_s))
+    alone_s = services_s[0] * margin + way.takes_s(1)
+    slots, takes_s = min(max_in_flight, tier.max_in_flight), services_s[target - 1] * spread.mean_factor
+    return FunctionChoice(
+        tier=tier,
+        target=target,
+        hold_s=max(loaded.timeouts_s.values()) if alone_s <= slo_s else slo_s - alone_s,
+        alone_s=alone_s,
+        services_s=services_s,
+        cost_per_item=loaded.cost_per_item,
+        capacity_rps=min(way.capacity_rps, slots * target / (takes_s + way.takes_s(target))),
+    )
