@@ -58,7 +58,7 @@ SUB_COMMANDS = (
     ),
     SubCommand(
         "explain",
-        "scheduler.daemon.explain_command",
+        "scheduler.daemon.explain.command",
         "say why a request was sent where it was, and what came of it",
         "edgeburst explain 4711",
     ),

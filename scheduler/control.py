@@ -7,9 +7,9 @@ operator changed limits. Never because a timer ticked: a host whose traffic is s
 import math
 from dataclasses import dataclass
 
-from scheduler.dispatch.circuit import Circuit
+from scheduler.dispatch.circuit_breaker import Circuit
 from scheduler.dispatch.forecast import ServiceTimes
-from scheduler.dispatch.warming_terms import WarmingTerms
+from scheduler.dispatch.keep_warm import WarmingTerms
 from scheduler.domain.batches import Batch, BatchReport, FailureKind
 from scheduler.domain.messages import ProbeMeasured
 from scheduler.domain.plans import BufferPlan, EngineSettings, GroupPlan, Limits, ModelSettings, Plan, Snapshot

@@ -7,7 +7,8 @@ time; what is simulated is what runs. An exception out of `handle` is a bug, nev
 from collections.abc import Callable, Sequence
 
 from scheduler.control import CHANGES, Control
-from scheduler.dispatch.circuit import EDGE_PAUSE_S, Circuit, Circuits
+from scheduler.dispatch.batch_economics import Gathering
+from scheduler.dispatch.circuit_breaker import EDGE_PAUSE_S, Circuit, Circuits
 from scheduler.dispatch.decision_ring import ANSWERED, CANCELLED, DecisionRing, Explanation
 from scheduler.dispatch.dispatcher import NEVER, Dispatcher
 from scheduler.dispatch.edge_side import EdgeSide
@@ -15,15 +16,14 @@ from scheduler.dispatch.endings import Endings
 from scheduler.dispatch.failures import Failures
 from scheduler.dispatch.forecast import EdgeOccupancy, UplinkOccupancy
 from scheduler.dispatch.function_side import FunctionSide
-from scheduler.dispatch.gathering import Gathering
-from scheduler.dispatch.lane import Lane
+from scheduler.dispatch.hedging import Rescue
+from scheduler.dispatch.keep_warm import warming_terms
 from scheduler.dispatch.ledger import Ledger
+from scheduler.dispatch.model_queues import Lane
 from scheduler.dispatch.queue import Admission, Place, Queued
 from scheduler.dispatch.refusals import expected_drain_s, no_room, not_served
-from scheduler.dispatch.rescue import Rescue
-from scheduler.dispatch.sender import Sender, Sent
+from scheduler.dispatch.request_table import Sender, Sent
 from scheduler.dispatch.spend_cap import OverCap
-from scheduler.dispatch.warming_terms import warming_terms
 from scheduler.domain.batches import Batch, BatchReport, FailureKind
 from scheduler.domain.errors import Refusal, RefusalKind
 from scheduler.domain.messages import (

@@ -7,11 +7,11 @@ from datetime import datetime, timezone
 from scheduler.daemon.backends.edge import EdgeBackend
 from scheduler.daemon.backends.flight import Clock, InferenceBackend
 from scheduler.daemon.backends.function import FunctionBackend, FunctionName
-from scheduler.daemon.config import Config
-from scheduler.daemon.config_sections import EdgeSection
-from scheduler.daemon.credentials import read_access_key
-from scheduler.daemon.explanation_file import ExplanationFile
-from scheduler.daemon.explanations import Explanations
+from scheduler.daemon.config.config import Config
+from scheduler.daemon.config.credentials import read_access_key
+from scheduler.daemon.config.sections import EdgeSection
+from scheduler.daemon.explain.file import ExplanationFile
+from scheduler.daemon.explain.requests import Explanations
 from scheduler.daemon.runner import PlanMaker, Runner
 from scheduler.daemon.threads import DaemonThreads
 from scheduler.domain.messages import ComputePlan

@@ -9,8 +9,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from typing import Any
 
-from scheduler.daemon.config import Config, load_config
-from scheduler.daemon.credentials import read_access_key, secret_references
+from scheduler.daemon.config.config import Config, load_config
+from scheduler.daemon.config.credentials import read_access_key, secret_references
 from scheduler.domain.errors import ConfigError
 from scheduler.domain.laws import FunctionTier, LatencyLaw
 from scheduler.domain.plans import EngineSettings, ModelSettings

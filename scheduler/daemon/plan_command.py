@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 
-from scheduler.daemon.config import load_config
+from scheduler.daemon.config.config import load_config
 from scheduler.domain.errors import EdgeburstError
 from scheduler.domain.plans import BufferPlan, EngineSettings, GroupPlan, Plan, Snapshot
 from scheduler.estimates import Estimates

@@ -13,8 +13,8 @@ from itertools import count
 from scheduler.daemon.backends.flight import Clock, InferenceBackend
 from scheduler.daemon.bodies import BodyStore, Waiting, whole_failure
 from scheduler.daemon.calls import Answer, InferenceCall, Refused, request_of
-from scheduler.daemon.explanations import Explanations
-from scheduler.daemon.journeys import Journey, Journeys
+from scheduler.daemon.explain.requests import Explanations
+from scheduler.daemon.in_flight import Journey, Journeys
 from scheduler.daemon.logs import fields, log
 from scheduler.daemon.own_latency import OwnLatency
 from scheduler.daemon.records import BatchRing

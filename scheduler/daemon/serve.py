@@ -16,8 +16,8 @@ from aiohttp import web
 
 from scheduler.daemon import logs
 from scheduler.daemon.assembly import make_backend, make_runner, places
-from scheduler.daemon.config import Config, load_config
-from scheduler.daemon.ingress import INGRESS, app_runner, create_app
+from scheduler.daemon.config.config import Config, load_config
+from scheduler.daemon.http.app import INGRESS, app_runner, create_app
 from scheduler.daemon.logs import log
 from scheduler.daemon.notify import Notifier
 from scheduler.daemon.signals import Signals

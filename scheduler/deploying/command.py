@@ -15,8 +15,8 @@ from typing import Any
 from rich.console import Console
 from rich.markup import escape
 
-from scheduler.daemon.config import Config, load_config
-from scheduler.daemon.credentials import read_access_key
+from scheduler.daemon.config.config import Config, load_config
+from scheduler.daemon.config.credentials import read_access_key
 from scheduler.deploying.applying import Apply
 from scheduler.deploying.difference import Action, Change, Kind, difference
 from scheduler.deploying.drafting import Draft, draft, draft_plan, tier_table

@@ -8,8 +8,8 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from typing import Any
 
-from scheduler.daemon.config import Config
-from scheduler.daemon.config_sections import DeploySection, ModelSection, TierSection
+from scheduler.daemon.config.config import Config
+from scheduler.daemon.config.sections import DeploySection, ModelSection, TierSection
 from scheduler.deploying.desired import Deployment, Tier
 from scheduler.deploying.errors import DeployError
 from scheduler.deploying.probe import probe_request

@@ -10,7 +10,7 @@ import orjson
 
 from models import catalogue
 from scheduler import wire
-from scheduler.daemon.config_sections import ModelSection, TensorSection
+from scheduler.daemon.config.sections import ModelSection, TensorSection
 from scheduler.deploying.errors import DeployError
 from scheduler.fc_client import Invoked
 from scheduler.wire import InferRequest, Tensor, WireError

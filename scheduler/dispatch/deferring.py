@@ -2,7 +2,7 @@
 
 from scheduler.dispatch.edge_side import EdgeSide
 from scheduler.dispatch.function_side import FunctionSide
-from scheduler.dispatch.lane import Lane
+from scheduler.dispatch.model_queues import Lane
 from scheduler.dispatch.queue import Queued
 
 RESERVE = 1.5

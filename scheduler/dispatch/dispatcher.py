@@ -18,16 +18,16 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 
-from scheduler.dispatch.buffer import Buffer
 from scheduler.dispatch.deferring import deferred_until_s
 from scheduler.dispatch.due_times import LATE_HOLD_S, due_times_s
 from scheduler.dispatch.edge_side import EdgeSide
 from scheduler.dispatch.endings import Endings
+from scheduler.dispatch.function_buffer import Buffer
 from scheduler.dispatch.function_side import FunctionSide
-from scheduler.dispatch.lane import Lane
+from scheduler.dispatch.hedging import Rescue
+from scheduler.dispatch.model_queues import Lane
 from scheduler.dispatch.queue import Place, Queued
-from scheduler.dispatch.rescue import Rescue
-from scheduler.dispatch.sender import Sender
+from scheduler.dispatch.request_table import Sender
 from scheduler.dispatch.spend_cap import Course
 from scheduler.dispatch.terms import decision
 from scheduler.domain.errors import Refusal

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from scheduler.dispatch.deferring import deferred_until_s
 from scheduler.dispatch.edge_side import EdgeSide
 from scheduler.dispatch.function_side import FunctionSide
-from scheduler.dispatch.lane import Lane
+from scheduler.dispatch.model_queues import Lane
 
 LATE_HOLD_S = 0.25
 """How long those who are late already wait for company or for room on the edge before they go to a function."""

@@ -5,12 +5,12 @@ from bisect import bisect_right
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from scheduler.dispatch.circuit import Circuit
-from scheduler.dispatch.composition import Composition, compose, fill_up
+from scheduler.dispatch.circuit_breaker import Circuit
+from scheduler.dispatch.edge_batch import Composition, compose, fill_up
 from scheduler.dispatch.forecast import EdgeOccupancy, ServiceTimes
-from scheduler.dispatch.lane import Lane
+from scheduler.dispatch.model_queues import Lane
 from scheduler.dispatch.queue import DeadlineOrder, Queued
-from scheduler.dispatch.sender import Sender
+from scheduler.dispatch.request_table import Sender
 from scheduler.domain.requests import Backend
 
 PENALTY_WITH_FUNCTION = 5.0

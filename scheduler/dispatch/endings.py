@@ -4,10 +4,10 @@ import math
 from dataclasses import dataclass
 
 from scheduler.dispatch import refusals
-from scheduler.dispatch.circuit import Circuit
+from scheduler.dispatch.circuit_breaker import Circuit
 from scheduler.dispatch.edge_side import EdgeSide
 from scheduler.dispatch.function_side import FunctionSide
-from scheduler.dispatch.lane import Lane
+from scheduler.dispatch.model_queues import Lane
 from scheduler.dispatch.queue import Queued
 from scheduler.dispatch.spend_cap import Course
 from scheduler.domain.errors import Refusal, RefusalKind

@@ -4,16 +4,16 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from scheduler.dispatch.buffer import Buffer
-from scheduler.dispatch.circuit import Circuit
+from scheduler.dispatch.batch_economics import Gathering
+from scheduler.dispatch.circuit_breaker import Circuit
 from scheduler.dispatch.forecast import Slots, UplinkOccupancy
-from scheduler.dispatch.gathering import Gathering
-from scheduler.dispatch.lane import Lane
+from scheduler.dispatch.function_buffer import Buffer
+from scheduler.dispatch.keep_warm import WANTED_MEMORY_S
 from scheduler.dispatch.ledger import Ledger
+from scheduler.dispatch.model_queues import Lane
 from scheduler.dispatch.queue import Queued
-from scheduler.dispatch.sender import Sender
+from scheduler.dispatch.request_table import Sender
 from scheduler.dispatch.spend_cap import Closed, Course, OverCap, closed, course
-from scheduler.dispatch.warming_terms import WANTED_MEMORY_S
 from scheduler.domain.requests import Backend
 
 AT_MOST = 0.995

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 
-from scheduler.dispatch.lane import Lane
+from scheduler.dispatch.model_queues import Lane
 from scheduler.dispatch.queue import Admission
 from scheduler.domain.errors import Refusal, RefusalKind
 

@@ -4,7 +4,7 @@ import math
 
 from scheduler.dispatch.edge_side import EdgeSide
 from scheduler.dispatch.function_side import FunctionSide
-from scheduler.dispatch.lane import Lane
+from scheduler.dispatch.model_queues import Lane
 from scheduler.dispatch.queue import Queued
 from scheduler.domain.decisions import Decision
 

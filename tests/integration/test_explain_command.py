@@ -18,11 +18,11 @@ from support.fake_runner import FakeRunner
 from support.ingress_server import IngressServer
 
 from scheduler.cli import main
-from scheduler.daemon.config import load_config
-from scheduler.daemon.explain_command import daemon_url
+from scheduler.daemon.config.config import load_config
+from scheduler.daemon.explain.command import daemon_url
 from scheduler.domain.errors import EdgeburstError, Refusal, RefusalKind
-from scheduler.explaining import Context
-from scheduler.explanation_lines import to_json
+from scheduler.explain.json_lines import to_json
+from scheduler.explain.text import Context
 
 CONFIG = '[edge]\n[[model]]\nname = "digits"\nedge_profile = "orin-resnet50"\n'
 NUMBER = "X-Edgeburst-Request-Id"

@@ -22,7 +22,7 @@ from support.fake_runner import FakeRunner, digit_of, probabilities
 from support.ingress_server import IngressServer
 from tritonclient.utils import InferenceServerException
 
-from scheduler.daemon.config import Config, load_config
+from scheduler.daemon.config.config import Config, load_config
 from scheduler.domain.errors import Refusal, RefusalKind
 from scheduler.domain.plans import Limits
 

@@ -20,7 +20,7 @@ from support.stub_oip_server import StubOipServer
 
 from scheduler import cli
 from scheduler.daemon.calls import Answer, InferenceCall
-from scheduler.daemon.config import load_config
+from scheduler.daemon.config.config import load_config
 from scheduler.daemon.records import BatchRecord
 from scheduler.domain.batches import Batch, BatchReport
 from scheduler.domain.requests import Backend

@@ -8,7 +8,7 @@ from scheduler.dispatch.decision_ring import ANSWERED
 from scheduler.domain.plans import ServiceClass
 from scheduler.domain.requests import Backend
 from scheduler.engine import Engine
-from scheduler.explaining import CAUSES, OUTCOMES, PLACES, describe
+from scheduler.explain.text import CAUSES, OUTCOMES, PLACES, describe
 from scheduler.simulator.faults import Fault
 from scheduler.simulator.scenario import MODEL, Scenario, SimulatedClass, SpendCaps
 from scheduler.simulator.shell import Simulation

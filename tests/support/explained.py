@@ -4,8 +4,8 @@ from collections.abc import Callable, Sequence
 from datetime import datetime, timezone
 from typing import Any
 
-from scheduler.daemon.explanation_file import ExplanationFile
-from scheduler.daemon.explanations import BesideTheLoop, Explanations
+from scheduler.daemon.explain.file import ExplanationFile
+from scheduler.daemon.explain.requests import BesideTheLoop, Explanations
 from scheduler.dispatch.decision_ring import ANSWERED, Explanation, Sending
 from scheduler.domain.batches import Batch, BatchReport
 from scheduler.domain.decisions import Decision

@@ -15,8 +15,8 @@ from scheduler.daemon.own_latency import OwnLatency
 from scheduler.domain.errors import Refusal, RefusalKind
 from scheduler.domain.plans import Limits
 from scheduler.domain.requests import Backend
-from scheduler.explaining import Context
-from scheduler.explanation_lines import to_values
+from scheduler.explain.json_lines import to_values
+from scheduler.explain.text import Context
 from scheduler.wire import Tensor
 
 CLASSES = 10

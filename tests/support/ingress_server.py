@@ -9,9 +9,9 @@ from types import TracebackType
 
 from aiohttp import web
 
-from scheduler.daemon.config import Config
-from scheduler.daemon.ingress import INGRESS, Ingress, app_runner, create_app
-from scheduler.daemon.ingress_calls import CallRunner
+from scheduler.daemon.config.config import Config
+from scheduler.daemon.http.app import INGRESS, Ingress, app_runner, create_app
+from scheduler.daemon.http.infer import CallRunner
 
 
 class IngressServer:

@@ -5,7 +5,7 @@ from itertools import combinations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from scheduler.dispatch.composition import compose, fill_up
+from scheduler.dispatch.edge_batch import compose, fill_up
 from scheduler.dispatch.forecast import ServiceTimes, service_times
 from scheduler.dispatch.queue import Queued
 from scheduler.domain.requests import Request

@@ -14,11 +14,11 @@ from hypothesis import strategies as st
 
 from models.profile import load_profile
 from scheduler.cli import main
-from scheduler.daemon.config import Config, load_config
-from scheduler.daemon.config_sections import SECTIONS, EngineSection
-from scheduler.daemon.config_source import TOML
-from scheduler.daemon.credentials import read_access_key, secret_references
-from scheduler.daemon.toml_lines import line_index, line_of
+from scheduler.daemon.config.config import Config, load_config
+from scheduler.daemon.config.credentials import read_access_key, secret_references
+from scheduler.daemon.config.sections import SECTIONS, EngineSection
+from scheduler.daemon.config.source import TOML
+from scheduler.daemon.config.toml_lines import line_index, line_of
 from scheduler.dispatch.spend_cap import OverCap
 from scheduler.domain.errors import ConfigError
 from scheduler.domain.plans import EngineSettings

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from scheduler.daemon.config import load_config
+from scheduler.daemon.config.config import load_config
 from scripts.demo import configuration
 from scripts.demo.__main__ import parse_arguments
 from scripts.demo.client import OUTPUTS, REQUESTS

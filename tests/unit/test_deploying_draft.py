@@ -11,7 +11,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from scheduler.daemon.config import Config, load_config
+from scheduler.daemon.config.config import Config, load_config
 from scheduler.deploying.desired import Deployment, Tier, fingerprint
 from scheduler.deploying.drafting import draft, draft_plan, tier_table
 from scheduler.domain.errors import EdgeburstError

@@ -14,8 +14,8 @@ from scheduler.domain.batches import Batch, BatchReport, FailureKind
 from scheduler.domain.decisions import Decision
 from scheduler.domain.errors import RefusalKind
 from scheduler.domain.requests import Backend
-from scheduler.explaining import CAUSES, OUTCOMES, PLACES, Context, describe
-from scheduler.explanation_lines import from_json, to_json, to_values
+from scheduler.explain.json_lines import from_json, to_json, to_values
+from scheduler.explain.text import CAUSES, OUTCOMES, PLACES, Context, describe
 
 NEVER = math.inf
 

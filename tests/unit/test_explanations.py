@@ -13,11 +13,11 @@ from hypothesis import strategies as st
 from support.explained import TEN, a_batch, an_explanation, explanations_of
 from support.virtual_loop import run_virtual
 
-from scheduler.daemon.explanation_file import ExplanationFile
-from scheduler.daemon.explanations import CLOSE_LIMIT_S, SETTLE_LIMIT_S, WRITE_EVERY_S, ClientIds, Explanations
+from scheduler.daemon.explain.file import ExplanationFile
+from scheduler.daemon.explain.requests import CLOSE_LIMIT_S, SETTLE_LIMIT_S, WRITE_EVERY_S, ClientIds, Explanations
 from scheduler.dispatch.decision_ring import Explanation, Sending
 from scheduler.domain.batches import BatchReport
-from scheduler.explanation_lines import from_json
+from scheduler.explain.json_lines import from_json
 
 T = TypeVar("T")
 

@@ -7,9 +7,9 @@ from support.engine_kit import finish, refused, sent
 
 from scheduler.dispatch.decision_ring import DecisionRing
 from scheduler.dispatch.forecast import service_times
-from scheduler.dispatch.lane import Lane
+from scheduler.dispatch.model_queues import Lane
 from scheduler.dispatch.queue import Admission, Queued
-from scheduler.dispatch.sender import Sender
+from scheduler.dispatch.request_table import Sender
 from scheduler.domain.batches import BatchReport
 from scheduler.domain.laws import FunctionTier, LatencyLaw, Price
 from scheduler.domain.messages import BatchFinished, RequestArrived, SettingsChanged

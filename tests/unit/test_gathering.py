@@ -8,12 +8,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.engine_kit import FUNCTION, TIER, settings
 
-from scheduler.dispatch.buffer import Buffer
+from scheduler.dispatch.batch_economics import Gathering
 from scheduler.dispatch.forecast import UplinkOccupancy, service_times
-from scheduler.dispatch.gathering import Gathering
-from scheduler.dispatch.lane import Lane
+from scheduler.dispatch.function_buffer import Buffer
+from scheduler.dispatch.lateness_price import LEAST_WEIGHT, MOST_WEIGHT, SAFETY, LateBudget
+from scheduler.dispatch.model_queues import Lane
 from scheduler.dispatch.queue import Queued
-from scheduler.dispatch.stakes import LEAST_WEIGHT, MOST_WEIGHT, SAFETY, LateBudget
 from scheduler.domain.plans import BufferPlan, GroupPlan
 from scheduler.domain.requests import Request
 from scheduler.domain.scatter import Scatter

@@ -14,10 +14,10 @@ from aiohttp.test_utils import make_mocked_request
 from support.fake_runner import FakeRunner
 
 from scheduler.daemon.calls import Answer, InferenceCall
-from scheduler.daemon.config import load_config
-from scheduler.daemon.ingress import Ingress
-from scheduler.daemon.ingress_admin import check_admin
-from scheduler.daemon.ingress_errors import Rejected, errors_as_json
+from scheduler.daemon.config.config import load_config
+from scheduler.daemon.http.admin import check_admin
+from scheduler.daemon.http.app import Ingress
+from scheduler.daemon.http.errors import Rejected, errors_as_json
 from scheduler.daemon.telemetry import CANCELLED, SECONDS_KEPT, Telemetry
 from scheduler.domain.errors import RefusalKind
 from scheduler.domain.requests import Backend

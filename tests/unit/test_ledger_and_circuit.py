@@ -2,7 +2,7 @@
 
 import pytest
 
-from scheduler.dispatch.circuit import LONGEST_PAUSE_S, Circuit
+from scheduler.dispatch.circuit_breaker import LONGEST_PAUSE_S, Circuit
 from scheduler.dispatch.ledger import MOST_UNBILLED, Ledger
 from scheduler.dispatch.spend_cap import SpendCap
 from scheduler.domain.batches import BatchReport, FailureKind

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from scheduler.cli import main
-from scheduler.daemon.config import Config, load_config
+from scheduler.daemon.config.config import Config, load_config
 from scheduler.domain.errors import ConfigError
 from scheduler.domain.plans import LoadedBuffer
 

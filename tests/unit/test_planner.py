@@ -187,8 +187,8 @@ def test_a_longer_slo_is_never_harder(
     assert loose.expected_spill_fraction <= tight.expected_spill_fraction + 1e-12
     if tight.feasible:
         assert loose.feasible
-        # Rounding up to the billing grain may make a larger batch dearer by that much. A plan that answers more requests
-        # in time may cost more: those that the tight one gives up, within its percentile, cost it nothing.
+        # Rounding up to the billing grain may make a larger batch dearer by that much. A plan that answers more
+        # requests in time may cost more: those that the tight one gives up, within its percentile, cost it nothing.
         cheaper = loose.expected_cost_per_s <= tight.expected_cost_per_s * 1.01 + 1e-9
         assert cheaper or loose.expected_within_slo > tight.expected_within_slo
 

@@ -15,7 +15,7 @@ from support.virtual_loop import NothingLeft, run_virtual
 
 from scheduler.daemon.backends.flight import SendFailed
 from scheduler.daemon.calls import Answer, InferenceCall, Refused
-from scheduler.daemon.journeys import LATE_LIMIT_S
+from scheduler.daemon.in_flight import LATE_LIMIT_S
 from scheduler.daemon.runner import ITEMS_BEFORE_ANSWERS, Runner
 from scheduler.domain.batches import Batch, BatchReport, Failure, FailureKind
 from scheduler.domain.errors import Refusal, RefusalKind

@@ -6,9 +6,9 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from scheduler.dispatch.buffer import Buffer, Routes
+from scheduler.dispatch.function_buffer import Buffer, Routes
+from scheduler.dispatch.lateness_price import Stakes
 from scheduler.dispatch.queue import Queued
-from scheduler.dispatch.stakes import Stakes
 from scheduler.domain.laws import FunctionTier, LatencyLaw, Price
 from scheduler.domain.plans import BufferPlan, ModelSettings, SizeShare
 from scheduler.domain.requests import Request

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from scheduler.control import NEVER, Control
-from scheduler.dispatch.circuit import Circuit
+from scheduler.dispatch.circuit_breaker import Circuit
 from scheduler.dispatch.forecast import ServiceTimes, service_times
 from scheduler.domain.batches import Batch, BatchReport
 from scheduler.domain.laws import LatencyLaw

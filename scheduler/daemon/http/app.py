@@ -10,14 +10,14 @@ from importlib import resources
 
 from aiohttp import web
 
-from scheduler.daemon import classify, ingress_admin, ingress_calls
 from scheduler.daemon.calls import Answer, InferenceCall, Refused
-from scheduler.daemon.config import Config
-from scheduler.daemon.ingress_admin import json_response
-from scheduler.daemon.ingress_body import BodyReader
-from scheduler.daemon.ingress_calls import CallRunner, known_card
-from scheduler.daemon.ingress_errors import REQUEST_HEADER, error_response, errors_as_json
-from scheduler.daemon.metadata import ModelCard, model_cards
+from scheduler.daemon.config.config import Config
+from scheduler.daemon.http import admin, classify, infer
+from scheduler.daemon.http.admin import json_response
+from scheduler.daemon.http.body_reader import BodyReader
+from scheduler.daemon.http.errors import REQUEST_HEADER, error_response, errors_as_json
+from scheduler.daemon.http.infer import CallRunner, known_card
+from scheduler.daemon.http.model_metadata import ModelCard, model_cards
 from scheduler.daemon.telemetry import CANCELLED, Telemetry
 from scheduler.domain.requests import Backend
 
@@ -91,15 +91,15 @@ class Ingress:
         card = known_card(self._cards, request.match_info)
         body = await self.bodies.read(request)
         received_at_s = self._runner.now()
-        asked = ingress_calls.parse_infer(body, request.headers)
-        call = ingress_calls.infer_call(
+        asked = infer.parse_infer(body, request.headers)
+        call = infer.infer_call(
             card,
             asked,
             request.headers,
             received_at_s=received_at_s,
             max_timeout_s=self._config.daemon.max_timeout_s,
         )
-        return await self._answer(request, call, lambda answer, _: ingress_calls.infer_response(card, asked, answer))
+        return await self._answer(request, call, lambda answer, _: infer.infer_response(card, asked, answer))
 
     async def classify(self, request: web.Request) -> web.StreamResponse:
         """POST /v1/classify/{model}: the body is a picture."""
@@ -187,16 +187,16 @@ class Ingress:
     async def get_limits(self, request: web.Request) -> web.Response:
         """GET /v1/models/{model}/limits."""
         model = known_card(self._cards, request.match_info).name
-        return json_response(ingress_admin.limits_json(model, self._runner.limits(model)))
+        return json_response(admin.limits_json(model, self._runner.limits(model)))
 
     async def put_limits(self, request: web.Request) -> web.Response:
         """PUT /v1/models/{model}/limits: replaces them from now on."""
         token_env = self._config.daemon.admin_token_env
-        ingress_admin.check_admin(request, token=self._environ.get(token_env, ""), token_env=token_env)
+        admin.check_admin(request, token=self._environ.get(token_env, ""), token_env=token_env)
         model = known_card(self._cards, request.match_info).name
-        limits = ingress_admin.parse_limits(await self.bodies.read(request))
+        limits = admin.parse_limits(await self.bodies.read(request))
         self._runner.set_limits(model, limits)
-        return json_response(ingress_admin.limits_json(model, limits))
+        return json_response(admin.limits_json(model, limits))
 
     async def status(self, _: web.Request) -> web.Response:
         """GET /v1/status: the runner's state, and what became of requests."""
@@ -207,7 +207,7 @@ class Ingress:
 
     async def batches(self, request: web.Request) -> web.Response:
         """GET /v1/batches?after=ID&limit=N."""
-        after, limit = ingress_admin.batch_range(request)
+        after, limit = admin.batch_range(request)
         return json_response({"batches": self._runner.batches(after, limit)})
 
     async def explain(self, request: web.Request) -> web.Response:
@@ -215,7 +215,7 @@ class Ingress:
         name = request.match_info["request"]
         found = self._runner.explanations(name)
         if not found:
-            raise ingress_admin.unknown_request(name, ring=self._config.explain.ring)
+            raise admin.unknown_request(name, ring=self._config.explain.ring)
         return json_response({"explanations": found})
 
     async def metrics(self, _: web.Request) -> web.Response:

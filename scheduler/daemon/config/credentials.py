@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from scheduler.daemon.config import Config
-from scheduler.daemon.config_sections import FunctionSection
-from scheduler.daemon.config_source import TOML
+from scheduler.daemon.config.config import Config
+from scheduler.daemon.config.sections import FunctionSection
+from scheduler.daemon.config.source import TOML
 from scheduler.domain.errors import ConfigError
 from scheduler.fc_client import AccessKey
 

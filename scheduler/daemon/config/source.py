@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from scheduler.daemon import toml_lines
-from scheduler.daemon.config_sections import SECTIONS
+from scheduler.daemon.config import toml_lines
+from scheduler.daemon.config.sections import SECTIONS
 from scheduler.domain.errors import ConfigError
 
 # The standard library has a TOML parser from 3.11 on; `tomli` is the same one for 3.10.

@@ -9,9 +9,9 @@ from typing import Any
 
 from pydantic_core import ErrorDetails
 
-from scheduler.daemon import toml_lines
-from scheduler.daemon.config_sections import SECTIONS, Section
-from scheduler.daemon.config_source import Source
+from scheduler.daemon.config import toml_lines
+from scheduler.daemon.config.sections import SECTIONS, Section
+from scheduler.daemon.config.source import Source
 from scheduler.domain.errors import ConfigError
 
 _TYPES = {

@@ -8,8 +8,8 @@ from types import MappingProxyType
 from typing import Any
 
 from models import catalogue
-from scheduler.daemon.config import Config
-from scheduler.daemon.config_sections import ModelSection, TensorSection
+from scheduler.daemon.config.config import Config
+from scheduler.daemon.config.sections import ModelSection, TensorSection
 from scheduler.domain.plans import ModelSettings, ServiceClass
 from scheduler.wire import Tensor, WireError, base64_elements
 

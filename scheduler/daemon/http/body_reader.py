@@ -7,7 +7,7 @@ import sys
 
 from aiohttp import web
 
-from scheduler.daemon.ingress_errors import Rejected
+from scheduler.daemon.http.errors import Rejected
 
 BODY_TIME_LIMIT_S = 60.0
 """Longest that one body may take to arrive: a client that stalls holds memory that others could use."""

@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from scheduler.dispatch.edge_side import EdgeSide
 from scheduler.dispatch.forecast import ServiceTimes
 from scheduler.dispatch.function_side import FunctionSide
-from scheduler.dispatch.lane import Lane
+from scheduler.dispatch.model_queues import Lane
 from scheduler.dispatch.queue import Place, Queued
-from scheduler.dispatch.sender import Sender, Sent
+from scheduler.dispatch.request_table import Sender, Sent
 from scheduler.dispatch.spend_cap import Course
 from scheduler.domain.requests import Backend
 

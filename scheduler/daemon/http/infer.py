@@ -9,8 +9,8 @@ from aiohttp import web
 
 from scheduler import wire
 from scheduler.daemon.calls import Answer, InferenceCall
-from scheduler.daemon.ingress_errors import Rejected
-from scheduler.daemon.metadata import VERSION, ModelCard, checked_inputs
+from scheduler.daemon.http.errors import Rejected
+from scheduler.daemon.http.model_metadata import VERSION, ModelCard, checked_inputs
 from scheduler.daemon.own_latency import OwnLatency
 from scheduler.domain.plans import Limits
 from scheduler.wire import InferRequest, InferResponse, OutputRequest, Tensor, WireError

@@ -10,11 +10,11 @@ from pydantic import PrivateAttr, ValidationError
 
 from models import catalogue
 from models.profile import Profile, ProfileError, load_profile, shipped_profiles
-from scheduler.daemon import toml_lines
-from scheduler.daemon.config_errors import config_error
-from scheduler.daemon.config_sections import ClassSection, ConfigFile, Late, ModelSection, TierSection
-from scheduler.daemon.config_source import Source, read_source
-from scheduler.daemon.loaded_plan import loaded_buffers
+from scheduler.daemon.config import toml_lines
+from scheduler.daemon.config.errors import config_error
+from scheduler.daemon.config.fixed_plan import loaded_buffers
+from scheduler.daemon.config.sections import ClassSection, ConfigFile, Late, ModelSection, TierSection
+from scheduler.daemon.config.source import Source, read_source
 from scheduler.domain.errors import ConfigError, EdgeburstError
 from scheduler.domain.laws import FunctionTier, LatencyLaw
 from scheduler.domain.plans import EngineSettings, LoadedBuffer, ModelSettings, ServiceClass

@@ -4,9 +4,9 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from scheduler.dispatch.buffer import Buffer
 from scheduler.dispatch.forecast import UplinkOccupancy
-from scheduler.dispatch.lane import Lane
+from scheduler.dispatch.function_buffer import Buffer
+from scheduler.dispatch.model_queues import Lane
 from scheduler.dispatch.queue import Queued
 
 LOOK_S = 0.005

@@ -5,10 +5,10 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 
-from scheduler.dispatch.buffer import Buffer, Routes
 from scheduler.dispatch.forecast import ServiceTimes
+from scheduler.dispatch.function_buffer import Buffer, Routes
+from scheduler.dispatch.lateness_price import Stakes
 from scheduler.dispatch.queue import DeadlineOrder, Place, Queued, deadline_order
-from scheduler.dispatch.stakes import Stakes
 from scheduler.domain.batches import Batch
 from scheduler.domain.plans import BufferPlan, GroupPlan, Limits, ModelSettings
 from scheduler.domain.requests import Backend

@@ -4,8 +4,8 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from scheduler.dispatch.forecast import ServiceTimes
+from scheduler.dispatch.lateness_price import Stakes
 from scheduler.dispatch.queue import DeadlineOrder, Place, Queued
-from scheduler.dispatch.stakes import Stakes
 from scheduler.domain.laws import FunctionTier
 from scheduler.domain.plans import BufferPlan, Limits, ModelSettings
 

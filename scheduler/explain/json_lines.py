@@ -14,7 +14,7 @@ from scheduler.dispatch.decision_ring import Explanation, Sending
 from scheduler.domain.batches import Batch, BatchReport, FailureKind
 from scheduler.domain.decisions import Decision
 from scheduler.domain.requests import Backend
-from scheduler.explaining import NO_CONTEXT, Context
+from scheduler.explain.text import NO_CONTEXT, Context
 
 VERSION = 1
 _SAID_AS = {"edge_late": "edge_late_probability", "function_late": "function_late_probability"}

@@ -10,10 +10,10 @@ from contextlib import suppress
 from datetime import datetime, timedelta, timezone
 
 from scheduler.daemon.backends.flight import Clock
-from scheduler.daemon.explanation_file import ExplanationFile
+from scheduler.daemon.explain.file import ExplanationFile
 from scheduler.dispatch.decision_ring import Explanation
-from scheduler.explaining import Context
-from scheduler.explanation_lines import to_json, to_values
+from scheduler.explain.json_lines import to_json, to_values
+from scheduler.explain.text import Context
 
 CLIENT_ID_LENGTH = 128
 """Characters of a client's id that are kept and compared."""

@@ -13,11 +13,11 @@ from urllib.parse import quote, urlsplit
 
 import requests
 
-from scheduler.daemon.config import Config, load_config
-from scheduler.daemon.explanations import CLIENT_ID_LENGTH, MOST_FOUND
+from scheduler.daemon.config.config import Config, load_config
+from scheduler.daemon.explain.requests import CLIENT_ID_LENGTH, MOST_FOUND
 from scheduler.domain.errors import EdgeburstError
-from scheduler.explaining import describe
-from scheduler.explanation_lines import from_values
+from scheduler.explain.json_lines import from_values
+from scheduler.explain.text import describe
 
 DEFAULT_URL = "http://127.0.0.1:8600"
 _TIMEOUT_S = 10.0

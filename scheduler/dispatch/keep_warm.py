@@ -3,8 +3,8 @@
 import math
 from dataclasses import dataclass
 
-from scheduler.dispatch.buffer import Buffer
 from scheduler.dispatch.forecast import UplinkOccupancy
+from scheduler.dispatch.function_buffer import Buffer
 
 WANTED_MEMORY_S = 2.0
 """Seconds after which it is forgotten that functions were wanted."""

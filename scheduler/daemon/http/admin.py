@@ -12,7 +12,7 @@ from dataclasses import asdict, fields
 import orjson
 from aiohttp import web
 
-from scheduler.daemon.ingress_errors import Rejected
+from scheduler.daemon.http.errors import Rejected
 from scheduler.domain.plans import Limits
 
 BATCHES_DEFAULT = 1000

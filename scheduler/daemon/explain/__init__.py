@@ -1,0 +1,1 @@
+"""Explanations of requests: what the daemon keeps and writes, and `edgeburst explain`."""
