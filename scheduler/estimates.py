@@ -7,7 +7,7 @@ from operator import sub
 
 from scheduler.dispatch.forecast import ServiceTimes, service_times
 from scheduler.domain.batches import Batch, BatchReport
-from scheduler.domain.laws import LatencyLaw
+from scheduler.domain.latency import LatencyModel
 from scheduler.domain.plans import BufferPlan, EngineSettings, ModelEstimates, ModelSettings
 from scheduler.domain.requests import Backend, Request
 from scheduler.domain.scatter import Scatter
@@ -135,7 +135,7 @@ class ModelKnowledge:
             if len(self.function_tables) >= MOST_TABLES:
                 # Every plan may bring other size factors.
                 self.function_tables.clear()
-            tables = TimesCache(service, self.settings.tier(plan.tier).law.max_batch, plan.size_factor)
+            tables = TimesCache(service, self.settings.tier(plan.tier).latency.max_batch, plan.size_factor)
             self.function_tables[key] = tables
         return tables.get(plan.percentile)
 
@@ -148,12 +148,12 @@ class ModelKnowledge:
             rate_rps=self.arrivals.regime_rps,
             dispersion=self.arrivals.dispersion,
             item_bytes=self.item_bytes,
-            edge_law=_learned(self.settings.edge_law, self.edge),
+            edge_latency=_learned(self.settings.edge_latency, self.edge),
             edge_quantile_factor={p: self.edge.quantile_factor(p) for p in percentiles} if self.edge else {},
-            function_laws={
+            function_latencies={
                 name: law
                 for name, service in self.functions.items()
-                if (law := _learned(tiers[name].law, service)) is not None
+                if (law := _learned(tiers[name].latency, service)) is not None
             },
             function_quantile_factor={
                 p: max((service.quantile_factor(p) for service in self.functions.values()), default=1.0)
@@ -301,11 +301,11 @@ class Estimates:
 
 
 def _know(settings: ModelSettings, engine: EngineSettings) -> ModelKnowledge:
-    edge_law, edge, edge_tables = settings.edge_law, None, None
-    if edge_law is not None:
-        edge = ServiceTime(edge_law, overhead_s=engine.edge_overhead_s)
-        edge_tables = TimesCache(edge, min(edge_law.max_batch, settings.max_items))
-    functions = {tier.name: ServiceTime(tier.law, shape_sigma=FUNCTION_SHAPE_SIGMA) for tier in settings.tiers}
+    edge_latency, edge, edge_tables = settings.edge_latency, None, None
+    if edge_latency is not None:
+        edge = ServiceTime(edge_latency, overhead_s=engine.edge_overhead_s)
+        edge_tables = TimesCache(edge, min(edge_latency.max_batch, settings.max_items))
+    functions = {tier.name: ServiceTime(tier.latency, shape_sigma=FUNCTION_SHAPE_SIGMA) for tier in settings.tiers}
     return ModelKnowledge(
         settings=settings,
         arrivals=ArrivalRate(),
@@ -327,12 +327,12 @@ def _strictest_percentile(settings: EngineSettings) -> float:
     return max((c.percentile for model in settings.models for c in model.classes), default=0.5)
 
 
-def _learned(law: LatencyLaw | None, service: ServiceTime | None) -> LatencyLaw | None:
+def _learned(law: LatencyModel | None, service: ServiceTime | None) -> LatencyModel | None:
     """The law with its rows replaced by what is predicted now."""
     if law is None or service is None:
         return None
     rows = tuple(enumerate(service.predict_all_s(law.max_batch), start=1))
-    return LatencyLaw(law.alpha_s, law.beta_s, law.max_batch, rows)
+    return LatencyModel(law.alpha_s, law.beta_s, law.max_batch, rows)
 
 
 def _rate_sentence(model: str, change: Change, tick_s: float) -> str:

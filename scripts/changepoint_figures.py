@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from scheduler.domain.laws import LatencyLaw
+from scheduler.domain.latency import LatencyModel
 from scheduler.estimators.bandwidth import Bandwidth
 from scheduler.estimators.changepoint import MAX_ROWS, Change, Detector, count_detector, level_detector
 from scheduler.estimators.densities import GammaPoisson, NormalInverseGamma
@@ -72,7 +72,7 @@ def _bandwidth(rng: np.random.Generator, at: int, *, sigma: float) -> Stream:
 
 
 def _service(rng: np.random.Generator, at: int, *, sigma: float) -> Stream:
-    law = LatencyLaw(alpha_s=0.04234, beta_s=0.008165, max_batch=64)
+    law = LatencyModel(alpha_s=0.04234, beta_s=0.008165, max_batch=64)
     service = ServiceTime(law)
     factors = np.repeat([1.0, 1.5], [at, SEARCHED]) * rng.lognormal(0.0, sigma, at + SEARCHED)
     batches = rng.integers(1, 65, at + SEARCHED)

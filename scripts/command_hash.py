@@ -15,7 +15,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from scheduler.domain.laws import FunctionTier, LatencyLaw
+from scheduler.domain.latency import FunctionTier, LatencyModel
 from scheduler.domain.messages import (
     AnswerRequest,
     Command,
@@ -31,7 +31,7 @@ from scheduler.simulator.backends import ColdStarts
 from scheduler.simulator.faults import Fault
 from scheduler.simulator.network import Bandwidth
 from scheduler.simulator.scenario import (
-    FUNCTION_LAW,
+    FUNCTION_LATENCY,
     FUNCTION_PRICE,
     Scenario,
     SimulatedClass,
@@ -46,10 +46,10 @@ DIGITS = 9
 """Of a second that times are compared to."""
 
 NOISY = Scenario(edge_noise=0.1, function_noise=0.25)
-FAST_LAW = LatencyLaw(0.05, 0.02, 16)
+FAST_LATENCY = LatencyModel(0.05, 0.02, 16)
 TWO_TIERS = (
-    FunctionTier("small", "f", FUNCTION_LAW, FUNCTION_PRICE, max_in_flight=40),
-    FunctionTier("large", "g", LatencyLaw(0.12, 0.06, 8), replace(FUNCTION_PRICE, per_s=3e-5), max_in_flight=20),
+    FunctionTier("small", "f", FUNCTION_LATENCY, FUNCTION_PRICE, max_in_flight=40),
+    FunctionTier("large", "g", LatencyModel(0.12, 0.06, 8), replace(FUNCTION_PRICE, per_s=3e-5), max_in_flight=20),
 )
 CLASSES = (
     SimulatedClass(ServiceClass("high", slo_s=0.6), priority=1),
@@ -63,8 +63,8 @@ COLD = ColdStarts(start_s=1.5, idle_s=20.0)
 
 
 def _models() -> tuple[SimulatedModel, ...]:
-    light = SimulatedModel("light", 2.0, CLASSES[:1], FAST_LAW, TWO_TIERS[:1], 8_000, 16)
-    heavy = SimulatedModel("heavy", 1.0, CLASSES[1:2], LatencyLaw(0.08, 0.02, 32), TWO_TIERS[1:], 60_000, 32)
+    light = SimulatedModel("light", 2.0, CLASSES[:1], FAST_LATENCY, TWO_TIERS[:1], 8_000, 16)
+    heavy = SimulatedModel("heavy", 1.0, CLASSES[1:2], LatencyModel(0.08, 0.02, 32), TWO_TIERS[1:], 60_000, 32)
     return light, heavy
 
 
@@ -104,7 +104,7 @@ def _rough(seed: int) -> Scenario:
 def _only(*, edge: bool) -> SimulatedModel:
     base = Scenario()
     return SimulatedModel(
-        "only", 1.0, base.classes, base.edge_law if edge else None, () if edge else base.tiers, 24_000, 128
+        "only", 1.0, base.classes, base.edge_latency if edge else None, () if edge else base.tiers, 24_000, 128
     )
 
 

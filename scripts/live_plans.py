@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from scheduler.domain.laws import FunctionTier, LatencyLaw, Price
+from scheduler.domain.latency import FunctionTier, LatencyModel, Price
 from scheduler.domain.plans import EngineSettings, LoadedBuffer, ModelSettings, ServiceClass
 from scheduler.domain.requests import Request
 from scheduler.engine import Engine
@@ -29,8 +29,8 @@ from scheduler.simulator.faults import Faults
 from scheduler.simulator.network import AMPLE, Uplink
 from scheduler.simulator.shell import TOLERANCE_S, Journal, Simulation
 
-STEEP = FunctionTier("steep", "f", LatencyLaw(0.2, 0.06, 8), Price(per_s=1.3e-5, per_call=9e-7))
-FLAT = FunctionTier("flat", "g", LatencyLaw(0.05, 0.004, 32), Price(per_s=1.2e-4, per_call=9e-7))
+STEEP = FunctionTier("steep", "f", LatencyModel(0.2, 0.06, 8), Price(per_s=1.3e-5, per_call=9e-7))
+FLAT = FunctionTier("flat", "g", LatencyModel(0.05, 0.004, 32), Price(per_s=1.2e-4, per_call=9e-7))
 QUICK = ServiceClass("quick", slo_s=0.5, percentile=0.95)
 NORMAL = ServiceClass("normal", slo_s=1.2)
 PATIENT = ServiceClass("patient", slo_s=4.0)

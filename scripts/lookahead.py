@@ -17,7 +17,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from scheduler.domain.laws import FunctionTier
+from scheduler.domain.latency import FunctionTier
 from scheduler.domain.messages import Command, Message, SendBatch
 from scheduler.domain.requests import Backend, Request
 from scheduler.engine import Engine
@@ -137,7 +137,7 @@ def _problem(scenario: Scenario, arrivals_s: Sequence[float]) -> Problem:
     return make_problem(
         arrivals_s,
         slo_s=scenario.classes[0].service_class.slo_s,
-        edge_law=scenario.edge_law,
+        edge_latency=scenario.edge_latency,
         tiers=scenario.tiers,
         max_items=scenario.max_items,
     )
@@ -147,9 +147,9 @@ def _edge_cny_per_s(scenario: Scenario, rate_rps: float, slo_s: float) -> float:
     """What a second of the edge saves in the long run: nothing where it will be idle."""
     if rate_rps <= 0:
         return 0.0
-    sizes = range(1, scenario.edge_law.max_batch + 1)
-    fitting = [n for n in sizes if scenario.edge_law.predict_s(n) + n / rate_rps <= slo_s]
-    served_rps = max((n / scenario.edge_law.predict_s(n) for n in fitting), default=0.0)
+    sizes = range(1, scenario.edge_latency.max_batch + 1)
+    fitting = [n for n in sizes if scenario.edge_latency.predict_s(n) + n / rate_rps <= slo_s]
+    served_rps = max((n / scenario.edge_latency.predict_s(n) for n in fitting), default=0.0)
     return served_rps * cheapest_per_item(scenario.tiers, slo_s=slo_s) if rate_rps > served_rps else 0.0
 
 
@@ -157,7 +157,7 @@ def _until_the_edge_is_free(
     scenario: Scenario, known_s: Sequence[float], schedule: Sequence[PlacedBatch], *, now_s: float
 ) -> Iterator[Placed]:
     """What leaves before the edge is free again: its first batch, and those by functions until then."""
-    law, tier_law = scenario.edge_law, tier_of(scenario).law
+    law, tier_law = scenario.edge_latency, tier_of(scenario).latency
     free_s, sent = math.inf, False
     for batch in schedule:
         members = tuple(range(batch.first, min(batch.first + batch.items, len(known_s))))
@@ -185,7 +185,7 @@ def function_cny(scenario: Scenario, batches: Sequence[Placed]) -> float:
     """Returns what the batches cost."""
     tier = tier_of(scenario)
     return math.fsum(
-        tier.price.cost(tier.law.predict_s(len(batch.requests)))
+        tier.price.cost(tier.latency.predict_s(len(batch.requests)))
         for batch in batches
         if batch.backend is Backend.FUNCTION
     )

@@ -12,7 +12,7 @@ from typing import Any
 from scheduler.daemon.config.config import Config, load_config
 from scheduler.daemon.config.credentials import read_access_key, secret_references
 from scheduler.domain.errors import ConfigError
-from scheduler.domain.laws import FunctionTier, LatencyLaw
+from scheduler.domain.latency import FunctionTier, LatencyModel
 from scheduler.domain.plans import EngineSettings, ModelSettings
 
 _DESCRIPTION = """\
@@ -107,13 +107,13 @@ def _model(model: ModelSettings) -> dict[str, Any]:
             }
             for service_class in model.classes
         ],
-        "edge": _law(model.edge_law) if model.edge_law else None,
+        "edge": _law(model.edge_latency) if model.edge_latency else None,
         "function_plan": [asdict(buffer) for buffer in model.buffers],
         "tiers": [_tier(tier) for tier in model.tiers],
     }
 
 
-def _law(law: LatencyLaw) -> dict[str, Any]:
+def _law(law: LatencyModel) -> dict[str, Any]:
     return {"one_item_s": law.predict_s(1), "largest_s": law.predict_s(law.max_batch), "max_batch": law.max_batch}
 
 
@@ -122,8 +122,8 @@ def _tier(tier: FunctionTier) -> dict[str, Any]:
         "name": tier.name,
         "function": tier.function_name,
         "qualifier": tier.qualifier,
-        **_law(tier.law),
-        "cost_of_one_item": tier.price.cost(tier.law.predict_s(1)),
+        **_law(tier.latency),
+        "cost_of_one_item": tier.price.cost(tier.latency.predict_s(1)),
         "currency": tier.price.currency,
     }
 
@@ -154,7 +154,7 @@ def _foreign_profiles(config: Config, index: int) -> Iterator[str]:
 
 
 def _hopeless_classes(model: ModelSettings) -> Iterator[str]:
-    laws = [tier.law for tier in model.tiers] + ([model.edge_law] if model.edge_law else [])
+    laws = [tier.latency for tier in model.tiers] + ([model.edge_latency] if model.edge_latency else [])
     fastest_s = min(law.predict_s(1) for law in laws)
     for service_class in model.classes:
         if service_class.slo_s < fastest_s:
@@ -165,7 +165,7 @@ def _hopeless_classes(model: ModelSettings) -> Iterator[str]:
 
 
 def _caps_below_one_batch(model: ModelSettings, settings: EngineSettings) -> Iterator[str]:
-    costs = [tier.price.cost(tier.law.predict_s(1)) for tier in model.tiers]
+    costs = [tier.price.cost(tier.latency.predict_s(1)) for tier in model.tiers]
     for key, cap in (("per_hour", settings.spend_per_hour), ("per_day", settings.spend_per_day)):
         if cap is not None and costs and cap < min(costs):
             yield (

@@ -11,7 +11,7 @@ from scheduler.daemon.calls import Answer
 from scheduler.daemon.logs import fields, log
 from scheduler.daemon.records import BatchRecord, BatchRing, batch_cost, billed_s
 from scheduler.domain.batches import Batch, BatchReport, Failure, FailureKind
-from scheduler.domain.laws import FunctionTier
+from scheduler.domain.latency import FunctionTier
 from scheduler.domain.messages import BatchFailed, BatchFinished, BillArrived, Message, ProbeMeasured
 from scheduler.domain.requests import Backend
 from scheduler.wire import InferRequest, Tensor, WireError

@@ -21,7 +21,7 @@ from scheduler.daemon.records import BatchRing
 from scheduler.daemon.status import jsonable
 from scheduler.domain.batches import Batch
 from scheduler.domain.errors import Refusal, RefusalKind
-from scheduler.domain.laws import FunctionTier
+from scheduler.domain.latency import FunctionTier
 from scheduler.domain.messages import (
     AnswerRequest,
     Command,

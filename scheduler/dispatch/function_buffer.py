@@ -6,7 +6,7 @@ from typing import Protocol
 from scheduler.dispatch.forecast import ServiceTimes
 from scheduler.dispatch.lateness_price import Stakes
 from scheduler.dispatch.queue import DeadlineOrder, Place, Queued
-from scheduler.domain.laws import FunctionTier
+from scheduler.domain.latency import FunctionTier
 from scheduler.domain.plans import BufferPlan, Limits, ModelSettings
 
 

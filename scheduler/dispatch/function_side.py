@@ -152,7 +152,7 @@ class FunctionSide:
             return False
         request = queued.request
         begins_s = self.uplink.begins_s(now_s, request.body_bytes, buffer.pool)
-        return begins_s + buffer.tier.law.predict_s(request.items) <= request.deadline_s
+        return begins_s + buffer.tier.latency.predict_s(request.items) <= request.deadline_s
 
     def trying(self, lane: Lane, queued: Queued, *, now_s: float) -> None:
         """Notes that this request is sent to find out."""

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field, replace
 
 from scheduler.dispatch.spend_cap import SpendCap
 from scheduler.domain.batches import BatchReport, FailureKind
-from scheduler.domain.laws import Price
+from scheduler.domain.latency import Price
 
 NOT_BILLED = frozenset(
     {

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from scheduler.domain.laws import FunctionTier, LatencyLaw
+from scheduler.domain.latency import FunctionTier, LatencyModel
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +128,7 @@ class ModelSettings:
     max_items: int = 64
     """Most items in one request and in one batch."""
     classes: tuple[ServiceClass, ...] = (ServiceClass(),)
-    edge_law: LatencyLaw | None = None
+    edge_latency: LatencyModel | None = None
     """None: no edge serves this model."""
     tiers: tuple[FunctionTier, ...] = ()
     """Empty: no function serves this model."""
@@ -215,11 +215,11 @@ class ModelEstimates:
     dispersion: float
     """Index of dispersion of counts; 1 for Poisson."""
     item_bytes: float
-    edge_law: LatencyLaw | None
+    edge_latency: LatencyModel | None
     """The law as learned so far, None without an edge."""
     edge_quantile_factor: Mapping[float, float]
     """Percentile -> observed / predicted edge service at that percentile."""
-    function_laws: Mapping[str, LatencyLaw]
+    function_latencies: Mapping[str, LatencyModel]
     function_quantile_factor: Mapping[float, float]
     class_shares: Mapping[str, float] = field(default_factory=dict)
     """By class: its part of the items; empty while none was seen."""

@@ -5,7 +5,7 @@ from collections import deque
 
 import numpy as np
 
-from scheduler.domain.laws import LatencyLaw
+from scheduler.domain.latency import LatencyModel
 from scheduler.domain.scatter import Scatter
 from scheduler.estimators.changepoint import SHORT_RUN, Change, level_detector
 from scheduler.estimators.residuals import ResidualWindow
@@ -49,7 +49,7 @@ class ServiceTime:
 
     >>> import numpy as np
     >>> noise = np.random.default_rng(3).lognormal(0.0, 0.1, 220)
-    >>> service = ServiceTime(LatencyLaw(alpha_s=0.04, beta_s=0.01, max_batch=32))
+    >>> service = ServiceTime(LatencyModel(alpha_s=0.04, beta_s=0.01, max_batch=32))
     >>> any(service.update(8, 0.18 * factor) for factor in noise[:200]), round(service.predict_s(8), 2)
     (False, 0.18)
     >>> changes = [change for factor in noise[200:] if (change := service.update(8, 0.36 * factor))]
@@ -59,7 +59,7 @@ class ServiceTime:
 
     def __init__(
         self,
-        law: LatencyLaw,
+        law: LatencyModel,
         *,
         overhead_s: float = 0.0,
         prior_sigma: float = 0.1,

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from scheduler.domain.batches import Batch, BatchReport, Failure, FailureKind
-from scheduler.domain.laws import FunctionTier, LatencyLaw
+from scheduler.domain.latency import FunctionTier, LatencyModel
 from scheduler.domain.messages import BatchFailed, BatchFinished, BillArrived, ProbeMeasured
 from scheduler.domain.requests import Backend
 from scheduler.simulator.faults import Faults
@@ -56,7 +56,7 @@ class Outcome:
 class SimulatedEdge:
     """One batch at a time, first come, first served; free."""
 
-    def __init__(self, *, laws: Mapping[str, LatencyLaw], faults: Faults, noise: Iterator[float]) -> None:
+    def __init__(self, *, laws: Mapping[str, LatencyModel], faults: Faults, noise: Iterator[float]) -> None:
         """Stores its parts.
 
         Args:
@@ -178,7 +178,7 @@ class SimulatedFunctions:
 
     def _run(self, batch: Batch, pool: InstancePool, *, now_s: float, arrived_s: float) -> Outcome:
         tier = self._tiers[batch.tier]
-        service_s = WARMING_S if batch.warming else tier.law.predict_s(batch.items) * next(self._noise)
+        service_s = WARMING_S if batch.warming else tier.latency.predict_s(batch.items) * next(self._noise)
         start_s = pool.start_s(arrived_s)
         pool.release(arrived_s + start_s + service_s)
         finish_s = arrived_s + start_s + service_s + self._uplink.rtt_s / 2

@@ -35,7 +35,7 @@ import numpy as np
 import numpy.typing as npt
 
 from scheduler.domain.errors import EdgeburstError
-from scheduler.domain.laws import FunctionTier, LatencyLaw
+from scheduler.domain.latency import FunctionTier, LatencyModel
 from scheduler.domain.requests import Backend
 
 Seconds = npt.NDArray[np.float64]
@@ -106,7 +106,7 @@ def make_problem(
     arrivals_s: Sequence[float] | Seconds,
     *,
     slo_s: float,
-    edge_law: LatencyLaw | None,
+    edge_latency: LatencyModel | None,
     tiers: Sequence[FunctionTier],
     max_items: int = 128,
 ) -> Problem:
@@ -115,22 +115,22 @@ def make_problem(
     Parameters:
         arrivals_s: seconds, ascending.
         slo_s: of every request, seconds.
-        edge_law: of the edge; None where there is none. Where more requests take less time, as measured rows may say,
-            the lesser time counts for the smaller batch too: the bound stays below what anybody can reach.
+        edge_latency: of the edge; None where there is none. Where more requests take less time, as measured rows may
+            say, the lesser time counts for the smaller batch too: the bound stays below what anybody can reach.
         tiers: function configurations, a batch is served by any of them; with rows that fall the same holds.
         max_items: most requests in a batch.
     """
     ways = [
         (items, latency_s, tier.price.cost(latency_s))
         for tier in tiers
-        for items, latency_s in enumerate(_rising_seconds(tier.law, max_items).tolist(), start=1)
+        for items, latency_s in enumerate(_rising_seconds(tier.latency, max_items).tolist(), start=1)
         if latency_s <= slo_s + _TOLERANCE_S
     ]
     unit = min((cost / items for items, _, cost in ways), default=0.0) / GRID
     return Problem(
         arrivals_s=np.asarray(arrivals_s, dtype=np.float64),
         slo_s=slo_s,
-        edge_s=np.empty(0) if edge_law is None else _rising_seconds(edge_law, max_items),
+        edge_s=np.empty(0) if edge_latency is None else _rising_seconds(edge_latency, max_items),
         functions=tuple(
             FunctionBatch(items, latency_s, math.floor(cost / unit + 1e-9) if unit > 0 else 0)
             for items, latency_s, cost in ways
@@ -139,7 +139,7 @@ def make_problem(
     )
 
 
-def _rising_seconds(law: LatencyLaw, max_items: int) -> Seconds:
+def _rising_seconds(law: LatencyModel, max_items: int) -> Seconds:
     seconds = np.array([law.predict_s(items) for items in range(1, min(law.max_batch, max_items) + 1)])
     return np.minimum.accumulate(seconds[::-1])[::-1]
 

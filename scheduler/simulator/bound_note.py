@@ -35,7 +35,7 @@ def noted_bound(scenario: Scenario, requests: Sequence[Request]) -> NotedBound:
     problem = make_problem(
         [request.arrived_at_s for request in requests],
         slo_s=max(slos_s),
-        edge_law=model.edge_law,
+        edge_latency=model.edge_latency,
         tiers=model.tiers,
         max_items=model.max_items,
     )

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from scheduler.domain.laws import FunctionTier, Price
+from scheduler.domain.latency import FunctionTier, Price
 from scheduler.domain.plans import ServiceClass
 from scheduler.simulator import network, scenario_file
 from scheduler.simulator.backends import ColdStarts
@@ -17,9 +17,9 @@ from scheduler.simulator.faults import parse_fault
 from scheduler.simulator.report import summarise, write_rows
 from scheduler.simulator.scenario import (
     CONCURRENCY,
-    FUNCTION_LAW,
+    FUNCTION_LATENCY,
     FUNCTION_PRICE,
-    ORIN_LAW,
+    ORIN_LATENCY,
     POLICIES,
     Scenario,
     ScenarioError,
@@ -97,7 +97,7 @@ def _add_workload(parser: argparse.ArgumentParser) -> None:
 
 def _add_backends(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("backends and uplink")
-    edge, law, price = ORIN_LAW, FUNCTION_LAW, FUNCTION_PRICE
+    edge, law, price = ORIN_LATENCY, FUNCTION_LATENCY, FUNCTION_PRICE
     group.add_argument(
         "--edge",
         type=_numbers(2),
@@ -192,7 +192,7 @@ def _scenario(args: argparse.Namespace) -> Scenario:
         policy=args.policy,
         classes=(SimulatedClass(ServiceClass(slo_s=slo_s)),),
         request_bytes=args.request_bytes,
-        edge_law=latency_law(alpha_s, beta_s, max_batch=most),
+        edge_latency=latency_law(alpha_s, beta_s, max_batch=most),
         tiers=(FunctionTier("function", "function", law, price, max_in_flight=CONCURRENCY),),
         edge_noise=args.edge_noise,
         function_noise=args.function_noise,

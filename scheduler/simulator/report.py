@@ -11,7 +11,7 @@ from typing import TextIO
 import numpy as np
 
 from scheduler.domain.errors import EdgeburstError
-from scheduler.domain.laws import FunctionTier
+from scheduler.domain.latency import FunctionTier
 from scheduler.domain.requests import Backend
 from scheduler.simulator.bound_note import NotedBound
 from scheduler.simulator.scenario import Scenario
@@ -177,7 +177,7 @@ def _all_function_cny(journal: Journal, scenario: Scenario) -> float:
 
 def cheapest_per_item(tiers: tuple[FunctionTier, ...], *, slo_s: float) -> float:
     """Returns the least money an item in any batch that takes at most `slo_s`; a single item where none does."""
-    each = [(tier, items) for tier in tiers for items in range(1, tier.law.max_batch + 1)]
-    feasible = [(tier, items) for tier, items in each if tier.law.predict_s(items) <= slo_s + TOLERANCE_S]
+    each = [(tier, items) for tier in tiers for items in range(1, tier.latency.max_batch + 1)]
+    feasible = [(tier, items) for tier, items in each if tier.latency.predict_s(items) <= slo_s + TOLERANCE_S]
     choices = feasible or [(tier, 1) for tier in tiers]
-    return min((tier.price.cost(tier.law.predict_s(items)) / items for tier, items in choices), default=0.0)
+    return min((tier.price.cost(tier.latency.predict_s(items)) / items for tier, items in choices), default=0.0)

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 
 from scheduler.domain.errors import EdgeburstError
-from scheduler.domain.laws import FunctionTier, LatencyLaw, Price
+from scheduler.domain.latency import FunctionTier, LatencyModel, Price
 from scheduler.domain.plans import EngineSettings, ModelSettings, ServiceClass
 from scheduler.simulator.backends import ColdStarts
 from scheduler.simulator.faults import Fault
@@ -16,9 +16,9 @@ POLICIES = (
 )
 """Who may decide: the engine, one of the policies in scheduler/simulator/policies, or the engine told the truth."""
 
-ORIN_LAW = LatencyLaw(0.04234, 0.008165, 128)
+ORIN_LATENCY = LatencyModel(0.04234, 0.008165, 128)
 """The published fit of ResNet50 on a Jetson Orin; deadlines of a second end its batches before 128."""
-FUNCTION_LAW = LatencyLaw(0.216, 0.141, 5)
+FUNCTION_LATENCY = LatencyModel(0.216, 0.141, 5)
 FUNCTION_PRICE = Price(per_s=1.27e-5, per_call=9e-7, sheet="cny-gbs-2023")
 DEFAULT_PRIORITY = 2
 """As the daemon gives requests that name none."""
@@ -47,7 +47,7 @@ class SimulatedModel:
         name: of the model.
         share: its part of the traffic, relative to the others'.
         classes: who asks for it.
-        edge_law: true latency on the edge; None where the edge does not serve it.
+        edge_latency: true latency on the edge; None where the edge does not serve it.
         tiers: function configurations with their true laws; empty where no function serves it.
         request_bytes: of each request on the wire.
         max_items: most items in a batch.
@@ -56,7 +56,7 @@ class SimulatedModel:
     name: str
     share: float
     classes: tuple[SimulatedClass, ...]
-    edge_law: LatencyLaw | None
+    edge_latency: LatencyModel | None
     tiers: tuple[FunctionTier, ...]
     request_bytes: int
     max_items: int
@@ -94,7 +94,7 @@ class Scenario:
         policy: who decides.
         classes: who asks.
         request_bytes: of each request on the wire.
-        edge_law: true latency of the edge.
+        edge_latency: true latency of the edge.
         tiers: function configurations with their true laws; empty where there is no function.
         models: where there are several; empty: one, which the fields around here describe.
         edge_noise, function_noise: sigma of the lognormal factor on a service time.
@@ -117,9 +117,9 @@ class Scenario:
     policy: str = "edgeburst"
     classes: tuple[SimulatedClass, ...] = (SimulatedClass(ServiceClass()),)
     request_bytes: int = 24_000
-    edge_law: LatencyLaw = ORIN_LAW
+    edge_latency: LatencyModel = ORIN_LATENCY
     tiers: tuple[FunctionTier, ...] = (
-        FunctionTier("function", "function", FUNCTION_LAW, FUNCTION_PRICE, max_in_flight=CONCURRENCY),
+        FunctionTier("function", "function", FUNCTION_LATENCY, FUNCTION_PRICE, max_in_flight=CONCURRENCY),
     )
     models: tuple[SimulatedModel, ...] = ()
     edge_noise: float = 0.0
@@ -149,7 +149,7 @@ class Scenario:
                 name=MODEL,
                 share=1.0,
                 classes=self.classes,
-                edge_law=self.edge_law,
+                edge_latency=self.edge_latency,
                 tiers=self.tiers,
                 request_bytes=self.request_bytes,
                 max_items=self.max_items,
@@ -177,15 +177,15 @@ class Scenario:
             name=model.name,
             max_items=model.max_items,
             classes=tuple(c.service_class for c in model.classes),
-            edge_law=model.edge_law,
+            edge_latency=model.edge_latency,
             tiers=model.tiers,
             default_priority=DEFAULT_PRIORITY,
         )
 
 
-def latency_law(alpha_s: float, beta_s: float, *, max_batch: int) -> LatencyLaw:
+def latency_law(alpha_s: float, beta_s: float, *, max_batch: int) -> LatencyModel:
     """Returns a law; one that cannot be is told in one sentence."""
     try:
-        return LatencyLaw(alpha_s, beta_s, max_batch)
+        return LatencyModel(alpha_s, beta_s, max_batch)
     except ValueError as error:
         raise ScenarioError(str(error)) from error

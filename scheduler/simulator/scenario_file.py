@@ -55,7 +55,7 @@ from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 
-from scheduler.domain.laws import FunctionTier, LatencyLaw, Price
+from scheduler.domain.latency import FunctionTier, LatencyModel, Price
 from scheduler.domain.plans import ServiceClass
 from scheduler.simulator.network import steps
 from scheduler.simulator.scenario import (
@@ -102,8 +102,8 @@ def read_scenario(path: Path, base: Scenario) -> Scenario:
         classes=_classes(keys) or base.classes,
         tiers=_tiers(keys) or base.tiers,
     )
-    edge_law = _with_rows(changed.edge_law, keys, "edge_rows", changed.max_items)
-    changed = replace(changed, edge_law=edge_law)
+    edge_latency = _with_rows(changed.edge_latency, keys, "edge_rows", changed.max_items)
+    changed = replace(changed, edge_latency=edge_latency)
     models = tuple(_model(table, changed) for table in keys.tables("model"))
     keys.done()
     _distinct(keys.where, models)
@@ -181,8 +181,8 @@ def _model(keys: "_Keys", base: Scenario) -> SimulatedModel:
     """A model's own tables; what it does not say is as for all."""
     max_items = keys.whole("max_items", base.max_items)
     law = keys.pair_or_none("edge")
-    edge_law = base.edge_law if law is None else latency_law(*law, max_batch=max_items)
-    edge_law = _with_rows(edge_law, keys, "edge_rows", max_items)
+    edge_latency = base.edge_latency if law is None else latency_law(*law, max_batch=max_items)
+    edge_latency = _with_rows(edge_latency, keys, "edge_rows", max_items)
     tiers = _tiers(keys) or base.tiers
     on_edge, on_functions = keys.flag("on_edge", True), keys.flag("on_functions", True)
     if not (on_edge or on_functions):
@@ -191,7 +191,7 @@ def _model(keys: "_Keys", base: Scenario) -> SimulatedModel:
         name=keys.text("name", ""),
         share=keys.number("share", 1.0),
         classes=_classes(keys) or base.classes,
-        edge_law=edge_law if on_edge else None,
+        edge_latency=edge_latency if on_edge else None,
         tiers=tiers if on_functions else (),
         request_bytes=keys.whole("request_bytes", base.request_bytes),
         max_items=max_items,
@@ -200,7 +200,7 @@ def _model(keys: "_Keys", base: Scenario) -> SimulatedModel:
     return model
 
 
-def _with_rows(law: LatencyLaw, keys: "_Keys", key: str, max_batch: int) -> LatencyLaw:
+def _with_rows(law: LatencyModel, keys: "_Keys", key: str, max_batch: int) -> LatencyModel:
     """The law with measured rows, if the table has some."""
     rows = tuple((int(items), seconds) for items, seconds in keys.pairs(key)) or law.rows
     try:

@@ -112,7 +112,7 @@ def make_backends(
 ) -> tuple[SimulatedEdge | None, SimulatedFunctions | None]:
     """Returns the two places that answer, each None where no model is served there."""
     _, _, edge_rng, function_rng, _ = generators(scenario.seed)
-    laws = {model.name: model.edge_law for model in settings.models if model.edge_law is not None}
+    laws = {model.name: model.edge_latency for model in settings.models if model.edge_latency is not None}
     tiers = {tier.name: tier for model in settings.models for tier in model.tiers}
     edge = functions = None
     if laws:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from scheduler.domain.laws import LatencyLaw
+from scheduler.domain.latency import LatencyModel
 from scripts.demo.settings import Schedule, Settings
 from scripts.demo.summary import ColdStart, Outcome
 from scripts.demo.watch import Batch
@@ -17,10 +17,10 @@ _SPILLED = 8
 """Requests beyond what the edge can take: enough for a few function batches, and a few processes to start."""
 
 
-def burst(settings: Settings, *, edge_law: LatencyLaw, pictures: int) -> Schedule:
+def burst(settings: Settings, *, edge_latency: LatencyModel, pictures: int) -> Schedule:
     """Draws requests that come nearly at once, a few more than the edge can answer within the SLO."""
-    items = edge_law.max_batch
-    per_s = items / edge_law.predict_s(items)
+    items = edge_latency.max_batch
+    per_s = items / edge_latency.predict_s(items)
     requests = math.ceil(per_s * settings.slo_s) + _SPILLED
     rng = np.random.default_rng(settings.seed + 1)
     return Schedule(np.sort(rng.random(requests)) * BURST_S, rng.integers(pictures, size=requests))

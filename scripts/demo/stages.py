@@ -16,7 +16,7 @@ from rich.live import Live
 from rich.table import Table
 
 from models.profile import load_profile
-from scheduler.domain.laws import LatencyLaw
+from scheduler.domain.latency import LatencyModel
 from scheduler.planner.catalogue.prices import PriceSheet, load_sheet
 from scripts.demo import configuration, live, report, timeline
 from scripts.demo.cold_start import burst, cold_start
@@ -209,11 +209,11 @@ class Demo:
         if show and pictured is not None:
             (settings.out / "terminal.svg").write_text(live.as_svg(pictured), encoding="utf-8")
 
-    def _cold_start(self, watch: Watch, endpoint: Endpoint, edge_law: LatencyLaw) -> ColdStart:
+    def _cold_start(self, watch: Watch, endpoint: Endpoint, edge_latency: LatencyModel) -> ColdStart:
         with self._doing("showing a cold start: no warm instance, and a burst beyond the edge"):
             endpoint.let_go(limit_s=START_LIMIT_S)
             there = len(endpoint.instances())
-            schedule = burst(self._settings, edge_law=edge_law, pictures=len(self._pictures))
+            schedule = burst(self._settings, edge_latency=edge_latency, pictures=len(self._pictures))
             measured = self._replay("cold-start", schedule, watch, show=False)
             return cold_start(measured.outcomes, measured.batches, instances_started=len(endpoint.instances()) - there)
 
@@ -318,10 +318,10 @@ def _progress(client: Running) -> dict[str, Any]:
     return found[-1] if found else {}
 
 
-def _law(profile_name: str) -> LatencyLaw:
+def _law(profile_name: str) -> LatencyModel:
     profile = load_profile(profile_name)
     rows = tuple((row.batch, row.p50_s) for row in profile.rows)
-    return LatencyLaw(profile.alpha_s, profile.beta_s, profile.max_batch, rows)
+    return LatencyModel(profile.alpha_s, profile.beta_s, profile.max_batch, rows)
 
 
 def _provenance(sheet: PriceSheet) -> dict[str, str]:

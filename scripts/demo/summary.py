@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 import numpy as np
 import numpy.typing as npt
 
-from scheduler.domain.laws import LatencyLaw, Price
+from scheduler.domain.latency import LatencyModel, Price
 from scripts.demo.settings import settled
 
 WRONG_ABOVE = 1e-3
@@ -134,7 +134,7 @@ def wrong_answers(answers: npt.NDArray[np.float32], alone: npt.NDArray[np.float3
 
 
 def all_function_cost(
-    requests: int, *, law: LatencyLaw, price: Price, slo_s: float, item_bytes: float, bytes_per_s: float
+    requests: int, *, law: LatencyModel, price: Price, slo_s: float, item_bytes: float, bytes_per_s: float
 ) -> float:
     """Returns the money if every request went to a function in full batches of the cheapest feasible size.
 

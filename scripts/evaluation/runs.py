@@ -78,7 +78,7 @@ def _bound(case: Case, workload: Workload) -> Row:
     problem = make_problem(
         workload.times_s,
         slo_s=scenario.classes[0].service_class.slo_s,
-        edge_law=scenario.edge_law,
+        edge_latency=scenario.edge_latency,
         tiers=scenario.tiers,
         max_items=scenario.max_items,
     )

@@ -19,13 +19,13 @@ from scheduler import wire
 from scheduler.daemon.backends.flight import Flight, Reply, SendFailed
 from scheduler.daemon.backends.function import FunctionBackend, FunctionName
 from scheduler.domain.batches import Batch, FailureKind
-from scheduler.domain.laws import FunctionTier, LatencyLaw, Price
+from scheduler.domain.latency import FunctionTier, LatencyModel, Price
 from scheduler.domain.requests import Backend
 from scheduler.fc_client import AccessKey, Account, CallFailed, FunctionCaller
 from scheduler.wire import InferRequest, Tensor
 
 SECRET = "very-secret-secret"
-TIER = FunctionTier("1gb", "infer", LatencyLaw(0.2, 0.1, 8), Price(1.0, 0.1), qualifier="prod")
+TIER = FunctionTier("1gb", "infer", LatencyModel(0.2, 0.1, 8), Price(1.0, 0.1), qualifier="prod")
 
 
 @pytest.fixture(autouse=True)

@@ -16,7 +16,7 @@ from support.stub_edge import expected_row
 from scheduler.daemon.backends.flight import Flight, Reply, SendFailed
 from scheduler.daemon.backends.function import FunctionBackend, FunctionName
 from scheduler.domain.batches import Batch, FailureKind
-from scheduler.domain.laws import FunctionTier, LatencyLaw, Price
+from scheduler.domain.latency import FunctionTier, LatencyModel, Price
 from scheduler.domain.requests import Backend
 from scheduler.fc_client import AccessKey, Account
 from scheduler.wire import InferRequest, Tensor
@@ -41,7 +41,7 @@ timeout = 20
 customContainerConfig = {{ image = "frames" }}
 """
 UPLINK_MBIT_PER_S = 8.0
-TIER = FunctionTier("1gb", "digits", LatencyLaw(0.2, 0.1, 8), Price(1.0, 0.1))
+TIER = FunctionTier("1gb", "digits", LatencyModel(0.2, 0.1, 8), Price(1.0, 0.1))
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from scheduler.domain.laws import FunctionTier, LatencyLaw, Price
+from scheduler.domain.latency import FunctionTier, LatencyModel, Price
 from scheduler.domain.requests import Backend
 from scheduler.simulator import bound
 from scheduler.simulator.bound import (
@@ -26,11 +26,11 @@ from scheduler.simulator.bound import (
     clairvoyant_schedule,
     make_problem,
 )
-from scheduler.simulator.scenario import FUNCTION_LAW, FUNCTION_PRICE, ORIN_LAW
+from scheduler.simulator.scenario import FUNCTION_LATENCY, FUNCTION_PRICE, ORIN_LATENCY
 from scheduler.workloads import Seconds, Workload, poisson, read_gaps, steps
 
-FUNCTION = FunctionTier("function", "function", FUNCTION_LAW, FUNCTION_PRICE)
-LARGE = FunctionTier("large", "large", LatencyLaw(0.1, 0.05, 4), Price(per_s=4e-5, per_call=9e-7))
+FUNCTION = FunctionTier("function", "function", FUNCTION_LATENCY, FUNCTION_PRICE)
+LARGE = FunctionTier("large", "large", LatencyModel(0.1, 0.05, 4), Price(per_s=4e-5, per_call=9e-7))
 
 
 def latest_s(problem: Problem, first: int) -> float:
@@ -112,13 +112,13 @@ def bound_units(problem: Problem) -> float:
 
 
 gaps = st.lists(st.sampled_from([0.0, 0.01, 0.03, 0.1, 0.3, 0.7]), min_size=1, max_size=8)
-edge_laws = st.sampled_from(
+edge_latencies = st.sampled_from(
     [
-        LatencyLaw(0.1, 0.1, 8),
-        LatencyLaw(0.3, 0.05, 3),
-        LatencyLaw(0.05, 0.2, 8),
-        LatencyLaw(0.3, 0, 8),
-        LatencyLaw(0.2, 0.01, 8),
+        LatencyModel(0.1, 0.1, 8),
+        LatencyModel(0.3, 0.05, 3),
+        LatencyModel(0.05, 0.2, 8),
+        LatencyModel(0.3, 0, 8),
+        LatencyModel(0.2, 0.01, 8),
         None,
     ]
 )
@@ -130,7 +130,7 @@ slos_s = st.sampled_from([0.2, 0.4, 0.6, 1.0])
 @given(
     gaps_s=gaps,
     slo_s=slos_s,
-    edge_law=edge_laws,
+    edge_latency=edge_latencies,
     tiers=tiers,
     rows=st.integers(1, 9),
     group=st.integers(1, 9),
@@ -139,25 +139,25 @@ slos_s = st.sampled_from([0.2, 0.4, 0.6, 1.0])
 def test_no_consecutive_schedule_is_cheaper_and_one_is_as_cheap(
     gaps_s: list[float],
     slo_s: float,
-    edge_law: LatencyLaw | None,
+    edge_latency: LatencyModel | None,
     tiers: tuple[FunctionTier, ...],
     rows: int,
     group: int,
     columns: int,
 ) -> None:
     """Whatever the window's size, so that few requests meet every turn that many do."""
-    problem = make_problem(np.cumsum(gaps_s), slo_s=slo_s, edge_law=edge_law, tiers=tiers)
+    problem = make_problem(np.cumsum(gaps_s), slo_s=slo_s, edge_latency=edge_latency, tiers=tiers)
     with patch.multiple(bound, _ROWS=rows, _ROW_GROUP=group, _COLUMNS=columns):
         assert bound_units(problem) == best_of_consecutive(problem)
 
 
 @settings(max_examples=40, deadline=None)
-@given(gaps_s=gaps.filter(lambda gaps_s: len(gaps_s) <= 5), slo_s=slos_s, edge_law=edge_laws)
+@given(gaps_s=gaps.filter(lambda gaps_s: len(gaps_s) <= 5), slo_s=slos_s, edge_latency=edge_latencies)
 def test_batches_of_any_requests_save_at_most_what_consecutive_function_batches_cost_more(
-    gaps_s: list[float], slo_s: float, edge_law: LatencyLaw | None
+    gaps_s: list[float], slo_s: float, edge_latency: LatencyModel | None
 ) -> None:
     """Whoever may mix requests spends no more; who spills nothing in the one spills nothing in the other."""
-    problem = make_problem(np.cumsum(gaps_s), slo_s=slo_s, edge_law=edge_law, tiers=(FUNCTION,))
+    problem = make_problem(np.cumsum(gaps_s), slo_s=slo_s, edge_latency=edge_latency, tiers=(FUNCTION,))
     free, consecutive = best_of_any_sets(problem), bound_units(problem)
     assert free <= consecutive
     assert (free == 0) == (consecutive == 0)
@@ -186,7 +186,7 @@ def check(problem: Problem, schedule: Sequence[PlacedBatch]) -> int:
 @pytest.mark.parametrize(("rate_rps", "slo_s"), [(60, 0.6), (110, 0.6), (160, 1.0), (112, 1.0)])
 def test_the_schedule_keeps_every_deadline_and_costs_the_bound(rate_rps: float, slo_s: float) -> None:
     arrivals_s = poisson(rate_rps, rng=np.random.default_rng(5), requests=700).times_s
-    problem = make_problem(arrivals_s, slo_s=slo_s, edge_law=ORIN_LAW, tiers=(FUNCTION,))
+    problem = make_problem(arrivals_s, slo_s=slo_s, edge_latency=ORIN_LATENCY, tiers=(FUNCTION,))
     units = check(problem, clairvoyant_schedule(problem))
     assert units == bound_units(problem)
 
@@ -194,18 +194,18 @@ def test_the_schedule_keeps_every_deadline_and_costs_the_bound(rate_rps: float, 
 def test_an_edge_alone_that_cannot_keep_up_has_no_bound() -> None:
     arrivals_s = poisson(300, rng=np.random.default_rng(5), requests=700).times_s
     with pytest.raises(BoundError, match=r"nobody can serve request \d+ and all before it within 0\.6 s"):
-        clairvoyant_bound(make_problem(arrivals_s, slo_s=0.6, edge_law=ORIN_LAW, tiers=()))
+        clairvoyant_bound(make_problem(arrivals_s, slo_s=0.6, edge_latency=ORIN_LATENCY, tiers=()))
 
 
 def test_a_law_that_falls_is_taken_from_below() -> None:
-    law = LatencyLaw(0.2, 0.01, 5, ((1, 0.141), (4, 0.098), (5, 0.113)))
-    problem = make_problem([0.0], slo_s=0.1, edge_law=law, tiers=())
+    law = LatencyModel(0.2, 0.01, 5, ((1, 0.141), (4, 0.098), (5, 0.113)))
+    problem = make_problem([0.0], slo_s=0.1, edge_latency=law, tiers=())
     assert problem.edge_s.tolist() == pytest.approx([0.098, 0.098, 0.098, 0.098, 0.113])
     assert clairvoyant_bound(problem) == 0
 
 
 def test_the_bound_of_no_request_is_nothing() -> None:
-    assert clairvoyant_bound(make_problem([], slo_s=1.0, edge_law=ORIN_LAW, tiers=(FUNCTION,))) == 0
+    assert clairvoyant_bound(make_problem([], slo_s=1.0, edge_latency=ORIN_LATENCY, tiers=(FUNCTION,))) == 0
 
 
 def traces() -> Path:
@@ -222,7 +222,7 @@ def trace(scale: float, requests: int = 20_000) -> Seconds:
     ("slo_s", "scale", "share"), [(0.6, 2.0, 0.0003), (0.6, 2.4, 0.0665), (0.6, 4.0, 0.4174), (1.0, 2.4, 0.0186)]
 )
 def test_the_trace_costs_the_share_of_all_function_that_is_known(slo_s: float, scale: float, share: float) -> None:
-    problem = make_problem(trace(scale), slo_s=slo_s, edge_law=ORIN_LAW, tiers=(FUNCTION,))
+    problem = make_problem(trace(scale), slo_s=slo_s, edge_latency=ORIN_LATENCY, tiers=(FUNCTION,))
     all_function = 20_000 * 8 * problem.unit
     assert clairvoyant_bound(problem) / all_function == pytest.approx(share, abs=0.00006)
 
@@ -249,10 +249,10 @@ def workloads() -> dict[str, Seconds]:
 @pytest.mark.parametrize("slo_s", [0.6, 1.0])
 def test_another_program_comes_to_the_same_within_one_grid_unit(slo_s: float, monkeypatch: pytest.MonkeyPatch) -> None:
     other = reference(monkeypatch)
-    sizes = range(1, FUNCTION_LAW.max_batch + 1)
-    latencies_s = [FUNCTION_LAW.predict_s(items) for items in sizes]
+    sizes = range(1, FUNCTION_LATENCY.max_batch + 1)
+    latencies_s = [FUNCTION_LATENCY.predict_s(items) for items in sizes]
     prices = [FUNCTION_PRICE.cost(latency_s) for latency_s in latencies_s]
     for name, arrivals_s in workloads().items():
-        problem = make_problem(arrivals_s, slo_s=slo_s, edge_law=ORIN_LAW, tiers=(FUNCTION,))
-        theirs = other.bound_cny(arrivals_s, slo_s, ORIN_LAW.alpha_s, ORIN_LAW.beta_s, latencies_s, prices)
+        problem = make_problem(arrivals_s, slo_s=slo_s, edge_latency=ORIN_LATENCY, tiers=(FUNCTION,))
+        theirs = other.bound_cny(arrivals_s, slo_s, ORIN_LATENCY.alpha_s, ORIN_LATENCY.beta_s, latencies_s, prices)
         assert abs(clairvoyant_bound(problem) - theirs) <= problem.unit, name

@@ -2,11 +2,11 @@
 
 import pytest
 
-from scheduler.domain.laws import LatencyLaw
+from scheduler.domain.latency import LatencyModel
 from scheduler.planner.site.edge_capacity import edge_share, fluid_batch, largest_in_time, tabulate
 
 ALPHA_S, BETA_S = 0.04234, 0.008165
-ORIN_S = tabulate(LatencyLaw(ALPHA_S, BETA_S, 200), max_batch=200)
+ORIN_S = tabulate(LatencyModel(ALPHA_S, BETA_S, 200), max_batch=200)
 
 
 @pytest.mark.parametrize("rate_rps", [112.0, 140.0, 187.0, 500.0])

@@ -6,10 +6,10 @@ import math
 import numpy as np
 import pytest
 
-from scheduler.domain.laws import FunctionTier, LatencyLaw, Price
+from scheduler.domain.latency import FunctionTier, LatencyModel, Price
 from scheduler.planner.site.deployed_tiers import TierOffer, largest_of_batch, tier_way
 
-TIER = FunctionTier("cpu", "f", LatencyLaw(0.2, 0.05, 4), Price(per_s=1e-5, per_call=1e-6))
+TIER = FunctionTier("cpu", "f", LatencyModel(0.2, 0.05, 4), Price(per_s=1e-5, per_call=1e-6))
 SHARES, FACTORS = (0.6, 0.3, 0.1), (0.8, 1.1, 2.5)
 SIZES = (1e4, 1e5, 1e6)
 
@@ -34,11 +34,13 @@ def test_a_batch_of_all_sizes_is_billed_by_its_largest_and_as_late_as_the_larges
     for items in (1, 2, 3):
         bill_s = 0.0
         for drawn in itertools.product(range(3), repeat=items):
-            seconds = TIER.law.predict_s(items) * FACTORS[max(drawn)]
+            seconds = TIER.latency.predict_s(items) * FACTORS[max(drawn)]
             bill_s += math.prod(SHARES[size] for size in drawn) * seconds
         # The provider rounds up to a millisecond.
         assert mixed.services.billed_s[0, items - 1] == pytest.approx(bill_s, abs=0.001)
-        assert mixed.services.worst_s[0, items - 1] == pytest.approx(0.03 + 2.5 * TIER.law.predict_s(items), abs=1e-6)
+        assert mixed.services.worst_s[0, items - 1] == pytest.approx(
+            0.03 + 2.5 * TIER.latency.predict_s(items), abs=1e-6
+        )
         cost = mixed.cost(0, items)[items - 1]
         assert cost == pytest.approx(1e-5 * bill_s + 1e-6, rel=0.01)
     assert mixed.max_batch == 3
@@ -52,12 +54,12 @@ def test_a_batch_of_one_size_takes_what_its_size_makes_of_the_law_behind_the_upl
     [one] = apart.tabulated_for(size_bytes, apart.sheet)
     assert one.kind == "cpu"
     # The way is that of the mean item: 20 KB at 1 MB/s, and a round trip.
-    expected = [factor * TIER.law.predict_s(items) + items * 0.02 + 0.03 for items in (1, 2, 3)]
+    expected = [factor * TIER.latency.predict_s(items) + items * 0.02 + 0.03 for items in (1, 2, 3)]
     assert one.services.mean_s[0] == pytest.approx(expected)
 
 
 def test_a_learned_law_counts_before_the_tiers_own() -> None:
-    learned = TierOffer("tiers", (TIER,), {"cpu": TIER.law.slower(2.0)}, 0.0, offer().way, 8)
+    learned = TierOffer("tiers", (TIER,), {"cpu": TIER.latency.slower(2.0)}, 0.0, offer().way, 8)
     [found] = learned.tabulated(learned.sheet)
-    assert found.max_batch == TIER.law.max_batch
+    assert found.max_batch == TIER.latency.max_batch
     assert found.services.billed_s[0, 0] == pytest.approx(0.5)

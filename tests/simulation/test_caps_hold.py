@@ -11,7 +11,7 @@ from scheduler.domain.plans import ServiceClass
 from scheduler.simulator.backends import ColdStarts
 from scheduler.simulator.faults import Fault
 from scheduler.simulator.report import rows, within_slo
-from scheduler.simulator.scenario import FUNCTION_LAW, FUNCTION_PRICE, Scenario, SimulatedClass, SpendCaps
+from scheduler.simulator.scenario import FUNCTION_LATENCY, FUNCTION_PRICE, Scenario, SimulatedClass, SpendCaps
 from scheduler.simulator.shell import Journal
 from scheduler.simulator.world import generators, make_requests, make_simulation
 from scheduler.workloads import Workload, poisson
@@ -19,7 +19,7 @@ from scheduler.workloads import Workload, poisson
 HOUR_S, DAY_S = 3600.0, 86_400.0
 NOISY = Scenario(edge_noise=0.1, function_noise=0.25, rtt_s=0.02)
 CAPPED = replace(NOISY, changepoints=False, edge_faults=(Fault("down", 0.0, 1e9),))
-BATCH_CNY = FUNCTION_PRICE.cost(FUNCTION_LAW.predict_s(5))
+BATCH_CNY = FUNCTION_PRICE.cost(FUNCTION_LATENCY.predict_s(5))
 
 
 def run(scenario: Scenario, *, rate_rps: float, requests: int) -> Journal:

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from scheduler.domain.batches import Batch
-from scheduler.domain.laws import FunctionTier, LatencyLaw, Price
+from scheduler.domain.latency import FunctionTier, LatencyModel, Price
 from scheduler.domain.messages import BatchFailed, BillArrived
 from scheduler.domain.requests import Backend, Request
 from scheduler.engine import Engine
@@ -17,7 +17,7 @@ from scheduler.simulator.network import AMPLE, Uplink
 from scheduler.simulator.scenario import MODEL, Scenario
 from scheduler.simulator.shell import Simulation
 
-TIER = FunctionTier("t", "f", LatencyLaw(0.2, 0.1, 8), Price(per_s=1.0, per_call=0.0))
+TIER = FunctionTier("t", "f", LatencyModel(0.2, 0.1, 8), Price(per_s=1.0, per_call=0.0))
 
 
 def functions(start_s: float, *, faults: tuple[Fault, ...] = ()) -> SimulatedFunctions:
@@ -53,7 +53,7 @@ def test_no_bill_comes_over_a_broken_connection_or_to_somebody_who_no_longer_lis
 def test_in_the_end_the_engine_has_spent_what_the_provider_bills() -> None:
     scenario = Scenario(tiers=(TIER,))
     [model] = scenario.served()
-    engine = Engine(replace(scenario, models=(replace(model, edge_law=None),)).engine_settings())
+    engine = Engine(replace(scenario, models=(replace(model, edge_latency=None),)).engine_settings())
     requests = [Request(i, MODEL, at_s, at_s + 1.0) for i, at_s in enumerate((0.0, 0.01, 60.0, 61.0), start=1)]
     simulation = Simulation(engine=engine, requests=requests, edge=None, functions=functions(25.0))
     journal = simulation.run()

@@ -15,7 +15,7 @@ from scheduler.simulator.network import Bandwidth, constant, steps
 from scheduler.simulator.policies.log_oracle import Truth
 from scheduler.simulator.policies.oracle_control import oracle_control
 from scheduler.simulator.report import summarise
-from scheduler.simulator.scenario import MODEL, ORIN_LAW, Burst, Scenario
+from scheduler.simulator.scenario import MODEL, ORIN_LATENCY, Burst, Scenario
 from scheduler.simulator.shell import Journal
 from scheduler.simulator.world import make_requests, make_simulation
 from scheduler.workloads import Workload, poisson
@@ -126,7 +126,7 @@ def test_who_is_told_the_truth_serves_no_fewer_in_time_and_pays_no_more(scenario
 
 def single_cny(scenario: Scenario) -> float:
     (tier,) = scenario.tiers
-    return tier.price.cost(tier.law.predict_s(1))
+    return tier.price.cost(tier.latency.predict_s(1))
 
 
 def number(figures: dict[str, object], key: str) -> float:
@@ -162,7 +162,7 @@ def test_an_edge_that_becomes_slow_gets_smaller_batches_from_its_first_slow_mome
     scenario = replace(NOISY, edge_faults=(Fault("slow", 10.0, 20.0, 2.0),))
     journal, _ = run(scenario, phases((20.0, 160.0)))
     edge = [sent.batch for sent in journal.batches.values() if sent.batch.backend is Backend.EDGE]
-    law = scenario.edge_law
+    law = scenario.edge_latency
     for batch in edge:
         slowdown = 2.0 if 10.0 <= batch.sent_at_s < 20.0 else 1.0
         assert batch.predicted_service_s == pytest.approx(slowdown * law.predict_s(batch.items))
@@ -190,9 +190,9 @@ def test_an_edge_that_is_known_to_have_become_slow_is_judged_by_the_batches_sinc
     scenario = replace(scenario, policy="edgeburst", told_changes=True)
     journal, _ = run(scenario, phases((20.0, 100.0)))
     (asked,) = [c.snapshot for _, c in journal.commands if isinstance(c, ComputePlan) and c.cause == "edge-service"][:1]
-    learned = asked.models[MODEL].edge_law
+    learned = asked.models[MODEL].edge_latency
     assert learned is not None
-    assert learned.predict_s(30) / scenario.edge_law.predict_s(30) == pytest.approx(2.0, rel=0.15)
+    assert learned.predict_s(30) / scenario.edge_latency.predict_s(30) == pytest.approx(2.0, rel=0.15)
 
 
 @pytest.mark.parametrize("told_changes", [False, True])
@@ -225,12 +225,12 @@ def test_the_link_is_told_as_it_is_at_each_moment_and_each_change_of_it_wakes_th
 
 
 def test_an_edge_whose_change_is_known_is_judged_by_the_batches_since_alone() -> None:
-    service = ServiceTime(ORIN_LAW)
+    service = ServiceTime(ORIN_LATENCY)
     for _ in range(50):
-        assert service.update(8, ORIN_LAW.predict_s(8)) is None
-    assert service.update(8, 2.0 * ORIN_LAW.predict_s(8)) is None
-    assert service.predict_s(8) < 1.5 * ORIN_LAW.predict_s(8)
+        assert service.update(8, ORIN_LATENCY.predict_s(8)) is None
+    assert service.update(8, 2.0 * ORIN_LATENCY.predict_s(8)) is None
+    assert service.predict_s(8) < 1.5 * ORIN_LATENCY.predict_s(8)
     service.restart(1)
-    assert service.predict_s(8) == pytest.approx(2.0 * ORIN_LAW.predict_s(8), rel=0.02)
+    assert service.predict_s(8) == pytest.approx(2.0 * ORIN_LATENCY.predict_s(8), rel=0.02)
     service.restart(0)
-    assert service.predict_s(8) == pytest.approx(2.0 * ORIN_LAW.predict_s(8), rel=0.02)
+    assert service.predict_s(8) == pytest.approx(2.0 * ORIN_LATENCY.predict_s(8), rel=0.02)

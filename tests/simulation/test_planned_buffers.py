@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from scheduler.domain.batches import Batch
-from scheduler.domain.laws import FunctionTier, LatencyLaw, Price
+from scheduler.domain.latency import FunctionTier, LatencyModel, Price
 from scheduler.domain.plans import EngineSettings, LoadedBuffer, ModelSettings, ServiceClass
 from scheduler.domain.requests import Backend, Request
 from scheduler.engine import Engine
@@ -25,8 +25,8 @@ from scheduler.simulator.faults import Faults
 from scheduler.simulator.network import AMPLE, Uplink
 from scheduler.simulator.shell import Journal, Simulation
 
-CPU = FunctionTier("cpu", "f", LatencyLaw(0.2, 0.06, 8), Price(per_s=1.3e-5, per_call=9e-7))
-GPU = FunctionTier("gpu", "g", LatencyLaw(0.05, 0.004, 32), Price(per_s=1.7e-4, per_call=9e-7))
+CPU = FunctionTier("cpu", "f", LatencyModel(0.2, 0.06, 8), Price(per_s=1.3e-5, per_call=9e-7))
+GPU = FunctionTier("gpu", "g", LatencyModel(0.05, 0.004, 32), Price(per_s=1.7e-4, per_call=9e-7))
 CLASSES = (
     ServiceClass("quick", slo_s=0.5, percentile=0.95),
     ServiceClass("normal", slo_s=1.2),
@@ -35,7 +35,7 @@ CLASSES = (
 RATES = {"quick": 6.0, "normal": 4.0, "patient": 10.0}
 LARGE_BYTES = 100_000
 SLOWDOWN = 8.0
-EDGE = LatencyLaw(0.05, 0.03, 16)
+EDGE = LatencyModel(0.05, 0.03, 16)
 
 
 def offer(tiers: tuple[FunctionTier, ...], *, sigma: float = 0.0, way: Way | None = None) -> TierOffer:
@@ -120,8 +120,8 @@ def run(
         concurrency=1000,
     )
     edge = None
-    if model.edge_law is not None:
-        edge = SimulatedEdge(laws={"m": model.edge_law}, faults=Faults(()), noise=noise(0.0, rngs[1]))
+    if model.edge_latency is not None:
+        edge = SimulatedEdge(laws={"m": model.edge_latency}, faults=Faults(()), noise=noise(0.0, rngs[1]))
     return Simulation(engine=Engine(settings), requests=requests, edge=edge, functions=functions).run()
 
 
@@ -210,7 +210,7 @@ class TestALoadedPlan:
         """A timeout made for a profile makes everybody late on a function half as fast: the budget corrects it."""
         [normal] = CLASSES[1:2]
         loaded = LoadedBuffer(("normal",), "cpu", 8, {"normal": 0.9}, 1e-5)
-        slower = replace(CPU, law=LatencyLaw(0.35, 0.06, 8))
+        slower = replace(CPU, latency=LatencyModel(0.35, 0.06, 8))
         model = replace(MODEL, classes=(normal,), tiers=(slower,), buffers=(loaded,))
         requests = arrivals((normal,), 3000)
         journal = run(model, requests)
@@ -236,7 +236,7 @@ class TestALoadedPlan:
     def test_with_an_edge_the_plan_is_for_what_spills(self) -> None:
         loaded = buffers(planned(CLASSES))
         requests = arrivals(CLASSES, 4000, scale=3.0)
-        journal = run(replace(MODEL, edge_law=EDGE, buffers=loaded), requests)
+        journal = run(replace(MODEL, edge_latency=EDGE, buffers=loaded), requests)
         by_function = [one.batch for one in journal.batches.values() if one.batch.backend is Backend.FUNCTION]
         assert 100 < sum(batch.items for batch in by_function) < 3500
         for batch in by_function:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from scheduler import cli
 from scheduler.domain.batches import Batch, BatchReport
-from scheduler.domain.laws import FunctionTier, LatencyLaw, Price
+from scheduler.domain.latency import FunctionTier, LatencyModel, Price
 from scheduler.domain.messages import AnswerRequest, BatchFinished, RequestArrived, SendBatch
 from scheduler.domain.plans import ServiceClass
 from scheduler.domain.requests import Backend, Request
@@ -33,7 +33,7 @@ from scheduler.simulator.policies.site import Site, site_of
 from scheduler.simulator.policies.static import Static, StaticParameters
 from scheduler.simulator.report import rows, summarise
 from scheduler.simulator.scenario import (
-    FUNCTION_LAW,
+    FUNCTION_LATENCY,
     FUNCTION_PRICE,
     POLICIES,
     Scenario,
@@ -44,7 +44,7 @@ from scheduler.simulator.shell import Journal, Simulation
 from scheduler.simulator.world import generators, make_backends, make_requests, make_simulation
 from scheduler.workloads import markovian, poisson
 
-TIER = FunctionTier("function", "function", FUNCTION_LAW, FUNCTION_PRICE)
+TIER = FunctionTier("function", "function", FUNCTION_LATENCY, FUNCTION_PRICE)
 SEARCHED = ("static", "batch")
 
 
@@ -184,7 +184,7 @@ def test_without_noise_none_is_cheaper_than_the_bound(policy: str, rate_rps: flo
     outside = 600 * (1 - found["within_slo"])  # type: ignore[operator]
     bound = noted_bound(scenario, journal.requests).cny
     assert bound is not None
-    assert journal.cost() + outside * FUNCTION_PRICE.cost(FUNCTION_LAW.predict_s(1)) >= bound - 1e-12
+    assert journal.cost() + outside * FUNCTION_PRICE.cost(FUNCTION_LATENCY.predict_s(1)) >= bound - 1e-12
 
 
 @pytest.mark.parametrize("policy", sorted(BASELINES))
@@ -372,7 +372,7 @@ class TestHindsight:
         assert costs["batch"] < costs["function-only"]  # type: ignore[operator]
 
     def test_batch_says_how_it_was_planned_and_chooses_the_cheaper_tier(self) -> None:
-        fast = FunctionTier("fast", "fast", LatencyLaw(0.05, 0.02, 8), Price(per_s=1.3e-5, per_call=9e-7))
+        fast = FunctionTier("fast", "fast", LatencyModel(0.05, 0.02, 8), Price(per_s=1.3e-5, per_call=9e-7))
         scenario = replace(scenario_of("batch"), tiers=(TIER, fast))
         found = summarise(run(scenario, rate_rps=50, requests=400), scenario, wall_s=0.0)
         assert found["planner"] == "exact"
@@ -416,7 +416,7 @@ def test_a_policy_without_what_it_needs_is_told_in_one_sentence(policy: str) -> 
     [model] = scenario.served()
     requests = make_requests(scenario, poisson(10, rng=generators(0)[0], requests=5))
     with pytest.raises(ScenarioError, match="needs an edge"):
-        make_simulation(replace(scenario, models=(replace(model, edge_law=None),)), requests)
+        make_simulation(replace(scenario, models=(replace(model, edge_latency=None),)), requests)
     with pytest.raises(ScenarioError, match="knows one model only, the scenario has 2"):
         make_simulation(replace(scenario, models=(model, replace(model, name="other"))), requests)
 

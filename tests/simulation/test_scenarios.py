@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from scheduler import cli
-from scheduler.domain.laws import LatencyLaw
+from scheduler.domain.latency import LatencyModel
 from scheduler.domain.requests import Backend
 from scheduler.simulator import scenario_file
 from scheduler.simulator.network import MEBIBYTE
@@ -84,7 +84,7 @@ def documented_keys() -> dict[str, set[str]]:
 def test_the_documented_example_is_accepted_whole(tmp_path: Path) -> None:
     scenario = read(tmp_path, EXAMPLE)
     assert scenario.bursts == (Burst(90.0, 2.0, 300.0),)
-    assert scenario.edge_law.rows == ((1, 0.141), (8, 0.19))
+    assert scenario.edge_latency.rows == ((1, 0.141), (8, 0.19))
     assert scenario.classes[0].service_class.edge_only
     assert not scenario.classes[0].service_class.deferrable
     settings = scenario.engine_settings()
@@ -120,9 +120,9 @@ def test_help_shows_every_scenario_key(capsys: pytest.CaptureFixture[str]) -> No
 def test_models_have_their_own_laws_classes_sizes_and_shares(tmp_path: Path) -> None:
     scenario = read(tmp_path, TWO_MODELS)
     light, heavy = scenario.served()
-    assert light.edge_law == LatencyLaw(0.01, 0.002, scenario.max_items)
-    assert heavy.edge_law is not None
-    assert heavy.edge_law.predict_s(32) == 0.3
+    assert light.edge_latency == LatencyModel(0.01, 0.002, scenario.max_items)
+    assert heavy.edge_latency is not None
+    assert heavy.edge_latency.predict_s(32) == 0.3
     assert [tier.name for tier in (*light.tiers, *heavy.tiers)] == ["cpu", "gpu"]
     requests = make_requests(scenario, poisson(50.0, rng=np.random.default_rng(1), requests=6000))
     kinds = {(r.model, r.class_name) for r in requests}
@@ -146,7 +146,7 @@ def test_two_models_share_one_edge_and_one_uplink(tmp_path: Path) -> None:
     edge = [s for s in sent if s.batch.backend is Backend.EDGE]
     for before, after in zip(edge, edge[1:], strict=False):
         assert after.batch.sent_at_s >= before.outcome.at_s - 1e-9
-    laws = {model.name: model.edge_law for model in scenario.served()}
+    laws = {model.name: model.edge_latency for model in scenario.served()}
     for s in edge:
         law = laws[s.batch.model]
         assert law is not None
@@ -175,7 +175,7 @@ def test_a_model_may_lack_one_side(tmp_path: Path) -> None:
         tmp_path, "[[model]]\nname = 'here'\non_functions = false\n[[model]]\nname = 'there'\non_edge = false\n"
     )
     here, there = scenario.served()
-    assert (here.tiers, there.edge_law) == ((), None)
+    assert (here.tiers, there.edge_latency) == ((), None)
     journal = run(scenario, rate_rps=40, requests=400)
     places = {(row.model, row.backend) for row in rows(journal) if row.outcome == "answered"}
     assert places == {("here", "edge"), ("there", "function")}
@@ -185,7 +185,7 @@ def test_measured_rows_are_what_the_edge_takes(tmp_path: Path) -> None:
     scenario = read(tmp_path, "edge_rows = [[1, 0.141], [8, 0.19]]", replace(Scenario(), policy="edge-only"))
     journal = run(scenario, rate_rps=1 / 60, requests=5)
     assert [row.latency_s for row in rows(journal)] == pytest.approx([0.141] * 5)
-    assert scenario.edge_law.predict_s(10) == pytest.approx(0.19 + 2 * 0.008165)
+    assert scenario.edge_latency.predict_s(10) == pytest.approx(0.19 + 2 * 0.008165)
 
 
 def test_bursts_come_on_top_and_leave_the_rest_as_it_is() -> None:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from support.simple_engines import OneByOne, Scripted
 
 from scheduler.domain.batches import Batch, FailureKind
-from scheduler.domain.laws import FunctionTier, LatencyLaw, Price
+from scheduler.domain.latency import FunctionTier, LatencyModel, Price
 from scheduler.domain.messages import AnswerRequest, BatchFailed, BatchFinished
 from scheduler.domain.requests import Backend, Request
 from scheduler.simulator.backends import (
@@ -37,7 +37,7 @@ from scheduler.simulator.network import (
 from scheduler.simulator.shell import Journal, Simulation, SimulationError
 from scheduler.workloads import poisson
 
-LAW = LatencyLaw(0.2, 0.1, 8)
+LAW = LatencyModel(0.2, 0.1, 8)
 TIER = FunctionTier("t", "f", LAW, Price(per_s=1.27e-5, per_call=9e-7))
 
 
@@ -75,7 +75,9 @@ def functions(
     )
 
 
-def edge(law: LatencyLaw = LAW, *, faults: tuple[Fault, ...] = (), sigma: float = 0.0, seed: int = 1) -> SimulatedEdge:
+def edge(
+    law: LatencyModel = LAW, *, faults: tuple[Fault, ...] = (), sigma: float = 0.0, seed: int = 1
+) -> SimulatedEdge:
     return SimulatedEdge(laws={"m": law}, faults=Faults(faults), noise=noise(sigma, np.random.default_rng(seed)))
 
 
@@ -98,7 +100,7 @@ def test_constant_service_one_by_one_waits_as_m_d_1(load: float) -> None:
     simulation = Simulation(
         engine=OneByOne(Backend.EDGE),
         requests=make_requests(times_s),
-        edge=edge(LatencyLaw(service_s, 0.0, 1)),
+        edge=edge(LatencyModel(service_s, 0.0, 1)),
         functions=None,
     )
     # Pollaczek-Khinchine for constant service.
@@ -113,7 +115,7 @@ def test_lognormal_service_one_by_one_waits_as_m_g_1() -> None:
     simulation = Simulation(
         engine=OneByOne(Backend.EDGE),
         requests=make_requests(times_s),
-        edge=edge(LatencyLaw(service_s, 0.0, 1), sigma=sigma),
+        edge=edge(LatencyModel(service_s, 0.0, 1), sigma=sigma),
         functions=None,
     )
     expected_s = rate_rps * second_moment / (2 * (1 - load))

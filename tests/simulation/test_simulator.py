@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from scheduler import cli
 from scheduler.domain.batches import FailureKind
-from scheduler.domain.laws import FunctionTier, LatencyLaw
+from scheduler.domain.latency import FunctionTier, LatencyModel
 from scheduler.domain.messages import BatchFailed
 from scheduler.domain.plans import ServiceClass
 from scheduler.domain.requests import Backend
@@ -22,7 +22,7 @@ from scheduler.simulator.faults import Fault
 from scheduler.simulator.network import constant, steps
 from scheduler.simulator.report import cheapest_per_item, rows, summarise
 from scheduler.simulator.scenario import (
-    FUNCTION_LAW,
+    FUNCTION_LATENCY,
     FUNCTION_PRICE,
     Scenario,
     ScenarioError,
@@ -47,7 +47,7 @@ def with_only(place: Backend | None, scenario: Scenario) -> Scenario:
     [model] = scenario.served()
     if place is None:
         return scenario
-    alone = replace(model, tiers=()) if place is Backend.EDGE else replace(model, edge_law=None)
+    alone = replace(model, tiers=()) if place is Backend.EDGE else replace(model, edge_latency=None)
     return replace(scenario, models=(alone,))
 
 
@@ -130,14 +130,14 @@ def test_a_slow_host_serves_each_request_alone_at_once() -> None:
     scenario = with_only(Backend.EDGE, Scenario())
     journal = run(scenario, rate_rps=1 / 60, requests=15)
     for row in rows(journal):
-        assert row.latency_s == pytest.approx(scenario.edge_law.predict_s(1), abs=1e-9)
+        assert row.latency_s == pytest.approx(scenario.edge_latency.predict_s(1), abs=1e-9)
 
 
 def test_constant_service_on_the_edge_waits_as_m_d_1() -> None:
     """Batches of one, no deadline pressure: the engine is then a plain queue, of known mean wait."""
     service_s, load = 0.05, 0.6
     scenario = Scenario(
-        edge_law=LatencyLaw(service_s, 0.0, 1),
+        edge_latency=LatencyModel(service_s, 0.0, 1),
         classes=(SimulatedClass(ServiceClass(slo_s=60.0)),),
         max_items=1,
     )
@@ -219,7 +219,7 @@ def test_throttled_calls_cost_nothing_and_are_not_lost() -> None:
 
 
 def test_reference_money_is_the_cheapest_batch_in_time() -> None:
-    tiers = (FunctionTier("function", "f", FUNCTION_LAW, FUNCTION_PRICE),)
+    tiers = (FunctionTier("function", "f", FUNCTION_LATENCY, FUNCTION_PRICE),)
     assert cheapest_per_item(tiers, slo_s=1.0) == pytest.approx((0.921 * 1.27e-5 + 9e-7) / 5)
     # A batch of two takes 0.498 s, one of three 0.639 s.
     assert cheapest_per_item(tiers, slo_s=0.6) == pytest.approx((0.498 * 1.27e-5 + 9e-7) / 2)
@@ -257,7 +257,7 @@ def test_a_scenario_file_says_what_flags_cannot(tmp_path: Path) -> None:
     assert scenario.rate_steps == ((5.0, 20.0), (5.0, 60.0))
     assert [c.service_class.name for c in scenario.classes] == ["fast", "slow"]
     assert scenario.classes[1].service_class.serve_late
-    assert (scenario.tiers[0].law.beta_s, scenario.concurrency, scenario.changepoints) == (0.05, 9, False)
+    assert (scenario.tiers[0].latency.beta_s, scenario.concurrency, scenario.changepoints) == (0.05, 9, False)
     requests = make_requests(scenario, poisson(50.0, rng=np.random.default_rng(1), requests=4000))
     fast = [r for r in requests if r.class_name == "fast"]
     assert len(fast) / len(requests) == pytest.approx(0.75, abs=0.03)

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from scheduler.domain.batches import Batch, BatchReport, Failure, FailureKind
-from scheduler.domain.laws import FunctionTier, LatencyLaw, Price
+from scheduler.domain.latency import FunctionTier, LatencyModel, Price
 from scheduler.domain.messages import (
     AnswerRequest,
     BatchFailed,
@@ -17,8 +17,8 @@ from scheduler.domain.plans import EngineSettings, ModelSettings, ServiceClass
 from scheduler.domain.requests import Backend, Request
 from scheduler.engine import Engine
 
-ORIN = LatencyLaw(0.04234, 0.008165, 64)
-FUNCTION = LatencyLaw(0.216, 0.141, 5)
+ORIN = LatencyModel(0.04234, 0.008165, 64)
+FUNCTION = LatencyModel(0.216, 0.141, 5)
 PRICE = Price(1.27e-5, 9e-7, 0.001, "CNY", "cny-gbs-2023")
 TIER = FunctionTier("1gb", "digits", FUNCTION, PRICE)
 
@@ -36,7 +36,7 @@ def settings(
         "m",
         max_items=64,
         classes=(ServiceClass("default", slo_s=slo_s, serve_late=serve_late),),
-        edge_law=ORIN if edge else None,
+        edge_latency=ORIN if edge else None,
         tiers=(TIER,) if function else (),
     )
     return EngineSettings(models=(model,), **engine)  # type: ignore[arg-type]

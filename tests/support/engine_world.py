@@ -17,7 +17,7 @@ from scheduler.dispatch.queue import Place
 from scheduler.dispatch.spend_cap import OverCap
 from scheduler.domain.batches import Batch, BatchReport, Failure, FailureKind
 from scheduler.domain.decisions import Decision
-from scheduler.domain.laws import FunctionTier, LatencyLaw
+from scheduler.domain.latency import FunctionTier, LatencyModel
 from scheduler.domain.messages import (
     AnswerRequest,
     BatchFailed,
@@ -42,9 +42,9 @@ from scheduler.engine import Engine
 from scheduler.planner.site.plan import best_plan
 from scheduler.simulator.backends import ColdStarts, InstancePool
 
-EDGE_LAW = LatencyLaw(0.04, 0.01, 16)
-FAST = FunctionTier("fast", "f", LatencyLaw(0.1, 0.05, 4), PRICE, max_in_flight=3)
-SLOW = FunctionTier("slow", "s", LatencyLaw(0.2, 0.15, 8), PRICE)
+EDGE_LATENCY = LatencyModel(0.04, 0.01, 16)
+FAST = FunctionTier("fast", "f", LatencyModel(0.1, 0.05, 4), PRICE, max_in_flight=3)
+SLOW = FunctionTier("slow", "s", LatencyModel(0.2, 0.15, 8), PRICE)
 CLASSES = (
     ServiceClass("default"),
     ServiceClass("late", slo_s=0.5, serve_late=True),
@@ -54,8 +54,8 @@ CLASSES = (
 )
 SERVED_LATE = {c.name for c in CLASSES if c.serve_late}
 RELABELLED = tuple(replace(c, edge_only=not c.edge_only, deferrable=not c.deferrable) for c in CLASSES)
-BOTH = ModelSettings("m0", 16, CLASSES, EDGE_LAW, (FAST, SLOW))
-EDGE_ONLY = ModelSettings("m1", 16, CLASSES, EDGE_LAW, ())
+BOTH = ModelSettings("m0", 16, CLASSES, EDGE_LATENCY, (FAST, SLOW))
+EDGE_ONLY = ModelSettings("m1", 16, CLASSES, EDGE_LATENCY, ())
 CLOUD_ONLY = ModelSettings("m2", 8, CLASSES, None, (SLOW,))
 
 LOADED = (
@@ -75,14 +75,16 @@ VARIANTS = (
     EngineSettings((BOTH, EDGE_ONLY, CLOUD_ONLY), uplink_bytes_per_s=1e6, plan_expiry_s=30.0),
     EngineSettings((BOTH,), queue_max_requests=5, queue_max_bytes=100_000, max_function_in_flight=2),
     EngineSettings((replace(BOTH, tiers=()), CLOUD_ONLY), uplink_bytes_per_s=2e4, max_function_in_flight=1),
-    EngineSettings((replace(BOTH, edge_law=None, tiers=(FAST,)), EDGE_ONLY), uplink_bytes_per_s=0.0),
-    EngineSettings((replace(BOTH, edge_law=LatencyLaw(0.1, 0.02, 3)), CLOUD_ONLY), failures_to_open=1),
+    EngineSettings((replace(BOTH, edge_latency=None, tiers=(FAST,)), EDGE_ONLY), uplink_bytes_per_s=0.0),
+    EngineSettings((replace(BOTH, edge_latency=LatencyModel(0.1, 0.02, 3)), CLOUD_ONLY), failures_to_open=1),
     EngineSettings((replace(BOTH, classes=RELABELLED), CLOUD_ONLY), uplink_bytes_per_s=1e6),
     EngineSettings((BOTH, EDGE_ONLY), spend_per_hour=CAP, over_cap="serve-late"),
     EngineSettings((BOTH, CLOUD_ONLY), spend_per_day=CAP, over_cap="refuse-low-priority"),
     EngineSettings((BOTH, CLOUD_ONLY), spend_per_hour=CAP, spend_per_day=2 * CAP),
     EngineSettings((replace(BOTH, buffers=LOADED), CLOUD_ONLY), uplink_bytes_per_s=1e6),
-    EngineSettings((replace(BOTH, edge_law=None, buffers=LOADED),), max_function_in_flight=4, spend_per_hour=4 * CAP),
+    EngineSettings(
+        (replace(BOTH, edge_latency=None, buffers=LOADED),), max_function_in_flight=4, spend_per_hour=4 * CAP
+    ),
 )
 LIMITS = (
     Limits(),
@@ -300,9 +302,9 @@ class World:
     def _due(self, now_s: float) -> bool:
         return bool(self.events) and self.events[0][0] <= now_s
 
-    def _law(self, batch: Batch) -> LatencyLaw:
+    def _law(self, batch: Batch) -> LatencyModel:
         model = self._model(batch)
-        law = model.tier(batch.tier).law if batch.tier else model.edge_law
+        law = model.tier(batch.tier).latency if batch.tier else model.edge_latency
         assert law is not None
         return law
 

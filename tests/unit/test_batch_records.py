@@ -8,10 +8,10 @@ from scheduler.daemon.backends.flight import Flight
 from scheduler.daemon.own_latency import OwnLatency
 from scheduler.daemon.records import BatchRecord, BatchRing, batch_cost, billed_s
 from scheduler.domain.batches import Batch, BatchReport, Failure, FailureKind
-from scheduler.domain.laws import FunctionTier, LatencyLaw, Price
+from scheduler.domain.latency import FunctionTier, LatencyModel, Price
 from scheduler.domain.requests import Backend
 
-TIER = FunctionTier("1gb", "digits", LatencyLaw(0.2, 0.1, 8), Price(per_s=2.0, per_call=0.5))
+TIER = FunctionTier("1gb", "digits", LatencyModel(0.2, 0.1, 8), Price(per_s=2.0, per_call=0.5))
 
 
 def a_batch(batch_id: int) -> Batch:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from support.engine_kit import ORIN, TIER, fail, finish, sent
 
 from scheduler.domain.batches import FailureKind
-from scheduler.domain.laws import LatencyLaw
+from scheduler.domain.latency import LatencyModel
 from scheduler.domain.messages import Command, LimitsChanged, RequestArrived
 from scheduler.domain.plans import EngineSettings, Limits, ModelSettings, ServiceClass
 from scheduler.domain.requests import Backend, Request
@@ -168,7 +168,7 @@ def test_without_functions_who_is_refused_in_overload_is_of_low_priority(seed: i
 
 
 def test_who_of_high_priority_comes_to_a_full_next_batch_takes_a_place_in_it() -> None:
-    law = LatencyLaw(0.1, 0.1, 4)
+    law = LatencyModel(0.1, 0.1, 4)
     shell = Engine(EngineSettings((ModelSettings("m", 4, (URGENT,), law, ()),)))
     [first] = sent(arrive(shell, 0.0, URGENT, 1, priority=2))
     arrive(shell, 0.01, URGENT, 2, 3, 4, 5, priority=2)

@@ -64,7 +64,7 @@ class TestWhatItMeans:
         assert model.tiers == ()
 
     def test_profiles_become_laws(self, tmp_path: Path) -> None:
-        law = load(tmp_path, EDGE_MODEL).engine_settings().models[0].edge_law
+        law = load(tmp_path, EDGE_MODEL).engine_settings().models[0].edge_latency
         profile = load_profile("orin-resnet50")
         assert law is not None
         assert (law.alpha_s, law.beta_s, law.max_batch) == (profile.alpha_s, profile.beta_s, profile.max_batch)
@@ -75,7 +75,7 @@ class TestWhatItMeans:
         )
         (tmp_path / "mine.json").write_text(json.dumps(content))
         config = load(tmp_path, EDGE_MODEL.replace("orin-resnet50", "mine.json"))
-        law = config.engine_settings().models[0].edge_law
+        law = config.engine_settings().models[0].edge_latency
         assert law is not None
         assert law.rows == ((1, 0.1), (4, 0.4))
 
@@ -151,7 +151,7 @@ class TestWhatItMeans:
 class TestExample:
     def test_it_loads(self) -> None:
         [model] = load_config(EXAMPLE, {}).engine_settings().models
-        assert model.edge_law is not None
+        assert model.edge_latency is not None
         assert model.tiers
 
     def test_it_shows_every_key(self) -> None:

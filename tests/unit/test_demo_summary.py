@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from scheduler.domain.laws import LatencyLaw, Price
+from scheduler.domain.latency import LatencyModel, Price
 from scripts.demo.cold_start import burst, cold_start
 from scripts.demo.settings import Settings, settled
 from scripts.demo.summary import (
@@ -121,7 +121,7 @@ def test_an_answer_is_wrong_from_more_than_a_thousandth_in_any_place_and_when_it
 
 
 PRICE = Price(per_s=1.27e-5, per_call=9e-7)
-LAW = LatencyLaw(alpha_s=0.216, beta_s=0.141, max_batch=5)
+LAW = LatencyModel(alpha_s=0.216, beta_s=0.141, max_batch=5)
 
 
 def test_all_by_function_takes_the_cheapest_batch_that_is_in_time() -> None:
@@ -161,9 +161,9 @@ def test_the_cold_start_that_is_shown_is_the_slowest_that_was_answered() -> None
 
 
 def test_the_burst_is_more_than_the_edge_can_answer_in_time(tmp_path: object) -> None:
-    law = LatencyLaw(alpha_s=0.04234, beta_s=0.008165, max_batch=64)
+    law = LatencyModel(alpha_s=0.04234, beta_s=0.008165, max_batch=64)
     settings = Settings(out=tmp_path)  # type: ignore[arg-type]
-    drawn = burst(settings, edge_law=law, pictures=7)
+    drawn = burst(settings, edge_latency=law, pictures=7)
     assert len(drawn.times_s) > settings.slo_s * 64 / law.predict_s(64)
     assert drawn.times_s[-1] < 0.2
     assert (np.diff(drawn.times_s) >= 0).all()

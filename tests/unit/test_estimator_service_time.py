@@ -7,11 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from scheduler.domain.laws import LatencyLaw
+from scheduler.domain.latency import LatencyModel
 from scheduler.estimators.residuals import ResidualWindow
 from scheduler.estimators.service_time import ServiceTime
 
-LAW = LatencyLaw(alpha_s=0.04234, beta_s=0.008165, max_batch=64)
+LAW = LatencyModel(alpha_s=0.04234, beta_s=0.008165, max_batch=64)
 
 
 def learned(
@@ -220,7 +220,7 @@ def test_forgetting_from_an_empty_window_is_harmless() -> None:
 
 
 def test_all_predictions_at_once_are_those_one_by_one() -> None:
-    service = ServiceTime(LatencyLaw(0.04, 0.01, 32))
+    service = ServiceTime(LatencyModel(0.04, 0.01, 32))
     for items, observed_s in ((1, 0.06), (7, 0.15), (20, 0.2)):
         service.update(items, observed_s)
     assert service.predict_all_s(32) == [service.predict_s(items) for items in range(1, 33)]

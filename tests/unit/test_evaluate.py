@@ -18,7 +18,7 @@ from scheduler.domain.plans import ServiceClass
 from scheduler.simulator import report
 from scheduler.simulator.network import MEBIBYTE, constant, steps
 from scheduler.simulator.report import cheapest_per_item
-from scheduler.simulator.scenario import FUNCTION_LAW, POLICIES, Scenario, SimulatedClass
+from scheduler.simulator.scenario import FUNCTION_LATENCY, POLICIES, Scenario, SimulatedClass
 from scheduler.workloads import markovian
 from scripts.evaluation import detection, engine_cost, figures, measures, tables
 from scripts.evaluation.case import BOUND, Case, Result, Row, Timeline
@@ -39,7 +39,7 @@ def tiny_case(policy: str = "edgeburst", **changed: object) -> Case:
 
 def without_edge(scenario: Scenario) -> Scenario:
     """Our engine with functions only, so that each late request was late there."""
-    return replace(scenario, models=(replace(scenario.served()[0], edge_law=None),))
+    return replace(scenario, models=(replace(scenario.served()[0], edge_latency=None),))
 
 
 def traces_in(folder: Path) -> Path:
@@ -435,6 +435,6 @@ def test_every_suite_and_policy_can_be_chosen(capsys: pytest.CaptureFixture[str]
 
 def test_an_edge_batch_is_ended_by_the_deadline_only() -> None:
     scenario = with_slo(NOISY, 1.0)
-    assert scenario.edge_law.max_batch == scenario.max_items
-    assert scenario.edge_law.predict_s(scenario.max_items) > 1.0
-    assert scenario.tiers[0].law == FUNCTION_LAW
+    assert scenario.edge_latency.max_batch == scenario.max_items
+    assert scenario.edge_latency.predict_s(scenario.max_items) > 1.0
+    assert scenario.tiers[0].latency == FUNCTION_LATENCY

@@ -11,7 +11,7 @@ from scheduler.dispatch.model_queues import Lane
 from scheduler.dispatch.queue import Admission, Queued
 from scheduler.dispatch.request_table import Sender
 from scheduler.domain.batches import BatchReport
-from scheduler.domain.laws import FunctionTier, LatencyLaw, Price
+from scheduler.domain.latency import FunctionTier, LatencyModel, Price
 from scheduler.domain.messages import BatchFinished, RequestArrived, SettingsChanged
 from scheduler.domain.plans import (
     BufferPlan,
@@ -29,8 +29,8 @@ from scheduler.domain.requests import Backend, Request
 from scheduler.engine import Engine
 from scheduler.planner.site.plan import best_plan
 
-CPU = FunctionTier("cpu", "f", LatencyLaw(0.2, 0.06, 8), Price(1.3e-5, 9e-7))
-GPU = FunctionTier("gpu", "g", LatencyLaw(0.2, 0.02, 8), Price(1.3e-4, 9e-7))
+CPU = FunctionTier("cpu", "f", LatencyModel(0.2, 0.06, 8), Price(1.3e-5, 9e-7))
+GPU = FunctionTier("gpu", "g", LatencyModel(0.2, 0.02, 8), Price(1.3e-4, 9e-7))
 CLASSES = (ServiceClass("quick", slo_s=1.5), ServiceClass("patient", slo_s=30.0))
 BUFFERS = (
     LoadedBuffer(("quick",), "cpu", 1, {"quick": 0.0}, 1e-6),
@@ -95,7 +95,7 @@ def test_another_plan_for_its_functions_does_not_make_a_model_forget_what_it_has
     for number in range(60):
         at_s = 0.5 * number
         for batch in sent(one.handle([asked(number, at_s, "quick", 1.5)], at_s)):
-            slow_s = 2.0 * CPU.law.predict_s(batch.items)
+            slow_s = 2.0 * CPU.latency.predict_s(batch.items)
             report = BatchReport(slow_s + 0.02, service_s=slow_s, billed_duration_s=slow_s, rtt_s=0.02)
             one.handle([BatchFinished(batch.batch_id, report)], at_s + 0.4)
             one.handle([], at_s + 0.4)
@@ -105,7 +105,7 @@ def test_another_plan_for_its_functions_does_not_make_a_model_forget_what_it_has
 
     one.handle([], 30.0)
     before = known()
-    assert before.function_laws["cpu"].predict_s(1) > 0.4
+    assert before.function_latencies["cpu"].predict_s(1) > 0.4
     one.handle([SettingsChanged(EngineSettings(models=(MODEL,)))], 30.0)
     assert known() == before
     assert one._lanes["m"].buffers[0].plan.target_batch == 1

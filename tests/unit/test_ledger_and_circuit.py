@@ -6,7 +6,7 @@ from scheduler.dispatch.circuit_breaker import LONGEST_PAUSE_S, Circuit
 from scheduler.dispatch.ledger import MOST_UNBILLED, Ledger
 from scheduler.dispatch.spend_cap import SpendCap
 from scheduler.domain.batches import BatchReport, FailureKind
-from scheduler.domain.laws import Price
+from scheduler.domain.latency import Price
 
 PRICE = Price(per_s=1.27e-5, per_call=9e-7, grain_s=0.001, sheet="test")
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from scheduler.domain.laws import FunctionTier, LatencyLaw, Price
+from scheduler.domain.latency import FunctionTier, LatencyModel, Price
 from scheduler.domain.plans import (
     BufferPlan,
     EngineSettings,
@@ -23,10 +23,10 @@ from scheduler.domain.plans import (
 )
 from scheduler.planner.site.plan import best_plan
 
-ORIN = LatencyLaw(0.04234, 0.008165, 64)
-FUNCTION = LatencyLaw(0.216, 0.141, 5)
+ORIN = LatencyModel(0.04234, 0.008165, 64)
+FUNCTION = LatencyModel(0.216, 0.141, 5)
 PRICE = Price(per_s=1.27e-5, per_call=9e-7, sheet="cny-gbs-2023")
-TIER = FunctionTier(name="1gb", function_name="digits", law=FUNCTION, price=PRICE)
+TIER = FunctionTier(name="1gb", function_name="digits", latency=FUNCTION, price=PRICE)
 
 
 def snapshot(
@@ -34,7 +34,7 @@ def snapshot(
     rate_rps: float = 100.0,
     slos_s: tuple[float, ...] = (1.0,),
     percentile: float = 0.99,
-    edge: LatencyLaw | None = ORIN,
+    edge: LatencyModel | None = ORIN,
     tiers: tuple[FunctionTier, ...] = (TIER,),
     bandwidth: float | None = None,
     rtt_s: float = 0.02,
@@ -47,14 +47,14 @@ def snapshot(
     function_up: bool = True,
 ) -> Snapshot:
     classes = tuple(ServiceClass(name=f"c{i}", slo_s=slo_s, percentile=percentile) for i, slo_s in enumerate(slos_s))
-    model = ModelSettings(name="digits", max_items=64, classes=classes, edge_law=edge, tiers=tiers)
+    model = ModelSettings(name="digits", max_items=64, classes=classes, edge_latency=edge, tiers=tiers)
     estimates = ModelEstimates(
         rate_rps=rate_rps,
         dispersion=dispersion,
         item_bytes=item_bytes,
-        edge_law=edge,
+        edge_latency=edge,
         edge_quantile_factor={percentile: edge_margin},
-        function_laws={tier.name: tier.law for tier in tiers},
+        function_latencies={tier.name: tier.latency for tier in tiers},
         function_quantile_factor={percentile: function_margin},
     )
     return Snapshot(
@@ -82,7 +82,7 @@ def only(made: GroupPlan) -> BufferPlan:
     return buffer
 
 
-laws = st.builds(LatencyLaw, st.floats(0.001, 2), st.floats(0, 1), st.integers(1, 80))
+laws = st.builds(LatencyModel, st.floats(0.001, 2), st.floats(0, 1), st.integers(1, 80))
 tiers = st.lists(
     st.builds(
         lambda i, law, per_s, per_call: FunctionTier(f"t{i}", "f", law, Price(per_s=per_s, per_call=per_call)),
@@ -126,13 +126,13 @@ snapshots = st.builds(
 def test_every_snapshot_has_a_plan_that_can_be_obeyed(taken: Snapshot) -> None:
     made = group(taken)
     model, limits = taken.settings.models[0], taken.limits.get("digits", Limits())
-    edge_most = 0 if model.edge_law is None else min(model.edge_law.max_batch, model.max_items)
+    edge_most = 0 if model.edge_latency is None else min(model.edge_latency.max_batch, model.max_items)
     if limits.edge_batch_cap is not None:
         edge_most = min(edge_most, limits.edge_batch_cap)
     assert 0 <= made.edge_batch_cap <= edge_most
     assert made.edge_batch_cap > 0 or edge_most == 0
     for buffer in made.buffers:
-        assert 1 <= buffer.target_batch <= model.tier(buffer.tier).law.max_batch
+        assert 1 <= buffer.target_batch <= model.tier(buffer.tier).latency.max_batch
         assert limits.function_batch_cap is None or buffer.target_batch <= limits.function_batch_cap
         assert set(buffer.timeouts_s) == set(buffer.margins) == set(buffer.classes)
         assert min(buffer.margins.values()) >= 1
@@ -224,7 +224,7 @@ def test_a_transfer_that_takes_too_long_makes_batches_smaller() -> None:
 
 
 def test_the_cheapest_tier_in_time_is_taken() -> None:
-    fast = FunctionTier("gpu", "digits", LatencyLaw(0.05, 0.01, 16), Price(per_s=1e-3, per_call=9e-7))
+    fast = FunctionTier("gpu", "digits", LatencyModel(0.05, 0.01, 16), Price(per_s=1e-3, per_call=9e-7))
     both = (TIER, fast)
     assert only(group(snapshot(tiers=both, rate_rps=187.0))).tier == "1gb"
     assert only(group(snapshot(tiers=both, rate_rps=187.0, slos_s=(0.3,)))).tier == "gpu"

@@ -140,7 +140,7 @@ def test_nobody_is_rescued_without_money(over_cap: OverCap) -> None:
 
 
 def test_half_the_money_rescues_half() -> None:
-    once = 1.05 * TIER.price.cost(TIER.law.predict_s(2) * 1.5)
+    once = 1.05 * TIER.price.cost(TIER.latency.predict_s(2) * 1.5)
     engine, batch = hung_edge(8, settled=settings(slo_s=SLO_S, spend_per_hour=once))
     batches = sent(wait(engine, batch.give_up_at_s))
     assert 0 < sum(b.items for b in batches) < 8

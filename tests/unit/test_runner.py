@@ -19,7 +19,7 @@ from scheduler.daemon.in_flight import LATE_LIMIT_S
 from scheduler.daemon.runner import ITEMS_BEFORE_ANSWERS, Runner
 from scheduler.domain.batches import Batch, BatchReport, Failure, FailureKind
 from scheduler.domain.errors import Refusal, RefusalKind
-from scheduler.domain.laws import FunctionTier, LatencyLaw, Price
+from scheduler.domain.latency import FunctionTier, LatencyModel, Price
 from scheduler.domain.messages import (
     BatchFailed,
     BatchFinished,
@@ -45,7 +45,7 @@ from scheduler.wire import InferRequest, Tensor
 
 T = TypeVar("T")
 
-TIER = FunctionTier("1gb", "digits", LatencyLaw(0.2, 0.1, 8), Price(per_s=2.0, per_call=0.5))
+TIER = FunctionTier("1gb", "digits", LatencyModel(0.2, 0.1, 8), Price(per_s=2.0, per_call=0.5))
 SETTINGS = EngineSettings(
     models=(ModelSettings("digits", classes=(ServiceClass(), ServiceClass("slow", slo_s=9.0)), tiers=(TIER,)),)
 )

@@ -5,11 +5,11 @@ import math
 import numpy as np
 import pytest
 
-from scheduler.domain.laws import LatencyLaw
+from scheduler.domain.latency import LatencyModel
 from scheduler.estimates import MARGIN_STEP, STALE_PART, STILL, STILL_SIGMAS, TimesCache
 from scheduler.estimators.service_time import ServiceTime
 
-LAW = LatencyLaw(alpha_s=0.04234, beta_s=0.008165, max_batch=32)
+LAW = LatencyModel(alpha_s=0.04234, beta_s=0.008165, max_batch=32)
 PERCENTILE = 0.95
 
 
@@ -42,7 +42,7 @@ def test_tables_are_never_further_off_than_stated(sigma: float) -> None:
 
 @pytest.mark.parametrize(("sigma", "most"), [(0.1, 0.6), (0.25, 0.25)])
 def test_most_answers_leave_the_tables_as_they_are(sigma: float, most: float) -> None:
-    cache = TimesCache(service := ServiceTime(LatencyLaw(alpha_s=0.216, beta_s=0.141, max_batch=5)), 5)
+    cache = TimesCache(service := ServiceTime(LatencyModel(alpha_s=0.216, beta_s=0.141, max_batch=5)), 5)
     rng, made = np.random.default_rng(2), []
     for factor in rng.lognormal(0.0, sigma, 3000).tolist():
         service.update(1, 0.357 * factor)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from scheduler.dispatch.ledger import Ledger
 from scheduler.dispatch.spend_cap import KEPT_FOR_PRIORITY, Course, OverCap, SlidingSum, SpendCap, course
 from scheduler.domain.batches import BatchReport, FailureKind
-from scheduler.domain.laws import Price
+from scheduler.domain.latency import Price
 
 HOUR_S, DAY_S = 3600.0, 86_400.0
 PRICE = Price(per_s=1.0, per_call=0.0, grain_s=0.001, sheet="test")

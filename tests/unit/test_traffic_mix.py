@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from scheduler.dispatch.function_buffer import Buffer, Routes
 from scheduler.dispatch.lateness_price import Stakes
 from scheduler.dispatch.queue import Queued
-from scheduler.domain.laws import FunctionTier, LatencyLaw, Price
+from scheduler.domain.latency import FunctionTier, LatencyModel, Price
 from scheduler.domain.plans import BufferPlan, ModelSettings, SizeShare
 from scheduler.domain.requests import Request
 from scheduler.estimators.size_effect import SizeEffect
@@ -82,7 +82,7 @@ def test_what_is_noise_or_not_yet_known_is_no_effect() -> None:
     assert learned(5.0, 0.1, 300).factors((*SIZES, SizeShare(2.0**22, 4e6, 0.0))) is None
 
 
-TIER = FunctionTier("t", "f", LatencyLaw(0.1, 0.1, 8), Price(1e-5, 1e-6))
+TIER = FunctionTier("t", "f", LatencyModel(0.1, 0.1, 8), Price(1e-5, 1e-6))
 limits = st.lists(st.floats(1.0, 1e6), max_size=3, unique=True).map(sorted)
 
 

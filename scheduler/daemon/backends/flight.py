@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from scheduler.domain.batches import Batch, BatchReport, Failure
-from scheduler.domain.laws import FunctionTier
+from scheduler.domain.latency import FunctionTier
 from scheduler.domain.messages import ProbeMeasured
 from scheduler.wire import InferRequest, InferResponse, Tensor, WireError
 

@@ -16,7 +16,7 @@ from scheduler.daemon.config.fixed_plan import loaded_buffers
 from scheduler.daemon.config.sections import ClassSection, ConfigFile, Late, ModelSection, TierSection
 from scheduler.daemon.config.source import Source, read_source
 from scheduler.domain.errors import ConfigError, EdgeburstError
-from scheduler.domain.laws import FunctionTier, LatencyLaw
+from scheduler.domain.latency import FunctionTier, LatencyModel
 from scheduler.domain.plans import EngineSettings, LoadedBuffer, ModelSettings, ServiceClass
 from scheduler.planner.catalogue.prices import PriceSheet, PriceSheetError, load_sheet, shipped_sheets
 from scheduler.planning.plan_file import PlanFileError, read_plan
@@ -105,7 +105,7 @@ class Config(ConfigFile):
             name=model.name,
             max_items=model.max_items,
             classes=classes,
-            edge_law=self._law(edge, ("model", index, "edge_profile")) if edge else None,
+            edge_latency=self._law(edge, ("model", index, "edge_profile")) if edge else None,
             tiers=tiers,
             buffers=self._loaded(index, model, classes, tiers) if model.function_plan and self._with_plans else (),
             default_priority=model.default_priority,
@@ -134,15 +134,15 @@ class Config(ConfigFile):
         return FunctionTier(
             name=tier.name,
             function_name=tier.function,
-            law=self._law(self.tier_profile(index, number), (*at, "profile")),
+            latency=self._law(self.tier_profile(index, number), (*at, "profile")),
             price=price,
             qualifier=tier.qualifier,
             max_in_flight=tier.max_in_flight,
         )
 
-    def _law(self, profile: Profile, at: toml_lines.KeyPath) -> LatencyLaw:
+    def _law(self, profile: Profile, at: toml_lines.KeyPath) -> LatencyModel:
         try:
-            return LatencyLaw(
+            return LatencyModel(
                 alpha_s=profile.alpha_s,
                 beta_s=profile.beta_s,
                 max_batch=profile.max_batch,

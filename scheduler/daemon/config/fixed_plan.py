@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from scheduler.daemon.config.sections import ModelSection, TierSection
 from scheduler.domain.errors import EdgeburstError
-from scheduler.domain.laws import FunctionTier
+from scheduler.domain.latency import FunctionTier
 from scheduler.domain.plans import LoadedBuffer, ServiceClass
 from scheduler.planning.instance_sizes import Size, fitted
 from scheduler.planning.plan_file import Group, PlanFile
@@ -91,7 +91,7 @@ def _buffer(
     tiers: Sequence[FunctionTier],
 ) -> LoadedBuffer:
     tier = _tier(group, model, tiers)
-    most = min(tier.law.max_batch, model.max_items)
+    most = min(tier.latency.max_batch, model.max_items)
     if group.batch > most:
         raise LoadedPlanError(
             f"{group.name} wants batches of {group.batch}, but those of tier {tier.name} have {most} items at most"
@@ -113,7 +113,7 @@ def _buffer(
 
 def _refuse_too_slow(app: str, wait_s: float, tier: FunctionTier, service_class: ServiceClass) -> None:
     """A tier that takes longer than the plan thought makes everybody late who waits as planned."""
-    takes_s = tier.law.predict_s(1)
+    takes_s = tier.latency.predict_s(1)
     if wait_s + takes_s > service_class.slo_s:
         raise LoadedPlanError(
             f"application {app}: the plan lets it wait {wait_s:.3g} s, and tier {tier.name} takes {takes_s:.3g} s for"

@@ -15,7 +15,7 @@ from pathlib import Path
 from types import MappingProxyType
 
 from scheduler.domain.errors import EdgeburstError
-from scheduler.domain.laws import Price
+from scheduler.domain.latency import Price
 
 SHIPPED = Path(__file__).parents[1] / "prices"
 

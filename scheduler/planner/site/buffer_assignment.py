@@ -96,7 +96,7 @@ def live_routes(
     plain = len(classes) == 1 and len(sizes) < 2
     down = uplink.bytes_per_s is not None and uplink.bytes_per_s < _DOWN_BYTES_PER_S
     # What an edge lets through is no process that the planner knows; one class of it is left to choose_function.
-    if max_items < 1 or down or (plain and (len(settings.tiers) == 1 or settings.edge_law)):
+    if max_items < 1 or down or (plain and (len(settings.tiers) == 1 or settings.edge_latency)):
         return together
     live = _Live(settings, tuple(classes), estimates, uplink, max_items)
     try:
@@ -158,7 +158,7 @@ class _Live:
         return TierOffer(
             name="deployed tiers",
             tiers=self.settings.tiers,
-            laws=self.estimates.function_laws,
+            laws=self.estimates.function_latencies,
             sigma=sigma,
             way=tier_way(
                 item_bytes=self.estimates.item_bytes,
@@ -177,7 +177,7 @@ class _Live:
     def _application(self, service_class: ServiceClass, sizes: Sequence[SizeShare] = ()) -> Application:
         shares = _class_shares(self.classes, self.estimates.class_shares)
         slo_s = min(c.slo_s for c in self.classes)
-        most_rps = BUSIEST_BATCHES * max(tier.law.max_batch for tier in self.settings.tiers) / slo_s
+        most_rps = BUSIEST_BATCHES * max(tier.latency.max_batch for tier in self.settings.tiers) / slo_s
         part = math.fsum(size.share for size in sizes) if sizes else 1.0
         true_rps = max(self.estimates.rate_rps * shares[service_class.name] * part, SLOWEST_RPS)
         rate_rps = min(true_rps, most_rps)

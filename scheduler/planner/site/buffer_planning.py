@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from scheduler.domain.laws import FunctionTier, LatencyLaw
+from scheduler.domain.latency import FunctionTier, LatencyModel
 from scheduler.domain.plans import BufferPlan, Limits, LoadedBuffer, ModelEstimates, ServiceClass, Snapshot
 from scheduler.planner.site.edge_capacity import tabulate
 from scheduler.planner.site.service_margin import Spread, margin_at, margin_of
@@ -112,10 +112,12 @@ def fastest_s(route: Route, estimates: ModelEstimates) -> float:
     return min(law.predict_s(1) for law in _laws(route, estimates).values())
 
 
-def _laws(route: Route, estimates: ModelEstimates) -> dict[str, LatencyLaw]:
+def _laws(route: Route, estimates: ModelEstimates) -> dict[str, LatencyModel]:
     """What was learned of each tier, for items of the route's size."""
     return {
-        tier.name: estimates.function_laws.get(tier.name, tier.law).slower(route.size_factors.get(tier.name, 1.0))
+        tier.name: estimates.function_latencies.get(tier.name, tier.latency).slower(
+            route.size_factors.get(tier.name, 1.0)
+        )
         for tier in route.tiers
     }
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import numpy.typing as npt
 
-from scheduler.domain.laws import FunctionTier, LatencyLaw
+from scheduler.domain.latency import FunctionTier, LatencyModel
 from scheduler.planner.catalogue.configurations import Configurations, Way
 from scheduler.planner.catalogue.latency_models import Grants, TableLaw
 from scheduler.planner.catalogue.prices import PriceSheet
@@ -31,7 +31,7 @@ class TierOffer:
 
     name: str
     tiers: tuple[FunctionTier, ...]
-    laws: Mapping[str, LatencyLaw]
+    laws: Mapping[str, LatencyModel]
     sigma: float
     way: Way
     max_items: int
@@ -77,7 +77,7 @@ class TierOffer:
         )
 
     def _configuration(self, tier: FunctionTier, size_factor: float = 1.0) -> Configurations:
-        law, nothing = self.laws.get(tier.name, tier.law).slower(size_factor), np.zeros(1)
+        law, nothing = self.laws.get(tier.name, tier.latency).slower(size_factor), np.zeros(1)
         most = min(law.max_batch, self.max_items)
         seconds = TableLaw((tuple(law.predict_s(items) for items in range(1, most + 1)),), self.sigma)
         services = seconds.table(Grants(nothing, nothing, nothing), max_batch=most, grain_s=tier.price.grain_s)

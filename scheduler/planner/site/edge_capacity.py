@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from scheduler.domain.laws import LatencyLaw
+from scheduler.domain.latency import LatencyModel
 
 BUFFERED_SLOS = 3.0
 """Load fluctuates over a window of so many SLOs before the queue cannot smooth it any more. Chosen once: with it the
@@ -32,7 +32,7 @@ class EdgeShare:
 NO_EDGE = EdgeShare(batch_cap=0, batch=0.0, capacity_rps=0.0, spill_fraction=1.0)
 
 
-def tabulate(law: LatencyLaw, *, max_batch: int) -> tuple[float, ...]:
+def tabulate(law: LatencyModel, *, max_batch: int) -> tuple[float, ...]:
     """Returns the seconds of a batch of 1, 2, ... `max_batch` items, never less for more items."""
     seconds: list[float] = []
     for items in range(1, max_batch + 1):

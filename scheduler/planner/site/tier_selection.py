@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from scheduler.domain.laws import FunctionTier, LatencyLaw
+from scheduler.domain.latency import FunctionTier, LatencyModel
 from scheduler.domain.plans import LoadedBuffer
 from scheduler.planner.queueing.poisson_batching import PoissonBatchLaw
 from scheduler.planner.site.edge_capacity import tabulate
@@ -79,7 +79,7 @@ class FunctionChoice:
 def choose_function(
     tiers: Sequence[FunctionTier],
     *,
-    laws: Mapping[str, LatencyLaw],
+    laws: Mapping[str, LatencyModel],
     way: Way,
     spread: Spread,
     margin: float,
@@ -108,7 +108,7 @@ def choose_function(
         for tier in tiers
         for choice in _choices(
             tier,
-            services_s=tabulate(laws.get(tier.name, tier.law), max_batch=min(tier.law.max_batch, max_items)),
+            services_s=tabulate(laws.get(tier.name, tier.latency), max_batch=min(tier.latency.max_batch, max_items)),
             way=way,
             spread=spread,
             margin=margin,

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from scheduler.domain.batches import Batch
 from scheduler.domain.errors import Refusal, RefusalKind
-from scheduler.domain.laws import FunctionTier
+from scheduler.domain.latency import FunctionTier
 from scheduler.domain.messages import (
     AnswerRequest,
     BatchFailed,
@@ -68,7 +68,7 @@ class Baseline:
 
     def send_edge(self, requests: Sequence[Request], now_s: float) -> None:
         """Sends a batch to the edge, which serves one after the other."""
-        law = self.site.model.edge_law
+        law = self.site.model.edge_latency
         assert law is not None
         service_s = law.predict_s(len(requests))
         self.edge_free_at_s = max(now_s, self.edge_free_at_s) + service_s
@@ -77,7 +77,7 @@ class Baseline:
 
     def send_function(self, requests: Sequence[Request], tier: FunctionTier, now_s: float) -> None:
         """Sends a batch to a function."""
-        service_s = tier.law.predict_s(len(requests))
+        service_s = tier.latency.predict_s(len(requests))
         finish_s = now_s + self.site.function_s(tier, len(requests))
         self._send(requests, now_s, backend=Backend.FUNCTION, service_s=service_s, finish_s=finish_s, tier=tier)
 

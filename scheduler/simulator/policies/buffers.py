@@ -2,7 +2,7 @@
 
 import math
 
-from scheduler.domain.laws import FunctionTier
+from scheduler.domain.latency import FunctionTier
 from scheduler.domain.requests import Request
 from scheduler.simulator.policies.baseline import Baseline
 

@@ -112,7 +112,7 @@ def choose(scenario: Scenario, requests: Sequence[Request], rehearse: Rehearsal)
         ScenarioError: the policy needs an edge or a function that the scenario lacks, or knows one model only.
     """
     site = site_of(scenario, requests)
-    if site.model.edge_law is None and scenario.policy not in _NO_EDGE:
+    if site.model.edge_latency is None and scenario.policy not in _NO_EDGE:
         raise ScenarioError(f"the policy {scenario.policy} needs an edge; give the scenario's model an edge law")
     if not site.model.tiers and scenario.policy not in _NO_FUNCTION:
         raise ScenarioError(f"the policy {scenario.policy} needs a function; give the scenario a tier")

@@ -14,7 +14,7 @@ sends empty ones, and crashes where nothing is in time (here the smallest batch 
 import math
 from dataclasses import dataclass
 
-from scheduler.domain.laws import FunctionTier
+from scheduler.domain.latency import FunctionTier
 from scheduler.domain.messages import PlanAdopted
 from scheduler.domain.plans import Plan
 from scheduler.domain.requests import Request
@@ -45,7 +45,7 @@ def plan(site: Site, *, rate_rps: float, bandwidth_bytes_per_s: float) -> Altern
         rate_rps: requests a second.
         bandwidth_bytes_per_s: of the uplink; the source gives all of it to each batch.
     """
-    law = site.model.edge_law
+    law = site.model.edge_latency
     assert law is not None
     sizes = [size for size in _EDGE_BATCHES if size <= min(law.max_batch, site.model.max_items)]
     critical = max((size for size in sizes if law.predict_s(size) <= site.slo_s / 2), default=1)
@@ -65,7 +65,7 @@ def _cheapest(site: Site, rest_rps: float, bandwidth_bytes_per_s: float) -> tupl
     def latency_s(tier: FunctionTier, size: int) -> float:
         gather_s = size / rest_rps if size > 1 else 0.0
         transfer_s = seconds_for(size * site.model.request_bytes, bandwidth_bytes_per_s)
-        return tier.law.predict_s(size) + gather_s + transfer_s
+        return tier.latency.predict_s(size) + gather_s + transfer_s
 
     choices = [
         (tier, size) for tier in site.model.tiers for size in _FUNCTION_BATCHES if size <= site.function_items(tier)
@@ -73,7 +73,7 @@ def _cheapest(site: Site, rest_rps: float, bandwidth_bytes_per_s: float) -> tupl
     in_time = [choice for choice in choices if latency_s(*choice) <= site.slo_s]
     if not in_time:
         return choices[0]
-    return min(in_time, key=lambda c: c[0].price.cost(c[0].law.predict_s(c[1])) * math.ceil(rest_rps / c[1]))
+    return min(in_time, key=lambda c: c[0].price.cost(c[0].latency.predict_s(c[1])) * math.ceil(rest_rps / c[1]))
 
 
 class CriticalRate(Baseline):

@@ -10,7 +10,7 @@ arrive or of when the edge will be free.
 from heapq import heappop, heappush
 
 from scheduler.domain.errors import RefusalKind
-from scheduler.domain.laws import FunctionTier
+from scheduler.domain.latency import FunctionTier
 from scheduler.domain.requests import Request
 from scheduler.simulator.policies.baseline import Baseline, earliest
 from scheduler.simulator.policies.edge_only import TOO_LATE

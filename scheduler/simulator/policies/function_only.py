@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from scheduler.domain.errors import RefusalKind
-from scheduler.domain.laws import FunctionTier
+from scheduler.domain.latency import FunctionTier
 from scheduler.domain.requests import Request
 from scheduler.simulator.policies.baseline import Baseline, earliest
 from scheduler.simulator.policies.buffers import TimedBuffer
@@ -41,7 +41,7 @@ def rule_of_thumb(site: Site) -> FunctionParameters:
     if not in_time:
         tier, _ = site.cheapest_function(0.0)
         return FunctionParameters(tier, 1, 0.0)
-    return min(in_time, key=lambda p: p.tier.price.cost(p.tier.law.predict_s(p.function_batch)) / p.function_batch)
+    return min(in_time, key=lambda p: p.tier.price.cost(p.tier.latency.predict_s(p.function_batch)) / p.function_batch)
 
 
 def _in_time(site: Site) -> Iterator[FunctionParameters]:

@@ -9,7 +9,7 @@ from scheduler.control import NEVER, Control
 from scheduler.dispatch.circuit_breaker import Circuit
 from scheduler.dispatch.forecast import ServiceTimes, service_times
 from scheduler.domain.batches import Batch, BatchReport
-from scheduler.domain.laws import LatencyLaw
+from scheduler.domain.latency import LatencyModel
 from scheduler.domain.plans import BufferPlan, EngineSettings, ModelEstimates, ModelSettings, Snapshot
 from scheduler.domain.requests import Backend, Request
 from scheduler.domain.scatter import Scatter
@@ -101,7 +101,7 @@ class OracleControl(TimedControl):
     def edge_times(self, model: str, percentile: float) -> ServiceTimes | None:
         """Returns tables from the true law and its true noise."""
         settings = self.model(model)
-        law = settings.edge_law
+        law = settings.edge_latency
         if law is None:
             return None
         most, slowdown = min(law.max_batch, settings.max_items), self.truth.edge_slowdown(self.now_s)
@@ -110,7 +110,7 @@ class OracleControl(TimedControl):
 
     def function_times(self, model: str, plan: BufferPlan) -> ServiceTimes | None:
         """Returns the tables of a buffer's tier in the same way."""
-        law = next((tier.law for tier in self.model(model).tiers if tier.name == plan.tier), None)
+        law = next((tier.latency for tier in self.model(model).tiers if tier.name == plan.tier), None)
         if law is None:
             return None
         slowdown, sigma = self.truth.function_slowdown(self.now_s), self._scenario.function_noise
@@ -121,7 +121,7 @@ class OracleControl(TimedControl):
     def _tables(
         self,
         place: tuple[str, Backend, str],
-        law: LatencyLaw,
+        law: LatencyModel,
         most: int,
         slowdown: float,
         sigma: float,
@@ -157,9 +157,9 @@ class OracleControl(TimedControl):
         return replace(
             learned,
             rate_rps=truth.rate_rps(settings.name, self.now_s),
-            edge_law=settings.edge_law and settings.edge_law.slower(truth.edge_slowdown(self.now_s)),
+            edge_latency=settings.edge_latency and settings.edge_latency.slower(truth.edge_slowdown(self.now_s)),
             edge_quantile_factor={p: _factor(scenario.edge_noise, p) for p in percentiles},
-            function_laws={tier.name: tier.law.slower(slowdown) for tier in settings.tiers},
+            function_latencies={tier.name: tier.latency.slower(slowdown) for tier in settings.tiers},
             function_quantile_factor={p: _factor(scenario.function_noise, p) for p in percentiles},
             # The size of items makes no difference here.
             size_factors={},

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from scheduler.domain.laws import FunctionTier
+from scheduler.domain.latency import FunctionTier
 from scheduler.domain.requests import Request
 from scheduler.simulator.network import Bandwidth, seconds_for
 from scheduler.simulator.scenario import Scenario, ScenarioError, SimulatedModel
@@ -56,7 +56,7 @@ class Site:
     @cached_property
     def edge_s(self) -> tuple[float, ...]:
         """Seconds that 99 % of the edge's batches of 0, 1, 2, ... requests keep to; only 0 where there is no edge."""
-        law = self.model.edge_law
+        law = self.model.edge_latency
         most = 0 if law is None else min(law.max_batch, self.model.max_items)
         factor = math.exp(_NORMAL_99 * self.edge_noise)
         return (0.0, *(law.predict_s(items) * factor for items in range(1, most + 1))) if law else (0.0,)
@@ -68,17 +68,17 @@ class Site:
 
     def function_items(self, tier: FunctionTier) -> int:
         """Returns the most requests in a function batch of that tier."""
-        return min(tier.law.max_batch, self.model.max_items)
+        return min(tier.latency.max_batch, self.model.max_items)
 
     def function_s(self, tier: FunctionTier, items: int) -> float:
         """Returns seconds from a send to the answer that 99 % keep to, at the mean bandwidth and an idle uplink."""
-        spread_s = tier.law.predict_s(items) * (math.exp(_NORMAL_99 * self.function_noise) - 1)
+        spread_s = tier.latency.predict_s(items) * (math.exp(_NORMAL_99 * self.function_noise) - 1)
         return self.function_median_s(tier, items) + spread_s
 
     def function_median_s(self, tier: FunctionTier, items: int) -> float:
         """Returns seconds from a send to the answer that half the calls keep to, by the same token."""
         transfer_s = seconds_for(items * self.model.request_bytes, self.mean_bytes_per_s)
-        return tier.law.predict_s(items) + transfer_s + self.rtt_s
+        return tier.latency.predict_s(items) + transfer_s + self.rtt_s
 
     def cheapest_function(self, within_s: float) -> tuple[FunctionTier, int]:
         """Returns tier and size of the function batch that is cheapest an item among those answered so soon.
@@ -89,7 +89,7 @@ class Site:
         in_time = [(tier, items) for tier, items in each if self.function_s(tier, items) <= within_s]
         if not in_time:
             return min(each, key=lambda choice: self.function_s(*choice))
-        return min(in_time, key=lambda choice: choice[0].price.cost(choice[0].law.predict_s(choice[1])) / choice[1])
+        return min(in_time, key=lambda choice: choice[0].price.cost(choice[0].latency.predict_s(choice[1])) / choice[1])
 
     def largest_edge_batch(self, within_s: float) -> int:
         """Returns the most requests that the edge serves in so many seconds; at least 1, 0 without an edge."""

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
-class LatencyLaw:
+class LatencyModel:
     """Seconds that a batch of so many items takes on one backend: a measured table, a fitted line, or both.
 
     Inside the measured range the table is interpolated, because fits hide what small batches really cost
@@ -46,12 +46,12 @@ class LatencyLaw:
         high, high_s = self.rows[i]
         return low_s + (high_s - low_s) * (items - low) / (high - low)
 
-    def slower(self, factor: float) -> "LatencyLaw":
+    def slower(self, factor: float) -> "LatencyModel":
         """Returns the law of a backend that takes `factor` (above 0) times as long for every batch."""
         if factor == 1.0:
             return self
         rows = tuple((batch, factor * seconds) for batch, seconds in self.rows)
-        return LatencyLaw(factor * self.alpha_s, factor * self.beta_s, self.max_batch, rows)
+        return LatencyModel(factor * self.alpha_s, factor * self.beta_s, self.max_batch, rows)
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +88,7 @@ class FunctionTier:
 
     name: str
     function_name: str
-    law: LatencyLaw
+    latency: LatencyModel
     price: Price
     qualifier: str = "LATEST"
     max_in_flight: int = 32
