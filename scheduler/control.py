@@ -7,8 +7,7 @@ operator changed limits. Never because a timer ticked: a host whose traffic is s
 import math
 from dataclasses import dataclass
 
-from scheduler.dispatch.circuit_breaker import Circuit
-from scheduler.dispatch.forecast import ServiceTimes
+from scheduler.beliefs import Beliefs, LearnedBeliefs
 from scheduler.dispatch.keep_warm import WarmingTerms
 from scheduler.domain.batches import Batch, BatchReport, FailureKind
 from scheduler.domain.messages import ProbeMeasured
@@ -16,7 +15,6 @@ from scheduler.domain.plans import BufferPlan, EngineSettings, GroupPlan, Limits
 from scheduler.domain.requests import Backend, Request
 from scheduler.estimates import Estimates, Finding
 from scheduler.estimators import warming
-from scheduler.estimators.warm_instances import WarmInstances
 
 NEVER = float("inf")
 CHANGES = frozenset({"rate", "bandwidth", "edge-service"})
@@ -52,6 +50,7 @@ class Control:
         """Stores the settings."""
         self._settings = settings
         self._estimates = Estimates(settings)
+        self.beliefs: Beliefs = LearnedBeliefs(self._estimates)
         self._limits: dict[str, Limits] = {}
         self._plan: Plan | None = None
         self._last_plan_id = 1
@@ -78,10 +77,6 @@ class Control:
             ticking = now_s - self._last_arrival_s < TICKING_S
             self._next_tick_s = now_s + TICK_S if ticking else NEVER
 
-    def tell(self, edge: Circuit, function: Circuit, now_s: float) -> bool:  # noqa: ARG002 (this one learns)
-        """Opens and closes circuits by what is known otherwise than from failures; returns whether one changed."""
-        return False
-
     def next_wakeup_s(self) -> float:
         """Returns when time matters to control; inf for never."""
         # While there is traffic the ticks are often enough for warming calls.
@@ -102,14 +97,6 @@ class Control:
             self._next_tick_s = now_s + TICK_S
         self._estimates.models[request.model].arrived(request, now_s)
 
-    def recent_rps(self, model: str, now_s: float) -> float:
-        """Returns the items a second that arrive just now."""
-        return self._estimates.models[model].arrivals.recent_rps(now_s)
-
-    def item_bytes(self, model: str) -> float:
-        """Returns the bytes of an item on the wire, lately."""
-        return self._estimates.models[model].item_bytes
-
     def batch_finished(self, batch: Batch, report: BatchReport, now_s: float, *, open_since_s: float) -> None:
         """Learns from an answered batch; `open_since_s` as in Estimates.batch_finished."""
         if batch.tier:
@@ -120,17 +107,12 @@ class Control:
 
     def came_back(self, batch: Batch, report: BatchReport, failure: FailureKind | None, now_s: float) -> None:
         """Learns which instances are warm from a function batch, at once: the next may leave in this very call."""
-        pool = self.warm_pool(batch.model, batch.tier)
+        pool = self.beliefs.warm_pool(batch.model, batch.tier)
         if pool is not None:
             idle_path_s = batch.predicted_finish_s - batch.sent_at_s - batch.predicted_service_s
             idle_path_s = idle_path_s if math.isfinite(idle_path_s) and not batch.warming else 0.0
             pool.came_back(batch.batch_id, report, now_s=now_s, failure=failure, way_s=idle_path_s)
         self._warming_at_s = min(self._warming_at_s, now_s + WARMING_LOOK_S)
-
-    def warm_pool(self, model: str, tier: str) -> WarmInstances | None:
-        """Returns what is known of a tier's instances; None for a tier that there is not."""
-        knowledge = self._estimates.models.get(model)
-        return None if knowledge is None else knowledge.warm.get(tier)
 
     def warming_due(self, now_s: float) -> bool:
         """Whether it is time to weigh warming calls again."""
@@ -142,16 +124,16 @@ class Control:
 
     def warming_calls(self, plan: GroupPlan, buffer: BufferPlan, terms: WarmingTerms, now_s: float) -> int:
         """Returns how many warming calls pay for a buffer now; asked again when another may."""
-        pool = self.warm_pool(plan.model, buffer.tier)
+        pool = self.beliefs.warm_pool(plan.model, buffer.tier)
         if pool is None:
             return 0
         regime_rps = self._estimates.models[plan.model].arrivals.regime_rps
         planned_rps = plan.expected_spill_fraction * buffer.share * regime_rps
-        spilled_rps = max(planned_rps, terms.spilled_rps)
+        demand_rps = max(planned_rps, terms.demand_rps)
         due = warming.warming_due(
             pool,
             now_s=now_s,
-            batches_per_s=spilled_rps / terms.batch_items,
+            batches_per_s=demand_rps / terms.batch_items,
             service_s=terms.service_s,
             call_cost=terms.call_cost,
             lateness_cost=terms.lateness_cost,
@@ -204,25 +186,6 @@ class Control:
         """Returns a model's settings."""
         return self._estimates.models[name].settings
 
-    def uplink(self) -> tuple[float | None, float]:
-        """Returns the uplink's bytes per second (None: ample) and round trip in seconds."""
-        return self._estimates.uplink_bytes_per_s, self._estimates.uplink_rtt_s
-
-    def path_excess(self) -> tuple[float, float, float]:
-        """Returns what the way to a function takes beyond its parts, in seconds.
-
-        Typically, at the strictest percentile on top of that, and its scatter.
-        """
-        return self._estimates.path_excess_s, self._estimates.path_slack_s, self._estimates.path_sigma_s
-
-    def edge_times(self, model: str, percentile: float) -> ServiceTimes | None:
-        """Returns the edge's service tables for a model, cautious at this percentile."""
-        return self._estimates.models[model].edge_times(percentile)
-
-    def function_times(self, model: str, plan: BufferPlan) -> ServiceTimes | None:
-        """Returns the service tables of a buffer's tier."""
-        return self._estimates.models[model].function_times(plan)
-
     def next_plan_id(self) -> int:
         """Returns a fresh plan id."""
         self._last_plan_id += 1
@@ -250,12 +213,13 @@ class Control:
 
     def snapshot(self, now_s: float, *, edge_up: bool, function_up: bool) -> Snapshot:
         """Freezes settings, estimates and limits."""
+        uplink = self._estimates.uplink
         return Snapshot(
             taken_at_s=now_s,
             settings=self._settings,
             models={name: model.estimates() for name, model in self._estimates.models.items()},
-            uplink_bytes_per_s=self._estimates.uplink_bytes_per_s,
-            uplink_rtt_s=self._estimates.uplink_rtt_s + sum(self.path_excess()[:2]),
+            uplink_bytes_per_s=uplink.bytes_per_s,
+            uplink_rtt_s=uplink.rtt_s + (uplink.excess_s + uplink.margin_s),
             limits=dict(self._limits),
             edge_up=edge_up,
             function_up=function_up,

@@ -5,29 +5,35 @@ time; what is simulated is what runs. An exception out of `handle` is a bug, nev
 """
 
 from collections.abc import Sequence
+from functools import partial
 
+from scheduler.beliefs import Outages
 from scheduler.control import CHANGES, Control
 from scheduler.dispatch.batch_economics import BatchEconomics
 from scheduler.dispatch.circuit_breaker import EDGE_PAUSE_S, Circuit, Circuits
-from scheduler.dispatch.decision_ring import ANSWERED, CANCELLED, DecisionRing, Explanation
+from scheduler.dispatch.decision_ring import DecisionRing, Explanation
 from scheduler.dispatch.dispatcher import NEVER, Dispatcher
+from scheduler.dispatch.edge_occupancy import EdgeOccupancy
 from scheduler.dispatch.edge_side import EdgeSide
-from scheduler.dispatch.endings import Endings
 from scheduler.dispatch.failures import Failures
-from scheduler.dispatch.forecast import EdgeOccupancy, UplinkOccupancy
+from scheduler.dispatch.function_sending import FunctionSending
 from scheduler.dispatch.function_side import FunctionSide
 from scheduler.dispatch.hedging import Hedging
 from scheduler.dispatch.keep_warm import warming_terms
 from scheduler.dispatch.ledger import Ledger
 from scheduler.dispatch.model_queues import ModelQueues
-from scheduler.dispatch.queue import Admission, Place, QueuedRequest
-from scheduler.dispatch.refusals import expected_drain_s, no_room, not_served
-from scheduler.dispatch.request_table import Sender, Sent
+from scheduler.dispatch.offers import Offers
+from scheduler.dispatch.outbox import InFlightBatch, Outbox, unanswered
+from scheduler.dispatch.queue import Admission
+from scheduler.dispatch.refusals import Refusals, expected_drain_s, no_room, not_served
+from scheduler.dispatch.request_table import RequestTable
 from scheduler.dispatch.spend_cap import OverCap
+from scheduler.dispatch.uplink import UplinkOccupancy
 from scheduler.domain.batches import Batch, BatchReport, FailureKind
+from scheduler.domain.decisions import Cause
 from scheduler.domain.errors import Refusal, RefusalKind
+from scheduler.domain.lifecycle import State
 from scheduler.domain.messages import (
-    AnswerRequest,
     BatchFailed,
     BatchFinished,
     BillArrived,
@@ -61,38 +67,45 @@ class Engine:
     def __init__(self, settings: EngineSettings, control: Control | None = None) -> None:
         """Stores the settings; the first call of `handle` makes the first plan. None: a control that learns."""
         self._queues: dict[str, ModelQueues] = {}
-        self._sender = Sender(
-            Admission(settings.queue_max_requests, settings.queue_max_bytes), DecisionRing(settings.explain_ring)
-        )
+        self._admission = Admission(settings.queue_max_requests, settings.queue_max_bytes)
+        self._outbox = Outbox(self._admission, DecisionRing(settings.explain_ring))
+        self._table = RequestTable(self._admission, self._outbox)
         self._ledger = Ledger()
         pauses = settings.failures_to_open, settings.reopen_after_s
         self._circuits = Circuits(Circuit(*pauses, longest_pause_s=EDGE_PAUSE_S), Circuit(*pauses))
         self._occupancy = EdgeOccupancy()
         self._uplink = UplinkOccupancy()
-        edge = EdgeSide(self._queues, self._occupancy, self._circuits.edge, self._sender)
+        edge = EdgeSide(self._queues, self._occupancy, self._circuits.edge, self._outbox)
         self._function = FunctionSide(
             self._uplink,
             self._circuits.function,
-            self._sender,
             self._ledger,
             BatchEconomics(self._uplink),
             settings.max_function_in_flight,
         )
-        self._hedging = Hedging(self._queues, edge, self._function, self._sender)
+        self._sending = FunctionSending(self._function, self._outbox)
         self._dispatcher = Dispatcher(
-            self._queues, edge, self._function, self._sender, self._hedging, Endings(edge, self._function)
+            self._queues,
+            edge,
+            self._sending,
+            self._table,
+            Hedging(self._queues, edge, self._sending, self._outbox),
+            Offers(edge, self._function),
+            Refusals(edge, self._function),
         )
-        self._failures = Failures(self._queues, edge, self._function, self._sender, self._dispatcher.place)
+        self._failures = Failures(self._queues, edge, self._function, self._table, self._dispatcher.assign)
         self._spend(settings)
         self._control = Control(settings) if control is None else control
+        self._beliefs = self._control.beliefs
+        self._believed_up = True, True
         self._plan: Plan | None = None
         self._now_s = 0.0
         self._draining = False
         self._lessons: list[tuple[Batch, BatchReport, float, float]] = []
 
     def _spend(self, settings: EngineSettings) -> None:
-        self._ledger.cap.per_hour, self._ledger.cap.per_day = settings.spend_per_hour, settings.spend_per_day
-        self._function.over_cap = OverCap(settings.over_cap)
+        self._ledger.cap.configure(per_hour=settings.spend_per_hour, per_day=settings.spend_per_day)
+        self._function.configure(max_in_flight=settings.max_function_in_flight, over_cap=OverCap(settings.over_cap))
 
     def handle(self, messages: Sequence[Message], now_s: float) -> list[Command]:
         """Takes in all that has happened up to `now_s` and returns what to do.
@@ -101,13 +114,12 @@ class Engine:
             messages: everything that arrived together, in order; empty when only time has passed.
             now_s: the shell's monotonic time; never less than in the call before.
         """
-        self._now_s = self._sender.now_s = max(now_s, self._now_s)
+        self._now_s = max(now_s, self._now_s)
+        self._table.begin(self._now_s)
         if self._plan is None:
             self._begin(self._now_s)
         self._control.advance(self._now_s)
-        if self._control.tell(self._circuits.edge, self._circuits.function, self._now_s):
-            self._dispatcher.brace()
-            self._dispatcher.reassign_all("failure", now_s=self._now_s)
+        self._follow_outages(self._now_s)
         for message in messages:
             self._take_in(message, self._now_s)
         if not messages or len(self._lessons) >= LESSONS_WAITING:
@@ -117,7 +129,7 @@ class Engine:
         if self._draining:
             self._dispatcher.flush(self._now_s)
         self._ask(self._now_s)
-        return self._sender.take_commands()
+        return self._outbox.take_commands()
 
     def _take_in(self, message: Message, now_s: float) -> None:
         match message:
@@ -153,16 +165,16 @@ class Engine:
 
     def statistics(self) -> EngineStatistics:
         """Returns the engine's state in numbers."""
-        sent = self._sender.in_flight.values()
+        sent, estimate = self._outbox.in_flight.values(), self._uplink.estimate
         return EngineStatistics(
-            queued_requests=self._sender.admission.requests,
-            unanswered_bytes=self._sender.admission.body_bytes,
+            queued_requests=self._admission.requests,
+            unanswered_bytes=self._admission.body_bytes,
             requests_in_flight=sum(len(s.members) for s in sent),
             edge_batches_in_flight=sum(s.batch.backend is Backend.EDGE for s in sent),
             function_batches_in_flight=sum(s.batch.backend is Backend.FUNCTION for s in sent),
-            rate_rps=sum(self._control.recent_rps(name, self._now_s) for name in self._queues),
-            uplink_bytes_per_s=self._uplink.bytes_per_s,
-            uplink_rtt_s=self._uplink.rtt_s,
+            rate_rps=sum(self._beliefs.recent_rps(name, self._now_s) for name in self._queues),
+            uplink_bytes_per_s=estimate.bytes_per_s,
+            uplink_rtt_s=estimate.rtt_s,
             edge_up=self._circuits.edge.closed,
             function_up=self._circuits.function.closed,
             spent=self._ledger.spent,
@@ -173,48 +185,54 @@ class Engine:
 
     def explanation(self, request_id: int) -> Explanation | None:
         """Returns what was decided about a request and what came of it; None for one that is not kept any more."""
-        return self._sender.ring.explain(request_id)
+        return self._outbox.ring.explain(request_id)
 
     def _begin(self, now_s: float) -> None:
         self._control.begin(now_s)
         snapshot = self._control.snapshot(now_s, edge_up=True, function_up=True)
         self._adopt(best_plan(snapshot, plan_id=1, cause="start", detail="from profiles alone", at_once=True))
 
+    def _follow_outages(self, now_s: float) -> None:
+        """Opens and closes circuits by what is believed, where that is known otherwise than from failures."""
+        outages = self._beliefs.outages(now_s)
+        if outages is None:
+            return
+        self._circuits.edge.follow(back_s=outages.edge_back_s, silent_until_s=0.0)
+        # Closed, and silent until then: a request that can wait so long is sent at that moment.
+        self._circuits.function.follow(back_s=None, silent_until_s=outages.functions_back_s)
+        if _up(outages, now_s) != self._believed_up:
+            self._believed_up = _up(outages, now_s)
+            self._dispatcher.raise_caution()
+            self._dispatcher.reassign_all(Cause.FAILURE, now_s=now_s)
+
     def _arrived(self, request: Request, now_s: float) -> None:
-        queued = QueuedRequest(request)
-        admission = self._sender.admission
-        room = admission.has_room(request.body_bytes)
-        admission.requests += 1
-        admission.body_bytes += request.body_bytes
-        self._sender.requests[request.request_id] = queued
+        room = self._admission.has_room(request.body_bytes)
+        queued = self._table.take_in(request)
         if self._draining:
-            self._sender.refuse(queued, Refusal(RefusalKind.DRAINING, "the daemon is shutting down; send it elsewhere"))
+            refusal = Refusal(RefusalKind.DRAINING, "the daemon is shutting down; send it elsewhere")
+            self._table.refuse(queued, refusal)
         elif request.model not in self._queues:
-            self._sender.refuse(queued, not_served(request.model))
+            self._table.refuse(queued, not_served(request.model))
         elif not room:
-            self._sender.refuse(
-                queued,
-                no_room(self._sender.admission, expected_drain_s(self._queues.values(), self._function.max_in_flight)),
-            )
+            drain_s = expected_drain_s(self._queues.values(), self._function.max_in_flight)
+            self._table.refuse(queued, no_room(self._admission, drain_s))
         else:
             self._count(request, now_s)
-            self._dispatcher.place(queued, now_s)
+            self._dispatcher.assign(queued, now_s)
 
     def _count(self, request: Request, now_s: float) -> None:
         self._control.arrived(request, now_s)
-        self._queues[request.model].arrives(
-            rate_rps=self._control.recent_rps(request.model, now_s), item_bytes=self._control.item_bytes(request.model)
-        )
+        beliefs, model = self._beliefs, request.model
+        self._queues[model].expect(rate_rps=beliefs.recent_rps(model, now_s), item_bytes=beliefs.item_bytes(model))
 
     def _cancelled(self, request_id: int) -> None:
-        queued = self._sender.requests.get(request_id)
+        queued = self._table.open.get(request_id)
         if queued is None:
             return
-        queued.cancelled = True
-        if queued.place is not Place.IN_FLIGHT:
+        queued.cancel()
+        if queued.state is not State.IN_FLIGHT:
             self._queues[queued.request.model].remove(queued)
-            self._sender.admission.requests -= 1
-            self._sender.close(queued, CANCELLED)
+            self._table.cancel(queued)
 
     def _finished(self, message: BatchFinished, now_s: float) -> None:
         self._left_the_pipe(message)
@@ -223,31 +241,30 @@ class Engine:
         cost = self._ledger.settle(message.batch_id, message.report)
         self._came_back(sent.batch, message.report, None, cost=cost, now_s=now_s)
         if not sent.batch.warming:
-            self._lessons.append((sent.batch, message.report, now_s, self._sender.open_since_s()))
+            self._lessons.append((sent.batch, message.report, now_s, self._outbox.open_since_s()))
         queues = self._queues.get(sent.batch.model)
         for queued in sent.members:
-            if queued.place is not Place.IN_FLIGHT:
+            if queued.state is not State.IN_FLIGHT:
                 continue  # another batch was faster
-            self._sender.close(queued, CANCELLED if queued.cancelled else ANSWERED)
-            if not queued.cancelled:
-                self._sender.commands.append(AnswerRequest(queued.request.request_id, message.batch_id))
+            self._table.answer(queued, message.batch_id)
             if queues is not None:
-                queues.lateness.observe(queued.request.class_name, now_s > queued.request.deadline_s)
+                queues.lateness.record(queued.request.class_name, now_s > queued.request.deadline_s)
 
     def _left_the_pipe(self, message: BatchFinished) -> None:
-        report, sent = message.report, self._sender.in_flight[message.batch_id]
+        report, sent = message.report, self._outbox.in_flight[message.batch_id]
         if sent.batch.tier and report.service_s is not None and not report.cold_start:
-            expected_path_s = report.elapsed_s - report.service_s - self._uplink.rtt_s - self._uplink.excess_s
-            self._uplink.arrived(message.batch_id, upload_end_s=sent.batch.sent_at_s + expected_path_s)
+            estimate = self._uplink.estimate
+            path_s = report.elapsed_s - report.service_s - estimate.rtt_s - estimate.excess_s
+            self._uplink.arrived(message.batch_id, upload_end_s=sent.batch.sent_at_s + path_s)
 
     def _came_back(
         self, batch: Batch, report: BatchReport, failure: FailureKind | None, *, cost: float, now_s: float
     ) -> None:
-        self._sender.ring.settled(batch.batch_id, report, failure, cost=cost, at_s=now_s)
+        self._outbox.ring.settled(batch.batch_id, report, failure, cost=cost, at_s=now_s)
         if batch.tier:
             self._control.came_back(batch, report, failure, now_s)
             for buffer in self._queues[batch.model].buffers if batch.model in self._queues else ():
-                buffer.cold_seen_s = -NEVER
+                buffer.forget_cold_risk()
 
     def _learn(self) -> None:
         for batch, report, finished_at_s, open_since_s in self._lessons:
@@ -261,34 +278,33 @@ class Engine:
         was_closed = circuit.closed
         circuit.failed(failure.kind, now_s=now_s, retry_after_s=failure.retry_after_s)
         if was_closed and not circuit.closed:
-            self._dispatcher.brace()
+            self._dispatcher.raise_caution()
         cost = self._ledger.settle(message.batch_id, message.report, failure=failure.kind)
         self._came_back(sent.batch, message.report, failure.kind, cost=cost, now_s=now_s)
         for queued in sent.members:
-            if queued.cancelled and queued.copies == 0 and queued.place is Place.IN_FLIGHT:
-                self._sender.close(queued, CANCELLED)
+            if queued.cancelled and queued.copies == 0 and queued.state is State.IN_FLIGHT:
+                self._table.cancel(queued)
         if sent.batch.model in self._queues:
             self._failures.give_back(sent, failure, now_s=now_s)
         else:
             self._drop(sent)
         if was_closed and not circuit.closed:
-            self._dispatcher.reassign_all("failure", now_s=now_s)
+            self._dispatcher.reassign_all(Cause.FAILURE, now_s=now_s)
 
-    def _drop(self, sent: Sent) -> None:
-        for queued in sent.members:
-            if queued.place is Place.IN_FLIGHT and queued.copies == 0:
-                self._sender.requeue(queued)
-                self._sender.refuse(queued, not_served(sent.batch.model))
+    def _drop(self, sent: InFlightBatch) -> None:
+        for queued in unanswered(sent):
+            self._table.requeue(queued)
+            self._table.refuse(queued, not_served(sent.batch.model))
 
     def _probed(self, message: ProbeMeasured, now_s: float) -> None:
-        self._circuits.probing.discard(message.backend)
+        self._circuits.probed(message.backend)
         circuit = self._circuits.of(message.backend)
         self._control.probed(message, now_s)
         if message.ok:
             circuit.succeeded()
         else:
             circuit.probe_failed(now_s)
-            self._dispatcher.reassign_all("failure", now_s=now_s)
+            self._dispatcher.reassign_all(Cause.FAILURE, now_s=now_s)
 
     def _planned(self, plan: Plan, now_s: float) -> None:
         # One that was overtaken, as by a reload while it was made, may name models and tiers that are gone.
@@ -296,61 +312,54 @@ class Engine:
             waiting = self._dispatcher.withdraw_all()
             self._adopt(plan)
             if plan.cause in CHANGES:
-                self._dispatcher.brace()
-            self._dispatcher.assign_all(waiting, "plan", now_s=now_s)
+                self._dispatcher.raise_caution()
+            self._dispatcher.assign_all(waiting, Cause.PLAN, now_s=now_s)
 
     def _limits_changed(self, model: str, limits: Limits, now_s: float) -> None:
         if model not in self._queues:
             return
-        self._queues[model].limits = limits
-        self._queues[model].recap()
+        self._queues[model].limit(limits)
         self._control.limits_changed(model, limits)
-        self._dispatcher.reassign_all("limits", now_s=now_s)
+        self._dispatcher.reassign_all(Cause.LIMITS, now_s=now_s)
 
     def _settings_changed(self, settings: EngineSettings, now_s: float) -> None:
         self._circuits.configure(failures_to_open=settings.failures_to_open, first_pause_s=settings.reopen_after_s)
-        self._sender.admission.max_requests = settings.queue_max_requests
-        self._sender.admission.max_bytes = settings.queue_max_bytes
-        self._function.max_in_flight = settings.max_function_in_flight
+        self._admission.configure(max_requests=settings.queue_max_requests, max_bytes=settings.queue_max_bytes)
         self._spend(settings)
         self._control.settings_changed(settings)
         self._drop_queues({model.name for model in settings.models})
-        waiting, snapshot, plan_id = (
-            self._dispatcher.withdraw_all(),
-            self._snapshot(now_s),
-            self._control.next_plan_id(),
-        )
+        waiting, snapshot = self._dispatcher.withdraw_all(), self._snapshot(now_s)
+        plan_id = self._control.next_plan_id()
         self._adopt(best_plan(snapshot, plan_id=plan_id, cause="settings", detail="reloaded", at_once=True))
-        self._dispatcher.assign_all(waiting, "limits", now_s=now_s)
+        self._dispatcher.assign_all(waiting, Cause.LIMITS, now_s=now_s)
 
     def _drop_queues(self, served: set[str]) -> None:
         for name in [name for name in self._queues if name not in served]:
             for queued in self._queues.pop(name).take_all():
-                self._sender.refuse(queued, not_served(name))
+                self._table.refuse(queued, not_served(name))
 
     def _adopt(self, plan: Plan) -> None:
-        self._plan, self._dispatcher.plan_id = plan, plan.plan_id
+        self._plan = plan
+        self._dispatcher.follow(plan.plan_id)
         for group in plan.groups:
-            queues = self._queues.get(group.model)
             model = self._control.model(group.model)
+            queues = self._queues.get(group.model)
             if queues is None:
                 self._queues[group.model] = queues = ModelQueues(model, group)
-            queues.adopt(model, group)
-            for buffer in queues.buffers:
-                buffer.warm = self._control.warm_pool(group.model, buffer.plan.tier)
+            queues.adopt(model, group, partial(self._beliefs.warm_pool, group.model))
         self._control.adopted(plan)
         self._refresh_queues()
-        self._sender.commands.append(PlanAdopted(plan))
+        self._outbox.command(PlanAdopted(plan))
 
     def _refresh_queues(self) -> None:
         """Carries what was learned into the tables that the dispatcher reads; only what has changed is made anew."""
-        self._uplink.bytes_per_s, self._uplink.rtt_s = self._control.uplink()
-        self._uplink.excess_s, self._uplink.slack_s, self._uplink.sigma_s = self._control.path_excess()
+        beliefs, now_s = self._beliefs, self._now_s
+        self._uplink.update(beliefs.uplink(now_s))
         for name, queues in self._queues.items():
-            edge_times = self._control.edge_times(name, queues.lateness.edge_percentile)
-            queues.learn(edge_times, [self._control.function_times(name, buffer.plan) for buffer in queues.buffers])
+            edge_times = beliefs.edge_times(name, queues.lateness.prices.edge_percentile, now_s)
+            queues.learn(edge_times, [beliefs.function_times(name, buffer.plan, now_s) for buffer in queues.buffers])
             for buffer in queues.buffers:
-                self._function.look_for_instances(buffer, now_s=self._now_s)
+                self._function.refresh_cold_risk(buffer, now_s=now_s)
             if queues.needs_pricing():
                 self._dispatcher.price(queues)
 
@@ -358,18 +367,18 @@ class Engine:
         wanted = self._control.plan_due(now_s)
         if wanted is not None:
             snapshot = self._snapshot(now_s)
-            self._sender.commands.append(ComputePlan(snapshot, wanted.plan_id, wanted.cause, wanted.detail))
+            self._outbox.command(ComputePlan(snapshot, wanted.plan_id, wanted.cause, wanted.detail))
         self._warm_up(now_s)
         starved = self._dispatcher.starved(now_s)
-        # One that does not answer is probed when its pause is over, not oftener.
+        # A backend that does not answer is probed when its pause is over, not more often.
         quiet = self._circuits.function.closed and not self._uplink.finishes_s
         idle_link = quiet and self._control.probe_due(now_s, starved=starved)
         for backend in self._circuits.to_probe(now_s, idle_link=idle_link):
-            self._sender.commands.append(SendProbe(backend))
+            self._outbox.command(SendProbe(backend))
 
     def _warm_up(self, now_s: float) -> None:
         """Sends the warming calls whose price is below the lateness that they prevent."""
-        if not self._control.warming_due(now_s) or not self._function.circuit.usable(now_s):
+        if not self._control.warming_due(now_s) or not self._circuits.function.usable(now_s):
             return
         open_buffers = [(queues, buffer) for queues in self._queues.values() for buffer in queues.buffers if buffer.cap]
         if open_buffers:
@@ -380,12 +389,10 @@ class Engine:
                 room = self._function.has_slot(buffer, now_s=now_s)
                 if not (room and self._function.affords(buffer, 1, now_s=now_s)):
                     return
-                self._function.warm_up(buffer, now_s=now_s)
+                self._sending.warm_up(buffer, now_s=now_s)
 
-    def _take_back(self, batch_id: int, now_s: float) -> Sent:
-        sent = self._sender.take_back(batch_id)
-        for queued in sent.members:
-            queued.copies -= 1
+    def _take_back(self, batch_id: int, now_s: float) -> InFlightBatch:
+        sent = self._outbox.take_back(batch_id)
         self._occupancy.release(batch_id)
         self._uplink.release(batch_id, now_s=now_s)
         return sent
@@ -394,3 +401,7 @@ class Engine:
         return self._control.snapshot(
             now_s, edge_up=self._circuits.edge.closed, function_up=self._circuits.function.closed
         )
+
+
+def _up(outages: Outages, now_s: float) -> tuple[bool, bool]:
+    return outages.edge_back_s is None, outages.functions_back_s <= now_s

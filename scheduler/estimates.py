@@ -5,12 +5,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from operator import sub
 
-from scheduler.dispatch.forecast import ServiceTimes, service_times
 from scheduler.domain.batches import Batch, BatchReport
 from scheduler.domain.latency import LatencyModel
 from scheduler.domain.plans import BufferPlan, EngineSettings, ModelEstimates, ModelSettings
 from scheduler.domain.requests import Backend, Request
 from scheduler.domain.scatter import Scatter
+from scheduler.domain.service_times import ServiceTimes, service_times
+from scheduler.domain.uplink import UplinkEstimate
 from scheduler.estimators.arrival_rate import ArrivalRate
 from scheduler.estimators.bandwidth import Bandwidth
 from scheduler.estimators.changepoint import Change, Detector, count_detector
@@ -178,16 +179,26 @@ class Estimates:
         self.models: dict[str, ModelKnowledge] = {m.name: _know(m, settings) for m in settings.models}
         self.bandwidth = Bandwidth()
         self.path_excess = ResidualWindow(size=PATH_WINDOW, prior_sigma=PATH_SIGMA_S)
-        self.path_excess_s = 0.0
-        """What the way to a function takes beyond its parts, typically."""
-        self.path_slack_s = 0.0
-        """What it takes on top of that at the strictest class's percentile."""
-        self.path_sigma_s = 0.0
-        """How much it scatters, read off where a rare stall does not reach."""
+        self._path_excess_s = self._path_margin_s = self._path_sigma_s = 0.0
         self._path_seen_s = 0.0
+        self._uplink: UplinkEstimate | None = None
+        """None: to be made anew."""
         self._read_path()
         if settings.changepoints:
             self.bandwidth.watch()
+
+    @property
+    def uplink(self) -> UplinkEstimate:
+        """What is known of the way to the functions; the same object as long as nothing new is."""
+        if self._uplink is None:
+            self._uplink = UplinkEstimate(
+                self.uplink_bytes_per_s,
+                self.uplink_rtt_s,
+                excess_s=self._path_excess_s,
+                margin_s=self._path_margin_s,
+                sigma_s=self._path_sigma_s,
+            )
+        return self._uplink
 
     @property
     def uplink_bytes_per_s(self) -> float | None:
@@ -253,18 +264,20 @@ class Estimates:
             self.bandwidth.update_rtt(rtt_s)
         if transfer_s is not None and transfer_s > 0:
             self.bandwidth.update(sent_at_s=now_s - transfer_s, upload_end_s=now_s, sent_bytes=sent_bytes)
+        self._uplink = None
 
     def _path_moved(self, error_s: float) -> None:
         """Learns from the error of a predicted way, in which the excess known at the send was counted already."""
-        self.path_excess.update(error_s + self.path_excess_s)
+        self.path_excess.update(error_s + self._path_excess_s)
         self._read_path()
 
     def _read_path(self) -> None:
         way = self.path_excess.scatter()
         median_s = way.quantile(0.5)
-        self.path_excess_s = max(0.0, median_s)
-        self.path_slack_s = max(0.0, way.quantile(self._strictest) - median_s)
-        self.path_sigma_s = max(0.0, way.quantile(SIGMA_PERCENTILE) - median_s) / SIGMAS
+        self._path_excess_s = max(0.0, median_s)
+        self._path_margin_s = max(0.0, way.quantile(self._strictest) - median_s)
+        self._path_sigma_s = max(0.0, way.quantile(SIGMA_PERCENTILE) - median_s) / SIGMAS
+        self._uplink = None
 
     def _function_finished(
         self, batch: Batch, report: BatchReport, model: ModelKnowledge, open_since_s: float
@@ -278,6 +291,7 @@ class Estimates:
             service.update(batch.items, for_any_size_s)
         if report.rtt_s is not None:
             self.bandwidth.update_rtt(report.rtt_s)
+        self._uplink = None
         # A cold start hides in the elapsed time; it says nothing about the uplink.
         if report.service_s is None or report.cold_start:
             return
@@ -296,6 +310,7 @@ class Estimates:
             sent_bytes=batch.body_bytes,
             open_since_s=open_since_s,
         )
+        self._uplink = None
         if change is not None:
             yield Finding("bandwidth", _bandwidth_sentence(change))
 

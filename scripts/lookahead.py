@@ -17,13 +17,14 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from scheduler.beliefs import Beliefs
 from scheduler.domain.latency import FunctionTier
 from scheduler.domain.messages import Command, Message, SendBatch
 from scheduler.domain.requests import Backend, Request
 from scheduler.engine import Engine
 from scheduler.simulator.bound import PlacedBatch, Problem, clairvoyant_bound, clairvoyant_schedule, make_problem
 from scheduler.simulator.policies.log_oracle import Truth
-from scheduler.simulator.policies.oracle_control import OracleControl
+from scheduler.simulator.policies.oracle_control import OracleControl, TrueBeliefs
 from scheduler.simulator.report import cheapest_per_item
 from scheduler.simulator.scenario import Scenario
 from scheduler.simulator.shell import Simulation
@@ -39,12 +40,12 @@ EVEN_S = 1.0
 RATE_WINDOW_S = 2.0
 
 
-class ToldForecast(OracleControl):
-    """Tells, as the rate, who really comes until the edge is free."""
+class ToldForecast(TrueBeliefs):
+    """Tells, as the rate, which requests really come until the edge is free."""
 
-    def __init__(self, scenario: Scenario, requests: Sequence[Request]) -> None:
+    def __init__(self, learned: Beliefs, scenario: Scenario, requests: Sequence[Request]) -> None:
         """Stores the arrivals."""
-        super().__init__(scenario.engine_settings(), scenario, Truth(scenario, requests), ())
+        super().__init__(learned, scenario.engine_settings(), scenario, Truth(scenario, requests))
         self._arrivals_s = [request.arrived_at_s for request in requests]
         self.edge_free_at_s = 0.0
 
@@ -63,15 +64,17 @@ class ToldEngine:
 
     def __init__(self, scenario: Scenario, requests: Sequence[Request]) -> None:
         """Stores its parts."""
-        self._control = ToldForecast(scenario, requests)
-        self._engine = Engine(scenario.engine_settings(), self._control)
+        settings = scenario.engine_settings()
+        control = OracleControl(settings, scenario, Truth(scenario, requests), ())
+        self._forecast = control.beliefs = ToldForecast(control.beliefs, scenario, requests)
+        self._engine = Engine(settings, control)
 
     def handle(self, messages: Sequence[Message], now_s: float) -> list[Command]:
         """Takes what happened, returns what to do."""
         commands = self._engine.handle(messages, now_s)
         for command in commands:
             if isinstance(command, SendBatch) and command.batch.backend is Backend.EDGE:
-                self._control.edge_free_at_s = command.batch.predicted_finish_s
+                self._forecast.edge_free_at_s = command.batch.predicted_finish_s
         return commands
 
     def next_wakeup_s(self) -> float | None:

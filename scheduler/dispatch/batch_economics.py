@@ -3,102 +3,135 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
-from scheduler.dispatch.forecast import UplinkOccupancy
-from scheduler.dispatch.function_buffer import Buffer
-from scheduler.dispatch.model_queues import ModelQueues
+from scheduler.dispatch.function_buffer import FunctionBuffer
+from scheduler.dispatch.lateness_price import BufferPrices
 from scheduler.dispatch.queue import QueuedRequest
+from scheduler.dispatch.uplink import UplinkOccupancy
+from scheduler.domain.requests import Request
 
 LOOK_S = 0.005
-"""How far ahead it is looked to see what waiting costs."""
-HALVINGS = 5
+"""How far ahead the cost of waiting is looked at."""
+BISECTIONS = 5
 """Of the time that a batch could be held at most: it closes up to a thirtieth of that too soon."""
-SHARED_WAY = 0.2
-"""Scatter of the way to the function that counts beside its service's."""
+SHARED_PATH = 0.2
+"""Scatter of the path to the function that counts beside its service's, as a part of it."""
 SIZES_TRIED = 24
 """Batch sizes looked at for the cheapest, spread over what the tier takes."""
+
+
+class Share(NamedTuple):
+    """One request's part of a function batch."""
+
+    items: int
+    """Of the batch."""
+    money: float
+    late_probability: float
+    total: float
+    """Money and priced lateness."""
 
 
 @dataclass(slots=True)
 class BatchEconomics:
     """The economics of the function batches behind one uplink.
 
-    A member more makes a batch cheaper per request and later for everybody in it. It is worth it while it costs less,
+    A member more makes a batch cheaper per request and later for all members. It is worth it while it costs less,
     lateness included, than a fresh request costs on average: the marginal against the average.
     """
 
     uplink: UplinkOccupancy
 
-    def _begins_s(self, buffer: Buffer, at_s: float, body_bytes: int) -> float:
-        return self.uplink.begins_s(at_s, body_bytes, buffer.pool)
-
-    def late(self, buffer: Buffer, items: int, slack_s: float) -> float:
-        """Returns the probability that a function batch takes longer than `slack_s` once it has arrived."""
-        warm = self._late_if_warm(buffer, items, slack_s)
+    def late_probability(self, buffer: FunctionBuffer, items: int, time_left_s: float) -> float:
+        """Returns the probability that a function batch takes longer than `time_left_s` once it has arrived."""
+        warm = self._late_if_warm(buffer, items, time_left_s)
         if buffer.cold <= 0.0:
             return warm
-        return warm + buffer.cold * (self._late_if_warm(buffer, items, slack_s - buffer.cold_start_s) - warm)
+        return warm + buffer.cold * (self._late_if_warm(buffer, items, time_left_s - buffer.cold_start_s) - warm)
 
-    def _late_if_warm(self, buffer: Buffer, items: int, slack_s: float) -> float:
+    def _late_if_warm(self, buffer: FunctionBuffer, items: int, time_left_s: float) -> float:
         times = buffer.known_times
-        sigma_s = self.uplink.sigma_s
+        sigma_s = self.uplink.estimate.sigma_s
         median_s, scatter = times.median_s[items], times.scatter
-        if slack_s <= 0 or sigma_s <= SHARED_WAY * scatter.sigma * median_s:
-            return times.late(items, slack_s)
+        if time_left_s <= 0 or sigma_s <= SHARED_PATH * scatter.sigma * median_s:
+            return times.late_probability(items, time_left_s)
         sigma = math.hypot(scatter.sigma, sigma_s / median_s)
-        return 0.5 * math.erfc((math.log(slack_s / median_s) - scatter.mean) / (sigma * math.sqrt(2.0)))
+        return 0.5 * math.erfc((math.log(time_left_s / median_s) - scatter.mean) / (sigma * math.sqrt(2.0)))
 
-    def late_cost(self, buffer: Buffer, queued: QueuedRequest, items: int, begins_s: float) -> float:
-        """Returns the money that one member's expected lateness weighs."""
+    def _late_cost(self, buffer: FunctionBuffer, queued: QueuedRequest, items: int, begins_s: float) -> float:
+        """Returns one member's expected lateness, in money."""
         request = queued.request
-        return buffer.lateness.late_cost(request.class_name) * self.late(buffer, items, request.deadline_s - begins_s)
+        late = self.late_probability(buffer, items, request.deadline_s - begins_s)
+        return buffer.lateness.late_cost(request.class_name) * late
 
-    def cost(self, buffer: Buffer, members: Sequence[QueuedRequest], *, items: int, begins_s: float) -> float:
-        """Returns money and weighed lateness of a batch whose `members`, by deadline, make up `items` items.
+    def cost(self, buffer: FunctionBuffer, members: Sequence[QueuedRequest], *, items: int, begins_s: float) -> float:
+        """Returns money and priced lateness of a batch whose `members`, by deadline, make up `items` items.
 
-        The lateness of those between the first and the last is taken for the mean of the two.
+        The lateness of the members between the first and the last is taken for the mean of these two.
         """
         first, last = members[0], members[-1]
-        late = self.late_cost(buffer, first, items, begins_s)
+        late = self._late_cost(buffer, first, items, begins_s)
         if last is not first:
-            late = 0.5 * (late + self.late_cost(buffer, last, items, begins_s))
-        return buffer.costs[items] + len(members) * late
+            late = 0.5 * (late + self._late_cost(buffer, last, items, begins_s))
+        return buffer.prices.costs[items] + len(members) * late
 
-    def joining(self, buffer: Buffer, queued: QueuedRequest, *, now_s: float) -> float:
+    def joining(self, buffer: FunctionBuffer, queued: QueuedRequest, *, now_s: float) -> float:
         """Returns what it would cost to add a request to the batch being gathered; inf if it does not fit."""
-        spill, request = buffer.gathered, queued.request
-        items = spill.items + request.items
-        if items > buffer.most:
+        queue, request = buffer.queue, queued.request
+        items = queue.items + request.items
+        if items > buffer.max_items:
             return math.inf
-        members = spill.members
-        begins_s = self._begins_s(buffer, now_s, spill.body_bytes)
-        later_s = self._begins_s(buffer, now_s, spill.body_bytes + request.body_bytes)
-        without = self.cost(buffer, members, items=spill.items, begins_s=begins_s) if members else 0.0
-        ordered = _with(members, queued)
-        return self.cost(buffer, ordered, items=items, begins_s=later_s) - without
+        members, begins_s = queue.members, self.uplink.begins_s
+        without_s = begins_s(now_s, queue.body_bytes, buffer.pool)
+        with_s = begins_s(now_s, queue.body_bytes + request.body_bytes, buffer.pool)
+        without = self.cost(buffer, members, items=queue.items, begins_s=without_s) if members else 0.0
+        return self.cost(buffer, _with(members, queued), items=items, begins_s=with_s) - without
 
-    def alone(self, buffer: Buffer, queued: QueuedRequest, *, now_s: float) -> float:
-        """Returns what this request costs in a batch of its own or its share of the cheapest one, if it waits not."""
+    def alone(self, buffer: FunctionBuffer, queued: QueuedRequest, *, now_s: float) -> Share:
+        """Returns this request's part of a batch of its own or of the cheapest one, whichever costs less, sent now."""
         request = queued.request
-        begins_s = self._begins_s(buffer, now_s, request.body_bytes)
-        share = max(buffer.cheapest_size, request.items)
-        sizes = (request.items, share) if share <= buffer.cap else (request.items,)
-        return min(
-            buffer.costs[size] * request.items / size + self.late_cost(buffer, queued, size, begins_s) for size in sizes
-        )
+        begins_s = self.uplink.begins_s(now_s, request.body_bytes, buffer.pool)
+        lateness_price = buffer.lateness.late_cost(request.class_name)
+        return self.shares(buffer, queued, begins_s=begins_s, lateness_price=lateness_price)[1]
 
-    def closes_at_s(self, buffer: Buffer, *, now_s: float) -> float:
+    def shares(
+        self, buffer: FunctionBuffer, queued: QueuedRequest, *, begins_s: float, lateness_price: float
+    ) -> tuple[Share, Share]:
+        """Returns this request's batch of its own, and the better of it and of its part of the cheapest batch.
+
+        Args:
+            buffer: of the request.
+            queued: the request.
+            begins_s: when a function would begin with it if it left at once.
+            lateness_price: money that answering it late costs.
+        """
+        request = queued.request
+        own = best = self._share(buffer, request, request.items, begins_s, lateness_price)
+        size = max(buffer.prices.cheapest_size, request.items)
+        if size <= buffer.cap and size != request.items:
+            shared = self._share(buffer, request, size, begins_s, lateness_price)
+            best = shared if shared.total < own.total else own
+        return own, best
+
+    def _share(
+        self, buffer: FunctionBuffer, request: Request, size: int, begins_s: float, lateness_price: float
+    ) -> Share:
+        money = buffer.prices.costs[size] * request.items / size
+        late = self.late_probability(buffer, size, request.deadline_s - begins_s)
+        return Share(size, money, late, money + lateness_price * late)
+
+    def closes_at_s(self, buffer: FunctionBuffer, *, now_s: float) -> float:
         """Returns when the batch being gathered must leave: waiting for another member does not pay any longer."""
-        spill, times = buffer.gathered, buffer.known_times
+        queue, times = buffer.queue, buffer.known_times
         if buffer.follows_fixed_plan:
-            return min(map(buffer.planned_leave_s, spill))
-        start_s = self._begins_s(buffer, now_s, spill.body_bytes) - now_s
-        items = min(spill.items, buffer.cap)
-        last_s = min(spill.first.request.deadline_s - start_s - times.median_s[items], buffer.held_until_s())
-        if last_s <= now_s or spill.items >= buffer.most or not self._pays(buffer, now_s):
+            return min(map(buffer.planned_leave_s, queue))
+        start_s = self.uplink.begins_s(now_s, queue.body_bytes, buffer.pool) - now_s
+        items = min(queue.items, buffer.cap)
+        last_s = min(queue.first.request.deadline_s - start_s - times.median_s[items], buffer.held_until_s())
+        if last_s <= now_s or queue.items >= buffer.max_items or not self._pays(buffer, now_s):
             return min(last_s, now_s)
         pays_s, over_s = now_s, last_s
-        for _ in range(HALVINGS):
+        for _ in range(BISECTIONS):
             middle_s = 0.5 * (pays_s + over_s)
             if self._pays(buffer, middle_s):
                 pays_s = middle_s
@@ -106,74 +139,87 @@ class BatchEconomics:
                 over_s = middle_s
         return over_s
 
-    def _pays(self, buffer: Buffer, at_s: float) -> bool:
+    def _pays(self, buffer: FunctionBuffer, at_s: float) -> bool:
         """Whether waiting a moment longer pays: for one more member, or for as many as make the cheapest batch."""
-        spill = buffer.gathered
-        members, items = spill.members, spill.items
-        now_cost = self.cost(buffer, members, items=items, begins_s=self._begins_s(buffer, at_s, spill.body_bytes))
+        queue = buffer.queue
+        members, items, begins_s = queue.members, queue.items, self.uplink.begins_s
+        now_cost = self.cost(buffer, members, items=items, begins_s=begins_s(at_s, queue.body_bytes, buffer.pool))
         gain = max(
             self._gain(buffer, size - items, at_s=at_s, now_cost=now_cost) / (size - items)
-            for size in {items + 1, max(items + 1, buffer.cheapest_size)}
+            for size in {items + 1, max(items + 1, buffer.prices.cheapest_size)}
         )
         if gain <= 0:
             return False
-        soon = self.cost(buffer, members, items=items, begins_s=self._begins_s(buffer, at_s + LOOK_S, spill.body_bytes))
+        soon_s = begins_s(at_s + LOOK_S, queue.body_bytes, buffer.pool)
+        soon = self.cost(buffer, members, items=items, begins_s=soon_s)
         return buffer.rate_rps * gain * LOOK_S > soon - now_cost
 
-    def _gain(self, buffer: Buffer, more: int, *, at_s: float, now_cost: float) -> float:
-        """What `more` fresh members would save, if they came now."""
-        spill = buffer.gathered
-        last = spill.members[-1].request
-        items = spill.items + more
-        begins_s = self._begins_s(buffer, at_s, spill.body_bytes + more * last.body_bytes)
-        with_them = self.cost(buffer, spill.members, items=items, begins_s=begins_s)
+    def _gain(self, buffer: FunctionBuffer, more: int, *, at_s: float, now_cost: float) -> float:
+        """Returns what `more` fresh members would save, if they came now."""
+        queue = buffer.queue
+        last = queue.members[-1].request
+        items = queue.items + more
+        begins_s = self.uplink.begins_s(at_s, queue.body_bytes + more * last.body_bytes, buffer.pool)
+        with_them = self.cost(buffer, queue.members, items=items, begins_s=begins_s)
         fresh_s = last.deadline_s - last.arrived_at_s - (begins_s - at_s)
-        newcomers = more * buffer.lateness.late_cost(last.class_name) * self.late(buffer, items, fresh_s)
-        return more * buffer.spill_cost - (with_them + newcomers - now_cost)
+        newcomers = more * buffer.lateness.late_cost(last.class_name) * self.late_probability(buffer, items, fresh_s)
+        return more * buffer.prices.spill_cost - (with_them + newcomers - now_cost)
 
-    def cheapest_prefix(self, buffer: Buffer, members: Sequence[QueuedRequest], *, now_s: float) -> list[QueuedRequest]:
+    def cheapest_prefix(
+        self, buffer: FunctionBuffer, members: Sequence[QueuedRequest], *, now_s: float
+    ) -> list[QueuedRequest]:
         """Returns those of the first `members` (one batch, by deadline) whose batch is the cheapest per item."""
         best, least, items, body_bytes = 1, math.inf, 0, 0
         for count, queued in enumerate(members, start=1):
             items += queued.request.items
             body_bytes += queued.request.body_bytes
-            begins_s = self._begins_s(buffer, now_s, body_bytes)
+            begins_s = self.uplink.begins_s(now_s, body_bytes, buffer.pool)
             average = self.cost(buffer, members[:count], items=items, begins_s=begins_s) / items
             if average <= least:
                 best, least = count, average
         return list(members[:best])
 
-    def price(self, queues: ModelQueues) -> None:
-        """Sets what follows from the service tables: costs by size, the cheapest request, a fresh one's spill."""
-        open_buffers = [buffer for buffer in queues.buffers if buffer.times is not None]
-        for buffer in open_buffers:
-            buffer.costs = (0.0, *[buffer.tier.price.cost(median_s) for median_s in buffer.known_times.median_s[1:]])
-        open_buffers = [buffer for buffer in open_buffers if buffer.cap]
-        if not open_buffers:
-            return
-        # One unit for all: the same late answer weighs the same whichever buffer it comes from.
-        queues.lateness.unit_cost = min(buffer.costs[n] / n for buffer in open_buffers for n in _sizes(buffer.cap))
-        for buffer in open_buffers:
-            self._price_a_fresh_one(buffer)
-        shares = [buffer.plan.share for buffer in open_buffers]
-        weights = shares if math.fsum(shares) > 0 else [1.0] * len(shares)
-        spilled = math.fsum(w * buffer.spill_cost for w, buffer in zip(weights, open_buffers, strict=True))
-        queues.lateness.spill_cost = spilled / math.fsum(weights)
+    def price(self, buffer: FunctionBuffer, *, late_cost: float) -> BufferPrices:
+        """Returns the prices of a buffer: the cheapest size and what a fresh request costs there.
 
-    def _price_a_fresh_one(self, buffer: Buffer) -> None:
+        Args:
+            buffer: with service tables.
+            late_cost: price of a late answer, in money, of the class that minds most.
+        """
+        costs = batch_costs(buffer)
+        if not buffer.cap:
+            return BufferPrices(costs, buffer.prices.cheapest_size, buffer.prices.spill_cost)
         slo_s = min(buffer.slos_s.values(), default=math.inf)
-        late_cost = buffer.lateness.highest_late_cost(buffer.slos_s)
-        buffer.spill_cost = math.inf
-        for size in _sizes(buffer.cap):
+        cheapest, least = buffer.prices.cheapest_size, math.inf
+        for size in sizes(buffer.cap):
             idle_path_s = self.uplink.idle_path_s(int(size * buffer.item_bytes))
             gathering_s = (size - 1) / buffer.rate_rps if buffer.rate_rps > 0 else math.inf if size > 1 else 0.0
-            late = self.late(buffer, size, slo_s - idle_path_s - 0.5 * gathering_s) if gathering_s < slo_s else 1.0
-            average = buffer.costs[size] / size + late_cost * late
-            if average < buffer.spill_cost:
-                buffer.spill_cost, buffer.cheapest_size = average, size
+            late = 1.0
+            if gathering_s < slo_s:
+                late = self.late_probability(buffer, size, slo_s - idle_path_s - 0.5 * gathering_s)
+            average = costs[size] / size + late_cost * late
+            if average < least:
+                cheapest, least = size, average
+        return BufferPrices(costs, cheapest, least)
 
 
-def _sizes(cap: int) -> list[int]:
+def batch_costs(buffer: FunctionBuffer) -> tuple[float, ...]:
+    """Returns the money for a batch of 0, 1, 2, ... items by the service tables."""
+    return (0.0, *[buffer.tier.price.cost(median_s) for median_s in buffer.known_times.median_s[1:]])
+
+
+def unit_cost(buffers: Sequence[FunctionBuffer]) -> float:
+    """Returns the money for an item in the cheapest batch of these buffers, which have tables and take batches.
+
+    One unit for all: the same late answer has the same price whichever buffer it comes from.
+    """
+    return min(
+        buffer.tier.price.cost(buffer.known_times.median_s[n]) / n for buffer in buffers for n in sizes(buffer.cap)
+    )
+
+
+def sizes(cap: int) -> list[int]:
+    """Returns the batch sizes that are looked at."""
     return sorted({1, cap, *(1 + round(i * (cap - 1) / SIZES_TRIED) for i in range(SIZES_TRIED))})
 
 

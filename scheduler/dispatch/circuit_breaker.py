@@ -41,6 +41,20 @@ class Circuit:
         """Whether a batch may be sent now."""
         return self.probe_at_s is None and now_s >= self.not_before_s
 
+    def configure(self, *, failures_to_open: int, first_pause_s: float) -> None:
+        """Takes over reloaded settings."""
+        self.failures_to_open, self.first_pause_s = failures_to_open, first_pause_s
+
+    def follow(self, *, back_s: float | None, silent_until_s: float) -> None:
+        """Opens or closes by what is known otherwise than from failures.
+
+        Args:
+            back_s: when a backend that is away will be back; None: it is there.
+            silent_until_s: no batch is to be sent before.
+        """
+        self.failures, self.probe_at_s = 0, back_s
+        self.not_before_s = max(self.not_before_s, silent_until_s)
+
     def succeeded(self) -> None:
         """Notes an answer."""
         self.failures, self.pause_s, self.probe_at_s = 0, 0.0, None
@@ -82,7 +96,11 @@ class Circuits:
     def configure(self, *, failures_to_open: int, first_pause_s: float) -> None:
         """Takes over reloaded settings."""
         for circuit in (self.edge, self.function):
-            circuit.failures_to_open, circuit.first_pause_s = failures_to_open, first_pause_s
+            circuit.configure(failures_to_open=failures_to_open, first_pause_s=first_pause_s)
+
+    def probed(self, backend: Backend) -> None:
+        """Notes that a probe is back."""
+        self.probing.discard(backend)
 
     def next_s(self, now_s: float) -> float:
         """Returns when a probe is due or a throttled backend may be asked again; inf for never."""

@@ -81,9 +81,10 @@ class DecisionRing:
 
     def note(self, decision: Decision) -> None:
         """Keeps a decision; a request that was not known is from now on."""
-        story = self._stories.get(decision.request_id)
+        request_id = decision.request.request_id
+        story = self._stories.get(request_id)
         if story is None:
-            self._welcome(decision.request_id, [None, None, 0, decision])
+            self._welcome(request_id, [None, None, 0, decision])
             return
         story.append(decision)
         if len(story) > _FIRST + DECISIONS_KEPT:

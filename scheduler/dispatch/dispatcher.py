@@ -1,135 +1,114 @@
-"""The dispatcher: who goes where, when, and what happens to those whom nobody can serve in time.
+"""The dispatcher: where each request goes, when batches leave, and what happens where no place is in time.
 
-Every request that is not in flight is in exactly one of its queues's queues:
+Every request that is not in flight is in exactly one of its model's queues:
 
-    next_batch   the edge's next batch, as forecast
-    waiting      the edge later: only where no function can take it
-    gathered     in one of the function buffers, until its batch leaves
+    edge-batch   the edge's next batch, as forecast
+    edge-later   the edge after that: only where no function can take it
+    function     in one of the function buffers, until its batch leaves
     deferred     for an edge that has nothing else to do, as its class allows
-    late         too late everywhere, served all the same because its class says so
-    halves       of a batch whose content a backend refused, to be sent to it again
+    overdue      too late everywhere, served all the same because its class says so
+    bisected     in half a batch whose content a backend refused, to be sent to it again
 
 Decisions are made on arrival, when the edge becomes free, when a gathered batch must leave, and at the last moment at
 which a request that the edge will not manage can still leave for a function.
 """
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 
-from scheduler.dispatch.deferring import deferred_until_s
-from scheduler.dispatch.due_times import LATE_HOLD_S, due_times_s
 from scheduler.dispatch.edge_side import EdgeSide
-from scheduler.dispatch.endings import Endings
-from scheduler.dispatch.function_buffer import Buffer
-from scheduler.dispatch.function_side import FunctionSide
+from scheduler.dispatch.function_buffer import FunctionBuffer, items_of
+from scheduler.dispatch.function_sending import FunctionSending
+from scheduler.dispatch.function_side import first_batch
 from scheduler.dispatch.hedging import Hedging
 from scheduler.dispatch.model_queues import ModelQueues
-from scheduler.dispatch.queue import Place, QueuedRequest
-from scheduler.dispatch.request_table import Sender
-from scheduler.dispatch.spend_cap import SpendVerdict
-from scheduler.dispatch.terms import decision
-from scheduler.domain.errors import Refusal
-from scheduler.domain.requests import Backend
+from scheduler.dispatch.offers import Offers
+from scheduler.dispatch.pricing import make_prices
+from scheduler.dispatch.queue import QueuedRequest
+from scheduler.dispatch.refusals import Refusals
+from scheduler.dispatch.request_table import RequestTable
+from scheduler.domain.decisions import NO_CHOICE, Cause, Decision, Offer, Reason, move
+from scheduler.domain.lifecycle import State
+from scheduler.domain.requests import Backend, Place
 
-NEVER = float("inf")
-MOST_TRIED = 16
-"""Of the edge's next batch that are asked to make room."""
-STARVED_S = 1.0
-"""How long a request that might have gone to a function keeps the link under watch."""
+NEVER = math.inf
+OVERDUE_HOLD_S = 0.25
+"""How long overdue requests wait for company or for room on the edge before they go to a function."""
 
 
 @dataclass(slots=True)
 class Dispatcher:
-    """Places requests and sends batches. Commands gather in the sender."""
+    """Places requests and sends batches. Commands gather in the outbox."""
 
     all_queues: Mapping[str, ModelQueues]
     edge: EdgeSide
-    function: FunctionSide
-    sender: Sender
+    function: FunctionSending
+    table: RequestTable
     hedging: Hedging
-    endings: Endings
+    offers: Offers
+    refusals: Refusals
     plan_id: int = 0
 
-    def place(self, queued: QueuedRequest, now_s: float, cause: str = "arrival") -> None:
-        """Puts a request that is in no queue where it is served in time at the least money, or ends it.
+    def assign(self, queued: QueuedRequest, now_s: float, cause: Cause = Cause.ARRIVAL) -> None:
+        """Puts a request that is in no queue where it costs least in all, or ends it.
 
         Args:
             queued: in no queue and in no batch.
             now_s: the present.
-            cause: why now, for the record: arrival, or what has changed since the last time.
+            cause: why now, for the record.
         """
         queues = self.all_queues[queued.request.model]
-        where, refusal = self._choose(queues, queued, now_s=now_s)
-        self._note(queues, queued, place=where, now_s=now_s, cause=cause)
-        if refusal is not None:
-            self.sender.refuse(queued, refusal)
-        elif where == "function":
-            self.function.join(queues, queued, now_s=now_s)
-        else:
-            if where == "late" and not len(queues.late):
-                queues.late_opened_at_s = now_s
-            queues.order(where).add(queued)
-
-    def _choose(self, queues: ModelQueues, queued: QueuedRequest, *, now_s: float) -> tuple[str, Refusal | None]:
-        """Returns where a request goes, and if nowhere, why."""
-        if self._may_wait(queues, queued, now_s=now_s):
-            return "deferred", None
-        if self.edge.has_room(queues, queued, now_s=now_s):
-            return "edge", None
-        course = self.function.course(queues, queued, now_s=now_s)
-        in_time = course is SpendVerdict.FUNCTION and self.function.in_time(queues, queued, now_s=now_s)
-        if self.function.usable(queues, queued):
-            queues.starved_at_s = now_s
-            if in_time or self.function.too_cold(queues, queued, now_s=now_s):
-                self.function.wanted(queues, queued, now_s=now_s)
-        # Even where it may be late: a line of such requests before the edge is what shrinks its batches.
-        if in_time and self.function.worth_trying(queues, queued, now_s=now_s):
-            return "function", None
-        if course is SpendVerdict.EDGE_IF_IDLE:
-            return "refused", self.endings.no_money(queues, queued, now_s=now_s)
-        if self._make_room(queues, queued, now_s=now_s):
-            return "edge", None
-        if self.edge.could_answer(queues, queued, now_s=now_s):
-            return "waiting", None
-        if course is SpendVerdict.FUNCTION and self.function.worth_finding_out(queues, queued, now_s=now_s):
-            self.function.trying(queues, queued, now_s=now_s)
-            return "function", None
-        return self.endings.too_late(queues, queued, now_s=now_s, course=course)
-
-    def _make_room(self, queues: ModelQueues, queued: QueuedRequest, *, now_s: float) -> bool:
-        """Lets somebody of the edge's next batch leave for a request that nobody else can take.
-
-        Whoever a function can still serve goes there; failing that, somebody of lower priority is placed anew.
-        """
-        for other in list(reversed(queues.next_batch.members))[:MOST_TRIED]:
-            spillable = self.function.course(
-                queues, other, now_s=now_s
-            ) is SpendVerdict.FUNCTION and self.function.in_time(queues, other, now_s=now_s)
-            if not spillable and other.request.priority <= queued.request.priority:
-                continue
-            queues.next_batch.remove(other)
-            if not self.edge.has_room(queues, queued, now_s=now_s):
-                queues.next_batch.add(other)
-                continue
-            if spillable:
-                self._note(queues, other, place="function", now_s=now_s, cause="displaced")
-                self.function.join(queues, other, now_s=now_s)
-            else:
-                # It shall find its place taken.
+        price = queues.late_cost(queued.request)
+        choice = self.offers.compare(queues, queued, now_s=now_s, lateness_price=price)
+        if choice.trial:
+            cause = Cause.TRIAL
+        self._note(queued, cause, choice.offers, choice.chosen, now_s=now_s, lateness_price=price)
+        if choice.chosen < 0:
+            self.table.refuse(queued, self.refusals.refusal(queues, queued, choice.offers, now_s=now_s))
+            return
+        if choice.displaced is not None:
+            self._displace(queues, choice.displaced, queued, now_s=now_s)
+        match choice.offers[choice.chosen].queue:
+            case State.EDGE_BATCH:
                 queues.next_batch.add(queued)
-                self.place(other, now_s, "displaced")
-                queues.next_batch.remove(queued)
-            return True
-        return False
+            case State.FUNCTION:
+                self.function.join(queues, queued, now_s=now_s)
+            case State.EDGE_LATER:
+                queues.edge_later.add(queued)
+            case State.OVERDUE:
+                queues.serve_overdue(queued, now_s=now_s)
+            case _:
+                queues.defer(queued)
 
-    def _may_wait(self, queues: ModelQueues, queued: QueuedRequest, *, now_s: float) -> bool:
-        """Whether a deferrable request still has time to wait for an idle edge."""
-        if queued.due or queued.request.class_name not in queues.deferrable:
-            return False
-        ever = queued.failed_on is not Backend.EDGE and queued.request.items <= queues.edge_limit
-        return ever and now_s < deferred_until_s(self.edge, self.function, queues, queued, now_s=now_s)
+    def _displace(self, queues: ModelQueues, other: QueuedRequest, by: QueuedRequest, *, now_s: float) -> None:
+        """Places a member of the edge's next batch again: it finds its place taken."""
+        queues.next_batch.remove(other)
+        queues.next_batch.add(by)
+        self.assign(other, now_s, Cause.DISPLACED)
+        queues.next_batch.remove(by)
+
+    def _note(
+        self,
+        queued: QueuedRequest,
+        cause: Cause,
+        offers: tuple[Offer, ...],
+        chosen: int,
+        *,
+        now_s: float,
+        lateness_price: float,
+    ) -> None:
+        """Records a decision: the offers, the choice and the cause."""
+        compared = cause not in NO_CHOICE
+        decision = Decision(queued.request, now_s, cause, self.plan_id, lateness_price, compared, offers, chosen)
+        queued.note(decision.reason if compared else Reason.LEAST_TOTAL)
+        self.table.outbox.ring.note(decision)
+
+    def _note_move(self, queued: QueuedRequest, cause: Cause, place: Place, queue: State, *, now_s: float) -> None:
+        """Records a move that is no choice."""
+        decision = Decision(queued.request, now_s, cause, self.plan_id, 0.0, False, move(place, queue, now_s=now_s), 0)
+        self.table.outbox.ring.note(decision)
 
     def dispatch(self, now_s: float) -> None:
         """Sends whatever should leave now. Called after every change."""
@@ -138,35 +117,58 @@ class Dispatcher:
             self._review(queues, now_s=now_s)
         if self.edge.occupancy.idle and self.edge.circuit.usable(now_s):
             self._send_edge(now_s)
-        for queues, hedged in self.hedging.to_functions(now_s):
-            self._note(queues, hedged, place="function", now_s=now_s, cause="hedging")
+        for queued, place in self.hedging.to_functions(now_s):
+            self._note_move(queued, Cause.HEDGE, place, State.FUNCTION, now_s=now_s)
         for queues in self.all_queues.values():
             self._send_halves(queues, now_s=now_s)
-            self._send_late(queues, now_s=now_s)
+            self._send_overdue(queues, now_s=now_s)
             for buffer in queues.buffers:
                 self._send_gathered(buffer, queues, now_s=now_s)
 
     def price(self, queues: ModelQueues) -> None:
-        """Weighs money, lateness and the edge's time anew by what is known now."""
-        self.function.gathering.price(queues)
-        if queues.edge_times is not None:
-            self.edge.price(queues)
+        """Makes new prices from what is known now."""
+        queues.reprice(*make_prices(queues, self.function.side.economics))
 
     def next_wakeup_s(self, now_s: float) -> float:
         """Returns when a decision falls due if nothing happens before; inf for never."""
         self.hedging.watch()
-        due_s = (due_times_s(self.edge, self.function, queues, now_s=now_s) for queues in self.all_queues.values())
-        lanes_s = (at_s for at_s in chain.from_iterable(due_s) if at_s > now_s)
-        return min(min(lanes_s, default=NEVER), self.hedging.next_s(now_s))
+        due_s = chain.from_iterable(self._due_times_s(queues, now_s=now_s) for queues in self.all_queues.values())
+        next_s = min((at_s for at_s in due_s if at_s > now_s), default=NEVER)
+        return min(next_s, self.hedging.next_s(now_s))
 
-    def brace(self) -> None:
+    def _due_times_s(self, queues: ModelQueues, *, now_s: float) -> Iterator[float]:
+        """Yields when decisions fall due. What is overdue waits for an answer, a free slot or its deadline."""
+        side = self.function.side
+        for order in (queues.next_batch, queues.edge_later):
+            if len(order) and queues.edge_times is not None:
+                request = order.first.request
+                yield request.deadline_s - queues.edge_times.median_s[request.items]
+                yield request.deadline_s
+        if len(queues.next_batch) and queues.has_functions:
+            yield side.latest_s(queues, queues.next_batch.first, now_s=now_s)
+        for buffer in queues.buffers:
+            if len(buffer.queue):
+                yield self.function.closes_at_s(buffer, now_s=now_s)
+                yield side.hopeless_at_s(buffer, buffer.queue.first)
+                yield buffer.queue.first.request.deadline_s
+        if len(queues.deferred):
+            yield self.offers.deferred_until_s(queues, queues.deferred.first, now_s=now_s)
+        if len(queues.overdue) and queues.has_functions:
+            yield queues.overdue_opened_at_s + OVERDUE_HOLD_S
+        yield from (queued.request.deadline_s for queued in queues.in_halves())
+
+    def follow(self, plan_id: int) -> None:
+        """Notes which plan is in force, for the record."""
+        self.plan_id = plan_id
+
+    def raise_caution(self) -> None:
         """Takes lateness seriously again, as after a change."""
         for queues in self.all_queues.values():
-            queues.lateness.brace()
+            queues.lateness.raise_caution()
 
     def starved(self, now_s: float) -> bool:
-        """Whether somebody without room on the edge might have gone to a function lately."""
-        return any(now_s - queues.starved_at_s < STARVED_S for queues in self.all_queues.values())
+        """Whether a request without room on the edge might have gone to a function lately."""
+        return any(queues.starved(now_s) for queues in self.all_queues.values())
 
     def flush(self, now_s: float) -> None:
         """Sends gathered function batches without waiting for company, as when the daemon drains."""
@@ -174,163 +176,171 @@ class Dispatcher:
             for buffer in queues.buffers:
                 self.function.flush(buffer, queues, now_s=now_s)
 
-    def reassign_all(self, cause: str, *, now_s: float) -> None:
-        """Decides anew for everybody who waits, as after a backend went down or limits changed."""
+    def reassign_all(self, cause: Cause, *, now_s: float) -> None:
+        """Decides again for all requests that wait, as after a backend went down or limits changed."""
         for queues in self.all_queues.values():
             self.assign_all(queues.take_all(), cause, now_s=now_s)
 
     def withdraw_all(self) -> tuple[QueuedRequest, ...]:
-        """Takes everybody who waits out of the queues: whoever changes a plan does so, and places them again after."""
+        """Takes all waiting requests out of the queues, as before a plan is adopted."""
         return tuple(chain.from_iterable(queues.take_all() for queues in self.all_queues.values()))
 
-    def assign_all(self, waiting: Iterable[QueuedRequest], cause: str, *, now_s: float) -> None:
-        """Places those who are in no queue."""
+    def assign_all(self, waiting: Iterable[QueuedRequest], cause: Cause, *, now_s: float) -> None:
+        """Places requests that are in no queue."""
         for queued in waiting:
-            self.place(queued, now_s, cause)
+            self.assign(queued, now_s, cause)
 
     def _send_edge(self, now_s: float) -> None:
         for queues in self.edge.by_urgency():
             if self._send_edge_half(queues, now_s=now_s) or self._send_edge_batch(queues, now_s=now_s):
                 return
-        # Nobody waits: an idle edge takes up whom a slow function has in hand, or who could wait for this moment.
+        # No request waits: an idle edge takes up those that a slow function has in hand, or deferred ones.
         for queues in self.all_queues.values():
-            riders = self.hedging.riders(queues, (), now_s=now_s) or self.edge.deferred_batch(queues, now_s=now_s)
-            if riders:
-                queues.deferred.remove_all(q for q in riders if q.place is Place.DEFERRED)
-                self._note_hedged(queues, riders, now_s=now_s)
-                self.edge.send(riders, queues, now_s=now_s)
+            hedged = self.hedging.for_edge(queues, (), now_s=now_s)
+            members = hedged or self.edge.deferred_batch(queues, now_s=now_s)
+            if members:
+                self._note_hedged(hedged, now_s=now_s)
+                queues.deferred.remove_all(q for q in members if q.state is State.DEFERRED)
+                self.edge.send(members, queues, now_s=now_s)
                 return
 
     def _send_edge_half(self, queues: ModelQueues, *, now_s: float) -> bool:
-        halves = queues.halves[Backend.EDGE]
-        if halves:
-            self.edge.send(halves.popleft(), queues, now_s=now_s)
-            return True
-        return False
+        if not queues.bisected[Backend.EDGE]:
+            return False
+        self.edge.send(queues.next_half(Backend.EDGE), queues, now_s=now_s)
+        return True
 
     def _send_edge_batch(self, queues: ModelQueues, *, now_s: float) -> bool:
         composition = self.edge.compose(queues, now_s=now_s)
         if composition.chosen:
-            for queued in composition.riding:
-                self._note(queues, queued, place="edge", now_s=now_s, cause="riding")
-            riders = self.hedging.riders(queues, composition.chosen, now_s=now_s)
-            self._note_hedged(queues, riders, now_s=now_s)
-            self.edge.send((*composition.chosen, *riders), queues, now_s=now_s)
+            for queued in composition.piggybacked:
+                self._note_move(queued, Cause.PIGGYBACK, self.edge.place, State.EDGE_BATCH, now_s=now_s)
+            hedged = self.hedging.for_edge(queues, composition.chosen, now_s=now_s)
+            self._note_hedged(hedged, now_s=now_s)
+            self.edge.send((*composition.chosen, *hedged), queues, now_s=now_s)
         # Placed after the send, when the edge's next free moment is known.
-        for queued in (*composition.dropped, *composition.left):
-            self.place(queued, now_s, "edge-sent")
+        self.assign_all((*composition.dropped, *composition.left), Cause.EDGE_SENT, now_s=now_s)
         if composition.chosen:
-            self._welcome_back(queues, now_s=now_s)
+            self._reclaim_gathered(queues, now_s=now_s)
         return bool(composition.chosen)
 
-    def _welcome_back(self, queues: ModelQueues, *, now_s: float) -> None:
-        """Takes from the spill set whom the following edge batch has room for after all."""
-        for queued in tuple(queues.spilled()):
+    def _note_hedged(self, hedged: Iterable[QueuedRequest], *, now_s: float) -> None:
+        for queued in hedged:
+            self._note_move(queued, Cause.HEDGE, self.edge.place, State.EDGE_BATCH, now_s=now_s)
+
+    def _reclaim_gathered(self, queues: ModelQueues, *, now_s: float) -> None:
+        """Takes back from the function buffers the requests that the following edge batch has room for after all."""
+        for queued in tuple(queues.gathered()):
             if self.edge.has_room(queues, queued, now_s=now_s):
-                queues.take_back(queued)
-                self._note(queues, queued, place="edge", now_s=now_s, cause="edge-sent")
+                queues.leave_buffer(queued)
+                self._note_move(queued, Cause.RECLAIMED, self.edge.place, State.EDGE_BATCH, now_s=now_s)
                 queues.next_batch.add(queued)
 
     def _send_halves(self, queues: ModelQueues, *, now_s: float) -> None:
-        halves = queues.halves[Backend.FUNCTION]
+        halves, side = queues.bisected[Backend.FUNCTION], self.function.side
         while halves:
             buffer = queues.buffer_of(halves[0][0])
-            if buffer is not None and not self.function.has_slot(buffer, now_s=now_s):
+            if buffer is not None and not side.has_slot(buffer, now_s=now_s):
                 return
-            half = halves.popleft()
-            items = sum(q.request.items for q in half)
-            if buffer is not None and items <= buffer.cap and self.function.affords(buffer, items, now_s=now_s):
+            half = queues.next_half(Backend.FUNCTION)
+            items = items_of(half)
+            if buffer is not None and items <= buffer.cap and side.affords(buffer, items, now_s=now_s):
                 self.function.send(half, buffer, queues, now_s=now_s)
                 continue
-            self.assign_all(half, "limits", now_s=now_s)
+            self.assign_all(half, Cause.LIMITS, now_s=now_s)
 
-    def _send_gathered(self, buffer: Buffer, queues: ModelQueues, *, now_s: float) -> None:
+    def _send_gathered(self, buffer: FunctionBuffer, queues: ModelQueues, *, now_s: float) -> None:
         while self.function.is_due(buffer, now_s=now_s):
-            self._welcome_back(queues, now_s=now_s)
-            if len(buffer.gathered):
-                self._fill_from_edge(buffer, queues, now_s=now_s)
-                self.function.send_one(buffer, queues, now_s=now_s)
+            self._reclaim_gathered(queues, now_s=now_s)
+            if len(buffer.queue):
+                self._top_up_from_edge(buffer, queues, now_s=now_s)
+                self.function.send_best(buffer, queues, now_s=now_s)
 
-    def _fill_from_edge(self, buffer: Buffer, queues: ModelQueues, *, now_s: float) -> None:
-        """A batch that leaves unfilled takes along those of the edge's next batch whose places others will fill.
+    def _top_up_from_edge(self, buffer: FunctionBuffer, queues: ModelQueues, *, now_s: float) -> None:
+        """A batch that leaves unfilled takes along members of the edge's next batch whose places others will fill.
 
-        The oldest go: they bind the edge's batch, and whoever comes after them lets it be larger.
+        The oldest go: they bind the edge's batch, and the next deadline lets it be larger.
         """
+        side = self.function.side
         while len(queues.next_batch) and self.edge.overflows(queues, now_s=now_s):
             oldest = queues.next_batch.first
-            if queues.buffer_of(oldest) is not buffer or not self.function.usable(queues, oldest):
+            if queues.buffer_of(oldest) is not buffer or not side.usable(queues, oldest):
                 return
             if not buffer.has_room(oldest):
                 return
-            if self.function.gathering.joining(buffer, oldest, now_s=now_s) >= buffer.spill_cost:
+            if side.economics.joining(buffer, oldest, now_s=now_s) >= buffer.prices.spill_cost:
                 return
             queues.next_batch.remove(oldest)
-            self._note(queues, oldest, place="function", now_s=now_s, cause="filling")
-            buffer.gathered.add(oldest)
+            self._note_move(oldest, Cause.TOP_UP, buffer.place, State.FUNCTION, now_s=now_s)
+            buffer.top_up(oldest)
 
-    def _send_late(self, queues: ModelQueues, *, now_s: float) -> None:
-        """Late requests that the edge had no room for go to a function, in batches and before long."""
-        for buffer in queues.buffers if len(queues.late) else ():
-            while len(queues.late) and buffer.cap and self.function.has_slot(buffer, now_s=now_s):
-                batch = self.function.first_batch(buffer, queues, queues.late)
-                full = sum(q.request.items for q in batch) >= buffer.most
-                if not batch or (not full and now_s < queues.late_opened_at_s + LATE_HOLD_S):
+    def _send_overdue(self, queues: ModelQueues, *, now_s: float) -> None:
+        """Overdue requests that the edge had no room for go to a function, in batches and before long."""
+        side, overdue = self.function.side, queues.overdue
+        for buffer in queues.buffers if len(overdue) else ():
+            while len(overdue) and buffer.cap and side.has_slot(buffer, now_s=now_s):
+                batch = first_batch(buffer, queues, overdue)
+                full = items_of(batch) >= buffer.max_items
+                if not batch or (not full and now_s < queues.overdue_opened_at_s + OVERDUE_HOLD_S):
                     break
-                if not self.function.affords(buffer, sum(q.request.items for q in batch), now_s=now_s):
+                if not side.affords(buffer, items_of(batch), now_s=now_s):
                     self._no_longer_paid(queues, batch, now_s=now_s)
                     break
-                queues.late.remove_all(batch)
+                overdue.remove_all(batch)
                 self.function.send(batch, buffer, queues, now_s=now_s)
 
     def _no_longer_paid(self, queues: ModelQueues, batch: Sequence[QueuedRequest], *, now_s: float) -> None:
-        """Whom the edge cannot take either is told: nobody waits for money that may come in an hour."""
+        """A request that the edge cannot take either ends: money that may come in an hour is not waited for."""
         for queued in batch:
             if not self.edge.usable(queues, queued):
-                queues.late.remove(queued)
-                self.place(queued, now_s, "limits")
+                queues.overdue.remove(queued)
+                self.assign(queued, now_s, Cause.LIMITS)
 
     def _review(self, queues: ModelQueues, *, now_s: float) -> None:
-        """Moves those whose place can no longer serve them while another still can."""
+        """Moves requests whose place can no longer serve them while another still can."""
         self._review_halves(queues, now_s=now_s)
-        if not any((len(queues.next_batch), len(queues.waiting), queues.spilled_items, len(queues.deferred))):
+        if not (len(queues.next_batch) or len(queues.edge_later) or queues.gathered_items or len(queues.deferred)):
             return
         if len(queues.next_batch):
             self._review_next_batch(queues, now_s=now_s)
-        for queued in tuple(queues.waiting):
+        for queued in tuple(queues.edge_later):
             if self.edge.could_answer(queues, queued, now_s=now_s):
                 break
-            queues.waiting.remove(queued)
-            self.place(queued, now_s, "edge-slipped")
+            queues.edge_later.remove(queued)
+            self.assign(queued, now_s, Cause.EDGE_DELAYED)
         for buffer in queues.buffers:
             self._review_gathered(buffer, now_s=now_s)
-        while len(queues.deferred) and now_s >= deferred_until_s(
-            self.edge, self.function, queues, queues.deferred.first, now_s=now_s
-        ):
-            # Those who are due soon come along: together they cost less than one by one.
-            own = queues.buffer_of(queues.deferred.first)
-            for queued in queues.deferred.members[: 1 if own is None else max(1, own.cheapest_size)]:
-                queues.deferred.remove(queued)
-                queued.due = True
-                self.place(queued, now_s, "deferred")
+        self._review_deferred(queues, now_s=now_s)
 
-    def _review_gathered(self, buffer: Buffer, *, now_s: float) -> None:
-        for queued in tuple(buffer.gathered):
-            if queued.request.deadline_s > now_s and not self.function.stuck(buffer, queued, now_s=now_s):
+    def _review_deferred(self, queues: ModelQueues, *, now_s: float) -> None:
+        deferred = queues.deferred
+        while len(deferred) and now_s >= self.offers.deferred_until_s(queues, deferred.first, now_s=now_s):
+            # Those that are due soon come along: together they cost less than one by one.
+            own = queues.buffer_of(deferred.first)
+            for queued in deferred.members[: 1 if own is None else max(1, own.prices.cheapest_size)]:
+                deferred.remove(queued)
+                queued.stop_deferring()
+                self.assign(queued, now_s, Cause.DEFERRAL_OVER)
+
+    def _review_gathered(self, buffer: FunctionBuffer, *, now_s: float) -> None:
+        side = self.function.side
+        for queued in tuple(buffer.queue):
+            if queued.request.deadline_s > now_s and not side.stuck(buffer, queued, now_s=now_s):
                 break
-            buffer.gathered.remove(queued)
-            self.place(queued, now_s, "slot")
-        if len(buffer.gathered) and not self.function.affords_gathered(buffer, now_s=now_s):
-            self.assign_all(buffer.gathered.take_all(), "spend-cap", now_s=now_s)
+            buffer.leave(queued)
+            self.assign(queued, now_s, Cause.NO_SLOT)
+        if len(buffer.queue) and not side.affords_gathered(buffer, now_s=now_s):
+            self.assign_all(buffer.queue.take_all(), Cause.SPEND_CAP, now_s=now_s)
 
     def _review_halves(self, queues: ModelQueues, *, now_s: float) -> None:
-        overdue = [q for q in queues.halved() if q.request.deadline_s <= now_s and not queues.serves_late(q)]
-        if overdue:
-            queues.keep_in_halves(lambda queued: queued not in overdue)
-        for queued in overdue:
-            self.place(queued, now_s, "half")
+        late = [q for q in queues.in_halves() if q.request.deadline_s <= now_s and not queues.serves_late(q)]
+        if late:
+            queues.keep_bisected(lambda queued: queued not in late)
+        for queued in late:
+            self.assign(queued, now_s, Cause.BISECTED)
 
     def _review_next_batch(self, queues: ModelQueues, *, now_s: float) -> None:
-        """The oldest leave for a function if the edge has slipped and this is their last chance; or give up."""
+        """The oldest leave for a function if the edge is delayed and this is their last chance; or give up."""
         times = queues.edge_times
         while len(queues.next_batch) and times is not None:
             oldest = queues.next_batch.first
@@ -339,40 +349,23 @@ class Dispatcher:
             if start_s + times.safe_s[min(queues.next_batch.items, queues.edge_limit)] <= deadline_s:
                 return
             hopeless = start_s + times.median_s[min(oldest.request.items, times.max_batch)] > deadline_s
-            if self._better_spilled(queues, oldest, now_s=now_s):
+            if self._leaves_for_function(queues, oldest, now_s=now_s):
                 queues.next_batch.remove(oldest)
-                self._note(queues, oldest, place="function", now_s=now_s, cause="edge-slipped")
                 self.function.join(queues, oldest, now_s=now_s)
             elif hopeless:
                 queues.next_batch.remove(oldest)
-                self.place(oldest, now_s, "edge-slipped")
+                self.assign(oldest, now_s, Cause.EDGE_DELAYED)
             else:
                 return
 
-    def _better_spilled(self, queues: ModelQueues, oldest: QueuedRequest, *, now_s: float) -> bool:
-        """Whether the oldest had better leave for a function than let the batch be cut at its other end.
-
-        Either saves the edge the seconds of one item, which are worth something to others. Those cut off are fresh,
-        and a function takes them for less; but the oldest's leaving lets the next deadline bind, so that the batch
-        gains the gap between the two besides.
-        """
-        buffer = queues.buffer_of(oldest)
-        if buffer is None or not self.function.in_time(queues, oldest, now_s=now_s):
+    def _leaves_for_function(self, queues: ModelQueues, oldest: QueuedRequest, *, now_s: float) -> bool:
+        """Whether a function's offer to the oldest member costs less than to keep it; notes it then."""
+        price = queues.late_cost(oldest.request)
+        by_function = self.function.side.offer(queues, oldest, now_s=now_s, lateness_price=price)
+        if not by_function.possible:
             return False
-        if self.function.course(queues, oldest, now_s=now_s) is not SpendVerdict.FUNCTION:
+        offers = (self.edge.staying_offer(queues, oldest, now_s=now_s), by_function)
+        if offers[0].total <= by_function.total:
             return False
-        gap_s = 1.0 / queues.rate_rps if queues.rate_rps > 0 else math.inf
-        relief = 1.0 + gap_s / self.edge.slope_s(queues)
-        least = queues.lateness.cut_cost * relief + queues.lateness.seconds_worth
-        return self.function.gathering.alone(buffer, oldest, now_s=now_s) <= least
-
-    def _note_hedged(self, queues: ModelQueues, riders: Sequence[QueuedRequest], *, now_s: float) -> None:
-        for queued in riders:
-            if queued.place is Place.IN_FLIGHT:
-                self._note(queues, queued, place="edge", now_s=now_s, cause="hedging")
-
-    def _note(self, queues: ModelQueues, queued: QueuedRequest, *, place: str, now_s: float, cause: str) -> None:
-        record = decision(
-            self.edge, self.function, queues, queued, place=place, cause=cause, plan_id=self.plan_id, now_s=now_s
-        )
-        self.sender.ring.note(record)
+        self._note(oldest, Cause.EDGE_DELAYED, offers, 1, now_s=now_s, lateness_price=price)
+        return True

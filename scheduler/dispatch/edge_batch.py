@@ -1,24 +1,24 @@
-"""Which of those who wait make up the edge's next batch."""
+"""Which of the waiting requests make up the edge's next batch."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 
-from scheduler.dispatch.forecast import ServiceTimes
 from scheduler.dispatch.queue import QueuedRequest
+from scheduler.domain.service_times import ServiceTimes
 
 
 @dataclass(frozen=True, slots=True)
 class Composition:
-    """The outcome for those who waited, earliest deadline first in each part."""
+    """The outcome for the requests that waited, earliest deadline first in each part."""
 
     chosen: tuple[QueuedRequest, ...]
     dropped: tuple[QueuedRequest, ...]
     """Too near their deadline for the batch that serves most; a later batch would be later still."""
     left: tuple[QueuedRequest, ...]
     """Do not fit, have time."""
-    riding: tuple[QueuedRequest, ...] = ()
-    """Of those chosen, who had been put elsewhere and ride along for nothing."""
+    piggybacked: tuple[QueuedRequest, ...] = ()
+    """Of those chosen, the ones that another queue had held and that the batch has room for at no cost."""
 
 
 def compose(
@@ -28,7 +28,7 @@ def compose(
     now_s: float,
     cap: int,
     drop_penalty: float,
-    cautious: bool = True,
+    safe: bool = True,
 ) -> Composition:
     """Chooses the batch to start at `now_s`.
 
@@ -43,13 +43,13 @@ def compose(
         now_s: the start of the batch.
         cap: most items in it; a single request may be larger.
         drop_penalty: how many served items one that is given up weighs.
-        cautious: plan with the margin; False takes the medians, for when caution would serve nobody.
+        safe: plan with the margin; False takes the medians, for when the margin leaves no batch at all.
     """
     sums = [0, *accumulate(q.request.items for q in waiting)]
     best, best_score = (0, 0), float("-inf")
     for k, oldest in enumerate(waiting):
         most = max(cap, oldest.request.items)
-        room = min(most, times.largest_within(oldest.request.deadline_s - now_s, cautious=cautious))
+        room = min(most, times.largest_within(oldest.request.deadline_s - now_s, safe=safe))
         end = k
         while end < len(waiting) and sums[end + 1] - sums[k] <= room:
             end += 1
@@ -69,7 +69,7 @@ def compose(
 def fill_up(
     chosen: Sequence[QueuedRequest], candidates: Sequence[QueuedRequest], times: ServiceTimes, *, now_s: float, cap: int
 ) -> tuple[QueuedRequest, ...]:
-    """Returns those `candidates` that can ride along with `chosen` without making anybody late, in their order."""
+    """Returns those `candidates` that can join `chosen` without making any member late, in their order."""
     items = sum(q.request.items for q in chosen)
     bind_s = min((q.request.deadline_s for q in chosen), default=float("inf"))
     taken: list[QueuedRequest] = []

@@ -1,13 +1,24 @@
-"""One function buffer: who is gathered for a batch, of which tier, and what decides when it leaves."""
+"""One function buffer: the requests gathered for a batch of one tier, and what decides when the batch leaves."""
 
+import math
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from scheduler.dispatch.forecast import ServiceTimes
-from scheduler.dispatch.lateness_price import LatenessPrice
-from scheduler.dispatch.queue import DeadlineOrder, Place, QueuedRequest
+from scheduler.dispatch.lateness_price import BufferPrices, LatenessPrice
+from scheduler.dispatch.queue import DeadlineOrder, QueuedRequest
 from scheduler.domain.latency import FunctionTier
+from scheduler.domain.lifecycle import State
 from scheduler.domain.plans import BufferPlan, Limits, ModelSettings
+from scheduler.domain.requests import Place
+from scheduler.domain.service_times import ServiceTimes
+
+DEMAND_MEMORY_S = 2.0
+"""Seconds after which demand for functions is forgotten."""
+COLD_LOOK_S = 0.1
+"""How often the risk of a cold start is looked at anew."""
+COLD_COUNTS, SURELY_COLD = 0.05, 0.95
+"""Probabilities of a cold start: it may explain a late answer; nothing else explains it."""
 
 
 class WarmPool(Protocol):
@@ -28,14 +39,14 @@ class WarmPool(Protocol):
 
 
 @dataclass(slots=True, eq=False)
-class Buffer:
+class FunctionBuffer:
     """Requests of one model that share function batches, and the terms on which those leave.
 
-    Parameters:
+    Attributes:
         model: the settings.
         plan: which classes, which tier, how large, how long.
         tier: the planned one.
-        lateness: the queues's, which all its buffers share.
+        lateness: the model's budgets, which all its buffers share.
     """
 
     model: ModelSettings
@@ -45,45 +56,41 @@ class Buffer:
     limits: Limits = field(default_factory=Limits)
     slos_s: dict[str, float] = field(default_factory=dict)
     """By class of the plan."""
+    warm: WarmPool | None = None
+    """What is known of the tier's instances; None: nothing."""
     times: ServiceTimes | None = None
     """Service tables of the tier; None until they are known."""
+    prices: BufferPrices = BufferPrices()
     cap: int = 0
-    """Most items in a batch; 0 while there is nobody to send one to."""
+    """Most items in a batch; 0 while no batch can be sent."""
     at_once: int = 1
     """Items at which a batch leaves without another look: it is full, or the operator wants no wait."""
-    gathered: DeadlineOrder = field(default_factory=lambda: DeadlineOrder(Place.SPILL))
+    queue: DeadlineOrder = field(default_factory=lambda: DeadlineOrder(State.FUNCTION))
     opened_at_s: float = 0.0
-    closes_at_s: float | None = None
-    """When what is gathered must leave; None: to be worked out."""
-    closing_seen: tuple[object, ...] = ()
-    """What that was worked out from."""
     rate_rps: float = 0.0
     """Items a second of its classes just now."""
     item_bytes: float = 0.0
-    costs: tuple[float, ...] = ()
-    """Money for a batch of 0, 1, 2, ... items."""
-    cheapest_size: int = 1
-    """Items at which a batch is cheapest per request, lateness included."""
-    spill_cost: float = 0.0
-    """Money, lateness included, of a fresh request in such a batch."""
-    warm: WarmPool | None = None
-    """What is known of the tier's instances; None: nothing."""
     cold: float = 0.0
     """Probability that a batch sent now meets a cold start."""
     cold_start_s: float = 0.0
-    """Typical seconds of one."""
-    cold_seen_s: float = float("-inf")
-    """When that was looked at."""
-    tried_at_s: float = float("-inf")
+    """Median seconds of one."""
+    tried_at_s: float = -math.inf
     """When a request was last sent only to find out whether the tier is still as slow as it seems."""
-    wanted_items: float = 0.0
-    """Items that functions were wanted for lately; what is older counts less and less."""
-    wanted_at_s: float = 0.0
+    _cold_seen_s: float = -math.inf
+    _demanded_items: float = 0.0
+    _demanded_at_s: float = 0.0
+    _closes_at_s: float | None = None
+    """When the batch must leave; None: to be worked out."""
+    _closing_seen: tuple[object, ...] = ()
+    """What that was worked out from."""
+    pool: tuple[str, str] = field(init=False)
+    """The instances that its batches run on: those of a model and tier."""
+    place: Place = field(init=False)
 
-    @property
-    def pool(self) -> tuple[str, str]:
-        """Whose instances its batches run on: those of a model and tier."""
-        return self.model.name, self.tier.name
+    def __post_init__(self) -> None:
+        """Derives what names its tier."""
+        self.pool = self.model.name, self.tier.name
+        self.place = Place.function(self.tier.name)
 
     @property
     def known_times(self) -> ServiceTimes:
@@ -99,40 +106,6 @@ class Buffer:
             return 1
         return max(1, min(self.plan.target_batch, self.cap))
 
-    def recap(self) -> None:
-        """Works out the most items of a batch, after tables, plan or limits have changed."""
-        limits = self.limits
-        self.cap = 0
-        if self.times is not None:
-            most = min(self.times.max_batch, self.model.max_items)
-            self.cap = most if limits.function_batch_cap is None else min(most, limits.function_batch_cap)
-        full = self.target if self.plan.fixed else max(1, self.cap)
-        self.at_once = 1 if limits.window_s == 0 else full
-
-    def hold_s(self, queued: QueuedRequest) -> float:
-        """Returns the longest this request may wait for company."""
-        hold_s = self.plan.timeouts_s.get(queued.request.class_name, float("inf"))
-        return hold_s if self.limits.window_s is None else min(hold_s, self.limits.window_s)
-
-    def held_until_s(self) -> float:
-        """Returns when the first of those who are gathered has waited as long as it may, counted from when it joined.
-
-        Whoever arrived before the buffer opened had been somewhere else until then.
-        """
-        return min(max(q.request.arrived_at_s, self.opened_at_s) + self.hold_s(q) for q in self.gathered)
-
-    def planned_leave_s(self, queued: QueuedRequest) -> float:
-        """Returns when the batch must leave for this member's sake, as planned for its class's SLO.
-
-        Whoever has less time than that waits so much less.
-        """
-        request = queued.request
-        own_s = request.deadline_s - request.arrived_at_s
-        missing_s = max(0.0, self.slos_s.get(request.class_name, own_s) - own_s)
-        # One whose class a reload took away waits as little as the strictest.
-        hold_s = min(self.plan.timeouts_s.values()) if request.class_name not in self.slos_s else self.hold_s(queued)
-        return request.arrived_at_s + hold_s - missing_s
-
     @property
     def follows_fixed_plan(self) -> bool:
         """Whether batches leave just as a loaded plan says.
@@ -143,28 +116,150 @@ class Buffer:
         return self.plan.fixed and not self.lateness.exceeded(self.slos_s)
 
     @property
-    def most(self) -> int:
+    def max_items(self) -> int:
         """Most items that are sent together, unless one request has more."""
         return self.target if self.plan.fixed else self.cap
 
+    def inherit(self, before: "FunctionBuffer") -> None:
+        """Takes over tables, prices and demand from the buffer of an earlier plan for the same requests."""
+        self.times, self.prices = before.times, before.prices
+        self._demanded_items, self._demanded_at_s = before._demanded_items, before._demanded_at_s
+
+    def learn(self, times: ServiceTimes | None) -> bool:
+        """Takes over service tables; returns whether they are others than before."""
+        moved = times is not self.times
+        self.times = times
+        return moved
+
+    def limit(self, limits: Limits) -> None:
+        """Works out the most items of a batch, after tables, plan or limits have changed."""
+        self.limits = limits
+        self.cap = 0
+        if self.times is not None:
+            largest = min(self.times.max_batch, self.model.max_items)
+            self.cap = largest if limits.function_batch_cap is None else min(largest, limits.function_batch_cap)
+        full = self.target if self.plan.fixed else max(1, self.cap)
+        self.at_once = 1 if limits.window_s == 0 else full
+
+    def expect(self, *, rate_rps: float, item_bytes: float) -> None:
+        """Notes how many items a second of the model arrive just now, and of what size."""
+        plan = self.plan
+        self.rate_rps = rate_rps * plan.share
+        self.item_bytes = item_bytes if plan.item_bytes is None else plan.item_bytes
+
+    def reprice(self, prices: BufferPrices) -> None:
+        """Takes over new prices."""
+        self.prices = prices
+
     def has_room(self, queued: QueuedRequest) -> bool:
-        """Whether this request fits into the batch that is being gathered, beside those who are in it."""
-        return not len(self.gathered) or self.gathered.items + queued.request.items <= self.most
+        """Whether this request fits into the batch that is being gathered, beside its members."""
+        return not len(self.queue) or self.queue.items + queued.request.items <= self.max_items
+
+    def join(self, queued: QueuedRequest, *, now_s: float) -> None:
+        """Adds a request to the batch that is being gathered."""
+        if not len(self.queue):
+            self.opened_at_s = now_s
+        self.queue.add(queued)
+        self._closes_at_s = None
+
+    def top_up(self, queued: QueuedRequest) -> None:
+        """Adds a request to a batch that leaves at once."""
+        self.queue.add(queued)
+
+    def leave(self, queued: QueuedRequest) -> None:
+        """Takes a request out of the batch that is being gathered."""
+        self.queue.remove(queued)
+        self._closes_at_s = None
+
+    def take(self, batch: Sequence[QueuedRequest]) -> None:
+        """Takes out the members of a batch that leaves."""
+        self.queue.remove_all(batch)
+        self._closes_at_s = None
+
+    def closes_at_s(self, state: tuple[object, ...]) -> float | None:
+        """Returns when the batch must leave, as worked out before from the same state; None: to be worked out."""
+        return self._closes_at_s if state == self._closing_seen else None
+
+    def close_at(self, at_s: float, state: tuple[object, ...]) -> None:
+        """Notes when the batch must leave, and what that was worked out from."""
+        self._closes_at_s, self._closing_seen = at_s, state
+
+    def hold_s(self, queued: QueuedRequest) -> float:
+        """Returns the longest time that this request may wait for others."""
+        hold_s = self.plan.timeouts_s.get(queued.request.class_name, math.inf)
+        return hold_s if self.limits.window_s is None else min(hold_s, self.limits.window_s)
+
+    def held_until_s(self) -> float:
+        """Returns when the first member has waited as long as it may, counted from when it joined.
+
+        A request that arrived before the buffer opened had been in another queue until then.
+        """
+        return min(max(q.request.arrived_at_s, self.opened_at_s) + self.hold_s(q) for q in self.queue)
+
+    def planned_leave_s(self, queued: QueuedRequest) -> float:
+        """Returns when the batch must leave for this member's sake, as planned for its class's SLO.
+
+        A request with less time than its class's SLO waits so much less.
+        """
+        request = queued.request
+        own_s = request.deadline_s - request.arrived_at_s
+        missing_s = max(0.0, self.slos_s.get(request.class_name, own_s) - own_s)
+        # A request whose class a reload took away waits as little as the strictest class.
+        hold_s = min(self.plan.timeouts_s.values()) if request.class_name not in self.slos_s else self.hold_s(queued)
+        return request.arrived_at_s + hold_s - missing_s
+
+    def note_demand(self, items: int, *, now_s: float) -> None:
+        """Counts items that functions take or should have taken: warming calls are sent for them."""
+        self._demanded_items *= math.exp((self._demanded_at_s - now_s) / DEMAND_MEMORY_S)
+        self._demanded_items += items
+        self._demanded_at_s = now_s
+
+    @property
+    def demand_rps(self) -> float:
+        """Items a second that functions were wanted for lately; older demand counts less and less."""
+        return self._demanded_items / DEMAND_MEMORY_S
+
+    def note_trial(self, *, now_s: float) -> None:
+        """Notes that a request is sent to find out whether the tier is still as slow as it seems."""
+        self.tried_at_s = now_s
+
+    def cold_risk_due(self, now_s: float) -> bool:
+        """Whether it is time to ask anew how likely a cold start is."""
+        return self.warm is not None and now_s >= self._cold_seen_s + COLD_LOOK_S
+
+    def refresh_cold_risk(self, *, now_s: float, overdue_s: float) -> None:
+        """Asks anew how likely a cold start is.
+
+        Args:
+            now_s: the present.
+            overdue_s: since when the oldest batch of its pool is overdue if none was cold; inf for none.
+        """
+        if self.warm is None:
+            return
+        self._cold_seen_s = now_s
+        self.cold, self.cold_start_s = self.warm.cold_probability(now_s), self.warm.start_s(0.5)
+        if self.cold > COLD_COUNTS and now_s > overdue_s:
+            # The batch that was sent first should be back if it had met a warm instance.
+            self.cold = max(self.cold, SURELY_COLD)
+
+    def forget_cold_risk(self) -> None:
+        """Has the risk of a cold start looked at anew at the next occasion: an instance was taken or given back."""
+        self._cold_seen_s = -math.inf
 
 
 class Routes:
     """Which buffer a request belongs to: by its class, and by the size of its items where that is planned."""
 
-    def __init__(self, buffers: tuple[Buffer, ...]) -> None:
+    def __init__(self, buffers: tuple[FunctionBuffer, ...]) -> None:
         """Stores the buffers, those of a class by ascending size."""
         self._first = buffers[0] if buffers else None
         self._alone = len(buffers) == 1
-        self._by_class: dict[str, tuple[Buffer, ...]] = {}
+        self._by_class: dict[str, tuple[FunctionBuffer, ...]] = {}
         for buffer in buffers:
             for name in buffer.plan.classes:
                 self._by_class[name] = (*self._by_class.get(name, ()), buffer)
 
-    def find(self, queued: QueuedRequest) -> Buffer | None:
+    def find(self, queued: QueuedRequest) -> FunctionBuffer | None:
         """Returns a request's buffer; None without functions. A class that the plan does not know goes to the first."""
         if self._alone or self._first is None:
             return self._first
@@ -174,3 +269,8 @@ class Routes:
             if buffer.plan.up_to_bytes is None or request.body_bytes <= buffer.plan.up_to_bytes * request.items:
                 return buffer
         return buffers[-1]
+
+
+def items_of(members: Iterable[QueuedRequest]) -> int:
+    """Returns the items of a batch of these requests."""
+    return sum([q.request.items for q in members])

@@ -1,22 +1,26 @@
-"""Sends a request that is about to be late on one side to the other, once, if that still helps."""
+"""Sends a second copy of a request that is about to be late on one side to the other, once, if that still helps."""
 
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from scheduler.dispatch.edge_side import EdgeSide
-from scheduler.dispatch.forecast import ServiceTimes
-from scheduler.dispatch.function_side import FunctionSide
+from scheduler.dispatch.function_buffer import items_of
+from scheduler.dispatch.function_sending import FunctionSending
+from scheduler.dispatch.function_side import first_batch
 from scheduler.dispatch.model_queues import ModelQueues
-from scheduler.dispatch.queue import Place, QueuedRequest
-from scheduler.dispatch.request_table import Sender, Sent
+from scheduler.dispatch.outbox import InFlightBatch, Outbox
+from scheduler.dispatch.queue import QueuedRequest
 from scheduler.dispatch.spend_cap import SpendVerdict
-from scheduler.domain.requests import Backend
+from scheduler.domain.lifecycle import State
+from scheduler.domain.requests import Backend, Place
+from scheduler.domain.service_times import ServiceTimes
 
 OVERDUE = 0.98
 """Percentile of its service beyond which a batch in flight is looked at."""
 LOOK_AGAIN = 0.1
 """Part of its service after which it is looked at again."""
+LOOK_AGAIN_MIN_S = 0.005
 SURELY = 1e-9
 """A service so improbable is no service: the backend hangs."""
 
@@ -27,15 +31,15 @@ class Hedging:
 
     all_queues: Mapping[str, ModelQueues]
     edge: EdgeSide
-    function: FunctionSide
-    sender: Sender
+    function: FunctionSending
+    outbox: Outbox
     look_at_s: dict[int, float] = field(default_factory=dict)
     """By batch in flight: when it is overdue, and then when to look again."""
 
     def watch(self) -> None:
-        """Takes up batches sent since the last call, and lets go those that are back."""
-        in_flight = self.sender.in_flight
-        if len(self.look_at_s) == len(in_flight) and self.sender.next_batch_id - 1 in self.look_at_s:
+        """Takes up batches sent since the last call, and forgets those that are back."""
+        in_flight = self.outbox.in_flight
+        if len(self.look_at_s) == len(in_flight) and self.outbox.next_batch_id - 1 in self.look_at_s:
             return
         self.look_at_s = {
             batch_id: self.look_at_s[batch_id] if batch_id in self.look_at_s else self._overdue_s(sent)
@@ -46,30 +50,30 @@ class Hedging:
         """Returns when a batch in flight becomes overdue; inf for never. What only a free edge could take up waits."""
         return min((at_s for at_s in self.look_at_s.values() if at_s > now_s), default=math.inf)
 
-    def to_functions(self, now_s: float) -> list[tuple[ModelQueues, QueuedRequest]]:
-        """Sends to functions whom an overdue edge will not answer in time, and returns them."""
-        hedged: list[tuple[ModelQueues, QueuedRequest]] = []
+    def to_functions(self, now_s: float) -> list[tuple[QueuedRequest, Place]]:
+        """Sends to functions the requests that an overdue edge will not answer in time; returns them and where."""
+        hedged: list[tuple[QueuedRequest, Place]] = []
         for batch_id, look_at_s in self.look_at_s.items():
             if look_at_s > now_s:
                 continue
-            sent = self.sender.in_flight[batch_id]
-            self.look_at_s[batch_id] = now_s + max(LOOK_AGAIN * sent.batch.predicted_service_s, 0.005)
+            sent = self.outbox.in_flight[batch_id]
+            self.look_at_s[batch_id] = now_s + max(LOOK_AGAIN * sent.batch.predicted_service_s, LOOK_AGAIN_MIN_S)
             queues = self.all_queues.get(sent.batch.model)
-            if sent.batch.backend is Backend.EDGE and queues is not None and queues.spills:
+            if sent.batch.backend is Backend.EDGE and queues is not None and queues.has_functions:
                 better = [q for q in sent.members if self._better_by_function(queues, q, sent, now_s)]
-                hedged += [(queues, q) for q in self._send(better, queues, now_s)]
+                hedged += self._send(better, queues, now_s)
         return hedged
 
-    def riders(self, queues: ModelQueues, chosen: Sequence[QueuedRequest], *, now_s: float) -> list[QueuedRequest]:
-        """Returns those of overdue function batches whom an edge batch of `chosen`, starting now, can take in time."""
+    def for_edge(self, queues: ModelQueues, chosen: Sequence[QueuedRequest], *, now_s: float) -> list[QueuedRequest]:
+        """Returns requests of overdue function batches that an edge batch of `chosen`, starting now, takes in time."""
         times = queues.edge_times
         if times is None:
             return []
-        items = sum(q.request.items for q in chosen)
+        items = items_of(chosen)
         bind_s = min((q.request.deadline_s for q in chosen), default=math.inf)
         taken: list[QueuedRequest] = []
         for batch_id, look_at_s in self.look_at_s.items():
-            sent = self.sender.in_flight.get(batch_id)
+            sent = self.outbox.in_flight.get(batch_id)
             if look_at_s > now_s or sent is None or sent.batch.model != queues.model.name:
                 continue
             if sent.batch.backend is Backend.EDGE:
@@ -77,68 +81,78 @@ class Hedging:
             by_function = queues.times_of(sent.batch)
             for queued in sent.members:
                 size = items + queued.request.items
-                if size > queues.edge_cap or not self._open(queued) or not self.edge.usable(queues, queued):
+                if size > queues.edge_cap or not _may_be_hedged(queued) or not self.edge.usable(queues, queued):
                     continue
                 if now_s + times.safe_s[size] > min(bind_s, queued.request.deadline_s):
                     continue
-                late_cost = queues.lateness.late_cost(queued.request.class_name)
-                if late_cost * self._late(sent, queued, by_function, now_s) > queues.lateness.seconds_worth:
+                late_cost = queues.late_cost(queued.request)
+                if late_cost * _late_probability(sent, queued, by_function, now_s) > (
+                    queues.lateness.prices.seconds_worth
+                ):
                     taken.append(queued)
                     items, bind_s = size, min(bind_s, queued.request.deadline_s)
         return taken
 
-    def _open(self, queued: QueuedRequest) -> bool:
-        """Whether this request is still in flight and was neither hedged nor sent again."""
-        return (
-            queued.place is Place.IN_FLIGHT
-            and queued.copies == 1
-            and not queued.cancelled
-            and queued.failed_on is None
-            and len(queued.request.attempts) == 1
-        )
-
-    def _better_by_function(self, queues: ModelQueues, queued: QueuedRequest, sent: Sent, now_s: float) -> bool:
-        buffer = queues.buffer_of(queued)
-        if buffer is None or not self._open(queued) or not self.function.in_time(queues, queued, now_s=now_s):
+    def _better_by_function(
+        self, queues: ModelQueues, queued: QueuedRequest, sent: InFlightBatch, now_s: float
+    ) -> bool:
+        buffer, side = queues.buffer_of(queued), self.function.side
+        if buffer is None or not _may_be_hedged(queued) or not side.in_time(queues, queued, now_s=now_s):
             return False
-        if self.function.course(queues, queued, now_s=now_s) is not SpendVerdict.FUNCTION:
+        if side.verdict(queues, queued, now_s=now_s) is not SpendVerdict.FUNCTION:
             return False
-        late = self._late(sent, queued, queues.edge_times, now_s)
-        weighed = queues.lateness.late_cost(queued.request.class_name) * late
-        return self.function.gathering.alone(buffer, queued, now_s=now_s) < weighed
+        late = _late_probability(sent, queued, queues.edge_times, now_s)
+        return side.economics.alone(buffer, queued, now_s=now_s).total < queues.late_cost(queued.request) * late
 
-    def _send(self, hedged: list[QueuedRequest], queues: ModelQueues, now_s: float) -> list[QueuedRequest]:
-        """Sends those for whom there are slots and money, and returns them."""
-        gone: list[QueuedRequest] = []
+    def _send(
+        self, hedged: list[QueuedRequest], queues: ModelQueues, now_s: float
+    ) -> list[tuple[QueuedRequest, Place]]:
+        """Sends those for which there are slots and money, and returns them."""
+        gone: list[tuple[QueuedRequest, Place]] = []
+        side = self.function.side
         for buffer in queues.buffers if hedged else ():
-            while hedged and self.function.has_slot(buffer, now_s=now_s):
-                full = self.function.first_batch(buffer, queues, hedged)
-                batch = self.function.gathering.cheapest_prefix(buffer, full, now_s=now_s) if full else []
-                # Where the money does not reach for all, it reaches for some.
-                while batch and not self.function.affords(buffer, sum(q.request.items for q in batch), now_s=now_s):
+            while hedged and side.has_slot(buffer, now_s=now_s):
+                full = first_batch(buffer, queues, hedged)
+                batch = side.economics.cheapest_prefix(buffer, full, now_s=now_s) if full else []
+                # Where the money is not enough for all, it is enough for some.
+                while batch and not side.affords(buffer, items_of(batch), now_s=now_s):
                     batch.pop()
                 if not batch:
                     break
                 self.function.send(batch, buffer, queues, now_s=now_s)
-                gone += batch
+                gone += [(q, buffer.place) for q in batch]
                 hedged = [q for q in hedged if q not in batch]
         return gone
 
-    def _late(self, sent: Sent, queued: QueuedRequest, times: ServiceTimes | None, now_s: float) -> float:
-        """Probability that a batch that has not come back yet comes after this request's deadline."""
-        if times is None:
-            return 1.0
-        batch = sent.batch
-        expected_path_s = batch.predicted_finish_s - batch.sent_at_s - batch.predicted_service_s
-        began_s = batch.sent_at_s + (expected_path_s if math.isfinite(expected_path_s) else 0.0)
-        items = min(max(batch.items, 1), times.max_batch)
-        still = times.late(items, now_s - began_s)
-        return 1.0 if still < SURELY else min(1.0, times.late(items, queued.request.deadline_s - began_s) / still)
-
-    def _overdue_s(self, sent: Sent) -> float:
+    def _overdue_s(self, sent: InFlightBatch) -> float:
         batch, queues = sent.batch, self.all_queues.get(sent.batch.model)
         times = None if queues is None else queues.times_of(batch)
         if times is None or batch.warming or not math.isfinite(batch.predicted_finish_s):
             return math.inf
         longer_s = batch.predicted_service_s * (math.exp(max(0.0, times.scatter.quantile(OVERDUE))) - 1.0)
         return batch.predicted_finish_s + longer_s
+
+
+def _may_be_hedged(queued: QueuedRequest) -> bool:
+    """Whether this request is still in flight and was neither hedged nor sent again."""
+    return (
+        queued.state is State.IN_FLIGHT
+        and queued.copies == 1
+        and not queued.cancelled
+        and queued.failed_on is None
+        and len(queued.request.attempts) == 1
+    )
+
+
+def _late_probability(sent: InFlightBatch, queued: QueuedRequest, times: ServiceTimes | None, now_s: float) -> float:
+    """Returns the probability that a batch that has not come back yet comes after this request's deadline."""
+    if times is None:
+        return 1.0
+    batch = sent.batch
+    expected_path_s = batch.predicted_finish_s - batch.sent_at_s - batch.predicted_service_s
+    began_s = batch.sent_at_s + (expected_path_s if math.isfinite(expected_path_s) else 0.0)
+    items = min(max(batch.items, 1), times.max_batch)
+    still = times.late_probability(items, now_s - began_s)
+    if still < SURELY:
+        return 1.0
+    return min(1.0, times.late_probability(items, queued.request.deadline_s - began_s) / still)

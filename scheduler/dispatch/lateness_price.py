@@ -1,4 +1,4 @@
-"""What a late answer weighs against money, so that a percentile is a budget which is spent where it buys most."""
+"""What a late answer costs against money: a percentile is a budget of lateness, spent where it buys most."""
 
 import math
 from collections.abc import Iterable
@@ -7,69 +7,99 @@ from dataclasses import dataclass, field
 from scheduler.domain.plans import ServiceClass
 
 SAFETY = 0.9
-"""Part of the allowed lateness that is aimed at: forecasts are never quite right, and rarely too dark."""
+"""Part of the allowed lateness that is aimed at: forecasts are never quite right, and rarely too pessimistic."""
 GAIN = 0.07
-"""How far one late answer moves the logarithm of the weight."""
-FIRST_WEIGHT = 4.0
-BRACED_WEIGHT = 12.0
+"""By how much one late answer raises the logarithm of the multiplier."""
+FIRST_MULTIPLIER = 4.0
+CAUTION_FLOOR = 12.0
+"""Least multiplier after a change: what was saved in quiet times is not spent at once."""
 EXCEEDED = 3.0
-"""Late answers more than allowed at which a plan is not obeyed any more: a few, who share a batch, may be chance."""
-MOST_SAVED, MOST_OVERDRAWN = 20.0, 40.0
+"""Late answers more than allowed at which a plan is not followed any more: a few, that share a batch, may be chance."""
+MAX_SAVED, MAX_OVERDRAWN = 20.0, 40.0
 """Bounds of what is remembered of good and of bad times, in late answers."""
-LEAST_WEIGHT = 0.8
-MOST_WEIGHT = 150.0
+MIN_MULTIPLIER = 0.8
+MAX_MULTIPLIER = 150.0
 
 
 @dataclass(slots=True)
 class SloBudget:
     """One class's objective as a price.
 
-    Every decision weighs money against expected lateness. The weight of a late answer, in requests served by the
-    cheapest function batch, is the multiplier of the constraint 'at most 1 - percentile are late': it rises while more
-    are late than allowed and falls while fewer are (dual ascent), so that in the end just as many are late as may be,
-    where being in time would have been dearest.
+    Every decision compares money plus expected lateness times its price. The price of a late answer is a multiplier
+    times the money of a request in the cheapest function batch. The multiplier is that of the constraint 'at most
+    1 - percentile are late': it rises while more are late than allowed and falls while fewer are (dual ascent), so
+    that in the end just as many are late as may be, where being in time would have been dearest.
+
+    >>> budget = SloBudget(percentile=0.99)
+    >>> budget.record(late=True)
+    >>> round(budget.multiplier, 3), round(budget.overdraft, 3)
+    (4.287, 0.991)
     """
 
     percentile: float
-    log_multiplier: float = math.log(FIRST_WEIGHT)
+    log_multiplier: float = math.log(FIRST_MULTIPLIER)
     overdraft: float = 0.0
     """Late answers more than allowed; below 0, fewer."""
 
     @property
-    def weight(self) -> float:
-        """What a late answer weighs, in the cheapest requests."""
+    def multiplier(self) -> float:
+        """Price of a late answer, in requests served by the cheapest function batch."""
         return math.exp(self.log_multiplier)
 
-    def brace(self) -> None:
-        """Takes lateness seriously again: what was saved up in quiet times is not spent at once when things change."""
-        self.log_multiplier = max(self.log_multiplier, math.log(BRACED_WEIGHT))
+    def raise_caution(self) -> None:
+        """Raises the multiplier to its floor after a change."""
+        self.log_multiplier = max(self.log_multiplier, math.log(CAUTION_FLOOR))
 
-    def spend(self, late: bool) -> None:
-        """Notes an answer."""
+    def record(self, late: bool) -> None:
+        """Counts an answer."""
         more = late - SAFETY * (1.0 - self.percentile)
-        self.overdraft = min(max(self.overdraft + more, -MOST_SAVED), MOST_OVERDRAWN)
+        self.overdraft = min(max(self.overdraft + more, -MAX_SAVED), MAX_OVERDRAWN)
         moved = self.log_multiplier + GAIN * more
-        self.log_multiplier = min(max(moved, math.log(LEAST_WEIGHT)), math.log(MOST_WEIGHT))
+        self.log_multiplier = min(max(moved, math.log(MIN_MULTIPLIER)), math.log(MAX_MULTIPLIER))
+
+
+@dataclass(frozen=True, slots=True)
+class Prices:
+    """What follows from service tables, rate and budgets for one model; made anew when one of them has moved enough."""
+
+    unit_cost: float = 0.0
+    """Money for a request in the cheapest function batch; 0 without functions."""
+    spill_cost: float = 0.0
+    """Money, lateness included, of a fresh request that goes to a function."""
+    seconds_worth: float = 0.0
+    """What the edge's seconds for one item would save elsewhere."""
+    risk_leverage: float = 1.0
+    """Factor on the risk that a request brings to an edge batch. A saturated edge would use the request's seconds for
+    others anyway, so that its place there saves only the rest, for the whole of the risk."""
+    cut_cost: float = 0.0
+    """What it costs to cut a fresh request off an edge batch: most of its place is used by others later."""
+    min_money: float = 0.0
+    """Money below which no function serves an item: an offer of the edge that costs less needs no comparison."""
+    edge_percentile: float = 0.99
+    """With this probability the first member of an edge batch, whose deadline binds, shall be in time."""
+
+
+@dataclass(frozen=True, slots=True)
+class BufferPrices:
+    """What follows for one function buffer."""
+
+    costs: tuple[float, ...] = ()
+    """Money for a batch of 0, 1, 2, ... items."""
+    cheapest_size: int = 1
+    """Items at which a batch is cheapest per request, lateness included."""
+    spill_cost: float = 0.0
+    """Money, lateness included, of a fresh request in such a batch."""
 
 
 @dataclass(slots=True)
 class LatenessPrice:
-    """The weights of a queues's classes, and what follows from them together with the service tables."""
+    """The budgets of a model's classes, and the prices that are in force."""
 
     budgets: dict[str, SloBudget] = field(default_factory=dict)
-    unit_cost: float = 0.0
-    """Money for a request in the cheapest function batch; 0 without functions."""
-    spill_cost: float = 0.0
-    """Money, lateness included, of a fresh request that is spilled."""
-    seconds_worth: float = 0.0
-    """What the edge's seconds for one item would save elsewhere."""
-    cut_cost: float = 0.0
-    """What it costs to cut a fresh request off an edge batch: most of its place is used by others later."""
-    edge_percentile: float = 0.99
-    """With this probability the member of an edge batch whose deadline binds shall be in time."""
+    prices: Prices = Prices()
 
     def adopt(self, classes: tuple[ServiceClass, ...]) -> None:
-        """Follows a plan's classes; what is known of those that stay is kept."""
+        """Follows a plan's classes; the budget of a class that stays as it is is kept."""
         self.budgets = {
             c.name: known
             if (known := self.budgets.get(c.name)) is not None and known.percentile == c.percentile
@@ -77,27 +107,44 @@ class LatenessPrice:
             for c in classes
         }
 
-    def brace(self) -> None:
-        """Takes every class's lateness seriously again, as after a change."""
+    def reprice(self, prices: Prices) -> None:
+        """Takes over new prices."""
+        self.prices = prices
+
+    def raise_caution(self) -> None:
+        """Raises the multiplier of every class to its floor, as after a change."""
         for budget in self.budgets.values():
-            budget.brace()
+            budget.raise_caution()
+
+    @property
+    def log_multiplier(self) -> float:
+        """The highest of all classes; 0 without classes."""
+        return max((budget.log_multiplier for budget in self.budgets.values()), default=0.0)
+
+    def multiplier(self, class_name: str) -> float:
+        """Returns the multiplier of a class; that of a new budget for a class that is not known."""
+        budget = self.budgets.get(class_name)
+        return FIRST_MULTIPLIER if budget is None else budget.multiplier
 
     def late_cost(self, class_name: str) -> float:
-        """Returns the money that one late answer of this class is worth avoiding."""
-        budget = self.budgets.get(class_name)
-        return self.unit_cost * (FIRST_WEIGHT if budget is None else budget.weight)
+        """Returns the price of one late answer of this class, in money."""
+        return self.prices.unit_cost * self.multiplier(class_name)
+
+    def highest_multiplier(self, class_names: Iterable[str]) -> float:
+        """Returns the highest multiplier among these classes."""
+        return max(map(self.multiplier, class_names), default=FIRST_MULTIPLIER)
+
+    def highest_late_cost(self, class_names: Iterable[str]) -> float:
+        """Returns the highest price of a late answer among these classes, in money."""
+        return self.prices.unit_cost * self.highest_multiplier(class_names)
 
     def exceeded(self, class_names: Iterable[str]) -> bool:
         """Whether one of these classes has had more late answers than it may."""
         budgets = (self.budgets.get(name) for name in class_names)
         return any(budget is not None and budget.overdraft > EXCEEDED for budget in budgets)
 
-    def observe(self, class_name: str, late: bool) -> None:
-        """Notes that a request of this class was answered."""
+    def record(self, class_name: str, late: bool) -> None:
+        """Counts an answer to a request of this class."""
         budget = self.budgets.get(class_name)
         if budget is not None:
-            budget.spend(late)
-
-    def highest_late_cost(self, class_names: Iterable[str]) -> float:
-        """Returns the same for that of these classes which minds most."""
-        return max(map(self.late_cost, class_names), default=self.unit_cost * FIRST_WEIGHT)
+            budget.record(late)

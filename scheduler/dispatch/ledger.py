@@ -74,7 +74,7 @@ class Ledger:
         price: Price,
         expected_cost: float,
         now_s: float | None = None,
-        at_most: float | None = None,
+        max_cost: float | None = None,
     ) -> None:
         """Books a batch when it is sent.
 
@@ -83,10 +83,10 @@ class Ledger:
             price: of the tier that it is sent to.
             expected_cost: what it is expected to cost.
             now_s: the present; None leaves the caps alone.
-            at_most: what it is unlikely to exceed, which is held back from the caps until the bill is known; by default
-                the expected cost.
+            max_cost: what it is unlikely to exceed, which is held back from the caps until the bill is known; by
+                default the expected cost.
         """
-        held = expected_cost if at_most is None else max(expected_cost, at_most)
+        held = expected_cost if max_cost is None else max(expected_cost, max_cost)
         self.booked[batch_id] = Booking(price, expected_cost, held, now_s)
         if now_s is not None:
             self.cap.book(held, at_s=now_s)

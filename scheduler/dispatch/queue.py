@@ -1,43 +1,90 @@
-"""The virtual queue: who waits, in deadline order, and how much of it there may be."""
+"""The virtual queue: requests with their state, deadline order, and how much may be held."""
 
 from bisect import bisect_left, insort
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from enum import Enum
 
-from scheduler.domain.requests import Backend, Request
+from scheduler.domain.decisions import Reason
+from scheduler.domain.lifecycle import IllegalTransition, State
+from scheduler.domain.requests import Attempt, Backend, Request
 
-
-class Place(Enum):
-    """Where an accepted request is."""
-
-    EDGE = "edge"
-    """In the edge's next batch."""
-    WAITING = "waiting"
-    """For an edge batch after the next: nobody else can take it."""
-    SPILL = "spill"
-    """In a function batch that is being gathered."""
-    DEFERRED = "deferred"
-    """Waiting for an edge that has nothing else to do, as its class allows."""
-    LATE = "late"
-    """Its deadline cannot be met any more and its class is served all the same."""
-    IN_FLIGHT = "in flight"
-    GONE = "gone"
+MAX_COPIES = 2
+"""Batches in flight that one request may be in: it is hedged once."""
 
 
 @dataclass(slots=True, eq=False)
 class QueuedRequest:
-    """A request with its state in the queue. The request itself never changes but for its attempts."""
+    """A request with its state. Only the methods of this class change it; each checks the transition first.
+
+    The request itself never changes but for its attempts.
+    """
 
     request: Request
-    place: Place = Place.GONE
+    state: State = State.NEW
     failed_on: Backend | None = None
-    """The backend that failed it: it is sent again once, to the other."""
+    """The side that failed it, or that it has left: it is sent to the other side once."""
     cancelled: bool = False
-    due: bool = False
-    """Whether a deferrable request has waited long enough."""
+    defers: bool = True
+    """Whether a deferrable request may still wait for an idle edge."""
     copies: int = 0
-    """Batches in flight that it is in: two while it is being hedged."""
+    """Batches in flight that it is in: two while it is hedged."""
+    reason: Reason = Reason.LEAST_TOTAL
+    """What decided its present place."""
+
+    def note(self, reason: Reason) -> None:
+        """Notes what decided its place."""
+        self.reason = reason
+
+    def enter(self, state: State) -> None:
+        """Moves to another state.
+
+        Raises:
+            IllegalTransition: the table knows no such transition; nothing is changed.
+        """
+        if state not in self.state.allows:
+            raise IllegalTransition(f"request {self.request.request_id}: {self.state.value} -> {state.value}")
+        self.state = state
+
+    def send(self, attempt: Attempt) -> None:
+        """Notes that a batch with this request leaves; raises IllegalTransition from a queue or beyond two copies."""
+        if self.copies >= MAX_COPIES:
+            raise IllegalTransition(f"request {self.request.request_id}: a copy more than {MAX_COPIES}")
+        self.enter(State.IN_FLIGHT)
+        if any(earlier.backend is not attempt.backend for earlier in self.request.attempts):
+            # It has changed sides, for whatever reason: it does so once.
+            self.failed_on = attempt.backend.other
+        self.request = self.request.sent_with(attempt)
+        self.copies += 1
+
+    def come_back(self) -> None:
+        """Notes that a batch with this request is back, whether the request has ended or not."""
+        if self.copies < 1:
+            raise IllegalTransition(f"request {self.request.request_id}: back from no batch")
+        self.copies -= 1
+
+    def requeue(self) -> None:
+        """Makes a request new again after its last copy failed; raises IllegalTransition while another is in flight."""
+        if self.copies:
+            raise IllegalTransition(f"request {self.request.request_id}: a copy is still in flight")
+        self.enter(State.NEW)
+
+    def cancel(self) -> None:
+        """Notes that the client went away; a request that has ended stays as it is."""
+        if self.state is not State.ENDED:
+            self.cancelled = True
+
+    def fail_on(self, backend: Backend) -> None:
+        """Notes the side that failed it."""
+        self.failed_on = backend
+
+    def stop_deferring(self) -> None:
+        """Notes that it has waited for an idle edge as long as it may."""
+        self.defers = False
+
+    @property
+    def open(self) -> bool:
+        """Whether it is in flight with no other copy left, and its client is still there."""
+        return self.state is State.IN_FLIGHT and self.copies == 0 and not self.cancelled
 
 
 def deadline_order(queued: QueuedRequest) -> tuple[float, int, int]:
@@ -49,11 +96,11 @@ def deadline_order(queued: QueuedRequest) -> tuple[float, int, int]:
 class DeadlineOrder:
     """Requests by deadline, then priority, then age; knows its items and bytes."""
 
-    __slots__ = ("_queued", "body_bytes", "items", "place")
+    __slots__ = ("_queued", "body_bytes", "items", "state")
 
-    def __init__(self, place: Place) -> None:
-        """Starts empty; whoever is added is at `place`."""
-        self.place = place
+    def __init__(self, state: State) -> None:
+        """Starts empty; a request that is added enters `state`."""
+        self.state = state
         self.items = 0
         self.body_bytes = 0
         self._queued: list[QueuedRequest] = []
@@ -68,7 +115,7 @@ class DeadlineOrder:
 
     @property
     def members(self) -> list[QueuedRequest]:
-        """Those in it, earliest deadline first; not to be changed."""
+        """Its requests, earliest deadline first; not to be changed."""
         return self._queued
 
     @property
@@ -77,38 +124,35 @@ class DeadlineOrder:
         return self._queued[0]
 
     def add(self, queued: QueuedRequest) -> None:
-        """Adds a request at its place in the order."""
+        """Adds a request at its position in the order."""
+        queued.enter(self.state)
         insort(self._queued, queued, key=deadline_order)
-        queued.place = self.place
         self.items += queued.request.items
         self.body_bytes += queued.request.body_bytes
 
     def remove(self, queued: QueuedRequest) -> None:
-        """Takes a request out; it must be in."""
+        """Takes a request out; KeyError if it is not in."""
         i = bisect_left(self._queued, deadline_order(queued), key=deadline_order)
         if i == len(self._queued) or self._queued[i] is not queued:
             raise KeyError(queued.request.request_id)
         del self._queued[i]
-        self._forget(queued)
+        queued.enter(State.NEW)
+        self.items -= queued.request.items
+        self.body_bytes -= queued.request.body_bytes
 
     def take_all(self) -> tuple[QueuedRequest, ...]:
-        """Empties the order and returns who was in it, earliest deadline first."""
+        """Empties the order and returns its requests, earliest deadline first."""
         taken = tuple(self._queued)
         self._queued = []
         self.items = self.body_bytes = 0
         for queued in taken:
-            queued.place = Place.GONE
+            queued.enter(State.NEW)
         return taken
 
     def remove_all(self, leaving: Iterable[QueuedRequest]) -> None:
         """Takes several requests out."""
         for queued in leaving:
             self.remove(queued)
-
-    def _forget(self, queued: QueuedRequest) -> None:
-        queued.place = Place.GONE
-        self.items -= queued.request.items
-        self.body_bytes -= queued.request.body_bytes
 
 
 @dataclass(slots=True)
@@ -120,6 +164,27 @@ class Admission:
     requests: int = 0
     body_bytes: int = 0
 
+    def configure(self, *, max_requests: int, max_bytes: int) -> None:
+        """Takes over reloaded limits."""
+        self.max_requests, self.max_bytes = max_requests, max_bytes
+
     def has_room(self, body_bytes: int) -> bool:
         """Whether one more request of so many bytes may come in."""
         return self.requests < self.max_requests and self.body_bytes + body_bytes <= self.max_bytes
+
+    def take_in(self, body_bytes: int) -> None:
+        """Counts a request that arrived."""
+        self.requests += 1
+        self.body_bytes += body_bytes
+
+    def stop_waiting(self) -> None:
+        """Counts a request out of those that wait: it was sent, refused or cancelled."""
+        self.requests -= 1
+
+    def wait_again(self) -> None:
+        """Counts a request that came back unanswered among those that wait."""
+        self.requests += 1
+
+    def release(self, body_bytes: int) -> None:
+        """Frees the bytes of a request that has ended."""
+        self.body_bytes -= body_bytes

@@ -1,13 +1,51 @@
-"""What a client is told who is not let in, and when to come again."""
+"""What the client of a refused request is told, and when to come again."""
 
+import math
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
+from scheduler.dispatch.circuit_breaker import Circuit
+from scheduler.dispatch.edge_side import EdgeSide
+from scheduler.dispatch.function_side import FunctionSide
 from scheduler.dispatch.model_queues import ModelQueues
-from scheduler.dispatch.queue import Admission
+from scheduler.dispatch.queue import Admission, QueuedRequest
+from scheduler.domain.decisions import Offer, Reason
 from scheduler.domain.errors import Refusal, RefusalKind
+from scheduler.domain.requests import Backend
 
 NO_ROOM_RETRY_AFTER_S = 1.0
 """Told where nothing is known yet about how fast the queue drains."""
+
+
+@dataclass(slots=True)
+class Refusals:
+    """Words the refusals of requests that no place can answer."""
+
+    edge: EdgeSide
+    function: FunctionSide
+
+    def refusal(self, queues: ModelQueues, queued: QueuedRequest, offers: Sequence[Offer], *, now_s: float) -> Refusal:
+        """Returns what the client of a request is told for which none of the offers is possible."""
+        if any(offer.reason is Reason.SPEND_CAP for offer in offers):
+            return self._no_money(queues, queued, now_s=now_s)
+        sides: tuple[tuple[Backend, bool, Circuit], ...] = (
+            (Backend.EDGE, queues.edge_times is not None, self.edge.circuit),
+            (Backend.FUNCTION, bool(queues.buffers), self.function.circuit),
+        )
+        down = [side.value for side, there, circuit in sides if there and not circuit.closed]
+        edge_only = queued.request.class_name in queues.edge_only
+        return too_late(left_s=queued.request.deadline_s - now_s, down=down, edge_only=edge_only)
+
+    def _no_money(self, queues: ModelQueues, queued: QueuedRequest, *, now_s: float) -> Refusal:
+        """Returns what is told when only a function could answer and a spend cap forbids it."""
+        closed = self.function.closed(queues, queued, now_s=now_s)
+        message = f"the spend cap per {closed.window} is reached and the edge cannot answer within the deadline"
+        if closed.share < 1.0:
+            message = (
+                f"the rest of the spend cap per {closed.window} is kept for requests of higher priority, and the edge "
+                "has no room to spare"
+            )
+        return Refusal(RefusalKind.DEADLINE, message, closed.opens_s if math.isfinite(closed.opens_s) else None)
 
 
 def no_room(admission: Admission, drain_s: float) -> Refusal:
@@ -45,15 +83,17 @@ def not_served(model: str) -> Refusal:
     return Refusal(RefusalKind.NO_BACKEND, f"model {model!r} is not served any more: it left the configuration")
 
 
-def too_late(*, left_s: float, down: Sequence[str]) -> Refusal:
-    """Returns what is told when nobody can answer in time.
+def too_late(*, left_s: float, down: Sequence[str], edge_only: bool = False) -> Refusal:
+    """Returns what is told when no place can answer in time.
 
     Args:
         left_s: seconds until the deadline.
         down: backends that do not answer at present.
+        edge_only: whether the request's class keeps it from the functions.
     """
-    reason = f"; not answering: {', '.join(down)}" if down else ""
-    # No figure that differs from request to request: whoever counts errors groups them by their sentence.
+    reason = "; its class is edge-only, so no function was asked" if edge_only else ""
+    reason += f"; not answering: {', '.join(down)}" if down else ""
+    # No figure that differs from request to request: errors are counted by their sentence.
     if left_s > 0:
         message = f"no backend can answer within the request's deadline{reason}"
     else:

@@ -121,6 +121,10 @@ class SpendCap:
     hour: SlidingSum = field(default_factory=lambda: SlidingSum(bucket_s=MINUTE_S, buckets=60))
     day: SlidingSum = field(default_factory=lambda: SlidingSum(bucket_s=QUARTER_S, buckets=96))
 
+    def configure(self, *, per_hour: float | None, per_day: float | None) -> None:
+        """Takes over reloaded caps; what was spent before counts."""
+        self.per_hour, self.per_day = per_hour, per_day
+
     def book(self, amount: float, *, at_s: float) -> None:
         """Counts money when a batch is sent; times must not descend."""
         self.hour.book(amount, at_s=at_s)
@@ -165,7 +169,7 @@ class SpendCap:
         return [(name, cap, window) for name, cap, window in both if cap is not None]
 
 
-def course(cap: SpendCap, over_cap: OverCap, *, cost: float, now_s: float, low_priority: bool) -> SpendVerdict:
+def verdict(cap: SpendCap, over_cap: OverCap, *, cost: float, now_s: float, low_priority: bool) -> SpendVerdict:
     """Returns what may be done with a request.
 
     Args:
@@ -177,7 +181,8 @@ def course(cap: SpendCap, over_cap: OverCap, *, cost: float, now_s: float, low_p
 
     >>> cap = SpendCap(per_hour=1.0)
     >>> cap.book(0.75, at_s=0.0)
-    >>> [course(cap, OverCap.REFUSE_LOW_PRIORITY, cost=0.1, now_s=1.0, low_priority=low).value for low in (False, True)]
+    >>> rule = OverCap.REFUSE_LOW_PRIORITY
+    >>> [verdict(cap, rule, cost=0.1, now_s=1.0, low_priority=low).value for low in (False, True)]
     ['function', 'edge-if-idle']
     """
     share = _share(over_cap, low_priority=low_priority)
@@ -201,7 +206,7 @@ class Closed:
 
 
 def closed(cap: SpendCap, over_cap: OverCap, *, cost: float, now_s: float, low_priority: bool) -> Closed:
-    """Returns why `course`, with the same arguments, does not let a request go to a function."""
+    """Returns why `verdict`, with the same arguments, does not let a request go to a function."""
     share = _share(over_cap, low_priority=low_priority)
     opens_s = cap.reopens_at_s(cost, now_s, share=share) - now_s
     return Closed(cap.closed_by(cost, now_s, share=share), share, opens_s)

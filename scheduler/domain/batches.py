@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from enum import Enum
 
-from scheduler.domain.requests import Backend
+from scheduler.domain.requests import Backend, Place
 
 
 @dataclass(frozen=True, slots=True)
@@ -11,7 +11,8 @@ class Batch:
     """Requests sent together, with what was predicted when they were sent. One without requests is a warming call."""
 
     batch_id: int
-    backend: Backend
+    place: Place
+    """Which edge server or function tier it was sent to."""
     model: str
     request_ids: tuple[int, ...]
     items: int
@@ -25,12 +26,20 @@ class Batch:
     """Expected (median) absolute time of the answer."""
     predicted_service_s: float
     expected_cost: float = 0.0
-    tier: str = ""
-    """Name of the function tier; empty on the edge."""
     largest_item_bytes: float = 0.0
     """Of its items on the wire: what is slow about large items is slow for the whole batch."""
     size_factor: float = 1.0
     """By which its predicted service differs from one of items of any size."""
+
+    @property
+    def backend(self) -> Backend:
+        """The side that it was sent to."""
+        return self.place.backend
+
+    @property
+    def tier(self) -> str:
+        """Name of the function tier; empty on an edge."""
+        return self.place.tier
 
     @property
     def warming(self) -> bool:

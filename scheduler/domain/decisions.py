@@ -1,41 +1,203 @@
-"""What is kept of a decision: numbers only, worded when somebody asks."""
+"""What is kept of a decision: the offers that were compared, the choice and the cause; worded when it is read."""
 
+import math
+from enum import Enum
 from typing import NamedTuple
+
+from scheduler.domain.lifecycle import State
+from scheduler.domain.requests import Place, Request
+
+
+class Cause(str, Enum):
+    """What led to a decision; the values are the words of records and files."""
+
+    ARRIVAL = "arrival"
+    DEFERRAL_OVER = "deferral-over"
+    """A deferrable request could not wait for an idle edge any longer."""
+    DISPLACED = "displaced"
+    """Another request took its place."""
+    EDGE_SENT = "edge-sent"
+    """An edge batch left without it."""
+    EDGE_DELAYED = "edge-delayed"
+    """The edge was slower than forecast."""
+    NO_SLOT = "no-slot"
+    """It waited for a free function call for too long."""
+    BISECTED = "bisected"
+    """Its deadline passed while it waited to be sent again in half a batch."""
+    FAILURE = "failure"
+    """A backend failed."""
+    LIMITS = "limits"
+    """An operator changed limits or the configuration, or a limit no longer lets its batch leave."""
+    PLAN = "plan"
+    """A new plan was adopted."""
+    SPEND_CAP = "spend-cap"
+    """The spend cap no longer lets the gathered batch leave."""
+    TOP_UP = "top-up"
+    """A function batch that was leaving had room; no choice."""
+    PIGGYBACK = "piggyback"
+    """An edge batch that was leaving had room; no choice."""
+    RECLAIMED = "reclaimed"
+    """The following edge batch had room for a request that was gathered for a function; no choice."""
+    HEDGE = "hedge"
+    """Its batch was overdue, so a second copy was sent to the other side; no choice."""
+    TRIAL = "trial"
+    """It was sent, though it was certain to be late, to learn whether the function is still as slow; no choice."""
+
+
+NO_CHOICE = frozenset({Cause.TOP_UP, Cause.PIGGYBACK, Cause.RECLAIMED, Cause.HEDGE, Cause.TRIAL})
+"""Causes of moves in which no offers are compared."""
+
+
+class Reason(str, Enum):
+    """Why an offer is impossible, or what made it dearer than the chosen one; the values are public words."""
+
+    CLASS = "class"
+    """The request's class may not go there (edge-only data stays on the site)."""
+    NO_BACKEND = "no-backend"
+    """Nothing serves the model there."""
+    FAILED_THERE = "failed-there"
+    """A batch with this request failed there, or it has been there already."""
+    TOO_LARGE = "too-large"
+    """The request has more items than a batch there may have."""
+    CIRCUIT_OPEN = "circuit-open"
+    """The backend does not answer and is left alone until a probe succeeds."""
+    BATCH_FULL = "batch-full"
+    """The edge's next batch has as many items as it may."""
+    JOINS_LATE = "joins-late"
+    """With the newcomers that are expected, the batch that this request would open is expected to miss its deadline."""
+    FIRST_DEADLINE = "first-deadline"
+    """With this request the batch is expected to miss the deadline of its first member."""
+    NO_SLOT = "no-slot"
+    """No function call is free before it is too late."""
+    COLD = "cold"
+    """It would most likely meet a cold start, and be late for it."""
+    LATE = "late"
+    """It is expected to be answered after its deadline."""
+    TOO_RISKY = "too-risky"
+    """The risk of being late costs more than a refusal."""
+    SPEND_CAP = "spend-cap"
+    """A spend cap forbids the money for it."""
+    GIVES_WAY = "gives-way"
+    """What the edge has left is kept for requests of higher priority."""
+    NOT_SERVED_LATE = "not-served-late"
+    """Its class is not answered after its deadline."""
+    NO_PLACE_GIVEN_UP = "no-place-given-up"
+    """No member of the batch can go elsewhere to make room."""
+    MONEY = "money"
+    """It costs more money."""
+    LATENESS = "lateness"
+    """The risk of being late weighs more."""
+    COST_TO_OTHERS = "cost-to-others"
+    """It costs the other requests more."""
+    LEAST_TOTAL = "least-total"
+    """It costs least in all; said of the chosen offer where no other was possible or asked for."""
+
+
+GATES = frozenset(Reason) - {Reason.MONEY, Reason.LATENESS, Reason.COST_TO_OTHERS, Reason.LEAST_TOTAL}
+"""Reasons that make an offer impossible; the others compare possible ones."""
+
+
+class Offer(NamedTuple):
+    """What one place offers for one request, at one moment.
+
+    `total = money + lateness_price x late_probability + cost_to_others`, in money; only totals are compared.
+    """
+
+    place: Place
+    queue: State
+    """Where the request would wait there."""
+    reason: Reason | None
+    """The gate that makes it impossible; None: possible."""
+    start_s: float
+    """When its batch would start, or be at the function; absolute, on the shell's clock. inf: never."""
+    finish_s: float
+    """When it would be answered (median); inf: never."""
+    items: int
+    """Of the batch as expected."""
+    late_probability: float
+    money: float
+    cost_to_others: float
+    """What other requests lose by it, in money: lateness, or a place that they must leave."""
+    total: float
+    displaces: int = 0
+    """Id of the request that would leave its place; 0: none."""
+
+    @property
+    def possible(self) -> bool:
+        """Whether it can be chosen."""
+        return self.reason is None
+
+
+def impossible(
+    place: Place,
+    queue: State,
+    reason: Reason,
+    *,
+    start_s: float = math.inf,
+    finish_s: float = math.inf,
+    items: int = 0,
+    late_probability: float = 1.0,
+    money: float = 0.0,
+) -> Offer:
+    """Returns an offer that a gate forbids, with what is known of it."""
+    return Offer(place, queue, reason, start_s, finish_s, items, late_probability, money, 0.0, math.inf)
+
+
+def move(place: Place, queue: State, *, now_s: float) -> tuple[Offer]:
+    """Returns what a move that is no choice carries: where it went."""
+    return (Offer(place, queue, None, now_s, math.inf, 0, 0.0, 0.0, 0.0, 0.0),)
 
 
 class Decision(NamedTuple):
-    """One placing of one request, with the terms of both sides as they looked then.
+    """One placing of one request, with the offers that were compared."""
 
-    Absolute times are on the shell's monotonic clock. A side that could not take the request at all has an infinite
-    `..._finish_s`.
-    """
-
-    request_id: int
+    request: Request
     at_s: float
-    place: str
-    """Where it was put: edge, waiting, function, deferred, late, refused."""
-    cause: str
-    """Why it was placed just now: arrival, deferred, displaced, edge-sent, edge-slipped, failure, filling, half,
-    limits, plan, hedging, riding, slot, spend-cap."""
+    """On the shell's monotonic clock."""
+    cause: Cause
     plan_id: int
-    deadline_s: float
-    edge_start_s: float
-    """When the edge's next batch was expected to start."""
-    edge_items: int
-    """Items expected in that batch when it starts."""
-    edge_finish_s: float
-    """When it was expected to be answered (median)."""
-    edge_late: float
-    """Probability that the edge would have answered this request after its deadline."""
-    function_path_s: float
-    """Seconds until the function could begin, and back: slot, uplink wait, transfer, round trip."""
-    function_cold_s: float
-    """Expected seconds of a cold start in that."""
-    function_items: int
-    """Items of the function batch that it would share."""
-    function_finish_s: float
-    """When that batch was expected to be answered (median)."""
-    function_late: float
-    """Probability that the function would have answered after the deadline."""
-    function_cost: float
-    """Money for this request's part of that batch."""
+    lateness_price: float
+    """Money that answering this request late costs in the comparison."""
+    compared: bool
+    """False for a move that was no choice; its offer, if any, is the one that was carried out."""
+    offers: tuple[Offer, ...]
+    chosen: int
+    """Index of the chosen offer; -1: the request was refused."""
+
+    @property
+    def choice(self) -> Offer | None:
+        """The chosen offer; None: refused."""
+        return self.offers[self.chosen] if self.chosen >= 0 else None
+
+    @property
+    def nearest_miss(self) -> Offer | None:
+        """Of a refusal, the offer that missed by least: the earliest answer; None where nothing was offered."""
+        return min(self.offers, key=lambda offer: offer.finish_s, default=None) if self.chosen < 0 else None
+
+    @property
+    def reason(self) -> Reason:
+        """What decided: why the offer that the chosen one had to beat was impossible or dearer."""
+        return deciding_reason(self.offers, self.chosen, self.lateness_price)
+
+
+def deciding_reason(offers: tuple[Offer, ...], chosen: int, lateness_price: float) -> Reason:
+    """Returns why the offer ahead of the chosen one in the order of asking did not win.
+
+    The places are asked in the order of preference at equal cost: an edge before a function. A choice of the first
+    offer is explained by the next possible one, if any.
+    """
+    if chosen < 0:
+        missed = min(offers, key=lambda offer: offer.finish_s, default=None)
+        return missed.reason or Reason.LATE if missed is not None else Reason.NO_BACKEND
+    rival = offers[0] if chosen else next((offer for offer in offers[1:] if offer.reason is None), None)
+    if rival is None:
+        return Reason.LEAST_TOTAL
+    if rival.reason is not None:
+        return rival.reason
+    choice = offers[chosen]
+    terms = (
+        (rival.money - choice.money, Reason.MONEY),
+        (lateness_price * (rival.late_probability - choice.late_probability), Reason.LATENESS),
+        (rival.cost_to_others - choice.cost_to_others, Reason.COST_TO_OTHERS),
+    )
+    return max(terms, key=lambda term: term[0])[1]

@@ -30,7 +30,7 @@ class BufferPlan:
     tier: str
     """Name of the function tier that its batches go to."""
     target_batch: int
-    """Where fixed, the items at which a batch leaves. Otherwise the cheapest size that can still be in time, as planned;
+    """Where fixed, the items at which a batch leaves. Otherwise the cheapest size that can be in time, as planned;
     a batch then leaves when waiting for another member does not pay any longer, earlier or later."""
     timeouts_s: Mapping[str, float]
     """By class: longest a request waits for others, deadlines permitting."""

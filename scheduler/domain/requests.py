@@ -16,6 +16,47 @@ class Backend(str, Enum):
         return Backend.FUNCTION if self is Backend.EDGE else Backend.EDGE
 
 
+EDGE_NAME = "main"
+"""Name of the edge server where the configuration names none."""
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """One place that answers: an edge server by its name, or a function tier by its name.
+
+    >>> str(Place.edge()), str(Place.function("cpu")), Place.parse("function:cpu") == Place.function("cpu")
+    ('edge:main', 'function:cpu', True)
+    """
+
+    backend: Backend
+    name: str
+
+    @staticmethod
+    def edge(name: str = EDGE_NAME) -> "Place":
+        """Returns an edge server."""
+        return Place(Backend.EDGE, name)
+
+    @staticmethod
+    def function(tier: str) -> "Place":
+        """Returns a function tier."""
+        return Place(Backend.FUNCTION, tier)
+
+    @staticmethod
+    def parse(text: str) -> "Place":
+        """Returns the place that `str` gave this text; ValueError for any other."""
+        backend, _, name = text.partition(":")
+        return Place(Backend(backend), name)
+
+    @property
+    def tier(self) -> str:
+        """The function tier; empty on an edge."""
+        return self.name if self.backend is Backend.FUNCTION else ""
+
+    def __str__(self) -> str:
+        """Returns `edge:NAME` or `function:TIER`."""
+        return f"{self.backend.value}:{self.name}"
+
+
 @dataclass(frozen=True, slots=True)
 class Attempt:
     """One sending of a request: where, in which batch, when."""

@@ -15,7 +15,7 @@ from support.stub_edge import Behaviour
 from scheduler.daemon.backends.edge import EdgeBackend
 from scheduler.daemon.backends.flight import Flight, Reply, SendFailed
 from scheduler.domain.batches import Batch, FailureKind
-from scheduler.domain.requests import Backend
+from scheduler.domain.requests import Place
 from scheduler.wire import InferRequest, Tensor
 
 
@@ -23,7 +23,7 @@ def a_flight(items: int, *, batch_id: int = 1) -> Flight:
     now_s = time.monotonic()
     batch = Batch(
         batch_id=batch_id,
-        backend=Backend.EDGE,
+        place=Place.edge(),
         model="digits",
         request_ids=tuple(range(items)),
         items=items,

@@ -20,7 +20,7 @@ from scheduler.daemon.backends.flight import Flight, Reply, SendFailed
 from scheduler.daemon.backends.function import FunctionBackend, FunctionName
 from scheduler.domain.batches import Batch, FailureKind
 from scheduler.domain.latency import FunctionTier, LatencyModel, Price
-from scheduler.domain.requests import Backend
+from scheduler.domain.requests import Place
 from scheduler.fc_client import AccessKey, Account, CallFailed, FunctionCaller
 from scheduler.wire import InferRequest, Tensor
 
@@ -38,7 +38,7 @@ def a_flight(items: int = 2, *, batch_id: int = 1, give_up_after_s: float = 5.0)
     now_s = time.monotonic()
     batch = Batch(
         batch_id=batch_id,
-        backend=Backend.FUNCTION,
+        place=Place.function("1gb"),
         model="digits",
         request_ids=tuple(range(items)),
         items=items,
@@ -48,7 +48,6 @@ def a_flight(items: int = 2, *, batch_id: int = 1, give_up_after_s: float = 5.0)
         give_up_at_s=now_s + give_up_after_s,
         predicted_finish_s=now_s + 0.1,
         predicted_service_s=0.1,
-        tier="1gb",
     )
     return Flight(batch, TIER, now_s)
 

@@ -17,7 +17,7 @@ from scheduler.daemon.backends.flight import Flight, Reply, SendFailed
 from scheduler.daemon.backends.function import FunctionBackend, FunctionName
 from scheduler.domain.batches import Batch, FailureKind
 from scheduler.domain.latency import FunctionTier, LatencyModel, Price
-from scheduler.domain.requests import Backend
+from scheduler.domain.requests import Place
 from scheduler.fc_client import AccessKey, Account
 from scheduler.wire import InferRequest, Tensor
 
@@ -67,7 +67,7 @@ async def sent(backend: FunctionBackend, *pictures: bytes) -> Reply:
     now_s = time.monotonic()
     batch = Batch(
         batch_id=1,
-        backend=Backend.FUNCTION,
+        place=Place.function("1gb"),
         model="digits",
         request_ids=tuple(range(len(pictures))),
         items=len(pictures),
@@ -77,7 +77,6 @@ async def sent(backend: FunctionBackend, *pictures: bytes) -> Reply:
         give_up_at_s=now_s + 30.0,
         predicted_finish_s=now_s + 1.0,
         predicted_service_s=1.0,
-        tier="1gb",
     )
     request = InferRequest("1", (Tensor.from_elements("image", list(pictures)),), binary_by_default=True)
     return await backend.send(Flight(batch, TIER, now_s), request)

@@ -23,7 +23,7 @@ from scheduler.daemon.calls import Answer, InferenceCall
 from scheduler.daemon.config.config import load_config
 from scheduler.daemon.records import BatchRecord
 from scheduler.domain.batches import Batch, BatchReport
-from scheduler.domain.requests import Backend
+from scheduler.domain.requests import Backend, Place
 from scheduler.measuring.batch_log import BatchLog, Row
 from scheduler.measuring.errors import MeasuringError
 from scheduler.measuring.exchange import Target
@@ -150,7 +150,7 @@ class BatchingRunner(FakeRunner):
         in_function = backend is Backend.FUNCTION
         batch = Batch(
             batch_id=batch_id,
-            backend=backend,
+            place=Place.function("1gb") if in_function else Place.edge(),
             model=call.model,
             request_ids=(batch_id,),
             items=call.items,
@@ -160,7 +160,6 @@ class BatchingRunner(FakeRunner):
             give_up_at_s=now_s + 2.0,
             predicted_finish_s=now_s + 0.1,
             predicted_service_s=0.1,
-            tier="1gb" if in_function else "",
         )
         report = BatchReport(
             elapsed_s=0.025,

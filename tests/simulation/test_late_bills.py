@@ -9,7 +9,7 @@ import pytest
 from scheduler.domain.batches import Batch
 from scheduler.domain.latency import FunctionTier, LatencyModel, Price
 from scheduler.domain.messages import BatchFailed, BillArrived
-from scheduler.domain.requests import Backend, Request
+from scheduler.domain.requests import Place, Request
 from scheduler.engine import Engine
 from scheduler.simulator.backends import LATE_LIMIT_S, ColdStarts, SimulatedFunctions
 from scheduler.simulator.faults import Fault, Faults
@@ -32,7 +32,7 @@ def functions(start_s: float, *, faults: tuple[Fault, ...] = ()) -> SimulatedFun
 
 
 def batch(give_up_at_s: float) -> Batch:
-    return Batch(1, Backend.FUNCTION, "m", (1,), 1, 0, 0.0, 1.0, give_up_at_s, 0.0, 0.0, tier="t")
+    return Batch(1, Place.function("t"), "m", (1,), 1, 0, 0.0, 1.0, give_up_at_s, 0.0, 0.0)
 
 
 def test_the_bill_of_a_batch_that_was_given_up_comes_when_its_run_ends() -> None:

@@ -215,13 +215,12 @@ def test_the_link_is_told_as_it_is_at_each_moment_and_each_change_of_it_wakes_th
     scenario = replace(NOISY, bandwidth=steps([(0.0, 4.0), (10.0, 0.25), (15.0, 0.0)]))
     control = oracle_control(scenario, make_requests(scenario, phases((20.0, 10.0))))
     control.begin(0.0)
-    assert control.uplink() == (4.0 * MEBIBYTE, 0.02)
+    assert (control.beliefs.uplink(0.0).bytes_per_s, control.beliefs.uplink(0.0).rtt_s) == (4.0 * MEBIBYTE, 0.02)
     assert control.next_wakeup_s() == 10.0
     control.advance(10.0)
-    assert control.uplink() == (0.25 * MEBIBYTE, 0.02)
+    assert control.beliefs.uplink(10.0).bytes_per_s == 0.25 * MEBIBYTE
     assert control.snapshot(10.0, edge_up=True, function_up=True).uplink_bytes_per_s == 0.25 * MEBIBYTE
-    control.advance(16.0)
-    assert control.uplink() == (0.0, 0.02)
+    assert control.beliefs.uplink(16.0).bytes_per_s == 0.0
 
 
 def test_an_edge_whose_change_is_known_is_judged_by_the_batches_since_alone() -> None:

@@ -14,7 +14,7 @@ from support.simple_engines import OneByOne, Scripted
 from scheduler.domain.batches import Batch, FailureKind
 from scheduler.domain.latency import FunctionTier, LatencyModel, Price
 from scheduler.domain.messages import AnswerRequest, BatchFailed, BatchFinished
-from scheduler.domain.requests import Backend, Request
+from scheduler.domain.requests import Backend, Place, Request
 from scheduler.simulator.backends import (
     ColdStarts,
     InstancePool,
@@ -48,7 +48,7 @@ def make_requests(times_s: list[float], *, body_bytes: int = 0, slo_s: float = 1
 def make_batch(batch_id: int, *, sent_at_s: float, body_bytes: int = 0, items: int = 1, wait_s: float = 100) -> Batch:
     return Batch(
         batch_id=batch_id,
-        backend=Backend.FUNCTION,
+        place=Place.function("t"),
         model="m",
         request_ids=(batch_id,),
         items=items,
@@ -58,7 +58,6 @@ def make_batch(batch_id: int, *, sent_at_s: float, body_bytes: int = 0, items: i
         give_up_at_s=sent_at_s + wait_s,
         predicted_finish_s=0.0,
         predicted_service_s=0.0,
-        tier="t",
     )
 
 

@@ -13,11 +13,11 @@ from support.engine_kit import PRICE
 
 from scheduler.dispatch.decision_ring import ANSWERED, CANCELLED, SENDINGS_KEPT
 from scheduler.dispatch.ledger import batch_cost
-from scheduler.dispatch.queue import Place
 from scheduler.dispatch.spend_cap import OverCap
 from scheduler.domain.batches import Batch, BatchReport, Failure, FailureKind
 from scheduler.domain.decisions import Decision
 from scheduler.domain.latency import FunctionTier, LatencyModel
+from scheduler.domain.lifecycle import State
 from scheduler.domain.messages import (
     AnswerRequest,
     BatchFailed,
@@ -97,13 +97,6 @@ SETTINGS = tuple(replace(variant, changepoints=False) for variant in VARIANTS)
 """Changes in rates and the like have tests of their own; here they would take most of the time."""
 SPIN = 20
 """Wake-ups at one and the same moment that are still not called spinning."""
-
-
-PLACES_OF = {
-    Backend.EDGE: {"edge", "waiting", "late", "deferred"},
-    Backend.FUNCTION: {"function", "late"},
-}
-"""Where a request must have been put before a backend gets it."""
 
 
 @dataclass(frozen=True)
@@ -226,7 +219,7 @@ class World:
         self.back = {m.batch_id for m in messages if isinstance(m, BatchFinished)}
         for command in commands:
             self._perform(command, gone)
-        for request_id in gone - set(self.engine._sender.requests):
+        for request_id in gone - set(self.engine._table.open):
             if not any(isinstance(c, RefuseRequest) and c.request_id == request_id for c in commands):
                 self._check_explanation(request_id, CANCELLED)
         self.check()
@@ -352,26 +345,28 @@ class World:
             self._check_placed(kept.decisions, sends)
 
     def _check_placed(self, decisions: Sequence[Decision], sends: Sequence[Batch]) -> None:
-        """Before every first sending to a backend somebody decided that it should go there."""
+        """Before every first sending to a backend it was decided that the request should go there."""
         batch = sends[-1]
         before = [d for d in decisions if d.at_s <= batch.sent_at_s]
         assert before, f"{batch} was sent without a decision"
-        assert before[-1].place in PLACES_OF[batch.backend], f"{batch.backend} after {before}"
+        choice = before[-1].choice
+        assert choice is not None
+        assert choice.queue is State.OVERDUE or choice.place.backend is batch.backend, f"{batch.backend} after {before}"
 
     def check(self) -> None:
-        state, sender = self.engine.statistics(), self.engine._sender
-        waiting = [q for q in sender.requests.values() if q.place is not Place.IN_FLIGHT]
+        state, requests = self.engine.statistics(), self.engine._table.open
+        waiting = [q for q in requests.values() if q.state is not State.IN_FLIGHT]
         assert state.queued_requests == len(waiting)
-        assert state.unanswered_bytes == sum(q.request.body_bytes for q in sender.requests.values())
-        assert set(self.in_flight) == set(sender.in_flight)
+        assert state.unanswered_bytes == sum(q.request.body_bytes for q in requests.values())
+        assert set(self.in_flight) == set(self.engine._outbox.in_flight)
         assert state.spent >= 0
         wakeup_s = self.engine.next_wakeup_s()
         for queued in waiting:
             request = queued.request
-            if queued.place is not Place.LATE and request.class_name not in SERVED_LATE:
-                assert request.deadline_s > self.now_s, f"{request} still {queued.place} at {self.now_s}"
-                assert wakeup_s is not None, f"{request} forgotten in {queued.place} at {self.now_s}"
-                assert wakeup_s <= request.deadline_s, f"{request} forgotten in {queued.place} until {wakeup_s}"
+            if queued.state is not State.OVERDUE and request.class_name not in SERVED_LATE:
+                assert request.deadline_s > self.now_s, f"{request} still {queued.state} at {self.now_s}"
+                assert wakeup_s is not None, f"{request} forgotten in {queued.state} at {self.now_s}"
+                assert wakeup_s <= request.deadline_s, f"{request} forgotten in {queued.state} until {wakeup_s}"
         for request_id, batches in self.sends.items():
             backends = [batch.backend for batch in batches]
             moves = sum(a is not b for a, b in zip(backends, backends[1:], strict=False))
@@ -385,8 +380,8 @@ class World:
         self.planning_s = 0.0
         self.advance(200.0)
         left = [i for i in self.requests if i not in self.ended]
-        assert not left, f"never ended: {[self.engine._sender.requests.get(i) for i in left]}"
+        assert not left, f"never ended: {[self.engine._table.open.get(i) for i in left]}"
         state = self.engine.statistics()
         assert (state.queued_requests, state.unanswered_bytes, state.requests_in_flight) == (0, 0, 0)
         assert not self.in_flight
-        assert not self.engine._sender.requests
+        assert not self.engine._table.open

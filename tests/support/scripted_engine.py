@@ -16,7 +16,7 @@ from scheduler.domain.messages import (
     RequestArrived,
     SendBatch,
 )
-from scheduler.domain.requests import Backend, Request
+from scheduler.domain.requests import EDGE_NAME, Backend, Place, Request
 
 Reaction = Callable[[Message, float], list[Command]]
 
@@ -82,7 +82,7 @@ class BatchEachArrival:
     def batch(self, requests: Sequence[Request], now_s: float) -> Batch:
         made = Batch(
             batch_id=len(self.batches) + 1,
-            backend=self.backend,
+            place=Place(self.backend, self.tier or EDGE_NAME),
             model=requests[0].model,
             request_ids=tuple(request.request_id for request in requests),
             items=sum(request.items for request in requests),
@@ -93,7 +93,6 @@ class BatchEachArrival:
             predicted_finish_s=now_s + 0.1,
             predicted_service_s=0.1,
             expected_cost=1.0 if self.backend is Backend.FUNCTION else 0.0,
-            tier=self.tier,
         )
         self.batches[made.batch_id] = made
         return made

@@ -15,7 +15,7 @@ from scheduler.domain.messages import (
     RequestArrived,
     SendBatch,
 )
-from scheduler.domain.requests import Backend, Request
+from scheduler.domain.requests import EDGE_NAME, Backend, Place, Request
 
 FOR_EVER_S = 1e9
 
@@ -56,7 +56,7 @@ class OneByOne:
         self._sent[request.request_id] = request
         return Batch(
             batch_id=request.request_id,
-            backend=self._backend,
+            place=Place(self._backend, self._tier or EDGE_NAME),
             model=request.model,
             request_ids=(request.request_id,),
             items=1,
@@ -66,7 +66,6 @@ class OneByOne:
             give_up_at_s=now_s + self._give_up_s,
             predicted_finish_s=now_s,
             predicted_service_s=0.0,
-            tier=self._tier,
         )
 
 

@@ -9,7 +9,7 @@ from scheduler.daemon.own_latency import OwnLatency
 from scheduler.daemon.records import BatchRecord, BatchRing, batch_cost, billed_s
 from scheduler.domain.batches import Batch, BatchReport, Failure, FailureKind
 from scheduler.domain.latency import FunctionTier, LatencyModel, Price
-from scheduler.domain.requests import Backend
+from scheduler.domain.requests import Place
 
 TIER = FunctionTier("1gb", "digits", LatencyModel(0.2, 0.1, 8), Price(per_s=2.0, per_call=0.5))
 
@@ -17,7 +17,7 @@ TIER = FunctionTier("1gb", "digits", LatencyModel(0.2, 0.1, 8), Price(per_s=2.0,
 def a_batch(batch_id: int) -> Batch:
     return Batch(
         batch_id=batch_id,
-        backend=Backend.FUNCTION,
+        place=Place.function("1gb"),
         model="digits",
         request_ids=(1,),
         items=1,
@@ -28,7 +28,6 @@ def a_batch(batch_id: int) -> Batch:
         predicted_finish_s=0.5,
         predicted_service_s=0.3,
         expected_cost=7.0,
-        tier="1gb",
     )
 
 

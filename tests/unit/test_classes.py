@@ -127,7 +127,7 @@ def test_of_many_deferrable_that_are_due_together_nobody_is_forgotten() -> None:
     while (now_s := shell.next_wakeup_s()) is not None and now_s <= 10.01:
         shell.handle([], now_s)
     # The edge never comes back: everybody is told by the deadline.
-    assert {q.request.request_id for q in shell._sender.requests.values()} == set(blocking.request_ids)
+    assert {q.request.request_id for q in shell._table.open.values()} == set(blocking.request_ids)
 
 
 @pytest.mark.parametrize("cap", [0, 2])

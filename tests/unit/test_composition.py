@@ -6,9 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from scheduler.dispatch.edge_batch import compose, fill_up
-from scheduler.dispatch.forecast import ServiceTimes, service_times
 from scheduler.dispatch.queue import QueuedRequest
 from scheduler.domain.requests import Request
+from scheduler.domain.service_times import ServiceTimes, service_times
 
 CAP = 32
 

@@ -440,9 +440,9 @@ def test_an_uplink_that_was_thought_dead_spoils_no_estimate() -> None:
     finish(engine, batch, batch.sent_at_s + 0.5)
     engine.handle([], batch.sent_at_s + 0.5)
     assert engine.statistics().uplink_bytes_per_s > 0  # type: ignore[operator]
-    excess_s, slack_s, _ = engine._control.path_excess()
-    assert excess_s == 0.0
-    assert 0.0 < slack_s < 0.1
+    estimate = engine._beliefs.uplink(batch.sent_at_s + 0.5)
+    assert estimate.excess_s == 0.0
+    assert 0.0 < estimate.margin_s < 0.1
 
 
 def test_who_waits_for_a_slot_is_told_as_soon_as_it_would_come_too_late() -> None:

@@ -6,10 +6,9 @@ import pytest
 from support.engine_kit import finish, refused, sent
 
 from scheduler.dispatch.decision_ring import DecisionRing
-from scheduler.dispatch.forecast import service_times
 from scheduler.dispatch.model_queues import ModelQueues
+from scheduler.dispatch.outbox import Outbox, Sending
 from scheduler.dispatch.queue import Admission, QueuedRequest
-from scheduler.dispatch.request_table import Sender
 from scheduler.domain.batches import BatchReport
 from scheduler.domain.latency import FunctionTier, LatencyModel, Price
 from scheduler.domain.messages import BatchFinished, RequestArrived, SettingsChanged
@@ -25,7 +24,8 @@ from scheduler.domain.plans import (
     SizeShare,
     Snapshot,
 )
-from scheduler.domain.requests import Backend, Request
+from scheduler.domain.requests import Place, Request
+from scheduler.domain.service_times import service_times
 from scheduler.engine import Engine
 from scheduler.planner.site.plan import best_plan
 
@@ -170,32 +170,24 @@ def test_sizes_that_no_tier_answers_in_time_do_not_keep_the_others_from_batches(
 def test_a_batch_in_flight_is_judged_by_the_tables_of_its_tier_and_size() -> None:
     """A hedging weighs how late a batch will be: one of large items is not overdue when one of small ones would be."""
     model = replace(MODEL, buffers=(), classes=CLASSES[1:])
-    lane_plan = [
+    plans = [
         BufferPlan(("patient",), "cpu", 1, {"patient": 1.0}, {"patient": 1.0}, 0.99, 0.5, 1e4, size_factor=0.5),
         BufferPlan(("patient",), "cpu", 1, {"patient": 1.0}, {"patient": 1.0}, 0.99, 0.5, size_factor=2.0),
     ]
-    queues = ModelQueues(model, GroupPlan("m", ("patient",), 0, {}, 0.99, tuple(lane_plan), 0.0, 1.0, 1.0))
-    queues.adopt(model, queues.plan)
+    queues = ModelQueues(model, GroupPlan("m", ("patient",), 0, {}, 0.99, tuple(plans), 0.0, 1.0, 1.0))
+    queues.adopt(model, queues.plan, lambda _: None)
     queues.learn(None, [service_times([factor * 0.3], margin=1.0) for factor in (0.5, 2.0)])
     members = [
         QueuedRequest(Request(i, "m", 0.0, 9.0, body_bytes=size, class_name="patient"))
         for i, size in ((1, 5_000), (2, 90_000))
     ]
     assert [queues.buffer_of(queued) for queued in members] == list(queues.buffers)
-    sender = Sender(Admission(9, 10**6), DecisionRing(9))
+    outbox = Outbox(Admission(9, 10**6), DecisionRing(9))
     for buffer, queued, factor in zip(queues.buffers, members, (0.5, 2.0), strict=True):
-        batch = sender.send(
-            [queued],
-            backend=Backend.FUNCTION,
-            now_s=0.0,
-            finish_s=1.0,
-            service_s=0.3,
-            give_up_at_s=9.0,
-            tier="cpu",
-            size_factor=factor,
-        )
+        sending = Sending(Place.function("cpu"), 0.0, finish_s=1.0, service_s=0.3, give_up_at_s=9.0, size_factor=factor)
+        batch = outbox.send([queued], sending)
         assert queues.times_of(batch) is buffer.times
         assert batch.largest_item_bytes == queued.request.body_bytes
     # Of an earlier plan's size: the tier's tables are the nearest there are.
     assert queues.times_of(replace(batch, size_factor=1.0)) is queues.buffers[0].times
-    assert queues.times_of(replace(batch, tier="gone")) is None
+    assert queues.times_of(replace(batch, place=Place.function("gone"))) is None

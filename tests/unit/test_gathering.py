@@ -9,35 +9,36 @@ from hypothesis import strategies as st
 from support.engine_kit import FUNCTION, TIER, settings
 
 from scheduler.dispatch.batch_economics import BatchEconomics
-from scheduler.dispatch.forecast import UplinkOccupancy, service_times
-from scheduler.dispatch.function_buffer import Buffer
-from scheduler.dispatch.lateness_price import LEAST_WEIGHT, MOST_WEIGHT, SAFETY, SloBudget
+from scheduler.dispatch.function_buffer import FunctionBuffer
+from scheduler.dispatch.lateness_price import MAX_MULTIPLIER, MIN_MULTIPLIER, SAFETY, SloBudget
 from scheduler.dispatch.model_queues import ModelQueues
+from scheduler.dispatch.pricing import make_prices
 from scheduler.dispatch.queue import QueuedRequest
+from scheduler.dispatch.uplink import UplinkOccupancy
 from scheduler.domain.plans import BufferPlan, GroupPlan
 from scheduler.domain.requests import Request
 from scheduler.domain.scatter import Scatter
+from scheduler.domain.service_times import service_times
+from scheduler.domain.uplink import UplinkEstimate
 
 RTT_S, SIGMA = 0.02, 0.2
 NOW_S = 100.0
 
 
-def buffer_with(slacks_s: Sequence[float], *, rate_rps: float = 30.0) -> tuple[BatchEconomics, Buffer]:
+def buffer_with(slacks_s: Sequence[float], *, rate_rps: float = 30.0) -> tuple[BatchEconomics, FunctionBuffer]:
     """A buffer in which requests are gathered with so much time left, and the economics of its batches."""
     [model] = settings().models
     plan = BufferPlan(("default",), "1gb", 3, {"default": math.inf}, {}, 0.99)
     queues = ModelQueues(model, GroupPlan("m", ("default",), 64, {}, 0.99, (plan,), 0.0, 1.0, 0.5))
-    queues.adopt(model, queues.plan)
+    queues.adopt(model, queues.plan, lambda _: None)
     [buffer] = queues.buffers
     predicted_s = [FUNCTION.predict_s(items) for items in range(1, FUNCTION.max_batch + 1)]
-    buffer.times = service_times(predicted_s, margin=1.5, scatter=Scatter(sigma=SIGMA))
-    queues.recap()
-    queues.arrives(rate_rps=rate_rps, item_bytes=10_000.0)
-    gathering = BatchEconomics(UplinkOccupancy(rtt_s=RTT_S))
-    gathering.price(queues)
-    buffer.opened_at_s = NOW_S
+    queues.learn(None, [service_times(predicted_s, margin=1.5, scatter=Scatter(sigma=SIGMA))])
+    queues.expect(rate_rps=rate_rps, item_bytes=10_000.0)
+    gathering = BatchEconomics(UplinkOccupancy(UplinkEstimate(rtt_s=RTT_S)))
+    queues.reprice(*make_prices(queues, gathering))
     for number, slack_s in enumerate(slacks_s):
-        buffer.gathered.add(queued(number, slack_s))
+        buffer.join(queued(number, slack_s), now_s=NOW_S)
     return gathering, buffer
 
 
@@ -53,7 +54,7 @@ def late(items: int, slack_s: float) -> float:
     return 0.5 * math.erfc(math.log(left_s / FUNCTION.predict_s(items)) / (SIGMA * math.sqrt(2)))
 
 
-def money(buffer: Buffer, slacks_s: Sequence[float]) -> float:
+def money(buffer: FunctionBuffer, slacks_s: Sequence[float]) -> float:
     """A batch's price and what the lateness of each of its members weighs, one by one."""
     items = len(slacks_s)
     each = sum(late(items, slack_s) for slack_s in slacks_s)
@@ -69,7 +70,7 @@ narrow = st.tuples(st.floats(0.25, 1.4), st.lists(st.floats(0.0, 0.02), min_size
 @given(slacks)
 def test_the_batch_that_leaves_is_the_first_few_by_deadline_that_cost_least_each(slacks_s: list[float]) -> None:
     gathering, buffer = buffer_with(slacks_s)
-    members = buffer.gathered.members
+    members = buffer.queue.members
     chosen = gathering.cheapest_prefix(buffer, members, now_s=NOW_S)
     begins_s = NOW_S + RTT_S
     averages = [
@@ -84,7 +85,7 @@ def test_the_batch_that_leaves_is_the_first_few_by_deadline_that_cost_least_each
 def test_a_batchs_cost_is_its_price_and_each_members_lateness(slacks_s: list[float]) -> None:
     """Of members whose deadlines are close: the mean of the first and the last stands for all."""
     gathering, buffer = buffer_with(slacks_s)
-    found = gathering.cost(buffer, buffer.gathered.members, items=len(slacks_s), begins_s=NOW_S + RTT_S)
+    found = gathering.cost(buffer, buffer.queue.members, items=len(slacks_s), begins_s=NOW_S + RTT_S)
     one_late = buffer.lateness.late_cost("default")
     spread = late(len(slacks_s), slacks_s[0]) - late(len(slacks_s), slacks_s[-1])
     assert found == pytest.approx(money(buffer, slacks_s), abs=len(slacks_s) * one_late * (spread + 1e-9))
@@ -138,25 +139,25 @@ def test_the_size_that_is_gathered_for_is_the_cheapest_of_all_sizes(rate_rps: fl
         risk = late(size, 1.0 - 0.5 * wait_s) if wait_s < 1.0 else 1.0
         return TIER.price.cost(FUNCTION.predict_s(size)) / size + buffer.lateness.highest_late_cost(["default"]) * risk
 
-    assert each(buffer.cheapest_size) == pytest.approx(min(each(size) for size in range(1, 6)))
-    assert buffer.lateness.spill_cost == pytest.approx(each(buffer.cheapest_size))
+    assert each(buffer.prices.cheapest_size) == pytest.approx(min(each(size) for size in range(1, 6)))
+    assert buffer.lateness.spill_cost == pytest.approx(each(buffer.prices.cheapest_size))
 
 
 @given(st.lists(st.booleans(), min_size=1, max_size=400), st.sampled_from([0.9, 0.99, 0.999]))
 def test_the_weight_of_a_late_answer_stays_within_its_bounds(late_answers: list[bool], percentile: float) -> None:
     budget = SloBudget(percentile)
     for one in late_answers:
-        before = budget.weight
-        budget.spend(one)
-        assert LEAST_WEIGHT * (1 - 1e-9) <= budget.weight <= MOST_WEIGHT * (1 + 1e-9)
-        assert budget.weight >= before if one else budget.weight <= before
+        before = budget.multiplier
+        budget.record(one)
+        assert MIN_MULTIPLIER * (1 - 1e-9) <= budget.multiplier <= MAX_MULTIPLIER * (1 + 1e-9)
+        assert budget.multiplier >= before if one else budget.multiplier <= before
 
 
 def test_where_just_as_many_are_late_as_are_aimed_at_the_weight_stays() -> None:
     budget, period = SloBudget(0.98), round(1 / (SAFETY * 0.02))
     weights = []
     for number in range(40 * period):
-        budget.spend(number % period == 0)
+        budget.record(number % period == 0)
         if number % period == 0:
-            weights.append(budget.weight)
+            weights.append(budget.multiplier)
     assert max(weights[1:]) / min(weights[1:]) < 1.1

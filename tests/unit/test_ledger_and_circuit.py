@@ -50,7 +50,7 @@ def test_an_edge_batch_costs_nothing() -> None:
 
 def given_up() -> Ledger:
     ledger = Ledger(SpendCap(per_hour=1.0))
-    ledger.book(1, price=PRICE, expected_cost=5e-6, now_s=100.0, at_most=8e-6)
+    ledger.book(1, price=PRICE, expected_cost=5e-6, now_s=100.0, max_cost=8e-6)
     ledger.settle(1, BatchReport(elapsed_s=1.0), failure=FailureKind.TIMEOUT)
     return ledger
 
@@ -73,7 +73,7 @@ def test_a_bill_counts_once() -> None:
 
 def test_the_cap_holds_back_the_most_a_batch_may_cost_until_its_bill_is_known() -> None:
     ledger = Ledger(SpendCap(per_hour=1.0))
-    ledger.book(1, price=PRICE, expected_cost=5e-6, now_s=100.0, at_most=8e-6)
+    ledger.book(1, price=PRICE, expected_cost=5e-6, now_s=100.0, max_cost=8e-6)
     assert ledger.cap.hour.sum(100.0) == 8e-6
     ledger.settle(1, BatchReport(elapsed_s=1.0), failure=FailureKind.BROKEN)
     assert ledger.cap.hour.sum(100.0) == 8e-6
@@ -92,7 +92,7 @@ def test_a_batch_that_is_back_counts_against_the_cap_with_what_it_cost(failure: 
 
 def test_a_run_that_failed_with_a_bill_waits_for_no_other() -> None:
     ledger = Ledger(SpendCap(per_hour=1.0))
-    ledger.book(1, price=PRICE, expected_cost=5e-6, now_s=100.0, at_most=8e-6)
+    ledger.book(1, price=PRICE, expected_cost=5e-6, now_s=100.0, max_cost=8e-6)
     ledger.settle(1, BatchReport(elapsed_s=1.0, billed_duration_s=0.3), failure=FailureKind.FUNCTION)
     assert ledger.cap.hour.sum(100.0) == pytest.approx(PRICE.cost(0.3))
     assert ledger.bill(1, 9.0) == 0.0

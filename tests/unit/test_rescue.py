@@ -7,6 +7,8 @@ from support.engine_kit import TIER, answered, arrive, fail, finish, refused, se
 
 from scheduler.dispatch.spend_cap import OverCap
 from scheduler.domain.batches import Batch, BatchReport, Failure, FailureKind
+from scheduler.domain.decisions import Cause
+from scheduler.domain.lifecycle import State
 from scheduler.domain.messages import BatchFailed, BatchFinished, Command, LimitsChanged, RequestCancelled
 from scheduler.domain.plans import EngineSettings, Limits
 from scheduler.domain.requests import Backend
@@ -51,7 +53,10 @@ def test_who_hangs_on_the_edge_goes_to_a_function_while_there_is_time_and_only_o
     assert sent(wait(engine, first.give_up_at_s)) == []
     kept = engine.explanation(1)
     assert kept is not None
-    assert [(d.place, d.cause) for d in kept.decisions] == [("edge", "arrival"), ("function", "hedging")]
+    assert [(d.choice and d.choice.queue, d.cause) for d in kept.decisions] == [
+        (State.EDGE_BATCH, Cause.ARRIVAL),
+        (State.FUNCTION, Cause.HEDGE),
+    ]
     assert [sending.batch for sending in kept.sendings] == [first, second]
 
 

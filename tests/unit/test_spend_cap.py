@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from scheduler.dispatch.ledger import Ledger
-from scheduler.dispatch.spend_cap import KEPT_FOR_PRIORITY, OverCap, SlidingSum, SpendCap, SpendVerdict, course
+from scheduler.dispatch.spend_cap import KEPT_FOR_PRIORITY, OverCap, SlidingSum, SpendCap, SpendVerdict, verdict
 from scheduler.domain.batches import BatchReport, FailureKind
 from scheduler.domain.latency import Price
 
@@ -68,7 +68,7 @@ def test_bills_that_come_late_and_higher_than_booked_exceed_the_cap_by_at_most_o
         if not ledger.cap.allows(held, at_s):
             continue
         cost_s = expected_s * (10.0 if batch_id == rogue else factor)
-        ledger.book(batch_id, price=PRICE, expected_cost=PRICE.cost(expected_s), now_s=at_s, at_most=held)
+        ledger.book(batch_id, price=PRICE, expected_cost=PRICE.cost(expected_s), now_s=at_s, max_cost=held)
         back.append((at_s + takes_s, batch_id, cost_s, failure, billed))
         cost = 0.0 if failure is FailureKind.THROTTLED else PRICE.cost(cost_s)
         sent.append((at_s, cost))
@@ -168,18 +168,18 @@ def test_each_word_says_what_becomes_of_a_request_over_the_cap(
     over_cap: OverCap, low_priority: bool, found: SpendVerdict
 ) -> None:
     cap = SpendCap(per_hour=1.0)
-    assert course(cap, over_cap, cost=0.1, now_s=0.0, low_priority=low_priority) is SpendVerdict.FUNCTION
+    assert verdict(cap, over_cap, cost=0.1, now_s=0.0, low_priority=low_priority) is SpendVerdict.FUNCTION
     cap.book(1.0, at_s=0.0)
-    assert course(cap, over_cap, cost=0.1, now_s=0.0, low_priority=low_priority) is found
+    assert verdict(cap, over_cap, cost=0.1, now_s=0.0, low_priority=low_priority) is found
 
 
 def test_the_last_of_the_money_is_kept_from_low_priority_only_where_that_is_the_word() -> None:
     cap = SpendCap(per_hour=1.0)
     cap.book(1.0 - KEPT_FOR_PRIORITY, at_s=0.0)
     refuses, others = OverCap.REFUSE_LOW_PRIORITY, OverCap.EDGE_ONLY
-    assert course(cap, refuses, cost=0.1, now_s=0.0, low_priority=True) is SpendVerdict.EDGE_IF_IDLE
-    assert course(cap, refuses, cost=0.1, now_s=0.0, low_priority=False) is SpendVerdict.FUNCTION
-    assert course(cap, others, cost=0.1, now_s=0.0, low_priority=True) is SpendVerdict.FUNCTION
+    assert verdict(cap, refuses, cost=0.1, now_s=0.0, low_priority=True) is SpendVerdict.EDGE_IF_IDLE
+    assert verdict(cap, refuses, cost=0.1, now_s=0.0, low_priority=False) is SpendVerdict.FUNCTION
+    assert verdict(cap, others, cost=0.1, now_s=0.0, low_priority=True) is SpendVerdict.FUNCTION
 
 
 def test_the_settings_words_are_the_words_of_the_decision() -> None:

@@ -102,7 +102,7 @@ def test_serve_late_lets_the_edge_answer_late_and_refuses_nobody() -> None:
     busy(engine)
     commands = arrive(engine, 0.01, 1, slo_s=0.3)
     assert refused(commands) == {}
-    [first] = [s.batch for s in engine._sender.in_flight.values()]
+    [first] = [s.batch for s in engine._outbox.in_flight.values()]
     after = run_until_idle(engine, finish(engine, first, 0.6), 0.6, 5.0)
     assert answered(after) == [10_000, 1]
     assert {b.backend for b in sent(after)} == {Backend.EDGE}
@@ -139,9 +139,9 @@ def test_the_last_fifth_of_the_money_is_for_higher_priorities() -> None:
         if priority == LOW:
             [*told] = refused(commands).values()
             assert told
-            assert all("is kept for others" in c.refusal.message for c in told)
+            assert all("is kept for requests of higher priority" in c.refusal.message for c in told)
             assert all((c.refusal.retry_after_s or 0.0) > 3000.0 for c in told)
-            for warming in tuple(engine._sender.in_flight.values()):
+            for warming in tuple(engine._outbox.in_flight.values()):
                 finish(engine, warming.batch, 10.0)
             high = run_until_idle(engine, arrive(engine, 10.0, 100, 101, priority=HIGH), 10.0, 20.0)
             assert sorted(answered(high)) == [100, 101]
@@ -179,7 +179,7 @@ def test_halves_of_a_refused_batch_wait_for_money_too() -> None:
     held = TIER.price.cost(FUNCTION.predict_s(4))
     engine = shell(1.6 * held, edge=False, slo_s=9.0)
     engine.handle([], 0.0)
-    engine._queues["m"].limits = Limits()
+    engine._queues["m"].limit(Limits())
     commands = run_until_idle(engine, arrive(engine, 0.0, 1, 2, 3, 4, slo_s=9.0), 0.0, 12.0)
     assert engine.statistics().spent <= 1.6 * held
     assert len(answered(commands)) + len(refused(commands)) == 4

@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from scheduler.dispatch.function_buffer import Buffer, Routes
+from scheduler.dispatch.function_buffer import FunctionBuffer, Routes
 from scheduler.dispatch.lateness_price import LatenessPrice
 from scheduler.dispatch.queue import QueuedRequest
 from scheduler.domain.latency import FunctionTier, LatencyModel, Price
@@ -95,7 +95,7 @@ def test_a_request_belongs_to_the_first_buffer_of_its_class_that_takes_its_size(
         for name, most in ends.items()
         for end in [*most, None]
     ]
-    buffers = tuple(Buffer(ModelSettings("m"), plan, TIER, LatenessPrice()) for plan in plans)
+    buffers = tuple(FunctionBuffer(ModelSettings("m"), plan, TIER, LatenessPrice()) for plan in plans)
     routes = Routes(buffers)
     for name, most in ends.items():
         request = Request(1, "m", 0.0, 1.0, items=items, body_bytes=item_bytes * items, class_name=name)

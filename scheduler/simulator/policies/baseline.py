@@ -20,7 +20,7 @@ from scheduler.domain.messages import (
     RequestArrived,
     SendBatch,
 )
-from scheduler.domain.requests import Backend, Request
+from scheduler.domain.requests import Backend, Place, Request
 from scheduler.simulator.policies.site import Site
 
 GIVE_UP_S = 30.0
@@ -73,20 +73,19 @@ class Baseline:
         service_s = law.predict_s(len(requests))
         self.edge_free_at_s = max(now_s, self.edge_free_at_s) + service_s
         self.edge_batches += 1
-        self._send(requests, now_s, backend=Backend.EDGE, service_s=service_s, finish_s=self.edge_free_at_s)
+        self._send(requests, now_s, service_s=service_s, finish_s=self.edge_free_at_s)
 
     def send_function(self, requests: Sequence[Request], tier: FunctionTier, now_s: float) -> None:
         """Sends a batch to a function."""
         service_s = tier.latency.predict_s(len(requests))
         finish_s = now_s + self.site.function_s(tier, len(requests))
-        self._send(requests, now_s, backend=Backend.FUNCTION, service_s=service_s, finish_s=finish_s, tier=tier)
+        self._send(requests, now_s, service_s=service_s, finish_s=finish_s, tier=tier)
 
     def _send(
         self,
         requests: Sequence[Request],
         now_s: float,
         *,
-        backend: Backend,
         service_s: float,
         finish_s: float,
         tier: FunctionTier | None = None,
@@ -95,7 +94,7 @@ class Baseline:
         deadline_s = min([request.deadline_s for request in requests])
         batch = Batch(
             batch_id=self._batch_id,
-            backend=backend,
+            place=Place.edge() if tier is None else Place.function(tier.name),
             model=self.site.model.name,
             request_ids=tuple([request.request_id for request in requests]),
             items=len(requests),
@@ -106,7 +105,6 @@ class Baseline:
             predicted_finish_s=finish_s,
             predicted_service_s=service_s,
             expected_cost=0.0 if tier is None else tier.price.cost(service_s),
-            tier="" if tier is None else tier.name,
         )
         self._under_way[batch.batch_id] = batch
         self._commands.append(SendBatch(batch))

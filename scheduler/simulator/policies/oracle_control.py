@@ -5,15 +5,17 @@ from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import replace
 
+from scheduler.beliefs import Beliefs, Outages
 from scheduler.control import NEVER, Control
-from scheduler.dispatch.circuit_breaker import Circuit
-from scheduler.dispatch.forecast import ServiceTimes, service_times
 from scheduler.domain.batches import Batch, BatchReport
 from scheduler.domain.latency import LatencyModel
 from scheduler.domain.plans import BufferPlan, EngineSettings, ModelEstimates, ModelSettings, Snapshot
 from scheduler.domain.requests import Backend, Request
 from scheduler.domain.scatter import Scatter
+from scheduler.domain.service_times import ServiceTimes, service_times
+from scheduler.domain.uplink import UplinkEstimate
 from scheduler.estimates import Finding
+from scheduler.estimators.warm_instances import WarmInstances
 from scheduler.simulator.policies.log_oracle import Truth
 from scheduler.simulator.scenario import Scenario
 
@@ -53,101 +55,123 @@ class TimedControl(Control):
         return min(super().next_wakeup_s(), next_s)
 
 
-class OracleControl(TimedControl):
-    """Tells the engine the truth: rates, uplink, service times and outages. What is yet to happen it does not tell.
+class TrueBeliefs:
+    """The truth in place of beliefs: rates, uplink, service times and outages. What is yet to happen it does not tell.
 
-    The one exception is a backend that is away: it is known until when. Warm instances are learned, as by anybody.
+    The one exception is a backend that is away: it is known until when. Warm instances are learned, as by any engine.
     """
+
+    def __init__(self, learned: Beliefs, settings: EngineSettings, scenario: Scenario, truth: Truth) -> None:
+        """Stores what is true.
+
+        Args:
+            learned: for what the truth does not hold: item sizes, warm instances, the way on a link that moves.
+            settings: the engine's, with the true latency models.
+            scenario: for noise and links.
+            truth: over time.
+        """
+        self._learned = learned
+        self._models = {model.name: model for model in settings.models}
+        self._scenario = scenario
+        self._truth = truth
+        self._times: dict[tuple[str, Backend, str], tuple[tuple[object, ...], ServiceTimes]] = {}
+
+    def outages(self, now_s: float) -> Outages:
+        """Returns which backends are truly away."""
+        edge_back_s = self._truth.edge_back_s(now_s)
+        return Outages(None if edge_back_s <= now_s else edge_back_s, self._truth.functions_back_s(now_s))
+
+    def recent_rps(self, model: str, now_s: float) -> float:
+        """Returns the true items a second."""
+        return self._truth.rate_rps(model, now_s)
+
+    def item_bytes(self, model: str) -> float:
+        """Returns the bytes of an item on the wire, lately."""
+        return self._learned.item_bytes(model)
+
+    def warm_pool(self, model: str, tier: str) -> WarmInstances | None:
+        """Returns what is known of a tier's instances; None for a tier that there is not."""
+        return self._learned.warm_pool(model, tier)
+
+    def uplink(self, now_s: float) -> UplinkEstimate:
+        """Returns the true bandwidth at this moment and the true round trip.
+
+        Beyond its parts the way takes nothing but where the link moves while something is on it.
+        """
+        bytes_per_s = self._truth.bytes_per_s(now_s)
+        told = UplinkEstimate(None if math.isinf(bytes_per_s) else bytes_per_s, self._scenario.rtt_s)
+        if len(self._scenario.bandwidth.rates) > 1:
+            learned = self._learned.uplink(now_s)
+            told = replace(told, excess_s=learned.excess_s, margin_s=learned.margin_s, sigma_s=learned.sigma_s)
+        return told
+
+    def edge_times(self, model: str, percentile: float, now_s: float) -> ServiceTimes | None:
+        """Returns tables from the true latency model and its true noise."""
+        settings = self._models[model]
+        latency = settings.edge_latency
+        if latency is None:
+            return None
+        max_batch, slowdown = min(latency.max_batch, settings.max_items), self._truth.edge_slowdown(now_s)
+        place = (model, Backend.EDGE, "")
+        return self._tables(place, latency, max_batch, slowdown, self._scenario.edge_noise, percentile)
+
+    def function_times(self, model: str, plan: BufferPlan, now_s: float) -> ServiceTimes | None:
+        """Returns the tables of a buffer's tier in the same way."""
+        latency = next((tier.latency for tier in self._models[model].tiers if tier.name == plan.tier), None)
+        if latency is None:
+            return None
+        slowdown, sigma = self._truth.function_slowdown(now_s), self._scenario.function_noise
+        # Buffers that share a tier but no percentile have tables of their own.
+        place = (model, Backend.FUNCTION, f"{plan.tier} at {plan.percentile}")
+        return self._tables(place, latency, latency.max_batch, slowdown, sigma, plan.percentile)
+
+    def _tables(
+        self,
+        place: tuple[str, Backend, str],
+        latency: LatencyModel,
+        max_batch: int,
+        slowdown: float,
+        sigma: float,
+        percentile: float,
+    ) -> ServiceTimes:
+        """Returns the same object as long as nothing changes: all that is worked out from it is kept as long."""
+        made_from = (latency, max_batch, slowdown, percentile)
+        kept = self._times.get(place)
+        if kept is not None and kept[0] == made_from:
+            return kept[1]
+        scatter = Scatter(sigma=sigma)
+        predicted_s = [slowdown * latency.predict_s(items) for items in range(1, max_batch + 1)]
+        times = service_times(predicted_s, margin=_factor(sigma, percentile), scatter=scatter)
+        self._times[place] = made_from, times
+        return times
+
+
+class OracleControl(TimedControl):
+    """Plans from the truth, and gives it to the engine as its beliefs."""
 
     def __init__(self, settings: EngineSettings, scenario: Scenario, truth: Truth, changes_s: Sequence[float]) -> None:
         """Stores what is true.
 
         Args:
-            settings: the engine's, with the true laws.
+            settings: the engine's, with the true latency models.
             scenario: for noise and links.
             truth: over time.
             changes_s: its changes, ascending.
         """
         super().__init__(settings, truth, changes_s)
         self._scenario = scenario
-        self._were_up = (True, True)
-        self._times: dict[tuple[str, Backend, str], tuple[tuple[object, ...], ServiceTimes]] = {}
-
-    def tell(self, edge: Circuit, function: Circuit, now_s: float) -> bool:
-        """Opens and closes circuits as the backends truly are; returns whether one has changed."""
-        edge_back_s, function_back_s = self.truth.edge_back_s(now_s), self.truth.functions_back_s(now_s)
-        up = edge_back_s <= now_s, function_back_s <= now_s
-        edge.probe_at_s = None if up[0] else edge_back_s
-        # Closed, and silent until then: whoever can wait so long is sent at that moment.
-        function.probe_at_s = None
-        function.not_before_s = max(function.not_before_s, function_back_s)
-        edge.failures = function.failures = 0
-        changed, self._were_up = up != self._were_up, up
-        return changed
-
-    def recent_rps(self, model: str, now_s: float) -> float:
-        """Returns the true items a second."""
-        return self.truth.rate_rps(model, now_s)
-
-    def uplink(self) -> tuple[float | None, float]:
-        """Returns the true bytes a second at this moment (None: ample) and the true round trip in seconds."""
-        bytes_per_s = self.truth.bytes_per_s(self.now_s)
-        return None if math.isinf(bytes_per_s) else bytes_per_s, self._scenario.rtt_s
-
-    def path_excess(self) -> tuple[float, float, float]:
-        """Returns what the way takes beyond its parts: nothing but where the link moves while something is on it."""
-        return super().path_excess() if len(self._scenario.bandwidth.rates) > 1 else (0.0, 0.0, 0.0)
-
-    def edge_times(self, model: str, percentile: float) -> ServiceTimes | None:
-        """Returns tables from the true law and its true noise."""
-        settings = self.model(model)
-        law = settings.edge_latency
-        if law is None:
-            return None
-        most, slowdown = min(law.max_batch, settings.max_items), self.truth.edge_slowdown(self.now_s)
-        place = (model, Backend.EDGE, "")
-        return self._tables(place, law, most, slowdown, self._scenario.edge_noise, percentile)
-
-    def function_times(self, model: str, plan: BufferPlan) -> ServiceTimes | None:
-        """Returns the tables of a buffer's tier in the same way."""
-        law = next((tier.latency for tier in self.model(model).tiers if tier.name == plan.tier), None)
-        if law is None:
-            return None
-        slowdown, sigma = self.truth.function_slowdown(self.now_s), self._scenario.function_noise
-        # Buffers that share a tier but no percentile have tables of their own.
-        place = (model, Backend.FUNCTION, f"{plan.tier} at {plan.percentile}")
-        return self._tables(place, law, law.max_batch, slowdown, sigma, plan.percentile)
-
-    def _tables(
-        self,
-        place: tuple[str, Backend, str],
-        law: LatencyModel,
-        most: int,
-        slowdown: float,
-        sigma: float,
-        percentile: float,
-    ) -> ServiceTimes:
-        """The same object as long as nothing changes: all that is worked out from it is kept as long."""
-        made_from = (law, most, slowdown, percentile)
-        kept = self._times.get(place)
-        if kept is not None and kept[0] == made_from:
-            return kept[1]
-        scatter = Scatter(sigma=sigma)
-        predicted_s = [slowdown * law.predict_s(items) for items in range(1, most + 1)]
-        times = service_times(predicted_s, margin=_factor(sigma, percentile), scatter=scatter)
-        self._times[place] = made_from, times
-        return times
+        self.beliefs = TrueBeliefs(self.beliefs, settings, scenario, truth)
 
     def snapshot(self, now_s: float, *, edge_up: bool, function_up: bool) -> Snapshot:
         """Freezes the truth for the planner."""
         learned = super().snapshot(now_s, edge_up=edge_up, function_up=function_up)
-        bytes_per_s, rtt_s = self.uplink()
+        uplink = self.beliefs.uplink(now_s)
         return replace(
             learned,
             models={name: self._told(self.model(name), model) for name, model in learned.models.items()},
-            uplink_bytes_per_s=bytes_per_s,
-            uplink_rtt_s=rtt_s + sum(self.path_excess()[:2]),
-            function_up=self._were_up[1],
+            uplink_bytes_per_s=uplink.bytes_per_s,
+            uplink_rtt_s=uplink.rtt_s + (uplink.excess_s + uplink.margin_s),
+            function_up=self.truth.functions_back_s(now_s) <= now_s,
         )
 
     def _told(self, settings: ModelSettings, learned: ModelEstimates) -> ModelEstimates:

@@ -1,0 +1,147 @@
+"""Gathers requests for function batches and sends the batches."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from scheduler.dispatch.function_buffer import COLD_COUNTS, FunctionBuffer, items_of
+from scheduler.dispatch.function_side import FunctionSide, buffer_of, first_batch
+from scheduler.dispatch.model_queues import ModelQueues
+from scheduler.dispatch.outbox import Outbox, Sending
+from scheduler.dispatch.queue import QueuedRequest
+
+STALL_GRACE_S = 0.05
+"""How much later than its safe service a batch may be back before the link is taken to have stalled."""
+PATIENCE_S = 60.0
+"""How long past its expected end an invocation is waited for where being late is better than nothing: a GPU function's
+cold start takes 10 to 30 s."""
+PATIENCE_FOR_DEADLINES_S = 10.0
+"""The same where an answer after the deadline is of little use, counted from the last deadline. The shell holds the
+connection longer, for the bill's sake: a client that hangs up cancels the run on the platform and pays for it."""
+
+
+@dataclass(slots=True)
+class FunctionSending:
+    """Which requests share a function batch, when it leaves, and what is booked for it."""
+
+    side: FunctionSide
+    outbox: Outbox
+
+    def join(self, queues: ModelQueues, queued: QueuedRequest, *, now_s: float) -> None:
+        """Adds a request to the batch being gathered; that batch leaves first if the two had better go apart."""
+        buffer = buffer_of(queues, queued)
+        if len(buffer.queue) and self._apart(buffer, queued, now_s=now_s):
+            self.flush(buffer, queues, now_s=now_s)
+        buffer.join(queued, now_s=now_s)
+
+    def _apart(self, buffer: FunctionBuffer, queued: QueuedRequest, *, now_s: float) -> bool:
+        if buffer.follows_fixed_plan:
+            return not buffer.has_room(queued)
+        economics = self.side.economics
+        alone = economics.alone(buffer, queued, now_s=now_s).total
+        return economics.joining(buffer, queued, now_s=now_s) > alone
+
+    def closes_at_s(self, buffer: FunctionBuffer, *, now_s: float) -> float:
+        """Returns when the batch being gathered must leave; worked out again when something in it has changed."""
+        uplink = self.side.uplink
+        state = (buffer.queue.items, buffer.times, uplink.free_at_s, uplink.estimate.bytes_per_s)
+        closes_at_s = buffer.closes_at_s(state)
+        if closes_at_s is None:
+            closes_at_s = self.side.economics.closes_at_s(buffer, now_s=now_s)
+            buffer.close_at(closes_at_s, state)
+        return closes_at_s
+
+    def is_due(self, buffer: FunctionBuffer, *, now_s: float) -> bool:
+        """Whether the batch being gathered should leave now and can."""
+        if not len(buffer.queue) or not self.side.has_slot(buffer, now_s=now_s):
+            return False
+        if not self.side.affords_gathered(buffer, now_s=now_s):
+            return False
+        return buffer.queue.items >= buffer.at_once or self.closes_at_s(buffer, now_s=now_s) <= now_s
+
+    def send_best(self, buffer: FunctionBuffer, queues: ModelQueues, *, now_s: float) -> None:
+        """Sends the best batch of the gathered requests; the others stay."""
+        batch = self._best_batch(buffer, queues, now_s=now_s)
+        buffer.take(batch)
+        self.send(batch, buffer, queues, now_s=now_s)
+
+    def flush(self, buffer: FunctionBuffer, queues: ModelQueues, *, now_s: float) -> None:
+        """Sends all that has gathered, as far as slots are free."""
+        while len(buffer.queue) and self.side.has_slot(buffer, now_s=now_s):
+            if not self.side.affords_gathered(buffer, now_s=now_s):
+                return
+            self.send_best(buffer, queues, now_s=now_s)
+
+    def _best_batch(self, buffer: FunctionBuffer, queues: ModelQueues, *, now_s: float) -> list[QueuedRequest]:
+        """Returns the batch that is cheapest per item, lateness included; under a fixed plan, all that wait.
+
+        Slots that were all taken let more gather than one batch can carry in time. A request that cannot be in time
+        even alone leaves in a full batch when no other waits: it must not hold back those that still can.
+        """
+        savable = [q for q in buffer.queue if not self.side.lost(buffer, q, now_s=now_s)]
+        full = first_batch(buffer, queues, savable or buffer.queue)
+        if not savable or not full:
+            return full or list(buffer.queue)[:1]
+        return full if buffer.follows_fixed_plan else self.side.economics.cheapest_prefix(buffer, full, now_s=now_s)
+
+    def send(
+        self, members: Sequence[QueuedRequest], buffer: FunctionBuffer, queues: ModelQueues, *, now_s: float
+    ) -> None:
+        """Sends one batch."""
+        assert not any(q.request.class_name in queues.edge_only for q in members), "edge-only data stays on the site"
+        side, times, items = self.side, buffer.known_times, items_of(members)
+        body_bytes = sum([q.request.body_bytes for q in members])
+        takes_s = side.takes_s(buffer, items=items, body_bytes=body_bytes, now_s=now_s, safe=False)
+        service_s = times.median_s[items]
+        cost = buffer.tier.price.cost(service_s)
+        batch = self.outbox.send(
+            members,
+            Sending(
+                place=buffer.place,
+                now_s=now_s,
+                finish_s=now_s + takes_s,
+                service_s=service_s,
+                give_up_at_s=_give_up_at_s(queues, members, finish_s=now_s + min(takes_s, PATIENCE_S)),
+                expected_cost=cost,
+                size_factor=buffer.plan.size_factor,
+            ),
+        )
+        longest_s = service_s * (times.margin - 1.0) + side.uplink.estimate.margin_s + STALL_GRACE_S
+        side.uplink.occupy(
+            batch_id=batch.batch_id,
+            body_bytes=body_bytes,
+            now_s=now_s,
+            finish_s=now_s + takes_s,
+            overdue_s=now_s + takes_s + longest_s,
+            pool=buffer.pool,
+            warm=buffer.cold <= COLD_COUNTS,
+        )
+        self._book(batch.batch_id, buffer, cost=cost, max_cost=side.max_cost(buffer, items), now_s=now_s)
+
+    def warm_up(self, buffer: FunctionBuffer, *, now_s: float) -> None:
+        """Sends a warming call."""
+        uplink, cost = self.side.uplink, buffer.tier.price.cost(0.0)
+        finish_s = now_s + (uplink.idle_path_s(0) + buffer.cold_start_s)
+        sending = Sending(
+            place=buffer.place,
+            now_s=now_s,
+            finish_s=finish_s,
+            service_s=0.0,
+            give_up_at_s=finish_s + PATIENCE_S,
+            expected_cost=cost,
+        )
+        batch = self.outbox.send_warming(buffer.model.name, sending)
+        uplink.occupy(batch_id=batch.batch_id, body_bytes=0, now_s=now_s, finish_s=finish_s, pool=buffer.pool)
+        self._book(batch.batch_id, buffer, cost=cost, max_cost=self.side.max_cost(buffer, 1), now_s=now_s)
+
+    def _book(self, batch_id: int, buffer: FunctionBuffer, *, cost: float, max_cost: float, now_s: float) -> None:
+        self.side.ledger.book(batch_id, price=buffer.tier.price, expected_cost=cost, now_s=now_s, max_cost=max_cost)
+        if buffer.warm is not None:
+            buffer.warm.sent(batch_id, now_s=now_s)
+            buffer.forget_cold_risk()
+
+
+def _give_up_at_s(queues: ModelQueues, members: Sequence[QueuedRequest], *, finish_s: float) -> float:
+    if any(queues.serves_late(queued) for queued in members):
+        return finish_s + PATIENCE_S
+    last_deadline_s = max(queued.request.deadline_s for queued in members)
+    return max(finish_s, last_deadline_s) + PATIENCE_FOR_DEADLINES_S

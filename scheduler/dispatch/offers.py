@@ -1,0 +1,193 @@
+"""Asks the places for their offers for one request, and compares the totals."""
+
+import math
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from scheduler.dispatch.edge_side import EdgeSide
+from scheduler.dispatch.function_side import FunctionSide, allowed
+from scheduler.dispatch.model_queues import ModelQueues
+from scheduler.dispatch.queue import QueuedRequest
+from scheduler.dispatch.spend_cap import OverCap
+from scheduler.domain.decisions import Offer, Reason, impossible
+from scheduler.domain.lifecycle import State
+from scheduler.domain.requests import Backend
+
+MAX_ASKED = 16
+"""Members of the edge's next batch that are asked to make room."""
+DEFERRAL_RESERVE = 1.5
+"""So many times what a deferrable request needs at the end is kept for it."""
+
+
+NOT_ALLOWED = frozenset({Reason.CLASS, Reason.NO_BACKEND, Reason.FAILED_THERE, Reason.TOO_LARGE, Reason.CIRCUIT_OPEN})
+"""Gates of a function that is not there for a request, whatever its load."""
+IN_DEMAND = (None, Reason.TOO_RISKY, Reason.COLD)
+"""Gates (None: none) of functions that take a request or should have taken it."""
+
+
+class Choice(NamedTuple):
+    """The offers, and the one with the least total among the possible ones."""
+
+    offers: tuple[Offer, ...]
+    chosen: int
+    """Index; -1: none is possible."""
+    displaced: QueuedRequest | None = None
+    """The member of the edge's next batch that leaves for this request."""
+    trial: bool = False
+    """Whether the request is sent only to learn whether a function is still as slow."""
+
+
+@dataclass(slots=True)
+class Offers:
+    """Asks the places for their offers. At equal totals the one that was asked first is chosen: the edge."""
+
+    edge: EdgeSide
+    function: FunctionSide
+
+    def compare(self, queues: ModelQueues, queued: QueuedRequest, *, now_s: float, lateness_price: float) -> Choice:
+        """Returns the offers for a request and the choice.
+
+        The edge is asked first; a function only where it could cost less. Where neither is possible, the places of last
+        resort are asked: that of another request, a later edge batch, and in the end to be answered late.
+        """
+        if self.may_defer(queues, queued, now_s=now_s):
+            return Choice((self._deferral(now_s),), 0)
+        by_edge = self.edge.offer(queues, queued, now_s=now_s, lateness_price=lateness_price)
+        if by_edge.total <= queues.lateness.prices.min_money * queued.request.items:
+            return Choice((by_edge,), 0)
+        by_function = self.function.offer(queues, queued, now_s=now_s, lateness_price=lateness_price)
+        offers = (by_edge, by_function)
+        if by_edge.reason is None and by_edge.total <= by_function.total:
+            return Choice(offers, 0)
+        self._note_demand(queues, queued, by_function, now_s=now_s)
+        if by_function.reason is None:
+            return Choice(offers, 1)
+        return self._last_resort(queues, queued, offers, now_s=now_s, lateness_price=lateness_price)
+
+    def _deferral(self, now_s: float) -> Offer:
+        return Offer(self.edge.place, State.DEFERRED, None, now_s, now_s, 0, 0.0, 0.0, 0.0, 0.0)
+
+    def _note_demand(self, queues: ModelQueues, queued: QueuedRequest, by_function: Offer, *, now_s: float) -> None:
+        if by_function.reason in NOT_ALLOWED:
+            return
+        queues.note_starved(now_s=now_s)
+        buffer = queues.buffer_of(queued)
+        if buffer is not None and by_function.reason in IN_DEMAND:
+            buffer.note_demand(queued.request.items, now_s=now_s)
+
+    def _last_resort(
+        self,
+        queues: ModelQueues,
+        queued: QueuedRequest,
+        offers: tuple[Offer, ...],
+        *,
+        now_s: float,
+        lateness_price: float,
+    ) -> Choice:
+        gives_way = offers[1].reason is Reason.SPEND_CAP and self.function.gives_way(queues, queued, now_s=now_s)
+        if gives_way:
+            # What the edge has left is kept for requests of higher priority.
+            kept = impossible(self.edge.place, State.EDGE_LATER, Reason.GIVES_WAY)
+            return Choice((*offers, kept), -1)
+        in_place_of, displaced = self._displacing(queues, queued, now_s=now_s, lateness_price=lateness_price)
+        later = self.edge.later_offer(queues, queued, now_s=now_s, lateness_price=lateness_price)
+        offers = (*offers, in_place_of, later)
+        if in_place_of.reason is None and in_place_of.total <= later.total:
+            return Choice(offers, 2, displaced)
+        if later.reason is None:
+            return Choice(offers, 3)
+        if self._worth_a_trial(queues, queued, offers[1], now_s=now_s):
+            return Choice(offers, 1, trial=True)
+        late = self._late_offer(queues, queued, offers[1], lateness_price=lateness_price)
+        offers = (*offers, late)
+        return Choice(offers, 4 if late.reason is None else -1)
+
+    def _displacing(
+        self, queues: ModelQueues, queued: QueuedRequest, *, now_s: float, lateness_price: float
+    ) -> tuple[Offer, QueuedRequest | None]:
+        """Returns the offer of the edge's next batch if one of its members leaves, and that member.
+
+        A member that a function can still serve costs what it costs there; one of lower priority gives way at no cost.
+        """
+        gate = self.edge.gate(queues, queued)
+        place, batch = self.edge.place, queues.next_batch
+        if gate is not None:
+            return impossible(place, State.EDGE_BATCH, gate), None
+        for other in list(reversed(batch.members))[:MAX_ASKED]:
+            price = queues.late_cost(other.request)
+            elsewhere = self.function.offer(queues, other, now_s=now_s, lateness_price=price)
+            if elsewhere.reason is not None and other.request.priority <= queued.request.priority:
+                continue
+            batch.remove(other)
+            offer = self.edge.offer(queues, queued, now_s=now_s, lateness_price=lateness_price)
+            batch.add(other)
+            if offer.reason is not None:
+                continue
+            moved = elsewhere.total if elsewhere.reason is None else 0.0
+            others = offer.cost_to_others + moved
+            offer = offer._replace(
+                cost_to_others=others,
+                total=offer.money + lateness_price * offer.late_probability + others,
+                displaces=other.request.request_id,
+            )
+            return offer, other
+        return impossible(place, State.EDGE_BATCH, Reason.NO_PLACE_GIVEN_UP), None
+
+    def _worth_a_trial(self, queues: ModelQueues, queued: QueuedRequest, by_function: Offer, *, now_s: float) -> bool:
+        """Whether a request that is certain to be late is sent all the same, to learn from it; notes it then."""
+        if by_function.reason is Reason.SPEND_CAP:
+            return False
+        if not self.function.worth_finding_out(queues, queued, now_s=now_s):
+            return False
+        buffer = queues.buffer_of(queued)
+        if buffer is not None:
+            buffer.note_trial(now_s=now_s)
+        return True
+
+    def _late_offer(
+        self, queues: ModelQueues, queued: QueuedRequest, by_function: Offer, *, lateness_price: float
+    ) -> Offer:
+        """Returns the offer to be answered after the deadline, where the class or the spend cap's rule says so."""
+        edge, function = self.edge, self.function
+        by_edge = edge.usable(queues, queued)
+        over_cap = by_function.reason is Reason.SPEND_CAP
+        paid_for = function.usable(queues, queued) and not over_cap
+        place = edge.place if by_edge or not paid_for else by_function.place
+        served = queues.serves_late(queued) and (by_edge or paid_for or self._may_come_back(queues, queued))
+        if not served and not (over_cap and by_edge and function.over_cap is OverCap.SERVE_LATE):
+            return impossible(place, State.OVERDUE, Reason.NOT_SERVED_LATE)
+        others = queues.lateness.prices.spill_cost * queued.request.items
+        total = lateness_price + others
+        return Offer(place, State.OVERDUE, None, math.inf, math.inf, queued.request.items, 1.0, 0.0, others, total)
+
+    def _may_come_back(self, queues: ModelQueues, queued: QueuedRequest) -> bool:
+        """Whether no place answers just now, but one that is being probed could take this request when it is back."""
+        if self.edge.circuit.closed or self.function.circuit.closed:
+            return False
+        by_edge = queued.failed_on is not Backend.EDGE and 0 < queued.request.items <= queues.edge_limit
+        return by_edge or allowed(queues, queued)
+
+    def may_defer(self, queues: ModelQueues, queued: QueuedRequest, *, now_s: float) -> bool:
+        """Whether a deferrable request still has time to wait for an idle edge."""
+        if queued.request.class_name not in queues.deferrable or not queued.defers:
+            return False
+        ever = queued.failed_on is not Backend.EDGE and queued.request.items <= queues.edge_limit
+        return ever and now_s < self.deferred_until_s(queues, queued, now_s=now_s)
+
+    def deferred_until_s(self, queues: ModelQueues, queued: QueuedRequest, *, now_s: float) -> float:
+        """Returns the moment from when on a deferrable request is placed like any other.
+
+        The edge may then need a full batch's service before this request's own; a function its whole path, a cold start
+        included.
+        """
+        edge, function, request, needs_s = self.edge, self.function, queued.request, 0.0
+        if queues.edge_times is not None and edge.usable(queues, queued):
+            needs_s = queues.edge_times.safe_s[request.items] + queues.edge_times.median_s[max(1, queues.edge_cap)]
+        buffer = queues.buffer_of(queued)
+        if buffer is not None and function.usable(queues, queued):
+            items = min(max(buffer.prices.cheapest_size, request.items), buffer.cap)
+            body_bytes = items * request.body_bytes // request.items
+            takes_s = function.takes_s(buffer, items=items, body_bytes=body_bytes, now_s=now_s, safe=True)
+            slo_s = request.deadline_s - request.arrived_at_s
+            needs_s = max(needs_s, min(takes_s, slo_s) + buffer.cold * buffer.cold_start_s)
+        return request.deadline_s - DEFERRAL_RESERVE * needs_s

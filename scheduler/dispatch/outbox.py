@@ -1,0 +1,126 @@
+"""Turns waiting requests into a batch in flight, and keeps the batches in flight and the commands of this call."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from scheduler.dispatch.decision_ring import DecisionRing
+from scheduler.dispatch.queue import Admission, QueuedRequest
+from scheduler.domain.batches import Batch
+from scheduler.domain.lifecycle import State
+from scheduler.domain.messages import Command, SendBatch
+from scheduler.domain.requests import Attempt, Backend, Place
+
+
+@dataclass(frozen=True, slots=True)
+class InFlightBatch:
+    """A batch in flight with its requests, in the batch's order."""
+
+    batch: Batch
+    members: tuple[QueuedRequest, ...]
+
+
+class Sending(NamedTuple):
+    """Where and on what terms a batch leaves."""
+
+    place: Place
+    now_s: float
+    finish_s: float
+    """Expected (median) time of the answer."""
+    service_s: float
+    """Expected (median) service."""
+    give_up_at_s: float
+    expected_cost: float = 0.0
+    size_factor: float = 1.0
+
+
+@dataclass(slots=True)
+class Outbox:
+    """Owns batch ids, batches in flight and the commands of this call."""
+
+    admission: Admission
+    ring: DecisionRing
+    next_batch_id: int = 1
+    in_flight: dict[int, InFlightBatch] = field(default_factory=dict)
+    _commands: list[Command] = field(default_factory=list)
+
+    def send(self, members: Sequence[QueuedRequest], sending: Sending) -> Batch:
+        """Sends `members` (not empty, of one model) together."""
+        requests = [q.request for q in members]
+        batch = Batch(
+            batch_id=self.next_batch_id,
+            place=sending.place,
+            model=requests[0].model,
+            request_ids=tuple([r.request_id for r in requests]),
+            items=sum([r.items for r in requests]),
+            body_bytes=sum([r.body_bytes for r in requests]),
+            sent_at_s=sending.now_s,
+            deadline_s=min([r.deadline_s for r in requests]),
+            give_up_at_s=sending.give_up_at_s,
+            predicted_finish_s=sending.finish_s,
+            predicted_service_s=sending.service_s,
+            expected_cost=sending.expected_cost,
+            largest_item_bytes=max([r.body_bytes / r.items for r in requests]),
+            size_factor=sending.size_factor,
+        )
+        attempt = Attempt(sending.place.backend, batch.batch_id, sending.now_s)
+        for queued in members:
+            if queued.copies == 0:
+                self.admission.stop_waiting()
+            queued.send(attempt)
+        self._leave(batch, tuple(members))
+        return batch
+
+    def send_warming(self, model: str, sending: Sending) -> Batch:
+        """Sends a call without requests, which keeps an instance of a tier warm or starts one."""
+        batch = Batch(
+            batch_id=self.next_batch_id,
+            place=sending.place,
+            model=model,
+            request_ids=(),
+            items=0,
+            body_bytes=0,
+            sent_at_s=sending.now_s,
+            deadline_s=float("inf"),
+            give_up_at_s=sending.give_up_at_s,
+            predicted_finish_s=sending.finish_s,
+            predicted_service_s=0.0,
+            expected_cost=sending.expected_cost,
+        )
+        self._leave(batch, ())
+        return batch
+
+    def _leave(self, batch: Batch, members: tuple[QueuedRequest, ...]) -> None:
+        self.next_batch_id += 1
+        self.in_flight[batch.batch_id] = InFlightBatch(batch, members)
+        self.ring.sent(batch)
+        self._commands.append(SendBatch(batch))
+
+    def take_back(self, batch_id: int) -> InFlightBatch:
+        """Removes a batch that is back from those in flight; KeyError if it is not there."""
+        sent = self.in_flight.pop(batch_id)
+        for queued in sent.members:
+            queued.come_back()
+        return sent
+
+    def open_since_s(self) -> float:
+        """Returns when the oldest function batch in flight was sent; inf if there is none."""
+        # Batches are kept in the order of their sends.
+        for sent in self.in_flight.values():
+            if sent.batch.backend is Backend.FUNCTION:
+                return sent.batch.sent_at_s
+        return float("inf")
+
+    def command(self, command: Command) -> None:
+        """Adds a command of this call."""
+        self._commands.append(command)
+
+    def take_commands(self) -> list[Command]:
+        """Returns the commands since the last call."""
+        commands, self._commands = self._commands, []
+        return commands
+
+
+def unanswered(sent: InFlightBatch) -> list[QueuedRequest]:
+    """Returns the members of a batch that is back which no other batch carries and whose clients still wait."""
+    return [q for q in sent.members if q.state is State.IN_FLIGHT and q.copies == 0 and not q.cancelled]

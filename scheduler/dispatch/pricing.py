@@ -1,0 +1,92 @@
+"""Makes the prices of a model from its service tables, its rate and its budgets."""
+
+import math
+from bisect import bisect_right
+from dataclasses import replace
+
+from scheduler.dispatch.batch_economics import BatchEconomics, unit_cost
+from scheduler.dispatch.lateness_price import BufferPrices, Prices
+from scheduler.dispatch.model_queues import ModelQueues
+from scheduler.domain.service_times import ServiceTimes
+
+UNSATURATED = 0.9
+"""Load up to which the edge's time is worth nothing: it will be idle."""
+MIN_LATE, MAX_LATE = 0.002, 0.5
+"""Bounds of the probability with which the member that binds may be late."""
+BINDS_RARELY = 3.0
+"""A batch's first deadline binds in about one batch of so many."""
+WORTH_NEW_TABLES = 0.15
+"""Change of the logarithm of the allowed lateness that is worth new service tables."""
+
+
+def make_prices(queues: ModelQueues, economics: BatchEconomics) -> tuple[Prices, list[BufferPrices]]:
+    """Returns the prices of a model and of each of its buffers.
+
+    Args:
+        queues: of the model, with service tables, rate and budgets; nothing is changed.
+        economics: of function batches behind the present uplink.
+    """
+    prices, lateness = queues.lateness.prices, queues.lateness
+    open_buffers = [buffer for buffer in queues.buffers if buffer.cap]
+    if open_buffers:
+        unit = unit_cost(open_buffers)
+        prices = replace(prices, unit_cost=unit, min_money=unit)
+    unit = prices.unit_cost
+    of_buffers = [
+        buffer.prices
+        if buffer.times is None
+        else economics.price(buffer, late_cost=unit * lateness.highest_multiplier(buffer.slos_s))
+        for buffer in queues.buffers
+    ]
+    if open_buffers:
+        own = [made for buffer, made in zip(queues.buffers, of_buffers, strict=True) if buffer.cap]
+        shares = [buffer.plan.share for buffer in open_buffers]
+        weights = shares if math.fsum(shares) > 0 else [1.0] * len(shares)
+        spilled = math.fsum(w * made.spill_cost for w, made in zip(weights, own, strict=True))
+        prices = replace(prices, spill_cost=spilled / math.fsum(weights))
+    if queues.edge_times is not None:
+        prices = _with_edge(queues, queues.edge_times, prices)
+    return prices, of_buffers
+
+
+def _with_edge(queues: ModelQueues, times: ServiceTimes, prices: Prices) -> Prices:
+    """Adds what the edge's time is worth, and how safe its batches are to be.
+
+    The member whose deadline binds is late with probability r; one request more delays all members by the edge's
+    seconds an item, which makes rate x seconds-an-item x r more of them late. A request more is worth that as long as
+    it costs less than the request saves. While the edge is saturated its time is worth what it saves elsewhere, and
+    most of what a request saves is what its seconds would save anyway.
+    """
+    cap = queues.edge_cap
+    late_cost = prices.unit_cost * queues.lateness.highest_multiplier(queues.lateness.budgets)
+    if late_cost <= 0 or not math.isfinite(prices.spill_cost) or cap < 1:
+        return replace(prices, edge_percentile=queues.plan.percentile)
+    items = _items_when_saturated(queues, times, cap)
+    slope_s = edge_slope_s(times, cap)
+    load = queues.rate_rps * times.median_s[items] / items
+    saturated = min(max((load - UNSATURATED) / (1.0 - UNSATURATED), 0.0), 1.0)
+    part = slope_s * items / times.median_s[items]
+    seconds_worth = prices.spill_cost * saturated * part
+    late = (prices.spill_cost - seconds_worth) / (late_cost * (1.0 + queues.rate_rps * slope_s))
+    wanted = 1.0 - min(max(BINDS_RARELY * late, MIN_LATE), MAX_LATE)
+    moved = abs(math.log((1.0 - wanted) / (1.0 - prices.edge_percentile)))
+    return replace(
+        prices,
+        seconds_worth=seconds_worth,
+        risk_leverage=1.0 / (1.0 - saturated * part),
+        cut_cost=prices.spill_cost * (1.0 - part),
+        edge_percentile=wanted if moved > WORTH_NEW_TABLES else prices.edge_percentile,
+    )
+
+
+def edge_slope_s(times: ServiceTimes, cap: int) -> float:
+    """Returns the edge's seconds for one item more, in batches of at most `cap` (at least 1) items."""
+    return (times.median_s[cap] - times.median_s[1]) / (cap - 1) if cap > 1 else times.median_s[1]
+
+
+def _items_when_saturated(queues: ModelQueues, times: ServiceTimes, cap: int) -> int:
+    """Items in a batch of a saturated edge: as many as arrive in what the deadline leaves beside their service."""
+    slo_s = min(c.slo_s for c in queues.model.classes)
+    if queues.rate_rps <= 0:
+        return 1
+    return max(1, bisect_right(range(1, cap + 1), slo_s, key=lambda n: times.median_s[n] + n / queues.rate_rps))

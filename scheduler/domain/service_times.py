@@ -1,0 +1,52 @@
+"""Predicted service times by batch size, as tables."""
+
+import math
+from bisect import bisect_right
+from collections.abc import Iterable
+from dataclasses import dataclass
+from itertools import accumulate
+
+from scheduler.domain.scatter import Scatter
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ServiceTimes:
+    """Predicted seconds by batch size, as tables: they are read several times for every request.
+
+    Index = items; index 0 is 0 s, so that an empty batch costs nothing.
+
+    >>> times = service_times([0.1, 0.15], margin=1.2)
+    >>> times.largest_within(0.15, safe=False), times.largest_within(0.15, safe=True)
+    (2, 1)
+    """
+
+    median_s: tuple[float, ...]
+    safe_s: tuple[float, ...]
+    """The median times `margin`."""
+    margin: float = 1.0
+    """Factor on the median that a batch stays within with the wanted probability."""
+    scatter: Scatter = Scatter()
+    """How answers stray from the median."""
+    max_batch: int = 0
+    """Largest batch that the tables know."""
+
+    def largest_within(self, seconds: float, *, safe: bool) -> int:
+        """Returns the most items that take at most `seconds`; 0 if not even one does."""
+        return bisect_right(self.safe_s if safe else self.median_s, seconds) - 1 if seconds >= 0 else 0
+
+    def late_probability(self, items: int, time_left_s: float) -> float:
+        """Returns the probability that a batch of `items` takes longer than `time_left_s`."""
+        if time_left_s <= 0:
+            return 1.0
+        return self.scatter.exceeds(math.log(time_left_s / self.median_s[items]))
+
+
+def service_times(predicted_s: Iterable[float], *, margin: float, scatter: Scatter | None = None) -> ServiceTimes:
+    """Tabulates predictions for batches of 1, 2, ... items.
+
+    A larger batch is never predicted to be faster than a smaller one, whatever noise the model was learned from:
+    the tables are searched by bisection.
+    """
+    median = tuple(accumulate(predicted_s, max, initial=0.0))
+    safe = tuple([s * margin for s in median])
+    return ServiceTimes(median, safe, margin, Scatter(sigma=0.0) if scatter is None else scatter, len(median) - 1)
