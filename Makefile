@@ -1,35 +1,75 @@
-# Two targets do everything, set-up included: `make demo` and `make test`. Both make and reuse .venv.
+# `make demo`, `make test` and `make lint` do everything, set-up included. Each environment they make is reused.
+# Releases are pinned (scripts/requirements, .ci/constraints.txt): what passes today passes tomorrow.
 PYTHON ?= python3
 EMULATE ?= orin-resnet50
 VENV := .venv
 BIN := $(VENV)/bin
+LINT := .venv-lint
+LATEST := .venv-latest
+# The unit level without torch; .ci/run names one environment for each Python.
+UNIT ?= .venv-unit
+PINS := scripts/requirements
 # A matched pair of torch and torchvision comes from the default index; TORCH_INDEX_URL may name another,
-# for instance a CPU-only pair for a small laptop.
+# for instance a CPU-only pair for a small laptop. Where that index lacks the pinned pair, TORCH_PINS may name another file.
 TORCH_INDEX := $(if $(TORCH_INDEX_URL),--index-url $(TORCH_INDEX_URL))
+TORCH_PINS ?= $(PINS)/torch.txt
 PYTEST_WORKERS ?= 2
+PYTEST := -m pytest -n $(PYTEST_WORKERS) --dist loadgroup
 
-.PHONY: demo test lint bench clean
+# Once pip itself is the pinned one, setuptools is pinned in the builds of packages that have no wheel, too.
+PIP := -m pip install --quiet --build-constraint $(PINS)/build.txt
 
-$(VENV)/.installed: setup.cfg pyproject.toml
-	$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV)
-	$(BIN)/python -m pip install --quiet $(TORCH_INDEX) torch torchvision
-	$(BIN)/python -m pip install --quiet --editable '.[client,edge,function,torch,dev]'
+define fresh
+	$(1)/bin/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(1)
+	$(1)/bin/python -m pip install --quiet --disable-pip-version-check --constraint $(PINS)/build.txt pip setuptools
+endef
+
+.PHONY: demo test unit lint test-latest bench pins clean
+
+$(VENV)/.installed: setup.cfg pyproject.toml $(PINS)/build.txt $(PINS)/test.txt $(TORCH_PINS)
+	$(call fresh,$(VENV))
+	$(BIN)/python $(PIP) --constraint $(PINS)/test.txt --editable '.[client,edge,function,dev]'
+	$(BIN)/python $(PIP) $(or $(TORCH_INDEX),--constraint $(PINS)/test.txt) --constraint $(TORCH_PINS) torch torchvision
+	touch $@
+
+$(UNIT)/.installed: setup.cfg pyproject.toml $(PINS)/build.txt $(PINS)/test.txt
+	$(call fresh,$(UNIT))
+	$(UNIT)/bin/python $(PIP) --constraint $(PINS)/test.txt --editable '.[client,edge,function,dev]'
+	touch $@
+
+$(LINT)/.installed: setup.cfg pyproject.toml $(PINS)/build.txt .ci/constraints.txt
+	$(call fresh,$(LINT))
+	$(LINT)/bin/python $(PIP) --constraint .ci/constraints.txt --editable '.[client,edge,function,lint]'
 	touch $@
 
 demo: $(VENV)/.installed
 	$(BIN)/python -m scripts.demo --emulate $(EMULATE) --out out/demo
 
-test: $(VENV)/.installed lint
-	$(BIN)/python -m pytest -n $(PYTEST_WORKERS) --dist loadgroup
+test: $(VENV)/.installed
+	$(BIN)/python $(PYTEST)
 
-lint: $(VENV)/.installed
-	$(BIN)/ruff check .
-	$(BIN)/ruff format --check .
-	$(BIN)/mypy
-	$(BIN)/lint-imports
+unit: $(UNIT)/.installed
+	$(UNIT)/bin/python $(PYTEST) tests/unit
+
+lint: $(LINT)/.installed
+	$(LINT)/bin/ruff check .
+	$(LINT)/bin/ruff format --check .
+	$(LINT)/bin/mypy
+	$(LINT)/bin/lint-imports
+
+# The newest release of everything, as a user's `pip install` brings it.
+test-latest:
+	$(LATEST)/bin/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(LATEST)
+	$(LATEST)/bin/python -m pip install --quiet --upgrade pip setuptools
+	$(LATEST)/bin/python -m pip install --quiet --upgrade --upgrade-strategy eager $(TORCH_INDEX) torch torchvision
+	$(LATEST)/bin/python -m pip install --quiet --upgrade --upgrade-strategy eager --editable '.[client,edge,function,torch,dev]'
+	$(LATEST)/bin/python $(PYTEST)
 
 bench: $(VENV)/.installed
 	$(BIN)/python -m scripts.bench_daemon
 
+pins: $(LINT)/.installed
+	$(PINS)/pin.sh
+
 clean:
-	rm -rf $(VENV) out build *.egg-info .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(VENV) .venv-* out build *.egg-info .mypy_cache .ruff_cache .pytest_cache

@@ -12,6 +12,7 @@ from datetime import date as calendar_date
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 
 from models.errors import ModelError
 
@@ -194,7 +195,7 @@ def fit_law(rows: Sequence[ProfileRow]) -> LawFit:
     return LawFit(alpha_s, beta_s, alpha_stderr_s, sigma_s / math.sqrt(spread))
 
 
-def _non_negative_line(batch: np.ndarray, median_s: np.ndarray) -> tuple[float, float]:
+def _non_negative_line(batch: npt.NDArray[np.float64], median_s: npt.NDArray[np.float64]) -> tuple[float, float]:
     centred = batch - batch.mean()
     beta_s = float(centred @ median_s) / float(centred @ centred)
     alpha_s = float(median_s.mean()) - beta_s * float(batch.mean())

@@ -171,7 +171,7 @@ def _grid_s() -> float:
     for _ in range(3):
         started_s = process_time()
         grid = buffer_grid(process, max_batch=128, step_s=0.005, steps=200)
-        grid.latency_within(1.0, np.linspace(0.1, 0.9, 128))
+        grid.latency_within(1.0, np.linspace(0.1, 0.9, 128, dtype=np.float64))
         best_s = min(best_s, process_time() - started_s)
     return float(best_s)
 

@@ -64,7 +64,8 @@ class LibraryDensity:
 
     def log_pdf(self, value: float) -> Floats:
         """Returns the log predictive density of `value` under each row."""
-        return np.log(np.maximum(self._density.pdf(value), LEAST_PDF))
+        log_pdf: Floats = np.log(np.maximum(self._density.pdf(value), LEAST_PDF))
+        return log_pdf
 
     def update_theta(self, value: float) -> None:
         """Lets every row see `value`."""

@@ -9,6 +9,8 @@ from scheduler.estimators.densities import Density, Floats
 
 DROP_EVERY = 8
 """Values between looks for run lengths of negligible mass: looking costs more than a few rows more do."""
+LEAST_MASS = 1e-300
+"""A run length of less is ruled out: its mass has underflowed or is about to."""
 
 RunLengths = npt.NDArray[np.int64]
 Hazard = Callable[[RunLengths], Floats]
@@ -106,9 +108,14 @@ class RunLengthPosterior:
         self._keep(np.flatnonzero(self.run_lengths <= longest))
 
     def _likelihood(self, value: float) -> Floats:
-        # Scaled so that the best explanation is 1: the recursion is homogeneous, and nothing underflows.
+        # Scaled so that the best explanation is 1 of those not ruled out: the recursion is homogeneous, and with the
+        # mass of that one the sum does not underflow.
         log_pdf = self._density.log_pdf(value)
-        likelihood: Floats = np.exp(log_pdf - log_pdf[log_pdf.argmax()])
+        best = log_pdf.argmax()
+        if self.mass[best] < LEAST_MASS:
+            log_pdf = np.where(self.mass < LEAST_MASS, -np.inf, log_pdf)
+            best = log_pdf.argmax()
+        likelihood: Floats = np.exp(log_pdf - log_pdf[best])
         if self._outlier_probability:
             prior = self._outlier_probability * likelihood[0]
             likelihood *= 1.0 - self._outlier_probability

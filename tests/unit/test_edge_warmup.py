@@ -5,6 +5,9 @@ from __future__ import annotations
 import math
 
 import pytest
+
+pytest.importorskip("torch", reason="torch is not installed: the edge's models run in it")
+
 import torch
 from support.edge_fakes import FakeClock, FakeModel
 

@@ -251,7 +251,7 @@ class PolynomialLaw:
         """See LatencyForm."""
         batch = np.arange(1.0, max_batch + 1)[None, :]
         memory_mb = grants.memory_gb[:, None] * 1024
-        seconds = np.zeros((len(grants.memory_gb), max_batch))
+        seconds: Array = np.zeros((len(grants.memory_gb), max_batch))
         terms = iter(self.coefficients)
         for degree in range(self.degree + 1):
             for power in range(degree + 1):

@@ -146,7 +146,7 @@ def segment_bounds(space: Space, slos_s: Array, rates_rps: Array, *, reserves_s:
     buckets, fine = _FINE if len(slos_s) > _MANY else _COARSE
     edges = np.linspace(0, len(order), min(buckets, len(order)) + 1).astype(np.int64)
     starts_s = reserves_s[order[edges[:-1]]]
-    sizes = np.arange(1.0, space.max_batch + 1e-9, 1 / fine)
+    sizes = np.arange(1.0, space.max_batch + 1e-9, 1 / fine, dtype=np.float64)
     table = np.stack(
         [space.cost_bounds(sizes[:, None], order[a:b]).min(axis=1) for a, b in zip(edges[:-1], edges[1:], strict=True)]
     )

@@ -222,7 +222,7 @@ def percentile(
         reserves_s = buffer.strictest_s * np.arange(1, RESERVES + 1) / RESERVES
     relaxed = _Relaxed(space, buffer, percentiles, np.sort(reserves_s)[None])
     best: Choice | None = None
-    pairs = np.arange(len(space.cap))
+    pairs: npt.NDArray[np.intp] = np.arange(len(space.cap))
     if likely is not None:
         # Its neighbours besides, which are often as hard to rule out: all in one go.
         near = (space.family == likely.family) & (np.abs(space.index - likely.index) <= 1)

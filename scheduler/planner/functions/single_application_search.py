@@ -158,7 +158,7 @@ def quantile_s(within: Callable[[Array], Array], percentile: float, *, longest_s
     left = math.ceil(math.log2(max(longest_s / 1e-4, 1.0)))
     while left > 0:
         halvings = min(left, _HALVINGS)
-        ends_s = np.linspace(low_s, high_s, 2**halvings + 1)
+        ends_s = np.linspace(low_s, high_s, 2**halvings + 1, dtype=np.float64)
         # One more than the places between that are too short; beyond all of them the end is long enough.
         first = 1 + int((within(ends_s[1:-1]) < percentile - _TOLERANCE).sum())
         low_s, high_s, left = float(ends_s[first - 1]), float(ends_s[first]), left - halvings

@@ -161,7 +161,7 @@ def buffer_law(process: MarkovianArrivals, *, max_batch: int, timeout_s: float) 
     # Phase when a batch closes, then when the next one opens.
     closes = timed_out[: max_batch - 1].sum(axis=0) + filled[max_batch - 2] @ d1 if max_batch > 1 else np.eye(len(d1))
     opening = stationary(closes @ process.to_next_arrival())
-    sizes = np.ones(1)
+    sizes: Array = np.ones(1)
     if max_batch > 1:
         sizes = np.append(
             opening @ timed_out[: max_batch - 1].sum(axis=2).T, opening @ filled[max_batch - 2] @ d1.sum(axis=1)

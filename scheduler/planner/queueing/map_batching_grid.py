@@ -138,7 +138,7 @@ def buffer_grid(process: MarkovianArrivals, *, max_batch: int, step_s: float, st
     closing, filling = lateness.closing, np.ones_like(lateness.closing)
     filling[:, 1:] = lateness.filling[:, :-1]
     opening = _opening(process, timed_out, filled)
-    mean_sizes: Array = _expected(opening, closing, filling, np.arange(1.0, max_batch + 1))
+    mean_sizes: Array = _expected(opening, closing, filling, np.arange(1, max_batch + 1, dtype=np.float64))
     return BufferGrid(timeouts_s, closing, filling, opening, mean_sizes, lateness)
 
 

@@ -162,7 +162,7 @@ class SharedWaits:
 
         Parameters are those of `late`; `percentiles` has the shape (n,).
         """
-        low_s = np.zeros(len(percentiles))
+        low_s: Array = np.zeros(len(percentiles))
         high_s = self.timeouts_s + float(atoms_s.max())
         steps = int(np.ceil(np.log2(max(float(high_s.max()) / 1e-4, 2.0))))
         until = self._until_timeout(len(atoms_s), None)

@@ -160,4 +160,5 @@ def _summed(steps: Array, pieces: Array) -> Array:
 
 def _members(max_batch: int, others: int) -> npt.NDArray[np.intp]:
     """Further members k in batches of 1 ... B that have `others` besides; 0 where there are not even those."""
-    return np.maximum(np.arange(1, max_batch + 1) - others, 0)[:, None]
+    members: npt.NDArray[np.intp] = np.maximum(np.arange(1, max_batch + 1) - others, 0)[:, None]
+    return members

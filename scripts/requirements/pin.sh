@@ -1,0 +1,20 @@
+#!/usr/bin/env bash
+# Pins the newest releases of today, as `make pins`: one of each package, or one for each Python where none suits all.
+set -euo pipefail
+cd "$(dirname "$0")/../.."
+pins=scripts/requirements
+
+compile() {
+    .venv-lint/bin/uv pip compile --quiet --upgrade --universal --python-version 3.10 --no-annotate \
+        --custom-compile-command 'make pins' "$@"
+}
+
+printf 'pip\nsetuptools\n' | compile - --output-file "$pins/build.txt"
+build=(--constraint "$pins/build.txt" --build-constraint "$pins/build.txt")
+compile "${build[@]}" --constraint "$pins/torch.txt" \
+    --extra client --extra edge --extra function --extra torch --extra dev setup.cfg --output-file "$pins/test.txt"
+# Which packages of CUDA it needs is for torch to say: they differ by index. torch.txt is changed by hand.
+sed -i -E '/^(nvidia|cuda)-|^(triton|torch|torchvision|setuptools)==/d' "$pins/test.txt"
+# The checkers get the same releases on every Python, so that they give the same answer.
+compile "${build[@]}" --fork-strategy fewest \
+    --extra client --extra edge --extra function --extra lint setup.cfg --output-file .ci/constraints.txt

@@ -1,0 +1,122 @@
+"""What passes today passes tomorrow: every release that `make` installs is pinned, and `make test` runs tests alone."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+from configparser import ConfigParser
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+ROOT = Path(__file__).parents[2]
+PYTHONS = ("3.10", "3.11", "3.12", "3.13")
+CHECKERS = ("ruff", "mypy", "lint-imports")
+LINT_PINS = ".ci/constraints.txt"
+TEST_PINS = "scripts/requirements/test.txt"
+PIN_FILES = (LINT_PINS, TEST_PINS, "scripts/requirements/build.txt", "scripts/requirements/torch.txt")
+
+
+def pins(path: str) -> list[Requirement]:
+    lines = (line.partition("#")[0].strip() for line in (ROOT / path).read_text(encoding="utf-8").splitlines())
+    return [Requirement(line) for line in lines if line]
+
+
+def extra(name: str) -> list[Requirement]:
+    settings = ConfigParser()
+    settings.read(ROOT / "setup.cfg", encoding="utf-8")
+    lines = settings["options.extras_require"][name].splitlines()
+    return [Requirement(line) for line in lines if line and not line.startswith("#")]
+
+
+def applies(requirement: Requirement, python: str) -> bool:
+    where = {"python_version": python, "python_full_version": f"{python}.1"}
+    return requirement.marker is None or requirement.marker.evaluate(where)
+
+
+def dry_run(target: str) -> list[str]:
+    """The commands of a target from a fresh checkout."""
+    if shutil.which("make") is None:
+        pytest.skip("make is not installed")
+    environ = {name: value for name, value in os.environ.items() if name not in {"MAKEFLAGS", "MFLAGS", "MAKELEVEL"}}
+    command = ["make", "--dry-run", "--always-make", "--no-print-directory", target]
+    return subprocess.run(
+        command, cwd=ROOT, env=environ, capture_output=True, text=True, check=True
+    ).stdout.splitlines()
+
+
+@pytest.mark.parametrize("path", PIN_FILES)
+def test_every_constraint_is_one_release(path: str) -> None:
+    assert [str(pin) for pin in pins(path) if [clause.operator for clause in pin.specifier] != ["=="]] == []
+    assert pins(path)
+
+
+@pytest.mark.parametrize("python", PYTHONS)
+@pytest.mark.parametrize(
+    ("path", "extras"),
+    [(LINT_PINS, ("client", "edge", "function", "lint")), (TEST_PINS, ("client", "edge", "function", "dev"))],
+)
+def test_every_package_that_is_asked_for_has_one_pin_on_each_python(
+    path: str, extras: tuple[str, ...], python: str
+) -> None:
+    pinned = [canonicalize_name(pin.name) for pin in pins(path) if applies(pin, python)]
+    asked = {"numpy"} | {canonicalize_name(r.name) for name in extras for r in extra(name) if applies(r, python)}
+    assert {name: pinned.count(name) for name in asked} == dict.fromkeys(asked, 1)
+
+
+def test_types_are_checked_against_the_same_releases_on_every_python() -> None:
+    names = [pin.name for pin in pins(LINT_PINS)]
+    assert sorted(set(names)) == sorted(names)
+
+
+def test_those_who_run_tests_need_no_checker() -> None:
+    checkers = {requirement.name for requirement in extra("lint")}
+    assert {"ruff", "mypy", "import-linter"} <= checkers
+    assert checkers & {requirement.name for requirement in extra("dev")} == set()
+
+
+@pytest.mark.parametrize("target", ["test", "unit", "demo"])
+def test_these_targets_run_no_checker(target: str) -> None:
+    assert [line for line in dry_run(target) if re.search("|".join(CHECKERS), line)] == []
+
+
+def test_make_lint_runs_every_checker_from_an_environment_of_its_own() -> None:
+    ours = [line for line in dry_run("lint") if re.search(rf"bin/({'|'.join(CHECKERS)})\b", line)]
+    assert [line.split()[0] for line in ours] == [
+        ".venv-lint/bin/ruff",
+        ".venv-lint/bin/ruff",
+        ".venv-lint/bin/mypy",
+        ".venv-lint/bin/lint-imports",
+    ]
+
+
+@pytest.mark.parametrize("target", ["test", "unit", "lint", "demo"])
+def test_whatever_make_installs_is_constrained(target: str) -> None:
+    installs = [line for line in dry_run(target) if " install " in line]
+    assert installs
+    assert [line for line in installs if " --constraint " not in line] == []
+
+
+def test_the_newest_of_everything_is_tried_without_constraints() -> None:
+    installs = [line for line in dry_run("test-latest") if " install " in line]
+    assert [line for line in installs if "constraint" in line or " --upgrade " not in line] == []
+    assert any("[client,edge,function,torch,dev]" in line for line in installs)
+
+
+def test_ci_checks_first_and_ends_with_the_whole_suite() -> None:
+    commands = [line.strip() for line in (ROOT / ".ci" / "run").read_text(encoding="utf-8").splitlines()]
+    steps = [line for line in commands if line.startswith("make ")]
+    assert [line.split()[1] for line in steps] == ["lint", "unit", "test"]
+    assert commands[-1] == "make test"
+    assert "for version in 3.10 3.12 3.13; do" in commands
+
+
+def test_the_minutes_of_ci_are_written_down_and_stay_below_70() -> None:
+    text = (ROOT / "tests" / "README.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| `(make \w+)`[^|]*\| (\d+) \|$", text, re.MULTILINE)
+    assert [step for step, _ in rows] == ["make lint", "make unit", "make unit", "make unit", "make test"]
+    assert sum(int(minutes) for _, minutes in rows) < 70
