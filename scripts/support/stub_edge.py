@@ -1,6 +1,6 @@
 """A stand-in for an edge server: Open Inference Protocol v2 on a bare socket, prompt or misbehaving on demand.
 
-Runs in its own process (`python tests/support/stub_edge.py`), prints one JSON line when ready, and is told what to do
+Runs in its own process (`python -m scripts.support.stub_edge`), prints one JSON line when ready, and is told what to do
 by `POST /control` with a JSON object of Behaviour's fields. Output `probabilities` of an item depends on its bytes
 alone, so that a mix-up shows: see `expected_row`.
 """
