@@ -3,6 +3,7 @@
     python -m scripts.evaluate --out out/evaluation                      # every suite; an hour of processor time
     python -m scripts.evaluate --suite load --policy edgeburst,static --quick
     python -m scripts.evaluate --suite figures --traces DIR              # figures asked for, beside those measured
+    python -m scripts.evaluate --suite engine --against WORKTREE        # the engine's time here and there
 
 Traffic is drawn from processes of this repository, each from its seed. With --traces (or EDGEBURST_TRACES) real traces
 and bandwidth logs are run as well, and marked. OUT gets evaluation.csv (one line a run), evaluation.md and plots.
@@ -21,7 +22,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from scheduler.domain.errors import EdgeburstError
 from scheduler.simulator.scenario import POLICIES
-from scripts.evaluation import detection, engine_cost
+from scripts.evaluation import against, detection, engine_cost
 from scripts.evaluation.case import Result, Row
 from scripts.evaluation.figures import figures_table
 from scripts.evaluation.plots import draw_all
@@ -29,6 +30,7 @@ from scripts.evaluation.runs import run_all, run_case
 from scripts.evaluation.suites import OURS, QUICK, SUITES, TRACES, Options, real_traces
 from scripts.evaluation.tables import Table, suite_tables, write_csv
 
+ROOT = Path(__file__).parents[2]
 Task = Callable[[], Result]
 
 ALL = (*SUITES, "changepoints", "engine")
@@ -57,7 +59,16 @@ def parse(words: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--scales", type=_scales, metavar="K,...", help="times the rate, for load and noise")
     parser.add_argument("--quick", action="store_true", help="few loads, one seed, a tenth of the requests")
     parser.add_argument("--markdown", action="store_true", help="print the tables, and nothing else, to stdout")
-    return parser.parse_args(words)
+    parser.add_argument(
+        "--against",
+        type=Path,
+        metavar="WORKTREE",
+        help=f"with --suite engine: compare with another checkout, in {against.ALTERNATIONS} alternations",
+    )
+    args = parser.parse_args(words)
+    if args.against is not None and tuple(args.suite) != ("engine",):
+        parser.error("--against compares the engine's own time: give --suite engine with it")
+    return args
 
 
 def _names(*known: str) -> Callable[[str], tuple[str, ...]]:
@@ -154,11 +165,31 @@ def evaluate(args: argparse.Namespace, console: Console) -> None:
         console.print(f"{len(rows)} runs: {args.out}/evaluation.csv, evaluation.md, {len(drawn)} plots", markup=False)
 
 
+def compare(args: argparse.Namespace, console: Console) -> None:
+    """Prints the engine's own time in this checkout beside that in another one."""
+    words = ["--quick"] if args.quick else []
+    if args.traces is not None:
+        words += ["--traces", str(args.traces.resolve())]
+    with _progress("measuring", console) as progress:
+        bar = progress.add_task("", total=2 * against.ALTERNATIONS)
+        table = against.alternate(
+            ROOT,
+            args.against.resolve(),
+            measure=partial(against.measure_engine, words=words),
+            done=lambda: progress.advance(bar),
+        )
+    print(table.markdown())
+
+
 def _run(tasks: Sequence[Task], jobs: int, console: Console) -> list[Result]:
-    columns = (TextColumn("simulating"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console) as progress:
+    with _progress("simulating", console) as progress:
         bar = progress.add_task("", total=len(tasks))
         return run_all(tasks, jobs=jobs, done=lambda: progress.advance(bar))
+
+
+def _progress(what: str, console: Console) -> Progress:
+    columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
+    return Progress(*columns, console=console)
 
 
 def main(words: Sequence[str] | None = None) -> int:
@@ -168,7 +199,10 @@ def main(words: Sequence[str] | None = None) -> int:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     console = Console(stderr=True)
     try:
-        evaluate(args, console)
+        if args.against is None:
+            evaluate(args, console)
+        else:
+            compare(args, console)
     except EdgeburstError as error:
         console.print(f"error: {error}", style="red", soft_wrap=True, markup=False, highlight=False)
         return 2
