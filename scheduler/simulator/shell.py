@@ -11,7 +11,7 @@ fault window costs every batch a look, a bandwidth log only the steps that a tra
 
 import heapq
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import count
 from typing import Protocol
@@ -122,14 +122,6 @@ class Simulation:
         self._events: list[tuple[float, int, Message]] = []
         self._sequence = count()
         self._next_request = 0
-        self._perform: dict[type, Callable[[Command, float], None]] = {
-            SendBatch: self._send_batch,
-            AnswerRequest: self._answer,
-            RefuseRequest: self._refuse,
-            ComputePlan: self._compute_plan,
-            SendProbe: self._send_probe,
-            PlanAdopted: self._adopted,
-        }
 
     def run(self) -> Journal:
         """Runs until every request has ended and every batch is back.
@@ -179,14 +171,31 @@ class Simulation:
         for command in self._engine.handle(messages, now_s):
             if self._keep_commands:
                 self.journal.commands.append((now_s, command))
-            self._perform[type(command)](command, now_s)
+            self._perform(command, now_s)
 
     def _later(self, at_s: float, message: Message) -> None:
         heapq.heappush(self._events, (at_s, next(self._sequence), message))
 
-    def _send_batch(self, command: Command, now_s: float) -> None:
-        assert isinstance(command, SendBatch)
-        batch = command.batch
+    def _perform(self, command: Command, now_s: float) -> None:
+        # The most frequent commands come first: a match tries its cases in order.
+        match command:
+            case AnswerRequest(request_id, batch_id):
+                self._end(request_id, now_s)
+                self.journal.answered_by[request_id] = batch_id
+            case SendBatch(batch):
+                self._send_batch(batch, now_s)
+            case RefuseRequest(request_id, refusal):
+                self._end(request_id, now_s)
+                self.journal.refusals[request_id] = refusal
+            case ComputePlan(snapshot, plan_id, cause, detail):
+                plan = best_plan(snapshot, plan_id=plan_id, cause=cause, detail=detail)
+                self._later(now_s + PLANNING_S, PlanComputed(plan))
+            case SendProbe(backend):
+                self._send_probe(backend, now_s)
+            case PlanAdopted(plan):
+                self.journal.plans.append(plan)
+
+    def _send_batch(self, batch: Batch, now_s: float) -> None:
         backend = self._edge if batch.backend is Backend.EDGE else self._functions
         if backend is None:
             raise SimulationError(f"at {now_s:.6f} s a batch was sent to the {batch.backend.value}, but there is none")
@@ -196,34 +205,14 @@ class Simulation:
         if outcome.bill is not None:
             self._later(*outcome.bill)
 
-    def _answer(self, command: Command, now_s: float) -> None:
-        assert isinstance(command, AnswerRequest)
-        self._end(command.request_id, now_s)
-        self.journal.answered_by[command.request_id] = command.batch_id
-
-    def _refuse(self, command: Command, now_s: float) -> None:
-        assert isinstance(command, RefuseRequest)
-        self._end(command.request_id, now_s)
-        self.journal.refusals[command.request_id] = command.refusal
+    def _send_probe(self, backend: Backend, now_s: float) -> None:
+        probed = self._edge if backend is Backend.EDGE else self._functions
+        if probed is None:
+            self._later(now_s, ProbeMeasured(backend, ok=False))
+        else:
+            self._later(*probed.probe(now_s=now_s))
 
     def _end(self, request_id: int, now_s: float) -> None:
         if request_id in self.journal.ended_at_s:
             raise SimulationError(f"at {now_s:.6f} s request {request_id} ends a second time")
         self.journal.ended_at_s[request_id] = now_s
-
-    def _compute_plan(self, command: Command, now_s: float) -> None:
-        assert isinstance(command, ComputePlan)
-        plan = best_plan(command.snapshot, plan_id=command.plan_id, cause=command.cause, detail=command.detail)
-        self._later(now_s + PLANNING_S, PlanComputed(plan))
-
-    def _send_probe(self, command: Command, now_s: float) -> None:
-        assert isinstance(command, SendProbe)
-        backend = self._edge if command.backend is Backend.EDGE else self._functions
-        if backend is None:
-            self._later(now_s, ProbeMeasured(command.backend, ok=False))
-            return
-        self._later(*backend.probe(now_s=now_s))
-
-    def _adopted(self, command: Command, _now_s: float) -> None:
-        assert isinstance(command, PlanAdopted)
-        self.journal.plans.append(command.plan)

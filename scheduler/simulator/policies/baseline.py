@@ -44,10 +44,11 @@ class Baseline:
     def handle(self, messages: Sequence[Message], now_s: float) -> list[Command]:
         """Takes what happened, returns what to do."""
         for message in messages:
-            if isinstance(message, RequestArrived):
-                self.arrived(message.request, now_s)
-            elif isinstance(message, (BatchFinished, BatchFailed)):
-                self._ended(message, now_s)
+            match message:
+                case RequestArrived(request):
+                    self.arrived(request, now_s)
+                case BatchFinished() | BatchFailed():
+                    self._ended(message, now_s)
         self.decide(now_s)
         commands, self._commands = self._commands, []
         return commands
