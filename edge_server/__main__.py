@@ -15,7 +15,7 @@ from models.errors import ModelError
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the server.
 
-    Parameters:
+    Args:
         argv: the arguments; None takes the command line's.
 
     Returns:

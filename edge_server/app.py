@@ -21,7 +21,7 @@ _routes = Blueprint("oip_v2", __name__)
 def create_app(service: Service, *, body_limit_bytes: int) -> Flask:
     """Make the WSGI application.
 
-    Parameters:
+    Args:
         service: what answers.
         body_limit_bytes: the largest request body; a larger one gets 413.
     """

@@ -20,7 +20,7 @@ Preprocess = Callable[[npt.NDArray[np.uint8]], Pixels]
 class Item:
     """One decoded picture.
 
-    Parameters:
+    Attributes:
         pixels: the network's input, channels x height x width; None if the picture is broken.
         error: why it is broken, one sentence; empty if it is not.
         began_s: when its decoding began, monotonic seconds.
@@ -45,7 +45,7 @@ class Decoded:
 class Decoding:
     """The decoding of one batch: started once, awaited once.
 
-    Parameters:
+    Attributes:
         pool: the threads that decode.
         elements: encoded pictures.
         preprocess: from a decoded picture to the network's input.

@@ -23,7 +23,7 @@ class Device:
 
     A queue any deeper would only hide from the scheduler, which knows the deadlines, that the device is behind.
 
-    Parameters:
+    Attributes:
         depth: how many batches may wait while one is being worked on.
         clock: monotonic seconds.
     """
@@ -53,7 +53,7 @@ class Device:
     ) -> Future[Outcome]:
         """Queue work.
 
-        Parameters:
+        Args:
             work: called on the device's thread.
             prepare: called on this thread once a place is sure and before the work can begin.
 

@@ -24,7 +24,7 @@ class NotServed(EdgeError):
 class Unavailable(EdgeError):
     """Not now.
 
-    Parameters:
+    Attributes:
         message: one sentence for the client.
         retry_after_s: whole seconds after which another try makes sense.
     """

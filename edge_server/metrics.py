@@ -13,7 +13,7 @@ _ITEMS = (1, 2, 4, 8, 12, 16, 20, 24, 32, 48, 64, 96, 128)
 class Metrics:
     """The server's counters.
 
-    Parameters:
+    Attributes:
         in_hand: returns the batches that are worked on or wait.
         ready: returns whether batches are taken.
     """

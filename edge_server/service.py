@@ -39,7 +39,7 @@ class State(Enum):
 class Served:
     """What the device's thread hands back for one batch.
 
-    Parameters:
+    Attributes:
         probabilities: items x classes; zeros for a broken picture.
         errors: one per item, empty if it was fine.
         service_s: time the batch was worked on: decoding plus device, without waiting for the device.
@@ -55,7 +55,7 @@ class Served:
 class Service:
     """The models that are served, and the way of a batch to the device and back.
 
-    Parameters:
+    Attributes:
         models: the loaded models by name.
         max_batch: most items in a batch.
         device: the queue before the device.
@@ -102,7 +102,7 @@ class Service:
     def infer(self, name: str, request: InferRequest, *, version: str = VERSION) -> InferResponse:
         """Serve one batch.
 
-        Parameters:
+        Args:
             name: the model.
             request: the batch, one encoded picture an item.
             version: the model's version.

@@ -29,7 +29,7 @@ SIGTERM or Ctrl-C finishes what is queued and exits with 0; a second one ends it
 class ModelChoice:
     """One model to serve.
 
-    Parameters:
+    Attributes:
         name: its name in the catalogue.
         weights: a file of weights; None takes the shipped ones.
         weights_sha256: the file's SHA-256.
@@ -46,7 +46,7 @@ class ModelChoice:
 class Settings:
     """Everything the server is told at start.
 
-    Parameters:
+    Attributes:
         host: address to listen on.
         port: TCP port; 0 takes a free one.
         models: what to serve.

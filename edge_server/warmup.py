@@ -31,7 +31,7 @@ def warm_up(
 ) -> int:
     """Predict blank batches: the largest first, because it takes the most memory, then the others upwards.
 
-    Parameters:
+    Args:
         model: the model.
         max_batch: the largest batch size.
         budget_s: seconds after which the remaining sizes are left out.

@@ -36,7 +36,7 @@ _POLL_S = 0.005
 def listen(host: str, port: int) -> socket.socket:
     """Open the listening socket.
 
-    Parameters:
+    Args:
         host: address or name.
         port: TCP port; 0 takes a free one.
 
@@ -76,7 +76,7 @@ class Channel(HTTPChannel):
 class WebServer:
     """Serves a WSGI application on threads of its own.
 
-    Parameters:
+    Attributes:
         app: the application.
         listener: a listening socket.
         body_limit_bytes: what the application takes at most.
@@ -108,7 +108,7 @@ class WebServer:
     def wait_until_answered(self, *, limit_s: float) -> bool:
         """Wait until every request that has arrived is answered, to the last byte.
 
-        Parameters:
+        Args:
             limit_s: seconds after which to give up.
 
         Returns:

@@ -16,7 +16,7 @@ class UnknownModel(ModelError):
 class OutputSpec:
     """One output tensor.
 
-    Parameters:
+    Attributes:
         name: the tensor's name.
         datatype: its Open Inference Protocol datatype.
         shape: the shape of one item, without the batch axis.
@@ -31,7 +31,7 @@ class OutputSpec:
 class ModelSpec:
     """What a client must send to a model and what it gets back.
 
-    Parameters:
+    Attributes:
         name: the model's name in URLs and on the command line.
         summary: one sentence for people.
         labels: the name of each class, in the order of the probabilities.

@@ -24,7 +24,7 @@ _OPTIONS = {
 def encode(image8x8: npt.NDArray[np.float64], kind: Literal["jpeg", "png"] = "jpeg", index: int = 0) -> bytes:
     """Draw one digit and encode it.
 
-    Parameters:
+    Args:
         image8x8: ink, 0 to 16, as scikit-learn's digits have it.
         kind: the encoding.
         index: seeds the paper's grain; the same arguments give the same bytes.

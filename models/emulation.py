@@ -11,7 +11,7 @@ from models.profile import Profile, load_profile
 class Emulation:
     """The device whose speed is copied, or none.
 
-    Parameters:
+    Attributes:
         profile: the profile whose law is copied; None runs at the machine's true speed.
     """
 
@@ -25,7 +25,7 @@ class Emulation:
     def remaining_s(self, items: int, elapsed_s: float) -> float:
         """Return the wait that is left so that the whole service takes the law's time.
 
-        Parameters:
+        Args:
             items: items in the batch, at least 1.
             elapsed_s: seconds since the batch began being worked on.
 

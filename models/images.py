@@ -29,7 +29,7 @@ class ImageError(ModelError):
 def decode_image(data: bytes | bytearray | memoryview, *, max_pixels: int = 50_000_000) -> npt.NDArray[np.uint8]:
     """Decode a PNG or JPEG picture.
 
-    Parameters:
+    Args:
         data: the encoded bytes.
         max_pixels: width times height above which the picture is refused; read from its header, before decoding.
 

@@ -35,7 +35,7 @@ class WeightsError(ModelError):
 class LoadedModel:
     """A network ready to predict.
 
-    Parameters:
+    Attributes:
         spec: what goes in and comes out.
         weights: where the weights come from.
         weights_sha256: hash of the weights' file; empty if they are random.
@@ -52,7 +52,7 @@ class LoadedModel:
     def preprocess(self, image: Image) -> NetworkInput:
         """Return the network's input for one decoded picture.
 
-        Parameters:
+        Args:
             image: height x width x 3, uint8, blue-green-red.
 
         Returns:
@@ -63,7 +63,7 @@ class LoadedModel:
     def predict(self, batch: NetworkInput) -> NetworkInput:
         """Return each item's probabilities; the same whether it comes alone or in a batch, but for rounding.
 
-        Parameters:
+        Args:
             batch: items x channels x height x width.
 
         Returns:
@@ -85,7 +85,7 @@ def load(
 ) -> LoadedModel:
     """Load a model.
 
-    Parameters:
+    Args:
         name: a name in the catalogue.
         weights: a file with a state dictionary as torch.save writes it; None takes the shipped one.
         weights_sha256: the file's SHA-256 in hexadecimal; always given with `weights`.

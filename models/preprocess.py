@@ -20,7 +20,7 @@ _DEVIATION_RGB = np.array([0.229, 0.224, 0.225], dtype=np.float32)
 def digit_input(image: Image) -> NetworkInput:
     """Shrink a picture of dark ink on light paper to how much ink each cell holds.
 
-    Parameters:
+    Args:
         image: height x width x 3, uint8, blue-green-red.
 
     Returns:
@@ -33,7 +33,7 @@ def digit_input(image: Image) -> NetworkInput:
 def imagenet_input(image: Image) -> NetworkInput:
     """Scale the shorter side to 256, crop the middle 224 x 224, and normalise each colour.
 
-    Parameters:
+    Args:
         image: height x width x 3, uint8, blue-green-red.
 
     Returns:

@@ -28,7 +28,7 @@ class ProfileError(ModelError):
 class ProfileRow:
     """What was measured at one batch size.
 
-    Parameters:
+    Attributes:
         batch: items in a batch.
         p50_s: median service time of a batch, seconds.
         p95_s: 95th percentile, seconds.
@@ -70,7 +70,7 @@ class LawFit:
 class Profile:
     """One model on one device: rows, law, and provenance.
 
-    Parameters:
+    Attributes:
         name: the profile's name; a shipped one is found by it.
         backend: "edge" or "function".
         model: which neural network was measured.
@@ -133,7 +133,7 @@ def shipped_profiles() -> tuple[str, ...]:
 def load_profile(path_or_name: str | Path) -> Profile:
     """Read a profile from a file, or a shipped one by its name.
 
-    Parameters:
+    Args:
         path_or_name: a shipped profile's name, or the path of a JSON file.
 
     Raises:
@@ -169,7 +169,7 @@ def fit_law(rows: Sequence[ProfileRow]) -> LawFit:
 
     A negative coefficient is set to zero and the other fitted alone, which is the exact optimum with two unknowns.
 
-    Parameters:
+    Args:
         rows: measured rows of at least two batch sizes.
 
     Returns:

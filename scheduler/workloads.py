@@ -32,7 +32,7 @@ class WorkloadError(EdgeburstError):
 class Workload:
     """Arrival times.
 
-    Parameters:
+    Attributes:
         times_s: ascending seconds from the start, shape (requests,).
         duration_s: how long the workload lasts; idle time after the last arrival counts.
     """
@@ -93,7 +93,7 @@ def read_gaps(path: Path) -> Workload:
 def read_rates(path: Path, *, unit_s: float, rng: np.random.Generator, multiple: float = 1.0) -> Workload:
     """Reads a rate file: requests per time unit, with white space or commas between; idle units take their time.
 
-    Parameters:
+    Args:
         path: the `.txt` or `.csv` file.
         unit_s: length of a time unit, seconds.
         rng: places each unit's requests at random in it (uniform, as a Poisson process of known count would).
@@ -214,7 +214,7 @@ def read_map(path: Path) -> MarkovianArrivals:
 def steps(parts: Sequence[tuple[float, float]], *, rng: np.random.Generator) -> Workload:
     """Draws a Poisson process whose rate changes in steps.
 
-    Parameters:
+    Args:
         parts: (duration in seconds, rate in requests a second) one after the other; a rate of 0 is silence.
         rng: the generator.
     """
@@ -234,7 +234,7 @@ def with_bursts(
 ) -> Workload:
     """Returns a workload with Poisson arrivals on top of it for a while.
 
-    Parameters:
+    Args:
         workload: stays as it is, and as long; what of a burst would come after its end is left out.
         bursts: (from second, for seconds, additional requests a second).
         rng: the generator.
@@ -298,7 +298,7 @@ PATTERNS: Mapping[str, Callable[[float, float, np.random.Generator], Workload]] 
 def pattern(name: str, *, rate_rps: float, duration_s: float, rng: np.random.Generator) -> Workload:
     """Draws a named pattern whose mean rate is `rate_rps`.
 
-    Parameters:
+    Args:
         name: poisson, mmpp, bursty, periodic or sporadic.
         rate_rps: mean requests a second.
         duration_s: length in seconds.

@@ -15,7 +15,7 @@ class SettingsError(ValueError):
 class Settings:
     """The environment of one instance.
 
-    Parameters:
+    Attributes:
         model: MODEL, the model of the catalogue to serve.
         weights: WEIGHTS_PATH, a file of weights; None for those that ship.
         weights_sha256: WEIGHTS_SHA256, its SHA-256 in hexadecimal.

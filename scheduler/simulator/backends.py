@@ -38,7 +38,7 @@ def noise(sigma: float, rng: np.random.Generator) -> Iterator[float]:
 class Outcome:
     """What becomes of a batch.
 
-    Parameters:
+    Attributes:
         at_s: when the shell learns of it.
         message: which the engine then gets.
         cost: what the provider bills for it.
@@ -93,7 +93,7 @@ class SimulatedEdge:
 class ColdStarts:
     """How functions start.
 
-    Parameters:
+    Attributes:
         start_s: seconds that a new instance needs before it serves.
         idle_s: seconds without a request after which an instance is taken away.
     """

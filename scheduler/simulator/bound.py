@@ -61,7 +61,7 @@ class BoundError(EdgeburstError):
 class FunctionBatch:
     """One way to serve so many requests by functions.
 
-    Parameters:
+    Attributes:
         items: requests in it.
         latency_s: from its last arrival to its answer.
         price: of the call, in grid units, rounded down.
@@ -76,7 +76,7 @@ class FunctionBatch:
 class Problem:
     """What the bound is asked for.
 
-    Parameters:
+    Attributes:
         arrivals_s: ascending, shape (requests,).
         slo_s: of every request.
         edge_s: least seconds of an edge batch of 1, 2, ... requests; empty where there is no edge.
@@ -112,7 +112,7 @@ def make_problem(
 ) -> Problem:
     """Returns the problem for given laws and prices.
 
-    Parameters:
+    Args:
         arrivals_s: seconds, ascending.
         slo_s: of every request, seconds.
         edge_latency: of the edge; None where there is none. Where more requests take less time, as measured rows may
@@ -161,7 +161,7 @@ def clairvoyant_schedule(problem: Problem, *, edge_per_s: float = 0.0) -> list[P
 
     It keeps what the bound forgets: some 100 MB for 20,000 requests in deep overload.
 
-    Parameters:
+    Args:
         problem: as for the bound.
         edge_per_s: money that an edge which is free a second sooner in the end is worth; 0: the least money counts.
 

@@ -12,7 +12,7 @@ from scheduler.simulator.scenario import Scenario
 class NotedBound:
     """A bound and its sentence.
 
-    Parameters:
+    Attributes:
         cny: the bound; None where there is none, and the note says why.
         note: what it ignores and assumes.
     """

@@ -15,7 +15,7 @@ class FaultError(EdgeburstError):
 class Fault:
     """One window.
 
-    Parameters:
+    Attributes:
         kind: "slow", "down" or "throttle".
         start_s: when it begins.
         end_s: when it is over.

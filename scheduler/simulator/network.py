@@ -21,7 +21,7 @@ class NetworkError(EdgeburstError):
 class Bandwidth:
     """Bytes a second as a step function of time.
 
-    Parameters:
+    Attributes:
         starts_s: when each rate begins, ascending from 0.
         rates: bytes a second from then on; infinite is an ample link, 0 an outage.
         period_s: after which it begins anew; infinite where the last rate stays.
@@ -81,7 +81,7 @@ def constant(mbytes_per_s: float) -> Bandwidth:
 def steps(parts: Sequence[tuple[float, float]]) -> Bandwidth:
     """Returns a bandwidth that changes at given times.
 
-    Parameters:
+    Args:
         parts: (from this second on, MB/s), ascending; the first must begin at 0.
     """
     if not parts or parts[0][0] != 0:

@@ -106,7 +106,7 @@ def summarise(
 ) -> dict[str, object]:
     """Returns the figures of a run.
 
-    Parameters:
+    Args:
         journal: of the run.
         scenario: that was run.
         wall_s: how long it took on the machine's clock.

@@ -43,7 +43,7 @@ class SimulatedClass:
 class SimulatedModel:
     """One of the models that share edge, functions and uplink.
 
-    Parameters:
+    Attributes:
         name: of the model.
         share: its part of the traffic, relative to the others'.
         classes: who asks for it.
@@ -75,7 +75,7 @@ class SpendCaps:
 class Burst:
     """Poisson arrivals on top of the workload, for a while.
 
-    Parameters:
+    Attributes:
         start_s: when it begins.
         duration_s: how long it lasts.
         rate_rps: additional requests a second.
@@ -90,7 +90,7 @@ class Burst:
 class Scenario:
     """Everything but the arrival times.
 
-    Parameters:
+    Attributes:
         policy: who decides.
         classes: who asks.
         request_bytes: of each request on the wire.

@@ -29,7 +29,7 @@ def burst(settings: Settings, *, edge_latency: LatencyModel, pictures: int) -> S
 def cold_start(outcomes: Sequence[Outcome], batches: Sequence[Batch], *, instances_started: int) -> ColdStart:
     """Returns what the burst showed.
 
-    Parameters:
+    Args:
         outcomes: its requests.
         batches: its batches.
         instances_started: function processes that were started meanwhile.

@@ -64,7 +64,7 @@ provisionConfig = {{ defaultTarget = {settings.provisioned} }}
 class Places:
     """Where the daemon finds what it uses.
 
-    Parameters:
+    Attributes:
         edge_url: of the edge server.
         function_endpoint: HOST:PORT of Function Compute.
         edge_profile: shipped profile or file of the edge's latency.

@@ -22,7 +22,7 @@ _POLL_S = 0.25
 class Usage:
     """What the endpoint's meter says of the function up to a moment.
 
-    Parameters:
+    Attributes:
         invocations: calls.
         billed_s: seconds with a call in flight, as rounded for the bill.
         provisioned_idle_s: seconds that warm instances were kept without a call.
@@ -54,7 +54,7 @@ def _minus(after: dict[str, float], before: dict[str, float]) -> dict[str, float
 class Endpoint:
     """The local endpoint as the demo's operator sees it.
 
-    Parameters:
+    Attributes:
         address: HOST:PORT.
     """
 

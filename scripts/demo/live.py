@@ -23,7 +23,7 @@ _BAR_CELLS = 30
 class View:
     """What the table shows.
 
-    Parameters:
+    Attributes:
         at_s: seconds since the first phase's start.
         settings: of the demo.
         sample: the daemon now.

@@ -15,7 +15,7 @@ _MEMINFO = Path("/proc/meminfo")
 def memory_warning(provisioned: int, meminfo: str) -> str:
     """Returns a sentence if memory will be short; empty if it suffices, or where nothing is known.
 
-    Parameters:
+    Args:
         provisioned: function instances that are kept warm.
         meminfo: content of /proc/meminfo.
     """

@@ -19,7 +19,7 @@ _NO_BATCH = -1
 def read_outcomes(folder: Path, pictures: Sequence[Picture], alone: Probabilities) -> list[Outcome]:
     """Returns the outcomes of one client's requests.
 
-    Parameters:
+    Args:
         folder: where the client has written.
         pictures: all that it could send.
         alone: the model's own answer to each of them, pictures x classes.
@@ -37,7 +37,7 @@ def judge(
 ) -> list[Outcome]:
     """Returns the outcomes of requests.
 
-    Parameters:
+    Args:
         rows: of requests.csv.
         answers: probabilities by request, requests x classes; not a number where there is none.
         pictures: all that could be sent.

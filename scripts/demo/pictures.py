@@ -19,7 +19,7 @@ Probabilities = npt.NDArray[np.float32]
 class Picture:
     """One encoded picture.
 
-    Parameters:
+    Attributes:
         name: of its file.
         label: the true digit.
         data: the file's bytes.
@@ -33,7 +33,7 @@ class Picture:
 def held_out_pictures(*, on_progress: Callable[[int, int], None] | None = None) -> list[Picture]:
     """Draws each digit that no training has seen, every other one as JPEG, the rest as PNG.
 
-    Parameters:
+    Args:
         on_progress: is told how many are drawn, of how many.
     """
     from models import digits_data, digits_pictures

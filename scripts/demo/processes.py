@@ -44,7 +44,7 @@ def child_environment(environ: Mapping[str, str]) -> dict[str, str]:
 class Running:
     """A process of ours.
 
-    Parameters:
+    Attributes:
         name: in messages and of its logs.
         process: the process.
         output: file with what it prints.
@@ -111,7 +111,7 @@ class Running:
 class Processes:
     """All processes of one demo; leaving the block stops them, the last started first.
 
-    Parameters:
+    Attributes:
         logs: folder of their output and logs.
         environ: their environment.
     """
@@ -124,7 +124,7 @@ class Processes:
     def start(self, name: str, arguments: Sequence[str], **variables: str) -> Running:
         """Starts `python -m` with these arguments.
 
-        Parameters:
+        Args:
             name: the process's name.
             arguments: module and what follows.
             variables: environment variables of this process alone.

@@ -24,7 +24,7 @@ td, th { padding: .25rem .8rem; border-bottom: 1px solid #e4e4e4; text-align: le
 def page(summary: Mapping[str, Any], *, failures: Sequence[str], plans: Sequence[PlanSeen], timeline_png: bytes) -> str:
     """Returns the page.
 
-    Parameters:
+    Args:
         summary: what summary.json holds.
         failures: why the demo has failed, in sentences; empty for a good one.
         plans: what each plan said, with `at_s` counted from the first phase's start.

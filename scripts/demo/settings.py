@@ -30,7 +30,7 @@ PHASE_S = 40.0
 class Settings:
     """One demo.
 
-    Parameters:
+    Attributes:
         out: folder for everything that is left behind.
         emulate: profile that the edge is slowed down to; None runs edge and functions at the machine's true speed.
         seed: of the arrivals and of who sends which picture.
@@ -82,7 +82,7 @@ class Settings:
 class Schedule:
     """Which picture goes out when.
 
-    Parameters:
+    Attributes:
         times_s: ascending seconds from the start.
         pictures: index of each request's picture.
     """

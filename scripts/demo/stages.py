@@ -57,7 +57,7 @@ _ANSWERS_LIMIT_S = 120.0
 class Measured:
     """What one replay led to; all times are seconds from its start.
 
-    Parameters:
+    Attributes:
         outcomes: its requests.
         samples: the daemon meanwhile.
         batches: its batches.
@@ -77,7 +77,7 @@ class Measured:
 class Demo:
     """One demo. `run` does everything.
 
-    Parameters:
+    Attributes:
         settings: see there.
         processes: starts and stops the others.
         console: where people look.

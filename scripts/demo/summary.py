@@ -20,7 +20,7 @@ _PERCENTILES = {"p50": 50, "p95": 95, "p99": 99}
 class Outcome:
     """What became of one request.
 
-    Parameters:
+    Attributes:
         arrival_s: when it had to be sent, seconds from the first phase's start.
         latency_s: from then to its answer or failure.
         answered: whether it was answered.
@@ -52,7 +52,7 @@ class PlanCause:
 class Money:
     """The bill of the measured part, by the local endpoint's meter.
 
-    Parameters:
+    Attributes:
         cost_cny: calls and their seconds.
         cost_booked_cny: the same as the daemon reckoned it from what the containers told.
         cost_all_function_cny: all requests at the cheapest feasible function batch.
@@ -73,7 +73,7 @@ class Money:
 class ColdStart:
     """The burst after the measured part that meets no warm instance; none of the figures counts it.
 
-    Parameters:
+    Attributes:
         requests: sent at once.
         answered: of them.
         cold_batches: function batches whose instance had to be started.
@@ -94,7 +94,7 @@ class ColdStart:
 class Run:
     """A demo that is over.
 
-    Parameters:
+    Attributes:
         outcomes: one for each request of the measured part.
         slo_s: latency objective.
         steps_s: moments at which the rate changed.
@@ -126,7 +126,7 @@ class Run:
 def wrong_answers(answers: npt.NDArray[np.float32], alone: npt.NDArray[np.float32]) -> npt.NDArray[np.bool_]:
     """Returns which answers differ by more than 1e-3 in any place from the model's own; a missing number differs.
 
-    Parameters:
+    Args:
         answers: requests x classes.
         alone: the model's answer to each request's picture by itself, in the same form.
     """

@@ -25,7 +25,7 @@ _EDGE, _FUNCTION, _GREY, _PLAN = "#2a78b5", "#e0762f", "#555555", "#7a3fa0"
 class Timeline:
     """What is drawn; all times are seconds from the first phase's start.
 
-    Parameters:
+    Attributes:
         outcomes: the requests of the measured part.
         samples: the daemon, with `at_s` counted from the first phase's start.
         plans: when was planned and why.

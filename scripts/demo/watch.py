@@ -22,7 +22,7 @@ _BATCHES_A_TIME = 1000
 class Sample:
     """The daemon at one moment.
 
-    Parameters:
+    Attributes:
         at_s: of the monotonic clock, which all processes share.
         rate_rps: rate that the daemon estimates.
         waiting_requests: requests without an answer yet.
@@ -43,7 +43,7 @@ class Sample:
 class Batch:
     """One batch that came back.
 
-    Parameters:
+    Attributes:
         batch_id: its number.
         backend: edge or function.
         requests: how many it carried.
@@ -86,7 +86,7 @@ def write_batches(batches: Sequence[Batch], path: Path) -> None:
 class PlanSeen:
     """One plan, why it was made, and what it says.
 
-    Parameters:
+    Attributes:
         plan_id: its number.
         at_s: when it was made.
         cause: start, rate, bandwidth, edge-service, expiry, limits or settings.
@@ -108,7 +108,7 @@ class PlanSeen:
 class Watch:
     """Everything seen of the daemon so far.
 
-    Parameters:
+    Attributes:
         url: of the daemon.
     """
 

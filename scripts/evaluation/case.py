@@ -16,7 +16,7 @@ BOUND = "bound"
 class Case:
     """One run.
 
-    Parameters:
+    Attributes:
         suite: that it belongs to.
         name: of traffic, network and faults, in words; the same for each policy that meets them.
         traffic: when requests arrive.
@@ -43,7 +43,7 @@ class Case:
 class Timeline:
     """How a run went, in bins.
 
-    Parameters:
+    Attributes:
         starts_s: of each bin, shape (bins,).
         arrived_rps: arrivals a second.
         function_rps: of those, how many a function answered.
@@ -62,7 +62,7 @@ class Timeline:
 class Result:
     """What a run came to.
 
-    Parameters:
+    Attributes:
         row: its figures.
         latencies_s: 201 quantiles of the latency of answered requests, the least first; empty where not kept.
         timeline: where it was kept.

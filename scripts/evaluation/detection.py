@@ -19,7 +19,7 @@ TRACE_SCALES = (1.0, 2.4, 4.0)
 def tasks(*, runs: int, hours: float, traces: Sequence[Path]) -> Iterator[Callable[[], Result]]:
     """Yields what is to be run.
 
-    Parameters:
+    Args:
         runs: seeded steps of each kind.
         hours: of Poisson arrivals in which nothing changes.
         traces: real arrivals.

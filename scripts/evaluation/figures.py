@@ -33,7 +33,7 @@ NOISE_TARGETS = {
 class Figure:
     """One figure.
 
-    Parameters:
+    Attributes:
         asked: in words.
         measured: in words.
         ok: whether it is reached; None where it was not measured.

@@ -138,7 +138,7 @@ def under_cap(journal: Journal, case: Case) -> Row:
 def most_in_an_hour(spent: Iterable[tuple[float, float]]) -> float:
     """Returns the most money in any hour.
 
-    Parameters:
+    Args:
         spent: (second, money).
     """
     window: deque[tuple[float, float]] = deque()

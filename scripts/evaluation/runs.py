@@ -109,7 +109,7 @@ def _flat(figures: dict[str, object]) -> Row:
 def in_processes(tasks: Sequence[Callable[[], T]], *, jobs: int, done: Callable[[], None]) -> list[T]:
     """Returns what tasks return, in their order, computed in `jobs` processes.
 
-    Parameters:
+    Args:
         tasks: each must survive pickling.
         jobs: processes; 1 computes here.
         done: is called after each.

@@ -33,7 +33,7 @@ RTT_S = 0.02
 class Options:
     """What the command was asked for.
 
-    Parameters:
+    Attributes:
         policies: that are run; the bound is computed in any case.
         requests: in each run of a fixed length.
         scales: times the rate of the traffic.

@@ -158,7 +158,7 @@ def link_table(rows: Sequence[Row]) -> Iterator[Table]:
 def outside(rows: Sequence[Row], oracle: Sequence[Row], part: str) -> float:
     """Returns the requests outside the SLO, without as many immediate refusals as the log-oracle makes too.
 
-    Parameters:
+    Args:
         rows: runs of one policy, one a seed.
         oracle: of the log-oracle, for the same seeds; empty where it did not run.
         part: "hit" or "settled".

@@ -66,7 +66,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def settings_of(folder: Path) -> list[Setting]:
     """Returns every buffer of interest under every process of a folder.
 
-    Parameters:
+    Args:
         folder: holds `*.json` files with D0 and D1.
 
     Raises:

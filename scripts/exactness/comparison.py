@@ -26,7 +26,7 @@ _TIE_S = 1e-9
 class Setting:
     """A buffer under an arrival process.
 
-    Parameters:
+    Attributes:
         name: of the process.
         process: the arrivals.
         max_batch: B.
@@ -43,7 +43,7 @@ class Setting:
 class Point:
     """A probability by law and as simulated.
 
-    Parameters:
+    Attributes:
         what: which distribution: size, wait, latency, or latency with noise.
         at: the size, or the bound in seconds.
         exact: by law.
@@ -120,7 +120,7 @@ def compare(setting: Setting, *, requests: int, seed: int) -> list[Point]:
     are full, a fixed part of the requests fills one): both errors would be far from normal. They must be right to what
     so many trials resolve all the same, or they are returned.
 
-    Parameters:
+    Args:
         setting: the buffer.
         requests: how many are simulated.
         seed: of the draws.

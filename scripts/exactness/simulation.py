@@ -16,7 +16,7 @@ Indices = npt.NDArray[np.int64]
 class Block:
     """What consecutive batches of a buffer saw.
 
-    Parameters:
+    Attributes:
         sizes: of the batches, shape (batches,).
         waits_s: of their requests, batch after batch, shape (requests,).
     """

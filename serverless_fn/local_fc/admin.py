@@ -21,7 +21,7 @@ ADMIN_PREFIX = "/admin/"
 class Admin:
     """Serves /admin.
 
-    Parameters:
+    Attributes:
         fleet: whose instances are shown.
         ledger: what those that are gone have used.
         faults: set and removed here.

@@ -22,7 +22,7 @@ _TARGET_MAX = 10_000
 class CapacityPlane:
     """Each method is one operation of the provider's API.
 
-    Parameters:
+    Attributes:
         registry: what is changed and shown.
         fleet: follows what is changed.
         account: whose functions they are.

@@ -26,7 +26,7 @@ class ConfigError(ValueError):
 class Image:
     """What stands in for a container image: a program on this machine.
 
-    Parameters:
+    Attributes:
         command: program and arguments, unless the function sets an entrypoint.
         env: variables beneath those that the function sets.
     """
@@ -39,7 +39,7 @@ class Image:
 class Account:
     """Limits and habits of the account that is played.
 
-    Parameters:
+    Attributes:
         id: in ARNs and headers.
         region: in ARNs and headers.
         max_instances: instances of all functions together.
@@ -68,7 +68,7 @@ class Account:
 class PredefinedFunction:
     """A function that exists from the start.
 
-    Parameters:
+    Attributes:
         content: the body of CreateFunction.
         provision: the body of PutProvisionConfig, for LATEST.
         reserved_concurrency: as of PutConcurrencyConfig; None sets no limit.
@@ -83,7 +83,7 @@ class PredefinedFunction:
 class Config:
     """All of it.
 
-    Parameters:
+    Attributes:
         access_keys: secrets by access key id.
         images: programs by image name.
         account: limits.

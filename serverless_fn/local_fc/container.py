@@ -52,7 +52,7 @@ class ContainerAnswer:
 class Container:
     """One process with its own loopback port.
 
-    Parameters:
+    Attributes:
         session: the HTTP client, shared by all containers.
         name: for the log.
         port: on which the program must listen.

@@ -28,7 +28,7 @@ def instance_environment(
 ) -> dict[str, str]:
     """Return the variables of one instance.
 
-    Parameters:
+    Args:
         image: gives the lowest layer.
         spec: gives the user's variables.
         account: gives account and region.

@@ -17,7 +17,7 @@ from serverless_fn.local_fc.registry import Alias, Registry
 class ControlPlane:
     """Each method is one operation of the provider's API.
 
-    Parameters:
+    Attributes:
         registry: what is changed and shown.
         fleet: follows what is changed.
         account: whose functions they are.

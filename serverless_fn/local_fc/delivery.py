@@ -20,7 +20,7 @@ async def deliver(
 ) -> web.StreamResponse:
     """Send the reply, or break the connection in the way of its faults; returns the response for the server.
 
-    Parameters:
+    Args:
         request: what is answered.
         reply: with what.
         request_id: for the header that every answer carries.

@@ -56,7 +56,7 @@ class _Body:
 class Services:
     """What serves the operations.
 
-    Parameters:
+    Attributes:
         session: the HTTP client towards the containers.
         fleet: the instances.
         invoker: InvokeFunction.
@@ -78,7 +78,7 @@ class Services:
 def build_services(config: Config, *, seed: int, uplink: Uplink) -> Services:
     """Put the parts together and create the predefined functions; call it on the event loop.
 
-    Parameters:
+    Args:
         config: images, limits, functions.
         seed: of faults and of the draws between an alias's versions.
         uplink: for /admin/uplink.
@@ -105,7 +105,7 @@ def build_services(config: Config, *, seed: int, uplink: Uplink) -> Services:
 class Endpoint:
     """The HTTP face of the services.
 
-    Parameters:
+    Attributes:
         services: serve what arrives.
         access_keys: secrets by access key id.
         uplink: the link that all connections share.

@@ -6,7 +6,7 @@ from __future__ import annotations
 class FcError(Exception):
     """An answer that is an error.
 
-    Parameters:
+    Attributes:
         status: the HTTP status.
         code: the provider's name of the error, which its SDK hands on.
         message: one sentence.

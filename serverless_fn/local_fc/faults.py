@@ -42,7 +42,7 @@ _AFTER_BY_NATURE = frozenset({"truncate", "drip"})
 class Fault:
     """One rule.
 
-    Parameters:
+    Attributes:
         id: counted from 1.
         kind: a key of KINDS.
         function: whose calls it hits; "*" for all.
@@ -102,7 +102,7 @@ class Hit:
 class Faults:
     """The rules in force, and what they did.
 
-    Parameters:
+    Attributes:
         seed: of all draws.
         clock_s: monotonic seconds.
     """

@@ -11,7 +11,7 @@ from serverless_fn.local_fc.errors import invalid_argument
 class Fields:
     """A JSON object of a request. A field that is absent or null takes the default.
 
-    Parameters:
+    Attributes:
         content: the object.
         where: the path to it, for messages; "" at the top.
     """

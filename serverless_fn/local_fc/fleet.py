@@ -37,7 +37,7 @@ class _Problem:
 class Fleet:
     """The instances of all functions. All methods are called on the event loop.
 
-    Parameters:
+    Attributes:
         surroundings: what every instance shares.
         registry: which functions there are and what is provisioned for them.
         faults: what is to go wrong.

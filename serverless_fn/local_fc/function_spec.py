@@ -46,7 +46,7 @@ class Hook:
 class FunctionSpec:
     """What an instance of a function is made from.
 
-    Parameters:
+    Attributes:
         name: the function's name.
         handler: ignored by containers, passed on to them.
         vcpu: vCPUs.

@@ -9,7 +9,7 @@ from random import Random
 class Ids:
     """Makes identifiers that do not repeat.
 
-    Parameters:
+    Attributes:
         random: where the part beside the time comes from.
     """
 

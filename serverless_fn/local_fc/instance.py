@@ -41,7 +41,7 @@ class Status(Enum):
 class StartFailed(Exception):
     """An instance did not come up; the message is one sentence.
 
-    Parameters:
+    Attributes:
         message: that sentence.
         in_initializer: whether the process ran but /initialize failed, which the provider answers as a function error.
     """
@@ -64,7 +64,7 @@ class Surroundings:
 class Instance:
     """One process serving one version under one qualifier.
 
-    Parameters:
+    Attributes:
         surroundings: what all share.
         instance_id: its name in the provider's form.
         version: the configuration it runs.

@@ -24,7 +24,7 @@ _UNHANDLED = "UnhandledInvocationError"
 class Invoker:
     """Serves invocations.
 
-    Parameters:
+    Attributes:
         registry: resolves qualifiers.
         fleet: lends instances.
         faults: what is to go wrong.

@@ -23,7 +23,7 @@ class Ledger:
     def report(self, live: Iterable[tuple[str, Resources, Usage]], sheets: Iterable[Sheet]) -> dict[str, Any]:
         """Return usage and money by function and in total.
 
-        Parameters:
+        Args:
             live: function, resources and usage so far of each instance that is not gone.
             sheets: price sheets to bill by.
         """

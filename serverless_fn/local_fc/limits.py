@@ -6,7 +6,7 @@ from __future__ import annotations
 class TokenBucket:
     """Lets `capacity` through at once and refills at a steady rate.
 
-    Parameters:
+    Attributes:
         capacity: tokens when full, which it is at the start.
         per_s: tokens refilled a second.
     """

@@ -19,7 +19,7 @@ BYTES_TYPE = "application/octet-stream"
 class Call:
     """A request that was read, verified and matched to an operation.
 
-    Parameters:
+    Attributes:
         request_id: given to it on arrival.
         function: the function in its path, "" if it has none.
         item: the alias or trigger in its path, "" if it has none.
@@ -65,7 +65,7 @@ class Call:
 class Reply:
     """A response, and the faults that are to befall it on its way.
 
-    Parameters:
+    Attributes:
         status: of HTTP.
         body: its bytes.
         content_type: of the body.

@@ -29,7 +29,7 @@ class Residence(Enum):
 class Usage:
     """What one or several instances have used.
 
-    Parameters:
+    Attributes:
         invocations: calls of the function.
         hooks: calls of /initialize and /pre-stop, billed like invocations.
         active_ns: time with at least one call in flight.

@@ -19,7 +19,7 @@ async def serve_through(
 ) -> Reply:
     """Serve a call with whatever is to go wrong with it.
 
-    Parameters:
+    Args:
         faults: what is to go wrong.
         call: what is served.
         function: whose call it is.

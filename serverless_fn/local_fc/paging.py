@@ -14,7 +14,7 @@ _PAGE_MAX = 100
 def page(call: Call, names: Sequence[str]) -> tuple[list[str], dict[str, str]]:
     """Return the names of one page, and the token of the next if there is one.
 
-    Parameters:
+    Args:
         call: with `prefix`, `limit`, `nextToken` in its query; the token is the last name of the page before.
         names: all there are, in the order in which they are listed.
 

@@ -19,7 +19,7 @@ LATEST_ID = "0"
 class Version:
     """A configuration that stays as it is.
 
-    Parameters:
+    Attributes:
         version_id: "1", "2", ...; "0" is LATEST.
         spec: the configuration.
         revision: tells two configurations of LATEST apart.
@@ -50,7 +50,7 @@ class Alias:
 class Provision:
     """How many instances are kept for a qualifier.
 
-    Parameters:
+    Attributes:
         target: that number.
         residence: how they are billed while they serve nothing.
         on_demand: whether requests beyond them may start instances.
@@ -96,7 +96,7 @@ class Resolved:
 class Registry:
     """All functions of the account.
 
-    Parameters:
+    Attributes:
         images: names of the images that can be run.
         update_s: how long a function stays Pending or InProgress.
     """
@@ -239,7 +239,7 @@ class Registry:
     def resolve(self, name: str, qualifier: str, draw: float) -> Resolved:
         """Return which version a call with this qualifier gets.
 
-        Parameters:
+        Args:
             name: the function.
             qualifier: a version's number, an alias, "LATEST" or nothing, which is LATEST.
             draw: a uniform draw in [0, 1), which decides between an alias's versions.

@@ -14,7 +14,7 @@ class SharedLink(Generic[Item]):
 
     A depth above zero would let a whole small batch pass for nothing after each pause, which no link does.
 
-    Parameters:
+    Attributes:
         bytes_per_s: the rate; None is unlimited, 0 carries nothing until the rate is set again.
 
     >>> link = SharedLink[str](1000.0)

@@ -24,7 +24,7 @@ _REQUIRED = ("authorization", "host", "x-acs-date", "x-acs-content-sha256", "x-a
 class SignedRequest:
     """A request as it arrived.
 
-    Parameters:
+    Attributes:
         method: POST, GET, ...
         target: path and query exactly as on the request line, percent-encoding untouched.
         headers: names and values in the order received.
@@ -42,7 +42,7 @@ class SignedRequest:
 def verify(request: SignedRequest, secrets: Mapping[str, str], now: datetime) -> str:
     """Return the id of the access key that signed the request.
 
-    Parameters:
+    Args:
         request: what arrived.
         secrets: access key secrets by access key id.
         now: the present time, with its zone.
@@ -75,7 +75,7 @@ def canonical_request(
 ) -> str:
     """Return the text whose digest is signed.
 
-    Parameters:
+    Args:
         method: POST, GET, ...
         target: path and query as on the request line.
         headers: values by lower-case name.

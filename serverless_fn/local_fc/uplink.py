@@ -30,7 +30,7 @@ _AHEAD = 6
 class Uplink:
     """The link's clock and timer. All methods are called on the event loop.
 
-    Parameters:
+    Attributes:
         mbit_per_s: rate shared by all connections, 10**6 bit/s; None is unlimited, 0 carries nothing.
         rtt_s: added once to whatever arrives, so that a request and its answer take this much longer.
     """
@@ -77,7 +77,7 @@ class Uplink:
 class ShapedConnection(asyncio.BufferedProtocol):
     """Stands between one connection's transport and its HTTP protocol.
 
-    Parameters:
+    Attributes:
         uplink: the link that all connections share.
         inner: the HTTP protocol, which gets the bytes when the link has carried them.
         beside: beginnings of connections that do not use the link, lest one that carries nothing could not be changed

@@ -37,7 +37,7 @@ _TIMEOUTS = 400
 def best_batch(site: Site, requests: Sequence[Request]) -> FunctionParameters:
     """Returns the cheapest tier, B and T that keep the percentile; single requests to the fastest where none does.
 
-    Parameters:
+    Args:
         site: laws, prices and the uplink.
         requests: whose arrival times the process is fitted to.
     """

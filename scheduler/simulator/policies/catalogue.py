@@ -22,7 +22,7 @@ from scheduler.simulator.shell import EngineLike
 class Chosen:
     """A policy that is ready to run.
 
-    Parameters:
+    Attributes:
         policy: it.
         facts: keys that the report takes over: how it was planned and with which parameters.
     """
@@ -103,7 +103,7 @@ _NO_EDGE = frozenset({"function-only", "batch"})
 def choose(scenario: Scenario, requests: Sequence[Request], rehearse: Rehearsal) -> Chosen:
     """Returns the scenario's policy, one of `BASELINES`.
 
-    Parameters:
+    Args:
         scenario: names the policy and describes the place.
         requests: that it will meet, in order; only the policies that are given hindsight look at more than their mean.
         rehearse: simulates a policy, for those that are set by search.

@@ -40,7 +40,7 @@ class Alternation:
 def plan(site: Site, *, rate_rps: float, bandwidth_bytes_per_s: float) -> Alternation:
     """Returns the plan for a rate and a bandwidth, both above 0.
 
-    Parameters:
+    Args:
         site: the place.
         rate_rps: requests a second.
         bandwidth_bytes_per_s: of the uplink; the source gives all of it to each batch.

@@ -45,7 +45,7 @@ def descend(
 ) -> Parameters:
     """Searches along one axis after the other, twice, on a slice; then tries the best on the whole workload.
 
-    Parameters:
+    Args:
         start: where it begins.
         axes: per axis, the changes of fields that are tried.
         trial: simulates some parameters.

@@ -18,7 +18,7 @@ _NORMAL_99 = 2.3263
 class Site:
     """The place as a policy is told of it.
 
-    Parameters:
+    Attributes:
         model: the one model, with its true laws, prices and classes.
         rtt_s: round trip to the functions.
         bandwidth: of the uplink, over time.

@@ -32,7 +32,7 @@ _SLACK_FACTORS = (1.0, 0.8, 0.5, 0.2)
 class StaticParameters:
     """What is set once.
 
-    Parameters:
+    Attributes:
         edge_batch: most requests in an edge batch.
         edge_timeout_s: how long the oldest waits for a batch that is not full.
         edge_queue: waiting requests at which the next goes to the functions.
