@@ -59,8 +59,8 @@ def main() -> int:
 def bench(options: argparse.Namespace) -> dict[str, Any]:
     """Returns all figures."""
     profile = load_profile(options.law or "orin-resnet50")
-    law = ["--alpha-s", str(profile.alpha_s), "--beta-s", str(profile.beta_s)] if options.law else []
-    stub_command = [sys.executable, "-m", "scripts.support.stub_edge", *law]
+    service = ["--alpha-s", str(profile.alpha_s), "--beta-s", str(profile.beta_s)] if options.law else []
+    stub_command = [sys.executable, "-m", "scripts.support.stub_edge", *service]
     with tempfile.TemporaryDirectory() as folder, process(stub_command) as stub:
         config = Path(folder) / "bench.toml"
         config.write_text(CONFIG.format(port=ready_port(stub), profile=profile.name))

@@ -72,12 +72,12 @@ def _bandwidth(rng: np.random.Generator, at: int, *, sigma: float) -> Stream:
 
 
 def _service(rng: np.random.Generator, at: int, *, sigma: float) -> Stream:
-    law = LatencyModel(alpha_s=0.04234, beta_s=0.008165, max_batch=64)
-    service = ServiceTime(law)
+    latency = LatencyModel(alpha_s=0.04234, beta_s=0.008165, max_batch=64)
+    service = ServiceTime(latency)
     factors = np.repeat([1.0, 1.5], [at, SEARCHED]) * rng.lognormal(0.0, sigma, at + SEARCHED)
     batches = rng.integers(1, 65, at + SEARCHED)
     for items, factor in zip(batches.tolist(), factors.tolist(), strict=True):
-        yield service.update(items, factor * law.predict_s(items))
+        yield service.update(items, factor * latency.predict_s(items))
 
 
 def step_figures(step: Step, runs: int) -> tuple[float, float, float, int]:

@@ -157,7 +157,7 @@ def _until_the_edge_is_free(
     scenario: Scenario, known_s: Sequence[float], schedule: Sequence[PlacedBatch], *, now_s: float
 ) -> Iterator[Placed]:
     """What leaves before the edge is free again: its first batch, and those by functions until then."""
-    law, tier_law = scenario.edge_latency, tier_of(scenario).latency
+    edge_latency, tier_latency = scenario.edge_latency, tier_of(scenario).latency
     free_s, sent = math.inf, False
     for batch in schedule:
         members = tuple(range(batch.first, min(batch.first + batch.items, len(known_s))))
@@ -169,10 +169,10 @@ def _until_the_edge_is_free(
             continue
         sent = True
         if batch.backend is Backend.EDGE:
-            free_s = left_s + law.predict_s(len(members))
+            free_s = left_s + edge_latency.predict_s(len(members))
             yield Placed(Backend.EDGE, members, left_s, free_s)
         else:
-            yield Placed(Backend.FUNCTION, members, left_s, left_s + tier_law.predict_s(len(members)))
+            yield Placed(Backend.FUNCTION, members, left_s, left_s + tier_latency.predict_s(len(members)))
 
 
 def tier_of(scenario: Scenario) -> FunctionTier:

@@ -1,4 +1,4 @@
-"""What the demo is told, and what follows from it: phases, laws and limits."""
+"""What the demo is told, and what follows from it: phases, latency models and limits."""
 
 from __future__ import annotations
 

@@ -108,7 +108,7 @@ class Demo:
         schedule = draw_schedule(settings, pictures=len(self._pictures))
         measured = self._replay("client", schedule, watch, show=not settings.quiet)
         used = endpoint.usage().since(before)
-        cold = self._cold_start(watch, endpoint, _law(places.edge_profile))
+        cold = self._cold_start(watch, endpoint, _latency_model(places.edge_profile))
         run = self._as_run(measured, used, cold, places)
         return self._write(run, measured)
 
@@ -221,7 +221,7 @@ class Demo:
         settings, sheets = self._settings, {name: load_sheet(name) for name in (PRICE_SHEET, CU_SHEET)}
         all_function = all_function_cost(
             len(measured.outcomes),
-            law=_law(places.function_profile),
+            latency=_latency_model(places.function_profile),
             price=sheets[PRICE_SHEET].tier_price(memory_gb=MEMORY_GB),
             slo_s=settings.slo_s,
             item_bytes=float(np.mean([len(picture.data) for picture in self._pictures])),
@@ -318,7 +318,7 @@ def _progress(client: Running) -> dict[str, Any]:
     return found[-1] if found else {}
 
 
-def _law(profile_name: str) -> LatencyModel:
+def _latency_model(profile_name: str) -> LatencyModel:
     profile = load_profile(profile_name)
     rows = tuple((row.batch, row.p50_s) for row in profile.rows)
     return LatencyModel(profile.alpha_s, profile.beta_s, profile.max_batch, rows)

@@ -134,16 +134,16 @@ def wrong_answers(answers: npt.NDArray[np.float32], alone: npt.NDArray[np.float3
 
 
 def all_function_cost(
-    requests: int, *, law: LatencyModel, price: Price, slo_s: float, item_bytes: float, bytes_per_s: float
+    requests: int, *, latency: LatencyModel, price: Price, slo_s: float, item_bytes: float, bytes_per_s: float
 ) -> float:
     """Returns the money if every request went to a function in full batches of the cheapest feasible size.
 
-    Feasible is what the law and the transfer of its bytes leave within the SLO, with no wait to gather it: kinder to
+    Feasible is what the latency model and the transfer of its bytes leave within the SLO, with no wait to gather it: kinder to
     functions than any schedule could be.
     """
-    sizes = range(1, law.max_batch + 1)
-    feasible = [b for b in sizes if law.predict_s(b) + b * item_bytes / bytes_per_s <= slo_s]
-    return requests * min(price.cost(law.predict_s(b)) / b for b in feasible or [1])
+    sizes = range(1, latency.max_batch + 1)
+    feasible = [b for b in sizes if latency.predict_s(b) + b * item_bytes / bytes_per_s <= slo_s]
+    return requests * min(price.cost(latency.predict_s(b)) / b for b in feasible or [1])
 
 
 def summarise(run: Run) -> dict[str, object]:

@@ -65,11 +65,11 @@ def without_noise(rows: Sequence[Row]) -> Iterator[Figure]:
         if not row["on_trace"]:
             continue
         bound, cost, within = cost_fraction(row, "bound_cny"), cost_fraction(row), number(row, "within_slo")
-        most = bound + max(0.03 * bound, 0.005)
+        max_cost = bound + max(0.03 * bound, 0.005)
         yield Figure(
-            f"{row['case']}, no noise: cost at most {most:.4f} (bound {bound:.4f}), 99.9 % within SLO",
+            f"{row['case']}, no noise: cost at most {max_cost:.4f} (bound {bound:.4f}), 99.9 % within SLO",
             f"{cost:.4f}, {percent(within, 1)}",
-            cost <= most and within >= NEVER_BELOW,
+            cost <= max_cost and within >= NEVER_BELOW,
         )
 
 
@@ -77,14 +77,14 @@ def with_noise(rows: Sequence[Row]) -> Iterator[Figure]:
     """Cost under noise at the loads that are asked for."""
     for source, runs in by_arrivals(row for row in _ours(rows, "noise") if row["on_trace"]).items():
         at = {(number(row, "slo_s"), number(row, "scale")): row for row in runs}
-        for (slo_s, scale), most in NOISE_TARGETS.items():
-            asked = f"{source}, rate x {scale:g}, SLO {slo_s:g} s, noise: cost at most {most:.3f}, 99 % within SLO"
+        for (slo_s, scale), max_cost in NOISE_TARGETS.items():
+            asked = f"{source}, rate x {scale:g}, SLO {slo_s:g} s, noise: cost at most {max_cost:.3f}, 99 % within SLO"
             row = at.get((slo_s, scale))
             if row is None:
                 yield Figure(asked, "", None)
                 continue
             cost, within = cost_fraction(row), number(row, "within_slo")
-            yield Figure(asked, f"{cost:.4f}, {percent(within, 1)}", cost <= most and within >= GOOD)
+            yield Figure(asked, f"{cost:.4f}, {percent(within, 1)}", cost <= max_cost and within >= GOOD)
 
 
 def on_the_link(rows: Sequence[Row]) -> Iterator[Figure]:

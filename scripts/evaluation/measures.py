@@ -131,25 +131,25 @@ def under_cap(journal: Journal, case: Case) -> Row:
         return {}
     spent = [(sent.batch.sent_at_s, sent.outcome.cost) for sent in journal.batches.values()]
     dearest_cny = max((cost for _, cost in spent), default=0.0)
-    excess_cny = max(0.0, most_in_an_hour(spent) - cap_cny)
+    excess_cny = max(0.0, max_per_hour(spent) - cap_cny)
     return {"over_cap_batches": excess_cny / dearest_cny if dearest_cny else 0.0}
 
 
-def most_in_an_hour(spent: Iterable[tuple[float, float]]) -> float:
+def max_per_hour(spent: Iterable[tuple[float, float]]) -> float:
     """Returns the most money in any hour.
 
     Args:
         spent: (second, money).
     """
     window: deque[tuple[float, float]] = deque()
-    inside = most = 0.0
+    inside = highest = 0.0
     for at_s, cost in sorted(spent):
         window.append((at_s, cost))
         inside += cost
         while window[0][0] <= at_s - _HOUR_S:
             inside -= window.popleft()[1]
-        most = max(most, inside)
-    return most
+        highest = max(highest, inside)
+    return highest
 
 
 def quantiles_s(rows: Sequence[report.Row]) -> tuple[float, ...]:

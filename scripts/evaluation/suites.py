@@ -53,12 +53,12 @@ QUICK = Options(requests=2_000, scales=(2.4, 4.0), seeds=(0,))
 
 def with_slo(scenario: Scenario, slo_s: float) -> Scenario:
     """Returns the scenario with another deadline for all, and edge batches that only the deadline ends."""
-    most = max(64, int((slo_s - scenario.edge_latency.alpha_s) / scenario.edge_latency.beta_s) + 1)
+    max_items = max(64, int((slo_s - scenario.edge_latency.alpha_s) / scenario.edge_latency.beta_s) + 1)
     return replace(
         scenario,
         classes=(SimulatedClass(ServiceClass(slo_s=slo_s)),),
-        max_items=most,
-        edge_latency=replace(scenario.edge_latency, max_batch=most),
+        max_items=max_items,
+        edge_latency=replace(scenario.edge_latency, max_batch=max_items),
     )
 
 

@@ -80,9 +80,9 @@ class Fleet:
             return problem.message
         provision = self._registry.get(function).provisions.get(qualifier)
         missing = provision.target - self.provisioned(function, qualifier) if provision else 0
-        most = self._surroundings.account.max_instances
-        full = missing > 0 and len(self._instances) >= most
-        return f"the account's limit of {most} instances is reached" if full else ""
+        max_instances = self._surroundings.account.max_instances
+        full = missing > 0 and len(self._instances) >= max_instances
+        return f"the account's limit of {max_instances} instances is reached" if full else ""
 
     async def acquire(self, resolved: Resolved) -> Instance:
         """Return an instance with a slot taken for the caller, started for it if need be.
@@ -193,9 +193,11 @@ class Fleet:
             for name, record in self._registry.functions().items()
             if record.reserved is not None and name != function
         )
-        most = self._surroundings.account.max_instances
-        if len(self._instances) + promised >= most:
-            raise exhausted(f"the account's limit of {most} instances is reached ({promised} are reserved elsewhere)")
+        max_instances = self._surroundings.account.max_instances
+        if len(self._instances) + promised >= max_instances:
+            raise exhausted(
+                f"the account's limit of {max_instances} instances is reached ({promised} are reserved elsewhere)"
+            )
 
     def _keep(self, function: str, qualifier: str, provision: Provision) -> None:
         """Start or retire provisioned instances until there are as many as wanted."""

@@ -45,9 +45,9 @@ class Invoker:
             FcError: whatever is not an answer of the function.
         """
         asynchronous = call.headers.get("x-fc-invocation-type", "Sync").lower() == "async"
-        most = ASYNC_BYTES_MAX if asynchronous else SYNC_BYTES_MAX
-        if call.body_bytes > most:
-            raise FcError(400, "EntityTooLarge", f"payload size exceeds maximum allowed size ({most} bytes)")
+        max_bytes = ASYNC_BYTES_MAX if asynchronous else SYNC_BYTES_MAX
+        if call.body_bytes > max_bytes:
+            raise FcError(400, "EntityTooLarge", f"payload size exceeds maximum allowed size ({max_bytes} bytes)")
         resolved = self._registry.resolve(call.function, call.qualifier, self._random.random())
         self._refuse_unready(call)
 

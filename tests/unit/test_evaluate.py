@@ -181,12 +181,12 @@ spendings = st.lists(st.tuples(st.floats(0, 20_000), st.floats(0, 1)), max_size=
 def test_the_dearest_hour_is_found(spent: list[tuple[float, float]]) -> None:
     """The oracle looks at the hour that ends with each booking."""
     hours = [sum(cost for at_s, cost in spent if end_s - 3600 < at_s <= end_s) for end_s, _ in spent]
-    assert measures.most_in_an_hour(spent) == pytest.approx(max(hours, default=0.0))
+    assert measures.max_per_hour(spent) == pytest.approx(max(hours, default=0.0))
 
 
 def test_what_was_spent_an_hour_ago_is_past() -> None:
-    assert measures.most_in_an_hour([(0.0, 1.0), (3600.0, 2.0)]) == 2.0
-    assert measures.most_in_an_hour([(0.0, 1.0), (3599.0, 2.0)]) == 3.0
+    assert measures.max_per_hour([(0.0, 1.0), (3600.0, 2.0)]) == 2.0
+    assert measures.max_per_hour([(0.0, 1.0), (3599.0, 2.0)]) == 3.0
 
 
 @pytest.mark.parametrize(("left_mbytes_per_s", "excused"), [(0.01, True), (0.05, False)])
