@@ -68,7 +68,7 @@ class Workload:
     def repeated(self, laps: int, *, gap_s: float = 0.0) -> "Workload":
         """Returns the workload `laps` times, with `gap_s` of silence between two laps."""
         if laps < 1 or laps * len(self.times_s) > MAX_REQUESTS:
-            raise WorkloadError(f"the number of laps must be 1 to {_most_laps(self)}, not {laps}")
+            raise WorkloadError(f"the number of laps must be 1 to {_max_laps(self)}, not {laps}")
         if not math.isfinite(gap_s) or gap_s < 0:
             raise WorkloadError(f"the silence between two laps must be at least 0 s, not {gap_s}")
         lap_s = self.duration_s + gap_s
@@ -76,7 +76,7 @@ class Workload:
         return Workload(times_s, laps * lap_s - gap_s)
 
 
-def _most_laps(workload: Workload) -> int:
+def _max_laps(workload: Workload) -> int:
     return max(1, MAX_REQUESTS // max(1, len(workload.times_s)))
 
 
@@ -162,10 +162,10 @@ def _drawn(more: Callable[[float], Seconds], *, requests: int | None, duration_s
     """Collects chunks of gaps until there are enough requests or seconds; the end does not change what comes before."""
     if requests is None and duration_s is None:
         raise WorkloadError("a drawn workload has no end of its own; give a number of requests or a duration")
-    most = MAX_REQUESTS if requests is None else min(requests, MAX_REQUESTS)
+    max_requests = MAX_REQUESTS if requests is None else min(requests, MAX_REQUESTS)
     end_s = math.inf if duration_s is None else _positive("the duration", duration_s)
     chunks, count, last_s = [], 0, 0.0
-    while count < most and last_s < end_s:
+    while count < max_requests and last_s < end_s:
         chunk = last_s + np.cumsum(more(last_s))
         chunks.append(chunk)
         count, last_s = count + len(chunk), float(chunk[-1])

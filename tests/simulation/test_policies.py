@@ -430,8 +430,8 @@ class TestBoundNote:
         mixed = noted_bound(both, requests)
         assert (mixed.cny, short.cny) == (long.cny, None)
         assert "ignores noise, uplink, round trip, cold starts" in long.note
-        assert "takes all 2 SLOs for the longest, 0.9 s" in mixed.note
-        assert "nobody can serve request" in short.note
+        assert "gives every request the longest of the 2 SLOs, 0.9 s" in mixed.note
+        assert "no schedule serves request" in short.note
 
     def test_several_models_have_none(self) -> None:
         scenario = scenario_of("edgeburst")

@@ -36,7 +36,7 @@ class Baseline:
         self.edge_batches = 0
         """Under way on the edge."""
         self.edge_free_at_s = 0.0
-        """When the edge has served what it was sent, if it takes as long as the law says."""
+        """When the edge has served what it was sent, if it takes as long as its latency model predicts."""
         self._under_way: dict[int, Batch] = {}
         self._commands: list[Command] = []
         self._batch_id = 0
@@ -69,9 +69,9 @@ class Baseline:
 
     def send_edge(self, requests: Sequence[Request], now_s: float) -> None:
         """Sends a batch to the edge, which serves one after the other."""
-        law = self.site.model.edge_latency
-        assert law is not None
-        service_s = law.predict_s(len(requests))
+        latency = self.site.model.edge_latency
+        assert latency is not None
+        service_s = latency.predict_s(len(requests))
         self.edge_free_at_s = max(now_s, self.edge_free_at_s) + service_s
         self.edge_batches += 1
         self._send(requests, now_s, backend=Backend.EDGE, service_s=service_s, finish_s=self.edge_free_at_s)

@@ -23,13 +23,13 @@ from scheduler.simulator.policies.function_only import FunctionParameters
 from scheduler.simulator.policies.site import Site
 
 PLANNER = "exact"
-_FEWEST_GAPS = 20
+_MIN_GAPS = 20
 """Fewer do not show a process: they are taken for Poisson."""
-_MOST_GAPS = 50_000
+_MAX_GAPS = 50_000
 """More are thinned out to stretches from all over the workload: the fit stays within a second or two."""
 _STRETCHES = 10
-_MOST_ITEMS = 128
-"""In a batch: the work on the buffer's law grows with them."""
+_MAX_ITEMS = 128
+"""In a batch: the work of the buffer's model grows with them."""
 _TIMEOUTS = 400
 """In an SLO; the coarser they are, the more of it is lost to a batch that must just be in time."""
 
@@ -38,15 +38,15 @@ def best_batch(site: Site, requests: Sequence[Request]) -> FunctionParameters:
     """Returns the cheapest tier, B and T that keep the percentile; single requests to the fastest where none does.
 
     Args:
-        site: laws, prices and the uplink.
+        site: latency models, prices and the uplink.
         requests: whose arrival times the process is fitted to.
     """
     process = _process(np.array([r.arrived_at_s for r in requests if r.class_name not in site.stays]))
     busy = _uplink_load(site, process)
     if process is not None and busy < 1:
         way = Way(item_bytes=site.model.request_bytes, bytes_per_s=site.mean_bytes_per_s, rtt_s=site.rtt_s, busy=busy)
-        most = min(site.model.max_items, _MOST_ITEMS)
-        offer = TierOffer("the site", site.model.tiers, {}, site.function_noise, way, most)
+        max_items = min(site.model.max_items, _MAX_ITEMS)
+        offer = TierOffer("the site", site.model.tiers, {}, site.function_noise, way, max_items)
         families = offer.tabulated(offer.sheet)
         search = ProcessSearch.of(
             process, families, percentile=site.percentile, step_s=site.slo_s / _TIMEOUTS, steps=_TIMEOUTS
@@ -64,11 +64,11 @@ def _process(times_s: Array) -> MarkovianArrivals | None:
     gaps_s = np.diff(times_s)
     if not gaps_s.sum() > 0:
         return None
-    if len(gaps_s) < _FEWEST_GAPS:
+    if len(gaps_s) < _MIN_GAPS:
         return poisson_arrivals(len(gaps_s) / float(gaps_s.sum()))
-    if len(gaps_s) > _MOST_GAPS:
-        starts = np.linspace(0, len(gaps_s) - _MOST_GAPS // _STRETCHES, _STRETCHES).astype(int)
-        gaps_s = np.concatenate([gaps_s[start : start + _MOST_GAPS // _STRETCHES] for start in starts])
+    if len(gaps_s) > _MAX_GAPS:
+        starts = np.linspace(0, len(gaps_s) - _MAX_GAPS // _STRETCHES, _STRETCHES).astype(int)
+        gaps_s = np.concatenate([gaps_s[start : start + _MAX_GAPS // _STRETCHES] for start in starts])
     return fit_arrivals(gaps_s).process
 
 

@@ -113,7 +113,7 @@ def choose(scenario: Scenario, requests: Sequence[Request], rehearse: Rehearsal)
     """
     site = site_of(scenario, requests)
     if site.model.edge_latency is None and scenario.policy not in _NO_EDGE:
-        raise ScenarioError(f"the policy {scenario.policy} needs an edge; give the scenario's model an edge law")
+        raise ScenarioError(f"the policy {scenario.policy} needs an edge; give the scenario's model an edge latency")
     if not site.model.tiers and scenario.policy not in _NO_FUNCTION:
         raise ScenarioError(f"the policy {scenario.policy} needs a function; give the scenario a tier")
     return BASELINES[scenario.policy](_Hindsight(site, requests, rehearse))

@@ -45,16 +45,16 @@ def plan(site: Site, *, rate_rps: float, bandwidth_bytes_per_s: float) -> Altern
         rate_rps: requests a second.
         bandwidth_bytes_per_s: of the uplink; the source gives all of it to each batch.
     """
-    law = site.model.edge_latency
-    assert law is not None
-    sizes = [size for size in _EDGE_BATCHES if size <= min(law.max_batch, site.model.max_items)]
-    critical = max((size for size in sizes if law.predict_s(size) <= site.slo_s / 2), default=1)
+    latency = site.model.edge_latency
+    assert latency is not None
+    sizes = [size for size in _EDGE_BATCHES if size <= min(latency.max_batch, site.model.max_items)]
+    critical = max((size for size in sizes if latency.predict_s(size) <= site.slo_s / 2), default=1)
     critical_rps = 2 * critical / site.slo_s
     if rate_rps <= critical_rps:
         keeping_up = [
             size
             for size in sizes
-            if law.predict_s(size) + size / rate_rps <= site.slo_s and law.predict_s(size) <= size / rate_rps
+            if latency.predict_s(size) + size / rate_rps <= site.slo_s and latency.predict_s(size) <= size / rate_rps
         ]
         return Alternation(max(keeping_up, default=1), 0, site.model.tiers[0])
     tier, size = _cheapest(site, rate_rps - critical_rps, bandwidth_bytes_per_s)

@@ -63,7 +63,7 @@ class OracleControl(TimedControl):
         """Stores what is true.
 
         Args:
-            settings: the engine's, with the true laws.
+            settings: the engine's, with the true latency models.
             scenario: for noise and links.
             truth: over time.
             changes_s: its changes, ascending.
@@ -99,41 +99,41 @@ class OracleControl(TimedControl):
         return super().path_excess() if len(self._scenario.bandwidth.rates) > 1 else (0.0, 0.0, 0.0)
 
     def edge_times(self, model: str, percentile: float) -> ServiceTimes | None:
-        """Returns tables from the true law and its true noise."""
+        """Returns tables from the true latency model and its true noise."""
         settings = self.model(model)
-        law = settings.edge_latency
-        if law is None:
+        latency = settings.edge_latency
+        if latency is None:
             return None
-        most, slowdown = min(law.max_batch, settings.max_items), self.truth.edge_slowdown(self.now_s)
+        max_batch, slowdown = min(latency.max_batch, settings.max_items), self.truth.edge_slowdown(self.now_s)
         place = (model, Backend.EDGE, "")
-        return self._tables(place, law, most, slowdown, self._scenario.edge_noise, percentile)
+        return self._tables(place, latency, max_batch, slowdown, self._scenario.edge_noise, percentile)
 
     def function_times(self, model: str, plan: BufferPlan) -> ServiceTimes | None:
         """Returns the tables of a buffer's tier in the same way."""
-        law = next((tier.latency for tier in self.model(model).tiers if tier.name == plan.tier), None)
-        if law is None:
+        latency = next((tier.latency for tier in self.model(model).tiers if tier.name == plan.tier), None)
+        if latency is None:
             return None
         slowdown, sigma = self.truth.function_slowdown(self.now_s), self._scenario.function_noise
         # Buffers that share a tier but no percentile have tables of their own.
         place = (model, Backend.FUNCTION, f"{plan.tier} at {plan.percentile}")
-        return self._tables(place, law, law.max_batch, slowdown, sigma, plan.percentile)
+        return self._tables(place, latency, latency.max_batch, slowdown, sigma, plan.percentile)
 
     def _tables(
         self,
         place: tuple[str, Backend, str],
-        law: LatencyModel,
-        most: int,
+        latency: LatencyModel,
+        max_batch: int,
         slowdown: float,
         sigma: float,
         percentile: float,
     ) -> ServiceTimes:
         """The same object as long as nothing changes: all that is worked out from it is kept as long."""
-        made_from = (law, most, slowdown, percentile)
+        made_from = (latency, max_batch, slowdown, percentile)
         kept = self._times.get(place)
         if kept is not None and kept[0] == made_from:
             return kept[1]
         scatter = Scatter(sigma=sigma)
-        predicted_s = [slowdown * law.predict_s(items) for items in range(1, most + 1)]
+        predicted_s = [slowdown * latency.predict_s(items) for items in range(1, max_batch + 1)]
         times = service_times(predicted_s, margin=_factor(sigma, percentile), scatter=scatter)
         self._times[place] = made_from, times
         return times

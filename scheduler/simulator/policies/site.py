@@ -19,7 +19,7 @@ class Site:
     """The place as a policy is told of it.
 
     Attributes:
-        model: the one model, with its true laws, prices and classes.
+        model: the one model, with its true latency models, prices and classes.
         rtt_s: round trip to the functions.
         bandwidth: of the uplink, over time.
         edge_noise, function_noise: sigma of the lognormal factor on a service time.
@@ -56,10 +56,10 @@ class Site:
     @cached_property
     def edge_s(self) -> tuple[float, ...]:
         """Seconds that 99 % of the edge's batches of 0, 1, 2, ... requests keep to; only 0 where there is no edge."""
-        law = self.model.edge_latency
-        most = 0 if law is None else min(law.max_batch, self.model.max_items)
+        latency = self.model.edge_latency
+        max_items = 0 if latency is None else min(latency.max_batch, self.model.max_items)
         factor = math.exp(_NORMAL_99 * self.edge_noise)
-        return (0.0, *(law.predict_s(items) * factor for items in range(1, most + 1))) if law else (0.0,)
+        return (0.0, *(latency.predict_s(items) * factor for items in range(1, max_items + 1))) if latency else (0.0,)
 
     @cached_property
     def mean_bytes_per_s(self) -> float:
