@@ -13,7 +13,7 @@ _log = logging.getLogger(__name__)
 def notify(state: str, *, environ: Mapping[str, str] = os.environ) -> None:
     """Send a state such as "READY=1"; does nothing where systemd does not listen.
 
-    Args:
+    Parameters:
         state: newline-separated assignments.
         environ: where NOTIFY_SOCKET names the socket; a leading "@" means the abstract namespace.
     """

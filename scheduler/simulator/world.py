@@ -13,7 +13,7 @@ from scheduler.simulator.faults import Faults
 from scheduler.simulator.network import Uplink
 from scheduler.simulator.policies.catalogue import Chosen, choose
 from scheduler.simulator.policies.oracle_control import oracle_control, told_control
-from scheduler.simulator.policies.search import Trying
+from scheduler.simulator.policies.search import TrialResult
 from scheduler.simulator.report import within_slo
 from scheduler.simulator.scenario import Scenario, SimulatedClass, SimulatedModel
 from scheduler.simulator.shell import EngineLike, Simulation
@@ -86,9 +86,9 @@ def choose_policy(scenario: Scenario, requests: Sequence[Request]) -> Chosen:
     if scenario.policy == "log-oracle":
         return Chosen(Engine(scenario.engine_settings(), oracle_control(scenario, requests)))
 
-    def rehearse(policy: EngineLike, part: Sequence[Request]) -> Trying:
+    def rehearse(policy: EngineLike, part: Sequence[Request]) -> TrialResult:
         journal = _simulation(scenario, Chosen(policy), part).run()
-        return Trying(within_slo(journal), journal.cost())
+        return TrialResult(within_slo(journal), journal.cost())
 
     return choose(scenario, requests, rehearse)
 
