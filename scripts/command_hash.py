@@ -108,11 +108,10 @@ def _only(*, edge: bool) -> SimulatedModel:
     )
 
 
-def workload(name: str, scenario: Scenario, rate_rps: float) -> Workload:
-    """Returns the arrivals of a scenario, the same for the same name and seed."""
+def workload(name: str, scenario: Scenario, rate_rps: float, *, requests: int = REQUESTS) -> Workload:
+    """Returns the arrivals of a scenario, the same for the same name, seed and number of requests."""
     arrivals, _, _, _, bursts = generators(scenario.seed)
-    requests = 200 if rate_rps < 1.0 else REQUESTS
-    drawn = poisson(rate_rps, rng=arrivals, requests=requests)
+    drawn = poisson(rate_rps, rng=arrivals, requests=min(200, requests) if rate_rps < 1.0 else requests)
     if name == "light load":
         return with_bursts(drawn, [(20.0, 6.0, 120.0)], rng=bursts)
     return drawn
