@@ -13,7 +13,7 @@ from models.errors import ModelError
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the server.
+    """Runs the server.
 
     Args:
         argv: the arguments; None takes the command line's.

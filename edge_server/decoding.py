@@ -60,7 +60,7 @@ class Decoding:
         preprocess: Preprocess,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Store all."""
+        """Stores all."""
         self._pool = pool
         self._elements = elements
         self._preprocess = preprocess
@@ -68,11 +68,11 @@ class Decoding:
         self._futures: list[Future[Item]] = []
 
     def start(self) -> None:
-        """Hand the pictures to the pool."""
+        """Hands the pictures to the pool."""
         self._futures = [self._pool.submit(self._decode, element) for element in self._elements]
 
     def wait(self) -> Decoded:
-        """Return the batch once its last picture is decoded."""
+        """Returns the batch once its last picture is decoded."""
         items = tuple(future.result() for future in self._futures)
         return Decoded(items, min(item.began_s for item in items), max(item.ended_s for item in items))
 

@@ -15,7 +15,7 @@ Outcome = TypeVar("Outcome")
 
 
 def _nothing_to_prepare() -> None:
-    """Leave all of the work to the device's thread."""
+    """Leaves all of the work to the device's thread."""
 
 
 class Device:
@@ -29,7 +29,7 @@ class Device:
     """
 
     def __init__(self, *, depth: int = 2, clock: Callable[[], float] = time.monotonic) -> None:
-        """Store both; the thread starts with the first work."""
+        """Stores both; the thread starts with the first work."""
         self._depth = depth
         self._clock = clock
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="device")
@@ -44,14 +44,14 @@ class Device:
         return self._in_hand
 
     def busy_s(self) -> float:
-        """Return for how many seconds the present work has been going on, 0 if there is none."""
+        """Returns for how many seconds the present work has been going on, 0 if there is none."""
         since_s = self._working_since_s
         return 0.0 if since_s is None else self._clock() - since_s
 
     def submit(
         self, work: Callable[[], Outcome], *, prepare: Callable[[], None] = _nothing_to_prepare
     ) -> Future[Outcome]:
-        """Queue work.
+        """Queues work.
 
         Args:
             work: called on the device's thread.
@@ -68,14 +68,14 @@ class Device:
         return self._thread.submit(self._run, work)
 
     def close(self) -> None:
-        """Finish what is queued and end the thread."""
+        """Finishes what is queued and end the thread."""
         self._thread.shutdown(wait=True)
 
     def _take_place(self) -> None:
         with self._lock:
             if self._in_hand > self._depth:
                 raise Unavailable(
-                    f"The device is busy and its queue of {self._depth} is full: try again later, or elsewhere.",
+                    f"the device is busy and its queue of {self._depth} is full: try again later, or elsewhere",
                     retry_after_s=max(1, math.ceil(self._in_hand * self._last_work_s)),
                 )
             self._in_hand += 1

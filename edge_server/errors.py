@@ -32,7 +32,7 @@ class Unavailable(EdgeError):
     status = 503
 
     def __init__(self, message: str, *, retry_after_s: int) -> None:
-        """Store both."""
+        """Stores both."""
         super().__init__(message)
         self.retry_after_s = retry_after_s
 

@@ -19,7 +19,7 @@ class Metrics:
     """
 
     def __init__(self, *, in_hand: Callable[[], int], ready: Callable[[], bool]) -> None:
-        """Register every metric."""
+        """Registers every metric."""
         self._registry = registry = CollectorRegistry()
         self._service_s = Histogram(
             "edgeburst_edge_service_seconds",
@@ -53,7 +53,7 @@ class Metrics:
         Gauge("edgeburst_edge_ready", "1 while batches are taken, else 0.", registry=registry).set_function(ready)
 
     def served(self, *, model: str, items: int, broken: int, service_s: float, queue_s: float) -> None:
-        """Count one answered batch of so many items, of which so many were broken."""
+        """Counts one answered batch of so many items, of which so many were broken."""
         self._batch_items.labels(model).observe(items)
         self._service_s.labels(model).observe(service_s)
         self._queue_s.labels(model).observe(queue_s)
@@ -61,9 +61,9 @@ class Metrics:
         self._items.labels(model, "broken").inc(broken)
 
     def responded(self, status: int) -> None:
-        """Count one HTTP response."""
+        """Counts one HTTP response."""
         self._responses.labels(str(status)).inc()
 
     def exposition(self) -> bytes:
-        """Return everything in Prometheus' text format."""
+        """Returns everything in Prometheus' text format."""
         return generate_latest(self._registry)

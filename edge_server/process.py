@@ -34,7 +34,7 @@ _DRAIN_LIMIT_S = 30.0
 
 
 def run(settings: Settings) -> int:
-    """Serve until a signal.
+    """Serves until a signal.
 
     Returns:
         the exit status: 0 if everything that was taken is answered.
@@ -78,11 +78,11 @@ def _emulation(settings: Settings) -> Emulation:
     if profile is None:
         return emulation
     if profile.backend != "edge":
-        raise StartupError(f"Profile {profile.name} is of a {profile.backend}, not of an edge device: choose another.")
+        raise StartupError(f"profile {profile.name} is of a {profile.backend}, not of an edge device: choose another")
     if settings.max_batch > profile.max_batch:
         raise StartupError(
-            f"Profile {profile.name} holds up to batches of {profile.max_batch}, not {settings.max_batch}: "
-            "lower --max-batch."
+            f"profile {profile.name} holds up to batches of {profile.max_batch}, not {settings.max_batch}: "
+            "lower --max-batch"
         )
     _log.info(
         "Emulating %s (%s): true predictions; a batch of b items takes %g + %g b seconds, not this machine's own time.",
@@ -102,7 +102,7 @@ def _load(settings: Settings, emulation: Emulation) -> Service:
         from models.network import load
     except ImportError as error:
         raise StartupError(
-            f"torch is missing ({error}): from the source tree, pip install '.[torch]', or NVIDIA's build on a Jetson."
+            f"torch is missing ({error}): from the source tree, pip install '.[torch]', or NVIDIA's build on a Jetson"
         ) from None
     torch.set_num_threads(settings.torch_threads)
     # The pool's threads are the parallelism; OpenCV's own would multiply them.
@@ -154,7 +154,7 @@ def _announce(service: Service, listener: socket.socket) -> None:
 
 
 def _watch(service: Service, stop: threading.Event) -> None:
-    """Sleep until the signal, telling systemd meanwhile that the device has not got stuck."""
+    """Sleeps until the signal, telling systemd meanwhile that the device has not got stuck."""
     period_s = watchdog_s(pid=os.getpid())
     while not stop.wait(None if period_s is None else period_s / 2):
         if period_s is not None and service.device.busy_s() < period_s:

@@ -76,7 +76,7 @@ class Service:
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
-        """Store all; nothing is served before `state` is READY."""
+        """Stores all; nothing is served before `state` is READY."""
         self.models = models
         self.max_batch = max_batch
         self.emulation = emulation
@@ -88,19 +88,19 @@ class Service:
         self._sleep = sleep
 
     def model(self, name: str, version: str = VERSION) -> LoadedModel:
-        """Return a served model.
+        """Returns a served model.
 
         Raises:
             NotServed: there is none of that name and version.
         """
         if name not in self.models:
-            raise NotServed(f"There is no model {name[:64]!r} here; this server has: {', '.join(self.models)}.")
+            raise NotServed(f"there is no model {name[:64]!r} here; this server has: {', '.join(self.models)}")
         if version != VERSION:
-            raise NotServed(f"Model {name!r} has no version {version[:64]!r}; its one version is {VERSION!r}.")
+            raise NotServed(f"model {name!r} has no version {version[:64]!r}; its one version is {VERSION!r}")
         return self.models[name]
 
     def infer(self, name: str, request: InferRequest, *, version: str = VERSION) -> InferResponse:
-        """Serve one batch.
+        """Serves one batch.
 
         Args:
             name: the model.
@@ -141,12 +141,12 @@ class Service:
         )
 
     def rehearse(self, name: str, pictures: Sequence[bytes]) -> None:
-        """Take a batch all the way before the server is ready, so that no client's is the first."""
+        """Takes a batch all the way before the server is ready, so that no client's is the first."""
         self._through_device(self.models[name], pictures)
 
     def _check_ready(self) -> None:
         if self.state is not State.READY:
-            raise Unavailable(f"The server is {self.state.value}: try again later.", retry_after_s=_RETRY_SOON_S)
+            raise Unavailable(f"the server is {self.state.value}: try again later", retry_after_s=_RETRY_SOON_S)
 
     def _through_device(self, model: LoadedModel, elements: Sequence[bytes]) -> Served:
         admitted_s = self._clock()
@@ -168,7 +168,7 @@ class Service:
         return self._served(model, decoding.wait(), admitted_s=admitted_s, waited_s=0.0)
 
     def _served(self, model: LoadedModel, decoded: Decoded, *, admitted_s: float, waited_s: float) -> Served:
-        """Predict; `waited_s` is how long the decoded batch waited for the device."""
+        """Predicts; `waited_s` is how long the decoded batch waited for the device."""
         probabilities = _predict(model, decoded)
         remaining_s = self.emulation.remaining_s(len(decoded.items), self._clock() - decoded.began_s)
         if remaining_s > 0:
@@ -190,7 +190,7 @@ def _predict(model: LoadedModel, decoded: Decoded) -> npt.NDArray[np.float32]:
 
 
 def output_names(model: LoadedModel) -> tuple[str, ...]:
-    """Return the names of a model's outputs as served here."""
+    """Returns the names of a model's outputs as served here."""
     return (*(output.name for output in model.spec.outputs), ITEM_ERROR)
 
 
@@ -199,12 +199,12 @@ def _check_outputs(model: LoadedModel, request: InferRequest) -> None:
     for wanted in request.outputs:
         if wanted.name not in names:
             raise BadRequest(
-                f"Model {model.spec.name!r} has no output {wanted.name[:64]!r}; it has {', '.join(names)}."
+                f"model {model.spec.name!r} has no output {wanted.name[:64]!r}; it has {', '.join(names)}"
             )
         if wanted.class_count:
             raise BadRequest(
-                f"Output {wanted.name!r} is asked for as classification, which this server does not do: "
-                "ask for the output itself and take its largest values."
+                f"output {wanted.name!r} is asked for as classification, which this server does not do: "
+                "ask for the output itself and take its largest values"
             )
 
 
@@ -212,19 +212,19 @@ def _checked_elements(model: LoadedModel, request: InferRequest, *, max_batch: i
     spec = model.spec
     if len(request.inputs) != 1 or request.inputs[0].name != spec.input_name:
         given = ", ".join(repr(tensor.name[:64]) for tensor in request.inputs[:4])
-        raise BadRequest(f"Model {spec.name!r} takes one input, {spec.input_name!r}, but the request has {given}.")
+        raise BadRequest(f"model {spec.name!r} takes one input, {spec.input_name!r}, but the request has {given}")
     tensor = request.inputs[0]
     if tensor.datatype != spec.input_datatype:
         raise BadRequest(
-            f"Input {tensor.name!r} has datatype {tensor.datatype}, but must be {spec.input_datatype}: "
-            "one encoded PNG or JPEG picture an element."
+            f"input {tensor.name!r} has datatype {tensor.datatype}, but must be {spec.input_datatype}: "
+            "one encoded PNG or JPEG picture an element"
         )
     if tensor.shape[1:] != spec.input_shape or tensor.items == 0:
         wanted = ["n", *spec.input_shape]
         raise BadRequest(
-            f"Input {tensor.name!r} has shape {list(tensor.shape)}, but must be [{', '.join(map(str, wanted))}] "
-            "with n pictures, at least 1."
+            f"input {tensor.name!r} has shape {list(tensor.shape)}, but must be [{', '.join(map(str, wanted))}] "
+            "with n pictures, at least 1"
         )
     if tensor.items > max_batch:
-        raise BadRequest(f"The batch has {tensor.items} items, but at most {max_batch} fit: send it in parts.")
+        raise BadRequest(f"the batch has {tensor.items} items, but at most {max_batch} fit: send it in parts")
     return base64_elements(tensor).elements()

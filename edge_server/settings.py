@@ -72,7 +72,7 @@ class Settings:
 
 
 def parse_arguments(argv: Sequence[str] | None = None) -> Settings:
-    """Read the command line; exits with 2 and a message if it cannot be understood.
+    """Reads the command line; exits with 2 and a message if it cannot be understood.
 
     Raises:
         StartupError: weights are given for a model that is not served.
@@ -97,7 +97,7 @@ def _choices(given: argparse.Namespace) -> tuple[ModelChoice, ...]:
     weights, hashes = dict(given.weights), dict(given.weights_sha256)
     for named in (*weights, *hashes, *given.random_weights):
         if named not in names:
-            raise StartupError(f"Weights are given for model {named!r}, which is not served: add --model {named}.")
+            raise StartupError(f"weights are given for model {named!r}, which is not served: add --model {named}")
     return tuple(
         ModelChoice(
             name=name,
@@ -186,7 +186,7 @@ def _whole(text: str) -> int:
 
 
 def _default_torch_threads(given: argparse.Namespace) -> int:
-    """Leave cores to decoding: torch's threads spin while they wait, and on shared cores cost half the throughput.
+    """Leaves cores to decoding: torch's threads spin while they wait, and on shared cores cost half the throughput.
 
     What is emulated has the rest of the machine for company: client, scheduler and functions.
     """

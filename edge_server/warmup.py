@@ -16,7 +16,7 @@ _PICTURE = (224, 224, 3)
 
 
 def blank_pictures() -> list[bytes]:
-    """Return encoded pictures of both kinds, enough to reach every decoding thread."""
+    """Returns encoded pictures of both kinds, enough to reach every decoding thread."""
     blank = np.zeros(_PICTURE, dtype=np.uint8)
     return [cv2.imencode(kind, blank)[1].tobytes() for kind in (".png", ".jpg")] * 8
 
@@ -29,7 +29,7 @@ def warm_up(
     stopped: Callable[[], bool],
     clock: Callable[[], float] = time.monotonic,
 ) -> int:
-    """Predict blank batches: the largest first, because it takes the most memory, then the others upwards.
+    """Predicts blank batches: the largest first, because it takes the most memory, then the others upwards.
 
     Args:
         model: the model.
@@ -53,6 +53,6 @@ def warm_up(
             model.predict(np.repeat(blank[np.newaxis], items, axis=0))
         except torch.cuda.OutOfMemoryError as error:
             raise StartupError(
-                f"A batch of {items} of model {model.spec.name!r} does not fit in the GPU's memory: lower --max-batch."
+                f"a batch of {items} of model {model.spec.name!r} does not fit in the GPU's memory: lower --max-batch"
             ) from error
     return max_batch

@@ -34,7 +34,7 @@ _POLL_S = 0.005
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """Open the listening socket.
+    """Opens the listening socket.
 
     Args:
         host: address or name.
@@ -48,7 +48,7 @@ def listen(host: str, port: int) -> socket.socket:
         return socket.create_server((host, port), family=family)
     except OSError as error:
         raise StartupError(
-            f"Cannot listen on {host} port {port} ({error.strerror}): choose another --port, 0 for a free one."
+            f"cannot listen on {host} port {port} ({error.strerror}): choose another --port, 0 for a free one"
         ) from error
 
 
@@ -56,10 +56,10 @@ class JsonErrorTask(ErrorTask):
     """Answers what waitress refuses by itself (malformed HTTP, an immense body) in the protocol's form."""
 
     def execute(self) -> None:
-        """Write the answer and close the connection."""
+        """Writes the answer and close the connection."""
         # The stubs have the request's type wrong, and an error task is made for a request with an error only.
         error = cast(Error, cast(HTTPRequestParser, self.request).error)
-        body = json.dumps({"error": f"{error.reason}: {error.body}."}).encode()
+        body = json.dumps({"error": f"{error.reason}: {error.body}"}).encode()
         self.status = f"{error.code} {error.reason}"
         self.response_headers = [("Content-Type", "application/json")]
         self.set_close_on_finish()
@@ -83,7 +83,7 @@ class WebServer:
     """
 
     def __init__(self, app: Flask, *, listener: socket.socket, body_limit_bytes: int) -> None:
-        """Set waitress up; `start` begins to serve."""
+        """Sets waitress up; `start` begins to serve."""
         # Requests that wait for a thread are none of its concern: the device's queue refuses in time.
         logging.getLogger("waitress.queue").setLevel(logging.ERROR)
         server = create_server(
@@ -102,11 +102,11 @@ class WebServer:
         self._server.channel_class = Channel
 
     def start(self) -> None:
-        """Begin to serve, until the process ends."""
+        """Begins to serve, until the process ends."""
         threading.Thread(target=self._server.run, name="http", daemon=True).start()
 
     def wait_until_answered(self, *, limit_s: float) -> bool:
-        """Wait until every request that has arrived is answered, to the last byte.
+        """Waits until every request that has arrived is answered, to the last byte.
 
         Args:
             limit_s: seconds after which to give up.

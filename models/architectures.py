@@ -14,14 +14,14 @@ class DigitNetwork(nn.Module):
     """Three small convolutions and one linear layer: some 30,000 parameters, 2 million multiplications a digit."""
 
     def __init__(self) -> None:
-        """Lay out the layers."""
+        """Lays out the layers."""
         super().__init__()
         last_side = DIGIT_SIDE // 2 // 2 // 2
         self.features = nn.Sequential(*_stage(1, 16), *_stage(16, 32), *_stage(32, 64))
         self.classify = nn.Sequential(nn.Flatten(), nn.Dropout(0.3), nn.Linear(64 * last_side**2, 10))
 
     def forward(self, ink: torch.Tensor) -> torch.Tensor:
-        """Return logits n x 10 for ink n x 1 x 28 x 28."""
+        """Returns logits n x 10 for ink n x 1 x 28 x 28."""
         logits: torch.Tensor = self.classify(self.features(ink))
         return logits
 

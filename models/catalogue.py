@@ -51,12 +51,12 @@ class ModelSpec:
 
 
 def names() -> tuple[str, ...]:
-    """Return the names of all models, the default first."""
+    """Returns the names of all models, the default first."""
     return tuple(_SPECS)
 
 
 def spec(name: str) -> ModelSpec:
-    """Return the model of that name.
+    """Returns the model of that name.
 
     Raises:
         UnknownModel: there is none; the message names the nearest.
@@ -72,8 +72,8 @@ def spec(name: str) -> ModelSpec:
 
 def _unknown(name: str) -> str:
     near = difflib.get_close_matches(name, _SPECS, n=1)
-    hint = f"did you mean {near[0]!r}?" if near else f"choose one of {', '.join(_SPECS)}."
-    return f"There is no model {name!r}: {hint}"
+    hint = f"did you mean {near[0]!r}?" if near else f"choose one of {', '.join(_SPECS)}"
+    return f"there is no model {name!r}: {hint}"
 
 
 def _classifier(name: str, summary: str, labels: tuple[str, ...]) -> ModelSpec:

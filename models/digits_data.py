@@ -13,12 +13,12 @@ _HELD_OUT_EVERY = 4
 
 
 def held_out() -> Digits:
-    """Return the 449 digits that no training has seen: images 449 x 8 x 8 of ink 0 to 16, and labels 0 to 9."""
+    """Returns the 449 digits that no training has seen: images 449 x 8 x 8 of ink 0 to 16, and labels 0 to 9."""
     return _divided(held_out=True)
 
 
 def training() -> Digits:
-    """Return the other 1,348 digits, in the same form."""
+    """Returns the other 1,348 digits, in the same form."""
     return _divided(held_out=False)
 
 

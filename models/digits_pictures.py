@@ -22,7 +22,7 @@ _OPTIONS = {
 
 
 def encode(image8x8: npt.NDArray[np.float64], kind: Literal["jpeg", "png"] = "jpeg", index: int = 0) -> bytes:
-    """Draw one digit and encode it.
+    """Draws one digit and encode it.
 
     Args:
         image8x8: ink, 0 to 16, as scikit-learn's digits have it.

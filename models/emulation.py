@@ -23,7 +23,7 @@ class Emulation:
         return self.profile.name if self.profile else None
 
     def remaining_s(self, items: int, elapsed_s: float) -> float:
-        """Return the wait that is left so that the whole service takes the law's time.
+        """Returns the wait that is left so that the whole service takes the law's time.
 
         Args:
             items: items in the batch, at least 1.
@@ -44,7 +44,7 @@ class Emulation:
 
 
 def emulation_for(name: str | None) -> Emulation:
-    """Return the emulation of a shipped profile or a profile's file; of none, true speed.
+    """Returns the emulation of a shipped profile or a profile's file; of none, true speed.
 
     Raises:
         ProfileError: there is no such profile, or it is not valid.

@@ -27,7 +27,7 @@ class ImageError(ModelError):
 
 
 def decode_image(data: bytes | bytearray | memoryview, *, max_pixels: int = 50_000_000) -> npt.NDArray[np.uint8]:
-    """Decode a PNG or JPEG picture.
+    """Decodes a PNG or JPEG picture.
 
     Args:
         data: the encoded bytes.
@@ -42,7 +42,7 @@ def decode_image(data: bytes | bytearray | memoryview, *, max_pixels: int = 50_0
     view = memoryview(data).cast("B")
     width, height = _whole_size(view)
     if width * height > max_pixels:
-        raise ImageError(f"The image has {width} x {height} pixels, over the limit of {max_pixels}: scale it down.")
+        raise ImageError(f"the image has {width} x {height} pixels, over the limit of {max_pixels}: scale it down")
     try:
         image = cv2.imdecode(np.frombuffer(view, dtype=np.uint8), cv2.IMREAD_COLOR)
     except cv2.error as error:
@@ -52,26 +52,26 @@ def decode_image(data: bytes | bytearray | memoryview, *, max_pixels: int = 50_0
     return np.asarray(image, dtype=np.uint8)
 
 
-_DAMAGED = "The image is damaged and cannot be decoded: encode it again."
+_DAMAGED = "the image is damaged and cannot be decoded: encode it again"
 
 
 def _whole_size(view: memoryview) -> tuple[int, int]:
-    """Return width and height of a picture that is there to its last byte."""
+    """Returns width and height of a picture that is there to its last byte."""
     if not view:
-        raise ImageError("The image is empty: send the bytes of a PNG or JPEG file.")
+        raise ImageError("the image is empty: send the bytes of a PNG or JPEG file")
     if view[:8] == _PNG_SIGNATURE[: len(view)]:
         return _png_size(view)
     if view[:3] == _JPEG_SIGNATURE[: len(view)]:
         return _jpeg_size(bytes(view))
-    raise ImageError("The data is not a PNG or JPEG image: convert it to one of these.")
+    raise ImageError("the data is not a PNG or JPEG image: convert it to one of these")
 
 
 def _truncated(kind: str, size_bytes: int) -> ImageError:
-    return ImageError(f"The {kind} image is truncated after {size_bytes} bytes: send the whole file.")
+    return ImageError(f"the {kind} image is truncated after {size_bytes} bytes: send the whole file")
 
 
 def _png_size(view: memoryview) -> tuple[int, int]:
-    """Walk the chunks to IEND (W3C PNG, section 5); their checksums are the decoder's business."""
+    """Walks the chunks to IEND (W3C PNG, section 5); their checksums are the decoder's business."""
     size: tuple[int, int] | None = None
     at = len(_PNG_SIGNATURE)
     while at + 12 <= len(view):
@@ -89,7 +89,7 @@ def _png_size(view: memoryview) -> tuple[int, int]:
 
 
 def _jpeg_size(data: bytes) -> tuple[int, int]:
-    """Walk the segments to the first scan; after it there must be an end (ITU-T T.81, annex B)."""
+    """Walks the segments to the first scan; after it there must be an end (ITU-T T.81, annex B)."""
     size: tuple[int, int] | None = None
     at = 2
     while at + 4 <= len(data):
@@ -114,7 +114,7 @@ def _check_scans(data: bytes, at: int) -> None:
     if data.rfind(b"\xff\xd9", at) < 0:
         raise _truncated("JPEG", len(data))
     if data.count(b"\xff\xda", at) >= _JPEG_MOST_SCANS:
-        raise ImageError(f"The JPEG image has over {_JPEG_MOST_SCANS} scans: encode it again, baseline.")
+        raise ImageError(f"the JPEG image has over {_JPEG_MOST_SCANS} scans: encode it again, baseline")
 
 
 def _present(size: tuple[int, int] | None) -> tuple[int, int]:

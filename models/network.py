@@ -50,7 +50,7 @@ class LoadedModel:
     network: nn.Module
 
     def preprocess(self, image: Image) -> NetworkInput:
-        """Return the network's input for one decoded picture.
+        """Returns the network's input for one decoded picture.
 
         Args:
             image: height x width x 3, uint8, blue-green-red.
@@ -61,7 +61,7 @@ class LoadedModel:
         return _PREPROCESS.get(self.spec.name, imagenet_input)(image)
 
     def predict(self, batch: NetworkInput) -> NetworkInput:
-        """Return each item's probabilities; the same whether it comes alone or in a batch, but for rounding.
+        """Returns each item's probabilities; the same whether it comes alone or in a batch, but for rounding.
 
         Args:
             batch: items x channels x height x width.
@@ -83,7 +83,7 @@ def load(
     random_weights: bool = False,
     device: str = "cpu",
 ) -> LoadedModel:
-    """Load a model.
+    """Loads a model.
 
     Args:
         name: a name in the catalogue.
@@ -99,19 +99,19 @@ def load(
     """
     model_spec = spec(name)
     if device.startswith("cuda") and not torch.cuda.is_available():
-        raise ModelError(f"Device {device!r} is not usable here, torch finds no CUDA: choose 'cpu'.")
+        raise ModelError(f"device {device!r} is not usable here, torch finds no CUDA: choose 'cpu'")
     if random_weights:
         _refuse_file_beside_random(name, weights)
         return LoadedModel(model_spec, "random", "", device, _ready(_randomly_initialised(name), device))
     origin, content, found_sha256 = _trained_weights(name, weights, weights_sha256)
     network = BUILDERS[name]()
-    _fill(network, content, f"The weights of {name} ({weights or 'shipped'})")
+    _fill(network, content, f"the weights of {name} ({weights or 'shipped'})")
     return LoadedModel(model_spec, origin, found_sha256, device, _ready(network, device))
 
 
 def _refuse_file_beside_random(name: str, weights: Path | None) -> None:
     if weights is not None:
-        raise WeightsError(f"Model {name} is given both a weights file and random weights: choose one.")
+        raise WeightsError(f"model {name} is given both a weights file and random weights: choose one")
 
 
 def _randomly_initialised(name: str) -> nn.Module:
@@ -127,31 +127,31 @@ def _ready(network: nn.Module, device: str) -> nn.Module:
 def _trained_weights(name: str, weights: Path | None, expected: str | None) -> tuple[WeightsOrigin, bytes, str]:
     if weights is not None:
         if expected is None:
-            raise WeightsError(f"Weights file {weights} comes without its SHA-256: give it, `sha256sum` prints it.")
+            raise WeightsError(f"weights file {weights} comes without its SHA-256: give it, `sha256sum` prints it")
         return "file", *_checked(weights, expected)
     shipped = SHIPPED / f"{name}.pt"
     if not shipped.exists():
         raise WeightsError(
-            f"Model {name} ships without weights: name a weights file and its SHA-256, or ask for random weights."
+            f"model {name} ships without weights: name a weights file and its SHA-256, or ask for random weights"
         )
     return "shipped", *_checked(shipped, shipped_sha256(name))
 
 
 def shipped_sha256(name: str) -> str:
-    """Return the SHA-256 that a shipped weights file must have, from the list beside it (sha256sum's form)."""
+    """Returns the SHA-256 that a shipped weights file must have, from the list beside it (sha256sum's form)."""
     return (SHIPPED / f"{name}.sha256").read_text(encoding="ascii").split()[0]
 
 
 def _checked(path: Path, expected_sha256: str) -> tuple[bytes, str]:
-    """Read once, hash, and hand on the bytes that were hashed: the file may change in between."""
+    """Reads once, hash, and hand on the bytes that were hashed: the file may change in between."""
     try:
         content = path.read_bytes()
     except OSError as error:
-        raise WeightsError(f"Weights file {path} cannot be read ({error.strerror}): name one that exists.") from error
+        raise WeightsError(f"weights file {path} cannot be read ({error.strerror}): name one that exists") from error
     found = hashlib.sha256(content).hexdigest()
     if found != expected_sha256.strip().lower():
         raise WeightsError(
-            f"Weights file {path} has SHA-256 {found}, not {expected_sha256}: fetch it again or correct the hash."
+            f"weights file {path} has SHA-256 {found}, not {expected_sha256}: fetch it again or correct the hash"
         )
     return content, found
 
@@ -161,4 +161,4 @@ def _fill(network: nn.Module, content: bytes, whose: str) -> None:
         state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
         network.load_state_dict(state)
     except (RuntimeError, TypeError, EOFError, pickle.UnpicklingError, KeyError) as error:
-        raise WeightsError(f"{whose} do not fit the network: give a state dictionary of it (torch.save).") from error
+        raise WeightsError(f"{whose} do not fit the network: give a state dictionary of it (torch.save)") from error

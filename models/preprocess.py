@@ -18,7 +18,7 @@ _DEVIATION_RGB = np.array([0.229, 0.224, 0.225], dtype=np.float32)
 
 
 def digit_input(image: Image) -> NetworkInput:
-    """Shrink a picture of dark ink on light paper to how much ink each cell holds.
+    """Shrinks a picture of dark ink on light paper to how much ink each cell holds.
 
     Args:
         image: height x width x 3, uint8, blue-green-red.
@@ -31,7 +31,7 @@ def digit_input(image: Image) -> NetworkInput:
 
 
 def imagenet_input(image: Image) -> NetworkInput:
-    """Scale the shorter side to 256, crop the middle 224 x 224, and normalise each colour.
+    """Scales the shorter side to 256, crop the middle 224 x 224, and normalise each colour.
 
     Args:
         image: height x width x 3, uint8, blue-green-red.
@@ -46,7 +46,7 @@ def imagenet_input(image: Image) -> NetworkInput:
 
 
 def _shorter_side_resized(image: Image) -> Image:
-    """Crop to the square in the middle first: the ends of a ribbon-shaped picture would be scaled for nothing."""
+    """Crops to the square in the middle first: the ends of a ribbon-shaped picture would be scaled for nothing."""
     height, width = image.shape[:2]
     side = min(height, width)
     top, left = (height - side) // 2, (width - side) // 2

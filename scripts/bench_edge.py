@@ -33,7 +33,7 @@ from scheduler.measuring.profiling import (
 
 
 def main() -> int:
-    """Measure, print and save; return the exit status."""
+    """Measures, print and save; returns the exit status."""
     arguments = _arguments()
     try:
         profile = _profile(arguments)

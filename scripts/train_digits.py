@@ -23,7 +23,7 @@ _TOP_LEARNING_RATE = 5e-3
 
 
 def main() -> None:
-    """Train, judge on the held-out digits, and write the weights with their SHA-256."""
+    """Trains, judge on the held-out digits, and write the weights with their SHA-256."""
     arguments = _arguments()
     torch.manual_seed(arguments.seed)
     torch.set_num_threads(1)
@@ -43,7 +43,7 @@ def _arguments() -> argparse.Namespace:
 
 
 def _tensors(images: npt.NDArray[np.float64], labels: npt.NDArray[np.int64]) -> tuple[torch.Tensor, torch.Tensor]:
-    """Send each digit through both encodings and back, as the network will see it."""
+    """Sends each digit through both encodings and back, as the network will see it."""
     seen = [
         digit_input(decode_image(encode(image, kind, index)))
         for kind in ("jpeg", "png")
@@ -70,7 +70,7 @@ def _train(network: nn.Module, ink: torch.Tensor, labels: torch.Tensor, *, epoch
 
 
 def _augmented(ink: torch.Tensor) -> torch.Tensor:
-    """Turn, scale and shift a little, and vary ink and light: photographs do."""
+    """Turns, scale and shift a little, and vary ink and light: photographs do."""
     count = len(ink)
     angle = (torch.rand(count) - 0.5) * 0.5
     scale = 1 + (torch.rand(count) - 0.5) * 0.3

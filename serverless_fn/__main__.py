@@ -37,7 +37,7 @@ _MAX_BODY_BYTES = 33 * 2**20
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Serve until SIGTERM; return the exit status."""
+    """Serves until SIGTERM; returns the exit status."""
     parser = argparse.ArgumentParser(
         prog="python -m serverless_fn", description=_HELP, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -47,12 +47,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     except SettingsError as error:
         return _refused(str(error))
     except OSError as error:
-        return _refused(f"The function cannot listen: {error.strerror or error}; set FC_CUSTOM_LISTEN_PORT.")
+        return _refused(f"the function cannot listen: {error.strerror or error}; set FC_CUSTOM_LISTEN_PORT")
     return 0
 
 
 def serve(settings: Settings) -> None:
-    """Listen and answer until SIGTERM or SIGINT; blocks.
+    """Listens and answer until SIGTERM or SIGINT; blocks.
 
     Raises:
         OSError: the port cannot be opened.

@@ -13,11 +13,11 @@ from models.errors import ModelError
 from scheduler import wire
 from serverless_fn.inference import Answer, Inference
 
-_MESSAGE = "The function failed inside; its log has the stack trace."
+_MESSAGE = "the function failed inside; its log has the stack trace"
 
 
 def create_app(inference: Inference) -> Flask:
-    """Return the WSGI application: POST /invoke, POST /initialize, GET /pre-stop, GET /healthz."""
+    """Returns the WSGI application: POST /invoke, POST /initialize, GET /pre-stop, GET /healthz."""
     app = Flask("serverless_fn")
 
     @app.post("/invoke")
@@ -43,7 +43,7 @@ def create_app(inference: Inference) -> Flask:
 
 @contextmanager
 def _logged(what: str) -> Iterator[None]:
-    """Frame one call in the log with the lines by which the platform tells invocations apart."""
+    """Frames one call in the log with the lines by which the platform tells invocations apart."""
     request_id = request.headers.get("x-fc-request-id", "-")
     print(f"FC {what} Start RequestId: {request_id}", flush=True)
     yield

@@ -70,7 +70,7 @@ class Inference:
         self._loaded_at_s = time.perf_counter()
 
     def initialize(self) -> None:
-        """Load the model unless that is done.
+        """Loads the model unless that is done.
 
         Raises:
             ModelError: no such model, weights or profile; the message says what to do.
@@ -81,7 +81,7 @@ class Inference:
                 self._loaded_at_s = time.perf_counter()
 
     def answer(self, frame: bytes) -> Answer:
-        """Serve one invocation.
+        """Serves one invocation.
 
         A broken image fails alone, in the output `item_error`; what fails the whole batch comes back as status and
         sentence in the frame.
@@ -116,7 +116,7 @@ class Inference:
     def _serve(self, header: Mapping[str, object], payload: wire.Encoded) -> _Served:
         wanted = header.get("model", self._settings.model)
         if wanted != self._settings.model:
-            raise _NotServed(404, f"This function serves {self._settings.model!r}, not {wanted!r}.")
+            raise _NotServed(404, f"this function serves {self._settings.model!r}, not {wanted!r}")
         self.initialize()
         loaded = self._loaded
         assert loaded is not None
@@ -138,7 +138,7 @@ class Inference:
 
 
 def memory_bytes() -> int:
-    """Return the most memory that this process has had resident so far."""
+    """Returns the most memory that this process has had resident so far."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024  # Linux counts in KiB.
 
@@ -170,15 +170,15 @@ def _load(settings: Settings) -> _Loaded:
 def _images(request: wire.InferRequest, loaded: _Loaded) -> list[bytes]:
     spec = loaded.model.spec
     if len(request.inputs) != 1 or request.inputs[0].name != spec.input_name:
-        raise wire.WireError(f"model {spec.name!r} takes one input, named {spec.input_name!r}.")
+        raise wire.WireError(f"model {spec.name!r} takes one input, named {spec.input_name!r}")
     tensor = request.inputs[0]
     if tensor.datatype != spec.input_datatype or tensor.shape[1:] not in ((), (1,)):
         raise wire.WireError(
             f"input {tensor.name!r} must be {spec.input_datatype} of shape [n], one encoded image an item,"
-            f" not {tensor.datatype} of shape {list(tensor.shape)}."
+            f" not {tensor.datatype} of shape {list(tensor.shape)}"
         )
     if not 1 <= tensor.items <= loaded.max_batch:
-        raise wire.WireError(f"the batch has {tensor.items} items; this function takes 1 to {loaded.max_batch}.")
+        raise wire.WireError(f"the batch has {tensor.items} items; this function takes 1 to {loaded.max_batch}")
     return wire.base64_elements(tensor).elements()
 
 

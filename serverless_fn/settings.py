@@ -43,7 +43,7 @@ class Settings:
 
 
 def read_settings(environ: Mapping[str, str]) -> Settings:
-    """Read the environment.
+    """Reads the environment.
 
     Raises:
         SettingsError: a value that must be a number is none, or is out of range.
@@ -70,5 +70,5 @@ def _number(environ: Mapping[str, str], name: str, low: int, high: int) -> int |
     if not text:
         return None
     if not text.isdecimal() or not low <= int(text) <= high:
-        raise SettingsError(f"{name} is {text!r}; set it to a whole number from {low} to {high}.")
+        raise SettingsError(f"{name} is {text!r}; set it to a whole number from {low} to {high}")
     return int(text)

@@ -52,7 +52,7 @@ When it listens it prints one line of JSON with host and port.
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the endpoint; return the exit status."""
+    """Runs the endpoint; returns the exit status."""
     options = _parse(argv)
     logging.basicConfig(level=options.log_level.upper(), format="%(levelname)s %(name)s %(message)s")
     try:
@@ -62,7 +62,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _refused(str(error))
     except OSError as error:
         where = f"{options.host} port {options.port}"
-        return _refused(f"Cannot listen on {where}: {error.strerror or error}; choose another --host or --port.")
+        return _refused(f"cannot listen on {where}: {error.strerror or error}; choose another --host or --port")
     asyncio.run(_run(config, listener, options))
     return 0
 

@@ -35,7 +35,7 @@ class Admin:
         self._uplink = uplink
 
     def answer(self, method: str, path: str, call: Call) -> Reply:
-        """Serve one request.
+        """Serves one request.
 
         Raises:
             FcError: 400.

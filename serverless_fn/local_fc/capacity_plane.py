@@ -39,7 +39,7 @@ class CapacityPlane:
         return self.get_provision_config(call)
 
     def provision(self, function: str, qualifier: str, content: Mapping[str, Any]) -> None:
-        """Keep so many instances, as the body of PutProvisionConfig says.
+        """Keeps so many instances, as the body of PutProvisionConfig says.
 
         Raises:
             FcError: 400, 404, or 409 where a scaling config is in force.
@@ -130,7 +130,7 @@ class CapacityPlane:
         return json_reply({"requestId": call.request_id, "instances": instances})
 
     def _put(self, function: str, qualifier: str, provision: Provision, *, conflict: str) -> None:
-        """Set how many instances are kept; the two ways of doing so exclude each other."""
+        """Sets how many instances are kept; the two ways of doing so exclude each other."""
         self._registry.resolve(function, qualifier, 1.0)
         provisions = self._registry.get(function).provisions
         before = provisions.get(qualifier)

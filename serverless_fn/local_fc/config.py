@@ -100,7 +100,7 @@ _TABLES = ("access_keys", "images", "account", "function")
 
 
 def load_config(path: Path) -> Config:
-    """Read the file.
+    """Reads the file.
 
     Raises:
         ConfigError: it is not there, not TOML, or says something that cannot be.
@@ -108,19 +108,19 @@ def load_config(path: Path) -> Config:
     try:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise ConfigError(f"{path} cannot be read: {error.strerror}.") from error
+        raise ConfigError(f"{path} cannot be read: {error.strerror}") from error
     except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise ConfigError(f"{path} is not TOML: {error}.") from error
+        raise ConfigError(f"{path} is not TOML: {error}") from error
     try:
         return read_config(content)
     except FcError as error:
-        raise ConfigError(f"{path}: {error.message}.") from error
+        raise ConfigError(f"{path}: {error.message}") from error
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from error
 
 
 def read_config(content: Mapping[str, Any]) -> Config:
-    """Check the content of the file.
+    """Checks the content of the file.
 
     Raises:
         ConfigError: a key is unknown or missing.
@@ -133,11 +133,11 @@ def read_config(content: Mapping[str, Any]) -> Config:
     images = {name: _image(name, image) for name, image in _table(content, "images").items()}
     functions = content.get("function", [])
     if not isinstance(functions, list):
-        raise ConfigError("function must be a list of tables; write [[function]].")
+        raise ConfigError("function must be a list of tables; write [[function]]")
     predefined = tuple(map(_function, functions))
     names = [function.content["functionName"] for function in predefined]
     for name in {name for name in names if names.count(name) > 1}:
-        raise ConfigError(f"two [[function]] have the functionName {name!r}; rename one.")
+        raise ConfigError(f"two [[function]] have the functionName {name!r}; rename one")
     return Config(keys, images, _account(_table(content, "account")), predefined)
 
 
@@ -146,7 +146,7 @@ def _image(name: str, content: Any) -> Image:
     _refuse_unknown(content, ("command", "env"), f"[images.{name!r}]")
     command = fields.texts("command")
     if not command:
-        raise ConfigError(f"[images.{name!r}] needs command = [program, arguments...].")
+        raise ConfigError(f"[images.{name!r}] needs command = [program, arguments...]")
     return Image(command, fields.text_map("env"))
 
 
@@ -180,7 +180,7 @@ def _function(content: Any) -> PredefinedFunction:
 def _table(content: Mapping[str, Any], key: str) -> Mapping[str, Any]:
     table = content.get(key, {})
     if not isinstance(table, Mapping):
-        raise ConfigError(f"{key} must be a table; write [{key}].")
+        raise ConfigError(f"{key} must be a table; write [{key}]")
     return table
 
 
@@ -188,5 +188,5 @@ def _refuse_unknown(content: Mapping[str, Any], known: Sequence[str], where: str
     for key in content:
         if key not in known:
             near = difflib.get_close_matches(key, known, n=1)
-            hint = f"did you mean {near[0]!r}?" if near else f"the keys are {', '.join(known)}."
+            hint = f"did you mean {near[0]!r}?" if near else f"the keys are {', '.join(known)}"
             raise ConfigError(f"unknown key {key!r} in {where}: {hint}")

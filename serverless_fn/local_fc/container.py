@@ -83,7 +83,7 @@ class Container:
         return next((line.strip() for line in reversed(lines) if line.strip()), "it printed nothing")
 
     async def start(self, command: Sequence[str], environment: Mapping[str, str]) -> None:
-        """Start the process.
+        """Starts the process.
 
         Raises:
             ContainerError: the program is not there or may not be run.
@@ -104,12 +104,12 @@ class Container:
         self._pump = asyncio.create_task(self._read_output(), name=f"{self._name} output")
 
     async def exited(self) -> int:
-        """Wait for the end of the process and return its status."""
+        """Waits for the end of the process and return its status."""
         assert self._process is not None
         return await self._process.wait()
 
     async def wait_ready(self, *, health_path: str | None, limit_s: float) -> None:
-        """Wait until the port is open and, if there is a health check, until that is answered with 2xx.
+        """Waits until the port is open and, if there is a health check, until that is answered with 2xx.
 
         Raises:
             ContainerError: the process ended, or the limit passed.
@@ -124,7 +124,7 @@ class Container:
     async def request(
         self, method: str, path: str, *, headers: Mapping[str, str], body: bytes = b"", limit_s: float, limit_bytes: int
     ) -> ContainerAnswer:
-        """Ask the program.
+        """Asks the program.
 
         Raises:
             asyncio.TimeoutError: the limit passed.
@@ -140,7 +140,7 @@ class Container:
             raise BadResponse(f"the container broke the connection: {error}") from error
 
     async def stop(self, *, limit_s: float) -> None:
-        """End the process: SIGTERM, after the limit SIGKILL; returns when it is gone."""
+        """Ends the process: SIGTERM, after the limit SIGKILL; returns when it is gone."""
         if self.alive:
             self._signal(signal.SIGTERM)
             with contextlib.suppress(asyncio.TimeoutError):
@@ -181,7 +181,7 @@ class Container:
             await self._pause_between_probes()
 
     async def healthy(self, path: str, *, limit_s: float) -> bool:
-        """Return whether the health check is answered with 2xx in time."""
+        """Returns whether the health check is answered with 2xx in time."""
         try:
             answer = await asyncio.wait_for(self._exchange("GET", path, {}, b"", _TAIL_BYTES), limit_s)
         except (aiohttp.ClientError, asyncio.TimeoutError, BadResponse):
@@ -215,14 +215,14 @@ class Container:
 
 
 def free_port() -> int:
-    """Return a loopback port that nobody listens on."""
+    """Returns a loopback port that nobody listens on."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
 
 
 def _die_with_parent() -> Callable[[], None] | None:
-    """Return what a new process does first so that it does not outlive this one, however this one ends."""
+    """Returns what a new process does first so that it does not outlive this one, however this one ends."""
     if sys.platform != "linux":
         return None
     libc, parent = _libc(), os.getpid()

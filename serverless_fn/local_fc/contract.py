@@ -19,14 +19,14 @@ _INHERITED = ("HOME", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "PYTHONPATH", "TMPDIR
 
 
 def instance_command(image: Image, spec: FunctionSpec) -> tuple[str, ...]:
-    """Return program and arguments, put together as of a container's entrypoint and command."""
+    """Returns program and arguments, put together as of a container's entrypoint and command."""
     return (spec.entrypoint or image.command) + spec.command
 
 
 def instance_environment(
     *, image: Image, spec: FunctionSpec, account: Account, instance_id: str, version_id: str, port: int
 ) -> dict[str, str]:
-    """Return the variables of one instance.
+    """Returns the variables of one instance.
 
     Args:
         image: gives the lowest layer.
@@ -58,7 +58,7 @@ def instance_environment(
 def request_headers(
     *, path: str, request_id: str, spec: FunctionSpec, account: Account, qualifier: str, version_id: str
 ) -> Mapping[str, str]:
-    """Return the headers of one request to a container; `path` is /invoke, /initialize or /pre-stop."""
+    """Returns the headers of one request to a container; `path` is /invoke, /initialize or /pre-stop."""
     return {
         "content-type": "application/octet-stream",
         "x-fc-request-id": request_id,

@@ -18,7 +18,7 @@ _RESET = struct.pack("ii", 1, 0)
 async def deliver(
     request: web.BaseRequest, reply: Reply, request_id: str, *, close: bool = False
 ) -> web.StreamResponse:
-    """Send the reply, or break the connection in the way of its faults; returns the response for the server.
+    """Sends the reply, or break the connection in the way of its faults; returns the response for the server.
 
     Args:
         request: what is answered.

@@ -76,7 +76,7 @@ class Services:
 
 
 def build_services(config: Config, *, seed: int, uplink: Uplink) -> Services:
-    """Put the parts together and create the predefined functions; call it on the event loop.
+    """Puts the parts together and create the predefined functions; call it on the event loop.
 
     Args:
         config: images, limits, functions.
@@ -121,7 +121,7 @@ class Endpoint:
         self._server: asyncio.AbstractServer | None = None
 
     async def start(self, listener: socket.socket) -> None:
-        """Take connections from a bound socket."""
+        """Takes connections from a bound socket."""
         http = self._http = web.Server(self._handle, access_log=None, auto_decompress=False)
 
         def connect() -> ShapedConnection:
@@ -130,7 +130,7 @@ class Endpoint:
         self._server = await asyncio.get_running_loop().create_server(connect, sock=listener, backlog=1024)
 
     async def stop(self) -> None:
-        """Take no more, give what runs half a second, end all instances; returns when their processes are gone."""
+        """Takes no more, give what runs half a second, end all instances; returns when their processes are gone."""
         assert self._server is not None
         assert self._http is not None
         self._server.close()
@@ -171,7 +171,7 @@ class Endpoint:
         return await self._operate(match, call)
 
     async def _operate(self, match: routes.Match, call: Call) -> Reply:
-        """Serve any other operation, with the faults that hit it."""
+        """Serves any other operation, with the faults that hit it."""
         plane = self._services.control if match.plane is Plane.CONTROL else self._services.capacity
         operation = cast(Callable[[Call], Reply], getattr(plane, match.operation))
 
@@ -190,7 +190,7 @@ class Endpoint:
 
 
 async def _read(request: web.BaseRequest) -> _Body:
-    """Read a body to its end, so that the answer is not lost in a reset; keep only what may be used."""
+    """Reads a body to its end, so that the answer is not lost in a reset; keep only what may be used."""
     digest, parts, size = sha256(), [], 0
     async for part in request.content.iter_any():
         digest.update(part)

@@ -22,21 +22,21 @@ class FcError(Exception):
 
 
 def invalid_argument(message: str) -> FcError:
-    """Return the error of a field that is missing, of the wrong type or out of range."""
+    """Returns the error of a field that is missing, of the wrong type or out of range."""
     return FcError(400, "InvalidArgument", message)
 
 
 def not_found(what: str, name: str, function: str = "") -> FcError:
-    """Return the error of a thing (Function, Alias, Version, Trigger, ...) that does not exist."""
+    """Returns the error of a thing (Function, Alias, Version, Trigger, ...) that does not exist."""
     of = f" of function {function!r}" if function else ""
     return FcError(404, f"{what}NotFound", f"{what.lower()} {name!r}{of} does not exist")
 
 
 def exists(what: str, name: str) -> FcError:
-    """Return the error of a thing that exists already."""
+    """Returns the error of a thing that exists already."""
     return FcError(409, f"{what}AlreadyExists", f"{what.lower()} {name!r} already exists")
 
 
 def exhausted(message: str) -> FcError:
-    """Return the error of a concurrency or instance limit that is reached, or of scaling out too fast."""
+    """Returns the error of a concurrency or instance limit that is reached, or of scaling out too fast."""
     return FcError(429, "ResourceExhausted", message)

@@ -117,7 +117,7 @@ class Faults:
         self._log: deque[dict[str, Any]] = deque(maxlen=_LOG_LENGTH)
 
     def add(self, content: object) -> Fault:
-        """Set a rule.
+        """Sets a rule.
 
         Raises:
             FcError: 400 InvalidArgument, naming the field.
@@ -130,37 +130,37 @@ class Faults:
         return fault
 
     def remove(self, fault_id: int | None) -> int:
-        """Remove one rule, or all; return how many."""
+        """Removes one rule, or all; returns how many."""
         gone = [each for each in self._faults if fault_id in (None, each)]
         for each in gone:
             del self._faults[each]
         return len(gone)
 
     def strike(self, function: str, operation: str = INVOKE) -> list[Hit]:
-        """Count a call of an operation and return what is to hit it, in the order in which the rules were set.
+        """Counts a call of an operation and return what is to hit it, in the order in which the rules were set.
 
         Whoever lets a hit act says so with `happened`: one that ends the call leaves nothing for the next to act on.
         """
         return self._draw(function, operation)
 
     def happened(self, hit: Hit) -> None:
-        """Log that a hit has acted."""
+        """Logs that a hit has acted."""
         self.note(hit.fault.kind, fault=hit.fault.id, function=hit.function, number=hit.number)
 
     def cold_start_delay_s(self, function: str) -> float:
-        """Count a start of an instance and return by how much it is delayed."""
+        """Counts a start of an instance and return by how much it is delayed."""
         return sum(hit.delay_s for hit in self._acting(function, "start"))
 
     def capacity_is_out(self, function: str) -> bool:
-        """Count an attempt to add an instance and return whether there is no capacity for it."""
+        """Counts an attempt to add an instance and return whether there is no capacity for it."""
         return bool(self._acting(function, "capacity"))
 
     def note(self, what: str, **details: object) -> None:
-        """Log a change that is no rule, like the uplink's."""
+        """Logs a change that is no rule, like the uplink's."""
         self._log.append({"at_s": self._clock_s() - self._started_s, "kind": what, **details})
 
     def report(self) -> dict[str, Any]:
-        """Return seed, rules and log."""
+        """Returns seed, rules and log."""
         rules = [{"id": fault.id, **fault.given} for fault in self._faults.values()]
         return {"seed": self._seed, "faults": rules, "log": list(self._log)}
 

@@ -60,21 +60,21 @@ class Fleet:
         self.history: deque[Instance] = deque(maxlen=_HISTORY)
 
     def live(self, function: str | None = None) -> list[Instance]:
-        """Return the instances that are not gone yet, of one function or of all."""
+        """Returns the instances that are not gone yet, of one function or of all."""
         return [each for each in self._instances.values() if function in (None, each.function)]
 
     def provisioned(self, function: str, qualifier: str) -> int:
-        """Return how many provisioned instances are ready."""
+        """Returns how many provisioned instances are ready."""
         kept = [each for each in self.live(function) if each.provisioned and each.qualifier == qualifier]
         return sum(each.status is Status.READY and not each.draining for each in kept)
 
     def keeps(self, function: str) -> bool:
-        """Return whether instances are provisioned for it, or not yet gone since they were."""
+        """Returns whether instances are provisioned for it, or not yet gone since they were."""
         targets = [each.target for each in self._registry.get(function).provisions.values()]
         return any(targets) or any(each.provisioned for each in self.live(function))
 
     def problem(self, function: str, qualifier: str) -> str:
-        """Return why provisioned instances are missing, "" if nothing went wrong."""
+        """Returns why provisioned instances are missing, "" if nothing went wrong."""
         problem = self._problems.get((function, qualifier))
         if problem is not None:
             return problem.message
@@ -85,7 +85,7 @@ class Fleet:
         return f"the account's limit of {max_instances} instances is reached" if full else ""
 
     async def acquire(self, resolved: Resolved) -> Instance:
-        """Return an instance with a slot taken for the caller, started for it if need be.
+        """Returns an instance with a slot taken for the caller, started for it if need be.
 
         Raises:
             FcError: 429 ResourceExhausted: a limit is reached.
@@ -107,7 +107,7 @@ class Fleet:
         return instance
 
     def release(self, instance: Instance) -> None:
-        """Give the slot back."""
+        """Gives the slot back."""
         instance.in_flight -= 1
         if instance.in_flight or instance.status is not Status.READY:
             return
@@ -119,7 +119,7 @@ class Fleet:
             instance.hibernated = self._residence(instance) is Residence.HIBERNATED
 
     def retire(self, instance: Instance, *, at_once: bool = False) -> None:
-        """Take no more requests on it and end it when it serves none, or at once."""
+        """Takes no more requests on it and end it when it serves none, or at once."""
         instance.draining = True
         # An instance that is still starting ends when its start does.
         idle = instance.in_flight == 0 and instance.status is Status.READY
@@ -128,7 +128,7 @@ class Fleet:
             self._spawn(self._end(instance, gracefully=not at_once), f"{instance.id} end")
 
     def sync(self, function: str) -> None:
-        """Bring the instances in line with what the registry now says of the function."""
+        """Brings the instances in line with what the registry now says of the function."""
         record = self._registry.functions().get(function)
         provisions = {} if record is None or self._stopping else dict(record.provisions)
         for instance in self.live(function):
@@ -142,7 +142,7 @@ class Fleet:
             self._keep(function, qualifier, provision)
 
     async def stop(self) -> None:
-        """End all instances; returns when their processes are gone."""
+        """Ends all instances; returns when their processes are gone."""
         self._stopping = True
         for problem in self._problems.values():
             problem.retry.cancel()
@@ -200,7 +200,7 @@ class Fleet:
             )
 
     def _keep(self, function: str, qualifier: str, provision: Provision) -> None:
-        """Start or retire provisioned instances until there are as many as wanted."""
+        """Starts or retire provisioned instances until there are as many as wanted."""
         try:
             version = self._registry.resolve(function, qualifier, 1.0).version
         except FcError:
@@ -283,7 +283,7 @@ class Fleet:
         self.retire(instance, at_once=True)
 
     def _note(self, instance: Instance, problem: str) -> None:
-        """Remember what went wrong; a provisioned instance is replaced after a pause, lest it fail in a tight loop."""
+        """Remembers what went wrong; a provisioned instance is replaced after a pause, lest it fail in a tight loop."""
         _LOG.warning("%s of %s: %s", instance.id, instance.function, problem)
         key = (instance.function, instance.qualifier)
         if not instance.provisioned or self._stopping:

@@ -96,7 +96,7 @@ class FunctionSpec:
 
 
 def read_spec(content: Mapping[str, Any]) -> FunctionSpec:
-    """Check the body of CreateFunction, or of UpdateFunction laid over what was there.
+    """Checks the body of CreateFunction, or of UpdateFunction laid over what was there.
 
     Raises:
         FcError: 400 InvalidArgument, naming the field.

@@ -114,11 +114,11 @@ class Instance:
         return lives and not self.draining and self.in_flight < self.version.spec.concurrency
 
     def used(self) -> Usage:
-        """Return what it has used up to now."""
+        """Returns what it has used up to now."""
         return self.meter.used(time.monotonic_ns())
 
     async def start(self, residence: Residence) -> None:
-        """Start the process, wait for its port and run its initializer.
+        """Starts the process, wait for its port and run its initializer.
 
         Raises:
             StartFailed: it did not come up.
@@ -144,7 +144,7 @@ class Instance:
         self.meter.reside(residence, time.monotonic_ns())
 
     async def invoke(self, body: bytes, request_id: str) -> ContainerAnswer:
-        """Serve one request; raises what `Container.request` raises."""
+        """Serves one request; raises what `Container.request` raises."""
         spec = self.version.spec
         self.served += 1
         self.meter.begin(time.monotonic_ns())
@@ -155,7 +155,7 @@ class Instance:
             self.meter.end(self.last_used_ns)
 
     async def watch_health(self) -> None:
-        """End the process when its health check has failed too often in a row; returns when it has ended."""
+        """Ends the process when its health check has failed too often in a row; returns when it has ended."""
         check = self.version.spec.health
         failures = 0
         while check is not None and self.container.alive:
@@ -166,7 +166,7 @@ class Instance:
                 await self.container.stop(limit_s=0)
 
     async def stop(self, *, gracefully: bool) -> None:
-        """Run the pre-stop hook if asked to and there is one, then end the process."""
+        """Runs the pre-stop hook if asked to and there is one, then end the process."""
         self.meter.reside(Residence.ON_DEMAND, time.monotonic_ns())
         hook = self.version.spec.pre_stop
         if gracefully and hook and self.container.alive:

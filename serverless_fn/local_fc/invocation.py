@@ -39,7 +39,7 @@ class Invoker:
         self._async_tasks: set[asyncio.Task[Reply]] = set()
 
     async def invoke(self, call: Call) -> Reply:
-        """Serve one invocation, synchronous or not, with the faults that hit it.
+        """Serves one invocation, synchronous or not, with the faults that hit it.
 
         Raises:
             FcError: whatever is not an answer of the function.
@@ -57,7 +57,7 @@ class Invoker:
         return await serve_through(self._faults, call, function=call.function, operation="invoke_function", serve=serve)
 
     async def stop(self) -> None:
-        """Give up what runs asynchronously."""
+        """Gives up what runs asynchronously."""
         for task in self._async_tasks:
             task.cancel()
         await asyncio.gather(*self._async_tasks, return_exceptions=True)

@@ -16,12 +16,12 @@ class Ledger:
         self._closed: dict[tuple[str, Resources], Usage] = {}
 
     def close(self, function: str, resources: Resources, usage: Usage) -> None:
-        """Book what an instance that is gone has used."""
+        """Books what an instance that is gone has used."""
         key = (function, resources)
         self._closed[key] = total([self._closed.get(key, Usage()), usage])
 
     def report(self, live: Iterable[tuple[str, Resources, Usage]], sheets: Iterable[Sheet]) -> dict[str, Any]:
-        """Return usage and money by function and in total.
+        """Returns usage and money by function and in total.
 
         Args:
             live: function, resources and usage so far of each instance that is not gone.
@@ -41,7 +41,7 @@ class Ledger:
 
 
 def instance_report(resources: Resources, usage: Usage, sheets: Iterable[Sheet]) -> dict[str, Any]:
-    """Return usage and money of one instance."""
+    """Returns usage and money of one instance."""
     return _account([(resources, usage)], list(sheets))
 
 

@@ -18,7 +18,7 @@ class TokenBucket:
         self._as_of_s: float | None = None
 
     def try_take(self, now_s: float) -> bool:
-        """Take one token if there is one."""
+        """Takes one token if there is one."""
         since_s = 0.0 if self._as_of_s is None else now_s - self._as_of_s
         self._tokens, self._as_of_s = min(self._capacity, self._tokens + since_s * self._per_s), now_s
         if self._tokens < 1:

@@ -45,7 +45,7 @@ class Call:
         return self.query.get("qualifier") or "LATEST"
 
     def json(self) -> dict[str, Any]:
-        """Return the body as a JSON object; an empty body is an empty object.
+        """Returns the body as a JSON object; an empty body is an empty object.
 
         Raises:
             FcError: 400 InvalidArgument.
@@ -81,12 +81,12 @@ class Reply:
 
 
 def json_reply(content: Mapping[str, Any], status: int = 200) -> Reply:
-    """Return a JSON object as a response; the SDK takes nothing else from any operation but a deletion."""
+    """Returns a JSON object as a response; the SDK takes nothing else from any operation but a deletion."""
     return Reply(status, json.dumps(content, separators=(",", ":"), ensure_ascii=False).encode())
 
 
 def error_reply(error: FcError, request_id: str) -> Reply:
-    """Return an error in the form that the SDK's `Error` model reads."""
+    """Returns an error in the form that the SDK's `Error` model reads."""
     content = {"Code": error.code, "Message": error.message, "RequestId": request_id}
     headers = {"x-acs-retry-after": str(error.retry_after_ms)} if error.retry_after_ms else {}
     return Reply(error.status, json.dumps(content).encode(), headers=headers)

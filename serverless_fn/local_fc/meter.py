@@ -52,7 +52,7 @@ class Usage:
 
 
 def total(usages: Iterable[Usage]) -> Usage:
-    """Return the sum, field by field."""
+    """Returns the sum, field by field."""
     usages = list(usages)
     return Usage(**{field.name: sum(getattr(usage, field.name) for usage in usages) for field in fields(Usage)})
 
@@ -67,26 +67,26 @@ class ActivityMeter:
         self._since_ns = 0
 
     def begin(self, now_ns: int, *, hook: bool = False) -> None:
-        """Count a call that starts now."""
+        """Counts a call that starts now."""
         if self._in_flight == 0:
             self._close(now_ns)
         self._in_flight += 1
         self._used = total([self._used, Usage(hooks=1) if hook else Usage(invocations=1)])
 
     def end(self, now_ns: int) -> None:
-        """Count a call that ends now."""
+        """Counts a call that ends now."""
         if self._in_flight == 1:
             self._close(now_ns)
         self._in_flight -= 1
 
     def reside(self, residence: Residence, now_ns: int) -> None:
-        """Bill idle time from now on in this way."""
+        """Bills idle time from now on in this way."""
         if self._in_flight == 0:
             self._close(now_ns)
         self._residence = residence
 
     def used(self, now_ns: int) -> Usage:
-        """Return the usage up to now, a stretch that is still open included."""
+        """Returns the usage up to now, a stretch that is still open included."""
         return total([self._used, self._stretch(now_ns)])
 
     def _close(self, now_ns: int) -> None:

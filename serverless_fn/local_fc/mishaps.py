@@ -17,7 +17,7 @@ _WIRE_KINDS = frozenset({"reset", "close", "stall", "truncate", "drip"})
 async def serve_through(
     faults: Faults, call: Call, *, function: str, operation: str, serve: Callable[[], Awaitable[Reply]]
 ) -> Reply:
-    """Serve a call with whatever is to go wrong with it.
+    """Serves a call with whatever is to go wrong with it.
 
     Args:
         faults: what is to go wrong.
@@ -44,7 +44,7 @@ async def serve_through(
 
 
 def function_error(error_type: str, message: str, instance_id: str = "") -> Reply:
-    """Return what failed in the function: HTTP 200 with a header; it is billed."""
+    """Returns what failed in the function: HTTP 200 with a header; it is billed."""
     content = {"errorMessage": message, "errorType": error_type, "stackTrace": []}
     headers = {"X-Fc-Error-Type": error_type}
     if instance_id:
@@ -53,7 +53,7 @@ def function_error(error_type: str, message: str, instance_id: str = "") -> Repl
 
 
 async def _befall(hit: Hit, call: Call, reply: Reply | None = None) -> Reply | None:
-    """Let a fault act on a call; return what the caller gets in place of the reply, None if nothing changes."""
+    """Lets a fault act on a call; returns what the caller gets in place of the reply, None if nothing changes."""
     fault = hit.fault
     if fault.kind == "delay":
         await asyncio.sleep(hit.delay_s)

@@ -12,7 +12,7 @@ _PAGE_MAX = 100
 
 
 def page(call: Call, names: Sequence[str]) -> tuple[list[str], dict[str, str]]:
-    """Return the names of one page, and the token of the next if there is one.
+    """Returns the names of one page, and the token of the next if there is one.
 
     Args:
         call: with `prefix`, `limit`, `nextToken` in its query; the token is the last name of the page before.
@@ -32,7 +32,7 @@ def page(call: Call, names: Sequence[str]) -> tuple[list[str], dict[str, str]]:
 
 
 def whole(call: Call, key: str, default: int, low: int, high: int) -> int:
-    """Return a whole number of the query.
+    """Returns a whole number of the query.
 
     Raises:
         FcError: 400 InvalidArgument.
@@ -46,7 +46,7 @@ def whole(call: Call, key: str, default: int, low: int, high: int) -> int:
 
 
 def texts(call: Call, key: str) -> list[str]:
-    """Return a list of the query, which the SDK writes as JSON.
+    """Returns a list of the query, which the SDK writes as JSON.
 
     Raises:
         FcError: 400 InvalidArgument.

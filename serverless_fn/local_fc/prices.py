@@ -62,7 +62,7 @@ class Sheet:
         return {key: self._content[key] for key in ("name", "currency", "source", "date")}
 
     def bill(self, usage: Usage, resources: Resources) -> Bill | None:
-        """Return what the usage costs on such instances, None where the sheet has no price for their GPU."""
+        """Returns what the usage costs on such instances, None where the sheet has no price for their GPU."""
         rates = self._rates(resources)
         if rates is None:
             return None
@@ -99,7 +99,7 @@ class Sheet:
 
 @cache
 def shipped_sheets() -> tuple[Sheet, ...]:
-    """Return the sheets that this endpoint bills by, in order of their names."""
+    """Returns the sheets that this endpoint bills by, in order of their names."""
     folder = files("scheduler") / "planner" / "prices"
     found = [(folder / f"{name}.json").read_text(encoding="utf-8") for name in BILLED_BY]
     return tuple(Sheet(json.loads(text)) for text in found)

@@ -108,11 +108,11 @@ class Registry:
         self._revisions = 0
 
     def functions(self) -> dict[str, FunctionRecord]:
-        """Return the functions by name, in order of creation."""
+        """Returns the functions by name, in order of creation."""
         return dict(self._functions)
 
     def get(self, name: str) -> FunctionRecord:
-        """Return one function.
+        """Returns one function.
 
         Raises:
             FcError: 404 FunctionNotFound.
@@ -122,7 +122,7 @@ class Registry:
         return self._functions[name]
 
     def create(self, content: Mapping[str, Any], now: datetime) -> FunctionRecord:
-        """Add a function; one whose image is unknown is there but Failed.
+        """Adds a function; one whose image is unknown is there but Failed.
 
         Raises:
             FcError: 400 InvalidArgument, 409 FunctionAlreadyExists.
@@ -143,7 +143,7 @@ class Registry:
         return record
 
     def update(self, name: str, changes: Mapping[str, Any], now: datetime) -> FunctionRecord:
-        """Lay the changes over the configuration; fields that are absent stay.
+        """Lays the changes over the configuration; fields that are absent stay.
 
         Raises:
             FcError: 404, 400 InvalidArgument, 409 ConcurrentUpdateError while another update is in progress.
@@ -161,7 +161,7 @@ class Registry:
         return record
 
     def delete(self, name: str) -> None:
-        """Remove a function with all that hangs on it.
+        """Removes a function with all that hangs on it.
 
         Raises:
             FcError: 404 FunctionNotFound.
@@ -170,7 +170,7 @@ class Registry:
         del self._functions[name]
 
     def publish(self, name: str, description: str, now: datetime) -> Version:
-        """Freeze LATEST under the next number."""
+        """Freezes LATEST under the next number."""
         record = self.get(name)
         record.published += 1
         number = str(record.published)
@@ -179,7 +179,7 @@ class Registry:
         return record.versions[number]
 
     def delete_version(self, name: str, version_id: str) -> None:
-        """Remove a published version; its number is not given again.
+        """Removes a published version; its number is not given again.
 
         Raises:
             FcError: 404 VersionNotFound; 409 VersionInUse while an alias points to it (public sources do not name that
@@ -195,7 +195,7 @@ class Registry:
         record.provisions.pop(version_id, None)
 
     def delete_alias(self, name: str, alias: str) -> None:
-        """Remove an alias.
+        """Removes an alias.
 
         Raises:
             FcError: 404 AliasNotFound; 409 ProvisionConfigExist while instances are kept for it, as of a function.
@@ -209,7 +209,7 @@ class Registry:
         record.provisions.pop(alias, None)
 
     def put_alias(self, name: str, alias: Alias, *, create: bool) -> Alias:
-        """Add or replace an alias.
+        """Adds or replace an alias.
 
         Raises:
             FcError: 404 VersionNotFound, AliasNotFound; 409 AliasAlreadyExists; 400 for weights that are none.
@@ -226,7 +226,7 @@ class Registry:
         return alias
 
     def alias(self, name: str, alias: str) -> Alias:
-        """Return an alias.
+        """Returns an alias.
 
         Raises:
             FcError: 404 AliasNotFound.
@@ -237,7 +237,7 @@ class Registry:
         return found
 
     def resolve(self, name: str, qualifier: str, draw: float) -> Resolved:
-        """Return which version a call with this qualifier gets.
+        """Returns which version a call with this qualifier gets.
 
         Args:
             name: the function.

@@ -71,7 +71,7 @@ OPERATIONS = frozenset(operation for _, _, _, operation in ROUTES)
 
 
 def match(method: str, path: str) -> Match:
-    """Return the operation; `path` is percent-encoded, as it arrived.
+    """Returns the operation; `path` is percent-encoded, as it arrived.
 
     Raises:
         FcError: 400 PathNotSupported.

@@ -39,13 +39,13 @@ class SharedLink(Generic[Item]):
         return self._bytes_per_s
 
     def push(self, item: Item, size_bytes: int, *, now_s: float) -> None:
-        """Hand a chunk to the link; it comes out of `pop_due` when its last byte is through."""
+        """Hands a chunk to the link; it comes out of `pop_due` when its last byte is through."""
         if not self._queue:
             self._as_of_s, self._sent_bytes = now_s, 0.0
         self._queue.append((item, size_bytes))
 
     def pop_due(self, now_s: float) -> list[Item]:
-        """Return the chunks that are through by now, in order."""
+        """Returns the chunks that are through by now, in order."""
         due: list[Item] = []
         while self._queue and self.next_at_s() <= now_s:
             # The next chunk began when this one ended, however late we look.
@@ -56,7 +56,7 @@ class SharedLink(Generic[Item]):
         return due
 
     def next_at_s(self) -> float:
-        """Return when the chunk at the head will be through; infinity if none is, or the rate is 0."""
+        """Returns when the chunk at the head will be through; infinity if none is, or the rate is 0."""
         if not self._queue:
             return math.inf
         if self._bytes_per_s is None:
@@ -65,7 +65,7 @@ class SharedLink(Generic[Item]):
         return self._as_of_s + left_bytes / self._bytes_per_s if self._bytes_per_s else math.inf
 
     def set_rate(self, bytes_per_s: float | None, *, now_s: float) -> None:
-        """Change the rate; what has been carried of the chunk at the head stays carried."""
+        """Changes the rate; what has been carried of the chunk at the head stays carried."""
         if self._queue and self._bytes_per_s is not None and now_s > self._as_of_s:
             self._sent_bytes += (now_s - self._as_of_s) * self._bytes_per_s
         self._as_of_s = max(self._as_of_s, now_s)

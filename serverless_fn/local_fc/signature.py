@@ -40,7 +40,7 @@ class SignedRequest:
 
 
 def verify(request: SignedRequest, secrets: Mapping[str, str], now: datetime) -> str:
-    """Return the id of the access key that signed the request.
+    """Returns the id of the access key that signed the request.
 
     Args:
         request: what arrived.
@@ -73,7 +73,7 @@ def verify(request: SignedRequest, secrets: Mapping[str, str], now: datetime) ->
 def canonical_request(
     *, method: str, target: str, headers: Mapping[str, Sequence[str]], signed_names: str, body_sha256: str
 ) -> str:
-    """Return the text whose digest is signed.
+    """Returns the text whose digest is signed.
 
     Args:
         method: POST, GET, ...
@@ -110,7 +110,7 @@ def _by_name(headers: Sequence[tuple[str, str]]) -> dict[str, list[str]]:
 
 
 def _authorization(value: str) -> tuple[str, str, str]:
-    """Return credential, SignedHeaders and signature."""
+    """Returns credential, SignedHeaders and signature."""
     algorithm, _, rest = value.partition(" ")
     fields = dict(part.strip().partition("=")[::2] for part in rest.split(","))
     if algorithm != ALGORITHM or not {"Credential", "SignedHeaders", "Signature"} <= set(fields):

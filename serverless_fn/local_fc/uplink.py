@@ -53,12 +53,12 @@ class Uplink:
         return _CHUNK_BYTES_MAX if rate is None else int(min(max(rate * _CHUNK_S, _CHUNK_BYTES_MIN), _CHUNK_BYTES_MAX))
 
     def carry(self, size_bytes: int, deliver: Callable[[], None]) -> None:
-        """Call `deliver` when these bytes are through the link."""
+        """Calls `deliver` when these bytes are through the link."""
         self._link.push(deliver, size_bytes, now_s=_now_s())
         self._advance()
 
     def set(self, *, mbit_per_s: float | None, rtt_s: float) -> None:
-        """Change rate and round-trip time from now on, for open connections too."""
+        """Changes rate and round-trip time from now on, for open connections too."""
         self._link.set_rate(_bytes_per_s(mbit_per_s), now_s=_now_s())
         self.mbit_per_s, self.rtt_s = mbit_per_s, rtt_s
         self._advance()
@@ -98,16 +98,16 @@ class ShapedConnection(asyncio.BufferedProtocol):
         self.held_by_inner = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Give the HTTP protocol a transport whose reading it shares with the link."""
+        """Gives the HTTP protocol a transport whose reading it shares with the link."""
         self._transport = cast(asyncio.Transport, transport)
         self._inner.connection_made(cast(asyncio.BaseTransport, _InnerTransport(self._transport, self)))
 
     def get_buffer(self, _sizehint: int) -> memoryview:
-        """Read at most one chunk at a time."""
+        """Reads at most one chunk at a time."""
         return memoryview(self._buffer)[: self._uplink.chunk_bytes]
 
     def buffer_updated(self, nbytes: int) -> None:
-        """Put what was read on the link."""
+        """Puts what was read on the link."""
         chunk = bytes(self._buffer[:nbytes])
         if self._uses_link is None:
             self._uses_link = not chunk.startswith(self._beside)
@@ -117,25 +117,25 @@ class ShapedConnection(asyncio.BufferedProtocol):
             self._inner.data_received(chunk)
 
     def eof_received(self) -> bool:
-        """Let the end arrive after what was sent before it; the connection stays open until then."""
+        """Lets the end arrive after what was sent before it; the connection stays open until then."""
         self._put(b"")
         return True
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Tell at once; what is still on the link has no receiver any more."""
+        """Tells at once; what is still on the link has no receiver any more."""
         self._lost = True
         self._inner.connection_lost(exc)
 
     def pause_writing(self) -> None:
-        """Pass it on."""
+        """Passes it on."""
         self._inner.pause_writing()
 
     def resume_writing(self) -> None:
-        """Pass it on."""
+        """Passes it on."""
         self._inner.resume_writing()
 
     def update_reading(self) -> None:
-        """Read if neither the link nor the HTTP protocol holds the connection back."""
+        """Reads if neither the link nor the HTTP protocol holds the connection back."""
         transport = self._transport
         if transport is None or self._lost or transport.is_closing():
             return
@@ -159,7 +159,7 @@ class ShapedConnection(asyncio.BufferedProtocol):
             self._deliver()
 
     def _deliver(self) -> None:
-        """Hand on the oldest chunk: timers of equal time fire in any order, chunks must not."""
+        """Hands on the oldest chunk: timers of equal time fire in any order, chunks must not."""
         chunk = self._arrived.popleft()
         if self._lost:
             return
@@ -170,7 +170,7 @@ class ShapedConnection(asyncio.BufferedProtocol):
 
 
 def open_listener(host: str, port: int) -> socket.socket:
-    """Return a bound socket whose connections hold little that the link has not carried; port 0 takes a free one.
+    """Returns a bound socket whose connections hold little that the link has not carried; port 0 takes a free one.
 
     Raises:
         OSError: the address cannot be had.

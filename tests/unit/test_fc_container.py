@@ -48,7 +48,7 @@ def loads(monkeypatch: pytest.MonkeyPatch) -> list[Settings]:
     def load(settings: Settings) -> Any:
         asked.append(settings)
         if settings.weights is not None:
-            raise ModelError(f"There is no file {settings.weights}: set WEIGHTS_PATH.")
+            raise ModelError(f"there is no file {settings.weights}: set WEIGHTS_PATH")
         return inference_module._Loaded(Brightness(), Emulation(), settings.max_batch or 4)  # type: ignore[arg-type]
 
     monkeypatch.setattr(inference_module, "_load", load)

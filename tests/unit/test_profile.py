@@ -141,7 +141,7 @@ def test_a_number_too_large_for_a_float_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_name_that_is_neither_shipped_nor_a_file_gets_the_nearest() -> None:
-    with pytest.raises(ProfileError, match="There is no profile or file 'orin-resnet': did you mean 'orin-resnet50'"):
+    with pytest.raises(ProfileError, match="there is no profile or file 'orin-resnet': did you mean 'orin-resnet50'"):
         load_profile("orin-resnet")
 
 
