@@ -1,4 +1,4 @@
-"""The HTTP face: Open Inference Protocol v2 and /metrics, on Flask."""
+"""HTTP interface on Flask: Open Inference Protocol v2 and /metrics."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ _routes = Blueprint("oip_v2", __name__)
 
 
 def create_app(service: Service, *, body_limit_bytes: int) -> Flask:
-    """Makes the WSGI application.
+    """Returns the WSGI application.
 
     Args:
-        service: what answers.
-        body_limit_bytes: the largest request body; a larger one gets 413.
+        service: serves the batches.
+        body_limit_bytes: the largest request body; a larger one gets status 413.
     """
     app = Flask(NAME, static_folder=None)
     app.json.sort_keys = False  # type: ignore[attr-defined]  # Flask types the provider's base class only

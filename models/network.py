@@ -1,4 +1,4 @@
-"""Load a network with weights whose origin is known, and predict."""
+"""Loads networks with verified weights, and predicts."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from models.errors import ModelError
 from models.preprocess import Image, NetworkInput, digit_input, imagenet_input
 
 SHIPPED = Path(__file__).parent / "weights"
-# Fixed, so that two hosts which both ask for random weights give the same answers.
+# Fixed, so that two hosts with random weights give the same answers.
 _RANDOM_WEIGHTS_SEED = 0
 _PREPROCESS: dict[str, Callable[[Image], NetworkInput]] = {"digits": digit_input}
 
@@ -28,19 +28,19 @@ WeightsOrigin = Literal["shipped", "file", "random"]
 
 
 class WeightsError(ModelError):
-    """Weights are missing, are not the expected ones, or do not fit the network."""
+    """Error: weights are missing, are not the expected ones, or do not fit the network."""
 
 
 @dataclass(frozen=True, slots=True)
 class LoadedModel:
-    """A network ready to predict.
+    """Network with its weights, ready to predict.
 
     Attributes:
-        spec: what goes in and comes out.
-        weights: where the weights come from.
+        spec: inputs and outputs.
+        weights: origin of the weights.
         weights_sha256: hash of the weights' file; empty if they are random.
-        device: torch's name of the device that the network lives on.
-        network: the network itself, in evaluation mode.
+        device: torch's name of the device that holds the network.
+        network: the network in evaluation mode.
     """
 
     spec: ModelSpec
@@ -56,18 +56,18 @@ class LoadedModel:
             image: height x width x 3, uint8, blue-green-red.
 
         Returns:
-            channels x height x width, float32; any thread may ask.
+            Array of shape channels x height x width, float32. Any thread may call this method.
         """
         return _PREPROCESS.get(self.spec.name, imagenet_input)(image)
 
     def predict(self, batch: NetworkInput) -> NetworkInput:
-        """Returns each item's probabilities; the same whether it comes alone or in a batch, but for rounding.
+        """Returns the probabilities of each item; except for rounding, they do not depend on the other items.
 
         Args:
             batch: items x channels x height x width.
 
         Returns:
-            items x classes, float32; each row sums to 1.
+            Array of shape items x classes, float32; each row sums to 1.
         """
         with torch.inference_mode():
             logits = self.network(torch.from_numpy(batch).to(self.device))
@@ -87,14 +87,14 @@ def load(
 
     Args:
         name: a name in the catalogue.
-        weights: a file with a state dictionary as torch.save writes it; None takes the shipped one.
-        weights_sha256: the file's SHA-256 in hexadecimal; always given with `weights`.
-        random_weights: take random weights, the same on every host, instead of trained ones.
-        device: torch's name of the device, as "cpu" or "cuda".
+        weights: a file with a state dictionary written by torch.save; None for the shipped one.
+        weights_sha256: the file's SHA-256 in hexadecimal; required with `weights`.
+        random_weights: whether to use random weights, the same on every host, instead of trained ones.
+        device: torch's name of the device, for instance "cpu" or "cuda".
 
     Raises:
         UnknownModel: the catalogue has no such model.
-        WeightsError: no weights, a hash that differs, or weights that do not fit.
+        WeightsError: there are no weights, their hash differs, or they do not fit the network.
         ModelError: there is no such device.
     """
     model_spec = spec(name)
@@ -138,12 +138,16 @@ def _trained_weights(name: str, weights: Path | None, expected: str | None) -> t
 
 
 def shipped_sha256(name: str) -> str:
-    """Returns the SHA-256 that a shipped weights file must have, from the list beside it (sha256sum's form)."""
+    """Returns the SHA-256 of a shipped weights file, from the file beside it in the format of sha256sum."""
     return (SHIPPED / f"{name}.sha256").read_text(encoding="ascii").split()[0]
 
 
 def _checked(path: Path, expected_sha256: str) -> tuple[bytes, str]:
-    """Reads once, hash, and hand on the bytes that were hashed: the file may change in between."""
+    """Returns the content of a file and its hash; read only once, since the file may change between two reads.
+
+    Raises:
+        WeightsError: the file cannot be read, or its hash is not the expected one.
+    """
     try:
         content = path.read_bytes()
     except OSError as error:

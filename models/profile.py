@@ -1,4 +1,4 @@
-"""Measured profiles: rows of latency by batch size, the law fitted to them, and where both come from."""
+"""Measured profiles: rows of latency by batch size, the fitted latency model, and the source of both."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ _LARGEST_FILE_BYTES = 1_000_000
 
 
 class ProfileError(ModelError):
-    """A profile is missing, is not JSON, or says something impossible; the message names the field."""
+    """Error: a profile is missing, is not JSON, or has an impossible value; the message names the field."""
 
 
 @dataclass(frozen=True, slots=True)
 class ProfileRow:
-    """What was measured at one batch size.
+    """Measurement at one batch size.
 
     Attributes:
         batch: items in a batch.
         p50_s: median service time of a batch, seconds.
         p95_s: 95th percentile, seconds.
         items_per_s: throughput, items a second.
-        samples: how many batches were timed.
-        p99_s: 99th percentile, seconds; None where the source has none.
+        samples: number of batches measured.
+        p99_s: 99th percentile, seconds; None if the source has none.
     """
 
     batch: int
@@ -45,7 +45,11 @@ class ProfileRow:
     p99_s: float | None = None
 
     def __post_init__(self) -> None:
-        """Raises ProfileError if a figure is impossible."""
+        """Checks the values.
+
+        Raises:
+            ProfileError: a value is impossible.
+        """
         _at_least_one("batch", self.batch)
         _at_least_one("samples", self.samples)
         for name in ("p50_s", "p95_s", "items_per_s"):
@@ -57,8 +61,8 @@ class ProfileRow:
 
 
 @dataclass(frozen=True, slots=True)
-class LawFit:
-    """A law of latency, alpha_s + beta_s * items, with the standard errors of both (None if two rows fix it)."""
+class LatencyFit:
+    """Fitted latency model alpha_s + beta_s * items, with standard errors; None if there are only two rows."""
 
     alpha_s: float
     beta_s: float
@@ -68,23 +72,23 @@ class LawFit:
 
 @dataclass(frozen=True, slots=True)
 class Profile:
-    """One model on one device: rows, law, and provenance.
+    """Profile of one model on one device: rows, latency model and source.
 
     Attributes:
-        name: the profile's name; a shipped one is found by it.
+        name: name of the profile; a shipped profile is found by its name.
         backend: "edge" or "function".
-        model: which neural network was measured.
-        device: on what.
-        source: who measured it, and how to find them.
-        date: of the measurement or publication, YYYY-MM-DD.
-        note: what to beware of.
-        rows: measured rows by rising batch size; empty where only a fit is published.
-        alpha_s: the law's constant, seconds a batch.
-        beta_s: the law's slope, seconds an item.
-        alpha_stderr_s: standard error of alpha_s; None if it is not known.
-        beta_stderr_s: standard error of beta_s; None if it is not known.
-        max_batch: the largest batch that the law may be used for.
-        environment: clocks, power mode and the like, as words.
+        model: the neural network that was measured.
+        device: the device on which it was measured.
+        source: the author of the measurement, and where to find it.
+        date: date of the measurement or publication, YYYY-MM-DD.
+        note: known limitations.
+        rows: measured rows by ascending batch size; empty if only a fit is published.
+        alpha_s: constant of the latency model, seconds a batch.
+        beta_s: slope of the latency model, seconds an item.
+        alpha_stderr_s: standard error of alpha_s; None if it is unknown.
+        beta_stderr_s: standard error of beta_s; None if it is unknown.
+        max_batch: the largest batch for which the latency model is valid.
+        environment: clocks, power mode and similar facts, as texts.
 
     Raises:
         ProfileError: a field is out of range; the message names it.
@@ -106,7 +110,11 @@ class Profile:
     environment: Mapping[str, str]
 
     def __post_init__(self) -> None:
-        """Raises ProfileError if a field is out of range."""
+        """Checks the fields.
+
+        Raises:
+            ProfileError: a field is out of range.
+        """
         if self.backend not in BACKENDS:
             raise ProfileError(f"field backend is {self.backend!r}; it must be one of {', '.join(BACKENDS)}")
         _calendar_day(self.date)
@@ -121,7 +129,7 @@ class Profile:
             raise ProfileError(f"field rows has the batch sizes {batches}; list each once, smallest first")
 
     def predict_s(self, items: int) -> float:
-        """Returns the law's service time of a batch of so many items, seconds."""
+        """Returns the predicted service time of a batch of `items`, seconds."""
         return self.alpha_s + self.beta_s * items
 
 
@@ -131,13 +139,14 @@ def shipped_profiles() -> tuple[str, ...]:
 
 
 def load_profile(path_or_name: str | Path) -> Profile:
-    """Reads a profile from a file, or a shipped one by its name.
+    """Reads a profile from a file, or a shipped profile by its name.
 
     Args:
         path_or_name: a shipped profile's name, or the path of a JSON file.
 
     Raises:
-        ProfileError: no such profile or file, not JSON, a key missing or unknown, or a value out of range.
+        ProfileError: there is no such profile or file, it is not JSON, a key is missing or unknown, or a value is out
+            of range.
 
     >>> round(load_profile("orin-resnet50").predict_s(20), 4)
     0.2056
@@ -150,7 +159,7 @@ def load_profile(path_or_name: str | Path) -> Profile:
 
 
 def save_profile(profile: Profile, path: Path) -> None:
-    """Writes a profile as JSON, whole or not at all, so that a reader never sees half of one.
+    """Writes a profile as JSON; the file is replaced at once, so that no reader sees an incomplete profile.
 
     Raises:
         ProfileError: the file cannot be written.
@@ -164,19 +173,19 @@ def save_profile(profile: Profile, path: Path) -> None:
         raise ProfileError(f"profile {path} cannot be written ({error.strerror}); name another file") from error
 
 
-def fit_law(rows: Sequence[ProfileRow]) -> LawFit:
-    """Fits alpha + beta * batch to the rows' medians by least squares, neither coefficient below zero.
+def fit_latency(rows: Sequence[ProfileRow]) -> LatencyFit:
+    """Fits alpha + beta * batch to the medians of the rows by least squares, with coefficients of at least 0.
 
-    A negative coefficient is set to zero and the other fitted alone, which is the exact optimum with two unknowns.
+    A negative coefficient is set to 0 and the other one is fitted alone, which is exact for two coefficients.
 
     Args:
         rows: measured rows of at least two batch sizes.
 
     Returns:
-        the law; its standard errors come from the residuals (n - 2 degrees of freedom), None where no freedom is left.
+        The latency model. Its standard errors come from the residuals with n - 2 degrees of freedom; None for n = 2.
 
     Raises:
-        ProfileError: fewer than two batch sizes.
+        ProfileError: there are fewer than two batch sizes.
     """
     batch = np.array([row.batch for row in rows], dtype=np.float64)
     median_s = np.array([row.p50_s for row in rows], dtype=np.float64)
@@ -186,12 +195,12 @@ def fit_law(rows: Sequence[ProfileRow]) -> LawFit:
     residual_s = median_s - alpha_s - beta_s * batch
     freedom = len(rows) - 2
     if freedom == 0:
-        return LawFit(alpha_s, beta_s, None, None)
+        return LatencyFit(alpha_s, beta_s, None, None)
     centred = batch - batch.mean()
     spread = float(centred @ centred)
     sigma_s = math.sqrt(float(residual_s @ residual_s) / freedom)
     alpha_stderr_s = sigma_s * math.sqrt(1 / len(rows) + float(batch.mean()) ** 2 / spread)
-    return LawFit(alpha_s, beta_s, alpha_stderr_s, sigma_s / math.sqrt(spread))
+    return LatencyFit(alpha_s, beta_s, alpha_stderr_s, sigma_s / math.sqrt(spread))
 
 
 def _non_negative_line(batch: np.ndarray, median_s: np.ndarray) -> tuple[float, float]:
@@ -235,7 +244,7 @@ def _refuse_constant(word: str) -> object:
 
 
 def _to_json(profile: Profile) -> dict[str, object]:
-    """Leaves out what is not known: a null says no more than an absent key."""
+    """Returns the profile as a JSON object without unknown values, which a null would not express better."""
     values = asdict(profile)
     values["rows"] = [_known(row) for row in values["rows"]]
     return _known(values)
