@@ -19,16 +19,16 @@ tomllib = importlib.import_module("tomllib" if sys.version_info >= (3, 11) else 
 
 
 class ConfigError(ValueError):
-    """The configuration cannot be used; the message is one sentence that names the key."""
+    """Error: the configuration cannot be used; the message names the key."""
 
 
 @dataclass(frozen=True, slots=True)
 class Image:
-    """What stands in for a container image: a program on this machine.
+    """Program on this machine that stands for a container image.
 
     Attributes:
         command: program and arguments, unless the function sets an entrypoint.
-        env: variables beneath those that the function sets.
+        env: variables with lower priority than those of the function.
     """
 
     command: tuple[str, ...]
@@ -37,19 +37,19 @@ class Image:
 
 @dataclass(frozen=True, slots=True)
 class Account:
-    """Limits and habits of the account that is played.
+    """Limits and timing of the emulated account.
 
     Attributes:
-        id: in ARNs and headers.
-        region: in ARNs and headers.
-        max_instances: instances of all functions together.
-        burst_instances: instances that may be started at once.
-        growth_per_min: instances that may be started a minute beyond the burst.
-        idle_s: an on-demand instance is reclaimed after so long without a request.
-        ready_limit_s: an instance that has not opened its port by then is FunctionNotStarted.
-        stop_limit_s: between SIGTERM and SIGKILL of an instance.
-        update_s: how long a function stays Pending after creation, InProgress after an update.
-        wake_s: what waking a hibernated provisioned instance takes.
+        id: account id in ARNs and headers.
+        region: region in ARNs and headers.
+        max_instances: limit of the instances of all functions together.
+        burst_instances: number of instances that may be started at once.
+        growth_per_min: number of instances a minute that may be started beyond the burst.
+        idle_s: seconds without a request after which an on-demand instance is stopped.
+        ready_limit_s: seconds within which an instance must open its port; otherwise FunctionNotStarted.
+        stop_limit_s: seconds between SIGTERM and SIGKILL of an instance.
+        update_s: seconds that a function stays Pending after creation and InProgress after an update.
+        wake_s: seconds that it takes to wake a hibernated provisioned instance.
     """
 
     id: str = "1234567890123456"
@@ -66,12 +66,12 @@ class Account:
 
 @dataclass(frozen=True, slots=True)
 class PredefinedFunction:
-    """A function that exists from the start.
+    """Function that exists from the start.
 
     Attributes:
         content: the body of CreateFunction.
         provision: the body of PutProvisionConfig, for LATEST.
-        reserved_concurrency: as of PutConcurrencyConfig; None sets no limit.
+        reserved_concurrency: value of PutConcurrencyConfig; None for no limit.
     """
 
     content: Mapping[str, Any]
@@ -81,13 +81,13 @@ class PredefinedFunction:
 
 @dataclass(frozen=True, slots=True)
 class Config:
-    """All of it.
+    """Configuration of the endpoint.
 
     Attributes:
         access_keys: secrets by access key id.
         images: programs by image name.
-        account: limits.
-        functions: those that exist from the start.
+        account: limits and timing of the account.
+        functions: functions that exist from the start.
     """
 
     access_keys: Mapping[str, str]
@@ -100,10 +100,10 @@ _TABLES = ("access_keys", "images", "account", "function")
 
 
 def load_config(path: Path) -> Config:
-    """Reads the file.
+    """Reads the configuration file.
 
     Raises:
-        ConfigError: it is not there, not TOML, or says something that cannot be.
+        ConfigError: the file is missing, is not TOML, or has a wrong value.
     """
     try:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
@@ -120,7 +120,7 @@ def load_config(path: Path) -> Config:
 
 
 def read_config(content: Mapping[str, Any]) -> Config:
-    """Checks the content of the file.
+    """Returns the configuration of a parsed file.
 
     Raises:
         ConfigError: a key is unknown or missing.

@@ -1,4 +1,4 @@
-"""Takes typed fields out of a JSON object; a wrong one is named in one sentence."""
+"""Reads typed fields of a JSON object; an error names the wrong field."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from serverless_fn.local_fc.errors import invalid_argument
 
 
 class Fields:
-    """A JSON object of a request. A field that is absent or null takes the default.
+    """JSON object of a request. A field that is absent or null has its default value.
 
     Attributes:
         content: the object.
-        where: the path to it, for messages; "" at the top.
+        where: path to the object, for messages; "" at the top.
     """
 
     def __init__(self, content: object, where: str = "") -> None:
@@ -24,15 +24,15 @@ class Fields:
 
     @property
     def content(self) -> Mapping[str, Any]:
-        """The object itself."""
+        """The JSON object."""
         return self._content
 
     def has(self, key: str) -> bool:
-        """Returns whether the field is there and not null."""
+        """Returns whether the field is present and not null."""
         return self._content.get(key) is not None
 
     def text(self, key: str, default: str | None = None) -> str:
-        """Returns a string; without a default it must be there and not empty."""
+        """Returns a string; without a default it must be present and not empty."""
         value = self._content.get(key)
         if value is None and default is not None:
             return default
@@ -41,7 +41,7 @@ class Fields:
         return value
 
     def whole(self, key: str, low: int, high: int, default: int | None = None) -> int:
-        """Returns a whole number in [low, high]; without a default it must be there."""
+        """Returns a whole number in [low, high]; without a default it must be present."""
         value = self._content.get(key)
         if value is None and default is not None:
             return default
@@ -50,7 +50,7 @@ class Fields:
         return value
 
     def number(self, key: str, low: float, high: float, default: float | None = None) -> float:
-        """Returns a number in [low, high]; without a default it must be there."""
+        """Returns a number in [low, high]; without a default it must be present."""
         value = self._content.get(key)
         if value is None and default is not None:
             return default
@@ -100,7 +100,7 @@ class Fields:
         return dict(value)
 
     def inside(self, key: str) -> Fields:
-        """Returns the object under a key, an empty one if absent."""
+        """Returns the object of a key; an empty one if absent."""
         value = self._content.get(key)
         return Fields({} if value is None else value, f"{self._where}{key}.")
 

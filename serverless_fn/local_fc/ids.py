@@ -7,10 +7,10 @@ from random import Random
 
 
 class Ids:
-    """Makes identifiers that do not repeat.
+    """Generator of unique identifiers.
 
     Attributes:
-        random: where the part beside the time comes from.
+        random: source of the part beside the time.
     """
 
     def __init__(self, random: Random) -> None:
@@ -26,7 +26,7 @@ class Ids:
 
 
 def utc_now() -> datetime:
-    """Returns the wall clock's time, which the provider's protocol and answers carry."""
+    """Returns the wall-clock time, which the provider's protocol and answers contain."""
     return datetime.now(timezone.utc)
 
 

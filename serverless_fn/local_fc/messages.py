@@ -1,4 +1,4 @@
-"""What the HTTP face hands to the handlers, and what they hand back."""
+"""Calls and replies: the values between the HTTP interface and the handlers."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ BYTES_TYPE = "application/octet-stream"
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """A request that was read, verified and matched to an operation.
+    """Request that was read, verified and matched to an operation.
 
     Attributes:
-        request_id: given to it on arrival.
+        request_id: id given on arrival.
         function: the function in its path, "" if it has none.
         item: the alias or trigger in its path, "" if it has none.
-        query: its query; of a repeated name the last.
+        query: its query; of a repeated name, the last value.
         headers: by lower-case name.
-        body: all of it, or its beginning if `body_bytes` is more than the endpoint keeps.
-        body_bytes: its length.
-        now: when it arrived.
+        body: the body, or its beginning if `body_bytes` exceeds what the endpoint keeps.
+        body_bytes: length of the whole body.
+        now: time of arrival.
     """
 
     request_id: str
@@ -41,7 +41,7 @@ class Call:
 
     @property
     def qualifier(self) -> str:
-        """The version or alias that is meant; LATEST if none is named."""
+        """The version or alias in the query; LATEST by default."""
         return self.query.get("qualifier") or "LATEST"
 
     def json(self) -> dict[str, Any]:
@@ -63,14 +63,14 @@ class Call:
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """A response, and the faults that are to befall it on its way.
+    """Response, and the faults that act on it on the wire.
 
     Attributes:
-        status: of HTTP.
-        body: its bytes.
-        content_type: of the body.
-        headers: beside Content-Type and X-Fc-Request-Id.
-        wire_faults: to befall it.
+        status: HTTP status.
+        body: body of the response.
+        content_type: content type of the body.
+        headers: headers other than Content-Type and X-Fc-Request-Id.
+        wire_faults: faults that act on it on the wire.
     """
 
     status: int
@@ -81,7 +81,7 @@ class Reply:
 
 
 def json_reply(content: Mapping[str, Any], status: int = 200) -> Reply:
-    """Returns a JSON object as a response; the SDK takes nothing else from any operation but a deletion."""
+    """Returns a response with a JSON object, which the SDK expects from all operations except deletions."""
     return Reply(status, json.dumps(content, separators=(",", ":"), ensure_ascii=False).encode())
 
 
