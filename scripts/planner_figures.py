@@ -65,7 +65,7 @@ def main() -> int:
     """Prints the tables; returns exit status 1 if a plan costs more than the best known plan of its set."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
     parser.add_argument("--traces", type=Path, default=Path(os.environ.get("EDGEBURST_TRACES", ".")))
-    parser.add_argument("--without-200", action="store_true", help="leave out the plans of 200 applications")
+    parser.add_argument("--without-200", action="store_true", help="omit the plans of 200 applications")
     args = parser.parse_args()
     console = Console(highlight=False, width=None if sys.stdout.isatty() else 130)
     vectors = args.traces.resolve().parent / "vectors"
@@ -120,7 +120,7 @@ def _planned(one: dict[str, Any], profile: FunctionProfile, objective: str) -> F
 
 
 def _print_times(console: Console, *, counts: tuple[int, ...]) -> None:
-    table = Table(title="best of a few runs, seconds of the processor", title_justify="left")
+    table = Table(title="minimum of a few runs, processor seconds", title_justify="left")
     for column in ("what", "asked", "measured", "segments pruned"):
         table.add_column(column)
     profile = parse_profile(INVENTED, of="the invented profile")
