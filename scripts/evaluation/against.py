@@ -1,9 +1,9 @@
-"""The engine's own time a request in this checkout beside that in another one, measured alternately.
+"""Compares the engine's own time a request in this checkout and in another one, measured alternately.
 
-A machine's speed drifts by more than what one change to the engine costs. So the two checkouts are measured in turn,
-each time in a fresh process that runs the checkout's own `python -m scripts.evaluate --suite engine`, and medians of
-these measurements are compared. The other checkout may be older and name its modules otherwise: only that command and
-two columns of the CSV file that it writes must be the same. Explanations are recorded, as by default in the daemon.
+The speed of a machine varies by more than the effect of one change to the engine. Therefore the two checkouts are
+measured in turn, each time in a fresh process that runs the checkout's own `python -m scripts.evaluate --suite engine`,
+and the medians of these measurements are compared. The other checkout may be older and have other modules: only this
+command and two columns of its CSV file must be the same. Explanations are recorded, as by default in the daemon.
 """
 
 import csv

@@ -374,7 +374,7 @@ def test_a_quick_run_in_processes_writes_rows_tables_and_pictures(
     words = ["--suite", "load", "--policy", "edge-only", "--quick", "--jobs", "2", "--out", str(tmp_path), "--markdown"]
     assert main(words) == 0
     shown = capsys.readouterr()
-    assert "rows on real traces are left out" in shown.err
+    assert "rows on real traces are omitted" in shown.err
     assert shown.out == (tmp_path / "evaluation.md").read_text() + "\n"
     with (tmp_path / "evaluation.csv").open() as file:
         rows = list(csv.DictReader(file))
