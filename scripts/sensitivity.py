@@ -1,6 +1,6 @@
 """Halves and doubles the tuning constants of the data plane and the estimators, one at a time, and simulates.
 
-    python -m scripts.sensitivity                                  # every constant; about ten minutes on two cores
+    python -m scripts.sensitivity                                  # all constants; about ten minutes on two free cores
     python -m scripts.sensitivity --only SAFETY GAIN --requests 3000
 
 The constants are the numbers with an upper-case name at the top of a module in scheduler/, scheduler/dispatch/ and
@@ -12,6 +12,9 @@ The simulations are those of scripts.command_hash and the suites load, noise and
 is the mean over the simulations of the fraction of serving everything by function at the cheapest batch.
 
 A value between 0.5 and 1 counts as a probability: instead of doubling it, its distance to 1 is halved.
+
+"none" means that no command changed in these simulations. They have no fixed plan, no backend that hangs and no run of
+several hours, so that a constant for such a case seems to have no effect.
 """
 
 import argparse
@@ -48,7 +51,7 @@ LEFT_OUT = frozenset({"scheduler/cli.py", "scheduler/fc_client.py", "scheduler/w
 """No decision is made in these modules."""
 SUITES = ("load", "noise", "lte")
 REQUESTS = 800
-"""Requests of each simulation, enough for all constants within ten minutes on two cores."""
+"""Requests of each simulation; with more, some constants show an effect that they do not show with these."""
 LIMIT_S = 120
 """Seconds after which a variant counts as failed: some values make a loop endless."""
 _NAME = re.compile(r"_?[A-Z][A-Z0-9_]*")

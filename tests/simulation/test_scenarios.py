@@ -146,11 +146,11 @@ def test_two_models_share_one_edge_and_one_uplink(tmp_path: Path) -> None:
     edge = [s for s in sent if s.batch.backend is Backend.EDGE]
     for before, after in zip(edge, edge[1:], strict=False):
         assert after.batch.sent_at_s >= before.outcome.at_s - 1e-9
-    laws = {model.name: model.edge_latency for model in scenario.served()}
+    latencies = {model.name: model.edge_latency for model in scenario.served()}
     for s in edge:
-        law = laws[s.batch.model]
-        assert law is not None
-        assert s.outcome.at_s - s.batch.sent_at_s == pytest.approx(law.predict_s(s.batch.items))
+        latency = latencies[s.batch.model]
+        assert latency is not None
+        assert s.outcome.at_s - s.batch.sent_at_s == pytest.approx(latency.predict_s(s.batch.items))
     assert {s.batch.tier for s in sent if s.batch.backend is Backend.FUNCTION} <= {"cpu", "gpu"}
     for s in sent:
         if s.batch.backend is Backend.FUNCTION:

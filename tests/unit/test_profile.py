@@ -1,4 +1,4 @@
-"""Profiles: written and read back whole, impossible ones refused by the field's name, laws against scipy."""
+"""Profiles: written and read back whole, impossible ones refused by the field's name, fits against scipy."""
 
 from __future__ import annotations
 
