@@ -45,7 +45,7 @@ class Decoded:
 class Decoding:
     """Decoding of one batch: `start` and `wait` are called once each.
 
-    Attributes:
+    Args:
         pool: the threads that decode.
         elements: encoded pictures.
         preprocess: converts a decoded picture to the input of the network.

@@ -23,7 +23,7 @@ class Device:
 
     A longer queue would hide from the scheduler, which knows the deadlines, that the device is behind.
 
-    Attributes:
+    Args:
         depth: number of batches that may wait while one is served.
         clock: returns monotonic seconds.
     """

@@ -24,7 +24,7 @@ class NotServed(EdgeError):
 class Unavailable(EdgeError):
     """Error: the server cannot serve the request now.
 
-    Attributes:
+    Args:
         message: one sentence for the client.
         retry_after_s: whole seconds after which the client may try again.
     """

@@ -13,7 +13,7 @@ _ITEMS = (1, 2, 4, 8, 12, 16, 20, 24, 32, 48, 64, 96, 128)
 class Metrics:
     """Metrics of the server.
 
-    Attributes:
+    Args:
         in_hand: returns the number of batches that are served or wait.
         ready: returns whether the server accepts batches.
     """

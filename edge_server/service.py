@@ -55,7 +55,7 @@ class Served:
 class Service:
     """Service of batches by the loaded models on the device.
 
-    Attributes:
+    Args:
         models: the loaded models by name.
         max_batch: the largest number of items in a batch.
         device: the device with its queue.

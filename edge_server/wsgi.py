@@ -76,7 +76,7 @@ class Channel(HTTPChannel):
 class WebServer:
     """Server of a WSGI application, on its own threads.
 
-    Attributes:
+    Args:
         app: the application.
         listener: a listening socket.
         body_limit_bytes: the largest body that the application accepts.

@@ -54,7 +54,7 @@ def _minus(after: dict[str, float], before: dict[str, float]) -> dict[str, float
 class Endpoint:
     """Local endpoint, as its operator uses it.
 
-    Attributes:
+    Args:
         address: HOST:PORT.
     """
 

@@ -111,7 +111,7 @@ class Running:
 class Processes:
     """Processes of one demo. The end of the `with` block stops them, the last started first.
 
-    Attributes:
+    Args:
         logs: folder for their output and logs.
         environ: their environment.
     """

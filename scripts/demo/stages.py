@@ -77,7 +77,7 @@ class Measured:
 class Demo:
     """Demo; `run` carries it out.
 
-    Attributes:
+    Args:
         settings: settings of the demo.
         processes: starts and stops processes.
         console: shows progress and results.

@@ -108,7 +108,7 @@ class PlanSeen:
 class Watch:
     """Observations of the daemon.
 
-    Attributes:
+    Args:
         url: address of the daemon.
     """
 

@@ -21,7 +21,7 @@ ADMIN_PREFIX = "/admin/"
 class Admin:
     """Server of the paths under /admin.
 
-    Attributes:
+    Args:
         fleet: the instances to show.
         ledger: usage of the instances that have ended.
         faults: the faults to show, set and remove.

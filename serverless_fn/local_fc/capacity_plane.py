@@ -22,7 +22,7 @@ _TARGET_MAX = 10_000
 class CapacityPlane:
     """Operations of the provider's API, one for each method.
 
-    Attributes:
+    Args:
         registry: the state to change and show.
         fleet: the instances, which follow the state.
         account: the account of the functions.

@@ -52,7 +52,7 @@ class ContainerAnswer:
 class Container:
     """Process with its own loopback port.
 
-    Attributes:
+    Args:
         session: the HTTP client, shared by all containers.
         name: name in the log.
         port: port on which the program must listen.

@@ -17,7 +17,7 @@ from serverless_fn.local_fc.registry import Alias, Registry
 class ControlPlane:
     """Operations of the provider's API, one for each method.
 
-    Attributes:
+    Args:
         registry: the state to change and show.
         fleet: the instances, which follow the state.
         account: the account of the functions.

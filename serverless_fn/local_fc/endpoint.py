@@ -106,7 +106,7 @@ def build_services(config: Config, *, seed: int, uplink: Uplink) -> Services:
 class Endpoint:
     """HTTP interface of the services.
 
-    Attributes:
+    Args:
         services: serve the requests.
         access_keys: secrets by access key id.
         uplink: the link that all connections share.

@@ -6,7 +6,7 @@ from __future__ import annotations
 class FcError(Exception):
     """Error to be answered to the caller.
 
-    Attributes:
+    Args:
         status: the HTTP status.
         code: the provider's name of the error, which its SDK passes on.
         message: one sentence.

@@ -102,7 +102,7 @@ class Hit:
 class Faults:
     """Faults in force, and the log of their effects.
 
-    Attributes:
+    Args:
         seed: seed of all draws.
         clock_s: returns monotonic seconds.
     """

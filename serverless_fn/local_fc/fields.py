@@ -11,7 +11,7 @@ from serverless_fn.local_fc.errors import invalid_argument
 class Fields:
     """JSON object of a request. A field that is absent or null has its default value.
 
-    Attributes:
+    Args:
         content: the object.
         where: path to the object, for messages; "" at the top.
     """

@@ -37,7 +37,7 @@ class _Problem:
 class Fleet:
     """Instances of all functions. All methods must be called on the event loop.
 
-    Attributes:
+    Args:
         surroundings: objects that all instances share.
         registry: the functions and their provisioned instances.
         faults: faults that act on starts and capacity.

@@ -9,7 +9,7 @@ from random import Random
 class Ids:
     """Generator of unique identifiers.
 
-    Attributes:
+    Args:
         random: source of the part beside the time.
     """
 

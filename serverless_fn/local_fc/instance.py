@@ -41,7 +41,7 @@ class Status(Enum):
 class StartFailed(Exception):
     """Error: an instance could not be started.
 
-    Attributes:
+    Args:
         message: one sentence.
         in_initializer: whether the process ran but /initialize failed, which the provider answers as a function error.
     """
@@ -64,7 +64,7 @@ class Surroundings:
 class Instance:
     """Process that serves one version under one qualifier.
 
-    Attributes:
+    Args:
         surroundings: objects that all instances share.
         instance_id: id in the provider's form.
         version: the version that it runs.

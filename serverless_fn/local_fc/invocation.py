@@ -24,7 +24,7 @@ _UNHANDLED = "UnhandledInvocationError"
 class Invoker:
     """Server of invocations.
 
-    Attributes:
+    Args:
         registry: resolves qualifiers.
         fleet: provides instances.
         faults: faults that act on invocations.

@@ -6,7 +6,7 @@ from __future__ import annotations
 class TokenBucket:
     """Token bucket that is full at the start.
 
-    Attributes:
+    Args:
         capacity: number of tokens when full.
         per_s: tokens added a second.
     """

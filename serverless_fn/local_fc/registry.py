@@ -96,7 +96,7 @@ class Resolved:
 class Registry:
     """Functions of the account.
 
-    Attributes:
+    Args:
         images: names of the images that can be run.
         update_s: seconds that a function stays Pending or InProgress.
     """

@@ -14,7 +14,7 @@ class SharedLink(Generic[Item]):
 
     With a depth above zero a small batch would take no time after each pause, which is not how a link behaves.
 
-    Attributes:
+    Args:
         bytes_per_s: the rate; None is unlimited, 0 carries nothing until the rate is set again.
 
     >>> link = SharedLink[str](1000.0)

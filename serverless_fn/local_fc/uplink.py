@@ -30,7 +30,7 @@ _AHEAD = 6
 class Uplink:
     """Link with a clock and a timer. All methods must be called on the event loop.
 
-    Attributes:
+    Args:
         mbit_per_s: rate that all connections share, 10**6 bit/s; None is unlimited, 0 carries nothing.
         rtt_s: seconds added to everything that arrives, so that a request and its answer take longer by this time.
     """
@@ -77,7 +77,7 @@ class Uplink:
 class ShapedConnection(asyncio.BufferedProtocol):
     """Layer between the transport of a connection and its HTTP protocol.
 
-    Attributes:
+    Args:
         uplink: the link that all connections share.
         inner: the HTTP protocol, which gets the bytes when the link has carried them.
         beside: first bytes of connections that do not use the link, so that a link of rate 0 can still be changed. The
