@@ -1,4 +1,4 @@
-"""`python -m edge_server` and `edgeburst-edge`."""
+"""Entry point of `python -m edge_server` and `edgeburst-edge`."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from models.errors import ModelError
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the server.
+    """Runs the server.
 
-    Parameters:
-        argv: the arguments; None takes the command line's.
+    Args:
+        argv: the arguments; None for those of the command line.
 
     Returns:
-        the exit status: 0 after an orderly stop, 2 if the server cannot start, with the reason on standard error.
+        The exit status: 0 after an orderly stop, 2 if the server cannot start; the reason is on standard error.
     """
     try:
         settings = parse_arguments(argv)

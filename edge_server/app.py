@@ -1,4 +1,4 @@
-"""The HTTP face: Open Inference Protocol v2 and /metrics, on Flask."""
+"""HTTP interface on Flask: Open Inference Protocol v2 and /metrics."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ _routes = Blueprint("oip_v2", __name__)
 
 
 def create_app(service: Service, *, body_limit_bytes: int) -> Flask:
-    """Make the WSGI application.
+    """Returns the WSGI application.
 
-    Parameters:
-        service: what answers.
-        body_limit_bytes: the largest request body; a larger one gets 413.
+    Args:
+        service: serves the batches.
+        body_limit_bytes: the largest request body; a larger one gets status 413.
     """
     app = Flask(NAME, static_folder=None)
     app.json.sort_keys = False  # type: ignore[attr-defined]  # Flask types the provider's base class only
@@ -149,17 +149,17 @@ def _refused(error: EdgeError) -> Response:
 
 def _too_large(_: RequestEntityTooLarge) -> Response:
     limit_bytes = current_app.config["MAX_CONTENT_LENGTH"]
-    return _error(f"The body is over the limit of {limit_bytes} bytes: send a smaller batch or smaller pictures.", 413)
+    return _error(f"the body is over the limit of {limit_bytes} bytes: send a smaller batch or smaller pictures", 413)
 
 
 def _http_error(error: HTTPException) -> Response:
     if error.code == 404:
-        return _error(f"There is nothing at {request.path[:128]!r}: the protocol's paths begin with /v2.", 404)
+        return _error(f"there is nothing at {request.path[:128]!r}: the protocol's paths begin with /v2", 404)
     if error.code == 405:
-        return _error(f"{request.method} is not possible at {request.path[:128]!r}.", 405)
+        return _error(f"{request.method} is not possible at {request.path[:128]!r}", 405)
     if error.code == 500:
-        return _error("The server failed on this request; its log says why.", 500)
-    return _error(error.description or error.name, error.code or 500)
+        return _error("the server failed on this request; its log says why", 500)
+    return _error((error.description or error.name).rstrip("."), error.code or 500)
 
 
 def _counted(response: Response) -> Response:

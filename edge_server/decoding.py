@@ -1,4 +1,4 @@
-"""Encoded pictures to the network's input, in threads beside the device; a broken one fails alone."""
+"""Decodes pictures to the input of the network, in threads beside the device; a broken picture fails alone."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ Preprocess = Callable[[npt.NDArray[np.uint8]], Pixels]
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """One decoded picture.
+    """Decoded picture.
 
-    Parameters:
-        pixels: the network's input, channels x height x width; None if the picture is broken.
-        error: why it is broken, one sentence; empty if it is not.
-        began_s: when its decoding began, monotonic seconds.
-        ended_s: when it ended.
+    Attributes:
+        pixels: input of the network, shape channels x height x width; None if the picture is broken.
+        error: why the picture is broken, one sentence; empty if it is not.
+        began_s: start of the decoding, monotonic seconds.
+        ended_s: end of the decoding, monotonic seconds.
     """
 
     pixels: Pixels | None
@@ -35,7 +35,7 @@ class Item:
 
 @dataclass(frozen=True, slots=True)
 class Decoded:
-    """One decoded batch: the items in order, when the first began and the last ended (monotonic seconds)."""
+    """Decoded batch: the items in order, the first start and the last end of decoding (monotonic seconds)."""
 
     items: tuple[Item, ...]
     began_s: float
@@ -43,13 +43,13 @@ class Decoded:
 
 
 class Decoding:
-    """The decoding of one batch: started once, awaited once.
+    """Decoding of one batch: `start` and `wait` are called once each.
 
-    Parameters:
+    Args:
         pool: the threads that decode.
         elements: encoded pictures.
-        preprocess: from a decoded picture to the network's input.
-        clock: monotonic seconds.
+        preprocess: converts a decoded picture to the input of the network.
+        clock: returns monotonic seconds.
     """
 
     def __init__(
@@ -60,7 +60,7 @@ class Decoding:
         preprocess: Preprocess,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Store all."""
+        """Stores the arguments."""
         self._pool = pool
         self._elements = elements
         self._preprocess = preprocess
@@ -68,11 +68,11 @@ class Decoding:
         self._futures: list[Future[Item]] = []
 
     def start(self) -> None:
-        """Hand the pictures to the pool."""
+        """Submits the pictures to the pool."""
         self._futures = [self._pool.submit(self._decode, element) for element in self._elements]
 
     def wait(self) -> Decoded:
-        """Return the batch once its last picture is decoded."""
+        """Waits for the last picture and returns the decoded batch."""
         items = tuple(future.result() for future in self._futures)
         return Decoded(items, min(item.began_s for item in items), max(item.ended_s for item in items))
 

@@ -1,4 +1,4 @@
-"""The one thread that owns the device, behind a short queue."""
+"""The thread that owns the device, and the short queue before it."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ Outcome = TypeVar("Outcome")
 
 
 def _nothing_to_prepare() -> None:
-    """Leave all of the work to the device's thread."""
+    """Does nothing: all work is done on the thread of the device."""
 
 
 class Device:
-    """Runs work one at a time and in order on a thread of its own; at most `depth` more may wait.
+    """Thread that serves one batch at a time, in order, with at most `depth` waiting batches.
 
-    A queue any deeper would only hide from the scheduler, which knows the deadlines, that the device is behind.
+    A longer queue would hide from the scheduler, which knows the deadlines, that the device is behind.
 
-    Parameters:
-        depth: how many batches may wait while one is being worked on.
-        clock: monotonic seconds.
+    Args:
+        depth: number of batches that may wait while one is served.
+        clock: returns monotonic seconds.
     """
 
     def __init__(self, *, depth: int = 2, clock: Callable[[], float] = time.monotonic) -> None:
-        """Store both; the thread starts with the first work."""
+        """Stores the arguments; the thread starts with the first work."""
         self._depth = depth
         self._clock = clock
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="device")
@@ -40,25 +40,25 @@ class Device:
 
     @property
     def in_hand(self) -> int:
-        """Batches that are being worked on or wait."""
+        """Number of batches that are served or wait."""
         return self._in_hand
 
     def busy_s(self) -> float:
-        """Return for how many seconds the present work has been going on, 0 if there is none."""
+        """Returns the seconds since the current work began; 0 if there is none."""
         since_s = self._working_since_s
         return 0.0 if since_s is None else self._clock() - since_s
 
     def submit(
         self, work: Callable[[], Outcome], *, prepare: Callable[[], None] = _nothing_to_prepare
     ) -> Future[Outcome]:
-        """Queue work.
+        """Queues work.
 
-        Parameters:
-            work: called on the device's thread.
-            prepare: called on this thread once a place is sure and before the work can begin.
+        Args:
+            work: called on the thread of the device.
+            prepare: called on this thread after the queue has accepted the work and before it can begin.
 
         Returns:
-            the work's outcome, or what it raised.
+            The future result of the work.
 
         Raises:
             Unavailable: the queue is full.
@@ -68,14 +68,14 @@ class Device:
         return self._thread.submit(self._run, work)
 
     def close(self) -> None:
-        """Finish what is queued and end the thread."""
+        """Finishes the queued work and ends the thread."""
         self._thread.shutdown(wait=True)
 
     def _take_place(self) -> None:
         with self._lock:
             if self._in_hand > self._depth:
                 raise Unavailable(
-                    f"The device is busy and its queue of {self._depth} is full: try again later, or elsewhere.",
+                    f"the device is busy and its queue of {self._depth} is full: try again later, or elsewhere",
                     retry_after_s=max(1, math.ceil(self._in_hand * self._last_work_s)),
                 )
             self._in_hand += 1
@@ -85,7 +85,7 @@ class Device:
         try:
             return work()
         finally:
-            # Before the outcome is handed over: whoever sends the next batch on this answer must find the place free.
+            # Before the result is returned: a client that sends the next batch on this answer must find a free place.
             with self._lock:
                 self._in_hand -= 1
                 self._working_since_s = None

@@ -1,41 +1,41 @@
-"""What goes wrong at the edge, each with the HTTP status a client sees."""
+"""Errors of the edge server, each with its HTTP status."""
 
 from __future__ import annotations
 
 
 class EdgeError(Exception):
-    """Base of the refusals: the message is one sentence for the client, `status` its HTTP status."""
+    """Base class of refusals: the message is one sentence for the client, `status` the HTTP status."""
 
     status = 500
 
 
 class BadRequest(EdgeError):
-    """The request cannot be served as it is; sending it again will not help."""
+    """Error: the request cannot be served; sending it again does not help."""
 
     status = 400
 
 
 class NotServed(EdgeError):
-    """No such model, or no such version of it, is served here."""
+    """Error: the server has no such model, or no such version of it."""
 
     status = 404
 
 
 class Unavailable(EdgeError):
-    """Not now.
+    """Error: the server cannot serve the request now.
 
-    Parameters:
+    Args:
         message: one sentence for the client.
-        retry_after_s: whole seconds after which another try makes sense.
+        retry_after_s: whole seconds after which the client may try again.
     """
 
     status = 503
 
     def __init__(self, message: str, *, retry_after_s: int) -> None:
-        """Store both."""
+        """Stores the arguments."""
         super().__init__(message)
         self.retry_after_s = retry_after_s
 
 
 class StartupError(Exception):
-    """The server cannot start; the message is one sentence that says what to change."""
+    """Error: the server cannot start; the message says what to change."""

@@ -1,4 +1,4 @@
-"""What /metrics tells, in a registry of its own: base units, and labels only from closed sets."""
+"""The metrics of /metrics, in their own registry: in base units, with labels from closed sets only."""
 
 from __future__ import annotations
 
@@ -11,26 +11,26 @@ _ITEMS = (1, 2, 4, 8, 12, 16, 20, 24, 32, 48, 64, 96, 128)
 
 
 class Metrics:
-    """The server's counters.
+    """Metrics of the server.
 
-    Parameters:
-        in_hand: returns the batches that are worked on or wait.
-        ready: returns whether batches are taken.
+    Args:
+        in_hand: returns the number of batches that are served or wait.
+        ready: returns whether the server accepts batches.
     """
 
     def __init__(self, *, in_hand: Callable[[], int], ready: Callable[[], bool]) -> None:
-        """Register every metric."""
+        """Registers every metric."""
         self._registry = registry = CollectorRegistry()
         self._service_s = Histogram(
             "edgeburst_edge_service_seconds",
-            "Time a batch was worked on, decoding and device.",
+            "Service time of a batch: decoding and device.",
             ["model"],
             buckets=_SECONDS,
             registry=registry,
         )
         self._queue_s = Histogram(
             "edgeburst_edge_queue_seconds",
-            "Time a batch waited in the server.",
+            "Waiting time of a batch in the server.",
             ["model"],
             buckets=_SECONDS,
             registry=registry,
@@ -47,13 +47,15 @@ class Metrics:
         self._responses = Counter(
             "edgeburst_edge_responses_total", "HTTP responses, by status.", ["status"], registry=registry
         )
-        Gauge("edgeburst_edge_batches_in_hand", "Batches being worked on or waiting.", registry=registry).set_function(
+        Gauge("edgeburst_edge_batches_in_hand", "Batches that are served or wait.", registry=registry).set_function(
             in_hand
         )
-        Gauge("edgeburst_edge_ready", "1 while batches are taken, else 0.", registry=registry).set_function(ready)
+        Gauge("edgeburst_edge_ready", "1 while the server accepts batches, else 0.", registry=registry).set_function(
+            ready
+        )
 
     def served(self, *, model: str, items: int, broken: int, service_s: float, queue_s: float) -> None:
-        """Count one answered batch of so many items, of which so many were broken."""
+        """Counts one answered batch of `items`, of which `broken` were broken pictures."""
         self._batch_items.labels(model).observe(items)
         self._service_s.labels(model).observe(service_s)
         self._queue_s.labels(model).observe(queue_s)
@@ -61,9 +63,9 @@ class Metrics:
         self._items.labels(model, "broken").inc(broken)
 
     def responded(self, status: int) -> None:
-        """Count one HTTP response."""
+        """Counts one HTTP response."""
         self._responses.labels(str(status)).inc()
 
     def exposition(self) -> bytes:
-        """Return everything in Prometheus' text format."""
+        """Returns all metrics in the text format of Prometheus."""
         return generate_latest(self._registry)

@@ -1,4 +1,4 @@
-"""The server's life: start, warm up, serve, drain. The one place that knows all parts."""
+"""The server process: start, warm-up, serving, drain."""
 
 from __future__ import annotations
 
@@ -28,25 +28,26 @@ from models.catalogue import spec
 from models.emulation import Emulation, emulation_for
 
 _log = logging.getLogger("edge_server")
-# On a CPU nothing is compiled by batch size, and ResNet-50 would take minutes to go through all of them.
+# On a CPU nothing is compiled by batch size, and ResNet-50 would take minutes for all sizes.
 _CPU_WARM_UP_S = 5.0
 _DRAIN_LIMIT_S = 30.0
 
 
 def run(settings: Settings) -> int:
-    """Serve until a signal.
+    """Serves until a signal.
 
     Returns:
-        the exit status: 0 if everything that was taken is answered.
+        The exit status: 0 if every accepted request was answered.
 
     Raises:
-        StartupError: the port or the emulation cannot be had, or a batch does not fit in the device's memory.
+        StartupError: the port cannot be opened, the profile is not usable, or a batch does not fit in the device's
+            memory.
         ModelError: a model, its weights or the profile cannot be used.
     """
     stop = threading.Event()
     _stop_on_signals(stop)
     for choice in settings.models:
-        spec(choice.name)  # a misspelt name need not wait for torch
+        spec(choice.name)  # finds a misspelt name before torch is imported
     emulation = _emulation(settings)
     listener = listen(settings.host, settings.port)
     service = _load(settings, emulation)
@@ -64,7 +65,7 @@ def run(settings: Settings) -> int:
 def _stop_on_signals(stop: threading.Event) -> None:
     def handle(_number: int, _frame: FrameType | None) -> None:
         stop.set()
-        # Whoever asks twice does not want to wait for the queue.
+        # A second signal ends the process at once, without waiting for the queue.
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, signal.SIG_DFL)
 
@@ -78,11 +79,11 @@ def _emulation(settings: Settings) -> Emulation:
     if profile is None:
         return emulation
     if profile.backend != "edge":
-        raise StartupError(f"Profile {profile.name} is of a {profile.backend}, not of an edge device: choose another.")
+        raise StartupError(f"profile {profile.name} is of a {profile.backend}, not of an edge device: choose another")
     if settings.max_batch > profile.max_batch:
         raise StartupError(
-            f"Profile {profile.name} holds up to batches of {profile.max_batch}, not {settings.max_batch}: "
-            "lower --max-batch."
+            f"profile {profile.name} holds up to batches of {profile.max_batch}, not {settings.max_batch}: "
+            "lower --max-batch"
         )
     _log.info(
         "Emulating %s (%s): true predictions; a batch of b items takes %g + %g b seconds, not this machine's own time.",
@@ -95,17 +96,17 @@ def _emulation(settings: Settings) -> Emulation:
 
 
 def _load(settings: Settings, emulation: Emulation) -> Service:
-    # Here, not above: torch takes seconds to import, and a wrong option or a taken port should be told before.
+    # Here, not above: importing torch takes seconds; a wrong option or a used port should be reported before.
     try:
         import torch
 
         from models.network import load
     except ImportError as error:
         raise StartupError(
-            f"torch is missing ({error}): from the source tree, pip install '.[torch]', or NVIDIA's build on a Jetson."
+            f"torch is missing ({error}): from the source tree, pip install '.[torch]', or NVIDIA's build on a Jetson"
         ) from None
     torch.set_num_threads(settings.torch_threads)
-    # The pool's threads are the parallelism; OpenCV's own would multiply them.
+    # The threads of the pool decode in parallel; OpenCV's own threads would multiply them.
     cv2.setNumThreads(1)
     device = settings.device
     if device == "auto":
@@ -140,7 +141,7 @@ def _warm_up(service: Service, *, stopped: Callable[[], bool]) -> None:
             sizes,
             service.max_batch,
         )
-    # What has been loaded by now stays: the collector need not look through it again while a batch is served.
+    # All objects loaded so far stay: the garbage collector need not examine them while a batch is served.
     gc.collect()
     gc.freeze()
 
@@ -154,7 +155,7 @@ def _announce(service: Service, listener: socket.socket) -> None:
 
 
 def _watch(service: Service, stop: threading.Event) -> None:
-    """Sleep until the signal, telling systemd meanwhile that the device has not got stuck."""
+    """Waits for the signal; meanwhile tells systemd that the device works, unless it has been busy for too long."""
     period_s = watchdog_s(pid=os.getpid())
     while not stop.wait(None if period_s is None else period_s / 2):
         if period_s is not None and service.device.busy_s() < period_s:
@@ -166,8 +167,8 @@ def _drain(service: Service, server: WebServer) -> int:
     notify("STOPPING=1")
     _log.info("Stopping: %d batches to finish.", service.device.in_hand)
     if not server.wait_until_answered(limit_s=_DRAIN_LIMIT_S):
-        _log.error("The device has not finished within %g seconds; giving up.", _DRAIN_LIMIT_S)
-        # The device's thread cannot be interrupted, and an orderly exit would wait for it.
+        _log.error("The device has not finished within %g seconds; ending without it.", _DRAIN_LIMIT_S)
+        # The thread of the device cannot be interrupted, and an orderly exit would wait for it.
         os._exit(1)
     service.device.close()
     return 0

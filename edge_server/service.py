@@ -1,4 +1,4 @@
-"""A batch's way through the server: checked, queued, decoded, predicted, answered."""
+"""Serves batches: checks, queues, decodes, predicts, answers."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _RETRY_SOON_S = 1
 
 
 class State(Enum):
-    """Where the server is in its life."""
+    """State of the server."""
 
     WARMING = "warming up"
     READY = "ready"
@@ -37,13 +37,13 @@ class State(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Served:
-    """What the device's thread hands back for one batch.
+    """Result of one batch, from the thread of the device.
 
-    Parameters:
-        probabilities: items x classes; zeros for a broken picture.
-        errors: one per item, empty if it was fine.
-        service_s: time the batch was worked on: decoding plus device, without waiting for the device.
-        queue_s: time it waited.
+    Attributes:
+        probabilities: shape items x classes; zeros for a broken picture.
+        errors: one text for each item, empty if its picture is not broken.
+        service_s: service time in seconds: decoding plus device, without waiting for the device.
+        queue_s: waiting time in seconds.
     """
 
     probabilities: npt.NDArray[np.float32]
@@ -53,16 +53,16 @@ class Served:
 
 
 class Service:
-    """The models that are served, and the way of a batch to the device and back.
+    """Service of batches by the loaded models on the device.
 
-    Parameters:
+    Args:
         models: the loaded models by name.
-        max_batch: most items in a batch.
-        device: the queue before the device.
+        max_batch: the largest number of items in a batch.
+        device: the device with its queue.
         pool: the threads that decode.
-        emulation: the device whose speed is copied; none runs at true speed.
-        clock: monotonic seconds.
-        sleep: waits for so many seconds.
+        emulation: the emulated device, or none.
+        clock: returns monotonic seconds.
+        sleep: waits for a number of seconds.
     """
 
     def __init__(
@@ -76,7 +76,7 @@ class Service:
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
-        """Store all; nothing is served before `state` is READY."""
+        """Stores the arguments; no batch is served before `state` is READY."""
         self.models = models
         self.max_batch = max_batch
         self.emulation = emulation
@@ -88,34 +88,34 @@ class Service:
         self._sleep = sleep
 
     def model(self, name: str, version: str = VERSION) -> LoadedModel:
-        """Return a served model.
+        """Returns a served model.
 
         Raises:
-            NotServed: there is none of that name and version.
+            NotServed: there is no model of that name and version.
         """
         if name not in self.models:
-            raise NotServed(f"There is no model {name[:64]!r} here; this server has: {', '.join(self.models)}.")
+            raise NotServed(f"there is no model {name[:64]!r} here; this server has: {', '.join(self.models)}")
         if version != VERSION:
-            raise NotServed(f"Model {name!r} has no version {version[:64]!r}; its one version is {VERSION!r}.")
+            raise NotServed(f"model {name!r} has no version {version[:64]!r}; its one version is {VERSION!r}")
         return self.models[name]
 
     def infer(self, name: str, request: InferRequest, *, version: str = VERSION) -> InferResponse:
-        """Serve one batch.
+        """Serves one batch.
 
-        Parameters:
+        Args:
             name: the model.
-            request: the batch, one encoded picture an item.
+            request: the batch; each item is one encoded picture.
             version: the model's version.
 
         Returns:
-            `probabilities` (zeros for a broken picture), `item_error` (empty for a whole one), and the parameters
-            `service_s` and `queue_s`.
+            The outputs `probabilities` (zeros for a broken picture) and `item_error` (empty for a good picture), and
+            the parameters `service_s` and `queue_s`.
 
         Raises:
-            NotServed: no such model.
-            BadRequest: not what the model takes, or too many items.
-            WireError: JSON text that should be base64.
-            Unavailable: warming up, stopping, or the queue is full.
+            NotServed: there is no such model.
+            BadRequest: the inputs are not those of the model, or there are too many items.
+            WireError: a JSON text is not base64.
+            Unavailable: the server is warming up or stopping, or the queue is full.
         """
         model = self.model(name, version)
         _check_outputs(model, request)
@@ -141,19 +141,19 @@ class Service:
         )
 
     def rehearse(self, name: str, pictures: Sequence[bytes]) -> None:
-        """Take a batch all the way before the server is ready, so that no client's is the first."""
+        """Serves a batch before the server is ready, so that the first batch of a client is not slower."""
         self._through_device(self.models[name], pictures)
 
     def _check_ready(self) -> None:
         if self.state is not State.READY:
-            raise Unavailable(f"The server is {self.state.value}: try again later.", retry_after_s=_RETRY_SOON_S)
+            raise Unavailable(f"the server is {self.state.value}: try again later", retry_after_s=_RETRY_SOON_S)
 
     def _through_device(self, model: LoadedModel, elements: Sequence[bytes]) -> Served:
         admitted_s = self._clock()
         decoding = Decoding(pool=self._pool, elements=elements, preprocess=model.preprocess, clock=self._clock)
         if self.emulation.profile is not None:
-            # The law of the copied device covers the whole service of one batch at a time; decoding ahead
-            # would make the copy faster than the original.
+            # The profile of the emulated device covers the whole service of one batch at a time. Decoding the next
+            # batch meanwhile would make the emulation faster than the device.
             return self.device.submit(lambda: self._serve_emulated(model, decoding, admitted_s)).result()
         work = self.device.submit(lambda: self._serve(model, decoding, admitted_s), prepare=decoding.start)
         return work.result()
@@ -168,7 +168,7 @@ class Service:
         return self._served(model, decoding.wait(), admitted_s=admitted_s, waited_s=0.0)
 
     def _served(self, model: LoadedModel, decoded: Decoded, *, admitted_s: float, waited_s: float) -> Served:
-        """Predict; `waited_s` is how long the decoded batch waited for the device."""
+        """Predicts a decoded batch and returns the result; `waited_s` is its wait for the device, in seconds."""
         probabilities = _predict(model, decoded)
         remaining_s = self.emulation.remaining_s(len(decoded.items), self._clock() - decoded.began_s)
         if remaining_s > 0:
@@ -190,7 +190,7 @@ def _predict(model: LoadedModel, decoded: Decoded) -> npt.NDArray[np.float32]:
 
 
 def output_names(model: LoadedModel) -> tuple[str, ...]:
-    """Return the names of a model's outputs as served here."""
+    """Returns the names of all outputs of a model, `item_error` included."""
     return (*(output.name for output in model.spec.outputs), ITEM_ERROR)
 
 
@@ -198,13 +198,11 @@ def _check_outputs(model: LoadedModel, request: InferRequest) -> None:
     names = output_names(model)
     for wanted in request.outputs:
         if wanted.name not in names:
-            raise BadRequest(
-                f"Model {model.spec.name!r} has no output {wanted.name[:64]!r}; it has {', '.join(names)}."
-            )
+            raise BadRequest(f"model {model.spec.name!r} has no output {wanted.name[:64]!r}; it has {', '.join(names)}")
         if wanted.class_count:
             raise BadRequest(
-                f"Output {wanted.name!r} is asked for as classification, which this server does not do: "
-                "ask for the output itself and take its largest values."
+                f"output {wanted.name!r} is asked for as classification, which this server does not do: "
+                "ask for the output itself and take its largest values"
             )
 
 
@@ -212,19 +210,19 @@ def _checked_elements(model: LoadedModel, request: InferRequest, *, max_batch: i
     spec = model.spec
     if len(request.inputs) != 1 or request.inputs[0].name != spec.input_name:
         given = ", ".join(repr(tensor.name[:64]) for tensor in request.inputs[:4])
-        raise BadRequest(f"Model {spec.name!r} takes one input, {spec.input_name!r}, but the request has {given}.")
+        raise BadRequest(f"model {spec.name!r} takes one input, {spec.input_name!r}, but the request has {given}")
     tensor = request.inputs[0]
     if tensor.datatype != spec.input_datatype:
         raise BadRequest(
-            f"Input {tensor.name!r} has datatype {tensor.datatype}, but must be {spec.input_datatype}: "
-            "one encoded PNG or JPEG picture an element."
+            f"input {tensor.name!r} has datatype {tensor.datatype}, but must be {spec.input_datatype}: "
+            "one encoded PNG or JPEG picture an element"
         )
     if tensor.shape[1:] != spec.input_shape or tensor.items == 0:
         wanted = ["n", *spec.input_shape]
         raise BadRequest(
-            f"Input {tensor.name!r} has shape {list(tensor.shape)}, but must be [{', '.join(map(str, wanted))}] "
-            "with n pictures, at least 1."
+            f"input {tensor.name!r} has shape {list(tensor.shape)}, but must be [{', '.join(map(str, wanted))}] "
+            "with n pictures, at least 1"
         )
     if tensor.items > max_batch:
-        raise BadRequest(f"The batch has {tensor.items} items, but at most {max_batch} fit: send it in parts.")
+        raise BadRequest(f"the batch has {tensor.items} items, but at most {max_batch} fit: send it in parts")
     return base64_elements(tensor).elements()

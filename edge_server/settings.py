@@ -1,4 +1,4 @@
-"""What the command line can say."""
+"""Settings of the server, from the command line."""
 
 from __future__ import annotations
 
@@ -12,28 +12,28 @@ from edge_server.errors import StartupError
 
 _EPILOG = """\
 examples:
-  edgeburst-edge                                    digits, its weights ship
+  edgeburst-edge                                    digits, whose weights are included
   edgeburst-edge --emulate orin-resnet50            as slow as a Jetson Orin with ResNet-50
   edgeburst-edge --model resnet50 \\
       --weights resnet50=resnet50.pth --weights-sha256 resnet50=0676ba61...
   edgeburst-edge --model resnet50 --random-weights resnet50    for timing only
 
-When it takes requests, one line of JSON on standard output says where. Then for instance:
+When the server accepts requests, it prints its address as one line of JSON. Then for instance:
   curl http://127.0.0.1:8700/v2/models/digits
   curl http://127.0.0.1:8700/metrics
-SIGTERM or Ctrl-C finishes what is queued and exits with 0; a second one ends it at once.
+SIGTERM or Ctrl-C finishes the queued batches and exits with 0; a second signal ends the process at once.
 """
 
 
 @dataclass(frozen=True, slots=True)
 class ModelChoice:
-    """One model to serve.
+    """Model to serve.
 
-    Parameters:
-        name: its name in the catalogue.
-        weights: a file of weights; None takes the shipped ones.
+    Attributes:
+        name: name in the catalogue.
+        weights: a file of weights; None for the shipped weights.
         weights_sha256: the file's SHA-256.
-        random_weights: take random weights instead.
+        random_weights: whether to use random weights instead.
     """
 
     name: str
@@ -44,19 +44,19 @@ class ModelChoice:
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """Everything the server is told at start.
+    """Settings of the server at its start.
 
-    Parameters:
+    Attributes:
         host: address to listen on.
-        port: TCP port; 0 takes a free one.
-        models: what to serve.
-        max_batch: most items in a batch.
-        decode_threads: threads that decode pictures.
+        port: TCP port; 0 for a free port.
+        models: the models to serve.
+        max_batch: the largest number of items in a batch.
+        decode_threads: number of threads that decode pictures.
         device: "auto", "cpu" or "cuda".
-        emulate: profile whose speed is copied; None runs at true speed.
-        torch_threads: threads of one operation on the CPU.
-        body_limit_bytes: largest request body.
-        log_level: as the logging module names it.
+        emulate: profile of the device to emulate; None for this machine's own speed.
+        torch_threads: number of threads of one operation on the CPU.
+        body_limit_bytes: the largest request body.
+        log_level: a level of the logging module.
     """
 
     host: str
@@ -72,7 +72,7 @@ class Settings:
 
 
 def parse_arguments(argv: Sequence[str] | None = None) -> Settings:
-    """Read the command line; exits with 2 and a message if it cannot be understood.
+    """Reads the command line; exits with status 2 and a message if an argument is wrong.
 
     Raises:
         StartupError: weights are given for a model that is not served.
@@ -97,7 +97,7 @@ def _choices(given: argparse.Namespace) -> tuple[ModelChoice, ...]:
     weights, hashes = dict(given.weights), dict(given.weights_sha256)
     for named in (*weights, *hashes, *given.random_weights):
         if named not in names:
-            raise StartupError(f"Weights are given for model {named!r}, which is not served: add --model {named}.")
+            raise StartupError(f"weights are given for model {named!r}, which is not served: add --model {named}")
     return tuple(
         ModelChoice(
             name=name,
@@ -112,7 +112,7 @@ def _choices(given: argparse.Namespace) -> tuple[ModelChoice, ...]:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="edgeburst-edge",
-        description="Serve neural networks on this device over the Open Inference Protocol v2, one batch at a time.",
+        description="Serves neural networks on this device over the Open Inference Protocol v2, one batch at a time.",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -121,7 +121,13 @@ def _parser() -> argparse.ArgumentParser:
     add("--port", type=_port, default=8700, help="TCP port, 0 for a free one (default %(default)s)")
     add("--model", action="append", metavar="NAME", help="model to serve, repeatable (default digits)")
     _add_weights(parser)
-    add("--max-batch", type=_count, default=64, metavar="N", help="most items in a batch (default %(default)s)")
+    add(
+        "--max-batch",
+        type=_count,
+        default=64,
+        metavar="N",
+        help="largest number of items in a batch (default %(default)s)",
+    )
     add(
         "--decode-threads",
         type=_count,
@@ -129,17 +135,17 @@ def _parser() -> argparse.ArgumentParser:
         metavar="N",
         help="threads that decode pictures while the device works (default here %(default)s)",
     )
-    add("--device", choices=("auto", "cpu", "cuda"), default="auto", help="auto takes CUDA where there is one")
+    add("--device", choices=("auto", "cpu", "cuda"), default="auto", help="auto uses CUDA if there is a GPU")
     add(
         "--emulate",
         metavar="PROFILE",
-        help="true predictions, but a batch takes as long as this profile's law says (a shipped profile, or a file)",
+        help="real predictions, but each batch takes as long as this profile (a shipped one, or a file) predicts",
     )
     add(
         "--torch-threads",
         type=_count,
         metavar="N",
-        help="CPU threads of one operation (default the cores left by decoding; 1 with --emulate)",
+        help="CPU threads of one operation (default: the cores not used for decoding; 1 with --emulate)",
     )
     body_limit_bytes = 64 * 2**20
     add("--body-limit-bytes", type=_count, default=body_limit_bytes, metavar="N", help="largest body (%(default)s)")
@@ -163,7 +169,7 @@ def _add_weights(parser: argparse.ArgumentParser) -> None:
         type=_named,
         default=[],
         metavar="NAME=HEX",
-        help="the SHA-256 which that file must have, repeatable",
+        help="the SHA-256 of that file, repeatable",
     )
     add(
         "--random-weights",
@@ -186,9 +192,10 @@ def _whole(text: str) -> int:
 
 
 def _default_torch_threads(given: argparse.Namespace) -> int:
-    """Leave cores to decoding: torch's threads spin while they wait, and on shared cores cost half the throughput.
+    """Returns the number of cores that decoding does not use; 1 with emulation.
 
-    What is emulated has the rest of the machine for company: client, scheduler and functions.
+    Torch's waiting threads keep their cores busy; on cores shared with decoding this costs half the throughput. An
+    emulated edge shares the machine with the client, the scheduler and the functions.
     """
     return 1 if given.emulate else max(1, (os.cpu_count() or 1) - given.decode_threads)
 

@@ -1,4 +1,4 @@
-"""Run every batch size once before the first client does: kernels are chosen and memory is taken by size."""
+"""Warm-up: runs every batch size once, since kernels are selected and memory is allocated for each size."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _PICTURE = (224, 224, 3)
 
 
 def blank_pictures() -> list[bytes]:
-    """Return encoded pictures of both kinds, enough to reach every decoding thread."""
+    """Returns encoded blank pictures of both formats, enough for every decoding thread."""
     blank = np.zeros(_PICTURE, dtype=np.uint8)
     return [cv2.imencode(kind, blank)[1].tobytes() for kind in (".png", ".jpg")] * 8
 
@@ -29,17 +29,17 @@ def warm_up(
     stopped: Callable[[], bool],
     clock: Callable[[], float] = time.monotonic,
 ) -> int:
-    """Predict blank batches: the largest first, because it takes the most memory, then the others upwards.
+    """Predicts blank batches: first the largest, which needs the most memory, then the others in ascending order.
 
-    Parameters:
+    Args:
         model: the model.
         max_batch: the largest batch size.
-        budget_s: seconds after which the remaining sizes are left out.
-        stopped: returns whether to give up at once.
-        clock: monotonic seconds.
+        budget_s: seconds after which the remaining sizes are omitted.
+        stopped: returns whether to stop at once.
+        clock: returns monotonic seconds.
 
     Returns:
-        how many sizes have run.
+        The number of sizes that have run.
 
     Raises:
         StartupError: the largest batch does not fit in the device's memory.
@@ -53,6 +53,6 @@ def warm_up(
             model.predict(np.repeat(blank[np.newaxis], items, axis=0))
         except torch.cuda.OutOfMemoryError as error:
             raise StartupError(
-                f"A batch of {items} of model {model.spec.name!r} does not fit in the GPU's memory: lower --max-batch."
+                f"a batch of {items} of model {model.spec.name!r} does not fit in the GPU's memory: lower --max-batch"
             ) from error
     return max_batch

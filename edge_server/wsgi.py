@@ -1,4 +1,4 @@
-"""The threaded HTTP server, waitress, set up for few clients with large bodies, and able to end gracefully."""
+"""The HTTP server: waitress with threads, configured for few clients with large bodies and for a graceful stop."""
 
 from __future__ import annotations
 
@@ -19,47 +19,47 @@ from waitress.utilities import Error
 
 from edge_server.errors import StartupError
 
-# At most three requests are in the device's hands (one worked on, two waiting); the others are refused or short.
+# At most three requests wait for the device or are served by it; all other requests end at once.
 _THREADS = 8
 _CONNECTIONS = 100
-# Longer than the keep-alive of clients (aiohttp: 15 s), so that it is they who close an idle connection, not we in
-# the moment in which they send.
+# Longer than the keep-alive of clients (aiohttp: 15 s), so that a client closes an idle connection first. If the
+# server closed it, this could happen while the client sends.
 _IDLE_CONNECTION_S = 600
 _RECEIVE_BYTES = 256 * 1024
 _SPOOL_TO_DISK_BYTES = 8 * 2**20
-# A body somewhat over the limit is read to its end so that its sender reads our answer; closing in the middle would
-# reset the connection under it. Far over the limit, that costs too much.
+# A body slightly over the limit is read to its end, so that the client receives the answer; closing the connection
+# earlier would reset it. For bodies far over the limit this would cost too much.
 _READ_TO_END_FACTOR = 4
 _POLL_S = 0.005
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """Open the listening socket.
+    """Opens the listening socket.
 
-    Parameters:
+    Args:
         host: address or name.
-        port: TCP port; 0 takes a free one.
+        port: TCP port; 0 for a free port.
 
     Raises:
-        StartupError: the port is taken, or the address is not ours.
+        StartupError: the port is in use, or the address does not belong to this machine.
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
         return socket.create_server((host, port), family=family)
     except OSError as error:
         raise StartupError(
-            f"Cannot listen on {host} port {port} ({error.strerror}): choose another --port, 0 for a free one."
+            f"cannot listen on {host} port {port} ({error.strerror}): choose another --port, 0 for a free one"
         ) from error
 
 
 class JsonErrorTask(ErrorTask):
-    """Answers what waitress refuses by itself (malformed HTTP, an immense body) in the protocol's form."""
+    """Answer to a request that waitress itself refuses (malformed HTTP, far too large body), as JSON."""
 
     def execute(self) -> None:
-        """Write the answer and close the connection."""
-        # The stubs have the request's type wrong, and an error task is made for a request with an error only.
+        """Writes the answer and close the connection."""
+        # The type of the request is wrong in the stubs; an error task is created only for a request with an error.
         error = cast(Error, cast(HTTPRequestParser, self.request).error)
-        body = json.dumps({"error": f"{error.reason}: {error.body}."}).encode()
+        body = json.dumps({"error": f"{error.reason}: {error.body}"}).encode()
         self.status = f"{error.code} {error.reason}"
         self.response_headers = [("Content-Type", "application/json")]
         self.set_close_on_finish()
@@ -68,23 +68,23 @@ class JsonErrorTask(ErrorTask):
 
 
 class Channel(HTTPChannel):
-    """A connection whose errors are JSON."""
+    """Connection whose errors are JSON."""
 
     error_task_class = JsonErrorTask
 
 
 class WebServer:
-    """Serves a WSGI application on threads of its own.
+    """Server of a WSGI application, on its own threads.
 
-    Parameters:
+    Args:
         app: the application.
         listener: a listening socket.
-        body_limit_bytes: what the application takes at most.
+        body_limit_bytes: the largest body that the application accepts.
     """
 
     def __init__(self, app: Flask, *, listener: socket.socket, body_limit_bytes: int) -> None:
-        """Set waitress up; `start` begins to serve."""
-        # Requests that wait for a thread are none of its concern: the device's queue refuses in time.
+        """Configures waitress; `start` begins to serve."""
+        # Its warnings about waiting requests do not matter: the queue of the device refuses batches in time.
         logging.getLogger("waitress.queue").setLevel(logging.ERROR)
         server = create_server(
             app,
@@ -102,17 +102,17 @@ class WebServer:
         self._server.channel_class = Channel
 
     def start(self) -> None:
-        """Begin to serve, until the process ends."""
+        """Starts to serve, until the process ends."""
         threading.Thread(target=self._server.run, name="http", daemon=True).start()
 
     def wait_until_answered(self, *, limit_s: float) -> bool:
-        """Wait until every request that has arrived is answered, to the last byte.
+        """Waits until every request that has arrived is answered completely.
 
-        Parameters:
-            limit_s: seconds after which to give up.
+        Args:
+            limit_s: seconds after which to stop waiting.
 
         Returns:
-            whether all are.
+            Whether all requests are answered.
         """
         end_s = time.monotonic() + limit_s
         while self._answering():
@@ -122,6 +122,6 @@ class WebServer:
         return True
 
     def _answering(self) -> bool:
-        # The stubs call this mapping from descriptors to channels a channel.
+        # In the stubs this mapping from descriptors to channels has the type of a channel.
         channels = cast("Mapping[int, HTTPChannel]", self._server.active_channels)
         return any(channel.requests or channel.total_outbufs_len for channel in list(channels.values()))

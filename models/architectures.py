@@ -1,4 +1,4 @@
-"""The shape of each network, before any weights."""
+"""The structure of each network, without weights."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from models.preprocess import DIGIT_SIDE
 
 
 class DigitNetwork(nn.Module):
-    """Three small convolutions and one linear layer: some 30,000 parameters, 2 million multiplications a digit."""
+    """Network of three small convolutions and a linear layer: about 30,000 parameters, 2 million products a digit."""
 
     def __init__(self) -> None:
-        """Lay out the layers."""
+        """Creates the layers."""
         super().__init__()
         last_side = DIGIT_SIDE // 2 // 2 // 2
         self.features = nn.Sequential(*_stage(1, 16), *_stage(16, 32), *_stage(32, 64))
         self.classify = nn.Sequential(nn.Flatten(), nn.Dropout(0.3), nn.Linear(64 * last_side**2, 10))
 
     def forward(self, ink: torch.Tensor) -> torch.Tensor:
-        """Return logits n x 10 for ink n x 1 x 28 x 28."""
+        """Returns logits n x 10 for ink n x 1 x 28 x 28."""
         logits: torch.Tensor = self.classify(self.features(ink))
         return logits
 
@@ -32,7 +32,7 @@ def _stage(channels_in: int, channels_out: int) -> tuple[nn.Module, ...]:
 
 
 def _resnet50() -> nn.Module:
-    # Imported here: torchvision takes a second that a cold start of `digits` should not pay.
+    # Imported here: importing torchvision takes a second, which a cold start of `digits` should not need.
     from torchvision.models import resnet50
 
     network: nn.Module = resnet50(weights=None)

@@ -1,4 +1,4 @@
-"""Which models exist and what goes in and comes out of each. Standard library only: the daemon reads it at start."""
+"""The catalogue: which models exist, with their inputs and outputs. Standard library only, so that it loads fast."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from models.errors import ModelError
 
 
 class UnknownModel(ModelError):
-    """No model of that name is in the catalogue."""
+    """Error: the catalogue has no model of that name."""
 
 
 @dataclass(frozen=True, slots=True)
 class OutputSpec:
     """One output tensor.
 
-    Parameters:
+    Attributes:
         name: the tensor's name.
         datatype: its Open Inference Protocol datatype.
         shape: the shape of one item, without the batch axis.
@@ -29,15 +29,15 @@ class OutputSpec:
 
 @dataclass(frozen=True, slots=True)
 class ModelSpec:
-    """What a client must send to a model and what it gets back.
+    """Inputs and outputs of a model.
 
-    Parameters:
+    Attributes:
         name: the model's name in URLs and on the command line.
-        summary: one sentence for people.
+        summary: one sentence for users.
         labels: the name of each class, in the order of the probabilities.
         outputs: the output tensors; the first holds the probabilities.
         input_name: the name of the one input tensor.
-        input_datatype: BYTES, an element being one encoded picture (PNG or JPEG).
+        input_datatype: BYTES; each element is one encoded picture (PNG or JPEG).
         input_shape: the shape of one item, without the batch axis; () is one element per item.
     """
 
@@ -51,15 +51,15 @@ class ModelSpec:
 
 
 def names() -> tuple[str, ...]:
-    """Return the names of all models, the default first."""
+    """Returns the names of all models, the default first."""
     return tuple(_SPECS)
 
 
 def spec(name: str) -> ModelSpec:
-    """Return the model of that name.
+    """Returns the model of that name.
 
     Raises:
-        UnknownModel: there is none; the message names the nearest.
+        UnknownModel: there is none; the message suggests the most similar name.
 
     >>> spec("digits").outputs[0].shape
     (10,)
@@ -72,8 +72,8 @@ def spec(name: str) -> ModelSpec:
 
 def _unknown(name: str) -> str:
     near = difflib.get_close_matches(name, _SPECS, n=1)
-    hint = f"did you mean {near[0]!r}?" if near else f"choose one of {', '.join(_SPECS)}."
-    return f"There is no model {name!r}: {hint}"
+    hint = f"did you mean {near[0]!r}?" if near else f"choose one of {', '.join(_SPECS)}"
+    return f"there is no model {name!r}: {hint}"
 
 
 def _classifier(name: str, summary: str, labels: tuple[str, ...]) -> ModelSpec:
@@ -81,13 +81,13 @@ def _classifier(name: str, summary: str, labels: tuple[str, ...]) -> ModelSpec:
     return ModelSpec(name=name, summary=summary, labels=labels, outputs=(probabilities,))
 
 
-# ImageNet's classes go by their number: which words they stand for belongs to the weights that the user brings.
+# ImageNet's classes are labelled by their number: their names depend on the weights that the user provides.
 _IMAGENET_LABELS = tuple(str(number) for number in range(1000))
 
 _SPECS = {
     made.name: made
     for made in (
-        _classifier("digits", "Reads one handwritten digit; its weights ship.", tuple("0123456789")),
+        _classifier("digits", "Reads one handwritten digit; its weights are included.", tuple("0123456789")),
         _classifier("resnet50", "ResNet-50 of torchvision, 1000 ImageNet classes; bring weights.", _IMAGENET_LABELS),
         _classifier(
             "mobilenet_v3_small",

@@ -1,4 +1,4 @@
-"""The handwritten digits that scikit-learn ships, divided once into training and held-out ones."""
+"""The handwritten digits of scikit-learn, divided into training and held-out digits."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from sklearn.datasets import load_digits
 
 Digits = tuple[npt.NDArray[np.float64], npt.NDArray[np.int64]]
 
-# Every fourth digit is held out. A rule, not a shuffle: it cannot change with a library's random generator.
+# Every fourth digit is held out. A fixed rule, unlike a shuffle, does not depend on a library's random generator.
 _HELD_OUT_EVERY = 4
 
 
 def held_out() -> Digits:
-    """Return the 449 digits that no training has seen: images 449 x 8 x 8 of ink 0 to 16, and labels 0 to 9."""
+    """Returns the 449 held-out digits: images of shape 449 x 8 x 8 with ink from 0 to 16, and labels 0 to 9."""
     return _divided(held_out=True)
 
 
 def training() -> Digits:
-    """Return the other 1,348 digits, in the same form."""
+    """Returns the other 1,348 digits, in the same form."""
     return _divided(held_out=False)
 
 

@@ -1,4 +1,4 @@
-"""Pictures of handwritten digits as a camera would send them: dark ink on grained paper, 224 x 224, PNG or JPEG."""
+"""Pictures of handwritten digits like those of a camera: dark ink on grained paper, 224 x 224, PNG or JPEG."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ SIDE = 224
 _FULL_INK = 16.0
 _PAPER = 235.0
 _INK_DEPTH = 200.0
-# Grain and JPEG quality are chosen for about 17 KB a PNG and 7 KB a JPEG: flat paper would give 10 and 5.
+# Grain and JPEG quality are chosen for about 17 KB a PNG and 7 KB a JPEG; uniform paper would give 10 and 5 KB.
 _GRAIN = 1.8
 _GRAIN_SIZE = 1.2
 _OPTIONS = {
@@ -22,15 +22,15 @@ _OPTIONS = {
 
 
 def encode(image8x8: npt.NDArray[np.float64], kind: Literal["jpeg", "png"] = "jpeg", index: int = 0) -> bytes:
-    """Draw one digit and encode it.
+    """Draws one digit and encodes it.
 
-    Parameters:
-        image8x8: ink, 0 to 16, as scikit-learn's digits have it.
+    Args:
+        image8x8: ink from 0 to 16, as in scikit-learn's digits.
         kind: the encoding.
-        index: seeds the paper's grain; the same arguments give the same bytes.
+        index: seed of the paper's grain; the same arguments give the same bytes.
 
     Returns:
-        the picture's file, about 7 KB as JPEG and 17 KB as PNG.
+        The encoded picture, about 7 KB as JPEG and 17 KB as PNG.
     """
     extension, options = _OPTIONS[kind]
     _, encoded = cv2.imencode(extension, _picture(image8x8, index), options)

@@ -1,4 +1,4 @@
-"""A device that is not there: how long to wait so that a batch takes as long as a profile says it would."""
+"""Emulation of another device: how long to wait so that a batch takes as long as the device's profile predicts."""
 
 from __future__ import annotations
 
@@ -9,28 +9,28 @@ from models.profile import Profile, load_profile
 
 @dataclass(frozen=True, slots=True)
 class Emulation:
-    """The device whose speed is copied, or none.
+    """Emulated device, or none.
 
-    Parameters:
-        profile: the profile whose law is copied; None runs at the machine's true speed.
+    Attributes:
+        profile: profile of the emulated device; None for this machine's own speed.
     """
 
     profile: Profile | None = None
 
     @property
     def name(self) -> str | None:
-        """The profile's name, None at true speed."""
+        """Name of the profile; None without emulation."""
         return self.profile.name if self.profile else None
 
     def remaining_s(self, items: int, elapsed_s: float) -> float:
-        """Return the wait that is left so that the whole service takes the law's time.
+        """Returns the remaining wait after which the service has taken the time that the profile predicts.
 
-        Parameters:
+        Args:
             items: items in the batch, at least 1.
-            elapsed_s: seconds since the batch began being worked on.
+            elapsed_s: seconds since the service of the batch began.
 
         Returns:
-            seconds; 0 if the law's time is over already, and always at true speed.
+            Seconds; 0 if this time has passed already, and always 0 without emulation.
 
         >>> emulation = emulation_for("orin-resnet50")
         >>> round(emulation.remaining_s(20, 0.1), 5)
@@ -44,7 +44,7 @@ class Emulation:
 
 
 def emulation_for(name: str | None) -> Emulation:
-    """Return the emulation of a shipped profile or a profile's file; of none, true speed.
+    """Returns the emulation of a profile, given by its name or its file; no emulation for None.
 
     Raises:
         ProfileError: there is no such profile, or it is not valid.

@@ -1,7 +1,7 @@
-"""The base of everything that this package refuses."""
+"""Base class of the errors of this package."""
 
 from __future__ import annotations
 
 
 class ModelError(ValueError):
-    """A model, picture or profile cannot be used; the message is one sentence that names it and the next step."""
+    """Error: a model, picture or profile cannot be used; the message names it and says what to do."""

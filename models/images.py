@@ -1,4 +1,4 @@
-"""Encoded pictures to arrays, refusing what is not whole and what is too large before it costs memory."""
+"""Decodes pictures to arrays; refuses incomplete and too large pictures before they use memory."""
 
 from __future__ import annotations
 
@@ -17,32 +17,32 @@ _JPEG_START_OF_SCAN = 0xDA
 _JPEG_START_OF_FRAME = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 # Markers that stand alone, without a length: TEM and RST0 to RST7.
 _JPEG_BARE = frozenset({0x01, *range(0xD0, 0xD8)})
-# A progressive picture has about ten scans. Each further one costs a pass over all pixels but only a few bytes,
-# so that a small file could keep a decoder busy for minutes.
-_JPEG_MOST_SCANS = 100
+# A progressive picture has about ten scans. Each further scan takes a pass over all pixels but only a few bytes, so
+# that a small file could keep a decoder busy for minutes.
+_JPEG_MAX_SCANS = 100
 
 
 class ImageError(ModelError):
-    """The bytes are not a picture that can be decoded; the message is one sentence with the next step."""
+    """Error: the bytes are not a picture that can be decoded; the message says what to do."""
 
 
 def decode_image(data: bytes | bytearray | memoryview, *, max_pixels: int = 50_000_000) -> npt.NDArray[np.uint8]:
-    """Decode a PNG or JPEG picture.
+    """Decodes a PNG or JPEG picture.
 
-    Parameters:
+    Args:
         data: the encoded bytes.
-        max_pixels: width times height above which the picture is refused; read from its header, before decoding.
+        max_pixels: the largest width times height, checked in the header before decoding.
 
     Returns:
-        height x width x 3, uint8, blue-green-red, turned upright by its EXIF orientation.
+        Array of shape height x width x 3, uint8, blue-green-red, rotated by its EXIF orientation.
 
     Raises:
-        ImageError: empty, not a PNG or JPEG, truncated, damaged, or over the limit.
+        ImageError: the data is empty, not a PNG or JPEG, truncated, damaged, or over the limit.
     """
     view = memoryview(data).cast("B")
     width, height = _whole_size(view)
     if width * height > max_pixels:
-        raise ImageError(f"The image has {width} x {height} pixels, over the limit of {max_pixels}: scale it down.")
+        raise ImageError(f"the image has {width} x {height} pixels, over the limit of {max_pixels}: scale it down")
     try:
         image = cv2.imdecode(np.frombuffer(view, dtype=np.uint8), cv2.IMREAD_COLOR)
     except cv2.error as error:
@@ -52,26 +52,30 @@ def decode_image(data: bytes | bytearray | memoryview, *, max_pixels: int = 50_0
     return np.asarray(image, dtype=np.uint8)
 
 
-_DAMAGED = "The image is damaged and cannot be decoded: encode it again."
+_DAMAGED = "the image is damaged and cannot be decoded: encode it again"
 
 
 def _whole_size(view: memoryview) -> tuple[int, int]:
-    """Return width and height of a picture that is there to its last byte."""
+    """Returns width and height of a picture after checking that it is complete.
+
+    Raises:
+        ImageError: the data is empty, not a PNG or JPEG, or truncated.
+    """
     if not view:
-        raise ImageError("The image is empty: send the bytes of a PNG or JPEG file.")
+        raise ImageError("the image is empty: send the bytes of a PNG or JPEG file")
     if view[:8] == _PNG_SIGNATURE[: len(view)]:
         return _png_size(view)
     if view[:3] == _JPEG_SIGNATURE[: len(view)]:
         return _jpeg_size(bytes(view))
-    raise ImageError("The data is not a PNG or JPEG image: convert it to one of these.")
+    raise ImageError("the data is not a PNG or JPEG image: convert it to one of these")
 
 
 def _truncated(kind: str, size_bytes: int) -> ImageError:
-    return ImageError(f"The {kind} image is truncated after {size_bytes} bytes: send the whole file.")
+    return ImageError(f"the {kind} image is truncated after {size_bytes} bytes: send the whole file")
 
 
 def _png_size(view: memoryview) -> tuple[int, int]:
-    """Walk the chunks to IEND (W3C PNG, section 5); their checksums are the decoder's business."""
+    """Reads the chunks up to IEND (W3C PNG, section 5) and returns the size; the decoder checks the checksums."""
     size: tuple[int, int] | None = None
     at = len(_PNG_SIGNATURE)
     while at + 12 <= len(view):
@@ -89,7 +93,7 @@ def _png_size(view: memoryview) -> tuple[int, int]:
 
 
 def _jpeg_size(data: bytes) -> tuple[int, int]:
-    """Walk the segments to the first scan; after it there must be an end (ITU-T T.81, annex B)."""
+    """Reads the segments up to the first scan and returns the size; an end marker must follow (ITU-T T.81, annex B)."""
     size: tuple[int, int] | None = None
     at = 2
     while at + 4 <= len(data):
@@ -110,11 +114,11 @@ def _jpeg_size(data: bytes) -> tuple[int, int]:
 
 
 def _check_scans(data: bytes, at: int) -> None:
-    # Inside a scan 0xFF is stuffed with a zero, so these two bytes can only be the markers that they look like.
+    # Inside a scan, 0xFF is always followed by a zero, so these two bytes can only be markers.
     if data.rfind(b"\xff\xd9", at) < 0:
         raise _truncated("JPEG", len(data))
-    if data.count(b"\xff\xda", at) >= _JPEG_MOST_SCANS:
-        raise ImageError(f"The JPEG image has over {_JPEG_MOST_SCANS} scans: encode it again, baseline.")
+    if data.count(b"\xff\xda", at) >= _JPEG_MAX_SCANS:
+        raise ImageError(f"the JPEG image has over {_JPEG_MAX_SCANS} scans: encode it again, baseline")
 
 
 def _present(size: tuple[int, int] | None) -> tuple[int, int]:

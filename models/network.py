@@ -1,4 +1,4 @@
-"""Load a network with weights whose origin is known, and predict."""
+"""Loads networks with verified weights, and predicts."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from models.errors import ModelError
 from models.preprocess import Image, NetworkInput, digit_input, imagenet_input
 
 SHIPPED = Path(__file__).parent / "weights"
-# Fixed, so that two hosts which both ask for random weights give the same answers.
+# Fixed, so that two hosts with random weights give the same answers.
 _RANDOM_WEIGHTS_SEED = 0
 _PREPROCESS: dict[str, Callable[[Image], NetworkInput]] = {"digits": digit_input}
 
@@ -28,19 +28,19 @@ WeightsOrigin = Literal["shipped", "file", "random"]
 
 
 class WeightsError(ModelError):
-    """Weights are missing, are not the expected ones, or do not fit the network."""
+    """Error: weights are missing, are not the expected ones, or do not fit the network."""
 
 
 @dataclass(frozen=True, slots=True)
 class LoadedModel:
-    """A network ready to predict.
+    """Network with its weights, ready to predict.
 
-    Parameters:
-        spec: what goes in and comes out.
-        weights: where the weights come from.
+    Attributes:
+        spec: inputs and outputs.
+        weights: origin of the weights.
         weights_sha256: hash of the weights' file; empty if they are random.
-        device: torch's name of the device that the network lives on.
-        network: the network itself, in evaluation mode.
+        device: torch's name of the device that holds the network.
+        network: the network in evaluation mode.
     """
 
     spec: ModelSpec
@@ -50,24 +50,24 @@ class LoadedModel:
     network: nn.Module
 
     def preprocess(self, image: Image) -> NetworkInput:
-        """Return the network's input for one decoded picture.
+        """Returns the network's input for one decoded picture.
 
-        Parameters:
+        Args:
             image: height x width x 3, uint8, blue-green-red.
 
         Returns:
-            channels x height x width, float32; any thread may ask.
+            Array of shape channels x height x width, float32. Any thread may call this method.
         """
         return _PREPROCESS.get(self.spec.name, imagenet_input)(image)
 
     def predict(self, batch: NetworkInput) -> NetworkInput:
-        """Return each item's probabilities; the same whether it comes alone or in a batch, but for rounding.
+        """Returns the probabilities of each item; except for rounding, they do not depend on the other items.
 
-        Parameters:
+        Args:
             batch: items x channels x height x width.
 
         Returns:
-            items x classes, float32; each row sums to 1.
+            Array of shape items x classes, float32; each row sums to 1.
         """
         with torch.inference_mode():
             logits = self.network(torch.from_numpy(batch).to(self.device))
@@ -83,35 +83,35 @@ def load(
     random_weights: bool = False,
     device: str = "cpu",
 ) -> LoadedModel:
-    """Load a model.
+    """Loads a model.
 
-    Parameters:
+    Args:
         name: a name in the catalogue.
-        weights: a file with a state dictionary as torch.save writes it; None takes the shipped one.
-        weights_sha256: the file's SHA-256 in hexadecimal; always given with `weights`.
-        random_weights: take random weights, the same on every host, instead of trained ones.
-        device: torch's name of the device, as "cpu" or "cuda".
+        weights: a file with a state dictionary written by torch.save; None for the shipped one.
+        weights_sha256: the file's SHA-256 in hexadecimal; required with `weights`.
+        random_weights: whether to use random weights, the same on every host, instead of trained ones.
+        device: torch's name of the device, for instance "cpu" or "cuda".
 
     Raises:
         UnknownModel: the catalogue has no such model.
-        WeightsError: no weights, a hash that differs, or weights that do not fit.
+        WeightsError: there are no weights, their hash differs, or they do not fit the network.
         ModelError: there is no such device.
     """
     model_spec = spec(name)
     if device.startswith("cuda") and not torch.cuda.is_available():
-        raise ModelError(f"Device {device!r} is not usable here, torch finds no CUDA: choose 'cpu'.")
+        raise ModelError(f"device {device!r} is not usable here, torch finds no CUDA: choose 'cpu'")
     if random_weights:
         _refuse_file_beside_random(name, weights)
         return LoadedModel(model_spec, "random", "", device, _ready(_randomly_initialised(name), device))
     origin, content, found_sha256 = _trained_weights(name, weights, weights_sha256)
     network = BUILDERS[name]()
-    _fill(network, content, f"The weights of {name} ({weights or 'shipped'})")
+    _fill(network, content, f"the weights of {name} ({weights or 'shipped'})")
     return LoadedModel(model_spec, origin, found_sha256, device, _ready(network, device))
 
 
 def _refuse_file_beside_random(name: str, weights: Path | None) -> None:
     if weights is not None:
-        raise WeightsError(f"Model {name} is given both a weights file and random weights: choose one.")
+        raise WeightsError(f"model {name} is given both a weights file and random weights: choose one")
 
 
 def _randomly_initialised(name: str) -> nn.Module:
@@ -127,31 +127,35 @@ def _ready(network: nn.Module, device: str) -> nn.Module:
 def _trained_weights(name: str, weights: Path | None, expected: str | None) -> tuple[WeightsOrigin, bytes, str]:
     if weights is not None:
         if expected is None:
-            raise WeightsError(f"Weights file {weights} comes without its SHA-256: give it, `sha256sum` prints it.")
+            raise WeightsError(f"weights file {weights} comes without its SHA-256: give it, `sha256sum` prints it")
         return "file", *_checked(weights, expected)
     shipped = SHIPPED / f"{name}.pt"
     if not shipped.exists():
         raise WeightsError(
-            f"Model {name} ships without weights: name a weights file and its SHA-256, or ask for random weights."
+            f"model {name} ships without weights: name a weights file and its SHA-256, or ask for random weights"
         )
     return "shipped", *_checked(shipped, shipped_sha256(name))
 
 
 def shipped_sha256(name: str) -> str:
-    """Return the SHA-256 that a shipped weights file must have, from the list beside it (sha256sum's form)."""
+    """Returns the SHA-256 of a shipped weights file, from the file beside it in the format of sha256sum."""
     return (SHIPPED / f"{name}.sha256").read_text(encoding="ascii").split()[0]
 
 
 def _checked(path: Path, expected_sha256: str) -> tuple[bytes, str]:
-    """Read once, hash, and hand on the bytes that were hashed: the file may change in between."""
+    """Returns the content of a file and its hash; read only once, since the file may change between two reads.
+
+    Raises:
+        WeightsError: the file cannot be read, or its hash is not the expected one.
+    """
     try:
         content = path.read_bytes()
     except OSError as error:
-        raise WeightsError(f"Weights file {path} cannot be read ({error.strerror}): name one that exists.") from error
+        raise WeightsError(f"weights file {path} cannot be read ({error.strerror}): name one that exists") from error
     found = hashlib.sha256(content).hexdigest()
     if found != expected_sha256.strip().lower():
         raise WeightsError(
-            f"Weights file {path} has SHA-256 {found}, not {expected_sha256}: fetch it again or correct the hash."
+            f"weights file {path} has SHA-256 {found}, not {expected_sha256}: fetch it again or correct the hash"
         )
     return content, found
 
@@ -161,4 +165,4 @@ def _fill(network: nn.Module, content: bytes, whose: str) -> None:
         state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
         network.load_state_dict(state)
     except (RuntimeError, TypeError, EOFError, pickle.UnpicklingError, KeyError) as error:
-        raise WeightsError(f"{whose} do not fit the network: give a state dictionary of it (torch.save).") from error
+        raise WeightsError(f"{whose} do not fit the network: give a state dictionary of it (torch.save)") from error

@@ -1,4 +1,4 @@
-"""A decoded picture to a network's input. OpenCV and numpy, so that it runs in the decoding threads."""
+"""Converts a decoded picture to the input of a network. Needs OpenCV and numpy only; runs in decoding threads."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ Image = npt.NDArray[np.uint8]
 NetworkInput = npt.NDArray[np.float32]
 
 DIGIT_SIDE = 28
-# What torchvision's ImageNet weights were trained with (its documentation of ResNet50_Weights.IMAGENET1K_V1).
+# The values used to train torchvision's ImageNet weights (its documentation of ResNet50_Weights.IMAGENET1K_V1).
 _RESIZED_SIDE = 256
 _CROPPED_SIDE = 224
 _MEAN_RGB = np.array([0.485, 0.456, 0.406], dtype=np.float32)
@@ -18,26 +18,26 @@ _DEVIATION_RGB = np.array([0.229, 0.224, 0.225], dtype=np.float32)
 
 
 def digit_input(image: Image) -> NetworkInput:
-    """Shrink a picture of dark ink on light paper to how much ink each cell holds.
+    """Reduces a picture of dark ink on light paper to the mean ink of each cell.
 
-    Parameters:
+    Args:
         image: height x width x 3, uint8, blue-green-red.
 
     Returns:
-        1 x 28 x 28, 0 for white paper to 1 for black ink.
+        Array of shape 1 x 28 x 28, from 0 for white paper to 1 for black ink.
     """
     small = cv2.resize(cv2.cvtColor(image, cv2.COLOR_BGR2GRAY), (DIGIT_SIDE, DIGIT_SIDE), interpolation=cv2.INTER_AREA)
     return (1.0 - np.asarray(small, dtype=np.float32) / 255.0)[np.newaxis]
 
 
 def imagenet_input(image: Image) -> NetworkInput:
-    """Scale the shorter side to 256, crop the middle 224 x 224, and normalise each colour.
+    """Scales the shorter side to 256, crops the central 224 x 224, and normalises each colour.
 
-    Parameters:
+    Args:
         image: height x width x 3, uint8, blue-green-red.
 
     Returns:
-        3 x 224 x 224, red-green-blue.
+        Array of shape 3 x 224 x 224, red-green-blue.
     """
     middle = _middle(_shorter_side_resized(image))
     rgb = cv2.cvtColor(middle, cv2.COLOR_BGR2RGB)
@@ -46,7 +46,7 @@ def imagenet_input(image: Image) -> NetworkInput:
 
 
 def _shorter_side_resized(image: Image) -> Image:
-    """Crop to the square in the middle first: the ends of a ribbon-shaped picture would be scaled for nothing."""
+    """Returns the central square scaled to 256 x 256; it is cropped first so that only the used part is scaled."""
     height, width = image.shape[:2]
     side = min(height, width)
     top, left = (height - side) // 2, (width - side) // 2

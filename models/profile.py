@@ -1,4 +1,4 @@
-"""Measured profiles: rows of latency by batch size, the law fitted to them, and where both come from."""
+"""Measured profiles: rows of latency by batch size, the fitted latency model, and the source of both."""
 
 from __future__ import annotations
 
@@ -22,20 +22,20 @@ _LARGEST_FILE_BYTES = 1_000_000
 
 
 class ProfileError(ModelError):
-    """A profile is missing, is not JSON, or says something impossible; the message names the field."""
+    """Error: a profile is missing, is not JSON, or has an impossible value; the message names the field."""
 
 
 @dataclass(frozen=True, slots=True)
 class ProfileRow:
-    """What was measured at one batch size.
+    """Measurement at one batch size.
 
-    Parameters:
+    Attributes:
         batch: items in a batch.
         p50_s: median service time of a batch, seconds.
         p95_s: 95th percentile, seconds.
         items_per_s: throughput, items a second.
-        samples: how many batches were timed.
-        p99_s: 99th percentile, seconds; None where the source has none.
+        samples: number of batches measured.
+        p99_s: 99th percentile, seconds; None if the source has none.
     """
 
     batch: int
@@ -46,20 +46,24 @@ class ProfileRow:
     p99_s: float | None = None
 
     def __post_init__(self) -> None:
-        """Raise ProfileError if a figure is impossible."""
+        """Checks the values.
+
+        Raises:
+            ProfileError: a value is impossible.
+        """
         _at_least_one("batch", self.batch)
         _at_least_one("samples", self.samples)
         for name in ("p50_s", "p95_s", "items_per_s"):
             _not_negative(name, getattr(self, name))
         if self.p95_s < self.p50_s:
-            raise ProfileError(f"field p95_s is {self.p95_s} and below p50_s, which is {self.p50_s}; correct one.")
+            raise ProfileError(f"field p95_s is {self.p95_s} and below p50_s, which is {self.p50_s}; correct one")
         if self.p99_s is not None and self.p99_s < self.p95_s:
-            raise ProfileError(f"field p99_s is {self.p99_s} and below p95_s, which is {self.p95_s}; correct one.")
+            raise ProfileError(f"field p99_s is {self.p99_s} and below p95_s, which is {self.p95_s}; correct one")
 
 
 @dataclass(frozen=True, slots=True)
-class LawFit:
-    """A law of latency, alpha_s + beta_s * items, with the standard errors of both (None if two rows fix it)."""
+class LatencyFit:
+    """Fitted latency model alpha_s + beta_s * items, with standard errors; None if there are only two rows."""
 
     alpha_s: float
     beta_s: float
@@ -69,23 +73,23 @@ class LawFit:
 
 @dataclass(frozen=True, slots=True)
 class Profile:
-    """One model on one device: rows, law, and provenance.
+    """Profile of one model on one device: rows, latency model and source.
 
-    Parameters:
-        name: the profile's name; a shipped one is found by it.
+    Attributes:
+        name: name of the profile; a shipped profile is found by its name.
         backend: "edge" or "function".
-        model: which neural network was measured.
-        device: on what.
-        source: who measured it, and how to find them.
-        date: of the measurement or publication, YYYY-MM-DD.
-        note: what to beware of.
-        rows: measured rows by rising batch size; empty where only a fit is published.
-        alpha_s: the law's constant, seconds a batch.
-        beta_s: the law's slope, seconds an item.
-        alpha_stderr_s: standard error of alpha_s; None if it is not known.
-        beta_stderr_s: standard error of beta_s; None if it is not known.
-        max_batch: the largest batch that the law may be used for.
-        environment: clocks, power mode and the like, as words.
+        model: the neural network that was measured.
+        device: the device on which it was measured.
+        source: the author of the measurement, and where to find it.
+        date: date of the measurement or publication, YYYY-MM-DD.
+        note: known limitations.
+        rows: measured rows by ascending batch size; empty if only a fit is published.
+        alpha_s: constant of the latency model, seconds a batch.
+        beta_s: slope of the latency model, seconds an item.
+        alpha_stderr_s: standard error of alpha_s; None if it is unknown.
+        beta_stderr_s: standard error of beta_s; None if it is unknown.
+        max_batch: the largest batch for which the latency model is valid.
+        environment: clocks, power mode and similar facts, as texts.
 
     Raises:
         ProfileError: a field is out of range; the message names it.
@@ -107,9 +111,13 @@ class Profile:
     environment: Mapping[str, str]
 
     def __post_init__(self) -> None:
-        """Raise ProfileError if a field is out of range."""
+        """Checks the fields.
+
+        Raises:
+            ProfileError: a field is out of range.
+        """
         if self.backend not in BACKENDS:
-            raise ProfileError(f"field backend is {self.backend!r}; it must be one of {', '.join(BACKENDS)}.")
+            raise ProfileError(f"field backend is {self.backend!r}; it must be one of {', '.join(BACKENDS)}")
         _calendar_day(self.date)
         for name in ("alpha_s", "beta_s"):
             _not_negative(name, getattr(self, name))
@@ -119,26 +127,27 @@ class Profile:
         _at_least_one("max_batch", self.max_batch)
         batches = [row.batch for row in self.rows]
         if any(later <= earlier for earlier, later in zip(batches, batches[1:], strict=False)):
-            raise ProfileError(f"field rows has the batch sizes {batches}; list each once, smallest first.")
+            raise ProfileError(f"field rows has the batch sizes {batches}; list each once, smallest first")
 
     def predict_s(self, items: int) -> float:
-        """Return the law's service time of a batch of so many items, seconds."""
+        """Returns the predicted service time of a batch of `items`, seconds."""
         return self.alpha_s + self.beta_s * items
 
 
 def shipped_profiles() -> tuple[str, ...]:
-    """Return the names of the profiles that ship with the package."""
+    """Returns the names of the profiles that ship with the package."""
     return tuple(sorted(path.stem for path in SHIPPED.glob("*.json")))
 
 
 def load_profile(path_or_name: str | Path) -> Profile:
-    """Read a profile from a file, or a shipped one by its name.
+    """Reads a profile from a file, or a shipped profile by its name.
 
-    Parameters:
+    Args:
         path_or_name: a shipped profile's name, or the path of a JSON file.
 
     Raises:
-        ProfileError: no such profile or file, not JSON, a key missing or unknown, or a value out of range.
+        ProfileError: there is no such profile or file, it is not JSON, a key is missing or unknown, or a value is out
+            of range.
 
     >>> round(load_profile("orin-resnet50").predict_s(20), 4)
     0.2056
@@ -147,11 +156,11 @@ def load_profile(path_or_name: str | Path) -> Profile:
     try:
         return _from_json(_read(path))
     except ProfileError as error:
-        raise ProfileError(f"Profile {path}: {error}") from error
+        raise ProfileError(f"profile {path}: {error}") from error
 
 
 def save_profile(profile: Profile, path: Path) -> None:
-    """Write a profile as JSON, whole or not at all, so that a reader never sees half of one.
+    """Writes a profile as JSON; the file is replaced at once, so that no reader sees an incomplete profile.
 
     Raises:
         ProfileError: the file cannot be written.
@@ -162,37 +171,37 @@ def save_profile(profile: Profile, path: Path) -> None:
         draft.write_text(text)
         os.replace(draft, path)
     except OSError as error:
-        raise ProfileError(f"Profile {path} cannot be written ({error.strerror}); name another file.") from error
+        raise ProfileError(f"profile {path} cannot be written ({error.strerror}); name another file") from error
 
 
-def fit_law(rows: Sequence[ProfileRow]) -> LawFit:
-    """Fit alpha + beta * batch to the rows' medians by least squares, neither coefficient below zero.
+def fit_latency(rows: Sequence[ProfileRow]) -> LatencyFit:
+    """Fits alpha + beta * batch to the medians of the rows by least squares, with coefficients of at least 0.
 
-    A negative coefficient is set to zero and the other fitted alone, which is the exact optimum with two unknowns.
+    A negative coefficient is set to 0 and the other one is fitted alone, which is exact for two coefficients.
 
-    Parameters:
+    Args:
         rows: measured rows of at least two batch sizes.
 
     Returns:
-        the law; its standard errors come from the residuals (n - 2 degrees of freedom), None where no freedom is left.
+        The latency model. Its standard errors come from the residuals with n - 2 degrees of freedom; None for n = 2.
 
     Raises:
-        ProfileError: fewer than two batch sizes.
+        ProfileError: there are fewer than two batch sizes.
     """
     batch = np.array([row.batch for row in rows], dtype=np.float64)
     median_s = np.array([row.p50_s for row in rows], dtype=np.float64)
     if np.unique(batch).size < 2:
-        raise ProfileError("A law needs rows of at least two batch sizes; measure another batch size.")
+        raise ProfileError("a fit needs rows of at least two batch sizes; measure another batch size")
     alpha_s, beta_s = _non_negative_line(batch, median_s)
     residual_s = median_s - alpha_s - beta_s * batch
     freedom = len(rows) - 2
     if freedom == 0:
-        return LawFit(alpha_s, beta_s, None, None)
+        return LatencyFit(alpha_s, beta_s, None, None)
     centred = batch - batch.mean()
     spread = float(centred @ centred)
     sigma_s = math.sqrt(float(residual_s @ residual_s) / freedom)
     alpha_stderr_s = sigma_s * math.sqrt(1 / len(rows) + float(batch.mean()) ** 2 / spread)
-    return LawFit(alpha_s, beta_s, alpha_stderr_s, sigma_s / math.sqrt(spread))
+    return LatencyFit(alpha_s, beta_s, alpha_stderr_s, sigma_s / math.sqrt(spread))
 
 
 def _non_negative_line(batch: npt.NDArray[np.float64], median_s: npt.NDArray[np.float64]) -> tuple[float, float]:
@@ -214,29 +223,29 @@ def _locate(path_or_name: str | Path) -> Path:
     if path.is_file():
         return path
     near = difflib.get_close_matches(name, shipped_profiles(), n=1)
-    hint = f"did you mean {near[0]!r}?" if near else f"name a file, or one of {', '.join(shipped_profiles())}."
-    raise ProfileError(f"There is no profile or file {name!r}: {hint}")
+    hint = f"did you mean {near[0]!r}?" if near else f"name a file, or one of {', '.join(shipped_profiles())}"
+    raise ProfileError(f"there is no profile or file {name!r}: {hint}")
 
 
 def _read(path: Path) -> object:
     try:
         if path.stat().st_size > _LARGEST_FILE_BYTES:
-            raise ProfileError(f"the file has over {_LARGEST_FILE_BYTES} bytes; a profile has a few thousand.")
+            raise ProfileError(f"the file has over {_LARGEST_FILE_BYTES} bytes; a profile has a few thousand")
         return json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse_constant)
     except OSError as error:
-        raise ProfileError(f"the file cannot be read ({error.strerror}); name another.") from error
+        raise ProfileError(f"the file cannot be read ({error.strerror}); name another") from error
     except ProfileError:
         raise
     except (ValueError, RecursionError) as error:
-        raise ProfileError(f"this is not JSON ({error}); write it with `edgeburst profile`.") from error
+        raise ProfileError(f"this is not JSON ({error}); write it with `edgeburst profile`") from error
 
 
 def _refuse_constant(word: str) -> object:
-    raise ProfileError(f"{word} is not a number of JSON; write a finite one.")
+    raise ProfileError(f"{word} is not a number of JSON; write a finite one")
 
 
 def _to_json(profile: Profile) -> dict[str, object]:
-    """Leave out what is not known: a null says no more than an absent key."""
+    """Returns the profile as a JSON object without unknown values, which a null would not express better."""
     values = asdict(profile)
     values["rows"] = [_known(row) for row in values["rows"]]
     return _known(values)
@@ -250,7 +259,7 @@ def _from_json(document: object) -> Profile:
     values = _object(document, "the profile", {field.name for field in fields(Profile)})
     rows = _required(values, "rows")
     if not isinstance(rows, list):
-        raise ProfileError("field rows must be a list of objects; use [] where only a fit is published.")
+        raise ProfileError("field rows must be a list of objects; use [] where only a fit is published")
     return Profile(
         name=_text(values, "name"),
         backend=_text(values, "backend"),
@@ -286,7 +295,7 @@ def _row(document: object, position: int) -> ProfileRow:
 
 def _object(document: object, what: str, keys: set[str]) -> Mapping[str, object]:
     if not isinstance(document, dict):
-        raise ProfileError(f"{what} must be a JSON object; write it with `edgeburst profile`.")
+        raise ProfileError(f"{what} must be a JSON object; write it with `edgeburst profile`")
     for key in document:
         if key not in keys:
             near = difflib.get_close_matches(key, sorted(keys), n=1) or sorted(keys)
@@ -296,25 +305,25 @@ def _object(document: object, what: str, keys: set[str]) -> Mapping[str, object]
 
 def _required(values: Mapping[str, object], key: str) -> object:
     if key not in values:
-        raise ProfileError(f"key {key} is missing; add it.")
+        raise ProfileError(f"key {key} is missing; add it")
     return values[key]
 
 
 def _text(values: Mapping[str, object], key: str) -> str:
     value = _required(values, key)
     if not isinstance(value, str) or (not value and key != "note"):
-        raise ProfileError(f"field {key} must be a text that is not empty.")
+        raise ProfileError(f"field {key} must be a text that is not empty")
     return value
 
 
 def _number(values: Mapping[str, object], key: str) -> float:
     value = _required(values, key)
     if isinstance(value, bool) or not isinstance(value, int | float):
-        raise ProfileError(f"field {key} is {value!r}; it must be a number.")
+        raise ProfileError(f"field {key} is {value!r}; it must be a number")
     try:
         return float(value)
     except OverflowError as error:
-        raise ProfileError(f"field {key} is too large to be a number of seconds or items; correct it.") from error
+        raise ProfileError(f"field {key} is too large to be a number of seconds or items; correct it") from error
 
 
 def _number_or_unknown(values: Mapping[str, object], key: str) -> float | None:
@@ -324,29 +333,29 @@ def _number_or_unknown(values: Mapping[str, object], key: str) -> float | None:
 def _count(values: Mapping[str, object], key: str) -> int:
     value = _required(values, key)
     if isinstance(value, bool) or not isinstance(value, int):
-        raise ProfileError(f"field {key} is {value!r}; it must be a whole number.")
+        raise ProfileError(f"field {key} is {value!r}; it must be a whole number")
     return value
 
 
 def _words(values: Mapping[str, object], key: str) -> dict[str, str]:
     value = _required(values, key)
     if not isinstance(value, dict) or not all(isinstance(word, str) for word in value.values()):
-        raise ProfileError(f"field {key} must be an object of texts; use {{}} if nothing is known.")
+        raise ProfileError(f"field {key} must be an object of texts; use {{}} if nothing is known")
     return dict(value)
 
 
 def _not_negative(name: str, value: float) -> None:
     if not 0 <= value < math.inf:
-        raise ProfileError(f"field {name} is {value}; it must be a finite number of at least 0.")
+        raise ProfileError(f"field {name} is {value}; it must be a finite number of at least 0")
 
 
 def _at_least_one(name: str, value: int) -> None:
     if value < 1:
-        raise ProfileError(f"field {name} is {value}; it must be at least 1.")
+        raise ProfileError(f"field {name} is {value}; it must be at least 1")
 
 
 def _calendar_day(text: str) -> None:
     try:
         calendar_date.fromisoformat(text)
     except ValueError as error:
-        raise ProfileError(f"field date is {text!r}; write a day as YYYY-MM-DD.") from error
+        raise ProfileError(f"field date is {text!r}; write a day as YYYY-MM-DD") from error

@@ -1,7 +1,7 @@
-"""Workloads: when requests arrive. Read from traces or drawn from seeded generators, for the simulator and for replay.
+"""Workloads: arrival times, read from traces or drawn from seeded generators, for the simulator and for replay.
 
-A workload is pure data; nothing here waits, sends or knows a clock. Every generator takes a `numpy.random.Generator`,
-so the same seed gives the same arrivals.
+A workload is pure data; no function here waits, sends or reads a clock. Every generator takes a
+`numpy.random.Generator`, so that equal seeds give equal arrivals.
 """
 
 import json
@@ -25,16 +25,16 @@ _CHUNK = 4096
 
 
 class WorkloadError(EdgeburstError):
-    """A trace or a pattern cannot be used; the message names it and says what to do."""
+    """Error: a trace or a pattern cannot be used; the message names it and says what to do."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Workload:
-    """Arrival times.
+    """Workload: arrival times and length.
 
-    Parameters:
-        times_s: ascending seconds from the start, shape (requests,).
-        duration_s: how long the workload lasts; idle time after the last arrival counts.
+    Attributes:
+        times_s: arrival times, ascending seconds from the start, shape (requests,).
+        duration_s: length in seconds, with the idle time after the last arrival.
     """
 
     times_s: Seconds
@@ -42,7 +42,7 @@ class Workload:
 
     @property
     def mean_rate_rps(self) -> float:
-        """Requests a second over the whole duration."""
+        """Mean rate over the whole length, requests a second."""
         return len(self.times_s) / self.duration_s if self.duration_s > 0 else 0.0
 
     def faster(self, factor: float) -> "Workload":
@@ -51,7 +51,7 @@ class Workload:
         return Workload(self.times_s / factor, self.duration_s / factor)
 
     def first(self, requests: int) -> "Workload":
-        """Returns the first `requests` arrivals; it ends with the last of them."""
+        """Returns the first `requests` arrivals; the workload ends with the last of them."""
         if requests < 1:
             raise WorkloadError(f"the number of requests must be at least 1, not {requests}")
         if requests >= len(self.times_s):
@@ -59,48 +59,48 @@ class Workload:
         return Workload(self.times_s[:requests], float(self.times_s[requests - 1]))
 
     def until(self, end_s: float) -> "Workload":
-        """Returns what arrives before `end_s`; a shorter workload stays as it is."""
+        """Returns the arrivals before `end_s`; a shorter workload is returned unchanged."""
         _positive("the duration", end_s)
         if end_s >= self.duration_s:
             return self
         return Workload(self.times_s[self.times_s < end_s], end_s)
 
     def repeated(self, laps: int, *, gap_s: float = 0.0) -> "Workload":
-        """Returns the workload `laps` times, with `gap_s` of silence between two laps."""
+        """Returns the workload repeated `laps` times, with `gap_s` seconds without arrivals between two laps."""
         if laps < 1 or laps * len(self.times_s) > MAX_REQUESTS:
-            raise WorkloadError(f"the number of laps must be 1 to {_most_laps(self)}, not {laps}")
+            raise WorkloadError(f"the number of laps must be 1 to {_max_laps(self)}, not {laps}")
         if not math.isfinite(gap_s) or gap_s < 0:
-            raise WorkloadError(f"the silence between two laps must be at least 0 s, not {gap_s}")
+            raise WorkloadError(f"the gap between two laps must be at least 0 s, not {gap_s}")
         lap_s = self.duration_s + gap_s
         times_s = np.concatenate([self.times_s + lap * lap_s for lap in range(laps)])
         return Workload(times_s, laps * lap_s - gap_s)
 
 
-def _most_laps(workload: Workload) -> int:
+def _max_laps(workload: Workload) -> int:
     return max(1, MAX_REQUESTS // max(1, len(workload.times_s)))
 
 
 def read_gaps(path: Path) -> Workload:
-    """Reads a `.gaps` trace: inter-arrival gaps in seconds, one a line; the first request comes after the first gap.
+    """Reads a `.gaps` trace: gaps between arrivals in seconds, one a line; the first request follows the first gap.
 
     Raises:
-        WorkloadError: no such file, empty, or a value that is no gap; the message names file and position.
+        WorkloadError: the file does not exist or is empty, or a value is no gap; the message names file and position.
     """
     gaps_s = _numbers(path, "a gap")
     return Workload(np.cumsum(gaps_s), float(gaps_s.sum()))
 
 
 def read_rates(path: Path, *, unit_s: float, rng: np.random.Generator, multiple: float = 1.0) -> Workload:
-    """Reads a rate file: requests per time unit, with white space or commas between; idle units take their time.
+    """Reads a rate file: requests in each time unit, separated by white space or commas.
 
-    Parameters:
+    Args:
         path: the `.txt` or `.csv` file.
         unit_s: length of a time unit, seconds.
-        rng: places each unit's requests at random in it (uniform, as a Poisson process of known count would).
+        rng: draws the times within each unit, uniformly, as in a Poisson process with known counts.
         multiple: factor on the counts; fractions are rounded up or down at random.
 
     Raises:
-        WorkloadError: no such file, empty, without any request, or a value that is no count.
+        WorkloadError: the file does not exist, is empty or holds no request, or a value is no count.
     """
     _positive("the length of a time unit", unit_s)
     _positive("the rate multiple", multiple)
@@ -149,7 +149,7 @@ def _number(word: str) -> float:
 def poisson(
     rate_rps: float, *, rng: np.random.Generator, requests: int | None = None, duration_s: float | None = None
 ) -> Workload:
-    """Draws a Poisson process of `rate_rps` that ends after so many requests or seconds, whichever comes first."""
+    """Draws a Poisson process of `rate_rps` that ends after `requests` or `duration_s`, whichever comes first."""
     _positive("the rate", rate_rps)
 
     def more(_last: float) -> Seconds:
@@ -159,13 +159,13 @@ def poisson(
 
 
 def _drawn(more: Callable[[float], Seconds], *, requests: int | None, duration_s: float | None) -> Workload:
-    """Collects chunks of gaps until there are enough requests or seconds; the end does not change what comes before."""
+    """Draws chunks of gaps until there are enough requests or seconds; the end does not change earlier arrivals."""
     if requests is None and duration_s is None:
-        raise WorkloadError("a drawn workload has no end of its own; give a number of requests or a duration")
-    most = MAX_REQUESTS if requests is None else min(requests, MAX_REQUESTS)
+        raise WorkloadError("a drawn workload does not end; give a number of requests or a duration")
+    max_requests = MAX_REQUESTS if requests is None else min(requests, MAX_REQUESTS)
     end_s = math.inf if duration_s is None else _positive("the duration", duration_s)
     chunks, count, last_s = [], 0, 0.0
-    while count < most and last_s < end_s:
+    while count < max_requests and last_s < end_s:
         chunk = last_s + np.cumsum(more(last_s))
         chunks.append(chunk)
         count, last_s = count + len(chunk), float(chunk[-1])
@@ -185,7 +185,7 @@ def markovian(
     requests: int | None = None,
     duration_s: float | None = None,
 ) -> Workload:
-    """Draws from a Markovian arrival process until so many requests or seconds, whichever comes first."""
+    """Draws from a Markovian arrival process until `requests` or `duration_s`, whichever comes first."""
     stream = ArrivalStream(process, rng)
 
     def more(_last: float) -> Seconds:
@@ -195,7 +195,11 @@ def markovian(
 
 
 def read_map(path: Path) -> MarkovianArrivals:
-    """Reads a Markovian arrival process from JSON: `{"D0": [[...]], "D1": [[...]]}`, rates per second."""
+    """Reads a Markovian arrival process from JSON: `{"D0": [[...]], "D1": [[...]]}`, rates per second.
+
+    Raises:
+        WorkloadError: the file cannot be read or holds no arrival process.
+    """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         d0, d1 = (tuple(tuple(float(x) for x in row) for row in content[key]) for key in ("D0", "D1"))
@@ -214,8 +218,8 @@ def read_map(path: Path) -> MarkovianArrivals:
 def steps(parts: Sequence[tuple[float, float]], *, rng: np.random.Generator) -> Workload:
     """Draws a Poisson process whose rate changes in steps.
 
-    Parameters:
-        parts: (duration in seconds, rate in requests a second) one after the other; a rate of 0 is silence.
+    Args:
+        parts: (length in seconds, requests a second) of consecutive steps; a rate may be 0.
         rng: the generator.
     """
     pieces, start_s = [], 0.0
@@ -232,11 +236,11 @@ def steps(parts: Sequence[tuple[float, float]], *, rng: np.random.Generator) -> 
 def with_bursts(
     workload: Workload, bursts: Sequence[tuple[float, float, float]], *, rng: np.random.Generator
 ) -> Workload:
-    """Returns a workload with Poisson arrivals on top of it for a while.
+    """Returns a workload with additional Poisson arrivals during bursts.
 
-    Parameters:
-        workload: stays as it is, and as long; what of a burst would come after its end is left out.
-        bursts: (from second, for seconds, additional requests a second).
+    Args:
+        workload: the workload without bursts; its length stays the same, and later arrivals of a burst are dropped.
+        bursts: (start in seconds, length in seconds, additional requests a second).
         rng: the generator.
     """
     added = []
@@ -254,13 +258,13 @@ def _poisson_pattern(rate_rps: float, duration_s: float, rng: np.random.Generato
 
 
 def _mmpp_pattern(rate_rps: float, duration_s: float, rng: np.random.Generator) -> Workload:
-    """Two phases, 10 s and 5 s long on average, at 0.5 and 2 times the mean rate."""
+    """Draws a process with two phases, 10 s and 5 s long on average, at 0.5 and 2 times the mean rate."""
     process = mmpp2(rates_rps=(0.5 * rate_rps, 2.0 * rate_rps), leave_per_s=(0.1, 0.2))
     return markovian(process, rng=rng, duration_s=duration_s)
 
 
 def _bursty_pattern(rate_rps: float, duration_s: float, rng: np.random.Generator) -> Workload:
-    """A calm of 0.4 times the mean rate, and bursts of a tenth of the time at 6.4 times, at random places."""
+    """Draws 0.4 times the mean rate, with bursts of 6.4 times the mean rate at random, a tenth of the time."""
     cycle_s = max(duration_s / max(1, round(duration_s / 20.0)), 1e-6)
     parts: list[tuple[float, float]] = []
     for _ in range(round(duration_s / cycle_s)):
@@ -271,7 +275,7 @@ def _bursty_pattern(rate_rps: float, duration_s: float, rng: np.random.Generator
 
 
 def _periodic_pattern(rate_rps: float, duration_s: float, rng: np.random.Generator) -> Workload:
-    """A sine of one minute (or the whole duration, if shorter) between 0.1 and 1.9 times the mean rate, by thinning."""
+    """Draws a sinusoidal rate from 0.1 to 1.9 times the mean, period a minute or the shorter duration, by thinning."""
     period_s = min(60.0, duration_s)
     dense = poisson(1.9 * rate_rps, rng=rng, duration_s=duration_s)
     accept = (1 + 0.9 * np.sin(2 * np.pi * dense.times_s / period_s)) / 1.9
@@ -279,7 +283,7 @@ def _periodic_pattern(rate_rps: float, duration_s: float, rng: np.random.Generat
 
 
 def _sporadic_pattern(rate_rps: float, duration_s: float, rng: np.random.Generator) -> Workload:
-    """Clumps of five requests on average (geometric), each within half a second, and silence in between."""
+    """Draws groups of five requests on average (geometric), each within half a second, without arrivals between."""
     clumps = poisson(rate_rps / 5, rng=rng, duration_s=duration_s).times_s
     sizes = rng.geometric(1 / 5, len(clumps))
     times_s = np.repeat(clumps, sizes) + 0.5 * rng.random(int(sizes.sum()))
@@ -298,17 +302,17 @@ PATTERNS: Mapping[str, Callable[[float, float, np.random.Generator], Workload]] 
 def pattern(name: str, *, rate_rps: float, duration_s: float, rng: np.random.Generator) -> Workload:
     """Draws a named pattern whose mean rate is `rate_rps`.
 
-    Parameters:
+    Args:
         name: poisson, mmpp, bursty, periodic or sporadic.
         rate_rps: mean requests a second.
         duration_s: length in seconds.
         rng: the generator.
 
     Raises:
-        WorkloadError: no such pattern, or a rate or duration that is not above 0.
+        WorkloadError: there is no such pattern, or the rate or the duration is not above 0.
     """
     if name not in PATTERNS:
-        raise WorkloadError(f"no pattern {name!r}; choose one of {', '.join(PATTERNS)}")
+        raise WorkloadError(f"there is no pattern {name!r}; choose one of {', '.join(PATTERNS)}")
     _positive("the rate", rate_rps)
     _positive("the duration", duration_s)
     if rate_rps * duration_s > MAX_REQUESTS:

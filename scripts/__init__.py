@@ -1,1 +1,1 @@
-"""Programs that are run from a source tree; nothing is installed from here."""
+"""Programs to be run from a source tree; they are not installed."""

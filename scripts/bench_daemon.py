@@ -1,11 +1,11 @@
-"""Measures the daemon itself: time until ready, idle memory, and what it adds to a request's latency.
+"""Measures the daemon itself: time until ready, idle memory, and the latency that it adds to a request.
 
-Starts a daemon and a stub edge server as processes of their own, sends 24 KB requests at a steady random rate, and
-prints what the daemon stamped: last body byte read to engine told; send decided to batch written; backend's answer
-read to client's answer written. The stub answers at once, so that every request is nearly a batch of its own and
-nothing hides the daemon's work; with --law it takes an edge's time, and a batch's answers are written one by one.
+The script starts a daemon and a stub edge server in separate processes, sends 24 KB requests as a Poisson process, and
+prints three times that the daemon measures: from the last body byte to the engine's call; from the decision to send to
+the last byte of the batch; from the backend's answer to the client's answer. The stub answers at once, so that most
+batches have one request and the daemon's own work is visible. With --law the stub takes the time of an edge profile.
 
-    python scripts/bench_daemon.py --rps 200 --duration-s 25
+    python -m scripts.bench_daemon --rps 200 --duration-s 25
 """
 
 import argparse
@@ -42,13 +42,13 @@ edge_profile = "{profile}"
 
 
 def main() -> int:
-    """Runs the benchmark; returns 0 whatever it finds, for a figure is no test."""
+    """Runs the benchmark; returns 0 whatever the figures are, since it is no test."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rps", type=float, default=200.0, help="requests a second")
     parser.add_argument("--duration-s", type=float, default=25.0, help="length of the load; the last 4096 count")
     parser.add_argument("--body-bytes", type=int, default=24 * 1024, help="size of one picture")
-    parser.add_argument("--seed", type=int, default=1, help="of the arrivals")
-    parser.add_argument("--law", metavar="PROFILE", default="", help="the stub takes this edge profile's time")
+    parser.add_argument("--seed", type=int, default=1, help="seed of the arrivals")
+    parser.add_argument("--law", metavar="PROFILE", default="", help="edge profile whose service times the stub takes")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     options = parser.parse_args()
     figures = bench(options)
@@ -57,10 +57,10 @@ def main() -> int:
 
 
 def bench(options: argparse.Namespace) -> dict[str, Any]:
-    """Returns all figures."""
+    """Runs daemon, stub and load, and returns all figures."""
     profile = load_profile(options.law or "orin-resnet50")
-    law = ["--alpha-s", str(profile.alpha_s), "--beta-s", str(profile.beta_s)] if options.law else []
-    stub_command = [sys.executable, str(ROOT / "tests" / "support" / "stub_edge.py"), *law]
+    service = ["--alpha-s", str(profile.alpha_s), "--beta-s", str(profile.beta_s)] if options.law else []
+    stub_command = [sys.executable, "-m", "scripts.support.stub_edge", *service]
     with tempfile.TemporaryDirectory() as folder, process(stub_command) as stub:
         config = Path(folder) / "bench.toml"
         config.write_text(CONFIG.format(port=ready_port(stub), profile=profile.name))
@@ -87,7 +87,7 @@ def bench(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def lines(figures: dict[str, Any], options: argparse.Namespace) -> Iterator[str]:
-    """Yields the figures for a person."""
+    """Yields the figures as lines of text."""
     units = {"ready_s": "s", "idle_mb": "MB", "p50_ms": "ms", "p99_ms": "ms"}
     names = {"ready_s": "ready after", "idle_mb": "idle memory", "p50_ms": "own p50", "p99_ms": "own p99"}
     for key, target in TARGETS.items():
@@ -101,7 +101,7 @@ def lines(figures: dict[str, Any], options: argparse.Namespace) -> Iterator[str]
 
 
 async def load(url: str, options: argparse.Namespace, pid: int) -> tuple[dict[str, Any], dict[int, int], float]:
-    """Sends the requests open-loop; returns the daemon's status, HTTP statuses and the CPU it used."""
+    """Sends requests open-loop; returns the daemon's status, the count of each HTTP status, and the CPU utilisation."""
     generator = np.random.default_rng(options.seed)
     gaps_s = generator.exponential(1.0 / options.rps, size=round(options.rps * options.duration_s))
     encoded = wire.encode_request(a_request(generator.bytes(options.body_bytes)))
@@ -129,7 +129,7 @@ async def load(url: str, options: argparse.Namespace, pid: int) -> tuple[dict[st
 
 
 def step_back(*pids: int) -> None:
-    """Lowers the priority of stub and client: they stand for other machines, which do not take the daemon's cores."""
+    """Lowers the priority of stub and client: they stand for other machines, which would not use the daemon's cores."""
     for pid in pids:
         for thread in os.listdir(f"/proc/{pid}/task"):
             os.setpriority(os.PRIO_PROCESS, int(thread), 15)
@@ -142,7 +142,7 @@ def a_request(picture: bytes) -> wire.InferRequest:
 
 @contextlib.contextmanager
 def process(command: list[str]) -> Iterator["subprocess.Popen[str]"]:
-    """Starts a process and ends it."""
+    """Starts a process, and ends it after the block."""
     environ = {**os.environ, "PYTHONPATH": str(ROOT)}
     started = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=environ)
     try:

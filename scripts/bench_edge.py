@@ -1,7 +1,7 @@
-"""Measure latency by batch size of a bare edge server, with few packages: requests, numpy and orjson.
+"""Measures latency by batch size of an edge server, with few packages: requests, numpy and orjson.
 
-The same measurement as `edgeburst profile edge`, to be run on the board itself: only there can its clocks and its
-power mode be read. Without installing anything of this project, from the repository's root:
+It is the same measurement as `edgeburst profile edge`, but runs on the board itself, where clocks and power mode can be
+read. It needs no installation; from the root of the repository:
 
     python3 -m scripts.bench_edge --url http://127.0.0.1:8700 --model resnet50 --out orin.json
 """
@@ -33,7 +33,7 @@ from scheduler.measuring.profiling import (
 
 
 def main() -> int:
-    """Measure, print and save; return the exit status."""
+    """Measures, prints and saves; returns the exit status."""
     arguments = _arguments()
     try:
         profile = _profile(arguments)
@@ -51,12 +51,16 @@ def main() -> int:
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--url", default="http://127.0.0.1:8700", help="the edge server (default %(default)s)")
-    parser.add_argument("--model", default="digits", help="which of its models (default %(default)s)")
+    parser.add_argument("--model", default="digits", help="name of the model (default %(default)s)")
     parser.add_argument("--batches", default="", metavar="N,N,...", help="batch sizes (default: 1, 2, 4, ...)")
-    parser.add_argument("--repetitions", type=int, default=30, metavar="N", help="of each size (default %(default)s)")
-    parser.add_argument("--warm-up", type=int, default=3, metavar="N", help="calls of each size before (default 3)")
+    parser.add_argument(
+        "--repetitions", type=int, default=30, metavar="N", help="measured calls of each size (default %(default)s)"
+    )
+    parser.add_argument(
+        "--warm-up", type=int, default=3, metavar="N", help="unmeasured calls of each size before (default 3)"
+    )
     parser.add_argument("--payload", type=Path, nargs="+", metavar="FILE", help="encoded pictures (default: drawn)")
-    parser.add_argument("--device", default="", metavar="WORDS", help="what it is (default: the board's name)")
+    parser.add_argument("--device", default="", metavar="WORDS", help="name of the device (default: the board's name)")
     parser.add_argument("--out", type=Path, metavar="FILE.json", help="save the profile there")
     parser.add_argument("--json", action="store_true", help="print the profile as JSON instead of a table")
     return parser.parse_args()

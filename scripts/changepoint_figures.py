@@ -1,9 +1,9 @@
-"""Prints how soon changes are found, how often there is a false alarm, and what an update costs.
+"""Prints detection delays of changes, the rate of false alarms, and the processor time of an update.
 
-    python scripts/changepoint_figures.py [--steps 100] [--hours 10] [--traces DIR]
+    python -m scripts.changepoint_figures [--steps 100] [--hours 10] [--traces DIR]
 
-Steps go through the estimators that the engine uses, each from its own seed. Counts are of 0.25 s ticks. With
---traces (or EDGEBURST_TRACES) the Twitter trace is tried as well, in which nothing changes as far as anyone can tell.
+Each seeded step is observed by the estimators of the engine. Counts are taken in ticks of 0.25 s. With --traces (or
+EDGEBURST_TRACES) the Twitter trace is used as well; no change is known in it.
 """
 
 import argparse
@@ -28,22 +28,22 @@ TICK_S = 0.25
 TICKS_PER_HOUR = 14400
 TRACE_RPS = 46.15
 SEARCHED = 60
-"""A step not found within so many observations counts as missed."""
+"""Observations after which a step that is not detected counts as missed."""
 
 Stream = Iterator[Change | None]
-"""One element per observation: what the detector said."""
+"""Whether the detector reports a change, for each observation."""
 
 
 @dataclass(frozen=True)
 class Step:
-    """A kind of step: what is watched, and a stream of verdicts around a step at a given observation."""
+    """Kind of step: its name, and a function that yields the detector's results around a step at an observation."""
 
     name: str
     verdicts: Callable[[np.random.Generator, int], Stream]
 
 
 def step_kinds() -> list[Step]:
-    """Returns the steps that are tried."""
+    """Returns all kinds of steps."""
     kinds = [
         Step(f"rate {rps:g} rps x {factor:.3g}", partial(_rate, rps=rps, factor=factor))
         for rps in (20.0, TRACE_RPS, 100.0, 200.0)
@@ -72,16 +72,16 @@ def _bandwidth(rng: np.random.Generator, at: int, *, sigma: float) -> Stream:
 
 
 def _service(rng: np.random.Generator, at: int, *, sigma: float) -> Stream:
-    law = LatencyModel(alpha_s=0.04234, beta_s=0.008165, max_batch=64)
-    service = ServiceTime(law)
+    latency = LatencyModel(alpha_s=0.04234, beta_s=0.008165, max_batch=64)
+    service = ServiceTime(latency)
     factors = np.repeat([1.0, 1.5], [at, SEARCHED]) * rng.lognormal(0.0, sigma, at + SEARCHED)
     batches = rng.integers(1, 65, at + SEARCHED)
     for items, factor in zip(batches.tolist(), factors.tolist(), strict=True):
-        yield service.update(items, factor * law.predict_s(items))
+        yield service.update(items, factor * latency.predict_s(items))
 
 
 def step_figures(step: Step, runs: int) -> tuple[float, float, float, int]:
-    """Returns the median delay, its 95th percentile, the share found, and the alarms before the step."""
+    """Returns median and 95th percentile of the delay, the share of steps found, and the alarms before the step."""
     delays, early = [], 0
     for seed in range(runs):
         rng = np.random.default_rng(seed)
@@ -94,12 +94,12 @@ def step_figures(step: Step, runs: int) -> tuple[float, float, float, int]:
 
 
 def alarms(detector: Detector, values: list[float]) -> int:
-    """Returns how many changes are found."""
+    """Returns the number of changes that a detector reports."""
     return sum(detector.update(value) is not None for value in values)
 
 
 def update_us(posterior: RunLengthPosterior, values: list[float]) -> float:
-    """Returns the median microseconds of an update once all rows are in use."""
+    """Returns the median microseconds of an update with all rows in use."""
     costs = []
     for value in values:
         started_s = time.perf_counter()
@@ -109,7 +109,7 @@ def update_us(posterior: RunLengthPosterior, values: list[float]) -> float:
 
 
 def print_steps(runs: int) -> None:
-    """Prints the delays. Wanted: median at most 12, at least 98 % found."""
+    """Prints the delays. Required: a median of at most 12, and at least 98 % found."""
     print(f"{runs} steps each                   median delay   95 %   found   false before")
     for step in step_kinds():
         median, p95, found, early = step_figures(step, runs)
@@ -117,7 +117,7 @@ def print_steps(runs: int) -> None:
 
 
 def print_false_alarms(hours: float) -> None:
-    """Prints false alarms where nothing changes. Wanted: at most one an hour of Poisson ticks."""
+    """Prints the false alarms without a change. Required: at most one in an hour of Poisson arrivals."""
     print("no change                                    false alarms an hour")
     ticks = int(hours * TICKS_PER_HOUR)
     for rps in (10.0, TRACE_RPS, 200.0):
@@ -130,7 +130,7 @@ def print_false_alarms(hours: float) -> None:
 
 
 def print_trace(folder: Path) -> None:
-    """Prints the changes found on the trace. Wanted: at most one."""
+    """Prints the changes found in the trace. Required: at most one."""
     path = folder / "arrivals" / "twitter-15h-a.gaps"
     if not path.is_file():
         print(f"no trace: {path} is missing; name the folder with --traces or EDGEBURST_TRACES")
@@ -142,7 +142,7 @@ def print_trace(folder: Path) -> None:
 
 
 def update_costs_us() -> dict[str, float]:
-    """Returns the median microseconds of an update by kind of detector, all rows in use."""
+    """Returns the median microseconds of an update by kind of detector, with all rows in use."""
     hazard = partial(constant_hazard, 500.0)
     rng = np.random.default_rng(1)
     counts, levels = rng.poisson(12.0, 1000).tolist(), rng.normal(0.0, 0.1, 1000).tolist()
@@ -157,7 +157,7 @@ def update_costs_us() -> dict[str, float]:
 
 
 def print_cost() -> None:
-    """Prints what an update costs. Wanted: at most 150 us at 200 run lengths."""
+    """Prints the time of an update. Required: at most 150 us with 200 run lengths."""
     print(f"median update at {MAX_ROWS} run lengths, us")
     for name, cost_us in update_costs_us().items():
         print(f"  {name} {cost_us:6.0f}")
@@ -165,8 +165,10 @@ def print_cost() -> None:
 
 def main() -> None:
     """Prints all figures."""
-    parser = argparse.ArgumentParser(description="How soon changes are found, how often wrongly, at what cost.")
-    parser.add_argument("--steps", type=int, default=100, help="seeded steps of each kind (default: 100)")
+    parser = argparse.ArgumentParser(
+        description="Prints detection delays of changes, the rate of false alarms, and the time of an update."
+    )
+    parser.add_argument("--steps", type=int, default=100, help="number of steps of each kind (default: 100)")
     parser.add_argument("--hours", type=float, default=10.0, help="hours of Poisson arrivals (default: 10)")
     parser.add_argument(
         "--traces", type=Path, default=Path(os.environ.get("EDGEBURST_TRACES", ".")), help="folder of the traces"

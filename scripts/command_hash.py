@@ -1,9 +1,10 @@
-"""Prints a hash of the engine's commands over seeded simulations, so that a change of shape is seen to change nothing.
+"""Prints hashes of the engine's commands in seeded simulations: equal hashes before and after a refactoring.
 
     python -m scripts.command_hash [--log DIR] [--against CHECKOUT]
 
-A line a scenario: its name, the number of commands and the hash of what each says (time, kind, place, request ids).
-With --against the same scenarios run on another checkout too, and the first command that differs is shown.
+Each line shows the name of a scenario, the number of commands, and the hash of their contents (time, kind, place,
+request ids). With --against the scenarios are also run in another checkout, and the first command that differs is
+shown.
 """
 
 import argparse
@@ -43,7 +44,7 @@ from scheduler.workloads import Workload, poisson, with_bursts
 
 REQUESTS = 3_000
 DIGITS = 9
-"""Of a second that times are compared to."""
+"""Decimal places of a second to which times are compared."""
 
 NOISY = Scenario(edge_noise=0.1, function_noise=0.25)
 FAST_LATENCY = LatencyModel(0.05, 0.02, 16)
@@ -69,7 +70,7 @@ def _models() -> tuple[SimulatedModel, ...]:
 
 
 def scenarios() -> Iterator[tuple[str, Scenario, float]]:
-    """Yields (name, scenario, requests a second): each load, label, limit and fault that the engine knows."""
+    """Yields (name, scenario, requests a second), with all kinds of loads, labels, limits and faults of the engine."""
     half_s = replace(NOISY, classes=(SimulatedClass(ServiceClass(slo_s=0.6)),))
     slow_link = Bandwidth((0.0,), (1.2e6,))
     steps = Bandwidth((0.0, 8.0, 14.0), (6e6, 5e5, 6e6))
@@ -108,18 +109,17 @@ def _only(*, edge: bool) -> SimulatedModel:
     )
 
 
-def workload(name: str, scenario: Scenario, rate_rps: float) -> Workload:
-    """Returns the arrivals of a scenario, the same for the same name and seed."""
+def workload(name: str, scenario: Scenario, rate_rps: float, *, requests: int = REQUESTS) -> Workload:
+    """Returns the arrivals of a scenario, the same for the same name, seed and number of requests."""
     arrivals, _, _, _, bursts = generators(scenario.seed)
-    requests = 200 if rate_rps < 1.0 else REQUESTS
-    drawn = poisson(rate_rps, rng=arrivals, requests=requests)
+    drawn = poisson(rate_rps, rng=arrivals, requests=min(200, requests) if rate_rps < 1.0 else requests)
     if name == "light load":
         return with_bursts(drawn, [(20.0, 6.0, 120.0)], rng=bursts)
     return drawn
 
 
 def lines(commands: Sequence[tuple[float, Command]]) -> Iterator[str]:
-    """Yields what each command says: when, what, where, for which requests."""
+    """Yields a line for each command: time, kind, place and request ids."""
     for now_s, command in commands:
         yield f"{now_s:.{DIGITS}f} {_said(command)}"
 
@@ -140,17 +140,17 @@ def _said(command: Command) -> str:
             return f"probe {backend.value}"
         case PlanAdopted():
             return "adopt"
-    raise ValueError(f"a command of a kind that has no word here: {command!r}")
+    raise ValueError(f"a command of an unknown kind: {command!r}")
 
 
 def run(name: str, scenario: Scenario, rate_rps: float) -> list[str]:
-    """Returns the commands of one simulation, a line each."""
+    """Returns the lines of the commands of one simulation."""
     requests = make_requests(scenario, workload(name, scenario, rate_rps))
     return list(lines(make_simulation(scenario, requests, keep_commands=True).run().commands))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Prints the hashes; returns 1 where another checkout's commands differ."""
+    """Prints the hashes; returns 1 if the commands of another checkout differ."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n\n")[0])
     parser.add_argument("--log", type=Path, metavar="DIR", help="write the commands of each scenario to a file in DIR")
     parser.add_argument("--against", type=Path, metavar="CHECKOUT", help="compare with the commands of this checkout")
@@ -169,13 +169,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def start_other(checkout: Path, folder: Path) -> subprocess.Popen[bytes]:
-    """Starts this command on another checkout; it writes its logs to `folder`."""
+    """Starts this script in another checkout; it writes its logs to `folder`."""
     command = [sys.executable, "-m", "scripts.command_hash", "--log", str(folder)]
     return subprocess.Popen(command, cwd=checkout, stdout=subprocess.DEVNULL)
 
 
 def compare(other: subprocess.Popen[bytes], folder: Path, logs: dict[str, list[str]]) -> int:
-    """Prints where another checkout's commands differ; returns 1 if they do anywhere, or if it failed."""
+    """Prints the first difference of each scenario; returns 1 if there is any, or if the other checkout failed."""
     if other.wait() != 0:
         print("the other checkout's run failed", file=sys.stderr)
         return 1
@@ -194,7 +194,7 @@ def compare(other: subprocess.Popen[bytes], folder: Path, logs: dict[str, list[s
 
 
 def file_of(folder: Path, name: str) -> Path:
-    """Returns the file of a scenario's commands."""
+    """Returns the log file of a scenario."""
     return folder / f"{name.replace(',', '').replace(' ', '-')}.log"
 
 

@@ -1,4 +1,4 @@
-"""Runs policies over workloads, networks and faults, and writes a table, rows and plots: python -m scripts.evaluate."""
+"""Entry point of `python -m scripts.evaluate`: simulates policies and writes tables, rows and plots."""
 
 import sys
 

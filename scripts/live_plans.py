@@ -1,8 +1,8 @@
-"""What planned function buffers cost in the simulated daemon, beside what the exact planner promises; without an edge.
+"""Compares the simulated cost of function buffers with the cost predicted by the exact planner; without an edge.
 
-Run with `python -m scripts.live_plans`. For each site the exact planner plans for the true rates. The plan is loaded
-and obeyed (`function_plan`), and beside it the daemon plans live, from what it sees. Cost is a fraction of the promise;
-in brackets the fraction within the SLO of the class for which it is lowest, as a difference to its percentile.
+Run with `python -m scripts.live_plans`. For each site the exact planner makes a plan for the true rates. One simulation
+follows this plan (`function_plan`); in another one the engine plans from its estimates. Costs are fractions of the
+predicted cost. The number in brackets is the fraction within the SLO minus the percentile, for the worst class.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ PATIENT = ServiceClass("patient", slo_s=4.0)
 
 @dataclass(frozen=True, slots=True)
 class Site:
-    """Classes with their rates, tiers, and the scatter of services."""
+    """Site: classes with their rates, tiers, and the noise of service times."""
 
     rates_rps: tuple[tuple[ServiceClass, float], ...]
     tiers: tuple[FunctionTier, ...]
@@ -46,13 +46,13 @@ class Site:
 
     @property
     def classes(self) -> tuple[ServiceClass, ...]:
-        """The classes alone."""
+        """Service classes without their rates."""
         return tuple(service_class for service_class, _ in self.rates_rps)
 
-    def promised(self) -> FunctionPlan:
+    def predicted_plan(self) -> FunctionPlan:
         """Returns the exact plan for the true rates."""
-        way = tier_way(item_bytes=0.0, bytes_per_s=None, rtt_s=0.0, sent_bytes_per_s=0.0)
-        offer = TierOffer("the site's tiers", self.tiers, {}, self.sigma, way, 64)
+        path = tier_way(item_bytes=0.0, bytes_per_s=None, rtt_s=0.0, sent_bytes_per_s=0.0)
+        offer = TierOffer("the site's tiers", self.tiers, {}, self.sigma, path, 64)
         apps = tuple(Application(c.name, c.slo_s, c.percentile, rate) for c, rate in self.rates_rps)
         return plan_functions(Question(apps, offer, offer.sheet))
 
@@ -68,7 +68,7 @@ class Site:
         ]
 
     def run(self, requests: Sequence[Request], buffers: tuple[LoadedBuffer, ...], seed: int) -> Journal:
-        """Returns what became of them, under a loaded plan or, without buffers, planned live."""
+        """Returns the journal of a simulation that follows the given buffers; without buffers the engine plans."""
         model = ModelSettings("m", classes=self.classes, tiers=self.tiers, buffers=buffers)
         functions = SimulatedFunctions(
             tiers={tier.name: tier for tier in self.tiers},
@@ -99,12 +99,16 @@ SITES = tuple(
 def main() -> int:
     """Prints the table."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
-    parser.add_argument("--requests", type=int, default=6000, metavar="N", help="of each site (default: %(default)s)")
-    parser.add_argument("--seed", type=int, default=3, metavar="S", help="(default: %(default)s)")
+    parser.add_argument(
+        "--requests", type=int, default=6000, metavar="N", help="requests of each site (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--seed", type=int, default=3, metavar="S", help="seed of arrivals and noise (default: %(default)s)"
+    )
     args = parser.parse_args()
     console = Console(highlight=False, width=None if sys.stdout.isatty() else 130)
-    table = Table(title="cost against the exact promise for the true rates", title_justify="left")
-    for column in ("classes, requests/s", "tiers", "scatter", "promise a request", "loaded", "live"):
+    table = Table(title="cost as a fraction of the cost predicted for the true rates", title_justify="left")
+    for column in ("classes, requests/s", "tiers", "noise", "predicted a request", "fixed plan", "live plans"):
         table.add_column(column)
     for site in track(SITES, description="sites", transient=True):
         table.add_row(*_row(site, args.requests, args.seed))
@@ -113,7 +117,7 @@ def main() -> int:
 
 
 def _row(site: Site, count: int, seed: int) -> tuple[str, ...]:
-    plan, requests = site.promised(), site.requests(count, seed)
+    plan, requests = site.predicted_plan(), site.requests(count, seed)
     loaded = tuple(
         LoadedBuffer(g.apps, g.function.kind, g.function.batch, g.timeouts_s, g.cost_per_request) for g in plan.groups
     )
@@ -132,7 +136,7 @@ def _row(site: Site, count: int, seed: int) -> tuple[str, ...]:
 
 
 def _above(journal: Journal, service_class: ServiceClass) -> float:
-    """The fraction of a class within its SLO, less its percentile."""
+    """Returns the fraction of a class within its SLO minus its percentile."""
     ours = [r for r in journal.requests if r.class_name == service_class.name]
     good = [r for r in ours if journal.ended_at_s[r.request_id] <= r.deadline_s + TOLERANCE_S]
     return sum(r.request_id in journal.answered_by for r in good) / len(ours) - service_class.percentile

@@ -1,13 +1,13 @@
-"""What a second of true lookahead would gain: our engine beside two that know who comes within the next second.
+"""Measures the value of one second of lookahead: the engine, and two variants that know the next second's arrivals.
 
     python -m scripts.lookahead                                   # this repository's own traffic, without noise
     python -m scripts.lookahead --trace FILE.gaps --requests 20000
 
-"rule told" is our engine whose forecast of who joins the edge's next batch is the truth, up to a second ahead.
-"planned anew" solves, whenever the edge is free, for whom it knows the clairvoyant's problem: those who wait, those who
-come within the second, and after that a second of even arrivals at the present rate; it follows that schedule until the
-edge is free again. What separates it from the bound is what only a longer look ahead would tell; what separates ours
-from it is what nobody can have who does not see the future.
+"rule told" is the engine with the true arrivals, up to one second ahead, as its forecast for the edge's next batch.
+"planned anew" solves the clairvoyant problem whenever the edge is free. Its requests are the waiting ones, the arrivals
+of the next second, and after these one second of evenly spaced arrivals at the current rate. It follows the schedule
+until the edge is free again. Its distance to the bound is the value of a longer lookahead. The distance of the engine
+to it is the value of one second of lookahead, which no policy without knowledge of the future can gain.
 """
 
 import argparse
@@ -36,7 +36,7 @@ from scripts.evaluation.traffic import Bursty, Trace
 SCALES = (2.2, 2.4, 3.0, 4.0)
 LOOKAHEAD_S = 1.0
 EVEN_S = 1.0
-"""Even arrivals at the present rate after those that are known, so that no batch is planned as if it were the last."""
+"""Seconds of evenly spaced arrivals after the known ones, so that no batch is planned as if it were the last."""
 RATE_WINDOW_S = 2.0
 
 
@@ -50,17 +50,17 @@ class ToldForecast(TrueBeliefs):
         self.edge_free_at_s = 0.0
 
     def recent_rps(self, model: str, now_s: float) -> float:
-        """Returns the rate at which the engine's forecast until the edge is free is the truth."""
+        """Returns the rate with which the engine forecasts the true number of arrivals until the edge is free."""
         ahead_s = self.edge_free_at_s - now_s
         if not 0 < ahead_s <= LOOKAHEAD_S:
             return super().recent_rps(model, now_s)
         joining = bisect_right(self._arrivals_s, now_s + ahead_s) - bisect_right(self._arrivals_s, now_s)
-        # The forecast takes half a standard deviation off what it expects; the truth has none.
+        # The engine subtracts half a standard deviation from the expected number; this adds it.
         return ((0.5 + math.sqrt(0.25 + 4.0 * joining)) / 2.0) ** 2 / ahead_s
 
 
 class ToldEngine:
-    """The engine, with an eye on when its edge will be free."""
+    """Engine with `ToldForecast`, which is told when the edge will be free."""
 
     def __init__(self, scenario: Scenario, requests: Sequence[Request]) -> None:
         """Stores its parts."""
@@ -70,7 +70,7 @@ class ToldEngine:
         self._engine = Engine(settings, control)
 
     def handle(self, messages: Sequence[Message], now_s: float) -> list[Command]:
-        """Takes what happened, returns what to do."""
+        """Takes the messages of one moment and returns the commands to perform."""
         commands = self._engine.handle(messages, now_s)
         for command in commands:
             if isinstance(command, SendBatch) and command.batch.backend is Backend.EDGE:
@@ -78,13 +78,13 @@ class ToldEngine:
         return commands
 
     def next_wakeup_s(self) -> float | None:
-        """Returns when to call again even if nothing happens."""
+        """Returns the time of the next call if no message arrives earlier; None for never."""
         return self._engine.next_wakeup_s()
 
 
 @dataclass(frozen=True, slots=True)
 class Placed:
-    """A batch that was sent: its place, its requests (counted from 0), and when it left and came back."""
+    """Sent batch: its backend, its requests (counted from 0), the time of sending and the time of its answer."""
 
     backend: Backend
     requests: tuple[int, ...]
@@ -95,15 +95,15 @@ class Placed:
 def planned_anew(
     scenario: Scenario, arrivals_s: Sequence[float], *, lookahead_s: float = LOOKAHEAD_S
 ) -> Iterator[Placed]:
-    """Yields the batches of whoever knows the next `lookahead_s` seconds. There is no noise.
+    """Yields the batches of "planned anew", with the arrivals of the next `lookahead_s` seconds known and no noise.
 
     Raises:
-        BoundError: not even that keeps every request within the SLO.
+        BoundError: no schedule keeps every request within the SLO.
     """
     waiting: list[int] = []
     came, free_s = 0, -math.inf
     while waiting or came < len(arrivals_s):
-        # Before somebody waits there is nothing to decide.
+        # Without a waiting request there is nothing to decide.
         now_s = max(free_s, arrivals_s[waiting[0] if waiting else came])
         until = bisect_right(arrivals_s, now_s + lookahead_s)
         waiting += range(came, until)
@@ -121,7 +121,7 @@ def planned_anew(
 
 
 def _even_stream(arrivals_s: Sequence[float], came: int, *, now_s: float, known_until_s: float) -> list[float]:
-    """Even arrivals after those that are known, at the rate seen lately; none after the last."""
+    """Returns evenly spaced arrivals after the known ones, at the recent rate; none after the last arrival."""
     since_s = max(now_s - RATE_WINDOW_S, arrivals_s[0])
     seen = bisect_right(arrivals_s, now_s) - bisect_left(arrivals_s, since_s)
     rate_rps = seen / max(now_s - since_s, 0.5)
@@ -130,7 +130,7 @@ def _even_stream(arrivals_s: Sequence[float], came: int, *, now_s: float, known_
 
 
 def _schedule(scenario: Scenario, arrivals_s: Sequence[float], rate_rps: float, *, now_s: float) -> list[PlacedBatch]:
-    """The least money for these arrivals from now on, an edge that is free early in the end counted in."""
+    """Returns the cheapest schedule for these arrivals; an edge that is free earlier at the end counts as money."""
     slo_s = scenario.classes[0].service_class.slo_s
     problem = replace(_problem(scenario, arrivals_s), begins_s=now_s)
     return clairvoyant_schedule(problem, edge_per_s=_edge_cny_per_s(scenario, rate_rps, slo_s))
@@ -147,7 +147,7 @@ def _problem(scenario: Scenario, arrivals_s: Sequence[float]) -> Problem:
 
 
 def _edge_cny_per_s(scenario: Scenario, rate_rps: float, slo_s: float) -> float:
-    """What a second of the edge saves in the long run: nothing where it will be idle."""
+    """Returns the money that a second of the edge saves in the long run; 0 below saturation."""
     if rate_rps <= 0:
         return 0.0
     sizes = range(1, scenario.edge_latency.max_batch + 1)
@@ -159,33 +159,33 @@ def _edge_cny_per_s(scenario: Scenario, rate_rps: float, slo_s: float) -> float:
 def _until_the_edge_is_free(
     scenario: Scenario, known_s: Sequence[float], schedule: Sequence[PlacedBatch], *, now_s: float
 ) -> Iterator[Placed]:
-    """What leaves before the edge is free again: its first batch, and those by functions until then."""
-    law, tier_law = scenario.edge_latency, tier_of(scenario).latency
+    """Yields the batches sent before the edge is free again: its first batch, and function batches until then."""
+    edge_latency, tier_latency = scenario.edge_latency, tier_of(scenario).latency
     free_s, sent = math.inf, False
     for batch in schedule:
         members = tuple(range(batch.first, min(batch.first + batch.items, len(known_s))))
-        # Who is not known yet will be when it has to leave; only the first batch goes in any case.
+        # A batch with unknown requests is sent later, when they are known; only the first batch is sent at once.
         if not members or (sent and len(members) < batch.items):
             return
-        left_s = max(known_s[members[-1]], now_s)
-        if left_s >= free_s or (batch.backend is Backend.EDGE and free_s < math.inf):
+        sent_s = max(known_s[members[-1]], now_s)
+        if sent_s >= free_s or (batch.backend is Backend.EDGE and free_s < math.inf):
             continue
         sent = True
         if batch.backend is Backend.EDGE:
-            free_s = left_s + law.predict_s(len(members))
-            yield Placed(Backend.EDGE, members, left_s, free_s)
+            free_s = sent_s + edge_latency.predict_s(len(members))
+            yield Placed(Backend.EDGE, members, sent_s, free_s)
         else:
-            yield Placed(Backend.FUNCTION, members, left_s, left_s + tier_law.predict_s(len(members)))
+            yield Placed(Backend.FUNCTION, members, sent_s, sent_s + tier_latency.predict_s(len(members)))
 
 
 def tier_of(scenario: Scenario) -> FunctionTier:
-    """Returns the only tier."""
+    """Returns the only tier of a scenario."""
     (tier,) = scenario.tiers
     return tier
 
 
 def function_cny(scenario: Scenario, batches: Sequence[Placed]) -> float:
-    """Returns what the batches cost."""
+    """Returns the cost of the function batches in CNY."""
     tier = tier_of(scenario)
     return math.fsum(
         tier.price.cost(tier.latency.predict_s(len(batch.requests)))
@@ -195,7 +195,7 @@ def function_cny(scenario: Scenario, batches: Sequence[Placed]) -> float:
 
 
 def compared(scenario: Scenario, arrivals: Workload) -> tuple[float, float, float, float]:
-    """Returns bound, ours, the rule told and planned anew, as parts of serving everything by function."""
+    """Returns the costs of bound, engine, "rule told" and "planned anew", as fractions of all by function."""
     slo_s = scenario.classes[0].service_class.slo_s
     requests = make_requests(scenario, arrivals)
     edge, functions = make_backends(scenario, scenario.engine_settings())
@@ -223,7 +223,7 @@ def main(words: Sequence[str] | None = None) -> None:
     parser.add_argument("--trace", type=Path, metavar="FILE.gaps", help="default: this repository's bursty traffic")
     parser.add_argument("--requests", type=int, default=20_000, metavar="N", help="default: %(default)s")
     args = parser.parse_args(words)
-    print("Cost as a part of serving everything by function, without noise:\n")
+    print("Cost as a fraction of serving everything by function, without noise:\n")
     print("| SLO, s | rate x | bound | ours | rule told | planned anew |\n|---|---|---|---|---|---|")
     for slo_s in SLOS_S:
         for scale in SCALES:

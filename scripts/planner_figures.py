@@ -1,14 +1,13 @@
-"""The planner's figures, asked and measured: the prototypes' sets matched or beaten, and how long planning takes.
+"""Compares the function planner with HarmonyBatch's published sets, and measures how long planning takes.
 
-Run with `python -m scripts.planner_figures`. With --traces (or EDGEBURST_TRACES) the folder `vectors` beside the traces
-gives HarmonyBatch's 28 sets; the profiles are made from it with the converter of the tests. Without it only the
-times are measured, on made-up laws. Times are of the processor, not of the clock, so that a busy machine counts less.
+Run with `python -m scripts.planner_figures`. With --traces (or EDGEBURST_TRACES) the folder `vectors` beside the
+traces gives HarmonyBatch's 28 sets of applications and its latency coefficients. Without that folder only the times
+are measured, with an invented profile. Times are processor time, so that other load on the machine counts less.
 """
 
 from __future__ import annotations
 
 import argparse
-import importlib
 import os
 import sys
 from collections.abc import Iterator
@@ -27,12 +26,12 @@ from scheduler.planner.functions.problem import OBJECTIVES, Application, Functio
 from scheduler.planner.functions.solve import plan_functions
 from scheduler.planner.queueing.map_batching_grid import buffer_grid
 from scheduler.planner.queueing.map_process import MarkovianArrivals, mmpp2
+from scripts.support.published_figures import harmony_profile, read
 
-ROOT = Path(__file__).parents[1]
 SHEET = "fc2-harmonybatch-cny"
-MADE_UP = {
-    "name": "made up",
-    "source": "made-up laws like those of an image classifier",
+INVENTED = {
+    "name": "invented",
+    "source": "invented latency models like those of an image classifier",
     "date": "2026-01-01",
     "families": [
         {
@@ -63,42 +62,39 @@ _REPEATS = {1: 5, 12: 3, 200: 1}
 
 
 def main() -> int:
-    """Prints the tables; exit status 1 if a set is not matched."""
+    """Prints the tables; returns exit status 1 if a plan costs more than the best known plan of its set."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
     parser.add_argument("--traces", type=Path, default=Path(os.environ.get("EDGEBURST_TRACES", ".")))
-    parser.add_argument("--without-200", action="store_true", help="leave out the plans of 200 applications")
+    parser.add_argument("--without-200", action="store_true", help="omit the plans of 200 applications")
     args = parser.parse_args()
     console = Console(highlight=False, width=None if sys.stdout.isatty() else 130)
     vectors = args.traces.resolve().parent / "vectors"
     matched = True
     if vectors.is_dir():
-        os.environ["EDGEBURST_TRACES"] = str(args.traces.resolve())
-        matched = _print_sets(console)
+        matched = _print_sets(console, vectors)
     else:
         console.print("no vectors beside the traces: name their folder with --traces or EDGEBURST_TRACES")
     _print_times(console, counts=(1, 12) if args.without_200 else (1, 12, 200))
     return 0 if matched else 1
 
 
-def _print_sets(console: Console) -> bool:
+def _print_sets(console: Console, vectors: Path) -> bool:
     table = Table(title="HarmonyBatch's sets, CNY a request", title_justify="left")
     for column in ("model", "set", "its own", "best known", "worst-case", "against", "percentile 0.99", "against"):
         table.add_column(column, no_wrap=True)
     matched = True
-    for row, ratio in _sets():
+    for row, ratio in _sets(vectors):
         table.add_row(*row)
         matched = matched and ratio <= 1 + 1e-9
     console.print(table)
     return matched
 
 
-def _sets() -> Iterator[tuple[tuple[str, ...], float]]:
-    sys.path.insert(0, str(ROOT / "tests"))
-    converter = importlib.import_module("support.planning_vectors")
-    sets = converter.read("harmonybatch-sets.json")
-    profiles = {
-        name: parse_profile(converter.harmony_profile(name), of=name) for name in {one["model"] for one in sets}
-    }
+def _sets(vectors: Path) -> Iterator[tuple[tuple[str, ...], float]]:
+    """Yields the table row of each set, and the worst-case plan's cost as a fraction of the best known cost."""
+    sets = read(vectors, "harmonybatch-sets.json")
+    models = {one["model"] for one in sets}
+    profiles = {model: parse_profile(harmony_profile(vectors, model), of=model) for model in models}
     for one in track(sets, description="sets", transient=True):
         costs = [_planned(one, profiles[one["model"]], name).total_cost_per_request for name in OBJECTIVES]
         best = one["best_contiguous_cny_per_request"]
@@ -124,10 +120,10 @@ def _planned(one: dict[str, Any], profile: FunctionProfile, objective: str) -> F
 
 
 def _print_times(console: Console, *, counts: tuple[int, ...]) -> None:
-    table = Table(title="best of a few runs, seconds of the processor", title_justify="left")
+    table = Table(title="minimum of a few runs, processor seconds", title_justify="left")
     for column in ("what", "asked", "measured", "segments pruned"):
         table.add_column(column)
-    profile = parse_profile(MADE_UP, of="made up")
+    profile = parse_profile(INVENTED, of="the invented profile")
     for count in counts:
         for objective in OBJECTIVES:
             taken_s, plan = _timed(profile, count, objective)

@@ -1,4 +1,4 @@
-"""Train the `digits` network on pictures of scikit-learn's digits, sent through PNG and JPEG; ship its weights."""
+"""Trains the `digits` network on pictures of scikit-learn's digits, encoded as PNG and JPEG; writes its weights."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _TOP_LEARNING_RATE = 5e-3
 
 
 def main() -> None:
-    """Train, judge on the held-out digits, and write the weights with their SHA-256."""
+    """Trains, evaluates on the held-out digits, and writes the weights with their SHA-256."""
     arguments = _arguments()
     torch.manual_seed(arguments.seed)
     torch.set_num_threads(1)
@@ -36,14 +36,14 @@ def main() -> None:
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
-    parser.add_argument("--out", type=Path, default=SHIPPED / "digits.pt", help="the weights' file")
+    parser.add_argument("--out", type=Path, default=SHIPPED / "digits.pt", help="file of the weights")
     parser.add_argument("--epochs", type=int, default=15, help="passes over the training digits")
-    parser.add_argument("--seed", type=int, default=1, help="of initial weights, order and augmentation")
+    parser.add_argument("--seed", type=int, default=1, help="seed of initial weights, order and augmentation")
     return parser.parse_args()
 
 
 def _tensors(images: npt.NDArray[np.float64], labels: npt.NDArray[np.int64]) -> tuple[torch.Tensor, torch.Tensor]:
-    """Send each digit through both encodings and back, as the network will see it."""
+    """Returns the network's input for each digit after encoding and decoding it in both formats, and the labels."""
     seen = [
         digit_input(decode_image(encode(image, kind, index)))
         for kind in ("jpeg", "png")
@@ -70,7 +70,7 @@ def _train(network: nn.Module, ink: torch.Tensor, labels: torch.Tensor, *, epoch
 
 
 def _augmented(ink: torch.Tensor) -> torch.Tensor:
-    """Turn, scale and shift a little, and vary ink and light: photographs do."""
+    """Returns the pictures slightly rotated, scaled and shifted, with varied ink and light, as in photographs."""
     count = len(ink)
     angle = (torch.rand(count) - 0.5) * 0.5
     scale = 1 + (torch.rand(count) - 0.5) * 0.3

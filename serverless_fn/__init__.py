@@ -1,1 +1,1 @@
-"""The function container of Function Compute; knows of the scheduler only the wire format."""
+"""The function container for Function Compute; of the scheduler it imports only the wire format."""

@@ -1,4 +1,4 @@
-"""`python -m serverless_fn`: the container program, configured by its environment alone."""
+"""Entry point of `python -m serverless_fn`, the container program; configured by environment variables only."""
 
 from __future__ import annotations
 
@@ -19,25 +19,25 @@ _HELP = """\
 Serves a model inside a Function Compute container: POST /invoke, POST /initialize, GET /pre-stop, GET /healthz.
 It is configured by environment variables:
   MODEL                   model of the catalogue (digits)
-  WEIGHTS_PATH            file of weights, where the model ships none
+  WEIGHTS_PATH            file of weights, if the model has no shipped weights
   WEIGHTS_SHA256          its SHA-256, checked before loading
-  RANDOM_WEIGHTS          the model's name, to run it untrained
-  EDGEBURST_EMULATE       profile whose latency law the service is padded to
+  RANDOM_WEIGHTS          name of the model, to run it with random weights
+  EDGEBURST_EMULATE       profile whose predicted service times are emulated
   DEVICE                  cpu or cuda (cpu)
   TORCH_THREADS           threads of one prediction (1)
-  MAX_BATCH               most items of one invocation (the emulated profile's, else 32)
+  MAX_BATCH               largest number of items in an invocation (that of the emulated profile, else 32)
   FC_CUSTOM_LISTEN_PORT   port (9000)
   EDGEBURST_LISTEN_HOST   address (0.0.0.0, which the platform requires)
 """
 
-# The platform sends POSTs down kept connections and does not repeat one that meets a closed connection (502).
+# The platform sends POSTs on kept connections and does not repeat a POST that meets a closed connection (502).
 _NEVER_S = 10 * 365 * 86_400
-# The platform's limit on a request is 32 MB; a little above it, so that the platform's own answer is the one seen.
+# The platform's limit for a request is 32 MB. This one is slightly higher, so that clients see the platform's answer.
 _MAX_BODY_BYTES = 33 * 2**20
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Serve until SIGTERM; return the exit status."""
+    """Serves until SIGTERM or SIGINT; returns the exit status."""
     parser = argparse.ArgumentParser(
         prog="python -m serverless_fn", description=_HELP, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -47,12 +47,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     except SettingsError as error:
         return _refused(str(error))
     except OSError as error:
-        return _refused(f"The function cannot listen: {error.strerror or error}; set FC_CUSTOM_LISTEN_PORT.")
+        return _refused(f"the function cannot listen: {error.strerror or error}; set FC_CUSTOM_LISTEN_PORT")
     return 0
 
 
 def serve(settings: Settings) -> None:
-    """Listen and answer until SIGTERM or SIGINT; blocks.
+    """Listens and answers until SIGTERM or SIGINT; blocks.
 
     Raises:
         OSError: the port cannot be opened.
@@ -62,7 +62,7 @@ def serve(settings: Settings) -> None:
         create_app(Inference(settings)),
         host=settings.host,
         port=settings.port,
-        # One computes, the others answer health checks and queue what the instance's concurrency lets in.
+        # One thread computes; the others answer health checks and hold the requests that wait for it.
         threads=8,
         channel_timeout=_NEVER_S,
         connection_limit=1000,

@@ -1,4 +1,4 @@
-"""The HTTP face of the container, as Function Compute calls it."""
+"""HTTP interface of the container, as Function Compute calls it."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from models.errors import ModelError
 from scheduler import wire
 from serverless_fn.inference import Answer, Inference
 
-_MESSAGE = "The function failed inside; its log has the stack trace."
+_MESSAGE = "the function failed inside; its log has the stack trace"
 
 
 def create_app(inference: Inference) -> Flask:
-    """Return the WSGI application: POST /invoke, POST /initialize, GET /pre-stop, GET /healthz."""
+    """Returns the WSGI application: POST /invoke, POST /initialize, GET /pre-stop, GET /healthz."""
     app = Flask("serverless_fn")
 
     @app.post("/invoke")
@@ -43,7 +43,7 @@ def create_app(inference: Inference) -> Flask:
 
 @contextmanager
 def _logged(what: str) -> Iterator[None]:
-    """Frame one call in the log with the lines by which the platform tells invocations apart."""
+    """Writes the log lines before and after a call by which the platform separates invocations."""
     request_id = request.headers.get("x-fc-request-id", "-")
     print(f"FC {what} Start RequestId: {request_id}", flush=True)
     yield
@@ -53,7 +53,7 @@ def _logged(what: str) -> Iterator[None]:
 def _invoke(inference: Inference, frame: bytes) -> Response:
     try:
         answer = inference.answer(frame)
-    except Exception:  # noqa: BLE001 - the outermost line: whatever happens, the platform gets its failure headers
+    except Exception:  # noqa: BLE001 - the outermost line: after any error the platform must get its failure headers
         traceback.print_exc(file=sys.stdout)
         answer = Answer(500, wire.pack_frame({"status": 500, "error": _MESSAGE}, wire.Encoded(b"", None)))
     return _response(answer.frame, failed=answer.status != 200)
@@ -76,6 +76,6 @@ def _initialize_failed(message: str, kind: str) -> Response:
 
 
 def _response(body: bytes, *, failed: bool) -> Response:
-    # Without the header the platform may take a failure for a success; the frame carries the status a third time.
+    # Without the header the platform may count a failure as a success. The frame also carries the status.
     status = 404 if failed else 200
     return Response(body, status, {"x-fc-status": str(status)}, mimetype="application/octet-stream")

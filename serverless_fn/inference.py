@@ -1,4 +1,4 @@
-"""From a frame to a frame: one invocation's batch is decoded, predicted and answered."""
+"""Serves one invocation: decodes, predicts and answers its batch, from frame to frame."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ from serverless_fn.settings import Settings
 if TYPE_CHECKING:
     from models.network import LoadedModel
 
-# Bounds the memory of one invocation where no profile says what the function can take.
+# Limits the memory of one invocation if no profile gives the largest batch of the function.
 _DEFAULT_MAX_BATCH = 32
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What an invocation comes to: its status, and the frame that carries it."""
+    """Answer to an invocation: its status, and the frame that carries it."""
 
     status: int
     frame: bytes
@@ -48,7 +48,7 @@ class _Served:
 
 
 class _NotServed(Exception):
-    """The whole invocation fails with this status and sentence."""
+    """Error: the whole invocation fails with this status and message."""
 
     def __init__(self, status: int, message: str) -> None:
         super().__init__(message)
@@ -56,11 +56,11 @@ class _NotServed(Exception):
 
 
 FRESH_S = 1.0
-"""An instance that waited longer than this for its first request was provisioned, not started for it."""
+"""Seconds: an instance that waited longer for its first request was provisioned, not started for it."""
 
 
 class Inference:
-    """The model of one instance and how it answers. Thread-safe; one batch is computed at a time."""
+    """Inference of one instance. Thread-safe; computes one batch at a time."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
@@ -70,10 +70,10 @@ class Inference:
         self._loaded_at_s = time.perf_counter()
 
     def initialize(self) -> None:
-        """Load the model unless that is done.
+        """Loads the model unless it is loaded.
 
         Raises:
-            ModelError: no such model, weights or profile; the message says what to do.
+            ModelError: there is no such model, weights or profile; the message says what to do.
         """
         with self._lock:
             if self._loaded is None:
@@ -81,10 +81,10 @@ class Inference:
                 self._loaded_at_s = time.perf_counter()
 
     def answer(self, frame: bytes) -> Answer:
-        """Serve one invocation.
+        """Returns the answer to one invocation.
 
-        A broken image fails alone, in the output `item_error`; what fails the whole batch comes back as status and
-        sentence in the frame.
+        A broken image fails alone, in the output `item_error`. If the whole batch fails, the frame of the answer holds
+        the status and an error sentence.
         """
         started_s = time.perf_counter()
         cold_start, self._invoked = not self._invoked and self._is_fresh(started_s), True
@@ -107,25 +107,26 @@ class Inference:
         return Answer(status, wire.pack_frame(header, payload))
 
     def _is_fresh(self, now_s: float) -> bool:
-        """Whether the instance was started for the request that comes now, and not kept warm for it before.
+        """Returns whether the instance was started for the request that arrives at `now_s`.
 
-        The platform does not say. It hands a request that waited for a new instance over as soon as that is ready.
+        The platform does not say so. But it passes on a request that waited for a new instance as soon as the instance
+        is ready.
         """
         return self._loaded is None or now_s - self._loaded_at_s < FRESH_S
 
     def _serve(self, header: Mapping[str, object], payload: wire.Encoded) -> _Served:
         wanted = header.get("model", self._settings.model)
         if wanted != self._settings.model:
-            raise _NotServed(404, f"This function serves {self._settings.model!r}, not {wanted!r}.")
+            raise _NotServed(404, f"this function serves {self._settings.model!r}, not {wanted!r}")
         self.initialize()
         loaded = self._loaded
         assert loaded is not None
         if header.get("warm") is True:
-            # A warming call: that the instance is there and has its model is all that was asked.
+            # A warming call: it only has to reach an instance with a loaded model.
             return _Served(wire.Encoded(b"", None), 0.0)
         request = wire.parse_request(payload.body, payload.json_length)
         images = _images(request, loaded)
-        # Service time begins here: what waits for the lock waits, it is not served.
+        # Service time begins here: waiting for the lock is no service.
         with self._lock:
             started_s = time.perf_counter()
             outputs = _predict(loaded.model, images)
@@ -138,7 +139,7 @@ class Inference:
 
 
 def memory_bytes() -> int:
-    """Return the most memory that this process has had resident so far."""
+    """Returns the peak of the resident memory of this process, bytes."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024  # Linux counts in KiB.
 
@@ -146,7 +147,7 @@ def memory_bytes() -> int:
 def _load(settings: Settings) -> _Loaded:
     catalogue.spec(settings.model)
     emulation = emulation_for(settings.emulate)
-    # Here and not above: importing torch takes a second, in which the platform already looks for the open port.
+    # Here and not above: importing torch takes a second, and the platform already waits for the open port.
     import cv2
     import torch
 
@@ -160,7 +161,7 @@ def _load(settings: Settings) -> _Loaded:
         random_weights=settings.random_weights,
         device=settings.device,
     )
-    # The first picture sets up OpenCV's and torch's kernels: 5 to 100 ms that belong to the cold start.
+    # The first picture initialises kernels of OpenCV and torch: 5 to 100 ms that belong to the cold start.
     _predict(model, [cv2.imencode(".png", np.zeros((8, 8, 3), np.uint8))[1].tobytes()])
     profile = emulation.profile
     emulated_max_batch = profile.max_batch if profile else _DEFAULT_MAX_BATCH
@@ -170,15 +171,15 @@ def _load(settings: Settings) -> _Loaded:
 def _images(request: wire.InferRequest, loaded: _Loaded) -> list[bytes]:
     spec = loaded.model.spec
     if len(request.inputs) != 1 or request.inputs[0].name != spec.input_name:
-        raise wire.WireError(f"model {spec.name!r} takes one input, named {spec.input_name!r}.")
+        raise wire.WireError(f"model {spec.name!r} takes one input, named {spec.input_name!r}")
     tensor = request.inputs[0]
     if tensor.datatype != spec.input_datatype or tensor.shape[1:] not in ((), (1,)):
         raise wire.WireError(
             f"input {tensor.name!r} must be {spec.input_datatype} of shape [n], one encoded image an item,"
-            f" not {tensor.datatype} of shape {list(tensor.shape)}."
+            f" not {tensor.datatype} of shape {list(tensor.shape)}"
         )
     if not 1 <= tensor.items <= loaded.max_batch:
-        raise wire.WireError(f"the batch has {tensor.items} items; this function takes 1 to {loaded.max_batch}.")
+        raise wire.WireError(f"the batch has {tensor.items} items; this function takes 1 to {loaded.max_batch}")
     return wire.base64_elements(tensor).elements()
 
 
@@ -193,7 +194,7 @@ def _predict(model: LoadedModel, images: list[bytes]) -> tuple[wire.Tensor, ...]
         except ImageError as error:
             errors[index] = str(error).encode()
     output = model.spec.outputs[0]
-    # A broken image's row stays zero, so that no NaN reaches whoever sums a batch.
+    # The row of a broken image stays zero, so that the sum over a batch contains no NaN.
     probabilities = np.zeros((len(images), *output.shape), np.float32)
     if ready:
         probabilities[list(ready)] = model.predict(np.stack(list(ready.values())))

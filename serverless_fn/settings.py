@@ -1,4 +1,4 @@
-"""What the container is told by its environment, read once."""
+"""Settings of the container, read once from its environment variables."""
 
 from __future__ import annotations
 
@@ -8,22 +8,23 @@ from pathlib import Path
 
 
 class SettingsError(ValueError):
-    """An environment variable cannot be used; the message is one sentence that names it."""
+    """Error: an environment variable cannot be used; the message names it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """The environment of one instance.
+    """Settings of one instance.
 
-    Parameters:
+    Attributes:
         model: MODEL, the model of the catalogue to serve.
-        weights: WEIGHTS_PATH, a file of weights; None for those that ship.
-        weights_sha256: WEIGHTS_SHA256, its SHA-256 in hexadecimal.
-        random_weights: RANDOM_WEIGHTS names the model itself, the only way to run it without trained weights.
-        emulate: EDGEBURST_EMULATE, the profile whose latency law the service is padded to; None for true speed.
-        device: DEVICE, where torch computes: "cpu" or "cuda".
-        torch_threads: TORCH_THREADS; one by default, because an instance has about one vCPU.
-        max_batch: MAX_BATCH, the most items of one invocation; None leaves it to the emulated profile or the default.
+        weights: WEIGHTS_PATH, a file of weights; None for the shipped weights.
+        weights_sha256: WEIGHTS_SHA256, the file's SHA-256 in hexadecimal.
+        random_weights: whether RANDOM_WEIGHTS is the name of the model, so that it runs without trained weights.
+        emulate: EDGEBURST_EMULATE, the profile whose predicted service times are emulated; None for own speed.
+        device: DEVICE, torch's device: "cpu" or "cuda".
+        torch_threads: TORCH_THREADS; 1 by default, because an instance has about one vCPU.
+        max_batch: MAX_BATCH, the largest number of items in an invocation; None for that of the emulated profile or
+            the default.
         host: EDGEBURST_LISTEN_HOST; the platform requires all addresses, the local endpoint sets loopback.
         port: FC_CUSTOM_LISTEN_PORT, 9000 by default as on the platform.
         instance_id: FC_INSTANCE_ID, set by the platform.
@@ -43,10 +44,10 @@ class Settings:
 
 
 def read_settings(environ: Mapping[str, str]) -> Settings:
-    """Read the environment.
+    """Returns the settings of an environment.
 
     Raises:
-        SettingsError: a value that must be a number is none, or is out of range.
+        SettingsError: a value must be a number and is not, or is out of range.
     """
     model = environ.get("MODEL") or "digits"
     weights = environ.get("WEIGHTS_PATH")
@@ -70,5 +71,5 @@ def _number(environ: Mapping[str, str], name: str, low: int, high: int) -> int |
     if not text:
         return None
     if not text.isdecimal() or not low <= int(text) <= high:
-        raise SettingsError(f"{name} is {text!r}; set it to a whole number from {low} to {high}.")
+        raise SettingsError(f"{name} is {text!r}; set it to a whole number from {low} to {high}")
     return int(text)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from models.profile import Profile, ProfileError, ProfileRow, fit_law, save_profile
+from models.profile import Profile, ProfileError, ProfileRow, fit_latency, save_profile
 from scheduler.measuring import board
 from scheduler.measuring.errors import MeasuringError
 
@@ -102,7 +102,7 @@ def make_profile(rows: Sequence[ProfileRow], provenance: Provenance) -> Profile:
         MeasuringError: the rows allow no law.
     """
     try:
-        law = fit_law(rows)
+        law = fit_latency(rows)
         return Profile(
             name=provenance.name,
             backend=provenance.backend,

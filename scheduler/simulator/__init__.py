@@ -1,1 +1,1 @@
-"""The virtual shell: drives the daemon's engine through simulated time, against simulated backends and uplink."""
+"""Simulator: runs the daemon's engine in virtual time against simulated backends and a simulated uplink."""

@@ -1,4 +1,4 @@
-"""Simulated edge and functions. What becomes of a batch is settled when it is sent: nothing later can change it."""
+"""Simulated edge and functions. The outcome of a batch is computed when it is sent; nothing later changes it."""
 
 import math
 from bisect import bisect_right, insort
@@ -17,16 +17,16 @@ from scheduler.simulator.network import Uplink
 PROBE_BYTES = 32 * 1024
 PROBE_LIMIT_S = 5.0
 REFUSED_AFTER_S = 0.001
-"""A machine on the LAN that is off, or whose port is closed, is noticed so soon."""
+"""Seconds until the client notices that the edge is down: a closed port on the LAN answers within a millisecond."""
 LATE_LIMIT_S = 30.0
-"""How long after it was given up an invocation may still come back with its bill, as in the daemon."""
+"""Seconds after a timeout during which the bill of the invocation is still received, as in the daemon."""
 WARMING_S = 0.001
-"""A warming call finds the model loaded and returns: the container bills a grain."""
+"""Seconds of service of a warming call: the model is loaded already, so the provider bills its smallest unit."""
 _CHUNK = 1024
 
 
 def noise(sigma: float, rng: np.random.Generator) -> Iterator[float]:
-    """Yields factors on a service time: lognormal with median 1. Drawn in chunks, one generator call for many."""
+    """Yields lognormal factors with median 1 for service times; 1 if `sigma` is 0. Drawn in chunks, which is faster."""
     while True:
         if sigma <= 0:
             yield 1.0
@@ -36,14 +36,14 @@ def noise(sigma: float, rng: np.random.Generator) -> Iterator[float]:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What becomes of a batch.
+    """Outcome of a batch.
 
-    Parameters:
-        at_s: when the shell learns of it.
-        message: which the engine then gets.
-        cost: what the provider bills for it.
-        cold_start: whether an instance had to be started for it.
-        bill: of a batch that was given up, when it comes and what it says; None where it never does.
+    Attributes:
+        at_s: time at which the shell receives the outcome.
+        message: the message that the engine receives at this time.
+        cost: amount billed by the provider, in the currency of the price.
+        cold_start: whether an instance was started for the batch.
+        bill: after a timeout, the time and the message of a bill that arrives later; None if none arrives.
     """
 
     at_s: float
@@ -54,27 +54,29 @@ class Outcome:
 
 
 class SimulatedEdge:
-    """One batch at a time, first come, first served; free."""
+    """Simulated edge server: serves one batch at a time, first come, first served, at no cost."""
 
-    def __init__(self, *, laws: Mapping[str, LatencyModel], faults: Faults, noise: Iterator[float]) -> None:
+    def __init__(self, *, latencies: Mapping[str, LatencyModel], faults: Faults, noise: Iterator[float]) -> None:
         """Stores its parts.
 
         Args:
-            laws: true service time by model.
-            faults: windows in which it is slow or down.
+            latencies: the true latency model of each model.
+            faults: times at which the edge is slow or down.
             noise: factors on the service time.
         """
-        self._laws = laws
+        self._latencies = latencies
         self._faults = faults
         self._noise = noise
         self._free_at_s = 0.0
 
     def send(self, batch: Batch, *, now_s: float) -> Outcome:
-        """Returns what becomes of a batch that is sent now."""
+        """Returns the outcome of a batch sent at `now_s`."""
         if self._faults.is_down(now_s):
             return _failed(batch, FailureKind.UNREACHABLE, "the edge is down", at_s=now_s + REFUSED_AFTER_S)
         start_s = max(now_s, self._free_at_s)
-        finish_s = self._faults.finish_s(start_s, self._laws[batch.model].predict_s(batch.items) * next(self._noise))
+        finish_s = self._faults.finish_s(
+            start_s, self._latencies[batch.model].predict_s(batch.items) * next(self._noise)
+        )
         down_s = self._faults.next_down_s(now_s)
         self._free_at_s = min(finish_s, down_s)
         if down_s < min(finish_s, batch.give_up_at_s):
@@ -85,17 +87,17 @@ class SimulatedEdge:
         return Outcome(finish_s, BatchFinished(batch.batch_id, report))
 
     def probe(self, *, now_s: float) -> tuple[float, ProbeMeasured]:
-        """Returns when a probe comes back and what it says."""
+        """Returns the time at which a probe ends, and its result."""
         return now_s + REFUSED_AFTER_S, ProbeMeasured(Backend.EDGE, ok=not self._faults.is_down(now_s))
 
 
 @dataclass(frozen=True, slots=True)
 class ColdStarts:
-    """How functions start.
+    """Start-up behaviour of function instances.
 
-    Parameters:
-        start_s: seconds that a new instance needs before it serves.
-        idle_s: seconds without a request after which an instance is taken away.
+    Attributes:
+        start_s: seconds from the start of an instance to its first service.
+        idle_s: seconds without a request after which the provider stops an instance.
     """
 
     start_s: float = 0.0
@@ -103,21 +105,21 @@ class ColdStarts:
 
 
 class InstancePool:
-    """The instances of one tier, by the time at which each is free."""
+    """Instances of one tier, by the time at which each becomes free."""
 
     def __init__(self, cold_starts: ColdStarts) -> None:
-        """Begins without an instance."""
+        """Creates a pool without instances."""
         self._cold_starts = cold_starts
         self._free_at_s: list[float] = []
 
     def running(self, at_s: float) -> int:
-        """Returns how many instances serve at that time."""
+        """Returns the number of instances that are busy at `at_s`."""
         return len(self._free_at_s) - bisect_right(self._free_at_s, at_s)
 
     def start_s(self, at_s: float) -> float:
-        """Takes an instance for a request that comes at `at_s`, the one last used first, and returns the wait for it.
+        """Takes the free instance used last, or a new one, for a call at `at_s`; returns the start-up time in seconds.
 
-        Times must not descend from call to call; the caller then says by `release` when the instance is free.
+        Times must not decrease from call to call. The caller then reports by `release` when the instance is free.
         """
         del self._free_at_s[: bisect_right(self._free_at_s, at_s - self._cold_starts.idle_s)]
         last_used = bisect_right(self._free_at_s, at_s) - 1
@@ -127,12 +129,12 @@ class InstancePool:
         return self._cold_starts.start_s
 
     def release(self, free_at_s: float) -> None:
-        """Notes when the instance just taken is free again."""
+        """Stores the time at which the instance taken last is free again."""
         insort(self._free_at_s, free_at_s)
 
 
 class SimulatedFunctions:
-    """All function tiers behind one uplink."""
+    """Simulated functions: all tiers, behind one uplink."""
 
     def __init__(
         self,
@@ -147,12 +149,12 @@ class SimulatedFunctions:
         """Stores its parts.
 
         Args:
-            tiers: true laws and prices by tier name.
-            uplink: the way there.
-            faults: windows in which they are down or throttled.
+            tiers: the tiers by name, with their true latency models and prices.
+            uplink: the link that carries all calls.
+            faults: times at which the functions are down or throttled.
             noise: factors on the service time.
-            cold_starts: how instances start; no start time means always warm.
-            concurrency: instances of a tier above which a call is refused with 429.
+            cold_starts: start-up behaviour; with a start-up time of 0 every instance is warm.
+            concurrency: busy instances of a tier at which further calls are refused with status 429.
         """
         self._tiers = tiers
         self._uplink = uplink
@@ -162,7 +164,7 @@ class SimulatedFunctions:
         self._pools = {name: InstancePool(cold_starts) for name in tiers}
 
     def send(self, batch: Batch, *, now_s: float) -> Outcome:
-        """Returns what becomes of a batch that is sent now."""
+        """Returns the outcome of a batch sent at `now_s`."""
         rtt_s = self._uplink.rtt_s
         if self._faults.is_down(now_s):
             return _failed(batch, FailureKind.UNREACHABLE, "the functions are down", at_s=now_s + rtt_s)
@@ -185,10 +187,10 @@ class SimulatedFunctions:
         cost, cold_start = tier.price.cost(service_s), start_s > 0
         broken = self._broken(batch, now_s=now_s, finish_s=finish_s)
         if broken is not None:
-            # Who gave up still hears of the bill; a connection that broke tells nothing any more.
-            gave_up = broken[1].failure.kind is FailureKind.TIMEOUT and self._faults.next_down_s(now_s) >= finish_s
-            heard = gave_up and finish_s <= broken[0] + LATE_LIMIT_S
-            bill = (finish_s, BillArrived(batch.batch_id, service_s)) if heard else None
+            # After a timeout the connection stays open and the bill is received; a broken connection carries no bill.
+            timed_out = broken[1].failure.kind is FailureKind.TIMEOUT and self._faults.next_down_s(now_s) >= finish_s
+            billed = timed_out and finish_s <= broken[0] + LATE_LIMIT_S
+            bill = (finish_s, BillArrived(batch.batch_id, service_s)) if billed else None
             return Outcome(broken[0], broken[1], cost, cold_start, bill)
         report = BatchReport(
             elapsed_s=finish_s - now_s,
@@ -200,19 +202,17 @@ class SimulatedFunctions:
         return Outcome(finish_s, BatchFinished(batch.batch_id, report), cost, cold_start)
 
     def _broken(self, batch: Batch, *, now_s: float, finish_s: float) -> tuple[float, BatchFailed] | None:
-        """When and why the shell hears of a failure before `finish_s`, if it does."""
+        """Returns the time and the message of a failure before `finish_s`, or None if there is none."""
         down_s = self._faults.next_down_s(now_s)
         if min(down_s, batch.give_up_at_s) >= finish_s:
             return None
         if down_s < batch.give_up_at_s:
-            outcome = _failed(batch, FailureKind.BROKEN, "the functions went down", at_s=down_s)
-        else:
-            outcome = _failed(batch, FailureKind.TIMEOUT, "no answer from the functions", at_s=batch.give_up_at_s)
-        assert isinstance(outcome.message, BatchFailed)
-        return outcome.at_s, outcome.message
+            return down_s, _failure(batch, FailureKind.BROKEN, "the functions went down", at_s=down_s)
+        at_s = batch.give_up_at_s
+        return at_s, _failure(batch, FailureKind.TIMEOUT, "no answer from the functions", at_s=at_s)
 
     def probe(self, *, now_s: float) -> tuple[float, ProbeMeasured]:
-        """Returns when a probe comes back and what it says; it uses the pipe like any transfer."""
+        """Returns the time at which a probe ends, and its result; the probe occupies the uplink like any transfer."""
         rtt_s = self._uplink.rtt_s
         if self._faults.is_down(now_s):
             return now_s + rtt_s, ProbeMeasured(Backend.FUNCTION, ok=False)
@@ -226,5 +226,9 @@ class SimulatedFunctions:
 
 
 def _failed(batch: Batch, kind: FailureKind, message: str, *, at_s: float) -> Outcome:
+    return Outcome(at_s, _failure(batch, kind, message, at_s=at_s))
+
+
+def _failure(batch: Batch, kind: FailureKind, message: str, *, at_s: float) -> BatchFailed:
     report = BatchReport(elapsed_s=at_s - batch.sent_at_s)
-    return Outcome(at_s, BatchFailed(batch.batch_id, Failure(kind, message), report))
+    return BatchFailed(batch.batch_id, Failure(kind, message), report)

@@ -1,4 +1,4 @@
-"""The clairvoyant bound of a scenario, with one sentence on what it holds for."""
+"""The clairvoyant bound of a scenario, with a sentence that says what it assumes."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,11 +10,11 @@ from scheduler.simulator.scenario import Scenario
 
 @dataclass(frozen=True, slots=True)
 class NotedBound:
-    """A bound and its sentence.
+    """Bound of a scenario and a note on it.
 
-    Parameters:
-        cny: the bound; None where there is none, and the note says why.
-        note: what it ignores and assumes.
+    Attributes:
+        cny: the bound in CNY; None if there is none, and the note then says why.
+        note: what the bound ignores and assumes.
     """
 
     cny: float | None
@@ -22,10 +22,11 @@ class NotedBound:
 
 
 def noted_bound(scenario: Scenario, requests: Sequence[Request]) -> NotedBound:
-    """Returns the bound of a scenario for the requests that it will meet.
+    """Returns the bound of a scenario for given requests.
 
-    Several SLOs are all taken for the longest, and whoever must stay on the site may leave it: what is left out only
-    lowers the bound. Several models would need one recursion over all their queues: there is no bound.
+    With several SLOs every request counts with the longest of them, and edge-only requests may use functions. Both
+    simplifications only lower the bound. Several models would need one recursion over all their queues; for these
+    scenarios there is no bound.
     """
     models = scenario.served()
     if len(models) > 1:
@@ -45,7 +46,7 @@ def noted_bound(scenario: Scenario, requests: Sequence[Request]) -> NotedBound:
         return NotedBound(None, str(error))
     note = f"every request within its SLO; ignores {IGNORES}"
     if len(slos_s) > 1:
-        note += f"; takes all {len(slos_s)} SLOs for the longest, {max(slos_s):g} s"
+        note += f"; gives every request the longest of the {len(slos_s)} SLOs, {max(slos_s):g} s"
     if any(kind.service_class.edge_only for kind in model.classes):
-        note += "; lets requests leave that must stay on the site"
+        note += "; lets edge-only requests use functions"
     return NotedBound(cny, note)

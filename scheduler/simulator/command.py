@@ -1,4 +1,4 @@
-"""`edgeburst simulate`: a workload, a network, faults, and what the engine or another policy makes of them."""
+"""`edgeburst simulate`: simulates the engine or another policy with a workload, a network and faults."""
 
 import argparse
 import json
@@ -24,7 +24,7 @@ from scheduler.simulator.scenario import (
     Scenario,
     ScenarioError,
     SimulatedClass,
-    latency_law,
+    latency_model,
 )
 from scheduler.simulator.scenario_file import read_scenario
 from scheduler.simulator.world import generators, make_requests, make_simulation
@@ -40,9 +40,9 @@ from scheduler.workloads import (
     with_bursts,
 )
 
-_MOST_EDGE_BATCH = 1024
-_MOST_NOISE = 10.0
-"""Beyond it lognormal factors leave what a number can hold."""
+_MAX_EDGE_BATCH = 1024
+_MAX_NOISE = 10.0
+"""Larger values give lognormal factors beyond the range of floating-point numbers."""
 _ABOVE_0 = ("--poisson", "--unit-s", "--duration-s", "--rate-scale", "--slo-s")
 _AT_LEAST_0 = (
     *("--edge", "--edge-noise", "--function-law", "--function-price", "--function-noise", "--cold-start-s"),
@@ -55,81 +55,95 @@ _EXAMPLES = """examples:
   edgeburst simulate --policy edgeburst --poisson 80 --duration-s 300 --bandwidth-log lte.log --edge-fault down:60,80
 
 A fault is written slow:START,END,FACTOR or down:START,END or throttle:START,END, in seconds. MB are 2**20 bytes.
-Noise is lognormal with median 1. static and batch are given hindsight: they are set for the very workload.
+Noise is lognormal with median 1. The parameters of static and batch are chosen for the simulated workload itself.
 
 """
 
 
 def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    """Adds `simulate` with its arguments."""
+    """Adds the subcommand `simulate` with its arguments."""
     parser = subparsers.add_parser(
         "simulate",
         help="run the daemon's engine under virtual time against simulated backends",
         description="Runs the daemon's engine, or a policy to compare it with, under virtual time against simulated "
-        "backends and prints what it costs and how many requests are in time.",
-        # The module's own words are the documentation of scenario files: the keys are shown from there.
+        "backends, and prints the cost and how many requests were answered in time.",
+        # The docstring of scenario_file is the documentation of scenario files, so the help text shows it.
         epilog=_EXAMPLES + (scenario_file.__doc__ or "").partition("\n\n")[2],
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--policy", choices=POLICIES, default="edgeburst", help="who decides (default: %(default)s)")
+    parser.add_argument(
+        "--policy", choices=POLICIES, default="edgeburst", help="makes the decisions (default: %(default)s)"
+    )
     _add_workload(parser)
     _add_backends(parser)
-    parser.add_argument("--seed", type=int, default=0, help="of every random number (default: %(default)s)")
-    parser.add_argument("--bound", action="store_true", help="also what a clairvoyant would pay at least")
+    parser.add_argument("--seed", type=int, default=0, help="seed of every random number (default: %(default)s)")
+    parser.add_argument("--bound", action="store_true", help="also print the clairvoyant bound on the cost")
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of a table")
-    parser.add_argument("--rows", type=Path, metavar="FILE", help="write one CSV row a request")
+    parser.add_argument("--rows", type=Path, metavar="FILE", help="write one CSV row for each request")
 
 
 def _add_workload(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("workload")
     source = group.add_mutually_exclusive_group()
     source.add_argument("--arrivals", type=Path, metavar="FILE.gaps", help="gaps between requests, seconds")
-    source.add_argument("--rates", type=Path, metavar="FILE", help="requests per time unit")
+    source.add_argument("--rates", type=Path, metavar="FILE", help="requests in each time unit")
     source.add_argument("--map", type=Path, metavar="FILE.json", help="Markovian arrival process")
     source.add_argument("--poisson", type=float, metavar="RPS", help="Poisson arrivals")
     group.add_argument("--unit-s", type=float, default=1.0, help="time unit of --rates, s (default: %(default)s)")
-    group.add_argument("--requests", type=int, metavar="N", help="stop after so many")
-    group.add_argument("--duration-s", type=float, metavar="S", help="stop after so long")
-    group.add_argument("--rate-scale", type=float, default=1.0, metavar="K", help="so many times the rate")
-    group.add_argument("--slo-s", type=float, default=1.0, metavar="S", help="deadline of each (default: %(default)s)")
-    group.add_argument("--request-bytes", type=int, default=24_000, metavar="N", help="size (default: %(default)s)")
+    group.add_argument("--requests", type=int, metavar="N", help="stop after N requests")
+    group.add_argument("--duration-s", type=float, metavar="S", help="stop after S seconds")
+    group.add_argument(
+        "--rate-scale", type=float, default=1.0, metavar="K", help="factor on the rate (default: %(default)s)"
+    )
+    group.add_argument(
+        "--slo-s", type=float, default=1.0, metavar="S", help="SLO of each request (default: %(default)s)"
+    )
+    group.add_argument(
+        "--request-bytes", type=int, default=24_000, metavar="N", help="size of each request (default: %(default)s)"
+    )
 
 
 def _add_backends(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("backends and uplink")
-    edge, law, price = ORIN_LATENCY, FUNCTION_LATENCY, FUNCTION_PRICE
+    edge, function, price = ORIN_LATENCY, FUNCTION_LATENCY, FUNCTION_PRICE
     group.add_argument(
         "--edge",
         type=_numbers(2),
         default=(edge.alpha_s, edge.beta_s),
         metavar="ALPHA,BETA",
-        help="seconds a batch, an item",
+        help="seconds a batch, seconds an item",
     )
-    group.add_argument("--edge-noise", type=float, default=0.0, metavar="SIGMA", help="of edge service times")
+    group.add_argument("--edge-noise", type=float, default=0.0, metavar="SIGMA", help="sigma of edge service times")
     group.add_argument("--edge-fault", action="append", default=[], metavar="FAULT", help="slow: or down:")
     group.add_argument(
         "--function-law",
         type=_numbers(2),
-        default=(law.alpha_s, law.beta_s),
+        default=(function.alpha_s, function.beta_s),
         metavar="A,B",
-        help="seconds a call, an item",
+        help="seconds a call, seconds an item",
     )
-    group.add_argument("--function-max-batch", type=int, default=law.max_batch, metavar="N", help="items in a call")
+    group.add_argument(
+        "--function-max-batch", type=int, default=function.max_batch, metavar="N", help="items in a call"
+    )
     group.add_argument(
         "--function-price",
         type=_numbers(2),
         default=(price.per_s, price.per_call),
         metavar="CNY_PER_S,CNY_PER_CALL",
-        help="a second, rounded up to 1 ms, and a call",
+        help="price of a second, rounded up to 1 ms, and of a call",
     )
-    group.add_argument("--function-noise", type=float, default=0.0, metavar="SIGMA", help="of function service times")
-    group.add_argument("--cold-start-s", type=_numbers(2), metavar="S,IDLE_S", help="start, and idling before reclaim")
+    group.add_argument(
+        "--function-noise", type=float, default=0.0, metavar="SIGMA", help="sigma of function service times"
+    )
+    group.add_argument(
+        "--cold-start-s", type=_numbers(2), metavar="S,IDLE_S", help="start-up time, idle time before a stop"
+    )
     group.add_argument("--function-fault", action="append", default=[], metavar="FAULT", help="throttle: or down:")
     uplink = group.add_mutually_exclusive_group()
-    uplink.add_argument("--bandwidth-mbytes-per-s", type=float, metavar="X", help="of the shared uplink")
-    uplink.add_argument("--bandwidth-log", type=Path, metavar="FILE", help="LTE log; it repeats")
+    uplink.add_argument("--bandwidth-mbytes-per-s", type=float, metavar="X", help="bandwidth of the shared uplink")
+    uplink.add_argument("--bandwidth-log", type=Path, metavar="FILE", help="bandwidth from an LTE log, repeated")
     group.add_argument("--rtt-s", type=float, default=0.0, metavar="S", help="round trip to the functions")
-    group.add_argument("--scenario", type=Path, metavar="FILE.toml", help="everything else: see below")
+    group.add_argument("--scenario", type=Path, metavar="FILE.toml", help="further values: see below")
 
 
 def _numbers(count: int) -> Callable[[str], tuple[float, ...]]:
@@ -166,7 +180,11 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _check(args: argparse.Namespace) -> None:
-    """Refuses numbers that nothing can be simulated with, before anything is read or drawn."""
+    """Checks the numbers of the flags before a file is read.
+
+    Raises:
+        ScenarioError: a number is out of range; the message names the flag.
+    """
     for flag in (*_ABOVE_0, *_AT_LEAST_0):
         given = getattr(args, flag[2:].replace("-", "_"))
         for value in given if isinstance(given, tuple) else [] if given is None else [given]:
@@ -174,8 +192,8 @@ def _check(args: argparse.Namespace) -> None:
                 least = "above 0" if flag in _ABOVE_0 else "of at least 0"
                 raise ScenarioError(f"{flag} must be a finite number {least}, not {value:g}")
     for flag, sigma in (("--edge-noise", args.edge_noise), ("--function-noise", args.function_noise)):
-        if sigma > _MOST_NOISE:
-            raise ScenarioError(f"{flag} must be at most {_MOST_NOISE:g}, not {sigma:g}")
+        if sigma > _MAX_NOISE:
+            raise ScenarioError(f"{flag} must be at most {_MAX_NOISE:g}, not {sigma:g}")
     for flag, whole in (("--seed", args.seed), ("--request-bytes", args.request_bytes)):
         if whole < 0:
             raise ScenarioError(f"{flag} must be at least 0, not {whole}")
@@ -183,17 +201,17 @@ def _check(args: argparse.Namespace) -> None:
 
 def _scenario(args: argparse.Namespace) -> Scenario:
     slo_s, (alpha_s, beta_s), (per_s, per_call) = args.slo_s, args.edge, args.function_price
-    # Only the deadline shall end an edge batch: (slo - alpha) / beta items just fit it.
-    fitting = (slo_s - alpha_s) / beta_s + 1 if beta_s > 0 else _MOST_EDGE_BATCH
-    most = int(min(_MOST_EDGE_BATCH, max(64, fitting)))
-    law = latency_law(*args.function_law, max_batch=args.function_max_batch)
+    # Only the deadline shall limit an edge batch: the SLO allows (slo - alpha) / beta items.
+    fitting = (slo_s - alpha_s) / beta_s + 1 if beta_s > 0 else _MAX_EDGE_BATCH
+    max_items = int(min(_MAX_EDGE_BATCH, max(64, fitting)))
+    latency = latency_model(*args.function_law, max_batch=args.function_max_batch)
     price = Price(per_s=per_s, per_call=per_call, sheet=FUNCTION_PRICE.sheet)
     base = Scenario(
         policy=args.policy,
         classes=(SimulatedClass(ServiceClass(slo_s=slo_s)),),
         request_bytes=args.request_bytes,
-        edge_latency=latency_law(alpha_s, beta_s, max_batch=most),
-        tiers=(FunctionTier("function", "function", law, price, max_in_flight=CONCURRENCY),),
+        edge_latency=latency_model(alpha_s, beta_s, max_batch=max_items),
+        tiers=(FunctionTier("function", "function", latency, price, max_in_flight=CONCURRENCY),),
         edge_noise=args.edge_noise,
         function_noise=args.function_noise,
         edge_faults=tuple(parse_fault(text, ("slow", "down")) for text in args.edge_fault),
@@ -201,7 +219,7 @@ def _scenario(args: argparse.Namespace) -> Scenario:
         cold_starts=_cold_starts(args.cold_start_s),
         bandwidth=_bandwidth(args),
         rtt_s=args.rtt_s,
-        max_items=most,
+        max_items=max_items,
         seed=args.seed,
     )
     return base if args.scenario is None else read_scenario(args.scenario, base)
@@ -238,7 +256,9 @@ def _workload(args: argparse.Namespace, scenario: Scenario) -> Workload:
     elif scenario.rate_steps:
         workload = steps([(seconds, rate * factor) for seconds, rate in scenario.rate_steps], rng=rng)
     else:
-        raise WorkloadError("no workload: give --arrivals, --rates, --map, --poisson or a scenario with rate_steps")
+        raise WorkloadError(
+            "there is no workload; give --arrivals, --rates, --map, --poisson or a scenario with rate_steps"
+        )
     if scenario.bursts:
         parts = [(burst.start_s, burst.duration_s, burst.rate_rps * factor) for burst in scenario.bursts]
         workload = with_bursts(workload, parts, rng=generators(scenario.seed)[4])
@@ -247,12 +267,12 @@ def _workload(args: argparse.Namespace, scenario: Scenario) -> Workload:
     if args.requests is not None:
         workload = workload.first(args.requests)
     if not len(workload.times_s):
-        raise WorkloadError("the workload has no request in the time that was asked for; give it longer")
+        raise WorkloadError("the workload has no request; choose a longer duration or a higher rate")
     return workload
 
 
 def _requests(args: argparse.Namespace) -> int | None:
-    """A drawn workload has no end of its own."""
+    """Returns the number of requests to draw; a drawn workload without any limit ends after 20,000 requests."""
     if args.requests is None and args.duration_s is None:
         return 20_000
     requests: int | None = args.requests

@@ -1,4 +1,4 @@
-"""Windows in which a backend is slow, down or throttled."""
+"""Faults: intervals of time in which a backend is slow, down or throttled."""
 
 import math
 from collections.abc import Sequence
@@ -8,18 +8,18 @@ from scheduler.domain.errors import EdgeburstError
 
 
 class FaultError(EdgeburstError):
-    """A fault window cannot be read; the message shows its form."""
+    """Error: a fault cannot be read; the message shows the correct form."""
 
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """One window.
+    """Interval in which a backend fails or is slow.
 
-    Parameters:
+    Attributes:
         kind: "slow", "down" or "throttle".
-        start_s: when it begins.
-        end_s: when it is over.
-        factor: by which a slow backend's work takes longer.
+        start_s: time at which it begins.
+        end_s: time at which it ends; excluded.
+        factor: factor on the service time of a slow backend.
     """
 
     kind: str
@@ -49,33 +49,33 @@ def parse_fault(text: str, kinds: Sequence[str]) -> Fault:
 
 
 class Faults:
-    """All windows of one backend."""
+    """Faults of one backend."""
 
     def __init__(self, faults: Sequence[Fault]) -> None:
-        """Sorts the windows by kind and time."""
+        """Sorts the faults by kind and start."""
         ordered = sorted(faults, key=lambda fault: fault.start_s)
         self._slow = [fault for fault in ordered if fault.kind == "slow"]
         self._down = [fault for fault in ordered if fault.kind == "down"]
         self._throttle = [fault for fault in ordered if fault.kind == "throttle"]
 
     def is_down(self, at_s: float) -> bool:
-        """Whether the backend is out at that time."""
+        """Returns whether the backend is down at `at_s`."""
         return any(fault.start_s <= at_s < fault.end_s for fault in self._down)
 
     def is_throttled(self, at_s: float) -> bool:
-        """Whether the backend refuses for lack of capacity at that time."""
+        """Returns whether the backend refuses calls with status 429 at `at_s`."""
         return any(fault.start_s <= at_s < fault.end_s for fault in self._throttle)
 
     def slowdown(self, at_s: float) -> float:
-        """Returns the factor by which work takes longer at that time."""
+        """Returns the factor on the service time at `at_s`; 1 without a fault."""
         return self._speed(at_s)[0]
 
     def next_down_s(self, after_s: float) -> float:
-        """Returns when the next outage begins after that time; infinite if there is none."""
+        """Returns the time at which the next outage begins after `after_s`; infinite if there is none."""
         return min((fault.start_s for fault in self._down if fault.start_s > after_s), default=math.inf)
 
     def finish_s(self, start_s: float, work_s: float) -> float:
-        """Returns when work of `work_s` is done that begins at `start_s`, slowed down where windows say so."""
+        """Returns the time at which `work_s` seconds of work end that begin at `start_s`, slow intervals included."""
         if not self._slow:
             return start_s + work_s
         now_s = start_s
@@ -87,7 +87,7 @@ class Faults:
             now_s = until_s
 
     def _speed(self, at_s: float) -> tuple[float, float]:
-        """The factor at a time, and until when it holds. Overlapping windows multiply."""
+        """Returns the factor at `at_s` and the time at which it changes; the factors of overlapping faults multiply."""
         factor, until_s = 1.0, math.inf
         for fault in self._slow:
             if fault.start_s <= at_s < fault.end_s:

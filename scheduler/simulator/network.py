@@ -1,4 +1,4 @@
-"""The uplink: one pipe that all function traffic shares, first come, first served, with a bandwidth that moves."""
+"""The uplink: a link of varying bandwidth that carries all function traffic, one transfer after the other."""
 
 import math
 from bisect import bisect_right
@@ -14,17 +14,17 @@ _COLUMNS = 6
 
 
 class NetworkError(EdgeburstError):
-    """A bandwidth log or step cannot be used."""
+    """Error: a bandwidth log or a bandwidth step cannot be used."""
 
 
 @dataclass(frozen=True, slots=True)
 class Bandwidth:
-    """Bytes a second as a step function of time.
+    """Bandwidth in bytes a second, as a step function of time.
 
-    Parameters:
-        starts_s: when each rate begins, ascending from 0.
-        rates: bytes a second from then on; infinite is an ample link, 0 an outage.
-        period_s: after which it begins anew; infinite where the last rate stays.
+    Attributes:
+        starts_s: times at which the steps begin, ascending from 0.
+        rates: bytes a second of each step; infinite for a link without limit, 0 for an outage.
+        period_s: seconds after which the steps repeat; infinite if the last rate stays.
     """
 
     starts_s: tuple[float, ...]
@@ -32,7 +32,7 @@ class Bandwidth:
     period_s: float = math.inf
 
     def finish_s(self, start_s: float, sent_bytes: float) -> float:
-        """Returns when a transfer that begins at `start_s` is through; infinite if it never is."""
+        """Returns the end of a transfer that begins at `start_s`; infinite if it never ends."""
         if len(self.rates) == 1:
             return start_s + seconds_for(sent_bytes, self.rates[0])
         lap = math.floor(start_s / self.period_s) if math.isfinite(self.period_s) else 0
@@ -50,12 +50,12 @@ class Bandwidth:
                 index, offset_s, lap = 0, 0.0, lap + 1
 
     def rate_at(self, at_s: float) -> float:
-        """Returns the bytes a second at that time."""
+        """Returns the bandwidth at `at_s`, bytes a second."""
         offset_s = at_s % self.period_s if math.isfinite(self.period_s) else at_s
         return self.rates[bisect_right(self.starts_s, offset_s) - 1]
 
     def mean_rate(self) -> float:
-        """Returns the mean bytes a second over a period; where nothing repeats, those at the start."""
+        """Returns the mean bandwidth over a period, bytes a second; without a period, the bandwidth at time 0."""
         if not math.isfinite(self.period_s):
             return self.rates[0]
         ends_s = (*self.starts_s[1:], self.period_s)
@@ -64,7 +64,7 @@ class Bandwidth:
 
 
 def seconds_for(sent_bytes: float, rate: float) -> float:
-    """Returns the seconds that so many bytes take at a rate in bytes a second; infinite at a rate of 0."""
+    """Returns the seconds of a transfer of `sent_bytes` at `rate` bytes a second; infinite at rate 0."""
     if sent_bytes <= 0:
         return 0.0
     return sent_bytes / rate if rate > 0 else math.inf
@@ -74,15 +74,18 @@ AMPLE = Bandwidth((0.0,), (math.inf,))
 
 
 def constant(mbytes_per_s: float) -> Bandwidth:
-    """Returns a bandwidth that stays; MB are 2**20 bytes."""
+    """Returns a constant bandwidth; an MB is 2**20 bytes."""
     return steps([(0.0, mbytes_per_s)])
 
 
 def steps(parts: Sequence[tuple[float, float]]) -> Bandwidth:
-    """Returns a bandwidth that changes at given times.
+    """Returns a bandwidth that changes in steps.
 
-    Parameters:
-        parts: (from this second on, MB/s), ascending; the first must begin at 0.
+    Args:
+        parts: (start in seconds, MB/s) of each step, ascending; the first must start at 0.
+
+    Raises:
+        NetworkError: the steps do not ascend from 0, or a bandwidth is negative.
     """
     if not parts or parts[0][0] != 0:
         raise NetworkError("bandwidth steps must begin at 0 s")
@@ -95,9 +98,13 @@ def steps(parts: Sequence[tuple[float, float]]) -> Bandwidth:
 
 
 def read_log(path: Path) -> Bandwidth:
-    """Reads a log of an LTE measurement: the fifth column is bytes, the sixth the interval in milliseconds.
+    """Reads a log of an LTE measurement: the fifth column holds bytes, the sixth the interval in milliseconds.
 
-    The log begins anew when it is over. A log without any byte is refused: nothing would ever get through.
+    The bandwidth repeats after the end of the log.
+
+    Raises:
+        NetworkError: the file cannot be read, a row is malformed, or the log holds no byte, so that no transfer
+            would ever end.
     """
     try:
         lines = path.read_text(encoding="ascii").splitlines()
@@ -123,18 +130,23 @@ def _row(path: Path, number: int, line: str) -> tuple[float, float]:
 
 
 class Uplink:
-    """The pipe itself: a transfer begins when the one before it is through."""
+    """Simulated uplink: a transfer begins when the one before it has ended."""
 
     def __init__(self, bandwidth: Bandwidth, *, rtt_s: float) -> None:
-        """Stores its parts; the pipe is empty."""
+        """Creates an idle uplink.
+
+        Args:
+            bandwidth: over time.
+            rtt_s: round trip to the functions, seconds.
+        """
         self.rtt_s = rtt_s
         self._bandwidth = bandwidth
         self._free_at_s = 0.0
 
     def send(self, sent_bytes: int, *, now_s: float, give_up_at_s: float) -> tuple[float, float]:
-        """Occupies the pipe and returns start and end of the transfer.
+        """Occupies the uplink with a transfer and returns its start and end.
 
-        One that is not through by `give_up_at_s` is broken off there and its end is infinite.
+        A transfer that has not ended at `give_up_at_s` is aborted then, and its end is infinite.
         """
         start_s = max(now_s, self._free_at_s)
         end_s = self._bandwidth.finish_s(start_s, sent_bytes)

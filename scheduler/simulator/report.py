@@ -1,4 +1,4 @@
-"""What a simulation comes to: one object of numbers, one row a request."""
+"""Results of a simulation: one summary, and one row for each request."""
 
 import csv
 import math
@@ -20,7 +20,7 @@ from scheduler.simulator.shell import TOLERANCE_S, Journal
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One request, as it went. Times in seconds; backend and what follows are empty where it was refused."""
+    """Result of one request. Times are in seconds. After a refusal the fields `backend` to `cold_start` stay empty."""
 
     request_id: int
     model: str
@@ -42,7 +42,7 @@ class Row:
 
 
 def rows(journal: Journal) -> Iterator[Row]:
-    """Yields one row a request, by id."""
+    """Yields one row for each request, in the order of their ids."""
     for request in journal.requests:
         ended_at_s = journal.ended_at_s[request.request_id]
         latency_s = ended_at_s - request.arrived_at_s
@@ -85,7 +85,11 @@ def rows(journal: Journal) -> Iterator[Row]:
 
 
 def write_rows(journal: Journal, path: Path) -> None:
-    """Writes one CSV row a request."""
+    """Writes one CSV row for each request.
+
+    Raises:
+        EdgeburstError: the file cannot be written.
+    """
     try:
         with path.open("w", newline="", encoding="utf-8") as file:
             _write(file, rows(journal))
@@ -104,13 +108,13 @@ def _write(file: TextIO, table: Iterator[Row]) -> None:
 def summarise(
     journal: Journal, scenario: Scenario, *, wall_s: float, bound: NotedBound | None = None
 ) -> dict[str, object]:
-    """Returns the figures of a run.
+    """Returns the summary of a run.
 
-    Parameters:
+    Args:
         journal: of the run.
-        scenario: that was run.
-        wall_s: how long it took on the machine's clock.
-        bound: what a clairvoyant would pay, where asked for.
+        scenario: of the run.
+        wall_s: wall-clock seconds that the run took.
+        bound: the clairvoyant bound, if it was computed.
     """
     requests, answered = len(journal.requests), len(journal.answered_by)
     latencies_s, within = _answers(journal)
@@ -141,7 +145,7 @@ def summarise(
 
 
 def _answers(journal: Journal) -> tuple[list[float], int]:
-    """The latency of every answer, and how many of them are in time. Without rows: those are for who asks for them."""
+    """Returns the latency of every answer in seconds, and the number of answers in time; faster than `rows`."""
     ended_at_s, answered_by = journal.ended_at_s, journal.answered_by
     latencies_s, within = [], 0
     for request in journal.requests:
@@ -153,7 +157,7 @@ def _answers(journal: Journal) -> tuple[list[float], int]:
 
 
 def within_slo(journal: Journal) -> float:
-    """Returns the fraction of all requests that were answered in time; 1 where there was none."""
+    """Returns the fraction of all requests that were answered in time; 1 if there were none."""
     return _answers(journal)[1] / len(journal.requests) if journal.requests else 1.0
 
 
@@ -165,7 +169,7 @@ def _percentiles(latencies_s: list[float]) -> dict[str, float | None]:
 
 
 def _all_function_cny(journal: Journal, scenario: Scenario) -> float:
-    """Every request at the function batch that is cheapest for it and in time by the law alone."""
+    """Returns the cost in CNY if every request used its cheapest function batch whose service is within the SLO."""
     counts = Counter((request.model, request.class_name) for request in journal.requests)
     return math.fsum(
         counts[model.name, kind.service_class.name]
@@ -176,7 +180,7 @@ def _all_function_cny(journal: Journal, scenario: Scenario) -> float:
 
 
 def cheapest_per_item(tiers: tuple[FunctionTier, ...], *, slo_s: float) -> float:
-    """Returns the least money an item in any batch that takes at most `slo_s`; a single item where none does."""
+    """Returns the least cost an item over all batches that take at most `slo_s`; that of a single item if none does."""
     each = [(tier, items) for tier in tiers for items in range(1, tier.latency.max_batch + 1)]
     feasible = [(tier, items) for tier, items in each if tier.latency.predict_s(items) <= slo_s + TOLERANCE_S]
     choices = feasible or [(tier, 1) for tier in tiers]

@@ -1,4 +1,4 @@
-"""What is simulated, as values: traffic, classes, models, edge, functions, uplink. Files say it in scenario_file."""
+"""Scenarios as values: classes, models, edge, functions, uplink, faults. The module scenario_file reads them."""
 
 from dataclasses import dataclass, field
 
@@ -14,25 +14,25 @@ POLICIES = (
     *("edgeburst", "edge-only", "function-only", "static", "critical-rate", "batch", "aimd", "edf"),
     "log-oracle",
 )
-"""Who may decide: the engine, one of the policies in scheduler/simulator/policies, or the engine told the truth."""
+"""The engine, the policies in scheduler/simulator/policies, and the engine with true values instead of estimates."""
 
 ORIN_LATENCY = LatencyModel(0.04234, 0.008165, 128)
-"""The published fit of ResNet50 on a Jetson Orin; deadlines of a second end its batches before 128."""
+"""The published fit of ResNet50 on a Jetson Orin. An SLO of one second limits its batches to less than 128."""
 FUNCTION_LATENCY = LatencyModel(0.216, 0.141, 5)
 FUNCTION_PRICE = Price(per_s=1.27e-5, per_call=9e-7, sheet="cny-gbs-2023")
 DEFAULT_PRIORITY = 2
-"""As the daemon gives requests that name none."""
+"""The priority that the daemon gives to requests without one."""
 CONCURRENCY = 300
-"""Instances that an account has in a region; the engine is allowed as many calls at once."""
+"""Instances of an account in a region, and the default limit of the engine's calls in flight."""
 
 
 class ScenarioError(EdgeburstError):
-    """A scenario cannot be simulated; the message names file and key."""
+    """Error: a scenario cannot be simulated; the message names the file and the key."""
 
 
 @dataclass(frozen=True, slots=True)
 class SimulatedClass:
-    """A service class and its part of the traffic."""
+    """Service class with the priority and the relative share of its requests."""
 
     service_class: ServiceClass
     priority: int = DEFAULT_PRIORITY
@@ -41,16 +41,16 @@ class SimulatedClass:
 
 @dataclass(frozen=True, slots=True)
 class SimulatedModel:
-    """One of the models that share edge, functions and uplink.
+    """One of several models that share the edge, the functions and the uplink.
 
-    Parameters:
-        name: of the model.
-        share: its part of the traffic, relative to the others'.
-        classes: who asks for it.
-        edge_latency: true latency on the edge; None where the edge does not serve it.
-        tiers: function configurations with their true laws; empty where no function serves it.
-        request_bytes: of each request on the wire.
-        max_items: most items in a batch.
+    Attributes:
+        name: name of the model.
+        share: share of the traffic, relative to the other models.
+        classes: service classes of its requests.
+        edge_latency: true latency model on the edge; None if the edge does not serve the model.
+        tiers: function configurations with their true latency models; empty if no function serves the model.
+        request_bytes: bytes of each request on the wire.
+        max_items: the largest number of items in a batch.
     """
 
     name: str
@@ -64,7 +64,7 @@ class SimulatedModel:
 
 @dataclass(frozen=True, slots=True)
 class SpendCaps:
-    """Most money for functions in any hour and in any day, CNY, and what the engine does when a cap is reached."""
+    """Caps on the cost of functions in any hour and in any day, CNY, and what the engine does at a cap."""
 
     per_hour_cny: float | None = None
     per_day_cny: float | None = None
@@ -73,11 +73,11 @@ class SpendCaps:
 
 @dataclass(frozen=True, slots=True)
 class Burst:
-    """Poisson arrivals on top of the workload, for a while.
+    """Poisson arrivals in addition to the workload, for a limited time.
 
-    Parameters:
-        start_s: when it begins.
-        duration_s: how long it lasts.
+    Attributes:
+        start_s: time at which the burst begins.
+        duration_s: length in seconds.
         rate_rps: additional requests a second.
     """
 
@@ -88,30 +88,30 @@ class Burst:
 
 @dataclass(frozen=True, slots=True)
 class Scenario:
-    """Everything but the arrival times.
+    """Description of a simulation, except the arrival times.
 
-    Parameters:
-        policy: who decides.
-        classes: who asks.
-        request_bytes: of each request on the wire.
-        edge_latency: true latency of the edge.
-        tiers: function configurations with their true laws; empty where there is no function.
-        models: where there are several; empty: one, which the fields around here describe.
+    Attributes:
+        policy: name of the policy that makes the decisions.
+        classes: service classes of the requests.
+        request_bytes: bytes of each request on the wire.
+        edge_latency: true latency model of the edge.
+        tiers: function configurations with their true latency models; empty without functions.
+        models: the models, if there are several. If empty, the other fields describe the only model.
         edge_noise, function_noise: sigma of the lognormal factor on a service time.
-        edge_faults, function_faults: windows in which they fail.
-        cold_starts: how function instances start.
-        concurrency: instances of a tier above which a call gets 429.
+        edge_faults, function_faults: times at which a backend fails or is slow.
+        cold_starts: start-up behaviour of function instances.
+        concurrency: busy instances of a tier at which further calls get status 429.
         bandwidth: of the uplink.
-        rtt_s: round trip to the functions.
-        max_items: most items in a batch.
-        max_function_in_flight: the engine's setting.
-        changepoints: the engine's setting.
-        told_changes: whether the engine is told when something truly changes, in place of detectors; for ablations.
-        plan_expiry_s: the engine's setting.
-        caps: the engine's setting.
-        rate_steps: (seconds, requests a second) one after the other; empty where another workload is given.
-        bursts: on top of the workload.
-        seed: of every random number.
+        rtt_s: round trip to the functions, seconds.
+        max_items: the largest number of items in a batch.
+        max_function_in_flight: setting of the engine.
+        changepoints: setting of the engine.
+        told_changes: whether the engine is told the true times of changes instead of using detectors; for ablations.
+        plan_expiry_s: setting of the engine.
+        caps: setting of the engine.
+        rate_steps: (seconds, requests a second) of consecutive steps; empty if another workload is given.
+        bursts: additional arrivals.
+        seed: seed of every random number.
     """
 
     policy: str = "edgeburst"
@@ -141,7 +141,7 @@ class Scenario:
     seed: int = 0
 
     def served(self) -> tuple[SimulatedModel, ...]:
-        """Returns every model, also where there is one only and nobody named it."""
+        """Returns every model; the only one, if `models` is empty, has the name `MODEL`."""
         if self.models:
             return self.models
         return (
@@ -157,12 +157,12 @@ class Scenario:
         )
 
     def engine_settings(self) -> EngineSettings:
-        """Returns what the engine is told: the true laws, as from profiles; bandwidth and rates it must learn."""
+        """Returns the engine's settings: true latency models as profiles; bandwidth and rates must be learned."""
         return EngineSettings(
             models=tuple(self._model_settings(model) for model in self.served()),
             queue_max_bytes=2**40,
             uplink_rtt_s=self.rtt_s,
-            # The simulated LAN takes no time, so that the bound, which knows no LAN either, is comparable.
+            # The simulated LAN takes no time, as in the clairvoyant bound: so the two are comparable.
             edge_overhead_s=0.0,
             max_function_in_flight=self.max_function_in_flight,
             changepoints=self.changepoints,
@@ -183,8 +183,12 @@ class Scenario:
         )
 
 
-def latency_law(alpha_s: float, beta_s: float, *, max_batch: int) -> LatencyModel:
-    """Returns a law; one that cannot be is told in one sentence."""
+def latency_model(alpha_s: float, beta_s: float, *, max_batch: int) -> LatencyModel:
+    """Returns a latency model.
+
+    Raises:
+        ScenarioError: the values are not those of a latency model.
+    """
     try:
         return LatencyModel(alpha_s, beta_s, max_batch)
     except ValueError as error:

@@ -1,36 +1,36 @@
-"""Scenario files: TOML for what the flags of `simulate` lack.
+"""Scenario files: TOML for what the flags of `simulate` cannot express.
 
-A scenario file may hold, all optional:
+A scenario file may hold these keys, all optional:
 
-    rate_steps = [[60, 40], [60, 120]]           # seconds, requests a second; instead of another workload
-    bursts = [[90, 2, 300]]                      # from second, for seconds, requests a second on top
-    bandwidth_steps = [[0, 4.0], [60, 0.5]]      # from second, MB/s
-    edge_rows = [[1, 0.141], [8, 0.19]]          # measured: items, seconds; beyond them --edge's slope goes on
-    max_items = 64                               # most items in a batch
-    function_concurrency = 300                   # instances of a tier above which a call gets 429
-    max_function_in_flight = 300                 # calls that the engine may have under way
-    changepoints = true                          # false: never re-plan for a change
-    plan_expiry_s = 600                          # a plan is made anew at that age
-    [spend]                                      # caps on what functions cost in any hour, any day
+    rate_steps = [[60, 40], [60, 120]]           # seconds, requests a second; replaces another workload
+    bursts = [[90, 2, 300]]                      # start s, length s, additional requests a second
+    bandwidth_steps = [[0, 4.0], [60, 0.5]]      # start s, MB/s
+    edge_rows = [[1, 0.141], [8, 0.19]]          # measured: items, seconds; beyond them --edge's slope continues
+    max_items = 64                               # largest number of items in a batch
+    function_concurrency = 300                   # busy instances of a tier at which calls get 429
+    max_function_in_flight = 300                 # the engine's limit of calls in flight
+    changepoints = true                          # false: changes cause no new plan
+    plan_expiry_s = 600                          # age at which a plan is replaced
+    [spend]                                      # caps on the cost of functions in any hour and any day
     per_hour_cny = 0.5                           # 0: functions are never used
     per_day_cny = 5
     over_cap = "edge-only"                       # or "serve-late", "refuse-low-priority"
-    [[class]]                                    # who asks; shares are relative
+    [[class]]                                    # a service class; shares are relative
     name = "interactive"
     slo_s = 0.6
     percentile = 0.99
     priority = 1                                 # 1 is the highest
     share = 0.8
     late = "refuse"                              # or "serve"
-    labels = ["edge-only"]                       # never to a function; "deferrable": gives way to everybody else
+    labels = ["edge-only"]                       # never to a function; or "deferrable": waits for an idle edge
     [[tier]]                                     # a function configuration
     name = "1gb"
     law = [0.216, 0.141]                         # seconds for the call, seconds an item
-    rows = [[1, 0.36], [5, 0.93]]                # measured: items, seconds; beyond them the law's slope goes on
+    rows = [[1, 0.36], [5, 0.93]]                # measured: items, seconds; beyond them law's slope continues
     max_batch = 5
     price = [1.27e-5, 9e-7]                      # CNY a second, CNY a call
     max_in_flight = 300
-    [[model]]                                    # several models on one edge and one uplink; absent: one
+    [[model]]                                    # one of several models; absent: a single model
     name = "resnet50"
     share = 0.5
     edge = [0.04234, 0.008165]                   # absent: --edge and edge_rows
@@ -66,7 +66,7 @@ from scheduler.simulator.scenario import (
     SimulatedClass,
     SimulatedModel,
     SpendCaps,
-    latency_law,
+    latency_model,
 )
 
 OVER_CAP = ("edge-only", "serve-late", "refuse-low-priority")
@@ -76,10 +76,10 @@ Pairs = tuple[tuple[float, float], ...]
 
 
 def read_scenario(path: Path, base: Scenario) -> Scenario:
-    """Returns `base` with what a scenario file says.
+    """Returns `base` with the values of a scenario file.
 
     Raises:
-        ScenarioError: the file is missing, no TOML, or holds an unknown key or a wrong value.
+        ScenarioError: the file is missing or is not TOML, or holds an unknown key or a wrong value.
     """
     toml = _toml()
     try:
@@ -123,7 +123,7 @@ def _toml() -> ModuleType:
 def _burst(where: str, numbers: Sequence[float]) -> Burst:
     start_s, duration_s, rate_rps = numbers
     if min(duration_s, rate_rps) <= 0:
-        raise ScenarioError(f"{where}: a burst lasts longer than 0 s at a rate above 0, not {list(numbers)}")
+        raise ScenarioError(f"{where}: a burst needs a length above 0 s and a rate above 0, not {list(numbers)}")
     return Burst(start_s, duration_s, rate_rps)
 
 
@@ -141,7 +141,7 @@ def _classes(keys: "_Keys") -> tuple[SimulatedClass, ...]:
     classes = tuple(_class(table) for table in keys.tables("class"))
     names = [c.service_class.name for c in classes]
     if len(set(names)) < len(names):
-        raise ScenarioError(f"{keys.where}: two classes have one name; give each [[class]] a name of its own")
+        raise ScenarioError(f"{keys.where}: two classes have the same name; give each [[class]] its own name")
     return classes
 
 
@@ -170,18 +170,18 @@ def _tier(keys: "_Keys") -> FunctionTier:
     name = keys.text("name", "function")
     (alpha_s, beta_s), (per_s, per_call) = keys.pair("law"), keys.pair("price")
     max_batch = keys.whole("max_batch", 5)
-    law = _with_rows(latency_law(alpha_s, beta_s, max_batch=max_batch), keys, "rows", max_batch)
+    latency = _with_rows(latency_model(alpha_s, beta_s, max_batch=max_batch), keys, "rows", max_batch)
     price = Price(per_s=per_s, per_call=per_call, sheet="scenario")
-    tier = FunctionTier(name, name, law, price, max_in_flight=keys.whole("max_in_flight", CONCURRENCY))
+    tier = FunctionTier(name, name, latency, price, max_in_flight=keys.whole("max_in_flight", CONCURRENCY))
     keys.done()
     return tier
 
 
 def _model(keys: "_Keys", base: Scenario) -> SimulatedModel:
-    """A model's own tables; what it does not say is as for all."""
+    """Returns the model of a [[model]] table; missing keys take the values of the whole scenario."""
     max_items = keys.whole("max_items", base.max_items)
-    law = keys.pair_or_none("edge")
-    edge_latency = base.edge_latency if law is None else latency_law(*law, max_batch=max_items)
+    edge = keys.pair_or_none("edge")
+    edge_latency = base.edge_latency if edge is None else latency_model(*edge, max_batch=max_items)
     edge_latency = _with_rows(edge_latency, keys, "edge_rows", max_items)
     tiers = _tiers(keys) or base.tiers
     on_edge, on_functions = keys.flag("on_edge", True), keys.flag("on_functions", True)
@@ -200,35 +200,39 @@ def _model(keys: "_Keys", base: Scenario) -> SimulatedModel:
     return model
 
 
-def _with_rows(law: LatencyModel, keys: "_Keys", key: str, max_batch: int) -> LatencyModel:
-    """The law with measured rows, if the table has some."""
-    rows = tuple((int(items), seconds) for items, seconds in keys.pairs(key)) or law.rows
+def _with_rows(latency: LatencyModel, keys: "_Keys", key: str, max_batch: int) -> LatencyModel:
+    """Returns the latency model with the measured rows of the table, if there are any."""
+    rows = tuple((int(items), seconds) for items, seconds in keys.pairs(key)) or latency.rows
     try:
-        return replace(law, rows=rows, max_batch=max_batch)
+        return replace(latency, rows=rows, max_batch=max_batch)
     except ValueError as error:
         raise ScenarioError(f"{keys.where}: {key}: {error}") from error
 
 
 def _distinct(where: str, models: Sequence[SimulatedModel]) -> None:
-    """A name means one thing: instances are counted by tier, answers by model."""
+    """Checks that names are unique, since instances are counted by tier and answers by model.
+
+    Raises:
+        ScenarioError: two models have the same name, or two different tiers have.
+    """
     names = [model.name for model in models]
     if "" in names or len(set(names)) < len(names):
-        raise ScenarioError(f"{where}: each [[model]] needs a name of its own")
+        raise ScenarioError(f"{where}: each [[model]] needs its own name")
     tiers: dict[str, FunctionTier] = {}
     for tier in (tier for model in models for tier in model.tiers):
         if tiers.setdefault(tier.name, tier) != tier:
-            raise ScenarioError(f"{where}: tier {tier.name!r} is described in two ways; give one another name")
+            raise ScenarioError(f"{where}: tier {tier.name!r} has two descriptions; rename one of them")
 
 
 class _Keys:
-    """Takes keys out of a TOML table one by one, so that a wrong or unknown one is named."""
+    """Reader of a TOML table that names wrong and unknown keys."""
 
     def __init__(self, table: Mapping[str, object], where: str) -> None:
         self.where = where
         self._left = dict(table)
 
     def take(self, key: str, default: object = None) -> object:
-        """Returns the value of a key, which is understood with that; TOML knows no None."""
+        """Returns the value of a key and marks the key as read; `default` if it is absent. TOML has no None."""
         return self._left.pop(key, default)
 
     def number(self, key: str, default: float) -> float:
@@ -253,7 +257,7 @@ class _Keys:
         return value
 
     def cap_or_none(self, key: str) -> float | None:
-        """A number that may be 0."""
+        """Returns a number of at least 0; None if the key is absent."""
         value = self.take(key)
         if value is None:
             return None
@@ -262,7 +266,7 @@ class _Keys:
         return float(value)
 
     def choice(self, key: str, allowed: Sequence[str]) -> str:
-        """One of the allowed words; the first where the key is absent."""
+        """Returns one of the allowed words; the first one if the key is absent."""
         value = self.text(key, allowed[0])
         if value not in allowed:
             raise ScenarioError(f"{self.where}: {key} must be {_either(allowed)}, not {value!r}")
@@ -285,7 +289,7 @@ class _Keys:
         return tuple((first, second) for first, second in self.rows(key, 2))
 
     def rows(self, key: str, width: int) -> list[list[float]]:
-        """A list of rows of numbers; an empty one where the key is absent."""
+        """Returns a list of rows of numbers; an empty list if the key is absent."""
         value = self.take(key)
         if value is None:
             return []

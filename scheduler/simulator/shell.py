@@ -1,17 +1,17 @@
-"""The simulated world around the engine: the same messages as the daemon's, in virtual time.
+"""The virtual shell: gives the engine the messages that the daemon would give it, in virtual time.
 
-Events are a heap of (time, sequence). All that happens at one moment goes to the engine in one call, as the daemon
-hands over all that arrived in one iteration of its loop.
+Events are a heap ordered by (time, sequence). All events of one moment reach the engine in one call, as the daemon
+passes on everything that arrived in one iteration of its event loop.
 
-The world costs 5 to 15 us a request on one core of a server, most where batches are small; what remains is the
-engine's or the policy's. Both grow linearly with the number of requests. A higher rate makes it cheaper, since batches
-are larger; only the heap feels it, by the logarithm of the batches under way. Classes and models cost nothing here. A
-fault window costs every batch a look, a bandwidth log only the steps that a transfer lasts.
+The simulated backends and the event heap take 5 to 15 us a request on one core of a server, the more the smaller the
+batches are; the rest is the time of the engine or the policy. Both grow linearly with the number of requests. A higher
+rate costs less a request, since batches are larger. Classes and models cost nothing here. Each fault costs every batch
+one comparison, and a bandwidth log costs a transfer only the steps that it lasts.
 """
 
 import heapq
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import count
 from typing import Protocol
@@ -39,29 +39,29 @@ from scheduler.planner.site.plan import best_plan
 from scheduler.simulator.backends import Outcome, SimulatedEdge, SimulatedFunctions
 
 PLANNING_S = 0.005
-"""What a plan costs in virtual time: the planner's own time, rounded up, so that no plan helps at once."""
+"""Virtual seconds from the request for a plan to its arrival: the planner's own time, rounded up."""
 TOLERANCE_S = 1e-9
-"""An answer at the very deadline is in time, whatever binary fractions make of the sum."""
-_MOST_IDLE_CALLS = 100_000
+"""An answer exactly at the deadline is in time, despite rounding errors of this order."""
+_MAX_IDLE_CALLS = 100_000
 
 
 class SimulationError(EdgeburstError):
-    """The engine broke a rule that the daemon relies on; a bug, told with the moment at which it shows."""
+    """Error: the engine broke a rule that the daemon relies on. It is a bug; the message says when it appeared."""
 
 
 class EngineLike(Protocol):
-    """What the shell needs of an engine."""
+    """Interface of an engine or a policy, as the shell needs it."""
 
     def handle(self, messages: Sequence[Message], now_s: float) -> list[Command]:
-        """Takes what happened, returns what to do."""
+        """Takes the messages of one moment and returns the commands to perform."""
 
     def next_wakeup_s(self) -> float | None:
-        """Returns when to call again even if nothing happens."""
+        """Returns the time of the next call if no message arrives earlier; None for never."""
 
 
 @dataclass(frozen=True, slots=True)
 class SentBatch:
-    """A batch and what became of it."""
+    """Batch with its outcome."""
 
     batch: Batch
     outcome: Outcome
@@ -69,30 +69,30 @@ class SentBatch:
 
 @dataclass(slots=True)
 class Journal:
-    """All that happened, by request id and in order.
+    """Record of a run, by request id and by batch id.
 
-    `ended_at_s`, `answered_by` and `refusals` together hold every request once.
+    Each request has one entry in `ended_at_s`, and one either in `answered_by` or in `refusals`.
     """
 
     requests: Sequence[Request]
     ended_at_s: dict[int, float] = field(default_factory=dict)
     answered_by: dict[int, int] = field(default_factory=dict)
-    """Request id -> batch id."""
+    """The id of the batch that answered, by request id."""
     refusals: dict[int, Refusal] = field(default_factory=dict)
     batches: dict[int, SentBatch] = field(default_factory=dict)
     plans: list[Plan] = field(default_factory=list)
     commands: list[tuple[float, Command]] = field(default_factory=list)
-    """Every command with its time; kept only where a test asks for it."""
+    """Every command with its time; empty unless the simulation keeps commands."""
     facts: Mapping[str, object] = field(default_factory=dict)
-    """What the policy says of itself in the report."""
+    """Entries that the policy adds to the report."""
 
     def cost(self) -> float:
-        """Returns the money of all batches."""
+        """Returns the cost of all batches, in the currency of the prices."""
         return math.fsum([sent.outcome.cost for sent in self.batches.values()])
 
 
 class Simulation:
-    """One run of an engine over given requests."""
+    """One run of an engine or a policy over given requests."""
 
     def __init__(
         self,
@@ -107,12 +107,12 @@ class Simulation:
         """Stores its parts.
 
         Args:
-            engine: the daemon's, or one with its face.
-            requests: by arrival time, ids counting up.
-            edge: None: there is none, and a batch sent to it is a bug.
-            functions: the same for functions.
+            engine: the daemon's engine, or a policy with the same interface.
+            requests: sorted by arrival time, with ascending ids.
+            edge: the edge; None without one, and a batch sent to it is then an error.
+            functions: the functions; None without any, likewise.
             keep_commands: whether the journal keeps every command.
-            facts: what the policy says of itself in the report.
+            facts: entries that the policy adds to the report.
         """
         self.journal = Journal(requests, facts=facts or {})
         self._engine = engine
@@ -122,20 +122,12 @@ class Simulation:
         self._events: list[tuple[float, int, Message]] = []
         self._sequence = count()
         self._next_request = 0
-        self._perform: dict[type, Callable[[Command, float], None]] = {
-            SendBatch: self._send_batch,
-            AnswerRequest: self._answer,
-            RefuseRequest: self._refuse,
-            ComputePlan: self._compute_plan,
-            SendProbe: self._send_probe,
-            PlanAdopted: self._adopted,
-        }
 
     def run(self) -> Journal:
-        """Runs until every request has ended and every batch is back.
+        """Runs until every request has ended and every batch has an outcome.
 
         Raises:
-            SimulationError: a request ended twice or never, or the engine asked for the impossible.
+            SimulationError: a request ended twice or never, or a batch was sent to a backend that does not exist.
         """
         now_s, idle_calls = 0.0, 0
         self._step(now_s)
@@ -143,10 +135,12 @@ class Simulation:
             at_s = self._next_s()
             if at_s == math.inf:
                 missing = len(self.journal.requests) - len(self.journal.ended_at_s)
-                raise SimulationError(f"at {now_s:.6f} s the engine waits for nothing, but {missing} requests are open")
+                raise SimulationError(
+                    f"at {now_s:.6f} s the engine waits for nothing, but {missing} requests have not ended"
+                )
             idle_calls = idle_calls + 1 if at_s <= now_s else 0
-            if idle_calls > _MOST_IDLE_CALLS:
-                raise SimulationError(f"the engine wants to be called at {now_s:.6f} s again and again")
+            if idle_calls > _MAX_IDLE_CALLS:
+                raise SimulationError(f"the engine asks to be called at {now_s:.6f} s without end")
             now_s = max(now_s, at_s)
             self._step(now_s)
         return self.journal
@@ -179,14 +173,31 @@ class Simulation:
         for command in self._engine.handle(messages, now_s):
             if self._keep_commands:
                 self.journal.commands.append((now_s, command))
-            self._perform[type(command)](command, now_s)
+            self._perform(command, now_s)
 
     def _later(self, at_s: float, message: Message) -> None:
         heapq.heappush(self._events, (at_s, next(self._sequence), message))
 
-    def _send_batch(self, command: Command, now_s: float) -> None:
-        assert isinstance(command, SendBatch)
-        batch = command.batch
+    def _perform(self, command: Command, now_s: float) -> None:
+        # The most frequent commands come first: a match tries its cases in order.
+        match command:
+            case AnswerRequest(request_id, batch_id):
+                self._end(request_id, now_s)
+                self.journal.answered_by[request_id] = batch_id
+            case SendBatch(batch):
+                self._send_batch(batch, now_s)
+            case RefuseRequest(request_id, refusal):
+                self._end(request_id, now_s)
+                self.journal.refusals[request_id] = refusal
+            case ComputePlan(snapshot, plan_id, cause, detail):
+                plan = best_plan(snapshot, plan_id=plan_id, cause=cause, detail=detail)
+                self._later(now_s + PLANNING_S, PlanComputed(plan))
+            case SendProbe(backend):
+                self._send_probe(backend, now_s)
+            case PlanAdopted(plan):
+                self.journal.plans.append(plan)
+
+    def _send_batch(self, batch: Batch, now_s: float) -> None:
         backend = self._edge if batch.backend is Backend.EDGE else self._functions
         if backend is None:
             raise SimulationError(f"at {now_s:.6f} s a batch was sent to the {batch.backend.value}, but there is none")
@@ -196,34 +207,14 @@ class Simulation:
         if outcome.bill is not None:
             self._later(*outcome.bill)
 
-    def _answer(self, command: Command, now_s: float) -> None:
-        assert isinstance(command, AnswerRequest)
-        self._end(command.request_id, now_s)
-        self.journal.answered_by[command.request_id] = command.batch_id
-
-    def _refuse(self, command: Command, now_s: float) -> None:
-        assert isinstance(command, RefuseRequest)
-        self._end(command.request_id, now_s)
-        self.journal.refusals[command.request_id] = command.refusal
+    def _send_probe(self, backend: Backend, now_s: float) -> None:
+        probed = self._edge if backend is Backend.EDGE else self._functions
+        if probed is None:
+            self._later(now_s, ProbeMeasured(backend, ok=False))
+        else:
+            self._later(*probed.probe(now_s=now_s))
 
     def _end(self, request_id: int, now_s: float) -> None:
         if request_id in self.journal.ended_at_s:
             raise SimulationError(f"at {now_s:.6f} s request {request_id} ends a second time")
         self.journal.ended_at_s[request_id] = now_s
-
-    def _compute_plan(self, command: Command, now_s: float) -> None:
-        assert isinstance(command, ComputePlan)
-        plan = best_plan(command.snapshot, plan_id=command.plan_id, cause=command.cause, detail=command.detail)
-        self._later(now_s + PLANNING_S, PlanComputed(plan))
-
-    def _send_probe(self, command: Command, now_s: float) -> None:
-        assert isinstance(command, SendProbe)
-        backend = self._edge if command.backend is Backend.EDGE else self._functions
-        if backend is None:
-            self._later(now_s, ProbeMeasured(command.backend, ok=False))
-            return
-        self._later(*backend.probe(now_s=now_s))
-
-    def _adopted(self, command: Command, _now_s: float) -> None:
-        assert isinstance(command, PlanAdopted)
-        self.journal.plans.append(command.plan)

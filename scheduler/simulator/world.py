@@ -1,4 +1,4 @@
-"""Puts a scenario together: requests from arrival times, engine, backends, uplink."""
+"""Builds a simulation from a scenario: requests from arrival times, engine or policy, backends, uplink."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from scheduler.simulator.faults import Faults
 from scheduler.simulator.network import Uplink
 from scheduler.simulator.policies.catalogue import Chosen, choose
 from scheduler.simulator.policies.oracle_control import oracle_control, told_control
-from scheduler.simulator.policies.search import Trying
+from scheduler.simulator.policies.search import TrialResult
 from scheduler.simulator.report import within_slo
 from scheduler.simulator.scenario import Scenario, SimulatedClass, SimulatedModel
 from scheduler.simulator.shell import EngineLike, Simulation
@@ -23,14 +23,14 @@ from scheduler.workloads import Workload
 def generators(seed: int) -> tuple[np.random.Generator, ...]:
     """Returns independent generators for arrivals, classes, edge noise, function noise and bursts.
 
-    Each has its own, so that two policies meet the same arrivals and the same noise.
+    They are independent so that two policies are simulated with the same arrivals and the same noise.
     """
     return tuple(np.random.default_rng(child) for child in np.random.SeedSequence(seed).spawn(5))
 
 
 @dataclass(frozen=True, slots=True)
 class _Kind:
-    """What a request can be: of one model and one class."""
+    """Kind of request: its model, its class and its share of all requests."""
 
     model: SimulatedModel
     kind: SimulatedClass
@@ -46,7 +46,7 @@ def _kinds(scenario: Scenario) -> list[_Kind]:
 
 
 def make_requests(scenario: Scenario, workload: Workload) -> list[Request]:
-    """Returns the requests of a workload, with models and classes drawn by their shares; ids count up from 1."""
+    """Returns the requests of a workload; models and classes are drawn by their shares, ids ascend from 1."""
     kinds = _kinds(scenario)
     if len(kinds) == 1:
         drawn = [0] * len(workload.times_s)
@@ -79,16 +79,16 @@ def make_simulation(scenario: Scenario, requests: Sequence[Request], *, keep_com
 
 
 def choose_policy(scenario: Scenario, requests: Sequence[Request]) -> Chosen:
-    """Returns who decides: the engine, or a policy made for these requests."""
+    """Returns the engine, or the policy that the scenario names, set up for these requests."""
     if scenario.policy == "edgeburst":
         control = told_control(scenario, requests) if scenario.told_changes else None
         return Chosen(Engine(scenario.engine_settings(), control))
     if scenario.policy == "log-oracle":
         return Chosen(Engine(scenario.engine_settings(), oracle_control(scenario, requests)))
 
-    def rehearse(policy: EngineLike, part: Sequence[Request]) -> Trying:
+    def rehearse(policy: EngineLike, part: Sequence[Request]) -> TrialResult:
         journal = _simulation(scenario, Chosen(policy), part).run()
-        return Trying(within_slo(journal), journal.cost())
+        return TrialResult(within_slo(journal), journal.cost())
 
     return choose(scenario, requests, rehearse)
 
@@ -110,14 +110,14 @@ def _simulation(
 def make_backends(
     scenario: Scenario, settings: EngineSettings
 ) -> tuple[SimulatedEdge | None, SimulatedFunctions | None]:
-    """Returns the two places that answer, each None where no model is served there."""
+    """Returns the simulated edge and functions; None for a backend that serves no model."""
     _, _, edge_rng, function_rng, _ = generators(scenario.seed)
-    laws = {model.name: model.edge_latency for model in settings.models if model.edge_latency is not None}
+    edge_latencies = {model.name: model.edge_latency for model in settings.models if model.edge_latency is not None}
     tiers = {tier.name: tier for model in settings.models for tier in model.tiers}
     edge = functions = None
-    if laws:
+    if edge_latencies:
         edge = SimulatedEdge(
-            laws=laws,
+            latencies=edge_latencies,
             faults=Faults(scenario.edge_faults),
             noise=noise(scenario.edge_noise, edge_rng),
         )

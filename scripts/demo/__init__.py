@@ -1,1 +1,1 @@
-"""`make demo`: the main job, end to end, on one machine, in real processes. May import everything but the engine."""
+"""`make demo`: the whole system on one machine, in real processes. May import everything except the engine."""

@@ -1,4 +1,4 @@
-"""`make demo`, or `python -m scripts.demo --emulate orin-resnet50 --out out/demo`."""
+"""Entry point of `make demo` and of `python -m scripts.demo --emulate orin-resnet50 --out out/demo`."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ from scripts.demo.settings import EDGE_PROFILE, Settings
 from scripts.demo.stages import Demo
 
 _HELP = """\
-Runs the main job on this machine, in real processes: an edge server, a local Function Compute endpoint with its
-function instances, the daemon, and a client that sends pictures of handwritten digits at a rate that steps up and
-down again. Every answer is compared with the model's own. It leaves summary.json, timeline.png, report.html and
-terminal.svg.
+Runs the whole system on this machine, in real processes: an edge server, a local Function Compute endpoint with its
+function instances, the daemon, and a client that sends pictures of handwritten digits at a rate that increases and
+decreases in steps. Every answer is compared with the model's own answer. The demo writes summary.json, timeline.png,
+report.html and terminal.svg.
 """
 _EPILOG = """\
 Exit status: 0 if every request was answered once, no answer differs from the model's own and the accuracy is at least
-0.97; else 1. 2: it could not run. 130: interrupted; its processes are stopped.
+0.97; 1 otherwise; 2 if the demo could not run; 130 if it was interrupted (its processes are stopped).
 
 examples:
-  make demo                       edge and functions slowed down to what a Jetson Orin and Function Compute take
-  make demo EMULATE=none          at this machine's true speed
+  make demo                       edge and functions as slow as a Jetson Orin and Function Compute
+  make demo EMULATE=none          at the speed of this machine
 """
 
 
@@ -37,7 +37,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs the demo; returns the exit status."""
     settings = parse_arguments(argv)
     console = Console(highlight=False)
-    # The SDK would use a proxy even for loopback.
+    # The SDK would use a proxy also for loopback.
     environ = child_environment(os.environ)
     for name in set(os.environ) - set(environ):
         del os.environ[name]
@@ -71,11 +71,17 @@ def parse_arguments(argv: Sequence[str] | None = None) -> Settings:
     )
     add = parser.add_argument
     add("--emulate", choices=(EDGE_PROFILE, "none"), default=EDGE_PROFILE, help="(default %(default)s)")
-    add("--out", type=Path, default=default.out, help="folder for everything it leaves (default %(default)s)")
-    add("--seed", type=int, default=default.seed, help="of arrivals and pictures (default %(default)s)")
-    add("--time-scale", type=_positive, default=1.0, metavar="X", help="factor on each phase's 40 s")
+    add("--out", type=Path, default=default.out, help="folder for all output files (default %(default)s)")
+    add("--seed", type=int, default=default.seed, help="seed of arrivals and pictures (default %(default)s)")
+    add("--time-scale", type=_positive, default=1.0, metavar="X", help="factor on the 40 s of each phase")
     add("--rates", type=_rates, default=default.rates_rps, metavar="R,R,R", help="requests/s of each phase (30,150,60)")
-    add("--provisioned", type=_count, default=default.provisioned, metavar="N", help="warm instances (%(default)s)")
+    add(
+        "--provisioned",
+        type=_count,
+        default=default.provisioned,
+        metavar="N",
+        help="provisioned instances (%(default)s)",
+    )
     add("--quiet", action="store_true", help="no live table and no progress")
     given = parser.parse_args(argv)
     return Settings(

@@ -1,8 +1,8 @@
-"""The demo's client, in a process of its own: replays the arrivals, open-loop, and writes down what came of each.
+"""Client of the demo, in its own process: replays the arrivals, open-loop, and writes the results.
 
 `python -m scripts.demo.client --url URL --pictures DIR --schedule FILE.npz --out DIR` prints a JSON line when it starts
-to send and one every half second. At the end `requests.csv` and `outputs.npy` (each answer's probabilities, in the same
-order) are there, and a last line says so.
+to send, one every half second, and one at the end. It writes `requests.csv` and `outputs.npy`, the probabilities of
+each answer in the same order.
 """
 
 from __future__ import annotations
@@ -31,18 +31,18 @@ _TELL_EVERY_S = 0.5
 
 
 class _Teller:
-    """Counts answers and tells them to whoever reads the output."""
+    """Counter of requests and answers that prints its counts."""
 
     def __init__(self) -> None:
         self._sent = 0
         self._counts = {"answered": 0, "failed": 0, "within_slo": 0, "edge": 0, "function": 0}
 
     def sent(self, count: int) -> None:
-        """Notes how many requests have been sent."""
+        """Stores the number of requests sent."""
         self._sent = count
 
     def ended(self, request: ReplayedRequest) -> None:
-        """Counts one request that is over."""
+        """Counts one request that has ended."""
         self._counts["answered" if request.answered else "failed"] += 1
         self._counts["within_slo"] += request.within_slo
         backend = request.reply.parameters.get("backend")
@@ -50,7 +50,7 @@ class _Teller:
             self._counts[str(backend)] += 1
 
     async def keep_telling(self) -> None:
-        """Prints the counts until it is cancelled."""
+        """Prints the counts twice a second until it is cancelled."""
         while True:
             _tell("progress", sent=self._sent, **self._counts)
             await asyncio.sleep(_TELL_EVERY_S)
@@ -61,7 +61,7 @@ def _tell(event: str, **values: object) -> None:
 
 
 async def run(options: argparse.Namespace) -> ReplayResult:
-    """Replays the schedule and writes the results."""
+    """Replays the schedule and writes the results to the output folder."""
     schedule = np.load(options.schedule)
     files = [Payload(path.name, path.read_bytes()) for path in read_pictures(options.pictures)]
     payloads = [files[index] for index in schedule["pictures"].tolist()]
@@ -95,12 +95,12 @@ def _write(result: ReplayResult, payloads: Sequence[Payload], out: Path) -> None
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the client; returns the exit status."""
-    parser = argparse.ArgumentParser(prog="python -m scripts.demo.client", description="The demo's client.")
-    parser.add_argument("--url", required=True, help="the daemon")
+    parser = argparse.ArgumentParser(prog="python -m scripts.demo.client", description="Client of the demo.")
+    parser.add_argument("--url", required=True, help="address of the daemon")
     parser.add_argument("--pictures", type=Path, required=True, help="folder of pictures")
-    parser.add_argument("--schedule", type=Path, required=True, help="times_s and pictures, as numpy.savez writes them")
+    parser.add_argument("--schedule", type=Path, required=True, help="times_s and pictures, written by numpy.savez")
     parser.add_argument("--out", type=Path, required=True, help="folder for the results")
-    parser.add_argument("--slo-s", type=float, default=1.0, help="(default %(default)s)")
+    parser.add_argument("--slo-s", type=float, default=1.0, help="SLO of each request (default %(default)s)")
     result = asyncio.run(run(parser.parse_args(argv)))
     _tell("done", started_at_s=result.started_at_s, wall_s=result.wall_s, warning=result.lag_warning)
     return 0

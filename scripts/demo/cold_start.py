@@ -1,4 +1,4 @@
-"""After the measured part: a burst that meets no warm instance, to show what a cold start costs in time."""
+"""Burst after the measured part, without warm instances, to show the duration of a cold start."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from scripts.demo.watch import Batch
 
 BURST_S = 0.1
 _SPILLED = 8
-"""Requests beyond what the edge can take: enough for a few function batches, and a few processes to start."""
+"""Requests beyond the capacity of the edge: enough for a few function batches and instances."""
 
 
 def burst(settings: Settings, *, edge_latency: LatencyModel, pictures: int) -> Schedule:
-    """Draws requests that come nearly at once, a few more than the edge can answer within the SLO."""
+    """Draws nearly simultaneous requests, a few more than the edge can answer within the SLO."""
     items = edge_latency.max_batch
     per_s = items / edge_latency.predict_s(items)
     requests = math.ceil(per_s * settings.slo_s) + _SPILLED
@@ -27,12 +27,12 @@ def burst(settings: Settings, *, edge_latency: LatencyModel, pictures: int) -> S
 
 
 def cold_start(outcomes: Sequence[Outcome], batches: Sequence[Batch], *, instances_started: int) -> ColdStart:
-    """Returns what the burst showed.
+    """Returns the figures of the burst.
 
-    Parameters:
-        outcomes: its requests.
+    Args:
+        outcomes: outcomes of its requests.
         batches: its batches.
-        instances_started: function processes that were started meanwhile.
+        instances_started: number of function processes started during the burst.
     """
     cold = [batch for batch in batches if batch.start_kind == "cold" and not batch.error]
     slowest = max(cold, key=_elapsed_s, default=None)

@@ -1,4 +1,4 @@
-"""The configuration files of the demo's processes, written so that a reader can take them for a start of his own."""
+"""Configuration files of the processes of the demo, written as examples for other configurations."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from scripts.demo.settings import (
     Settings,
 )
 
-# Only this machine's loopback ever sees them.
+# They are used only on the loopback of this machine.
 KEY_ID = "demo"
 KEY_SECRET = "demo-secret"
 KEY_ID_VARIABLE = "DEMO_ACCESS_KEY_ID"
@@ -28,7 +28,7 @@ _COLD_STARTS = 16
 
 
 def function_endpoint_toml(settings: Settings) -> str:
-    """Returns the configuration of the local Function Compute endpoint, with the function deployed."""
+    """Returns the configuration of the local Function Compute endpoint, with the function."""
     variables = {"MODEL": MODEL, "OMP_NUM_THREADS": "1"}
     if settings.function_emulate:
         variables["EDGEBURST_EMULATE"] = settings.function_emulate
@@ -62,13 +62,13 @@ provisionConfig = {{ defaultTarget = {settings.provisioned} }}
 
 @dataclass(frozen=True, slots=True)
 class Places:
-    """Where the daemon finds what it uses.
+    """Addresses and profiles that the daemon uses.
 
-    Parameters:
-        edge_url: of the edge server.
+    Attributes:
+        edge_url: address of the edge server.
         function_endpoint: HOST:PORT of Function Compute.
-        edge_profile: shipped profile or file of the edge's latency.
-        function_profile: the same of the function.
+        edge_profile: profile of the edge, a name or a file.
+        function_profile: profile of the function, a name or a file.
     """
 
     edge_url: str
@@ -128,7 +128,7 @@ def write(path: Path, content: str) -> Path:
 
 
 def _text(value: str) -> str:
-    """A TOML basic string; JSON's strings are such."""
+    """Returns a TOML basic string; a JSON string is one."""
     return json.dumps(value)
 
 

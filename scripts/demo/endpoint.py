@@ -1,4 +1,4 @@
-"""What the demo asks of the local Function Compute endpoint: the provider's SDK for instances, /admin for the bill."""
+"""Client of the local Function Compute endpoint: the provider's SDK for instances, /admin for the bill."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ _POLL_S = 0.25
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """What the endpoint's meter says of the function up to a moment.
+    """Usage of the function up to some time, from the meter of the endpoint.
 
-    Parameters:
-        invocations: calls.
-        billed_s: seconds with a call in flight, as rounded for the bill.
-        provisioned_idle_s: seconds that warm instances were kept without a call.
-        active: money for calls and their seconds, by price sheet, in the sheet's currency.
-        provisioned_idle: money for warm instances without a call, by price sheet.
+    Attributes:
+        invocations: number of calls.
+        billed_s: seconds with a call in flight, rounded as in the bill.
+        provisioned_idle_s: seconds of provisioned instances without a call.
+        active: cost of calls and their seconds by price sheet, in the currency of the sheet.
+        provisioned_idle: cost of provisioned instances without a call, by price sheet.
     """
 
     invocations: int
@@ -37,7 +37,7 @@ class Usage:
     provisioned_idle: dict[str, float]
 
     def since(self, before: Usage) -> Usage:
-        """Returns what has been used since `before`."""
+        """Returns the usage since `before`."""
         return Usage(
             invocations=self.invocations - before.invocations,
             billed_s=self.billed_s - before.billed_s,
@@ -52,29 +52,29 @@ def _minus(after: dict[str, float], before: dict[str, float]) -> dict[str, float
 
 
 class Endpoint:
-    """The local endpoint as the demo's operator sees it.
+    """Local endpoint, as its operator uses it.
 
-    Parameters:
+    Args:
         address: HOST:PORT.
     """
 
     def __init__(self, address: str) -> None:
         self.address = address
         self._http = requests.Session()
-        # Proxies of the environment are not for loopback.
+        # A proxy of the environment must not be used for loopback.
         self._http.trust_env = False
 
     def instances(self) -> list[dict[str, Any]]:
-        """Returns the function's instances, those that are gone too."""
+        """Returns the instances of the function, ended instances included."""
         found = self._admin("instances")["instances"]
         return [instance for instance in found if instance["function"] == FUNCTION]
 
     def warm(self) -> int:
-        """Returns how many provisioned instances are ready."""
+        """Returns the number of provisioned instances that are ready."""
         return sum(each["status"] == "Running" and each["resourceType"] == "provisioned" for each in self.instances())
 
     def usage(self) -> Usage:
-        """Returns what the meter says."""
+        """Returns the usage up to now."""
         account = self._admin("meter")["functions"].get(FUNCTION)
         if account is None:
             return Usage(0, 0.0, 0.0, {}, {})
@@ -88,10 +88,10 @@ class Endpoint:
         )
 
     def wait_until_warm(self, target: int, *, limit_s: float, on_progress: Callable[[int, int], None]) -> None:
-        """Waits until all provisioned instances are up.
+        """Waits until all provisioned instances are ready.
 
         Raises:
-            DemoError: they were not within the limit.
+            DemoError: they are not ready within the limit.
         """
         end_s = time.monotonic() + limit_s
         while (warm := self.warm()) < target:
@@ -102,10 +102,10 @@ class Endpoint:
         on_progress(warm, target)
 
     def let_go(self, *, limit_s: float) -> None:
-        """Sets the provisioned instances to none through the provider's SDK, and waits until all are gone.
+        """Removes the provisioned instances with the provider's SDK, and waits until all have ended.
 
         Raises:
-            DemoError: one was still there after the limit.
+            DemoError: an instance has not ended within the limit.
         """
         self._provision(0)
         end_s = time.monotonic() + limit_s
@@ -115,12 +115,12 @@ class Endpoint:
             time.sleep(_POLL_S)
 
     def _provision(self, target: int) -> None:
-        # Here and not above: the SDK takes a while to import.
+        # Here and not above: importing the SDK takes a while.
         from alibabacloud_fc20230330 import models
         from alibabacloud_fc20230330.client import Client
         from alibabacloud_tea_openapi.utils_models import Config
 
-        # Importing it has set its logger to print every request.
+        # The import configured its logger to print every request.
         logging.getLogger("darabonba-core").setLevel(logging.WARNING)
         client = Client(
             Config(

@@ -1,7 +1,7 @@
-"""What stops the demo."""
+"""Errors of the demo."""
 
 from scheduler.domain.errors import EdgeburstError
 
 
 class DemoError(EdgeburstError):
-    """The demo cannot go on; the message says why and where to look."""
+    """Error: the demo cannot continue; the message says why and where to look."""

@@ -1,4 +1,4 @@
-"""The live table: what the daemon is doing, in words and numbers that fit on one screen."""
+"""Live table: the state of the daemon on one screen."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ _BAR_CELLS = 30
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """What the table shows.
+    """Content of the table.
 
-    Parameters:
-        at_s: seconds since the first phase's start.
-        settings: of the demo.
-        sample: the daemon now.
-        batches: all that came back.
-        last_plan: the newest plan; None before there is one.
-        plan_at_s: when it was made, seconds since the first phase's start.
-        progress: the client's counts.
+    Attributes:
+        at_s: seconds since the start of the first phase.
+        settings: settings of the demo.
+        sample: current state of the daemon.
+        batches: all batches that have ended.
+        last_plan: the newest plan; None before the first plan.
+        plan_at_s: time of this plan, seconds since the start of the first phase.
+        progress: counts of the client.
     """
 
     at_s: float
@@ -43,7 +43,7 @@ class View:
 
 
 def view(settings: Settings, watch: Watch, progress: Mapping[str, Any], *, started_at_s: float) -> View:
-    """Returns the view of this moment."""
+    """Returns the current content of the table."""
     plans, sample = watch.plans, watch.samples[-1]
     plan = plans[-1] if plans else None
     return View(
@@ -118,7 +118,7 @@ def _plan(shown: View) -> str:
 
 
 def as_svg(shown: View) -> str:
-    """Returns the table as a picture of a terminal, which needs nothing from the network."""
+    """Returns the table as an SVG picture of a terminal, without references to the network."""
     console = Console(record=True, width=PICTURE_WIDTH, file=io.StringIO(), force_terminal=True)
     console.print(render(shown))
     svg = console.export_svg(title="make demo")

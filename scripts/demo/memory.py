@@ -1,22 +1,22 @@
-"""Whether this machine has the memory for the demo's processes."""
+"""Checks whether this machine has enough memory for the processes of the demo."""
 
 from __future__ import annotations
 
 import re
 from pathlib import Path
 
-# Measured on x86-64 with torch 2.15 as the default index has it: a function process has 310 MB of its own, most of it
-# the CUDA libraries' relocations. All other processes of the demo together take about 1.2 GB.
+# Measured on x86-64 with torch 2.15 of the default index: a function process has 310 MB of private memory, mainly the
+# relocations of the CUDA libraries. All other processes of the demo together have about 1.2 GB.
 INSTANCE_BYTES = 310 * 10**6
 OTHERS_BYTES = 1_200 * 10**6
 _MEMINFO = Path("/proc/meminfo")
 
 
 def memory_warning(provisioned: int, meminfo: str) -> str:
-    """Returns a sentence if memory will be short; empty if it suffices, or where nothing is known.
+    """Returns a sentence if the memory will not suffice; empty if it will, or if it is unknown.
 
-    Parameters:
-        provisioned: function instances that are kept warm.
+    Args:
+        provisioned: number of provisioned instances.
         meminfo: content of /proc/meminfo.
     """
     found = re.search(r"^MemAvailable:\s+(\d+) kB$", meminfo, re.MULTILINE)
@@ -31,5 +31,5 @@ def memory_warning(provisioned: int, meminfo: str) -> str:
 
 
 def read_meminfo() -> str:
-    """Returns what the kernel says of memory; empty where it does not."""
+    """Returns the content of /proc/meminfo; empty if there is none."""
     return _MEMINFO.read_text(encoding="ascii") if _MEMINFO.exists() else ""

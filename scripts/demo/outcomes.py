@@ -1,4 +1,4 @@
-"""From what the client has written to outcomes: each answer beside the model's own and the true digit."""
+"""Reads the results of the client and compares each answer with the model's own answer and the true digit."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ _NO_BATCH = -1
 
 
 def read_outcomes(folder: Path, pictures: Sequence[Picture], alone: Probabilities) -> list[Outcome]:
-    """Returns the outcomes of one client's requests.
+    """Returns the outcomes of the requests of a client.
 
-    Parameters:
-        folder: where the client has written.
-        pictures: all that it could send.
-        alone: the model's own answer to each of them, pictures x classes.
+    Args:
+        folder: output folder of the client.
+        pictures: all pictures that it could send.
+        alone: the model's own answer to each picture, shape pictures x classes.
     """
     with (folder / REQUESTS).open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
@@ -37,11 +37,11 @@ def judge(
 ) -> list[Outcome]:
     """Returns the outcomes of requests.
 
-    Parameters:
-        rows: of requests.csv.
-        answers: probabilities by request, requests x classes; not a number where there is none.
-        pictures: all that could be sent.
-        alone: the model's own answer to each of them.
+    Args:
+        rows: rows of requests.csv.
+        answers: probabilities of each answer, shape requests x classes; NaN without an answer.
+        pictures: all pictures that could be sent.
+        alone: the model's own answer to each picture.
     """
     index = {picture.name: number for number, picture in enumerate(pictures)}
     sent = [index[row["payload"]] for row in rows]

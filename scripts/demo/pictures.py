@@ -1,4 +1,4 @@
-"""The demo's pictures: held-out digits as files, and what the model alone says of each."""
+"""Pictures of the demo: held-out digits as files, and the model's own answer to each."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ Probabilities = npt.NDArray[np.float32]
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """One encoded picture.
+    """Encoded picture.
 
-    Parameters:
-        name: of its file.
+    Attributes:
+        name: name of its file.
         label: the true digit.
-        data: the file's bytes.
+        data: content of the file.
     """
 
     name: str
@@ -31,10 +31,10 @@ class Picture:
 
 
 def held_out_pictures(*, on_progress: Callable[[int, int], None] | None = None) -> list[Picture]:
-    """Draws each digit that no training has seen, every other one as JPEG, the rest as PNG.
+    """Draws the held-out digits, alternately as JPEG and as PNG.
 
-    Parameters:
-        on_progress: is told how many are drawn, of how many.
+    Args:
+        on_progress: called with the number of pictures drawn and their total.
     """
     from models import digits_data, digits_pictures
 
@@ -50,7 +50,7 @@ def held_out_pictures(*, on_progress: Callable[[int, int], None] | None = None) 
 
 
 def save_pictures(pictures: Sequence[Picture], folder: Path) -> None:
-    """Writes the pictures, in place of what an earlier demo left there."""
+    """Writes the pictures; replaces those of an earlier demo."""
     folder.mkdir(parents=True, exist_ok=True)
     for old in folder.iterdir():
         if old.suffix in _EXTENSIONS.values():
@@ -60,15 +60,15 @@ def save_pictures(pictures: Sequence[Picture], folder: Path) -> None:
 
 
 def read_pictures(folder: Path) -> list[Path]:
-    """Returns the files of `save_pictures` in the order of its pictures."""
+    """Returns the contents of the files of `save_pictures`, in the order of its pictures."""
     return sorted(path for path in folder.iterdir() if path.suffix in _EXTENSIONS.values())
 
 
 def answers_alone(model: str, pictures: Sequence[Picture]) -> Probabilities:
-    """Asks the model for each picture by itself, in this process, without batches.
+    """Runs the model on each picture separately, in this process.
 
     Returns:
-        probabilities, pictures x classes.
+        The probabilities, shape pictures x classes.
     """
     import torch
 

@@ -1,4 +1,4 @@
-"""Processes of ours: started, waited for until they say that they are ready, stopped by their id."""
+"""Processes of the demo: starts them, waits until they report that they are ready, stops them by their ids."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ STOP_LIMIT_S = 30.0
 _POLL_S = 0.05
 _PR_SET_PDEATHSIG = 1
 _PROXIES = ("http_proxy", "https_proxy", "all_proxy", "no_proxy")
-# Idle OpenMP threads of fifteen processes would spin on the few cores that all of them share.
+# Otherwise idle OpenMP threads of fifteen processes would occupy the cores that all processes share.
 _QUIET_THREADS = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
 
 
 def child_environment(environ: Mapping[str, str]) -> dict[str, str]:
-    """Returns the environment of the demo's processes.
+    """Returns the environment of the processes of the demo.
 
-    Proxies are left out, because the provider's SDK would use them even for loopback; EDGEBURST_* would change the
-    daemon's configuration behind the demo's back.
+    Proxy variables are removed, because the provider's SDK would use proxies also for loopback. EDGEBURST_* variables
+    are removed, because they would override the daemon's configuration.
     """
     kept = {
         name: value
@@ -42,13 +42,13 @@ def child_environment(environ: Mapping[str, str]) -> dict[str, str]:
 
 @dataclass(frozen=True, slots=True)
 class Running:
-    """A process of ours.
+    """Running process.
 
-    Parameters:
-        name: in messages and of its logs.
+    Attributes:
+        name: name in messages and of its logs.
         process: the process.
-        output: file with what it prints.
-        log: file with what it logs.
+        output: file of its standard output.
+        log: file of its standard error.
     """
 
     name: str
@@ -57,15 +57,15 @@ class Running:
     log: Path
 
     def events(self) -> list[dict[str, Any]]:
-        """Returns the JSON objects that it has printed so far; a line that is not complete yet is left for later."""
+        """Returns the JSON objects that it has printed so far; an incomplete last line is not returned."""
         lines = self.output.read_bytes().split(b"\n")[:-1]
         return [json.loads(line) for line in lines if line.startswith(b"{")]
 
     def wait_for(self, event: str, *, limit_s: float) -> dict[str, Any]:
-        """Waits until it has printed such an event, and returns it.
+        """Waits until it has printed an event, and returns the event.
 
         Raises:
-            DemoError: it ended before, or the limit passed; with its last words.
+            DemoError: it ended before, or the limit passed; the message has the last line of its log.
         """
         end_s = time.monotonic() + limit_s
         while True:
@@ -80,10 +80,10 @@ class Running:
             time.sleep(_POLL_S)
 
     def wait_to_end(self, *, limit_s: float) -> None:
-        """Waits until it has ended by itself.
+        """Waits until it has ended.
 
         Raises:
-            DemoError: it failed, or the limit passed.
+            DemoError: its exit status is not 0, or the limit passed.
         """
         try:
             status = self.process.wait(limit_s)
@@ -98,7 +98,7 @@ class Running:
         return lines[-1] if lines else f"it logged nothing and its status was {self.process.poll()}"
 
     def stop(self, *, limit_s: float = STOP_LIMIT_S) -> int:
-        """Sends SIGTERM, after the limit SIGKILL; returns the exit status."""
+        """Sends SIGTERM, and SIGKILL after the limit; returns the exit status."""
         if self.process.poll() is None:
             self.process.terminate()
         try:
@@ -109,10 +109,10 @@ class Running:
 
 
 class Processes:
-    """All processes of one demo; leaving the block stops them, the last started first.
+    """Processes of one demo. The end of the `with` block stops them, the last started first.
 
-    Parameters:
-        logs: folder of their output and logs.
+    Args:
+        logs: folder for their output and logs.
         environ: their environment.
     """
 
@@ -122,16 +122,16 @@ class Processes:
         self._running: list[Running] = []
 
     def start(self, name: str, arguments: Sequence[str], **variables: str) -> Running:
-        """Starts `python -m` with these arguments.
+        """Starts `python -m` with arguments.
 
-        Parameters:
-            name: the process's name.
-            arguments: module and what follows.
-            variables: environment variables of this process alone.
+        Args:
+            name: name of the process.
+            arguments: the module and its arguments.
+            variables: additional environment variables of this process.
         """
         self._logs.mkdir(parents=True, exist_ok=True)
         output, log = self._logs / f"{name}.out", self._logs / f"{name}.log"
-        # Files, not pipes: nobody has to read them while the process runs.
+        # Files, not pipes: they need not be read while the process runs.
         with output.open("wb") as stdout, log.open("wb") as stderr:
             process = subprocess.Popen(
                 [sys.executable, "-m", *arguments],
@@ -139,7 +139,7 @@ class Processes:
                 stdin=subprocess.DEVNULL,
                 stdout=stdout,
                 stderr=stderr,
-                # A session of its own: Ctrl-C reaches the demo alone, which stops the others in order.
+                # A separate session: Ctrl-C reaches only the demo, which then stops the processes in order.
                 start_new_session=True,
                 preexec_fn=_die_with_parent(),
             )
@@ -148,18 +148,18 @@ class Processes:
         return running
 
     def stop(self, running: Running) -> int:
-        """Stops one of them; returns its exit status."""
+        """Stops one process; returns its exit status."""
         self._running.remove(running)
         return running.stop()
 
     def __enter__(self) -> Processes:
-        """Returns itself."""
+        """Returns this object."""
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Stops what still runs, whatever has happened."""
+        """Stops all processes that still run."""
         with deaf_to_interrupts():
             while self._running:
                 self._running.pop().stop()
@@ -167,7 +167,7 @@ class Processes:
 
 @contextlib.contextmanager
 def deaf_to_interrupts() -> Iterator[None]:
-    """Ignores Ctrl-C: an impatient second one must not leave processes behind."""
+    """Ignores SIGINT within the block, so that a second Ctrl-C leaves no process running."""
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         yield
@@ -176,7 +176,7 @@ def deaf_to_interrupts() -> Iterator[None]:
 
 
 def _die_with_parent() -> Callable[[], None] | None:
-    """Returns what makes a child get SIGTERM when the demo is killed; Linux only."""
+    """Returns a function that lets a child get SIGTERM when the demo is killed; None except on Linux."""
     if not sys.platform.startswith("linux"):
         return None
     libc, parent = ctypes.CDLL(None, use_errno=True), os.getpid()

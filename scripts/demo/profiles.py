@@ -1,4 +1,4 @@
-"""At true speed nothing is known of this machine: `edgeburst profile` measures edge and function first."""
+"""Profiles of edge and function: shipped ones for emulation, measured ones for the speed of this machine."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ _LIMIT_S = 180.0
 
 
 def shipped_places(settings: Settings, *, edge_url: str, function_endpoint: str) -> Places:
-    """Returns the places with the profiles that edge and functions are slowed down to."""
+    """Returns the places with the shipped profiles that edge and functions emulate."""
     return Places(edge_url, function_endpoint, settings.emulate or "", settings.function_emulate or "")
 
 
 def measured_places(settings: Settings, processes: Processes, *, edge_url: str, function_endpoint: str) -> Places:
-    """Measures edge and function, one after the other, and returns the places with what was found.
+    """Measures edge and function, one after the other, and returns the places with the measured profiles.
 
     Raises:
         DemoError: a measurement failed.

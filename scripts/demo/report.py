@@ -1,4 +1,4 @@
-"""report.html: one self-contained page with the timeline, the figures, the plans and what is emulated."""
+"""report.html: a self-contained page with the timeline, the figures, the plans and the emulated parts."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 from scripts.demo.watch import PlanSeen
 
 _LEAST_CNY_PER_S = 1e-9
-"""Less than this is the tail of a distribution, and no money."""
+"""Smaller costs come from the tail of a distribution and are shown as 0."""
 _STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; color: #222 }
 h1 { font-size: 1.5rem } h2 { font-size: 1.1rem; margin-top: 2rem }
@@ -22,13 +22,13 @@ td, th { padding: .25rem .8rem; border-bottom: 1px solid #e4e4e4; text-align: le
 
 
 def page(summary: Mapping[str, Any], *, failures: Sequence[str], plans: Sequence[PlanSeen], timeline_png: bytes) -> str:
-    """Returns the page.
+    """Returns the HTML page.
 
-    Parameters:
-        summary: what summary.json holds.
-        failures: why the demo has failed, in sentences; empty for a good one.
-        plans: what each plan said, with `at_s` counted from the first phase's start.
-        timeline_png: the picture.
+    Args:
+        summary: content of summary.json.
+        failures: sentences that say why the demo failed; empty if it did not.
+        plans: the plans, with `at_s` counted from the start of the first phase.
+        timeline_png: content of timeline.png.
     """
     picture = base64.b64encode(timeline_png).decode("ascii")
     return f"""<!doctype html>
@@ -56,7 +56,7 @@ def page(summary: Mapping[str, Any], *, failures: Sequence[str], plans: Sequence
 
 
 def figure_rows(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """Returns the figures as rows of words, for page and terminal."""
+    """Returns the figures as rows of texts, for page and terminal."""
     latency_s = summary["latency_s"]
     percentiles = ", ".join(f"{name} {value:.3f} s" for name, value in latency_s.items() if value is not None)
     return [
@@ -64,7 +64,7 @@ def figure_rows(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("answers that differ from the model's own", f"{summary['wrong_answers']}"),
         ("accuracy on held-out digits", f"{summary['accuracy']:.4f}"),
         (f"within the SLO of {summary['slo_s']:g} s", f"{summary['within_slo']:.2%}"),
-        ("the same, but for the second after each step", f"{summary['within_slo_settled']:.2%}"),
+        ("the same, without the second after each step", f"{summary['within_slo_settled']:.2%}"),
         ("latency", percentiles or "none"),
         ("edge", _place(summary, "edge")),
         ("functions", _place(summary, "function")),
@@ -73,31 +73,31 @@ def figure_rows(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 
 def money_rows(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """Returns the money as rows of words, for page and terminal."""
+    """Returns the costs as rows of texts, for page and terminal."""
     cost, everything = summary["cost_cny"], summary["cost_all_function_cny"]
     share = f" ({cost / everything:.1%} of that)" if everything else ""
     return [
         ("all requests by function, cheapest feasible batch", f"{everything:.6f} CNY"),
         ("function calls, as metered", f"{cost:.6f} CNY{share}"),
-        ("the same, as the daemon reckoned", f"{summary['cost_booked_cny']:.6f} CNY"),
+        ("the same, as the daemon computed it", f"{summary['cost_booked_cny']:.6f} CNY"),
         (
-            f"{summary['provisioned_instances']} warm instances while they served nothing",
+            f"{summary['provisioned_instances']} provisioned instances while idle",
             f"{summary['provisioned_idle_cny']:.6f} CNY, not in the above",
         ),
         ("function calls on the provider's CU meter", f"{summary['cu_usd']:.6f} USD"),
-        ("warm instances on the CU meter", f"{summary['provisioned_idle_usd']:.6f} USD, not in the above"),
+        ("provisioned instances on the CU meter", f"{summary['provisioned_idle_usd']:.6f} USD, not in the above"),
     ]
 
 
 def cold_start_sentence(cold: Mapping[str, Any] | None) -> str:
-    """Returns what the burst after the measured part showed."""
+    """Returns a sentence on the burst after the measured part."""
     if cold is None:
-        return "It was left out."
+        return "It was omitted."
     burst = f"A burst of {cold['requests']} requests met no warm instance: {cold['answered']} were answered"
     if not cold["cold_batches"]:
-        return f"{burst}, all without a function, so nothing started cold."
+        return f"{burst}, all without a function, so there was no cold start."
     return (
-        f"{burst}, {cold['cold_batches']} batches of them by functions that had to start first"
+        f"{burst}, {cold['cold_batches']} batches of them by functions after a cold start"
         f" ({cold['instances_started']} instances). The slowest such batch took {cold['slowest_cold_batch_s']:.2f} s,"
         f" of which {cold['service_s']:.2f} s were inference."
     )
@@ -118,8 +118,8 @@ def _verdict(failures: Sequence[str]) -> str:
 
 def _emulated(sentences: Sequence[str]) -> str:
     if not sentences:
-        return "<p>Nothing is emulated: edge and functions ran at this machine's true speed.</p>"
-    return "<p>What is emulated:</p><ul>" + "".join(f"<li>{escape(each)}</li>" for each in sentences) + "</ul>"
+        return "<p>Nothing is emulated: edge and functions ran at the speed of this machine.</p>"
+    return "<p>Emulated parts:</p><ul>" + "".join(f"<li>{escape(each)}</li>" for each in sentences) + "</ul>"
 
 
 def _table(rows: Iterable[tuple[str, str]]) -> str:

@@ -1,4 +1,4 @@
-"""What the demo is told, and what follows from it: phases, laws and limits."""
+"""Settings of the demo, and values derived from them: phases, latency models and limits."""
 
 from __future__ import annotations
 
@@ -28,18 +28,18 @@ PHASE_S = 40.0
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """One demo.
+    """Settings of one demo.
 
-    Parameters:
-        out: folder for everything that is left behind.
-        emulate: profile that the edge is slowed down to; None runs edge and functions at the machine's true speed.
-        seed: of the arrivals and of who sends which picture.
+    Attributes:
+        out: folder for all output files.
+        emulate: profile that the edge emulates; None runs edge and functions at the speed of this machine.
+        seed: seed of the arrivals and of the picture of each request.
         time_scale: factor on the length of each phase.
-        rates_rps: rate of each phase.
-        provisioned: function instances that are kept warm while it is measured.
-        uplink_mbit_per_s: of all connections to the functions together.
-        slo_s: latency objective.
-        quiet: no live table.
+        rates_rps: rate of each phase, requests a second.
+        provisioned: number of provisioned instances during the measurement.
+        uplink_mbit_per_s: rate of the uplink that all connections to the functions share.
+        slo_s: SLO of each request, seconds.
+        quiet: whether to show no live table.
     """
 
     out: Path
@@ -54,37 +54,37 @@ class Settings:
 
     @property
     def phase_s(self) -> float:
-        """Length of each phase."""
+        """Length of each phase, seconds."""
         return PHASE_S * self.time_scale
 
     @property
     def steps_s(self) -> tuple[float, ...]:
-        """Moments at which the rate changes, seconds from the start."""
+        """Times at which the rate changes, seconds from the start."""
         return tuple(self.phase_s * number for number in range(1, len(self.rates_rps)))
 
     @property
     def duration_s(self) -> float:
-        """How long requests arrive."""
+        """Length of all phases, seconds."""
         return self.phase_s * len(self.rates_rps)
 
     @property
     def function_emulate(self) -> str | None:
-        """Profile that the functions are slowed down to; None for true speed."""
+        """Profile that the functions emulate; None for the speed of this machine."""
         return FUNCTION_PROFILE if self.emulate else None
 
     @property
     def uplink_bytes_per_s(self) -> float:
-        """Bandwidth to the functions."""
+        """Rate of the uplink, bytes a second."""
         return self.uplink_mbit_per_s * 1e6 / 8
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Schedule:
-    """Which picture goes out when.
+    """Arrival times and pictures of all requests.
 
-    Parameters:
-        times_s: ascending seconds from the start.
-        pictures: index of each request's picture.
+    Attributes:
+        times_s: arrival times, ascending seconds from the start.
+        pictures: index of the picture of each request.
     """
 
     times_s: Seconds
@@ -92,14 +92,14 @@ class Schedule:
 
 
 def draw_schedule(settings: Settings, *, pictures: int) -> Schedule:
-    """Draws Poisson arrivals phase by phase, and a picture for each; the same seed draws the same."""
+    """Draws Poisson arrivals for each phase, and a picture for each arrival; equal seeds give equal schedules."""
     rng = np.random.default_rng(settings.seed)
     workload = workloads.steps([(settings.phase_s, rate_rps) for rate_rps in settings.rates_rps], rng=rng)
     return Schedule(workload.times_s, rng.integers(pictures, size=len(workload.times_s)))
 
 
 def settled(times_s: Seconds, steps_s: Sequence[float], *, unsettled_s: float = 1.0) -> npt.NDArray[np.bool_]:
-    """Returns which times are not in the second after a step of the rate."""
+    """Returns whether each time is outside the second after a step of the rate."""
     outside = np.ones(len(times_s), dtype=np.bool_)
     for step_s in steps_s:
         outside &= (times_s < step_s) | (times_s >= step_s + unsettled_s)

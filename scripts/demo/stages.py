@@ -1,4 +1,4 @@
-"""The demo from start to end: processes up, measure, a cold start, the bill, the files."""
+"""Stages of the demo: start of the processes, measurement, cold start, bill, output files."""
 
 from __future__ import annotations
 
@@ -55,15 +55,15 @@ _ANSWERS_LIMIT_S = 120.0
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """What one replay led to; all times are seconds from its start.
+    """Results of one replay; all times are seconds from its start.
 
-    Parameters:
-        outcomes: its requests.
-        samples: the daemon meanwhile.
+    Attributes:
+        outcomes: outcomes of its requests.
+        samples: states of the daemon during the replay.
         batches: its batches.
         plans: the plans up to its end.
-        wall_s: to the last answer.
-        warning: a sentence if the client fell behind.
+        wall_s: seconds to the last answer.
+        warning: a sentence if the client was late with sending; otherwise empty.
     """
 
     outcomes: Sequence[Outcome]
@@ -75,12 +75,12 @@ class Measured:
 
 
 class Demo:
-    """One demo. `run` does everything.
+    """Demo; `run` carries it out.
 
-    Parameters:
-        settings: see there.
-        processes: starts and stops the others.
-        console: where people look.
+    Args:
+        settings: settings of the demo.
+        processes: starts and stops processes.
+        console: shows progress and results.
     """
 
     def __init__(self, settings: Settings, processes: Processes, console: Console) -> None:
@@ -91,10 +91,10 @@ class Demo:
         self._alone: Probabilities = np.empty((0, 0), np.float32)
 
     def run(self) -> list[str]:
-        """Runs the demo and writes its files; returns in sentences why it has failed, nothing for a good one.
+        """Runs the demo and writes its files; returns sentences that say why it failed, none if it did not.
 
         Raises:
-            DemoError: a process did not start, or went away.
+            DemoError: a process did not start, or ended.
         """
         settings = self._settings
         warning = memory_warning(settings.provisioned, read_meminfo())
@@ -108,7 +108,7 @@ class Demo:
         schedule = draw_schedule(settings, pictures=len(self._pictures))
         measured = self._replay("client", schedule, watch, show=not settings.quiet)
         used = endpoint.usage().since(before)
-        cold = self._cold_start(watch, endpoint, _law(places.edge_profile))
+        cold = self._cold_start(watch, endpoint, _latency_model(places.edge_profile))
         run = self._as_run(measured, used, cold, places)
         return self._write(run, measured)
 
@@ -159,7 +159,7 @@ class Demo:
         return f"http://{ready['host']}:{ready['port']}"
 
     def _replay(self, name: str, schedule: Schedule, watch: Watch, *, show: bool) -> Measured:
-        """Runs the client in a process of its own, and watches meanwhile."""
+        """Runs the client in its own process, and observes the daemon meanwhile."""
         settings = self._settings
         folder = settings.out / name
         folder.mkdir(parents=True, exist_ok=True)
@@ -191,7 +191,7 @@ class Demo:
         )
 
     def _follow(self, client: Running, watch: Watch, *, show: bool) -> None:
-        """Looks twice a second until the client has ended; shows the live table, and keeps a picture of the burst."""
+        """Observes the daemon until the client has ended; shows the live table, and keeps a picture of the burst."""
         started_at_s = float(client.wait_for("started", limit_s=START_LIMIT_S)["at_s"])
         settings = self._settings
         pictured_until_s = 1.9 * settings.phase_s
@@ -221,7 +221,7 @@ class Demo:
         settings, sheets = self._settings, {name: load_sheet(name) for name in (PRICE_SHEET, CU_SHEET)}
         all_function = all_function_cost(
             len(measured.outcomes),
-            law=_law(places.function_profile),
+            latency=_latency_model(places.function_profile),
             price=sheets[PRICE_SHEET].tier_price(memory_gb=MEMORY_GB),
             slo_s=settings.slo_s,
             item_bytes=float(np.mean([len(picture.data) for picture in self._pictures])),
@@ -283,7 +283,7 @@ class Demo:
 
     @contextmanager
     def _doing(self, what: str) -> Iterator[Any]:
-        """Shows what is being done and, told, how far it has come."""
+        """Shows what is being done and its progress; yields a function that sets the progress."""
         if self._settings.quiet:
             yield lambda _text: None
             return
@@ -294,7 +294,7 @@ class Demo:
 
 
 def emulated_sentences(settings: Settings) -> list[str]:
-    """Returns in plain words what is not real."""
+    """Returns sentences on the emulated parts."""
     endpoint = (
         "Function Compute is a local endpoint on this machine that runs each function instance as a process and meters"
         f" as the provider bills; its uplink is capped at {settings.uplink_mbit_per_s:g} Mbit/s, shared by all"
@@ -318,7 +318,7 @@ def _progress(client: Running) -> dict[str, Any]:
     return found[-1] if found else {}
 
 
-def _law(profile_name: str) -> LatencyModel:
+def _latency_model(profile_name: str) -> LatencyModel:
     profile = load_profile(profile_name)
     rows = tuple((row.batch, row.p50_s) for row in profile.rows)
     return LatencyModel(profile.alpha_s, profile.beta_s, profile.max_batch, rows)

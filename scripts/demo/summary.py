@@ -1,4 +1,4 @@
-"""From what was measured to summary.json, and to the verdict. Pure: values in, values out."""
+"""Computes summary.json and the failures from the measurements; pure functions."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ _PERCENTILES = {"p50": 50, "p95": 95, "p99": 99}
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What became of one request.
+    """Outcome of one request.
 
-    Parameters:
-        arrival_s: when it had to be sent, seconds from the first phase's start.
-        latency_s: from then to its answer or failure.
+    Attributes:
+        arrival_s: time at which it had to be sent, seconds from the start of the first phase.
+        latency_s: seconds from then to its answer or failure.
         answered: whether it was answered.
-        wrong: whether the answer differs from the model's own to the same bytes alone.
-        correct: whether it names the true digit.
+        wrong: whether the answer differs from the model's own answer to the same picture alone.
+        correct: whether the answer is the true digit.
         backend: edge or function; empty without an answer.
         batch_id: the batch that answered it.
     """
@@ -41,7 +41,7 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class PlanCause:
-    """When a plan was made, in seconds from the first phase's start, and why."""
+    """Time of a plan, in seconds from the start of the first phase, and its cause."""
 
     at_s: float
     cause: str
@@ -50,15 +50,15 @@ class PlanCause:
 
 @dataclass(frozen=True, slots=True)
 class Money:
-    """The bill of the measured part, by the local endpoint's meter.
+    """Bill of the measured part, from the meter of the local endpoint.
 
-    Parameters:
-        cost_cny: calls and their seconds.
-        cost_booked_cny: the same as the daemon reckoned it from what the containers told.
-        cost_all_function_cny: all requests at the cheapest feasible function batch.
-        provisioned_idle_cny: instances kept warm while they served nothing.
-        cu_usd: calls and their seconds on the provider's CU meter.
-        provisioned_idle_usd: the warm instances on the CU meter.
+    Attributes:
+        cost_cny: cost of calls and their seconds.
+        cost_booked_cny: the same, computed by the daemon from the reports of the containers.
+        cost_all_function_cny: cost of all requests in the cheapest feasible function batch.
+        provisioned_idle_cny: cost of provisioned instances while idle.
+        cu_usd: cost of calls and their seconds on the provider's CU meter.
+        provisioned_idle_usd: cost of provisioned instances while idle on the CU meter.
     """
 
     cost_cny: float
@@ -71,15 +71,15 @@ class Money:
 
 @dataclass(frozen=True, slots=True)
 class ColdStart:
-    """The burst after the measured part that meets no warm instance; none of the figures counts it.
+    """Burst after the measured part, without warm instances; not part of the figures.
 
-    Parameters:
-        requests: sent at once.
-        answered: of them.
+    Attributes:
+        requests: number of requests, sent at once.
+        answered: number of answers.
         cold_batches: function batches whose instance had to be started.
         instances_started: function processes that were started for them.
-        slowest_cold_batch_s: from its sending to its answer, start included.
-        service_s: the time of that batch in the started instance.
+        slowest_cold_batch_s: seconds from send to answer of the slowest of these batches.
+        service_s: service time of this batch in its instance, seconds.
     """
 
     requests: int
@@ -92,21 +92,21 @@ class ColdStart:
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """A demo that is over.
+    """Results of a demo.
 
-    Parameters:
-        outcomes: one for each request of the measured part.
-        slo_s: latency objective.
-        steps_s: moments at which the rate changed.
-        plans: made while it was measured.
+    Attributes:
+        outcomes: outcome of each request of the measured part.
+        slo_s: SLO of each request, seconds.
+        steps_s: times at which the rate changed.
+        plans: plans made during the measurement.
         money: the bill.
         price_sheets: name, currency, source and date of each sheet.
-        cold_start: the burst afterwards; None where it was left out.
-        wall_s: from the first arrival to the last answer.
-        emulated: in plain words, what is not real; empty at true speed.
-        seed: of arrivals and pictures.
-        provisioned: function instances that were kept warm.
-        client_warning: a sentence if the client itself fell behind.
+        cold_start: the burst afterwards; None if it was omitted.
+        wall_s: seconds from the first arrival to the last answer.
+        emulated: sentences on the emulated parts.
+        seed: seed of arrivals and pictures.
+        provisioned: number of provisioned instances.
+        client_warning: a sentence if the client was late with sending; otherwise empty.
     """
 
     outcomes: Sequence[Outcome]
@@ -124,30 +124,30 @@ class Run:
 
 
 def wrong_answers(answers: npt.NDArray[np.float32], alone: npt.NDArray[np.float32]) -> npt.NDArray[np.bool_]:
-    """Returns which answers differ by more than 1e-3 in any place from the model's own; a missing number differs.
+    """Returns which answers differ in any probability by more than 1e-3 from the model's own; NaN always differs.
 
-    Parameters:
-        answers: requests x classes.
-        alone: the model's answer to each request's picture by itself, in the same form.
+    Args:
+        answers: probabilities of each answer, shape requests x classes.
+        alone: the model's own answer to the picture of each request, same shape.
     """
     return np.asarray(~(np.abs(answers - alone) <= WRONG_ABOVE).all(axis=1), dtype=np.bool_)
 
 
 def all_function_cost(
-    requests: int, *, law: LatencyModel, price: Price, slo_s: float, item_bytes: float, bytes_per_s: float
+    requests: int, *, latency: LatencyModel, price: Price, slo_s: float, item_bytes: float, bytes_per_s: float
 ) -> float:
-    """Returns the money if every request went to a function in full batches of the cheapest feasible size.
+    """Returns the cost if all requests were sent to functions in full batches of the cheapest feasible size.
 
-    Feasible is what the law and the transfer of its bytes leave within the SLO, with no wait to gather it: kinder to
-    functions than any schedule could be.
+    A size is feasible if its service and its transfer fit into the SLO. The wait to fill the batch is ignored, so that
+    no real schedule is cheaper.
     """
-    sizes = range(1, law.max_batch + 1)
-    feasible = [b for b in sizes if law.predict_s(b) + b * item_bytes / bytes_per_s <= slo_s]
-    return requests * min(price.cost(law.predict_s(b)) / b for b in feasible or [1])
+    sizes = range(1, latency.max_batch + 1)
+    feasible = [b for b in sizes if latency.predict_s(b) + b * item_bytes / bytes_per_s <= slo_s]
+    return requests * min(price.cost(latency.predict_s(b)) / b for b in feasible or [1])
 
 
 def summarise(run: Run) -> dict[str, object]:
-    """Returns what summary.json holds."""
+    """Returns the content of summary.json."""
     answered = [outcome for outcome in run.outcomes if outcome.answered]
     within = np.array([o.answered and o.latency_s <= run.slo_s for o in run.outcomes], dtype=np.bool_)
     counted = settled(np.array([o.arrival_s for o in run.outcomes], dtype=np.float64), run.steps_s)
@@ -196,7 +196,7 @@ def _percentiles(latencies_s: Sequence[float]) -> dict[str, float | None]:
 
 
 def failures(summary: Mapping[str, object]) -> list[str]:
-    """Returns in sentences why a demo has failed; empty for a good one."""
+    """Returns sentences that say why the demo failed; none if it did not."""
     requests, answered, accuracy = summary["requests"], summary["answered"], summary["accuracy"]
     assert isinstance(accuracy, float)
     found = []

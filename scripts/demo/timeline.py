@@ -1,4 +1,4 @@
-"""timeline.png: arrivals and rate, who answered, latencies against the SLO, the queue, and when was planned anew."""
+"""timeline.png: arrivals and rate, answering backends, latencies with the SLO, the queue, and the times of plans."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ if TYPE_CHECKING:
 
 _BIN_S = 1.0
 _TALLEST = 2.5
-"""Height of the latency panel, in SLOs."""
+"""Height of the latency panel, in multiples of the SLO."""
 _EDGE, _FUNCTION, _GREY, _PLAN = "#2a78b5", "#e0762f", "#555555", "#7a3fa0"
 
 
 @dataclass(frozen=True, slots=True)
 class Timeline:
-    """What is drawn; all times are seconds from the first phase's start.
+    """Data of the picture; all times are seconds from the start of the first phase.
 
-    Parameters:
-        outcomes: the requests of the measured part.
-        samples: the daemon, with `at_s` counted from the first phase's start.
-        plans: when was planned and why.
-        slo_s: latency objective.
-        duration_s: how long requests arrived.
-        emulated: whether a note says that something is.
+    Attributes:
+        outcomes: outcomes of the requests of the measured part.
+        samples: states of the daemon.
+        plans: times and causes of the plans.
+        slo_s: SLO of each request, seconds.
+        duration_s: length of all phases, seconds.
+        emulated: whether to add a note on emulated parts.
     """
 
     outcomes: Sequence[Outcome]
@@ -43,7 +43,7 @@ class Timeline:
 
 
 def draw(timeline: Timeline, path: Path) -> None:
-    """Draws the picture."""
+    """Draws the picture and writes it to a file."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -122,7 +122,7 @@ def _draw_latency(axis: Axes, timeline: Timeline) -> None:
 
 
 def _cut(axis: Axes, timeline: Timeline) -> None:
-    """Keeps a few very late answers from pressing all others flat; says how many are not shown."""
+    """Limits the latency axis, so that few very late answers do not compress it; notes how many are not shown."""
     top_s = _TALLEST * timeline.slo_s
     above = sum(outcome.latency_s > top_s for outcome in timeline.outcomes)
     if above:

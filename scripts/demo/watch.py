@@ -1,4 +1,4 @@
-"""Watches the daemon from outside, twice a second: its state, its batches, its plans."""
+"""Observes the daemon twice a second through its HTTP interface: state, batches, plans."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ _BATCHES_A_TIME = 1000
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """The daemon at one moment.
+    """State of the daemon at one time.
 
-    Parameters:
-        at_s: of the monotonic clock, which all processes share.
-        rate_rps: rate that the daemon estimates.
-        waiting_requests: requests without an answer yet.
-        queued_requests: those of them that are not on their way to a backend.
-        spent_cny: money that the daemon has booked.
-        uplink_bytes_per_s: bandwidth that it estimates; None where it has no estimate.
+    Attributes:
+        at_s: time of the monotonic clock, which all processes share.
+        rate_rps: estimated rate, requests a second.
+        waiting_requests: requests without an answer.
+        queued_requests: requests that have not been sent to a backend.
+        spent_cny: cost that the daemon has booked.
+        uplink_bytes_per_s: estimated bandwidth; None without an estimate.
     """
 
     at_s: float
@@ -41,20 +41,20 @@ class Sample:
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """One batch that came back.
+    """Batch that has ended.
 
-    Parameters:
+    Attributes:
         batch_id: its number.
         backend: edge or function.
-        requests: how many it carried.
-        sent_at_s: when it left.
-        finished_at_s: when it was back.
-        predicted_service_s: as the daemon expected when it sent the batch.
-        service_s: as the backend tells; None where it does not.
+        requests: number of its requests.
+        sent_at_s: time of sending.
+        finished_at_s: time of its answer or failure.
+        predicted_service_s: service time predicted by the daemon.
+        service_s: service time reported by the backend; None if it reports none.
         start_kind: cold or warm; empty on the edge.
-        instance_id: of the function.
-        cost_cny: what the daemon booked for it.
-        error: kind and sentence of its failure; empty for an answered one.
+        instance_id: id of the function instance.
+        cost_cny: cost that the daemon booked.
+        error: kind and sentence of its failure; empty if it was answered.
     """
 
     batch_id: int
@@ -70,7 +70,7 @@ class Batch:
     error: str
 
     def counted_from(self, start_s: float) -> Batch:
-        """Returns the same batch with times counted from that moment of the monotonic clock."""
+        """Returns the batch with its times counted from a time of the monotonic clock."""
         return replace(self, sent_at_s=self.sent_at_s - start_s, finished_at_s=self.finished_at_s - start_s)
 
 
@@ -84,16 +84,16 @@ def write_batches(batches: Sequence[Batch], path: Path) -> None:
 
 @dataclass(frozen=True, slots=True)
 class PlanSeen:
-    """One plan, why it was made, and what it says.
+    """Plan with its cause.
 
-    Parameters:
+    Attributes:
         plan_id: its number.
-        at_s: when it was made.
+        at_s: time at which it was made.
         cause: start, rate, bandwidth, edge-service, expiry, limits or settings.
         detail: the cause in numbers.
-        edge_batch_cap: largest edge batch; None where the plan was replaced before it was seen.
-        function_target_batch: size at which a function batch leaves; None as above, or without functions.
-        expected_cost_cny_per_s: expected money; None as above.
+        edge_batch_cap: the largest edge batch; None if the plan was replaced before it was read.
+        function_target_batch: planned size of a function batch; None as above, or without functions.
+        expected_cost_cny_per_s: expected cost a second; None as above.
     """
 
     plan_id: int
@@ -106,10 +106,10 @@ class PlanSeen:
 
 
 class Watch:
-    """Everything seen of the daemon so far.
+    """Observations of the daemon.
 
-    Parameters:
-        url: of the daemon.
+    Args:
+        url: address of the daemon.
     """
 
     def __init__(self, url: str) -> None:
@@ -123,19 +123,19 @@ class Watch:
 
     @property
     def batches(self) -> list[Batch]:
-        """All batches so far, in the order they left; a late answer has replaced the batch's first record."""
+        """All batches so far, in the order of sending; a later record of a batch replaces an earlier one."""
         return sorted(self._by_id.values(), key=lambda batch: batch.sent_at_s)
 
     @property
     def plans(self) -> list[PlanSeen]:
-        """All plans so far, oldest first."""
+        """All plans so far, the oldest first."""
         return [self._plans[plan_id] for plan_id in sorted(self._plans)]
 
     def look(self) -> Sample:
-        """Asks the daemon once.
+        """Requests state, batches and plans once.
 
         Raises:
-            DemoError: it does not answer.
+            DemoError: the daemon does not answer.
         """
         status = self._get("/v1/status")
         engine = status["engine"]
@@ -153,7 +153,7 @@ class Watch:
         return sample
 
     def rest(self, since_s: float) -> None:
-        """Sleeps until it is time to look again."""
+        """Sleeps until the next observation is due."""
         time.sleep(max(0.0, since_s + POLL_S - time.monotonic()))
 
     def _note_plans(self, plans: list[Mapping[str, Any]], current: Mapping[str, Any] | None) -> None:

@@ -1,1 +1,1 @@
-"""Policies x workloads x networks x faults in the simulator: one CSV, one Markdown file, plots. See `__main__`."""
+"""Evaluation: policies x workloads x networks x faults in the simulator, as CSV, Markdown and plots. See `command`."""

@@ -1,4 +1,4 @@
-"""One run of the evaluation: what is simulated, and what comes back. Both travel between processes."""
+"""Cases and results of the evaluation; both are passed between processes."""
 
 from dataclasses import dataclass, field
 
@@ -6,26 +6,26 @@ from scheduler.simulator.scenario import Scenario
 from scripts.evaluation.traffic import Traffic
 
 Row = dict[str, object]
-"""One line of the CSV, by column."""
+"""One line of the CSV file, by column."""
 
 BOUND = "bound"
-"""In place of a policy: the clairvoyant bound is computed, nothing is simulated."""
+"""Stands for a policy: the clairvoyant bound is computed instead of a simulation."""
 
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """One run.
+    """One run of a policy.
 
-    Parameters:
-        suite: that it belongs to.
-        name: of traffic, network and faults, in words; the same for each policy that meets them.
-        traffic: when requests arrive.
-        scenario: everything else, the policy and the seed included.
-        variant: what is changed in the engine, for ablations.
-        on_trace: whether real traces or logs are in it.
-        change_at_s: when something changes that the policy has to follow; None: nothing does.
-        settled_until_s: until when what follows the change stays as it is.
-        keeps_curves: whether latencies and the timeline are brought back for plots.
+    Attributes:
+        suite: suite of the case.
+        name: traffic, network and faults in words; the same for all policies.
+        traffic: arrival times.
+        scenario: all other values, the policy and the seed included.
+        variant: change of the engine, for ablations.
+        on_trace: whether real traces or logs are used.
+        change_at_s: time of a change to which the policy must react; None without a change.
+        settled_until_s: end of the steady state after the change.
+        keeps_curves: whether the result includes latencies and the timeline, for plots.
     """
 
     suite: str
@@ -41,14 +41,14 @@ class Case:
 
 @dataclass(frozen=True, slots=True)
 class Timeline:
-    """How a run went, in bins.
+    """Timeline of a run, in bins of the arrival time.
 
-    Parameters:
-        starts_s: of each bin, shape (bins,).
+    Attributes:
+        starts_s: start of each bin, shape (bins,).
         arrived_rps: arrivals a second.
-        function_rps: of those, how many a function answered.
-        outside_rps: of those, how many were late or refused.
-        plans: (second, cause) of each plan that was adopted after the first.
+        function_rps: arrivals a second that a function answered.
+        outside_rps: arrivals a second that were late or refused.
+        plans: (second, cause) of each adopted plan after the first.
     """
 
     starts_s: tuple[float, ...]
@@ -60,12 +60,12 @@ class Timeline:
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What a run came to.
+    """Result of a case.
 
-    Parameters:
+    Attributes:
         row: its figures.
-        latencies_s: 201 quantiles of the latency of answered requests, the least first; empty where not kept.
-        timeline: where it was kept.
+        latencies_s: 201 quantiles of the latency of answered requests, ascending; empty if not kept.
+        timeline: the timeline; None if not kept.
     """
 
     row: Row

@@ -1,11 +1,13 @@
-"""Runs policies x workloads x networks x faults in the simulator, and says in tables and pictures what came of it.
+"""Simulates policies x workloads x networks x faults, and writes tables and plots of the results.
 
-    python -m scripts.evaluate --out out/evaluation                      # every suite; an hour of processor time
+    python -m scripts.evaluate --out out/evaluation                      # all suites; an hour of processor time
     python -m scripts.evaluate --suite load --policy edgeburst,static --quick
-    python -m scripts.evaluate --suite figures --traces DIR              # figures asked for, beside those measured
+    python -m scripts.evaluate --suite figures --traces DIR              # required figures beside measured ones
+    python -m scripts.evaluate --suite engine --against WORKTREE        # the engine's time here and there
 
-Traffic is drawn from processes of this repository, each from its seed. With --traces (or EDGEBURST_TRACES) real traces
-and bandwidth logs are run as well, and marked. OUT gets evaluation.csv (one line a run), evaluation.md and plots.
+Traffic is drawn from arrival processes of this repository with fixed seeds. With --traces (or EDGEBURST_TRACES) real
+traces and bandwidth logs are used as well, and marked. The output folder gets evaluation.csv (one line for each run),
+evaluation.md and plots.
 """
 
 import argparse
@@ -21,7 +23,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from scheduler.domain.errors import EdgeburstError
 from scheduler.simulator.scenario import POLICIES
-from scripts.evaluation import detection, engine_cost
+from scripts.evaluation import against, detection, engine_cost
 from scripts.evaluation.case import Result, Row
 from scripts.evaluation.figures import figures_table
 from scripts.evaluation.plots import draw_all
@@ -29,15 +31,16 @@ from scripts.evaluation.runs import run_all, run_case
 from scripts.evaluation.suites import OURS, QUICK, SUITES, TRACES, Options, real_traces
 from scripts.evaluation.tables import Table, suite_tables, write_csv
 
+ROOT = Path(__file__).parents[2]
 Task = Callable[[], Result]
 
 ALL = (*SUITES, "changepoints", "engine")
 FIGURES = "figures"
-"""All suites, as far as figures were asked for them, and the table of those."""
+"""All suites that have required figures, and the table of these figures."""
 
 
 def parse(words: Sequence[str] | None = None) -> argparse.Namespace:
-    """Returns the command's arguments."""
+    """Returns the arguments of the command."""
     head, _, rest = (__doc__ or "").partition("\n\n")
     parser = argparse.ArgumentParser(
         prog="python -m scripts.evaluate", description=head, epilog=rest, formatter_class=argparse.RawTextHelpFormatter
@@ -54,10 +57,19 @@ def parse(words: Sequence[str] | None = None) -> argparse.Namespace:
         "--traces", type=Path, default=Path(traces) if traces else None, metavar="DIR", help="folder of real traces"
     )
     parser.add_argument("--jobs", type=_at_least_one, default=os.cpu_count() or 1, metavar="N", help="processes")
-    parser.add_argument("--scales", type=_scales, metavar="K,...", help="times the rate, for load and noise")
+    parser.add_argument("--scales", type=_scales, metavar="K,...", help="factors on the rate, for load and noise")
     parser.add_argument("--quick", action="store_true", help="few loads, one seed, a tenth of the requests")
     parser.add_argument("--markdown", action="store_true", help="print the tables, and nothing else, to stdout")
-    return parser.parse_args(words)
+    parser.add_argument(
+        "--against",
+        type=Path,
+        metavar="WORKTREE",
+        help=f"with --suite engine: compare with another checkout, in {against.ALTERNATIONS} alternations",
+    )
+    args = parser.parse_args(words)
+    if args.against is not None and tuple(args.suite) != ("engine",):
+        parser.error("--against compares the engine's own time: give --suite engine with it")
+    return args
 
 
 def _names(*known: str) -> Callable[[str], tuple[str, ...]]:
@@ -88,28 +100,28 @@ def _at_least_one(text: str) -> int:
 
 
 def options_of(args: argparse.Namespace) -> Options:
-    """Returns what to run."""
+    """Returns the options of the cases."""
     base = QUICK if args.quick else Options()
     return replace(base, policies=tuple(args.policy), traces=args.traces, scales=args.scales or base.scales)
 
 
 def missing_traces(options: Options) -> str:
-    """Returns, where there are no real traces, one sentence that says so; otherwise nothing."""
+    """Returns a sentence if there are no real traces; otherwise an empty text."""
     folder = options.traces
     if folder is None:
-        return "rows on real traces are left out: name their folder with --traces or EDGEBURST_TRACES"
+        return "rows on real traces are omitted: name their folder with --traces or EDGEBURST_TRACES"
     if not real_traces(folder):
-        return f"rows on real traces are left out: there is no {folder / TRACES}"
+        return f"rows on real traces are omitted: there is no {folder / TRACES}"
     return ""
 
 
 def tasks_of(suites: Sequence[str], options: Options, *, quick: bool) -> Iterator[Task]:
-    """Yields everything that is to be run for some suites."""
+    """Yields the tasks of the given suites."""
     asked = ALL if FIGURES in suites else suites
     for name in SUITES:
         if name in asked:
             whole = SUITES[name](options)
-            # Of what varies with the load, figures are asked for on real traces only.
+            # For suites over the load, figures are required on real traces only.
             chosen = (case for case in whole if case.on_trace or name not in ("load", "noise", "lte") or name in suites)
             yield from (partial(run_case, case) for case in chosen)
     if "changepoints" in asked:
@@ -122,7 +134,7 @@ def tasks_of(suites: Sequence[str], options: Options, *, quick: bool) -> Iterato
 
 
 def tables_of(rows: Sequence[Row], *, with_figures: bool) -> list[Table]:
-    """Returns every table that the rows give."""
+    """Returns the tables of the rows."""
     found = [row for row in rows if row["suite"] == "changepoints"]
     tables = list(suite_tables([row for row in rows if row["suite"] in SUITES]))
     if found:
@@ -131,7 +143,7 @@ def tables_of(rows: Sequence[Row], *, with_figures: bool) -> list[Table]:
 
 
 def evaluate(args: argparse.Namespace, console: Console) -> None:
-    """Runs what was asked for, and writes CSV, Markdown and plots."""
+    """Runs the tasks, and writes CSV, Markdown and plots."""
     options = options_of(args)
     sentence = missing_traces(options)
     if sentence:
@@ -154,21 +166,44 @@ def evaluate(args: argparse.Namespace, console: Console) -> None:
         console.print(f"{len(rows)} runs: {args.out}/evaluation.csv, evaluation.md, {len(drawn)} plots", markup=False)
 
 
+def compare(args: argparse.Namespace, console: Console) -> None:
+    """Prints the engine's own time in this checkout beside that in another one."""
+    words = ["--quick"] if args.quick else []
+    if args.traces is not None:
+        words += ["--traces", str(args.traces.resolve())]
+    with _progress("measuring", console) as progress:
+        bar = progress.add_task("", total=2 * against.ALTERNATIONS)
+        table = against.alternate(
+            ROOT,
+            args.against.resolve(),
+            measure=partial(against.measure_engine, words=words),
+            done=lambda: progress.advance(bar),
+        )
+    print(table.markdown())
+
+
 def _run(tasks: Sequence[Task], jobs: int, console: Console) -> list[Result]:
-    columns = (TextColumn("simulating"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console) as progress:
+    with _progress("simulating", console) as progress:
         bar = progress.add_task("", total=len(tasks))
         return run_all(tasks, jobs=jobs, done=lambda: progress.advance(bar))
 
 
+def _progress(what: str, console: Console) -> Progress:
+    columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
+    return Progress(*columns, console=console)
+
+
 def main(words: Sequence[str] | None = None) -> int:
-    """Runs the evaluation; an error is told in one sentence."""
+    """Runs the evaluation; returns the exit status, 2 after an error."""
     args = parse(words)
-    # One thread a process: the processes already use every core.
+    # One thread in each process: the processes already use all cores.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     console = Console(stderr=True)
     try:
-        evaluate(args, console)
+        if args.against is None:
+            evaluate(args, console)
+        else:
+            compare(args, console)
     except EdgeburstError as error:
         console.print(f"error: {error}", style="red", soft_wrap=True, markup=False, highlight=False)
         return 2

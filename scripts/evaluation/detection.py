@@ -1,4 +1,4 @@
-"""How soon changes are found and how often wrongly, as rows of the evaluation; see scripts.changepoint_figures."""
+"""Delays and false alarms of change detection, as rows of the evaluation; see scripts.changepoint_figures."""
 
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
@@ -17,12 +17,12 @@ TRACE_SCALES = (1.0, 2.4, 4.0)
 
 
 def tasks(*, runs: int, hours: float, traces: Sequence[Path]) -> Iterator[Callable[[], Result]]:
-    """Yields what is to be run.
+    """Yields the tasks.
 
-    Parameters:
-        runs: seeded steps of each kind.
-        hours: of Poisson arrivals in which nothing changes.
-        traces: real arrivals.
+    Args:
+        runs: number of seeded steps of each kind.
+        hours: hours of Poisson arrivals without a change.
+        traces: files of real arrivals.
     """
     for step in step_kinds():
         yield partial(_found, step, runs)
@@ -58,7 +58,7 @@ def _alarms_on(trace: Path, scale: float) -> Result:
 
 
 def table(rows: Sequence[Row]) -> Table:
-    """Returns the figures of the detectors."""
+    """Returns the table of the detectors."""
     columns = ("delay_median", "delay_p95", "found", "alarms_before", "alarms_per_hour", "alarms")
     header = ("case", "median delay", "95 %", "found", "alarms before", "false alarms an hour", "alarms in all")
     lines = tuple(

@@ -1,4 +1,4 @@
-"""What the engine itself costs: its own time for each request, and the time of one detector update."""
+"""Processor time of the engine for each request, and of one update of a detector."""
 
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -14,22 +14,22 @@ from scripts.changepoint_figures import update_costs_us
 from scripts.evaluation.case import Case, Result, Row
 
 PART = 500
-"""Requests whose cost is one sample of the median."""
+"""Number of requests in one sample of the median."""
 
 
 class TimedEngine:
-    """An engine that counts the processor time spent in it."""
+    """Engine that measures its own processor time."""
 
     def __init__(self, engine: Engine) -> None:
-        """Stores the engine."""
+        """Stores the engine to measure."""
         self._engine = engine
         self._arrived = 0
         self._spent_ns = 0
         self.parts_us: list[float] = []
-        """Microseconds a request, over each `PART` requests."""
+        """Microseconds a request, for each `PART` requests."""
 
     def handle(self, messages: Sequence[Message], now_s: float) -> list[Command]:
-        """As the engine's."""
+        """Calls the engine and adds the time of the call."""
         started_ns = time.process_time_ns()
         commands = self._engine.handle(messages, now_s)
         self._spent_ns += time.process_time_ns() - started_ns
@@ -40,7 +40,7 @@ class TimedEngine:
         return commands
 
     def next_wakeup_s(self) -> float | None:
-        """As the engine's; its time counts too."""
+        """Calls the engine and adds the time of the call."""
         started_ns = time.process_time_ns()
         wakeup_s = self._engine.next_wakeup_s()
         self._spent_ns += time.process_time_ns() - started_ns
@@ -48,7 +48,7 @@ class TimedEngine:
 
 
 def tasks(cases: Sequence[Case]) -> Iterator[Callable[[], Result]]:
-    """Yields what is to be run: the engine on each case, one update of each kind of detector."""
+    """Yields the tasks: the engine on each case, and an update of each kind of detector."""
     for case in cases:
         yield partial(_engine, case)
     yield from (partial(_update, kind) for kind in ("counts", "levels"))

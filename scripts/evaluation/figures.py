@@ -1,4 +1,4 @@
-"""Figures asked for, beside what was measured: `--suite figures`."""
+"""Required figures beside measured ones: `--suite figures`."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -21,22 +21,22 @@ from scripts.evaluation.tables import (
 )
 
 NEVER_BELOW = 0.999
-"""Within the SLO where nothing is noisy."""
+"""Required fraction within the SLO without noise."""
 NOISE_TARGETS = {
     **{(0.6, 2.0): 0.007, (0.6, 2.4): 0.122, (0.6, 3.0): 0.389, (0.6, 4.0): 0.673},
     **{(1.0, 2.4): 0.039, (1.0, 3.0): 0.250, (1.0, 4.0): 0.538},
 }
-"""(SLO in s, rate scale) -> cost as a fraction of all by function, at most."""
+"""(SLO in s, rate scale) -> maximum cost, as a fraction of serving everything by function."""
 
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """One figure.
+    """Required figure with its measurement.
 
-    Parameters:
-        asked: in words.
-        measured: in words.
-        ok: whether it is reached; None where it was not measured.
+    Attributes:
+        asked: the requirement in words.
+        measured: the measurement in words.
+        ok: whether the requirement is met; None if it was not measured.
     """
 
     asked: str
@@ -44,12 +44,12 @@ class Figure:
     ok: bool | None
 
     def line(self) -> tuple[str, str, str]:
-        """Returns it as a line of a table."""
+        """Returns the line of the table."""
         return self.asked, self.measured, "not measured" if self.ok is None else "ok" if self.ok else "**missed**"
 
 
 def figures_table(rows: Sequence[Row]) -> Table:
-    """Returns every figure that the rows can tell."""
+    """Returns the table of all figures that the rows contain."""
     lines = tuple(figure.line() for judge in JUDGES for figure in judge(rows))
     note = "Costs are fractions of serving everything by function at the cheapest batch."
     return Table("Figures, asked and measured", note, ("asked", "measured", ""), lines)
@@ -60,35 +60,35 @@ def _ours(rows: Sequence[Row], suite: str) -> list[Row]:
 
 
 def without_noise(rows: Sequence[Row]) -> Iterator[Figure]:
-    """Cost above the bound by at most 3 % of the bound or 0.5 % of all by function, 99.9 % within the SLO."""
+    """Yields for each load: cost at most 3 % of the bound or 0.005 above the bound, and 99.9 % within the SLO."""
     for row in _ours(rows, "load"):
         if not row["on_trace"]:
             continue
         bound, cost, within = cost_fraction(row, "bound_cny"), cost_fraction(row), number(row, "within_slo")
-        most = bound + max(0.03 * bound, 0.005)
+        max_cost = bound + max(0.03 * bound, 0.005)
         yield Figure(
-            f"{row['case']}, no noise: cost at most {most:.4f} (bound {bound:.4f}), 99.9 % within SLO",
+            f"{row['case']}, no noise: cost at most {max_cost:.4f} (bound {bound:.4f}), 99.9 % within SLO",
             f"{cost:.4f}, {percent(within, 1)}",
-            cost <= most and within >= NEVER_BELOW,
+            cost <= max_cost and within >= NEVER_BELOW,
         )
 
 
 def with_noise(rows: Sequence[Row]) -> Iterator[Figure]:
-    """Cost under noise at the loads that are asked for."""
+    """Yields the cost with noise at the loads of `NOISE_TARGETS`."""
     for source, runs in by_arrivals(row for row in _ours(rows, "noise") if row["on_trace"]).items():
         at = {(number(row, "slo_s"), number(row, "scale")): row for row in runs}
-        for (slo_s, scale), most in NOISE_TARGETS.items():
-            asked = f"{source}, rate x {scale:g}, SLO {slo_s:g} s, noise: cost at most {most:.3f}, 99 % within SLO"
+        for (slo_s, scale), max_cost in NOISE_TARGETS.items():
+            asked = f"{source}, rate x {scale:g}, SLO {slo_s:g} s, noise: cost at most {max_cost:.3f}, 99 % within SLO"
             row = at.get((slo_s, scale))
             if row is None:
                 yield Figure(asked, "", None)
                 continue
             cost, within = cost_fraction(row), number(row, "within_slo")
-            yield Figure(asked, f"{cost:.4f}, {percent(within, 1)}", cost <= most and within >= GOOD)
+            yield Figure(asked, f"{cost:.4f}, {percent(within, 1)}", cost <= max_cost and within >= GOOD)
 
 
 def on_the_link(rows: Sequence[Row]) -> Iterator[Figure]:
-    """A moving uplink costs little more than it must."""
+    """Yields the figures of the varying uplink: lateness, refusals and edge batches."""
     of_suite = [row for row in rows if row["suite"] == "lte" and row["on_trace"]]
     ample = {_arrivals_and_size(row): row for row in _ours(of_suite, "lte") if ", ample," in str(row["case"])}
     oracles = {row["case"]: row for row in of_suite if row["policy"] == ORACLE}
@@ -126,8 +126,8 @@ def _link_figure(row: Row, ample: Row | None, oracle: Row | None) -> Figure:
 
 
 def cheapest(rows: Sequence[Row]) -> Iterator[Figure]:
-    """Among policies that keep the SLO ours is the cheapest at every load."""
-    # The oracle is our own engine, told what nobody knows; the bound is no policy.
+    """Yields whether the engine is the cheapest policy within the SLO at every load."""
+    # The oracle is the engine with true values, and the bound is no policy.
     rivals = set(POLICIES) - {OURS, ORACLE}
     of_suites = [row for row in rows if row["suite"] in ("load", "noise") and row["on_trace"]]
     for (suite, slo_s), some in group(of_suites, "suite", "slo_s").items():
@@ -143,7 +143,7 @@ def cheapest(rows: Sequence[Row]) -> Iterator[Figure]:
 
 
 def _beaten_by(runs: Sequence[Row], rivals: set[str]) -> str:
-    """The policy that is as good and cheaper (or, where money must be spent, as cheap); empty: none."""
+    """Returns a policy within the SLO that is cheaper (or, where the bound is above 0.005, as cheap); "" if none."""
     ours = next((row for row in runs if row["policy"] == OURS), None)
     if ours is None or number(ours, "within_slo") < GOOD:
         return "its own lateness"
@@ -157,7 +157,7 @@ def _beaten_by(runs: Sequence[Row], rivals: set[str]) -> str:
 
 
 def around_changes(rows: Sequence[Row]) -> Iterator[Figure]:
-    """A change hits few requests, and for a short time."""
+    """Yields the fractions of requests outside the SLO shortly after a change and later."""
     of_suite = [row for row in rows if row["suite"] == "steps"]
     for (name,), runs in group(of_suite, "case").items():
         ours, oracle = ([row for row in runs if row["policy"] == policy] for policy in (OURS, ORACLE))
@@ -175,7 +175,7 @@ def around_changes(rows: Sequence[Row]) -> Iterator[Figure]:
 
 
 def under_caps(rows: Sequence[Row]) -> Iterator[Figure]:
-    """The spend cap holds."""
+    """Yields by how much the spend cap was exceeded."""
     ours = _ours(rows, "caps")
     if ours:
         worst = max(number(row, "over_cap_batches") for row in ours)
@@ -183,7 +183,7 @@ def under_caps(rows: Sequence[Row]) -> Iterator[Figure]:
 
 
 def detectors(rows: Sequence[Row]) -> Iterator[Figure]:
-    """Changes are found soon, and only where there are some."""
+    """Yields detection delays and false alarms."""
     asked = (f"rate {TRACE_RPS:g} rps x 1.5", "bandwidth / 2", "service time x 1.5")
     for row in (row for row in rows if row["suite"] == "changepoints"):
         name = str(row["case"])
@@ -199,7 +199,7 @@ def detectors(rows: Sequence[Row]) -> Iterator[Figure]:
 
 
 def ablations(rows: Sequence[Row]) -> Iterator[Figure]:
-    """Changepoints beat the timer and the plan that stays; knowing the changes would gain little."""
+    """Yields comparisons of re-planning on changes with a timer, with no re-planning, and with known change times."""
     of_suite = [row for row in rows if row["suite"] == "ablation"]
     variants = {str(name): runs for (name,), runs in group(of_suite, "variant").items()}
     changepoints, timer = variants.get("changepoints"), variants.get("5 s timer")
@@ -243,7 +243,7 @@ def _compared(rows: Sequence[Row], others: Sequence[Row]) -> str:
 
 
 def engine_cost(rows: Sequence[Row]) -> Iterator[Figure]:
-    """The engine's own time."""
+    """Yields the processor times of the engine and the detectors."""
     for row in (row for row in rows if row["suite"] == "engine"):
         if "engine_us_median" in row:
             cost_us = number(row, "engine_us_median")

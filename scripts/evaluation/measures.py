@@ -1,4 +1,4 @@
-"""What the evaluation measures beyond the figures of `simulate --json`: around a change, on the link, under a cap."""
+"""Measures of the evaluation beyond `simulate --json`: around a change, on the uplink, under a spend cap."""
 
 import math
 from collections import deque
@@ -14,19 +14,19 @@ from scheduler.simulator.shell import Journal
 from scripts.evaluation.case import Case, Row, Timeline
 
 AT_ONCE_S = 0.01
-"""A refusal that comes so soon left the client time to go elsewhere."""
+"""Seconds: after a refusal within this time the client can still use another server."""
 AFTER_CHANGE_S = 10.0
-"""Requests that arrive so soon after a change are those that it hits."""
+"""Seconds after a change in which an arriving request counts as hit by it."""
 SETTLED_AFTER_S = 5.0
-"""From here on the figures of a steady state are asked for again."""
+"""Seconds after a change from which the figures of a steady state are required again."""
 BACK_S = 1.0
-"""Requests that arrive later than this after the link is back must not suffer from its absence."""
+"""Seconds after the end of a link outage from which requests must not be late because of it."""
 _HOUR_S = 3600.0
 _QUANTILES = np.linspace(0.0, 1.0, 201)
 
 
 def split(rows: Sequence[report.Row]) -> Row:
-    """Returns sizes of batches and whose fault lateness is."""
+    """Returns mean batch sizes, and the late and the immediately refused requests."""
     answered = [row for row in rows if row.outcome == "answered"]
     return {
         "mean_edge_batch": _mean_batch(row for row in answered if row.backend == Backend.EDGE.value),
@@ -43,12 +43,12 @@ def _mean_batch(rows: Iterable[report.Row]) -> float:
 
 
 def at_once(row: report.Row) -> bool:
-    """Whether a request was refused as soon as it came."""
+    """Returns whether a request was refused within `AT_ONCE_S`."""
     return row.outcome != "answered" and row.latency_s <= AT_ONCE_S
 
 
 def around_change(rows: Sequence[report.Row], case: Case) -> Row:
-    """Returns how many requests were outside the SLO among those that the change hit, and among those after that."""
+    """Returns the numbers of requests and of those outside the SLO, hit by the change and in the steady state after."""
     if case.change_at_s is None:
         return {}
     at_s = case.change_at_s
@@ -66,12 +66,12 @@ def around_change(rows: Sequence[report.Row], case: Case) -> Row:
 
 
 def on_link(journal: Journal, rows: Sequence[report.Row], case: Case) -> Row:
-    """Returns how many answered requests were late because of the link, and of those how many it cannot excuse.
+    """Returns the number of answers that were late because of the link, and how many of them are not excused.
 
-    A request is late because of the link if it would have been in time had its batch been as long on the way as was
-    predicted, or if the edge answered it after a function had not. Excused is who goes to a function and arrives
-    while the link does not carry a single request within the SLO, or soon after. Of policies that predict nothing
-    every late request that was on the way so long counts.
+    An answer is late because of the link if it would have been in time with the predicted transfer time of its batch,
+    or if the edge gave it after a function batch had failed. It is excused if a function gave it and the request
+    arrived while the link could not carry a single request within the SLO, or shortly after. For policies without
+    predictions, every answer that would have been in time without its transfer counts.
     """
     bandwidth = case.scenario.bandwidth
     if math.isinf(bandwidth.rates[0]):
@@ -99,23 +99,23 @@ def on_link(journal: Journal, rows: Sequence[report.Row], case: Case) -> Row:
 def _late_by_link(journal: Journal, row: report.Row, tried: set[int], start_s: float) -> bool:
     if row.backend == Backend.EDGE.value:
         return row.request_id in tried
-    return row.ended_at_s - row.deadline_s <= _way_excess_s(journal, row.batch_id, start_s)
+    return row.ended_at_s - row.deadline_s <= _path_excess_s(journal, row.batch_id, start_s)
 
 
-def _way_excess_s(journal: Journal, batch_id: int, start_s: float) -> float:
-    """Seconds that a function batch was longer on the way than predicted, a cold start left out."""
+def _path_excess_s(journal: Journal, batch_id: int, start_s: float) -> float:
+    """Returns the seconds by which the path of a function batch took longer than predicted, without a cold start."""
     sent = journal.batches[batch_id]
-    way = sent.outcome.message.report
+    measured = sent.outcome.message.report
     waited_s = start_s if sent.outcome.cold_start else 0.0
-    return way.elapsed_s - (way.service_s or 0.0) - waited_s - _predicted_way_s(sent.batch)
+    return measured.elapsed_s - (measured.service_s or 0.0) - waited_s - _predicted_path_s(sent.batch)
 
 
-def _predicted_way_s(batch: Batch) -> float:
+def _predicted_path_s(batch: Batch) -> float:
     return max(0.0, batch.predicted_finish_s - batch.sent_at_s - batch.predicted_service_s)
 
 
 def _link_was_gone(bandwidth: Bandwidth, at_s: float, least_bytes_per_s: float) -> bool:
-    """Whether the link carried less than that at some time in the second before."""
+    """Returns whether the bandwidth was below a limit at some time in the second before."""
     lap_s = at_s % bandwidth.period_s if math.isfinite(bandwidth.period_s) else at_s
     ends_s = (*bandwidth.starts_s[1:], bandwidth.period_s)
     return any(
@@ -125,31 +125,31 @@ def _link_was_gone(bandwidth: Bandwidth, at_s: float, least_bytes_per_s: float) 
 
 
 def under_cap(journal: Journal, case: Case) -> Row:
-    """Returns by how many of the dearest batches the hourly cap was exceeded in the worst hour."""
+    """Returns by how much the hourly cap was exceeded in the worst hour, in units of the most expensive batch."""
     cap_cny = case.scenario.caps.per_hour_cny
     if cap_cny is None:
         return {}
     spent = [(sent.batch.sent_at_s, sent.outcome.cost) for sent in journal.batches.values()]
-    dearest_cny = max((cost for _, cost in spent), default=0.0)
-    excess_cny = max(0.0, most_in_an_hour(spent) - cap_cny)
-    return {"over_cap_batches": excess_cny / dearest_cny if dearest_cny else 0.0}
+    max_cny = max((cost for _, cost in spent), default=0.0)
+    excess_cny = max(0.0, max_per_hour(spent) - cap_cny)
+    return {"over_cap_batches": excess_cny / max_cny if max_cny else 0.0}
 
 
-def most_in_an_hour(spent: Iterable[tuple[float, float]]) -> float:
-    """Returns the most money in any hour.
+def max_per_hour(spent: Iterable[tuple[float, float]]) -> float:
+    """Returns the highest cost in any hour.
 
-    Parameters:
-        spent: (second, money).
+    Args:
+        spent: (second, cost) of each batch.
     """
     window: deque[tuple[float, float]] = deque()
-    inside = most = 0.0
+    inside = highest = 0.0
     for at_s, cost in sorted(spent):
         window.append((at_s, cost))
         inside += cost
         while window[0][0] <= at_s - _HOUR_S:
             inside -= window.popleft()[1]
-        most = max(most, inside)
-    return most
+        highest = max(highest, inside)
+    return highest
 
 
 def quantiles_s(rows: Sequence[report.Row]) -> tuple[float, ...]:
@@ -159,7 +159,7 @@ def quantiles_s(rows: Sequence[report.Row]) -> tuple[float, ...]:
 
 
 def timeline(journal: Journal, rows: Sequence[report.Row], *, bin_s: float = 0.5) -> Timeline:
-    """Returns how a run went, in bins by arrival."""
+    """Returns the timeline of a run, in bins of the arrival time."""
     bins = int(max(row.arrived_at_s for row in rows) / bin_s) + 1
 
     def rps(chosen: Iterable[report.Row]) -> tuple[float, ...]:

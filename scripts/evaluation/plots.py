@@ -1,4 +1,4 @@
-"""Pictures: cost over load with the bound, the distribution of latencies, how a change went."""
+"""Plots: cost over load with the bound, distribution of latencies, timeline around a change."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def draw_all(results: Sequence[Result], folder: Path) -> list[Path]:
-    """Draws what there is to draw and returns the files.
+    """Draws the plots of the results and returns their files.
 
     Raises:
         EdgeburstError: matplotlib is missing, or a file cannot be written.
@@ -35,7 +35,7 @@ def draw_all(results: Sequence[Result], folder: Path) -> list[Path]:
 
 
 def _timelines(results: Sequence[Result]) -> Iterable[Result]:
-    """One run of our own engine for each change."""
+    """Yields one run of the engine for each change."""
     seen = set()
     for result in results:
         row = result.row
@@ -59,7 +59,7 @@ def _figure(width: float, height: float) -> Figure:
 
 def _saved(figure: Figure, path: Path) -> Path:
     try:
-        # Without a date the same figures give the same file.
+        # Without a date, equal figures give equal files.
         figure.savefig(path, metadata={"Date": None})
     except OSError as error:
         raise EdgeburstError(f"cannot draw {path}: {error.strerror}") from error
@@ -91,7 +91,7 @@ def _costs(rows: Sequence[Row]) -> Figure:
 
 
 def _latencies(results: Sequence[Result]) -> Figure:
-    """At the highest load: there policies differ most."""
+    """Draws the latencies at the highest load, where the policies differ most."""
     highest = max(number(result.row, "scale") for result in results)
     shown = [r for r in results if number(r.row, "scale") == highest and r.latencies_s]
     slos = list(dict.fromkeys(number(r.row, "slo_s") for r in shown)) or [1.0]

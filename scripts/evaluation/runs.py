@@ -1,4 +1,4 @@
-"""Runs cases: one in this process, or many in processes beside it."""
+"""Runs cases, in this process or in several processes."""
 
 import multiprocessing
 import time
@@ -18,10 +18,10 @@ T = TypeVar("T")
 
 
 def run_case(case: Case) -> Result:
-    """Returns what a case comes to. Nothing but the measured times depends on when or where it is run.
+    """Returns the result of a case; except for measured times, it is the same on every run.
 
     Raises:
-        EdgeburstError: it cannot be run; the message names the case.
+        EdgeburstError: the case cannot be run; the message names it.
     """
     try:
         workload = case.traffic.workload(generators(case.scenario.seed)[0])
@@ -34,7 +34,7 @@ def run_case(case: Case) -> Result:
 
 def _simulated(case: Case, workload: Workload) -> Result:
     requests = make_requests(case.scenario, workload)
-    # Policies that are given hindsight search here, before the clock runs.
+    # Policies with hindsight search their parameters here, outside the measured time.
     simulation = make_simulation(case.scenario, requests)
     started_s, started_cpu_s = time.perf_counter(), time.process_time()
     journal = simulation.run()
@@ -94,7 +94,7 @@ def _bound(case: Case, workload: Workload) -> Row:
 
 
 def _flat(figures: dict[str, object]) -> Row:
-    """`{"latency_s": {"p50": x}}` as `{"latency_p50_s": x}`; causes in words."""
+    """Returns the figures without nesting: latencies as `latency_p50_s` and so on, counts of causes as a text."""
     row: Row = {}
     for key, value in figures.items():
         if key == "latency_s" and isinstance(value, dict):
@@ -107,33 +107,33 @@ def _flat(figures: dict[str, object]) -> Row:
 
 
 def in_processes(tasks: Sequence[Callable[[], T]], *, jobs: int, done: Callable[[], None]) -> list[T]:
-    """Returns what tasks return, in their order, computed in `jobs` processes.
+    """Returns the results of tasks in their order.
 
-    Parameters:
-        tasks: each must survive pickling.
-        jobs: processes; 1 computes here.
-        done: is called after each.
+    Args:
+        tasks: functions that can be pickled.
+        jobs: number of processes; 1 for this process.
+        done: called after each task.
     """
     if jobs == 1:
-        return [_told(task(), done) for task in tasks]
-    # Spawned, not forked: the same on every platform, and no thread of ours is copied half-way through its work.
+        return [_counted(task(), done) for task in tasks]
+    # Spawned, not forked: it works on every platform and does not copy running threads.
     pool = ProcessPoolExecutor(min(jobs, len(tasks) or 1), multiprocessing.get_context("spawn"))
     try:
         futures: dict[Future[T], int] = {pool.submit(task): i for i, task in enumerate(tasks)}
-        results = {futures[future]: _told(future.result(), done) for future in as_completed(futures)}
+        results = {futures[future]: _counted(future.result(), done) for future in as_completed(futures)}
     finally:
-        # Where one has failed, nobody wants the others.
+        # After a failure the remaining tasks are not run.
         pool.shutdown(cancel_futures=True)
     return [results[i] for i in range(len(tasks))]
 
 
-def _told(result: T, done: Callable[[], None]) -> T:
+def _counted(result: T, done: Callable[[], None]) -> T:
     done()
     return result
 
 
 def run_all(tasks: Sequence[Callable[[], Result]], *, jobs: int, done: Callable[[], None]) -> list[Result]:
-    """Returns the results of tasks, in their order, each with the bound of its traffic where that was computed."""
+    """Returns the results of tasks in their order, each with the bound for its traffic if that was computed."""
     results = in_processes(tasks, jobs=jobs, done=done)
     bounds = {_traffic_of(result.row): result.row["cost_cny"] for result in _bounds(results)}
     for result in results:

@@ -1,6 +1,6 @@
-"""What is run: a suite is a function from options to cases, and one line in `SUITES`.
+"""Suites of the evaluation: each is a function from options to cases, and an entry of `SUITES`.
 
-A policy is one name in `scheduler.simulator.scenario.POLICIES`; a variant of the engine is one line in `ABLATIONS`.
+A policy is a name in `scheduler.simulator.scenario.POLICIES`; a variant of the engine is an entry of `ABLATIONS`.
 """
 
 import math
@@ -25,20 +25,20 @@ NOISY = Scenario(edge_noise=0.1, function_noise=0.25)
 SLOS_S = (0.6, 1.0)
 SCALES = (1.8, 2.0, 2.2, 2.4, 2.7, 3.0, 3.5, 4.0)
 CALM_S = 60.0
-"""Before a change: long enough that plans and estimates have settled."""
+"""Seconds before a change, long enough for steady estimates and plans."""
 RTT_S = 0.02
 
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """What the command was asked for.
+    """Options of all suites.
 
-    Parameters:
-        policies: that are run; the bound is computed in any case.
-        requests: in each run of a fixed length.
-        scales: times the rate of the traffic.
-        seeds: of each case with a change.
-        traces: folder of real traces; None: there are none.
+    Attributes:
+        policies: policies to simulate; the bound is always computed.
+        requests: number of requests in each run of fixed length.
+        scales: factors on the rate of the traffic.
+        seeds: seeds of each case with a change.
+        traces: folder of real traces; None without any.
     """
 
     policies: tuple[str, ...] = POLICIES
@@ -52,23 +52,23 @@ QUICK = Options(requests=2_000, scales=(2.4, 4.0), seeds=(0,))
 
 
 def with_slo(scenario: Scenario, slo_s: float) -> Scenario:
-    """Returns the scenario with another deadline for all, and edge batches that only the deadline ends."""
-    most = max(64, int((slo_s - scenario.edge_latency.alpha_s) / scenario.edge_latency.beta_s) + 1)
+    """Returns the scenario with another SLO for all requests, and edge batches that only the SLO limits."""
+    max_items = max(64, int((slo_s - scenario.edge_latency.alpha_s) / scenario.edge_latency.beta_s) + 1)
     return replace(
         scenario,
         classes=(SimulatedClass(ServiceClass(slo_s=slo_s)),),
-        max_items=most,
-        edge_latency=replace(scenario.edge_latency, max_batch=most),
+        max_items=max_items,
+        edge_latency=replace(scenario.edge_latency, max_batch=max_items),
     )
 
 
 def real_traces(folder: Path | None) -> list[Path]:
-    """Returns the traces of arrivals in a folder; none where there is no folder."""
+    """Returns the arrival traces of a folder; none without a folder."""
     return [] if folder is None else sorted(folder.glob(TRACES))
 
 
 def _sources(options: Options, scale: float) -> Iterator[tuple[str, Traffic, bool]]:
-    """Yields this repository's own traffic and, where they are there, the real traces."""
+    """Yields (name, traffic, whether it is real): the traffic of this repository, then the real traces if any."""
     yield "bursty", Bursty(scale, options.requests), False
     for path in real_traces(options.traces):
         yield path.stem, Trace(path, scale, options.requests), True
@@ -79,12 +79,12 @@ def _each_policy(case: Case, policies: Sequence[str]) -> Iterator[Case]:
 
 
 def load(options: Options) -> Iterator[Case]:
-    """Cost over load, without noise, beside the bound."""
+    """Returns the cases of cost over load without noise, with the bound."""
     return _over_load(options, "load", Scenario())
 
 
 def noise(options: Options) -> Iterator[Case]:
-    """The same with noise; the bound ignores it."""
+    """Returns the cases of cost over load with noise, which the bound ignores."""
     return _over_load(options, "noise", NOISY)
 
 
@@ -98,7 +98,7 @@ def _over_load(options: Options, suite: str, base: Scenario) -> Iterator[Case]:
 
 
 def lte(options: Options) -> Iterator[Case]:
-    """A moving uplink, small and large requests, cold starts; and the same with an ample uplink, to compare with."""
+    """Yields cases with a varying uplink, two request sizes and cold starts, and the same with an ample uplink."""
     scale = 3.0
     for source, traffic, traced in _sources(options, scale):
         for link, bandwidth, logged in _links(options):
@@ -126,10 +126,10 @@ def _links(options: Options) -> Iterator[tuple[str, Bandwidth, bool]]:
 
 
 def drawn_link(rng: np.random.Generator) -> Bandwidth:
-    """Returns ten minutes of a car's uplink, second by second, that repeat.
+    """Returns the uplink of a moving car for ten minutes in steps of a second; it repeats.
 
-    Log bandwidth is autoregressive (median 3.5 MB/s, sigma 0.6, correlation 0.6 from second to second), with gaps of
-    2 to 6 s without any connection, a hundred seconds apart on average: about what measurements from cars show.
+    The logarithm of the bandwidth is autoregressive (median 3.5 MB/s, sigma 0.6, correlation 0.6 from second to
+    second). Outages of 2 to 6 s occur every hundred seconds on average. Measurements in cars are similar.
     """
     seconds, sigma, correlation = 600, 0.6, 0.6
     level, rates = 0.0, []
@@ -143,14 +143,14 @@ def drawn_link(rng: np.random.Generator) -> Bandwidth:
 
 
 def changes(options: Options) -> Iterator[Case]:
-    """Everything that can change under the engine's feet, each after a minute of calm."""
+    """Yields cases with one change each (rate, bandwidth, edge, functions), after a minute without change."""
     base = replace(with_slo(NOISY, 1.0), bandwidth=constant(4.0), rtt_s=RTT_S)
     end_s = CALM_S + 60.0
 
     def case(
         name: str, *parts: tuple[float, float], at_s: float = CALM_S, until_s: float = end_s, **what: object
     ) -> Case:
-        # The rates are declared, so that who is told the truth is told these.
+        # The scenario declares the rates, so that policies with true values know them.
         scenario = replace(base, rate_steps=parts, **what)  # type: ignore[arg-type]
         return Case(
             "steps", name, Phases(parts), scenario, change_at_s=at_s, settled_until_s=until_s, keeps_curves=True
@@ -179,7 +179,7 @@ def _each_seed(case: Case, options: Options) -> Iterator[Case]:
 
 
 def caps(options: Options) -> Iterator[Case]:
-    """More traffic than an hourly cap allows to spill. The other policies know no caps."""
+    """Yields cases whose traffic would exceed an hourly spend cap; only the engine has caps."""
     base = replace(with_slo(NOISY, 1.0), caps=SpendCaps(per_hour_cny=0.003), bandwidth=constant(4.0), rtt_s=RTT_S)
     case = Case("caps", "0.003 CNY an hour at 150/s", Phases(((120.0, 150.0),)), base)
     yield from _each_seed(case, replace(options, policies=(OURS,)))
@@ -199,16 +199,16 @@ ABLATIONS: Mapping[str, Callable[[Scenario], Scenario]] = {
     "never re-planned": _never,
     "told": lambda scenario: replace(scenario, told_changes=True),
 }
-"""How the engine comes to a new plan."""
+"""Ways in which the engine decides to make a new plan."""
 
 
 def ablation(options: Options) -> Iterator[Case]:
-    """What re-planning is worth: on every change, and where nothing changes."""
+    """Yields cases that measure the value of re-planning: with every change, and without a change."""
     steady = Case("steps", "steady 140/s for 600 s", Phases(((600.0, 140.0),)), with_slo(NOISY, 1.0))
     alone = replace(options, policies=(OURS,))
     seen: set[tuple[Traffic, Scenario]] = set()
     for case in (*_each_seed(steady, alone), *changes(alone)):
-        # The beginning and the end of one fault are two changes, but one run.
+        # Start and end of one fault are two cases of `changes`, but one run.
         if (case.traffic, case.scenario) in seen:
             continue
         seen.add((case.traffic, case.scenario))

@@ -1,4 +1,4 @@
-"""Rows as a CSV file and as Markdown tables, one function a suite."""
+"""Rows as a CSV file and as Markdown tables; one function for each suite."""
 
 import csv
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -16,16 +16,16 @@ COLUMNS = (
     *("hit_refused_at_once", "settled_requests", "settled_outside", "settled_refused_at_once", "late_by_link"),
     *("late_by_link_unexcused", "over_cap_batches"),
 )
-"""Of the CSV; what a policy says beyond these comes after them. A figure that a run does not have stays empty."""
+"""Columns of the CSV file; further entries of a policy follow. A figure that a run does not have stays empty."""
 
 GOOD = 0.99
-"""Within the SLO; a policy below that is not compared by cost."""
+"""Fraction within the SLO below which the cost of a policy is not compared."""
 ORACLE = "log-oracle"
 
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """A table for people."""
+    """Table with a title and a note."""
 
     title: str
     note: str
@@ -40,7 +40,7 @@ class Table:
 
 
 def write_csv(rows: Sequence[Row], path: Path) -> None:
-    """Writes one line a run."""
+    """Writes one line for each run."""
     extra = sorted({key for row in rows for key in row} - set(COLUMNS))
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, (*COLUMNS, *extra), restval="")
@@ -49,19 +49,19 @@ def write_csv(rows: Sequence[Row], path: Path) -> None:
 
 
 def number(row: Row, column: str) -> float:
-    """Returns a figure of a run; 0 where it has none."""
+    """Returns a figure of a run; 0 if it has none."""
     value = row.get(column)
     return float(value) if isinstance(value, (int, float)) else 0.0
 
 
 def cost_fraction(row: Row, column: str = "cost_cny") -> float:
-    """Returns the money as a fraction of serving everything by function at the cheapest batch."""
+    """Returns a cost as a fraction of serving everything by function at the cheapest batch."""
     whole_cny = number(row, "all_function_cny")
     return number(row, column) / whole_cny if whole_cny else 0.0
 
 
 def group(rows: Iterable[Row], *columns: str) -> dict[tuple[object, ...], list[Row]]:
-    """Returns rows by the values of some columns, in the order in which these first occur."""
+    """Returns rows by the values of columns, in the order of first occurrence."""
     groups: dict[tuple[object, ...], list[Row]] = {}
     for row in rows:
         groups.setdefault(tuple(row[column] for column in columns), []).append(row)
@@ -69,7 +69,7 @@ def group(rows: Iterable[Row], *columns: str) -> dict[tuple[object, ...], list[R
 
 
 def arrivals_of(row: Row) -> str:
-    """Returns the name of the traffic of a run, which is where the name of its case begins."""
+    """Returns the name of the traffic of a run: the beginning of the name of its case."""
     return str(row["case"]).partition(",")[0]
 
 
@@ -121,7 +121,7 @@ def _cost_cell(row: Row) -> str:
 
 
 def link_table(rows: Sequence[Row]) -> Iterator[Table]:
-    """Yields what a moving uplink does."""
+    """Yields the table of the varying uplink."""
     lines = []
     for (name,), of_case in group(rows, "case").items():
         for row in of_case:
@@ -149,18 +149,18 @@ def link_table(rows: Sequence[Row]) -> Iterator[Table]:
         "cost",
     )
     note = (
-        "SLO 1 s, rate x 3, noise, cold start 2 s after 240 s. Unexcused: served by the edge, or came later than 1 s "
-        "after the link could carry a request within the SLO again. Cost as above."
+        "SLO 1 s, rate x 3, noise, cold start 2 s after 240 s. Unexcused: answered by the edge, or arrived later than "
+        "1 s after the link could carry a request within the SLO again. Cost as above."
     )
-    yield Table("A moving uplink", note, header, tuple(lines))
+    yield Table("A varying uplink", note, header, tuple(lines))
 
 
 def outside(rows: Sequence[Row], oracle: Sequence[Row], part: str) -> float:
-    """Returns the requests outside the SLO, without as many immediate refusals as the log-oracle makes too.
+    """Returns the requests outside the SLO, minus those immediate refusals that the log-oracle could not avoid either.
 
-    Parameters:
-        rows: runs of one policy, one a seed.
-        oracle: of the log-oracle, for the same seeds; empty where it did not run.
+    Args:
+        rows: runs of one policy, one for each seed.
+        oracle: runs of the log-oracle with the same seeds; empty if it did not run.
         part: "hit" or "settled".
     """
     refused = min(total(rows, f"{part}_refused_at_once"), total(oracle, f"{part}_refused_at_once"))
@@ -168,7 +168,7 @@ def outside(rows: Sequence[Row], oracle: Sequence[Row], part: str) -> float:
 
 
 def change_table(rows: Sequence[Row]) -> Iterator[Table]:
-    """Yields what happens around each change, all seeds together."""
+    """Yields the table of requests around each change, summed over the seeds."""
     lines = []
     for (name,), of_case in group(rows, "case").items():
         policies = group(of_case, "policy")
@@ -187,14 +187,14 @@ def change_table(rows: Sequence[Row]) -> Iterator[Table]:
             )
     header = ("change", "policy", "outside, first 10 s", "outside, from 5 s on", "lost", "plans a run", "cost")
     note = (
-        "SLO 1 s, 24 KB, noise, warm functions, 4 MB/s, a minute of calm before. Outside: late or refused, without as "
-        f"many immediate refusals as {ORACLE} makes too. Cost as above, over the whole run."
+        "SLO 1 s, 24 KB, noise, warm functions, 4 MB/s, a minute without change before. Outside: late or refused, "
+        f"minus the immediate refusals that {ORACLE} makes too. Cost as above, over the whole run."
     )
     yield Table("Around a change", note, header, tuple(lines))
 
 
 def ablation_table(rows: Sequence[Row]) -> Iterator[Table]:
-    """Yields what each way to a new plan comes to, all seeds together."""
+    """Yields the table of the ways to decide on a new plan, summed over the seeds."""
     lines = []
     for (name,), of_case in group(rows, "case").items():
         for (variant,), runs in group(of_case, "variant").items():
@@ -203,11 +203,11 @@ def ablation_table(rows: Sequence[Row]) -> Iterator[Table]:
             plans = total(runs, "plans") / len(runs)
             lines.append((str(name), str(variant), f"{within:.4f}", f"{cost:.4f}", f"{plans:.1f}"))
     header = ("case", "plans are made", "within SLO", "cost", "plans a run")
-    yield Table("Ablation: when to plan anew", "SLO 1 s, noise. Cost as above.", header, tuple(lines))
+    yield Table("Ablation: when a new plan is made", "SLO 1 s, noise. Cost as above.", header, tuple(lines))
 
 
 def cap_table(rows: Sequence[Row]) -> Iterator[Table]:
-    """Yields by how much a spend cap was exceeded."""
+    """Yields the table of the excess over a spend cap."""
     lines = [
         (
             *(str(row["case"]), str(row["policy"]), f"{number(row, 'over_cap_batches'):.2f}"),
@@ -215,9 +215,12 @@ def cap_table(rows: Sequence[Row]) -> Iterator[Table]:
         )
         for row in rows
     ]
-    header = ("case", "policy", "over the cap, dearest batches", "within SLO", "cost, CNY")
+    header = ("case", "policy", "over the cap, batches", "within SLO", "cost, CNY")
     yield Table(
-        "Spend cap", "The most spent in any hour, less the cap, in units of the dearest batch.", header, tuple(lines)
+        "Spend cap",
+        "Highest cost in any hour minus the cap, in units of the most expensive batch.",
+        header,
+        tuple(lines),
     )
 
 

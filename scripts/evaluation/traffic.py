@@ -1,4 +1,4 @@
-"""When requests arrive in the evaluation: drawn from this repository's own processes, or read from real traces."""
+"""Traffic of the evaluation: drawn from arrival processes of this repository, or read from real traces."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,16 +10,17 @@ from scheduler.planner.queueing.map_process import mmpp2
 from scheduler.workloads import Workload, markovian, read_gaps, steps
 
 BURSTY = mmpp2(rates_rps=(44.0, 62.0), leave_per_s=(0.05, 0.3))
-"""About 47 requests a second: 20 s of calm at 44, then 3.3 s at 62, both exponential. Index of dispersion 1.2 within
-a second and 5.9 in the long run; the stream of short messages that it stands for has 1.0 and 2.2 (over a minute)."""
+"""About 47 requests a second: phases of 44 for 20 s and of 62 for 3.3 s on average, both exponential. The index of
+dispersion is 1.2 over a second and 5.9 in the long run. The stream of short messages that it imitates has 1.0 over a
+second and 2.2 over a minute."""
 
 
 class Traffic(Protocol):
-    """A recipe for arrivals; it travels to another process, the arrivals do not."""
+    """Description of arrivals, which is passed to other processes instead of the arrivals."""
 
     @property
     def scale(self) -> float:
-        """Times the rate of the source; 1 where it has no natural rate."""
+        """Factor on the rate of the source; 1 without a natural rate."""
 
     def workload(self, rng: np.random.Generator) -> Workload:
         """Returns the arrivals."""
@@ -27,7 +28,7 @@ class Traffic(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Bursty:
-    """So many requests of the process above, gaps divided by `scale`."""
+    """Requests of the process `BURSTY` with gaps divided by `scale`."""
 
     scale: float
     requests: int
@@ -39,7 +40,7 @@ class Bursty:
 
 @dataclass(frozen=True, slots=True)
 class Trace:
-    """So many consecutive gaps of a real trace from the `first` on, divided by `scale`."""
+    """Consecutive gaps of a real trace from number `first` on, divided by `scale`."""
 
     path: Path
     scale: float
@@ -56,7 +57,7 @@ class Trace:
 
 @dataclass(frozen=True, slots=True)
 class Phases:
-    """Poisson arrivals whose rate changes in steps: (seconds, requests a second) one after the other."""
+    """Poisson arrivals whose rate changes in steps: (seconds, requests a second) of consecutive steps."""
 
     parts: tuple[tuple[float, float], ...]
     scale: float = 1.0

@@ -1,1 +1,1 @@
-"""Holds the batch laws of the planner against simulated buffers, with standard errors."""
+"""Compares the planner's distributions of batch sizes, waits and latencies with simulated buffers."""

@@ -1,10 +1,11 @@
-"""Holds the exact batch laws against simulation, over all arrival processes of a folder.
+"""Compares the planner's exact distributions with simulations, for all arrival processes of a folder.
 
     python -m scripts.exactness --maps DIR [--requests 1e7] [--jobs 2] [--csv FILE]
 
-Every process is put through buffers of 1 to 64 requests and 0.01 to 1 s. Batch sizes, waits, latencies, and latencies
-with lognormal noise on the service time are compared with the law, in standard errors estimated by batch means. At most
-0.5 % of the points may lie beyond 3 standard errors and none beyond 5; exit status 1 says that more do.
+Each process is the input of buffers of 1 to 64 requests with timeouts of 0.01 to 1 s. Distributions of batch sizes,
+waits, latencies, and latencies with lognormal noise on the service time are compared, in standard errors estimated by
+batch means. At most 0.5 % of the points may differ by more than 3 standard errors and none by more than 5; otherwise
+the exit status is 1.
 """
 
 import argparse
@@ -33,14 +34,14 @@ ALLOWED = 0.005
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """A setting and its points."""
+    """Setting with its compared points."""
 
     setting: Setting
     points: Sequence[Point]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs the comparison and returns the exit status."""
+    """Runs the comparison; returns the exit status."""
     args = _parse(arguments)
     console = Console()
     try:
@@ -64,13 +65,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def settings_of(folder: Path) -> list[Setting]:
-    """Returns every buffer of interest under every process of a folder.
+    """Returns all settings of buffers with all processes of a folder.
 
-    Parameters:
-        folder: holds `*.json` files with D0 and D1.
+    Args:
+        folder: contains `*.json` files with D0 and D1.
 
     Raises:
-        EdgeburstError: there is none, or one cannot be read.
+        EdgeburstError: there is no file, or a file cannot be read.
     """
     paths = sorted(folder.glob("*.json"))
     if not paths:
@@ -85,10 +86,12 @@ def settings_of(folder: Path) -> list[Setting]:
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m scripts.exactness", description=__doc__.split("\n")[0])
-    parser.add_argument("--maps", type=Path, required=True, metavar="DIR", help="folder with processes, *.json")
-    parser.add_argument("--requests", type=float, default=3e5, help="requests a setting (default 3e5; the figure: 1e7)")
-    parser.add_argument("--jobs", type=int, default=1, help="processes side by side (default 1)")
-    parser.add_argument("--csv", type=Path, metavar="FILE", help="every point, one a row")
+    parser.add_argument("--maps", type=Path, required=True, metavar="DIR", help="folder with arrival processes, *.json")
+    parser.add_argument(
+        "--requests", type=float, default=3e5, help="requests in each setting (default 3e5; required figure: 1e7)"
+    )
+    parser.add_argument("--jobs", type=int, default=1, help="number of parallel processes (default 1)")
+    parser.add_argument("--csv", type=Path, metavar="FILE", help="file for all points, one in each row")
     return parser.parse_args(arguments)
 
 

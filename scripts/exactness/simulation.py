@@ -1,4 +1,4 @@
-"""A batch buffer under drawn arrivals, told in blocks so that errors can be estimated."""
+"""Simulation of a batch buffer with drawn arrivals, in blocks, so that errors can be estimated."""
 
 from dataclasses import dataclass
 
@@ -14,11 +14,11 @@ Indices = npt.NDArray[np.int64]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Block:
-    """What consecutive batches of a buffer saw.
+    """Consecutive batches of a buffer.
 
-    Parameters:
-        sizes: of the batches, shape (batches,).
-        waits_s: of their requests, batch after batch, shape (requests,).
+    Attributes:
+        sizes: sizes of the batches, shape (batches,).
+        waits_s: waits of their requests in seconds, batch after batch, shape (requests,).
     """
 
     sizes: Indices
@@ -26,10 +26,10 @@ class Block:
 
 
 class Buffer:
-    """A buffer that closes at `max_batch` requests or `timeout_s` after its first one."""
+    """Buffer whose batch closes at `max_batch` requests or `timeout_s` after its first request."""
 
     def __init__(self, stream: ArrivalStream, *, max_batch: int, timeout_s: float) -> None:
-        """Stores what it is fed from; it starts empty."""
+        """Creates an empty buffer with a source of arrivals."""
         self._stream = stream
         self._max_batch = max_batch
         self._timeout_s = timeout_s
@@ -37,14 +37,14 @@ class Buffer:
         """Arrivals of the batch that is still open, relative to the last of them."""
 
     def block(self, requests: int) -> Block:
-        """Runs so many further arrivals and returns the batches that have closed."""
+        """Simulates further arrivals and returns the batches that have closed."""
         fresh_s = np.cumsum(self._stream.gaps_s(requests))
         times_s = np.concatenate([self._left_s, fresh_s])
         ends = np.searchsorted(times_s, times_s + self._timeout_s, side="right")
         ends = np.minimum(ends, np.arange(len(times_s)) + self._max_batch)
         opens, first = [], 0
         following = ends.tolist()
-        # The last batch may have more to come, unless it is full.
+        # Further requests may join the last batch, unless it is full.
         while first < len(times_s) and (following[first] < len(times_s) or following[first] - first == self._max_batch):
             opens.append(first)
             first = following[first]
@@ -59,5 +59,5 @@ class Buffer:
 
 
 def simulated(process: MarkovianArrivals, *, max_batch: int, timeout_s: float, rng: np.random.Generator) -> Buffer:
-    """Returns a buffer fed by draws from `process`."""
+    """Returns a buffer with arrivals drawn from `process`."""
     return Buffer(ArrivalStream(process, rng), max_batch=max_batch, timeout_s=timeout_s)

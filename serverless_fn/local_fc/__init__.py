@@ -1,4 +1,4 @@
-"""A local Function Compute endpoint: the unmodified SDK talks to it, real processes answer, money is metered.
+"""A local Function Compute endpoint: it serves the unmodified SDK, runs functions as processes, and meters cost.
 
-Imports nothing of the scheduler but reads its price sheets, which are data.
+It imports nothing of the scheduler, but reads its price sheets, which are data.
 """

@@ -1,4 +1,4 @@
-"""`python -m serverless_fn.local_fc`: runs the endpoint until SIGTERM."""
+"""Entry point of `python -m serverless_fn.local_fc`: runs the endpoint until SIGTERM or SIGINT."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from serverless_fn.local_fc.ids import Ids
 from serverless_fn.local_fc.uplink import Uplink, open_listener
 
 _HELP = """\
-A local Function Compute endpoint: the provider's unmodified SDK talks to it, every signature is verified, functions
-run as processes that are started and stopped on demand, and money is metered as the provider bills it.
+A local Function Compute endpoint. It serves the provider's unmodified SDK, verifies every signature, runs functions
+as processes that are started and stopped on demand, and meters cost as the provider bills it.
 """
 _EXAMPLE = """\
-A config that runs this package's own function, two instances of it always:
+A configuration for this package's own function with two provisioned instances:
 
   [access_keys]
   demo = "demo-secret"
@@ -44,15 +44,15 @@ A config that runs this package's own function, two instances of it always:
   provisionConfig = { defaultTarget = 2 }
 
 [account] sets limits: max_instances, burst_instances, growth_per_min, idle_s, ready_limit_s, stop_limit_s, update_s,
-wake_s. Where no signature is needed, from this machine only: GET /admin/meter, GET /admin/instances,
-GET|POST|DELETE /admin/faults, GET|POST /admin/uplink. A fault hits invocations, or the `operation` that it names, like
-publish_function_version: {"kind": "close", "after": true, "operation": ..., "calls": [1]} loses an answer.
-When it listens it prints one line of JSON with host and port.
+wake_s. Paths without a signature, for this machine only: GET /admin/meter, GET /admin/instances,
+GET|POST|DELETE /admin/faults, GET|POST /admin/uplink. A fault acts on invocations, or on the `operation` that it names,
+for instance publish_function_version: {"kind": "close", "after": true, "operation": ..., "calls": [1]} loses an answer.
+When the endpoint listens, it prints one line of JSON with its host and port.
 """
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the endpoint; return the exit status."""
+    """Runs the endpoint; returns the exit status."""
     options = _parse(argv)
     logging.basicConfig(level=options.log_level.upper(), format="%(levelname)s %(name)s %(message)s")
     try:
@@ -62,7 +62,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _refused(str(error))
     except OSError as error:
         where = f"{options.host} port {options.port}"
-        return _refused(f"Cannot listen on {where}: {error.strerror or error}; choose another --host or --port.")
+        return _refused(f"cannot listen on {where}: {error.strerror or error}; choose another --host or --port")
     asyncio.run(_run(config, listener, options))
     return 0
 
@@ -89,17 +89,21 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--config", type=Path, required=True, help="TOML file, see below")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default %(default)s)")
-    parser.add_argument("--port", type=_port, default=0, help="port to listen on; 0 takes a free one (default)")
+    parser.add_argument("--port", type=_port, default=0, help="port to listen on; 0 for a free port (default)")
     parser.add_argument(
         "--uplink-mbit-per-s",
         type=_not_negative,
         metavar="X",
-        help="bytes of all connections together arrive no faster than this (default: no limit)",
+        help="rate of the uplink that all connections share (default: no limit)",
     )
     parser.add_argument(
-        "--rtt-s", type=_not_negative, default=0.0, metavar="S", help="added to each request (default %(default)s)"
+        "--rtt-s",
+        type=_not_negative,
+        default=0.0,
+        metavar="S",
+        help="round-trip time added to each request (default %(default)s)",
     )
-    parser.add_argument("--seed", type=int, default=0, help="of faults and alias weights (default %(default)s)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of faults and alias weights (default %(default)s)")
     parser.add_argument("--log-level", choices=("debug", "info", "warning", "error"), default="warning")
     return parser.parse_args(argv)
 

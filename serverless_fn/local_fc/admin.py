@@ -1,4 +1,4 @@
-"""What only this endpoint has: the meter, its instances, faults and the uplink, under /admin."""
+"""Operations that the provider does not have: meter, instances, faults and uplink, under /admin."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ ADMIN_PREFIX = "/admin/"
 
 
 class Admin:
-    """Serves /admin.
+    """Server of the paths under /admin.
 
-    Parameters:
-        fleet: whose instances are shown.
-        ledger: what those that are gone have used.
-        faults: set and removed here.
-        uplink: changed here.
+    Args:
+        fleet: the instances to show.
+        ledger: usage of the instances that have ended.
+        faults: the faults to show, set and remove.
+        uplink: the uplink to show and change.
     """
 
     def __init__(self, fleet: Fleet, ledger: Ledger, faults: Faults, uplink: Uplink) -> None:
@@ -35,10 +35,10 @@ class Admin:
         self._uplink = uplink
 
     def answer(self, method: str, path: str, call: Call) -> Reply:
-        """Serve one request.
+        """Serves one request.
 
         Raises:
-            FcError: 400.
+            FcError: 400 for an unknown path or a wrong field.
         """
         handlers = {
             ("GET", "/admin/meter"): self._meter,
@@ -78,7 +78,7 @@ class Admin:
         return {"mbit_per_s": uplink.mbit_per_s, "rtt_s": uplink.rtt_s, "carried_bytes": uplink.carried_bytes}
 
     def _post_uplink(self, call: Call) -> dict[str, Any]:
-        """A rate of null is unlimited, one of 0 carries nothing; what is not named stays."""
+        """Changes the uplink. A rate of null is unlimited, 0 carries nothing; absent fields stay unchanged."""
         content = call.json()
         fields, uplink = Fields(content), self._uplink
         for key in fields.unknown(("mbit_per_s", "rtt_s")):

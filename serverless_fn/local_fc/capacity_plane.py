@@ -1,4 +1,4 @@
-"""The operations on how many instances there are: kept ones, limits, and a list of those that run."""
+"""Operations on the number of instances: provisioned instances, limits, and the list of running instances."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ _TARGET_MAX = 10_000
 
 
 class CapacityPlane:
-    """Each method is one operation of the provider's API.
+    """Operations of the provider's API, one for each method.
 
-    Parameters:
-        registry: what is changed and shown.
-        fleet: follows what is changed.
-        account: whose functions they are.
+    Args:
+        registry: the state to change and show.
+        fleet: the instances, which follow the state.
+        account: the account of the functions.
     """
 
     def __init__(self, registry: Registry, fleet: Fleet, account: Account) -> None:
@@ -39,10 +39,10 @@ class CapacityPlane:
         return self.get_provision_config(call)
 
     def provision(self, function: str, qualifier: str, content: Mapping[str, Any]) -> None:
-        """Keep so many instances, as the body of PutProvisionConfig says.
+        """Provisions instances as the body of PutProvisionConfig says.
 
         Raises:
-            FcError: 400, 404, or 409 where a scaling config is in force.
+            FcError: 400, 404, or 409 while a scaling config is in force.
         """
         fields = Fields(content)
         # `target` is the deprecated name.
@@ -57,7 +57,7 @@ class CapacityPlane:
         return json_reply(self._provision(call.function, call.qualifier, views.provision_view, scaling=False))
 
     def delete_provision_config(self, call: Call) -> Reply:
-        """DeleteProvisionConfig; one that is not there is as good as deleted."""
+        """DeleteProvisionConfig; succeeds also if there is none."""
         return self._delete(call, scaling=False)
 
     def list_provision_configs(self, call: Call) -> Reply:
@@ -79,7 +79,7 @@ class CapacityPlane:
         return json_reply(self._provision(call.function, call.qualifier, views.scaling_view, scaling=True))
 
     def delete_scaling_config(self, call: Call) -> Reply:
-        """DeleteScalingConfig; one that is not there is as good as deleted."""
+        """DeleteScalingConfig; succeeds also if there is none."""
         return self._delete(call, scaling=True)
 
     def list_scaling_configs(self, call: Call) -> Reply:
@@ -98,7 +98,7 @@ class CapacityPlane:
         return json_reply(views.concurrency_view(reserved, arn=views.arn(self._account, call.function)))
 
     def delete_concurrency_config(self, call: Call) -> Reply:
-        """DeleteConcurrencyConfig; one that is not there is as good as deleted."""
+        """DeleteConcurrencyConfig; succeeds also if there is none."""
         self._registry.get(call.function).reserved = None
         return Reply(204)
 
@@ -112,7 +112,7 @@ class CapacityPlane:
         return json_reply({"configs": configs, **more})
 
     def list_instances(self, call: Call) -> Reply:
-        """ListInstances: the live ones, and with a time window those that are gone."""
+        """ListInstances: the running instances; with a time window also instances that have ended."""
         self._registry.get(call.function)
         found = self._fleet.live(call.function)
         if call.query.get("withAllActive", "").lower() != "true" and "startTimeMs" in call.query:
@@ -130,7 +130,7 @@ class CapacityPlane:
         return json_reply({"requestId": call.request_id, "instances": instances})
 
     def _put(self, function: str, qualifier: str, provision: Provision, *, conflict: str) -> None:
-        """Set how many instances are kept; the two ways of doing so exclude each other."""
+        """Sets the number of provisioned instances; a provision config and a scaling config exclude each other."""
         self._registry.resolve(function, qualifier, 1.0)
         provisions = self._registry.get(function).provisions
         before = provisions.get(qualifier)
@@ -180,7 +180,7 @@ class CapacityPlane:
 
 
 def _within(call: Call, view: dict[str, Any]) -> bool:
-    """Whether an instance lived in the window of time that is asked for."""
+    """Returns whether an instance ran in the requested window of time."""
     forever = 10**15
     start, end = whole(call, "startTimeMs", 0, 0, forever), whole(call, "endTimeMs", forever, 0, forever)
     return bool(view["createdTimeMs"] <= end and view.get("destroyedTimeMs", forever) >= start)

@@ -19,16 +19,16 @@ tomllib = importlib.import_module("tomllib" if sys.version_info >= (3, 11) else 
 
 
 class ConfigError(ValueError):
-    """The configuration cannot be used; the message is one sentence that names the key."""
+    """Error: the configuration cannot be used; the message names the key."""
 
 
 @dataclass(frozen=True, slots=True)
 class Image:
-    """What stands in for a container image: a program on this machine.
+    """Program on this machine that stands for a container image.
 
-    Parameters:
+    Attributes:
         command: program and arguments, unless the function sets an entrypoint.
-        env: variables beneath those that the function sets.
+        env: variables with lower priority than those of the function.
     """
 
     command: tuple[str, ...]
@@ -37,19 +37,19 @@ class Image:
 
 @dataclass(frozen=True, slots=True)
 class Account:
-    """Limits and habits of the account that is played.
+    """Limits and timing of the emulated account.
 
-    Parameters:
-        id: in ARNs and headers.
-        region: in ARNs and headers.
-        max_instances: instances of all functions together.
-        burst_instances: instances that may be started at once.
-        growth_per_min: instances that may be started a minute beyond the burst.
-        idle_s: an on-demand instance is reclaimed after so long without a request.
-        ready_limit_s: an instance that has not opened its port by then is FunctionNotStarted.
-        stop_limit_s: between SIGTERM and SIGKILL of an instance.
-        update_s: how long a function stays Pending after creation, InProgress after an update.
-        wake_s: what waking a hibernated provisioned instance takes.
+    Attributes:
+        id: account id in ARNs and headers.
+        region: region in ARNs and headers.
+        max_instances: limit of the instances of all functions together.
+        burst_instances: number of instances that may be started at once.
+        growth_per_min: number of instances a minute that may be started beyond the burst.
+        idle_s: seconds without a request after which an on-demand instance is stopped.
+        ready_limit_s: seconds within which an instance must open its port; otherwise FunctionNotStarted.
+        stop_limit_s: seconds between SIGTERM and SIGKILL of an instance.
+        update_s: seconds that a function stays Pending after creation and InProgress after an update.
+        wake_s: seconds that it takes to wake a hibernated provisioned instance.
     """
 
     id: str = "1234567890123456"
@@ -66,12 +66,12 @@ class Account:
 
 @dataclass(frozen=True, slots=True)
 class PredefinedFunction:
-    """A function that exists from the start.
+    """Function that exists from the start.
 
-    Parameters:
+    Attributes:
         content: the body of CreateFunction.
         provision: the body of PutProvisionConfig, for LATEST.
-        reserved_concurrency: as of PutConcurrencyConfig; None sets no limit.
+        reserved_concurrency: value of PutConcurrencyConfig; None for no limit.
     """
 
     content: Mapping[str, Any]
@@ -81,13 +81,13 @@ class PredefinedFunction:
 
 @dataclass(frozen=True, slots=True)
 class Config:
-    """All of it.
+    """Configuration of the endpoint.
 
-    Parameters:
+    Attributes:
         access_keys: secrets by access key id.
         images: programs by image name.
-        account: limits.
-        functions: those that exist from the start.
+        account: limits and timing of the account.
+        functions: functions that exist from the start.
     """
 
     access_keys: Mapping[str, str]
@@ -100,27 +100,27 @@ _TABLES = ("access_keys", "images", "account", "function")
 
 
 def load_config(path: Path) -> Config:
-    """Read the file.
+    """Reads the configuration file.
 
     Raises:
-        ConfigError: it is not there, not TOML, or says something that cannot be.
+        ConfigError: the file is missing, is not TOML, or has a wrong value.
     """
     try:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise ConfigError(f"{path} cannot be read: {error.strerror}.") from error
+        raise ConfigError(f"{path} cannot be read: {error.strerror}") from error
     except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise ConfigError(f"{path} is not TOML: {error}.") from error
+        raise ConfigError(f"{path} is not TOML: {error}") from error
     try:
         return read_config(content)
     except FcError as error:
-        raise ConfigError(f"{path}: {error.message}.") from error
+        raise ConfigError(f"{path}: {error.message}") from error
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from error
 
 
 def read_config(content: Mapping[str, Any]) -> Config:
-    """Check the content of the file.
+    """Returns the configuration of a parsed file.
 
     Raises:
         ConfigError: a key is unknown or missing.
@@ -133,11 +133,11 @@ def read_config(content: Mapping[str, Any]) -> Config:
     images = {name: _image(name, image) for name, image in _table(content, "images").items()}
     functions = content.get("function", [])
     if not isinstance(functions, list):
-        raise ConfigError("function must be a list of tables; write [[function]].")
+        raise ConfigError("function must be a list of tables; write [[function]]")
     predefined = tuple(map(_function, functions))
     names = [function.content["functionName"] for function in predefined]
     for name in {name for name in names if names.count(name) > 1}:
-        raise ConfigError(f"two [[function]] have the functionName {name!r}; rename one.")
+        raise ConfigError(f"two [[function]] have the functionName {name!r}; rename one")
     return Config(keys, images, _account(_table(content, "account")), predefined)
 
 
@@ -146,7 +146,7 @@ def _image(name: str, content: Any) -> Image:
     _refuse_unknown(content, ("command", "env"), f"[images.{name!r}]")
     command = fields.texts("command")
     if not command:
-        raise ConfigError(f"[images.{name!r}] needs command = [program, arguments...].")
+        raise ConfigError(f"[images.{name!r}] needs command = [program, arguments...]")
     return Image(command, fields.text_map("env"))
 
 
@@ -180,7 +180,7 @@ def _function(content: Any) -> PredefinedFunction:
 def _table(content: Mapping[str, Any], key: str) -> Mapping[str, Any]:
     table = content.get(key, {})
     if not isinstance(table, Mapping):
-        raise ConfigError(f"{key} must be a table; write [{key}].")
+        raise ConfigError(f"{key} must be a table; write [{key}]")
     return table
 
 
@@ -188,5 +188,5 @@ def _refuse_unknown(content: Mapping[str, Any], known: Sequence[str], where: str
     for key in content:
         if key not in known:
             near = difflib.get_close_matches(key, known, n=1)
-            hint = f"did you mean {near[0]!r}?" if near else f"the keys are {', '.join(known)}."
+            hint = f"did you mean {near[0]!r}?" if near else f"the keys are {', '.join(known)}"
             raise ConfigError(f"unknown key {key!r} in {where}: {hint}")

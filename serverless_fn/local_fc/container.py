@@ -1,4 +1,4 @@
-"""One function process: started, watched, asked over loopback, stopped for certain."""
+"""One process of a function: starts it, watches it, sends it requests over loopback, stops it reliably."""
 
 from __future__ import annotations
 
@@ -24,20 +24,20 @@ _PR_SET_PDEATHSIG = 1
 
 
 class ContainerError(Exception):
-    """The process could not be started or did not open its port in time; the message is one sentence."""
+    """Error: the process could not be started or did not open its port in time."""
 
 
 class ProcessExited(Exception):
-    """The process ended while a request was in flight."""
+    """Error: the process ended while a request was in flight."""
 
 
 class BadResponse(Exception):
-    """The process lives but answered nothing that can be passed on."""
+    """Error: the process runs but its answer cannot be passed on."""
 
 
 @dataclass(frozen=True, slots=True)
 class ContainerAnswer:
-    """What came back from the program."""
+    """Answer of the program."""
 
     status: int
     headers: Mapping[str, str]
@@ -45,17 +45,17 @@ class ContainerAnswer:
 
     @property
     def failed(self) -> bool:
-        """Whether the platform counts it as a failure of the function."""
+        """Whether the platform counts the answer as a failure of the function."""
         return not 200 <= self.status < 300 or self.headers.get("x-fc-status") == "404"
 
 
 class Container:
-    """One process with its own loopback port.
+    """Process with its own loopback port.
 
-    Parameters:
+    Args:
         session: the HTTP client, shared by all containers.
-        name: for the log.
-        port: on which the program must listen.
+        name: name in the log.
+        port: port on which the program must listen.
     """
 
     def __init__(self, session: aiohttp.ClientSession, *, name: str, port: int) -> None:
@@ -68,7 +68,7 @@ class Container:
 
     @property
     def pid(self) -> int | None:
-        """The process id, None before the start."""
+        """Process id; None before the start."""
         return self._process.pid if self._process else None
 
     @property
@@ -83,10 +83,10 @@ class Container:
         return next((line.strip() for line in reversed(lines) if line.strip()), "it printed nothing")
 
     async def start(self, command: Sequence[str], environment: Mapping[str, str]) -> None:
-        """Start the process.
+        """Starts the process.
 
         Raises:
-            ContainerError: the program is not there or may not be run.
+            ContainerError: the program does not exist or may not be executed.
         """
         try:
             self._process = await asyncio.create_subprocess_exec(
@@ -95,7 +95,7 @@ class Container:
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=asyncio.subprocess.PIPE,
                 stderr=asyncio.subprocess.STDOUT,
-                # Its own group, so that whatever it starts can be ended with it.
+                # Its own process group, so that its child processes can be ended with it.
                 start_new_session=True,
                 preexec_fn=_die_with_parent(),
             )
@@ -104,12 +104,12 @@ class Container:
         self._pump = asyncio.create_task(self._read_output(), name=f"{self._name} output")
 
     async def exited(self) -> int:
-        """Wait for the end of the process and return its status."""
+        """Waits for the end of the process and returns its exit status."""
         assert self._process is not None
         return await self._process.wait()
 
     async def wait_ready(self, *, health_path: str | None, limit_s: float) -> None:
-        """Wait until the port is open and, if there is a health check, until that is answered with 2xx.
+        """Waits until the port is open and, if there is a health check, until it is answered with 2xx.
 
         Raises:
             ContainerError: the process ended, or the limit passed.
@@ -124,12 +124,12 @@ class Container:
     async def request(
         self, method: str, path: str, *, headers: Mapping[str, str], body: bytes = b"", limit_s: float, limit_bytes: int
     ) -> ContainerAnswer:
-        """Ask the program.
+        """Sends a request to the program and returns its answer.
 
         Raises:
             asyncio.TimeoutError: the limit passed.
-            ProcessExited: the process ended before it had answered.
-            BadResponse: the connection broke though the process lives, or the answer is too large.
+            ProcessExited: the process ended before it answered.
+            BadResponse: the connection broke while the process runs, or the answer is too large.
         """
         try:
             return await asyncio.wait_for(self._exchange(method, path, headers, body, limit_bytes), limit_s)
@@ -140,12 +140,12 @@ class Container:
             raise BadResponse(f"the container broke the connection: {error}") from error
 
     async def stop(self, *, limit_s: float) -> None:
-        """End the process: SIGTERM, after the limit SIGKILL; returns when it is gone."""
+        """Ends the process by SIGTERM, and by SIGKILL after the limit; returns when it has ended."""
         if self.alive:
             self._signal(signal.SIGTERM)
             with contextlib.suppress(asyncio.TimeoutError):
                 await asyncio.wait_for(self.exited(), limit_s)
-        # Also when it ended by itself: what it started may still run in its group.
+        # Also if it ended by itself: its child processes may still run in its group.
         self._signal(signal.SIGKILL)
         if self._process is not None:
             await self._process.wait()
@@ -181,7 +181,7 @@ class Container:
             await self._pause_between_probes()
 
     async def healthy(self, path: str, *, limit_s: float) -> bool:
-        """Return whether the health check is answered with 2xx in time."""
+        """Returns whether the health check is answered with 2xx in time."""
         try:
             answer = await asyncio.wait_for(self._exchange("GET", path, {}, b"", _TAIL_BYTES), limit_s)
         except (aiohttp.ClientError, asyncio.TimeoutError, BadResponse):
@@ -202,7 +202,7 @@ class Container:
         await asyncio.sleep(_PROBE_EVERY_S)
 
     async def _exit_or_grace(self) -> None:
-        """A dying process closes its sockets a moment before its end can be seen."""
+        """Waits a moment for the end of the process: it closes its sockets shortly before its end can be seen."""
         with contextlib.suppress(asyncio.TimeoutError):
             await asyncio.wait_for(self.exited(), 0.5)
 
@@ -215,14 +215,14 @@ class Container:
 
 
 def free_port() -> int:
-    """Return a loopback port that nobody listens on."""
+    """Returns a free loopback port."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
 
 
 def _die_with_parent() -> Callable[[], None] | None:
-    """Return what a new process does first so that it does not outlive this one, however this one ends."""
+    """Returns a function that makes a new process end with this one, whatever ends this one."""
     if sys.platform != "linux":
         return None
     libc, parent = _libc(), os.getpid()

@@ -1,7 +1,7 @@
-"""What the platform tells a container: environment variables, and headers of its requests.
+"""The contract with a container: environment variables, and headers of its requests.
 
 Source: functioncompute/fc/environment-variables and context-and-log-format (custom containers), read 2026-11. Keys of a
-role are left out: our functions have none.
+role are omitted: the functions of this project have no role.
 """
 
 from __future__ import annotations
@@ -14,30 +14,30 @@ from pathlib import Path
 from serverless_fn.local_fc.config import Account, Image
 from serverless_fn.local_fc.function_spec import FunctionSpec
 
-# What a program needs of this machine to start at all; everything else comes from image and function.
+# Variables of this machine that a program needs to start; all others come from image and function.
 _INHERITED = ("HOME", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "PYTHONPATH", "TMPDIR", "TZ", "CUDA_VISIBLE_DEVICES")
 
 
 def instance_command(image: Image, spec: FunctionSpec) -> tuple[str, ...]:
-    """Return program and arguments, put together as of a container's entrypoint and command."""
+    """Returns program and arguments, combined from entrypoint and command as for a container."""
     return (spec.entrypoint or image.command) + spec.command
 
 
 def instance_environment(
     *, image: Image, spec: FunctionSpec, account: Account, instance_id: str, version_id: str, port: int
 ) -> dict[str, str]:
-    """Return the variables of one instance.
+    """Returns the variables of one instance.
 
-    Parameters:
-        image: gives the lowest layer.
-        spec: gives the user's variables.
-        account: gives account and region.
-        instance_id: of this instance.
+    Args:
+        image: its variables have the lowest priority.
+        spec: the function, with the user's variables.
+        account: the account and the region.
+        instance_id: id of this instance.
         version_id: "0" for LATEST.
-        port: on which the program must listen; another for each instance, for they share this machine's loopback.
+        port: port on which the program must listen; different for each instance, since all share one loopback.
     """
     inherited = {name: os.environ[name] for name in _INHERITED if name in os.environ}
-    # The image's `python` is the one that this endpoint runs on.
+    # `python` in an image means the interpreter of this endpoint.
     path = os.pathsep.join((str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)))
     platform = {
         "FC_FUNC_CODE_PATH": "/code",
@@ -49,7 +49,7 @@ def instance_environment(
         "FC_CUSTOM_LISTEN_PORT": str(port),
         "FC_INSTANCE_ID": instance_id,
         "FC_FUNCTION_VERSION": "LATEST" if version_id == "0" else version_id,
-        # The platform wants containers to listen on all addresses; here nothing outside shall reach them.
+        # On the platform containers listen on all addresses; here no other machine shall reach them.
         "EDGEBURST_LISTEN_HOST": "127.0.0.1",
     }
     return {**inherited, "PATH": path, **image.env, **spec.environment, **platform}
@@ -58,7 +58,7 @@ def instance_environment(
 def request_headers(
     *, path: str, request_id: str, spec: FunctionSpec, account: Account, qualifier: str, version_id: str
 ) -> Mapping[str, str]:
-    """Return the headers of one request to a container; `path` is /invoke, /initialize or /pre-stop."""
+    """Returns the headers of one request to a container; `path` is /invoke, /initialize or /pre-stop."""
     return {
         "content-type": "application/octet-stream",
         "x-fc-request-id": request_id,

@@ -1,4 +1,4 @@
-"""The operations that change or show functions, their versions, aliases and triggers."""
+"""Operations that change or show functions, their versions, aliases and triggers."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from serverless_fn.local_fc.registry import Alias, Registry
 
 
 class ControlPlane:
-    """Each method is one operation of the provider's API.
+    """Operations of the provider's API, one for each method.
 
-    Parameters:
-        registry: what is changed and shown.
-        fleet: follows what is changed.
-        account: whose functions they are.
+    Args:
+        registry: the state to change and show.
+        fleet: the instances, which follow the state.
+        account: the account of the functions.
     """
 
     def __init__(self, registry: Registry, fleet: Fleet, account: Account) -> None:
@@ -40,13 +40,13 @@ class ControlPlane:
         return json_reply(views.function_view(record, version, self._account, call.now))
 
     def update_function(self, call: Call) -> Reply:
-        """UpdateFunction: new instances take the new configuration, old ones drain."""
+        """UpdateFunction: new instances get the new configuration, old instances finish their requests and end."""
         record = self._registry.update(call.function, call.json(), call.now)
         self._fleet.sync(call.function)
         return json_reply(views.function_view(record, record.latest, self._account, call.now))
 
     def delete_function(self, call: Call) -> Reply:
-        """DeleteFunction, with its on-demand instances; provisioned ones must be gone before."""
+        """DeleteFunction, with its on-demand instances; provisioned instances must have ended before."""
         if self._fleet.keeps(call.function):
             raise FcError(409, "ProvisionConfigExist", f"function {call.function!r} has provisioned instances")
         self._registry.delete(call.function)
@@ -61,7 +61,7 @@ class ControlPlane:
         return json_reply({"functions": shown, **more})
 
     def get_function_code(self, call: Call) -> Reply:
-        """GetFunctionCode: a container has none; the checksum stands for its image."""
+        """GetFunctionCode: a container has no code; the checksum stands for its image."""
         image = self._registry.resolve(call.function, call.qualifier, 1.0).version.spec.image
         url = f"http://{call.headers.get('host', 'localhost')}/code/{call.function}"
         return json_reply({"url": url, "checksum": views.checksum(image)})
@@ -82,7 +82,7 @@ class ControlPlane:
         return json_reply({"versions": shown, "direction": direction, **more})
 
     def delete_function_version(self, call: Call) -> Reply:
-        """DeleteFunctionVersion, which no alias may point to."""
+        """DeleteFunctionVersion; no alias may point to the version."""
         self._registry.delete_version(call.function, call.item)
         self._fleet.sync(call.function)
         return Reply(204)
@@ -113,13 +113,13 @@ class ControlPlane:
         return json_reply({"aliases": [views.alias_view(aliases[name]) for name in names], **more})
 
     def delete_alias(self, call: Call) -> Reply:
-        """DeleteAlias, for which no instances may be provisioned."""
+        """DeleteAlias; no instances may be provisioned for the alias."""
         self._registry.delete_alias(call.function, call.item)
         self._fleet.sync(call.function)
         return Reply(204)
 
     def create_trigger(self, call: Call) -> Reply:
-        """CreateTrigger: kept and shown; no listener serves it."""
+        """CreateTrigger: the trigger is stored and shown, but not served."""
         record, fields = self._registry.get(call.function), Fields(call.json())
         name, kind, config = fields.text("triggerName"), fields.text("triggerType"), fields.text("triggerConfig")
         if kind != "http":

@@ -1,4 +1,4 @@
-"""Sends a reply, or does to it on the wire what a fault says."""
+"""Sends a reply, with the faults that act on it on the wire."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ from aiohttp import web
 from serverless_fn.local_fc.faults import Hit
 from serverless_fn.local_fc.messages import Reply
 
-# Linger on, for zero seconds: closing sends a reset.
+# SO_LINGER with zero seconds: closing sends a reset.
 _RESET = struct.pack("ii", 1, 0)
 
 
 async def deliver(
     request: web.BaseRequest, reply: Reply, request_id: str, *, close: bool = False
 ) -> web.StreamResponse:
-    """Send the reply, or break the connection in the way of its faults; returns the response for the server.
+    """Sends the reply or breaks the connection, as its faults say; returns the response for the server.
 
-    Parameters:
-        request: what is answered.
-        reply: with what.
-        request_id: for the header that every answer carries.
-        close: whether the connection ends with it.
+    Args:
+        request: the request to answer.
+        reply: the reply and its faults.
+        request_id: value of the header that every answer carries.
+        close: whether to close the connection after the answer.
     """
     headers = {"X-Fc-Request-Id": request_id, **reply.headers}
-    # 204 has no body and, by RFC 9110, no content type to speak of.
+    # By RFC 9110, a 204 has no body and needs no content type.
     if reply.status != 204:
         headers["Content-Type"] = reply.content_type
     for hit in reply.wire_faults:

@@ -1,4 +1,4 @@
-"""The endpoint: sockets, signatures, and the way from a request to its operation."""
+"""The endpoint: sockets, signatures, and the dispatch of requests to operations."""
 
 from __future__ import annotations
 
@@ -38,7 +38,8 @@ from serverless_fn.local_fc.signature import SignedRequest, verify
 from serverless_fn.local_fc.uplink import ShapedConnection, Uplink
 
 _LOG = logging.getLogger("edgeburst.local_fc")
-# Kept of a body: enough to see that it is too large. Read of it: enough to answer that in order, then the line is cut.
+# Bytes kept of a body: enough to see that it is too large. Bytes read of it: enough to answer before the connection is
+# closed.
 _KEPT_BYTES = SYNC_BYTES_MAX + 1
 _READ_BYTES_MAX = 4 * SYNC_BYTES_MAX
 _DRAIN_S = 0.5
@@ -54,16 +55,16 @@ class _Body:
 
 @dataclass(frozen=True, slots=True)
 class Services:
-    """What serves the operations.
+    """Objects that serve the operations.
 
-    Parameters:
+    Attributes:
         session: the HTTP client towards the containers.
         fleet: the instances.
         invoker: InvokeFunction.
         control: operations on functions, versions, aliases and triggers.
         capacity: operations on instances and how many there may be.
-        faults: what is to go wrong with any of them.
-        admin: what is under /admin.
+        faults: faults that act on operations.
+        admin: the paths under /admin.
     """
 
     session: aiohttp.ClientSession
@@ -76,19 +77,19 @@ class Services:
 
 
 def build_services(config: Config, *, seed: int, uplink: Uplink) -> Services:
-    """Put the parts together and create the predefined functions; call it on the event loop.
+    """Creates the services and the predefined functions; must be called on the event loop.
 
-    Parameters:
+    Args:
         config: images, limits, functions.
-        seed: of faults and of the draws between an alias's versions.
-        uplink: for /admin/uplink.
+        seed: seed of faults and of the draws between the versions of an alias.
+        uplink: the uplink, for /admin/uplink.
 
     Raises:
         FcError: a predefined function is refused.
     """
     account, faults, ledger = config.account, Faults(seed=seed, clock_s=time.monotonic), Ledger()
     registry = Registry(config.images, update_s=account.update_s)
-    # The connector's own limit would make requests queue for connections.
+    # With the connector's default limit, requests would queue for connections.
     session = aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0), timeout=aiohttp.ClientTimeout(total=None))
     fleet = Fleet(Surroundings(account, config.images, session, Ids(Random())), registry, faults, ledger)
     capacity = CapacityPlane(registry, fleet, account)
@@ -103,13 +104,13 @@ def build_services(config: Config, *, seed: int, uplink: Uplink) -> Services:
 
 
 class Endpoint:
-    """The HTTP face of the services.
+    """HTTP interface of the services.
 
-    Parameters:
-        services: serve what arrives.
+    Args:
+        services: serve the requests.
         access_keys: secrets by access key id.
         uplink: the link that all connections share.
-        ids: makes request ids.
+        ids: creates request ids.
     """
 
     def __init__(self, services: Services, *, access_keys: Mapping[str, str], uplink: Uplink, ids: Ids) -> None:
@@ -121,7 +122,7 @@ class Endpoint:
         self._server: asyncio.AbstractServer | None = None
 
     async def start(self, listener: socket.socket) -> None:
-        """Take connections from a bound socket."""
+        """Accepts connections from a bound socket."""
         http = self._http = web.Server(self._handle, access_log=None, auto_decompress=False)
 
         def connect() -> ShapedConnection:
@@ -130,7 +131,7 @@ class Endpoint:
         self._server = await asyncio.get_running_loop().create_server(connect, sock=listener, backlog=1024)
 
     async def stop(self) -> None:
-        """Take no more, give what runs half a second, end all instances; returns when their processes are gone."""
+        """Stops accepting, waits half a second for running requests, ends all instances and their processes."""
         assert self._server is not None
         assert self._http is not None
         self._server.close()
@@ -148,7 +149,7 @@ class Endpoint:
         except FcError as error:
             _LOG.info("%s %s: %s %s", request.method, request.path, error.code, error.message)
             reply = error_reply(error, request_id)
-        except Exception:  # noqa: BLE001 - the outermost line: the caller gets the provider's form of a failure
+        except Exception:  # noqa: BLE001 - the outermost line: the caller gets an error in the provider's form
             _LOG.exception("%s %s failed", request.method, request.path)
             reply = error_reply(FcError(500, "InternalServerError", "the endpoint failed; see its log"), request_id)
         return await deliver(request, reply, request_id, close=beside)
@@ -171,26 +172,30 @@ class Endpoint:
         return await self._operate(match, call)
 
     async def _operate(self, match: routes.Match, call: Call) -> Reply:
-        """Serve any other operation, with the faults that hit it."""
+        """Serves an operation other than an invocation, with the faults that act on it."""
         plane = self._services.control if match.plane is Plane.CONTROL else self._services.capacity
         operation = cast(Callable[[Call], Reply], getattr(plane, match.operation))
 
         async def serve() -> Reply:
             return operation(call)
 
-        # A creation has the name in its body, a list of all functions none.
+        # The creation of a function has the name in its body; a list of all functions has none.
         named = match.function or str(call.json().get("functionName", ""))
         return await serve_through(self._services.faults, call, function=named, operation=match.operation, serve=serve)
 
     def _refuse_strangers(self, request: web.BaseRequest) -> None:
-        """What is under /admin carries no signature, so it is for this machine only."""
+        """Refuses other machines: requests under /admin carry no signature.
+
+        Raises:
+            FcError: 403.
+        """
         remote = request.remote
         if remote is None or not ipaddress.ip_address(remote).is_loopback:
             raise FcError(403, "AccessDenied", "/admin answers this machine only")
 
 
 async def _read(request: web.BaseRequest) -> _Body:
-    """Read a body to its end, so that the answer is not lost in a reset; keep only what may be used."""
+    """Reads a body to its end, so that no reset loses the answer; returns what is kept of it, and its length."""
     digest, parts, size = sha256(), [], 0
     async for part in request.content.iter_any():
         digest.update(part)

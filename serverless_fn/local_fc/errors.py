@@ -1,16 +1,16 @@
-"""The errors that the endpoint answers, with the provider's statuses and codes."""
+"""Errors of the endpoint, with the provider's statuses and codes."""
 
 from __future__ import annotations
 
 
 class FcError(Exception):
-    """An answer that is an error.
+    """Error to be answered to the caller.
 
-    Parameters:
+    Args:
         status: the HTTP status.
-        code: the provider's name of the error, which its SDK hands on.
+        code: the provider's name of the error, which its SDK passes on.
         message: one sentence.
-        retry_after_ms: value of the header `x-acs-retry-after`, which makes the SDK raise its throttling error.
+        retry_after_ms: value of the header `x-acs-retry-after`, with which the SDK raises its throttling error.
     """
 
     def __init__(self, status: int, code: str, message: str, retry_after_ms: int | None = None) -> None:
@@ -22,21 +22,21 @@ class FcError(Exception):
 
 
 def invalid_argument(message: str) -> FcError:
-    """Return the error of a field that is missing, of the wrong type or out of range."""
+    """Returns the error for a field that is missing, of the wrong type or out of range."""
     return FcError(400, "InvalidArgument", message)
 
 
 def not_found(what: str, name: str, function: str = "") -> FcError:
-    """Return the error of a thing (Function, Alias, Version, Trigger, ...) that does not exist."""
+    """Returns the error for an object (Function, Alias, Version, Trigger, ...) that does not exist."""
     of = f" of function {function!r}" if function else ""
     return FcError(404, f"{what}NotFound", f"{what.lower()} {name!r}{of} does not exist")
 
 
 def exists(what: str, name: str) -> FcError:
-    """Return the error of a thing that exists already."""
+    """Returns the error for an object that exists already."""
     return FcError(409, f"{what}AlreadyExists", f"{what.lower()} {name!r} already exists")
 
 
 def exhausted(message: str) -> FcError:
-    """Return the error of a concurrency or instance limit that is reached, or of scaling out too fast."""
+    """Returns the error for a reached limit of concurrency or instances, or for scaling out too fast."""
     return FcError(429, "ResourceExhausted", message)

@@ -1,7 +1,7 @@
-"""What is to go wrong, when and how often: seeded, so that a run can be repeated, and logged, so that it can be read.
+"""Injected faults: which ones, when and how often. They are seeded, so that a run can be repeated, and logged.
 
-Whether a fault hits depends only on the seed, the fault and the number of the call to its function, not on which
-calls overlap.
+Whether a fault acts on a call depends only on the seed, the fault and the number of the call to its function, not on
+which calls overlap.
 """
 
 from __future__ import annotations
@@ -40,25 +40,25 @@ _AFTER_BY_NATURE = frozenset({"truncate", "drip"})
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """One rule.
+    """Fault that acts on some calls.
 
-    Parameters:
-        id: counted from 1.
+    Attributes:
+        id: number of the fault, from 1.
         kind: a key of KINDS.
-        function: whose calls it hits; "*" for all.
-        operation: which calls it hits, as a method of the SDK's client; not for instance starts.
-        rate: share of the calls that it hits.
-        calls: numbers of the calls of that operation to the function that it may hit, from 1, counted since the
+        function: name of the function whose calls it acts on; "*" for all.
+        operation: the calls it acts on, as a method of the SDK's client; not for instance starts.
+        rate: share of the calls that it acts on.
+        calls: numbers of the calls of the operation to the function that it may act on, from 1, counted since the
             endpoint's start; None for all.
-        window_s: from when to when it is in force, seconds since it was set; None for always.
-        added_s: when it was set.
-        after: whether it hits after the function has run (and is billed) or instead of running it.
-        status, code, message, retry_after_ms, body: of the kind "status"; body is "json", "html" or "empty".
-        error_type: of the kind "error_type".
-        delay_s: median of "delay" and "cold_start"; how long "stall" holds the connection.
-        sigma: of the lognormal distribution of the delay; 0 is constant.
-        fraction: of the body that "truncate" sends.
-        bytes_per_s: at which "drip" sends the body.
+        window_s: start and end of its effect, seconds since it was added; None for always.
+        added_s: time at which it was added.
+        after: whether it acts after the function has run (and is billed) or instead of running it.
+        status, code, message, retry_after_ms, body: parameters of "status"; body is "json", "html" or "empty".
+        error_type: parameter of "error_type".
+        delay_s: median delay of "delay" and "cold_start"; seconds for which "stall" holds the connection.
+        sigma: sigma of the lognormal delay; 0 for a constant delay.
+        fraction: fraction of the body that "truncate" sends.
+        bytes_per_s: rate at which "drip" sends the body.
     """
 
     id: int
@@ -83,7 +83,7 @@ class Fault:
     given: Mapping[str, Any]
 
     def in_force(self, function: str, now_s: float) -> bool:
-        """Whether it applies to this function now."""
+        """Returns whether the fault applies to a function now."""
         since_s = now_s - self.added_s
         inside = self.window_s is None or self.window_s[0] <= since_s < self.window_s[1]
         return self.function in ("*", function) and inside
@@ -91,7 +91,7 @@ class Fault:
 
 @dataclass(frozen=True, slots=True)
 class Hit:
-    """A fault that is to hit one call: which, and the delay drawn for it."""
+    """Fault that acts on one call, with the delay drawn for it."""
 
     fault: Fault
     delay_s: float
@@ -100,11 +100,11 @@ class Hit:
 
 
 class Faults:
-    """The rules in force, and what they did.
+    """Faults in force, and the log of their effects.
 
-    Parameters:
-        seed: of all draws.
-        clock_s: monotonic seconds.
+    Args:
+        seed: seed of all draws.
+        clock_s: returns monotonic seconds.
     """
 
     def __init__(self, *, seed: int, clock_s: Callable[[], float]) -> None:
@@ -117,10 +117,10 @@ class Faults:
         self._log: deque[dict[str, Any]] = deque(maxlen=_LOG_LENGTH)
 
     def add(self, content: object) -> Fault:
-        """Set a rule.
+        """Adds a fault.
 
         Raises:
-            FcError: 400 InvalidArgument, naming the field.
+            FcError: 400 InvalidArgument; the message names the field.
         """
         if len(self._faults) >= _FAULTS_MAX:
             raise invalid_argument(f"{_FAULTS_MAX} faults are set; delete some")
@@ -130,37 +130,38 @@ class Faults:
         return fault
 
     def remove(self, fault_id: int | None) -> int:
-        """Remove one rule, or all; return how many."""
+        """Removes one fault or all faults; returns how many were removed."""
         gone = [each for each in self._faults if fault_id in (None, each)]
         for each in gone:
             del self._faults[each]
         return len(gone)
 
     def strike(self, function: str, operation: str = INVOKE) -> list[Hit]:
-        """Count a call of an operation and return what is to hit it, in the order in which the rules were set.
+        """Counts a call of an operation and returns the faults that act on it, in the order in which they were added.
 
-        Whoever lets a hit act says so with `happened`: one that ends the call leaves nothing for the next to act on.
+        The caller reports each fault that has acted with `happened`: after a fault that ends the call, the following
+        ones do not act.
         """
         return self._draw(function, operation)
 
     def happened(self, hit: Hit) -> None:
-        """Log that a hit has acted."""
+        """Logs that a fault has acted."""
         self.note(hit.fault.kind, fault=hit.fault.id, function=hit.function, number=hit.number)
 
     def cold_start_delay_s(self, function: str) -> float:
-        """Count a start of an instance and return by how much it is delayed."""
+        """Counts a start of an instance and returns its additional delay, seconds."""
         return sum(hit.delay_s for hit in self._acting(function, "start"))
 
     def capacity_is_out(self, function: str) -> bool:
-        """Count an attempt to add an instance and return whether there is no capacity for it."""
+        """Counts an attempt to add an instance and returns whether a fault lets it fail for lack of capacity."""
         return bool(self._acting(function, "capacity"))
 
     def note(self, what: str, **details: object) -> None:
-        """Log a change that is no rule, like the uplink's."""
+        """Logs a change that is no fault, for instance of the uplink."""
         self._log.append({"at_s": self._clock_s() - self._started_s, "kind": what, **details})
 
     def report(self) -> dict[str, Any]:
-        """Return seed, rules and log."""
+        """Returns seed, faults and log."""
         rules = [{"id": fault.id, **fault.given} for fault in self._faults.values()]
         return {"seed": self._seed, "faults": rules, "log": list(self._log)}
 

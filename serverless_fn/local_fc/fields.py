@@ -1,4 +1,4 @@
-"""Takes typed fields out of a JSON object; a wrong one is named in one sentence."""
+"""Reads typed fields of a JSON object; an error names the wrong field."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from serverless_fn.local_fc.errors import invalid_argument
 
 
 class Fields:
-    """A JSON object of a request. A field that is absent or null takes the default.
+    """JSON object of a request. A field that is absent or null has its default value.
 
-    Parameters:
+    Args:
         content: the object.
-        where: the path to it, for messages; "" at the top.
+        where: path to the object, for messages; "" at the top.
     """
 
     def __init__(self, content: object, where: str = "") -> None:
@@ -24,15 +24,15 @@ class Fields:
 
     @property
     def content(self) -> Mapping[str, Any]:
-        """The object itself."""
+        """The JSON object."""
         return self._content
 
     def has(self, key: str) -> bool:
-        """Return whether the field is there and not null."""
+        """Returns whether the field is present and not null."""
         return self._content.get(key) is not None
 
     def text(self, key: str, default: str | None = None) -> str:
-        """Return a string; without a default it must be there and not empty."""
+        """Returns a string; without a default it must be present and not empty."""
         value = self._content.get(key)
         if value is None and default is not None:
             return default
@@ -41,7 +41,7 @@ class Fields:
         return value
 
     def whole(self, key: str, low: int, high: int, default: int | None = None) -> int:
-        """Return a whole number in [low, high]; without a default it must be there."""
+        """Returns a whole number in [low, high]; without a default it must be present."""
         value = self._content.get(key)
         if value is None and default is not None:
             return default
@@ -50,7 +50,7 @@ class Fields:
         return value
 
     def number(self, key: str, low: float, high: float, default: float | None = None) -> float:
-        """Return a number in [low, high]; without a default it must be there."""
+        """Returns a number in [low, high]; without a default it must be present."""
         value = self._content.get(key)
         if value is None and default is not None:
             return default
@@ -59,7 +59,7 @@ class Fields:
         return float(cast(float, value))
 
     def flag(self, key: str, *, default: bool) -> bool:
-        """Return true or false."""
+        """Returns true or false."""
         value = self._content.get(key)
         if value is None:
             return default
@@ -68,7 +68,7 @@ class Fields:
         return value
 
     def texts(self, key: str) -> tuple[str, ...]:
-        """Return a list of strings, empty if absent."""
+        """Returns a list of strings, empty if absent."""
         value = self._content.get(key)
         if value is None:
             return ()
@@ -77,21 +77,21 @@ class Fields:
         return tuple(value)
 
     def wholes(self, key: str) -> tuple[int, ...] | None:
-        """Return a list of whole numbers, None if absent."""
+        """Returns a list of whole numbers, None if absent."""
         value = self._content.get(key)
         if value is not None and (not isinstance(value, list) or not all(type(x) is int for x in value)):
             raise self._wrong(key, "a list of whole numbers", value)
         return None if value is None else tuple(value)
 
     def numbers(self, key: str) -> tuple[float, ...] | None:
-        """Return a list of numbers, None if absent."""
+        """Returns a list of numbers, None if absent."""
         value = self._content.get(key)
         if value is not None and (not isinstance(value, list) or not all(type(x) in (int, float) for x in value)):
             raise self._wrong(key, "a list of numbers", value)
         return None if value is None else tuple(map(float, value))
 
     def text_map(self, key: str) -> dict[str, str]:
-        """Return an object whose values are strings, empty if absent."""
+        """Returns an object whose values are strings, empty if absent."""
         value = self._content.get(key)
         if value is None:
             return {}
@@ -100,12 +100,12 @@ class Fields:
         return dict(value)
 
     def inside(self, key: str) -> Fields:
-        """Return the object under a key, an empty one if absent."""
+        """Returns the object of a key; an empty one if absent."""
         value = self._content.get(key)
         return Fields({} if value is None else value, f"{self._where}{key}.")
 
     def unknown(self, known: Sequence[str]) -> list[str]:
-        """Return the keys that are not among the known ones."""
+        """Returns the keys that are not among the known ones."""
         return [key for key in self._content if key not in known]
 
     def _wrong(self, key: str, wanted: str, value: object) -> Exception:

@@ -1,4 +1,4 @@
-"""All instances: which one takes a request, when one is started, when one goes."""
+"""All instances: selects one for a request, starts and ends instances."""
 
 from __future__ import annotations
 
@@ -28,20 +28,20 @@ _RETRY_S = 1.0
 
 @dataclass(slots=True)
 class _Problem:
-    """Why the last start of a provisioned instance failed, and when it may be tried again."""
+    """Reason why the last start of a provisioned instance failed, and the time of the next attempt."""
 
     message: str
     retry: asyncio.TimerHandle
 
 
 class Fleet:
-    """The instances of all functions. All methods are called on the event loop.
+    """Instances of all functions. All methods must be called on the event loop.
 
-    Parameters:
-        surroundings: what every instance shares.
-        registry: which functions there are and what is provisioned for them.
-        faults: what is to go wrong.
-        ledger: gets the usage of instances that are gone.
+    Args:
+        surroundings: objects that all instances share.
+        registry: the functions and their provisioned instances.
+        faults: faults that act on starts and capacity.
+        ledger: stores the usage of instances that have ended.
     """
 
     def __init__(self, surroundings: Surroundings, registry: Registry, faults: Faults, ledger: Ledger) -> None:
@@ -51,7 +51,7 @@ class Fleet:
         self._faults = faults
         self._ledger = ledger
         self._growth = TokenBucket(capacity=account.burst_instances, per_s=account.growth_per_min / 60)
-        # Provisioned instances queue for the cores; on the platform each has its own.
+        # Starting provisioned instances queue for the cores of this machine; on the platform each has its own.
         self._starts = asyncio.Semaphore(os.cpu_count() or 1)
         self._instances: dict[str, Instance] = {}
         self._problems: dict[tuple[str, str], _Problem] = {}
@@ -60,36 +60,36 @@ class Fleet:
         self.history: deque[Instance] = deque(maxlen=_HISTORY)
 
     def live(self, function: str | None = None) -> list[Instance]:
-        """Return the instances that are not gone yet, of one function or of all."""
+        """Returns the instances that have not ended, of one function or of all."""
         return [each for each in self._instances.values() if function in (None, each.function)]
 
     def provisioned(self, function: str, qualifier: str) -> int:
-        """Return how many provisioned instances are ready."""
+        """Returns the number of provisioned instances that are ready."""
         kept = [each for each in self.live(function) if each.provisioned and each.qualifier == qualifier]
         return sum(each.status is Status.READY and not each.draining for each in kept)
 
     def keeps(self, function: str) -> bool:
-        """Return whether instances are provisioned for it, or not yet gone since they were."""
+        """Returns whether instances are provisioned, or were provisioned and have not ended."""
         targets = [each.target for each in self._registry.get(function).provisions.values()]
         return any(targets) or any(each.provisioned for each in self.live(function))
 
     def problem(self, function: str, qualifier: str) -> str:
-        """Return why provisioned instances are missing, "" if nothing went wrong."""
+        """Returns why provisioned instances are missing; "" if no start failed."""
         problem = self._problems.get((function, qualifier))
         if problem is not None:
             return problem.message
         provision = self._registry.get(function).provisions.get(qualifier)
         missing = provision.target - self.provisioned(function, qualifier) if provision else 0
-        most = self._surroundings.account.max_instances
-        full = missing > 0 and len(self._instances) >= most
-        return f"the account's limit of {most} instances is reached" if full else ""
+        max_instances = self._surroundings.account.max_instances
+        full = missing > 0 and len(self._instances) >= max_instances
+        return f"the account's limit of {max_instances} instances is reached" if full else ""
 
     async def acquire(self, resolved: Resolved) -> Instance:
-        """Return an instance with a slot taken for the caller, started for it if need be.
+        """Returns an instance with a slot reserved for the caller; starts one if necessary.
 
         Raises:
             FcError: 429 ResourceExhausted: a limit is reached.
-            StartFailed: the instance did not come up.
+            StartFailed: the instance could not be started.
         """
         function = resolved.version.spec.name
         if self._registry.get(function).reserved == 0:
@@ -107,7 +107,7 @@ class Fleet:
         return instance
 
     def release(self, instance: Instance) -> None:
-        """Give the slot back."""
+        """Releases the slot."""
         instance.in_flight -= 1
         if instance.in_flight or instance.status is not Status.READY:
             return
@@ -119,7 +119,7 @@ class Fleet:
             instance.hibernated = self._residence(instance) is Residence.HIBERNATED
 
     def retire(self, instance: Instance, *, at_once: bool = False) -> None:
-        """Take no more requests on it and end it when it serves none, or at once."""
+        """Sends no further requests to an instance and ends it when it serves none, or at once."""
         instance.draining = True
         # An instance that is still starting ends when its start does.
         idle = instance.in_flight == 0 and instance.status is Status.READY
@@ -128,7 +128,7 @@ class Fleet:
             self._spawn(self._end(instance, gracefully=not at_once), f"{instance.id} end")
 
     def sync(self, function: str) -> None:
-        """Bring the instances in line with what the registry now says of the function."""
+        """Adapts the instances of a function to the state of the registry."""
         record = self._registry.functions().get(function)
         provisions = {} if record is None or self._stopping else dict(record.provisions)
         for instance in self.live(function):
@@ -142,14 +142,14 @@ class Fleet:
             self._keep(function, qualifier, provision)
 
     async def stop(self) -> None:
-        """End all instances; returns when their processes are gone."""
+        """Ends all instances; returns when their processes have ended."""
         self._stopping = True
         for problem in self._problems.values():
             problem.retry.cancel()
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        # A pre-stop hook may have 90 s; whoever stops the endpoint does not wait for that.
+        # A pre-stop hook may take 90 s; the stop of the endpoint does not wait for it.
         limit_s = 2 * self._surroundings.account.stop_limit_s + 1
         ends = [self._end(each, gracefully=True) for each in self.live()]
         with contextlib.suppress(asyncio.TimeoutError):
@@ -157,9 +157,9 @@ class Fleet:
         await asyncio.gather(*(self._end(each, gracefully=False) for each in self.live()))
 
     def _with_free_slot(self, resolved: Resolved) -> Instance | None:
-        """The ready ones before those still starting, provisioned ones first, then the most recently used.
+        """Returns the instances with a free slot: ready before starting, provisioned before on-demand, last used first.
 
-        Using the most recent lets the others fall idle and be reclaimed.
+        Since the one used last is preferred, the others become idle and are stopped.
         """
         version = resolved.version
         free = [
@@ -193,12 +193,14 @@ class Fleet:
             for name, record in self._registry.functions().items()
             if record.reserved is not None and name != function
         )
-        most = self._surroundings.account.max_instances
-        if len(self._instances) + promised >= most:
-            raise exhausted(f"the account's limit of {most} instances is reached ({promised} are reserved elsewhere)")
+        max_instances = self._surroundings.account.max_instances
+        if len(self._instances) + promised >= max_instances:
+            raise exhausted(
+                f"the account's limit of {max_instances} instances is reached ({promised} are reserved elsewhere)"
+            )
 
     def _keep(self, function: str, qualifier: str, provision: Provision) -> None:
-        """Start or retire provisioned instances until there are as many as wanted."""
+        """Starts or retires provisioned instances until their number is the target."""
         try:
             version = self._registry.resolve(function, qualifier, 1.0).version
         except FcError:
@@ -206,7 +208,7 @@ class Fleet:
         kept = []
         for instance in self.live(function):
             if instance.provisioned and instance.qualifier == qualifier and not instance.draining:
-                # An alias may have moved on to another version.
+                # An alias may point to another version by now.
                 if instance.version is version:
                     kept.append(instance)
                 else:
@@ -242,7 +244,7 @@ class Fleet:
         return port
 
     async def _live(self, instance: Instance) -> None:
-        """An instance's life from its start until its process ends, for whatever reason."""
+        """Runs an instance from its start until its process ends, for any reason."""
         try:
             await self._bring_up(instance)
         except StartFailed as error:
@@ -275,13 +277,13 @@ class Fleet:
 
     def _start_failed(self, instance: Instance, error: StartFailed) -> None:
         instance.ready.set_exception(error)
-        # Whoever waits has it; a provisioned instance may have nobody waiting.
+        # The waiting callers get the error; a provisioned instance may have none.
         instance.ready.exception()
         self._note(instance, str(error))
         self.retire(instance, at_once=True)
 
     def _note(self, instance: Instance, problem: str) -> None:
-        """Remember what went wrong; a provisioned instance is replaced after a pause, lest it fail in a tight loop."""
+        """Stores the error; a provisioned instance is replaced after a pause, to avoid failures in a tight loop."""
         _LOG.warning("%s of %s: %s", instance.id, instance.function, problem)
         key = (instance.function, instance.qualifier)
         if not instance.provisioned or self._stopping:
@@ -329,7 +331,7 @@ class Fleet:
 
 
 def _outdated(instance: Instance, record: FunctionRecord) -> bool:
-    """Whether the version that it runs is not what new instances would run."""
+    """Returns whether new instances would run another version."""
     version_id = instance.version.version_id
     current = record.latest if version_id == LATEST_ID else record.versions.get(version_id)
     return current is None or instance.version.revision != current.revision

@@ -1,7 +1,7 @@
 """A function's configuration, checked against the provider's limits.
 
 Source: fc-3-0/product-overview/limits-of-usage, instance-types-and-specifications, and the SDK's model (2023-03-30),
-read 2026-11. Where two documents differ the stricter holds, so that what works here works there.
+read 2026-11. Where two documents differ, the stricter one is used, so that what works here works on the platform.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]{0,63}")
 _ENVIRONMENT_BYTES_MAX = 4096
 _DISKS_MB = (512, 10240)
 _VCPU_STEP = 0.05
-# The card's largest share in MB; a card that is not listed is taken with the largest known.
+# Largest share of a card's memory, MB; for a card that is not listed, the largest known value is used.
 _GPU_MB_MAX = {"fc.gpu.tesla.1": 16_384, "fc.gpu.ampere.1": 24_576, "fc.gpu.ada.1": 49_152}
 _GPU_MB_STEP = 1024
 
 
 @dataclass(frozen=True, slots=True)
 class HealthCheck:
-    """How often and how patiently an instance is asked whether it lives."""
+    """Health check of an instance: path, period, time limit, and the failures after which the instance is ended."""
 
     path: str
     period_s: int
@@ -37,34 +37,34 @@ class HealthCheck:
 
 @dataclass(frozen=True, slots=True)
 class Hook:
-    """A lifecycle hook that is set, and its time limit."""
+    """Lifecycle hook with its time limit."""
 
     timeout_s: int
 
 
 @dataclass(frozen=True, slots=True)
 class FunctionSpec:
-    """What an instance of a function is made from.
+    """Specification of the instances of a function.
 
-    Parameters:
-        name: the function's name.
-        handler: ignored by containers, passed on to them.
-        vcpu: vCPUs.
+    Attributes:
+        name: name of the function.
+        handler: passed on to containers, which ignore it.
+        vcpu: number of vCPUs.
         memory_mb: memory, MB.
         disk_mb: disk, MB.
         gpu_mb: share of a card's memory, MB; 0 without GPU.
-        gpu_type: the card.
-        timeout_s: limit of one invocation.
-        concurrency: requests that one instance serves at a time.
+        gpu_type: type of the card.
+        timeout_s: time limit of one invocation, seconds.
+        concurrency: number of requests that one instance serves at a time.
         environment: the user's variables.
-        image: looked up in the endpoint's own config.
-        entrypoint: replaces the image's command if not empty.
+        image: name of the image in the endpoint's configuration.
+        entrypoint: replaces the command of the image if not empty.
         command: arguments after it.
-        health: None without health check.
-        initializer: None without it.
-        pre_stop: None without it.
+        health: the health check; None without one.
+        initializer: the initializer hook; None without one.
+        pre_stop: the pre-stop hook; None without one.
         on_demand: whether instances may be started for requests.
-        idle_s: how long an on-demand instance is kept without a request; None for the endpoint's default.
+        idle_s: seconds that an on-demand instance is kept without a request; None for the endpoint's default.
         content: the JSON object as it was sent, for the answer of GetFunction.
     """
 
@@ -90,16 +90,16 @@ class FunctionSpec:
 
     @property
     def resources(self) -> Resources:
-        """What an instance occupies, as it is priced."""
+        """Resources of an instance, as they are priced."""
         gb = 1024
         return Resources(self.vcpu, self.memory_mb / gb, self.disk_mb / gb, self.gpu_mb / gb, self.gpu_type)
 
 
 def read_spec(content: Mapping[str, Any]) -> FunctionSpec:
-    """Check the body of CreateFunction, or of UpdateFunction laid over what was there.
+    """Returns the specification of a body of CreateFunction, or of a body of UpdateFunction merged with the old one.
 
     Raises:
-        FcError: 400 InvalidArgument, naming the field.
+        FcError: 400 InvalidArgument; the message names the field.
     """
     fields = Fields(content)
     container = _container(fields)
@@ -148,7 +148,7 @@ def _name(name: str) -> str:
 
 def _vcpu(fields: Fields, *, memory_mb: int, gpu_mb: int) -> float:
     memory_gb = memory_mb / 1024
-    # Absent, it is the least that goes with the memory.
+    # If absent, it is the smallest number that the memory allows.
     least = round(math.ceil(memory_gb / 4 / _VCPU_STEP - 1e-9) * _VCPU_STEP, 2)
     vcpu = fields.number("cpu", 0.05, 16, default=least)
     if abs(vcpu / _VCPU_STEP - round(vcpu / _VCPU_STEP)) > 1e-6:

@@ -1,4 +1,4 @@
-"""One instance of a function: its process, its state and its meter."""
+"""Instance of a function: its process, its state and its meter."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ from serverless_fn.local_fc.ids import Ids, utc_now
 from serverless_fn.local_fc.meter import ActivityMeter, Residence, Usage
 from serverless_fn.local_fc.registry import Version
 
-# No figure is documented for the answer of a synchronous call; the request's limit is taken for it too.
+# No limit is documented for the answer of a synchronous call; that of the request is used.
 ANSWER_BYTES_MAX = 32 * 2**20
 
 
 class Status(Enum):
-    """Where an instance is in its life; it only moves downwards."""
+    """State of an instance; it changes only to states further down."""
 
     STARTING = "Starting"
     READY = "Running"
@@ -39,10 +39,10 @@ class Status(Enum):
 
 
 class StartFailed(Exception):
-    """An instance did not come up; the message is one sentence.
+    """Error: an instance could not be started.
 
-    Parameters:
-        message: that sentence.
+    Args:
+        message: one sentence.
         in_initializer: whether the process ran but /initialize failed, which the provider answers as a function error.
     """
 
@@ -53,7 +53,7 @@ class StartFailed(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Surroundings:
-    """What every instance shares."""
+    """Objects that all instances share."""
 
     account: Account
     images: Mapping[str, Image]
@@ -62,15 +62,15 @@ class Surroundings:
 
 
 class Instance:
-    """One process serving one version under one qualifier.
+    """Process that serves one version under one qualifier.
 
-    Parameters:
-        surroundings: what all share.
-        instance_id: its name in the provider's form.
-        version: the configuration it runs.
-        qualifier: under which it is called.
+    Args:
+        surroundings: objects that all instances share.
+        instance_id: id in the provider's form.
+        version: the version that it runs.
+        qualifier: the qualifier under which it is called.
         provisioned: whether it is kept without requests.
-        port: on which its program listens.
+        port: port on which its program listens.
     """
 
     def __init__(
@@ -104,24 +104,24 @@ class Instance:
 
     @property
     def function(self) -> str:
-        """The function's name."""
+        """Name of the function."""
         return self.version.spec.name
 
     @property
     def has_free_slot(self) -> bool:
-        """Whether a further request may be sent to it, now or as soon as it is ready."""
+        """Whether another request may be sent to it, now or as soon as it is ready."""
         lives = self.status is Status.STARTING or (self.status is Status.READY and self.container.alive)
         return lives and not self.draining and self.in_flight < self.version.spec.concurrency
 
     def used(self) -> Usage:
-        """Return what it has used up to now."""
+        """Returns its usage up to now."""
         return self.meter.used(time.monotonic_ns())
 
     async def start(self, residence: Residence) -> None:
-        """Start the process, wait for its port and run its initializer.
+        """Starts the process, waits for its port and runs its initializer.
 
         Raises:
-            StartFailed: it did not come up.
+            StartFailed: one of the steps failed.
         """
         spec, account = self.version.spec, self._surroundings.account
         image = self._surroundings.images[spec.image]
@@ -144,7 +144,7 @@ class Instance:
         self.meter.reside(residence, time.monotonic_ns())
 
     async def invoke(self, body: bytes, request_id: str) -> ContainerAnswer:
-        """Serve one request; raises what `Container.request` raises."""
+        """Serves one request; raises the errors of `Container.request`."""
         spec = self.version.spec
         self.served += 1
         self.meter.begin(time.monotonic_ns())
@@ -155,7 +155,7 @@ class Instance:
             self.meter.end(self.last_used_ns)
 
     async def watch_health(self) -> None:
-        """End the process when its health check has failed too often in a row; returns when it has ended."""
+        """Ends the process after too many failed health checks in a row; returns when it has ended."""
         check = self.version.spec.health
         failures = 0
         while check is not None and self.container.alive:
@@ -166,11 +166,11 @@ class Instance:
                 await self.container.stop(limit_s=0)
 
     async def stop(self, *, gracefully: bool) -> None:
-        """Run the pre-stop hook if asked to and there is one, then end the process."""
+        """Runs the pre-stop hook if requested and present, then ends the process."""
         self.meter.reside(Residence.ON_DEMAND, time.monotonic_ns())
         hook = self.version.spec.pre_stop
         if gracefully and hook and self.container.alive:
-            # Whatever the hook does, the instance goes.
+            # The instance ends whatever the hook answers.
             with contextlib.suppress(asyncio.TimeoutError, ProcessExited, BadResponse):
                 await self._hook("GET", "/pre-stop", limit_s=hook.timeout_s)
         await self.container.stop(limit_s=self._surroundings.account.stop_limit_s if gracefully else 0)

@@ -1,4 +1,4 @@
-"""InvokeFunction: from the caller's bytes to an instance and back, as the provider maps what can happen."""
+"""InvokeFunction: passes a call to an instance and maps every outcome to an answer as the provider does."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ _UNHANDLED = "UnhandledInvocationError"
 
 
 class Invoker:
-    """Serves invocations.
+    """Server of invocations.
 
-    Parameters:
+    Args:
         registry: resolves qualifiers.
-        fleet: lends instances.
-        faults: what is to go wrong.
+        fleet: provides instances.
+        faults: faults that act on invocations.
         random: draws between the versions of an alias.
     """
 
@@ -39,15 +39,15 @@ class Invoker:
         self._async_tasks: set[asyncio.Task[Reply]] = set()
 
     async def invoke(self, call: Call) -> Reply:
-        """Serve one invocation, synchronous or not, with the faults that hit it.
+        """Serves one invocation, synchronous or asynchronous, with the faults that act on it.
 
         Raises:
-            FcError: whatever is not an answer of the function.
+            FcError: the invocation was not answered by the function.
         """
         asynchronous = call.headers.get("x-fc-invocation-type", "Sync").lower() == "async"
-        most = ASYNC_BYTES_MAX if asynchronous else SYNC_BYTES_MAX
-        if call.body_bytes > most:
-            raise FcError(400, "EntityTooLarge", f"payload size exceeds maximum allowed size ({most} bytes)")
+        max_bytes = ASYNC_BYTES_MAX if asynchronous else SYNC_BYTES_MAX
+        if call.body_bytes > max_bytes:
+            raise FcError(400, "EntityTooLarge", f"payload size exceeds maximum allowed size ({max_bytes} bytes)")
         resolved = self._registry.resolve(call.function, call.qualifier, self._random.random())
         self._refuse_unready(call)
 
@@ -57,7 +57,7 @@ class Invoker:
         return await serve_through(self._faults, call, function=call.function, operation="invoke_function", serve=serve)
 
     async def stop(self) -> None:
-        """Give up what runs asynchronously."""
+        """Cancels the asynchronous invocations."""
         for task in self._async_tasks:
             task.cancel()
         await asyncio.gather(*self._async_tasks, return_exceptions=True)

@@ -1,4 +1,4 @@
-"""The usage of all instances, gone and live, in the provider's terms and in money."""
+"""Usage of all instances, running and ended, in the provider's units and in money."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ from serverless_fn.local_fc.prices import Bill, Resources, Sheet
 
 
 class Ledger:
-    """Usage by function and configuration; grows with the number of configurations only."""
+    """Usage by function and configuration; its size depends on the number of configurations only."""
 
     def __init__(self) -> None:
         self._closed: dict[tuple[str, Resources], Usage] = {}
 
     def close(self, function: str, resources: Resources, usage: Usage) -> None:
-        """Book what an instance that is gone has used."""
+        """Adds the usage of an instance that has ended."""
         key = (function, resources)
         self._closed[key] = total([self._closed.get(key, Usage()), usage])
 
     def report(self, live: Iterable[tuple[str, Resources, Usage]], sheets: Iterable[Sheet]) -> dict[str, Any]:
-        """Return usage and money by function and in total.
+        """Returns usage and money by function and in total.
 
-        Parameters:
-            live: function, resources and usage so far of each instance that is not gone.
+        Args:
+            live: function, resources and usage of each running instance.
             sheets: price sheets to bill by.
         """
         entries = [(function, resources, usage) for (function, resources), usage in self._closed.items()]
@@ -41,7 +41,7 @@ class Ledger:
 
 
 def instance_report(resources: Resources, usage: Usage, sheets: Iterable[Sheet]) -> dict[str, Any]:
-    """Return usage and money of one instance."""
+    """Returns usage and money of one instance."""
     return _account([(resources, usage)], list(sheets))
 
 
@@ -59,7 +59,7 @@ def _account(used: list[tuple[Resources, Usage]], sheets: list[Sheet]) -> dict[s
 
 
 def _money(bills: list[Bill | None]) -> Mapping[str, float] | None:
-    """The sum of the bills; None where one could not be made, for half a sum would mislead."""
+    """Returns the sum of the bills; None if one of them is unknown, since a partial sum would mislead."""
     known = [bill for bill in bills if bill is not None]
     if len(known) < len(bills):
         return None

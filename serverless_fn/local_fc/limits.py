@@ -1,14 +1,14 @@
-"""How fast instances may be added: a burst at once, then so many a minute."""
+"""Limit of the rate at which instances are added: a burst at once, then a number a minute."""
 
 from __future__ import annotations
 
 
 class TokenBucket:
-    """Lets `capacity` through at once and refills at a steady rate.
+    """Token bucket that is full at the start.
 
-    Parameters:
-        capacity: tokens when full, which it is at the start.
-        per_s: tokens refilled a second.
+    Args:
+        capacity: number of tokens when full.
+        per_s: tokens added a second.
     """
 
     def __init__(self, *, capacity: float, per_s: float) -> None:
@@ -18,7 +18,7 @@ class TokenBucket:
         self._as_of_s: float | None = None
 
     def try_take(self, now_s: float) -> bool:
-        """Take one token if there is one."""
+        """Takes a token and returns whether there was one."""
         since_s = 0.0 if self._as_of_s is None else now_s - self._as_of_s
         self._tokens, self._as_of_s = min(self._capacity, self._tokens + since_s * self._per_s), now_s
         if self._tokens < 1:

@@ -1,4 +1,4 @@
-"""What the HTTP face hands to the handlers, and what they hand back."""
+"""Calls and replies: the values between the HTTP interface and the handlers."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ BYTES_TYPE = "application/octet-stream"
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """A request that was read, verified and matched to an operation.
+    """Request that was read, verified and matched to an operation.
 
-    Parameters:
-        request_id: given to it on arrival.
+    Attributes:
+        request_id: id given on arrival.
         function: the function in its path, "" if it has none.
         item: the alias or trigger in its path, "" if it has none.
-        query: its query; of a repeated name the last.
+        query: its query; of a repeated name, the last value.
         headers: by lower-case name.
-        body: all of it, or its beginning if `body_bytes` is more than the endpoint keeps.
-        body_bytes: its length.
-        now: when it arrived.
+        body: the body, or its beginning if `body_bytes` exceeds what the endpoint keeps.
+        body_bytes: length of the whole body.
+        now: time of arrival.
     """
 
     request_id: str
@@ -41,11 +41,11 @@ class Call:
 
     @property
     def qualifier(self) -> str:
-        """The version or alias that is meant; LATEST if none is named."""
+        """The version or alias in the query; LATEST by default."""
         return self.query.get("qualifier") or "LATEST"
 
     def json(self) -> dict[str, Any]:
-        """Return the body as a JSON object; an empty body is an empty object.
+        """Returns the body as a JSON object; an empty body is an empty object.
 
         Raises:
             FcError: 400 InvalidArgument.
@@ -63,14 +63,14 @@ class Call:
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """A response, and the faults that are to befall it on its way.
+    """Response, and the faults that act on it on the wire.
 
-    Parameters:
-        status: of HTTP.
-        body: its bytes.
-        content_type: of the body.
-        headers: beside Content-Type and X-Fc-Request-Id.
-        wire_faults: to befall it.
+    Attributes:
+        status: HTTP status.
+        body: body of the response.
+        content_type: content type of the body.
+        headers: headers other than Content-Type and X-Fc-Request-Id.
+        wire_faults: faults that act on it on the wire.
     """
 
     status: int
@@ -81,12 +81,12 @@ class Reply:
 
 
 def json_reply(content: Mapping[str, Any], status: int = 200) -> Reply:
-    """Return a JSON object as a response; the SDK takes nothing else from any operation but a deletion."""
+    """Returns a response with a JSON object, which the SDK expects from all operations except deletions."""
     return Reply(status, json.dumps(content, separators=(",", ":"), ensure_ascii=False).encode())
 
 
 def error_reply(error: FcError, request_id: str) -> Reply:
-    """Return an error in the form that the SDK's `Error` model reads."""
+    """Returns an error in the form that the SDK's `Error` model reads."""
     content = {"Code": error.code, "Message": error.message, "RequestId": request_id}
     headers = {"x-acs-retry-after": str(error.retry_after_ms)} if error.retry_after_ms else {}
     return Reply(error.status, json.dumps(content).encode(), headers=headers)

@@ -1,11 +1,11 @@
-"""What the provider bills: how long each instance was busy, how often it was called, how long it was kept idle.
+"""Meter of the quantities that the provider bills: active time, number of calls, idle time of each instance.
 
 Duration is the union of the intervals in which an instance has at least one request in flight: three overlapping
-requests of 10 s on one instance are 10 s. Each such stretch is rounded up to the grain of 1 ms. Hooks are billed as
+requests of 10 s on one instance are 10 s. Each such interval is rounded up to a multiple of 1 ms. Hooks are billed as
 invocations. Sources: functioncompute/fc/configure-the-concurrency-of-a-single-instance (2026) and
 functioncompute/fc/user-guide/lifecycle-hooks-for-function-instances-in-a-custom-runtime.
 
-Time comes in as integer nanoseconds, so that no rounding but the provider's happens.
+Times are integer nanoseconds, so that the only rounding is that of the provider.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ GRAIN_NS = 1_000_000
 
 
 class Residence(Enum):
-    """How an instance that serves nothing is billed."""
+    """Kind of billing of an instance that serves no request."""
 
     ON_DEMAND = "on-demand"
     ALLOCATED = "allocated"
@@ -27,15 +27,15 @@ class Residence(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """What one or several instances have used.
+    """Usage of one or several instances.
 
-    Parameters:
+    Attributes:
         invocations: calls of the function.
         hooks: calls of /initialize and /pre-stop, billed like invocations.
         active_ns: time with at least one call in flight.
-        billed_ms: the same with each stretch rounded up to 1 ms.
-        allocated_idle_ns: time kept provisioned without a call, CPU allocated: billed at the active rate.
-        hibernated_idle_ns: the same with the CPU given back: billed at the idle rate.
+        billed_ms: the same with each interval rounded up to 1 ms.
+        allocated_idle_ns: provisioned time without a call and with allocated CPU, billed at the active rate.
+        hibernated_idle_ns: provisioned time without a call and without CPU, billed at the idle rate.
     """
 
     invocations: int = 0
@@ -47,18 +47,18 @@ class Usage:
 
     @property
     def provisioned_idle_s(self) -> float:
-        """Seconds kept provisioned without a call."""
+        """Provisioned seconds without a call."""
         return (self.allocated_idle_ns + self.hibernated_idle_ns) / 1e9
 
 
 def total(usages: Iterable[Usage]) -> Usage:
-    """Return the sum, field by field."""
+    """Returns the sum, field by field."""
     usages = list(usages)
     return Usage(**{field.name: sum(getattr(usage, field.name) for usage in usages) for field in fields(Usage)})
 
 
 class ActivityMeter:
-    """The meter of one instance. Calls must come in order of time."""
+    """Meter of one instance. Its methods must be called in the order of time."""
 
     def __init__(self) -> None:
         self._used = Usage()
@@ -67,33 +67,33 @@ class ActivityMeter:
         self._since_ns = 0
 
     def begin(self, now_ns: int, *, hook: bool = False) -> None:
-        """Count a call that starts now."""
+        """Counts a call that starts now."""
         if self._in_flight == 0:
             self._close(now_ns)
         self._in_flight += 1
         self._used = total([self._used, Usage(hooks=1) if hook else Usage(invocations=1)])
 
     def end(self, now_ns: int) -> None:
-        """Count a call that ends now."""
+        """Counts a call that ends now."""
         if self._in_flight == 1:
             self._close(now_ns)
         self._in_flight -= 1
 
     def reside(self, residence: Residence, now_ns: int) -> None:
-        """Bill idle time from now on in this way."""
+        """Sets the kind of billing of idle time from now on."""
         if self._in_flight == 0:
             self._close(now_ns)
         self._residence = residence
 
     def used(self, now_ns: int) -> Usage:
-        """Return the usage up to now, a stretch that is still open included."""
+        """Returns the usage up to now, with a current call."""
         return total([self._used, self._stretch(now_ns)])
 
     def _close(self, now_ns: int) -> None:
         self._used, self._since_ns = self.used(now_ns), now_ns
 
     def _stretch(self, now_ns: int) -> Usage:
-        """What has been used since the state last changed."""
+        """Returns the usage since the last change of state."""
         length_ns = now_ns - self._since_ns
         if self._in_flight:
             return Usage(active_ns=length_ns, billed_ms=-(-length_ns // GRAIN_NS))

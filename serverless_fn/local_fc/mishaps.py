@@ -1,4 +1,4 @@
-"""Lets the faults that hit a call act on it, before it is served and after."""
+"""Applies faults to a call, before and after it is served."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ _WIRE_KINDS = frozenset({"reset", "close", "stall", "truncate", "drip"})
 async def serve_through(
     faults: Faults, call: Call, *, function: str, operation: str, serve: Callable[[], Awaitable[Reply]]
 ) -> Reply:
-    """Serve a call with whatever is to go wrong with it.
+    """Serves a call with the faults that act on it.
 
-    Parameters:
-        faults: what is to go wrong.
-        call: what is served.
-        function: whose call it is.
-        operation: which one.
-        serve: does the work, and is not called where a fault takes its place.
+    Args:
+        faults: the faults in force.
+        call: the call to serve.
+        function: name of the called function.
+        operation: name of the operation.
+        serve: does the work; not called if a fault replaces it.
 
     Raises:
-        FcError: from `serve`.
+        FcError: raised by `serve`.
     """
     hits = faults.strike(function, operation)
     for hit in hits:
@@ -44,7 +44,7 @@ async def serve_through(
 
 
 def function_error(error_type: str, message: str, instance_id: str = "") -> Reply:
-    """Return what failed in the function: HTTP 200 with a header; it is billed."""
+    """Returns the reply to a failure in the function: HTTP 200 with a header; it is billed."""
     content = {"errorMessage": message, "errorType": error_type, "stackTrace": []}
     headers = {"X-Fc-Error-Type": error_type}
     if instance_id:
@@ -53,7 +53,7 @@ def function_error(error_type: str, message: str, instance_id: str = "") -> Repl
 
 
 async def _befall(hit: Hit, call: Call, reply: Reply | None = None) -> Reply | None:
-    """Let a fault act on a call; return what the caller gets in place of the reply, None if nothing changes."""
+    """Applies a fault to a call; returns the reply that replaces the original one, or None to keep it."""
     fault = hit.fault
     if fault.kind == "delay":
         await asyncio.sleep(hit.delay_s)

@@ -1,4 +1,4 @@
-"""Lists by pages: what ListX takes of its query, and what it hands back."""
+"""Lists in pages: the query parameters of List operations and their result."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ _PAGE_MAX = 100
 
 
 def page(call: Call, names: Sequence[str]) -> tuple[list[str], dict[str, str]]:
-    """Return the names of one page, and the token of the next if there is one.
+    """Returns the names of one page, and the token of the next if there is one.
 
-    Parameters:
+    Args:
         call: with `prefix`, `limit`, `nextToken` in its query; the token is the last name of the page before.
-        names: all there are, in the order in which they are listed.
+        names: all names, in the order of the list.
 
     Raises:
         FcError: 400 InvalidArgument.
@@ -32,7 +32,7 @@ def page(call: Call, names: Sequence[str]) -> tuple[list[str], dict[str, str]]:
 
 
 def whole(call: Call, key: str, default: int, low: int, high: int) -> int:
-    """Return a whole number of the query.
+    """Returns a whole number from the query.
 
     Raises:
         FcError: 400 InvalidArgument.
@@ -46,7 +46,7 @@ def whole(call: Call, key: str, default: int, low: int, high: int) -> int:
 
 
 def texts(call: Call, key: str) -> list[str]:
-    """Return a list of the query, which the SDK writes as JSON.
+    """Returns a list from the query, which the SDK writes as JSON.
 
     Raises:
         FcError: 400 InvalidArgument.

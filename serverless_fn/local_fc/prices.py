@@ -1,4 +1,4 @@
-"""Turns usage into money by the price sheets of `scheduler/planner/prices`, which are JSON with source and date."""
+"""Converts usage to money with the price sheets of `scheduler/planner/prices`, JSON files with source and date."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from typing import Any
 from serverless_fn.local_fc.meter import Usage
 
 BILLED_BY = ("cny-gbs-2023", "fc3-cu-usd")
-"""The sheets of event functions as the daemon uses them; those of other providers and of prototypes serve planning."""
+"""Sheets of event functions as the daemon uses them. Those of other providers and of prototypes are for planning."""
 
 
 @dataclass(frozen=True, slots=True)
 class Resources:
-    """What one instance occupies: vCPUs, and GB of memory, disk and GPU memory."""
+    """Resources of an instance: vCPUs, and GB of memory, disk and GPU memory."""
 
     vcpu: float
     memory_gb: float
@@ -28,7 +28,7 @@ class Resources:
 
 @dataclass(frozen=True, slots=True)
 class Rates:
-    """What a sheet asks for one configuration, in the sheet's unit (its currency, or compute units)."""
+    """Prices of one configuration, in the unit of the sheet (its currency, or compute units)."""
 
     active_per_s: float
     idle_per_s: float
@@ -37,7 +37,7 @@ class Rates:
 
 @dataclass(frozen=True, slots=True)
 class Bill:
-    """Money by what it is for, in the sheet's currency."""
+    """Bill by purpose, in the currency of the sheet."""
 
     active: float
     calls: float
@@ -46,12 +46,12 @@ class Bill:
 
     @property
     def total(self) -> float:
-        """All of it."""
+        """Total of the bill."""
         return self.active + self.calls + self.provisioned_idle
 
 
 class Sheet:
-    """One price sheet, as it lies in its JSON file."""
+    """Price sheet, as in its JSON file."""
 
     def __init__(self, content: Mapping[str, Any]) -> None:
         self._content = content
@@ -62,11 +62,11 @@ class Sheet:
         return {key: self._content[key] for key in ("name", "currency", "source", "date")}
 
     def bill(self, usage: Usage, resources: Resources) -> Bill | None:
-        """Return what the usage costs on such instances, None where the sheet has no price for their GPU."""
+        """Returns the bill for a usage of instances; None if the sheet has no price for their GPU."""
         rates = self._rates(resources)
         if rates is None:
             return None
-        # Volume steps count by the month; what runs here never leaves the first.
+        # Volume steps count by the month; the usage here never exceeds the first one.
         steps = self._content.get("price_per_cu")
         price = steps[0]["price"] if steps else 1.0
         active = usage.billed_ms / 1e3 * rates.active_per_s
@@ -99,7 +99,7 @@ class Sheet:
 
 @cache
 def shipped_sheets() -> tuple[Sheet, ...]:
-    """Return the sheets that this endpoint bills by, in order of their names."""
+    """Returns the sheets with which this endpoint bills, by name."""
     folder = files("scheduler") / "planner" / "prices"
     found = [(folder / f"{name}.json").read_text(encoding="utf-8") for name in BILLED_BY]
     return tuple(Sheet(json.loads(text)) for text in found)

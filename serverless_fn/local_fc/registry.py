@@ -1,4 +1,4 @@
-"""Functions, their versions, aliases, triggers and settings: the state that the control plane changes, in memory."""
+"""Functions with their versions, aliases, triggers and settings: the state of the control plane, in memory."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ LATEST_ID = "0"
 
 @dataclass(frozen=True, slots=True)
 class Version:
-    """A configuration that stays as it is.
+    """Configuration that does not change.
 
-    Parameters:
+    Attributes:
         version_id: "1", "2", ...; "0" is LATEST.
         spec: the configuration.
-        revision: tells two configurations of LATEST apart.
-        created: when it was published.
-        description: the user's words.
+        revision: distinguishes two configurations of LATEST.
+        created: time of its publication.
+        description: text of the user.
     """
 
     version_id: str
@@ -36,7 +36,7 @@ class Version:
 
 @dataclass(frozen=True, slots=True)
 class Alias:
-    """A name for a version, or for a main version and others that get a share of the calls."""
+    """Name of a version, or of a main version and others that get a share of the calls."""
 
     name: str
     version_id: str
@@ -48,14 +48,14 @@ class Alias:
 
 @dataclass(frozen=True, slots=True)
 class Provision:
-    """How many instances are kept for a qualifier.
+    """Provisioned instances of a qualifier.
 
-    Parameters:
-        target: that number.
-        residence: how they are billed while they serve nothing.
-        on_demand: whether requests beyond them may start instances.
-        content: what PutProvisionConfig or PutScalingConfig was given, for the answer of Get.
-        scaling: whether it came as a scaling config.
+    Attributes:
+        target: their number.
+        residence: kind of billing while they serve no request.
+        on_demand: whether further requests may start instances.
+        content: body of PutProvisionConfig or PutScalingConfig, for the answer of Get.
+        scaling: whether it was set by PutScalingConfig.
     """
 
     target: int
@@ -67,7 +67,7 @@ class Provision:
 
 @dataclass(slots=True)
 class FunctionRecord:
-    """One function and all that hangs on it."""
+    """Function with its versions, aliases, triggers and settings."""
 
     latest: Version
     function_id: str
@@ -87,18 +87,18 @@ class FunctionRecord:
 
 @dataclass(frozen=True, slots=True)
 class Resolved:
-    """Which configuration a call gets, and by which name it was called."""
+    """Configuration for a call, and the name by which it was called."""
 
     version: Version
     qualifier: str
 
 
 class Registry:
-    """All functions of the account.
+    """Functions of the account.
 
-    Parameters:
+    Args:
         images: names of the images that can be run.
-        update_s: how long a function stays Pending or InProgress.
+        update_s: seconds that a function stays Pending or InProgress.
     """
 
     def __init__(self, images: Mapping[str, object], *, update_s: float) -> None:
@@ -108,11 +108,11 @@ class Registry:
         self._revisions = 0
 
     def functions(self) -> dict[str, FunctionRecord]:
-        """Return the functions by name, in order of creation."""
+        """Returns the functions by name, in order of creation."""
         return dict(self._functions)
 
     def get(self, name: str) -> FunctionRecord:
-        """Return one function.
+        """Returns one function.
 
         Raises:
             FcError: 404 FunctionNotFound.
@@ -122,7 +122,7 @@ class Registry:
         return self._functions[name]
 
     def create(self, content: Mapping[str, Any], now: datetime) -> FunctionRecord:
-        """Add a function; one whose image is unknown is there but Failed.
+        """Adds a function; if its image is unknown, its state is Failed.
 
         Raises:
             FcError: 400 InvalidArgument, 409 FunctionAlreadyExists.
@@ -143,7 +143,7 @@ class Registry:
         return record
 
     def update(self, name: str, changes: Mapping[str, Any], now: datetime) -> FunctionRecord:
-        """Lay the changes over the configuration; fields that are absent stay.
+        """Merges changes into the configuration; absent fields stay unchanged.
 
         Raises:
             FcError: 404, 400 InvalidArgument, 409 ConcurrentUpdateError while another update is in progress.
@@ -161,7 +161,7 @@ class Registry:
         return record
 
     def delete(self, name: str) -> None:
-        """Remove a function with all that hangs on it.
+        """Removes a function with its versions, aliases, triggers and settings.
 
         Raises:
             FcError: 404 FunctionNotFound.
@@ -170,7 +170,7 @@ class Registry:
         del self._functions[name]
 
     def publish(self, name: str, description: str, now: datetime) -> Version:
-        """Freeze LATEST under the next number."""
+        """Publishes LATEST as a version with the next number."""
         record = self.get(name)
         record.published += 1
         number = str(record.published)
@@ -179,10 +179,10 @@ class Registry:
         return record.versions[number]
 
     def delete_version(self, name: str, version_id: str) -> None:
-        """Remove a published version; its number is not given again.
+        """Removes a published version; its number is not used again.
 
         Raises:
-            FcError: 404 VersionNotFound; 409 VersionInUse while an alias points to it (public sources do not name that
+            FcError: 404 VersionNotFound; 409 VersionInUse while an alias points to it (public sources do not name this
                 error, so nothing depends on its code).
         """
         record = self.get(name)
@@ -195,10 +195,10 @@ class Registry:
         record.provisions.pop(version_id, None)
 
     def delete_alias(self, name: str, alias: str) -> None:
-        """Remove an alias.
+        """Removes an alias.
 
         Raises:
-            FcError: 404 AliasNotFound; 409 ProvisionConfigExist while instances are kept for it, as of a function.
+            FcError: 404 AliasNotFound; 409 ProvisionConfigExist while instances are provisioned for it.
         """
         self.alias(name, alias)
         record = self.get(name)
@@ -209,10 +209,10 @@ class Registry:
         record.provisions.pop(alias, None)
 
     def put_alias(self, name: str, alias: Alias, *, create: bool) -> Alias:
-        """Add or replace an alias.
+        """Adds or replaces an alias.
 
         Raises:
-            FcError: 404 VersionNotFound, AliasNotFound; 409 AliasAlreadyExists; 400 for weights that are none.
+            FcError: 404 VersionNotFound, AliasNotFound; 409 AliasAlreadyExists; 400 for wrong weights.
         """
         record = self.get(name)
         if create and alias.name in record.aliases:
@@ -226,7 +226,7 @@ class Registry:
         return alias
 
     def alias(self, name: str, alias: str) -> Alias:
-        """Return an alias.
+        """Returns an alias.
 
         Raises:
             FcError: 404 AliasNotFound.
@@ -237,12 +237,12 @@ class Registry:
         return found
 
     def resolve(self, name: str, qualifier: str, draw: float) -> Resolved:
-        """Return which version a call with this qualifier gets.
+        """Returns the version for a call with a qualifier.
 
-        Parameters:
+        Args:
             name: the function.
-            qualifier: a version's number, an alias, "LATEST" or nothing, which is LATEST.
-            draw: a uniform draw in [0, 1), which decides between an alias's versions.
+            qualifier: the number of a version, an alias, or "LATEST"; an empty text means LATEST.
+            draw: a uniform draw in [0, 1), which selects one of the versions of an alias.
 
         Raises:
             FcError: 404 FunctionNotFound, VersionNotFound, AliasNotFound.

@@ -1,4 +1,4 @@
-"""Which operation a method and path name."""
+"""Routes: the operation of an HTTP method and a path."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ FUNCTION, ITEM = "{function}", "{item}"
 
 
 class Plane(Enum):
-    """What serves an operation."""
+    """Object that serves an operation."""
 
     INVOKER = "invoker"
     CONTROL = "control"
@@ -22,7 +22,7 @@ class Plane(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Match:
-    """An operation, what serves it, and the names in the path."""
+    """Operation, the object that serves it, and the names in the path."""
 
     plane: Plane
     operation: str
@@ -31,7 +31,7 @@ class Match:
 
 
 _F = f"/functions/{FUNCTION}"
-# Operations are named as the methods of their plane.
+# Each operation has the name of the method that serves it.
 ROUTES = (
     (Plane.INVOKER, "POST", f"{_F}/invocations", "invoke_function"),
     (Plane.CONTROL, "POST", "/functions", "create_function"),
@@ -71,7 +71,7 @@ OPERATIONS = frozenset(operation for _, _, _, operation in ROUTES)
 
 
 def match(method: str, path: str) -> Match:
-    """Return the operation; `path` is percent-encoded, as it arrived.
+    """Returns the operation; `path` is percent-encoded, as it arrived.
 
     Raises:
         FcError: 400 PathNotSupported.

@@ -1,4 +1,4 @@
-"""One uplink shared by all connections: bytes that were read count as arrived only when the link could carry them."""
+"""Uplink that all connections share: received bytes are passed on only when the link could have carried them."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ Item = TypeVar("Item")
 
 
 class SharedLink(Generic[Item]):
-    """A token bucket of depth zero: a pipe of one rate, which serves chunks in order of arrival.
+    """Link of a given rate that serves chunks in order of arrival: a token bucket of depth zero.
 
-    A depth above zero would let a whole small batch pass for nothing after each pause, which no link does.
+    With a depth above zero a small batch would take no time after each pause, which is not how a link behaves.
 
-    Parameters:
+    Args:
         bytes_per_s: the rate; None is unlimited, 0 carries nothing until the rate is set again.
 
     >>> link = SharedLink[str](1000.0)
@@ -35,20 +35,20 @@ class SharedLink(Generic[Item]):
 
     @property
     def bytes_per_s(self) -> float | None:
-        """The rate, None if unlimited."""
+        """Rate of the link; None if unlimited."""
         return self._bytes_per_s
 
     def push(self, item: Item, size_bytes: int, *, now_s: float) -> None:
-        """Hand a chunk to the link; it comes out of `pop_due` when its last byte is through."""
+        """Adds a chunk; `pop_due` returns it when the link has carried its last byte."""
         if not self._queue:
             self._as_of_s, self._sent_bytes = now_s, 0.0
         self._queue.append((item, size_bytes))
 
     def pop_due(self, now_s: float) -> list[Item]:
-        """Return the chunks that are through by now, in order."""
+        """Returns the chunks that the link has carried by now, in order."""
         due: list[Item] = []
         while self._queue and self.next_at_s() <= now_s:
-            # The next chunk began when this one ended, however late we look.
+            # The next chunk began when this one ended, even if this call is later.
             self._as_of_s, self._sent_bytes = self.next_at_s(), 0.0
             item, size_bytes = self._queue.popleft()
             self.carried_bytes += size_bytes
@@ -56,7 +56,7 @@ class SharedLink(Generic[Item]):
         return due
 
     def next_at_s(self) -> float:
-        """Return when the chunk at the head will be through; infinity if none is, or the rate is 0."""
+        """Returns the time at which the first chunk will have been carried; infinite without one or at rate 0."""
         if not self._queue:
             return math.inf
         if self._bytes_per_s is None:
@@ -65,7 +65,7 @@ class SharedLink(Generic[Item]):
         return self._as_of_s + left_bytes / self._bytes_per_s if self._bytes_per_s else math.inf
 
     def set_rate(self, bytes_per_s: float | None, *, now_s: float) -> None:
-        """Change the rate; what has been carried of the chunk at the head stays carried."""
+        """Changes the rate; the carried part of the first chunk is kept."""
         if self._queue and self._bytes_per_s is not None and now_s > self._as_of_s:
             self._sent_bytes += (now_s - self._as_of_s) * self._bytes_per_s
         self._as_of_s = max(self._as_of_s, now_s)

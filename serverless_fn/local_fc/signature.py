@@ -1,7 +1,7 @@
 """Verifies the provider's request signature, ACS3-HMAC-SHA256.
 
-Source: the provider's "V3 request body and signature mechanism" (help.aliyun.com document_detail/159972), and what the
-Python SDK 4.8.3 really sends: it signs every header that it sets, so the list in the request says which to take.
+Source: the provider's "V3 request body and signature mechanism" (help.aliyun.com document_detail/159972), and the
+requests of the Python SDK 4.8.3: it signs every header that it sets, and the request lists the signed headers.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ _REQUIRED = ("authorization", "host", "x-acs-date", "x-acs-content-sha256", "x-a
 
 @dataclass(frozen=True, slots=True)
 class SignedRequest:
-    """A request as it arrived.
+    """Request as it arrived.
 
-    Parameters:
+    Attributes:
         method: POST, GET, ...
         target: path and query exactly as on the request line, percent-encoding untouched.
         headers: names and values in the order received.
@@ -40,12 +40,12 @@ class SignedRequest:
 
 
 def verify(request: SignedRequest, secrets: Mapping[str, str], now: datetime) -> str:
-    """Return the id of the access key that signed the request.
+    """Returns the id of the access key that signed the request.
 
-    Parameters:
-        request: what arrived.
+    Args:
+        request: the request.
         secrets: access key secrets by access key id.
-        now: the present time, with its zone.
+        now: the current time, with its zone.
 
     Raises:
         FcError: 400 MissingRequiredHeader, 403 InvalidAccessKeyID, or 403 SignatureNotMatch.
@@ -73,13 +73,13 @@ def verify(request: SignedRequest, secrets: Mapping[str, str], now: datetime) ->
 def canonical_request(
     *, method: str, target: str, headers: Mapping[str, Sequence[str]], signed_names: str, body_sha256: str
 ) -> str:
-    """Return the text whose digest is signed.
+    """Returns the canonical request, whose digest is signed.
 
-    Parameters:
+    Args:
         method: POST, GET, ...
         target: path and query as on the request line.
         headers: values by lower-case name.
-        signed_names: the names to take, joined by ";".
+        signed_names: the names of the signed headers, joined by ";".
         body_sha256: hexadecimal digest of the body.
     """
     url = urlsplit(target)
@@ -110,7 +110,7 @@ def _by_name(headers: Sequence[tuple[str, str]]) -> dict[str, list[str]]:
 
 
 def _authorization(value: str) -> tuple[str, str, str]:
-    """Return credential, SignedHeaders and signature."""
+    """Returns credential, SignedHeaders and signature."""
     algorithm, _, rest = value.partition(" ")
     fields = dict(part.strip().partition("=")[::2] for part in rest.split(","))
     if algorithm != ALGORITHM or not {"Credential", "SignedHeaders", "Signature"} <= set(fields):
@@ -120,7 +120,7 @@ def _authorization(value: str) -> tuple[str, str, str]:
 
 def _must_be_signed(headers: Mapping[str, Sequence[str]], has_body: bool) -> set[str]:
     names = {name for name in headers if name.startswith("x-acs-")} | {"host"}
-    # A GET of the SDK's asynchronous half carries an unsigned content-type; without a body nothing depends on it.
+    # A GET of the asynchronous SDK has an unsigned content-type; without a body it does not matter.
     return names | ({"content-type"} & set(headers)) if has_body else names
 
 

@@ -1,7 +1,7 @@
-"""Puts the shared link between the sockets and the HTTP server.
+"""The shared link between the sockets and the HTTP server.
 
-A connection is read a small chunk at a time and not again until the link has carried it, so that back-pressure reaches
-the sender through the small receive buffer. All bytes count, whoever sends them.
+A small chunk of a connection is read, and the next one only after the link has carried it. The small receive buffer
+then makes the sender wait. The bytes of all connections count.
 """
 
 from __future__ import annotations
@@ -15,24 +15,24 @@ from typing import Any, cast
 
 from serverless_fn.local_fc.shaping import SharedLink
 
-# A chunk is what the link carries in this time: short against a batch, so that connections take turns, and long
-# against the event loop's cost of a wake-up.
+# A chunk holds what the link carries in this time. It is short compared to a batch, so that connections alternate, and
+# long compared to the cost of a wake-up of the event loop.
 _CHUNK_S = 0.004
 _CHUNK_BYTES_MIN, _CHUNK_BYTES_MAX = 1024, 64 * 1024
-# What a sender may have in flight unseen by the link: with more, its uploads would seem faster than the link.
+# Bytes that a sender may have in flight before the link: with more, its uploads would seem faster than the link.
 _RECEIVE_BUFFER_BYTES = 32 * 1024
-# A loopback segment is 64 KB, more than the buffer: the sender would stall on its timer. This is Ethernet's.
+# A segment on loopback is 64 KB, more than the buffer, so that the sender would wait for its timer. This is Ethernet's.
 _SEGMENT_BYTES = 1448
-# Chunks that one connection may have on the link: the others keep it busy when a wake-up comes late, by up to 20 ms.
+# Chunks of one connection on the link: with several, the link stays busy if a wake-up is late, by up to 20 ms.
 _AHEAD = 6
 
 
 class Uplink:
-    """The link's clock and timer. All methods are called on the event loop.
+    """Link with a clock and a timer. All methods must be called on the event loop.
 
-    Parameters:
-        mbit_per_s: rate shared by all connections, 10**6 bit/s; None is unlimited, 0 carries nothing.
-        rtt_s: added once to whatever arrives, so that a request and its answer take this much longer.
+    Args:
+        mbit_per_s: rate that all connections share, 10**6 bit/s; None is unlimited, 0 carries nothing.
+        rtt_s: seconds added to everything that arrives, so that a request and its answer take longer by this time.
     """
 
     def __init__(self, *, mbit_per_s: float | None, rtt_s: float) -> None:
@@ -43,22 +43,22 @@ class Uplink:
 
     @property
     def carried_bytes(self) -> int:
-        """Bytes that have come through since the start."""
+        """Bytes carried since the start."""
         return self._link.carried_bytes
 
     @property
     def chunk_bytes(self) -> int:
-        """The most that a connection may read at a time."""
+        """Maximum number of bytes that a connection may read at a time."""
         rate = self._link.bytes_per_s
         return _CHUNK_BYTES_MAX if rate is None else int(min(max(rate * _CHUNK_S, _CHUNK_BYTES_MIN), _CHUNK_BYTES_MAX))
 
     def carry(self, size_bytes: int, deliver: Callable[[], None]) -> None:
-        """Call `deliver` when these bytes are through the link."""
+        """Calls `deliver` when the link has carried the bytes."""
         self._link.push(deliver, size_bytes, now_s=_now_s())
         self._advance()
 
     def set(self, *, mbit_per_s: float | None, rtt_s: float) -> None:
-        """Change rate and round-trip time from now on, for open connections too."""
+        """Changes rate and round-trip time from now on, for open connections too."""
         self._link.set_rate(_bytes_per_s(mbit_per_s), now_s=_now_s())
         self.mbit_per_s, self.rtt_s = mbit_per_s, rtt_s
         self._advance()
@@ -75,13 +75,13 @@ class Uplink:
 
 
 class ShapedConnection(asyncio.BufferedProtocol):
-    """Stands between one connection's transport and its HTTP protocol.
+    """Layer between the transport of a connection and its HTTP protocol.
 
-    Parameters:
+    Args:
         uplink: the link that all connections share.
         inner: the HTTP protocol, which gets the bytes when the link has carried them.
-        beside: beginnings of connections that do not use the link, lest one that carries nothing could not be changed
-            any more. The server closes such a connection after one answer.
+        beside: first bytes of connections that do not use the link, so that a link of rate 0 can still be changed. The
+            server closes such a connection after one answer.
     """
 
     def __init__(self, uplink: Uplink, inner: asyncio.Protocol, *, beside: tuple[bytes, ...]) -> None:
@@ -98,16 +98,16 @@ class ShapedConnection(asyncio.BufferedProtocol):
         self.held_by_inner = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Give the HTTP protocol a transport whose reading it shares with the link."""
+        """Gives the HTTP protocol a transport; the link also controls when it reads."""
         self._transport = cast(asyncio.Transport, transport)
         self._inner.connection_made(cast(asyncio.BaseTransport, _InnerTransport(self._transport, self)))
 
     def get_buffer(self, _sizehint: int) -> memoryview:
-        """Read at most one chunk at a time."""
+        """Returns a buffer for at most one chunk."""
         return memoryview(self._buffer)[: self._uplink.chunk_bytes]
 
     def buffer_updated(self, nbytes: int) -> None:
-        """Put what was read on the link."""
+        """Passes the bytes that were read to the link."""
         chunk = bytes(self._buffer[:nbytes])
         if self._uses_link is None:
             self._uses_link = not chunk.startswith(self._beside)
@@ -117,25 +117,25 @@ class ShapedConnection(asyncio.BufferedProtocol):
             self._inner.data_received(chunk)
 
     def eof_received(self) -> bool:
-        """Let the end arrive after what was sent before it; the connection stays open until then."""
+        """Passes on the end of the stream after the bytes before it; the connection stays open until then."""
         self._put(b"")
         return True
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Tell at once; what is still on the link has no receiver any more."""
+        """Tells the HTTP protocol at once; bytes that are still on the link are dropped."""
         self._lost = True
         self._inner.connection_lost(exc)
 
     def pause_writing(self) -> None:
-        """Pass it on."""
+        """Passes the call on to the HTTP protocol."""
         self._inner.pause_writing()
 
     def resume_writing(self) -> None:
-        """Pass it on."""
+        """Passes the call on to the HTTP protocol."""
         self._inner.resume_writing()
 
     def update_reading(self) -> None:
-        """Read if neither the link nor the HTTP protocol holds the connection back."""
+        """Starts or stops reading: it reads if neither the link nor the HTTP protocol has paused the connection."""
         transport = self._transport
         if transport is None or self._lost or transport.is_closing():
             return
@@ -159,7 +159,7 @@ class ShapedConnection(asyncio.BufferedProtocol):
             self._deliver()
 
     def _deliver(self) -> None:
-        """Hand on the oldest chunk: timers of equal time fire in any order, chunks must not."""
+        """Passes on the oldest chunk: timers of equal time fire in any order, but chunks must stay in order."""
         chunk = self._arrived.popleft()
         if self._lost:
             return
@@ -170,10 +170,10 @@ class ShapedConnection(asyncio.BufferedProtocol):
 
 
 def open_listener(host: str, port: int) -> socket.socket:
-    """Return a bound socket whose connections hold little that the link has not carried; port 0 takes a free one.
+    """Returns a bound socket whose connections have a small receive buffer; port 0 for a free port.
 
     Raises:
-        OSError: the address cannot be had.
+        OSError: the address cannot be used.
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listener = socket.socket(family, socket.SOCK_STREAM)
@@ -189,7 +189,7 @@ def open_listener(host: str, port: int) -> socket.socket:
 
 
 class _InnerTransport:
-    """The connection's transport, but for its reading, which the link has a say in."""
+    """Transport of the connection whose reading the link can pause."""
 
     def __init__(self, transport: asyncio.Transport, connection: ShapedConnection) -> None:
         self._transport = transport

@@ -1,4 +1,4 @@
-"""How functions and what hangs on them look in the provider's JSON."""
+"""Functions, versions, aliases and instances in the provider's JSON."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from serverless_fn.local_fc.registry import Alias, FunctionRecord, Provision, Ve
 
 
 def arn(account: Account, function: str) -> str:
-    """Return a function's resource name."""
+    """Returns a function's resource name."""
     return f"acs:fc:{account.region}:{account.id}:functions/{function}"
 
 
 def time_text(moment: datetime) -> str:
-    """Return a moment as the provider writes it."""
+    """Returns a time in the provider's format."""
     return moment.astimezone(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def function_view(record: FunctionRecord, version: Version, account: Account, now: datetime) -> dict[str, Any]:
-    """Return the function as GetFunction shows it, with one of its versions' configuration."""
+    """Returns a function as GetFunction shows it, with the configuration of one of its versions."""
     spec = version.spec
     return {
         "diskSize": spec.disk_mb,
@@ -43,7 +43,7 @@ def function_view(record: FunctionRecord, version: Version, account: Account, no
 
 
 def checksum(image: str) -> str:
-    """Return what stands for the checksum of an image that is none."""
+    """Returns a substitute for the checksum of an image, since there is no real image."""
     return str(int(sha256(image.encode()).hexdigest()[:16], 16))
 
 
@@ -65,7 +65,7 @@ def _state(record: FunctionRecord, now: datetime) -> dict[str, str]:
 
 
 def version_view(version: Version) -> dict[str, Any]:
-    """Return a published version."""
+    """Returns a published version."""
     return {
         "versionId": version.version_id,
         "description": version.description,
@@ -75,7 +75,7 @@ def version_view(version: Version) -> dict[str, Any]:
 
 
 def alias_view(alias: Alias) -> dict[str, Any]:
-    """Return an alias."""
+    """Returns an alias."""
     return {
         "aliasName": alias.name,
         "versionId": alias.version_id,
@@ -87,7 +87,7 @@ def alias_view(alias: Alias) -> dict[str, Any]:
 
 
 def provision_view(provision: Provision | None, *, arn: str, current: int, problem: str) -> dict[str, Any]:
-    """Return a provision config with how far it has come."""
+    """Returns a provision config with its progress."""
     content: Mapping[str, Any] = provision.content if provision else {}
     target = provision.target if provision else 0
     view = {"alwaysAllocateCPU": True, "alwaysAllocateGPU": True, "scheduledActions": [], "targetTrackingPolicies": []}
@@ -96,7 +96,7 @@ def provision_view(provision: Provision | None, *, arn: str, current: int, probl
 
 
 def scaling_view(provision: Provision | None, *, arn: str, current: int, problem: str) -> dict[str, Any]:
-    """Return a scaling config with how far it has come."""
+    """Returns a scaling config with its progress."""
     content: Mapping[str, Any] = provision.content if provision else {}
     target = provision.target if provision else 0
     view = {"enableOnDemandScaling": True, "scheduledPolicies": [], "horizontalScalingPolicies": []}
@@ -105,12 +105,12 @@ def scaling_view(provision: Provision | None, *, arn: str, current: int, problem
 
 
 def concurrency_view(reserved: int | None, *, arn: str) -> dict[str, Any]:
-    """Return a reserved concurrency, if there is one."""
+    """Returns the reserved concurrency of a function, if there is one."""
     return {"functionArn": arn} if reserved is None else {"functionArn": arn, "reservedConcurrency": reserved}
 
 
 def instance_view(instance: Instance) -> dict[str, Any]:
-    """Return an instance as ListInstances shows it."""
+    """Returns an instance as ListInstances shows it."""
     view = {
         "instanceId": instance.id,
         "versionId": instance.version.version_id,

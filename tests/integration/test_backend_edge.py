@@ -9,14 +9,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-from support import stub_edge
-from support.stub_edge import Behaviour
 
 from scheduler.daemon.backends.edge import EdgeBackend
 from scheduler.daemon.backends.flight import Flight, Reply, SendFailed
 from scheduler.domain.batches import Batch, FailureKind
 from scheduler.domain.requests import Place
 from scheduler.wire import InferRequest, Tensor
+from scripts.support import stub_edge
+from scripts.support.stub_edge import Behaviour
 
 
 def a_flight(items: int, *, batch_id: int = 1) -> Flight:

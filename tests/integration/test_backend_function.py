@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import pytest
 from support import stub_fc
-from support.stub_edge import expected_row
 from support.stub_fc import Heard, Say, Script, StubFc
 
 from scheduler import wire
@@ -23,6 +22,7 @@ from scheduler.domain.latency import FunctionTier, LatencyModel, Price
 from scheduler.domain.requests import Place
 from scheduler.fc_client import AccessKey, Account, CallFailed, FunctionCaller
 from scheduler.wire import InferRequest, Tensor
+from scripts.support.stub_edge import expected_row
 
 SECRET = "very-secret-secret"
 TIER = FunctionTier("1gb", "infer", LatencyModel(0.2, 0.1, 8), Price(1.0, 0.1), qualifier="prod")

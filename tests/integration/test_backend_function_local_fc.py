@@ -11,7 +11,6 @@ import pytest
 from support import local_fc_process
 from support.daemon_process import environment
 from support.local_fc_process import LocalFc
-from support.stub_edge import expected_row
 
 from scheduler.daemon.backends.flight import Flight, Reply, SendFailed
 from scheduler.daemon.backends.function import FunctionBackend, FunctionName
@@ -20,6 +19,7 @@ from scheduler.domain.latency import FunctionTier, LatencyModel, Price
 from scheduler.domain.requests import Place
 from scheduler.fc_client import AccessKey, Account
 from scheduler.wire import InferRequest, Tensor
+from scripts.support.stub_edge import expected_row
 
 PROGRAM = Path(__file__).parents[1] / "support" / "frame_function.py"
 CONFIG = f"""

@@ -335,7 +335,7 @@ def test_a_port_in_use_is_one_sentence_and_status_2(tmp_path: Path) -> None:
             [*command, "--port", str(port)], cwd=ROOT, env=clean_environment(), capture_output=True, text=True
         )
     assert done.returncode == 2
-    assert f"Cannot listen on 127.0.0.1 port {port}" in done.stderr
+    assert f"cannot listen on 127.0.0.1 port {port}" in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1
 
 

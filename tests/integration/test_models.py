@@ -123,7 +123,7 @@ def test_a_wrong_hash_is_refused_and_the_found_one_told(tmp_path: Path, digits: 
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
-    with pytest.raises(WeightsError, match=r"Weights file .*absent.pt cannot be read \(No such file"):
+    with pytest.raises(WeightsError, match=r"weights file .*absent.pt cannot be read \(No such file"):
         load("resnet50", weights=tmp_path / "absent.pt", weights_sha256="0" * 64)
 
 

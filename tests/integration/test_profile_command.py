@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 from support import stub_fc
-from support.stub_edge import Behaviour
 from support.stub_fc import Heard, Say, StubFc, answer_frame
 from support.stub_oip_server import ServerThread, StubOipServer
 
@@ -18,6 +17,7 @@ from models.profile import load_profile
 from scheduler import cli, wire
 from scheduler.measuring.payloads import synthetic_pictures
 from scheduler.planning.profiles import read_profiles
+from scripts.support.stub_edge import Behaviour
 
 ROOT = Path(__file__).parents[2]
 QUICK = ("--repetitions", "3", "--warm-up", "1")

@@ -15,7 +15,6 @@ import numpy as np
 import pytest
 from support.fake_runner import FakeRunner
 from support.ingress_server import IngressServer
-from support.stub_edge import Behaviour, expected_row
 from support.stub_oip_server import StubOipServer
 
 from scheduler import cli
@@ -30,6 +29,7 @@ from scheduler.measuring.exchange import Target
 from scheduler.measuring.payloads import Payload
 from scheduler.measuring.replay import ReplayedRequest, ReplayOptions, ReplayResult, replay
 from scheduler.measuring.replay_report import BATCH_COLUMNS, INVOCATION_COLUMNS, REQUEST_COLUMNS
+from scripts.support.stub_edge import Behaviour, expected_row
 
 PICTURES = [Payload(f"{index}.png", bytes([index]) * 9000) for index in range(5)]
 REQUESTS = 40

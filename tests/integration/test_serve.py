@@ -15,10 +15,10 @@ import numpy as np
 import pytest
 from support import stub_fc
 from support.daemon_process import Running, daemon_process, refused_start, stub_edge_process, until
-from support.stub_edge import expected_row
 from support.stub_fc import Heard, Say
 
 from scheduler import wire
+from scripts.support.stub_edge import expected_row
 
 pytestmark = pytest.mark.xdist_group("serve")
 

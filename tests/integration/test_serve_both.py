@@ -15,8 +15,9 @@ import pytest
 import tritonclient.http as triton
 from support import stub_fc
 from support.daemon_process import Running, daemon_process, stub_edge_process
-from support.stub_edge import expected_row
 from support.stub_fc import Heard, Say
+
+from scripts.support.stub_edge import expected_row
 
 pytestmark = pytest.mark.xdist_group("serve")
 

@@ -162,10 +162,10 @@ def test_an_edge_that_becomes_slow_gets_smaller_batches_from_its_first_slow_mome
     scenario = replace(NOISY, edge_faults=(Fault("slow", 10.0, 20.0, 2.0),))
     journal, _ = run(scenario, phases((20.0, 160.0)))
     edge = [sent.batch for sent in journal.batches.values() if sent.batch.backend is Backend.EDGE]
-    law = scenario.edge_latency
+    latency = scenario.edge_latency
     for batch in edge:
         slowdown = 2.0 if 10.0 <= batch.sent_at_s < 20.0 else 1.0
-        assert batch.predicted_service_s == pytest.approx(slowdown * law.predict_s(batch.items))
+        assert batch.predicted_service_s == pytest.approx(slowdown * latency.predict_s(batch.items))
 
 
 def test_plans_are_made_for_true_changes_only() -> None:

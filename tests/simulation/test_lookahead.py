@@ -20,9 +20,9 @@ def arrivals(rate_rps: float, requests: int) -> Workload:
 
 def bound_cny(scenario: Scenario, times_s: list[float]) -> float:
     slo_s = scenario.classes[0].service_class.slo_s
-    law, tiers = scenario.edge_latency, scenario.tiers
+    latency, tiers = scenario.edge_latency, scenario.tiers
     return clairvoyant_bound(
-        make_problem(times_s, slo_s=slo_s, edge_latency=law, tiers=tiers, max_items=scenario.max_items)
+        make_problem(times_s, slo_s=slo_s, edge_latency=latency, tiers=tiers, max_items=scenario.max_items)
     )
 
 

@@ -121,7 +121,7 @@ def run(
     )
     edge = None
     if model.edge_latency is not None:
-        edge = SimulatedEdge(laws={"m": model.edge_latency}, faults=Faults(()), noise=noise(0.0, rngs[1]))
+        edge = SimulatedEdge(latencies={"m": model.edge_latency}, faults=Faults(()), noise=noise(0.0, rngs[1]))
     return Simulation(engine=Engine(settings), requests=requests, edge=edge, functions=functions).run()
 
 

@@ -28,7 +28,7 @@ from scheduler.simulator.policies.critical_rate import plan
 from scheduler.simulator.policies.edf import EarliestDeadlineFirst
 from scheduler.simulator.policies.edge_only import EdgeOnly
 from scheduler.simulator.policies.function_only import FunctionOnly, FunctionParameters
-from scheduler.simulator.policies.search import Trying, descend, rank
+from scheduler.simulator.policies.search import TrialResult, descend, rank
 from scheduler.simulator.policies.site import Site, site_of
 from scheduler.simulator.policies.static import Static, StaticParameters
 from scheduler.simulator.report import rows, summarise
@@ -332,13 +332,13 @@ class TestEarliestDeadlineFirst:
 
 class TestHindsight:
     def test_whatever_keeps_the_target_comes_before_what_is_cheap(self) -> None:
-        good, cheap, worse = Trying(0.995, 2.0), Trying(0.98, 1.0), Trying(0.9, 0.5)
+        good, cheap, worse = TrialResult(0.995, 2.0), TrialResult(0.98, 1.0), TrialResult(0.9, 0.5)
         assert sorted([worse, cheap, good], key=lambda tried: rank(tried, 0.99)) == [good, cheap, worse]
 
     def test_the_search_finds_the_best_of_a_grid_it_can_walk(self) -> None:
-        def trial(parameters: StaticParameters, *, whole: bool) -> Trying:
+        def trial(parameters: StaticParameters, *, whole: bool) -> TrialResult:
             assert isinstance(whole, bool)
-            return Trying(1.0, abs(parameters.edge_batch - 7) + abs(parameters.function_timeout_s - 0.3))
+            return TrialResult(1.0, abs(parameters.edge_batch - 7) + abs(parameters.function_timeout_s - 0.3))
 
         start = StaticParameters(1, 0.0, 1, TIER, 1, 0.0)
         axes: list[list[dict[str, object]]] = [
@@ -417,7 +417,7 @@ def test_a_policy_without_what_it_needs_is_told_in_one_sentence(policy: str) -> 
     requests = make_requests(scenario, poisson(10, rng=generators(0)[0], requests=5))
     with pytest.raises(ScenarioError, match="needs an edge"):
         make_simulation(replace(scenario, models=(replace(model, edge_latency=None),)), requests)
-    with pytest.raises(ScenarioError, match="knows one model only, the scenario has 2"):
+    with pytest.raises(ScenarioError, match="supports one model only, the scenario has 2"):
         make_simulation(replace(scenario, models=(model, replace(model, name="other"))), requests)
 
 
@@ -430,8 +430,8 @@ class TestBoundNote:
         mixed = noted_bound(both, requests)
         assert (mixed.cny, short.cny) == (long.cny, None)
         assert "ignores noise, uplink, round trip, cold starts" in long.note
-        assert "takes all 2 SLOs for the longest, 0.9 s" in mixed.note
-        assert "nobody can serve request" in short.note
+        assert "gives every request the longest of the 2 SLOs, 0.9 s" in mixed.note
+        assert "no schedule serves request" in short.note
 
     def test_several_models_have_none(self) -> None:
         scenario = scenario_of("edgeburst")

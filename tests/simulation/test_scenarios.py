@@ -146,11 +146,11 @@ def test_two_models_share_one_edge_and_one_uplink(tmp_path: Path) -> None:
     edge = [s for s in sent if s.batch.backend is Backend.EDGE]
     for before, after in zip(edge, edge[1:], strict=False):
         assert after.batch.sent_at_s >= before.outcome.at_s - 1e-9
-    laws = {model.name: model.edge_latency for model in scenario.served()}
+    latencies = {model.name: model.edge_latency for model in scenario.served()}
     for s in edge:
-        law = laws[s.batch.model]
-        assert law is not None
-        assert s.outcome.at_s - s.batch.sent_at_s == pytest.approx(law.predict_s(s.batch.items))
+        latency = latencies[s.batch.model]
+        assert latency is not None
+        assert s.outcome.at_s - s.batch.sent_at_s == pytest.approx(latency.predict_s(s.batch.items))
     assert {s.batch.tier for s in sent if s.batch.backend is Backend.FUNCTION} <= {"cpu", "gpu"}
     for s in sent:
         if s.batch.backend is Backend.FUNCTION:
@@ -225,17 +225,17 @@ def test_a_cap_of_0_never_spends(tmp_path: Path, key: str) -> None:
     ("text", "words"),
     [
         ("bursts = [[1, 2]]", "triple of numbers"),
-        ("bursts = [[1, 0, 5]]", "a burst lasts longer than 0 s"),
+        ("bursts = [[1, 0, 5]]", "a burst needs a length above 0 s"),
         ("spend = 3", "must be a table"),
         ("[spend]\nper_hour_cny = -1", "per_hour_cny must be a number of at least 0"),
         ("[spend]\nper_day_cny = inf", "per_day_cny must be a number of at least 0"),
         ("[spend]\nover_cap = 'panic'", "'edge-only' or 'serve-late' or 'refuse-low-priority'"),
         ("[[class]]\nlabels = ['secret']", "labels must be a list of 'edge-only' or 'deferrable'"),
-        ("[[class]]\n[[class]]", "two classes have one name"),
-        ("[[model]]", "a name of its own"),
+        ("[[class]]\n[[class]]", "two classes have the same name"),
+        ("[[model]]", "needs its own name"),
         ("[[model]]\nname='a'\non_edge=false\non_functions=false", "nothing serves it"),
         ("edge_rows = [[8, 0.1], [1, 0.2]]", "must ascend"),
-        ("[[model]]\nname='a'\n[[model.tier]]\nlaw=[1,1]\nprice=[1,1]\n[[model]]\nname='b'", "in two ways"),
+        ("[[model]]\nname='a'\n[[model.tier]]\nlaw=[1,1]\nprice=[1,1]\n[[model]]\nname='b'", "has two descriptions"),
         ("[[model]]\nname='a'\n[[model.tier]]\nlaw=[1,1]\nprice=[1,1]\nfoo=1", "unknown key 'foo'"),
     ],
 )

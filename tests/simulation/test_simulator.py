@@ -126,7 +126,7 @@ def test_the_edge_serves_batches_one_after_the_other() -> None:
 
 
 def test_a_slow_host_serves_each_request_alone_at_once() -> None:
-    """One request a minute: each finds the edge free, so its latency is the law's for one item."""
+    """One request a minute: each finds the edge free, so its latency is that of one item."""
     scenario = with_only(Backend.EDGE, Scenario())
     journal = run(scenario, rate_rps=1 / 60, requests=15)
     for row in rows(journal):

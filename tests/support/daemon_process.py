@@ -60,7 +60,7 @@ def environment(extra: Mapping[str, str]) -> dict[str, str]:
 @contextmanager
 def stub_edge_process(*options: str) -> Iterator[Running]:
     """Starts a stub edge server and ends it."""
-    command = [sys.executable, str(ROOT / "tests" / "support" / "stub_edge.py"), *options]
+    command = [sys.executable, "-m", "scripts.support.stub_edge", *options]
     with _started(command, {}, None) as process:
         yield Running(process, _ready_port(process))
 

@@ -6,9 +6,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
-from support.stub_edge import expected_row
 
 from scheduler import wire
+from scripts.support.stub_edge import expected_row
 
 
 @dataclass(frozen=True)

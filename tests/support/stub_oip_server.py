@@ -10,7 +10,7 @@ import threading
 from collections.abc import Awaitable, Callable, Mapping
 from types import TracebackType
 
-from support.stub_edge import Behaviour, StubEdge
+from scripts.support.stub_edge import Behaviour, StubEdge
 
 DESCRIPTION: Mapping[str, object] = {
     "name": "digits",

@@ -62,8 +62,8 @@ class Script:
 
     def service_s(self, batch: Batch) -> float:
         noise = float(np.random.default_rng(batch.batch_id).lognormal(0.0, 0.08))
-        law = (0.04234, 0.008165) if batch.backend is Backend.EDGE else (0.236, 0.141)
-        return (law[0] + law[1] * batch.items) * noise
+        latency = (0.04234, 0.008165) if batch.backend is Backend.EDGE else (0.236, 0.141)
+        return (latency[0] + latency[1] * batch.items) * noise
 
     def failure(self, batch: Batch) -> Failure | None:
         if self.fail_every and batch.batch_id % self.fail_every == 0:

@@ -28,7 +28,7 @@ def test_the_three_models_are_there_and_digits_is_the_default() -> None:
 
 
 def test_a_typo_is_answered_with_the_nearest_model() -> None:
-    with pytest.raises(UnknownModel, match=r"^There is no model 'digit': did you mean 'digits'\?$"):
+    with pytest.raises(UnknownModel, match=r"^there is no model 'digit': did you mean 'digits'\?$"):
         spec("digit")
 
 

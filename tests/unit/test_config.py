@@ -370,7 +370,7 @@ class TestMistakes:
             ),
             (
                 EDGE_MODEL.replace("orin-resnet50", "orin-resnet"),
-                "edgeburst.toml:4: There is no profile or file",
+                "edgeburst.toml:4: there is no profile or file",
             ),
             (
                 EDGE_MODEL.replace("orin-resnet50", "fc-resnet50-1gb"),

@@ -70,7 +70,7 @@ def test_the_page_says_figures_money_plans_emulation_and_the_cold_start_by_name(
     for words in (
         "60, answered 60, failed 0",
         "0.004000 CNY (20.0% of that)",
-        "16 warm instances",
+        "16 provisioned instances",
         "0.010000 CNY, not in the above",
         "0.003000 USD",
         "30 -&gt; &lt;150&gt; requests/s",
@@ -94,9 +94,9 @@ def test_a_plan_that_was_replaced_before_it_was_seen_leaves_its_numbers_blank() 
 
 
 def test_the_sentence_on_the_cold_start_claims_none_where_none_was() -> None:
-    assert "left out" in report.cold_start_sentence(None)
+    assert "omitted" in report.cold_start_sentence(None)
     warm = {"requests": 120, "answered": 120, "cold_batches": 0, "instances_started": 0}
-    assert "nothing started cold" in report.cold_start_sentence(warm)
+    assert "there was no cold start" in report.cold_start_sentence(warm)
 
 
 def test_money_that_is_only_a_tail_of_a_distribution_is_shown_as_none() -> None:

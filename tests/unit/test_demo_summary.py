@@ -121,18 +121,18 @@ def test_an_answer_is_wrong_from_more_than_a_thousandth_in_any_place_and_when_it
 
 
 PRICE = Price(per_s=1.27e-5, per_call=9e-7)
-LAW = LatencyModel(alpha_s=0.216, beta_s=0.141, max_batch=5)
+LATENCY = LatencyModel(alpha_s=0.216, beta_s=0.141, max_batch=5)
 
 
 def test_all_by_function_takes_the_cheapest_batch_that_is_in_time() -> None:
-    ample = all_function_cost(100, law=LAW, price=PRICE, slo_s=1.0, item_bytes=12_000, bytes_per_s=1e6)
+    ample = all_function_cost(100, latency=LATENCY, price=PRICE, slo_s=1.0, item_bytes=12_000, bytes_per_s=1e6)
     assert ample == pytest.approx(100 * (0.921 * 1.27e-5 + 9e-7) / 5)
-    narrow = all_function_cost(100, law=LAW, price=PRICE, slo_s=1.0, item_bytes=12_000, bytes_per_s=0.5e6)
+    narrow = all_function_cost(100, latency=LATENCY, price=PRICE, slo_s=1.0, item_bytes=12_000, bytes_per_s=0.5e6)
     assert narrow == pytest.approx(100 * (0.78 * 1.27e-5 + 9e-7) / 4)
 
 
 def test_where_no_batch_is_in_time_single_requests_are_the_measure() -> None:
-    cost = all_function_cost(10, law=LAW, price=PRICE, slo_s=0.1, item_bytes=12_000, bytes_per_s=1e6)
+    cost = all_function_cost(10, latency=LATENCY, price=PRICE, slo_s=0.1, item_bytes=12_000, bytes_per_s=1e6)
     assert cost == pytest.approx(10 * (0.357 * 1.27e-5 + 9e-7))
 
 
@@ -161,10 +161,10 @@ def test_the_cold_start_that_is_shown_is_the_slowest_that_was_answered() -> None
 
 
 def test_the_burst_is_more_than_the_edge_can_answer_in_time(tmp_path: object) -> None:
-    law = LatencyModel(alpha_s=0.04234, beta_s=0.008165, max_batch=64)
+    latency = LatencyModel(alpha_s=0.04234, beta_s=0.008165, max_batch=64)
     settings = Settings(out=tmp_path)  # type: ignore[arg-type]
-    drawn = burst(settings, edge_latency=law, pictures=7)
-    assert len(drawn.times_s) > settings.slo_s * 64 / law.predict_s(64)
+    drawn = burst(settings, edge_latency=latency, pictures=7)
+    assert len(drawn.times_s) > settings.slo_s * 64 / latency.predict_s(64)
     assert drawn.times_s[-1] < 0.2
     assert (np.diff(drawn.times_s) >= 0).all()
     assert set(drawn.pictures.tolist()) <= set(range(7))

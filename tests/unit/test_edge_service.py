@@ -53,7 +53,7 @@ def test_a_broken_picture_fails_alone_wherever_it_stands(digits: list[int | None
 def test_an_item_error_is_a_sentence_for_people() -> None:
     _, errors = outputs(infer(make_service(FakeModel()), b""))
 
-    assert errors == [b"The image is empty: send the bytes of a PNG or JPEG file."]
+    assert errors == [b"the image is empty: send the bytes of a PNG or JPEG file"]
 
 
 @pytest.mark.parametrize("items", [1, 5, 20])

@@ -20,7 +20,7 @@ from scheduler.simulator.network import MEBIBYTE, constant, steps
 from scheduler.simulator.report import cheapest_per_item
 from scheduler.simulator.scenario import FUNCTION_LATENCY, POLICIES, Scenario, SimulatedClass
 from scheduler.workloads import markovian
-from scripts.evaluation import detection, engine_cost, figures, measures, tables
+from scripts.evaluation import against, command, detection, engine_cost, figures, measures, tables
 from scripts.evaluation.case import BOUND, Case, Result, Row, Timeline
 from scripts.evaluation.command import ALL, main, missing_traces, options_of, parse, tasks_of
 from scripts.evaluation.plots import draw_all
@@ -181,12 +181,12 @@ spendings = st.lists(st.tuples(st.floats(0, 20_000), st.floats(0, 1)), max_size=
 def test_the_dearest_hour_is_found(spent: list[tuple[float, float]]) -> None:
     """The oracle looks at the hour that ends with each booking."""
     hours = [sum(cost for at_s, cost in spent if end_s - 3600 < at_s <= end_s) for end_s, _ in spent]
-    assert measures.most_in_an_hour(spent) == pytest.approx(max(hours, default=0.0))
+    assert measures.max_per_hour(spent) == pytest.approx(max(hours, default=0.0))
 
 
 def test_what_was_spent_an_hour_ago_is_past() -> None:
-    assert measures.most_in_an_hour([(0.0, 1.0), (3600.0, 2.0)]) == 2.0
-    assert measures.most_in_an_hour([(0.0, 1.0), (3599.0, 2.0)]) == 3.0
+    assert measures.max_per_hour([(0.0, 1.0), (3600.0, 2.0)]) == 2.0
+    assert measures.max_per_hour([(0.0, 1.0), (3599.0, 2.0)]) == 3.0
 
 
 @pytest.mark.parametrize(("left_mbytes_per_s", "excused"), [(0.01, True), (0.05, False)])
@@ -374,7 +374,7 @@ def test_a_quick_run_in_processes_writes_rows_tables_and_pictures(
     words = ["--suite", "load", "--policy", "edge-only", "--quick", "--jobs", "2", "--out", str(tmp_path), "--markdown"]
     assert main(words) == 0
     shown = capsys.readouterr()
-    assert "rows on real traces are left out" in shown.err
+    assert "rows on real traces are omitted" in shown.err
     assert shown.out == (tmp_path / "evaluation.md").read_text() + "\n"
     with (tmp_path / "evaluation.csv").open() as file:
         rows = list(csv.DictReader(file))
@@ -438,3 +438,68 @@ def test_an_edge_batch_is_ended_by_the_deadline_only() -> None:
     assert scenario.edge_latency.max_batch == scenario.max_items
     assert scenario.edge_latency.predict_s(scenario.max_items) > 1.0
     assert scenario.tiers[0].latency == FUNCTION_LATENCY
+
+
+def a_checkout(folder: Path, **us_by_case: float) -> Path:
+    """A folder whose evaluation writes figures without measuring anything."""
+    (folder / "scripts").mkdir(parents=True)
+    rows = "".join(f"{case},{us}\\n" for case, us in us_by_case.items())
+    (folder / "scripts" / "evaluate.py").write_text(
+        "import pathlib, sys\n"
+        "words = sys.argv[1:]\n"
+        "assert words[:2] == ['--suite', 'engine'] and words[-1] == '--quick', words\n"
+        "out = pathlib.Path(words[words.index('--out') + 1])\n"
+        f"out.joinpath('evaluation.csv').write_text('case,engine_us_median\\none update,\\n{rows}')\n"
+    )
+    return folder
+
+
+def test_two_checkouts_are_measured_in_processes_of_their_own(tmp_path: Path) -> None:
+    here = a_checkout(tmp_path / "here", steady=30.0, bursty=20.0, new=1.0)
+    there = a_checkout(tmp_path / "there", steady=15.0, bursty=40.0, old=1.0)
+    measure = partial(against.measure_engine, words=["--quick"])
+    table = against.alternate(here, there, measure=measure, alternations=1)
+    assert [line[0] for line in table.lines] == ["steady", "bursty", "all (geometric mean)"]
+    assert [line[1:4] for line in table.lines[:2]] == [("30.00", "15.00", "2.000"), ("20.00", "40.00", "0.500")]
+    assert table.lines[-1][3] == "1.000"
+
+
+def test_the_first_of_two_checkouts_alternates_and_medians_are_compared(tmp_path: Path) -> None:
+    here, there = a_checkout(tmp_path / "here"), a_checkout(tmp_path / "there")
+    figures_us = {here: iter((10.0, 90.0, 12.0)), there: iter((20.0, 24.0, 1.0))}
+    order: list[Path] = []
+
+    def measure(checkout: Path) -> dict[str, float]:
+        order.append(checkout)
+        return {"steady": next(figures_us[checkout])}
+
+    table = against.alternate(here, there, measure=measure, alternations=3)
+    assert order == [here, there, there, here, here, there]
+    assert table.lines[0] == ("steady", "12.00", "20.00", "0.600", "0.500 to 12.000")
+
+
+def test_a_checkout_that_cannot_be_measured_is_named(tmp_path: Path) -> None:
+    here, other = a_checkout(tmp_path / "here", steady=1.0), a_checkout(tmp_path / "other", bursty=1.0)
+    with pytest.raises(EdgeburstError, match=r"absent is no checkout"):
+        against.alternate(here, tmp_path / "absent", measure=lambda _: {"steady": 1.0})
+    with pytest.raises(EdgeburstError, match=r"no case under the same name"):
+        against.alternate(here, other, measure=partial(against.measure_engine, words=["--quick"]), alternations=1)
+    with pytest.raises(EdgeburstError, match=r"other ended with status 1: AssertionError"):
+        against.measure_engine(other)
+
+
+def test_the_command_prints_the_ratio_of_this_checkout_to_another(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here, there = a_checkout(tmp_path / "here", steady=10.0), a_checkout(tmp_path / "there", steady=40.0)
+    monkeypatch.delenv("EDGEBURST_TRACES", raising=False)
+    monkeypatch.setattr(command, "ROOT", here)
+    assert main(["--suite", "engine", "--against", str(there), "--quick"]) == 0
+    assert "| steady | 10.00 | 40.00 | 0.250 | 0.250 to 0.250 |" in capsys.readouterr().out
+
+
+def test_another_checkout_is_compared_by_the_engine_suite_only(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        parse(["--against", "."])
+    assert "--suite engine" in capsys.readouterr().err
+    assert parse(["--suite", "engine", "--against", "."]).against == Path(".")

@@ -48,7 +48,7 @@ def loads(monkeypatch: pytest.MonkeyPatch) -> list[Settings]:
     def load(settings: Settings) -> Any:
         asked.append(settings)
         if settings.weights is not None:
-            raise ModelError(f"There is no file {settings.weights}: set WEIGHTS_PATH.")
+            raise ModelError(f"there is no file {settings.weights}: set WEIGHTS_PATH")
         return inference_module._Loaded(Brightness(), Emulation(), settings.max_batch or 4)  # type: ignore[arg-type]
 
     monkeypatch.setattr(inference_module, "_load", load)
@@ -220,7 +220,7 @@ def test_an_emulated_function_takes_the_time_of_its_profile(monkeypatch: pytest.
     monkeypatch.setattr(inference_module, "_load", lambda _: loaded)
     monkeypatch.setattr(inference_module.time, "sleep", slept.append)
     assert opened(client().post("/invoke", data=frame([PICTURE] * 3)))[0]["status"] == 200
-    # The law is 0.216 + 0.141 b; the work itself took what is missing.
+    # The profile predicts 0.216 + 0.141 b; the work itself took what is missing.
     assert 0.216 + 0.141 * 3 - 0.2 < slept[0] <= 0.216 + 0.141 * 3
     assert opened(client().post("/invoke", data=frame([PICTURE] * 6)))[0]["status"] == 400
 

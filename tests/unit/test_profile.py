@@ -1,4 +1,4 @@
-"""Profiles: written and read back whole, impossible ones refused by the field's name, laws against scipy."""
+"""Profiles: written and read back whole, impossible ones refused by the field's name, fits against scipy."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import optimize, stats
 
-from models.profile import Profile, ProfileError, ProfileRow, fit_law, load_profile, save_profile, shipped_profiles
+from models.profile import Profile, ProfileError, ProfileRow, fit_latency, load_profile, save_profile, shipped_profiles
 
 ROW = ProfileRow(batch=1, p50_s=0.05, p95_s=0.06, items_per_s=20.0, samples=30, p99_s=0.07)
 PROFILE = Profile(
@@ -141,7 +141,7 @@ def test_a_number_too_large_for_a_float_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_name_that_is_neither_shipped_nor_a_file_gets_the_nearest() -> None:
-    with pytest.raises(ProfileError, match="There is no profile or file 'orin-resnet': did you mean 'orin-resnet50'"):
+    with pytest.raises(ProfileError, match="there is no profile or file 'orin-resnet': did you mean 'orin-resnet50'"):
         load_profile("orin-resnet")
 
 
@@ -153,12 +153,12 @@ def test_the_law_is_the_best_non_negative_line(medians_s: dict[int, float]) -> N
     design = np.array([[1.0, row.batch] for row in rows])
     medians = np.array([row.p50_s for row in rows])
 
-    law = fit_law(rows)
+    fit = fit_latency(rows)
     _, least = optimize.nnls(design, medians)
 
-    assert law.alpha_s >= 0
-    assert law.beta_s >= 0
-    assert np.linalg.norm(design @ [law.alpha_s, law.beta_s] - medians) == pytest.approx(least, abs=1e-9)
+    assert fit.alpha_s >= 0
+    assert fit.beta_s >= 0
+    assert np.linalg.norm(design @ [fit.alpha_s, fit.beta_s] - medians) == pytest.approx(least, abs=1e-9)
 
 
 @given(
@@ -167,24 +167,24 @@ def test_the_law_is_the_best_non_negative_line(medians_s: dict[int, float]) -> N
 def test_where_the_line_is_positive_law_and_errors_are_those_of_linear_regression(noise_s: list[float]) -> None:
     medians_s = {batch: 0.5 + 0.1 * batch + wobble for batch, wobble in enumerate(noise_s, start=1)}
 
-    law = fit_law(rows_of(medians_s))
+    fit = fit_latency(rows_of(medians_s))
     oracle = stats.linregress(list(medians_s), list(medians_s.values()))
 
-    assert law.alpha_s == pytest.approx(oracle.intercept)
-    assert law.beta_s == pytest.approx(oracle.slope)
-    assert law.alpha_stderr_s == pytest.approx(oracle.intercept_stderr, abs=1e-8)
-    assert law.beta_stderr_s == pytest.approx(oracle.stderr, abs=1e-8)
+    assert fit.alpha_s == pytest.approx(oracle.intercept)
+    assert fit.beta_s == pytest.approx(oracle.slope)
+    assert fit.alpha_stderr_s == pytest.approx(oracle.intercept_stderr, abs=1e-8)
+    assert fit.beta_stderr_s == pytest.approx(oracle.stderr, abs=1e-8)
 
 
 def test_two_rows_fix_the_law_and_leave_its_error_unknown() -> None:
-    law = fit_law(rows_of({1: 0.05, 5: 0.09}))
+    fit = fit_latency(rows_of({1: 0.05, 5: 0.09}))
 
-    assert law.alpha_s == pytest.approx(0.04)
-    assert law.beta_s == pytest.approx(0.01)
-    assert law.alpha_stderr_s is None
+    assert fit.alpha_s == pytest.approx(0.04)
+    assert fit.beta_s == pytest.approx(0.01)
+    assert fit.alpha_stderr_s is None
 
 
 @pytest.mark.parametrize("medians_s", [{}, {4: 0.1}])
 def test_one_batch_size_makes_no_law(medians_s: dict[int, float]) -> None:
     with pytest.raises(ProfileError, match="at least two batch sizes"):
-        fit_law(rows_of(medians_s))
+        fit_latency(rows_of(medians_s))

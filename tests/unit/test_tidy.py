@@ -1,6 +1,7 @@
 """Style that matters is a test: no long functions, no long files, and the lists of exceptions only shrink."""
 
 import ast
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,6 +11,9 @@ LONGEST_FUNCTION = 70
 LONGEST_FILE = 400
 LONG_FILES: frozenset[str] = frozenset()
 LONG_FUNCTIONS: frozenset[str] = frozenset()
+REACHES_INTO_TESTS = re.compile(
+    r"""sys\.path\b|^\s*(from|import) (tests|support)\b|["']tests["'/]|["']support\.""", re.MULTILINE
+)
 
 
 def sources() -> Iterator[Path]:
@@ -44,3 +48,7 @@ def test_every_room_says_in_one_sentence_what_lives_there() -> None:
 
 def test_modules_have_names_that_are_nouns_of_the_field() -> None:
     assert [str(path) for path in sources() if path.stem in {"utils", "util", "helpers", "misc", "common"}] == []
+
+
+def test_nothing_outside_the_tests_reaches_into_them() -> None:
+    assert [str(path.relative_to(ROOT)) for path in sources() if REACHES_INTO_TESTS.search(path.read_text())] == []

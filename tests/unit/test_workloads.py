@@ -182,7 +182,7 @@ def test_other_useless_inputs_are_refused_in_one_sentence(tmp_path: Path) -> Non
         (lambda: steps([(1.0, -1.0)], rng=rng()), "rate of a step"),
         (lambda: Workload(np.array([1.0]), 1.0).first(0), "at least 1"),
         (lambda: Workload(np.array([1.0]), 1.0).repeated(0), "number of laps"),
-        (lambda: Workload(np.array([1.0]), 1.0).repeated(2, gap_s=-1.0), "silence"),
+        (lambda: Workload(np.array([1.0]), 1.0).repeated(2, gap_s=-1.0), "gap between two laps"),
     ):
         with pytest.raises(WorkloadError, match=sentence):
             call()

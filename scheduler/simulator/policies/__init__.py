@@ -1,1 +1,1 @@
-"""Policies that people use today, one a file, against the same simulated backends as the engine; and their choice."""
+"""Policies in use today, one in each file, for comparison with the engine on the same simulated backends."""

@@ -1,10 +1,11 @@
-"""AIMD on the batch size: Clipper's adaptive batching, edge first.
+"""AIMD: additive increase and multiplicative decrease of the batch size, as in Clipper's adaptive batching.
 
-Source: Crankshaw et al., "Clipper: a low-latency online prediction serving system" (NSDI 2017), section 4.3: the
-largest batch grows by a fixed amount while processing a batch stays within the latency objective, and shrinks by 10 %
-when it does not. The objective is half the SLO here, since a request also waits for the batch before. Clipper has one
-place; here its queue feeds the edge, first in first out, and a request at the queue's head that the next batch would
-answer too late goes to a buffer for functions, which leaves at its cheapest size or at its tightest deadline.
+Source: Crankshaw et al., "Clipper: a low-latency online prediction serving system" (NSDI 2017), section 4.3. The
+maximum batch size grows by a constant while the processing time of a batch stays within the latency objective, and
+shrinks by 10 % when it does not. The objective is half the SLO here, since a request also waits for the batch before.
+Clipper has one kind of backend. Here its queue feeds the edge, first in, first out. If the next batch would answer the
+request at the head of the queue too late, this request goes to a buffer for functions, whose batches are sent at
+their cheapest size or at their earliest deadline.
 """
 
 from collections import deque
@@ -18,14 +19,14 @@ from scheduler.simulator.policies.edge_only import TOO_LATE
 from scheduler.simulator.policies.site import Site
 
 _STEP = 1.0
-_BACK_OFF = 0.9
+_BACKOFF_FACTOR = 0.9
 
 
 class Aimd(Baseline):
-    """One queue, one number that adapts."""
+    """Policy with one queue and an adaptive batch size."""
 
     def __init__(self, site: Site) -> None:
-        """Begins with batches of one, as Clipper does."""
+        """Starts with batches of one request, as Clipper does."""
         super().__init__(site)
         self._queue: deque[Request] = deque()
         self._overflow = DeadlineBuffer(self)
@@ -33,32 +34,32 @@ class Aimd(Baseline):
 
     @property
     def batch_size(self) -> int:
-        """The most requests in the next batch."""
+        """Maximum number of requests in the next batch."""
         return max(1, min(int(self._size), len(self.site.edge_s) - 1))
 
     def arrived(self, request: Request, now_s: float) -> None:  # noqa: ARG002
-        """Lets it wait."""
+        """Adds the request to the queue."""
         self._queue.append(request)
 
     def returned(self, batch: Batch, now_s: float) -> None:
-        """Learns from an edge batch: too slow is too large; soon enough and as large as allowed may be larger."""
+        """Adapts the batch size to an edge batch: decreases it if too slow, increases it if full and fast enough."""
         if batch.backend is not Backend.EDGE:
             return
         if now_s - batch.sent_at_s > self.site.slo_s / 2:
-            self._size = max(1.0, self._size * _BACK_OFF)
+            self._size = max(1.0, self._size * _BACKOFF_FACTOR)
         elif batch.items >= self.batch_size:
             self._size = min(self._size + _STEP, float(len(self.site.edge_s)))
 
     def decide(self, now_s: float) -> None:
-        """Lets heads overflow, fills the edge if it is free, sends what must leave."""
+        """Moves late heads to the buffer, sends the next batch if the edge is free, sends a function batch if due."""
         self._shed(now_s)
         queue = self._queue
         if queue and not self.edge_batches:
             self.send_edge([queue.popleft() for _ in range(min(self.batch_size, len(queue)))], now_s)
-        self._overflow.leave_if_due(now_s)
+        self._overflow.send_if_due(now_s)
 
     def next_wakeup_s(self) -> float | None:
-        """Returns when the overflow must leave."""
+        """Returns the time at which the next function batch is due; None for never."""
         return earliest(self._overflow.due_s)
 
     def _shed(self, now_s: float) -> None:
@@ -67,7 +68,7 @@ class Aimd(Baseline):
         kept: list[Request] = []
         while queue and start_s + seconds[min(self.batch_size, len(queue))] > queue[0].deadline_s:
             head = queue.popleft()
-            if head.class_name not in self.site.stays and self._overflow.may_make_it(head, now_s):
+            if head.class_name not in self.site.stays and self._overflow.likely_in_time(head, now_s):
                 self._overflow.add(head, now_s)
             elif start_s + seconds[1] > head.deadline_s and head.class_name not in self.site.served_late:
                 self.refuse(head, RefusalKind.DEADLINE, TOO_LATE)

@@ -1,6 +1,6 @@
-"""What all these policies share: messages in, commands out, batches under way.
+"""Base class of the policies: translates messages into method calls, collects commands, tracks batches in flight.
 
-None of their sources says what becomes of a batch that fails: its requests are refused, nothing is sent twice. A
+None of the sources says what happens to a batch that fails; here its requests are refused and not sent again. Each
 simulated request is one item.
 """
 
@@ -24,59 +24,60 @@ from scheduler.domain.requests import Backend, Place, Request
 from scheduler.simulator.policies.site import Site
 
 GIVE_UP_S = 30.0
-"""How long after its deadline a batch without an answer is given up: a common timeout of HTTP clients."""
+"""Seconds after its deadline at which a batch without an answer times out: a common timeout of HTTP clients."""
 
 
 class Baseline:
-    """A policy's frame: a policy says what it does with an arrival, with a batch that came back, and in between."""
+    """Base class of a policy; a policy overrides `arrived`, `returned`, `decide` and `next_wakeup_s`."""
 
     def __init__(self, site: Site) -> None:
-        """Stores the place; nothing is under way."""
+        """Stores the site; no batch is in flight."""
         self.site = site
         self.edge_batches = 0
-        """Under way on the edge."""
+        """Batches in flight to the edge."""
         self.edge_free_at_s = 0.0
-        """When the edge has served what it was sent, if it takes as long as the law says."""
-        self._under_way: dict[int, Batch] = {}
+        """Time at which the edge finishes what it was sent, as its latency model predicts."""
+        self._in_flight: dict[int, Batch] = {}
         self._commands: list[Command] = []
         self._batch_id = 0
 
     def handle(self, messages: Sequence[Message], now_s: float) -> list[Command]:
-        """Takes what happened, returns what to do."""
+        """Takes the messages of one moment and returns the commands to perform."""
         for message in messages:
-            if isinstance(message, RequestArrived):
-                self.arrived(message.request, now_s)
-            elif isinstance(message, (BatchFinished, BatchFailed)):
-                self._ended(message, now_s)
+            match message:
+                case RequestArrived(request):
+                    self.arrived(request, now_s)
+                case BatchFinished() | BatchFailed():
+                    self._ended(message, now_s)
         self.decide(now_s)
         commands, self._commands = self._commands, []
         return commands
 
     def next_wakeup_s(self) -> float | None:
-        """Returns when to call again even if nothing happens; None where only events matter."""
+        """Returns the time of the next call if no message arrives earlier; None for never."""
         return None
 
     def arrived(self, request: Request, now_s: float) -> None:
-        """A request came."""
+        """Handles the arrival of a request."""
         raise NotImplementedError
 
     def returned(self, batch: Batch, now_s: float) -> None:
-        """A batch came back, answered or not."""
+        """Handles the end of a batch, successful or not."""
 
     def decide(self, now_s: float) -> None:
-        """Called once after all that happened at one moment."""
+        """Sends batches; called once after all messages of one moment."""
 
     def send_edge(self, requests: Sequence[Request], now_s: float) -> None:
-        """Sends a batch to the edge, which serves one after the other."""
-        law = self.site.model.edge_latency
-        assert law is not None
-        service_s = law.predict_s(len(requests))
+        """Sends a batch to the edge, which serves its batches one after the other."""
+        latency = self.site.model.edge_latency
+        assert latency is not None
+        service_s = latency.predict_s(len(requests))
         self.edge_free_at_s = max(now_s, self.edge_free_at_s) + service_s
         self.edge_batches += 1
         self._send(requests, now_s, service_s=service_s, finish_s=self.edge_free_at_s)
 
     def send_function(self, requests: Sequence[Request], tier: FunctionTier, now_s: float) -> None:
-        """Sends a batch to a function."""
+        """Sends a batch to a function of a tier."""
         service_s = tier.latency.predict_s(len(requests))
         finish_s = now_s + self.site.function_s(tier, len(requests))
         self._send(requests, now_s, service_s=service_s, finish_s=finish_s, tier=tier)
@@ -106,19 +107,19 @@ class Baseline:
             predicted_service_s=service_s,
             expected_cost=0.0 if tier is None else tier.price.cost(service_s),
         )
-        self._under_way[batch.batch_id] = batch
+        self._in_flight[batch.batch_id] = batch
         self._commands.append(SendBatch(batch))
 
     def refuse(self, request: Request, kind: RefusalKind, message: str) -> None:
-        """Ends a request without an answer."""
+        """Refuses a request."""
         self._commands.append(RefuseRequest(request.request_id, Refusal(kind, message)))
 
-    def adopt(self, command: Command) -> None:
-        """Passes a command on as it is."""
+    def emit(self, command: Command) -> None:
+        """Adds a command to those returned to the shell."""
         self._commands.append(command)
 
     def _ended(self, message: BatchFinished | BatchFailed, now_s: float) -> None:
-        batch = self._under_way.pop(message.batch_id)
+        batch = self._in_flight.pop(message.batch_id)
         if batch.backend is Backend.EDGE:
             self.edge_batches -= 1
             if self.edge_batches == 0:
@@ -132,6 +133,6 @@ class Baseline:
 
 
 def earliest(*times_s: float) -> float | None:
-    """Returns the earliest of some times; None if all are infinite."""
+    """Returns the earliest of the given times; None if all are infinite."""
     at_s = min(times_s)
     return None if math.isinf(at_s) else at_s

@@ -1,10 +1,11 @@
-"""BATCH: everything to functions, with a static batch size, timeout and memory.
+"""BATCH: sends all requests to functions, with a static batch size, timeout and memory.
 
 Source: Ali, Pinciroli, Yan, Smirni, "BATCH: machine learning inference serving on serverless platforms with adaptive
-batching" (SC 2020): a buffer in front of serverless functions whose size B, timeout T and memory (here: tier) are
-chosen for the arrival process, cheapest within a latency percentile. It knows no edge. As there, a Markovian process
-is fitted to arrival times, here to those of the simulated workload itself, and an analytic model of the buffer, here
-the exact planner's, says what every B, T and tier costs and who is late. Like the original it plans for warm functions.
+batching" (SC 2020). A buffer in front of serverless functions has a batch size B, a timeout T and a memory size (here:
+a tier) that are chosen for the arrival process: the cheapest ones that keep a latency percentile. There is no edge. As
+in the source, a Markovian arrival process is fitted to arrival times, here to those of the simulated workload itself,
+and an analytic model of the buffer gives cost and latency percentile of every B, T and tier; here it is the planner's
+exact model. Like the original, it assumes warm functions.
 """
 
 import math
@@ -23,30 +24,30 @@ from scheduler.simulator.policies.function_only import FunctionParameters
 from scheduler.simulator.policies.site import Site
 
 PLANNER = "exact"
-_FEWEST_GAPS = 20
-"""Fewer do not show a process: they are taken for Poisson."""
-_MOST_GAPS = 50_000
-"""More are thinned out to stretches from all over the workload: the fit stays within a second or two."""
+_MIN_GAPS = 20
+"""With fewer gaps no process is fitted; the arrivals count as Poisson."""
+_MAX_GAPS = 50_000
+"""With more gaps, stretches spread over the whole workload are used, so that the fit takes at most two seconds."""
 _STRETCHES = 10
-_MOST_ITEMS = 128
-"""In a batch: the work on the buffer's law grows with them."""
+_MAX_ITEMS = 128
+"""Limit of the batch size: the work of the buffer's model grows with it."""
 _TIMEOUTS = 400
-"""In an SLO; the coarser they are, the more of it is lost to a batch that must just be in time."""
+"""Steps of the timeout in one SLO. With coarser steps a batch has to be sent earlier than necessary."""
 
 
 def best_batch(site: Site, requests: Sequence[Request]) -> FunctionParameters:
-    """Returns the cheapest tier, B and T that keep the percentile; single requests to the fastest where none does.
+    """Returns the cheapest tier, B and T that keep the percentile; if none does, single requests to the fastest tier.
 
-    Parameters:
-        site: laws, prices and the uplink.
-        requests: whose arrival times the process is fitted to.
+    Args:
+        site: latency models, prices and the uplink.
+        requests: the requests to whose arrival times the process is fitted.
     """
     process = _process(np.array([r.arrived_at_s for r in requests if r.class_name not in site.stays]))
     busy = _uplink_load(site, process)
     if process is not None and busy < 1:
         way = Way(item_bytes=site.model.request_bytes, bytes_per_s=site.mean_bytes_per_s, rtt_s=site.rtt_s, busy=busy)
-        most = min(site.model.max_items, _MOST_ITEMS)
-        offer = TierOffer("the site", site.model.tiers, {}, site.function_noise, way, most)
+        max_items = min(site.model.max_items, _MAX_ITEMS)
+        offer = TierOffer("the site", site.model.tiers, {}, site.function_noise, way, max_items)
         families = offer.tabulated(offer.sheet)
         search = ProcessSearch.of(
             process, families, percentile=site.percentile, step_s=site.slo_s / _TIMEOUTS, steps=_TIMEOUTS
@@ -60,19 +61,19 @@ def best_batch(site: Site, requests: Sequence[Request]) -> FunctionParameters:
 
 
 def _process(times_s: Array) -> MarkovianArrivals | None:
-    """The process behind the arrivals; None where there are too few, or all at once."""
+    """Returns a process fitted to arrival times; None if all requests arrive at once or there are fewer than two."""
     gaps_s = np.diff(times_s)
     if not gaps_s.sum() > 0:
         return None
-    if len(gaps_s) < _FEWEST_GAPS:
+    if len(gaps_s) < _MIN_GAPS:
         return poisson_arrivals(len(gaps_s) / float(gaps_s.sum()))
-    if len(gaps_s) > _MOST_GAPS:
-        starts = np.linspace(0, len(gaps_s) - _MOST_GAPS // _STRETCHES, _STRETCHES).astype(int)
-        gaps_s = np.concatenate([gaps_s[start : start + _MOST_GAPS // _STRETCHES] for start in starts])
+    if len(gaps_s) > _MAX_GAPS:
+        starts = np.linspace(0, len(gaps_s) - _MAX_GAPS // _STRETCHES, _STRETCHES).astype(int)
+        gaps_s = np.concatenate([gaps_s[start : start + _MAX_GAPS // _STRETCHES] for start in starts])
     return fit_arrivals(gaps_s).process
 
 
 def _uplink_load(site: Site, process: MarkovianArrivals | None) -> float:
-    """Fraction of time that the uplink sends; above 1 where it cannot keep up."""
+    """Returns the utilisation of the uplink, above 1 if it is overloaded."""
     sent_bytes_per_s = site.model.request_bytes * (process.rate_rps if process is not None else 0.0)
     return sent_bytes_per_s / site.mean_bytes_per_s if site.mean_bytes_per_s > 0 else math.inf

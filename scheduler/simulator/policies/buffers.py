@@ -1,4 +1,4 @@
-"""Where requests wait until a function batch is worth its price."""
+"""Buffers that collect requests into function batches."""
 
 import math
 
@@ -8,16 +8,16 @@ from scheduler.simulator.policies.baseline import Baseline
 
 
 class TimedBuffer:
-    """Size and timeout: leaves when it is full, or so long after its first request came."""
+    """Buffer with a size and a timeout: its batch is sent when full, or a fixed time after its first request."""
 
     def __init__(self, owner: Baseline, tier: FunctionTier, *, size: int, timeout_s: float) -> None:
-        """Stores its parts; it is empty.
+        """Creates an empty buffer.
 
         Args:
-            owner: who sends.
-            tier: where to.
-            size: requests at which it leaves.
-            timeout_s: the longest that its first request waits.
+            owner: the policy that sends the batches.
+            tier: tier that serves the batches.
+            size: number of requests at which a batch is sent.
+            timeout_s: the longest wait of the first request of a batch, seconds.
         """
         self._owner = owner
         self._tier = tier
@@ -25,31 +25,31 @@ class TimedBuffer:
         self._timeout_s = timeout_s
         self._requests: list[Request] = []
         self.due_s = math.inf
-        """When it leaves though it is not full."""
+        """Time at which the batch is sent even if it is not full; infinite if the buffer is empty."""
 
     def add(self, request: Request, now_s: float) -> None:
-        """Takes a request in, and leaves if that fills it."""
+        """Adds a request, and sends the batch if it is full."""
         if not self._requests:
             self.due_s = now_s + self._timeout_s
         self._requests.append(request)
         if len(self._requests) >= self._size:
-            self._leave(now_s)
+            self._send(now_s)
 
-    def leave_if_due(self, now_s: float) -> None:
-        """Leaves if its time is over."""
+    def send_if_due(self, now_s: float) -> None:
+        """Sends the batch if its timeout has passed."""
         if self.due_s <= now_s:
-            self._leave(now_s)
+            self._send(now_s)
 
-    def _leave(self, now_s: float) -> None:
+    def _send(self, now_s: float) -> None:
         self._owner.send_function(self._requests, self._tier, now_s)
         self._requests, self.due_s = [], math.inf
 
 
 class DeadlineBuffer:
-    """Leaves at its cheapest size, or when the tightest deadline in it can wait no longer."""
+    """Buffer whose batch is sent at its cheapest size, or at the last moment for its earliest deadline."""
 
     def __init__(self, owner: Baseline) -> None:
-        """Finds the cheapest size within the SLO of the owner's site; it is empty."""
+        """Creates an empty buffer; its batch size is the cheapest one within the SLO of the owner's site."""
         self._owner = owner
         self._tier, self._size = owner.site.cheapest_function(owner.site.slo_s)
         self._seconds = [owner.site.function_s(self._tier, items) for items in range(1, self._size + 1)]
@@ -57,29 +57,29 @@ class DeadlineBuffer:
         self._requests: list[Request] = []
         self._deadline_s = math.inf
         self.due_s = math.inf
-        """When it must leave."""
+        """Last moment to send the batch in time; infinite if the buffer is empty."""
 
-    def may_make_it(self, request: Request, now_s: float) -> bool:
-        """Whether a call for it alone, sent now, is more likely than not in time."""
+    def likely_in_time(self, request: Request, now_s: float) -> bool:
+        """Returns whether a call with this request alone, sent now, is in time with probability above one half."""
         return now_s + self._single_s <= request.deadline_s
 
     def add(self, request: Request, now_s: float) -> None:
-        """Takes a request in; who cannot wait for a larger batch leaves before, what is full leaves at once."""
+        """Adds a request. Sends the batch before if it would be late with one more request, and after if it is full."""
         deadline_s = min(self._deadline_s, request.deadline_s)
         if self._requests and now_s + self._seconds[len(self._requests)] > deadline_s:
-            self._leave(now_s)
+            self._send(now_s)
             deadline_s = request.deadline_s
         self._requests.append(request)
         self._deadline_s = deadline_s
         self.due_s = deadline_s - self._seconds[len(self._requests) - 1]
         if len(self._requests) >= self._size:
-            self._leave(now_s)
+            self._send(now_s)
 
-    def leave_if_due(self, now_s: float) -> None:
-        """Leaves if its tightest deadline says so."""
+    def send_if_due(self, now_s: float) -> None:
+        """Sends the batch if its last moment has come."""
         if self.due_s <= now_s:
-            self._leave(now_s)
+            self._send(now_s)
 
-    def _leave(self, now_s: float) -> None:
+    def _send(self, now_s: float) -> None:
         self._owner.send_function(self._requests, self._tier, now_s)
         self._requests, self._deadline_s, self.due_s = [], math.inf, math.inf

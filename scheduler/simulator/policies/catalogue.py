@@ -1,4 +1,4 @@
-"""The policies by name: how each is made for a scenario, and what it says of itself in the report."""
+"""Policies by name: how each is set up for a scenario, and the entries that it adds to the report."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -11,7 +11,7 @@ from scheduler.simulator.policies.critical_rate import CriticalRate
 from scheduler.simulator.policies.edf import EarliestDeadlineFirst
 from scheduler.simulator.policies.edge_only import EdgeOnly
 from scheduler.simulator.policies.function_only import FunctionOnly, rule_of_thumb
-from scheduler.simulator.policies.search import SLICE, Trying
+from scheduler.simulator.policies.search import SLICE, TrialResult
 from scheduler.simulator.policies.site import Site, site_of
 from scheduler.simulator.policies.static import Static, StaticParameters, best_static
 from scheduler.simulator.scenario import Scenario, ScenarioError
@@ -20,11 +20,11 @@ from scheduler.simulator.shell import EngineLike
 
 @dataclass(frozen=True, slots=True)
 class Chosen:
-    """A policy that is ready to run.
+    """Policy that is ready to run.
 
-    Parameters:
-        policy: it.
-        facts: keys that the report takes over: how it was planned and with which parameters.
+    Attributes:
+        policy: the policy or the engine.
+        facts: entries for the report: how it was planned and with which parameters.
     """
 
     policy: EngineLike
@@ -32,21 +32,21 @@ class Chosen:
 
 
 class Rehearsal(Protocol):
-    """Simulates a policy in the scenario at hand, from its start."""
+    """Function that simulates a policy in the given scenario."""
 
-    def __call__(self, policy: EngineLike, requests: Sequence[Request], /) -> Trying:
-        """Returns what it comes to on these requests."""
+    def __call__(self, policy: EngineLike, requests: Sequence[Request], /) -> TrialResult:
+        """Returns the result of the policy with the given requests."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Hindsight:
-    """What a search may use: the requests that will come, and the world they will meet."""
+    """Knowledge of a search with hindsight: the requests that will arrive, and a simulation with them."""
 
     site: Site
     requests: Sequence[Request]
     rehearse: Rehearsal
 
-    def static(self, parameters: StaticParameters, *, whole: bool) -> Trying:
+    def static(self, parameters: StaticParameters, *, whole: bool) -> TrialResult:
         return self.rehearse(Static(self.site, parameters), self._part(whole))
 
     def _part(self, whole: bool) -> Sequence[Request]:
@@ -103,17 +103,17 @@ _NO_EDGE = frozenset({"function-only", "batch"})
 def choose(scenario: Scenario, requests: Sequence[Request], rehearse: Rehearsal) -> Chosen:
     """Returns the scenario's policy, one of `BASELINES`.
 
-    Parameters:
-        scenario: names the policy and describes the place.
-        requests: that it will meet, in order; only the policies that are given hindsight look at more than their mean.
-        rehearse: simulates a policy, for those that are set by search.
+    Args:
+        scenario: names the policy and describes the site.
+        requests: the requests that will arrive, in order. Only policies with hindsight use more than their mean rate.
+        rehearse: simulates a policy, for those whose parameters are found by search.
 
     Raises:
-        ScenarioError: the policy needs an edge or a function that the scenario lacks, or knows one model only.
+        ScenarioError: the policy needs an edge or a function that the scenario lacks, or supports one model only.
     """
     site = site_of(scenario, requests)
     if site.model.edge_latency is None and scenario.policy not in _NO_EDGE:
-        raise ScenarioError(f"the policy {scenario.policy} needs an edge; give the scenario's model an edge law")
+        raise ScenarioError(f"the policy {scenario.policy} needs an edge; give the scenario's model an edge latency")
     if not site.model.tiers and scenario.policy not in _NO_FUNCTION:
         raise ScenarioError(f"the policy {scenario.policy} needs a function; give the scenario a tier")
     return BASELINES[scenario.policy](_Hindsight(site, requests, rehearse))

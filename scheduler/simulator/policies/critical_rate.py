@@ -1,14 +1,15 @@
-"""The critical rate, alternating batches and a 5 s timer.
+"""Critical rate: edge batches and function batches in turn, with a new plan every 5 s.
 
 Source: the repository serverless-edge-batching (E. Pan, 2023), its planner and its virtual queue. The largest edge
-batch b of a fixed list that takes at most half the SLO gives a critical rate 2 b / SLO. Below it only the edge is
-used, with the largest batch that is in time and keeps up; above it the edge takes the critical rate in batches of b
-and functions the rest, with the batch and tier that cost least a second among those in time. The plan is made every
-5 s from the rate since the last batches, and is executed by filling one edge batch, then one function batch, and so
-on; each leaves when full or at a timeout of half the SLO (0.4 s for the 0.8 s of its defaults). Nothing is dropped.
+batch b of a fixed list that takes at most half the SLO gives a critical rate 2 b / SLO. Below this rate only the edge
+is used, with the largest batch that is in time and whose throughput is sufficient. Above it the edge serves the
+critical rate in batches of b, and functions serve the rest, with the batch and the tier of least cost a second among
+those in time. A plan is made every 5 s from the rate since the last batches. It is carried out by filling one edge
+batch, then one function batch, and so on; each is sent when full or after a timeout of half the SLO (0.4 s for the
+default SLO of 0.8 s). No request is dropped.
 
-Three faults of its code are not repeated, since they are none of the policy: it pads batches to their full size,
-sends empty ones, and crashes where nothing is in time (here the smallest batch is taken).
+Three errors of its code are not repeated, since they do not belong to the policy: it pads batches to their full size,
+sends empty batches, and crashes if no batch is in time (here the smallest batch is taken).
 """
 
 import math
@@ -30,7 +31,7 @@ _FIRST_EDGE_BATCH, _FIRST_FUNCTION_BATCH = 20, 2
 
 @dataclass(frozen=True, slots=True)
 class Alternation:
-    """What one plan says: sizes of the two batches; a function batch of 0 leaves the functions out."""
+    """Plan: the sizes of the two batches, and the tier; a function batch of 0 means that functions are not used."""
 
     edge_batch: int
     function_batch: int
@@ -40,21 +41,21 @@ class Alternation:
 def plan(site: Site, *, rate_rps: float, bandwidth_bytes_per_s: float) -> Alternation:
     """Returns the plan for a rate and a bandwidth, both above 0.
 
-    Parameters:
-        site: the place.
+    Args:
+        site: the edge, the tiers and the SLO.
         rate_rps: requests a second.
-        bandwidth_bytes_per_s: of the uplink; the source gives all of it to each batch.
+        bandwidth_bytes_per_s: bandwidth of the uplink; as in the source, each batch is planned with all of it.
     """
-    law = site.model.edge_latency
-    assert law is not None
-    sizes = [size for size in _EDGE_BATCHES if size <= min(law.max_batch, site.model.max_items)]
-    critical = max((size for size in sizes if law.predict_s(size) <= site.slo_s / 2), default=1)
+    latency = site.model.edge_latency
+    assert latency is not None
+    sizes = [size for size in _EDGE_BATCHES if size <= min(latency.max_batch, site.model.max_items)]
+    critical = max((size for size in sizes if latency.predict_s(size) <= site.slo_s / 2), default=1)
     critical_rps = 2 * critical / site.slo_s
     if rate_rps <= critical_rps:
         keeping_up = [
             size
             for size in sizes
-            if law.predict_s(size) + size / rate_rps <= site.slo_s and law.predict_s(size) <= size / rate_rps
+            if latency.predict_s(size) + size / rate_rps <= site.slo_s and latency.predict_s(size) <= size / rate_rps
         ]
         return Alternation(max(keeping_up, default=1), 0, site.model.tiers[0])
     tier, size = _cheapest(site, rate_rps - critical_rps, bandwidth_bytes_per_s)
@@ -77,10 +78,10 @@ def _cheapest(site: Site, rest_rps: float, bandwidth_bytes_per_s: float) -> tupl
 
 
 class CriticalRate(Baseline):
-    """One batch gathers at a time, for the edge and for functions in turn."""
+    """Policy that fills one batch at a time, for the edge and for functions in turn."""
 
     def __init__(self, site: Site) -> None:
-        """Begins with the source's default sizes."""
+        """Starts with the default sizes of the source."""
         super().__init__(site)
         self._sizes = Alternation(_FIRST_EDGE_BATCH, _FIRST_FUNCTION_BATCH, site.model.tiers[0])
         self._requests: list[Request] = []
@@ -94,7 +95,7 @@ class CriticalRate(Baseline):
         self._round_arrivals = 0
 
     def arrived(self, request: Request, now_s: float) -> None:
-        """Lets it join the batch that gathers; that batch's first arms the timer."""
+        """Adds the request to the current batch; the first request of a batch starts the timeout."""
         self._last_arrival_s = now_s
         self._round_arrivals += 1
         if request.class_name in self.site.stays:
@@ -104,23 +105,23 @@ class CriticalRate(Baseline):
             self._due_s = now_s + self.site.slo_s / 2
         self._requests.append(request)
         if len(self._requests) >= self._size():
-            self._leave(now_s)
+            self._send_batch(now_s)
 
     def decide(self, now_s: float) -> None:
-        """Sends what has waited long enough; plans when the timer says so."""
+        """Sends the current batch after its timeout; makes a new plan every 5 s."""
         if self._due_s <= now_s:
-            self._leave(now_s)
+            self._send_batch(now_s)
         if self._plan_s <= now_s:
             self._plan(now_s)
 
     def next_wakeup_s(self) -> float | None:
-        """Returns the batch's timeout or the planner's timer; an idle queue needs no plan."""
+        """Returns the earlier of the batch's timeout and the next plan; None while no request waits."""
         return earliest(self._due_s, self._plan_s if self._requests else math.inf)
 
     def _size(self) -> int:
         return self._sizes.edge_batch if self._for_edge else self._sizes.function_batch
 
-    def _leave(self, now_s: float) -> None:
+    def _send_batch(self, now_s: float) -> None:
         if self._for_edge:
             self.send_edge(self._requests, now_s)
         else:
@@ -131,7 +132,7 @@ class CriticalRate(Baseline):
             self._measure_rate()
 
     def _measure_rate(self) -> None:
-        """The mean over the round's gaps, as the source takes it."""
+        """Measures the rate as the source does: the mean over the gaps since the last edge batch began."""
         if self._last_arrival_s > self._round_began_s:
             self._rate_rps = self._round_arrivals / (self._last_arrival_s - self._round_began_s)
             self._round_began_s, self._round_arrivals = self._last_arrival_s, 0
@@ -146,4 +147,4 @@ class CriticalRate(Baseline):
             self._for_edge = True
         self._plans += 1
         detail = f"{self._rate_rps:.1f} requests a second"
-        self.adopt(PlanAdopted(Plan(self._plans, now_s, self._plan_s, cause="timer", detail=detail, groups=())))
+        self.emit(PlanAdopted(Plan(self._plans, now_s, self._plan_s, cause="timer", detail=detail, groups=())))

@@ -1,10 +1,10 @@
-"""Earliest deadline first, without forecasting.
+"""Earliest deadline first, without forecasts.
 
-Liu and Layland, "Scheduling algorithms for multiprogramming in a hard-real-time environment" (J. ACM 20, 1973), made
-to batch: whenever the edge is free it takes the most urgent requests, as many as the most urgent of them allows. A
-request waits for it until the last moment at which a function could still answer in time; then it leaves with the
-next most urgent ones, in the largest function batch that takes at most half the SLO. Nothing is assumed of what will
-arrive or of when the edge will be free.
+Liu and Layland, "Scheduling algorithms for multiprogramming in a hard-real-time environment" (J. ACM 20, 1973),
+extended to batches. Whenever the edge is free, it gets the requests with the earliest deadlines, as many as the
+earliest of these deadlines allows. A request waits for the edge until the last moment at which a function could still
+answer in time. It is then sent to a function together with the next earliest deadlines, in the largest batch that
+takes at most half the SLO. The policy uses no estimate of future arrivals or of when the edge will be free.
 """
 
 from heapq import heappop, heappush
@@ -17,65 +17,65 @@ from scheduler.simulator.policies.edge_only import TOO_LATE
 from scheduler.simulator.policies.site import Site
 
 _LONGEST_LEAD = 0.9
-"""Of the SLO. Where even that is too short for 99 % of the function's answers, the edge still gets a chance."""
+"""Fraction of the SLO. A request waits for the edge for at least the rest, even if the function is then late."""
 
 Waiting = list[tuple[float, int, Request]]
 
 
-def spilled_together(site: Site) -> tuple[FunctionTier, int]:
-    """Returns tier and size of the batches that leave at the last moment."""
+def function_batch(site: Site) -> tuple[FunctionTier, int]:
+    """Returns tier and size of the function batches."""
     return site.cheapest_function(site.slo_s / 2)
 
 
 class EarliestDeadlineFirst(Baseline):
-    """Two heaps by deadline: who may leave the site, and who must stay or would leave in vain."""
+    """Policy with two heaps by deadline: requests that can use functions in time, and the other requests."""
 
     def __init__(self, site: Site) -> None:
-        """Nobody waits."""
+        """Creates empty heaps."""
         super().__init__(site)
-        self._may_leave: Waiting = []
+        self._movable: Waiting = []
         self._stay: Waiting = []
-        self._tier, self._together = spilled_together(site)
+        self._tier, self._function_batch = function_batch(site)
         self._median_s = site.function_median_s(self._tier, 1)
-        self._function_s = min(site.function_s(self._tier, self._together), _LONGEST_LEAD * site.slo_s)
+        self._function_s = min(site.function_s(self._tier, self._function_batch), _LONGEST_LEAD * site.slo_s)
 
     def arrived(self, request: Request, now_s: float) -> None:
-        """Lets it wait."""
-        in_vain = now_s + self._median_s > request.deadline_s
-        heap = self._stay if in_vain or request.class_name in self.site.stays else self._may_leave
+        """Adds the request to one of the heaps."""
+        late_there = now_s + self._median_s > request.deadline_s
+        heap = self._stay if late_there or request.class_name in self.site.stays else self._movable
         heappush(heap, (request.deadline_s, request.request_id, request))
 
     def decide(self, now_s: float) -> None:
-        """Fills the edge if it is free; lets leave whose last moment it is."""
+        """Sends the next batch if the edge is free, and function batches at their last moment."""
         if not self.edge_batches:
             batch = self._next_batch(now_s)
             if batch:
                 self.send_edge(batch, now_s)
-        while self._may_leave and self._leaves_s() <= now_s:
-            batch = [heappop(self._may_leave)[2] for _ in range(min(self._together, len(self._may_leave)))]
+        while self._movable and self._latest_send_s() <= now_s:
+            batch = [heappop(self._movable)[2] for _ in range(min(self._function_batch, len(self._movable)))]
             self.send_function(batch, self._tier, now_s)
 
     def next_wakeup_s(self) -> float | None:
-        """Returns the most urgent request's last moment."""
-        return earliest(self._leaves_s()) if self._may_leave else None
+        """Returns the last moment of the earliest deadline; None if no request may use functions."""
+        return earliest(self._latest_send_s()) if self._movable else None
 
-    def _leaves_s(self) -> float:
-        return self._may_leave[0][0] - self._function_s
+    def _latest_send_s(self) -> float:
+        return self._movable[0][0] - self._function_s
 
-    def _most_urgent(self) -> Waiting:
-        if not self._stay or (self._may_leave and self._may_leave[0] < self._stay[0]):
-            return self._may_leave
+    def _earliest(self) -> Waiting:
+        if not self._stay or (self._movable and self._movable[0] < self._stay[0]):
+            return self._movable
         return self._stay
 
     def _next_batch(self, now_s: float) -> list[Request]:
         seconds, late = self.site.edge_s, self.site.served_late
         batch: list[Request] = []
         latest_s = float("inf")
-        while len(batch) + 1 < len(seconds) and (heap := self._most_urgent()):
+        while len(batch) + 1 < len(seconds) and (heap := self._earliest()):
             deadline_s, _, request = heap[0]
             if now_s + seconds[1] <= deadline_s:
                 latest_s = min(latest_s, deadline_s)
-            elif heap is self._may_leave:
+            elif heap is self._movable:
                 self._send_at_once(now_s)
                 continue
             elif request.class_name not in late:
@@ -88,5 +88,5 @@ class EarliestDeadlineFirst(Baseline):
         return batch
 
     def _send_at_once(self, now_s: float) -> None:
-        """Who cannot be in time on an idle edge tries a function: that may be lucky, and waiting helps nobody."""
-        self.send_function([heappop(self._may_leave)[2]], self._tier, now_s)
+        """Sends the request that would be late even on an idle edge to a function, which may be faster than usual."""
+        self.send_function([heappop(self._movable)[2]], self._tier, now_s)

@@ -1,9 +1,9 @@
 """Edge only: greedy adaptive batching.
 
-Whenever the edge is free it takes all that wait, oldest first, up to what the oldest deadline allows; a request that
-can no longer be in time is dropped when its turn comes. This is how a work-conserving model server batches (NVIDIA
-Triton's dynamic batcher without a queue delay), with the lazy dropping that Shen et al., "Nexus: a GPU cluster engine
-for accelerating DNN-based video analysis" (SOSP 2019), describe and compare with.
+Whenever the edge is free, it gets all waiting requests in order of arrival, as many as the earliest deadline allows. A
+request that can no longer be in time is dropped when it reaches the head of the queue. A work-conserving model server
+batches like this (NVIDIA Triton's dynamic batcher without a queue delay). The lazy dropping is described in Shen et
+al., "Nexus: a GPU cluster engine for accelerating DNN-based video analysis" (SOSP 2019).
 """
 
 from collections import deque
@@ -17,19 +17,19 @@ TOO_LATE = "the edge cannot answer before the deadline"
 
 
 class EdgeOnly(Baseline):
-    """First in, first out, no function."""
+    """Policy without functions, first in, first out."""
 
     def __init__(self, site: Site) -> None:
-        """Stores the place; nobody waits."""
+        """Creates an empty queue."""
         super().__init__(site)
         self._queue: deque[Request] = deque()
 
     def arrived(self, request: Request, now_s: float) -> None:  # noqa: ARG002
-        """Lets it wait."""
+        """Adds the request to the queue."""
         self._queue.append(request)
 
     def decide(self, now_s: float) -> None:
-        """Fills the edge if it is free."""
+        """Sends the next batch if the edge is free."""
         if self.edge_batches or not self._queue:
             return
         batch = self._next_batch(now_s)

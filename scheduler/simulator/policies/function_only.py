@@ -1,8 +1,8 @@
-"""Functions only: one buffer with a fixed size and timeout, the timer armed by the first request of the batch.
+"""Functions only: one buffer with a fixed size and a timeout that begins with the first request of a batch.
 
 This is the buffer in front of serverless inference in Ali et al., "BATCH: machine learning inference serving on
-serverless platforms with adaptive batching" (SC 2020), with parameters from a rule of thumb instead of its optimiser:
-the cheapest batch that at the mean rate gathers, and 99 % of the time is answered, within the SLO.
+serverless platforms with adaptive batching" (SC 2020). Its parameters come from a rule of thumb instead of the
+optimiser: the cheapest batch that fills within the SLO at the mean rate, and is then answered in time with 99 %.
 """
 
 from collections.abc import Iterator
@@ -15,19 +15,19 @@ from scheduler.simulator.policies.baseline import Baseline, earliest
 from scheduler.simulator.policies.buffers import TimedBuffer
 from scheduler.simulator.policies.site import Site
 
-STAYS = "requests of this class must not leave the site, and this policy has no edge"
+STAYS = "requests of this class are edge-only, and this policy uses no edge"
 
 
 @dataclass(frozen=True, slots=True)
 class FunctionParameters:
-    """Where batches go, how many requests make one, and how long its first one waits at most."""
+    """Parameters of the buffer: the tier, the requests in a full batch, and the longest wait of its first request."""
 
     tier: FunctionTier
     function_batch: int
     function_timeout_s: float
 
     def shown(self) -> dict[str, object]:
-        """Returns them as the report shows them."""
+        """Returns the parameters as entries for the report."""
         return {
             "tier": self.tier.name,
             "function_batch": self.function_batch,
@@ -36,7 +36,7 @@ class FunctionParameters:
 
 
 def rule_of_thumb(site: Site) -> FunctionParameters:
-    """Returns size and timeout for the mean rate."""
+    """Returns tier, size and timeout for the mean rate."""
     in_time = list(_in_time(site))
     if not in_time:
         tier, _ = site.cheapest_function(0.0)
@@ -53,7 +53,7 @@ def _in_time(site: Site) -> Iterator[FunctionParameters]:
 
 
 class FunctionOnly(Baseline):
-    """Everybody goes through one buffer."""
+    """Policy that sends all requests through one buffer to functions."""
 
     def __init__(self, site: Site, parameters: FunctionParameters) -> None:
         """Stores its parts."""
@@ -63,16 +63,16 @@ class FunctionOnly(Baseline):
         )
 
     def arrived(self, request: Request, now_s: float) -> None:
-        """Lets it join the batch that gathers."""
+        """Adds the request to the buffer; refuses it if its class is edge-only."""
         if request.class_name in self.site.stays:
             self.refuse(request, RefusalKind.NO_BACKEND, STAYS)
         else:
             self._buffer.add(request, now_s)
 
     def decide(self, now_s: float) -> None:
-        """Sends what has waited long enough."""
-        self._buffer.leave_if_due(now_s)
+        """Sends the batch after its timeout."""
+        self._buffer.send_if_due(now_s)
 
     def next_wakeup_s(self) -> float | None:
-        """Returns the buffer's time."""
+        """Returns the end of the buffer's timeout; None if it is empty."""
         return earliest(self._buffer.due_s)

@@ -1,8 +1,8 @@
-"""What `log-oracle` is told: the truth of a scenario over time, in place of what an engine must estimate.
+"""True values of a scenario over time, which `log-oracle` uses in place of estimates.
 
-Rates are read off the arrivals themselves, since a trace has no other truth: where the scenario declares rate steps,
-the mean from one change to the next; else the mean over a window around the moment, cut where a burst begins or ends.
-No single arrival to come is told.
+The true rate is computed from the arrivals, since a trace has no other. If the scenario declares rate steps, it is the
+mean from one change to the next; otherwise the mean over a window around the moment, which ends where a burst begins
+or ends. The times of single future arrivals are not revealed.
 """
 
 import math
@@ -16,18 +16,18 @@ from scheduler.simulator.network import Bandwidth
 from scheduler.simulator.scenario import Scenario
 
 RATE_WINDOW_S = 2.0
-"""Where no step is declared. Wide enough for some two hundred requests at a hundred a second: 7 % of scatter."""
+"""Window where no rate step is declared: about 200 requests at 100 a second, a standard error of 7 %."""
 
 
 class Truth:
-    """True rate, bandwidth, slowdown and fault windows of one run, as functions of time in seconds."""
+    """True rate, bandwidth, slowdown and faults of one run, as functions of time in seconds."""
 
     def __init__(self, scenario: Scenario, requests: Sequence[Request]) -> None:
         """Stores the scenario and, by model, the times of its requests.
 
         Args:
-            scenario: that is run.
-            requests: that will arrive, in order.
+            scenario: the scenario of the run.
+            requests: the requests that will arrive, in order.
         """
         self._scenario = scenario
         self._edge = Faults(scenario.edge_faults)
@@ -38,7 +38,7 @@ class Truth:
             self._arrivals_s.setdefault(request.model, []).append(request.arrived_at_s)
 
     def rate_rps(self, model: str, at_s: float) -> float:
-        """Returns the model's requests a second around a moment."""
+        """Returns the true rate of a model at `at_s`, requests a second."""
         arrivals_s = self._arrivals_s.get(model, [])
         start_s, end_s = self._stretch(at_s)
         if not self._scenario.rate_steps or not math.isfinite(end_s):
@@ -46,54 +46,54 @@ class Truth:
         return (bisect_left(arrivals_s, end_s) - bisect_left(arrivals_s, start_s)) / (end_s - start_s)
 
     def _stretch(self, at_s: float) -> tuple[float, float]:
-        """From the last declared change of rate to the next; without an end after the last, and where none is."""
+        """Returns the interval between two declared rate changes; its end is infinite after the last change."""
         index = bisect_right(self._steps_s, at_s)
         start_s = self._steps_s[index - 1] if index else 0.0
         return start_s, self._steps_s[index] if index < len(self._steps_s) else math.inf
 
     def bytes_per_s(self, at_s: float) -> float:
-        """Returns the uplink's bandwidth; infinite where it is ample."""
+        """Returns the bandwidth of the uplink, bytes a second; infinite for a link without limit."""
         return self._scenario.bandwidth.rate_at(at_s)
 
     def edge_slowdown(self, at_s: float) -> float:
-        """Returns the factor by which the edge's work takes longer."""
+        """Returns the factor on the edge's service time."""
         return self._edge.slowdown(at_s)
 
     def function_slowdown(self, at_s: float) -> float:
-        """Returns the factor by which a function's work takes longer."""
+        """Returns the factor on a function's service time."""
         return self._functions.slowdown(at_s)
 
     def edge_back_s(self, at_s: float) -> float:
-        """Returns from when on the edge answers; that very moment where it does."""
+        """Returns the end of the edge's outage; `at_s` itself if there is none."""
         return _back_s(self._scenario.edge_faults, at_s)
 
     def functions_back_s(self, at_s: float) -> float:
-        """Returns from when on the functions answer and take calls: neither an outage nor throttling."""
+        """Returns the end of the functions' outage or throttling; `at_s` itself if there is none."""
         return _back_s(self._scenario.function_faults, at_s)
 
     def edge_speed_changes_s(self) -> list[float]:
-        """Returns when the edge becomes slow or well again, ascending."""
+        """Returns the times at which the edge's speed changes, ascending."""
         return sorted(_ends_s([fault for fault in self._scenario.edge_faults if fault.kind == "slow"]))
 
     def rate_changes_s(self) -> list[float]:
-        """Returns when the declared rate changes, ascending."""
+        """Returns the times at which the declared rate changes, ascending."""
         return list(self._steps_s)
 
     def cause_of(self, change_s: float) -> str:
-        """Returns what a plan for one of `changes_s` is asked for, in the words of the engine's own causes."""
+        """Returns the cause of a plan for one of `changes_s`, one of the engine's own causes where it applies."""
         if change_s in self._steps_s:
             return "rate"
         if change_s in self.edge_speed_changes_s():
             return "edge-service"
-        # A link that never rests is no news; one that steps is.
+        # A step of the bandwidth is a change; a log in which every second differs is not.
         bandwidth = self._scenario.bandwidth
         steps = math.isinf(bandwidth.period_s) and change_s in bandwidth.starts_s
         return "bandwidth" if steps else "told"
 
     def changes_s(self, until_s: float) -> list[float]:
-        """Returns every moment up to `until_s` at which anything of this changes by a step, ascending.
+        """Returns the times up to `until_s` at which a true value changes in a step, ascending.
 
-        A trace's rate wanders without steps: none of it is among them.
+        The rate of a trace varies without steps and adds no times.
         """
         scenario = self._scenario
         faults = (*scenario.edge_faults, *scenario.function_faults)
@@ -102,14 +102,14 @@ class Truth:
 
 
 def rate_changes_s(scenario: Scenario) -> list[float]:
-    """Returns when the declared rate changes: at the end of each step, and where a burst begins and ends."""
+    """Returns the times at which the declared rate changes: ends of steps, starts and ends of bursts."""
     steps_s = accumulate(seconds for seconds, _ in scenario.rate_steps)
     bursts_s = {moment for b in scenario.bursts for moment in (b.start_s, b.start_s + b.duration_s)}
     return sorted({*steps_s, *bursts_s})
 
 
 def _back_s(faults: Sequence[Fault], at_s: float) -> float:
-    """When the windows that follow on each other from a moment on are over."""
+    """Returns the end of the consecutive faults that include `at_s`; `at_s` itself if there is none."""
     for fault in sorted(faults, key=lambda fault: fault.start_s):
         if fault.kind != "slow" and fault.start_s <= at_s < fault.end_s:
             at_s = fault.end_s

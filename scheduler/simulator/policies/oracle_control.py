@@ -1,4 +1,4 @@
-"""The engine's control with the truth in place of estimates: of everything (`log-oracle`), or of when things change."""
+"""The engine's control with true values instead of estimates: of all quantities (`log-oracle`), or of change times."""
 
 import math
 from bisect import bisect_right
@@ -20,16 +20,16 @@ from scheduler.simulator.policies.log_oracle import Truth
 from scheduler.simulator.scenario import Scenario
 
 LAST_CHANGE_S = 60.0
-"""How long after the last arrival changes are still looked at: everything has ended by then."""
+"""Seconds after the last arrival until which changes are considered; all requests have ended by then."""
 TOLD_AFTER_S = 2.0
-"""A plan for a change whose time is known is asked for when so much of what follows it has been seen: eight ticks."""
+"""Seconds from a known change to the request for a plan: eight ticks, so that estimates have seen the new values."""
 
 
 class TimedControl(Control):
-    """Asks for a plan when something truly changes, and never because something seems to have changed."""
+    """Control that asks for a plan at given times and ignores detected changes."""
 
     def __init__(self, settings: EngineSettings, truth: Truth, moments_s: Sequence[float]) -> None:
-        """Stores the truth and the moments, ascending."""
+        """Stores the true values and the times at which to ask for a plan, ascending."""
         super().__init__(replace(settings, changepoints=False))
         self.now_s = 0.0
         self.truth = truth
@@ -37,7 +37,7 @@ class TimedControl(Control):
         self._next = 0
 
     def advance(self, now_s: float) -> None:
-        """Lets time pass, also beyond moments that matter."""
+        """Advances the time, and calls `passed` if this passes one of the given times."""
         self.now_s = now_s
         super().advance(now_s)
         passed = bisect_right(self._moments_s, now_s)
@@ -46,11 +46,11 @@ class TimedControl(Control):
             self.passed(self._moments_s[passed - 1])
 
     def passed(self, moment_s: float) -> None:
-        """Has got to a moment."""
+        """Asks for a plan, since the time `moment_s` has passed."""
         self._found(Finding(self.truth.cause_of(moment_s), f"a change at {moment_s:.2f} s"))
 
     def next_wakeup_s(self) -> float:
-        """Returns when time matters, true changes included; inf for never."""
+        """Returns the next time at which to call `advance`, true changes included; infinite for never."""
         next_s = self._moments_s[self._next] if self._next < len(self._moments_s) else NEVER
         return min(super().next_wakeup_s(), next_s)
 
@@ -150,7 +150,7 @@ class OracleControl(TimedControl):
     """Plans from the truth, and gives it to the engine as its beliefs."""
 
     def __init__(self, settings: EngineSettings, scenario: Scenario, truth: Truth, changes_s: Sequence[float]) -> None:
-        """Stores what is true.
+        """Stores the true values.
 
         Args:
             settings: the engine's, with the true latency models.
@@ -163,7 +163,7 @@ class OracleControl(TimedControl):
         self.beliefs = TrueBeliefs(self.beliefs, settings, scenario, truth)
 
     def snapshot(self, now_s: float, *, edge_up: bool, function_up: bool) -> Snapshot:
-        """Freezes the truth for the planner."""
+        """Returns a snapshot of the true values for the planner."""
         learned = super().snapshot(now_s, edge_up=edge_up, function_up=function_up)
         uplink = self.beliefs.uplink(now_s)
         return replace(
@@ -185,16 +185,16 @@ class OracleControl(TimedControl):
             edge_quantile_factor={p: _factor(scenario.edge_noise, p) for p in percentiles},
             function_latencies={tier.name: tier.latency.slower(slowdown) for tier in settings.tiers},
             function_quantile_factor={p: _factor(scenario.function_noise, p) for p in percentiles},
-            # The size of items makes no difference here.
+            # All simulated items have the same size.
             size_factors={},
         )
 
 
 class ToldControl(TimedControl):
-    """Learns as any engine does, but knows when rate and edge have truly changed: estimates begin anew from there."""
+    """Control that learns as the engine does, but restarts estimates at the true changes of rate and edge speed."""
 
     def __init__(self, settings: EngineSettings, truth: Truth, changes_s: Sequence[float]) -> None:
-        """Stores the changes, ascending."""
+        """Stores the true values and the times of their changes, ascending."""
         super().__init__(settings, truth, [at_s + TOLD_AFTER_S for at_s in changes_s])
         self._changes_s = changes_s
         self._rate_changes_s = frozenset(truth.rate_changes_s())
@@ -203,7 +203,7 @@ class ToldControl(TimedControl):
         """Edge batches by model since the edge's speed last changed."""
 
     def passed(self, moment_s: float) -> None:
-        """Begins estimates anew, and asks for a plan."""
+        """Restarts the estimates that have changed, and asks for a plan."""
         at_s = min(self._changes_s, key=lambda change_s: abs(change_s + TOLD_AFTER_S - moment_s))
         for model in self._estimates.models.values():
             if at_s in self._rate_changes_s:
@@ -229,18 +229,18 @@ def oracle_control(scenario: Scenario, requests: Sequence[Request]) -> OracleCon
 
 
 def told_control(scenario: Scenario, requests: Sequence[Request]) -> ToldControl:
-    """Returns a control that knows when a scenario changes, and nothing else."""
+    """Returns a control that knows the times at which a scenario changes."""
     truth = Truth(scenario, requests)
     return ToldControl(scenario.engine_settings(), truth, _changes_s(truth, requests))
 
 
 def _changes_s(truth: Truth, requests: Sequence[Request]) -> list[float]:
     last_s = requests[-1].arrived_at_s if requests else 0.0
-    # When arrivals end is no change of their rate: nobody is left to plan for.
+    # The end of the arrivals is no change of their rate: no request is left to plan for.
     ended_s = {at_s for at_s in truth.rate_changes_s() if at_s > last_s}
     return [at_s for at_s in truth.changes_s(last_s + LAST_CHANGE_S) if at_s not in ended_s]
 
 
 def _factor(sigma: float, percentile: float) -> float:
-    """Within so many times its median a lognormal service time stays with this probability."""
+    """Returns the quantile of a lognormal service time as a factor on its median, at least 1."""
     return max(1.0, math.exp(Scatter(sigma=sigma).quantile(percentile)))

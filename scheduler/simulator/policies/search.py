@@ -1,4 +1,4 @@
-"""Hindsight: parameters of a static policy, chosen by simulating them on the requests that will come."""
+"""Search with hindsight: chooses parameters of a static policy by simulating them on the requests to come."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -8,15 +8,15 @@ if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
 SLICE = 5000
-"""Requests of the short trials; only what does well there is tried on all."""
+"""Requests of a short trial. Only the best parameters are then simulated with all requests."""
 _FINALISTS = 10
 _PASSES = 2
 _STEPS = 8
 
 
 @dataclass(frozen=True, slots=True)
-class Trying:
-    """What a trial came to: fraction within the SLO, and money."""
+class TrialResult:
+    """Result of a trial: the fraction within the SLO, and the cost."""
 
     within_slo: float
     cost: float
@@ -27,14 +27,14 @@ Contravariant = TypeVar("Contravariant", contravariant=True)
 
 
 class Trial(Protocol[Contravariant]):
-    """Simulates some parameters."""
+    """Function that simulates given parameters."""
 
-    def __call__(self, parameters: Contravariant, *, whole: bool) -> Trying:
-        """Returns what they come to, on the whole workload or on a slice of it."""
+    def __call__(self, parameters: Contravariant, *, whole: bool) -> TrialResult:
+        """Returns the result with the whole workload, or with a slice of it."""
 
 
-def rank(tried: Trying, target: float) -> tuple[bool, float, float]:
-    """Returns a key by which the better trial is less: within the target first, then money; else lateness first."""
+def rank(tried: TrialResult, target: float) -> tuple[bool, float, float]:
+    """Returns a sort key, smaller for better results: those within the target by cost, then the others by lateness."""
     if tried.within_slo >= target:
         return False, tried.cost, -tried.within_slo
     return True, -tried.within_slo, tried.cost
@@ -43,17 +43,17 @@ def rank(tried: Trying, target: float) -> tuple[bool, float, float]:
 def descend(
     start: Parameters, axes: Sequence[Sequence[Mapping[str, Any]]], trial: Trial[Parameters], *, target: float
 ) -> Parameters:
-    """Searches along one axis after the other, twice, on a slice; then tries the best on the whole workload.
+    """Searches along one axis after the other, twice, with a slice; then compares the best with the whole workload.
 
-    Parameters:
-        start: where it begins.
-        axes: per axis, the changes of fields that are tried.
-        trial: simulates some parameters.
-        target: fraction within the SLO that must hold.
+    Args:
+        start: parameters at which the search begins.
+        axes: for each axis, the changes of fields to try.
+        trial: simulates given parameters.
+        target: required fraction within the SLO.
     """
-    seen: dict[Parameters, Trying] = {}
+    seen: dict[Parameters, TrialResult] = {}
 
-    def tried(parameters: Parameters) -> Trying:
+    def tried(parameters: Parameters) -> TrialResult:
         if parameters not in seen:
             seen[parameters] = trial(parameters, whole=False)
         return seen[parameters]
@@ -66,12 +66,12 @@ def descend(
     return choose(_finalists(list(seen.items()), target), trial, target=target)
 
 
-def _finalists(found: Sequence[tuple[Parameters, Trying]], target: float) -> list[Parameters]:
-    """The best of the slice, and the best of those with room to spare: a slice may flatter."""
-    spare = 1 - (1 - target) / 3
+def _finalists(found: Sequence[tuple[Parameters, TrialResult]], target: float) -> list[Parameters]:
+    """Returns the best on the slice, and the best with a stricter target: a slice may be easier than the whole."""
+    strict = 1 - (1 - target) / 3
     by_rank = sorted(found, key=lambda entry: rank(entry[1], target))[:_FINALISTS]
-    by_spare = sorted(found, key=lambda entry: rank(entry[1], spare))[:_FINALISTS]
-    return list(dict.fromkeys(parameters for parameters, _ in by_rank + by_spare))
+    by_strict = sorted(found, key=lambda entry: rank(entry[1], strict))[:_FINALISTS]
+    return list(dict.fromkeys(parameters for parameters, _ in by_rank + by_strict))
 
 
 def refine(
@@ -81,7 +81,7 @@ def refine(
     *,
     target: float,
 ) -> Parameters:
-    """Climbs from neighbour to neighbour on the whole workload, until none is better or for so many steps."""
+    """Moves to the best neighbour with the whole workload, until none is better or `_STEPS` steps are made."""
     tried = trial(best, whole=True)
     for _ in range(_STEPS):
         found = [(trial(candidate, whole=True), candidate) for candidate in neighbours(best)]
@@ -93,5 +93,5 @@ def refine(
 
 
 def choose(candidates: Sequence[Parameters], trial: Trial[Parameters], *, target: float) -> Parameters:
-    """Returns the best of some on the whole workload."""
+    """Returns the best candidate with the whole workload."""
     return min(candidates, key=lambda candidate: rank(trial(candidate, whole=True), target))

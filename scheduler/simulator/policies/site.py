@@ -1,4 +1,4 @@
-"""What whoever sets a policy up knows of the place: laws, prices, noise and the workload's means, as from a profile."""
+"""Site of a policy: the latency models, prices, noise and mean rate that are known when the policy is set up."""
 
 import math
 from collections.abc import Sequence
@@ -16,14 +16,14 @@ _NORMAL_99 = 2.3263
 
 @dataclass(frozen=True)
 class Site:
-    """The place as a policy is told of it.
+    """Edge, functions, uplink and workload as a policy knows them.
 
-    Parameters:
-        model: the one model, with its true laws, prices and classes.
-        rtt_s: round trip to the functions.
-        bandwidth: of the uplink, over time.
+    Attributes:
+        model: the only model, with its true latency models, prices and classes.
+        rtt_s: round trip to the functions, seconds.
+        bandwidth: bandwidth of the uplink over time.
         edge_noise, function_noise: sigma of the lognormal factor on a service time.
-        mean_rate_rps: of the whole workload.
+        mean_rate_rps: mean rate of the whole workload, requests a second.
     """
 
     model: SimulatedModel
@@ -35,55 +35,55 @@ class Site:
 
     @cached_property
     def slo_s(self) -> float:
-        """The tightest class's; a policy without a notion of classes keeps that one."""
+        """SLO of the strictest class, seconds; policies that do not distinguish classes keep this one."""
         return min(kind.service_class.slo_s for kind in self.model.classes)
 
     @cached_property
     def percentile(self) -> float:
-        """The strictest class's."""
+        """Percentile of the strictest class."""
         return max(kind.service_class.percentile for kind in self.model.classes)
 
     @cached_property
     def stays(self) -> frozenset[str]:
-        """Classes whose data never leaves the site."""
+        """Names of the edge-only classes."""
         return frozenset(k.service_class.name for k in self.model.classes if k.service_class.edge_only)
 
     @cached_property
     def served_late(self) -> frozenset[str]:
-        """Classes whose requests are served even when their deadline is lost."""
+        """Names of the classes whose requests are served even after their deadline."""
         return frozenset(k.service_class.name for k in self.model.classes if k.service_class.serve_late)
 
     @cached_property
     def edge_s(self) -> tuple[float, ...]:
-        """Seconds that 99 % of the edge's batches of 0, 1, 2, ... requests keep to; only 0 where there is no edge."""
-        law = self.model.edge_latency
-        most = 0 if law is None else min(law.max_batch, self.model.max_items)
+        """99th percentile of the edge's service time for 0, 1, 2, ... requests, seconds; only the 0 without an edge."""
+        latency = self.model.edge_latency
+        max_items = 0 if latency is None else min(latency.max_batch, self.model.max_items)
         factor = math.exp(_NORMAL_99 * self.edge_noise)
-        return (0.0, *(law.predict_s(items) * factor for items in range(1, most + 1))) if law else (0.0,)
+        return (0.0, *(latency.predict_s(items) * factor for items in range(1, max_items + 1))) if latency else (0.0,)
 
     @cached_property
     def mean_bytes_per_s(self) -> float:
-        """Of the uplink: over a log that repeats, else as it is at the start."""
+        """Mean bandwidth of the uplink, bytes a second; without a period, that at time 0."""
         return self.bandwidth.mean_rate()
 
     def function_items(self, tier: FunctionTier) -> int:
-        """Returns the most requests in a function batch of that tier."""
+        """Returns the largest number of requests in a function batch of a tier."""
         return min(tier.latency.max_batch, self.model.max_items)
 
     def function_s(self, tier: FunctionTier, items: int) -> float:
-        """Returns seconds from a send to the answer that 99 % keep to, at the mean bandwidth and an idle uplink."""
+        """Returns the 99th percentile of the seconds from send to answer, at the mean bandwidth and an idle uplink."""
         spread_s = tier.latency.predict_s(items) * (math.exp(_NORMAL_99 * self.function_noise) - 1)
         return self.function_median_s(tier, items) + spread_s
 
     def function_median_s(self, tier: FunctionTier, items: int) -> float:
-        """Returns seconds from a send to the answer that half the calls keep to, by the same token."""
+        """Returns the median of the seconds from send to answer, at the mean bandwidth and an idle uplink."""
         transfer_s = seconds_for(items * self.model.request_bytes, self.mean_bytes_per_s)
         return tier.latency.predict_s(items) + transfer_s + self.rtt_s
 
     def cheapest_function(self, within_s: float) -> tuple[FunctionTier, int]:
-        """Returns tier and size of the function batch that is cheapest an item among those answered so soon.
+        """Returns tier and size of the function batch with the least cost an item among those within `within_s`.
 
-        Where none is, it is the fastest.
+        If there is none, it is the fastest batch.
         """
         each = [(tier, items) for tier in self.model.tiers for items in range(1, self.function_items(tier) + 1)]
         in_time = [(tier, items) for tier, items in each if self.function_s(tier, items) <= within_s]
@@ -92,21 +92,21 @@ class Site:
         return min(in_time, key=lambda choice: choice[0].price.cost(choice[0].latency.predict_s(choice[1])) / choice[1])
 
     def largest_edge_batch(self, within_s: float) -> int:
-        """Returns the most requests that the edge serves in so many seconds; at least 1, 0 without an edge."""
+        """Returns the largest edge batch served within `within_s`; at least 1, and 0 without an edge."""
         fitting = [items for items, seconds in enumerate(self.edge_s) if items and seconds <= within_s]
         return max(fitting, default=min(1, len(self.edge_s) - 1))
 
 
 def site_of(scenario: Scenario, requests: Sequence[Request]) -> Site:
-    """Returns the place of a scenario.
+    """Returns the site of a scenario.
 
     Raises:
-        ScenarioError: it has several models; these policies know one.
+        ScenarioError: the scenario has several models; these policies support one.
     """
     models = scenario.served()
     if len(models) > 1:
         raise ScenarioError(
-            f"the policy {scenario.policy} knows one model only, the scenario has {len(models)}; simulate edgeburst"
+            f"the policy {scenario.policy} supports one model only, the scenario has {len(models)}; choose edgeburst"
         )
     duration_s = requests[-1].arrived_at_s if requests else 0.0
     return Site(

@@ -1,10 +1,10 @@
-"""Size and timeout on both sides, with the best static parameters that hindsight finds.
+"""Static batch sizes and timeouts for edge and functions, with the best parameters that hindsight finds.
 
-Queue and batch parameters set once, as operators of model servers do (NVIDIA Triton's dynamic batcher: preferred size,
-queue delay and queue size, with overflow to another place): a request joins the edge's queue while that is short
-enough, else the buffer of the functions. The edge takes up to a batch whenever it is free and a batch is full or its
-oldest has waited long enough; the buffer leaves by size or timeout. No deadline is looked at: what keeps them is the
-choice of the parameters, found by simulating the very same requests and noise (search.py).
+Queue and batch parameters are set once, as operators of model servers do (NVIDIA Triton's dynamic batcher: preferred
+size, queue delay and queue size, with overflow to another server). A request joins the edge's queue while this queue is
+short enough, otherwise the buffer for functions. Whenever the edge is free, it gets a batch if the batch is full or its
+oldest request has waited long enough. The buffer sends its batch by size or timeout. The policy ignores deadlines; the
+choice of its parameters, by simulating the same requests and noise (search.py), has to keep them.
 """
 
 from collections import deque
@@ -19,26 +19,26 @@ from scheduler.simulator.policies.search import Trial, descend, refine
 from scheduler.simulator.policies.site import Site
 
 _BATCH_FACTORS = (0.4, 0.5, 0.6, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95, 1.0, 1.05, 1.1, 1.2)
-"""Of the largest edge batch that takes half the SLO: two such batches in a row just keep the deadline."""
+"""Factors on the largest edge batch that takes half the SLO: two such batches in sequence just keep the deadline."""
 _QUEUE_FACTORS = (0.4, 0.6, 0.75, 0.9, 1.0, 1.1, 1.25)
-"""Of the edge batch."""
+"""Factors on the edge batch."""
 _WAIT_FACTORS = (0.0, 0.1, 0.25)
-"""Of the SLO."""
+"""Fractions of the SLO."""
 _SLACK_FACTORS = (1.0, 0.8, 0.5, 0.2)
-"""Of the time that a function batch leaves to gather in."""
+"""Fractions of the time within the SLO that the service of a function batch leaves for filling it."""
 
 
 @dataclass(frozen=True, slots=True)
 class StaticParameters:
-    """What is set once.
+    """Parameters of the policy.
 
-    Parameters:
-        edge_batch: most requests in an edge batch.
-        edge_timeout_s: how long the oldest waits for a batch that is not full.
-        edge_queue: waiting requests at which the next goes to the functions.
-        tier: where function batches go.
-        function_batch: requests at which one leaves.
-        function_timeout_s: the longest that its first request waits.
+    Attributes:
+        edge_batch: the largest number of requests in an edge batch.
+        edge_timeout_s: the longest wait of the oldest request for a full edge batch, seconds.
+        edge_queue: number of waiting requests at which the next request goes to the functions.
+        tier: tier of the function batches.
+        function_batch: number of requests at which a function batch is sent.
+        function_timeout_s: the longest wait of the first request of a function batch, seconds.
     """
 
     edge_batch: int
@@ -49,15 +49,15 @@ class StaticParameters:
     function_timeout_s: float
 
     def shown(self) -> dict[str, object]:
-        """Returns them as the report shows them."""
+        """Returns the parameters as entries for the report."""
         return {**asdict(self), "tier": self.tier.name}
 
 
 class Static(Baseline):
-    """Two queues, four numbers each."""
+    """Policy with a queue for the edge and a buffer for functions, both with static parameters."""
 
     def __init__(self, site: Site, parameters: StaticParameters) -> None:
-        """Stores its parts."""
+        """Creates an empty queue and an empty buffer."""
         super().__init__(site)
         self._set = parameters
         self._queue: deque[Request] = deque()
@@ -66,15 +66,15 @@ class Static(Baseline):
         )
 
     def arrived(self, request: Request, now_s: float) -> None:
-        """Lets it join one of the two."""
+        """Adds the request to the queue or to the buffer."""
         if len(self._queue) < self._set.edge_queue or request.class_name in self.site.stays:
             self._queue.append(request)
         else:
             self._buffer.add(request, now_s)
 
     def decide(self, now_s: float) -> None:
-        """Fills the edge if it is free, and sends what has waited long enough."""
-        self._buffer.leave_if_due(now_s)
+        """Sends a function batch after its timeout, and an edge batch if the edge is free and the batch is due."""
+        self._buffer.send_if_due(now_s)
         queue = self._queue
         if self.edge_batches or not queue:
             return
@@ -82,14 +82,14 @@ class Static(Baseline):
             self.send_edge([queue.popleft() for _ in range(min(self._set.edge_batch, len(queue)))], now_s)
 
     def next_wakeup_s(self) -> float | None:
-        """Returns the earlier of the two timeouts."""
+        """Returns the earlier of the two timeouts; None if there is none."""
         if self.edge_batches or not self._queue:
             return earliest(self._buffer.due_s)
         return earliest(self._buffer.due_s, self._queue[0].arrived_at_s + self._set.edge_timeout_s)
 
 
 def best_static(site: Site, trial: Trial[StaticParameters]) -> StaticParameters:
-    """Returns the parameters that hindsight finds: cheapest within the site's percentile."""
+    """Returns the parameters that a search with hindsight finds: the cheapest within the site's percentile."""
     half = site.largest_edge_batch(site.slo_s / 2)
     choices = list(_function_choices(site))
     tier, size, timeout_s = choices[0]
@@ -106,7 +106,7 @@ def best_static(site: Site, trial: Trial[StaticParameters]) -> StaticParameters:
 
 
 def _neighbours(at: StaticParameters, site: Site) -> Iterator[StaticParameters]:
-    """One step, or three, in each number that the grid leaves gaps in."""
+    """Yields parameters one and three steps away, in the numbers of which the search tried only some values."""
     for step in (-3, -1, 1, 3):
         batch, queue = max(1, at.edge_batch + step), max(1, at.edge_queue + step)
         batch = min(batch, len(site.edge_s) - 1)
@@ -122,7 +122,7 @@ def _batches(half: int) -> list[int]:
 
 
 def _function_choices(site: Site) -> Iterator[tuple[FunctionTier, int, float]]:
-    """Cheapest first, so that the search starts there."""
+    """Yields tier, size and timeout of function batches, the cheapest first, since the search starts there."""
     cheapest = site.cheapest_function(site.slo_s)
     every = [(tier, items) for tier in site.model.tiers for items in range(1, site.function_items(tier) + 1)]
     for tier, items in sorted(every, key=lambda choice: choice != cheapest):

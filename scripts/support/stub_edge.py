@@ -1,8 +1,8 @@
-"""A stand-in for an edge server: Open Inference Protocol v2 on a bare socket, prompt or misbehaving on demand.
+"""Stub of an edge server: Open Inference Protocol v2 on a plain socket, with configurable delays and failures.
 
-Runs in its own process (`python tests/support/stub_edge.py`), prints one JSON line when ready, and is told what to do
-by `POST /control` with a JSON object of Behaviour's fields. Output `probabilities` of an item depends on its bytes
-alone, so that a mix-up shows: see `expected_row`.
+It runs in its own process (`python -m scripts.support.stub_edge`) and prints one JSON line when ready. `POST /control`
+with a JSON object of the fields of `Behaviour` configures it. The output `probabilities` of an item depends on its
+bytes only, so that exchanged answers are detected: see `expected_row`.
 """
 
 import argparse
@@ -23,13 +23,13 @@ CLASSES = 10
 
 @dataclass(frozen=True)
 class Behaviour:
-    """What the stub does with a batch."""
+    """Behaviour of the stub with a batch."""
 
     mode: str = "ok"
     """ok, hang, cut (close without an answer), die, short (a row less), other_model, wrong_id, garbage, status."""
     alpha_s: float = 0.0
     beta_s: float = 0.0
-    """One batch at a time takes alpha + beta * items."""
+    """Batches are served one after the other; each takes alpha_s + beta_s * items."""
     status: int = 500
     error: str = "told to"
     retry_after: str = ""
@@ -40,7 +40,7 @@ class Behaviour:
 
 @dataclass
 class Counters:
-    """What the stub has seen."""
+    """Counters of connections, batches and items."""
 
     connections: int = 0
     batches: int = 0
@@ -49,13 +49,13 @@ class Counters:
 
 
 def expected_row(element: bytes) -> npt.NDArray[np.float32]:
-    """The ten numbers that an item with these bytes is answered with."""
+    """Returns the ten numbers of the answer to an item with these bytes."""
     seed = zlib.crc32(element)
     return np.array([(seed >> (3 * index)) % 1000 / 1000 for index in range(CLASSES)], dtype=np.float32)
 
 
 class StubEdge:
-    """The server."""
+    """Server on an asyncio loop."""
 
     def __init__(self, behaviour: Behaviour) -> None:
         self.behaviour = behaviour

@@ -1,0 +1,1 @@
+"""Modules that scripts and tests share: a stub edge server, and published figures as profiles."""
