@@ -43,7 +43,7 @@ def test_the_likelihood_is_that_of_the_gaps_one_after_the_other() -> None:
     gaps_s = drawn(mmpp2(rates_rps=(10.0, 50.0), leave_per_s=(0.5, 1.0)), 300)
     fit = fit_mmpp2(gaps_s)
     d0, d1 = fit.process.matrices()
-    row, likelihood = fit.process.arrival_phase_law(), 0.0
+    row, likelihood = fit.process.arrival_phase_distribution(), 0.0
     for gap_s in gaps_s.tolist():
         row = row @ scipy.linalg.expm(d0 * gap_s) @ d1
         likelihood += math.log(row.sum())

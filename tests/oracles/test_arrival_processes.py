@@ -120,16 +120,18 @@ def test_the_same_seed_draws_the_same_gaps() -> None:
 
 
 @pytest.mark.parametrize("size", [1, 2, 5, 8])
-def test_stationary_laws_and_exponentials_agree_with_scipy(size: int) -> None:
+def test_stationary_distributions_and_exponentials_agree_with_scipy(size: int) -> None:
     rng = np.random.default_rng(size)
     rates_per_s = rng.random((size, size)) * 10.0 ** rng.integers(-3, 4, (size, size))
     generator = rates_per_s - np.diag(rates_per_s.sum(axis=1))
     for scale in (1e-3, 1.0, 5.0):
         wanted = scipy.linalg.expm(generator * scale / 1000)
         assert exponential(generator * scale / 1000) == pytest.approx(wanted, abs=1e-10)
-    law = stationary(rates_per_s / rates_per_s.sum(axis=1, keepdims=True))
-    assert law.sum() == pytest.approx(1.0)
-    assert law @ (rates_per_s / rates_per_s.sum(axis=1, keepdims=True)) == pytest.approx(law, rel=1e-9)
+    distribution = stationary(rates_per_s / rates_per_s.sum(axis=1, keepdims=True))
+    assert distribution.sum() == pytest.approx(1.0)
+    assert distribution @ (rates_per_s / rates_per_s.sum(axis=1, keepdims=True)) == pytest.approx(
+        distribution, rel=1e-9
+    )
 
 
 def test_a_rounded_diagonal_is_made_exact_and_a_missing_one_filled_in() -> None:
@@ -183,7 +185,7 @@ def test_what_is_no_process_is_refused_in_one_sentence_that_names_the_field(
 def test_a_phase_that_is_left_for_good_does_not_matter_in_the_long_run() -> None:
     warm_up = MarkovianArrivals(d0=((-3.0, 1.0), (0.0, -5.0)), d1=((2.0, 0.0), (0.0, 5.0)))
     assert warm_up.rate_rps == pytest.approx(5.0)
-    assert warm_up.phase_law() == pytest.approx([0.0, 1.0])
+    assert warm_up.phase_distribution() == pytest.approx([0.0, 1.0])
 
 
 def test_the_published_processes_are_read() -> None:

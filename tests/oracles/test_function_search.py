@@ -87,10 +87,10 @@ def test_no_cost_lies_below_its_bound() -> None:
             reserve_s = space.worst_s[pair]
             mean = 1 + buffer.rate_rps * (buffer.strictest_s - reserve_s + buffer.open_beyond_s)
             bound = space.cost_bounds(np.array([mean]), np.array([pair]))[0]
-            law = buffer.size_law(np.array([reserve_s]), max_batch=int(space.cap[pair]))
+            distribution = buffer.size_distribution(np.array([reserve_s]), max_batch=int(space.cap[pair]))
             family = configurations[int(space.family[pair])]
             index, cap = int(space.index[pair]), int(space.cap[pair])
-            cost = law.averaged(family.cost(index, cap)[None])[0, 0, -1] / law.mean_sizes()[0, -1]
+            cost = distribution.averaged(family.cost(index, cap)[None])[0, 0, -1] / distribution.mean_sizes()[0, -1]
             assert bound <= cost * (1 + 1e-9)
 
 

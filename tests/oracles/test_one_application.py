@@ -7,7 +7,7 @@ from scheduler.planner.catalogue.configurations import Configurations, Family
 from scheduler.planner.catalogue.latency_models import ExponentialLaw, SliceLaw, TableLaw
 from scheduler.planner.catalogue.prices import load_sheet
 from scheduler.planner.functions.single_application_search import ProcessSearch
-from scheduler.planner.queueing.map_batching import buffer_law
+from scheduler.planner.queueing.map_batching import buffer_distribution
 from scheduler.planner.queueing.map_process import MarkovianArrivals, mmpp2, poisson_arrivals
 
 SHEET = load_sheet("fc2-gpu-1ms-cny")
@@ -37,11 +37,11 @@ def everything(process: MarkovianArrivals, family: Configurations, slo_s: float,
     best = np.inf
     for timeout_s in np.arange(11) * slo_s / 10:
         for cap in range(1, family.max_batch + 1):
-            law = buffer_law(process, max_batch=cap, timeout_s=float(timeout_s))
+            distribution = buffer_distribution(process, max_batch=cap, timeout_s=float(timeout_s))
             for index in range(len(family.vcpu)):
                 atoms_s, weights = family.services.atoms_s[index, :cap], family.services.weights[index, :cap]
-                if (law.within(slo_s - atoms_s) * weights).sum() >= percentile - 1e-9:
-                    best = min(best, law.cost_per_request(family.cost(index, cap)))
+                if (distribution.within(slo_s - atoms_s) * weights).sum() >= percentile - 1e-9:
+                    best = min(best, distribution.cost_per_request(family.cost(index, cap)))
     return best
 
 

@@ -7,7 +7,7 @@ from scheduler.planner.catalogue.configurations import Configurations, Family
 from scheduler.planner.catalogue.latency_models import ExponentialLaw, SliceLaw
 from scheduler.planner.catalogue.prices import load_sheet
 from scheduler.planner.functions.shared_buffer_search import RESERVES, fruitless, percentile, space_of
-from scheduler.planner.queueing.multi_slo_batching import SharedBuffer, size_laws
+from scheduler.planner.queueing.multi_slo_batching import SharedBuffer, size_distributions
 
 PERCENTILE = 0.95
 FRACTIONS = np.arange(1, RESERVES + 1) / RESERVES
@@ -39,11 +39,11 @@ def families() -> tuple[Configurations, ...]:
 def test_sizes_of_several_buffers_are_those_of_each(max_batch: int) -> None:
     buffers = drawn(np.random.default_rng(max_batch), most=9)
     reserves_s = np.array([buffer.strictest_s for buffer in buffers])[:, None] * FRACTIONS
-    together = size_laws(buffers, reserves_s, max_batch=max_batch)
-    alone = [one.size_law(row, max_batch=max_batch) for one, row in zip(buffers, reserves_s, strict=True)]
+    together = size_distributions(buffers, reserves_s, max_batch=max_batch)
+    alone = [one.size_distribution(row, max_batch=max_batch) for one, row in zip(buffers, reserves_s, strict=True)]
     for name in ("reserves_s", "below", "waiting", "early"):
         np.testing.assert_allclose(
-            getattr(together, name), np.concatenate([getattr(law, name) for law in alone]), atol=1e-13
+            getattr(together, name), np.concatenate([getattr(distribution, name) for distribution in alone]), atol=1e-13
         )
 
 

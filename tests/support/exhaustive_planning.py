@@ -1,11 +1,11 @@
-"""Plans by trying everything, with the batch laws of `class_buffers` rather than those that the search uses."""
+"""Plans by trying everything, with the distributions of `class_buffers` rather than those that the search uses."""
 
 import itertools
 import math
 from collections.abc import Iterator, Sequence
 
 import numpy as np
-from support.laws.class_buffers import class_buffer_law
+from support.distributions.class_buffers import class_buffer_distribution
 
 from scheduler.planner.catalogue.configurations import Configurations
 from scheduler.planner.functions.shared_buffer_search import RESERVES
@@ -26,14 +26,17 @@ def cheapest(
         worst_s = float(services.worst_s[index, :cap].max())
         atoms_s = services.atoms_s[index, :cap]
         for reserve_s in _reserves_s(buffer, worst_s, percentiles is None):
-            law = class_buffer_law(buffer.rates_rps, buffer.slos_s - reserve_s, max_batch=cap)
-            cost = law.cost_per_request(family.cost(index, cap))
+            distribution = class_buffer_distribution(buffer.rates_rps, buffer.slos_s - reserve_s, max_batch=cap)
+            cost = distribution.cost_per_request(family.cost(index, cap))
             if cost >= best:
                 continue
             if reserve_s == worst_s or (
                 percentiles is not None
                 and reserve_s >= services.atoms_s[index, cap - 1 if cautious else 0, 0]
-                and (_within(law, buffer, atoms_s, services.weights[index, :cap]) >= np.array(percentiles) - 1e-7).all()
+                and (
+                    _within(distribution, buffer, atoms_s, services.weights[index, :cap])
+                    >= np.array(percentiles) - 1e-7
+                ).all()
             ):
                 best = cost
     return best
@@ -51,11 +54,11 @@ def _reserves_s(buffer: SharedBuffer, worst_s: float, certain: bool) -> list[flo
     return certainly + ([] if certain else [buffer.strictest_s * k / RESERVES for k in range(1, RESERVES + 1)])
 
 
-def _within(law, buffer, atoms_s, weights):  # type: ignore[no-untyped-def]
+def _within(distribution, buffer, atoms_s, weights):  # type: ignore[no-untyped-def]
     """By application, for services whose probabilities depend on the size: size by size."""
     total = np.zeros(len(buffer.slos_s))
     for number, slo_s in enumerate(buffer.slos_s):
-        total[number] = (law.within(number, slo_s - atoms_s) * weights).sum()
+        total[number] = (distribution.within(number, slo_s - atoms_s) * weights).sum()
     return total
 
 

@@ -175,7 +175,7 @@ def test_a_value_that_is_not_finite_is_refused_and_changes_nothing(value: float)
 
 @settings(max_examples=30, deadline=None)
 @given(st.lists(st.one_of(st.integers(0, 30), st.integers(0, 10**9)), max_size=80))
-def test_any_counts_leave_a_probability_law_of_bounded_size(counts: list[int]) -> None:
+def test_any_counts_leave_a_probability_distribution_of_bounded_size(counts: list[int]) -> None:
     density = GammaPoisson(shape=0.5, rate=0.005, memory=20, bursty=True)
     posterior = RunLengthPosterior(density, partial(constant_hazard, 50.0), max_rows=12, mass_floor=0.03)
     for count in counts:
@@ -189,7 +189,7 @@ def test_any_counts_leave_a_probability_law_of_bounded_size(counts: list[int]) -
 
 @settings(max_examples=30, deadline=None)
 @given(st.lists(st.floats(-50, 50), max_size=80))
-def test_any_levels_leave_a_probability_law_of_bounded_size(levels: list[float]) -> None:
+def test_any_levels_leave_a_probability_distribution_of_bounded_size(levels: list[float]) -> None:
     density = NormalInverseGamma(alpha=2.0, beta=0.08, kappa=0.05, mu=0.0, memory=20)
     posterior = RunLengthPosterior(density, partial(constant_hazard, 50.0), max_rows=12, mass_floor=1e-6)
     for level in levels:
@@ -198,7 +198,7 @@ def test_any_levels_leave_a_probability_law_of_bounded_size(levels: list[float])
         assert posterior.mass.sum() == pytest.approx(1.0)
 
 
-def test_values_that_say_nothing_leave_a_geometric_law_and_the_merged_row_holds_its_tail() -> None:
+def test_values_that_say_nothing_leave_a_geometric_distribution_and_the_merged_row_holds_its_tail() -> None:
     posterior = RunLengthPosterior(Flat(), partial(constant_hazard, 4.0), max_rows=6)
     for value in range(20):
         posterior.update(value)

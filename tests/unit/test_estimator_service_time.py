@@ -169,7 +169,7 @@ def test_quantiles_are_order_statistics_of_the_window(values: list[float], perce
     assert window.quantile(percentile) == pytest.approx(float(expected), abs=1e-9)
 
 
-def test_far_quantiles_of_a_small_window_come_from_a_fitted_law() -> None:
+def test_far_quantiles_of_a_small_window_come_from_a_fitted_distribution() -> None:
     window = ResidualWindow(size=100, prior_sigma=0.2)
     values = [-1.0, 1.0] * 4
     for value in values:
@@ -193,9 +193,9 @@ def test_moments_are_those_of_the_window_however_much_went_through_it() -> None:
     values[-60:] = rng.normal(0.1, 1e-4, 60)
     for value in values.tolist():
         window.update(value)
-    law = window.scatter()
-    assert law.mean == pytest.approx(values[-50:].mean(), rel=1e-3)
-    assert law.sigma == pytest.approx(values[-50:].std(), rel=0.1)
+    scatter = window.scatter()
+    assert scatter.mean == pytest.approx(values[-50:].mean(), rel=1e-3)
+    assert scatter.sigma == pytest.approx(values[-50:].std(), rel=0.1)
 
 
 @given(st.lists(st.floats(-3, 3), max_size=60), st.lists(st.floats(-3, 3), max_size=20))

@@ -37,7 +37,7 @@ class TestIdleTime:
     @given(
         st.lists(st.tuples(st.floats(0.0, 1e6), st.booleans()), max_size=100), st.floats(0.1, 1e5), st.floats(0.1, 1e5)
     )
-    def test_whatever_is_seen_it_remains_a_law(
+    def test_whatever_is_seen_it_remains_a_distribution(
         self, seen: list[tuple[float, bool]], one_s: float, other_s: float
     ) -> None:
         idle = IdleTime()
@@ -48,12 +48,12 @@ class TestIdleTime:
         assert 0.0 <= idle.absent_s(low_s) <= low_s
         assert len(idle._allowed) <= REMEMBERED
 
-    def test_a_law_that_varies_is_found_and_not_only_a_fixed_time(self) -> None:
+    def test_a_distribution_is_found_and_not_only_a_fixed_time(self) -> None:
         rng, idle = np.random.default_rng(5), IdleTime()
         for gap_s, time_s in zip(rng.uniform(50.0, 400.0, 600), rng.uniform(150.0, 330.0, 600), strict=True):
             idle.update(float(gap_s), stayed_warm=bool(time_s > gap_s))
         assert idle.survives(140.0) > 0.9
-        # Of 64 observations: within three standard errors of the law's own quarter, half and three quarters.
+        # Of 64 observations: within three standard errors of the true quarter, half and three quarters.
         for gap_s in (195.0, 240.0, 285.0):
             assert idle.survives(gap_s) == pytest.approx((330.0 - gap_s) / 180.0, abs=0.25)
         assert idle.survives(345.0) < 0.1

@@ -59,10 +59,10 @@ def test_right_laws_pass_and_every_point_is_written(folder: Path, capsys: pytest
 def test_a_wrong_law_is_found(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def wrong(process: MarkovianArrivals, *, max_batch: int, timeout_s: float) -> buffers.BufferLaw:
-        return buffers.buffer_law(process.faster(1.03), max_batch=max_batch, timeout_s=timeout_s)
+    def wrong(process: MarkovianArrivals, *, max_batch: int, timeout_s: float) -> buffers.BufferDistribution:
+        return buffers.buffer_distribution(process.faster(1.03), max_batch=max_batch, timeout_s=timeout_s)
 
-    monkeypatch.setattr(comparison, "buffer_law", wrong)
+    monkeypatch.setattr(comparison, "buffer_distribution", wrong)
     assert script.main(["--maps", str(folder), "--requests", "200000"]) == 1
     assert "missed" in capsys.readouterr().out
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from scipy.optimize import curve_fit
-from support.laws.law_fits import fit_exponential, fit_polynomial, fit_work
+from support.distributions.law_fits import fit_exponential, fit_polynomial, fit_work
 
 from scheduler.planner.catalogue.json_fields import PlanInputError
 from scheduler.planner.catalogue.latency_models import Grants, PolynomialLaw

@@ -7,7 +7,7 @@ import numpy as np
 
 from scheduler.planner.catalogue.configurations import Configurations
 from scheduler.planner.queueing.matrices import Array, Indices
-from scheduler.planner.queueing.multi_slo_batching import SharedBuffer, SizeLaw, size_laws
+from scheduler.planner.queueing.multi_slo_batching import BatchSizeDistribution, SharedBuffer, size_distributions
 from scheduler.planner.queueing.multi_slo_lateness import StrictestLateness
 
 TOLERANCE = 1e-12
@@ -35,7 +35,7 @@ class Candidates:
 
     Parameters:
         family: the kind of the configurations.
-        reserves: row of the law of each pair, ascending, shape (K,).
+        reserves: row of the distribution of each pair, ascending, shape (K,).
         indices: configuration within the kind, shape (K,).
         costs: money a request by cap; infinite where it is too much, or where too many are late, shape (K, B).
     """
@@ -47,21 +47,21 @@ class Candidates:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class BufferLaws:
+class SharedBufferCosts:
     """S buffers, each with R reserves.
 
     Parameters:
         buffers: the buffers.
-        law: their sizes, one buffer's reserves after the other's.
+        distribution: their sizes, one buffer's reserves after the other's.
         owner: number of the buffer of each reserve, shape (S R,).
     """
 
     buffers: Sequence[SharedBuffer]
-    law: SizeLaw
+    distribution: BatchSizeDistribution
     owner: Indices
 
     @staticmethod
-    def of(buffers: Sequence[SharedBuffer], reserves_s: Array, *, max_batch: int) -> "BufferLaws":
+    def of(buffers: Sequence[SharedBuffer], reserves_s: Array, *, max_batch: int) -> "SharedBufferCosts":
         """Works out the sizes.
 
         Parameters:
@@ -70,7 +70,7 @@ class BufferLaws:
             max_batch: the largest cap.
         """
         owner = np.arange(len(buffers)).repeat(reserves_s.shape[1])
-        return BufferLaws(buffers, size_laws(buffers, reserves_s, max_batch=max_batch), owner)
+        return SharedBufferCosts(buffers, size_distributions(buffers, reserves_s, max_batch=max_batch), owner)
 
     def candidates(self, rows: Rows, below: Array, percentiles: Array, *, cautious: bool) -> Candidates:
         """Returns what costs less, and keeps the percentile of the application with the strictest SLO.
@@ -105,11 +105,12 @@ class BufferLaws:
 
         Reserves last: of them there are always some, so that the inner loops are long for any kind of function.
         """
-        caps = min(family.max_batch, self.law.waiting.shape[1])
-        services, law = family.services, self.law.up_to(caps)
+        caps = min(family.max_batch, self.distribution.waiting.shape[1])
+        services, distribution = family.services, self.distribution.up_to(caps)
         billed_s = services.billed_s[indices, :caps].T[:, :, None]
         reached, below, means = (
-            np.ascontiguousarray(x[reserves].T)[:, None] for x in (law.reached(), law.below, law.mean_sizes())
+            np.ascontiguousarray(x[reserves].T)[:, None]
+            for x in (distribution.reached(), distribution.below, distribution.mean_sizes())
         )
         costs = reached * billed_s
         costs[1:] += (below * billed_s[:-1]).cumsum(axis=0)
@@ -118,7 +119,7 @@ class BufferLaws:
         costs /= means
         # A single request needs its shortest service at least, and where there are many a full batch does.
         least_s = services.atoms_s[indices, : caps if cautious else 1, 0].T
-        np.copyto(costs, np.inf, where=law.reserves_s[reserves] < least_s[:, :, None])
+        np.copyto(costs, np.inf, where=distribution.reserves_s[reserves] < least_s[:, :, None])
         return np.asarray(costs)
 
     def _late(self, rows: Rows, reserves: Indices, which: Indices, caps: int) -> Array:
@@ -127,8 +128,8 @@ class BufferLaws:
         indices, owners = rows.indices[used], rows.owners[used]
         rates, slos_s = (np.array([getattr(b, key) for b in self.buffers]) for key in ("rate_rps", "strictest_s"))
         strictest = StrictestLateness.of_each(
-            self.law,
-            rates[self.owner] * (slos_s[self.owner] - self.law.reserves_s),
+            self.distribution,
+            rates[self.owner] * (slos_s[self.owner] - self.distribution.reserves_s),
             rows.family.services.atoms_s[indices, :caps],
             rows.family.services.weights[indices, :caps],
             rates_rps=rates[owners],

@@ -1,9 +1,9 @@
 """The cheapest function for applications that share a buffer: configuration x cap x timeouts, optimal on its grid.
 
 `worst-case` gives every application the timeout slo - L_max(cap), as HarmonyBatch does: nobody is ever late.
-`percentile` tries reserves up to the strictest SLO and asks the exact law whether every application's percentile
+`percentile` tries reserves up to the strictest SLO. The exact distribution tells whether every application's percentile
 holds; the worst-case plan is among its candidates. A reserve is never below the shortest service of a single request:
-beyond it, whoever stays alone until the timeout is late for certain.
+beyond it, a request that stays alone until the timeout is late for certain.
 """
 
 import math
@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from scheduler.planner.catalogue.configurations import Configurations
-from scheduler.planner.functions.shared_buffer_costs import TOLERANCE, BufferLaws, Candidates, Rows
+from scheduler.planner.functions.shared_buffer_costs import TOLERANCE, Candidates, Rows, SharedBufferCosts
 from scheduler.planner.queueing.matrices import Array, Indices
 from scheduler.planner.queueing.multi_slo_batching import SharedBuffer
 from scheduler.planner.queueing.multi_slo_lateness import SharedWaits
@@ -88,7 +88,7 @@ class Space:
         return int(self.hull_s.shape[1])
 
     def cost_bounds(self, mean_sizes: Array, which: Indices) -> Array:
-        """Returns costs per request below which no batch law with at most such mean sizes comes.
+        """Returns costs per request below which no batch distribution with at most such mean sizes comes.
 
         E[C(b)] / E[b] is at least h(m) / m for some m up to the mean size, h the lower convex hull of C (Jensen).
 
@@ -189,10 +189,10 @@ def _choice(space: Space, pair: int, cost: float, reserve_s: float) -> Choice:
 def _costs(space: Space, buffer: SharedBuffer, pairs: Indices) -> Array:
     """Exact cost per request of some pairs in the worst case, shape (len(pairs),)."""
     caps = space.cap[pairs]
-    law = buffer.size_law(space.worst_s[pairs], max_batch=int(caps.max()))
+    distribution = buffer.size_distribution(space.worst_s[pairs], max_batch=int(caps.max()))
     here = np.arange(len(pairs))
-    below = np.where(np.arange(1, int(caps.max()))[None, :] < caps[:, None], law.below, 0.0)
-    full = law.reached()[here, caps - 1]
+    below = np.where(np.arange(1, int(caps.max()))[None, :] < caps[:, None], distribution.below, 0.0)
+    full = distribution.reached()[here, caps - 1]
     billed_s = space.billed_s[space.row[pairs], : int(caps.max())]
     spent_s = (below * billed_s[:, :-1]).sum(axis=1) + full * billed_s[here, caps - 1]
     sizes = (below * np.arange(1, int(caps.max()))).sum(axis=1) + full * caps
@@ -249,9 +249,9 @@ class _Relaxed:
     reserves_s: Array
 
     @cached_property
-    def laws(self) -> BufferLaws:
+    def buffer_costs(self) -> SharedBufferCosts:
         """The batch sizes under every reserve, for caps of any pair."""
-        return BufferLaws.of((self.buffer,), self.reserves_s, max_batch=self.space.max_batch)
+        return SharedBufferCosts.of((self.buffer,), self.reserves_s, max_batch=self.space.max_batch)
 
     def hopeful(self, pairs: Indices, below: float) -> Indices:
         """The pairs that might cost less if percentiles held, at the smallest reserve that each may have."""
@@ -270,10 +270,10 @@ class _Relaxed:
         for number, rows in enumerate(_rows(self.space, np.zeros_like(pairs), pairs)):
             if len(rows.indices) == 0:
                 continue
-            candidates = self.laws.candidates(
+            candidates = self.buffer_costs.candidates(
                 rows, np.array([below]), self.percentiles[:1], cautious=self.space.cautious
             )
-            found = _first_in_time(self.laws, number, candidates, self.percentiles, below)
+            found = _first_in_time(self.buffer_costs, number, candidates, self.percentiles, below)
             if found is not None:
                 best, below = found, found.cost
         return best
@@ -290,10 +290,10 @@ def _rows(space: Space, owner: Indices, pair: Indices) -> list[Rows]:
 
 
 def _first_in_time(
-    laws: BufferLaws, number: int, candidates: Candidates, percentiles: Array, below: float
+    costs: SharedBufferCosts, number: int, candidates: Candidates, percentiles: Array, below: float
 ) -> Choice | None:
     """The cheapest candidate whose other applications are in time as well; None if none costs less than `below`."""
-    buffer, law = laws.buffers[0], laws.law
+    buffer, distribution = costs.buffers[0], costs.distribution
     flat, caps = candidates.costs.ravel(), candidates.costs.shape[1]
     possible = np.flatnonzero(flat < below)
     stricter = _stricter(percentiles)
@@ -303,13 +303,13 @@ def _first_in_time(
         reserve, index = int(candidates.reserves[at]), int(candidates.indices[at])
         if len(stricter):
             if reserve not in waits:
-                waits[reserve] = SharedWaits.of(buffer, law, reserve)
+                waits[reserve] = SharedWaits.of(buffer, distribution, reserve)
             services = candidates.family.services
             atoms_s, weights = services.atoms_s[index, : cap + 1], services.weights[index, : cap + 1]
             late = waits[reserve].late(buffer.slos_s[stricter], atoms_s, weights, which=stricter)
             if not (late <= 1 - percentiles[stricter] + TOLERANCE).all():
                 continue
-        return Choice(float(flat[position]), number, index, cap + 1, float(law.reserves_s[reserve]))
+        return Choice(float(flat[position]), number, index, cap + 1, float(distribution.reserves_s[reserve]))
     return None
 
 
@@ -364,8 +364,10 @@ def fruitless(
     # Only the buffers that have pairs left.
     has = np.bincount(owner) > 0
     kept, owner = np.flatnonzero(has), (has.cumsum() - 1)[owner]
-    laws = BufferLaws.of([buffers[i] for i in kept.tolist()], reserves_s[kept], max_batch=int(space.cap[pair].max()))
+    costs = SharedBufferCosts.of(
+        [buffers[i] for i in kept.tolist()], reserves_s[kept], max_batch=int(space.cap[pair].max())
+    )
     for rows in _rows(space, owner, pair):
-        candidates = laws.candidates(rows, below[kept], percentiles[kept], cautious=space.cautious)
-        found[kept[laws.owner[candidates.reserves[np.isfinite(candidates.costs).any(axis=1)]]]] = True
+        candidates = costs.candidates(rows, below[kept], percentiles[kept], cautious=space.cautious)
+        found[kept[costs.owner[candidates.reserves[np.isfinite(candidates.costs).any(axis=1)]]]] = True
     return ~found

@@ -1,9 +1,9 @@
 """One application, any Markovian arrival process, one function: configuration x cap x timeout on one grid (BATCH).
 
-The batch law of every cap and timeout comes from one table of counts. Which of them keep the percentile is asked for
-as few configurations as needed: where even the longest service is in time nobody is late, which bounds the cost; and
-who is late on a function is later still on a slower one, so that a search by halves settles the cheaper points that are
-left. The optimum is that of the whole grid.
+The batch distribution of every cap and timeout comes from one table of counts. Which of them keep the percentile is
+worked out for as few configurations as possible: where even the longest service is in time no request is late, which
+bounds the cost; and a request that is late on a function is later still on a slower one, so that bisection settles the
+cheaper points that are left. The optimum is that of the whole grid.
 """
 
 import math
@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from scheduler.planner.catalogue.configurations import Configurations
-from scheduler.planner.queueing.map_batching import buffer_law
+from scheduler.planner.queueing.map_batching import buffer_distribution
 from scheduler.planner.queueing.map_batching_grid import BufferGrid, buffer_grid
 from scheduler.planner.queueing.map_process import MarkovianArrivals
 from scheduler.planner.queueing.matrices import Array, product
@@ -58,7 +58,7 @@ class ProcessSearch:
         process: its arrivals.
         families: configurations to choose from.
         percentile: which shall be within the SLO.
-        grid: the batch laws.
+        grid: the batch distributions.
         costs: money a request of every kind, each of shape (timeouts, n, B); infinite where not allowed.
     """
 
@@ -133,12 +133,12 @@ class ProcessSearch:
     def _choice(self, cost: float, number: int, cap: int, timeout: int, index: int) -> ProcessChoice:
         services = self.families[number].services
         timeout_s = float(self.grid.timeouts_s[timeout])
-        law = buffer_law(self.process, max_batch=cap + 1, timeout_s=timeout_s)
+        distribution = buffer_distribution(self.process, max_batch=cap + 1, timeout_s=timeout_s)
         atoms_s, weights = services.atoms_s[index, : cap + 1], services.weights[index, : cap + 1]
 
         def within(latencies_s: Array) -> Array:
             waits_s = latencies_s[:, None] - atoms_s[:, None, :]
-            fractions = law.within(waits_s.reshape(cap + 1, -1)).reshape(waits_s.shape)
+            fractions = distribution.within(waits_s.reshape(cap + 1, -1)).reshape(waits_s.shape)
             return np.asarray((fractions * weights[:, None, :]).sum(axis=(0, 2)))
 
         latency_s = quantile_s(within, self.percentile, longest_s=timeout_s + float(atoms_s.max()))

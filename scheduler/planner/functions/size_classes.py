@@ -125,9 +125,9 @@ class _SizeSearch:
 
     def described(self, start: int, end: int, choice: Choice, space: Space, wanted: Array) -> SizeBuffer:
         buffer, family = self.buffer(start, end), space.families[choice.family]
-        law = buffer.size_law(np.array([choice.reserve_s]), max_batch=choice.cap)
+        distribution = buffer.size_distribution(np.array([choice.reserve_s]), max_batch=choice.cap)
         atoms_s = family.services.atoms_s[choice.index, : choice.cap]
         weights = family.services.weights[choice.index, : choice.cap]
-        latency_s = float(SharedWaits.of(buffer, law, 0).quantiles_s(wanted, atoms_s, weights)[0])
-        mean_size = float(law.mean_sizes()[0, -1])
+        latency_s = float(SharedWaits.of(buffer, distribution, 0).quantiles_s(wanted, atoms_s, weights)[0])
+        mean_size = float(distribution.mean_sizes()[0, -1])
         return SizeBuffer(start, end, family, choice, mean_size, latency_s, buffer.rate_rps)

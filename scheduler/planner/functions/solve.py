@@ -206,17 +206,17 @@ class _Planner:
         choice = group.choice
         slos_s, rates_rps = (np.array([getattr(app, key) for app in apps]) for key in ("slo_s", "rate_rps"))
         buffer = SharedBuffer(slos_s, rates_rps)
-        law = buffer.size_law(np.array([choice.reserve_s]), max_batch=choice.cap)
+        distribution = buffer.size_distribution(np.array([choice.reserve_s]), max_batch=choice.cap)
         services = self.families[choice.family].services
         atoms_s, weights = services.atoms_s[choice.index, : choice.cap], services.weights[choice.index, : choice.cap]
         percentiles = np.array([app.percentile for app in apps])
-        latencies_s = SharedWaits.of(buffer, law, 0).quantiles_s(percentiles, atoms_s, weights)
+        latencies_s = SharedWaits.of(buffer, distribution, 0).quantiles_s(percentiles, atoms_s, weights)
         return FunctionGroup(
             apps=tuple(app.name for app in apps),
             function=_function(self.families[choice.family], choice.index, choice.cap),
             timeouts_s={app.name: _timeout_s(app, choice) for app in apps},
             cost_per_request=choice.cost,
-            mean_batch=float(law.mean_sizes()[0, -1]),
+            mean_batch=float(distribution.mean_sizes()[0, -1]),
             latency_s={app.name: (app.percentile, float(x)) for app, x in zip(apps, latencies_s, strict=True)},
             rate_rps=buffer.rate_rps,
         )

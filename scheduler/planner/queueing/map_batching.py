@@ -1,4 +1,4 @@
-"""The exact law of a batch buffer fed by Markovian arrivals: batch sizes, waits, latencies."""
+"""The exact distribution of a batch buffer fed by Markovian arrivals: batch sizes, waits, latencies."""
 
 import math
 from collections.abc import Sequence
@@ -20,7 +20,7 @@ minus a service time must meet that atom whatever the last bit says."""
 
 
 @dataclass(frozen=True, eq=False)
-class BufferLaw:
+class BufferDistribution:
     """A buffer that opens with a request and closes at `max_batch` requests or `timeout_s` after it opened.
 
     With p_b the probability of a batch of b, a request is in a batch of b with probability b p_b / E[b]. Of a batch
@@ -30,23 +30,23 @@ class BufferLaw:
         late_b(w) = sum_j (1 + j) a P_j(T - w) P_(b-1-j)(w) 1                       b < B
         late_B(w) = sum_j (1 + j) a [integral of P_j over (0, T - w)] P_(B-2-j)(w) D1 1
 
-    with `a` the law of the phase when a batch opens. `late` is kept on Chebyshev points in w and interpolated; it is an
-    entire function of w, and the number of points grows with the square root of phase changes in T, so that what
-    interpolation adds stays below 1e-10.
+    with `a` the distribution of the phase when a batch opens. `late` is kept on Chebyshev points in w and interpolated.
+    It is an entire function of w, and the number of points grows with the square root of phase changes in T, so that
+    the error of the interpolation stays below 1e-10.
 
     Parameters:
         counts: count matrices of the arrivals, `max_batch` counts up to the timeout.
         max_batch: B, at least 1.
         timeout_s: T, finite.
-        opening: law of the phase just after a batch has opened, shape (m,).
+        opening: distribution of the phase just after a batch has opened, shape (m,).
         sizes: p_b for b = 1 ... B, shape (B,).
 
     References:
         Renewal-reward; for the count matrices `counting`.
 
     >>> from scheduler.planner.queueing.map_process import poisson_arrivals
-    >>> law = buffer_law(poisson_arrivals(10.0), max_batch=3, timeout_s=0.1)
-    >>> law.sizes.round(4).tolist(), round(law.latency_quantile_s(0.5, [0.1, 0.2, 0.3]), 4)
+    >>> distribution = buffer_distribution(poisson_arrivals(10.0), max_batch=3, timeout_s=0.1)
+    >>> distribution.sizes.round(4).tolist(), round(distribution.latency_quantile_s(0.5, [0.1, 0.2, 0.3]), 4)
     ([0.3679, 0.3679, 0.2642], 0.3)
     """
 
@@ -142,8 +142,8 @@ class BufferLaw:
         return np.asarray((interpolation(self._points, places) * self._late.T[:, None, :]).sum(axis=-1))
 
 
-def buffer_law(process: MarkovianArrivals, *, max_batch: int, timeout_s: float) -> BufferLaw:
-    """Returns the law of a buffer.
+def buffer_distribution(process: MarkovianArrivals, *, max_batch: int, timeout_s: float) -> BufferDistribution:
+    """Returns the distribution of a buffer.
 
     Parameters:
         process: the arrivals.
@@ -166,7 +166,7 @@ def buffer_law(process: MarkovianArrivals, *, max_batch: int, timeout_s: float) 
         sizes = np.append(
             opening @ timed_out[: max_batch - 1].sum(axis=2).T, opening @ filled[max_batch - 2] @ d1.sum(axis=1)
         )
-    return BufferLaw(counts, max_batch, timeout_s, opening, sizes / sizes.sum())
+    return BufferDistribution(counts, max_batch, timeout_s, opening, sizes / sizes.sum())
 
 
 def check_buffer(max_batch: int, timeout_s: float) -> None:

@@ -1,4 +1,4 @@
-"""The exact law of many batch buffers under one arrival process at once: every cap, every timeout of a grid."""
+"""Exact distributions of many batch buffers under one arrival process at once: every cap, every timeout of a grid."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -23,7 +23,7 @@ class BufferGrid:
         timeouts_s: the timeouts, shape (timeouts,).
         closing: by size b < B that time closes and by first phase, probability, shape (timeouts, B, m).
         filling: by size b <= B that is full, likewise, shape (timeouts, B, m).
-        opening: law of the phase just after opening for each cap, shape (timeouts, B, m).
+        opening: distribution of the phase just after opening for each cap, shape (timeouts, B, m).
         mean_sizes: E[b] for each cap, shape (timeouts, B).
         lateness: who waits too long.
 
@@ -117,7 +117,7 @@ class BufferGrid:
 
 
 def buffer_grid(process: MarkovianArrivals, *, max_batch: int, step_s: float, steps: int) -> BufferGrid:
-    """Returns the laws of all buffers with caps up to `max_batch` and timeouts up to `steps` times `step_s`.
+    """Returns the distributions of all buffers with caps up to `max_batch` and timeouts up to `steps` times `step_s`.
 
     Parameters:
         process: the arrivals.
@@ -145,15 +145,15 @@ def buffer_grid(process: MarkovianArrivals, *, max_batch: int, step_s: float, st
 def _opening(process: MarkovianArrivals, timed_out: Array, filled: Array) -> Array:
     """Law of the phase in which batches open, for each timeout and cap, shape (timeouts, B, m)."""
     timeouts, phases, caps, _ = timed_out.shape
-    law = np.empty((timeouts, caps, phases))
+    distribution = np.empty((timeouts, caps, phases))
     to_next = process.to_next_arrival()
     filled_next = process.matrices()[1] @ to_next
     # In parts that stay in the processor's cache through all the steps.
     for start in range(0, timeouts, _PART):
         part = slice(start, start + _PART)
         work = _next_phases(timed_out[part], filled[part], to_next, filled_next)
-        law[part] = np.moveaxis(eliminated(work), 0, -1)
-    return law
+        distribution[part] = np.moveaxis(eliminated(work), 0, -1)
+    return distribution
 
 
 def _next_phases(timed_out: Array, filled: Array, to_next: Array, filled_next: Array) -> Array:

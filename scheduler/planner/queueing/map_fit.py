@@ -158,7 +158,7 @@ def _round(process: MarkovianArrivals, gaps_s: Array) -> tuple[MarkovianArrivals
     values, left, right = _spectrum(d0)
     decay = np.exp(values * gaps_s[:, None])
     quiet = np.einsum("ip,tp,pj->tij", left, decay, right)
-    start = process.arrival_phase_law()
+    start = process.arrival_phase_distribution()
     before, after, likelihood = _passes(start, quiet @ d1)
     # Sums over gaps of integrals of (before e^(D0 s))_i (e^(D0 (x - s)) D1 after)_j, in the eigenvectors of D0.
     inward, outward = before @ left, (after @ d1.T) @ right.T
@@ -196,8 +196,8 @@ def _passes(start: Array, steps: Array) -> tuple[Array, Array, float]:
     the square root of the number of gaps.
 
     Returns:
-        Phase law before each gap given the past, and likelihood of the rest after each gap by phase (both scaled),
-        shapes (gaps, 2); the logarithm of the likelihood of all.
+        Phase distribution before each gap given the past, and likelihood of the rest after each gap by phase (both
+        scaled), shapes (gaps, 2); the logarithm of the likelihood of all.
     """
     count = len(steps)
     stretches = math.isqrt(count) + 1

@@ -39,7 +39,7 @@ class GridLateness:
 
     A wait w lies between two points of the grid. With e what is missing to the next, P(T - w) = P(T - w - e) P(e) lets
     the short piece be counted with the columns on its right, which are the same for every timeout. So no wait is moved
-    to the grid; see `BufferLaw` for the formulas.
+    to the grid; see `BufferDistribution` for the formulas.
 
     Parameters:
         step_s: distance of the points.

@@ -62,16 +62,16 @@ class MarkovianArrivals:
         """Returns D0 and D1 as arrays, shape (m, m)."""
         return square(self.d0), square(self.d1)
 
-    def phase_law(self) -> Array:
-        """Returns the stationary law of the phase at any time, shape (m,)."""
+    def phase_distribution(self) -> Array:
+        """Returns the stationary distribution of the phase at any time, shape (m,)."""
         d0, d1 = self.matrices()
         generator = d0 + d1
         return stationary(np.eye(self.phases) + generator / _fastest(generator))
 
-    def arrival_phase_law(self) -> Array:
-        """Returns the stationary law of the phase just after an arrival, shape (m,)."""
+    def arrival_phase_distribution(self) -> Array:
+        """Returns the stationary distribution of the phase just after an arrival, shape (m,)."""
         _, d1 = self.matrices()
-        flow = self.phase_law() @ d1
+        flow = self.phase_distribution() @ d1
         return np.asarray(flow / flow.sum())
 
     def to_next_arrival(self) -> Array:
@@ -82,14 +82,14 @@ class MarkovianArrivals:
     @property
     def rate_rps(self) -> float:
         """Mean arrivals a second."""
-        return float(self.phase_law() @ square(self.d1).sum(axis=1))
+        return float(self.phase_distribution() @ square(self.d1).sum(axis=1))
 
     @property
     def gap_cv2(self) -> float:
         """Squared coefficient of variation of the gaps; 1 for Poisson."""
         waits_s = np.linalg.solve(-square(self.d0), np.ones(self.phases))
         mean_s = 1 / self.rate_rps
-        second = 2 * float(self.phase_law() @ waits_s) * mean_s
+        second = 2 * float(self.phase_distribution() @ waits_s) * mean_s
         return second / mean_s**2 - 1
 
     def lag_correlation(self, lag: int) -> float:
@@ -101,7 +101,7 @@ class MarkovianArrivals:
         if lag < 1:
             raise ArrivalError(f"lag must be at least 1, not {lag}")
         waits_s = np.linalg.solve(-square(self.d0), np.ones(self.phases))
-        first = np.linalg.solve(-square(self.d0).T, self.arrival_phase_law())
+        first = np.linalg.solve(-square(self.d0).T, self.arrival_phase_distribution())
         product = float(first @ np.linalg.matrix_power(self.to_next_arrival(), lag) @ waits_s)
         mean_s = 1 / self.rate_rps
         return (product / mean_s**2 - 1) / self.gap_cv2
@@ -116,7 +116,7 @@ class MarkovianArrivals:
             raise ArrivalError(f"window_s must be above 0, not {window_s}")
         d0, d1 = self.matrices()
         deviation, rate_rps = self._deviation(), self.rate_rps
-        start, end = self.phase_law() @ d1, d1.sum(axis=1)
+        start, end = self.phase_distribution() @ d1, d1.sum(axis=1)
         decay = np.eye(self.phases) - exponential((d0 + d1) * window_s)
         settled = start @ deviation @ end
         return 1 + 2 * float(settled - start @ decay @ deviation @ deviation @ end / window_s) / rate_rps
@@ -125,13 +125,13 @@ class MarkovianArrivals:
     def dispersion_limit(self) -> float:
         """Variance over mean of the arrivals counted in a very long window; 1 for Poisson."""
         d1 = square(self.d1)
-        return 1 + 2 * float(self.phase_law() @ d1 @ self._deviation() @ d1.sum(axis=1)) / self.rate_rps
+        return 1 + 2 * float(self.phase_distribution() @ d1 @ self._deviation() @ d1.sum(axis=1)) / self.rate_rps
 
     def _deviation(self) -> Array:
         """The deviation matrix of the phases: the integral of e^(Dt) less its limit, seconds."""
         d0, d1 = self.matrices()
         generator = d0 + d1
-        scale, limit = _fastest(generator), np.tile(self.phase_law(), (self.phases, 1))
+        scale, limit = _fastest(generator), np.tile(self.phase_distribution(), (self.phases, 1))
         return np.asarray(np.linalg.inv(scale * limit - generator) - limit / scale)
 
     def superposed(self, other: "MarkovianArrivals") -> "MarkovianArrivals":

@@ -56,7 +56,7 @@ class ArrivalStream:
 
     def _changes_per_arrival(self) -> float:
         d0, _ = self._process.matrices()
-        return float(self._process.phase_law() @ -d0.diagonal()) / self._process.rate_rps
+        return float(self._process.phase_distribution() @ -d0.diagonal()) / self._process.rate_rps
 
     def _more(self, changes: int) -> Array:
         before, after = self._path(changes)
@@ -108,7 +108,7 @@ class ArrivalStream:
     def _linked(self, ends: npt.NDArray[np.intp]) -> npt.NDArray[np.intp]:
         """First phase of every stretch, given where each ends for each first phase; remembers where the last ends."""
         if self._phase is None:
-            self._phase = int(self._rng.choice(self._process.phases, p=self._process.arrival_phase_law()))
+            self._phase = int(self._rng.choice(self._process.phases, p=self._process.arrival_phase_distribution()))
         starts, phase = [], self._phase
         for ending in ends.T.tolist():
             starts.append(phase)

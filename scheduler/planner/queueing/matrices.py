@@ -1,4 +1,4 @@
-"""Small dense matrices of phase processes: stationary laws, exponentials, arrays checked once."""
+"""Small dense matrices of phase processes: stationary distributions, exponentials, arrays checked once."""
 
 import math
 from collections.abc import Sequence
@@ -51,12 +51,12 @@ def eliminated(work: Array) -> Array:
         for phase in range(last):
             work[phase, last] /= leaving
             work[phase, :last] += work[phase, last] * work[last, :last]
-    law = np.zeros(work.shape[1:])
-    law[0] = 1.0
+    distribution = np.zeros(work.shape[1:])
+    distribution[0] = 1.0
     for phase in range(1, phases):
-        law[phase] = (law[:phase] * work[:phase, phase]).sum(axis=0)
-    law /= law.sum(axis=0)
-    return law
+        distribution[phase] = (distribution[:phase] * work[:phase, phase]).sum(axis=0)
+    distribution /= distribution.sum(axis=0)
+    return distribution
 
 
 def exponential(matrix: Array) -> Array:

@@ -1,4 +1,4 @@
-"""The exact law of one buffer that applications with different SLOs share, for many reserves at once.
+"""The exact distribution of one buffer that applications with different SLOs share, for many reserves at once.
 
 Every application may wait until its SLO less a common reserve: timeouts slo_c - r. Then only the first piece of the
 integrals depends on r, and so thousands of configurations can be judged. With m(z) = sum_c rate_c min(z, timeout_c) and
@@ -24,7 +24,7 @@ _ORDERS = (2, 4, 7, 10, 10)
 
 
 @dataclass(frozen=True, eq=False)
-class SizeLaw:
+class BatchSizeDistribution:
     """Batch sizes of a shared buffer for R reserves.
 
     Parameters:
@@ -39,7 +39,7 @@ class SizeLaw:
     waiting: Array
     early: Array
 
-    def up_to(self, max_batch: int) -> "SizeLaw":
+    def up_to(self, max_batch: int) -> "BatchSizeDistribution":
         """Returns the same for no larger caps than `max_batch`."""
         if max_batch >= self.waiting.shape[1]:
             return self
@@ -48,7 +48,7 @@ class SizeLaw:
             self.waiting[:, :max_batch],
             self.early[:, : max_batch + 2],
         )
-        return SizeLaw(self.reserves_s, below, waiting, early)
+        return BatchSizeDistribution(self.reserves_s, below, waiting, early)
 
     def mean_sizes(self) -> Array:
         """Returns E[b] for caps 1 ... B, shape (R, B)."""
@@ -117,14 +117,14 @@ class SharedBuffer:
             hazard += passed
         return open_s
 
-    def size_law(self, reserves_s: Array, *, max_batch: int) -> SizeLaw:
+    def size_distribution(self, reserves_s: Array, *, max_batch: int) -> BatchSizeDistribution:
         """Returns the sizes for each reserve, none of which may exceed the strictest SLO.
 
         Parameters:
             reserves_s: shape (R,).
             max_batch: the largest cap, B.
         """
-        return size_laws((self,), reserves_s[None], max_batch=max_batch)
+        return size_distributions((self,), reserves_s[None], max_batch=max_batch)
 
     def since_shortest(self, counts: int) -> Array:
         """Returns what does not depend on the reserve, see `_since_shortest`; remembered, shape (1, counts, 3)."""
@@ -137,7 +137,7 @@ class SharedBuffer:
         return {}
 
 
-def size_laws(buffers: Sequence[SharedBuffer], reserves_s: Array, *, max_batch: int) -> SizeLaw:
+def size_distributions(buffers: Sequence[SharedBuffer], reserves_s: Array, *, max_batch: int) -> BatchSizeDistribution:
     """Returns the sizes of several buffers, each for its own reserves: one buffer's after the other's.
 
     All in the same few steps over long arrays, which take about as long for several buffers as for one.
@@ -148,7 +148,7 @@ def size_laws(buffers: Sequence[SharedBuffer], reserves_s: Array, *, max_batch: 
         max_batch: the largest cap, B.
 
     Returns:
-        The law for S R reserves.
+        The distribution for S R reserves.
     """
     rates = np.array([buffer.rate_rps for buffer in buffers])
     shortest_s = np.array([buffer.strictest_s for buffer in buffers])[:, None] - reserves_s
@@ -162,7 +162,7 @@ def size_laws(buffers: Sequence[SharedBuffer], reserves_s: Array, *, max_batch: 
     sums = _convolved(before[:, :-1].reshape(*reserves_s.shape, max_batch), since)
     below = sums[:, :, 0].copy()
     below[:, 1:] += sums[:, :-1, 1]
-    return SizeLaw(reserves_s.ravel(), below[:, :-1], sums[:, :, 2] + early[:, 1:-1], early)
+    return BatchSizeDistribution(reserves_s.ravel(), below[:, :-1], sums[:, :, 2] + early[:, 1:-1], early)
 
 
 def _since_shortest(buffers: Sequence[SharedBuffer], rates_rps: Array, counts: int) -> Array:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from scheduler.planner.queueing.matrices import Array, Indices
-from scheduler.planner.queueing.multi_slo_batching import SharedBuffer, SizeLaw, distinct
+from scheduler.planner.queueing.multi_slo_batching import BatchSizeDistribution, SharedBuffer, distinct
 from scheduler.planner.queueing.poisson_tails import certain_above, neighbouring_tails
 
 _NODES, _WEIGHTS = np.polynomial.legendre.leggauss(3)
@@ -26,7 +26,7 @@ class StrictestLateness:
     a_{s-1}: its coefficients are sums over the services that are too long, which are the last ones.
 
     Parameters:
-        law: sizes of the shared buffers.
+        distribution: sizes of the shared buffers.
         limits: arrivals expected before the shortest timeout, by reserve, shape (R,).
         atoms_s: services of n configurations for batches of 1 ... B, ascending along the last axis, shape (n, B, A).
         sums: over the services from each one on, of their probability; that times the arrivals expected before it is
@@ -34,38 +34,46 @@ class StrictestLateness:
         hopeless: probability of a service longer than the SLO, shape (n, B).
     """
 
-    law: SizeLaw
+    distribution: BatchSizeDistribution
     limits: Array
     atoms_s: Array
     sums: Array
     hopeless: Array
 
     @staticmethod
-    def of(buffer: SharedBuffer, law: SizeLaw, atoms_s: Array, weights: Array) -> "StrictestLateness":
+    def of(
+        buffer: SharedBuffer, distribution: BatchSizeDistribution, atoms_s: Array, weights: Array
+    ) -> "StrictestLateness":
         """Prepares what does not depend on the reserve, for one buffer."""
         rates, slos_s = np.array([buffer.rate_rps]), np.array([buffer.strictest_s])
-        limits = buffer.rate_rps * (buffer.strictest_s - law.reserves_s)
-        return StrictestLateness.of_each(law, limits, atoms_s, weights, rates_rps=rates, slos_s=slos_s)
+        limits = buffer.rate_rps * (buffer.strictest_s - distribution.reserves_s)
+        return StrictestLateness.of_each(distribution, limits, atoms_s, weights, rates_rps=rates, slos_s=slos_s)
 
     @staticmethod
     def of_each(
-        law: SizeLaw, limits: Array, atoms_s: Array, weights: Array, *, rates_rps: Array, slos_s: Array
+        distribution: BatchSizeDistribution,
+        limits: Array,
+        atoms_s: Array,
+        weights: Array,
+        *,
+        rates_rps: Array,
+        slos_s: Array,
     ) -> "StrictestLateness":
         """Prepares the same where each configuration has a buffer of its own; rates and strictest SLOs have (n,)."""
         sizes = np.arange(1, atoms_s.shape[1] + 1)[:, None]
         left_s = slos_s[:, None, None] - atoms_s
         arrivals = rates_rps[:, None, None] * np.maximum(left_s, 0.0)
-        before, tail, after = neighbouring_tails(arrivals, sizes, largest=law.waiting.shape[1])
+        before, tail, after = neighbouring_tails(arrivals, sizes, largest=distribution.waiting.shape[1])
         # Integrals from 0 to `arrivals` of P(at least s) and P(at least s - 1).
         ours, smaller = arrivals * tail - sizes * after, arrivals * before - (sizes - 1) * tail
         sums = np.zeros((4, *weights.shape[:-1], weights.shape[-1] + 1))
         sums[0, ..., :-1], sums[1, ..., :-1] = weights, weights * arrivals
         sums[2, ..., :-1], sums[3, ..., :-1] = weights * (smaller - ours - tail), weights * smaller
         sums = sums[..., ::-1].cumsum(axis=-1)[..., ::-1]
-        return StrictestLateness(law, limits, atoms_s, sums, np.where(left_s < 0, weights, 0.0).sum(axis=2))
+        return StrictestLateness(distribution, limits, atoms_s, sums, np.where(left_s < 0, weights, 0.0).sum(axis=2))
 
     def fractions(self, reserves: Indices) -> Array:
-        """Returns the fraction that is late for caps 1 ... B under some of the law's reserves, shape (K, n, B)."""
+        """Returns the fraction that is late for caps 1 ... B under some of the reserves, shape (K, n, B)."""
         count = len(self.atoms_s)
         late = self.paired(reserves.repeat(count), np.tile(np.arange(count), len(reserves)))
         return np.asarray(late.reshape(len(reserves), count, -1))
@@ -74,20 +82,20 @@ class StrictestLateness:
         """Returns the same for pairs of a reserve and a configuration, shape (K, B)."""
         caps = self.atoms_s.shape[1]
         sizes = np.arange(1, caps + 1)
-        limits, early = self.limits[reserves, None], self.law.early[reserves]
+        limits, early = self.limits[reserves, None], self.distribution.early[reserves]
         # Integrals of P(at least s) and P(at least s - 1) up to the shortest timeout.
         at_limit = limits * early[:, 1 : caps + 1] - sizes * early[:, 2 : caps + 2]
         before_limit = limits * early[:, :caps] - (sizes - 1) * early[:, 1 : caps + 1]
-        waiting = self.law.waiting[reserves, :caps]
+        waiting = self.distribution.waiting[reserves, :caps]
         smaller = np.ones_like(waiting)
         smaller[:, 1:] = waiting[:, :-1]
-        mass, weighted, rest, rest_full = self._too_long(self.law.reserves_s[reserves], which)
+        mass, weighted, rest, rest_full = self._too_long(self.distribution.reserves_s[reserves], which)
         step = smaller - waiting
         by_size = (waiting + at_limit - before_limit + limits * step) * mass - step * weighted + rest
         late = (limits * smaller - before_limit) * mass - smaller * weighted + rest_full
-        late += self.hopeless[which] * self.law.reached()[reserves, :caps]
+        late += self.hopeless[which] * self.distribution.reached()[reserves, :caps]
         late[:, 1:] += by_size[:, :-1].cumsum(axis=1)
-        late /= self.law.mean_sizes()[reserves, :caps]
+        late /= self.distribution.mean_sizes()[reserves, :caps]
         return np.asarray(late)
 
     def _too_long(self, reserves_s: Array, which: Indices) -> Array:
@@ -124,10 +132,10 @@ class SharedWaits:
     reached: Array
 
     @staticmethod
-    def of(buffer: SharedBuffer, law: SizeLaw, reserve: int) -> "SharedWaits":
-        """Tabulates the waits under one of the law's reserves."""
-        rate, sizes = buffer.rate_rps, law.waiting.shape[1]
-        timeouts_s = buffer.slos_s - law.reserves_s[reserve]
+    def of(buffer: SharedBuffer, distribution: BatchSizeDistribution, reserve: int) -> "SharedWaits":
+        """Tabulates the waits under one of the distribution's reserves."""
+        rate, sizes = buffer.rate_rps, distribution.waiting.shape[1]
+        timeouts_s = buffer.slos_s - distribution.reserves_s[reserve]
         ends_s = _panel_ends(timeouts_s, rate, sizes)
         widths_s = np.diff(ends_s)
         nodes_s = (ends_s[:-1, None] + widths_s[:, None] * (_NODES + 1) / 2).ravel()
@@ -143,7 +151,14 @@ class SharedWaits:
         slopes = np.zeros_like(phi)
         slopes[1:] = -rate * at_ends
         return SharedWaits(
-            timeouts_s, ends_s, phi, slopes, sums, rate, law.mean_sizes()[reserve], law.reached()[reserve]
+            timeouts_s,
+            ends_s,
+            phi,
+            slopes,
+            sums,
+            rate,
+            distribution.mean_sizes()[reserve],
+            distribution.reached()[reserve],
         )
 
     def late(self, latencies_s: Array, atoms_s: Array, weights: Array, *, which: Indices | None = None) -> Array:

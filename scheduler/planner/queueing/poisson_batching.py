@@ -1,4 +1,4 @@
-"""The exact law of a batch buffer fed by Poisson arrivals: opened by a request, closed by a size or a timeout."""
+"""Exact batch sizes of a buffer fed by Poisson arrivals: opened by a request, closed by a size or a timeout."""
 
 import math
 from collections.abc import Sequence
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
-class PoissonBatchLaw:
+class PoissonBatchSizes:
     """A buffer that closes when it holds `max_batch` requests or `timeout_s` after its first one.
 
     Renewal-reward makes the cost of a request E[C(b)] / E[b] over batches, not the mean of C(b) / b, which is 18 % too
@@ -21,8 +21,8 @@ class PoissonBatchLaw:
         Poisson p_b and waits: renewal argument over the opener; the waits of a full batch are partial sums of
         exponential gaps (Erlang) given that their total is at most the timeout.
 
-    >>> law = PoissonBatchLaw(rate_rps=10.0, max_batch=3, timeout_s=0.1)
-    >>> [round(p, 4) for p in law.sizes]
+    >>> distribution = PoissonBatchSizes(rate_rps=10.0, max_batch=3, timeout_s=0.1)
+    >>> [round(p, 4) for p in distribution.sizes]
     [0.3679, 0.3679, 0.2642]
     """
 

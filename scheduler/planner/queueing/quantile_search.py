@@ -1,4 +1,4 @@
-"""The quantile of a law from its distribution function."""
+"""The quantile of a distribution from its distribution function."""
 
 from collections.abc import Callable
 

@@ -31,7 +31,7 @@ class Slack:
 
 
 class Noise(Protocol):
-    """A law of factors on service times, independent from batch to batch."""
+    """A distribution of factors on service times, independent from batch to batch."""
 
     def slack(self, latency_s: float, services_s: Array, timeout_s: float) -> Slack:
         """Returns what `latency_s` leaves for the wait after services of `services_s`, shape (sizes,)."""
@@ -43,7 +43,7 @@ class Noise(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Deterministic:
-    """Service takes what the law says."""
+    """A service takes exactly the predicted time."""
 
     def slack(self, latency_s: float, services_s: Array, timeout_s: float) -> Slack:  # noqa: ARG002
         """Returns the rest of the bound."""

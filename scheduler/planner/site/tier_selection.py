@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from scheduler.domain.latency import FunctionTier, LatencyModel
 from scheduler.domain.plans import LoadedBuffer
-from scheduler.planner.queueing.poisson_batching import PoissonBatchLaw
+from scheduler.planner.queueing.poisson_batching import PoissonBatchSizes
 from scheduler.planner.site.edge_capacity import tabulate
 from scheduler.planner.site.service_margin import Spread
 
@@ -160,7 +160,7 @@ def _choices(
         hold_s = min(slo_s - takes_s, window_s)
         if hold_s < 0 and target > 1:
             break
-        law = PoissonBatchLaw(rate_rps=gather_rps, max_batch=target, timeout_s=max(hold_s, 0.0))
+        law = PoissonBatchSizes(rate_rps=gather_rps, max_batch=target, timeout_s=max(hold_s, 0.0))
         slots_rps = slots * law.mean_size / (service_s * spread.mean_factor + way.takes_s(target))
         choices.append(
             FunctionChoice(

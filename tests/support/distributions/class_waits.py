@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from support.laws.open_batches import OpenBatches, integrals, open_terms
+from support.distributions.open_batches import OpenBatches, integrals, open_terms
 
 from scheduler.planner.queueing.matrices import Array
 

@@ -1,4 +1,4 @@
-"""The exact law of one buffer shared by classes with timeouts of their own, each class a Markovian arrival process."""
+"""Exact distribution of one buffer shared by classes of Markovian arrivals, each class with a timeout of its own."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -66,22 +66,22 @@ class _Ages:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class MarkedBufferLaw:
+class MarkedBufferDistribution:
     """One buffer for several classes of Markovian arrivals, each class with its own timeout.
 
     Sizes and waits are sums of products of count matrices; closing times are integrated exactly. A wait costs some
-    milliseconds, so this law is for judging a plan, not for searching one.
+    milliseconds, so this distribution is for judging a plan, not for searching one.
 
     Parameters:
         arrivals: of all classes.
         timeouts_s: timeouts of the classes, shape (n,).
         max_batch: B.
-        opening: law of class and phase of the request that opens a batch, shape (n, m).
+        opening: distribution of class and phase of the request that opens a batch, shape (n, m).
         sizes: p_b for b = 1 ... B, shape (B,).
 
     >>> from scheduler.planner.queueing.map_process import poisson_arrivals
-    >>> law = marked_buffer_law([poisson_arrivals(5.0), poisson_arrivals(5.0)], [0.0, 0.1], max_batch=3)
-    >>> law.sizes.round(4).tolist()
+    >>> two = [poisson_arrivals(5.0), poisson_arrivals(5.0)]
+    >>> marked_buffer_distribution(two, [0.0, 0.1], max_batch=3).sizes.round(4).tolist()
     [0.6839, 0.25, 0.0661]
     """
 
@@ -138,10 +138,10 @@ class MarkedBufferLaw:
         return 1 - late / float(self.late(of_class, -1.0).sum())
 
 
-def marked_buffer_law(
+def marked_buffer_distribution(
     processes: Sequence[MarkovianArrivals], timeouts_s: Sequence[float], *, max_batch: int
-) -> MarkedBufferLaw:
-    """Returns the law of a buffer.
+) -> MarkedBufferDistribution:
+    """Returns the distribution of a buffer.
 
     Parameters:
         processes: arrivals of each class.
@@ -165,7 +165,7 @@ def marked_buffer_law(
         change[phase] = _by_size(ages, rates, timeouts, np.inf, opener, opener).sum(axis=0)
     opening = np.asarray(np.einsum("i,nij->nj", stationary(change), next_open))
     sizes = _by_size(ages, rates, timeouts, np.inf, opening, opening).sum(axis=1)
-    return MarkedBufferLaw(arrivals, timeouts, max_batch, opening, sizes / sizes.sum())
+    return MarkedBufferDistribution(arrivals, timeouts, max_batch, opening, sizes / sizes.sum())
 
 
 _Rates = tuple[Array, Array, Array]

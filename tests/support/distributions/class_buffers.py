@@ -1,4 +1,4 @@
-"""The exact law of one buffer shared by classes with timeouts of their own, each class Poisson."""
+"""The exact distribution of one buffer shared by classes with timeouts of their own, each class Poisson."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -6,8 +6,8 @@ from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
-from support.laws.class_waits import ClassWaits, class_waits
-from support.laws.open_batches import OpenBatches, open_batches
+from support.distributions.class_waits import ClassWaits, class_waits
+from support.distributions.open_batches import OpenBatches, open_batches
 
 from scheduler.planner.queueing.map_batching import TIE
 from scheduler.planner.queueing.map_process import ArrivalError
@@ -70,7 +70,7 @@ def _sizes(batches: OpenBatches, max_batch: int) -> Array:
 
 
 @dataclass(frozen=True, eq=False)
-class ClassBufferLaw:
+class ClassBufferDistribution:
     """One buffer for several Poisson classes, each with its own timeout.
 
     Parameters:
@@ -82,8 +82,9 @@ class ClassBufferLaw:
     References:
         Members whose timeout is not over are a thinned Poisson process; see `OpenBatches` and `ClassWaits`.
 
-    >>> law = class_buffer_law([20.0, 5.0], [0.05, 0.4], max_batch=4)
-    >>> round(law.mean_size, 4), law.latency_within([0.18, 0.4], [0.1, 0.12, 0.14, 0.16]).round(4).tolist()
+    >>> distribution = class_buffer_distribution([20.0, 5.0], [0.05, 0.4], max_batch=4)
+    >>> within = distribution.latency_within([0.18, 0.4], [0.1, 0.12, 0.14, 0.16])
+    >>> round(distribution.mean_size, 4), within.round(4).tolist()
     (2.4021, [0.7206, 0.9948])
     """
 
@@ -174,8 +175,10 @@ class ClassBufferLaw:
         return class_waits(open_batches(self.rates_rps, self.timeouts_s), self.max_batch)
 
 
-def class_buffer_law(rates_rps: npt.ArrayLike, timeouts_s: npt.ArrayLike, *, max_batch: int) -> ClassBufferLaw:
-    """Returns the law of a buffer.
+def class_buffer_distribution(
+    rates_rps: npt.ArrayLike, timeouts_s: npt.ArrayLike, *, max_batch: int
+) -> ClassBufferDistribution:
+    """Returns the distribution of a buffer.
 
     Parameters:
         rates_rps: requests a second of each class, above 0, shape (n,).
@@ -186,4 +189,4 @@ def class_buffer_law(rates_rps: npt.ArrayLike, timeouts_s: npt.ArrayLike, *, max
         ArrivalError: no buffer; the message names the field.
     """
     rates, timeouts = np.broadcast_arrays(np.asarray(rates_rps, np.float64), np.asarray(timeouts_s, np.float64))
-    return ClassBufferLaw(rates, timeouts, max_batch, class_sizes(rates, timeouts, max_batch=max_batch))
+    return ClassBufferDistribution(rates, timeouts, max_batch, class_sizes(rates, timeouts, max_batch=max_batch))
