@@ -28,7 +28,7 @@ class IdleTime:
     Each batch says of one gap whether an instance outlived it: a warm start that the time is longer, a cold start that
     it is shorter. From such censored observations the self-consistent estimate is the fixed point of "each observation
     spreads over the times that it allows, in proportion to what they weigh" (Turnbull 1976), here with a lognormal
-    prior. It is a law and not one number, because platforms take some instances away earlier than others.
+    prior. It is a distribution and not one number, because platforms take some instances away earlier than others.
 
     Args:
         prior_s: median taken for granted before anything is seen.

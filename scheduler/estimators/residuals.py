@@ -1,4 +1,4 @@
-"""How far answers stray from their prediction: a bounded window of residuals, and the law that follows from it."""
+"""Residuals of predictions: a bounded window of them, and their distribution."""
 
 import math
 from bisect import bisect_left, insort
@@ -15,7 +15,7 @@ STEPS = 2.0**40
 class ResidualWindow:
     """Quantiles of the last residuals of log(observed / predicted).
 
-    The normal law, which lognormal noise makes exact, starts from the prior and leaves it as residuals come in.
+    The normal distribution, exact for lognormal noise, starts from the prior and leaves it as residuals come in.
 
     Args:
         size: residuals kept.
@@ -70,7 +70,7 @@ class ResidualWindow:
         return self.scatter().quantile(percentile)
 
     def scatter(self) -> Scatter:
-        """Returns the law of the next residual by what is known now."""
+        """Returns the distribution of the next residual by what is known now."""
         if self._scatter is None:
             mean, spread = self._moments()
             # `seen`, not `count`: a bounded window must not keep the prior alive for good.

@@ -1,4 +1,4 @@
-"""How long a backend takes for a batch: a law from its profile, corrected by what is seen."""
+"""How long a backend takes for a batch: the latency model of its profile, corrected by what is seen."""
 
 import math
 from collections import deque
@@ -21,11 +21,11 @@ SHAPE_SIGMA = 0.3
 NEW_TO_A_BAND = 2
 """Batches of a band that are not watched for changes: its shape explains what would else look like one of the level."""
 LIKENESS = 0.9
-"""Correlation of the shapes of neighbouring bands: what a law gets wrong at four items it gets wrong at five."""
+"""Correlation of the shapes of neighbouring bands: what a model gets wrong at four items it gets wrong at five."""
 LEVEL_DRIFT = NOISE_VARIANCE / 64**2
 """Makes the level, in the long run, a moving average over about 64 batches."""
 SHAPE_DRIFT = NOISE_VARIANCE / 256**2
-"""What a law gets wrong at one size hardly ever changes; what does is the level."""
+"""What a model gets wrong at one size hardly ever changes; what does is the level."""
 POOLED_RESIDUALS = 512
 BAND_RESIDUALS = 128
 ENOUGH_IN_BAND = 64
@@ -35,17 +35,17 @@ ENOUGH_IN_BAND = 64
 class ServiceTime:
     """Median service time of one backend by batch size, and how far it strays.
 
-    log(observed / law) = level + shape of the band of sizes + noise. The level carries what befalls all sizes alike
-    (a throttled machine), the shape what the law gets wrong at one size. Each answer is split between the two by how
+    log(observed / modelled) = level + shape of the band of sizes + noise. The level is what befalls all sizes alike
+    (a throttled machine), the shape what the model gets wrong at one size. Each answer is split between the two by how
     uncertain they are, by a Kalman filter (1960); neighbouring bands have like shapes, or else noise would make one
     size look dear that is then never tried again. A changepoint detector watches the level; on a change the level is
     taken anew from the batches since, and the shape stays.
 
     Args:
-        law: the prior, from a profile.
-        overhead_s: seconds that each batch takes on top of the law, such as the way over the LAN.
+        latency: the prior, from a profile.
+        overhead_s: seconds that each batch takes on top of the model, such as the way over the LAN.
         prior_sigma: scatter of log(observed / predicted) before any is seen.
-        shape_sigma: how far the law may be off at one size beside the others, as a logarithm.
+        shape_sigma: how far the model may be off at one size beside the others, as a logarithm.
 
     >>> import numpy as np
     >>> noise = np.random.default_rng(3).lognormal(0.0, 0.1, 220)
@@ -59,14 +59,14 @@ class ServiceTime:
 
     def __init__(
         self,
-        law: LatencyModel,
+        latency: LatencyModel,
         *,
         overhead_s: float = 0.0,
         prior_sigma: float = 0.1,
         shape_sigma: float = SHAPE_SIGMA,
     ) -> None:
         """Stores the parameters."""
-        self._law = law
+        self._latency = latency
         self._overhead_s = overhead_s
         self._prior_sigma = prior_sigma
         self._shape_sigma = shape_sigma
@@ -75,7 +75,7 @@ class ServiceTime:
     def _reset(self) -> None:
         self.lessons = 0
         """Answers learned, and unlearned: where it stands still, nothing has moved."""
-        bands = _band(self._law.max_batch)
+        bands = _band(self._latency.max_batch)
         self._state = [0.0] * (bands + 1)
         """Level, and shape by band, as logarithms."""
         self._covariance = np.zeros((bands + 1, bands + 1))
@@ -93,7 +93,7 @@ class ServiceTime:
 
     @property
     def slowdown(self) -> float:
-        """Factor by which the backend is slower than its law, over all batch sizes."""
+        """Factor by which the backend is slower than its latency model, over all batch sizes."""
         return math.exp(self._state[LEVEL])
 
     def predict_s(self, items: int) -> float:
@@ -111,7 +111,7 @@ class ServiceTime:
         return [prior_s * factors[band] for band, prior_s in zip(*table, strict=True)]
 
     def log_factors(self) -> list[float]:
-        """Returns by band of sizes, as logarithms, the factors that predictions are on the law."""
+        """Returns by band of sizes, as logarithms, the factors of the predictions on the latency model."""
         level, *shapes = self._state
         return [level + shape for shape in shapes]
 
@@ -127,7 +127,7 @@ class ServiceTime:
         return math.exp(residuals.quantile(percentile))
 
     def scatter(self) -> Scatter:
-        """Returns the law of log(observed / predicted) over all batch sizes."""
+        """Returns the distribution of log(observed / predicted) over all batch sizes."""
         return self._residuals.scatter()
 
     def update(self, items: int, observed_s: float) -> Change | None:
@@ -138,7 +138,7 @@ class ServiceTime:
             observed_s: service time; a value that is no positive number says nothing and is passed over.
 
         Returns:
-            The change of level that this batch gave away, if any; its means are log(observed / law).
+            The change of level that this batch gave away, if any; its means are log(observed / modelled).
         """
         if not (math.isfinite(observed_s) and observed_s > 0):
             return None
@@ -177,7 +177,7 @@ class ServiceTime:
         prior = self._priors.get(items)
         if prior is None:
             band = min(_band(items), len(self._state) - 1)
-            prior = self._priors[items] = (band, self._law.predict_s(items) + self._overhead_s)
+            prior = self._priors[items] = (band, self._latency.predict_s(items) + self._overhead_s)
         return prior
 
     def _correct(self, band: int, residual: float) -> None:
@@ -191,7 +191,7 @@ class ServiceTime:
         self._state = [state + g * residual for state, g in zip(self._state, gain.tolist(), strict=True)]
 
     def _noise_variance(self) -> float:
-        """Read off the middle of the residuals: what a new size's law gets wrong is at their ends."""
+        """Read off the middle of the residuals: what the model gets wrong at a new size is at their ends."""
         scatter = self._residuals.scatter()
         middle = 0.5 * (scatter.quantile(0.84) - scatter.quantile(0.16))
         return max(middle, LEAST_SIGMA) ** 2

@@ -63,7 +63,9 @@ def _application(fields: Fields, *, folder: Path) -> Application:
             raise fields.wrong(given[0], f"cannot be used: {error}") from error
     sizes = _sizes(fields) if fields.has("sizes") else ()
     if sizes and process is not None:
-        raise fields.wrong("sizes", f"go with rps only; {given[0]} has no exact law for requests routed by size")
+        raise fields.wrong(
+            "sizes", f"go with rps only; {given[0]} has no exact distribution for requests routed by size"
+        )
     fields.done()
     return Application(name, slo_s, percentile, rate_rps, process, sizes)
 

@@ -1,4 +1,4 @@
-"""Profiles from files: laws over grids of configurations, or what `edgeburst profile` measured on one function."""
+"""Profiles from files: latency models over grids of configurations, or measurements of `edgeburst profile`."""
 
 import json
 import math
@@ -12,7 +12,7 @@ from models.profile import Profile, ProfileError, load_profile, shipped_profiles
 from scheduler.planner.catalogue.configurations import Family
 from scheduler.planner.catalogue.function_profile import FunctionProfile, parse_profile
 from scheduler.planner.catalogue.json_fields import PlanInputError
-from scheduler.planner.catalogue.latency_models import TableLaw
+from scheduler.planner.catalogue.latency_models import TableLatency
 
 _LARGEST_FILE_BYTES = 20_000_000
 _NORMAL_95 = 1.6449
@@ -82,7 +82,7 @@ def measured_profile(profile: Profile) -> FunctionProfile:
         medians_s, sigma = np.array([profile.predict_s(int(batch)) for batch in batches]), 0.0
     family = Family(
         kind="gpu" if gpu_gb > 0 else "cpu",
-        law=TableLaw((tuple(float(x) for x in medians_s),), sigma),
+        latency=TableLatency((tuple(float(x) for x in medians_s),), sigma),
         vcpu=np.array([_number(profile, "vcpu", memory_gb)]),
         gpu_gb=np.array([gpu_gb]),
         memory_gb=np.full((1, len(batches)), memory_gb),

@@ -6,7 +6,7 @@ from support.exhaustive_planning import cheapest, cheapest_grouping
 
 from scheduler.planner.catalogue.configurations import Configurations, Family
 from scheduler.planner.catalogue.function_profile import FunctionProfile
-from scheduler.planner.catalogue.latency_models import ExponentialLaw, SliceLaw, TableLaw
+from scheduler.planner.catalogue.latency_models import ExponentialLatency, SliceLatency, TableLatency
 from scheduler.planner.catalogue.prices import load_sheet
 from scheduler.planner.functions.grouping import best_grouping, segment_bounds
 from scheduler.planner.functions.problem import Application, Question
@@ -18,22 +18,22 @@ SHEET = load_sheet("fc2-gpu-1ms-cny")
 
 
 def families(rng: np.random.Generator) -> tuple[Family, ...]:
-    """A few CPU and GPU configurations with random laws."""
+    """A few CPU and GPU configurations with random latency models."""
     vcpu = np.array([0.5, 1.0, 2.0, 4.0])
     scale = float(rng.uniform(0.3, 1.5))
     rows = tuple((scale * 2.0 * b**0.9, 0.5, scale * 0.15 * b) for b in range(1, 4))
     slower = tuple((1.2 * a, g, 1.3 * c) for a, g, c in rows)
     memory_gb = np.maximum(0.5 + 0.1 * np.arange(1, 4), vcpu[:, None])
-    cpu = Family("cpu", ExponentialLaw(rows, slower), vcpu, np.zeros(4), memory_gb, np.full(4, 3.0))
+    cpu = Family("cpu", ExponentialLatency(rows, slower), vcpu, np.zeros(4), memory_gb, np.full(4, 3.0))
     gpu_gb = np.array([1.0, 3.0, 8.0])
-    law = SliceLaw(
+    latency = SliceLatency(
         slope_s=float(rng.uniform(0.001, 0.01)),
         constant_s=float(rng.uniform(0.001, 0.02)),
         slice_s=0.002,
         card_gb=24,
         worst_factor=1.2,
     )
-    gpu = Family("gpu", law, gpu_gb / 3, gpu_gb, np.full((3, 7), 0.5), np.array([3.0, 7.0, 7.0]))
+    gpu = Family("gpu", latency, gpu_gb / 3, gpu_gb, np.full((3, 7), 0.5), np.array([3.0, 7.0, 7.0]))
     return cpu, gpu
 
 
@@ -143,8 +143,8 @@ def test_bounds_change_nothing_but_the_work(objective: str) -> None:
 
 
 def test_a_table_that_gets_faster_with_the_batch_is_planned_with_as_if_it_did_not() -> None:
-    law = TableLaw(((0.2, 0.1, 0.3),))
-    family = Family("cpu", law, np.ones(1), np.zeros(1), np.ones((1, 3)), np.full(1, 3.0))
+    latency = TableLatency(((0.2, 0.1, 0.3),))
+    family = Family("cpu", latency, np.ones(1), np.zeros(1), np.ones((1, 3)), np.full(1, 3.0))
     table = family.tabulated(SHEET).services
     assert table.worst_s[0].tolist() == [0.2, 0.2, 0.3]
     assert table.mean_s[0].tolist() == [0.2, 0.1, 0.3]

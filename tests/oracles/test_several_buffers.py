@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from scheduler.planner.catalogue.configurations import Configurations, Family
-from scheduler.planner.catalogue.latency_models import ExponentialLaw, SliceLaw
+from scheduler.planner.catalogue.latency_models import ExponentialLatency, SliceLatency
 from scheduler.planner.catalogue.prices import load_sheet
 from scheduler.planner.functions.shared_buffer_search import RESERVES, fruitless, percentile, space_of
 from scheduler.planner.queueing.multi_slo_batching import SharedBuffer, size_distributions
@@ -27,10 +27,10 @@ def families() -> tuple[Configurations, ...]:
     """Two kinds, of which either may be the cheaper one; the worst case of the second is hardly ever in time."""
     vcpu = np.array([0.5, 1.0, 2.0, 4.0])
     rows = tuple((0.8 * b**0.9, 0.5, 0.06 * b) for b in range(1, 4))
-    cpu = Family("cpu", ExponentialLaw(rows, rows), vcpu, np.zeros(4), np.full((4, 3), 2.0), np.full(4, 3.0))
+    cpu = Family("cpu", ExponentialLatency(rows, rows), vcpu, np.zeros(4), np.full((4, 3), 2.0), np.full(4, 3.0))
     gpu_gb = np.array([1.0, 2.0, 4.0])
-    law = SliceLaw(slope_s=0.0017, constant_s=0.002, slice_s=0.002, card_gb=24, worst_factor=4.0)
-    gpu = Family("gpu", law, gpu_gb / 3, gpu_gb, np.full((3, 12), 0.5), np.full(3, 12.0))
+    latency = SliceLatency(slope_s=0.0017, constant_s=0.002, slice_s=0.002, card_gb=24, worst_factor=4.0)
+    gpu = Family("gpu", latency, gpu_gb / 3, gpu_gb, np.full((3, 12), 0.5), np.full(3, 12.0))
     sheet = load_sheet("fc2-harmonybatch-cny")
     return cpu.tabulated(sheet), gpu.tabulated(sheet)
 

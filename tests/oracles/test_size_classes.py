@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from scheduler.planner.catalogue.configurations import Configurations, Family
-from scheduler.planner.catalogue.latency_models import TableLaw
+from scheduler.planner.catalogue.latency_models import TableLatency
 from scheduler.planner.catalogue.prices import load_sheet
 from scheduler.planner.functions.shared_buffer_search import percentile, space_of
 from scheduler.planner.functions.size_classes import best_size_buffers
@@ -22,7 +22,9 @@ MEMORIES = np.array([1.0, 2.0, 4.0])
 def configurations(size: int) -> tuple[Configurations, ...]:
     """Larger requests take longer, more memory less."""
     seconds = tuple(tuple(0.05 + 0.9 * (size + 1) * (0.4 + 0.2 * b) / (4 * m) for b in range(1, 6)) for m in MEMORIES)
-    family = Family("cpu", TableLaw(seconds), np.ones(3), np.zeros(3), np.tile(MEMORIES[:, None], 5), np.full(3, 5.0))
+    family = Family(
+        "cpu", TableLatency(seconds), np.ones(3), np.zeros(3), np.tile(MEMORIES[:, None], 5), np.full(3, 5.0)
+    )
     return (family.tabulated(SHEET),)
 
 

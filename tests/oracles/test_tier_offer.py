@@ -47,7 +47,7 @@ def test_a_batch_of_all_sizes_is_billed_by_its_largest_and_as_late_as_the_larges
 
 
 @pytest.mark.parametrize(("size_bytes", "factor"), list(zip(SIZES, FACTORS, strict=True)))
-def test_a_batch_of_one_size_takes_what_its_size_makes_of_the_law_behind_the_uplink(
+def test_a_batch_of_one_size_takes_what_its_size_makes_of_the_latency_behind_the_uplink(
     size_bytes: float, factor: float
 ) -> None:
     apart = offer(bytes_per_s=1e6)
@@ -58,7 +58,7 @@ def test_a_batch_of_one_size_takes_what_its_size_makes_of_the_law_behind_the_upl
     assert one.services.mean_s[0] == pytest.approx(expected)
 
 
-def test_a_learned_law_counts_before_the_tiers_own() -> None:
+def test_a_learned_latency_counts_before_the_tiers_own() -> None:
     learned = TierOffer("tiers", (TIER,), {"cpu": TIER.latency.slower(2.0)}, 0.0, offer().way, 8)
     [found] = learned.tabulated(learned.sheet)
     assert found.max_batch == TIER.latency.max_batch

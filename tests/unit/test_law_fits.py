@@ -6,7 +6,7 @@ from scipy.optimize import curve_fit
 from support.distributions.law_fits import fit_exponential, fit_polynomial, fit_work
 
 from scheduler.planner.catalogue.json_fields import PlanInputError
-from scheduler.planner.catalogue.latency_models import Grants, PolynomialLaw
+from scheduler.planner.catalogue.latency_models import Grants, PolynomialLatency
 
 
 def test_the_exponential_fit_and_its_errors_are_those_of_an_independent_program() -> None:
@@ -31,7 +31,7 @@ def test_true_coefficients_lie_within_a_few_standard_errors() -> None:
 def test_a_polynomial_is_recovered_in_the_order_of_its_law() -> None:
     true = (4.0, 2.0, -0.003, 0.01, -0.001, 2e-6)
     batch, memory_mb = (x.ravel() for x in np.meshgrid(np.arange(1.0, 9), np.arange(1280.0, 3009, 192)))
-    law = PolynomialLaw(true)
+    law = PolynomialLatency(true)
     grants = Grants(np.ones(1), np.array([1280 / 1024]), np.zeros(1))
     seconds = sum(
         c * batch ** (d - k) * memory_mb**k

@@ -5,18 +5,18 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from scheduler.planner.catalogue.latency_models import Grants, LatencyForm, ServiceTable
+from scheduler.planner.catalogue.latency_models import ConfigurationLatency, Grants, ServiceTable
 from scheduler.planner.catalogue.prices import PriceSheet
 from scheduler.planner.queueing.matrices import Array
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Family:
-    """Configurations of one kind that share a law.
+    """Configurations of one kind that share a latency model.
 
     Parameters:
         kind: "cpu" or "gpu".
-        law: their latency law.
+        latency: their latency model.
         vcpu: vCPUs of each, shape (n,).
         gpu_gb: GPU memory of each, shape (n,); 0 without a GPU.
         memory_gb: memory of each if it is to take batches of up to 1, 2, ... B items, shape (n, B).
@@ -26,7 +26,7 @@ class Family:
     """
 
     kind: str
-    law: LatencyForm
+    latency: ConfigurationLatency
     vcpu: Array
     gpu_gb: Array
     memory_gb: Array
@@ -47,7 +47,7 @@ class Family:
         rates = sheet.rates(gpu=self.kind == "gpu", disk_gb=self.disk_gb, gpu_type=self.gpu_type)
         max_batch = self.memory_gb.shape[1]
         grants = Grants(self.vcpu, self.memory_gb[:, 0], self.gpu_gb)
-        services = self.law.table(grants, max_batch=max_batch, grain_s=rates.grain_s)
+        services = self.latency.table(grants, max_batch=max_batch, grain_s=rates.grain_s)
         per_s = (
             rates.fixed_per_s
             + rates.per_vcpu_s * self.vcpu[:, None]

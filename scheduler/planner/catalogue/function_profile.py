@@ -1,6 +1,6 @@
-"""Profiles of functions to plan with: laws over grids of configurations, as JSON with source and date.
+"""Profiles of functions to plan with: latency models over grids of configurations, as JSON with source and date.
 
-A profile has one or more families. A family has a `kind` (cpu or gpu), a `form` of law (exponential, slices,
+A profile has one or more families. A family has a `kind` (cpu or gpu), a `form` of latency (exponential, slices,
 polynomial, table) with its coefficients, the `grid` of configurations to choose from, and what was `measured`: a grid
 that reaches beyond is refused, because a fit says nothing there.
 """
@@ -12,7 +12,13 @@ import numpy as np
 
 from scheduler.planner.catalogue.configurations import Configurations, Family, Way
 from scheduler.planner.catalogue.json_fields import Fields, PlanInputError
-from scheduler.planner.catalogue.latency_models import ExponentialLaw, LatencyForm, PolynomialLaw, SliceLaw, TableLaw
+from scheduler.planner.catalogue.latency_models import (
+    ConfigurationLatency,
+    ExponentialLatency,
+    PolynomialLatency,
+    SliceLatency,
+    TableLatency,
+)
 from scheduler.planner.catalogue.prices import PriceSheet
 from scheduler.planner.queueing.matrices import Array
 
@@ -32,7 +38,7 @@ class FunctionProfile:
         date: of the source, as it says.
         families: the configurations by kind.
         way: uplink and cold starts.
-        sizes_bytes: size classes that table laws have measured services for; empty: services depend on no size.
+        sizes_bytes: size classes that tables have measured services for; empty: services depend on no size.
         sized: by size class, the families with that class's services.
     """
 
@@ -132,10 +138,10 @@ def _family(fields: Fields, *, sizes: int) -> tuple[Family, ...]:
     form = fields.text("form")
     if form not in _FORMS:
         raise fields.wrong("form", f"is {form!r}; it must be one of {', '.join(_FORMS)}")
-    laws, most_items = _FORMS[form](_Asked(fields, over, len(values), sizes))
+    latencies, most_items = _FORMS[form](_Asked(fields, over, len(values), sizes))
     max_batch = fields.count("max_batch", most_items)
     if max_batch > most_items:
-        raise fields.wrong("max_batch", f"is {max_batch}, but the law reaches to {most_items}")
+        raise fields.wrong("max_batch", f"is {max_batch}, but the latency model reaches to {most_items}")
     _within_measured(fields, over, values, max_batch)
     gpu_gb = values if over == "gpu_gb" else np.zeros(len(values))
     if (kind == "gpu") != (over == "gpu_gb"):
@@ -145,7 +151,7 @@ def _family(fields: Fields, *, sizes: int) -> tuple[Family, ...]:
     largest = _largest(fields, gpu_gb, max_batch)
     gpu_type, disk_gb = fields.text("gpu_type", " ").strip(), fields.at_least("disk_gb", 0, 0.5)
     fields.done()
-    return tuple(Family(kind, law, vcpu, gpu_gb, memory_gb, largest, gpu_type, disk_gb) for law in laws)
+    return tuple(Family(kind, latency, vcpu, gpu_gb, memory_gb, largest, gpu_type, disk_gb) for latency in latencies)
 
 
 def _over_of(kind: str) -> str:
@@ -221,12 +227,12 @@ def _largest(fields: Fields, gpu_gb: Array, max_batch: int) -> Array:
     return np.asarray((needed_gb[None, :] <= gpu_gb[:, None] + 1e-9).sum(axis=1).astype(np.float64))
 
 
-_Laws = tuple[tuple[LatencyForm, ...], int]
+_Latencies = tuple[tuple[ConfigurationLatency, ...], int]
 
 
 @dataclass(frozen=True, slots=True)
 class _Asked:
-    """What a family wants of its law: its fields, the grid it goes over, how many configurations and size classes."""
+    """What a family gives to its latency model: fields, the grid, and how many configurations and size classes."""
 
     fields: Fields
     over: str
@@ -234,13 +240,13 @@ class _Asked:
     sizes: int
 
     def only_over(self, wanted: str) -> Fields:
-        """Returns the fields; refuses another grid than this form of law goes over."""
+        """Returns the fields; refuses another grid than this form of latency goes over."""
         if self.over != wanted:
-            raise self.fields.wrong("grid.over", f"is {self.over!r}; this form of law goes over {wanted!r}")
+            raise self.fields.wrong("grid.over", f"is {self.over!r}; this form of latency goes over {wanted!r}")
         return self.fields
 
 
-def _exponential(asked: _Asked) -> _Laws:
+def _exponential(asked: _Asked) -> _Latencies:
     fields = asked.only_over("vcpu")
     mean = fields.rows("mean")
     worst = fields.rows("worst") if fields.has("worst") else mean
@@ -249,13 +255,13 @@ def _exponential(asked: _Asked) -> _Laws:
             raise fields.wrong(key, "must have a row [g0, g1, g2] for every batch size from 1")
         if any(g1 <= 0 or g2 <= 0 for _, g1, g2 in rows):
             raise fields.wrong(key, "needs g1 and g2 above 0 in every row")
-    law = ExponentialLaw(tuple((a, b, c) for a, b, c in mean), tuple((a, b, c) for a, b, c in worst))
-    return (law,), len(mean)
+    latency = ExponentialLatency(tuple((a, b, c) for a, b, c in mean), tuple((a, b, c) for a, b, c in worst))
+    return (latency,), len(mean)
 
 
-def _slices(asked: _Asked) -> _Laws:
+def _slices(asked: _Asked) -> _Latencies:
     fields = asked.only_over("gpu_gb")
-    law = SliceLaw(
+    latency = SliceLatency(
         slope_s=fields.number("slope_s", above=0),
         constant_s=fields.number("constant_s"),
         slice_s=fields.number("slice_s", above=0),
@@ -265,20 +271,20 @@ def _slices(asked: _Asked) -> _Laws:
         worst_factor=fields.at_least("worst_factor", 1, 1.0),
         fluid=fields.flag("fluid"),
     )
-    if law.slope_s + law.constant_s <= 0:
-        raise fields.wrong("constant_s", f"is {law.constant_s:g}: a batch of one would take no time")
-    return (law,), _MOST_ITEMS
+    if latency.slope_s + latency.constant_s <= 0:
+        raise fields.wrong("constant_s", f"is {latency.constant_s:g}: a batch of one would take no time")
+    return (latency,), _MOST_ITEMS
 
 
-def _polynomial(asked: _Asked) -> _Laws:
+def _polynomial(asked: _Asked) -> _Latencies:
     fields = asked.only_over("memory_gb")
-    law = PolynomialLaw(fields.numbers("coefficients", least=3))
-    if (law.degree + 1) * (law.degree + 2) // 2 != len(law.coefficients):
-        raise fields.wrong("coefficients", f"has {len(law.coefficients)} terms; it must be 3, 6, 10, 15, ...")
-    return (law,), _MOST_ITEMS
+    latency = PolynomialLatency(fields.numbers("coefficients", least=3))
+    if (latency.degree + 1) * (latency.degree + 2) // 2 != len(latency.coefficients):
+        raise fields.wrong("coefficients", f"has {len(latency.coefficients)} terms; it must be 3, 6, 10, 15, ...")
+    return (latency,), _MOST_ITEMS
 
 
-def _table(asked: _Asked) -> _Laws:
+def _table(asked: _Asked) -> _Latencies:
     """`seconds` by configuration and batch; with size classes, one such list for each of them."""
     fields, sizes, count = asked.fields, asked.sizes, asked.count
     sigma = fields.at_least("sigma", 0, 0.0)
@@ -286,13 +292,13 @@ def _table(asked: _Asked) -> _Laws:
     lists = content if sizes and isinstance(content, list) else [content]
     if len(lists) != max(1, sizes):
         raise fields.wrong("seconds", f"must have one list for each of the {sizes} sizes_bytes")
-    laws = []
+    latencies = []
     for one in lists:
         rows = Fields({"seconds": one}, where="", of="").rows("seconds") if sizes else fields.rows("seconds")
         if len(rows) != count or any(x <= 0 for row in rows for x in row):
             raise fields.wrong("seconds", f"must have a row of seconds above 0 for each of the {count} configurations")
-        laws.append(TableLaw(tuple(rows), sigma))
-    return tuple(laws), len(laws[0].seconds[0])
+        latencies.append(TableLatency(tuple(rows), sigma))
+    return tuple(latencies), len(latencies[0].seconds[0])
 
 
 _FORMS = {"exponential": _exponential, "slices": _slices, "polynomial": _polynomial, "table": _table}

@@ -1,6 +1,6 @@
-"""Latency laws of functions: seconds of a batch by its size and by what the function is given.
+"""Latency models of functions: seconds of a batch by its size and by what the function is given.
 
-Every law tabulates all configurations and batch sizes at once: its mean, its worst case, its distribution as a few
+Every model tabulates all configurations and batch sizes at once: its mean, its worst case, its distribution as a few
 atoms (never too short: a continuous piece is cut into cells and each stands for its slow end), and the time billed.
 """
 
@@ -42,7 +42,7 @@ class ServiceTable:
 
     Parameters:
         mean_s: shape (n, B).
-        worst_s: what never takes longer, or hardly ever (0.999) where a law has no end; shape (n, B).
+        worst_s: what never takes longer, or hardly ever (0.999) where a model has no end; shape (n, B).
         atoms_s: the distribution, ascending along the last axis and, as a whole, with the batch; shape (n, B, A).
         weights: probability of each atom; shape (n, B, A), sums to 1.
         billed_s: expected seconds on the bill, rounded up as the provider does; shape (n, B).
@@ -92,8 +92,8 @@ class ServiceTable:
         )
 
 
-class LatencyForm(Protocol):
-    """A law that tabulates itself."""
+class ConfigurationLatency(Protocol):
+    """A latency model that tabulates itself for many configurations at once."""
 
     def table(self, grants: Grants, *, max_batch: int, grain_s: float) -> ServiceTable:
         """Returns the services of every configuration for 1 to `max_batch` items, billed in steps of `grain_s`."""
@@ -106,7 +106,7 @@ def rounded_up_s(seconds: Array, grain_s: float) -> Array:
 
 
 @dataclass(frozen=True, slots=True)
-class ExponentialLaw:
+class ExponentialLatency:
     """CPU functions (HarmonyBatch): seconds = g0 exp(-vcpu / g1) + g2, coefficients by batch size.
 
     Between mean and worst case nothing is known: latency goes by the worst case, money by the mean.
@@ -120,7 +120,7 @@ class ExponentialLaw:
     worst: tuple[tuple[float, float, float], ...]
 
     def table(self, grants: Grants, *, max_batch: int, grain_s: float) -> ServiceTable:
-        """See LatencyForm."""
+        """See ConfigurationLatency."""
         mean_s = _exponential(self.mean[:max_batch], grants.vcpu)
         worst_s = np.maximum(mean_s, _exponential(self.worst[:max_batch], grants.vcpu))
         return _certain(mean_s, worst_s, rounded_up_s(mean_s, grain_s))
@@ -132,7 +132,7 @@ def _exponential(coefficients: tuple[tuple[float, float, float], ...], vcpu: Arr
 
 
 @dataclass(frozen=True, slots=True)
-class SliceLaw:
+class SliceLatency:
     """A share of a GPU by time slices: work x = slope * batch + constant seconds on the whole card.
 
     With share g of G, slice s = g t, period P = G t, random phase, n = ceil(x / s), l = x - (n - 1) s: the service is
@@ -161,7 +161,7 @@ class SliceLaw:
     fluid: bool = False
 
     def table(self, grants: Grants, *, max_batch: int, grain_s: float) -> ServiceTable:
-        """See LatencyForm."""
+        """See ConfigurationLatency."""
         work_s = np.maximum(self.slope_s * np.arange(1, max_batch + 1) + self.constant_s, 1e-9)[None, :]
         share = grants.gpu_gb[:, None]
         rest_s = self.on_cpu * work_s / grants.vcpu[:, None]
@@ -180,7 +180,7 @@ class SliceLaw:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Slices:
-    """The pieces of the law of time slicing, each of shape (n, B)."""
+    """The pieces of the distribution of a time-sliced service, each of shape (n, B)."""
 
     first_s: Array
     """x + (P - s)(n - 1): without another pause."""
@@ -238,7 +238,7 @@ def _ceiling_integral(x: Array) -> Array:
 
 
 @dataclass(frozen=True, slots=True)
-class PolynomialLaw:
+class PolynomialLatency:
     """A polynomial in batch size k and memory m in MB (BATCH): 1; k, m; k^2, km, m^2; k^3, ... by rising degree.
 
     Parameters:
@@ -248,7 +248,7 @@ class PolynomialLaw:
     coefficients: tuple[float, ...]
 
     def table(self, grants: Grants, *, max_batch: int, grain_s: float) -> ServiceTable:
-        """See LatencyForm."""
+        """See ConfigurationLatency."""
         batch = np.arange(1.0, max_batch + 1)[None, :]
         memory_mb = grants.memory_gb[:, None] * 1024
         seconds = np.zeros((len(grants.memory_gb), max_batch))
@@ -265,7 +265,7 @@ class PolynomialLaw:
 
 
 @dataclass(frozen=True, slots=True)
-class TableLaw:
+class TableLatency:
     """Measured medians by configuration and batch size, with a lognormal spread.
 
     Parameters:
@@ -277,7 +277,7 @@ class TableLaw:
     sigma: float = 0.0
 
     def table(self, grants: Grants, *, max_batch: int, grain_s: float) -> ServiceTable:
-        """See LatencyForm."""
+        """See ConfigurationLatency."""
         medians_s = np.array(self.seconds)[: len(grants.vcpu), :max_batch]
         return deterministic(medians_s, grain_s=grain_s) if self.sigma == 0 else _spread(medians_s, self.sigma, grain_s)
 

@@ -143,7 +143,7 @@ def buffer_grid(process: MarkovianArrivals, *, max_batch: int, step_s: float, st
 
 
 def _opening(process: MarkovianArrivals, timed_out: Array, filled: Array) -> Array:
-    """Law of the phase in which batches open, for each timeout and cap, shape (timeouts, B, m)."""
+    """Distribution of the phase in which batches open, for each timeout and cap, shape (timeouts, B, m)."""
     timeouts, phases, caps, _ = timed_out.shape
     distribution = np.empty((timeouts, caps, phases))
     to_next = process.to_next_arrival()

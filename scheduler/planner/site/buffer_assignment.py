@@ -38,7 +38,7 @@ BURSTY = 1.2
 MOST_BURSTY = 50.0
 BURSTY_WITHIN_S = 5.0
 """Clusters are seen within a counting tick of a quarter of a second: they matter for batches that wait not much longer,
-and the exact law of a longer wait takes longer than its plan is worth."""
+and the exact distribution of a longer wait takes longer than its plan is worth."""
 _PERCENTILES = (0.5, 0.9999)
 _DOWN_BYTES_PER_S = 1.0
 """An uplink that carries less carries nothing, and nothing can be planned for it."""
@@ -158,7 +158,7 @@ class _Live:
         return TierOffer(
             name="deployed tiers",
             tiers=self.settings.tiers,
-            laws=self.estimates.function_latencies,
+            latencies=self.estimates.function_latencies,
             sigma=sigma,
             way=tier_way(
                 item_bytes=self.estimates.item_bytes,

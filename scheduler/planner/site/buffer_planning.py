@@ -109,10 +109,10 @@ class PlannedBuffer:
 
 def fastest_s(route: Route, estimates: ModelEstimates) -> float:
     """Returns the median seconds of a single item on the fastest tier of a route."""
-    return min(law.predict_s(1) for law in _laws(route, estimates).values())
+    return min(latency.predict_s(1) for latency in _latencies(route, estimates).values())
 
 
-def _laws(route: Route, estimates: ModelEstimates) -> dict[str, LatencyModel]:
+def _latencies(route: Route, estimates: ModelEstimates) -> dict[str, LatencyModel]:
     """What was learned of each tier, for items of the route's size."""
     return {
         tier.name: estimates.function_latencies.get(tier.name, tier.latency).slower(
@@ -154,16 +154,16 @@ def plan_buffer(
     )
     margin = _margin(route, estimates, way, spread)
     window_s = math.inf if limits.window_s is None else limits.window_s
-    laws = _laws(route, estimates)
+    latencies = _latencies(route, estimates)
     slo_s = route.binding_slo_s(fastest_s(route, estimates) * margin + way.takes_s(1))
     if max_items < 1:
         return None
     if route.loaded is not None:
-        law = laws[route.loaded.tier]
+        latency = latencies[route.loaded.tier]
         choice: FunctionChoice | None = loaded_choice(
             route.loaded,
             route.tiers[0],
-            services_s=tabulate(law, max_batch=min(law.max_batch, max_items)),
+            services_s=tabulate(latency, max_batch=min(latency.max_batch, max_items)),
             way=way,
             spread=spread,
             margin=margin,
@@ -173,7 +173,7 @@ def plan_buffer(
     else:
         choice = choose_function(
             route.tiers,
-            laws=laws,
+            latencies=latencies,
             way=way,
             spread=spread,
             margin=margin,

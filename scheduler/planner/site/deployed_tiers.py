@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from scheduler.domain.latency import FunctionTier, LatencyModel
 from scheduler.planner.catalogue.configurations import Configurations, Way
-from scheduler.planner.catalogue.latency_models import Grants, TableLaw
+from scheduler.planner.catalogue.latency_models import Grants, TableLatency
 from scheduler.planner.catalogue.prices import PriceSheet
 from scheduler.planner.queueing.matrices import Array
 
@@ -21,7 +21,7 @@ class TierOffer:
     Parameters:
         name: for messages.
         tiers: at least one.
-        laws: what was learned of them by name; a tier's own law counts where nothing was.
+        latencies: what was learned of them by name; a tier's own latency model counts where nothing was.
         sigma: of the lognormal spread of their services.
         way: to them.
         max_items: most items in a batch.
@@ -31,7 +31,7 @@ class TierOffer:
 
     name: str
     tiers: tuple[FunctionTier, ...]
-    laws: Mapping[str, LatencyModel]
+    latencies: Mapping[str, LatencyModel]
     sigma: float
     way: Way
     max_items: int
@@ -77,9 +77,9 @@ class TierOffer:
         )
 
     def _configuration(self, tier: FunctionTier, size_factor: float = 1.0) -> Configurations:
-        law, nothing = self.laws.get(tier.name, tier.latency).slower(size_factor), np.zeros(1)
-        most = min(law.max_batch, self.max_items)
-        seconds = TableLaw((tuple(law.predict_s(items) for items in range(1, most + 1)),), self.sigma)
+        latency, nothing = self.latencies.get(tier.name, tier.latency).slower(size_factor), np.zeros(1)
+        most = min(latency.max_batch, self.max_items)
+        seconds = TableLatency((tuple(latency.predict_s(items) for items in range(1, most + 1)),), self.sigma)
         services = seconds.table(Grants(nothing, nothing, nothing), max_batch=most, grain_s=tier.price.grain_s)
         return Configurations(
             kind=tier.name,

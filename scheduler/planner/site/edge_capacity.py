@@ -32,11 +32,11 @@ class EdgeShare:
 NO_EDGE = EdgeShare(batch_cap=0, batch=0.0, capacity_rps=0.0, spill_fraction=1.0)
 
 
-def tabulate(law: LatencyModel, *, max_batch: int) -> tuple[float, ...]:
+def tabulate(latency: LatencyModel, *, max_batch: int) -> tuple[float, ...]:
     """Returns the seconds of a batch of 1, 2, ... `max_batch` items, never less for more items."""
     seconds: list[float] = []
     for items in range(1, max_batch + 1):
-        seconds.append(max(law.predict_s(items), seconds[-1] if seconds else 0.0))
+        seconds.append(max(latency.predict_s(items), seconds[-1] if seconds else 0.0))
     return tuple(seconds)
 
 

@@ -149,9 +149,9 @@ def _model(settings: ModelSettings, snapshot: Snapshot, *, at_once: bool) -> _Mo
     limits = snapshot.limits.get(settings.name, Limits())
     percentile = max(c.percentile for c in settings.classes)
     edge_margin = margin_at(percentile, estimates.edge_quantile_factor)
-    law = estimates.edge_latency
-    most = 0 if law is None else _least(law.max_batch, settings.max_items, limits.edge_batch_cap)
-    services_s = tabulate(law, max_batch=most) if law is not None else ()
+    latency = estimates.edge_latency
+    most = 0 if latency is None else _least(latency.max_batch, settings.max_items, limits.edge_batch_cap)
+    services_s = tabulate(latency, max_batch=most) if latency is not None else ()
     fastest_s = services_s[0] * edge_margin if services_s else 0.0
     return _Model(
         settings=settings,

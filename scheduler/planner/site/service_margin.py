@@ -63,5 +63,5 @@ def margin_at(percentile: float, factors: Mapping[float, float]) -> float:
 
 
 def margin_of(sigma: float, percentile: float) -> float:
-    """Returns the factor on a median below which `percentile` (in (0, 1)) of a lognormal law of that sigma lies."""
+    """Returns the factor on a median below which `percentile` (in (0, 1)) of a lognormal of that sigma lies."""
     return max(1.0, math.exp(sigma * _NORMAL.inv_cdf(percentile)))

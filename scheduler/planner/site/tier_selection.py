@@ -79,7 +79,7 @@ class FunctionChoice:
 def choose_function(
     tiers: Sequence[FunctionTier],
     *,
-    laws: Mapping[str, LatencyModel],
+    latencies: Mapping[str, LatencyModel],
     way: Way,
     spread: Spread,
     margin: float,
@@ -93,7 +93,7 @@ def choose_function(
 
     Parameters:
         tiers: the configurations to choose from.
-        laws: the learned law by tier name; a tier's own is taken where none is learned.
+        latencies: the learned latency model by tier name; a tier's own is taken where none is learned.
         way: the path to the functions.
         spread: of function service times.
         margin: factor on a service time that shall fit the deadline.
@@ -108,7 +108,9 @@ def choose_function(
         for tier in tiers
         for choice in _choices(
             tier,
-            services_s=tabulate(laws.get(tier.name, tier.latency), max_batch=min(tier.latency.max_batch, max_items)),
+            services_s=tabulate(
+                latencies.get(tier.name, tier.latency), max_batch=min(tier.latency.max_batch, max_items)
+            ),
             way=way,
             spread=spread,
             margin=margin,
@@ -160,8 +162,8 @@ def _choices(
         hold_s = min(slo_s - takes_s, window_s)
         if hold_s < 0 and target > 1:
             break
-        law = PoissonBatchSizes(rate_rps=gather_rps, max_batch=target, timeout_s=max(hold_s, 0.0))
-        slots_rps = slots * law.mean_size / (service_s * spread.mean_factor + way.takes_s(target))
+        batches = PoissonBatchSizes(rate_rps=gather_rps, max_batch=target, timeout_s=max(hold_s, 0.0))
+        slots_rps = slots * batches.mean_size / (service_s * spread.mean_factor + way.takes_s(target))
         choices.append(
             FunctionChoice(
                 tier=tier,
@@ -169,7 +171,7 @@ def _choices(
                 hold_s=hold_s,
                 alone_s=alone_s,
                 services_s=services_s,
-                cost_per_item=law.cost_per_request(costs[:target]),
+                cost_per_item=batches.cost_per_request(costs[:target]),
                 capacity_rps=min(way.capacity_rps, slots_rps),
             )
         )

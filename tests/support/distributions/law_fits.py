@@ -108,7 +108,7 @@ def _levenberg(law: Callable[[Array], Array], slopes: Callable[[Array], Array], 
 
 
 def fit_polynomial(batch: Array, memory_mb: Array, seconds: Array, *, degree: int) -> LawFit:
-    """Fits PolynomialLaw's polynomial in batch size and memory.
+    """Fits PolynomialLatency's polynomial in batch size and memory.
 
     Parameters:
         batch: batch size of each row, shape (rows,).
@@ -132,7 +132,7 @@ def fit_polynomial(batch: Array, memory_mb: Array, seconds: Array, *, degree: in
 
 
 def fit_work(batch: Array, seconds: Array) -> LawFit:
-    """Fits the work of SliceLaw, slope * batch + constant, to rows of the whole card.
+    """Fits the work of SliceLatency, slope * batch + constant, to rows of the whole card.
 
     Parameters:
         batch: batch size of each row, shape (rows,).
