@@ -84,10 +84,10 @@ def test_no_cost_lies_below_its_bound() -> None:
         space = space_of(configurations)
         which = np.flatnonzero(space.worst_s <= buffer.strictest_s)
         for pair in rng.choice(which, 12):
-            reserve_s = space.worst_s[pair]
-            mean = 1 + buffer.rate_rps * (buffer.strictest_s - reserve_s + buffer.open_beyond_s)
+            latency_reserve_s = space.worst_s[pair]
+            mean = 1 + buffer.rate_rps * (buffer.strictest_s - latency_reserve_s + buffer.open_beyond_s)
             bound = space.cost_bounds(np.array([mean]), np.array([pair]))[0]
-            distribution = buffer.size_distribution(np.array([reserve_s]), max_batch=int(space.cap[pair]))
+            distribution = buffer.size_distribution(np.array([latency_reserve_s]), max_batch=int(space.cap[pair]))
             family = configurations[int(space.family[pair])]
             index, cap = int(space.index[pair]), int(space.cap[pair])
             cost = distribution.averaged(family.cost(index, cap)[None])[0, 0, -1] / distribution.mean_sizes()[0, -1]
@@ -100,8 +100,10 @@ def test_no_segment_costs_less_than_its_bound(count: int) -> None:
     _, configurations, _ = drawn(50, applications=1)
     space = space_of(configurations)
     slos_s, rates_rps = np.sort(rng.uniform(0.5, 2.5, count)), rng.uniform(0.2, 5, count)
-    certain = segment_bounds(space, slos_s, rates_rps, reserves_s=space.worst_s)
-    relaxed = segment_bounds(space, slos_s, rates_rps, reserves_s=np.minimum(space.least_s, space.worst_s))
+    certain = segment_bounds(space, slos_s, rates_rps, latency_reserves_s=space.worst_s)
+    relaxed = segment_bounds(
+        space, slos_s, rates_rps, latency_reserves_s=np.minimum(space.min_reserve_s, space.worst_s)
+    )
     tight = []
     for start, end in [(0, 1), (0, 4), (2, 6), (count - 1, count), (count // 2, count)]:
         buffer = SharedBuffer(slos_s[start:end], rates_rps[start:end])
@@ -130,8 +132,8 @@ def test_bounds_change_nothing_but_the_work(objective: str) -> None:
             return worst_case(space, buffer, below=below)
         return percentile(space, buffer, np.full(len(buffer.slos_s), 0.95), below=below)
 
-    least_s = space.worst_s if objective == "worst-case" else np.minimum(space.least_s, space.worst_s)
-    bounds = segment_bounds(space, slos_s, rates_rps, reserves_s=least_s)
+    min_reserve_s = space.worst_s if objective == "worst-case" else np.minimum(space.min_reserve_s, space.worst_s)
+    bounds = segment_bounds(space, slos_s, rates_rps, latency_reserves_s=min_reserve_s)
     pruned = best_grouping(bounds, buffers=buffers, search=search)
     whole = best_grouping(np.where(np.isinf(bounds), np.inf, 0.0), buffers=buffers, search=search)
     assert len(pruned.groups) > 1

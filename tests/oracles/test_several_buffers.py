@@ -6,11 +6,11 @@ import pytest
 from scheduler.planner.catalogue.configurations import Configurations, Family
 from scheduler.planner.catalogue.latency_models import ExponentialLatency, SliceLatency
 from scheduler.planner.catalogue.prices import load_sheet
-from scheduler.planner.functions.shared_buffer_search import RESERVES, fruitless, percentile, space_of
+from scheduler.planner.functions.shared_buffer_search import LATENCY_RESERVES, fruitless, percentile, space_of
 from scheduler.planner.queueing.multi_slo_batching import SharedBuffer, size_distributions
 
 PERCENTILE = 0.95
-FRACTIONS = np.arange(1, RESERVES + 1) / RESERVES
+FRACTIONS = np.arange(1, LATENCY_RESERVES + 1) / LATENCY_RESERVES
 
 
 def drawn(rng: np.random.Generator, *, most: int) -> tuple[SharedBuffer, ...]:
@@ -38,10 +38,12 @@ def families() -> tuple[Configurations, ...]:
 @pytest.mark.parametrize("max_batch", [1, 2, 20])
 def test_sizes_of_several_buffers_are_those_of_each(max_batch: int) -> None:
     buffers = drawn(np.random.default_rng(max_batch), most=9)
-    reserves_s = np.array([buffer.strictest_s for buffer in buffers])[:, None] * FRACTIONS
-    together = size_distributions(buffers, reserves_s, max_batch=max_batch)
-    alone = [one.size_distribution(row, max_batch=max_batch) for one, row in zip(buffers, reserves_s, strict=True)]
-    for name in ("reserves_s", "below", "waiting", "early"):
+    latency_reserves_s = np.array([buffer.strictest_s for buffer in buffers])[:, None] * FRACTIONS
+    together = size_distributions(buffers, latency_reserves_s, max_batch=max_batch)
+    alone = [
+        one.size_distribution(row, max_batch=max_batch) for one, row in zip(buffers, latency_reserves_s, strict=True)
+    ]
+    for name in ("latency_reserves_s", "below", "waiting", "early"):
         np.testing.assert_allclose(
             getattr(together, name), np.concatenate([getattr(distribution, name) for distribution in alone]), atol=1e-13
         )
@@ -58,8 +60,10 @@ def test_only_what_a_search_would_not_better_is_ruled_out(cautious: bool, only: 
         best = [percentile(space, buffer, wanted[: len(buffer.slos_s)]) for buffer in buffers]
         costs = np.array([np.inf if choice is None else choice.cost for choice in best])
         below = np.where(np.isfinite(costs), costs, 1.0) * rng.choice([0.5, 0.7, 0.9, 1.0, 1 + 1e-9, 1.1], len(buffers))
-        reserves_s = np.array([buffer.strictest_s for buffer in buffers])[:, None] * FRACTIONS
-        ruled_out = fruitless(space, buffers, wanted[:1].repeat(len(buffers)), below=below, reserves_s=reserves_s)
+        latency_reserves_s = np.array([buffer.strictest_s for buffer in buffers])[:, None] * FRACTIONS
+        ruled_out = fruitless(
+            space, buffers, wanted[:1].repeat(len(buffers)), below=below, latency_reserves_s=latency_reserves_s
+        )
         assert not (ruled_out & (costs < below)).any()
         out, tried = out + int(ruled_out.sum()), tried + int((costs >= below).sum())
     # Where the worst case, which is not on the grid, might do, it is left to a search.

@@ -18,12 +18,14 @@ FOUR = SharedBuffer(np.array([0.5, 0.6, 0.8, 1.0]), np.array([5.0, 5.0, 5.0, 15.
 SERVICES_S = np.array([0.05, 0.1, 0.15, 0.22, 0.27, 0.31, 0.36, 0.41])[:, None]
 
 
-def latencies(buffer: SharedBuffer, *, reserve_s: float, services_s: Array, count: int) -> tuple[Array, Array, Array]:
+def latencies(
+    buffer: SharedBuffer, *, latency_reserve_s: float, services_s: Array, count: int
+) -> tuple[Array, Array, Array]:
     """Walks a buffer through `count` arrivals: batch sizes, latency and application of each request."""
     rng = np.random.default_rng(5)
     times = np.cumsum(rng.exponential(1 / buffer.rate_rps, count))
     app = rng.choice(len(buffer.slos_s), count, p=buffer.rates_rps / buffer.rate_rps)
-    times_s, limits_s = times.tolist(), (times + buffer.slos_s[app] - reserve_s).tolist()
+    times_s, limits_s = times.tolist(), (times + buffer.slos_s[app] - latency_reserve_s).tolist()
     sizes, took_s, start = [], np.empty(count), 0
     while start < count:
         closes_s, end = limits_s[start], start + 1
@@ -38,7 +40,7 @@ def latencies(buffer: SharedBuffer, *, reserve_s: float, services_s: Array, coun
 
 
 def test_sizes_and_lateness_are_those_of_a_walk_through_arrivals() -> None:
-    sizes, took_s, app = latencies(FOUR, reserve_s=0.2, services_s=SERVICES_S[:, 0], count=200_000)
+    sizes, took_s, app = latencies(FOUR, latency_reserve_s=0.2, services_s=SERVICES_S[:, 0], count=200_000)
     distribution = FOUR.size_distribution(np.array([0.2]), max_batch=8)
     seen = np.bincount(sizes, minlength=9)[1:9] / len(sizes)
     expected = np.append(distribution.below[0], distribution.reached()[0, -1])
@@ -54,9 +56,9 @@ def test_sizes_and_lateness_are_those_of_a_walk_through_arrivals() -> None:
 def test_one_application_has_the_distribution_of_a_single_class(
     rate_rps: float, slo_s: float, cap: int, part: float
 ) -> None:
-    buffer, reserve_s = SharedBuffer(np.array([slo_s]), np.array([rate_rps])), part * slo_s
-    single = PoissonBatchSizes(rate_rps=rate_rps, max_batch=cap, timeout_s=slo_s - reserve_s)
-    distribution = buffer.size_distribution(np.array([reserve_s]), max_batch=cap)
+    buffer, latency_reserve_s = SharedBuffer(np.array([slo_s]), np.array([rate_rps])), part * slo_s
+    single = PoissonBatchSizes(rate_rps=rate_rps, max_batch=cap, timeout_s=slo_s - latency_reserve_s)
+    distribution = buffer.size_distribution(np.array([latency_reserve_s]), max_batch=cap)
     assert np.append(distribution.below[0], distribution.reached()[0, -1]) == pytest.approx(single.sizes, abs=1e-10)
     services_s = np.linspace(0.3, 1.1, cap)[:, None] * slo_s
     within = single.latency_within(slo_s, services_s[:, 0].tolist())
@@ -79,9 +81,9 @@ def test_several_applications_have_the_distribution_that_other_integrals_give(
 ) -> None:
     ascending = np.sort(np.array(slos_s))
     buffer = SharedBuffer(ascending, np.array(rates_rps[: len(slos_s)]))
-    reserve_s = part * float(ascending[0])
-    distribution = buffer.size_distribution(np.array([reserve_s]), max_batch=cap)
-    other = class_buffer_distribution(buffer.rates_rps, ascending - reserve_s, max_batch=cap)
+    latency_reserve_s = part * float(ascending[0])
+    distribution = buffer.size_distribution(np.array([latency_reserve_s]), max_batch=cap)
+    other = class_buffer_distribution(buffer.rates_rps, ascending - latency_reserve_s, max_batch=cap)
     assert np.append(distribution.below[0], distribution.reached()[0, -1]) == pytest.approx(other.sizes, abs=1e-7)
     services_s = np.linspace(0.02, 0.9, cap) * float(ascending[0])
     late = SharedWaits.of(buffer, distribution, 0).late(ascending, services_s[:, None], np.ones((cap, 1)))
@@ -91,17 +93,17 @@ def test_several_applications_have_the_distribution_that_other_integrals_give(
 
 
 def test_all_caps_and_reserves_at_once_are_each_alone() -> None:
-    reserves_s = np.array([0.1, 0.3, 0.45])
-    distribution = FOUR.size_distribution(reserves_s, max_batch=8)
+    latency_reserves_s = np.array([0.1, 0.3, 0.45])
+    distribution = FOUR.size_distribution(latency_reserves_s, max_batch=8)
     atoms_s = np.stack([SERVICES_S, SERVICES_S * 0.8 + 0.05]) * np.array([0.9, 1.0, 1.2])
     weights = np.broadcast_to([0.2, 0.5, 0.3], atoms_s.shape)
     late = StrictestLateness.of(FOUR, distribution, atoms_s, weights).fractions(np.arange(3))
-    for reserve in range(3):
-        waits = SharedWaits.of(FOUR, distribution, reserve)
+    for reserve_row in range(3):
+        waits = SharedWaits.of(FOUR, distribution, reserve_row)
         for row in range(2):
             for cap in (1, 2, 5, 8):
                 alone = waits.late(FOUR.slos_s, atoms_s[row, :cap], weights[row, :cap])[0]
-                assert late[reserve, row, cap - 1] == pytest.approx(alone, abs=2e-5)
+                assert late[reserve_row, row, cap - 1] == pytest.approx(alone, abs=2e-5)
 
 
 def test_quantiles_are_where_so_many_are_late() -> None:
@@ -115,9 +117,9 @@ def test_quantiles_are_where_so_many_are_late() -> None:
 
 
 def test_the_mean_open_time_gives_the_mean_size_without_a_cap() -> None:
-    reserves_s = np.array([0.35, 0.45])
-    means = FOUR.size_distribution(reserves_s, max_batch=80).mean_sizes()[:, -1]
-    assert means == pytest.approx(1 + FOUR.rate_rps * (FOUR.strictest_s - reserves_s + FOUR.open_beyond_s))
+    latency_reserves_s = np.array([0.35, 0.45])
+    means = FOUR.size_distribution(latency_reserves_s, max_batch=80).mean_sizes()[:, -1]
+    assert means == pytest.approx(1 + FOUR.rate_rps * (FOUR.strictest_s - latency_reserves_s + FOUR.open_beyond_s))
 
 
 def test_interpolated_poisson_tails_are_those_of_the_sum() -> None:

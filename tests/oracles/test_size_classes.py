@@ -75,7 +75,7 @@ def test_every_class_keeps_its_percentile_in_a_simulation() -> None:
         times = np.cumsum(rng.exponential(1 / one.rate_rps, count))
         sizes = rng.choice(len(part), count, p=part) + one.start
         late, start = np.zeros(count, dtype=bool), 0
-        timeout_s = SLO_S - one.choice.reserve_s
+        timeout_s = SLO_S - one.choice.latency_reserve_s
         while start < count:
             end = min(int(np.searchsorted(times, times[start] + timeout_s)), start + cap, count)
             end = max(end, start + 1)

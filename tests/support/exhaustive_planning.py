@@ -8,7 +8,7 @@ import numpy as np
 from support.distributions.class_buffers import class_buffer_distribution
 
 from scheduler.planner.catalogue.configurations import Configurations
-from scheduler.planner.functions.shared_buffer_search import RESERVES
+from scheduler.planner.functions.shared_buffer_search import LATENCY_RESERVES
 from scheduler.planner.queueing.multi_slo_batching import SharedBuffer
 
 
@@ -25,14 +25,14 @@ def cheapest(
         services = family.services
         worst_s = float(services.worst_s[index, :cap].max())
         atoms_s = services.atoms_s[index, :cap]
-        for reserve_s in _reserves_s(buffer, worst_s, percentiles is None):
-            distribution = class_buffer_distribution(buffer.rates_rps, buffer.slos_s - reserve_s, max_batch=cap)
+        for latency_reserve_s in _latency_reserves_s(buffer, worst_s, percentiles is None):
+            distribution = class_buffer_distribution(buffer.rates_rps, buffer.slos_s - latency_reserve_s, max_batch=cap)
             cost = distribution.cost_per_request(family.cost(index, cap))
             if cost >= best:
                 continue
-            if reserve_s == worst_s or (
+            if latency_reserve_s == worst_s or (
                 percentiles is not None
-                and reserve_s >= services.atoms_s[index, cap - 1 if cautious else 0, 0]
+                and latency_reserve_s >= services.atoms_s[index, cap - 1 if cautious else 0, 0]
                 and (
                     _within(distribution, buffer, atoms_s, services.weights[index, :cap])
                     >= np.array(percentiles) - 1e-7
@@ -49,9 +49,11 @@ def _pairs(families: Sequence[Configurations]) -> Iterator[tuple[Configurations,
                 yield family, index, cap
 
 
-def _reserves_s(buffer: SharedBuffer, worst_s: float, certain: bool) -> list[float]:
+def _latency_reserves_s(buffer: SharedBuffer, worst_s: float, certain: bool) -> list[float]:
     certainly = [worst_s] if worst_s <= buffer.strictest_s else []
-    return certainly + ([] if certain else [buffer.strictest_s * k / RESERVES for k in range(1, RESERVES + 1)])
+    return certainly + (
+        [] if certain else [buffer.strictest_s * k / LATENCY_RESERVES for k in range(1, LATENCY_RESERVES + 1)]
+    )
 
 
 def _within(distribution, buffer, atoms_s, weights):  # type: ignore[no-untyped-def]

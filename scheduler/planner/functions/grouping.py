@@ -129,23 +129,23 @@ def _backwards(last: Sequence[Group | None]) -> tuple[Group, ...]:
     return tuple(reversed(groups))
 
 
-def segment_bounds(space: Space, slos_s: Array, rates_rps: Array, *, reserves_s: Array) -> Array:
+def segment_bounds(space: Space, slos_s: Array, rates_rps: Array, *, latency_reserves_s: Array) -> Array:
     """Returns lower bounds on the cost per second of all segments, infinite where none is in time, shape (n, n).
 
-    Pairs are put into buckets by the least reserve each may have; within a bucket all have the shortest of them, and a
-    table holds the cheapest request for each mean size.
+    Pairs are put into buckets by the least latency reserve each may have; within a bucket all have the shortest of
+    them, and a table holds the cheapest request for each mean size.
 
     Parameters:
         space: the pairs to choose from.
         slos_s: ascending, shape (n,).
         rates_rps: shape (n,).
-        reserves_s: the least reserve that each pair may have, shape (M,).
+        latency_reserves_s: the least latency reserve that each pair may have, shape (M,).
     """
-    kept = _undominated(space, reserves_s)
-    order = kept[np.argsort(reserves_s[kept], kind="stable")]
+    kept = _undominated(space, latency_reserves_s)
+    order = kept[np.argsort(latency_reserves_s[kept], kind="stable")]
     buckets, fine = _FINE if len(slos_s) > _MANY else _COARSE
     edges = np.linspace(0, len(order), min(buckets, len(order)) + 1).astype(np.int64)
-    starts_s = reserves_s[order[edges[:-1]]]
+    starts_s = latency_reserves_s[order[edges[:-1]]]
     sizes = np.arange(1.0, space.max_batch + 1e-9, 1 / fine)
     table = np.stack(
         [space.cost_bounds(sizes[:, None], order[a:b]).min(axis=1) for a, b in zip(edges[:-1], edges[1:], strict=True)]
@@ -160,10 +160,10 @@ def segment_bounds(space: Space, slos_s: Array, rates_rps: Array, *, reserves_s:
     return np.where(np.triu(np.ones(rates.shape, dtype=bool)), bounds * rates, np.inf)
 
 
-def _undominated(space: Space, reserves_s: Array) -> npt.NDArray[np.int64]:
-    """The pairs but those whose configuration with the next larger cap costs no more and needs no longer reserve."""
+def _undominated(space: Space, latency_reserves_s: Array) -> npt.NDArray[np.int64]:
+    """All pairs, except where the next larger cap costs no more and needs no longer latency reserve."""
     same = (space.row[1:] == space.row[:-1]) & (space.per_s[1:] <= space.per_s[:-1])
-    dominated = same & (reserves_s[1:] <= reserves_s[:-1])
+    dominated = same & (latency_reserves_s[1:] <= latency_reserves_s[:-1])
     return np.flatnonzero(~np.append(dominated, False))
 
 

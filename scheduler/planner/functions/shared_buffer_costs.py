@@ -1,4 +1,4 @@
-"""Shared buffers under many reserves, one or several at once: what configurations cost, and where too many are late."""
+"""Shared buffers under many latency reserves: costs of configurations, and which are late too often."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -31,29 +31,29 @@ class Rows:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Candidates:
-    """Pairs of a reserve and a configuration that may be worth it.
+    """Pairs of a latency reserve and a configuration that may be worth it.
 
     Parameters:
         family: the kind of the configurations.
-        reserves: row of the distribution of each pair, ascending, shape (K,).
+        reserve_rows: row of the distribution of each pair, ascending, shape (K,).
         indices: configuration within the kind, shape (K,).
         costs: money a request by cap; infinite where it is too much, or where too many are late, shape (K, B).
     """
 
     family: Configurations
-    reserves: Indices
+    reserve_rows: Indices
     indices: Indices
     costs: Array
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SharedBufferCosts:
-    """S buffers, each with R reserves.
+    """S buffers, each with R latency reserves.
 
     Parameters:
         buffers: the buffers.
-        distribution: their sizes, one buffer's reserves after the other's.
-        owner: number of the buffer of each reserve, shape (S R,).
+        distribution: their sizes, the latency reserves of one buffer after the other's.
+        owner: number of the buffer of each latency reserve, shape (S R,).
     """
 
     buffers: Sequence[SharedBuffer]
@@ -61,16 +61,16 @@ class SharedBufferCosts:
     owner: Indices
 
     @staticmethod
-    def of(buffers: Sequence[SharedBuffer], reserves_s: Array, *, max_batch: int) -> "SharedBufferCosts":
+    def of(buffers: Sequence[SharedBuffer], latency_reserves_s: Array, *, max_batch: int) -> "SharedBufferCosts":
         """Works out the sizes.
 
         Parameters:
             buffers: S of them.
-            reserves_s: of each, shape (S, R).
+            latency_reserves_s: of each, shape (S, R).
             max_batch: the largest cap.
         """
-        owner = np.arange(len(buffers)).repeat(reserves_s.shape[1])
-        return SharedBufferCosts(buffers, size_distributions(buffers, reserves_s, max_batch=max_batch), owner)
+        owner = np.arange(len(buffers)).repeat(latency_reserves_s.shape[1])
+        return SharedBufferCosts(buffers, size_distributions(buffers, latency_reserves_s, max_batch=max_batch), owner)
 
     def candidates(self, rows: Rows, below: Array, percentiles: Array, *, cautious: bool) -> Candidates:
         """Returns what costs less, and keeps the percentile of the application with the strictest SLO.
@@ -84,24 +84,25 @@ class SharedBufferCosts:
         if len(rows.owners) == 0:
             return Candidates(rows.family, rows.owners, rows.indices, np.empty((0, 1)))
         parts = [self._cheap(rows, owner, float(below[owner]), cautious=cautious) for owner in _distinct(rows.owners)]
-        reserves, which, costs = (np.concatenate(column) for column in zip(*parts, strict=True))
-        if len(reserves):
-            late = self._late(rows, reserves, which, costs.shape[1])
+        reserve_rows, which, costs = (np.concatenate(column) for column in zip(*parts, strict=True))
+        if len(reserve_rows):
+            late = self._late(rows, reserve_rows, which, costs.shape[1])
             costs[late > 1 - percentiles[rows.owners[which], None] + TOLERANCE] = np.inf
-        return Candidates(rows.family, reserves, rows.indices[which], costs)
+        return Candidates(rows.family, reserve_rows, rows.indices[which], costs)
 
     def _cheap(self, rows: Rows, owner: int, below: float, *, cautious: bool) -> tuple[Indices, Indices, Array]:
         """Reserves and rows of one buffer with caps that cost less, and their costs; infinite for the other caps."""
         start, end = (int(x) for x in self.owner.searchsorted([owner, owner + 1]))
         first, last = (int(x) for x in rows.owners.searchsorted([owner, owner + 1]))
         costs = self._costs(rows.family, rows.indices[first:last], slice(start, end), cautious=cautious)
-        reserves, which = np.nonzero((costs < below).any(axis=0).T)
-        found = costs[:, which, reserves].T
+        reserve_rows, which = np.nonzero((costs < below).any(axis=0).T)
+        found = costs[:, which, reserve_rows].T
         found[found >= below] = np.inf
-        return reserves + start, which + first, found
+        return reserve_rows + start, which + first, found
 
-    def _costs(self, family: Configurations, indices: Indices, reserves: slice, *, cautious: bool) -> Array:
-        """Cost per request of every cap, configuration and reserve, shape (B, n, R); infinite where not allowed.
+    def _costs(self, family: Configurations, indices: Indices, reserve_rows: slice, *, cautious: bool) -> Array:
+        """Cost per request of every cap, configuration and latency reserve, shape (B, n, R); infinite where not
+        allowed.
 
         Reserves last: of them there are always some, so that the inner loops are long for any kind of function.
         """
@@ -109,7 +110,7 @@ class SharedBufferCosts:
         services, distribution = family.services, self.distribution.up_to(caps)
         billed_s = services.billed_s[indices, :caps].T[:, :, None]
         reached, below, means = (
-            np.ascontiguousarray(x[reserves].T)[:, None]
+            np.ascontiguousarray(x[reserve_rows].T)[:, None]
             for x in (distribution.reached(), distribution.below, distribution.mean_sizes())
         )
         costs = reached * billed_s
@@ -118,24 +119,24 @@ class SharedBufferCosts:
         costs += family.per_call
         costs /= means
         # A single request needs its shortest service at least, and where there are many a full batch does.
-        least_s = services.atoms_s[indices, : caps if cautious else 1, 0].T
-        np.copyto(costs, np.inf, where=distribution.reserves_s[reserves] < least_s[:, :, None])
+        min_reserve_s = services.atoms_s[indices, : caps if cautious else 1, 0].T
+        np.copyto(costs, np.inf, where=distribution.latency_reserves_s[reserve_rows] < min_reserve_s[:, :, None])
         return np.asarray(costs)
 
-    def _late(self, rows: Rows, reserves: Indices, which: Indices, caps: int) -> Array:
+    def _late(self, rows: Rows, reserve_rows: Indices, which: Indices, caps: int) -> Array:
         """Fraction of the requests with the strictest SLO that is late, by cap, shape (K, B)."""
         used = np.bincount(which, minlength=len(rows.indices)) > 0
         indices, owners = rows.indices[used], rows.owners[used]
         rates, slos_s = (np.array([getattr(b, key) for b in self.buffers]) for key in ("rate_rps", "strictest_s"))
         strictest = StrictestLateness.of_each(
             self.distribution,
-            rates[self.owner] * (slos_s[self.owner] - self.distribution.reserves_s),
+            rates[self.owner] * (slos_s[self.owner] - self.distribution.latency_reserves_s),
             rows.family.services.atoms_s[indices, :caps],
             rows.family.services.weights[indices, :caps],
             rates_rps=rates[owners],
             slos_s=slos_s[owners],
         )
-        return strictest.paired(reserves, (used.cumsum() - 1)[which])
+        return strictest.paired(reserve_rows, (used.cumsum() - 1)[which])
 
 
 def _distinct(owners: Indices) -> list[int]:

@@ -1,9 +1,9 @@
 """The cheapest function for applications that share a buffer: configuration x cap x timeouts, optimal on its grid.
 
 `worst-case` gives every application the timeout slo - L_max(cap), as HarmonyBatch does: nobody is ever late.
-`percentile` tries reserves up to the strictest SLO. The exact distribution tells whether every application's percentile
-holds; the worst-case plan is among its candidates. A reserve is never below the shortest service of a single request:
-beyond it, a request that stays alone until the timeout is late for certain.
+`percentile` tries latency reserves up to the strictest SLO. The exact distribution tells whether every application's
+percentile holds; the worst-case plan is among its candidates. A reserve is never below the shortest service of a single
+request: beyond it, a request that stays alone until the timeout is late for certain.
 """
 
 import math
@@ -22,8 +22,8 @@ from scheduler.planner.queueing.multi_slo_lateness import SharedWaits
 
 Mask = npt.NDArray[np.bool_]
 
-RESERVES = 32
-"""The `percentile` objective tries reserves of 1/32, 2/32, ... of the strictest SLO, if not told otherwise."""
+LATENCY_RESERVES = 32
+"""The `percentile` objective tries latency reserves of 1/32, 2/32, ... of the strictest SLO, if not told otherwise."""
 _FIRST_CHUNK = 12
 
 
@@ -36,14 +36,14 @@ class Choice:
         family: which of the searched kinds.
         index: which configuration of it.
         cap: size at which a batch leaves at once.
-        reserve_s: an application's timeout is its SLO less this.
+        latency_reserve_s: an application's timeout is its SLO less this.
     """
 
     cost: float
     family: int
     index: int
     cap: int
-    reserve_s: float
+    latency_reserve_s: float
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -57,7 +57,7 @@ class Space:
         row: configuration over all families.
         cap: largest batch.
         worst_s: longest service of a batch of up to `cap`.
-        least_s: the least reserve that `percentile` may try, see `space_of`.
+        min_reserve_s: the least latency reserve that `percentile` may try, see `space_of`.
         cautious: whether that is the shortest service of a full batch.
         per_s: money a second.
         per_call: money a call.
@@ -73,7 +73,7 @@ class Space:
     row: Indices
     cap: Indices
     worst_s: Array
-    least_s: Array
+    min_reserve_s: Array
     cautious: bool
     per_s: Array
     per_call: Array
@@ -111,8 +111,8 @@ def space_of(families: Sequence[Configurations], *, cautious: bool = False) -> S
 
     Parameters:
         families: the configurations by kind.
-        cautious: no reserve below the shortest service of a full batch, rather than of a single request: a smaller
-            grid with far better bounds, for many applications.
+        cautious: no latency reserve below the shortest service of a full batch, rather than of a single request: a
+            smaller grid with far better bounds, for many applications.
     """
     max_batch = max(family.max_batch for family in families)
     offsets = np.cumsum([0, *(len(family.vcpu) for family in families)])
@@ -124,16 +124,31 @@ def space_of(families: Sequence[Configurations], *, cautious: bool = False) -> S
         worst_s = np.maximum.accumulate(family.services.worst_s, axis=1)[index, cap]
         kind = np.full(len(index), number)
         fee = np.full(len(index), family.per_call)
-        least_s = family.services.atoms_s[index, cap if cautious else 0, 0]
-        parts.append((kind, index, index + offsets[number], cap + 1, worst_s, least_s, family.per_s[index, cap], fee))
-    kind, index, row, cap, worst_s, least_s, per_s, fee = (
+        min_reserve_s = family.services.atoms_s[index, cap if cautious else 0, 0]
+        parts.append(
+            (kind, index, index + offsets[number], cap + 1, worst_s, min_reserve_s, family.per_s[index, cap], fee)
+        )
+    kind, index, row, cap, worst_s, min_reserve_s, per_s, fee = (
         np.concatenate(column) for column in zip(*parts, strict=True)
     )
     by_size = (per_s[:, None] * hull_s[row] + fee[:, None]) / np.arange(1, max_batch + 1)
     least = np.minimum.accumulate(by_size, axis=1)
     floor = least[np.arange(len(cap)), cap - 1]
     return Space(
-        tuple(families), kind, index, row, cap, worst_s, least_s, cautious, per_s, fee, billed_s, hull_s, least, floor
+        tuple(families),
+        kind,
+        index,
+        row,
+        cap,
+        worst_s,
+        min_reserve_s,
+        cautious,
+        per_s,
+        fee,
+        billed_s,
+        hull_s,
+        least,
+        floor,
     )
 
 
@@ -182,8 +197,8 @@ def worst_case(
     return best
 
 
-def _choice(space: Space, pair: int, cost: float, reserve_s: float) -> Choice:
-    return Choice(cost, int(space.family[pair]), int(space.index[pair]), int(space.cap[pair]), reserve_s)
+def _choice(space: Space, pair: int, cost: float, latency_reserve_s: float) -> Choice:
+    return Choice(cost, int(space.family[pair]), int(space.index[pair]), int(space.cap[pair]), latency_reserve_s)
 
 
 def _costs(space: Space, buffer: SharedBuffer, pairs: Indices) -> Array:
@@ -205,7 +220,7 @@ def percentile(
     percentiles: Array,
     *,
     below: float = math.inf,
-    reserves_s: Array | None = None,
+    latency_reserves_s: Array | None = None,
     likely: Choice | None = None,
 ) -> Choice | None:
     """Returns the cheapest choice whose percentiles hold for every application; None if none is cheaper than `below`.
@@ -215,12 +230,12 @@ def percentile(
         buffer: the applications that share the buffer.
         percentiles: of each application, shape (n,), in the buffer's order.
         below: a cost per request that others reach already.
-        reserves_s: what to try instead of the usual grid, each at most the strictest SLO.
+        latency_reserves_s: what to try instead of the usual grid, each at most the strictest SLO.
         likely: a choice whose configuration is looked at first: what it reaches rules out most others.
     """
-    if reserves_s is None:
-        reserves_s = buffer.strictest_s * np.arange(1, RESERVES + 1) / RESERVES
-    relaxed = _Relaxed(space, buffer, percentiles, np.sort(reserves_s)[None])
+    if latency_reserves_s is None:
+        latency_reserves_s = buffer.strictest_s * np.arange(1, LATENCY_RESERVES + 1) / LATENCY_RESERVES
+    relaxed = _Relaxed(space, buffer, percentiles, np.sort(latency_reserves_s)[None])
     best: Choice | None = None
     pairs = np.arange(len(space.cap))
     if likely is not None:
@@ -241,26 +256,26 @@ def percentile(
 
 @dataclass(frozen=True, eq=False)
 class _Relaxed:
-    """The search over reserves, shape (1, R), ascending, for one buffer."""
+    """The search over latency reserves, shape (1, R), ascending, for one buffer."""
 
     space: Space
     buffer: SharedBuffer
     percentiles: Array
-    reserves_s: Array
+    latency_reserves_s: Array
 
     @cached_property
     def buffer_costs(self) -> SharedBufferCosts:
-        """The batch sizes under every reserve, for caps of any pair."""
-        return SharedBufferCosts.of((self.buffer,), self.reserves_s, max_batch=self.space.max_batch)
+        """The batch sizes under every latency reserve, for caps of any pair."""
+        return SharedBufferCosts.of((self.buffer,), self.latency_reserves_s, max_batch=self.space.max_batch)
 
     def hopeful(self, pairs: Indices, below: float) -> Indices:
-        """The pairs that might cost less if percentiles held, at the smallest reserve that each may have."""
+        """The pairs that might cost less if percentiles held, at the smallest latency reserve that each may have."""
         space, buffer = self.space, self.buffer
         pairs = pairs[space.floor[pairs] < below]
-        least_s = np.maximum(space.least_s[pairs], self.reserves_s[0, 0])
-        might = least_s <= buffer.strictest_s
+        min_reserve_s = np.maximum(space.min_reserve_s[pairs], self.latency_reserves_s[0, 0])
+        might = min_reserve_s <= buffer.strictest_s
         if not math.isinf(below):
-            sizes = 1 + buffer.rate_rps * (buffer.strictest_s - least_s + buffer.open_beyond_s)
+            sizes = 1 + buffer.rate_rps * (buffer.strictest_s - min_reserve_s + buffer.open_beyond_s)
             might &= space.cost_bounds(sizes, pairs) < below
         return np.asarray(pairs[might])
 
@@ -300,24 +315,26 @@ def _first_in_time(
     waits: dict[int, SharedWaits] = {}
     for position in possible[np.argsort(flat[possible], kind="stable")].tolist():
         at, cap = divmod(position, caps)
-        reserve, index = int(candidates.reserves[at]), int(candidates.indices[at])
+        reserve_row, index = int(candidates.reserve_rows[at]), int(candidates.indices[at])
         if len(stricter):
-            if reserve not in waits:
-                waits[reserve] = SharedWaits.of(buffer, distribution, reserve)
+            if reserve_row not in waits:
+                waits[reserve_row] = SharedWaits.of(buffer, distribution, reserve_row)
             services = candidates.family.services
             atoms_s, weights = services.atoms_s[index, : cap + 1], services.weights[index, : cap + 1]
-            late = waits[reserve].late(buffer.slos_s[stricter], atoms_s, weights, which=stricter)
+            late = waits[reserve_row].late(buffer.slos_s[stricter], atoms_s, weights, which=stricter)
             if not (late <= 1 - percentiles[stricter] + TOLERANCE).all():
                 continue
-        return Choice(float(flat[position]), number, index, cap + 1, float(distribution.reserves_s[reserve]))
+        return Choice(
+            float(flat[position]), number, index, cap + 1, float(distribution.latency_reserves_s[reserve_row])
+        )
     return None
 
 
 def _stricter(percentiles: Array) -> Indices:
     """The applications whose percentile is above that of all with shorter SLOs: checked besides the first.
 
-    Under one reserve lateness falls with the SLO: its derivative is a sum of -O_{s-1} and of differences of Phi_{s-1},
-    which falls with the wait, as long as services do not get shorter with the batch.
+    Under one latency reserve, lateness falls with the SLO: its derivative is a sum of -O_{s-1} and of differences of
+    Phi_{s-1}, which falls with the wait, as long as services do not get shorter with the batch.
     """
     highest = np.maximum.accumulate(percentiles)
     return np.flatnonzero(percentiles[1:] > highest[:-1]) + 1
@@ -329,7 +346,7 @@ def fruitless(
     percentiles: Array,
     *,
     below: Array,
-    reserves_s: Array,
+    latency_reserves_s: Array,
 ) -> Mask:
     """Returns which buffers have no choice that costs less, as `percentile` would find, shape (S,).
 
@@ -341,20 +358,20 @@ def fruitless(
         buffers: S buffers.
         percentiles: of the application with the strictest SLO in each, shape (S,).
         below: a cost per request for each buffer, shape (S,).
-        reserves_s: what to try, ascending, shape (S, R).
+        latency_reserves_s: what to try, ascending, shape (S, R).
     """
     owner, pair = np.nonzero(space.floor < below[:, None])
     rates, strictest_s, beyond_s = (
         np.array([getattr(buffer, key) for buffer in buffers]) for key in ("rate_rps", "strictest_s", "open_beyond_s")
     )
 
-    def might(least_s: Array) -> Mask:
-        """Where the cost may be below at so long a reserve or a longer one."""
-        left_s = strictest_s[owner] - least_s
+    def might(min_reserve_s: Array) -> Mask:
+        """Where the cost may be below at so long a latency reserve or a longer one."""
+        left_s = strictest_s[owner] - min_reserve_s
         bounds = space.cost_bounds(1 + rates[owner] * (left_s + beyond_s[owner]), pair)
         return np.asarray((left_s >= 0) & (bounds < below[owner]))
 
-    hopeful = might(np.maximum(space.least_s[pair], reserves_s[owner, 0]))
+    hopeful = might(np.maximum(space.min_reserve_s[pair], latency_reserves_s[owner, 0]))
     owner, pair = owner[hopeful], pair[hopeful]
     found = np.bincount(owner[might(space.worst_s[pair])], minlength=len(buffers)) > 0
     open_still = ~found[owner]
@@ -365,9 +382,9 @@ def fruitless(
     has = np.bincount(owner) > 0
     kept, owner = np.flatnonzero(has), (has.cumsum() - 1)[owner]
     costs = SharedBufferCosts.of(
-        [buffers[i] for i in kept.tolist()], reserves_s[kept], max_batch=int(space.cap[pair].max())
+        [buffers[i] for i in kept.tolist()], latency_reserves_s[kept], max_batch=int(space.cap[pair].max())
     )
     for rows in _rows(space, owner, pair):
         candidates = costs.candidates(rows, below[kept], percentiles[kept], cautious=space.cautious)
-        found[kept[costs.owner[candidates.reserves[np.isfinite(candidates.costs).any(axis=1)]]]] = True
+        found[kept[costs.owner[candidates.reserve_rows[np.isfinite(candidates.costs).any(axis=1)]]]] = True
     return ~found

@@ -125,7 +125,7 @@ class _SizeSearch:
 
     def described(self, start: int, end: int, choice: Choice, space: Space, wanted: Array) -> SizeBuffer:
         buffer, family = self.buffer(start, end), space.families[choice.family]
-        distribution = buffer.size_distribution(np.array([choice.reserve_s]), max_batch=choice.cap)
+        distribution = buffer.size_distribution(np.array([choice.latency_reserve_s]), max_batch=choice.cap)
         atoms_s = family.services.atoms_s[choice.index, : choice.cap]
         weights = family.services.weights[choice.index, : choice.cap]
         latency_s = float(SharedWaits.of(buffer, distribution, 0).quantiles_s(wanted, atoms_s, weights)[0])

@@ -19,7 +19,7 @@ from scheduler.planner.functions.problem import (
     Question,
 )
 from scheduler.planner.functions.shared_buffer_search import (
-    RESERVES,
+    LATENCY_RESERVES,
     Choice,
     Mask,
     Space,
@@ -35,7 +35,7 @@ from scheduler.planner.queueing.matrices import Array
 from scheduler.planner.queueing.multi_slo_batching import SharedBuffer
 from scheduler.planner.queueing.multi_slo_lateness import SharedWaits
 
-_MANY, _FEWER_RESERVES = 40, 20
+_MANY, _FEWER_LATENCY_RESERVES = 40, 20
 """With more applications than so many the grid of timeouts is coarser, and leaves room for a full batch."""
 _STEPS = 12
 """Halvings of the common factor on all SLOs when the lowest latency under a budget is sought."""
@@ -169,15 +169,19 @@ class _Planner:
     def _grouping(self, apps: Sequence[Application], slos_s: Array, rates_rps: Array) -> Grouping:
         percentiles = np.array([app.percentile for app in apps])
         certain = self.question.objective == "worst-case"
-        least_s = self.space.worst_s if certain else np.minimum(self.space.least_s, self.space.worst_s)
+        min_reserve_s = self.space.worst_s if certain else np.minimum(self.space.min_reserve_s, self.space.worst_s)
         single = len(apps) == 1
-        bounds = np.zeros((1, 1)) if single else segment_bounds(self.space, slos_s, rates_rps, reserves_s=least_s)
+        bounds = (
+            np.zeros((1, 1))
+            if single
+            else segment_bounds(self.space, slos_s, rates_rps, latency_reserves_s=min_reserve_s)
+        )
         if self.question.grouping == "apart":
             bounds = np.where(np.eye(len(apps), dtype=bool), bounds, np.inf)
         elif self.question.grouping == "together":
             bounds = np.where(np.arange(len(apps))[:, None] == 0, bounds, np.inf)
 
-        parts = RESERVES if len(apps) <= _MANY else _FEWER_RESERVES
+        parts = LATENCY_RESERVES if len(apps) <= _MANY else _FEWER_LATENCY_RESERVES
         fractions = np.arange(1, parts + 1) / parts
 
         likely: Choice | None = None
@@ -186,10 +190,12 @@ class _Planner:
             nonlocal likely
             if certain:
                 return worst_case(self.space, buffer, below=below)
-            reserves_s = buffer.strictest_s * fractions
+            latency_reserves_s = buffer.strictest_s * fractions
             # Where nothing is known yet, what was best for a similar segment is a good start.
             first = likely if math.isinf(below) else None
-            found = percentile(self.space, buffer, percentiles[which], below=below, reserves_s=reserves_s, likely=first)
+            found = percentile(
+                self.space, buffer, percentiles[which], below=below, latency_reserves_s=latency_reserves_s, likely=first
+            )
             likely = found or likely
             return found
 
@@ -197,8 +203,10 @@ class _Planner:
             return SharedBuffer(slos_s[start:end], rates_rps[start:end])
 
         def rule_out(segments: Sequence[SharedBuffer], starts: Sequence[int], below: Array) -> Mask:
-            reserves_s = np.array([segment.strictest_s for segment in segments])[:, None] * fractions
-            return fruitless(self.space, segments, percentiles[starts], below=below, reserves_s=reserves_s)
+            latency_reserves_s = np.array([segment.strictest_s for segment in segments])[:, None] * fractions
+            return fruitless(
+                self.space, segments, percentiles[starts], below=below, latency_reserves_s=latency_reserves_s
+            )
 
         return best_grouping(bounds, buffers=buffers, search=search, rule_out=None if certain else rule_out)
 
@@ -206,7 +214,7 @@ class _Planner:
         choice = group.choice
         slos_s, rates_rps = (np.array([getattr(app, key) for app in apps]) for key in ("slo_s", "rate_rps"))
         buffer = SharedBuffer(slos_s, rates_rps)
-        distribution = buffer.size_distribution(np.array([choice.reserve_s]), max_batch=choice.cap)
+        distribution = buffer.size_distribution(np.array([choice.latency_reserve_s]), max_batch=choice.cap)
         services = self.families[choice.family].services
         atoms_s, weights = services.atoms_s[choice.index, : choice.cap], services.weights[choice.index, : choice.cap]
         percentiles = np.array([app.percentile for app in apps])
@@ -302,7 +310,7 @@ class _Planner:
 
 def _timeout_s(app: Application, choice: Choice) -> float:
     """A batch of one leaves at once, whatever its timeout would be."""
-    return app.slo_s - choice.reserve_s if choice.cap > 1 else 0.0
+    return app.slo_s - choice.latency_reserve_s if choice.cap > 1 else 0.0
 
 
 def _rounded_up(seconds: float) -> float:

@@ -1,9 +1,9 @@
-"""The exact distribution of one buffer that applications with different SLOs share, for many reserves at once.
+"""The exact distribution of one buffer that applications with different SLOs share, for many latency reserves at once.
 
-Every application may wait until its SLO less a common reserve: timeouts slo_c - r. Then only the first piece of the
-integrals depends on r, and so thousands of configurations can be judged. With m(z) = sum_c rate_c min(z, timeout_c) and
-O_k(z) = e^(-rate z) m(z)^k / k! (k more requests within z of the first and none of them, nor it, timed out), theory 4.3
-gives the sizes. The waits follow from the mass of requests that still wait at wait y in a batch of s:
+Every application may wait until its SLO less a common latency reserve r: timeouts slo_c - r. Then only the first piece
+of the integrals depends on r, and so thousands of configurations can be judged. With m(z) = sum_c rate_c min(z,
+timeout_c) and O_k(z) = e^(-rate z) m(z)^k / k! (k more requests within z of the first and none of them, nor it, timed
+out), theory 4.3 gives the sizes. The waits follow from the mass of requests that still wait at wait y in a batch of s:
 Phi_{s-1}(y) = O_{s-1}(t_n) + rate * integral of O_{s-1} from y to t_n, the longest timeout, cut at the request's own.
 """
 
@@ -25,16 +25,16 @@ _ORDERS = (2, 4, 7, 10, 10)
 
 @dataclass(frozen=True, eq=False)
 class BatchSizeDistribution:
-    """Batch sizes of a shared buffer for R reserves.
+    """Batch sizes of a shared buffer for R latency reserves.
 
     Parameters:
-        reserves_s: shape (R,).
+        latency_reserves_s: shape (R,).
         below: P(b requests) for b = 1 ... B - 1 without a cap, shape (R, B - 1): a cap keeps those below it.
         waiting: Phi_{s-1} just before the shortest timeout for s = 1 ... B, shape (R, B).
         early: P(at least k more requests before the shortest timeout) for k = 0 ... B + 1, shape (R, B + 2).
     """
 
-    reserves_s: Array
+    latency_reserves_s: Array
     below: Array
     waiting: Array
     early: Array
@@ -48,7 +48,7 @@ class BatchSizeDistribution:
             self.waiting[:, :max_batch],
             self.early[:, : max_batch + 2],
         )
-        return BatchSizeDistribution(self.reserves_s, below, waiting, early)
+        return BatchSizeDistribution(self.latency_reserves_s, below, waiting, early)
 
     def mean_sizes(self) -> Array:
         """Returns E[b] for caps 1 ... B, shape (R, B)."""
@@ -70,7 +70,7 @@ class BatchSizeDistribution:
 
     @cached_property
     def _reached(self) -> Array:
-        rest = np.ones((len(self.reserves_s), self.below.shape[1] + 1))
+        rest = np.ones((len(self.latency_reserves_s), self.below.shape[1] + 1))
         np.maximum(1.0 - self.below.cumsum(axis=1), 0.0, out=rest[:, 1:])
         return rest
 
@@ -105,7 +105,7 @@ class SharedBuffer:
     def open_beyond_s(self) -> float:
         """How much longer than the shortest timeout an uncapped batch stays open on average, seconds.
 
-        E[b] without a cap is 1 + rate (shortest timeout + this), the same for every reserve.
+        E[b] without a cap is 1 + rate (shortest timeout + this), the same for every latency reserve.
         """
         # Plain numbers: for a dozen applications arrays take ten times as long.
         open_s = hazard = gone = 0.0
@@ -117,17 +117,17 @@ class SharedBuffer:
             hazard += passed
         return open_s
 
-    def size_distribution(self, reserves_s: Array, *, max_batch: int) -> BatchSizeDistribution:
-        """Returns the sizes for each reserve, none of which may exceed the strictest SLO.
+    def size_distribution(self, latency_reserves_s: Array, *, max_batch: int) -> BatchSizeDistribution:
+        """Returns the sizes for each latency reserve, none of which may exceed the strictest SLO.
 
         Parameters:
-            reserves_s: shape (R,).
+            latency_reserves_s: shape (R,).
             max_batch: the largest cap, B.
         """
-        return size_distributions((self,), reserves_s[None], max_batch=max_batch)
+        return size_distributions((self,), latency_reserves_s[None], max_batch=max_batch)
 
     def since_shortest(self, counts: int) -> Array:
-        """Returns what does not depend on the reserve, see `_since_shortest`; remembered, shape (1, counts, 3)."""
+        """Returns the terms without the latency reserve, see `_since_shortest`; cached, shape (1, counts, 3)."""
         if counts not in self._since:
             self._since[counts] = _since_shortest((self,), np.array([self.rate_rps]), counts)
         return self._since[counts]
@@ -137,32 +137,35 @@ class SharedBuffer:
         return {}
 
 
-def size_distributions(buffers: Sequence[SharedBuffer], reserves_s: Array, *, max_batch: int) -> BatchSizeDistribution:
-    """Returns the sizes of several buffers, each for its own reserves: one buffer's after the other's.
+def size_distributions(
+    buffers: Sequence[SharedBuffer], latency_reserves_s: Array, *, max_batch: int
+) -> BatchSizeDistribution:
+    """Returns the sizes of several buffers, each for its own latency reserves: one buffer's after the other's.
 
     All in the same few steps over long arrays, which take about as long for several buffers as for one.
 
     Parameters:
         buffers: S of them.
-        reserves_s: of each buffer, shape (S, R).
+        latency_reserves_s: of each buffer, shape (S, R).
         max_batch: the largest cap, B.
 
     Returns:
-        The distribution for S R reserves.
+        The distribution for S R latency reserves.
     """
     rates = np.array([buffer.rate_rps for buffer in buffers])
-    shortest_s = np.array([buffer.strictest_s for buffer in buffers])[:, None] - reserves_s
-    # O_k after the shortest timeout: some of the k came before it, which alone depends on the reserve, some since.
+    shortest_s = np.array([buffer.strictest_s for buffer in buffers])[:, None] - latency_reserves_s
+    # O_k after the shortest timeout: some of the k came before it, which alone depends on the latency reserve, some
+    # since.
     expected = (rates[:, None] * shortest_s).ravel()
     before = _more_and_more(expected, expected, max_batch + 1).T
     early = np.ones((len(before), max_batch + 2))
     np.maximum(1.0 - before.cumsum(axis=1), 0.0, out=early[:, 1:])
     alone = len(buffers) == 1
     since = buffers[0].since_shortest(max_batch) if alone else _since_shortest(buffers, rates, max_batch)
-    sums = _convolved(before[:, :-1].reshape(*reserves_s.shape, max_batch), since)
+    sums = _convolved(before[:, :-1].reshape(*latency_reserves_s.shape, max_batch), since)
     below = sums[:, :, 0].copy()
     below[:, 1:] += sums[:, :-1, 1]
-    return BatchSizeDistribution(reserves_s.ravel(), below[:, :-1], sums[:, :, 2] + early[:, 1:-1], early)
+    return BatchSizeDistribution(latency_reserves_s.ravel(), below[:, :-1], sums[:, :, 2] + early[:, 1:-1], early)
 
 
 def _since_shortest(buffers: Sequence[SharedBuffer], rates_rps: Array, counts: int) -> Array:

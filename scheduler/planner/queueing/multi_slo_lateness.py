@@ -20,14 +20,15 @@ _PANEL = 0.25
 
 @dataclass(frozen=True, slots=True, eq=False)
 class StrictestLateness:
-    """Lateness of the application with the strictest SLO: closed forms, for many configurations and reserves at once.
+    """Lateness of the application with the strictest SLO: closed forms, for many configurations and latency reserves at
+    once.
 
     Before the shortest timeout Phi_{s-1} is a constant a_s less P(at least s arrivals), so C_s is linear in a_s and
     a_{s-1}: its coefficients are sums over the services that are too long, which are the last ones.
 
     Parameters:
         distribution: sizes of the shared buffers.
-        limits: arrivals expected before the shortest timeout, by reserve, shape (R,).
+        limits: arrivals expected before the shortest timeout, by latency reserve, shape (R,).
         atoms_s: services of n configurations for batches of 1 ... B, ascending along the last axis, shape (n, B, A).
         sums: over the services from each one on, of their probability; that times the arrivals expected before it is
             too late; that times what C_s and a full batch's C_s have besides a_s and a_{s-1}; shape (4, n, B, A + 1).
@@ -44,9 +45,9 @@ class StrictestLateness:
     def of(
         buffer: SharedBuffer, distribution: BatchSizeDistribution, atoms_s: Array, weights: Array
     ) -> "StrictestLateness":
-        """Prepares what does not depend on the reserve, for one buffer."""
+        """Prepares what does not depend on the latency reserve, for one buffer."""
         rates, slos_s = np.array([buffer.rate_rps]), np.array([buffer.strictest_s])
-        limits = buffer.rate_rps * (buffer.strictest_s - distribution.reserves_s)
+        limits = buffer.rate_rps * (buffer.strictest_s - distribution.latency_reserves_s)
         return StrictestLateness.of_each(distribution, limits, atoms_s, weights, rates_rps=rates, slos_s=slos_s)
 
     @staticmethod
@@ -72,44 +73,44 @@ class StrictestLateness:
         sums = sums[..., ::-1].cumsum(axis=-1)[..., ::-1]
         return StrictestLateness(distribution, limits, atoms_s, sums, np.where(left_s < 0, weights, 0.0).sum(axis=2))
 
-    def fractions(self, reserves: Indices) -> Array:
-        """Returns the fraction that is late for caps 1 ... B under some of the reserves, shape (K, n, B)."""
+    def fractions(self, reserve_rows: Indices) -> Array:
+        """Returns the fraction that is late for caps 1 ... B under some of the latency reserves, shape (K, n, B)."""
         count = len(self.atoms_s)
-        late = self.paired(reserves.repeat(count), np.tile(np.arange(count), len(reserves)))
-        return np.asarray(late.reshape(len(reserves), count, -1))
+        late = self.paired(reserve_rows.repeat(count), np.tile(np.arange(count), len(reserve_rows)))
+        return np.asarray(late.reshape(len(reserve_rows), count, -1))
 
-    def paired(self, reserves: Indices, which: Indices) -> Array:
-        """Returns the same for pairs of a reserve and a configuration, shape (K, B)."""
+    def paired(self, reserve_rows: Indices, which: Indices) -> Array:
+        """Returns the same for pairs of a latency reserve and a configuration, shape (K, B)."""
         caps = self.atoms_s.shape[1]
         sizes = np.arange(1, caps + 1)
-        limits, early = self.limits[reserves, None], self.distribution.early[reserves]
+        limits, early = self.limits[reserve_rows, None], self.distribution.early[reserve_rows]
         # Integrals of P(at least s) and P(at least s - 1) up to the shortest timeout.
         at_limit = limits * early[:, 1 : caps + 1] - sizes * early[:, 2 : caps + 2]
         before_limit = limits * early[:, :caps] - (sizes - 1) * early[:, 1 : caps + 1]
-        waiting = self.distribution.waiting[reserves, :caps]
+        waiting = self.distribution.waiting[reserve_rows, :caps]
         smaller = np.ones_like(waiting)
         smaller[:, 1:] = waiting[:, :-1]
-        mass, weighted, rest, rest_full = self._too_long(self.distribution.reserves_s[reserves], which)
+        mass, weighted, rest, rest_full = self._too_long(self.distribution.latency_reserves_s[reserve_rows], which)
         step = smaller - waiting
         by_size = (waiting + at_limit - before_limit + limits * step) * mass - step * weighted + rest
         late = (limits * smaller - before_limit) * mass - smaller * weighted + rest_full
-        late += self.hopeless[which] * self.distribution.reached()[reserves, :caps]
+        late += self.hopeless[which] * self.distribution.reached()[reserve_rows, :caps]
         late[:, 1:] += by_size[:, :-1].cumsum(axis=1)
-        late /= self.distribution.mean_sizes()[reserves, :caps]
+        late /= self.distribution.mean_sizes()[reserve_rows, :caps]
         return np.asarray(late)
 
-    def _too_long(self, reserves_s: Array, which: Indices) -> Array:
-        """The sums over the services that are longer than each pair's reserve, shape (4, K, B)."""
+    def _too_long(self, latency_reserves_s: Array, which: Indices) -> Array:
+        """The sums over the services that are longer than the latency reserve of each pair, shape (4, K, B)."""
         place = (np.arange(self.hopeless.size) * self.sums.shape[-1]).reshape(self.hopeless.shape)[which]
         # One service after the other: all at once would be a far larger array to walk through.
         for atom in np.ascontiguousarray(np.moveaxis(self.atoms_s, 2, 0)):
-            place += atom.take(which, axis=0) <= reserves_s[:, None]
+            place += atom.take(which, axis=0) <= latency_reserves_s[:, None]
         return np.asarray(self.sums.reshape(len(self.sums), -1).take(place, axis=1))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SharedWaits:
-    """Waits of every application under one reserve, tabulated over the time that a batch can stay open.
+    """Waits of every application under one latency reserve, tabulated over the time that a batch can stay open.
 
     Parameters:
         timeouts_s: of the applications, ascending, shape (n,).
@@ -132,10 +133,10 @@ class SharedWaits:
     reached: Array
 
     @staticmethod
-    def of(buffer: SharedBuffer, distribution: BatchSizeDistribution, reserve: int) -> "SharedWaits":
-        """Tabulates the waits under one of the distribution's reserves."""
+    def of(buffer: SharedBuffer, distribution: BatchSizeDistribution, reserve_row: int) -> "SharedWaits":
+        """Tabulates the waits under one of the latency reserves of a distribution."""
         rate, sizes = buffer.rate_rps, distribution.waiting.shape[1]
-        timeouts_s = buffer.slos_s - distribution.reserves_s[reserve]
+        timeouts_s = buffer.slos_s - distribution.latency_reserves_s[reserve_row]
         ends_s = _panel_ends(timeouts_s, rate, sizes)
         widths_s = np.diff(ends_s)
         nodes_s = (ends_s[:-1, None] + widths_s[:, None] * (_NODES + 1) / 2).ravel()
@@ -157,8 +158,8 @@ class SharedWaits:
             slopes,
             sums,
             rate,
-            distribution.mean_sizes()[reserve],
-            distribution.reached()[reserve],
+            distribution.mean_sizes()[reserve_row],
+            distribution.reached()[reserve_row],
         )
 
     def late(self, latencies_s: Array, atoms_s: Array, weights: Array, *, which: Indices | None = None) -> Array:
