@@ -52,14 +52,14 @@ def test_the_worst_case_search_finds_what_trying_everything_finds(seed: int) -> 
     assert (found.cost if found else np.inf) == pytest.approx(best, rel=1e-7)
 
 
-@pytest.mark.parametrize("cautious", [False, True])
+@pytest.mark.parametrize("reserve_full_batch", [False, True])
 @pytest.mark.parametrize("seed", range(6))
-def test_the_percentile_search_finds_what_trying_everything_finds(seed: int, cautious: bool) -> None:
+def test_the_percentile_search_finds_what_trying_everything_finds(seed: int, reserve_full_batch: bool) -> None:
     _, configurations, buffer = drawn(10 + seed, applications=1 + seed % 3)
     wanted = np.array([0.9, 0.99, 0.95][: len(buffer.slos_s)])
-    space = space_of(configurations, cautious=cautious)
+    space = space_of(configurations, reserve_full_batch=reserve_full_batch)
     found, certain = percentile(space, buffer, wanted), worst_case(space, buffer)
-    best = cheapest(configurations, buffer, wanted.tolist(), cautious=cautious)
+    best = cheapest(configurations, buffer, wanted.tolist(), reserve_full_batch=reserve_full_batch)
     assert (found.cost if found else np.inf) == pytest.approx(best, rel=1e-6)
     assert found is None or certain is None or found.cost <= certain.cost
 

@@ -6,7 +6,7 @@ import pytest
 from scheduler.planner.catalogue.configurations import Configurations, Family
 from scheduler.planner.catalogue.latency_models import ExponentialLatency, SliceLatency
 from scheduler.planner.catalogue.prices import load_sheet
-from scheduler.planner.functions.shared_buffer_search import LATENCY_RESERVES, fruitless, percentile, space_of
+from scheduler.planner.functions.shared_buffer_search import LATENCY_RESERVES, percentile, pruned, space_of
 from scheduler.planner.queueing.multi_slo_batching import SharedBuffer, size_distributions
 
 PERCENTILE = 0.95
@@ -49,11 +49,11 @@ def test_sizes_of_several_buffers_are_those_of_each(max_batch: int) -> None:
         )
 
 
-@pytest.mark.parametrize(("cautious", "only"), [(False, 0), (False, 1), (True, 1)])
-def test_only_what_a_search_would_not_better_is_ruled_out(cautious: bool, only: int) -> None:
-    space = space_of(families()[only:], cautious=cautious)
+@pytest.mark.parametrize(("reserve_full_batch", "only"), [(False, 0), (False, 1), (True, 1)])
+def test_no_buffer_is_pruned_whose_search_would_find_a_cheaper_choice(reserve_full_batch: bool, only: int) -> None:
+    space = space_of(families()[only:], reserve_full_batch=reserve_full_batch)
     rng = np.random.default_rng(3)
-    out = tried = 0
+    ruled_out = tried = 0
     for _ in range(12):
         buffers = drawn(rng, most=6)
         wanted = np.full(5, PERCENTILE)
@@ -61,23 +61,23 @@ def test_only_what_a_search_would_not_better_is_ruled_out(cautious: bool, only: 
         costs = np.array([np.inf if choice is None else choice.cost for choice in best])
         below = np.where(np.isfinite(costs), costs, 1.0) * rng.choice([0.5, 0.7, 0.9, 1.0, 1 + 1e-9, 1.1], len(buffers))
         latency_reserves_s = np.array([buffer.strictest_s for buffer in buffers])[:, None] * FRACTIONS
-        ruled_out = fruitless(
+        out = pruned(
             space, buffers, wanted[:1].repeat(len(buffers)), below=below, latency_reserves_s=latency_reserves_s
         )
-        assert not (ruled_out & (costs < below)).any()
-        out, tried = out + int(ruled_out.sum()), tried + int((costs >= below).sum())
-    # Where the worst case, which is not on the grid, might do, it is left to a search.
-    assert out > (tried / 4 if only else 0)
+        assert not (out & (costs < below)).any()
+        ruled_out, tried = ruled_out + int(out.sum()), tried + int((costs >= below).sum())
+    # A buffer whose worst-case choice, which is not on the grid, may be cheap enough is left to the search.
+    assert ruled_out > (tried / 4 if only else 0)
 
 
-def test_a_likely_choice_changes_nothing() -> None:
+def test_a_warm_start_changes_nothing() -> None:
     space, rng = space_of(families()), np.random.default_rng(5)
-    likely = None
+    warm_start = None
     for buffer in drawn(rng, most=30):
         wanted = np.full(len(buffer.slos_s), PERCENTILE)
         plain = percentile(space, buffer, wanted)
-        hinted = percentile(space, buffer, wanted, likely=likely)
+        hinted = percentile(space, buffer, wanted, warm_start=warm_start)
         assert (plain is None) == (hinted is None)
         if plain is not None and hinted is not None:
             assert hinted.cost == pytest.approx(plain.cost, rel=1e-12)
-        likely = plain or likely
+        warm_start = plain or warm_start

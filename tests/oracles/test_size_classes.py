@@ -53,7 +53,7 @@ def by_hand(start: int, end: int) -> float:
 
 def routed() -> list:  # type: ignore[type-arg]
     return best_size_buffers(
-        BY_CLASS, shares=SHARES.tolist(), slo_s=SLO_S, rate_rps=RATE_RPS, percentile_wanted=0.95, certain=False
+        BY_CLASS, shares=SHARES.tolist(), slo_s=SLO_S, rate_rps=RATE_RPS, percentile_wanted=0.95, never_late=False
     )
 
 
@@ -90,6 +90,6 @@ def test_every_class_keeps_its_percentile_in_a_simulation() -> None:
 
 def test_a_class_that_nothing_serves_in_time_leaves_no_routing() -> None:
     found = best_size_buffers(
-        BY_CLASS, shares=SHARES.tolist(), slo_s=0.1, rate_rps=1.0, percentile_wanted=0.95, certain=True
+        BY_CLASS, shares=SHARES.tolist(), slo_s=0.1, rate_rps=1.0, percentile_wanted=0.95, never_late=True
     )
     assert found == []

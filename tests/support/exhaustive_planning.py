@@ -17,7 +17,7 @@ def cheapest(
     buffer: SharedBuffer,
     percentiles: Sequence[float] | None,
     *,
-    cautious: bool = False,
+    reserve_full_batch: bool = False,
 ) -> float:
     """Lowest cost per request of one function for a buffer; None as percentiles: nobody may ever be late."""
     best = math.inf
@@ -32,7 +32,7 @@ def cheapest(
                 continue
             if latency_reserve_s == worst_s or (
                 percentiles is not None
-                and latency_reserve_s >= services.atoms_s[index, cap - 1 if cautious else 0, 0]
+                and latency_reserve_s >= services.atoms_s[index, cap - 1 if reserve_full_batch else 0, 0]
                 and (
                     _within(distribution, buffer, atoms_s, services.weights[index, :cap])
                     >= np.array(percentiles) - 1e-7
@@ -49,10 +49,10 @@ def _pairs(families: Sequence[Configurations]) -> Iterator[tuple[Configurations,
                 yield family, index, cap
 
 
-def _latency_reserves_s(buffer: SharedBuffer, worst_s: float, certain: bool) -> list[float]:
+def _latency_reserves_s(buffer: SharedBuffer, worst_s: float, never_late: bool) -> list[float]:
     certainly = [worst_s] if worst_s <= buffer.strictest_s else []
     return certainly + (
-        [] if certain else [buffer.strictest_s * k / LATENCY_RESERVES for k in range(1, LATENCY_RESERVES + 1)]
+        [] if never_late else [buffer.strictest_s * k / LATENCY_RESERVES for k in range(1, LATENCY_RESERVES + 1)]
     )
 
 

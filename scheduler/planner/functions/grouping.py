@@ -9,15 +9,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
 from scheduler.planner.functions.shared_buffer_search import Choice, Space
-from scheduler.planner.queueing.matrices import Array
+from scheduler.planner.queueing.matrices import Array, Indices, Mask
 from scheduler.planner.queueing.multi_slo_batching import SharedBuffer
 
 Search = Callable[[SharedBuffer, slice, float], Choice | None]
 """Finds the cheapest choice for a segment that costs less than a bound."""
-RuleOut = Callable[[Sequence[SharedBuffer], Sequence[int], Array], npt.NDArray[np.bool_]]
+Prune = Callable[[Sequence[SharedBuffer], Sequence[int], Array], Mask]
 """Tells of several segments, given their first applications and a bound for each, which have no choice below it."""
 _COARSE, _FINE = (24, 4), (160, 16)
 """Buckets, and steps to a request, in the table of bounds; the fine one pays for many applications only."""
@@ -44,14 +43,14 @@ class Grouping:
         cost_per_s: of all of them.
         segments_total: how many segments there are.
         segments_pruned: of these, how many a bound ruled out before their search.
-        stuck: the first application that no segment can serve in time; None if there is none.
+        infeasible_at: the first application that no segment can serve in time; None if there is none.
     """
 
     groups: tuple[Group, ...]
     cost_per_s: float
     segments_total: int
     segments_pruned: int
-    stuck: int | None = None
+    infeasible_at: int | None = None
 
 
 def best_grouping(
@@ -59,7 +58,7 @@ def best_grouping(
     *,
     buffers: Callable[[int, int], SharedBuffer],
     search: Search,
-    rule_out: RuleOut | None = None,
+    prune: Prune | None = None,
 ) -> Grouping:
     """Returns the optimal grouping.
 
@@ -67,7 +66,7 @@ def best_grouping(
         bounds: lower bound on the cost per second of each segment i <= j, at [i, j] for i ... j inclusive, (n, n).
         buffers: makes the buffer of a segment.
         search: finds a segment's choice below a cost per request.
-        rule_out: tells cheaply which of several segments need no search.
+        prune: tells cheaply which of several segments need no search.
     """
     count = len(bounds)
     total = [0.0] + [math.inf] * count
@@ -79,15 +78,15 @@ def best_grouping(
         previous = last[end - 1]
         order = [] if previous is None else [previous.start]
         order += [start for start in np.argsort(guesses, kind="stable").tolist() if start not in order]
-        hopeless: set[int] | None = None
+        pruned: set[int] | None = None
         for place, start in enumerate(order):
             if guesses[start] >= total[end]:
                 continue
             searched += 1
-            if hopeless is None and rule_out is not None and math.isfinite(total[end]):
+            if pruned is None and prune is not None and math.isfinite(total[end]):
                 rest = [other for other in order[place:] if guesses[other] < total[end]]
-                hopeless = _hopeless(rest, end, total, buffers, rule_out)
-            if hopeless and start in hopeless:
+                pruned = _pruned(rest, end, total, buffers, prune)
+            if pruned and start in pruned:
                 continue
             buffer = buffers(start, end)
             left = (total[end] - total[start]) / buffer.rate_rps
@@ -97,25 +96,24 @@ def best_grouping(
                 last[end] = Group(start, end, choice)
     segments = count * (count + 1) // 2
     if math.isinf(total[count]):
-        stuck = next(end - 1 for end in range(1, count + 1) if math.isinf(total[end]))
-        return Grouping((), math.inf, segments, segments - searched, stuck)
+        infeasible_at = next(end - 1 for end in range(1, count + 1) if math.isinf(total[end]))
+        return Grouping((), math.inf, segments, segments - searched, infeasible_at)
     return Grouping(_backwards(last), total[count], segments, segments - searched)
 
 
-def _hopeless(
+def _pruned(
     starts: Sequence[int],
     end: int,
     total: Sequence[float],
     buffers: Callable[[int, int], SharedBuffer],
-    rule_out: RuleOut,
+    prune: Prune,
 ) -> set[int]:
     """Which segments up to `end` have no choice that would lower its total: nearly always all of them."""
     if len(starts) < _SEVERAL:
         return set()
     segments = [buffers(start, end) for start in starts]
     below = [(total[end] - total[start]) / one.rate_rps for start, one in zip(starts, segments, strict=True)]
-    ruled_out = rule_out(segments, starts, np.array(below))
-    return {start for start, out in zip(starts, ruled_out.tolist(), strict=True) if out}
+    return {start for start, out in zip(starts, prune(segments, starts, np.array(below)).tolist(), strict=True) if out}
 
 
 def _backwards(last: Sequence[Group | None]) -> tuple[Group, ...]:
@@ -160,7 +158,7 @@ def segment_bounds(space: Space, slos_s: Array, rates_rps: Array, *, latency_res
     return np.where(np.triu(np.ones(rates.shape, dtype=bool)), bounds * rates, np.inf)
 
 
-def _undominated(space: Space, latency_reserves_s: Array) -> npt.NDArray[np.int64]:
+def _undominated(space: Space, latency_reserves_s: Array) -> Indices:
     """All pairs, except where the next larger cap costs no more and needs no longer latency reserve."""
     same = (space.row[1:] == space.row[:-1]) & (space.per_s[1:] <= space.per_s[:-1])
     dominated = same & (latency_reserves_s[1:] <= latency_reserves_s[:-1])

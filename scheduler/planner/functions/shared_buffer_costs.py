@@ -54,53 +54,58 @@ class SharedBufferCosts:
         buffers: the buffers.
         distribution: their sizes, the latency reserves of one buffer after the other's.
         owner: number of the buffer of each latency reserve, shape (S R,).
+        reserve_full_batch: see `space_of`.
     """
 
     buffers: Sequence[SharedBuffer]
     distribution: BatchSizeDistribution
     owner: Indices
+    reserve_full_batch: bool
 
     @staticmethod
-    def of(buffers: Sequence[SharedBuffer], latency_reserves_s: Array, *, max_batch: int) -> "SharedBufferCosts":
+    def of(
+        buffers: Sequence[SharedBuffer], latency_reserves_s: Array, *, max_batch: int, reserve_full_batch: bool
+    ) -> "SharedBufferCosts":
         """Works out the sizes.
 
         Parameters:
             buffers: S of them.
             latency_reserves_s: of each, shape (S, R).
             max_batch: the largest cap.
+            reserve_full_batch: see `space_of`.
         """
         owner = np.arange(len(buffers)).repeat(latency_reserves_s.shape[1])
-        return SharedBufferCosts(buffers, size_distributions(buffers, latency_reserves_s, max_batch=max_batch), owner)
+        distribution = size_distributions(buffers, latency_reserves_s, max_batch=max_batch)
+        return SharedBufferCosts(buffers, distribution, owner, reserve_full_batch)
 
-    def candidates(self, rows: Rows, below: Array, percentiles: Array, *, cautious: bool) -> Candidates:
+    def candidates(self, rows: Rows, below: Array, percentiles: Array) -> Candidates:
         """Returns what costs less, and keeps the percentile of the application with the strictest SLO.
 
         Parameters:
             rows: the configurations.
             below: a cost per request for each buffer, shape (S,).
             percentiles: of the application with the strictest SLO of each buffer, shape (S,).
-            cautious: see `space_of`.
         """
         if len(rows.owners) == 0:
             return Candidates(rows.family, rows.owners, rows.indices, np.empty((0, 1)))
-        parts = [self._cheap(rows, owner, float(below[owner]), cautious=cautious) for owner in _distinct(rows.owners)]
+        parts = [self._cheap(rows, owner, float(below[owner])) for owner in _distinct(rows.owners)]
         reserve_rows, which, costs = (np.concatenate(column) for column in zip(*parts, strict=True))
         if len(reserve_rows):
             late = self._late(rows, reserve_rows, which, costs.shape[1])
             costs[late > 1 - percentiles[rows.owners[which], None] + TOLERANCE] = np.inf
         return Candidates(rows.family, reserve_rows, rows.indices[which], costs)
 
-    def _cheap(self, rows: Rows, owner: int, below: float, *, cautious: bool) -> tuple[Indices, Indices, Array]:
+    def _cheap(self, rows: Rows, owner: int, below: float) -> tuple[Indices, Indices, Array]:
         """Reserves and rows of one buffer with caps that cost less, and their costs; infinite for the other caps."""
         start, end = (int(x) for x in self.owner.searchsorted([owner, owner + 1]))
         first, last = (int(x) for x in rows.owners.searchsorted([owner, owner + 1]))
-        costs = self._costs(rows.family, rows.indices[first:last], slice(start, end), cautious=cautious)
+        costs = self._costs(rows.family, rows.indices[first:last], slice(start, end))
         reserve_rows, which = np.nonzero((costs < below).any(axis=0).T)
         found = costs[:, which, reserve_rows].T
         found[found >= below] = np.inf
         return reserve_rows + start, which + first, found
 
-    def _costs(self, family: Configurations, indices: Indices, reserve_rows: slice, *, cautious: bool) -> Array:
+    def _costs(self, family: Configurations, indices: Indices, reserve_rows: slice) -> Array:
         """Cost per request of every cap, configuration and latency reserve, shape (B, n, R); infinite where not
         allowed.
 
@@ -119,7 +124,7 @@ class SharedBufferCosts:
         costs += family.per_call
         costs /= means
         # A single request needs its shortest service at least, and where there are many a full batch does.
-        min_reserve_s = services.atoms_s[indices, : caps if cautious else 1, 0].T
+        min_reserve_s = services.atoms_s[indices, : caps if self.reserve_full_batch else 1, 0].T
         np.copyto(costs, np.inf, where=distribution.latency_reserves_s[reserve_rows] < min_reserve_s[:, :, None])
         return np.asarray(costs)
 

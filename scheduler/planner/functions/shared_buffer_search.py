@@ -12,15 +12,12 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-import numpy.typing as npt
 
 from scheduler.planner.catalogue.configurations import Configurations
 from scheduler.planner.functions.shared_buffer_costs import TOLERANCE, Candidates, Rows, SharedBufferCosts
-from scheduler.planner.queueing.matrices import Array, Indices
+from scheduler.planner.queueing.matrices import Array, Indices, Mask
 from scheduler.planner.queueing.multi_slo_batching import SharedBuffer
 from scheduler.planner.queueing.multi_slo_lateness import SharedWaits
-
-Mask = npt.NDArray[np.bool_]
 
 LATENCY_RESERVES = 32
 """The `percentile` objective tries latency reserves of 1/32, 2/32, ... of the strictest SLO, if not told otherwise."""
@@ -58,7 +55,7 @@ class Space:
         cap: largest batch.
         worst_s: longest service of a batch of up to `cap`.
         min_reserve_s: the least latency reserve that `percentile` may try, see `space_of`.
-        cautious: whether that is the shortest service of a full batch.
+        reserve_full_batch: whether that is the shortest service of a full batch.
         per_s: money a second.
         per_call: money a call.
         billed_s: expected seconds billed by batch size, a row for each configuration, shape (N, B).
@@ -74,7 +71,7 @@ class Space:
     cap: Indices
     worst_s: Array
     min_reserve_s: Array
-    cautious: bool
+    reserve_full_batch: bool
     per_s: Array
     per_call: Array
     billed_s: Array
@@ -106,13 +103,13 @@ class Space:
         return np.asarray(np.minimum(there, self.least.take(which * width - 1 + whole)))
 
 
-def space_of(families: Sequence[Configurations], *, cautious: bool = False) -> Space:
+def space_of(families: Sequence[Configurations], *, reserve_full_batch: bool = False) -> Space:
     """Returns the pairs of the configurations' kinds.
 
     Parameters:
         families: the configurations by kind.
-        cautious: no latency reserve below the shortest service of a full batch, rather than of a single request: a
-            smaller grid with far better bounds, for many applications.
+        reserve_full_batch: no latency reserve below the shortest service of a full batch, rather than of a single
+            request: a smaller grid with far better bounds, for many applications.
     """
     max_batch = max(family.max_batch for family in families)
     offsets = np.cumsum([0, *(len(family.vcpu) for family in families)])
@@ -124,7 +121,7 @@ def space_of(families: Sequence[Configurations], *, cautious: bool = False) -> S
         worst_s = np.maximum.accumulate(family.services.worst_s, axis=1)[index, cap]
         kind = np.full(len(index), number)
         fee = np.full(len(index), family.per_call)
-        min_reserve_s = family.services.atoms_s[index, cap if cautious else 0, 0]
+        min_reserve_s = family.services.atoms_s[index, cap if reserve_full_batch else 0, 0]
         parts.append(
             (kind, index, index + offsets[number], cap + 1, worst_s, min_reserve_s, family.per_s[index, cap], fee)
         )
@@ -142,7 +139,7 @@ def space_of(families: Sequence[Configurations], *, cautious: bool = False) -> S
         cap,
         worst_s,
         min_reserve_s,
-        cautious,
+        reserve_full_batch,
         per_s,
         fee,
         billed_s,
@@ -221,7 +218,7 @@ def percentile(
     *,
     below: float = math.inf,
     latency_reserves_s: Array | None = None,
-    likely: Choice | None = None,
+    warm_start: Choice | None = None,
 ) -> Choice | None:
     """Returns the cheapest choice whose percentiles hold for every application; None if none is cheaper than `below`.
 
@@ -231,24 +228,24 @@ def percentile(
         percentiles: of each application, shape (n,), in the buffer's order.
         below: a cost per request that others reach already.
         latency_reserves_s: what to try instead of the usual grid, each at most the strictest SLO.
-        likely: a choice whose configuration is looked at first: what it reaches rules out most others.
+        warm_start: a choice whose configuration is looked at first: what it reaches rules out most others.
     """
     if latency_reserves_s is None:
         latency_reserves_s = buffer.strictest_s * np.arange(1, LATENCY_RESERVES + 1) / LATENCY_RESERVES
     relaxed = _Relaxed(space, buffer, percentiles, np.sort(latency_reserves_s)[None])
     best: Choice | None = None
     pairs = np.arange(len(space.cap))
-    if likely is not None:
+    if warm_start is not None:
         # Its neighbours besides, which are often as hard to rule out: all in one go.
-        near = (space.family == likely.family) & (np.abs(space.index - likely.index) <= 1)
+        near = (space.family == warm_start.family) & (np.abs(space.index - warm_start.index) <= 1)
         best = relaxed.cheapest(pairs[near], below)
         below = below if best is None else best.cost
-    pairs = relaxed.hopeful(pairs, below)
+    pairs = relaxed.candidate_pairs(pairs, below)
     certain = worst_case(space, buffer, below=below, among=pairs)
     if certain is not None:
         best, below = certain, certain.cost
-        pairs = relaxed.hopeful(pairs, below)
-    if likely is not None:
+        pairs = relaxed.candidate_pairs(pairs, below)
+    if warm_start is not None:
         pairs = pairs[~near[pairs]]
     found = relaxed.cheapest(pairs, below)
     return best if found is None else found
@@ -266,9 +263,14 @@ class _Relaxed:
     @cached_property
     def buffer_costs(self) -> SharedBufferCosts:
         """The batch sizes under every latency reserve, for caps of any pair."""
-        return SharedBufferCosts.of((self.buffer,), self.latency_reserves_s, max_batch=self.space.max_batch)
+        return SharedBufferCosts.of(
+            (self.buffer,),
+            self.latency_reserves_s,
+            max_batch=self.space.max_batch,
+            reserve_full_batch=self.space.reserve_full_batch,
+        )
 
-    def hopeful(self, pairs: Indices, below: float) -> Indices:
+    def candidate_pairs(self, pairs: Indices, below: float) -> Indices:
         """The pairs that might cost less if percentiles held, at the smallest latency reserve that each may have."""
         space, buffer = self.space, self.buffer
         pairs = pairs[space.floor[pairs] < below]
@@ -285,9 +287,7 @@ class _Relaxed:
         for number, rows in enumerate(_rows(self.space, np.zeros_like(pairs), pairs)):
             if len(rows.indices) == 0:
                 continue
-            candidates = self.buffer_costs.candidates(
-                rows, np.array([below]), self.percentiles[:1], cautious=self.space.cautious
-            )
+            candidates = self.buffer_costs.candidates(rows, np.array([below]), self.percentiles[:1])
             found = _first_in_time(self.buffer_costs, number, candidates, self.percentiles, below)
             if found is not None:
                 best, below = found, found.cost
@@ -340,7 +340,7 @@ def _stricter(percentiles: Array) -> Indices:
     return np.flatnonzero(percentiles[1:] > highest[:-1]) + 1
 
 
-def fruitless(
+def pruned(
     space: Space,
     buffers: Sequence[SharedBuffer],
     percentiles: Array,
@@ -351,7 +351,7 @@ def fruitless(
     """Returns which buffers have no choice that costs less, as `percentile` would find, shape (S,).
 
     All at once, which takes far less time than one search after the other: applications besides the strictest are not
-    asked, and where the worst case might do the answer is no. So none is called fruitless that is not.
+    checked, and a buffer whose worst-case choice may be cheap enough is kept. So no buffer is pruned by mistake.
 
     Parameters:
         space: the pairs to choose from.
@@ -371,8 +371,8 @@ def fruitless(
         bounds = space.cost_bounds(1 + rates[owner] * (left_s + beyond_s[owner]), pair)
         return np.asarray((left_s >= 0) & (bounds < below[owner]))
 
-    hopeful = might(np.maximum(space.min_reserve_s[pair], latency_reserves_s[owner, 0]))
-    owner, pair = owner[hopeful], pair[hopeful]
+    candidate = might(np.maximum(space.min_reserve_s[pair], latency_reserves_s[owner, 0]))
+    owner, pair = owner[candidate], pair[candidate]
     found = np.bincount(owner[might(space.worst_s[pair])], minlength=len(buffers)) > 0
     open_still = ~found[owner]
     owner, pair = owner[open_still], pair[open_still]
@@ -382,9 +382,12 @@ def fruitless(
     has = np.bincount(owner) > 0
     kept, owner = np.flatnonzero(has), (has.cumsum() - 1)[owner]
     costs = SharedBufferCosts.of(
-        [buffers[i] for i in kept.tolist()], latency_reserves_s[kept], max_batch=int(space.cap[pair].max())
+        [buffers[i] for i in kept.tolist()],
+        latency_reserves_s[kept],
+        max_batch=int(space.cap[pair].max()),
+        reserve_full_batch=space.reserve_full_batch,
     )
     for rows in _rows(space, owner, pair):
-        candidates = costs.candidates(rows, below[kept], percentiles[kept], cautious=space.cautious)
+        candidates = costs.candidates(rows, below[kept], percentiles[kept])
         found[kept[costs.owner[candidates.reserve_rows[np.isfinite(candidates.costs).any(axis=1)]]]] = True
     return ~found

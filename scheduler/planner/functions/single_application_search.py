@@ -11,20 +11,18 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
 from scheduler.planner.catalogue.configurations import Configurations
 from scheduler.planner.queueing.map_batching import buffer_distribution
 from scheduler.planner.queueing.map_batching_grid import BufferGrid, buffer_grid
 from scheduler.planner.queueing.map_process import MarkovianArrivals
-from scheduler.planner.queueing.matrices import Array, product
+from scheduler.planner.queueing.matrices import Array, Mask, product
 
 TIMEOUTS = 100
 """Timeouts are 0, 1/100, ... 1 of the SLO, if nothing else is asked for."""
 _TOLERANCE = 1e-9
 _HALVINGS = 3
 """Halvings of a latency looked at in one go: a call takes as long as the seven latencies in it."""
-_Mask = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,12 +209,12 @@ class _Certainty:
                 return best if best and best[0] < below else None
             self._ask()
 
-    def _within_slo(self, services_s: Array) -> _Mask:
+    def _within_slo(self, services_s: Array) -> Mask:
         """Where the timeout and the service of a full batch, shape (n, B), together are within the SLO."""
         left_s = self._slo_s - self._search.grid.timeouts_s
         return np.asarray(services_s.T[:, None, :] <= left_s[:, None] + 1e-12)
 
-    def _cheapest(self, among: _Mask) -> _Point | None:
+    def _cheapest(self, among: Mask) -> _Point | None:
         costs = np.where(among, self._costs, np.inf)
         place = int(np.argmin(costs))
         if not np.isfinite(costs.flat[place]):
@@ -253,7 +251,7 @@ def reached(atoms_s: Array, weights: Array, times_s: Array) -> Array:
     return np.asarray((weights[..., None, :] * (atoms_s[..., None, :] <= times_s[..., :, None])).sum(axis=-1))
 
 
-def _compared(atoms_s: Array, weights: Array, asked: int) -> tuple[_Mask, _Mask]:
+def _compared(atoms_s: Array, weights: Array, asked: int) -> tuple[Mask, Mask]:
     """Which configurations are slower, and which are faster, than one, as distributions by batch size, shape (n, B)."""
     ours_s, ours = atoms_s[asked], weights[asked]
     at_theirs = reached(ours_s[None], ours[None], atoms_s)

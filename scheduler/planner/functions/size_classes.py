@@ -56,7 +56,7 @@ def best_size_buffers(
     slo_s: float,
     rate_rps: float,
     percentile_wanted: float,
-    certain: bool,
+    never_late: bool,
 ) -> list[SizeBuffer]:
     """Returns the cheapest routing of size classes to buffers; empty if some class cannot be in time.
 
@@ -66,7 +66,7 @@ def best_size_buffers(
         slo_s: the SLO of all.
         rate_rps: of all classes together, Poisson.
         percentile_wanted: which shall be within the SLO in every class.
-        certain: nobody may ever be late.
+        never_late: nobody may ever be late.
     """
     search = _SizeSearch(tuple(tuple(one) for one in by_class), np.array(shares), slo_s, rate_rps)
     bounds = search.bounds()
@@ -79,7 +79,7 @@ def best_size_buffers(
 
     def find(buffer: SharedBuffer, which: slice, below: float) -> Choice | None:
         space = spaces[(which.start, which.stop)]
-        if certain:
+        if never_late:
             return worst_case(space, buffer, below=below)
         return percentile(space, buffer, wanted, below=below)
 

@@ -21,17 +21,16 @@ from scheduler.planner.functions.problem import (
 from scheduler.planner.functions.shared_buffer_search import (
     LATENCY_RESERVES,
     Choice,
-    Mask,
     Space,
-    fruitless,
     percentile,
+    pruned,
     space_of,
     worst_case,
 )
 from scheduler.planner.functions.single_application_search import TIMEOUTS, ProcessChoice, ProcessSearch
 from scheduler.planner.functions.size_classes import SizeBuffer, best_size_buffers
 from scheduler.planner.queueing.map_process import poisson_arrivals
-from scheduler.planner.queueing.matrices import Array
+from scheduler.planner.queueing.matrices import Array, Mask
 from scheduler.planner.queueing.multi_slo_batching import SharedBuffer
 from scheduler.planner.queueing.multi_slo_lateness import SharedWaits
 
@@ -81,7 +80,7 @@ class _Planner:
     @cached_property
     def space(self) -> Space:
         """What applications that may share a function choose from."""
-        return space_of(self.families, cautious=len(self.question.applications) > _MANY)
+        return space_of(self.families, reserve_full_batch=len(self.question.applications) > _MANY)
 
     def cheapest(self, applications: Sequence[Application], *, factor: float = 1.0) -> FunctionPlan:
         """Returns the cheapest plan if all SLOs are multiplied with `factor`."""
@@ -162,14 +161,14 @@ class _Planner:
         slos_s, rates_rps = (np.array([getattr(app, key) for app in apps]) for key in ("slo_s", "rate_rps"))
         grouping = self._grouping(apps, slos_s, rates_rps)
         # Who cannot be in time alone was set aside before.
-        assert grouping.stuck is None
+        assert grouping.infeasible_at is None
         groups = [self._group(apps[group.start : group.end], group) for group in grouping.groups]
         return groups, grouping.segments_total, grouping.segments_pruned
 
     def _grouping(self, apps: Sequence[Application], slos_s: Array, rates_rps: Array) -> Grouping:
         percentiles = np.array([app.percentile for app in apps])
-        certain = self.question.objective == "worst-case"
-        min_reserve_s = self.space.worst_s if certain else np.minimum(self.space.min_reserve_s, self.space.worst_s)
+        never_late = self.question.objective == "worst-case"
+        min_reserve_s = self.space.worst_s if never_late else np.minimum(self.space.min_reserve_s, self.space.worst_s)
         single = len(apps) == 1
         bounds = (
             np.zeros((1, 1))
@@ -184,31 +183,34 @@ class _Planner:
         parts = LATENCY_RESERVES if len(apps) <= _MANY else _FEWER_LATENCY_RESERVES
         fractions = np.arange(1, parts + 1) / parts
 
-        likely: Choice | None = None
+        warm_start: Choice | None = None
 
         def search(buffer: SharedBuffer, which: slice, below: float) -> Choice | None:
-            nonlocal likely
-            if certain:
+            nonlocal warm_start
+            if never_late:
                 return worst_case(self.space, buffer, below=below)
             latency_reserves_s = buffer.strictest_s * fractions
             # Where nothing is known yet, what was best for a similar segment is a good start.
-            first = likely if math.isinf(below) else None
+            first = warm_start if math.isinf(below) else None
             found = percentile(
-                self.space, buffer, percentiles[which], below=below, latency_reserves_s=latency_reserves_s, likely=first
+                self.space,
+                buffer,
+                percentiles[which],
+                below=below,
+                latency_reserves_s=latency_reserves_s,
+                warm_start=first,
             )
-            likely = found or likely
+            warm_start = found or warm_start
             return found
 
         def buffers(start: int, end: int) -> SharedBuffer:
             return SharedBuffer(slos_s[start:end], rates_rps[start:end])
 
-        def rule_out(segments: Sequence[SharedBuffer], starts: Sequence[int], below: Array) -> Mask:
+        def prune(segments: Sequence[SharedBuffer], starts: Sequence[int], below: Array) -> Mask:
             latency_reserves_s = np.array([segment.strictest_s for segment in segments])[:, None] * fractions
-            return fruitless(
-                self.space, segments, percentiles[starts], below=below, latency_reserves_s=latency_reserves_s
-            )
+            return pruned(self.space, segments, percentiles[starts], below=below, latency_reserves_s=latency_reserves_s)
 
-        return best_grouping(bounds, buffers=buffers, search=search, rule_out=None if certain else rule_out)
+        return best_grouping(bounds, buffers=buffers, search=search, prune=None if never_late else prune)
 
     def _group(self, apps: Sequence[Application], group: Group) -> FunctionGroup:
         choice = group.choice
@@ -258,7 +260,7 @@ class _Planner:
             slo_s=app.slo_s,
             rate_rps=app.rate_rps,
             percentile_wanted=app.percentile,
-            certain=self.question.objective == "worst-case",
+            never_late=self.question.objective == "worst-case",
         )
         return [self._size_group(app, buffer) for buffer in buffers]
 

@@ -3,12 +3,11 @@
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 from numpy.lib.stride_tricks import sliding_window_view
 
 from scheduler.planner.queueing.chebyshev import Interpolated, chebyshev_points
 from scheduler.planner.queueing.map_counting import Counts
-from scheduler.planner.queueing.matrices import Array, Indices, product
+from scheduler.planner.queueing.matrices import Array, Indices, Mask, product
 
 _SAME = 1e-9
 """Parts of a step within which a wait is on the grid."""
@@ -29,7 +28,7 @@ class _Places:
     """
 
     steps: Indices
-    on_grid: npt.NDArray[np.bool_]
+    on_grid: Mask
     added_s: Array
 
 
@@ -69,10 +68,10 @@ class GridLateness:
             weights: probability of each alternative, shape (sizes, A).
         """
         sizes = len(waits_s)
-        late = _hopeless(self.closing, np.arange(sizes), waits_s, weights)
+        late = _always_late(self.closing, np.arange(sizes), waits_s, weights)
         # One axis after the other: the first is walked through in long rows.
-        likely = self.closing[:, :sizes].max(axis=0).max(axis=1) > _NEVER
-        for which in _together(self._inside(waits_s) & (weights > 0) & likely[:, None], np.arange(sizes)):
+        possible = self.closing[:, :sizes].max(axis=0).max(axis=1) > _NEVER
+        for which in _together(self._inside(waits_s) & (weights > 0) & possible[:, None], np.arange(sizes)):
             self._fill_by_time(late, which[0], waits_s[which], weights[which])
         return late
 
@@ -96,7 +95,7 @@ class GridLateness:
             waits_s: longest waits in time of each, shape (caps, A).
             weights: probability of each, shape (caps, A).
         """
-        late = _hopeless(self.filling, caps - 2, waits_s, weights, more=1)
+        late = _always_late(self.filling, caps - 2, waits_s, weights, more=1)
         for which in _together(self._inside(waits_s) & (weights > 0), caps - 2):
             self._fill_by_size(late, which[0], caps[which[0]] - 2, waits_s[which], weights[which])
         return late
@@ -116,7 +115,7 @@ class GridLateness:
         filled += _applied(self.timed_out[:beyond], _backwards(rounded, lasts))
         _add(late, filled, rows, places.steps, np.zeros_like(places.steps))
 
-    def _inside(self, waits_s: Array) -> npt.NDArray[np.bool_]:
+    def _inside(self, waits_s: Array) -> Mask:
         """Which waits some timeout of the grid exceeds."""
         return np.asarray((waits_s >= 0) & (waits_s < (len(self.closing) - 1 - _SAME) * self.step_s))
 
@@ -150,7 +149,7 @@ def grid_lateness(counts: Counts, *, timed_out: Array, filled: Array) -> GridLat
     )
 
 
-def _hopeless(closed: Array, lasts: Indices, waits_s: Array, weights: Array, *, more: int = 0) -> Array:
+def _always_late(closed: Array, lasts: Indices, waits_s: Array, weights: Array, *, more: int = 0) -> Array:
     """Who is late however long or short the timeout, shape (sizes, points, m).
 
     Parameters:
@@ -161,9 +160,9 @@ def _hopeless(closed: Array, lasts: Indices, waits_s: Array, weights: Array, *, 
         more: requests besides the first and those.
     """
     late = np.zeros((len(lasts), len(closed), closed.shape[2]))
-    hopeless = (weights * (waits_s < 0)).sum(axis=1) * (lasts + 1 + more)
-    rows = np.flatnonzero(hopeless)
-    late[rows] = closed[:, lasts[rows]].transpose(1, 0, 2) * hopeless[rows, None, None]
+    late_members = (weights * (waits_s < 0)).sum(axis=1) * (lasts + 1 + more)
+    rows = np.flatnonzero(late_members)
+    late[rows] = closed[:, lasts[rows]].transpose(1, 0, 2) * late_members[rows, None, None]
     return late
 
 
@@ -178,7 +177,7 @@ def _added(short: Counts, step_s: float) -> Interpolated:
     return Interpolated(points, _joint(_counted(short.at(points * step_s)), short.at((1 - points) * step_s)))
 
 
-def _together(asked: npt.NDArray[np.bool_], sizes: Indices) -> list[tuple[Indices, Indices]]:
+def _together(asked: Mask, sizes: Indices) -> list[tuple[Indices, Indices]]:
     """Places of what is asked, shape (sizes, A), as rows and columns, in parts of few sizes."""
     rows, columns = np.nonzero(asked)
     edges = np.searchsorted(sizes[rows], np.arange(0, int(sizes[-1]) + 1 + _TOGETHER, _TOGETHER))

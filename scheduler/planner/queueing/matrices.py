@@ -8,6 +8,7 @@ import numpy.typing as npt
 
 Array = npt.NDArray[np.float64]
 Indices = npt.NDArray[np.intp]
+Mask = npt.NDArray[np.bool_]
 
 _ALONE = 500_000
 """Multiplications up to which OpenBLAS leaves a product to one thread: it asks for 2^18 for each of two. A thread once
@@ -97,9 +98,9 @@ def product(left: Array, right: Array, out: Array | None = None) -> Array:
     return result
 
 
-def _piece(length: int, most: int) -> int:
+def _piece(length: int, max_length: int) -> int:
     """All of so many rows or columns, or at most so many; then in whole blocks of eight, as BLAS takes them."""
-    return length if length <= most else max(most // 8 * 8, 1)
+    return length if length <= max_length else max(max_length // 8 * 8, 1)
 
 
 def times(many: Array, one: Array) -> Array:

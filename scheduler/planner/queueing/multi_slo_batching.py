@@ -13,9 +13,8 @@ from dataclasses import dataclass
 from functools import cache, cached_property
 
 import numpy as np
-import numpy.typing as npt
 
-from scheduler.planner.queueing.matrices import Array, Indices, product
+from scheduler.planner.queueing.matrices import Array, Indices, Mask, product
 from scheduler.planner.queueing.poisson_tails import certain_above
 
 _WIDTHS = np.array([0.1, 0.75, 2.5, 6.0])
@@ -231,7 +230,7 @@ def _panels(ends_s: Array, rates_rps: Array) -> tuple[Array, Array, Indices]:
 
 
 @cache
-def _quadratures() -> tuple[Array, Array, npt.NDArray[np.bool_]]:
+def _quadratures() -> tuple[Array, Array, Mask]:
     """Gauss-Legendre nodes and weights on (0, 1) for each order, and which of the columns it uses."""
     nodes, weights = np.zeros((2, len(_ORDERS), max(_ORDERS)))
     for kind, order in enumerate(_ORDERS):

@@ -32,14 +32,14 @@ class StrictestLateness:
         atoms_s: services of n configurations for batches of 1 ... B, ascending along the last axis, shape (n, B, A).
         sums: over the services from each one on, of their probability; that times the arrivals expected before it is
             too late; that times what C_s and a full batch's C_s have besides a_s and a_{s-1}; shape (4, n, B, A + 1).
-        hopeless: probability of a service longer than the SLO, shape (n, B).
+        always_late: probability of a service longer than the SLO, shape (n, B).
     """
 
     distribution: BatchSizeDistribution
     limits: Array
     atoms_s: Array
     sums: Array
-    hopeless: Array
+    always_late: Array
 
     @staticmethod
     def of(
@@ -94,14 +94,14 @@ class StrictestLateness:
         step = smaller - waiting
         by_size = (waiting + at_limit - before_limit + limits * step) * mass - step * weighted + rest
         late = (limits * smaller - before_limit) * mass - smaller * weighted + rest_full
-        late += self.hopeless[which] * self.distribution.reached()[reserve_rows, :caps]
+        late += self.always_late[which] * self.distribution.reached()[reserve_rows, :caps]
         late[:, 1:] += by_size[:, :-1].cumsum(axis=1)
         late /= self.distribution.mean_sizes()[reserve_rows, :caps]
         return np.asarray(late)
 
     def _too_long(self, latency_reserves_s: Array, which: Indices) -> Array:
         """The sums over the services that are longer than the latency reserve of each pair, shape (4, K, B)."""
-        place = (np.arange(self.hopeless.size) * self.sums.shape[-1]).reshape(self.hopeless.shape)[which]
+        place = (np.arange(self.always_late.size) * self.sums.shape[-1]).reshape(self.always_late.shape)[which]
         # One service after the other: all at once would be a far larger array to walk through.
         for atom in np.ascontiguousarray(np.moveaxis(self.atoms_s, 2, 0)):
             place += atom.take(which, axis=0) <= latency_reserves_s[:, None]
