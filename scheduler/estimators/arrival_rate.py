@@ -5,7 +5,7 @@ from collections import deque
 
 from scheduler.estimators.dispersion import IndexOfDispersion
 
-MOST_CLOSED = 400
+MAX_CLOSED = 400
 """Ticks kept for the detector: after a longer silence, more empty ticks would tell it nothing new."""
 HISTORY = 256
 """Closed ticks from which a regime's rate can be taken anew; the detector's changes are shorter."""
@@ -47,7 +47,7 @@ class ArrivalRate:
         self._open = 0
         self._recent: deque[int] = deque([0] * self._recent_ticks, maxlen=self._recent_ticks)
         self._recent_items = 0
-        self._closed: deque[int] = deque(maxlen=MOST_CLOSED)
+        self._closed: deque[int] = deque(maxlen=MAX_CLOSED)
         self._history: deque[int] = deque(maxlen=HISTORY)
         self._regime_ticks = 0
         self._regime_mean = 0.0
@@ -69,7 +69,7 @@ class ArrivalRate:
         self._open += items
 
     def advance(self, now_s: float) -> list[int]:
-        """Returns the counts of the ticks that have closed since the last call, at most the last MOST_CLOSED."""
+        """Returns the counts of the ticks that have closed since the last call, at most the last MAX_CLOSED."""
         self._roll(now_s)
         if not self._closed:
             return []
@@ -115,9 +115,9 @@ class ArrivalRate:
         self._open_until_s = now_s - into_tick_s + (1.0 - 1e-6) * self.tick_s
         if tick == self._tick:
             return
-        # What MOST_CLOSED empty ticks have not shown, more will not.
+        # What MAX_CLOSED empty ticks have not shown, more will not.
         self._close(self._open)
-        for _ in range(min(tick - self._tick - 1, MOST_CLOSED)):
+        for _ in range(min(tick - self._tick - 1, MAX_CLOSED)):
             self._close(0)
         self._open = 0
         self._tick = tick

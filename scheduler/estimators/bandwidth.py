@@ -10,13 +10,13 @@ WINDOW = 8
 RTT_WINDOW = 16
 MAX_AGE_S = 60.0
 """Beside a new measurement, those older than this no longer count."""
-FRESH_S, LEAST_KEPT = 3.0, 4
+FRESH_S, MIN_KEPT = 3.0, 4
 """Of those older than the one the last ones count only to make up so many: a mobile link changes within seconds."""
 RESOLUTION_S = 0.002
 """Upload times are differences between the clocks of two machines; less than this is noise."""
-LONGEST_BUSY_S = 0.5
+MAX_BUSY_S = 0.5
 """A pipe that is never idle is looked at in pieces of about this length."""
-LEAST_BYTES_PER_S = 1.0
+MIN_BYTES_PER_S = 1.0
 """Stands in for a bandwidth of 0 where its logarithm is taken."""
 SIGMA = 0.3
 """Scatter of log bandwidth expected within a regime."""
@@ -37,7 +37,7 @@ class _Busy:
 
     @property
     def full(self) -> bool:
-        return self.end_s - self.start_s >= LONGEST_BUSY_S
+        return self.end_s - self.start_s >= MAX_BUSY_S
 
     @property
     def bytes_per_s(self) -> float:
@@ -118,7 +118,7 @@ class Bandwidth:
         newest_s = self._busy[-1].end_s
         recent = [busy for busy in self._busy[-WINDOW:] if newest_s - busy.end_s <= MAX_AGE_S]
         stale = sum(newest_s - busy.end_s > FRESH_S for busy in recent)
-        self._busy = recent[min(stale, max(0, len(recent) - LEAST_KEPT)) :]
+        self._busy = recent[min(stale, max(0, len(recent) - MIN_KEPT)) :]
         self._measure(open_since_s)
         return self._watch(open_since_s) if self._watching else None
 
@@ -169,7 +169,7 @@ class Bandwidth:
     def _detect(self, busy: _Busy) -> Change | None:
         if not busy.measurable and (self._bytes_per_s is None or busy.bytes_per_s <= self._bytes_per_s):
             return None
-        log_bytes_per_s = math.log(max(busy.bytes_per_s, LEAST_BYTES_PER_S))
+        log_bytes_per_s = math.log(max(busy.bytes_per_s, MIN_BYTES_PER_S))
         if self._detector is None:
             self._detector = level_detector(mean=log_bytes_per_s, sigma=SIGMA)
         return self._detector.update(log_bytes_per_s)

@@ -19,7 +19,7 @@ Rows = npt.NDArray[np.intp]
 
 FIRST_TERMS = 256
 """Observations for which what depends on their number alone is looked up; the table grows where runs get longer."""
-LEAST_PDF = 1e-300
+MIN_PDF = 1e-300
 """Stands in for a density that has underflowed to 0, whose logarithm would end the recursion."""
 
 
@@ -64,7 +64,7 @@ class LibraryDensity:
 
     def log_pdf(self, value: float) -> Floats:
         """Returns the log predictive density of `value` under each row."""
-        return np.log(np.maximum(self._density.pdf(value), LEAST_PDF))
+        return np.log(np.maximum(self._density.pdf(value), MIN_PDF))
 
     def update_theta(self, value: float) -> None:
         """Lets every row see `value`."""

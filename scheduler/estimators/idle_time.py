@@ -6,7 +6,7 @@ from collections import deque
 import numpy as np
 import numpy.typing as npt
 
-SHORTEST_S, LONGEST_S = 5.0, 6 * 3600.0
+MIN_IDLE_S, MAX_IDLE_S = 5.0, 6 * 3600.0
 """Idle times looked at; a mass beyond the longest stands for "never"."""
 BINS = 128
 NEVER = 0.02
@@ -48,7 +48,7 @@ class IdleTime:
         self._reset()
 
     def _reset(self) -> None:
-        self._log_edges = np.linspace(math.log(SHORTEST_S), math.log(LONGEST_S), BINS + 1)
+        self._log_edges = np.linspace(math.log(MIN_IDLE_S), math.log(MAX_IDLE_S), BINS + 1)
         below = [_normal_cdf((edge - math.log(self._prior_s)) / PRIOR_SIGMA) for edge in self._log_edges.tolist()]
         mass = np.diff([0.0, *below[1:-1], 1.0])
         self._prior: npt.NDArray[np.float64] = np.append(mass * (1.0 - NEVER), NEVER)
@@ -74,7 +74,7 @@ class IdleTime:
 
     def survives(self, gap_s: float) -> float:
         """Returns the probability that an instance that has been idle for `gap_s` is still there."""
-        if gap_s <= SHORTEST_S:
+        if gap_s <= MIN_IDLE_S:
             return 1.0
         return float(np.interp(math.log(gap_s), self._log_edges, self._survival))
 
@@ -101,7 +101,7 @@ class IdleTime:
 
     def _part_above(self, gap_s: float) -> npt.NDArray[np.float64]:
         """Of each bin, and of "never", the part that is longer than the gap."""
-        log_gap, edges = math.log(max(gap_s, SHORTEST_S)), self._log_edges
+        log_gap, edges = math.log(max(gap_s, MIN_IDLE_S)), self._log_edges
         part = np.clip((edges[1:] - log_gap) / np.diff(edges), 0.0, 1.0)
         # What contradicts everything else is possible all the same: no observation may allow nothing.
         return np.append(np.clip(part, 1e-6, 1.0 - 1e-6), 1.0 - 1e-6)

@@ -12,7 +12,7 @@ from scheduler.estimators.residuals import ResidualWindow
 
 LEVEL = 0
 """Stands for the level among the bands, which count from 1."""
-LEAST_SIGMA = 0.03
+MIN_SIGMA = 0.03
 NOISE_VARIANCE = 0.1**2
 LEVEL_VARIANCE = 0.5**2
 """A profile from another machine is off by a factor of 1.6 or so; two answers outvote it."""
@@ -194,7 +194,7 @@ class ServiceTime:
         """Read off the middle of the residuals: what the model gets wrong at a new size is at their ends."""
         scatter = self._residuals.scatter()
         middle = 0.5 * (scatter.quantile(0.84) - scatter.quantile(0.16))
-        return max(middle, LEAST_SIGMA) ** 2
+        return max(middle, MIN_SIGMA) ** 2
 
     def _note_residual(self, band: int, residual: float) -> None:
         window = self._band_residuals.get(band)

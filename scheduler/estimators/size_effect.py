@@ -8,7 +8,7 @@ from scheduler.domain.plans import SizeFactors, SizeShare
 
 MEMORY = 200.0
 """Batches of a size after which older ones fade."""
-LEAST_BATCHES = 12.0
+MIN_BATCHES = 12.0
 """Batches of a size before it is judged by what they took."""
 WORTH_KNOWING = 1.15
 """Services that differ by less than this factor are not worth buffers of their own."""
@@ -77,7 +77,7 @@ class SizeEffect:
             if i < len(sizes):
                 w, m, s = found[i]
                 found[i] = (w + weight, m + weight * mean, s + weight * square)
-        if len(sizes) < 2 or any(weight < LEAST_BATCHES for weight, _, _ in found):
+        if len(sizes) < 2 or any(weight < MIN_BATCHES for weight, _, _ in found):
             return None
         means = [mean / weight for weight, mean, _ in found]
         variances = [max(s / w - (m / w) ** 2, 0.0) for w, m, s in found]

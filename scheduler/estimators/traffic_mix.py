@@ -8,7 +8,7 @@ from scheduler.estimators.size_effect import bin_end_bytes, size_bin
 MEMORY = 2000.0
 """Requests after which older ones fade: shares are known to a few percent, and follow within minutes of traffic."""
 _HEAVY = 1e12
-MOST_SIZES = 6
+MAX_SIZES = 6
 """Size classes that are told apart: the planner's work grows with their square."""
 _RARE = 0.005
 """Sizes rarer than this part of the items are counted with the next larger ones."""
@@ -72,7 +72,7 @@ class TrafficMix:
             if count >= _RARE * total or number == largest:
                 found.append((bin_end_bytes(number), weighed_bytes, count))
                 count = weighed_bytes = 0.0
-        while len(found) > MOST_SIZES:
+        while len(found) > MAX_SIZES:
             found = _merged(found)
         return tuple(SizeShare(up_to, weighed / count, count / total) for up_to, weighed, count in found)
 

@@ -8,7 +8,7 @@ from scheduler.domain.batches import BatchReport, FailureKind
 from scheduler.estimators.idle_time import IdleTime
 from scheduler.estimators.residuals import ResidualWindow
 
-MOST_IDLE = 512
+MAX_IDLE = 512
 """Idle instances kept in mind; of more the longest idle are forgotten."""
 STARTS = 64
 START_SIGMA = 0.5
@@ -204,4 +204,4 @@ class WarmInstances:
         for older in same:
             self._idle.remove(older)
         insort(self._idle, instance)
-        del self._idle[:-MOST_IDLE]
+        del self._idle[:-MAX_IDLE]

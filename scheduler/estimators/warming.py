@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from scheduler.estimators.warm_instances import WarmInstances
 
-MOST_CALLS = 16
+MAX_CALLS = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +91,7 @@ def warming_due(
 def _needed_rates(batches_per_s: float, busy: float, *, first: int) -> list[float]:
     """Rates at which the instances number `first` and following are needed, where `busy` are so on average."""
     rates, chance, at_least = [], math.exp(-busy), 1.0
-    for number in range(1, first + MOST_CALLS):
+    for number in range(1, first + MAX_CALLS):
         if number >= first:
             rates.append(batches_per_s * max(0.0, at_least))
         at_least -= chance

@@ -13,8 +13,8 @@ from scheduler.planner.queueing.map_fit import fit_arrivals
 from scheduler.planner.queueing.map_process import MarkovianArrivals
 from scheduler.workloads import WorkloadError, read_gaps, read_map
 
-_MOST_APPLICATIONS = 2000
-_FEWEST_ARRIVALS = 20
+_MAX_APPLICATIONS = 2000
+_MIN_ARRIVALS = 20
 
 
 def read_applications(path: Path) -> tuple[Application, ...]:
@@ -33,8 +33,8 @@ def read_applications(path: Path) -> tuple[Application, ...]:
     fields = Fields(content, where="", of=path.name)
     tables = fields.tables("app")
     fields.done()
-    if len(tables) > _MOST_APPLICATIONS:
-        raise fields.wrong("app", f"is there {len(tables)} times; at most {_MOST_APPLICATIONS} can be planned at once")
+    if len(tables) > _MAX_APPLICATIONS:
+        raise fields.wrong("app", f"is there {len(tables)} times; at most {_MAX_APPLICATIONS} can be planned at once")
     applications = tuple(_application(table, folder=path.parent) for table in tables)
     seen: set[str] = set()
     for number, application in enumerate(applications):
@@ -121,9 +121,9 @@ def _read_arrivals(
         raise PlanInputError(f"--from-s is {from_s:g} and --to-s {end_s:g}; the part must start before it ends")
     times_s = times_s[(times_s >= from_s) & (times_s <= end_s)]
     gaps_s = np.diff(times_s)
-    if len(gaps_s) < _FEWEST_ARRIVALS or not gaps_s.sum() > 0:
+    if len(gaps_s) < _MIN_ARRIVALS or not gaps_s.sum() > 0:
         raise PlanInputError(
-            f"{path} has {len(times_s)} arrivals from {from_s:g} to {end_s:g} s; a fit needs {_FEWEST_ARRIVALS + 1}"
+            f"{path} has {len(times_s)} arrivals from {from_s:g} to {end_s:g} s; a fit needs {_MIN_ARRIVALS + 1}"
         )
     process = fit_arrivals(gaps_s).process
     return process.rate_rps, process if process.phases > 1 else None

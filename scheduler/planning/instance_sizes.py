@@ -96,7 +96,7 @@ def size_in(configuration: Mapping[str, Any]) -> str:
 
 def _without_gpu(size: Size, where: str) -> Size:
     memory_gb = _memory_gb(size.memory_gb or size.vcpu)
-    vcpu = _vcpu(size.vcpu) if size.vcpu else _most_vcpu(memory_gb)
+    vcpu = _vcpu(size.vcpu) if size.vcpu else _max_vcpu(memory_gb)
     if not vcpu - _EXACT <= memory_gb <= _MEMORY_GB_PER_VCPU_MAX * vcpu + _EXACT:
         raise SizeError(
             f"{where} has {vcpu:g} vCPU with {memory_gb:g} GB; the provider sells 1 to"
@@ -107,17 +107,17 @@ def _without_gpu(size: Size, where: str) -> Size:
 
 def _with_gpu(size: Size, where: str) -> Size:
     gpu_gb = math.ceil(size.gpu_gb - _EXACT)
-    most_vcpu, most_gb = gpu_gb * _VCPU_PER_GPU_GB, gpu_gb * _MEMORY_GB_PER_GPU_GB
+    max_vcpu, max_gb = gpu_gb * _VCPU_PER_GPU_GB, gpu_gb * _MEMORY_GB_PER_GPU_GB
     sized = replace(
         size,
         gpu_gb=float(gpu_gb),
-        vcpu=_vcpu(size.vcpu or most_vcpu),
-        memory_gb=_memory_gb(size.memory_gb or most_gb),
+        vcpu=_vcpu(size.vcpu or max_vcpu),
+        memory_gb=_memory_gb(size.memory_gb or max_gb),
     )
-    if sized.vcpu > most_vcpu + _EXACT or sized.memory_gb > most_gb + _EXACT:
+    if sized.vcpu > max_vcpu + _EXACT or sized.memory_gb > max_gb + _EXACT:
         raise SizeError(
             f"{where} has {sized.vcpu:g} vCPU and {sized.memory_gb:g} GB with {gpu_gb} GB of a GPU; the provider sells"
-            f" at most {most_vcpu:g} vCPU and {most_gb:g} GB with it"
+            f" at most {max_vcpu:g} vCPU and {max_gb:g} GB with it"
         )
     return sized
 
@@ -126,7 +126,7 @@ def _vcpu(vcpu: float) -> float:
     return round(math.ceil(vcpu / _VCPU_STEP - _EXACT) * _VCPU_STEP, 2)
 
 
-def _most_vcpu(memory_gb: float) -> float:
+def _max_vcpu(memory_gb: float) -> float:
     return min(_VCPU_MAX, round(math.floor(memory_gb / _VCPU_STEP + _EXACT) * _VCPU_STEP, 2))
 
 

@@ -11,9 +11,9 @@ from typing import Any
 from scheduler.domain.errors import EdgeburstError
 from scheduler.planning.instance_sizes import Size
 
-_LARGEST_FILE_BYTES = 10_000_000
+_MAX_FILE_BYTES = 10_000_000
 _KINDS = ("cpu", "gpu")
-_LARGEST = 1e15
+_MAX_NUMBER = 1e15
 """No size, time, money or number of bytes in a plan is beyond it."""
 
 
@@ -87,7 +87,7 @@ def read_plan(path: Path) -> PlanFile:
     """
     try:
         with path.open("rb") as file:
-            content = json.loads(file.read(_LARGEST_FILE_BYTES))
+            content = json.loads(file.read(_MAX_FILE_BYTES))
     except OSError as error:
         raise PlanFileError(f"{path}: the plan cannot be read ({error.strerror}); name another") from None
     except (ValueError, RecursionError):
@@ -154,8 +154,8 @@ def _number(content: Mapping[str, Any], key: str, where: str) -> float:
     """A number of at least 0; absent or null is 0."""
     value = content.get(key)
     value = 0.0 if value is None else value
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= _LARGEST:
-        raise PlanFileError(f"{where}.{key} must be a number from 0 to {_LARGEST:g}")
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= _MAX_NUMBER:
+        raise PlanFileError(f"{where}.{key} must be a number from 0 to {_MAX_NUMBER:g}")
     return float(value)
 
 

@@ -14,7 +14,7 @@ from scheduler.planner.catalogue.function_profile import FunctionProfile, parse_
 from scheduler.planner.catalogue.json_fields import PlanInputError
 from scheduler.planner.catalogue.latency_models import TableLatency
 
-_LARGEST_FILE_BYTES = 20_000_000
+_MAX_FILE_BYTES = 20_000_000
 _NORMAL_95 = 1.6449
 
 
@@ -39,8 +39,8 @@ def _read(name: str) -> FunctionProfile:
         return measured_profile(load_profile(name))
     path = Path(name)
     try:
-        if path.stat().st_size > _LARGEST_FILE_BYTES:
-            raise PlanInputError(f"--profile: {path} has over {_LARGEST_FILE_BYTES} bytes; name another file")
+        if path.stat().st_size > _MAX_FILE_BYTES:
+            raise PlanInputError(f"--profile: {path} has over {_MAX_FILE_BYTES} bytes; name another file")
         content = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise PlanInputError(f"--profile: cannot read {path}: {error.strerror}; name a file") from error

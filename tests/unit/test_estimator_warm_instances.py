@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from scheduler.domain.batches import BatchReport, FailureKind
 from scheduler.estimators.idle_time import REMEMBERED, IdleTime
-from scheduler.estimators.warm_instances import MOST_IDLE, WarmInstances
-from scheduler.estimators.warming import MOST_CALLS, warming_due
+from scheduler.estimators.warm_instances import MAX_IDLE, WarmInstances
+from scheduler.estimators.warming import MAX_CALLS, warming_due
 
 
 def answered(*, cold: bool | None, name: str = "", elapsed_s: float = 1.0) -> BatchReport:
@@ -177,11 +177,11 @@ class TestWarmInstances:
 
     def test_memory_is_bounded(self) -> None:
         warm = WarmInstances()
-        for batch_id in range(MOST_IDLE + 50):
+        for batch_id in range(MAX_IDLE + 50):
             warm.sent(batch_id, now_s=0.0)
-        for batch_id in range(MOST_IDLE + 50):
+        for batch_id in range(MAX_IDLE + 50):
             warm.came_back(batch_id, answered(cold=False, name=str(batch_id)), now_s=1.0 + batch_id)
-        assert len(warm.idle_since_s()) == MOST_IDLE
+        assert len(warm.idle_since_s()) == MAX_IDLE
         assert min(warm.idle_since_s()) == 51.0
 
 
@@ -214,7 +214,7 @@ class TestWarming:
         assert more > calls
 
     def test_calls_are_bounded(self) -> None:
-        assert self.due(with_idle([10.0]), batches_per_s=1e3, service_s=1.0)[0] <= MOST_CALLS
+        assert self.due(with_idle([10.0]), batches_per_s=1e3, service_s=1.0)[0] <= MAX_CALLS
 
     def test_those_under_way_are_not_called_again(self) -> None:
         warm = with_idle([10.0])

@@ -24,8 +24,8 @@ from scheduler.planner.queueing.matrices import Array
 
 KINDS = ("cpu", "gpu")
 _GRIDS = ("vcpu", "gpu_gb", "memory_gb")
-_MOST_CONFIGURATIONS = 4096
-_MOST_ITEMS = 512
+_MAX_CONFIGURATIONS = 4096
+_MAX_ITEMS = 512
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,10 +138,10 @@ def _family(fields: Fields, *, sizes: int) -> tuple[Family, ...]:
     form = fields.text("form")
     if form not in _FORMS:
         raise fields.wrong("form", f"is {form!r}; it must be one of {', '.join(_FORMS)}")
-    latencies, most_items = _FORMS[form](_Asked(fields, over, len(values), sizes))
-    max_batch = fields.count("max_batch", most_items)
-    if max_batch > most_items:
-        raise fields.wrong("max_batch", f"is {max_batch}, but the latency model reaches to {most_items}")
+    latencies, max_items = _FORMS[form](_Asked(fields, over, len(values), sizes))
+    max_batch = fields.count("max_batch", max_items)
+    if max_batch > max_items:
+        raise fields.wrong("max_batch", f"is {max_batch}, but the latency model reaches to {max_items}")
     _within_measured(fields, over, values, max_batch)
     gpu_gb = values if over == "gpu_gb" else np.zeros(len(values))
     if (kind == "gpu") != (over == "gpu_gb"):
@@ -168,8 +168,8 @@ def _grid(fields: Fields) -> tuple[str, Array]:
         low, high, step = fields.number("from", above=0), fields.number("to", above=0), fields.number("step", above=0)
         if high < low:
             raise fields.wrong("to", f"is {high:g}, below from, which is {low:g}")
-        if (high - low) / step > _MOST_CONFIGURATIONS:
-            raise fields.wrong("step", f"makes more than {_MOST_CONFIGURATIONS} configurations; choose a larger one")
+        if (high - low) / step > _MAX_CONFIGURATIONS:
+            raise fields.wrong("step", f"makes more than {_MAX_CONFIGURATIONS} configurations; choose a larger one")
         values = np.round(low + step * np.arange(int((high - low) / step + 1e-9) + 1), 9)
     fields.done()
     if (values <= 0).any() or (np.diff(values) <= 0).any():
@@ -184,12 +184,11 @@ def _within_measured(fields: Fields, over: str, values: Array, max_batch: int) -
     for key, low, high in ((over, values[0], values[-1]), ("batch", 1, max_batch)):
         if not measured.has(key):
             continue
-        least, most = measured.numbers(key, least=2)[:2]
-        if low < least - 1e-9 or high > most + 1e-9:
-            what = "max_batch" if key == "batch" else "grid"
-            raise fields.wrong(
-                what, f"reaches from {low:g} to {high:g}, but {key} was measured from {least:g} to {most:g} only"
-            )
+        low_measured, high_measured = measured.numbers(key, min_length=2)[:2]
+        if low < low_measured - 1e-9 or high > high_measured + 1e-9:
+            field_name = "max_batch" if key == "batch" else "grid"
+            measured_range = f"{key} was measured from {low_measured:g} to {high_measured:g} only"
+            raise fields.wrong(field_name, f"reaches from {low:g} to {high:g}, but {measured_range}")
     measured.done()
 
 
@@ -222,7 +221,7 @@ def _largest(fields: Fields, gpu_gb: Array, max_batch: int) -> Array:
     if not fields.has("another_gpu_gb_beyond_batch"):
         return np.full(len(gpu_gb), float(max_batch))
     steps = fields.take("another_gpu_gb_beyond_batch")
-    beyond = np.array(fields.numbers("another_gpu_gb_beyond_batch", least=0) if steps else ())
+    beyond = np.array(fields.numbers("another_gpu_gb_beyond_batch", min_length=0) if steps else ())
     needed_gb = 1 + (beyond[None, :] < np.arange(1, max_batch + 1)[:, None]).sum(axis=1)
     return np.asarray((needed_gb[None, :] <= gpu_gb[:, None] + 1e-9).sum(axis=1).astype(np.float64))
 
@@ -273,15 +272,15 @@ def _slices(asked: _Asked) -> _Latencies:
     )
     if latency.slope_s + latency.constant_s <= 0:
         raise fields.wrong("constant_s", f"is {latency.constant_s:g}: a batch of one would take no time")
-    return (latency,), _MOST_ITEMS
+    return (latency,), _MAX_ITEMS
 
 
 def _polynomial(asked: _Asked) -> _Latencies:
     fields = asked.only_over("memory_gb")
-    latency = PolynomialLatency(fields.numbers("coefficients", least=3))
+    latency = PolynomialLatency(fields.numbers("coefficients", min_length=3))
     if (latency.degree + 1) * (latency.degree + 2) // 2 != len(latency.coefficients):
         raise fields.wrong("coefficients", f"has {len(latency.coefficients)} terms; it must be 3, 6, 10, 15, ...")
-    return (latency,), _MOST_ITEMS
+    return (latency,), _MAX_ITEMS
 
 
 def _table(asked: _Asked) -> _Latencies:

@@ -55,15 +55,15 @@ class Fields:
         """Returns a finite number above a bound, or the default."""
         return self._number(key, self.take(key, default), above=above)
 
-    def at_least(self, key: str, least: float, default: float | None = None) -> float:
-        """Returns a finite number that is at least so much, or the default."""
+    def at_least(self, key: str, minimum: float, default: float | None = None) -> float:
+        """Returns a finite number of at least `minimum`, or the default."""
         value = self._number(key, self.take(key, default), above=-math.inf)
-        if value < least:
-            raise self.wrong(key, f"must be at least {least:g}, not {value:g}")
+        if value < minimum:
+            raise self.wrong(key, f"must be at least {minimum:g}, not {value:g}")
         return value
 
     def count(self, key: str, default: int | None = None) -> int:
-        """Returns a whole number of at least 1, or the default."""
+        """Returns a whole number of at minimum 1, or the default."""
         value = self.take(key, default)
         if isinstance(value, bool) or not isinstance(value, int) or value < 1:
             raise self.wrong(key, f"must be a whole number of at least 1, not {value!r}")
@@ -76,11 +76,11 @@ class Fields:
             raise self.wrong(key, f"must be true or false, not {value!r}")
         return value
 
-    def numbers(self, key: str, *, least: int = 1) -> tuple[float, ...]:
+    def numbers(self, key: str, *, min_length: int = 1) -> tuple[float, ...]:
         """Returns a list of at least so many finite numbers."""
         value = self.take(key)
-        if not isinstance(value, list) or len(value) < least:
-            raise self.wrong(key, f"must be a list of at least {least} numbers")
+        if not isinstance(value, list) or len(value) < min_length:
+            raise self.wrong(key, f"must be a list of at least {min_length} numbers")
         return tuple(self._number(f"{key}[{i}]", x, above=-math.inf) for i, x in enumerate(value))
 
     def rows(self, key: str) -> list[tuple[float, ...]]:

@@ -102,8 +102,8 @@ class BufferGrid:
         parts = np.full((len(self.timeouts_s), len(caps)), float((weights[0] * (waits_s[0] < 0)).sum()))
         several = caps[caps > 1]
         if len(several):
-            most = int(several[-1]) - 1
-            by_time = self.lateness.by_time(waits_s[:most], weights[:most])
+            max_size = int(several[-1]) - 1
+            by_time = self.lateness.by_time(waits_s[:max_size], weights[:max_size])
             late = self.lateness.by_size(several, waits_s[several - 1], weights[several - 1])
             late += np.cumsum(by_time, axis=0, out=by_time)[several - 2]
             alone = len(caps) - len(several)

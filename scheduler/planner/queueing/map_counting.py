@@ -13,7 +13,7 @@ _NOTHING = 1e-18
 """Probability below which a count cannot matter any more."""
 _RARE = 1e-13
 """Probability of so many ticks in a short time that they may be left out."""
-_MOST_NUMBERS = 30_000_000
+_MAX_ENTRIES = 30_000_000
 """Bound of the table, 240 MB."""
 _UNLIKELY = 1e-20
 """Probability of a number of ticks that adds nothing, even to sums over all of them."""
@@ -96,7 +96,7 @@ class Counts:
             Both by time, first phase, count and last phase, shape (steps + 1, m, counts, m).
         """
         phases, counts = len(self.arrivals_rps), self.counts
-        if (steps + 1) * self.ticks[0].size > _MOST_NUMBERS:
+        if (steps + 1) * self.ticks[0].size > _MAX_ENTRIES:
             raise ArrivalError(f"{steps} timeouts are too many to count {counts} arrivals exactly; choose fewer")
         length_s = np.array([self.longest_s])
         # Two steps from each point: getting the point ready takes longer than the few counts more that two need.
@@ -120,9 +120,9 @@ class Counts:
 
     def up_to(self, longest_s: float) -> "Counts":
         """Returns the same for short times only, without the ticks and counts that these cannot reach."""
-        likely = np.flatnonzero(self.weights(np.array([longest_s]))[0] > _RARE)
-        # None is likely if far more ticks are: then those of the table come in even shorter times.
-        ticks = int(likely[-1]) + 1 if len(likely) else len(self.ticks)
+        significant = np.flatnonzero(self.weights(np.array([longest_s]))[0] > _RARE)
+        # None is significant if far more ticks are: then those of the table come in even shorter times.
+        ticks = int(significant[-1]) + 1 if len(significant) else len(self.ticks)
         return Counts(self.arrivals_rps, self.clock_per_s, longest_s, self.ticks[:ticks, :, :ticks])
 
 
@@ -171,35 +171,35 @@ def count_rates(d0: Array, d1: Array, *, counts: int, longest_s: float) -> Count
         longest_s: longest time that will be asked for, finite.
     """
     clock_per_s = float(-d0.diagonal().min())
-    most = _enough_ticks(clock_per_s * longest_s)
+    max_ticks = _enough_ticks(clock_per_s * longest_s)
     tick = np.hstack([np.eye(len(d0)) + d0 / clock_per_s, d1 / clock_per_s])
-    ticks = _ticked(tick, counts=counts, most=most)
+    ticks = _ticked(tick, counts=counts, max_ticks=max_ticks)
     if ticks is None:
         raise ArrivalError(
-            f"{longest_s:g} s hold up to {most} changes of phase, too many to count {counts} arrivals exactly; "
+            f"{longest_s:g} s hold up to {max_ticks} changes of phase, too many to count {counts} arrivals exactly; "
             "shorten the timeout or lower the largest batch"
         )
     return Counts(d1.sum(axis=1), clock_per_s, longest_s, ticks)
 
 
-def _ticked(tick: Array, *, counts: int, most: int) -> Array | None:
+def _ticked(tick: Array, *, counts: int, max_ticks: int) -> Array | None:
     """Counts over 0, 1, ... ticks until nothing is left to count, shape (ticks, m, counts, m); None if too many.
 
     Parameters:
         tick: what a tick does, without and with an arrival side by side, shape (m, 2 m).
         counts: how many counts are told apart.
-        most: so many ticks are enough.
+        max_ticks: so many ticks are enough.
     """
     phases = len(tick)
-    room = _MOST_NUMBERS // (counts * phases * phases) + 1
-    ticks = np.zeros((min(most, room), phases, counts, phases))
+    capacity = _MAX_ENTRIES // (counts * phases * phases) + 1
+    ticks = np.zeros((min(max_ticks, capacity), phases, counts, phases))
     ticks[0, :, 0] = np.eye(phases)
-    for number in range(1, most):
+    for number in range(1, max_ticks):
         before = ticks[number - 1]
         if number % _LOOKS == 0 and before.sum(axis=2).max() <= _NOTHING:
-            # Not a view: the rest of the room is given back.
+            # Not a view: the rest of the capacity is given back.
             return np.array(ticks[:number])
-        if number == room:
+        if number == capacity:
             return None
         # After so few ticks no higher count is possible.
         reached = min(number, counts)
@@ -217,8 +217,8 @@ def _twice(step: Array) -> Array:
         step: the same after one step, shape (counts, m, 2 m).
     """
     counts, phases, wide = step.shape
-    likely = np.flatnonzero(step.max(axis=(1, 2)) > _NOTHING)
-    few = int(likely[-1]) + 1
+    significant = np.flatnonzero(step.max(axis=(1, 2)) > _NOTHING)
+    few = int(significant[-1]) + 1
     first, second = step[:few, :, :phases], step[:few].transpose(1, 0, 2)
     pairs = (first.reshape(-1, phases) @ second.reshape(phases, -1)).reshape(few, phases, few, wide)
     both = np.zeros((counts + few, phases, 2 * wide))
@@ -240,8 +240,8 @@ def _mixed(weights: Array, ticks: Array) -> Array:
     mixed = np.empty((len(weights), flat.shape[1]))
     for start in range(0, len(weights), _TIMES):
         part = weights[start : start + _TIMES]
-        likely = np.flatnonzero(part.max(axis=0) > _UNLIKELY)
-        few = slice(int(likely[0]), int(likely[-1]) + 1) if len(likely) else slice(0, 1)
+        significant = np.flatnonzero(part.max(axis=0) > _UNLIKELY)
+        few = slice(int(significant[0]), int(significant[-1]) + 1) if len(significant) else slice(0, 1)
         product(part[:, few], flat[few], out=mixed[start : start + _TIMES])
     return mixed.reshape(len(weights), *ticks.shape[1:])
 

@@ -10,13 +10,13 @@ from scheduler.planner.queueing.matrices import Array
 
 MAX_GAPS = 200_000
 """Gaps that are fitted, the newest ones: work and memory stay bounded."""
-_FEWEST_GAPS = 20
+_MIN_GAPS = 20
 _FINEST = 1e-3
 """Gaps below this part of the mean gap are taken for it: clocks that record them tick."""
 _WINDOWS = (8, 64, 512)
 """Gaps over which local rates are averaged for first guesses: bursts may be short or long."""
 _TRIALS = 8
-_MOST_ROUNDS = 60
+_MAX_ROUNDS = 60
 _ENOUGH = 1e-2
 """Gain of the logarithm of the likelihood in a round that is not worth another."""
 _PARAMETERS_MORE = 3
@@ -82,7 +82,7 @@ def fit_mmpp2(gaps_s: Array) -> Fit:
     if not trials:
         trials = [_improved(_guess(gaps_s, 2), gaps_s, _TRIALS)]
     best = max(trials, key=lambda fit: fit.log_likelihood)
-    return _improved(best.process, gaps_s, _MOST_ROUNDS)
+    return _improved(best.process, gaps_s, _MAX_ROUNDS)
 
 
 def refit(*, rate_rps: float, dispersion: float, tick_s: float) -> MarkovianArrivals:
@@ -121,8 +121,8 @@ def _neighbours(x: float) -> float:
 
 def _checked(gaps_s: Array) -> Array:
     gaps_s = np.asarray(gaps_s, dtype=np.float64)[-MAX_GAPS:]
-    if len(gaps_s) < _FEWEST_GAPS:
-        raise ArrivalError(f"gaps_s must hold at least {_FEWEST_GAPS} gaps to fit a process, not {len(gaps_s)}")
+    if len(gaps_s) < _MIN_GAPS:
+        raise ArrivalError(f"gaps_s must hold at least {_MIN_GAPS} gaps to fit a process, not {len(gaps_s)}")
     if not (np.isfinite(gaps_s).all() and (gaps_s >= 0).all() and gaps_s.sum() > 0):
         raise ArrivalError("gaps_s must be finite, at least 0, and not all 0")
     # Arrivals at one instant would make the rate of a phase grow without bound.

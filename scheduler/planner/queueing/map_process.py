@@ -4,10 +4,9 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
 from scheduler.domain.errors import EdgeburstError
-from scheduler.planner.queueing.matrices import Array, exponential, square, stationary
+from scheduler.planner.queueing.matrices import Array, Mask, exponential, square, stationary
 
 Rates = tuple[tuple[float, ...], ...]
 
@@ -248,7 +247,7 @@ def _check_long_run(d0: Array, d1: Array) -> None:
         raise ArrivalError("D0 + D1 falls into parts that cannot reach each other; give each part as its own process")
 
 
-def _reachability(steps: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
+def _reachability(steps: Mask) -> Mask:
     reach = steps | np.eye(len(steps), dtype=bool)
     for _ in range(max(1, math.ceil(math.log2(len(steps) + 1)))):
         reach = reach @ reach

@@ -3,12 +3,11 @@
 import math
 
 import numpy as np
-import numpy.typing as npt
 
 from scheduler.planner.queueing.map_process import MarkovianArrivals
-from scheduler.planner.queueing.matrices import Array
+from scheduler.planner.queueing.matrices import Array, Indices
 
-_MOST_CHANGES = 1 << 21
+_MAX_CHANGES = 1 << 21
 """Changes of phase drawn at once: they fit in memory, and more would not be faster."""
 
 
@@ -48,7 +47,7 @@ class ArrivalStream:
         changes_per_arrival = self._changes_per_arrival()
         while missing > 0:
             wanted = math.ceil(missing * changes_per_arrival * 1.01) + 64
-            chunks.append(self._more(min(wanted, _MOST_CHANGES)))
+            chunks.append(self._more(min(wanted, _MAX_CHANGES)))
             missing -= len(chunks[-1])
         gaps_s = np.concatenate(chunks)
         self._spare = gaps_s[count:]
@@ -70,7 +69,7 @@ class ArrivalStream:
         self._since_s = float(times_s[-1] - arrivals_s[-1])
         return np.asarray(np.diff(arrivals_s, prepend=0.0), dtype=np.float64)
 
-    def _path(self, changes: int) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
+    def _path(self, changes: int) -> tuple[Indices, Indices]:
         """Phase before each change, and its outcome: the phase after it, plus m where it is an arrival."""
         phases = self._process.phases
         stretches = math.isqrt(changes) + 1
@@ -82,7 +81,7 @@ class ArrivalStream:
         before[0], before[1:] = starts[0], chosen[:-1] % phases
         return before, chosen
 
-    def _outcomes(self, uniforms: Array) -> npt.NDArray[np.intp]:
+    def _outcomes(self, uniforms: Array) -> Indices:
         """Outcome of every change in every stretch for each first phase, shape (length, m, stretches)."""
         phases = self._process.phases
         length, stretches = uniforms.shape
@@ -105,7 +104,7 @@ class ArrivalStream:
         ladder[ladder >= ladder[:, -1:]] = 1.0
         return np.asarray((ladder + np.arange(len(d0))[:, None]).ravel(), dtype=np.float64)
 
-    def _linked(self, ends: npt.NDArray[np.intp]) -> npt.NDArray[np.intp]:
+    def _linked(self, ends: Indices) -> Indices:
         """First phase of every stretch, given where each ends for each first phase; remembers where the last ends."""
         if self._phase is None:
             self._phase = int(self._rng.choice(self._process.phases, p=self._process.arrival_phase_distribution()))

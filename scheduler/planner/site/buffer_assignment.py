@@ -33,9 +33,9 @@ SLOWEST_RPS = 0.05
 """Rate that a class is planned with at least: one that nobody has used yet will be used."""
 BUSIEST_BATCHES = 8.0
 """Full batches that arrive within an SLO at most: with more, every batch is full whatever else is planned."""
-BURSTY = 1.2
+BURSTY_DISPERSION = 1.2
 """Index of dispersion above which arrivals are not taken for Poisson."""
-MOST_BURSTY = 50.0
+MAX_DISPERSION = 50.0
 BURSTY_WITHIN_S = 5.0
 """Clusters are seen within a counting tick of a quarter of a second: they matter for batches that wait not much longer,
 and the exact distribution of a longer wait takes longer than its plan is worth."""
@@ -177,17 +177,17 @@ class _Live:
     def _application(self, service_class: ServiceClass, sizes: Sequence[SizeShare] = ()) -> Application:
         shares = _class_shares(self.classes, self.estimates.class_shares)
         slo_s = min(c.slo_s for c in self.classes)
-        most_rps = BUSIEST_BATCHES * max(tier.latency.max_batch for tier in self.settings.tiers) / slo_s
+        max_rps = BUSIEST_BATCHES * max(tier.latency.max_batch for tier in self.settings.tiers) / slo_s
         part = math.fsum(size.share for size in sizes) if sizes else 1.0
         true_rps = max(self.estimates.rate_rps * shares[service_class.name] * part, SLOWEST_RPS)
-        rate_rps = min(true_rps, most_rps)
+        rate_rps = min(true_rps, max_rps)
         # Of several classes only what all together do is known of how arrivals cluster; over a long wait it evens out.
         alone = len(self.classes) == 1 and not sizes and service_class.slo_s <= BURSTY_WITHIN_S
         # Whoever counts a part of the arrivals sees that part of what they exceed Poisson by.
-        dispersion = 1.0 + (min(self.estimates.dispersion, MOST_BURSTY) - 1.0) * rate_rps / true_rps
+        dispersion = 1.0 + (min(self.estimates.dispersion, MAX_DISPERSION) - 1.0) * rate_rps / true_rps
         process = (
             refit(rate_rps=rate_rps, dispersion=dispersion, tick_s=self.estimates.tick_s)
-            if alone and dispersion > BURSTY
+            if alone and dispersion > BURSTY_DISPERSION
             else None
         )
         return Application(
@@ -272,8 +272,8 @@ def _sigma(estimates: ModelEstimates) -> float:
 
 def _between(sizes: Sequence[SizeShare], above_bytes: float, up_to_bytes: float | None) -> tuple[float, float | None]:
     """The part of the items in a range of sizes, and their mean if there are any."""
-    most_bytes = math.inf if up_to_bytes is None else up_to_bytes
-    chosen = [size for size in sizes if above_bytes < size.mean_bytes <= most_bytes]
+    max_bytes = math.inf if up_to_bytes is None else up_to_bytes
+    chosen = [size for size in sizes if above_bytes < size.mean_bytes <= max_bytes]
     share = math.fsum(size.share for size in chosen)
     if share <= 0:
         return 0.0, None

@@ -196,6 +196,6 @@ def _margin(route: Route, estimates: ModelEstimates, way: Way, spread: Spread) -
     loosest_s = max(c.slo_s for c in route.classes)
     if alone_s <= 0 or alone_s * margin + way.takes_s(1) <= loosest_s:
         return margin
-    most = (loosest_s - way.takes_s(1)) / alone_s
+    max_margin = (loosest_s - way.takes_s(1)) / alone_s
     # A hair less, so that the product which is compared with the deadline does not exceed it by rounding.
-    return most * (1 - 1e-9) if most > 1 else margin
+    return max_margin * (1 - 1e-9) if max_margin > 1 else margin

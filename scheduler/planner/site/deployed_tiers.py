@@ -5,13 +5,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
-import numpy.typing as npt
 
 from scheduler.domain.latency import FunctionTier, LatencyModel
 from scheduler.planner.catalogue.configurations import Configurations, Way
 from scheduler.planner.catalogue.latency_models import Grants, TableLatency
 from scheduler.planner.catalogue.prices import PriceSheet
-from scheduler.planner.queueing.matrices import Array
+from scheduler.planner.queueing.matrices import Array, Indices
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,22 +77,22 @@ class TierOffer:
 
     def _configuration(self, tier: FunctionTier, size_factor: float = 1.0) -> Configurations:
         latency, nothing = self.latencies.get(tier.name, tier.latency).slower(size_factor), np.zeros(1)
-        most = min(latency.max_batch, self.max_items)
-        seconds = TableLatency((tuple(latency.predict_s(items) for items in range(1, most + 1)),), self.sigma)
-        services = seconds.table(Grants(nothing, nothing, nothing), max_batch=most, grain_s=tier.price.grain_s)
+        max_batch = min(latency.max_batch, self.max_items)
+        seconds = TableLatency((tuple(latency.predict_s(items) for items in range(1, max_batch + 1)),), self.sigma)
+        services = seconds.table(Grants(nothing, nothing, nothing), max_batch=max_batch, grain_s=tier.price.grain_s)
         return Configurations(
             kind=tier.name,
             vcpu=nothing,
             gpu_gb=nothing,
-            memory_gb=np.zeros((1, most)),
-            allowed=np.ones((1, most), dtype=np.bool_),
+            memory_gb=np.zeros((1, max_batch)),
+            allowed=np.ones((1, max_batch), dtype=np.bool_),
             services=self.way.lengthened(services),
-            per_s=np.full((1, most), tier.price.per_s),
+            per_s=np.full((1, max_batch), tier.price.per_s),
             per_call=tier.price.per_call,
         )
 
 
-def largest_of_batch(shares: Sequence[float], items: npt.NDArray[np.int64]) -> Array:
+def largest_of_batch(shares: Sequence[float], items: Indices) -> Array:
     """Returns the probability that the largest item of a batch is of each size, shape (sizes, batches).
 
     Parameters:

@@ -150,8 +150,8 @@ def _model(settings: ModelSettings, snapshot: Snapshot, *, at_once: bool) -> _Mo
     percentile = max(c.percentile for c in settings.classes)
     edge_margin = margin_at(percentile, estimates.edge_quantile_factor)
     latency = estimates.edge_latency
-    most = 0 if latency is None else _least(latency.max_batch, settings.max_items, limits.edge_batch_cap)
-    services_s = tabulate(latency, max_batch=most) if latency is not None else ()
+    max_batch = 0 if latency is None else _least(latency.max_batch, settings.max_items, limits.edge_batch_cap)
+    services_s = tabulate(latency, max_batch=max_batch) if latency is not None else ()
     fastest_s = services_s[0] * edge_margin if services_s else 0.0
     return _Model(
         settings=settings,
@@ -179,12 +179,12 @@ def _binding_slo_s(settings: ModelSettings, fastest_s: float) -> float:
 def _group(model: _Model, edge: EdgeShare, sent_bytes_per_s: float) -> GroupPlan:
     buffers = model.buffers(edge, sent_bytes_per_s)
     expected = _expect(model, edge, buffers)
-    factors, most = model.estimates.edge_quantile_factor, model.edge_spread.margin
+    factors, max_margin = model.estimates.edge_quantile_factor, model.edge_spread.margin
     return GroupPlan(
         model=model.settings.name,
         classes=tuple(c.name for c in model.settings.classes),
         edge_batch_cap=model.edge_batch_cap,
-        edge_margins={c.name: min(margin_at(c.percentile, factors), most) for c in model.settings.classes},
+        edge_margins={c.name: min(margin_at(c.percentile, factors), max_margin) for c in model.settings.classes},
         percentile=model.percentile,
         buffers=tuple(buffer.plan(model.estimates) for buffer in buffers),
         expected_cost_per_s=expected.cost_per_s,

@@ -132,11 +132,11 @@ def _by_money(choice: FunctionChoice) -> tuple[float, float]:
     return float(f"{choice.cost_per_item:.9e}"), full
 
 
-def _targets(most: int) -> list[int]:
+def _targets(max_size: int) -> list[int]:
     """Every size up to 32, then steps of a quarter: planning time must not grow with the cube of the largest batch."""
-    sizes = list(range(1, min(most, 32) + 1))
-    while sizes and sizes[-1] < most:
-        sizes.append(min(most, sizes[-1] + sizes[-1] // 4))
+    sizes = list(range(1, min(max_size, 32) + 1))
+    while sizes and sizes[-1] < max_size:
+        sizes.append(min(max_size, sizes[-1] + sizes[-1] // 4))
     return sizes
 
 
