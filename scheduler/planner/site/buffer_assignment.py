@@ -7,7 +7,7 @@ functions. What it finds of waits and batches is not taken over: the dispatcher,
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 
@@ -27,6 +27,7 @@ from scheduler.planner.queueing.map_fit import refit
 from scheduler.planner.queueing.map_process import ArrivalError
 from scheduler.planner.site.buffer_planning import Route
 from scheduler.planner.site.deployed_tiers import TierOffer, largest_of_batch, tier_way
+from scheduler.planner.site.problem import BufferProblem
 from scheduler.planner.site.service_margin import Spread, margin_at
 
 SLOWEST_RPS = 0.05
@@ -44,20 +45,10 @@ _DOWN_BYTES_PER_S = 1.0
 """An uplink that carries less carries nothing, and nothing can be planned for it."""
 
 
-@dataclass(frozen=True, slots=True)
-class Uplink:
-    """The way to the functions: bytes a second (None: ample), round trip, and what all models send a second."""
-
-    bytes_per_s: float | None
-    rtt_s: float
-    sent_bytes_per_s: float
-
-
-def loaded_routes(
-    settings: ModelSettings, classes: Sequence[ServiceClass], estimates: ModelEstimates
-) -> tuple[Route, ...]:
-    """Returns a route for each buffer of a loaded plan; `classes` are those that may leave the site."""
-    shares = _class_shares(classes, estimates.class_shares)
+def loaded_routes(problem: BufferProblem) -> tuple[Route, ...]:
+    """Returns a route for each buffer of a loaded plan."""
+    settings, estimates = problem.settings, problem.estimates
+    shares = _class_shares(problem.classes, estimates.class_shares)
     sizes = _sizes_by_class(settings.buffers, estimates.item_sizes)
     return tuple(
         Route(
@@ -72,138 +63,119 @@ def loaded_routes(
     )
 
 
-def live_routes(
-    settings: ModelSettings,
-    classes: Sequence[ServiceClass],
-    estimates: ModelEstimates,
-    *,
-    uplink: Uplink,
-    max_items: int,
-) -> tuple[Route, ...]:
-    """Returns the groups of classes and sizes that cost least on the deployed tiers; one for all where none differ.
-
-    Parameters:
-        settings: tiers, and whether there is an edge.
-        classes: those that may leave the site, at least one.
-        estimates: rates, sizes and services as they are now.
-        uplink: to the tiers.
-        max_items: most items in a batch.
-    """
-    together = (Route(tuple(classes), settings.tiers),)
-    estimates = replace(estimates, size_factors=_for_all_tiers(settings, estimates.size_factors))
+def live_routes(problem: BufferProblem) -> tuple[Route, ...]:
+    """Returns the groups of classes and sizes that cost least on the deployed tiers; one for all where none differ."""
+    settings, classes, uplink = problem.settings, problem.classes, problem.uplink
+    together = (Route(classes, settings.tiers),)
+    estimates = replace(problem.estimates, size_factors=_for_all_tiers(settings, problem.estimates.size_factors))
     # A transfer is not billed, and the dispatcher counts bytes itself: sizes matter where services go by them.
     sizes = estimates.item_sizes if estimates.size_factors else ()
     plain = len(classes) == 1 and len(sizes) < 2
     down = uplink.bytes_per_s is not None and uplink.bytes_per_s < _DOWN_BYTES_PER_S
     # What an edge lets through is no process that the planner knows; one class of it is left to choose_function.
-    if max_items < 1 or down or (plain and (len(settings.tiers) == 1 or settings.edge_latency)):
+    if down or (plain and (len(settings.tiers) == 1 or settings.edge_latency)):
         return together
-    live = _Live(settings, tuple(classes), estimates, uplink, max_items)
+    problem = replace(problem, estimates=estimates)
     try:
-        found = live.cheapest()
+        found = _cheapest(problem)
     except (ArrivalError, PlanInputError):
         # What is too much for the exact planner is planned without it.
         return together
     if plain:
         return (replace(together[0], tiers=(settings.tier(found.groups[0].function.kind),)),)
-    return _routes(found, settings, classes, estimates)
+    return _routes(found, problem)
 
 
-@dataclass(frozen=True, slots=True)
-class _Live:
-    settings: ModelSettings
-    classes: tuple[ServiceClass, ...]
-    estimates: ModelEstimates
-    uplink: Uplink
-    max_items: int
+def _cheapest(problem: BufferProblem) -> FunctionPlan:
+    """Plans the classes together, or by size of items where that is in time for more, or costs less."""
+    found = _together(problem)
+    if len(problem.estimates.item_sizes) < 2 or not problem.estimates.size_factors:
+        return found
+    routed = _by_size(problem)
+    # Where together no plan is in time, those by size are in time for some.
+    if found.infeasible:
+        return routed
+    whole = {group.up_to_bytes for group in routed.groups} >= {problem.estimates.item_sizes[-1].mean_bytes}
+    cheaper = routed.total_cost_per_request < found.total_cost_per_request
+    return routed if whole and not routed.infeasible and cheaper else found
 
-    def cheapest(self) -> FunctionPlan:
-        """Plans the classes together, or by size of items where that is in time for more, or costs less."""
-        found = self.together()
-        if len(self.estimates.item_sizes) < 2 or not self.estimates.size_factors:
+
+def _together(problem: BufferProblem) -> FunctionPlan:
+    """Plans the classes as applications that share functions."""
+    offer = _offer(problem)
+    return plan_functions(Question(tuple(_application(problem, c) for c in problem.classes), offer, offer.sheet))
+
+
+def _by_size(problem: BufferProblem) -> FunctionPlan:
+    """Plans each class for itself, with its items routed by size.
+
+    Sizes that no function can answer in time are left out, the largest first: what they need is no reason to send
+    the others one by one. Where not even the smallest is in time, none is left out.
+    """
+    offer, sizes = _offer(problem), problem.estimates.item_sizes
+    for kept in range(len(sizes), 0, -1):
+        apps = tuple(_application(problem, c, sizes[:kept]) for c in problem.classes)
+        found = plan_functions(Question(apps, offer, offer.sheet))
+        if found.infeasible is None:
             return found
-        routed = self.by_size()
-        # Where together no plan is in time, those by size are in time for some.
-        if found.infeasible:
-            return routed
-        whole = {group.up_to_bytes for group in routed.groups} >= {self.estimates.item_sizes[-1].mean_bytes}
-        cheaper = routed.total_cost_per_request < found.total_cost_per_request
-        return routed if whole and not routed.infeasible and cheaper else found
-
-    def together(self) -> FunctionPlan:
-        """Plans the classes as applications that share functions."""
-        offer = self._offer()
-        return plan_functions(Question(tuple(self._application(c) for c in self.classes), offer, offer.sheet))
-
-    def by_size(self) -> FunctionPlan:
-        """Plans each class for itself, with its items routed by size.
-
-        Sizes that no function can answer in time are left out, the largest first: what they need is no reason to send
-        the others one by one. Where not even the smallest is in time, none is left out.
-        """
-        offer, sizes = self._offer(), self.estimates.item_sizes
-        for kept in range(len(sizes), 0, -1):
-            apps = tuple(self._application(c, sizes[:kept]) for c in self.classes)
-            found = plan_functions(Question(apps, offer, offer.sheet))
-            if found.infeasible is None:
-                return found
-        return self.together()
-
-    def _offer(self) -> TierOffer:
-        percentile = max(c.percentile for c in self.classes)
-        margin = margin_at(percentile, self.estimates.function_quantile_factor)
-        sizes, factors = self.estimates.item_sizes, self.estimates.size_factors
-        sigma = _sigma(self.estimates) if factors else Spread(margin, percentile).sigma
-        uplink = self.uplink
-        return TierOffer(
-            name="deployed tiers",
-            tiers=self.settings.tiers,
-            latencies=self.estimates.function_latencies,
-            sigma=sigma,
-            way=tier_way(
-                item_bytes=self.estimates.item_bytes,
-                bytes_per_s=uplink.bytes_per_s,
-                rtt_s=uplink.rtt_s,
-                sent_bytes_per_s=uplink.sent_bytes_per_s,
-            ),
-            max_items=self.max_items,
-            size_factors={
-                tier: {size.mean_bytes: factor for size, factor in zip(sizes, known.factors, strict=True)}
-                for tier, known in factors.items()
-            },
-            size_shares=tuple(size.share for size in sizes) if factors else (),
-        )
-
-    def _application(self, service_class: ServiceClass, sizes: Sequence[SizeShare] = ()) -> Application:
-        shares = _class_shares(self.classes, self.estimates.class_shares)
-        slo_s = min(c.slo_s for c in self.classes)
-        max_rps = BUSIEST_BATCHES * max(tier.latency.max_batch for tier in self.settings.tiers) / slo_s
-        part = math.fsum(size.share for size in sizes) if sizes else 1.0
-        true_rps = max(self.estimates.rate_rps * shares[service_class.name] * part, SLOWEST_RPS)
-        rate_rps = min(true_rps, max_rps)
-        # Of several classes only what all together do is known of how arrivals cluster; over a long wait it evens out.
-        alone = len(self.classes) == 1 and not sizes and service_class.slo_s <= BURSTY_WITHIN_S
-        # Whoever counts a part of the arrivals sees that part of what they exceed Poisson by.
-        dispersion = 1.0 + (min(self.estimates.dispersion, MAX_DISPERSION) - 1.0) * rate_rps / true_rps
-        process = (
-            refit(rate_rps=rate_rps, dispersion=dispersion, tick_s=self.estimates.tick_s)
-            if alone and dispersion > BURSTY_DISPERSION
-            else None
-        )
-        return Application(
-            name=service_class.name,
-            slo_s=service_class.slo_s,
-            percentile=min(max(service_class.percentile, _PERCENTILES[0]), _PERCENTILES[1]),
-            rate_rps=rate_rps,
-            process=process,
-            sizes=tuple(SizeClass(size.mean_bytes, size.share / part) for size in sizes),
-        )
+    return _together(problem)
 
 
-def _routes(
-    found: FunctionPlan, settings: ModelSettings, classes: Sequence[ServiceClass], estimates: ModelEstimates
-) -> tuple[Route, ...]:
-    shares = _class_shares(classes, estimates.class_shares)
+def _offer(problem: BufferProblem) -> TierOffer:
+    percentile = max(c.percentile for c in problem.classes)
+    margin = margin_at(percentile, problem.estimates.function_quantile_factor)
+    sizes, factors = problem.estimates.item_sizes, problem.estimates.size_factors
+    sigma = _sigma(problem.estimates) if factors else Spread(margin, percentile).sigma
+    uplink = problem.uplink
+    return TierOffer(
+        name="deployed tiers",
+        tiers=problem.settings.tiers,
+        latencies=problem.estimates.function_latencies,
+        sigma=sigma,
+        way=tier_way(
+            item_bytes=problem.estimates.item_bytes,
+            bytes_per_s=uplink.bytes_per_s,
+            rtt_s=uplink.rtt_s,
+            sent_bytes_per_s=uplink.sent_bytes_per_s,
+        ),
+        max_items=problem.max_items,
+        size_factors={
+            tier: {size.mean_bytes: factor for size, factor in zip(sizes, known.factors, strict=True)}
+            for tier, known in factors.items()
+        },
+        size_shares=tuple(size.share for size in sizes) if factors else (),
+    )
+
+
+def _application(problem: BufferProblem, service_class: ServiceClass, sizes: Sequence[SizeShare] = ()) -> Application:
+    shares = _class_shares(problem.classes, problem.estimates.class_shares)
+    slo_s = min(c.slo_s for c in problem.classes)
+    max_rps = BUSIEST_BATCHES * max(tier.latency.max_batch for tier in problem.settings.tiers) / slo_s
+    part = math.fsum(size.share for size in sizes) if sizes else 1.0
+    true_rps = max(problem.estimates.rate_rps * shares[service_class.name] * part, SLOWEST_RPS)
+    rate_rps = min(true_rps, max_rps)
+    # Of several classes only what all together do is known of how arrivals cluster; over a long wait it evens out.
+    alone = len(problem.classes) == 1 and not sizes and service_class.slo_s <= BURSTY_WITHIN_S
+    # Whoever counts a part of the arrivals sees that part of what they exceed Poisson by.
+    dispersion = 1.0 + (min(problem.estimates.dispersion, MAX_DISPERSION) - 1.0) * rate_rps / true_rps
+    process = (
+        refit(rate_rps=rate_rps, dispersion=dispersion, tick_s=problem.estimates.tick_s)
+        if alone and dispersion > BURSTY_DISPERSION
+        else None
+    )
+    return Application(
+        name=service_class.name,
+        slo_s=service_class.slo_s,
+        percentile=min(max(service_class.percentile, _PERCENTILES[0]), _PERCENTILES[1]),
+        rate_rps=rate_rps,
+        process=process,
+        sizes=tuple(SizeClass(size.mean_bytes, size.share / part) for size in sizes),
+    )
+
+
+def _routes(found: FunctionPlan, problem: BufferProblem) -> tuple[Route, ...]:
+    settings, estimates = problem.settings, problem.estimates
+    shares = _class_shares(problem.classes, estimates.class_shares)
     by_mean = {size.mean_bytes: size for size in estimates.item_sizes}
     routes: list[Route] = []
     for place, group in enumerate(found.groups):

@@ -1,14 +1,14 @@
 """Tier, batch and waits of each function buffer of a model, and what to expect of it."""
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from scheduler.domain.latency import FunctionTier, LatencyModel
-from scheduler.domain.plans import BufferPlan, Limits, LoadedBuffer, ModelEstimates, ServiceClass, Snapshot
+from scheduler.domain.plans import BufferPlan, LoadedBuffer, ModelEstimates, ServiceClass
 from scheduler.planner.site.edge_capacity import tabulate
+from scheduler.planner.site.problem import BufferProblem
 from scheduler.planner.site.service_margin import Spread, margin_at, margin_of
-from scheduler.planner.site.tier_selection import FunctionChoice, Way, choose_function, loaded_choice
+from scheduler.planner.site.tier_selection import FunctionChoice, TierProblem, Way, choose_function, loaded_choice
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,20 +51,14 @@ class PlannedBuffer:
     """A buffer with its choice.
 
     Parameters:
-        route: who is gathered.
+        route: the requests that are gathered.
+        problem: what its tier and batch were chosen for.
         choice: tier and batch.
-        way: to the functions, as its batches find it.
-        spread: of their service times.
-        margin: factor on a service time that is planned with; less than the spread's where that would never fit.
-        window_s: longest wait that an operator allows; infinite where none is set.
     """
 
     route: Route
+    problem: TierProblem
     choice: FunctionChoice
-    way: Way
-    spread: Spread
-    margin: float
-    window_s: float
 
     def within(self) -> float:
         """Returns the fraction of its requests that are expected in time."""
@@ -74,8 +68,8 @@ class PlannedBuffer:
         if self.route.loaded is not None:
             return self.route.percentile
         service_s = choice.services_s[choice.target - 1]
-        available_s = choice.hold_s + service_s * self.margin
-        return self.spread.within_after_wait(available_s, service_s, longest_wait_s=choice.hold_s)
+        available_s = choice.hold_s + service_s * self.problem.margin
+        return self.problem.spread.within_after_wait(available_s, service_s, longest_wait_s=choice.hold_s)
 
     def plan(self, estimates: ModelEstimates) -> BufferPlan:
         """Returns it as the dispatcher obeys it."""
@@ -85,7 +79,7 @@ class PlannedBuffer:
             tier=self.choice.tier.name,
             target_batch=self.choice.target,
             timeouts_s={c.name: self._timeout_s(c) for c in route.classes},
-            margins={c.name: min(margin_at(c.percentile, factors), self.margin) for c in route.classes},
+            margins={c.name: min(margin_at(c.percentile, factors), self.problem.margin) for c in route.classes},
             percentile=route.percentile,
             share=route.share,
             up_to_bytes=route.up_to_bytes,
@@ -104,7 +98,7 @@ class PlannedBuffer:
         longest_s = service_class.slo_s - self.choice.alone_s
         if loaded is not None:
             longest_s = loaded.timeouts_s[service_class.name]
-        return max(0.0, min(self.window_s, longest_s))
+        return max(0.0, min(self.problem.window_s, longest_s))
 
 
 def fastest_s(route: Route, estimates: ModelEstimates) -> float:
@@ -122,68 +116,39 @@ def _latencies(route: Route, estimates: ModelEstimates) -> dict[str, LatencyMode
     }
 
 
-def plan_buffer(
-    route: Route,
-    *,
-    estimates: ModelEstimates,
-    limits: Limits,
-    snapshot: Snapshot,
-    sent_bytes_per_s: float,
-    gather_rps: float,
-    max_items: int,
-) -> PlannedBuffer | None:
-    """Returns the cheapest tier and batch that are in time for a route, or those that are loaded.
+def plan_buffer(route: Route, problem: BufferProblem) -> PlannedBuffer:
+    """Returns a route's buffer with the cheapest tier and batch that are in time, or with those that are loaded."""
+    for_route = _tier_problem(route, problem)
+    loaded = route.loaded
+    choice = choose_function(for_route) if loaded is None else loaded_choice(for_route, loaded)
+    return PlannedBuffer(route, for_route, choice)
 
-    Parameters:
-        route: who is gathered, and the tiers to choose from.
-        estimates: of its model.
-        limits: of its model.
-        snapshot: for the uplink.
-        sent_bytes_per_s: what all models are expected to send.
-        gather_rps: items of the model a second while a batch is gathered.
-        max_items: most items in a batch of the model; with 0 there is no function.
-    """
+
+def _tier_problem(route: Route, problem: BufferProblem) -> TierProblem:
+    estimates, uplink = problem.estimates, problem.uplink
     learned = margin_at(route.percentile, estimates.function_quantile_factor)
     spread = Spread(learned if route.sigma is None else margin_of(route.sigma, route.percentile), route.percentile)
-    bandwidth = snapshot.uplink_bytes_per_s
     way = Way(
-        bytes_per_s=bandwidth,
-        rtt_s=snapshot.uplink_rtt_s,
-        busy=sent_bytes_per_s / bandwidth if bandwidth else 0.0,
+        bytes_per_s=uplink.bytes_per_s,
+        rtt_s=uplink.rtt_s,
+        busy=uplink.sent_bytes_per_s / uplink.bytes_per_s if uplink.bytes_per_s else 0.0,
         item_bytes=estimates.item_bytes if route.item_bytes is None else route.item_bytes,
     )
     margin = _margin(route, estimates, way, spread)
-    window_s = math.inf if limits.window_s is None else limits.window_s
-    latencies = _latencies(route, estimates)
-    slo_s = route.binding_slo_s(fastest_s(route, estimates) * margin + way.takes_s(1))
-    if max_items < 1:
-        return None
-    if route.loaded is not None:
-        latency = latencies[route.loaded.tier]
-        choice: FunctionChoice | None = loaded_choice(
-            route.loaded,
-            route.tiers[0],
-            services_s=tabulate(latency, max_batch=min(latency.max_batch, max_items)),
-            way=way,
-            spread=spread,
-            margin=margin,
-            slo_s=slo_s,
-            max_in_flight=snapshot.settings.max_function_in_flight,
-        )
-    else:
-        choice = choose_function(
-            route.tiers,
-            latencies=latencies,
-            way=way,
-            spread=spread,
-            margin=margin,
-            slo_s=slo_s,
-            gather_rps=gather_rps * route.share,
-            max_items=max_items,
-            max_in_flight=snapshot.settings.max_function_in_flight,
-            window_s=window_s,
-        )
-    return None if choice is None else PlannedBuffer(route, choice, way, spread, margin, window_s)
+    return TierProblem(
+        tiers=route.tiers,
+        services_s={
+            name: tabulate(latency, max_batch=min(latency.max_batch, problem.max_items))
+            for name, latency in _latencies(route, estimates).items()
+        },
+        way=way,
+        spread=spread,
+        margin=margin,
+        slo_s=route.binding_slo_s(fastest_s(route, estimates) * margin + way.takes_s(1)),
+        gather_rps=problem.gather_rps * route.share,
+        max_in_flight=problem.max_in_flight,
+        window_s=problem.window_s,
+    )
 
 
 def _margin(route: Route, estimates: ModelEstimates, way: Way, spread: Spread) -> float:

@@ -5,10 +5,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from scheduler.domain.plans import GroupPlan, Limits, ModelEstimates, ModelSettings, Plan, ServiceClass, Snapshot
-from scheduler.planner.site.buffer_assignment import Uplink, live_routes, loaded_routes
+from scheduler.planner.site.buffer_assignment import live_routes, loaded_routes
 from scheduler.planner.site.buffer_planning import PlannedBuffer, Route, fastest_s, plan_buffer
 from scheduler.planner.site.edge_capacity import NO_EDGE, EdgeShare, edge_share, largest_in_time, tabulate
 from scheduler.planner.site.infeasibility import Shortfall, reason
+from scheduler.planner.site.problem import BufferProblem, Uplink
 from scheduler.planner.site.service_margin import Spread, margin_at
 
 
@@ -105,31 +106,27 @@ class _Model:
 
         What spills comes in runs at the full rate (while an edge batch is full), so that is how fast it gathers.
         """
-        settings, estimates = self.settings, self.estimates
-        if not self.leaving or not settings.tiers:
+        settings, snapshot, limits = self.settings, self.snapshot, self.limits
+        max_items = _least(settings.max_items, limits.function_batch_cap)
+        if not self.leaving or not settings.tiers or max_items < 1:
             return ()
-        max_items = _least(settings.max_items, self.limits.function_batch_cap)
-        snapshot = self.snapshot
-        uplink = Uplink(snapshot.uplink_bytes_per_s, snapshot.uplink_rtt_s, sent_bytes_per_s)
+        problem = BufferProblem(
+            settings=settings,
+            classes=self.leaving,
+            estimates=self.estimates,
+            uplink=Uplink(snapshot.uplink_bytes_per_s, snapshot.uplink_rtt_s, sent_bytes_per_s),
+            gather_rps=self.estimates.rate_rps if edge.spill_fraction > 0 else 0.0,
+            max_items=max_items,
+            max_in_flight=snapshot.settings.max_function_in_flight,
+            window_s=math.inf if limits.window_s is None else limits.window_s,
+        )
         if settings.buffers:
-            routes = loaded_routes(settings, self.leaving, estimates)
+            routes = loaded_routes(problem)
         elif self.at_once:
             routes = (Route(self.leaving, settings.tiers),)
         else:
-            routes = live_routes(settings, self.leaving, estimates, uplink=uplink, max_items=max_items)
-        planned = [
-            plan_buffer(
-                route,
-                estimates=estimates,
-                limits=self.limits,
-                snapshot=self.snapshot,
-                sent_bytes_per_s=sent_bytes_per_s,
-                gather_rps=estimates.rate_rps if edge.spill_fraction > 0 else 0.0,
-                max_items=max_items,
-            )
-            for route in routes
-        ]
-        return tuple(buffer for buffer in planned if buffer is not None)
+            routes = live_routes(problem)
+        return tuple(plan_buffer(route, problem) for route in routes)
 
     @property
     def edge_batch_cap(self) -> int:
@@ -220,7 +217,7 @@ def _expect(model: _Model, edge: EdgeShare, buffers: Sequence[PlannedBuffer]) ->
         cost_per_s += paid_rps * buffer.choice.cost_per_item
         within += paid * paid_within
         paid_all += paid
-        if buffer.margin < buffer.spread.margin:
+        if buffer.problem.margin < buffer.problem.spread.margin:
             lost += paid * (1 - paid_within)
     unserved = max(0.0, 1.0 - kept - paid_all) if rate_rps > 0 else max(0.0, float(edge is NO_EDGE) - paid_all)
     unserved += lost
@@ -248,7 +245,8 @@ def _shortfall(model: _Model, edge: EdgeShare, buffers: Sequence[PlannedBuffer],
     worst = min(buffers, key=lambda b: (b.choice.in_time, b.choice.hold_s), default=None)
     alone_s = math.inf
     if worst is not None:
-        alone_s = fastest_s(worst.route, model.estimates) * worst.spread.margin + worst.way.takes_s(1)
+        problem = worst.problem
+        alone_s = fastest_s(worst.route, model.estimates) * problem.spread.margin + problem.way.takes_s(1)
     return Shortfall(
         model=model.settings.name,
         slo_s=min(c.slo_s for c in model.settings.classes),

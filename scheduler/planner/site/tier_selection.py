@@ -1,13 +1,12 @@
 """Which function tier takes what spills, and at which batch size: the cheapest that can still be in time."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
-from scheduler.domain.latency import FunctionTier, LatencyModel
+from scheduler.domain.latency import FunctionTier
 from scheduler.domain.plans import LoadedBuffer
 from scheduler.planner.queueing.poisson_batching import PoissonBatchSizes
-from scheduler.planner.site.edge_capacity import tabulate
 from scheduler.planner.site.service_margin import Spread
 
 _BUSIEST = 0.95
@@ -76,54 +75,48 @@ class FunctionChoice:
         return self.hold_s >= 0
 
 
-def choose_function(
-    tiers: Sequence[FunctionTier],
-    *,
-    latencies: Mapping[str, LatencyModel],
-    way: Way,
-    spread: Spread,
-    margin: float,
-    slo_s: float,
-    gather_rps: float,
-    max_items: int,
-    max_in_flight: int,
-    window_s: float,
-) -> FunctionChoice | None:
-    """Returns the cheapest tier and batch that are in time; the fastest single items if none is; None without tiers.
+@dataclass(frozen=True, slots=True)
+class TierProblem:
+    """Tier and batch of one function buffer are chosen for this.
 
     Parameters:
-        tiers: the configurations to choose from.
-        latencies: the learned latency model by tier name; a tier's own is taken where none is learned.
+        tiers: the configurations to choose from, at least one.
+        services_s: by tier name: expected seconds of a batch of 1, 2, ... items, up to the largest allowed.
         way: the path to the functions.
         spread: of function service times.
-        margin: factor on a service time that shall fit the deadline.
+        margin: factor on a service time that is planned with; below the spread's own where that would never fit.
         slo_s: the deadline that binds.
         gather_rps: items a second that arrive while a batch is gathered.
-        max_items: most items in a batch.
         max_in_flight: most batches in flight for all tiers together.
         window_s: longest hold that an operator allows; infinite where none is set.
     """
-    choices = [
-        choice
-        for tier in tiers
-        for choice in _choices(
-            tier,
-            services_s=tabulate(
-                latencies.get(tier.name, tier.latency), max_batch=min(tier.latency.max_batch, max_items)
-            ),
-            way=way,
-            spread=spread,
-            margin=margin,
-            slo_s=slo_s,
-            gather_rps=gather_rps,
-            max_in_flight=max_in_flight,
-            window_s=window_s,
-        )
-    ]
+
+    tiers: tuple[FunctionTier, ...]
+    services_s: Mapping[str, tuple[float, ...]]
+    way: Way
+    spread: Spread
+    margin: float
+    slo_s: float
+    gather_rps: float
+    max_in_flight: int
+    window_s: float
+
+    def slots(self, tier: FunctionTier) -> int:
+        """Returns how many batches a tier may have in flight."""
+        return min(self.max_in_flight, tier.max_in_flight)
+
+    def alone_s(self, tier: FunctionTier) -> float:
+        """Returns the seconds that a single item needs on a tier, margin included."""
+        return self.services_s[tier.name][0] * self.margin + self.way.takes_s(1)
+
+
+def choose_function(problem: TierProblem) -> FunctionChoice:
+    """Returns the cheapest tier and batch that are in time; the tier that is fastest for single items if none is."""
+    choices = [choice for tier in problem.tiers for choice in _choices(problem, tier)]
     in_time = [choice for choice in choices if choice.in_time]
     if in_time:
         return min(in_time, key=_by_money)
-    return min((c for c in choices if c.target == 1), key=lambda c: (c.services_s[0], c.cost_per_item), default=None)
+    return min((c for c in choices if c.target == 1), key=lambda c: (c.services_s[0], c.cost_per_item))
 
 
 def _by_money(choice: FunctionChoice) -> tuple[float, float]:
@@ -140,36 +133,24 @@ def _targets(max_size: int) -> list[int]:
     return sizes
 
 
-def _choices(
-    tier: FunctionTier,
-    *,
-    services_s: tuple[float, ...],
-    way: Way,
-    spread: Spread,
-    margin: float,
-    slo_s: float,
-    gather_rps: float,
-    max_in_flight: int,
-    window_s: float,
-) -> list[FunctionChoice]:
-    slots = min(max_in_flight, tier.max_in_flight)
-    costs = [tier.price.cost(service_s * spread.mean_factor) for service_s in services_s]
-    alone_s = services_s[0] * margin + way.takes_s(1)
+def _choices(problem: TierProblem, tier: FunctionTier) -> list[FunctionChoice]:
+    services_s, way, mean_factor = problem.services_s[tier.name], problem.way, problem.spread.mean_factor
+    costs = [tier.price.cost(service_s * mean_factor) for service_s in services_s]
     choices = []
     for target in _targets(len(services_s)):
         service_s = services_s[target - 1]
-        takes_s = service_s * margin + way.takes_s(target)
-        hold_s = min(slo_s - takes_s, window_s)
+        takes_s = service_s * problem.margin + way.takes_s(target)
+        hold_s = min(problem.slo_s - takes_s, problem.window_s)
         if hold_s < 0 and target > 1:
             break
-        batches = PoissonBatchSizes(rate_rps=gather_rps, max_batch=target, timeout_s=max(hold_s, 0.0))
-        slots_rps = slots * batches.mean_size / (service_s * spread.mean_factor + way.takes_s(target))
+        batches = PoissonBatchSizes(rate_rps=problem.gather_rps, max_batch=target, timeout_s=max(hold_s, 0.0))
+        slots_rps = problem.slots(tier) * batches.mean_size / (service_s * mean_factor + way.takes_s(target))
         choices.append(
             FunctionChoice(
                 tier=tier,
                 target=target,
                 hold_s=hold_s,
-                alone_s=alone_s,
+                alone_s=problem.alone_s(tier),
                 services_s=services_s,
                 cost_per_item=batches.cost_per_request(costs[:target]),
                 capacity_rps=min(way.capacity_rps, slots_rps),
@@ -178,34 +159,23 @@ def _choices(
     return choices
 
 
-def loaded_choice(
-    loaded: LoadedBuffer,
-    tier: FunctionTier,
-    *,
-    services_s: tuple[float, ...],
-    way: Way,
-    spread: Spread,
-    margin: float,
-    slo_s: float,
-    max_in_flight: int,
-) -> FunctionChoice:
+def loaded_choice(problem: TierProblem, loaded: LoadedBuffer) -> FunctionChoice:
     """Returns what a loaded plan wants as a choice; it is in time where a single item is.
 
     Parameters:
+        problem: with the tier of the buffer as its only one.
         loaded: the buffer.
-        tier: its tier.
-        services_s: expected seconds of a batch of 1, 2, ... items.
-        way, spread, margin, slo_s, max_in_flight: as for `choose_function`.
     """
+    [tier] = problem.tiers
+    services_s, way, alone_s = problem.services_s[tier.name], problem.way, problem.alone_s(tier)
     target = min(loaded.target_batch, len(services_s))
-    alone_s = services_s[0] * margin + way.takes_s(1)
-    slots, takes_s = min(max_in_flight, tier.max_in_flight), services_s[target - 1] * spread.mean_factor
+    takes_s = services_s[target - 1] * problem.spread.mean_factor + way.takes_s(target)
     return FunctionChoice(
         tier=tier,
         target=target,
-        hold_s=max(loaded.timeouts_s.values()) if alone_s <= slo_s else slo_s - alone_s,
+        hold_s=max(loaded.timeouts_s.values()) if alone_s <= problem.slo_s else problem.slo_s - alone_s,
         alone_s=alone_s,
         services_s=services_s,
         cost_per_item=loaded.cost_per_item,
-        capacity_rps=min(way.capacity_rps, slots * target / (takes_s + way.takes_s(target))),
+        capacity_rps=min(way.capacity_rps, problem.slots(tier) * target / takes_s),
     )
