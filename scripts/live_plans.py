@@ -21,7 +21,7 @@ from scheduler.domain.latency import FunctionTier, LatencyModel, Price
 from scheduler.domain.plans import EngineSettings, LoadedBuffer, ModelSettings, ServiceClass
 from scheduler.domain.requests import Request
 from scheduler.engine import Engine
-from scheduler.planner.functions.problem import Application, FunctionPlan, Question
+from scheduler.planner.functions.problem import Application, FunctionPlan, FunctionProblem
 from scheduler.planner.functions.solve import plan_functions
 from scheduler.planner.site.deployed_tiers import TierOffer, tier_way
 from scheduler.simulator.backends import ColdStarts, SimulatedFunctions, noise
@@ -54,7 +54,7 @@ class Site:
         way = tier_way(item_bytes=0.0, bytes_per_s=None, rtt_s=0.0, sent_bytes_per_s=0.0)
         offer = TierOffer("the site's tiers", self.tiers, {}, self.sigma, way, 64)
         apps = tuple(Application(c.name, c.slo_s, c.percentile, rate) for c, rate in self.rates_rps)
-        return plan_functions(Question(apps, offer, offer.sheet))
+        return plan_functions(FunctionProblem(apps, offer, offer.sheet))
 
     def requests(self, count: int, seed: int) -> list[Request]:
         """Returns Poisson arrivals of all classes."""

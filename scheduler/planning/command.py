@@ -9,7 +9,7 @@ from time import perf_counter
 
 from scheduler.planner.catalogue.json_fields import PlanInputError
 from scheduler.planner.catalogue.prices import load_sheet
-from scheduler.planner.functions.problem import OBJECTIVES, Application, FunctionPlan, Question
+from scheduler.planner.functions.problem import OBJECTIVES, Application, FunctionPlan, FunctionProblem
 from scheduler.planner.functions.solve import plan_functions
 from scheduler.planning.answer import as_json, print_answer
 from scheduler.planning.applications import application_from_gaps, application_from_map, read_applications
@@ -45,16 +45,16 @@ def add_arguments(parser: argparse.ArgumentParser, sources: "argparse._MutuallyE
 
 def run(args: argparse.Namespace) -> int:
     """Plans and prints; exit status 1 says that some objective cannot be kept, and a sentence on stderr which."""
-    question = _question(args)
+    problem = _problem(args)
     started_s = perf_counter()
-    plan = plan_functions(question)
+    plan = plan_functions(problem)
     planning_s = perf_counter() - started_s
     if args.plot:
-        plot_frontier(question, plan, args.plot)
+        plot_frontier(problem, plan, args.plot)
     if args.json:
         print(json.dumps(as_json(plan, planning_s=planning_s)))
     else:
-        print_answer(question, plan, planning_s=planning_s)
+        print_answer(problem, plan, planning_s=planning_s)
     return _status(plan)
 
 
@@ -65,10 +65,10 @@ def _status(plan: FunctionPlan) -> int:
     return 1
 
 
-def _question(args: argparse.Namespace) -> Question:
+def _problem(args: argparse.Namespace) -> FunctionProblem:
     if not args.profile:
         raise PlanInputError("--profile is missing; name the functions to choose from")
-    question = Question(
+    problem = FunctionProblem(
         applications=_applications(args),
         profile=read_profiles(args.profile),
         sheet=load_sheet(args.prices),
@@ -76,8 +76,8 @@ def _question(args: argparse.Namespace) -> Question:
         minimise=args.minimise,
         budget=args.budget,
     )
-    question.check()
-    return question
+    problem.check()
+    return problem
 
 
 def _applications(args: argparse.Namespace) -> tuple[Application, ...]:

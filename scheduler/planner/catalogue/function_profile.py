@@ -138,7 +138,7 @@ def _family(fields: Fields, *, sizes: int) -> tuple[Family, ...]:
     form = fields.text("form")
     if form not in _FORMS:
         raise fields.wrong("form", f"is {form!r}; it must be one of {', '.join(_FORMS)}")
-    latencies, max_items = _FORMS[form](_Asked(fields, over, len(values), sizes))
+    latencies, max_items = _FORMS[form](_LatencyFields(fields, over, len(values), sizes))
     max_batch = fields.count("max_batch", max_items)
     if max_batch > max_items:
         raise fields.wrong("max_batch", f"is {max_batch}, but the latency model reaches to {max_items}")
@@ -230,7 +230,7 @@ _Latencies = tuple[tuple[ConfigurationLatency, ...], int]
 
 
 @dataclass(frozen=True, slots=True)
-class _Asked:
+class _LatencyFields:
     """What a family gives to its latency model: fields, the grid, and how many configurations and size classes."""
 
     fields: Fields
@@ -245,8 +245,8 @@ class _Asked:
         return self.fields
 
 
-def _exponential(asked: _Asked) -> _Latencies:
-    fields = asked.only_over("vcpu")
+def _exponential(given: _LatencyFields) -> _Latencies:
+    fields = given.only_over("vcpu")
     mean = fields.rows("mean")
     worst = fields.rows("worst") if fields.has("worst") else mean
     for key, rows in (("mean", mean), ("worst", worst)):
@@ -258,8 +258,8 @@ def _exponential(asked: _Asked) -> _Latencies:
     return (latency,), len(mean)
 
 
-def _slices(asked: _Asked) -> _Latencies:
-    fields = asked.only_over("gpu_gb")
+def _slices(given: _LatencyFields) -> _Latencies:
+    fields = given.only_over("gpu_gb")
     latency = SliceLatency(
         slope_s=fields.number("slope_s", above=0),
         constant_s=fields.number("constant_s"),
@@ -275,17 +275,17 @@ def _slices(asked: _Asked) -> _Latencies:
     return (latency,), _MAX_ITEMS
 
 
-def _polynomial(asked: _Asked) -> _Latencies:
-    fields = asked.only_over("memory_gb")
+def _polynomial(given: _LatencyFields) -> _Latencies:
+    fields = given.only_over("memory_gb")
     latency = PolynomialLatency(fields.numbers("coefficients", min_length=3))
     if (latency.degree + 1) * (latency.degree + 2) // 2 != len(latency.coefficients):
         raise fields.wrong("coefficients", f"has {len(latency.coefficients)} terms; it must be 3, 6, 10, 15, ...")
     return (latency,), _MAX_ITEMS
 
 
-def _table(asked: _Asked) -> _Latencies:
+def _table(given: _LatencyFields) -> _Latencies:
     """`seconds` by configuration and batch; with size classes, one such list for each of them."""
-    fields, sizes, count = asked.fields, asked.sizes, asked.count
+    fields, sizes, count = given.fields, given.sizes, given.count
     sigma = fields.at_least("sigma", 0, 0.0)
     content = fields.take("seconds")
     lists = content if sizes and isinstance(content, list) else [content]

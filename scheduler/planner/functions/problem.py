@@ -125,7 +125,7 @@ class FunctionPlan:
 
 
 @dataclass(frozen=True, slots=True)
-class Question:
+class FunctionProblem:
     """What is to be planned.
 
     Parameters:

@@ -19,7 +19,7 @@ from scheduler.planner.queueing.map_process import MarkovianArrivals
 from scheduler.planner.queueing.matrices import Array, Mask, product
 
 TIMEOUTS = 100
-"""Timeouts are 0, 1/100, ... 1 of the SLO, if nothing else is asked for."""
+"""Timeouts are 0, 1/100, ... 1 of the SLO, unless told otherwise."""
 _TOLERANCE = 1e-9
 _HALVINGS = 3
 """Halvings of a latency looked at in one go: a call takes as long as the seven latencies in it."""
@@ -227,12 +227,12 @@ class _Certainty:
         services = self._services
         rows = np.flatnonzero(self._open.any(axis=(0, 1)))
         speed = services.mean_s[rows].sum(axis=1)
-        asked = int(np.argsort(speed, kind="stable")[len(rows) // 2])
-        caps = np.flatnonzero(self._open[:, :, rows[asked]].any(axis=1)) + 1
+        tested = int(np.argsort(speed, kind="stable")[len(rows) // 2])
+        caps = np.flatnonzero(self._open[:, :, rows[tested]].any(axis=1)) + 1
         atoms_s, weights = services.atoms_s[rows], services.weights[rows]
-        within = self._search.grid.mixed_within(self._slo_s, atoms_s[asked], weights[asked], caps=caps)
+        within = self._search.grid.mixed_within(self._slo_s, atoms_s[tested], weights[tested], caps=caps)
         in_time = within >= self._search.percentile - _TOLERANCE
-        slower, faster = _compared(atoms_s, weights, asked)
+        slower, faster = _compared(atoms_s, weights, tested)
         for at, cap in enumerate(caps.tolist()):
             settled = in_time[:, at, None] & faster[:, :cap].all(axis=1)
             late = ~in_time[:, at, None] & slower[:, :cap].all(axis=1)
@@ -251,9 +251,9 @@ def reached(atoms_s: Array, weights: Array, times_s: Array) -> Array:
     return np.asarray((weights[..., None, :] * (atoms_s[..., None, :] <= times_s[..., :, None])).sum(axis=-1))
 
 
-def _compared(atoms_s: Array, weights: Array, asked: int) -> tuple[Mask, Mask]:
+def _compared(atoms_s: Array, weights: Array, tested: int) -> tuple[Mask, Mask]:
     """Which configurations are slower, and which are faster, than one, as distributions by batch size, shape (n, B)."""
-    ours_s, ours = atoms_s[asked], weights[asked]
+    ours_s, ours = atoms_s[tested], weights[tested]
     at_theirs = reached(ours_s[None], ours[None], atoms_s)
     slower = (reached(atoms_s, weights, atoms_s) <= at_theirs + _TOLERANCE).all(axis=2)
     at_ours = reached(atoms_s, weights, np.broadcast_to(ours_s, atoms_s.shape))

@@ -1,4 +1,4 @@
-"""From a question to the optimal plan for functions; where an objective cannot hold, the least-bad one and why."""
+"""From a problem to the optimal plan for functions; where an objective cannot hold, the least-bad one and why."""
 
 import math
 from collections.abc import Sequence
@@ -14,9 +14,9 @@ from scheduler.planner.functions.problem import (
     Application,
     FunctionGroup,
     FunctionPlan,
+    FunctionProblem,
     Infeasibility,
     PlannedFunction,
-    Question,
 )
 from scheduler.planner.functions.shared_buffer_search import (
     LATENCY_RESERVES,
@@ -40,21 +40,21 @@ _STEPS = 12
 """Halvings of the common factor on all SLOs when the lowest latency under a budget is sought."""
 
 
-def plan_functions(question: Question) -> FunctionPlan:
+def plan_functions(problem: FunctionProblem) -> FunctionPlan:
     """Returns the optimal plan on its grid; where objectives cannot hold, the least-bad one with the reason.
 
     Raises:
-        PlanInputError: the question makes no sense; the message names the field.
+        PlanInputError: the problem contradicts itself; the message names the field.
     """
-    question.check()
-    families = question.profile.tabulated(question.sheet, kinds=question.kinds)
+    problem.check()
+    families = problem.profile.tabulated(problem.sheet, kinds=problem.kinds)
     if not families:
-        raise PlanInputError(f"the profile has no function of kind {' or '.join(question.kinds)}; name another")
-    planner = _Planner(question, families)
-    if question.minimise == "latency":
+        raise PlanInputError(f"the profile has no function of kind {' or '.join(problem.kinds)}; name another")
+    planner = _Planner(problem, families)
+    if problem.minimise == "latency":
         return planner.fastest()
-    plan = planner.cheapest(question.applications)
-    return _within_budget(plan, question.budget)
+    plan = planner.cheapest(problem.applications)
+    return _within_budget(plan, problem.budget)
 
 
 def _within_budget(plan: FunctionPlan, budget: float | None) -> FunctionPlan:
@@ -72,15 +72,15 @@ def _within_budget(plan: FunctionPlan, budget: float | None) -> FunctionPlan:
 
 @dataclass(frozen=True, eq=False)
 class _Planner:
-    """One question, with its configurations tabulated."""
+    """One planning problem with its configurations tabulated."""
 
-    question: Question
+    problem: FunctionProblem
     families: tuple[Configurations, ...]
 
     @cached_property
     def space(self) -> Space:
         """What applications that may share a function choose from."""
-        return space_of(self.families, reserve_full_batch=len(self.question.applications) > _MANY)
+        return space_of(self.families, reserve_full_batch=len(self.problem.applications) > _MANY)
 
     def cheapest(self, applications: Sequence[Application], *, factor: float = 1.0) -> FunctionPlan:
         """Returns the cheapest plan if all SLOs are multiplied with `factor`."""
@@ -98,7 +98,7 @@ class _Planner:
         return FunctionPlan(
             groups=tuple(groups),
             total_cost_per_request=cost,
-            currency=self.question.sheet.currency,
+            currency=self.problem.sheet.currency,
             segments_total=total + segments,
             segments_pruned=pruned,
             infeasible=self._infeasible(late),
@@ -110,7 +110,7 @@ class _Planner:
         One application: the lowest latency at its percentile on the grid. Several: the smallest common factor on all
         SLOs for which the cheapest plan is within the budget.
         """
-        apps, budget = self.question.applications, self.question.budget
+        apps, budget = self.problem.applications, self.problem.budget
         assert budget is not None
         plan = _within_budget(self.cheapest(apps), budget)
         if plan.infeasible:
@@ -135,11 +135,11 @@ class _Planner:
     def _fastest_s(self, app: Application) -> float:
         """The least latency that a request sent alone can have at the application's percentile."""
         if app.sizes:
-            question, largest = self.question, app.sizes[-1].size_bytes
-            families = question.profile.tabulated_for(largest, question.sheet, kinds=question.kinds)
+            problem, largest = self.problem, app.sizes[-1].size_bytes
+            families = problem.profile.tabulated_for(largest, problem.sheet, kinds=problem.kinds)
         else:
             families = self.families
-        if self.question.objective == "worst-case":
+        if self.problem.objective == "worst-case":
             return fastest_s(families)
         if not app.sizes:
             return self._alone_at(app.percentile)
@@ -167,7 +167,7 @@ class _Planner:
 
     def _grouping(self, apps: Sequence[Application], slos_s: Array, rates_rps: Array) -> Grouping:
         percentiles = np.array([app.percentile for app in apps])
-        never_late = self.question.objective == "worst-case"
+        never_late = self.problem.objective == "worst-case"
         min_reserve_s = self.space.worst_s if never_late else np.minimum(self.space.min_reserve_s, self.space.worst_s)
         single = len(apps) == 1
         bounds = (
@@ -175,9 +175,9 @@ class _Planner:
             if single
             else segment_bounds(self.space, slos_s, rates_rps, latency_reserves_s=min_reserve_s)
         )
-        if self.question.grouping == "apart":
+        if self.problem.grouping == "apart":
             bounds = np.where(np.eye(len(apps), dtype=bool), bounds, np.inf)
-        elif self.question.grouping == "together":
+        elif self.problem.grouping == "together":
             bounds = np.where(np.arange(len(apps))[:, None] == 0, bounds, np.inf)
 
         parts = LATENCY_RESERVES if len(apps) <= _MANY else _FEWER_LATENCY_RESERVES
@@ -237,7 +237,7 @@ class _Planner:
         return ProcessSearch.of(process, self.families, percentile=app.percentile, step_s=step_s)
 
     def _process(self, app: Application) -> FunctionGroup:
-        found = self._search(app).cheapest(app.slo_s, worst_case=self.question.objective == "worst-case")
+        found = self._search(app).cheapest(app.slo_s, worst_case=self.problem.objective == "worst-case")
         assert found is not None
         return self._process_group(app, found)
 
@@ -253,14 +253,14 @@ class _Planner:
         )
 
     def _sized(self, app: Application) -> list[FunctionGroup]:
-        profile, sheet = self.question.profile, self.question.sheet
+        profile, sheet = self.problem.profile, self.problem.sheet
         buffers = best_size_buffers(
-            [profile.tabulated_for(one.size_bytes, sheet, kinds=self.question.kinds) for one in app.sizes],
+            [profile.tabulated_for(one.size_bytes, sheet, kinds=self.problem.kinds) for one in app.sizes],
             shares=[one.share for one in app.sizes],
             slo_s=app.slo_s,
             rate_rps=app.rate_rps,
             percentile_wanted=app.percentile,
-            never_late=self.question.objective == "worst-case",
+            never_late=self.problem.objective == "worst-case",
         )
         return [self._size_group(app, buffer) for buffer in buffers]
 
