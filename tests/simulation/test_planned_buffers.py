@@ -16,10 +16,10 @@ from scheduler.domain.plans import EngineSettings, LoadedBuffer, ModelSettings, 
 from scheduler.domain.requests import Backend, Request
 from scheduler.engine import Engine
 from scheduler.estimators.size_effect import SizeEffect
-from scheduler.planner.catalogue.configurations import Way
+from scheduler.planner.catalogue.function_path import AT_ONCE, FunctionPath
 from scheduler.planner.functions.problem import Application, FunctionPlan, FunctionProblem
 from scheduler.planner.functions.solve import plan_functions
-from scheduler.planner.site.deployed_tiers import TierOffer, tier_way
+from scheduler.planner.site.deployed_tiers import TierOffer
 from scheduler.simulator.backends import ColdStarts, Outcome, SimulatedEdge, SimulatedFunctions, noise
 from scheduler.simulator.faults import Faults
 from scheduler.simulator.network import AMPLE, Uplink
@@ -38,9 +38,8 @@ SLOWDOWN = 8.0
 EDGE = LatencyModel(0.05, 0.03, 16)
 
 
-def offer(tiers: tuple[FunctionTier, ...], *, sigma: float = 0.0, way: Way | None = None) -> TierOffer:
-    way = way or tier_way(item_bytes=20_000.0, bytes_per_s=None, rtt_s=0.0, sent_bytes_per_s=0.0)
-    return TierOffer("tiers", tiers, {}, sigma, way, 64)
+def offer(tiers: tuple[FunctionTier, ...], *, sigma: float = 0.0, path: FunctionPath = AT_ONCE) -> TierOffer:
+    return TierOffer("tiers", tiers, {}, sigma, path, 64)
 
 
 def planned(

@@ -72,7 +72,7 @@ def test_size_classes_have_services_of_their_own() -> None:
         found.tabulated_for(6000, sheet)
 
 
-def test_sizes_count_on_the_way_where_there_is_an_uplink() -> None:
+def test_sizes_count_on_the_path_where_there_is_an_uplink() -> None:
     way = {"bytes_per_s": 1e6, "rtt_s": 0.01, "busy": 0.5}
     found = parse_profile(profile(CPU, way=way), of="p.json")
     sheet = load_sheet("fc3-cu-usd")

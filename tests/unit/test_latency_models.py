@@ -1,10 +1,13 @@
 """Latency models of functions: time slicing against a simulation of it, bills, ways to the function."""
 
+import math
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from scheduler.planner.catalogue.function_path import AT_ONCE, FunctionPath
 from scheduler.planner.catalogue.latency_models import (
     ExponentialLatency,
     Grants,
@@ -118,10 +121,17 @@ def plain(*seconds: float) -> ServiceTable:
     return deterministic(np.array([seconds]), grain_s=0.001)
 
 
-def test_the_way_to_a_function_is_waited_for_and_not_billed() -> None:
-    table = plain(0.1, 0.2).behind_uplink(item_bytes=1e5, bytes_per_s=1e6, rtt_s=0.02, busy=0.5)
+def test_the_path_to_a_function_is_waited_for_and_not_billed() -> None:
+    path = FunctionPath(bytes_per_s=1e6, rtt_s=0.02, busy=0.5, item_bytes=1e5)
+    table = path.lengthened(plain(0.1, 0.2))
     assert table.worst_s[0] == pytest.approx([0.1 + 0.02 + 0.15, 0.2 + 0.02 + 0.3])
     assert table.billed_s[0] == pytest.approx([0.1, 0.2])
+
+
+def test_a_round_trip_counts_without_a_bandwidth_and_nothing_passes_an_uplink_of_none() -> None:
+    assert FunctionPath(rtt_s=0.02, item_bytes=1e5).takes_s(3) == 0.02
+    assert FunctionPath(bytes_per_s=0.0, item_bytes=1e5).takes_s(1) == math.inf
+    assert AT_ONCE.lengthened(plain(0.1)).mean_s[0, 0] == 0.1
 
 
 def test_a_cold_start_splits_the_distribution() -> None:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from scheduler.planner.catalogue.function_path import AT_ONCE, FunctionPath
 from scheduler.planner.catalogue.latency_models import ConfigurationLatency, Grants, ServiceTable
 from scheduler.planner.catalogue.prices import PriceSheet
 from scheduler.planner.queueing.matrices import Array
@@ -34,12 +35,12 @@ class Family:
     gpu_type: str = ""
     disk_gb: float = 0.5
 
-    def tabulated(self, sheet: PriceSheet, way: "Way | None" = None) -> "Configurations":
+    def tabulated(self, sheet: PriceSheet, path: FunctionPath = AT_ONCE) -> "Configurations":
         """Returns the family with its services and prices.
 
         Parameters:
             sheet: what the provider charges.
-            way: uplink and cold starts; None: neither.
+            path: uplink and cold starts; neither by default.
 
         Raises:
             PriceSheetError: the sheet has no price for this kind.
@@ -60,39 +61,10 @@ class Family:
             gpu_gb=self.gpu_gb,
             memory_gb=self.memory_gb,
             allowed=np.arange(1, max_batch + 1)[None, :] <= self.largest[:, None],
-            services=services if way is None else way.lengthened(services),
+            services=path.lengthened(services),
             per_s=per_s,
             per_call=rates.per_call,
         )
-
-
-@dataclass(frozen=True, slots=True)
-class Way:
-    """What lies between the buffer and a function at work.
-
-    Parameters:
-        item_bytes: size of an item on the wire.
-        bytes_per_s: bandwidth of the uplink; 0: no uplink to speak of.
-        rtt_s: round trip.
-        busy: fraction of time that the uplink sends.
-        cold_probability: of a batch that finds no warm instance.
-        cold_s: how long its start takes.
-    """
-
-    item_bytes: float = 0.0
-    bytes_per_s: float = 0.0
-    rtt_s: float = 0.0
-    busy: float = 0.0
-    cold_probability: float = 0.0
-    cold_s: float = 0.0
-
-    def lengthened(self, services: ServiceTable) -> ServiceTable:
-        """Returns the services with the way to them."""
-        if self.bytes_per_s > 0:
-            services = services.behind_uplink(
-                item_bytes=self.item_bytes, bytes_per_s=self.bytes_per_s, rtt_s=self.rtt_s, busy=self.busy
-            )
-        return services.with_cold_starts(probability=self.cold_probability, seconds=self.cold_s)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

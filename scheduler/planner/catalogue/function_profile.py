@@ -10,7 +10,8 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from scheduler.planner.catalogue.configurations import Configurations, Family, Way
+from scheduler.planner.catalogue.configurations import Configurations, Family
+from scheduler.planner.catalogue.function_path import AT_ONCE, FunctionPath
 from scheduler.planner.catalogue.json_fields import Fields, PlanInputError
 from scheduler.planner.catalogue.latency_models import (
     ConfigurationLatency,
@@ -37,7 +38,7 @@ class FunctionProfile:
         source: where the figures come from.
         date: of the source, as it says.
         families: the configurations by kind.
-        way: uplink and cold starts.
+        path: uplink and cold starts.
         sizes_bytes: size classes that tables have measured services for; empty: services depend on no size.
         sized: by size class, the families with that class's services.
     """
@@ -46,14 +47,13 @@ class FunctionProfile:
     source: str
     date: str
     families: tuple[Family, ...]
-    way: Way = Way()
+    path: FunctionPath = AT_ONCE
     sizes_bytes: tuple[float, ...] = ()
     sized: Mapping[float, tuple[Family, ...]] = field(default_factory=dict)
 
     def tabulated(self, sheet: PriceSheet, *, kinds: tuple[str, ...] = KINDS) -> tuple[Configurations, ...]:
         """Returns the configurations of these kinds with services and prices; none if the profile has none."""
-        way = None if self.way == Way() else self.way
-        return tuple(family.tabulated(sheet, way) for family in self.families if family.kind in kinds)
+        return tuple(family.tabulated(sheet, self.path) for family in self.families if family.kind in kinds)
 
     def tabulated_for(
         self, size_bytes: float, sheet: PriceSheet, *, kinds: tuple[str, ...] = KINDS
@@ -68,7 +68,6 @@ class FunctionProfile:
         Raises:
             PlanInputError: nothing was measured for so large a request.
         """
-        way = replace(self.way, item_bytes=size_bytes) if self.way.bytes_per_s > 0 else self.way
         families = self.families
         if self.sizes_bytes:
             larger = [size for size in self.sizes_bytes if size >= size_bytes]
@@ -78,8 +77,8 @@ class FunctionProfile:
                     f"for, {self.sizes_bytes[-1]:g}"
                 )
             families = self.sized[larger[0]]
-        kept = None if way == Way() else way
-        return tuple(family.tabulated(sheet, kept) for family in families if family.kind in kinds)
+        path = replace(self.path, item_bytes=size_bytes)
+        return tuple(family.tabulated(sheet, path) for family in families if family.kind in kinds)
 
 
 def parse_profile(content: object, *, of: str) -> FunctionProfile:
@@ -99,10 +98,10 @@ def parse_profile(content: object, *, of: str) -> FunctionProfile:
     parts = fields.tables("families")
     sizes = _sizes(fields) if fields.has("sizes_bytes") else ()
     families = tuple(_family(part, sizes=len(sizes)) for part in parts)
-    way = _way(fields.part("way")) if fields.has("way") else Way()
+    path = _path(fields.part("way")) if fields.has("way") else AT_ONCE
     fields.done()
     sized = {size: tuple(choices[i] for choices in families) for i, size in enumerate(sizes)}
-    return FunctionProfile(name, source, date, tuple(choices[-1] for choices in families), way, sizes, sized)
+    return FunctionProfile(name, source, date, tuple(choices[-1] for choices in families), path, sizes, sized)
 
 
 def _sizes(fields: Fields) -> tuple[float, ...]:
@@ -112,21 +111,22 @@ def _sizes(fields: Fields) -> tuple[float, ...]:
     return sizes
 
 
-def _way(fields: Fields) -> Way:
-    way = Way(
+def _path(fields: Fields) -> FunctionPath:
+    path = FunctionPath(
+        # Without a bandwidth the uplink is ample, and no cut-off one can be planned for.
+        bytes_per_s=fields.at_least("bytes_per_s", 0, 0.0) or None,
         item_bytes=fields.at_least("item_bytes", 0, 0.0),
-        bytes_per_s=fields.at_least("bytes_per_s", 0, 0.0),
         rtt_s=fields.at_least("rtt_s", 0, 0.0),
         busy=fields.at_least("busy", 0, 0.0),
         cold_probability=fields.at_least("cold_probability", 0, 0.0),
         cold_s=fields.at_least("cold_s", 0, 0.0),
     )
-    if way.busy >= 1:
-        raise fields.wrong("busy", f"must be below 1, not {way.busy:g}")
-    if way.cold_probability > 1:
-        raise fields.wrong("cold_probability", f"must be at most 1, not {way.cold_probability:g}")
+    if path.busy >= 1:
+        raise fields.wrong("busy", f"must be below 1, not {path.busy:g}")
+    if path.cold_probability > 1:
+        raise fields.wrong("cold_probability", f"must be at most 1, not {path.cold_probability:g}")
     fields.done()
-    return way
+    return path
 
 
 def _family(fields: Fields, *, sizes: int) -> tuple[Family, ...]:

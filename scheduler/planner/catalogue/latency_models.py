@@ -54,21 +54,14 @@ class ServiceTable:
     weights: Array
     billed_s: Array
 
-    def behind_uplink(self, *, item_bytes: float, bytes_per_s: float, rtt_s: float, busy: float) -> "ServiceTable":
-        """Returns the table with the way to the function: one uplink that all batches share, and a round trip.
-
-        A batch waits for the one before it as in M/D/1; the transfer is not billed.
+    def after(self, path_s: Array) -> "ServiceTable":
+        """Returns the table with seconds in front of every service, which are not billed.
 
         Parameters:
-            item_bytes: size of an item on the wire.
-            bytes_per_s: bandwidth of the uplink, above 0.
-            rtt_s: round trip, seconds.
-            busy: fraction of time that the uplink sends, below 1.
+            path_s: seconds by batch size, shape (B,).
         """
-        items = np.arange(1, self.mean_s.shape[1] + 1)
-        way_s = rtt_s + items * item_bytes / bytes_per_s * (1 + busy / (2 * (1 - busy)))
         return ServiceTable(
-            self.mean_s + way_s, self.worst_s + way_s, self.atoms_s + way_s[:, None], self.weights, self.billed_s
+            self.mean_s + path_s, self.worst_s + path_s, self.atoms_s + path_s[:, None], self.weights, self.billed_s
         )
 
     def with_cold_starts(self, *, probability: float, seconds: float) -> "ServiceTable":

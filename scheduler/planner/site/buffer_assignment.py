@@ -26,7 +26,7 @@ from scheduler.planner.functions.solve import plan_functions
 from scheduler.planner.queueing.map_fit import refit
 from scheduler.planner.queueing.map_process import ArrivalError
 from scheduler.planner.site.buffer_planning import Route
-from scheduler.planner.site.deployed_tiers import TierOffer, largest_of_batch, tier_way
+from scheduler.planner.site.deployed_tiers import TierOffer, largest_of_batch
 from scheduler.planner.site.problem import BufferProblem
 from scheduler.planner.site.service_margin import Spread, margin_at
 
@@ -126,18 +126,12 @@ def _offer(problem: BufferProblem) -> TierOffer:
     margin = margin_at(percentile, problem.estimates.function_quantile_factor)
     sizes, factors = problem.estimates.item_sizes, problem.estimates.size_factors
     sigma = _sigma(problem.estimates) if factors else Spread(margin, percentile).sigma
-    uplink = problem.uplink
     return TierOffer(
         name="deployed tiers",
         tiers=problem.settings.tiers,
         latencies=problem.estimates.function_latencies,
         sigma=sigma,
-        way=tier_way(
-            item_bytes=problem.estimates.item_bytes,
-            bytes_per_s=uplink.bytes_per_s,
-            rtt_s=uplink.rtt_s,
-            sent_bytes_per_s=uplink.sent_bytes_per_s,
-        ),
+        path=problem.uplink.path(problem.estimates.item_bytes),
         max_items=problem.max_items,
         size_factors={
             tier: {size.mean_bytes: factor for size, factor in zip(sizes, known.factors, strict=True)}

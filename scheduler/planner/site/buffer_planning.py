@@ -5,10 +5,11 @@ from dataclasses import dataclass, field
 
 from scheduler.domain.latency import FunctionTier, LatencyModel
 from scheduler.domain.plans import BufferPlan, LoadedBuffer, ModelEstimates, ServiceClass
+from scheduler.planner.catalogue.function_path import FunctionPath
 from scheduler.planner.site.edge_capacity import tabulate
 from scheduler.planner.site.problem import BufferProblem
 from scheduler.planner.site.service_margin import Spread, margin_at, margin_of
-from scheduler.planner.site.tier_selection import FunctionChoice, TierProblem, Way, choose_function, loaded_choice
+from scheduler.planner.site.tier_selection import FunctionChoice, TierProblem, choose_function, loaded_choice
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,33 +126,28 @@ def plan_buffer(route: Route, problem: BufferProblem) -> PlannedBuffer:
 
 
 def _tier_problem(route: Route, problem: BufferProblem) -> TierProblem:
-    estimates, uplink = problem.estimates, problem.uplink
+    estimates = problem.estimates
     learned = margin_at(route.percentile, estimates.function_quantile_factor)
     spread = Spread(learned if route.sigma is None else margin_of(route.sigma, route.percentile), route.percentile)
-    way = Way(
-        bytes_per_s=uplink.bytes_per_s,
-        rtt_s=uplink.rtt_s,
-        busy=uplink.sent_bytes_per_s / uplink.bytes_per_s if uplink.bytes_per_s else 0.0,
-        item_bytes=estimates.item_bytes if route.item_bytes is None else route.item_bytes,
-    )
-    margin = _margin(route, estimates, way, spread)
+    path = problem.uplink.path(estimates.item_bytes if route.item_bytes is None else route.item_bytes)
+    margin = _margin(route, estimates, path, spread)
     return TierProblem(
         tiers=route.tiers,
         services_s={
             name: tabulate(latency, max_batch=min(latency.max_batch, problem.max_items))
             for name, latency in _latencies(route, estimates).items()
         },
-        way=way,
+        path=path,
         spread=spread,
         margin=margin,
-        slo_s=route.binding_slo_s(fastest_s(route, estimates) * margin + way.takes_s(1)),
+        slo_s=route.binding_slo_s(fastest_s(route, estimates) * margin + path.takes_s(1)),
         gather_rps=problem.gather_rps * route.share,
         max_in_flight=problem.max_in_flight,
         window_s=problem.window_s,
     )
 
 
-def _margin(route: Route, estimates: ModelEstimates, way: Way, spread: Spread) -> float:
+def _margin(route: Route, estimates: ModelEstimates, path: FunctionPath, spread: Spread) -> float:
     """The margin at the percentile, or the largest with which a single item is in time.
 
     A function that keeps 98 % of its deadlines is worth more than a refusal, and the percentile may hold all the same
@@ -159,8 +155,8 @@ def _margin(route: Route, estimates: ModelEstimates, way: Way, spread: Spread) -
     """
     alone_s, margin = fastest_s(route, estimates), spread.margin
     loosest_s = max(c.slo_s for c in route.classes)
-    if alone_s <= 0 or alone_s * margin + way.takes_s(1) <= loosest_s:
+    if alone_s <= 0 or alone_s * margin + path.takes_s(1) <= loosest_s:
         return margin
-    max_margin = (loosest_s - way.takes_s(1)) / alone_s
+    max_margin = (loosest_s - path.takes_s(1)) / alone_s
     # A hair less, so that the product which is compared with the deadline does not exceed it by rounding.
     return max_margin * (1 - 1e-9) if max_margin > 1 else margin

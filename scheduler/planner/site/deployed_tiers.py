@@ -1,13 +1,13 @@
 """Deployed tiers as functions to choose from: what is known of their services, behind the uplink, at their prices."""
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from scheduler.domain.latency import FunctionTier, LatencyModel
-from scheduler.planner.catalogue.configurations import Configurations, Way
+from scheduler.planner.catalogue.configurations import Configurations
+from scheduler.planner.catalogue.function_path import FunctionPath
 from scheduler.planner.catalogue.latency_models import Grants, TableLatency
 from scheduler.planner.catalogue.prices import PriceSheet
 from scheduler.planner.queueing.matrices import Array, Indices
@@ -22,7 +22,7 @@ class TierOffer:
         tiers: at least one.
         latencies: what was learned of them by name; a tier's own latency model counts where nothing was.
         sigma: of the lognormal spread of their services.
-        way: to them.
+        path: to them.
         max_items: most items in a batch.
         size_factors: by tier, what items of a size make of a service; empty where size does not matter.
         size_shares: part of the items of each of these sizes.
@@ -32,7 +32,7 @@ class TierOffer:
     tiers: tuple[FunctionTier, ...]
     latencies: Mapping[str, LatencyModel]
     sigma: float
-    way: Way
+    path: FunctionPath
     max_items: int
     size_factors: Mapping[str, Mapping[float, float]] = field(default_factory=dict)
     size_shares: tuple[float, ...] = ()
@@ -69,7 +69,7 @@ class TierOffer:
     ) -> tuple[Configurations, ...]:
         """Returns the same for batches whose largest item is of one size.
 
-        The way stays that of all sizes: transfers are not billed, and the dispatcher counts every byte itself.
+        The path stays that of all sizes: transfers are not billed, and the dispatcher counts every byte itself.
         """
         return tuple(
             self._configuration(tier, self.size_factors.get(tier.name, {}).get(size_bytes, 1.0)) for tier in self.tiers
@@ -86,7 +86,7 @@ class TierOffer:
             gpu_gb=nothing,
             memory_gb=np.zeros((1, max_batch)),
             allowed=np.ones((1, max_batch), dtype=np.bool_),
-            services=self.way.lengthened(services),
+            services=self.path.lengthened(services),
             per_s=np.full((1, max_batch), tier.price.per_s),
             per_call=tier.price.per_call,
         )
@@ -101,23 +101,3 @@ def largest_of_batch(shares: Sequence[float], items: Indices) -> Array:
     """
     reached = np.minimum(np.cumsum(shares), 1.0)[:, None] ** items[None, :]
     return np.asarray(np.diff(reached, axis=0, prepend=0.0))
-
-
-def tier_way(*, item_bytes: float, bytes_per_s: float | None, rtt_s: float, sent_bytes_per_s: float) -> Way:
-    """Returns the way to deployed tiers.
-
-    Parameters:
-        item_bytes: of an item on the wire.
-        bytes_per_s: bandwidth of the uplink, above 0; None: ample.
-        rtt_s: round trip.
-        sent_bytes_per_s: what is sent by the uplink on average.
-    """
-    if bytes_per_s is None:
-        return Way(item_bytes=item_bytes, bytes_per_s=_AMPLE, rtt_s=rtt_s)
-    busy = min(sent_bytes_per_s / bytes_per_s, _BUSIEST)
-    return Way(item_bytes=item_bytes, bytes_per_s=bytes_per_s, rtt_s=rtt_s, busy=busy)
-
-
-_AMPLE = math.ldexp(1.0, 60)
-_BUSIEST = 0.95
-"""Above this load a formula for the uplink's waits means nothing."""

@@ -246,7 +246,7 @@ def _shortfall(model: _Model, edge: EdgeShare, buffers: Sequence[PlannedBuffer],
     alone_s = math.inf
     if worst is not None:
         problem = worst.problem
-        alone_s = fastest_s(worst.route, model.estimates) * problem.spread.margin + problem.way.takes_s(1)
+        alone_s = fastest_s(worst.route, model.estimates) * problem.spread.margin + problem.path.takes_s(1)
     return Shortfall(
         model=model.settings.name,
         slo_s=min(c.slo_s for c in model.settings.classes),

@@ -3,6 +3,10 @@
 from dataclasses import dataclass
 
 from scheduler.domain.plans import ModelEstimates, ModelSettings, ServiceClass
+from scheduler.planner.catalogue.function_path import FunctionPath
+
+_MAX_BUSY = 0.95
+"""Above this utilisation of the uplink a formula for its waits means nothing; the plan is short of capacity then."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,6 +22,11 @@ class Uplink:
     bytes_per_s: float | None
     rtt_s: float
     sent_bytes_per_s: float
+
+    def path(self, item_bytes: float) -> FunctionPath:
+        """Returns the path to the functions for items of `item_bytes` on the wire."""
+        busy = min(self.sent_bytes_per_s / self.bytes_per_s, _MAX_BUSY) if self.bytes_per_s else 0.0
+        return FunctionPath(bytes_per_s=self.bytes_per_s, rtt_s=self.rtt_s, busy=busy, item_bytes=item_bytes)
 
 
 @dataclass(frozen=True, slots=True)

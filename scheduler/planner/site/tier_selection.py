@@ -1,50 +1,13 @@
 """Which function tier takes what spills, and at which batch size: the cheapest that can still be in time."""
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 from scheduler.domain.latency import FunctionTier
 from scheduler.domain.plans import LoadedBuffer
+from scheduler.planner.catalogue.function_path import FunctionPath
 from scheduler.planner.queueing.poisson_batching import PoissonBatchSizes
 from scheduler.planner.site.service_margin import Spread
-
-_BUSIEST = 0.95
-"""Above this utilisation of the uplink a formula for its waits means nothing; the plan is short of capacity then."""
-
-
-@dataclass(frozen=True, slots=True)
-class Way:
-    """The way to the functions, as every batch of one plan finds it.
-
-    Parameters:
-        bytes_per_s: bandwidth of the uplink; None: ample; 0: nothing passes.
-        rtt_s: round trip.
-        busy: fraction of time that the uplink is sending.
-        item_bytes: what an item adds to a batch on the wire.
-    """
-
-    bytes_per_s: float | None
-    rtt_s: float
-    busy: float
-    item_bytes: float
-
-    def takes_s(self, items: int) -> float:
-        """Returns the expected seconds for a batch: wait behind others (M/D/1), transfer, round trip."""
-        if self.bytes_per_s is None or self.item_bytes <= 0:
-            return self.rtt_s
-        if self.bytes_per_s <= 0:
-            return math.inf
-        transfer_s = items * self.item_bytes / self.bytes_per_s
-        busy = min(self.busy, _BUSIEST)
-        return self.rtt_s + transfer_s * (1 + busy / (2 * (1 - busy)))
-
-    @property
-    def capacity_rps(self) -> float:
-        """Items a second that the uplink carries."""
-        if self.bytes_per_s is None or self.item_bytes <= 0:
-            return math.inf
-        return self.bytes_per_s / self.item_bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +45,7 @@ class TierProblem:
     Parameters:
         tiers: the configurations to choose from, at least one.
         services_s: by tier name: expected seconds of a batch of 1, 2, ... items, up to the largest allowed.
-        way: the path to the functions.
+        path: to the functions.
         spread: of function service times.
         margin: factor on a service time that is planned with; below the spread's own where that would never fit.
         slo_s: the deadline that binds.
@@ -93,7 +56,7 @@ class TierProblem:
 
     tiers: tuple[FunctionTier, ...]
     services_s: Mapping[str, tuple[float, ...]]
-    way: Way
+    path: FunctionPath
     spread: Spread
     margin: float
     slo_s: float
@@ -107,7 +70,7 @@ class TierProblem:
 
     def alone_s(self, tier: FunctionTier) -> float:
         """Returns the seconds that a single item needs on a tier, margin included."""
-        return self.services_s[tier.name][0] * self.margin + self.way.takes_s(1)
+        return self.services_s[tier.name][0] * self.margin + self.path.takes_s(1)
 
 
 def choose_function(problem: TierProblem) -> FunctionChoice:
@@ -134,17 +97,17 @@ def _targets(max_size: int) -> list[int]:
 
 
 def _choices(problem: TierProblem, tier: FunctionTier) -> list[FunctionChoice]:
-    services_s, way, mean_factor = problem.services_s[tier.name], problem.way, problem.spread.mean_factor
+    services_s, path, mean_factor = problem.services_s[tier.name], problem.path, problem.spread.mean_factor
     costs = [tier.price.cost(service_s * mean_factor) for service_s in services_s]
     choices = []
     for target in _targets(len(services_s)):
         service_s = services_s[target - 1]
-        takes_s = service_s * problem.margin + way.takes_s(target)
+        takes_s = service_s * problem.margin + path.takes_s(target)
         hold_s = min(problem.slo_s - takes_s, problem.window_s)
         if hold_s < 0 and target > 1:
             break
         batches = PoissonBatchSizes(rate_rps=problem.gather_rps, max_batch=target, timeout_s=max(hold_s, 0.0))
-        slots_rps = problem.slots(tier) * batches.mean_size / (service_s * mean_factor + way.takes_s(target))
+        slots_rps = problem.slots(tier) * batches.mean_size / (service_s * mean_factor + path.takes_s(target))
         choices.append(
             FunctionChoice(
                 tier=tier,
@@ -153,7 +116,7 @@ def _choices(problem: TierProblem, tier: FunctionTier) -> list[FunctionChoice]:
                 alone_s=problem.alone_s(tier),
                 services_s=services_s,
                 cost_per_item=batches.cost_per_request(costs[:target]),
-                capacity_rps=min(way.capacity_rps, slots_rps),
+                capacity_rps=min(path.capacity_rps, slots_rps),
             )
         )
     return choices
@@ -167,9 +130,9 @@ def loaded_choice(problem: TierProblem, loaded: LoadedBuffer) -> FunctionChoice:
         loaded: the buffer.
     """
     [tier] = problem.tiers
-    services_s, way, alone_s = problem.services_s[tier.name], problem.way, problem.alone_s(tier)
+    services_s, path, alone_s = problem.services_s[tier.name], problem.path, problem.alone_s(tier)
     target = min(loaded.target_batch, len(services_s))
-    takes_s = services_s[target - 1] * problem.spread.mean_factor + way.takes_s(target)
+    takes_s = services_s[target - 1] * problem.spread.mean_factor + path.takes_s(target)
     return FunctionChoice(
         tier=tier,
         target=target,
@@ -177,5 +140,5 @@ def loaded_choice(problem: TierProblem, loaded: LoadedBuffer) -> FunctionChoice:
         alone_s=alone_s,
         services_s=services_s,
         cost_per_item=loaded.cost_per_item,
-        capacity_rps=min(way.capacity_rps, problem.slots(tier) * target / takes_s),
+        capacity_rps=min(path.capacity_rps, problem.slots(tier) * target / takes_s),
     )
