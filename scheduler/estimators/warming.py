@@ -12,7 +12,7 @@ MAX_CALLS = 16
 class Warming:
     """What to do about cold instances.
 
-    Parameters:
+    Attributes:
         calls: warming calls that pay now, to be sent at one time: one after the other would all meet the same instance.
         look_again_at_s: when another falls due if no batch is sent or comes back before and the expected traffic stays
             as it is; inf for never.

@@ -20,7 +20,7 @@ _FEW = 40
 def as_json(plan: FunctionPlan, *, planning_s: float) -> dict[str, Any]:
     """Returns a plan as the object that `--json` prints.
 
-    Parameters:
+    Args:
         plan: the plan.
         planning_s: how long it took.
     """

@@ -95,7 +95,7 @@ def application_from_gaps(
 ) -> Application:
     """Returns one application whose arrivals are fitted to a part of a trace.
 
-    Parameters:
+    Args:
         path: the `.gaps` file.
         slo_s: its SLO.
         percentile: which shall be within it.

@@ -22,7 +22,7 @@ DEFAULT_PRICES = "fc3-cu-usd"
 def add_arguments(parser: argparse.ArgumentParser, sources: "argparse._MutuallyExclusiveGroup") -> None:
     """Adds the arguments of this way to plan.
 
-    Parameters:
+    Args:
         parser: the sub-command's.
         sources: where one of several ways to say what is to be planned must be chosen.
     """

@@ -29,7 +29,7 @@ class SizeError(EdgeburstError):
 class Size:
     """What an instance occupies; vCPU and memory are 0 where it is not said.
 
-    Parameters:
+    Attributes:
         vcpu: vCPUs.
         memory_gb: memory.
         gpu_gb: share of a card's memory; 0 without GPU.
@@ -71,7 +71,7 @@ def fitted(size: Size, *, where: str) -> Size:
     What is not said is 1 GB for each vCPU, so that a size that says its memory alone is as fast as it can be; with a
     GPU it is the most that comes with its share.
 
-    Parameters:
+    Args:
         size: as configured or planned.
         where: whose it is, for the message.
 

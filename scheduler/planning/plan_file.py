@@ -25,7 +25,7 @@ class PlanFileError(EdgeburstError):
 class Group:
     """Applications that share a buffer and its function.
 
-    Parameters:
+    Attributes:
         apps: their names.
         kind: "cpu" or "gpu".
         vcpu: vCPUs of an instance; 0 where the plan does not say.
@@ -63,7 +63,7 @@ class Group:
 class PlanFile:
     """A plan.
 
-    Parameters:
+    Attributes:
         groups: each wants a function.
         infeasible: why the plan does not keep its objectives; "" if it does.
         currency: of its costs; "" where it does not say.

@@ -21,7 +21,7 @@ _NORMAL_95 = 1.6449
 def read_profiles(names: Sequence[str]) -> FunctionProfile:
     """Reads profiles and returns their functions as one choice.
 
-    Parameters:
+    Args:
         names: files, or names of shipped profiles.
 
     Raises:

@@ -15,7 +15,7 @@ from scheduler.planner.queueing.matrices import Array
 class Family:
     """Configurations of one kind that share a latency model.
 
-    Parameters:
+    Attributes:
         kind: "cpu" or "gpu".
         latency: their latency model.
         vcpu: vCPUs of each, shape (n,).
@@ -38,7 +38,7 @@ class Family:
     def tabulated(self, sheet: PriceSheet, path: FunctionPath = AT_ONCE) -> "Configurations":
         """Returns the family with its services and prices.
 
-        Parameters:
+        Args:
             sheet: what the provider charges.
             path: uplink and cold starts; neither by default.
 
@@ -71,7 +71,7 @@ class Family:
 class Configurations:
     """n configurations of one kind, tabulated for caps and batches of 1 to B items.
 
-    Parameters:
+    Attributes:
         kind: "cpu" or "gpu".
         vcpu: shape (n,).
         gpu_gb: shape (n,).

@@ -12,7 +12,7 @@ from scheduler.planner.catalogue.latency_models import ServiceTable
 class FunctionPath:
     """The time that a batch spends between its buffer and its service. None of it is billed.
 
-    Parameters:
+    Attributes:
         bytes_per_s: bandwidth of the uplink; None: ample; 0: nothing passes.
         rtt_s: round trip.
         busy: fraction of time that the uplink sends, below 1.

@@ -33,7 +33,7 @@ _MAX_ITEMS = 512
 class FunctionProfile:
     """What functions can be had, and how fast each is.
 
-    Parameters:
+    Attributes:
         name: the profile's name.
         source: where the figures come from.
         date: of the source, as it says.
@@ -60,7 +60,7 @@ class FunctionProfile:
     ) -> tuple[Configurations, ...]:
         """Returns the configurations as requests of one size find them.
 
-        Parameters:
+        Args:
             size_bytes: of a request; it counts as the next larger class that was measured.
             sheet: the prices.
             kinds: which kinds.
@@ -84,7 +84,7 @@ class FunctionProfile:
 def parse_profile(content: object, *, of: str) -> FunctionProfile:
     """Returns a profile from parsed JSON.
 
-    Parameters:
+    Args:
         content: the parsed file.
         of: its name, for messages.
 

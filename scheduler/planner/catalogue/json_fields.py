@@ -14,7 +14,7 @@ class PlanInputError(EdgeburstError):
 class Fields:
     """The fields of one table.
 
-    Parameters:
+    Args:
         content: the table as parsed.
         where: how to call it in a message, for instance "families[0]".
         of: the file it is from.

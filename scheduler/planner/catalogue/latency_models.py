@@ -25,7 +25,7 @@ _WORST_QUANTILE = 0.999
 class Grants:
     """What the configurations of one kind are given, each of shape (n,).
 
-    Parameters:
+    Attributes:
         vcpu: vCPUs.
         memory_gb: memory, GB (of the smallest batch, where it depends on the batch).
         gpu_gb: GPU memory, GB; 0 without a GPU.
@@ -40,7 +40,7 @@ class Grants:
 class ServiceTable:
     """Service times of n configurations for batches of 1, 2, ... B items.
 
-    Parameters:
+    Attributes:
         mean_s: shape (n, B).
         worst_s: what never takes longer, or hardly ever (0.999) where a model has no end; shape (n, B).
         atoms_s: the distribution, ascending along the last axis and, as a whole, with the batch; shape (n, B, A).
@@ -57,7 +57,7 @@ class ServiceTable:
     def after(self, path_s: Array) -> "ServiceTable":
         """Returns the table with seconds in front of every service, which are not billed.
 
-        Parameters:
+        Args:
             path_s: seconds by batch size, shape (B,).
         """
         return ServiceTable(
@@ -67,7 +67,7 @@ class ServiceTable:
     def with_cold_starts(self, *, probability: float, seconds: float) -> "ServiceTable":
         """Returns the table in which some batches find no warm instance; the cold start itself is not billed.
 
-        Parameters:
+        Args:
             probability: of a cold start, 0 to 1.
             seconds: how long it takes.
         """
@@ -104,7 +104,7 @@ class ExponentialLatency:
 
     Between mean and worst case nothing is known: latency goes by the worst case, money by the mean.
 
-    Parameters:
+    Attributes:
         mean: (g0, g1, g2) for a batch of 1, 2, ... items.
         worst: the same for the slowest observed.
     """
@@ -132,7 +132,7 @@ class SliceLatency:
     x + (P - s)(n - 1 + U), U uniform on (0, 1), with probability (P - s) / P; x + (P - s) n with probability l / P;
     x + (P - s)(n - 1) with probability (s - l) / P. The bill is E ceil(L), not ceil(E L).
 
-    Parameters:
+    Attributes:
         slope_s: seconds an item on the whole card.
         constant_s: seconds a batch on the whole card.
         slice_s: t, seconds of a slice for each GB.
@@ -234,7 +234,7 @@ def _ceiling_integral(x: Array) -> Array:
 class PolynomialLatency:
     """A polynomial in batch size k and memory m in MB (BATCH): 1; k, m; k^2, km, m^2; k^3, ... by rising degree.
 
-    Parameters:
+    Attributes:
         coefficients: 3, 6, 10, 15, ... of them; the count says the degree.
     """
 
@@ -261,7 +261,7 @@ class PolynomialLatency:
 class TableLatency:
     """Measured medians by configuration and batch size, with a lognormal spread.
 
-    Parameters:
+    Attributes:
         seconds: one row for each configuration, in the order of the grid; a column for each batch size from 1.
         sigma: standard deviation of the logarithm of a service time; 0: none.
     """

@@ -43,7 +43,7 @@ class ComputeUnits:
 class ResourceRates:
     """What every vCPU and GB of a function costs a second, in the sheet's currency: all meters are linear in these.
 
-    Parameters:
+    Attributes:
         per_vcpu_s: a vCPU, a second.
         per_memory_gb_s: a GB of memory, a second.
         per_gpu_gb_s: a GB of GPU memory, a second.
@@ -64,7 +64,7 @@ class ResourceRates:
 class PriceSheet:
     """One provider's prices.
 
-    Parameters:
+    Attributes:
         name: by which it is found and named in every figure of money.
         currency: of all its rates.
         source: the document they were taken from.
@@ -99,7 +99,7 @@ class PriceSheet:
     ) -> Price:
         """Returns what calls of one function configuration cost.
 
-        Parameters:
+        Args:
             memory_gb: memory of the instance, GB.
             vcpu: its vCPUs; the `gb-s` meter does not charge them.
             gpu_gb: its share of GPU memory, GB.
@@ -129,7 +129,7 @@ class PriceSheet:
     def rates(self, *, gpu: bool, disk_gb: float = 0.5, gpu_type: str = "") -> ResourceRates:
         """Returns what each resource costs, so that thousands of configurations can be priced at once.
 
-        Parameters:
+        Args:
             gpu: whether the function has a GPU.
             disk_gb: its disk, GB.
             gpu_type: the provider's name of the card ("fc.gpu.tesla.1" if none is named).
@@ -182,7 +182,7 @@ def shipped_sheets() -> tuple[str, ...]:
 def load_sheet(name_or_path: str | Path) -> PriceSheet:
     """Reads a price sheet.
 
-    Parameters:
+    Args:
         name_or_path: a shipped sheet's name, or the path of a JSON file.
 
     Raises:

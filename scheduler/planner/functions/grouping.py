@@ -38,7 +38,7 @@ class Group:
 class Grouping:
     """The cheapest way to divide applications.
 
-    Parameters:
+    Attributes:
         groups: in order of SLO; empty if some application cannot be served in time.
         cost_per_s: of all of them.
         segments_total: how many segments there are.
@@ -62,7 +62,7 @@ def best_grouping(
 ) -> Grouping:
     """Returns the optimal grouping.
 
-    Parameters:
+    Args:
         bounds: lower bound on the cost per second of each segment i <= j, at [i, j] for i ... j inclusive, (n, n).
         buffers: makes the buffer of a segment.
         search: finds a segment's choice below a cost per request.
@@ -133,7 +133,7 @@ def segment_bounds(space: Space, slos_s: Array, rates_rps: Array, *, latency_res
     Pairs are put into buckets by the least latency reserve each may have; within a bucket all have the shortest of
     them, and a table holds the cheapest request for each mean size.
 
-    Parameters:
+    Args:
         space: the pairs to choose from.
         slos_s: ascending, shape (n,).
         rates_rps: shape (n,).

@@ -34,7 +34,7 @@ OBJECTIVES = ("percentile", "worst-case")
 class Application:
     """Requests with one objective.
 
-    Parameters:
+    Attributes:
         name: its name.
         slo_s: its SLO.
         percentile: fraction of its requests that shall be within the SLO.
@@ -55,7 +55,7 @@ class Application:
 class PlannedFunction:
     """A function configuration and its cap.
 
-    Parameters:
+    Attributes:
         kind: "cpu" or "gpu".
         vcpu: vCPUs.
         memory_gb: memory, GB.
@@ -74,7 +74,7 @@ class PlannedFunction:
 class FunctionGroup:
     """Applications that share a buffer, and its function.
 
-    Parameters:
+    Attributes:
         apps: their names, by rising SLO.
         function: what serves them.
         timeouts_s: by application: longest that its request waits for others.
@@ -107,7 +107,7 @@ class Infeasibility:
 class FunctionPlan:
     """What is to be deployed.
 
-    Parameters:
+    Attributes:
         groups: by rising SLO.
         total_cost_per_request: over all applications.
         currency: of all money here.
@@ -128,7 +128,7 @@ class FunctionPlan:
 class FunctionProblem:
     """What is to be planned.
 
-    Parameters:
+    Attributes:
         applications: at least one, of different names.
         profile: the functions to choose from.
         sheet: their prices.

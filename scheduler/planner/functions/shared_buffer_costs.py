@@ -18,7 +18,7 @@ TOLERANCE = 1e-12
 class Rows:
     """Configurations of one kind, each for one buffer.
 
-    Parameters:
+    Attributes:
         family: the kind.
         owners: number of the buffer, ascending, shape (n,).
         indices: configuration within the kind, shape (n,).
@@ -33,7 +33,7 @@ class Rows:
 class Candidates:
     """Pairs of a latency reserve and a configuration that may be worth it.
 
-    Parameters:
+    Attributes:
         family: the kind of the configurations.
         reserve_rows: row of the distribution of each pair, ascending, shape (K,).
         indices: configuration within the kind, shape (K,).
@@ -50,7 +50,7 @@ class Candidates:
 class SharedBufferCosts:
     """S buffers, each with R latency reserves.
 
-    Parameters:
+    Attributes:
         buffers: the buffers.
         distribution: their sizes, the latency reserves of one buffer after the other's.
         owner: number of the buffer of each latency reserve, shape (S R,).
@@ -68,7 +68,7 @@ class SharedBufferCosts:
     ) -> "SharedBufferCosts":
         """Works out the sizes.
 
-        Parameters:
+        Args:
             buffers: S of them.
             latency_reserves_s: of each, shape (S, R).
             max_batch: the largest cap.
@@ -81,7 +81,7 @@ class SharedBufferCosts:
     def candidates(self, rows: Rows, below: Array, percentiles: Array) -> Candidates:
         """Returns what costs less, and keeps the percentile of the application with the strictest SLO.
 
-        Parameters:
+        Args:
             rows: the configurations.
             below: a cost per request for each buffer, shape (S,).
             percentiles: of the application with the strictest SLO of each buffer, shape (S,).

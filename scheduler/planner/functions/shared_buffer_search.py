@@ -28,7 +28,7 @@ _FIRST_CHUNK = 12
 class Choice:
     """A function for a buffer, and what it leads to.
 
-    Parameters:
+    Attributes:
         cost: money a request.
         family: which of the searched kinds.
         index: which configuration of it.
@@ -47,7 +47,7 @@ class Choice:
 class Space:
     """All pairs of configuration and cap, flat, with what a bound on their cost needs; see `space_of`.
 
-    Parameters:
+    Attributes:
         families: the configurations by kind.
         family: of each pair, shape (M,).
         index: configuration within its family.
@@ -89,7 +89,7 @@ class Space:
 
         E[C(b)] / E[b] is at least h(m) / m for some m up to the mean size, h the lower convex hull of C (Jensen).
 
-        Parameters:
+        Args:
             mean_sizes: upper bounds on E[b], shape (..., len(which)).
             which: pairs, shape (K,).
         """
@@ -106,7 +106,7 @@ class Space:
 def space_of(families: Sequence[Configurations], *, reserve_full_batch: bool = False) -> Space:
     """Returns the pairs of the configurations' kinds.
 
-    Parameters:
+    Args:
         families: the configurations by kind.
         reserve_full_batch: no latency reserve below the shortest service of a full batch, rather than of a single
             request: a smaller grid with far better bounds, for many applications.
@@ -168,7 +168,7 @@ def worst_case(
 ) -> Choice | None:
     """Returns the cheapest choice with timeouts slo - L_max(cap); None if none is in time and cheaper than `below`.
 
-    Parameters:
+    Args:
         space: the pairs to choose from.
         buffer: the applications that share the buffer.
         below: a cost per request that others reach already.
@@ -222,7 +222,7 @@ def percentile(
 ) -> Choice | None:
     """Returns the cheapest choice whose percentiles hold for every application; None if none is cheaper than `below`.
 
-    Parameters:
+    Args:
         space: the pairs to choose from.
         buffer: the applications that share the buffer.
         percentiles: of each application, shape (n,), in the buffer's order.
@@ -353,7 +353,7 @@ def pruned(
     All at once, which takes far less time than one search after the other: applications besides the strictest are not
     checked, and a buffer whose worst-case choice may be cheap enough is kept. So no buffer is pruned by mistake.
 
-    Parameters:
+    Args:
         space: the pairs to choose from.
         buffers: S buffers.
         percentiles: of the application with the strictest SLO in each, shape (S,).

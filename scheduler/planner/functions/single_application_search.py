@@ -29,7 +29,7 @@ _HALVINGS = 3
 class ProcessChoice:
     """A function for one application.
 
-    Parameters:
+    Attributes:
         cost: money a request.
         family: which of the searched kinds.
         index: which configuration of it.
@@ -52,7 +52,7 @@ class ProcessChoice:
 class ProcessSearch:
     """The grid of one application.
 
-    Parameters:
+    Attributes:
         process: its arrivals.
         families: configurations to choose from.
         percentile: which shall be within the SLO.
@@ -77,7 +77,7 @@ class ProcessSearch:
     ) -> "ProcessSearch":
         """Works out what every point of the grid costs.
 
-        Parameters:
+        Args:
             process: the arrivals.
             families: configurations to choose from.
             percentile: which shall be within the SLO.
@@ -93,7 +93,7 @@ class ProcessSearch:
     def cheapest(self, slo_s: float, *, worst_case: bool = False) -> ProcessChoice | None:
         """Returns the cheapest point that keeps the percentile within the SLO; None if none does.
 
-        Parameters:
+        Args:
             slo_s: the SLO.
             worst_case: nobody may ever be late, and so the timeout is at most slo - L_max(cap).
         """
@@ -113,7 +113,7 @@ class ProcessSearch:
     def fastest(self, budget: float, *, slo_s: float = math.inf) -> ProcessChoice | None:
         """Returns the point with the lowest latency at the percentile that costs at most `budget`; None if none does.
 
-        Parameters:
+        Args:
             budget: money a request.
             slo_s: a latency that may not be exceeded besides.
         """
@@ -147,7 +147,7 @@ class ProcessSearch:
 def quantile_s(within: Callable[[Array], Array], percentile: float, *, longest_s: float) -> float:
     """Returns the least latency, to 0.1 ms from above, that a fraction `percentile` of the requests stays within.
 
-    Parameters:
+    Args:
         within: fractions of requests within some latencies, shape (n,) both.
         percentile: between 0 and 1.
         longest_s: the longest latency.
@@ -243,7 +243,7 @@ class _Certainty:
 def reached(atoms_s: Array, weights: Array, times_s: Array) -> Array:
     """Returns the probability of a service of at most so long, shape (..., K).
 
-    Parameters:
+    Args:
         atoms_s: services, shape (..., A).
         weights: probability of each, shape (..., A).
         times_s: how long, shape (..., K).

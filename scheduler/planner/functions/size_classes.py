@@ -30,7 +30,7 @@ class SizeClass:
 class SizeBuffer:
     """A buffer for the size classes `start` to `end` - 1.
 
-    Parameters:
+    Attributes:
         start: its first class.
         end: behind its last class.
         family: the configurations that its choice is one of.
@@ -60,7 +60,7 @@ def best_size_buffers(
 ) -> list[SizeBuffer]:
     """Returns the cheapest routing of size classes to buffers; empty if some class cannot be in time.
 
-    Parameters:
+    Args:
         by_class: the configurations with the services of each class, by rising size; the same ones for all classes.
         shares: of each class, they sum to 1.
         slo_s: the SLO of all.

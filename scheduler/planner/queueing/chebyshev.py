@@ -15,7 +15,7 @@ def chebyshev_points(changes: float) -> Array:
     mean number of phase changes in it; the Chebyshev coefficients of e^(-a x) fall below rounding after about six times
     the square root of a.
 
-    Parameters:
+    Args:
         changes: mean changes of phase in the whole time.
     """
     number = 24 + math.ceil(6 * math.sqrt(changes))
@@ -27,7 +27,7 @@ def interpolation(points: Array, places: Array) -> Array:
 
     Barycentric form (Berrut and Trefethen, 2004), exact at the points.
 
-    Parameters:
+    Args:
         points: of the second kind, ascending.
         places: any shape.
     """
@@ -61,7 +61,7 @@ def integration(points: int) -> Array:
 class Interpolated:
     """A function on (0, 1) known at Chebyshev points.
 
-    Parameters:
+    Attributes:
         points: shape (points,).
         values: shape (points, ...).
     """

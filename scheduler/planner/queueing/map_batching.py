@@ -34,7 +34,7 @@ class BufferDistribution:
     It is an entire function of w, and the number of points grows with the square root of phase changes in T, so that
     the error of the interpolation stays below 1e-10.
 
-    Parameters:
+    Attributes:
         counts: count matrices of the arrivals, `max_batch` counts up to the timeout.
         max_batch: B, at least 1.
         timeout_s: T, finite.
@@ -64,7 +64,7 @@ class BufferDistribution:
     def cost_per_request(self, costs: Sequence[float] | Array) -> float:
         """Returns E[C(b)] / E[b].
 
-        Parameters:
+        Args:
             costs: C(1), C(2), ... for every size up to `max_batch`.
         """
         return float(self.sizes @ np.asarray(costs, dtype=np.float64)) / self.mean_size
@@ -78,7 +78,7 @@ class BufferDistribution:
     def within(self, waits_s: Array) -> Array:
         """Returns the fraction of all requests that are in batches of b and wait at most so long.
 
-        Parameters:
+        Args:
             waits_s: for b = 1 ... B in the first axis, shape (B, n).
 
         Returns:
@@ -97,7 +97,7 @@ class BufferDistribution:
     def latency_within(self, latency_s: float, services_s: Sequence[float] | Array, noise: Noise = NO_NOISE) -> float:
         """Returns the fraction of requests whose wait and service together take at most `latency_s`.
 
-        Parameters:
+        Args:
             latency_s: the bound, seconds.
             services_s: service time of a batch of 1, 2, ... requests, for every size up to `max_batch`.
             noise: what multiplies it, once a batch.
@@ -111,7 +111,7 @@ class BufferDistribution:
     ) -> float:
         """Returns the least latency that a fraction `percentile` of the requests stays within, seconds.
 
-        Parameters:
+        Args:
             percentile: above 0 and below 1.
             services_s: as in `latency_within`.
             noise: what multiplies it, once a batch.
@@ -145,7 +145,7 @@ class BufferDistribution:
 def buffer_distribution(process: MarkovianArrivals, *, max_batch: int, timeout_s: float) -> BufferDistribution:
     """Returns the distribution of a buffer.
 
-    Parameters:
+    Args:
         process: the arrivals.
         max_batch: requests at which it closes at once, at least 1.
         timeout_s: longest the first request waits, finite, at least 0.
@@ -180,7 +180,7 @@ def check_buffer(max_batch: int, timeout_s: float) -> None:
 def _followed(early: Array, rest: Array) -> Array:
     """Sums (1 + j) early_j rest_(k-j) over j, by total k: requests of the first part in a batch of 1 + k.
 
-    Parameters:
+    Args:
         early: rows, shape (times, counts, m).
         rest: columns, shape (times, counts, m).
 

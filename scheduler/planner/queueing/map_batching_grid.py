@@ -19,7 +19,7 @@ _PART = 32
 class BufferGrid:
     """Buffers with caps 1 ... B and timeouts 0, step, 2 step, ...: one table of count matrices serves them all.
 
-    Parameters:
+    Attributes:
         timeouts_s: the timeouts, shape (timeouts,).
         closing: by size b < B that time closes and by first phase, probability, shape (timeouts, B, m).
         filling: by size b <= B that is full, likewise, shape (timeouts, B, m).
@@ -48,7 +48,7 @@ class BufferGrid:
     def sizes(self, cap: int) -> Array:
         """Returns p_b of the buffers with one cap, shape (timeouts, cap).
 
-        Parameters:
+        Args:
             cap: 1 to B.
         """
         self._check_cap(cap)
@@ -60,7 +60,7 @@ class BufferGrid:
     def costs_per_request(self, costs: Sequence[float] | Array) -> Array:
         """Returns E[C(b)] / E[b] of every buffer, shape (timeouts, B).
 
-        Parameters:
+        Args:
             costs: C(1), C(2), ... for every size up to B.
         """
         return _expected(self.opening, self.closing, self.filling, np.asarray(costs, np.float64)) / self.mean_sizes
@@ -70,7 +70,7 @@ class BufferGrid:
     ) -> Array:
         """Returns the fraction of requests whose wait and service together take at most `latency_s`.
 
-        Parameters:
+        Args:
             latency_s: the bound, seconds.
             services_s: service time of a batch of 1, 2, ... requests, for every size up to B.
             caps: which caps to work out; None: every one.
@@ -88,7 +88,7 @@ class BufferGrid:
     def mixed_within(self, latency_s: float, atoms_s: Array, weights: Array, *, caps: Indices) -> Array:
         """Returns the same for services that take one of several times, shape (timeouts, caps).
 
-        Parameters:
+        Args:
             latency_s: the bound, seconds.
             atoms_s: services of batches of 1, 2, ... up to the largest cap or beyond, shape (B, A).
             weights: probability of each, shape (B, A).
@@ -119,7 +119,7 @@ class BufferGrid:
 def buffer_grid(process: MarkovianArrivals, *, max_batch: int, step_s: float, steps: int) -> BufferGrid:
     """Returns the distributions of all buffers with caps up to `max_batch` and timeouts up to `steps` times `step_s`.
 
-    Parameters:
+    Args:
         process: the arrivals.
         max_batch: the largest cap, at least 1.
         step_s: distance of timeouts, above 0.
@@ -159,7 +159,7 @@ def _opening(process: MarkovianArrivals, timed_out: Array, filled: Array) -> Arr
 def _next_phases(timed_out: Array, filled: Array, to_next: Array, filled_next: Array) -> Array:
     """Phase in which the next batch opens, by the phase in which one opens, shape (m, m, timeouts, B).
 
-    Parameters:
+    Args:
         timed_out: P_k of some timeouts, shape (timeouts, m, B, m).
         filled: integrals of P_k, likewise.
         to_next: phase at the next arrival, by phase, shape (m, m).

@@ -32,7 +32,7 @@ class Counts:
     P_k(t) = sum over n of e^-(ct) (ct)^n / n! U_k(n), where U_k(n) counts over n ticks and does not depend on t. All
     terms are positive, so nothing cancels.
 
-    Parameters:
+    Attributes:
         arrivals_rps: arrivals a second in each phase, shape (m,).
         clock_per_s: ticks a second, c.
         longest_s: up to which times are good.
@@ -130,7 +130,7 @@ class Counts:
 class PhaseCounts:
     """Count vectors: count matrices with a row on their left or a column on their right.
 
-    Parameters:
+    Attributes:
         counts: where the weights come from.
         ticks: vectors for each number of ticks, shape (ticks, counts, m).
     """
@@ -150,7 +150,7 @@ class PhaseCounts:
 def count_table(process: MarkovianArrivals, *, counts: int, longest_s: float) -> Counts:
     """Returns the count matrices of `process`.
 
-    Parameters:
+    Args:
         process: the arrivals.
         counts: 0, 1, ... `counts` - 1 arrivals are told apart, at least 1.
         longest_s: longest time that will be asked for, finite.
@@ -164,7 +164,7 @@ def count_table(process: MarkovianArrivals, *, counts: int, longest_s: float) ->
 def count_rates(d0: Array, d1: Array, *, counts: int, longest_s: float) -> Counts:
     """Returns the same for any rates that are not negative off the diagonal, whatever their rows sum to.
 
-    Parameters:
+    Args:
         d0: rates of what is not counted, shape (m, m).
         d1: rates of what is counted, shape (m, m).
         counts: how many counts are told apart, at least 1.
@@ -185,7 +185,7 @@ def count_rates(d0: Array, d1: Array, *, counts: int, longest_s: float) -> Count
 def _ticked(tick: Array, *, counts: int, max_ticks: int) -> Array | None:
     """Counts over 0, 1, ... ticks until nothing is left to count, shape (ticks, m, counts, m); None if too many.
 
-    Parameters:
+    Args:
         tick: what a tick does, without and with an arrival side by side, shape (m, 2 m).
         counts: how many counts are told apart.
         max_ticks: so many ticks are enough.
@@ -213,7 +213,7 @@ def _ticked(tick: Array, *, counts: int, max_ticks: int) -> Array | None:
 def _twice(step: Array) -> Array:
     """P_k and its integral side by side after one step and after two, shape (counts, m, 4 m).
 
-    Parameters:
+    Args:
         step: the same after one step, shape (counts, m, 2 m).
     """
     counts, phases, wide = step.shape
@@ -232,7 +232,7 @@ def _twice(step: Array) -> Array:
 def _mixed(weights: Array, ticks: Array) -> Array:
     """Sums of tables by number of ticks, shape (times, ...).
 
-    Parameters:
+    Args:
         weights: of each number at each time, shape (times, ticks).
         ticks: the tables, shape (ticks, ...).
     """

@@ -31,7 +31,7 @@ _BURST_TICKS = 1.892618
 class Fit:
     """A fitted process.
 
-    Parameters:
+    Attributes:
         process: it.
         log_likelihood: of the gaps under it, natural logarithm.
         gaps: how many there were.
@@ -45,7 +45,7 @@ class Fit:
 def fit_arrivals(gaps_s: Array) -> Fit:
     """Returns Poisson or a two-phase process, whichever Schwarz's criterion (BIC, 1978) prefers.
 
-    Parameters:
+    Args:
         gaps_s: seconds between arrivals, shape (gaps,), at least 20; the newest 200,000 count.
 
     Raises:
@@ -70,7 +70,7 @@ def fit_mmpp2(gaps_s: Array) -> Fit:
     of gaps. On 50,000 gaps of a process whose phases last for dozens of arrivals, its rates come back to about 2 %, the
     times in its phases to about 10 %.
 
-    Parameters:
+    Args:
         gaps_s: seconds between arrivals, shape (gaps,), at least 20; the newest 200,000 count.
 
     References:
@@ -94,7 +94,7 @@ def refit(*, rate_rps: float, dispersion: float, tick_s: float) -> MarkovianArri
     phases of equal length; where rates would have to vary by more than their mean, one phase is silent and shorter or
     longer than the other.
 
-    Parameters:
+    Args:
         rate_rps: mean arrivals a second, above 0.
         dispersion: 1 for Poisson; below 1 counts as Poisson.
         tick_s: length of the intervals that were counted, above 0.

@@ -21,7 +21,7 @@ _TOGETHER = 32
 class _Places:
     """Where waits lie on the grid.
 
-    Parameters:
+    Attributes:
         steps: waits rounded up, in steps, shape (waits,).
         on_grid: where nothing was rounded, shape (waits,).
         added_s: what rounding added, shape (waits,).
@@ -40,7 +40,7 @@ class GridLateness:
     the short piece be counted with the columns on its right, which are the same for every timeout. So no wait is moved
     to the grid; see `BufferDistribution` for the formulas.
 
-    Parameters:
+    Attributes:
         step_s: distance of the points.
         short: count matrices up to one step.
         added: requests in what rounding added to a wait, by all requests in the step.
@@ -63,7 +63,7 @@ class GridLateness:
     def by_time(self, waits_s: Array, weights: Array) -> Array:
         """Returns who is late in batches of 1, 2, ... that time closes, shape (sizes, points, m).
 
-        Parameters:
+        Args:
             waits_s: longest waits in time, by size and alternative, shape (sizes, A).
             weights: probability of each alternative, shape (sizes, A).
         """
@@ -90,7 +90,7 @@ class GridLateness:
     def by_size(self, caps: Indices, waits_s: Array, weights: Array) -> Array:
         """Returns who is late in full batches, shape (caps, points, m).
 
-        Parameters:
+        Args:
             caps: sizes of full batches, at least 2, ascending, shape (caps,).
             waits_s: longest waits in time of each, shape (caps, A).
             weights: probability of each, shape (caps, A).
@@ -129,7 +129,7 @@ class GridLateness:
 def grid_lateness(counts: Counts, *, timed_out: Array, filled: Array) -> GridLateness:
     """Returns the lateness of buffers on a grid.
 
-    Parameters:
+    Args:
         counts: count matrices up to one step.
         step_s: distance of the points.
         timed_out: P_k at the points, shape (points, m, B, m).
@@ -152,7 +152,7 @@ def grid_lateness(counts: Counts, *, timed_out: Array, filled: Array) -> GridLat
 def _always_late(closed: Array, lasts: Indices, waits_s: Array, weights: Array, *, more: int = 0) -> Array:
     """Who is late however long or short the timeout, shape (sizes, points, m).
 
-    Parameters:
+    Args:
         closed: probability of batches by how many come later, shape (points, B, m).
         lasts: how many come later, shape (sizes,).
         waits_s: longest waits in time, shape (sizes, A).
@@ -187,7 +187,7 @@ def _together(asked: Mask, sizes: Indices) -> list[tuple[Indices, Indices]]:
 def _applied(tables: Array, columns: Array) -> Array:
     """Count matrices at all points times columns of the first counts: (columns, points, m).
 
-    Parameters:
+    Args:
         tables: shape (points, m, B, m).
         columns: shape (columns, counts, m).
     """
@@ -221,7 +221,7 @@ def _joint(first: Array, second: Array) -> Array:
 def _followed_by(short: Array, columns: Array) -> Array:
     """Counts in a short piece and then a long one: convolution over the count, shape (waits, B, m).
 
-    Parameters:
+    Args:
         short: shape (waits, few, m, m).
         columns: shape (waits, B, m).
     """

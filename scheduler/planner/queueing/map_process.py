@@ -25,7 +25,7 @@ class ArrivalError(EdgeburstError):
 class MarkovianArrivals:
     """A Markovian arrival process: a chain of phases, some of whose changes are arrivals.
 
-    Parameters:
+    Attributes:
         d0: rates of phase changes without an arrival, per second, shape (m, m). Its diagonal makes rows of D0 + D1
             sum to zero; it is made exact, because published ones are rounded, and filled in where it is 0.
         d1: rates of phase changes with an arrival, per second, shape (m, m).
@@ -94,7 +94,7 @@ class MarkovianArrivals:
     def lag_correlation(self, lag: int) -> float:
         """Returns the correlation of two gaps that are `lag` gaps apart; 0 where all gaps are equal.
 
-        Parameters:
+        Args:
             lag: at least 1.
         """
         if lag < 1:
@@ -108,7 +108,7 @@ class MarkovianArrivals:
     def dispersion_at(self, window_s: float) -> float:
         """Returns variance over mean of the arrivals counted in `window_s`; 1 for Poisson.
 
-        Parameters:
+        Args:
             window_s: length of the window, above 0.
         """
         if not (math.isfinite(window_s) and window_s > 0):
@@ -164,7 +164,7 @@ class MarkovianArrivals:
 def markovian(d0: Array, d1: Array) -> MarkovianArrivals:
     """Returns the process with these matrices.
 
-    Parameters:
+    Args:
         d0: rates without an arrival, shape (m, m).
         d1: rates with an arrival, shape (m, m).
     """
@@ -182,7 +182,7 @@ def poisson_arrivals(rate_rps: float) -> MarkovianArrivals:
 def mmpp2(*, rates_rps: tuple[float, float], leave_per_s: tuple[float, float]) -> MarkovianArrivals:
     """Returns a Markov-modulated Poisson process of two phases.
 
-    Parameters:
+    Args:
         rates_rps: arrivals a second in either phase, at least one above 0.
         leave_per_s: how often either phase is left, both above 0; its reciprocal is the mean stay in seconds.
     """

@@ -18,7 +18,7 @@ class ArrivalStream:
     drawn from each phase it might begin in, all stretches side by side; then the stretches are linked in order. The
     path is exactly the process's, with no seams.
 
-    Parameters:
+    Args:
         process: what to draw from.
         rng: the generator; the same seed and the same calls give the same gaps.
 
@@ -40,7 +40,7 @@ class ArrivalStream:
     def gaps_s(self, count: int) -> Array:
         """Returns the next gaps, seconds, shape (count,).
 
-        Parameters:
+        Args:
             count: how many.
         """
         chunks, missing = [self._spare], count - len(self._spare)

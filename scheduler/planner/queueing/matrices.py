@@ -25,7 +25,7 @@ def stationary(stochastic: Array) -> Array:
 
     Elimination without subtractions (Grassmann, Taksar and Heyman, 1985), so that every entry is right to rounding.
 
-    Parameters:
+    Args:
         stochastic: shape (..., m, m), rows sum to 1; diagonals are not read.
 
     Returns:
@@ -40,7 +40,7 @@ def stationary(stochastic: Array) -> Array:
 def eliminated(work: Array) -> Array:
     """Returns the same for matrices whose phases come first, so that each step runs over all of them in a row.
 
-    Parameters:
+    Args:
         work: shape (m, m, ...); overwritten.
 
     Returns:
@@ -63,7 +63,7 @@ def eliminated(work: Array) -> Array:
 def exponential(matrix: Array) -> Array:
     """Returns e^A by scaling and squaring of the Taylor series.
 
-    Parameters:
+    Args:
         matrix: shape (m, m).
     """
     norm = float(np.abs(matrix).sum(axis=1).max())
@@ -81,7 +81,7 @@ def exponential(matrix: Array) -> Array:
 def product(left: Array, right: Array, out: Array | None = None) -> Array:
     """Returns the product of two matrices, in pieces that one thread works out.
 
-    Parameters:
+    Args:
         left: shape (i, k).
         right: shape (k, j).
         out: where to put it, shape (i, j).

@@ -26,7 +26,7 @@ _ORDERS = (2, 4, 7, 10, 10)
 class BatchSizeDistribution:
     """Batch sizes of a shared buffer for R latency reserves.
 
-    Parameters:
+    Attributes:
         latency_reserves_s: shape (R,).
         below: P(b requests) for b = 1 ... B - 1 without a cap, shape (R, B - 1): a cap keeps those below it.
         waiting: Phi_{s-1} just before the shortest timeout for s = 1 ... B, shape (R, B).
@@ -56,7 +56,7 @@ class BatchSizeDistribution:
     def averaged(self, values: Array) -> Array:
         """Returns the mean of a figure by batch size for caps 1 ... B, shape (R, n, B).
 
-        Parameters:
+        Args:
             values: the figure for batches of 1 ... B, shape (n, B).
         """
         averages = self._reached[:, None, :] * values
@@ -82,7 +82,7 @@ class BatchSizeDistribution:
 class SharedBuffer:
     """Poisson applications that share a buffer.
 
-    Parameters:
+    Attributes:
         slos_s: their SLOs, ascending, shape (n,).
         rates_rps: their rates, shape (n,).
     """
@@ -119,7 +119,7 @@ class SharedBuffer:
     def size_distribution(self, latency_reserves_s: Array, *, max_batch: int) -> BatchSizeDistribution:
         """Returns the sizes for each latency reserve, none of which may exceed the strictest SLO.
 
-        Parameters:
+        Args:
             latency_reserves_s: shape (R,).
             max_batch: the largest cap, B.
         """
@@ -143,7 +143,7 @@ def size_distributions(
 
     All in the same few steps over long arrays, which take about as long for several buffers as for one.
 
-    Parameters:
+    Args:
         buffers: S of them.
         latency_reserves_s: of each buffer, shape (S, R).
         max_batch: the largest cap, B.
@@ -209,7 +209,7 @@ def _within_runs(values: Array, ends: Indices, lengths: Indices) -> Array:
 def _panels(ends_s: Array, rates_rps: Array) -> tuple[Array, Array, Indices]:
     """Nodes and weights between timeouts, and which timeout each node comes after.
 
-    Parameters:
+    Args:
         ends_s: timeouts of one buffer after the other, counted from its shortest, seconds; cut where all are full.
         rates_rps: rate of the buffer of each.
     """
@@ -261,7 +261,7 @@ def _more_and_more(age: Array, mean: Array, counts: int) -> Array:
 def _convolved(first: Array, second: Array) -> Array:
     """Sums of first_j second_(k-j) over j, shape (S R, counts, 3).
 
-    Parameters:
+    Args:
         first: shape (S, R, counts).
         second: shape (S, counts, 3).
     """

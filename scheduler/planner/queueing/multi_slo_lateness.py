@@ -26,7 +26,7 @@ class StrictestLateness:
     Before the shortest timeout Phi_{s-1} is a constant a_s less P(at least s arrivals), so C_s is linear in a_s and
     a_{s-1}: its coefficients are sums over the services that are too long, which are the last ones.
 
-    Parameters:
+    Attributes:
         distribution: sizes of the shared buffers.
         limits: arrivals expected before the shortest timeout, by latency reserve, shape (R,).
         atoms_s: services of n configurations for batches of 1 ... B, ascending along the last axis, shape (n, B, A).
@@ -112,7 +112,7 @@ class StrictestLateness:
 class SharedWaits:
     """Waits of every application under one latency reserve, tabulated over the time that a batch can stay open.
 
-    Parameters:
+    Attributes:
         timeouts_s: of the applications, ascending, shape (n,).
         ends_s: panel ends, shape (P + 1,).
         phi: Phi_{s-1} there for s = 0 (zero), 1 ... B, shape (B + 1, P + 1).
@@ -165,7 +165,7 @@ class SharedWaits:
     def late(self, latencies_s: Array, atoms_s: Array, weights: Array, *, which: Indices | None = None) -> Array:
         """Returns the fraction of each application's requests that take longer than its bound, shape (K,).
 
-        Parameters:
+        Args:
             latencies_s: a bound for each application, shape (K,).
             atoms_s: services of batches of 1 ... cap, shape (cap, A).
             weights: probability of each, shape (cap, A).

@@ -12,7 +12,7 @@ class PoissonBatchSizes:
     Renewal-reward makes the cost of a request E[C(b)] / E[b] over batches, not the mean of C(b) / b, which is 18 % too
     high in the median.
 
-    Parameters:
+    Attributes:
         rate_rps: requests a second; 0 is a limit, not an error.
         max_batch: size at which it closes at once, at least 1.
         timeout_s: longest the first request waits, at least 0; infinite: only the size closes it.
@@ -56,7 +56,7 @@ class PoissonBatchSizes:
     def cost_per_request(self, costs: Sequence[float]) -> float:
         """Returns E[C(b)] / E[b].
 
-        Parameters:
+        Args:
             costs: C(1), C(2), ... for every size up to `max_batch`.
         """
         sizes = self.sizes
@@ -107,7 +107,7 @@ class PoissonBatchSizes:
     def latency_within(self, latency_s: float, services_s: Sequence[float]) -> float:
         """Returns the fraction of requests whose wait and service together take at most `latency_s`.
 
-        Parameters:
+        Args:
             latency_s: the bound, seconds.
             services_s: service time of a batch of 1, 2, ... requests, for every size up to `max_batch`.
         """

@@ -32,7 +32,7 @@ def neighbouring_tails(means: Array, sizes: Indices, *, largest: int) -> tuple[A
     Cubic Hermite interpolation, whose slopes are differences of the same table (d/dx P(>= s) = P(>= s-1) - P(>= s));
     off by less than 1e-7.
 
-    Parameters:
+    Args:
         means: expected arrivals, at least 0; any shape.
         sizes: s of each, 1 to `largest`; broadcast against `means`.
         largest: the largest s.

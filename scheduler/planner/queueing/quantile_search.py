@@ -9,7 +9,7 @@ _HALVINGS = 46
 def lowest(fraction: Callable[[float], float], percentile: float, *, upper: float) -> float:
     """Returns the least x with fraction(x) >= percentile, to 1e-13 of `upper`.
 
-    Parameters:
+    Args:
         fraction: a distribution function, ascending from 0 below 0; it may jump.
         percentile: above 0 and below 1.
         upper: where it is 1.

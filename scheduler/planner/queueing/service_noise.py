@@ -19,7 +19,7 @@ _FAR = 8.3
 class Slack:
     """What is left of a latency bound for the wait in the buffer.
 
-    Parameters:
+    Attributes:
         whole: probability that every wait up to the timeout fits, by batch size, shape (sizes,).
         waits_s: the waits that fit at other factors, shape (sizes, nodes).
         weights: probability of those factors, shape (sizes, nodes).
@@ -60,7 +60,7 @@ class Deterministic:
 class LognormalNoise:
     """Factors whose logarithm is normal.
 
-    Parameters:
+    Attributes:
         sigma: standard deviation of the logarithm, above 0.
         mean: mean factor.
     """
@@ -101,7 +101,7 @@ class LognormalNoise:
 class EmpiricalNoise:
     """Factors that were measured, each as likely as the others.
 
-    Parameters:
+    Attributes:
         factors: above 0.
     """
 

@@ -16,7 +16,7 @@ from scheduler.planner.site.tier_selection import FunctionChoice, TierProblem, c
 class Route:
     """Requests that are gathered for the same batches.
 
-    Parameters:
+    Attributes:
         classes: whose they are, at least one.
         tiers: function configurations to choose from, at least one.
         share: their part of the model's items.
@@ -51,7 +51,7 @@ class Route:
 class PlannedBuffer:
     """A buffer with its choice.
 
-    Parameters:
+    Attributes:
         route: the requests that are gathered.
         problem: what its tier and batch were chosen for.
         choice: tier and batch.

@@ -17,7 +17,7 @@ from scheduler.planner.queueing.matrices import Array, Indices
 class TierOffer:
     """Tiers, each a configuration of its own whose kind is the tier's name.
 
-    Parameters:
+    Attributes:
         name: for messages.
         tiers: at least one.
         latencies: what was learned of them by name; a tier's own latency model counts where nothing was.
@@ -95,7 +95,7 @@ class TierOffer:
 def largest_of_batch(shares: Sequence[float], items: Indices) -> Array:
     """Returns the probability that the largest item of a batch is of each size, shape (sizes, batches).
 
-    Parameters:
+    Args:
         shares: part of the items of each size, ascending in size; they sum to 1.
         items: sizes of batches, shape (batches,).
     """

@@ -16,7 +16,7 @@ near saturation to 1.8 times the edge's capacity (tests/oracles/test_fluid_limit
 class EdgeShare:
     """The edge's part of one model's traffic.
 
-    Parameters:
+    Attributes:
         batch_cap: largest batch that is in time, items; 0 without an edge.
         batch: typical batch at this rate, items (not whole).
         capacity_rps: items a second that the edge can answer in time.
@@ -71,7 +71,7 @@ def edge_share(
 ) -> EdgeShare:
     """Returns what the edge keeps of a model's traffic.
 
-    Parameters:
+    Args:
         services_s: expected seconds of a batch of 1, 2, ... items; as many as a batch may hold.
         rate_rps: items a second.
         dispersion: variance over mean of arrivals counted in equal times; 1 for Poisson.

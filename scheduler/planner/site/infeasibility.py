@@ -8,7 +8,7 @@ from dataclasses import dataclass
 class Shortfall:
     """The numbers behind a plan that leaves requests unserved.
 
-    Parameters:
+    Attributes:
         model: whose plan it is.
         slo_s: the tightest SLO of its classes.
         percentile: which shall be within it.

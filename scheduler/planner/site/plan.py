@@ -20,7 +20,7 @@ def best_plan(snapshot: Snapshot, *, plan_id: int, cause: str, detail: str, at_o
     and batch with the lowest exact cost per request. Backends that are down are planned for all the same, because the
     plan must serve when they come back; only the expectations count them out.
 
-    Parameters:
+    Args:
         snapshot: estimates, settings and limits.
         plan_id: of the new plan.
         cause: why it was asked for, a word.

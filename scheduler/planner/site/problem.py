@@ -13,7 +13,7 @@ _MAX_BUSY = 0.95
 class Uplink:
     """The uplink to the functions, shared by all models.
 
-    Parameters:
+    Attributes:
         bytes_per_s: its bandwidth; None: ample; 0: nothing passes.
         rtt_s: round trip.
         sent_bytes_per_s: what all models together are expected to send.
@@ -33,7 +33,7 @@ class Uplink:
 class BufferProblem:
     """The function buffers of one model are planned from this.
 
-    Parameters:
+    Attributes:
         settings: tiers, loaded buffers, and whether there is an edge.
         classes: service classes whose requests may leave the site, at least one.
         estimates: rates, sizes and services as they are now.

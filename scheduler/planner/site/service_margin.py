@@ -13,7 +13,7 @@ _AGES = tuple((i + 0.5) / 16 for i in range(16))
 class Spread:
     """Service time divided by its median, as a lognormal.
 
-    Parameters:
+    Attributes:
         margin: factor on the median at which `percentile` of all services are done, at least 1.
         percentile: between 0 and 1.
 

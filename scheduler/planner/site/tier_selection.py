@@ -14,7 +14,7 @@ from scheduler.planner.site.service_margin import Spread
 class FunctionChoice:
     """A tier, the batch to gather for it, and what that leads to.
 
-    Parameters:
+    Attributes:
         tier: the function configuration.
         target: items at which a gathered batch leaves.
         hold_s: longest that a batch of `target` items can be gathered and be in time; below 0 it is late.
@@ -42,7 +42,7 @@ class FunctionChoice:
 class TierProblem:
     """Tier and batch of one function buffer are chosen for this.
 
-    Parameters:
+    Attributes:
         tiers: the configurations to choose from, at least one.
         services_s: by tier name: expected seconds of a batch of 1, 2, ... items, up to the largest allowed.
         path: to the functions.
@@ -125,7 +125,7 @@ def _choices(problem: TierProblem, tier: FunctionTier) -> list[FunctionChoice]:
 def loaded_choice(problem: TierProblem, loaded: LoadedBuffer) -> FunctionChoice:
     """Returns what a loaded plan wants as a choice; it is in time where a single item is.
 
-    Parameters:
+    Args:
         problem: with the tier of the buffer as its only one.
         loaded: the buffer.
     """

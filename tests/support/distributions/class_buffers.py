@@ -21,7 +21,7 @@ def class_sizes(rates_rps: npt.ArrayLike, timeouts_s: npt.ArrayLike, *, max_batc
 
     A batch closes at the earliest of its members' arrival + timeout, or when it is full.
 
-    Parameters:
+    Args:
         rates_rps: requests a second of each class, above 0, shape (..., n).
         timeouts_s: longest that a member of each class lets its batch wait, at least 0, shape (..., n).
         max_batch: B, at least 1.
@@ -38,7 +38,7 @@ def class_sizes(rates_rps: npt.ArrayLike, timeouts_s: npt.ArrayLike, *, max_batc
 def uncapped_mean_size(rates_rps: npt.ArrayLike, timeouts_s: npt.ArrayLike) -> Array:
     """Returns the mean batch of buffers that close by time only; with a cap it is smaller.
 
-    Parameters:
+    Args:
         rates_rps: requests a second of each class, above 0, shape (..., n).
         timeouts_s: timeouts of the classes, at least 0, shape (..., n).
 
@@ -73,7 +73,7 @@ def _sizes(batches: OpenBatches, max_batch: int) -> Array:
 class ClassBufferDistribution:
     """One buffer for several Poisson classes, each with its own timeout.
 
-    Parameters:
+    Attributes:
         rates_rps: requests a second of each class, shape (n,).
         timeouts_s: timeouts of the classes, shape (n,).
         max_batch: B.
@@ -101,7 +101,7 @@ class ClassBufferDistribution:
     def cost_per_request(self, costs: Sequence[float] | Array) -> float:
         """Returns E[C(b)] / E[b].
 
-        Parameters:
+        Args:
             costs: C(1), C(2), ... for every size up to `max_batch`.
         """
         return float(self.sizes @ np.asarray(costs, dtype=np.float64)) / self.mean_size
@@ -109,7 +109,7 @@ class ClassBufferDistribution:
     def within(self, of_class: int, waits_s: Array) -> Array:
         """Returns the fraction of a class that is in batches of b and waits at most so long.
 
-        Parameters:
+        Args:
             of_class: index of the class.
             waits_s: for b = 1 ... B in the first axis, shape (B, q).
 
@@ -130,7 +130,7 @@ class ClassBufferDistribution:
     ) -> float:
         """Returns the fraction of a class whose wait and service together take at most `latency_s`.
 
-        Parameters:
+        Args:
             of_class: index of the class.
             latency_s: the bound, seconds.
             services_s: service time of a batch of 1, 2, ... requests, for every size up to `max_batch`.
@@ -157,7 +157,7 @@ class ClassBufferDistribution:
     ) -> float:
         """Returns the least latency that a fraction `percentile` of one class stays within, seconds.
 
-        Parameters:
+        Args:
             percentile: above 0 and below 1.
             services_s: as in `class_latency_within`.
             of_class: index of the class.
@@ -180,7 +180,7 @@ def class_buffer_distribution(
 ) -> ClassBufferDistribution:
     """Returns the distribution of a buffer.
 
-    Parameters:
+    Args:
         rates_rps: requests a second of each class, above 0, shape (n,).
         timeouts_s: longest that a member of each class lets its batch wait, at least 0, shape (n,).
         max_batch: requests at which it closes at once, at least 1.

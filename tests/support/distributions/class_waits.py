@@ -13,7 +13,7 @@ from scheduler.planner.queueing.matrices import Array
 class _Reach:
     """What lies between the last edge before each wait and that wait.
 
-    Parameters:
+    Attributes:
         waits_s: shape (B, q).
         piece: index of that edge, shape (B, q).
         plain: integrals of e_k, shape (B, q, B).
@@ -30,7 +30,7 @@ class _Reach:
 class _Cumulative:
     """Integrals of f e_k and s f e_k from 0 on, for a step function f that changes at the timeouts.
 
-    Parameters:
+    Attributes:
         steps: f between edges, shape (n,).
         plain: integral of f e_k up to each edge, shape (n + 1, B).
         timed: integral of s f e_k up to each edge, shape (n + 1, B).
@@ -65,7 +65,7 @@ class ClassWaits:
     (the opener may be the one who closes). The density of the closing time is a step function of s times e_k, k the
     number of further members, so that every expectation is an integral of e_k or s e_k.
 
-    Parameters:
+    Attributes:
         batches: the classes.
         terms: e_k at the timeouts, shape (n + 1, B).
         ended: f = rate of the classes whose timeout is over: who may close while the opener may not.
@@ -84,7 +84,7 @@ class ClassWaits:
     def within(self, rank: int, waits_s: Array, *, whole: npt.NDArray[np.bool_]) -> Array:
         """Returns members a batch, shape (B, q), B at least 2.
 
-        Parameters:
+        Args:
             rank: the class, 0 has the shortest timeout.
             waits_s: by size, from 0 to the class's timeout, shape (B, q).
             whole: where that timeout is included, so that those who close a batch by time count, shape (B, q).
@@ -130,7 +130,7 @@ class ClassWaits:
 def class_waits(batches: OpenBatches, max_batch: int) -> ClassWaits:
     """Returns the waits in one buffer.
 
-    Parameters:
+    Args:
         batches: its classes, shape (n,).
         max_batch: B, at least 2.
     """

@@ -15,7 +15,7 @@ from scheduler.planner.queueing.matrices import Array, stationary
 class MarkedArrivals:
     """Arrivals of several classes under one chain of phases.
 
-    Parameters:
+    Attributes:
         d0: rates of phase changes without an arrival, shape (m, m).
         marks: rates with an arrival of each class, shape (n, m, m).
     """
@@ -27,7 +27,7 @@ class MarkedArrivals:
 def marked(processes: Sequence[MarkovianArrivals]) -> MarkedArrivals:
     """Returns independent classes together; phases multiply, so a handful of classes of two phases is the limit.
 
-    Parameters:
+    Args:
         processes: one for each class.
     """
     if not processes:
@@ -52,7 +52,7 @@ class _Ages:
     array is by count, shape (B, M, M); M is m, or 2 m where the derivative by a tag on late requests is carried along
     in an upper right block.
 
-    Parameters:
+    Attributes:
         edges_s: where the pieces meet, from 0.
         older: integral over closing times in each piece of what its oldest part counts.
         whole: what all ages up to an edge count, at each edge.
@@ -72,7 +72,7 @@ class MarkedBufferDistribution:
     Sizes and waits are sums of products of count matrices; closing times are integrated exactly. A wait costs some
     milliseconds, so this distribution is for judging a plan, not for searching one.
 
-    Parameters:
+    Attributes:
         arrivals: of all classes.
         timeouts_s: timeouts of the classes, shape (n,).
         max_batch: B.
@@ -99,7 +99,7 @@ class MarkedBufferDistribution:
     def cost_per_request(self, costs: Sequence[float] | Array) -> float:
         """Returns E[C(b)] / E[b].
 
-        Parameters:
+        Args:
             costs: C(1), C(2), ... for every size up to `max_batch`.
         """
         return float(self.sizes @ np.asarray(costs, dtype=np.float64)) / self.mean_size
@@ -107,7 +107,7 @@ class MarkedBufferDistribution:
     def late(self, of_class: int, wait_s: float) -> Array:
         """Returns requests a batch of one class that wait longer than `wait_s`, by batch size, shape (B,).
 
-        Parameters:
+        Args:
             of_class: index of the class.
             wait_s: below 0 every request counts.
         """
@@ -125,7 +125,7 @@ class MarkedBufferDistribution:
     def class_latency_within(self, of_class: int, latency_s: float, services_s: Sequence[float] | Array) -> float:
         """Returns the fraction of a class whose wait and service together take at most `latency_s`.
 
-        Parameters:
+        Args:
             of_class: index of the class.
             latency_s: the bound, seconds.
             services_s: service time of a batch of 1, 2, ... requests, for every size up to `max_batch`.
@@ -143,7 +143,7 @@ def marked_buffer_distribution(
 ) -> MarkedBufferDistribution:
     """Returns the distribution of a buffer.
 
-    Parameters:
+    Args:
         processes: arrivals of each class.
         timeouts_s: longest that a member of each class lets its batch wait, at least 0, shape (n,).
         max_batch: requests at which it closes at once, at least 1.
@@ -189,7 +189,7 @@ def _blocks(values: Array, derivatives: Array) -> Array:
 def _by_size(ages: _Ages, rates: _Rates, timeouts_s: Array, wait_s: float, opener: Array, late_opener: Array) -> Array:
     """Law of size and last phase of a batch, given class and phase of its opener: shape (B, M).
 
-    Parameters:
+    Args:
         ages: count matrices by age, with `wait_s` among the edges.
         rates: D0 and the classes' D1.
         timeouts_s: of the classes, shape (n,).
