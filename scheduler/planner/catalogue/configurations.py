@@ -1,4 +1,4 @@
-"""Function configurations to choose from, tabulated: what each takes for a batch, and what that costs."""
+"""Tables of function configurations to choose from: the service time of each batch size, and its cost."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from scheduler.planner.catalogue.function_path import AT_ONCE, FunctionPath
-from scheduler.planner.catalogue.latency_models import ConfigurationLatency, Grants, ServiceTable
+from scheduler.planner.catalogue.latency_models import ConfigurationLatency, Resources, ServiceTable
 from scheduler.planner.catalogue.prices import PriceSheet
 from scheduler.planner.queueing.matrices import Array
 
@@ -20,9 +20,9 @@ class Family:
         latency: their latency model.
         vcpu: vCPUs of each, shape (n,).
         gpu_gb: GPU memory of each, shape (n,); 0 without a GPU.
-        memory_gb: memory of each if it is to take batches of up to 1, 2, ... B items, shape (n, B).
-        largest: the largest batch that each can take, shape (n,).
-        gpu_type: the provider's name of the card; empty takes the sheet's usual one.
+        memory_gb: memory of each that batches of up to 1, 2, ... B items need, shape (n, B).
+        largest: largest batch that each can process, shape (n,).
+        gpu_type: the provider's name of the card; empty: the default card of the price sheet.
         disk_gb: disk of each.
     """
 
@@ -36,7 +36,7 @@ class Family:
     disk_gb: float = 0.5
 
     def tabulated(self, sheet: PriceSheet, path: FunctionPath = AT_ONCE) -> "Configurations":
-        """Returns the family with its services and prices.
+        """Returns the service times and prices of all configurations of the family.
 
         Args:
             sheet: what the provider charges.
@@ -47,8 +47,8 @@ class Family:
         """
         rates = sheet.rates(gpu=self.kind == "gpu", disk_gb=self.disk_gb, gpu_type=self.gpu_type)
         max_batch = self.memory_gb.shape[1]
-        grants = Grants(self.vcpu, self.memory_gb[:, 0], self.gpu_gb)
-        services = self.latency.table(grants, max_batch=max_batch, grain_s=rates.grain_s)
+        resources = Resources(self.vcpu, self.memory_gb[:, 0], self.gpu_gb)
+        services = self.latency.table(resources, max_batch=max_batch, grain_s=rates.grain_s)
         per_s = (
             rates.fixed_per_s
             + rates.per_vcpu_s * self.vcpu[:, None]
@@ -69,15 +69,15 @@ class Family:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Configurations:
-    """n configurations of one kind, tabulated for caps and batches of 1 to B items.
+    """Tables of n configurations of one kind, for caps and batches of 1 to B items.
 
     Attributes:
         kind: "cpu" or "gpu".
-        vcpu: shape (n,).
-        gpu_gb: shape (n,).
-        memory_gb: by cap, shape (n, B).
+        vcpu: vCPUs, shape (n,).
+        gpu_gb: GPU memory, shape (n,).
+        memory_gb: memory by cap, shape (n, B).
         allowed: whether a configuration may have this cap, shape (n, B).
-        services: by batch.
+        services: service times by batch size.
         per_s: money a second by cap, shape (n, B).
         per_call: money a call.
     """
@@ -93,7 +93,7 @@ class Configurations:
 
     @property
     def max_batch(self) -> int:
-        """The largest cap of any of them."""
+        """The largest cap of any configuration."""
         return int(self.allowed.shape[1])
 
     def cost(self, index: int, cap: int) -> Array:
@@ -102,7 +102,7 @@ class Configurations:
 
 
 def fastest_s(families: Sequence[Configurations]) -> float:
-    """Returns the shortest worst case of a single request over all configurations, seconds."""
+    """Returns the shortest worst-case service of a single request over all configurations, seconds."""
     return min(
         float(family.services.worst_s[:, 0].min(where=family.allowed[:, 0], initial=np.inf)) for family in families
     )

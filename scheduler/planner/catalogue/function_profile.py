@@ -1,8 +1,8 @@
-"""Profiles of functions to plan with: latency models over grids of configurations, as JSON with source and date.
+"""Function profiles, read from JSON: latency models over grids of configurations, with source and date.
 
 A profile has one or more families. A family has a `kind` (cpu or gpu), a `form` of latency (exponential, slices,
-polynomial, table) with its coefficients, the `grid` of configurations to choose from, and what was `measured`: a grid
-that reaches beyond is refused, because a fit says nothing there.
+polynomial, table) with its coefficients, the `grid` of configurations to choose from, and the range that was
+`measured`. A grid beyond that range is refused, because a fit is not valid there.
 """
 
 from collections.abc import Mapping
@@ -26,21 +26,25 @@ from scheduler.planner.queueing.matrices import Array
 KINDS = ("cpu", "gpu")
 _GRIDS = ("vcpu", "gpu_gb", "memory_gb")
 _MAX_CONFIGURATIONS = 4096
+"""Largest grid of one family. Judgement: 4000 configurations with 4 caps are planned in hundredths of a second; the
+work grows with the caps as well, and 500 configurations with 512 caps take 20 s."""
 _MAX_ITEMS = 512
+"""Largest batch of a form without a table of batch sizes: 4096 configurations x 512 sizes x 9 atoms of 8 bytes are
+150 MB, and their weights as many."""
 
 
 @dataclass(frozen=True, slots=True)
 class FunctionProfile:
-    """What functions can be had, and how fast each is.
+    """The functions that can be deployed, and their latency models.
 
     Attributes:
-        name: the profile's name.
-        source: where the figures come from.
-        date: of the source, as it says.
+        name: name of the profile.
+        source: where its figures come from.
+        date: date of the source.
         families: the configurations by kind.
         path: uplink and cold starts.
-        sizes_bytes: size classes that tables have measured services for; empty: services depend on no size.
-        sized: by size class, the families with that class's services.
+        sizes_bytes: size classes for which tables have measured services; empty: services do not depend on the size.
+        sized: families with the services of one size class, by size class.
     """
 
     name: str
@@ -52,21 +56,21 @@ class FunctionProfile:
     sized: Mapping[float, tuple[Family, ...]] = field(default_factory=dict)
 
     def tabulated(self, sheet: PriceSheet, *, kinds: tuple[str, ...] = KINDS) -> tuple[Configurations, ...]:
-        """Returns the configurations of these kinds with services and prices; none if the profile has none."""
+        """Returns the configurations of these kinds with services and prices; empty if the profile has none."""
         return tuple(family.tabulated(sheet, self.path) for family in self.families if family.kind in kinds)
 
     def tabulated_for(
         self, size_bytes: float, sheet: PriceSheet, *, kinds: tuple[str, ...] = KINDS
     ) -> tuple[Configurations, ...]:
-        """Returns the configurations as requests of one size find them.
+        """Returns the configurations with the services of requests of one size.
 
         Args:
-            size_bytes: of a request; it counts as the next larger class that was measured.
+            size_bytes: size of a request; it counts as the next larger measured class.
             sheet: the prices.
-            kinds: which kinds.
+            kinds: kinds to return.
 
         Raises:
-            PlanInputError: nothing was measured for so large a request.
+            PlanInputError: the size is beyond the largest measured class.
         """
         families = self.families
         if self.sizes_bytes:
@@ -89,7 +93,7 @@ def parse_profile(content: object, *, of: str) -> FunctionProfile:
         of: its name, for messages.
 
     Raises:
-        PlanInputError: a field is missing, unknown or impossible; the message names it.
+        PlanInputError: a field is missing, unknown or out of range; the message names it.
     """
     fields = Fields(content, where="", of=of)
     name, source, date = fields.text("name"), fields.text("source"), fields.text("date")
@@ -113,7 +117,7 @@ def _sizes(fields: Fields) -> tuple[float, ...]:
 
 def _path(fields: Fields) -> FunctionPath:
     path = FunctionPath(
-        # Without a bandwidth the uplink is ample, and no cut-off one can be planned for.
+        # A bandwidth of 0 means no limit: it is what a profile without an uplink says.
         bytes_per_s=fields.at_least("bytes_per_s", 0, 0.0) or None,
         item_bytes=fields.at_least("item_bytes", 0, 0.0),
         rtt_s=fields.at_least("rtt_s", 0, 0.0),
@@ -130,7 +134,7 @@ def _path(fields: Fields) -> FunctionPath:
 
 
 def _family(fields: Fields, *, sizes: int) -> tuple[Family, ...]:
-    """One family for each size class, or one alone."""
+    """Returns one family for each size class, or one family in all."""
     kind = fields.text("kind")
     if kind not in KINDS:
         raise fields.wrong("kind", f"is {kind!r}, an unknown tier; it must be one of {', '.join(KINDS)}")
@@ -217,7 +221,9 @@ def _memory(fields: Fields, *, over: str, values: Array, vcpu: Array, max_batch:
 
 
 def _largest(fields: Fields, gpu_gb: Array, max_batch: int) -> Array:
-    """The largest batch by GPU memory: 1 GB, and one more beyond each of these batch sizes."""
+    """Returns the largest batch by GPU memory: 1 GB for a batch of one, and 1 GB more beyond each of the listed batch
+    sizes.
+    """
     if not fields.has("another_gpu_gb_beyond_batch"):
         return np.full(len(gpu_gb), float(max_batch))
     steps = fields.take("another_gpu_gb_beyond_batch")
@@ -231,7 +237,9 @@ _Latencies = tuple[tuple[ConfigurationLatency, ...], int]
 
 @dataclass(frozen=True, slots=True)
 class _LatencyFields:
-    """What a family gives to its latency model: fields, the grid, and how many configurations and size classes."""
+    """What a latency model is read from: fields of the family, variable of the grid, numbers of configurations and
+    classes.
+    """
 
     fields: Fields
     over: str
@@ -239,7 +247,11 @@ class _LatencyFields:
     sizes: int
 
     def only_over(self, wanted: str) -> Fields:
-        """Returns the fields; refuses another grid than this form of latency goes over."""
+        """Returns the fields.
+
+        Raises:
+            PlanInputError: the grid is not over the variable of this form of latency.
+        """
         if self.over != wanted:
             raise self.fields.wrong("grid.over", f"is {self.over!r}; this form of latency goes over {wanted!r}")
         return self.fields
@@ -284,7 +296,7 @@ def _polynomial(given: _LatencyFields) -> _Latencies:
 
 
 def _table(given: _LatencyFields) -> _Latencies:
-    """`seconds` by configuration and batch; with size classes, one such list for each of them."""
+    """Reads `seconds` by configuration and batch size; with size classes, one such list for each of them."""
     fields, sizes, count = given.fields, given.sizes, given.count
     sigma = fields.at_least("sigma", 0, 0.0)
     content = fields.take("seconds")

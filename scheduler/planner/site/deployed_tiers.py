@@ -8,7 +8,7 @@ import numpy as np
 from scheduler.domain.latency import FunctionTier, LatencyModel
 from scheduler.planner.catalogue.configurations import Configurations
 from scheduler.planner.catalogue.function_path import FunctionPath
-from scheduler.planner.catalogue.latency_models import Grants, TableLatency
+from scheduler.planner.catalogue.latency_models import Resources, TableLatency
 from scheduler.planner.catalogue.prices import PriceSheet
 from scheduler.planner.queueing.matrices import Array, Indices
 
@@ -79,7 +79,7 @@ class TierOffer:
         latency, nothing = self.latencies.get(tier.name, tier.latency).slower(size_factor), np.zeros(1)
         max_batch = min(latency.max_batch, self.max_items)
         seconds = TableLatency((tuple(latency.predict_s(items) for items in range(1, max_batch + 1)),), self.sigma)
-        services = seconds.table(Grants(nothing, nothing, nothing), max_batch=max_batch, grain_s=tier.price.grain_s)
+        services = seconds.table(Resources(nothing, nothing, nothing), max_batch=max_batch, grain_s=tier.price.grain_s)
         return Configurations(
             kind=tier.name,
             vcpu=nothing,
