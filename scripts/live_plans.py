@@ -22,7 +22,7 @@ from scheduler.domain.plans import EngineSettings, LoadedBuffer, ModelSettings, 
 from scheduler.domain.requests import Request
 from scheduler.engine import Engine
 from scheduler.planner.catalogue.function_path import AT_ONCE
-from scheduler.planner.functions.problem import Application, FunctionPlan, FunctionProblem
+from scheduler.planner.functions.problem import Application, FunctionPlan, PlanningProblem
 from scheduler.planner.functions.solve import plan_functions
 from scheduler.planner.site.deployed_tiers import TierOffer
 from scheduler.simulator.backends import ColdStarts, SimulatedFunctions, noise
@@ -54,7 +54,7 @@ class Site:
         """Returns the exact plan for the true rates."""
         offer = TierOffer("the site's tiers", self.tiers, {}, self.sigma, AT_ONCE, 64)
         apps = tuple(Application(c.name, c.slo_s, c.percentile, rate) for c, rate in self.rates_rps)
-        return plan_functions(FunctionProblem(apps, offer, offer.sheet))
+        return plan_functions(PlanningProblem(apps, offer, offer.sheet))
 
     def requests(self, count: int, seed: int) -> list[Request]:
         """Returns Poisson arrivals of all classes."""

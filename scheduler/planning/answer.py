@@ -10,7 +10,7 @@ from rich.progress import track
 from rich.table import Table
 
 from scheduler.domain.errors import EdgeburstError
-from scheduler.planner.functions.problem import FunctionGroup, FunctionPlan, FunctionProblem
+from scheduler.planner.functions.problem import FunctionGroup, FunctionPlan, PlanningProblem
 from scheduler.planner.functions.solve import plan_functions
 
 _FEW = 40
@@ -56,7 +56,7 @@ def _group(group: FunctionGroup) -> dict[str, Any]:
     return answer
 
 
-def print_answer(problem: FunctionProblem, plan: FunctionPlan, *, planning_s: float) -> None:
+def print_answer(problem: PlanningProblem, plan: FunctionPlan, *, planning_s: float) -> None:
     """Prints the groups of a plan, and the alternatives."""
     console = Console(highlight=False)
     groups = Table(title="groups", title_justify="left")
@@ -94,7 +94,7 @@ def _row(group: FunctionGroup) -> tuple[str, ...]:
     )
 
 
-def _alternatives(problem: FunctionProblem) -> Iterator[tuple[str, FunctionProblem]]:
+def _alternatives(problem: PlanningProblem) -> Iterator[tuple[str, PlanningProblem]]:
     cheapest = replace(problem, minimise="cost", budget=None)
     certain = replace(cheapest, objective="worst-case")
     yield "no grouping: a function for each", replace(cheapest, grouping="apart")
@@ -106,7 +106,7 @@ def _alternatives(problem: FunctionProblem) -> Iterator[tuple[str, FunctionProbl
         yield "GPU functions only", replace(cheapest, kinds=("gpu",))
 
 
-def _compared(alternative: FunctionProblem, plan: FunctionPlan) -> tuple[str, str]:
+def _compared(alternative: PlanningProblem, plan: FunctionPlan) -> tuple[str, str]:
     try:
         other = plan_functions(alternative)
     except EdgeburstError:

@@ -9,7 +9,7 @@ from time import perf_counter
 
 from scheduler.planner.catalogue.json_fields import PlanInputError
 from scheduler.planner.catalogue.prices import load_sheet
-from scheduler.planner.functions.problem import OBJECTIVES, Application, FunctionPlan, FunctionProblem
+from scheduler.planner.functions.problem import OBJECTIVES, Application, FunctionPlan, PlanningProblem
 from scheduler.planner.functions.solve import plan_functions
 from scheduler.planning.answer import as_json, print_answer
 from scheduler.planning.applications import application_from_gaps, application_from_map, read_applications
@@ -65,10 +65,10 @@ def _status(plan: FunctionPlan) -> int:
     return 1
 
 
-def _problem(args: argparse.Namespace) -> FunctionProblem:
+def _problem(args: argparse.Namespace) -> PlanningProblem:
     if not args.profile:
         raise PlanInputError("--profile is missing; name the functions to choose from")
-    problem = FunctionProblem(
+    problem = PlanningProblem(
         applications=_applications(args),
         profile=read_profiles(args.profile),
         sheet=load_sheet(args.prices),

@@ -7,13 +7,13 @@ import numpy as np
 from rich.progress import track
 
 from scheduler.planner.catalogue.json_fields import PlanInputError
-from scheduler.planner.functions.problem import OBJECTIVES, FunctionPlan, FunctionProblem
+from scheduler.planner.functions.problem import OBJECTIVES, FunctionPlan, PlanningProblem
 from scheduler.planner.functions.solve import plan_functions
 
 _FACTORS = np.geomspace(0.4, 2.5, 13)
 
 
-def plot_frontier(problem: FunctionProblem, plan: FunctionPlan, path: Path) -> None:
+def plot_frontier(problem: PlanningProblem, plan: FunctionPlan, path: Path) -> None:
     """Draws what a request costs if all SLOs are shorter or longer; the file's ending chooses the format.
 
     Raises:
@@ -44,7 +44,7 @@ def plot_frontier(problem: FunctionProblem, plan: FunctionPlan, path: Path) -> N
         raise PlanInputError(f"--plot: cannot draw to {path}: {error}") from error
 
 
-def _frontier(problem: FunctionProblem) -> list[tuple[float, float]]:
+def _frontier(problem: PlanningProblem) -> list[tuple[float, float]]:
     """Mean SLO and cost of the cheapest plans with every SLO multiplied, without those that are not in time."""
     points = []
     for factor in track(_FACTORS, description=problem.objective, transient=True):
@@ -55,6 +55,6 @@ def _frontier(problem: FunctionProblem) -> list[tuple[float, float]]:
     return points
 
 
-def _promised_s(problem: FunctionProblem) -> float:
+def _promised_s(problem: PlanningProblem) -> float:
     """The SLO, averaged over applications."""
     return sum(app.slo_s for app in problem.applications) / len(problem.applications)

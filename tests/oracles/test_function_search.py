@@ -9,7 +9,7 @@ from scheduler.planner.catalogue.function_profile import FunctionProfile
 from scheduler.planner.catalogue.latency_models import ExponentialLatency, SliceLatency, TableLatency
 from scheduler.planner.catalogue.prices import load_sheet
 from scheduler.planner.functions.grouping import best_grouping, segment_bounds
-from scheduler.planner.functions.problem import Application, FunctionProblem
+from scheduler.planner.functions.problem import Application, PlanningProblem
 from scheduler.planner.functions.shared_buffer_search import Choice, percentile, space_of, worst_case
 from scheduler.planner.functions.solve import plan_functions
 from scheduler.planner.queueing.multi_slo_batching import SharedBuffer
@@ -71,7 +71,7 @@ def test_the_grouping_is_the_best_of_all_contiguous_ones(seed: int, objective: s
         Application(f"a{i}", float(slo), 0.95, float(rate))
         for i, (slo, rate) in enumerate(zip(buffer.slos_s, buffer.rates_rps, strict=True))
     )
-    plan = plan_functions(FunctionProblem(apps[::-1], profile, SHEET, objective=objective))
+    plan = plan_functions(PlanningProblem(apps[::-1], profile, SHEET, objective=objective))
     best = cheapest_grouping(configurations, buffer, None if objective == "worst-case" else [0.95] * 4)
     assert plan.total_cost_per_request * buffer.rate_rps == pytest.approx(best, rel=1e-6)
     assert plan.segments_total == 10

@@ -17,7 +17,7 @@ from scheduler.domain.requests import Backend, Request
 from scheduler.engine import Engine
 from scheduler.estimators.size_effect import SizeEffect
 from scheduler.planner.catalogue.function_path import AT_ONCE, FunctionPath
-from scheduler.planner.functions.problem import Application, FunctionPlan, FunctionProblem
+from scheduler.planner.functions.problem import Application, FunctionPlan, PlanningProblem
 from scheduler.planner.functions.solve import plan_functions
 from scheduler.planner.site.deployed_tiers import TierOffer
 from scheduler.simulator.backends import ColdStarts, Outcome, SimulatedEdge, SimulatedFunctions, noise
@@ -51,7 +51,7 @@ def planned(
 ) -> FunctionPlan:
     apps = tuple(Application(c.name, c.slo_s, c.percentile, RATES[c.name]) for c in classes)
     functions = functions or offer((CPU, GPU))
-    return plan_functions(FunctionProblem(apps, functions, functions.sheet, objective=objective, grouping=grouping))
+    return plan_functions(PlanningProblem(apps, functions, functions.sheet, objective=objective, grouping=grouping))
 
 
 def buffers(plan: FunctionPlan) -> tuple[LoadedBuffer, ...]:

@@ -125,7 +125,7 @@ class FunctionPlan:
 
 
 @dataclass(frozen=True, slots=True)
-class FunctionProblem:
+class PlanningProblem:
     """What is to be planned.
 
     Attributes:

@@ -14,7 +14,7 @@ from scheduler.planner.functions.problem import (
     Application,
     FunctionGroup,
     FunctionPlan,
-    FunctionProblem,
+    PlanningProblem,
     Infeasibility,
     PlannedFunction,
 )
@@ -40,7 +40,7 @@ _STEPS = 12
 """Halvings of the common factor on all SLOs when the lowest latency under a budget is sought."""
 
 
-def plan_functions(problem: FunctionProblem) -> FunctionPlan:
+def plan_functions(problem: PlanningProblem) -> FunctionPlan:
     """Returns the optimal plan on its grid; where objectives cannot hold, the least-bad one with the reason.
 
     Raises:
@@ -74,7 +74,7 @@ def _within_budget(plan: FunctionPlan, budget: float | None) -> FunctionPlan:
 class _Planner:
     """One planning problem with its configurations tabulated."""
 
-    problem: FunctionProblem
+    problem: PlanningProblem
     families: tuple[Configurations, ...]
 
     @cached_property

@@ -20,7 +20,7 @@ from scheduler.domain.plans import (
     SizeShare,
 )
 from scheduler.planner.catalogue.json_fields import PlanInputError
-from scheduler.planner.functions.problem import Application, FunctionPlan, FunctionProblem
+from scheduler.planner.functions.problem import Application, FunctionPlan, PlanningProblem
 from scheduler.planner.functions.size_classes import SizeClass
 from scheduler.planner.functions.solve import plan_functions
 from scheduler.planner.queueing.map_fit import refit
@@ -103,7 +103,7 @@ def _cheapest(problem: BufferProblem) -> FunctionPlan:
 def _together(problem: BufferProblem) -> FunctionPlan:
     """Plans the classes as applications that share functions."""
     offer = _offer(problem)
-    return plan_functions(FunctionProblem(tuple(_application(problem, c) for c in problem.classes), offer, offer.sheet))
+    return plan_functions(PlanningProblem(tuple(_application(problem, c) for c in problem.classes), offer, offer.sheet))
 
 
 def _by_size(problem: BufferProblem) -> FunctionPlan:
@@ -115,7 +115,7 @@ def _by_size(problem: BufferProblem) -> FunctionPlan:
     offer, sizes = _offer(problem), problem.estimates.item_sizes
     for kept in range(len(sizes), 0, -1):
         apps = tuple(_application(problem, c, sizes[:kept]) for c in problem.classes)
-        found = plan_functions(FunctionProblem(apps, offer, offer.sheet))
+        found = plan_functions(PlanningProblem(apps, offer, offer.sheet))
         if found.infeasible is None:
             return found
     return _together(problem)
