@@ -34,11 +34,6 @@ class Change:
     probability: float
     """Posterior probability that the regime has changed."""
 
-    @property
-    def began_index(self) -> int:
-        """Number of the first observation of the new regime."""
-        return self.index - self.run_length + 1
-
 
 class Detector:
     """Finds changes in a stream by the fall of its most likely run length.
@@ -60,7 +55,7 @@ class Detector:
     >>> counts = np.random.default_rng(7).poisson(np.repeat([12.0, 18.0], 200))
     >>> detector = count_detector()
     >>> changes = [change for count in counts if (change := detector.update(count))]
-    >>> [(abs(change.began_index - 200) <= 5, change.index <= 220) for change in changes]
+    >>> [(change.index <= 220, abs(change.index - change.run_length - 199) <= 5) for change in changes]
     [(True, True)]
     """
 

@@ -6,7 +6,6 @@ answer in logarithms, so that nothing underflows, and drop rows, so that the wor
 """
 
 import math
-from collections.abc import Sequence
 from typing import Protocol
 
 import numpy as np
@@ -19,8 +18,6 @@ Rows = npt.NDArray[np.intp]
 
 FIRST_TERMS = 256
 """Observations for which what depends on their number alone is looked up; the table grows where runs get longer."""
-MIN_PDF = 1e-300
-"""Stands in for a density that has underflowed to 0, whose logarithm would end the recursion."""
 
 
 class Density(Protocol):
@@ -34,46 +31,6 @@ class Density(Protocol):
 
     def select(self, rows: Rows) -> None:
         """Keeps only these rows, in this order."""
-
-
-class LibraryForm(Protocol):
-    """A density as the library writes it."""
-
-    def pdf(self, data: float) -> Floats:
-        """Returns the predictive density under each row."""
-
-    def update_theta(self, data: float) -> None:
-        """Lets every row see the value, then puts the prior in front."""
-
-
-class LibraryDensity:
-    """Fits a density in the library's form, such as its StudentT, to our bounded recursion.
-
-    The oracle tests drive our recursion with the library's own densities through it. The daemon uses ours: importing
-    the library's costs a second and 60 MB (scipy.stats).
-
-    Args:
-        density: the library's object.
-        parameters: names of its attributes that hold one value per row.
-    """
-
-    def __init__(self, density: LibraryForm, parameters: Sequence[str] = ("alpha", "beta", "kappa", "mu")) -> None:
-        """Stores the density."""
-        self._density = density
-        self._parameters = tuple(parameters)
-
-    def log_pdf(self, value: float) -> Floats:
-        """Returns the log predictive density of `value` under each row."""
-        return np.log(np.maximum(self._density.pdf(value), MIN_PDF))
-
-    def update_theta(self, value: float) -> None:
-        """Lets every row see `value`."""
-        self._density.update_theta(value)
-
-    def select(self, rows: Rows) -> None:
-        """Keeps only these rows."""
-        for name in self._parameters:
-            setattr(self._density, name, getattr(self._density, name)[rows])
 
 
 class NormalInverseGamma:
@@ -155,10 +112,6 @@ class NormalInverseGamma:
         log_pdf -= power
         return log_pdf
 
-    def pdf(self, value: float) -> Floats:
-        """Returns the Student-t predictive density under each row."""
-        return np.exp(self.log_pdf(value))
-
     def update_theta(self, value: float) -> None:
         """Lets every row see `value`, then puts the prior in front."""
         if self._look is None or self._look[0] != value:
@@ -203,7 +156,7 @@ class GammaPoisson:
         bursty: scale the counts by their index of dispersion.
 
     >>> density = GammaPoisson(shape=1.0, rate=1.0)
-    >>> density.pdf(0.0).tolist()
+    >>> np.exp(density.log_pdf(0.0)).tolist()
     [0.5]
     >>> density.update_theta(3.0)
     >>> density.shape.tolist(), density.rate.tolist()
@@ -225,10 +178,6 @@ class GammaPoisson:
         ways = _log_gamma(self.shape + events) - _log_gamma(self.shape) - math.lgamma(events + 1.0)
         log_pdf: Floats = ways - self.shape * np.log1p(1.0 / odds) - events * np.log1p(odds)
         return log_pdf
-
-    def pdf(self, value: float) -> Floats:
-        """Returns the negative binomial predictive density under each row."""
-        return np.exp(self.log_pdf(value))
 
     def update_theta(self, value: float) -> None:
         """Lets every row see `value`, then puts the prior in front."""

@@ -91,11 +91,6 @@ class ServiceTime:
         self._tables: dict[int, tuple[list[int], list[float]]] = {}
         """Bands and priors of batches of 1, 2, ... items, by the number of these."""
 
-    @property
-    def slowdown(self) -> float:
-        """Factor by which the backend is slower than its latency model, over all batch sizes."""
-        return math.exp(self._state[LEVEL])
-
     def predict_s(self, items: int) -> float:
         """Returns the median seconds for a batch of `items` (>= 1)."""
         band, prior_s = self._prior(items)

@@ -95,11 +95,6 @@ class WarmInstances:
         """Returns since when each idle instance has been so, the one last used first."""
         return [idle.since_s for idle in reversed(self._idle)]
 
-    def warm_and_idle(self, at_s: float) -> float:
-        """Returns the expected number of instances that would answer at once."""
-        expected = math.fsum(self.idle_time.survives(at_s - idle.since_s) for idle in self._idle)
-        return max(expected, float(self.always_warm - self.busy))
-
     def cold_probability(self, at_s: float) -> float:
         """Returns the probability that a batch sent at that time would meet a cold start."""
         if self.busy < self.always_warm:

@@ -8,11 +8,13 @@ import pytest
 import scipy.integrate
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.distributions import poisson_waits
 from support.distributions.class_buffers import class_buffer_distribution, class_sizes, uncapped_mean_size
+from support.distributions.empirical_noise import EmpiricalNoise
 
 from scheduler.planner.queueing.map_process import ArrivalError
 from scheduler.planner.queueing.poisson_batching import PoissonBatchSizes
-from scheduler.planner.queueing.service_noise import EmpiricalNoise, LognormalNoise
+from scheduler.planner.queueing.service_noise import LognormalNoise
 
 CASES = [
     ((10.0, 20.0), (0.05, 0.2), 5),
@@ -81,7 +83,7 @@ def test_equal_timeouts_are_one_class(rates_rps: list[float], timeout_s: float, 
     assert distribution.cost_per_request(services_s) == pytest.approx(one.cost_per_request(services_s))
     # Where the rest of the bound is the timeout itself to the last bit, the two may round to different sides of it.
     for latency_s in (0.0, 0.1234567, 0.2345678, 1.0123456):
-        wanted = one.latency_within(latency_s, services_s)
+        wanted = poisson_waits.latency_within(one, latency_s, services_s)
         assert distribution.latency_within([latency_s] * len(rates_rps), services_s) == pytest.approx(
             [wanted] * len(rates_rps), abs=1e-10
         )

@@ -90,7 +90,8 @@ def test_no_cost_lies_below_its_bound() -> None:
             distribution = buffer.size_distribution(np.array([latency_reserve_s]), max_batch=int(space.cap[pair]))
             family = configurations[int(space.family[pair])]
             index, cap = int(space.index[pair]), int(space.cap[pair])
-            cost = distribution.averaged(family.cost(index, cap)[None])[0, 0, -1] / distribution.mean_sizes()[0, -1]
+            sizes = np.append(distribution.below[0], distribution.reached()[0, -1])
+            cost = sizes @ family.cost(index, cap) / distribution.mean_sizes()[0, -1]
             assert bound <= cost * (1 + 1e-9)
 
 

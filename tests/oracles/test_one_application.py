@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from support.distributions.map_waits import cost_per_request
 
 from scheduler.planner.catalogue.configurations import Configurations, Family
 from scheduler.planner.catalogue.latency_models import ExponentialLatency, SliceLatency, TableLatency
@@ -43,7 +44,7 @@ def everything(process: MarkovianArrivals, family: Configurations, slo_s: float,
             for index in range(len(family.vcpu)):
                 atoms_s, weights = family.services.atoms_s[index, :cap], family.services.weights[index, :cap]
                 if (distribution.within(slo_s - atoms_s) * weights).sum() >= percentile - 1e-9:
-                    best = min(best, distribution.cost_per_request(family.cost(index, cap)))
+                    best = min(best, cost_per_request(distribution, family.cost(index, cap)))
     return best
 
 

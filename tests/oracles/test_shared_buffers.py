@@ -6,8 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from support.distributions.class_buffers import class_buffer_distribution
+from support.distributions.poisson_waits import latency_within
 
-from scheduler.planner.queueing.multi_slo_batching import SharedBuffer
+from scheduler.planner.queueing.multi_slo_batching import BatchSizeDistribution, SharedBuffer
 from scheduler.planner.queueing.multi_slo_lateness import SharedWaits, StrictestLateness
 from scheduler.planner.queueing.poisson_batching import PoissonBatchSizes
 from scheduler.planner.queueing.poisson_tails import neighbouring_tails
@@ -52,6 +53,21 @@ def test_sizes_and_lateness_are_those_of_a_walk_through_arrivals() -> None:
         assert np.mean(took_s[app == number] > FOUR.slos_s[number]) == pytest.approx(late[number], abs=tolerance)
 
 
+def strictest_late(buffer: SharedBuffer, distribution: BatchSizeDistribution, atoms_s: Array, weights: Array) -> Array:
+    """Fraction of the strictest application that is late, by latency reserve, configuration and cap."""
+    reserves, configurations = len(distribution.latency_reserves_s), len(atoms_s)
+    lateness = StrictestLateness.of_each(
+        distribution,
+        buffer.rate_rps * (buffer.strictest_s - distribution.latency_reserves_s),
+        atoms_s,
+        weights,
+        rates_rps=np.full(configurations, buffer.rate_rps),
+        slos_s=np.full(configurations, buffer.strictest_s),
+    )
+    late = lateness.paired(np.arange(reserves).repeat(configurations), np.tile(np.arange(configurations), reserves))
+    return late.reshape(reserves, configurations, -1)
+
+
 @given(rate_rps=st.floats(0.1, 200), slo_s=st.floats(0.05, 3), cap=st.integers(1, 12), part=st.floats(0.01, 1))
 def test_one_application_has_the_distribution_of_a_single_class(
     rate_rps: float, slo_s: float, cap: int, part: float
@@ -61,9 +77,9 @@ def test_one_application_has_the_distribution_of_a_single_class(
     distribution = buffer.size_distribution(np.array([latency_reserve_s]), max_batch=cap)
     assert np.append(distribution.below[0], distribution.reached()[0, -1]) == pytest.approx(single.sizes, abs=1e-10)
     services_s = np.linspace(0.3, 1.1, cap)[:, None] * slo_s
-    within = single.latency_within(slo_s, services_s[:, 0].tolist())
+    within = latency_within(single, slo_s, services_s[:, 0].tolist())
     weights = np.ones_like(services_s)
-    strictest = StrictestLateness.of(buffer, distribution, services_s[None], weights[None]).fractions(np.array([0]))
+    strictest = strictest_late(buffer, distribution, services_s[None], weights[None])
     assert strictest[0, 0, -1] == pytest.approx(1 - within, abs=2e-6)
     assert SharedWaits.of(buffer, distribution, 0).late(buffer.slos_s, services_s, weights)[0] == pytest.approx(
         1 - within, abs=3e-5
@@ -97,7 +113,7 @@ def test_all_caps_and_reserves_at_once_are_each_alone() -> None:
     distribution = FOUR.size_distribution(latency_reserves_s, max_batch=8)
     atoms_s = np.stack([SERVICES_S, SERVICES_S * 0.8 + 0.05]) * np.array([0.9, 1.0, 1.2])
     weights = np.broadcast_to([0.2, 0.5, 0.3], atoms_s.shape)
-    late = StrictestLateness.of(FOUR, distribution, atoms_s, weights).fractions(np.arange(3))
+    late = strictest_late(FOUR, distribution, atoms_s, weights)
     for reserve_row in range(3):
         waits = SharedWaits.of(FOUR, distribution, reserve_row)
         for row in range(2):

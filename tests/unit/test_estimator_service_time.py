@@ -111,7 +111,6 @@ def test_a_step_is_followed_within_a_few_batches_at_all_sizes(step: float) -> No
         changes.append(service.update(items, step * PROFILED.predict_s(items) * rng.lognormal(0, 0.1)))
     (change,) = [change for change in changes if change is not None]
     assert change.after_mean - change.before_mean == pytest.approx(math.log(step), abs=0.15)
-    assert service.slowdown == pytest.approx(step, rel=0.15)
     for items in (1, 8, 64):
         assert service.predict_s(items) == pytest.approx(step * PROFILED.predict_s(items), rel=0.2)
     assert service.quantile_factor(0.99) < 1.3 * margin
@@ -130,7 +129,6 @@ def test_a_thermal_drift_is_followed() -> None:
     batches = rng.integers(1, 65, 2000)
     service = learned(np.linspace(1.0, 1.5, 2000) * rng.lognormal(0, 0.1, 2000), batches=batches)
     assert service.predict_s(8) == pytest.approx(1.5 * PROFILED.predict_s(8), rel=0.05)
-    assert service.slowdown > 1.3
 
 
 @pytest.mark.parametrize("observed_s", [0.0, -1.0, math.nan, math.inf])

@@ -14,9 +14,9 @@ from scheduler.planner.functions.problem import (
     Application,
     FunctionGroup,
     FunctionPlan,
-    PlanningProblem,
     Infeasibility,
     PlannedFunction,
+    PlanningProblem,
 )
 from scheduler.planner.functions.shared_buffer_search import (
     LATENCY_RESERVES,

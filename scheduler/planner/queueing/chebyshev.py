@@ -1,4 +1,4 @@
-"""Interpolation and integration on Chebyshev points: of entire functions, as good as exact."""
+"""Interpolation on Chebyshev points: of entire functions, exact to rounding."""
 
 import math
 from dataclasses import dataclass
@@ -42,19 +42,6 @@ def interpolation(points: Array, places: Array) -> Array:
         weights /= weights.sum(axis=-1, keepdims=True)
     weights[on_point] = hit[on_point]
     return np.asarray(weights)
-
-
-def integration(points: int) -> Array:
-    """Returns the weights of so many points for the integral over (0, 1) (Clenshaw and Curtis, 1960)."""
-    number = points - 1
-    angles = np.pi * np.arange(points) / number
-    weights = np.ones(points)
-    for k in range(1, number // 2 + 1):
-        factor = 1.0 if 2 * k == number else 2.0
-        weights -= factor * np.cos(2 * k * angles) / (4 * k * k - 1)
-    weights /= number
-    weights[[0, -1]] /= 2
-    return weights
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -7,7 +7,7 @@ from functools import cached_property
 
 import numpy as np
 
-from scheduler.planner.queueing.chebyshev import chebyshev_points, integration, interpolation
+from scheduler.planner.queueing.chebyshev import chebyshev_points, interpolation
 from scheduler.planner.queueing.map_counting import Counts, count_table
 from scheduler.planner.queueing.map_process import ArrivalError, MarkovianArrivals
 from scheduler.planner.queueing.matrices import Array, stationary
@@ -60,20 +60,6 @@ class BufferDistribution:
     def mean_size(self) -> float:
         """Mean requests in a batch."""
         return float(self.sizes @ np.arange(1, self.max_batch + 1))
-
-    def cost_per_request(self, costs: Sequence[float] | Array) -> float:
-        """Returns E[C(b)] / E[b].
-
-        Args:
-            costs: C(1), C(2), ... for every size up to `max_batch`.
-        """
-        return float(self.sizes @ np.asarray(costs, dtype=np.float64)) / self.mean_size
-
-    @property
-    def mean_wait_s(self) -> float:
-        """Mean time a request spends in the buffer."""
-        weights = integration(len(self._points)) * self.timeout_s
-        return float(weights @ self._late.sum(axis=1)) / self.mean_size
 
     def within(self, waits_s: Array) -> Array:
         """Returns the fraction of all requests that are in batches of b and wait at most so long.

@@ -57,14 +57,6 @@ class BufferGrid:
         full = np.einsum("ti,ti->t", opening, self.filling[:, cap - 1])
         return np.concatenate([below, full[:, None]], axis=1)
 
-    def costs_per_request(self, costs: Sequence[float] | Array) -> Array:
-        """Returns E[C(b)] / E[b] of every buffer, shape (timeouts, B).
-
-        Args:
-            costs: C(1), C(2), ... for every size up to B.
-        """
-        return _expected(self.opening, self.closing, self.filling, np.asarray(costs, np.float64)) / self.mean_sizes
-
     def latency_within(
         self, latency_s: float, services_s: Sequence[float] | Array, *, caps: Sequence[int] | None = None
     ) -> Array:
@@ -138,7 +130,7 @@ def buffer_grid(process: MarkovianArrivals, *, max_batch: int, step_s: float, st
     closing, filling = lateness.closing, np.ones_like(lateness.closing)
     filling[:, 1:] = lateness.filling[:, :-1]
     opening = _opening(process, timed_out, filled)
-    mean_sizes: Array = _expected(opening, closing, filling, np.arange(1.0, max_batch + 1))
+    mean_sizes = _mean_sizes(opening, closing, filling)
     return BufferGrid(timeouts_s, closing, filling, opening, mean_sizes, lateness)
 
 
@@ -176,9 +168,10 @@ def _next_phases(timed_out: Array, filled: Array, to_next: Array, filled_next: A
     return first_next
 
 
-def _expected(opening: Array, closing: Array, filling: Array, values: Array) -> Array:
-    """E[f(b)] for each timeout and cap, given f(1), f(2), ...; shape (timeouts, B)."""
-    weighted = closing * values[:, None]
-    sums = filling * values[:, None]
+def _mean_sizes(opening: Array, closing: Array, filling: Array) -> Array:
+    """E[b] for each timeout and cap, shape (timeouts, B)."""
+    sizes = np.arange(1.0, closing.shape[1] + 1)[:, None]
+    weighted = closing * sizes
+    sums = filling * sizes
     sums[:, 1:] += np.cumsum(weighted[:, :-1], axis=1)
     return np.asarray(np.einsum("tbi,tbi->tb", opening, sums))

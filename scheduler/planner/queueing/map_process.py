@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from scheduler.domain.errors import EdgeburstError
-from scheduler.planner.queueing.matrices import Array, Mask, exponential, square, stationary
+from scheduler.planner.queueing.matrices import Array, Mask, square, stationary
 
 Rates = tuple[tuple[float, ...], ...]
 
@@ -34,12 +34,15 @@ class MarkovianArrivals:
         ArrivalError: no process, or one without arrivals, or whose long run depends on where it starts.
 
     References:
-        Neuts, "A versatile Markovian point process", J. Appl. Prob. 16 (1979); moments of counts after
-        Lucantoni, Comm. Stat. Stoch. Models 7 (1991).
+        Neuts, "A versatile Markovian point process", J. Appl. Prob. 16 (1979).
+
+    The first phase below is left once a second, the second phase three times a second: three quarters of the time pass
+    in the first one, and the mean rate is 0.75 * 10 + 0.25 * 50 = 20 arrivals a second. Of the arrivals 7.5 of 20 are
+    in the first phase.
 
     >>> bursty = MarkovianArrivals(d0=((-11.0, 1.0), (3.0, -53.0)), d1=((10.0, 0.0), (0.0, 50.0)))
-    >>> round(bursty.rate_rps, 9), round(bursty.dispersion_limit, 9)
-    (20.0, 8.5)
+    >>> bursty.phase_distribution().tolist(), bursty.rate_rps, bursty.arrival_phase_distribution().tolist()
+    ([0.75, 0.25], 20.0, [0.375, 0.625])
     """
 
     d0: Rates
@@ -83,56 +86,6 @@ class MarkovianArrivals:
         """Mean arrivals a second."""
         return float(self.phase_distribution() @ square(self.d1).sum(axis=1))
 
-    @property
-    def gap_cv2(self) -> float:
-        """Squared coefficient of variation of the gaps; 1 for Poisson."""
-        waits_s = np.linalg.solve(-square(self.d0), np.ones(self.phases))
-        mean_s = 1 / self.rate_rps
-        second = 2 * float(self.phase_distribution() @ waits_s) * mean_s
-        return second / mean_s**2 - 1
-
-    def lag_correlation(self, lag: int) -> float:
-        """Returns the correlation of two gaps that are `lag` gaps apart; 0 where all gaps are equal.
-
-        Args:
-            lag: at least 1.
-        """
-        if lag < 1:
-            raise ArrivalError(f"lag must be at least 1, not {lag}")
-        waits_s = np.linalg.solve(-square(self.d0), np.ones(self.phases))
-        first = np.linalg.solve(-square(self.d0).T, self.arrival_phase_distribution())
-        product = float(first @ np.linalg.matrix_power(self.to_next_arrival(), lag) @ waits_s)
-        mean_s = 1 / self.rate_rps
-        return (product / mean_s**2 - 1) / self.gap_cv2
-
-    def dispersion_at(self, window_s: float) -> float:
-        """Returns variance over mean of the arrivals counted in `window_s`; 1 for Poisson.
-
-        Args:
-            window_s: length of the window, above 0.
-        """
-        if not (math.isfinite(window_s) and window_s > 0):
-            raise ArrivalError(f"window_s must be above 0, not {window_s}")
-        d0, d1 = self.matrices()
-        deviation, rate_rps = self._deviation(), self.rate_rps
-        start, end = self.phase_distribution() @ d1, d1.sum(axis=1)
-        decay = np.eye(self.phases) - exponential((d0 + d1) * window_s)
-        settled = start @ deviation @ end
-        return 1 + 2 * float(settled - start @ decay @ deviation @ deviation @ end / window_s) / rate_rps
-
-    @property
-    def dispersion_limit(self) -> float:
-        """Variance over mean of the arrivals counted in a very long window; 1 for Poisson."""
-        d1 = square(self.d1)
-        return 1 + 2 * float(self.phase_distribution() @ d1 @ self._deviation() @ d1.sum(axis=1)) / self.rate_rps
-
-    def _deviation(self) -> Array:
-        """The deviation matrix of the phases: the integral of e^(Dt) less its limit, seconds."""
-        d0, d1 = self.matrices()
-        generator = d0 + d1
-        scale, limit = _fastest(generator), np.tile(self.phase_distribution(), (self.phases, 1))
-        return np.asarray(np.linalg.inv(scale * limit - generator) - limit / scale)
-
     def superposed(self, other: "MarkovianArrivals") -> "MarkovianArrivals":
         """Returns the arrivals of both, independent of each other; its phases are pairs of theirs."""
         if self.phases * other.phases > MAX_PHASES:
@@ -146,19 +99,6 @@ class MarkovianArrivals:
             for mine, theirs in zip(self.matrices(), other.matrices(), strict=True)
         )
         return markovian(d0, d1)
-
-    def thinned(self, keep: float) -> "MarkovianArrivals":
-        """Returns what is left if each arrival is kept with probability `keep`, above 0 and at most 1."""
-        if not 0 < keep <= 1:
-            raise ArrivalError(f"keep must be above 0 and at most 1, not {keep}")
-        d0, d1 = self.matrices()
-        return markovian(d0 + (1 - keep) * d1, keep * d1)
-
-    def faster(self, factor: float) -> "MarkovianArrivals":
-        """Returns the same process on a clock that runs `factor` times as fast."""
-        _positive("factor", factor)
-        d0, d1 = self.matrices()
-        return markovian(factor * d0, factor * d1)
 
 
 def markovian(d0: Array, d1: Array) -> MarkovianArrivals:

@@ -16,8 +16,6 @@ woken waits busily for tens of milliseconds, which costs more processor time tha
 
 _FLOOR = 1e-100
 """Leaves a phase that is never left; what it adds to the others is nothing."""
-_TAYLOR_TERMS = 18
-"""Of the exponential of a matrix of norm at most 1/2: the remainder is below 1e-22."""
 
 
 def stationary(stochastic: Array) -> Array:
@@ -58,24 +56,6 @@ def eliminated(work: Array) -> Array:
         distribution[phase] = (distribution[:phase] * work[:phase, phase]).sum(axis=0)
     distribution /= distribution.sum(axis=0)
     return distribution
-
-
-def exponential(matrix: Array) -> Array:
-    """Returns e^A by scaling and squaring of the Taylor series.
-
-    Args:
-        matrix: shape (m, m).
-    """
-    norm = float(np.abs(matrix).sum(axis=1).max())
-    halvings = max(0, math.ceil(math.log2(norm)) + 1) if norm > 0 else 0
-    scaled = matrix / 2**halvings
-    result = term = np.eye(len(matrix))
-    for k in range(1, _TAYLOR_TERMS):
-        term = term @ scaled / k
-        result = result + term
-    for _ in range(halvings):
-        result = result @ result
-    return result
 
 
 def product(left: Array, right: Array, out: Array | None = None) -> Array:

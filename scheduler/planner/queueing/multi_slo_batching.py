@@ -53,16 +53,6 @@ class BatchSizeDistribution:
         """Returns E[b] for caps 1 ... B, shape (R, B)."""
         return self._mean_sizes
 
-    def averaged(self, values: Array) -> Array:
-        """Returns the mean of a figure by batch size for caps 1 ... B, shape (R, n, B).
-
-        Args:
-            values: the figure for batches of 1 ... B, shape (n, B).
-        """
-        averages = self._reached[:, None, :] * values
-        averages[:, :, 1:] += (self.below[:, None, :] * values[:, :-1]).cumsum(axis=2)
-        return averages
-
     def reached(self) -> Array:
         """Returns P(b requests or more) for b = 1 ... B, shape (R, B): of a cap b, the batches that are full."""
         return self._reached
@@ -279,8 +269,3 @@ def _convolved(first: Array, second: Array) -> Array:
 def _shifts(counts: int) -> Indices:
     """Where k - j lies behind counts - 1 that are nothing, by j and k."""
     return counts - 1 + np.arange(counts) - np.arange(counts)[:, None]
-
-
-def mean_size_bound(*, rate_rps: float, shortest_s: float, beyond_s: float) -> float:
-    """Returns E[b] without a cap, which no cap exceeds."""
-    return 1.0 + rate_rps * (shortest_s + beyond_s) if math.isfinite(shortest_s) else math.inf

@@ -42,15 +42,6 @@ class StrictestLateness:
     always_late: Array
 
     @staticmethod
-    def of(
-        buffer: SharedBuffer, distribution: BatchSizeDistribution, atoms_s: Array, weights: Array
-    ) -> "StrictestLateness":
-        """Prepares what does not depend on the latency reserve, for one buffer."""
-        rates, slos_s = np.array([buffer.rate_rps]), np.array([buffer.strictest_s])
-        limits = buffer.rate_rps * (buffer.strictest_s - distribution.latency_reserves_s)
-        return StrictestLateness.of_each(distribution, limits, atoms_s, weights, rates_rps=rates, slos_s=slos_s)
-
-    @staticmethod
     def of_each(
         distribution: BatchSizeDistribution,
         limits: Array,
@@ -72,12 +63,6 @@ class StrictestLateness:
         sums[2, ..., :-1], sums[3, ..., :-1] = weights * (smaller - ours - tail), weights * smaller
         sums = sums[..., ::-1].cumsum(axis=-1)[..., ::-1]
         return StrictestLateness(distribution, limits, atoms_s, sums, np.where(left_s < 0, weights, 0.0).sum(axis=2))
-
-    def fractions(self, reserve_rows: Indices) -> Array:
-        """Returns the fraction that is late for caps 1 ... B under some of the latency reserves, shape (K, n, B)."""
-        count = len(self.atoms_s)
-        late = self.paired(reserve_rows.repeat(count), np.tile(np.arange(count), len(reserve_rows)))
-        return np.asarray(late.reshape(len(reserve_rows), count, -1))
 
     def paired(self, reserve_rows: Indices, which: Indices) -> Array:
         """Returns the same for pairs of a latency reserve and a configuration, shape (K, B)."""

@@ -1,7 +1,6 @@
 """What a service time is multiplied by: nothing, a lognormal factor, or factors that were measured."""
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -97,35 +96,4 @@ class LognormalNoise:
         return np.clip(np.log(room_s / (services_s * self.mean)) / self.sigma + self.sigma / 2, -_FAR, _FAR)
 
 
-@dataclass(frozen=True, slots=True)
-class EmpiricalNoise:
-    """Factors that were measured, each as likely as the others.
-
-    Attributes:
-        factors: above 0.
-    """
-
-    factors: tuple[float, ...]
-
-    def __post_init__(self) -> None:
-        """Refuses what no service can be."""
-        if not self.factors or not all(math.isfinite(factor) and factor > 0 for factor in self.factors):
-            raise ArrivalError("the factors of a noise must be above 0, and at least one")
-
-    @property
-    def longest(self) -> float:
-        """The largest one."""
-        return max(self.factors)
-
-    def slack(self, latency_s: float, services_s: Array, timeout_s: float) -> Slack:  # noqa: ARG002
-        """Returns the rest of the bound at every factor."""
-        waits_s = latency_s - services_s[:, None] * np.array(self.factors)
-        return Slack(np.zeros(len(services_s)), waits_s, np.full(waits_s.shape, 1 / len(self.factors)))
-
-
 NO_NOISE = Deterministic()
-
-
-def measured_noise(seen_s: Sequence[float], predicted_s: Sequence[float]) -> EmpiricalNoise:
-    """Returns the factors by which measured service times differ from predicted ones."""
-    return EmpiricalNoise(tuple(seen / predicted for seen, predicted in zip(seen_s, predicted_s, strict=True)))
