@@ -16,7 +16,7 @@ from support.distributions.map_waits import cost_per_request, mean_wait_s
 from scheduler.planner.queueing.map_batching import BufferDistribution, buffer_distribution
 from scheduler.planner.queueing.map_process import ArrivalError, MarkovianArrivals, mmpp2, poisson_arrivals
 from scheduler.planner.queueing.poisson_batching import PoissonBatchSizes
-from scheduler.planner.queueing.quantile_search import lowest
+from scheduler.planner.queueing.quantile_search import quantile
 from scheduler.planner.queueing.service_noise import NO_NOISE, LognormalNoise, Noise
 from scripts.exactness.comparison import Setting, compare
 
@@ -187,4 +187,4 @@ def test_what_is_no_noise_or_percentile_is_refused() -> None:
     with pytest.raises(ArrivalError, match="must be above 0"):
         EmpiricalNoise((1.0, 0.0))
     with pytest.raises(ValueError, match="percentile must be"):
-        lowest(lambda x: x, 1.0, upper=2.0)
+        quantile(lambda x: x, 1.0, upper=2.0)

@@ -11,45 +11,45 @@ from scheduler.planner.queueing.matrices import Array, Mask, square, stationary
 Rates = tuple[tuple[float, ...], ...]
 
 MAX_PHASES = 64
-"""The count matrices of more phases would not fit in memory; superposing multiplies phases."""
+"""Largest number of phases. The count matrices of more phases do not fit in memory; superposition multiplies phases."""
 _ROW_TOLERANCE = 1e-5
 _ROW_TOLERANCE_RELATIVE = 1e-6
-"""Published processes are rounded to six decimals, so their rows sum to zero only so far."""
+"""Tolerances for sums of rows, which should be 0: published processes are rounded to six decimals."""
 
 
 class ArrivalError(EdgeburstError):
-    """What was given is no arrival process; the message names the field."""
+    """A description is not a valid arrival process. The message names the field."""
 
 
 @dataclass(frozen=True, slots=True)
 class MarkovianArrivals:
-    """A Markovian arrival process: a chain of phases, some of whose changes are arrivals.
+    """A Markovian arrival process: a Markov chain of phases, some of whose transitions are arrivals.
 
-    Attributes:
-        d0: rates of phase changes without an arrival, per second, shape (m, m). Its diagonal makes rows of D0 + D1
-            sum to zero; it is made exact, because published ones are rounded, and filled in where it is 0.
-        d1: rates of phase changes with an arrival, per second, shape (m, m).
-
-    Raises:
-        ArrivalError: no process, or one without arrivals, or whose long run depends on where it starts.
-
-    References:
-        Neuts, "A versatile Markovian point process", J. Appl. Prob. 16 (1979).
-
-    The first phase below is left once a second, the second phase three times a second: three quarters of the time pass
-    in the first one, and the mean rate is 0.75 * 10 + 0.25 * 50 = 20 arrivals a second. Of the arrivals 7.5 of 20 are
-    in the first phase.
+    The first phase of this example is left once a second, the second one three times a second. So three quarters of the
+    time pass in the first phase, and the mean rate is 0.75 * 10 + 0.25 * 50 = 20 arrivals a second. Of these arrivals
+    7.5 of 20 are in the first phase.
 
     >>> bursty = MarkovianArrivals(d0=((-11.0, 1.0), (3.0, -53.0)), d1=((10.0, 0.0), (0.0, 50.0)))
     >>> bursty.phase_distribution().tolist(), bursty.rate_rps, bursty.arrival_phase_distribution().tolist()
     ([0.75, 0.25], 20.0, [0.375, 0.625])
+
+    Attributes:
+        d0: rates of transitions without an arrival, per second, shape (m, m). The diagonal is set so that rows of D0 +
+            D1 sum to zero exactly: published diagonals are rounded, and a diagonal of 0 stands for a missing one.
+        d1: rates of transitions with an arrival, per second, shape (m, m).
+
+    Raises:
+        ArrivalError: the matrices are no process, have no arrivals, or have a long run that depends on the first phase.
+
+    References:
+        Neuts, "A versatile Markovian point process", J. Appl. Prob. 16 (1979).
     """
 
     d0: Rates
     d1: Rates
 
     def __post_init__(self) -> None:
-        """Refuses what is no process and makes the diagonal exact."""
+        """Checks the matrices and makes the diagonal exact."""
         _check_shape(self.d0, self.d1)
         _check_rates(self.d0, self.d1)
         object.__setattr__(self, "d0", _with_exact_diagonal(self.d0, self.d1))
@@ -87,7 +87,7 @@ class MarkovianArrivals:
         return float(self.phase_distribution() @ square(self.d1).sum(axis=1))
 
     def superposed(self, other: "MarkovianArrivals") -> "MarkovianArrivals":
-        """Returns the arrivals of both, independent of each other; its phases are pairs of theirs."""
+        """Returns the arrivals of two independent processes together; a phase is a pair of their phases."""
         if self.phases * other.phases > MAX_PHASES:
             raise ArrivalError(
                 f"superposing {self.phases} and {other.phases} phases gives more than {MAX_PHASES}; "
@@ -114,7 +114,7 @@ def markovian(d0: Array, d1: Array) -> MarkovianArrivals:
 
 
 def poisson_arrivals(rate_rps: float) -> MarkovianArrivals:
-    """Returns Poisson arrivals: one phase."""
+    """Returns Poisson arrivals, a process of one phase."""
     _positive("rate_rps", rate_rps)
     return MarkovianArrivals(d0=((-rate_rps,),), d1=((rate_rps,),))
 
@@ -123,8 +123,8 @@ def mmpp2(*, rates_rps: tuple[float, float], leave_per_s: tuple[float, float]) -
     """Returns a Markov-modulated Poisson process of two phases.
 
     Args:
-        rates_rps: arrivals a second in either phase, at least one above 0.
-        leave_per_s: how often either phase is left, both above 0; its reciprocal is the mean stay in seconds.
+        rates_rps: arrivals a second in each phase, at least one of them above 0.
+        leave_per_s: how often a second each phase is left, both above 0; the reciprocal is the mean stay in seconds.
     """
     if any(not (math.isfinite(rate) and rate >= 0) for rate in rates_rps) or max(rates_rps) <= 0:
         raise ArrivalError(f"rates_rps must be at least 0, and one of them above, not {rates_rps}")
@@ -140,7 +140,7 @@ def _positive(field: str, value: float) -> None:
 
 
 def _fastest(generator: Array) -> float:
-    """A rate at least that of every phase change; 1 where phases never change."""
+    """Returns a rate that is at least that of every transition; 1 where the phase never changes."""
     return float(max(-generator.diagonal().min(), 0.0)) or 1.0
 
 
@@ -177,12 +177,12 @@ def _with_exact_diagonal(d0: Rates, d1: Rates) -> Rates:
 
 
 def _check_long_run(d0: Array, d1: Array) -> None:
-    """Arrivals must come for ever from every phase, and the long run must not depend on the first phase."""
+    """Checks that arrivals never end in any phase, and that the long run does not depend on the first phase."""
     reach = _reachability((d0 + d1) > 0)
     arrives = reach[:, d1.sum(axis=1) > 0].any(axis=1)
     if not arrives.all():
         raise ArrivalError(f"D1 has no arrival that can be reached from phase {int(np.argmin(arrives)) + 1}")
-    # With one closed class there is a phase that all others lead to.
+    # With one closed class there is a phase that every phase leads to.
     if not reach.all(axis=0).any():
         raise ArrivalError("D0 + D1 falls into parts that cannot reach each other; give each part as its own process")
 

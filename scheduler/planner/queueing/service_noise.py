@@ -1,4 +1,4 @@
-"""What a service time is multiplied by: nothing, a lognormal factor, or factors that were measured."""
+"""Distributions of the factor by which a service time differs from its prediction: none, or lognormal."""
 
 import math
 from dataclasses import dataclass
@@ -10,17 +10,19 @@ from scheduler.planner.queueing.map_process import ArrivalError
 from scheduler.planner.queueing.matrices import Array
 
 _NODES = 40
+"""Nodes of the quadrature over a lognormal factor. Judgement: the oracle holds the result to 2e-5 against 20,000 equal
+parts of the distribution; half as many nodes would save time that no plan spends."""
 _FAR = 8.3
-"""Standard deviations beyond which lies less than 1e-16."""
+"""Standard deviations beyond which a normal distribution has less than 1e-16."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Slack:
-    """What is left of a latency bound for the wait in the buffer.
+    """The part of a latency bound that is left for the wait in the buffer.
 
     Attributes:
         whole: probability that every wait up to the timeout fits, by batch size, shape (sizes,).
-        waits_s: the waits that fit at other factors, shape (sizes, nodes).
+        waits_s: longest waits that fit at the other factors, shape (sizes, nodes).
         weights: probability of those factors, shape (sizes, nodes).
     """
 
@@ -42,22 +44,22 @@ class Noise(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Deterministic:
-    """A service takes exactly the predicted time."""
+    """No noise: a service takes exactly the predicted time."""
 
     def slack(self, latency_s: float, services_s: Array, timeout_s: float) -> Slack:  # noqa: ARG002
-        """Returns the rest of the bound."""
+        """Returns the bound less the service times."""
         shape = (len(services_s), 1)
         return Slack(np.zeros(len(services_s)), (latency_s - services_s)[:, None], np.ones(shape))
 
     @property
     def longest(self) -> float:
-        """Always 1."""
+        """The factor 1."""
         return 1.0
 
 
 @dataclass(frozen=True, slots=True)
 class LognormalNoise:
-    """Factors whose logarithm is normal.
+    """Factors whose logarithm is normally distributed.
 
     Attributes:
         sigma: standard deviation of the logarithm, above 0.
@@ -68,17 +70,22 @@ class LognormalNoise:
     mean: float = 1.0
 
     def __post_init__(self) -> None:
-        """Refuses what is no spread."""
+        """Checks the parameters."""
         if not (math.isfinite(self.sigma) and self.sigma > 0 and math.isfinite(self.mean) and self.mean > 0):
             raise ArrivalError(f"sigma and mean of a noise must be above 0, not {self.sigma} and {self.mean}")
 
     @property
     def longest(self) -> float:
-        """The factor that many standard deviations out."""
+        """Returns the rest of the bound, by Gauss-Legendre quadrature over the factor.
+
+        The quadrature runs from the factor that leaves time for every wait to the factor that leaves time for none.
+        """
         return self.mean * math.exp(self.sigma * (_FAR - self.sigma / 2))
 
     def slack(self, latency_s: float, services_s: Array, timeout_s: float) -> Slack:
-        """Returns the rest of the bound; the factors between all and none are met by Gauss-Legendre, split there."""
+        """Returns the rest of the bound, by Gauss-Legendre quadrature between the factor that leaves room for every
+        wait and the factor that leaves room for none.
+        """
         low = self._normal(latency_s - timeout_s, services_s)
         high = self._normal(latency_s, services_s)
         nodes, weights = np.polynomial.legendre.leggauss(_NODES)
@@ -90,7 +97,7 @@ class LognormalNoise:
         return Slack(below, latency_s - services_s[:, None] * factors, half * weights * density)
 
     def _normal(self, room_s: float, services_s: Array) -> Array:
-        """The standard normal number at which the service just fills `room_s`."""
+        """Returns the standard normal number at which the service takes exactly `room_s`."""
         if room_s <= 0:
             return np.full(len(services_s), -_FAR)
         return np.clip(np.log(room_s / (services_s * self.mean)) / self.sigma + self.sigma / 2, -_FAR, _FAR)

@@ -12,7 +12,7 @@ from support.distributions.open_batches import OpenBatches, open_batches
 from scheduler.planner.queueing.map_batching import TIE
 from scheduler.planner.queueing.map_process import ArrivalError
 from scheduler.planner.queueing.matrices import Array
-from scheduler.planner.queueing.quantile_search import lowest
+from scheduler.planner.queueing.quantile_search import quantile
 from scheduler.planner.queueing.service_noise import NO_NOISE, Noise
 
 
@@ -164,7 +164,7 @@ class ClassBufferDistribution:
             noise: what multiplies service times, once a batch.
         """
         longest_s = float(self.timeouts_s[of_class]) + float(np.max(services_s)) * noise.longest
-        return lowest(
+        return quantile(
             lambda latency_s: self.class_latency_within(of_class, latency_s, services_s, noise),
             percentile,
             upper=longest_s,
