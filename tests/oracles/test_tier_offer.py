@@ -8,7 +8,8 @@ import pytest
 
 from scheduler.domain.latency import FunctionTier, LatencyModel, Price
 from scheduler.planner.catalogue.function_path import FunctionPath
-from scheduler.planner.site.deployed_tiers import TierOffer, largest_of_batch
+from scheduler.planner.functions.size_classes import largest_of_batch
+from scheduler.planner.site.deployed_tiers import TierOffer
 
 TIER = FunctionTier("cpu", "f", LatencyModel(0.2, 0.05, 4), Price(per_s=1e-5, per_call=1e-6))
 SHARES, FACTORS = (0.6, 0.3, 0.1), (0.8, 1.1, 2.5)

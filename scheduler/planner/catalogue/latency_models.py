@@ -15,9 +15,8 @@ import numpy as np
 from scheduler.planner.queueing.matrices import Array
 
 _CELLS = 8
-"""Cells of the uniform part of a time-sliced service: an atom is at most an eighth of a pause too late. Judgement: with
-half as many cells plans would keep up to a quarter of a pause too much in reserve; the work of the percentile search
-grows with the number of cells."""
+"""Cells of the uniform part of a time-sliced service: an atom is at most an eighth of a pause too late. On 12 random
+sets of 12 applications (profile of scripts/planner_figures) plans cost 0.08 % more with 4 cells, as much with 16."""
 _TAIL = (0.5, 0.75, 0.9, 0.95, 0.98, 0.99, 0.995, 0.999, 0.9999)
 """Quantiles at which a lognormal distribution is cut. The slow end of a cell stands for the cell, and 0.9999 for the
 last one. Judgement: they are dense where the percentiles of SLOs lie; more of them would make latencies between two

@@ -1,4 +1,27 @@
-"""Shared buffers under many latency reserves: costs of configurations, and which are late too often."""
+"""Costs of configurations in shared buffers under many latency reserves, and which of them are late too often.
+
+One application with an SLO of 2 s sends one request a second; at a latency reserve of 1 s its timeout is 1 s. A
+function at a price of 1 a second takes 0.5 s for one request and 1.5 s for two. At the cap of one a request costs 0.5.
+At the cap of two it costs (0.5 / e + 1.5 (1 - 1/e)) / 1.6321 = 0.6937:
+
+>>> from scheduler.planner.catalogue.configurations import Family
+>>> from scheduler.planner.catalogue.latency_models import TableLatency
+>>> from scheduler.planner.catalogue.prices import PriceSheet
+>>> one = np.ones(1)
+>>> sheet = PriceSheet("s", "CNY", "", "", "", grain_s=1e-9, per_vcpu_s=1.0)
+>>> family = Family("cpu", TableLatency(((0.5, 1.5),)), one, np.zeros(1), np.ones((1, 2)), np.array([2.0]))
+>>> kind = family.tabulated(sheet)
+>>> buffer = SharedBuffer(np.array([2.0]), one)
+>>> costs = SharedBufferCosts.of((buffer,), np.array([[1.0]]), max_batch=2, reserve_full_batch=False)
+>>> rows = Rows(kind, np.array([0]), np.array([0]))
+>>> costs.candidates(rows, np.array([9.0]), np.array([0.8])).costs.round(4).tolist()
+[[0.5, 0.6937]]
+
+Of the requests 14.62 % are late at the cap of two (see `multi_slo_lateness`), too many for a percentile of 0.9:
+
+>>> costs.candidates(rows, np.array([9.0]), np.array([0.9])).costs.round(4).tolist()
+[[0.5, inf]]
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,7 +34,7 @@ from scheduler.planner.queueing.multi_slo_batching import BatchSizeDistribution,
 from scheduler.planner.queueing.multi_slo_lateness import StrictestLateness
 
 TOLERANCE = 1e-12
-"""Rounding must not fail a plan in which nobody is late."""
+"""Tolerance on the fraction of late requests: rounding must not reject a plan in which no request is late."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -21,7 +44,7 @@ class Rows:
     Attributes:
         family: the kind.
         owners: number of the buffer, ascending, shape (n,).
-        indices: configuration within the kind, shape (n,).
+        indices: number of the configuration within the kind, shape (n,).
     """
 
     family: Configurations
@@ -31,13 +54,13 @@ class Rows:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Candidates:
-    """Pairs of a latency reserve and a configuration that may be worth it.
+    """Pairs of a latency reserve and a configuration that may become the choice.
 
     Attributes:
         family: the kind of the configurations.
-        reserve_rows: row of the distribution of each pair, ascending, shape (K,).
-        indices: configuration within the kind, shape (K,).
-        costs: money a request by cap; infinite where it is too much, or where too many are late, shape (K, B).
+        reserve_rows: row of the latency reserve in the distribution, ascending, shape (K,).
+        indices: number of the configuration within the kind, shape (K,).
+        costs: money a request by cap, shape (K, B); infinite where it is too much or too many requests are late.
     """
 
     family: Configurations
@@ -48,11 +71,11 @@ class Candidates:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SharedBufferCosts:
-    """S buffers, each with R latency reserves.
+    """Costs of S buffers with R latency reserves each.
 
     Attributes:
         buffers: the buffers.
-        distribution: their sizes, the latency reserves of one buffer after the other's.
+        distribution: batch sizes, for the latency reserves of one buffer after another.
         owner: number of the buffer of each latency reserve, shape (S R,).
         reserve_full_batch: see `space_of`.
     """
@@ -66,11 +89,11 @@ class SharedBufferCosts:
     def of(
         buffers: Sequence[SharedBuffer], latency_reserves_s: Array, *, max_batch: int, reserve_full_batch: bool
     ) -> "SharedBufferCosts":
-        """Works out the sizes.
+        """Computes the batch sizes.
 
         Args:
-            buffers: S of them.
-            latency_reserves_s: of each, shape (S, R).
+            buffers: S buffers.
+            latency_reserves_s: latency reserves of each, shape (S, R).
             max_batch: the largest cap.
             reserve_full_batch: see `space_of`.
         """
@@ -79,12 +102,12 @@ class SharedBufferCosts:
         return SharedBufferCosts(buffers, distribution, owner, reserve_full_batch)
 
     def candidates(self, rows: Rows, below: Array, percentiles: Array) -> Candidates:
-        """Returns what costs less, and keeps the percentile of the application with the strictest SLO.
+        """Returns pairs that cost less than a bound and keep the percentile of the application with the strictest SLO.
 
         Args:
             rows: the configurations.
-            below: a cost per request for each buffer, shape (S,).
-            percentiles: of the application with the strictest SLO of each buffer, shape (S,).
+            below: cost per request of each buffer that a candidate must stay below, shape (S,).
+            percentiles: percentile of the application with the strictest SLO in each buffer, shape (S,).
         """
         if len(rows.owners) == 0:
             return Candidates(rows.family, rows.owners, rows.indices, np.empty((0, 1)))
@@ -96,7 +119,7 @@ class SharedBufferCosts:
         return Candidates(rows.family, reserve_rows, rows.indices[which], costs)
 
     def _cheap(self, rows: Rows, owner: int, below: float) -> tuple[Indices, Indices, Array]:
-        """Reserves and rows of one buffer with caps that cost less, and their costs; infinite for the other caps."""
+        """Returns latency reserves, rows and costs of one buffer where some cap costs less; infinite at other caps."""
         start, end = (int(x) for x in self.owner.searchsorted([owner, owner + 1]))
         first, last = (int(x) for x in rows.owners.searchsorted([owner, owner + 1]))
         costs = self._costs(rows.family, rows.indices[first:last], slice(start, end))
@@ -106,10 +129,10 @@ class SharedBufferCosts:
         return reserve_rows + start, which + first, found
 
     def _costs(self, family: Configurations, indices: Indices, reserve_rows: slice) -> Array:
-        """Cost per request of every cap, configuration and latency reserve, shape (B, n, R); infinite where not
-        allowed.
+        """Returns the cost per request of every cap, configuration and latency reserve, shape (B, n, R).
 
-        Reserves last: of them there are always some, so that the inner loops are long for any kind of function.
+        It is infinite where a cap or a latency reserve is not allowed. Latency reserves come last: there are always
+        many of them, so that the inner loops are long for any kind of function.
         """
         caps = min(family.max_batch, self.distribution.waiting.shape[1])
         services, distribution = family.services, self.distribution.up_to(caps)
@@ -123,13 +146,13 @@ class SharedBufferCosts:
         costs *= np.where(family.allowed, family.per_s, np.inf)[indices, :caps].T[:, :, None]
         costs += family.per_call
         costs /= means
-        # A single request needs its shortest service at least, and where there are many a full batch does.
+        # A single request needs at least its shortest service; with `reserve_full_batch`, a full batch does.
         min_reserve_s = services.atoms_s[indices, : caps if self.reserve_full_batch else 1, 0].T
         np.copyto(costs, np.inf, where=distribution.latency_reserves_s[reserve_rows] < min_reserve_s[:, :, None])
         return np.asarray(costs)
 
     def _late(self, rows: Rows, reserve_rows: Indices, which: Indices, caps: int) -> Array:
-        """Fraction of the requests with the strictest SLO that is late, by cap, shape (K, B)."""
+        """Returns the fraction of late requests of the application with the strictest SLO, by cap, shape (K, B)."""
         used = np.bincount(which, minlength=len(rows.indices)) > 0
         indices, owners = rows.indices[used], rows.owners[used]
         rates, slos_s = (np.array([getattr(b, key) for b in self.buffers]) for key in ("rate_rps", "strictest_s"))

@@ -1,9 +1,34 @@
 """The cheapest function for applications that share a buffer: configuration x cap x timeouts, optimal on its grid.
 
-`worst-case` gives every application the timeout slo - L_max(cap), as HarmonyBatch does: nobody is ever late.
-`percentile` tries latency reserves up to the strictest SLO. The exact distribution tells whether every application's
-percentile holds; the worst-case plan is among its candidates. A reserve is never below the shortest service of a single
-request: beyond it, a request that stays alone until the timeout is late for certain.
+`worst_case` gives every application the timeout slo - L_max(cap), as HarmonyBatch does: no request is ever late.
+`percentile` tries latency reserves up to the strictest SLO, and checks by the exact distribution that every application
+keeps its percentile; the worst-case choice is among its candidates. A latency reserve is never below the shortest
+service of a single request: with less, a request that stays alone until the timeout is late for certain.
+
+One application with an SLO of 2 s sends one request a second. A function at a price of 1 a second takes 0.5 s for one
+request and 0.6 s for two. The worst case keeps 0.6 s in reserve, so the timeout is 1.4 s; with p = e^-1.4 = 0.2466 a
+request costs (0.5 p + 0.6 (1 - p)) / (2 - p) = 0.3281:
+
+>>> from scheduler.planner.catalogue.configurations import Family
+>>> from scheduler.planner.catalogue.latency_models import TableLatency
+>>> from scheduler.planner.catalogue.prices import PriceSheet
+>>> one = np.ones(1)
+>>> sheet = PriceSheet("s", "CNY", "", "", "", grain_s=1e-9, per_vcpu_s=1.0)
+>>> family = Family("cpu", TableLatency(((0.5, 0.6),)), one, np.zeros(1), np.ones((1, 2)), np.array([2.0]))
+>>> space, buffer = space_of([family.tabulated(sheet)]), SharedBuffer(np.array([2.0]), one)
+>>> found = worst_case(space, buffer)
+>>> found.cap, found.latency_reserve_s, round(found.cost, 4)
+(2, 0.6, 0.3281)
+
+At a percentile of 0.98 a reserve of 0.5 s is enough: the first request of a full batch is late if it waits between 1.4
+and 1.5 s, which happens to (e^-1.4 - e^-1.5) / 1.7769 = 1.3 % of the requests. With p = e^-1.5 the cost is 0.3251. For
+0.99 that is too many, and the next reserve of the grid, 9/32 of the SLO, is the best:
+
+>>> for wanted in (0.98, 0.99):
+...     found = percentile(space, buffer, np.array([wanted]))
+...     found.cap, found.latency_reserve_s, round(found.cost, 4)
+(2, 0.5, 0.3251)
+(2, 0.5625, 0.327)
 """
 
 import math
@@ -20,20 +45,24 @@ from scheduler.planner.queueing.multi_slo_batching import SharedBuffer
 from scheduler.planner.queueing.multi_slo_lateness import SharedWaits
 
 LATENCY_RESERVES = 32
-"""The `percentile` objective tries latency reserves of 1/32, 2/32, ... of the strictest SLO, if not told otherwise."""
+"""Latency reserves that the `percentile` objective tries by default: 1/32, 2/32, ... of the strictest SLO. On 12 random
+sets of 12 applications (profile of scripts/planner_figures) plans cost 0.87 % more with 16 and 0.35 % less with 64; the
+latter take 0.051 instead of 0.045 s."""
 _FIRST_CHUNK = 12
+"""Pairs whose exact cost is computed first; the number doubles until a bound excludes the rest. Anything from 3 to 96
+takes the same time for a plan of 12 applications (0.041 to 0.043 s)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """A function for a buffer, and what it leads to.
+    """A function for a buffer.
 
     Attributes:
-        cost: money a request.
-        family: which of the searched kinds.
-        index: which configuration of it.
+        cost: expected money a request.
+        family: number of its kind among those searched.
+        index: number of the configuration within the kind.
         cap: size at which a batch leaves at once.
-        latency_reserve_s: an application's timeout is its SLO less this.
+        latency_reserve_s: the timeout of an application is its SLO less this time.
     """
 
     cost: float
@@ -45,23 +74,23 @@ class Choice:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Space:
-    """All pairs of configuration and cap, flat, with what a bound on their cost needs; see `space_of`.
+    """All pairs of a configuration and a cap, as flat arrays, with the terms of a bound on their cost; see `space_of`.
 
     Attributes:
-        families: the configurations by kind.
-        family: of each pair, shape (M,).
-        index: configuration within its family.
-        row: configuration over all families.
+        families: configurations by kind.
+        family: number of the kind of each pair, shape (M,).
+        index: number of the configuration within its kind.
+        row: number of the configuration over all kinds.
         cap: largest batch.
         worst_s: longest service of a batch of up to `cap`.
-        min_reserve_s: the least latency reserve that `percentile` may try, see `space_of`.
+        min_reserve_s: least latency reserve that `percentile` may try, see `space_of`.
         reserve_full_batch: whether that is the shortest service of a full batch.
         per_s: money a second.
         per_call: money a call.
-        billed_s: expected seconds billed by batch size, a row for each configuration, shape (N, B).
-        hull_s: their lower convex hull, shape (N, B).
-        least: cheapest request of any batch size up to 1 ... B on that hull, shape (M, B).
-        floor: cheapest request of any size up to the cap, shape (M,).
+        billed_s: expected billed seconds by batch size, one row for each configuration, shape (N, B).
+        hull_s: lower convex hull of `billed_s`, shape (N, B).
+        least: cost of the cheapest request of any batch size up to 1 ... B on that hull, shape (M, B).
+        floor: cost of the cheapest request of any size up to the cap, shape (M,).
     """
 
     families: tuple[Configurations, ...]
@@ -85,9 +114,10 @@ class Space:
         return int(self.hull_s.shape[1])
 
     def cost_bounds(self, mean_sizes: Array, which: Indices) -> Array:
-        """Returns costs per request below which no batch distribution with at most such mean sizes comes.
+        """Returns lower bounds on the cost per request, given upper bounds on the mean batch size.
 
-        E[C(b)] / E[b] is at least h(m) / m for some m up to the mean size, h the lower convex hull of C (Jensen).
+        E[C(b)] / E[b] is at least h(m) / m for some m up to the mean size, where h is the lower convex hull of C
+        (Jensen).
 
         Args:
             mean_sizes: upper bounds on E[b], shape (..., len(which)).
@@ -104,12 +134,12 @@ class Space:
 
 
 def space_of(families: Sequence[Configurations], *, reserve_full_batch: bool = False) -> Space:
-    """Returns the pairs of the configurations' kinds.
+    """Returns the pairs of all kinds.
 
     Args:
-        families: the configurations by kind.
-        reserve_full_batch: no latency reserve below the shortest service of a full batch, rather than of a single
-            request: a smaller grid with far better bounds, for many applications.
+        families: configurations by kind.
+        reserve_full_batch: whether a latency reserve must be at least the shortest service of a full batch, not only of
+            a single request. That makes a smaller grid with far better bounds, for many applications.
     """
     max_batch = max(family.max_batch for family in families)
     offsets = np.cumsum([0, *(len(family.vcpu) for family in families)])
@@ -154,7 +184,7 @@ def _padded(values: Array, width: int) -> Array:
 
 
 def _lower_hull(values: Array) -> Array:
-    """Lower convex hull of each row at 1 ... B: along the smallest slope to any later point, again and again."""
+    """Returns the lower convex hull of each row at 1 ... B, by following the smallest slope to any later point."""
     hull: Array = values.copy()
     width = values.shape[1]
     for at in range(width - 1):
@@ -166,13 +196,13 @@ def _lower_hull(values: Array) -> Array:
 def worst_case(
     space: Space, buffer: SharedBuffer, *, below: float = math.inf, among: Indices | None = None
 ) -> Choice | None:
-    """Returns the cheapest choice with timeouts slo - L_max(cap); None if none is in time and cheaper than `below`.
+    """Returns the cheapest choice with timeouts slo - L_max(cap); None if none is in time and costs less than `below`.
 
     Args:
         space: the pairs to choose from.
         buffer: the applications that share the buffer.
-        below: a cost per request that others reach already.
-        among: pairs to look at; None: all.
+        below: cost per request that is known to be possible.
+        among: pairs to search; None: all.
     """
     among = np.arange(len(space.cap)) if among is None else among
     which = among[space.worst_s[among] <= buffer.strictest_s]
@@ -199,7 +229,7 @@ def _choice(space: Space, pair: int, cost: float, latency_reserve_s: float) -> C
 
 
 def _costs(space: Space, buffer: SharedBuffer, pairs: Indices) -> Array:
-    """Exact cost per request of some pairs in the worst case, shape (len(pairs),)."""
+    """Returns the exact cost per request of some pairs in the worst case, shape (len(pairs),)."""
     caps = space.cap[pairs]
     distribution = buffer.size_distribution(space.worst_s[pairs], max_batch=int(caps.max()))
     here = np.arange(len(pairs))
@@ -220,39 +250,39 @@ def percentile(
     latency_reserves_s: Array | None = None,
     warm_start: Choice | None = None,
 ) -> Choice | None:
-    """Returns the cheapest choice whose percentiles hold for every application; None if none is cheaper than `below`.
+    """Returns the cheapest choice that keeps every percentile; None if none costs less than `below`.
 
     Args:
         space: the pairs to choose from.
         buffer: the applications that share the buffer.
-        percentiles: of each application, shape (n,), in the buffer's order.
-        below: a cost per request that others reach already.
-        latency_reserves_s: what to try instead of the usual grid, each at most the strictest SLO.
-        warm_start: a choice whose configuration is looked at first: what it reaches rules out most others.
+        percentiles: percentile of each application, in the order of the buffer, shape (n,).
+        below: cost per request that is known to be possible.
+        latency_reserves_s: latency reserves to try, each at most the strictest SLO; None: the default grid.
+        warm_start: a choice whose configuration is searched first, since its cost excludes most others; None: none.
     """
     if latency_reserves_s is None:
         latency_reserves_s = buffer.strictest_s * np.arange(1, LATENCY_RESERVES + 1) / LATENCY_RESERVES
-    relaxed = _Relaxed(space, buffer, percentiles, np.sort(latency_reserves_s)[None])
+    search = _PercentileSearch(space, buffer, percentiles, np.sort(latency_reserves_s)[None])
     best: Choice | None = None
     pairs = np.arange(len(space.cap))
     if warm_start is not None:
-        # Its neighbours besides, which are often as hard to rule out: all in one go.
+        # Together with its neighbours, which are often as hard to exclude.
         near = (space.family == warm_start.family) & (np.abs(space.index - warm_start.index) <= 1)
-        best = relaxed.cheapest(pairs[near], below)
+        best = search.cheapest(pairs[near], below)
         below = below if best is None else best.cost
-    pairs = relaxed.candidate_pairs(pairs, below)
+    pairs = search.candidate_pairs(pairs, below)
     certain = worst_case(space, buffer, below=below, among=pairs)
     if certain is not None:
         best, below = certain, certain.cost
-        pairs = relaxed.candidate_pairs(pairs, below)
+        pairs = search.candidate_pairs(pairs, below)
     if warm_start is not None:
         pairs = pairs[~near[pairs]]
-    found = relaxed.cheapest(pairs, below)
+    found = search.cheapest(pairs, below)
     return best if found is None else found
 
 
 @dataclass(frozen=True, eq=False)
-class _Relaxed:
+class _PercentileSearch:
     """The search over latency reserves, shape (1, R), ascending, for one buffer."""
 
     space: Space
@@ -262,7 +292,7 @@ class _Relaxed:
 
     @cached_property
     def buffer_costs(self) -> SharedBufferCosts:
-        """The batch sizes under every latency reserve, for caps of any pair."""
+        """The costs under every latency reserve, for caps of any pair."""
         return SharedBufferCosts.of(
             (self.buffer,),
             self.latency_reserves_s,
@@ -271,7 +301,7 @@ class _Relaxed:
         )
 
     def candidate_pairs(self, pairs: Indices, below: float) -> Indices:
-        """The pairs that might cost less if percentiles held, at the smallest latency reserve that each may have."""
+        """Returns the pairs whose cost may be below a bound at the smallest latency reserve that each may have."""
         space, buffer = self.space, self.buffer
         pairs = pairs[space.floor[pairs] < below]
         min_reserve_s = np.maximum(space.min_reserve_s[pairs], self.latency_reserves_s[0, 0])
@@ -282,7 +312,7 @@ class _Relaxed:
         return np.asarray(pairs[might])
 
     def cheapest(self, pairs: Indices, below: float) -> Choice | None:
-        """The cheapest choice among the configurations of some pairs; None if none costs less than `below`."""
+        """Returns the cheapest choice among the configurations of some pairs; None if none costs less than `below`."""
         best: Choice | None = None
         for number, rows in enumerate(_rows(self.space, np.zeros_like(pairs), pairs)):
             if len(rows.indices) == 0:
@@ -295,7 +325,7 @@ class _Relaxed:
 
 
 def _rows(space: Space, owner: Indices, pair: Indices) -> list[Rows]:
-    """Configurations by kind of some pairs, each for one buffer, both of shape (K,)."""
+    """Returns the configurations of some pairs by kind, each for one buffer, from arrays of shape (K,)."""
     rows = []
     for number, family in enumerate(space.families):
         ours, count = space.family[pair] == number, len(family.vcpu)
@@ -307,7 +337,7 @@ def _rows(space: Space, owner: Indices, pair: Indices) -> list[Rows]:
 def _first_in_time(
     costs: SharedBufferCosts, number: int, candidates: Candidates, percentiles: Array, below: float
 ) -> Choice | None:
-    """The cheapest candidate whose other applications are in time as well; None if none costs less than `below`."""
+    """Returns the cheapest candidate that keeps the other applications' percentiles too; None if none costs less."""
     buffer, distribution = costs.buffers[0], costs.distribution
     flat, caps = candidates.costs.ravel(), candidates.costs.shape[1]
     possible = np.flatnonzero(flat < below)
@@ -331,10 +361,10 @@ def _first_in_time(
 
 
 def _stricter(percentiles: Array) -> Indices:
-    """The applications whose percentile is above that of all with shorter SLOs: checked besides the first.
+    """Returns the applications whose percentile is above that of all with shorter SLOs; only these need a check.
 
-    Under one latency reserve, lateness falls with the SLO: its derivative is a sum of -O_{s-1} and of differences of
-    Phi_{s-1}, which falls with the wait, as long as services do not get shorter with the batch.
+    Under one latency reserve, lateness falls with the SLO: its derivative is a sum of -O_(s-1) and of differences of
+    Phi_(s-1), which falls with the wait, as long as services do not get shorter with the batch.
     """
     highest = np.maximum.accumulate(percentiles)
     return np.flatnonzero(percentiles[1:] > highest[:-1]) + 1
@@ -348,17 +378,18 @@ def pruned(
     below: Array,
     latency_reserves_s: Array,
 ) -> Mask:
-    """Returns which buffers have no choice that costs less, as `percentile` would find, shape (S,).
+    """Returns which buffers have no choice below their bound that `percentile` would find, shape (S,).
 
-    All at once, which takes far less time than one search after the other: applications besides the strictest are not
-    checked, and a buffer whose worst-case choice may be cheap enough is kept. So no buffer is pruned by mistake.
+    All buffers are computed at once, which takes far less time than one search after another. Only the application with
+    the strictest SLO is checked, and a buffer whose worst-case choice may be cheap enough is kept. So no buffer is
+    pruned by mistake.
 
     Args:
         space: the pairs to choose from.
         buffers: S buffers.
-        percentiles: of the application with the strictest SLO in each, shape (S,).
+        percentiles: percentile of the application with the strictest SLO in each, shape (S,).
         below: a cost per request for each buffer, shape (S,).
-        latency_reserves_s: what to try, ascending, shape (S, R).
+        latency_reserves_s: latency reserves to try, ascending, shape (S, R).
     """
     owner, pair = np.nonzero(space.floor < below[:, None])
     rates, strictest_s, beyond_s = (
@@ -366,7 +397,7 @@ def pruned(
     )
 
     def might(min_reserve_s: Array) -> Mask:
-        """Where the cost may be below at so long a latency reserve or a longer one."""
+        """Returns where the cost may be below the bound at a latency reserve of at least `min_reserve_s`."""
         left_s = strictest_s[owner] - min_reserve_s
         bounds = space.cost_bounds(1 + rates[owner] * (left_s + beyond_s[owner]), pair)
         return np.asarray((left_s >= 0) & (bounds < below[owner]))

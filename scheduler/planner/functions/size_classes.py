@@ -1,8 +1,28 @@
-"""Requests of different sizes routed to buffers by size: how many buffers, and where one ends (MBS).
+"""Requests of different sizes routed to buffers by size: the number of buffers, and where each ends (MBS).
 
-A batch is padded to its largest request. With class distribution F in a buffer, P(largest <= j | b) = F(j)^b, and so
-the bill is exact without enumeration. Who is latest is a request of the buffer's largest class, whose batch has the
-largest services for certain: its percentile is the one to keep. Buffers are contiguous in size; dynamic programming.
+A batch is padded to its largest request. With the distribution F of classes in a buffer, P(largest <= j | b) = F(j)^b,
+so the expected bill is exact without enumeration. The latest requests are those of the buffer's largest class, whose
+batch has the largest services for certain; the percentile is kept for them. Buffers are contiguous in size, and dynamic
+programming finds the best ones.
+
+Half of the requests are small and take 0.1 s, half are large and take 1 s, for batches of one and two. The larger of
+two requests is small with probability 1/4, so a mixed batch of two costs 0.1 / 4 + 1 * 3 / 4 = 0.775, or 0.3875 a
+request. At 1000 requests a second every batch is full; apart, a small request costs 0.1 / 2 and a large one 1 / 2, on
+average 0.275, so they are routed apart:
+
+>>> from scheduler.planner.catalogue.configurations import Family
+>>> from scheduler.planner.catalogue.latency_models import TableLatency
+>>> from scheduler.planner.catalogue.prices import PriceSheet
+>>> one = np.ones(1)
+>>> sheet = PriceSheet("s", "CNY", "", "", "", grain_s=1e-9, per_vcpu_s=1.0)
+>>> def kinds(service_s: float) -> list[Configurations]:
+...     latency, memory_gb = TableLatency(((service_s, service_s),)), np.ones((1, 2))
+...     return [Family("cpu", latency, one, np.zeros(1), memory_gb, np.array([2.0])).tabulated(sheet)]
+>>> found = best_size_buffers(
+...     [kinds(0.1), kinds(1.0)], shares=[0.5, 0.5], slo_s=2.0, rate_rps=1000.0, percentile_wanted=0.9, never_late=True
+... )
+>>> [(buffer.start, buffer.end, round(buffer.choice.cost, 4)) for buffer in found]
+[(0, 1, 0.05), (1, 2, 0.5)]
 """
 
 from collections.abc import Sequence
@@ -13,14 +33,14 @@ import numpy as np
 from scheduler.planner.catalogue.configurations import Configurations
 from scheduler.planner.functions.grouping import best_grouping
 from scheduler.planner.functions.shared_buffer_search import Choice, Space, percentile, space_of, worst_case
-from scheduler.planner.queueing.matrices import Array
+from scheduler.planner.queueing.matrices import Array, Indices
 from scheduler.planner.queueing.multi_slo_batching import SharedBuffer
 from scheduler.planner.queueing.multi_slo_lateness import SharedWaits
 
 
 @dataclass(frozen=True, slots=True)
 class SizeClass:
-    """Requests of up to so many bytes, and their share of all."""
+    """Requests of up to `size_bytes`, and their share of all requests."""
 
     size_bytes: float
     share: float
@@ -31,12 +51,12 @@ class SizeBuffer:
     """A buffer for the size classes `start` to `end` - 1.
 
     Attributes:
-        start: its first class.
-        end: behind its last class.
-        family: the configurations that its choice is one of.
+        start: number of its first class.
+        end: number after its last class.
+        family: the kind of its function.
         choice: its function.
-        mean_size: requests in a batch.
-        latency_s: of its largest class at the percentile.
+        mean_size: mean requests in a batch.
+        latency_s: latency of its largest class at the percentile.
         rate_rps: requests a second.
     """
 
@@ -61,12 +81,12 @@ def best_size_buffers(
     """Returns the cheapest routing of size classes to buffers; empty if some class cannot be in time.
 
     Args:
-        by_class: the configurations with the services of each class, by rising size; the same ones for all classes.
-        shares: of each class, they sum to 1.
-        slo_s: the SLO of all.
-        rate_rps: of all classes together, Poisson.
-        percentile_wanted: which shall be within the SLO in every class.
-        never_late: nobody may ever be late.
+        by_class: configurations with the services of each class, by ascending size; the same ones for all classes.
+        shares: share of each class; they sum to 1.
+        slo_s: the SLO of all classes.
+        rate_rps: Poisson requests a second of all classes together.
+        percentile_wanted: fraction of the requests of every class that must meet the SLO.
+        never_late: whether no request may ever be late.
     """
     search = _SizeSearch(tuple(tuple(one) for one in by_class), np.array(shares), slo_s, rate_rps)
     bounds = search.bounds()
@@ -90,6 +110,20 @@ def best_size_buffers(
     ]
 
 
+def largest_of_batch(shares: Sequence[float] | Array, items: Indices) -> Array:
+    """Returns the probability that the largest item of a batch is of each size, shape (sizes, batches).
+
+    Args:
+        shares: share of each size, ascending in size.
+        items: sizes of batches, shape (batches,).
+
+    >>> largest_of_batch([0.5, 0.5], np.array([1, 2])).tolist()
+    [[0.5, 0.25], [0.5, 0.75]]
+    """
+    reached = np.cumsum(shares) / np.sum(shares)
+    return np.asarray(np.diff(reached[:, None] ** items, axis=0, prepend=0.0))
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class _SizeSearch:
     by_class: tuple[tuple[Configurations, ...], ...]
@@ -102,19 +136,17 @@ class _SizeSearch:
         return SharedBuffer(np.array([self.slo_s]), np.array([rate]))
 
     def space(self, start: int, end: int) -> Space:
-        """The pairs of a buffer: services of its largest class, bills of the largest of each batch."""
-        reached = np.cumsum(self.shares[start:end]) / self.shares[start:end].sum()
+        """Returns the pairs of a buffer: services of its largest class, bills of the largest request of each batch."""
         families = []
         for number, largest in enumerate(self.by_class[end - 1]):
-            batches = np.arange(1, largest.max_batch + 1)
-            chances = np.diff(reached[:, None] ** batches, axis=0, prepend=0.0)
+            chances = largest_of_batch(self.shares[start:end], np.arange(1, largest.max_batch + 1))
             billed = np.stack([one[number].services.billed_s for one in self.by_class[start:end]])
             mixed_s = np.einsum("jb,jnb->nb", chances, billed)
             families.append(replace(largest, services=replace(largest.services, billed_s=mixed_s)))
         return space_of(families)
 
     def bounds(self) -> Array:
-        """Lower bounds on the cost per second: every batch full, billed as the smallest class of the buffer."""
+        """Returns lower bounds on the cost per second: every batch full, and billed as the smallest class."""
         cheapest = [float(space_of(one).least.min()) for one in self.by_class]
         rates = np.cumsum(self.shares) * self.rate_rps
         count = len(cheapest)

@@ -21,12 +21,12 @@ from scheduler.domain.plans import (
 )
 from scheduler.planner.catalogue.json_fields import PlanInputError
 from scheduler.planner.functions.problem import Application, FunctionPlan, PlanningProblem
-from scheduler.planner.functions.size_classes import SizeClass
+from scheduler.planner.functions.size_classes import SizeClass, largest_of_batch
 from scheduler.planner.functions.solve import plan_functions
 from scheduler.planner.queueing.map_fit import refit
 from scheduler.planner.queueing.map_process import ArrivalError
 from scheduler.planner.site.buffer_planning import Route
-from scheduler.planner.site.deployed_tiers import TierOffer, largest_of_batch
+from scheduler.planner.site.deployed_tiers import TierOffer
 from scheduler.planner.site.problem import BufferProblem
 from scheduler.planner.site.service_margin import Spread, margin_at
 

@@ -1,6 +1,6 @@
 """Deployed tiers as functions to choose from: what is known of their services, behind the uplink, at their prices."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -10,7 +10,7 @@ from scheduler.planner.catalogue.configurations import Configurations
 from scheduler.planner.catalogue.function_path import FunctionPath
 from scheduler.planner.catalogue.latency_models import Resources, TableLatency
 from scheduler.planner.catalogue.prices import PriceSheet
-from scheduler.planner.queueing.matrices import Array, Indices
+from scheduler.planner.functions.size_classes import largest_of_batch
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +56,7 @@ class TierOffer:
             return self._configuration(tier)
         slowest = self._configuration(tier, factors[-1])
         items = np.arange(1, slowest.max_batch + 1)
-        weights = np.array(largest_of_batch(self.size_shares, items)) * (np.array(factors) / factors[-1])[:, None]
+        weights = largest_of_batch(self.size_shares, items) * (np.array(factors) / factors[-1])[:, None]
         billed_s = slowest.services.billed_s * weights.sum(axis=0)
         return replace(slowest, services=replace(slowest.services, billed_s=billed_s))
 
@@ -90,14 +90,3 @@ class TierOffer:
             per_s=np.full((1, max_batch), tier.price.per_s),
             per_call=tier.price.per_call,
         )
-
-
-def largest_of_batch(shares: Sequence[float], items: Indices) -> Array:
-    """Returns the probability that the largest item of a batch is of each size, shape (sizes, batches).
-
-    Args:
-        shares: part of the items of each size, ascending in size; they sum to 1.
-        items: sizes of batches, shape (batches,).
-    """
-    reached = np.minimum(np.cumsum(shares), 1.0)[:, None] ** items[None, :]
-    return np.asarray(np.diff(reached, axis=0, prepend=0.0))
