@@ -1,4 +1,4 @@
-"""Tier, batch and waits of each function buffer of a model, and what to expect of it."""
+"""Tier, batch and waits of each function buffer of a model, and the fraction of its requests expected in time."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -17,14 +17,14 @@ class Route:
     """Requests that are gathered for the same batches.
 
     Attributes:
-        classes: whose they are, at least one.
+        classes: their service classes, at least one.
         tiers: function configurations to choose from, at least one.
-        share: their part of the model's items.
+        share: their share of the model's items.
         up_to_bytes: largest item on the wire; None: any.
-        item_bytes: mean item on the wire, where items are routed by size; None: the model's.
-        size_factors: by tier, what the largest of these items make of a service; empty where size does not matter.
-        sigma: scatter of the logarithm of services of one size, where those are told apart; None: that of all.
-        loaded: tier, batch and waits as a loaded plan wants them; None: to be planned.
+        item_bytes: mean item on the wire, if items are routed by size; None: that of the model.
+        size_factors: factor of the largest of these items on a service, by tier; empty if sizes do not matter.
+        sigma: scatter of the logarithm of services of one size, if sizes are distinguished; None: that of all sizes.
+        loaded: tier, batch and waits of a loaded plan; None: they are planned.
     """
 
     classes: tuple[ServiceClass, ...]
@@ -38,22 +38,22 @@ class Route:
 
     @property
     def percentile(self) -> float:
-        """The strictest."""
+        """The strictest percentile of the classes."""
         return max(c.percentile for c in self.classes)
 
     def binding_slo_s(self, fastest_s: float) -> float:
-        """Returns the tightest SLO that can be met at all; the loosest of all where none can."""
+        """Returns the tightest SLO that can be met at all; the loosest one if none can be met."""
         slos_s = [c.slo_s for c in self.classes]
         return min((slo_s for slo_s in slos_s if slo_s >= fastest_s), default=max(slos_s))
 
 
 @dataclass(frozen=True, slots=True)
 class PlannedBuffer:
-    """A buffer with its choice.
+    """A buffer with its tier and batch.
 
     Attributes:
         route: the requests that are gathered.
-        problem: what its tier and batch were chosen for.
+        problem: what tier and batch were chosen for.
         choice: tier and batch.
     """
 
@@ -73,7 +73,7 @@ class PlannedBuffer:
         return self.problem.spread.within_after_wait(available_s, service_s, longest_wait_s=choice.hold_s)
 
     def plan(self, estimates: ModelEstimates) -> BufferPlan:
-        """Returns it as the dispatcher obeys it."""
+        """Returns the buffer in the form that the dispatcher uses."""
         route, factors = self.route, estimates.function_quantile_factor
         return BufferPlan(
             classes=tuple(c.name for c in route.classes),
@@ -90,10 +90,10 @@ class PlannedBuffer:
         )
 
     def _timeout_s(self, service_class: ServiceClass) -> float:
-        """A request may be held until a function batch of it alone would only just be in time.
+        """Returns the longest wait of a request of a class, seconds.
 
-        Leaving earlier gains nothing: a batch that cannot grow in time any more may still find room on the edge. A
-        loaded plan says itself how long.
+        It ends when a function batch of the request alone would only just be in time. Sending earlier gains nothing: a
+        batch that cannot grow in time any more may still fit on the edge. A loaded plan has its own timeouts.
         """
         loaded = self.route.loaded
         longest_s = service_class.slo_s - self.choice.alone_s
@@ -108,7 +108,7 @@ def fastest_s(route: Route, estimates: ModelEstimates) -> float:
 
 
 def _latencies(route: Route, estimates: ModelEstimates) -> dict[str, LatencyModel]:
-    """What was learned of each tier, for items of the route's size."""
+    """Returns the learned latency model of each tier, for items of the route's size."""
     return {
         tier.name: estimates.function_latencies.get(tier.name, tier.latency).slower(
             route.size_factors.get(tier.name, 1.0)
@@ -118,7 +118,7 @@ def _latencies(route: Route, estimates: ModelEstimates) -> dict[str, LatencyMode
 
 
 def plan_buffer(route: Route, problem: BufferProblem) -> PlannedBuffer:
-    """Returns a route's buffer with the cheapest tier and batch that are in time, or with those that are loaded."""
+    """Returns a route's buffer with the cheapest tier and batch in time, or with those of the loaded plan."""
     for_route = _tier_problem(route, problem)
     loaded = route.loaded
     choice = choose_function(for_route) if loaded is None else loaded_choice(for_route, loaded)
@@ -148,15 +148,15 @@ def _tier_problem(route: Route, problem: BufferProblem) -> TierProblem:
 
 
 def _margin(route: Route, estimates: ModelEstimates, path: FunctionPath, spread: Spread) -> float:
-    """The margin at the percentile, or the largest with which a single item is in time.
+    """Returns the margin at the percentile, or the largest one with which a single item is in time.
 
-    A function that keeps 98 % of its deadlines is worth more than a refusal, and the percentile may hold all the same
-    because most requests are the edge's.
+    A function that keeps 98 % of its deadlines is better than a refusal. The percentile may still hold, because the
+    edge answers most requests.
     """
     alone_s, margin = fastest_s(route, estimates), spread.margin
     loosest_s = max(c.slo_s for c in route.classes)
     if alone_s <= 0 or alone_s * margin + path.takes_s(1) <= loosest_s:
         return margin
     max_margin = (loosest_s - path.takes_s(1)) / alone_s
-    # A hair less, so that the product which is compared with the deadline does not exceed it by rounding.
+    # Slightly less, so that rounding of the product with the service cannot exceed the deadline.
     return max_margin * (1 - 1e-9) if max_margin > 1 else margin

@@ -1,4 +1,4 @@
-"""Deployed tiers as functions to choose from: what is known of their services, behind the uplink, at their prices."""
+"""Deployed tiers as functions to choose from: their learned services, behind the uplink, at their prices."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -15,17 +15,17 @@ from scheduler.planner.functions.size_classes import largest_of_batch
 
 @dataclass(frozen=True, slots=True)
 class TierOffer:
-    """Tiers, each a configuration of its own whose kind is the tier's name.
+    """Tiers, each of them one configuration whose kind is the name of the tier.
 
     Attributes:
-        name: for messages.
+        name: name of the offer in messages.
         tiers: at least one.
-        latencies: what was learned of them by name; a tier's own latency model counts where nothing was.
-        sigma: of the lognormal spread of their services.
-        path: to them.
-        max_items: most items in a batch.
-        size_factors: by tier, what items of a size make of a service; empty where size does not matter.
-        size_shares: part of the items of each of these sizes.
+        latencies: learned latency models by tier name; a tier without one uses its own.
+        sigma: standard deviation of the logarithm of their services.
+        path: path to the tiers.
+        max_items: largest batch.
+        size_factors: factor of items of a size on a service, by tier; empty if sizes do not matter.
+        size_shares: share of the items of each of these sizes.
     """
 
     name: str
@@ -39,14 +39,14 @@ class TierOffer:
 
     @property
     def sheet(self) -> PriceSheet:
-        """Stands where a price sheet is asked for: a deployed tier brings its price along."""
+        """A price sheet as the planner needs one; deployed tiers bring their own prices."""
         price = self.tiers[0].price
         return PriceSheet(self.name, price.currency, price.sheet, date="", note="", grain_s=price.grain_s)
 
     def tabulated(self, sheet: PriceSheet, *, kinds: tuple[str, ...] = ()) -> tuple[Configurations, ...]:  # noqa: ARG002
-        """Returns one configuration for each tier; price sheet and kinds say nothing about deployed ones.
+        """Returns one configuration for each tier; the arguments have no effect on deployed tiers.
 
-        Batches of all sizes are as late as those with the largest items, and billed by the largest of each batch.
+        Batches of all sizes are as late as those with the largest items, and billed by the largest item of each batch.
         """
         return tuple(self._mixed(tier) for tier in self.tiers)
 
@@ -67,9 +67,9 @@ class TierOffer:
         *,
         kinds: tuple[str, ...] = (),  # noqa: ARG002
     ) -> tuple[Configurations, ...]:
-        """Returns the same for batches whose largest item is of one size.
+        """Returns the same for batches whose largest item has one size.
 
-        The path stays that of all sizes: transfers are not billed, and the dispatcher counts every byte itself.
+        The path is that of all sizes: transfers are not billed, and the dispatcher counts every byte itself.
         """
         return tuple(
             self._configuration(tier, self.size_factors.get(tier.name, {}).get(size_bytes, 1.0)) for tier in self.tiers

@@ -1,4 +1,4 @@
-"""From a snapshot to a plan. Deterministic, never raises on what cannot be met: that is a plan with a reason."""
+"""From a snapshot to a plan: deterministic, and never an error. What cannot be met gives a plan with a reason."""
 
 import math
 from collections.abc import Sequence
@@ -16,16 +16,16 @@ from scheduler.planner.site.service_margin import Spread, margin_at
 def best_plan(snapshot: Snapshot, *, plan_id: int, cause: str, detail: str, at_once: bool = False) -> Plan:
     """Returns the plan that keeps every class's percentile at the least expected money.
 
-    Edge: caps from the largest batch in time, the share it keeps from the fluid limit. What spills goes to the tier
-    and batch with the lowest exact cost per request. Backends that are down are planned for all the same, because the
-    plan must serve when they come back; only the expectations count them out.
+    The cap of edge batches is the largest batch in time, and the edge's share of the traffic follows from the fluid
+    limit. The rest goes to the tier and batch with the lowest exact cost per request. Backends that are down are
+    planned as if they were up, because the plan must serve when they come back; only the expected values exclude them.
 
     Args:
         snapshot: estimates, settings and limits.
-        plan_id: of the new plan.
-        cause: why it was asked for, a word.
-        detail: the same in numbers.
-        at_once: for whoever waits for it: in a fraction of the time, with one buffer for all classes of a model.
+        plan_id: number of the new plan.
+        cause: why the plan was requested, one word.
+        detail: the same with numbers.
+        at_once: whether to plan in a fraction of the time, with one buffer for all classes of a model.
     """
     models = [_model(settings, snapshot, at_once=at_once) for settings in snapshot.settings.models]
     works = [model.edge_work for model in models]
@@ -49,13 +49,13 @@ def best_plan(snapshot: Snapshot, *, plan_id: int, cause: str, detail: str, at_o
 
 
 def _with_loaded(detail: str, snapshot: Snapshot) -> str:
-    """The detail, and for which models function buffers were not planned but loaded."""
+    """Returns the detail, and the models whose function buffers were loaded and not planned."""
     loaded = [model.name for model in snapshot.settings.models if model.buffers]
     return f"{detail}; functions of {', '.join(loaded)} as loaded" if loaded else detail
 
 
 def _part(work: float, total: float) -> float:
-    """The part of the edge's time that a model can have: what others leave, or its share by need if that is more."""
+    """Returns the part of the edge's time for a model: what others leave, or its share of the need if that is more."""
     return max(1.0 - (total - work), work / total) if total > 0 else 1.0
 
 
@@ -77,14 +77,14 @@ class _Model:
 
     @property
     def edge_work(self) -> float:
-        """The part of the edge's time that it would take to keep as much of this model as deadlines allow."""
+        """Fraction of the edge's time that this model would need to keep as much as its deadlines allow."""
         edge = self.edge_share(1.0)
         if edge.capacity_rps <= 0:
             return 0.0
         return min(1.0, self.estimates.rate_rps / edge.capacity_rps)
 
     def edge_share(self, share: float) -> EdgeShare:
-        """Returns what the edge keeps if this model gets `share` of it."""
+        """Returns what the edge keeps if this model gets `share` of its time."""
         if not self.snapshot.edge_up:
             return NO_EDGE
         return edge_share(
@@ -102,9 +102,10 @@ class _Model:
         return tuple(c for c in self.settings.classes if not c.edge_only)
 
     def buffers(self, edge: EdgeShare, sent_bytes_per_s: float) -> tuple[PlannedBuffer, ...]:
-        """Returns the function buffers: where a class has several, by ascending size of items.
+        """Returns the function buffers; several buffers of one class are in ascending order of item size.
 
-        What spills comes in runs at the full rate (while an edge batch is full), so that is how fast it gathers.
+        Requests spill in runs at the full rate (while an edge batch is full), so that is the rate at which batches
+        gather.
         """
         settings, snapshot, limits = self.settings, self.snapshot, self.limits
         max_items = _least(settings.max_items, limits.function_batch_cap)
@@ -130,7 +131,7 @@ class _Model:
 
     @property
     def edge_batch_cap(self) -> int:
-        """Largest edge batch in time; where none is, the largest in time without margin, or simply the largest.
+        """The largest edge batch in time; if there is none, the largest in time without margin, or the largest allowed.
 
         Capacity matters most where deadlines cannot be met, and a class may be served late.
         """
@@ -168,7 +169,7 @@ def _least(*values: int | None) -> int:
 
 
 def _binding_slo_s(settings: ModelSettings, fastest_s: float) -> float:
-    """The tightest SLO that this backend can meet at all; the loosest of all where it meets none."""
+    """Returns the tightest SLO that the backend can meet at all; the loosest one if it meets none."""
     slos_s = [c.slo_s for c in settings.classes]
     return min((slo_s for slo_s in slos_s if slo_s >= fastest_s), default=max(slos_s))
 
@@ -204,14 +205,14 @@ def _expect(model: _Model, edge: EdgeShare, buffers: Sequence[PlannedBuffer]) ->
     spill_rps = rate_rps * edge.spill_fraction
     reachable = [buffer for buffer in buffers if buffer.choice.in_time and model.snapshot.function_up]
     total = math.fsum(buffer.route.share for buffer in buffers)
-    # They share uplink and slots: together they may need no more than all of them.
+    # The buffers share uplink and slots: together they may need no more than all of them.
     needed = math.fsum(spill_rps * b.route.share / total / b.choice.capacity_rps for b in reachable if total > 0)
     served = min(1.0, 1.0 / needed) if needed > 0 else 1.0
     cost_per_s, within, lost, paid_all = 0.0, kept * _edge_attainment(model, edge), 0.0, 0.0
     for buffer in reachable:
         share = buffer.route.share / total if total > 0 else 1.0 / len(buffers)
         paid_rps = spill_rps * share * served
-        # At rate 0 nothing spills; what counts is whether the next request has a place at all.
+        # At rate 0 nothing spills; what counts is whether the next request can be served at all.
         paid = paid_rps / rate_rps if rate_rps > 0 else share * float(edge is NO_EDGE)
         paid_within = buffer.within()
         cost_per_s += paid_rps * buffer.choice.cost_per_item
@@ -230,7 +231,7 @@ def _expect(model: _Model, edge: EdgeShare, buffers: Sequence[PlannedBuffer]) ->
 
 
 def _edge_attainment(model: _Model, edge: EdgeShare) -> float:
-    """Members of an edge batch have waited between nothing and the time it gathered."""
+    """Returns the fraction of edge requests in time: they have waited between 0 and the time the batch gathered."""
     if edge.batch_cap == 0:
         return 0.0
     items = max(1, round(edge.batch))
@@ -241,7 +242,7 @@ def _edge_attainment(model: _Model, edge: EdgeShare) -> float:
 
 
 def _shortfall(model: _Model, edge: EdgeShare, buffers: Sequence[PlannedBuffer], *, unserved: float) -> Shortfall:
-    # Of several buffers the one that is worst off says what is missing.
+    # Of several buffers the worst one says what is missing.
     worst = min(buffers, key=lambda b: (b.choice.in_time, b.choice.hold_s), default=None)
     alone_s = math.inf
     if worst is not None:

@@ -6,7 +6,8 @@ from scheduler.domain.plans import ModelEstimates, ModelSettings, ServiceClass
 from scheduler.planner.catalogue.function_path import FunctionPath
 
 _MAX_BUSY = 0.95
-"""Above this utilisation of the uplink a formula for its waits means nothing; the plan is short of capacity then."""
+"""Utilisation of the uplink above which the M/D/1 wait is not used any more: it grows without bound towards 1, and the
+plan lacks capacity then. Judgement: at 0.95 a batch waits 9.5 transfers; at 0.9 it would be 4.5, at 0.98 24.5."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,7 +17,7 @@ class Uplink:
     Attributes:
         bytes_per_s: its bandwidth; None: ample; 0: nothing passes.
         rtt_s: round trip.
-        sent_bytes_per_s: what all models together are expected to send.
+        sent_bytes_per_s: bytes a second that all models together are expected to send.
     """
 
     bytes_per_s: float | None
@@ -31,17 +32,17 @@ class Uplink:
 
 @dataclass(frozen=True, slots=True)
 class BufferProblem:
-    """The function buffers of one model are planned from this.
+    """What the function buffers of one model are planned for.
 
     Attributes:
         settings: tiers, loaded buffers, and whether there is an edge.
         classes: service classes whose requests may leave the site, at least one.
-        estimates: rates, sizes and services as they are now.
-        uplink: to the tiers.
+        estimates: rates, sizes and services at present.
+        uplink: the uplink to the tiers.
         gather_rps: items a second that arrive while a batch is gathered.
-        max_items: largest batch of a function; with 0 there is no function.
-        max_in_flight: most batches in flight, for all tiers together.
-        window_s: longest wait that an operator allows; infinite where none is set.
+        max_items: largest batch of a function, at least 1.
+        max_in_flight: largest number of batches in flight, for all tiers together.
+        window_s: longest wait that the operator allows; infinite if none is set.
     """
 
     settings: ModelSettings

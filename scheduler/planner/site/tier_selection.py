@@ -1,4 +1,4 @@
-"""Which function tier takes what spills, and at which batch size: the cheapest that can still be in time."""
+"""Selection of the function tier and batch size for requests that spill: the cheapest ones that can be in time."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,13 +12,13 @@ from scheduler.planner.site.service_margin import Spread
 
 @dataclass(frozen=True, slots=True)
 class FunctionChoice:
-    """A tier, the batch to gather for it, and what that leads to.
+    """A tier, the batch to gather for it, and the results.
 
     Attributes:
         tier: the function configuration.
         target: items at which a gathered batch leaves.
-        hold_s: longest that a batch of `target` items can be gathered and be in time; below 0 it is late.
-        alone_s: seconds that a single item needs, margin included.
+        hold_s: longest time for gathering a batch of `target` items that is still in time; below 0 it is late.
+        alone_s: seconds that a single item needs, with margin.
         services_s: expected seconds of a batch of 1, 2, ... items.
         cost_per_item: expected money.
         capacity_rps: items a second, bounded by uplink and concurrency.
@@ -40,18 +40,18 @@ class FunctionChoice:
 
 @dataclass(frozen=True, slots=True)
 class TierProblem:
-    """Tier and batch of one function buffer are chosen for this.
+    """What tier and batch of one function buffer are chosen for.
 
     Attributes:
         tiers: the configurations to choose from, at least one.
-        services_s: by tier name: expected seconds of a batch of 1, 2, ... items, up to the largest allowed.
-        path: to the functions.
-        spread: of function service times.
-        margin: factor on a service time that is planned with; below the spread's own where that would never fit.
+        services_s: expected seconds of a batch of 1, 2, ... items up to the largest allowed, by tier name.
+        path: path to the functions.
+        spread: scatter of function service times.
+        margin: planned factor on a service time; below that of the spread where that could never fit.
         slo_s: the deadline that binds.
         gather_rps: items a second that arrive while a batch is gathered.
-        max_in_flight: most batches in flight for all tiers together.
-        window_s: longest hold that an operator allows; infinite where none is set.
+        max_in_flight: largest number of batches in flight for all tiers together.
+        window_s: longest hold that the operator allows; infinite if none is set.
     """
 
     tiers: tuple[FunctionTier, ...]
@@ -65,16 +65,16 @@ class TierProblem:
     window_s: float
 
     def slots(self, tier: FunctionTier) -> int:
-        """Returns how many batches a tier may have in flight."""
+        """Returns the number of batches that a tier may have in flight."""
         return min(self.max_in_flight, tier.max_in_flight)
 
     def alone_s(self, tier: FunctionTier) -> float:
-        """Returns the seconds that a single item needs on a tier, margin included."""
+        """Returns the seconds that a single item needs on a tier, with margin."""
         return self.services_s[tier.name][0] * self.margin + self.path.takes_s(1)
 
 
 def choose_function(problem: TierProblem) -> FunctionChoice:
-    """Returns the cheapest tier and batch that are in time; the tier that is fastest for single items if none is."""
+    """Returns the cheapest tier and batch in time; if none is in time, the fastest tier for single items."""
     choices = [choice for tier in problem.tiers for choice in _choices(problem, tier)]
     in_time = [choice for choice in choices if choice.in_time]
     if in_time:
@@ -83,13 +83,13 @@ def choose_function(problem: TierProblem) -> FunctionChoice:
 
 
 def _by_money(choice: FunctionChoice) -> tuple[float, float]:
-    """Equal money (as at rate 0, where nothing ever gathers) is decided by what a full batch would cost an item."""
+    """Returns the sort key of a choice: its money, and for equal money (as at rate 0) that of a full batch."""
     full = choice.tier.price.cost(choice.services_s[choice.target - 1]) / choice.target
     return float(f"{choice.cost_per_item:.9e}"), full
 
 
 def _targets(max_size: int) -> list[int]:
-    """Every size up to 32, then steps of a quarter: planning time must not grow with the cube of the largest batch."""
+    """Returns every size up to 32, then steps of a quarter: planning time must not grow with the cube of the size."""
     sizes = list(range(1, min(max_size, 32) + 1))
     while sizes and sizes[-1] < max_size:
         sizes.append(min(max_size, sizes[-1] + sizes[-1] // 4))
@@ -123,11 +123,11 @@ def _choices(problem: TierProblem, tier: FunctionTier) -> list[FunctionChoice]:
 
 
 def loaded_choice(problem: TierProblem, loaded: LoadedBuffer) -> FunctionChoice:
-    """Returns what a loaded plan wants as a choice; it is in time where a single item is.
+    """Returns the choice of a loaded plan; it is in time if a single item is.
 
     Args:
-        problem: with the tier of the buffer as its only one.
-        loaded: the buffer.
+        problem: the problem, with the tier of the buffer as its only one.
+        loaded: the buffer of the loaded plan.
     """
     [tier] = problem.tiers
     services_s, path, alone_s = problem.services_s[tier.name], problem.path, problem.alone_s(tier)
