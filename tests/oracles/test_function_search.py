@@ -8,9 +8,10 @@ from scheduler.planner.catalogue.configurations import Configurations, Family
 from scheduler.planner.catalogue.function_profile import FunctionProfile
 from scheduler.planner.catalogue.latency_models import ExponentialLatency, SliceLatency, TableLatency
 from scheduler.planner.catalogue.prices import load_sheet
+from scheduler.planner.functions.cost_bounds import space_of
 from scheduler.planner.functions.grouping import best_grouping, segment_bounds
 from scheduler.planner.functions.problem import Application, PlanningProblem
-from scheduler.planner.functions.shared_buffer_search import Choice, percentile, space_of, worst_case
+from scheduler.planner.functions.shared_buffer_search import Choice, percentile, worst_case
 from scheduler.planner.functions.solve import plan_functions
 from scheduler.planner.queueing.multi_slo_batching import SharedBuffer
 

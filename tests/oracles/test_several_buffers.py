@@ -6,7 +6,8 @@ import pytest
 from scheduler.planner.catalogue.configurations import Configurations, Family
 from scheduler.planner.catalogue.latency_models import ExponentialLatency, SliceLatency
 from scheduler.planner.catalogue.prices import load_sheet
-from scheduler.planner.functions.shared_buffer_search import LATENCY_RESERVES, percentile, pruned, space_of
+from scheduler.planner.functions.cost_bounds import space_of
+from scheduler.planner.functions.shared_buffer_search import LATENCY_RESERVES, percentile, pruned
 from scheduler.planner.queueing.multi_slo_batching import SharedBuffer, size_distributions
 
 PERCENTILE = 0.95

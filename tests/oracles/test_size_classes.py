@@ -9,7 +9,8 @@ import pytest
 from scheduler.planner.catalogue.configurations import Configurations, Family
 from scheduler.planner.catalogue.latency_models import TableLatency
 from scheduler.planner.catalogue.prices import load_sheet
-from scheduler.planner.functions.shared_buffer_search import percentile, space_of
+from scheduler.planner.functions.cost_bounds import space_of
+from scheduler.planner.functions.shared_buffer_search import percentile
 from scheduler.planner.functions.size_classes import best_size_buffers
 from scheduler.planner.queueing.multi_slo_batching import SharedBuffer
 

@@ -30,7 +30,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from scheduler.planner.functions.shared_buffer_search import Choice, Space
+from scheduler.planner.functions.cost_bounds import Space
+from scheduler.planner.functions.shared_buffer_search import Choice
 from scheduler.planner.queueing.matrices import Array, Indices, Mask
 from scheduler.planner.queueing.multi_slo_batching import SharedBuffer
 

@@ -77,7 +77,7 @@ class SharedBufferCosts:
         buffers: the buffers.
         distribution: batch sizes, for the latency reserves of one buffer after another.
         owner: number of the buffer of each latency reserve, shape (S R,).
-        reserve_full_batch: see `space_of`.
+        reserve_full_batch: see `cost_bounds.space_of`.
     """
 
     buffers: Sequence[SharedBuffer]
@@ -95,7 +95,7 @@ class SharedBufferCosts:
             buffers: S buffers.
             latency_reserves_s: latency reserves of each, shape (S, R).
             max_batch: the largest cap.
-            reserve_full_batch: see `space_of`.
+            reserve_full_batch: see `cost_bounds.space_of`.
         """
         owner = np.arange(len(buffers)).repeat(latency_reserves_s.shape[1])
         distribution = size_distributions(buffers, latency_reserves_s, max_batch=max_batch)

@@ -31,8 +31,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from scheduler.planner.catalogue.configurations import Configurations
+from scheduler.planner.functions.cost_bounds import Space, space_of
 from scheduler.planner.functions.grouping import best_grouping
-from scheduler.planner.functions.shared_buffer_search import Choice, Space, percentile, space_of, worst_case
+from scheduler.planner.functions.shared_buffer_search import Choice, percentile, worst_case
 from scheduler.planner.queueing.matrices import Array, Indices
 from scheduler.planner.queueing.multi_slo_batching import SharedBuffer
 from scheduler.planner.queueing.multi_slo_lateness import SharedWaits

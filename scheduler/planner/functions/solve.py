@@ -9,6 +9,7 @@ import numpy as np
 
 from scheduler.planner.catalogue.configurations import Configurations, fastest_s
 from scheduler.planner.catalogue.json_fields import PlanInputError
+from scheduler.planner.functions.cost_bounds import Space, space_of
 from scheduler.planner.functions.grouping import Group, Grouping, best_grouping, segment_bounds
 from scheduler.planner.functions.problem import (
     Application,
@@ -18,15 +19,7 @@ from scheduler.planner.functions.problem import (
     PlannedFunction,
     PlanningProblem,
 )
-from scheduler.planner.functions.shared_buffer_search import (
-    LATENCY_RESERVES,
-    Choice,
-    Space,
-    percentile,
-    pruned,
-    space_of,
-    worst_case,
-)
+from scheduler.planner.functions.shared_buffer_search import LATENCY_RESERVES, Choice, percentile, pruned, worst_case
 from scheduler.planner.functions.single_application_search import TIMEOUTS, ProcessChoice, ProcessSearch
 from scheduler.planner.functions.size_classes import SizeBuffer, best_size_buffers
 from scheduler.planner.queueing.map_process import poisson_arrivals
