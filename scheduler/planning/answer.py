@@ -1,4 +1,4 @@
-"""A plan for functions as JSON and as a table, next to what other ways would cost."""
+"""A function plan as JSON and as a table, beside the cost of alternatives."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -14,7 +14,8 @@ from scheduler.planner.functions.problem import FunctionGroup, FunctionPlan, Pla
 from scheduler.planner.functions.solve import plan_functions
 
 _FEW = 40
-"""Above so many applications only quick alternatives are worked out."""
+"""Applications above which only quick alternatives are computed. Judgement: the others search the same space again and
+would take seconds each."""
 
 
 def as_json(plan: FunctionPlan, *, planning_s: float) -> dict[str, Any]:
@@ -22,7 +23,7 @@ def as_json(plan: FunctionPlan, *, planning_s: float) -> dict[str, Any]:
 
     Args:
         plan: the plan.
-        planning_s: how long it took.
+        planning_s: seconds that planning took.
     """
     answer = {
         "total_cost_per_request": plan.total_cost_per_request,
@@ -57,7 +58,13 @@ def _group(group: FunctionGroup) -> dict[str, Any]:
 
 
 def print_answer(problem: PlanningProblem, plan: FunctionPlan, *, planning_s: float) -> None:
-    """Prints the groups of a plan, and the alternatives."""
+    """Prints the groups of a plan, and the alternatives.
+
+    Args:
+        problem: what was planned for.
+        plan: the plan.
+        planning_s: seconds that planning took.
+    """
     console = Console(highlight=False)
     groups = Table(title="groups", title_justify="left")
     for column in ("apps", "function", "batch", "mean", "longest waits", "latency", f"{plan.currency} a request"):

@@ -1,4 +1,4 @@
-"""Applications from a TOML file, or one from a trace or an arrival process."""
+"""Applications from a TOML file, or one application from a trace or an arrival process."""
 
 import importlib
 import sys
@@ -14,11 +14,16 @@ from scheduler.planner.queueing.map_process import MarkovianArrivals
 from scheduler.workloads import WorkloadError, read_gaps, read_map
 
 _MAX_APPLICATIONS = 2000
+"""Largest number of applications. Judgement: the work grows with the square of the number, and 200 take up to 3 s."""
 _MIN_ARRIVALS = 20
+"""Fewest gaps of a trace that a process is fitted to, as in `map_fit`."""
 
 
 def read_applications(path: Path) -> tuple[Application, ...]:
     """Reads `[[app]]` tables: name, slo_s, percentile, one of rps, map, arrivals, and sizes.
+
+    Args:
+        path: the TOML file.
 
     Raises:
         PlanInputError: the file cannot be read, or a field is wrong; the message names it.
@@ -97,10 +102,10 @@ def application_from_gaps(
 
     Args:
         path: the `.gaps` file.
-        slo_s: its SLO.
-        percentile: which shall be within it.
+        slo_s: the SLO.
+        percentile: fraction of the requests that must meet the SLO.
         from_s: start of the part, seconds.
-        to_s: its end; None: that of the trace.
+        to_s: end of the part, seconds; None: the end of the trace.
     """
     rate_rps, process = _read_arrivals(path, from_s=from_s, to_s=to_s)
     return Application(path.stem, slo_s, percentile, rate_rps, process)
@@ -114,7 +119,7 @@ def _read_map(path: Path) -> tuple[float, MarkovianArrivals]:
 def _read_arrivals(
     path: Path, *, from_s: float = 0.0, to_s: float | None = None
 ) -> tuple[float, MarkovianArrivals | None]:
-    """Rate and process; None says that the arrivals are Poisson as far as the trace can tell."""
+    """Returns the rate and the process; None instead of a process if the arrivals look like Poisson."""
     times_s = read_gaps(path).times_s
     end_s = float(times_s[-1]) if to_s is None else to_s
     if not 0 <= from_s < end_s:

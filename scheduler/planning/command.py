@@ -20,11 +20,11 @@ DEFAULT_PRICES = "fc3-cu-usd"
 
 
 def add_arguments(parser: argparse.ArgumentParser, sources: "argparse._MutuallyExclusiveGroup") -> None:
-    """Adds the arguments of this way to plan.
+    """Adds the arguments of planning without an edge.
 
     Args:
-        parser: the sub-command's.
-        sources: where one of several ways to say what is to be planned must be chosen.
+        parser: the parser of the sub-command.
+        sources: group of arguments of which exactly one says what to plan.
     """
     sources.add_argument("--apps", type=Path, metavar="FILE.toml", help="[[app]] tables: name, slo_s, rps, ...")
     sources.add_argument("--arrivals", type=Path, metavar="FILE.gaps", help="one application: a trace of gaps, seconds")
@@ -44,7 +44,11 @@ def add_arguments(parser: argparse.ArgumentParser, sources: "argparse._MutuallyE
 
 
 def run(args: argparse.Namespace) -> int:
-    """Plans and prints; exit status 1 says that some objective cannot be kept, and a sentence on stderr which."""
+    """Plans and prints the plan.
+
+    Returns:
+        Exit status; 1 if some SLO cannot be met, which a sentence on stderr then names.
+    """
     problem = _problem(args)
     started_s = perf_counter()
     plan = plan_functions(problem)

@@ -1,4 +1,4 @@
-"""Cost against latency: the cheapest plans for looser and stricter SLOs, as a picture."""
+"""Cost against latency: a picture of the cheapest plans for looser and stricter SLOs."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -11,10 +11,16 @@ from scheduler.planner.functions.problem import OBJECTIVES, FunctionPlan, Planni
 from scheduler.planner.functions.solve import plan_functions
 
 _FACTORS = np.geomspace(0.4, 2.5, 13)
+"""Factors on all SLOs. Judgement: two fifths to two and a half times show where the curve bends; each is a plan."""
 
 
 def plot_frontier(problem: PlanningProblem, plan: FunctionPlan, path: Path) -> None:
-    """Draws what a request costs if all SLOs are shorter or longer; the file's ending chooses the format.
+    """Draws the cost of a request if all SLOs are shorter or longer.
+
+    Args:
+        problem: what is planned for.
+        plan: its plan.
+        path: file for the picture; its suffix gives the format.
 
     Raises:
         PlanInputError: matplotlib is missing, or the file cannot be written.
@@ -45,7 +51,7 @@ def plot_frontier(problem: PlanningProblem, plan: FunctionPlan, path: Path) -> N
 
 
 def _frontier(problem: PlanningProblem) -> list[tuple[float, float]]:
-    """Mean SLO and cost of the cheapest plans with every SLO multiplied, without those that are not in time."""
+    """Returns mean SLO and cost of the cheapest plans with all SLOs multiplied, without those that are not in time."""
     points = []
     for factor in track(_FACTORS, description=problem.objective, transient=True):
         apps = tuple(replace(app, slo_s=app.slo_s * float(factor)) for app in problem.applications)
@@ -56,5 +62,5 @@ def _frontier(problem: PlanningProblem) -> list[tuple[float, float]]:
 
 
 def _promised_s(problem: PlanningProblem) -> float:
-    """The SLO, averaged over applications."""
+    """Returns the mean SLO over applications."""
     return sum(app.slo_s for app in problem.applications) / len(problem.applications)

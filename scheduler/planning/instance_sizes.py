@@ -1,4 +1,4 @@
-"""What an instance occupies, in the steps in which the provider sells it."""
+"""Resources of a function instance, in the steps in which the provider sells them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 from scheduler.domain.errors import EdgeburstError
 
 # Steps and ratios: the provider's limits-of-usage and instance-types-and-specifications, read 2026-11. They serve to
-# round up and to fill in what is not said; what the provider takes in the end is its own to say.
+# round up and to fill in missing values; the provider decides in the end.
 _VCPU_STEP = 0.05
 _MEMORY_STEP_MB = 64
 _VCPU_MAX = 16.0
@@ -22,12 +22,12 @@ _EXACT = 1e-6
 
 
 class SizeError(EdgeburstError):
-    """Nothing of that size is sold; the message says whose it is and what is."""
+    """The provider sells no instance of this size. The message names the tier and the sizes that are sold."""
 
 
 @dataclass(frozen=True, slots=True)
 class Size:
-    """What an instance occupies; vCPU and memory are 0 where it is not said.
+    """Resources of an instance; vCPU and memory are 0 where they are not given.
 
     Attributes:
         vcpu: vCPUs.
@@ -45,7 +45,7 @@ class Size:
 
     @property
     def label(self) -> str:
-        """A name for it that can be an alias.
+        """A name of the size that can be an alias.
 
         >>> Size(vcpu=0.35, memory_gb=0.5).label
         'cpu-0_35v-512mb'
@@ -54,7 +54,7 @@ class Size:
         return f"{card}-{self.vcpu:g}v-{round(self.memory_gb * 1024)}mb".replace(".", "_")
 
     def configuration(self) -> dict[str, Any]:
-        """Returns it in the provider's fields."""
+        """Returns the size in the provider's fields."""
         fields: dict[str, Any] = {
             "cpu": self.vcpu,
             "memorySize": round(self.memory_gb * 1024),
@@ -66,14 +66,14 @@ class Size:
 
 
 def fitted(size: Size, *, where: str) -> Size:
-    """Returns the size in the provider's steps: rounded up, with what is not said filled in.
+    """Returns the size rounded up to the provider's steps, with missing values filled in.
 
-    What is not said is 1 GB for each vCPU, so that a size that says its memory alone is as fast as it can be; with a
-    GPU it is the most that comes with its share.
+    A missing value is 1 GB for each vCPU, so that a size with memory alone is as fast as possible. With a GPU it is the
+    most that comes with its share.
 
     Args:
-        size: as configured or planned.
-        where: whose it is, for the message.
+        size: size as configured or planned.
+        where: name of its owner, for the message.
 
     Raises:
         SizeError: vCPU and memory do not go together.
@@ -88,7 +88,7 @@ def fitted(size: Size, *, where: str) -> Size:
 
 
 def size_in(configuration: Mapping[str, Any]) -> str:
-    """Returns in words what a function's configuration occupies."""
+    """Returns a phrase for the resources in a function's configuration."""
     words = f"{configuration.get('cpu', 0):g} vCPU, {configuration.get('memorySize', 0)} MB"
     card = configuration.get("gpuConfig") or {}
     return f"{words}, GPU {card['gpuMemorySize']} MB" if card.get("gpuMemorySize") else words

@@ -1,4 +1,4 @@
-"""What `edgeburst plan --json` wrote: the functions, batches and waits of its groups."""
+"""The output of `edgeburst plan --json`, read back: functions, batches and waits of its groups."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from scheduler.planning.instance_sizes import Size
 _MAX_FILE_BYTES = 10_000_000
 _KINDS = ("cpu", "gpu")
 _MAX_NUMBER = 1e15
-"""No size, time, money or number of bytes in a plan is beyond it."""
+"""Bound on every size, time, money and number of bytes in a plan."""
 
 
 class PlanFileError(EdgeburstError):
-    """A plan cannot be read; the message names file and field."""
+    """A plan file cannot be used. The message names file and field."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,15 +26,15 @@ class Group:
     """Applications that share a buffer and its function.
 
     Attributes:
-        apps: their names.
+        apps: names of the applications.
         kind: "cpu" or "gpu".
-        vcpu: vCPUs of an instance; 0 where the plan does not say.
-        memory_gb: memory of an instance; 0 where the plan does not say.
+        vcpu: vCPUs of an instance; 0 if the plan does not give them.
+        memory_gb: memory of an instance; 0 if the plan does not give it.
         gpu_gb: its share of a card's memory.
-        batch: most items of one invocation; a batch leaves at once when it has them.
-        timeouts_s: by application: longest that a request waits for others; empty where the plan does not say.
-        promises: by application: percentile, and the latency there in seconds; empty where the plan does not say.
-        cost_per_request: expected money; 0 where the plan does not say.
+        batch: largest number of items of one invocation; a batch leaves at once when it has them.
+        timeouts_s: longest wait of a request for others, by application; empty if the plan does not give it.
+        promises: percentile and latency at it in seconds, by application; empty if the plan does not give them.
+        cost_per_request: expected money; 0 if the plan does not give it.
         up_to_bytes: largest request of the buffer where requests go by size; None: any.
     """
 
@@ -51,11 +51,11 @@ class Group:
 
     @property
     def name(self) -> str:
-        """It in a message."""
+        """The group's name in a message."""
         return f"the group of {', '.join(self.apps)}"
 
     def size(self, gpu_type: str = "") -> Size:
-        """Returns what its function occupies, not yet in the provider's steps."""
+        """Returns the resources of its function, not yet in the provider's steps."""
         return Size(vcpu=self.vcpu, memory_gb=self.memory_gb, gpu_gb=self.gpu_gb, gpu_type=gpu_type)
 
 
@@ -64,9 +64,9 @@ class PlanFile:
     """A plan.
 
     Attributes:
-        groups: each wants a function.
-        infeasible: why the plan does not keep its objectives; "" if it does.
-        currency: of its costs; "" where it does not say.
+        groups: its groups; each needs a function.
+        infeasible: reason why the plan does not meet its SLOs; "" if it does.
+        currency: currency of its costs; "" if the plan does not give it.
     """
 
     groups: tuple[Group, ...]
@@ -83,7 +83,7 @@ def read_plan(path: Path) -> PlanFile:
     """Reads a plan.
 
     Raises:
-        PlanFileError: it is not there, or not a plan; the message names file and field.
+        PlanFileError: the file is missing or is not a plan; the message names file and field.
     """
     try:
         with path.open("rb") as file:
@@ -151,7 +151,7 @@ def _table(content: Mapping[str, Any], key: str, where: str) -> Mapping[str, Any
 
 
 def _number(content: Mapping[str, Any], key: str, where: str) -> float:
-    """A number of at least 0; absent or null is 0."""
+    """Returns a number of at least 0; a missing value or null is 0."""
     value = content.get(key)
     value = 0.0 if value is None else value
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= _MAX_NUMBER:

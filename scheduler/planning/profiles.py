@@ -16,10 +16,11 @@ from scheduler.planner.catalogue.latency_models import TableLatency
 
 _MAX_FILE_BYTES = 20_000_000
 _NORMAL_95 = 1.6449
+"""Standard normal quantile at 0.95."""
 
 
 def read_profiles(names: Sequence[str]) -> FunctionProfile:
-    """Reads profiles and returns their functions as one choice.
+    """Reads profiles and returns all their functions as one profile.
 
     Args:
         names: files, or names of shipped profiles.
@@ -55,14 +56,14 @@ def _read(name: str) -> FunctionProfile:
 
 
 def measured_profile(profile: Profile) -> FunctionProfile:
-    """Returns what was measured on one function as a profile with one configuration.
+    """Returns the measurements of one function as a profile with one configuration.
 
-    Its resources are `memory_mb`, `vcpu` and `gpu_gb` of the environment; without `vcpu` one for each GB counts, the
-    most that Function Compute gives. Between measured batch sizes medians are interpolated, beyond the largest there
-    is none. The spread is the widest p95 over p50 of any row, as a lognormal.
+    Its resources are `memory_mb`, `vcpu` and `gpu_gb` of the environment; a missing `vcpu` counts as one for each GB,
+    the most that Function Compute gives. Medians are interpolated between measured batch sizes and end at the largest.
+    The scatter is the widest p95 over p50 of any row, as a lognormal.
 
     Raises:
-        PlanInputError: it is of an edge server, or says nothing of its memory.
+        PlanInputError: the profile is of an edge server, or does not give its memory.
     """
     where = f"profile {profile.name!r}"
     if profile.backend != "function":
