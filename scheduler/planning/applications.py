@@ -39,12 +39,12 @@ def read_applications(path: Path) -> tuple[Application, ...]:
     tables = fields.tables("app")
     fields.done()
     if len(tables) > _MAX_APPLICATIONS:
-        raise fields.wrong("app", f"is there {len(tables)} times; at most {_MAX_APPLICATIONS} can be planned at once")
+        raise fields.wrong("app", f"occurs {len(tables)} times; at most {_MAX_APPLICATIONS} can be planned at once")
     applications = tuple(_application(table, folder=path.parent) for table in tables)
     seen: set[str] = set()
     for number, application in enumerate(applications):
         if application.name in seen:
-            raise fields.wrong(f"app[{number}].name", f"{application.name!r} is there twice; names must differ")
+            raise fields.wrong(f"app[{number}].name", f"{application.name!r} occurs twice; names must differ")
         seen.add(application.name)
     return applications
 
@@ -57,7 +57,7 @@ def _application(fields: Fields, *, folder: Path) -> Application:
         raise fields.wrong("percentile", f"must be below 1, not {percentile:g}")
     given = [key for key in fields.known("rps", "map", "arrivals", "sizes") if key != "sizes" and fields.has(key)]
     if len(given) != 1:
-        raise fields.wrong("rps", f"or map or arrivals must be given, exactly one; here are {len(given)}")
+        raise fields.wrong("rps", f"or map or arrivals must be given, exactly one, not {len(given)}")
     if given == ["rps"]:
         rate_rps, process = fields.number("rps", above=0), None
     else:

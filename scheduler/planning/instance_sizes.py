@@ -82,7 +82,7 @@ def fitted(size: Size, *, where: str) -> Size:
     1.0
     """
     if not size.vcpu and not size.memory_gb and not size.gpu_gb:
-        raise SizeError(f"{where} says neither vCPU nor memory; give it at least one of `vcpu` and `memory_gb`")
+        raise SizeError(f"{where} has neither vCPU nor memory; give it at least one of `vcpu` and `memory_gb`")
     sized = _with_gpu(size, where) if size.gpu_gb else _without_gpu(size, where)
     return replace(sized, disk_gb=_DISK_SMALL_GB if size.disk_gb <= _DISK_SMALL_GB + _EXACT else _DISK_LARGE_GB)
 

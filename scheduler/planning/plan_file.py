@@ -94,7 +94,9 @@ def read_plan(path: Path) -> PlanFile:
         raise PlanFileError(f"{path}: this is not JSON; write it with `edgeburst plan --json`") from None
     groups = content.get("groups") if isinstance(content, Mapping) else None
     if isinstance(content, Mapping) and "plan_id" in content:
-        raise PlanFileError(f"{path}: this is what a configuration leads to; plan with `edgeburst plan --apps` instead")
+        raise PlanFileError(
+            f"{path}: this plan was made for a configuration; plan with `edgeburst plan --apps` instead"
+        )
     if not isinstance(groups, list) or not groups:
         raise PlanFileError(f"{path}: there is no list `groups`; write the plan with `edgeburst plan --json`")
     reason = content.get("infeasible")

@@ -67,7 +67,7 @@ def measured_profile(profile: Profile) -> FunctionProfile:
     """
     where = f"profile {profile.name!r}"
     if profile.backend != "function":
-        raise PlanInputError(f"{where}: backend is {profile.backend!r}; functions are planned, measure one")
+        raise PlanInputError(f"{where}: backend is {profile.backend!r}; only functions can be planned; measure one")
     if "memory_mb" not in profile.environment:
         raise PlanInputError(
             f"{where}: environment.memory_mb is missing; measure with --memory-mb, or add it as a text"

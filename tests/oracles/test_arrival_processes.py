@@ -127,7 +127,7 @@ def two_parts() -> MarkovianArrivals:
     ("make", "sentence"),
     [
         (lambda: poisson_arrivals(0.0), "rate_rps must be above 0, not 0.0"),
-        (lambda: mmpp2(rates_rps=(0.0, 0.0), leave_per_s=(1.0, 1.0)), "rates_rps must be at least 0, and one"),
+        (lambda: mmpp2(rates_rps=(0.0, 0.0), leave_per_s=(1.0, 1.0)), "rates_rps must be at least 0, one of them"),
         (lambda: mmpp2(rates_rps=(1.0, 0.0), leave_per_s=(0.0, 1.0)), "leave_per_s must be above 0"),
         (lambda: MarkovianArrivals(d0=(), d1=()), "D0 must have 1 to 64 rows, not 0"),
         (lambda: MarkovianArrivals(d0=((-1.0, 0.0),), d1=((1.0,),)), "D0 and D1 must be square matrices of one size"),
@@ -140,7 +140,7 @@ def two_parts() -> MarkovianArrivals:
         (lambda: MarkovianArrivals(d0=((-2.0,),), d1=((1.0,),)), "row 1 of D0 . D1 sums to -1, not 0"),
         (lambda: MarkovianArrivals(d0=((0.0,),), d1=((0.0,),)), "row 1 of D0 . D1 has no rate above 0"),
         (lambda: MarkovianArrivals(d0=((-1.0, 1.0), (1.0, -1.0)), d1=((0.0, 0.0), (0.0, 0.0))), "D1 has no arrival"),
-        (two_parts, "falls into parts that cannot reach each other"),
+        (two_parts, "has parts that cannot reach each other"),
         (
             lambda: PROCESSES["both"].superposed(PROCESSES["both"]).superposed(PROCESSES["both"].superposed(BURSTY)),
             "64",

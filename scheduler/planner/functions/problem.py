@@ -159,7 +159,7 @@ class PlanningProblem:
             raise PlanInputError("there is no application; add an [[app]] with name, slo_s and rps")
         for name in names:
             if names.count(name) > 1:
-                raise PlanInputError(f"app.name {name!r} is there twice; give every application a name of its own")
+                raise PlanInputError(f"app.name {name!r} occurs twice; names must differ")
         for app in self.applications:
             for field_name, value in (("slo_s", app.slo_s), ("rps", app.rate_rps)):
                 if not (math.isfinite(value) and value > 0):
@@ -171,4 +171,4 @@ class PlanningProblem:
         if self.budget is not None and not self.budget > 0:
             raise PlanInputError(f"budget must be above 0, not {self.budget:g}")
         if self.minimise == "latency" and self.budget is None:
-            raise PlanInputError("budget is missing: the lowest latency costs what it may; give one with --budget")
+            raise PlanInputError("budget is missing; the lowest latency needs one, give it with --budget")

@@ -127,7 +127,7 @@ def mmpp2(*, rates_rps: tuple[float, float], leave_per_s: tuple[float, float]) -
         leave_per_s: how often a second each phase is left, both above 0; the reciprocal is the mean stay in seconds.
     """
     if any(not (math.isfinite(rate) and rate >= 0) for rate in rates_rps) or max(rates_rps) <= 0:
-        raise ArrivalError(f"rates_rps must be at least 0, and one of them above, not {rates_rps}")
+        raise ArrivalError(f"rates_rps must be at least 0, one of them above 0, not {rates_rps}")
     for leave in leave_per_s:
         _positive("leave_per_s", leave)
     (one, two), (from_one, from_two) = rates_rps, leave_per_s
@@ -160,7 +160,7 @@ def _check_rates(d0: Rates, d1: Rates) -> None:
                     raise ArrivalError(f"{name} must hold finite rates; row {i + 1}, column {j + 1} is {rate}")
                 if rate < 0 and not (name == "D0" and i == j):
                     place = f"row {i + 1}, column {j + 1} of {name}"
-                    raise ArrivalError(f"{place} is {rate}; rates must be not negative but on the diagonal of D0")
+                    raise ArrivalError(f"{place} is {rate}; only rates on the diagonal of D0 may be negative")
 
 
 def _with_exact_diagonal(d0: Rates, d1: Rates) -> Rates:
@@ -171,7 +171,7 @@ def _with_exact_diagonal(d0: Rates, d1: Rates) -> Rates:
         if row[i] != 0 and abs(surplus) > _ROW_TOLERANCE + _ROW_TOLERANCE_RELATIVE * leaving:
             raise ArrivalError(f"row {i + 1} of D0 + D1 sums to {surplus:g}, not 0; set D0's diagonal to {-leaving:g}")
         if leaving <= 0:
-            raise ArrivalError(f"row {i + 1} of D0 + D1 has no rate above 0; no phase may be left never")
+            raise ArrivalError(f"row {i + 1} of D0 + D1 has no rate above 0; every phase must be left at some time")
         rows.append((*row[:i], -leaving, *row[i + 1 :]))
     return tuple(rows)
 
@@ -184,7 +184,7 @@ def _check_long_run(d0: Array, d1: Array) -> None:
         raise ArrivalError(f"D1 has no arrival that can be reached from phase {int(np.argmin(arrives)) + 1}")
     # With one closed class there is a phase that every phase leads to.
     if not reach.all(axis=0).any():
-        raise ArrivalError("D0 + D1 falls into parts that cannot reach each other; give each part as its own process")
+        raise ArrivalError("D0 + D1 has parts that cannot reach each other; give each part as a process of its own")
 
 
 def _reachability(steps: Mask) -> Mask:
