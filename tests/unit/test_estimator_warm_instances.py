@@ -139,7 +139,7 @@ class TestWarmInstances:
         warm = WarmInstances()
         warm.sent(1, now_s=0.0)
         warm.came_back(1, answered(cold=None), now_s=1.0)
-        assert warm.stranger_cold == 0.5
+        assert warm.unknown_cold == 0.5
         assert warm.idle_since_s() == [1.0]
 
     def test_one_surprise_is_not_taken_for_a_provisioned_instance_and_two_are(self) -> None:
@@ -169,9 +169,9 @@ class TestWarmInstances:
         warm = WarmInstances(prior_start_s=4.0)
         for batch_id in range(50):
             warm.sent(batch_id, now_s=0.0)
-            warm.came_back(batch_id, answered(cold=True, elapsed_s=5.0), now_s=5.0, way_s=0.5)
+            warm.came_back(batch_id, answered(cold=True, elapsed_s=5.0), now_s=5.0, path_s=0.5)
         warm.sent(99, now_s=0.0)
-        warm.came_back(99, answered(cold=True, elapsed_s=0.6), now_s=5.0, way_s=0.5)
+        warm.came_back(99, answered(cold=True, elapsed_s=0.6), now_s=5.0, path_s=0.5)
         assert warm.start_s(0.5) == pytest.approx(4.0, rel=0.03)
 
     def test_memory_is_bounded(self) -> None:
