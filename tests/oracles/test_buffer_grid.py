@@ -43,7 +43,7 @@ def test_caps_that_are_asked_for_are_those_of_all() -> None:
     assert grid.latency_within(0.3, services_s, caps=[9, 1, 4]) == pytest.approx(every[:, [8, 0, 3]], abs=1e-14)
 
 
-def test_nobody_is_late_up_to_the_wait_that_is_left_and_then_the_first_of_each_batch_is() -> None:
+def test_no_request_is_late_up_to_the_wait_that_is_left_and_then_the_first_of_each_batch_is() -> None:
     grid = buffer_grid(BURSTY, max_batch=8, step_s=0.01, steps=40)
     # A wait of 0.2 s is left, a little less in the second case.
     assert grid.latency_within(0.3, np.full(8, 0.1))[:21] == pytest.approx(1.0, abs=1e-14)

@@ -72,7 +72,7 @@ def test_configurations_whose_services_cross_are_told_apart(seed: int) -> None:
     assert found.cost == pytest.approx(everything(BURSTY, family, 0.9, 0.9), rel=1e-8)
 
 
-def test_nobody_is_late_in_the_worst_case() -> None:
+def test_no_request_is_late_in_the_worst_case() -> None:
     search = ProcessSearch.of(BURSTY, [cpu()], percentile=0.9, step_s=0.09, steps=10)
     certain, relaxed = search.cheapest(0.9, worst_case=True), search.cheapest(0.9)
     assert certain is not None

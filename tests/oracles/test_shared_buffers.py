@@ -104,7 +104,7 @@ def test_several_applications_have_the_distribution_that_other_integrals_give(
     services_s = np.linspace(0.02, 0.9, cap) * float(ascending[0])
     late = SharedWaits.of(buffer, distribution, 0).late(ascending, services_s[:, None], np.ones((cap, 1)))
     assert late == pytest.approx(1 - other.latency_within(ascending, services_s), abs=5e-5)
-    # Whoever may wait longer is not later: what the search relies on.
+    # Applications with a longer timeout are not late more often: the search relies on it.
     assert (np.diff(late) <= 5e-5).all()
 
 

@@ -307,8 +307,8 @@ class TestLivePlans:
         journal = run(replace(MODEL, classes=(normal,)), requests, sigma=0.1)
         assert all(len(plan.groups[0].buffers) == 1 for plan in journal.plans)
 
-    def test_nobody_is_refused_for_good_when_the_functions_get_slower_than_the_objective(self) -> None:
-        """Whoever is likely to be late is refused while more are late than may be; somebody must find out when not."""
+    def test_no_class_is_refused_for_good_when_the_functions_get_slower_than_the_objective(self) -> None:
+        """Requests that are likely to be late are refused while too many are late; some must still be tried."""
         [normal] = CLASSES[1:2]
         requests = arrivals((normal,), 4000, scale=2.0)
         slow_s, again_s = requests[800].arrived_at_s, requests[1200].arrived_at_s

@@ -19,7 +19,7 @@ def cheapest(
     *,
     reserve_full_batch: bool = False,
 ) -> float:
-    """Lowest cost per request of one function for a buffer; None as percentiles: nobody may ever be late."""
+    """Lowest cost per request of one function for a buffer; None as percentiles: no request may be late."""
     best = math.inf
     for family, index, cap in _pairs(families):
         services = family.services

@@ -86,7 +86,7 @@ class TestWarmInstances:
         assert warm.busy == 2
         assert warm.cold_probability(20.0) > 0.7
 
-    def test_a_cold_start_says_that_nobody_who_was_idle_is_left(self) -> None:
+    def test_a_cold_start_shows_that_no_idle_instance_is_left(self) -> None:
         warm = with_idle([10.0, 11.0, 12.0])
         warm.sent(10, now_s=300.0)
         warm.came_back(10, answered(cold=True), now_s=303.0)

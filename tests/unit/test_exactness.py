@@ -1,4 +1,4 @@
-"""The exactness script: its simulated buffer is one, it passes right laws, and it finds wrong ones."""
+"""The exactness script: its simulated buffer is one, it passes right distributions and finds wrong ones."""
 
 import csv
 import json
@@ -44,7 +44,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def test_right_laws_pass_and_every_point_is_written(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_right_distributions_pass_and_every_point_is_written(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert script.main(["--maps", str(folder), "--requests", "60000", "--csv", str(folder / "points.csv")]) == 0
     printed = capsys.readouterr().out
     assert "reached" in printed
@@ -56,7 +56,7 @@ def test_right_laws_pass_and_every_point_is_written(folder: Path, capsys: pytest
         assert abs(float(row["exact"]) - float(row["seen"])) < 5 * float(row["standard_error"])
 
 
-def test_a_wrong_law_is_found(
+def test_a_wrong_distribution_is_found(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def wrong(process: MarkovianArrivals, *, max_batch: int, timeout_s: float) -> buffers.BufferDistribution:

@@ -1,4 +1,4 @@
-"""Shares of classes and sizes, the effect of sizes, and who belongs to which buffer."""
+"""Shares of classes and sizes, the effect of sizes, and which requests belong to which buffer."""
 
 import math
 

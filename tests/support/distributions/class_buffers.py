@@ -1,4 +1,4 @@
-"""The exact distribution of one buffer shared by classes with timeouts of their own, each class Poisson."""
+"""Exact distribution of one buffer shared by classes of Poisson arrivals, each class with a timeout of its own."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -61,7 +61,8 @@ def _sizes(batches: OpenBatches, max_batch: int) -> Array:
         return np.ones((*batches.total_rps.shape[:-1], 1))
     terms = batches.terms(max_batch)
     between = batches.integrals(terms)
-    # The opener's own timeout closes; a joiner's does while the opener's is not over; the last arrival fills.
+    # The first request's timeout closes; a further one's does while the first one's is not over; the last arrival
+    # fills.
     sizes = np.einsum("...n,...nk->...k", batches.rates_rps / batches.total_rps, terms[..., 1:, :])
     sizes[..., 1:] += np.einsum("...n,...nk->...k", batches.ending_rps * batches.alive, between[..., :-1])
     sizes[..., -1] = (batches.slopes * between[..., max_batch - 2]).sum(axis=-1)

@@ -70,10 +70,10 @@ class MarkedBufferDistribution:
     """One buffer for several classes of Markovian arrivals, each class with its own timeout.
 
     Sizes and waits are sums of products of count matrices; closing times are integrated exactly. A wait costs some
-    milliseconds, so this distribution is for judging a plan, not for searching one.
+    milliseconds, so it serves to check a plan, not to search for one.
 
     Attributes:
-        arrivals: of all classes.
+        arrivals: arrivals of all classes.
         timeouts_s: timeouts of the classes, shape (n,).
         max_batch: B.
         opening: distribution of class and phase of the request that opens a batch, shape (n, m).
@@ -160,7 +160,7 @@ def marked_buffer_distribution(
     rates = (arrivals.d0, arrivals.marks, arrivals.marks)
     ages, change = _ages(rates, timeouts, max_batch, np.inf), np.zeros_like(arrivals.d0)
     for phase in range(len(change)):
-        # Whichever phase the last batch closed in, what opens next and how that closes.
+        # For each phase in which the last batch closed: the next first request, and how its batch closes.
         opener = next_open[:, phase]
         change[phase] = _by_size(ages, rates, timeouts, np.inf, opener, opener).sum(axis=0)
     opening = np.asarray(np.einsum("i,nij->nj", stationary(change), next_open))
@@ -187,14 +187,14 @@ def _blocks(values: Array, derivatives: Array) -> Array:
 
 
 def _by_size(ages: _Ages, rates: _Rates, timeouts_s: Array, wait_s: float, opener: Array, late_opener: Array) -> Array:
-    """Law of size and last phase of a batch, given class and phase of its opener: shape (B, M).
+    """Returns the distribution of size and last phase of a batch, given class and phase of its first request: (B, M).
 
     Args:
         ages: count matrices by age, with `wait_s` among the edges.
         rates: D0 and the classes' D1.
-        timeouts_s: of the classes, shape (n,).
+        timeouts_s: timeouts of the classes, shape (n,).
         wait_s: longest wait in time.
-        opener: rows of the opener by class if it is in time, shape (n, M).
+        opener: rows of the first request by class if it is in time, shape (n, M).
         late_opener: the same if it is late.
     """
     _, plain, late = rates

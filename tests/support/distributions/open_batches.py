@@ -1,4 +1,4 @@
-"""Batches of classes with timeouts of their own while they are open: how many members, how long, in closed form."""
+"""Open batches of classes with timeouts of their own: number of requests and time open, in closed form."""
 
 from dataclasses import dataclass
 
