@@ -110,7 +110,7 @@ class ClassWaits:
         return np.asarray(np.einsum("bqo,ob->bq", np.minimum(waits_s[..., None], edges_s), at_close))
 
     def _filled(self, reach: _Reach) -> Array:
-        """Returns requests of a full batch, over the class's rate: the one that fills it, the first, the further ones."""
+        """Returns requests of a full batch over the class rate: the one that fills it, the first, the others."""
         size, total_rps = len(reach.waits_s), self.batches.total_rps[0]
         members = self.alive.plain[-1][size - 2] + self.every.up_to(reach, 2)[-1]
         if size > 2:
