@@ -267,14 +267,18 @@ class _Feasibility:
 
 
 def reached(atoms_s: Array, weights: Array, times_s: Array) -> Array:
-    """Returns which configurations are slower, and which are faster, than one at each batch size, shape (n, B)."""
+    """Returns the probability of a service of at most a given time, shape (..., K).
+
+    Args:
+        atoms_s: services, shape (..., A).
+        weights: probability of each, shape (..., A).
+        times_s: times, shape (..., K).
+    """
     return np.asarray((weights[..., None, :] * (atoms_s[..., None, :] <= times_s[..., :, None])).sum(axis=-1))
 
 
 def _compared(atoms_s: Array, weights: Array, tested: int) -> tuple[Mask, Mask]:
-    """Returns which configurations are slower and which are faster than one, as distributions by batch size, shape (n,
-    B).
-    """
+    """Returns which configurations are slower, and which are faster, than one at each batch size, shape (n, B)."""
     ours_s, ours = atoms_s[tested], weights[tested]
     at_theirs = reached(ours_s[None], ours[None], atoms_s)
     slower = (reached(atoms_s, weights, atoms_s) <= at_theirs + _TOLERANCE).all(axis=2)

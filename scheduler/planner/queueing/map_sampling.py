@@ -8,7 +8,7 @@ from scheduler.planner.queueing.map_process import MarkovianArrivals
 from scheduler.planner.queueing.matrices import Array, Indices
 
 _MAX_CHANGES = 1 << 21
-"""Transitions that are drawn at once: they fit in memory (some hundred megabytes), and more would not be faster."""
+"""Transitions that are drawn at once. Their outcomes take 17 MB for each phase; more would not be faster."""
 
 
 class ArrivalStream:

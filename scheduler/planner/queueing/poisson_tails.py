@@ -19,15 +19,13 @@ it sixteen times as large."""
 
 
 def saturated_mean(size: int) -> float:
-    """Returns P(at least s | mean x) at x = 0, 1/16, ... for s = -2 ... size + 1, with all neighbours of 1 ... size."""
+    """Returns a mean above which fewer than `size` arrivals have a probability below 1e-11."""
     return float(size + 8 * np.sqrt(size) + 20)
 
 
 @cache
 def _table(size: int) -> Array:
-    """Returns P(at least s | mean x) at x = 0, 1/16, ... in rows s = -2 ... size + 1, so that no neighbour is a special
-    case.
-    """
+    """Returns P(at least s | mean x) at x = 0, 1/16, ... for s = -2 ... size + 1, the neighbours of 1 ... size too."""
     means = np.arange(0.0, saturated_mean(size) + 2 * _STEP, _STEP)
     tails = np.ones((size + 4, len(means)))
     term = np.exp(-means)

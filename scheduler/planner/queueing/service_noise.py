@@ -76,15 +76,13 @@ class LognormalNoise:
 
     @property
     def longest(self) -> float:
-        """Returns the rest of the bound, by Gauss-Legendre quadrature over the factor.
-
-        The quadrature runs from the factor that leaves time for every wait to the factor that leaves time for none.
-        """
+        """The factor at 8.3 standard deviations."""
         return self.mean * math.exp(self.sigma * (_FAR - self.sigma / 2))
 
     def slack(self, latency_s: float, services_s: Array, timeout_s: float) -> Slack:
-        """Returns the rest of the bound, by Gauss-Legendre quadrature between the factor that leaves room for every
-        wait and the factor that leaves room for none.
+        """Returns the rest of the bound, by Gauss-Legendre quadrature over the factor.
+
+        The quadrature runs from the factor that leaves time for every wait to the factor that leaves time for none.
         """
         low = self._normal(latency_s - timeout_s, services_s)
         high = self._normal(latency_s, services_s)
@@ -96,11 +94,11 @@ class LognormalNoise:
         below = np.array([0.5 * math.erfc(-place / math.sqrt(2)) for place in low.tolist()])
         return Slack(below, latency_s - services_s[:, None] * factors, half * weights * density)
 
-    def _normal(self, room_s: float, services_s: Array) -> Array:
-        """Returns the standard normal number at which the service takes exactly `room_s`."""
-        if room_s <= 0:
+    def _normal(self, service_s: float, services_s: Array) -> Array:
+        """Returns the standard normal number at which the service takes exactly `service_s`."""
+        if service_s <= 0:
             return np.full(len(services_s), -_FAR)
-        return np.clip(np.log(room_s / (services_s * self.mean)) / self.sigma + self.sigma / 2, -_FAR, _FAR)
+        return np.clip(np.log(service_s / (services_s * self.mean)) / self.sigma + self.sigma / 2, -_FAR, _FAR)
 
 
 NO_NOISE = Deterministic()
