@@ -19,6 +19,7 @@ _VCPU_PER_GPU_GB = 0.5
 _MEMORY_GB_PER_GPU_GB = 2.0
 _DISK_SMALL_GB, _DISK_LARGE_GB = 0.5, 10.0
 _EXACT = 1e-6
+"""Rounding of a size in the steps of the provider that does not count as another step."""
 
 
 class SizeError(EdgeburstError):

@@ -15,6 +15,7 @@ from scheduler.planner.catalogue.json_fields import PlanInputError
 from scheduler.planner.catalogue.latency_models import TableLatency
 
 _MAX_FILE_BYTES = 20_000_000
+"""Largest profile that is read: 4096 configurations x 512 batch sizes in JSON are about as much."""
 _NORMAL_95 = 1.6449
 """Standard normal quantile at 0.95."""
 

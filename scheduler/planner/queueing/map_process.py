@@ -12,8 +12,7 @@ Rates = tuple[tuple[float, ...], ...]
 
 MAX_PHASES = 64
 """Largest number of phases. The count matrices of more phases do not fit in memory; superposition multiplies phases."""
-_ROW_TOLERANCE = 1e-5
-_ROW_TOLERANCE_RELATIVE = 1e-6
+_ROW_TOLERANCE, _ROW_TOLERANCE_RELATIVE = 1e-5, 1e-6
 """Tolerances for sums of rows, which should be 0: published processes are rounded to six decimals."""
 
 

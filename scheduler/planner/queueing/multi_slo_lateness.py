@@ -35,6 +35,7 @@ from scheduler.planner.queueing.multi_slo_batching import BatchSizeDistribution,
 from scheduler.planner.queueing.poisson_tails import neighbouring_tails, saturated_mean
 
 _NODES, _WEIGHTS = np.polynomial.legendre.leggauss(3)
+"""Gauss-Legendre nodes in a panel: exact for polynomials of degree five, more than the cubic interpolation uses."""
 _PANEL = 0.25
 """Expected arrivals in a panel of the waits. Cubic interpolation over a panel has an error of at most 1e-5, which grows
 with the fourth power of its width."""
