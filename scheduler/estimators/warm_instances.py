@@ -61,7 +61,7 @@ class WarmInstances:
     >>> for batch_id, cold in enumerate((True, False, False), start=1):
     ...     warm.sent(batch_id, now_s=60.0 * batch_id)
     ...     report = BatchReport(elapsed_s=3.2 if cold else 0.7, service_s=0.6, cold_start=cold)
-    ...     warm.came_back(batch_id, report, now_s=60.0 * batch_id + 1.0, path_s=0.1)
+    ...     warm.came_back(batch_id, report, now_s=60.0 * batch_id + 1.0, expected_path_s=0.1)
     >>> warm.cold_probability(190.0) < 0.01, warm.cold_probability(1000.0) > 0.7
     (True, True)
     >>> 2.0 < warm.start_s(0.5) < 2.6
@@ -131,7 +131,7 @@ class WarmInstances:
         *,
         now_s: float,
         failure: FailureKind | None = None,
-        path_s: float = 0.0,
+        expected_path_s: float = 0.0,
     ) -> None:
         """Learns from a batch that came back; a batch that was not recorded is ignored.
 
@@ -140,7 +140,7 @@ class WarmInstances:
             report: what came back.
             now_s: the present; from now on its instance is idle.
             failure: why it failed; None if it was answered.
-            path_s: seconds expected for slot, uplink and round trip, without start and service.
+            expected_path_s: seconds expected for slot, uplink and round trip, without start and service.
         """
         underway = self._busy.pop(batch_id, None)
         if underway is None:
@@ -156,7 +156,7 @@ class WarmInstances:
             # An instance that was idle at the send would have been used.
             self._idle = [idle for idle in self._idle if idle.since_s > underway.at_s]
             if report.service_s is not None:
-                self._note_start(report.elapsed_s - report.service_s - path_s)
+                self._note_start(report.elapsed_s - report.service_s - expected_path_s)
         self._keep(Idle(now_s, report.instance_id))
 
     def _met(self, underway: Underway, report: BatchReport) -> Idle | None:

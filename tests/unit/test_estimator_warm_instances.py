@@ -169,9 +169,9 @@ class TestWarmInstances:
         warm = WarmInstances(prior_start_s=4.0)
         for batch_id in range(50):
             warm.sent(batch_id, now_s=0.0)
-            warm.came_back(batch_id, answered(cold=True, elapsed_s=5.0), now_s=5.0, path_s=0.5)
+            warm.came_back(batch_id, answered(cold=True, elapsed_s=5.0), now_s=5.0, expected_path_s=0.5)
         warm.sent(99, now_s=0.0)
-        warm.came_back(99, answered(cold=True, elapsed_s=0.6), now_s=5.0, path_s=0.5)
+        warm.came_back(99, answered(cold=True, elapsed_s=0.6), now_s=5.0, expected_path_s=0.5)
         assert warm.start_s(0.5) == pytest.approx(4.0, rel=0.03)
 
     def test_memory_is_bounded(self) -> None:

@@ -23,7 +23,7 @@ _KEYS = ("timeout_s", "priority", "class")
 
 
 @dataclass(frozen=True, slots=True)
-class FunctionProblem:
+class Question:
     """What stands beside the picture: in the query and the headers."""
 
     request_id: str
@@ -46,7 +46,7 @@ def check_content_type(request: web.Request) -> None:
         )
 
 
-def question(card: ModelCard, request: web.Request, *, max_timeout_s: float) -> FunctionProblem:
+def question(card: ModelCard, request: web.Request, *, max_timeout_s: float) -> Question:
     """Returns what query and headers ask for.
 
     Raises:
@@ -56,7 +56,7 @@ def question(card: ModelCard, request: web.Request, *, max_timeout_s: float) -> 
     for key in query:
         if key not in _KEYS:
             raise WireError(f"query key {key[:64]!r} is unknown; there are {', '.join(_KEYS)}")
-    return FunctionProblem(
+    return Question(
         request_id=headers.get(ID_HEADER, "")[:_ID_MAX_LENGTH],
         timeout_s=_timeout(query.get("timeout_s"), max_timeout_s=max_timeout_s),
         priority=priority(card, _whole(query.get("priority", "0"))),
@@ -65,7 +65,7 @@ def question(card: ModelCard, request: web.Request, *, max_timeout_s: float) -> 
     )
 
 
-def classify_call(card: ModelCard, picture: bytes, asked: FunctionProblem, *, received_at_s: float) -> InferenceCall:
+def classify_call(card: ModelCard, picture: bytes, asked: Question, *, received_at_s: float) -> InferenceCall:
     """Returns the call with that one picture.
 
     Raises:
@@ -89,7 +89,7 @@ def classify_call(card: ModelCard, picture: bytes, asked: FunctionProblem, *, re
     )
 
 
-def classify_response(card: ModelCard, asked: FunctionProblem, answer: Answer, *, latency_s: float) -> web.Response:
+def classify_response(card: ModelCard, asked: Question, answer: Answer, *, latency_s: float) -> web.Response:
     """Returns the answer in words: the likeliest classes of the first output."""
     tops = top_classes(card, answer)
     body: Mapping[str, object] = {
