@@ -111,7 +111,7 @@ class Control:
         if pool is not None:
             idle_path_s = batch.predicted_finish_s - batch.sent_at_s - batch.predicted_service_s
             idle_path_s = idle_path_s if math.isfinite(idle_path_s) and not batch.warming else 0.0
-            pool.came_back(batch.batch_id, report, now_s=now_s, failure=failure, way_s=idle_path_s)
+            pool.came_back(batch.batch_id, report, now_s=now_s, failure=failure, expected_path_s=idle_path_s)
         self._warming_at_s = min(self._warming_at_s, now_s + WARMING_LOOK_S)
 
     def warming_due(self, now_s: float) -> bool:

@@ -21,9 +21,10 @@ from scheduler.domain.latency import FunctionTier, LatencyModel, Price
 from scheduler.domain.plans import EngineSettings, LoadedBuffer, ModelSettings, ServiceClass
 from scheduler.domain.requests import Request
 from scheduler.engine import Engine
-from scheduler.planner.functions.problem import Application, FunctionPlan, Question
+from scheduler.planner.catalogue.function_path import AT_ONCE
+from scheduler.planner.functions.problem import Application, FunctionPlan, PlanningProblem
 from scheduler.planner.functions.solve import plan_functions
-from scheduler.planner.site.deployed_tiers import TierOffer, tier_way
+from scheduler.planner.site.deployed_tiers import TierOffer
 from scheduler.simulator.backends import ColdStarts, SimulatedFunctions, noise
 from scheduler.simulator.faults import Faults
 from scheduler.simulator.network import AMPLE, Uplink
@@ -51,10 +52,9 @@ class Site:
 
     def predicted_plan(self) -> FunctionPlan:
         """Returns the exact plan for the true rates."""
-        path = tier_way(item_bytes=0.0, bytes_per_s=None, rtt_s=0.0, sent_bytes_per_s=0.0)
-        offer = TierOffer("the site's tiers", self.tiers, {}, self.sigma, path, 64)
+        offer = TierOffer("the site's tiers", self.tiers, {}, self.sigma, AT_ONCE, 64)
         apps = tuple(Application(c.name, c.slo_s, c.percentile, rate) for c, rate in self.rates_rps)
-        return plan_functions(Question(apps, offer, offer.sheet))
+        return plan_functions(PlanningProblem(apps, offer, offer.sheet))
 
     def requests(self, count: int, seed: int) -> list[Request]:
         """Returns Poisson arrivals of all classes."""

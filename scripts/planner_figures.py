@@ -22,7 +22,7 @@ from rich.table import Table
 
 from scheduler.planner.catalogue.function_profile import FunctionProfile, parse_profile
 from scheduler.planner.catalogue.prices import load_sheet
-from scheduler.planner.functions.problem import OBJECTIVES, Application, FunctionPlan, Question
+from scheduler.planner.functions.problem import OBJECTIVES, Application, FunctionPlan, PlanningProblem
 from scheduler.planner.functions.solve import plan_functions
 from scheduler.planner.queueing.map_batching_grid import buffer_grid
 from scheduler.planner.queueing.map_process import MarkovianArrivals, mmpp2
@@ -116,7 +116,7 @@ def _sets(vectors: Path) -> Iterator[tuple[tuple[str, ...], float]]:
 
 def _planned(one: dict[str, Any], profile: FunctionProfile, objective: str) -> FunctionPlan:
     apps = tuple(Application(app["name"], app["slo_s"], 0.99, app["rps"]) for app in one["apps"])
-    return plan_functions(Question(apps, profile, load_sheet(SHEET), objective=objective))
+    return plan_functions(PlanningProblem(apps, profile, load_sheet(SHEET), objective=objective))
 
 
 def _print_times(console: Console, *, counts: tuple[int, ...]) -> None:
@@ -138,7 +138,7 @@ def _timed(profile: FunctionProfile, count: int, objective: str) -> tuple[float,
     rng = np.random.default_rng(count)
     slos_s, rates_rps = rng.uniform(0.4, 3.0, count), rng.uniform(0.2, 15, count)
     apps = tuple(Application(f"app{i}", float(slos_s[i]), 0.99, float(rates_rps[i])) for i in range(count))
-    question = Question(apps, profile, load_sheet(SHEET), objective=objective)
+    question = PlanningProblem(apps, profile, load_sheet(SHEET), objective=objective)
     best_s, plan = np.inf, None
     for _ in range(_REPEATS[count]):
         started_s = process_time()
@@ -150,11 +150,11 @@ def _timed(profile: FunctionProfile, count: int, objective: str) -> tuple[float,
 
 def _bursty_s(profile: FunctionProfile) -> float:
     process = mmpp2(rates_rps=(3.0, 25.0), leave_per_s=(0.5, 1.0))
-    question = Question((Application("one", 1.0, 0.99, process.rate_rps, process),), profile, load_sheet(SHEET))
+    question = PlanningProblem((Application("one", 1.0, 0.99, process.rate_rps, process),), profile, load_sheet(SHEET))
     return min(_once_s(question) for _ in range(3))
 
 
-def _once_s(question: Question) -> float:
+def _once_s(question: PlanningProblem) -> float:
     started_s = process_time()
     plan_functions(question)
     return process_time() - started_s

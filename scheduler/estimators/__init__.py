@@ -1,1 +1,1 @@
-"""Estimators: what is learned from traffic and answers, one per file, pure. Imports scheduler.domain and numpy only."""
+"""Estimators of traffic and services, one per file, pure. Imports scheduler.domain and numpy only."""

@@ -1,14 +1,16 @@
-"""How fast requests arrive: just now, and in the regime that lasts."""
+"""The rate of arrivals: at present, and in the current regime."""
 
 import math
 from collections import deque
 
 from scheduler.estimators.dispersion import IndexOfDispersion
 
-MOST_CLOSED = 400
-"""Ticks kept for the detector: after a longer silence, more empty ticks would tell it nothing new."""
+MAX_CLOSED = 400
+"""Closed ticks kept for the detector. After a silence of 400 ticks (100 s) more empty ticks tell the detector nothing
+new: its rows forget after 200."""
 HISTORY = 256
-"""Closed ticks from which a regime's rate can be taken anew; the detector's changes are shorter."""
+"""Closed ticks from which the rate of a regime can be computed again. Changes are reported with runs of at most 128
+ticks (`changepoint.SHORT_RUN`), so 256 are enough."""
 
 
 class ArrivalRate:
@@ -17,9 +19,11 @@ class ArrivalRate:
     Ticks are counted from the first call, so an idle time is a row of empty ticks, and rates fall to 0 in it.
 
     Args:
-        tick_s: length of a tick.
-        recent_ticks: length of the window of `recent_rps`, in ticks.
-        memory_ticks: ticks after which the rate of a long regime forgets, so that it follows slow drift.
+        tick_s: length of a tick. Judgement: shorter ticks have few counts each, so that a step takes as many seconds to
+            detect; longer ones delay the detection of fast traffic.
+        recent_ticks: length of the window of `recent_rps`, in ticks. Judgement: two seconds are what a batch waits for.
+        memory_ticks: ticks after which the rate of a long regime forgets, so that it follows slow drift. Judgement: a
+            minute; half of it scatters 1.4 times as much.
 
     >>> import numpy as np
     >>> arrivals = ArrivalRate()
@@ -43,11 +47,11 @@ class ArrivalRate:
         self._started_s: float | None = None
         self._tick = 0
         self._open_until_s = -math.inf
-        """Surely within the open tick: as far as rounding could not matter."""
+        """A time that is certainly in the open tick, whatever the rounding."""
         self._open = 0
         self._recent: deque[int] = deque([0] * self._recent_ticks, maxlen=self._recent_ticks)
         self._recent_items = 0
-        self._closed: deque[int] = deque(maxlen=MOST_CLOSED)
+        self._closed: deque[int] = deque(maxlen=MAX_CLOSED)
         self._history: deque[int] = deque(maxlen=HISTORY)
         self._regime_ticks = 0
         self._regime_mean = 0.0
@@ -64,12 +68,12 @@ class ArrivalRate:
         return self._dispersion.value
 
     def update(self, items: int, now_s: float) -> None:
-        """Counts an arrival of so many items."""
+        """Counts an arrival of `items` items."""
         self._roll(now_s)
         self._open += items
 
     def advance(self, now_s: float) -> list[int]:
-        """Returns the counts of the ticks that have closed since the last call, at most the last MOST_CLOSED."""
+        """Returns the counts of the ticks closed since the last call, at most the last MAX_CLOSED."""
         self._roll(now_s)
         if not self._closed:
             return []
@@ -78,12 +82,12 @@ class ArrivalRate:
         return closed
 
     def recent_rps(self, now_s: float) -> float:
-        """Returns the items a second over the last `recent_ticks` whole ticks and the one that is open.
+        """Returns the items a second over the last `recent_ticks` whole ticks and the open one.
 
-        Less is known at the start: then it is the rate since the start, taken as at least two ticks.
+        At the start it is the rate since the start, over at least two ticks.
         """
         if self._started_s is None:
-            # Time begins with what happens, not with who asks.
+            # The first tick starts with the first arrival or tick, not with a query.
             return 0.0
         tick, into_tick_s = self._position(now_s)
         missed = tick - self._tick
@@ -96,13 +100,13 @@ class ArrivalRate:
         return items / max(whole_ticks * self.tick_s + into_tick_s, 2 * self.tick_s)
 
     def restart(self, run_length: int) -> None:
-        """Begins a regime anew: only the last `run_length` closed ticks belong to it."""
+        """Starts a new regime, to which only the last `run_length` closed ticks belong."""
         regime = list(self._history)[-run_length:] if run_length > 0 else []
         self._regime_ticks = len(regime)
         self._regime_mean = sum(regime) / max(len(regime), 1)
 
     def _position(self, now_s: float) -> tuple[int, float]:
-        """The tick that `now_s` falls into, and how far into it; a clock that goes back stays in the open tick."""
+        """Returns the tick of `now_s` and the time into it; if the clock goes back, it stays in the open tick."""
         if self._started_s is None:
             self._started_s = now_s
         tick = max(int((now_s - self._started_s) / self.tick_s), self._tick)
@@ -115,9 +119,9 @@ class ArrivalRate:
         self._open_until_s = now_s - into_tick_s + (1.0 - 1e-6) * self.tick_s
         if tick == self._tick:
             return
-        # What MOST_CLOSED empty ticks have not shown, more will not.
+        # More empty ticks than MAX_CLOSED tell nothing new.
         self._close(self._open)
-        for _ in range(min(tick - self._tick - 1, MOST_CLOSED)):
+        for _ in range(min(tick - self._tick - 1, MAX_CLOSED)):
             self._close(0)
         self._open = 0
         self._tick = tick

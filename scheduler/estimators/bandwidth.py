@@ -1,4 +1,4 @@
-"""What the uplink carries, and how long the way there and back is."""
+"""Bandwidth and round-trip time of the uplink."""
 
 import math
 from collections import deque
@@ -7,24 +7,33 @@ from dataclasses import dataclass
 from scheduler.estimators.changepoint import Change, Detector, level_detector
 
 WINDOW = 8
+"""Busy periods whose median is the bandwidth. Judgement: twice as many follow a change half as fast while no change is
+reported; half as many scatter by a factor of 1.4 more."""
 RTT_WINDOW = 16
+"""Round trips whose lower quartile is the round-trip time. Judgement: the quartile is then the fourth smallest, which
+neither one short nor one long round trip moves."""
 MAX_AGE_S = 60.0
-"""Beside a new measurement, those older than this no longer count."""
-FRESH_S, LEAST_KEPT = 3.0, 4
-"""Of those older than the one the last ones count only to make up so many: a mobile link changes within seconds."""
+"""Age above which a measurement does not count beside a new one. Judgement: a link that was unused for a minute is
+measured by the next transfer; half or twice the time changes only what is assumed until then."""
+FRESH_S, MIN_KEPT = 3.0, 4
+"""Measurements older than FRESH_S count only to make up MIN_KEPT of them. Judgement: a mobile link changes within
+seconds, and the median of four survives one stalled transfer; twice the time follows half as fast."""
 RESOLUTION_S = 0.002
-"""Upload times are differences between the clocks of two machines; less than this is noise."""
-LONGEST_BUSY_S = 0.5
-"""A pipe that is never idle is looked at in pieces of about this length."""
-LEAST_BYTES_PER_S = 1.0
-"""Stands in for a bandwidth of 0 where its logarithm is taken."""
+"""Shortest upload time that is measured: it is a difference of the clocks of two machines. Judgement: clocks set by NTP
+agree to about a millisecond; twice the time leaves more of the transfers on fast links unmeasured."""
+MAX_BUSY_S = 0.5
+"""Length of the pieces in which an uplink that is never idle is measured. Judgement: twice the length delays the
+detection of a change under load by half a second; half of it scatters more."""
+MIN_BYTES_PER_S = 1.0
+"""Bandwidth that replaces 0 where its logarithm is taken."""
 SIGMA = 0.3
-"""Scatter of log bandwidth expected within a regime."""
+"""Expected scatter of the logarithm of bandwidth within a regime, before any is observed. With 0.15 or 0.6 a halved
+bandwidth is detected as soon (scripts/changepoint_figures.py); with 0.15 one of 60 runs has a false alarm."""
 
 
 @dataclass(slots=True)
 class _Busy:
-    """A time in which the pipe was never idle, and what it carried."""
+    """A time in which the uplink was never idle, and the bytes that it carried."""
 
     start_s: float
     end_s: float
@@ -37,11 +46,11 @@ class _Busy:
 
     @property
     def full(self) -> bool:
-        return self.end_s - self.start_s >= LONGEST_BUSY_S
+        return self.end_s - self.start_s >= MAX_BUSY_S
 
     @property
     def bytes_per_s(self) -> float:
-        """Bandwidth, or a lower bound of it if the time was too short to be measured."""
+        """Bandwidth; a lower bound of it if the time was too short to be measured."""
         return self.carried_bytes / max(self.end_s - self.start_s, RESOLUTION_S)
 
     def overlaps(self, start_s: float, end_s: float) -> bool:
@@ -51,16 +60,17 @@ class _Busy:
 class Bandwidth:
     """Uplink bandwidth and round-trip time from finished transfers and probes.
 
-    Transfers overlap and share one pipe. Whether they share it fairly or wait for one another, the pipe works as long
-    as there is any; so a sample is what a busy period carried over how long it lasted, never what one transfer got.
-    Bytes count where their transfer ends, so a backlog that grows in a fairly shared pipe makes it look slower.
-    The bandwidth is the median of the last samples: one stalled transfer does not move it. A busy period counts at
-    once, grows when transfers turn out to overlap it, and goes to the changepoint detector when a newer one follows.
+    Transfers overlap on one uplink. Whether they share it fairly or wait for each other, the uplink is busy as long as
+    there is any transfer. So a sample is the bytes of a busy period divided by its length, never the speed of one
+    transfer. Bytes count where their transfer ends, so a growing backlog on a fairly shared uplink makes it look
+    slower. The bandwidth is the median of the last samples, which one stalled transfer does not move. A busy period
+    counts at once, grows when transfers turn out to overlap it, and goes to the changepoint detector when a newer one
+    follows.
 
     >>> bandwidth = Bandwidth()
     >>> bandwidth.bytes_per_s is None
     True
-    >>> for upload_end_s in (1.0, 2.0):  # the second waits for the first
+    >>> for upload_end_s in (1.0, 2.0):  # the second transfer waits for the first
     ...     change = bandwidth.update(sent_at_s=0.0, upload_end_s=upload_end_s, sent_bytes=1_000_000)
     >>> for upload_end_s in (5.0, 5.0):  # both get half
     ...     change = bandwidth.update(sent_at_s=3.0, upload_end_s=upload_end_s, sent_bytes=1_000_000)
@@ -69,7 +79,7 @@ class Bandwidth:
     """
 
     def __init__(self) -> None:
-        """Knows nothing yet."""
+        """Starts without measurements."""
         self._watching = False
         self._reset()
 
@@ -81,17 +91,17 @@ class Bandwidth:
         self._detector: Detector | None = None
 
     def watch(self) -> None:
-        """Looks for changes from now on, and measures afresh after each."""
+        """Reports changes from now on, and measures afresh after each."""
         self._watching = True
 
     @property
     def bytes_per_s(self) -> float | None:
-        """Bandwidth; None: unknown, or too fast to be measured, so take it for ample."""
+        """Bandwidth; None: unknown, or too fast to be measured, so ample."""
         return self._bytes_per_s
 
     @property
     def rtt_s(self) -> float | None:
-        """Round trip: the lower quartile of the last ones, as queues on the way only ever add; None: unknown."""
+        """Round trip: the lower quartile of the last ones, since queues on the path only add time; None: unknown."""
         return self._rtt_s
 
     def update_rtt(self, rtt_s: float) -> None:
@@ -102,28 +112,28 @@ class Bandwidth:
     def update(
         self, *, sent_at_s: float, upload_end_s: float, sent_bytes: int, open_since_s: float = math.inf
     ) -> Change | None:
-        """Learns a transfer, or a probe. They may come in any order.
+        """Learns a transfer or a probe; the order does not matter.
 
         Args:
             sent_at_s: when its first byte was handed to the network.
             upload_end_s: when its last byte had arrived.
-            sent_bytes: its size; 0 for a time in which nothing came through.
-            open_since_s: when the oldest transfer was sent that has not been learned yet. What the pipe carried
-                since is not known in full: answers come back in another order than batches were sent.
+            sent_bytes: its size; 0 for a time in which nothing arrived.
+            open_since_s: when the oldest transfer was sent that is not learned yet. The bytes since then are not all
+                known: answers come back in another order than batches were sent.
 
         Returns:
-            The change that came to light, if watching; its means are natural logarithms of bytes per second.
+            The change that was detected, if changes are reported; its means are natural logarithms of bytes per second.
         """
         self._place(sent_at_s, max(upload_end_s, sent_at_s), sent_bytes)
         newest_s = self._busy[-1].end_s
         recent = [busy for busy in self._busy[-WINDOW:] if newest_s - busy.end_s <= MAX_AGE_S]
         stale = sum(newest_s - busy.end_s > FRESH_S for busy in recent)
-        self._busy = recent[min(stale, max(0, len(recent) - LEAST_KEPT)) :]
+        self._busy = recent[min(stale, max(0, len(recent) - MIN_KEPT)) :]
         self._measure(open_since_s)
         return self._watch(open_since_s) if self._watching else None
 
     def _place(self, start_s: float, end_s: float, sent_bytes: int) -> None:
-        """Puts a transfer into the busy periods; its bytes count where it ends."""
+        """Adds a transfer to the busy periods; its bytes count where it ends."""
         for busy in self._busy:
             if busy.full and busy.start_s < end_s and start_s < busy.end_s:
                 if end_s <= busy.end_s:
@@ -147,13 +157,13 @@ class Bandwidth:
         bounds = [busy.bytes_per_s for busy in known if not busy.measurable]
         if measured:
             median = _median_low(measured)
-            # That a transfer was too short to be measured tells something only if it must have been fast.
+            # A transfer too short to be measured tells something only if it must have been fast.
             self._bytes_per_s = _median_low(measured + [bound for bound in bounds if bound > median])
         elif self._bytes_per_s is not None and max(bounds) >= self._bytes_per_s:
             self._bytes_per_s = None
 
     def _watch(self, open_since_s: float) -> Change | None:
-        """Shows the detector the busy periods that are over, as far as it has not seen them."""
+        """Gives the detector the busy periods that are over and that it has not had yet."""
         for position, busy in enumerate(self._busy[:-1]):
             if busy.watched or busy.end_s >= open_since_s:
                 continue
@@ -169,12 +179,12 @@ class Bandwidth:
     def _detect(self, busy: _Busy) -> Change | None:
         if not busy.measurable and (self._bytes_per_s is None or busy.bytes_per_s <= self._bytes_per_s):
             return None
-        log_bytes_per_s = math.log(max(busy.bytes_per_s, LEAST_BYTES_PER_S))
+        log_bytes_per_s = math.log(max(busy.bytes_per_s, MIN_BYTES_PER_S))
         if self._detector is None:
             self._detector = level_detector(mean=log_bytes_per_s, sigma=SIGMA)
         return self._detector.update(log_bytes_per_s)
 
 
 def _median_low(values: list[float]) -> float:
-    """The median; of an even number of values the lower of the two in the middle, to be on the safe side."""
+    """Returns the median; of an even number of values the lower of the two in the middle, which is the safe side."""
     return sorted(values)[(len(values) - 1) // 2]

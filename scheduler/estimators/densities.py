@@ -1,12 +1,11 @@
-"""Predictive densities for run lengths, in the form of bayesian_changepoint_detection: `pdf(x)`, `update_theta(x)`.
+"""Predictive densities for run lengths, in the form of the library bayesian_changepoint_detection.
 
-A density holds one row of parameters per run length: row 0 is the prior (a run that has seen nothing), and
-`update_theta` lets every row see the value and puts the prior in front again. On top of the library's form ours
-answer in logarithms, so that nothing underflows, and drop rows, so that the work per step stays bounded.
+A density has one row of parameters per run length. Row 0 is the prior, a run without observations. `update_theta`
+updates every row with a value and puts the prior in front again. Unlike the library's densities these return
+logarithms, so that nothing underflows, and can drop rows, so that the work per step is bounded.
 """
 
 import math
-from collections.abc import Sequence
 from typing import Protocol
 
 import numpy as np
@@ -18,9 +17,7 @@ Floats = npt.NDArray[np.float64]
 Rows = npt.NDArray[np.intp]
 
 FIRST_TERMS = 256
-"""Observations for which what depends on their number alone is looked up; the table grows where runs get longer."""
-LEAST_PDF = 1e-300
-"""Stands in for a density that has underflowed to 0, whose logarithm would end the recursion."""
+"""Observations for which terms that depend on their number alone are tabulated; the table grows with longer runs."""
 
 
 class Density(Protocol):
@@ -30,73 +27,35 @@ class Density(Protocol):
         """Returns the log predictive density of `value` under each row, shape (rows,)."""
 
     def update_theta(self, value: float) -> None:
-        """Lets every row see `value`, then puts the prior in front: one row more."""
+        """Updates every row with `value`, then puts the prior in front: one row more."""
 
     def select(self, rows: Rows) -> None:
         """Keeps only these rows, in this order."""
-
-
-class LibraryForm(Protocol):
-    """A density as the library writes it."""
-
-    def pdf(self, data: float) -> Floats:
-        """Returns the predictive density under each row."""
-
-    def update_theta(self, data: float) -> None:
-        """Lets every row see the value, then puts the prior in front."""
-
-
-class LibraryDensity:
-    """Fits a density in the library's form, such as its StudentT, to our bounded recursion.
-
-    The oracle tests drive our recursion with the library's own densities through it. The daemon uses ours: importing
-    the library's costs a second and 60 MB (scipy.stats).
-
-    Args:
-        density: the library's object.
-        parameters: names of its attributes that hold one value per row.
-    """
-
-    def __init__(self, density: LibraryForm, parameters: Sequence[str] = ("alpha", "beta", "kappa", "mu")) -> None:
-        """Stores the density."""
-        self._density = density
-        self._parameters = tuple(parameters)
-
-    def log_pdf(self, value: float) -> Floats:
-        """Returns the log predictive density of `value` under each row."""
-        log_pdf: Floats = np.log(np.maximum(self._density.pdf(value), LEAST_PDF))
-        return log_pdf
-
-    def update_theta(self, value: float) -> None:
-        """Lets every row see `value`."""
-        self._density.update_theta(value)
-
-    def select(self, rows: Rows) -> None:
-        """Keeps only these rows."""
-        for name in self._parameters:
-            setattr(self._density, name, getattr(self._density, name)[rows])
 
 
 class NormalInverseGamma:
     """Normal values of unknown mean and variance; the predictive density is Student's t.
 
     The recursions are those of Murphy (2007), "Conjugate Bayesian analysis of the Gaussian distribution", section 3,
-    for beta -> beta + w (value - mu)^2 with w = kappa / (2 (kappa + 1)). The same w is in Student's t, whose tail
-    1 + (value - mu)^2 / spread is therefore beta after over beta before: one logarithm a row and value is all it takes.
-    Whatever depends on the number of observations alone is looked up.
+    with beta -> beta + w (value - mu)^2 and w = kappa / (2 (kappa + 1)). The same w is in Student's t, whose tail 1 +
+    (value - mu)^2 / scale is therefore beta after the value over beta before: one logarithm for each row and value is
+    enough. Terms that depend on the number of observations alone are tabulated.
 
-    Args:
-        alpha: half the number of observations the prior variance counts as.
-        beta: alpha times the prior variance.
-        kappa: number of observations the prior mean counts as.
-        mu: prior mean.
-        memory: a run longer than this forgets: its mean and variance become moving averages over so many values,
-            and slow drift is followed instead of flagged. Infinite: the library's StudentT exactly.
+    A prior that counts as one observation of 0, and one observation of 2, have the mean 1. With kappa = 1 the weight w
+    is 1/4, so beta grows from 1 to 1 + 2^2 / 4 = 2:
 
     >>> density = NormalInverseGamma(alpha=1.0, beta=1.0, kappa=1.0, mu=0.0)
     >>> density.update_theta(2.0)
-    >>> density.mu.tolist(), density.kappa.tolist()
-    ([0.0, 1.0], [1.0, 2.0])
+    >>> density.mu.tolist(), density.kappa.tolist(), density.beta.tolist()
+    ([0.0, 1.0], [1.0, 2.0], [1.0, 2.0])
+
+    Args:
+        alpha: half the number of observations that the prior variance counts as.
+        beta: alpha times the prior variance.
+        kappa: number of observations that the prior mean counts as.
+        mu: prior mean.
+        memory: a run longer than this forgets: its mean and variance become moving averages over so many values, and
+            slow drift is followed and not reported. Infinite: the library's StudentT exactly.
     """
 
     def __init__(self, *, alpha: float, beta: float, kappa: float, mu: float, memory: float = math.inf) -> None:
@@ -104,12 +63,13 @@ class NormalInverseGamma:
         self._alpha, self._kappa, self._memory = alpha, kappa, memory
         self._prior: Floats = np.array([[mu], [beta], [math.log(beta)]])
         self._rows: Floats = self._prior
-        """Per row: mu, beta, and the logarithm of beta."""
+        """By row: mu, beta, and the logarithm of beta."""
         self._seen: Rows = np.zeros(1, dtype=np.intp)
-        """Observations that each row counts as."""
+        """Number of observations that each row counts as."""
         self._terms = _student_terms(alpha, kappa, FIRST_TERMS)
         self._look: tuple[float, Floats, Floats] | None = None
-        """The last value asked about, the weighted steps that means take for it, and the rows that follow from it."""
+        """The last value given to `log_pdf`, the weighted steps of the means for it, and the rows that follow from it.
+        """
 
     @property
     def mu(self) -> Floats:
@@ -143,7 +103,7 @@ class NormalInverseGamma:
         after = np.empty((3, len(mu) + 1))
         after[:, :1] = self._prior
         _, beta_after, log_after = after[:, 1:]
-        # In place where that spares an array: with some eighty rows, calls cost more than numbers.
+        # In place where that spares an array: with some eighty rows, calls cost more than the numbers.
         weight *= step
         weight *= step
         np.add(beta, weight, out=beta_after)
@@ -156,12 +116,8 @@ class NormalInverseGamma:
         log_pdf -= power
         return log_pdf
 
-    def pdf(self, value: float) -> Floats:
-        """Returns the Student-t predictive density under each row."""
-        return np.exp(self.log_pdf(value))
-
     def update_theta(self, value: float) -> None:
-        """Lets every row see `value`, then puts the prior in front."""
+        """Updates every row with `value`, then puts the prior in front."""
         if self._look is None or self._look[0] != value:
             self.log_pdf(value)
         assert self._look is not None
@@ -180,8 +136,8 @@ class NormalInverseGamma:
         self._rows, self._seen, self._look = self._rows.take(rows, axis=1), self._seen.take(rows), None
 
     def _forget(self, after: Floats, seen: Rows) -> None:
-        """The counts of full rows stay where they are; beta shrinks with alpha, which leaves the variance as it is."""
-        # Rows are in the order of their run lengths, so those that are full come last, and all count as many.
+        """Keeps the counts of full rows; beta shrinks with alpha, so that the variance stays the same."""
+        # Rows are in the order of their run lengths, so full rows come last, and all of them count as many.
         first = int(seen.searchsorted(self._memory, side="right"))
         seen[first:] -= 1
         alpha = self._alpha + 0.5 * float(seen[-1])
@@ -193,22 +149,25 @@ class NormalInverseGamma:
 class GammaPoisson:
     """Counts of unknown rate per interval; the predictive density is the negative binomial.
 
-    Traffic is often burstier than Poisson. Taken for Poisson, every burst would pass for a change, so with `bursty`
-    a count x enters as x/D with exposure 1/D, where D >= 1 is the index of dispersion measured on the way
-    (quasi-likelihood, McCullagh & Nelder 1989, chapter 9). The estimated rate stays the same whatever D does.
+    Traffic is often burstier than Poisson, and a Poisson density would report every burst as a change. So with `bursty`
+    a count x enters as x/D with the exposure 1/D, where D >= 1 is the measured index of dispersion (quasi-likelihood,
+    McCullagh & Nelder 1989, chapter 9). The estimated rate is the same for every D.
 
-    Args:
-        shape: prior shape of the rate, the number of events the prior counts as.
-        rate: prior rate parameter, the number of intervals the prior counts as.
-        memory: a run longer than so many intervals forgets (see NormalInverseGamma).
-        bursty: scale the counts by their index of dispersion.
+    A prior of one event in one interval gives a count of 0 the probability 1/2. After a count of 3 it is 4 events in 2
+    intervals, a rate of 2, and a count of 0 has the probability (2/3)^4:
 
     >>> density = GammaPoisson(shape=1.0, rate=1.0)
-    >>> density.pdf(0.0).tolist()
-    [0.5]
     >>> density.update_theta(3.0)
     >>> density.shape.tolist(), density.rate.tolist()
     ([1.0, 4.0], [1.0, 2.0])
+    >>> np.exp(density.log_pdf(0.0)).round(4).tolist(), round((2 / 3) ** 4, 4)
+    ([0.5, 0.1975], 0.1975)
+
+    Args:
+        shape: prior shape of the rate, the number of events that the prior counts as.
+        rate: prior rate parameter, the number of intervals that the prior counts as.
+        memory: number of intervals after which a run forgets (see NormalInverseGamma).
+        bursty: whether to scale the counts by their index of dispersion.
     """
 
     def __init__(self, *, shape: float, rate: float, memory: float = math.inf, bursty: bool = False) -> None:
@@ -227,12 +186,8 @@ class GammaPoisson:
         log_pdf: Floats = ways - self.shape * np.log1p(1.0 / odds) - events * np.log1p(odds)
         return log_pdf
 
-    def pdf(self, value: float) -> Floats:
-        """Returns the negative binomial predictive density under each row."""
-        return np.exp(self.log_pdf(value))
-
     def update_theta(self, value: float) -> None:
-        """Lets every row see `value`, then puts the prior in front."""
+        """Updates every row with `value`, then puts the prior in front."""
         exposure = self._exposure()
         shape, rate = self.shape + exposure * value, self.rate + exposure
         kept = np.minimum(1.0, self._rate_max / rate)
@@ -250,19 +205,20 @@ class GammaPoisson:
 
 
 def _student_terms(alpha: float, kappa: float, count: int) -> Floats:
-    """What Student's t takes from the number of observations, 0 to `count` - 1, shape (5, count).
+    """Returns the terms of Student's t for 0 to `count` - 1 observations, shape (5, count).
 
-    The logarithm of its constant, alpha + 1/2, alpha, w = kappa / (2 (kappa + 1)), and 1 / (kappa + 1).
+    They are the logarithm of its constant, alpha + 1/2, alpha, w = kappa / (2 (kappa + 1)), and 1 / (kappa + 1).
     """
     counts = np.arange(count, dtype=np.float64)
     alphas: Floats = alpha + 0.5 * counts
     kappas: Floats = kappa + counts
     power, weight = alphas + 0.5, kappas / (2.0 * (kappas + 1.0))
-    # ln G(alpha + 1/2) - ln G(alpha) - ln(2 pi (kappa + 1) / kappa) / 2; beta's part of the spread is in the rows.
+    # ln G(alpha + 1/2) - ln G(alpha) - ln(2 pi (kappa + 1) / kappa) / 2; the part with beta is in the rows.
     log_norm = _log_gamma(power) - _log_gamma(alphas) + 0.5 * np.log(weight / math.pi)
     return np.stack((log_norm, power, alphas, weight, 1.0 / (kappas + 1.0)))
 
 
 def _log_gamma(values: Floats) -> Floats:
-    # numpy has no log-gamma; scipy's costs the daemon a second and 60 MB at start, the C library's 0.1 us a row.
+    # numpy has no log-gamma. That of scipy costs the daemon a second and 60 MB at start; the C library takes 0.1 us a
+    # row.
     return np.array([math.lgamma(value) for value in values.tolist()])

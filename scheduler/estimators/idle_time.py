@@ -1,4 +1,4 @@
-"""After how long without a request the platform takes an instance away."""
+"""The idle time after which the platform takes an instance away."""
 
 import math
 from collections import deque
@@ -6,32 +6,41 @@ from collections import deque
 import numpy as np
 import numpy.typing as npt
 
-SHORTEST_S, LONGEST_S = 5.0, 6 * 3600.0
-"""Idle times looked at; a mass beyond the longest stands for "never"."""
+MIN_IDLE_S, MAX_IDLE_S = 5.0, 6 * 3600.0
+"""Range of idle times that are distinguished; a mass beyond the longest stands for "never". Judgement: no platform
+takes an instance away within 5 s, and none is known to keep one for 6 h."""
 BINS = 128
+"""Bins of the logarithm of idle time between both ends: each is 7 % of its time wide."""
 NEVER = 0.02
-"""Prior probability that nothing is taken away, as from provisioned instances."""
+"""Prior probability that instances are never taken away, as provisioned ones are. Judgement: a few warm starts after
+long gaps raise it; a larger prior would delay warming calls at the start."""
 PRIOR_SIGMA = 0.35
-"""The provider says "usually 3 to 5 minutes": of log seconds, so that seven in ten lie between 170 and 340 s."""
+"""Prior scatter of the logarithm of seconds. The provider says "usually 3 to 5 minutes", and this puts 68 % between 170
+and 340 s around a median of 240 s."""
 PRIOR_WEIGHT = 0.3
-"""Observations that the prior counts as: few, as idle times vary less on one platform than between platforms."""
+"""Observations that the prior counts as. Judgement: few, since idle times vary less on one platform than between
+platforms; with 1 the first answers would move the estimate half as much."""
 REMEMBERED = 64
-CERTAIN = 0.98
-"""An outcome that was as probable as this teaches nothing, and would push out those that do."""
+"""Informative outcomes that are remembered. Judgement: half as many scatter more, twice as many follow a change of the
+platform half as fast."""
+UNINFORMATIVE = 0.98
+"""Probability of an outcome above which it teaches nothing; remembering it would displace outcomes that do."""
 ROUNDS = 5
-"""Rounds of expectation and maximisation for each observation; they go on from where the last ones ended."""
+"""Rounds of expectation and maximisation for each observation; they continue from the last estimate. Judgement: the
+estimate is close to its fixed point after a few observations; more rounds cost time with every answer."""
 
 
 class IdleTime:
     """Distribution of the idle time after which an instance is gone.
 
-    Each batch says of one gap whether an instance outlived it: a warm start that the time is longer, a cold start that
-    it is shorter. From such censored observations the self-consistent estimate is the fixed point of "each observation
-    spreads over the times that it allows, in proportion to what they weigh" (Turnbull 1976), here with a lognormal
-    prior. It is a law and not one number, because platforms take some instances away earlier than others.
+    Each batch tells about one gap whether an instance outlived it: after a warm start the time is longer than the gap,
+    after a cold start it is shorter. From such censored observations the self-consistent estimate is the fixed point of
+    "each observation spreads over the times that it allows, in proportion to their weights" (Turnbull 1976), here with
+    a lognormal prior. It is a distribution and not one number, because platforms take some instances away earlier than
+    others.
 
     Args:
-        prior_s: median taken for granted before anything is seen.
+        prior_s: prior median, seconds.
 
     >>> idle = IdleTime(prior_s=240.0)
     >>> for gap_s in (100.0, 300.0, 500.0, 590.0, 610.0, 700.0) * 5:
@@ -48,7 +57,7 @@ class IdleTime:
         self._reset()
 
     def _reset(self) -> None:
-        self._log_edges = np.linspace(math.log(SHORTEST_S), math.log(LONGEST_S), BINS + 1)
+        self._log_edges = np.linspace(math.log(MIN_IDLE_S), math.log(MAX_IDLE_S), BINS + 1)
         below = [_normal_cdf((edge - math.log(self._prior_s)) / PRIOR_SIGMA) for edge in self._log_edges.tolist()]
         mass = np.diff([0.0, *below[1:-1], 1.0])
         self._prior: npt.NDArray[np.float64] = np.append(mass * (1.0 - NEVER), NEVER)
@@ -58,9 +67,9 @@ class IdleTime:
         self._tabulate()
 
     def update(self, gap_s: float, *, stayed_warm: bool) -> None:
-        """Learns whether an instance was still there after so many idle seconds."""
+        """Learns whether an instance was still there after an idle time of `gap_s`."""
         survives = self.survives(gap_s)
-        if (survives if stayed_warm else 1.0 - survives) >= CERTAIN:
+        if (survives if stayed_warm else 1.0 - survives) >= UNINFORMATIVE:
             return
         above = self._part_above(gap_s)
         self._allowed.append(above if stayed_warm else 1.0 - above)
@@ -74,12 +83,12 @@ class IdleTime:
 
     def survives(self, gap_s: float) -> float:
         """Returns the probability that an instance that has been idle for `gap_s` is still there."""
-        if gap_s <= SHORTEST_S:
+        if gap_s <= MIN_IDLE_S:
             return 1.0
         return float(np.interp(math.log(gap_s), self._log_edges, self._survival))
 
     def refresh_s(self, *, call_cost: float, absence_cost_per_s: float) -> float:
-        """Returns the idle time at which an instance is best called to keep it: often enough, and not too often.
+        """Returns the idle time at which calling an instance to keep it costs least.
 
         Args:
             call_cost: money for the call.
@@ -93,17 +102,17 @@ class IdleTime:
         return float(np.interp(gap_s, self._edges_s, self._absent_s))
 
     def _tabulate(self) -> None:
-        """Takes from the masses the probability to outlive each edge, and the seconds gone before it."""
+        """Computes the probability of outliving each edge, and the seconds gone before it, from the masses."""
         self._survival = np.minimum(np.cumsum(self._mass[::-1])[::-1], 1.0)
         gone = 1.0 - self._survival
         absent_s = np.cumsum(np.diff(self._edges_s) * (gone[1:] + gone[:-1]) / 2)
         self._absent_s = np.append(0.0, absent_s)
 
     def _part_above(self, gap_s: float) -> npt.NDArray[np.float64]:
-        """Of each bin, and of "never", the part that is longer than the gap."""
-        log_gap, edges = math.log(max(gap_s, SHORTEST_S)), self._log_edges
+        """Returns the part of each bin, and of "never", that is longer than the gap."""
+        log_gap, edges = math.log(max(gap_s, MIN_IDLE_S)), self._log_edges
         part = np.clip((edges[1:] - log_gap) / np.diff(edges), 0.0, 1.0)
-        # What contradicts everything else is possible all the same: no observation may allow nothing.
+        # An outcome that contradicts all others is still possible: no observation may exclude every time.
         return np.append(np.clip(part, 1e-6, 1.0 - 1e-6), 1.0 - 1e-6)
 
 

@@ -1,4 +1,4 @@
-"""How far answers stray from their prediction: a bounded window of residuals, and the law that follows from it."""
+"""Residuals of predictions: a bounded window of them, and their distribution."""
 
 import math
 from bisect import bisect_left, insort
@@ -7,19 +7,20 @@ from collections import deque
 from scheduler.domain.scatter import Scatter
 
 PRIOR_WEIGHT = 4
-"""Residuals that the prior scatter counts as."""
+"""Residuals that the prior scatter counts as. Judgement: after a dozen answers the observed scatter has three quarters
+of the weight; twice as many would keep the margin of a noisy backend too small for longer."""
 STEPS = 2.0**40
-"""Steps in a residual of 1 in which the sums are kept: as integers they lose exactly what once went into them."""
+"""Steps in a residual of 1 in which sums are stored. As integers, sums lose exactly what was once added."""
 
 
 class ResidualWindow:
     """Quantiles of the last residuals of log(observed / predicted).
 
-    The normal law, which lognormal noise makes exact, starts from the prior and leaves it as residuals come in.
+    The normal distribution, exact for lognormal noise, starts from the prior and leaves it as residuals come in.
 
     Args:
-        size: residuals kept.
-        prior_sigma: scatter taken for granted before any is seen.
+        size: number of residuals kept.
+        prior_sigma: scatter before any residual is known.
 
     >>> import numpy as np
     >>> window = ResidualWindow(size=500, prior_sigma=0.1)
@@ -44,7 +45,7 @@ class ResidualWindow:
         self._scatter: Scatter | None = None
 
     def __len__(self) -> int:
-        """Number of residuals in the window."""
+        """Returns the number of residuals in the window."""
         return len(self._in_order)
 
     def update(self, residual: float) -> None:
@@ -60,7 +61,7 @@ class ResidualWindow:
         self._scatter = None
 
     def forget_newest(self) -> None:
-        """Takes the newest residual out again, if there is one."""
+        """Removes the newest residual, if there is one."""
         if self._in_order:
             self._remove(self._in_order.pop())
             self._scatter = None
@@ -70,17 +71,17 @@ class ResidualWindow:
         return self.scatter().quantile(percentile)
 
     def scatter(self) -> Scatter:
-        """Returns the law of the next residual by what is known now."""
+        """Returns the distribution of the next residual."""
         if self._scatter is None:
             mean, spread = self._moments()
-            # `seen`, not `count`: a bounded window must not keep the prior alive for good.
+            # `seen`, not `count`: in a bounded window the prior would keep its weight for ever.
             trust = self._seen / (self._seen + PRIOR_WEIGHT)
             sigma = trust * spread + (1.0 - trust) * self._prior_sigma
             self._scatter = Scatter(trust * mean, sigma, tuple(self._sorted))
         return self._scatter
 
     def _moments(self) -> tuple[float, float]:
-        """Mean and standard deviation; zeros of an empty window."""
+        """Returns mean and standard deviation; zeros for an empty window."""
         count = len(self._sorted)
         if not count:
             return 0.0, 0.0

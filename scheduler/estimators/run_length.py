@@ -1,4 +1,4 @@
-"""How long the current regime has lasted: the run-length posterior, exact or with bounded work."""
+"""Length of the current regime: the run-length posterior, exact or with bounded work."""
 
 from collections.abc import Callable
 
@@ -8,13 +8,13 @@ import numpy.typing as npt
 from scheduler.estimators.densities import Density, Floats
 
 DROP_EVERY = 8
-"""Values between looks for run lengths of negligible mass: looking costs more than a few rows more do."""
+"""Values between checks for run lengths of negligible mass: a check costs more than a few more rows."""
 LEAST_MASS = 1e-300
 """A run length of less is ruled out: its mass has underflowed or is about to."""
 
 RunLengths = npt.NDArray[np.int64]
 Hazard = Callable[[RunLengths], Floats]
-"""Probability that a run of each of these lengths ends now; the library's signature."""
+"""Probability that a run of each of these lengths ends now, in the library's signature."""
 
 
 def constant_hazard(lam: float, run_lengths: RunLengths) -> Floats:
@@ -33,25 +33,40 @@ def constant_hazard(lam: float, run_lengths: RunLengths) -> Floats:
 class RunLengthPosterior:
     """P(run length | values so far), updated value by value.
 
-    Adams & MacKay (2007), "Bayesian online changepoint detection", algorithm 1. With the defaults it is the exact
-    recursion, whose work grows with every value. Bounded, it drops run lengths of negligible mass and, above
-    `max_rows`, lets the two longest become one, the heavier of them, with the mass of both.
+    Adams & MacKay (2007), "Bayesian online changepoint detection", algorithm 1. With the default arguments it is the
+    exact recursion, whose work grows with every value. With bounds, it drops run lengths of negligible mass. Above
+    `max_rows` it merges the two longest run lengths into the heavier one of them.
 
-    Args:
-        density: predictive density, one row per run length.
-        hazard: probability of a change by run length.
-        max_rows: most run lengths kept.
-        mass_floor: run lengths with less mass are dropped.
-        outlier_probability: chance that a value tells nothing of its regime and comes from the prior predictive
-            instead. Without it one freak value outweighs any hazard and passes for two changes.
+    A regime ends with probability 1/2 after each value. The first count is 0: the run length is now 0 or 1, each with
+    probability 1/2. The second count is 0 as well. A new run gives it the probability 1/2, a run of one the probability
+    2/3 (see `GammaPoisson`), so the joint masses are 1/4 and 1/3. Half of each goes on, 1/8 and 1/6, and the other
+    half, 7/24, begins anew. Divided by their sum 7/12:
 
     >>> from functools import partial
     >>> from scheduler.estimators.densities import GammaPoisson
+    >>> posterior = RunLengthPosterior(GammaPoisson(shape=1.0, rate=1.0), partial(constant_hazard, 2.0))
+    >>> posterior.update(0)
+    >>> posterior.mass.round(4).tolist()
+    [0.5, 0.5]
+    >>> posterior.update(0)
+    >>> posterior.mass.round(4).tolist(), [round(x, 4) for x in (1 / 2, 3 / 14, 2 / 7)]
+    ([0.5, 0.2143, 0.2857], [0.5, 0.2143, 0.2857])
+
+    After a step from 10 to 30 the most likely run length is the time since the step:
+
     >>> posterior = RunLengthPosterior(GammaPoisson(shape=1.0, rate=0.1), partial(constant_hazard, 100.0))
     >>> for count in [10] * 30 + [30] * 5:
     ...     posterior.update(count)
     >>> posterior.most_likely, round(float(posterior.mass[0]), 6)
     (5, 0.01)
+
+    Args:
+        density: predictive density, one row per run length.
+        hazard: probability of a change by run length.
+        max_rows: largest number of run lengths.
+        mass_floor: run lengths with less mass are dropped.
+        outlier_probability: probability that a value tells nothing about its regime and comes from the prior
+            predictive. Without it one outlier outweighs any hazard and counts as two changes.
     """
 
     def __init__(
@@ -78,7 +93,7 @@ class RunLengthPosterior:
 
     @property
     def most_likely(self) -> int:
-        """The run length of most mass."""
+        """The run length of largest mass."""
         return int(self.run_lengths[self.mass.argmax()])
 
     def mass_up_to(self, run_length: int) -> float:
@@ -86,7 +101,7 @@ class RunLengthPosterior:
         return float(self.mass[: int(np.searchsorted(self.run_lengths, run_length, side="right"))].sum())
 
     def update(self, value: float) -> None:
-        """Takes in the next value."""
+        """Updates the posterior with the next value."""
         joint = self._likelihood(value)
         joint *= self.mass
         hazard = self._hazard(self.run_lengths)
@@ -104,12 +119,12 @@ class RunLengthPosterior:
         self._merge_tail()
 
     def condition(self, *, longest: int) -> None:
-        """Rules out every run length above `longest`: a change has been acted upon and is a fact from now on."""
+        """Excludes every run length above `longest`, after a change was reported and counts as certain."""
         self._keep(np.flatnonzero(self.run_lengths <= longest))
 
     def _likelihood(self, value: float) -> Floats:
-        # Scaled so that the best explanation is 1 of those not ruled out: the recursion is homogeneous, and with the
-        # mass of that one the sum does not underflow.
+        # Scaled so that the largest likelihood is 1 among the run lengths that are not ruled out: the recursion is
+        # homogeneous, and with that mass the sum does not underflow.
         log_pdf = self._density.log_pdf(value)
         best = log_pdf.argmax()
         if self.mass[best] < LEAST_MASS:

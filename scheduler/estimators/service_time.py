@@ -1,4 +1,4 @@
-"""How long a backend takes for a batch: a law from its profile, corrected by what is seen."""
+"""Service time of a backend: the latency model of its profile, corrected by observations."""
 
 import math
 from collections import deque
@@ -11,41 +11,53 @@ from scheduler.estimators.changepoint import SHORT_RUN, Change, level_detector
 from scheduler.estimators.residuals import ResidualWindow
 
 LEVEL = 0
-"""Stands for the level among the bands, which count from 1."""
-LEAST_SIGMA = 0.03
+"""Index of the level in the state; bands count from 1."""
+MIN_SIGMA = 0.03
+"""Smallest scatter that the filter assumes. Judgement: with less, a few equal answers would make it ignore all later
+ones; services of a quiet machine scatter by a few percent."""
 NOISE_VARIANCE = 0.1**2
+"""Variance of the noise of the logarithm of a service, before any is observed: the scatter of a quiet GPU, 10 %. It is
+only the unit of the drifts below."""
 LEVEL_VARIANCE = 0.5**2
-"""A profile from another machine is off by a factor of 1.6 or so; two answers outvote it."""
+"""Prior variance of the level. Judgement: a profile from another machine is wrong by a factor of about 1.6 (sigma 0.5
+of the logarithm); with it two answers outweigh the profile."""
 SHAPE_SIGMA = 0.3
-"""The published Orin fit is off by a factor of 1.3 to 2.8 at small batches, and right at large ones."""
-NEW_TO_A_BAND = 2
-"""Batches of a band that are not watched for changes: its shape explains what would else look like one of the level."""
-LIKENESS = 0.9
-"""Correlation of the shapes of neighbouring bands: what a law gets wrong at four items it gets wrong at five."""
+"""Prior standard deviation of the shape: the published Orin fit is wrong by a factor of 1.3 to 2.8 at small batches,
+and right at large ones."""
+UNWATCHED_BATCHES = 2
+"""First batches of a band that the changepoint detector does not get: they correct the shape of the band, and would
+look like a change of the level."""
+SHAPE_CORRELATION = 0.9
+"""Correlation of the shapes of neighbouring bands. Judgement: an error of the model at four items is nearly the same at
+five; with less, noise at one size would keep the dispatcher from trying it."""
 LEVEL_DRIFT = NOISE_VARIANCE / 64**2
-"""Makes the level, in the long run, a moving average over about 64 batches."""
+"""Drift of the level per batch. With a noise variance q, a drift of q / n^2 makes the filter a moving average over
+about n batches, here 64."""
 SHAPE_DRIFT = NOISE_VARIANCE / 256**2
-"""What a law gets wrong at one size hardly ever changes; what does is the level."""
+"""Drift of a shape per batch, a moving average over 256: errors at one size hardly change, the level does."""
 POOLED_RESIDUALS = 512
+"""Residuals kept over all sizes: the 0.99 quantile then has five of them beyond it."""
 BAND_RESIDUALS = 128
-ENOUGH_IN_BAND = 64
-"""Residuals that a band of batch sizes needs before its own quantiles are used."""
+"""Residuals kept for one band. Judgement: twice as many follow a change of the scatter half as fast."""
+MIN_BAND_RESIDUALS = 64
+"""Residuals that a band needs before its own quantiles are used. Judgement: with 64 the 0.98 quantile is observed;
+below that the pooled residuals are the better estimate."""
 
 
 class ServiceTime:
-    """Median service time of one backend by batch size, and how far it strays.
+    """Median service time of one backend by batch size, and its scatter.
 
-    log(observed / law) = level + shape of the band of sizes + noise. The level carries what befalls all sizes alike
-    (a throttled machine), the shape what the law gets wrong at one size. Each answer is split between the two by how
-    uncertain they are, by a Kalman filter (1960); neighbouring bands have like shapes, or else noise would make one
-    size look dear that is then never tried again. A changepoint detector watches the level; on a change the level is
-    taken anew from the batches since, and the shape stays.
+    log(observed / modelled) = level + shape of the band of sizes + noise. The level is common to all sizes (a throttled
+    machine), the shape is the error of the model at one size. A Kalman filter (1960) divides each answer between the
+    two by their uncertainty. Neighbouring bands have similar shapes; otherwise noise could make one size look slow,
+    which then would never be tried again. A changepoint detector watches the level. After a change the level is
+    computed again from the batches since, and the shape stays.
 
     Args:
-        law: the prior, from a profile.
-        overhead_s: seconds that each batch takes on top of the law, such as the way over the LAN.
-        prior_sigma: scatter of log(observed / predicted) before any is seen.
-        shape_sigma: how far the law may be off at one size beside the others, as a logarithm.
+        latency: the prior, from a profile.
+        overhead_s: seconds that each batch takes besides the model, such as the path over the LAN.
+        prior_sigma: scatter of log(observed / predicted) before any is observed.
+        shape_sigma: standard deviation of the model's error at one size beside the others, as a logarithm.
 
     >>> import numpy as np
     >>> noise = np.random.default_rng(3).lognormal(0.0, 0.1, 220)
@@ -59,14 +71,14 @@ class ServiceTime:
 
     def __init__(
         self,
-        law: LatencyModel,
+        latency: LatencyModel,
         *,
         overhead_s: float = 0.0,
         prior_sigma: float = 0.1,
         shape_sigma: float = SHAPE_SIGMA,
     ) -> None:
         """Stores the parameters."""
-        self._law = law
+        self._latency = latency
         self._overhead_s = overhead_s
         self._prior_sigma = prior_sigma
         self._shape_sigma = shape_sigma
@@ -74,13 +86,13 @@ class ServiceTime:
 
     def _reset(self) -> None:
         self.lessons = 0
-        """Answers learned, and unlearned: where it stands still, nothing has moved."""
-        bands = _band(self._law.max_batch)
+        """Number of answers learned or unlearned; while it stays the same, no prediction has changed."""
+        bands = _band(self._latency.max_batch)
         self._state = [0.0] * (bands + 1)
         """Level, and shape by band, as logarithms."""
         self._covariance = np.zeros((bands + 1, bands + 1))
         apart = np.abs(np.subtract.outer(np.arange(bands), np.arange(bands)))
-        self._covariance[1:, 1:] = self._shape_sigma**2 * LIKENESS**apart
+        self._covariance[1:, 1:] = self._shape_sigma**2 * SHAPE_CORRELATION**apart
         self._covariance[LEVEL, LEVEL] = LEVEL_VARIANCE
         self._recent_levels: deque[float] = deque(maxlen=SHORT_RUN)
         self._detector = level_detector()
@@ -91,18 +103,13 @@ class ServiceTime:
         self._tables: dict[int, tuple[list[int], list[float]]] = {}
         """Bands and priors of batches of 1, 2, ... items, by the number of these."""
 
-    @property
-    def slowdown(self) -> float:
-        """Factor by which the backend is slower than its law, over all batch sizes."""
-        return math.exp(self._state[LEVEL])
-
     def predict_s(self, items: int) -> float:
         """Returns the median seconds for a batch of `items` (>= 1)."""
         band, prior_s = self._prior(items)
         return prior_s * math.exp(self._state[LEVEL] + self._state[band])
 
     def predict_all_s(self, max_batch: int) -> list[float]:
-        """Returns the median seconds for batches of 1, 2, ... `max_batch` items: cheaper than asking one by one."""
+        """Returns the median seconds for batches of 1, 2, ... `max_batch` items, faster than one by one."""
         table = self._tables.get(max_batch)
         if table is None:
             priors = [self._prior(items) for items in range(1, max_batch + 1)]
@@ -111,23 +118,23 @@ class ServiceTime:
         return [prior_s * factors[band] for band, prior_s in zip(*table, strict=True)]
 
     def log_factors(self) -> list[float]:
-        """Returns by band of sizes, as logarithms, the factors that predictions are on the law."""
+        """Returns the logarithm of prediction over latency model by band of sizes."""
         level, *shapes = self._state
         return [level + shape for shape in shapes]
 
     def quantile_factor(self, percentile: float, items: int | None = None) -> float:
-        """Returns the factor on `predict_s` within which a batch stays with this probability.
+        """Returns the factor on `predict_s` within which a batch stays with a given probability.
 
         Args:
             percentile: the probability, in (0, 1).
-            items: look at batches of about this size alone, if there were enough; by default at all.
+            items: batch size whose residuals are used, if there are enough; None: those of all sizes.
         """
         band = self._band_residuals.get(_band(items)) if items is not None else None
-        residuals = self._residuals if band is None or len(band) < ENOUGH_IN_BAND else band
+        residuals = self._residuals if band is None or len(band) < MIN_BAND_RESIDUALS else band
         return math.exp(residuals.quantile(percentile))
 
     def scatter(self) -> Scatter:
-        """Returns the law of log(observed / predicted) over all batch sizes."""
+        """Returns the distribution of log(observed / predicted) over all batch sizes."""
         return self._residuals.scatter()
 
     def update(self, items: int, observed_s: float) -> Change | None:
@@ -135,10 +142,10 @@ class ServiceTime:
 
         Args:
             items: batch size.
-            observed_s: service time; a value that is no positive number says nothing and is passed over.
+            observed_s: service time; it is ignored if it is not positive and finite.
 
         Returns:
-            The change of level that this batch gave away, if any; its means are log(observed / law).
+            The change of level that this batch revealed, or None; its means are log(observed / modelled).
         """
         if not (math.isfinite(observed_s) and observed_s > 0):
             return None
@@ -148,7 +155,7 @@ class ServiceTime:
         self.lessons += 1
         self._note_residual(band, residual)
         self._correct(band, residual)
-        if len(self._band_residuals[band]) <= NEW_TO_A_BAND:
+        if len(self._band_residuals[band]) <= UNWATCHED_BATCHES:
             return None
         level = deviation - self._state[band]
         self._recent_levels.append(level)
@@ -158,9 +165,9 @@ class ServiceTime:
         return change
 
     def restart(self, run_length: int) -> None:
-        """Takes the level from the last `run_length` batches: older ones are of another regime.
+        """Computes the level from the last `run_length` batches: older ones belong to another regime.
 
-        What these were off by told of the change and not of noise, and is forgotten.
+        The residuals of these batches came from the change and not from noise, and are removed.
         """
         since = list(self._recent_levels)[-run_length:] if run_length > 0 else []
         if not since:
@@ -177,11 +184,11 @@ class ServiceTime:
         prior = self._priors.get(items)
         if prior is None:
             band = min(_band(items), len(self._state) - 1)
-            prior = self._priors[items] = (band, self._law.predict_s(items) + self._overhead_s)
+            prior = self._priors[items] = (band, self._latency.predict_s(items) + self._overhead_s)
         return prior
 
     def _correct(self, band: int, residual: float) -> None:
-        """One step of a Kalman filter; what is seen is the sum of two states, the level and a shape."""
+        """Makes one step of a Kalman filter; the observation is the sum of two states, the level and a shape."""
         covariance = self._covariance
         covariance[LEVEL, LEVEL] += LEVEL_DRIFT
         covariance[band, band] += SHAPE_DRIFT
@@ -191,10 +198,10 @@ class ServiceTime:
         self._state = [state + g * residual for state, g in zip(self._state, gain.tolist(), strict=True)]
 
     def _noise_variance(self) -> float:
-        """Read off the middle of the residuals: what a new size's law gets wrong is at their ends."""
+        """Returns the variance of noise from the middle of the residuals: errors at a new size are at their ends."""
         scatter = self._residuals.scatter()
         middle = 0.5 * (scatter.quantile(0.84) - scatter.quantile(0.16))
-        return max(middle, LEAST_SIGMA) ** 2
+        return max(middle, MIN_SIGMA) ** 2
 
     def _note_residual(self, band: int, residual: float) -> None:
         window = self._band_residuals.get(band)
@@ -207,5 +214,5 @@ class ServiceTime:
 
 
 def _band(items: int) -> int:
-    """Batch sizes that share a shape: each of 1 to 4 alone, then half an octave together."""
+    """Returns the band of a batch size: each of 1 to 4 alone, then half an octave together."""
     return items if items <= 4 else 4 + math.ceil(2.0 * math.log2(items / 4))

@@ -1,4 +1,4 @@
-"""Which instances of a function tier are warm, and what it costs in seconds to meet none."""
+"""Warm instances of a function tier, and the seconds of a cold start."""
 
 import math
 from bisect import insort
@@ -8,17 +8,21 @@ from scheduler.domain.batches import BatchReport, FailureKind
 from scheduler.estimators.idle_time import IdleTime
 from scheduler.estimators.residuals import ResidualWindow
 
-MOST_IDLE = 512
-"""Idle instances kept in mind; of more the longest idle are forgotten."""
+MAX_IDLE = 512
+"""Largest number of idle instances that are remembered; of more, the longest idle ones are forgotten."""
 STARTS = 64
+"""Cold starts whose seconds are remembered. Judgement: the 0.98 quantile is then one of the two longest."""
 START_SIGMA = 0.5
-"""Scatter of log seconds of cold starts before any is seen."""
-STRANGER_MEMORY = 0.97
-"""What earlier starts on unknown instances still count for after one more: about thirty are remembered."""
-NOT_EXPECTED = 0.05
-"""An instance that was as unlikely as this to be still there was not: another one answered warm."""
+"""Prior scatter of the logarithm of a cold start's seconds, before any is observed. Judgement: a factor of 1.6 either
+way covers what platforms are known for; a dozen starts outweigh it."""
+UNKNOWN_MEMORY = 0.97
+"""Weight of earlier starts on unknown instances after one more: about 1 / (1 - 0.97) = 33 are remembered. Judgement:
+half as many follow a change of the platform twice as fast and scatter 1.4 times as much."""
+MIN_SURVIVAL = 0.05
+"""Probability of survival below which an instance counts as gone: a warm answer then came from another instance.
+Judgement: one in twenty warm answers of an old instance is misread."""
 KILLED = frozenset({FailureKind.TIMEOUT, FailureKind.FUNCTION})
-"""Failures after which the platform ends the instance, or may have."""
+"""Failures after which the platform ends the instance, or may have ended it."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -27,37 +31,37 @@ class Idle:
 
     since_s: float
     instance_id: str = ""
-    """Empty where the backend does not tell."""
+    """Name of the instance; empty if the backend does not give it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Underway:
-    """A batch in flight, as the instances looked when it was sent."""
+    """A batch in flight, with the state of the instances when it was sent."""
 
     at_s: float
     busy: int
-    """Other batches in flight."""
+    """Number of other batches in flight."""
     taken: Idle | None
-    """The idle instance that it is believed to have met; None where none was known."""
+    """The idle instance that the batch is assumed to use; None if none was known."""
 
 
 class WarmInstances:
-    """The instances of one tier, as far as batches tell of them.
+    """Instances of one tier, as far as batches reveal them.
 
-    A batch takes the instance that was last used, as long as one is there; otherwise it waits for a new one to start.
-    What is learned: when each instance was last used (by name, where the backend tells), after what idle time they are
-    taken away, how many are always there (provisioned), whether a batch for which no instance is known meets a cold
+    A batch uses the instance that was last used, if there is one; otherwise it waits for a new one to start. What is
+    learned: when each instance was last used (by name, if the backend gives it), after what idle time instances are
+    taken away, how many are always warm (provisioned), whether a batch for which no instance is known meets a cold
     start at all, and how long one takes.
 
     Args:
-        prior_idle_s: idle time after which instances go, taken for granted before anything is seen.
-        prior_start_s: median seconds of a cold start, likewise.
+        prior_idle_s: prior median of the idle time after which instances are taken away.
+        prior_start_s: prior median of the seconds of a cold start.
 
     >>> warm = WarmInstances(prior_idle_s=240.0, prior_start_s=2.0)
     >>> for batch_id, cold in enumerate((True, False, False), start=1):
     ...     warm.sent(batch_id, now_s=60.0 * batch_id)
     ...     report = BatchReport(elapsed_s=3.2 if cold else 0.7, service_s=0.6, cold_start=cold)
-    ...     warm.came_back(batch_id, report, now_s=60.0 * batch_id + 1.0, way_s=0.1)
+    ...     warm.came_back(batch_id, report, now_s=60.0 * batch_id + 1.0, expected_path_s=0.1)
     >>> warm.cold_probability(190.0) < 0.01, warm.cold_probability(1000.0) > 0.7
     (True, True)
     >>> 2.0 < warm.start_s(0.5) < 2.6
@@ -72,55 +76,51 @@ class WarmInstances:
 
     def _reset(self) -> None:
         self.always_warm = 0
-        """Instances that answer warm without having been used: provisioned, or kept warm by somebody else."""
+        """Number of instances that answer warm without having been used: they are provisioned, or other clients keep
+        them warm."""
         self._hint = 0
-        """What `always_warm` becomes if a second batch says so before another meets a cold start."""
+        """Next value of `always_warm`, if a second batch confirms it before another batch meets a cold start."""
         self._idle: list[Idle] = []
         self._busy: dict[int, Underway] = {}
         self._starts = ResidualWindow(size=STARTS, prior_sigma=START_SIGMA)
-        # Half a cold and half a warm start: nothing is known of a platform before its first answer.
-        self._stranger_cold, self._strangers = 0.5, 1.0
+        # A cold and a warm start, half each: nothing is known of a platform before its first answer.
+        self._unknown_cold, self._unknown_starts = 0.5, 1.0
 
     @property
     def busy(self) -> int:
-        """Batches in flight, each on an instance of its own."""
+        """Number of batches in flight, each on its own instance."""
         return len(self._busy)
 
     @property
-    def stranger_cold(self) -> float:
+    def unknown_cold(self) -> float:
         """Probability that a batch for which no instance is known to be warm meets a cold start."""
-        return self._stranger_cold / self._strangers
+        return self._unknown_cold / self._unknown_starts
 
     def idle_since_s(self) -> list[float]:
-        """Returns since when each idle instance has been so, the one last used first."""
+        """Returns since when each idle instance has been idle, the last used one first."""
         return [idle.since_s for idle in reversed(self._idle)]
 
-    def warm_and_idle(self, at_s: float) -> float:
-        """Returns the expected number of instances that would answer at once."""
-        expected = math.fsum(self.idle_time.survives(at_s - idle.since_s) for idle in self._idle)
-        return max(expected, float(self.always_warm - self.busy))
-
     def cold_probability(self, at_s: float) -> float:
-        """Returns the probability that a batch sent at that time would meet a cold start."""
+        """Returns the probability that a batch sent at a time meets a cold start."""
         if self.busy < self.always_warm:
             return 0.0
         gone = 1.0 - self.idle_time.survives(at_s - self._idle[-1].since_s) if self._idle else 1.0
-        return gone * self.stranger_cold
+        return gone * self.unknown_cold
 
     def start_s(self, percentile: float) -> float:
-        """Returns the seconds within which a cold start is over with this probability (in (0, 1))."""
+        """Returns the seconds within which a cold start ends with a given probability (in (0, 1))."""
         return self._prior_start_s * math.exp(self._starts.quantile(percentile))
 
     def wait_s(self, at_s: float, percentile: float) -> float:
-        """Returns the seconds within which a batch sent at that time has its instance with this probability.
+        """Returns the seconds within which a batch sent at a time has its instance with a given probability.
 
-        Zero where a cold start is less probable than what the percentile leaves to chance.
+        It is zero if a cold start is less probable than the percentile leaves to chance.
         """
         cold, chance = self.cold_probability(at_s), 1.0 - percentile
         return 0.0 if cold <= chance else self.start_s(1.0 - chance / cold)
 
     def sent(self, batch_id: int, *, now_s: float) -> None:
-        """Notes that a batch, or a warming call, was sent."""
+        """Records that a batch or a warming call was sent."""
         taken = self._idle.pop() if self._idle else None
         self._busy[batch_id] = Underway(now_s, self.busy, taken)
 
@@ -131,16 +131,16 @@ class WarmInstances:
         *,
         now_s: float,
         failure: FailureKind | None = None,
-        way_s: float = 0.0,
+        expected_path_s: float = 0.0,
     ) -> None:
-        """Learns from a batch that came back; one that was never noted is passed over.
+        """Learns from a batch that came back; a batch that was not recorded is ignored.
 
         Args:
-            batch_id: of the batch.
+            batch_id: number of the batch.
             report: what came back.
-            now_s: the present: since then its instance is idle.
-            failure: why it failed; None where it was answered.
-            way_s: seconds expected for slot, uplink and round trip, without start and service.
+            now_s: the present; from now on its instance is idle.
+            failure: why it failed; None if it was answered.
+            expected_path_s: seconds expected for slot, uplink and round trip, without start and service.
         """
         underway = self._busy.pop(batch_id, None)
         if underway is None:
@@ -153,14 +153,14 @@ class WarmInstances:
         if report.cold_start is not None:
             self._learn(underway, met, cold=report.cold_start)
         if report.cold_start:
-            # Whoever was idle at the send would have been taken.
+            # An instance that was idle at the send would have been used.
             self._idle = [idle for idle in self._idle if idle.since_s > underway.at_s]
             if report.service_s is not None:
-                self._note_start(report.elapsed_s - report.service_s - way_s)
+                self._note_start(report.elapsed_s - report.service_s - expected_path_s)
         self._keep(Idle(now_s, report.instance_id))
 
     def _met(self, underway: Underway, report: BatchReport) -> Idle | None:
-        """Returns the idle instance that the batch met, or, of a cold start, that it did not meet any more."""
+        """Returns the idle instance that the batch used, or that a cold start shows to be gone."""
         taken, name = underway.taken, report.instance_id
         if report.cold_start or not name or (taken is not None and taken.instance_id in ("", name)):
             return taken
@@ -177,23 +177,23 @@ class WarmInstances:
         expected = 0.0 if gap_s is None else self.idle_time.survives(gap_s)
         if cold:
             self.always_warm, self._hint = min(self.always_warm, underway.busy), 0
-            self._note_stranger(cold=True)
+            self._note_unknown(cold=True)
         elif covered:
             return
-        elif expected < NOT_EXPECTED:
-            # Once is nothing: an instance may have been free again while its answer was still on its way.
+        elif expected < MIN_SURVIVAL:
+            # One is not enough: an instance may have been free again while its answer was still in transit.
             self.always_warm = max(self.always_warm, min(self._hint, underway.busy + 1))
             self._hint = underway.busy + 1
-            self._note_stranger(cold=False)
+            self._note_unknown(cold=False)
         if gap_s is not None:
             self.idle_time.update(gap_s, stayed_warm=not cold)
 
-    def _note_stranger(self, *, cold: bool) -> None:
-        self._stranger_cold = STRANGER_MEMORY * self._stranger_cold + cold
-        self._strangers = STRANGER_MEMORY * self._strangers + 1.0
+    def _note_unknown(self, *, cold: bool) -> None:
+        self._unknown_cold = UNKNOWN_MEMORY * self._unknown_cold + cold
+        self._unknown_starts = UNKNOWN_MEMORY * self._unknown_starts + 1.0
 
     def _note_start(self, start_s: float) -> None:
-        # A start that was over within what the way varies by is no more than that.
+        # A start shorter than the variation of the path is no start.
         if start_s > 0:
             self._starts.update(math.log(start_s / self._prior_start_s))
 
@@ -204,4 +204,4 @@ class WarmInstances:
         for older in same:
             self._idle.remove(older)
         insort(self._idle, instance)
-        del self._idle[:-MOST_IDLE]
+        del self._idle[:-MAX_IDLE]

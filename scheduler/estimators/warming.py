@@ -5,17 +5,19 @@ from dataclasses import dataclass
 
 from scheduler.estimators.warm_instances import WarmInstances
 
-MOST_CALLS = 16
+MAX_CALLS = 16
+"""Largest number of warming calls at one time. Judgement: later instances are needed too rarely for a call to pay."""
 
 
 @dataclass(frozen=True, slots=True)
 class Warming:
     """What to do about cold instances.
 
-    Parameters:
-        calls: warming calls that pay now, to be sent at one time: one after the other would all meet the same instance.
-        look_again_at_s: when another falls due if no batch is sent or comes back before and the expected traffic stays
-            as it is; inf for never.
+    Attributes:
+        calls: warming calls that pay now. They are sent at one time, since one after another would all reach the same
+            instance.
+        look_again_at_s: when the next call falls due, if no batch is sent or comes back before and the expected traffic
+            stays the same; inf for never.
     """
 
     calls: int
@@ -31,27 +33,28 @@ def warming_due(
     call_cost: float,
     lateness_cost: float,
 ) -> Warming:
-    """Returns the warming calls that cost less than the cold starts from which they save somebody.
+    """Returns the warming calls that cost less than the cold starts that they prevent.
 
-    Batches are taken to leave at random, at a rate r, and to keep a r * service_s instances busy at a time (a Poisson
-    number, as of a queue with as many servers as wanted). The k-th instance is then needed at the rate
-    r_k = r P(at least k - 1 busy). Calling it every T seconds costs (call_cost + c(T)) / T a second, c being what those
-    cost that need it when it is gone all the same; T is chosen so that this is least, so what is not known of the idle
-    time is tried where a mistake is cheap. A call that keeps an instance that is due is worth
+    Batches are assumed to leave at random at a rate r, and to keep r * service_s instances busy on average (a Poisson
+    number, as in a queue with unlimited servers). The k-th instance is then needed at the rate r_k = r P(at least k - 1
+    busy). Calling it every T seconds costs (call_cost + c(T)) / T a second, where c(T) is the cost of batches that need
+    it when it is gone. T is chosen to make this least, so that unknown idle times are explored where a mistake is
+    cheap. A call that keeps an instance which is due is worth
 
         lateness_cost * P(cold start if gone) * (1 - exp(-r_k T')),
 
-    the chance that it is needed before it is due again; T' is T without the seconds in which it is expected to be gone.
-    The platform hands a call to the instance last used, so the j-th is reached by j calls at one time only; to one that
-    is not due yet a call spares a part of its next. As many are sent as bring most in excess of their price.
+    the probability that it is needed before it is due again; T' is T without the seconds in which it is expected to be
+    gone. The platform gives a call to the instance last used, so the j-th instance is reached only by j calls at one
+    time. For an instance that is not due yet, a call saves a part of its next one. The number of calls is the one whose
+    worth most exceeds its price.
 
     Args:
-        pool: what is known of the tier's instances; warming calls under way are noted in it like batches.
+        pool: the tier's instances; warming calls in flight are recorded in it like batches.
         now_s: the present.
         batches_per_s: function batches expected a second.
-        service_s: seconds that each keeps an instance.
+        service_s: seconds that each batch keeps an instance.
         call_cost: money for one warming call.
-        lateness_cost: what one batch's cold start costs in lateness: requests that it makes late times their price.
+        lateness_cost: cost of the lateness of one batch's cold start: requests that it makes late times their price.
 
     >>> from scheduler.domain.batches import BatchReport
     >>> pool = WarmInstances(prior_idle_s=240.0)
@@ -65,7 +68,7 @@ def warming_due(
     >>> warming_due(pool, now_s=200.0, batches_per_s=1e-6, service_s=0.5, call_cost=1e-6, lateness_cost=2e-5)
     Warming(calls=0, look_again_at_s=inf)
     """
-    risk = lateness_cost * pool.stranger_cold
+    risk = lateness_cost * pool.unknown_cold
     idle_since_s, idle_time = pool.idle_since_s(), pool.idle_time
     best, best_gain, gain, look_again_at_s = 0, 0.0, 0.0, math.inf
     rates = _needed_rates(batches_per_s, batches_per_s * service_s, first=pool.busy + 1)
@@ -89,9 +92,9 @@ def warming_due(
 
 
 def _needed_rates(batches_per_s: float, busy: float, *, first: int) -> list[float]:
-    """Rates at which the instances number `first` and following are needed, where `busy` are so on average."""
+    """Returns the rates at which the instances from number `first` on are needed, where `busy` are so on average."""
     rates, chance, at_least = [], math.exp(-busy), 1.0
-    for number in range(1, first + MOST_CALLS):
+    for number in range(1, first + MAX_CALLS):
         if number >= first:
             rates.append(batches_per_s * max(0.0, at_least))
         at_least -= chance

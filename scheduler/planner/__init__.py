@@ -1,1 +1,1 @@
-"""Pure numerics of planning: price sheets, batch laws, the search for a plan. Imports domain and numpy only."""
+"""Pure numerics of planning: prices, batch distributions, the search for a plan. Imports domain and numpy only."""

@@ -1,1 +1,1 @@
-"""Planning by hand: reads applications and profiles, asks the planner, shows it. Imports planner and workloads."""
+"""Planning by command: reads applications and profiles, plans, shows the plan. Imports planner and workloads."""

@@ -1,4 +1,4 @@
-"""A plan for functions as JSON and as a table, next to what other ways would cost."""
+"""A function plan as JSON and as a table, beside the cost of alternatives."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -10,19 +10,20 @@ from rich.progress import track
 from rich.table import Table
 
 from scheduler.domain.errors import EdgeburstError
-from scheduler.planner.functions.problem import FunctionGroup, FunctionPlan, Question
+from scheduler.planner.functions.problem import FunctionGroup, FunctionPlan, PlanningProblem
 from scheduler.planner.functions.solve import plan_functions
 
 _FEW = 40
-"""Above so many applications only quick alternatives are worked out."""
+"""Applications above which only quick alternatives are computed. Judgement: the others search the same space again and
+would take seconds each."""
 
 
 def as_json(plan: FunctionPlan, *, planning_s: float) -> dict[str, Any]:
     """Returns a plan as the object that `--json` prints.
 
-    Parameters:
+    Args:
         plan: the plan.
-        planning_s: how long it took.
+        planning_s: seconds that planning took.
     """
     answer = {
         "total_cost_per_request": plan.total_cost_per_request,
@@ -56,8 +57,14 @@ def _group(group: FunctionGroup) -> dict[str, Any]:
     return answer
 
 
-def print_answer(question: Question, plan: FunctionPlan, *, planning_s: float) -> None:
-    """Prints the groups of a plan, and the alternatives."""
+def print_answer(problem: PlanningProblem, plan: FunctionPlan, *, planning_s: float) -> None:
+    """Prints the groups of a plan, and the alternatives.
+
+    Args:
+        problem: what was planned for.
+        plan: the plan.
+        planning_s: seconds that planning took.
+    """
     console = Console(highlight=False)
     groups = Table(title="groups", title_justify="left")
     for column in ("apps", "function", "batch", "mean", "longest waits", "latency", f"{plan.currency} a request"):
@@ -72,8 +79,8 @@ def print_answer(question: Question, plan: FunctionPlan, *, planning_s: float) -
     alternatives = Table(title="what else it would cost", title_justify="left")
     for column in ("way", f"{plan.currency} a request", "against this plan"):
         alternatives.add_column(column)
-    for way, asked in track(list(_alternatives(question)), description="alternatives", transient=True):
-        alternatives.add_row(way, *_compared(asked, plan))
+    for way, alternative in track(list(_alternatives(problem)), description="alternatives", transient=True):
+        alternatives.add_row(way, *_compared(alternative, plan))
     console.print(alternatives)
 
 
@@ -94,21 +101,21 @@ def _row(group: FunctionGroup) -> tuple[str, ...]:
     )
 
 
-def _alternatives(question: Question) -> Iterator[tuple[str, Question]]:
-    cheapest = replace(question, minimise="cost", budget=None)
+def _alternatives(problem: PlanningProblem) -> Iterator[tuple[str, PlanningProblem]]:
+    cheapest = replace(problem, minimise="cost", budget=None)
     certain = replace(cheapest, objective="worst-case")
     yield "no grouping: a function for each", replace(cheapest, grouping="apart")
     yield "HarmonyBatch's rule: timeout = SLO - longest service, grouped", certain
     yield "BATCH's rule: that, a CPU function for each", replace(certain, grouping="apart", kinds=("cpu",))
-    if len(question.applications) <= _FEW:
+    if len(problem.applications) <= _FEW:
         yield "MBS's rule: one function for all", replace(cheapest, grouping="together")
         yield "CPU functions only", replace(cheapest, kinds=("cpu",))
         yield "GPU functions only", replace(cheapest, kinds=("gpu",))
 
 
-def _compared(asked: Question, plan: FunctionPlan) -> tuple[str, str]:
+def _compared(alternative: PlanningProblem, plan: FunctionPlan) -> tuple[str, str]:
     try:
-        other = plan_functions(asked)
+        other = plan_functions(alternative)
     except EdgeburstError:
         return "-", "the profile has no such function"
     if other.infeasible or not other.groups:

@@ -1,4 +1,4 @@
-"""Applications from a TOML file, or one from a trace or an arrival process."""
+"""Applications from a TOML file, or one application from a trace or an arrival process."""
 
 import importlib
 import sys
@@ -13,12 +13,17 @@ from scheduler.planner.queueing.map_fit import fit_arrivals
 from scheduler.planner.queueing.map_process import MarkovianArrivals
 from scheduler.workloads import WorkloadError, read_gaps, read_map
 
-_MOST_APPLICATIONS = 2000
-_FEWEST_ARRIVALS = 20
+_MAX_APPLICATIONS = 2000
+"""Largest number of applications. Judgement: the work grows with the square of the number, and 200 take up to 3 s."""
+_MIN_ARRIVALS = 20
+"""Fewest gaps of a trace that a process is fitted to, as in `map_fit`."""
 
 
 def read_applications(path: Path) -> tuple[Application, ...]:
     """Reads `[[app]]` tables: name, slo_s, percentile, one of rps, map, arrivals, and sizes.
+
+    Args:
+        path: the TOML file.
 
     Raises:
         PlanInputError: the file cannot be read, or a field is wrong; the message names it.
@@ -33,13 +38,13 @@ def read_applications(path: Path) -> tuple[Application, ...]:
     fields = Fields(content, where="", of=path.name)
     tables = fields.tables("app")
     fields.done()
-    if len(tables) > _MOST_APPLICATIONS:
-        raise fields.wrong("app", f"is there {len(tables)} times; at most {_MOST_APPLICATIONS} can be planned at once")
+    if len(tables) > _MAX_APPLICATIONS:
+        raise fields.wrong("app", f"occurs {len(tables)} times; at most {_MAX_APPLICATIONS} can be planned at once")
     applications = tuple(_application(table, folder=path.parent) for table in tables)
     seen: set[str] = set()
     for number, application in enumerate(applications):
         if application.name in seen:
-            raise fields.wrong(f"app[{number}].name", f"{application.name!r} is there twice; names must differ")
+            raise fields.wrong(f"app[{number}].name", f"{application.name!r} occurs twice; names must differ")
         seen.add(application.name)
     return applications
 
@@ -52,7 +57,7 @@ def _application(fields: Fields, *, folder: Path) -> Application:
         raise fields.wrong("percentile", f"must be below 1, not {percentile:g}")
     given = [key for key in fields.known("rps", "map", "arrivals", "sizes") if key != "sizes" and fields.has(key)]
     if len(given) != 1:
-        raise fields.wrong("rps", f"or map or arrivals must be given, exactly one; here are {len(given)}")
+        raise fields.wrong("rps", f"or map or arrivals must be given, exactly one, not {len(given)}")
     if given == ["rps"]:
         rate_rps, process = fields.number("rps", above=0), None
     else:
@@ -63,7 +68,9 @@ def _application(fields: Fields, *, folder: Path) -> Application:
             raise fields.wrong(given[0], f"cannot be used: {error}") from error
     sizes = _sizes(fields) if fields.has("sizes") else ()
     if sizes and process is not None:
-        raise fields.wrong("sizes", f"go with rps only; {given[0]} has no exact law for requests routed by size")
+        raise fields.wrong(
+            "sizes", f"go with rps only; {given[0]} has no exact distribution for requests routed by size"
+        )
     fields.done()
     return Application(name, slo_s, percentile, rate_rps, process, sizes)
 
@@ -93,12 +100,12 @@ def application_from_gaps(
 ) -> Application:
     """Returns one application whose arrivals are fitted to a part of a trace.
 
-    Parameters:
+    Args:
         path: the `.gaps` file.
-        slo_s: its SLO.
-        percentile: which shall be within it.
+        slo_s: the SLO.
+        percentile: fraction of the requests that must meet the SLO.
         from_s: start of the part, seconds.
-        to_s: its end; None: that of the trace.
+        to_s: end of the part, seconds; None: the end of the trace.
     """
     rate_rps, process = _read_arrivals(path, from_s=from_s, to_s=to_s)
     return Application(path.stem, slo_s, percentile, rate_rps, process)
@@ -112,16 +119,16 @@ def _read_map(path: Path) -> tuple[float, MarkovianArrivals]:
 def _read_arrivals(
     path: Path, *, from_s: float = 0.0, to_s: float | None = None
 ) -> tuple[float, MarkovianArrivals | None]:
-    """Rate and process; None says that the arrivals are Poisson as far as the trace can tell."""
+    """Returns the rate and the process; None instead of a process if the arrivals look like Poisson."""
     times_s = read_gaps(path).times_s
     end_s = float(times_s[-1]) if to_s is None else to_s
     if not 0 <= from_s < end_s:
         raise PlanInputError(f"--from-s is {from_s:g} and --to-s {end_s:g}; the part must start before it ends")
     times_s = times_s[(times_s >= from_s) & (times_s <= end_s)]
     gaps_s = np.diff(times_s)
-    if len(gaps_s) < _FEWEST_ARRIVALS or not gaps_s.sum() > 0:
+    if len(gaps_s) < _MIN_ARRIVALS or not gaps_s.sum() > 0:
         raise PlanInputError(
-            f"{path} has {len(times_s)} arrivals from {from_s:g} to {end_s:g} s; a fit needs {_FEWEST_ARRIVALS + 1}"
+            f"{path} has {len(times_s)} arrivals from {from_s:g} to {end_s:g} s; a fit needs {_MIN_ARRIVALS + 1}"
         )
     process = fit_arrivals(gaps_s).process
     return process.rate_rps, process if process.phases > 1 else None

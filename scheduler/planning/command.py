@@ -9,7 +9,7 @@ from time import perf_counter
 
 from scheduler.planner.catalogue.json_fields import PlanInputError
 from scheduler.planner.catalogue.prices import load_sheet
-from scheduler.planner.functions.problem import OBJECTIVES, Application, FunctionPlan, Question
+from scheduler.planner.functions.problem import OBJECTIVES, Application, FunctionPlan, PlanningProblem
 from scheduler.planner.functions.solve import plan_functions
 from scheduler.planning.answer import as_json, print_answer
 from scheduler.planning.applications import application_from_gaps, application_from_map, read_applications
@@ -20,11 +20,11 @@ DEFAULT_PRICES = "fc3-cu-usd"
 
 
 def add_arguments(parser: argparse.ArgumentParser, sources: "argparse._MutuallyExclusiveGroup") -> None:
-    """Adds the arguments of this way to plan.
+    """Adds the arguments of planning without an edge.
 
-    Parameters:
-        parser: the sub-command's.
-        sources: where one of several ways to say what is to be planned must be chosen.
+    Args:
+        parser: the parser of the sub-command.
+        sources: group of arguments of which exactly one says what to plan.
     """
     sources.add_argument("--apps", type=Path, metavar="FILE.toml", help="[[app]] tables: name, slo_s, rps, ...")
     sources.add_argument("--arrivals", type=Path, metavar="FILE.gaps", help="one application: a trace of gaps, seconds")
@@ -44,17 +44,21 @@ def add_arguments(parser: argparse.ArgumentParser, sources: "argparse._MutuallyE
 
 
 def run(args: argparse.Namespace) -> int:
-    """Plans and prints; exit status 1 says that some objective cannot be kept, and a sentence on stderr which."""
-    question = _question(args)
+    """Plans and prints the plan.
+
+    Returns:
+        Exit status; 1 if some SLO cannot be met, which a sentence on stderr then names.
+    """
+    problem = _problem(args)
     started_s = perf_counter()
-    plan = plan_functions(question)
+    plan = plan_functions(problem)
     planning_s = perf_counter() - started_s
     if args.plot:
-        plot_frontier(question, plan, args.plot)
+        plot_frontier(problem, plan, args.plot)
     if args.json:
         print(json.dumps(as_json(plan, planning_s=planning_s)))
     else:
-        print_answer(question, plan, planning_s=planning_s)
+        print_answer(problem, plan, planning_s=planning_s)
     return _status(plan)
 
 
@@ -65,10 +69,10 @@ def _status(plan: FunctionPlan) -> int:
     return 1
 
 
-def _question(args: argparse.Namespace) -> Question:
+def _problem(args: argparse.Namespace) -> PlanningProblem:
     if not args.profile:
         raise PlanInputError("--profile is missing; name the functions to choose from")
-    question = Question(
+    problem = PlanningProblem(
         applications=_applications(args),
         profile=read_profiles(args.profile),
         sheet=load_sheet(args.prices),
@@ -76,8 +80,8 @@ def _question(args: argparse.Namespace) -> Question:
         minimise=args.minimise,
         budget=args.budget,
     )
-    question.check()
-    return question
+    problem.check()
+    return problem
 
 
 def _applications(args: argparse.Namespace) -> tuple[Application, ...]:

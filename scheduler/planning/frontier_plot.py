@@ -1,4 +1,4 @@
-"""Cost against latency: the cheapest plans for looser and stricter SLOs, as a picture."""
+"""Cost against latency: a picture of the cheapest plans for looser and stricter SLOs."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -7,14 +7,20 @@ import numpy as np
 from rich.progress import track
 
 from scheduler.planner.catalogue.json_fields import PlanInputError
-from scheduler.planner.functions.problem import OBJECTIVES, FunctionPlan, Question
+from scheduler.planner.functions.problem import OBJECTIVES, FunctionPlan, PlanningProblem
 from scheduler.planner.functions.solve import plan_functions
 
 _FACTORS = np.geomspace(0.4, 2.5, 13)
+"""Factors on all SLOs. Judgement: two fifths to two and a half times show where the curve bends; each is a plan."""
 
 
-def plot_frontier(question: Question, plan: FunctionPlan, path: Path) -> None:
-    """Draws what a request costs if all SLOs are shorter or longer; the file's ending chooses the format.
+def plot_frontier(problem: PlanningProblem, plan: FunctionPlan, path: Path) -> None:
+    """Draws the cost of a request if all SLOs are shorter or longer.
+
+    Args:
+        problem: what is planned for.
+        plan: its plan.
+        path: file for the picture; its suffix gives the format.
 
     Raises:
         PlanInputError: matplotlib is missing, or the file cannot be written.
@@ -30,9 +36,9 @@ def plot_frontier(question: Question, plan: FunctionPlan, path: Path) -> None:
     FigureCanvasAgg(figure)
     axes = figure.subplots()
     for objective in OBJECTIVES:
-        points = _frontier(replace(question, objective=objective, minimise="cost", budget=None))
+        points = _frontier(replace(problem, objective=objective, minimise="cost", budget=None))
         axes.plot(*zip(*points, strict=True), "o-", label=objective) if points else None
-    axes.plot([_promised_s(question)], [plan.total_cost_per_request], "*", markersize=14, label="this plan")
+    axes.plot([_promised_s(problem)], [plan.total_cost_per_request], "*", markersize=14, label="this plan")
     axes.set(xlabel="latency that is kept (mean SLO), s", ylabel=f"{plan.currency} a request", ylim=(0, None))
     axes.grid(alpha=0.3)
     axes.legend()
@@ -44,17 +50,17 @@ def plot_frontier(question: Question, plan: FunctionPlan, path: Path) -> None:
         raise PlanInputError(f"--plot: cannot draw to {path}: {error}") from error
 
 
-def _frontier(question: Question) -> list[tuple[float, float]]:
-    """Mean SLO and cost of the cheapest plans with every SLO multiplied, without those that are not in time."""
+def _frontier(problem: PlanningProblem) -> list[tuple[float, float]]:
+    """Returns mean SLO and cost of the cheapest plans with all SLOs multiplied, without those that are not in time."""
     points = []
-    for factor in track(_FACTORS, description=question.objective, transient=True):
-        apps = tuple(replace(app, slo_s=app.slo_s * float(factor)) for app in question.applications)
-        plan = plan_functions(replace(question, applications=apps))
+    for factor in track(_FACTORS, description=problem.objective, transient=True):
+        apps = tuple(replace(app, slo_s=app.slo_s * float(factor)) for app in problem.applications)
+        plan = plan_functions(replace(problem, applications=apps))
         if not plan.infeasible:
-            points.append((_promised_s(question) * float(factor), plan.total_cost_per_request))
+            points.append((_promised_s(problem) * float(factor), plan.total_cost_per_request))
     return points
 
 
-def _promised_s(question: Question) -> float:
-    """The SLO, averaged over applications."""
-    return sum(app.slo_s for app in question.applications) / len(question.applications)
+def _promised_s(problem: PlanningProblem) -> float:
+    """Returns the mean SLO over applications."""
+    return sum(app.slo_s for app in problem.applications) / len(problem.applications)

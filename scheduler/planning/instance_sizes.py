@@ -1,4 +1,4 @@
-"""What an instance occupies, in the steps in which the provider sells it."""
+"""Resources of a function instance, in the steps in which the provider sells them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 from scheduler.domain.errors import EdgeburstError
 
 # Steps and ratios: the provider's limits-of-usage and instance-types-and-specifications, read 2026-11. They serve to
-# round up and to fill in what is not said; what the provider takes in the end is its own to say.
+# round up and to fill in missing values; the provider decides in the end.
 _VCPU_STEP = 0.05
 _MEMORY_STEP_MB = 64
 _VCPU_MAX = 16.0
@@ -19,17 +19,18 @@ _VCPU_PER_GPU_GB = 0.5
 _MEMORY_GB_PER_GPU_GB = 2.0
 _DISK_SMALL_GB, _DISK_LARGE_GB = 0.5, 10.0
 _EXACT = 1e-6
+"""Rounding of a size in the steps of the provider that does not count as another step."""
 
 
 class SizeError(EdgeburstError):
-    """Nothing of that size is sold; the message says whose it is and what is."""
+    """The provider sells no instance of this size. The message names the tier and the sizes that are sold."""
 
 
 @dataclass(frozen=True, slots=True)
 class Size:
-    """What an instance occupies; vCPU and memory are 0 where it is not said.
+    """Resources of an instance; vCPU and memory are 0 where they are not given.
 
-    Parameters:
+    Attributes:
         vcpu: vCPUs.
         memory_gb: memory.
         gpu_gb: share of a card's memory; 0 without GPU.
@@ -45,7 +46,7 @@ class Size:
 
     @property
     def label(self) -> str:
-        """A name for it that can be an alias.
+        """A name of the size that can be an alias.
 
         >>> Size(vcpu=0.35, memory_gb=0.5).label
         'cpu-0_35v-512mb'
@@ -54,7 +55,7 @@ class Size:
         return f"{card}-{self.vcpu:g}v-{round(self.memory_gb * 1024)}mb".replace(".", "_")
 
     def configuration(self) -> dict[str, Any]:
-        """Returns it in the provider's fields."""
+        """Returns the size in the provider's fields."""
         fields: dict[str, Any] = {
             "cpu": self.vcpu,
             "memorySize": round(self.memory_gb * 1024),
@@ -66,14 +67,14 @@ class Size:
 
 
 def fitted(size: Size, *, where: str) -> Size:
-    """Returns the size in the provider's steps: rounded up, with what is not said filled in.
+    """Returns the size rounded up to the provider's steps, with missing values filled in.
 
-    What is not said is 1 GB for each vCPU, so that a size that says its memory alone is as fast as it can be; with a
-    GPU it is the most that comes with its share.
+    A missing value is 1 GB for each vCPU, so that a size with memory alone is as fast as possible. With a GPU it is the
+    most that comes with its share.
 
-    Parameters:
-        size: as configured or planned.
-        where: whose it is, for the message.
+    Args:
+        size: size as configured or planned.
+        where: name of its owner, for the message.
 
     Raises:
         SizeError: vCPU and memory do not go together.
@@ -82,13 +83,13 @@ def fitted(size: Size, *, where: str) -> Size:
     1.0
     """
     if not size.vcpu and not size.memory_gb and not size.gpu_gb:
-        raise SizeError(f"{where} says neither vCPU nor memory; give it at least one of `vcpu` and `memory_gb`")
+        raise SizeError(f"{where} has neither vCPU nor memory; give it at least one of `vcpu` and `memory_gb`")
     sized = _with_gpu(size, where) if size.gpu_gb else _without_gpu(size, where)
     return replace(sized, disk_gb=_DISK_SMALL_GB if size.disk_gb <= _DISK_SMALL_GB + _EXACT else _DISK_LARGE_GB)
 
 
 def size_in(configuration: Mapping[str, Any]) -> str:
-    """Returns in words what a function's configuration occupies."""
+    """Returns a phrase for the resources in a function's configuration."""
     words = f"{configuration.get('cpu', 0):g} vCPU, {configuration.get('memorySize', 0)} MB"
     card = configuration.get("gpuConfig") or {}
     return f"{words}, GPU {card['gpuMemorySize']} MB" if card.get("gpuMemorySize") else words
@@ -96,7 +97,7 @@ def size_in(configuration: Mapping[str, Any]) -> str:
 
 def _without_gpu(size: Size, where: str) -> Size:
     memory_gb = _memory_gb(size.memory_gb or size.vcpu)
-    vcpu = _vcpu(size.vcpu) if size.vcpu else _most_vcpu(memory_gb)
+    vcpu = _vcpu(size.vcpu) if size.vcpu else _max_vcpu(memory_gb)
     if not vcpu - _EXACT <= memory_gb <= _MEMORY_GB_PER_VCPU_MAX * vcpu + _EXACT:
         raise SizeError(
             f"{where} has {vcpu:g} vCPU with {memory_gb:g} GB; the provider sells 1 to"
@@ -107,17 +108,17 @@ def _without_gpu(size: Size, where: str) -> Size:
 
 def _with_gpu(size: Size, where: str) -> Size:
     gpu_gb = math.ceil(size.gpu_gb - _EXACT)
-    most_vcpu, most_gb = gpu_gb * _VCPU_PER_GPU_GB, gpu_gb * _MEMORY_GB_PER_GPU_GB
+    max_vcpu, max_gb = gpu_gb * _VCPU_PER_GPU_GB, gpu_gb * _MEMORY_GB_PER_GPU_GB
     sized = replace(
         size,
         gpu_gb=float(gpu_gb),
-        vcpu=_vcpu(size.vcpu or most_vcpu),
-        memory_gb=_memory_gb(size.memory_gb or most_gb),
+        vcpu=_vcpu(size.vcpu or max_vcpu),
+        memory_gb=_memory_gb(size.memory_gb or max_gb),
     )
-    if sized.vcpu > most_vcpu + _EXACT or sized.memory_gb > most_gb + _EXACT:
+    if sized.vcpu > max_vcpu + _EXACT or sized.memory_gb > max_gb + _EXACT:
         raise SizeError(
             f"{where} has {sized.vcpu:g} vCPU and {sized.memory_gb:g} GB with {gpu_gb} GB of a GPU; the provider sells"
-            f" at most {most_vcpu:g} vCPU and {most_gb:g} GB with it"
+            f" at most {max_vcpu:g} vCPU and {max_gb:g} GB with it"
         )
     return sized
 
@@ -126,7 +127,7 @@ def _vcpu(vcpu: float) -> float:
     return round(math.ceil(vcpu / _VCPU_STEP - _EXACT) * _VCPU_STEP, 2)
 
 
-def _most_vcpu(memory_gb: float) -> float:
+def _max_vcpu(memory_gb: float) -> float:
     return min(_VCPU_MAX, round(math.floor(memory_gb / _VCPU_STEP + _EXACT) * _VCPU_STEP, 2))
 
 

@@ -1,4 +1,4 @@
-"""What `edgeburst plan --json` wrote: the functions, batches and waits of its groups."""
+"""The output of `edgeburst plan --json`, read back: functions, batches and waits of its groups."""
 
 from __future__ import annotations
 
@@ -11,30 +11,31 @@ from typing import Any
 from scheduler.domain.errors import EdgeburstError
 from scheduler.planning.instance_sizes import Size
 
-_LARGEST_FILE_BYTES = 10_000_000
+_MAX_FILE_BYTES = 10_000_000
+"""Bytes of a plan file that are read: a plan of 2000 applications has less than a megabyte."""
 _KINDS = ("cpu", "gpu")
-_LARGEST = 1e15
-"""No size, time, money or number of bytes in a plan is beyond it."""
+_MAX_NUMBER = 1e15
+"""Bound on every size, time, money and number of bytes in a plan."""
 
 
 class PlanFileError(EdgeburstError):
-    """A plan cannot be read; the message names file and field."""
+    """A plan file cannot be used. The message names file and field."""
 
 
 @dataclass(frozen=True, slots=True)
 class Group:
     """Applications that share a buffer and its function.
 
-    Parameters:
-        apps: their names.
+    Attributes:
+        apps: names of the applications.
         kind: "cpu" or "gpu".
-        vcpu: vCPUs of an instance; 0 where the plan does not say.
-        memory_gb: memory of an instance; 0 where the plan does not say.
+        vcpu: vCPUs of an instance; 0 if the plan does not give them.
+        memory_gb: memory of an instance; 0 if the plan does not give it.
         gpu_gb: its share of a card's memory.
-        batch: most items of one invocation; a batch leaves at once when it has them.
-        timeouts_s: by application: longest that a request waits for others; empty where the plan does not say.
-        promises: by application: percentile, and the latency there in seconds; empty where the plan does not say.
-        cost_per_request: expected money; 0 where the plan does not say.
+        batch: largest number of items of one invocation; a batch leaves at once when it has them.
+        timeouts_s: longest wait of a request for others, by application; empty if the plan does not give it.
+        promises: percentile and latency at it in seconds, by application; empty if the plan does not give them.
+        cost_per_request: expected money; 0 if the plan does not give it.
         up_to_bytes: largest request of the buffer where requests go by size; None: any.
     """
 
@@ -51,11 +52,11 @@ class Group:
 
     @property
     def name(self) -> str:
-        """It in a message."""
+        """The group's name in a message."""
         return f"the group of {', '.join(self.apps)}"
 
     def size(self, gpu_type: str = "") -> Size:
-        """Returns what its function occupies, not yet in the provider's steps."""
+        """Returns the resources of its function, not yet in the provider's steps."""
         return Size(vcpu=self.vcpu, memory_gb=self.memory_gb, gpu_gb=self.gpu_gb, gpu_type=gpu_type)
 
 
@@ -63,10 +64,10 @@ class Group:
 class PlanFile:
     """A plan.
 
-    Parameters:
-        groups: each wants a function.
-        infeasible: why the plan does not keep its objectives; "" if it does.
-        currency: of its costs; "" where it does not say.
+    Attributes:
+        groups: its groups; each needs a function.
+        infeasible: reason why the plan does not meet its SLOs; "" if it does.
+        currency: currency of its costs; "" if the plan does not give it.
     """
 
     groups: tuple[Group, ...]
@@ -83,18 +84,20 @@ def read_plan(path: Path) -> PlanFile:
     """Reads a plan.
 
     Raises:
-        PlanFileError: it is not there, or not a plan; the message names file and field.
+        PlanFileError: the file is missing or is not a plan; the message names file and field.
     """
     try:
         with path.open("rb") as file:
-            content = json.loads(file.read(_LARGEST_FILE_BYTES))
+            content = json.loads(file.read(_MAX_FILE_BYTES))
     except OSError as error:
         raise PlanFileError(f"{path}: the plan cannot be read ({error.strerror}); name another") from None
     except (ValueError, RecursionError):
         raise PlanFileError(f"{path}: this is not JSON; write it with `edgeburst plan --json`") from None
     groups = content.get("groups") if isinstance(content, Mapping) else None
     if isinstance(content, Mapping) and "plan_id" in content:
-        raise PlanFileError(f"{path}: this is what a configuration leads to; plan with `edgeburst plan --apps` instead")
+        raise PlanFileError(
+            f"{path}: this plan was made for a configuration; plan with `edgeburst plan --apps` instead"
+        )
     if not isinstance(groups, list) or not groups:
         raise PlanFileError(f"{path}: there is no list `groups`; write the plan with `edgeburst plan --json`")
     reason = content.get("infeasible")
@@ -151,11 +154,11 @@ def _table(content: Mapping[str, Any], key: str, where: str) -> Mapping[str, Any
 
 
 def _number(content: Mapping[str, Any], key: str, where: str) -> float:
-    """A number of at least 0; absent or null is 0."""
+    """Returns a number of at least 0; a missing value or null is 0."""
     value = content.get(key)
     value = 0.0 if value is None else value
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= _LARGEST:
-        raise PlanFileError(f"{where}.{key} must be a number from 0 to {_LARGEST:g}")
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= _MAX_NUMBER:
+        raise PlanFileError(f"{where}.{key} must be a number from 0 to {_MAX_NUMBER:g}")
     return float(value)
 
 

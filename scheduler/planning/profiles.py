@@ -1,4 +1,4 @@
-"""Profiles from files: laws over grids of configurations, or what `edgeburst profile` measured on one function."""
+"""Profiles from files: latency models over grids of configurations, or measurements of `edgeburst profile`."""
 
 import json
 import math
@@ -12,16 +12,18 @@ from models.profile import Profile, ProfileError, load_profile, shipped_profiles
 from scheduler.planner.catalogue.configurations import Family
 from scheduler.planner.catalogue.function_profile import FunctionProfile, parse_profile
 from scheduler.planner.catalogue.json_fields import PlanInputError
-from scheduler.planner.catalogue.latency_models import TableLaw
+from scheduler.planner.catalogue.latency_models import TableLatency
 
-_LARGEST_FILE_BYTES = 20_000_000
+_MAX_FILE_BYTES = 20_000_000
+"""Largest profile that is read: 4096 configurations x 512 batch sizes in JSON are about as much."""
 _NORMAL_95 = 1.6449
+"""Standard normal quantile at 0.95."""
 
 
 def read_profiles(names: Sequence[str]) -> FunctionProfile:
-    """Reads profiles and returns their functions as one choice.
+    """Reads profiles and returns all their functions as one profile.
 
-    Parameters:
+    Args:
         names: files, or names of shipped profiles.
 
     Raises:
@@ -39,8 +41,8 @@ def _read(name: str) -> FunctionProfile:
         return measured_profile(load_profile(name))
     path = Path(name)
     try:
-        if path.stat().st_size > _LARGEST_FILE_BYTES:
-            raise PlanInputError(f"--profile: {path} has over {_LARGEST_FILE_BYTES} bytes; name another file")
+        if path.stat().st_size > _MAX_FILE_BYTES:
+            raise PlanInputError(f"--profile: {path} has over {_MAX_FILE_BYTES} bytes; name another file")
         content = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise PlanInputError(f"--profile: cannot read {path}: {error.strerror}; name a file") from error
@@ -55,18 +57,18 @@ def _read(name: str) -> FunctionProfile:
 
 
 def measured_profile(profile: Profile) -> FunctionProfile:
-    """Returns what was measured on one function as a profile with one configuration.
+    """Returns the measurements of one function as a profile with one configuration.
 
-    Its resources are `memory_mb`, `vcpu` and `gpu_gb` of the environment; without `vcpu` one for each GB counts, the
-    most that Function Compute gives. Between measured batch sizes medians are interpolated, beyond the largest there
-    is none. The spread is the widest p95 over p50 of any row, as a lognormal.
+    Its resources are `memory_mb`, `vcpu` and `gpu_gb` of the environment; a missing `vcpu` counts as one for each GB,
+    the most that Function Compute gives. Medians are interpolated between measured batch sizes and end at the largest.
+    The scatter is the widest p95 over p50 of any row, as a lognormal.
 
     Raises:
-        PlanInputError: it is of an edge server, or says nothing of its memory.
+        PlanInputError: the profile is of an edge server, or does not give its memory.
     """
     where = f"profile {profile.name!r}"
     if profile.backend != "function":
-        raise PlanInputError(f"{where}: backend is {profile.backend!r}; functions are planned, measure one")
+        raise PlanInputError(f"{where}: backend is {profile.backend!r}; only functions can be planned; measure one")
     if "memory_mb" not in profile.environment:
         raise PlanInputError(
             f"{where}: environment.memory_mb is missing; measure with --memory-mb, or add it as a text"
@@ -82,7 +84,7 @@ def measured_profile(profile: Profile) -> FunctionProfile:
         medians_s, sigma = np.array([profile.predict_s(int(batch)) for batch in batches]), 0.0
     family = Family(
         kind="gpu" if gpu_gb > 0 else "cpu",
-        law=TableLaw((tuple(float(x) for x in medians_s),), sigma),
+        latency=TableLatency((tuple(float(x) for x in medians_s),), sigma),
         vcpu=np.array([_number(profile, "vcpu", memory_gb)]),
         gpu_gb=np.array([gpu_gb]),
         memory_gb=np.full((1, len(batches)), memory_gb),

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from scheduler.planner.queueing.map_batching import BufferLaw, buffer_law
+from scheduler.planner.queueing.map_batching import BufferDistribution, buffer_distribution
 from scheduler.planner.queueing.map_process import MarkovianArrivals
 from scheduler.planner.queueing.service_noise import LognormalNoise
 from scripts.exactness.simulation import Array, Block, simulated
@@ -67,7 +67,7 @@ class Point:
 class _Probes:
     """Events to count in each block, with their exact probabilities."""
 
-    distribution: BufferLaw
+    distribution: BufferDistribution
     services_s: Array
     waits_s: Array
     latencies_s: Array
@@ -148,7 +148,7 @@ def compare(setting: Setting, *, requests: int, seed: int) -> list[Point]:
 
 
 def _probes(setting: Setting) -> _Probes:
-    distribution = buffer_law(setting.process, max_batch=setting.max_batch, timeout_s=setting.timeout_s)
+    distribution = buffer_distribution(setting.process, max_batch=setting.max_batch, timeout_s=setting.timeout_s)
     services_s: Array = 0.05 + 0.008 * np.arange(1, setting.max_batch + 1, dtype=np.float64)
     return _Probes(
         distribution=distribution,

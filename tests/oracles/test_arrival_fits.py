@@ -8,6 +8,7 @@ import pytest
 import scipy.linalg
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.distributions.map_moments import dispersion_at
 
 from scheduler.estimators.dispersion import IndexOfDispersion
 from scheduler.planner.queueing.map_fit import fit_arrivals, fit_mmpp2, fit_poisson, refit
@@ -43,7 +44,7 @@ def test_the_likelihood_is_that_of_the_gaps_one_after_the_other() -> None:
     gaps_s = drawn(mmpp2(rates_rps=(10.0, 50.0), leave_per_s=(0.5, 1.0)), 300)
     fit = fit_mmpp2(gaps_s)
     d0, d1 = fit.process.matrices()
-    row, likelihood = fit.process.arrival_phase_law(), 0.0
+    row, likelihood = fit.process.arrival_phase_distribution(), 0.0
     for gap_s in gaps_s.tolist():
         row = row @ scipy.linalg.expm(d0 * gap_s) @ d1
         likelihood += math.log(row.sum())
@@ -90,7 +91,7 @@ def test_a_refit_has_the_rate_and_the_dispersion_of_neighbours_it_was_given(
     process = refit(rate_rps=rate_rps, dispersion=dispersion, tick_s=tick_s)
     assert process.rate_rps == pytest.approx(rate_rps)
     # Neighbouring counts x, y: E (x - y)^2 = 2 Var x - 2 Cov, and Var(x + y) = 2 Var x + 2 Cov.
-    neighbours = 2 * process.dispersion_at(tick_s) - process.dispersion_at(2 * tick_s)
+    neighbours = 2 * dispersion_at(process, tick_s) - dispersion_at(process, 2 * tick_s)
     assert neighbours == pytest.approx(1.0 if dispersion < 1.02 else dispersion, rel=1e-6)
 
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from scheduler.planner.queueing.map_batching import buffer_law
+from scheduler.planner.queueing.map_batching import buffer_distribution
 from scheduler.planner.queueing.map_batching_grid import buffer_grid
 from scheduler.planner.queueing.map_process import ArrivalError, MarkovianArrivals, mmpp2, poisson_arrivals
 
@@ -22,18 +22,17 @@ SERVICES = {
 def test_every_buffer_of_a_grid_is_the_one_buffer(process: MarkovianArrivals, services: str) -> None:
     services_s, places = SERVICES[services], [(0, 1), (0, 7), (1, 2), (1, 40), (4, 3), (11, 12), (20, 1), (20, 40)]
     grid = buffer_grid(process, max_batch=40, step_s=0.05, steps=20)
-    laws = {
-        place: buffer_law(process, max_batch=place[1], timeout_s=float(grid.timeouts_s[place[0]])) for place in places
+    distributions = {
+        place: buffer_distribution(process, max_batch=place[1], timeout_s=float(grid.timeouts_s[place[0]]))
+        for place in places
     }
-    costs = grid.costs_per_request(services_s)
-    for (step, cap), law in laws.items():
-        assert grid.sizes(cap)[step] == pytest.approx(law.sizes, abs=1e-12)
-        assert grid.mean_sizes[step, cap - 1] == pytest.approx(law.mean_size)
-        assert costs[step, cap - 1] == pytest.approx(law.cost_per_request(services_s[:cap]))
+    for (step, cap), distribution in distributions.items():
+        assert grid.sizes(cap)[step] == pytest.approx(distribution.sizes, abs=1e-12)
+        assert grid.mean_sizes[step, cap - 1] == pytest.approx(distribution.mean_size)
     for latency_s in (0.0, 0.15, 0.3, 0.62, 1.4):
         fractions = grid.latency_within(latency_s, services_s)
-        for (step, cap), law in laws.items():
-            wanted = law.latency_within(latency_s, services_s[:cap])
+        for (step, cap), distribution in distributions.items():
+            wanted = distribution.latency_within(latency_s, services_s[:cap])
             assert fractions[step, cap - 1] == pytest.approx(wanted, abs=1e-11)
 
 
@@ -44,7 +43,7 @@ def test_caps_that_are_asked_for_are_those_of_all() -> None:
     assert grid.latency_within(0.3, services_s, caps=[9, 1, 4]) == pytest.approx(every[:, [8, 0, 3]], abs=1e-14)
 
 
-def test_nobody_is_late_up_to_the_wait_that_is_left_and_then_the_first_of_each_batch_is() -> None:
+def test_no_request_is_late_up_to_the_wait_that_is_left_and_then_the_first_of_each_batch_is() -> None:
     grid = buffer_grid(BURSTY, max_batch=8, step_s=0.01, steps=40)
     # A wait of 0.2 s is left, a little less in the second case.
     assert grid.latency_within(0.3, np.full(8, 0.1))[:21] == pytest.approx(1.0, abs=1e-14)
@@ -56,9 +55,9 @@ def test_nobody_is_late_up_to_the_wait_that_is_left_and_then_the_first_of_each_b
 def test_steps_that_hold_far_more_arrivals_than_any_cap_are_no_exception() -> None:
     process, services_s = poisson_arrivals(1000.0), np.array([0.01, 0.012, 0.014])
     grid = buffer_grid(process, max_batch=3, step_s=50.0, steps=2)
-    law = buffer_law(process, max_batch=3, timeout_s=100.0)
+    distribution = buffer_distribution(process, max_batch=3, timeout_s=100.0)
     for latency_s in (0.0135, 0.0142, 1.0):
-        wanted = law.latency_within(latency_s, services_s)
+        wanted = distribution.latency_within(latency_s, services_s)
         assert grid.latency_within(latency_s, services_s)[2, 2] == pytest.approx(wanted, abs=1e-9)
 
 

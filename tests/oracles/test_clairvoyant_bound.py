@@ -156,7 +156,7 @@ def test_no_consecutive_schedule_is_cheaper_and_one_is_as_cheap(
 def test_batches_of_any_requests_save_at_most_what_consecutive_function_batches_cost_more(
     gaps_s: list[float], slo_s: float, edge_latency: LatencyModel | None
 ) -> None:
-    """Whoever may mix requests spends no more; who spills nothing in the one spills nothing in the other."""
+    """Mixing requests never costs more; if nothing spills in one of both, nothing spills in the other."""
     problem = make_problem(np.cumsum(gaps_s), slo_s=slo_s, edge_latency=edge_latency, tiers=(FUNCTION,))
     free, consecutive = best_of_any_sets(problem), bound_units(problem)
     assert free <= consecutive

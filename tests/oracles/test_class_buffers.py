@@ -8,11 +8,13 @@ import pytest
 import scipy.integrate
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support.laws.class_buffers import class_buffer_law, class_sizes, uncapped_mean_size
+from support.distributions import poisson_waits
+from support.distributions.class_buffers import class_buffer_distribution, class_sizes, uncapped_mean_size
+from support.distributions.empirical_noise import EmpiricalNoise
 
 from scheduler.planner.queueing.map_process import ArrivalError
-from scheduler.planner.queueing.poisson_batching import PoissonBatchLaw
-from scheduler.planner.queueing.service_noise import EmpiricalNoise, LognormalNoise
+from scheduler.planner.queueing.poisson_batching import PoissonBatchSizes
+from scheduler.planner.queueing.service_noise import LognormalNoise
 
 CASES = [
     ((10.0, 20.0), (0.05, 0.2), 5),
@@ -50,19 +52,19 @@ def test_sizes_waits_and_latencies_are_those_of_a_simulated_buffer(
     rates_rps: tuple[float, ...], timeouts_s: tuple[float, ...], max_batch: int
 ) -> None:
     classes, sizes, waits_s = shared_buffer(rates_rps, timeouts_s, max_batch)
-    law = class_buffer_law(rates_rps, timeouts_s, max_batch=max_batch)
+    distribution = class_buffer_distribution(rates_rps, timeouts_s, max_batch=max_batch)
     batches = np.array([(sizes == b).sum() / b for b in range(1, max_batch + 1)])
-    assert law.sizes == pytest.approx(batches / batches.sum(), abs=0.006)
+    assert distribution.sizes == pytest.approx(batches / batches.sum(), abs=0.006)
     services_s = 0.02 + 0.01 * np.arange(1, max_batch + 1)
     latencies_s = waits_s + services_s[sizes - 1]
     for of_class, timeout_s in enumerate(timeouts_s):
         mine = classes == of_class
         for part in (0.0, 0.3, 0.8, 1.0):
             seen = [(mine & (sizes == b) & (waits_s <= part * timeout_s + 1e-9)).sum() for b in range(1, max_batch + 1)]
-            within = law.within(of_class, np.full((max_batch, 1), part * timeout_s))[:, 0]
+            within = distribution.within(of_class, np.full((max_batch, 1), part * timeout_s))[:, 0]
             assert within == pytest.approx(np.array(seen) / mine.sum(), abs=0.01)
         for percentile in (0.3, 0.9, 0.99):
-            latency_s = law.latency_quantile_s(percentile, services_s, of_class=of_class)
+            latency_s = distribution.latency_quantile_s(percentile, services_s, of_class=of_class)
             assert (latencies_s[mine] <= latency_s + 1e-9).mean() >= percentile - 0.01
             assert (latencies_s[mine] < latency_s - 1e-9).mean() <= percentile + 0.01
 
@@ -74,15 +76,15 @@ def test_sizes_waits_and_latencies_are_those_of_a_simulated_buffer(
     max_batch=st.integers(1, 40),
 )
 def test_equal_timeouts_are_one_class(rates_rps: list[float], timeout_s: float, max_batch: int) -> None:
-    law = class_buffer_law(rates_rps, [timeout_s] * len(rates_rps), max_batch=max_batch)
-    one = PoissonBatchLaw(rate_rps=math.fsum(rates_rps), max_batch=max_batch, timeout_s=timeout_s)
-    assert law.sizes == pytest.approx(one.sizes, abs=1e-12)
+    distribution = class_buffer_distribution(rates_rps, [timeout_s] * len(rates_rps), max_batch=max_batch)
+    one = PoissonBatchSizes(rate_rps=math.fsum(rates_rps), max_batch=max_batch, timeout_s=timeout_s)
+    assert distribution.sizes == pytest.approx(one.sizes, abs=1e-12)
     services_s = [0.1 + 0.01 * b for b in range(1, max_batch + 1)]
-    assert law.cost_per_request(services_s) == pytest.approx(one.cost_per_request(services_s))
+    assert distribution.cost_per_request(services_s) == pytest.approx(one.cost_per_request(services_s))
     # Where the rest of the bound is the timeout itself to the last bit, the two may round to different sides of it.
     for latency_s in (0.0, 0.1234567, 0.2345678, 1.0123456):
-        wanted = one.latency_within(latency_s, services_s)
-        assert law.latency_within([latency_s] * len(rates_rps), services_s) == pytest.approx(
+        wanted = poisson_waits.latency_within(one, latency_s, services_s)
+        assert distribution.latency_within([latency_s] * len(rates_rps), services_s) == pytest.approx(
             [wanted] * len(rates_rps), abs=1e-10
         )
 
@@ -92,19 +94,20 @@ def test_equal_timeouts_are_one_class(rates_rps: list[float], timeout_s: float, 
     classes=st.lists(st.tuples(st.floats(0.1, 100), st.floats(0, 2)), min_size=1, max_size=6),
     max_batch=st.integers(2, 40),
 )
-def test_law_is_a_law_for_every_mixture(classes: list[tuple[float, float]], max_batch: int) -> None:
+def test_probabilities_sum_to_one_for_every_mixture(classes: list[tuple[float, float]], max_batch: int) -> None:
     rates_rps, timeouts_s = (np.array(values) for values in zip(*classes, strict=True))
-    law = class_buffer_law(rates_rps, timeouts_s, max_batch=max_batch)
-    assert law.sizes.sum() == pytest.approx(1.0)
-    assert law.mean_size <= uncapped_mean_size(rates_rps, timeouts_s) * (1 + 1e-9)
+    distribution = class_buffer_distribution(rates_rps, timeouts_s, max_batch=max_batch)
+    assert distribution.sizes.sum() == pytest.approx(1.0)
+    assert distribution.mean_size <= uncapped_mean_size(rates_rps, timeouts_s) * (1 + 1e-9)
     for of_class, timeout_s in enumerate(timeouts_s.tolist()):
         fractions = [
-            law.within(of_class, np.full((max_batch, 1), part * timeout_s)).sum() for part in (0.1, 0.5, 0.9, 1.0)
+            distribution.within(of_class, np.full((max_batch, 1), part * timeout_s)).sum()
+            for part in (0.1, 0.5, 0.9, 1.0)
         ]
         assert all(before <= after + 1e-9 for before, after in zip(fractions, fractions[1:], strict=False))
         # Every request of a class is in some batch: its members by size, counted apart, make up its share of E[b].
         assert fractions[-1] == pytest.approx(1.0, abs=1e-9)
-        assert law.within(of_class, np.full((max_batch, 1), -1e-6)).sum() == 0.0
+        assert distribution.within(of_class, np.full((max_batch, 1), -1e-6)).sum() == 0.0
 
 
 @pytest.mark.parametrize(("rates_rps", "timeouts_s", "max_batch"), CASES)
@@ -139,8 +142,8 @@ def test_sizes_are_those_of_the_integral_over_closing_times(
 
 def test_a_cap_out_of_reach_leaves_the_mean_without_a_cap() -> None:
     for rates_rps, timeouts_s, _ in CASES:
-        law = class_buffer_law(rates_rps, timeouts_s, max_batch=200)
-        assert law.mean_size == pytest.approx(float(uncapped_mean_size(rates_rps, timeouts_s)), rel=1e-12)
+        distribution = class_buffer_distribution(rates_rps, timeouts_s, max_batch=200)
+        assert distribution.mean_size == pytest.approx(float(uncapped_mean_size(rates_rps, timeouts_s)), rel=1e-12)
 
 
 def test_many_settings_at_once_are_one_after_the_other() -> None:
@@ -156,31 +159,36 @@ def test_many_settings_at_once_are_one_after_the_other() -> None:
 
 
 def test_the_order_in_which_classes_are_named_does_not_matter() -> None:
-    law = class_buffer_law([10.0, 5.0, 7.0], [0.3, 0.1, 0.2], max_batch=5)
-    other = class_buffer_law([5.0, 7.0, 10.0], [0.1, 0.2, 0.3], max_batch=5)
+    distribution = class_buffer_distribution([10.0, 5.0, 7.0], [0.3, 0.1, 0.2], max_batch=5)
+    other = class_buffer_distribution([5.0, 7.0, 10.0], [0.1, 0.2, 0.3], max_batch=5)
     services_s, bounds_s = np.full(5, 0.1), [0.3, 0.15, 0.2]
-    fractions = law.latency_within(bounds_s, services_s)
+    fractions = distribution.latency_within(bounds_s, services_s)
     assert other.latency_within([bounds_s[i] for i in (1, 2, 0)], services_s) == pytest.approx(fractions[[1, 2, 0]])
 
 
 def test_worst_case_timeouts_hold_every_bound_to_the_last_bit() -> None:
     services_s = [0.1 + 0.07 * b for b in range(1, 6)]
     slos_s = [0.6, 0.7, 1.1]
-    law = class_buffer_law([20.0, 3.0, 4.0], [slo_s - services_s[-1] for slo_s in slos_s], max_batch=5)
-    assert law.latency_within(slos_s, services_s) == pytest.approx(1.0, abs=1e-12)
-    tighter = law.latency_within([slo_s - 1e-6 for slo_s in slos_s], services_s)
+    distribution = class_buffer_distribution(
+        [20.0, 3.0, 4.0], [slo_s - services_s[-1] for slo_s in slos_s], max_batch=5
+    )
+    assert distribution.latency_within(slos_s, services_s) == pytest.approx(1.0, abs=1e-12)
+    tighter = distribution.latency_within([slo_s - 1e-6 for slo_s in slos_s], services_s)
     # A class whose timeout is never waited for in a full batch may lose next to nothing; none gains.
     assert (tighter <= 1 + 1e-12).all()
 
 
-def test_noise_mixes_the_laws_of_its_factors() -> None:
-    law, services_s = class_buffer_law([20.0, 3.0], [0.1, 0.3], max_batch=4), np.array([0.1, 0.13, 0.15, 0.2])
+def test_noise_mixes_the_distributions_of_its_factors() -> None:
+    distribution, services_s = (
+        class_buffer_distribution([20.0, 3.0], [0.1, 0.3], max_batch=4),
+        np.array([0.1, 0.13, 0.15, 0.2]),
+    )
     few = EmpiricalNoise((0.5, 1.25))
     bounds_s = [0.21, 0.33]
-    mixed = np.mean([law.latency_within(bounds_s, services_s * factor) for factor in few.factors], axis=0)
-    assert law.latency_within(bounds_s, services_s, few) == pytest.approx(mixed)
-    assert law.latency_within(bounds_s, services_s, LognormalNoise(1e-6)) == pytest.approx(
-        law.latency_within(bounds_s, services_s), abs=1e-5
+    mixed = np.mean([distribution.latency_within(bounds_s, services_s * factor) for factor in few.factors], axis=0)
+    assert distribution.latency_within(bounds_s, services_s, few) == pytest.approx(mixed)
+    assert distribution.latency_within(bounds_s, services_s, LognormalNoise(1e-6)) == pytest.approx(
+        distribution.latency_within(bounds_s, services_s), abs=1e-5
     )
 
 
@@ -198,4 +206,4 @@ def test_what_is_no_shared_buffer_is_refused(
     rates_rps: list[float], timeouts_s: list[float], max_batch: int, sentence: str
 ) -> None:
     with pytest.raises(ArrivalError, match=sentence):
-        class_buffer_law(rates_rps, timeouts_s, max_batch=max_batch)
+        class_buffer_distribution(rates_rps, timeouts_s, max_batch=max_batch)

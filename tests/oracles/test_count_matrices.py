@@ -7,7 +7,7 @@ import scipy.integrate
 import scipy.linalg
 import scipy.stats
 
-from scheduler.planner.queueing.chebyshev import chebyshev_points, integration, interpolation
+from scheduler.planner.queueing.chebyshev import chebyshev_points, interpolation
 from scheduler.planner.queueing.map_counting import count_table
 from scheduler.planner.queueing.map_process import ArrivalError, MarkovianArrivals, mmpp2, poisson_arrivals
 from scheduler.planner.queueing.matrices import product
@@ -95,12 +95,8 @@ def test_more_than_memory_holds_is_refused_in_one_sentence() -> None:
         count_table(silent.superposed(silent), counts=4096, longest_s=10.0)
 
 
-def test_chebyshev_points_give_functions_and_integrals_back() -> None:
+def test_chebyshev_points_give_functions_back() -> None:
     points = chebyshev_points(100.0)
     values = np.exp(-100 * points)
     places = np.array([0.0, 1e-4, 0.013, 0.5, 0.77, 1.0, points[3]])
     assert interpolation(points, places) @ values == pytest.approx(np.exp(-100 * places), abs=1e-12)
-    assert integration(len(points)) @ values == pytest.approx(-np.expm1(-100) / 100, abs=1e-13)
-    even, odd = integration(7), integration(8)
-    assert even.sum() == pytest.approx(1.0)
-    assert odd @ ((1 - np.cos(np.pi * np.arange(8) / 7)) / 2) ** 2 == pytest.approx(1 / 3)

@@ -11,7 +11,7 @@ ORIN_S = tabulate(LatencyModel(ALPHA_S, BETA_S, 200), max_batch=200)
 
 @pytest.mark.parametrize("rate_rps", [112.0, 140.0, 187.0, 500.0])
 @pytest.mark.parametrize("slo_s", [0.6, 1.0])
-def test_fluid_batch_is_the_closed_form_of_a_linear_law(rate_rps: float, slo_s: float) -> None:
+def test_fluid_batch_is_the_closed_form_of_a_linear_latency(rate_rps: float, slo_s: float) -> None:
     expected = (slo_s - ALPHA_S) / (BETA_S + 1 / rate_rps)
     assert fluid_batch(ORIN_S, rate_rps=rate_rps, slo_s=slo_s, margin=1.0) == pytest.approx(expected, rel=1e-6)
 
@@ -51,7 +51,7 @@ def test_calm_batch_is_what_gathers_while_one_is_served() -> None:
     assert share.spill_fraction < 1e-6
 
 
-def test_largest_in_time_inverts_the_law() -> None:
+def test_largest_in_time_inverts_the_latency() -> None:
     assert largest_in_time(ORIN_S, slo_s=ALPHA_S + 20 * BETA_S + 1e-9, margin=1.0) == 20
     assert largest_in_time(ORIN_S, slo_s=0.01, margin=1.0) == 0
     assert largest_in_time(ORIN_S, slo_s=1.3 * (ALPHA_S + 20 * BETA_S) + 1e-9, margin=1.3) == 20

@@ -9,7 +9,7 @@ from support.planning_vectors import batch_profile, harmony_profile, read, vecto
 
 from scheduler.planner.catalogue.function_profile import FunctionProfile, parse_profile
 from scheduler.planner.catalogue.prices import load_sheet
-from scheduler.planner.functions.problem import Application, FunctionPlan, Question
+from scheduler.planner.functions.problem import Application, FunctionPlan, PlanningProblem
 from scheduler.planner.functions.single_application_search import ProcessSearch
 from scheduler.planner.functions.solve import plan_functions
 from scheduler.workloads import read_map
@@ -25,7 +25,7 @@ def profile(model: str, fluid: bool) -> FunctionProfile:
 def planned(one: dict[str, Any], objective: str, *, fluid: bool = True) -> FunctionPlan:
     apps = tuple(Application(app["name"], app["slo_s"], 0.99, app["rps"]) for app in one["apps"])
     sheet = load_sheet("fc2-harmonybatch-cny")
-    return plan_functions(Question(apps, profile(one["model"], fluid), sheet, objective=objective))
+    return plan_functions(PlanningProblem(apps, profile(one["model"], fluid), sheet, objective=objective))
 
 
 @pytest.mark.parametrize("model", MODELS)

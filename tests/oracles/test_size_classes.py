@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 
 from scheduler.planner.catalogue.configurations import Configurations, Family
-from scheduler.planner.catalogue.latency_models import TableLaw
+from scheduler.planner.catalogue.latency_models import TableLatency
 from scheduler.planner.catalogue.prices import load_sheet
-from scheduler.planner.functions.shared_buffer_search import percentile, space_of
+from scheduler.planner.functions.cost_bounds import space_of
+from scheduler.planner.functions.shared_buffer_search import percentile
 from scheduler.planner.functions.size_classes import best_size_buffers
 from scheduler.planner.queueing.multi_slo_batching import SharedBuffer
 
@@ -22,7 +23,9 @@ MEMORIES = np.array([1.0, 2.0, 4.0])
 def configurations(size: int) -> tuple[Configurations, ...]:
     """Larger requests take longer, more memory less."""
     seconds = tuple(tuple(0.05 + 0.9 * (size + 1) * (0.4 + 0.2 * b) / (4 * m) for b in range(1, 6)) for m in MEMORIES)
-    family = Family("cpu", TableLaw(seconds), np.ones(3), np.zeros(3), np.tile(MEMORIES[:, None], 5), np.full(3, 5.0))
+    family = Family(
+        "cpu", TableLatency(seconds), np.ones(3), np.zeros(3), np.tile(MEMORIES[:, None], 5), np.full(3, 5.0)
+    )
     return (family.tabulated(SHEET),)
 
 
@@ -51,7 +54,7 @@ def by_hand(start: int, end: int) -> float:
 
 def routed() -> list:  # type: ignore[type-arg]
     return best_size_buffers(
-        BY_CLASS, shares=SHARES.tolist(), slo_s=SLO_S, rate_rps=RATE_RPS, percentile_wanted=0.95, certain=False
+        BY_CLASS, shares=SHARES.tolist(), slo_s=SLO_S, rate_rps=RATE_RPS, percentile_wanted=0.95, never_late=False
     )
 
 
@@ -73,7 +76,7 @@ def test_every_class_keeps_its_percentile_in_a_simulation() -> None:
         times = np.cumsum(rng.exponential(1 / one.rate_rps, count))
         sizes = rng.choice(len(part), count, p=part) + one.start
         late, start = np.zeros(count, dtype=bool), 0
-        timeout_s = SLO_S - one.choice.reserve_s
+        timeout_s = SLO_S - one.choice.latency_reserve_s
         while start < count:
             end = min(int(np.searchsorted(times, times[start] + timeout_s)), start + cap, count)
             end = max(end, start + 1)
@@ -88,6 +91,6 @@ def test_every_class_keeps_its_percentile_in_a_simulation() -> None:
 
 def test_a_class_that_nothing_serves_in_time_leaves_no_routing() -> None:
     found = best_size_buffers(
-        BY_CLASS, shares=SHARES.tolist(), slo_s=0.1, rate_rps=1.0, percentile_wanted=0.95, certain=True
+        BY_CLASS, shares=SHARES.tolist(), slo_s=0.1, rate_rps=1.0, percentile_wanted=0.95, never_late=True
     )
     assert found == []

@@ -9,7 +9,7 @@ from support.planning_vectors import harmony_profile, read, vectors
 
 from scheduler.planner.catalogue.function_profile import FunctionProfile, parse_profile
 from scheduler.planner.catalogue.prices import load_sheet
-from scheduler.planner.functions.problem import Application, FunctionGroup, Question
+from scheduler.planner.functions.problem import Application, FunctionGroup, PlanningProblem
 from scheduler.planner.functions.solve import plan_functions
 from scheduler.workloads import markovian, read_map
 
@@ -69,7 +69,7 @@ def simulated(group: FunctionGroup, apps: list[Application], profile: dict) -> t
 
 
 def check(apps: tuple[Application, ...], profile: dict, parsed: FunctionProfile) -> None:  # type: ignore[type-arg]
-    plan = plan_functions(Question(apps, parsed, SHEET))
+    plan = plan_functions(PlanningProblem(apps, parsed, SHEET))
     assert plan.infeasible is None
     for group in plan.groups:
         members = [app for app in apps if app.name in group.apps]

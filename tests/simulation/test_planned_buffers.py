@@ -16,10 +16,10 @@ from scheduler.domain.plans import EngineSettings, LoadedBuffer, ModelSettings, 
 from scheduler.domain.requests import Backend, Request
 from scheduler.engine import Engine
 from scheduler.estimators.size_effect import SizeEffect
-from scheduler.planner.catalogue.configurations import Way
-from scheduler.planner.functions.problem import Application, FunctionPlan, Question
+from scheduler.planner.catalogue.function_path import AT_ONCE, FunctionPath
+from scheduler.planner.functions.problem import Application, FunctionPlan, PlanningProblem
 from scheduler.planner.functions.solve import plan_functions
-from scheduler.planner.site.deployed_tiers import TierOffer, tier_way
+from scheduler.planner.site.deployed_tiers import TierOffer
 from scheduler.simulator.backends import ColdStarts, Outcome, SimulatedEdge, SimulatedFunctions, noise
 from scheduler.simulator.faults import Faults
 from scheduler.simulator.network import AMPLE, Uplink
@@ -38,9 +38,8 @@ SLOWDOWN = 8.0
 EDGE = LatencyModel(0.05, 0.03, 16)
 
 
-def offer(tiers: tuple[FunctionTier, ...], *, sigma: float = 0.0, way: Way | None = None) -> TierOffer:
-    way = way or tier_way(item_bytes=20_000.0, bytes_per_s=None, rtt_s=0.0, sent_bytes_per_s=0.0)
-    return TierOffer("tiers", tiers, {}, sigma, way, 64)
+def offer(tiers: tuple[FunctionTier, ...], *, sigma: float = 0.0, path: FunctionPath = AT_ONCE) -> TierOffer:
+    return TierOffer("tiers", tiers, {}, sigma, path, 64)
 
 
 def planned(
@@ -52,7 +51,7 @@ def planned(
 ) -> FunctionPlan:
     apps = tuple(Application(c.name, c.slo_s, c.percentile, RATES[c.name]) for c in classes)
     functions = functions or offer((CPU, GPU))
-    return plan_functions(Question(apps, functions, functions.sheet, objective=objective, grouping=grouping))
+    return plan_functions(PlanningProblem(apps, functions, functions.sheet, objective=objective, grouping=grouping))
 
 
 def buffers(plan: FunctionPlan) -> tuple[LoadedBuffer, ...]:
@@ -308,8 +307,8 @@ class TestLivePlans:
         journal = run(replace(MODEL, classes=(normal,)), requests, sigma=0.1)
         assert all(len(plan.groups[0].buffers) == 1 for plan in journal.plans)
 
-    def test_nobody_is_refused_for_good_when_the_functions_get_slower_than_the_objective(self) -> None:
-        """Whoever is likely to be late is refused while more are late than may be; somebody must find out when not."""
+    def test_no_class_is_refused_for_good_when_the_functions_get_slower_than_the_objective(self) -> None:
+        """Requests that are likely to be late are refused while too many are late; some must still be tried."""
         [normal] = CLASSES[1:2]
         requests = arrivals((normal,), 4000, scale=2.0)
         slow_s, again_s = requests[800].arrived_at_s, requests[1200].arrived_at_s

@@ -1,14 +1,14 @@
-"""Plans by trying everything, with the batch laws of `class_buffers` rather than those that the search uses."""
+"""Plans by trying everything, with the distributions of `class_buffers` rather than those that the search uses."""
 
 import itertools
 import math
 from collections.abc import Iterator, Sequence
 
 import numpy as np
-from support.laws.class_buffers import class_buffer_law
+from support.distributions.class_buffers import class_buffer_distribution
 
 from scheduler.planner.catalogue.configurations import Configurations
-from scheduler.planner.functions.shared_buffer_search import RESERVES
+from scheduler.planner.functions.shared_buffer_search import LATENCY_RESERVES
 from scheduler.planner.queueing.multi_slo_batching import SharedBuffer
 
 
@@ -17,23 +17,26 @@ def cheapest(
     buffer: SharedBuffer,
     percentiles: Sequence[float] | None,
     *,
-    cautious: bool = False,
+    reserve_full_batch: bool = False,
 ) -> float:
-    """Lowest cost per request of one function for a buffer; None as percentiles: nobody may ever be late."""
+    """Lowest cost per request of one function for a buffer; None as percentiles: no request may be late."""
     best = math.inf
     for family, index, cap in _pairs(families):
         services = family.services
         worst_s = float(services.worst_s[index, :cap].max())
         atoms_s = services.atoms_s[index, :cap]
-        for reserve_s in _reserves_s(buffer, worst_s, percentiles is None):
-            law = class_buffer_law(buffer.rates_rps, buffer.slos_s - reserve_s, max_batch=cap)
-            cost = law.cost_per_request(family.cost(index, cap))
+        for latency_reserve_s in _latency_reserves_s(buffer, worst_s, percentiles is None):
+            distribution = class_buffer_distribution(buffer.rates_rps, buffer.slos_s - latency_reserve_s, max_batch=cap)
+            cost = distribution.cost_per_request(family.cost(index, cap))
             if cost >= best:
                 continue
-            if reserve_s == worst_s or (
+            if latency_reserve_s == worst_s or (
                 percentiles is not None
-                and reserve_s >= services.atoms_s[index, cap - 1 if cautious else 0, 0]
-                and (_within(law, buffer, atoms_s, services.weights[index, :cap]) >= np.array(percentiles) - 1e-7).all()
+                and latency_reserve_s >= services.atoms_s[index, cap - 1 if reserve_full_batch else 0, 0]
+                and (
+                    _within(distribution, buffer, atoms_s, services.weights[index, :cap])
+                    >= np.array(percentiles) - 1e-7
+                ).all()
             ):
                 best = cost
     return best
@@ -46,16 +49,18 @@ def _pairs(families: Sequence[Configurations]) -> Iterator[tuple[Configurations,
                 yield family, index, cap
 
 
-def _reserves_s(buffer: SharedBuffer, worst_s: float, certain: bool) -> list[float]:
+def _latency_reserves_s(buffer: SharedBuffer, worst_s: float, never_late: bool) -> list[float]:
     certainly = [worst_s] if worst_s <= buffer.strictest_s else []
-    return certainly + ([] if certain else [buffer.strictest_s * k / RESERVES for k in range(1, RESERVES + 1)])
+    return certainly + (
+        [] if never_late else [buffer.strictest_s * k / LATENCY_RESERVES for k in range(1, LATENCY_RESERVES + 1)]
+    )
 
 
-def _within(law, buffer, atoms_s, weights):  # type: ignore[no-untyped-def]
+def _within(distribution, buffer, atoms_s, weights):  # type: ignore[no-untyped-def]
     """By application, for services whose probabilities depend on the size: size by size."""
     total = np.zeros(len(buffer.slos_s))
     for number, slo_s in enumerate(buffer.slos_s):
-        total[number] = (law.within(number, slo_s - atoms_s) * weights).sum()
+        total[number] = (distribution.within(number, slo_s - atoms_s) * weights).sum()
     return total
 
 

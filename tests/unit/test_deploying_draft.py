@@ -100,7 +100,7 @@ class TestSizes:
         [
             (Size(vcpu=2, memory_gb=1), "2 vCPU with 1 GB; the provider sells 1 to 4 GB for each vCPU"),
             (Size(vcpu=1, memory_gb=5), "1 vCPU with 5 GB"),
-            (Size(vcpu=0, memory_gb=0), "says neither vCPU nor memory"),
+            (Size(vcpu=0, memory_gb=0), "has neither vCPU nor memory"),
             (Size(vcpu=8, memory_gb=4, gpu_gb=8), "at most 4 vCPU and 16 GB"),
         ],
     )

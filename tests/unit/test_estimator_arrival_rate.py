@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from scheduler.estimators.arrival_rate import MOST_CLOSED, ArrivalRate
+from scheduler.estimators.arrival_rate import MAX_CLOSED, ArrivalRate
 from scheduler.estimators.dispersion import IndexOfDispersion
 
 GAPS = st.lists(st.tuples(st.floats(0, 1.5), st.integers(1, 5)), min_size=1, max_size=60)
@@ -84,7 +84,7 @@ def test_nothing_is_known_before_the_first_arrival() -> None:
 def test_a_night_of_silence_gives_a_bounded_number_of_ticks() -> None:
     rate = fed([(0.0, 3)])
     closed = rate.advance(36_000.0)
-    assert len(closed) == MOST_CLOSED
+    assert len(closed) == MAX_CLOSED
     assert rate.advance(36_000.0) == []
     rate.update(2, 36_000.1)
     assert rate.advance(36_000.3) == [2]

@@ -189,7 +189,7 @@ def test_an_uplink_that_dies_is_a_change() -> None:
     assert bandwidth.bytes_per_s == 0.0
 
 
-def test_who_does_not_watch_is_told_of_no_change() -> None:
+def test_no_change_is_reported_unless_it_watches() -> None:
     transfers = queued([(float(i), 100_000) for i in range(50)], 4e6)
     transfers += [Transfer(50.0 + i, 50.5 + i, 100_000) for i in range(50)]
     bandwidth = Bandwidth()

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from scheduler.domain.batches import BatchReport, FailureKind
 from scheduler.estimators.idle_time import REMEMBERED, IdleTime
-from scheduler.estimators.warm_instances import MOST_IDLE, WarmInstances
-from scheduler.estimators.warming import MOST_CALLS, warming_due
+from scheduler.estimators.warm_instances import MAX_IDLE, WarmInstances
+from scheduler.estimators.warming import MAX_CALLS, warming_due
 
 
 def answered(*, cold: bool | None, name: str = "", elapsed_s: float = 1.0) -> BatchReport:
@@ -37,7 +37,7 @@ class TestIdleTime:
     @given(
         st.lists(st.tuples(st.floats(0.0, 1e6), st.booleans()), max_size=100), st.floats(0.1, 1e5), st.floats(0.1, 1e5)
     )
-    def test_whatever_is_seen_it_remains_a_law(
+    def test_whatever_is_seen_it_remains_a_distribution(
         self, seen: list[tuple[float, bool]], one_s: float, other_s: float
     ) -> None:
         idle = IdleTime()
@@ -48,12 +48,12 @@ class TestIdleTime:
         assert 0.0 <= idle.absent_s(low_s) <= low_s
         assert len(idle._allowed) <= REMEMBERED
 
-    def test_a_law_that_varies_is_found_and_not_only_a_fixed_time(self) -> None:
+    def test_a_distribution_is_found_and_not_only_a_fixed_time(self) -> None:
         rng, idle = np.random.default_rng(5), IdleTime()
         for gap_s, time_s in zip(rng.uniform(50.0, 400.0, 600), rng.uniform(150.0, 330.0, 600), strict=True):
             idle.update(float(gap_s), stayed_warm=bool(time_s > gap_s))
         assert idle.survives(140.0) > 0.9
-        # Of 64 observations: within three standard errors of the law's own quarter, half and three quarters.
+        # Of 64 observations: within three standard errors of the true quarter, half and three quarters.
         for gap_s in (195.0, 240.0, 285.0):
             assert idle.survives(gap_s) == pytest.approx((330.0 - gap_s) / 180.0, abs=0.25)
         assert idle.survives(345.0) < 0.1
@@ -80,14 +80,13 @@ class TestWarmInstances:
     def test_batches_at_one_time_need_an_instance_each(self) -> None:
         warm = with_idle([10.0, 11.0])
         assert warm.cold_probability(20.0) < 0.01
-        assert warm.warm_and_idle(20.0) == pytest.approx(2.0)
         warm.sent(10, now_s=20.0)
         assert warm.cold_probability(20.0) < 0.01
         warm.sent(11, now_s=20.0)
         assert warm.busy == 2
         assert warm.cold_probability(20.0) > 0.7
 
-    def test_a_cold_start_says_that_nobody_who_was_idle_is_left(self) -> None:
+    def test_a_cold_start_shows_that_no_idle_instance_is_left(self) -> None:
         warm = with_idle([10.0, 11.0, 12.0])
         warm.sent(10, now_s=300.0)
         warm.came_back(10, answered(cold=True), now_s=303.0)
@@ -140,7 +139,7 @@ class TestWarmInstances:
         warm = WarmInstances()
         warm.sent(1, now_s=0.0)
         warm.came_back(1, answered(cold=None), now_s=1.0)
-        assert warm.stranger_cold == 0.5
+        assert warm.unknown_cold == 0.5
         assert warm.idle_since_s() == [1.0]
 
     def test_one_surprise_is_not_taken_for_a_provisioned_instance_and_two_are(self) -> None:
@@ -170,18 +169,18 @@ class TestWarmInstances:
         warm = WarmInstances(prior_start_s=4.0)
         for batch_id in range(50):
             warm.sent(batch_id, now_s=0.0)
-            warm.came_back(batch_id, answered(cold=True, elapsed_s=5.0), now_s=5.0, way_s=0.5)
+            warm.came_back(batch_id, answered(cold=True, elapsed_s=5.0), now_s=5.0, expected_path_s=0.5)
         warm.sent(99, now_s=0.0)
-        warm.came_back(99, answered(cold=True, elapsed_s=0.6), now_s=5.0, way_s=0.5)
+        warm.came_back(99, answered(cold=True, elapsed_s=0.6), now_s=5.0, expected_path_s=0.5)
         assert warm.start_s(0.5) == pytest.approx(4.0, rel=0.03)
 
     def test_memory_is_bounded(self) -> None:
         warm = WarmInstances()
-        for batch_id in range(MOST_IDLE + 50):
+        for batch_id in range(MAX_IDLE + 50):
             warm.sent(batch_id, now_s=0.0)
-        for batch_id in range(MOST_IDLE + 50):
+        for batch_id in range(MAX_IDLE + 50):
             warm.came_back(batch_id, answered(cold=False, name=str(batch_id)), now_s=1.0 + batch_id)
-        assert len(warm.idle_since_s()) == MOST_IDLE
+        assert len(warm.idle_since_s()) == MAX_IDLE
         assert min(warm.idle_since_s()) == 51.0
 
 
@@ -214,7 +213,7 @@ class TestWarming:
         assert more > calls
 
     def test_calls_are_bounded(self) -> None:
-        assert self.due(with_idle([10.0]), batches_per_s=1e3, service_s=1.0)[0] <= MOST_CALLS
+        assert self.due(with_idle([10.0]), batches_per_s=1e3, service_s=1.0)[0] <= MAX_CALLS
 
     def test_those_under_way_are_not_called_again(self) -> None:
         warm = with_idle([10.0])

@@ -1,4 +1,4 @@
-"""The exactness script: its simulated buffer is one, it accepts right distributions and finds wrong ones."""
+"""The exactness script: its simulated buffer is one, it passes right distributions and finds wrong ones."""
 
 import csv
 import json
@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from scheduler.planner.queueing import map_batching as buffers
-from scheduler.planner.queueing.map_process import MarkovianArrivals, mmpp2
+from scheduler.planner.queueing.map_process import MarkovianArrivals, markovian, mmpp2
 from scheduler.planner.queueing.map_sampling import ArrivalStream
 from scripts.exactness import __main__ as script
 from scripts.exactness import comparison
@@ -59,10 +59,11 @@ def test_right_distributions_pass_and_every_point_is_written(folder: Path, capsy
 def test_a_wrong_distribution_is_found(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def wrong(process: MarkovianArrivals, *, max_batch: int, timeout_s: float) -> buffers.BufferLaw:
-        return buffers.buffer_law(process.faster(1.03), max_batch=max_batch, timeout_s=timeout_s)
+    def wrong(process: MarkovianArrivals, *, max_batch: int, timeout_s: float) -> buffers.BufferDistribution:
+        d0, d1 = process.matrices()
+        return buffers.buffer_distribution(markovian(1.03 * d0, 1.03 * d1), max_batch=max_batch, timeout_s=timeout_s)
 
-    monkeypatch.setattr(comparison, "buffer_law", wrong)
+    monkeypatch.setattr(comparison, "buffer_distribution", wrong)
     assert script.main(["--maps", str(folder), "--requests", "200000"]) == 1
     assert "missed" in capsys.readouterr().out
 

@@ -127,7 +127,7 @@ def test_a_new_grouping_knows_at_once_how_many_come_and_how_large_they_are() -> 
     ("slo_s", "rate_rps", "dispersion"), [(3600.0, 60.0, 30.0), (60.0, 200.0, 1e6), (2.0, 900.0, 40.0)]
 )
 def test_no_objective_and_no_burst_is_too_much_for_a_plan(slo_s: float, rate_rps: float, dispersion: float) -> None:
-    """The exact law of a minute's wait of bursty arrivals takes minutes, that of an hour's cannot be had."""
+    """With bursty arrivals the exact distribution of a wait of a minute takes minutes to compute, an hour fails."""
     model = ModelSettings("m", classes=(ServiceClass(slo_s=slo_s),), tiers=(CPU, GPU))
     estimates = ModelEstimates(rate_rps, dispersion, 1e4, None, {}, {}, {})
     snapshot = Snapshot(0.0, EngineSettings(models=(model,)), {"m": estimates}, None, 0.02)

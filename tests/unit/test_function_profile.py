@@ -72,7 +72,7 @@ def test_size_classes_have_services_of_their_own() -> None:
         found.tabulated_for(6000, sheet)
 
 
-def test_sizes_count_on_the_way_where_there_is_an_uplink() -> None:
+def test_sizes_count_on_the_path_where_there_is_an_uplink() -> None:
     way = {"bytes_per_s": 1e6, "rtt_s": 0.01, "busy": 0.5}
     found = parse_profile(profile(CPU, way=way), of="p.json")
     sheet = load_sheet("fc3-cu-usd")
@@ -103,7 +103,7 @@ def changed(family: dict[str, Any], **changes: Any) -> dict[str, Any]:
         (profile(changed(CPU, grid={"over": "vcpu", "from": 4, "to": 1, "step": 1})), "to is 1, below from"),
         (profile(changed(CPU, grid={"over": "vcpu", "values": [2, 1]})), "values must ascend"),
         (profile(changed(CPU, grid={"over": "gpu_gb", "values": [1]})), "goes over 'vcpu'"),
-        (profile(changed(CPU, max_batch=3)), "max_batch is 3, but the law reaches to 2"),
+        (profile(changed(CPU, max_batch=3)), "max_batch is 3, but the latency model reaches to 2"),
         (profile(changed(CPU, memory_gb=None)), "memory_gb is missing"),
         (profile(changed(CPU, surprise=1)), "surprise is not known"),
         (profile(changed(GPU, kind="cpu")), "a cpu family goes over vcpu or memory_gb"),

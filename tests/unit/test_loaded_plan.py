@@ -148,7 +148,10 @@ def changed(number: int, **fields: Any) -> Callable[[dict[str, Any]], object]:
             changed(0, timeouts_s={"camera": 0.5}),
             "the plan lets it wait 0.5 s, and tier 1gb takes 0.357 s for one item by its profile",
         ),
-        (lambda plan: {**plan, "plan_id": 1}, "plan.json: this is what a configuration leads to; plan with `edgeburst"),
+        (
+            lambda plan: {**plan, "plan_id": 1},
+            "plan.json: this plan was made for a configuration; plan with `edgeburst",
+        ),
         (changed(0, vcpu=10**400), "groups[0].vcpu must be a number from 0 to 1e+15"),
         (
             lambda plan: {

@@ -203,9 +203,9 @@ def test_a_budget_below_the_cheapest_plan_says_so(folder: Path, capsys: pytest.C
     [
         ("apps.toml", APPS.replace("rps = 5", "rps = 0"), "app[0].rps must be above 0"),
         ("apps.toml", APPS.replace("slo_s = 0.8", "slo_s = -1"), "app[0].slo_s must be above 0"),
-        ("apps.toml", APPS.replace("patient", "strict"), "app[1].name 'strict' is there twice"),
+        ("apps.toml", APPS.replace("patient", "strict"), "app[1].name 'strict' occurs twice"),
         ("apps.toml", APPS.replace("0.95", "1.5"), "app[1].percentile must be below 1"),
-        ("apps.toml", APPS.replace("rps = 5", 'rps = 5\nmap = "map.json"'), "exactly one; here are 2"),
+        ("apps.toml", APPS.replace("rps = 5", 'rps = 5\nmap = "map.json"'), "exactly one, not 2"),
         ("apps.toml", APPS.replace("rps = 5", 'map = "absent.json"'), "app[0].map cannot be used"),
         ("apps.toml", APPS.replace("rps = 5", "rps = 5\nsizes = [{bytes = 9, share = 0.5}]"), "sum to 0.5"),
         ("apps.toml", APPS.replace("rps = 5", "rbs = 5"), "app[0].rps or map or arrivals must be given"),

@@ -82,12 +82,12 @@ def only(made: GroupPlan) -> BufferPlan:
     return buffer
 
 
-laws = st.builds(LatencyModel, st.floats(0.001, 2), st.floats(0, 1), st.integers(1, 80))
+latencies = st.builds(LatencyModel, st.floats(0.001, 2), st.floats(0, 1), st.integers(1, 80))
 tiers = st.lists(
     st.builds(
-        lambda i, law, per_s, per_call: FunctionTier(f"t{i}", "f", law, Price(per_s=per_s, per_call=per_call)),
+        lambda i, latency, per_s, per_call: FunctionTier(f"t{i}", "f", latency, Price(per_s=per_s, per_call=per_call)),
         st.integers(0, 99),
-        laws,
+        latencies,
         st.floats(0, 1e-3),
         st.floats(0, 1e-3),
     ),
@@ -99,7 +99,7 @@ snapshots = st.builds(
     rate_rps=st.one_of(st.just(0.0), st.floats(0, 1e4)),
     slos_s=st.lists(st.floats(1e-3, 30), min_size=1, max_size=3).map(tuple),
     percentile=st.sampled_from([0.0, 0.5, 0.9, 0.99, 0.999, 1.0]),
-    edge=st.one_of(st.none(), laws),
+    edge=st.one_of(st.none(), latencies),
     tiers=tiers,
     bandwidth=st.one_of(st.none(), st.just(0.0), st.floats(0, 1e9)),
     rtt_s=st.floats(0, 2),

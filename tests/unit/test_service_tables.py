@@ -9,7 +9,7 @@ from scheduler.domain.latency import LatencyModel
 from scheduler.estimates import MARGIN_STEP, STALE_PART, STILL, STILL_SIGMAS, TimesCache
 from scheduler.estimators.service_time import ServiceTime
 
-LAW = LatencyModel(alpha_s=0.04234, beta_s=0.008165, max_batch=32)
+PROFILED = LatencyModel(alpha_s=0.04234, beta_s=0.008165, max_batch=32)
 PERCENTILE = 0.95
 
 
@@ -19,12 +19,12 @@ def answers(sigma: float, *, count: int = 1500, seed: int = 1) -> list[tuple[int
     sizes = rng.integers(1, 33, count)
     factors = rng.lognormal(0.0, sigma, count) * np.where(sizes == 1, 2.5, 1.0)
     factors[count // 3 : 2 * count // 3] *= 1.5
-    return [(items, factor * LAW.predict_s(items)) for items, factor in zip(sizes.tolist(), factors, strict=True)]
+    return [(items, factor * PROFILED.predict_s(items)) for items, factor in zip(sizes.tolist(), factors, strict=True)]
 
 
 @pytest.mark.parametrize("sigma", [0.0, 0.1, 0.25])
 def test_tables_are_never_further_off_than_stated(sigma: float) -> None:
-    cache = TimesCache(service := ServiceTime(LAW), 32)
+    cache = TimesCache(service := ServiceTime(PROFILED), 32)
     for items, seconds in answers(sigma):
         service.update(items, seconds)
         read = cache.get(PERCENTILE)
@@ -53,7 +53,7 @@ def test_most_answers_leave_the_tables_as_they_are(sigma: float, most: float) ->
 
 
 def test_tables_stay_where_nothing_is_learned_and_follow_the_percentile() -> None:
-    cache = TimesCache(service := ServiceTime(LAW), 32)
+    cache = TimesCache(service := ServiceTime(PROFILED), 32)
     for items, seconds in answers(0.1, count=300):
         service.update(items, seconds)
     usual = cache.get(PERCENTILE)
@@ -64,7 +64,7 @@ def test_tables_stay_where_nothing_is_learned_and_follow_the_percentile() -> Non
 
 
 def test_a_change_is_in_the_tables_at_once() -> None:
-    cache = TimesCache(service := ServiceTime(LAW), 32)
+    cache = TimesCache(service := ServiceTime(PROFILED), 32)
     for items, seconds in answers(0.1, count=300)[:99]:
         service.update(items, seconds)
     before = cache.get(PERCENTILE).median_s[8]

@@ -1,4 +1,4 @@
-"""Shares of classes and sizes, the effect of sizes, and who belongs to which buffer."""
+"""Shares of classes and sizes, the effect of sizes, and which requests belong to which buffer."""
 
 import math
 
@@ -13,7 +13,7 @@ from scheduler.domain.latency import FunctionTier, LatencyModel, Price
 from scheduler.domain.plans import BufferPlan, ModelSettings, SizeShare
 from scheduler.domain.requests import Request
 from scheduler.estimators.size_effect import SizeEffect
-from scheduler.estimators.traffic_mix import MEMORY, MOST_SIZES, TrafficMix
+from scheduler.estimators.traffic_mix import MAX_SIZES, MEMORY, TrafficMix
 
 seen = st.lists(
     st.tuples(st.sampled_from(["a", "b", "c"]), st.integers(1, 8), st.floats(0.0, 1e8)), min_size=1, max_size=60
@@ -29,7 +29,7 @@ def test_shares_are_fractions_of_one_and_sizes_ascend(requests: list[tuple[str, 
     assert math.isclose(sum(shares.values()), 1.0)
     assert set(shares) == {name for name, _, _ in requests}
     assert math.isclose(sum(size.share for size in sizes), 1.0)
-    assert 1 <= len(sizes) <= MOST_SIZES
+    assert 1 <= len(sizes) <= MAX_SIZES
     ends = [size.up_to_bytes for size in sizes]
     assert ends == sorted(set(ends))
     assert ends[-1] >= max(item_bytes for _, _, item_bytes in requests)

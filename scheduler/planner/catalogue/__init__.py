@@ -1,1 +1,1 @@
-"""What can be bought and how fast it is: price sheets, function configurations, latency models, profiles."""
+"""Offered resources and their speed: price sheets, function configurations, latency models, profiles."""

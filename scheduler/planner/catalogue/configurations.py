@@ -1,32 +1,33 @@
-"""Function configurations to choose from, tabulated: what each takes for a batch, and what that costs."""
+"""Tables of function configurations to choose from: the service time of each batch size, and its cost."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from scheduler.planner.catalogue.latency_models import Grants, LatencyForm, ServiceTable
+from scheduler.planner.catalogue.function_path import AT_ONCE, FunctionPath
+from scheduler.planner.catalogue.latency_models import ConfigurationLatency, Resources, ServiceTable
 from scheduler.planner.catalogue.prices import PriceSheet
 from scheduler.planner.queueing.matrices import Array
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Family:
-    """Configurations of one kind that share a law.
+    """Configurations of one kind that share a latency model.
 
-    Parameters:
+    Attributes:
         kind: "cpu" or "gpu".
-        law: their latency law.
+        latency: their latency model.
         vcpu: vCPUs of each, shape (n,).
         gpu_gb: GPU memory of each, shape (n,); 0 without a GPU.
-        memory_gb: memory of each if it is to take batches of up to 1, 2, ... B items, shape (n, B).
-        largest: the largest batch that each can take, shape (n,).
-        gpu_type: the provider's name of the card; empty takes the sheet's usual one.
+        memory_gb: memory of each that batches of up to 1, 2, ... B items need, shape (n, B).
+        largest: largest batch that each can process, shape (n,).
+        gpu_type: the provider's name of the card; empty: the default card of the price sheet.
         disk_gb: disk of each.
     """
 
     kind: str
-    law: LatencyForm
+    latency: ConfigurationLatency
     vcpu: Array
     gpu_gb: Array
     memory_gb: Array
@@ -34,20 +35,20 @@ class Family:
     gpu_type: str = ""
     disk_gb: float = 0.5
 
-    def tabulated(self, sheet: PriceSheet, way: "Way | None" = None) -> "Configurations":
-        """Returns the family with its services and prices.
+    def tabulated(self, sheet: PriceSheet, path: FunctionPath = AT_ONCE) -> "Configurations":
+        """Returns the service times and prices of all configurations of the family.
 
-        Parameters:
+        Args:
             sheet: what the provider charges.
-            way: uplink and cold starts; None: neither.
+            path: uplink and cold starts; neither by default.
 
         Raises:
             PriceSheetError: the sheet has no price for this kind.
         """
         rates = sheet.rates(gpu=self.kind == "gpu", disk_gb=self.disk_gb, gpu_type=self.gpu_type)
         max_batch = self.memory_gb.shape[1]
-        grants = Grants(self.vcpu, self.memory_gb[:, 0], self.gpu_gb)
-        services = self.law.table(grants, max_batch=max_batch, grain_s=rates.grain_s)
+        resources = Resources(self.vcpu, self.memory_gb[:, 0], self.gpu_gb)
+        services = self.latency.table(resources, max_batch=max_batch, grain_s=rates.grain_s)
         per_s = (
             rates.fixed_per_s
             + rates.per_vcpu_s * self.vcpu[:, None]
@@ -60,52 +61,23 @@ class Family:
             gpu_gb=self.gpu_gb,
             memory_gb=self.memory_gb,
             allowed=np.arange(1, max_batch + 1)[None, :] <= self.largest[:, None],
-            services=services if way is None else way.lengthened(services),
+            services=path.lengthened(services),
             per_s=per_s,
             per_call=rates.per_call,
         )
 
 
-@dataclass(frozen=True, slots=True)
-class Way:
-    """What lies between the buffer and a function at work.
-
-    Parameters:
-        item_bytes: size of an item on the wire.
-        bytes_per_s: bandwidth of the uplink; 0: no uplink to speak of.
-        rtt_s: round trip.
-        busy: fraction of time that the uplink sends.
-        cold_probability: of a batch that finds no warm instance.
-        cold_s: how long its start takes.
-    """
-
-    item_bytes: float = 0.0
-    bytes_per_s: float = 0.0
-    rtt_s: float = 0.0
-    busy: float = 0.0
-    cold_probability: float = 0.0
-    cold_s: float = 0.0
-
-    def lengthened(self, services: ServiceTable) -> ServiceTable:
-        """Returns the services with the way to them."""
-        if self.bytes_per_s > 0:
-            services = services.behind_uplink(
-                item_bytes=self.item_bytes, bytes_per_s=self.bytes_per_s, rtt_s=self.rtt_s, busy=self.busy
-            )
-        return services.with_cold_starts(probability=self.cold_probability, seconds=self.cold_s)
-
-
 @dataclass(frozen=True, slots=True, eq=False)
 class Configurations:
-    """n configurations of one kind, tabulated for caps and batches of 1 to B items.
+    """Tables of n configurations of one kind, for caps and batches of 1 to B items.
 
-    Parameters:
+    Attributes:
         kind: "cpu" or "gpu".
-        vcpu: shape (n,).
-        gpu_gb: shape (n,).
-        memory_gb: by cap, shape (n, B).
+        vcpu: vCPUs, shape (n,).
+        gpu_gb: GPU memory, shape (n,).
+        memory_gb: memory by cap, shape (n, B).
         allowed: whether a configuration may have this cap, shape (n, B).
-        services: by batch.
+        services: service times by batch size.
         per_s: money a second by cap, shape (n, B).
         per_call: money a call.
     """
@@ -121,7 +93,7 @@ class Configurations:
 
     @property
     def max_batch(self) -> int:
-        """The largest cap of any of them."""
+        """The largest cap of any configuration."""
         return int(self.allowed.shape[1])
 
     def cost(self, index: int, cap: int) -> Array:
@@ -130,7 +102,7 @@ class Configurations:
 
 
 def fastest_s(families: Sequence[Configurations]) -> float:
-    """Returns the shortest worst case of a single request over all configurations, seconds."""
+    """Returns the shortest worst-case service of a single request over all configurations, seconds."""
     return min(
         float(family.services.worst_s[:, 0].min(where=family.allowed[:, 0], initial=np.inf)) for family in families
     )

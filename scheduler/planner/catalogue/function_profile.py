@@ -1,8 +1,8 @@
-"""Profiles of functions to plan with: laws over grids of configurations, as JSON with source and date.
+"""Function profiles, read from JSON: latency models over grids of configurations, with source and date.
 
-A profile has one or more families. A family has a `kind` (cpu or gpu), a `form` of law (exponential, slices,
-polynomial, table) with its coefficients, the `grid` of configurations to choose from, and what was `measured`: a grid
-that reaches beyond is refused, because a fit says nothing there.
+A profile has one or more families. A family has a `kind` (cpu or gpu), a `form` of latency (exponential, slices,
+polynomial, table) with its coefficients, the `grid` of configurations to choose from, and the range that was
+`measured`. A grid beyond that range is refused, because a fit is not valid there.
 """
 
 from collections.abc import Mapping
@@ -10,59 +10,68 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from scheduler.planner.catalogue.configurations import Configurations, Family, Way
+from scheduler.planner.catalogue.configurations import Configurations, Family
+from scheduler.planner.catalogue.function_path import AT_ONCE, FunctionPath
 from scheduler.planner.catalogue.json_fields import Fields, PlanInputError
-from scheduler.planner.catalogue.latency_models import ExponentialLaw, LatencyForm, PolynomialLaw, SliceLaw, TableLaw
+from scheduler.planner.catalogue.latency_models import (
+    ConfigurationLatency,
+    ExponentialLatency,
+    PolynomialLatency,
+    SliceLatency,
+    TableLatency,
+)
 from scheduler.planner.catalogue.prices import PriceSheet
 from scheduler.planner.queueing.matrices import Array
 
 KINDS = ("cpu", "gpu")
 _GRIDS = ("vcpu", "gpu_gb", "memory_gb")
-_MOST_CONFIGURATIONS = 4096
-_MOST_ITEMS = 512
+_MAX_CONFIGURATIONS = 4096
+"""Largest grid of one family. Judgement: 4000 configurations with 4 caps are planned in hundredths of a second; the
+work grows with the caps as well, and 500 configurations with 512 caps take 20 s."""
+_MAX_ITEMS = 512
+"""Largest batch of a form without a table of batch sizes: 4096 configurations x 512 sizes x 9 atoms of 8 bytes are
+150 MB, and their weights as many."""
 
 
 @dataclass(frozen=True, slots=True)
 class FunctionProfile:
-    """What functions can be had, and how fast each is.
+    """The functions that can be deployed, and their latency models.
 
-    Parameters:
-        name: the profile's name.
-        source: where the figures come from.
-        date: of the source, as it says.
+    Attributes:
+        name: name of the profile.
+        source: where its figures come from.
+        date: date of the source.
         families: the configurations by kind.
-        way: uplink and cold starts.
-        sizes_bytes: size classes that table laws have measured services for; empty: services depend on no size.
-        sized: by size class, the families with that class's services.
+        path: uplink and cold starts.
+        sizes_bytes: size classes for which tables have measured services; empty: services do not depend on the size.
+        sized: families with the services of one size class, by size class.
     """
 
     name: str
     source: str
     date: str
     families: tuple[Family, ...]
-    way: Way = Way()
+    path: FunctionPath = AT_ONCE
     sizes_bytes: tuple[float, ...] = ()
     sized: Mapping[float, tuple[Family, ...]] = field(default_factory=dict)
 
     def tabulated(self, sheet: PriceSheet, *, kinds: tuple[str, ...] = KINDS) -> tuple[Configurations, ...]:
-        """Returns the configurations of these kinds with services and prices; none if the profile has none."""
-        way = None if self.way == Way() else self.way
-        return tuple(family.tabulated(sheet, way) for family in self.families if family.kind in kinds)
+        """Returns the configurations of these kinds with services and prices; empty if the profile has none."""
+        return tuple(family.tabulated(sheet, self.path) for family in self.families if family.kind in kinds)
 
     def tabulated_for(
         self, size_bytes: float, sheet: PriceSheet, *, kinds: tuple[str, ...] = KINDS
     ) -> tuple[Configurations, ...]:
-        """Returns the configurations as requests of one size find them.
+        """Returns the configurations with the services of requests of one size.
 
-        Parameters:
-            size_bytes: of a request; it counts as the next larger class that was measured.
+        Args:
+            size_bytes: size of a request; it counts as the next larger measured class.
             sheet: the prices.
-            kinds: which kinds.
+            kinds: kinds to return.
 
         Raises:
-            PlanInputError: nothing was measured for so large a request.
+            PlanInputError: the size is beyond the largest measured class.
         """
-        way = replace(self.way, item_bytes=size_bytes) if self.way.bytes_per_s > 0 else self.way
         families = self.families
         if self.sizes_bytes:
             larger = [size for size in self.sizes_bytes if size >= size_bytes]
@@ -72,19 +81,19 @@ class FunctionProfile:
                     f"for, {self.sizes_bytes[-1]:g}"
                 )
             families = self.sized[larger[0]]
-        kept = None if way == Way() else way
-        return tuple(family.tabulated(sheet, kept) for family in families if family.kind in kinds)
+        path = replace(self.path, item_bytes=size_bytes)
+        return tuple(family.tabulated(sheet, path) for family in families if family.kind in kinds)
 
 
 def parse_profile(content: object, *, of: str) -> FunctionProfile:
     """Returns a profile from parsed JSON.
 
-    Parameters:
+    Args:
         content: the parsed file.
         of: its name, for messages.
 
     Raises:
-        PlanInputError: a field is missing, unknown or impossible; the message names it.
+        PlanInputError: a field is missing, unknown or out of range; the message names it.
     """
     fields = Fields(content, where="", of=of)
     name, source, date = fields.text("name"), fields.text("source"), fields.text("date")
@@ -93,10 +102,10 @@ def parse_profile(content: object, *, of: str) -> FunctionProfile:
     parts = fields.tables("families")
     sizes = _sizes(fields) if fields.has("sizes_bytes") else ()
     families = tuple(_family(part, sizes=len(sizes)) for part in parts)
-    way = _way(fields.part("way")) if fields.has("way") else Way()
+    path = _path(fields.part("way")) if fields.has("way") else AT_ONCE
     fields.done()
     sized = {size: tuple(choices[i] for choices in families) for i, size in enumerate(sizes)}
-    return FunctionProfile(name, source, date, tuple(choices[-1] for choices in families), way, sizes, sized)
+    return FunctionProfile(name, source, date, tuple(choices[-1] for choices in families), path, sizes, sized)
 
 
 def _sizes(fields: Fields) -> tuple[float, ...]:
@@ -106,25 +115,26 @@ def _sizes(fields: Fields) -> tuple[float, ...]:
     return sizes
 
 
-def _way(fields: Fields) -> Way:
-    way = Way(
+def _path(fields: Fields) -> FunctionPath:
+    path = FunctionPath(
+        # A bandwidth of 0 means no limit: it is what a profile without an uplink says.
+        bytes_per_s=fields.at_least("bytes_per_s", 0, 0.0) or None,
         item_bytes=fields.at_least("item_bytes", 0, 0.0),
-        bytes_per_s=fields.at_least("bytes_per_s", 0, 0.0),
         rtt_s=fields.at_least("rtt_s", 0, 0.0),
         busy=fields.at_least("busy", 0, 0.0),
         cold_probability=fields.at_least("cold_probability", 0, 0.0),
         cold_s=fields.at_least("cold_s", 0, 0.0),
     )
-    if way.busy >= 1:
-        raise fields.wrong("busy", f"must be below 1, not {way.busy:g}")
-    if way.cold_probability > 1:
-        raise fields.wrong("cold_probability", f"must be at most 1, not {way.cold_probability:g}")
+    if path.busy >= 1:
+        raise fields.wrong("busy", f"must be below 1, not {path.busy:g}")
+    if path.cold_probability > 1:
+        raise fields.wrong("cold_probability", f"must be at most 1, not {path.cold_probability:g}")
     fields.done()
-    return way
+    return path
 
 
 def _family(fields: Fields, *, sizes: int) -> tuple[Family, ...]:
-    """One family for each size class, or one alone."""
+    """Returns one family for each size class, or one family in all."""
     kind = fields.text("kind")
     if kind not in KINDS:
         raise fields.wrong("kind", f"is {kind!r}, an unknown tier; it must be one of {', '.join(KINDS)}")
@@ -132,10 +142,10 @@ def _family(fields: Fields, *, sizes: int) -> tuple[Family, ...]:
     form = fields.text("form")
     if form not in _FORMS:
         raise fields.wrong("form", f"is {form!r}; it must be one of {', '.join(_FORMS)}")
-    laws, most_items = _FORMS[form](_Asked(fields, over, len(values), sizes))
-    max_batch = fields.count("max_batch", most_items)
-    if max_batch > most_items:
-        raise fields.wrong("max_batch", f"is {max_batch}, but the law reaches to {most_items}")
+    latencies, max_items = _FORMS[form](_LatencyFields(fields, over, len(values), sizes))
+    max_batch = fields.count("max_batch", max_items)
+    if max_batch > max_items:
+        raise fields.wrong("max_batch", f"is {max_batch}, but the latency model reaches to {max_items}")
     _within_measured(fields, over, values, max_batch)
     gpu_gb = values if over == "gpu_gb" else np.zeros(len(values))
     if (kind == "gpu") != (over == "gpu_gb"):
@@ -145,7 +155,7 @@ def _family(fields: Fields, *, sizes: int) -> tuple[Family, ...]:
     largest = _largest(fields, gpu_gb, max_batch)
     gpu_type, disk_gb = fields.text("gpu_type", " ").strip(), fields.at_least("disk_gb", 0, 0.5)
     fields.done()
-    return tuple(Family(kind, law, vcpu, gpu_gb, memory_gb, largest, gpu_type, disk_gb) for law in laws)
+    return tuple(Family(kind, latency, vcpu, gpu_gb, memory_gb, largest, gpu_type, disk_gb) for latency in latencies)
 
 
 def _over_of(kind: str) -> str:
@@ -162,8 +172,8 @@ def _grid(fields: Fields) -> tuple[str, Array]:
         low, high, step = fields.number("from", above=0), fields.number("to", above=0), fields.number("step", above=0)
         if high < low:
             raise fields.wrong("to", f"is {high:g}, below from, which is {low:g}")
-        if (high - low) / step > _MOST_CONFIGURATIONS:
-            raise fields.wrong("step", f"makes more than {_MOST_CONFIGURATIONS} configurations; choose a larger one")
+        if (high - low) / step > _MAX_CONFIGURATIONS:
+            raise fields.wrong("step", f"makes more than {_MAX_CONFIGURATIONS} configurations; choose a larger one")
         values = np.round(low + step * np.arange(int((high - low) / step + 1e-9) + 1), 9)
     fields.done()
     if (values <= 0).any() or (np.diff(values) <= 0).any():
@@ -178,12 +188,11 @@ def _within_measured(fields: Fields, over: str, values: Array, max_batch: int) -
     for key, low, high in ((over, values[0], values[-1]), ("batch", 1, max_batch)):
         if not measured.has(key):
             continue
-        least, most = measured.numbers(key, least=2)[:2]
-        if low < least - 1e-9 or high > most + 1e-9:
-            what = "max_batch" if key == "batch" else "grid"
-            raise fields.wrong(
-                what, f"reaches from {low:g} to {high:g}, but {key} was measured from {least:g} to {most:g} only"
-            )
+        low_measured, high_measured = measured.numbers(key, min_length=2)[:2]
+        if low < low_measured - 1e-9 or high > high_measured + 1e-9:
+            field_name = "max_batch" if key == "batch" else "grid"
+            measured_range = f"{key} was measured from {low_measured:g} to {high_measured:g} only"
+            raise fields.wrong(field_name, f"reaches from {low:g} to {high:g}, but {measured_range}")
     measured.done()
 
 
@@ -212,21 +221,25 @@ def _memory(fields: Fields, *, over: str, values: Array, vcpu: Array, max_batch:
 
 
 def _largest(fields: Fields, gpu_gb: Array, max_batch: int) -> Array:
-    """The largest batch by GPU memory: 1 GB, and one more beyond each of these batch sizes."""
+    """Returns the largest batch by GPU memory: 1 GB for a batch of one, and 1 GB more beyond each of the listed batch
+    sizes.
+    """
     if not fields.has("another_gpu_gb_beyond_batch"):
         return np.full(len(gpu_gb), float(max_batch))
     steps = fields.take("another_gpu_gb_beyond_batch")
-    beyond = np.array(fields.numbers("another_gpu_gb_beyond_batch", least=0) if steps else ())
+    beyond = np.array(fields.numbers("another_gpu_gb_beyond_batch", min_length=0) if steps else ())
     needed_gb = 1 + (beyond[None, :] < np.arange(1, max_batch + 1)[:, None]).sum(axis=1)
     return np.asarray((needed_gb[None, :] <= gpu_gb[:, None] + 1e-9).sum(axis=1).astype(np.float64))
 
 
-_Laws = tuple[tuple[LatencyForm, ...], int]
+_Latencies = tuple[tuple[ConfigurationLatency, ...], int]
 
 
 @dataclass(frozen=True, slots=True)
-class _Asked:
-    """What a family wants of its law: its fields, the grid it goes over, how many configurations and size classes."""
+class _LatencyFields:
+    """What a latency model is read from: fields of the family, variable of the grid, numbers of configurations and
+    classes.
+    """
 
     fields: Fields
     over: str
@@ -234,14 +247,18 @@ class _Asked:
     sizes: int
 
     def only_over(self, wanted: str) -> Fields:
-        """Returns the fields; refuses another grid than this form of law goes over."""
+        """Returns the fields.
+
+        Raises:
+            PlanInputError: the grid is not over the variable of this form of latency.
+        """
         if self.over != wanted:
-            raise self.fields.wrong("grid.over", f"is {self.over!r}; this form of law goes over {wanted!r}")
+            raise self.fields.wrong("grid.over", f"is {self.over!r}; this form of latency goes over {wanted!r}")
         return self.fields
 
 
-def _exponential(asked: _Asked) -> _Laws:
-    fields = asked.only_over("vcpu")
+def _exponential(given: _LatencyFields) -> _Latencies:
+    fields = given.only_over("vcpu")
     mean = fields.rows("mean")
     worst = fields.rows("worst") if fields.has("worst") else mean
     for key, rows in (("mean", mean), ("worst", worst)):
@@ -249,13 +266,13 @@ def _exponential(asked: _Asked) -> _Laws:
             raise fields.wrong(key, "must have a row [g0, g1, g2] for every batch size from 1")
         if any(g1 <= 0 or g2 <= 0 for _, g1, g2 in rows):
             raise fields.wrong(key, "needs g1 and g2 above 0 in every row")
-    law = ExponentialLaw(tuple((a, b, c) for a, b, c in mean), tuple((a, b, c) for a, b, c in worst))
-    return (law,), len(mean)
+    latency = ExponentialLatency(tuple((a, b, c) for a, b, c in mean), tuple((a, b, c) for a, b, c in worst))
+    return (latency,), len(mean)
 
 
-def _slices(asked: _Asked) -> _Laws:
-    fields = asked.only_over("gpu_gb")
-    law = SliceLaw(
+def _slices(given: _LatencyFields) -> _Latencies:
+    fields = given.only_over("gpu_gb")
+    latency = SliceLatency(
         slope_s=fields.number("slope_s", above=0),
         constant_s=fields.number("constant_s"),
         slice_s=fields.number("slice_s", above=0),
@@ -265,34 +282,34 @@ def _slices(asked: _Asked) -> _Laws:
         worst_factor=fields.at_least("worst_factor", 1, 1.0),
         fluid=fields.flag("fluid"),
     )
-    if law.slope_s + law.constant_s <= 0:
-        raise fields.wrong("constant_s", f"is {law.constant_s:g}: a batch of one would take no time")
-    return (law,), _MOST_ITEMS
+    if latency.slope_s + latency.constant_s <= 0:
+        raise fields.wrong("constant_s", f"is {latency.constant_s:g}: a batch of one would take no time")
+    return (latency,), _MAX_ITEMS
 
 
-def _polynomial(asked: _Asked) -> _Laws:
-    fields = asked.only_over("memory_gb")
-    law = PolynomialLaw(fields.numbers("coefficients", least=3))
-    if (law.degree + 1) * (law.degree + 2) // 2 != len(law.coefficients):
-        raise fields.wrong("coefficients", f"has {len(law.coefficients)} terms; it must be 3, 6, 10, 15, ...")
-    return (law,), _MOST_ITEMS
+def _polynomial(given: _LatencyFields) -> _Latencies:
+    fields = given.only_over("memory_gb")
+    latency = PolynomialLatency(fields.numbers("coefficients", min_length=3))
+    if (latency.degree + 1) * (latency.degree + 2) // 2 != len(latency.coefficients):
+        raise fields.wrong("coefficients", f"has {len(latency.coefficients)} terms; it must be 3, 6, 10, 15, ...")
+    return (latency,), _MAX_ITEMS
 
 
-def _table(asked: _Asked) -> _Laws:
-    """`seconds` by configuration and batch; with size classes, one such list for each of them."""
-    fields, sizes, count = asked.fields, asked.sizes, asked.count
+def _table(given: _LatencyFields) -> _Latencies:
+    """Reads `seconds` by configuration and batch size; with size classes, one such list for each of them."""
+    fields, sizes, count = given.fields, given.sizes, given.count
     sigma = fields.at_least("sigma", 0, 0.0)
     content = fields.take("seconds")
     lists = content if sizes and isinstance(content, list) else [content]
     if len(lists) != max(1, sizes):
         raise fields.wrong("seconds", f"must have one list for each of the {sizes} sizes_bytes")
-    laws = []
+    latencies = []
     for one in lists:
         rows = Fields({"seconds": one}, where="", of="").rows("seconds") if sizes else fields.rows("seconds")
         if len(rows) != count or any(x <= 0 for row in rows for x in row):
             raise fields.wrong("seconds", f"must have a row of seconds above 0 for each of the {count} configurations")
-        laws.append(TableLaw(tuple(rows), sigma))
-    return tuple(laws), len(laws[0].seconds[0])
+        latencies.append(TableLatency(tuple(rows), sigma))
+    return tuple(latencies), len(latencies[0].seconds[0])
 
 
 _FORMS = {"exponential": _exponential, "slices": _slices, "polynomial": _polynomial, "table": _table}

@@ -1,4 +1,6 @@
-"""Takes fields out of a JSON or TOML table one by one, so that a wrong, forgotten or unknown one is named."""
+"""Reads the fields of a JSON or TOML table one by one, so that the error for a wrong, missing or unknown field names
+it.
+"""
 
 import difflib
 import math
@@ -8,16 +10,16 @@ from scheduler.domain.errors import EdgeburstError
 
 
 class PlanInputError(EdgeburstError):
-    """What a plan is to be made from cannot be used; the message names the field and says what it must be."""
+    """The input of a plan cannot be used. The message names the field and says what it must be."""
 
 
 class Fields:
     """The fields of one table.
 
-    Parameters:
-        content: the table as parsed.
-        where: how to call it in a message, for instance "families[0]".
-        of: the file it is from.
+    Args:
+        content: the parsed table.
+        where: the name of the table in messages, for instance "families[0]"; empty for the whole file.
+        of: the file that the table is from.
     """
 
     def __init__(self, content: object, *, where: str, of: str) -> None:
@@ -28,17 +30,21 @@ class Fields:
         self._known: set[str] = set()
 
     def table(self) -> Mapping[str, object]:
-        """Returns all fields; refuses what is no table."""
+        """Returns all fields.
+
+        Raises:
+            PlanInputError: the content is not a table.
+        """
         if not isinstance(self._content, dict):
             raise PlanInputError(f"{self._of}: {self._where or 'the content'} must be a table of named fields")
         return self._content
 
     def has(self, key: str) -> bool:
-        """Whether the field is there."""
+        """Returns whether the field is there."""
         return key in self.table()
 
     def known(self, *keys: str) -> tuple[str, ...]:
-        """Counts fields as known although nobody may take them, and returns them."""
+        """Counts fields as known, even if they are never taken, and returns their names."""
         self._known.update(keys)
         return keys
 
@@ -55,11 +61,11 @@ class Fields:
         """Returns a finite number above a bound, or the default."""
         return self._number(key, self.take(key, default), above=above)
 
-    def at_least(self, key: str, least: float, default: float | None = None) -> float:
-        """Returns a finite number that is at least so much, or the default."""
+    def at_least(self, key: str, minimum: float, default: float | None = None) -> float:
+        """Returns a finite number of at least `minimum`, or the default."""
         value = self._number(key, self.take(key, default), above=-math.inf)
-        if value < least:
-            raise self.wrong(key, f"must be at least {least:g}, not {value:g}")
+        if value < minimum:
+            raise self.wrong(key, f"must be at least {minimum:g}, not {value:g}")
         return value
 
     def count(self, key: str, default: int | None = None) -> int:
@@ -70,17 +76,17 @@ class Fields:
         return value
 
     def flag(self, key: str) -> bool:
-        """Returns true or false; false where it is missing."""
+        """Returns true or false; false if the field is missing."""
         value = self.take(key, False)
         if not isinstance(value, bool):
             raise self.wrong(key, f"must be true or false, not {value!r}")
         return value
 
-    def numbers(self, key: str, *, least: int = 1) -> tuple[float, ...]:
-        """Returns a list of at least so many finite numbers."""
+    def numbers(self, key: str, *, min_length: int = 1) -> tuple[float, ...]:
+        """Returns a list of at least `min_length` finite numbers."""
         value = self.take(key)
-        if not isinstance(value, list) or len(value) < least:
-            raise self.wrong(key, f"must be a list of at least {least} numbers")
+        if not isinstance(value, list) or len(value) < min_length:
+            raise self.wrong(key, f"must be a list of at least {min_length} numbers")
         return tuple(self._number(f"{key}[{i}]", x, above=-math.inf) for i, x in enumerate(value))
 
     def rows(self, key: str) -> list[tuple[float, ...]]:
@@ -100,11 +106,15 @@ class Fields:
         return [Fields(content, where=f"{self._path(key)}[{i}]", of=self._of) for i, content in enumerate(value)]
 
     def part(self, key: str) -> "Fields":
-        """Returns a table in the table."""
+        """Returns a table inside the table."""
         return Fields(self.take(key), where=self._path(key), of=self._of)
 
     def take(self, key: str, default: object = None) -> object:
-        """Returns a field as it is, or the default; refuses to go without both."""
+        """Returns a field as it was parsed, or the default.
+
+        Raises:
+            PlanInputError: the field is missing and there is no default.
+        """
         self._taken.add(key)
         value = self.table().get(key, default)
         if value is None:
@@ -112,7 +122,11 @@ class Fields:
         return value
 
     def done(self) -> None:
-        """Refuses fields that nobody took."""
+        """Checks that every field was taken.
+
+        Raises:
+            PlanInputError: a field is unknown; the message suggests a known one.
+        """
         for key in self.table():
             if key not in self._taken:
                 known = sorted(self._taken | self._known)

@@ -1,9 +1,9 @@
 """Price sheets: what a provider charges for a function configuration, as data with source and date.
 
-Three meters exist. `gb-s` charges memory times time; `resources` charges vCPU, memory and GPU memory apart, a GPU
-function perhaps in coarser steps of time; `cu` turns vCPU, memory, disk and GPU into compute units (CU) and charges
-those. The JSON files in `prices/` are the sheets that ship; a path names another one. The same files are read
-by the local Function Compute endpoint, which meters with them.
+Three meters exist. `gb-s` charges memory times time. `resources` charges vCPU, memory and GPU memory separately, and
+may round the time of a GPU function up to coarser steps. `cu` converts vCPU, memory, disk and GPU into compute units
+(CU) and charges those. The JSON files in `prices/` ship with the package; any other sheet is named by its path. The
+local Function Compute endpoint meters with the same files.
 """
 
 import difflib
@@ -21,12 +21,12 @@ SHIPPED = Path(__file__).parents[1] / "prices"
 
 
 class PriceSheetError(EdgeburstError):
-    """A price sheet is missing or says something impossible; the message names sheet and field."""
+    """A price sheet is missing or contains an impossible value. The message names sheet and field."""
 
 
 @dataclass(frozen=True, slots=True)
 class ComputeUnits:
-    """What a second of each resource counts in CU, active and idle (provisioned, CPU not allocated)."""
+    """Compute units (CU) of a second of each resource, active and idle (provisioned, CPU not allocated)."""
 
     per_call: float
     per_vcpu_s: float
@@ -36,18 +36,18 @@ class ComputeUnits:
     per_gpu_gb_s: Mapping[str, float]
     idle_per_gpu_gb_s: Mapping[str, float]
     price_per_cu: float
-    """The first step of the monthly volume steps, which is the dearest: a plan never promises a discount."""
+    """Price in the first step of the monthly volume steps, which is the highest: a plan never promises a discount."""
 
 
 @dataclass(frozen=True, slots=True)
 class ResourceRates:
-    """What every vCPU and GB of a function costs a second, in the sheet's currency: all meters are linear in these.
+    """Prices of each resource of a function in the sheet's currency. All meters are linear in them.
 
-    Parameters:
+    Attributes:
         per_vcpu_s: a vCPU, a second.
         per_memory_gb_s: a GB of memory, a second.
         per_gpu_gb_s: a GB of GPU memory, a second.
-        fixed_per_s: what does not depend on them (the disk), a second.
+        fixed_per_s: what does not depend on the size (the disk), a second.
         per_call: an invocation.
         grain_s: seconds that a duration is rounded up to.
     """
@@ -62,22 +62,22 @@ class ResourceRates:
 
 @dataclass(frozen=True, slots=True)
 class PriceSheet:
-    """One provider's prices.
+    """The prices of one provider.
 
-    Parameters:
-        name: by which it is found and named in every figure of money.
-        currency: of all its rates.
-        source: the document they were taken from.
-        date: of that document, YYYY-MM-DD.
-        note: what it leaves out.
-        grain_s: durations are rounded up to it.
-        per_call: fee of one invocation (of the `gb-s` and `resources` meters).
-        per_memory_gb_s: rate of the `gb-s` and `resources` meters.
-        idle_per_memory_gb_s: the same for a provisioned instance that has no request.
+    Attributes:
+        name: name of the sheet; every figure of money in the program names it.
+        currency: currency of all rates.
+        source: the document that the rates were taken from.
+        date: date of that document, YYYY-MM-DD.
+        note: what the sheet leaves out.
+        grain_s: seconds that a duration is rounded up to.
+        per_call: fee of one invocation (meters `gb-s` and `resources`).
+        per_memory_gb_s: a GB of memory, a second (meters `gb-s` and `resources`).
+        idle_per_memory_gb_s: the same for a provisioned instance without a request.
         units: the `cu` meter; None for the others.
-        per_vcpu_s: a vCPU, a second (of the `resources` meter).
-        per_gpu_gb_s: a GB of GPU memory, a second (of the `resources` meter); None: the sheet has no GPU.
-        gpu_grain_s: durations of GPU functions are rounded up to it; None: as all others.
+        per_vcpu_s: a vCPU, a second (meter `resources`).
+        per_gpu_gb_s: a GB of GPU memory, a second (meter `resources`); None: the sheet has no GPU.
+        gpu_grain_s: seconds that a duration of a GPU function is rounded up to; None: as for all others.
     """
 
     name: str
@@ -97,17 +97,17 @@ class PriceSheet:
     def tier_price(
         self, *, memory_gb: float, vcpu: float = 0.0, gpu_gb: float = 0.0, disk_gb: float = 0.5, gpu_type: str = ""
     ) -> Price:
-        """Returns what calls of one function configuration cost.
+        """Returns the price of calls of one function configuration.
 
-        Parameters:
+        Args:
             memory_gb: memory of the instance, GB.
             vcpu: its vCPUs; the `gb-s` meter does not charge them.
             gpu_gb: its share of GPU memory, GB.
             disk_gb: its disk, GB.
-            gpu_type: the provider's name of the card, for instance "fc.gpu.tesla.1" (taken if none is named).
+            gpu_type: the provider's name of the card; by default "fc.gpu.tesla.1".
 
         Raises:
-            PriceSheetError: the sheet does not price this configuration.
+            PriceSheetError: the sheet has no price for this configuration.
 
         >>> round(load_sheet("cny-gbs-2023").tier_price(memory_gb=1.0).cost(0.2156) * 1e6, 4)
         3.6432
@@ -127,15 +127,15 @@ class PriceSheet:
         )
 
     def rates(self, *, gpu: bool, disk_gb: float = 0.5, gpu_type: str = "") -> ResourceRates:
-        """Returns what each resource costs, so that thousands of configurations can be priced at once.
+        """Returns the price of each resource, for pricing thousands of configurations at once.
 
-        Parameters:
+        Args:
             gpu: whether the function has a GPU.
             disk_gb: its disk, GB.
-            gpu_type: the provider's name of the card ("fc.gpu.tesla.1" if none is named).
+            gpu_type: the provider's name of the card; by default "fc.gpu.tesla.1".
 
         Raises:
-            PriceSheetError: the sheet does not price GPUs, or not this card.
+            PriceSheetError: the sheet has no price for GPUs, or not for this card.
         """
         if self.units is None:
             per_gpu_gb_s = self._gpu_rate() if gpu else 0.0
@@ -154,10 +154,17 @@ class PriceSheet:
     def idle_per_s(
         self, *, memory_gb: float, vcpu: float = 0.0, gpu_gb: float = 0.0, disk_gb: float = 0.5, gpu_type: str = ""
     ) -> float:
-        """Returns what one provisioned instance costs a second while it serves nothing, in the sheet's currency.
+        """Returns the price of a second of a provisioned instance without requests, in the sheet's currency.
 
-        Parameters are those of `tier_price`. Where the function keeps CPU or GPU allocated (the SDK's default) the
-        provider bills the active rate, `tier_price(...).per_s`, instead.
+        Where the function keeps CPU or GPU allocated (the default of the SDK) the provider bills the active rate,
+        `tier_price(...).per_s`, instead.
+
+        Args:
+            memory_gb: as for `tier_price`.
+            vcpu: as for `tier_price`.
+            gpu_gb: as for `tier_price`.
+            disk_gb: as for `tier_price`.
+            gpu_type: as for `tier_price`.
         """
         if self.units is None:
             if gpu_gb > 0:
@@ -182,11 +189,11 @@ def shipped_sheets() -> tuple[str, ...]:
 def load_sheet(name_or_path: str | Path) -> PriceSheet:
     """Reads a price sheet.
 
-    Parameters:
-        name_or_path: a shipped sheet's name, or the path of a JSON file.
+    Args:
+        name_or_path: name of a shipped sheet, or the path of a JSON file.
 
     Raises:
-        PriceSheetError: no such sheet, not JSON, or a field missing, unknown or out of range.
+        PriceSheetError: there is no such sheet, it is not JSON, or a field is missing, unknown or out of range.
 
     >>> load_sheet("fc3-cu-usd").currency
     'USD'
@@ -213,7 +220,7 @@ def _locate(name_or_path: str | Path) -> Path:
 
 
 class _Fields:
-    """Takes fields out of a sheet's JSON one by one, so that a wrong or forgotten one is named."""
+    """Reads the fields of a sheet one by one, so that the error for a wrong or missing field names it."""
 
     def __init__(self, content: Mapping[str, object], *, where: str) -> None:
         self._left = dict(content)

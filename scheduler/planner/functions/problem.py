@@ -1,4 +1,4 @@
-"""Plans for functions: applications with SLOs, percentiles and arrivals in; groups, functions and timeouts out."""
+"""Planning problems and plans for functions: applications with SLOs and arrivals; groups, functions and timeouts."""
 
 import math
 from dataclasses import dataclass
@@ -12,11 +12,11 @@ from scheduler.planner.queueing.map_process import MarkovianArrivals
 
 
 class FunctionOffer(Protocol):
-    """Functions to choose from: a profile's grid, or tiers that are deployed."""
+    """Functions to choose from: the grid of a profile, or deployed tiers."""
 
     @property
     def name(self) -> str:
-        """For messages."""
+        """Name of the offer in messages."""
 
     def tabulated(self, sheet: PriceSheet, *, kinds: tuple[str, ...]) -> tuple[Configurations, ...]:
         """Returns the configurations of these kinds with services and prices."""
@@ -24,7 +24,7 @@ class FunctionOffer(Protocol):
     def tabulated_for(
         self, size_bytes: float, sheet: PriceSheet, *, kinds: tuple[str, ...]
     ) -> tuple[Configurations, ...]:
-        """Returns the same as requests of one size find them."""
+        """Returns the same with the services of requests of one size."""
 
 
 OBJECTIVES = ("percentile", "worst-case")
@@ -32,15 +32,15 @@ OBJECTIVES = ("percentile", "worst-case")
 
 @dataclass(frozen=True, slots=True)
 class Application:
-    """Requests with one objective.
+    """Requests with one SLO.
 
-    Parameters:
+    Attributes:
         name: its name.
         slo_s: its SLO.
-        percentile: fraction of its requests that shall be within the SLO.
-        rate_rps: its mean rate, above 0.
-        process: its arrivals if they are not Poisson; such an application gets a function of its own.
-        sizes: its size classes; empty: all requests alike.
+        percentile: fraction of its requests that must meet the SLO.
+        rate_rps: mean requests a second, above 0.
+        process: arrival process, if it is not Poisson; such an application gets a function of its own.
+        sizes: its size classes; empty: all requests have the same size.
     """
 
     name: str
@@ -55,7 +55,7 @@ class Application:
 class PlannedFunction:
     """A function configuration and its cap.
 
-    Parameters:
+    Attributes:
         kind: "cpu" or "gpu".
         vcpu: vCPUs.
         memory_gb: memory, GB.
@@ -74,15 +74,15 @@ class PlannedFunction:
 class FunctionGroup:
     """Applications that share a buffer, and its function.
 
-    Parameters:
-        apps: their names, by rising SLO.
-        function: what serves them.
-        timeouts_s: by application: longest that its request waits for others.
+    Attributes:
+        apps: names of the applications, by ascending SLO.
+        function: the function that serves them.
+        timeouts_s: longest wait of a request for others, by application.
         cost_per_request: expected money.
-        mean_batch: requests in a batch.
-        latency_s: by application: its percentile, and the latency there.
+        mean_batch: mean requests in a batch.
+        latency_s: percentile and latency at it, by application.
         rate_rps: requests a second.
-        up_to_bytes: the largest request of this buffer where requests go to buffers by size; None: any.
+        up_to_bytes: largest request of this buffer, where requests go to buffers by size; None: any.
     """
 
     apps: tuple[str, ...]
@@ -97,7 +97,7 @@ class FunctionGroup:
 
 @dataclass(frozen=True, slots=True)
 class Infeasibility:
-    """Why no plan keeps every objective, and what would."""
+    """The reason why no plan meets every SLO, and what would be needed."""
 
     reason: str
     would_need: str
@@ -105,15 +105,15 @@ class Infeasibility:
 
 @dataclass(frozen=True, slots=True)
 class FunctionPlan:
-    """What is to be deployed.
+    """A plan: what to deploy.
 
-    Parameters:
-        groups: by rising SLO.
-        total_cost_per_request: over all applications.
-        currency: of all money here.
-        segments_total: how many contiguous groups there were to choose from.
-        segments_pruned: of these, how many a bound ruled out.
-        infeasible: None if every objective holds.
+    Attributes:
+        groups: the groups, by ascending SLO.
+        total_cost_per_request: expected money, over all applications.
+        currency: currency of all money in the plan.
+        segments_total: number of contiguous groups to choose from.
+        segments_pruned: number of those that a bound excluded.
+        infeasible: None if every SLO is met.
     """
 
     groups: tuple[FunctionGroup, ...]
@@ -125,18 +125,18 @@ class FunctionPlan:
 
 
 @dataclass(frozen=True, slots=True)
-class Question:
-    """What is to be planned.
+class PlanningProblem:
+    """A planning problem.
 
-    Parameters:
-        applications: at least one, of different names.
-        profile: the functions to choose from.
+    Attributes:
+        applications: at least one, with different names.
+        profile: functions to choose from.
         sheet: their prices.
         objective: "percentile" or "worst-case".
         minimise: "cost" or "latency".
-        budget: money a request that may be spent; None: any.
-        kinds: which kinds may be used.
-        grouping: "best"; "apart", each with a function of its own; "together", all with one.
+        budget: largest money a request; None: no limit.
+        kinds: kinds of functions to use.
+        grouping: "best"; "apart": a function for each application; "together": one function for all.
     """
 
     applications: tuple[Application, ...]
@@ -149,17 +149,17 @@ class Question:
     grouping: str = "best"
 
     def check(self) -> None:
-        """Refuses what makes no sense.
+        """Checks that the problem makes sense.
 
         Raises:
-            PlanInputError: the message names the field.
+            PlanInputError: it does not; the message names the field.
         """
         names = [app.name for app in self.applications]
         if not names:
             raise PlanInputError("there is no application; add an [[app]] with name, slo_s and rps")
         for name in names:
             if names.count(name) > 1:
-                raise PlanInputError(f"app.name {name!r} is there twice; give every application a name of its own")
+                raise PlanInputError(f"app.name {name!r} occurs twice; names must differ")
         for app in self.applications:
             for field_name, value in (("slo_s", app.slo_s), ("rps", app.rate_rps)):
                 if not (math.isfinite(value) and value > 0):
@@ -171,4 +171,4 @@ class Question:
         if self.budget is not None and not self.budget > 0:
             raise PlanInputError(f"budget must be above 0, not {self.budget:g}")
         if self.minimise == "latency" and self.budget is None:
-            raise PlanInputError("budget is missing: the lowest latency costs what it may; give one with --budget")
+            raise PlanInputError("budget is missing; the lowest latency needs one, give it with --budget")

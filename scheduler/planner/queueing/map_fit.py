@@ -1,4 +1,4 @@
-"""Arrival processes from what was seen: timestamps by likelihood, the daemon's running estimates by moments."""
+"""Arrival processes fitted to observations: to timestamps by likelihood, to the daemon's estimates by moments."""
 
 import math
 from dataclasses import dataclass
@@ -9,32 +9,41 @@ from scheduler.planner.queueing.map_process import ArrivalError, MarkovianArriva
 from scheduler.planner.queueing.matrices import Array
 
 MAX_GAPS = 200_000
-"""Gaps that are fitted, the newest ones: work and memory stay bounded."""
-_FEWEST_GAPS = 20
+"""Gaps that are fitted, the newest ones: they bound work and memory."""
+_MIN_GAPS = 20
+"""Fewest gaps that are fitted. Judgement: the standard error of a rate is 22 % then; fewer gaps fix nothing."""
 _FINEST = 1e-3
-"""Gaps below this part of the mean gap are taken for it: clocks that record them tick."""
+"""Smallest gap, as a part of the mean gap: recorded times have a resolution, and gaps of 0 would make the rate of a
+phase infinite. Judgement: a fit does not depend on it while bursts are less than a thousand times as fast as the mean.
+"""
 _WINDOWS = (8, 64, 512)
-"""Gaps over which local rates are averaged for first guesses: bursts may be short or long."""
+"""Numbers of gaps over which local rates are averaged for first guesses. Judgement: bursts of a few to some hundred
+arrivals each start near one of them; the likelihood chooses."""
 _TRIALS = 8
-_MOST_ROUNDS = 60
+"""Rounds from each first guess before the best is continued. Judgement: after a few rounds the best guess leads
+clearly; more rounds cost time for guesses that are dropped."""
+_MAX_ROUNDS = 60
+"""Largest number of rounds. Judgement: a fit usually stops earlier by `_ENOUGH`; this bounds the time of the others."""
 _ENOUGH = 1e-2
-"""Gain of the logarithm of the likelihood in a round that is not worth another."""
+"""Gain of the log-likelihood in one round below which the fit stops. BIC asks for a gain of 4.5 (with 20 gaps) to 18
+(with 200,000) before it prefers two phases, so a hundredth decides nothing."""
 _PARAMETERS_MORE = 3
-"""Of a two-phase process than of Poisson."""
+"""Parameters of a two-phase process beyond those of Poisson."""
 _PLAIN = 0.02
-"""An index of dispersion this near 1 is Poisson."""
+"""Excess of the index of dispersion over 1 that still counts as Poisson. Judgement: the daemon's estimate scatters by
+more (its prior weighs 20 of 200 pairs), and the plan of either process is the same."""
 _BURST_TICKS = 1.892618
-"""x that maximises (2 g(x) - g(2x)) / x, g(x) = 1 - (1 - e^-x) / x: see `refit`."""
+"""The x that maximises (2 g(x) - g(2 x)) / x with g(x) = 1 - (1 - e^-x) / x; see `refit`."""
 
 
 @dataclass(frozen=True, slots=True)
 class Fit:
     """A fitted process.
 
-    Parameters:
-        process: it.
-        log_likelihood: of the gaps under it, natural logarithm.
-        gaps: how many there were.
+    Attributes:
+        process: the process.
+        log_likelihood: natural logarithm of the likelihood of the gaps under it.
+        gaps: number of gaps.
     """
 
     process: MarkovianArrivals
@@ -43,13 +52,13 @@ class Fit:
 
 
 def fit_arrivals(gaps_s: Array) -> Fit:
-    """Returns Poisson or a two-phase process, whichever Schwarz's criterion (BIC, 1978) prefers.
+    """Returns a Poisson or a two-phase process, whichever Schwarz's criterion (BIC, 1978) prefers.
 
-    Parameters:
+    Args:
         gaps_s: seconds between arrivals, shape (gaps,), at least 20; the newest 200,000 count.
 
     Raises:
-        ArrivalError: too few gaps, or gaps that are none.
+        ArrivalError: there are too few gaps, or some are negative or not finite.
     """
     plain, bursty = fit_poisson(gaps_s), fit_mmpp2(gaps_s)
     penalty = 0.5 * _PARAMETERS_MORE * math.log(plain.gaps)
@@ -57,7 +66,7 @@ def fit_arrivals(gaps_s: Array) -> Fit:
 
 
 def fit_poisson(gaps_s: Array) -> Fit:
-    """Returns the Poisson process with the mean rate, which is its maximum likelihood."""
+    """Returns the Poisson process with the mean rate, which has the largest likelihood."""
     gaps_s = _checked(gaps_s)
     rate_rps = len(gaps_s) / float(gaps_s.sum())
     return Fit(poisson_arrivals(rate_rps), len(gaps_s) * (math.log(rate_rps) - 1), len(gaps_s))
@@ -66,11 +75,10 @@ def fit_poisson(gaps_s: Array) -> Fit:
 def fit_mmpp2(gaps_s: Array) -> Fit:
     """Returns the two-phase Markov-modulated Poisson process of largest likelihood.
 
-    Expectation-maximisation from three first guesses, the best of which is continued. A round is linear in the number
-    of gaps. On 50,000 gaps of a process whose phases last for dozens of arrivals, its rates come back to about 2 %, the
-    times in its phases to about 10 %.
+    Expectation-maximisation starts from three first guesses and continues the best of them. A round is linear in the
+    number of gaps.
 
-    Parameters:
+    Args:
         gaps_s: seconds between arrivals, shape (gaps,), at least 20; the newest 200,000 count.
 
     References:
@@ -82,22 +90,31 @@ def fit_mmpp2(gaps_s: Array) -> Fit:
     if not trials:
         trials = [_improved(_guess(gaps_s, 2), gaps_s, _TRIALS)]
     best = max(trials, key=lambda fit: fit.log_likelihood)
-    return _improved(best.process, gaps_s, _MOST_ROUNDS)
+    return _improved(best.process, gaps_s, _MAX_ROUNDS)
 
 
 def refit(*, rate_rps: float, dispersion: float, tick_s: float) -> MarkovianArrivals:
-    """Returns the process to plan with, given what the daemon's estimators know.
+    """Returns the process to plan with, from the daemon's estimates.
 
-    The daemon's index of dispersion compares neighbouring counts, E[(x - y)^2 / (x + y)]; for a process whose rate has
-    relative variance v and forgets with rate r it is 1 + 2 rate v tick (2 g(x) - g(2 x)) / x with x = r tick and
-    g(x) = 1 - (1 - e^-x) / x. Two numbers do not fix four parameters: we take the r that needs the least variance, and
-    phases of equal length; where rates would have to vary by more than their mean, one phase is silent and shorter or
-    longer than the other.
+    The daemon's index of dispersion compares neighbouring counts: E[(x - y)^2 / (x + y)]. Let the rate of a process
+    have the relative variance v and forget its past at the rate r. Then the index is 1 + 2 rate v tick (2 g(x) - g(2
+    x)) / x with x = r tick and g(x) = 1 - (1 - e^-x) / x. Two numbers do not determine four parameters. So the process
+    is the one whose r needs the least variance, with phases of equal length. If its rates had to vary by more than
+    their mean, one phase has no arrivals, and the phases have different lengths.
 
-    Parameters:
+    Args:
         rate_rps: mean arrivals a second, above 0.
-        dispersion: 1 for Poisson; below 1 counts as Poisson.
+        dispersion: index of dispersion, 1 for Poisson; below 1 counts as Poisson.
         tick_s: length of the intervals that were counted, above 0.
+
+    The maximum of the fraction is 0.1906. So an index of 2 at 4 arrivals in a tick needs v = 1 / (2 * 4 * 0.1906) =
+    0.656, and the rates are 16 (1 -+ 0.81) arrivals a second. An index of 3 needs v = 1.31, so one phase has no
+    arrivals; the other one takes 1 / 2.31 of the time, at 16 * 2.31 arrivals a second:
+
+    >>> refit(rate_rps=16.0, dispersion=2.0, tick_s=0.25).matrices()[1].diagonal().round(1).tolist()
+    [3.0, 29.0]
+    >>> refit(rate_rps=16.0, dispersion=3.0, tick_s=0.25).matrices()[1].diagonal().round(1).tolist()
+    [0.0, 37.0]
     """
     for field, value in (("dispersion", dispersion), ("tick_s", tick_s)):
         if not (math.isfinite(value) and value > 0):
@@ -115,22 +132,22 @@ def refit(*, rate_rps: float, dispersion: float, tick_s: float) -> MarkovianArri
 
 
 def _neighbours(x: float) -> float:
-    """2 g(x) - g(2 x): what two counts side by side show of a rate that forgets x in one of them."""
+    """Returns 2 g(x) - g(2 x): the effect on two neighbouring counts of a rate that forgets x in one interval."""
     return 1 + 2 * math.expm1(-x) / x - math.expm1(-2 * x) / (2 * x)
 
 
 def _checked(gaps_s: Array) -> Array:
     gaps_s = np.asarray(gaps_s, dtype=np.float64)[-MAX_GAPS:]
-    if len(gaps_s) < _FEWEST_GAPS:
-        raise ArrivalError(f"gaps_s must hold at least {_FEWEST_GAPS} gaps to fit a process, not {len(gaps_s)}")
+    if len(gaps_s) < _MIN_GAPS:
+        raise ArrivalError(f"gaps_s must hold at least {_MIN_GAPS} gaps to fit a process, not {len(gaps_s)}")
     if not (np.isfinite(gaps_s).all() and (gaps_s >= 0).all() and gaps_s.sum() > 0):
         raise ArrivalError("gaps_s must be finite, at least 0, and not all 0")
-    # Arrivals at one instant would make the rate of a phase grow without bound.
+    # Gaps of 0 would make the rate of a phase grow without bound.
     return np.asarray(np.maximum(gaps_s, _FINEST * gaps_s.mean()))
 
 
 def _guess(gaps_s: Array, window: int) -> MarkovianArrivals:
-    """Phases by the local rate: above or below that of all, and how long a run of either is."""
+    """Returns a first guess: a fast and a slow phase by the local rate, and the mean length of their runs."""
     smooth_s = np.convolve(gaps_s, np.ones(window) / window, mode="same")
     fast = smooth_s < gaps_s.mean()
     changes = max(1, int(np.count_nonzero(np.diff(fast.astype(np.int8)))))
@@ -153,12 +170,12 @@ def _improved(process: MarkovianArrivals, gaps_s: Array, rounds: int) -> Fit:
 
 
 def _round(process: MarkovianArrivals, gaps_s: Array) -> tuple[MarkovianArrivals, float]:
-    """One round of expectation-maximisation; the likelihood is that before it."""
+    """Returns the process after one round of expectation-maximisation, and the log-likelihood before it."""
     d0, d1 = process.matrices()
     values, left, right = _spectrum(d0)
     decay = np.exp(values * gaps_s[:, None])
     quiet = np.einsum("ip,tp,pj->tij", left, decay, right)
-    start = process.arrival_phase_law()
+    start = process.arrival_phase_distribution()
     before, after, likelihood = _passes(start, quiet @ d1)
     # Sums over gaps of integrals of (before e^(D0 s))_i (e^(D0 (x - s)) D1 after)_j, in the eigenvectors of D0.
     inward, outward = before @ left, (after @ d1.T) @ right.T
@@ -173,31 +190,31 @@ def _round(process: MarkovianArrivals, gaps_s: Array) -> tuple[MarkovianArrivals
 
 
 def _spectrum(d0: Array) -> tuple[Array, Array, Array]:
-    """Eigenvalues of a 2 by 2 matrix with positive off-diagonals (real and apart), eigenvectors and their inverse."""
+    """Returns the eigenvalues (real), eigenvectors and their inverse of a 2 x 2 matrix with positive off-diagonals."""
     values, vectors = np.linalg.eig(d0)
     return values.real, vectors.real, np.linalg.inv(vectors.real)
 
 
 def _between(values: Array, decay: Array, gaps_s: Array) -> Array:
-    """Integrals of e^(a s) e^(b (x - s)) over a gap x for both eigenvalues a, b: shape (gaps, 2, 2)."""
+    """Returns integrals of e^(a s) e^(b (x - s)) over a gap x for all pairs of eigenvalues a, b, shape (gaps, 2, 2)."""
     result = np.empty((len(gaps_s), 2, 2))
     result[:, 0, 0], result[:, 1, 1] = gaps_s * decay[:, 0], gaps_s * decay[:, 1]
     apart = values[0] - values[1]
-    # The larger exponential is taken out, so that the difference of near ones keeps its digits.
+    # The larger exponential is a factor, so that the difference of nearly equal ones keeps its digits.
     mixed = decay.max(axis=1) * -np.expm1(-abs(apart) * gaps_s) / abs(apart)
     result[:, 0, 1] = result[:, 1, 0] = mixed
     return result
 
 
 def _passes(start: Array, steps: Array) -> tuple[Array, Array, float]:
-    """Forward and backward passes over the gaps.
+    """Computes the forward and the backward pass over the gaps.
 
-    The gaps are cut into stretches whose products are formed side by side, then joined: as many steps in Python as
-    the square root of the number of gaps.
+    The gaps are cut into stretches. The products of all stretches are formed side by side and then joined, so that the
+    number of steps in Python is the square root of the number of gaps.
 
     Returns:
-        Phase law before each gap given the past, and likelihood of the rest after each gap by phase (both scaled),
-        shapes (gaps, 2); the logarithm of the likelihood of all.
+        Phase distribution before each gap given the past, shape (gaps, 2); likelihood of the rest after each gap by
+        phase, shape (gaps, 2), both scaled; log-likelihood of all gaps.
     """
     count = len(steps)
     stretches = math.isqrt(count) + 1
@@ -213,7 +230,7 @@ def _passes(start: Array, steps: Array) -> tuple[Array, Array, float]:
 
 
 def _forward(start: Array, lanes: Array) -> Array:
-    """Row vectors before each step, scaled to sum 1: shape (stretches, length, 2)."""
+    """Returns the row vectors before each step, scaled to a sum of 1, shape (stretches, length, 2)."""
     stretches, length = lanes.shape[:2]
     products = np.empty_like(lanes)
     product = np.tile(np.eye(2), (stretches, 1, 1))

@@ -4,50 +4,51 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
 from scheduler.domain.errors import EdgeburstError
-from scheduler.planner.queueing.matrices import Array, exponential, square, stationary
+from scheduler.planner.queueing.matrices import Array, Mask, square, stationary
 
 Rates = tuple[tuple[float, ...], ...]
 
 MAX_PHASES = 64
-"""The count matrices of more phases would not fit in memory; superposing multiplies phases."""
-_ROW_TOLERANCE = 1e-5
-_ROW_TOLERANCE_RELATIVE = 1e-6
-"""Published processes are rounded to six decimals, so their rows sum to zero only so far."""
+"""Largest number of phases. The count matrices of more phases do not fit in memory; superposition multiplies phases."""
+_ROW_TOLERANCE, _ROW_TOLERANCE_RELATIVE = 1e-5, 1e-6
+"""Tolerances for sums of rows, which should be 0: published processes are rounded to six decimals."""
 
 
 class ArrivalError(EdgeburstError):
-    """What was given is no arrival process; the message names the field."""
+    """A description is not a valid arrival process. The message names the field."""
 
 
 @dataclass(frozen=True, slots=True)
 class MarkovianArrivals:
-    """A Markovian arrival process: a chain of phases, some of whose changes are arrivals.
+    """A Markovian arrival process: a Markov chain of phases, some of whose transitions are arrivals.
 
-    Parameters:
-        d0: rates of phase changes without an arrival, per second, shape (m, m). Its diagonal makes rows of D0 + D1
-            sum to zero; it is made exact, because published ones are rounded, and filled in where it is 0.
-        d1: rates of phase changes with an arrival, per second, shape (m, m).
-
-    Raises:
-        ArrivalError: no process, or one without arrivals, or whose long run depends on where it starts.
-
-    References:
-        Neuts, "A versatile Markovian point process", J. Appl. Prob. 16 (1979); moments of counts after
-        Lucantoni, Comm. Stat. Stoch. Models 7 (1991).
+    The first phase of this example is left once a second, the second one three times a second. So three quarters of the
+    time pass in the first phase, and the mean rate is 0.75 * 10 + 0.25 * 50 = 20 arrivals a second. Of these arrivals
+    7.5 of 20 are in the first phase.
 
     >>> bursty = MarkovianArrivals(d0=((-11.0, 1.0), (3.0, -53.0)), d1=((10.0, 0.0), (0.0, 50.0)))
-    >>> round(bursty.rate_rps, 9), round(bursty.dispersion_limit, 9)
-    (20.0, 8.5)
+    >>> bursty.phase_distribution().tolist(), bursty.rate_rps, bursty.arrival_phase_distribution().tolist()
+    ([0.75, 0.25], 20.0, [0.375, 0.625])
+
+    Attributes:
+        d0: rates of transitions without an arrival, per second, shape (m, m). The diagonal is set so that rows of D0 +
+            D1 sum to zero exactly: published diagonals are rounded, and a diagonal of 0 stands for a missing one.
+        d1: rates of transitions with an arrival, per second, shape (m, m).
+
+    Raises:
+        ArrivalError: the matrices are no process, have no arrivals, or have a long run that depends on the first phase.
+
+    References:
+        Neuts, "A versatile Markovian point process", J. Appl. Prob. 16 (1979).
     """
 
     d0: Rates
     d1: Rates
 
     def __post_init__(self) -> None:
-        """Refuses what is no process and makes the diagonal exact."""
+        """Checks the matrices and makes the diagonal exact."""
         _check_shape(self.d0, self.d1)
         _check_rates(self.d0, self.d1)
         object.__setattr__(self, "d0", _with_exact_diagonal(self.d0, self.d1))
@@ -62,16 +63,16 @@ class MarkovianArrivals:
         """Returns D0 and D1 as arrays, shape (m, m)."""
         return square(self.d0), square(self.d1)
 
-    def phase_law(self) -> Array:
-        """Returns the stationary law of the phase at any time, shape (m,)."""
+    def phase_distribution(self) -> Array:
+        """Returns the stationary distribution of the phase at any time, shape (m,)."""
         d0, d1 = self.matrices()
         generator = d0 + d1
         return stationary(np.eye(self.phases) + generator / _fastest(generator))
 
-    def arrival_phase_law(self) -> Array:
-        """Returns the stationary law of the phase just after an arrival, shape (m,)."""
+    def arrival_phase_distribution(self) -> Array:
+        """Returns the stationary distribution of the phase just after an arrival, shape (m,)."""
         _, d1 = self.matrices()
-        flow = self.phase_law() @ d1
+        flow = self.phase_distribution() @ d1
         return np.asarray(flow / flow.sum())
 
     def to_next_arrival(self) -> Array:
@@ -82,60 +83,10 @@ class MarkovianArrivals:
     @property
     def rate_rps(self) -> float:
         """Mean arrivals a second."""
-        return float(self.phase_law() @ square(self.d1).sum(axis=1))
-
-    @property
-    def gap_cv2(self) -> float:
-        """Squared coefficient of variation of the gaps; 1 for Poisson."""
-        waits_s = np.linalg.solve(-square(self.d0), np.ones(self.phases))
-        mean_s = 1 / self.rate_rps
-        second = 2 * float(self.phase_law() @ waits_s) * mean_s
-        return second / mean_s**2 - 1
-
-    def lag_correlation(self, lag: int) -> float:
-        """Returns the correlation of two gaps that are `lag` gaps apart; 0 where all gaps are equal.
-
-        Parameters:
-            lag: at least 1.
-        """
-        if lag < 1:
-            raise ArrivalError(f"lag must be at least 1, not {lag}")
-        waits_s = np.linalg.solve(-square(self.d0), np.ones(self.phases))
-        first = np.linalg.solve(-square(self.d0).T, self.arrival_phase_law())
-        product = float(first @ np.linalg.matrix_power(self.to_next_arrival(), lag) @ waits_s)
-        mean_s = 1 / self.rate_rps
-        return (product / mean_s**2 - 1) / self.gap_cv2
-
-    def dispersion_at(self, window_s: float) -> float:
-        """Returns variance over mean of the arrivals counted in `window_s`; 1 for Poisson.
-
-        Parameters:
-            window_s: length of the window, above 0.
-        """
-        if not (math.isfinite(window_s) and window_s > 0):
-            raise ArrivalError(f"window_s must be above 0, not {window_s}")
-        d0, d1 = self.matrices()
-        deviation, rate_rps = self._deviation(), self.rate_rps
-        start, end = self.phase_law() @ d1, d1.sum(axis=1)
-        decay = np.eye(self.phases) - exponential((d0 + d1) * window_s)
-        settled = start @ deviation @ end
-        return 1 + 2 * float(settled - start @ decay @ deviation @ deviation @ end / window_s) / rate_rps
-
-    @property
-    def dispersion_limit(self) -> float:
-        """Variance over mean of the arrivals counted in a very long window; 1 for Poisson."""
-        d1 = square(self.d1)
-        return 1 + 2 * float(self.phase_law() @ d1 @ self._deviation() @ d1.sum(axis=1)) / self.rate_rps
-
-    def _deviation(self) -> Array:
-        """The deviation matrix of the phases: the integral of e^(Dt) less its limit, seconds."""
-        d0, d1 = self.matrices()
-        generator = d0 + d1
-        scale, limit = _fastest(generator), np.tile(self.phase_law(), (self.phases, 1))
-        return np.asarray(np.linalg.inv(scale * limit - generator) - limit / scale)
+        return float(self.phase_distribution() @ square(self.d1).sum(axis=1))
 
     def superposed(self, other: "MarkovianArrivals") -> "MarkovianArrivals":
-        """Returns the arrivals of both, independent of each other; its phases are pairs of theirs."""
+        """Returns the arrivals of two independent processes together; a phase is a pair of their phases."""
         if self.phases * other.phases > MAX_PHASES:
             raise ArrivalError(
                 f"superposing {self.phases} and {other.phases} phases gives more than {MAX_PHASES}; "
@@ -148,24 +99,11 @@ class MarkovianArrivals:
         )
         return markovian(d0, d1)
 
-    def thinned(self, keep: float) -> "MarkovianArrivals":
-        """Returns what is left if each arrival is kept with probability `keep`, above 0 and at most 1."""
-        if not 0 < keep <= 1:
-            raise ArrivalError(f"keep must be above 0 and at most 1, not {keep}")
-        d0, d1 = self.matrices()
-        return markovian(d0 + (1 - keep) * d1, keep * d1)
-
-    def faster(self, factor: float) -> "MarkovianArrivals":
-        """Returns the same process on a clock that runs `factor` times as fast."""
-        _positive("factor", factor)
-        d0, d1 = self.matrices()
-        return markovian(factor * d0, factor * d1)
-
 
 def markovian(d0: Array, d1: Array) -> MarkovianArrivals:
     """Returns the process with these matrices.
 
-    Parameters:
+    Args:
         d0: rates without an arrival, shape (m, m).
         d1: rates with an arrival, shape (m, m).
     """
@@ -175,7 +113,7 @@ def markovian(d0: Array, d1: Array) -> MarkovianArrivals:
 
 
 def poisson_arrivals(rate_rps: float) -> MarkovianArrivals:
-    """Returns Poisson arrivals: one phase."""
+    """Returns Poisson arrivals, a process of one phase."""
     _positive("rate_rps", rate_rps)
     return MarkovianArrivals(d0=((-rate_rps,),), d1=((rate_rps,),))
 
@@ -183,12 +121,12 @@ def poisson_arrivals(rate_rps: float) -> MarkovianArrivals:
 def mmpp2(*, rates_rps: tuple[float, float], leave_per_s: tuple[float, float]) -> MarkovianArrivals:
     """Returns a Markov-modulated Poisson process of two phases.
 
-    Parameters:
-        rates_rps: arrivals a second in either phase, at least one above 0.
-        leave_per_s: how often either phase is left, both above 0; its reciprocal is the mean stay in seconds.
+    Args:
+        rates_rps: arrivals a second in each phase, at least one of them above 0.
+        leave_per_s: how often a second each phase is left, both above 0; the reciprocal is the mean stay in seconds.
     """
     if any(not (math.isfinite(rate) and rate >= 0) for rate in rates_rps) or max(rates_rps) <= 0:
-        raise ArrivalError(f"rates_rps must be at least 0, and one of them above, not {rates_rps}")
+        raise ArrivalError(f"rates_rps must be at least 0, one of them above 0, not {rates_rps}")
     for leave in leave_per_s:
         _positive("leave_per_s", leave)
     (one, two), (from_one, from_two) = rates_rps, leave_per_s
@@ -201,7 +139,7 @@ def _positive(field: str, value: float) -> None:
 
 
 def _fastest(generator: Array) -> float:
-    """A rate at least that of every phase change; 1 where phases never change."""
+    """Returns a rate that is at least that of every transition; 1 where the phase never changes."""
     return float(max(-generator.diagonal().min(), 0.0)) or 1.0
 
 
@@ -221,7 +159,7 @@ def _check_rates(d0: Rates, d1: Rates) -> None:
                     raise ArrivalError(f"{name} must hold finite rates; row {i + 1}, column {j + 1} is {rate}")
                 if rate < 0 and not (name == "D0" and i == j):
                     place = f"row {i + 1}, column {j + 1} of {name}"
-                    raise ArrivalError(f"{place} is {rate}; rates must be not negative but on the diagonal of D0")
+                    raise ArrivalError(f"{place} is {rate}; only rates on the diagonal of D0 may be negative")
 
 
 def _with_exact_diagonal(d0: Rates, d1: Rates) -> Rates:
@@ -232,23 +170,23 @@ def _with_exact_diagonal(d0: Rates, d1: Rates) -> Rates:
         if row[i] != 0 and abs(surplus) > _ROW_TOLERANCE + _ROW_TOLERANCE_RELATIVE * leaving:
             raise ArrivalError(f"row {i + 1} of D0 + D1 sums to {surplus:g}, not 0; set D0's diagonal to {-leaving:g}")
         if leaving <= 0:
-            raise ArrivalError(f"row {i + 1} of D0 + D1 has no rate above 0; no phase may be left never")
+            raise ArrivalError(f"row {i + 1} of D0 + D1 has no rate above 0; every phase must be left at some time")
         rows.append((*row[:i], -leaving, *row[i + 1 :]))
     return tuple(rows)
 
 
 def _check_long_run(d0: Array, d1: Array) -> None:
-    """Arrivals must come for ever from every phase, and the long run must not depend on the first phase."""
+    """Checks that arrivals never end in any phase, and that the long run does not depend on the first phase."""
     reach = _reachability((d0 + d1) > 0)
     arrives = reach[:, d1.sum(axis=1) > 0].any(axis=1)
     if not arrives.all():
         raise ArrivalError(f"D1 has no arrival that can be reached from phase {int(np.argmin(arrives)) + 1}")
-    # With one closed class there is a phase that all others lead to.
+    # With one closed class there is a phase that every phase leads to.
     if not reach.all(axis=0).any():
-        raise ArrivalError("D0 + D1 falls into parts that cannot reach each other; give each part as its own process")
+        raise ArrivalError("D0 + D1 has parts that cannot reach each other; give each part as a process of its own")
 
 
-def _reachability(steps: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
+def _reachability(steps: Mask) -> Mask:
     reach = steps | np.eye(len(steps), dtype=bool)
     for _ in range(max(1, math.ceil(math.log2(len(steps) + 1)))):
         reach = reach @ reach

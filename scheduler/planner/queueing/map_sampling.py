@@ -1,27 +1,26 @@
-"""Draws from Markovian arrival processes, fast: many short stretches of the path at once, then linked."""
+"""Fast random draws from Markovian arrival processes: many stretches of a path side by side, then linked in order."""
 
 import math
 
 import numpy as np
-import numpy.typing as npt
 
 from scheduler.planner.queueing.map_process import MarkovianArrivals
-from scheduler.planner.queueing.matrices import Array
+from scheduler.planner.queueing.matrices import Array, Indices
 
-_MOST_CHANGES = 1 << 21
-"""Changes of phase drawn at once: they fit in memory, and more would not be faster."""
+_MAX_CHANGES = 1 << 21
+"""Transitions that are drawn at once. Their outcomes take 17 MB for each phase; more would not be faster."""
 
 
 class ArrivalStream:
-    """An endless draw of gaps between arrivals, which begins just after an arrival in the long run.
+    """An endless stream of random gaps between arrivals, starting just after an arrival of the stationary process.
 
-    A change of phase is a function of one uniform number and the phase before. So the changes of every stretch are
-    drawn from each phase it might begin in, all stretches side by side; then the stretches are linked in order. The
-    path is exactly the process's, with no seams.
+    The next phase is a function of the present phase and of one uniform random number. So the transitions of a stretch
+    are drawn for each phase that it might start in, for all stretches side by side. Then the stretches are linked in
+    order. The path is exactly one of the process, also where stretches meet.
 
-    Parameters:
-        process: what to draw from.
-        rng: the generator; the same seed and the same calls give the same gaps.
+    Args:
+        process: the process.
+        rng: the random generator; the same seed and the same calls give the same gaps.
 
     >>> from scheduler.planner.queueing.map_process import mmpp2
     >>> process = mmpp2(rates_rps=(10.0, 50.0), leave_per_s=(1.0, 3.0))
@@ -41,14 +40,14 @@ class ArrivalStream:
     def gaps_s(self, count: int) -> Array:
         """Returns the next gaps, seconds, shape (count,).
 
-        Parameters:
-            count: how many.
+        Args:
+            count: number of gaps.
         """
         chunks, missing = [self._spare], count - len(self._spare)
         changes_per_arrival = self._changes_per_arrival()
         while missing > 0:
             wanted = math.ceil(missing * changes_per_arrival * 1.01) + 64
-            chunks.append(self._more(min(wanted, _MOST_CHANGES)))
+            chunks.append(self._more(min(wanted, _MAX_CHANGES)))
             missing -= len(chunks[-1])
         gaps_s = np.concatenate(chunks)
         self._spare = gaps_s[count:]
@@ -56,7 +55,7 @@ class ArrivalStream:
 
     def _changes_per_arrival(self) -> float:
         d0, _ = self._process.matrices()
-        return float(self._process.phase_law() @ -d0.diagonal()) / self._process.rate_rps
+        return float(self._process.phase_distribution() @ -d0.diagonal()) / self._process.rate_rps
 
     def _more(self, changes: int) -> Array:
         before, after = self._path(changes)
@@ -70,8 +69,8 @@ class ArrivalStream:
         self._since_s = float(times_s[-1] - arrivals_s[-1])
         return np.asarray(np.diff(arrivals_s, prepend=0.0), dtype=np.float64)
 
-    def _path(self, changes: int) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
-        """Phase before each change, and its outcome: the phase after it, plus m where it is an arrival."""
+    def _path(self, changes: int) -> tuple[Indices, Indices]:
+        """Returns the phase before each transition and its outcome: the phase after it, plus m if it is an arrival."""
         phases = self._process.phases
         stretches = math.isqrt(changes) + 1
         length = changes // stretches + 1
@@ -82,8 +81,8 @@ class ArrivalStream:
         before[0], before[1:] = starts[0], chosen[:-1] % phases
         return before, chosen
 
-    def _outcomes(self, uniforms: Array) -> npt.NDArray[np.intp]:
-        """Outcome of every change in every stretch for each first phase, shape (length, m, stretches)."""
+    def _outcomes(self, uniforms: Array) -> Indices:
+        """Returns the outcome of every transition in every stretch by first phase, shape (length, m, stretches)."""
         phases = self._process.phases
         length, stretches = uniforms.shape
         ladder = self._ladder()
@@ -91,24 +90,28 @@ class ArrivalStream:
         phase = np.repeat(np.arange(phases)[:, None], stretches, axis=1)
         for step in range(length):
             place = np.searchsorted(ladder, phase + uniforms[step], side="right")
-            # Rounding of phase + uniform must not reach into the next phase's part of the ladder.
+            # Rounding of phase + uniform must not give an outcome of the next phase.
             outcomes[step] = np.minimum(place - 2 * phases * phase, 2 * phases - 1)
             phase = outcomes[step] % phases
         return outcomes
 
     def _ladder(self) -> Array:
-        """Cumulative probabilities of the outcomes of phase i, plus i; one ascending sequence for all phases."""
+        """Returns cumulative probabilities of the outcomes of phase i, plus i: one ascending sequence."""
         d0, d1 = self._process.matrices()
         rates = np.hstack([d0 - np.diag(d0.diagonal()), d1])
         ladder = np.cumsum(rates / rates.sum(axis=1, keepdims=True), axis=1)
-        # Outcomes of probability 0 at the end must stay out of reach, whatever the sum rounds to.
+        # Outcomes of probability 0 at the end of a row are excluded, whatever the sum rounds to.
         ladder[ladder >= ladder[:, -1:]] = 1.0
         return np.asarray((ladder + np.arange(len(d0))[:, None]).ravel(), dtype=np.float64)
 
-    def _linked(self, ends: npt.NDArray[np.intp]) -> npt.NDArray[np.intp]:
-        """First phase of every stretch, given where each ends for each first phase; remembers where the last ends."""
+    def _linked(self, ends: Indices) -> Indices:
+        """Returns the first phase of every stretch, and remembers the phase after the last one.
+
+        Args:
+            ends: last phase of each stretch by its first phase, shape (m, stretches).
+        """
         if self._phase is None:
-            self._phase = int(self._rng.choice(self._process.phases, p=self._process.arrival_phase_law()))
+            self._phase = int(self._rng.choice(self._process.phases, p=self._process.arrival_phase_distribution()))
         starts, phase = [], self._phase
         for ending in ends.T.tolist():
             starts.append(phase)

@@ -1,4 +1,4 @@
-"""Small dense matrices of phase processes: stationary laws, exponentials, arrays checked once."""
+"""Small dense matrices of phase processes: stationary distributions, and products that stay in one thread."""
 
 import math
 from collections.abc import Sequence
@@ -8,27 +8,29 @@ import numpy.typing as npt
 
 Array = npt.NDArray[np.float64]
 Indices = npt.NDArray[np.intp]
+Mask = npt.NDArray[np.bool_]
 
-_ALONE = 500_000
-"""Multiplications up to which OpenBLAS leaves a product to one thread: it asks for 2^18 for each of two. A thread once
-woken waits busily for tens of milliseconds, which costs more processor time than any product here takes."""
+_ONE_THREAD = 500_000
+"""Multiplications up to which OpenBLAS computes a product in one thread: it gives at least 2^18 to each thread. A
+second thread, once started, waits busily for tens of milliseconds, which costs more processor time than any product
+here."""
 
-_FLOOR = 1e-100
-"""Leaves a phase that is never left; what it adds to the others is nothing."""
-_TAYLOR_TERMS = 18
-"""Of the exponential of a matrix of norm at most 1/2: the remainder is below 1e-22."""
+_MIN_LEAVING = 1e-100
+"""Rate out of a phase that is never left; the phase then adds nothing to the others."""
 
 
 def stationary(stochastic: Array) -> Array:
     """Returns the row vectors x = x P of stochastic matrices with one closed class.
 
-    Elimination without subtractions (Grassmann, Taksar and Heyman, 1985), so that every entry is right to rounding.
+    Elimination without subtractions (Grassmann, Taksar and Heyman, 1985), so that every entry is exact to rounding.
 
-    Parameters:
+    Args:
         stochastic: shape (..., m, m), rows sum to 1; diagonals are not read.
 
     Returns:
         Shape (..., m), rows sum to 1.
+
+    The first phase is left with probability 1/2 and the second with 1/4, so the second is twice as frequent:
 
     >>> stationary(np.array([[0.5, 0.5], [0.25, 0.75]])).round(4).tolist()
     [0.3333, 0.6667]
@@ -37,9 +39,9 @@ def stationary(stochastic: Array) -> Array:
 
 
 def eliminated(work: Array) -> Array:
-    """Returns the same for matrices whose phases come first, so that each step runs over all of them in a row.
+    """Returns the same for matrices with the phases in the first two axes, which makes the inner loops long.
 
-    Parameters:
+    Args:
         work: shape (m, m, ...); overwritten.
 
     Returns:
@@ -47,64 +49,41 @@ def eliminated(work: Array) -> Array:
     """
     phases = len(work)
     for last in range(phases - 1, 0, -1):
-        leaving = np.maximum(work[last, :last].sum(axis=0), _FLOOR)
+        leaving = np.maximum(work[last, :last].sum(axis=0), _MIN_LEAVING)
         for phase in range(last):
             work[phase, last] /= leaving
             work[phase, :last] += work[phase, last] * work[last, :last]
-    law = np.zeros(work.shape[1:])
-    law[0] = 1.0
+    distribution = np.zeros(work.shape[1:])
+    distribution[0] = 1.0
     for phase in range(1, phases):
-        law[phase] = (law[:phase] * work[:phase, phase]).sum(axis=0)
-    law /= law.sum(axis=0)
-    return law
-
-
-def exponential(matrix: Array) -> Array:
-    """Returns e^A by scaling and squaring of the Taylor series.
-
-    Parameters:
-        matrix: shape (m, m).
-    """
-    norm = float(np.abs(matrix).sum(axis=1).max())
-    halvings = max(0, math.ceil(math.log2(norm)) + 1) if norm > 0 else 0
-    scaled = matrix / 2**halvings
-    result = term = np.eye(len(matrix))
-    for k in range(1, _TAYLOR_TERMS):
-        term = term @ scaled / k
-        result = result + term
-    for _ in range(halvings):
-        result = result @ result
-    return result
+        distribution[phase] = (distribution[:phase] * work[:phase, phase]).sum(axis=0)
+    distribution /= distribution.sum(axis=0)
+    return distribution
 
 
 def product(left: Array, right: Array, out: Array | None = None) -> Array:
-    """Returns the product of two matrices, in pieces that one thread works out.
+    """Returns the product of two matrices, computed in blocks that stay in one thread.
 
-    Parameters:
+    Args:
         left: shape (i, k).
         right: shape (k, j).
-        out: where to put it, shape (i, j).
+        out: array for the result, shape (i, j); by default a new one.
     """
     (rows, inner), columns = left.shape, right.shape[1]
     result = np.empty((rows, columns)) if out is None else out
-    # As square as possible: a thin piece is read from memory faster than it is multiplied.
-    side = math.isqrt(_ALONE // max(inner, 1))
-    high = _piece(rows, max(side, _ALONE // max(inner * columns, 1)))
-    wide = _piece(columns, _ALONE // max(inner * high, 1))
+    # Blocks are as square as possible: reading a thin one from memory takes longer than multiplying it.
+    side = math.isqrt(_ONE_THREAD // max(inner, 1))
+    high = _piece(rows, max(side, _ONE_THREAD // max(inner * columns, 1)))
+    wide = _piece(columns, _ONE_THREAD // max(inner * high, 1))
     for i in range(0, rows, high):
         for j in range(0, columns, wide):
             np.matmul(left[i : i + high], right[:, j : j + wide], out=result[i : i + high, j : j + wide])
     return result
 
 
-def _piece(length: int, most: int) -> int:
-    """All of so many rows or columns, or at most so many; then in whole blocks of eight, as BLAS takes them."""
-    return length if length <= most else max(most // 8 * 8, 1)
-
-
-def times(many: Array, one: Array) -> Array:
-    """Returns many small matrices times one, in a single product: shapes (..., i, m) and (m, j) give (..., i, j)."""
-    return product(many.reshape(-1, many.shape[-1]), one).reshape(*many.shape[:-1], one.shape[1])
+def _piece(length: int, max_length: int) -> int:
+    """Returns `length` if it is at most `max_length`, else a multiple of eight, the block size of BLAS, below that."""
+    return length if length <= max_length else max(max_length // 8 * 8, 1)
 
 
 def square(rows: Sequence[Sequence[float]]) -> Array:

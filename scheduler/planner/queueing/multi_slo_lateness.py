@@ -1,8 +1,29 @@
-"""Which fraction of an application's requests is late in a shared buffer, exactly, service times included.
+"""Exact fraction of late requests of each application in a shared buffer, with service times.
 
-A request that closes with a batch of s after a wait of more than y has mass C_s(y); with Phi of shared_buffers,
-C_s(y) = Phi_{s-1}(y) - rate * integral of (Phi_{s-1} - Phi_{s-2}) from y to its own timeout for s below the cap, and
-rate * integral of Phi_{cap-2} for a full one. Late are sum over s and services v of P(v) C_s(slo - v), over E[b].
+C_s(y) is the expected number of requests of one application, divided by its part of the rate, that leave in a batch of
+s and wait longer than y. With Phi of `multi_slo_batching`, C_s(y) = Phi_(s-1)(y) - rate * integral of (Phi_(s-1) -
+Phi_(s-2)) from y to the timeout of the application for s below the cap, and rate * integral of Phi_(cap-2) for a full
+batch. Late are the sum over s and services v of P(v) C_s(slo - v), divided by E[b].
+
+One application has an SLO of 2 s and one request a second. At a latency reserve of 1 s the timeout is 1 s. A batch of
+one takes 0.5 s and is in time. A batch of two takes 1.5 s, so its first request may wait 0.5 s; it waits longer with
+the probability e^-0.5 - e^-1 = 0.2387. Of E[b] = 2 - 1/e = 1.6321 requests that are 0.1462:
+
+>>> buffer = SharedBuffer(np.array([2.0]), np.array([1.0]))
+>>> distribution = buffer.size_distribution(np.array([1.0]), max_batch=2)
+>>> services_s, certain = np.array([[0.5], [1.5]]), np.ones((2, 1))
+>>> waits = SharedWaits.of(buffer, distribution, 0)
+>>> waits.late(buffer.slos_s, services_s, certain).round(4).tolist()
+[0.1462]
+
+The closed form for the strictest SLO gives the same at the cap of two, and none is late at the cap of one:
+
+>>> one, two = np.array([1.0]), np.array([2.0])
+>>> strictest = StrictestLateness.of_each(
+...     distribution, one, services_s[None], certain[None], rates_rps=one, slos_s=two
+... )
+>>> strictest.paired(np.array([0]), np.array([0])).round(4).tolist()
+[[0.0, 0.1462]]
 """
 
 from dataclasses import dataclass
@@ -10,106 +31,117 @@ from dataclasses import dataclass
 import numpy as np
 
 from scheduler.planner.queueing.matrices import Array, Indices
-from scheduler.planner.queueing.multi_slo_batching import SharedBuffer, SizeLaw, distinct
-from scheduler.planner.queueing.poisson_tails import certain_above, neighbouring_tails
+from scheduler.planner.queueing.multi_slo_batching import BatchSizeDistribution, SharedBuffer, distinct
+from scheduler.planner.queueing.poisson_tails import neighbouring_tails, saturated_mean
 
 _NODES, _WEIGHTS = np.polynomial.legendre.leggauss(3)
+"""Gauss-Legendre nodes in a panel: exact for polynomials of degree five, more than the cubic interpolation uses."""
 _PANEL = 0.25
-"""Expected arrivals in a panel of the waits: cubic interpolation over it is off by at most 1e-5."""
+"""Expected arrivals in a panel of the waits. Cubic interpolation over a panel has an error of at most 1e-5, which grows
+with the fourth power of its width."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class StrictestLateness:
-    """Lateness of the application with the strictest SLO: closed forms, for many configurations and reserves at once.
+    """Fraction of late requests of the application with the strictest SLO, in closed form.
 
-    Before the shortest timeout Phi_{s-1} is a constant a_s less P(at least s arrivals), so C_s is linear in a_s and
-    a_{s-1}: its coefficients are sums over the services that are too long, which are the last ones.
+    It is evaluated for many configurations and latency reserves at once. Before the shortest timeout Phi_(s-1) is a
+    constant a_s less P(at least s arrivals), so C_s is linear in a_s and a_(s-1). The coefficients are sums over the
+    services that are too long; since services ascend, these are the last ones.
 
-    Parameters:
-        law: sizes of the shared buffers.
-        limits: arrivals expected before the shortest timeout, by reserve, shape (R,).
+    Attributes:
+        distribution: batch sizes of the shared buffers.
+        limits: expected arrivals before the shortest timeout, by latency reserve, shape (R,).
         atoms_s: services of n configurations for batches of 1 ... B, ascending along the last axis, shape (n, B, A).
-        sums: over the services from each one on, of their probability; that times the arrivals expected before it is
-            too late; that times what C_s and a full batch's C_s have besides a_s and a_{s-1}; shape (4, n, B, A + 1).
-        hopeless: probability of a service longer than the SLO, shape (n, B).
+        sums: sums over each service and all longer ones, shape (4, n, B, A + 1): of the probability; of the probability
+            times the expected arrivals before the request is late; and of the terms of C_s and of a full batch without
+            a_s and a_(s-1).
+        always_late: probability of a service longer than the SLO, shape (n, B).
     """
 
-    law: SizeLaw
+    distribution: BatchSizeDistribution
     limits: Array
     atoms_s: Array
     sums: Array
-    hopeless: Array
-
-    @staticmethod
-    def of(buffer: SharedBuffer, law: SizeLaw, atoms_s: Array, weights: Array) -> "StrictestLateness":
-        """Prepares what does not depend on the reserve, for one buffer."""
-        rates, slos_s = np.array([buffer.rate_rps]), np.array([buffer.strictest_s])
-        limits = buffer.rate_rps * (buffer.strictest_s - law.reserves_s)
-        return StrictestLateness.of_each(law, limits, atoms_s, weights, rates_rps=rates, slos_s=slos_s)
+    always_late: Array
 
     @staticmethod
     def of_each(
-        law: SizeLaw, limits: Array, atoms_s: Array, weights: Array, *, rates_rps: Array, slos_s: Array
+        distribution: BatchSizeDistribution,
+        limits: Array,
+        atoms_s: Array,
+        weights: Array,
+        *,
+        rates_rps: Array,
+        slos_s: Array,
     ) -> "StrictestLateness":
-        """Prepares the same where each configuration has a buffer of its own; rates and strictest SLOs have (n,)."""
+        """Prepares the sums for n configurations, each with a buffer of its own.
+
+        Args:
+            distribution: batch sizes of the shared buffers.
+            limits: expected arrivals before the shortest timeout, by latency reserve, shape (R,).
+            atoms_s: services for batches of 1 ... B, ascending along the last axis, shape (n, B, A).
+            weights: probability of each service, shape (n, B, A).
+            rates_rps: requests a second of each buffer, shape (n,).
+            slos_s: strictest SLO of each buffer, shape (n,).
+        """
         sizes = np.arange(1, atoms_s.shape[1] + 1)[:, None]
         left_s = slos_s[:, None, None] - atoms_s
         arrivals = rates_rps[:, None, None] * np.maximum(left_s, 0.0)
-        before, tail, after = neighbouring_tails(arrivals, sizes, largest=law.waiting.shape[1])
+        before, tail, after = neighbouring_tails(arrivals, sizes, largest=distribution.waiting.shape[1])
         # Integrals from 0 to `arrivals` of P(at least s) and P(at least s - 1).
         ours, smaller = arrivals * tail - sizes * after, arrivals * before - (sizes - 1) * tail
         sums = np.zeros((4, *weights.shape[:-1], weights.shape[-1] + 1))
         sums[0, ..., :-1], sums[1, ..., :-1] = weights, weights * arrivals
         sums[2, ..., :-1], sums[3, ..., :-1] = weights * (smaller - ours - tail), weights * smaller
         sums = sums[..., ::-1].cumsum(axis=-1)[..., ::-1]
-        return StrictestLateness(law, limits, atoms_s, sums, np.where(left_s < 0, weights, 0.0).sum(axis=2))
+        return StrictestLateness(distribution, limits, atoms_s, sums, np.where(left_s < 0, weights, 0.0).sum(axis=2))
 
-    def fractions(self, reserves: Indices) -> Array:
-        """Returns the fraction that is late for caps 1 ... B under some of the law's reserves, shape (K, n, B)."""
-        count = len(self.atoms_s)
-        late = self.paired(reserves.repeat(count), np.tile(np.arange(count), len(reserves)))
-        return np.asarray(late.reshape(len(reserves), count, -1))
+    def paired(self, reserve_rows: Indices, which: Indices) -> Array:
+        """Returns the fraction of late requests for pairs of a latency reserve and a configuration, shape (K, B).
 
-    def paired(self, reserves: Indices, which: Indices) -> Array:
-        """Returns the same for pairs of a reserve and a configuration, shape (K, B)."""
+        Args:
+            reserve_rows: row of the latency reserve in the distribution, shape (K,).
+            which: number of the configuration, shape (K,).
+        """
         caps = self.atoms_s.shape[1]
         sizes = np.arange(1, caps + 1)
-        limits, early = self.limits[reserves, None], self.law.early[reserves]
+        limits, early = self.limits[reserve_rows, None], self.distribution.early[reserve_rows]
         # Integrals of P(at least s) and P(at least s - 1) up to the shortest timeout.
         at_limit = limits * early[:, 1 : caps + 1] - sizes * early[:, 2 : caps + 2]
         before_limit = limits * early[:, :caps] - (sizes - 1) * early[:, 1 : caps + 1]
-        waiting = self.law.waiting[reserves, :caps]
+        waiting = self.distribution.waiting[reserve_rows, :caps]
         smaller = np.ones_like(waiting)
         smaller[:, 1:] = waiting[:, :-1]
-        mass, weighted, rest, rest_full = self._too_long(self.law.reserves_s[reserves], which)
+        mass, weighted, rest, rest_full = self._too_long(self.distribution.latency_reserves_s[reserve_rows], which)
         step = smaller - waiting
         by_size = (waiting + at_limit - before_limit + limits * step) * mass - step * weighted + rest
         late = (limits * smaller - before_limit) * mass - smaller * weighted + rest_full
-        late += self.hopeless[which] * self.law.reached()[reserves, :caps]
+        late += self.always_late[which] * self.distribution.reached()[reserve_rows, :caps]
         late[:, 1:] += by_size[:, :-1].cumsum(axis=1)
-        late /= self.law.mean_sizes()[reserves, :caps]
+        late /= self.distribution.mean_sizes()[reserve_rows, :caps]
         return np.asarray(late)
 
-    def _too_long(self, reserves_s: Array, which: Indices) -> Array:
-        """The sums over the services that are longer than each pair's reserve, shape (4, K, B)."""
-        place = (np.arange(self.hopeless.size) * self.sums.shape[-1]).reshape(self.hopeless.shape)[which]
-        # One service after the other: all at once would be a far larger array to walk through.
+    def _too_long(self, latency_reserves_s: Array, which: Indices) -> Array:
+        """Returns the sums over services longer than the latency reserve of each pair, shape (4, K, B)."""
+        place = (np.arange(self.always_late.size) * self.sums.shape[-1]).reshape(self.always_late.shape)[which]
+        # One service after the other: all at once would need a far larger array.
         for atom in np.ascontiguousarray(np.moveaxis(self.atoms_s, 2, 0)):
-            place += atom.take(which, axis=0) <= reserves_s[:, None]
+            place += atom.take(which, axis=0) <= latency_reserves_s[:, None]
         return np.asarray(self.sums.reshape(len(self.sums), -1).take(place, axis=1))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SharedWaits:
-    """Waits of every application under one reserve, tabulated over the time that a batch can stay open.
+    """Waits of every application under one latency reserve, tabulated over the time that a batch can stay open.
 
-    Parameters:
-        timeouts_s: of the applications, ascending, shape (n,).
-        ends_s: panel ends, shape (P + 1,).
-        phi: Phi_{s-1} there for s = 0 (zero), 1 ... B, shape (B + 1, P + 1).
-        slopes: its derivative.
-        sums: rate times the integral of Phi_{s-1} from 0, shape (B + 1, P + 1).
-        rate_rps: of all applications.
+    Attributes:
+        timeouts_s: timeouts of the applications, ascending, shape (n,).
+        ends_s: ends of the panels, shape (P + 1,).
+        phi: Phi_(s-1) there for s = 0 (zero), 1 ... B, shape (B + 1, P + 1).
+        slopes: derivative of `phi`.
+        sums: rate times the integral of Phi_(s-1) from 0, shape (B + 1, P + 1).
+        rate_rps: requests a second of all applications.
         mean_sizes: E[b] for caps 1 ... B.
         reached: P(full) for caps 1 ... B.
     """
@@ -124,15 +156,21 @@ class SharedWaits:
     reached: Array
 
     @staticmethod
-    def of(buffer: SharedBuffer, law: SizeLaw, reserve: int) -> "SharedWaits":
-        """Tabulates the waits under one of the law's reserves."""
-        rate, sizes = buffer.rate_rps, law.waiting.shape[1]
-        timeouts_s = buffer.slos_s - law.reserves_s[reserve]
+    def of(buffer: SharedBuffer, distribution: BatchSizeDistribution, reserve_row: int) -> "SharedWaits":
+        """Tabulates the waits under one latency reserve of a distribution.
+
+        Args:
+            buffer: the buffer.
+            distribution: its batch sizes.
+            reserve_row: row of the latency reserve in the distribution.
+        """
+        rate, sizes = buffer.rate_rps, distribution.waiting.shape[1]
+        timeouts_s = buffer.slos_s - distribution.latency_reserves_s[reserve_row]
         ends_s = _panel_ends(timeouts_s, rate, sizes)
         widths_s = np.diff(ends_s)
         nodes_s = (ends_s[:-1, None] + widths_s[:, None] * (_NODES + 1) / 2).ravel()
-        at_ends = _more_arrivals(ends_s, timeouts_s, buffer.rates_rps, sizes)
-        at_nodes = _more_arrivals(nodes_s, timeouts_s, buffer.rates_rps, sizes).reshape(sizes, -1, len(_NODES))
+        at_ends = _open_terms(ends_s, timeouts_s, buffer.rates_rps, sizes)
+        at_nodes = _open_terms(nodes_s, timeouts_s, buffer.rates_rps, sizes).reshape(sizes, -1, len(_NODES))
         pieces = rate * (at_nodes @ (_WEIGHTS / 2)) * widths_s
         moments = rate * (at_nodes @ (_WEIGHTS * (_NODES + 1) / 4)) * widths_s**2
         phi = np.zeros((sizes + 1, len(ends_s)))
@@ -143,24 +181,34 @@ class SharedWaits:
         slopes = np.zeros_like(phi)
         slopes[1:] = -rate * at_ends
         return SharedWaits(
-            timeouts_s, ends_s, phi, slopes, sums, rate, law.mean_sizes()[reserve], law.reached()[reserve]
+            timeouts_s,
+            ends_s,
+            phi,
+            slopes,
+            sums,
+            rate,
+            distribution.mean_sizes()[reserve_row],
+            distribution.reached()[reserve_row],
         )
 
     def late(self, latencies_s: Array, atoms_s: Array, weights: Array, *, which: Indices | None = None) -> Array:
         """Returns the fraction of each application's requests that take longer than its bound, shape (K,).
 
-        Parameters:
-            latencies_s: a bound for each application, shape (K,).
+        Args:
+            latencies_s: bound of each application, shape (K,).
             atoms_s: services of batches of 1 ... cap, shape (cap, A).
             weights: probability of each, shape (cap, A).
-            which: applications to work it out for, shape (K,); None: all.
+            which: numbers of the applications, shape (K,); None: all.
         """
         return self._late(latencies_s, atoms_s, weights, self._until_timeout(len(atoms_s), which))
 
     def quantiles_s(self, percentiles: Array, atoms_s: Array, weights: Array) -> Array:
         """Returns the latency of each application at its percentile, shape (n,), from above within 0.1 ms.
 
-        Parameters are those of `late`; `percentiles` has the shape (n,).
+        Args:
+            percentiles: percentile of each application, shape (n,).
+            atoms_s: services of batches of 1 ... cap, shape (cap, A).
+            weights: probability of each, shape (cap, A).
         """
         low_s: Array = np.zeros(len(percentiles))
         high_s = self.timeouts_s + float(atoms_s.max())
@@ -173,7 +221,7 @@ class SharedWaits:
         return np.asarray(high_s)
 
     def _until_timeout(self, cap: int, which: Indices | None) -> tuple[Array, Array, Array]:
-        """Timeouts, and the integrals of Phi_{s-1} and Phi_{s-2} up to them, each of shape (K, cap or 1, 1)."""
+        """Returns timeouts, and the integrals of Phi_(s-1) and Phi_(s-2) up to them, each of shape (K, cap or 1, 1)."""
         timeouts_s = (self.timeouts_s if which is None else self.timeouts_s[which])[:, None, None]
         _, sums, smaller = self._at(timeouts_s, np.arange(1, cap + 1)[None, :, None])
         return timeouts_s, sums, smaller
@@ -189,7 +237,7 @@ class SharedWaits:
         return np.asarray(late / self.mean_sizes[cap - 1])
 
     def _at(self, waits_s: Array, sizes: Indices) -> tuple[Array, Array, Array]:
-        """Phi_{s-1}, its integral and that of Phi_{s-2} at any waits; cubic Hermite between the panel ends."""
+        """Returns Phi_(s-1), its integral and that of Phi_(s-2) at any waits, by cubic Hermite interpolation."""
         inside_s = np.minimum(waits_s, self.ends_s[-1])
         panel = np.clip(np.searchsorted(self.ends_s, inside_s, side="right") - 1, 0, len(self.ends_s) - 2)
         width_s = self.ends_s[panel + 1] - self.ends_s[panel]
@@ -197,28 +245,28 @@ class SharedWaits:
         h01 = part * part * (3 - 2 * part)
         h10, h11 = part * (1 - part) ** 2 * width_s, part * part * (part - 1) * width_s
         places = sizes * len(self.ends_s) + panel
-        low, high = self._both(self.phi, places)
-        starting, ending = self._both(self.slopes, places)
+        low, high = self._neighbours(self.phi, places)
+        starting, ending = self._neighbours(self.slopes, places)
         phi = low + (high - low) * h01 + starting * h10 + ending * h11
         sums = self._summed(places, low * h10 + high * h11, h01)
         places = places - len(self.ends_s)
-        low, high = self._both(self.phi, places)
+        low, high = self._neighbours(self.phi, places)
         return phi, sums, self._summed(places, low * h10 + high * h11, h01)
 
     def _summed(self, places: Indices, bent: Array, h01: Array) -> Array:
-        start, end = self._both(self.sums, places)
+        start, end = self._neighbours(self.sums, places)
         return start + (end - start) * h01 + self.rate_rps * bent
 
     @staticmethod
-    def _both(table: Array, places: Indices) -> tuple[Array, Array]:
-        """Values at places counted along the rows, and at the next ones."""
+    def _neighbours(table: Array, places: Indices) -> tuple[Array, Array]:
+        """Returns the values at places counted along the rows, and at the following places."""
         flat = table.ravel()
         return flat.take(places), flat.take(places + 1)
 
 
 def _panel_ends(timeouts_s: Array, rate_rps: float, sizes: int) -> Array:
-    """0, every timeout, and in between so many that a panel expects few arrivals; cut where all batches are full."""
-    marks_s = distinct(np.minimum(np.concatenate([[0.0], timeouts_s]), certain_above(sizes) / rate_rps))
+    """Returns 0, every timeout, and ends of panels with few expected arrivals; cut where every batch is full."""
+    marks_s = distinct(np.minimum(np.concatenate([[0.0], timeouts_s]), saturated_mean(sizes) / rate_rps))
     if len(marks_s) == 1:
         return np.array([0.0, 1e-9])
     pieces = np.maximum(1, np.ceil(np.diff(marks_s) * rate_rps / _PANEL)).astype(np.int64)
@@ -226,8 +274,8 @@ def _panel_ends(timeouts_s: Array, rate_rps: float, sizes: int) -> Array:
     return np.concatenate([*parts, marks_s[-1:]])
 
 
-def _more_arrivals(times_s: Array, timeouts_s: Array, rates_rps: Array, sizes: int) -> Array:
-    """O_k(z) for k = 0 ... sizes - 1, shape (sizes, len(times_s))."""
+def _open_terms(times_s: Array, timeouts_s: Array, rates_rps: Array, sizes: int) -> Array:
+    """Returns O_k(z) for k = 0 ... sizes - 1, shape (sizes, len(times_s))."""
     seen = (rates_rps * np.minimum(times_s[:, None], timeouts_s)).sum(axis=1)
     terms = np.empty((sizes, len(times_s)))
     terms[0] = np.exp(-float(rates_rps.sum()) * times_s)

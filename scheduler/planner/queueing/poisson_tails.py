@@ -1,4 +1,11 @@
-"""P(at least s Poisson arrivals) for whole arrays at once, from a table that is built when first needed."""
+"""P(at least s Poisson arrivals) for whole arrays at once, from a table that is built at the first call.
+
+With a mean of 1 at least one arrival comes with probability 1 - 1/e = 0.6321, and at least two with 1 - 2/e = 0.2642:
+
+>>> before, tail, after = neighbouring_tails(np.array([1.0]), np.array([1]), largest=4)
+>>> round(float(before[0]), 4), round(float(tail[0]), 4), round(float(after[0]), 4)
+(1.0, 0.6321, 0.2642)
+"""
 
 from functools import cache
 
@@ -7,17 +14,19 @@ import numpy as np
 from scheduler.planner.queueing.matrices import Array, Indices
 
 _STEP = 1 / 16
+"""Distance of the means in the table: the error of cubic interpolation grows with its fourth power, and 1/8 would make
+it sixteen times as large."""
 
 
-def certain_above(size: int) -> float:
+def saturated_mean(size: int) -> float:
     """Returns a mean above which fewer than `size` arrivals have a probability below 1e-11."""
     return float(size + 8 * np.sqrt(size) + 20)
 
 
 @cache
 def _table(size: int) -> Array:
-    """P(at least s | mean x) at x = 0, 1/16, ...; rows s = -2 ... size + 1, so that neighbours need no special case."""
-    means = np.arange(0.0, certain_above(size) + 2 * _STEP, _STEP)
+    """Returns P(at least s | mean x) at x = 0, 1/16, ... for s = -2 ... size + 1, the neighbours of 1 ... size too."""
+    means = np.arange(0.0, saturated_mean(size) + 2 * _STEP, _STEP)
     tails = np.ones((size + 4, len(means)))
     term = np.exp(-means)
     for s in range(1, size + 2):
@@ -29,10 +38,10 @@ def _table(size: int) -> Array:
 def neighbouring_tails(means: Array, sizes: Indices, *, largest: int) -> tuple[Array, Array, Array]:
     """Returns P(at least s - 1), P(at least s) and P(at least s + 1) arrivals.
 
-    Cubic Hermite interpolation, whose slopes are differences of the same table (d/dx P(>= s) = P(>= s-1) - P(>= s));
-    off by less than 1e-7.
+    The values are interpolated by cubic Hermite polynomials, whose slopes are differences of the same table: d/dx P(>=
+    s) = P(>= s - 1) - P(>= s). The error is below 1e-7.
 
-    Parameters:
+    Args:
         means: expected arrivals, at least 0; any shape.
         sizes: s of each, 1 to `largest`; broadcast against `means`.
         largest: the largest s.
@@ -42,8 +51,8 @@ def neighbouring_tails(means: Array, sizes: Indices, *, largest: int) -> tuple[A
     scaled = np.minimum(means / _STEP, width - 1.001)
     left = scaled.astype(np.int64)
     part = scaled - left
-    # Four neighbours in a column of the table, at either end of the step.
-    at = sizes * width + left + _rows(width).reshape(4, *[1] * left.ndim)
+    # Four neighbouring rows of the table, at both ends of the step.
+    at = sizes * width + left + _row_starts(width).reshape(4, *[1] * left.ndim)
     low, high = table.take(at), table.take(at + 1)
     h01 = part * part * (3 - 2 * part)
     h10, h11 = part * (1 - part) ** 2 * _STEP, part * part * (part - 1) * _STEP
@@ -54,6 +63,6 @@ def neighbouring_tails(means: Array, sizes: Indices, *, largest: int) -> tuple[A
 
 
 @cache
-def _rows(width: int) -> Indices:
-    """Where four rows of so many numbers start."""
+def _row_starts(width: int) -> Indices:
+    """Returns where four rows of `width` numbers start."""
     return np.arange(4) * width

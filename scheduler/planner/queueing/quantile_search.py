@@ -1,29 +1,31 @@
-"""The quantile of a law from its distribution function."""
+"""Quantiles of a distribution, found by bisection of its distribution function."""
 
 from collections.abc import Callable
 
-_HALVINGS = 46
-"""Halves an interval to less than 1e-13 of itself."""
+_BISECTIONS = 46
+"""Bisections of the interval: 2^-46 of it is less than 1e-13 of its upper end."""
 
 
-def lowest(fraction: Callable[[float], float], percentile: float, *, upper: float) -> float:
+def quantile(fraction: Callable[[float], float], percentile: float, *, upper: float) -> float:
     """Returns the least x with fraction(x) >= percentile, to 1e-13 of `upper`.
 
-    Parameters:
-        fraction: a distribution function, ascending from 0 below 0; it may jump.
+    Args:
+        fraction: a distribution function, 0 below 0 and not descending; it may jump.
         percentile: above 0 and below 1.
-        upper: where it is 1.
+        upper: a value where the distribution function is 1.
 
     Raises:
-        ValueError: not a percentile.
+        ValueError: the percentile is out of range.
 
-    >>> round(lowest(lambda x: 0.25 if x < 2 else 1.0, 0.5, upper=10.0), 9)
+    Half of this distribution is reached only by the jump at 2:
+
+    >>> round(quantile(lambda x: 0.25 if x < 2 else 1.0, 0.5, upper=10.0), 9)
     2.0
     """
     if not 0 < percentile < 1:
         raise ValueError(f"percentile must be above 0 and below 1, not {percentile}")
     low, high = 0.0, upper
-    for _ in range(_HALVINGS):
+    for _ in range(_BISECTIONS):
         middle = (low + high) / 2
         if fraction(middle) >= percentile:
             high = middle

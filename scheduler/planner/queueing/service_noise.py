@@ -1,7 +1,6 @@
-"""What a service time is multiplied by: nothing, a lognormal factor, or factors that were measured."""
+"""Distributions of the factor by which a service time differs from its prediction: none, or lognormal."""
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -11,17 +10,19 @@ from scheduler.planner.queueing.map_process import ArrivalError
 from scheduler.planner.queueing.matrices import Array
 
 _NODES = 40
+"""Nodes of the quadrature over a lognormal factor. Judgement: the oracle holds the result to 2e-5 against 20,000 equal
+parts of the distribution; half as many nodes would save time that no plan spends."""
 _FAR = 8.3
-"""Standard deviations beyond which lies less than 1e-16."""
+"""Standard deviations beyond which a normal distribution has less than 1e-16."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Slack:
-    """What is left of a latency bound for the wait in the buffer.
+    """The part of a latency bound that is left for the wait in the buffer.
 
-    Parameters:
+    Attributes:
         whole: probability that every wait up to the timeout fits, by batch size, shape (sizes,).
-        waits_s: the waits that fit at other factors, shape (sizes, nodes).
+        waits_s: longest waits that fit at the other factors, shape (sizes, nodes).
         weights: probability of those factors, shape (sizes, nodes).
     """
 
@@ -31,7 +32,7 @@ class Slack:
 
 
 class Noise(Protocol):
-    """A law of factors on service times, independent from batch to batch."""
+    """A distribution of factors on service times, independent from batch to batch."""
 
     def slack(self, latency_s: float, services_s: Array, timeout_s: float) -> Slack:
         """Returns what `latency_s` leaves for the wait after services of `services_s`, shape (sizes,)."""
@@ -43,24 +44,24 @@ class Noise(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Deterministic:
-    """Service takes what the law says."""
+    """No noise: a service takes exactly the predicted time."""
 
     def slack(self, latency_s: float, services_s: Array, timeout_s: float) -> Slack:  # noqa: ARG002
-        """Returns the rest of the bound."""
+        """Returns the bound less the service times."""
         shape = (len(services_s), 1)
         return Slack(np.zeros(len(services_s)), (latency_s - services_s)[:, None], np.ones(shape))
 
     @property
     def longest(self) -> float:
-        """Always 1."""
+        """The factor 1."""
         return 1.0
 
 
 @dataclass(frozen=True, slots=True)
 class LognormalNoise:
-    """Factors whose logarithm is normal.
+    """Factors whose logarithm is normally distributed.
 
-    Parameters:
+    Attributes:
         sigma: standard deviation of the logarithm, above 0.
         mean: mean factor.
     """
@@ -69,17 +70,20 @@ class LognormalNoise:
     mean: float = 1.0
 
     def __post_init__(self) -> None:
-        """Refuses what is no spread."""
+        """Checks the parameters."""
         if not (math.isfinite(self.sigma) and self.sigma > 0 and math.isfinite(self.mean) and self.mean > 0):
             raise ArrivalError(f"sigma and mean of a noise must be above 0, not {self.sigma} and {self.mean}")
 
     @property
     def longest(self) -> float:
-        """The factor that many standard deviations out."""
+        """The factor at 8.3 standard deviations."""
         return self.mean * math.exp(self.sigma * (_FAR - self.sigma / 2))
 
     def slack(self, latency_s: float, services_s: Array, timeout_s: float) -> Slack:
-        """Returns the rest of the bound; the factors between all and none are met by Gauss-Legendre, split there."""
+        """Returns the rest of the bound, by Gauss-Legendre quadrature over the factor.
+
+        The quadrature runs from the factor that leaves time for every wait to the factor that leaves time for none.
+        """
         low = self._normal(latency_s - timeout_s, services_s)
         high = self._normal(latency_s, services_s)
         nodes, weights = np.polynomial.legendre.leggauss(_NODES)
@@ -90,42 +94,11 @@ class LognormalNoise:
         below = np.array([0.5 * math.erfc(-place / math.sqrt(2)) for place in low.tolist()])
         return Slack(below, latency_s - services_s[:, None] * factors, half * weights * density)
 
-    def _normal(self, room_s: float, services_s: Array) -> Array:
-        """The standard normal number at which the service just fills `room_s`."""
-        if room_s <= 0:
+    def _normal(self, service_s: float, services_s: Array) -> Array:
+        """Returns the standard normal number at which the service takes exactly `service_s`."""
+        if service_s <= 0:
             return np.full(len(services_s), -_FAR)
-        return np.clip(np.log(room_s / (services_s * self.mean)) / self.sigma + self.sigma / 2, -_FAR, _FAR)
-
-
-@dataclass(frozen=True, slots=True)
-class EmpiricalNoise:
-    """Factors that were measured, each as likely as the others.
-
-    Parameters:
-        factors: above 0.
-    """
-
-    factors: tuple[float, ...]
-
-    def __post_init__(self) -> None:
-        """Refuses what no service can be."""
-        if not self.factors or not all(math.isfinite(factor) and factor > 0 for factor in self.factors):
-            raise ArrivalError("the factors of a noise must be above 0, and at least one")
-
-    @property
-    def longest(self) -> float:
-        """The largest one."""
-        return max(self.factors)
-
-    def slack(self, latency_s: float, services_s: Array, timeout_s: float) -> Slack:  # noqa: ARG002
-        """Returns the rest of the bound at every factor."""
-        waits_s = latency_s - services_s[:, None] * np.array(self.factors)
-        return Slack(np.zeros(len(services_s)), waits_s, np.full(waits_s.shape, 1 / len(self.factors)))
+        return np.clip(np.log(service_s / (services_s * self.mean)) / self.sigma + self.sigma / 2, -_FAR, _FAR)
 
 
 NO_NOISE = Deterministic()
-
-
-def measured_noise(seen_s: Sequence[float], predicted_s: Sequence[float]) -> EmpiricalNoise:
-    """Returns the factors by which measured service times differ from predicted ones."""
-    return EmpiricalNoise(tuple(seen / predicted for seen, predicted in zip(seen_s, predicted_s, strict=True)))

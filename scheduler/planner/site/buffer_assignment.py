@@ -1,13 +1,13 @@
-"""Who shares a function buffer: classes by their SLOs, items by their size, each group with the tier it is cheapest on.
+"""Assignment of requests to function buffers: classes by SLO, items by size, each group to its cheapest tier.
 
-The exact planner groups a model's live classes on its deployed tiers as `edgeburst plan` groups applications on
-functions. What it finds of waits and batches is not taken over: the dispatcher, which sees deadlines, sends for less
-(`BatchEconomics`). A loaded plan is taken over as it is.
+The exact planner groups the live classes of a model on its deployed tiers as `edgeburst plan` groups applications on
+functions. Its waits and batches are not used: the dispatcher knows deadlines and sends for less money. A loaded plan is
+used as it is.
 """
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 
@@ -20,44 +20,43 @@ from scheduler.domain.plans import (
     SizeShare,
 )
 from scheduler.planner.catalogue.json_fields import PlanInputError
-from scheduler.planner.functions.problem import Application, FunctionPlan, Question
-from scheduler.planner.functions.size_classes import SizeClass
+from scheduler.planner.functions.problem import Application, FunctionPlan, PlanningProblem
+from scheduler.planner.functions.size_classes import SizeClass, largest_of_batch
 from scheduler.planner.functions.solve import plan_functions
 from scheduler.planner.queueing.map_fit import refit
 from scheduler.planner.queueing.map_process import ArrivalError
 from scheduler.planner.site.buffer_planning import Route
-from scheduler.planner.site.deployed_tiers import TierOffer, largest_of_batch, tier_way
+from scheduler.planner.site.deployed_tiers import TierOffer
+from scheduler.planner.site.problem import BufferProblem
 from scheduler.planner.site.service_margin import Spread, margin_at
 
-SLOWEST_RPS = 0.05
-"""Rate that a class is planned with at least: one that nobody has used yet will be used."""
-BUSIEST_BATCHES = 8.0
-"""Full batches that arrive within an SLO at most: with more, every batch is full whatever else is planned."""
-BURSTY = 1.2
-"""Index of dispersion above which arrivals are not taken for Poisson."""
-MOST_BURSTY = 50.0
-BURSTY_WITHIN_S = 5.0
-"""Clusters are seen within a counting tick of a quarter of a second: they matter for batches that wait not much longer,
-and the exact law of a longer wait takes longer than its plan is worth."""
+MIN_RATE_RPS = 0.05
+"""Smallest rate that a class is planned with, since a class without requests so far may get some. Judgement: one
+request in 20 s is below any rate at which batches form; the plan of a busy class does not depend on it."""
+MAX_BATCHES_IN_SLO = 8.0
+"""Largest number of full batches that arrive within an SLO. Judgement: with more, every batch is full under any plan,
+so a larger rate would only make the exact distributions slower."""
+BURSTY_DISPERSION = 1.2
+"""Index of dispersion above which arrivals are planned as bursty and not as Poisson. Judgement: the daemon's estimate
+scatters by about 0.1 (200 pairs of counts), so 1.2 is rarely reached by chance."""
+MAX_DISPERSION = 50.0
+"""Largest index of dispersion that is planned with. Judgement: burstier arrivals lead to the same plan, but their
+process has a phase of so high a rate that its count matrices become large."""
+MAX_BURSTY_SLO_S = 5.0
+"""Longest SLO for which bursts are planned. The daemon sees bursts within counting ticks of 0.25 s, so they matter for
+batches that wait not much longer. Judgement: the exact distribution of a longer wait takes more time than its plan
+saves."""
 _PERCENTILES = (0.5, 0.9999)
-_DOWN_BYTES_PER_S = 1.0
-"""An uplink that carries less carries nothing, and nothing can be planned for it."""
+"""Range of percentiles that are planned for exactly: latencies have atoms up to 0.9999, and a percentile below the
+median leaves nothing to plan."""
+_MIN_BYTES_PER_S = 1.0
+"""Bandwidth below which the uplink counts as down, and nothing can be planned for it."""
 
 
-@dataclass(frozen=True, slots=True)
-class Uplink:
-    """The way to the functions: bytes a second (None: ample), round trip, and what all models send a second."""
-
-    bytes_per_s: float | None
-    rtt_s: float
-    sent_bytes_per_s: float
-
-
-def loaded_routes(
-    settings: ModelSettings, classes: Sequence[ServiceClass], estimates: ModelEstimates
-) -> tuple[Route, ...]:
-    """Returns a route for each buffer of a loaded plan; `classes` are those that may leave the site."""
-    shares = _class_shares(classes, estimates.class_shares)
+def loaded_routes(problem: BufferProblem) -> tuple[Route, ...]:
+    """Returns a route for each buffer of a loaded plan."""
+    settings, estimates = problem.settings, problem.estimates
+    shares = _class_shares(problem.classes, estimates.class_shares)
     sizes = _sizes_by_class(settings.buffers, estimates.item_sizes)
     return tuple(
         Route(
@@ -72,138 +71,114 @@ def loaded_routes(
     )
 
 
-def live_routes(
-    settings: ModelSettings,
-    classes: Sequence[ServiceClass],
-    estimates: ModelEstimates,
-    *,
-    uplink: Uplink,
-    max_items: int,
-) -> tuple[Route, ...]:
-    """Returns the groups of classes and sizes that cost least on the deployed tiers; one for all where none differ.
-
-    Parameters:
-        settings: tiers, and whether there is an edge.
-        classes: those that may leave the site, at least one.
-        estimates: rates, sizes and services as they are now.
-        uplink: to the tiers.
-        max_items: most items in a batch.
-    """
-    together = (Route(tuple(classes), settings.tiers),)
-    estimates = replace(estimates, size_factors=_for_all_tiers(settings, estimates.size_factors))
-    # A transfer is not billed, and the dispatcher counts bytes itself: sizes matter where services go by them.
+def live_routes(problem: BufferProblem) -> tuple[Route, ...]:
+    """Returns the groups of classes and sizes that cost least on the deployed tiers; one group where all are alike."""
+    settings, classes, uplink = problem.settings, problem.classes, problem.uplink
+    together = (Route(classes, settings.tiers),)
+    estimates = replace(problem.estimates, size_factors=_for_all_tiers(settings, problem.estimates.size_factors))
+    # Transfers are not billed, and the dispatcher counts bytes itself: sizes matter only where services depend on them.
     sizes = estimates.item_sizes if estimates.size_factors else ()
     plain = len(classes) == 1 and len(sizes) < 2
-    down = uplink.bytes_per_s is not None and uplink.bytes_per_s < _DOWN_BYTES_PER_S
-    # What an edge lets through is no process that the planner knows; one class of it is left to choose_function.
-    if max_items < 1 or down or (plain and (len(settings.tiers) == 1 or settings.edge_latency)):
+    down = uplink.bytes_per_s is not None and uplink.bytes_per_s < _MIN_BYTES_PER_S
+    # The requests that an edge lets through are no process that the planner knows. One class of them is left to
+    # choose_function.
+    if down or (plain and (len(settings.tiers) == 1 or settings.edge_latency)):
         return together
-    live = _Live(settings, tuple(classes), estimates, uplink, max_items)
+    problem = replace(problem, estimates=estimates)
     try:
-        found = live.cheapest()
+        found = _cheapest(problem)
     except (ArrivalError, PlanInputError):
-        # What is too much for the exact planner is planned without it.
+        # Problems that are too large for the exact planner are planned without it.
         return together
     if plain:
         return (replace(together[0], tiers=(settings.tier(found.groups[0].function.kind),)),)
-    return _routes(found, settings, classes, estimates)
+    return _routes(found, problem)
 
 
-@dataclass(frozen=True, slots=True)
-class _Live:
-    settings: ModelSettings
-    classes: tuple[ServiceClass, ...]
-    estimates: ModelEstimates
-    uplink: Uplink
-    max_items: int
+def _cheapest(problem: BufferProblem) -> FunctionPlan:
+    """Plans the classes together; or by size of items, if more of them are then in time or the plan costs less."""
+    found = _together(problem)
+    if len(problem.estimates.item_sizes) < 2 or not problem.estimates.size_factors:
+        return found
+    routed = _by_size(problem)
+    # If no plan for all sizes together is in time, one by size is in time for some.
+    if found.infeasible:
+        return routed
+    whole = {group.up_to_bytes for group in routed.groups} >= {problem.estimates.item_sizes[-1].mean_bytes}
+    cheaper = routed.total_cost_per_request < found.total_cost_per_request
+    return routed if whole and not routed.infeasible and cheaper else found
 
-    def cheapest(self) -> FunctionPlan:
-        """Plans the classes together, or by size of items where that is in time for more, or costs less."""
-        found = self.together()
-        if len(self.estimates.item_sizes) < 2 or not self.estimates.size_factors:
+
+def _together(problem: BufferProblem) -> FunctionPlan:
+    """Plans the classes as applications that share functions."""
+    offer = _offer(problem)
+    return plan_functions(PlanningProblem(tuple(_application(problem, c) for c in problem.classes), offer, offer.sheet))
+
+
+def _by_size(problem: BufferProblem) -> FunctionPlan:
+    """Plans each class alone, with its items routed by size.
+
+    Sizes that no function can answer in time are left out, the largest first: otherwise their need would send all
+    others one by one. If not even the smallest size is in time, none is left out.
+    """
+    offer, sizes = _offer(problem), problem.estimates.item_sizes
+    for kept in range(len(sizes), 0, -1):
+        apps = tuple(_application(problem, c, sizes[:kept]) for c in problem.classes)
+        found = plan_functions(PlanningProblem(apps, offer, offer.sheet))
+        if found.infeasible is None:
             return found
-        routed = self.by_size()
-        # Where together no plan is in time, those by size are in time for some.
-        if found.infeasible:
-            return routed
-        whole = {group.up_to_bytes for group in routed.groups} >= {self.estimates.item_sizes[-1].mean_bytes}
-        cheaper = routed.total_cost_per_request < found.total_cost_per_request
-        return routed if whole and not routed.infeasible and cheaper else found
-
-    def together(self) -> FunctionPlan:
-        """Plans the classes as applications that share functions."""
-        offer = self._offer()
-        return plan_functions(Question(tuple(self._application(c) for c in self.classes), offer, offer.sheet))
-
-    def by_size(self) -> FunctionPlan:
-        """Plans each class for itself, with its items routed by size.
-
-        Sizes that no function can answer in time are left out, the largest first: what they need is no reason to send
-        the others one by one. Where not even the smallest is in time, none is left out.
-        """
-        offer, sizes = self._offer(), self.estimates.item_sizes
-        for kept in range(len(sizes), 0, -1):
-            apps = tuple(self._application(c, sizes[:kept]) for c in self.classes)
-            found = plan_functions(Question(apps, offer, offer.sheet))
-            if found.infeasible is None:
-                return found
-        return self.together()
-
-    def _offer(self) -> TierOffer:
-        percentile = max(c.percentile for c in self.classes)
-        margin = margin_at(percentile, self.estimates.function_quantile_factor)
-        sizes, factors = self.estimates.item_sizes, self.estimates.size_factors
-        sigma = _sigma(self.estimates) if factors else Spread(margin, percentile).sigma
-        uplink = self.uplink
-        return TierOffer(
-            name="deployed tiers",
-            tiers=self.settings.tiers,
-            laws=self.estimates.function_latencies,
-            sigma=sigma,
-            way=tier_way(
-                item_bytes=self.estimates.item_bytes,
-                bytes_per_s=uplink.bytes_per_s,
-                rtt_s=uplink.rtt_s,
-                sent_bytes_per_s=uplink.sent_bytes_per_s,
-            ),
-            max_items=self.max_items,
-            size_factors={
-                tier: {size.mean_bytes: factor for size, factor in zip(sizes, known.factors, strict=True)}
-                for tier, known in factors.items()
-            },
-            size_shares=tuple(size.share for size in sizes) if factors else (),
-        )
-
-    def _application(self, service_class: ServiceClass, sizes: Sequence[SizeShare] = ()) -> Application:
-        shares = _class_shares(self.classes, self.estimates.class_shares)
-        slo_s = min(c.slo_s for c in self.classes)
-        most_rps = BUSIEST_BATCHES * max(tier.latency.max_batch for tier in self.settings.tiers) / slo_s
-        part = math.fsum(size.share for size in sizes) if sizes else 1.0
-        true_rps = max(self.estimates.rate_rps * shares[service_class.name] * part, SLOWEST_RPS)
-        rate_rps = min(true_rps, most_rps)
-        # Of several classes only what all together do is known of how arrivals cluster; over a long wait it evens out.
-        alone = len(self.classes) == 1 and not sizes and service_class.slo_s <= BURSTY_WITHIN_S
-        # Whoever counts a part of the arrivals sees that part of what they exceed Poisson by.
-        dispersion = 1.0 + (min(self.estimates.dispersion, MOST_BURSTY) - 1.0) * rate_rps / true_rps
-        process = (
-            refit(rate_rps=rate_rps, dispersion=dispersion, tick_s=self.estimates.tick_s)
-            if alone and dispersion > BURSTY
-            else None
-        )
-        return Application(
-            name=service_class.name,
-            slo_s=service_class.slo_s,
-            percentile=min(max(service_class.percentile, _PERCENTILES[0]), _PERCENTILES[1]),
-            rate_rps=rate_rps,
-            process=process,
-            sizes=tuple(SizeClass(size.mean_bytes, size.share / part) for size in sizes),
-        )
+    return _together(problem)
 
 
-def _routes(
-    found: FunctionPlan, settings: ModelSettings, classes: Sequence[ServiceClass], estimates: ModelEstimates
-) -> tuple[Route, ...]:
-    shares = _class_shares(classes, estimates.class_shares)
+def _offer(problem: BufferProblem) -> TierOffer:
+    percentile = max(c.percentile for c in problem.classes)
+    margin = margin_at(percentile, problem.estimates.function_quantile_factor)
+    sizes, factors = problem.estimates.item_sizes, problem.estimates.size_factors
+    sigma = _sigma(problem.estimates) if factors else Spread(margin, percentile).sigma
+    return TierOffer(
+        name="deployed tiers",
+        tiers=problem.settings.tiers,
+        latencies=problem.estimates.function_latencies,
+        sigma=sigma,
+        path=problem.uplink.path(problem.estimates.item_bytes),
+        max_items=problem.max_items,
+        size_factors={
+            tier: {size.mean_bytes: factor for size, factor in zip(sizes, known.factors, strict=True)}
+            for tier, known in factors.items()
+        },
+        size_shares=tuple(size.share for size in sizes) if factors else (),
+    )
+
+
+def _application(problem: BufferProblem, service_class: ServiceClass, sizes: Sequence[SizeShare] = ()) -> Application:
+    shares = _class_shares(problem.classes, problem.estimates.class_shares)
+    slo_s = min(c.slo_s for c in problem.classes)
+    max_rps = MAX_BATCHES_IN_SLO * max(tier.latency.max_batch for tier in problem.settings.tiers) / slo_s
+    part = math.fsum(size.share for size in sizes) if sizes else 1.0
+    true_rps = max(problem.estimates.rate_rps * shares[service_class.name] * part, MIN_RATE_RPS)
+    rate_rps = min(true_rps, max_rps)
+    # Of several classes only the bursts of all together are known; over a long wait bursts even out.
+    alone = len(problem.classes) == 1 and not sizes and service_class.slo_s <= MAX_BURSTY_SLO_S
+    # A part of the arrivals has that part of the excess over Poisson.
+    dispersion = 1.0 + (min(problem.estimates.dispersion, MAX_DISPERSION) - 1.0) * rate_rps / true_rps
+    process = (
+        refit(rate_rps=rate_rps, dispersion=dispersion, tick_s=problem.estimates.tick_s)
+        if alone and dispersion > BURSTY_DISPERSION
+        else None
+    )
+    return Application(
+        name=service_class.name,
+        slo_s=service_class.slo_s,
+        percentile=min(max(service_class.percentile, _PERCENTILES[0]), _PERCENTILES[1]),
+        rate_rps=rate_rps,
+        process=process,
+        sizes=tuple(SizeClass(size.mean_bytes, size.share / part) for size in sizes),
+    )
+
+
+def _routes(found: FunctionPlan, problem: BufferProblem) -> tuple[Route, ...]:
+    settings, estimates = problem.settings, problem.estimates
+    shares = _class_shares(problem.classes, estimates.class_shares)
     by_mean = {size.mean_bytes: size for size in estimates.item_sizes}
     routes: list[Route] = []
     for place, group in enumerate(found.groups):
@@ -221,14 +196,14 @@ def _routes(
         routes.append(_sized(route, estimates, smaller, by_mean[group.up_to_bytes]))
         last = group.up_to_bytes == max(g.up_to_bytes or 0.0 for g in found.groups if g.apps == group.apps)
         if last and routes[-1].up_to_bytes is not None:
-            # What was left out of the plan goes wherever it is answered soonest.
+            # Sizes that the plan left out go to the tier that answers them soonest.
             largest = _sized(route, estimates, group.up_to_bytes, estimates.item_sizes[-1])
             routes.append(replace(largest, tiers=settings.tiers))
     return tuple(routes)
 
 
 def _sized(route: Route, estimates: ModelEstimates, above_bytes: float, largest: SizeShare) -> Route:
-    """A route for the items between two sizes; what is larger than any that was seen goes with the largest."""
+    """Returns a route for the items between two sizes. Items above any observed size belong to the largest size."""
     part, mean_bytes = _between(estimates.item_sizes, above_bytes, largest.up_to_bytes)
     number = estimates.item_sizes.index(largest)
     return replace(
@@ -242,13 +217,13 @@ def _sized(route: Route, estimates: ModelEstimates, above_bytes: float, largest:
 
 
 def _for_all_tiers(settings: ModelSettings, known: Mapping[str, SizeFactors]) -> dict[str, SizeFactors]:
-    """What sizes make of services, for tiers too of which nothing is known yet: the least that others show."""
+    """Returns the factors of sizes on services for all tiers; without observations a tier gets the smallest ones."""
     least = min(known.values(), key=lambda each: each.factors[-1] / each.factors[0], default=None)
     return {} if least is None else {tier.name: known.get(tier.name, least) for tier in settings.tiers}
 
 
 def _mixed_factors(estimates: ModelEstimates, items: int) -> dict[str, float]:
-    """By tier: what the largest item of a batch of so many makes of a service, typically."""
+    """Returns the geometric mean factor of the largest item in a batch of `items`, by tier."""
     chances = largest_of_batch([size.share for size in estimates.item_sizes], np.array([items]))[:, 0].tolist()
     return {
         tier: math.exp(math.fsum(p * math.log(f) for p, f in zip(chances, known.factors, strict=True)))
@@ -257,23 +232,23 @@ def _mixed_factors(estimates: ModelEstimates, items: int) -> dict[str, float]:
 
 
 def _mixed_sigma(estimates: ModelEstimates) -> float | None:
-    """Scatter where sizes are mixed; None where none is told apart."""
+    """Returns the scatter of services where sizes are mixed; None if sizes are not distinguished."""
     if not estimates.size_factors:
         return None
     apart = max(math.log(known.factors[-1] / known.factors[0]) for known in estimates.size_factors.values())
-    # Two values that far apart stray by half of that from their middle.
+    # Two values at a distance d differ from their middle by d / 2.
     return math.hypot(_sigma(estimates), 0.5 * apart)
 
 
 def _sigma(estimates: ModelEstimates) -> float:
-    """Scatter of services of one size, on the tier where it is largest."""
+    """Returns the scatter of services of one size, on the tier where it is largest."""
     return max(known.sigma for known in estimates.size_factors.values())
 
 
 def _between(sizes: Sequence[SizeShare], above_bytes: float, up_to_bytes: float | None) -> tuple[float, float | None]:
-    """The part of the items in a range of sizes, and their mean if there are any."""
-    most_bytes = math.inf if up_to_bytes is None else up_to_bytes
-    chosen = [size for size in sizes if above_bytes < size.mean_bytes <= most_bytes]
+    """Returns the share of the items in a range of sizes, and their mean size if there are any."""
+    max_bytes = math.inf if up_to_bytes is None else up_to_bytes
+    chosen = [size for size in sizes if above_bytes < size.mean_bytes <= max_bytes]
     share = math.fsum(size.share for size in chosen)
     if share <= 0:
         return 0.0, None
@@ -281,7 +256,7 @@ def _between(sizes: Sequence[SizeShare], above_bytes: float, up_to_bytes: float 
 
 
 def _sizes_by_class(buffers: Sequence[LoadedBuffer], sizes: Sequence[SizeShare]) -> list[tuple[float, float | None]]:
-    """For each loaded buffer the part of its classes' items that it takes; where that goes by size, their mean."""
+    """Returns each loaded buffer's share of the items of its classes, and their mean size if that goes by size."""
     found: list[tuple[float, float | None]] = []
     ends: dict[tuple[str, ...], float] = {}
     routed = {name for buffer in buffers for name in buffer.classes if buffer.up_to_bytes is not None}
@@ -298,6 +273,6 @@ def _sizes_by_class(buffers: Sequence[LoadedBuffer], sizes: Sequence[SizeShare])
 
 
 def _class_shares(classes: Sequence[ServiceClass], seen: Mapping[str, float]) -> dict[str, float]:
-    """The part of the items by class, of these classes alone; equal parts while none was seen."""
+    """Returns the share of the items by class, among these classes; equal shares if none was observed."""
     total = math.fsum(seen.get(c.name, 0.0) for c in classes)
     return {c.name: seen.get(c.name, 0.0) / total if total > 0 else 1.0 / len(classes) for c in classes}

@@ -1,53 +1,52 @@
-"""Deployed tiers as functions to choose from: what is known of their services, behind the uplink, at their prices."""
+"""Deployed tiers as functions to choose from: their learned services, behind the uplink, at their prices."""
 
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 import numpy as np
-import numpy.typing as npt
 
 from scheduler.domain.latency import FunctionTier, LatencyModel
-from scheduler.planner.catalogue.configurations import Configurations, Way
-from scheduler.planner.catalogue.latency_models import Grants, TableLaw
+from scheduler.planner.catalogue.configurations import Configurations
+from scheduler.planner.catalogue.function_path import FunctionPath
+from scheduler.planner.catalogue.latency_models import Resources, TableLatency
 from scheduler.planner.catalogue.prices import PriceSheet
-from scheduler.planner.queueing.matrices import Array
+from scheduler.planner.functions.size_classes import largest_of_batch
 
 
 @dataclass(frozen=True, slots=True)
 class TierOffer:
-    """Tiers, each a configuration of its own whose kind is the tier's name.
+    """Tiers, each of them one configuration whose kind is the name of the tier.
 
-    Parameters:
-        name: for messages.
+    Attributes:
+        name: name of the offer in messages.
         tiers: at least one.
-        laws: what was learned of them by name; a tier's own law counts where nothing was.
-        sigma: of the lognormal spread of their services.
-        way: to them.
-        max_items: most items in a batch.
-        size_factors: by tier, what items of a size make of a service; empty where size does not matter.
-        size_shares: part of the items of each of these sizes.
+        latencies: learned latency models by tier name; a tier without one uses its own.
+        sigma: standard deviation of the logarithm of their services.
+        path: path to the tiers.
+        max_items: largest batch.
+        size_factors: factor of items of a size on a service, by tier; empty if sizes do not matter.
+        size_shares: share of the items of each of these sizes.
     """
 
     name: str
     tiers: tuple[FunctionTier, ...]
-    laws: Mapping[str, LatencyModel]
+    latencies: Mapping[str, LatencyModel]
     sigma: float
-    way: Way
+    path: FunctionPath
     max_items: int
     size_factors: Mapping[str, Mapping[float, float]] = field(default_factory=dict)
     size_shares: tuple[float, ...] = ()
 
     @property
     def sheet(self) -> PriceSheet:
-        """Stands where a price sheet is asked for: a deployed tier brings its price along."""
+        """A price sheet as the planner needs one; deployed tiers bring their own prices."""
         price = self.tiers[0].price
         return PriceSheet(self.name, price.currency, price.sheet, date="", note="", grain_s=price.grain_s)
 
     def tabulated(self, sheet: PriceSheet, *, kinds: tuple[str, ...] = ()) -> tuple[Configurations, ...]:  # noqa: ARG002
-        """Returns one configuration for each tier; price sheet and kinds say nothing about deployed ones.
+        """Returns one configuration for each tier; the arguments have no effect on deployed tiers.
 
-        Batches of all sizes are as late as those with the largest items, and billed by the largest of each batch.
+        Batches of all sizes are as late as those with the largest items, and billed by the largest item of each batch.
         """
         return tuple(self._mixed(tier) for tier in self.tiers)
 
@@ -57,7 +56,7 @@ class TierOffer:
             return self._configuration(tier)
         slowest = self._configuration(tier, factors[-1])
         items = np.arange(1, slowest.max_batch + 1)
-        weights = np.array(largest_of_batch(self.size_shares, items)) * (np.array(factors) / factors[-1])[:, None]
+        weights = largest_of_batch(self.size_shares, items) * (np.array(factors) / factors[-1])[:, None]
         billed_s = slowest.services.billed_s * weights.sum(axis=0)
         return replace(slowest, services=replace(slowest.services, billed_s=billed_s))
 
@@ -68,57 +67,26 @@ class TierOffer:
         *,
         kinds: tuple[str, ...] = (),  # noqa: ARG002
     ) -> tuple[Configurations, ...]:
-        """Returns the same for batches whose largest item is of one size.
+        """Returns the same for batches whose largest item has one size.
 
-        The way stays that of all sizes: transfers are not billed, and the dispatcher counts every byte itself.
+        The path is that of all sizes: transfers are not billed, and the dispatcher counts every byte itself.
         """
         return tuple(
             self._configuration(tier, self.size_factors.get(tier.name, {}).get(size_bytes, 1.0)) for tier in self.tiers
         )
 
     def _configuration(self, tier: FunctionTier, size_factor: float = 1.0) -> Configurations:
-        law, nothing = self.laws.get(tier.name, tier.latency).slower(size_factor), np.zeros(1)
-        most = min(law.max_batch, self.max_items)
-        seconds = TableLaw((tuple(law.predict_s(items) for items in range(1, most + 1)),), self.sigma)
-        services = seconds.table(Grants(nothing, nothing, nothing), max_batch=most, grain_s=tier.price.grain_s)
+        latency, nothing = self.latencies.get(tier.name, tier.latency).slower(size_factor), np.zeros(1)
+        max_batch = min(latency.max_batch, self.max_items)
+        seconds = TableLatency((tuple(latency.predict_s(items) for items in range(1, max_batch + 1)),), self.sigma)
+        services = seconds.table(Resources(nothing, nothing, nothing), max_batch=max_batch, grain_s=tier.price.grain_s)
         return Configurations(
             kind=tier.name,
             vcpu=nothing,
             gpu_gb=nothing,
-            memory_gb=np.zeros((1, most)),
-            allowed=np.ones((1, most), dtype=np.bool_),
-            services=self.way.lengthened(services),
-            per_s=np.full((1, most), tier.price.per_s),
+            memory_gb=np.zeros((1, max_batch)),
+            allowed=np.ones((1, max_batch), dtype=np.bool_),
+            services=self.path.lengthened(services),
+            per_s=np.full((1, max_batch), tier.price.per_s),
             per_call=tier.price.per_call,
         )
-
-
-def largest_of_batch(shares: Sequence[float], items: npt.NDArray[np.int64]) -> Array:
-    """Returns the probability that the largest item of a batch is of each size, shape (sizes, batches).
-
-    Parameters:
-        shares: part of the items of each size, ascending in size; they sum to 1.
-        items: sizes of batches, shape (batches,).
-    """
-    reached = np.minimum(np.cumsum(shares), 1.0)[:, None] ** items[None, :]
-    return np.asarray(np.diff(reached, axis=0, prepend=0.0))
-
-
-def tier_way(*, item_bytes: float, bytes_per_s: float | None, rtt_s: float, sent_bytes_per_s: float) -> Way:
-    """Returns the way to deployed tiers.
-
-    Parameters:
-        item_bytes: of an item on the wire.
-        bytes_per_s: bandwidth of the uplink, above 0; None: ample.
-        rtt_s: round trip.
-        sent_bytes_per_s: what is sent by the uplink on average.
-    """
-    if bytes_per_s is None:
-        return Way(item_bytes=item_bytes, bytes_per_s=_AMPLE, rtt_s=rtt_s)
-    busy = min(sent_bytes_per_s / bytes_per_s, _BUSIEST)
-    return Way(item_bytes=item_bytes, bytes_per_s=bytes_per_s, rtt_s=rtt_s, busy=busy)
-
-
-_AMPLE = math.ldexp(1.0, 60)
-_BUSIEST = 0.95
-"""Above this load a formula for the uplink's waits means nothing."""

@@ -1,4 +1,4 @@
-"""Why a plan cannot keep its objective, and what would help, in one sentence."""
+"""Why a plan cannot meet its SLO and what would help, in one sentence."""
 
 import math
 from dataclasses import dataclass
@@ -6,12 +6,12 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Shortfall:
-    """The numbers behind a plan that leaves requests unserved.
+    """The numbers behind a plan that cannot serve all requests in time.
 
-    Parameters:
-        model: whose plan it is.
+    Attributes:
+        model: name of the model.
         slo_s: the tightest SLO of its classes.
-        percentile: which shall be within it.
+        percentile: fraction of the requests that must meet it.
         unserved: fraction of the items that no backend can answer in time.
         rate_rps: items a second that arrive.
         edge_rps: items a second that the edge can answer in time.
@@ -19,10 +19,10 @@ class Shortfall:
         edge_up: whether the edge answers at present.
         has_edge: whether an edge serves the model.
         function_rps: items a second that uplink and concurrency let through to the functions.
-        function_alone_s: seconds of one item alone on the function, way and margin included.
+        function_alone_s: seconds of one item alone on a function, with path and margin.
         function_up: whether the functions answer at present.
         has_function: whether a function serves the model.
-        uplink_bytes_per_s: the estimated bandwidth; None: ample.
+        uplink_bytes_per_s: estimated bandwidth; None: ample.
         item_bytes: mean size of an item.
     """
 
@@ -44,7 +44,7 @@ class Shortfall:
 
 
 def reason(short: Shortfall) -> str:
-    """Returns the sentence that an operator reads: the part short, the obstacle, the next step."""
+    """Returns the sentence for the operator: the part that is missing, the obstacle, the next step."""
     return f"{_how_much(short)}: {_obstacle(short)}"
 
 

@@ -1,30 +1,31 @@
-"""From a snapshot to a plan. Deterministic, never raises on what cannot be met: that is a plan with a reason."""
+"""From a snapshot to a plan: deterministic, and never an error. What cannot be met gives a plan with a reason."""
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from scheduler.domain.plans import GroupPlan, Limits, ModelEstimates, ModelSettings, Plan, ServiceClass, Snapshot
-from scheduler.planner.site.buffer_assignment import Uplink, live_routes, loaded_routes
+from scheduler.planner.site.buffer_assignment import live_routes, loaded_routes
 from scheduler.planner.site.buffer_planning import PlannedBuffer, Route, fastest_s, plan_buffer
 from scheduler.planner.site.edge_capacity import NO_EDGE, EdgeShare, edge_share, largest_in_time, tabulate
 from scheduler.planner.site.infeasibility import Shortfall, reason
+from scheduler.planner.site.problem import BufferProblem, Uplink
 from scheduler.planner.site.service_margin import Spread, margin_at
 
 
 def best_plan(snapshot: Snapshot, *, plan_id: int, cause: str, detail: str, at_once: bool = False) -> Plan:
     """Returns the plan that keeps every class's percentile at the least expected money.
 
-    Edge: caps from the largest batch in time, the share it keeps from the fluid limit. What spills goes to the tier
-    and batch with the lowest exact cost per request. Backends that are down are planned for all the same, because the
-    plan must serve when they come back; only the expectations count them out.
+    The cap of edge batches is the largest batch in time, and the edge's share of the traffic follows from the fluid
+    limit. The rest goes to the tier and batch with the lowest exact cost per request. Backends that are down are
+    planned as if they were up, because the plan must serve when they come back; only the expected values exclude them.
 
-    Parameters:
+    Args:
         snapshot: estimates, settings and limits.
-        plan_id: of the new plan.
-        cause: why it was asked for, a word.
-        detail: the same in numbers.
-        at_once: for whoever waits for it: in a fraction of the time, with one buffer for all classes of a model.
+        plan_id: number of the new plan.
+        cause: why the plan was requested, one word.
+        detail: the same with numbers.
+        at_once: whether to plan in a fraction of the time, with one buffer for all classes of a model.
     """
     models = [_model(settings, snapshot, at_once=at_once) for settings in snapshot.settings.models]
     works = [model.edge_work for model in models]
@@ -48,13 +49,13 @@ def best_plan(snapshot: Snapshot, *, plan_id: int, cause: str, detail: str, at_o
 
 
 def _with_loaded(detail: str, snapshot: Snapshot) -> str:
-    """The detail, and for which models function buffers were not planned but loaded."""
+    """Returns the detail, and the models whose function buffers were loaded and not planned."""
     loaded = [model.name for model in snapshot.settings.models if model.buffers]
     return f"{detail}; functions of {', '.join(loaded)} as loaded" if loaded else detail
 
 
 def _part(work: float, total: float) -> float:
-    """The part of the edge's time that a model can have: what others leave, or its share by need if that is more."""
+    """Returns the part of the edge's time for a model: what others leave, or its share of the need if that is more."""
     return max(1.0 - (total - work), work / total) if total > 0 else 1.0
 
 
@@ -76,14 +77,14 @@ class _Model:
 
     @property
     def edge_work(self) -> float:
-        """The part of the edge's time that it would take to keep as much of this model as deadlines allow."""
+        """Fraction of the edge's time that this model would need to keep as much as its deadlines allow."""
         edge = self.edge_share(1.0)
         if edge.capacity_rps <= 0:
             return 0.0
         return min(1.0, self.estimates.rate_rps / edge.capacity_rps)
 
     def edge_share(self, share: float) -> EdgeShare:
-        """Returns what the edge keeps if this model gets `share` of it."""
+        """Returns what the edge keeps if this model gets `share` of its time."""
         if not self.snapshot.edge_up:
             return NO_EDGE
         return edge_share(
@@ -101,39 +102,36 @@ class _Model:
         return tuple(c for c in self.settings.classes if not c.edge_only)
 
     def buffers(self, edge: EdgeShare, sent_bytes_per_s: float) -> tuple[PlannedBuffer, ...]:
-        """Returns the function buffers: where a class has several, by ascending size of items.
+        """Returns the function buffers; several buffers of one class are in ascending order of item size.
 
-        What spills comes in runs at the full rate (while an edge batch is full), so that is how fast it gathers.
+        Requests spill in runs at the full rate (while an edge batch is full), so that is the rate at which batches
+        gather.
         """
-        settings, estimates = self.settings, self.estimates
-        if not self.leaving or not settings.tiers:
+        settings, snapshot, limits = self.settings, self.snapshot, self.limits
+        max_items = _least(settings.max_items, limits.function_batch_cap)
+        if not self.leaving or not settings.tiers or max_items < 1:
             return ()
-        max_items = _least(settings.max_items, self.limits.function_batch_cap)
-        snapshot = self.snapshot
-        uplink = Uplink(snapshot.uplink_bytes_per_s, snapshot.uplink_rtt_s, sent_bytes_per_s)
+        problem = BufferProblem(
+            settings=settings,
+            classes=self.leaving,
+            estimates=self.estimates,
+            uplink=Uplink(snapshot.uplink_bytes_per_s, snapshot.uplink_rtt_s, sent_bytes_per_s),
+            gather_rps=self.estimates.rate_rps if edge.spill_fraction > 0 else 0.0,
+            max_items=max_items,
+            max_in_flight=snapshot.settings.max_function_in_flight,
+            window_s=math.inf if limits.window_s is None else limits.window_s,
+        )
         if settings.buffers:
-            routes = loaded_routes(settings, self.leaving, estimates)
+            routes = loaded_routes(problem)
         elif self.at_once:
             routes = (Route(self.leaving, settings.tiers),)
         else:
-            routes = live_routes(settings, self.leaving, estimates, uplink=uplink, max_items=max_items)
-        planned = [
-            plan_buffer(
-                route,
-                estimates=estimates,
-                limits=self.limits,
-                snapshot=self.snapshot,
-                sent_bytes_per_s=sent_bytes_per_s,
-                gather_rps=estimates.rate_rps if edge.spill_fraction > 0 else 0.0,
-                max_items=max_items,
-            )
-            for route in routes
-        ]
-        return tuple(buffer for buffer in planned if buffer is not None)
+            routes = live_routes(problem)
+        return tuple(plan_buffer(route, problem) for route in routes)
 
     @property
     def edge_batch_cap(self) -> int:
-        """Largest edge batch in time; where none is, the largest in time without margin, or simply the largest.
+        """The largest edge batch in time; if there is none, the largest in time without margin, or the largest allowed.
 
         Capacity matters most where deadlines cannot be met, and a class may be served late.
         """
@@ -149,9 +147,9 @@ def _model(settings: ModelSettings, snapshot: Snapshot, *, at_once: bool) -> _Mo
     limits = snapshot.limits.get(settings.name, Limits())
     percentile = max(c.percentile for c in settings.classes)
     edge_margin = margin_at(percentile, estimates.edge_quantile_factor)
-    law = estimates.edge_latency
-    most = 0 if law is None else _least(law.max_batch, settings.max_items, limits.edge_batch_cap)
-    services_s = tabulate(law, max_batch=most) if law is not None else ()
+    latency = estimates.edge_latency
+    max_batch = 0 if latency is None else _least(latency.max_batch, settings.max_items, limits.edge_batch_cap)
+    services_s = tabulate(latency, max_batch=max_batch) if latency is not None else ()
     fastest_s = services_s[0] * edge_margin if services_s else 0.0
     return _Model(
         settings=settings,
@@ -171,7 +169,7 @@ def _least(*values: int | None) -> int:
 
 
 def _binding_slo_s(settings: ModelSettings, fastest_s: float) -> float:
-    """The tightest SLO that this backend can meet at all; the loosest of all where it meets none."""
+    """Returns the tightest SLO that the backend can meet at all; the loosest one if it meets none."""
     slos_s = [c.slo_s for c in settings.classes]
     return min((slo_s for slo_s in slos_s if slo_s >= fastest_s), default=max(slos_s))
 
@@ -179,12 +177,12 @@ def _binding_slo_s(settings: ModelSettings, fastest_s: float) -> float:
 def _group(model: _Model, edge: EdgeShare, sent_bytes_per_s: float) -> GroupPlan:
     buffers = model.buffers(edge, sent_bytes_per_s)
     expected = _expect(model, edge, buffers)
-    factors, most = model.estimates.edge_quantile_factor, model.edge_spread.margin
+    factors, max_margin = model.estimates.edge_quantile_factor, model.edge_spread.margin
     return GroupPlan(
         model=model.settings.name,
         classes=tuple(c.name for c in model.settings.classes),
         edge_batch_cap=model.edge_batch_cap,
-        edge_margins={c.name: min(margin_at(c.percentile, factors), most) for c in model.settings.classes},
+        edge_margins={c.name: min(margin_at(c.percentile, factors), max_margin) for c in model.settings.classes},
         percentile=model.percentile,
         buffers=tuple(buffer.plan(model.estimates) for buffer in buffers),
         expected_cost_per_s=expected.cost_per_s,
@@ -207,20 +205,20 @@ def _expect(model: _Model, edge: EdgeShare, buffers: Sequence[PlannedBuffer]) ->
     spill_rps = rate_rps * edge.spill_fraction
     reachable = [buffer for buffer in buffers if buffer.choice.in_time and model.snapshot.function_up]
     total = math.fsum(buffer.route.share for buffer in buffers)
-    # They share uplink and slots: together they may need no more than all of them.
+    # The buffers share uplink and slots: together they may need no more than all of them.
     needed = math.fsum(spill_rps * b.route.share / total / b.choice.capacity_rps for b in reachable if total > 0)
     served = min(1.0, 1.0 / needed) if needed > 0 else 1.0
     cost_per_s, within, lost, paid_all = 0.0, kept * _edge_attainment(model, edge), 0.0, 0.0
     for buffer in reachable:
         share = buffer.route.share / total if total > 0 else 1.0 / len(buffers)
         paid_rps = spill_rps * share * served
-        # At rate 0 nothing spills; what counts is whether the next request has a place at all.
+        # At rate 0 nothing spills; what counts is whether the next request can be served at all.
         paid = paid_rps / rate_rps if rate_rps > 0 else share * float(edge is NO_EDGE)
         paid_within = buffer.within()
         cost_per_s += paid_rps * buffer.choice.cost_per_item
         within += paid * paid_within
         paid_all += paid
-        if buffer.margin < buffer.spread.margin:
+        if buffer.problem.margin < buffer.problem.spread.margin:
             lost += paid * (1 - paid_within)
     unserved = max(0.0, 1.0 - kept - paid_all) if rate_rps > 0 else max(0.0, float(edge is NO_EDGE) - paid_all)
     unserved += lost
@@ -233,7 +231,7 @@ def _expect(model: _Model, edge: EdgeShare, buffers: Sequence[PlannedBuffer]) ->
 
 
 def _edge_attainment(model: _Model, edge: EdgeShare) -> float:
-    """Members of an edge batch have waited between nothing and the time it gathered."""
+    """Returns the fraction of edge requests in time: they have waited between 0 and the time the batch gathered."""
     if edge.batch_cap == 0:
         return 0.0
     items = max(1, round(edge.batch))
@@ -244,11 +242,12 @@ def _edge_attainment(model: _Model, edge: EdgeShare) -> float:
 
 
 def _shortfall(model: _Model, edge: EdgeShare, buffers: Sequence[PlannedBuffer], *, unserved: float) -> Shortfall:
-    # Of several buffers the one that is worst off says what is missing.
+    # Of several buffers the worst one says what is missing.
     worst = min(buffers, key=lambda b: (b.choice.in_time, b.choice.hold_s), default=None)
     alone_s = math.inf
     if worst is not None:
-        alone_s = fastest_s(worst.route, model.estimates) * worst.spread.margin + worst.way.takes_s(1)
+        problem = worst.problem
+        alone_s = fastest_s(worst.route, model.estimates) * problem.spread.margin + problem.path.takes_s(1)
     return Shortfall(
         model=model.settings.name,
         slo_s=min(c.slo_s for c in model.settings.classes),

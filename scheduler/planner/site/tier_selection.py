@@ -1,62 +1,24 @@
-"""Which function tier takes what spills, and at which batch size: the cheapest that can still be in time."""
+"""Selection of the function tier and batch size for requests that spill: the cheapest ones that can be in time."""
 
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
-from scheduler.domain.latency import FunctionTier, LatencyModel
+from scheduler.domain.latency import FunctionTier
 from scheduler.domain.plans import LoadedBuffer
-from scheduler.planner.queueing.poisson_batching import PoissonBatchLaw
-from scheduler.planner.site.edge_capacity import tabulate
+from scheduler.planner.catalogue.function_path import FunctionPath
+from scheduler.planner.queueing.poisson_batching import PoissonBatchSizes
 from scheduler.planner.site.service_margin import Spread
-
-_BUSIEST = 0.95
-"""Above this utilisation of the uplink a formula for its waits means nothing; the plan is short of capacity then."""
-
-
-@dataclass(frozen=True, slots=True)
-class Way:
-    """The way to the functions, as every batch of one plan finds it.
-
-    Parameters:
-        bytes_per_s: bandwidth of the uplink; None: ample; 0: nothing passes.
-        rtt_s: round trip.
-        busy: fraction of time that the uplink is sending.
-        item_bytes: what an item adds to a batch on the wire.
-    """
-
-    bytes_per_s: float | None
-    rtt_s: float
-    busy: float
-    item_bytes: float
-
-    def takes_s(self, items: int) -> float:
-        """Returns the expected seconds for a batch: wait behind others (M/D/1), transfer, round trip."""
-        if self.bytes_per_s is None or self.item_bytes <= 0:
-            return self.rtt_s
-        if self.bytes_per_s <= 0:
-            return math.inf
-        transfer_s = items * self.item_bytes / self.bytes_per_s
-        busy = min(self.busy, _BUSIEST)
-        return self.rtt_s + transfer_s * (1 + busy / (2 * (1 - busy)))
-
-    @property
-    def capacity_rps(self) -> float:
-        """Items a second that the uplink carries."""
-        if self.bytes_per_s is None or self.item_bytes <= 0:
-            return math.inf
-        return self.bytes_per_s / self.item_bytes
 
 
 @dataclass(frozen=True, slots=True)
 class FunctionChoice:
-    """A tier, the batch to gather for it, and what that leads to.
+    """A tier, the batch to gather for it, and the results.
 
-    Parameters:
+    Attributes:
         tier: the function configuration.
         target: items at which a gathered batch leaves.
-        hold_s: longest that a batch of `target` items can be gathered and be in time; below 0 it is late.
-        alone_s: seconds that a single item needs, margin included.
+        hold_s: longest time for gathering a batch of `target` items that is still in time; below 0 it is late.
+        alone_s: seconds that a single item needs, with margin.
         services_s: expected seconds of a batch of 1, 2, ... items.
         cost_per_item: expected money.
         capacity_rps: items a second, bounded by uplink and concurrency.
@@ -76,134 +38,107 @@ class FunctionChoice:
         return self.hold_s >= 0
 
 
-def choose_function(
-    tiers: Sequence[FunctionTier],
-    *,
-    laws: Mapping[str, LatencyModel],
-    way: Way,
-    spread: Spread,
-    margin: float,
-    slo_s: float,
-    gather_rps: float,
-    max_items: int,
-    max_in_flight: int,
-    window_s: float,
-) -> FunctionChoice | None:
-    """Returns the cheapest tier and batch that are in time; the fastest single items if none is; None without tiers.
+@dataclass(frozen=True, slots=True)
+class TierProblem:
+    """What tier and batch of one function buffer are chosen for.
 
-    Parameters:
-        tiers: the configurations to choose from.
-        laws: the learned law by tier name; a tier's own is taken where none is learned.
-        way: the path to the functions.
-        spread: of function service times.
-        margin: factor on a service time that shall fit the deadline.
+    Attributes:
+        tiers: the configurations to choose from, at least one.
+        services_s: expected seconds of a batch of 1, 2, ... items up to the largest allowed, by tier name.
+        path: path to the functions.
+        spread: scatter of function service times.
+        margin: planned factor on a service time; below that of the spread where that could never fit.
         slo_s: the deadline that binds.
         gather_rps: items a second that arrive while a batch is gathered.
-        max_items: most items in a batch.
-        max_in_flight: most batches in flight for all tiers together.
-        window_s: longest hold that an operator allows; infinite where none is set.
+        max_in_flight: largest number of batches in flight for all tiers together.
+        window_s: longest hold that the operator allows; infinite if none is set.
     """
-    choices = [
-        choice
-        for tier in tiers
-        for choice in _choices(
-            tier,
-            services_s=tabulate(laws.get(tier.name, tier.latency), max_batch=min(tier.latency.max_batch, max_items)),
-            way=way,
-            spread=spread,
-            margin=margin,
-            slo_s=slo_s,
-            gather_rps=gather_rps,
-            max_in_flight=max_in_flight,
-            window_s=window_s,
-        )
-    ]
+
+    tiers: tuple[FunctionTier, ...]
+    services_s: Mapping[str, tuple[float, ...]]
+    path: FunctionPath
+    spread: Spread
+    margin: float
+    slo_s: float
+    gather_rps: float
+    max_in_flight: int
+    window_s: float
+
+    def slots(self, tier: FunctionTier) -> int:
+        """Returns the number of batches that a tier may have in flight."""
+        return min(self.max_in_flight, tier.max_in_flight)
+
+    def alone_s(self, tier: FunctionTier) -> float:
+        """Returns the seconds that a single item needs on a tier, with margin."""
+        return self.services_s[tier.name][0] * self.margin + self.path.takes_s(1)
+
+
+def choose_function(problem: TierProblem) -> FunctionChoice:
+    """Returns the cheapest tier and batch in time; if none is in time, the fastest tier for single items."""
+    choices = [choice for tier in problem.tiers for choice in _choices(problem, tier)]
     in_time = [choice for choice in choices if choice.in_time]
     if in_time:
         return min(in_time, key=_by_money)
-    return min((c for c in choices if c.target == 1), key=lambda c: (c.services_s[0], c.cost_per_item), default=None)
+    return min((c for c in choices if c.target == 1), key=lambda c: (c.services_s[0], c.cost_per_item))
 
 
 def _by_money(choice: FunctionChoice) -> tuple[float, float]:
-    """Equal money (as at rate 0, where nothing ever gathers) is decided by what a full batch would cost an item."""
+    """Returns the sort key of a choice: its money, and for equal money (as at rate 0) that of a full batch."""
     full = choice.tier.price.cost(choice.services_s[choice.target - 1]) / choice.target
     return float(f"{choice.cost_per_item:.9e}"), full
 
 
-def _targets(most: int) -> list[int]:
-    """Every size up to 32, then steps of a quarter: planning time must not grow with the cube of the largest batch."""
-    sizes = list(range(1, min(most, 32) + 1))
-    while sizes and sizes[-1] < most:
-        sizes.append(min(most, sizes[-1] + sizes[-1] // 4))
+def _targets(max_size: int) -> list[int]:
+    """Returns every size up to 32, then steps of a quarter: planning time must not grow with the cube of the size."""
+    sizes = list(range(1, min(max_size, 32) + 1))
+    while sizes and sizes[-1] < max_size:
+        sizes.append(min(max_size, sizes[-1] + sizes[-1] // 4))
     return sizes
 
 
-def _choices(
-    tier: FunctionTier,
-    *,
-    services_s: tuple[float, ...],
-    way: Way,
-    spread: Spread,
-    margin: float,
-    slo_s: float,
-    gather_rps: float,
-    max_in_flight: int,
-    window_s: float,
-) -> list[FunctionChoice]:
-    slots = min(max_in_flight, tier.max_in_flight)
-    costs = [tier.price.cost(service_s * spread.mean_factor) for service_s in services_s]
-    alone_s = services_s[0] * margin + way.takes_s(1)
+def _choices(problem: TierProblem, tier: FunctionTier) -> list[FunctionChoice]:
+    services_s, path, mean_factor = problem.services_s[tier.name], problem.path, problem.spread.mean_factor
+    costs = [tier.price.cost(service_s * mean_factor) for service_s in services_s]
     choices = []
     for target in _targets(len(services_s)):
         service_s = services_s[target - 1]
-        takes_s = service_s * margin + way.takes_s(target)
-        hold_s = min(slo_s - takes_s, window_s)
+        takes_s = service_s * problem.margin + path.takes_s(target)
+        hold_s = min(problem.slo_s - takes_s, problem.window_s)
         if hold_s < 0 and target > 1:
             break
-        law = PoissonBatchLaw(rate_rps=gather_rps, max_batch=target, timeout_s=max(hold_s, 0.0))
-        slots_rps = slots * law.mean_size / (service_s * spread.mean_factor + way.takes_s(target))
+        batches = PoissonBatchSizes(rate_rps=problem.gather_rps, max_batch=target, timeout_s=max(hold_s, 0.0))
+        slots_rps = problem.slots(tier) * batches.mean_size / (service_s * mean_factor + path.takes_s(target))
         choices.append(
             FunctionChoice(
                 tier=tier,
                 target=target,
                 hold_s=hold_s,
-                alone_s=alone_s,
+                alone_s=problem.alone_s(tier),
                 services_s=services_s,
-                cost_per_item=law.cost_per_request(costs[:target]),
-                capacity_rps=min(way.capacity_rps, slots_rps),
+                cost_per_item=batches.cost_per_request(costs[:target]),
+                capacity_rps=min(path.capacity_rps, slots_rps),
             )
         )
     return choices
 
 
-def loaded_choice(
-    loaded: LoadedBuffer,
-    tier: FunctionTier,
-    *,
-    services_s: tuple[float, ...],
-    way: Way,
-    spread: Spread,
-    margin: float,
-    slo_s: float,
-    max_in_flight: int,
-) -> FunctionChoice:
-    """Returns what a loaded plan wants as a choice; it is in time where a single item is.
+def loaded_choice(problem: TierProblem, loaded: LoadedBuffer) -> FunctionChoice:
+    """Returns the choice of a loaded plan; it is in time if a single item is.
 
-    Parameters:
-        loaded: the buffer.
-        tier: its tier.
-        services_s: expected seconds of a batch of 1, 2, ... items.
-        way, spread, margin, slo_s, max_in_flight: as for `choose_function`.
+    Args:
+        problem: the problem, with the tier of the buffer as its only one.
+        loaded: the buffer of the loaded plan.
     """
+    [tier] = problem.tiers
+    services_s, path, alone_s = problem.services_s[tier.name], problem.path, problem.alone_s(tier)
     target = min(loaded.target_batch, len(services_s))
-    alone_s = services_s[0] * margin + way.takes_s(1)
-    slots, takes_s = min(max_in_flight, tier.max_in_flight), services_s[target - 1] * spread.mean_factor
+    takes_s = services_s[target - 1] * problem.spread.mean_factor + path.takes_s(target)
     return FunctionChoice(
         tier=tier,
         target=target,
-        hold_s=max(loaded.timeouts_s.values()) if alone_s <= slo_s else slo_s - alone_s,
+        hold_s=max(loaded.timeouts_s.values()) if alone_s <= problem.slo_s else problem.slo_s - alone_s,
         alone_s=alone_s,
         services_s=services_s,
         cost_per_item=loaded.cost_per_item,
-        capacity_rps=min(way.capacity_rps, slots * target / (takes_s + way.takes_s(target))),
+        capacity_rps=min(path.capacity_rps, problem.slots(tier) * target / takes_s),
     )

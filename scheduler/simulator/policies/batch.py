@@ -14,7 +14,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from scheduler.domain.requests import Request
-from scheduler.planner.catalogue.configurations import Way
+from scheduler.planner.catalogue.function_path import FunctionPath
 from scheduler.planner.functions.single_application_search import ProcessSearch
 from scheduler.planner.queueing.map_fit import fit_arrivals
 from scheduler.planner.queueing.map_process import MarkovianArrivals, poisson_arrivals
@@ -45,9 +45,9 @@ def best_batch(site: Site, requests: Sequence[Request]) -> FunctionParameters:
     process = _process(np.array([r.arrived_at_s for r in requests if r.class_name not in site.stays]))
     busy = _uplink_load(site, process)
     if process is not None and busy < 1:
-        way = Way(item_bytes=site.model.request_bytes, bytes_per_s=site.mean_bytes_per_s, rtt_s=site.rtt_s, busy=busy)
+        path = FunctionPath(site.mean_bytes_per_s, site.rtt_s, busy, item_bytes=site.model.request_bytes)
         max_items = min(site.model.max_items, _MAX_ITEMS)
-        offer = TierOffer("the site", site.model.tiers, {}, site.function_noise, way, max_items)
+        offer = TierOffer("the site", site.model.tiers, {}, site.function_noise, path, max_items)
         families = offer.tabulated(offer.sheet)
         search = ProcessSearch.of(
             process, families, percentile=site.percentile, step_s=site.slo_s / _TIMEOUTS, steps=_TIMEOUTS

@@ -1,4 +1,4 @@
-"""The exact batch law against a Monte Carlo of the buffer, and against its limits in closed form."""
+"""The exact batch distribution against a Monte Carlo of the buffer, and against its limits in closed form."""
 
 import math
 
@@ -7,8 +7,9 @@ import numpy.typing as npt
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.distributions.poisson_waits import latency_within, mean_wait_s, within
 
-from scheduler.planner.queueing.poisson_batching import PoissonBatchLaw
+from scheduler.planner.queueing.poisson_batching import PoissonBatchSizes
 
 ARRIVALS = 200_000
 
@@ -37,32 +38,32 @@ CASES = [(30.0, 1, 0.1), (30.0, 2, 0.05), (30.0, 5, 0.1), (30.0, 5, 1.0), (8.0, 
 
 
 @pytest.mark.parametrize(("rate_rps", "max_batch", "timeout_s"), CASES)
-def test_law_agrees_with_a_simulated_buffer(rate_rps: float, max_batch: int, timeout_s: float) -> None:
+def test_distribution_agrees_with_a_simulated_buffer(rate_rps: float, max_batch: int, timeout_s: float) -> None:
     sizes, waits_s = buffer_by_simulation(rate_rps, max_batch, timeout_s)
-    law = PoissonBatchLaw(rate_rps=rate_rps, max_batch=max_batch, timeout_s=timeout_s)
+    distribution = PoissonBatchSizes(rate_rps=rate_rps, max_batch=max_batch, timeout_s=timeout_s)
     batches = np.array([(sizes == b).sum() / b for b in range(1, max_batch + 1)])
-    assert law.sizes == pytest.approx(batches / batches.sum(), abs=0.006)
-    assert law.mean_size == pytest.approx(len(sizes) / batches.sum(), rel=0.01)
-    assert law.mean_wait_s == pytest.approx(waits_s.mean(), rel=0.01, abs=1e-9)
+    assert distribution.sizes == pytest.approx(batches / batches.sum(), abs=0.006)
+    assert distribution.mean_size == pytest.approx(len(sizes) / batches.sum(), rel=0.01)
+    assert mean_wait_s(distribution) == pytest.approx(waits_s.mean(), rel=0.01, abs=1e-9)
     costs = [0.3 + 0.1 * b for b in range(1, max_batch + 1)]
     paid = sum(n * cost for n, cost in zip(batches, costs, strict=True)) / len(sizes)
-    assert law.cost_per_request(costs) == pytest.approx(paid, rel=0.01)
+    assert distribution.cost_per_request(costs) == pytest.approx(paid, rel=0.01)
 
 
 @pytest.mark.parametrize(("rate_rps", "max_batch", "timeout_s"), CASES)
 def test_waits_and_latencies_agree_with_a_simulated_buffer(rate_rps: float, max_batch: int, timeout_s: float) -> None:
     sizes, waits_s = buffer_by_simulation(rate_rps, max_batch, timeout_s)
-    law = PoissonBatchLaw(rate_rps=rate_rps, max_batch=max_batch, timeout_s=timeout_s)
+    distribution = PoissonBatchSizes(rate_rps=rate_rps, max_batch=max_batch, timeout_s=timeout_s)
     for fraction in (0.1, 0.35, 0.7, 0.999):
         wait_s = fraction * timeout_s
         for size in range(1, max_batch + 1):
             seen = ((sizes == size) & (waits_s <= wait_s)).mean()
-            assert law.within(wait_s, size) == pytest.approx(seen, abs=0.006)
+            assert within(distribution, wait_s, size) == pytest.approx(seen, abs=0.006)
     services_s = [0.02 + 0.01 * b for b in range(1, max_batch + 1)]
     latencies_s = waits_s + np.array(services_s)[sizes - 1]
     for latency_s in np.quantile(latencies_s, (0.2, 0.5, 0.9)) + 1e-9:
         seen = (latencies_s <= latency_s).mean()
-        assert law.latency_within(float(latency_s), services_s) == pytest.approx(seen, abs=0.006)
+        assert latency_within(distribution, float(latency_s), services_s) == pytest.approx(seen, abs=0.006)
 
 
 @settings(max_examples=150, deadline=None)
@@ -71,32 +72,32 @@ def test_waits_and_latencies_agree_with_a_simulated_buffer(rate_rps: float, max_
     max_batch=st.integers(1, 64),
     timeout_s=st.one_of(st.just(0.0), st.just(math.inf), st.floats(0, 100)),
 )
-def test_law_is_a_law_for_every_buffer(rate_rps: float, max_batch: int, timeout_s: float) -> None:
-    law = PoissonBatchLaw(rate_rps=rate_rps, max_batch=max_batch, timeout_s=timeout_s)
-    assert len(law.sizes) == max_batch
-    assert math.fsum(law.sizes) == pytest.approx(1.0, abs=1e-9)
-    assert min(law.sizes) >= 0
-    assert 1.0 - 1e-9 <= law.mean_size <= max_batch + 1e-6
+def test_probabilities_sum_to_one_for_every_buffer(rate_rps: float, max_batch: int, timeout_s: float) -> None:
+    distribution = PoissonBatchSizes(rate_rps=rate_rps, max_batch=max_batch, timeout_s=timeout_s)
+    assert len(distribution.sizes) == max_batch
+    assert math.fsum(distribution.sizes) == pytest.approx(1.0, abs=1e-9)
+    assert min(distribution.sizes) >= 0
+    assert 1.0 - 1e-9 <= distribution.mean_size <= max_batch + 1e-6
     per_item = [2.0 * b for b in range(1, max_batch + 1)]
-    assert law.cost_per_request(per_item) == pytest.approx(2.0)
-    assert law.mean_wait_s >= 0
-    assert law.mean_wait_s <= timeout_s * (1 + 1e-9) or rate_rps > 0
-    whole = sum(law.within(1e9 if math.isinf(timeout_s) else timeout_s, b) for b in range(1, max_batch + 1))
+    assert distribution.cost_per_request(per_item) == pytest.approx(2.0)
+    assert mean_wait_s(distribution) >= 0
+    assert mean_wait_s(distribution) <= timeout_s * (1 + 1e-9) or rate_rps > 0
+    whole = sum(within(distribution, 1e9 if math.isinf(timeout_s) else timeout_s, b) for b in range(1, max_batch + 1))
     if rate_rps > 1e-3 or not math.isinf(timeout_s):
         assert whole == pytest.approx(1.0, abs=1e-6)
 
 
 def test_limits_are_single_requests_and_full_batches() -> None:
-    alone = PoissonBatchLaw(rate_rps=50.0, max_batch=4, timeout_s=0.0)
+    alone = PoissonBatchSizes(rate_rps=50.0, max_batch=4, timeout_s=0.0)
     assert alone.sizes == (1.0, 0.0, 0.0, 0.0)
-    assert alone.mean_wait_s == 0.0
-    silent = PoissonBatchLaw(rate_rps=0.0, max_batch=4, timeout_s=0.3)
+    assert mean_wait_s(alone) == 0.0
+    silent = PoissonBatchSizes(rate_rps=0.0, max_batch=4, timeout_s=0.3)
     assert silent.mean_size == 1.0
-    assert silent.mean_wait_s == pytest.approx(0.3)
-    full = PoissonBatchLaw(rate_rps=50.0, max_batch=4, timeout_s=math.inf)
+    assert mean_wait_s(silent) == pytest.approx(0.3)
+    full = PoissonBatchSizes(rate_rps=50.0, max_batch=4, timeout_s=math.inf)
     assert full.sizes[-1] == 1.0
     # The first waits for three arrivals, the next for two, then one, then none: (3 + 2 + 1) / 4 mean gaps.
-    assert full.mean_wait_s == pytest.approx(1.5 / 50.0)
+    assert mean_wait_s(full) == pytest.approx(1.5 / 50.0)
 
 
 @pytest.mark.parametrize(
@@ -104,4 +105,4 @@ def test_limits_are_single_requests_and_full_batches() -> None:
 )
 def test_what_is_no_buffer_is_refused(rate_rps: float, max_batch: int, timeout_s: float) -> None:
     with pytest.raises(ValueError, match="must be at least"):
-        PoissonBatchLaw(rate_rps=rate_rps, max_batch=max_batch, timeout_s=timeout_s)
+        PoissonBatchSizes(rate_rps=rate_rps, max_batch=max_batch, timeout_s=timeout_s)

@@ -1,4 +1,4 @@
-"""The exact law of one buffer shared by classes with timeouts of their own, each class a Markovian arrival process."""
+"""Exact distribution of one buffer shared by classes of Markovian arrivals, each class with a timeout of its own."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ from scheduler.planner.queueing.matrices import Array, stationary
 class MarkedArrivals:
     """Arrivals of several classes under one chain of phases.
 
-    Parameters:
+    Attributes:
         d0: rates of phase changes without an arrival, shape (m, m).
         marks: rates with an arrival of each class, shape (n, m, m).
     """
@@ -27,7 +27,7 @@ class MarkedArrivals:
 def marked(processes: Sequence[MarkovianArrivals]) -> MarkedArrivals:
     """Returns independent classes together; phases multiply, so a handful of classes of two phases is the limit.
 
-    Parameters:
+    Args:
         processes: one for each class.
     """
     if not processes:
@@ -52,7 +52,7 @@ class _Ages:
     array is by count, shape (B, M, M); M is m, or 2 m where the derivative by a tag on late requests is carried along
     in an upper right block.
 
-    Parameters:
+    Attributes:
         edges_s: where the pieces meet, from 0.
         older: integral over closing times in each piece of what its oldest part counts.
         whole: what all ages up to an edge count, at each edge.
@@ -66,22 +66,22 @@ class _Ages:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class MarkedBufferLaw:
+class MarkedBufferDistribution:
     """One buffer for several classes of Markovian arrivals, each class with its own timeout.
 
     Sizes and waits are sums of products of count matrices; closing times are integrated exactly. A wait costs some
-    milliseconds, so this law is for judging a plan, not for searching one.
+    milliseconds, so it serves to check a plan, not to search for one.
 
-    Parameters:
-        arrivals: of all classes.
+    Attributes:
+        arrivals: arrivals of all classes.
         timeouts_s: timeouts of the classes, shape (n,).
         max_batch: B.
-        opening: law of class and phase of the request that opens a batch, shape (n, m).
+        opening: distribution of class and phase of the request that opens a batch, shape (n, m).
         sizes: p_b for b = 1 ... B, shape (B,).
 
     >>> from scheduler.planner.queueing.map_process import poisson_arrivals
-    >>> law = marked_buffer_law([poisson_arrivals(5.0), poisson_arrivals(5.0)], [0.0, 0.1], max_batch=3)
-    >>> law.sizes.round(4).tolist()
+    >>> two = [poisson_arrivals(5.0), poisson_arrivals(5.0)]
+    >>> marked_buffer_distribution(two, [0.0, 0.1], max_batch=3).sizes.round(4).tolist()
     [0.6839, 0.25, 0.0661]
     """
 
@@ -99,7 +99,7 @@ class MarkedBufferLaw:
     def cost_per_request(self, costs: Sequence[float] | Array) -> float:
         """Returns E[C(b)] / E[b].
 
-        Parameters:
+        Args:
             costs: C(1), C(2), ... for every size up to `max_batch`.
         """
         return float(self.sizes @ np.asarray(costs, dtype=np.float64)) / self.mean_size
@@ -107,7 +107,7 @@ class MarkedBufferLaw:
     def late(self, of_class: int, wait_s: float) -> Array:
         """Returns requests a batch of one class that wait longer than `wait_s`, by batch size, shape (B,).
 
-        Parameters:
+        Args:
             of_class: index of the class.
             wait_s: below 0 every request counts.
         """
@@ -125,7 +125,7 @@ class MarkedBufferLaw:
     def class_latency_within(self, of_class: int, latency_s: float, services_s: Sequence[float] | Array) -> float:
         """Returns the fraction of a class whose wait and service together take at most `latency_s`.
 
-        Parameters:
+        Args:
             of_class: index of the class.
             latency_s: the bound, seconds.
             services_s: service time of a batch of 1, 2, ... requests, for every size up to `max_batch`.
@@ -138,12 +138,12 @@ class MarkedBufferLaw:
         return 1 - late / float(self.late(of_class, -1.0).sum())
 
 
-def marked_buffer_law(
+def marked_buffer_distribution(
     processes: Sequence[MarkovianArrivals], timeouts_s: Sequence[float], *, max_batch: int
-) -> MarkedBufferLaw:
-    """Returns the law of a buffer.
+) -> MarkedBufferDistribution:
+    """Returns the distribution of a buffer.
 
-    Parameters:
+    Args:
         processes: arrivals of each class.
         timeouts_s: longest that a member of each class lets its batch wait, at least 0, shape (n,).
         max_batch: requests at which it closes at once, at least 1.
@@ -160,12 +160,12 @@ def marked_buffer_law(
     rates = (arrivals.d0, arrivals.marks, arrivals.marks)
     ages, change = _ages(rates, timeouts, max_batch, np.inf), np.zeros_like(arrivals.d0)
     for phase in range(len(change)):
-        # Whichever phase the last batch closed in, what opens next and how that closes.
+        # For each phase in which the last batch closed: the next first request, and how its batch closes.
         opener = next_open[:, phase]
         change[phase] = _by_size(ages, rates, timeouts, np.inf, opener, opener).sum(axis=0)
     opening = np.asarray(np.einsum("i,nij->nj", stationary(change), next_open))
     sizes = _by_size(ages, rates, timeouts, np.inf, opening, opening).sum(axis=1)
-    return MarkedBufferLaw(arrivals, timeouts, max_batch, opening, sizes / sizes.sum())
+    return MarkedBufferDistribution(arrivals, timeouts, max_batch, opening, sizes / sizes.sum())
 
 
 _Rates = tuple[Array, Array, Array]
@@ -187,14 +187,14 @@ def _blocks(values: Array, derivatives: Array) -> Array:
 
 
 def _by_size(ages: _Ages, rates: _Rates, timeouts_s: Array, wait_s: float, opener: Array, late_opener: Array) -> Array:
-    """Law of size and last phase of a batch, given class and phase of its opener: shape (B, M).
+    """Returns the distribution of size and last phase of a batch, given class and phase of its first request: (B, M).
 
-    Parameters:
+    Args:
         ages: count matrices by age, with `wait_s` among the edges.
         rates: D0 and the classes' D1.
-        timeouts_s: of the classes, shape (n,).
+        timeouts_s: timeouts of the classes, shape (n,).
         wait_s: longest wait in time.
-        opener: rows of the opener by class if it is in time, shape (n, M).
+        opener: rows of the first request by class if it is in time, shape (n, M).
         late_opener: the same if it is late.
     """
     _, plain, late = rates

@@ -1,19 +1,19 @@
-"""How long the members of one class wait in a buffer that classes with their own timeouts share."""
+"""Waits of the requests of one class in a buffer that classes with their own timeouts share."""
 
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from support.laws.open_batches import OpenBatches, integrals, open_terms
+from support.distributions.open_batches import OpenBatches, integrals, open_terms
 
 from scheduler.planner.queueing.matrices import Array
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Reach:
-    """What lies between the last edge before each wait and that wait.
+    """The part between the last edge before each wait and that wait.
 
-    Parameters:
+    Attributes:
         waits_s: shape (B, q).
         piece: index of that edge, shape (B, q).
         plain: integrals of e_k, shape (B, q, B).
@@ -30,7 +30,7 @@ class _Reach:
 class _Cumulative:
     """Integrals of f e_k and s f e_k from 0 on, for a step function f that changes at the timeouts.
 
-    Parameters:
+    Attributes:
         steps: f between edges, shape (n,).
         plain: integral of f e_k up to each edge, shape (n + 1, B).
         timed: integral of s f e_k up to each edge, shape (n + 1, B).
@@ -58,17 +58,18 @@ class _Cumulative:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ClassWaits:
-    """Expected members of a class in a batch, by its size, that wait at most so long.
+    """Expected requests of a class in a batch, by its size, that wait at most a given time.
 
-    A batch that closes at s consists of its opener, who waits s; of further members, Poisson, whose wait is uniform on
-    (0, min(s, timeout)); and of the one that closed it, who waits its own timeout, or nothing if it filled the batch
-    (the opener may be the one who closes). The density of the closing time is a step function of s times e_k, k the
-    number of further members, so that every expectation is an integral of e_k or s e_k.
+    A batch that closes at s consists of its first request, which waits s; of further requests, Poisson, whose wait is
+    uniform on (0, min(s, timeout)); and of the request that closed it, which waits its own timeout, or nothing if it
+    filled the batch (the first request may be the one that closes it). The density of the closing time is a step
+    function of s times e_k, with k the number of further requests, so that every expectation is an integral of e_k or s
+    e_k.
 
-    Parameters:
+    Attributes:
         batches: the classes.
         terms: e_k at the timeouts, shape (n + 1, B).
-        ended: f = rate of the classes whose timeout is over: who may close while the opener may not.
+        ended: f = rate of the classes whose timeout is over: they may close the batch while the first request may not.
         joined: f = that rate times G.
         alive: f = G.
         every: f = 1.
@@ -82,12 +83,12 @@ class ClassWaits:
     every: _Cumulative
 
     def within(self, rank: int, waits_s: Array, *, whole: npt.NDArray[np.bool_]) -> Array:
-        """Returns members a batch, shape (B, q), B at least 2.
+        """Returns requests a batch, shape (B, q), B at least 2.
 
-        Parameters:
+        Args:
             rank: the class, 0 has the shortest timeout.
             waits_s: by size, from 0 to the class's timeout, shape (B, q).
-            whole: where that timeout is included, so that those who close a batch by time count, shape (B, q).
+            whole: whether that timeout is included, so that requests which close a batch by time count, shape (B, q).
         """
         reach = self._reach(waits_s)
         rate_rps, sizes = self.batches.rates_rps[rank], np.arange(1, len(waits_s) + 1)[:, None]
@@ -101,13 +102,15 @@ class ClassWaits:
         return members
 
     def _beside_openers(self, waits_s: Array) -> Array:
-        """Time that a further member can have come in, in batches that their opener's timeout closes."""
+        """Returns the time in which a further request can have come, in batches that the first request's timeout
+        closes.
+        """
         edges_s, parts = self.batches.edges_s[1:], self.batches.rates_rps / self.batches.total_rps
         at_close = (parts[:, None] * self.terms[1:])[:, _members(len(waits_s), 2)[:, 0]]
         return np.asarray(np.einsum("bqo,ob->bq", np.minimum(waits_s[..., None], edges_s), at_close))
 
     def _filled(self, reach: _Reach) -> Array:
-        """Members of a full batch, over the class's rate: the one that fills it, the opener, the further ones."""
+        """Returns requests of a full batch over the class rate: the one that fills it, the first, the others."""
         size, total_rps = len(reach.waits_s), self.batches.total_rps[0]
         members = self.alive.plain[-1][size - 2] + self.every.up_to(reach, 2)[-1]
         if size > 2:
@@ -130,7 +133,7 @@ class ClassWaits:
 def class_waits(batches: OpenBatches, max_batch: int) -> ClassWaits:
     """Returns the waits in one buffer.
 
-    Parameters:
+    Args:
         batches: its classes, shape (n,).
         max_batch: B, at least 2.
     """
@@ -159,6 +162,6 @@ def _summed(steps: Array, pieces: Array) -> Array:
 
 
 def _members(max_batch: int, others: int) -> npt.NDArray[np.intp]:
-    """Further members k in batches of 1 ... B that have `others` besides; 0 where there are not even those."""
+    """Returns the further requests k in batches of 1 ... B that have `others` besides; 0 where B is smaller."""
     members: npt.NDArray[np.intp] = np.maximum(np.arange(1, max_batch + 1) - others, 0)[:, None]
     return members

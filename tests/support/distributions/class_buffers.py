@@ -1,4 +1,4 @@
-"""The exact law of one buffer shared by classes with timeouts of their own, each class Poisson."""
+"""Exact distribution of one buffer shared by classes of Poisson arrivals, each class with a timeout of its own."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -6,13 +6,13 @@ from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
-from support.laws.class_waits import ClassWaits, class_waits
-from support.laws.open_batches import OpenBatches, open_batches
+from support.distributions.class_waits import ClassWaits, class_waits
+from support.distributions.open_batches import OpenBatches, open_batches
 
 from scheduler.planner.queueing.map_batching import TIE
 from scheduler.planner.queueing.map_process import ArrivalError
 from scheduler.planner.queueing.matrices import Array
-from scheduler.planner.queueing.quantile_search import lowest
+from scheduler.planner.queueing.quantile_search import quantile
 from scheduler.planner.queueing.service_noise import NO_NOISE, Noise
 
 
@@ -21,7 +21,7 @@ def class_sizes(rates_rps: npt.ArrayLike, timeouts_s: npt.ArrayLike, *, max_batc
 
     A batch closes at the earliest of its members' arrival + timeout, or when it is full.
 
-    Parameters:
+    Args:
         rates_rps: requests a second of each class, above 0, shape (..., n).
         timeouts_s: longest that a member of each class lets its batch wait, at least 0, shape (..., n).
         max_batch: B, at least 1.
@@ -38,7 +38,7 @@ def class_sizes(rates_rps: npt.ArrayLike, timeouts_s: npt.ArrayLike, *, max_batc
 def uncapped_mean_size(rates_rps: npt.ArrayLike, timeouts_s: npt.ArrayLike) -> Array:
     """Returns the mean batch of buffers that close by time only; with a cap it is smaller.
 
-    Parameters:
+    Args:
         rates_rps: requests a second of each class, above 0, shape (..., n).
         timeouts_s: timeouts of the classes, at least 0, shape (..., n).
 
@@ -61,7 +61,8 @@ def _sizes(batches: OpenBatches, max_batch: int) -> Array:
         return np.ones((*batches.total_rps.shape[:-1], 1))
     terms = batches.terms(max_batch)
     between = batches.integrals(terms)
-    # The opener's own timeout closes; a joiner's does while the opener's is not over; the last arrival fills.
+    # The first request's timeout closes; a further one's does while the first one's is not over; the last arrival
+    # fills.
     sizes = np.einsum("...n,...nk->...k", batches.rates_rps / batches.total_rps, terms[..., 1:, :])
     sizes[..., 1:] += np.einsum("...n,...nk->...k", batches.ending_rps * batches.alive, between[..., :-1])
     sizes[..., -1] = (batches.slopes * between[..., max_batch - 2]).sum(axis=-1)
@@ -70,10 +71,10 @@ def _sizes(batches: OpenBatches, max_batch: int) -> Array:
 
 
 @dataclass(frozen=True, eq=False)
-class ClassBufferLaw:
+class ClassBufferDistribution:
     """One buffer for several Poisson classes, each with its own timeout.
 
-    Parameters:
+    Attributes:
         rates_rps: requests a second of each class, shape (n,).
         timeouts_s: timeouts of the classes, shape (n,).
         max_batch: B.
@@ -82,8 +83,9 @@ class ClassBufferLaw:
     References:
         Members whose timeout is not over are a thinned Poisson process; see `OpenBatches` and `ClassWaits`.
 
-    >>> law = class_buffer_law([20.0, 5.0], [0.05, 0.4], max_batch=4)
-    >>> round(law.mean_size, 4), law.latency_within([0.18, 0.4], [0.1, 0.12, 0.14, 0.16]).round(4).tolist()
+    >>> distribution = class_buffer_distribution([20.0, 5.0], [0.05, 0.4], max_batch=4)
+    >>> within = distribution.latency_within([0.18, 0.4], [0.1, 0.12, 0.14, 0.16])
+    >>> round(distribution.mean_size, 4), within.round(4).tolist()
     (2.4021, [0.7206, 0.9948])
     """
 
@@ -100,7 +102,7 @@ class ClassBufferLaw:
     def cost_per_request(self, costs: Sequence[float] | Array) -> float:
         """Returns E[C(b)] / E[b].
 
-        Parameters:
+        Args:
             costs: C(1), C(2), ... for every size up to `max_batch`.
         """
         return float(self.sizes @ np.asarray(costs, dtype=np.float64)) / self.mean_size
@@ -108,7 +110,7 @@ class ClassBufferLaw:
     def within(self, of_class: int, waits_s: Array) -> Array:
         """Returns the fraction of a class that is in batches of b and waits at most so long.
 
-        Parameters:
+        Args:
             of_class: index of the class.
             waits_s: for b = 1 ... B in the first axis, shape (B, q).
 
@@ -129,7 +131,7 @@ class ClassBufferLaw:
     ) -> float:
         """Returns the fraction of a class whose wait and service together take at most `latency_s`.
 
-        Parameters:
+        Args:
             of_class: index of the class.
             latency_s: the bound, seconds.
             services_s: service time of a batch of 1, 2, ... requests, for every size up to `max_batch`.
@@ -156,14 +158,14 @@ class ClassBufferLaw:
     ) -> float:
         """Returns the least latency that a fraction `percentile` of one class stays within, seconds.
 
-        Parameters:
+        Args:
             percentile: above 0 and below 1.
             services_s: as in `class_latency_within`.
             of_class: index of the class.
             noise: what multiplies service times, once a batch.
         """
         longest_s = float(self.timeouts_s[of_class]) + float(np.max(services_s)) * noise.longest
-        return lowest(
+        return quantile(
             lambda latency_s: self.class_latency_within(of_class, latency_s, services_s, noise),
             percentile,
             upper=longest_s,
@@ -174,10 +176,12 @@ class ClassBufferLaw:
         return class_waits(open_batches(self.rates_rps, self.timeouts_s), self.max_batch)
 
 
-def class_buffer_law(rates_rps: npt.ArrayLike, timeouts_s: npt.ArrayLike, *, max_batch: int) -> ClassBufferLaw:
-    """Returns the law of a buffer.
+def class_buffer_distribution(
+    rates_rps: npt.ArrayLike, timeouts_s: npt.ArrayLike, *, max_batch: int
+) -> ClassBufferDistribution:
+    """Returns the distribution of a buffer.
 
-    Parameters:
+    Args:
         rates_rps: requests a second of each class, above 0, shape (n,).
         timeouts_s: longest that a member of each class lets its batch wait, at least 0, shape (n,).
         max_batch: requests at which it closes at once, at least 1.
@@ -186,4 +190,4 @@ def class_buffer_law(rates_rps: npt.ArrayLike, timeouts_s: npt.ArrayLike, *, max
         ArrivalError: no buffer; the message names the field.
     """
     rates, timeouts = np.broadcast_arrays(np.asarray(rates_rps, np.float64), np.asarray(timeouts_s, np.float64))
-    return ClassBufferLaw(rates, timeouts, max_batch, class_sizes(rates, timeouts, max_batch=max_batch))
+    return ClassBufferDistribution(rates, timeouts, max_batch, class_sizes(rates, timeouts, max_batch=max_batch))

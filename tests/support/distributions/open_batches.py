@@ -1,4 +1,4 @@
-"""Batches of classes with timeouts of their own while they are open: how many members, how long, in closed form."""
+"""Open batches of classes with timeouts of their own: number of requests and time open, in closed form."""
 
 from dataclasses import dataclass
 
@@ -17,7 +17,7 @@ class OpenBatches:
     a batch is still open at s, with k members besides the opener, with probability G(s) e_k(s), where
     e_k(s) = e^(-L s) m(s)^k / k!. Between two timeouts G is constant and m is linear.
 
-    Parameters:
+    Attributes:
         order: which given class is the first, second, ... by timeout, shape (..., n).
         rates_rps: requests a second in that order, shape (..., n).
         total_rps: L, shape (..., 1).
@@ -55,7 +55,7 @@ class OpenBatches:
 def open_batches(rates_rps: npt.ArrayLike, timeouts_s: npt.ArrayLike) -> OpenBatches:
     """Returns the classes of one or many buffers, checked and in order.
 
-    Parameters:
+    Args:
         rates_rps: requests a second of each class, above 0, shape (..., n).
         timeouts_s: timeouts, at least 0, shape (..., n).
 
@@ -79,7 +79,7 @@ def open_batches(rates_rps: npt.ArrayLike, timeouts_s: npt.ArrayLike) -> OpenBat
 def open_terms(masses: Array, ages: Array, counts: int) -> Array:
     """Returns e_k for k < counts, shape (..., counts).
 
-    Parameters:
+    Args:
         masses: m(s), shape (...).
         ages: L s, shape (...).
         counts: how many k.
@@ -95,7 +95,7 @@ def open_terms(masses: Array, ages: Array, counts: int) -> Array:
 def integrals(start: Array, end: Array, *, slopes: Array, total_rps: Array) -> Array:
     """Returns the integrals of e_k over stretches of one slope, by parts: L I_k = slope I_(k-1) - (change of e_k).
 
-    Parameters:
+    Args:
         start: e_k where the stretches start, shape (..., counts).
         end: e_k where they end, shape (..., counts).
         slopes: dm/ds, shape (...).

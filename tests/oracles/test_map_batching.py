@@ -1,4 +1,4 @@
-"""The law of a buffer under Markovian arrivals: its closed form for Poisson, other formulas, and simulation."""
+"""A buffer under Markovian arrivals against its closed form for Poisson, other formulas, and simulation."""
 
 import math
 
@@ -9,12 +9,15 @@ import scipy.integrate
 import scipy.special
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.distributions import poisson_waits
+from support.distributions.empirical_noise import EmpiricalNoise, measured_noise
+from support.distributions.map_waits import cost_per_request, mean_wait_s
 
-from scheduler.planner.queueing.map_batching import BufferLaw, buffer_law
+from scheduler.planner.queueing.map_batching import BufferDistribution, buffer_distribution
 from scheduler.planner.queueing.map_process import ArrivalError, MarkovianArrivals, mmpp2, poisson_arrivals
-from scheduler.planner.queueing.poisson_batching import PoissonBatchLaw
-from scheduler.planner.queueing.quantile_search import lowest
-from scheduler.planner.queueing.service_noise import NO_NOISE, EmpiricalNoise, LognormalNoise, Noise, measured_noise
+from scheduler.planner.queueing.poisson_batching import PoissonBatchSizes
+from scheduler.planner.queueing.quantile_search import quantile
+from scheduler.planner.queueing.service_noise import NO_NOISE, LognormalNoise, Noise
 from scripts.exactness.comparison import Setting, compare
 
 BURSTY = mmpp2(rates_rps=(10.0, 80.0), leave_per_s=(1.0, 3.0))
@@ -27,32 +30,32 @@ PROCESSES = {"bursty": BURSTY, "alternating": ALTERNATING, "silent": SILENT}
     ("max_batch", "timeout_s"), [(1, 0.1), (2, 0.05), (5, 0.1), (5, 1.0), (16, 0.5), (64, 0.5), (20, 0.0), (3, 20.0)]
 )
 def test_one_phase_is_the_closed_form_of_poisson(max_batch: int, timeout_s: float) -> None:
-    law = buffer_law(poisson_arrivals(30.0), max_batch=max_batch, timeout_s=timeout_s)
-    closed = PoissonBatchLaw(rate_rps=30.0, max_batch=max_batch, timeout_s=timeout_s)
-    assert law.sizes == pytest.approx(closed.sizes, abs=1e-13)
-    assert law.mean_wait_s == pytest.approx(closed.mean_wait_s, abs=1e-13)
+    distribution = buffer_distribution(poisson_arrivals(30.0), max_batch=max_batch, timeout_s=timeout_s)
+    closed = PoissonBatchSizes(rate_rps=30.0, max_batch=max_batch, timeout_s=timeout_s)
+    assert distribution.sizes == pytest.approx(closed.sizes, abs=1e-13)
+    assert mean_wait_s(distribution) == pytest.approx(poisson_waits.mean_wait_s(closed), abs=1e-11)
     services_s = [0.02 + 0.01 * b for b in range(1, max_batch + 1)]
-    assert law.cost_per_request(services_s) == pytest.approx(closed.cost_per_request(services_s))
+    assert cost_per_request(distribution, services_s) == pytest.approx(closed.cost_per_request(services_s))
     for latency_s in (0.0, 0.031, 0.1, 0.13, 0.4, 0.9, 5.0):
-        assert law.latency_within(latency_s, services_s) == pytest.approx(
-            closed.latency_within(latency_s, services_s), abs=1e-12
+        assert distribution.latency_within(latency_s, services_s) == pytest.approx(
+            poisson_waits.latency_within(closed, latency_s, services_s), abs=1e-12
         )
 
 
-def by_counts(law: BufferLaw, process: MarkovianArrivals, size: int, wait_s: float) -> float:
+def by_counts(distribution: BufferDistribution, process: MarkovianArrivals, size: int, wait_s: float) -> float:
     """Another formula: counts of requests in the last `wait_s`, quadrature over fill times for the full size."""
-    opening, timeout_s, ones = law.opening, law.timeout_s, np.ones(len(law.opening))
+    opening, timeout_s, ones = distribution.opening, distribution.timeout_s, np.ones(len(distribution.opening))
 
     def matrices(time_s: float) -> npt.NDArray[np.float64]:
-        return law.counts.at(np.array([time_s]))[0]
+        return distribution.counts.at(np.array([time_s]))[0]
 
     def at_least(number: int, time_s: float) -> npt.NDArray[np.float64]:
         return np.asarray(ones - matrices(time_s)[:number].sum(axis=0) @ ones)
 
-    if size < law.max_batch:
+    if size < distribution.max_batch:
         early, late = matrices(timeout_s - wait_s), matrices(wait_s)
         parts = [i * opening @ early[size - 1 - i] @ late[i] @ ones for i in range(1, size)]
-        return float(sum(parts)) / law.mean_size
+        return float(sum(parts)) / distribution.mean_size
     arrive = process.matrices()[1]
 
     def rate(time_s: float) -> float:
@@ -60,22 +63,22 @@ def by_counts(law: BufferLaw, process: MarkovianArrivals, size: int, wait_s: flo
         return float(sum(opening @ counts[j - 2] @ arrive @ at_least(size - j, left_s) for j in range(2, size)))
 
     inner, _ = scipy.integrate.quad(rate, 0, timeout_s, points=[timeout_s - wait_s], epsabs=1e-11)
-    whole = law.sizes[-1] + opening @ at_least(size - 1, wait_s) + inner
-    return float(whole) / law.mean_size
+    whole = distribution.sizes[-1] + opening @ at_least(size - 1, wait_s) + inner
+    return float(whole) / distribution.mean_size
 
 
 @pytest.mark.parametrize("name", PROCESSES)
 @pytest.mark.parametrize(("max_batch", "timeout_s"), [(2, 0.1), (4, 0.06), (7, 0.4)])
 def test_waits_are_those_of_the_formula_by_last_arrivals(name: str, max_batch: int, timeout_s: float) -> None:
-    law = buffer_law(PROCESSES[name], max_batch=max_batch, timeout_s=timeout_s)
+    distribution = buffer_distribution(PROCESSES[name], max_batch=max_batch, timeout_s=timeout_s)
     for part in (0.2, 0.77):
         waits_s = np.full((max_batch, 1), part * timeout_s)
-        wanted = [by_counts(law, PROCESSES[name], size, part * timeout_s) for size in range(1, max_batch + 1)]
-        assert law.within(waits_s)[:, 0] == pytest.approx(wanted, abs=1e-10)
+        wanted = [by_counts(distribution, PROCESSES[name], size, part * timeout_s) for size in range(1, max_batch + 1)]
+        assert distribution.within(waits_s)[:, 0] == pytest.approx(wanted, abs=1e-10)
 
 
 @pytest.mark.parametrize("name", PROCESSES)
-def test_laws_are_those_of_a_simulated_buffer(name: str) -> None:
+def test_distributions_are_those_of_a_simulated_buffer(name: str) -> None:
     points = [
         point
         for seed, (max_batch, timeout_s) in enumerate([(2, 0.2), (5, 0.05), (20, 0.5)])
@@ -94,67 +97,77 @@ def test_laws_are_those_of_a_simulated_buffer(name: str) -> None:
     max_batch=st.integers(1, 40),
     timeout_s=st.one_of(st.just(0.0), st.floats(1e-6, 2)),
 )
-def test_law_is_a_law_for_every_buffer(
+def test_probabilities_sum_to_one_for_every_buffer(
     rates_rps: tuple[float, float], leave_per_s: tuple[float, float], max_batch: int, timeout_s: float
 ) -> None:
-    law = buffer_law(mmpp2(rates_rps=rates_rps, leave_per_s=leave_per_s), max_batch=max_batch, timeout_s=timeout_s)
-    assert law.sizes.sum() == pytest.approx(1.0, abs=1e-12)
-    assert law.sizes.min() >= 0
-    assert law.cost_per_request(np.arange(1, max_batch + 1) * 3.0) == pytest.approx(3.0)
-    fractions = [law.wait_within(x * timeout_s) for x in (0.0, 0.1, 0.3, 0.6, 0.95, 1.0)]
-    assert law.wait_within(-1e-6) == 0.0
+    distribution = buffer_distribution(
+        mmpp2(rates_rps=rates_rps, leave_per_s=leave_per_s), max_batch=max_batch, timeout_s=timeout_s
+    )
+    assert distribution.sizes.sum() == pytest.approx(1.0, abs=1e-12)
+    assert distribution.sizes.min() >= 0
+    assert cost_per_request(distribution, np.arange(1, max_batch + 1) * 3.0) == pytest.approx(3.0)
+    fractions = [distribution.wait_within(x * timeout_s) for x in (0.0, 0.1, 0.3, 0.6, 0.95, 1.0)]
+    assert distribution.wait_within(-1e-6) == 0.0
     assert all(before <= after + 1e-9 for before, after in zip(fractions, fractions[1:], strict=False))
     assert fractions[-1] == pytest.approx(1.0, abs=1e-12)
-    assert 0 <= law.mean_wait_s <= timeout_s * (1 + 1e-9)
+    assert 0 <= mean_wait_s(distribution) <= timeout_s * (1 + 1e-9)
     # Probabilities before they are made to sum to 1 already do: nothing is lost in the tables.
-    full = 1 - law.sizes[:-1].sum()
-    assert full == pytest.approx(law.sizes[-1], abs=1e-12)
+    full = 1 - distribution.sizes[:-1].sum()
+    assert full == pytest.approx(distribution.sizes[-1], abs=1e-12)
 
 
 def test_batches_open_in_the_phase_in_which_they_do_and_not_in_a_usual_one() -> None:
     # Bursts fill batches fast, so that most batches open in one although most time is calm.
     process = mmpp2(rates_rps=(1.0, 200.0), leave_per_s=(0.1, 0.5))
-    law = buffer_law(process, max_batch=4, timeout_s=0.5)
-    assert law.opening[1] > 0.9
-    assert process.phase_law()[1] < 0.2
+    distribution = buffer_distribution(process, max_batch=4, timeout_s=0.5)
+    assert distribution.opening[1] > 0.9
+    assert process.phase_distribution()[1] < 0.2
 
 
 def test_a_latency_bound_of_service_and_timeout_holds_to_the_last_bit() -> None:
     services_s = [0.1 + 0.07 * b for b in range(1, 6)]
     for slo_s in (0.6, 0.7, 0.9, 1.1):
-        law = buffer_law(BURSTY, max_batch=5, timeout_s=slo_s - services_s[-1])
-        assert law.latency_within(slo_s, services_s) == pytest.approx(1.0, abs=1e-12)
-        assert law.latency_within(slo_s - 1e-6, services_s) < 1.0
+        distribution = buffer_distribution(BURSTY, max_batch=5, timeout_s=slo_s - services_s[-1])
+        assert distribution.latency_within(slo_s, services_s) == pytest.approx(1.0, abs=1e-12)
+        assert distribution.latency_within(slo_s - 1e-6, services_s) < 1.0
 
 
 @pytest.mark.parametrize("noise", [NO_NOISE, LognormalNoise(0.15), EmpiricalNoise((0.8, 0.9, 1.0, 1.6))])
 def test_quantiles_are_where_their_fraction_is_reached(noise: Noise) -> None:
-    law, services_s = buffer_law(BURSTY, max_batch=6, timeout_s=0.2), np.array([0.1, 0.12, 0.15, 0.2, 0.3, 0.31])
+    distribution, services_s = (
+        buffer_distribution(BURSTY, max_batch=6, timeout_s=0.2),
+        np.array([0.1, 0.12, 0.15, 0.2, 0.3, 0.31]),
+    )
     for percentile in (0.01, 0.3, 0.5, 0.9, 0.99):
-        latency_s = law.latency_quantile_s(percentile, services_s, noise)
-        assert law.latency_within(latency_s, services_s, noise) >= percentile
-        assert law.latency_within(latency_s - 1e-9, services_s, noise) < percentile
+        latency_s = distribution.latency_quantile_s(percentile, services_s, noise)
+        assert distribution.latency_within(latency_s, services_s, noise) >= percentile
+        assert distribution.latency_within(latency_s - 1e-9, services_s, noise) < percentile
 
 
-def test_measured_factors_mix_the_laws_of_each() -> None:
-    law, services_s = buffer_law(ALTERNATING, max_batch=3, timeout_s=0.1), np.array([0.1, 0.15, 0.2])
+def test_measured_factors_mix_the_distributions_of_each() -> None:
+    distribution, services_s = buffer_distribution(ALTERNATING, max_batch=3, timeout_s=0.1), np.array([0.1, 0.15, 0.2])
     noise = measured_noise([0.05, 0.24], [0.1, 0.2])
     for latency_s in (0.1, 0.16, 0.21, 0.3):
-        # Each batch draws its own factor, so a request's latency is a mixture over factors of one law each.
-        wanted = np.mean([law.latency_within(latency_s, services_s * factor) for factor in (0.5, 1.2)])
-        assert law.latency_within(latency_s, services_s, noise) == pytest.approx(float(wanted), abs=1e-12)
+        # Each batch draws its own factor, so a request's latency is a mixture over factors of one distribution each.
+        wanted = np.mean([distribution.latency_within(latency_s, services_s * factor) for factor in (0.5, 1.2)])
+        assert distribution.latency_within(latency_s, services_s, noise) == pytest.approx(float(wanted), abs=1e-12)
 
 
 def test_lognormal_noise_is_the_limit_of_its_many_equal_parts() -> None:
-    law, services_s = buffer_law(BURSTY, max_batch=4, timeout_s=0.15), np.array([0.1, 0.13, 0.16, 0.2])
+    distribution, services_s = (
+        buffer_distribution(BURSTY, max_batch=4, timeout_s=0.15),
+        np.array([0.1, 0.13, 0.16, 0.2]),
+    )
     sigma, parts = 0.2, 20_000
     middles = scipy.special.ndtri((np.arange(parts) + 0.5) / parts)
     many = EmpiricalNoise(tuple(np.exp(sigma * middles - sigma**2 / 2).tolist()))
     for latency_s in (0.08, 0.15, 0.25, 0.3, 0.45):
-        fine = law.latency_within(latency_s, services_s, many)
-        assert law.latency_within(latency_s, services_s, LognormalNoise(sigma)) == pytest.approx(fine, abs=2e-5)
-    assert law.latency_within(0.0, services_s, LognormalNoise(sigma)) == pytest.approx(0.0, abs=1e-15)
-    assert law.latency_within(9.0, services_s, LognormalNoise(sigma)) == pytest.approx(1.0, abs=1e-12)
+        fine = distribution.latency_within(latency_s, services_s, many)
+        assert distribution.latency_within(latency_s, services_s, LognormalNoise(sigma)) == pytest.approx(
+            fine, abs=2e-5
+        )
+    assert distribution.latency_within(0.0, services_s, LognormalNoise(sigma)) == pytest.approx(0.0, abs=1e-15)
+    assert distribution.latency_within(9.0, services_s, LognormalNoise(sigma)) == pytest.approx(1.0, abs=1e-12)
 
 
 @pytest.mark.parametrize(
@@ -163,7 +176,7 @@ def test_lognormal_noise_is_the_limit_of_its_many_equal_parts() -> None:
 )
 def test_what_is_no_buffer_is_refused(max_batch: int, timeout_s: float, sentence: str) -> None:
     with pytest.raises(ArrivalError, match=sentence):
-        buffer_law(BURSTY, max_batch=max_batch, timeout_s=timeout_s)
+        buffer_distribution(BURSTY, max_batch=max_batch, timeout_s=timeout_s)
 
 
 def test_what_is_no_noise_or_percentile_is_refused() -> None:
@@ -174,4 +187,4 @@ def test_what_is_no_noise_or_percentile_is_refused() -> None:
     with pytest.raises(ArrivalError, match="must be above 0"):
         EmpiricalNoise((1.0, 0.0))
     with pytest.raises(ValueError, match="percentile must be"):
-        lowest(lambda x: x, 1.0, upper=2.0)
+        quantile(lambda x: x, 1.0, upper=2.0)
