@@ -13,7 +13,7 @@ ITEM_ERROR = "item_error"
 
 
 @dataclass(slots=True)
-class Waiting:
+class PendingCall:
     """A call that has not ended, and the future that its ingress task waits for."""
 
     request_id: int
@@ -29,41 +29,41 @@ class BodyStore:
 
     def __init__(self) -> None:
         """Starts empty."""
-        self._waiting: dict[int, Waiting] = {}
+        self._pending: dict[int, PendingCall] = {}
         self._bytes = 0
 
     def __len__(self) -> int:
         """Returns the number of calls that have not ended."""
-        return len(self._waiting)
+        return len(self._pending)
 
     def __contains__(self, request_id: int) -> bool:
         """Whether the call of that id has not ended."""
-        return request_id in self._waiting
+        return request_id in self._pending
 
-    def __iter__(self) -> Iterator[Waiting]:
+    def __iter__(self) -> Iterator[PendingCall]:
         """Iterates over the calls that have not ended, as they are now."""
-        return iter(list(self._waiting.values()))
+        return iter(list(self._pending.values()))
 
     @property
     def body_bytes(self) -> int:
         """Bytes of the inputs held."""
         return self._bytes
 
-    def add(self, waiting: Waiting) -> None:
+    def add(self, pending: PendingCall) -> None:
         """Holds a call until `pop`."""
-        self._waiting[waiting.request_id] = waiting
-        self._bytes += waiting.call.body_bytes
+        self._pending[pending.request_id] = pending
+        self._bytes += pending.call.body_bytes
 
-    def pop(self, request_id: int) -> Waiting | None:
+    def pop(self, request_id: int) -> PendingCall | None:
         """Lets a call go; None where it has ended before."""
-        waiting = self._waiting.pop(request_id, None)
-        if waiting is not None:
-            self._bytes -= waiting.call.body_bytes
-        return waiting
+        pending = self._pending.pop(request_id, None)
+        if pending is not None:
+            self._bytes -= pending.call.body_bytes
+        return pending
 
-    def members(self, request_ids: Iterable[int]) -> tuple[Waiting, ...]:
+    def members(self, request_ids: Iterable[int]) -> tuple[PendingCall, ...]:
         """Returns the calls of a batch, in its order; KeyError if one has ended."""
-        return tuple(self._waiting[request_id] for request_id in request_ids)
+        return tuple(self._pending[request_id] for request_id in request_ids)
 
 
 def joined_inputs(calls: Sequence[InferenceCall]) -> tuple[Tensor, ...]:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from scheduler.daemon.backends.flight import Clock, Flight, InferenceBackend, Reply, SendFailed
-from scheduler.daemon.bodies import Waiting, joined_inputs, parted_outputs
+from scheduler.daemon.bodies import PendingCall, joined_inputs, parted_outputs
 from scheduler.daemon.calls import Answer
 from scheduler.daemon.logs import fields, log
 from scheduler.daemon.records import BatchRecord, BatchRing, batch_cost, billed_s
@@ -27,7 +27,7 @@ class Journey:
     """A flight with its passengers, from the send to the outcome."""
 
     flight: Flight
-    members: tuple[Waiting, ...]
+    members: tuple[PendingCall, ...]
     guard: asyncio.TimerHandle | None = None
     """Gives the batch up, and later cancels its task."""
     given_up: Failure | None = None
@@ -44,30 +44,30 @@ class Journey:
         """The batch, as the engine sent it."""
         return self.flight.batch
 
-    def wait_s(self, waiting: Waiting) -> float:
+    def wait_s(self, pending: PendingCall) -> float:
         """Returns how long a passenger had waited at the send."""
-        return self.batch.sent_at_s - waiting.call.received_at_s
+        return self.batch.sent_at_s - pending.call.received_at_s
 
-    def answer(self, waiting: Waiting) -> Answer:
+    def answer(self, pending: PendingCall) -> Answer:
         """Returns a passenger's answer, once the batch has landed."""
         batch, report, flight = self.batch, self.report, self.flight
         assert report is not None
         written_at_s = flight.decided_at_s if flight.written_at_s is None else flight.written_at_s
         return Answer(
-            request_id=waiting.request_id,
-            outputs=self.parts[waiting.request_id],
+            request_id=pending.request_id,
+            outputs=self.parts[pending.request_id],
             backend=batch.backend,
             tier=batch.tier,
             batch_id=batch.batch_id,
             batch_items=batch.items,
-            wait_s=self.wait_s(waiting),
+            wait_s=self.wait_s(pending),
             service_s=report.service_s,
             elapsed_s=report.elapsed_s,
-            cost=self.cost * waiting.call.items / batch.items,
+            cost=self.cost * pending.call.items / batch.items,
             cold_start=report.cold_start,
-            attempts=waiting.attempts,
+            attempts=pending.attempts,
             read_at_s=self.read_at_s,
-            in_s=max(0.0, waiting.engine_at_s - waiting.call.received_at_s),
+            in_s=max(0.0, pending.engine_at_s - pending.call.received_at_s),
             out_s=max(0.0, written_at_s - flight.decided_at_s),
         )
 
@@ -105,7 +105,7 @@ class Journeys:
         """Returns the number of batches whose outcome is not known."""
         return len(self._under_way)
 
-    def send(self, batch: Batch, tier: FunctionTier | None, members: tuple[Waiting, ...], *, now_s: float) -> None:
+    def send(self, batch: Batch, tier: FunctionTier | None, members: tuple[PendingCall, ...], *, now_s: float) -> None:
         """Sets a batch out; its outcome is posted later, at the latest at its `give_up_at_s`."""
         journey = Journey(Flight(batch, tier, now_s), members)
         self._under_way[batch.batch_id] = journey
@@ -177,7 +177,7 @@ class Journeys:
             message = f"no {batch.backend.value} backend is configured"
             raise SendFailed(Failure(FailureKind.UNREACHABLE, message), self._bare_report(journey))
         try:
-            inputs = () if batch.warming else joined_inputs([waiting.call for waiting in journey.members])
+            inputs = () if batch.warming else joined_inputs([pending.call for pending in journey.members])
         except WireError as error:
             # In halves, and halves again, the requests that do fit together find each other.
             raise SendFailed(Failure(FailureKind.REJECTED, str(error)), self._bare_report(journey)) from None
@@ -187,7 +187,7 @@ class Journeys:
     def _answered(self, journey: Journey, reply: Reply) -> None:
         batch = journey.batch
         try:
-            parts = parted_outputs(reply.outputs, [waiting.call.items for waiting in journey.members])
+            parts = parted_outputs(reply.outputs, [pending.call.items for pending in journey.members])
         except WireError as error:
             raise SendFailed(Failure(FailureKind.BROKEN, str(error)), reply.report) from None
         journey.cost = batch_cost(journey.flight, reply.report)
@@ -249,7 +249,7 @@ class Journeys:
             BatchRecord(
                 batch=journey.batch,
                 finished_at_s=self._clock(),
-                wait_max_s=max((journey.wait_s(waiting) for waiting in journey.members), default=0.0),
+                wait_max_s=max((journey.wait_s(pending) for pending in journey.members), default=0.0),
                 report=report,
                 billed_s=billed_s(journey.flight, report),
                 cost=journey.cost,

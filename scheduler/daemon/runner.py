@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from itertools import count
 
 from scheduler.daemon.backends.flight import Clock, InferenceBackend
-from scheduler.daemon.bodies import BodyStore, Waiting, whole_failure
+from scheduler.daemon.bodies import BodyStore, PendingCall, whole_failure
 from scheduler.daemon.calls import Answer, InferenceCall, Refused, request_of
 from scheduler.daemon.explain.requests import Explanations
 from scheduler.daemon.in_flight import Journey, Journeys
@@ -96,7 +96,7 @@ class Runner:
         self._bodies = BodyStore()
         self._ids = count(1)
         self._inbox: list[Message] = []
-        self._arrived: list[Waiting] = []
+        self._arrived: list[PendingCall] = []
         self._cancelled: list[int] = []
         self._flush_handle: asyncio.Handle | None = None
         self._timer: asyncio.TimerHandle | None = None
@@ -144,13 +144,13 @@ class Runner:
         reserve_s = self._answer_reserve_s
         request = request_of(call, self._settings, request_id=next(self._ids), answer_reserve_s=reserve_s)
         self._explanations.arrived(request.request_id, call.client_id)
-        waiting = Waiting(request.request_id, call, asyncio.get_running_loop().create_future())
-        self._bodies.add(waiting)
+        pending = PendingCall(request.request_id, call, asyncio.get_running_loop().create_future())
+        self._bodies.add(pending)
         self._empty.clear()
-        self._arrived.append(waiting)
+        self._arrived.append(pending)
         self._post(RequestArrived(request))
         try:
-            return await waiting.future
+            return await pending.future
         except asyncio.CancelledError:
             # Its body stays until the engine knows: what it heard before may have made it send the request just now.
             if request.request_id in self._bodies:
@@ -278,8 +278,8 @@ class Runner:
         arrived, self._arrived = self._arrived, []
         cancelled, self._cancelled = self._cancelled, []
         now_s = self._engine_at_s = max(self._engine_at_s, self._clock())
-        for waiting in arrived:
-            waiting.engine_at_s = now_s
+        for pending in arrived:
+            pending.engine_at_s = now_s
         try:
             self._perform_all(self._engine.handle(inbox, now_s), now_s)
             self._arm(self._engine.next_wakeup_s())
@@ -330,8 +330,8 @@ class Runner:
 
     def _send(self, batch: Batch, now_s: float) -> None:
         members = self._bodies.members(batch.request_ids)
-        for waiting in members:
-            waiting.attempts += 1
+        for pending in members:
+            pending.attempts += 1
         self._journeys.send(batch, self._tiers.get((batch.model, batch.tier)), members, now_s=now_s)
 
     def _hand_out(self, answers: Sequence[tuple[int, Journey]]) -> None:
@@ -343,33 +343,33 @@ class Runner:
             self._stop_for(error)
 
     def _answer(self, request_id: int, journey: Journey) -> None:
-        waiting = self._end(request_id)
-        if waiting is None or waiting.future.done():
+        pending = self._end(request_id)
+        if pending is None or pending.future.done():
             return
         outputs = journey.parts[request_id]
         sentence = whole_failure(outputs)
         if sentence:
-            waiting.future.set_exception(Refused(Refusal(RefusalKind.BAD_REQUEST, sentence), request_id))
+            pending.future.set_exception(Refused(Refusal(RefusalKind.BAD_REQUEST, sentence), request_id))
         else:
-            waiting.future.set_result(journey.answer(waiting))
+            pending.future.set_result(journey.answer(pending))
 
     def _refuse(self, request_id: int, refusal: Refusal) -> None:
-        waiting = self._end(request_id)
-        if waiting is not None and not waiting.future.done():
-            waiting.future.set_exception(Refused(refusal, request_id))
+        pending = self._end(request_id)
+        if pending is not None and not pending.future.done():
+            pending.future.set_exception(Refused(refusal, request_id))
 
-    def _end(self, request_id: int) -> Waiting | None:
-        waiting = self._bodies.pop(request_id)
-        if waiting is not None:
+    def _end(self, request_id: int) -> PendingCall | None:
+        pending = self._bodies.pop(request_id)
+        if pending is not None:
             self._explanations.ended(request_id)
         if len(self._bodies) == 0:
             self._empty.set()
-        return waiting
+        return pending
 
     def _refuse_all(self, refusal: Refusal) -> int:
         left = list(self._bodies)
-        for waiting in left:
-            self._refuse(waiting.request_id, refusal)
+        for pending in left:
+            self._refuse(pending.request_id, refusal)
         return len(left)
 
     async def _plan(self, command: ComputePlan) -> None:
