@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timezone
 
+from scheduler.daemon.backends.batch_send import Clock, InferenceBackend
 from scheduler.daemon.backends.edge import EdgeBackend
-from scheduler.daemon.backends.flight import Clock, InferenceBackend
 from scheduler.daemon.backends.function import FunctionBackend, FunctionName
 from scheduler.daemon.config.config import Config
 from scheduler.daemon.config.credentials import read_access_key

@@ -4,7 +4,7 @@ from collections import OrderedDict
 from dataclasses import dataclass
 from itertools import islice
 
-from scheduler.daemon.backends.flight import Flight
+from scheduler.daemon.backends.batch_send import BatchSend
 from scheduler.dispatch import ledger
 from scheduler.domain.batches import Batch, BatchReport, Failure
 
@@ -56,22 +56,22 @@ def start_kind(report: BatchReport) -> str:
     return {True: "cold", False: "warm", None: ""}[report.cold_start]
 
 
-def billed_s(flight: Flight, report: BatchReport) -> float | None:
+def billed_s(batch_send: BatchSend, report: BatchReport) -> float | None:
     """Returns the seconds that the provider bills; None on the edge and where the container told no duration."""
-    if flight.tier is None or report.billed_duration_s is None:
+    if batch_send.tier is None or report.billed_duration_s is None:
         return None
-    return flight.tier.price.billed_s(report.billed_duration_s)
+    return batch_send.tier.price.billed_s(report.billed_duration_s)
 
 
-def batch_cost(flight: Flight, report: BatchReport, failure: Failure | None = None) -> float:
+def batch_cost(batch_send: BatchSend, report: BatchReport, failure: Failure | None = None) -> float:
     """Returns a batch's money: by the container's duration where it is known, else as expected when it was sent.
 
     A failure that the provider does not bill costs nothing; one that ran, or may have run, does.
     """
-    if flight.tier is None:
+    if batch_send.tier is None:
         return 0.0
     kind = None if failure is None else failure.kind
-    return ledger.batch_cost(flight.tier.price, report, expected_cost=flight.batch.expected_cost, failure=kind)
+    return ledger.batch_cost(batch_send.tier.price, report, expected_cost=batch_send.batch.expected_cost, failure=kind)
 
 
 class BatchRing:

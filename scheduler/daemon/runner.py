@@ -10,11 +10,11 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from itertools import count
 
-from scheduler.daemon.backends.flight import Clock, InferenceBackend
+from scheduler.daemon.backends.batch_send import Clock, InferenceBackend
 from scheduler.daemon.bodies import BodyStore, PendingCall, whole_failure
 from scheduler.daemon.calls import Answer, InferenceCall, Refused, request_of
 from scheduler.daemon.explain.requests import Explanations
-from scheduler.daemon.in_flight import Journey, Journeys
+from scheduler.daemon.in_flight import AnsweredBatch, BatchSender
 from scheduler.daemon.logs import fields, log
 from scheduler.daemon.own_latency import OwnLatency
 from scheduler.daemon.records import BatchRing
@@ -92,7 +92,7 @@ class Runner:
         self._explanations = explanations
         self._answer_reserve_s = answer_reserve_s
         self._ring = BatchRing(records)
-        self._journeys = Journeys(backends=backends, post=self._post, clock=clock, ring=self._ring)
+        self._sender = BatchSender(backends=backends, post=self._post, clock=clock, ring=self._ring)
         self._bodies = BodyStore()
         self._ids = count(1)
         self._inbox: list[Message] = []
@@ -180,15 +180,15 @@ class Runner:
 
     async def open(self) -> None:
         """Loads what the backends need."""
-        await self._journeys.open()
+        await self._sender.open()
 
     def probe_backends(self) -> "list[asyncio.Task[None]]":
         """Probes every backend; the engine is told what came back."""
-        return self._journeys.probe_all()
+        return self._sender.probe_all()
 
     async def replace_backend(self, backend: Backend, replacement: InferenceBackend | None) -> None:
         """Sends from now on by another backend, or none; the old one is closed when its batches are back."""
-        await self._journeys.replace_backend(backend, replacement)
+        await self._sender.replace_backend(backend, replacement)
 
     async def drain(self, limit_s: float) -> int:
         """Stops admission and waits until every call has ended, at most `limit_s`.
@@ -217,7 +217,7 @@ class Runner:
         if self._plan_task is not None:
             self._plan_task.cancel()
             await asyncio.gather(self._plan_task, return_exceptions=True)
-        await self._journeys.close()
+        await self._sender.close()
         await self._explanations.close()
 
     async def crashed(self) -> Exception:
@@ -235,8 +235,8 @@ class Runner:
             "draining": self._draining,
             "waiting_requests": len(self._bodies),
             "waiting_bytes": self._bodies.body_bytes,
-            "batches_under_way": len(self._journeys),
-            "late_answers": self._journeys.late_answers,
+            "batches_under_way": len(self._sender),
+            "late_answers": self._sender.late_answers,
             "engine": jsonable(self._engine.statistics()),
             "limits": jsonable(self._limits),
             "plans": [
@@ -288,11 +288,11 @@ class Runner:
             self._stop_for(error)
         for request_id in cancelled:
             self._end(request_id)
-        self._journeys.forget_landed()
+        self._sender.forget_answered()
 
     def _perform_all(self, commands: Sequence[Command], now_s: float) -> None:
         """Batches leave before answers are handed out: the backend works while they are written, one by one."""
-        answers = [(c.request_id, self._journeys.landed(c.batch_id)) for c in commands if isinstance(c, AnswerRequest)]
+        answers = [(c.request_id, self._sender.answered(c.batch_id)) for c in commands if isinstance(c, AnswerRequest)]
         sent_items = 0
         for command in commands:
             if isinstance(command, SendBatch):
@@ -323,7 +323,7 @@ class Runner:
             case ComputePlan():
                 self._plan_task = asyncio.get_running_loop().create_task(self._plan(command), name="plan")
             case SendProbe(backend):
-                self._journeys.probe(backend)
+                self._sender.probe(backend)
             case PlanAdopted(plan):
                 self._plans.append(plan)
                 log(logging.INFO, "plan_adopted", plan_id=plan.plan_id, cause=plan.cause, detail=plan.detail)
@@ -332,26 +332,26 @@ class Runner:
         members = self._bodies.members(batch.request_ids)
         for pending in members:
             pending.attempts += 1
-        self._journeys.send(batch, self._tiers.get((batch.model, batch.tier)), members, now_s=now_s)
+        self._sender.send(batch, self._tiers.get((batch.model, batch.tier)), members, now_s=now_s)
 
-    def _hand_out(self, answers: Sequence[tuple[int, Journey]]) -> None:
+    def _hand_out(self, answers: Sequence[tuple[int, AnsweredBatch]]) -> None:
         try:
-            for request_id, journey in answers:
-                self._answer(request_id, journey)
+            for request_id, batch in answers:
+                self._answer(request_id, batch)
         except Exception as error:
             _logger.exception("answer_bug", extra=fields(answers=len(answers)))
             self._stop_for(error)
 
-    def _answer(self, request_id: int, journey: Journey) -> None:
+    def _answer(self, request_id: int, batch: AnsweredBatch) -> None:
         pending = self._end(request_id)
         if pending is None or pending.future.done():
             return
-        outputs = journey.parts[request_id]
+        outputs = batch.parts[request_id]
         sentence = whole_failure(outputs)
         if sentence:
             pending.future.set_exception(Refused(Refusal(RefusalKind.BAD_REQUEST, sentence), request_id))
         else:
-            pending.future.set_result(journey.answer(pending))
+            pending.future.set_result(batch.answer(pending))
 
     def _refuse(self, request_id: int, refusal: Refusal) -> None:
         pending = self._end(request_id)

@@ -16,7 +16,7 @@ from support.stub_edge import expected_row
 from support.stub_fc import Heard, Say, Script, StubFc
 
 from scheduler import wire
-from scheduler.daemon.backends.flight import Flight, Reply, SendFailed
+from scheduler.daemon.backends.batch_send import BatchSend, Reply, SendFailed
 from scheduler.daemon.backends.function import FunctionBackend, FunctionName
 from scheduler.domain.batches import Batch, FailureKind
 from scheduler.domain.latency import FunctionTier, LatencyModel, Price
@@ -34,7 +34,7 @@ def _no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(name, raising=False)
 
 
-def a_flight(items: int = 2, *, batch_id: int = 1, give_up_after_s: float = 5.0) -> Flight:
+def a_send(items: int = 2, *, batch_id: int = 1, give_up_after_s: float = 5.0) -> BatchSend:
     now_s = time.monotonic()
     batch = Batch(
         batch_id=batch_id,
@@ -50,7 +50,7 @@ def a_flight(items: int = 2, *, batch_id: int = 1, give_up_after_s: float = 5.0)
         predicted_service_s=0.1,
         tier="1gb",
     )
-    return Flight(batch, TIER, now_s)
+    return BatchSend(batch, TIER, now_s)
 
 
 def a_request(items: int = 2, prefix: str = "") -> InferRequest:
@@ -72,20 +72,20 @@ def run(main: Coroutine[Any, Any, Any]) -> Any:
     return asyncio.run(asyncio.wait_for(main, 30.0))
 
 
-async def against(script: Script, flight: Flight | None = None) -> tuple[StubFc, Reply]:
+async def against(script: Script, batch_send: BatchSend | None = None) -> tuple[StubFc, Reply]:
     stub, server, port = await stub_fc.start(script)
     backend = a_backend(port)
     try:
         await backend.open()
-        return stub, await backend.send(flight or a_flight(), a_request())
+        return stub, await backend.send(batch_send or a_send(), a_request())
     finally:
         await backend.close()
         server.close()
 
 
-def failure_of(script: Script, flight: Flight | None = None) -> SendFailed:
+def failure_of(script: Script, batch_send: BatchSend | None = None) -> SendFailed:
     with pytest.raises(SendFailed) as failed:
-        run(against(script, flight))
+        run(against(script, batch_send))
     assert SECRET not in str(failed.value)
     return failed.value
 
@@ -110,7 +110,7 @@ def test_a_warming_call_carries_nothing_and_tells_of_its_instance_and_its_bill()
         said = {"status": 200, "service_s": 0.0, "duration_s": 0.001, "instance_id": "c-1", "cold_start": False}
         return Say(200, wire.pack_frame({**said, "batch_id": header["batch_id"]}, wire.Encoded(b"", None)))
 
-    _, reply = run(against(warmed, a_flight(items=0)))
+    _, reply = run(against(warmed, a_send(items=0)))
     assert reply.outputs == ()
     assert (reply.report.billed_duration_s, reply.report.instance_id, reply.report.cold_start) == (0.001, "c-1", False)
 
@@ -180,7 +180,7 @@ def test_a_good_frame_under_an_error_type_is_still_a_failed_function() -> None:
 
 
 @pytest.mark.parametrize(
-    ("said", "sentence"), [({"model": "another"}, "of model 'another'"), ({}, "has 2 rows for 3 items")]
+    ("said", "sentence"), [({"model": "another"}, "from model 'another'"), ({}, "has 2 rows for 3 items")]
 )
 def test_an_answer_of_another_model_or_length_is_never_taken_for_this_batchs(
     said: dict[str, str], sentence: str
@@ -189,7 +189,7 @@ def test_an_answer_of_another_model_or_length_is_never_taken_for_this_batchs(
         header, payload = wire.unpack_frame(heard.body)
         return stub_fc.answer_frame(replace(heard, body=wire.pack_frame({**header, **said}, payload)))
 
-    failed = failure_of(script, a_flight(3))
+    failed = failure_of(script, a_send(3))
     assert failed.failure.kind is FailureKind.BROKEN
     assert sentence in failed.failure.message
 
@@ -204,7 +204,7 @@ def test_an_endpoint_that_is_not_there_is_unreachable() -> None:
         reserved.bind(("127.0.0.1", 0))
 
         async def main() -> None:
-            await a_backend(reserved.getsockname()[1]).send(a_flight(), a_request())
+            await a_backend(reserved.getsockname()[1]).send(a_send(), a_request())
 
         with pytest.raises(SendFailed) as failed:
             run(main())
@@ -213,12 +213,12 @@ def test_an_endpoint_that_is_not_there_is_unreachable() -> None:
 
 def test_a_silent_endpoint_times_out_in_the_sdk(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("scheduler.daemon.backends.function.LATE_READ_S", 0.0)
-    failed = failure_of(lambda heard: Say(hang_s=3.0), a_flight(give_up_after_s=0.3))
+    failed = failure_of(lambda heard: Say(hang_s=3.0), a_send(give_up_after_s=0.3))
     assert failed.failure.kind is FailureKind.TIMEOUT
 
 
 def test_a_batch_that_finds_no_thread_in_time_is_not_sent_late() -> None:
-    failed = failure_of(stub_fc.answer_frame, a_flight(give_up_after_s=-0.1))
+    failed = failure_of(stub_fc.answer_frame, a_send(give_up_after_s=-0.1))
     assert failed.failure.kind is FailureKind.UNREACHABLE
 
 
@@ -229,7 +229,7 @@ def test_many_batches_at_once_keep_their_answers_apart() -> None:
         await backend.open()
 
         async def one(batch_id: int) -> None:
-            reply = await backend.send(a_flight(batch_id=batch_id), a_request(prefix=f"{batch_id}-"))
+            reply = await backend.send(a_send(batch_id=batch_id), a_request(prefix=f"{batch_id}-"))
             rows = [expected_row(f"{batch_id}-{index}".encode()) for index in range(2)]
             assert np.array_equal(reply.outputs[0].to_numpy(), np.stack(rows))
 
@@ -345,10 +345,10 @@ def test_after_a_refused_key_a_probe_succeeds_only_when_the_key_is_good_again() 
 
         _, server, port = await stub_fc.start(script)
         backend = a_backend(port, functions=[INFER])
-        await backend.send(a_flight(), a_request())
+        await backend.send(a_send(), a_request())
         refuse = True
         with pytest.raises(SendFailed):
-            await backend.send(a_flight(), a_request())
+            await backend.send(a_send(), a_request())
         while_wrong = (await backend.probe()).ok
         refuse = False
         when_right = (await backend.probe()).ok

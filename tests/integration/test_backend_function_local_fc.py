@@ -13,7 +13,7 @@ from support.daemon_process import environment
 from support.local_fc_process import LocalFc
 from support.stub_edge import expected_row
 
-from scheduler.daemon.backends.flight import Flight, Reply, SendFailed
+from scheduler.daemon.backends.batch_send import BatchSend, Reply, SendFailed
 from scheduler.daemon.backends.function import FunctionBackend, FunctionName
 from scheduler.domain.batches import Batch, FailureKind
 from scheduler.domain.latency import FunctionTier, LatencyModel, Price
@@ -80,7 +80,7 @@ async def sent(backend: FunctionBackend, *pictures: bytes) -> Reply:
         tier="1gb",
     )
     request = InferRequest("1", (Tensor.from_elements("image", list(pictures)),), binary_by_default=True)
-    return await backend.send(Flight(batch, TIER, now_s), request)
+    return await backend.send(BatchSend(batch, TIER, now_s), request)
 
 
 def run(main: Coroutine[Any, Any, Any]) -> Any:

@@ -14,7 +14,7 @@ from support.explained import explanations_of
 from support.fake_backend import FakeBackend
 from support.virtual_loop import run_virtual
 
-from scheduler.daemon.backends.flight import SendFailed
+from scheduler.daemon.backends.batch_send import SendFailed
 from scheduler.daemon.calls import InferenceCall, Refused
 from scheduler.daemon.runner import Runner
 from scheduler.domain.batches import Batch, BatchReport, Failure, FailureKind
@@ -84,8 +84,8 @@ class ScriptedBackend(FakeBackend):
         self.script = script
         self.error = self._error
 
-    def report(self, flight, now_s):  # type: ignore[no-untyped-def]
-        return self.script.report(flight.batch, now_s - flight.batch.sent_at_s)
+    def report(self, batch_send, now_s):  # type: ignore[no-untyped-def]
+        return self.script.report(batch_send.batch, now_s - batch_send.batch.sent_at_s)
 
     def _error(self, batch: Batch) -> SendFailed | None:
         failure = self.script.failure(batch)

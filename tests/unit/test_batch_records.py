@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from scheduler.daemon.backends.flight import Flight
+from scheduler.daemon.backends.batch_send import BatchSend
 from scheduler.daemon.own_latency import OwnLatency
 from scheduler.daemon.records import BatchRecord, BatchRing, batch_cost, billed_s
 from scheduler.domain.batches import Batch, BatchReport, Failure, FailureKind
@@ -78,18 +78,20 @@ def test_a_row_says_how_the_instance_started() -> None:
 def test_a_batch_costs_what_was_measured_or_else_expected_unless_the_provider_bills_nothing(
     report: BatchReport, failure: FailureKind | None, cost: float
 ) -> None:
-    flight = Flight(a_batch(1), TIER, 0.0)
-    assert batch_cost(flight, report, Failure(failure, "why") if failure else None) == pytest.approx(cost)
+    batch_send = BatchSend(a_batch(1), TIER, 0.0)
+    assert batch_cost(batch_send, report, Failure(failure, "why") if failure else None) == pytest.approx(cost)
 
 
 def test_the_edge_is_free_and_bills_nothing() -> None:
-    flight = Flight(a_batch(1), None, 0.0)
+    batch_send = BatchSend(a_batch(1), None, 0.0)
     report = BatchReport(1.0, billed_duration_s=0.3)
-    assert (batch_cost(flight, report), billed_s(flight, report)) == (0.0, None)
+    assert (batch_cost(batch_send, report), billed_s(batch_send, report)) == (0.0, None)
 
 
 def test_what_is_billed_is_rounded_up_to_the_grain() -> None:
-    assert billed_s(Flight(a_batch(1), TIER, 0.0), BatchReport(1.0, billed_duration_s=0.2504)) == pytest.approx(0.251)
+    assert billed_s(BatchSend(a_batch(1), TIER, 0.0), BatchReport(1.0, billed_duration_s=0.2504)) == pytest.approx(
+        0.251
+    )
 
 
 def test_own_latency_keeps_the_last_requests_counts_all_and_tells_each_sum() -> None:

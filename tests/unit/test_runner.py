@@ -13,7 +13,7 @@ from support.fake_backend import FakeBackend
 from support.scripted_engine import BatchEachArrival, ScriptedEngine
 from support.virtual_loop import NothingLeft, run_virtual
 
-from scheduler.daemon.backends.flight import SendFailed
+from scheduler.daemon.backends.batch_send import SendFailed
 from scheduler.daemon.calls import Answer, InferenceCall, Refused
 from scheduler.daemon.in_flight import LATE_LIMIT_S
 from scheduler.daemon.runner import ITEMS_BEFORE_ANSWERS, Runner
@@ -386,11 +386,11 @@ def test_a_batch_that_never_comes_back_keeps_its_task_only_while_its_bill_may_co
         r = rig(policy, **{backend: FakeBackend(service_s=lambda batch: 1e9)})
         with pytest.raises(Refused):
             await r.submit(b"x")
-        before = len(r.runner._journeys._tasks)
+        before = len(r.runner._sender._tasks)
         await asyncio.sleep(kept_s * 0.9)
-        meanwhile = len(r.runner._journeys._tasks)
+        meanwhile = len(r.runner._sender._tasks)
         await asyncio.sleep(kept_s * 0.2 + 0.1)
-        return [before, meanwhile, len(r.runner._journeys._tasks)]
+        return [before, meanwhile, len(r.runner._sender._tasks)]
 
     assert run(main()) == [1, int(kept_s > 0), 0]
 
@@ -662,10 +662,10 @@ def test_every_call_ends_exactly_once_whatever_happens(
         await r.runner.drain(1.0)
         ends = await gathering
         await asyncio.sleep(100.0)
-        return ends, len(r.runner._bodies), len(r.runner._journeys)
+        return ends, len(r.runner._bodies), len(r.runner._sender)
 
-    ends, bodies, journeys = run(main())
+    ends, bodies, batches = run(main())
     assert len(ends) == len(arrivals)
-    assert (bodies, journeys) == (0, 0)
+    assert (bodies, batches) == (0, 0)
     if weather == "fine":
         assert "answered" in ends or size > 1 or all(how != "stay" for _, _, how in arrivals)

@@ -13,7 +13,7 @@ from aiohttp.http import StreamWriter
 from yarl import URL
 
 from scheduler import wire
-from scheduler.daemon.backends.flight import Clock, Flight, Reply, SendFailed, check_response
+from scheduler.daemon.backends.batch_send import BatchSend, Clock, Reply, SendFailed, check_response
 from scheduler.daemon.backends.tcp_info import smoothed_rtt_s
 from scheduler.daemon.logs import log
 from scheduler.domain.batches import BatchReport, Failure, FailureKind
@@ -65,11 +65,11 @@ class EdgeBackend:
             skip_auto_headers=("Accept", "Accept-Encoding"),
         )
 
-    async def send(self, flight: Flight, request: InferRequest) -> Reply:
+    async def send(self, batch_send: BatchSend, request: InferRequest) -> Reply:
         """Posts a batch; see `InferenceBackend.send`."""
-        batch = flight.batch
+        batch = batch_send.batch
         encoded = wire.encode_request(request)
-        body = _StampedBody(encoded.body, flight, self._clock)
+        body = _StampedBody(encoded.body, batch_send, self._clock)
         headers = {wire.JSON_LENGTH_HEADER: str(encoded.json_length)} if encoded.json_length is not None else {}
         try:
             target = self._infer_url(batch.model)
@@ -77,11 +77,11 @@ class EdgeBackend:
                 answer = await response.read()
                 read_at_s = self._clock()
         except (aiohttp.ClientError, OSError, asyncio.TimeoutError) as error:
-            raise SendFailed(self._no_answer(flight, error), self._report(flight, body)) from None
-        report = self._report(flight, body, read_at_s=read_at_s)
+            raise SendFailed(self._no_answer(batch_send, error), self._report(batch_send, body)) from None
+        report = self._report(batch_send, body, read_at_s=read_at_s)
         if response.status != 200:
             raise SendFailed(_refused(response.status, response.headers.get("Retry-After"), answer), report)
-        parsed = self._parse(response, answer, flight, report)
+        parsed = self._parse(response, answer, batch_send, report)
         service_s = _seconds(parsed.parameters.get("service_s"))
         return Reply(parsed.outputs, replace(report, service_s=service_s), read_at_s)
 
@@ -116,30 +116,30 @@ class EdgeBackend:
             self._infer_urls[model] = URL(f"{self._url}/v2/models/{quote(model, safe='')}/infer", encoded=True)
         return self._infer_urls[model]
 
-    def _no_answer(self, flight: Flight, error: Exception) -> Failure:
-        if flight.written_at_s is None:
+    def _no_answer(self, batch_send: BatchSend, error: Exception) -> Failure:
+        if batch_send.written_at_s is None:
             return Failure(
                 FailureKind.UNREACHABLE, f"the edge server at {self._url} cannot be reached: {_cause(error)}"
             )
         return Failure(FailureKind.BROKEN, f"the edge server at {self._url} broke the connection: {_cause(error)}")
 
     def _parse(
-        self, response: aiohttp.ClientResponse, answer: bytes, flight: Flight, report: BatchReport
+        self, response: aiohttp.ClientResponse, answer: bytes, batch_send: BatchSend, report: BatchReport
     ) -> InferResponse:
         try:
             parsed = wire.parse_response(answer, _json_length(response.headers.get(wire.JSON_LENGTH_HEADER)))
-            check_response(parsed, flight.batch)
-            if parsed.id not in ("", str(flight.batch.batch_id)):
+            check_response(parsed, batch_send.batch)
+            if parsed.id not in ("", str(batch_send.batch.batch_id)):
                 raise WireError(f"the answer is to batch {parsed.id!r}.")
         except WireError as error:
-            sentence = f"the edge server's answer to batch {flight.batch.batch_id} cannot be used: {error}"
+            sentence = f"the edge server's answer to batch {batch_send.batch.batch_id} cannot be used: {error}"
             raise SendFailed(Failure(FailureKind.BROKEN, sentence), report) from None
         return parsed
 
-    def _report(self, flight: Flight, body: "_StampedBody", *, read_at_s: float | None = None) -> BatchReport:
+    def _report(self, batch_send: BatchSend, body: "_StampedBody", *, read_at_s: float | None = None) -> BatchReport:
         ended_at_s = self._clock() if read_at_s is None else read_at_s
         return BatchReport(
-            elapsed_s=max(0.0, ended_at_s - flight.batch.sent_at_s),
+            elapsed_s=max(0.0, ended_at_s - batch_send.batch.sent_at_s),
             rtt_s=body.rtt_s() if read_at_s is not None else None,
         )
 
@@ -149,10 +149,10 @@ class _StampedBody(aiohttp.Payload):
 
     _value: bytes
 
-    def __init__(self, value: bytes, flight: Flight, clock: Clock) -> None:
+    def __init__(self, value: bytes, batch_send: BatchSend, clock: Clock) -> None:
         super().__init__(value, content_type="application/octet-stream")
         self._size = len(value)
-        self._flight = flight
+        self._batch_send = batch_send
         self._clock = clock
         self._socket: Any = None
 
@@ -162,7 +162,7 @@ class _StampedBody(aiohttp.Payload):
             self._socket = writer.transport.get_extra_info("socket")
         await writer.write(self._value, drain=False)
         # Before the drain: from here on it is the network that takes the time.
-        self._flight.written_at_s = self._clock()
+        self._batch_send.written_at_s = self._clock()
         await writer.drain()
 
     def decode(self, encoding: str = "utf-8", errors: str = "strict") -> str:

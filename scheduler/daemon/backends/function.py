@@ -11,7 +11,7 @@ from typing import NamedTuple
 import orjson
 
 from scheduler import wire
-from scheduler.daemon.backends.flight import Clock, Flight, Reply, SendFailed, check_response
+from scheduler.daemon.backends.batch_send import BatchSend, Clock, Reply, SendFailed, check_response
 from scheduler.daemon.backends.uplink_probe import probe_uplink
 from scheduler.daemon.logs import log
 from scheduler.daemon.threads import DaemonThreads
@@ -66,9 +66,9 @@ class FunctionBackend:
         _warn_of_proxies()
         await self._threads.run(self._caller.open)
 
-    async def send(self, flight: Flight, request: InferRequest) -> Reply:
+    async def send(self, batch_send: BatchSend, request: InferRequest) -> Reply:
         """Invokes the tier's function with a batch; see `InferenceBackend.send`."""
-        return await self._threads.run(lambda: self._exchange(flight, request))
+        return await self._threads.run(lambda: self._exchange(batch_send, request))
 
     async def probe(self) -> ProbeMeasured:
         """Asks for doubtful functions by name, and measures the uplink by a request that is refused unbilled."""
@@ -111,18 +111,18 @@ class FunctionBackend:
             return "" if may_only_invoke else failed.failure.message
         return ""
 
-    def _exchange(self, flight: Flight, request: InferRequest) -> Reply:
+    def _exchange(self, batch_send: BatchSend, request: InferRequest) -> Reply:
         """The whole of a batch's way, in a thread."""
         self._caller.open()
-        batch, tier = flight.batch, flight.tier
+        batch, tier = batch_send.batch, batch_send.tier
         assert tier is not None
         batch_id = f"{self._run_id}-{batch.batch_id}"
         frame = _frame(batch, batch_id, request)
         left_s = batch.give_up_at_s - self._clock()
         if left_s <= 0:
             failure = Failure(FailureKind.UNREACHABLE, "every thread for function calls is taken by one that hangs")
-            raise SendFailed(failure, self._report(flight, {}))
-        flight.written_at_s = self._clock()
+            raise SendFailed(failure, self._report(batch_send, {}))
+        batch_send.written_at_s = self._clock()
         try:
             invoked = self._caller.invoke(
                 function=tier.function_name,
@@ -133,37 +133,39 @@ class FunctionBackend:
         except CallFailed as failed:
             if failed.failure.kind is FailureKind.FORBIDDEN:
                 self._doubtful.add(FunctionName(tier.function_name, tier.qualifier))
-            raise SendFailed(failed.failure, self._report(flight, {})) from None
+            raise SendFailed(failed.failure, self._report(batch_send, {})) from None
         self._doubtful.discard(FunctionName(tier.function_name, tier.qualifier))
-        return self._reply(flight, invoked, batch_id)
+        return self._reply(batch_send, invoked, batch_id)
 
-    def _reply(self, flight: Flight, invoked: Invoked, batch_id: str) -> Reply:
+    def _reply(self, batch_send: BatchSend, invoked: Invoked, batch_id: str) -> Reply:
         read_at_s = self._clock()
         try:
             header, payload = wire.unpack_frame(invoked.body)
         except WireError as error:
-            raise SendFailed(_not_a_frame(invoked, error), self._report(flight, {}, read_at_s)) from None
-        report = self._report(flight, header, read_at_s)
+            raise SendFailed(_not_a_frame(invoked, error), self._report(batch_send, {}, read_at_s)) from None
+        report = self._report(batch_send, header, read_at_s)
         failure = _failure_in(header, invoked.error_type, batch_id)
         if failure is not None:
             raise SendFailed(failure, report)
-        outputs = () if flight.batch.warming else self._outputs(flight, payload, report)
+        outputs = () if batch_send.batch.warming else self._outputs(batch_send, payload, report)
         return Reply(outputs, report, read_at_s)
 
-    def _outputs(self, flight: Flight, payload: Encoded, report: BatchReport) -> tuple[wire.Tensor, ...]:
+    def _outputs(self, batch_send: BatchSend, payload: Encoded, report: BatchReport) -> tuple[wire.Tensor, ...]:
         try:
             response = wire.parse_response(payload.body, payload.json_length)
-            check_response(response, flight.batch)
+            check_response(response, batch_send.batch)
         except WireError as error:
-            sentence = f"the function's answer to batch {flight.batch.batch_id} cannot be used: {error}"
+            sentence = f"the function's answer to batch {batch_send.batch.batch_id} cannot be used: {error}"
             raise SendFailed(Failure(FailureKind.BROKEN, sentence), report) from None
         return response.outputs
 
-    def _report(self, flight: Flight, header: Mapping[str, object], read_at_s: float | None = None) -> BatchReport:
+    def _report(
+        self, batch_send: BatchSend, header: Mapping[str, object], read_at_s: float | None = None
+    ) -> BatchReport:
         ended_at_s = self._clock() if read_at_s is None else read_at_s
         cold_start, memory_bytes = header.get("cold_start"), header.get("memory_bytes")
         return BatchReport(
-            elapsed_s=max(0.0, ended_at_s - flight.batch.sent_at_s),
+            elapsed_s=max(0.0, ended_at_s - batch_send.batch.sent_at_s),
             service_s=_seconds(header.get("service_s")),
             billed_duration_s=_seconds(header.get("duration_s")),
             cold_start=cold_start if isinstance(cold_start, bool) else None,

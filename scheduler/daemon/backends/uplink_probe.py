@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-from scheduler.daemon.backends.flight import Clock
+from scheduler.daemon.backends.batch_send import Clock
 from scheduler.daemon.backends.tcp_info import smoothed_rtt_s
 
 PROBE_BYTES = 32 * 1024

@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import suppress
 from datetime import datetime, timedelta, timezone
 
-from scheduler.daemon.backends.flight import Clock
+from scheduler.daemon.backends.batch_send import Clock
 from scheduler.daemon.explain.file import ExplanationFile
 from scheduler.dispatch.decision_ring import Explanation
 from scheduler.explain.json_lines import to_json, to_values
