@@ -14,9 +14,9 @@ from scheduler.fc_client import Account, CallFailed, Invoked, called, load_sdk, 
 
 _READ_TIMEOUT_S = 30.0
 _ATTEMPTS = 6
-_LONGEST_PAUSE_S = 16.0
+_MAX_PAUSE_S = 16.0
 _PAGE = 100
-_PAGES_MAX = 100
+_MAX_PAGES = 100
 _PASSING = (
     FailureKind.THROTTLED,
     FailureKind.SERVER,
@@ -250,7 +250,7 @@ class Platform:
                 raise
 
     def _pages(self, what: str, operation: str, key: str, *arguments: Any, request: Any) -> Iterator[Any]:
-        for _ in range(_PAGES_MAX):
+        for _ in range(_MAX_PAGES):
             body = self._read(what, operation, *arguments, request)
             if body is None:
                 return
@@ -258,7 +258,7 @@ class Platform:
             if not body.next_token:
                 return
             request.next_token = body.next_token
-        raise DeployError(f"cannot {what}: there are more than {_PAGES_MAX * _PAGE}; delete some first")
+        raise DeployError(f"cannot {what}: there are more than {_MAX_PAGES * _PAGE}; delete some first")
 
     def _call(
         self,
@@ -279,8 +279,8 @@ class Platform:
             except CallFailed as failed:
                 passing = failed.failure.kind in _PASSING or failed.code in _BUSY_CODES
                 # Refusals for lack of room cost nothing and come at once, so there is always time for all attempts.
-                most = _ATTEMPTS if failed.failure.kind is FailureKind.THROTTLED else attempts
-                if not passing or attempt >= most - 1:
+                max_attempts = _ATTEMPTS if failed.failure.kind is FailureKind.THROTTLED else attempts
+                if not passing or attempt >= max_attempts - 1:
                     raise
                 self.patience.sleep(self._pause_s(failed, attempt))
             if already is not None and (done := already()) is not None:
@@ -289,7 +289,7 @@ class Platform:
 
     def _pause_s(self, failed: CallFailed, attempt: int) -> float:
         pause_s = max(self.patience.first_pause_s * 2.0**attempt, failed.failure.retry_after_s or 0.0)
-        return min(pause_s, _LONGEST_PAUSE_S)
+        return min(pause_s, _MAX_PAUSE_S)
 
 
 def _provisioned(config: Any) -> Provisioned:

@@ -10,7 +10,7 @@ from scheduler.deploying.errors import DeployError
 from scheduler.deploying.platform import Platform
 
 _FIRST_PAUSE_S = 0.1
-_LONGEST_PAUSE_S = 5.0
+_MAX_PAUSE_S = 5.0
 
 T = TypeVar("T")
 
@@ -32,7 +32,7 @@ def wait_for(platform: Platform, look: Callable[[], T | None], too_long: Callabl
         if patience.clock() >= end_s:
             raise DeployError(f"{too_long()} after {patience.limit_s:g} s; apply again, or wait longer with --wait-s")
         patience.sleep(pause_s)
-        pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
+        pause_s = min(2 * pause_s, _MAX_PAUSE_S)
     return seen
 
 

@@ -13,7 +13,7 @@ from scheduler.measuring.errors import MeasuringError
 Call = Callable[[int], float]
 """Has a batch of so many items served, and returns how long that took, seconds."""
 
-MOST_CALLS = 1_000_000
+MAX_CALLS = 1_000_000
 
 
 def measure(
@@ -70,10 +70,10 @@ def check_batches(batches: Sequence[int]) -> None:
 
 
 def _check_calls(sizes: int, *, repetitions: int, warm_up: int) -> None:
-    if repetitions < 1 or warm_up < 0 or sizes * (repetitions + warm_up) > MOST_CALLS:
+    if repetitions < 1 or warm_up < 0 or sizes * (repetitions + warm_up) > MAX_CALLS:
         raise MeasuringError(
             f"{repetitions} repetitions and {warm_up} warm-up calls of {sizes} batch sizes cannot be measured; ask for"
-            f" at least one repetition, no negative number, and at most {MOST_CALLS} calls in all"
+            f" at least one repetition, no negative number, and at most {MAX_CALLS} calls in all"
         )
 
 

@@ -14,7 +14,7 @@ import numpy.typing as npt
 from scheduler.measuring.errors import MeasuringError
 
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff")
-MOST_BYTES = 2**30
+MAX_BYTES = 2**30
 """Of all pictures together; they are held in memory."""
 _SYNTHETIC = 8
 
@@ -51,8 +51,8 @@ def read_files(paths: Sequence[Path]) -> tuple[Payload, ...]:
     for path in paths:
         try:
             total_bytes += path.stat().st_size
-            if total_bytes > MOST_BYTES:
-                raise MeasuringError(f"the pictures up to {path} have more than {MOST_BYTES} bytes; name fewer")
+            if total_bytes > MAX_BYTES:
+                raise MeasuringError(f"the pictures up to {path} have more than {MAX_BYTES} bytes; name fewer")
             payloads.append(Payload(path.name, path.read_bytes()))
         except OSError as error:
             raise MeasuringError(f"cannot read the picture {path}: {error.strerror}") from error

@@ -14,7 +14,7 @@ from models.profile import Profile, ProfileError, ProfileRow, fit_law, save_prof
 from scheduler.measuring import board
 from scheduler.measuring.errors import MeasuringError
 
-LARGEST_DEFAULT_BATCH = 64
+MAX_DEFAULT_BATCH = 64
 COLUMNS = ("batch", "p50 ms", "p95 ms", "p99 ms", "items/s", "law ms", "law off by")
 
 
@@ -49,9 +49,9 @@ def default_batches(parameters: Mapping[str, Any]) -> list[int]:
     """
     largest = parameters.get("max_batch")
     if type(largest) is not int or largest < 2:
-        largest = LARGEST_DEFAULT_BATCH
-    powers = [2**exponent for exponent in range(10) if 2**exponent < min(largest, LARGEST_DEFAULT_BATCH)]
-    return [*powers, min(largest, LARGEST_DEFAULT_BATCH)]
+        largest = MAX_DEFAULT_BATCH
+    powers = [2**exponent for exponent in range(10) if 2**exponent < min(largest, MAX_DEFAULT_BATCH)]
+    return [*powers, min(largest, MAX_DEFAULT_BATCH)]
 
 
 def edge_provenance(url: str, model: str, *, name: str, device: str, parameters: Mapping[str, Any]) -> Provenance:

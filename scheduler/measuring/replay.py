@@ -24,7 +24,7 @@ from scheduler.workloads import Seconds
 
 GIVE_UP_S = 120.0
 """Longer than a daemon holds a batch that is not answered, so that it is the daemon who says what went wrong."""
-MOST_OUTSTANDING = 10_000
+MAX_OUTSTANDING = 10_000
 LAG_TOLD_S = 0.02
 """The client says that it fell behind where the 99th percentile of its lag is above this."""
 
@@ -115,13 +115,13 @@ class ReplayOptions:
         slo_s: latency objective, seconds.
         give_up_s: longest wait for one answer, seconds.
         keep_outputs: whether each answer's first output is kept.
-        most_outstanding: with so many requests unanswered, further ones are not sent but counted as failed.
+        max_outstanding: with so many requests unanswered, further ones are not sent but counted as failed.
     """
 
     slo_s: float = 1.0
     give_up_s: float = GIVE_UP_S
     keep_outputs: bool = False
-    most_outstanding: int = MOST_OUTSTANDING
+    max_outstanding: int = MAX_OUTSTANDING
 
 
 async def replay(
@@ -204,8 +204,8 @@ class _Replay:
                 on_sent(index + 1)
 
     def _begin(self, index: int, arrival_s: float) -> None:
-        if len(self._under_way) >= self._options.most_outstanding:
-            limit = self._options.most_outstanding
+        if len(self._under_way) >= self._options.max_outstanding:
+            limit = self._options.max_outstanding
             self._end(index, arrival_s, self._now_s(), Reply(0, f"not sent: {limit} requests were unanswered"))
             return
         task = asyncio.create_task(self._send(index, arrival_s))

@@ -17,7 +17,7 @@ from scheduler.measuring.batch_log import BatchLog, Row
 from scheduler.measuring.exchange import Target
 from scheduler.measuring.payloads import Payload, read_files, read_pictures, synthetic_pictures
 from scheduler.measuring.preflight import served_model
-from scheduler.measuring.replay import MOST_OUTSTANDING, ReplayOptions, ReplayResult, replay
+from scheduler.measuring.replay import MAX_OUTSTANDING, ReplayOptions, ReplayResult, replay
 from scheduler.measuring.replay_report import make_folder, request_row, summarise, write_files
 from scheduler.measuring.replay_table import print_summary
 from scheduler.measuring.schedule import Schedule, make_workload
@@ -156,7 +156,7 @@ async def _replay(
 ) -> tuple[ReplayResult, list[Row] | None, int]:
     """Replays, following the daemon's account meanwhile; returns it too, and how many of its pages were missed."""
     tally = Tally()
-    options = ReplayOptions(slo_s=args.slo_s, most_outstanding=_connections())
+    options = ReplayOptions(slo_s=args.slo_s, max_outstanding=_connections())
     async with aiohttp.ClientSession() as session:
         log = BatchLog(session, args.url)
         kept = await log.open()
@@ -185,7 +185,7 @@ async def _replay(
 def _connections() -> int:
     """As many requests can be unanswered as this process may have sockets; the limit is raised as far as allowed."""
     soft, hard = (_unlimited(limit) for limit in resource.getrlimit(resource.RLIMIT_NOFILE))
-    files = min(MOST_OUTSTANDING + _RESERVED_FILES, hard)
+    files = min(MAX_OUTSTANDING + _RESERVED_FILES, hard)
     if files > soft:
         resource.setrlimit(resource.RLIMIT_NOFILE, (files, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
     return max(1, files - _RESERVED_FILES)

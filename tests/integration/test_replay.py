@@ -87,7 +87,7 @@ def test_outputs_are_kept_only_if_asked_for() -> None:
 
 def test_requests_beyond_the_bound_are_counted_as_not_sent() -> None:
     with StubOipServer(Behaviour(mode="hang")) as server:
-        result = replayed(server, give_up_s=1.0, most_outstanding=3)
+        result = replayed(server, give_up_s=1.0, max_outstanding=3)
         assert server.stub.counters.batches == 3
     errors = [request.reply.error for request in result.requests]
     assert errors.count("not sent: 3 requests were unanswered") == REQUESTS - 3

@@ -134,7 +134,7 @@ def changed(number: int, **fields: Any) -> Callable[[dict[str, Any]], object]:
             "the group of camera wants cpu-1v-3072mb, which no [[model.tier]] of model",
         ),
         (changed(0, memory_gb=9.0), "the provider sells 1 to 4 GB for each vCPU"),
-        (changed(1, batch=6), "wants batches of 6, but those of tier 2gb have 5 items at most"),
+        (changed(1, batch=6), "wants batches of 6, but those of tier 2gb take 5 items at most"),
         (changed(0, timeouts_s={"camera": 0.8}), "the plan lets it wait 0.8 s, its class has an `slo_s` of 0.8"),
         (
             changed(0, latency_s={"camera": {"percentile": 0.99, "value": 0.9}}),

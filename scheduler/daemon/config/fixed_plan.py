@@ -91,10 +91,10 @@ def _buffer(
     tiers: Sequence[FunctionTier],
 ) -> LoadedBuffer:
     tier = _tier(group, model, tiers)
-    most = min(tier.latency.max_batch, model.max_items)
-    if group.batch > most:
+    max_batch = min(tier.latency.max_batch, model.max_items)
+    if group.batch > max_batch:
         raise LoadedPlanError(
-            f"{group.name} wants batches of {group.batch}, but those of tier {tier.name} have {most} items at most"
+            f"{group.name} wants batches of {group.batch}, but those of tier {tier.name} take {max_batch} items at most"
             " (its profile's largest batch, and `max_items`); measure larger ones, or plan again"
         )
     for app in group.apps:

@@ -19,7 +19,7 @@ from scheduler.domain.errors import ConfigError
 TOML = importlib.import_module("tomllib" if sys.version_info >= (3, 11) else "tomli")
 
 PREFIX = "EDGEBURST_"
-_LARGEST_FILE_BYTES = 1_000_000
+_MAX_FILE_BYTES = 1_000_000
 _OVERRIDABLE = ("daemon", "engine", "spend", "explain", "edge", "function")
 _SYNTAX = re.compile(r"^(.*?) \(at (?:line (\d+), column (\d+)|end of document)\)$", re.DOTALL)
 
@@ -67,9 +67,9 @@ def read_source(path: Path, environ: Mapping[str, str]) -> tuple[dict[str, Any],
 def _read(path: Path) -> str:
     try:
         with path.open("rb") as file:
-            content = file.read(_LARGEST_FILE_BYTES + 1)
-        if len(content) > _LARGEST_FILE_BYTES:
-            raise ConfigError(f"{path}: the file has over {_LARGEST_FILE_BYTES} bytes; is this the configuration?")
+            content = file.read(_MAX_FILE_BYTES + 1)
+        if len(content) > _MAX_FILE_BYTES:
+            raise ConfigError(f"{path}: the file has over {_MAX_FILE_BYTES} bytes; is this the configuration?")
         return content.decode("utf-8")
     except OSError as error:
         raise ConfigError(

@@ -14,7 +14,7 @@ from urllib.parse import quote, urlsplit
 import requests
 
 from scheduler.daemon.config.config import Config, load_config
-from scheduler.daemon.explain.requests import CLIENT_ID_LENGTH, MOST_FOUND
+from scheduler.daemon.explain.requests import CLIENT_ID_LENGTH, MAX_FOUND
 from scheduler.domain.errors import EdgeburstError
 from scheduler.explain.json_lines import from_values
 from scheduler.explain.text import describe
@@ -120,11 +120,11 @@ def _in_files(file: Path, name: str) -> Sequence[Mapping[str, Any]]:
     for path in _newest_first(file):
         in_this = [values for values in _lines(path) if _is(values, name)]
         found += in_this[::-1]
-        if len(found) >= MOST_FOUND:
+        if len(found) >= MAX_FOUND:
             break
     if not found:
         raise EdgeburstError(f"request {name[:64]!r} is not in {file} nor in older files beside it")
-    return found[:MOST_FOUND]
+    return found[:MAX_FOUND]
 
 
 def _newest_first(file: Path) -> Iterator[Path]:

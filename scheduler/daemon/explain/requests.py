@@ -17,7 +17,7 @@ from scheduler.explain.text import Context
 
 CLIENT_ID_LENGTH = 128
 """Characters of a client's id that are kept and compared."""
-MOST_FOUND = 20
+MAX_FOUND = 20
 """Clients may give one id to all their requests."""
 WRITE_EVERY_S = 0.1
 AT_ONCE = 64
@@ -120,11 +120,11 @@ class Explanations:
 
     def find(self, name: str) -> list[dict[str, object]]:
         """Returns what is known of the requests of that number or client's id, newest first."""
-        numbers = set(list(self._ids.numbers(name))[:MOST_FOUND])
+        numbers = set(list(self._ids.numbers(name))[:MAX_FOUND])
         if name.isascii() and name.isdigit() and len(name) <= 18:
             numbers.add(int(name))
         found = [e for number in sorted(numbers, reverse=True) if (e := self._explain(number)) is not None]
-        return [to_values(explanation, self._context(explanation)) for explanation in found[:MOST_FOUND]]
+        return [to_values(explanation, self._context(explanation)) for explanation in found[:MAX_FOUND]]
 
     def status(self) -> dict[str, object]:
         """Returns how many requests are kept, and how the file is doing."""

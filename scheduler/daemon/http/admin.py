@@ -15,8 +15,8 @@ from aiohttp import web
 from scheduler.daemon.http.errors import Rejected
 from scheduler.domain.plans import Limits
 
-BATCHES_DEFAULT = 1000
-BATCHES_MOST = 10_000
+DEFAULT_BATCHES = 1000
+MAX_BATCHES = 10_000
 _KEYS = tuple(field.name for field in fields(Limits))
 _FORWARDED = ("Forwarded", "X-Forwarded-For")
 
@@ -92,9 +92,9 @@ def batch_range(request: web.Request) -> tuple[int, int]:
         Rejected: one is not a whole number, or the limit is out of range.
     """
     after = _query_number(request, "after", 0)
-    limit = _query_number(request, "limit", BATCHES_DEFAULT)
-    if not 1 <= limit <= BATCHES_MOST:
-        raise Rejected(400, f"query key 'limit' must be from 1 to {BATCHES_MOST}")
+    limit = _query_number(request, "limit", DEFAULT_BATCHES)
+    if not 1 <= limit <= MAX_BATCHES:
+        raise Rejected(400, f"query key 'limit' must be from 1 to {MAX_BATCHES}")
     return after, limit
 
 

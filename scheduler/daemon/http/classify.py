@@ -18,7 +18,7 @@ TOP = 5
 """How many classes an answer names."""
 
 ID_HEADER = "X-Request-Id"
-_ID_MAX_LENGTH = 128
+_MAX_ID_LENGTH = 128
 _KEYS = ("timeout_s", "priority", "class")
 
 
@@ -57,7 +57,7 @@ def question(card: ModelCard, request: web.Request, *, max_timeout_s: float) -> 
         if key not in _KEYS:
             raise WireError(f"query key {key[:64]!r} is unknown; there are {', '.join(_KEYS)}")
     return Question(
-        request_id=headers.get(ID_HEADER, "")[:_ID_MAX_LENGTH],
+        request_id=headers.get(ID_HEADER, "")[:_MAX_ID_LENGTH],
         timeout_s=_timeout(query.get("timeout_s"), max_timeout_s=max_timeout_s),
         priority=priority(card, _whole(query.get("priority", "0"))),
         class_name=class_name(card, query.get("class", headers.get(CLASS_HEADER))),

@@ -17,7 +17,7 @@ from scheduler.wire import InferRequest, InferResponse, OutputRequest, Tensor, W
 
 CLASS_HEADER = "X-Edgeburst-Class"
 TENANT_HEADER = "X-Edgeburst-Tenant"
-_TENANT_MAX_LENGTH = 64
+_MAX_TENANT_LENGTH = 64
 
 
 class CallRunner(Protocol):
@@ -177,8 +177,8 @@ def class_name(card: ModelCard, value: object) -> str:
 
 def tenant(value: object) -> str:
     """Returns the tenant's name, which may be empty."""
-    if not isinstance(value, str) or len(value) > _TENANT_MAX_LENGTH:
-        raise WireError(f"the tenant must be a text of at most {_TENANT_MAX_LENGTH} characters")
+    if not isinstance(value, str) or len(value) > _MAX_TENANT_LENGTH:
+        raise WireError(f"the tenant must be a text of at most {_MAX_TENANT_LENGTH} characters")
     return value
 
 
