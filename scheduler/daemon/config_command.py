@@ -107,14 +107,18 @@ def _model(model: ModelSettings) -> dict[str, Any]:
             }
             for service_class in model.classes
         ],
-        "edge": _law(model.edge_latency) if model.edge_latency else None,
+        "edge": _latency(model.edge_latency) if model.edge_latency else None,
         "function_plan": [asdict(buffer) for buffer in model.buffers],
         "tiers": [_tier(tier) for tier in model.tiers],
     }
 
 
-def _law(law: LatencyModel) -> dict[str, Any]:
-    return {"one_item_s": law.predict_s(1), "largest_s": law.predict_s(law.max_batch), "max_batch": law.max_batch}
+def _latency(latency: LatencyModel) -> dict[str, Any]:
+    return {
+        "one_item_s": latency.predict_s(1),
+        "largest_s": latency.predict_s(latency.max_batch),
+        "max_batch": latency.max_batch,
+    }
 
 
 def _tier(tier: FunctionTier) -> dict[str, Any]:
@@ -122,7 +126,7 @@ def _tier(tier: FunctionTier) -> dict[str, Any]:
         "name": tier.name,
         "function": tier.function_name,
         "qualifier": tier.qualifier,
-        **_law(tier.latency),
+        **_latency(tier.latency),
         "cost_of_one_item": tier.price.cost(tier.latency.predict_s(1)),
         "currency": tier.price.currency,
     }
@@ -154,8 +158,8 @@ def _foreign_profiles(config: Config, index: int) -> Iterator[str]:
 
 
 def _hopeless_classes(model: ModelSettings) -> Iterator[str]:
-    laws = [tier.latency for tier in model.tiers] + ([model.edge_latency] if model.edge_latency else [])
-    fastest_s = min(law.predict_s(1) for law in laws)
+    latencies = [tier.latency for tier in model.tiers] + ([model.edge_latency] if model.edge_latency else [])
+    fastest_s = min(latency.predict_s(1) for latency in latencies)
     for service_class in model.classes:
         if service_class.slo_s < fastest_s:
             yield (
@@ -204,17 +208,17 @@ def _model_lines(model: Mapping[str, Any]) -> Iterator[str]:
             f" what is late anyway: {service_class['late']}"
         )
     if model["edge"]:
-        yield f"  edge: {_law_words(model['edge'])}"
+        yield f"  edge: {_latency_words(model['edge'])}"
     for buffer in model["function_plan"]:
         waits = ", ".join(f"{name} up to {wait_s:.3g} s" for name, wait_s in buffer["timeouts_s"].items())
         size = "" if buffer["up_to_bytes"] is None else f", requests up to {buffer['up_to_bytes']:g} bytes"
         yield f"  planned: batches of {buffer['target_batch']} on tier {buffer['tier']}; {waits}{size}"
     for tier in model["tiers"]:
         yield (
-            f"  tier {tier['name']}: function {tier['function']}:{tier['qualifier']}, {_law_words(tier)},"
+            f"  tier {tier['name']}: function {tier['function']}:{tier['qualifier']}, {_latency_words(tier)},"
             f" one item costs {tier['cost_of_one_item']:.3g} {tier['currency']}"
         )
 
 
-def _law_words(law: Mapping[str, Any]) -> str:
-    return f"{law['one_item_s']:.3f} s for one item, {law['largest_s']:.3f} s for {law['max_batch']}"
+def _latency_words(latency: Mapping[str, Any]) -> str:
+    return f"{latency['one_item_s']:.3f} s for one item, {latency['largest_s']:.3f} s for {latency['max_batch']}"

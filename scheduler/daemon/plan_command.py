@@ -21,9 +21,9 @@ _EXAMPLE = """examples:
   edgeburst plan --arrivals trace.gaps --from-s 0 --to-s 600 --slo-s 1 --profile functions.json --plot frontier.png
   edgeburst plan --config edgeburst.toml --rps 120 --bandwidth-mbytes-per-s 1.0
 
-With --config the plan is that of a daemon which has learned nothing yet: laws come from the configured profiles,
-without a spread of service times. A running daemon learns both, and its plans (GET /v1/status) then differ from this
-one.
+With --config the plan is that of a daemon that has learned nothing yet: latency models come from the configured
+profiles, without a spread of service times. A running daemon learns both, so its plans (GET /v1/status) differ from
+this one.
 """
 
 
@@ -78,7 +78,7 @@ def run(args: argparse.Namespace) -> int:
 def plan_for(settings: EngineSettings, *, rps: float, request_bytes: int, bandwidth_mbytes_per_s: float | None) -> Plan:
     """Returns the plan that the engine would make at this rate if it had learned nothing else.
 
-    Parameters:
+    Args:
         settings: the engine's.
         rps: requests a second of every model.
         request_bytes: mean size of a request on the wire.

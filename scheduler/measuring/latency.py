@@ -30,7 +30,7 @@ def measure(
 
     Parameters:
         call: serves one batch.
-        batches: rising sizes, each at least 1, at least two of them, because a law has two coefficients.
+        batches: rising sizes, each at least 1, at least two of them, because a latency model has two coefficients.
         repetitions: how often each size is timed.
         warm_up: calls of each size before, which do not count.
         on_call: is told of each call that has ended.
@@ -58,7 +58,7 @@ def measure(
 
 
 def check_batches(batches: Sequence[int]) -> None:
-    """Refuses sizes to which no law can be fitted.
+    """Refuses sizes to which no latency model can be fitted.
 
     Raises:
         MeasuringError: fewer than two, one below 1, or not rising.

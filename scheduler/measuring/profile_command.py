@@ -30,15 +30,15 @@ from scheduler.measuring.profiling import (
     Provenance,
     default_batches,
     edge_provenance,
-    law_sentence,
     make_profile,
+    model_sentence,
     table_rows,
     write_profile,
 )
 
 _DESCRIPTION = """\
-Measures how long batches of each size take, fits the law that the daemon plans with, and saves both as a profile:
-the value of `edge_profile` of a model, or of `profile` of a tier, in the daemon's configuration."""
+Measures the latency of batches of each size, fits the latency model that the daemon plans with, and saves both as a
+profile: the value of `edge_profile` of a model, or of `profile` of a tier, in the daemon's configuration."""
 
 _EPILOG = """\
 examples:
@@ -226,7 +226,7 @@ def _print(profile: Profile) -> None:
         table.add_row(*row)
     console = Console(highlight=False)
     console.print(table)
-    console.print(escape(law_sentence(profile)))
+    console.print(escape(model_sentence(profile)))
     console.print(escape(profile.note))
     for name, value in profile.environment.items():
         console.print(escape(f"{name}: {value}"))

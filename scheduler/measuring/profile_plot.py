@@ -1,4 +1,4 @@
-"""A profile as a picture: latency and throughput by batch size, with the law."""
+"""A profile as a picture: latency and throughput by batch size, with the latency model."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def plot_profile(profile: Profile, path: Path) -> None:
     nothing = [0.0] * len(batches)
     latency.errorbar(batches, medians_ms, yerr=[nothing, to_p95_ms], fmt="o", capsize=3, label="median, bar to p95")
     ends = [0, profile.max_batch]
-    latency.plot(ends, [profile.predict_s(items) * 1e3 for items in ends], label="fitted law")
+    latency.plot(ends, [profile.predict_s(items) * 1e3 for items in ends], label="fitted model")
     latency.set(xlabel="items in a batch", ylabel="latency, ms", ylim=(0, None), xlim=(0, None))
     latency.legend()
     throughput.plot(batches, [row.items_per_s for row in profile.rows], "o-")

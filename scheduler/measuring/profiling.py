@@ -1,4 +1,4 @@
-"""From measured rows to a profile: the law fitted to them, and where both come from."""
+"""From measured rows to a profile: the latency model fitted to them, and where both come from."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from scheduler.measuring import board
 from scheduler.measuring.errors import MeasuringError
 
 MAX_DEFAULT_BATCH = 64
-COLUMNS = ("batch", "p50 ms", "p95 ms", "p99 ms", "items/s", "law ms", "law off by")
+COLUMNS = ("batch", "p50 ms", "p95 ms", "p99 ms", "items/s", "model ms", "model off by")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,13 +96,13 @@ def on_this_machine(url: str) -> bool:
 
 
 def make_profile(rows: Sequence[ProfileRow], provenance: Provenance) -> Profile:
-    """Fits the law and puts everything together.
+    """Fits the latency model and builds the profile.
 
     Raises:
-        MeasuringError: the rows allow no law.
+        MeasuringError: no latency model can be fitted to the rows.
     """
     try:
-        law = fit_law(rows)
+        latency = fit_law(rows)
         return Profile(
             name=provenance.name,
             backend=provenance.backend,
@@ -112,10 +112,10 @@ def make_profile(rows: Sequence[ProfileRow], provenance: Provenance) -> Profile:
             date=date.today().isoformat(),
             note=provenance.note,
             rows=tuple(rows),
-            alpha_s=law.alpha_s,
-            beta_s=law.beta_s,
-            alpha_stderr_s=law.alpha_stderr_s,
-            beta_stderr_s=law.beta_stderr_s,
+            alpha_s=latency.alpha_s,
+            beta_s=latency.beta_s,
+            alpha_stderr_s=latency.alpha_stderr_s,
+            beta_stderr_s=latency.beta_stderr_s,
             max_batch=max(row.batch for row in rows),
             environment=provenance.environment,
         )
@@ -141,20 +141,20 @@ def table_rows(profile: Profile) -> list[tuple[str, ...]]:
 
 
 def _words(profile: Profile, row: ProfileRow) -> tuple[str, ...]:
-    law_s = profile.predict_s(row.batch)
+    model_s = profile.predict_s(row.batch)
     return (
         str(row.batch),
         _ms(row.p50_s),
         _ms(row.p95_s),
         "" if row.p99_s is None else _ms(row.p99_s),
         f"{row.items_per_s:.1f}",
-        _ms(law_s),
-        f"{law_s / row.p50_s - 1:+.1%}",
+        _ms(model_s),
+        f"{model_s / row.p50_s - 1:+.1%}",
     )
 
 
-def law_sentence(profile: Profile) -> str:
-    """Returns the fitted law and its standard errors in words."""
+def model_sentence(profile: Profile) -> str:
+    """Returns the fitted latency model and its standard errors in words."""
     alpha, beta = (
         f"{value_s * 1e3:.3f}" + ("" if error_s is None else f" ± {error_s * 1e3:.3f}")
         for value_s, error_s in (

@@ -51,7 +51,7 @@ def test_an_edge_server_is_measured_into_the_profile_that_the_daemon_reads(
     assert [(row.batch, row.samples) for row in profile.rows] == [(1, 3), (2, 3), (4, 3), (6, 3)]
     assert plot.read_bytes()[:4] == b"\x89PNG"
     printed = capsys.readouterr().out
-    assert "law off by" in printed
+    assert "model off by" in printed
     assert "for b up to 6" in printed
 
 

@@ -63,21 +63,22 @@ class TestWhatItMeans:
         assert [(known.name, known.slo_s, known.percentile) for known in model.classes] == [("default", 1.0, 0.99)]
         assert model.tiers == ()
 
-    def test_profiles_become_laws(self, tmp_path: Path) -> None:
-        law = load(tmp_path, EDGE_MODEL).engine_settings().models[0].edge_latency
+    def test_profiles_become_latency_models(self, tmp_path: Path) -> None:
+        latency = load(tmp_path, EDGE_MODEL).engine_settings().models[0].edge_latency
         profile = load_profile("orin-resnet50")
-        assert law is not None
-        assert (law.alpha_s, law.beta_s, law.max_batch) == (profile.alpha_s, profile.beta_s, profile.max_batch)
+        assert latency is not None
+        fitted = (profile.alpha_s, profile.beta_s, profile.max_batch)
+        assert (latency.alpha_s, latency.beta_s, latency.max_batch) == fitted
 
-    def test_measured_rows_reach_the_law(self, tmp_path: Path) -> None:
+    def test_measured_rows_reach_the_latency_model(self, tmp_path: Path) -> None:
         content = profile_json(
             rows=[{"batch": b, "p50_s": 0.1 * b, "p95_s": 0.2 * b, "items_per_s": 10.0, "samples": 5} for b in (1, 4)]
         )
         (tmp_path / "mine.json").write_text(json.dumps(content))
         config = load(tmp_path, EDGE_MODEL.replace("orin-resnet50", "mine.json"))
-        law = config.engine_settings().models[0].edge_latency
-        assert law is not None
-        assert law.rows == ((1, 0.1), (4, 0.4))
+        latency = config.engine_settings().models[0].edge_latency
+        assert latency is not None
+        assert latency.rows == ((1, 0.1), (4, 0.4))
 
     def test_price_sheet_and_hardware_become_the_tiers_price(self, tmp_path: Path) -> None:
         [tier] = load(tmp_path, FUNCTION_MODEL).engine_settings().models[0].tiers

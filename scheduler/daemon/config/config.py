@@ -39,7 +39,7 @@ class Config(ConfigFile):
         return self._source.error(at, sentence)
 
     def engine_settings(self) -> EngineSettings:
-        """Returns what the engine is configured with: profiles as laws, price sheets as prices.
+        """Returns what the engine is configured with: profiles as latency models, price sheets as prices.
 
         Raises:
             ConfigError: a profile or price sheet is missing, of the wrong kind, or says something impossible.
@@ -105,7 +105,7 @@ class Config(ConfigFile):
             name=model.name,
             max_items=model.max_items,
             classes=classes,
-            edge_latency=self._law(edge, ("model", index, "edge_profile")) if edge else None,
+            edge_latency=self._latency(edge, ("model", index, "edge_profile")) if edge else None,
             tiers=tiers,
             buffers=self._loaded(index, model, classes, tiers) if model.function_plan and self._with_plans else (),
             default_priority=model.default_priority,
@@ -134,13 +134,13 @@ class Config(ConfigFile):
         return FunctionTier(
             name=tier.name,
             function_name=tier.function,
-            latency=self._law(self.tier_profile(index, number), (*at, "profile")),
+            latency=self._latency(self.tier_profile(index, number), (*at, "profile")),
             price=price,
             qualifier=tier.qualifier,
             max_in_flight=tier.max_in_flight,
         )
 
-    def _law(self, profile: Profile, at: toml_lines.KeyPath) -> LatencyModel:
+    def _latency(self, profile: Profile, at: toml_lines.KeyPath) -> LatencyModel:
         try:
             return LatencyModel(
                 alpha_s=profile.alpha_s,
@@ -149,7 +149,7 @@ class Config(ConfigFile):
                 rows=tuple((row.batch, row.p50_s) for row in profile.rows),
             )
         except ValueError as error:
-            raise self.error(at, f"profile {profile.name} is no latency law: {error}") from None
+            raise self.error(at, f"profile {profile.name} is no latency model: {error}") from None
 
 
 def load_config(path: str | Path, environ: Mapping[str, str], *, with_plans: bool = True) -> Config:

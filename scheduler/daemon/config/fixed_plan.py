@@ -28,7 +28,7 @@ def loaded_buffers(
         plan: as read.
         model: whose plan it is.
         classes: of the model.
-        tiers: of the model, with their laws and prices.
+        tiers: of the model, with their latency models and prices.
 
     Raises:
         LoadedPlanError: an application, a class or a tier has no counterpart, or what is planned cannot hold.
