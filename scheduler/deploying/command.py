@@ -231,7 +231,7 @@ def _show(args: argparse.Namespace, platform: Platform, wanted: Draft, changes: 
         console.print(escape(tier_table(tier)) + "\n", soft_wrap=True)
     if args.config is not None and not read_plan(args.file).infeasible:
         named = os.path.relpath(args.file, args.config.parent)
-        words = f'It obeys the batches and waits of the plan with function_plan = "{named}" in its [[model]].'
+        words = f'It follows the batches and waits of the plan with function_plan = "{named}" in its [[model]].'
         console.print(escape(words), soft_wrap=True)
 
 

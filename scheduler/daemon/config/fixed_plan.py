@@ -1,4 +1,4 @@
-"""A plan of `edgeburst plan --json` as the daemon obeys it: applications are classes, groups are buffers of tiers."""
+"""A plan of `edgeburst plan --json` as the daemon follows it: applications become classes, groups become buffers."""
 
 from __future__ import annotations
 
