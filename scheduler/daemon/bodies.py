@@ -8,9 +8,6 @@ from scheduler import wire
 from scheduler.daemon.calls import Answer, InferenceCall
 from scheduler.wire import Tensor, WireError
 
-ITEM_ERROR = "item_error"
-"""The output (BYTES [n]) in which a backend says which items it could not work on; an empty element is a good item."""
-
 
 @dataclass(slots=True)
 class PendingCall:
@@ -90,8 +87,5 @@ def parted_outputs(outputs: Sequence[Tensor], counts: Sequence[int]) -> list[tup
 
 def whole_failure(outputs: Sequence[Tensor]) -> str:
     """Returns the first item's sentence where every item of a request failed; empty where one was answered."""
-    for output in outputs:
-        if output.name == ITEM_ERROR and output.datatype == "BYTES":
-            errors = output.elements()
-            return errors[0].decode(errors="replace") if errors and all(errors) else ""
-    return ""
+    errors = wire.item_errors(outputs)
+    return errors[0] if errors and all(errors) else ""

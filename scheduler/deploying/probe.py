@@ -64,9 +64,9 @@ def check_answer(invoked: Invoked, *, batch_id: str) -> None:
 def _check_outputs(outputs: Sequence[Tensor]) -> None:
     if not outputs or any(output.items != 1 for output in outputs):
         raise DeployError("the function's answer to a batch of one has another number of items")
-    errors = [element for output in outputs if output.name == "item_error" for element in output.elements()]
+    errors = wire.item_errors(outputs)
     if any(errors):
-        raise DeployError(f"the function refuses the probe's item: {errors[0].decode(errors='replace')[:300]}")
+        raise DeployError(f"the function refuses the probe's item: {errors[0][:300]}")
 
 
 def _one_item(tensor: TensorSection) -> Tensor:

@@ -86,7 +86,6 @@ def check_outputs(body: bytes, json_length: int | None, items: int) -> None:
     answer = wire.parse_response(body, json_length)
     if not answer.outputs or any(output.items != items for output in answer.outputs):
         raise MeasuringError(f"the answer to a batch of {items} has another number of items")
-    failed = [output for output in answer.outputs if output.name == "item_error"]
-    words = [element.decode(errors="replace") for output in failed for element in output.elements() if element]
-    if words:
-        raise MeasuringError(f"the server refuses a picture of the batch: {words[0][:300]}")
+    failed = [sentence for sentence in wire.item_errors(answer.outputs) if sentence]
+    if failed:
+        raise MeasuringError(f"the server refuses a picture of the batch: {failed[0][:300]}")

@@ -16,7 +16,6 @@ import orjson
 from scheduler import wire
 from scheduler.wire import InferRequest, InferResponse, Tensor, WireError
 
-ITEM_ERROR = "item_error"
 _ERROR_CHARACTERS = 300
 
 
@@ -99,14 +98,13 @@ def _read(content: bytes, headers: Mapping[str, str], *, request_id: str, keep_o
 def _complaint(answer: InferResponse, request_id: str) -> str:
     if answer.id != request_id:
         return f"the answer is to request {answer.id[:64]!r}, not to {request_id!r}"
-    failed = [tensor for tensor in answer.outputs if tensor.name == ITEM_ERROR]
-    words = [element.decode(errors="replace") for tensor in failed for element in tensor.elements() if element]
-    return _one_line(words[0]) if words else ""
+    failed = [sentence for sentence in wire.item_errors(answer.outputs) if sentence]
+    return _one_line(failed[0]) if failed else ""
 
 
 def _first_output(answer: InferResponse) -> npt.NDArray[Any] | None:
     """A copy, so that the body it lies in is not kept with it."""
-    found = next((tensor for tensor in answer.outputs if tensor.name != ITEM_ERROR), None)
+    found = next((tensor for tensor in answer.outputs if tensor.name != wire.ITEM_ERROR), None)
     return None if found is None else np.array(found.to_numpy()).ravel()
 
 

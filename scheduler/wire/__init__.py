@@ -21,10 +21,12 @@ from scheduler.wire.body import (
 )
 from scheduler.wire.error import WireError
 from scheduler.wire.frame import pack_frame, unpack_frame
+from scheduler.wire.item_errors import ITEM_ERROR, item_errors
 from scheduler.wire.tensor import DATATYPES, Tensor, base64_elements, concat, split
 
 __all__ = [
     "DATATYPES",
+    "ITEM_ERROR",
     "JSON_LENGTH_HEADER",
     "Encoded",
     "InferRequest",
@@ -36,6 +38,7 @@ __all__ = [
     "concat",
     "encode_request",
     "encode_response",
+    "item_errors",
     "pack_frame",
     "parse_request",
     "parse_response",

@@ -11,12 +11,10 @@ from models import catalogue
 from scheduler.daemon.config.config import Config
 from scheduler.daemon.config.sections import ModelSection, TensorSection
 from scheduler.domain.plans import ModelSettings, ServiceClass
-from scheduler.wire import Tensor, WireError, base64_elements
+from scheduler.wire import ITEM_ERROR, Tensor, WireError, base64_elements
 
 VERSION = "1"
 """The one version of every model: which weights are behind it is told by the backend."""
-
-ITEM_ERROR = "item_error"
 
 
 @dataclass(frozen=True, slots=True)
