@@ -13,18 +13,10 @@ from types import SimpleNamespace
 from typing import Any
 
 from scheduler.domain.batches import Failure, FailureKind
+from scheduler.http_failures import failure_kind
 
 PROXY_VARIABLES = ("HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy")
 CONNECT_TIMEOUT_S = 3.0
-
-# By status, for errors in which the provider answered.
-_KIND_BY_STATUS = {
-    401: FailureKind.FORBIDDEN,
-    403: FailureKind.FORBIDDEN,
-    404: FailureKind.FORBIDDEN,
-    429: FailureKind.THROTTLED,
-    503: FailureKind.THROTTLED,
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,7 +205,7 @@ def _refused(error: Any) -> CallFailed:
     """An error in which the provider answered."""
     code = error.code if error.code not in (None, "None") else (error.data or {}).get("errorCode", "")
     status = error.status_code or 0
-    kind = _KIND_BY_STATUS.get(status, FailureKind.SERVER if status >= 500 else FailureKind.REJECTED)
+    kind = failure_kind(status)
     retry_after_ms = getattr(error, "retry_after", None)
     failure = Failure(
         kind,

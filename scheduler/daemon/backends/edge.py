@@ -19,20 +19,13 @@ from scheduler.daemon.logs import log
 from scheduler.domain.batches import BatchReport, Failure, FailureKind
 from scheduler.domain.messages import ProbeMeasured
 from scheduler.domain.requests import Backend
+from scheduler.http_failures import failure_kind
 from scheduler.wire import InferRequest, InferResponse, WireError
 
 KEEP_ALIVE_S = 30.0
 """Shorter than the idle limits of servers (120 s for ours), lest a batch meets a connection that is being closed."""
 
 PROBE_LIMIT_S = 2.0
-
-_KIND_BY_STATUS = {
-    401: FailureKind.FORBIDDEN,
-    403: FailureKind.FORBIDDEN,
-    404: FailureKind.FORBIDDEN,
-    429: FailureKind.THROTTLED,
-    503: FailureKind.THROTTLED,
-}
 
 
 class EdgeBackend:
@@ -180,9 +173,8 @@ def _cause(error: Exception) -> str:
 
 
 def _refused(status: int, retry_after: str | None, answer: bytes) -> Failure:
-    kind = _KIND_BY_STATUS.get(status, FailureKind.REJECTED if 400 <= status < 500 else FailureKind.SERVER)
     message = f"the edge server answered {status}: {_error_sentence(answer)}"
-    return Failure(kind, message, _seconds(retry_after))
+    return Failure(failure_kind(status), message, _seconds(retry_after))
 
 
 def _error_sentence(answer: bytes) -> str:

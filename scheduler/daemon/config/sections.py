@@ -278,7 +278,7 @@ class ModelSection(Section):
     )
     function_plan: str = Field(
         default="",
-        description="File of `edgeburst plan --json` whose buffers, batches and waits are followed; empty: planned live.",
+        description="File of `edgeburst plan --json` whose buffers, batches and waits are followed; empty: live plans.",
     )
     priority_levels: int = Field(
         default=3, ge=1, le=100, description="Priorities 1 (highest) to this may be asked for."
