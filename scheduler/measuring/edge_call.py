@@ -39,10 +39,9 @@ class EdgeCaller:
             MeasuringError: the batch was not answered, or not for every item.
         """
         body = self._body(items)
-        headers = {"Content-Type": "application/octet-stream", wire.JSON_LENGTH_HEADER: str(body.json_length)}
         started_s = time.perf_counter()
         try:
-            response = self._session.post(self._address, data=body.body, headers=headers, timeout=_TIMEOUT_S)
+            response = self._session.post(self._address, data=body.body, headers=body.headers, timeout=_TIMEOUT_S)
         except requests.RequestException as error:
             raise MeasuringError(
                 f"the server broke off at a batch of {items} ({type(error).__name__}); look in its log"
@@ -69,9 +68,8 @@ def _check(response: requests.Response, items: int) -> None:
         except (ValueError, KeyError, TypeError):
             sentence = f"HTTP status {response.status_code}"
         raise MeasuringError(f"the server refused a batch of {items}: {sentence[:300]}")
-    length = response.headers.get(wire.JSON_LENGTH_HEADER, "")
     try:
-        check_outputs(response.content, int(length) if length.isdecimal() else None, items)
+        check_outputs(response.content, wire.json_length_of(response.headers), items)
     except WireError as error:
         raise MeasuringError(f"the answer to a batch of {items} cannot be read: {error}") from error
 

@@ -70,9 +70,8 @@ async def exchange(
     """Sends one picture and waits for what becomes of it; every failure is a reply."""
     tensor = Tensor.from_elements(target.input_name, [data])
     body = wire.encode_request(InferRequest(request_id, (tensor,), parameters={}, binary_by_default=True))
-    headers = {"Content-Type": "application/octet-stream", wire.JSON_LENGTH_HEADER: str(body.json_length)}
     try:
-        async with session.post(target.infer_url, data=body.body, headers=headers) as response:
+        async with session.post(target.infer_url, data=body.body, headers=body.headers) as response:
             content = await response.read()
     except asyncio.TimeoutError:
         return Reply(0, f"no answer within {session.timeout.total:g} s")
@@ -84,9 +83,8 @@ async def exchange(
 
 
 def _read(content: bytes, headers: Mapping[str, str], *, request_id: str, keep_output: bool) -> Reply:
-    length = headers.get(wire.JSON_LENGTH_HEADER, "")
     try:
-        answer = wire.parse_response(content, int(length) if length.isdigit() else None)
+        answer = wire.parse_response(content, wire.json_length_of(headers))
         complaint = _complaint(answer, request_id)
     except WireError as error:
         return Reply(200, f"the answer cannot be read: {error}")

@@ -16,6 +16,7 @@ from scheduler.wire.body import (
     OutputRequest,
     encode_request,
     encode_response,
+    json_length_of,
     parse_request,
     parse_response,
 )
@@ -39,6 +40,7 @@ __all__ = [
     "encode_request",
     "encode_response",
     "item_errors",
+    "json_length_of",
     "pack_frame",
     "parse_request",
     "parse_response",

@@ -16,6 +16,7 @@ from scheduler.wire.json_data import data_from_json, data_to_json
 from scheduler.wire.tensor import DATATYPES, Tensor, check_raw
 
 JSON_LENGTH_HEADER = "Inference-Header-Content-Length"
+_MAX_LENGTH_DIGITS = 12
 
 _MAX_RANK = 32  # numpy 1's limit
 _MAX_ELEMENTS = 2**48  # numpy refuses shapes beyond the address space even when one axis is 0
@@ -58,6 +59,31 @@ class Encoded:
 
     body: bytes
     json_length: int | None
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """The HTTP headers that the body needs."""
+        if self.json_length is None:
+            return {"Content-Type": "application/json"}
+        return {"Content-Type": "application/octet-stream", JSON_LENGTH_HEADER: str(self.json_length)}
+
+
+def json_length_of(headers: Mapping[str, str]) -> int | None:
+    """Returns the length in bytes of a body's JSON object, None where the object is the whole body.
+
+    Args:
+        headers: of the request or response, with case-insensitive names.
+
+    Raises:
+        WireError: the header is not a whole number.
+    """
+    text = headers.get(JSON_LENGTH_HEADER)
+    if text is None:
+        return None
+    # int() would also take signs, spaces, underscores and digits of other scripts.
+    if not (text.isascii() and text.isdigit() and len(text) <= _MAX_LENGTH_DIGITS):
+        raise WireError(f"{JSON_LENGTH_HEADER} must be a whole number of bytes, not {shown(text)}")
+    return int(text)
 
 
 def parse_request(body: bytes | memoryview, json_length: int | None) -> InferRequest:

@@ -21,6 +21,7 @@ from scheduler.wire import (
     WireError,
     encode_request,
     encode_response,
+    json_length_of,
     parse_request,
     parse_response,
 )
@@ -166,6 +167,18 @@ def test_every_wrong_json_length_is_refused() -> None:
             outside = json_length is not None and not 1 <= json_length <= len(encoded.body)
             culprit = f"Inference-Header-Content-Length is {json_length}" if outside else ""
             assert culprit in _refusal(encoded.body, json_length)
+
+
+def test_a_length_is_read_from_the_headers_that_its_body_was_given() -> None:
+    for binary in (True, False):
+        encoded = encode_request(InferRequest("", (Tensor.from_elements("text", [b"a"]),)), binary=binary)
+        assert json_length_of(encoded.headers) == encoded.json_length
+
+
+@pytest.mark.parametrize("text", ["", "two", "-1", "+1", "1.0", " 1", "1_0", "\u0663", "1" * 13])
+def test_a_length_that_is_no_plain_whole_number_is_refused(text: str) -> None:
+    with pytest.raises(WireError, match="Inference-Header-Content-Length must be a whole number of bytes"):
+        json_length_of({"Inference-Header-Content-Length": text})
 
 
 @settings(deadline=None)

@@ -63,10 +63,9 @@ class EdgeBackend:
         batch = batch_send.batch
         encoded = wire.encode_request(request)
         body = _StampedBody(encoded.body, batch_send, self._clock)
-        headers = {wire.JSON_LENGTH_HEADER: str(encoded.json_length)} if encoded.json_length is not None else {}
         try:
             target = self._infer_url(batch.model)
-            async with self._pool().post(target, data=body, headers=headers, allow_redirects=False) as response:
+            async with self._pool().post(target, data=body, headers=encoded.headers, allow_redirects=False) as response:
                 answer = await response.read()
                 read_at_s = self._clock()
         except (aiohttp.ClientError, OSError, asyncio.TimeoutError) as error:
@@ -120,7 +119,7 @@ class EdgeBackend:
         self, response: aiohttp.ClientResponse, answer: bytes, batch_send: BatchSend, report: BatchReport
     ) -> InferResponse:
         try:
-            parsed = wire.parse_response(answer, _json_length(response.headers.get(wire.JSON_LENGTH_HEADER)))
+            parsed = wire.parse_response(answer, wire.json_length_of(response.headers))
             check_response(parsed, batch_send.batch)
             if parsed.id not in ("", str(batch_send.batch.batch_id)):
                 raise WireError(f"the answer is to batch {parsed.id!r}.")
@@ -184,14 +183,6 @@ def _error_sentence(answer: bytes) -> str:
     except (ValueError, KeyError, TypeError):
         error = answer[:200].decode(errors="replace") or "no reason given"
     return str(error)[:500]
-
-
-def _json_length(header: str | None) -> int | None:
-    if header is None:
-        return None
-    if not header.isdecimal():
-        raise WireError(f"{wire.JSON_LENGTH_HEADER} is {header[:40]!r}, which is no number.")
-    return int(header)
 
 
 def _seconds(value: object) -> float | None:

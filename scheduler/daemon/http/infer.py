@@ -69,12 +69,7 @@ def parse_infer(body: bytes, headers: Mapping[str, str]) -> InferRequest:
     Raises:
         WireError: it is not one; also for a wrong Inference-Header-Content-Length.
     """
-    length = headers.get(wire.JSON_LENGTH_HEADER)
-    if length is None:
-        return wire.parse_request(body, None)
-    if not (length.isascii() and length.isdigit() and len(length) <= 12):
-        raise WireError(f"{wire.JSON_LENGTH_HEADER} must be a whole number of bytes, not {length[:32]!r}")
-    return wire.parse_request(body, int(length))
+    return wire.parse_request(body, wire.json_length_of(headers))
 
 
 def infer_call(
@@ -121,10 +116,7 @@ def infer_response(card: ModelCard, request: InferRequest, answer: Answer) -> we
         parameters=answer_parameters(answer),
     )
     encoded = wire.encode_response(response, requested=request.outputs, binary_by_default=request.binary_by_default)
-    if encoded.json_length is None:
-        return web.Response(body=encoded.body, headers={"Content-Type": "application/json"})
-    headers = {"Content-Type": "application/octet-stream", wire.JSON_LENGTH_HEADER: str(encoded.json_length)}
-    return web.Response(body=encoded.body, headers=headers)
+    return web.Response(body=encoded.body, headers=encoded.headers)
 
 
 def answer_parameters(answer: Answer) -> dict[str, object]:
