@@ -19,10 +19,10 @@ from scheduler.daemon.assembly import make_backend, make_runner, places
 from scheduler.daemon.config.config import Config, load_config
 from scheduler.daemon.http.app import INGRESS, app_runner, create_app
 from scheduler.daemon.logs import log
-from scheduler.daemon.notify import Notifier
 from scheduler.daemon.signals import Signals
 from scheduler.daemon.threads import DaemonThreads
 from scheduler.domain.errors import ConfigError, EdgeburstError
+from scheduler.systemd import Notifier
 
 READY_LIMIT_S = 1.0
 """How long readiness waits for the first try of each backend; a backend that comes later is used when it comes."""
@@ -71,7 +71,7 @@ def run(args: argparse.Namespace) -> int:
     """
     logs.set_up(args.log_level)
     config = load_config(args.config, os.environ)
-    daemon = Daemon(config, os.environ, Notifier.from_environment(os.environ))
+    daemon = Daemon(config, os.environ, Notifier.from_environment(os.environ, warn=_warn))
     loop = _new_loop()
     try:
         asyncio.set_event_loop(loop)
@@ -113,7 +113,7 @@ class Daemon:
             self._side_task(self._get_ready(host, port), name="get-ready")
             self._side_task(self._watch_engine(), name="watch-engine")
             self._side_task(self._reload_when_told(), name="reload")
-            self._notifier.keep_alive(loop)
+            ping_watchdog(self._notifier, loop)
             await self._first(self._signals.stop, self._failed)
             return await self._stop()
         finally:
@@ -214,6 +214,18 @@ class Daemon:
         for wait, a in zip(waits, awaited, strict=True):
             if wait is not a:
                 wait.cancel()
+
+
+def ping_watchdog(notifier: Notifier, loop: asyncio.AbstractEventLoop) -> None:
+    """Pings systemd's watchdog now and then twice in each of its periods; a loop that hangs pings no more."""
+    if notifier.watchdog_s is None:
+        return
+    notifier.send("WATCHDOG=1")
+    loop.call_later(notifier.watchdog_s / 2, ping_watchdog, notifier, loop)
+
+
+def _warn(message: str) -> None:
+    log(logging.WARNING, "notify_failed", message=message)
 
 
 def _differ(new: Config, old: Config, key: str) -> bool:
