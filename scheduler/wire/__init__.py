@@ -1,7 +1,7 @@
-"""Open Inference Protocol v2 bodies to values and back; imports nothing of ours, for the edge and the function use it.
+"""Open Inference Protocol v2 bodies to values and back, for every host; imports no other package of the project.
 
-A body is a JSON object, optionally followed by the raw bytes of its binary tensors in the order in which the object
-names them; the HTTP header `Inference-Header-Content-Length` then says where the object ends.
+A body is a JSON object. The raw bytes of its binary tensors may follow, in the order in which the object names the
+tensors; the HTTP header `Inference-Header-Content-Length` then gives the length of the object.
 
 References:
     Open Inference Protocol, https://github.com/kserve/open-inference-protocol (specification/protocol).

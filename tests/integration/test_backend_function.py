@@ -139,7 +139,7 @@ def failed_function(error_type: str, message: str) -> Say:
         (Say(500), FailureKind.SERVER, "cannot be read"),
         (Say(cut=True), FailureKind.BROKEN, "broke the connection"),
         (Say(200, b"EBF1", truncate=10), FailureKind.BROKEN, "broke the connection"),
-        (Say(200, b"hello"), FailureKind.BROKEN, "something else answered"),
+        (Say(200, b"hello"), FailureKind.BROKEN, "does not begin with EBF1"),
         (failed_function("UnhandledInvocationError", "Process exited"), FailureKind.FUNCTION, "Process exited"),
         (failed_function("InitializeError", "no weights"), FailureKind.FUNCTION, "no weights"),
         (Say(200, b"", {"X-Fc-Error-Type": "HandledInvocationError"}), FailureKind.FUNCTION, "HandledInvocationError"),
