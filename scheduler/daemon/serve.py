@@ -15,7 +15,7 @@ from typing import Any
 from aiohttp import web
 
 from scheduler.daemon import logs
-from scheduler.daemon.assembly import make_backend, make_runner, places
+from scheduler.daemon.assembly import assemble, make_backend, places
 from scheduler.daemon.config.config import Config, load_config
 from scheduler.daemon.http.app import INGRESS, app_runner, create_app
 from scheduler.daemon.logs import log
@@ -94,8 +94,9 @@ class Daemon:
         self._environ = environ
         self._notifier = notifier
         self._places = places(config, environ)
-        self._runner = make_runner(config, config.engine_settings(), self._places, clock=time.monotonic)
-        self._app = create_app(self._runner, config, environ)
+        assembly = assemble(config, config.engine_settings(), self._places, clock=time.monotonic)
+        self._runner, self._explanations = assembly.runner, assembly.explanations
+        self._app = create_app(assembly.parts, config, environ)
         self._signals = Signals()
         self._loader = DaemonThreads(limit=1, name="config")
         self._side_tasks: set[asyncio.Task[None]] = set()
@@ -190,6 +191,7 @@ class Daemon:
             task.cancel()
         await asyncio.gather(*self._side_tasks, return_exceptions=True)
         await self._runner.close()
+        await self._explanations.close()
         # The listener stays open until here, so that late comers are told that the daemon stops.
         await server.cleanup()
 

@@ -84,7 +84,7 @@ class Telemetry:
         self._http_errors = Counter(
             "edgeburst_http_errors", "Error responses by HTTP status.", ("kind",), registry=self.registry
         )
-        self.own_latency = Histogram(
+        self._own_latency = Histogram(
             "edgeburst_own_latency_seconds",
             "What the daemon itself adds to a request.",
             buckets=_OWN_BUCKETS_S,
@@ -98,8 +98,18 @@ class Telemetry:
         self._second(now_s).arrived += 1
         self._totals.arrived += 1
 
-    def answered(self, call: InferenceCall, answer: Answer, *, latency_s: float, slo_s: float) -> None:
-        """Counts an answer; `latency_s` is from the request's last byte, `slo_s` the time it had."""
+    def answered(
+        self, call: InferenceCall, answer: Answer, *, latency_s: float, slo_s: float, own_latency_s: float
+    ) -> None:
+        """Counts an answer.
+
+        Args:
+            call: the call.
+            answer: its answer.
+            latency_s: from the request's last byte to the answer.
+            slo_s: the latency that the call allows.
+            own_latency_s: the part of it that the daemon itself adds.
+        """
         second, within = self._second(call.received_at_s + latency_s), latency_s <= slo_s
         for counts in (second, self._totals):
             setattr(counts, answer.backend.value, getattr(counts, answer.backend.value) + 1)
@@ -108,6 +118,7 @@ class Telemetry:
         if within:
             self._within.labels(call.model, call.class_name).inc()
         self._answers.observe(call, answer, latency_s)
+        self._own_latency.observe(own_latency_s)
 
     def refused(self, call: InferenceCall, kind: str, now_s: float) -> None:
         """Counts a call without an answer; `kind` is a RefusalKind's value or CANCELLED."""

@@ -33,7 +33,7 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[IngressS
     path = tmp_path_factory.mktemp("config") / "edgeburst.toml"
     path.write_text(CONFIG)
     runner = FakeRunner()
-    with IngressServer(runner, load_config(path, {}), {}) as server:
+    with IngressServer(runner.parts(), load_config(path, {}), {}) as server:
         yield server, runner
 
 

@@ -72,7 +72,7 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> Config:
 @pytest.fixture(scope="module")
 def running(config: Config) -> Iterator[tuple[IngressServer, FakeRunner]]:
     runner = FakeRunner()
-    with IngressServer(runner, config, {"TEST_ADMIN_TOKEN": TOKEN}) as server:
+    with IngressServer(runner.parts(), config, {"TEST_ADMIN_TOKEN": TOKEN}) as server:
         yield server, runner
 
 
@@ -85,7 +85,6 @@ def server(running: tuple[IngressServer, FakeRunner]) -> IngressServer:
 def runner(running: tuple[IngressServer, FakeRunner]) -> Iterator[FakeRunner]:
     fake = running[1]
     fake.calls.clear()
-    fake.written.clear()
     yield fake
     fake.refusal, fake.hold, fake.broken, fake.draining = None, False, False, False
 
@@ -498,7 +497,7 @@ class TestOperators:
         url = f"{server.url}/v1/models/digits/limits"
         answer = requests.put(url, json={"window_s": 0.05, "edge_batch_cap": 4}, timeout=10)
         assert answer.status_code == 200
-        assert runner.limits("digits") == Limits(window_s=0.05, edge_batch_cap=4)
+        assert runner.limits.of("digits") == Limits(window_s=0.05, edge_batch_cap=4)
         assert requests.get(url, timeout=10).json() == {
             "model": "digits",
             "window_s": 0.05,
@@ -506,7 +505,7 @@ class TestOperators:
             "function_batch_cap": None,
         }
         requests.put(url, json={"window_s": 0}, timeout=10)
-        assert runner.limits("digits") == Limits(window_s=0.0)
+        assert runner.limits.of("digits") == Limits(window_s=0.0)
 
     @pytest.mark.parametrize(
         ("body", "sentence"),
@@ -523,10 +522,10 @@ class TestOperators:
     def test_bad_limits_change_nothing(
         self, server: IngressServer, runner: FakeRunner, body: bytes, sentence: str
     ) -> None:
-        before = dict(runner.limits_set)
+        before = runner.limits.by_model()
         response = requests.put(f"{server.url}/v1/models/digits/limits", data=body, timeout=10)
         assert sentence in error_of(response, 400)
-        assert runner.limits_set == before
+        assert runner.limits.by_model() == before
 
     @pytest.mark.parametrize(
         ("headers", "status"),
@@ -681,9 +680,12 @@ class TestClients:
             server.on_loop(lambda: server.ingress.reload(config))
         assert post(server, {"inputs": [many]}).status_code == 200
 
-    def test_the_written_answer_is_reported_to_the_runner(self, server: IngressServer, runner: FakeRunner) -> None:
-        batch_id = post(server, infer_json()).json()["parameters"]["batch_id"]
-        wait_until(server, lambda: batch_id in {answer.batch_id for answer in runner.written})
+    def test_the_daemons_own_latency_counts_every_written_answer(
+        self, server: IngressServer, runner: FakeRunner
+    ) -> None:
+        before = runner.own_latency.summary()["count"]
+        post(server, infer_json())
+        wait_until(server, lambda: runner.own_latency.summary()["count"] == before + 1)  # type: ignore[operator]
 
     def test_deflated_bodies_of_plain_clients_are_read(self, server: IngressServer, runner: FakeRunner) -> None:
         response = requests.post(

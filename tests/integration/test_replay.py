@@ -183,7 +183,7 @@ def daemon(tmp_path: Path) -> Iterator[tuple[str, BatchingRunner]]:
     path = tmp_path / "edgeburst.toml"
     path.write_text(CONFIG)
     runner = BatchingRunner()
-    with IngressServer(runner, load_config(path, {}), {}) as server:
+    with IngressServer(runner.parts(), load_config(path, {}), {}) as server:
         yield server.url, runner
 
 

@@ -16,7 +16,9 @@ from support.virtual_loop import run_virtual
 
 from scheduler.daemon.backends.batch_send import SendFailed
 from scheduler.daemon.calls import InferenceCall, Refused
+from scheduler.daemon.records import BatchRing
 from scheduler.daemon.runner import Runner
+from scheduler.daemon.status import PlanHistory
 from scheduler.domain.batches import Batch, BatchReport, Failure, FailureKind
 from scheduler.domain.messages import (
     BatchFailed,
@@ -139,6 +141,8 @@ def through_the_daemon(engine_settings: EngineSettings, arrivals_s: Sequence[flo
             make_plan=make_plan,
             clock=loop.time,
             explanations=explanations_of(lambda _: None, loop.time),
+            batches=BatchRing(10),
+            plans=PlanHistory(),
         )
         runner.start()
         await asyncio.gather(*(one_request(runner, at_s) for at_s in arrivals_s))

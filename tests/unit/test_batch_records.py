@@ -89,18 +89,22 @@ def test_the_edge_is_free_and_bills_nothing() -> None:
 
 
 def test_what_is_billed_is_rounded_up_to_the_grain() -> None:
-    assert billed_s(BatchSend(a_batch(1), TIER, 0.0), BatchReport(1.0, billed_duration_s=0.2504)) == pytest.approx(
-        0.251
-    )
+    send, report = BatchSend(a_batch(1), TIER, 0.0), BatchReport(1.0, billed_duration_s=0.2504)
+    assert billed_s(send, report) == pytest.approx(0.251)
 
 
 def test_own_latency_keeps_the_last_requests_counts_all_and_tells_each_sum() -> None:
-    told: list[float] = []
     own = OwnLatency(size=3)
     assert own.summary() == {"count": 0}
-    own.observe = told.append
-    for back_s in (9.0, 1.0, 2.0, 3.0):
-        own.add(0.25, 0.5, back_s)
+    sums_s = [own.add(0.25, 0.5, back_s) for back_s in (9.0, 1.0, 2.0, 3.0)]
     summary = own.summary()
     assert (summary["count"], summary["p50_s"], summary["max_s"]) == (4, 2.75, 3.75)
-    assert told == [9.75, 1.75, 2.75, 3.75]
+    assert sums_s == [9.75, 1.75, 2.75, 3.75]
+
+
+def test_the_ring_is_bounded_and_read_by_record_number() -> None:
+    ring = BatchRing(50)
+    for batch_id in range(1, 71):
+        ring.add(a_record(batch_id))
+    assert [row["record"] for row in ring.rows(0, 1000)] == list(range(21, 71))
+    assert [row["batch_id"] for row in ring.rows(60, 3)] == [61, 62, 63]

@@ -16,8 +16,9 @@ from scheduler.daemon.http import admin, classify, infer
 from scheduler.daemon.http.admin import json_response
 from scheduler.daemon.http.body_reader import BodyReader
 from scheduler.daemon.http.errors import REQUEST_HEADER, error_response, errors_as_json
-from scheduler.daemon.http.infer import CallRunner, known_card
+from scheduler.daemon.http.infer import known_card
 from scheduler.daemon.http.model_metadata import ModelCard, model_cards
+from scheduler.daemon.http.parts import DaemonParts
 from scheduler.daemon.telemetry import CANCELLED, Telemetry
 from scheduler.domain.requests import Backend
 
@@ -33,18 +34,19 @@ _SAFE_PAGE = {
 class Ingress:
     """Takes requests in and hands answers out. `ready` is set by whoever started everything else."""
 
-    def __init__(self, runner: CallRunner, config: Config, environ: Mapping[str, str]) -> None:
+    def __init__(self, parts: DaemonParts, config: Config, environ: Mapping[str, str]) -> None:
         """Stores its parts.
 
         Args:
-            runner: answers calls.
+            parts: of the daemon that answers.
             config: limits, models and the admin token's variable.
             environ: where that variable is looked up.
         """
         self.ready = False
         self.bodies = BodyReader(body_limit_bytes=0, total_limit_bytes=0)
-        self.telemetry = Telemetry(runner.status, self.backends)
-        self._runner = runner
+        self.telemetry = Telemetry(parts.status, self.backends)
+        self._parts = parts
+        self._runner = parts.runner
         self._environ = environ
         self._config = config
         self._cards: Mapping[str, ModelCard] = {}
@@ -137,8 +139,9 @@ class Ingress:
             # The client went away between its answer's coming and its writing.
             self.telemetry.refused(call, CANCELLED, self._runner.now())
             raise
-        self._runner.answer_written(answer)
-        self.telemetry.answered(call, answer, latency_s=latency_s, slo_s=self._slo_s(call))
+        back_s = max(0.0, self._runner.now() - answer.read_at_s)
+        own_latency_s = self._parts.own_latency.add(answer.in_s, answer.out_s, back_s)
+        self.telemetry.answered(call, answer, latency_s=latency_s, slo_s=self._slo_s(call), own_latency_s=own_latency_s)
         return response
 
     def _slo_s(self, call: InferenceCall) -> float:
@@ -181,13 +184,13 @@ class Ingress:
 
     def _backends_up(self) -> bool:
         """Whether at least one configured backend is believed to be well."""
-        engine = self._runner.status().get("engine")
+        engine = self._parts.status().get("engine")
         return not isinstance(engine, dict) or any(engine.get(f"{name}_up", True) for name in self.backends())
 
     async def get_limits(self, request: web.Request) -> web.Response:
         """GET /v1/models/{model}/limits."""
         model = known_card(self._cards, request.match_info).name
-        return json_response(admin.limits_json(model, self._runner.limits(model)))
+        return json_response(admin.limits_json(model, self._parts.limits.of(model)))
 
     async def put_limits(self, request: web.Request) -> web.Response:
         """PUT /v1/models/{model}/limits: replaces them from now on."""
@@ -195,7 +198,7 @@ class Ingress:
         admin.check_admin(request, token=self._environ.get(token_env, ""), token_env=token_env)
         model = known_card(self._cards, request.match_info).name
         limits = admin.parse_limits(await self.bodies.read(request))
-        self._runner.set_limits(model, limits)
+        self._parts.limits.set(model, limits)
         return json_response(admin.limits_json(model, limits))
 
     async def status(self, _: web.Request) -> web.Response:
@@ -203,17 +206,17 @@ class Ingress:
         requests = self.telemetry.summary(self._runner.now())
         ready = self.ready and not self._runner.draining
         own = {"ready": ready, "backends": self.backends(), "requests": requests}
-        return json_response({**self._runner.status(), **own})
+        return json_response({**self._parts.status(), **own})
 
     async def batches(self, request: web.Request) -> web.Response:
         """GET /v1/batches?after=ID&limit=N."""
         after, limit = admin.batch_range(request)
-        return json_response({"batches": self._runner.batches(after, limit)})
+        return json_response({"batches": self._parts.batches(after, limit)})
 
     async def explain(self, request: web.Request) -> web.Response:
         """GET /v1/explain/{request}: what was decided about it, by its number here or its client's id."""
         name = request.match_info["request"]
-        found = self._runner.explanations(name)
+        found = self._parts.explain(name)
         if not found:
             raise admin.unknown_request(name, ring=self._config.explain.ring)
         return json_response({"explanations": found})
@@ -239,10 +242,9 @@ def _version() -> str:
 INGRESS = web.AppKey("ingress", Ingress)
 
 
-def create_app(runner: CallRunner, config: Config, environ: Mapping[str, str] = os.environ) -> web.Application:
+def create_app(parts: DaemonParts, config: Config, environ: Mapping[str, str] = os.environ) -> web.Application:
     """Returns the application; `app[INGRESS]` has `ready` and `reload`."""
-    ingress = Ingress(runner, config, environ)
-    runner.own_latency.observe = ingress.telemetry.own_latency.observe
+    ingress = Ingress(parts, config, environ)
     app = web.Application(middlewares=[errors_as_json(ingress.telemetry)])
     app[INGRESS] = ingress
     app.add_routes(ingress.routes())

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Protocol
 
 from aiohttp import web
 
@@ -11,56 +10,11 @@ from scheduler import wire
 from scheduler.daemon.calls import Answer, InferenceCall
 from scheduler.daemon.http.errors import Rejected
 from scheduler.daemon.http.model_metadata import VERSION, ModelCard, checked_inputs
-from scheduler.daemon.own_latency import OwnLatency
-from scheduler.domain.plans import Limits
 from scheduler.wire import InferRequest, InferResponse, OutputRequest, Tensor, WireError
 
 CLASS_HEADER = "X-Edgeburst-Class"
 TENANT_HEADER = "X-Edgeburst-Tenant"
 _MAX_TENANT_LENGTH = 64
-
-
-class CallRunner(Protocol):
-    """The runner as ingress uses it. See runner.Runner."""
-
-    own_latency: OwnLatency
-
-    @property
-    def draining(self) -> bool:
-        """Whether admission has stopped."""
-        ...
-
-    def now(self) -> float:
-        """Returns the clock."""
-        ...
-
-    async def submit(self, call: InferenceCall) -> Answer:
-        """Returns the call's answer, or raises Refused; cancelled, it lets the call go."""
-        ...
-
-    def answer_written(self, answer: Answer) -> None:
-        """Is told when the client's answer has been written."""
-        ...
-
-    def set_limits(self, model: str, limits: Limits) -> None:
-        """Changes a model's limits."""
-        ...
-
-    def limits(self, model: str) -> Limits:
-        """Returns a model's limits."""
-        ...
-
-    def status(self) -> dict[str, object]:
-        """Returns the state, as JSON shows it."""
-        ...
-
-    def batches(self, after_id: int, limit: int) -> list[dict[str, object]]:
-        """Returns past batches."""
-        ...
-
-    def explanations(self, name: str) -> list[dict[str, object]]:
-        """Returns how the requests of that number or client's id were decided on."""
-        ...
 
 
 def parse_infer(body: bytes, headers: Mapping[str, str]) -> InferRequest:
