@@ -1,4 +1,4 @@
-"""`edgeburst serve`: the daemon as a process, from its configuration to its exit status."""
+"""`edgeburst serve`: the daemon as a process, from its start to its exit status."""
 
 import argparse
 import asyncio
@@ -25,22 +25,22 @@ from scheduler.domain.errors import ConfigError, EdgeburstError
 from scheduler.systemd import Notifier
 
 READY_LIMIT_S = 1.0
-"""How long readiness waits for the first try of each backend; a backend that comes later is used when it comes."""
+"""Longest that readiness waits for the first probe of each backend; a backend that answers later is used then."""
 
 WRITING_LIMIT_S = 1.0
-"""Part of the drain limit that is kept for writing the last answers out."""
+"""Part of the drain limit that is kept for writing the last answers."""
 
 BACKLOG = 1024
 
 _DESCRIPTION = """\
-Runs the daemon: takes inference requests (Open Inference Protocol v2), batches them, and gives each batch to the edge
-server or to a function, so that every deadline holds at the least money. Prints one JSON line when it is ready; logs go
-to stderr, one line each.
+Runs the daemon: accepts inference requests (Open Inference Protocol v2), batches them, and sends each batch to the edge
+server or to a function, so that requests meet their deadlines at the lowest cost. Prints one JSON line when it is
+ready; writes its log to stderr, one line for each event.
 
-SIGTERM or SIGINT stops it: what it has accepted is answered first, within daemon.drain_limit_s. A second one stops it
-at once. SIGHUP reads the configuration again; a bad one is refused and the old one stays.
+SIGTERM or SIGINT stops the daemon: it first answers the requests that it has accepted, within daemon.drain_limit_s. A
+second signal stops it immediately. SIGHUP reloads the configuration; if the new one is not valid, the old one stays.
 
-Exit status: 0 stopped in good order, 1 stopped at once or by an internal error, 2 it could not start."""
+Exit status: 0 orderly stop, 1 immediate stop or internal error, 2 the daemon could not start."""
 
 _EPILOG = """\
 examples:
@@ -59,15 +59,18 @@ def add_parser(subparsers: Any) -> None:
     )
     parser.add_argument("--config", metavar="FILE", type=Path, required=True, help="the TOML file")
     parser.add_argument(
-        "--log-level", choices=("debug", "info", "warning", "error"), default="info", help="least level that is logged"
+        "--log-level",
+        choices=("debug", "info", "warning", "error"),
+        default="info",
+        help="lowest level that is logged (default %(default)s)",
     )
 
 
 def run(args: argparse.Namespace) -> int:
-    """Runs the daemon until it is told to stop; returns the exit status.
+    """Runs the daemon until a signal stops it; returns the exit status.
 
     Raises:
-        EdgeburstError: it cannot start; the message says what to change.
+        EdgeburstError: the daemon cannot start; the message names what to change.
     """
     logs.set_up(args.log_level)
     config = load_config(args.config, os.environ)
@@ -82,13 +85,13 @@ def run(args: argparse.Namespace) -> int:
 
 
 class Daemon:
-    """Everything that runs in the process, and its way from start to end."""
+    """Everything that runs in the process, from its start to its end."""
 
     def __init__(self, config: Config, environ: Mapping[str, str], notifier: Notifier) -> None:
-        """Assembles the parts; nothing is contacted and nothing listens yet.
+        """Assembles the parts; opens no connection and does not listen yet.
 
         Raises:
-            ConfigError: a secret that the configuration refers to is not there.
+            ConfigError: a secret that the configuration refers to is missing.
         """
         self._config = config
         self._environ = environ
@@ -133,7 +136,7 @@ class Daemon:
         probes = self._runner.probe_backends()
         if probes:
             await asyncio.wait(probes, timeout=READY_LIMIT_S)
-        # What lives now lives as long as the process: later collections need not look at it.
+        # The objects that exist now live as long as the process: later collections need not scan them.
         gc.collect()
         gc.freeze()
         self._app[INGRESS].ready = True
@@ -153,11 +156,11 @@ class Daemon:
             try:
                 await self._reload()
             except ConfigError as error:
-                log(logging.ERROR, "reload_refused", message=f"{error}; the old configuration stays")
+                log(logging.ERROR, "reload_refused", message=f"{error}; the old configuration stays in use")
             self._notifier.send("READY=1")
 
     async def _reload(self) -> None:
-        """Reads the configuration again and goes on with it: all of it, or, if something in it is wrong, nothing."""
+        """Reads the configuration again and uses all of it; nothing changes if it is not valid."""
         config = await self._loader.run(lambda: load_config(self._config.path, self._environ))
         settings, where = config.engine_settings(), places(config, self._environ)
         for backend in where.changed(self._places):
@@ -175,7 +178,7 @@ class Daemon:
             return 1
         limit_s = self._config.daemon.drain_limit_s
         log(logging.INFO, "draining", limit_s=limit_s)
-        self._notifier.send("STOPPING=1", "STATUS=answering what was accepted")
+        self._notifier.send("STOPPING=1", "STATUS=answering the accepted requests")
         drain = asyncio.get_running_loop().create_task(
             self._runner.drain(max(limit_s - WRITING_LIMIT_S, limit_s / 2)), name="drain"
         )
@@ -192,7 +195,7 @@ class Daemon:
         await asyncio.gather(*self._side_tasks, return_exceptions=True)
         await self._runner.close()
         await self._explanations.close()
-        # The listener stays open until here, so that late comers are told that the daemon stops.
+        # The listener stays open until here, so that late clients get an error that says the daemon stops.
         await server.cleanup()
 
     def _side_task(self, work: Coroutine[Any, Any, None], *, name: str) -> None:
@@ -201,7 +204,7 @@ class Daemon:
         task.add_done_callback(self._side_task_ended)
 
     def _side_task_ended(self, task: "asyncio.Task[None]") -> None:
-        """The one monitor: a side task that fails is a bug, and stops the daemon, for systemd to start it afresh."""
+        """Stops the daemon after a bug in a side task, so that systemd restarts it."""
         self._side_tasks.discard(task)
         error = None if task.cancelled() else task.exception()
         if error is not None:
@@ -236,9 +239,7 @@ def _differ(new: Config, old: Config, key: str) -> bool:
 
 def _cannot_listen(host: str, port: int, error: OSError) -> str:
     if error.errno == errno.EADDRINUSE:
-        return (
-            f"port {port} of {host} is in use; stop what listens there, or set daemon.port to another (0: a free one)"
-        )
+        return f"port {port} of {host} is in use; stop its program, or set another daemon.port (0: a free one)"
     return f"cannot listen on {host}:{port} ({error.strerror or error}); correct daemon.host and daemon.port"
 
 

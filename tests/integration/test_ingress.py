@@ -255,7 +255,7 @@ class TestTritonClient:
             client.infer("digits", [triton_input([PICTURE])], timeout=0)
         with pytest.raises(InferenceServerException, match="9 items, but model digits takes at most 8"):
             client.infer("digits", [triton_input([b"x"] * 9)])
-        with pytest.raises(InferenceServerException, match="model 'dogs' is not served here; served are digits, sums"):
+        with pytest.raises(InferenceServerException, match="model 'dogs' is not served here; ask for one of digits, sums"):
             client.infer("dogs", [triton_input([PICTURE])])
         assert runner.calls == []
 
@@ -268,7 +268,7 @@ class TestBadInput:
             ({"parameters": {"timeout": -5}}, "'timeout' must be a whole number"),
             ({"parameters": {"timeout": "1"}}, "'timeout' must be a whole number"),
             ({"parameters": {"timeout": True}}, "'timeout' must be a whole number"),
-            ({"parameters": {"timeout": 365 * 86400 * 10**6}}, "at most 3600 s may be asked for"),
+            ({"parameters": {"timeout": 365 * 86400 * 10**6}}, "ask for at most 3600 s"),
             ({"parameters": {"priority": 4}}, "'priority' must be a whole number from 1 (highest) to 3"),
             ({"parameters": {"priority": -1}}, "'priority' must be"),
             ({"parameters": {"priority": "high"}}, "'priority' must be"),
@@ -276,7 +276,7 @@ class TestBadInput:
             ({"parameters": {"class": ["default"]}}, "is unknown; model digits has"),
             ({"parameters": {"tenant": 5}}, "the tenant must be a text"),
             ({"parameters": {"tenant": "t" * 65}}, "the tenant must be a text of at most 64"),
-            ({"outputs": [{"name": "dog"}]}, "output 'dog' is unknown; model digits gives probabilities, item_error"),
+            ({"outputs": [{"name": "dog"}]}, "output 'dog' is unknown; model digits has probabilities, item_error"),
             ({"inputs": []}, "'inputs' is empty"),
             (
                 {"inputs": [{"name": "picture", "shape": [1], "datatype": "BYTES", "data": ["eA=="]}]},
@@ -385,7 +385,7 @@ class TestBadInput:
 
     @pytest.mark.parametrize(
         ("encoding", "status", "sentence"),
-        [("gzip", 400, "not what its Content-Encoding"), ("br", 415, "use gzip, deflate"), ("rot13", 415, "'rot13'")],
+        [("gzip", 400, "does not match its Content-Encoding"), ("br", 415, "use gzip, deflate"), ("rot13", 415, "'rot13'")],
     )
     def test_packings_that_are_unknown_or_wrong(
         self, server: IngressServer, runner: FakeRunner, encoding: str, status: int, sentence: str
@@ -408,16 +408,16 @@ class TestBadInput:
         connection.close()
 
     def test_unknown_model_and_version_name_what_is_served(self, server: IngressServer, runner: FakeRunner) -> None:
-        assert "served are digits, sums" in error_of(post(server, infer_json(), "cats"), 404)
+        assert "ask for one of digits, sums" in error_of(post(server, infer_json(), "cats"), 404)
         response = requests.get(f"{server.url}/v2/models/digits/versions/2", timeout=10)
-        assert "there is version 1" in error_of(response, 404)
+        assert "ask for version 1" in error_of(response, 404)
         response = requests.post(f"{server.url}/v1/classify/cats", data=b"x", timeout=10)
         assert "'cats' is not served here" in error_of(response, 404)
 
     def test_unknown_paths_and_methods_are_json_too(self, server: IngressServer, runner: FakeRunner) -> None:
         assert "/v2/models/MODEL/infer" in error_of(requests.get(f"{server.url}/nothing", timeout=10), 404)
         response = requests.get(f"{server.url}/v2/models/digits/infer", timeout=10)
-        assert "GET is not possible there, but POST is" in error_of(response, 405)
+        assert "the method GET is not allowed here; use POST" in error_of(response, 405)
         assert response.headers["Allow"] == "POST"
 
     def test_a_bug_is_told_without_its_details(self, server: IngressServer, runner: FakeRunner) -> None:

@@ -100,7 +100,7 @@ class TestAdmin:
     @pytest.mark.parametrize("given", ["Bearer ", "Bearer", "bearer x", "Basic eDp5"])
     def test_without_a_token_no_token_is_the_right_one(self, given: str) -> None:
         request = make_mocked_request("PUT", "/", headers={"Authorization": given})
-        with pytest.raises(Rejected, match="which names none"):
+        with pytest.raises(Rejected, match="which is empty"):
             check_admin(request, token="", token_env="")
 
 

@@ -1,4 +1,4 @@
-"""The edge server: Open Inference Protocol v2, binary, one batch a call, over kept-alive connections."""
+"""The edge server as a backend: Open Inference Protocol v2, binary, one batch per call, kept-alive connections."""
 
 import asyncio
 import logging
@@ -23,19 +23,19 @@ from scheduler.http_failures import failure_kind
 from scheduler.wire import InferRequest, InferResponse, WireError
 
 KEEP_ALIVE_S = 30.0
-"""Shorter than the idle limits of servers (120 s for ours), lest a batch meets a connection that is being closed."""
+"""Shorter than the idle limits of servers (120 s for ours), so that no batch uses a connection that is being closed."""
 
 PROBE_LIMIT_S = 2.0
 
 
 class EdgeBackend:
-    """Sends batches to one Open Inference Protocol v2 server: ours, Triton, KServe, MLServer."""
+    """An Open Inference Protocol v2 server as a backend: ours, Triton, KServe, MLServer."""
 
     def __init__(self, *, url: str, connect_timeout_s: float, clock: Clock) -> None:
         """Stores its parts.
 
         Args:
-            url: as `http://HOST:PORT`.
+            url: of the form `http://HOST:PORT`.
             connect_timeout_s: longest wait for a TCP connection.
             clock: monotonic seconds.
         """
@@ -46,20 +46,20 @@ class EdgeBackend:
         self._infer_urls: dict[str, URL] = {}
 
     async def open(self) -> None:
-        """Makes the connection pool."""
-        # The engine bounds the batches under way, so the pool need not.
+        """Creates the connection pool."""
+        # The engine bounds the batches in flight, so the pool needs no limit.
         connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=KEEP_ALIVE_S)
         self._session = aiohttp.ClientSession(
             connector=connector,
             cookie_jar=aiohttp.DummyCookieJar(),
-            # No limit for the whole: the runner gives batches up, and a second timer for each costs what it brings.
+            # No total limit: the batch sender gives batches up, so a second timer for each would be wasted.
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=self._connect_timeout_s),
             auto_decompress=False,
             skip_auto_headers=("Accept", "Accept-Encoding"),
         )
 
     async def send(self, batch_send: BatchSend, request: InferRequest) -> Reply:
-        """Posts a batch; see `InferenceBackend.send`."""
+        """Sends a batch; see `InferenceBackend.send`."""
         batch = batch_send.batch
         encoded = wire.encode_request(request)
         body = _StampedBody(encoded.body, batch_send, self._clock)
@@ -78,16 +78,16 @@ class EdgeBackend:
         return Reply(parsed.outputs, replace(report, service_s=service_s), read_at_s)
 
     async def probe(self) -> ProbeMeasured:
-        """Asks whether the server is ready."""
+        """Asks the server whether it is ready, and measures the round trip."""
         asked_at_s = self._clock()
         limit = aiohttp.ClientTimeout(total=PROBE_LIMIT_S)
         try:
             async with self._pool().get(f"{self._url}/v2/health/ready", timeout=limit) as response:
                 await response.read()
         except (aiohttp.ClientError, OSError, asyncio.TimeoutError) as error:
-            return self._unwell(f"the edge server at {self._url} cannot be reached: {_cause(error)}")
+            return self._down(f"the edge server at {self._url} cannot be reached: {_cause(error)}")
         if response.status != 200:
-            return self._unwell(f"the edge server at {self._url} is not ready: it answered {response.status}")
+            return self._down(f"the edge server at {self._url} is not ready: it answered {response.status}")
         return ProbeMeasured(Backend.EDGE, ok=True, rtt_s=self._clock() - asked_at_s)
 
     async def close(self) -> None:
@@ -95,12 +95,12 @@ class EdgeBackend:
         if self._session is not None:
             await self._session.close()
 
-    def _unwell(self, message: str) -> ProbeMeasured:
-        log(logging.WARNING, "edge_check", message=f"{message}; it is asked again")
+    def _down(self, message: str) -> ProbeMeasured:
+        log(logging.WARNING, "edge_check", message=f"{message}; the daemon will ask again")
         return ProbeMeasured(Backend.EDGE, ok=False)
 
     def _pool(self) -> aiohttp.ClientSession:
-        assert self._session is not None, "open() comes first"
+        assert self._session is not None, "call open() first"
         return self._session
 
     def _infer_url(self, model: str) -> URL:
@@ -122,7 +122,7 @@ class EdgeBackend:
             parsed = wire.parse_response(answer, wire.json_length_of(response.headers))
             check_response(parsed, batch_send.batch)
             if parsed.id not in ("", str(batch_send.batch.batch_id)):
-                raise WireError(f"the answer is to batch {parsed.id!r}.")
+                raise WireError(f"the answer is to batch {parsed.id!r}")
         except WireError as error:
             sentence = f"the edge server's answer to batch {batch_send.batch.batch_id} cannot be used: {error}"
             raise SendFailed(Failure(FailureKind.BROKEN, sentence), report) from None
@@ -137,7 +137,7 @@ class EdgeBackend:
 
 
 class _StampedBody(aiohttp.Payload):
-    """A body that notes when it was written, and on which connection."""
+    """A request body that records when it was written, and on which connection."""
 
     _value: bytes
 
@@ -153,7 +153,7 @@ class _StampedBody(aiohttp.Payload):
         if writer.transport is not None:
             self._socket = writer.transport.get_extra_info("socket")
         await writer.write(self._value, drain=False)
-        # Before the drain: from here on it is the network that takes the time.
+        # Before the drain: from here on, the time is the network's.
         self._batch_send.written_at_s = self._clock()
         await writer.drain()
 
@@ -161,12 +161,12 @@ class _StampedBody(aiohttp.Payload):
         return self._value.decode(encoding, errors)
 
     def rtt_s(self) -> float | None:
-        """The kernel's round-trip time on the connection that was used."""
+        """Returns the kernel's round-trip time of the connection, seconds; None if unknown."""
         return smoothed_rtt_s(self._socket)
 
 
 def _cause(error: Exception) -> str:
-    """The operating system's own word for it, or at least the error's kind."""
+    """Returns the operating system's description of an error, or else the error's type."""
     inner = error.os_error if isinstance(error, aiohttp.ClientConnectorError) else error
     return getattr(inner, "strerror", None) or type(inner).__name__
 
@@ -177,7 +177,7 @@ def _refused(status: int, retry_after: str | None, answer: bytes) -> Failure:
 
 
 def _error_sentence(answer: bytes) -> str:
-    """The protocol's error text, or the beginning of whatever came."""
+    """Returns the protocol's error text, or else the beginning of the body."""
     try:
         error = orjson.loads(answer)["error"]
     except (ValueError, KeyError, TypeError):
@@ -186,7 +186,7 @@ def _error_sentence(answer: bytes) -> str:
 
 
 def _seconds(value: object) -> float | None:
-    """A plausible number of seconds, None for anything else."""
+    """Returns a plausible number of seconds, None for anything else."""
     try:
         seconds = float(str(value))
     except ValueError:

@@ -1,4 +1,4 @@
-"""Function Compute through the provider's SDK: one invocation a batch, in threads, every answer checked."""
+"""The functions as a backend: one invocation per batch through the provider's SDK, in threads; answers are checked."""
 
 import asyncio
 import logging
@@ -22,22 +22,22 @@ from scheduler.fc_client import Account, CallFailed, FunctionCaller, Invoked, pr
 from scheduler.wire import Encoded, InferRequest, WireError
 
 LATE_READ_S = 20.0
-"""How much longer than a batch's own time its connection is held. A client that hangs up earlier cancels the run on the
-platform, and never learns what it is billed."""
+"""How long a connection stays open after its batch was given up. Closing it earlier cancels the invocation on the
+platform, and its bill stays unknown."""
 
 _AMBIGUOUS_CODES = ("Denied", "RAM", "Permission")
-"""In the code of a 403: the key is good, but may not ask for a function's description. It may still invoke it."""
+"""In the code of a 403: the key is valid but may not read a function's description. It may still invoke it."""
 
 
 class FunctionName(NamedTuple):
-    """What is invoked."""
+    """A function and the version or alias to invoke."""
 
     function: str
     qualifier: str
 
 
 class FunctionBackend:
-    """Sends batches to the functions of one account."""
+    """The functions of one account as a backend."""
 
     def __init__(
         self, *, account: Account, functions: Sequence[FunctionName], max_in_flight: int, clock: Clock
@@ -45,12 +45,12 @@ class FunctionBackend:
         """Stores its parts.
 
         Args:
-            account: where and as whom.
-            functions: those that will be called.
-            max_in_flight: most batches under way at one time.
+            account: endpoint and access key.
+            functions: the functions that will be called.
+            max_in_flight: maximum of batches in flight.
             clock: monotonic seconds.
         """
-        # As many again for batches that were given up and still hold their thread.
+        # Twice as many: batches that were given up still occupy their thread.
         threads = 2 * max_in_flight
         self._account = account
         self._functions = tuple(functions)
@@ -59,10 +59,10 @@ class FunctionBackend:
         self._threads = DaemonThreads(limit=threads, name="function")
         self._run_id = secrets.token_hex(4)
         self._doubtful = set(functions)
-        """Functions never called with success, or forbidden at the last call: a probe asks for them by name."""
+        """Functions without a successful call yet, or forbidden at the last call: a probe asks for each by name."""
 
     async def open(self) -> None:
-        """Imports the SDK and makes its client."""
+        """Imports the SDK and creates its client."""
         _warn_of_proxies()
         await self._threads.run(self._caller.open)
 
@@ -71,12 +71,16 @@ class FunctionBackend:
         return await self._threads.run(lambda: self._exchange(batch_send, request))
 
     async def probe(self) -> ProbeMeasured:
-        """Asks for doubtful functions by name, and measures the uplink by a request that is refused unbilled."""
+        """Asks for doubtful functions by name, and measures the uplink with a request that is refused, hence free."""
         if self._functions and not await self._some_function_is_there():
             return ProbeMeasured(Backend.FUNCTION, ok=False)
         measured = await probe_uplink(host=self._account.host, tls=self._account.protocol == "https", clock=self._clock)
         if measured is None:
-            log(logging.WARNING, "function_check", message=f"{self._account.host} does not answer; it is asked again")
+            log(
+                logging.WARNING,
+                "function_check",
+                message=f"{self._account.host} does not answer; it is asked again",
+            )
             return ProbeMeasured(Backend.FUNCTION, ok=False)
         return ProbeMeasured(
             Backend.FUNCTION,
@@ -87,11 +91,11 @@ class FunctionBackend:
         )
 
     async def close(self) -> None:
-        """Lets the threads end; those in a call end with it."""
+        """Makes each thread end after its current call."""
         self._threads.close()
 
     async def _some_function_is_there(self) -> bool:
-        # Calls in threads change the set meanwhile.
+        # Calls in other threads change the set during the loop.
         doubtful = sorted(self._doubtful.copy())
         problems = await asyncio.gather(*(self._threads.run(partial(self._problem, name)) for name in doubtful))
         for name, problem in zip(doubtful, problems, strict=True):
@@ -102,7 +106,7 @@ class FunctionBackend:
         return len(self._doubtful) < len(self._functions)
 
     def _problem(self, name: FunctionName) -> str:
-        """Returns in one sentence what is wrong with key, endpoint or function; empty where nothing is."""
+        """Returns the problem with key, endpoint or function as one sentence; empty without one."""
         self._caller.open()
         try:
             self._caller.check(function=name.function, qualifier=name.qualifier)
@@ -112,7 +116,7 @@ class FunctionBackend:
         return ""
 
     def _exchange(self, batch_send: BatchSend, request: InferRequest) -> Reply:
-        """The whole of a batch's way, in a thread."""
+        """Invokes the function and reads its answer; runs in a thread."""
         self._caller.open()
         batch, tier = batch_send.batch, batch_send.tier
         assert tier is not None
@@ -120,7 +124,10 @@ class FunctionBackend:
         frame = _frame(batch, batch_id, request)
         left_s = batch.give_up_at_s - self._clock()
         if left_s <= 0:
-            failure = Failure(FailureKind.UNREACHABLE, "every thread for function calls is taken by one that hangs")
+            failure = Failure(
+                FailureKind.UNREACHABLE,
+                "every thread for function calls is busy; raise `max_function_in_flight`",
+            )
             raise SendFailed(failure, self._report(batch_send, {}))
         batch_send.written_at_s = self._clock()
         try:
@@ -175,10 +182,13 @@ class FunctionBackend:
 
 
 def _warn_of_proxies() -> None:
-    """Says that the SDK will go through a proxy: it heeds these variables even for 127.0.0.1, and never NO_PROXY."""
+    """Logs a warning if the SDK will use a proxy, which it does even for 127.0.0.1, without regard to NO_PROXY."""
     if variable := proxy_variable():
         log(
-            logging.WARNING, "proxy", variable=variable, message="function calls go through this proxy; unset it if not"
+            logging.WARNING,
+            "proxy",
+            variable=variable,
+            message="function calls use this proxy; unset it to avoid that",
         )
 
 
@@ -190,10 +200,10 @@ def _frame(batch: Batch, batch_id: str, request: InferRequest) -> bytes:
 
 
 def _failure_in(header: Mapping[str, object], error_type: str, batch_id: str) -> Failure | None:
-    """What the frame's header and the platform's say went wrong; None where nothing did."""
+    """Returns the failure that the frame's header or the platform's error type describes; None without one."""
     status, error = header.get("status"), str(header.get("error") or "no reason given")[:500]
     if header.get("batch_id") not in (None, batch_id):
-        return Failure(FailureKind.BROKEN, f"the function's answer is to another batch, {str(header['batch_id'])[:64]}")
+        return Failure(FailureKind.BROKEN, f"the function answered to another batch, {str(header['batch_id'])[:64]}")
     if status == 200 and not error_type:
         return None
     if status == 404:
@@ -204,7 +214,10 @@ def _failure_in(header: Mapping[str, object], error_type: str, batch_id: str) ->
 
 
 def _not_a_frame(invoked: Invoked, error: WireError) -> Failure:
-    """HTTP 200 with an error type and the platform's own body is how a crash, a timeout or a failed start looks."""
+    """Returns the failure of an answer without a frame.
+
+    A crash, a timeout or a failed start comes as HTTP 200 with an error type and a body of the platform.
+    """
     if not invoked.error_type:
         return Failure(FailureKind.BROKEN, f"the function's answer cannot be used: {error}")
     try:
