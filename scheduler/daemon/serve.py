@@ -239,7 +239,7 @@ def _differ(new: Config, old: Config, key: str) -> bool:
 
 def _cannot_listen(host: str, port: int, error: OSError) -> str:
     if error.errno == errno.EADDRINUSE:
-        return f"port {port} of {host} is in use; stop its program, or set another daemon.port (0: a free one)"
+        return f"port {port} of {host} is in use; stop the program on it, or set another daemon.port (0: a free one)"
     return f"cannot listen on {host}:{port} ({error.strerror or error}); correct daemon.host and daemon.port"
 
 

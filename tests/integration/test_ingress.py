@@ -255,7 +255,9 @@ class TestTritonClient:
             client.infer("digits", [triton_input([PICTURE])], timeout=0)
         with pytest.raises(InferenceServerException, match="9 items, but model digits takes at most 8"):
             client.infer("digits", [triton_input([b"x"] * 9)])
-        with pytest.raises(InferenceServerException, match="model 'dogs' is not served here; ask for one of digits, sums"):
+        with pytest.raises(
+            InferenceServerException, match="model 'dogs' is not served here; ask for one of digits, sums"
+        ):
             client.infer("dogs", [triton_input([PICTURE])])
         assert runner.calls == []
 
@@ -385,7 +387,11 @@ class TestBadInput:
 
     @pytest.mark.parametrize(
         ("encoding", "status", "sentence"),
-        [("gzip", 400, "does not match its Content-Encoding"), ("br", 415, "use gzip, deflate"), ("rot13", 415, "'rot13'")],
+        [
+            ("gzip", 400, "does not match its Content-Encoding"),
+            ("br", 415, "use gzip, deflate"),
+            ("rot13", 415, "'rot13'"),
+        ],
     )
     def test_packings_that_are_unknown_or_wrong(
         self, server: IngressServer, runner: FakeRunner, encoding: str, status: int, sentence: str
