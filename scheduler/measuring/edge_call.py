@@ -1,4 +1,4 @@
-"""One batch to an edge server and back, timed: Open Inference Protocol v2 over one kept-alive connection."""
+"""Times a batch to an edge server: Open Inference Protocol v2 over one kept-alive connection."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ _TIMEOUT_S = 120.0
 
 
 class EdgeCaller:
-    """Sends batches of some pictures, taken in turn."""
+    """A caller of an edge server, with batches of given pictures."""
 
     def __init__(self, *, url: str, model: str, input_name: str, pictures: Sequence[bytes]) -> None:
         """Stores its parts.
 
-        Parameters:
-            url: of the server, without a path.
-            model: the model's name.
-            input_name: of its one input.
-            pictures: encoded, at least one.
+        Args:
+            url: URL of the server, without a path.
+            model: name of the model.
+            input_name: name of its only input.
+            pictures: encoded pictures, at least one; batches take them in turn.
         """
         self._address = f"{url.rstrip('/')}/v2/models/{model}/infer"
         self._input_name = input_name
@@ -33,10 +33,10 @@ class EdgeCaller:
         self._session = requests.Session()
 
     def __call__(self, items: int) -> float:
-        """Returns the seconds from the first byte sent to the last byte read, which is what the daemon will see.
+        """Returns the seconds from the first byte sent to the last byte read, which the daemon will see as well.
 
         Raises:
-            MeasuringError: the batch was not answered, or not for every item.
+            MeasuringError: the batch was not answered, or an item failed.
         """
         body = self._body(items)
         started_s = time.perf_counter()
@@ -44,14 +44,14 @@ class EdgeCaller:
             response = self._session.post(self._address, data=body.body, headers=body.headers, timeout=_TIMEOUT_S)
         except requests.RequestException as error:
             raise MeasuringError(
-                f"the server broke off at a batch of {items} ({type(error).__name__}); look in its log"
+                f"the server failed at a batch of {items} ({type(error).__name__}); see its log"
             ) from error
         elapsed_s = time.perf_counter() - started_s
         _check(response, items)
         return elapsed_s
 
     def _body(self, items: int) -> wire.Encoded:
-        """Made once a size, so that only the server's work is timed."""
+        """Returns the body of a size, which is made once, so that only the server's work is timed."""
         if items not in self._bodies:
             elements = [self._pictures[index % len(self._pictures)] for index in range(items)]
             tensor = Tensor.from_elements(self._input_name, elements)
@@ -75,10 +75,10 @@ def _check(response: requests.Response, items: int) -> None:
 
 
 def check_outputs(body: bytes, json_length: int | None, items: int) -> None:
-    """Refuses an answer that is not one for every item: failing is faster than predicting.
+    """Checks that every item was processed: a failed item takes less time than a processed one.
 
     Raises:
-        WireError: it is no answer at all.
+        WireError: the body is not an answer.
         MeasuringError: it has another number of items, or an item failed.
     """
     answer = wire.parse_response(body, json_length)

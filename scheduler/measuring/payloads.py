@@ -1,4 +1,4 @@
-"""What requests carry: pictures from files, or seeded ones made here, without OpenCV, which a client host may lack."""
+"""The pictures in requests: from files, or drawn here from a seed, without OpenCV, which a client host may lack."""
 
 from __future__ import annotations
 
@@ -15,37 +15,37 @@ from scheduler.measuring.errors import MeasuringError
 
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff")
 MAX_BYTES = 2**30
-"""Of all pictures together; they are held in memory."""
+"""Maximum of all pictures together, which are held in memory."""
 _SYNTHETIC = 8
 
 
 @dataclass(frozen=True, slots=True)
 class Payload:
-    """One encoded picture and what it is called."""
+    """One encoded picture and its name."""
 
     name: str
     data: bytes
 
 
 def read_pictures(folder: Path) -> tuple[Payload, ...]:
-    """Reads a folder's pictures, in the order of their names.
+    """Reads the pictures in a folder, in the order of their names.
 
     Raises:
-        MeasuringError: no such folder, no picture in it, or one that cannot be read.
+        MeasuringError: the folder does not exist, has no pictures, or one of them cannot be read.
     """
     if not folder.is_dir():
-        raise MeasuringError(f"{folder} is not a folder; name one that holds pictures")
+        raise MeasuringError(f"{folder} is not a folder; name a folder with pictures")
     files = sorted(path for path in folder.iterdir() if path.suffix.lower() in PICTURE_SUFFIXES)
     if not files:
-        raise MeasuringError(f"the folder {folder} holds no picture ({', '.join(PICTURE_SUFFIXES)}); name another")
+        raise MeasuringError(f"the folder {folder} has no pictures ({', '.join(PICTURE_SUFFIXES)}); name another")
     return read_files(files)
 
 
 def read_files(paths: Sequence[Path]) -> tuple[Payload, ...]:
-    """Reads files as they are; whether each is a picture is for the server to say.
+    """Reads files unchanged; the server decides whether each is a picture.
 
     Raises:
-        MeasuringError: one cannot be read or is empty, or they are too large together.
+        MeasuringError: a file cannot be read or is empty, or all together are too large.
     """
     payloads, total_bytes = [], 0
     for path in paths:
@@ -62,11 +62,11 @@ def read_files(paths: Sequence[Path]) -> tuple[Payload, ...]:
 
 
 def synthetic_pictures(seed: int, *, count: int = _SYNTHETIC, side: int = 224) -> tuple[Payload, ...]:
-    """Draws PNG pictures of soft stripes with some noise, each of some 17 KB.
+    """Draws PNG pictures of smooth stripes with noise, about 17 KB each.
 
-    Parameters:
-        seed: of the patterns.
-        count: how many.
+    Args:
+        seed: seed of the patterns.
+        count: number of pictures.
         side: width and height, pixels.
 
     >>> [picture.name for picture in synthetic_pictures(1, count=2)]
@@ -85,9 +85,9 @@ def _stripes(rng: np.random.Generator, side: int) -> npt.NDArray[np.uint8]:
 
 
 def png(pixels: npt.NDArray[np.uint8]) -> bytes:
-    """Encodes a grey picture losslessly.
+    """Encodes a grey picture as PNG.
 
-    Parameters:
+    Args:
         pixels: shape (height, width).
 
     References:

@@ -1,4 +1,4 @@
-"""A profile as a picture: latency and throughput by batch size, with the latency model."""
+"""A plot of a profile: latency and throughput by batch size, with the latency model."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from scheduler.measuring.errors import MeasuringError
 
 
 def plot_profile(profile: Profile, path: Path) -> None:
-    """Draws a profile; the file's ending chooses the format.
+    """Draws a profile; the suffix of the file selects the format.
 
     Raises:
         MeasuringError: matplotlib is missing, or the file cannot be written.
@@ -19,7 +19,7 @@ def plot_profile(profile: Profile, path: Path) -> None:
         from matplotlib.figure import Figure
     except ImportError as error:
         raise MeasuringError(
-            "--plot needs the Python package matplotlib: from the source tree, pip install '.[client]'"
+            "--plot needs the Python package matplotlib; install it from the source tree with pip install '.[client]'"
         ) from error
     figure = Figure(figsize=(10, 4.5), layout="constrained")
     FigureCanvasAgg(figure)
@@ -41,4 +41,4 @@ def plot_profile(profile: Profile, path: Path) -> None:
     try:
         figure.savefig(path, dpi=120)
     except (OSError, ValueError) as error:
-        raise MeasuringError(f"cannot draw the profile to {path}: {error}") from error
+        raise MeasuringError(f"cannot draw the profile to {path}: {error}; name another file") from error

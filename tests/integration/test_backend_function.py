@@ -157,7 +157,7 @@ def test_what_goes_wrong_on_the_way_has_its_kind(said: Say, kind: FailureKind, s
         ({"status": 400, "error": "wrong shape"}, FailureKind.REJECTED, "the function answered 400: wrong shape"),
         ({"status": 404, "error": "no model x"}, FailureKind.FORBIDDEN, "the function answered 404: no model x"),
         ({"status": 500, "error": "exploded"}, FailureKind.FUNCTION, "the function failed (500): exploded"),
-        ({"batch_id": "other-7"}, FailureKind.BROKEN, "is to another batch, other-7"),
+        ({"batch_id": "other-7"}, FailureKind.BROKEN, "answered to another batch, other-7"),
         ({"status": "yes"}, FailureKind.FUNCTION, "the function failed (yes)"),
     ],
 )
