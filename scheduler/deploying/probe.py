@@ -1,4 +1,4 @@
-"""Is a version good? It gets a batch of one as the daemon would send it, and must answer it."""
+"""The probe of a version: a request with one item, sent as the daemon sends batches, which it must answer."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from scheduler.deploying.errors import DeployError
 from scheduler.fc_client import Invoked
 from scheduler.wire import InferRequest, Tensor, WireError
 
-# A grey PNG of 8 x 8 pixels, which every decoder takes.
+# A grey PNG of 8 x 8 pixels, which every decoder accepts.
 _PICTURE = base64.b64decode(
     "iVBORw0KGgoAAAANSUhEUgAAAAgAAAAICAAAAADhZOFXAAAADklEQVR42mNogAIGyhgAgIQgARDoahcAAAAASUVORK5CYII="
 )
 
 
 def probe_request(model: ModelSection) -> InferRequest:
-    """Returns a request with one item: a grey picture, or zeros where the model takes other tensors.
+    """Returns a request with one item: a grey picture, or zeros if the model takes other tensors.
 
-    Parameters:
-        model: as it is configured; one without `inputs` is in the catalogue.
+    Args:
+        model: the configured model; a model without `inputs` is in the catalogue.
     """
     if model.inputs:
         inputs = tuple(_one_item(tensor) for tensor in model.inputs)
@@ -35,15 +35,15 @@ def probe_request(model: ModelSection) -> InferRequest:
 
 
 def probe_frame(request: InferRequest, *, model: str, batch_id: str) -> bytes:
-    """Returns what is invoked: the frame in which the daemon sends its batches."""
+    """Returns the frame to invoke the function with, in the daemon's format."""
     return wire.pack_frame({"model": model, "batch_id": batch_id}, wire.encode_request(request))
 
 
 def check_answer(invoked: Invoked, *, batch_id: str) -> None:
-    """Refuses an answer that is not one for the probe.
+    """Checks that an answer answers the probe.
 
     Raises:
-        DeployError: the function failed, or answered something else; in one sentence.
+        DeployError: the function failed, or its answer is not valid.
     """
     try:
         header, payload = wire.unpack_frame(invoked.body)
@@ -53,7 +53,7 @@ def check_answer(invoked: Invoked, *, batch_id: str) -> None:
         reason = str(header.get("error") or invoked.error_type or "no reason given")
         raise DeployError(f"the function answered {header.get('status')}: {reason[:500]}")
     if header.get("batch_id") != batch_id:
-        raise DeployError("the function answered to another batch; is it this project's container?")
+        raise DeployError("the function answered to another batch; run this project's container in it")
     try:
         outputs = wire.parse_response(payload.body, payload.json_length).outputs
         _check_outputs(outputs)
@@ -80,7 +80,10 @@ def _one_item(tensor: TensorSection) -> Tensor:
 
 
 def _not_a_frame(invoked: Invoked, error: WireError) -> str:
-    """A crash, a timeout or a failed start comes as HTTP 200 with an error type and the platform's own body."""
+    """Returns a sentence about an answer without a frame.
+
+    A crash, a timeout or a failed start comes as HTTP 200 with an error type and a body of the platform.
+    """
     if not invoked.error_type:
         return f"the function's answer cannot be read: {error}"
     try:

@@ -168,7 +168,7 @@ def test_an_apply_makes_what_the_plan_shows_and_a_second_one_changes_nothing(wor
     assert ran == {("1", "1"), ("small", "1"), ("2", "2"), ("large", "2")}
     calls = work.fc.usage(work.function)["invocations"]
     told = work.apply(file)
-    assert told.out.splitlines()[-1] == "nothing to do: everything is as asked"
+    assert told.out.splitlines()[-1] == "nothing to do: everything is as configured"
     assert (told.err, work.versions()) == ("", ["1", "2"])
     assert work.fc.usage(work.function)["invocations"] == calls, "what is unchanged is not probed: that costs money"
 
@@ -226,7 +226,7 @@ def test_an_alias_is_rolled_back_if_the_version_fails_behind_it(
     sentence = work.refused(work.write("small", image="reg/fn:2"))
     assert f"failed its probe as {work.function}:small: the function failed" in sentence
     assert "out of memory" in sentence
-    assert sentence.endswith("the alias is back at version 1" if before else "the alias is removed again")
+    assert sentence.endswith("the alias is back at version 1" if before else "the alias was removed again")
     assert work.aliases() == ({"small": "1"} if before else {})
     assert work.versions() == (["1"] if before else [])
     work.good(work.write("small", image="reg/fn:2"))
@@ -318,7 +318,7 @@ def test_provisioned_instances_that_do_not_come_are_told(work: Work, fault: Call
     fault(kind="cold_start", delay_s=1)
     file = work.write("small", provisioned="{ small = 1 }")
     sentence = work.refused(file, "--wait-s", "0")
-    assert f"instances of {work.function}:small are missing (the provider does not say why) after 0 s" in sentence
+    assert f"instances of {work.function}:small are missing (the provider gives no reason) after 0 s" in sentence
     assert work.run("status", file).status == 1
     work.good(file)
 
@@ -348,7 +348,7 @@ def test_destroy_takes_what_was_made_and_stops_at_what_was_not(work: Work) -> No
     assert (told.status, work.exists()) == (0, False)
     assert "alias small" in told.out
     told = work.run("destroy", file, "--yes")
-    assert (told.status, told.out) == (0, "nothing to do: there is none of its functions\n")
+    assert (told.status, told.out) == (0, "nothing to do: none of its functions exists\n")
 
 
 def test_what_is_left_over_goes_only_when_it_is_asked_for(work: Work) -> None:
@@ -372,7 +372,7 @@ def test_nobody_to_ask_is_no_yes(work: Work, monkeypatch: pytest.MonkeyPatch) ->
     file = work.write("small")
     told = work.run("apply", file)
     assert (told.status, work.exists()) == (2, False)
-    assert "nobody can be asked here" in told.err
+    assert "stdin is not a terminal, so the command cannot ask" in told.err
     for answer, made in (("n", False), ("y", True)):
         monkeypatch.setattr("sys.stdin", type("Person", (), {"isatty": lambda _: True})())
         monkeypatch.setattr("builtins.input", lambda _, answer=answer: answer)
@@ -411,7 +411,7 @@ def test_a_plan_is_deployed_and_says_what_the_daemon_needs_to_know(work: Work) -
         {"apps": ["b"], "kind": "cpu", "vcpu": 2, "memory_gb": 2, "gpu_gb": 0, "batch": 9, "timeouts_s": {"b": 0.1}},
     ]
     plan.write_text(json.dumps({"groups": groups, "infeasible": {"reason": "app b is too slow"}}))
-    assert "name the configuration with --config" in work.run("plan", plan).err
+    assert "give a configuration with --config" in work.run("plan", plan).err
     assert "--config and --model are for plans" in work.run("plan", config, "--model", "digits").err
     told = work.apply(plan, "--config", str(config))
     assert told.status == 0, told.err

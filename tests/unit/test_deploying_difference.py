@@ -130,7 +130,7 @@ def test_a_limit_that_nobody_asks_for_stays() -> None:
         (function(alias(description="by hand")), "alias fn:small exists and edgeburst did not make it"),
         (
             function(latest={"description": DEPLOYMENT.function_description, "gpuConfig": {"gpuMemorySize": 1024}}),
-            "function fn has a GPU, which the provider does not take away",
+            "function fn has a GPU, which the provider cannot remove",
         ),
     ],
 )
