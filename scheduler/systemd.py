@@ -15,7 +15,7 @@ def _ignore(_: str) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Notifier:
-    """Sends the states of a service to systemd."""
+    """A sender of a service's states to systemd."""
 
     address: str = ""
     """Path of the datagram socket, with `@` in front for the abstract namespace; empty: systemd does not listen."""

@@ -1,4 +1,4 @@
-"""Calls the engine in real time: hands it what happened, and calls it again when it asked to be woken."""
+"""Calls of the engine in real time: when there are messages, and when the engine asked to be woken."""
 
 import asyncio
 import logging
@@ -16,7 +16,7 @@ Perform = Callable[[Sequence[Message], Sequence[Command], float], None]
 
 
 class EngineDriver:
-    """Collects messages during one iteration of the event loop and gives them to the engine in one `handle` call.
+    """The caller of the engine: it gives all messages of one iteration of the event loop to it in one `handle` call.
 
     It is the only part of the daemon that reads the clock for the engine. On a loop with virtual time the same code
     runs as a simulation.
@@ -42,7 +42,7 @@ class EngineDriver:
         self._stopped = False
 
     def post(self, message: Message) -> None:
-        """Adds a message to the next call, which follows in this or the next iteration of the loop."""
+        """Adds a message to the next call, which follows in the next iteration of the loop."""
         self._inbox.append(message)
         self.wake()
 
@@ -52,7 +52,7 @@ class EngineDriver:
             self._call = asyncio.get_running_loop().call_soon(self._run)
 
     def stop(self) -> None:
-        """Makes no call any more; messages that are posted later are dropped."""
+        """Makes no further calls; drops messages that are posted later."""
         self._stopped = True
         for handle in (self._timer, self._call):
             if handle is not None:

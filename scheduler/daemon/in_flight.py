@@ -1,4 +1,4 @@
-"""Batches in flight: sends each to its backend, gives it up at its deadline, and reports exactly one outcome."""
+"""Batches in flight: each is sent to its backend, given up at its deadline, and has exactly one outcome."""
 
 import asyncio
 import logging
@@ -79,7 +79,7 @@ class _PendingBatch:
 
 
 class BatchSender:
-    """Sends batches to backends. Each batch ends with exactly one BatchFinished or BatchFailed."""
+    """The sender of batches to backends. Each batch ends with exactly one BatchFinished or BatchFailed."""
 
     def __init__(
         self,

@@ -8,7 +8,7 @@ _logger = logging.getLogger("edgeburst")
 
 
 class LineFormatter(logging.Formatter):
-    """Formats a record and its fields as one line; an exception's traceback follows on further lines."""
+    """A formatter for one line per record, with its fields; an exception's traceback follows on further lines."""
 
     def format(self, record: logging.LogRecord) -> str:
         """Returns `info batch_failed batch_id=7 kind=timeout message="..."`."""

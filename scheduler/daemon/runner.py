@@ -115,7 +115,7 @@ class Runner:
         """Returns the call's answer, once.
 
         Raises:
-            Refused: there is no answer; the refusal says why.
+            Refused: there is no answer; the refusal holds the reason.
             asyncio.CancelledError: the caller was cancelled; the engine is told that the answer is not needed.
         """
         if self._over is not None:

@@ -195,7 +195,7 @@ class Daemon:
         await asyncio.gather(*self._side_tasks, return_exceptions=True)
         await self._runner.close()
         await self._explanations.close()
-        # The listener stays open until here, so that late clients get an error that says the daemon stops.
+        # The listener stays open until here, so that clients get an error response while the daemon stops.
         await server.cleanup()
 
     def _side_task(self, work: Coroutine[Any, Any, None], *, name: str) -> None:
@@ -222,7 +222,7 @@ class Daemon:
 
 
 def ping_watchdog(notifier: Notifier, loop: asyncio.AbstractEventLoop) -> None:
-    """Pings systemd's watchdog now and then twice in each of its periods; a loop that hangs pings no more."""
+    """Pings systemd's watchdog now and twice in each period; a loop that hangs does not ping any more."""
     if notifier.watchdog_s is None:
         return
     notifier.send("WATCHDOG=1")

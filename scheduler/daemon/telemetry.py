@@ -20,7 +20,7 @@ from scheduler.domain.errors import RefusalKind
 ANSWERED = "answered"
 CANCELLED = "cancelled"
 _COLUMN_OF = {CANCELLED: "cancelled", RefusalKind.BAD_REQUEST.value: "rejected"}
-"""The count for each way in which a call ends without an answer; the other ways count as `refused`."""
+"""The count of each end without an answer; all other kinds count as `refused`."""
 
 SECONDS_KEPT = 300
 """Length of the history on the dashboard, seconds."""

@@ -41,7 +41,7 @@ class _Job:
 
 
 class DaemonThreads:
-    """Runs blocking calls in at most `limit` threads, which are started when they are needed and then kept."""
+    """At most `limit` threads for blocking calls, which are started when they are needed and then kept."""
 
     def __init__(self, *, limit: int, name: str) -> None:
         """Stores the limit; no thread runs yet."""

@@ -261,7 +261,7 @@ def _progress() -> Iterator[Callable[[str], None]]:
 
 
 class _Steps:
-    """Prints each step once, also if it is reported several times in a row."""
+    """Printed steps: each once, also if it is reported several times in a row."""
 
     def __init__(self, console: Console) -> None:
         """Starts without a step."""

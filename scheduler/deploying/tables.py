@@ -45,7 +45,7 @@ def print_changes(console: Console, changes: Sequence[Change], *, title: str) ->
         word = "left over" if change.only_pruned else change.action.value
         fields = "\n".join(f"{each.field}: {each.old} -> {each.new}" for each in change.fields)
         action = f"[{_STYLES[change.action]}]{word}[/]"
-        # Aliases and versions stand below their function.
+        # Aliases and versions are indented below their function.
         name = f"{change.kind.value} {change.name or change.function}"
         table.add_row(action, escape(name if not change.name else f"  {name}"), escape(fields))
     console.print(table)

@@ -54,7 +54,7 @@ class DaemonSection(Section):
     )
     late: Late = Field(
         default="refuse",
-        description="What happens to a request that no backend can answer in time, unless its class says.",
+        description="What happens to requests that no backend can answer in time; classes may differ.",
     )
 
 

@@ -17,9 +17,9 @@ _ENCODINGS = frozenset({"", "identity", "gzip", "deflate"})
 
 
 class _TimeLimit:
-    """A timer that cancels the current task, and tells its own cancellation from that of a client that has gone.
+    """A timer that cancels the current task, and distinguishes its own cancellation from that of a lost client.
 
-    asyncio.timeout came with Python 3.11; asyncio.wait_for before it starts a task for every request.
+    asyncio.timeout exists since Python 3.11; asyncio.wait_for in Python 3.10 starts a task for every request.
     """
 
     def __init__(self, limit_s: float) -> None:
