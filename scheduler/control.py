@@ -122,9 +122,9 @@ class Control:
         """Learns which instances are warm from a function batch, at once: the next may leave in this very call."""
         pool = self.warm_pool(batch.model, batch.tier)
         if pool is not None:
-            way_s = batch.predicted_finish_s - batch.sent_at_s - batch.predicted_service_s
-            way_s = way_s if math.isfinite(way_s) and not batch.warming else 0.0
-            pool.came_back(batch.batch_id, report, now_s=now_s, failure=failure, way_s=way_s)
+            idle_path_s = batch.predicted_finish_s - batch.sent_at_s - batch.predicted_service_s
+            idle_path_s = idle_path_s if math.isfinite(idle_path_s) and not batch.warming else 0.0
+            pool.came_back(batch.batch_id, report, now_s=now_s, failure=failure, way_s=idle_path_s)
         self._warming_at_s = min(self._warming_at_s, now_s + WARMING_LOOK_S)
 
     def warm_pool(self, model: str, tier: str) -> WarmInstances | None:

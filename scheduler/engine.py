@@ -4,10 +4,10 @@ No sockets, no threads, no clock, no randomness. Two shells drive it: the daemon
 time; what is simulated is what runs. An exception out of `handle` is a bug, never a way to report a failure.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from scheduler.control import CHANGES, Control
-from scheduler.dispatch.batch_economics import Gathering
+from scheduler.dispatch.batch_economics import BatchEconomics
 from scheduler.dispatch.circuit_breaker import EDGE_PAUSE_S, Circuit, Circuits
 from scheduler.dispatch.decision_ring import ANSWERED, CANCELLED, DecisionRing, Explanation
 from scheduler.dispatch.dispatcher import NEVER, Dispatcher
@@ -16,11 +16,11 @@ from scheduler.dispatch.endings import Endings
 from scheduler.dispatch.failures import Failures
 from scheduler.dispatch.forecast import EdgeOccupancy, UplinkOccupancy
 from scheduler.dispatch.function_side import FunctionSide
-from scheduler.dispatch.hedging import Rescue
+from scheduler.dispatch.hedging import Hedging
 from scheduler.dispatch.keep_warm import warming_terms
 from scheduler.dispatch.ledger import Ledger
-from scheduler.dispatch.model_queues import Lane
-from scheduler.dispatch.queue import Admission, Place, Queued
+from scheduler.dispatch.model_queues import ModelQueues
+from scheduler.dispatch.queue import Admission, Place, QueuedRequest
 from scheduler.dispatch.refusals import expected_drain_s, no_room, not_served
 from scheduler.dispatch.request_table import Sender, Sent
 from scheduler.dispatch.spend_cap import OverCap
@@ -44,7 +44,7 @@ from scheduler.domain.messages import (
     SendProbe,
     SettingsChanged,
 )
-from scheduler.domain.plans import EngineSettings, Plan, Snapshot
+from scheduler.domain.plans import EngineSettings, Limits, Plan, Snapshot
 from scheduler.domain.requests import Backend, Request
 from scheduler.domain.statistics import EngineStatistics
 from scheduler.planner.site.plan import best_plan
@@ -60,7 +60,7 @@ class Engine:
 
     def __init__(self, settings: EngineSettings, control: Control | None = None) -> None:
         """Stores the settings; the first call of `handle` makes the first plan. None: a control that learns."""
-        self._lanes: dict[str, Lane] = {}
+        self._queues: dict[str, ModelQueues] = {}
         self._sender = Sender(
             Admission(settings.queue_max_requests, settings.queue_max_bytes), DecisionRing(settings.explain_ring)
         )
@@ -69,38 +69,26 @@ class Engine:
         self._circuits = Circuits(Circuit(*pauses, longest_pause_s=EDGE_PAUSE_S), Circuit(*pauses))
         self._occupancy = EdgeOccupancy()
         self._uplink = UplinkOccupancy()
-        edge = EdgeSide(self._lanes, self._occupancy, self._circuits.edge, self._sender)
+        edge = EdgeSide(self._queues, self._occupancy, self._circuits.edge, self._sender)
         self._function = FunctionSide(
             self._uplink,
             self._circuits.function,
             self._sender,
             self._ledger,
-            Gathering(self._uplink),
+            BatchEconomics(self._uplink),
             settings.max_function_in_flight,
         )
-        self._rescue = Rescue(self._lanes, edge, self._function, self._sender)
+        self._hedging = Hedging(self._queues, edge, self._function, self._sender)
         self._dispatcher = Dispatcher(
-            self._lanes, edge, self._function, self._sender, self._rescue, Endings(edge, self._function)
+            self._queues, edge, self._function, self._sender, self._hedging, Endings(edge, self._function)
         )
-        self._failures = Failures(self._lanes, edge, self._function, self._sender, self._dispatcher.place)
+        self._failures = Failures(self._queues, edge, self._function, self._sender, self._dispatcher.place)
         self._spend(settings)
         self._control = Control(settings) if control is None else control
         self._plan: Plan | None = None
         self._now_s = 0.0
         self._draining = False
         self._lessons: list[tuple[Batch, BatchReport, float, float]] = []
-        self._handlers: dict[type, Callable[[Message, float], None]] = {
-            RequestArrived: self._arrived,
-            RequestCancelled: self._cancelled,
-            BatchFinished: self._finished,
-            BatchFailed: self._failed,
-            BillArrived: self._billed,
-            ProbeMeasured: self._probed,
-            PlanComputed: self._planned,
-            LimitsChanged: self._limits_changed,
-            SettingsChanged: self._settings_changed,
-            DrainStarted: self._drain_started,
-        }
 
     def _spend(self, settings: EngineSettings) -> None:
         self._ledger.cap.per_hour, self._ledger.cap.per_day = settings.spend_per_hour, settings.spend_per_day
@@ -119,17 +107,41 @@ class Engine:
         self._control.advance(self._now_s)
         if self._control.tell(self._circuits.edge, self._circuits.function, self._now_s):
             self._dispatcher.brace()
-            self._dispatcher.place_anew("failure", now_s=self._now_s)
+            self._dispatcher.reassign_all("failure", now_s=self._now_s)
         for message in messages:
-            self._handlers[type(message)](message, self._now_s)
+            self._take_in(message, self._now_s)
         if not messages or len(self._lessons) >= LESSONS_WAITING:
             self._learn()
-        self._refresh_lanes()
+        self._refresh_queues()
         self._dispatcher.dispatch(self._now_s)
         if self._draining:
             self._dispatcher.flush(self._now_s)
         self._ask(self._now_s)
         return self._sender.take_commands()
+
+    def _take_in(self, message: Message, now_s: float) -> None:
+        match message:
+            case RequestArrived(request):
+                self._arrived(request, now_s)
+            case BatchFinished():
+                self._finished(message, now_s)
+            case BatchFailed():
+                self._failed(message, now_s)
+            case RequestCancelled(request_id):
+                self._cancelled(request_id)
+            case BillArrived(batch_id, billed_duration_s):
+                self._ledger.bill(batch_id, billed_duration_s)
+            case ProbeMeasured():
+                self._probed(message, now_s)
+            case PlanComputed(plan):
+                self._planned(plan, now_s)
+            case LimitsChanged(model, limits):
+                self._limits_changed(model, limits, now_s)
+            case SettingsChanged(settings):
+                self._settings_changed(settings, now_s)
+            case DrainStarted():
+                self._draining = True
+                self._dispatcher.flush(now_s)
 
     def next_wakeup_s(self) -> float | None:
         """Returns the absolute time at which `handle` wants to be called even if nothing happens; None: never."""
@@ -148,13 +160,13 @@ class Engine:
             requests_in_flight=sum(len(s.members) for s in sent),
             edge_batches_in_flight=sum(s.batch.backend is Backend.EDGE for s in sent),
             function_batches_in_flight=sum(s.batch.backend is Backend.FUNCTION for s in sent),
-            rate_rps=sum(self._control.recent_rps(name, self._now_s) for name in self._lanes),
+            rate_rps=sum(self._control.recent_rps(name, self._now_s) for name in self._queues),
             uplink_bytes_per_s=self._uplink.bytes_per_s,
             uplink_rtt_s=self._uplink.rtt_s,
             edge_up=self._circuits.edge.closed,
             function_up=self._circuits.function.closed,
             spent=self._ledger.spent,
-            expected_drain_s=expected_drain_s(self._lanes.values(), self._function.max_in_flight),
+            expected_drain_s=expected_drain_s(self._queues.values(), self._function.max_in_flight),
             draining=self._draining,
             plan=self._plan,
         )
@@ -168,10 +180,8 @@ class Engine:
         snapshot = self._control.snapshot(now_s, edge_up=True, function_up=True)
         self._adopt(best_plan(snapshot, plan_id=1, cause="start", detail="from profiles alone", at_once=True))
 
-    def _arrived(self, message: Message, now_s: float) -> None:
-        assert isinstance(message, RequestArrived)
-        request = message.request
-        queued = Queued(request)
+    def _arrived(self, request: Request, now_s: float) -> None:
+        queued = QueuedRequest(request)
         admission = self._sender.admission
         room = admission.has_room(request.body_bytes)
         admission.requests += 1
@@ -179,12 +189,12 @@ class Engine:
         self._sender.requests[request.request_id] = queued
         if self._draining:
             self._sender.refuse(queued, Refusal(RefusalKind.DRAINING, "the daemon is shutting down; send it elsewhere"))
-        elif request.model not in self._lanes:
+        elif request.model not in self._queues:
             self._sender.refuse(queued, not_served(request.model))
         elif not room:
             self._sender.refuse(
                 queued,
-                no_room(self._sender.admission, expected_drain_s(self._lanes.values(), self._function.max_in_flight)),
+                no_room(self._sender.admission, expected_drain_s(self._queues.values(), self._function.max_in_flight)),
             )
         else:
             self._count(request, now_s)
@@ -192,23 +202,21 @@ class Engine:
 
     def _count(self, request: Request, now_s: float) -> None:
         self._control.arrived(request, now_s)
-        self._lanes[request.model].arrives(
+        self._queues[request.model].arrives(
             rate_rps=self._control.recent_rps(request.model, now_s), item_bytes=self._control.item_bytes(request.model)
         )
 
-    def _cancelled(self, message: Message, _now_s: float) -> None:
-        assert isinstance(message, RequestCancelled)
-        queued = self._sender.requests.get(message.request_id)
+    def _cancelled(self, request_id: int) -> None:
+        queued = self._sender.requests.get(request_id)
         if queued is None:
             return
         queued.cancelled = True
         if queued.place is not Place.IN_FLIGHT:
-            self._lanes[queued.request.model].remove(queued)
+            self._queues[queued.request.model].remove(queued)
             self._sender.admission.requests -= 1
             self._sender.close(queued, CANCELLED)
 
-    def _finished(self, message: Message, now_s: float) -> None:
-        assert isinstance(message, BatchFinished)
+    def _finished(self, message: BatchFinished, now_s: float) -> None:
         self._left_the_pipe(message)
         sent = self._take_back(message.batch_id, now_s)
         self._circuits.of(sent.batch.backend).succeeded()
@@ -216,21 +224,21 @@ class Engine:
         self._came_back(sent.batch, message.report, None, cost=cost, now_s=now_s)
         if not sent.batch.warming:
             self._lessons.append((sent.batch, message.report, now_s, self._sender.open_since_s()))
-        lane = self._lanes.get(sent.batch.model)
+        queues = self._queues.get(sent.batch.model)
         for queued in sent.members:
             if queued.place is not Place.IN_FLIGHT:
                 continue  # another batch was faster
             self._sender.close(queued, CANCELLED if queued.cancelled else ANSWERED)
             if not queued.cancelled:
                 self._sender.commands.append(AnswerRequest(queued.request.request_id, message.batch_id))
-            if lane is not None:
-                lane.stakes.observe(queued.request.class_name, now_s > queued.request.deadline_s)
+            if queues is not None:
+                queues.lateness.observe(queued.request.class_name, now_s > queued.request.deadline_s)
 
     def _left_the_pipe(self, message: BatchFinished) -> None:
         report, sent = message.report, self._sender.in_flight[message.batch_id]
         if sent.batch.tier and report.service_s is not None and not report.cold_start:
-            path_s = report.elapsed_s - report.service_s - self._uplink.rtt_s - self._uplink.excess_s
-            self._uplink.arrived(message.batch_id, upload_end_s=sent.batch.sent_at_s + path_s)
+            expected_path_s = report.elapsed_s - report.service_s - self._uplink.rtt_s - self._uplink.excess_s
+            self._uplink.arrived(message.batch_id, upload_end_s=sent.batch.sent_at_s + expected_path_s)
 
     def _came_back(
         self, batch: Batch, report: BatchReport, failure: FailureKind | None, *, cost: float, now_s: float
@@ -238,7 +246,7 @@ class Engine:
         self._sender.ring.settled(batch.batch_id, report, failure, cost=cost, at_s=now_s)
         if batch.tier:
             self._control.came_back(batch, report, failure, now_s)
-            for buffer in self._lanes[batch.model].buffers if batch.model in self._lanes else ():
+            for buffer in self._queues[batch.model].buffers if batch.model in self._queues else ():
                 buffer.cold_seen_s = -NEVER
 
     def _learn(self) -> None:
@@ -246,8 +254,7 @@ class Engine:
             self._control.batch_finished(batch, report, finished_at_s, open_since_s=open_since_s)
         self._lessons.clear()
 
-    def _failed(self, message: Message, now_s: float) -> None:
-        assert isinstance(message, BatchFailed)
+    def _failed(self, message: BatchFailed, now_s: float) -> None:
         sent = self._take_back(message.batch_id, now_s)
         backend, failure = sent.batch.backend, message.failure
         circuit = self._circuits.of(backend)
@@ -260,16 +267,12 @@ class Engine:
         for queued in sent.members:
             if queued.cancelled and queued.copies == 0 and queued.place is Place.IN_FLIGHT:
                 self._sender.close(queued, CANCELLED)
-        if sent.batch.model in self._lanes:
+        if sent.batch.model in self._queues:
             self._failures.give_back(sent, failure, now_s=now_s)
         else:
             self._drop(sent)
         if was_closed and not circuit.closed:
-            self._dispatcher.place_anew("failure", now_s=now_s)
-
-    def _billed(self, message: Message, _now_s: float) -> None:
-        assert isinstance(message, BillArrived)
-        self._ledger.bill(message.batch_id, message.billed_duration_s)
+            self._dispatcher.reassign_all("failure", now_s=now_s)
 
     def _drop(self, sent: Sent) -> None:
         for queued in sent.members:
@@ -277,8 +280,7 @@ class Engine:
                 self._sender.requeue(queued)
                 self._sender.refuse(queued, not_served(sent.batch.model))
 
-    def _probed(self, message: Message, now_s: float) -> None:
-        assert isinstance(message, ProbeMeasured)
+    def _probed(self, message: ProbeMeasured, now_s: float) -> None:
         self._circuits.probing.discard(message.backend)
         circuit = self._circuits.of(message.backend)
         self._control.probed(message, now_s)
@@ -286,77 +288,71 @@ class Engine:
             circuit.succeeded()
         else:
             circuit.probe_failed(now_s)
-            self._dispatcher.place_anew("failure", now_s=now_s)
+            self._dispatcher.reassign_all("failure", now_s=now_s)
 
-    def _planned(self, message: Message, now_s: float) -> None:
-        assert isinstance(message, PlanComputed)
+    def _planned(self, plan: Plan, now_s: float) -> None:
         # One that was overtaken, as by a reload while it was made, may name models and tiers that are gone.
-        if self._plan is None or message.plan.plan_id > self._plan.plan_id:
-            waiting = self._dispatcher.take_up()
-            self._adopt(message.plan)
-            if message.plan.cause in CHANGES:
+        if self._plan is None or plan.plan_id > self._plan.plan_id:
+            waiting = self._dispatcher.withdraw_all()
+            self._adopt(plan)
+            if plan.cause in CHANGES:
                 self._dispatcher.brace()
-            self._dispatcher.place_all(waiting, "plan", now_s=now_s)
+            self._dispatcher.assign_all(waiting, "plan", now_s=now_s)
 
-    def _limits_changed(self, message: Message, now_s: float) -> None:
-        assert isinstance(message, LimitsChanged)
-        if message.model not in self._lanes:
+    def _limits_changed(self, model: str, limits: Limits, now_s: float) -> None:
+        if model not in self._queues:
             return
-        self._lanes[message.model].limits = message.limits
-        self._lanes[message.model].recap()
-        self._control.limits_changed(message.model, message.limits)
-        self._dispatcher.place_anew("limits", now_s=now_s)
+        self._queues[model].limits = limits
+        self._queues[model].recap()
+        self._control.limits_changed(model, limits)
+        self._dispatcher.reassign_all("limits", now_s=now_s)
 
-    def _settings_changed(self, message: Message, now_s: float) -> None:
-        assert isinstance(message, SettingsChanged)
-        self._circuits.configure(
-            failures_to_open=message.settings.failures_to_open, first_pause_s=message.settings.reopen_after_s
+    def _settings_changed(self, settings: EngineSettings, now_s: float) -> None:
+        self._circuits.configure(failures_to_open=settings.failures_to_open, first_pause_s=settings.reopen_after_s)
+        self._sender.admission.max_requests = settings.queue_max_requests
+        self._sender.admission.max_bytes = settings.queue_max_bytes
+        self._function.max_in_flight = settings.max_function_in_flight
+        self._spend(settings)
+        self._control.settings_changed(settings)
+        self._drop_queues({model.name for model in settings.models})
+        waiting, snapshot, plan_id = (
+            self._dispatcher.withdraw_all(),
+            self._snapshot(now_s),
+            self._control.next_plan_id(),
         )
-        self._sender.admission.max_requests = message.settings.queue_max_requests
-        self._sender.admission.max_bytes = message.settings.queue_max_bytes
-        self._function.max_in_flight = message.settings.max_function_in_flight
-        self._spend(message.settings)
-        self._control.settings_changed(message.settings)
-        self._drop_lanes({model.name for model in message.settings.models})
-        waiting, snapshot, plan_id = self._dispatcher.take_up(), self._snapshot(now_s), self._control.next_plan_id()
         self._adopt(best_plan(snapshot, plan_id=plan_id, cause="settings", detail="reloaded", at_once=True))
-        self._dispatcher.place_all(waiting, "limits", now_s=now_s)
+        self._dispatcher.assign_all(waiting, "limits", now_s=now_s)
 
-    def _drop_lanes(self, served: set[str]) -> None:
-        for name in [name for name in self._lanes if name not in served]:
-            for queued in self._lanes.pop(name).take_all():
+    def _drop_queues(self, served: set[str]) -> None:
+        for name in [name for name in self._queues if name not in served]:
+            for queued in self._queues.pop(name).take_all():
                 self._sender.refuse(queued, not_served(name))
-
-    def _drain_started(self, message: Message, now_s: float) -> None:
-        assert isinstance(message, DrainStarted)
-        self._draining = True
-        self._dispatcher.flush(now_s)
 
     def _adopt(self, plan: Plan) -> None:
         self._plan, self._dispatcher.plan_id = plan, plan.plan_id
         for group in plan.groups:
-            lane = self._lanes.get(group.model)
+            queues = self._queues.get(group.model)
             model = self._control.model(group.model)
-            if lane is None:
-                self._lanes[group.model] = lane = Lane(model, group)
-            lane.adopt(model, group)
-            for buffer in lane.buffers:
+            if queues is None:
+                self._queues[group.model] = queues = ModelQueues(model, group)
+            queues.adopt(model, group)
+            for buffer in queues.buffers:
                 buffer.warm = self._control.warm_pool(group.model, buffer.plan.tier)
         self._control.adopted(plan)
-        self._refresh_lanes()
+        self._refresh_queues()
         self._sender.commands.append(PlanAdopted(plan))
 
-    def _refresh_lanes(self) -> None:
+    def _refresh_queues(self) -> None:
         """Carries what was learned into the tables that the dispatcher reads; only what has changed is made anew."""
         self._uplink.bytes_per_s, self._uplink.rtt_s = self._control.uplink()
         self._uplink.excess_s, self._uplink.slack_s, self._uplink.sigma_s = self._control.path_excess()
-        for name, lane in self._lanes.items():
-            edge_times = self._control.edge_times(name, lane.stakes.edge_percentile)
-            lane.learn(edge_times, [self._control.function_times(name, buffer.plan) for buffer in lane.buffers])
-            for buffer in lane.buffers:
+        for name, queues in self._queues.items():
+            edge_times = self._control.edge_times(name, queues.lateness.edge_percentile)
+            queues.learn(edge_times, [self._control.function_times(name, buffer.plan) for buffer in queues.buffers])
+            for buffer in queues.buffers:
                 self._function.look_for_instances(buffer, now_s=self._now_s)
-            if lane.needs_pricing():
-                self._dispatcher.price(lane)
+            if queues.needs_pricing():
+                self._dispatcher.price(queues)
 
     def _ask(self, now_s: float) -> None:
         wanted = self._control.plan_due(now_s)
@@ -375,12 +371,12 @@ class Engine:
         """Sends the warming calls whose price is below the lateness that they prevent."""
         if not self._control.warming_due(now_s) or not self._function.circuit.usable(now_s):
             return
-        open_buffers = [(lane, buffer) for lane in self._lanes.values() for buffer in lane.buffers if buffer.cap]
+        open_buffers = [(queues, buffer) for queues in self._queues.values() for buffer in queues.buffers if buffer.cap]
         if open_buffers:
             self._control.weighing_warmth(now_s)
-        for lane, buffer in open_buffers:
+        for queues, buffer in open_buffers:
             terms = warming_terms(buffer, self._uplink)
-            for _ in range(self._control.warming_calls(lane.plan, buffer.plan, terms, now_s)):
+            for _ in range(self._control.warming_calls(queues.plan, buffer.plan, terms, now_s)):
                 room = self._function.has_slot(buffer, now_s=now_s)
                 if not (room and self._function.affords(buffer, 1, now_s=now_s)):
                     return

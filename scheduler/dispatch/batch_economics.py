@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 from scheduler.dispatch.forecast import UplinkOccupancy
 from scheduler.dispatch.function_buffer import Buffer
-from scheduler.dispatch.model_queues import Lane
-from scheduler.dispatch.queue import Queued
+from scheduler.dispatch.model_queues import ModelQueues
+from scheduler.dispatch.queue import QueuedRequest
 
 LOOK_S = 0.005
 """How far ahead it is looked to see what waiting costs."""
@@ -20,7 +20,7 @@ SIZES_TRIED = 24
 
 
 @dataclass(slots=True)
-class Gathering:
+class BatchEconomics:
     """The economics of the function batches behind one uplink.
 
     A member more makes a batch cheaper per request and later for everybody in it. It is worth it while it costs less,
@@ -48,12 +48,12 @@ class Gathering:
         sigma = math.hypot(scatter.sigma, sigma_s / median_s)
         return 0.5 * math.erfc((math.log(slack_s / median_s) - scatter.mean) / (sigma * math.sqrt(2.0)))
 
-    def late_cost(self, buffer: Buffer, queued: Queued, items: int, begins_s: float) -> float:
+    def late_cost(self, buffer: Buffer, queued: QueuedRequest, items: int, begins_s: float) -> float:
         """Returns the money that one member's expected lateness weighs."""
         request = queued.request
-        return buffer.stakes.late_cost(request.class_name) * self.late(buffer, items, request.deadline_s - begins_s)
+        return buffer.lateness.late_cost(request.class_name) * self.late(buffer, items, request.deadline_s - begins_s)
 
-    def cost(self, buffer: Buffer, members: Sequence[Queued], *, items: int, begins_s: float) -> float:
+    def cost(self, buffer: Buffer, members: Sequence[QueuedRequest], *, items: int, begins_s: float) -> float:
         """Returns money and weighed lateness of a batch whose `members`, by deadline, make up `items` items.
 
         The lateness of those between the first and the last is taken for the mean of the two.
@@ -64,7 +64,7 @@ class Gathering:
             late = 0.5 * (late + self.late_cost(buffer, last, items, begins_s))
         return buffer.costs[items] + len(members) * late
 
-    def joining(self, buffer: Buffer, queued: Queued, *, now_s: float) -> float:
+    def joining(self, buffer: Buffer, queued: QueuedRequest, *, now_s: float) -> float:
         """Returns what it would cost to add a request to the batch being gathered; inf if it does not fit."""
         spill, request = buffer.gathered, queued.request
         items = spill.items + request.items
@@ -77,7 +77,7 @@ class Gathering:
         ordered = _with(members, queued)
         return self.cost(buffer, ordered, items=items, begins_s=later_s) - without
 
-    def alone(self, buffer: Buffer, queued: Queued, *, now_s: float) -> float:
+    def alone(self, buffer: Buffer, queued: QueuedRequest, *, now_s: float) -> float:
         """Returns what this request costs in a batch of its own or its share of the cheapest one, if it waits not."""
         request = queued.request
         begins_s = self._begins_s(buffer, now_s, request.body_bytes)
@@ -90,7 +90,7 @@ class Gathering:
     def closes_at_s(self, buffer: Buffer, *, now_s: float) -> float:
         """Returns when the batch being gathered must leave: waiting for another member does not pay any longer."""
         spill, times = buffer.gathered, buffer.known_times
-        if buffer.obeys:
+        if buffer.follows_fixed_plan:
             return min(map(buffer.planned_leave_s, spill))
         start_s = self._begins_s(buffer, now_s, spill.body_bytes) - now_s
         items = min(spill.items, buffer.cap)
@@ -128,10 +128,10 @@ class Gathering:
         begins_s = self._begins_s(buffer, at_s, spill.body_bytes + more * last.body_bytes)
         with_them = self.cost(buffer, spill.members, items=items, begins_s=begins_s)
         fresh_s = last.deadline_s - last.arrived_at_s - (begins_s - at_s)
-        newcomers = more * buffer.stakes.late_cost(last.class_name) * self.late(buffer, items, fresh_s)
+        newcomers = more * buffer.lateness.late_cost(last.class_name) * self.late(buffer, items, fresh_s)
         return more * buffer.spill_cost - (with_them + newcomers - now_cost)
 
-    def cheapest_prefix(self, buffer: Buffer, members: Sequence[Queued], *, now_s: float) -> list[Queued]:
+    def cheapest_prefix(self, buffer: Buffer, members: Sequence[QueuedRequest], *, now_s: float) -> list[QueuedRequest]:
         """Returns those of the first `members` (one batch, by deadline) whose batch is the cheapest per item."""
         best, least, items, body_bytes = 1, math.inf, 0, 0
         for count, queued in enumerate(members, start=1):
@@ -143,31 +143,31 @@ class Gathering:
                 best, least = count, average
         return list(members[:best])
 
-    def price(self, lane: Lane) -> None:
+    def price(self, queues: ModelQueues) -> None:
         """Sets what follows from the service tables: costs by size, the cheapest request, a fresh one's spill."""
-        open_buffers = [buffer for buffer in lane.buffers if buffer.times is not None]
+        open_buffers = [buffer for buffer in queues.buffers if buffer.times is not None]
         for buffer in open_buffers:
             buffer.costs = (0.0, *[buffer.tier.price.cost(median_s) for median_s in buffer.known_times.median_s[1:]])
         open_buffers = [buffer for buffer in open_buffers if buffer.cap]
         if not open_buffers:
             return
         # One unit for all: the same late answer weighs the same whichever buffer it comes from.
-        lane.stakes.unit_cost = min(buffer.costs[n] / n for buffer in open_buffers for n in _sizes(buffer.cap))
+        queues.lateness.unit_cost = min(buffer.costs[n] / n for buffer in open_buffers for n in _sizes(buffer.cap))
         for buffer in open_buffers:
             self._price_a_fresh_one(buffer)
         shares = [buffer.plan.share for buffer in open_buffers]
         weights = shares if math.fsum(shares) > 0 else [1.0] * len(shares)
         spilled = math.fsum(w * buffer.spill_cost for w, buffer in zip(weights, open_buffers, strict=True))
-        lane.stakes.spill_cost = spilled / math.fsum(weights)
+        queues.lateness.spill_cost = spilled / math.fsum(weights)
 
     def _price_a_fresh_one(self, buffer: Buffer) -> None:
         slo_s = min(buffer.slos_s.values(), default=math.inf)
-        late_cost = buffer.stakes.highest_late_cost(buffer.slos_s)
+        late_cost = buffer.lateness.highest_late_cost(buffer.slos_s)
         buffer.spill_cost = math.inf
         for size in _sizes(buffer.cap):
-            way_s = self.uplink.way_s(int(size * buffer.item_bytes))
+            idle_path_s = self.uplink.idle_path_s(int(size * buffer.item_bytes))
             gathering_s = (size - 1) / buffer.rate_rps if buffer.rate_rps > 0 else math.inf if size > 1 else 0.0
-            late = self.late(buffer, size, slo_s - way_s - 0.5 * gathering_s) if gathering_s < slo_s else 1.0
+            late = self.late(buffer, size, slo_s - idle_path_s - 0.5 * gathering_s) if gathering_s < slo_s else 1.0
             average = buffer.costs[size] / size + late_cost * late
             if average < buffer.spill_cost:
                 buffer.spill_cost, buffer.cheapest_size = average, size
@@ -177,7 +177,7 @@ def _sizes(cap: int) -> list[int]:
     return sorted({1, cap, *(1 + round(i * (cap - 1) / SIZES_TRIED) for i in range(SIZES_TRIED))})
 
 
-def _with(members: Sequence[Queued], queued: Queued) -> Sequence[Queued]:
+def _with(members: Sequence[QueuedRequest], queued: QueuedRequest) -> Sequence[QueuedRequest]:
     if not members:
         return (queued,)
     if queued.request.deadline_s >= members[-1].request.deadline_s:

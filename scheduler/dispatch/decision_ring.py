@@ -11,7 +11,7 @@ from scheduler.domain.decisions import Decision
 DECISIONS_KEPT = 8
 """Of one request: the first, and the last of the others."""
 SENDINGS_KEPT = 3
-"""Of one request: the last. Two are usual at most, as a request is sent again or rescued once; content that a backend
+"""Of one request: the last. Two are usual at most, as a request is sent again or hedged once; content that a backend
 refuses is halved and sent oftener."""
 ANSWERED = "answered"
 CANCELLED = "cancelled"

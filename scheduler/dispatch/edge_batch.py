@@ -5,24 +5,24 @@ from dataclasses import dataclass
 from itertools import accumulate
 
 from scheduler.dispatch.forecast import ServiceTimes
-from scheduler.dispatch.queue import Queued
+from scheduler.dispatch.queue import QueuedRequest
 
 
 @dataclass(frozen=True, slots=True)
 class Composition:
     """The outcome for those who waited, earliest deadline first in each part."""
 
-    chosen: tuple[Queued, ...]
-    dropped: tuple[Queued, ...]
+    chosen: tuple[QueuedRequest, ...]
+    dropped: tuple[QueuedRequest, ...]
     """Too near their deadline for the batch that serves most; a later batch would be later still."""
-    left: tuple[Queued, ...]
+    left: tuple[QueuedRequest, ...]
     """Do not fit, have time."""
-    riding: tuple[Queued, ...] = ()
+    riding: tuple[QueuedRequest, ...] = ()
     """Of those chosen, who had been put elsewhere and ride along for nothing."""
 
 
 def compose(
-    waiting: Sequence[Queued],
+    waiting: Sequence[QueuedRequest],
     times: ServiceTimes,
     *,
     now_s: float,
@@ -67,16 +67,16 @@ def compose(
 
 
 def fill_up(
-    chosen: Sequence[Queued], candidates: Sequence[Queued], times: ServiceTimes, *, now_s: float, cap: int
-) -> tuple[Queued, ...]:
+    chosen: Sequence[QueuedRequest], candidates: Sequence[QueuedRequest], times: ServiceTimes, *, now_s: float, cap: int
+) -> tuple[QueuedRequest, ...]:
     """Returns those `candidates` that can ride along with `chosen` without making anybody late, in their order."""
     items = sum(q.request.items for q in chosen)
     bind_s = min((q.request.deadline_s for q in chosen), default=float("inf"))
-    taken: list[Queued] = []
+    taken: list[QueuedRequest] = []
     for queued in candidates:
         size = items + queued.request.items
         tightest_s = min(bind_s, queued.request.deadline_s)
-        if size <= cap and now_s + times.cautious_s[size] <= tightest_s:
+        if size <= cap and now_s + times.safe_s[size] <= tightest_s:
             taken.append(queued)
             items, bind_s = size, tightest_s
     return tuple(taken)

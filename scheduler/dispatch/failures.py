@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 from scheduler.dispatch.edge_side import EdgeSide
 from scheduler.dispatch.function_side import FunctionSide
-from scheduler.dispatch.model_queues import Lane
-from scheduler.dispatch.queue import Place, Queued
+from scheduler.dispatch.model_queues import ModelQueues
+from scheduler.dispatch.queue import Place, QueuedRequest
 from scheduler.dispatch.request_table import Sender, Sent
 from scheduler.domain.batches import Failure, FailureKind
 from scheduler.domain.errors import Refusal, RefusalKind
@@ -17,11 +17,11 @@ from scheduler.domain.requests import Backend
 class Failures:
     """Each request of a failed batch is sent to the other side once, if that still helps, and otherwise told."""
 
-    lanes: Mapping[str, Lane]
+    all_queues: Mapping[str, ModelQueues]
     edge: EdgeSide
     function: FunctionSide
     sender: Sender
-    place: Callable[[Queued, float, str], None]
+    place: Callable[[QueuedRequest, float, str], None]
     """Places a request anew, at a time, for a cause."""
 
     def give_back(self, sent: Sent, failure: Failure, *, now_s: float) -> None:
@@ -35,41 +35,41 @@ class Failures:
         for queued in living:
             self._send_to_the_other(queued, sent.batch.backend, failure, now_s=now_s)
 
-    def _send_to_the_other(self, queued: Queued, failed: Backend, failure: Failure, *, now_s: float) -> None:
-        lane = self.lanes[queued.request.model]
-        if queued.barred is None:
-            queued.barred = failed
-            if failed is Backend.EDGE and self.function.in_time(lane, queued, now_s=now_s):
+    def _send_to_the_other(self, queued: QueuedRequest, failed: Backend, failure: Failure, *, now_s: float) -> None:
+        queues = self.all_queues[queued.request.model]
+        if queued.failed_on is None:
+            queued.failed_on = failed
+            if failed is Backend.EDGE and self.function.in_time(queues, queued, now_s=now_s):
                 self.place(queued, now_s, "failure")
                 return
-            if failed is Backend.FUNCTION and self.edge.could_answer(lane, queued, now_s=now_s):
+            if failed is Backend.FUNCTION and self.edge.could_answer(queues, queued, now_s=now_s):
                 self.place(queued, now_s, "failure")
                 return
         self.sender.refuse(queued, _failed(failed, failure))
 
-    def _halve(self, members: list[Queued], sent: Sent, failure: Failure, *, now_s: float) -> None:
+    def _halve(self, members: list[QueuedRequest], sent: Sent, failure: Failure, *, now_s: float) -> None:
         """A refused content is found by halving: the halves go to the same backend, the culprit fails alone."""
         if len(sent.members) == 1:
             for queued in members:
                 message = f"the {sent.batch.backend.value} refused the request: {failure.message}"
                 self.sender.refuse(queued, Refusal(RefusalKind.BAD_REQUEST, message))
             return
-        lane, backend = self.lanes[sent.batch.model], sent.batch.backend
+        queues, backend = self.all_queues[sent.batch.model], sent.batch.backend
         middle = (len(members) + 1) // 2
         for half in filter(None, (tuple(members[:middle]), tuple(members[middle:]))):
-            if self._takes_half(lane, backend, half):
-                lane.halves[backend].append(half)
+            if self._takes_half(queues, backend, half):
+                queues.halves[backend].append(half)
                 continue
             for queued in half:
                 self.place(queued, now_s, "failure")
 
-    def _takes_half(self, lane: Lane, backend: Backend, half: tuple[Queued, ...]) -> bool:
+    def _takes_half(self, queues: ModelQueues, backend: Backend, half: tuple[QueuedRequest, ...]) -> bool:
         """Whether limits, labels and circuit let the backend have it: they may have changed since the batch left."""
         items = sum(q.request.items for q in half)
         if backend is Backend.EDGE:
-            return all(self.edge.usable(lane, q) for q in half) and items <= lane.edge_limit
-        buffer = lane.buffer_of(half[0])
-        return all(self.function.usable(lane, q) for q in half) and buffer is not None and items <= buffer.cap
+            return all(self.edge.usable(queues, q) for q in half) and items <= queues.edge_limit
+        buffer = queues.buffer_of(half[0])
+        return all(self.function.usable(queues, q) for q in half) and buffer is not None and items <= buffer.cap
 
 
 def _failed(failed: Backend, failure: Failure) -> Refusal:

@@ -19,7 +19,7 @@ class ServiceTimes:
     """
 
     median_s: tuple[float, ...]
-    cautious_s: tuple[float, ...]
+    safe_s: tuple[float, ...]
     """The median times `margin`."""
     margin: float = 1.0
     """Factor on the median that a batch stays within with the wanted probability."""
@@ -30,7 +30,7 @@ class ServiceTimes:
 
     def largest_within(self, seconds: float, *, cautious: bool) -> int:
         """Returns the most items that take at most `seconds`; 0 if not even one does."""
-        return bisect_right(self.cautious_s if cautious else self.median_s, seconds) - 1 if seconds >= 0 else 0
+        return bisect_right(self.safe_s if cautious else self.median_s, seconds) - 1 if seconds >= 0 else 0
 
     def late(self, items: int, slack_s: float) -> float:
         """Returns the probability that a batch of `items` takes longer than `slack_s`."""
@@ -150,7 +150,7 @@ class UplinkOccupancy:
             body_bytes: its size on the wire.
             pool: the instances that it would run on.
         """
-        return max(at_s, self.free_at_s) + self.stalled_s(at_s, pool) + self.way_s(body_bytes)
+        return max(at_s, self.free_at_s) + self.stalled_s(at_s, pool) + self.idle_path_s(body_bytes)
 
     def oldest_overdue_s(self, pool: tuple[str, str]) -> float:
         """Returns when the oldest batch of these instances should have been back if none was cold; inf for none."""
@@ -172,7 +172,7 @@ class UplinkOccupancy:
         oldest_s = next(telling, math.inf)
         return at_s - max(oldest_s, self.back_at_s) if at_s > oldest_s else 0.0
 
-    def way_s(self, body_bytes: int) -> float:
+    def idle_path_s(self, body_bytes: int) -> float:
         """Returns the seconds of an idle way: transfer, round trip, and what it takes beyond them."""
         return self.transfer_s(body_bytes) + self.rtt_s + self.excess_s
 
@@ -180,7 +180,7 @@ class UplinkOccupancy:
         """Whether one more batch may be in flight."""
         return len(self.finishes_s) < slots.most and self.in_pool[slots.pool] < slots.most_in_pool
 
-    def path_s(self, body_bytes: int, *, now_s: float, slots: Slots, ahead: int = 0) -> float:
+    def expected_path_s(self, body_bytes: int, *, now_s: float, slots: Slots, ahead: int = 0) -> float:
         """Returns the seconds from now until the function could begin and back: slot, pipe, transfer, round trip.
 
         Args:
@@ -197,7 +197,7 @@ class UplinkOccupancy:
         if missing > 0:
             ours = (at_s for batch_id, at_s in self.finishes_s.items() if self.pool_of[batch_id] == slots.pool)
             start_s = max(start_s, _freed_s(ours, missing, start_s))
-        return start_s - now_s + self.stalled_s(now_s, slots.pool) + self.way_s(body_bytes)
+        return start_s - now_s + self.stalled_s(now_s, slots.pool) + self.idle_path_s(body_bytes)
 
     def occupy(
         self,

@@ -4,8 +4,8 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from scheduler.dispatch.forecast import ServiceTimes
-from scheduler.dispatch.lateness_price import Stakes
-from scheduler.dispatch.queue import DeadlineOrder, Place, Queued
+from scheduler.dispatch.lateness_price import LatenessPrice
+from scheduler.dispatch.queue import DeadlineOrder, Place, QueuedRequest
 from scheduler.domain.latency import FunctionTier
 from scheduler.domain.plans import BufferPlan, Limits, ModelSettings
 
@@ -35,13 +35,13 @@ class Buffer:
         model: the settings.
         plan: which classes, which tier, how large, how long.
         tier: the planned one.
-        stakes: the lane's, which all its buffers share.
+        lateness: the queues's, which all its buffers share.
     """
 
     model: ModelSettings
     plan: BufferPlan
     tier: FunctionTier
-    stakes: Stakes
+    lateness: LatenessPrice
     limits: Limits = field(default_factory=Limits)
     slos_s: dict[str, float] = field(default_factory=dict)
     """By class of the plan."""
@@ -106,10 +106,10 @@ class Buffer:
         if self.times is not None:
             most = min(self.times.max_batch, self.model.max_items)
             self.cap = most if limits.function_batch_cap is None else min(most, limits.function_batch_cap)
-        full = self.target if self.plan.firm else max(1, self.cap)
+        full = self.target if self.plan.fixed else max(1, self.cap)
         self.at_once = 1 if limits.window_s == 0 else full
 
-    def hold_s(self, queued: Queued) -> float:
+    def hold_s(self, queued: QueuedRequest) -> float:
         """Returns the longest this request may wait for company."""
         hold_s = self.plan.timeouts_s.get(queued.request.class_name, float("inf"))
         return hold_s if self.limits.window_s is None else min(hold_s, self.limits.window_s)
@@ -121,7 +121,7 @@ class Buffer:
         """
         return min(max(q.request.arrived_at_s, self.opened_at_s) + self.hold_s(q) for q in self.gathered)
 
-    def planned_leave_s(self, queued: Queued) -> float:
+    def planned_leave_s(self, queued: QueuedRequest) -> float:
         """Returns when the batch must leave for this member's sake, as planned for its class's SLO.
 
         Whoever has less time than that waits so much less.
@@ -134,20 +134,20 @@ class Buffer:
         return request.arrived_at_s + hold_s - missing_s
 
     @property
-    def obeys(self) -> bool:
+    def follows_fixed_plan(self) -> bool:
         """Whether batches leave just as a loaded plan says.
 
         A percentile is a budget: once more are late than may be, the plan was made from what does not hold, and batches
         are weighed like any other until the budget is kept again.
         """
-        return self.plan.firm and not self.stakes.exceeded(self.slos_s)
+        return self.plan.fixed and not self.lateness.exceeded(self.slos_s)
 
     @property
     def most(self) -> int:
         """Most items that are sent together, unless one request has more."""
-        return self.target if self.plan.firm else self.cap
+        return self.target if self.plan.fixed else self.cap
 
-    def has_room(self, queued: Queued) -> bool:
+    def has_room(self, queued: QueuedRequest) -> bool:
         """Whether this request fits into the batch that is being gathered, beside those who are in it."""
         return not len(self.gathered) or self.gathered.items + queued.request.items <= self.most
 
@@ -164,7 +164,7 @@ class Routes:
             for name in buffer.plan.classes:
                 self._by_class[name] = (*self._by_class.get(name, ()), buffer)
 
-    def find(self, queued: Queued) -> Buffer | None:
+    def find(self, queued: QueuedRequest) -> Buffer | None:
         """Returns a request's buffer; None without functions. A class that the plan does not know goes to the first."""
         if self._alone or self._first is None:
             return self._first

@@ -4,16 +4,16 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from scheduler.dispatch.batch_economics import Gathering
+from scheduler.dispatch.batch_economics import BatchEconomics
 from scheduler.dispatch.circuit_breaker import Circuit
 from scheduler.dispatch.forecast import Slots, UplinkOccupancy
 from scheduler.dispatch.function_buffer import Buffer
 from scheduler.dispatch.keep_warm import WANTED_MEMORY_S
 from scheduler.dispatch.ledger import Ledger
-from scheduler.dispatch.model_queues import Lane
-from scheduler.dispatch.queue import Queued
+from scheduler.dispatch.model_queues import ModelQueues
+from scheduler.dispatch.queue import QueuedRequest
 from scheduler.dispatch.request_table import Sender
-from scheduler.dispatch.spend_cap import Closed, Course, OverCap, closed, course
+from scheduler.dispatch.spend_cap import Closed, OverCap, SpendVerdict, closed, course
 from scheduler.domain.requests import Backend
 
 AT_MOST = 0.995
@@ -44,42 +44,42 @@ class FunctionSide:
     circuit: Circuit
     sender: Sender
     ledger: Ledger
-    gathering: Gathering
+    gathering: BatchEconomics
     max_in_flight: int
     over_cap: OverCap = OverCap.EDGE_ONLY
 
-    def usable(self, lane: Lane, queued: Queued) -> bool:
+    def usable(self, queues: ModelQueues, queued: QueuedRequest) -> bool:
         """Whether this request may go to a function at all."""
-        return self.circuit.closed and _allowed(lane, queued)
+        return self.circuit.closed and _allowed(queues, queued)
 
-    def allowed(self, lane: Lane, queued: Queued) -> bool:
+    def allowed(self, queues: ModelQueues, queued: QueuedRequest) -> bool:
         """Whether it may once the functions answer again."""
-        return _allowed(lane, queued)
+        return _allowed(queues, queued)
 
-    def course(self, lane: Lane, queued: Queued, *, now_s: float) -> Course:
+    def course(self, queues: ModelQueues, queued: QueuedRequest, *, now_s: float) -> SpendVerdict:
         """Returns what may be done with this request as far as money goes, all that is gathered counted in."""
         cap = self.ledger.cap
         if cap.per_hour is None and cap.per_day is None:
-            return Course.FUNCTION
+            return SpendVerdict.FUNCTION
         # Whoever may not go there, or fits into no batch, asks for no money.
-        if not _allowed(lane, queued):
-            return Course.FUNCTION
-        cost, low_priority = self._asks_for(lane, queued)
+        if not _allowed(queues, queued):
+            return SpendVerdict.FUNCTION
+        cost, low_priority = self._asks_for(queues, queued)
         return course(cap, self.over_cap, cost=cost, now_s=now_s, low_priority=low_priority)
 
-    def closed(self, lane: Lane, queued: Queued, *, now_s: float) -> Closed:
+    def closed(self, queues: ModelQueues, queued: QueuedRequest, *, now_s: float) -> Closed:
         """Returns which cap forbids to send this request, which may go to functions as far as money is not asked."""
-        cost, low_priority = self._asks_for(lane, queued)
+        cost, low_priority = self._asks_for(queues, queued)
         return closed(self.ledger.cap, self.over_cap, cost=cost, now_s=now_s, low_priority=low_priority)
 
-    def _asks_for(self, lane: Lane, queued: Queued) -> tuple[float, bool]:
+    def _asks_for(self, queues: ModelQueues, queued: QueuedRequest) -> tuple[float, bool]:
         """The money of all that is gathered, with this request, and whether it is of low priority."""
-        own, cost = _buffer(lane, queued), 0.0
-        for buffer in lane.buffers:
-            joining = lane.late.items + queued.request.items if buffer is own else 0
+        own, cost = _buffer(queues, queued), 0.0
+        for buffer in queues.buffers:
+            joining = queues.late.items + queued.request.items if buffer is own else 0
             if buffer.cap:
                 cost += self._at_most_for(buffer, buffer.gathered.items + joining)
-        return cost, queued.request.priority > lane.model.default_priority
+        return cost, queued.request.priority > queues.model.default_priority
 
     def _at_most_for(self, buffer: Buffer, items: int) -> float:
         full, rest = divmod(items, buffer.most)
@@ -121,32 +121,32 @@ class FunctionSide:
         """
         times, cap = buffer.known_times, buffer.cap
         ahead, last = (items - 1) // cap, min(items, cap)
-        service_s = times.cautious_s[last] + self.uplink.slack_s if cautious else times.median_s[last]
-        path_s = self.uplink.path_s(body_bytes, now_s=now_s, slots=self._slots(buffer), ahead=ahead)
-        return max(0.0, self.circuit.not_before_s - now_s) + path_s + service_s
+        service_s = times.safe_s[last] + self.uplink.slack_s if cautious else times.median_s[last]
+        expected_path_s = self.uplink.expected_path_s(body_bytes, now_s=now_s, slots=self._slots(buffer), ahead=ahead)
+        return max(0.0, self.circuit.not_before_s - now_s) + expected_path_s + service_s
 
-    def worth_trying(self, lane: Lane, queued: Queued, *, now_s: float) -> bool:
+    def worth_trying(self, queues: ModelQueues, queued: QueuedRequest, *, now_s: float) -> bool:
         """Whether being late is unlikely enough for this request to be better sent than refused.
 
         While the objective holds hardly anything is refused for this; once more are late than may be, who is likely to
         be late is told so at once.
         """
-        if lane.serves_late(queued):
+        if queues.serves_late(queued):
             return True
-        buffer, request = _buffer(lane, queued), queued.request
+        buffer, request = _buffer(queues, queued), queued.request
         begins_s = self.uplink.begins_s(now_s, request.body_bytes, buffer.pool)
         late = self.gathering.late(buffer, request.items, request.deadline_s - begins_s)
-        late_cost = lane.stakes.late_cost(request.class_name)
-        return late <= ALWAYS_TRIED or late_cost * late <= REFUSAL_WEIGHT * lane.stakes.unit_cost
+        late_cost = queues.lateness.late_cost(request.class_name)
+        return late <= ALWAYS_TRIED or late_cost * late <= REFUSAL_WEIGHT * queues.lateness.unit_cost
 
-    def worth_finding_out(self, lane: Lane, queued: Queued, *, now_s: float) -> bool:
+    def worth_finding_out(self, queues: ModelQueues, queued: QueuedRequest, *, now_s: float) -> bool:
         """Whether to send a request that seems hopeless, because nobody would ever learn that it is not any more.
 
         One at a time, now and then, and only where the profile says that it could be in time.
         """
-        if not self.usable(lane, queued):
+        if not self.usable(queues, queued):
             return False
-        buffer = _buffer(lane, queued)
+        buffer = _buffer(queues, queued)
         known = len(buffer.gathered) or self.uplink.in_pool[buffer.pool] or now_s < buffer.tried_at_s + TRY_AGAIN_S
         if known or not self.has_slot(buffer, now_s=now_s):
             return False
@@ -154,36 +154,36 @@ class FunctionSide:
         begins_s = self.uplink.begins_s(now_s, request.body_bytes, buffer.pool)
         return begins_s + buffer.tier.latency.predict_s(request.items) <= request.deadline_s
 
-    def trying(self, lane: Lane, queued: Queued, *, now_s: float) -> None:
+    def trying(self, queues: ModelQueues, queued: QueuedRequest, *, now_s: float) -> None:
         """Notes that this request is sent to find out."""
-        _buffer(lane, queued).tried_at_s = now_s
+        _buffer(queues, queued).tried_at_s = now_s
 
-    def too_cold(self, lane: Lane, queued: Queued, *, now_s: float) -> bool:
+    def too_cold(self, queues: ModelQueues, queued: QueuedRequest, *, now_s: float) -> bool:
         """Whether this request would most likely wait for an instance for too long.
 
         Only while something is under way that will tell: a risk that nobody tries is never unlearned.
         """
-        buffer = _buffer(lane, queued)
+        buffer = _buffer(queues, queued)
         if buffer.cold <= TOO_COLD or buffer.warm is None or buffer.warm.busy == 0:
             return False
         return now_s + buffer.cold_start_s > self.hopeless_at_s(buffer, queued)
 
-    def wanted(self, lane: Lane, queued: Queued, *, now_s: float) -> None:
+    def wanted(self, queues: ModelQueues, queued: QueuedRequest, *, now_s: float) -> None:
         """Counts a request that the functions shall take or should have taken: what warming calls are sent for."""
-        buffer = _buffer(lane, queued)
+        buffer = _buffer(queues, queued)
         buffer.wanted_items *= math.exp((buffer.wanted_at_s - now_s) / WANTED_MEMORY_S)
         buffer.wanted_items += queued.request.items
         buffer.wanted_at_s = now_s
 
-    def in_time(self, lane: Lane, queued: Queued, *, now_s: float) -> bool:
+    def in_time(self, queues: ModelQueues, queued: QueuedRequest, *, now_s: float) -> bool:
         """Whether this request, alone in a batch sent as soon as a slot is free, can be expected in time."""
         request = queued.request
-        if not self.usable(lane, queued):
+        if not self.usable(queues, queued):
             return False
-        buffer = _buffer(lane, queued)
+        buffer = _buffer(queues, queued)
         if self.stuck(buffer, queued, now_s=now_s):
             return False
-        if buffer.cold > TOO_COLD and self.too_cold(lane, queued, now_s=now_s):
+        if buffer.cold > TOO_COLD and self.too_cold(queues, queued, now_s=now_s):
             return False
         full_batches = buffer.gathered.items // buffer.cap * buffer.cap
         return request.deadline_s >= now_s + self.takes_s(
@@ -194,41 +194,41 @@ class FunctionSide:
             cautious=False,
         )
 
-    def latest_s(self, lane: Lane, queued: Queued, *, now_s: float) -> float:
+    def latest_s(self, queues: ModelQueues, queued: QueuedRequest, *, now_s: float) -> float:
         """Returns the last moment at which this request alone can leave for a function and be in time.
 
         Never for one that may not.
         """
         request = queued.request
-        if not _allowed(lane, queued):
+        if not _allowed(queues, queued):
             return math.inf
         return request.deadline_s - self.takes_s(
-            _buffer(lane, queued), items=request.items, body_bytes=request.body_bytes, now_s=now_s, cautious=True
+            _buffer(queues, queued), items=request.items, body_bytes=request.body_bytes, now_s=now_s, cautious=True
         )
 
-    def hopeless_at_s(self, buffer: Buffer, queued: Queued) -> float:
+    def hopeless_at_s(self, buffer: Buffer, queued: QueuedRequest) -> float:
         """Returns from when on this request is expected to be late even if it leaves alone, at once, by an idle way."""
         request = queued.request
-        way_s = self.uplink.transfer_s(request.body_bytes) + self.uplink.rtt_s
-        return request.deadline_s - buffer.known_times.median_s[request.items] - way_s
+        idle_path_s = self.uplink.transfer_s(request.body_bytes) + self.uplink.rtt_s
+        return request.deadline_s - buffer.known_times.median_s[request.items] - idle_path_s
 
-    def stuck(self, buffer: Buffer, queued: Queued, *, now_s: float) -> bool:
+    def stuck(self, buffer: Buffer, queued: QueuedRequest, *, now_s: float) -> bool:
         """Whether this request waits for a slot that comes too late, if it comes at all."""
         start_s = max(now_s, self.circuit.not_before_s)
         return not self.has_slot(buffer, now_s=now_s) and start_s >= self.hopeless_at_s(buffer, queued)
 
-    def join(self, lane: Lane, queued: Queued, *, now_s: float) -> None:
+    def join(self, queues: ModelQueues, queued: QueuedRequest, *, now_s: float) -> None:
         """Adds a request to the batch being gathered; that batch leaves first if the two had better go apart."""
-        buffer = _buffer(lane, queued)
+        buffer = _buffer(queues, queued)
         if len(buffer.gathered) and self._apart(buffer, queued, now_s=now_s):
-            self.flush(buffer, lane, now_s=now_s)
+            self.flush(buffer, queues, now_s=now_s)
         if not len(buffer.gathered):
             buffer.opened_at_s = now_s
         buffer.gathered.add(queued)
         buffer.closes_at_s = None
 
-    def _apart(self, buffer: Buffer, queued: Queued, *, now_s: float) -> bool:
-        if buffer.obeys:
+    def _apart(self, buffer: Buffer, queued: QueuedRequest, *, now_s: float) -> bool:
+        if buffer.follows_fixed_plan:
             return not buffer.has_room(queued)
         alone = self.gathering.alone(buffer, queued, now_s=now_s)
         return self.gathering.joining(buffer, queued, now_s=now_s) > alone
@@ -254,43 +254,43 @@ class FunctionSide:
             return False
         return buffer.gathered.items >= buffer.at_once or self.closes_at_s(buffer, now_s=now_s) <= now_s
 
-    def send_one(self, buffer: Buffer, lane: Lane, *, now_s: float) -> None:
+    def send_one(self, buffer: Buffer, queues: ModelQueues, *, now_s: float) -> None:
         """Sends the best batch of those who have gathered; whoever is not in it stays."""
-        batch = self._best_batch(buffer, lane, now_s=now_s)
+        batch = self._best_batch(buffer, queues, now_s=now_s)
         buffer.gathered.remove_all(batch)
         buffer.closes_at_s = None
-        self.send(batch, buffer, lane, now_s=now_s)
+        self.send(batch, buffer, queues, now_s=now_s)
 
-    def flush(self, buffer: Buffer, lane: Lane, *, now_s: float) -> None:
+    def flush(self, buffer: Buffer, queues: ModelQueues, *, now_s: float) -> None:
         """Sends all that has gathered, as far as slots are free."""
         while len(buffer.gathered) and self.has_slot(buffer, now_s=now_s):
             if not self.affords_gathered(buffer, now_s=now_s):
                 return
-            self.send_one(buffer, lane, now_s=now_s)
+            self.send_one(buffer, queues, now_s=now_s)
 
-    def _best_batch(self, buffer: Buffer, lane: Lane, *, now_s: float) -> list[Queued]:
+    def _best_batch(self, buffer: Buffer, queues: ModelQueues, *, now_s: float) -> list[QueuedRequest]:
         """Returns the batch that is cheapest per item, lateness included; where a plan is obeyed, all who wait.
 
         Slots that were all taken let more gather than one batch can carry in time. Whoever cannot be in time even
         alone leaves in a full batch when nobody else waits: it must not hold back those who still can.
         """
         savable = [q for q in buffer.gathered if not self._lost(buffer, q, now_s=now_s)]
-        full = self.first_batch(buffer, lane, savable or buffer.gathered)
+        full = self.first_batch(buffer, queues, savable or buffer.gathered)
         if not savable or not full:
             return full or list(buffer.gathered)[:1]
-        return full if buffer.obeys else self.gathering.cheapest_prefix(buffer, full, now_s=now_s)
+        return full if buffer.follows_fixed_plan else self.gathering.cheapest_prefix(buffer, full, now_s=now_s)
 
-    def _lost(self, buffer: Buffer, queued: Queued, *, now_s: float) -> bool:
+    def _lost(self, buffer: Buffer, queued: QueuedRequest, *, now_s: float) -> bool:
         request = queued.request
         takes_s = self.takes_s(buffer, items=request.items, body_bytes=request.body_bytes, now_s=now_s, cautious=False)
         return now_s + takes_s > request.deadline_s
 
-    def first_batch(self, buffer: Buffer, lane: Lane, waiting: Iterable[Queued]) -> list[Queued]:
+    def first_batch(self, buffer: Buffer, queues: ModelQueues, waiting: Iterable[QueuedRequest]) -> list[QueuedRequest]:
         """Returns the first of those waiting that fit in one batch of this buffer and may go to a function."""
-        batch: list[Queued] = []
+        batch: list[QueuedRequest] = []
         items = 0
         for queued in waiting:
-            if lane.buffer_of(queued) is not buffer or not _allowed(lane, queued):
+            if queues.buffer_of(queued) is not buffer or not _allowed(queues, queued):
                 continue
             if items + queued.request.items > (buffer.most if batch else buffer.cap):
                 break
@@ -298,9 +298,9 @@ class FunctionSide:
             items += queued.request.items
         return batch
 
-    def send(self, members: Sequence[Queued], buffer: Buffer, lane: Lane, *, now_s: float) -> None:
+    def send(self, members: Sequence[QueuedRequest], buffer: Buffer, queues: ModelQueues, *, now_s: float) -> None:
         """Sends one batch."""
-        assert not any(q.request.class_name in lane.edge_only for q in members), "edge-only data stays on the site"
+        assert not any(q.request.class_name in queues.edge_only for q in members), "edge-only data stays on the site"
         times, items = buffer.known_times, sum(q.request.items for q in members)
         body_bytes = sum(q.request.body_bytes for q in members)
         takes_s = self.takes_s(buffer, items=items, body_bytes=body_bytes, now_s=now_s, cautious=False)
@@ -312,7 +312,7 @@ class FunctionSide:
             now_s=now_s,
             finish_s=now_s + takes_s,
             service_s=service_s,
-            give_up_at_s=_give_up_at_s(lane, members, finish_s=now_s + min(takes_s, PATIENCE_S)),
+            give_up_at_s=_give_up_at_s(queues, members, finish_s=now_s + min(takes_s, PATIENCE_S)),
             expected_cost=cost,
             tier=buffer.tier.name,
             size_factor=buffer.plan.size_factor,
@@ -332,17 +332,19 @@ class FunctionSide:
     def warm_up(self, buffer: Buffer, *, now_s: float) -> None:
         """Sends a warming call."""
         cost = buffer.tier.price.cost(0.0)
-        way_s = self.uplink.way_s(0) + buffer.cold_start_s
+        idle_path_s = self.uplink.idle_path_s(0) + buffer.cold_start_s
         model, tier = buffer.pool
         batch = self.sender.send_warming(
             model=model,
             tier=tier,
             now_s=now_s,
-            finish_s=now_s + way_s,
-            give_up_at_s=now_s + way_s + PATIENCE_S,
+            finish_s=now_s + idle_path_s,
+            give_up_at_s=now_s + idle_path_s + PATIENCE_S,
             cost=cost,
         )
-        self.uplink.occupy(batch_id=batch.batch_id, body_bytes=0, now_s=now_s, finish_s=now_s + way_s, pool=buffer.pool)
+        self.uplink.occupy(
+            batch_id=batch.batch_id, body_bytes=0, now_s=now_s, finish_s=now_s + idle_path_s, pool=buffer.pool
+        )
         self._book(batch.batch_id, buffer, cost=cost, at_most=self.at_most(buffer, 1), now_s=now_s)
 
     def _book(self, batch_id: int, buffer: Buffer, *, cost: float, at_most: float, now_s: float) -> None:
@@ -355,24 +357,24 @@ class FunctionSide:
         return Slots(self.max_in_flight, buffer.pool, buffer.tier.max_in_flight)
 
 
-def _allowed(lane: Lane, queued: Queued) -> bool:
+def _allowed(queues: ModelQueues, queued: QueuedRequest) -> bool:
     """Whether the request may leave the site for its buffer's functions, and fits."""
-    if queued.barred is Backend.FUNCTION or queued.request.class_name in lane.edge_only:
+    if queued.failed_on is Backend.FUNCTION or queued.request.class_name in queues.edge_only:
         return False
-    buffer = lane.buffer_of(queued)
+    buffer = queues.buffer_of(queued)
     return buffer is not None and queued.request.items <= buffer.cap
 
 
-def _buffer(lane: Lane, queued: Queued) -> Buffer:
+def _buffer(queues: ModelQueues, queued: QueuedRequest) -> Buffer:
     """The buffer of a request that is allowed to have one."""
-    buffer = lane.buffer_of(queued)
+    buffer = queues.buffer_of(queued)
     if buffer is None:
-        raise ValueError(f"model {lane.model.name!r} has no function")
+        raise ValueError(f"model {queues.model.name!r} has no function")
     return buffer
 
 
-def _give_up_at_s(lane: Lane, members: Sequence[Queued], *, finish_s: float) -> float:
-    if any(lane.serves_late(queued) for queued in members):
+def _give_up_at_s(queues: ModelQueues, members: Sequence[QueuedRequest], *, finish_s: float) -> float:
+    if any(queues.serves_late(queued) for queued in members):
         return finish_s + PATIENCE_S
     last_deadline_s = max(queued.request.deadline_s for queued in members)
     return max(finish_s, last_deadline_s) + PATIENCE_FOR_DEADLINES_S

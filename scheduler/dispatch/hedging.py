@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 from scheduler.dispatch.edge_side import EdgeSide
 from scheduler.dispatch.forecast import ServiceTimes
 from scheduler.dispatch.function_side import FunctionSide
-from scheduler.dispatch.model_queues import Lane
-from scheduler.dispatch.queue import Place, Queued
+from scheduler.dispatch.model_queues import ModelQueues
+from scheduler.dispatch.queue import Place, QueuedRequest
 from scheduler.dispatch.request_table import Sender, Sent
-from scheduler.dispatch.spend_cap import Course
+from scheduler.dispatch.spend_cap import SpendVerdict
 from scheduler.domain.requests import Backend
 
 OVERDUE = 0.98
@@ -22,10 +22,10 @@ SURELY = 1e-9
 
 
 @dataclass(slots=True)
-class Rescue:
+class Hedging:
     """Watches the batches in flight. The first answer counts; what the other costs is booked like any batch."""
 
-    lanes: Mapping[str, Lane]
+    all_queues: Mapping[str, ModelQueues]
     edge: EdgeSide
     function: FunctionSide
     sender: Sender
@@ -46,98 +46,98 @@ class Rescue:
         """Returns when a batch in flight becomes overdue; inf for never. What only a free edge could take up waits."""
         return min((at_s for at_s in self.look_at_s.values() if at_s > now_s), default=math.inf)
 
-    def to_functions(self, now_s: float) -> list[tuple[Lane, Queued]]:
+    def to_functions(self, now_s: float) -> list[tuple[ModelQueues, QueuedRequest]]:
         """Sends to functions whom an overdue edge will not answer in time, and returns them."""
-        rescued: list[tuple[Lane, Queued]] = []
+        hedged: list[tuple[ModelQueues, QueuedRequest]] = []
         for batch_id, look_at_s in self.look_at_s.items():
             if look_at_s > now_s:
                 continue
             sent = self.sender.in_flight[batch_id]
             self.look_at_s[batch_id] = now_s + max(LOOK_AGAIN * sent.batch.predicted_service_s, 0.005)
-            lane = self.lanes.get(sent.batch.model)
-            if sent.batch.backend is Backend.EDGE and lane is not None and lane.spills:
-                better = [q for q in sent.members if self._better_by_function(lane, q, sent, now_s)]
-                rescued += [(lane, q) for q in self._send(better, lane, now_s)]
-        return rescued
+            queues = self.all_queues.get(sent.batch.model)
+            if sent.batch.backend is Backend.EDGE and queues is not None and queues.spills:
+                better = [q for q in sent.members if self._better_by_function(queues, q, sent, now_s)]
+                hedged += [(queues, q) for q in self._send(better, queues, now_s)]
+        return hedged
 
-    def riders(self, lane: Lane, chosen: Sequence[Queued], *, now_s: float) -> list[Queued]:
+    def riders(self, queues: ModelQueues, chosen: Sequence[QueuedRequest], *, now_s: float) -> list[QueuedRequest]:
         """Returns those of overdue function batches whom an edge batch of `chosen`, starting now, can take in time."""
-        times = lane.edge_times
+        times = queues.edge_times
         if times is None:
             return []
         items = sum(q.request.items for q in chosen)
         bind_s = min((q.request.deadline_s for q in chosen), default=math.inf)
-        taken: list[Queued] = []
+        taken: list[QueuedRequest] = []
         for batch_id, look_at_s in self.look_at_s.items():
             sent = self.sender.in_flight.get(batch_id)
-            if look_at_s > now_s or sent is None or sent.batch.model != lane.model.name:
+            if look_at_s > now_s or sent is None or sent.batch.model != queues.model.name:
                 continue
             if sent.batch.backend is Backend.EDGE:
                 continue
-            by_function = lane.times_of(sent.batch)
+            by_function = queues.times_of(sent.batch)
             for queued in sent.members:
                 size = items + queued.request.items
-                if size > lane.edge_cap or not self._open(queued) or not self.edge.usable(lane, queued):
+                if size > queues.edge_cap or not self._open(queued) or not self.edge.usable(queues, queued):
                     continue
-                if now_s + times.cautious_s[size] > min(bind_s, queued.request.deadline_s):
+                if now_s + times.safe_s[size] > min(bind_s, queued.request.deadline_s):
                     continue
-                late_cost = lane.stakes.late_cost(queued.request.class_name)
-                if late_cost * self._late(sent, queued, by_function, now_s) > lane.stakes.seconds_worth:
+                late_cost = queues.lateness.late_cost(queued.request.class_name)
+                if late_cost * self._late(sent, queued, by_function, now_s) > queues.lateness.seconds_worth:
                     taken.append(queued)
                     items, bind_s = size, min(bind_s, queued.request.deadline_s)
         return taken
 
-    def _open(self, queued: Queued) -> bool:
-        """Whether this request is still in flight and was neither rescued nor sent again."""
+    def _open(self, queued: QueuedRequest) -> bool:
+        """Whether this request is still in flight and was neither hedged nor sent again."""
         return (
             queued.place is Place.IN_FLIGHT
             and queued.copies == 1
             and not queued.cancelled
-            and queued.barred is None
+            and queued.failed_on is None
             and len(queued.request.attempts) == 1
         )
 
-    def _better_by_function(self, lane: Lane, queued: Queued, sent: Sent, now_s: float) -> bool:
-        buffer = lane.buffer_of(queued)
-        if buffer is None or not self._open(queued) or not self.function.in_time(lane, queued, now_s=now_s):
+    def _better_by_function(self, queues: ModelQueues, queued: QueuedRequest, sent: Sent, now_s: float) -> bool:
+        buffer = queues.buffer_of(queued)
+        if buffer is None or not self._open(queued) or not self.function.in_time(queues, queued, now_s=now_s):
             return False
-        if self.function.course(lane, queued, now_s=now_s) is not Course.FUNCTION:
+        if self.function.course(queues, queued, now_s=now_s) is not SpendVerdict.FUNCTION:
             return False
-        late = self._late(sent, queued, lane.edge_times, now_s)
-        weighed = lane.stakes.late_cost(queued.request.class_name) * late
+        late = self._late(sent, queued, queues.edge_times, now_s)
+        weighed = queues.lateness.late_cost(queued.request.class_name) * late
         return self.function.gathering.alone(buffer, queued, now_s=now_s) < weighed
 
-    def _send(self, rescued: list[Queued], lane: Lane, now_s: float) -> list[Queued]:
+    def _send(self, hedged: list[QueuedRequest], queues: ModelQueues, now_s: float) -> list[QueuedRequest]:
         """Sends those for whom there are slots and money, and returns them."""
-        gone: list[Queued] = []
-        for buffer in lane.buffers if rescued else ():
-            while rescued and self.function.has_slot(buffer, now_s=now_s):
-                full = self.function.first_batch(buffer, lane, rescued)
+        gone: list[QueuedRequest] = []
+        for buffer in queues.buffers if hedged else ():
+            while hedged and self.function.has_slot(buffer, now_s=now_s):
+                full = self.function.first_batch(buffer, queues, hedged)
                 batch = self.function.gathering.cheapest_prefix(buffer, full, now_s=now_s) if full else []
                 # Where the money does not reach for all, it reaches for some.
                 while batch and not self.function.affords(buffer, sum(q.request.items for q in batch), now_s=now_s):
                     batch.pop()
                 if not batch:
                     break
-                self.function.send(batch, buffer, lane, now_s=now_s)
+                self.function.send(batch, buffer, queues, now_s=now_s)
                 gone += batch
-                rescued = [q for q in rescued if q not in batch]
+                hedged = [q for q in hedged if q not in batch]
         return gone
 
-    def _late(self, sent: Sent, queued: Queued, times: ServiceTimes | None, now_s: float) -> float:
+    def _late(self, sent: Sent, queued: QueuedRequest, times: ServiceTimes | None, now_s: float) -> float:
         """Probability that a batch that has not come back yet comes after this request's deadline."""
         if times is None:
             return 1.0
         batch = sent.batch
-        path_s = batch.predicted_finish_s - batch.sent_at_s - batch.predicted_service_s
-        began_s = batch.sent_at_s + (path_s if math.isfinite(path_s) else 0.0)
+        expected_path_s = batch.predicted_finish_s - batch.sent_at_s - batch.predicted_service_s
+        began_s = batch.sent_at_s + (expected_path_s if math.isfinite(expected_path_s) else 0.0)
         items = min(max(batch.items, 1), times.max_batch)
         still = times.late(items, now_s - began_s)
         return 1.0 if still < SURELY else min(1.0, times.late(items, queued.request.deadline_s - began_s) / still)
 
     def _overdue_s(self, sent: Sent) -> float:
-        batch, lane = sent.batch, self.lanes.get(sent.batch.model)
-        times = None if lane is None else lane.times_of(batch)
+        batch, queues = sent.batch, self.all_queues.get(sent.batch.model)
+        times = None if queues is None else queues.times_of(batch)
         if times is None or batch.warming or not math.isfinite(batch.predicted_finish_s):
             return math.inf
         longer_s = batch.predicted_service_s * (math.exp(max(0.0, times.scatter.quantile(OVERDUE))) - 1.0)

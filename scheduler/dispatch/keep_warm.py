@@ -33,12 +33,12 @@ def warming_terms(buffer: Buffer, uplink: UplinkOccupancy) -> WarmingTerms:
     """Returns what a cold start would cost a buffer's batches in lateness, and what a call against it costs."""
     size = max(1, min(buffer.cheapest_size, buffer.most))
     slo_s = min(buffer.slos_s.values(), default=math.inf)
-    slack_s = slo_s - uplink.way_s(int(size * buffer.item_bytes)) - buffer.cold_start_s
+    slack_s = slo_s - uplink.idle_path_s(int(size * buffer.item_bytes)) - buffer.cold_start_s
     late = buffer.known_times.late(size, slack_s)
     return WarmingTerms(
         batch_items=size,
         spilled_rps=buffer.wanted_items / WANTED_MEMORY_S,
         service_s=buffer.known_times.median_s[size],
         call_cost=buffer.tier.price.cost(0.0),
-        lateness_cost=size * buffer.stakes.highest_late_cost(buffer.slos_s) * late,
+        lateness_cost=size * buffer.lateness.highest_late_cost(buffer.slos_s) * late,
     )

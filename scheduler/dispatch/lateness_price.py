@@ -21,7 +21,7 @@ MOST_WEIGHT = 150.0
 
 
 @dataclass(slots=True)
-class LateBudget:
+class SloBudget:
     """One class's objective as a price.
 
     Every decision weighs money against expected lateness. The weight of a late answer, in requests served by the
@@ -31,32 +31,32 @@ class LateBudget:
     """
 
     percentile: float
-    log_weight: float = math.log(FIRST_WEIGHT)
+    log_multiplier: float = math.log(FIRST_WEIGHT)
     overdraft: float = 0.0
     """Late answers more than allowed; below 0, fewer."""
 
     @property
     def weight(self) -> float:
         """What a late answer weighs, in the cheapest requests."""
-        return math.exp(self.log_weight)
+        return math.exp(self.log_multiplier)
 
     def brace(self) -> None:
         """Takes lateness seriously again: what was saved up in quiet times is not spent at once when things change."""
-        self.log_weight = max(self.log_weight, math.log(BRACED_WEIGHT))
+        self.log_multiplier = max(self.log_multiplier, math.log(BRACED_WEIGHT))
 
     def spend(self, late: bool) -> None:
         """Notes an answer."""
         more = late - SAFETY * (1.0 - self.percentile)
         self.overdraft = min(max(self.overdraft + more, -MOST_SAVED), MOST_OVERDRAWN)
-        moved = self.log_weight + GAIN * more
-        self.log_weight = min(max(moved, math.log(LEAST_WEIGHT)), math.log(MOST_WEIGHT))
+        moved = self.log_multiplier + GAIN * more
+        self.log_multiplier = min(max(moved, math.log(LEAST_WEIGHT)), math.log(MOST_WEIGHT))
 
 
 @dataclass(slots=True)
-class Stakes:
-    """The weights of a lane's classes, and what follows from them together with the service tables."""
+class LatenessPrice:
+    """The weights of a queues's classes, and what follows from them together with the service tables."""
 
-    budgets: dict[str, LateBudget] = field(default_factory=dict)
+    budgets: dict[str, SloBudget] = field(default_factory=dict)
     unit_cost: float = 0.0
     """Money for a request in the cheapest function batch; 0 without functions."""
     spill_cost: float = 0.0
@@ -73,7 +73,7 @@ class Stakes:
         self.budgets = {
             c.name: known
             if (known := self.budgets.get(c.name)) is not None and known.percentile == c.percentile
-            else LateBudget(c.percentile)
+            else SloBudget(c.percentile)
             for c in classes
         }
 

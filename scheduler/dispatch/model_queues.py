@@ -1,4 +1,4 @@
-"""One model's lane: its queues, and the plan as the dispatcher reads it."""
+"""One model's queues: its queues, and the plan as the dispatcher reads it."""
 
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -7,8 +7,8 @@ from itertools import chain
 
 from scheduler.dispatch.forecast import ServiceTimes
 from scheduler.dispatch.function_buffer import Buffer, Routes
-from scheduler.dispatch.lateness_price import Stakes
-from scheduler.dispatch.queue import DeadlineOrder, Place, Queued, deadline_order
+from scheduler.dispatch.lateness_price import LatenessPrice
+from scheduler.dispatch.queue import DeadlineOrder, Place, QueuedRequest, deadline_order
 from scheduler.domain.batches import Batch
 from scheduler.domain.plans import BufferPlan, GroupPlan, Limits, ModelSettings
 from scheduler.domain.requests import Backend
@@ -22,7 +22,7 @@ def _order_at(place: Place) -> DeadlineOrder:
 
 
 @dataclass(slots=True, eq=False)
-class Lane:
+class ModelQueues:
     """Requests of one model and the terms on which they leave."""
 
     model: ModelSettings
@@ -45,9 +45,9 @@ class Lane:
     """When a request last had no room on the edge and might have gone to a function."""
     edge_times: ServiceTimes | None = None
     """None: no edge for this model."""
-    stakes: Stakes = field(default_factory=Stakes)
+    lateness: LatenessPrice = field(default_factory=LatenessPrice)
     priced_from: tuple[object, ...] = ()
-    priced_weight: float = 0.0
+    priced_log_multiplier: float = 0.0
     priced_rps: float = 0.0
     rate_rps: float = 0.0
     """Items a second just now: who else will join the next batch."""
@@ -56,13 +56,15 @@ class Lane:
     waiting: DeadlineOrder = field(default_factory=lambda: _order_at(Place.WAITING))
     late: DeadlineOrder = field(default_factory=lambda: _order_at(Place.LATE))
     deferred: DeadlineOrder = field(default_factory=lambda: _order_at(Place.DEFERRED))
-    halves: dict[Backend, deque[tuple[Queued, ...]]] = field(default_factory=lambda: {b: deque() for b in Backend})
+    halves: dict[Backend, deque[tuple[QueuedRequest, ...]]] = field(
+        default_factory=lambda: {b: deque() for b in Backend}
+    )
     """Halves of batches whose content a backend refused: sent to it again, as they are."""
     late_opened_at_s: float = 0.0
 
     @property
     def orders(self) -> tuple[DeadlineOrder, ...]:
-        """All queues of the lane."""
+        """All queues of the queues."""
         gathered = (buffer.gathered for buffer in self.buffers)
         return self.next_batch, self.waiting, *gathered, self.late, self.deferred
 
@@ -76,13 +78,13 @@ class Lane:
         """Items that are gathered for functions."""
         return sum(buffer.gathered.items for buffer in self.buffers)
 
-    def spilled(self) -> Sequence[Queued]:
+    def spilled(self) -> Sequence[QueuedRequest]:
         """Returns those who are gathered for functions, earliest deadline first; not to be changed."""
         if len(self.buffers) == 1:
             return self.buffers[0].gathered.members
         return sorted(chain.from_iterable(buffer.gathered for buffer in self.buffers), key=deadline_order)
 
-    def buffer_of(self, queued: Queued) -> Buffer | None:
+    def buffer_of(self, queued: QueuedRequest) -> Buffer | None:
         """Returns the buffer that a request belongs to, whether it may go there or not; None without functions."""
         return self.routes.find(queued)
 
@@ -128,19 +130,21 @@ class Lane:
     def needs_pricing(self) -> bool:
         """Whether what prices were made from has moved far enough."""
         state = (self.edge_times, *[buffer.times for buffer in self.buffers], self.limits, self.plan)
-        weight = max((b.log_weight for b in self.stakes.budgets.values()), default=0.0)
+        weight = max((b.log_multiplier for b in self.lateness.budgets.values()), default=0.0)
         rate_rps = self.rate_rps
-        moved = abs(weight - self.priced_weight) > STEP or abs(rate_rps - self.priced_rps) > STEP * self.priced_rps
+        moved = (
+            abs(weight - self.priced_log_multiplier) > STEP or abs(rate_rps - self.priced_rps) > STEP * self.priced_rps
+        )
         if not moved and state == self.priced_from:
             return False
-        self.priced_from, self.priced_weight, self.priced_rps = state, weight, rate_rps
+        self.priced_from, self.priced_log_multiplier, self.priced_rps = state, weight, rate_rps
         return True
 
     def adopt(self, model: ModelSettings, plan: GroupPlan) -> None:
         """Follows a new plan, and settings that may have changed with it. Nobody may wait in the buffers."""
         assert not self.spilled_items, "whoever is gathered is placed anew under the new plan"
         self.model, self.plan = model, plan
-        self.stakes.adopt(model.classes)
+        self.lateness.adopt(model.classes)
         self.buffers = tuple(self._buffer(buffer_plan) for buffer_plan in plan.buffers)
         self.routes = Routes(self.buffers)
         self.arrives(rate_rps=self.rate_rps, item_bytes=self.item_bytes)
@@ -153,7 +157,7 @@ class Lane:
         """A buffer for a plan; what is known of the tier's warmth and of its use stays."""
         tier = self.model.tier(plan.tier)
         slos_s = {c.name: c.slo_s for c in self.model.classes if c.name in plan.classes}
-        buffer = Buffer(self.model, plan, tier, self.stakes, slos_s=slos_s)
+        buffer = Buffer(self.model, plan, tier, self.lateness, slos_s=slos_s)
         for before in self.buffers:
             ours, theirs = ((p.tier, p.classes, p.up_to_bytes) for p in (plan, before.plan))
             if ours == theirs:
@@ -162,7 +166,7 @@ class Lane:
                 buffer.wanted_items, buffer.wanted_at_s = before.wanted_items, before.wanted_at_s
         return buffer
 
-    def serves_late(self, queued: Queued) -> bool:
+    def serves_late(self, queued: QueuedRequest) -> bool:
         """Whether this request is sent even when its deadline cannot be met; no, if its class was reloaded away."""
         return queued.request.class_name in self.served_late
 
@@ -173,7 +177,7 @@ class Lane:
                 return order
         raise KeyError(place)
 
-    def remove(self, queued: Queued) -> None:
+    def remove(self, queued: QueuedRequest) -> None:
         """Takes a waiting request out of whichever queue it is in."""
         if queued.place is Place.SPILL:
             self.take_back(queued)
@@ -184,25 +188,25 @@ class Lane:
                 return
         self.keep_in_halves(lambda other: other is not queued)
 
-    def take_back(self, queued: Queued) -> None:
+    def take_back(self, queued: QueuedRequest) -> None:
         """Takes a request out of the buffer in which it is gathered."""
         buffer = self.buffer_of(queued)
         assert buffer is not None
         buffer.gathered.remove(queued)
         buffer.closes_at_s = None
 
-    def keep_in_halves(self, keep: Callable[[Queued], bool]) -> None:
+    def keep_in_halves(self, keep: Callable[[QueuedRequest], bool]) -> None:
         """Takes everybody else out of the halves; no half is left empty."""
         for backend, halves in self.halves.items():
             kept = (tuple(filter(keep, half)) for half in halves)
             self.halves[backend] = deque(half for half in kept if half)
 
-    def halved(self) -> Iterator[Queued]:
+    def halved(self) -> Iterator[QueuedRequest]:
         """Iterates over those who wait in halves."""
         return chain.from_iterable(chain.from_iterable(self.halves.values()))
 
-    def take_all(self) -> tuple[Queued, ...]:
-        """Empties every queue of the lane and returns who was waiting."""
+    def take_all(self) -> tuple[QueuedRequest, ...]:
+        """Empties every queue of the queues and returns who was waiting."""
         halved = tuple(self.halved())
         self.keep_in_halves(lambda _: False)
         return (*halved, *chain.from_iterable(order.take_all() for order in self.orders))

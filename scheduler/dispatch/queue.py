@@ -26,21 +26,21 @@ class Place(Enum):
 
 
 @dataclass(slots=True, eq=False)
-class Queued:
+class QueuedRequest:
     """A request with its state in the queue. The request itself never changes but for its attempts."""
 
     request: Request
     place: Place = Place.GONE
-    barred: Backend | None = None
+    failed_on: Backend | None = None
     """The backend that failed it: it is sent again once, to the other."""
     cancelled: bool = False
     due: bool = False
     """Whether a deferrable request has waited long enough."""
     copies: int = 0
-    """Batches in flight that it is in: two while it is being rescued."""
+    """Batches in flight that it is in: two while it is being hedged."""
 
 
-def deadline_order(queued: Queued) -> tuple[float, int, int]:
+def deadline_order(queued: QueuedRequest) -> tuple[float, int, int]:
     """Returns what requests are ordered by: deadline, then priority, then age."""
     request = queued.request
     return request.deadline_s, request.priority, request.request_id
@@ -56,34 +56,34 @@ class DeadlineOrder:
         self.place = place
         self.items = 0
         self.body_bytes = 0
-        self._queued: list[Queued] = []
+        self._queued: list[QueuedRequest] = []
 
     def __len__(self) -> int:
         """Number of requests."""
         return len(self._queued)
 
-    def __iter__(self) -> Iterator[Queued]:
+    def __iter__(self) -> Iterator[QueuedRequest]:
         """Earliest deadline first."""
         return iter(self._queued)
 
     @property
-    def members(self) -> list[Queued]:
+    def members(self) -> list[QueuedRequest]:
         """Those in it, earliest deadline first; not to be changed."""
         return self._queued
 
     @property
-    def first(self) -> Queued:
+    def first(self) -> QueuedRequest:
         """The request with the earliest deadline; IndexError if empty."""
         return self._queued[0]
 
-    def add(self, queued: Queued) -> None:
+    def add(self, queued: QueuedRequest) -> None:
         """Adds a request at its place in the order."""
         insort(self._queued, queued, key=deadline_order)
         queued.place = self.place
         self.items += queued.request.items
         self.body_bytes += queued.request.body_bytes
 
-    def remove(self, queued: Queued) -> None:
+    def remove(self, queued: QueuedRequest) -> None:
         """Takes a request out; it must be in."""
         i = bisect_left(self._queued, deadline_order(queued), key=deadline_order)
         if i == len(self._queued) or self._queued[i] is not queued:
@@ -91,7 +91,7 @@ class DeadlineOrder:
         del self._queued[i]
         self._forget(queued)
 
-    def take_all(self) -> tuple[Queued, ...]:
+    def take_all(self) -> tuple[QueuedRequest, ...]:
         """Empties the order and returns who was in it, earliest deadline first."""
         taken = tuple(self._queued)
         self._queued = []
@@ -100,12 +100,12 @@ class DeadlineOrder:
             queued.place = Place.GONE
         return taken
 
-    def remove_all(self, leaving: Iterable[Queued]) -> None:
+    def remove_all(self, leaving: Iterable[QueuedRequest]) -> None:
         """Takes several requests out."""
         for queued in leaving:
             self.remove(queued)
 
-    def _forget(self, queued: Queued) -> None:
+    def _forget(self, queued: QueuedRequest) -> None:
         queued.place = Place.GONE
         self.items -= queued.request.items
         self.body_bytes -= queued.request.body_bytes

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 
-from scheduler.dispatch.model_queues import Lane
+from scheduler.dispatch.model_queues import ModelQueues
 from scheduler.dispatch.queue import Admission
 from scheduler.domain.errors import Refusal, RefusalKind
 
@@ -24,16 +24,16 @@ def no_room(admission: Admission, drain_s: float) -> Refusal:
     return Refusal(RefusalKind.QUEUE_FULL, message, drain_s if drain_s > 0 else NO_ROOM_RETRY_AFTER_S)
 
 
-def expected_drain_s(lanes: Iterable[Lane], max_function_in_flight: int) -> float:
+def expected_drain_s(all_queues: Iterable[ModelQueues], max_function_in_flight: int) -> float:
     """Returns what waits, divided by what the backends serve a second at full batches."""
     drain_s = 0.0
-    for lane in lanes:
-        items = sum(order.items for order in lane.orders)
+    for queues in all_queues:
+        items = sum(order.items for order in queues.orders)
         items_per_s = 0.0
-        if lane.edge_times is not None and lane.edge_cap > 0:
-            items_per_s += lane.edge_cap / lane.edge_times.median_s[lane.edge_cap]
+        if queues.edge_times is not None and queues.edge_cap > 0:
+            items_per_s += queues.edge_cap / queues.edge_times.median_s[queues.edge_cap]
         # All share the slots: the slowest says least.
-        batches = [(b.target, b.known_times.median_s[b.target]) for b in lane.buffers if b.cap]
+        batches = [(b.target, b.known_times.median_s[b.target]) for b in queues.buffers if b.cap]
         items_per_s += max_function_in_flight * min((items / takes_s for items, takes_s in batches), default=0.0)
         if items and items_per_s > 0:
             drain_s += items / items_per_s

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from scheduler.dispatch.decision_ring import DecisionRing
-from scheduler.dispatch.queue import Admission, Place, Queued
+from scheduler.dispatch.queue import Admission, Place, QueuedRequest
 from scheduler.domain.batches import Batch
 from scheduler.domain.errors import Refusal
 from scheduler.domain.messages import Command, RefuseRequest, SendBatch
@@ -16,7 +16,7 @@ class Sent:
     """A batch in flight with the requests in it, in the batch's order."""
 
     batch: Batch
-    members: tuple[Queued, ...]
+    members: tuple[QueuedRequest, ...]
 
 
 @dataclass(slots=True)
@@ -29,12 +29,12 @@ class Sender:
     """Time of the present call."""
     next_batch_id: int = 1
     in_flight: dict[int, Sent] = field(default_factory=dict)
-    requests: dict[int, Queued] = field(default_factory=dict)
+    requests: dict[int, QueuedRequest] = field(default_factory=dict)
     commands: list[Command] = field(default_factory=list)
 
     def send(
         self,
-        members: Sequence[Queued],
+        members: Sequence[QueuedRequest],
         *,
         backend: Backend,
         now_s: float,
@@ -68,7 +68,7 @@ class Sender:
         for queued in members:
             if any(earlier.backend is not backend for earlier in queued.request.attempts):
                 # It has changed sides, whatever for: it does so once.
-                queued.barred = backend.other
+                queued.failed_on = backend.other
             queued.request = queued.request.sent_with(attempt)
             if queued.copies == 0:
                 queued.place = Place.IN_FLIGHT
@@ -100,7 +100,7 @@ class Sender:
         self._leave(batch, ())
         return batch
 
-    def _leave(self, batch: Batch, members: Sequence[Queued]) -> None:
+    def _leave(self, batch: Batch, members: Sequence[QueuedRequest]) -> None:
         self.in_flight[batch.batch_id] = Sent(batch, tuple(members))
         self.ring.sent(batch)
         self.commands.append(SendBatch(batch))
@@ -117,18 +117,18 @@ class Sender:
         """Removes a batch from those in flight; KeyError if it is not there."""
         return self.in_flight.pop(batch_id)
 
-    def requeue(self, queued: Queued) -> None:
+    def requeue(self, queued: QueuedRequest) -> None:
         """Counts a request that came back unanswered as waiting again."""
         queued.place = Place.GONE
         self.admission.requests += 1
 
-    def refuse(self, queued: Queued, refusal: Refusal) -> None:
+    def refuse(self, queued: QueuedRequest, refusal: Refusal) -> None:
         """Ends a waiting request without an answer."""
         self.admission.requests -= 1
         self.close(queued, refusal.kind.value)
         self.commands.append(RefuseRequest(queued.request.request_id, refusal))
 
-    def close(self, queued: Queued, outcome: str) -> None:
+    def close(self, queued: QueuedRequest, outcome: str) -> None:
         """Forgets a request that has come to its end, as `DecisionRing.ended` words it."""
         queued.place = Place.GONE
         self.ring.ended(queued.request.request_id, self.now_s, outcome)

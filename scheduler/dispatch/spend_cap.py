@@ -23,7 +23,7 @@ class OverCap(str, Enum):
     """The edge answers whom it can in time; the others are refused, or served late where their class says so."""
 
 
-class Course(str, Enum):
+class SpendVerdict(str, Enum):
     """What may be done with a request, as far as money goes."""
 
     FUNCTION = "function"
@@ -32,7 +32,7 @@ class Course(str, Enum):
     """The edge answers it in time, or nobody does."""
     EDGE_EVEN_LATE = "edge-even-late"
     """The edge answers it, in time or not."""
-    EDGE_TO_SPARE = "edge-to-spare"
+    EDGE_IF_IDLE = "edge-if-idle"
     """The edge answers it if nobody of higher priority needs the place; otherwise it is refused at once."""
 
 
@@ -165,7 +165,7 @@ class SpendCap:
         return [(name, cap, window) for name, cap, window in both if cap is not None]
 
 
-def course(cap: SpendCap, over_cap: OverCap, *, cost: float, now_s: float, low_priority: bool) -> Course:
+def course(cap: SpendCap, over_cap: OverCap, *, cost: float, now_s: float, low_priority: bool) -> SpendVerdict:
     """Returns what may be done with a request.
 
     Args:
@@ -178,14 +178,14 @@ def course(cap: SpendCap, over_cap: OverCap, *, cost: float, now_s: float, low_p
     >>> cap = SpendCap(per_hour=1.0)
     >>> cap.book(0.75, at_s=0.0)
     >>> [course(cap, OverCap.REFUSE_LOW_PRIORITY, cost=0.1, now_s=1.0, low_priority=low).value for low in (False, True)]
-    ['function', 'edge-to-spare']
+    ['function', 'edge-if-idle']
     """
     share = _share(over_cap, low_priority=low_priority)
     if cap.allows(cost, now_s, share=share):
-        return Course.FUNCTION
+        return SpendVerdict.FUNCTION
     if share < 1.0:
-        return Course.EDGE_TO_SPARE
-    return Course.EDGE_EVEN_LATE if over_cap is OverCap.SERVE_LATE else Course.EDGE_IN_TIME
+        return SpendVerdict.EDGE_IF_IDLE
+    return SpendVerdict.EDGE_EVEN_LATE if over_cap is OverCap.SERVE_LATE else SpendVerdict.EDGE_IN_TIME
 
 
 @dataclass(frozen=True, slots=True)

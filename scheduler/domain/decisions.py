@@ -16,7 +16,7 @@ class Decision(NamedTuple):
     """Where it was put: edge, waiting, function, deferred, late, refused."""
     cause: str
     """Why it was placed just now: arrival, deferred, displaced, edge-sent, edge-slipped, failure, filling, half,
-    limits, plan, rescue, riding, slot, spend-cap."""
+    limits, plan, hedging, riding, slot, spend-cap."""
     plan_id: int
     deadline_s: float
     edge_start_s: float

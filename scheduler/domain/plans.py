@@ -30,9 +30,8 @@ class BufferPlan:
     tier: str
     """Name of the function tier that its batches go to."""
     target_batch: int
-    """Where firm, the items at which a batch leaves. Otherwise the cheapest size that can still be in time, as expected
-    when the plan was made: batches leave when waiting for another member does not pay any longer, which may be earlier
-    or later."""
+    """Where fixed, the items at which a batch leaves. Otherwise the cheapest size that can still be in time, as planned;
+    a batch then leaves when waiting for another member does not pay any longer, earlier or later."""
     timeouts_s: Mapping[str, float]
     """By class: longest a request waits for others, deadlines permitting."""
     margins: Mapping[str, float]
@@ -47,7 +46,7 @@ class BufferPlan:
     """Mean item on the wire, where items are routed by size; None: the model's."""
     size_factor: float = 1.0
     """Factor on a service time that its items' size makes, where that was learned."""
-    firm: bool = False
+    fixed: bool = False
     """Whether its batches leave at the target or the first timeout, as loaded, while the percentile holds."""
 
 

@@ -24,7 +24,7 @@ CAUSES = {
     "slot": "because of the wait for a free function call",
     "plan": "under a new plan",
     "failure": "after a backend had failed",
-    "rescue": "to save its deadline",
+    "hedging": "to save its deadline",
     "limits": "under an operator's new limits",
     "spend-cap": "because a spend cap was reached",
 }
@@ -218,9 +218,9 @@ def _terms(
         yield "items in the batch", str(items), str(batch.items)
     service_s = None if report is None else report.service_s
     elapsed_s = None if report is None else report.elapsed_s
-    way_s = batch.predicted_finish_s - batch.sent_at_s - batch.predicted_service_s
+    idle_path_s = batch.predicted_finish_s - batch.sent_at_s - batch.predicted_service_s
     actual_way_s = None if elapsed_s is None or service_s is None else elapsed_s - service_s
-    yield "way there and back, waiting", _if_finite(way_s, _seconds), _if_finite(actual_way_s, _seconds)
+    yield "way there and back, waiting", _if_finite(idle_path_s, _seconds), _if_finite(actual_way_s, _seconds)
     if not on_edge:
         if report is not None:
             yield "of it round trip", "", _if_finite(report.rtt_s, _seconds)

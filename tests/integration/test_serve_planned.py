@@ -297,10 +297,10 @@ def test_without_a_plan_classes_are_grouped_on_tiers_by_what_was_seen_of_them(si
         by_class = {name: buffer for buffer in group["buffers"] for name in buffer["classes"]}
         assert group["edge_batch_cap"] == 0
         assert group["feasible"]
-        # Six of six were hurried; each class knows how long its requests may wait, and none is firm.
+        # Six of six were hurried; each class knows how long its requests may wait, and none is fixed.
         assert by_class["hurried"]["share"] == pytest.approx(1.0)
         assert by_class["patient"]["timeouts_s"]["patient"] > by_class["hurried"]["timeouts_s"]["hurried"] > 0
-        assert not any(buffer["firm"] for buffer in group["buffers"])
+        assert not any(buffer["fixed"] for buffer in group["buffers"])
         rows = asked(daemon, "hurried", *pictures(3))
         assert {row["tier"] for row in rows} == {by_class["hurried"]["tier"]}
 

@@ -67,7 +67,7 @@ class World:
     def hear(self, now_s: float) -> None:
         while self.back and self.back[0][0] <= now_s:
             at_s, batch_id, report = heapq.heappop(self.back)
-            self.warm.came_back(batch_id, report, now_s=at_s, way_s=RTT_S)
+            self.warm.came_back(batch_id, report, now_s=at_s, idle_path_s=RTT_S)
 
     def send(self, now_s: float, service_s: float = SERVICE_S) -> bool:
         """Sends a batch and returns whether it met a cold start."""

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from scheduler.dispatch.edge_batch import compose, fill_up
 from scheduler.dispatch.forecast import ServiceTimes, service_times
-from scheduler.dispatch.queue import Queued
+from scheduler.dispatch.queue import QueuedRequest
 from scheduler.domain.requests import Request
 
 CAP = 32
@@ -17,8 +17,10 @@ def orin(margin: float = 1.0) -> ServiceTimes:
     return service_times([0.04234 + 0.008165 * items for items in range(1, CAP + 1)], margin=margin)
 
 
-def waiting(*deadlines_s: float, items: int = 1) -> list[Queued]:
-    return [Queued(Request(i, "m", 0.0, deadline_s, items=items)) for i, deadline_s in enumerate(sorted(deadlines_s))]
+def waiting(*deadlines_s: float, items: int = 1) -> list[QueuedRequest]:
+    return [
+        QueuedRequest(Request(i, "m", 0.0, deadline_s, items=items)) for i, deadline_s in enumerate(sorted(deadlines_s))
+    ]
 
 
 def test_everybody_goes_when_everybody_can_be_in_time() -> None:
@@ -61,7 +63,7 @@ def test_the_choice_is_the_best_of_all_runs_of_consecutive_deadlines(
     result = compose(queue, times, now_s=0.0, cap=cap, drop_penalty=drop_penalty)
     assert [*result.dropped, *result.chosen, *result.left] == queue or not result.chosen
     for q in result.chosen:
-        assert times.cautious_s[len(result.chosen)] <= q.request.deadline_s
+        assert times.safe_s[len(result.chosen)] <= q.request.deadline_s
 
     def score(k: int, end: int) -> float:
         return (end - k - drop_penalty * k) / times.median_s[end - k]
@@ -69,7 +71,7 @@ def test_the_choice_is_the_best_of_all_runs_of_consecutive_deadlines(
     feasible = [
         score(k, end)
         for k, end in combinations(range(len(queue) + 1), 2)
-        if end - k <= cap and times.cautious_s[end - k] <= queue[k].request.deadline_s
+        if end - k <= cap and times.safe_s[end - k] <= queue[k].request.deadline_s
     ]
     if result.chosen:
         k = len(result.dropped)
@@ -87,7 +89,7 @@ def test_free_riders_make_nobody_late() -> None:
     riders = fill_up(chosen, waiting(0.22, 0.24, 0.9, 0.9, 0.9, 0.9, 0.9, 0.9), times, now_s=0.0, cap=CAP)
     size = len(chosen) + len(riders)
     assert riders
-    assert times.cautious_s[size] <= min(q.request.deadline_s for q in (*chosen, *riders))
+    assert times.safe_s[size] <= min(q.request.deadline_s for q in (*chosen, *riders))
 
 
 def test_nobody_waiting_is_an_empty_batch() -> None:

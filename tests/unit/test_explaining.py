@@ -162,10 +162,10 @@ def test_every_end_has_its_sentence(outcome: str) -> None:
 
 
 def test_a_rescue_shows_both_sendings_and_what_the_loser_cost() -> None:
-    rescued = a_decision(place="function", cause="rescue", at_s=100.25)
+    hedged = a_decision(place="function", cause="hedging", at_s=100.25)
     lost = Sending(function_batch(), 100.875, BatchReport(0.625, service_s=0.375), None, 5e-6)
     won = Sending(a_batch(7, (1,)), 100.5, BatchReport(0.375, service_s=0.3), None, 0.0)
-    text = describe(an_explanation(decisions=(a_decision(), rescued), sendings=(won, lost), ended_at_s=100.5))
+    text = describe(an_explanation(decisions=(a_decision(), hedged), sendings=(won, lost), ended_at_s=100.5))
     told = [line.split("  ")[-1] for line in text.splitlines() if line.startswith("  +")]
     assert told == [
         "on arrival, it was put into the edge's next batch (plan 3)",

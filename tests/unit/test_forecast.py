@@ -10,7 +10,7 @@ from scheduler.dispatch.forecast import EdgeOccupancy, Slots, UplinkOccupancy, s
 @given(st.lists(st.floats(0.001, 10.0), min_size=1, max_size=40), st.floats(0.0, 12.0))
 def test_largest_within_agrees_with_a_scan(latencies_s: list[float], seconds: float) -> None:
     times = service_times(latencies_s, margin=1.2)
-    scan = max((b for b in range(1, len(latencies_s) + 1) if times.cautious_s[b] <= seconds), default=0)
+    scan = max((b for b in range(1, len(latencies_s) + 1) if times.safe_s[b] <= seconds), default=0)
     assert times.largest_within(seconds, cautious=True) == scan
 
 
@@ -31,18 +31,18 @@ def test_release_of_a_batch_given_up_before_is_ignored() -> None:
 def test_a_batch_waits_for_the_uplink_behind_the_one_before() -> None:
     uplink = UplinkOccupancy(bytes_per_s=1000.0, rtt_s=0.1)
     uplink.occupy(batch_id=1, body_bytes=500, now_s=0.0, finish_s=2.0)
-    assert uplink.path_s(200, now_s=0.1, slots=Slots(8)) == pytest.approx(0.4 + 0.2 + 0.1)
+    assert uplink.expected_path_s(200, now_s=0.1, slots=Slots(8)) == pytest.approx(0.4 + 0.2 + 0.1)
 
 
 def test_without_a_free_slot_the_path_begins_when_one_is_expected() -> None:
     uplink = UplinkOccupancy(bytes_per_s=None, rtt_s=0.0)
     uplink.occupy(batch_id=1, body_bytes=1, now_s=0.0, finish_s=2.0)
-    assert uplink.path_s(1, now_s=0.5, slots=Slots(1)) == pytest.approx(1.5)
+    assert uplink.expected_path_s(1, now_s=0.5, slots=Slots(1)) == pytest.approx(1.5)
 
 
 def test_zero_bandwidth_is_an_input_not_a_crash() -> None:
     uplink = UplinkOccupancy(bytes_per_s=0.0)
-    assert uplink.path_s(1, now_s=0.0, slots=Slots(1)) == float("inf")
+    assert uplink.expected_path_s(1, now_s=0.0, slots=Slots(1)) == float("inf")
     uplink.occupy(batch_id=1, body_bytes=1, now_s=0.0, finish_s=float("inf"))
     uplink.release(1, now_s=5.0)
     assert uplink.free_at_s <= 5.0

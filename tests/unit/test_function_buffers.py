@@ -7,8 +7,8 @@ from support.engine_kit import finish, refused, sent
 
 from scheduler.dispatch.decision_ring import DecisionRing
 from scheduler.dispatch.forecast import service_times
-from scheduler.dispatch.model_queues import Lane
-from scheduler.dispatch.queue import Admission, Queued
+from scheduler.dispatch.model_queues import ModelQueues
+from scheduler.dispatch.queue import Admission, QueuedRequest
 from scheduler.dispatch.request_table import Sender
 from scheduler.domain.batches import BatchReport
 from scheduler.domain.latency import FunctionTier, LatencyModel, Price
@@ -108,7 +108,7 @@ def test_another_plan_for_its_functions_does_not_make_a_model_forget_what_it_has
     assert before.function_latencies["cpu"].predict_s(1) > 0.4
     one.handle([SettingsChanged(EngineSettings(models=(MODEL,)))], 30.0)
     assert known() == before
-    assert one._lanes["m"].buffers[0].plan.target_batch == 1
+    assert one._queues["m"].buffers[0].plan.target_batch == 1
 
 
 def test_a_new_grouping_knows_at_once_how_many_come_and_how_large_they_are() -> None:
@@ -118,9 +118,9 @@ def test_a_new_grouping_knows_at_once_how_many_come_and_how_large_they_are() -> 
         for batch in sent(one.handle([asked(number, at_s, CLASSES[number % 2].name, 30.0)], at_s)):
             finish(one, batch, at_s)
     one.handle([SettingsChanged(EngineSettings(models=(MODEL,)))], 5.0)
-    lane = one._lanes["m"]
-    assert [buffer.rate_rps for buffer in lane.buffers] == pytest.approx([10.0, 10.0], rel=0.1)
-    assert [buffer.item_bytes for buffer in lane.buffers] == pytest.approx([20_000.0, 20_000.0])
+    queues = one._queues["m"]
+    assert [buffer.rate_rps for buffer in queues.buffers] == pytest.approx([10.0, 10.0], rel=0.1)
+    assert [buffer.item_bytes for buffer in queues.buffers] == pytest.approx([20_000.0, 20_000.0])
 
 
 @pytest.mark.parametrize(
@@ -136,8 +136,8 @@ def test_no_objective_and_no_burst_is_too_much_for_a_plan(slo_s: float, rate_rps
 
 
 def test_requests_larger_than_the_planned_batch_go_alone() -> None:
-    firm = replace(MODEL, classes=CLASSES[1:], buffers=(LoadedBuffer(("patient",), "gpu", 3, {"patient": 5.0}, 1e-6),))
-    one = engine(firm)
+    fixed = replace(MODEL, classes=CLASSES[1:], buffers=(LoadedBuffer(("patient",), "gpu", 3, {"patient": 5.0}, 1e-6),))
+    one = engine(fixed)
     first = sent(one.handle([asked(1, 0.0, "patient", 30.0, items=2), asked(2, 0.0, "patient", 30.0, items=7)], 0.0))
     assert [(batch.request_ids, batch.items) for batch in first] == [((1,), 2), ((2,), 7)]
 
@@ -168,22 +168,22 @@ def test_sizes_that_no_tier_answers_in_time_do_not_keep_the_others_from_batches(
 
 
 def test_a_batch_in_flight_is_judged_by_the_tables_of_its_tier_and_size() -> None:
-    """A rescue weighs how late a batch will be: one of large items is not overdue when one of small ones would be."""
+    """A hedging weighs how late a batch will be: one of large items is not overdue when one of small ones would be."""
     model = replace(MODEL, buffers=(), classes=CLASSES[1:])
     lane_plan = [
         BufferPlan(("patient",), "cpu", 1, {"patient": 1.0}, {"patient": 1.0}, 0.99, 0.5, 1e4, size_factor=0.5),
         BufferPlan(("patient",), "cpu", 1, {"patient": 1.0}, {"patient": 1.0}, 0.99, 0.5, size_factor=2.0),
     ]
-    lane = Lane(model, GroupPlan("m", ("patient",), 0, {}, 0.99, tuple(lane_plan), 0.0, 1.0, 1.0))
-    lane.adopt(model, lane.plan)
-    lane.learn(None, [service_times([factor * 0.3], margin=1.0) for factor in (0.5, 2.0)])
+    queues = ModelQueues(model, GroupPlan("m", ("patient",), 0, {}, 0.99, tuple(lane_plan), 0.0, 1.0, 1.0))
+    queues.adopt(model, queues.plan)
+    queues.learn(None, [service_times([factor * 0.3], margin=1.0) for factor in (0.5, 2.0)])
     members = [
-        Queued(Request(i, "m", 0.0, 9.0, body_bytes=size, class_name="patient"))
+        QueuedRequest(Request(i, "m", 0.0, 9.0, body_bytes=size, class_name="patient"))
         for i, size in ((1, 5_000), (2, 90_000))
     ]
-    assert [lane.buffer_of(queued) for queued in members] == list(lane.buffers)
+    assert [queues.buffer_of(queued) for queued in members] == list(queues.buffers)
     sender = Sender(Admission(9, 10**6), DecisionRing(9))
-    for buffer, queued, factor in zip(lane.buffers, members, (0.5, 2.0), strict=True):
+    for buffer, queued, factor in zip(queues.buffers, members, (0.5, 2.0), strict=True):
         batch = sender.send(
             [queued],
             backend=Backend.FUNCTION,
@@ -194,8 +194,8 @@ def test_a_batch_in_flight_is_judged_by_the_tables_of_its_tier_and_size() -> Non
             tier="cpu",
             size_factor=factor,
         )
-        assert lane.times_of(batch) is buffer.times
+        assert queues.times_of(batch) is buffer.times
         assert batch.largest_item_bytes == queued.request.body_bytes
     # Of an earlier plan's size: the tier's tables are the nearest there are.
-    assert lane.times_of(replace(batch, size_factor=1.0)) is lane.buffers[0].times
-    assert lane.times_of(replace(batch, tier="gone")) is None
+    assert queues.times_of(replace(batch, size_factor=1.0)) is queues.buffers[0].times
+    assert queues.times_of(replace(batch, tier="gone")) is None

@@ -8,12 +8,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.engine_kit import FUNCTION, TIER, settings
 
-from scheduler.dispatch.batch_economics import Gathering
+from scheduler.dispatch.batch_economics import BatchEconomics
 from scheduler.dispatch.forecast import UplinkOccupancy, service_times
 from scheduler.dispatch.function_buffer import Buffer
-from scheduler.dispatch.lateness_price import LEAST_WEIGHT, MOST_WEIGHT, SAFETY, LateBudget
-from scheduler.dispatch.model_queues import Lane
-from scheduler.dispatch.queue import Queued
+from scheduler.dispatch.lateness_price import LEAST_WEIGHT, MOST_WEIGHT, SAFETY, SloBudget
+from scheduler.dispatch.model_queues import ModelQueues
+from scheduler.dispatch.queue import QueuedRequest
 from scheduler.domain.plans import BufferPlan, GroupPlan
 from scheduler.domain.requests import Request
 from scheduler.domain.scatter import Scatter
@@ -22,27 +22,27 @@ RTT_S, SIGMA = 0.02, 0.2
 NOW_S = 100.0
 
 
-def buffer_with(slacks_s: Sequence[float], *, rate_rps: float = 30.0) -> tuple[Gathering, Buffer]:
+def buffer_with(slacks_s: Sequence[float], *, rate_rps: float = 30.0) -> tuple[BatchEconomics, Buffer]:
     """A buffer in which requests are gathered with so much time left, and the economics of its batches."""
     [model] = settings().models
     plan = BufferPlan(("default",), "1gb", 3, {"default": math.inf}, {}, 0.99)
-    lane = Lane(model, GroupPlan("m", ("default",), 64, {}, 0.99, (plan,), 0.0, 1.0, 0.5))
-    lane.adopt(model, lane.plan)
-    [buffer] = lane.buffers
+    queues = ModelQueues(model, GroupPlan("m", ("default",), 64, {}, 0.99, (plan,), 0.0, 1.0, 0.5))
+    queues.adopt(model, queues.plan)
+    [buffer] = queues.buffers
     predicted_s = [FUNCTION.predict_s(items) for items in range(1, FUNCTION.max_batch + 1)]
     buffer.times = service_times(predicted_s, margin=1.5, scatter=Scatter(sigma=SIGMA))
-    lane.recap()
-    lane.arrives(rate_rps=rate_rps, item_bytes=10_000.0)
-    gathering = Gathering(UplinkOccupancy(rtt_s=RTT_S))
-    gathering.price(lane)
+    queues.recap()
+    queues.arrives(rate_rps=rate_rps, item_bytes=10_000.0)
+    gathering = BatchEconomics(UplinkOccupancy(rtt_s=RTT_S))
+    gathering.price(queues)
     buffer.opened_at_s = NOW_S
     for number, slack_s in enumerate(slacks_s):
         buffer.gathered.add(queued(number, slack_s))
     return gathering, buffer
 
 
-def queued(number: int, slack_s: float) -> Queued:
-    return Queued(Request(number, "m", NOW_S + slack_s - 1.0, NOW_S + slack_s, body_bytes=10_000))
+def queued(number: int, slack_s: float) -> QueuedRequest:
+    return QueuedRequest(Request(number, "m", NOW_S + slack_s - 1.0, NOW_S + slack_s, body_bytes=10_000))
 
 
 def late(items: int, slack_s: float) -> float:
@@ -57,7 +57,7 @@ def money(buffer: Buffer, slacks_s: Sequence[float]) -> float:
     """A batch's price and what the lateness of each of its members weighs, one by one."""
     items = len(slacks_s)
     each = sum(late(items, slack_s) for slack_s in slacks_s)
-    return TIER.price.cost(FUNCTION.predict_s(items)) + buffer.stakes.late_cost("default") * each
+    return TIER.price.cost(FUNCTION.predict_s(items)) + buffer.lateness.late_cost("default") * each
 
 
 slacks = st.lists(st.floats(0.25, 1.5), min_size=1, max_size=5).map(sorted)
@@ -85,7 +85,7 @@ def test_a_batchs_cost_is_its_price_and_each_members_lateness(slacks_s: list[flo
     """Of members whose deadlines are close: the mean of the first and the last stands for all."""
     gathering, buffer = buffer_with(slacks_s)
     found = gathering.cost(buffer, buffer.gathered.members, items=len(slacks_s), begins_s=NOW_S + RTT_S)
-    one_late = buffer.stakes.late_cost("default")
+    one_late = buffer.lateness.late_cost("default")
     spread = late(len(slacks_s), slacks_s[0]) - late(len(slacks_s), slacks_s[-1])
     assert found == pytest.approx(money(buffer, slacks_s), abs=len(slacks_s) * one_late * (spread + 1e-9))
 
@@ -97,7 +97,7 @@ def test_joining_costs_what_the_batch_costs_more_with_the_newcomer(slacks_s: lis
     exact = money(buffer, slacks_s) - money(buffer, slacks_s[:-1])
     sizes = (len(slacks_s) - 1, len(slacks_s))
     spread = max(late(size, slacks_s[0]) - late(size, slacks_s[-1]) for size in sizes)
-    tolerance = 2 * len(slacks_s) * buffer.stakes.late_cost("default") * (spread + 1e-9)
+    tolerance = 2 * len(slacks_s) * buffer.lateness.late_cost("default") * (spread + 1e-9)
     assert gathering.joining(buffer, newcomer, now_s=NOW_S) == pytest.approx(exact, abs=tolerance)
 
 
@@ -136,15 +136,15 @@ def test_the_size_that_is_gathered_for_is_the_cheapest_of_all_sizes(rate_rps: fl
     def each(size: int) -> float:
         wait_s = (size - 1) / rate_rps
         risk = late(size, 1.0 - 0.5 * wait_s) if wait_s < 1.0 else 1.0
-        return TIER.price.cost(FUNCTION.predict_s(size)) / size + buffer.stakes.highest_late_cost(["default"]) * risk
+        return TIER.price.cost(FUNCTION.predict_s(size)) / size + buffer.lateness.highest_late_cost(["default"]) * risk
 
     assert each(buffer.cheapest_size) == pytest.approx(min(each(size) for size in range(1, 6)))
-    assert buffer.stakes.spill_cost == pytest.approx(each(buffer.cheapest_size))
+    assert buffer.lateness.spill_cost == pytest.approx(each(buffer.cheapest_size))
 
 
 @given(st.lists(st.booleans(), min_size=1, max_size=400), st.sampled_from([0.9, 0.99, 0.999]))
 def test_the_weight_of_a_late_answer_stays_within_its_bounds(late_answers: list[bool], percentile: float) -> None:
-    budget = LateBudget(percentile)
+    budget = SloBudget(percentile)
     for one in late_answers:
         before = budget.weight
         budget.spend(one)
@@ -153,7 +153,7 @@ def test_the_weight_of_a_late_answer_stays_within_its_bounds(late_answers: list[
 
 
 def test_where_just_as_many_are_late_as_are_aimed_at_the_weight_stays() -> None:
-    budget, period = LateBudget(0.98), round(1 / (SAFETY * 0.02))
+    budget, period = SloBudget(0.98), round(1 / (SAFETY * 0.02))
     weights = []
     for number in range(40 * period):
         budget.spend(number % period == 0)

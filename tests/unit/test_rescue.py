@@ -1,4 +1,4 @@
-"""Rescue: a request about to be late on one side is sent once to the other, and the first answer counts."""
+"""Hedging: a request about to be late on one side is sent once to the other, and the first answer counts."""
 
 from dataclasses import replace
 
@@ -31,7 +31,7 @@ def hung_edge(count: int = 3, *, settled: EngineSettings | None = None, slo_s: f
     return engine, batch
 
 
-def rescued(count: int = 3) -> tuple[Engine, Batch, Batch]:
+def hedged(count: int = 3) -> tuple[Engine, Batch, Batch]:
     """The same engine, the hung batch, and the function batch that all its requests are in besides."""
     engine, first = hung_edge(count)
     [second] = sent(wait(engine, 0.5))
@@ -44,20 +44,20 @@ def edge_only(changed: EngineSettings) -> EngineSettings:
 
 
 def test_who_hangs_on_the_edge_goes_to_a_function_while_there_is_time_and_only_once() -> None:
-    engine, first, second = rescued()
+    engine, first, second = hedged()
     assert second.backend is Backend.FUNCTION
     assert sorted(second.request_ids) == sorted(first.request_ids)
     assert first.predicted_finish_s < second.sent_at_s < second.predicted_finish_s <= SLO_S
     assert sent(wait(engine, first.give_up_at_s)) == []
     kept = engine.explanation(1)
     assert kept is not None
-    assert [(d.place, d.cause) for d in kept.decisions] == [("edge", "arrival"), ("function", "rescue")]
+    assert [(d.place, d.cause) for d in kept.decisions] == [("edge", "arrival"), ("function", "hedging")]
     assert [sending.batch for sending in kept.sendings] == [first, second]
 
 
 @pytest.mark.parametrize("winner", [0, 1])
 def test_the_first_answer_counts_and_the_other_is_passed_over(winner: int) -> None:
-    engine, *batches = rescued()
+    engine, *batches = hedged()
     quick, slow = batches[winner], batches[1 - winner]
     assert sorted(answered(finish(engine, quick, 1.0))) == [1, 2, 3]
     assert engine.statistics().unanswered_bytes == 0
@@ -69,7 +69,7 @@ def test_the_first_answer_counts_and_the_other_is_passed_over(winner: int) -> No
 
 @pytest.mark.parametrize("winner", [0, 1])
 def test_what_the_loser_costs_is_booked(winner: int) -> None:
-    engine, *batches = rescued()
+    engine, *batches = hedged()
     before = engine.statistics().spent
     finish(engine, batches[winner], 1.0)
     billed = BatchReport(1.2, service_s=1.0, billed_duration_s=1.0)
@@ -83,7 +83,7 @@ def test_what_the_loser_costs_is_booked(winner: int) -> None:
 @pytest.mark.parametrize("kind", list(FailureKind))
 @pytest.mark.parametrize("loser", [0, 1])
 def test_a_loser_that_fails_changes_nothing_for_the_requests(loser: int, kind: FailureKind) -> None:
-    engine, *batches = rescued()
+    engine, *batches = hedged()
     after = fail(engine, batches[loser], 0.6, kind)
     assert sent(after) == []
     assert refused(after) == {}
@@ -94,7 +94,7 @@ def test_a_loser_that_fails_changes_nothing_for_the_requests(loser: int, kind: F
 @pytest.mark.parametrize("kind", [k for k in FailureKind if k is not FailureKind.REJECTED])
 @pytest.mark.parametrize("order", [(0, 1), (1, 0)])
 def test_who_failed_on_both_sides_is_told_once_and_sent_nowhere(order: tuple[int, int], kind: FailureKind) -> None:
-    engine, *batches = rescued()
+    engine, *batches = hedged()
     fail(engine, batches[order[0]], 0.6, kind)
     after = fail(engine, batches[order[1]], 0.7, kind)
     assert sorted(refused(after)) == [1, 2, 3]
@@ -104,7 +104,7 @@ def test_who_failed_on_both_sides_is_told_once_and_sent_nowhere(order: tuple[int
 
 @pytest.mark.parametrize("winner", [0, 1])
 def test_a_request_cancelled_while_it_is_rescued_gets_no_answer_and_is_let_go(winner: int) -> None:
-    engine, *batches = rescued()
+    engine, *batches = hedged()
     engine.handle([RequestCancelled(2)], 0.6)
     assert sorted(answered(finish(engine, batches[winner], 1.0))) == [1, 3]
     assert answered(finish(engine, batches[1 - winner], 1.1)) == []

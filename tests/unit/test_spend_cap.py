@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from scheduler.dispatch.ledger import Ledger
-from scheduler.dispatch.spend_cap import KEPT_FOR_PRIORITY, Course, OverCap, SlidingSum, SpendCap, course
+from scheduler.dispatch.spend_cap import KEPT_FOR_PRIORITY, OverCap, SlidingSum, SpendCap, SpendVerdict, course
 from scheduler.domain.batches import BatchReport, FailureKind
 from scheduler.domain.latency import Price
 
@@ -156,19 +156,19 @@ def test_three_tenths_fit_into_a_cap_of_three_tenths_in_spite_of_binary_fraction
 @pytest.mark.parametrize(
     ("over_cap", "low_priority", "found"),
     [
-        (OverCap.SERVE_LATE, False, Course.EDGE_EVEN_LATE),
-        (OverCap.SERVE_LATE, True, Course.EDGE_EVEN_LATE),
-        (OverCap.EDGE_ONLY, False, Course.EDGE_IN_TIME),
-        (OverCap.EDGE_ONLY, True, Course.EDGE_IN_TIME),
-        (OverCap.REFUSE_LOW_PRIORITY, False, Course.EDGE_IN_TIME),
-        (OverCap.REFUSE_LOW_PRIORITY, True, Course.EDGE_TO_SPARE),
+        (OverCap.SERVE_LATE, False, SpendVerdict.EDGE_EVEN_LATE),
+        (OverCap.SERVE_LATE, True, SpendVerdict.EDGE_EVEN_LATE),
+        (OverCap.EDGE_ONLY, False, SpendVerdict.EDGE_IN_TIME),
+        (OverCap.EDGE_ONLY, True, SpendVerdict.EDGE_IN_TIME),
+        (OverCap.REFUSE_LOW_PRIORITY, False, SpendVerdict.EDGE_IN_TIME),
+        (OverCap.REFUSE_LOW_PRIORITY, True, SpendVerdict.EDGE_IF_IDLE),
     ],
 )
 def test_each_word_says_what_becomes_of_a_request_over_the_cap(
-    over_cap: OverCap, low_priority: bool, found: Course
+    over_cap: OverCap, low_priority: bool, found: SpendVerdict
 ) -> None:
     cap = SpendCap(per_hour=1.0)
-    assert course(cap, over_cap, cost=0.1, now_s=0.0, low_priority=low_priority) is Course.FUNCTION
+    assert course(cap, over_cap, cost=0.1, now_s=0.0, low_priority=low_priority) is SpendVerdict.FUNCTION
     cap.book(1.0, at_s=0.0)
     assert course(cap, over_cap, cost=0.1, now_s=0.0, low_priority=low_priority) is found
 
@@ -177,9 +177,9 @@ def test_the_last_of_the_money_is_kept_from_low_priority_only_where_that_is_the_
     cap = SpendCap(per_hour=1.0)
     cap.book(1.0 - KEPT_FOR_PRIORITY, at_s=0.0)
     refuses, others = OverCap.REFUSE_LOW_PRIORITY, OverCap.EDGE_ONLY
-    assert course(cap, refuses, cost=0.1, now_s=0.0, low_priority=True) is Course.EDGE_TO_SPARE
-    assert course(cap, refuses, cost=0.1, now_s=0.0, low_priority=False) is Course.FUNCTION
-    assert course(cap, others, cost=0.1, now_s=0.0, low_priority=True) is Course.FUNCTION
+    assert course(cap, refuses, cost=0.1, now_s=0.0, low_priority=True) is SpendVerdict.EDGE_IF_IDLE
+    assert course(cap, refuses, cost=0.1, now_s=0.0, low_priority=False) is SpendVerdict.FUNCTION
+    assert course(cap, others, cost=0.1, now_s=0.0, low_priority=True) is SpendVerdict.FUNCTION
 
 
 def test_the_settings_words_are_the_words_of_the_decision() -> None:

@@ -179,7 +179,7 @@ def test_halves_of_a_refused_batch_wait_for_money_too() -> None:
     held = TIER.price.cost(FUNCTION.predict_s(4))
     engine = shell(1.6 * held, edge=False, slo_s=9.0)
     engine.handle([], 0.0)
-    engine._lanes["m"].limits = Limits()
+    engine._queues["m"].limits = Limits()
     commands = run_until_idle(engine, arrive(engine, 0.0, 1, 2, 3, 4, slo_s=9.0), 0.0, 12.0)
     assert engine.statistics().spent <= 1.6 * held
     assert len(answered(commands)) + len(refused(commands)) == 4

@@ -7,8 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from scheduler.dispatch.function_buffer import Buffer, Routes
-from scheduler.dispatch.lateness_price import Stakes
-from scheduler.dispatch.queue import Queued
+from scheduler.dispatch.lateness_price import LatenessPrice
+from scheduler.dispatch.queue import QueuedRequest
 from scheduler.domain.latency import FunctionTier, LatencyModel, Price
 from scheduler.domain.plans import BufferPlan, ModelSettings, SizeShare
 from scheduler.domain.requests import Request
@@ -95,14 +95,14 @@ def test_a_request_belongs_to_the_first_buffer_of_its_class_that_takes_its_size(
         for name, most in ends.items()
         for end in [*most, None]
     ]
-    buffers = tuple(Buffer(ModelSettings("m"), plan, TIER, Stakes()) for plan in plans)
+    buffers = tuple(Buffer(ModelSettings("m"), plan, TIER, LatenessPrice()) for plan in plans)
     routes = Routes(buffers)
     for name, most in ends.items():
         request = Request(1, "m", 0.0, 1.0, items=items, body_bytes=item_bytes * items, class_name=name)
-        found = routes.find(Queued(request))
+        found = routes.find(QueuedRequest(request))
         assert found is not None
         assert found.plan.classes == (name,)
         assert found.plan.up_to_bytes == next((end for end in most if item_bytes <= end), None)
     stranger = Request(2, "m", 0.0, 1.0, class_name="reloaded away")
-    assert routes.find(Queued(stranger)) is buffers[0]
-    assert Routes(()).find(Queued(stranger)) is None
+    assert routes.find(QueuedRequest(stranger)) is buffers[0]
+    assert Routes(()).find(QueuedRequest(stranger)) is None

@@ -2,7 +2,7 @@
 
 The exact planner groups a model's live classes on its deployed tiers as `edgeburst plan` groups applications on
 functions. What it finds of waits and batches is not taken over: the dispatcher, which sees deadlines, sends for less
-(`Gathering`). A loaded plan is taken over as it is.
+(`BatchEconomics`). A loaded plan is taken over as it is.
 """
 
 import math

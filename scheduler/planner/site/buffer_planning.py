@@ -91,7 +91,7 @@ class PlannedBuffer:
             up_to_bytes=route.up_to_bytes,
             item_bytes=route.item_bytes,
             size_factor=route.size_factors.get(self.choice.tier.name, 1.0),
-            firm=route.loaded is not None,
+            fixed=route.loaded is not None,
         )
 
     def _timeout_s(self, service_class: ServiceClass) -> float:
