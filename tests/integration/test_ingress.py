@@ -691,7 +691,7 @@ class TestClients:
     ) -> None:
         before = runner.own_latency.summary()["count"]
         post(server, infer_json())
-        wait_until(server, lambda: runner.own_latency.summary()["count"] == before + 1)  # type: ignore[operator]
+        wait_until(server, lambda: runner.own_latency.summary()["count"] > before)  # type: ignore[operator]
 
     def test_deflated_bodies_of_plain_clients_are_read(self, server: IngressServer, runner: FakeRunner) -> None:
         response = requests.post(
