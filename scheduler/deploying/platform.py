@@ -64,9 +64,9 @@ class Platform:
         body = self._read(f"ask for {name}:{qualifier}", "get_function_with_options", name, request)
         return None if body is None else dict(body.to_map())
 
-    def functions(self, prefix: str = "") -> list[Mapping[str, Any]]:
-        """Returns the configurations of all functions with names that begin with a prefix."""
-        request = self._model("ListFunctionsRequest", prefix=prefix, limit=_PAGE)
+    def functions(self) -> list[Mapping[str, Any]]:
+        """Returns the configurations of all functions of the account."""
+        request = self._model("ListFunctionsRequest", limit=_PAGE)
         found = self._pages("list functions", "list_functions_with_options", "functions", request=request)
         return [dict(each.to_map()) for each in found]
 

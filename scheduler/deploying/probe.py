@@ -31,7 +31,7 @@ def probe_request(model: ModelSection) -> InferRequest:
         inputs = tuple(_one_item(tensor) for tensor in model.inputs)
     else:
         inputs = (Tensor.from_elements(catalogue.spec(model.name).input_name, [_PICTURE]),)
-    return InferRequest("probe", inputs, parameters={})
+    return InferRequest("probe", inputs)
 
 
 def probe_frame(request: InferRequest, *, model: str, batch_id: str) -> bytes:

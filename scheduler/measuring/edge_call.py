@@ -55,9 +55,7 @@ class EdgeCaller:
         if items not in self._bodies:
             elements = [self._pictures[index % len(self._pictures)] for index in range(items)]
             tensor = Tensor.from_elements(self._input_name, elements)
-            self._bodies[items] = wire.encode_request(
-                InferRequest(str(items), (tensor,), parameters={}, binary_by_default=True)
-            )
+            self._bodies[items] = wire.encode_request(InferRequest(str(items), (tensor,), binary_by_default=True))
         return self._bodies[items]
 
 

@@ -69,7 +69,7 @@ async def exchange(
 ) -> Reply:
     """Sends one picture and returns the outcome; a failure is an outcome too."""
     tensor = Tensor.from_elements(target.input_name, [data])
-    body = wire.encode_request(InferRequest(request_id, (tensor,), parameters={}, binary_by_default=True))
+    body = wire.encode_request(InferRequest(request_id, (tensor,), binary_by_default=True))
     try:
         async with session.post(target.infer_url, data=body.body, headers=body.headers) as response:
             content = await response.read()

@@ -73,7 +73,7 @@ class BatchCaller:
     def _invoked(self, items: int) -> Mapping[str, object]:
         """Invokes the function with a batch and returns the header of its answer."""
         elements = [self._pictures[index % len(self._pictures)] for index in range(items)]
-        request = InferRequest("", (Tensor.from_elements(self._input_name, elements),), parameters={})
+        request = InferRequest("", (Tensor.from_elements(self._input_name, elements),))
         header = {"model": self._model, "batch_id": secrets.token_hex(8)}
         body, error_type = self._answer(wire.pack_frame(header, wire.encode_request(request)))
         self.invocations += 1

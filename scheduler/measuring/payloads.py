@@ -17,6 +17,7 @@ PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff")
 MAX_BYTES = 2**30
 """Maximum of all pictures together, which are held in memory."""
 _SYNTHETIC = 8
+_SIDE = 224
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,19 +62,14 @@ def read_files(paths: Sequence[Path]) -> tuple[Payload, ...]:
     return tuple(payloads)
 
 
-def synthetic_pictures(seed: int, *, count: int = _SYNTHETIC, side: int = 224) -> tuple[Payload, ...]:
-    """Draws PNG pictures of smooth stripes with noise, about 17 KB each.
+def synthetic_pictures(seed: int) -> tuple[Payload, ...]:
+    """Draws eight PNG pictures of smooth stripes with noise, 224 x 224 pixels and about 17 KB each.
 
-    Args:
-        seed: seed of the patterns.
-        count: number of pictures.
-        side: width and height, pixels.
-
-    >>> [picture.name for picture in synthetic_pictures(1, count=2)]
+    >>> [picture.name for picture in synthetic_pictures(1)[:2]]
     ['synthetic-0.png', 'synthetic-1.png']
     """
     rng = np.random.default_rng(seed)
-    return tuple(Payload(f"synthetic-{index}.png", png(_stripes(rng, side))) for index in range(count))
+    return tuple(Payload(f"synthetic-{index}.png", png(_stripes(rng, _SIDE))) for index in range(_SYNTHETIC))
 
 
 def _stripes(rng: np.random.Generator, side: int) -> npt.NDArray[np.uint8]:
