@@ -3,6 +3,7 @@
 Each rule here answers a problem that was reproduced with SDK 4.8.3.
 """
 
+import json
 import logging
 import os
 from collections.abc import Callable
@@ -51,6 +52,22 @@ class Invoked:
     body: bytes
     error_type: str
     """Header X-Fc-Error-Type; if it is not empty, the function failed and is billed."""
+
+    def without_frame(self, error: Exception) -> str:
+        """Returns a sentence about an answer whose body is not a frame.
+
+        A crash, a timeout or a failed start comes as HTTP 200 with an error type and a body of the platform.
+
+        Args:
+            error: why the body is not a frame.
+        """
+        if not self.error_type:
+            return f"the function's answer cannot be read: {error}"
+        try:
+            reason = str(json.loads(self.body)["errorMessage"])
+        except (ValueError, KeyError, TypeError):
+            reason = self.body[:200].decode(errors="replace")
+        return f"the function failed ({self.error_type}): {reason[:500]}"
 
 
 class CallFailed(Exception):

@@ -6,8 +6,6 @@ import base64
 import math
 from collections.abc import Sequence
 
-import orjson
-
 from models import catalogue
 from scheduler import wire
 from scheduler.daemon.config.sections import ModelSection, TensorSection
@@ -48,7 +46,7 @@ def check_answer(invoked: Invoked, *, batch_id: str) -> None:
     try:
         header, payload = wire.unpack_frame(invoked.body)
     except WireError as error:
-        raise DeployError(_not_a_frame(invoked, error)) from None
+        raise DeployError(invoked.without_frame(error)) from None
     if header.get("status") != 200 or invoked.error_type:
         reason = str(header.get("error") or invoked.error_type or "no reason given")
         raise DeployError(f"the function answered {header.get('status')}: {reason[:500]}")
@@ -77,17 +75,3 @@ def _one_item(tensor: TensorSection) -> Tensor:
     return Tensor(
         tensor.name, tensor.datatype, shape, bytes(math.prod(shape) * wire.DATATYPES[tensor.datatype].itemsize)
     )
-
-
-def _not_a_frame(invoked: Invoked, error: WireError) -> str:
-    """Returns a sentence about an answer without a frame.
-
-    A crash, a timeout or a failed start comes as HTTP 200 with an error type and a body of the platform.
-    """
-    if not invoked.error_type:
-        return f"the function's answer cannot be read: {error}"
-    try:
-        reason = str(orjson.loads(invoked.body)["errorMessage"])
-    except (ValueError, KeyError, TypeError):
-        reason = invoked.body[:200].decode(errors="replace")
-    return f"the function failed ({invoked.error_type}): {reason[:500]}"

@@ -6,10 +6,8 @@ import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-import orjson
-
 from scheduler import wire
-from scheduler.fc_client import Account, CallFailed, FunctionCaller, proxy_variable
+from scheduler.fc_client import Account, CallFailed, FunctionCaller, Invoked, proxy_variable
 from scheduler.measuring.edge_call import check_outputs
 from scheduler.measuring.errors import MeasuringError
 from scheduler.wire import InferRequest, Tensor, WireError
@@ -75,30 +73,28 @@ class BatchCaller:
         elements = [self._pictures[index % len(self._pictures)] for index in range(items)]
         request = InferRequest("", (Tensor.from_elements(self._input_name, elements),))
         header = {"model": self._model, "batch_id": secrets.token_hex(8)}
-        body, error_type = self._answer(wire.pack_frame(header, wire.encode_request(request)))
+        invoked = self._answer(wire.pack_frame(header, wire.encode_request(request)))
         self.invocations += 1
         try:
-            answered, payload = wire.unpack_frame(body)
-            if answered.get("status") != 200 or error_type:
+            answered, payload = wire.unpack_frame(invoked.body)
+            if answered.get("status") != 200 or invoked.error_type:
                 raise MeasuringError(
-                    f"the function refused a batch of {items}: {str(answered.get('error') or error_type)[:300]}"
+                    f"the function refused a batch of {items}: {str(answered.get('error') or invoked.error_type)[:300]}"
                 )
             check_outputs(payload.body, payload.json_length, items)
         except WireError as error:
-            raise _unreadable(body, error_type, error) from error
+            raise MeasuringError(invoked.without_frame(error)) from error
         return answered
 
-    def _answer(self, frame: bytes) -> tuple[bytes, str]:
-        """Returns the body and the error type; a failed function answers HTTP 200 with an error type."""
+    def _answer(self, frame: bytes) -> Invoked:
         address, caller = self._address, self._caller
         try:
             caller.open()
-            invoked = caller.invoke(
+            return caller.invoke(
                 function=address.function, qualifier=address.qualifier, body=frame, read_timeout_s=_READ_TIMEOUT_S
             )
         except CallFailed as failed:
             raise MeasuringError(_reason(failed, address.account.host)) from None
-        return invoked.body, invoked.error_type
 
 
 def proxy_note() -> str:
@@ -112,17 +108,3 @@ def _reason(failed: CallFailed, host: str) -> str:
         refusal = f"refused the call ({failed.status} {failed.code}); check function, qualifier and access key"
         return f"Function Compute at {host} {refusal}"
     return f"{failed.failure.message}; check the endpoint {host} and the protocol"
-
-
-def _unreadable(body: bytes, error_type: str, error: WireError) -> MeasuringError:
-    """Returns the error for an answer without a frame.
-
-    A crash, a timeout or a failed start comes as HTTP 200 with an error type and a body of the platform.
-    """
-    if not error_type:
-        return MeasuringError(f"the function's answer cannot be read: {error}")
-    try:
-        reason = str(orjson.loads(body)["errorMessage"])
-    except (ValueError, KeyError, TypeError):
-        reason = body[:200].decode(errors="replace")
-    return MeasuringError(f"the function failed ({error_type}): {reason[:300]}")

@@ -8,8 +8,6 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import NamedTuple
 
-import orjson
-
 from scheduler import wire
 from scheduler.daemon.backends.batch_send import BatchSend, Clock, Reply, SendFailed, check_response
 from scheduler.daemon.backends.uplink_probe import probe_uplink
@@ -149,11 +147,12 @@ class FunctionBackend:
         try:
             header, payload = wire.unpack_frame(invoked.body)
         except WireError as error:
-            raise SendFailed(_not_a_frame(invoked, error), self._report(batch_send, {}, read_at_s)) from None
+            kind = FailureKind.FUNCTION if invoked.error_type else FailureKind.BROKEN
+            failure = Failure(kind, invoked.without_frame(error))
+            raise SendFailed(failure, self._report(batch_send, {}, read_at_s)) from None
         report = self._report(batch_send, header, read_at_s)
-        failure = _failure_in(header, invoked.error_type, batch_id)
-        if failure is not None:
-            raise SendFailed(failure, report)
+        if (reported := _failure_in(header, invoked.error_type, batch_id)) is not None:
+            raise SendFailed(reported, report)
         outputs = () if batch_send.batch.warming else self._outputs(batch_send, payload, report)
         return Reply(outputs, report, read_at_s)
 
@@ -211,20 +210,6 @@ def _failure_in(header: Mapping[str, object], error_type: str, batch_id: str) ->
     if isinstance(status, int) and 400 <= status < 500:
         return Failure(FailureKind.REJECTED, f"the function answered {status}: {error}")
     return Failure(FailureKind.FUNCTION, f"the function failed ({error_type or status}): {error}")
-
-
-def _not_a_frame(invoked: Invoked, error: WireError) -> Failure:
-    """Returns the failure of an answer without a frame.
-
-    A crash, a timeout or a failed start comes as HTTP 200 with an error type and a body of the platform.
-    """
-    if not invoked.error_type:
-        return Failure(FailureKind.BROKEN, f"the function's answer cannot be used: {error}")
-    try:
-        reason = str(orjson.loads(invoked.body)["errorMessage"])
-    except (ValueError, KeyError, TypeError):
-        reason = invoked.body[:200].decode(errors="replace")
-    return Failure(FailureKind.FUNCTION, f"the function failed ({invoked.error_type}): {reason[:500]}")
 
 
 def _seconds(value: object) -> float | None:
