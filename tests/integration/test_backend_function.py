@@ -321,7 +321,7 @@ def test_a_probe_that_is_hung_up_on_still_found_somebody(said: Say) -> None:
     assert run(main()).ok
 
 
-def test_a_probe_of_nobody_fails() -> None:
+def test_a_probe_of_a_closed_port_fails() -> None:
     with socket.socket() as reserved:
         reserved.bind(("127.0.0.1", 0))
 

@@ -32,7 +32,7 @@ max_instances = 40
 [images."reg/fn:bad"]
 command = ["python", "-S", "{ROOT / "tests" / "support" / "echo_function.py"}"]
 """
-TOKEN = "a-value-nobody-may-see"
+TOKEN = "a-secret-value"
 
 
 @pytest.fixture(scope="module")
@@ -163,7 +163,7 @@ def test_an_apply_makes_what_the_plan_shows_and_a_second_one_changes_nothing(wor
     assert client.get_concurrency_config(work.function).body.reserved_concurrency == 7
     status = json.loads(work.run("status", file, "--json").out)["tiers"]
     assert [(row["tier"], row["ok"], row["provisioned"]) for row in status] == [("small", True, 1), ("large", True, 0)]
-    # Whoever calls by alias gets the tier's own configuration, whatever LATEST is.
+    # A call by alias gets the configuration of its tier, whatever LATEST has.
     ran = {(each["qualifier"], each["versionId"]) for each in work.fc.instances(work.function)}
     assert ran == {("1", "1"), ("small", "1"), ("2", "2"), ("large", "2")}
     calls = work.fc.usage(work.function)["invocations"]
@@ -324,13 +324,13 @@ def test_provisioned_instances_that_do_not_come_are_told(work: Work, fault: Call
 
 
 def test_a_function_that_was_not_made_here_is_left_alone(work: Work) -> None:
-    work.fc.create(work.function, image="reg/fn:1", description="somebody's own")
+    work.fc.create(work.function, image="reg/fn:1", description="made by hand")
     file = work.write("small")
     assert "exists and was not made by this deployment" in work.refused(file)
     told = work.run("destroy", file, "--yes")
     assert (told.status, work.exists()) == (0, True)
     assert f"{work.function} was not made by this deployment and stays" in told.out
-    assert work.shown("LATEST").description == "somebody's own"
+    assert work.shown("LATEST").description == "made by hand"
 
 
 def test_destroy_takes_what_was_made_and_stops_at_what_was_not(work: Work) -> None:
@@ -368,7 +368,7 @@ def test_what_is_left_over_goes_only_when_it_is_asked_for(work: Work) -> None:
     assert work.run("destroy", elsewhere, "--yes").status == 0
 
 
-def test_nobody_to_ask_is_no_yes(work: Work, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_terminal_the_answer_is_not_yes(work: Work, monkeypatch: pytest.MonkeyPatch) -> None:
     file = work.write("small")
     told = work.run("apply", file)
     assert (told.status, work.exists()) == (2, False)
@@ -380,7 +380,7 @@ def test_nobody_to_ask_is_no_yes(work: Work, monkeypatch: pytest.MonkeyPatch) ->
         assert work.exists() is made
 
 
-def test_values_of_the_environment_reach_the_container_and_nobody_else(work: Work) -> None:
+def test_values_of_the_environment_reach_the_container_only(work: Work) -> None:
     file = work.write("small", environment=f'{{ TOKEN = "{TOKEN}" }}')
     work.good(file)
     assert work.shown("small").environment_variables["TOKEN"] == TOKEN

@@ -544,7 +544,7 @@ class TestOperators:
             ({"Forwarded": "for=203.0.113.9"}, 403),
         ],
     )
-    def test_who_may_set_limits(
+    def test_limits_need_this_host_or_the_token(
         self, server: IngressServer, runner: FakeRunner, headers: dict[str, str], status: int
     ) -> None:
         response = requests.put(f"{server.url}/v1/models/digits/limits", json={}, headers=headers, timeout=10)
@@ -584,7 +584,7 @@ class TestOperators:
 
     def test_metrics_have_bounded_labels_and_the_engines_state(self, server: IngressServer, runner: FakeRunner) -> None:
         post(server, infer_json())
-        post(server, infer_json(), "model-that-nobody-serves")
+        post(server, infer_json(), "model-that-is-not-served")
         text = requests.get(f"{server.url}/metrics", timeout=10).text
         assert 'edgeburst_requests_total{class="default",kind="answered",model="digits"}' in text
         assert 'edgeburst_request_seconds_bucket{backend="edge",le="+Inf",model="digits"}' in text
@@ -594,7 +594,7 @@ class TestOperators:
         assert 'edgeburst_backend_up{backend="function"}' not in text  # there is none in the configuration
         assert "edgeburst_uplink_bytes_per_second" not in text  # unknown is absent, not 0
         assert float(re.findall(r"^edgeburst_own_latency_seconds_count (\S+)$", text, re.MULTILINE)[0]) > 0
-        assert "model-that-nobody-serves" not in text
+        assert "model-that-is-not-served" not in text
 
     def test_batches_are_paged(self, server: IngressServer, runner: FakeRunner) -> None:
         rows = requests.get(f"{server.url}/v1/batches?after=40&limit=5", timeout=10).json()["batches"]

@@ -442,7 +442,7 @@ def test_a_drain_waits_for_every_answer() -> None:
     assert run(main()) == (0, pytest.approx(103.0), [b"a"], True)
 
 
-def test_a_drain_ends_at_its_limit_and_says_so_to_those_who_wait() -> None:
+def test_a_drain_ends_at_its_limit_and_refuses_the_calls_that_wait() -> None:
     async def main() -> tuple[int, float, Refusal]:
         r = rig(BatchEachArrival(size=9))
         task = r.submit(b"a")
@@ -541,7 +541,7 @@ def test_a_replaced_backend_is_closed_only_when_its_batches_are_back() -> None:
     assert run(main()) == (False, True, [2])
 
 
-def test_closing_refuses_who_still_waits_and_closes_the_backends() -> None:
+def test_closing_refuses_pending_calls_and_closes_the_backends() -> None:
     async def main() -> tuple[bool, RefusalKind]:
         backend = FakeBackend(service_s=lambda batch: 1e6)
         r = rig(BatchEachArrival(), edge=backend)
