@@ -9,9 +9,9 @@ from flask.typing import ResponseReturnValue
 from prometheus_client import CONTENT_TYPE_LATEST
 from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
 
-from edge_server.errors import BadRequest, EdgeError, Unavailable
-from edge_server.service import ITEM_ERROR, VERSION, Service, State
-from scheduler.wire import JSON_LENGTH_HEADER, WireError, encode_response, parse_request
+from edge_server.errors import EdgeError, Unavailable
+from edge_server.service import VERSION, Service, State
+from scheduler.wire import ITEM_ERROR, WireError, encode_response, json_length_of, parse_request
 
 NAME = "edgeburst-edge"
 _SERVICE = "edgeburst.service"
@@ -111,27 +111,15 @@ def _model_ready(name: str, number: str = VERSION) -> ResponseReturnValue:
 def _infer(name: str, number: str = VERSION) -> ResponseReturnValue:
     service = _service()
     service.model(name, number)
-    asked = parse_request(request.get_data(cache=False), _json_length())
+    asked = parse_request(request.get_data(cache=False), json_length_of(request.headers))
     answer = service.infer(name, asked, version=number)
     encoded = encode_response(answer, requested=asked.outputs, binary_by_default=asked.binary_by_default)
-    if encoded.json_length is None:
-        return Response(encoded.body, content_type="application/json")
-    headers = {JSON_LENGTH_HEADER: str(encoded.json_length)}
-    return Response(encoded.body, content_type="application/octet-stream", headers=headers)
+    return Response(encoded.body, headers=encoded.headers)
 
 
 @_routes.get("/metrics")
 def _metrics() -> ResponseReturnValue:
     return Response(_service().metrics.exposition(), content_type=CONTENT_TYPE_LATEST)
-
-
-def _json_length() -> int | None:
-    text = request.headers.get(JSON_LENGTH_HEADER)
-    if text is None:
-        return None
-    if not (text.isascii() and text.isdigit() and len(text) <= 18):
-        raise BadRequest(f"{JSON_LENGTH_HEADER} is {text[:32]!r}, but must be the JSON object's length in bytes.")
-    return int(text)
 
 
 def _error(message: str, status: int) -> Response:

@@ -20,12 +20,12 @@ import cv2
 from edge_server.app import create_app
 from edge_server.device import Device
 from edge_server.errors import StartupError
-from edge_server.notify import notify, watchdog_s
 from edge_server.service import Service, State
 from edge_server.settings import Settings
 from edge_server.wsgi import WebServer, listen
 from models.catalogue import spec
 from models.emulation import Emulation, emulation_for
+from scheduler.systemd import Notifier
 
 _log = logging.getLogger("edge_server")
 # On a CPU nothing is compiled by batch size, and ResNet-50 would take minutes for all sizes.
@@ -46,6 +46,7 @@ def run(settings: Settings) -> int:
     """
     stop = threading.Event()
     _stop_on_signals(stop)
+    notifier = Notifier.from_environment(os.environ, warn=_log.warning)
     for choice in settings.models:
         spec(choice.name)  # finds a misspelt name before torch is imported
     emulation = _emulation(settings)
@@ -57,9 +58,9 @@ def run(settings: Settings) -> int:
     _warm_up(service, stopped=stop.is_set)
     if not stop.is_set():
         service.state = State.READY
-        _announce(service, listener)
-    _watch(service, stop)
-    return _drain(service, server)
+        _announce(service, listener, notifier)
+    _watch(service, stop, notifier)
+    return _drain(service, server, notifier)
 
 
 def _stop_on_signals(stop: threading.Event) -> None:
@@ -146,25 +147,25 @@ def _warm_up(service: Service, *, stopped: Callable[[], bool]) -> None:
     gc.freeze()
 
 
-def _announce(service: Service, listener: socket.socket) -> None:
+def _announce(service: Service, listener: socket.socket, notifier: Notifier) -> None:
     host, port = listener.getsockname()[:2]
     emulated = service.emulation.name
     ready = {"event": "ready", "host": host, "port": port, "models": list(service.models), "emulated": emulated}
     print(json.dumps(ready), flush=True)
-    notify(f"READY=1\nSTATUS=Serving {', '.join(service.models)}")
+    notifier.send("READY=1", f"STATUS=Serving {', '.join(service.models)}")
 
 
-def _watch(service: Service, stop: threading.Event) -> None:
+def _watch(service: Service, stop: threading.Event, notifier: Notifier) -> None:
     """Waits for the signal; meanwhile tells systemd that the device works, unless it has been busy for too long."""
-    period_s = watchdog_s(pid=os.getpid())
+    period_s = notifier.watchdog_s
     while not stop.wait(None if period_s is None else period_s / 2):
         if period_s is not None and service.device.busy_s() < period_s:
-            notify("WATCHDOG=1")
+            notifier.send("WATCHDOG=1")
 
 
-def _drain(service: Service, server: WebServer) -> int:
+def _drain(service: Service, server: WebServer, notifier: Notifier) -> int:
     service.state = State.STOPPING
-    notify("STOPPING=1")
+    notifier.send("STOPPING=1")
     _log.info("Stopping: %d batches to finish.", service.device.in_hand)
     if not server.wait_until_answered(limit_s=_DRAIN_LIMIT_S):
         _log.error("The device has not finished within %g seconds; ending without it.", _DRAIN_LIMIT_S)

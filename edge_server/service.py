@@ -17,13 +17,12 @@ from edge_server.device import Device
 from edge_server.errors import BadRequest, NotServed, Unavailable
 from edge_server.metrics import Metrics
 from models.emulation import Emulation
-from scheduler.wire import InferRequest, InferResponse, Tensor, base64_elements
+from scheduler.wire import ITEM_ERROR, InferRequest, InferResponse, Tensor, base64_elements
 
 if TYPE_CHECKING:
     from models.network import LoadedModel
 
 VERSION = "1"
-ITEM_ERROR = "item_error"
 _RETRY_SOON_S = 1
 
 

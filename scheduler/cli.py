@@ -1,7 +1,7 @@
-"""The `edgeburst` command: one sub-command each for serving, measuring, planning and simulating.
+"""The `edgeburst` command and its sub-commands.
 
-A sub-command's module is imported only when it is asked for, so that help costs nothing and a host needs only the
-packages of what it runs. Such a module has `add_parser(subparsers)` and `run(args) -> int`.
+The module of a sub-command is imported only when it is called, so that help is fast and a host needs only the packages
+of the sub-commands that it runs. Such a module has `add_parser(subparsers)` and `run(args) -> int`.
 """
 
 import argparse
@@ -17,7 +17,7 @@ from scheduler.domain.errors import EdgeburstError
 
 @dataclass(frozen=True, slots=True)
 class SubCommand:
-    """A sub-command: where it lives, what it does, and how it is called."""
+    """A sub-command: its module, what it does, and an example of its use."""
 
     name: str
     module: str
@@ -35,7 +35,7 @@ SUB_COMMANDS = (
     SubCommand(
         "check-config",
         "scheduler.daemon.config_command",
-        "say whether a configuration is valid, and what it means",
+        "check a configuration and show its meaning",
         "edgeburst check-config --config edgeburst.toml",
     ),
     SubCommand(
@@ -53,19 +53,19 @@ SUB_COMMANDS = (
     SubCommand(
         "plan",
         "scheduler.daemon.plan_command",
-        "plan functions for applications, or show what a configuration leads to at a given rate",
+        "plan functions for applications, or show the plan of a configuration at a given rate",
         "edgeburst plan --apps apps.toml --profile functions.json",
     ),
     SubCommand(
         "explain",
         "scheduler.daemon.explain.command",
-        "say why a request was sent where it was, and what came of it",
+        "show why a request was sent to its backend, and how it ended",
         "edgeburst explain 4711",
     ),
     SubCommand(
         "fc",
         "scheduler.deploying.command",
-        "make, show and take away the functions that a configuration or a plan names",
+        "make, show and remove the functions that a configuration or a plan names",
         "edgeburst fc apply edgeburst.toml",
     ),
     SubCommand(
@@ -80,11 +80,11 @@ SUB_COMMANDS = (
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one sub-command.
 
-    Parameters:
+    Args:
         argv: the arguments after the program's name; None takes them from the command line.
 
     Returns:
-        The exit status: 0 done, 2 a sentence on stderr says what was wrong, 130 interrupted.
+        The exit status: 0 success, 2 error (one sentence on stderr), 130 interrupted; sub-commands add others.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     try:
@@ -95,7 +95,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:
-        # The reader of a pipe has seen enough; closing here keeps the interpreter from complaining at exit.
+        # The reader of the pipe has closed it; closing stderr prevents a message of the interpreter at exit.
         sys.stderr.close()
         return 141
 
@@ -112,11 +112,11 @@ def _run(arguments: list[str]) -> int:
 
 
 def _parser(chosen: str | None) -> tuple[argparse.ArgumentParser, dict[str, ModuleType]]:
-    """Builds the parser; only the chosen sub-command's module is imported and asked for its arguments."""
+    """Returns the parser and the imported modules; imports only the module of the chosen sub-command."""
     parser = argparse.ArgumentParser(
         prog="edgeburst",
         description="Batches inference requests and splits them between an edge GPU and serverless functions, so that "
-        "every deadline holds at the least money.",
+        "requests meet their deadlines at the lowest cost.",
         epilog="examples:\n" + "\n".join(f"  {command.example}" for command in SUB_COMMANDS),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -127,14 +127,14 @@ def _parser(chosen: str | None) -> tuple[argparse.ArgumentParser, dict[str, Modu
         if command.name == chosen:
             modules[command.name] = _import(command)
             modules[command.name].add_parser(subparsers)
-            _teach(subparsers.choices[command.name], command)
+            _complete_help(subparsers.choices[command.name], command)
         else:
             subparsers.add_parser(command.name, help=command.summary)
     return parser, modules
 
 
-def _teach(parser: argparse.ArgumentParser, command: SubCommand) -> None:
-    """Adds the example and a description to a sub-command's help where its module left them out."""
+def _complete_help(parser: argparse.ArgumentParser, command: SubCommand) -> None:
+    """Adds a description and an example to a sub-command's help if its module has none."""
     if not parser.description:
         parser.description = command.summary[0].upper() + command.summary[1:] + "."
     if not parser.epilog:

@@ -1,9 +1,9 @@
-"""The provider's SDK, held at arm's length, for every shell that calls it: quiet, without retries, every error by its
-kind.
+"""Calls of Function Compute through the provider's SDK: without its log output and its retries, with errors by kind.
 
-The traps behind each rule here were reproduced with SDK 4.8.3 (fc-api.md section 1.3 of the project's reading).
+Each rule here answers a problem that was reproduced with SDK 4.8.3.
 """
 
+import json
 import logging
 import os
 from collections.abc import Callable
@@ -13,66 +13,74 @@ from types import SimpleNamespace
 from typing import Any
 
 from scheduler.domain.batches import Failure, FailureKind
+from scheduler.http_failures import failure_kind
 
 PROXY_VARIABLES = ("HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy")
 CONNECT_TIMEOUT_S = 3.0
 
-# By status, for errors in which the provider answered.
-_KIND_BY_STATUS = {
-    401: FailureKind.FORBIDDEN,
-    403: FailureKind.FORBIDDEN,
-    404: FailureKind.FORBIDDEN,
-    429: FailureKind.THROTTLED,
-    503: FailureKind.THROTTLED,
-}
-
 
 @dataclass(frozen=True, slots=True)
 class AccessKey:
-    """What requests are signed with; its secrets do not show in its repr."""
+    """The key that signs calls; its repr does not show its secrets."""
 
     access_key_id: str
     access_key_secret: str = field(repr=False)
     security_token: str = field(default="", repr=False)
-    """Of a temporary (STS) key; empty for a permanent one."""
+    """Token of a temporary (STS) key; empty for a permanent key."""
 
 
 @dataclass(frozen=True, slots=True)
 class Account:
-    """Where functions are called, and as whom."""
+    """The endpoint and the access key with which functions are called."""
 
     region: str
     key: AccessKey
     endpoint: str = ""
-    """HOST or HOST:PORT; empty: the region's public one."""
+    """HOST or HOST:PORT; empty: the region's public endpoint."""
     protocol: str = "https"
 
     @property
     def host(self) -> str:
-        """The endpoint in use."""
+        """The endpoint that calls go to."""
         return self.endpoint or f"fcv3.{self.region}.aliyuncs.com"
 
 
 @dataclass(frozen=True, slots=True)
 class Invoked:
-    """An answer to InvokeFunction with HTTP 200, which says nothing yet about the function's success."""
+    """An answer to InvokeFunction with HTTP 200; the function itself may have failed."""
 
     body: bytes
     error_type: str
-    """Header X-Fc-Error-Type: not empty means that the function failed, and is billed."""
+    """Header X-Fc-Error-Type; if it is not empty, the function failed and is billed."""
+
+    def without_frame(self, error: Exception) -> str:
+        """Returns a sentence about an answer whose body is not a frame.
+
+        A crash, a timeout or a failed start comes as HTTP 200 with an error type and a body of the platform.
+
+        Args:
+            error: why the body is not a frame.
+        """
+        if not self.error_type:
+            return f"the function's answer cannot be read: {error}"
+        try:
+            reason = str(json.loads(self.body)["errorMessage"])
+        except (ValueError, KeyError, TypeError):
+            reason = self.body[:200].decode(errors="replace")
+        return f"the function failed ({self.error_type}): {reason[:500]}"
 
 
 class CallFailed(Exception):
-    """The call brought no answer of what was called."""
+    """A call without an answer from the called function or operation."""
 
     def __init__(self, failure: Failure, *, code: str = "", status: int = 0, said: str = "") -> None:
-        """Stores why.
+        """Stores the failure.
 
         Args:
-            failure: its kind, in one sentence.
-            code: the provider's name of the error, where it gave one.
-            status: of HTTP; 0 where no answer came, or none that the SDK can read.
-            said: the provider's own words.
+            failure: its kind, and one sentence.
+            code: the provider's code of the error; empty if there is none.
+            status: the HTTP status; 0 if there was no answer, or none that the SDK can read.
+            said: the provider's own message.
         """
         super().__init__(failure.message)
         self.failure = failure
@@ -82,35 +90,35 @@ class CallFailed(Exception):
 
 
 class FunctionCaller:
-    """Calls functions of one account. Every method blocks: use it from threads."""
+    """A client for the functions of one account. Every method blocks, so call it in threads."""
 
     def __init__(self, account: Account, *, connections: int) -> None:
         """Stores its parts; the first call imports the SDK.
 
         Args:
-            account: where and as whom.
-            connections: how many calls there may be at one time.
+            account: endpoint and access key.
+            connections: maximum of calls at one time.
         """
         self._account = account
         self._connections = connections
         self._client: Any = None
 
     def open(self) -> None:
-        """Imports the SDK and makes the client; no packet is sent."""
+        """Imports the SDK and creates the client; sends nothing."""
         if self._client is None:
             self._client = make_client(self._account, connections=self._connections)
 
     def invoke(self, *, function: str, qualifier: str, body: bytes, read_timeout_s: float) -> Invoked:
-        """Calls a function and waits for its answer.
+        """Invokes a function and waits for its answer.
 
         Args:
-            function: its name.
+            function: name of the function.
             qualifier: version or alias.
-            body: the payload. A stream here would be read in pieces of 1 KiB, and retried empty.
-            read_timeout_s: longest wait for each piece of the answer; there is no limit for the whole.
+            body: the payload. The SDK would read a stream in pieces of 1 KiB, and retry it empty.
+            read_timeout_s: longest wait for each piece of the answer; the whole answer has no limit.
 
         Raises:
-            CallFailed: there is no answer of the function.
+            CallFailed: the function did not answer.
         """
         sdk = load_sdk()
         request = sdk.models.InvokeFunctionRequest(body=body, qualifier=qualifier)
@@ -120,9 +128,9 @@ class FunctionCaller:
         return Invoked(response.body.read(), response.headers.get("x-fc-error-type") or "")
 
     def check(self, *, function: str, qualifier: str) -> None:
-        """Asks for a function's description: a signed call that runs nothing and costs nothing.
+        """Reads a function's description: a signed call that runs nothing and is free.
 
-        It also opens the SDK's one process-wide session, which the first calls of several threads would each open.
+        It also opens the SDK's process-wide session; otherwise the first calls in several threads would each open one.
 
         Raises:
             CallFailed: the endpoint, the key or the name is wrong.
@@ -133,7 +141,7 @@ class FunctionCaller:
 
 @cache
 def load_sdk() -> SimpleNamespace:
-    """Imports the SDK once, quietly, and makes it safe for processes that fork."""
+    """Returns the SDK, imported once without its log output, and prepared for processes that fork."""
     from alibabacloud_fc20230330 import models
     from alibabacloud_fc20230330.client import Client
     from alibabacloud_tea_openapi.exceptions import AlibabaCloudException
@@ -142,11 +150,11 @@ def load_sdk() -> SimpleNamespace:
     from darabonba.exceptions import UnretryableException
     from darabonba.runtime import RuntimeOptions
 
-    # The import sets this logger to DEBUG, with a handler of its own; DEBUG=sdk would have it print signed headers.
+    # The import sets this logger to DEBUG with a handler of its own; with DEBUG=sdk it would print signed headers.
     logger = logging.getLogger("darabonba-core")
     logger.handlers.clear()
     logger.setLevel(logging.ERROR)
-    # Children of a fork would share the sockets and read each other's answers.
+    # Forked children would share the sockets and read each other's answers.
     os.register_at_fork(after_in_child=DaraCore._sessions.clear)
     return SimpleNamespace(
         models=models,
@@ -159,12 +167,12 @@ def load_sdk() -> SimpleNamespace:
 
 
 def make_client(account: Account, *, connections: int) -> Any:
-    """Returns the SDK's client; no packet is sent.
+    """Returns the SDK's client; sends nothing.
 
     Args:
-        account: where and as whom.
-        connections: how many calls there may be at one time. With fewer pooled connections than threads the surplus
-            ones are thrown away after each call.
+        account: endpoint and access key.
+        connections: maximum of calls at one time. With fewer pooled connections than threads, the SDK would close the
+            surplus ones after each call.
     """
     sdk = load_sdk()
     config = sdk.Config(
@@ -180,7 +188,7 @@ def make_client(account: Account, *, connections: int) -> Any:
 
 
 def runtime(read_timeout_s: float) -> Any:
-    """Returns the options of one call: the longest wait for a piece of the answer; there is no limit for the whole."""
+    """Returns the options of one call; `read_timeout_s` limits the wait for each piece of the answer, not the whole."""
     return load_sdk().RuntimeOptions(
         connect_timeout=round(min(CONNECT_TIMEOUT_S, read_timeout_s) * 1000) or 1,
         read_timeout=round(read_timeout_s * 1000) or 1,
@@ -188,10 +196,10 @@ def runtime(read_timeout_s: float) -> Any:
 
 
 def called(call: Callable[..., Any], *arguments: Any) -> Any:
-    """Calls the SDK; its exceptions hold the body and the Authorization header, so none of them leaves here.
+    """Calls the SDK. Its exceptions hold the body and the Authorization header, so they are replaced.
 
     Raises:
-        CallFailed: there is no answer, or it is an error of the provider.
+        CallFailed: there is no answer, or the provider answered with an error.
     """
     sdk = load_sdk()
     failed: CallFailed | None = None
@@ -205,15 +213,15 @@ def called(call: Callable[..., Any], *arguments: Any) -> Any:
 
 
 def proxy_variable() -> str:
-    """Returns the variable that sends calls through a proxy: the SDK heeds it even for 127.0.0.1; else nothing."""
+    """Returns the name of the set proxy variable, which the SDK follows even for 127.0.0.1; empty without one."""
     return next((name for name in PROXY_VARIABLES if os.environ.get(name)), "")
 
 
 def _refused(error: Any) -> CallFailed:
-    """An error in which the provider answered."""
+    """Returns the failure for an error that the provider answered."""
     code = error.code if error.code not in (None, "None") else (error.data or {}).get("errorCode", "")
     status = error.status_code or 0
-    kind = _KIND_BY_STATUS.get(status, FailureKind.SERVER if status >= 500 else FailureKind.REJECTED)
+    kind = failure_kind(status)
     retry_after_ms = getattr(error, "retry_after", None)
     failure = Failure(
         kind,
@@ -234,7 +242,7 @@ def _advice(kind: FailureKind, status: int) -> str:
 
 
 def _broken(error: Any) -> CallFailed:
-    """An error in which no answer came, or none that the SDK can read (then the status is lost)."""
+    """Returns the failure for an error without an answer, or with one that the SDK cannot read."""
     import requests.exceptions as rx
 
     inner = error.inner_exception

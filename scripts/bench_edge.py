@@ -25,8 +25,8 @@ from scheduler.measuring.profiling import (
     COLUMNS,
     default_batches,
     edge_provenance,
-    law_sentence,
     make_profile,
+    model_sentence,
     table_rows,
     write_profile,
 )
@@ -95,7 +95,7 @@ def _lines(profile: Profile) -> Iterator[str]:
     yield f"{profile.model} on {profile.device}"
     for cells in (COLUMNS, *table_rows(profile)):
         yield "".join(f"{cell:>12}" for cell in cells)
-    yield law_sentence(profile)
+    yield model_sentence(profile)
     yield profile.note
     yield from (f"{name}: {value}" for name, value in profile.environment.items())
 

@@ -200,5 +200,5 @@ def _predict(model: LoadedModel, images: list[bytes]) -> tuple[wire.Tensor, ...]
         probabilities[list(ready)] = model.predict(np.stack(list(ready.values())))
     return (
         wire.Tensor.from_numpy(output.name, probabilities),
-        wire.Tensor.from_elements("item_error", errors),
+        wire.Tensor.from_elements(wire.ITEM_ERROR, errors),
     )

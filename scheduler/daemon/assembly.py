@@ -1,18 +1,23 @@
-"""From a configuration to the parts that run: where the backends are, and the runner with its engine and planner."""
+"""From a configuration to the running parts: the backends, and the runner with its engine and planner."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timezone
 
+from scheduler.daemon.backends.batch_send import Clock, InferenceBackend
 from scheduler.daemon.backends.edge import EdgeBackend
-from scheduler.daemon.backends.flight import Clock, InferenceBackend
 from scheduler.daemon.backends.function import FunctionBackend, FunctionName
 from scheduler.daemon.config.config import Config
 from scheduler.daemon.config.credentials import read_access_key
 from scheduler.daemon.config.sections import EdgeSection
 from scheduler.daemon.explain.file import ExplanationFile
 from scheduler.daemon.explain.requests import Explanations
+from scheduler.daemon.http.parts import DaemonParts
+from scheduler.daemon.limits import ModelLimits
+from scheduler.daemon.own_latency import OwnLatency
+from scheduler.daemon.records import BatchRing
 from scheduler.daemon.runner import PlanMaker, Runner
+from scheduler.daemon.status import DaemonStatus, PlanHistory
 from scheduler.daemon.threads import DaemonThreads
 from scheduler.domain.messages import ComputePlan
 from scheduler.domain.plans import EngineSettings, Plan
@@ -24,16 +29,16 @@ from scheduler.planner.site.plan import best_plan
 
 @dataclass(frozen=True, slots=True)
 class Places:
-    """Where the backends are and how they are called; equal places need no new backend after a reload."""
+    """The addresses of the backends and how they are called; a reload that leaves them equal needs no new backend."""
 
     edge: EdgeSection | None
     account: Account | None
     functions: tuple[FunctionName, ...]
     max_in_flight: int
-    """Most function calls at one time."""
+    """Maximum of function calls at one time."""
 
     def changed(self, before: "Places") -> tuple[Backend, ...]:
-        """Returns the backends that must be made anew."""
+        """Returns the backends that have to be replaced."""
         edge = (Backend.EDGE,) if self.edge != before.edge else ()
         ours = (self.account, self.functions, self.max_in_flight)
         theirs = (before.account, before.functions, before.max_in_flight)
@@ -41,10 +46,10 @@ class Places:
 
 
 def places(config: Config, environ: Mapping[str, str]) -> Places:
-    """Returns where a configuration's backends are.
+    """Returns the places of a configuration's backends.
 
     Raises:
-        ConfigError: a secret that it refers to is not there.
+        ConfigError: a secret that the configuration refers to is missing.
     """
     account = None
     if config.function is not None:
@@ -57,7 +62,7 @@ def places(config: Config, environ: Mapping[str, str]) -> Places:
 
 
 def make_backend(backend: Backend, where: Places, clock: Clock) -> InferenceBackend | None:
-    """Returns a backend, None where there is none; nothing is contacted."""
+    """Returns a backend, None where it is not configured; opens no connection."""
     edge, account = where.edge, where.account
     if backend is Backend.EDGE and edge is not None:
         return EdgeBackend(url=edge.url, connect_timeout_s=edge.connect_timeout_s, clock=clock)
@@ -68,20 +73,57 @@ def make_backend(backend: Backend, where: Places, clock: Clock) -> InferenceBack
     return None
 
 
-def make_runner(config: Config, settings: EngineSettings, where: Places, *, clock: Clock) -> Runner:
-    """Returns the runner with everything that it drives."""
-    backends = {backend: place for backend in Backend if (place := make_backend(backend, where, clock)) is not None}
+@dataclass(frozen=True, slots=True)
+class Assembly:
+    """The parts of a daemon, connected."""
+
+    runner: Runner
+    explanations: Explanations
+    parts: DaemonParts
+    """What the HTTP handlers use of them."""
+
+
+def assemble(config: Config, settings: EngineSettings, where: Places, *, clock: Clock) -> Assembly:
+    """Returns the runner and everything around it; opens no connection.
+
+    Args:
+        config: the configuration.
+        settings: its settings of the engine.
+        where: its backends.
+        clock: monotonic seconds, with the same origin as the event loop's `time`.
+    """
     engine = Engine(settings)
-    return Runner(
+    explanations = _explanations(config, engine, clock)
+    batches, plans, own_latency = BatchRing(config.daemon.records), PlanHistory(), OwnLatency()
+    runner = Runner(
         engine=engine,
         settings=settings,
-        backends=backends,
+        backends={made: sender for made in Backend if (sender := make_backend(made, where, clock)) is not None},
         make_plan=_plan_maker(),
         clock=clock,
-        explanations=_explanations(config, engine, clock),
-        records=config.daemon.records,
+        explanations=explanations,
+        batches=batches,
+        plans=plans,
         answer_reserve_s=config.daemon.answer_reserve_s,
     )
+    limits = ModelLimits(runner.post)
+    status = DaemonStatus(
+        runner=runner.statistics,
+        engine=engine.statistics,
+        limits=limits.by_model,
+        plans=plans,
+        explanations=explanations.status,
+        own_latency=own_latency.summary,
+    )
+    parts = DaemonParts(
+        runner=runner,
+        limits=limits,
+        own_latency=own_latency,
+        status=status.report,
+        batches=batches.rows,
+        explain=explanations.find,
+    )
+    return Assembly(runner, explanations, parts)
 
 
 def _explanations(config: Config, engine: Engine, clock: Clock) -> Explanations:

@@ -1,4 +1,4 @@
-"""The bodies that the engine never sees: held from arrival to end, joined for a batch, cut for its answers."""
+"""Request bodies, which the engine never sees: held while their call is pending, joined for a batch, split again."""
 
 import asyncio
 from collections.abc import Iterable, Iterator, Sequence
@@ -8,66 +8,76 @@ from scheduler import wire
 from scheduler.daemon.calls import Answer, InferenceCall
 from scheduler.wire import Tensor, WireError
 
-ITEM_ERROR = "item_error"
-"""The output (BYTES [n]) in which a backend says which items it could not work on; an empty element is a good item."""
-
 
 @dataclass(slots=True)
-class Waiting:
-    """A call that has not ended, and the future that its ingress task waits for."""
+class PendingCall:
+    """A call that has not ended, and the future that its HTTP handler waits for."""
 
     request_id: int
     call: InferenceCall
     future: "asyncio.Future[Answer]"
     engine_at_s: float = 0.0
-    """When the engine was told of it."""
+    """When the engine got the request."""
     attempts: int = 0
 
 
 class BodyStore:
-    """The calls that have not ended, by request id. The engine bounds their number and bytes by refusing."""
+    """The calls that have not ended, by request id. The engine bounds their number and bytes: it refuses requests."""
 
     def __init__(self) -> None:
         """Starts empty."""
-        self._waiting: dict[int, Waiting] = {}
+        self._pending: dict[int, PendingCall] = {}
         self._bytes = 0
+        self._empty = asyncio.Event()
+        self._empty.set()
 
     def __len__(self) -> int:
         """Returns the number of calls that have not ended."""
-        return len(self._waiting)
+        return len(self._pending)
 
     def __contains__(self, request_id: int) -> bool:
-        """Whether the call of that id has not ended."""
-        return request_id in self._waiting
+        """Returns whether the call has not ended."""
+        return request_id in self._pending
 
-    def __iter__(self) -> Iterator[Waiting]:
-        """Iterates over the calls that have not ended, as they are now."""
-        return iter(list(self._waiting.values()))
+    def __getitem__(self, request_id: int) -> PendingCall:
+        """Returns a call; KeyError if it has ended."""
+        return self._pending[request_id]
+
+    def __iter__(self) -> Iterator[PendingCall]:
+        """Iterates over a copy of the calls that have not ended."""
+        return iter(list(self._pending.values()))
 
     @property
     def body_bytes(self) -> int:
-        """Bytes of the inputs held."""
+        """Bytes of all inputs held."""
         return self._bytes
 
-    def add(self, waiting: Waiting) -> None:
+    async def wait_until_empty(self) -> None:
+        """Waits until every call has ended."""
+        await self._empty.wait()
+
+    def add(self, pending: PendingCall) -> None:
         """Holds a call until `pop`."""
-        self._waiting[waiting.request_id] = waiting
-        self._bytes += waiting.call.body_bytes
+        self._pending[pending.request_id] = pending
+        self._bytes += pending.call.body_bytes
+        self._empty.clear()
 
-    def pop(self, request_id: int) -> Waiting | None:
-        """Lets a call go; None where it has ended before."""
-        waiting = self._waiting.pop(request_id, None)
-        if waiting is not None:
-            self._bytes -= waiting.call.body_bytes
-        return waiting
+    def pop(self, request_id: int) -> PendingCall | None:
+        """Removes a call and returns it; None if it has ended before."""
+        pending = self._pending.pop(request_id, None)
+        if pending is not None:
+            self._bytes -= pending.call.body_bytes
+        if not self._pending:
+            self._empty.set()
+        return pending
 
-    def members(self, request_ids: Iterable[int]) -> tuple[Waiting, ...]:
+    def members(self, request_ids: Iterable[int]) -> tuple[PendingCall, ...]:
         """Returns the calls of a batch, in its order; KeyError if one has ended."""
-        return tuple(self._waiting[request_id] for request_id in request_ids)
+        return tuple(self._pending[request_id] for request_id in request_ids)
 
 
 def joined_inputs(calls: Sequence[InferenceCall]) -> tuple[Tensor, ...]:
-    """Returns the inputs of a whole batch: each input of the first call, joined with the others' of that name.
+    """Returns the inputs of a whole batch: each input of the first call, joined with the same input of the others.
 
     Raises:
         WireError: the calls differ in inputs, datatypes or trailing shapes.
@@ -75,23 +85,20 @@ def joined_inputs(calls: Sequence[InferenceCall]) -> tuple[Tensor, ...]:
     by_name = [{tensor.name: tensor for tensor in call.inputs} for call in calls]
     names = by_name[0].keys()
     if any(tensors.keys() != names for tensors in by_name):
-        raise WireError("requests with different inputs cannot share a batch.")
+        raise WireError("requests with different inputs cannot share a batch; send the same inputs in each")
     return tuple(wire.concat([tensors[name] for tensors in by_name]) for name in names)
 
 
 def parted_outputs(outputs: Sequence[Tensor], counts: Sequence[int]) -> list[tuple[Tensor, ...]]:
-    """Returns each request's own rows of every output; `counts` are the requests' items, in the batch's order.
+    """Returns each request's rows of every output; `counts` are the requests' items, in the batch's order.
 
     Raises:
-        WireError: an output cannot be cut so.
+        WireError: an output does not have as many rows as the batch has items.
     """
     return list(zip(*(wire.split(output, counts) for output in outputs), strict=True))
 
 
 def whole_failure(outputs: Sequence[Tensor]) -> str:
-    """Returns the first item's sentence where every item of a request failed; empty where one was answered."""
-    for output in outputs:
-        if output.name == ITEM_ERROR and output.datatype == "BYTES":
-            errors = output.elements()
-            return errors[0].decode(errors="replace") if errors and all(errors) else ""
-    return ""
+    """Returns the first item's error if every item of a request failed; empty if at least one was processed."""
+    errors = wire.item_errors(outputs)
+    return errors[0] if errors and all(errors) else ""

@@ -1,4 +1,4 @@
-"""What ingress hands to the runner, and what it gets back."""
+"""A call, which the HTTP handlers give to the runner, and its answer or refusal."""
 
 from dataclasses import dataclass
 
@@ -15,27 +15,27 @@ class InferenceCall:
     model: str
     inputs: tuple[Tensor, ...]
     items: int
-    """Length of the batch axis, at least 1; the items of a call are never parted."""
+    """Length of the batch axis, at least 1; the items of a call stay in one batch."""
     body_bytes: int
     """Sum of the inputs' binary sizes."""
     received_at_s: float
     """When the last body byte was read, on the runner's clock."""
     class_name: str = "default"
     priority: int = 1
-    """As Triton counts, with 0 already replaced by the model's default level."""
+    """Level as Triton counts them: 1 is the highest; 0 is already replaced by the model's default level."""
     tenant: str = ""
     client_id: str = ""
-    """By which the client calls it; empty: it has no name for it."""
+    """The client's own id of the request; empty if it gave none."""
     timeout_s: float | None = None
-    """The client's own deadline, relative to `received_at_s`; None: the SLO of the class."""
+    """The client's own deadline, relative to `received_at_s`; None: the SLO of the class applies."""
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """A call's own part of a batch's answer, and how it came about."""
+    """A call's part of a batch's answer, and how it was computed."""
 
     request_id: int
-    """The daemon's number of the call, by which it can be explained."""
+    """The daemon's number of the call, by which `edgeburst explain` finds it."""
     outputs: tuple[Tensor, ...]
     backend: Backend
     tier: str
@@ -43,34 +43,34 @@ class Answer:
     batch_id: int
     batch_items: int
     wait_s: float
-    """From `received_at_s` to the send of the batch that was answered."""
+    """From `received_at_s` until the answered batch was sent."""
     service_s: float | None
-    """The backend's own figure for the whole batch; None where it gives none."""
+    """Service time of the whole batch as the backend measured it; None if it reports none."""
     elapsed_s: float
-    """From the send of that batch to the last byte of its answer."""
+    """From the send of the answered batch to the last byte of its answer."""
     cost: float
-    """This call's share of the batch's cost, by items; 0 on the edge."""
+    """This call's share of the batch's cost, in proportion to its items; 0 on the edge."""
     cold_start: bool | None
     attempts: int
-    """How often the call was sent, this time included."""
+    """How often the call was sent, the answered send included."""
     read_at_s: float
     """When the last byte of the batch's answer was read, on the runner's clock."""
     in_s: float
-    """The daemon's own time: last body byte read to engine told."""
+    """The daemon's own time on the way in: from the last body byte read to the engine call."""
     out_s: float
-    """The same, on the way out: send decided to batch written. Whoever has written the client's answer calls
-    `Runner.answer_written(answer)`, which adds the way back."""
+    """The daemon's own time on the way out: from the decision to send to the batch written. The HTTP handler adds the
+    time from `read_at_s` to the client's answer written."""
 
 
 class Refused(EdgeburstError):
-    """A call ends without an answer; `refusal` says why, and its HTTP status."""
+    """The end of a call without an answer; `refusal` holds the reason and the HTTP status."""
 
     def __init__(self, refusal: Refusal, request_id: int | None = None) -> None:
-        """Stores the refusal; its message is the sentence for the client.
+        """Stores the refusal, whose message is the sentence for the client.
 
         Args:
-            refusal: why.
-            request_id: the daemon's number of the call; None where it never got one.
+            refusal: the reason.
+            request_id: the daemon's number of the call; None if it has none.
         """
         super().__init__(refusal.message)
         self.refusal = refusal
@@ -78,16 +78,16 @@ class Refused(EdgeburstError):
 
 
 def request_of(call: InferenceCall, settings: EngineSettings, *, request_id: int, answer_reserve_s: float) -> Request:
-    """Returns a call as the engine sees it.
+    """Returns the request that the engine gets for a call.
 
     Args:
         call: the call.
-        settings: what models and classes there are.
-        request_id: its number.
-        answer_reserve_s: kept of its deadline for the daemon's own work; half the deadline at most.
+        settings: the models and their classes.
+        request_id: the number of the call.
+        answer_reserve_s: part of the deadline for the daemon's own work; at most half the deadline is used.
 
     Raises:
-        Refused: there is no such model or class.
+        Refused: the model or the class does not exist.
     """
     service_class = class_of(_model(call, settings), call.class_name)
     timeout_s = service_class.slo_s if call.timeout_s is None else call.timeout_s
@@ -108,11 +108,12 @@ def _model(call: InferenceCall, settings: EngineSettings) -> ModelSettings:
     for model in settings.models:
         if model.name == call.model:
             return model
-    raise Refused(Refusal(RefusalKind.BAD_REQUEST, f"model {call.model!r} is not served (any more)"))
+    message = f"model {call.model!r} is no longer served: the configuration was reloaded without it"
+    raise Refused(Refusal(RefusalKind.BAD_REQUEST, message))
 
 
 def class_of(model: ModelSettings, class_name: str) -> ServiceClass:
-    """Returns a model's class of that name; Refused, with the names that there are, if it has none."""
+    """Returns a model's class of that name; Refused, with the names of the existing classes, if it has none."""
     try:
         return model.service_class(class_name)
     except KeyError:

@@ -1,4 +1,4 @@
-"""`edgeburst check-config`: is this configuration valid, and what does it amount to?"""
+"""`edgeburst check-config`: whether a configuration is valid, and what it configures."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from scheduler.domain.latency import FunctionTier, LatencyModel
 from scheduler.domain.plans import EngineSettings, ModelSettings
 
 _DESCRIPTION = """\
-Reads a configuration as `edgeburst serve` would, with its profiles, price sheets and EDGEBURST_* overrides, and shows
-what it amounts to. Nothing is contacted. Secrets are never shown: only from which environment variable each is taken,
-and whether that is set.
+Reads a configuration as `edgeburst serve` does, with its profiles, price sheets and EDGEBURST_* overrides, and shows
+its meaning. It opens no connection. It never shows secrets: only which environment variable holds each, and whether
+that variable is set.
 
-Exit status: 0 valid (warnings are only told), 2 not valid."""
+Exit status: 0 valid (also with warnings), 2 not valid."""
 
 _EPILOG = """\
 examples:
@@ -35,20 +35,20 @@ def add_parser(subparsers: Any) -> None:
     """Adds the sub-command to the command line."""
     parser = subparsers.add_parser(
         "check-config",
-        help="check a configuration and show what it amounts to",
+        help="check a configuration and show its meaning",
         description=_DESCRIPTION,
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--config", metavar="FILE", required=True, help="the TOML file")
-    parser.add_argument("--json", action="store_true", help="print one JSON object, also for a configuration in error")
+    parser.add_argument("--json", action="store_true", help="print one JSON object, also for an invalid configuration")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Checks and prints; returns the exit status.
+    """Checks a configuration and prints it; returns the exit status.
 
     Raises:
-        ConfigError: it is not valid, and the answer is for a person.
+        ConfigError: it is not valid, and JSON was not asked for.
     """
     try:
         found = summary(load_config(args.config, os.environ), os.environ)
@@ -62,7 +62,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def summary(config: Config, environ: Mapping[str, str]) -> dict[str, Any]:
-    """Returns what a configuration amounts to, as JSON shows it."""
+    """Returns the meaning of a configuration, as JSON shows it."""
     settings = config.engine_settings()
     function = config.function
     return {
@@ -107,14 +107,18 @@ def _model(model: ModelSettings) -> dict[str, Any]:
             }
             for service_class in model.classes
         ],
-        "edge": _law(model.edge_latency) if model.edge_latency else None,
+        "edge": _latency(model.edge_latency) if model.edge_latency else None,
         "function_plan": [asdict(buffer) for buffer in model.buffers],
         "tiers": [_tier(tier) for tier in model.tiers],
     }
 
 
-def _law(law: LatencyModel) -> dict[str, Any]:
-    return {"one_item_s": law.predict_s(1), "largest_s": law.predict_s(law.max_batch), "max_batch": law.max_batch}
+def _latency(latency: LatencyModel) -> dict[str, Any]:
+    return {
+        "one_item_s": latency.predict_s(1),
+        "largest_s": latency.predict_s(latency.max_batch),
+        "max_batch": latency.max_batch,
+    }
 
 
 def _tier(tier: FunctionTier) -> dict[str, Any]:
@@ -122,14 +126,14 @@ def _tier(tier: FunctionTier) -> dict[str, Any]:
         "name": tier.name,
         "function": tier.function_name,
         "qualifier": tier.qualifier,
-        **_law(tier.latency),
+        **_latency(tier.latency),
         "cost_of_one_item": tier.price.cost(tier.latency.predict_s(1)),
         "currency": tier.price.currency,
     }
 
 
 def _warnings(config: Config, settings: EngineSettings, environ: Mapping[str, str]) -> Iterator[str]:
-    """What is allowed and yet probably not meant."""
+    """Yields what is valid but probably not intended."""
     if config.function is not None:
         try:
             read_access_key(config, environ)
@@ -137,10 +141,10 @@ def _warnings(config: Config, settings: EngineSettings, environ: Mapping[str, st
             yield str(error)
     if config.daemon.admin_token_env and not environ.get(config.daemon.admin_token_env):
         name = config.daemon.admin_token_env
-        yield f"environment variable {name} is not set, so limits can be set from this host only"
+        yield f"environment variable {name} is not set, so limits can be set from this host only; set it"
     for index, model in enumerate(settings.models):
         yield from _foreign_profiles(config, index)
-        yield from _hopeless_classes(model)
+        yield from _infeasible_classes(model)
         yield from _caps_below_one_batch(model, settings)
 
 
@@ -150,17 +154,17 @@ def _foreign_profiles(config: Config, index: int) -> Iterator[str]:
     edge = config.edge_profile(index)
     for profile in [edge, *profiles] if edge else profiles:
         if profile.model != model.name:
-            yield f"profile {profile.name} was measured with {profile.model}, not with {model.name}"
+            yield f"profile {profile.name} was measured with model {profile.model}, not with {model.name}"
 
 
-def _hopeless_classes(model: ModelSettings) -> Iterator[str]:
-    laws = [tier.latency for tier in model.tiers] + ([model.edge_latency] if model.edge_latency else [])
-    fastest_s = min(law.predict_s(1) for law in laws)
+def _infeasible_classes(model: ModelSettings) -> Iterator[str]:
+    latencies = [tier.latency for tier in model.tiers] + ([model.edge_latency] if model.edge_latency else [])
+    fastest_s = min(latency.predict_s(1) for latency in latencies)
     for service_class in model.classes:
         if service_class.slo_s < fastest_s:
             yield (
-                f"class {service_class.name} of model {model.name} wants answers within {service_class.slo_s:g} s,"
-                f" and the fastest place takes {fastest_s:.3g} s for one item"
+                f"class {service_class.name} of model {model.name} has an SLO of {service_class.slo_s:g} s, but the"
+                f" fastest backend takes {fastest_s:.3g} s for one item"
             )
 
 
@@ -169,8 +173,8 @@ def _caps_below_one_batch(model: ModelSettings, settings: EngineSettings) -> Ite
     for key, cap in (("per_hour", settings.spend_per_hour), ("per_day", settings.spend_per_day)):
         if cap is not None and costs and cap < min(costs):
             yield (
-                f"`{key}` in [spend] is {cap:g}, and one item of model {model.name} costs {min(costs):.3g}:"
-                " no function will ever be called"
+                f"`{key}` in [spend] is {cap:g}, but one item of model {model.name} costs {min(costs):.3g}:"
+                " no function will be called"
             )
 
 
@@ -185,11 +189,11 @@ def _lines(found: Mapping[str, Any]) -> Iterator[str]:
     for secret in found["secrets"]:
         yield f"{secret['purpose']:<20} from {secret['variable']}: {'set' if secret['set'] else 'NOT SET'}"
     file = found["explain"]["file"]
-    yield f"explains     the last {found['explain']['ring']} requests{f', and writes {file}' if file else ''}"
+    yield f"explains     the latest {found['explain']['ring']} requests{f', and writes {file}' if file else ''}"
     spend = found["spend"]
     caps = [f"{spend[key]:g} {spend['currency']} {words}" for key, words in _CAPS if spend[key] is not None]
     if caps:
-        yield f"spends       at most {', '.join(caps)}; then {spend['over_cap']}"
+        yield f"spends       at most {', '.join(caps)}; above that: {spend['over_cap']}"
     for model in found["models"]:
         yield from _model_lines(model)
     for warning in found["warnings"]:
@@ -197,24 +201,24 @@ def _lines(found: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _model_lines(model: Mapping[str, Any]) -> Iterator[str]:
-    yield f"model {model['name']}, at most {model['max_items']} items a request"
+    yield f"model {model['name']}, at most {model['max_items']} items per request"
     for service_class in model["classes"]:
         yield (
             f"  class {service_class['name']}: {service_class['percentile']:.3%} within {service_class['slo_s']:g} s;"
-            f" what is late anyway: {service_class['late']}"
+            f" late requests: {service_class['late']}"
         )
     if model["edge"]:
-        yield f"  edge: {_law_words(model['edge'])}"
+        yield f"  edge: {_latency_words(model['edge'])}"
     for buffer in model["function_plan"]:
         waits = ", ".join(f"{name} up to {wait_s:.3g} s" for name, wait_s in buffer["timeouts_s"].items())
         size = "" if buffer["up_to_bytes"] is None else f", requests up to {buffer['up_to_bytes']:g} bytes"
         yield f"  planned: batches of {buffer['target_batch']} on tier {buffer['tier']}; {waits}{size}"
     for tier in model["tiers"]:
         yield (
-            f"  tier {tier['name']}: function {tier['function']}:{tier['qualifier']}, {_law_words(tier)},"
+            f"  tier {tier['name']}: function {tier['function']}:{tier['qualifier']}, {_latency_words(tier)},"
             f" one item costs {tier['cost_of_one_item']:.3g} {tier['currency']}"
         )
 
 
-def _law_words(law: Mapping[str, Any]) -> str:
-    return f"{law['one_item_s']:.3f} s for one item, {law['largest_s']:.3f} s for {law['max_batch']}"
+def _latency_words(latency: Mapping[str, Any]) -> str:
+    return f"{latency['one_item_s']:.3f} s for one item, {latency['largest_s']:.3f} s for {latency['max_batch']}"

@@ -1,12 +1,12 @@
-"""Batches on their way: carries each to its backend, gives it up at its time, and reports one outcome for each."""
+"""Batches in flight: each is sent to its backend, given up at its deadline, and has exactly one outcome."""
 
 import asyncio
 import logging
 from collections.abc import Callable, Coroutine, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
-from scheduler.daemon.backends.flight import Clock, Flight, InferenceBackend, Reply, SendFailed
-from scheduler.daemon.bodies import Waiting, joined_inputs, parted_outputs
+from scheduler.daemon.backends.batch_send import BatchSend, Clock, InferenceBackend, Reply, SendFailed
+from scheduler.daemon.bodies import PendingCall, joined_inputs, parted_outputs
 from scheduler.daemon.calls import Answer
 from scheduler.daemon.logs import fields, log
 from scheduler.daemon.records import BatchRecord, BatchRing, batch_cost, billed_s
@@ -19,61 +19,67 @@ from scheduler.wire import InferRequest, Tensor, WireError
 _logger = logging.getLogger("edgeburst")
 
 LATE_LIMIT_S = 30.0
-"""How long an invocation that was given up may still come back, for the sake of its bill; then it is forgotten."""
+"""How long the sender still waits, for the bill only, for an invocation that was given up."""
 
 
-@dataclass(slots=True)
-class Journey:
-    """A flight with its passengers, from the send to the outcome."""
+@dataclass(frozen=True, slots=True)
+class AnsweredBatch:
+    """A batch with its answer, cut into one part for each member."""
 
-    flight: Flight
-    members: tuple[Waiting, ...]
-    guard: asyncio.TimerHandle | None = None
-    """Gives the batch up, and later cancels its task."""
-    given_up: Failure | None = None
-    """What was reported when it was given up; None while it is awaited."""
-    report: BatchReport | None = None
-    """Of the answer, once it is there."""
-    read_at_s: float = 0.0
-    parts: Mapping[int, tuple[Tensor, ...]] = field(default_factory=dict)
-    """By request id: its rows of every output."""
-    cost: float = 0.0
+    send: BatchSend
+    report: BatchReport
+    read_at_s: float
+    parts: Mapping[int, tuple[Tensor, ...]]
+    """By request id: the request's rows of every output."""
+    cost: float
 
-    @property
-    def batch(self) -> Batch:
-        """The batch, as the engine sent it."""
-        return self.flight.batch
-
-    def wait_s(self, waiting: Waiting) -> float:
-        """Returns how long a passenger had waited at the send."""
-        return self.batch.sent_at_s - waiting.call.received_at_s
-
-    def answer(self, waiting: Waiting) -> Answer:
-        """Returns a passenger's answer, once the batch has landed."""
-        batch, report, flight = self.batch, self.report, self.flight
-        assert report is not None
-        written_at_s = flight.decided_at_s if flight.written_at_s is None else flight.written_at_s
+    def answer(self, member: PendingCall) -> Answer:
+        """Returns the answer to one member of the batch."""
+        send, batch, report = self.send, self.send.batch, self.report
+        written_at_s = send.decided_at_s if send.written_at_s is None else send.written_at_s
         return Answer(
-            request_id=waiting.request_id,
-            outputs=self.parts[waiting.request_id],
+            request_id=member.request_id,
+            outputs=self.parts[member.request_id],
             backend=batch.backend,
             tier=batch.tier,
             batch_id=batch.batch_id,
             batch_items=batch.items,
-            wait_s=self.wait_s(waiting),
+            wait_s=_wait_s(batch, member),
             service_s=report.service_s,
             elapsed_s=report.elapsed_s,
-            cost=self.cost * waiting.call.items / batch.items,
+            cost=self.cost * member.call.items / batch.items,
             cold_start=report.cold_start,
-            attempts=waiting.attempts,
+            attempts=member.attempts,
             read_at_s=self.read_at_s,
-            in_s=max(0.0, waiting.engine_at_s - waiting.call.received_at_s),
-            out_s=max(0.0, written_at_s - flight.decided_at_s),
+            in_s=max(0.0, member.engine_at_s - member.call.received_at_s),
+            out_s=max(0.0, written_at_s - send.decided_at_s),
         )
 
 
-class Journeys:
-    """Every batch that is under way. Each ends with exactly one BatchFinished or BatchFailed."""
+@dataclass(slots=True)
+class _PendingBatch:
+    """A batch that was sent, its members, and what limits its time."""
+
+    send: BatchSend
+    members: tuple[PendingCall, ...]
+    guard: asyncio.TimerHandle | None = None
+    """Gives the batch up; after that, cancels its task."""
+    given_up: Failure | None = None
+    """The failure that was reported when the batch was given up; None while its answer is awaited."""
+
+    @property
+    def batch(self) -> Batch:
+        """The batch, as the engine sent it."""
+        return self.send.batch
+
+    def cancel_guard(self) -> None:
+        """Stops the timer."""
+        if self.guard is not None:
+            self.guard.cancel()
+
+
+class BatchSender:
+    """The sender of batches to backends. Each batch ends with exactly one BatchFinished or BatchFailed."""
 
     def __init__(
         self,
@@ -86,42 +92,42 @@ class Journeys:
         """Stores its parts.
 
         Args:
-            backends: the places that answer; one that is missing fails its batches.
-            post: takes each outcome to the engine.
-            clock: monotonic seconds, of the same origin as the event loop's `time`.
+            backends: where batches are sent; a batch for a backend that is missing fails.
+            post: gives each outcome to the engine.
+            clock: monotonic seconds, with the same origin as the event loop's `time`.
             ring: where outcomes are recorded.
         """
         self._backends = dict(backends)
         self._post = post
         self._clock = clock
         self._ring = ring
-        self._under_way: dict[int, Journey] = {}
-        self._landed: dict[int, Journey] = {}
+        self._pending: dict[int, _PendingBatch] = {}
+        self._answered: dict[int, AnsweredBatch] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self.late_answers = 0
-        """Answers that came after their batch was given up, and were dropped."""
+        """Answers that arrived after their batch was given up, and were dropped."""
 
     def __len__(self) -> int:
-        """Returns the number of batches whose outcome is not known."""
-        return len(self._under_way)
+        """Returns the number of batches without an outcome."""
+        return len(self._pending)
 
-    def send(self, batch: Batch, tier: FunctionTier | None, members: tuple[Waiting, ...], *, now_s: float) -> None:
-        """Sets a batch out; its outcome is posted later, at the latest at its `give_up_at_s`."""
-        journey = Journey(Flight(batch, tier, now_s), members)
-        self._under_way[batch.batch_id] = journey
-        task = self._start(self._carry(journey), name=f"batch-{batch.batch_id}")
-        journey.guard = asyncio.get_running_loop().call_at(batch.give_up_at_s, self._give_up, journey, task)
+    def send(self, batch: Batch, tier: FunctionTier | None, members: tuple[PendingCall, ...], *, now_s: float) -> None:
+        """Starts to send a batch; its outcome is posted later, at its `give_up_at_s` at the latest."""
+        pending = _PendingBatch(BatchSend(batch, tier, now_s), members)
+        self._pending[batch.batch_id] = pending
+        task = self._start(self._run(pending), name=f"batch-{batch.batch_id}")
+        pending.guard = asyncio.get_running_loop().call_at(batch.give_up_at_s, self._give_up, pending, task)
 
-    def landed(self, batch_id: int) -> Journey:
-        """Returns an answered batch, whose answers are now handed out; KeyError once that is over."""
-        return self._landed[batch_id]
+    def answered(self, batch_id: int) -> AnsweredBatch:
+        """Returns an answered batch until `forget_answered`; KeyError after that."""
+        return self._answered[batch_id]
 
-    def forget_landed(self) -> None:
-        """Lets the answers go: the engine has said whom they belong to."""
-        self._landed.clear()
+    def forget_answered(self) -> None:
+        """Drops the answered batches: the engine has named the requests that their answers belong to."""
+        self._answered.clear()
 
     def probe(self, backend: Backend) -> "asyncio.Task[None]":
-        """Probes a backend; the measurement is posted."""
+        """Starts to probe a backend; the measurement is posted."""
         return self._start(self._probe(backend), name=f"probe-{backend.value}")
 
     async def open(self) -> None:
@@ -129,11 +135,11 @@ class Journeys:
         await asyncio.gather(*(backend.open() for backend in self._backends.values()))
 
     def probe_all(self) -> "list[asyncio.Task[None]]":
-        """Probes every backend."""
+        """Starts to probe every backend."""
         return [self.probe(backend) for backend in self._backends]
 
     async def replace_backend(self, backend: Backend, replacement: InferenceBackend | None) -> None:
-        """Sends from now on by another backend, or none; the old one is closed when its batches are back."""
+        """Uses another backend, or none, from now on; closes the old one when its batches have ended."""
         if replacement is not None:
             await replacement.open()
         old = self._backends.pop(backend, None)
@@ -144,9 +150,9 @@ class Journeys:
             self._start(_close_after(old, old_tasks), name=f"close-{backend.value}")
 
     async def close(self) -> None:
-        """Cancels what is under way and gives the backends' resources back."""
-        for journey in self._under_way.values():
-            _cancel_guard(journey)
+        """Cancels every task and closes the backends."""
+        for pending in self._pending.values():
+            pending.cancel_guard()
         tasks = list(self._tasks)
         for task in tasks:
             task.cancel()
@@ -159,111 +165,116 @@ class Journeys:
         task.add_done_callback(self._tasks.discard)
         return task
 
-    async def _carry(self, journey: Journey) -> None:
-        """The outermost line of a batch's task: whatever happens in it becomes an outcome."""
+    async def _run(self, pending: _PendingBatch) -> None:
+        """Runs a batch's task; every exception becomes an outcome, so that none is lost."""
         try:
-            self._answered(journey, await self._round_trip(journey))
+            self._succeed(pending, await self._exchange(pending))
         except SendFailed as failed:
-            self._failed(journey, failed.failure, failed.report)
+            self._fail(pending, failed.failure, failed.report)
         except Exception:
-            _logger.exception("batch_bug", extra=fields(batch_id=journey.batch.batch_id))
-            message = f"the daemon failed on an internal error with batch {journey.batch.batch_id}; its log tells more"
-            self._failed(journey, Failure(FailureKind.SERVER, message), self._bare_report(journey))
+            _logger.exception("batch_bug", extra=fields(batch_id=pending.batch.batch_id))
+            message = f"the daemon failed on an internal error with batch {pending.batch.batch_id}; see its log"
+            self._fail(pending, Failure(FailureKind.SERVER, message), self._bare_report(pending))
 
-    async def _round_trip(self, journey: Journey) -> Reply:
-        batch = journey.batch
+    async def _exchange(self, pending: _PendingBatch) -> Reply:
+        batch = pending.batch
         backend = self._backends.get(batch.backend)
         if backend is None:
             message = f"no {batch.backend.value} backend is configured"
-            raise SendFailed(Failure(FailureKind.UNREACHABLE, message), self._bare_report(journey))
+            raise SendFailed(Failure(FailureKind.UNREACHABLE, message), self._bare_report(pending))
         try:
-            inputs = () if batch.warming else joined_inputs([waiting.call for waiting in journey.members])
+            inputs = () if batch.warming else joined_inputs([member.call for member in pending.members])
         except WireError as error:
-            # In halves, and halves again, the requests that do fit together find each other.
-            raise SendFailed(Failure(FailureKind.REJECTED, str(error)), self._bare_report(journey)) from None
+            # The engine bisects a rejected batch, so requests whose inputs can be joined soon share a batch again.
+            raise SendFailed(Failure(FailureKind.REJECTED, str(error)), self._bare_report(pending)) from None
         request = InferRequest(id=str(batch.batch_id), inputs=inputs, binary_by_default=True)
-        return await backend.send(journey.flight, request)
+        return await backend.send(pending.send, request)
 
-    def _answered(self, journey: Journey, reply: Reply) -> None:
-        batch = journey.batch
+    def _succeed(self, pending: _PendingBatch, reply: Reply) -> None:
+        batch = pending.batch
         try:
-            parts = parted_outputs(reply.outputs, [waiting.call.items for waiting in journey.members])
+            parts = parted_outputs(reply.outputs, [member.call.items for member in pending.members])
         except WireError as error:
             raise SendFailed(Failure(FailureKind.BROKEN, str(error)), reply.report) from None
-        journey.cost = batch_cost(journey.flight, reply.report)
-        if journey.given_up is not None:
-            self._late(journey, reply.report)
+        if pending.given_up is not None:
+            self._record_late(pending, reply.report)
             return
-        self._land(journey)
-        journey.report, journey.read_at_s = reply.report, reply.read_at_s
-        journey.parts = dict(zip(batch.request_ids, parts, strict=True))
-        self._landed[batch.batch_id] = journey
-        self._record(journey, reply.report)
+        self._end(pending)
+        cost = batch_cost(pending.send, reply.report)
+        self._answered[batch.batch_id] = AnsweredBatch(
+            send=pending.send,
+            report=reply.report,
+            read_at_s=reply.read_at_s,
+            parts=dict(zip(batch.request_ids, parts, strict=True)),
+            cost=cost,
+        )
+        self._record(pending, reply.report, cost=cost)
         self._post(BatchFinished(batch.batch_id, reply.report))
 
-    def _failed(self, journey: Journey, failure: Failure, report: BatchReport) -> None:
-        journey.cost = batch_cost(journey.flight, report, failure)
-        if journey.given_up is not None:
-            self._late(journey, report)
+    def _fail(self, pending: _PendingBatch, failure: Failure, report: BatchReport) -> None:
+        if pending.given_up is not None:
+            self._record_late(pending, report, failure)
             return
-        self._land(journey)
-        self._report_failure(journey, failure, report)
+        self._end(pending)
+        self._report_failure(pending, failure, report)
 
-    def _give_up(self, journey: Journey, task: "asyncio.Task[None]") -> None:
-        batch = journey.batch
+    def _give_up(self, pending: _PendingBatch, task: "asyncio.Task[None]") -> None:
+        batch = pending.batch
         waited_s = batch.give_up_at_s - batch.sent_at_s
-        if journey.flight.written_at_s is None:
+        if pending.send.written_at_s is None:
             failure = Failure(FailureKind.UNREACHABLE, f"the {_place(batch)} took nothing for {waited_s:.3g} s")
         else:
             failure = Failure(FailureKind.TIMEOUT, f"the {_place(batch)} did not answer within {waited_s:.3g} s")
-        journey.given_up = failure
-        del self._under_way[batch.batch_id]
-        # An edge's answer costs nothing, so nobody waits for it; an invocation's bill is worth a while.
-        late_limit_s = 0.0 if journey.flight.tier is None else LATE_LIMIT_S
-        journey.guard = asyncio.get_running_loop().call_later(late_limit_s, task.cancel)
-        report = self._bare_report(journey)
-        journey.cost = batch_cost(journey.flight, report, failure)
-        self._report_failure(journey, failure, report)
+        pending.given_up = failure
+        del self._pending[batch.batch_id]
+        # A late answer from the edge has no bill, so its task ends now; an invocation's bill is worth a wait.
+        late_limit_s = 0.0 if pending.send.tier is None else LATE_LIMIT_S
+        pending.guard = asyncio.get_running_loop().call_later(late_limit_s, task.cancel)
+        self._report_failure(pending, failure, self._bare_report(pending))
 
-    def _late(self, journey: Journey, report: BatchReport) -> None:
-        """An outcome after the end: nobody gets it, but its bill is known now."""
-        _cancel_guard(journey)
+    def _record_late(self, pending: _PendingBatch, report: BatchReport, failure: Failure | None = None) -> None:
+        """Records the outcome of a batch that was given up: no client gets it, but its bill is now known."""
+        pending.cancel_guard()
         self.late_answers += 1
-        self._record(journey, report, journey.given_up)
+        self._record(pending, report, cost=batch_cost(pending.send, report, failure), error=pending.given_up)
         if report.billed_duration_s is not None:
-            self._post(BillArrived(journey.batch.batch_id, report.billed_duration_s))
+            self._post(BillArrived(pending.batch.batch_id, report.billed_duration_s))
 
-    def _land(self, journey: Journey) -> None:
-        _cancel_guard(journey)
-        del self._under_way[journey.batch.batch_id]
+    def _end(self, pending: _PendingBatch) -> None:
+        pending.cancel_guard()
+        del self._pending[pending.batch.batch_id]
 
-    def _report_failure(self, journey: Journey, failure: Failure, report: BatchReport) -> None:
-        batch = journey.batch
-        self._record(journey, report, failure)
+    def _report_failure(self, pending: _PendingBatch, failure: Failure, report: BatchReport) -> None:
+        batch = pending.batch
+        self._record(pending, report, cost=batch_cost(pending.send, report, failure), error=failure)
         what = {"batch_id": batch.batch_id, "backend": batch.backend.value, "tier": batch.tier, "items": batch.items}
         log(logging.WARNING, "batch_failed", **what, kind=failure.kind.value, message=failure.message)
         self._post(BatchFailed(batch.batch_id, failure, report))
 
-    def _record(self, journey: Journey, report: BatchReport, failure: Failure | None = None) -> None:
+    def _record(
+        self, pending: _PendingBatch, report: BatchReport, *, cost: float, error: Failure | None = None
+    ) -> None:
+        batch = pending.batch
         self._ring.add(
             BatchRecord(
-                batch=journey.batch,
+                batch=batch,
                 finished_at_s=self._clock(),
-                wait_max_s=max((journey.wait_s(waiting) for waiting in journey.members), default=0.0),
+                wait_max_s=max((_wait_s(batch, member) for member in pending.members), default=0.0),
                 report=report,
-                billed_s=billed_s(journey.flight, report),
-                cost=journey.cost,
-                error="" if failure is None else f"{failure.kind.value}: {failure.message}",
+                billed_s=billed_s(pending.send, report),
+                cost=cost,
+                error="" if error is None else f"{error.kind.value}: {error.message}",
             )
         )
 
-    def _bare_report(self, journey: Journey) -> BatchReport:
-        return BatchReport(elapsed_s=max(0.0, self._clock() - journey.batch.sent_at_s))
+    def _bare_report(self, pending: _PendingBatch) -> BatchReport:
+        """Returns a report that holds the elapsed time only."""
+        return BatchReport(elapsed_s=max(0.0, self._clock() - pending.batch.sent_at_s))
 
     async def _probe(self, backend: Backend) -> None:
-        place = self._backends.get(backend)
+        probed = self._backends.get(backend)
         try:
-            measured = ProbeMeasured(backend, ok=False) if place is None else await place.probe()
+            measured = ProbeMeasured(backend, ok=False) if probed is None else await probed.probe()
         except Exception:
             _logger.exception("probe_bug", extra=fields(backend=backend.value))
             measured = ProbeMeasured(backend, ok=False)
@@ -276,9 +287,9 @@ async def _close_after(backend: InferenceBackend, tasks: "Sequence[asyncio.Task[
     await backend.close()
 
 
-def _cancel_guard(journey: Journey) -> None:
-    if journey.guard is not None:
-        journey.guard.cancel()
+def _wait_s(batch: Batch, member: PendingCall) -> float:
+    """Returns how long a member had waited when its batch was sent."""
+    return batch.sent_at_s - member.call.received_at_s
 
 
 def _place(batch: Batch) -> str:

@@ -1,4 +1,4 @@
-"""One line for each thing that happened: `level event key=value ...`, to stderr, where the journal adds the time."""
+"""One log line for each event: `level event key=value ...`, on stderr; the journal adds the time."""
 
 import json
 import logging
@@ -8,7 +8,7 @@ _logger = logging.getLogger("edgeburst")
 
 
 class LineFormatter(logging.Formatter):
-    """Renders a record and its fields as one line; an exception's traceback follows on lines of its own."""
+    """A formatter for one line per record, with its fields; an exception's traceback follows on further lines."""
 
     def format(self, record: logging.LogRecord) -> str:
         """Returns `info batch_failed batch_id=7 kind=timeout message="..."`."""
@@ -20,7 +20,7 @@ class LineFormatter(logging.Formatter):
 
 
 def _value(value: object) -> str:
-    """A value as it is where it has no blanks, else quoted."""
+    """Returns a value as text, quoted if it has blanks."""
     if isinstance(value, float):
         return f"{value:.6g}"
     text = str(value)
@@ -28,7 +28,7 @@ def _value(value: object) -> str:
 
 
 def set_up(level: str) -> None:
-    """Sends this program's lines to stderr, and of other libraries' what is at least a warning."""
+    """Writes the daemon's lines from `level` on to stderr, and other libraries' lines from warnings on."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(LineFormatter())
     logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
@@ -36,11 +36,11 @@ def set_up(level: str) -> None:
 
 
 def log(level: int, event: str, **values: object) -> None:
-    """Writes one line; `event` is a word that can be searched for, the fields say the rest."""
+    """Writes one line: `event` is a fixed word that can be searched for; the values are its fields."""
     if _logger.isEnabledFor(level):
         _logger.log(level, "%s", event, extra={"fields": values})
 
 
 def fields(**values: object) -> dict[str, object]:
-    """Returns the `extra` with which a logger's own method shows fields: `.exception(event, extra=fields(...))`."""
+    """Returns the `extra` that gives fields to a logger's own method: `.exception(event, extra=fields(...))`."""
     return {"fields": values}

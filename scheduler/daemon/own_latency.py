@@ -1,36 +1,34 @@
-"""What the daemon itself adds to a request's latency, apart from the waiting it decides on."""
+"""The latency that the daemon itself adds to a request, apart from the wait that the engine decides."""
 
 from array import array
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 import numpy as np
 
 PARTS = ("in", "out", "back")
-"""Last body byte read to engine told; send decided to body written; backend's answer read to client's written."""
+"""From the last body byte read to the engine call; from the decision to send to the batch written; from the backend's
+answer read to the client's answer written."""
 
 
 class OwnLatency:
-    """The last requests' three parts, in a ring; older ones live on in whatever `observe` feeds."""
+    """The three parts of the latest answered requests, in a ring."""
 
     def __init__(self, size: int = 4096) -> None:
         """Keeps the last `size` requests."""
         self._size = size
         self._parts = tuple(array("d", bytes(8 * size)) for _ in PARTS)
         self._count = 0
-        self.observe: Callable[[float], None] | None = None
-        """Told each request's sum in seconds, if set: a histogram's observe."""
 
-    def add(self, in_s: float, out_s: float, back_s: float) -> None:
-        """Records one answered request."""
+    def add(self, in_s: float, out_s: float, back_s: float) -> float:
+        """Records one answered request; returns the sum of its parts, seconds."""
         at = self._count % self._size
         for part, seconds in zip(self._parts, (in_s, out_s, back_s), strict=True):
             part[at] = seconds
         self._count += 1
-        if self.observe is not None:
-            self.observe(in_s + out_s + back_s)
+        return in_s + out_s + back_s
 
     def summary(self) -> Mapping[str, object]:
-        """Returns count, and p50, p99 and largest in seconds: of the sum, and of each part by its name."""
+        """Returns the count, and p50, p99 and maximum in seconds: of the sum, and of each part by name."""
         kept = min(self._count, self._size)
         if kept == 0:
             return {"count": 0}

@@ -1,4 +1,4 @@
-"""`edgeburst plan`: functions for applications, or what the daemon's configuration leads to at a given rate."""
+"""`edgeburst plan`: functions for applications, or the plan of a daemon's configuration at a given rate."""
 
 import argparse
 import json
@@ -21,9 +21,9 @@ _EXAMPLE = """examples:
   edgeburst plan --arrivals trace.gaps --from-s 0 --to-s 600 --slo-s 1 --profile functions.json --plot frontier.png
   edgeburst plan --config edgeburst.toml --rps 120 --bandwidth-mbytes-per-s 1.0
 
-With --config the plan is that of a daemon which has learned nothing yet: laws come from the configured profiles,
-without a spread of service times. A running daemon learns both, and its plans (GET /v1/status) then differ from this
-one.
+With --config the plan is that of a daemon that has learned nothing yet: latency models come from the configured
+profiles, without a spread of service times. A running daemon learns both, so its plans (GET /v1/status) differ from
+this one.
 """
 
 
@@ -31,34 +31,41 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     """Adds `plan` with its arguments."""
     parser = subparsers.add_parser(
         "plan",
-        help="plan functions for applications, or show what a configuration leads to at a given rate",
+        help="plan functions for applications, or show the plan of a configuration at a given rate",
         description="Finds the cheapest functions, batches and timeouts that keep every application's percentile; or "
-        "plans once for a daemon's configuration at a given rate.",
+        "makes one plan for a daemon's configuration at a given rate.",
         epilog=_EXAMPLE,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     sources = parser.add_mutually_exclusive_group(required=True)
     functions_command.add_arguments(parser, sources)
-    sources.add_argument("--config", type=Path, help="plan for the daemon's configuration, edge and functions")
-    parser.add_argument("--rps", type=float, help="with --config: requests a second of each model")
+    sources.add_argument("--config", type=Path, help="plan for a daemon's configuration, edge and functions")
+    parser.add_argument("--rps", type=float, help="with --config: requests per second of each model")
     parser.add_argument(
-        "--bandwidth-mbytes-per-s", type=float, metavar="X", help="with --config: of the uplink, MB = 2**20 bytes"
+        "--bandwidth-mbytes-per-s",
+        type=float,
+        metavar="X",
+        help="with --config: uplink bandwidth, MB = 2**20 bytes",
     )
     parser.add_argument(
-        "--request-bytes", type=int, default=24_000, metavar="N", help="with --config: size (default: %(default)s)"
+        "--request-bytes",
+        type=int,
+        default=24_000,
+        metavar="N",
+        help="with --config: bytes (default: %(default)s)",
     )
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of a table")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Runs `plan` and prints it; exit status 1 says that the plan cannot keep its objective."""
+    """Makes a plan and prints it; returns the exit status, 1 if the plan cannot keep its objective."""
     if args.config is None:
         for flag, value in (("--rps", args.rps), ("--bandwidth-mbytes-per-s", args.bandwidth_mbytes_per_s)):
             if value is not None:
-                raise EdgeburstError(f"{flag} goes with --config; leave it out")
+                raise EdgeburstError(f"{flag} needs --config; add that or leave {flag} out")
         return functions_command.run(args)
     if args.rps is None:
-        raise EdgeburstError("--rps is missing; say how many requests a second the configuration shall be planned for")
+        raise EdgeburstError("--rps is missing; give the requests per second to plan for")
     if not args.rps >= 0 or args.request_bytes < 0:
         raise EdgeburstError("--rps and --request-bytes must be at least 0")
     if args.bandwidth_mbytes_per_s is not None and not args.bandwidth_mbytes_per_s >= 0:
@@ -76,13 +83,13 @@ def run(args: argparse.Namespace) -> int:
 
 
 def plan_for(settings: EngineSettings, *, rps: float, request_bytes: int, bandwidth_mbytes_per_s: float | None) -> Plan:
-    """Returns the plan that the engine would make at this rate if it had learned nothing else.
+    """Returns the plan that the engine makes at this rate without any other measurement.
 
-    Parameters:
-        settings: the engine's.
-        rps: requests a second of every model.
+    Args:
+        settings: the engine's settings.
+        rps: requests per second of every model.
         request_bytes: mean size of a request on the wire.
-        bandwidth_mbytes_per_s: of the uplink; None takes the configured one.
+        bandwidth_mbytes_per_s: bandwidth of the uplink; None takes the configured one.
     """
     estimates = Estimates(settings)
     configured = estimates.uplink_bytes_per_s
@@ -96,7 +103,7 @@ def plan_for(settings: EngineSettings, *, rps: float, request_bytes: int, bandwi
         uplink_bytes_per_s=configured if bandwidth_mbytes_per_s is None else bandwidth_mbytes_per_s * _MEBIBYTE,
         uplink_rtt_s=estimates.uplink_rtt_s,
     )
-    return best_plan(snapshot, plan_id=1, cause="asked", detail=f"{rps:g} requests a second")
+    return best_plan(snapshot, plan_id=1, cause="asked", detail=f"{rps:g} requests per second")
 
 
 def _print_group(group: GroupPlan, currency: str) -> None:

@@ -1,28 +1,28 @@
-"""What happened to the last batches: a bounded ring, read by GET /v1/batches."""
+"""The latest batches that ended: a bounded ring, which GET /v1/batches reads."""
 
 from collections import OrderedDict
 from dataclasses import dataclass
 from itertools import islice
 
-from scheduler.daemon.backends.flight import Flight
+from scheduler.daemon.backends.batch_send import BatchSend
 from scheduler.dispatch import ledger
 from scheduler.domain.batches import Batch, BatchReport, Failure
 
 
 @dataclass(frozen=True, slots=True)
 class BatchRecord:
-    """One batch that came back, answered or not."""
+    """One batch that ended, answered or failed."""
 
     batch: Batch
     finished_at_s: float
     wait_max_s: float
-    """Longest of its requests' waits before the send."""
+    """Longest wait of its requests before the send."""
     report: BatchReport
     billed_s: float | None
-    """What the provider bills of `report.billed_duration_s` after rounding; None on the edge and where not known."""
+    """Seconds that the provider bills for `report.billed_duration_s`, rounded; None on the edge and where unknown."""
     cost: float
     error: str = ""
-    """Kind and sentence of the failure; empty for an answered batch."""
+    """Kind and message of the failure; empty for an answered batch."""
 
     def row(self) -> dict[str, object]:
         """Returns the record as JSON shows it."""
@@ -52,33 +52,33 @@ class BatchRecord:
 
 
 def start_kind(report: BatchReport) -> str:
-    """Returns "cold", "warm", or "" where the backend does not tell."""
+    """Returns "cold", "warm", or "" if the backend does not report it."""
     return {True: "cold", False: "warm", None: ""}[report.cold_start]
 
 
-def billed_s(flight: Flight, report: BatchReport) -> float | None:
-    """Returns the seconds that the provider bills; None on the edge and where the container told no duration."""
-    if flight.tier is None or report.billed_duration_s is None:
+def billed_s(batch_send: BatchSend, report: BatchReport) -> float | None:
+    """Returns the seconds that the provider bills; None on the edge and if the container reported no duration."""
+    if batch_send.tier is None or report.billed_duration_s is None:
         return None
-    return flight.tier.price.billed_s(report.billed_duration_s)
+    return batch_send.tier.price.billed_s(report.billed_duration_s)
 
 
-def batch_cost(flight: Flight, report: BatchReport, failure: Failure | None = None) -> float:
-    """Returns a batch's money: by the container's duration where it is known, else as expected when it was sent.
+def batch_cost(batch_send: BatchSend, report: BatchReport, failure: Failure | None = None) -> float:
+    """Returns a batch's cost: from the container's duration if it is known, else as expected when it was sent.
 
-    A failure that the provider does not bill costs nothing; one that ran, or may have run, does.
+    A failure that the provider does not bill costs nothing; an invocation that ran, or may have run, is billed.
     """
-    if flight.tier is None:
+    if batch_send.tier is None:
         return 0.0
     kind = None if failure is None else failure.kind
-    return ledger.batch_cost(flight.tier.price, report, expected_cost=flight.batch.expected_cost, failure=kind)
+    return ledger.batch_cost(batch_send.tier.price, report, expected_cost=batch_send.batch.expected_cost, failure=kind)
 
 
 class BatchRing:
-    """The last batches, each with a rising record number.
+    """The latest batches, each with a rising record number.
 
-    A batch that was given up and answered after all is recorded again, in place of its first record and under a new
-    number, so that whoever follows the numbers and keys by batch id ends with what was really billed.
+    A batch that is answered after it was given up is recorded again: a new record with a new number replaces its first
+    one. A reader that follows the numbers and keeps rows by batch id therefore ends with what was really billed.
     """
 
     def __init__(self, limit: int) -> None:
@@ -88,7 +88,7 @@ class BatchRing:
         self._last_number = 0
 
     def add(self, record: BatchRecord) -> None:
-        """Appends a record, in place of an earlier one of the same batch; the oldest goes when the ring is full."""
+        """Appends a record, which replaces an earlier one of the same batch; drops the oldest one of a full ring."""
         self._last_number += 1
         self._records.pop(record.batch.batch_id, None)
         self._records[record.batch.batch_id] = (self._last_number, record)

@@ -1,4 +1,4 @@
-"""`edgeburst serve`: the daemon as a process, from its configuration to its exit status."""
+"""`edgeburst serve`: the daemon as a process, from its start to its exit status."""
 
 import argparse
 import asyncio
@@ -15,32 +15,32 @@ from typing import Any
 from aiohttp import web
 
 from scheduler.daemon import logs
-from scheduler.daemon.assembly import make_backend, make_runner, places
+from scheduler.daemon.assembly import assemble, make_backend, places
 from scheduler.daemon.config.config import Config, load_config
 from scheduler.daemon.http.app import INGRESS, app_runner, create_app
 from scheduler.daemon.logs import log
-from scheduler.daemon.notify import Notifier
 from scheduler.daemon.signals import Signals
 from scheduler.daemon.threads import DaemonThreads
 from scheduler.domain.errors import ConfigError, EdgeburstError
+from scheduler.systemd import Notifier
 
 READY_LIMIT_S = 1.0
-"""How long readiness waits for the first try of each backend; a backend that comes later is used when it comes."""
+"""Longest that readiness waits for the first probe of each backend; a backend that answers later is used then."""
 
 WRITING_LIMIT_S = 1.0
-"""Part of the drain limit that is kept for writing the last answers out."""
+"""Part of the drain limit that is kept for writing the last answers."""
 
 BACKLOG = 1024
 
 _DESCRIPTION = """\
-Runs the daemon: takes inference requests (Open Inference Protocol v2), batches them, and gives each batch to the edge
-server or to a function, so that every deadline holds at the least money. Prints one JSON line when it is ready; logs go
-to stderr, one line each.
+Runs the daemon: accepts inference requests (Open Inference Protocol v2), batches them, and sends each batch to the edge
+server or to a function, so that requests meet their deadlines at the lowest cost. Prints one JSON line when it is
+ready; writes its log to stderr, one line for each event.
 
-SIGTERM or SIGINT stops it: what it has accepted is answered first, within daemon.drain_limit_s. A second one stops it
-at once. SIGHUP reads the configuration again; a bad one is refused and the old one stays.
+SIGTERM or SIGINT stops the daemon: it first answers the requests that it has accepted, within daemon.drain_limit_s. A
+second signal stops it immediately. SIGHUP reloads the configuration; if the new one is not valid, the old one stays.
 
-Exit status: 0 stopped in good order, 1 stopped at once or by an internal error, 2 it could not start."""
+Exit status: 0 orderly stop, 1 immediate stop or internal error, 2 the daemon could not start."""
 
 _EPILOG = """\
 examples:
@@ -59,19 +59,22 @@ def add_parser(subparsers: Any) -> None:
     )
     parser.add_argument("--config", metavar="FILE", type=Path, required=True, help="the TOML file")
     parser.add_argument(
-        "--log-level", choices=("debug", "info", "warning", "error"), default="info", help="least level that is logged"
+        "--log-level",
+        choices=("debug", "info", "warning", "error"),
+        default="info",
+        help="lowest level that is logged (default %(default)s)",
     )
 
 
 def run(args: argparse.Namespace) -> int:
-    """Runs the daemon until it is told to stop; returns the exit status.
+    """Runs the daemon until a signal stops it; returns the exit status.
 
     Raises:
-        EdgeburstError: it cannot start; the message says what to change.
+        EdgeburstError: the daemon cannot start; the message names what to change.
     """
     logs.set_up(args.log_level)
     config = load_config(args.config, os.environ)
-    daemon = Daemon(config, os.environ, Notifier.from_environment(os.environ))
+    daemon = Daemon(config, os.environ, Notifier.from_environment(os.environ, warn=_warn))
     loop = _new_loop()
     try:
         asyncio.set_event_loop(loop)
@@ -82,20 +85,21 @@ def run(args: argparse.Namespace) -> int:
 
 
 class Daemon:
-    """Everything that runs in the process, and its way from start to end."""
+    """Everything that runs in the process, from its start to its end."""
 
     def __init__(self, config: Config, environ: Mapping[str, str], notifier: Notifier) -> None:
-        """Assembles the parts; nothing is contacted and nothing listens yet.
+        """Assembles the parts; opens no connection and does not listen yet.
 
         Raises:
-            ConfigError: a secret that the configuration refers to is not there.
+            ConfigError: a secret that the configuration refers to is missing.
         """
         self._config = config
         self._environ = environ
         self._notifier = notifier
         self._places = places(config, environ)
-        self._runner = make_runner(config, config.engine_settings(), self._places, clock=time.monotonic)
-        self._app = create_app(self._runner, config, environ)
+        assembly = assemble(config, config.engine_settings(), self._places, clock=time.monotonic)
+        self._runner, self._explanations = assembly.runner, assembly.explanations
+        self._app = create_app(assembly.parts, config, environ)
         self._signals = Signals()
         self._loader = DaemonThreads(limit=1, name="config")
         self._side_tasks: set[asyncio.Task[None]] = set()
@@ -113,7 +117,7 @@ class Daemon:
             self._side_task(self._get_ready(host, port), name="get-ready")
             self._side_task(self._watch_engine(), name="watch-engine")
             self._side_task(self._reload_when_told(), name="reload")
-            self._notifier.keep_alive(loop)
+            ping_watchdog(self._notifier, loop)
             await self._first(self._signals.stop, self._failed)
             return await self._stop()
         finally:
@@ -132,7 +136,7 @@ class Daemon:
         probes = self._runner.probe_backends()
         if probes:
             await asyncio.wait(probes, timeout=READY_LIMIT_S)
-        # What lives now lives as long as the process: later collections need not look at it.
+        # The objects that exist now live as long as the process: later collections need not scan them.
         gc.collect()
         gc.freeze()
         self._app[INGRESS].ready = True
@@ -152,11 +156,11 @@ class Daemon:
             try:
                 await self._reload()
             except ConfigError as error:
-                log(logging.ERROR, "reload_refused", message=f"{error}; the old configuration stays")
+                log(logging.ERROR, "reload_refused", message=f"{error}; the old configuration stays in use")
             self._notifier.send("READY=1")
 
     async def _reload(self) -> None:
-        """Reads the configuration again and goes on with it: all of it, or, if something in it is wrong, nothing."""
+        """Reads the configuration again and uses all of it; nothing changes if it is not valid."""
         config = await self._loader.run(lambda: load_config(self._config.path, self._environ))
         settings, where = config.engine_settings(), places(config, self._environ)
         for backend in where.changed(self._places):
@@ -174,7 +178,7 @@ class Daemon:
             return 1
         limit_s = self._config.daemon.drain_limit_s
         log(logging.INFO, "draining", limit_s=limit_s)
-        self._notifier.send("STOPPING=1", "STATUS=answering what was accepted")
+        self._notifier.send("STOPPING=1", "STATUS=answering the accepted requests")
         drain = asyncio.get_running_loop().create_task(
             self._runner.drain(max(limit_s - WRITING_LIMIT_S, limit_s / 2)), name="drain"
         )
@@ -190,7 +194,8 @@ class Daemon:
             task.cancel()
         await asyncio.gather(*self._side_tasks, return_exceptions=True)
         await self._runner.close()
-        # The listener stays open until here, so that late comers are told that the daemon stops.
+        await self._explanations.close()
+        # The listener stays open until here, so that clients get an error response while the daemon stops.
         await server.cleanup()
 
     def _side_task(self, work: Coroutine[Any, Any, None], *, name: str) -> None:
@@ -199,7 +204,7 @@ class Daemon:
         task.add_done_callback(self._side_task_ended)
 
     def _side_task_ended(self, task: "asyncio.Task[None]") -> None:
-        """The one monitor: a side task that fails is a bug, and stops the daemon, for systemd to start it afresh."""
+        """Stops the daemon after a bug in a side task, so that systemd restarts it."""
         self._side_tasks.discard(task)
         error = None if task.cancelled() else task.exception()
         if error is not None:
@@ -216,15 +221,25 @@ class Daemon:
                 wait.cancel()
 
 
+def ping_watchdog(notifier: Notifier, loop: asyncio.AbstractEventLoop) -> None:
+    """Pings systemd's watchdog now and twice in each period; a loop that hangs does not ping any more."""
+    if notifier.watchdog_s is None:
+        return
+    notifier.send("WATCHDOG=1")
+    loop.call_later(notifier.watchdog_s / 2, ping_watchdog, notifier, loop)
+
+
+def _warn(message: str) -> None:
+    log(logging.WARNING, "notify_failed", message=message)
+
+
 def _differ(new: Config, old: Config, key: str) -> bool:
     return bool(getattr(new.daemon, key) != getattr(old.daemon, key))
 
 
 def _cannot_listen(host: str, port: int, error: OSError) -> str:
     if error.errno == errno.EADDRINUSE:
-        return (
-            f"port {port} of {host} is in use; stop what listens there, or set daemon.port to another (0: a free one)"
-        )
+        return f"port {port} of {host} is in use; stop the program on it, or set another daemon.port (0: a free one)"
     return f"cannot listen on {host}:{port} ({error.strerror or error}); correct daemon.host and daemon.port"
 
 

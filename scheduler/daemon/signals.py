@@ -1,4 +1,4 @@
-"""What the operating system may ask of the daemon, as events that its main task waits for."""
+"""Signals of the operating system, as events that the daemon's tasks wait for."""
 
 import asyncio
 import logging
@@ -8,16 +8,16 @@ from scheduler.daemon.logs import log
 
 
 class Signals:
-    """SIGTERM and SIGINT stop the daemon in good order, a second one at once; SIGHUP reloads."""
+    """Events for SIGTERM and SIGINT (orderly stop; the second one: immediate stop) and SIGHUP (reload)."""
 
     def __init__(self) -> None:
-        """Nothing has been asked yet."""
+        """Starts with no event set."""
         self.stop = asyncio.Event()
         self.stop_at_once = asyncio.Event()
         self.reload = asyncio.Event()
 
     def install(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Takes the signals over."""
+        """Handles the signals on this loop from now on."""
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop, number)
         loop.add_signal_handler(signal.SIGHUP, self.reload.set)

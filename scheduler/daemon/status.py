@@ -1,13 +1,96 @@
-"""Frozen values as JSON shows them."""
+"""The daemon's state as JSON, for GET /v1/status."""
 
 import math
-from collections.abc import Mapping
-from dataclasses import fields, is_dataclass
+from collections import deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields, is_dataclass
 from enum import Enum
+
+from scheduler.domain.plans import Limits, Plan
+
+PLANS_KEPT = 256
+
+
+@dataclass(frozen=True, slots=True)
+class RunnerStatistics:
+    """A snapshot of the calls and batches that the runner holds."""
+
+    now_s: float
+    uptime_s: float
+    draining: bool
+    waiting_requests: int
+    """Calls without an answer or a refusal."""
+    waiting_bytes: int
+    """Bytes of their inputs."""
+    batches_under_way: int
+    late_answers: int
+    """Answers that arrived after their batch was given up."""
+
+
+class PlanHistory:
+    """The latest plans that the engine adopted."""
+
+    def __init__(self, kept: int = PLANS_KEPT) -> None:
+        """Keeps at most `kept` plans."""
+        self._plans: deque[Plan] = deque(maxlen=kept)
+
+    def add(self, plan: Plan) -> None:
+        """Appends a plan; the oldest is dropped when the history is full."""
+        self._plans.append(plan)
+
+    def rows(self) -> list[dict[str, object]]:
+        """Returns the plans as JSON shows them, oldest first."""
+        return [
+            {"plan_id": plan.plan_id, "at_s": plan.made_at_s, "cause": plan.cause, "detail": plan.detail}
+            for plan in self._plans
+        ]
+
+
+class DaemonStatus:
+    """The state of the daemon, collected from its parts when it is asked for."""
+
+    def __init__(
+        self,
+        *,
+        runner: Callable[[], RunnerStatistics],
+        engine: Callable[[], object],
+        limits: Callable[[], Mapping[str, Limits]],
+        plans: PlanHistory,
+        explanations: Callable[[], Mapping[str, object]],
+        own_latency: Callable[[], Mapping[str, object]],
+    ) -> None:
+        """Stores what to ask.
+
+        Args:
+            runner: returns the runner's statistics.
+            engine: returns the engine's statistics.
+            limits: returns the limits by model.
+            plans: the latest plans.
+            explanations: returns the state of the explanations and their file.
+            own_latency: returns the daemon's own latency.
+        """
+        self._runner = runner
+        self._engine = engine
+        self._limits = limits
+        self._plans = plans
+        self._explanations = explanations
+        self._own_latency = own_latency
+
+    def report(self) -> dict[str, object]:
+        """Returns the state as GET /v1/status shows it."""
+        runner = self._runner()
+        return {
+            **{field.name: getattr(runner, field.name) for field in fields(runner)},
+            "engine": jsonable(self._engine()),
+            "limits": jsonable(self._limits()),
+            "plans": self._plans.rows(),
+            "explanations": self._explanations(),
+            "own_latency": jsonable(self._own_latency()),
+        }
 
 
 def jsonable(value: object) -> object:
-    """Returns a value made of what JSON has: dataclasses become objects, enums their values, infinities null.
+    """Returns a value in the types of JSON: a dataclass becomes an object, an enum its value, an infinity null.
 
     >>> from scheduler.domain.requests import Attempt, Backend
     >>> jsonable({"attempt": Attempt(Backend.EDGE, 7, math.inf)})

@@ -1,6 +1,6 @@
-"""What happened to requests, counted: for Prometheus, for the dashboard, for whoever polls /v1/status.
+"""Counts of requests by how they ended, for Prometheus, the dashboard and /v1/status.
 
-Labels are bounded: models, classes and backends come from the configuration, kinds from fixed lists.
+Labels are bounded: models, classes and backends are those of the configuration, kinds those of fixed lists.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from scheduler.domain.errors import RefusalKind
 ANSWERED = "answered"
 CANCELLED = "cancelled"
 _COLUMN_OF = {CANCELLED: "cancelled", RefusalKind.BAD_REQUEST.value: "rejected"}
-"""In which count a call without an answer goes; all others are `refused`."""
+"""The count of each end without an answer; all other kinds count as `refused`."""
 
 SECONDS_KEPT = 300
-"""Length of the history that the dashboard draws."""
+"""Length of the history on the dashboard, seconds."""
 
 _LATENCY_BUCKETS_S = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 1.0, 1.5, 2.0, 5.0, 10.0, 60.0)
 _OWN_BUCKETS_S = (0.0001, 0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.5)
@@ -31,19 +31,19 @@ _ITEM_BUCKETS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 
 _GAUGES = (
     ("queued_requests", "edgeburst_queue_requests", "Requests that wait for a batch."),
-    ("unanswered_bytes", "edgeburst_unanswered_bytes", "Bytes of the bodies that are held."),
-    ("requests_in_flight", "edgeburst_in_flight_requests", "Requests that a backend has."),
-    ("rate_rps", "edgeburst_arrival_rate", "Estimated arrivals, items a second."),
+    ("unanswered_bytes", "edgeburst_unanswered_bytes", "Bytes of the request bodies in memory."),
+    ("requests_in_flight", "edgeburst_in_flight_requests", "Requests that were sent to a backend."),
+    ("rate_rps", "edgeburst_arrival_rate", "Estimated arrival rate, items per second."),
     ("uplink_bytes_per_s", "edgeburst_uplink_bytes_per_second", "Estimated bandwidth to the functions."),
-    ("uplink_rtt_s", "edgeburst_uplink_round_trip_seconds", "Estimated round trip to the functions."),
-    ("expected_drain_s", "edgeburst_expected_drain_seconds", "Time that the queue would take to empty."),
+    ("uplink_rtt_s", "edgeburst_uplink_round_trip_seconds", "Estimated round-trip time to the functions."),
+    ("expected_drain_s", "edgeburst_expected_drain_seconds", "Expected time until the queue is empty."),
     ("spent", "edgeburst_spent", "Money spent on functions since the start, in the price sheet's currency."),
 )
 
 
 @dataclass(slots=True)
 class Second:
-    """What happened within one second."""
+    """Counts of what happened within one second."""
 
     at_s: int
     arrived: int = 0
@@ -52,24 +52,24 @@ class Second:
     function: int = 0
     refused: int = 0
     rejected: int = 0
-    """Refused for what the client sent, which counts against no objective."""
+    """Refused because of what the client sent; does not count against the SLO."""
     cancelled: int = 0
     within_slo: int = 0
 
     def row(self) -> dict[str, int]:
-        """Returns it as JSON shows it."""
+        """Returns the counts as JSON shows them."""
         return {field.name: getattr(self, field.name) for field in fields(self)}
 
 
 class Telemetry:
-    """Counts requests as they end. Reads no clock: whoever reports says when."""
+    """Counts of requests. It reads no clock: the caller gives the time."""
 
     def __init__(self, status: Callable[[], Mapping[str, object]], backends: Callable[[], Sequence[str]]) -> None:
         """Makes the metrics.
 
         Args:
-            status: the runner's, asked when somebody scrapes.
-            backends: names of those that are configured, asked likewise.
+            status: returns the daemon's state; called when the metrics are read.
+            backends: returns the names of the configured backends; called then too.
         """
         self.registry = CollectorRegistry()
         self._seconds: deque[Second] = deque(maxlen=SECONDS_KEPT)
@@ -84,9 +84,9 @@ class Telemetry:
         self._http_errors = Counter(
             "edgeburst_http_errors", "Error responses by HTTP status.", ("kind",), registry=self.registry
         )
-        self.own_latency = Histogram(
+        self._own_latency = Histogram(
             "edgeburst_own_latency_seconds",
-            "What the daemon itself adds to a request.",
+            "Latency that the daemon itself adds to a request.",
             buckets=_OWN_BUCKETS_S,
             registry=self.registry,
         )
@@ -94,12 +94,22 @@ class Telemetry:
         ProcessCollector(registry=self.registry)
 
     def arrived(self, now_s: float) -> None:
-        """Counts a request that was read and understood."""
+        """Counts a request that was read and is valid."""
         self._second(now_s).arrived += 1
         self._totals.arrived += 1
 
-    def answered(self, call: InferenceCall, answer: Answer, *, latency_s: float, slo_s: float) -> None:
-        """Counts an answer; `latency_s` is from the request's last byte, `slo_s` the time it had."""
+    def answered(
+        self, call: InferenceCall, answer: Answer, *, latency_s: float, slo_s: float, own_latency_s: float
+    ) -> None:
+        """Counts an answer.
+
+        Args:
+            call: the call.
+            answer: its answer.
+            latency_s: from the request's last byte to the answer.
+            slo_s: the latency that the call allows.
+            own_latency_s: the part of it that the daemon itself adds.
+        """
         second, within = self._second(call.received_at_s + latency_s), latency_s <= slo_s
         for counts in (second, self._totals):
             setattr(counts, answer.backend.value, getattr(counts, answer.backend.value) + 1)
@@ -108,9 +118,10 @@ class Telemetry:
         if within:
             self._within.labels(call.model, call.class_name).inc()
         self._answers.observe(call, answer, latency_s)
+        self._own_latency.observe(own_latency_s)
 
     def refused(self, call: InferenceCall, kind: str, now_s: float) -> None:
-        """Counts a call without an answer; `kind` is a RefusalKind's value or CANCELLED."""
+        """Counts a call that ended without an answer; `kind` is a RefusalKind's value or CANCELLED."""
         column = _COLUMN_OF.get(kind, "refused")
         for counts in (self._second(now_s), self._totals):
             setattr(counts, column, getattr(counts, column) + 1)
@@ -122,7 +133,7 @@ class Telemetry:
         self._http_errors.labels(str(status)).inc()
 
     def summary(self, now_s: float) -> dict[str, object]:
-        """Returns totals since the start, and the last seconds one by one."""
+        """Returns the totals since the start, and the counts of each of the last seconds."""
         self._second(now_s)
         totals = self._totals
         answered = totals.edge + totals.function
@@ -145,7 +156,7 @@ class Telemetry:
         return generate_latest(self.registry)
 
     def _second(self, now_s: float) -> Second:
-        """The current second's counts; seconds without any event are there too, up to the length kept."""
+        """Returns the current second's counts; adds the seconds without events before it, up to the length kept."""
         at_s, seconds = int(now_s), self._seconds
         if not seconds or at_s > seconds[-1].at_s:
             first_s = seconds[-1].at_s + 1 if seconds else at_s
@@ -155,7 +166,7 @@ class Telemetry:
 
 
 class _AnswerMetrics:
-    """The histograms of answers; children are kept, since a look-up by labels costs more than the count."""
+    """The histograms of answers. Their children are kept: a look-up by labels takes longer than the count."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
         labels = ("model", "backend")
@@ -168,7 +179,7 @@ class _AnswerMetrics:
         )
         self._wait = Histogram(
             "edgeburst_wait_seconds",
-            "From a request's last byte to the send of its batch.",
+            "From a request's last byte until its batch is sent.",
             labels,
             buckets=_LATENCY_BUCKETS_S,
             registry=registry,
@@ -200,7 +211,7 @@ class _AnswerMetrics:
 
 
 class _StatusCollector(Collector):
-    """The engine's state as gauges, read only when it is asked for."""
+    """The engine's state as gauges, read when the metrics are read."""
 
     def __init__(self, status: Callable[[], Mapping[str, object]], backends: Callable[[], Sequence[str]]) -> None:
         self._status = status
@@ -212,7 +223,7 @@ class _StatusCollector(Collector):
         for key, name, help_text in _GAUGES:
             if values.get(key) is not None:
                 yield GaugeMetricFamily(name, help_text, value=values[key])
-        in_flight = GaugeMetricFamily("edgeburst_in_flight_batches", "Batches under way.", labels=["backend"])
+        in_flight = GaugeMetricFamily("edgeburst_in_flight_batches", "Batches in flight.", labels=["backend"])
         up = GaugeMetricFamily("edgeburst_backend_up", "1 while the backend is used.", labels=["backend"])
         for backend in self._backends():
             in_flight.add_metric([backend], values.get(f"{backend}_batches_in_flight", 0))

@@ -1,7 +1,7 @@
 """A bounded set of daemon threads for blocking calls.
 
-Not concurrent.futures: its threads are joined when the interpreter ends, and a call that hangs in a socket would keep
-the daemon from ending within its drain limit.
+concurrent.futures is no alternative: the interpreter joins its threads at its end, so a call that hangs in a socket
+would keep the daemon from ending within its drain limit.
 """
 
 import asyncio
@@ -21,12 +21,12 @@ class _Job:
     future: "asyncio.Future[Any]"
 
     def run(self) -> None:
-        """Does the work and takes its outcome to the loop; whatever it raises belongs to whoever awaits it."""
+        """Does the work and gives its result or its exception to the future that the caller awaits."""
         if self.future.cancelled():
             return
         try:
             result, error = self.work(), None
-        except BaseException as raised:  # noqa: BLE001 - handed on, not swallowed
+        except BaseException as raised:  # noqa: BLE001 - passed on to the caller
             result, error = None, raised
         if not self.loop.is_closed():
             self.loop.call_soon_threadsafe(self._settle, result, error)
@@ -41,7 +41,7 @@ class _Job:
 
 
 class DaemonThreads:
-    """Runs blocking calls in at most `limit` threads, which are started as they are needed and then kept."""
+    """At most `limit` threads for blocking calls, which are started when they are needed and then kept."""
 
     def __init__(self, *, limit: int, name: str) -> None:
         """Stores the limit; no thread runs yet."""
@@ -52,7 +52,7 @@ class DaemonThreads:
         self._threads: list[threading.Thread] = []
 
     async def run(self, work: Callable[[], T]) -> T:
-        """Returns what `work()` returns in a thread; a cancelled caller leaves it running and forgotten."""
+        """Returns what `work()` returns in a thread. If the caller is cancelled, the work continues in vain."""
         loop = asyncio.get_running_loop()
         future: asyncio.Future[T] = loop.create_future()
         self._jobs.put(_Job(work, loop, future))
@@ -61,7 +61,7 @@ class DaemonThreads:
         return await future
 
     def close(self) -> None:
-        """Ends the threads after what they are doing; waits for none."""
+        """Makes each thread end after its current call; does not wait for them."""
         for _ in self._threads:
             self._jobs.put(None)
 

@@ -1,3 +1,4 @@
-"""`edgeburst fc`: makes the functions that the configuration or a plan names. Stands on the daemon's configuration; of
-the rest of the daemon and of the other shells it knows nothing.
+"""`edgeburst fc`: makes the functions that a configuration or a plan names.
+
+It imports the daemon's configuration, but no other part of the daemon and no other shell.
 """

@@ -1,8 +1,8 @@
-"""Makes what shall be out of what there is, tier by tier. Every step can be repeated: after an apply that was cut
-short, the next one goes on where it stopped.
+"""Changes the observed functions into the desired ones, tier by tier. Every step can be repeated: after an interrupted
+apply, the next one continues where it stopped.
 
-Calls go to aliases, aliases point to versions, and a version never changes. So a tier is moved only when its new
-version has answered a probe, and is moved back if it then does not answer through the alias.
+Calls go to aliases, aliases point to versions, and a version never changes. A tier's alias is therefore moved only when
+the new version has answered a probe, and moved back if the version then does not answer through the alias.
 """
 
 from __future__ import annotations
@@ -23,20 +23,20 @@ from scheduler.deploying.removing import release, remove
 from scheduler.deploying.waiting import wait_until_active, wait_until_provisioned
 
 Tell = Callable[[str], None]
-"""Takes what is being done, in a few words for a person."""
+"""Takes a description of each step, in a few words."""
 
 _COLD_START_S = 180.0
-"""Beyond the function's own limit, for a probe: an instance is ready within 120 s, and then initialises."""
+"""Time for a probe beyond the function's own limit: an instance is ready within 120 s, and then initialises."""
 
 
 @dataclass(frozen=True, slots=True)
 class Apply:
-    """One apply.
+    """One apply of a deployment.
 
-    Parameters:
-        platform: what is changed.
-        deployment: what shall be.
-        tell: is told of every step.
+    Attributes:
+        platform: the account to change.
+        deployment: the desired functions and tiers.
+        tell: called with every step.
     """
 
     platform: Platform
@@ -44,11 +44,11 @@ class Apply:
     tell: Tell
 
     def run(self) -> None:
-        """Makes every function and tier as it shall be; stops at the first that cannot be.
+        """Makes every function and tier as desired; stops at the first error.
 
         Raises:
-            DeployError: the provider refuses, something does not become active in time, or a version fails its probe.
-                What was done before stays; the alias of a version that failed is where it was.
+            DeployError: the provider refuses a call, something does not become active in time, or a version fails its
+                probe. Completed steps stay; the alias of a version that failed is where it was before.
         """
         for name in self.deployment.functions:
             function = self._function(name)
@@ -56,10 +56,10 @@ class Apply:
                 self._tier(tier, function)
 
     def prune(self) -> None:
-        """Deletes what this deployment made and nobody asks for any more.
+        """Deletes what this deployment made and no longer asks for.
 
         Raises:
-            DeployError: the provider refuses, or something hangs on it that was not made here.
+            DeployError: the provider refuses a call, or a function has parts that were not made here.
         """
         for name in self.deployment.functions:
             function = observe(self.platform, name)
@@ -69,7 +69,7 @@ class Apply:
             remove(self.platform, self.deployment, name, tell=self.tell)
 
     def _function(self, name: str) -> Function:
-        """The function with its limit, created if need be."""
+        """Returns a function with its limit; creates it if it does not exist."""
         function = observe(self.platform, name)
         if function is None:
             self.tell(f"creating function {name}")
@@ -78,7 +78,9 @@ class Apply:
             wait_until_active(self.platform, name)
             function = observe(self.platform, name)
         if function is None:
-            raise DeployError(f"function {name} is gone again; does somebody else delete it?")
+            raise DeployError(
+                f"function {name} was deleted after it was created; stop the other program that deletes it"
+            )
         if reserved_change(self.deployment, function) and self.deployment.reserved_concurrency is not None:
             self.tell(f"limiting {name} to {self.deployment.reserved_concurrency} instances")
             self.platform.reserve(name, self.deployment.reserved_concurrency)
@@ -95,7 +97,7 @@ class Apply:
             wait_until_provisioned(self.platform, tier, tell=self.tell)
 
     def _move(self, tier: Tier, alias: Alias | None) -> None:
-        """Points the alias to a version that is good."""
+        """Points a tier's alias to a version that answers probes."""
         version_id = self._version(tier)
         try:
             self._probe(tier, version_id)
@@ -113,7 +115,7 @@ class Apply:
             raise DeployError(f"version {version_id} failed its probe as {tier.address}: {error}; {fate}") from None
 
     def _version(self, tier: Tier) -> str:
-        """A version with the tier's configuration: one that an apply before had published, or a new one."""
+        """Returns a version with the tier's configuration: one that an earlier apply has published, or a new one."""
         wanted = self.deployment.version_description(tier.configuration)
         for version in self.platform.versions(tier.function):
             if version.description == wanted and not self._differs(tier, version.version_id):
@@ -123,7 +125,7 @@ class Apply:
         return self.platform.publish(tier.function, wanted)
 
     def _bring_latest(self, tier: Tier) -> None:
-        """LATEST with the tier's configuration: nobody calls it, so nobody notices."""
+        """Gives LATEST the tier's configuration; no call goes to LATEST, so none is affected."""
         latest = wait_until_active(self.platform, tier.function, even_failed=True)
         failed = "Failed" in (latest.get("state"), latest.get("lastUpdateStatus"))
         if failed or differences(latest, tier.configuration):
@@ -133,7 +135,7 @@ class Apply:
         if changes := self._differs(tier, "LATEST"):
             raise DeployError(
                 f"function {tier.function} did not take {changes[0].field} = {changes[0].new}, it has {changes[0].old};"
-                " does somebody else change it? apply again"
+                " stop other programs that change it, and apply again"
             )
 
     def _differs(self, tier: Tier, qualifier: str) -> tuple[FieldChange, ...]:
@@ -156,20 +158,20 @@ class Apply:
         )
 
     def _rolled_back(self, tier: Tier, alias: Alias | None) -> str:
-        """Undoes the move; returns what became of the alias, in words."""
+        """Undoes the move of an alias; returns a description of the alias's state."""
         try:
             if alias is None:
                 self.tell(f"removing alias {tier.address} again")
                 self.platform.delete_alias(tier.function, tier.alias)
-                return "the alias is removed again"
+                return "the alias was removed again"
             self.tell(f"pointing {tier.address} back to version {alias.version_id}")
             self._point(tier, alias.version_id, alias.weights, exists=True)
         except DeployError as error:
-            return f"the alias could not be moved back, so do it by hand: {error}"
+            return f"the alias could not be moved back; move it by hand: {error}"
         return f"the alias is back at version {alias.version_id}"
 
     def _discard(self, tier: Tier, version_id: str) -> None:
-        """Deletes a version that failed, lest the next apply take it for good; one that is in use stays."""
+        """Deletes a version that failed, so that the next apply does not use it; a version that an alias uses stays."""
         try:
             aliases = self.platform.aliases(tier.function)
             held = {
@@ -181,11 +183,11 @@ class Apply:
                 self.tell(f"deleting version {version_id} of {tier.function} again")
                 self.platform.delete_version(tier.function, version_id)
         except DeployError as error:
-            # The failed probe is what matters.
+            # The failed probe is the error to report.
             self.tell(f"version {version_id} of {tier.function} stays: {error}")
 
     def _delete(self, change: Change, *, kept: bool) -> None:
-        """Deletes an alias, with its provisioned instances, or a version."""
+        """Deletes an alias with its provisioned instances, or a version."""
         if kept:
             release(self.platform, change.function, change.name, tell=self.tell)
         self.tell(f"deleting {change.kind.value} {change.what}")

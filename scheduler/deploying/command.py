@@ -1,4 +1,4 @@
-"""`edgeburst fc`: makes, shows and takes away the functions that a configuration or a plan names."""
+"""`edgeburst fc`: makes, shows and removes the functions that a configuration or a plan names."""
 
 from __future__ import annotations
 
@@ -30,28 +30,28 @@ from scheduler.fc_client import Account, proxy_variable
 from scheduler.planning.plan_file import read_plan
 
 _DESCRIPTION = """\
-Makes the functions of Function Compute that a configuration's tiers, or a plan's groups, name: function, version,
-alias, limit and provisioned instances. Each tier is an alias to a version that never changes: the daemon moves between
-tiers by alias, and a tier moves only to a version that has answered a probe (two invocations, which are billed). What
-was not made here is left alone."""
+Makes the functions of Function Compute that the tiers of a configuration, or the groups of a plan, name: function,
+version, alias, limit and provisioned instances. Each tier is an alias of a version that never changes. An alias is
+moved only to a version that has answered a probe (two invocations, which are billed). Functions that this command did
+not make stay unchanged."""
 
 _EPILOG = """\
 examples:
-  edgeburst fc plan edgeburst.toml                             what would change; nothing is changed
-  edgeburst fc apply edgeburst.toml                            shows that, asks, and does it
-  edgeburst fc apply plan.json --config edgeburst.toml --yes   the functions of `edgeburst plan --json`, unasked
-  edgeburst fc status edgeburst.toml                           exit status 1 if a tier is not as asked and active
-  edgeburst fc destroy edgeburst.toml                          takes away what apply has made
+  edgeburst fc plan edgeburst.toml                             show the changes; change nothing
+  edgeburst fc apply edgeburst.toml                            show the changes, ask, and make them
+  edgeburst fc apply plan.json --config edgeburst.toml --yes   the functions of `edgeburst plan --json`, without asking
+  edgeburst fc status edgeburst.toml                           exit status 1 if a tier is not as configured and active
+  edgeburst fc destroy edgeburst.toml                          remove what apply has made
 
-The account and its key are those of [function], the image and all else are in [deploy] of the configuration. The key
-must be allowed to read and write functions, versions, aliases, provision and concurrency configs, to list triggers, and
-to invoke; the daemon itself needs fc:InvokeFunction only."""
+Account and access key are those of [function]; the image and the other values are in [deploy] of the configuration. The
+key needs permission to read and write functions, versions, aliases, provision and concurrency configs, to list
+triggers, and to invoke; the daemon itself needs fc:InvokeFunction only."""
 
 _VERBS = {
-    "plan": "show what would change",
-    "apply": "show what changes, ask, and change it",
-    "status": "show how the tiers are",
-    "destroy": "show what goes, ask, and take it away",
+    "plan": "show the changes",
+    "apply": "show the changes, ask, and make them",
+    "status": "show the state of the tiers",
+    "destroy": "show what is deleted, ask, and delete it",
 }
 
 
@@ -59,7 +59,7 @@ def add_parser(subparsers: Any) -> None:
     """Adds the sub-command to the command line."""
     parser = subparsers.add_parser(
         "fc",
-        help="make, show and take away the functions that a configuration or a plan names",
+        help="make, show and remove the functions that a configuration or a plan names",
         description=_DESCRIPTION,
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -79,12 +79,12 @@ def add_parser(subparsers: Any) -> None:
 def _add_arguments(parser: argparse.ArgumentParser, verb: str) -> None:
     parser.add_argument("file", type=Path, metavar="FILE", help="configuration (.toml), or plan (.json) with --config")
     parser.add_argument("--config", type=Path, metavar="FILE.toml", help="account, image and tiers for a plan")
-    parser.add_argument("--model", default="", help="which model the plan is for, if the configuration has several")
+    parser.add_argument("--model", default="", help="model of the plan, if the configuration has several")
     if verb in ("plan", "status"):
         parser.add_argument("--json", action="store_true", help="print one JSON object instead of a table")
     if verb in ("apply", "destroy"):
         parser.add_argument("--yes", action="store_true", help="do not ask")
-        parser.add_argument("--prune", action="store_true", help="also delete what is left over from files before")
+        parser.add_argument("--prune", action="store_true", help="also delete what earlier files asked for")
     parser.add_argument(
         "--wait-s",
         type=_seconds,
@@ -98,12 +98,12 @@ def run(args: argparse.Namespace) -> int:
     """Runs one verb; returns the exit status.
 
     Raises:
-        EdgeburstError: a file says what cannot be, or the provider does.
+        EdgeburstError: a file is not valid, or the provider refuses a call.
     """
     config, wanted = _read(args)
     platform = _platform(config, args)
     if variable := proxy_variable():
-        print(f"edgeburst: calls go through the proxy in {variable}; unset it if that is not meant", file=sys.stderr)
+        print(f"edgeburst: calls use the proxy in {variable}; unset it to avoid that", file=sys.stderr)
     verbs: dict[str, Callable[[argparse.Namespace, Platform, Draft], int]] = {
         "plan": _plan,
         "apply": _apply,
@@ -126,11 +126,13 @@ def _seconds(text: str) -> float:
 def _read(args: argparse.Namespace) -> tuple[Config, Draft]:
     if args.file.suffix != ".json":
         if args.config is not None or args.model:
-            raise DeployError(f"--config and --model are for plans (.json); {args.file} is a configuration itself")
+            raise DeployError(
+                f"--config and --model are for plans (.json), but {args.file} is a configuration; leave them out"
+            )
         config = load_config(args.file, os.environ, with_plans=False)
         return config, draft(config)
     if args.config is None:
-        raise DeployError(f"{args.file} says nothing of account and image; name the configuration with --config")
+        raise DeployError(f"{args.file} names no account and no image; give a configuration with --config")
     config = load_config(args.config, os.environ, with_plans=False)
     plan = read_plan(args.file)
     if plan.infeasible:
@@ -141,7 +143,7 @@ def _read(args: argparse.Namespace) -> tuple[Config, Draft]:
 def _platform(config: Config, args: argparse.Namespace) -> Platform:
     function = config.function
     if function is None:
-        raise DeployError(f"{config.path}: there is no [function] table, which names the account; add one")
+        raise DeployError(f"{config.path}: the table [function], which names the account, is missing; add it")
     account = Account(
         region=function.region,
         key=read_access_key(config, os.environ),
@@ -168,11 +170,11 @@ def _apply(args: argparse.Namespace, platform: Platform, wanted: Draft) -> int:
         return 1
     with _progress() as tell:
         apply = Apply(platform, wanted.deployment, tell)
-        # Without a difference it still waits for provisioned instances.
+        # Also without changes, it waits for provisioned instances.
         apply.run()
         if args.prune:
             apply.prune()
-    _console().print("applied" if due else "nothing to do: everything is as asked")
+    _console().print("applied" if due else "nothing to do: everything is as configured")
     return 0
 
 
@@ -188,16 +190,16 @@ def _status(args: argparse.Namespace, platform: Platform, wanted: Draft) -> int:
 def _destroy(args: argparse.Namespace, platform: Platform, wanted: Draft) -> int:
     deployment = wanted.deployment
     found = observe_all(platform, deployment)
-    doomed = [function for function in found.values() if deployment.made(function.description)]
-    names = [function.name for function in doomed]
+    deleted = [function for function in found.values() if deployment.made(function.description)]
+    names = [function.name for function in deleted]
     names += leftovers(platform, deployment) if args.prune else ()
     for name in found:
         if name not in names:
             _console().print(escape(f"{name} was not made by this deployment and stays"))
     if not names:
-        _console().print("nothing to do: there is none of its functions")
+        _console().print("nothing to do: none of its functions exists")
         return 0
-    aliases = {function.name: tuple(function.aliases) for function in doomed}
+    aliases = {function.name: tuple(function.aliases) for function in deleted}
     changes = []
     for name in names:
         changes.append(Change(Action.DELETE, Kind.FUNCTION, name))
@@ -226,27 +228,29 @@ def _show(args: argparse.Namespace, platform: Platform, wanted: Draft, changes: 
     print_changes(console, changes, title=f"{wanted.deployment.name} at {platform.account.host}")
     console.print(escape(summary(changes)))
     if wanted.unconfigured:
-        console.print("\nThe daemon will call these only with this in its configuration:\n")
+        console.print("\nThe daemon calls these functions only with this in its configuration:\n")
     for tier in wanted.unconfigured:
         console.print(escape(tier_table(tier)) + "\n", soft_wrap=True)
     if args.config is not None and not read_plan(args.file).infeasible:
         named = os.path.relpath(args.file, args.config.parent)
-        words = f'It obeys the batches and waits of the plan with function_plan = "{named}" in its [[model]].'
+        words = f'It follows the batches and waits of the plan with function_plan = "{named}" in its [[model]].'
         console.print(escape(words), soft_wrap=True)
 
 
 def _agreed(args: argparse.Namespace, question: str) -> bool:
-    """Whether a person says yes; without one only --yes does."""
+    """Returns whether the user agrees, in the terminal or with --yes."""
     if args.yes:
         return True
     if not sys.stdin.isatty():
-        raise DeployError("nobody can be asked here; look at the difference above, then give --yes")
+        raise DeployError(
+            "stdin is not a terminal, so the command cannot ask; check the changes above, then give --yes"
+        )
     return input(f"{question} [y/N] ").strip().lower() in ("y", "yes")
 
 
 @contextmanager
 def _progress() -> Iterator[Callable[[str], None]]:
-    """Shows the steps, a line each, and that something goes on where somebody watches."""
+    """Prints each step as a line, and in a terminal a sign that the work continues."""
     console = Console(stderr=True, highlight=False, soft_wrap=True)
     steps = _Steps(console)
     if not console.is_terminal:
@@ -257,10 +261,10 @@ def _progress() -> Iterator[Callable[[str], None]]:
 
 
 class _Steps:
-    """Prints each step once, however often it is told in a row."""
+    """Printed steps: each once, also if it is reported several times in a row."""
 
     def __init__(self, console: Console) -> None:
-        """Nothing has been told."""
+        """Starts without a step."""
         self._console = console
         self._last = ""
 

@@ -1,4 +1,4 @@
-"""Two configurations of a function, field by field. Values that may be secret never leave here."""
+"""The comparison of two configurations of a function, field by field. It never shows values that may be secret."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from dataclasses import dataclass
 from typing import Any
 
 _ENVIRONMENT = "environmentVariables"
-# Maps that an update replaces as a whole: what is there and not wanted is a difference too.
+# Maps that an update replaces as a whole, so that an existing key that is not wanted is a difference too.
 _WHOLE = (_ENVIRONMENT, "gpuConfig")
 _NOTHING = "-"
 
 
 @dataclass(frozen=True, slots=True)
 class FieldChange:
-    """A field, what it is, and what it shall be."""
+    """A field with its observed and its desired value."""
 
     field: str
     old: str
@@ -23,7 +23,7 @@ class FieldChange:
 
 
 def differences(have: Mapping[str, Any], want: Mapping[str, Any]) -> tuple[FieldChange, ...]:
-    """Returns the fields in which a configuration is not what is wanted; fields that nobody asked for do not count.
+    """Returns the fields that differ from the desired configuration; ignores fields that it does not set.
 
     >>> differences({"cpu": 1, "timeout": 3}, {"cpu": 2.0})
     (FieldChange(field='cpu', old='1', new='2'),)
@@ -48,7 +48,7 @@ def _equal(have: object, want: object) -> bool:
     if isinstance(have, int | float) and isinstance(want, int | float):
         return math.isclose(have, want, rel_tol=1e-6)
     if isinstance(want, list | tuple):
-        # The provider leaves out what is empty.
+        # The provider leaves out empty lists.
         return list(have if isinstance(have, list | tuple) else ()) == list(want)
     return have == want
 

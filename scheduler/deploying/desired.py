@@ -1,4 +1,4 @@
-"""What shall be: functions, their tiers, and the marks by which they are known again."""
+"""The desired state: functions, their tiers, and the marks that identify what was made here."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from scheduler.wire import InferRequest
 
 @dataclass(frozen=True, slots=True)
 class Tier:
-    """A function's version with an alias to it: what the daemon calls, and moves to, by qualifier.
+    """A version of a function with an alias, which is the qualifier that the daemon calls.
 
-    Parameters:
-        name: by which the configuration names it.
-        function: the function's name.
+    Attributes:
+        name: name of the tier in the configuration.
+        function: name of the function.
         alias: the qualifier.
         model: the neural network that it serves.
-        configuration: the function's, in the provider's fields.
-        provisioned: instances that are kept for the alias.
-        probe: a batch of one that the model must answer.
+        configuration: the function's configuration, in the provider's fields.
+        provisioned: number of instances that are kept for the alias.
+        probe: a request with one item that the model must answer.
     """
 
     name: str
@@ -35,23 +35,23 @@ class Tier:
 
     @property
     def address(self) -> str:
-        """Function and qualifier, as people write them."""
+        """Function and qualifier, as FUNCTION:QUALIFIER."""
         return f"{self.function}:{self.alias}"
 
     @property
     def has_gpu(self) -> bool:
-        """Whether it needs one."""
+        """Whether the tier needs a GPU."""
         return "gpuConfig" in self.configuration
 
 
 @dataclass(frozen=True, slots=True)
 class Deployment:
-    """All that one file asks for.
+    """Everything that one file asks for.
 
-    Parameters:
-        name: is part of the mark.
-        tiers: in the order of the file.
-        reserved_concurrency: most instances of each function; None sets no limit.
+    Attributes:
+        name: part of the mark.
+        tiers: the tiers in the order of the file.
+        reserved_concurrency: maximum of instances of each function; None sets no limit.
     """
 
     name: str
@@ -60,7 +60,7 @@ class Deployment:
 
     @property
     def functions(self) -> tuple[str, ...]:
-        """The functions' names, each once."""
+        """The names of the functions, each once."""
         return tuple(dict.fromkeys(tier.function for tier in self.tiers))
 
     def tiers_of(self, function: str) -> tuple[Tier, ...]:
@@ -69,11 +69,11 @@ class Deployment:
 
     @property
     def mark(self) -> str:
-        """Begins the description of everything that is made here, and is nowhere else."""
+        """Text that begins the description of everything that is made here, and of nothing else."""
         return f"[edgeburst fc: {self.name}]"
 
     def made(self, description: str | None) -> bool:
-        """Returns whether something with this description was made by this deployment."""
+        """Returns whether this deployment made something with this description."""
         return (description or "").startswith(self.mark)
 
     @property
@@ -82,12 +82,12 @@ class Deployment:
         return f"{self.mark} changes by hand will be lost"
 
     def version_description(self, configuration: Mapping[str, Any]) -> str:
-        """Returns the description of a version: an apply that was cut short finds by it what it had published."""
+        """Returns the description of a version, by which the next apply finds it after an interruption."""
         return f"{self.mark} {fingerprint(configuration)}"
 
 
 def fingerprint(configuration: Mapping[str, Any]) -> str:
-    """Returns a short text that is another for every configuration.
+    """Returns a short text that differs for every configuration.
 
     >>> fingerprint({"cpu": 1.0}) == fingerprint({"cpu": 2.0})
     False

@@ -1,4 +1,4 @@
-"""What has to change from what there is to what shall be: pure, so that what is shown is what is done."""
+"""The changes from the observed to the desired state; computed only, so that what is shown is what is done."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from scheduler.deploying.observed import Alias, Function
 from scheduler.planning.instance_sizes import size_in
 
 VERSIONS_KEPT = 3
-"""Versions that no alias points to any more and that are kept for a step back by hand."""
+"""Number of versions without an alias that are kept, so that an operator can go back to them."""
 
 
 class Action(Enum):
-    """What happens to a thing."""
+    """What happens to a function, an alias or a version."""
 
     CREATE = "create"
     UPDATE = "update"
@@ -26,7 +26,7 @@ class Action(Enum):
 
 
 class Kind(Enum):
-    """What a thing is."""
+    """What is changed."""
 
     FUNCTION = "function"
     ALIAS = "alias"
@@ -35,15 +35,15 @@ class Kind(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """One row of the difference.
+    """One change.
 
-    Parameters:
+    Attributes:
         action: what happens.
-        kind: to what kind of thing.
-        function: the function that it is, or hangs on.
-        name: of the alias or version; "" for a function.
-        fields: what changes in it.
-        only_pruned: whether it happens only if it is asked for.
+        kind: what is changed.
+        function: name of the function, also for its aliases and versions.
+        name: name of the alias or version; "" for a function.
+        fields: the fields that change.
+        only_pruned: whether it happens only with --prune.
     """
 
     action: Action
@@ -55,22 +55,22 @@ class Change:
 
     @property
     def what(self) -> str:
-        """The thing, as people write it."""
+        """The changed function, or FUNCTION:NAME of its alias or version."""
         return f"{self.function}:{self.name}" if self.name else self.function
 
 
 def difference(
     deployment: Deployment, functions: Mapping[str, Function], leftovers: Sequence[str] = ()
 ) -> tuple[Change, ...]:
-    """Returns what has to change.
+    """Returns the changes that a deployment needs.
 
-    Parameters:
-        deployment: what shall be.
-        functions: what there is of its functions, by name.
-        leftovers: names of other functions that this deployment made and that are no longer asked for.
+    Args:
+        deployment: the desired state.
+        functions: the existing functions of the deployment, by name.
+        leftovers: names of other functions that this deployment made and no longer asks for.
 
     Raises:
-        DeployError: something of that name is there and was not made here, or cannot be changed into what is wanted.
+        DeployError: something with a desired name exists but was not made here, or cannot be changed as desired.
     """
     changes: list[Change] = []
     for name in deployment.functions:
@@ -80,10 +80,10 @@ def difference(
 
 
 def removal(deployment: Deployment, function: Function) -> list[Change]:
-    """Returns what goes with a function, in the order in which the provider lets it go.
+    """Returns the deletions of a function and its parts, in the order that the provider requires.
 
     Raises:
-        DeployError: something hangs on it that was not made here.
+        DeployError: the function has a part that was not made here.
     """
     foreign = [f"alias {alias.name}" for alias in function.aliases.values() if not deployment.made(alias.description)]
     foreign += [f"version {each.version_id}" for each in function.versions if not deployment.made(each.description)]
@@ -98,7 +98,7 @@ def removal(deployment: Deployment, function: Function) -> list[Change]:
 
 
 def surplus(deployment: Deployment, function: Function) -> Iterator[Change]:
-    """Yields what was made here and is no longer needed of a function: aliases first, because they hold versions."""
+    """Yields the deletions of a function's parts that were made here and are not needed: aliases before versions."""
     wanted = {tier.alias for tier in deployment.tiers_of(function.name)}
     staying = []
     for name, alias in function.aliases.items():
@@ -114,7 +114,7 @@ def surplus(deployment: Deployment, function: Function) -> Iterator[Change]:
 
 
 def is_current(deployment: Deployment, tier: Tier, alias: Alias | None) -> bool:
-    """Returns whether an alias points to a version that is as it shall be; how many are kept is another matter."""
+    """Returns whether an alias points to a version as desired, without regard to its provisioned instances."""
     return (
         alias is not None
         and not alias.weights
@@ -124,7 +124,7 @@ def is_current(deployment: Deployment, tier: Tier, alias: Alias | None) -> bool:
 
 
 def reserved_change(deployment: Deployment, function: Function | None) -> tuple[FieldChange, ...]:
-    """Returns how the reserved concurrency changes; one that nobody asks for stays as it is."""
+    """Returns the change of the reserved concurrency; it stays unchanged if the deployment does not set it."""
     have, want = function.reserved if function else None, deployment.reserved_concurrency
     if want is None or have == want:
         return ()
@@ -138,7 +138,7 @@ def _of_function(deployment: Deployment, name: str, function: Function | None) -
         yield Change(Action.CREATE, Kind.FUNCTION, name, fields=reserved)
         yield from (_of_tier(tier, None) for tier in tiers)
         return
-    _refuse_strangers(deployment, function, tiers)
+    _check_ownership(deployment, function, tiers)
     yield Change(Action.UPDATE if reserved else Action.UNCHANGED, Kind.FUNCTION, name, fields=reserved)
     for tier in tiers:
         yield _of_tier(tier, function.aliases.get(tier.alias))
@@ -158,20 +158,20 @@ def _of_tier(tier: Tier, alias: Alias | None) -> Change:
     return Change(Action.UPDATE if fields else Action.UNCHANGED, Kind.ALIAS, tier.function, tier.alias, fields)
 
 
-def _refuse_strangers(deployment: Deployment, function: Function, tiers: Sequence[Tier]) -> None:
+def _check_ownership(deployment: Deployment, function: Function, tiers: Sequence[Tier]) -> None:
     if not deployment.made(function.description):
         raise DeployError(
-            f"function {function.name} exists and was not made by this deployment ({deployment.name}); name another in"
-            " `function` of the tier, or delete it first"
+            f"function {function.name} exists and was not made by this deployment ({deployment.name}); give another"
+            " `function` to the tier, or delete it first"
         )
     for tier in tiers:
         alias = function.aliases.get(tier.alias)
         if alias is not None and not deployment.made(alias.description):
             raise DeployError(
-                f"alias {tier.address} exists and edgeburst did not make it; name another in `qualifier` of the tier"
+                f"alias {tier.address} exists and edgeburst did not make it; give the tier another `qualifier`"
             )
         if function.latest.get("gpuConfig") and not tier.has_gpu:
             raise DeployError(
-                f"function {function.name} has a GPU, which the provider does not take away again; give tier"
-                f" {tier.name} another `function`"
+                f"function {function.name} has a GPU, which the provider cannot remove; give tier {tier.name} another"
+                " `function`"
             )

@@ -1,4 +1,4 @@
-"""From a configuration, or a plan and a configuration, to what shall be."""
+"""From a configuration, or a plan and a configuration, to the desired state."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ _FUNCTION = re.compile(r"[A-Za-z_][A-Za-z0-9_-]{0,63}")
 
 @dataclass(frozen=True, slots=True)
 class Draft:
-    """What shall be, and what people should know of it.
+    """The desired state, and the tiers that a configuration still lacks.
 
-    Parameters:
-        deployment: what shall be.
-        unconfigured: tiers that no [[model.tier]] names, so that no daemon calls them yet.
+    Attributes:
+        deployment: the desired state.
+        unconfigured: tiers without a [[model.tier]], which no daemon calls yet.
     """
 
     deployment: Deployment
@@ -35,7 +35,7 @@ class Draft:
 
 @dataclass(frozen=True, slots=True)
 class _Wanted:
-    """A tier before it is worked out: by which names, of what size, for batches up to which size."""
+    """The names, the size and the largest batch of a tier."""
 
     name: str
     function: str
@@ -45,10 +45,10 @@ class _Wanted:
 
 
 def draft(config: Config) -> Draft:
-    """Returns the tiers that a configuration names.
+    """Returns the tiers of a configuration.
 
     Raises:
-        DeployError: there is nothing to deploy, or it contradicts itself; the message names table and key.
+        DeployError: there is nothing to deploy, or the configuration contradicts itself; names table and key.
     """
     deploy = _deploy_section(config)
     tiers = [
@@ -57,24 +57,24 @@ def draft(config: Config) -> Draft:
         for number in range(len(model.tiers))
     ]
     if not tiers:
-        raise DeployError(f"{config.path}: there is no [[model.tier]], so there is nothing to deploy")
+        raise DeployError(f"{config.path}: there is no [[model.tier]] to deploy; add one")
     return Draft(_checked(config, deploy, tiers))
 
 
 def draft_plan(config: Config, groups: Sequence[Group], *, model_name: str) -> Draft:
-    """Returns the tiers that a plan's groups want; groups of one size share one.
+    """Returns the tiers for the groups of a plan; groups of one size share a tier.
 
-    A group whose size a tier of the configuration has gets that tier's function and qualifier; others get names that
-    say their model and size.
+    A group with the size of a configured tier gets the function and qualifier of that tier; other groups get names made
+    of their model and size.
 
-    Parameters:
-        config: account, images, and tiers that there are.
-        groups: of the plan.
-        model_name: which model the applications ask for; "" where the configuration has only one.
+    Args:
+        config: account, images, and configured tiers.
+        groups: the groups of the plan.
+        model_name: the model of the applications; "" if the configuration has only one.
 
     Raises:
-        DeployError: the configuration contradicts itself; the message names what.
-        SizeError: nothing of a group's size is sold.
+        DeployError: the configuration contradicts itself.
+        SizeError: the provider does not sell a group's size.
     """
     deploy = _deploy_section(config)
     index, model = _model(config, model_name)
@@ -90,7 +90,7 @@ def draft_plan(config: Config, groups: Sequence[Group], *, model_name: str) -> D
 
 
 def tier_table(tier: Tier) -> str:
-    """Returns what a configuration must say for the daemon to use a tier."""
+    """Returns the table that a configuration needs for the daemon to use a tier."""
     configuration: Mapping[str, Any] = tier.configuration
     card = configuration.get("gpuConfig", {})
     lines = [
@@ -111,18 +111,18 @@ def tier_table(tier: Tier) -> str:
 
 def _deploy_section(config: Config) -> DeploySection:
     if config.deploy is None:
-        raise DeployError(f"{config.path}: there is no [deploy] table, which names the image; add one")
+        raise DeployError(f"{config.path}: the table [deploy], which names the image, is missing; add it")
     if config.function is None:
-        raise DeployError(f"{config.path}: there is no [function] table, which names the account; add one")
+        raise DeployError(f"{config.path}: the table [function], which names the account, is missing; add it")
     return config.deploy
 
 
 def _model(config: Config, name: str) -> tuple[int, ModelSection]:
     names = [model.name for model in config.models]
     if not name and len(names) > 1:
-        raise DeployError(f"{config.path} has several models; say with --model which one the plan is for: {names}")
+        raise DeployError(f"{config.path} has several models; name that of the plan with --model: {', '.join(names)}")
     if name and name not in names:
-        raise DeployError(f"{config.path} has no model {name}; it has {', '.join(names)}")
+        raise DeployError(f"{config.path} has no model {name}; name one of {', '.join(names)}")
     index = names.index(name) if name else 0
     return index, config.models[index]
 
@@ -170,7 +170,7 @@ def _tier(deploy: DeploySection, model: ModelSection, wanted: _Wanted) -> Tier:
 
 
 def _configuration(deploy: DeploySection, model: ModelSection, wanted: _Wanted) -> dict[str, Any]:
-    """The function's configuration, in the provider's fields; see serverless_fn for what its container serves."""
+    """Returns a function's configuration in the provider's fields; serverless_fn is the program of its container."""
     on_gpu = bool(wanted.size.gpu_gb)
     device = {"DEVICE": "cuda"} if on_gpu else {}
     return {
@@ -178,7 +178,7 @@ def _configuration(deploy: DeploySection, model: ModelSection, wanted: _Wanted) 
         "runtime": "custom-container",
         "handler": "index.handler",
         "timeout": deploy.timeout_s,
-        # One batch at a time: a second one would share the first one's vCPU.
+        # One batch at a time: a second batch would share the vCPU with the first one.
         "instanceConcurrency": 1,
         "internetAccess": False,
         "customContainerConfig": {
@@ -209,7 +209,7 @@ def _configuration(deploy: DeploySection, model: ModelSection, wanted: _Wanted) 
 
 def _checked(config: Config, deploy: DeploySection, tiers: Sequence[Tier]) -> Deployment:
     configured = {tier.name for model in config.models for tier in model.tiers}
-    for sentence in (*_contradictions(tiers), *_strangers(deploy, configured | {tier.name for tier in tiers})):
+    for sentence in (*_contradictions(tiers), *_unknown_tiers(deploy, configured | {tier.name for tier in tiers})):
         raise DeployError(f"{config.path}: {sentence}")
     return Deployment(deploy.name, tuple(tiers), deploy.reserved_concurrency)
 
@@ -220,7 +220,7 @@ def _contradictions(tiers: Sequence[Tier]) -> Iterator[str]:
         if tier.alias == "LATEST" or tier.alias.isdecimal() or not _ALIAS.fullmatch(tier.alias):
             yield (
                 f"`qualifier` of tier {tier.name} is {tier.alias}; it must be an alias (letters, digits, _ and -), so"
-                " that a tier changes by moving the alias and never under traffic"
+                " that it can move to a new version in one step"
             )
         if not _FUNCTION.fullmatch(tier.function):
             yield f"`function` of tier {tier.name} must be 1 to 64 letters, digits, _ or -, the first a letter or _"
@@ -231,8 +231,8 @@ def _contradictions(tiers: Sequence[Tier]) -> Iterator[str]:
             yield f"function {tier.function} has tiers with and without a GPU; give them a `function` each"
 
 
-def _strangers(deploy: DeploySection, names: AbstractSet[str]) -> Iterator[str]:
+def _unknown_tiers(deploy: DeploySection, names: AbstractSet[str]) -> Iterator[str]:
     for name in deploy.provisioned:
         if name not in names:
             known = ", ".join(sorted(names))
-            yield f"`provisioned` in [deploy] names tier {name}, which does not exist; there are {known}"
+            yield f"`provisioned` in [deploy] names tier {name}, which does not exist; name one of {known}"

@@ -1,7 +1,7 @@
-"""The errors of deploying."""
+"""The error of deployments."""
 
 from scheduler.domain.errors import EdgeburstError
 
 
 class DeployError(EdgeburstError):
-    """A deployment cannot go on; the message says why and what to do."""
+    """A deployment that cannot continue; the message names the reason and the next step."""

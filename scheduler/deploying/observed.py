@@ -1,4 +1,4 @@
-"""What there is: functions as the provider describes them."""
+"""The observed state: functions as the provider describes them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class Provisioned:
-    """Instances kept for an alias: how many shall be, how many are, and why the others are missing."""
+    """Provisioned instances of an alias: how many are desired, how many exist, and why the others are missing."""
 
     target: int = 0
     current: int = 0
@@ -26,15 +26,15 @@ class Version:
 
 @dataclass(frozen=True, slots=True)
 class Alias:
-    """An alias, and the configuration of the version that it points to.
+    """An alias, and the configuration of its version.
 
-    Parameters:
+    Attributes:
         name: the qualifier.
         version_id: the main version.
-        weights: shares of its calls that go to other versions.
+        weights: shares of the calls that go to other versions.
         description: the mark, if it was made here.
-        configuration: the version's, in the provider's fields.
-        provisioned: instances kept for it.
+        configuration: the version's configuration, in the provider's fields.
+        provisioned: its provisioned instances.
     """
 
     name: str
@@ -47,16 +47,16 @@ class Alias:
 
 @dataclass(frozen=True, slots=True)
 class Function:
-    """A function and what hangs on it.
+    """A function and its parts.
 
-    Parameters:
+    Attributes:
         name: its name.
         latest: the configuration of LATEST, with description and states, in the provider's fields.
-        versions: the published ones.
-        aliases: by name.
+        versions: the published versions.
+        aliases: the aliases by name.
         reserved: its reserved concurrency; None without one.
         triggers: names of its triggers.
-        provisioned: qualifiers for which instances are kept.
+        provisioned: the provisioned instances by qualifier.
     """
 
     name: str
@@ -74,11 +74,11 @@ class Function:
 
     @property
     def is_active(self) -> bool:
-        """Whether its versions answer; what became of the latest update is another matter."""
+        """Whether its versions answer, without regard to the latest update."""
         return self.latest.get("state") in (None, "Active")
 
     @property
     def condition(self) -> str:
-        """How it is, in the provider's words."""
+        """Its state in the provider's terms."""
         state, update = str(self.latest.get("state") or "Active"), str(self.latest.get("lastUpdateStatus") or "")
         return state if update in ("", "Successful") or state != "Active" else f"{state}, update {update}"

@@ -1,4 +1,4 @@
-"""Looks at what there is: only reads."""
+"""Reads the observed state from the provider."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from scheduler.deploying.platform import Platform
 
 
 def observe(platform: Platform, name: str) -> Function | None:
-    """Returns a function with all that hangs on it, None if there is none.
+    """Returns a function with its parts, None if it does not exist.
 
     Raises:
-        DeployError: the provider refuses, or does not answer.
+        DeployError: the provider refuses a call, or does not answer.
     """
     latest = platform.function(name)
     if latest is None:
@@ -43,20 +43,20 @@ def observe(platform: Platform, name: str) -> Function | None:
 
 
 def observe_all(platform: Platform, deployment: Deployment) -> dict[str, Function]:
-    """Returns the functions of a deployment that there are, by name.
+    """Returns the existing functions of a deployment, by name.
 
     Raises:
-        DeployError: the provider refuses, or does not answer.
+        DeployError: the provider refuses a call, or does not answer.
     """
     found = {name: observe(platform, name) for name in deployment.functions}
     return {name: function for name, function in found.items() if function is not None}
 
 
 def leftovers(platform: Platform, deployment: Deployment) -> tuple[str, ...]:
-    """Returns the names of functions that bear the deployment's mark and are no longer asked for.
+    """Returns the names of functions with the deployment's mark that it no longer asks for.
 
     Raises:
-        DeployError: the provider refuses, or does not answer.
+        DeployError: the provider refuses a call, or does not answer.
     """
     marked = (each for each in platform.functions() if deployment.made(each.get("description")))
     names = (str(each["functionName"]) for each in marked)

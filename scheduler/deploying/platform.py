@@ -1,4 +1,4 @@
-"""The provider's control plane through its SDK: plain values out, patience with what passes, work done at most once."""
+"""The provider's control plane through its SDK: plain values, retries of temporary errors, no step done twice."""
 
 from __future__ import annotations
 
@@ -14,29 +14,29 @@ from scheduler.fc_client import Account, CallFailed, Invoked, called, load_sdk, 
 
 _READ_TIMEOUT_S = 30.0
 _ATTEMPTS = 6
-_LONGEST_PAUSE_S = 16.0
+_MAX_PAUSE_S = 16.0
 _PAGE = 100
-_PAGES_MAX = 100
-_PASSING = (
+_MAX_PAGES = 100
+_TEMPORARY = (
     FailureKind.THROTTLED,
     FailureKind.SERVER,
     FailureKind.UNREACHABLE,
     FailureKind.TIMEOUT,
     FailureKind.BROKEN,
 )
-# The provider is still busy with the change before.
+# The provider is still busy with an earlier change.
 _BUSY_CODES = ("ConcurrentUpdateError",)
 
 
 @dataclass(frozen=True, slots=True)
 class Patience:
-    """How long something may take, and how time is told.
+    """How long to wait, and the clock.
 
-    Parameters:
-        limit_s: longest wait for one state of one thing.
-        first_pause_s: between a failed call and the next attempt; it doubles.
-        clock: monotonic seconds.
-        sleep: waits so many seconds.
+    Attributes:
+        limit_s: longest wait for a state of a function or its instances.
+        first_pause_s: pause after the first failed attempt of a call; it doubles.
+        clock: returns monotonic seconds.
+        sleep: waits for so many seconds.
     """
 
     limit_s: float
@@ -47,11 +47,11 @@ class Patience:
 
 @dataclass(slots=True)
 class Platform:
-    """One account. Every method raises DeployError where the provider refuses, or does not answer for long.
+    """One account. Every method raises DeployError if the provider refuses a call, or does not answer repeatedly.
 
-    Parameters:
-        account: where and as whom.
-        patience: with calls that fail in passing.
+    Attributes:
+        account: endpoint and access key.
+        patience: how calls with temporary errors are repeated.
     """
 
     account: Account
@@ -59,19 +59,19 @@ class Platform:
     _client: Any = field(default=None, init=False)
 
     def function(self, name: str, qualifier: str = "LATEST") -> Mapping[str, Any] | None:
-        """Returns a function's configuration at a qualifier, None if there is none."""
+        """Returns a function's configuration at a qualifier, None if it does not exist."""
         request = self._model("GetFunctionRequest", qualifier=qualifier)
         body = self._read(f"ask for {name}:{qualifier}", "get_function_with_options", name, request)
         return None if body is None else dict(body.to_map())
 
-    def functions(self, prefix: str = "") -> list[Mapping[str, Any]]:
-        """Returns the configurations of all functions whose names begin so."""
-        request = self._model("ListFunctionsRequest", prefix=prefix, limit=_PAGE)
+    def functions(self) -> list[Mapping[str, Any]]:
+        """Returns the configurations of all functions of the account."""
+        request = self._model("ListFunctionsRequest", limit=_PAGE)
         found = self._pages("list functions", "list_functions_with_options", "functions", request=request)
         return [dict(each.to_map()) for each in found]
 
     def create_function(self, name: str, configuration: Mapping[str, Any]) -> None:
-        """Creates a function; one that is there with the same description was made by an answer that got lost."""
+        """Creates a function. If it already exists with the same description, an earlier attempt lost its answer."""
         content = {"functionName": name, **configuration}
         request = self._request("CreateFunctionRequest", "CreateFunctionInput", content)
         try:
@@ -87,7 +87,7 @@ class Platform:
         self._done(f"update function {name}", "update_function_with_options", name, request)
 
     def delete_function(self, name: str) -> bool:
-        """Deletes a function; returns False while the provider still has instances of it that were kept."""
+        """Deletes a function; returns False while the provider still has provisioned instances of it."""
         try:
             self._deleted(f"delete function {name}", "delete_function_with_options", name)
         except CallFailed as failed:
@@ -104,7 +104,7 @@ class Platform:
         return tuple(Version(str(each.version_id), each.description or "") for each in found)
 
     def publish(self, name: str, description: str) -> str:
-        """Freezes LATEST; returns the version. An answer that gets lost does not publish it twice."""
+        """Publishes LATEST and returns the version; if an answer is lost, it is not published twice."""
         before = {version.version_id for version in self.versions(name)}
 
         def published() -> str | None:
@@ -133,7 +133,7 @@ class Platform:
     def point_alias(
         self, name: str, alias: str, version_id: str, *, weights: Mapping[str, float], description: str, exists: bool
     ) -> None:
-        """Creates an alias, or moves it: from now on all calls but those of the weights go to this version."""
+        """Creates or moves an alias: from now on all its calls go to this version, except the shares in `weights`."""
         content = {"versionId": version_id, "additionalVersionWeight": dict(weights), "description": description}
         what = f"point {name}:{alias} to version {version_id}"
         if not exists:
@@ -143,7 +143,7 @@ class Platform:
                 self._call(what, "create_alias_with_options", name, request)
                 return
             except CallFailed as failed:
-                # After an answer that got lost it is there; pointing it again does no harm.
+                # It exists if an earlier answer was lost; then it is updated, which is harmless.
                 if failed.code != "AliasAlreadyExists":
                     raise _told(what, failed) from None
         request = self._request("UpdateAliasRequest", "UpdateAliasInput", content)
@@ -165,34 +165,34 @@ class Platform:
         self._done(f"limit {name} to {instances} instances", "put_concurrency_config_with_options", name, request)
 
     def unreserve(self, name: str) -> None:
-        """Takes a function's reserved concurrency away."""
+        """Removes a function's reserved concurrency."""
         self._gone(f"lift the limit of {name}", "delete_concurrency_config_with_options", name)
 
     def provisioned(self, name: str) -> dict[str, Provisioned]:
-        """Returns for which qualifiers of a function instances are kept."""
+        """Returns a function's provisioned instances by qualifier."""
         request = self._model("ListProvisionConfigsRequest", function_name=name, limit=_PAGE)
         what = f"list provisioned instances of {name}"
         found = self._pages(what, "list_provision_configs_with_options", "provision_configs", request=request)
         return {str(each.function_arn).rpartition("/")[2]: _provisioned(each) for each in found}
 
     def provisioned_for(self, name: str, qualifier: str) -> Provisioned:
-        """Returns how far the provisioned instances of one qualifier have come."""
+        """Returns the provisioned instances of one qualifier."""
         request = self._model("GetProvisionConfigRequest", qualifier=qualifier)
         what = f"ask for provisioned instances of {name}:{qualifier}"
         body = self._read(what, "get_provision_config_with_options", name, request)
         return Provisioned() if body is None else _provisioned(body)
 
     def provision(self, name: str, qualifier: str, instances: int) -> None:
-        """Keeps so many instances for a qualifier, hibernated while they wait: that is what costs least."""
+        """Provisions instances for a qualifier; they hibernate while idle, which costs least."""
         body = {"defaultTarget": instances, "alwaysAllocateCPU": False, "alwaysAllocateGPU": False}
         request = self._request("PutProvisionConfigRequest", "PutProvisionConfigInput", body, qualifier=qualifier)
         what = f"provision {instances} instances of {name}:{qualifier}"
         self._done(what, "put_provision_config_with_options", name, request)
 
     def unprovision(self, name: str, qualifier: str) -> None:
-        """Keeps no more instances for a qualifier."""
+        """Ends the provisioning of instances for a qualifier."""
         request = self._model("DeleteProvisionConfigRequest", qualifier=qualifier)
-        what = f"give up provisioned instances of {name}:{qualifier}"
+        what = f"end provisioning for {name}:{qualifier}"
         self._gone(what, "delete_provision_config_with_options", name, request)
 
     def triggers(self, name: str) -> tuple[str, ...]:
@@ -202,7 +202,7 @@ class Platform:
         return tuple(str(each.trigger_name) for each in found)
 
     def invoke(self, name: str, qualifier: str, frame: bytes, *, limit_s: float) -> Invoked:
-        """Invokes a function once more for each time that this fails in passing."""
+        """Invokes a function; repeats the invocation after a temporary error."""
         request = self._model("InvokeFunctionRequest", body=frame, qualifier=qualifier)
         headers = self._model("InvokeFunctionHeaders", x_fc_invocation_type="Sync")
         what, operation = f"invoke {name}:{qualifier}", "invoke_function_with_options"
@@ -216,12 +216,12 @@ class Platform:
         return getattr(load_sdk().models, model)(**{key: value for key, value in fields.items() if value != ""})
 
     def _request(self, request: str, body: str, content: Mapping[str, Any], **beside: Any) -> Any:
-        # The SDK's maps are filled from the provider's own names; lists that are not set go out empty.
+        # from_map takes the provider's own names; lists that are not set are sent empty.
         filled = getattr(load_sdk().models, body)().from_map(dict(content))
         return getattr(load_sdk().models, request)(body=filled, **beside)
 
     def _read(self, what: str, operation: str, *arguments: Any) -> Any:
-        """The body of an answer, None where there is no such thing."""
+        """Returns the body of an answer, None if the requested object does not exist."""
         try:
             return self._call(what, operation, *arguments).body
         except CallFailed as failed:
@@ -245,12 +245,12 @@ class Platform:
         try:
             self._call(what, operation, *arguments)
         except CallFailed as failed:
-            # What an answer that got lost has deleted is gone.
+            # An earlier attempt, whose answer was lost, has deleted it.
             if failed.status != 404:
                 raise
 
     def _pages(self, what: str, operation: str, key: str, *arguments: Any, request: Any) -> Iterator[Any]:
-        for _ in range(_PAGES_MAX):
+        for _ in range(_MAX_PAGES):
             body = self._read(what, operation, *arguments, request)
             if body is None:
                 return
@@ -258,7 +258,7 @@ class Platform:
             if not body.next_token:
                 return
             request.next_token = body.next_token
-        raise DeployError(f"cannot {what}: there are more than {_PAGES_MAX * _PAGE}; delete some first")
+        raise DeployError(f"cannot {what}: there are more than {_MAX_PAGES * _PAGE}; delete some first")
 
     def _call(
         self,
@@ -270,17 +270,17 @@ class Platform:
         attempts: int = _ATTEMPTS,
         already: Callable[[], Any] | None = None,
     ) -> Any:
-        """Calls until it is answered, with growing pauses; `already` says what a lost attempt has done."""
+        """Repeats a call until it is answered, with growing pauses; `already` returns the result of a lost attempt."""
         client = self._client = self._client or make_client(self.account, connections=1)
         call = partial(called, getattr(client, operation))
         for attempt in range(_ATTEMPTS):
             try:
                 return call(*arguments, {} if headers is None else headers, runtime(read_timeout_s))
             except CallFailed as failed:
-                passing = failed.failure.kind in _PASSING or failed.code in _BUSY_CODES
-                # Refusals for lack of room cost nothing and come at once, so there is always time for all attempts.
-                most = _ATTEMPTS if failed.failure.kind is FailureKind.THROTTLED else attempts
-                if not passing or attempt >= most - 1:
+                temporary = failed.failure.kind in _TEMPORARY or failed.code in _BUSY_CODES
+                # Refusals for lack of capacity are free and immediate, so all attempts are made.
+                max_attempts = _ATTEMPTS if failed.failure.kind is FailureKind.THROTTLED else attempts
+                if not temporary or attempt >= max_attempts - 1:
                     raise
                 self.patience.sleep(self._pause_s(failed, attempt))
             if already is not None and (done := already()) is not None:
@@ -289,7 +289,7 @@ class Platform:
 
     def _pause_s(self, failed: CallFailed, attempt: int) -> float:
         pause_s = max(self.patience.first_pause_s * 2.0**attempt, failed.failure.retry_after_s or 0.0)
-        return min(pause_s, _LONGEST_PAUSE_S)
+        return min(pause_s, _MAX_PAUSE_S)
 
 
 def _provisioned(config: Any) -> Provisioned:
@@ -298,11 +298,11 @@ def _provisioned(config: Any) -> Provisioned:
 
 
 def _told(what: str, failed: CallFailed) -> DeployError:
-    """The provider's own sentence where there is one, for it names the field; never the request, which is signed."""
+    """Returns the error with the provider's own message, which names the field, and never with the signed request."""
     said = f" ({failed.said.rstrip('.')})" if failed.said else ""
     advice = ""
     if failed.status in (401, 403):
-        # What the provider says to a wrong signature repeats parts of the request.
+        # The provider's message about a wrong signature repeats parts of the request.
         said, advice = "", "; check the access key that [function] refers to, and its permissions for Function Compute"
     elif failed.status == 0:
         advice = "; check `endpoint`, `region` and `protocol` in [function]"

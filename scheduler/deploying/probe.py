@@ -1,12 +1,10 @@
-"""Is a version good? It gets a batch of one as the daemon would send it, and must answer it."""
+"""The probe of a version: a request with one item, sent as the daemon sends batches, which it must answer."""
 
 from __future__ import annotations
 
 import base64
 import math
 from collections.abc import Sequence
-
-import orjson
 
 from models import catalogue
 from scheduler import wire
@@ -15,45 +13,45 @@ from scheduler.deploying.errors import DeployError
 from scheduler.fc_client import Invoked
 from scheduler.wire import InferRequest, Tensor, WireError
 
-# A grey PNG of 8 x 8 pixels, which every decoder takes.
+# A grey PNG of 8 x 8 pixels, which every decoder accepts.
 _PICTURE = base64.b64decode(
     "iVBORw0KGgoAAAANSUhEUgAAAAgAAAAICAAAAADhZOFXAAAADklEQVR42mNogAIGyhgAgIQgARDoahcAAAAASUVORK5CYII="
 )
 
 
 def probe_request(model: ModelSection) -> InferRequest:
-    """Returns a request with one item: a grey picture, or zeros where the model takes other tensors.
+    """Returns a request with one item: a grey picture, or zeros if the model takes other tensors.
 
-    Parameters:
-        model: as it is configured; one without `inputs` is in the catalogue.
+    Args:
+        model: the configured model; a model without `inputs` is in the catalogue.
     """
     if model.inputs:
         inputs = tuple(_one_item(tensor) for tensor in model.inputs)
     else:
         inputs = (Tensor.from_elements(catalogue.spec(model.name).input_name, [_PICTURE]),)
-    return InferRequest("probe", inputs, parameters={})
+    return InferRequest("probe", inputs)
 
 
 def probe_frame(request: InferRequest, *, model: str, batch_id: str) -> bytes:
-    """Returns what is invoked: the frame in which the daemon sends its batches."""
+    """Returns the frame to invoke the function with, in the daemon's format."""
     return wire.pack_frame({"model": model, "batch_id": batch_id}, wire.encode_request(request))
 
 
 def check_answer(invoked: Invoked, *, batch_id: str) -> None:
-    """Refuses an answer that is not one for the probe.
+    """Checks that an answer answers the probe.
 
     Raises:
-        DeployError: the function failed, or answered something else; in one sentence.
+        DeployError: the function failed, or its answer is not valid.
     """
     try:
         header, payload = wire.unpack_frame(invoked.body)
     except WireError as error:
-        raise DeployError(_not_a_frame(invoked, error)) from None
+        raise DeployError(invoked.without_frame(error)) from None
     if header.get("status") != 200 or invoked.error_type:
         reason = str(header.get("error") or invoked.error_type or "no reason given")
         raise DeployError(f"the function answered {header.get('status')}: {reason[:500]}")
     if header.get("batch_id") != batch_id:
-        raise DeployError("the function answered to another batch; is it this project's container?")
+        raise DeployError("the function answered to another batch; run this project's container in it")
     try:
         outputs = wire.parse_response(payload.body, payload.json_length).outputs
         _check_outputs(outputs)
@@ -64,9 +62,9 @@ def check_answer(invoked: Invoked, *, batch_id: str) -> None:
 def _check_outputs(outputs: Sequence[Tensor]) -> None:
     if not outputs or any(output.items != 1 for output in outputs):
         raise DeployError("the function's answer to a batch of one has another number of items")
-    errors = [element for output in outputs if output.name == "item_error" for element in output.elements()]
+    errors = wire.item_errors(outputs)
     if any(errors):
-        raise DeployError(f"the function refuses the probe's item: {errors[0].decode(errors='replace')[:300]}")
+        raise DeployError(f"the function refuses the probe's item: {errors[0][:300]}")
 
 
 def _one_item(tensor: TensorSection) -> Tensor:
@@ -77,14 +75,3 @@ def _one_item(tensor: TensorSection) -> Tensor:
     return Tensor(
         tensor.name, tensor.datatype, shape, bytes(math.prod(shape) * wire.DATATYPES[tensor.datatype].itemsize)
     )
-
-
-def _not_a_frame(invoked: Invoked, error: WireError) -> str:
-    """A crash, a timeout or a failed start comes as HTTP 200 with an error type and the platform's own body."""
-    if not invoked.error_type:
-        return f"the function's answer cannot be read: {error}"
-    try:
-        reason = str(orjson.loads(invoked.body)["errorMessage"])
-    except (ValueError, KeyError, TypeError):
-        reason = invoked.body[:200].decode(errors="replace")
-    return f"the function failed ({invoked.error_type}): {reason[:500]}"

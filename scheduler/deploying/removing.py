@@ -1,4 +1,4 @@
-"""Takes functions away again, in the order in which the provider lets things go, and nothing that was not made here."""
+"""Removes functions that were made here, in the order that the provider requires."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from scheduler.deploying.waiting import wait_for
 
 
 def remove(platform: Platform, deployment: Deployment, name: str, *, tell: Callable[[str], None]) -> None:
-    """Deletes a function with all that hangs on it; one that is not there, or not ours, is left alone.
+    """Deletes a function with its parts, if it exists and was made here.
 
-    Parameters:
-        platform: where it is.
-        deployment: that made it.
-        name: the function.
-        tell: is told of every step.
+    Args:
+        platform: the account of the function.
+        deployment: the deployment that made it.
+        name: name of the function.
+        tell: called with every step.
 
     Raises:
-        DeployError: something hangs on it that was not made here, or it takes too long.
+        DeployError: the function has a part that was not made here, or the deletion takes too long.
     """
     function = observe(platform, name)
     if function is None or not deployment.made(function.description):
@@ -37,17 +37,17 @@ def remove(platform: Platform, deployment: Deployment, name: str, *, tell: Calla
             platform.delete_version(name, step.name)
     if function.reserved is not None:
         platform.unreserve(name)
-    # Instances that were kept end in their own time; until then the function stays.
+    # Provisioned instances end some time later; the function stays until then.
     wait_for(platform, lambda: platform.delete_function(name) or None, lambda: f"function {name} still has instances")
 
 
 def release(platform: Platform, name: str, qualifier: str, *, tell: Callable[[str], None]) -> None:
-    """Keeps no more instances for a qualifier, and waits until there are none: an alias does not go before them.
+    """Ends the provisioning for a qualifier and waits until it has no instances: only then can its alias be deleted.
 
     Raises:
-        DeployError: the provider refuses, or it takes too long.
+        DeployError: the provider refuses, or the instances do not end in time.
     """
-    tell(f"giving up provisioned instances of {name}:{qualifier}")
+    tell(f"ending provisioning for {name}:{qualifier}")
     platform.unprovision(name, qualifier)
     wait_for(
         platform,

@@ -1,4 +1,4 @@
-"""The difference and the state of a deployment, for people and as JSON."""
+"""The changes and the state of a deployment, as tables and as JSON."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ _STYLES = {
     Action.UNCHANGED: "dim",
     Action.DELETE: "red",
 }
-_STATUS_COLUMNS = ("function:alias", "version", "condition", "size", "warm", "limit", "as asked")
+_STATUS_COLUMNS = ("function:alias", "version", "condition", "size", "warm", "limit", "as configured")
 
 
 def changes_json(changes: Sequence[Change]) -> list[dict[str, Any]]:
-    """Returns the difference as JSON shows it."""
+    """Returns the changes as JSON shows them."""
     return [
         {
             "action": change.action.value,
@@ -39,20 +39,20 @@ def changes_json(changes: Sequence[Change]) -> list[dict[str, Any]]:
 
 
 def print_changes(console: Console, changes: Sequence[Change], *, title: str) -> None:
-    """Prints the difference as a table, a line for each field."""
-    table = _table(title, ("", "", "what it is -> what it shall be"))
+    """Prints the changes as a table, with a line for each field."""
+    table = _table(title, ("", "", "observed -> desired"))
     for change in changes:
         word = "left over" if change.only_pruned else change.action.value
         fields = "\n".join(f"{each.field}: {each.old} -> {each.new}" for each in change.fields)
         action = f"[{_STYLES[change.action]}]{word}[/]"
-        # Aliases and versions stand below their function.
+        # Aliases and versions are indented below their function.
         name = f"{change.kind.value} {change.name or change.function}"
         table.add_row(action, escape(name if not change.name else f"  {name}"), escape(fields))
     console.print(table)
 
 
 def summary(changes: Sequence[Change]) -> str:
-    """Returns the difference in one line.
+    """Returns the changes in one line.
 
     >>> summary([])
     'nothing'
@@ -65,12 +65,12 @@ def summary(changes: Sequence[Change]) -> str:
 
 
 def status_rows(deployment: Deployment, functions: Mapping[str, Function]) -> list[dict[str, Any]]:
-    """Returns how each tier is, as JSON shows it; `ok` says whether it is there, as asked, and complete."""
+    """Returns the state of each tier as JSON shows it; `ok` tells whether it exists, as configured and complete."""
     return [_status(deployment, tier, functions.get(tier.function)) for tier in deployment.tiers]
 
 
 def print_status(console: Console, rows: Sequence[Mapping[str, Any]], *, title: str) -> None:
-    """Prints how each tier is, and what is wrong with it below the table."""
+    """Prints the state of each tier, and the problems below the table."""
     table = _table(title, _STATUS_COLUMNS)
     for row in rows:
         kept = f"{row['provisioned']} of {row['provisioned_target']}" if row["provisioned_target"] else "-"

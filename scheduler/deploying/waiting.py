@@ -1,4 +1,4 @@
-"""Waits until the provider has done what it accepted: for a bounded time, asking less and less often."""
+"""Waits until the provider has completed an accepted change: for a limited time, with growing pauses."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ from scheduler.deploying.errors import DeployError
 from scheduler.deploying.platform import Platform
 
 _FIRST_PAUSE_S = 0.1
-_LONGEST_PAUSE_S = 5.0
+_MAX_PAUSE_S = 5.0
 
 T = TypeVar("T")
 
 
 def wait_for(platform: Platform, look: Callable[[], T | None], too_long: Callable[[], str]) -> T:
-    """Looks until there is something to see.
+    """Calls `look` until it returns a value, and returns that.
 
-    Parameters:
-        platform: whose patience it takes.
-        look: returns None as long as there is nothing.
-        too_long: says what to tell a person when it took too long.
+    Args:
+        platform: the account, with its patience.
+        look: returns None as long as there is no result.
+        too_long: returns the beginning of the error if it takes too long.
 
     Raises:
-        DeployError: it took longer than the patience's limit.
+        DeployError: there was no result within the patience's limit.
     """
     patience = platform.patience
     end_s, pause_s = patience.clock() + patience.limit_s, _FIRST_PAUSE_S
@@ -32,39 +32,39 @@ def wait_for(platform: Platform, look: Callable[[], T | None], too_long: Callabl
         if patience.clock() >= end_s:
             raise DeployError(f"{too_long()} after {patience.limit_s:g} s; apply again, or wait longer with --wait-s")
         patience.sleep(pause_s)
-        pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
+        pause_s = min(2 * pause_s, _MAX_PAUSE_S)
     return seen
 
 
 def wait_until_active(platform: Platform, name: str, *, even_failed: bool = False) -> Mapping[str, Any]:
-    """Returns the configuration of LATEST once no creation or update is in progress.
+    """Returns the configuration of LATEST when no creation or update is in progress.
 
-    Parameters:
-        platform: where the function is.
-        name: the function.
-        even_failed: whether one that failed is taken too.
+    Args:
+        platform: the account of the function.
+        name: name of the function.
+        even_failed: whether a failed function is returned too.
 
     Raises:
-        DeployError: it failed, is gone, or takes too long.
+        DeployError: the function failed, was deleted, or the change takes too long.
     """
 
     def settled() -> Mapping[str, Any] | None:
         latest = platform.function(name)
         if latest is None:
-            raise DeployError(f"function {name} is gone; does somebody else delete it?")
+            raise DeployError(f"function {name} was deleted; stop the other program that deletes it")
         busy = latest.get("state") == "Pending" or latest.get("lastUpdateStatus") == "InProgress"
         return None if busy else latest
 
     latest = wait_for(platform, settled, lambda: f"function {name} is not active")
     for state, reason in (("state", "stateReason"), ("lastUpdateStatus", "lastUpdateStatusReason")):
         if latest.get(state) == "Failed" and not even_failed:
-            said = str(latest.get(reason) or "the provider does not say why").rstrip(".")
+            said = str(latest.get(reason) or "the provider gives no reason").rstrip(".")
             raise DeployError(f"function {name} failed: {said}; correct [deploy] and apply again")
     return latest
 
 
 def wait_until_provisioned(platform: Platform, tier: Tier, *, tell: Callable[[str], None]) -> None:
-    """Waits until all provisioned instances of a tier are there.
+    """Waits until all provisioned instances of a tier exist.
 
     Raises:
         DeployError: it takes too long; the message has the provider's reason.
@@ -81,6 +81,6 @@ def wait_until_provisioned(platform: Platform, tier: Tier, *, tell: Callable[[st
         return None
 
     def too_long() -> str:
-        return f"instances of {tier.address} are missing ({problem or 'the provider does not say why'})"
+        return f"instances of {tier.address} are missing ({problem or 'the provider gives no reason'})"
 
     wait_for(platform, complete, too_long)

@@ -1,4 +1,4 @@
-"""The daemon's own account of its batches, followed while a replay runs: GET /v1/batches."""
+"""The daemon's records of its batches (GET /v1/batches), polled while a replay runs."""
 
 from __future__ import annotations
 
@@ -14,26 +14,26 @@ _PAGE = 10_000
 _TIMEOUT_S = 10.0
 _INTERVAL_S = 0.5
 _CLOCK_READINGS = 3
-"""The one with the shortest round trip is the most exact."""
+"""Readings of the daemon's clock; the reading with the shortest round trip is used."""
 
 Row = Mapping[str, Any]
 
 
 class BatchLog:
-    """What a daemon tells of the batches that ended since `open`, those of other clients among them."""
+    """The batches that ended since `open`, those of other clients included."""
 
     def __init__(self, session: aiohttp.ClientSession, url: str) -> None:
-        """Stores where the daemon is."""
+        """Stores the daemon's URL."""
         self._session = session
         self._url = url.rstrip("/")
         self._after = 0
         self._rows: dict[object, Row] = {}
         self._ahead_s = 0.0
         self.missed = 0
-        """Polls that brought nothing because the daemon did not answer."""
+        """Polls that the daemon did not answer."""
 
     async def open(self) -> bool:
-        """Skips what is over already; returns whether the server keeps such a log at all (only our daemon does)."""
+        """Skips batches that have already ended; returns whether the server has such records (only our daemon does)."""
         try:
             self._ahead_s = min([await self._clock_reading() for _ in range(_CLOCK_READINGS)])[1]
             while len(await self._page()) == _PAGE:
@@ -43,20 +43,20 @@ class BatchLog:
         return True
 
     async def _clock_reading(self) -> tuple[float, float]:
-        """A round trip, and how far the daemon's clock is ahead of ours: it read it half-way, as best we can tell."""
+        """Returns a round trip and the lead of the daemon's clock, if it was read in the middle of the round trip."""
         asked_at_s = time.monotonic()
         status = await self._get("/v1/status")
         answered_at_s = time.monotonic()
         return answered_at_s - asked_at_s, float(status["now_s"]) - (asked_at_s + answered_at_s) / 2
 
     async def follow(self) -> None:
-        """Polls until cancelled: the daemon forgets old batches."""
+        """Polls until it is cancelled, because the daemon drops old records."""
         while True:
             await asyncio.sleep(_INTERVAL_S)
             await self.poll()
 
     async def poll(self) -> None:
-        """Fetches what is new. A batch that is told a second time (answered after it was given up) replaces itself."""
+        """Fetches new records; the second record of a batch (answered after it was given up) replaces the first."""
         try:
             page = await self._page()
         except (aiohttp.ClientError, OSError, asyncio.TimeoutError, ValueError, KeyError, TypeError):
@@ -66,7 +66,7 @@ class BatchLog:
             self._rows[row.get("batch_id")] = row
 
     def rows(self, *, started_at_s: float) -> list[Row]:
-        """Returns the rows, by send time; their times become seconds from `started_at_s` on this host's clock."""
+        """Returns the rows by send time, with their times as seconds from `started_at_s` on this host's clock."""
         rows = (self._shifted(row, started_at_s) for row in self._rows.values())
         return sorted(rows, key=lambda row: float(row.get("sent_s") or 0.0))
 

@@ -1,6 +1,6 @@
-"""What the machine says of itself: board, clocks, governors, power mode. Read from files, so no root and no tools.
+"""Facts about the machine: board, clocks, governors, power mode. They are read from files, without root or tools.
 
-Every fact is optional: a machine that does not tell leaves it out.
+Every fact is optional: it is left out on machines that do not provide it.
 
 References:
     Linux kernel: Documentation/admin-guide/pm/cpufreq.rst, Documentation/ABI/testing/sysfs-class-devfreq.
@@ -22,15 +22,15 @@ _POWER_MODEL = re.compile(r"<\s*POWER_MODEL\s+ID=(\d+)\s+NAME=(\S+?)\s*>")
 
 
 def board_name(root: Path = Path("/")) -> str:
-    """Returns the board's name; empty where it has none."""
+    """Returns the board's name; empty if it has none."""
     return next((name for path in _BOARD_FILES if (name := _text(root / path))), "")
 
 
 def environment(root: Path = Path("/")) -> dict[str, str]:
-    """Returns what bears on speed, as words by name.
+    """Returns the facts that influence speed, as texts by name.
 
-    Parameters:
-        root: where `/proc`, `/sys`, `/etc` and `/var` are found; a folder of copies in tests.
+    Args:
+        root: folder of `/proc`, `/sys`, `/etc` and `/var`; tests use a folder of copies.
     """
     return dict((*_board(root), *_power_mode(root), *_cpu_clocks(root), *_gpu_clocks(root)))
 
@@ -48,7 +48,7 @@ def _board(root: Path) -> Iterator[tuple[str, str]]:
 
 
 def _power_mode(root: Path) -> Iterator[tuple[str, str]]:
-    """The status file holds a number (`pmode:0002`), the configuration its name."""
+    """Yields the power mode: the status file holds its number (`pmode:0002`), the configuration its name."""
     match = re.search(r"pmode:(\d+)", _text(root / _NVPMODEL_STATUS))
     if match is None:
         return
@@ -58,7 +58,7 @@ def _power_mode(root: Path) -> Iterator[tuple[str, str]]:
 
 
 def _cpu_clocks(root: Path) -> Iterator[tuple[str, str]]:
-    """One figure for all cores where they agree, else the range."""
+    """Yields governor and clocks: one value if all cores agree, else the range."""
     folders = sorted((root / "sys/devices/system/cpu").glob("cpu[0-9]*/cpufreq"))
     governors = sorted({governor for folder in folders if (governor := _text(folder / "scaling_governor"))})
     if governors:
@@ -82,7 +82,7 @@ def _gpu_clocks(root: Path) -> Iterator[tuple[str, str]]:
 
 
 def _gpu_folders(root: Path) -> Iterator[Path]:
-    """The same device shows up under several paths, by kernel version; other devfreq devices (memory) do not count."""
+    """Yields the folders of the GPU, whose path depends on the kernel version; skips other devfreq devices (memory)."""
     for pattern in _GPU_FOLDERS:
         yield from (folder for folder in sorted(root.glob(pattern)) if _GPU_NAME.search(folder.name))
 
@@ -93,7 +93,7 @@ def _megahertz(values: list[float]) -> str:
 
 
 def _text(path: Path) -> str:
-    """A device tree's texts end with a NUL; a file that may not be read says nothing."""
+    """Returns a file's text without the NUL that ends device-tree texts; empty if the file cannot be read."""
     try:
         return path.read_text(encoding="utf-8", errors="replace").strip("\0\n ")
     except OSError:

@@ -1,4 +1,4 @@
-"""One batch to an edge server and back, timed: Open Inference Protocol v2 over one kept-alive connection."""
+"""Times a batch to an edge server: Open Inference Protocol v2 over one kept-alive connection."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ _TIMEOUT_S = 120.0
 
 
 class EdgeCaller:
-    """Sends batches of some pictures, taken in turn."""
+    """A caller of an edge server, with batches of given pictures."""
 
     def __init__(self, *, url: str, model: str, input_name: str, pictures: Sequence[bytes]) -> None:
         """Stores its parts.
 
-        Parameters:
-            url: of the server, without a path.
-            model: the model's name.
-            input_name: of its one input.
-            pictures: encoded, at least one.
+        Args:
+            url: URL of the server, without a path.
+            model: name of the model.
+            input_name: name of its only input.
+            pictures: encoded pictures, at least one; batches take them in turn.
         """
         self._address = f"{url.rstrip('/')}/v2/models/{model}/infer"
         self._input_name = input_name
@@ -33,32 +33,29 @@ class EdgeCaller:
         self._session = requests.Session()
 
     def __call__(self, items: int) -> float:
-        """Returns the seconds from the first byte sent to the last byte read, which is what the daemon will see.
+        """Returns the seconds from the first byte sent to the last byte read, which the daemon will see as well.
 
         Raises:
-            MeasuringError: the batch was not answered, or not for every item.
+            MeasuringError: the batch was not answered, or an item failed.
         """
         body = self._body(items)
-        headers = {"Content-Type": "application/octet-stream", wire.JSON_LENGTH_HEADER: str(body.json_length)}
         started_s = time.perf_counter()
         try:
-            response = self._session.post(self._address, data=body.body, headers=headers, timeout=_TIMEOUT_S)
+            response = self._session.post(self._address, data=body.body, headers=body.headers, timeout=_TIMEOUT_S)
         except requests.RequestException as error:
             raise MeasuringError(
-                f"the server broke off at a batch of {items} ({type(error).__name__}); look in its log"
+                f"the server failed at a batch of {items} ({type(error).__name__}); see its log"
             ) from error
         elapsed_s = time.perf_counter() - started_s
         _check(response, items)
         return elapsed_s
 
     def _body(self, items: int) -> wire.Encoded:
-        """Made once a size, so that only the server's work is timed."""
+        """Returns the body of a size, which is made once, so that only the server's work is timed."""
         if items not in self._bodies:
             elements = [self._pictures[index % len(self._pictures)] for index in range(items)]
             tensor = Tensor.from_elements(self._input_name, elements)
-            self._bodies[items] = wire.encode_request(
-                InferRequest(str(items), (tensor,), parameters={}, binary_by_default=True)
-            )
+            self._bodies[items] = wire.encode_request(InferRequest(str(items), (tensor,), binary_by_default=True))
         return self._bodies[items]
 
 
@@ -69,24 +66,22 @@ def _check(response: requests.Response, items: int) -> None:
         except (ValueError, KeyError, TypeError):
             sentence = f"HTTP status {response.status_code}"
         raise MeasuringError(f"the server refused a batch of {items}: {sentence[:300]}")
-    length = response.headers.get(wire.JSON_LENGTH_HEADER, "")
     try:
-        check_outputs(response.content, int(length) if length.isdecimal() else None, items)
+        check_outputs(response.content, wire.json_length_of(response.headers), items)
     except WireError as error:
         raise MeasuringError(f"the answer to a batch of {items} cannot be read: {error}") from error
 
 
 def check_outputs(body: bytes, json_length: int | None, items: int) -> None:
-    """Refuses an answer that is not one for every item: failing is faster than predicting.
+    """Checks that every item was processed: a failed item takes less time than a processed one.
 
     Raises:
-        WireError: it is no answer at all.
+        WireError: the body is not an answer.
         MeasuringError: it has another number of items, or an item failed.
     """
     answer = wire.parse_response(body, json_length)
     if not answer.outputs or any(output.items != items for output in answer.outputs):
         raise MeasuringError(f"the answer to a batch of {items} has another number of items")
-    failed = [output for output in answer.outputs if output.name == "item_error"]
-    words = [element.decode(errors="replace") for output in failed for element in output.elements() if element]
-    if words:
-        raise MeasuringError(f"the server refuses a picture of the batch: {words[0][:300]}")
+    failed = [sentence for sentence in wire.item_errors(answer.outputs) if sentence]
+    if failed:
+        raise MeasuringError(f"the server refuses a picture of the batch: {failed[0][:300]}")

@@ -1,7 +1,7 @@
-"""The errors of measuring."""
+"""The error of measurements."""
 
 from scheduler.domain.errors import EdgeburstError
 
 
 class MeasuringError(EdgeburstError):
-    """A measurement cannot be made; the message says why and what to do."""
+    """A measurement that is not possible; the message names the reason and the next step."""

@@ -1,4 +1,4 @@
-"""One request on its way to an Open Inference Protocol server and back, over aiohttp."""
+"""One request to an Open Inference Protocol server and its answer, over aiohttp."""
 
 from __future__ import annotations
 
@@ -16,18 +16,17 @@ import orjson
 from scheduler import wire
 from scheduler.wire import InferRequest, InferResponse, Tensor, WireError
 
-ITEM_ERROR = "item_error"
 _ERROR_CHARACTERS = 300
 
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """Where requests go.
+    """The server and the model that requests are sent to.
 
-    Parameters:
-        url: of the daemon or any other server of the protocol, without a slash at its end.
-        model: the model's name.
-        input_name: the name of its one input, a BYTES tensor of encoded pictures.
+    Attributes:
+        url: URL of the daemon or another server of the protocol, without a slash at its end.
+        model: name of the model.
+        input_name: name of its only input, a BYTES tensor of encoded pictures.
     """
 
     url: str
@@ -36,19 +35,19 @@ class Target:
 
     @property
     def infer_url(self) -> str:
-        """Where inference is."""
+        """The URL of inference requests."""
         return f"{self.url.rstrip('/')}/v2/models/{self.model}/infer"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Reply:
-    """What came back.
+    """The outcome of a request.
 
-    Parameters:
-        status: the HTTP status; 0 where there was none.
+    Attributes:
+        status: the HTTP status; 0 if there was no response.
         error: one sentence; empty for an answer.
-        parameters: of the response.
-        output: the first output, flat; None where it was not asked for or there is none.
+        parameters: the parameters of the response.
+        output: the first output, flat; None if it was not kept or does not exist.
     """
 
     status: int
@@ -58,7 +57,7 @@ class Reply:
 
 
 def open_session(*, give_up_s: float) -> aiohttp.ClientSession:
-    """Returns a session with as many connections as there are requests under way: none waits for another's."""
+    """Returns a session with one connection for each request in flight, so that no request waits for a connection."""
     return aiohttp.ClientSession(
         connector=aiohttp.TCPConnector(limit=0),
         timeout=aiohttp.ClientTimeout(total=give_up_s),
@@ -68,12 +67,11 @@ def open_session(*, give_up_s: float) -> aiohttp.ClientSession:
 async def exchange(
     session: aiohttp.ClientSession, target: Target, data: bytes, *, request_id: str, keep_output: bool
 ) -> Reply:
-    """Sends one picture and waits for what becomes of it; every failure is a reply."""
+    """Sends one picture and returns the outcome; a failure is an outcome too."""
     tensor = Tensor.from_elements(target.input_name, [data])
-    body = wire.encode_request(InferRequest(request_id, (tensor,), parameters={}, binary_by_default=True))
-    headers = {"Content-Type": "application/octet-stream", wire.JSON_LENGTH_HEADER: str(body.json_length)}
+    body = wire.encode_request(InferRequest(request_id, (tensor,), binary_by_default=True))
     try:
-        async with session.post(target.infer_url, data=body.body, headers=headers) as response:
+        async with session.post(target.infer_url, data=body.body, headers=body.headers) as response:
             content = await response.read()
     except asyncio.TimeoutError:
         return Reply(0, f"no answer within {session.timeout.total:g} s")
@@ -85,9 +83,8 @@ async def exchange(
 
 
 def _read(content: bytes, headers: Mapping[str, str], *, request_id: str, keep_output: bool) -> Reply:
-    length = headers.get(wire.JSON_LENGTH_HEADER, "")
     try:
-        answer = wire.parse_response(content, int(length) if length.isdigit() else None)
+        answer = wire.parse_response(content, wire.json_length_of(headers))
         complaint = _complaint(answer, request_id)
     except WireError as error:
         return Reply(200, f"the answer cannot be read: {error}")
@@ -99,14 +96,13 @@ def _read(content: bytes, headers: Mapping[str, str], *, request_id: str, keep_o
 def _complaint(answer: InferResponse, request_id: str) -> str:
     if answer.id != request_id:
         return f"the answer is to request {answer.id[:64]!r}, not to {request_id!r}"
-    failed = [tensor for tensor in answer.outputs if tensor.name == ITEM_ERROR]
-    words = [element.decode(errors="replace") for tensor in failed for element in tensor.elements() if element]
-    return _one_line(words[0]) if words else ""
+    failed = [sentence for sentence in wire.item_errors(answer.outputs) if sentence]
+    return _one_line(failed[0]) if failed else ""
 
 
 def _first_output(answer: InferResponse) -> npt.NDArray[Any] | None:
-    """A copy, so that the body it lies in is not kept with it."""
-    found = next((tensor for tensor in answer.outputs if tensor.name != ITEM_ERROR), None)
+    """Returns a copy of the first output, so that the body that holds it can be freed."""
+    found = next((tensor for tensor in answer.outputs if tensor.name != wire.ITEM_ERROR), None)
     return None if found is None else np.array(found.to_numpy()).ravel()
 
 
@@ -122,7 +118,7 @@ def _one_line(text: str) -> str:
 
 
 def number(parameters: Mapping[str, object], name: str) -> float | None:
-    """Returns a response parameter that is a finite number, else None."""
+    """Returns a response parameter if it is a finite number, else None."""
     value = parameters.get(name)
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
         return None

@@ -1,4 +1,4 @@
-"""One batch to a function and back, through the provider's SDK: what the container says its work took."""
+"""Service time of a batch in a function, called through the provider's SDK, as the container measured it."""
 
 from __future__ import annotations
 
@@ -6,10 +6,8 @@ import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-import orjson
-
 from scheduler import wire
-from scheduler.fc_client import Account, CallFailed, FunctionCaller, proxy_variable
+from scheduler.fc_client import Account, CallFailed, FunctionCaller, Invoked, proxy_variable
 from scheduler.measuring.edge_call import check_outputs
 from scheduler.measuring.errors import MeasuringError
 from scheduler.wire import InferRequest, Tensor, WireError
@@ -20,12 +18,12 @@ _COLD_STARTS_IN_A_ROW = 20
 
 @dataclass(frozen=True, slots=True)
 class FunctionAddress:
-    """Which function, where, and as whom.
+    """A function, its version, and the account to call it with.
 
-    Parameters:
-        function: its name.
+    Attributes:
+        function: name of the function.
         qualifier: version or alias.
-        account: where and as whom.
+        account: endpoint and access key.
     """
 
     function: str
@@ -34,7 +32,7 @@ class FunctionAddress:
 
 
 class BatchCaller:
-    """Invokes a function with batches of some pictures, taken in turn."""
+    """A caller of a function, with batches of given pictures, which it takes in turn."""
 
     def __init__(self, address: FunctionAddress, *, model: str, input_name: str, pictures: Sequence[bytes]) -> None:
         """Stores its parts; the first call imports the SDK."""
@@ -44,16 +42,16 @@ class BatchCaller:
         self._pictures = pictures
         self._caller = FunctionCaller(address.account, connections=1)
         self.invocations = 0
-        """How many there were, cold starts included; each is billed."""
+        """Number of invocations, cold starts included; each is billed."""
         self.cold_starts = 0
 
     def __call__(self, items: int) -> float:
-        """Returns the container's own figure for a batch on a warm instance, seconds.
+        """Returns the service time of a batch on a warm instance, seconds, as the container measured it.
 
-        A cold start is another matter than a batch size: such an invocation is made again.
+        An invocation with a cold start is repeated, because its time does not depend on the batch size alone.
 
         Raises:
-            MeasuringError: the function cannot be called, failed, or never was warm.
+            MeasuringError: the function cannot be called, failed, or had a cold start every time.
         """
         for _ in range(_COLD_STARTS_IN_A_ROW):
             header = self._invoked(items)
@@ -61,52 +59,48 @@ class BatchCaller:
                 return self._service_s(header)
             self.cold_starts += 1
         raise MeasuringError(
-            f"{_COLD_STARTS_IN_A_ROW} invocations in a row met a cold start; provision an instance of the function"
+            f"{_COLD_STARTS_IN_A_ROW} invocations in a row had a cold start; provision an instance of the function"
         )
 
     def _service_s(self, header: Mapping[str, object]) -> float:
         service_s = header.get("service_s")
         if isinstance(service_s, bool) or not isinstance(service_s, (int, float)):
-            raise MeasuringError("the function does not say its `service_s`; deploy this project's container")
+            raise MeasuringError("the function does not report its `service_s`; deploy this project's container")
         return float(service_s)
 
     def _invoked(self, items: int) -> Mapping[str, object]:
-        """The header of the answer's frame."""
+        """Invokes the function with a batch and returns the header of its answer."""
         elements = [self._pictures[index % len(self._pictures)] for index in range(items)]
-        request = InferRequest("", (Tensor.from_elements(self._input_name, elements),), parameters={})
+        request = InferRequest("", (Tensor.from_elements(self._input_name, elements),))
         header = {"model": self._model, "batch_id": secrets.token_hex(8)}
-        body, error_type = self._answer(wire.pack_frame(header, wire.encode_request(request)))
+        invoked = self._answer(wire.pack_frame(header, wire.encode_request(request)))
         self.invocations += 1
         try:
-            answered, payload = wire.unpack_frame(body)
-            if answered.get("status") != 200 or error_type:
+            answered, payload = wire.unpack_frame(invoked.body)
+            if answered.get("status") != 200 or invoked.error_type:
                 raise MeasuringError(
-                    f"the function refused a batch of {items}: {str(answered.get('error') or error_type)[:300]}"
+                    f"the function refused a batch of {items}: {str(answered.get('error') or invoked.error_type)[:300]}"
                 )
             check_outputs(payload.body, payload.json_length, items)
         except WireError as error:
-            raise _unreadable(body, error_type, error) from error
+            raise MeasuringError(invoked.without_frame(error)) from error
         return answered
 
-    def _answer(self, frame: bytes) -> tuple[bytes, str]:
-        """Body and error type; a function's failure is HTTP 200 with the latter."""
+    def _answer(self, frame: bytes) -> Invoked:
         address, caller = self._address, self._caller
         try:
             caller.open()
-            invoked = caller.invoke(
+            return caller.invoke(
                 function=address.function, qualifier=address.qualifier, body=frame, read_timeout_s=_READ_TIMEOUT_S
             )
         except CallFailed as failed:
             raise MeasuringError(_reason(failed, address.account.host)) from None
-        return invoked.body, invoked.error_type
 
 
 def proxy_note() -> str:
-    """Returns a sentence where calls will go through a proxy: the SDK heeds it even for 127.0.0.1; else nothing."""
+    """Returns a sentence if the SDK will use a proxy, which it does even for 127.0.0.1; empty if not."""
     found = proxy_variable()
-    return (
-        f"calls go through the proxy in {found}, also to this machine; unset it if that is not meant" if found else ""
-    )
+    return f"calls use the proxy in {found}, also those to this machine; unset it to avoid that" if found else ""
 
 
 def _reason(failed: CallFailed, host: str) -> str:
@@ -114,14 +108,3 @@ def _reason(failed: CallFailed, host: str) -> str:
         refusal = f"refused the call ({failed.status} {failed.code}); check function, qualifier and access key"
         return f"Function Compute at {host} {refusal}"
     return f"{failed.failure.message}; check the endpoint {host} and the protocol"
-
-
-def _unreadable(body: bytes, error_type: str, error: WireError) -> MeasuringError:
-    """A crash, a timeout or a failed start comes as HTTP 200 with an error type and the platform's own body."""
-    if not error_type:
-        return MeasuringError(f"the function's answer cannot be read: {error}")
-    try:
-        reason = str(orjson.loads(body)["errorMessage"])
-    except (ValueError, KeyError, TypeError):
-        reason = body[:200].decode(errors="replace")
-    return MeasuringError(f"the function failed ({error_type}): {reason[:300]}")

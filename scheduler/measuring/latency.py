@@ -1,4 +1,4 @@
-"""Latency by batch size: warm-up, rounds through all sizes, percentiles. Knows nothing of what is called."""
+"""Latency by batch size: warm-up, rounds through all sizes, percentiles; independent of the called backend."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from models.profile import ProfileRow
 from scheduler.measuring.errors import MeasuringError
 
 Call = Callable[[int], float]
-"""Has a batch of so many items served, and returns how long that took, seconds."""
+"""Calls a backend with a batch of so many items; returns the latency, seconds."""
 
-MOST_CALLS = 1_000_000
+MAX_CALLS = 1_000_000
 
 
 def measure(
@@ -26,20 +26,20 @@ def measure(
 ) -> tuple[ProfileRow, ...]:
     """Times batches of each size.
 
-    Sizes take turns, so that what drifts while it is measured (heat, clocks, neighbours) meets them all alike.
+    Each round measures all sizes, so that a drift during the measurement (heat, clocks, other load) affects them alike.
 
-    Parameters:
-        call: serves one batch.
-        batches: rising sizes, each at least 1, at least two of them, because a law has two coefficients.
-        repetitions: how often each size is timed.
-        warm_up: calls of each size before, which do not count.
-        on_call: is told of each call that has ended.
+    Args:
+        call: calls the backend with one batch.
+        batches: rising sizes from 1; at least two, because a latency model has two coefficients.
+        repetitions: number of timed calls of each size.
+        warm_up: number of calls of each size before, which are not timed.
+        on_call: called after each call.
 
     Returns:
-        one row a size. Throughput is that of one batch after the other: items by the mean latency.
+        One row for each size. Throughput is that of successive batches: items divided by the mean latency.
 
     Raises:
-        MeasuringError: sizes or numbers that cannot be measured, or a call that took no time or less.
+        MeasuringError: the sizes or numbers are not valid, or a latency is not positive.
 
     >>> rows = measure(lambda items: 0.04 + 0.01 * items, [1, 4], repetitions=3, warm_up=0)
     >>> [(row.batch, round(row.p50_s, 3), row.samples) for row in rows]
@@ -58,22 +58,22 @@ def measure(
 
 
 def check_batches(batches: Sequence[int]) -> None:
-    """Refuses sizes to which no law can be fitted.
+    """Checks that a latency model can be fitted to batch sizes.
 
     Raises:
-        MeasuringError: fewer than two, one below 1, or not rising.
+        MeasuringError: there are fewer than two sizes, one is below 1, or they do not rise.
     """
     rising = all(smaller < larger for smaller, larger in zip(batches, batches[1:], strict=False))
     if len(batches) < 2 or batches[0] < 1 or not rising:
         given = ",".join(map(str, batches)) or "none"
-        raise MeasuringError(f"batch sizes must be two or more rising whole numbers from 1, like 1,2,4,8; not {given}")
+        raise MeasuringError(f"batch sizes must be two or more rising whole numbers from 1, like 1,2,4,8, not {given}")
 
 
 def _check_calls(sizes: int, *, repetitions: int, warm_up: int) -> None:
-    if repetitions < 1 or warm_up < 0 or sizes * (repetitions + warm_up) > MOST_CALLS:
+    if repetitions < 1 or warm_up < 0 or sizes * (repetitions + warm_up) > MAX_CALLS:
         raise MeasuringError(
             f"{repetitions} repetitions and {warm_up} warm-up calls of {sizes} batch sizes cannot be measured; ask for"
-            f" at least one repetition, no negative number, and at most {MOST_CALLS} calls in all"
+            f" at least one repetition, no negative number, and at most {MAX_CALLS} calls in all"
         )
 
 
@@ -81,8 +81,8 @@ def _timed(call: Call, items: int, on_call: Callable[[], None]) -> float:
     seconds = call(items)
     if not math.isfinite(seconds) or seconds <= 0:
         raise MeasuringError(
-            f"a batch of {items} is said to have taken {seconds} s, which cannot be; the server's clock or its"
-            " `service_s` is wrong"
+            f"the latency of a batch of {items} is {seconds} s, which is not possible; check the server's clock and its"
+            " `service_s`"
         )
     on_call()
     return seconds
@@ -93,7 +93,7 @@ def _row(items: int, samples_s: Sequence[float]) -> ProfileRow:
     return ProfileRow(
         batch=items,
         p50_s=p50_s,
-        # Interpolation between equal samples may round below them.
+        # Interpolation between equal samples may round to a smaller value.
         p95_s=max(p95_s, p50_s),
         items_per_s=items * len(samples_s) / math.fsum(samples_s),
         samples=len(samples_s),

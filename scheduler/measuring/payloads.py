@@ -1,4 +1,4 @@
-"""What requests carry: pictures from files, or seeded ones made here, without OpenCV, which a client host may lack."""
+"""The pictures in requests: from files, or drawn here from a seed, without OpenCV, which a client host may lack."""
 
 from __future__ import annotations
 
@@ -14,45 +14,46 @@ import numpy.typing as npt
 from scheduler.measuring.errors import MeasuringError
 
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff")
-MOST_BYTES = 2**30
-"""Of all pictures together; they are held in memory."""
+MAX_BYTES = 2**30
+"""Maximum of all pictures together, which are held in memory."""
 _SYNTHETIC = 8
+_SIDE = 224
 
 
 @dataclass(frozen=True, slots=True)
 class Payload:
-    """One encoded picture and what it is called."""
+    """One encoded picture and its name."""
 
     name: str
     data: bytes
 
 
 def read_pictures(folder: Path) -> tuple[Payload, ...]:
-    """Reads a folder's pictures, in the order of their names.
+    """Reads the pictures in a folder, in the order of their names.
 
     Raises:
-        MeasuringError: no such folder, no picture in it, or one that cannot be read.
+        MeasuringError: the folder does not exist, has no pictures, or one of them cannot be read.
     """
     if not folder.is_dir():
-        raise MeasuringError(f"{folder} is not a folder; name one that holds pictures")
+        raise MeasuringError(f"{folder} is not a folder; name a folder with pictures")
     files = sorted(path for path in folder.iterdir() if path.suffix.lower() in PICTURE_SUFFIXES)
     if not files:
-        raise MeasuringError(f"the folder {folder} holds no picture ({', '.join(PICTURE_SUFFIXES)}); name another")
+        raise MeasuringError(f"the folder {folder} has no pictures ({', '.join(PICTURE_SUFFIXES)}); name another")
     return read_files(files)
 
 
 def read_files(paths: Sequence[Path]) -> tuple[Payload, ...]:
-    """Reads files as they are; whether each is a picture is for the server to say.
+    """Reads files unchanged; the server decides whether each is a picture.
 
     Raises:
-        MeasuringError: one cannot be read or is empty, or they are too large together.
+        MeasuringError: a file cannot be read or is empty, or all together are too large.
     """
     payloads, total_bytes = [], 0
     for path in paths:
         try:
             total_bytes += path.stat().st_size
-            if total_bytes > MOST_BYTES:
-                raise MeasuringError(f"the pictures up to {path} have more than {MOST_BYTES} bytes; name fewer")
+            if total_bytes > MAX_BYTES:
+                raise MeasuringError(f"the pictures up to {path} have more than {MAX_BYTES} bytes; name fewer")
             payloads.append(Payload(path.name, path.read_bytes()))
         except OSError as error:
             raise MeasuringError(f"cannot read the picture {path}: {error.strerror}") from error
@@ -61,19 +62,14 @@ def read_files(paths: Sequence[Path]) -> tuple[Payload, ...]:
     return tuple(payloads)
 
 
-def synthetic_pictures(seed: int, *, count: int = _SYNTHETIC, side: int = 224) -> tuple[Payload, ...]:
-    """Draws PNG pictures of soft stripes with some noise, each of some 17 KB.
+def synthetic_pictures(seed: int) -> tuple[Payload, ...]:
+    """Draws eight PNG pictures of smooth stripes with noise, 224 x 224 pixels and about 17 KB each.
 
-    Parameters:
-        seed: of the patterns.
-        count: how many.
-        side: width and height, pixels.
-
-    >>> [picture.name for picture in synthetic_pictures(1, count=2)]
+    >>> [picture.name for picture in synthetic_pictures(1)[:2]]
     ['synthetic-0.png', 'synthetic-1.png']
     """
     rng = np.random.default_rng(seed)
-    return tuple(Payload(f"synthetic-{index}.png", png(_stripes(rng, side))) for index in range(count))
+    return tuple(Payload(f"synthetic-{index}.png", png(_stripes(rng, _SIDE))) for index in range(_SYNTHETIC))
 
 
 def _stripes(rng: np.random.Generator, side: int) -> npt.NDArray[np.uint8]:
@@ -85,9 +81,9 @@ def _stripes(rng: np.random.Generator, side: int) -> npt.NDArray[np.uint8]:
 
 
 def png(pixels: npt.NDArray[np.uint8]) -> bytes:
-    """Encodes a grey picture losslessly.
+    """Encodes a grey picture as PNG.
 
-    Parameters:
+    Args:
         pixels: shape (height, width).
 
     References:

@@ -1,4 +1,4 @@
-"""Before anything is measured: is there such a server, does it know the model, what does it take?"""
+"""Checks before a measurement: whether the server answers, knows the model, and which input the model takes."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ _TIMEOUT_S = 10.0
 
 @dataclass(frozen=True, slots=True)
 class ServedModel:
-    """What a server says of a model.
+    """A server's description of a model.
 
-    Parameters:
-        input_name: the name of its one input, BYTES.
-        parameters: whatever else it says: device, largest batch, origin of the weights, emulation.
+    Attributes:
+        input_name: name of the model's only input, BYTES.
+        parameters: further facts: device, largest batch, origin of the weights, emulation.
     """
 
     input_name: str
@@ -28,18 +28,18 @@ class ServedModel:
 
 
 def served_model(url: str, model: str) -> ServedModel:
-    """Asks a server of the Open Inference Protocol for a model's metadata.
+    """Returns a model's description from a server of the Open Inference Protocol.
 
     Raises:
-        MeasuringError: the URL is none, nobody answers, the model is unknown, or it does not take encoded pictures.
+        MeasuringError: the URL is not valid, no server answers, the model is unknown, or it does not take pictures.
     """
     if urlsplit(url).scheme not in ("http", "https") or not urlsplit(url).netloc:
-        raise MeasuringError(f"{url!r} is no URL; write it like http://127.0.0.1:8600")
+        raise MeasuringError(f"{url!r} is not a URL; write it like http://127.0.0.1:8600")
     address = f"{url.rstrip('/')}/v2/models/{quote(model, safe='')}"
     try:
         response = requests.get(address, timeout=_TIMEOUT_S)
     except requests.RequestException as error:
-        raise MeasuringError(f"cannot reach {url} ({_reason(error)}); is the server running there?") from error
+        raise MeasuringError(f"cannot reach {url} ({_reason(error)}); start the server, or correct the URL") from error
     if response.status_code != 200:
         raise MeasuringError(f"{url} does not serve the model {model!r}: {_sentence(response)}")
     return _described(response, model)
@@ -51,11 +51,11 @@ def _described(response: requests.Response, model: str) -> ServedModel:
         inputs = [(str(entry["name"]), str(entry["datatype"])) for entry in metadata["inputs"]]
     except (ValueError, KeyError, TypeError) as error:
         raise MeasuringError(
-            f"{response.url} does not describe the model {model!r}; is it a server of the Open Inference Protocol?"
+            f"{response.url} does not describe the model {model!r}; name a server of the Open Inference Protocol"
         ) from error
     if [datatype for _, datatype in inputs] != ["BYTES"]:
         taken = ", ".join(f"{name} ({datatype})" for name, datatype in inputs) or "nothing"
-        raise MeasuringError(f"model {model!r} takes {taken}; only one input of encoded pictures (BYTES) can be sent")
+        raise MeasuringError(f"model {model!r} takes {taken}; name a model with one input of encoded pictures (BYTES)")
     parameters = metadata.get("parameters")
     return ServedModel(inputs[0][0], parameters if isinstance(parameters, dict) else {})
 

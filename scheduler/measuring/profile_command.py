@@ -1,4 +1,4 @@
-"""`edgeburst profile`: latency by batch size of an edge server or a function, as a profile that the daemon reads."""
+"""`edgeburst profile`: measures latency by batch size of an edge server or a function, as a profile for the daemon."""
 
 from __future__ import annotations
 
@@ -30,15 +30,15 @@ from scheduler.measuring.profiling import (
     Provenance,
     default_batches,
     edge_provenance,
-    law_sentence,
     make_profile,
+    model_sentence,
     table_rows,
     write_profile,
 )
 
 _DESCRIPTION = """\
-Measures how long batches of each size take, fits the law that the daemon plans with, and saves both as a profile:
-the value of `edge_profile` of a model, or of `profile` of a tier, in the daemon's configuration."""
+Measures the latency of batches of each size, fits the latency model that the daemon plans with, and saves both as a
+profile: the value of `edge_profile` of a model, or of `profile` of a tier, in the daemon's configuration."""
 
 _EPILOG = """\
 examples:
@@ -46,8 +46,8 @@ examples:
   edgeburst profile edge --batches 1,2,4,8 --repetitions 100 --json
   edgeburst profile function --function digits --region cn-hangzhou --batches 1,2,3,4,5 --out fc-1gb.json
 
-A Jetson's power mode and clocks are read where the server runs on this machine; scripts/bench_edge.py measures the
-same and needs fewer packages."""
+The power mode and clocks of a Jetson are read if the server runs on this machine. scripts/bench_edge.py makes the same
+measurement and needs fewer packages."""
 
 _FUNCTION_BATCHES = (1, 2, 3, 4, 5)
 
@@ -64,7 +64,9 @@ def add_parser(subparsers: Any) -> None:
     places = parser.add_subparsers(dest="place", metavar="edge|function", required=True)
     edge = places.add_parser("edge", help="an edge server: round trips, as the daemon sees them")
     edge.add_argument("--url", default="http://127.0.0.1:8700", help="the edge server (default %(default)s)")
-    function = places.add_parser("function", help="a function: its own service time, warm; each invocation is billed")
+    function = places.add_parser(
+        "function", help="a function: service times on warm instances; each invocation is billed"
+    )
     _add_function(function)
     for place in (edge, function):
         _add_measurement(place)
@@ -73,9 +75,11 @@ def add_parser(subparsers: Any) -> None:
 def _add_function(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--function", required=True, metavar="NAME", help="the function")
     parser.add_argument("--qualifier", default="LATEST", help="version or alias (default %(default)s)")
-    parser.add_argument("--region", default="cn-hangzhou", help="of the account (default %(default)s)")
-    parser.add_argument("--endpoint", default="", metavar="HOST[:PORT]", help="default: the region's public one")
-    parser.add_argument("--protocol", choices=("https", "http"), default="https")
+    parser.add_argument("--region", default="cn-hangzhou", help="region of the account (default %(default)s)")
+    parser.add_argument(
+        "--endpoint", default="", metavar="HOST[:PORT]", help="endpoint (default: the region's public one)"
+    )
+    parser.add_argument("--protocol", choices=("https", "http"), default="https", help="(default %(default)s)")
     for option, variable, what in (
         ("--access-key-id-env", "ALIBABA_CLOUD_ACCESS_KEY_ID", "access key id"),
         ("--access-key-secret-env", "ALIBABA_CLOUD_ACCESS_KEY_SECRET", "access key secret"),
@@ -84,8 +88,8 @@ def _add_function(parser: argparse.ArgumentParser) -> None:
         words = f"environment variable that holds the {what}" + (" (default %(default)s)" if variable else "")
         parser.add_argument(option, default=variable, metavar="VARIABLE", help=words)
     for option, words in (
-        ("--memory-mb", "memory of an instance, MB: `edgeburst plan --profile` needs it"),
-        ("--vcpu", "vCPUs of an instance, where they are not one for each GB"),
+        ("--memory-mb", "memory of an instance, MB; `edgeburst plan --profile` needs it"),
+        ("--vcpu", "vCPUs of an instance, if not one for each GB"),
         ("--gpu-gb", "GPU memory of an instance, GB"),
     ):
         parser.add_argument(option, type=_positive, metavar="N", help=words)
@@ -93,17 +97,21 @@ def _add_function(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_measurement(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--model", default="digits", help="which model (default %(default)s)")
+    parser.add_argument("--model", default="digits", help="the model (default %(default)s)")
     parser.add_argument(
         "--batches", type=_sizes, metavar="N,N,...", help="batch sizes (default: 1, 2, 4, ... or 1 to 5)"
     )
-    parser.add_argument("--repetitions", type=int, default=30, metavar="N", help="of each size (default %(default)s)")
-    parser.add_argument("--warm-up", type=int, default=3, metavar="N", help="calls of each size before (default 3)")
+    parser.add_argument(
+        "--repetitions", type=int, default=30, metavar="N", help="timed calls of each size (default %(default)s)"
+    )
+    parser.add_argument(
+        "--warm-up", type=int, default=3, metavar="N", help="calls of each size before (default %(default)s)"
+    )
     parser.add_argument("--payload", type=Path, nargs="+", metavar="FILE", help="encoded pictures (default: drawn)")
-    parser.add_argument("--device", default="", metavar="WORDS", help="what was measured, for people")
-    parser.add_argument("--name", default="", help="the profile's name (default: that of --out)")
-    parser.add_argument("--out", type=Path, metavar="FILE.json", help="save the profile there")
-    parser.add_argument("--plot", type=Path, metavar="FILE.png", help="draw it there")
+    parser.add_argument("--device", default="", metavar="WORDS", help="description of the measured device")
+    parser.add_argument("--name", default="", help="name of the profile (default: that of --out)")
+    parser.add_argument("--out", type=Path, metavar="FILE.json", help="write the profile to this file")
+    parser.add_argument("--plot", type=Path, metavar="FILE.png", help="draw the profile to this file")
     parser.add_argument("--json", action="store_true", help="print the profile as JSON instead of a table")
 
 
@@ -125,10 +133,10 @@ _sizes.__name__ = "list of whole numbers"
 
 
 def run(args: argparse.Namespace) -> int:
-    """Measures, prints and saves; returns the exit status.
+    """Measures, prints and saves a profile; returns the exit status.
 
     Raises:
-        EdgeburstError: it cannot be measured.
+        EdgeburstError: the measurement is not possible.
     """
     for path in (args.out, args.plot):
         _check_folder(path)
@@ -146,9 +154,9 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _check_folder(path: Path | None) -> None:
-    """Before anything is measured, so that a wrong name costs nothing."""
+    """Checks a path before the measurement, so that a wrong name costs no time."""
     if path is not None and not path.absolute().parent.is_dir():
-        raise MeasuringError(f"there is no folder for {path}; make it, or name another file")
+        raise MeasuringError(f"the folder of {path} does not exist; create it, or name another file")
 
 
 def _edge(args: argparse.Namespace) -> tuple[Sequence[ProfileRow], Provenance]:
@@ -179,7 +187,7 @@ def _function(args: argparse.Namespace) -> tuple[Sequence[ProfileRow], Provenanc
         model=args.model,
         device=args.device or f"Function Compute {args.region}, function {args.function}:{args.qualifier}",
         source=f"edgeburst profile: {call.invocations} invocations through {account.host}",
-        note="Service times as the container measured them, on warm instances; transfer and start are not in them.",
+        note="Service times on warm instances, as the container measured them, without transfer and start.",
         environment={
             "qualifier": args.qualifier,
             "cold_starts_left_out": str(call.cold_starts),
@@ -189,7 +197,7 @@ def _function(args: argparse.Namespace) -> tuple[Sequence[ProfileRow], Provenanc
 
 
 _GIVEN = ("memory_mb", "vcpu", "gpu_gb")
-"""What a function was given, as environment of its profile."""
+"""The options that describe an instance, kept in the profile's `environment`."""
 
 
 def _secret(variable: str, option: str) -> str:
@@ -226,7 +234,7 @@ def _print(profile: Profile) -> None:
         table.add_row(*row)
     console = Console(highlight=False)
     console.print(table)
-    console.print(escape(law_sentence(profile)))
+    console.print(escape(model_sentence(profile)))
     console.print(escape(profile.note))
     for name, value in profile.environment.items():
         console.print(escape(f"{name}: {value}"))

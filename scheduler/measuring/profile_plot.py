@@ -1,4 +1,4 @@
-"""A profile as a picture: latency and throughput by batch size, with the law."""
+"""A plot of a profile: latency and throughput by batch size, with the latency model."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from scheduler.measuring.errors import MeasuringError
 
 
 def plot_profile(profile: Profile, path: Path) -> None:
-    """Draws a profile; the file's ending chooses the format.
+    """Draws a profile; the suffix of the file selects the format.
 
     Raises:
         MeasuringError: matplotlib is missing, or the file cannot be written.
@@ -19,7 +19,7 @@ def plot_profile(profile: Profile, path: Path) -> None:
         from matplotlib.figure import Figure
     except ImportError as error:
         raise MeasuringError(
-            "--plot needs the Python package matplotlib: from the source tree, pip install '.[client]'"
+            "--plot needs the Python package matplotlib; install it from the source tree with pip install '.[client]'"
         ) from error
     figure = Figure(figsize=(10, 4.5), layout="constrained")
     FigureCanvasAgg(figure)
@@ -31,7 +31,7 @@ def plot_profile(profile: Profile, path: Path) -> None:
     nothing = [0.0] * len(batches)
     latency.errorbar(batches, medians_ms, yerr=[nothing, to_p95_ms], fmt="o", capsize=3, label="median, bar to p95")
     ends = [0, profile.max_batch]
-    latency.plot(ends, [profile.predict_s(items) * 1e3 for items in ends], label="fitted law")
+    latency.plot(ends, [profile.predict_s(items) * 1e3 for items in ends], label="fitted model")
     latency.set(xlabel="items in a batch", ylabel="latency, ms", ylim=(0, None), xlim=(0, None))
     latency.legend()
     throughput.plot(batches, [row.items_per_s for row in profile.rows], "o-")
@@ -41,4 +41,4 @@ def plot_profile(profile: Profile, path: Path) -> None:
     try:
         figure.savefig(path, dpi=120)
     except (OSError, ValueError) as error:
-        raise MeasuringError(f"cannot draw the profile to {path}: {error}") from error
+        raise MeasuringError(f"cannot draw the profile to {path}: {error}; name another file") from error

@@ -1,4 +1,4 @@
-"""From measured rows to a profile: the law fitted to them, and where both come from."""
+"""From measured rows to a profile: the fitted latency model, and the provenance of both."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ from models.profile import Profile, ProfileError, ProfileRow, fit_latency, save_
 from scheduler.measuring import board
 from scheduler.measuring.errors import MeasuringError
 
-LARGEST_DEFAULT_BATCH = 64
-COLUMNS = ("batch", "p50 ms", "p95 ms", "p99 ms", "items/s", "law ms", "law off by")
+MAX_DEFAULT_BATCH = 64
+COLUMNS = ("batch", "p50 ms", "p95 ms", "p99 ms", "items/s", "model ms", "model off by")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Provenance:
-    """What was measured, where and how.
+    """The provenance of a measurement.
 
-    Parameters:
-        name: the profile's name.
+    Attributes:
+        name: name of the profile.
         backend: "edge" or "function".
-        model: which neural network.
-        device: on what.
-        source: who measured it, and how.
-        note: what to beware of.
-        environment: clocks, power mode and the like, as words.
+        model: name of the neural network.
+        device: the measured device.
+        source: the program that measured, and how.
+        note: limits of the measurement.
+        environment: clocks, power mode and the like, as texts.
     """
 
     name: str
@@ -42,52 +42,52 @@ class Provenance:
 
 
 def default_batches(parameters: Mapping[str, Any]) -> list[int]:
-    """Returns 1, 2, 4, ... up to the largest batch that a server says it takes, and that one.
+    """Returns 1, 2, 4, ... up to the largest batch that a server accepts, and that size.
 
     >>> default_batches({"max_batch": 24})
     [1, 2, 4, 8, 16, 24]
     """
     largest = parameters.get("max_batch")
     if type(largest) is not int or largest < 2:
-        largest = LARGEST_DEFAULT_BATCH
-    powers = [2**exponent for exponent in range(10) if 2**exponent < min(largest, LARGEST_DEFAULT_BATCH)]
-    return [*powers, min(largest, LARGEST_DEFAULT_BATCH)]
+        largest = MAX_DEFAULT_BATCH
+    powers = [2**exponent for exponent in range(10) if 2**exponent < min(largest, MAX_DEFAULT_BATCH)]
+    return [*powers, min(largest, MAX_DEFAULT_BATCH)]
 
 
 def edge_provenance(url: str, model: str, *, name: str, device: str, parameters: Mapping[str, Any]) -> Provenance:
-    """Describes a measurement of an edge server.
+    """Returns the provenance of a measurement of an edge server.
 
-    Parameters:
-        url: of the server. Only if it is on this machine, this machine's clocks and board say something about it.
-        model: the model's name.
-        name: the profile's; empty makes one up.
-        device: as the user calls it; empty takes the board's name.
-        parameters: what the server says of itself (device, weights, emulated).
+    Args:
+        url: URL of the server. This machine's clocks and board are read only if the server is on this machine.
+        model: name of the model.
+        name: name of the profile; if empty, it is made from the model's.
+        device: the user's description of the device; if empty, the board's name.
+        parameters: the server's own facts (device, weights, emulated).
     """
     facts = {key: str(parameters[key]) for key in ("device", "weights", "emulated") if parameters.get(key)}
     if on_this_machine(url):
         facts.update(board.environment())
     else:
-        facts["clocks"] = "not read: the server is on another machine; run scripts/bench_edge.py on it"
-    notes = ["Measured batch after batch: clocks had no time to fall idle, so a rare batch may take longer."]
+        facts["clocks"] = "not read: the server is on another machine; run scripts/bench_edge.py there"
+    notes = ["Measured without pauses between batches, so clocks stayed high; a batch after a pause may take longer."]
     if emulated := parameters.get("emulated"):
-        notes.insert(0, f"Emulated: the server padded its answers to the profile {emulated}.")
+        notes.insert(0, f"Emulated: the server delayed its answers to match the profile {emulated}.")
     if parameters.get("weights") == "random":
-        notes.append("The weights were random: good for timing only.")
+        notes.append("The weights were random, so only the times are meaningful.")
     machine = facts.get("board") or facts.get("cpu") or f"the server at {urlsplit(url).netloc}"
     return Provenance(
         name=name or f"edge-{model}",
         backend="edge",
         model=model,
         device=device or (f"{emulated}, emulated on {machine}" if emulated else machine),
-        source=f"edgeburst profile: round trips to {urlsplit(url).netloc}, as its client sees them",
+        source=f"edgeburst profile: round trips to {urlsplit(url).netloc}, as a client sees them",
         note=" ".join(notes),
         environment=facts,
     )
 
 
 def on_this_machine(url: str) -> bool:
-    """Returns whether a URL leads to the loopback."""
+    """Returns whether the host of a URL is the loopback."""
     host = urlsplit(url).hostname or ""
     try:
         return ipaddress.ip_address(host).is_loopback
@@ -96,13 +96,13 @@ def on_this_machine(url: str) -> bool:
 
 
 def make_profile(rows: Sequence[ProfileRow], provenance: Provenance) -> Profile:
-    """Fits the law and puts everything together.
+    """Fits the latency model and builds the profile.
 
     Raises:
-        MeasuringError: the rows allow no law.
+        MeasuringError: no latency model can be fitted to the rows.
     """
     try:
-        law = fit_latency(rows)
+        latency = fit_latency(rows)
         return Profile(
             name=provenance.name,
             backend=provenance.backend,
@@ -112,10 +112,10 @@ def make_profile(rows: Sequence[ProfileRow], provenance: Provenance) -> Profile:
             date=date.today().isoformat(),
             note=provenance.note,
             rows=tuple(rows),
-            alpha_s=law.alpha_s,
-            beta_s=law.beta_s,
-            alpha_stderr_s=law.alpha_stderr_s,
-            beta_stderr_s=law.beta_stderr_s,
+            alpha_s=latency.alpha_s,
+            beta_s=latency.beta_s,
+            alpha_stderr_s=latency.alpha_stderr_s,
+            beta_stderr_s=latency.beta_stderr_s,
             max_batch=max(row.batch for row in rows),
             environment=provenance.environment,
         )
@@ -124,7 +124,7 @@ def make_profile(rows: Sequence[ProfileRow], provenance: Provenance) -> Profile:
 
 
 def write_profile(profile: Profile, path: Path) -> None:
-    """Saves a profile for the daemon to read.
+    """Writes a profile to a file that the daemon can read.
 
     Raises:
         MeasuringError: the file cannot be written.
@@ -136,25 +136,25 @@ def write_profile(profile: Profile, path: Path) -> None:
 
 
 def table_rows(profile: Profile) -> list[tuple[str, ...]]:
-    """Returns the rows as words, under COLUMNS."""
+    """Returns the rows as texts, for the columns COLUMNS."""
     return [_words(profile, row) for row in profile.rows]
 
 
 def _words(profile: Profile, row: ProfileRow) -> tuple[str, ...]:
-    law_s = profile.predict_s(row.batch)
+    model_s = profile.predict_s(row.batch)
     return (
         str(row.batch),
         _ms(row.p50_s),
         _ms(row.p95_s),
         "" if row.p99_s is None else _ms(row.p99_s),
         f"{row.items_per_s:.1f}",
-        _ms(law_s),
-        f"{law_s / row.p50_s - 1:+.1%}",
+        _ms(model_s),
+        f"{model_s / row.p50_s - 1:+.1%}",
     )
 
 
-def law_sentence(profile: Profile) -> str:
-    """Returns the fitted law and its standard errors in words."""
+def model_sentence(profile: Profile) -> str:
+    """Returns the fitted latency model and its standard errors as a sentence."""
     alpha, beta = (
         f"{value_s * 1e3:.3f}" + ("" if error_s is None else f" ± {error_s * 1e3:.3f}")
         for value_s, error_s in (
@@ -162,7 +162,7 @@ def law_sentence(profile: Profile) -> str:
             (profile.beta_s, profile.beta_stderr_s),
         )
     )
-    return f"latency of a batch of b = ({alpha}) + ({beta}) b ms, for b up to {profile.max_batch}"
+    return f"latency of b items = ({alpha}) + ({beta}) b ms, for b up to {profile.max_batch}"
 
 
 def _ms(seconds: float) -> str:

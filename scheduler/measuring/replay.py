@@ -1,7 +1,7 @@
-"""Open-loop replay: each request goes out at its time, whatever has become of those before it.
+"""Open-loop replay: each request is sent at its time, independently of the answers to earlier ones.
 
-A client that waits for answers before it sends more measures the queue it has itself kept short ("coordinated
-omission"). So latency counts from the intended send time, and the client's own lag is measured and told.
+A client that waits for answers before it sends more keeps the measured queue short itself ("coordinated omission").
+Latency therefore counts from the intended send time, and the client's own lag is measured and reported.
 """
 
 from __future__ import annotations
@@ -23,24 +23,24 @@ from scheduler.measuring.payloads import Payload
 from scheduler.workloads import Seconds
 
 GIVE_UP_S = 120.0
-"""Longer than a daemon holds a batch that is not answered, so that it is the daemon who says what went wrong."""
-MOST_OUTSTANDING = 10_000
+"""Longer than a daemon waits for a batch, so that the error comes from the daemon and not from the client."""
+MAX_OUTSTANDING = 10_000
 LAG_TOLD_S = 0.02
-"""The client says that it fell behind where the 99th percentile of its lag is above this."""
+"""Lag above which, at the 99th percentile, the client reports that it fell behind."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ReplayedRequest:
-    """One request and what became of it; times are seconds from the replay's start.
+    """One request and its outcome; times are seconds from the start of the replay.
 
-    Parameters:
-        index: its place in the schedule, from 0.
-        payload: index of the payload it carried.
-        arrival_s: when the workload has it arrive, which is the intended send time.
-        sent_s: when the client began to send it.
-        answered_s: when the answer, the refusal or the failure was there.
-        within_slo: whether it was answered, and within the SLO from `arrival_s`.
-        reply: what came back.
+    Attributes:
+        index: number in the schedule, from 0.
+        payload: index of its payload.
+        arrival_s: arrival time of the workload, which is the intended send time.
+        sent_s: when the client began to send the request.
+        answered_s: when the client had the answer, the refusal or the failure.
+        within_slo: whether the request was answered within the SLO from `arrival_s`.
+        reply: the outcome.
     """
 
     index: int
@@ -53,34 +53,34 @@ class ReplayedRequest:
 
     @property
     def latency_s(self) -> float:
-        """From the intended send time to the answer, so that a client's lag counts."""
+        """From the intended send time to the answer, the client's lag included."""
         return self.answered_s - self.arrival_s
 
     @property
     def answered(self) -> bool:
-        """Whether there was an answer."""
+        """Whether the request was answered."""
         return self.reply.status == 200 and not self.reply.error
 
     @property
     def wait_s(self) -> float | None:
-        """Time in the daemon's queue; None where it did not tell."""
+        """Time in the daemon's queue; None if it was not reported."""
         return number(self.reply.parameters, "wait_s")
 
     @property
     def output(self) -> npt.NDArray[Any] | None:
-        """The first output, flat, if it was to be kept."""
+        """The first output, flat; None if it was not kept."""
         return self.reply.output
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ReplayResult:
-    """A replay that is over.
+    """The result of a replay.
 
-    Parameters:
-        requests: in the order of the schedule.
-        slo_s: what `within_slo` was judged by.
-        started_at_s: the monotonic clock (of this host, in any process) at time 0 of the requests.
-        wall_s: from the start to the last answer.
+    Attributes:
+        requests: the requests in the order of the schedule.
+        slo_s: the SLO for `within_slo`.
+        started_at_s: this host's monotonic clock at time 0 of the requests.
+        wall_s: time from the start to the last answer.
     """
 
     requests: tuple[ReplayedRequest, ...]
@@ -90,38 +90,38 @@ class ReplayResult:
 
     @property
     def lags_s(self) -> Seconds:
-        """How late the client itself sent each request."""
+        """How late the client sent each request."""
         return np.array([request.sent_s - request.arrival_s for request in self.requests])
 
     @property
     def lag_warning(self) -> str:
-        """One sentence if the client fell behind; empty if it kept up."""
+        """One sentence if the client fell behind; empty if not."""
         if not self.requests:
             return ""
         p99_s = float(np.quantile(self.lags_s, 0.99))
         if p99_s <= LAG_TOLD_S:
             return ""
         return (
-            f"the client itself fell behind: 1 request in 100 went out {p99_s:.3f} s late or later, which counts as"
+            f"the client itself fell behind: 1 request in 100 was sent at least {p99_s:.3f} s late, which counts as"
             " latency; replay from a machine with more cores, or at a lower rate"
         )
 
 
 @dataclass(frozen=True, slots=True)
 class ReplayOptions:
-    """How a replay is run.
+    """The options of a replay.
 
-    Parameters:
+    Attributes:
         slo_s: latency objective, seconds.
         give_up_s: longest wait for one answer, seconds.
         keep_outputs: whether each answer's first output is kept.
-        most_outstanding: with so many requests unanswered, further ones are not sent but counted as failed.
+        max_outstanding: maximum of unanswered requests; further ones are not sent and count as failed.
     """
 
     slo_s: float = 1.0
     give_up_s: float = GIVE_UP_S
     keep_outputs: bool = False
-    most_outstanding: int = MOST_OUTSTANDING
+    max_outstanding: int = MAX_OUTSTANDING
 
 
 async def replay(
@@ -133,33 +133,33 @@ async def replay(
     on_sent: Callable[[int], None] | None = None,
     on_answer: Callable[[ReplayedRequest], None] | None = None,
 ) -> ReplayResult:
-    """Sends one request at each time and collects what becomes of all of them.
+    """Sends one request at each time and collects the outcomes.
 
-    Parameters:
+    Args:
         times_s: ascending arrival times, seconds from the start, shape (requests,).
-        payloads: request i carries payload i modulo their number.
-        target: where to.
-        options: see there.
-        on_sent: is told the number of requests sent so far.
-        on_answer: is told each request that has ended. Both are called on the event loop and must be quick.
+        payloads: request i has payload i modulo their number.
+        target: the server and the model.
+        options: the options.
+        on_sent: called with the number of requests sent so far.
+        on_answer: called with each request that has ended. Both are called on the event loop and must be quick.
 
     Returns:
-        each request exactly once, also those refused, failed or never sent.
+        Each request exactly once, also if it was refused, failed or not sent.
 
     Raises:
-        MeasuringError: there is no request, or no payload.
+        MeasuringError: there are no requests or no payloads.
     """
     if len(times_s) == 0:
-        raise MeasuringError("there is no request to replay: the arrivals are empty; choose another trace or pattern")
+        raise MeasuringError("there are no requests to replay; choose another trace or pattern")
     if not payloads:
-        raise MeasuringError("there is nothing to send: name at least one picture")
+        raise MeasuringError("there are no pictures to send; name at least one")
     async with open_session(give_up_s=options.give_up_s) as session:
         run = _Replay(session, payloads, target, options, on_answer)
         return await run.run(times_s, on_sent)
 
 
 class _Replay:
-    """One replay under way."""
+    """A running replay."""
 
     def __init__(
         self,
@@ -179,7 +179,7 @@ class _Replay:
         self._start_s = 0.0
 
     async def run(self, times_s: Seconds, on_sent: Callable[[int], None] | None) -> ReplayResult:
-        """Sends all, waits for all."""
+        """Sends all requests and waits for all outcomes."""
         self._start_s = time.monotonic()
         try:
             await self._send_all(times_s.tolist(), on_sent)
@@ -197,15 +197,15 @@ class _Replay:
             if ahead_s > 0:
                 await asyncio.sleep(ahead_s)
             elif index % 64 == 0:
-                # A burst is sent without a pause, but answers that are there meanwhile get their time stamp.
+                # A burst is sent without pauses, except one from time to time in which answers get their time stamp.
                 await asyncio.sleep(0)
             self._begin(index, arrival_s)
             if on_sent is not None:
                 on_sent(index + 1)
 
     def _begin(self, index: int, arrival_s: float) -> None:
-        if len(self._under_way) >= self._options.most_outstanding:
-            limit = self._options.most_outstanding
+        if len(self._under_way) >= self._options.max_outstanding:
+            limit = self._options.max_outstanding
             self._end(index, arrival_s, self._now_s(), Reply(0, f"not sent: {limit} requests were unanswered"))
             return
         task = asyncio.create_task(self._send(index, arrival_s))

@@ -1,4 +1,4 @@
-"""`edgeburst replay`: arrivals sent to a daemon as they come, and what becomes of each."""
+"""`edgeburst replay`: sends the requests of a trace or a pattern to a daemon, and measures the answers."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from scheduler.measuring.batch_log import BatchLog, Row
 from scheduler.measuring.exchange import Target
 from scheduler.measuring.payloads import Payload, read_files, read_pictures, synthetic_pictures
 from scheduler.measuring.preflight import served_model
-from scheduler.measuring.replay import MOST_OUTSTANDING, ReplayOptions, ReplayResult, replay
+from scheduler.measuring.replay import MAX_OUTSTANDING, ReplayOptions, ReplayResult, replay
 from scheduler.measuring.replay_report import make_folder, request_row, summarise, write_files
 from scheduler.measuring.replay_table import print_summary
 from scheduler.measuring.schedule import Schedule, make_workload
@@ -25,10 +25,10 @@ from scheduler.measuring.tally import Tally, tally_progress
 from scheduler.workloads import PATTERNS, Workload
 
 _DESCRIPTION = """\
-Sends requests to a daemon (or any other Open Inference Protocol v2 server) at the times of a trace or a pattern, and
-measures what becomes of them. Open-loop: it never waits for an answer before it sends the next request, and latency
-counts from the intended send time, so that a slow server cannot hide by slowing the client down. If the client itself
-falls behind, it says so."""
+Sends requests to a daemon (or another Open Inference Protocol v2 server) at the times of a trace or a pattern, and
+measures the answers. The replay is open-loop: it never waits for an answer before it sends the next request, and
+latency counts from the intended send time, so that a slow server does not reduce the load. If the client itself falls
+behind, the result says so."""
 
 _EPILOG = """\
 examples:
@@ -36,10 +36,10 @@ examples:
   edgeburst replay --model digits --arrivals twitter.gaps --rate-multiple 2 --duration-s 120 --out out/twitter
   edgeburst replay --model digits --rates app1.csv --unit-s 1 --laps 2 --gap-s 30 --images pictures/ --json
 
---out writes summary.json, requests.csv and, from the daemon's own account, batches.csv and invocations.csv. Times in
-them are seconds from the start; arrival_s is the intended send time. The account holds every client's batches.
+--out writes summary.json, requests.csv and, from the daemon's records, batches.csv and invocations.csv. Times in them
+are seconds from the start; arrival_s is the intended send time. The records include the batches of other clients.
 
-Exit status: 0 the replay ran to its end, 1 not one request was answered, 2 it could not start."""
+Exit status: 0 the replay ran to its end, 1 no request was answered, 2 it could not start."""
 
 _RESERVED_FILES = 100
 
@@ -54,37 +54,43 @@ def add_parser(subparsers: Any) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--url", default="http://127.0.0.1:8600", help="the server (default %(default)s)")
-    parser.add_argument("--model", default="digits", help="which of its models (default %(default)s)")
-    parser.add_argument("--slo-s", type=_positive, default=1.0, metavar="S", help="judge by it (default %(default)s)")
-    parser.add_argument("--out", type=Path, metavar="DIR", help="write the results there")
+    parser.add_argument("--model", default="digits", help="the model (default %(default)s)")
+    parser.add_argument(
+        "--slo-s", type=_positive, default=1.0, metavar="S", help="latency objective (default %(default)s)"
+    )
+    parser.add_argument("--out", type=Path, metavar="DIR", help="write the results to this folder")
     parser.add_argument("--json", action="store_true", help="print the summary as one JSON object")
     _add_arrivals(parser)
     _add_payloads(parser)
 
 
 def _add_arrivals(parser: argparse.ArgumentParser) -> None:
-    group = parser.add_argument_group("when requests go out")
+    group = parser.add_argument_group("send times")
     source = group.add_mutually_exclusive_group(required=True)
     source.add_argument(
-        "--arrivals", type=Path, metavar="FILE.gaps", help="gaps between requests in seconds, one a line"
+        "--arrivals", type=Path, metavar="FILE.gaps", help="gaps between requests in seconds, one per line"
     )
-    source.add_argument("--rates", type=Path, metavar="FILE", help="requests per time unit (.csv, .txt); 0 is silence")
-    source.add_argument("--pattern", choices=tuple(PATTERNS), help="drawn at random, from --seed")
-    group.add_argument("--unit-s", type=_positive, default=1.0, metavar="S", help="of --rates (default %(default)s)")
-    group.add_argument("--rps", type=_positive, metavar="R", help="mean rate of --pattern, requests a second")
-    group.add_argument("--rate-multiple", type=_positive, default=1.0, metavar="K", help="so many times the rate")
+    source.add_argument("--rates", type=Path, metavar="FILE", help="requests per time unit (.csv, .txt)")
+    source.add_argument("--pattern", choices=tuple(PATTERNS), help="random arrivals, drawn from --seed")
+    group.add_argument(
+        "--unit-s", type=_positive, default=1.0, metavar="S", help="time unit of --rates (default %(default)s)"
+    )
+    group.add_argument("--rps", type=_positive, metavar="R", help="mean rate of --pattern, requests per second")
+    group.add_argument(
+        "--rate-multiple", type=_positive, default=1.0, metavar="K", help="factor on the rate (default %(default)s)"
+    )
     group.add_argument(
         "--duration-s", "--length", type=_positive, metavar="S", help="length of a lap (default: the whole trace)"
     )
-    group.add_argument("--laps", type=int, default=1, metavar="N", help="go through it so often (default %(default)s)")
-    group.add_argument("--gap-s", type=float, default=0.0, metavar="S", help="silence between laps (default 0)")
-    group.add_argument("--seed", type=int, default=0, metavar="N", help="of what is random (default %(default)s)")
+    group.add_argument("--laps", type=int, default=1, metavar="N", help="number of laps (default %(default)s)")
+    group.add_argument("--gap-s", type=float, default=0.0, metavar="S", help="pause between laps (default %(default)s)")
+    group.add_argument("--seed", type=int, default=0, metavar="N", help="random seed (default %(default)s)")
 
 
 def _add_payloads(parser: argparse.ArgumentParser) -> None:
-    group = parser.add_argument_group("what they carry (default: pictures drawn from --seed, some 17 KB each)")
+    group = parser.add_argument_group("payloads (default: pictures drawn from --seed, about 17 KB each)")
     source = group.add_mutually_exclusive_group()
-    source.add_argument("--images", type=Path, metavar="DIR", help="a folder's pictures, in turn")
+    source.add_argument("--images", type=Path, metavar="DIR", help="the pictures in a folder, in turn")
     source.add_argument("--payload", type=Path, nargs="+", metavar="FILE", help="these encoded pictures, in turn")
 
 
@@ -99,7 +105,7 @@ _positive.__name__ = "number"
 
 
 def run(args: argparse.Namespace) -> int:
-    """Replays and reports; returns the exit status.
+    """Runs a replay and prints its results; returns the exit status.
 
     Raises:
         EdgeburstError: the replay cannot start.
@@ -154,9 +160,13 @@ def _payloads(args: argparse.Namespace) -> tuple[Payload, ...]:
 async def _replay(
     args: argparse.Namespace, workload: Workload, payloads: tuple[Payload, ...], target: Target
 ) -> tuple[ReplayResult, list[Row] | None, int]:
-    """Replays, following the daemon's account meanwhile; returns it too, and how many of its pages were missed."""
+    """Replays and polls the daemon's records meanwhile.
+
+    Returns:
+        The result; the daemon's rows, None if the server keeps none; the number of failed polls.
+    """
     tally = Tally()
-    options = ReplayOptions(slo_s=args.slo_s, most_outstanding=_connections())
+    options = ReplayOptions(slo_s=args.slo_s, max_outstanding=_connections())
     async with aiohttp.ClientSession() as session:
         log = BatchLog(session, args.url)
         kept = await log.open()
@@ -183,9 +193,9 @@ async def _replay(
 
 
 def _connections() -> int:
-    """As many requests can be unanswered as this process may have sockets; the limit is raised as far as allowed."""
+    """Returns the maximum of unanswered requests: this process's limit of sockets, raised as far as allowed."""
     soft, hard = (_unlimited(limit) for limit in resource.getrlimit(resource.RLIMIT_NOFILE))
-    files = min(MOST_OUTSTANDING + _RESERVED_FILES, hard)
+    files = min(MAX_OUTSTANDING + _RESERVED_FILES, hard)
     if files > soft:
         resource.setrlimit(resource.RLIMIT_NOFILE, (files, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
     return max(1, files - _RESERVED_FILES)
@@ -198,7 +208,7 @@ def _unlimited(limit: int) -> int:
 def _warnings(result: ReplayResult, batches: list[Row] | None, missed: int) -> list[str]:
     found = [result.lag_warning]
     if batches is None:
-        found.append("the server keeps no account of batches, so there are none in the results")
+        found.append("the server keeps no records of batches, so the results have none")
     if missed:
-        found.append(f"the daemon did not tell of its batches {missed} times, so some may be missing")
+        found.append(f"the daemon did not answer {missed} polls for its batches, so some may be missing")
     return [warning for warning in found if warning]

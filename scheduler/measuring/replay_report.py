@@ -1,4 +1,4 @@
-"""What a replay comes to: a summary, and the rows behind it as CSV."""
+"""The results of a replay: a summary, and the rows behind it as CSV."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ _ERRORS_NAMED = 10
 
 
 def request_row(request: ReplayedRequest, payload_name: str) -> dict[str, object]:
-    """Returns a request as a row of requests.csv; what the server did not tell is None."""
+    """Returns a request as a row of requests.csv; values that the server did not report are None."""
     told = {name: request.reply.parameters.get(name) for name in _TOLD}
     return {
         "id": request.index,
@@ -95,9 +95,9 @@ def request_row(request: ReplayedRequest, payload_name: str) -> dict[str, object
 def summarise(result: ReplayResult, batches: Sequence[Row] | None) -> dict[str, Any]:
     """Returns the figures of a replay.
 
-    Parameters:
+    Args:
         result: the replay.
-        batches: the daemon's rows; None where the server keeps none.
+        batches: the daemon's rows; None if the server keeps none.
     """
     answered = [request for request in result.requests if request.answered]
     errors = Counter(request.reply.error for request in result.requests if not request.answered)
@@ -120,7 +120,7 @@ def summarise(result: ReplayResult, batches: Sequence[Row] | None) -> dict[str, 
 
 
 def quantiles(values: Sequence[float]) -> dict[str, float | None]:
-    """Returns median, 95th and 99th percentile and the largest; None of nothing."""
+    """Returns the median, the 95th and 99th percentile and the maximum; None for each without values."""
     names = {"p50": 0.5, "p95": 0.95, "p99": 0.99, "max": 1.0}
     if len(values) == 0:
         return dict.fromkeys(names)
@@ -135,7 +135,7 @@ def _shares(answered: Sequence[ReplayedRequest]) -> dict[str, Any]:
         "edge_requests": backends["edge"],
         "function_requests": backends["function"],
         "cold_start_requests": sum(request.reply.parameters.get("cold_start") is True for request in answered),
-        # What the answers' shares add up to; failed batches that are billed too stand in `batch_cost`.
+        # The sum of the answers' shares; `batch_cost` also includes failed batches that are billed.
         "cost": sum(known) if known else None,
     }
 
@@ -160,10 +160,10 @@ def write_files(
     requests: Iterable[Mapping[str, object]],
     batches: Sequence[Row] | None,
 ) -> None:
-    """Writes summary.json and requests.csv, and batches.csv and invocations.csv where the server told of batches.
+    """Writes summary.json and requests.csv, and batches.csv and invocations.csv if there are rows of batches.
 
     Raises:
-        MeasuringError: the folder cannot be written.
+        MeasuringError: a file cannot be written.
     """
     try:
         _write_csv(folder / "requests.csv", REQUEST_COLUMNS, requests)
@@ -177,10 +177,10 @@ def write_files(
 
 
 def make_folder(folder: Path) -> None:
-    """Makes the folder before anything is measured, so that a wrong name costs nothing.
+    """Creates the folder before the measurement, so that a wrong name costs no time.
 
     Raises:
-        MeasuringError: it cannot be made.
+        MeasuringError: the folder cannot be created.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""A replay's figures as a table for people."""
+"""The figures of a replay as a printed table."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from rich.table import Table
 
 
 def print_summary(summary: Mapping[str, Any]) -> None:
-    """Prints the figures, the errors by their sentence, and what to beware of."""
+    """Prints the figures, the errors with their counts, and the warnings."""
     title = f"{summary['arrivals']} against {summary['url']}, model {summary['model']}"
     table = Table(title=escape(title), show_header=False, title_justify="left")
     for name, words in _lines(summary):
@@ -27,7 +27,7 @@ def print_summary(summary: Mapping[str, Any]) -> None:
 def _lines(summary: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     yield "requests", f"{summary['requests']}, {summary['answered']} answered, {summary['errors']} not"
     if summary["offered_rps"] is not None:
-        yield "offered", f"{summary['offered_rps']:.1f} requests/s; all was over after {summary['wall_s']:.1f} s"
+        yield "offered", f"{summary['offered_rps']:.1f} requests/s; the last one ended after {summary['wall_s']:.1f} s"
     yield "within SLO", f"{summary['within_slo']:.2%} of all within {summary['slo_s']:g} s"
     yield "latency", _milliseconds(summary["latency_s"])
     yield "wait in queue", _milliseconds(summary["wait_s"])
@@ -35,7 +35,7 @@ def _lines(summary: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     for backend in ("edge", "function"):
         yield backend, _backend(summary, backend)
     if summary["cost"] is not None:
-        yield "cost", f"{summary['cost']:.3g}, {summary['cold_start_requests']} requests met a cold start"
+        yield "cost", f"{summary['cost']:.3g}, {summary['cold_start_requests']} requests had a cold start"
     if summary.get("failed_batches"):
         yield "failed batches", f"{summary['failed_batches']}; all batches cost {summary['batch_cost']:.3g}"
 
@@ -49,4 +49,4 @@ def _backend(summary: Mapping[str, Any], backend: str) -> str:
 
 def _milliseconds(figures: Mapping[str, float | None]) -> str:
     known = [f"{name} {value * 1e3:.1f}" for name, value in figures.items() if value is not None]
-    return ", ".join(known) + " ms" if known else "not known"
+    return ", ".join(known) + " ms" if known else "unknown"

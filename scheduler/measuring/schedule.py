@@ -1,4 +1,4 @@
-"""When requests go out: from what a person asks for to arrival times."""
+"""The send times of requests, from the options of a replay."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from scheduler.workloads import Workload, WorkloadError, pattern, read_gaps, rea
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Schedule:
-    """One of a trace of gaps, a rate file or a pattern, and how it is stretched, cut and repeated.
+    """A trace of gaps, a rate file or a pattern, and how it is scaled, cut and repeated.
 
-    Parameters:
+    Attributes:
         arrivals: a `.gaps` file.
         rates: a rate file, requests per time unit.
         unit_s: length of its time unit, seconds.
         pattern: name of a pattern.
-        rate_rps: the pattern's mean rate, requests a second.
-        rate_multiple: so many times the rate.
+        rate_rps: mean rate of the pattern, requests per second.
+        rate_multiple: factor on the rate.
         duration_s: length of a lap, seconds; None takes the whole trace.
-        laps: how often.
-        gap_s: silence between two laps, seconds.
-        seed: of what is random.
+        laps: number of laps.
+        gap_s: pause between two laps, seconds.
+        seed: random seed.
     """
 
     arrivals: Path | None = None
@@ -40,21 +40,23 @@ class Schedule:
 
     @property
     def name(self) -> str:
-        """What is replayed, in a word."""
+        """The name of the trace, the rate file or the pattern."""
         return str(self.arrivals or self.rates or self.pattern)
 
 
 def make_workload(schedule: Schedule) -> Workload:
-    """Returns a schedule's arrivals.
+    """Returns the arrivals of a schedule.
 
     Raises:
-        WorkloadError: the trace or pattern cannot be used, or nothing arrives.
+        WorkloadError: the trace or pattern cannot be used, or there are no arrivals.
     """
     lap = _lap(schedule)
     if schedule.duration_s is not None:
         lap = lap.until(schedule.duration_s)
     if len(lap.times_s) == 0:
-        raise WorkloadError(f"{schedule.name} has no request in {lap.duration_s:g} s; replay it longer or faster")
+        raise WorkloadError(
+            f"{schedule.name} has no request in {lap.duration_s:g} s; replay it for longer or at a higher rate"
+        )
     return lap.repeated(schedule.laps, gap_s=schedule.gap_s)
 
 
@@ -65,7 +67,7 @@ def _lap(schedule: Schedule) -> Workload:
     if schedule.rates is not None:
         return read_rates(schedule.rates, unit_s=schedule.unit_s, rng=rng, multiple=schedule.rate_multiple)
     if schedule.pattern is None:
-        raise WorkloadError("nothing says when requests arrive; give --arrivals, --rates or --pattern")
+        raise WorkloadError("the source of arrivals is missing; give --arrivals, --rates or --pattern")
     if schedule.rate_rps is None or schedule.duration_s is None:
         raise WorkloadError(f"the pattern {schedule.pattern} needs --rps and --duration-s; give both")
     rate_rps = schedule.rate_rps * schedule.rate_multiple

@@ -1,4 +1,4 @@
-"""A replay's state while it runs, for people: one line with a bar, on standard error."""
+"""The progress of a replay: one line with a bar, on stderr."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ _RECENT = 1000
 
 
 class Tally:
-    """Counts what is sent and what comes back; `words` says it."""
+    """Counts of sent and ended requests; `words` describes them."""
 
     def __init__(self) -> None:
-        """Starts at nothing."""
+        """Starts with zero counts."""
         self.sent = 0
         self._ended = 0
         self._within = 0
@@ -30,11 +30,11 @@ class Tally:
         self._recent_s: deque[float] = deque(maxlen=_RECENT)
 
     def on_sent(self, sent: int) -> None:
-        """Is told how many requests have been sent."""
+        """Sets how many requests have been sent."""
         self.sent = sent
 
     def on_answer(self, request: ReplayedRequest) -> None:
-        """Is told of a request that has ended."""
+        """Counts a request that has ended."""
         self._ended += 1
         self._within += request.within_slo
         self._failed += not request.answered
@@ -42,7 +42,7 @@ class Tally:
             self._recent_s.append(request.latency_s)
 
     def words(self) -> str:
-        """Returns where things stand, in a line."""
+        """Returns the counts as one line."""
         parts = [f"{self.sent} sent, {self.sent - self._ended} waiting"]
         if self._ended:
             parts.append(f"{self._within / self._ended:.1%} within SLO")
@@ -54,7 +54,7 @@ class Tally:
 
 
 class _Line(ProgressColumn):
-    """Bar and words, read from the tally when the line is drawn, so that sending a request draws nothing."""
+    """The bar and the counts, read from the tally when the line is drawn, so that sending a request draws nothing."""
 
     def __init__(self, tally: Tally) -> None:
         super().__init__()
@@ -67,16 +67,16 @@ class _Line(ProgressColumn):
 
 @contextmanager
 def tally_progress(tally: Tally, requests: int, *, shown: bool) -> Iterator[None]:
-    """Shows the tally on standard error, where that is a terminal, until the end of the block.
+    """Shows the tally on stderr until the end of the block, if stderr is a terminal.
 
-    Parameters:
-        tally: what is shown.
-        requests: how many there will be.
-        shown: whether to show anything at all.
+    Args:
+        tally: the counts to show.
+        requests: number of requests of the replay.
+        shown: whether to show them at all.
     """
     console = Console(stderr=True)
     columns = (TimeElapsedColumn(), _Line(tally))
-    # The line is drawn again and again by a thread of its own; more often would cost the client's punctuality.
+    # A thread redraws the line; a higher rate would delay the client's sends.
     with Progress(*columns, console=console, refresh_per_second=4, disable=not (shown and console.is_terminal)) as bar:
         bar.add_task("replay", total=requests)
         yield

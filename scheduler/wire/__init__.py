@@ -1,7 +1,7 @@
-"""Open Inference Protocol v2 bodies to values and back; imports nothing of ours, for the edge and the function use it.
+"""Open Inference Protocol v2 bodies to values and back, for every host; imports no other package of the project.
 
-A body is a JSON object, optionally followed by the raw bytes of its binary tensors in the order in which the object
-names them; the HTTP header `Inference-Header-Content-Length` then says where the object ends.
+A body is a JSON object. The raw bytes of its binary tensors may follow, in the order in which the object names the
+tensors; the HTTP header `Inference-Header-Content-Length` then gives the length of the object.
 
 References:
     Open Inference Protocol, https://github.com/kserve/open-inference-protocol (specification/protocol).
@@ -16,15 +16,18 @@ from scheduler.wire.body import (
     OutputRequest,
     encode_request,
     encode_response,
+    json_length_of,
     parse_request,
     parse_response,
 )
 from scheduler.wire.error import WireError
 from scheduler.wire.frame import pack_frame, unpack_frame
+from scheduler.wire.item_errors import ITEM_ERROR, item_errors
 from scheduler.wire.tensor import DATATYPES, Tensor, base64_elements, concat, split
 
 __all__ = [
     "DATATYPES",
+    "ITEM_ERROR",
     "JSON_LENGTH_HEADER",
     "Encoded",
     "InferRequest",
@@ -36,6 +39,8 @@ __all__ = [
     "concat",
     "encode_request",
     "encode_response",
+    "item_errors",
+    "json_length_of",
     "pack_frame",
     "parse_request",
     "parse_response",

@@ -1,11 +1,11 @@
-"""Requests and responses, and their bodies: a JSON object, then the data of the binary tensors."""
+"""Requests and responses, and their bodies: a JSON object, followed by the data of the binary tensors."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import orjson
 
@@ -16,14 +16,23 @@ from scheduler.wire.json_data import data_from_json, data_to_json
 from scheduler.wire.tensor import DATATYPES, Tensor, check_raw
 
 JSON_LENGTH_HEADER = "Inference-Header-Content-Length"
+_MAX_LENGTH_DIGITS = 12
 
 _MAX_RANK = 32  # numpy 1's limit
-_MAX_ELEMENTS = 2**48  # numpy refuses shapes beyond the address space even when one axis is 0
+_MAX_ELEMENTS = 2**48  # numpy refuses shapes beyond the address space, even if one axis is 0
+
+
+class Headers(Protocol):
+    """HTTP headers with case-insensitive names, of whichever HTTP library."""
+
+    def get(self, key: str, /) -> str | None:
+        """Returns a header's value, None where it is absent."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
 class OutputRequest:
-    """An output which the client wants; `class_count` > 0 asks for its top classes (Triton's "classification")."""
+    """An output that the client asks for; `class_count` > 0 asks for its top classes (Triton's "classification")."""
 
     name: str
     binary: bool
@@ -32,7 +41,7 @@ class OutputRequest:
 
 @dataclass(frozen=True, slots=True)
 class InferRequest:
-    """An inference request; `binary_by_default` is its parameter `binary_data_output`, kept out of `parameters`."""
+    """An inference request; its parameter `binary_data_output` is `binary_by_default`, and not in `parameters`."""
 
     id: str
     inputs: tuple[Tensor, ...]
@@ -59,34 +68,59 @@ class Encoded:
     body: bytes
     json_length: int | None
 
+    @property
+    def headers(self) -> dict[str, str]:
+        """The HTTP headers that the body needs."""
+        if self.json_length is None:
+            return {"Content-Type": "application/json"}
+        return {"Content-Type": "application/octet-stream", JSON_LENGTH_HEADER: str(self.json_length)}
+
+
+def json_length_of(headers: Headers) -> int | None:
+    """Returns the length in bytes of a body's JSON object, None where the object is the whole body.
+
+    Args:
+        headers: of the request or the response.
+
+    Raises:
+        WireError: the header is not a whole number.
+    """
+    text = headers.get(JSON_LENGTH_HEADER)
+    if text is None:
+        return None
+    # int() would also take signs, spaces, underscores and digits of other scripts.
+    if not (text.isascii() and text.isdigit() and len(text) <= _MAX_LENGTH_DIGITS):
+        raise WireError(f"{JSON_LENGTH_HEADER} must be a whole number of bytes, not {shown(text)}")
+    return int(text)
+
 
 def parse_request(body: bytes | memoryview, json_length: int | None) -> InferRequest:
-    """Read and validate a request; its binary tensors are views of the body.
+    """Reads and validates a request; its binary tensors are views of the body.
 
     Args:
         body: the HTTP body.
         json_length: the value of `Inference-Header-Content-Length`, None where the header is absent.
 
     Raises:
-        WireError: the body breaks the protocol; the message names the tensor or field.
+        WireError: the body violates the protocol; the message names the tensor or field.
     """
     head, binary = _split_body(body, json_length)
     parameters = dict(fields.parameters(head, "the request"))
     binary_by_default = parameters.pop("binary_data_output", False)
     if type(binary_by_default) is not bool:
-        raise WireError("parameter 'binary_data_output' of the request must be true or false.")
+        raise WireError("parameter 'binary_data_output' of the request must be true or false")
     inputs = _parse_tensors(head, "inputs", binary)
     if not inputs:
-        raise WireError("'inputs' is empty; a request needs at least one tensor.")
+        raise WireError("'inputs' is empty; send at least one tensor")
     outputs = _parse_output_requests(head, binary_by_default)
     return InferRequest(fields.text(head, "id"), inputs, outputs, parameters, binary_by_default)
 
 
 def encode_request(request: InferRequest, *, binary: bool = True) -> Encoded:
-    """Write a request, all its tensors in the binary form or all in JSON.
+    """Encodes a request, with all its tensors in binary form or all in JSON.
 
     Raises:
-        WireError: a tensor cannot be written in JSON (`binary` false; bytes that are not UTF-8, NaN, infinity).
+        WireError: `binary` is false and a tensor cannot be encoded in JSON: bytes that are not UTF-8, NaN, infinity.
     """
     parameters = dict(request.parameters)
     if request.binary_by_default:
@@ -100,11 +134,11 @@ def encode_request(request: InferRequest, *, binary: bool = True) -> Encoded:
 
 
 def parse_response(body: bytes | memoryview, json_length: int | None) -> InferResponse:
-    """Read and validate a response; arguments and errors as for `parse_request`."""
+    """Reads and validates a response; arguments and errors are those of `parse_request`."""
     head, binary = _split_body(body, json_length)
     model_name = fields.text(head, "model_name")
     if not model_name:
-        raise WireError("the response has no 'model_name'.")
+        raise WireError("the response has no 'model_name'")
     return InferResponse(
         model_name=model_name,
         outputs=_parse_tensors(head, "outputs", binary),
@@ -117,17 +151,17 @@ def parse_response(body: bytes | memoryview, json_length: int | None) -> InferRe
 def encode_response(
     response: InferResponse, *, requested: Sequence[OutputRequest] = (), binary_by_default: bool = False
 ) -> Encoded:
-    """Write a response with the outputs that were asked for, in that order, or with all of them.
+    """Encodes a response with the requested outputs, in the order of the request, or with all of them.
 
-    `class_count` changes what an output holds, not how it is written: whoever has the scores has applied it before.
+    `class_count` changes the content of an output and not its encoding: the caller has applied it already.
 
     Args:
-        response: what was computed.
-        requested: the request's outputs; empty asks for all.
-        binary_by_default: whether outputs go out in binary form where `requested` is empty.
+        response: the computed outputs.
+        requested: the outputs that the request names; empty asks for all.
+        binary_by_default: whether outputs are encoded in binary form where `requested` is empty.
 
     Raises:
-        WireError: the response lacks a requested output, or an output cannot be written in JSON.
+        WireError: the response lacks a requested output, or an output cannot be encoded in JSON.
     """
     head: dict[str, object] = {"model_name": response.model_name, "model_version": response.model_version}
     if response.id:
@@ -140,7 +174,7 @@ def encode_response(
     for wanted in requested:
         if wanted.name not in by_name:
             known = ", ".join(map(shown, by_name)) or "none"
-            raise WireError(f"there is no output {shown(wanted.name)}; the outputs are: {known}.")
+            raise WireError(f"output {shown(wanted.name)} is unknown; the outputs are: {known}")
     return _encode(head, "outputs", [(by_name[wanted.name], wanted.binary) for wanted in requested])
 
 
@@ -148,7 +182,7 @@ def _split_body(body: bytes | memoryview, json_length: int | None) -> tuple[dict
     if json_length is None:
         return json_object(body, f"the body (without {JSON_LENGTH_HEADER}, all of it is JSON)"), None
     if not 0 < json_length <= len(body):
-        raise WireError(f"{JSON_LENGTH_HEADER} is {json_length}, but must be from 1 to the body's {len(body)} bytes.")
+        raise WireError(f"{JSON_LENGTH_HEADER} is {json_length}, but must be from 1 to the body's {len(body)} bytes")
     view = memoryview(body)
     what = f"the body's beginning, of the {json_length} bytes that {JSON_LENGTH_HEADER} gives,"
     return json_object(view[:json_length], what), view[json_length:]
@@ -163,34 +197,34 @@ def _parse_tensors(head: Mapping[str, Any], key: str, binary: memoryview | None)
             tensors.append(_tensor_from_json(entry, name))
             continue
         if binary is None:
-            raise WireError(f"tensor {shown(name)} is in binary form, but {JSON_LENGTH_HEADER} is missing.")
+            raise WireError(f"tensor {shown(name)} is in binary form; send the header {JSON_LENGTH_HEADER} with it")
         if at + size > len(binary):
             raise WireError(
-                f"tensor {shown(name)} has {len(binary) - at} bytes of data left of the {size} it announces."
+                f"tensor {shown(name)} has {len(binary) - at} bytes of data left of the {size} it announces"
             )
         tensors.append(_tensor_from_binary(entry, name, binary[at : at + size]))
         at += size
     if binary is not None and at != len(binary):
-        raise WireError(f"the body has {len(binary) - at} bytes after the data of its last tensor.")
+        raise WireError(f"the body has {len(binary) - at} bytes after the data of its last tensor")
     return tuple(tensors)
 
 
 def _binary_size(entry: Mapping[str, Any], name: str) -> int | None:
-    """The announced length of a tensor's binary data, None for a tensor whose data is in JSON."""
+    """Returns the announced length of a tensor's binary data, None for a tensor whose data is in JSON."""
     parameters = fields.parameters(entry, f"tensor {shown(name)}")
     if "shared_memory_region" in parameters:
-        raise WireError(f"tensor {shown(name)} is in shared memory, which is not supported; send it in the body.")
+        raise WireError(f"tensor {shown(name)} is in shared memory, which is not supported; send it in the body")
     size = parameters.get("binary_data_size")
     if size is None:
         return None
     if type(size) is not int or size < 0:
-        raise WireError(f"'binary_data_size' of tensor {shown(name)} must be a whole number of bytes, 0 or more.")
+        raise WireError(f"'binary_data_size' of tensor {shown(name)} must be a whole number of bytes, at least 0")
     return size
 
 
 def _tensor_from_binary(entry: Mapping[str, Any], name: str, raw: memoryview) -> Tensor:
     if entry.get("data") is not None:
-        raise WireError(f"tensor {shown(name)} has both 'data' and 'binary_data_size'; send one of them.")
+        raise WireError(f"tensor {shown(name)} has both 'data' and 'binary_data_size'; send one of them")
     tensor = Tensor(name, _datatype(entry, name), _shape(entry, name), raw)
     check_raw(tensor)
     return tensor
@@ -204,22 +238,24 @@ def _tensor_from_json(entry: Mapping[str, Any], name: str) -> Tensor:
 def _datatype(entry: Mapping[str, Any], name: str) -> str:
     datatype = entry.get("datatype")
     if type(datatype) is not str:
-        raise WireError(f"tensor {shown(name)} has no 'datatype'.")
+        raise WireError(f"tensor {shown(name)} has no 'datatype'; give one, like 'FP32'")
     if datatype == "BF16":
-        raise WireError(f"tensor {shown(name)} has datatype BF16, which is not supported; send FP32.")
+        raise WireError(f"tensor {shown(name)} has datatype BF16, which is not supported; send FP32")
     if datatype not in DATATYPES and datatype != "BYTES":
-        raise WireError(f"tensor {shown(name)} has unknown datatype {shown(datatype)}.")
+        raise WireError(
+            f"tensor {shown(name)} has the unknown datatype {shown(datatype)}; use {', '.join(DATATYPES)} or BYTES"
+        )
     return datatype
 
 
 def _shape(entry: Mapping[str, Any], name: str) -> tuple[int, ...]:
     shape = entry.get("shape")
     if type(shape) is not list or not 1 <= len(shape) <= _MAX_RANK:
-        raise WireError(f"tensor {shown(name)} needs a 'shape': a list of 1 to {_MAX_RANK} lengths, the batch first.")
+        raise WireError(f"tensor {shown(name)} needs a 'shape': a list of 1 to {_MAX_RANK} lengths, the batch first")
     if not all(type(length) is int and length >= 0 for length in shape):
-        raise WireError(f"tensor {shown(name)} has a length in its 'shape' that is not a whole number, 0 or more.")
+        raise WireError(f"tensor {shown(name)} has a length in its 'shape' that is not a whole number of at least 0")
     if math.prod(length or 1 for length in shape) > _MAX_ELEMENTS:
-        raise WireError(f"tensor {shown(name)} has a 'shape' of more elements than can be held.")
+        raise WireError(f"tensor {shown(name)} has a 'shape' with too many elements; send at most {_MAX_ELEMENTS}")
     return tuple(shape)
 
 
@@ -233,13 +269,15 @@ def _output_request(entry: Mapping[str, Any], binary_by_default: bool) -> Output
     name = entry["name"]
     parameters = fields.parameters(entry, f"output {shown(name)}")
     if "shared_memory_region" in parameters:
-        raise WireError(f"output {shown(name)} is wanted in shared memory, which is not supported.")
+        raise WireError(
+            f"output {shown(name)} is requested in shared memory, which is not supported; leave that parameter out"
+        )
     binary = parameters.get("binary_data", binary_by_default)
     if type(binary) is not bool:
-        raise WireError(f"'binary_data' of output {shown(name)} must be true or false.")
+        raise WireError(f"'binary_data' of output {shown(name)} must be true or false")
     class_count = parameters.get("classification", 0)
     if type(class_count) is not int or class_count < 0:
-        raise WireError(f"'classification' of output {shown(name)} must be a number of classes, 0 or more.")
+        raise WireError(f"'classification' of output {shown(name)} must be a number of classes, at least 0")
     return OutputRequest(name, binary, class_count)
 
 
@@ -251,7 +289,7 @@ def _output_request_json(output: OutputRequest) -> dict[str, object]:
 
 
 def _encode(head: dict[str, object], key: str, tensors: Sequence[tuple[Tensor, bool]]) -> Encoded:
-    """Write a body whose tensors stand under `key`, each with whether it goes out in binary form."""
+    """Encodes a body; `tensors`, each with whether its data is binary, are listed under `key`."""
     head[key] = [_tensor_json(tensor, binary) for tensor, binary in tensors]
     text = orjson.dumps(head, option=orjson.OPT_SERIALIZE_NUMPY)
     raws = [tensor.raw for tensor, binary in tensors if binary]

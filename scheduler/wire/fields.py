@@ -1,4 +1,4 @@
-"""Reading the fields of a body's JSON object, each checked for its type."""
+"""The fields of a body's JSON object, read and checked for their types."""
 
 from __future__ import annotations
 
@@ -11,45 +11,47 @@ from scheduler.wire.error import WireError, shown
 
 
 def json_object(document: bytes | memoryview, what: str) -> dict[str, Any]:
+    """Returns a JSON object; WireError, which names `what`, for anything else."""
     try:
         value = orjson.loads(document)
     except orjson.JSONDecodeError as error:
-        raise WireError(f"{what} is not valid JSON: {error}.") from None
+        raise WireError(f"{what} is not valid JSON: {error}") from None
     if type(value) is not dict:
-        raise WireError(f"{what} must be a JSON object.")
+        raise WireError(f"{what} must be a JSON object")
     return value
 
 
 def text(entry: Mapping[str, Any], key: str) -> str:
-    """An optional string; some servers write null for what they leave out."""
+    """Returns an optional string, empty where it is missing or null; some servers write null for missing values."""
     value = entry.get(key)
     if value is None:
         return ""
     if type(value) is not str:
-        raise WireError(f"{key!r} must be a string.")
+        raise WireError(f"{key!r} must be a string")
     return value
 
 
 def parameters(entry: Mapping[str, Any], what: str) -> dict[str, Any]:
+    """Returns the optional object `parameters` of an entry, which errors call `what`."""
     value = entry.get("parameters")
     if value is None:
         return {}
     if type(value) is not dict:
-        raise WireError(f"'parameters' of {what} must be a JSON object.")
+        raise WireError(f"'parameters' of {what} must be a JSON object")
     return value
 
 
 def named_entries(head: Mapping[str, Any], key: str) -> list[dict[str, Any]]:
-    """The list under a key, every entry an object with a name of its own."""
+    """Returns the list under a key; every entry is an object, and its name occurs once."""
     entries = head.get(key)
     if type(entries) is not list:
-        raise WireError(f"{key!r} is missing." if entries is None else f"{key!r} must be a list.")
+        raise WireError(f"{key!r} is missing; send a list of tensors" if entries is None else f"{key!r} must be a list")
     seen: set[str] = set()
     for index, entry in enumerate(entries):
         name = entry.get("name") if type(entry) is dict else None
         if type(name) is not str or not name:
-            raise WireError(f"'{key}[{index}]' must be a JSON object with a 'name'.")
+            raise WireError(f"'{key}[{index}]' must be a JSON object with a 'name'")
         if name in seen:
-            raise WireError(f"{key!r} names {shown(name)} twice.")
+            raise WireError(f"{key!r} names {shown(name)} twice; rename one")
         seen.add(name)
     return entries

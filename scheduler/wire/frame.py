@@ -1,4 +1,4 @@
-"""The frame in which a body and its JSON length travel through a carrier that passes on only bodies."""
+"""A frame that holds a header, a body and its JSON length, for function invocations, which carry one body only."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ _U32 = struct.Struct("<I")
 
 
 def pack_frame(header: Mapping[str, object], payload: Encoded) -> bytes:
-    """Put a header, a body and its JSON length in one body, for a carrier on which only bodies travel.
+    """Packs a header, a body and its JSON length in one frame.
 
-    Layout: "EBF1", u32 header length, header JSON, u32 JSON length (0 stands for None), body; u32 little-endian.
+    Layout: "EBF1", u32 header length, header JSON, u32 JSON length (0 stands for None), body. A u32 is little-endian.
     """
     head = orjson.dumps(dict(header))
     json_length = _U32.pack(payload.json_length or 0)
@@ -26,14 +26,16 @@ def pack_frame(header: Mapping[str, object], payload: Encoded) -> bytes:
 
 
 def unpack_frame(frame: bytes | memoryview) -> tuple[dict[str, object], Encoded]:
-    """Undo `pack_frame`.
+    """Reads a frame of `pack_frame`: its header, and the body with its JSON length.
 
     Raises:
-        WireError: the frame has another beginning, ends early, or its header is not a JSON object.
+        WireError: the frame does not begin with "EBF1", ends early, or its header is not a JSON object.
     """
     view = memoryview(frame)
     if view[:4] != _MAGIC:
-        raise WireError(f"the frame does not begin with {_MAGIC.decode()}; something else answered.")
+        raise WireError(
+            f"the frame does not begin with {_MAGIC.decode()}; run this project's container in the function"
+        )
     head, at = view[8 : _frame_u32(view, 4) + 8], _frame_u32(view, 4) + 8
     json_length = _frame_u32(view, at)
     body = bytes(view[at + 4 :])
@@ -49,4 +51,4 @@ def _frame_u32(frame: memoryview, at: int) -> int:
 
 
 def _truncated_frame(frame: memoryview) -> WireError:
-    return WireError(f"the frame of {len(frame)} bytes ends before the lengths in it say; it was cut off.")
+    return WireError(f"the frame of {len(frame)} bytes is shorter than the lengths in it; it was cut off")

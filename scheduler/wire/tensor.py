@@ -1,4 +1,4 @@
-"""Tensors in the protocol's binary form: made from arrays, joined along the batch axis and cut again."""
+"""Tensors in the protocol's binary form: made from arrays, joined along the batch axis, and split again."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ DATATYPES: Mapping[str, np.dtype[Any]] = MappingProxyType(
     | {f"INT{8 * size}": np.dtype(f"<i{size}") for size in (1, 2, 4, 8)}
     | {f"FP{8 * size}": np.dtype(f"<f{size}") for size in (2, 4, 8)}
 )
-"""The protocol's datatypes of fixed size; BYTES has its own form, BF16 has none in numpy and is refused."""
+"""The protocol's datatypes of fixed size. BYTES has a form of its own; BF16 is not in numpy and is refused."""
 
 _DATATYPE_OF = {(dtype.kind, dtype.itemsize): name for name, dtype in DATATYPES.items()}
 _U32 = struct.Struct("<I")
@@ -37,8 +37,8 @@ class Tensor:
         name: the tensor's name.
         datatype: a key of DATATYPES, or "BYTES".
         shape: its axes; the first is the batch.
-        raw: little-endian, row-major; each BYTES element behind its length as little-endian u32.
-        from_json: whether the elements stood in the JSON object (see `base64_elements`).
+        raw: the data, little-endian and row-major; each BYTES element follows its length, a little-endian u32.
+        from_json: whether the data came from the JSON object (see `base64_elements`).
     """
 
     name: str
@@ -54,37 +54,37 @@ class Tensor:
 
     @classmethod
     def from_numpy(cls, name: str, array: npt.NDArray[Any]) -> Tensor:
-        """Copy an array of any layout; an object array of `bytes` becomes BYTES.
+        """Copies an array of any layout; an object array of `bytes` becomes BYTES.
 
         Raises:
-            WireError: the array has no batch axis, or a dtype which the protocol lacks.
+            WireError: the array has no batch axis, or a dtype that the protocol lacks.
         """
         if array.ndim == 0:
-            raise WireError(f"tensor {shown(name)} needs a batch axis.")
+            raise WireError(f"tensor {shown(name)} needs a batch axis")
         if array.dtype.kind == "O":
             return cls.from_elements(name, array.ravel().tolist(), array.shape)
         datatype = _DATATYPE_OF.get((array.dtype.kind, array.dtype.itemsize))
         if datatype is None:
-            raise WireError(f"tensor {shown(name)} has dtype {array.dtype}, for which the protocol has no datatype.")
+            raise WireError(f"tensor {shown(name)} has dtype {array.dtype}, for which the protocol has no datatype")
         return cls(name, datatype, array.shape, array.astype(DATATYPES[datatype], copy=False).tobytes())
 
     @classmethod
     def from_elements(cls, name: str, elements: Sequence[bytes], shape: tuple[int, ...] | None = None) -> Tensor:
-        """Make a BYTES tensor, of one axis unless a shape is given.
+        """Makes a BYTES tensor; without a shape, it has one axis.
 
         Raises:
-            WireError: the shape holds another number of elements, or an element is not `bytes`.
+            WireError: the number of elements does not fit the shape, or an element is not `bytes`.
         """
         shape = (len(elements),) if shape is None else shape
         if not shape or math.prod(shape) != len(elements):
-            raise WireError(f"tensor {shown(name)} has {len(elements)} elements, which do not fill shape {shape}.")
+            raise WireError(f"tensor {shown(name)} has {len(elements)} elements, which do not fill shape {shape}")
         if not all(isinstance(element, bytes) for element in elements):
-            raise WireError(f"tensor {shown(name)} has an element that is not bytes.")
+            raise WireError(f"tensor {shown(name)} has an element that is not bytes")
         raw = b"".join(chain.from_iterable((_U32.pack(len(element)), element) for element in elements))
         return cls(name, "BYTES", shape, raw)
 
     def to_numpy(self) -> npt.NDArray[Any]:
-        """A read-only view of the data (BYTES: a new object array of `bytes`), in the tensor's shape."""
+        """Returns a read-only view of the data (BYTES: a new object array of `bytes`), in the tensor's shape."""
         if self.datatype == "BYTES":
             array = np.empty(math.prod(self.shape), dtype=np.object_)
             array[:] = self.elements()
@@ -92,7 +92,7 @@ class Tensor:
         return np.frombuffer(self.raw, DATATYPES[self.datatype]).reshape(self.shape)
 
     def elements(self) -> list[bytes]:
-        """The elements of a BYTES tensor, row-major, each a copy.
+        """Returns the elements of a BYTES tensor, row-major; each is a copy.
 
         Raises:
             WireError: the tensor is of another datatype, or its lengths do not add up to its data.
@@ -103,10 +103,10 @@ class Tensor:
 
 
 def base64_elements(tensor: Tensor) -> Tensor:
-    """Turn the base64 text in a BYTES tensor that came from JSON into the bytes it stands for.
+    """Decodes the base64 text in a BYTES tensor that came from JSON.
 
-    JSON strings are text, so an encoded image can only travel in them as base64. A tensor that came in binary form
-    holds the bytes themselves and is returned as it is.
+    JSON strings are text, so they can hold an encoded image only as base64. A tensor that came in binary form holds the
+    bytes themselves and is returned unchanged.
 
     Raises:
         WireError: an element is not base64, or the tensor is not BYTES.
@@ -117,39 +117,39 @@ def base64_elements(tensor: Tensor) -> Tensor:
         decoded = [base64.b64decode(element, validate=True) for element in tensor.elements()]
     except binascii.Error:
         raise WireError(
-            f"tensor {shown(tensor.name)} has an element that is not base64 (without line breaks), the form in which"
-            " JSON carries bytes; the binary tensor form carries them as they are."
+            f"tensor {shown(tensor.name)} has an element that is not base64; JSON carries bytes as base64 without line"
+            " breaks, and the binary tensor form carries them unchanged"
         ) from None
     return Tensor.from_elements(tensor.name, decoded, tensor.shape)
 
 
 def concat(tensors: Sequence[Tensor]) -> Tensor:
-    """Join tensors along the batch axis, copying their data once.
+    """Joins tensors along the batch axis; copies their data once.
 
     Raises:
         WireError: there are none, or they differ in name, datatype or any later axis.
     """
     if not tensors:
-        raise WireError("there is no tensor to join.")
+        raise WireError("there is no tensor to join")
     first = tensors[0]
     if len(tensors) == 1:
         return first
     for other in tensors:
         if (other.name, other.datatype, other.shape[1:]) != (first.name, first.datatype, first.shape[1:]):
-            raise WireError(f"{_described(other)} cannot join {_described(first)} in one batch.")
+            raise WireError(f"{_described(other)} cannot join {_described(first)} in one batch")
     shape = (sum(tensor.items for tensor in tensors), *first.shape[1:])
     raw = b"".join(tensor.raw for tensor in tensors)
     return Tensor(first.name, first.datatype, shape, raw, all(tensor.from_json for tensor in tensors))
 
 
 def split(tensor: Tensor, counts: Sequence[int]) -> list[Tensor]:
-    """Cut a tensor along the batch axis into views of `counts` items each; the inverse of `concat`.
+    """Splits a tensor along the batch axis into views of `counts` items each; the inverse of `concat`.
 
     Raises:
         WireError: the counts are negative or do not add up to the tensor's items.
     """
     if min(counts, default=0) < 0 or sum(counts) != tensor.items:
-        raise WireError(f"{_described(tensor)} cannot be cut into items {list(counts)}.")
+        raise WireError(f"{_described(tensor)} cannot be split into {list(counts)} items")
     if len(counts) == 1:
         return [tensor]
     raw, edges = memoryview(tensor.raw), _byte_edges(tensor, [0, *accumulate(counts)])
@@ -160,43 +160,43 @@ def split(tensor: Tensor, counts: Sequence[int]) -> list[Tensor]:
 
 
 def check_raw(tensor: Tensor) -> None:
-    """Compare the data's length with datatype and shape.
+    """Checks the data's length against datatype and shape.
 
     Raises:
-        WireError: they do not agree, or a BOOL byte is neither 0 nor 1.
+        WireError: they differ, or a BOOL byte is neither 0 nor 1.
     """
     if tensor.datatype == "BYTES":
         _element_ends(tensor)
         return
     expected = math.prod(tensor.shape) * DATATYPES[tensor.datatype].itemsize
     if len(tensor.raw) != expected:
-        raise WireError(f"{_described(tensor)} has {len(tensor.raw)} bytes of data where its shape needs {expected}.")
+        raise WireError(f"{_described(tensor)} has {len(tensor.raw)} bytes of data, but its shape needs {expected}")
     if tensor.datatype == "BOOL" and np.frombuffer(tensor.raw, np.uint8).max(initial=0) > 1:
-        raise WireError(f"{_described(tensor)} has a byte that is neither 0 nor 1.")
+        raise WireError(f"{_described(tensor)} has a byte that is neither 0 nor 1")
 
 
 def _element_ends(tensor: Tensor) -> list[int]:
-    """Where each element of a BYTES tensor ends in its data."""
+    """Returns the offset in the data at which each element of a BYTES tensor ends."""
     if tensor.datatype != "BYTES":
-        raise WireError(f"{_described(tensor)} must be BYTES.")
+        raise WireError(f"{_described(tensor)} must be BYTES")
     count, size, at, ends = math.prod(tensor.shape), len(tensor.raw), 0, []
     if 4 * count > size:
-        raise WireError(f"{_described(tensor)} has {size} bytes of data, too few for the lengths of its elements.")
+        raise WireError(f"{_described(tensor)} has {size} bytes of data, too few for the lengths of its elements")
     for index in range(count):
         if at + 4 > size:
-            raise WireError(f"{_described(tensor)} ends before the length of element {index}.")
+            raise WireError(f"{_described(tensor)} ends before the length of element {index}")
         length = _U32.unpack_from(tensor.raw, at)[0]
         at += 4 + length
         if at > size:
-            raise WireError(f"{_described(tensor)} ends before the {length} bytes of element {index}.")
+            raise WireError(f"{_described(tensor)} ends before the {length} bytes of element {index}")
         ends.append(at)
     if at != size:
-        raise WireError(f"{_described(tensor)} has {size - at} bytes of data after its last element.")
+        raise WireError(f"{_described(tensor)} has {size - at} bytes of data after its last element")
     return ends
 
 
 def _byte_edges(tensor: Tensor, item_edges: Sequence[int]) -> list[int]:
-    """The offsets in the data at which the items of the given numbers begin."""
+    """Returns the offsets in the data at which the items of the given numbers begin."""
     elements_per_item = math.prod(tensor.shape[1:])
     if tensor.datatype == "BYTES":
         starts = [0, *_element_ends(tensor)]

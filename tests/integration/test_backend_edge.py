@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from scheduler.daemon.backends.batch_send import BatchSend, Reply, SendFailed
 from scheduler.daemon.backends.edge import EdgeBackend
-from scheduler.daemon.backends.flight import Flight, Reply, SendFailed
 from scheduler.domain.batches import Batch, FailureKind
 from scheduler.domain.requests import Place
 from scheduler.wire import InferRequest, Tensor
@@ -19,7 +19,7 @@ from scripts.support import stub_edge
 from scripts.support.stub_edge import Behaviour
 
 
-def a_flight(items: int, *, batch_id: int = 1) -> Flight:
+def a_send(items: int, *, batch_id: int = 1) -> BatchSend:
     now_s = time.monotonic()
     batch = Batch(
         batch_id=batch_id,
@@ -34,7 +34,7 @@ def a_flight(items: int, *, batch_id: int = 1) -> Flight:
         predicted_finish_s=now_s + 0.1,
         predicted_service_s=0.1,
     )
-    return Flight(batch, None, now_s)
+    return BatchSend(batch, None, now_s)
 
 
 def a_request(pictures: list[bytes], batch_id: int = 1) -> InferRequest:
@@ -51,12 +51,12 @@ def run(main: Coroutine[Any, Any, Any]) -> Any:
     return asyncio.run(asyncio.wait_for(main, 20.0))
 
 
-async def against(behaviour: Behaviour, items: int = 3) -> tuple[Flight, Reply]:
+async def against(behaviour: Behaviour, items: int = 3) -> tuple[BatchSend, Reply]:
     _, server, port = await stub_edge.start(behaviour)
     edge = await an_edge(port)
-    flight = a_flight(items)
+    batch_send = a_send(items)
     try:
-        return flight, await edge.send(flight, a_request([b"%d" % index for index in range(items)]))
+        return batch_send, await edge.send(batch_send, a_request([b"%d" % index for index in range(items)]))
     finally:
         await edge.close()
         server.close()
@@ -69,21 +69,21 @@ def failure_of(behaviour: Behaviour) -> SendFailed:
 
 
 def test_a_batch_comes_back_with_its_rows_its_service_time_and_the_kernels_round_trip() -> None:
-    flight, reply = run(against(Behaviour(alpha_s=0.02, beta_s=0.01)))
+    batch_send, reply = run(against(Behaviour(alpha_s=0.02, beta_s=0.01)))
     rows = reply.outputs[0].to_numpy()
     assert np.array_equal(rows, np.stack([stub_edge.expected_row(b"%d" % index) for index in range(3)]))
     assert reply.report.service_s == pytest.approx(0.05)
     assert reply.report.rtt_s is not None
     assert 0 < reply.report.rtt_s < 0.1
-    assert flight.written_at_s is not None
-    assert flight.decided_at_s <= flight.written_at_s <= reply.read_at_s
+    assert batch_send.written_at_s is not None
+    assert batch_send.decided_at_s <= batch_send.written_at_s <= reply.read_at_s
 
 
 @pytest.mark.parametrize(
     ("mode", "sentence"),
     [
         ("short", "has 4 rows for 3 items"),
-        ("other_model", "the answer is of model 'another'"),
+        ("other_model", "the answer is from model 'another'"),
         ("wrong_id", "the answer is to batch '77777'"),
         ("garbage", "is not valid JSON"),
         ("cut", "broke the connection"),
@@ -120,19 +120,19 @@ def test_a_status_says_what_can_be_done(status: int, kind: FailureKind) -> None:
 def test_an_edge_that_is_not_there_is_unreachable_and_no_batch_was_written() -> None:
     with socket.socket() as reserved:
         reserved.bind(("127.0.0.1", 0))
-        flight = a_flight(1)
+        batch_send = a_send(1)
 
         async def main() -> None:
             edge = await an_edge(reserved.getsockname()[1])
             try:
-                await edge.send(flight, a_request([b"x"]))
+                await edge.send(batch_send, a_request([b"x"]))
             finally:
                 await edge.close()
 
         with pytest.raises(SendFailed, match="cannot be reached: Conn") as failed:
             run(main())
     assert failed.value.failure.kind is FailureKind.UNREACHABLE
-    assert flight.written_at_s is None
+    assert batch_send.written_at_s is None
 
 
 def test_an_edge_that_takes_no_connection_is_unreachable() -> None:
@@ -145,7 +145,7 @@ def test_an_edge_that_takes_no_connection_is_unreachable() -> None:
                 occupant.connect_ex(full.getsockname())
             edge = await an_edge(full.getsockname()[1], connect_timeout_s=0.2)
             try:
-                await edge.send(a_flight(1), a_request([b"x"]))
+                await edge.send(a_send(1), a_request([b"x"]))
             except SendFailed as failed:
                 return failed
             finally:
@@ -162,8 +162,8 @@ def test_many_batches_at_once_keep_their_answers_apart_and_connections_are_kept_
 
         async def one(batch_id: int) -> None:
             pictures = [b"%d-%d" % (batch_id, index) for index in range(batch_id % 5 + 1)]
-            flight = a_flight(len(pictures), batch_id=batch_id)
-            reply = await edge.send(flight, a_request(pictures, batch_id))
+            batch_send = a_send(len(pictures), batch_id=batch_id)
+            reply = await edge.send(batch_send, a_request(pictures, batch_id))
             assert np.array_equal(reply.outputs[0].to_numpy(), np.stack([*map(stub_edge.expected_row, pictures)]))
 
         for first in range(0, 200, 10):

@@ -15,7 +15,7 @@ from support import stub_fc
 from support.stub_fc import Heard, Say, Script, StubFc
 
 from scheduler import wire
-from scheduler.daemon.backends.flight import Flight, Reply, SendFailed
+from scheduler.daemon.backends.batch_send import BatchSend, Reply, SendFailed
 from scheduler.daemon.backends.function import FunctionBackend, FunctionName
 from scheduler.domain.batches import Batch, FailureKind
 from scheduler.domain.latency import FunctionTier, LatencyModel, Price
@@ -34,7 +34,7 @@ def _no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(name, raising=False)
 
 
-def a_flight(items: int = 2, *, batch_id: int = 1, give_up_after_s: float = 5.0) -> Flight:
+def a_send(items: int = 2, *, batch_id: int = 1, give_up_after_s: float = 5.0) -> BatchSend:
     now_s = time.monotonic()
     batch = Batch(
         batch_id=batch_id,
@@ -49,7 +49,7 @@ def a_flight(items: int = 2, *, batch_id: int = 1, give_up_after_s: float = 5.0)
         predicted_finish_s=now_s + 0.1,
         predicted_service_s=0.1,
     )
-    return Flight(batch, TIER, now_s)
+    return BatchSend(batch, TIER, now_s)
 
 
 def a_request(items: int = 2, prefix: str = "") -> InferRequest:
@@ -71,20 +71,20 @@ def run(main: Coroutine[Any, Any, Any]) -> Any:
     return asyncio.run(asyncio.wait_for(main, 30.0))
 
 
-async def against(script: Script, flight: Flight | None = None) -> tuple[StubFc, Reply]:
+async def against(script: Script, batch_send: BatchSend | None = None) -> tuple[StubFc, Reply]:
     stub, server, port = await stub_fc.start(script)
     backend = a_backend(port)
     try:
         await backend.open()
-        return stub, await backend.send(flight or a_flight(), a_request())
+        return stub, await backend.send(batch_send or a_send(), a_request())
     finally:
         await backend.close()
         server.close()
 
 
-def failure_of(script: Script, flight: Flight | None = None) -> SendFailed:
+def failure_of(script: Script, batch_send: BatchSend | None = None) -> SendFailed:
     with pytest.raises(SendFailed) as failed:
-        run(against(script, flight))
+        run(against(script, batch_send))
     assert SECRET not in str(failed.value)
     return failed.value
 
@@ -109,7 +109,7 @@ def test_a_warming_call_carries_nothing_and_tells_of_its_instance_and_its_bill()
         said = {"status": 200, "service_s": 0.0, "duration_s": 0.001, "instance_id": "c-1", "cold_start": False}
         return Say(200, wire.pack_frame({**said, "batch_id": header["batch_id"]}, wire.Encoded(b"", None)))
 
-    _, reply = run(against(warmed, a_flight(items=0)))
+    _, reply = run(against(warmed, a_send(items=0)))
     assert reply.outputs == ()
     assert (reply.report.billed_duration_s, reply.report.instance_id, reply.report.cold_start) == (0.001, "c-1", False)
 
@@ -138,7 +138,7 @@ def failed_function(error_type: str, message: str) -> Say:
         (Say(500), FailureKind.SERVER, "cannot be read"),
         (Say(cut=True), FailureKind.BROKEN, "broke the connection"),
         (Say(200, b"EBF1", truncate=10), FailureKind.BROKEN, "broke the connection"),
-        (Say(200, b"hello"), FailureKind.BROKEN, "something else answered"),
+        (Say(200, b"hello"), FailureKind.BROKEN, "does not begin with EBF1"),
         (failed_function("UnhandledInvocationError", "Process exited"), FailureKind.FUNCTION, "Process exited"),
         (failed_function("InitializeError", "no weights"), FailureKind.FUNCTION, "no weights"),
         (Say(200, b"", {"X-Fc-Error-Type": "HandledInvocationError"}), FailureKind.FUNCTION, "HandledInvocationError"),
@@ -156,7 +156,7 @@ def test_what_goes_wrong_on_the_way_has_its_kind(said: Say, kind: FailureKind, s
         ({"status": 400, "error": "wrong shape"}, FailureKind.REJECTED, "the function answered 400: wrong shape"),
         ({"status": 404, "error": "no model x"}, FailureKind.FORBIDDEN, "the function answered 404: no model x"),
         ({"status": 500, "error": "exploded"}, FailureKind.FUNCTION, "the function failed (500): exploded"),
-        ({"batch_id": "other-7"}, FailureKind.BROKEN, "is to another batch, other-7"),
+        ({"batch_id": "other-7"}, FailureKind.BROKEN, "answered to another batch, other-7"),
         ({"status": "yes"}, FailureKind.FUNCTION, "the function failed (yes)"),
     ],
 )
@@ -179,7 +179,7 @@ def test_a_good_frame_under_an_error_type_is_still_a_failed_function() -> None:
 
 
 @pytest.mark.parametrize(
-    ("said", "sentence"), [({"model": "another"}, "of model 'another'"), ({}, "has 2 rows for 3 items")]
+    ("said", "sentence"), [({"model": "another"}, "from model 'another'"), ({}, "has 2 rows for 3 items")]
 )
 def test_an_answer_of_another_model_or_length_is_never_taken_for_this_batchs(
     said: dict[str, str], sentence: str
@@ -188,7 +188,7 @@ def test_an_answer_of_another_model_or_length_is_never_taken_for_this_batchs(
         header, payload = wire.unpack_frame(heard.body)
         return stub_fc.answer_frame(replace(heard, body=wire.pack_frame({**header, **said}, payload)))
 
-    failed = failure_of(script, a_flight(3))
+    failed = failure_of(script, a_send(3))
     assert failed.failure.kind is FailureKind.BROKEN
     assert sentence in failed.failure.message
 
@@ -203,7 +203,7 @@ def test_an_endpoint_that_is_not_there_is_unreachable() -> None:
         reserved.bind(("127.0.0.1", 0))
 
         async def main() -> None:
-            await a_backend(reserved.getsockname()[1]).send(a_flight(), a_request())
+            await a_backend(reserved.getsockname()[1]).send(a_send(), a_request())
 
         with pytest.raises(SendFailed) as failed:
             run(main())
@@ -212,12 +212,12 @@ def test_an_endpoint_that_is_not_there_is_unreachable() -> None:
 
 def test_a_silent_endpoint_times_out_in_the_sdk(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("scheduler.daemon.backends.function.LATE_READ_S", 0.0)
-    failed = failure_of(lambda heard: Say(hang_s=3.0), a_flight(give_up_after_s=0.3))
+    failed = failure_of(lambda heard: Say(hang_s=3.0), a_send(give_up_after_s=0.3))
     assert failed.failure.kind is FailureKind.TIMEOUT
 
 
 def test_a_batch_that_finds_no_thread_in_time_is_not_sent_late() -> None:
-    failed = failure_of(stub_fc.answer_frame, a_flight(give_up_after_s=-0.1))
+    failed = failure_of(stub_fc.answer_frame, a_send(give_up_after_s=-0.1))
     assert failed.failure.kind is FailureKind.UNREACHABLE
 
 
@@ -228,7 +228,7 @@ def test_many_batches_at_once_keep_their_answers_apart() -> None:
         await backend.open()
 
         async def one(batch_id: int) -> None:
-            reply = await backend.send(a_flight(batch_id=batch_id), a_request(prefix=f"{batch_id}-"))
+            reply = await backend.send(a_send(batch_id=batch_id), a_request(prefix=f"{batch_id}-"))
             rows = [expected_row(f"{batch_id}-{index}".encode()) for index in range(2)]
             assert np.array_equal(reply.outputs[0].to_numpy(), np.stack(rows))
 
@@ -320,7 +320,7 @@ def test_a_probe_that_is_hung_up_on_still_found_somebody(said: Say) -> None:
     assert run(main()).ok
 
 
-def test_a_probe_of_nobody_fails() -> None:
+def test_a_probe_of_a_closed_port_fails() -> None:
     with socket.socket() as reserved:
         reserved.bind(("127.0.0.1", 0))
 
@@ -344,10 +344,10 @@ def test_after_a_refused_key_a_probe_succeeds_only_when_the_key_is_good_again() 
 
         _, server, port = await stub_fc.start(script)
         backend = a_backend(port, functions=[INFER])
-        await backend.send(a_flight(), a_request())
+        await backend.send(a_send(), a_request())
         refuse = True
         with pytest.raises(SendFailed):
-            await backend.send(a_flight(), a_request())
+            await backend.send(a_send(), a_request())
         while_wrong = (await backend.probe()).ok
         refuse = False
         when_right = (await backend.probe()).ok

@@ -12,7 +12,7 @@ from support import local_fc_process
 from support.daemon_process import environment
 from support.local_fc_process import LocalFc
 
-from scheduler.daemon.backends.flight import Flight, Reply, SendFailed
+from scheduler.daemon.backends.batch_send import BatchSend, Reply, SendFailed
 from scheduler.daemon.backends.function import FunctionBackend, FunctionName
 from scheduler.domain.batches import Batch, FailureKind
 from scheduler.domain.latency import FunctionTier, LatencyModel, Price
@@ -79,7 +79,7 @@ async def sent(backend: FunctionBackend, *pictures: bytes) -> Reply:
         predicted_service_s=1.0,
     )
     request = InferRequest("1", (Tensor.from_elements("image", list(pictures)),), binary_by_default=True)
-    return await backend.send(Flight(batch, TIER, now_s), request)
+    return await backend.send(BatchSend(batch, TIER, now_s), request)
 
 
 def run(main: Coroutine[Any, Any, Any]) -> Any:

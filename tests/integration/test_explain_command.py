@@ -33,7 +33,7 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[IngressS
     path = tmp_path_factory.mktemp("config") / "edgeburst.toml"
     path.write_text(CONFIG)
     runner = FakeRunner()
-    with IngressServer(runner, load_config(path, {}), {}) as server:
+    with IngressServer(runner.parts(), load_config(path, {}), {}) as server:
         yield server, runner
 
 
@@ -100,7 +100,7 @@ def test_requests_of_one_id_come_newest_first(url: str, capsys: pytest.CaptureFi
     assert main(["explain", "same", "--url", url]) == 0
     told = capsys.readouterr().out
     assert told.startswith("request 3 (its client calls it 'same')")
-    assert told.endswith("older requests of the same id, to be asked for by number: 2, 1\n")
+    assert told.endswith("older requests with the same id (explain them by number): 2, 1\n")
 
 
 @pytest.mark.parametrize("client_id", ["a/b", "50 %", "ä?x=1#y", "..x"])
@@ -120,16 +120,16 @@ def test_an_unknown_request_is_told_in_one_sentence(url: str, capsys: pytest.Cap
     assert main(["explain", "4711", "--url", url]) == 2
     told = sentence(capsys)
     assert told.startswith(
-        "edgeburst: request '4711' is not known: it never came here, or it is not among the last 4096"
+        "edgeburst: request '4711' is unknown: it never reached this daemon, or it is not among the latest 4096"
     )
 
 
 def test_a_daemon_that_is_not_there_is_told_in_one_sentence(capsys: pytest.CaptureFixture[str]) -> None:
-    with socket.socket() as nobody:
-        nobody.bind(("127.0.0.1", 0))
-        url = f"http://127.0.0.1:{nobody.getsockname()[1]}"
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{unused.getsockname()[1]}"
         assert main(["explain", "1", "--url", url]) == 2
-    assert sentence(capsys) == f"edgeburst: cannot reach a daemon at {url}; start it, or name its address with --url\n"
+    assert sentence(capsys) == f"edgeburst: cannot reach a daemon at {url}; start it, or give its address with --url\n"
 
 
 class Stranger(BaseHTTPRequestHandler):
@@ -162,7 +162,7 @@ def test_a_stranger_at_the_address_is_told_in_one_sentence(
 
 def test_an_address_that_is_none_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["explain", "1", "--url", "localhost:8600"]) == 2
-    assert "'localhost:8600' is no URL; write it like http://127.0.0.1:8600" in sentence(capsys)
+    assert "'localhost:8600' is not a URL; write it like http://127.0.0.1:8600" in sentence(capsys)
 
 
 @pytest.mark.parametrize(
@@ -183,7 +183,7 @@ def test_the_configuration_tells_where_the_daemon_is(listener: str, url: str, tm
 def test_a_configuration_with_any_free_port_does_not_tell_it(tmp_path: Path) -> None:
     path = tmp_path / "edgeburst.toml"
     path.write_text(f"[daemon]\nport = 0\n{CONFIG}")
-    with pytest.raises(EdgeburstError, match="any free port; name it with --url"):
+    with pytest.raises(EdgeburstError, match="any free port; give its address with --url"):
         daemon_url(load_config(path, {}))
 
 
@@ -225,12 +225,15 @@ def test_a_file_is_worded_as_the_daemon_is(file: Path, capsys: pytest.CaptureFix
 @pytest.mark.parametrize("name", ["77", "3"])
 def test_what_no_file_has_is_told_in_one_sentence(name: str, file: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["explain", name, "--file", str(file)]) == 2
-    assert sentence(capsys) == f"edgeburst: request '{name}' is not in {file} nor in older files beside it\n"
+    assert (
+        sentence(capsys)
+        == f"edgeburst: request '{name}' is neither in {file} nor in its older parts; check number or id\n"
+    )
 
 
 def test_a_file_that_is_not_there_is_told_in_one_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["explain", "1", "--file", str(tmp_path / "none.jsonl")]) == 2
-    assert f"there is no file {tmp_path / 'none.jsonl'}; name the one of [explain]" in sentence(capsys)
+    assert f"there is no file {tmp_path / 'none.jsonl'}; give the file of [explain]" in sentence(capsys)
 
 
 @pytest.mark.parametrize(
@@ -242,4 +245,4 @@ def test_a_line_of_another_version_is_told_in_one_sentence(
     path = tmp_path / "why.jsonl"
     path.write_text(line)
     assert main(["explain", "5", "--file", str(path)]) == 2
-    assert sentence(capsys).startswith("edgeburst: what is known of the request cannot be read: ")
+    assert sentence(capsys).startswith("edgeburst: the explanation cannot be read: ")

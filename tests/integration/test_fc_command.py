@@ -32,7 +32,7 @@ max_instances = 40
 [images."reg/fn:bad"]
 command = ["python", "-S", "{ROOT / "tests" / "support" / "echo_function.py"}"]
 """
-TOKEN = "a-value-nobody-may-see"
+TOKEN = "a-secret-value"
 
 
 @pytest.fixture(scope="module")
@@ -163,12 +163,12 @@ def test_an_apply_makes_what_the_plan_shows_and_a_second_one_changes_nothing(wor
     assert client.get_concurrency_config(work.function).body.reserved_concurrency == 7
     status = json.loads(work.run("status", file, "--json").out)["tiers"]
     assert [(row["tier"], row["ok"], row["provisioned"]) for row in status] == [("small", True, 1), ("large", True, 0)]
-    # Whoever calls by alias gets the tier's own configuration, whatever LATEST is.
+    # A call by alias gets the configuration of its tier, whatever LATEST has.
     ran = {(each["qualifier"], each["versionId"]) for each in work.fc.instances(work.function)}
     assert ran == {("1", "1"), ("small", "1"), ("2", "2"), ("large", "2")}
     calls = work.fc.usage(work.function)["invocations"]
     told = work.apply(file)
-    assert told.out.splitlines()[-1] == "nothing to do: everything is as asked"
+    assert told.out.splitlines()[-1] == "nothing to do: everything is as configured"
     assert (told.err, work.versions()) == ("", ["1", "2"])
     assert work.fc.usage(work.function)["invocations"] == calls, "what is unchanged is not probed: that costs money"
 
@@ -226,7 +226,7 @@ def test_an_alias_is_rolled_back_if_the_version_fails_behind_it(
     sentence = work.refused(work.write("small", image="reg/fn:2"))
     assert f"failed its probe as {work.function}:small: the function failed" in sentence
     assert "out of memory" in sentence
-    assert sentence.endswith("the alias is back at version 1" if before else "the alias is removed again")
+    assert sentence.endswith("the alias is back at version 1" if before else "the alias was removed again")
     assert work.aliases() == ({"small": "1"} if before else {})
     assert work.versions() == (["1"] if before else [])
     work.good(work.write("small", image="reg/fn:2"))
@@ -318,19 +318,19 @@ def test_provisioned_instances_that_do_not_come_are_told(work: Work, fault: Call
     fault(kind="cold_start", delay_s=1)
     file = work.write("small", provisioned="{ small = 1 }")
     sentence = work.refused(file, "--wait-s", "0")
-    assert f"instances of {work.function}:small are missing (the provider does not say why) after 0 s" in sentence
+    assert f"instances of {work.function}:small are missing (the provider gives no reason) after 0 s" in sentence
     assert work.run("status", file).status == 1
     work.good(file)
 
 
 def test_a_function_that_was_not_made_here_is_left_alone(work: Work) -> None:
-    work.fc.create(work.function, image="reg/fn:1", description="somebody's own")
+    work.fc.create(work.function, image="reg/fn:1", description="made by hand")
     file = work.write("small")
     assert "exists and was not made by this deployment" in work.refused(file)
     told = work.run("destroy", file, "--yes")
     assert (told.status, work.exists()) == (0, True)
     assert f"{work.function} was not made by this deployment and stays" in told.out
-    assert work.shown("LATEST").description == "somebody's own"
+    assert work.shown("LATEST").description == "made by hand"
 
 
 def test_destroy_takes_what_was_made_and_stops_at_what_was_not(work: Work) -> None:
@@ -348,7 +348,7 @@ def test_destroy_takes_what_was_made_and_stops_at_what_was_not(work: Work) -> No
     assert (told.status, work.exists()) == (0, False)
     assert "alias small" in told.out
     told = work.run("destroy", file, "--yes")
-    assert (told.status, told.out) == (0, "nothing to do: there is none of its functions\n")
+    assert (told.status, told.out) == (0, "nothing to do: none of its functions exists\n")
 
 
 def test_what_is_left_over_goes_only_when_it_is_asked_for(work: Work) -> None:
@@ -368,11 +368,11 @@ def test_what_is_left_over_goes_only_when_it_is_asked_for(work: Work) -> None:
     assert work.run("destroy", elsewhere, "--yes").status == 0
 
 
-def test_nobody_to_ask_is_no_yes(work: Work, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_terminal_the_answer_is_not_yes(work: Work, monkeypatch: pytest.MonkeyPatch) -> None:
     file = work.write("small")
     told = work.run("apply", file)
     assert (told.status, work.exists()) == (2, False)
-    assert "nobody can be asked here" in told.err
+    assert "stdin is not a terminal, so the command cannot ask" in told.err
     for answer, made in (("n", False), ("y", True)):
         monkeypatch.setattr("sys.stdin", type("Person", (), {"isatty": lambda _: True})())
         monkeypatch.setattr("builtins.input", lambda _, answer=answer: answer)
@@ -380,7 +380,7 @@ def test_nobody_to_ask_is_no_yes(work: Work, monkeypatch: pytest.MonkeyPatch) ->
         assert work.exists() is made
 
 
-def test_values_of_the_environment_reach_the_container_and_nobody_else(work: Work) -> None:
+def test_values_of_the_environment_reach_the_container_only(work: Work) -> None:
     file = work.write("small", environment=f'{{ TOKEN = "{TOKEN}" }}')
     work.good(file)
     assert work.shown("small").environment_variables["TOKEN"] == TOKEN
@@ -411,7 +411,7 @@ def test_a_plan_is_deployed_and_says_what_the_daemon_needs_to_know(work: Work) -
         {"apps": ["b"], "kind": "cpu", "vcpu": 2, "memory_gb": 2, "gpu_gb": 0, "batch": 9, "timeouts_s": {"b": 0.1}},
     ]
     plan.write_text(json.dumps({"groups": groups, "infeasible": {"reason": "app b is too slow"}}))
-    assert "name the configuration with --config" in work.run("plan", plan).err
+    assert "give a configuration with --config" in work.run("plan", plan).err
     assert "--config and --model are for plans" in work.run("plan", config, "--model", "digits").err
     told = work.apply(plan, "--config", str(config))
     assert told.status == 0, told.err

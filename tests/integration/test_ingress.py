@@ -72,7 +72,7 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> Config:
 @pytest.fixture(scope="module")
 def running(config: Config) -> Iterator[tuple[IngressServer, FakeRunner]]:
     runner = FakeRunner()
-    with IngressServer(runner, config, {"TEST_ADMIN_TOKEN": TOKEN}) as server:
+    with IngressServer(runner.parts(), config, {"TEST_ADMIN_TOKEN": TOKEN}) as server:
         yield server, runner
 
 
@@ -85,7 +85,6 @@ def server(running: tuple[IngressServer, FakeRunner]) -> IngressServer:
 def runner(running: tuple[IngressServer, FakeRunner]) -> Iterator[FakeRunner]:
     fake = running[1]
     fake.calls.clear()
-    fake.written.clear()
     yield fake
     fake.refusal, fake.hold, fake.broken, fake.draining = None, False, False, False
 
@@ -256,7 +255,9 @@ class TestTritonClient:
             client.infer("digits", [triton_input([PICTURE])], timeout=0)
         with pytest.raises(InferenceServerException, match="9 items, but model digits takes at most 8"):
             client.infer("digits", [triton_input([b"x"] * 9)])
-        with pytest.raises(InferenceServerException, match="model 'dogs' is not served here; served are digits, sums"):
+        with pytest.raises(
+            InferenceServerException, match="model 'dogs' is not served here; ask for one of digits, sums"
+        ):
             client.infer("dogs", [triton_input([PICTURE])])
         assert runner.calls == []
 
@@ -269,7 +270,7 @@ class TestBadInput:
             ({"parameters": {"timeout": -5}}, "'timeout' must be a whole number"),
             ({"parameters": {"timeout": "1"}}, "'timeout' must be a whole number"),
             ({"parameters": {"timeout": True}}, "'timeout' must be a whole number"),
-            ({"parameters": {"timeout": 365 * 86400 * 10**6}}, "at most 3600 s may be asked for"),
+            ({"parameters": {"timeout": 365 * 86400 * 10**6}}, "ask for at most 3600 s"),
             ({"parameters": {"priority": 4}}, "'priority' must be a whole number from 1 (highest) to 3"),
             ({"parameters": {"priority": -1}}, "'priority' must be"),
             ({"parameters": {"priority": "high"}}, "'priority' must be"),
@@ -277,7 +278,7 @@ class TestBadInput:
             ({"parameters": {"class": ["default"]}}, "is unknown; model digits has"),
             ({"parameters": {"tenant": 5}}, "the tenant must be a text"),
             ({"parameters": {"tenant": "t" * 65}}, "the tenant must be a text of at most 64"),
-            ({"outputs": [{"name": "dog"}]}, "output 'dog' is unknown; model digits gives probabilities, item_error"),
+            ({"outputs": [{"name": "dog"}]}, "output 'dog' is unknown; model digits has probabilities, item_error"),
             ({"inputs": []}, "'inputs' is empty"),
             (
                 {"inputs": [{"name": "picture", "shape": [1], "datatype": "BYTES", "data": ["eA=="]}]},
@@ -386,7 +387,11 @@ class TestBadInput:
 
     @pytest.mark.parametrize(
         ("encoding", "status", "sentence"),
-        [("gzip", 400, "not what its Content-Encoding"), ("br", 415, "use gzip, deflate"), ("rot13", 415, "'rot13'")],
+        [
+            ("gzip", 400, "does not match its Content-Encoding"),
+            ("br", 415, "use gzip, deflate"),
+            ("rot13", 415, "'rot13'"),
+        ],
     )
     def test_packings_that_are_unknown_or_wrong(
         self, server: IngressServer, runner: FakeRunner, encoding: str, status: int, sentence: str
@@ -409,16 +414,16 @@ class TestBadInput:
         connection.close()
 
     def test_unknown_model_and_version_name_what_is_served(self, server: IngressServer, runner: FakeRunner) -> None:
-        assert "served are digits, sums" in error_of(post(server, infer_json(), "cats"), 404)
+        assert "ask for one of digits, sums" in error_of(post(server, infer_json(), "cats"), 404)
         response = requests.get(f"{server.url}/v2/models/digits/versions/2", timeout=10)
-        assert "there is version 1" in error_of(response, 404)
+        assert "ask for version 1" in error_of(response, 404)
         response = requests.post(f"{server.url}/v1/classify/cats", data=b"x", timeout=10)
         assert "'cats' is not served here" in error_of(response, 404)
 
     def test_unknown_paths_and_methods_are_json_too(self, server: IngressServer, runner: FakeRunner) -> None:
         assert "/v2/models/MODEL/infer" in error_of(requests.get(f"{server.url}/nothing", timeout=10), 404)
         response = requests.get(f"{server.url}/v2/models/digits/infer", timeout=10)
-        assert "GET is not possible there, but POST is" in error_of(response, 405)
+        assert "the method GET is not allowed here; use POST" in error_of(response, 405)
         assert response.headers["Allow"] == "POST"
 
     def test_a_bug_is_told_without_its_details(self, server: IngressServer, runner: FakeRunner) -> None:
@@ -498,7 +503,7 @@ class TestOperators:
         url = f"{server.url}/v1/models/digits/limits"
         answer = requests.put(url, json={"window_s": 0.05, "edge_batch_cap": 4}, timeout=10)
         assert answer.status_code == 200
-        assert runner.limits("digits") == Limits(window_s=0.05, edge_batch_cap=4)
+        assert runner.limits.of("digits") == Limits(window_s=0.05, edge_batch_cap=4)
         assert requests.get(url, timeout=10).json() == {
             "model": "digits",
             "window_s": 0.05,
@@ -506,7 +511,7 @@ class TestOperators:
             "function_batch_cap": None,
         }
         requests.put(url, json={"window_s": 0}, timeout=10)
-        assert runner.limits("digits") == Limits(window_s=0.0)
+        assert runner.limits.of("digits") == Limits(window_s=0.0)
 
     @pytest.mark.parametrize(
         ("body", "sentence"),
@@ -523,10 +528,10 @@ class TestOperators:
     def test_bad_limits_change_nothing(
         self, server: IngressServer, runner: FakeRunner, body: bytes, sentence: str
     ) -> None:
-        before = dict(runner.limits_set)
+        before = runner.limits.by_model()
         response = requests.put(f"{server.url}/v1/models/digits/limits", data=body, timeout=10)
         assert sentence in error_of(response, 400)
-        assert runner.limits_set == before
+        assert runner.limits.by_model() == before
 
     @pytest.mark.parametrize(
         ("headers", "status"),
@@ -539,7 +544,7 @@ class TestOperators:
             ({"Forwarded": "for=203.0.113.9"}, 403),
         ],
     )
-    def test_who_may_set_limits(
+    def test_limits_need_this_host_or_the_token(
         self, server: IngressServer, runner: FakeRunner, headers: dict[str, str], status: int
     ) -> None:
         response = requests.put(f"{server.url}/v1/models/digits/limits", json={}, headers=headers, timeout=10)
@@ -579,7 +584,7 @@ class TestOperators:
 
     def test_metrics_have_bounded_labels_and_the_engines_state(self, server: IngressServer, runner: FakeRunner) -> None:
         post(server, infer_json())
-        post(server, infer_json(), "model-that-nobody-serves")
+        post(server, infer_json(), "model-that-is-not-served")
         text = requests.get(f"{server.url}/metrics", timeout=10).text
         assert 'edgeburst_requests_total{class="default",kind="answered",model="digits"}' in text
         assert 'edgeburst_request_seconds_bucket{backend="edge",le="+Inf",model="digits"}' in text
@@ -589,7 +594,7 @@ class TestOperators:
         assert 'edgeburst_backend_up{backend="function"}' not in text  # there is none in the configuration
         assert "edgeburst_uplink_bytes_per_second" not in text  # unknown is absent, not 0
         assert float(re.findall(r"^edgeburst_own_latency_seconds_count (\S+)$", text, re.MULTILINE)[0]) > 0
-        assert "model-that-nobody-serves" not in text
+        assert "model-that-is-not-served" not in text
 
     def test_batches_are_paged(self, server: IngressServer, runner: FakeRunner) -> None:
         rows = requests.get(f"{server.url}/v1/batches?after=40&limit=5", timeout=10).json()["batches"]
@@ -681,9 +686,12 @@ class TestClients:
             server.on_loop(lambda: server.ingress.reload(config))
         assert post(server, {"inputs": [many]}).status_code == 200
 
-    def test_the_written_answer_is_reported_to_the_runner(self, server: IngressServer, runner: FakeRunner) -> None:
-        batch_id = post(server, infer_json()).json()["parameters"]["batch_id"]
-        wait_until(server, lambda: batch_id in {answer.batch_id for answer in runner.written})
+    def test_the_daemons_own_latency_counts_every_written_answer(
+        self, server: IngressServer, runner: FakeRunner
+    ) -> None:
+        before = runner.own_latency.summary()["count"]
+        post(server, infer_json())
+        wait_until(server, lambda: runner.own_latency.summary()["count"] > before)  # type: ignore[operator]
 
     def test_deflated_bodies_of_plain_clients_are_read(self, server: IngressServer, runner: FakeRunner) -> None:
         response = requests.post(

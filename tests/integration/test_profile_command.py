@@ -51,7 +51,7 @@ def test_an_edge_server_is_measured_into_the_profile_that_the_daemon_reads(
     assert [(row.batch, row.samples) for row in profile.rows] == [(1, 3), (2, 3), (4, 3), (6, 3)]
     assert plot.read_bytes()[:4] == b"\x89PNG"
     printed = capsys.readouterr().out
-    assert "law off by" in printed
+    assert "model off by" in printed
     assert "for b up to 6" in printed
 
 
@@ -79,7 +79,7 @@ def test_json_is_the_profile_itself(tmp_path: Path, capsys: pytest.CaptureFixtur
         (Behaviour(mode="status", status=400, error="a batch holds at most 1"), "a batch of 1: a batch holds at most"),
         (Behaviour(mode="short"), "another number of items"),
         (Behaviour(mode="garbage"), "cannot be read"),
-        (Behaviour(mode="cut"), "the server broke off at a batch of 1"),
+        (Behaviour(mode="cut"), "the server failed at a batch of 1"),
         (Behaviour(bad_item=synthetic_pictures(0)[0].data.hex()), "refuses a picture of the batch: told to"),
     ],
     ids=["refused", "a row too many", "no answer", "cut off", "item error"],
@@ -98,10 +98,10 @@ def test_what_cannot_be_measured_is_one_sentence(tmp_path: Path, capsys: pytest.
         assert "two or more rising whole numbers" in sentence(capsys, *edge, "--batches", "4")
         assert "3 repetitions and -1 warm-up" in sentence(capsys, *edge, "--repetitions", "3", "--warm-up", "-1")
         assert "does not serve the model 'digit'" in sentence(capsys, *edge, "--model", "digit")
-        assert f"there is no folder for {nowhere}" in sentence(capsys, *edge, "--out", nowhere)
+        assert f"the folder of {nowhere} does not exist" in sentence(capsys, *edge, "--out", nowhere)
         assert "cannot read the picture" in sentence(capsys, *edge, "--payload", nowhere)
         assert server.stub.counters.batches == 0
-    assert "is the server running there?" in sentence(capsys, "edge", "--url", "http://127.0.0.1:1")
+    assert "start the server, or correct the URL" in sentence(capsys, "edge", "--url", "http://127.0.0.1:1")
 
 
 def bench(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -188,9 +188,9 @@ def crashed(_heard: Heard) -> Say:
 @pytest.mark.parametrize(
     ("script", "words"),
     [
-        (lambda heard: answer_frame(heard, cold_start=False, service_s=-0.25), "said to have taken -0.25 s"),
-        (lambda heard: answer_frame(heard, cold_start=False, service_s=None), "does not say its `service_s`"),
-        (lambda heard: answer_frame(heard, cold_start=True), "met a cold start; provision an instance"),
+        (lambda heard: answer_frame(heard, cold_start=False, service_s=-0.25), "is -0.25 s, which is not possible"),
+        (lambda heard: answer_frame(heard, cold_start=False, service_s=None), "does not report its `service_s`"),
+        (lambda heard: answer_frame(heard, cold_start=True), "had a cold start; provision an instance"),
         (lambda heard: answer_frame(heard, status=400, error="too many items"), "a batch of 1: too many items"),
         (crashed, "the function failed (UnhandledInvocationError): Process exited"),
         (lambda _: Say(200, b"hello"), "the function's answer cannot be read"),
@@ -218,4 +218,4 @@ def test_a_proxy_is_told_of(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capt
     with ServerThread(StubFc(warm).serve_connection) as server:
         monkeypatch.setenv("http_proxy", f"http://127.0.0.1:{server.port}")
         cli.main(function(server))
-    assert "calls go through the proxy in http_proxy" in capsys.readouterr().err
+    assert "calls use the proxy in http_proxy" in capsys.readouterr().err

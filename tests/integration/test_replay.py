@@ -87,7 +87,7 @@ def test_outputs_are_kept_only_if_asked_for() -> None:
 
 def test_requests_beyond_the_bound_are_counted_as_not_sent() -> None:
     with StubOipServer(Behaviour(mode="hang")) as server:
-        result = replayed(server, give_up_s=1.0, most_outstanding=3)
+        result = replayed(server, give_up_s=1.0, max_outstanding=3)
         assert server.stub.counters.batches == 3
     errors = [request.reply.error for request in result.requests]
     assert errors.count("not sent: 3 requests were unanswered") == REQUESTS - 3
@@ -127,7 +127,7 @@ def test_the_watchers_are_told_each_request_once() -> None:
 
 @pytest.mark.parametrize(("times_s", "payloads"), [(np.empty(0), PICTURES), (TIMES_S, [])])
 def test_nothing_to_send_is_refused(times_s: np.ndarray, payloads: list[Payload]) -> None:
-    with pytest.raises(MeasuringError, match="there is no"):
+    with pytest.raises(MeasuringError, match="there are no"):
         asyncio.run(replay(times_s, payloads, Target("http://127.0.0.1:1", "digits"), options=ReplayOptions()))
 
 
@@ -182,7 +182,7 @@ def daemon(tmp_path: Path) -> Iterator[tuple[str, BatchingRunner]]:
     path = tmp_path / "edgeburst.toml"
     path.write_text(CONFIG)
     runner = BatchingRunner()
-    with IngressServer(runner, load_config(path, {}), {}) as server:
+    with IngressServer(runner.parts(), load_config(path, {}), {}) as server:
         yield server.url, runner
 
 
@@ -273,7 +273,7 @@ def test_a_server_without_an_account_of_batches_is_told_of_and_replayed_all_the_
         assert cli.main(["replay", "--url", server.url, *pattern, "--out", str(tmp_path)]) == 0
     assert sorted(path.name for path in tmp_path.iterdir()) == ["requests.csv", "summary.json"]
     printed = " ".join(capsys.readouterr().out.split())
-    assert "the server keeps no account of batches" in printed
+    assert "the server keeps no records of batches" in printed
     assert "within SLO" in printed
 
 
@@ -305,6 +305,6 @@ def test_what_cannot_be_replayed_is_one_sentence(
     assert "cannot reach http://127.0.0.1:1 (no connection)" in sentence(
         capsys, "--url", "http://127.0.0.1:1", *pattern
     )
-    assert "'127.0.0.1:8600' is no URL" in sentence(capsys, "--url", "127.0.0.1:8600", *pattern)
+    assert "'127.0.0.1:8600' is not a URL" in sentence(capsys, "--url", "127.0.0.1:8600", *pattern)
     assert f"cannot write the results to {empty}" in sentence(capsys, "--url", url, *pattern, "--out", str(empty))
     assert "is not a folder" in sentence(capsys, "--url", url, *pattern, "--images", str(tmp_path / "gone"))

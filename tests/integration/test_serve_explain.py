@@ -94,7 +94,7 @@ def status(daemon: Running) -> dict[str, Any]:
     return found
 
 
-def test_a_full_disk_hurts_nobody(edge: Running, tmp_path: Path) -> None:
+def test_a_full_disk_fails_no_request(edge: Running, tmp_path: Path) -> None:
     with daemon_process(config(tmp_path, edge, file="/dev/full")) as daemon:
         assert [classify(daemon, "a").status_code for _ in range(5)] == [200] * 5
         until(lambda: status(daemon)["lost"] == 5, "five lost lines")

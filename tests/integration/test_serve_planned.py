@@ -312,7 +312,7 @@ def test_a_plan_that_does_not_fit_is_refused_with_one_sentence_and_a_reload_keep
     site.configure(function_plan="plan.json")
     refused = refused_start(site.config, KEYS)
     assert refused.returncode == 2
-    assert "class hurried of model digits is no application of the plan" in refused.stderr.splitlines()[-1]
+    assert "the plan has no application for class hurried of model digits" in refused.stderr.splitlines()[-1]
     assert "Traceback" not in refused.stderr
     site.configure()
     with daemon_process(site.config, environ=KEYS) as daemon:

@@ -55,7 +55,7 @@ def a_batch(batch_id: int, request_ids: Sequence[int], **changes: Any) -> Batch:
 
 
 async def at_once(work: Callable[[], None]) -> None:
-    """Runs what blocks on the loop itself: under virtual time nobody can wait for a thread."""
+    """Runs blocking work on the loop itself: virtual time cannot wait for a thread."""
     work()
 
 

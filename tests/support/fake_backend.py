@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from scheduler.daemon.backends.flight import Flight, Reply
+from scheduler.daemon.backends.batch_send import BatchSend, Reply
 from scheduler.domain.batches import Batch, BatchReport
 from scheduler.domain.messages import ProbeMeasured
 from scheduler.domain.requests import Backend
@@ -32,18 +32,18 @@ class FakeBackend:
     async def open(self) -> None:
         pass
 
-    async def send(self, flight: Flight, request: InferRequest) -> Reply:
+    async def send(self, batch_send: BatchSend, request: InferRequest) -> Reply:
         loop = asyncio.get_running_loop()
         for _ in range(self.hops):
             await asyncio.sleep(0)
-        self.batches.append(flight.batch)
+        self.batches.append(batch_send.batch)
         if self.written:
-            flight.written_at_s = loop.time()
-        await asyncio.sleep(self.service_s(flight.batch))
-        error = self.error(flight.batch)
+            batch_send.written_at_s = loop.time()
+        await asyncio.sleep(self.service_s(batch_send.batch))
+        error = self.error(batch_send.batch)
         if error is not None:
             raise error
-        return Reply(self.outputs(request), self.report(flight, loop.time()), loop.time())
+        return Reply(self.outputs(request), self.report(batch_send, loop.time()), loop.time())
 
     def outputs(self, request: InferRequest) -> tuple[Tensor, ...]:
         if not request.inputs:
@@ -55,10 +55,10 @@ class FakeBackend:
             return (echo,)
         return echo, Tensor.from_elements("item_error", [self.item_errors(element) for element in elements])
 
-    def report(self, flight: Flight, now_s: float) -> BatchReport:
+    def report(self, batch_send: BatchSend, now_s: float) -> BatchReport:
         return BatchReport(
-            elapsed_s=now_s - flight.batch.sent_at_s,
-            service_s=self.service_s(flight.batch),
+            elapsed_s=now_s - batch_send.batch.sent_at_s,
+            service_s=self.service_s(batch_send.batch),
             billed_duration_s=self.duration_s,
         )
 

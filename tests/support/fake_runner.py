@@ -11,9 +11,10 @@ import numpy as np
 from support.explained import an_explanation
 
 from scheduler.daemon.calls import Answer, InferenceCall, Refused
+from scheduler.daemon.http.parts import DaemonParts
+from scheduler.daemon.limits import ModelLimits
 from scheduler.daemon.own_latency import OwnLatency
 from scheduler.domain.errors import Refusal, RefusalKind
-from scheduler.domain.plans import Limits
 from scheduler.domain.requests import Backend
 from scheduler.explain.json_lines import to_values
 from scheduler.explain.text import Context
@@ -51,10 +52,20 @@ class FakeRunner:
         """Whether submit fails as only a bug could."""
         self.calls: list[InferenceCall] = []
         self.cancelled: list[InferenceCall] = []
-        self.written: list[Answer] = []
-        self.limits_set: dict[str, Limits] = {}
+        self.limits = ModelLimits(lambda changed: None)
         self._clock = clock
         self._batch_ids = count(1)
+
+    def parts(self) -> DaemonParts:
+        """Returns what ingress uses of a daemon."""
+        return DaemonParts(
+            runner=self,
+            limits=self.limits,
+            own_latency=self.own_latency,
+            status=self.status,
+            batches=self.batches,
+            explain=self.explanations,
+        )
 
     def now(self) -> float:
         """Returns the clock."""
@@ -102,19 +113,6 @@ class FakeRunner:
             in_s=0.0001,
             out_s=0.0001,
         )
-
-    def answer_written(self, answer: Answer) -> None:
-        """Records it, and feeds the latency as the real one does."""
-        self.written.append(answer)
-        self.own_latency.add(answer.in_s, answer.out_s, 0.0)
-
-    def set_limits(self, model: str, limits: Limits) -> None:
-        """Records them."""
-        self.limits_set[model] = limits
-
-    def limits(self, model: str) -> Limits:
-        """Returns those set last."""
-        return self.limits_set.get(model, Limits())
 
     def status(self) -> dict[str, object]:
         """Returns a state like the real one's."""

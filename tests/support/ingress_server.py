@@ -11,15 +11,15 @@ from aiohttp import web
 
 from scheduler.daemon.config.config import Config
 from scheduler.daemon.http.app import INGRESS, Ingress, app_runner, create_app
-from scheduler.daemon.http.infer import CallRunner
+from scheduler.daemon.http.parts import DaemonParts
 
 
 class IngressServer:
     """Serves between `with` and its end; `url` has no slash at its end."""
 
-    def __init__(self, runner: CallRunner, config: Config, environ: Mapping[str, str]) -> None:
+    def __init__(self, parts: DaemonParts, config: Config, environ: Mapping[str, str]) -> None:
         """Stores its parts."""
-        self._app_parts = (runner, config, environ)
+        self._app_parts = (parts, config, environ)
         self._loop = asyncio.new_event_loop()
         self._started = threading.Event()
         self._thread = threading.Thread(target=self._run, name="ingress", daemon=True)

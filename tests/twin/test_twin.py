@@ -14,9 +14,11 @@ from support.explained import explanations_of
 from support.fake_backend import FakeBackend
 from support.virtual_loop import run_virtual
 
-from scheduler.daemon.backends.flight import SendFailed
+from scheduler.daemon.backends.batch_send import SendFailed
 from scheduler.daemon.calls import InferenceCall, Refused
+from scheduler.daemon.records import BatchRing
 from scheduler.daemon.runner import Runner
+from scheduler.daemon.status import PlanHistory
 from scheduler.domain.batches import Batch, BatchReport, Failure, FailureKind
 from scheduler.domain.messages import (
     BatchFailed,
@@ -84,8 +86,8 @@ class ScriptedBackend(FakeBackend):
         self.script = script
         self.error = self._error
 
-    def report(self, flight, now_s):  # type: ignore[no-untyped-def]
-        return self.script.report(flight.batch, now_s - flight.batch.sent_at_s)
+    def report(self, batch_send, now_s):  # type: ignore[no-untyped-def]
+        return self.script.report(batch_send.batch, now_s - batch_send.batch.sent_at_s)
 
     def _error(self, batch: Batch) -> SendFailed | None:
         failure = self.script.failure(batch)
@@ -139,6 +141,8 @@ def through_the_daemon(engine_settings: EngineSettings, arrivals_s: Sequence[flo
             make_plan=make_plan,
             clock=loop.time,
             explanations=explanations_of(lambda _: None, loop.time),
+            batches=BatchRing(10),
+            plans=PlanHistory(),
         )
         runner.start()
         await asyncio.gather(*(one_request(runner, at_s) for at_s in arrivals_s))

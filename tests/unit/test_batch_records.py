@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from scheduler.daemon.backends.flight import Flight
+from scheduler.daemon.backends.batch_send import BatchSend
 from scheduler.daemon.own_latency import OwnLatency
 from scheduler.daemon.records import BatchRecord, BatchRing, batch_cost, billed_s
 from scheduler.domain.batches import Batch, BatchReport, Failure, FailureKind
@@ -77,27 +77,33 @@ def test_a_row_says_how_the_instance_started() -> None:
 def test_a_batch_costs_what_was_measured_or_else_expected_unless_the_provider_bills_nothing(
     report: BatchReport, failure: FailureKind | None, cost: float
 ) -> None:
-    flight = Flight(a_batch(1), TIER, 0.0)
-    assert batch_cost(flight, report, Failure(failure, "why") if failure else None) == pytest.approx(cost)
+    batch_send = BatchSend(a_batch(1), TIER, 0.0)
+    assert batch_cost(batch_send, report, Failure(failure, "why") if failure else None) == pytest.approx(cost)
 
 
 def test_the_edge_is_free_and_bills_nothing() -> None:
-    flight = Flight(a_batch(1), None, 0.0)
+    batch_send = BatchSend(a_batch(1), None, 0.0)
     report = BatchReport(1.0, billed_duration_s=0.3)
-    assert (batch_cost(flight, report), billed_s(flight, report)) == (0.0, None)
+    assert (batch_cost(batch_send, report), billed_s(batch_send, report)) == (0.0, None)
 
 
 def test_what_is_billed_is_rounded_up_to_the_grain() -> None:
-    assert billed_s(Flight(a_batch(1), TIER, 0.0), BatchReport(1.0, billed_duration_s=0.2504)) == pytest.approx(0.251)
+    send, report = BatchSend(a_batch(1), TIER, 0.0), BatchReport(1.0, billed_duration_s=0.2504)
+    assert billed_s(send, report) == pytest.approx(0.251)
 
 
 def test_own_latency_keeps_the_last_requests_counts_all_and_tells_each_sum() -> None:
-    told: list[float] = []
     own = OwnLatency(size=3)
     assert own.summary() == {"count": 0}
-    own.observe = told.append
-    for back_s in (9.0, 1.0, 2.0, 3.0):
-        own.add(0.25, 0.5, back_s)
+    sums_s = [own.add(0.25, 0.5, back_s) for back_s in (9.0, 1.0, 2.0, 3.0)]
     summary = own.summary()
     assert (summary["count"], summary["p50_s"], summary["max_s"]) == (4, 2.75, 3.75)
-    assert told == [9.75, 1.75, 2.75, 3.75]
+    assert sums_s == [9.75, 1.75, 2.75, 3.75]
+
+
+def test_the_ring_is_bounded_and_read_by_record_number() -> None:
+    ring = BatchRing(50)
+    for batch_id in range(1, 71):
+        ring.add(a_record(batch_id))
+    assert [row["record"] for row in ring.rows(0, 1000)] == list(range(21, 71))
+    assert [row["batch_id"] for row in ring.rows(60, 3)] == [61, 62, 63]

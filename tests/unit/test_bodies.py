@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from scheduler.daemon.bodies import BodyStore, Waiting, joined_inputs, parted_outputs, whole_failure
+from scheduler.daemon.bodies import BodyStore, PendingCall, joined_inputs, parted_outputs, whole_failure
 from scheduler.daemon.calls import InferenceCall
 from scheduler.wire import Tensor, WireError
 
@@ -56,9 +56,9 @@ def test_the_store_counts_what_it_holds() -> None:
         store, loop = BodyStore(), asyncio.get_running_loop()
         for number in (1, 2, 3):
             call = a_call(Tensor.from_elements("image", [b"x"]), body_bytes=10 * number)
-            store.add(Waiting(number, call, loop.create_future()))
+            store.add(PendingCall(number, call, loop.create_future()))
         assert (len(store), store.body_bytes) == (3, 60)
-        assert [waiting.request_id for waiting in store.members([3, 1])] == [3, 1]
+        assert [pending.request_id for pending in store.members([3, 1])] == [3, 1]
         popped = store.pop(2)
         assert popped is not None
         assert store.pop(2) is None

@@ -63,21 +63,22 @@ class TestWhatItMeans:
         assert [(known.name, known.slo_s, known.percentile) for known in model.classes] == [("default", 1.0, 0.99)]
         assert model.tiers == ()
 
-    def test_profiles_become_laws(self, tmp_path: Path) -> None:
-        law = load(tmp_path, EDGE_MODEL).engine_settings().models[0].edge_latency
+    def test_profiles_become_latency_models(self, tmp_path: Path) -> None:
+        latency = load(tmp_path, EDGE_MODEL).engine_settings().models[0].edge_latency
         profile = load_profile("orin-resnet50")
-        assert law is not None
-        assert (law.alpha_s, law.beta_s, law.max_batch) == (profile.alpha_s, profile.beta_s, profile.max_batch)
+        assert latency is not None
+        fitted = (profile.alpha_s, profile.beta_s, profile.max_batch)
+        assert (latency.alpha_s, latency.beta_s, latency.max_batch) == fitted
 
-    def test_measured_rows_reach_the_law(self, tmp_path: Path) -> None:
+    def test_measured_rows_reach_the_latency_model(self, tmp_path: Path) -> None:
         content = profile_json(
             rows=[{"batch": b, "p50_s": 0.1 * b, "p95_s": 0.2 * b, "items_per_s": 10.0, "samples": 5} for b in (1, 4)]
         )
         (tmp_path / "mine.json").write_text(json.dumps(content))
         config = load(tmp_path, EDGE_MODEL.replace("orin-resnet50", "mine.json"))
-        law = config.engine_settings().models[0].edge_latency
-        assert law is not None
-        assert law.rows == ((1, 0.1), (4, 0.4))
+        latency = config.engine_settings().models[0].edge_latency
+        assert latency is not None
+        assert latency.rows == ((1, 0.1), (4, 0.4))
 
     def test_price_sheet_and_hardware_become_the_tiers_price(self, tmp_path: Path) -> None:
         [tier] = load(tmp_path, FUNCTION_MODEL).engine_settings().models[0].tiers
@@ -202,8 +203,8 @@ class TestEnvironment:
         ("variable", "value", "sentence"),
         [
             ("EDGEBURST_DAEMON__PROT", "1", "unknown key `prot` in [daemon]; did you mean `port`?"),
-            ("EDGEBURST_DEMON__PORT", "1", "no table [demon] can be set so; did you mean EDGEBURST_DAEMON__PORT?"),
-            ("EDGEBURST_MODEL__NAME", "x", "no table [model] can be set so; EDGEBURST_TABLE__KEY works for [daemon]"),
+            ("EDGEBURST_DEMON__PORT", "1", "no table [demon] can be overridden; did you mean EDGEBURST_DAEMON__PORT?"),
+            ("EDGEBURST_MODEL__NAME", "x", "no table [model] can be overridden; EDGEBURST_TABLE__KEY works"),
             ("EDGEBURST_DAEMON__PORT", "many", "`port` in [daemon] must be a whole number, not a text"),
             ("EDGEBURST_DAEMON__PORT", "70000", "`port` in [daemon] must be at most 65535, not 70000"),
             ("EDGEBURST_DAEMON__LATE", "drop", "`late` in [daemon] must be 'refuse' or 'serve'"),
@@ -287,10 +288,10 @@ class TestMistakes:
                 EDGE_MODEL + "inputs = [3]\n",
                 'edgeburst.toml:5: `inputs` in [[model]] must be a list like [{ name = "x"',
             ),
-            ("[daemon]\n", "edgeburst.toml: there is no [[model]], so nothing would be served"),
+            ("[daemon]\n", "edgeburst.toml: there is no [[model]]; add one with a `name`"),
             (
                 "[edge]\n[[model]]\nmax_items = 3\n",
-                "edgeburst.toml:2: [[model]] lacks the key `name`: by which clients",
+                "edgeburst.toml:2: [[model]] lacks the key `name`: name of the model",
             ),
             (
                 FUNCTION_MODEL.replace('profile = "fc-resnet50-1gb"\n', ""),
@@ -298,11 +299,11 @@ class TestMistakes:
             ),
             (
                 EDGE_MODEL.replace("[edge]", '[edge]\nurl = "jetson:8700"'),
-                "edgeburst.toml:2: `url` in [edge] is not what it must be: where it listens, as http://HOST:PORT",
+                "edgeburst.toml:2: `url` in [edge] does not fit its description: URL of the edge server, as http://HOST:PORT",
             ),
             (
                 FUNCTION_MODEL.replace("[function]", '[function]\nendpoint = "https://x.aliyuncs.com"'),
-                "edgeburst.toml:2: `endpoint` in [function] is not what it must be: HOST or HOST:PORT without http://",
+                "edgeburst.toml:2: `endpoint` in [function] does not fit its description: HOST or HOST:PORT without http://",
             ),
             (
                 EDGE_MODEL.replace('"digits"', '"a b"'),
@@ -334,23 +335,23 @@ class TestMistakes:
         [
             (
                 EDGE_MODEL + '[[model]]\nname = "digits"\nedge_profile = "orin-resnet50"\n',
-                "edgeburst.toml:6: there are two of the model name digits; rename one",
+                "edgeburst.toml:6: the model name digits occurs twice; rename one",
             ),
             (
                 EDGE_MODEL + "[[model.class]]\n[[model.class]]\nslo_s = 2.0\n",
-                "edgeburst.toml:6: there are two of the class name default; rename one",
+                "edgeburst.toml:6: the class name default occurs twice; rename one",
             ),
             (
                 FUNCTION_MODEL + FUNCTION_MODEL[FUNCTION_MODEL.index("[[model.tier]]") :],
-                "edgeburst.toml:10: there are two of the tier name 1gb; rename one",
+                "edgeburst.toml:10: the tier name 1gb occurs twice; rename one",
             ),
             (
                 '[edge]\n[[model]]\nname = "digits"\n',
-                "edgeburst.toml:2: nothing serves model digits; give it an `edge_profile`, a [[model.tier]], or both",
+                "edgeburst.toml:2: no backend serves model digits; give it an `edge_profile`, a [[model.tier]]",
             ),
             (
                 EDGE_MODEL.replace("[edge]\n", ""),
-                "edgeburst.toml:3: model digits has an edge profile and there is no edge; add an [edge] table",
+                "edgeburst.toml:3: model digits has an edge profile, but there is no edge; add an [edge] table",
             ),
             (
                 FUNCTION_MODEL.replace("[function]\n", ""),
@@ -374,7 +375,7 @@ class TestMistakes:
             ),
             (
                 EDGE_MODEL.replace("orin-resnet50", "fc-resnet50-1gb"),
-                "edgeburst.toml:4: profile fc-resnet50-1gb was measured on the function; name one of the edge",
+                "edgeburst.toml:4: profile fc-resnet50-1gb was measured on the function; name one that was",
             ),
             (
                 FUNCTION_MODEL.replace("[function]", '[function]\nprice_sheet = "cny"'),
@@ -531,13 +532,13 @@ class TestCommand:
         path = tmp_path / "c.toml"
         path.write_text(EDGE_MODEL + "[[model.class]]\nslo_s = 0.01\n")
         assert main(["check-config", "--config", str(path)]) == 0
-        assert "warning: class default of model digits wants answers within 0.01 s" in capsys.readouterr().out
+        assert "warning: class default of model digits has an SLO of 0.01 s" in capsys.readouterr().out
 
     def test_what_is_kept_of_decisions_is_told(self, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
         path = tmp_path / "c.toml"
         path.write_text(f'[explain]\nring = 50\nfile = "why.jsonl"\n{EDGE_MODEL}')
         assert main(["check-config", "--config", str(path)]) == 0
-        assert f"explains     the last 50 requests, and writes {tmp_path / 'why.jsonl'}\n" in capsys.readouterr().out
+        assert f"explains     the latest 50 requests, and writes {tmp_path / 'why.jsonl'}\n" in capsys.readouterr().out
         assert main(["check-config", "--config", str(path), "--json"]) == 0
         told = json.loads(capsys.readouterr().out)["explain"]
         assert told == {"ring": 50, "file": str(tmp_path / "why.jsonl")}
@@ -549,8 +550,8 @@ class TestCommand:
         path.write_text("[spend]\nper_hour = 1e-9\nper_day = 12\n" + FUNCTION_MODEL)
         assert main(["check-config", "--config", str(path)]) == 0
         told = capsys.readouterr().out
-        assert "spends       at most 1e-09 CNY in any hour, 12 CNY in any 24 hours; then edge-only\n" in told
-        assert "warning: `per_hour` in [spend] is 1e-09, and one item of model digits costs 5.43e-06" in told
+        assert "spends       at most 1e-09 CNY in any hour, 12 CNY in any 24 hours; above that: edge-only\n" in told
+        assert "warning: `per_hour` in [spend] is 1e-09, but one item of model digits costs 5.43e-06" in told
         assert "`per_day` in [spend]" not in told
 
 

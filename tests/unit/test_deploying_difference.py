@@ -119,7 +119,7 @@ def test_provisioned_and_reserved_instances_are_fields_of_their_own() -> None:
     assert {change.action for change in difference(deployment, {"fn": there})} == {Action.UNCHANGED}
 
 
-def test_a_limit_that_nobody_asks_for_stays() -> None:
+def test_a_limit_that_is_not_configured_stays() -> None:
     assert actions(DEPLOYMENT, function(alias(), reserved=3))[0][0] == "unchanged"
 
 
@@ -130,7 +130,7 @@ def test_a_limit_that_nobody_asks_for_stays() -> None:
         (function(alias(description="by hand")), "alias fn:small exists and edgeburst did not make it"),
         (
             function(latest={"description": DEPLOYMENT.function_description, "gpuConfig": {"gpuMemorySize": 1024}}),
-            "function fn has a GPU, which the provider does not take away",
+            "function fn has a GPU, which the provider cannot remove",
         ),
     ],
 )
@@ -139,7 +139,7 @@ def test_what_was_not_made_here_is_not_touched(there: Function, words: str) -> N
         difference(DEPLOYMENT, {"fn": there})
 
 
-def test_what_nobody_asks_for_any_more_is_left_over_and_old_versions_stay_for_a_while() -> None:
+def test_what_is_no_longer_configured_is_left_over_and_some_old_versions_stay() -> None:
     versions = tuple(Version(str(number), f"{MARK} x") for number in range(12, 0, -1))
     there = function(
         alias(version_id="12"),

@@ -171,7 +171,7 @@ class TestConfiguration:
     def test_without_a_deploy_table_it_is_asked_for(self, tmp_path: Path) -> None:
         path = tmp_path / "eb.toml"
         path.write_text('[function]\n[[model]]\nname = "digits"\n' + tier_text())
-        with pytest.raises(EdgeburstError, match=r"there is no \[deploy\] table"):
+        with pytest.raises(EdgeburstError, match=r"the table \[deploy\], which names the image, is missing"):
             draft(load_config(path, {}))
 
     def test_a_value_of_the_wrong_kind_is_named_by_its_line(self, tmp_path: Path) -> None:
@@ -218,7 +218,7 @@ class TestPlan:
         assert [(tier.address, tier.configuration["cpu"]) for tier in again.deployment.tiers] == wanted
 
     def test_an_unknown_model_is_refused(self, tmp_path: Path) -> None:
-        with pytest.raises(EdgeburstError, match="has no model resnet; it has digits"):
+        with pytest.raises(EdgeburstError, match="has no model resnet; name one of digits"):
             draft_plan(configuration(tmp_path, tier_text()), [group()], model_name="resnet")
 
     GOOD: Any = {

@@ -57,7 +57,7 @@ def test_a_request_is_found_by_number_and_by_its_clients_id_newest_first() -> No
     assert found(explanations, "2") == [2]
     assert found(explanations, "a") == [3, 1]
     assert found(explanations, "1") == [4, 1]
-    assert found(explanations, "nobody") == found(explanations, "") == found(explanations, "9" * 400) == []
+    assert found(explanations, "unknown") == found(explanations, "") == found(explanations, "9" * 400) == []
 
 
 def test_what_is_found_names_client_currency_and_the_time_of_day() -> None:
@@ -82,7 +82,7 @@ def run(main: Coroutine[Any, Any, T]) -> T:
     return run_virtual(main, start_s=100.0)
 
 
-def test_whoever_has_ended_is_written_once_in_order(tmp_path: Path) -> None:
+def test_each_ended_request_is_written_once_in_order(tmp_path: Path) -> None:
     async def main() -> dict[str, object]:
         loop = asyncio.get_running_loop()
         explanations = explanations_of(known(*range(1, 201)).get, loop.time, file_in(tmp_path))

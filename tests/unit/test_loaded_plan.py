@@ -123,7 +123,7 @@ def changed(number: int, **fields: Any) -> Callable[[dict[str, Any]], object]:
     [
         (lambda _: "{", "plan.json: this is not JSON; write it with `edgeburst plan --json`"),
         (lambda _: "[]", "there is no list `groups`"),
-        (without("timeouts_s"), "application camera: timeouts_s is missing in the plan"),
+        (without("timeouts_s"), "application camera: `timeouts_s` is missing in the plan"),
         (without("batch"), "groups[0].batch must be a whole number of at least 1"),
         (changed(0, timeouts_s={"camera": "soon"}), "groups[0].timeouts_s.camera must be a number"),
         (changed(0, timeouts_s=[1]), "groups[0].timeouts_s must be an object"),
@@ -131,22 +131,22 @@ def changed(number: int, **fields: Any) -> Callable[[dict[str, Any]], object]:
         (changed(0, kind="tpu"), "groups[0].kind is 'tpu'; only cpu and gpu functions can be used"),
         (
             changed(0, memory_gb=3.0),
-            "the group of camera wants cpu-1v-3072mb, which no [[model.tier]] of model",
+            "the group of camera needs cpu-1v-3072mb, but model digits has no such [[model.tier]]",
         ),
         (changed(0, memory_gb=9.0), "the provider sells 1 to 4 GB for each vCPU"),
-        (changed(1, batch=6), "wants batches of 6, but those of tier 2gb have 5 items at most"),
-        (changed(0, timeouts_s={"camera": 0.8}), "the plan lets it wait 0.8 s, its class has an `slo_s` of 0.8"),
+        (changed(1, batch=6), "has batches of 6, but tier 2gb takes at most 5 items"),
+        (changed(0, timeouts_s={"camera": 0.8}), "it waits up to 0.8 s, but its class has an `slo_s` of 0.8"),
         (
             changed(0, latency_s={"camera": {"percentile": 0.99, "value": 0.9}}),
             "application camera: the plan promises 0.9 s, its class has an `slo_s` of 0.8; plan with that",
         ),
         (
             changed(0, latency_s={"camera": {"percentile": 0.9, "value": 0.7}}),
-            "promises its latency to 0.9 of the requests, its class asks for a `percentile` of 0.99",
+            "promises its latency for 0.9 of the requests, but its class has a `percentile` of 0.99",
         ),
         (
             changed(0, timeouts_s={"camera": 0.5}),
-            "the plan lets it wait 0.5 s, and tier 1gb takes 0.357 s for one item by its profile",
+            "it waits up to 0.5 s, and tier 1gb takes 0.357 s for one item by its profile",
         ),
         (
             lambda plan: {**plan, "plan_id": 1},
@@ -167,13 +167,13 @@ def changed(number: int, **fields: Any) -> Callable[[dict[str, Any]], object]:
         (changed(0, apps=["camera", "archive"]), "application archive is in two groups of the plan; plan again"),
         (
             lambda plan: {"groups": plan["groups"][:1]},
-            "class archive of model digits is no application of the plan; plan with one of that name",
+            "the plan has no application for class archive of model digits; plan with one of that name",
         ),
         (
             lambda plan: {"groups": [*plan["groups"], group("private")]},
-            "application private of the plan is no [[model.class]] of model digits that may leave the site",
+            "model digits has no [[model.class]] for application private of the plan, or it is edge-only",
         ),
-        (lambda plan: {**plan, "currency": "CNY"}, "the plan counts in CNY, `price_sheet` in USD"),
+        (lambda plan: {**plan, "currency": "CNY"}, "the plan is in CNY, `price_sheet` in USD"),
         (
             lambda plan: {**plan, "infeasible": {"reason": "slo_s is 0.1", "would_need": "more"}},
             "the plan does not keep its objectives (slo_s is 0.1); plan again",
@@ -197,7 +197,7 @@ def test_check_config_reads_the_plan_too(tmp_path: Path, capsys: pytest.CaptureF
     path = tmp_path / "edgeburst.toml"
     path.write_text(written(tmp_path, changed(0, memory_gb=3.0)(GOOD)))
     assert main(["check-config", "--config", str(path)]) == 2
-    assert "which no [[model.tier]] of model digits is" in capsys.readouterr().err
+    assert "model digits has no such [[model.tier]]" in capsys.readouterr().err
 
 
 def test_check_config_shows_the_plan(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

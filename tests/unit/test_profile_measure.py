@@ -15,8 +15,8 @@ from scheduler.measuring.profiling import (
     Provenance,
     default_batches,
     edge_provenance,
-    law_sentence,
     make_profile,
+    model_sentence,
     on_this_machine,
     table_rows,
     write_profile,
@@ -27,7 +27,7 @@ PROVENANCE = Provenance(
 )
 
 
-def by_law(alpha_s: float, beta_s: float) -> Callable[[int], float]:
+def by_latency(alpha_s: float, beta_s: float) -> Callable[[int], float]:
     return lambda items: alpha_s + beta_s * items
 
 
@@ -60,13 +60,13 @@ def test_percentiles_are_those_of_numpy_and_throughput_is_that_of_the_whole_time
 
 def test_each_call_is_told_once() -> None:
     told = []
-    measure(by_law(1, 1), [1, 2, 3], repetitions=4, warm_up=1, on_call=lambda: told.append(1))
+    measure(by_latency(1, 1), [1, 2, 3], repetitions=4, warm_up=1, on_call=lambda: told.append(1))
     assert len(told) == 15
 
 
 @pytest.mark.parametrize("seconds", [-0.001, 0.0, float("nan"), float("inf")])
 def test_a_latency_that_cannot_be_is_refused(seconds: float) -> None:
-    with pytest.raises(MeasuringError, match="which cannot be"):
+    with pytest.raises(MeasuringError, match="which is not possible"):
         measure(lambda _: seconds, [1, 2], repetitions=1, warm_up=0)
 
 
@@ -83,7 +83,7 @@ def test_numbers_of_calls_that_make_no_measurement_are_refused(repetitions: int,
 
 
 def test_the_profile_has_the_law_behind_the_calls_and_is_read_back_as_it_was_saved(tmp_path: Path) -> None:
-    rows = measure(by_law(0.04234, 0.008165), [1, 2, 4, 8, 16], repetitions=3, warm_up=0)
+    rows = measure(by_latency(0.04234, 0.008165), [1, 2, 4, 8, 16], repetitions=3, warm_up=0)
     profile = make_profile(rows, PROVENANCE)
     assert (profile.alpha_s, profile.beta_s) == pytest.approx((0.04234, 0.008165))
     assert profile.max_batch == 16
@@ -93,7 +93,7 @@ def test_the_profile_has_the_law_behind_the_calls_and_is_read_back_as_it_was_sav
 
 
 def test_a_profile_that_cannot_be_saved_is_one_sentence(tmp_path: Path) -> None:
-    profile = make_profile(measure(by_law(1, 1), [1, 2], repetitions=1, warm_up=0), PROVENANCE)
+    profile = make_profile(measure(by_latency(1, 1), [1, 2], repetitions=1, warm_up=0), PROVENANCE)
     with pytest.raises(MeasuringError, match="cannot be written"):
         write_profile(profile, tmp_path / "no such folder" / "a.json")
 
@@ -103,12 +103,12 @@ def test_the_table_says_how_far_the_law_is_off_each_median() -> None:
     profile = make_profile(measure(lambda items: seconds[items], [1, 2, 3], repetitions=1, warm_up=0), PROVENANCE)
     # By hand: slope 0.15 and intercept -0.1, so the intercept is 0 and the slope (0.1 + 0.2 + 1.2) / 14.
     assert [row[-1] for row in table_rows(profile)] == ["+7.1%", "+114.3%", "-19.6%"]
-    assert "± " in law_sentence(profile)
-    assert "b up to 3" in law_sentence(profile)
+    assert "± " in model_sentence(profile)
+    assert "b up to 3" in model_sentence(profile)
 
 
 def test_a_plot_is_a_picture_and_a_wrong_ending_is_one_sentence(tmp_path: Path) -> None:
-    profile = make_profile(measure(by_law(1, 1), [1, 2, 4], repetitions=2, warm_up=0), PROVENANCE)
+    profile = make_profile(measure(by_latency(1, 1), [1, 2, 4], repetitions=2, warm_up=0), PROVENANCE)
     plot_profile(profile, tmp_path / "p.png")
     assert (tmp_path / "p.png").read_bytes()[:4] == b"\x89PNG"
     with pytest.raises(MeasuringError, match="cannot draw the profile"):
@@ -214,6 +214,6 @@ def test_an_emulated_edge_and_random_weights_are_said_so() -> None:
     parameters = {"emulated": "orin-resnet50", "weights": "random", "device": "cpu"}
     told = edge_provenance("http://jetson.local:8700", "digits", name="x", device="", parameters=parameters)
     assert told.device == "orin-resnet50, emulated on the server at jetson.local:8700"
-    assert "padded its answers to the profile orin-resnet50" in told.note
+    assert "delayed its answers to match the profile orin-resnet50" in told.note
     assert "weights were random" in told.note
     assert told.environment["weights"] == "random"

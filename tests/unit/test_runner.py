@@ -13,10 +13,12 @@ from support.fake_backend import FakeBackend
 from support.scripted_engine import BatchEachArrival, ScriptedEngine
 from support.virtual_loop import NothingLeft, run_virtual
 
-from scheduler.daemon.backends.flight import SendFailed
+from scheduler.daemon.backends.batch_send import SendFailed
 from scheduler.daemon.calls import Answer, InferenceCall, Refused
 from scheduler.daemon.in_flight import LATE_LIMIT_S
+from scheduler.daemon.records import BatchRing
 from scheduler.daemon.runner import ITEMS_BEFORE_ANSWERS, Runner
+from scheduler.daemon.status import PlanHistory
 from scheduler.domain.batches import Batch, BatchReport, Failure, FailureKind
 from scheduler.domain.errors import Refusal, RefusalKind
 from scheduler.domain.latency import FunctionTier, LatencyModel, Price
@@ -49,6 +51,7 @@ TIER = FunctionTier("1gb", "digits", LatencyModel(0.2, 0.1, 8), Price(per_s=2.0,
 SETTINGS = EngineSettings(
     models=(ModelSettings("digits", classes=(ServiceClass(), ServiceClass("slow", slo_s=9.0)), tiers=(TIER,)),)
 )
+LIMITS = LimitsChanged("digits", Limits(edge_batch_cap=4))
 
 
 def a_call(*pictures: bytes, **changes: Any) -> InferenceCall:
@@ -68,6 +71,8 @@ class Rig:
         self.engine = engine
         self.backends = backends
         self.planned: list[ComputePlan] = []
+        self.batches = BatchRing(50)
+        self.plans = PlanHistory()
         self.runner = Runner(
             engine=engine,  # type: ignore[arg-type]
             settings=SETTINGS,
@@ -75,7 +80,8 @@ class Rig:
             make_plan=self.make_plan,
             clock=asyncio.get_running_loop().time,
             explanations=explanations_of(engine.explanation, asyncio.get_running_loop().time),
-            records=50,
+            batches=self.batches,
+            plans=self.plans,
         )
         self.runner.start()
 
@@ -128,38 +134,6 @@ def test_an_answer_tells_how_it_came_about() -> None:
     assert answer.wait_s == pytest.approx(0.4)
     assert answer.elapsed_s == pytest.approx(0.25)
     assert answer.cost == pytest.approx((2.0 * 0.2 + 0.5) / 4)
-
-
-def test_what_happens_in_one_iteration_is_one_handle_call() -> None:
-    async def main() -> list[int]:
-        r = rig(BatchEachArrival(size=5))
-        await asyncio.gather(*(r.submit(b"x") for _ in range(5)))
-        return [len(messages) for _, messages in r.engine.heard]
-
-    assert run(main()) == [0, 5, 1]
-
-
-def test_the_engine_is_woken_exactly_when_it_asked() -> None:
-    async def main() -> list[float]:
-        r = rig(BatchEachArrival())
-        r.engine.wakeups_s = [100.1, 100.3, 100.30000000000001, 104.0]
-        await asyncio.sleep(5.0)
-        return [now_s for now_s, _ in r.engine.heard]
-
-    assert run(main()) == [100.0, 100.1, 100.3, 100.30000000000001, 104.0]
-
-
-def test_time_never_runs_backwards_for_the_engine_when_a_timer_fires_early() -> None:
-    async def main() -> list[float]:
-        r = rig(BatchEachArrival())
-        await asyncio.sleep(0)
-        r.runner._wake_up(100.002)
-        await asyncio.sleep(0.001)
-        r.runner.set_limits("digits", Limits())
-        await asyncio.sleep(1)
-        return [now_s for now_s, _ in r.engine.heard]
-
-    assert run(main()) == [100.0, 100.002, 100.002]
 
 
 def test_a_callers_own_timeout_is_its_deadline_and_else_the_slo_of_its_class() -> None:
@@ -349,7 +323,7 @@ def test_a_warming_call_goes_out_without_requests_and_its_bill_is_recorded() -> 
         with pytest.raises(Refused):
             await r.submit(b"x")
         await asyncio.sleep(1.0)
-        return r.engine.messages, r.runner.batches(0, 10)
+        return r.engine.messages, r.batches.rows(0, 10)
 
     heard, [row] = run(main())
     assert [type(message) for message in heard] == [RequestArrived, BatchFinished]
@@ -364,9 +338,9 @@ def test_a_late_answer_is_dropped_but_its_bill_is_recorded() -> None:
         r = rig(policy, function=backend)
         with pytest.raises(Refused):
             await r.submit(b"x")
-        before = r.runner.batches(0, 10)
+        before = r.batches.rows(0, 10)
         await asyncio.sleep(5.0)
-        return r.engine.messages, before, r.runner.batches(1, 10), int(str(r.runner.status()["late_answers"]))
+        return r.engine.messages, before, r.batches.rows(1, 10), r.runner.statistics().late_answers
 
     heard, before, after, late = run(main())
     assert [type(message) for message in heard] == [RequestArrived, BatchFailed, BillArrived]
@@ -386,11 +360,11 @@ def test_a_batch_that_never_comes_back_keeps_its_task_only_while_its_bill_may_co
         r = rig(policy, **{backend: FakeBackend(service_s=lambda batch: 1e9)})
         with pytest.raises(Refused):
             await r.submit(b"x")
-        before = len(r.runner._journeys._tasks)
+        before = len(r.runner._sender._tasks)
         await asyncio.sleep(kept_s * 0.9)
-        meanwhile = len(r.runner._journeys._tasks)
+        meanwhile = len(r.runner._sender._tasks)
         await asyncio.sleep(kept_s * 0.2 + 0.1)
-        return [before, meanwhile, len(r.runner._journeys._tasks)]
+        return [before, meanwhile, len(r.runner._sender._tasks)]
 
     assert run(main()) == [1, int(kept_s > 0), 0]
 
@@ -415,15 +389,13 @@ def test_plans_are_made_beside_the_loop_and_brought_back() -> None:
             return [ComputePlan(Snapshot(now_s, SETTINGS, {}, None, 0.02), 7, "limits", "narrowed")]
         return [PlanAdopted(message.plan)] if isinstance(message, PlanComputed) else []
 
-    async def main() -> tuple[object, Limits]:
+    async def main() -> list[dict[str, object]]:
         r = Rig(ScriptedEngine(ask))
-        r.runner.set_limits("digits", Limits(edge_batch_cap=4))
+        r.runner.post(LIMITS)
         await asyncio.sleep(1.0)
-        return r.runner.status()["plans"], r.runner.limits("digits")
+        return r.plans.rows()
 
-    plans, limits = run(main())
-    assert plans == [{"plan_id": 7, "at_s": 0.0, "cause": "start", "detail": "the first"}]
-    assert limits == Limits(edge_batch_cap=4)
+    assert run(main()) == [{"plan_id": 7, "at_s": 0.0, "cause": "start", "detail": "the first"}]
 
 
 def test_a_bug_in_the_planner_stops_the_daemon() -> None:
@@ -436,7 +408,7 @@ def test_a_bug_in_the_planner_stops_the_daemon() -> None:
     async def main() -> Exception:
         r = Rig(ScriptedEngine(ask))
         r.runner._make_plan = make_plan
-        r.runner.set_limits("digits", Limits())
+        r.runner.post(LIMITS)
         return await r.runner.crashed()
 
     assert isinstance(run(main()), ZeroDivisionError)
@@ -448,7 +420,7 @@ def test_a_probe_comes_back_once_and_also_where_no_backend_is() -> None:
 
     async def main() -> list[Message]:
         r = Rig(ScriptedEngine(probe), edge=FakeBackend())
-        r.runner.set_limits("digits", Limits())
+        r.runner.post(LIMITS)
         await asyncio.sleep(1.0)
         return r.engine.messages[1:]
 
@@ -470,7 +442,7 @@ def test_a_drain_waits_for_every_answer() -> None:
     assert run(main()) == (0, pytest.approx(103.0), [b"a"], True)
 
 
-def test_a_drain_ends_at_its_limit_and_says_so_to_those_who_wait() -> None:
+def test_a_drain_ends_at_its_limit_and_refuses_the_calls_that_wait() -> None:
     async def main() -> tuple[int, float, Refusal]:
         r = rig(BatchEachArrival(size=9))
         task = r.submit(b"a")
@@ -569,7 +541,7 @@ def test_a_replaced_backend_is_closed_only_when_its_batches_are_back() -> None:
     assert run(main()) == (False, True, [2])
 
 
-def test_closing_refuses_who_still_waits_and_closes_the_backends() -> None:
+def test_closing_refuses_pending_calls_and_closes_the_backends() -> None:
     async def main() -> tuple[bool, RefusalKind]:
         backend = FakeBackend(service_s=lambda batch: 1e6)
         r = rig(BatchEachArrival(), edge=backend)
@@ -583,31 +555,14 @@ def test_closing_refuses_who_still_waits_and_closes_the_backends() -> None:
     assert run(main()) == (True, RefusalKind.DRAINING)
 
 
-def test_the_ring_of_batches_is_bounded_and_read_by_record_number() -> None:
-    async def main() -> tuple[list[object], list[object]]:
-        r = rig(BatchEachArrival())
-        for _ in range(70):
-            await r.submit(b"a")
-        rows = r.runner.batches(0, 1000)
-        return [row["record"] for row in rows], [row["batch_id"] for row in r.runner.batches(60, 3)]
-
-    records, page = run(main())
-    assert records == list(range(21, 71))
-    assert page == [61, 62, 63]
-
-
-def test_the_daemons_own_latency_is_the_sum_of_its_parts() -> None:
-    async def main() -> object:
+def test_an_answer_tells_when_its_request_reached_the_engine_and_when_its_batch_was_read() -> None:
+    async def main() -> tuple[float, float]:
         r = rig(BatchEachArrival())
         answer = await r.submit(b"a", received_at_s=asyncio.get_running_loop().time() - 0.004)
         await asyncio.sleep(0.002)
-        r.runner.answer_written(answer)
-        return r.runner.status()["own_latency"]
+        return answer.in_s, asyncio.get_running_loop().time() - answer.read_at_s
 
-    summary: Any = run(main())
-    assert summary["count"] == 1
-    assert summary["p50_s"] == pytest.approx(0.006)
-    assert summary["parts"]["in"]["p50_s"] == pytest.approx(0.004)
+    assert run(main()) == (pytest.approx(0.004), pytest.approx(0.002))
 
 
 def test_a_loop_on_which_nothing_can_happen_any_more_says_so() -> None:
@@ -662,10 +617,10 @@ def test_every_call_ends_exactly_once_whatever_happens(
         await r.runner.drain(1.0)
         ends = await gathering
         await asyncio.sleep(100.0)
-        return ends, len(r.runner._bodies), len(r.runner._journeys)
+        return ends, len(r.runner._bodies), len(r.runner._sender)
 
-    ends, bodies, journeys = run(main())
+    ends, bodies, batches = run(main())
     assert len(ends) == len(arrivals)
-    assert (bodies, journeys) == (0, 0)
+    assert (bodies, batches) == (0, 0)
     if weather == "fine":
         assert "answered" in ends or size > 1 or all(how != "stay" for _, _, how in arrivals)

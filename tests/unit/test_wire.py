@@ -249,7 +249,7 @@ def test_no_tensors_do_not_join() -> None:
 
 @pytest.mark.parametrize("counts", [[], [1], [3], [3, -1], [1, 2]])
 def test_counts_that_do_not_add_up_do_not_cut(counts: list[int]) -> None:
-    with pytest.raises(WireError, match="cannot be cut"):
+    with pytest.raises(WireError, match="cannot be split"):
         split(A, counts)
 
 

@@ -21,6 +21,7 @@ from scheduler.wire import (
     WireError,
     encode_request,
     encode_response,
+    json_length_of,
     parse_request,
     parse_response,
 )
@@ -36,7 +37,7 @@ def _binary_body(entries: list[dict[str, Any]], raw: bytes, size: object = None)
 
 
 def _one_sentence(message: str) -> bool:
-    return message.endswith(".") and "\n" not in message and len(message) < 400
+    return not message.endswith(".") and "\n" not in message and len(message) < 400
 
 
 def _refusal(body: bytes, json_length: int | None) -> str:
@@ -77,7 +78,7 @@ def _without(key: str) -> dict[str, Any]:
         ("'shape'", {"inputs": [GOOD | {"shape": [-2]}]}),
         ("'shape'", {"inputs": [GOOD | {"shape": [2.0]}]}),
         ("'shape'", {"inputs": [GOOD | {"shape": [True, 2]}]}),
-        ("'shape' of more elements", {"inputs": [GOOD | {"shape": [0, 2**40, 2**40], "data": []}]}),
+        ("'shape' with too many elements", {"inputs": [GOOD | {"shape": [0, 2**40, 2**40], "data": []}]}),
         ("'x' needs 'data'", {"inputs": [_without("data")]}),
         ("'x' needs 'data'", {"inputs": [GOOD | {"data": 3}]}),
         ("does not fill its shape [3]", {"inputs": [GOOD | {"shape": [3]}]}),
@@ -97,7 +98,7 @@ def _without(key: str) -> dict[str, Any]:
         ("a whole number", {"inputs": [GOOD | {"datatype": "UINT64", "data": [1, 2**64]}]}),
         ("a whole number", {"inputs": [GOOD | {"datatype": "INT32", "data": [1, 2.5]}]}),
         ("true or false", {"inputs": [GOOD | {"datatype": "BOOL", "data": [1, 0]}]}),
-        ("not a string", {"inputs": [GOOD | {"datatype": "BYTES", "data": ["a", 1]}]}),
+        ("is not all strings", {"inputs": [GOOD | {"datatype": "BYTES", "data": ["a", 1]}]}),
         ("shared memory", {"inputs": [GOOD | {"parameters": {"shared_memory_region": "r"}}]}),
         ("'parameters' of tensor 'x'", {"inputs": [GOOD | {"parameters": []}]}),
         ("Inference-Header-Content-Length", {"inputs": [_without("data") | {"parameters": {"binary_data_size": 8}}]}),
@@ -133,8 +134,8 @@ LENGTH_1 = struct.pack("<I", 1)
 @pytest.mark.parametrize(
     ("culprit", "entry", "raw", "size"),
     [
-        ("has 4 bytes of data where its shape needs 8", X, b"\0" * 4, None),
-        ("has 12 bytes of data where its shape needs 8", X, b"\0" * 12, None),
+        ("has 4 bytes of data, but its shape needs 8", X, b"\0" * 4, None),
+        ("has 12 bytes of data, but its shape needs 8", X, b"\0" * 12, None),
         ("has 7 bytes of data left of the 8", X, b"\0" * 7, 8),
         ("1 bytes after the data of its last tensor", X, b"\0" * 9, 8),
         ("'binary_data_size' of tensor 'x'", X, b"\0" * 8, -8),
@@ -166,6 +167,18 @@ def test_every_wrong_json_length_is_refused() -> None:
             outside = json_length is not None and not 1 <= json_length <= len(encoded.body)
             culprit = f"Inference-Header-Content-Length is {json_length}" if outside else ""
             assert culprit in _refusal(encoded.body, json_length)
+
+
+def test_a_length_is_read_from_the_headers_that_its_body_was_given() -> None:
+    for binary in (True, False):
+        encoded = encode_request(InferRequest("", (Tensor.from_elements("text", [b"a"]),)), binary=binary)
+        assert json_length_of(encoded.headers) == encoded.json_length
+
+
+@pytest.mark.parametrize("text", ["", "two", "-1", "+1", "1.0", " 1", "1_0", "\u0663", "1" * 13])
+def test_a_length_that_is_no_plain_whole_number_is_refused(text: str) -> None:
+    with pytest.raises(WireError, match="Inference-Header-Content-Length must be a whole number of bytes"):
+        json_length_of({"Inference-Header-Content-Length": text})
 
 
 @settings(deadline=None)
@@ -210,7 +223,7 @@ def test_a_malformed_response_is_refused_by_name(culprit: str, response_json: ob
 
 def test_an_output_which_the_model_lacks_is_refused_with_those_it_has() -> None:
     response = InferResponse("digits", (Tensor.from_numpy("scores", np.zeros(1)),))
-    with pytest.raises(WireError, match=r"no output 'score'; the outputs are: 'scores'\."):
+    with pytest.raises(WireError, match=r"output 'score' is unknown; the outputs are: 'scores'"):
         encode_response(response, requested=[OutputRequest("score", binary=True)])
 
 

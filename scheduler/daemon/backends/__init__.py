@@ -1,1 +1,1 @@
-"""The two ways out, edge and function: each carries one batch there and its answer back, and names what went wrong."""
+"""The two backends, edge server and functions: each sends a batch, and returns its answer or a failure."""

@@ -1,4 +1,4 @@
-"""The edge server: Open Inference Protocol v2, binary, one batch a call, over kept-alive connections."""
+"""The edge server as a backend: Open Inference Protocol v2, binary, one batch per call, kept-alive connections."""
 
 import asyncio
 import logging
@@ -13,36 +13,29 @@ from aiohttp.http import StreamWriter
 from yarl import URL
 
 from scheduler import wire
-from scheduler.daemon.backends.flight import Clock, Flight, Reply, SendFailed, check_response
+from scheduler.daemon.backends.batch_send import BatchSend, Clock, Reply, SendFailed, check_response
 from scheduler.daemon.backends.tcp_info import smoothed_rtt_s
 from scheduler.daemon.logs import log
 from scheduler.domain.batches import BatchReport, Failure, FailureKind
 from scheduler.domain.messages import ProbeMeasured
 from scheduler.domain.requests import Backend
+from scheduler.http_failures import failure_kind
 from scheduler.wire import InferRequest, InferResponse, WireError
 
 KEEP_ALIVE_S = 30.0
-"""Shorter than the idle limits of servers (120 s for ours), lest a batch meets a connection that is being closed."""
+"""Shorter than the idle limits of servers (120 s for ours), so that no batch uses a connection that is being closed."""
 
 PROBE_LIMIT_S = 2.0
 
-_KIND_BY_STATUS = {
-    401: FailureKind.FORBIDDEN,
-    403: FailureKind.FORBIDDEN,
-    404: FailureKind.FORBIDDEN,
-    429: FailureKind.THROTTLED,
-    503: FailureKind.THROTTLED,
-}
-
 
 class EdgeBackend:
-    """Sends batches to one Open Inference Protocol v2 server: ours, Triton, KServe, MLServer."""
+    """An Open Inference Protocol v2 server as a backend: ours, Triton, KServe, MLServer."""
 
     def __init__(self, *, url: str, connect_timeout_s: float, clock: Clock) -> None:
         """Stores its parts.
 
         Args:
-            url: as `http://HOST:PORT`.
+            url: of the form `http://HOST:PORT`.
             connect_timeout_s: longest wait for a TCP connection.
             clock: monotonic seconds.
         """
@@ -53,49 +46,48 @@ class EdgeBackend:
         self._infer_urls: dict[str, URL] = {}
 
     async def open(self) -> None:
-        """Makes the connection pool."""
-        # The engine bounds the batches under way, so the pool need not.
+        """Creates the connection pool."""
+        # The engine bounds the batches in flight, so the pool needs no limit.
         connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=KEEP_ALIVE_S)
         self._session = aiohttp.ClientSession(
             connector=connector,
             cookie_jar=aiohttp.DummyCookieJar(),
-            # No limit for the whole: the runner gives batches up, and a second timer for each costs what it brings.
+            # No total limit: the batch sender gives batches up, so a second timer for each would be wasted.
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=self._connect_timeout_s),
             auto_decompress=False,
             skip_auto_headers=("Accept", "Accept-Encoding"),
         )
 
-    async def send(self, flight: Flight, request: InferRequest) -> Reply:
-        """Posts a batch; see `InferenceBackend.send`."""
-        batch = flight.batch
+    async def send(self, batch_send: BatchSend, request: InferRequest) -> Reply:
+        """Sends a batch; see `InferenceBackend.send`."""
+        batch = batch_send.batch
         encoded = wire.encode_request(request)
-        body = _StampedBody(encoded.body, flight, self._clock)
-        headers = {wire.JSON_LENGTH_HEADER: str(encoded.json_length)} if encoded.json_length is not None else {}
+        body = _StampedBody(encoded.body, batch_send, self._clock)
         try:
             target = self._infer_url(batch.model)
-            async with self._pool().post(target, data=body, headers=headers, allow_redirects=False) as response:
+            async with self._pool().post(target, data=body, headers=encoded.headers, allow_redirects=False) as response:
                 answer = await response.read()
                 read_at_s = self._clock()
         except (aiohttp.ClientError, OSError, asyncio.TimeoutError) as error:
-            raise SendFailed(self._no_answer(flight, error), self._report(flight, body)) from None
-        report = self._report(flight, body, read_at_s=read_at_s)
+            raise SendFailed(self._no_answer(batch_send, error), self._report(batch_send, body)) from None
+        report = self._report(batch_send, body, read_at_s=read_at_s)
         if response.status != 200:
             raise SendFailed(_refused(response.status, response.headers.get("Retry-After"), answer), report)
-        parsed = self._parse(response, answer, flight, report)
+        parsed = self._parse(response, answer, batch_send, report)
         service_s = _seconds(parsed.parameters.get("service_s"))
         return Reply(parsed.outputs, replace(report, service_s=service_s), read_at_s)
 
     async def probe(self) -> ProbeMeasured:
-        """Asks whether the server is ready."""
+        """Asks the server whether it is ready, and measures the round trip."""
         asked_at_s = self._clock()
         limit = aiohttp.ClientTimeout(total=PROBE_LIMIT_S)
         try:
             async with self._pool().get(f"{self._url}/v2/health/ready", timeout=limit) as response:
                 await response.read()
         except (aiohttp.ClientError, OSError, asyncio.TimeoutError) as error:
-            return self._unwell(f"the edge server at {self._url} cannot be reached: {_cause(error)}")
+            return self._down(f"the edge server at {self._url} cannot be reached: {_cause(error)}")
         if response.status != 200:
-            return self._unwell(f"the edge server at {self._url} is not ready: it answered {response.status}")
+            return self._down(f"the edge server at {self._url} is not ready: it answered {response.status}")
         return ProbeMeasured(Backend.EDGE, ok=True, rtt_s=self._clock() - asked_at_s)
 
     async def close(self) -> None:
@@ -103,12 +95,12 @@ class EdgeBackend:
         if self._session is not None:
             await self._session.close()
 
-    def _unwell(self, message: str) -> ProbeMeasured:
-        log(logging.WARNING, "edge_check", message=f"{message}; it is asked again")
+    def _down(self, message: str) -> ProbeMeasured:
+        log(logging.WARNING, "edge_check", message=f"{message}; the daemon will ask again")
         return ProbeMeasured(Backend.EDGE, ok=False)
 
     def _pool(self) -> aiohttp.ClientSession:
-        assert self._session is not None, "open() comes first"
+        assert self._session is not None, "call open() first"
         return self._session
 
     def _infer_url(self, model: str) -> URL:
@@ -116,43 +108,43 @@ class EdgeBackend:
             self._infer_urls[model] = URL(f"{self._url}/v2/models/{quote(model, safe='')}/infer", encoded=True)
         return self._infer_urls[model]
 
-    def _no_answer(self, flight: Flight, error: Exception) -> Failure:
-        if flight.written_at_s is None:
+    def _no_answer(self, batch_send: BatchSend, error: Exception) -> Failure:
+        if batch_send.written_at_s is None:
             return Failure(
                 FailureKind.UNREACHABLE, f"the edge server at {self._url} cannot be reached: {_cause(error)}"
             )
         return Failure(FailureKind.BROKEN, f"the edge server at {self._url} broke the connection: {_cause(error)}")
 
     def _parse(
-        self, response: aiohttp.ClientResponse, answer: bytes, flight: Flight, report: BatchReport
+        self, response: aiohttp.ClientResponse, answer: bytes, batch_send: BatchSend, report: BatchReport
     ) -> InferResponse:
         try:
-            parsed = wire.parse_response(answer, _json_length(response.headers.get(wire.JSON_LENGTH_HEADER)))
-            check_response(parsed, flight.batch)
-            if parsed.id not in ("", str(flight.batch.batch_id)):
-                raise WireError(f"the answer is to batch {parsed.id!r}.")
+            parsed = wire.parse_response(answer, wire.json_length_of(response.headers))
+            check_response(parsed, batch_send.batch)
+            if parsed.id not in ("", str(batch_send.batch.batch_id)):
+                raise WireError(f"the answer is to batch {parsed.id!r}")
         except WireError as error:
-            sentence = f"the edge server's answer to batch {flight.batch.batch_id} cannot be used: {error}"
+            sentence = f"the edge server's answer to batch {batch_send.batch.batch_id} cannot be used: {error}"
             raise SendFailed(Failure(FailureKind.BROKEN, sentence), report) from None
         return parsed
 
-    def _report(self, flight: Flight, body: "_StampedBody", *, read_at_s: float | None = None) -> BatchReport:
+    def _report(self, batch_send: BatchSend, body: "_StampedBody", *, read_at_s: float | None = None) -> BatchReport:
         ended_at_s = self._clock() if read_at_s is None else read_at_s
         return BatchReport(
-            elapsed_s=max(0.0, ended_at_s - flight.batch.sent_at_s),
+            elapsed_s=max(0.0, ended_at_s - batch_send.batch.sent_at_s),
             rtt_s=body.rtt_s() if read_at_s is not None else None,
         )
 
 
 class _StampedBody(aiohttp.Payload):
-    """A body that notes when it was written, and on which connection."""
+    """A request body that records when it was written, and on which connection."""
 
     _value: bytes
 
-    def __init__(self, value: bytes, flight: Flight, clock: Clock) -> None:
+    def __init__(self, value: bytes, batch_send: BatchSend, clock: Clock) -> None:
         super().__init__(value, content_type="application/octet-stream")
         self._size = len(value)
-        self._flight = flight
+        self._batch_send = batch_send
         self._clock = clock
         self._socket: Any = None
 
@@ -161,32 +153,31 @@ class _StampedBody(aiohttp.Payload):
         if writer.transport is not None:
             self._socket = writer.transport.get_extra_info("socket")
         await writer.write(self._value, drain=False)
-        # Before the drain: from here on it is the network that takes the time.
-        self._flight.written_at_s = self._clock()
+        # Before the drain: from here on, the time is the network's.
+        self._batch_send.written_at_s = self._clock()
         await writer.drain()
 
     def decode(self, encoding: str = "utf-8", errors: str = "strict") -> str:
         return self._value.decode(encoding, errors)
 
     def rtt_s(self) -> float | None:
-        """The kernel's round-trip time on the connection that was used."""
+        """Returns the kernel's round-trip time of the connection, seconds; None if unknown."""
         return smoothed_rtt_s(self._socket)
 
 
 def _cause(error: Exception) -> str:
-    """The operating system's own word for it, or at least the error's kind."""
+    """Returns the operating system's description of an error, or else the error's type."""
     inner = error.os_error if isinstance(error, aiohttp.ClientConnectorError) else error
     return getattr(inner, "strerror", None) or type(inner).__name__
 
 
 def _refused(status: int, retry_after: str | None, answer: bytes) -> Failure:
-    kind = _KIND_BY_STATUS.get(status, FailureKind.REJECTED if 400 <= status < 500 else FailureKind.SERVER)
     message = f"the edge server answered {status}: {_error_sentence(answer)}"
-    return Failure(kind, message, _seconds(retry_after))
+    return Failure(failure_kind(status), message, _seconds(retry_after))
 
 
 def _error_sentence(answer: bytes) -> str:
-    """The protocol's error text, or the beginning of whatever came."""
+    """Returns the protocol's error text, or else the beginning of the body."""
     try:
         error = orjson.loads(answer)["error"]
     except (ValueError, KeyError, TypeError):
@@ -194,16 +185,8 @@ def _error_sentence(answer: bytes) -> str:
     return str(error)[:500]
 
 
-def _json_length(header: str | None) -> int | None:
-    if header is None:
-        return None
-    if not header.isdecimal():
-        raise WireError(f"{wire.JSON_LENGTH_HEADER} is {header[:40]!r}, which is no number.")
-    return int(header)
-
-
 def _seconds(value: object) -> float | None:
-    """A plausible number of seconds, None for anything else."""
+    """Returns a plausible number of seconds, None for anything else."""
     try:
         seconds = float(str(value))
     except ValueError:

@@ -1,4 +1,4 @@
-"""Function Compute through the provider's SDK: one invocation a batch, in threads, every answer checked."""
+"""The functions as a backend: one invocation per batch through the provider's SDK, in threads; answers are checked."""
 
 import asyncio
 import logging
@@ -8,10 +8,8 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import NamedTuple
 
-import orjson
-
 from scheduler import wire
-from scheduler.daemon.backends.flight import Clock, Flight, Reply, SendFailed, check_response
+from scheduler.daemon.backends.batch_send import BatchSend, Clock, Reply, SendFailed, check_response
 from scheduler.daemon.backends.uplink_probe import probe_uplink
 from scheduler.daemon.logs import log
 from scheduler.daemon.threads import DaemonThreads
@@ -22,22 +20,22 @@ from scheduler.fc_client import Account, CallFailed, FunctionCaller, Invoked, pr
 from scheduler.wire import Encoded, InferRequest, WireError
 
 LATE_READ_S = 20.0
-"""How much longer than a batch's own time its connection is held. A client that hangs up earlier cancels the run on the
-platform, and never learns what it is billed."""
+"""How long a connection stays open after its batch was given up. Closing it earlier cancels the invocation on the
+platform, and its bill stays unknown."""
 
 _AMBIGUOUS_CODES = ("Denied", "RAM", "Permission")
-"""In the code of a 403: the key is good, but may not ask for a function's description. It may still invoke it."""
+"""In the code of a 403: the key is valid but may not read a function's description. It may still invoke it."""
 
 
 class FunctionName(NamedTuple):
-    """What is invoked."""
+    """A function and the version or alias to invoke."""
 
     function: str
     qualifier: str
 
 
 class FunctionBackend:
-    """Sends batches to the functions of one account."""
+    """The functions of one account as a backend."""
 
     def __init__(
         self, *, account: Account, functions: Sequence[FunctionName], max_in_flight: int, clock: Clock
@@ -45,12 +43,12 @@ class FunctionBackend:
         """Stores its parts.
 
         Args:
-            account: where and as whom.
-            functions: those that will be called.
-            max_in_flight: most batches under way at one time.
+            account: endpoint and access key.
+            functions: the functions that will be called.
+            max_in_flight: maximum of batches in flight.
             clock: monotonic seconds.
         """
-        # As many again for batches that were given up and still hold their thread.
+        # Twice as many: batches that were given up still occupy their thread.
         threads = 2 * max_in_flight
         self._account = account
         self._functions = tuple(functions)
@@ -59,24 +57,28 @@ class FunctionBackend:
         self._threads = DaemonThreads(limit=threads, name="function")
         self._run_id = secrets.token_hex(4)
         self._doubtful = set(functions)
-        """Functions never called with success, or forbidden at the last call: a probe asks for them by name."""
+        """Functions without a successful call yet, or forbidden at the last call: a probe asks for each by name."""
 
     async def open(self) -> None:
-        """Imports the SDK and makes its client."""
+        """Imports the SDK and creates its client."""
         _warn_of_proxies()
         await self._threads.run(self._caller.open)
 
-    async def send(self, flight: Flight, request: InferRequest) -> Reply:
+    async def send(self, batch_send: BatchSend, request: InferRequest) -> Reply:
         """Invokes the tier's function with a batch; see `InferenceBackend.send`."""
-        return await self._threads.run(lambda: self._exchange(flight, request))
+        return await self._threads.run(lambda: self._exchange(batch_send, request))
 
     async def probe(self) -> ProbeMeasured:
-        """Asks for doubtful functions by name, and measures the uplink by a request that is refused unbilled."""
+        """Asks for doubtful functions by name, and measures the uplink with a request that is refused, hence free."""
         if self._functions and not await self._some_function_is_there():
             return ProbeMeasured(Backend.FUNCTION, ok=False)
         measured = await probe_uplink(host=self._account.host, tls=self._account.protocol == "https", clock=self._clock)
         if measured is None:
-            log(logging.WARNING, "function_check", message=f"{self._account.host} does not answer; it is asked again")
+            log(
+                logging.WARNING,
+                "function_check",
+                message=f"{self._account.host} does not answer; it is asked again",
+            )
             return ProbeMeasured(Backend.FUNCTION, ok=False)
         return ProbeMeasured(
             Backend.FUNCTION,
@@ -87,11 +89,11 @@ class FunctionBackend:
         )
 
     async def close(self) -> None:
-        """Lets the threads end; those in a call end with it."""
+        """Makes each thread end after its current call."""
         self._threads.close()
 
     async def _some_function_is_there(self) -> bool:
-        # Calls in threads change the set meanwhile.
+        # Calls in other threads change the set during the loop.
         doubtful = sorted(self._doubtful.copy())
         problems = await asyncio.gather(*(self._threads.run(partial(self._problem, name)) for name in doubtful))
         for name, problem in zip(doubtful, problems, strict=True):
@@ -102,7 +104,7 @@ class FunctionBackend:
         return len(self._doubtful) < len(self._functions)
 
     def _problem(self, name: FunctionName) -> str:
-        """Returns in one sentence what is wrong with key, endpoint or function; empty where nothing is."""
+        """Returns the problem with key, endpoint or function as one sentence; empty without one."""
         self._caller.open()
         try:
             self._caller.check(function=name.function, qualifier=name.qualifier)
@@ -111,18 +113,21 @@ class FunctionBackend:
             return "" if may_only_invoke else failed.failure.message
         return ""
 
-    def _exchange(self, flight: Flight, request: InferRequest) -> Reply:
-        """The whole of a batch's way, in a thread."""
+    def _exchange(self, batch_send: BatchSend, request: InferRequest) -> Reply:
+        """Invokes the function and reads its answer; runs in a thread."""
         self._caller.open()
-        batch, tier = flight.batch, flight.tier
+        batch, tier = batch_send.batch, batch_send.tier
         assert tier is not None
         batch_id = f"{self._run_id}-{batch.batch_id}"
         frame = _frame(batch, batch_id, request)
         left_s = batch.give_up_at_s - self._clock()
         if left_s <= 0:
-            failure = Failure(FailureKind.UNREACHABLE, "every thread for function calls is taken by one that hangs")
-            raise SendFailed(failure, self._report(flight, {}))
-        flight.written_at_s = self._clock()
+            failure = Failure(
+                FailureKind.UNREACHABLE,
+                "every thread for function calls is busy; raise `max_function_in_flight`",
+            )
+            raise SendFailed(failure, self._report(batch_send, {}))
+        batch_send.written_at_s = self._clock()
         try:
             invoked = self._caller.invoke(
                 function=tier.function_name,
@@ -133,37 +138,40 @@ class FunctionBackend:
         except CallFailed as failed:
             if failed.failure.kind is FailureKind.FORBIDDEN:
                 self._doubtful.add(FunctionName(tier.function_name, tier.qualifier))
-            raise SendFailed(failed.failure, self._report(flight, {})) from None
+            raise SendFailed(failed.failure, self._report(batch_send, {})) from None
         self._doubtful.discard(FunctionName(tier.function_name, tier.qualifier))
-        return self._reply(flight, invoked, batch_id)
+        return self._reply(batch_send, invoked, batch_id)
 
-    def _reply(self, flight: Flight, invoked: Invoked, batch_id: str) -> Reply:
+    def _reply(self, batch_send: BatchSend, invoked: Invoked, batch_id: str) -> Reply:
         read_at_s = self._clock()
         try:
             header, payload = wire.unpack_frame(invoked.body)
         except WireError as error:
-            raise SendFailed(_not_a_frame(invoked, error), self._report(flight, {}, read_at_s)) from None
-        report = self._report(flight, header, read_at_s)
-        failure = _failure_in(header, invoked.error_type, batch_id)
-        if failure is not None:
-            raise SendFailed(failure, report)
-        outputs = () if flight.batch.warming else self._outputs(flight, payload, report)
+            kind = FailureKind.FUNCTION if invoked.error_type else FailureKind.BROKEN
+            failure = Failure(kind, invoked.without_frame(error))
+            raise SendFailed(failure, self._report(batch_send, {}, read_at_s)) from None
+        report = self._report(batch_send, header, read_at_s)
+        if (reported := _failure_in(header, invoked.error_type, batch_id)) is not None:
+            raise SendFailed(reported, report)
+        outputs = () if batch_send.batch.warming else self._outputs(batch_send, payload, report)
         return Reply(outputs, report, read_at_s)
 
-    def _outputs(self, flight: Flight, payload: Encoded, report: BatchReport) -> tuple[wire.Tensor, ...]:
+    def _outputs(self, batch_send: BatchSend, payload: Encoded, report: BatchReport) -> tuple[wire.Tensor, ...]:
         try:
             response = wire.parse_response(payload.body, payload.json_length)
-            check_response(response, flight.batch)
+            check_response(response, batch_send.batch)
         except WireError as error:
-            sentence = f"the function's answer to batch {flight.batch.batch_id} cannot be used: {error}"
+            sentence = f"the function's answer to batch {batch_send.batch.batch_id} cannot be used: {error}"
             raise SendFailed(Failure(FailureKind.BROKEN, sentence), report) from None
         return response.outputs
 
-    def _report(self, flight: Flight, header: Mapping[str, object], read_at_s: float | None = None) -> BatchReport:
+    def _report(
+        self, batch_send: BatchSend, header: Mapping[str, object], read_at_s: float | None = None
+    ) -> BatchReport:
         ended_at_s = self._clock() if read_at_s is None else read_at_s
         cold_start, memory_bytes = header.get("cold_start"), header.get("memory_bytes")
         return BatchReport(
-            elapsed_s=max(0.0, ended_at_s - flight.batch.sent_at_s),
+            elapsed_s=max(0.0, ended_at_s - batch_send.batch.sent_at_s),
             service_s=_seconds(header.get("service_s")),
             billed_duration_s=_seconds(header.get("duration_s")),
             cold_start=cold_start if isinstance(cold_start, bool) else None,
@@ -173,10 +181,13 @@ class FunctionBackend:
 
 
 def _warn_of_proxies() -> None:
-    """Says that the SDK will go through a proxy: it heeds these variables even for 127.0.0.1, and never NO_PROXY."""
+    """Logs a warning if the SDK will use a proxy, which it does even for 127.0.0.1, without regard to NO_PROXY."""
     if variable := proxy_variable():
         log(
-            logging.WARNING, "proxy", variable=variable, message="function calls go through this proxy; unset it if not"
+            logging.WARNING,
+            "proxy",
+            variable=variable,
+            message="function calls use this proxy; unset it to avoid that",
         )
 
 
@@ -188,10 +199,10 @@ def _frame(batch: Batch, batch_id: str, request: InferRequest) -> bytes:
 
 
 def _failure_in(header: Mapping[str, object], error_type: str, batch_id: str) -> Failure | None:
-    """What the frame's header and the platform's say went wrong; None where nothing did."""
+    """Returns the failure that the frame's header or the platform's error type describes; None without one."""
     status, error = header.get("status"), str(header.get("error") or "no reason given")[:500]
     if header.get("batch_id") not in (None, batch_id):
-        return Failure(FailureKind.BROKEN, f"the function's answer is to another batch, {str(header['batch_id'])[:64]}")
+        return Failure(FailureKind.BROKEN, f"the function answered to another batch, {str(header['batch_id'])[:64]}")
     if status == 200 and not error_type:
         return None
     if status == 404:
@@ -199,17 +210,6 @@ def _failure_in(header: Mapping[str, object], error_type: str, batch_id: str) ->
     if isinstance(status, int) and 400 <= status < 500:
         return Failure(FailureKind.REJECTED, f"the function answered {status}: {error}")
     return Failure(FailureKind.FUNCTION, f"the function failed ({error_type or status}): {error}")
-
-
-def _not_a_frame(invoked: Invoked, error: WireError) -> Failure:
-    """HTTP 200 with an error type and the platform's own body is how a crash, a timeout or a failed start looks."""
-    if not invoked.error_type:
-        return Failure(FailureKind.BROKEN, f"the function's answer cannot be used: {error}")
-    try:
-        reason = str(orjson.loads(invoked.body)["errorMessage"])
-    except (ValueError, KeyError, TypeError):
-        reason = invoked.body[:200].decode(errors="replace")
-    return Failure(FailureKind.FUNCTION, f"the function failed ({invoked.error_type}): {reason[:500]}")
 
 
 def _seconds(value: object) -> float | None:

@@ -1,4 +1,4 @@
-"""What the kernel knows about a connection of ours."""
+"""The kernel's measurements of a TCP connection."""
 
 import socket
 import struct
@@ -11,10 +11,10 @@ _RTT = struct.Struct("=I")
 
 
 def smoothed_rtt_s(sock: Any) -> float | None:
-    """Returns the kernel's smoothed round-trip time in seconds; None where it has none or does not tell.
+    """Returns the kernel's smoothed round-trip time in seconds; None if there is none, or outside Linux.
 
     Args:
-        sock: a connected TCP socket, or what asyncio and uvloop give out as one.
+        sock: a connected TCP socket, or the substitute that asyncio and uvloop return.
 
     References:
         tcp(7), TCP_INFO.

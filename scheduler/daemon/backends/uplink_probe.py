@@ -1,7 +1,7 @@
-"""How fast the way to the functions is, when no batch has told for a while: a small request that costs nothing.
+"""Measures the uplink to the functions when no batch has measured it for a while, with a small request that is free.
 
-It is not signed, so the provider refuses it (400, 403) after reading it, and bills nothing. Our own socket lets the
-kernel tell the round-trip time.
+The request is not signed, so the provider refuses it (400, 403) after it has read it, and bills nothing. It uses a
+socket of its own, because the kernel then reports the round-trip time.
 """
 
 import asyncio
@@ -15,28 +15,28 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-from scheduler.daemon.backends.flight import Clock
+from scheduler.daemon.backends.batch_send import Clock
 from scheduler.daemon.backends.tcp_info import smoothed_rtt_s
 
 PROBE_BYTES = 32 * 1024
 PROBE_LIMIT_S = 10.0
-"""32 KB in 10 s is 3 KB/s: a slower uplink carries no batch in time anyway."""
+"""32 KB in 10 s is 3 KB/s: over a slower uplink no batch is in time."""
 
 _DEFAULT_PORTS: Mapping[bool, int] = {True: 443, False: 80}
 
 
 @dataclass(frozen=True, slots=True)
 class UplinkMeasured:
-    """One probe that was answered."""
+    """The measurement of an answered probe."""
 
     rtt_s: float
     sent_bytes: int
     transfer_s: float | None
-    """Seconds that the body took, round trip excluded; None where the answer came too early to tell."""
+    """Transfer time of the body without the round trip; None if the answer came before the body was read."""
 
 
 async def probe_uplink(*, host: str, tls: bool, clock: Clock) -> UplinkMeasured | None:
-    """Returns what a probe measured, None where nothing answered within PROBE_LIMIT_S.
+    """Returns what a probe measured; None if there was no answer within PROBE_LIMIT_S.
 
     Args:
         host: HOST or HOST:PORT.
@@ -68,24 +68,24 @@ async def _probe(name: str, port: int, tls: bool, clock: Clock) -> UplinkMeasure
 async def _transfer_s(
     reader: asyncio.StreamReader, writer: asyncio.StreamWriter, name: str, *, rtt_s: float, clock: Clock
 ) -> float | None:
-    """Seconds that the body took; None where that cannot be told, though somebody is there."""
+    """Returns the transfer time of the body, seconds; None if it is unknown although the server answers."""
     sent_at_s = clock()
     writer.write(_request(name))
     try:
         status_line = await reader.readuntil(b"\r\n")
     except (ConnectionError, asyncio.IncompleteReadError):
-        # Refused by hanging up, which a server may do that does not read bodies it will not use.
+        # A server that does not read unwanted bodies may refuse the request by closing the connection.
         return None
     if not status_line.startswith(b"HTTP/1."):
-        raise ValueError("no HTTP server")
+        raise ValueError("not an HTTP server")
     transfer_s = clock() - sent_at_s - rtt_s
     answered_early = _unsent_bytes(writer.get_extra_info("socket")) > 0 or writer.transport.get_write_buffer_size() > 0
     return transfer_s if transfer_s > 0 and not answered_early else None
 
 
 def _request(name: str) -> bytes:
-    # An invocation of a function that cannot exist, without a signature; the body is incompressible enough for any
-    # middle box, and never parsed.
+    # An unsigned invocation of a function that does not exist. The body is never parsed; it compresses badly, so that a
+    # proxy on the path does not change the measurement.
     head = (
         "POST /2023-03-30/functions/edgeburst-uplink-probe/invocations HTTP/1.1\r\n"
         f"Host: {name}\r\nContent-Type: application/octet-stream\r\nConnection: close\r\n"
@@ -101,7 +101,7 @@ def _tls_context() -> ssl.SSLContext:
 
 
 def _unsent_bytes(sock: Any) -> int:
-    """Bytes in the kernel's send queue that the other side has not acknowledged (SIOCOUTQ); 0 where it cannot tell."""
+    """Returns the bytes in the kernel's send queue without acknowledgement (SIOCOUTQ); 0 on systems without it."""
     if not sys.platform.startswith("linux"):
         return 0
     buffer = fcntl.ioctl(sock.fileno(), termios.TIOCOUTQ, struct.pack("i", 0))

@@ -1,1 +1,1 @@
-"""The configuration: one TOML file read, checked and turned into settings; errors that name file, line and key."""
+"""The configuration: one TOML file, read, checked and converted to settings; errors name file, line and key."""

@@ -1,4 +1,4 @@
-"""The daemon's configuration: one frozen object, read once from one TOML file and EDGEBURST_* variables."""
+"""The daemon's configuration: one frozen object, read once from a TOML file and EDGEBURST_* variables."""
 
 from __future__ import annotations
 
@@ -23,26 +23,25 @@ from scheduler.planning.plan_file import PlanFileError, read_plan
 
 
 class Config(ConfigFile):
-    """A checked configuration. `daemon`, `engine`, `spend`, `explain`, `edge`, `function` and `models` are
-    its tables."""
+    """A valid configuration; `daemon`, `engine`, `spend`, `explain`, `edge`, `function` and `models` are its tables."""
 
     _source: Source = PrivateAttr(default=Source(Path("the configuration")))
     _with_plans: bool = PrivateAttr(default=True)
 
     @property
     def path(self) -> Path:
-        """The file it was read from."""
+        """The file that it was read from."""
         return self._source.path
 
     def error(self, at: toml_lines.KeyPath, sentence: str) -> ConfigError:
-        """Returns the error that says `sentence` about the value at that path of keys and indices."""
+        """Returns an error with a sentence about the value at a path of keys and indices."""
         return self._source.error(at, sentence)
 
     def engine_settings(self) -> EngineSettings:
-        """Returns what the engine is configured with: profiles as laws, price sheets as prices.
+        """Returns the engine's settings, with profiles as latency models and price sheets as prices.
 
         Raises:
-            ConfigError: a profile or price sheet is missing, of the wrong kind, or says something impossible.
+            ConfigError: a profile or price sheet is missing, of the wrong kind, or not valid.
         """
         sheet = self._price_sheet()
         models = tuple(self._model(index, model, sheet) for index, model in enumerate(self.models))
@@ -56,12 +55,12 @@ class Config(ConfigFile):
         )
 
     def currency(self) -> str:
-        """Returns the currency of the price sheet; empty where no function costs anything."""
+        """Returns the currency of the price sheet; empty without functions."""
         sheet = self._price_sheet()
         return "" if sheet is None else sheet.currency
 
     def edge_profile(self, index: int) -> Profile | None:
-        """Returns the edge profile of the model at that index, None where the edge does not serve it."""
+        """Returns the edge profile of the model at that index, None if the edge does not serve it."""
         name = self.models[index].edge_profile
         return self._profile(name, "edge", ("model", index, "edge_profile")) if name else None
 
@@ -71,12 +70,12 @@ class Config(ConfigFile):
         return self._profile(name, "function", ("model", index, "tier", tier_index, "profile"))
 
     def access_key_file(self) -> Path | None:
-        """Returns the file that holds the access key, None where environment variables do."""
+        """Returns the file that holds the access key, None if environment variables hold it."""
         name = self.function.access_key_file if self.function else ""
         return self._source.path.parent / name if name else None
 
     def explain_file(self) -> Path | None:
-        """Returns the file that explanations are written to, None where none is."""
+        """Returns the file that explanations are written to, None if there is none."""
         name = self.explain.file
         return self._source.path.parent / name if name else None
 
@@ -94,7 +93,9 @@ class Config(ConfigFile):
         except ProfileError as error:
             raise self.error(at, str(error)) from None
         if profile.backend != backend:
-            raise self.error(at, f"profile {name} was measured on the {profile.backend}; name one of the {backend}")
+            raise self.error(
+                at, f"profile {name} was measured on the {profile.backend}; name one that was measured on the {backend}"
+            )
         return profile
 
     def _model(self, index: int, model: ModelSection, sheet: PriceSheet | None) -> ModelSettings:
@@ -105,7 +106,7 @@ class Config(ConfigFile):
             name=model.name,
             max_items=model.max_items,
             classes=classes,
-            edge_latency=self._law(edge, ("model", index, "edge_profile")) if edge else None,
+            edge_latency=self._latency(edge, ("model", index, "edge_profile")) if edge else None,
             tiers=tiers,
             buffers=self._loaded(index, model, classes, tiers) if model.function_plan and self._with_plans else (),
             default_priority=model.default_priority,
@@ -134,13 +135,13 @@ class Config(ConfigFile):
         return FunctionTier(
             name=tier.name,
             function_name=tier.function,
-            latency=self._law(self.tier_profile(index, number), (*at, "profile")),
+            latency=self._latency(self.tier_profile(index, number), (*at, "profile")),
             price=price,
             qualifier=tier.qualifier,
             max_in_flight=tier.max_in_flight,
         )
 
-    def _law(self, profile: Profile, at: toml_lines.KeyPath) -> LatencyModel:
+    def _latency(self, profile: Profile, at: toml_lines.KeyPath) -> LatencyModel:
         try:
             return LatencyModel(
                 alpha_s=profile.alpha_s,
@@ -149,20 +150,20 @@ class Config(ConfigFile):
                 rows=tuple((row.batch, row.p50_s) for row in profile.rows),
             )
         except ValueError as error:
-            raise self.error(at, f"profile {profile.name} is no latency law: {error}") from None
+            raise self.error(at, f"profile {profile.name} has no valid latency model: {error}") from None
 
 
 def load_config(path: str | Path, environ: Mapping[str, str], *, with_plans: bool = True) -> Config:
-    """Reads and checks a configuration, with every profile, price sheet and plan it names.
+    """Reads and checks a configuration, with every profile, price sheet and plan that it names.
 
-    Parameters:
+    Args:
         path: the TOML file.
         environ: the process environment; EDGEBURST_TABLE__KEY overrides a key of [daemon], [engine], [spend],
             [explain], [edge], [function].
-        with_plans: False leaves plans aside, for whoever makes the functions that those want.
+        with_plans: False ignores plans, for the command that makes their functions.
 
     Raises:
-        ConfigError: it cannot be used; one sentence with file and line.
+        ConfigError: the configuration is not valid; one sentence with file and line.
     """
     tables, source = read_source(Path(path), environ)
     try:
@@ -177,7 +178,7 @@ def load_config(path: str | Path, environ: Mapping[str, str], *, with_plans: boo
 
 
 def _tuples(value: Any) -> Any:
-    """Lists as tuples: what is checked strictly must have the type it ends as."""
+    """Returns a value with tuples for its lists, because the strict check of types converts nothing."""
     if isinstance(value, dict):
         return {key: _tuples(inner) for key, inner in value.items()}
     return tuple(_tuples(inner) for inner in value) if isinstance(value, list) else value
@@ -195,7 +196,7 @@ def _service_class(section: ClassSection, late: Late) -> ServiceClass:
 
 
 def _contradictions(config: Config) -> Iterator[tuple[toml_lines.KeyPath, str]]:
-    """What is well-formed key by key and yet cannot be."""
+    """Yields the path of each contradiction between valid keys, and a sentence about it."""
     file = config.explain_file()
     if file is not None and (file.is_dir() or not file.parent.is_dir()):
         wrong = f"{file} is a folder" if file.is_dir() else f"there is no folder {file.parent}"
@@ -218,19 +219,22 @@ def _contradictions(config: Config) -> Iterator[tuple[toml_lines.KeyPath, str]]:
 def _twice(kind: str, at: toml_lines.KeyPath, names: list[str]) -> Iterator[tuple[toml_lines.KeyPath, str]]:
     for index, name in enumerate(names):
         if name in names[:index]:
-            yield (*at, index, "name"), f"there are two of the {kind} name {name}; rename one"
+            yield (*at, index, "name"), f"the {kind} name {name} occurs twice; rename one"
 
 
 def _unserved(config: Config, model: ModelSection, at: toml_lines.KeyPath) -> Iterator[tuple[toml_lines.KeyPath, str]]:
     if not model.edge_profile and not model.tiers:
-        yield at, f"nothing serves model {model.name}; give it an `edge_profile`, a [[model.tier]], or both"
+        yield at, f"no backend serves model {model.name}; give it an `edge_profile`, a [[model.tier]], or both"
     if model.edge_profile and config.edge is None:
-        yield (*at, "edge_profile"), f"model {model.name} has an edge profile and there is no edge; add an [edge] table"
+        yield (
+            (*at, "edge_profile"),
+            f"model {model.name} has an edge profile, but there is no edge; add an [edge] table",
+        )
 
 
 def _undescribed(model: ModelSection, at: toml_lines.KeyPath) -> Iterator[tuple[toml_lines.KeyPath, str]]:
     if bool(model.inputs) != bool(model.outputs):
-        yield at, f"model {model.name} needs both `inputs` and `outputs`, or neither if the catalogue knows it"
+        yield at, f"model {model.name} needs both `inputs` and `outputs`, or neither if it is in the catalogue"
     if not model.inputs and model.name not in catalogue.names():
         yield (
             (*at, "name"),

@@ -1,4 +1,4 @@
-"""The access key of the function account, from where the configuration says. No secret is ever shown."""
+"""The access key of the function account, from the environment or from a file. No secret is ever shown."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _OPTIONAL = "security_token"
 
 @dataclass(frozen=True, slots=True)
 class SecretReference:
-    """Where one secret is taken from, and whether there is something there."""
+    """The environment variable that should hold a secret, and whether it is set."""
 
     purpose: str
     variable: str
@@ -26,16 +26,16 @@ class SecretReference:
 
 
 def read_access_key(config: Config, environ: Mapping[str, str]) -> AccessKey:
-    """Returns the key that `[function]` refers to.
+    """Returns the access key that `[function]` refers to.
 
     Raises:
-        ConfigError: a variable is not set, or the file is missing or incomplete; the message names which.
+        ConfigError: a variable is not set, or the file is missing or incomplete; the message names it.
     """
     path = config.access_key_file()
     if path is not None:
         return _from_file(config, path)
     if config.function is None:
-        raise ConfigError(f"{config.path}: there is no [function] table, so there is no access key; add one")
+        raise ConfigError(f"{config.path}: the table [function], which names the access key, is missing; add it")
     return AccessKey(
         access_key_id=_variable(config, "access_key_id_env", environ),
         access_key_secret=_variable(config, "access_key_secret_env", environ),
@@ -44,7 +44,7 @@ def read_access_key(config: Config, environ: Mapping[str, str]) -> AccessKey:
 
 
 def secret_references(config: Config, environ: Mapping[str, str]) -> tuple[SecretReference, ...]:
-    """Returns every environment variable that the configuration takes a secret from."""
+    """Returns a reference to every environment variable that holds a secret."""
     named = [("admin token", config.daemon.admin_token_env)]
     if config.function is not None and not config.function.access_key_file:
         named += _key_variables(config.function)
@@ -76,7 +76,7 @@ def _from_file(config: Config, path: Path) -> AccessKey:
     except OSError as error:
         raise config.error(at, f"the access key file {path} cannot be read ({error.strerror}); name another") from None
     except ValueError:
-        # The parser's own words may repeat a part of the secret.
+        # The parser's message may repeat a part of the secret.
         raise config.error(at, f'{path} must be TOML with lines like access_key_id = "..."') from None
     for key in values:
         if key not in (*_REQUIRED, _OPTIONAL):

@@ -1,5 +1,5 @@
-"""What pydantic finds wrong, as one sentence that names file, line, key and the next step. Values that may be secret
-are never repeated."""
+"""The errors of the validation, as one sentence that names file, line, key and the next step. It never repeats a value
+that may be secret."""
 
 from __future__ import annotations
 
@@ -33,13 +33,13 @@ _LENGTHS = {"too_short": "too few", "too_long": "too many", "string_too_long": "
 
 
 def config_error(source: Source, errors: Sequence[ErrorDetails]) -> ConfigError:
-    """Returns the error to tell first: a typo before the missing key that it may be, then by line."""
+    """Returns the error to report first: an unknown key before a missing one, which it may stand for; then by line."""
     first = min(errors, key=lambda error: (_rank(error["type"]), _line(source, error["loc"])))
     return source.error(first["loc"], _sentence(first))
 
 
 def table_name(at: toml_lines.KeyPath) -> str:
-    """Returns a table as it is written in the file.
+    """Returns the header of a table as the file writes it.
 
     >>> table_name(("model", 0, "class", 1))
     '[[model.class]]'
@@ -51,7 +51,7 @@ def table_name(at: toml_lines.KeyPath) -> str:
 
 
 def _rank(kind: str) -> int:
-    # A list is also too short for each of its entries that is wrong, which says nothing new.
+    # A list with a wrong entry is also reported as too short, which adds nothing.
     return {"extra_forbidden": 0, "missing": 2, "too_short": 3}.get(kind, 1)
 
 
@@ -94,7 +94,7 @@ def _pattern(at: toml_lines.KeyPath) -> str:
         return "must be the NAME of an environment variable (capitals, digits and _), never the secret itself"
     if key in ("name", "region"):
         return "must be made of letters, digits, '.', '_' and '-', and begin with a letter or digit"
-    return f"is not what it must be: {_description(at)}"
+    return f"does not fit its description: {_description(at)}"
 
 
 def _unknown(at: toml_lines.KeyPath) -> str:
@@ -107,13 +107,13 @@ def _unknown(at: toml_lines.KeyPath) -> str:
     homes = [table_name(path) for path, section in SECTIONS.items() if path and key in _keys(section)]
     if homes:
         return prefix + f"it belongs in {homes[0]}"
-    # Nothing is alike; the nearest may still be what was meant, and the list says the rest.
+    # No key is similar, so the error lists them all.
     return prefix + f"the keys there are {', '.join(valid)}"
 
 
 def _missing(at: toml_lines.KeyPath) -> str:
     if at == ("model",):
-        return "there is no [[model]], so nothing would be served; add one with a `name`"
+        return "there is no [[model]]; add one with a `name`"
     return f"{table_name(at[:-1])} lacks the key `{at[-1]}`: {_description(at)}"
 
 
@@ -149,7 +149,7 @@ def _plain(number: float) -> str:
 
 
 def _shown(value: object) -> str:
-    """A number as written; a text only by its kind, since it may be a secret in the wrong place."""
+    """Returns a number as it is, and only the type of other values, which may be a secret in the wrong place."""
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, int | float):

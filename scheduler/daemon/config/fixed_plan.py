@@ -1,4 +1,4 @@
-"""A plan of `edgeburst plan --json` as the daemon obeys it: applications are classes, groups are buffers of tiers."""
+"""A plan of `edgeburst plan --json` as the daemon follows it: applications become classes, groups become buffers."""
 
 from __future__ import annotations
 
@@ -14,57 +14,58 @@ from scheduler.planning.plan_file import Group, PlanFile
 
 
 class LoadedPlanError(EdgeburstError):
-    """A plan does not fit the configuration; one sentence without the file's name."""
+    """A plan that does not fit the configuration; one sentence without the file's name."""
 
 
 def loaded_buffers(
     plan: PlanFile, model: ModelSection, *, classes: Sequence[ServiceClass], tiers: Sequence[FunctionTier]
 ) -> tuple[LoadedBuffer, ...]:
-    """Returns the buffers of a model; those of a class by ascending size of requests.
+    """Returns the buffers of a model; those of one class by ascending size of requests.
 
-    A plan with one application is that of a model with one class, whatever their names are.
+    A plan with one application fits a model with one class, whatever their names are.
 
-    Parameters:
-        plan: as read.
-        model: whose plan it is.
-        classes: of the model.
-        tiers: of the model, with their laws and prices.
+    Args:
+        plan: the plan.
+        model: the model that the plan is for.
+        classes: the classes of the model.
+        tiers: the tiers of the model, with their latency models and prices.
 
     Raises:
-        LoadedPlanError: an application, a class or a tier has no counterpart, or what is planned cannot hold.
+        LoadedPlanError: an application, a class or a tier has no counterpart, or a batch or a wait of the plan is not
+            feasible.
     """
     leaving = {c.name: c for c in classes if not c.edge_only}
     if plan.infeasible:
         raise LoadedPlanError(f"the plan does not keep its objectives ({plan.infeasible}); plan again")
     if plan.currency and tiers and plan.currency != tiers[0].price.currency:
         raise LoadedPlanError(
-            f"the plan counts in {plan.currency}, `price_sheet` in {tiers[0].price.currency}; plan with the same sheet"
+            f"the plan is in {plan.currency}, `price_sheet` in {tiers[0].price.currency}; plan with the same sheet"
         )
     names = {app: app for app in plan.apps}
     if len(plan.apps) == len(leaving) == 1:
         names = {plan.apps[0]: next(iter(leaving))}
-    for sentence in _strangers(names, leaving, model):
+    for sentence in _unmatched(names, leaving, model):
         raise LoadedPlanError(sentence)
     buffers = [_buffer(group, model, names=names, classes=leaving, tiers=tiers) for group in _ascending(plan.groups)]
     return tuple(buffers)
 
 
-def _strangers(names: Mapping[str, str], leaving: Mapping[str, ServiceClass], model: ModelSection) -> Iterator[str]:
+def _unmatched(names: Mapping[str, str], leaving: Mapping[str, ServiceClass], model: ModelSection) -> Iterator[str]:
     for name in names.values():
         if name not in leaving:
             yield (
-                f"application {name} of the plan is no [[model.class]] of model {model.name} that may leave the site;"
-                " add one of that name, or plan without it"
+                f"model {model.name} has no [[model.class]] for application {name} of the plan, or it is edge-only;"
+                " add a class of that name, or plan without it"
             )
     for name in leaving:
         if name not in names.values():
-            yield f"class {name} of model {model.name} is no application of the plan; plan with one of that name"
+            yield f"the plan has no application for class {name} of model {model.name}; plan with one of that name"
 
 
 def _ascending(groups: Sequence[Group]) -> list[Group]:
-    """Groups by size of requests; the largest of an application takes what is larger still.
+    """Returns groups by ascending size of requests; the last group of an application also takes all larger requests.
 
-    Of those that take any size an application has one only.
+    An application has at most one group for requests of any size.
     """
     seen: dict[str, list[Group]] = {}
     for group in groups:
@@ -91,16 +92,16 @@ def _buffer(
     tiers: Sequence[FunctionTier],
 ) -> LoadedBuffer:
     tier = _tier(group, model, tiers)
-    most = min(tier.latency.max_batch, model.max_items)
-    if group.batch > most:
+    max_batch = min(tier.latency.max_batch, model.max_items)
+    if group.batch > max_batch:
         raise LoadedPlanError(
-            f"{group.name} wants batches of {group.batch}, but those of tier {tier.name} have {most} items at most"
+            f"{group.name} has batches of {group.batch}, but tier {tier.name} takes at most {max_batch} items"
             " (its profile's largest batch, and `max_items`); measure larger ones, or plan again"
         )
     for app in group.apps:
         for sentence in _broken(app, group, classes[names[app]]):
             raise LoadedPlanError(f"application {app}: {sentence}")
-        _refuse_too_slow(app, group.timeouts_s[app], tier, classes[names[app]])
+        _check_in_time(app, group.timeouts_s[app], tier, classes[names[app]])
     return LoadedBuffer(
         classes=tuple(names[app] for app in group.apps),
         tier=tier.name,
@@ -111,31 +112,35 @@ def _buffer(
     )
 
 
-def _refuse_too_slow(app: str, wait_s: float, tier: FunctionTier, service_class: ServiceClass) -> None:
-    """A tier that takes longer than the plan thought makes everybody late who waits as planned."""
+def _check_in_time(app: str, wait_s: float, tier: FunctionTier, service_class: ServiceClass) -> None:
+    """Checks that a request which waits as long as the plan allows can still be in time on its tier.
+
+    Raises:
+        LoadedPlanError: the wait and the tier's service time of one item exceed the SLO.
+    """
     takes_s = tier.latency.predict_s(1)
     if wait_s + takes_s > service_class.slo_s:
         raise LoadedPlanError(
-            f"application {app}: the plan lets it wait {wait_s:.3g} s, and tier {tier.name} takes {takes_s:.3g} s for"
-            f" one item by its profile: later than the `slo_s` of {service_class.slo_s:g}; plan again with that profile"
+            f"application {app}: it waits up to {wait_s:.3g} s, and tier {tier.name} takes {takes_s:.3g} s for one item"
+            f" by its profile, which exceeds the `slo_s` of {service_class.slo_s:g}; plan again with that profile"
         )
 
 
 def _broken(app: str, group: Group, service_class: ServiceClass) -> Iterator[str]:
-    """What of a promise to an application does not fit its class."""
+    """Yields a sentence for each promise of the plan that does not fit the application's class."""
     if app not in group.timeouts_s:
-        yield "timeouts_s is missing in the plan; write it with `edgeburst plan --json`"
+        yield "`timeouts_s` is missing in the plan; make the plan with `edgeburst plan --json`"
     elif group.timeouts_s[app] >= service_class.slo_s:
         yield (
-            f"the plan lets it wait {group.timeouts_s[app]:g} s, its class has an `slo_s` of {service_class.slo_s:g};"
-            " plan with that"
+            f"it waits up to {group.timeouts_s[app]:g} s, but its class has an `slo_s` of {service_class.slo_s:g};"
+            " plan with that SLO"
         )
     percentile, latency_s = group.promises.get(app, (1.0, 0.0))
     if latency_s > service_class.slo_s * (1 + 1e-9):
         yield f"the plan promises {latency_s:g} s, its class has an `slo_s` of {service_class.slo_s:g}; plan with that"
     if percentile < service_class.percentile - 1e-9:
         yield (
-            f"the plan promises its latency to {percentile:g} of the requests, its class asks for a `percentile` of"
+            f"the plan promises its latency for {percentile:g} of the requests, but its class has a `percentile` of"
             f" {service_class.percentile:g}; plan with that"
         )
 
@@ -146,8 +151,8 @@ def _tier(group: Group, model: ModelSection, tiers: Sequence[FunctionTier]) -> F
         if _size(section).label == wanted.label:
             return tier
     raise LoadedPlanError(
-        f"{group.name} wants {wanted.label}, which no [[model.tier]] of model {model.name} is; `edgeburst fc apply PLAN"
-        " --config FILE` makes the function and prints the table to add"
+        f"{group.name} needs {wanted.label}, but model {model.name} has no such [[model.tier]]; `edgeburst fc apply"
+        " PLAN --config FILE` makes the function and prints the table to add"
     )
 
 

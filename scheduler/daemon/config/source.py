@@ -1,4 +1,4 @@
-"""Where each configured value comes from: the file and its lines, or an environment variable."""
+"""The origin of each configured value: a line of the file, or an environment variable."""
 
 from __future__ import annotations
 
@@ -15,48 +15,48 @@ from scheduler.daemon.config import toml_lines
 from scheduler.daemon.config.sections import SECTIONS
 from scheduler.domain.errors import ConfigError
 
-# The standard library has a TOML parser from 3.11 on; `tomli` is the same one for 3.10.
+# The standard library has a TOML parser since 3.11; `tomli` is the same parser for 3.10.
 TOML = importlib.import_module("tomllib" if sys.version_info >= (3, 11) else "tomli")
 
 PREFIX = "EDGEBURST_"
-_LARGEST_FILE_BYTES = 1_000_000
+_MAX_FILE_BYTES = 1_000_000
 _OVERRIDABLE = ("daemon", "engine", "spend", "explain", "edge", "function")
 _SYNTAX = re.compile(r"^(.*?) \(at (?:line (\d+), column (\d+)|end of document)\)$", re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """Finds the place to which an error points."""
+    """Where each value of a configuration was set, for error messages."""
 
     path: Path
     lines: Mapping[toml_lines.KeyPath, int] = field(default_factory=dict)
     overridden: Mapping[toml_lines.KeyPath, str] = field(default_factory=dict)
-    """By path: the environment variable that set it."""
+    """By path: the environment variable that set the value."""
 
     def error(self, at: toml_lines.KeyPath, sentence: str) -> ConfigError:
-        """Returns the error that says `sentence` about the value at that path."""
+        """Returns an error with a sentence about the value at a path."""
         return ConfigError(f"{self.where(at)}: {sentence}")
 
     def where(self, at: toml_lines.KeyPath) -> str:
-        """Returns FILE:LINE, the environment variable, or the file alone for what is nowhere written."""
+        """Returns FILE:LINE, the environment variable, or the file alone for a value that is not written."""
         if at in self.overridden:
             return f"environment variable {self.overridden[at]}"
         line = toml_lines.line_of(at, self.lines)
         return str(self.path) if line is None else f"{self.path}:{line}"
 
     def resolve(self, name: str, *, shipped: Sequence[str]) -> str | Path:
-        """Returns a shipped name as it is, and a path as seen from the file's own directory."""
+        """Returns a shipped name unchanged; other names are paths relative to the file's directory."""
         return name if name in shipped else self.path.parent / name
 
 
 def read_source(path: Path, environ: Mapping[str, str]) -> tuple[dict[str, Any], Source]:
-    """Reads the file and lays the environment's overrides on it.
+    """Reads the file and applies the overrides of the environment.
 
     Returns:
-        the tables, not yet checked, and where each value comes from.
+        The tables, not yet checked, and the origin of each value.
 
     Raises:
-        ConfigError: the file cannot be read or is not TOML, or a variable names no table.
+        ConfigError: the file cannot be read or is not TOML, or a variable names an unknown table.
     """
     text = _read(path)
     tables = _parse(path, text)
@@ -67,13 +67,13 @@ def read_source(path: Path, environ: Mapping[str, str]) -> tuple[dict[str, Any],
 def _read(path: Path) -> str:
     try:
         with path.open("rb") as file:
-            content = file.read(_LARGEST_FILE_BYTES + 1)
-        if len(content) > _LARGEST_FILE_BYTES:
-            raise ConfigError(f"{path}: the file has over {_LARGEST_FILE_BYTES} bytes; is this the configuration?")
+            content = file.read(_MAX_FILE_BYTES + 1)
+        if len(content) > _MAX_FILE_BYTES:
+            raise ConfigError(f"{path}: the file has over {_MAX_FILE_BYTES} bytes; check that it is the configuration")
         return content.decode("utf-8")
     except OSError as error:
         raise ConfigError(
-            f"{path}: the configuration cannot be read ({error.strerror}); scripts/edgeburst.example.toml shows one"
+            f"{path}: the configuration cannot be read ({error.strerror}); scripts/edgeburst.example.toml is an example"
         ) from None
     except UnicodeDecodeError as error:
         line = error.object[: error.start].count(b"\n") + 1
@@ -93,15 +93,19 @@ def _parse(path: Path, text: str) -> dict[str, Any]:
 
 
 def _override(tables: dict[str, Any], environ: Mapping[str, str]) -> dict[toml_lines.KeyPath, str]:
-    """Sets in `tables` what EDGEBURST_TABLE__KEY says; other variables of the prefix are not ours to read."""
+    """Sets keys of `tables` from EDGEBURST_TABLE__KEY variables; ignores other variables with the prefix.
+
+    Returns:
+        By path: the variable that set the value.
+    """
     overridden: dict[toml_lines.KeyPath, str] = {}
     for variable in sorted(name for name in environ if name.startswith(PREFIX) and "__" in name):
         table, _, key = variable[len(PREFIX) :].lower().partition("__")
         if table not in _OVERRIDABLE:
             near = difflib.get_close_matches(table, _OVERRIDABLE, n=1)
             hint = f"did you mean {PREFIX}{near[0].upper()}__{key.upper()}?" if near else _only_tables()
-            raise ConfigError(f"environment variable {variable}: no table [{table}] can be set so; {hint}")
-        # A scalar where the table belongs is left for the check of types to refuse.
+            raise ConfigError(f"environment variable {variable}: no table [{table}] can be overridden; {hint}")
+        # A scalar in place of the table is left for the check of types to refuse.
         if isinstance(section := tables.setdefault(table, {}), dict):
             section[key] = _value(table, key, environ[variable])
             overridden[(table, key)] = variable
@@ -109,11 +113,11 @@ def _override(tables: dict[str, Any], environ: Mapping[str, str]) -> dict[toml_l
 
 
 def _only_tables() -> str:
-    return f"{PREFIX}TABLE__KEY works for {', '.join(f'[{table}]' for table in _OVERRIDABLE)}, the rest is in the file"
+    return f"{PREFIX}TABLE__KEY works for {', '.join(f'[{table}]' for table in _OVERRIDABLE)}, set the rest in the file"
 
 
 def _value(table: str, key: str, text: str) -> object:
-    """Text for a key that takes text; else what TOML makes of it, or the text for the check of types to refuse."""
+    """Returns a text as TOML reads it; the text itself for a key of type text, or for the check of types to refuse."""
     known = SECTIONS[(table,)].model_fields.get(key)
     if known is None or known.annotation not in (int, float, bool, float | None):
         return text

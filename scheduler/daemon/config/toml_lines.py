@@ -1,4 +1,4 @@
-"""On which line of a TOML file each table and key stands: the parser does not tell, and a person needs it."""
+"""The line of each table and key in a TOML file, for error messages: the parser does not report it."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator, Mapping
 
 KeyPath = tuple[str | int, ...]
-"""Where a value is found: keys, and the index in each array of tables; as in ("model", 0, "class", 1, "slo_s")."""
+"""The path of a value: keys, and the index in each array of tables; like ("model", 0, "class", 1, "slo_s")."""
 
 _STRING = r'"""(?:\\.|[^\\])*?"{3,5}|\'\'\'.*?\'{3,5}|"(?:\\.|[^"\\\n])*"|\'[^\'\n]*\''
 _BLANK = re.compile(r"(?:[ \t\r\n]|#[^\n]*)+")
@@ -17,7 +17,7 @@ _VALUE_TOKEN = re.compile(rf"({_STRING})|(#[^\n]*)|([\[{{])|([\]}}])|(\n)|[^\"'#
 def line_index(text: str) -> Mapping[KeyPath, int]:
     """Returns the line, from 1, of every table header and key of a valid TOML document.
 
-    Keys inside inline tables are not listed: `line_of` gives the line of the key that holds them.
+    Keys in inline tables are not listed; `line_of` returns the line of the key that holds the inline table.
 
     >>> line_index("[daemon]\\nport = 1\\n[[model]]\\n[[model]]\\nname = 'x'")[("model", 1, "name")]
     5
@@ -35,7 +35,7 @@ def line_index(text: str) -> Mapping[KeyPath, int]:
 
 
 def line_of(path: KeyPath, lines: Mapping[KeyPath, int]) -> int | None:
-    """Returns the line of a path, or of the nearest thing around it that has one; None if nothing has."""
+    """Returns the line of a path, or of the longest part of it that has one; None if there is none."""
     for length in range(len(path), 0, -1):
         if path[:length] in lines:
             return lines[path[:length]]
@@ -43,7 +43,7 @@ def line_of(path: KeyPath, lines: Mapping[KeyPath, int]) -> int | None:
 
 
 def _statements(text: str) -> Iterator[tuple[int, list[str], int]]:
-    """Each table header (1 bracket; 2: of an array) and each key (0), with the key's parts and its position."""
+    """Yields each table header (1 bracket; 2: of an array) and each key (0), with the key's parts and its position."""
     at = _after_blank(text, 0)
     while at < len(text):
         brackets = 2 if text.startswith("[[", at) else int(text[at] == "[")
@@ -53,7 +53,7 @@ def _statements(text: str) -> Iterator[tuple[int, list[str], int]]:
 
 
 def _table_path(parts: list[str], brackets: int, tables_of: dict[KeyPath, int]) -> KeyPath:
-    """Puts the index of the latest table behind each key that is an array of tables."""
+    """Returns a table's path, with the index of the latest table after each key that is an array of tables."""
     path: KeyPath = ()
     for part in parts[:-1]:
         path = (*path, part)
@@ -83,7 +83,7 @@ def _dotted_key(text: str, at: int) -> tuple[list[str], int]:
 
 
 def _after_value(text: str, at: int) -> int:
-    """The end of the line on which the value ends: strings and brackets may hold line ends of their own."""
+    """Returns the end of the line on which a value ends; strings and brackets may contain line ends."""
     depth = 0
     for token in _VALUE_TOKEN.finditer(text, at):
         depth += (token[3] is not None) - (token[4] is not None)

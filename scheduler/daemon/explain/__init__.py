@@ -1,1 +1,1 @@
-"""Explanations of requests: what the daemon keeps and writes, and `edgeburst explain`."""
+"""Explanations of requests: those that the daemon keeps, the file that it writes, and `edgeburst explain`."""

@@ -1,4 +1,4 @@
-"""Lines appended to a file that is put aside when it is full. Whatever the disk does, nobody is hurt by it."""
+"""Lines appended to a file, which is rotated when it is full. A full or broken disk fails no request."""
 
 import logging
 import sys
@@ -11,31 +11,31 @@ from scheduler.daemon.logs import log
 
 
 class ExplanationFile(RotatingFileHandler):
-    """The standard library's rotated log file, without the log: FILE is the newest, FILE.1 the one before.
+    """A file of explanations, rotated like a log: FILE is the newest, FILE.1 the one before.
 
-    Blocks: `write_lines` belongs in a thread.
+    `write_lines` blocks, so call it in a thread.
     """
 
     def __init__(self, path: Path, *, max_bytes: int, files: int) -> None:
-        """Stores where to write; nothing is opened yet.
+        """Stores where to write; opens no file yet.
 
         Args:
-            path: of the newest file.
-            max_bytes: at which it is put aside.
-            files: how many are kept, at least 2.
+            path: path of the newest file.
+            max_bytes: size at which it is rotated.
+            files: how many files are kept, at least 2.
         """
         super().__init__(path, maxBytes=max_bytes, backupCount=files - 1, encoding="utf-8", delay=True)
         self.written = 0
         self.lost = 0
         """Lines that could not be written."""
         self.failure = ""
-        """Why the last line could not be written; empty: it was."""
+        """Why the last line could not be written; empty if it was."""
 
     def write_lines(self, lines: Sequence[str]) -> None:
-        """Appends lines; those that cannot be written are counted, and the first of them is logged."""
+        """Appends lines; counts those that cannot be written, and logs the first of them."""
         for line in lines:
             before, self.failure = self.failure, ""
-            # After a failure a part of a line may stand at the end: a line's end keeps the next from joining it.
+            # After a failure the file may end within a line: a line end separates the next line from it.
             self.emit(logging.LogRecord("", logging.INFO, "", 0, f"\n{line}" if before else line, None, None))
             self.written += not self.failure
             self.lost += bool(self.failure)
@@ -45,7 +45,7 @@ class ExplanationFile(RotatingFileHandler):
                 log(logging.WARNING, "explain_file_mended", path=self.baseFilename, lost=self.lost)
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: ARG002, N802 - called by the standard library
-        """Notes why a line could not be written, and lets the file go: the next line opens it again."""
+        """Records why a line could not be written, and closes the file: the next line opens it again."""
         error = sys.exc_info()[1]
         self.failure = str(error) or type(error).__name__
         with suppress(OSError):

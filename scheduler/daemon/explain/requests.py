@@ -1,4 +1,4 @@
-"""Requests that can be explained: found by the daemon's number or the client's id, and written down as they end."""
+"""Requests that can be explained: found by the daemon's number or the client's id, and written when they end."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import suppress
 from datetime import datetime, timedelta, timezone
 
-from scheduler.daemon.backends.flight import Clock
+from scheduler.daemon.backends.batch_send import Clock
 from scheduler.daemon.explain.file import ExplanationFile
 from scheduler.dispatch.decision_ring import Explanation
 from scheduler.explain.json_lines import to_json, to_values
@@ -17,15 +17,15 @@ from scheduler.explain.text import Context
 
 CLIENT_ID_LENGTH = 128
 """Characters of a client's id that are kept and compared."""
-MOST_FOUND = 20
-"""Clients may give one id to all their requests."""
+MAX_FOUND = 20
+"""Maximum of requests found by one id: a client may give all its requests the same id."""
 WRITE_EVERY_S = 0.1
 AT_ONCE = 64
-"""Requests taken from the ring in one go: some 0.3 ms of the event loop."""
+"""Requests that are read from the ring without a pause; they take about 0.3 ms of the event loop."""
 SETTLE_LIMIT_S = 60.0
-"""How long a request that has ended waits for its last batch to come back, before it is written without."""
+"""Longest that an ended request waits for its last batch to end; then it is written without the outcome."""
 CLOSE_LIMIT_S = 1.0
-"""Longest that a stop waits for the file."""
+"""Longest that a stop of the daemon waits for the file."""
 
 BesideTheLoop = Callable[[Callable[[], None]], Awaitable[None]]
 
@@ -33,7 +33,7 @@ _logger = logging.getLogger("edgeburst")
 
 
 class ClientIds:
-    """The clients' own ids of the last requests that had one."""
+    """The clients' own ids of the latest requests that had one."""
 
     def __init__(self, limit: int) -> None:
         """Keeps at most `limit` requests."""
@@ -43,7 +43,7 @@ class ClientIds:
         self._numbers: dict[str, deque[int]] = {}
 
     def add(self, request_id: int, client_id: str) -> None:
-        """Keeps the id of a request; numbers rise from call to call."""
+        """Keeps the id of a request; the request numbers of successive calls rise."""
         if len(self._order) >= self._limit:
             forgotten = self._names.pop(self._order.popleft())
             numbers = self._numbers[forgotten]
@@ -56,7 +56,7 @@ class ClientIds:
         self._numbers.setdefault(name, deque()).append(request_id)
 
     def name(self, request_id: int) -> str:
-        """Returns the id of a request; empty where it had none."""
+        """Returns the id of a request; empty if it had none."""
         return self._names.get(request_id, "")
 
     def numbers(self, client_id: str) -> Iterator[int]:
@@ -65,7 +65,7 @@ class ClientIds:
 
 
 class Explanations:
-    """What can be explained, by whichever name a request is asked for; and the file, if there is one."""
+    """The explanations of the latest requests, by number or client id, and the file for them, if there is one."""
 
     def __init__(
         self,
@@ -81,13 +81,13 @@ class Explanations:
         """Stores its parts.
 
         Args:
-            explain: the engine's word on a request, by number.
+            explain: returns the engine's explanation of a request number, None if it is unknown.
             ring: how many requests the engine can explain.
-            currency: of all costs.
+            currency: currency of all costs.
             clock: the engine's monotonic seconds.
-            wall_clock: date and time.
-            file: where each request is written once it has ended; None: nowhere.
-            beside_the_loop: runs what blocks, one after the other.
+            wall_clock: returns date and time.
+            file: the file that gets each request when it has ended; None: no file.
+            beside_the_loop: runs blocking calls in a thread, one after the other.
         """
         self._explain = explain
         self._ring = ring
@@ -102,16 +102,16 @@ class Explanations:
         self._lost = 0
 
     def arrived(self, request_id: int, client_id: str) -> None:
-        """Keeps how a client calls its request."""
+        """Keeps the client's id of a new request."""
         if client_id:
             self._ids.add(request_id, client_id)
 
     def ended(self, request_id: int) -> None:
-        """Lets a request be written soon, where there is a file."""
+        """Schedules an ended request to be written, if there is a file."""
         if self._file is None:
             return
         if len(self._ended) >= self._ring:
-            # The file is slower than the requests: what the ring has forgotten cannot be written.
+            # The file is slower than the requests: a request that has left the ring cannot be written.
             self._ended.popleft()
             self._lost += 1
         self._ended.append((request_id, self._clock()))
@@ -119,23 +119,23 @@ class Explanations:
             self._writing = asyncio.get_running_loop().create_task(self._write(), name="explain-file")
 
     def find(self, name: str) -> list[dict[str, object]]:
-        """Returns what is known of the requests of that number or client's id, newest first."""
-        numbers = set(list(self._ids.numbers(name))[:MOST_FOUND])
+        """Returns the explanations of the requests with that number or client id, newest first."""
+        numbers = set(list(self._ids.numbers(name))[:MAX_FOUND])
         if name.isascii() and name.isdigit() and len(name) <= 18:
             numbers.add(int(name))
         found = [e for number in sorted(numbers, reverse=True) if (e := self._explain(number)) is not None]
-        return [to_values(explanation, self._context(explanation)) for explanation in found[:MOST_FOUND]]
+        return [to_values(explanation, self._context(explanation)) for explanation in found[:MAX_FOUND]]
 
     def status(self) -> dict[str, object]:
-        """Returns how many requests are kept, and how the file is doing."""
+        """Returns how many requests are kept, and the state of the file."""
         file = self._file
         if file is None:
             return {"ring": self._ring, "file": None}
-        told = {"written": file.written, "lost": self._lost + file.lost, "failure": file.failure}
-        return {"ring": self._ring, "file": file.baseFilename, **told}
+        written = {"written": file.written, "lost": self._lost + file.lost, "failure": file.failure}
+        return {"ring": self._ring, "file": file.baseFilename, **written}
 
     async def close(self) -> None:
-        """Writes what has ended and was not written yet, and closes the file; a disk that hangs is left alone."""
+        """Writes the ended requests that are not written yet, and closes the file; gives up after CLOSE_LIMIT_S."""
         if self._writing is not None:
             self._writing.cancel()
             await asyncio.gather(self._writing, return_exceptions=True)
@@ -153,16 +153,16 @@ class Explanations:
         return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
     async def _write(self) -> None:
-        """The outermost line of the writing task: a bug in it costs lines of the file, never a request."""
+        """Writes until nothing is left; a bug here costs lines of the file, but no request."""
         try:
             while self._ended:
                 await asyncio.sleep(WRITE_EVERY_S)
-                await self._write_those_who_are_settled()
+                await self._write_settled()
         except Exception:
             _logger.exception("explain_bug")
         self._writing = None
 
-    async def _write_those_who_are_settled(self) -> None:
+    async def _write_settled(self) -> None:
         left = len(self._ended)
         while left > 0:
             await self._write_lines(self._take(min(AT_ONCE, left), settled_only=True))
@@ -174,25 +174,25 @@ class Explanations:
             await self._beside_the_loop(self._file.close)
 
     def _take(self, count: int, *, settled_only: bool) -> list[tuple[Explanation, Context]]:
-        """Takes the first `count` of those that have ended; whose batches are still under way come again later."""
+        """Takes the first `count` ended requests; a request with a batch in flight is put back for later."""
         taken = []
         for _ in range(count):
             request_id, ended_at_s = self._ended.popleft()
             explanation = self._explain(request_id)
             if explanation is None:
                 self._lost += 1
-            elif settled_only and _under_way(explanation) and self._clock() < ended_at_s + SETTLE_LIMIT_S:
+            elif settled_only and _in_flight(explanation) and self._clock() < ended_at_s + SETTLE_LIMIT_S:
                 self._ended.append((request_id, ended_at_s))
             else:
                 taken.append((explanation, self._context(explanation)))
         return taken
 
-    async def _write_lines(self, told: Sequence[tuple[Explanation, Context]]) -> None:
+    async def _write_lines(self, taken: Sequence[tuple[Explanation, Context]]) -> None:
         file = self._file
-        if told and file is not None:
-            await self._beside_the_loop(lambda: file.write_lines([to_json(*one) for one in told]))
+        if taken and file is not None:
+            await self._beside_the_loop(lambda: file.write_lines([to_json(*one) for one in taken]))
 
 
-def _under_way(explanation: Explanation) -> bool:
-    """Whether a batch of it is not back: after a rescue the loser comes later, and its cost belongs to the story."""
+def _in_flight(explanation: Explanation) -> bool:
+    """Returns whether a batch of the request is in flight: after hedging, the slower batch ends later and costs too."""
     return any(sending.settled_at_s is None for sending in explanation.sendings)

@@ -1,1 +1,1 @@
-"""The HTTP side: requests in, answers out, admin calls, model metadata."""
+"""The HTTP handlers: inference requests and their answers, calls of operators, model metadata."""

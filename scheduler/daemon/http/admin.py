@@ -1,4 +1,4 @@
-"""What operators ask for: limits, status, past batches, metrics, the dashboard."""
+"""The calls of operators: limits, past batches, explanations; checks and responses for them."""
 
 from __future__ import annotations
 
@@ -15,24 +15,29 @@ from aiohttp import web
 from scheduler.daemon.http.errors import Rejected
 from scheduler.domain.plans import Limits
 
-BATCHES_DEFAULT = 1000
-BATCHES_MOST = 10_000
+DEFAULT_BATCHES = 1000
+MAX_BATCHES = 10_000
 _KEYS = tuple(field.name for field in fields(Limits))
 _FORWARDED = ("Forwarded", "X-Forwarded-For")
 
 
 def json_response(value: object) -> web.Response:
-    """Returns a value as JSON; figures change by the moment, so nothing may keep it."""
+    """Returns a value as a JSON response, which no cache may keep: the values change all the time."""
     return web.Response(
         body=orjson.dumps(value), content_type="application/json", headers={"Cache-Control": "no-store"}
     )
 
 
 def check_admin(request: web.Request, *, token: str, token_env: str) -> None:
-    """Lets through who is on this host, or brings the token.
+    """Accepts requests from this host, and requests with the token.
+
+    Args:
+        request: the request to check.
+        token: the bearer token; empty if none is configured.
+        token_env: the environment variable that should hold it, for the message.
 
     Raises:
-        Rejected: neither is so.
+        Rejected: the request is from another host without a token, or its token is wrong.
     """
     given = request.headers.get("Authorization", "")
     if given:
@@ -40,15 +45,17 @@ def check_admin(request: web.Request, *, token: str, token_env: str) -> None:
             return
         raise Rejected(
             401,
-            f"the bearer token is not the one in {token_env or 'daemon.admin_token_env, which names none'}",
+            f"the bearer token is wrong; send that of {token_env or 'daemon.admin_token_env, which is empty'}",
             {"WWW-Authenticate": "Bearer"},
         )
     if not _from_this_host(request):
-        raise Rejected(403, "limits are set from the daemon's own host, or with the token of daemon.admin_token_env")
+        raise Rejected(
+            403, "limits can be set from the daemon's own host only, or with the token of daemon.admin_token_env"
+        )
 
 
 def _from_this_host(request: web.Request) -> bool:
-    """A proxy on this host speaks for others, and says so."""
+    """Returns whether the client is on this host; a proxy on this host names another client in a header."""
     peer = request.transport.get_extra_info("peername") if request.transport else None
     if not isinstance(peer, tuple) or any(header in request.headers for header in _FORWARDED):
         return False
@@ -58,17 +65,17 @@ def _from_this_host(request: web.Request) -> bool:
 
 
 def parse_limits(body: bytes) -> Limits:
-    """Returns the limits in a PUT body, a JSON object; what it leaves out or sets to null is left to the plan.
+    """Returns the limits in a PUT body, a JSON object; a limit that is missing or null is left to the plan.
 
     Raises:
-        Rejected: it is not such an object, or a value is out of range.
+        Rejected: the body is not such an object, or a value is out of range.
     """
     try:
         values = orjson.loads(body)
     except orjson.JSONDecodeError as error:
         raise Rejected(400, f"the limits are not valid JSON: {error}") from None
     if not isinstance(values, dict):
-        raise Rejected(400, f"the limits must be a JSON object with {', '.join(_KEYS)}")
+        raise Rejected(400, f"the limits must be a JSON object with the keys {', '.join(_KEYS)}")
     for key in values:
         if key not in _KEYS:
             near = difflib.get_close_matches(key, _KEYS, n=1, cutoff=0.0)[0]
@@ -81,29 +88,29 @@ def parse_limits(body: bytes) -> Limits:
 
 
 def limits_json(model: str, limits: Limits) -> Mapping[str, object]:
-    """Returns limits as GET and PUT show them."""
+    """Returns a model's limits as GET and PUT show them."""
     return {"model": model, **asdict(limits)}
 
 
 def batch_range(request: web.Request) -> tuple[int, int]:
-    """Returns `after` and `limit` of the query.
+    """Returns `after` and `limit` of a query.
 
     Raises:
-        Rejected: one is not a whole number, or the limit is out of range.
+        Rejected: one of them is not a whole number, or the limit is out of range.
     """
     after = _query_number(request, "after", 0)
-    limit = _query_number(request, "limit", BATCHES_DEFAULT)
-    if not 1 <= limit <= BATCHES_MOST:
-        raise Rejected(400, f"query key 'limit' must be from 1 to {BATCHES_MOST}")
+    limit = _query_number(request, "limit", DEFAULT_BATCHES)
+    if not 1 <= limit <= MAX_BATCHES:
+        raise Rejected(400, f"query key 'limit' must be from 1 to {MAX_BATCHES}")
     return after, limit
 
 
 def unknown_request(name: str, *, ring: int) -> Rejected:
-    """Returns the error for a request that cannot be explained."""
+    """Returns the error for a request that is not among the latest `ring` requests."""
     return Rejected(
         404,
-        f"request {name[:64]!r} is not known: it never came here, or it is not among the last {ring} any more"
-        " ([explain] can keep more, and write them to a file)",
+        f"request {name[:64]!r} is unknown: it never reached this daemon, or it is not among the latest {ring};"
+        " [explain] can keep more, and write them to a file",
     )
 
 

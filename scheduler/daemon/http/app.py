@@ -1,4 +1,4 @@
-"""The daemon's HTTP face: the Open Inference Protocol v2, pictures from curl, and what operators ask for."""
+"""The daemon's HTTP interface: the Open Inference Protocol v2, pictures from curl, and the calls of operators."""
 
 from __future__ import annotations
 
@@ -16,14 +16,15 @@ from scheduler.daemon.http import admin, classify, infer
 from scheduler.daemon.http.admin import json_response
 from scheduler.daemon.http.body_reader import BodyReader
 from scheduler.daemon.http.errors import REQUEST_HEADER, error_response, errors_as_json
-from scheduler.daemon.http.infer import CallRunner, known_card
+from scheduler.daemon.http.infer import known_card
 from scheduler.daemon.http.model_metadata import ModelCard, model_cards
+from scheduler.daemon.http.parts import DaemonParts
 from scheduler.daemon.telemetry import CANCELLED, Telemetry
 from scheduler.domain.requests import Backend
 
 _EXTENSIONS = ["binary_tensor_data", "classification", "parameters"]
 _SAFE_PAGE = {
-    # The page asks nobody but the daemon it came from.
+    # The page loads data only from the daemon that serves it.
     "Content-Security-Policy": "default-src 'none'; connect-src 'self'; script-src 'unsafe-inline'; "
     "style-src 'unsafe-inline'; img-src data:",
     "Cache-Control": "no-cache",
@@ -31,31 +32,32 @@ _SAFE_PAGE = {
 
 
 class Ingress:
-    """Takes requests in and hands answers out. `ready` is set by whoever started everything else."""
+    """The HTTP handlers. The daemon sets `ready` when everything else has started."""
 
-    def __init__(self, runner: CallRunner, config: Config, environ: Mapping[str, str]) -> None:
+    def __init__(self, parts: DaemonParts, config: Config, environ: Mapping[str, str]) -> None:
         """Stores its parts.
 
         Args:
-            runner: answers calls.
-            config: limits, models and the admin token's variable.
-            environ: where that variable is looked up.
+            parts: the parts of the daemon that the handlers use.
+            config: limits, models and the name of the admin token's variable.
+            environ: the environment that holds the variable.
         """
         self.ready = False
         self.bodies = BodyReader(body_limit_bytes=0, total_limit_bytes=0)
-        self.telemetry = Telemetry(runner.status, self.backends)
-        self._runner = runner
+        self.telemetry = Telemetry(parts.status, self.backends)
+        self._parts = parts
+        self._runner = parts.runner
         self._environ = environ
         self._config = config
         self._cards: Mapping[str, ModelCard] = {}
         self.reload(config)
 
     def reload(self, config: Config) -> None:
-        """Goes on with another configuration; requests that are under way end under the old one."""
+        """Uses another configuration for new requests; requests that have begun end under the old one."""
         self._config = config
         self._cards = model_cards(config)
         self.bodies.body_limit_bytes = config.daemon.body_limit_bytes
-        # What arrives is not yet in the queue: as much again may be on its way, and one body always.
+        # Bodies that are arriving are not in the queue yet: they may take as much memory again, and one always fits.
         self.bodies.total_limit_bytes = max(config.engine.queue_max_bytes, config.daemon.body_limit_bytes)
 
     def backends(self) -> tuple[str, ...]:
@@ -64,7 +66,7 @@ class Ingress:
         return tuple(backend.value for backend, section in sections if section is not None)
 
     def routes(self) -> list[web.RouteDef]:
-        """Returns every path that is served; what is asked most often stands first."""
+        """Returns every path; the most frequent ones come first, because they are matched in order."""
         model = "/v2/models/{model}"
         version = model + "/versions/{version}"
         limits = "/v1/models/{model}/limits"
@@ -102,7 +104,7 @@ class Ingress:
         return await self._answer(request, call, lambda answer, _: infer.infer_response(card, asked, answer))
 
     async def classify(self, request: web.Request) -> web.StreamResponse:
-        """POST /v1/classify/{model}: the body is a picture."""
+        """POST /v1/classify/{model}, with a picture as the body."""
         card = known_card(self._cards, request.match_info)
         classify.check_content_type(request)
         asked = classify.question(card, request, max_timeout_s=self._config.daemon.max_timeout_s)
@@ -117,7 +119,7 @@ class Ingress:
     async def _answer(
         self, request: web.Request, call: InferenceCall, render: Callable[[Answer, float], web.Response]
     ) -> web.StreamResponse:
-        """Submits a call, writes its answer and counts what became of it."""
+        """Submits a call, writes its answer, and counts how it ended."""
         self.telemetry.arrived(call.received_at_s)
         try:
             answer = await self._runner.submit(call)
@@ -134,11 +136,12 @@ class Ingress:
             await response.prepare(request)
             await response.write_eof()
         except ConnectionError:
-            # The client went away between its answer's coming and its writing.
+            # The client closed the connection before its answer was written.
             self.telemetry.refused(call, CANCELLED, self._runner.now())
             raise
-        self._runner.answer_written(answer)
-        self.telemetry.answered(call, answer, latency_s=latency_s, slo_s=self._slo_s(call))
+        back_s = max(0.0, self._runner.now() - answer.read_at_s)
+        own_latency_s = self._parts.own_latency.add(answer.in_s, answer.out_s, back_s)
+        self.telemetry.answered(call, answer, latency_s=latency_s, slo_s=self._slo_s(call), own_latency_s=own_latency_s)
         return response
 
     def _slo_s(self, call: InferenceCall) -> float:
@@ -146,7 +149,7 @@ class Ingress:
             return call.timeout_s
         card = self._cards.get(call.model)
         known = card.classes.get(call.class_name) if card else None
-        # A reload may have taken the class away while the call was under way: nothing is left to miss.
+        # A reload may have removed the class since the call began: then there is no SLO.
         return known.slo_s if known else float("inf")
 
     async def server_metadata(self, _: web.Request) -> web.Response:
@@ -171,49 +174,49 @@ class Ingress:
 
     def _readiness(self, ready: Mapping[str, object]) -> web.Response:
         if self._runner.draining:
-            return error_response(503, "the daemon is stopping and takes no more requests")
+            return error_response(503, "the daemon is stopping and accepts no more requests; send them again later")
         if not self.ready:
             return error_response(503, "the daemon is starting; ask again in a moment", {"Retry-After": "1"})
         if self.backends() and not self._backends_up():
             down = " and ".join(self.backends())
-            return error_response(503, f"nothing can be answered now: not answering: {down}", {"Retry-After": "1"})
+            return error_response(503, f"no backend answers now ({down}); ask again in a moment", {"Retry-After": "1"})
         return json_response(ready)
 
     def _backends_up(self) -> bool:
-        """Whether at least one configured backend is believed to be well."""
-        engine = self._runner.status().get("engine")
+        """Returns whether the engine uses at least one configured backend."""
+        engine = self._parts.status().get("engine")
         return not isinstance(engine, dict) or any(engine.get(f"{name}_up", True) for name in self.backends())
 
     async def get_limits(self, request: web.Request) -> web.Response:
         """GET /v1/models/{model}/limits."""
         model = known_card(self._cards, request.match_info).name
-        return json_response(admin.limits_json(model, self._runner.limits(model)))
+        return json_response(admin.limits_json(model, self._parts.limits.of(model)))
 
     async def put_limits(self, request: web.Request) -> web.Response:
-        """PUT /v1/models/{model}/limits: replaces them from now on."""
+        """PUT /v1/models/{model}/limits: replaces the limits from now on."""
         token_env = self._config.daemon.admin_token_env
         admin.check_admin(request, token=self._environ.get(token_env, ""), token_env=token_env)
         model = known_card(self._cards, request.match_info).name
         limits = admin.parse_limits(await self.bodies.read(request))
-        self._runner.set_limits(model, limits)
+        self._parts.limits.set(model, limits)
         return json_response(admin.limits_json(model, limits))
 
     async def status(self, _: web.Request) -> web.Response:
-        """GET /v1/status: the runner's state, and what became of requests."""
+        """GET /v1/status: the daemon's state, and the counts of requests."""
         requests = self.telemetry.summary(self._runner.now())
         ready = self.ready and not self._runner.draining
         own = {"ready": ready, "backends": self.backends(), "requests": requests}
-        return json_response({**self._runner.status(), **own})
+        return json_response({**self._parts.status(), **own})
 
     async def batches(self, request: web.Request) -> web.Response:
         """GET /v1/batches?after=ID&limit=N."""
         after, limit = admin.batch_range(request)
-        return json_response({"batches": self._runner.batches(after, limit)})
+        return json_response({"batches": self._parts.batches(after, limit)})
 
     async def explain(self, request: web.Request) -> web.Response:
-        """GET /v1/explain/{request}: what was decided about it, by its number here or its client's id."""
+        """GET /v1/explain/{request}: the decisions about a request, by the daemon's number or the client's id."""
         name = request.match_info["request"]
-        found = self._runner.explanations(name)
+        found = self._parts.explain(name)
         if not found:
             raise admin.unknown_request(name, ring=self._config.explain.ring)
         return json_response({"explanations": found})
@@ -224,7 +227,7 @@ class Ingress:
         return web.Response(body=body, headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8"})
 
     async def dashboard(self, _: web.Request) -> web.Response:
-        """GET /: the page for people."""
+        """GET /: the dashboard."""
         page = resources.files("scheduler.daemon").joinpath("dashboard.html").read_text(encoding="utf-8")
         return web.Response(text=page, content_type="text/html", headers=_SAFE_PAGE)
 
@@ -239,10 +242,9 @@ def _version() -> str:
 INGRESS = web.AppKey("ingress", Ingress)
 
 
-def create_app(runner: CallRunner, config: Config, environ: Mapping[str, str] = os.environ) -> web.Application:
-    """Returns the application; `app[INGRESS]` has `ready` and `reload`."""
-    ingress = Ingress(runner, config, environ)
-    runner.own_latency.observe = ingress.telemetry.own_latency.observe
+def create_app(parts: DaemonParts, config: Config, environ: Mapping[str, str] = os.environ) -> web.Application:
+    """Returns the application; `app[INGRESS]` is its Ingress."""
+    ingress = Ingress(parts, config, environ)
     app = web.Application(middlewares=[errors_as_json(ingress.telemetry)])
     app[INGRESS] = ingress
     app.add_routes(ingress.routes())
@@ -250,12 +252,12 @@ def create_app(runner: CallRunner, config: Config, environ: Mapping[str, str] = 
 
 
 def app_runner(app: web.Application, *, stop_limit_s: float) -> web.AppRunner:
-    """Returns what serves the application.
+    """Returns the server of an application.
 
-    A client that goes away cancels its handler, and so the call: nobody waits for that answer.
+    A client that closes its connection cancels its handler, and with it the call.
 
     Args:
-        app: of `create_app`.
+        app: the application.
         stop_limit_s: longest that `cleanup` waits for responses that are being written.
     """
     return web.AppRunner(app, handler_cancellation=True, access_log=None, shutdown_timeout=stop_limit_s)

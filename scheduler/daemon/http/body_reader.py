@@ -1,4 +1,4 @@
-"""Reads request bodies, each within its limits of size and time, all together within the memory that is theirs."""
+"""Reads request bodies: each within limits of size and time, and all together within a limit of memory."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from aiohttp import web
 from scheduler.daemon.http.errors import Rejected
 
 BODY_TIME_LIMIT_S = 60.0
-"""Longest that one body may take to arrive: a client that stalls holds memory that others could use."""
+"""Longest time for a body to arrive: a client that stalls occupies memory that others could use."""
 
 _ENCODINGS = frozenset({"", "identity", "gzip", "deflate"})
-"""What aiohttp unpacks without further packages."""
+"""The encodings that aiohttp decodes without further packages."""
 
 
 class _TimeLimit:
-    """Cancels the task when the time is over, and tells that from a client that went away.
+    """A timer that cancels the current task, and distinguishes its own cancellation from that of a lost client.
 
-    What asyncio has for this came with 3.11; its predecessor starts a task for every request.
+    asyncio.timeout exists since Python 3.11; asyncio.wait_for in Python 3.10 starts a task for every request.
     """
 
     def __init__(self, limit_s: float) -> None:
@@ -32,7 +32,7 @@ class _TimeLimit:
         self._expired = self._task.cancel()
 
     def caught(self) -> bool:
-        """Takes back a cancellation that was our own."""
+        """Returns whether the timer caused the cancellation; if so, revokes it."""
         if self._expired and sys.version_info >= (3, 11):
             assert self._task is not None
             self._task.uncancel()
@@ -43,22 +43,22 @@ class _TimeLimit:
 
 
 class BodyReader:
-    """Knows how many bytes of bodies are being read, on all connections."""
+    """A reader of bodies that counts the bytes being read on all connections."""
 
     def __init__(
         self, *, body_limit_bytes: int, total_limit_bytes: int, time_limit_s: float = BODY_TIME_LIMIT_S
     ) -> None:
-        """Stores the limits, of one unpacked body and of all that are still arriving."""
+        """Stores the limits: of one decoded body, of all bodies that are arriving, and of the time of one."""
         self.time_limit_s = time_limit_s
         self.body_limit_bytes = body_limit_bytes
         self.total_limit_bytes = total_limit_bytes
         self.arriving_bytes = 0
 
     async def read(self, request: web.Request) -> bytes:
-        """Returns the unpacked body, as soon as its last byte is there.
+        """Returns the decoded body when its last byte has arrived.
 
         Raises:
-            Rejected: it is missing, too large, too slow or packed in an unknown way, or too much arrives at once.
+            Rejected: the body is missing, too large or too slow, its encoding is unknown, or too many arrive at once.
         """
         self._check_headers(request)
         arrived_bytes, chunks, content = 0, [], request.content
@@ -81,12 +81,12 @@ class BodyReader:
     def _check_headers(self, request: web.Request) -> None:
         encoding = request.headers.get("Content-Encoding", "").strip().lower()
         if encoding not in _ENCODINGS:
-            raise Rejected(415, f"Content-Encoding {encoding[:64]!r} is not understood; use gzip, deflate or none")
+            raise Rejected(415, f"Content-Encoding {encoding[:64]!r} is not supported; use gzip, deflate or none")
         length = request.content_length
         if length is None and request.headers.get("Transfer-Encoding", "").lower() != "chunked":
             raise Rejected(411, "the request has no body; send one, with its Content-Length")
         if length == 0:
-            raise Rejected(400, "the body is empty; send a request in it")
+            raise Rejected(400, "the body is empty; send a request as the body")
         if length is not None:
             self._check_size(length)
 

@@ -1,4 +1,4 @@
-"""POST /v1/classify/{model}: a picture in, words out; for people with curl."""
+"""POST /v1/classify/{model}: takes a picture and returns class labels, for use with curl."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from scheduler.daemon.http.model_metadata import ModelCard
 from scheduler.wire import Tensor, WireError
 
 TOP = 5
-"""How many classes an answer names."""
+"""Number of classes in an answer."""
 
 ID_HEADER = "X-Request-Id"
-_ID_MAX_LENGTH = 128
+_MAX_ID_LENGTH = 128
 _KEYS = ("timeout_s", "priority", "class")
 
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """What stands beside the picture: in the query and the headers."""
+    """The parameters of a request in its query and headers."""
 
     request_id: str
     timeout_s: float | None
@@ -34,10 +34,10 @@ class Question:
 
 
 def check_content_type(request: web.Request) -> None:
-    """Refuses, before the body is read, what does not say that it is a picture.
+    """Checks, before the body is read, that the request announces a picture.
 
     Raises:
-        Rejected: the header is missing (curl then says it sends a form) or of another kind.
+        Rejected: the header is missing (curl then announces a form) or names another type.
     """
     kind = request.content_type
     if not (kind.startswith("image/") or kind == "application/octet-stream"):
@@ -47,17 +47,17 @@ def check_content_type(request: web.Request) -> None:
 
 
 def question(card: ModelCard, request: web.Request, *, max_timeout_s: float) -> Question:
-    """Returns what query and headers ask for.
+    """Returns the parameters in a request's query and headers.
 
     Raises:
-        WireError: an unknown key, or a value out of range.
+        WireError: a key is unknown, or a value is out of range.
     """
     query, headers = request.query, request.headers
     for key in query:
         if key not in _KEYS:
-            raise WireError(f"query key {key[:64]!r} is unknown; there are {', '.join(_KEYS)}")
+            raise WireError(f"query key {key[:64]!r} is unknown; use {', '.join(_KEYS)}")
     return Question(
-        request_id=headers.get(ID_HEADER, "")[:_ID_MAX_LENGTH],
+        request_id=headers.get(ID_HEADER, "")[:_MAX_ID_LENGTH],
         timeout_s=_timeout(query.get("timeout_s"), max_timeout_s=max_timeout_s),
         priority=priority(card, _whole(query.get("priority", "0"))),
         class_name=class_name(card, query.get("class", headers.get(CLASS_HEADER))),
@@ -66,10 +66,10 @@ def question(card: ModelCard, request: web.Request, *, max_timeout_s: float) -> 
 
 
 def classify_call(card: ModelCard, picture: bytes, asked: Question, *, received_at_s: float) -> InferenceCall:
-    """Returns the call with that one picture.
+    """Returns the call for one picture.
 
     Raises:
-        WireError: the model takes no pictures.
+        WireError: the model does not take one picture per item.
     """
     spec = card.inputs[0]
     if len(card.inputs) != 1 or not spec.picture or any(length != 1 for length in spec.shape):
@@ -90,7 +90,7 @@ def classify_call(card: ModelCard, picture: bytes, asked: Question, *, received_
 
 
 def classify_response(card: ModelCard, asked: Question, answer: Answer, *, latency_s: float) -> web.Response:
-    """Returns the answer in words: the likeliest classes of the first output."""
+    """Returns the response with the most likely classes of the first output."""
     tops = top_classes(card, answer)
     body: Mapping[str, object] = {
         **tops[0],
@@ -107,15 +107,15 @@ def classify_response(card: ModelCard, asked: Question, answer: Answer, *, laten
 
 
 def top_classes(card: ModelCard, answer: Answer) -> list[dict[str, object]]:
-    """Returns the TOP classes of an answer's only item, the likeliest first; a class without a label goes by number.
+    """Returns the TOP classes of an answer's only item, the most likely first; a class without a label has its number.
 
     Raises:
-        WireError: the backend answered without the model's first output.
+        Rejected: the backend's answer lacks the model's first output.
     """
     wanted = card.outputs[0].name
     tensor = next((output for output in answer.outputs if output.name == wanted), None)
     if tensor is None or tensor.datatype == "BYTES":
-        raise Rejected(502, f"the {answer.backend.value} answered without output '{wanted}'; check its model")
+        raise Rejected(502, f"the {answer.backend.value} answered without the output '{wanted}'; check its model")
     row = tensor.to_numpy().reshape(-1)
     labels = card.labels
     return [
@@ -135,5 +135,5 @@ def _timeout(text: str | None, *, max_timeout_s: float) -> float | None:
 
 
 def _whole(text: str) -> object:
-    """The number, or the text for the check to refuse."""
+    """Returns a number, or the text itself, which the check of the priority then refuses."""
     return int(text) if text.isascii() and text.isdigit() and len(text) < 4 else text

@@ -1,9 +1,8 @@
-"""From an HTTP request to a call, and from its answer to the response: the Open Inference Protocol's infer."""
+"""From an HTTP request to a call, and from its answer to the response: inference of the Open Inference Protocol."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Protocol
 
 from aiohttp import web
 
@@ -11,70 +10,20 @@ from scheduler import wire
 from scheduler.daemon.calls import Answer, InferenceCall
 from scheduler.daemon.http.errors import Rejected
 from scheduler.daemon.http.model_metadata import VERSION, ModelCard, checked_inputs
-from scheduler.daemon.own_latency import OwnLatency
-from scheduler.domain.plans import Limits
 from scheduler.wire import InferRequest, InferResponse, OutputRequest, Tensor, WireError
 
 CLASS_HEADER = "X-Edgeburst-Class"
 TENANT_HEADER = "X-Edgeburst-Tenant"
-_TENANT_MAX_LENGTH = 64
-
-
-class CallRunner(Protocol):
-    """The runner as ingress uses it. See runner.Runner."""
-
-    own_latency: OwnLatency
-
-    @property
-    def draining(self) -> bool:
-        """Whether admission has stopped."""
-        ...
-
-    def now(self) -> float:
-        """Returns the clock."""
-        ...
-
-    async def submit(self, call: InferenceCall) -> Answer:
-        """Returns the call's answer, or raises Refused; cancelled, it lets the call go."""
-        ...
-
-    def answer_written(self, answer: Answer) -> None:
-        """Is told when the client's answer has been written."""
-        ...
-
-    def set_limits(self, model: str, limits: Limits) -> None:
-        """Changes a model's limits."""
-        ...
-
-    def limits(self, model: str) -> Limits:
-        """Returns a model's limits."""
-        ...
-
-    def status(self) -> dict[str, object]:
-        """Returns the state, as JSON shows it."""
-        ...
-
-    def batches(self, after_id: int, limit: int) -> list[dict[str, object]]:
-        """Returns past batches."""
-        ...
-
-    def explanations(self, name: str) -> list[dict[str, object]]:
-        """Returns how the requests of that number or client's id were decided on."""
-        ...
+_MAX_TENANT_LENGTH = 64
 
 
 def parse_infer(body: bytes, headers: Mapping[str, str]) -> InferRequest:
     """Returns the request in a body.
 
     Raises:
-        WireError: it is not one; also for a wrong Inference-Header-Content-Length.
+        WireError: the body is not a request, or Inference-Header-Content-Length is wrong.
     """
-    length = headers.get(wire.JSON_LENGTH_HEADER)
-    if length is None:
-        return wire.parse_request(body, None)
-    if not (length.isascii() and length.isdigit() and len(length) <= 12):
-        raise WireError(f"{wire.JSON_LENGTH_HEADER} must be a whole number of bytes, not {length[:32]!r}")
-    return wire.parse_request(body, int(length))
+    return wire.parse_request(body, wire.json_length_of(headers))
 
 
 def infer_call(
@@ -85,16 +34,16 @@ def infer_call(
     received_at_s: float,
     max_timeout_s: float,
 ) -> InferenceCall:
-    """Returns the call that a request amounts to.
+    """Returns the call for a request.
 
     Raises:
-        WireError: it does not fit the model, or a parameter is out of range.
+        WireError: the request does not fit the model, or a parameter is out of range.
     """
     inputs = checked_inputs(card, request.inputs)
     for output in request.outputs:
         if output.name not in card.output_names():
             raise WireError(
-                f"output {output.name[:64]!r} is unknown; model {card.name} gives {', '.join(card.output_names())}"
+                f"output {output.name[:64]!r} is unknown; model {card.name} has {', '.join(card.output_names())}"
             )
     parameters = request.parameters
     return InferenceCall(
@@ -112,7 +61,7 @@ def infer_call(
 
 
 def infer_response(card: ModelCard, request: InferRequest, answer: Answer) -> web.Response:
-    """Returns the HTTP response that carries an answer, its outputs chosen and written as the request asks."""
+    """Returns the HTTP response for an answer, with the outputs and in the form that the request asks for."""
     response = InferResponse(
         model_name=card.name,
         outputs=_classified(answer.outputs, request.outputs, card.labels),
@@ -121,14 +70,11 @@ def infer_response(card: ModelCard, request: InferRequest, answer: Answer) -> we
         parameters=answer_parameters(answer),
     )
     encoded = wire.encode_response(response, requested=request.outputs, binary_by_default=request.binary_by_default)
-    if encoded.json_length is None:
-        return web.Response(body=encoded.body, headers={"Content-Type": "application/json"})
-    headers = {"Content-Type": "application/octet-stream", wire.JSON_LENGTH_HEADER: str(encoded.json_length)}
-    return web.Response(body=encoded.body, headers=headers)
+    return web.Response(body=encoded.body, headers=encoded.headers)
 
 
 def answer_parameters(answer: Answer) -> dict[str, object]:
-    """Returns how an answer came about, as response parameters; what is not known is left out."""
+    """Returns how an answer was computed, as response parameters; unknown values are left out."""
     known = {
         "request_id": answer.request_id,
         "backend": answer.backend.value,
@@ -145,29 +91,27 @@ def answer_parameters(answer: Answer) -> dict[str, object]:
 
 
 def timeout_s(value: object, *, max_timeout_s: float) -> float | None:
-    """Returns the parameter `timeout`, which is in microseconds, as seconds; None where there is none."""
+    """Returns the parameter `timeout`, which is in microseconds, as seconds; None if it is absent."""
     if value is None:
         return None
     if type(value) is not int or value <= 0:
         raise WireError("parameter 'timeout' must be a whole number of microseconds above 0; leave it out for the SLO")
     if value > max_timeout_s * 1e6:
-        raise WireError(
-            f"parameter 'timeout' is {value} microseconds, but at most {max_timeout_s:g} s may be asked for"
-        )
+        raise WireError(f"parameter 'timeout' is {value} microseconds; ask for at most {max_timeout_s:g} s")
     return value / 1e6
 
 
 def priority(card: ModelCard, value: object) -> int:
-    """Returns the level of the parameter `priority`, as Triton counts: 1 is the highest, 0 the model's default."""
+    """Returns the level of the parameter `priority` as Triton counts: 1 is the highest, 0 the model's default."""
     if type(value) is not int or not 0 <= value <= card.priority_levels:
         raise WireError(
-            f"parameter 'priority' must be a whole number from 1 (highest) to {card.priority_levels}, or 0 for default"
+            f"parameter 'priority' must be a whole number from 1 (highest) to {card.priority_levels}, or 0: the default"
         )
     return value or card.default_priority
 
 
 def class_name(card: ModelCard, value: object) -> str:
-    """Returns the service class that was asked for, or the model's default."""
+    """Returns the requested service class, or the model's default."""
     if value is None:
         return card.default_class
     if not isinstance(value, str) or value not in card.classes:
@@ -177,8 +121,8 @@ def class_name(card: ModelCard, value: object) -> str:
 
 def tenant(value: object) -> str:
     """Returns the tenant's name, which may be empty."""
-    if not isinstance(value, str) or len(value) > _TENANT_MAX_LENGTH:
-        raise WireError(f"the tenant must be a text of at most {_TENANT_MAX_LENGTH} characters")
+    if not isinstance(value, str) or len(value) > _MAX_TENANT_LENGTH:
+        raise WireError(f"the tenant must be a text of at most {_MAX_TENANT_LENGTH} characters")
     return value
 
 
@@ -186,21 +130,21 @@ def known_card(cards: Mapping[str, ModelCard], match_info: Mapping[str, str]) ->
     """Returns the card of the model in a path.
 
     Raises:
-        Rejected: no such model or version.
+        Rejected: the model or the version is not served.
     """
     card = cards.get(match_info["model"])
     if card is None:
-        raise Rejected(404, f"model {match_info['model'][:64]!r} is not served here; served are {', '.join(cards)}")
+        raise Rejected(404, f"model {match_info['model'][:64]!r} is not served here; ask for one of {', '.join(cards)}")
     version = match_info.get("version", VERSION)
     if version != VERSION:
-        raise Rejected(404, f"version {version[:16]!r} of model {card.name} is not served; there is version {VERSION}")
+        raise Rejected(404, f"version {version[:16]!r} of model {card.name} is not served; ask for version {VERSION}")
     return card
 
 
 def _classified(
     outputs: tuple[Tensor, ...], requested: Sequence[OutputRequest], labels: Sequence[str]
 ) -> tuple[Tensor, ...]:
-    """Replaces the scores of an output by its top classes where the request wants those (Triton's extension)."""
+    """Replaces an output's scores by its top classes if the request asks for them (Triton's extension)."""
     counts = {output.name: output.class_count for output in requested if output.class_count}
     if not counts:
         return outputs
@@ -211,7 +155,7 @@ def _classified(
 
 def _top_classes(tensor: Tensor, count: int, labels: Sequence[str]) -> Tensor:
     if tensor.datatype == "BYTES" or len(tensor.shape) != 2:
-        raise WireError(f"output '{tensor.name}' has no classes; ask for it without 'classification'")
+        raise WireError(f"output '{tensor.name}' has no classes; request it without 'classification'")
     rows = tensor.to_numpy()
     count = min(count, tensor.shape[1])
     elements = []

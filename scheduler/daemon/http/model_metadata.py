@@ -1,4 +1,4 @@
-"""What clients may know of each served model, and whether a request fits it."""
+"""The metadata of each served model, and the check whether a request fits it."""
 
 from __future__ import annotations
 
@@ -11,32 +11,30 @@ from models import catalogue
 from scheduler.daemon.config.config import Config
 from scheduler.daemon.config.sections import ModelSection, TensorSection
 from scheduler.domain.plans import ModelSettings, ServiceClass
-from scheduler.wire import Tensor, WireError, base64_elements
+from scheduler.wire import ITEM_ERROR, Tensor, WireError, base64_elements
 
 VERSION = "1"
-"""The one version of every model: which weights are behind it is told by the backend."""
-
-ITEM_ERROR = "item_error"
+"""The only version of every model; the backend reports which weights it uses."""
 
 
 @dataclass(frozen=True, slots=True)
 class TensorSpec:
-    """One tensor of a model; `shape` is of one item, without the batch axis."""
+    """One tensor of a model; `shape` is that of one item, without the batch axis."""
 
     name: str
     datatype: str
     shape: tuple[int, ...]
     picture: bool = False
-    """Whether each element is an encoded picture, which JSON can only carry as base64."""
+    """Whether each element is an encoded picture, which JSON carries as base64."""
 
     def metadata(self) -> dict[str, Any]:
-        """Returns it as Open Inference Protocol metadata."""
+        """Returns the metadata in the form of the Open Inference Protocol."""
         return {"name": self.name, "datatype": self.datatype, "shape": [-1, *self.shape]}
 
 
 @dataclass(frozen=True, slots=True)
 class ModelCard:
-    """One served model, as its clients see it."""
+    """The metadata and limits of one served model."""
 
     name: str
     inputs: tuple[TensorSpec, ...]
@@ -49,7 +47,7 @@ class ModelCard:
     default_class: str
 
     def metadata(self) -> dict[str, Any]:
-        """Returns it as Open Inference Protocol metadata."""
+        """Returns the metadata in the form of the Open Inference Protocol."""
         return {
             "name": self.name,
             "versions": [VERSION],
@@ -59,7 +57,7 @@ class ModelCard:
         }
 
     def output_names(self) -> tuple[str, ...]:
-        """Returns the outputs that a client may ask for by name."""
+        """Returns the names of the outputs that a client may request."""
         return tuple(spec.name for spec in self.outputs)
 
 
@@ -71,11 +69,11 @@ def model_cards(config: Config) -> Mapping[str, ModelCard]:
 
 
 def checked_inputs(card: ModelCard, tensors: Sequence[Tensor]) -> tuple[Tensor, ...]:
-    """Returns the tensors in the order and form in which batches are joined.
+    """Returns the tensors in the order and form that batches need.
 
     Raises:
-        WireError: a tensor is missing or unknown, has another datatype or shape than the model takes, or there are
-            too few or too many items.
+        WireError: a tensor is missing or unknown, its datatype or shape is not that of the model, or the number of
+            items is out of range.
     """
     by_name = {tensor.name: tensor for tensor in tensors}
     for spec in card.inputs:
@@ -104,12 +102,14 @@ def _check_items(card: ModelCard, tensors: Sequence[Tensor]) -> None:
         if tensor.items != items:
             raise WireError(
                 f"inputs '{tensors[0].name}' and '{tensor.name}' have {items} and {tensor.items} items;"
-                " all inputs of a request need as many"
+                " send the same number of items in all inputs"
             )
     if items < 1:
         raise WireError(f"input '{tensors[0].name}' has no items; send at least one")
     if items > card.max_items:
-        raise WireError(f"the request has {items} items, but model {card.name} takes at most {card.max_items} at once")
+        raise WireError(
+            f"the request has {items} items, but model {card.name} takes at most {card.max_items}; send fewer at once"
+        )
 
 
 def _card(section: ModelSection, settings: ModelSettings) -> ModelCard:

@@ -1,0 +1,86 @@
+"""A batch that is sent to a backend, and its outcome: the types that the batch sender and both backends share."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+from scheduler.domain.batches import Batch, BatchReport, Failure
+from scheduler.domain.latency import FunctionTier
+from scheduler.domain.messages import ProbeMeasured
+from scheduler.wire import InferRequest, InferResponse, Tensor, WireError
+
+Clock = Callable[[], float]
+"""Returns monotonic seconds."""
+
+
+@dataclass(slots=True)
+class BatchSend:
+    """One send of a batch to a backend, from the decision until its one outcome."""
+
+    batch: Batch
+    tier: FunctionTier | None
+    """None on the edge."""
+    decided_at_s: float
+    written_at_s: float | None = None
+    """When the backend had written the whole body, or had given it to a thread that writes it; None: not yet."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """A checked answer to a batch: every output has one row for each item."""
+
+    outputs: tuple[Tensor, ...]
+    report: BatchReport
+    read_at_s: float
+
+
+class SendFailed(Exception):
+    """A whole batch ended without an answer."""
+
+    def __init__(self, failure: Failure, report: BatchReport) -> None:
+        """Stores the failure, and what was measured in spite of it."""
+        super().__init__(failure.message)
+        self.failure = failure
+        self.report = report
+
+
+class InferenceBackend(Protocol):
+    """The edge server or the functions, as the batch sender uses them."""
+
+    async def open(self) -> None:
+        """Loads what sending needs; opens no connection."""
+        ...
+
+    async def send(self, batch_send: BatchSend, request: InferRequest) -> Reply:
+        """Sends one batch and returns its answer; sets `batch_send.written_at_s`.
+
+        The batch sender reports the batch as failed at its `give_up_at_s`. On the edge it then cancels this task. An
+        invocation may continue for a while, so that its bill becomes known.
+
+        Raises:
+            SendFailed: there is no usable answer.
+        """
+        ...
+
+    async def probe(self) -> ProbeMeasured:
+        """Measures whether the backend answers, and its round trip; a backend that does not answer is no error."""
+        ...
+
+    async def close(self) -> None:
+        """Releases connections and threads."""
+        ...
+
+
+def check_response(response: InferResponse, batch: Batch) -> None:
+    """Checks that an answer can belong to a batch.
+
+    Raises:
+        WireError: it is from another model, or an output does not have one row for each item.
+    """
+    if response.model_name != batch.model:
+        raise WireError(f"the answer is from model {response.model_name!r}, but the batch was for {batch.model!r}")
+    if not response.outputs:
+        raise WireError("the answer has no outputs")
+    for output in response.outputs:
+        if output.items != batch.items:
+            raise WireError(f"output {output.name!r} has {output.items} rows for {batch.items} items")

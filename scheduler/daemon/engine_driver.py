@@ -1,0 +1,86 @@
+"""Calls of the engine in real time: when there are messages, and when the engine asked to be woken."""
+
+import asyncio
+import logging
+from collections.abc import Callable, Sequence
+
+from scheduler.daemon.backends.batch_send import Clock
+from scheduler.daemon.logs import fields
+from scheduler.domain.messages import Command, Message
+from scheduler.engine import Engine
+
+_logger = logging.getLogger("edgeburst")
+
+Perform = Callable[[Sequence[Message], Sequence[Command], float], None]
+"""Takes the messages of one engine call, the commands that the engine returned, and the time of the call."""
+
+
+class EngineDriver:
+    """The caller of the engine: it gives all messages of one iteration of the event loop to it in one `handle` call.
+
+    It is the only part of the daemon that reads the clock for the engine. On a loop with virtual time the same code
+    runs as a simulation.
+    """
+
+    def __init__(self, engine: Engine, *, clock: Clock, perform: Perform, fail: Callable[[Exception], None]) -> None:
+        """Stores its parts; `wake` makes the first call.
+
+        Args:
+            engine: makes every decision.
+            clock: monotonic seconds, with the same origin as the event loop's `time`.
+            perform: performs the commands.
+            fail: takes an exception of the engine or of `perform`, which is a bug.
+        """
+        self._engine = engine
+        self._clock = clock
+        self._perform = perform
+        self._fail = fail
+        self._inbox: list[Message] = []
+        self._call: asyncio.Handle | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._engine_at_s = float("-inf")
+        self._stopped = False
+
+    def post(self, message: Message) -> None:
+        """Adds a message to the next call, which follows in the next iteration of the loop."""
+        self._inbox.append(message)
+        self.wake()
+
+    def wake(self) -> None:
+        """Calls the engine soon, with or without messages."""
+        if self._call is None and not self._stopped:
+            self._call = asyncio.get_running_loop().call_soon(self._run)
+
+    def stop(self) -> None:
+        """Makes no further calls; drops messages that are posted later."""
+        self._stopped = True
+        for handle in (self._timer, self._call):
+            if handle is not None:
+                handle.cancel()
+
+    def _run(self) -> None:
+        """Makes one call; every exception in it ends here."""
+        self._call = None
+        if self._stopped:
+            return
+        inbox, self._inbox = self._inbox, []
+        now_s = self._engine_at_s = max(self._engine_at_s, self._clock())
+        try:
+            self._perform(inbox, self._engine.handle(inbox, now_s), now_s)
+            self._arm(self._engine.next_wakeup_s())
+        except Exception as error:
+            _logger.exception("engine_bug", extra=fields(messages=len(inbox)))
+            self._fail(error)
+
+    def _arm(self, due_s: float | None) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if due_s is not None:
+            self._timer = asyncio.get_running_loop().call_at(due_s, self._wake_up, due_s)
+
+    def _wake_up(self, due_s: float) -> None:
+        # A timer may fire early by the loop's resolution (uvloop: 1 ms); the engine gets the time that it asked for.
+        self._engine_at_s = max(self._engine_at_s, due_s)
+        self._timer = None
+        self.wake()

@@ -1,0 +1,41 @@
+"""The parts of the daemon that HTTP requests reach."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+from scheduler.daemon.calls import Answer, InferenceCall
+from scheduler.daemon.limits import ModelLimits
+from scheduler.daemon.own_latency import OwnLatency
+
+
+class CallRunner(Protocol):
+    """The runner, as the HTTP handlers use it; see `runner.Runner`."""
+
+    @property
+    def draining(self) -> bool:
+        """Whether the daemon stops and accepts no more calls."""
+        ...
+
+    def now(self) -> float:
+        """Returns monotonic seconds."""
+        ...
+
+    async def submit(self, call: InferenceCall) -> Answer:
+        """Returns the call's answer, or raises Refused; when it is cancelled, the call ends without an answer."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class DaemonParts:
+    """What the HTTP handlers use of a daemon."""
+
+    runner: CallRunner
+    limits: ModelLimits
+    own_latency: OwnLatency
+    status: Callable[[], dict[str, object]]
+    """Returns the state that GET /v1/status shows."""
+    batches: Callable[[int, int], list[dict[str, object]]]
+    """Returns up to so many (second) ended batches with a record number above the first, oldest first."""
+    explain: Callable[[str], list[dict[str, object]]]
+    """Returns the explanations of the requests with that number or client id, newest first."""

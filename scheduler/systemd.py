@@ -1,0 +1,53 @@
+"""systemd's notification protocol (sd_notify(3)): one datagram for each state, for the daemon and the edge server."""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+
+def _ignore(_: str) -> None:
+    pass
+
+
+@dataclass(frozen=True, slots=True)
+class Notifier:
+    """A sender of a service's states to systemd."""
+
+    address: str = ""
+    """Path of the datagram socket, with `@` in front for the abstract namespace; empty: systemd does not listen."""
+    watchdog_s: float | None = None
+    """Seconds without a ping after which systemd kills the process; None: it does not."""
+    warn: Callable[[str], object] = _ignore
+    """Takes one sentence when a state cannot be sent."""
+
+    @classmethod
+    def from_environment(cls, environ: Mapping[str, str], *, warn: Callable[[str], object] = _ignore) -> Notifier:
+        """Returns a notifier as NOTIFY_SOCKET, WATCHDOG_USEC and WATCHDOG_PID describe it."""
+        period_us = environ.get("WATCHDOG_USEC", "")
+        watched = period_us.isdecimal() and environ.get("WATCHDOG_PID", str(os.getpid())) == str(os.getpid())
+        watchdog_s = int(period_us) / 1e6 if watched and int(period_us) else None
+        return cls(environ.get("NOTIFY_SOCKET", ""), watchdog_s, warn)
+
+    def send(self, *assignments: str) -> None:
+        """Sends assignments such as `READY=1` in one datagram; does nothing where systemd does not listen.
+
+        A socket that is gone or full is a warning and no failure: the service works without its supervisor.
+        """
+        if not self.address:
+            return
+        address = f"\0{self.address[1:]}" if self.address.startswith("@") else self.address
+        try:
+            with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sender:
+                # A receiver that does not read must not block the service.
+                sender.setblocking(False)
+                sender.sendto("\n".join(assignments).encode(), address)
+        except OSError as error:
+            self.warn(f"cannot send {assignments[0][:64]} to NOTIFY_SOCKET {self.address}: {error}")
+
+    def reloading(self) -> None:
+        """Sends that the configuration is being read again, with the time, which systemd requires."""
+        self.send("RELOADING=1", f"MONOTONIC_USEC={time.monotonic_ns() // 1000}")
