@@ -109,6 +109,7 @@ class Journeys:
         """Sets a batch out; its outcome is posted later, at the latest at its `give_up_at_s`."""
         journey = Journey(Flight(batch, tier, now_s), members)
         self._under_way[batch.batch_id] = journey
+        self._ring.sent(batch)
         task = self._start(self._carry(journey), name=f"batch-{batch.batch_id}")
         journey.guard = asyncio.get_running_loop().call_at(batch.give_up_at_s, self._give_up, journey, task)
 

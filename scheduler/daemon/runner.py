@@ -237,6 +237,7 @@ class Runner:
             "waiting_bytes": self._bodies.body_bytes,
             "batches_under_way": len(self._journeys),
             "late_answers": self._journeys.late_answers,
+            "placements": self._ring.placements(),
             "engine": jsonable(self._engine.statistics()),
             "limits": jsonable(self._limits),
             "plans": [
