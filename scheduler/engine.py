@@ -64,11 +64,19 @@ call in which so many wait."""
 class Engine:
     """Owns the state of the data plane and the control plane; see the module's docstring."""
 
-    def __init__(self, settings: EngineSettings, control: Control | None = None) -> None:
-        """Stores the settings; the first call of `handle` makes the first plan. None: a control that learns."""
+    def __init__(
+        self, settings: EngineSettings, control: Control | None = None, ring: DecisionRing | None = None
+    ) -> None:
+        """Stores the settings; the first call of `handle` makes the first plan.
+
+        Args:
+            settings: of the data plane and the control plane.
+            control: None: one that learns.
+            ring: where decisions are recorded; None: one of the size that the settings say.
+        """
         self._queues: dict[str, ModelQueues] = {}
         self._admission = Admission(settings.queue_max_requests, settings.queue_max_bytes)
-        self._outbox = Outbox(self._admission, DecisionRing(settings.explain_ring))
+        self._outbox = Outbox(self._admission, DecisionRing(settings.explain_ring) if ring is None else ring)
         self._table = RequestTable(self._admission, self._outbox)
         self._ledger = Ledger()
         pauses = settings.failures_to_open, settings.reopen_after_s

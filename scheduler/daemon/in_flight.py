@@ -115,8 +115,13 @@ class BatchSender:
         """Starts to send a batch; its outcome is posted later, at its `give_up_at_s` at the latest."""
         pending = _PendingBatch(BatchSend(batch, tier, now_s), members)
         self._pending[batch.batch_id] = pending
+        self._ring.sent(batch)
         task = self._start(self._run(pending), name=f"batch-{batch.batch_id}")
         pending.guard = asyncio.get_running_loop().call_at(batch.give_up_at_s, self._give_up, pending, task)
+
+    def placements(self) -> list[dict[str, object]]:
+        """Returns how many requests were sent to each place for each reason."""
+        return self._ring.placements()
 
     def answered(self, batch_id: int) -> AnsweredBatch:
         """Returns an answered batch until `forget_answered`; KeyError after that."""

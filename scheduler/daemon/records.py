@@ -1,6 +1,6 @@
 """The latest batches that ended: a bounded ring, which GET /v1/batches reads."""
 
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from dataclasses import dataclass
 from itertools import islice
 
@@ -31,6 +31,8 @@ class BatchRecord:
             "batch_id": batch.batch_id,
             "backend": batch.backend.value,
             "tier": batch.tier,
+            "place": str(batch.place),
+            "reason": "" if batch.reason is None else batch.reason.value,
             "model": batch.model,
             "requests": len(batch.request_ids),
             "items": batch.items,
@@ -86,6 +88,17 @@ class BatchRing:
         self._limit = limit
         self._records: OrderedDict[int, tuple[int, BatchRecord]] = OrderedDict()
         self._last_number = 0
+        self._placements: Counter[tuple[str, str]] = Counter()
+
+    def sent(self, batch: Batch) -> None:
+        """Counts the requests of a batch that leaves, by its place and by what decided it for each of them."""
+        place = str(batch.place)
+        self._placements.update([(place, reason.value) for reason in batch.reasons])
+
+    def placements(self) -> list[dict[str, object]]:
+        """Returns how many requests were sent to each place for each reason, hedged ones once for each copy."""
+        counted = sorted(self._placements.items())
+        return [{"place": place, "reason": reason, "requests": requests} for (place, reason), requests in counted]
 
     def add(self, record: BatchRecord) -> None:
         """Appends a record, which replaces an earlier one of the same batch; drops the oldest one of a full ring."""

@@ -200,6 +200,7 @@ class Runner:
             waiting_bytes=self._bodies.body_bytes,
             batches_under_way=len(self._sender),
             late_answers=self._sender.late_answers,
+            placements=self._sender.placements(),
         )
 
     def _perform(self, messages: Sequence[Message], commands: Sequence[Command], now_s: float) -> None:

@@ -2,7 +2,7 @@
 
 import math
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from enum import Enum
 
@@ -25,6 +25,8 @@ class RunnerStatistics:
     batches_under_way: int
     late_answers: int
     """Answers that arrived after their batch was given up."""
+    placements: Sequence[Mapping[str, object]] = ()
+    """Requests sent to each place for each reason."""
 
 
 class PlanHistory:

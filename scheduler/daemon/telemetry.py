@@ -1,6 +1,7 @@
 """Counts of requests by how they ended, for Prometheus, the dashboard and /v1/status.
 
-Labels are bounded: models, classes and backends are those of the configuration, kinds those of fixed lists.
+Labels are bounded: models, classes, backends and places are those of the configuration, kinds and reasons those of
+fixed lists.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, ProcessCollector, generate_latest
-from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from scheduler.daemon.calls import Answer, InferenceCall
@@ -80,6 +81,12 @@ class Telemetry:
             "edgeburst_requests", "Requests by how they ended.", (*by_class, "kind"), registry=self.registry
         )
         self._within = Counter("edgeburst_within_slo", "Answers in time.", by_class, registry=self.registry)
+        self._refusals = Counter(
+            "edgeburst_refusals",
+            "Refusals by kind, and by what decided where offers were compared.",
+            ("kind", "reason"),
+            registry=self.registry,
+        )
         self._answers = _AnswerMetrics(self.registry)
         self._http_errors = Counter(
             "edgeburst_http_errors", "Error responses by HTTP status.", ("kind",), registry=self.registry
@@ -120,13 +127,22 @@ class Telemetry:
         self._answers.observe(call, answer, latency_s)
         self._own_latency.observe(own_latency_s)
 
-    def refused(self, call: InferenceCall, kind: str, now_s: float) -> None:
-        """Counts a call that ended without an answer; `kind` is a RefusalKind's value or CANCELLED."""
+    def refused(self, call: InferenceCall, kind: str, now_s: float, *, reason: str = "") -> None:
+        """Counts a call that ended without an answer.
+
+        Args:
+            call: the call.
+            kind: a RefusalKind's value, or CANCELLED.
+            now_s: the present.
+            reason: value of the Reason that decided; empty where no offers were compared.
+        """
         column = _COLUMN_OF.get(kind, "refused")
         for counts in (self._second(now_s), self._totals):
             setattr(counts, column, getattr(counts, column) + 1)
         self._by_kind[kind] = self._by_kind.get(kind, 0) + 1
         self._requests.labels(call.model, call.class_name, kind).inc()
+        if kind != CANCELLED:
+            self._refusals.labels(kind, reason).inc()
 
     def http_error(self, status: int) -> None:
         """Counts an error response."""
@@ -211,14 +227,15 @@ class _AnswerMetrics:
 
 
 class _StatusCollector(Collector):
-    """The engine's state as gauges, read when the metrics are read."""
+    """The engine's state and the placements of requests, read when the metrics are read."""
 
     def __init__(self, status: Callable[[], Mapping[str, object]], backends: Callable[[], Sequence[str]]) -> None:
         self._status = status
         self._backends = backends
 
     def collect(self) -> Iterator[Metric]:
-        engine = self._status().get("engine")
+        status = self._status()
+        engine = status.get("engine")
         values: Mapping[str, Any] = engine if isinstance(engine, Mapping) else {}
         for key, name, help_text in _GAUGES:
             if values.get(key) is not None:
@@ -230,3 +247,12 @@ class _StatusCollector(Collector):
             up.add_metric([backend], float(values.get(f"{backend}_up", False)))
         yield in_flight
         yield up
+        yield _placements(status)
+
+
+def _placements(status: Mapping[str, Any]) -> Metric:
+    sent = "Requests sent to a place, by the reason that decided it; a hedged request counts for each copy."
+    family = CounterMetricFamily("edgeburst_placements", sent, labels=["place", "reason"])
+    for row in status.get("placements", ()):
+        family.add_metric([row["place"], row["reason"]], row["requests"])
+    return family

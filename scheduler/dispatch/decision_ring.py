@@ -1,12 +1,14 @@
-"""What was decided about the last requests and what came of it: a bounded ring of numbers, read when somebody asks."""
+"""Keeps what was decided about the last requests and what came of it: a bounded ring, worded only when it is read."""
 
+import sys
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 from scheduler.domain.batches import Batch, BatchReport, FailureKind
 from scheduler.domain.decisions import Decision
+from scheduler.domain.requests import Request
 
 DECISIONS_KEPT = 8
 """Of one request: the first, and the last of the others."""
@@ -34,9 +36,10 @@ class Sending(NamedTuple):
 class Explanation:
     """All that is kept about one request; absolute times are on the shell's monotonic clock."""
 
-    request_id: int
+    request: Request
+    """As it arrived, without its attempts: those are in the decisions and sendings."""
     decisions: tuple[Decision, ...]
-    """In order. None for a request that ended before anything could be decided, as with a full queue."""
+    """In order. Empty for a request that ended before anything could be decided, as with a full queue."""
     left_out: int = 0
     """How many decisions between the first and the others are not kept."""
     sendings: tuple[Sending, ...] = ()
@@ -46,13 +49,19 @@ class Explanation:
     outcome: str = ""
     """`answered`, `cancelled`, or the kind of refusal; empty: it has not ended."""
 
+    @property
+    def request_id(self) -> int:
+        """The number of the request."""
+        return self.request.request_id
+
 
 _Shared = list[Any]
 """A batch as all its requests share it: [batch, what became of it (the rest of a Sending), how many have it]."""
 _BATCH, _OUTCOME, _HOLDERS = 0, 1, 2
 
 _Story = list[Any]
-"""A request: [its only batch or a tuple of them, its end, number of decisions left out, decision, decision, ...]."""
+"""A request: [its only batch or a tuple of them, its end, number of decisions left out, decision, decision, ...]. Its
+end is (time, outcome, the request where there is no decision that has it)."""
 _SENT, _END, _LEFT_OUT, _FIRST = 0, 1, 2, 3
 
 
@@ -61,11 +70,18 @@ class DecisionRing:
 
     # Bare lists of what is handed in, made into values only in `explain`: with objects instead of them this cost twice
     # as much, and it runs for every request.
-    __slots__ = ("_batches", "_order", "_size", "_stories")
+    __slots__ = ("_batches", "_longest", "_order", "_sendings", "_size", "_stories")
 
-    def __init__(self, size: int) -> None:
-        """Stores how many requests are kept, at least 1."""
+    def __init__(self, size: int, *, whole: bool = False) -> None:
+        """Stores how much is kept.
+
+        Args:
+            size: number of requests, at least 1.
+            whole: whether all decisions and sendings of a request are kept, however many they are.
+        """
         self._size = size
+        self._longest = sys.maxsize if whole else _FIRST + DECISIONS_KEPT
+        self._sendings = sys.maxsize if whole else SENDINGS_KEPT
         self._order: deque[int] = deque()
         self._stories: dict[int, _Story] = {}
         self._batches: dict[int, _Shared] = {}
@@ -87,7 +103,7 @@ class DecisionRing:
             self._welcome(request_id, [None, None, 0, decision])
             return
         story.append(decision)
-        if len(story) > _FIRST + DECISIONS_KEPT:
+        if len(story) > self._longest:
             del story[_FIRST + 1]
             story[_LEFT_OUT] += 1
 
@@ -124,23 +140,26 @@ class DecisionRing:
         if shared is not None:
             shared[_OUTCOME] = (at_s, report, failure_kind, cost)
 
-    def ended(self, request_id: int, at_s: float, outcome: str) -> None:
+    def ended(self, request: Request, at_s: float, outcome: str) -> None:
         """Keeps how a request ended: ANSWERED, CANCELLED, or the value of a RefusalKind."""
-        story = self._stories.get(request_id)
+        story = self._stories.get(request.request_id)
         if story is None:
-            self._welcome(request_id, [None, (at_s, outcome), 0])
+            self._welcome(request.request_id, [None, (at_s, outcome, request), 0])
         else:
-            story[_END] = (at_s, outcome)
+            story[_END] = (at_s, outcome, request if len(story) == _FIRST else None)
 
     def explain(self, request_id: int) -> Explanation | None:
         """Returns what is known of a request; None where newer ones took its place, or it never was."""
         story = self._stories.get(request_id)
         if story is None:
             return None
-        ended_at_s, outcome = story[_END] or (None, "")
+        end: tuple[Any, ...] = story[_END] or (None, "", None)
+        ended_at_s, outcome, undecided = end
+        decisions: tuple[Decision, ...] = tuple(story[_FIRST:])
+        request: Request = decisions[0].request if decisions else undecided
         return Explanation(
-            request_id,
-            tuple(story[_FIRST:]),
+            replace(request, attempts=()),
+            decisions,
             story[_LEFT_OUT],
             tuple([Sending(shared[_BATCH], *(shared[_OUTCOME] or ())) for shared in _sendings(story)]),
             ended_at_s,
@@ -161,7 +180,7 @@ class DecisionRing:
 
     def _sent_again(self, story: _Story, shared: _Shared) -> None:
         sendings = (*_sendings(story), shared)
-        if len(sendings) > SENDINGS_KEPT:
+        if len(sendings) > self._sendings:
             self._release(sendings[0])
             sendings = sendings[1:]
         story[_SENT] = sendings

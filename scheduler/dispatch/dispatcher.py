@@ -15,7 +15,7 @@ which a request that the edge will not manage can still leave for a function.
 
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 
 from scheduler.dispatch.edge_side import EdgeSide
@@ -29,7 +29,7 @@ from scheduler.dispatch.pricing import make_prices
 from scheduler.dispatch.queue import QueuedRequest
 from scheduler.dispatch.refusals import Refusals
 from scheduler.dispatch.request_table import RequestTable
-from scheduler.domain.decisions import NO_CHOICE, Cause, Decision, Offer, Reason, move
+from scheduler.domain.decisions import NO_CHOICE, Cause, Decision, Offer, move
 from scheduler.domain.lifecycle import State
 from scheduler.domain.requests import Backend, Place
 
@@ -66,7 +66,8 @@ class Dispatcher:
             cause = Cause.TRIAL
         self._note(queued, cause, choice.offers, choice.chosen, now_s=now_s, lateness_price=price)
         if choice.chosen < 0:
-            self.table.refuse(queued, self.refusals.refusal(queues, queued, choice.offers, now_s=now_s))
+            refusal = self.refusals.refusal(queues, queued, choice.offers, now_s=now_s)
+            self.table.refuse(queued, replace(refusal, reason=queued.reason.value))
             return
         if choice.displaced is not None:
             self._displace(queues, choice.displaced, queued, now_s=now_s)
@@ -102,12 +103,13 @@ class Dispatcher:
         """Records a decision: the offers, the choice and the cause."""
         compared = cause not in NO_CHOICE
         decision = Decision(queued.request, now_s, cause, self.plan_id, lateness_price, compared, offers, chosen)
-        queued.note(decision.reason if compared else Reason.LEAST_TOTAL)
+        queued.note(decision.reason)
         self.table.outbox.ring.note(decision)
 
     def _note_move(self, queued: QueuedRequest, cause: Cause, place: Place, queue: State, *, now_s: float) -> None:
         """Records a move that is no choice."""
         decision = Decision(queued.request, now_s, cause, self.plan_id, 0.0, False, move(place, queue, now_s=now_s), 0)
+        queued.note(decision.reason)
         self.table.outbox.ring.note(decision)
 
     def dispatch(self, now_s: float) -> None:

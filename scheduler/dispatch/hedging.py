@@ -12,6 +12,7 @@ from scheduler.dispatch.model_queues import ModelQueues
 from scheduler.dispatch.outbox import InFlightBatch, Outbox
 from scheduler.dispatch.queue import QueuedRequest
 from scheduler.dispatch.spend_cap import SpendVerdict
+from scheduler.domain.decisions import Reason
 from scheduler.domain.lifecycle import State
 from scheduler.domain.requests import Backend, Place
 from scheduler.domain.service_times import ServiceTimes
@@ -119,6 +120,8 @@ class Hedging:
                     batch.pop()
                 if not batch:
                     break
+                for queued in batch:
+                    queued.note(Reason.LEAST_TOTAL)
                 self.function.send(batch, buffer, queues, now_s=now_s)
                 gone += [(q, buffer.place) for q in batch]
                 hedged = [q for q in hedged if q not in batch]

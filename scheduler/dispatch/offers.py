@@ -51,7 +51,7 @@ class Offers:
         resort are asked: that of another request, a later edge batch, and in the end to be answered late.
         """
         if self.may_defer(queues, queued, now_s=now_s):
-            return Choice((self._deferral(now_s),), 0)
+            return Choice((self._deferral(),), 0)
         by_edge = self.edge.offer(queues, queued, now_s=now_s, lateness_price=lateness_price)
         if by_edge.total <= queues.lateness.prices.min_money * queued.request.items:
             return Choice((by_edge,), 0)
@@ -64,8 +64,9 @@ class Offers:
             return Choice(offers, 1)
         return self._last_resort(queues, queued, offers, now_s=now_s, lateness_price=lateness_price)
 
-    def _deferral(self, now_s: float) -> Offer:
-        return Offer(self.edge.place, State.DEFERRED, None, now_s, now_s, 0, 0.0, 0.0, 0.0, 0.0)
+    def _deferral(self) -> Offer:
+        """Returns the offer to wait for an idle edge; when that will be is not forecast."""
+        return Offer(self.edge.place, State.DEFERRED, None, math.inf, math.inf, 0, 0.0, 0.0, 0.0, 0.0)
 
     def _note_demand(self, queues: ModelQueues, queued: QueuedRequest, by_function: Offer, *, now_s: float) -> None:
         if by_function.reason in NOT_ALLOWED:

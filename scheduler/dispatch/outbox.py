@@ -62,6 +62,7 @@ class Outbox:
             expected_cost=sending.expected_cost,
             largest_item_bytes=max([r.body_bytes / r.items for r in requests]),
             size_factor=sending.size_factor,
+            reasons=tuple([q.reason for q in members]),
         )
         attempt = Attempt(sending.place.backend, batch.batch_id, sending.now_s)
         for queued in members:

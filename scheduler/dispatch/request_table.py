@@ -60,6 +60,6 @@ class RequestTable:
 
     def _close(self, queued: QueuedRequest, outcome: str) -> None:
         queued.enter(State.ENDED)
-        self.outbox.ring.ended(queued.request.request_id, self.now_s, outcome)
+        self.outbox.ring.ended(queued.request, self.now_s, outcome)
         self.admission.release(queued.request.body_bytes)
         del self.open[queued.request.request_id]

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from enum import Enum
 
+from scheduler.domain.decisions import Reason
 from scheduler.domain.requests import Backend, Place
 
 
@@ -30,6 +31,8 @@ class Batch:
     """Of its items on the wire: what is slow about large items is slow for the whole batch."""
     size_factor: float = 1.0
     """By which its predicted service differs from one of items of any size."""
+    reasons: tuple[Reason, ...] = ()
+    """What decided the place of each request, in the order of `request_ids`; empty: not known."""
 
     @property
     def backend(self) -> Backend:
@@ -40,6 +43,11 @@ class Batch:
     def tier(self) -> str:
         """Name of the function tier; empty on an edge."""
         return self.place.tier
+
+    @property
+    def reason(self) -> Reason | None:
+        """What decided the place of most of its requests, of several the first; None: not known."""
+        return max(dict.fromkeys(self.reasons), key=self.reasons.count, default=None)
 
     @property
     def warming(self) -> bool:

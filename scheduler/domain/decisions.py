@@ -175,21 +175,38 @@ class Decision(NamedTuple):
         return min(self.offers, key=lambda offer: offer.finish_s, default=None) if self.chosen < 0 else None
 
     @property
+    def rival(self) -> Offer | None:
+        """The offer that the reason is about; None: there is none."""
+        return rival_of(self.offers, self.chosen) if self.compared else None
+
+    @property
     def reason(self) -> Reason:
         """What decided: why the offer that the chosen one had to beat was impossible or dearer."""
+        if not self.compared:
+            return Reason.LEAST_TOTAL
         return deciding_reason(self.offers, self.chosen, self.lateness_price)
 
 
-def deciding_reason(offers: tuple[Offer, ...], chosen: int, lateness_price: float) -> Reason:
-    """Returns why the offer ahead of the chosen one in the order of asking did not win.
+def rival_of(offers: tuple[Offer, ...], chosen: int) -> Offer | None:
+    """Returns the offer that the deciding reason is about; None where no other was possible or asked for.
 
-    The places are asked in the order of preference at equal cost: an edge before a function. A choice of the first
-    offer is explained by the next possible one, if any.
+    The places are asked in the order of preference at equal cost: an edge before a function. A choice is explained by
+    the first offer, a choice of the first by the next possible one. A refusal is explained by the class of the request
+    where that forbids a place, and otherwise by the earliest answer.
     """
+    if chosen > 0:
+        return offers[0]
+    if chosen == 0:
+        return next((offer for offer in offers[1:] if offer.reason is None), None)
+    kept_away = next((offer for offer in offers if offer.reason is Reason.CLASS), None)
+    return kept_away or min(offers, key=lambda offer: offer.finish_s, default=None)
+
+
+def deciding_reason(offers: tuple[Offer, ...], chosen: int, lateness_price: float) -> Reason:
+    """Returns why the rival of the chosen offer did not win, or why a request was refused."""
+    rival = rival_of(offers, chosen)
     if chosen < 0:
-        missed = min(offers, key=lambda offer: offer.finish_s, default=None)
-        return missed.reason or Reason.LATE if missed is not None else Reason.NO_BACKEND
-    rival = offers[0] if chosen else next((offer for offer in offers[1:] if offer.reason is None), None)
+        return Reason.NO_BACKEND if rival is None else rival.reason or Reason.LATE
     if rival is None:
         return Reason.LEAST_TOTAL
     if rival.reason is not None:

@@ -32,6 +32,8 @@ class Refusal:
     kind: RefusalKind
     message: str
     retry_after_s: float | None = None
+    reason: str = ""
+    """Value of the Reason that decided it; empty where no offers were compared."""
 
     @property
     def status(self) -> int:

@@ -1,24 +1,34 @@
 """An explanation as one line of JSON, and back: what files keep and `GET /v1/explain` answers.
 
-Keys carry their units; absolute times (`..._at_s`, `deadline_s`, `..._start_s`, `..._finish_s`) are on the clock of the
-daemon that wrote them, as in `GET /v1/batches`. A null where a number stands otherwise: never (a time), or not known.
+Keys carry their units; absolute times (`..._at_s`, `deadline_s`, `start_s`, `finish_s`) are on the clock of the daemon
+or simulation that wrote them, as in `GET /v1/batches`. Money is in `currency`. A null where a number stands otherwise:
+never (a time), impossible (a total), or not known.
+
+A decision has its offers in the order in which the places were asked; `chosen` is the one with the least `total`, of
+equal ones the first. `total = money + lateness_price x late_probability + cost_to_others`; an offer that a gate forbids
+has no total, and the gate as `reason`. With `compared` false nothing was compared: the request was moved as `chosen`
+says.
 """
 
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, fields
+from dataclasses import asdict, fields, replace
 from typing import Any
 
 from scheduler.dispatch.decision_ring import Explanation, Sending
 from scheduler.domain.batches import Batch, BatchReport, FailureKind
-from scheduler.domain.decisions import Decision
-from scheduler.domain.requests import Backend
+from scheduler.domain.decisions import Cause, Decision, Offer, Reason
+from scheduler.domain.lifecycle import State
+from scheduler.domain.requests import Attempt, Backend, Place, Request
 from scheduler.explain.text import NO_CONTEXT, Context
+from scheduler.explain.words import REFUSED
 
-VERSION = 1
-_SAID_AS = {"edge_late": "edge_late_probability", "function_late": "function_late_probability"}
-"""Fields of a decision whose keys say more than their names."""
+VERSION = 2
+"""Raised when a key changes its meaning or goes. Version 1 had the terms of both sides instead of offers."""
+_OF_THE_REQUEST = ("model", "class_name", "tenant", "priority", "items", "body_bytes", "arrived_at_s", "deadline_s")
+_ELSEWHERE = {"place", "request_ids", "reasons"}
+"""Fields of a batch that are not plain numbers or texts."""
 
 
 def to_values(explanation: Explanation, context: Context = NO_CONTEXT) -> dict[str, Any]:
@@ -27,6 +37,7 @@ def to_values(explanation: Explanation, context: Context = NO_CONTEXT) -> dict[s
         "version": VERSION,
         "request_id": explanation.request_id,
         **asdict(context),
+        **{name: _finite(getattr(explanation.request, name)) for name in _OF_THE_REQUEST},
         "outcome": explanation.outcome,
         "ended_at_s": explanation.ended_at_s,
         "decisions_left_out": explanation.left_out,
@@ -43,18 +54,20 @@ def from_values(values: Mapping[str, Any]) -> tuple[Explanation, Context]:
     """
     version = values.get("version")
     if version != VERSION:
-        raise ValueError(f"version {version!r} of explanations cannot be read here, only {VERSION}")
+        known = f"it is of version {version!r} and only version {VERSION} can be read here"
+        raise ValueError(f"{known}; use the release of edgeburst that wrote it")
     try:
+        request = Request(values["request_id"], **{name: _number(values[name]) for name in _OF_THE_REQUEST})
         explanation = Explanation(
-            values["request_id"],
-            tuple(_decision_of(values["request_id"], decision) for decision in values["decisions"]),
+            request,
+            tuple(_decision_of(request, decision) for decision in values["decisions"]),
             values["decisions_left_out"],
             tuple(_sending_of(sending) for sending in values["sendings"]),
             values["ended_at_s"],
             values["outcome"],
         )
         context = Context(**{field.name: values[field.name] for field in fields(Context)})
-    except (KeyError, TypeError, AttributeError) as error:
+    except (KeyError, TypeError, AttributeError, IndexError) as error:
         raise ValueError(f"an explanation lacks or misstates {error}") from None
     return explanation, context
 
@@ -73,21 +86,94 @@ def from_json(line: str) -> tuple[Explanation, Context]:
 
 
 def _decision_values(decision: Decision) -> dict[str, Any]:
-    values = {_SAID_AS.get(name, name): _finite(value) for name, value in decision._asdict().items()}
-    del values["request_id"]
-    return values
+    choice, missed = decision.choice, decision.nearest_miss
+    refused = {"place": "", "tier": "", "queue": REFUSED}
+    return {
+        "at_s": decision.at_s,
+        "cause": decision.cause.value,
+        "plan_id": decision.plan_id,
+        "deadline_s": _finite(decision.request.deadline_s),
+        "lateness_price": _finite(decision.lateness_price),
+        "compared": decision.compared,
+        "chosen": refused if choice is None else _where(choice),
+        "chosen_offer": None if choice is None else decision.chosen,
+        "reason": decision.reason.value,
+        "nearest_miss": None if missed is None else {**_where(missed), "reason": _gate(missed)},
+        "attempts": [_attempt_values(attempt) for attempt in decision.request.attempts],
+        "offers": [_offer_values(offer) for offer in decision.offers],
+    }
 
 
-def _decision_of(request_id: int, values: Mapping[str, Any]) -> Decision:
-    names = [name for name in Decision._fields if name != "request_id"]
-    return Decision(request_id=request_id, **{name: _number(values[_SAID_AS.get(name, name)]) for name in names})
+def _decision_of(request: Request, values: Mapping[str, Any]) -> Decision:
+    attempts = tuple(Attempt(Backend(a["backend"]), a["batch_id"], a["sent_at_s"]) for a in values["attempts"])
+    offers = tuple(map(_offer_of, values["offers"]))
+    chosen = -1 if values["chosen_offer"] is None else values["chosen_offer"]
+    decision = Decision(
+        replace(request, deadline_s=_number(values["deadline_s"]), attempts=attempts),
+        values["at_s"],
+        Cause(values["cause"]),
+        values["plan_id"],
+        _number(values["lateness_price"]),
+        values["compared"],
+        offers,
+        chosen,
+    )
+    if decision.choice is not None and _where(decision.choice) != values["chosen"]:
+        raise ValueError(f"an explanation misstates which of {len(offers)} offers was chosen")
+    return decision
+
+
+def _attempt_values(attempt: Attempt) -> dict[str, Any]:
+    return {"backend": attempt.backend.value, "batch_id": attempt.batch_id, "sent_at_s": attempt.sent_at_s}
+
+
+def _where(offer: Offer) -> dict[str, str]:
+    return {"place": str(offer.place), "tier": offer.place.tier, "queue": offer.queue.value}
+
+
+def _gate(offer: Offer) -> str | None:
+    return None if offer.reason is None else offer.reason.value
+
+
+def _offer_values(offer: Offer) -> dict[str, Any]:
+    return {
+        **_where(offer),
+        "possible": offer.possible,
+        "reason": _gate(offer),
+        "start_s": _finite(offer.start_s),
+        "finish_s": _finite(offer.finish_s),
+        "items": offer.items,
+        "late_probability": offer.late_probability,
+        "money": offer.money,
+        "cost_to_others": offer.cost_to_others,
+        "total": _finite(offer.total) if offer.possible else None,
+        "displaces": offer.displaces,
+    }
+
+
+def _offer_of(values: Mapping[str, Any]) -> Offer:
+    return Offer(
+        Place.parse(values["place"]),
+        State(values["queue"]),
+        None if values["reason"] is None else Reason(values["reason"]),
+        _number(values["start_s"]),
+        _number(values["finish_s"]),
+        values["items"],
+        values["late_probability"],
+        values["money"],
+        values["cost_to_others"],
+        _number(values["total"]),
+        values["displaces"],
+    )
 
 
 def _sending_values(sending: Sending) -> dict[str, Any]:
     batch, report = sending.batch, sending.report
     return {
-        **{field.name: _finite(getattr(batch, field.name)) for field in fields(batch)},
-        "backend": batch.backend.value,
+        "place": str(batch.place),
+        **{name: _finite(getattr(batch, name)) for name in _batch_fields()},
+        "request_ids": batch.request_ids,
+        "reasons": [reason.value for reason in batch.reasons],
         "settled_at_s": sending.settled_at_s,
         "failure_kind": sending.failure_kind.value if sending.failure_kind else None,
         "cost": sending.cost,
@@ -96,10 +182,15 @@ def _sending_values(sending: Sending) -> dict[str, Any]:
 
 
 def _sending_of(values: Mapping[str, Any]) -> Sending:
-    batch = {field.name: _number(values[field.name]) for field in fields(Batch)}
     kind, report = values["failure_kind"], values["report"]
+    batch = Batch(
+        place=Place.parse(values["place"]),
+        request_ids=tuple(values["request_ids"]),
+        reasons=tuple(map(Reason, values["reasons"])),
+        **{name: _number(values[name]) for name in _batch_fields()},
+    )
     return Sending(
-        Batch(**{**batch, "backend": Backend(values["backend"]), "request_ids": tuple(values["request_ids"])}),
+        batch,
         values["settled_at_s"],
         None if report is None else BatchReport(**report),
         None if kind is None else FailureKind(kind),
@@ -107,8 +198,12 @@ def _sending_of(values: Mapping[str, Any]) -> Sending:
     )
 
 
+def _batch_fields() -> list[str]:
+    return [field.name for field in fields(Batch) if field.name not in _ELSEWHERE]
+
+
 def _finite(value: Any) -> Any:
-    """JSON has no infinity: what never happens is null."""
+    """Returns null for an infinity, which JSON does not have: what never happens."""
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 

@@ -1,62 +1,20 @@
-"""An explanation in words: what was decided about a request, when and why, what was expected and what came.
+"""Words an explanation: what was decided about a request, when and why, what was expected and what happened.
 
-Worded only when somebody asks. Times in the text count from the first decision.
+Times in the text count from the first decision. Places are written as in the metrics: `edge:NAME`, `function:TIER`.
 """
 
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from scheduler.dispatch.decision_ring import ANSWERED, CANCELLED, Explanation, Sending
-from scheduler.domain.decisions import Decision
-from scheduler.domain.errors import RefusalKind
+from scheduler.dispatch.decision_ring import ANSWERED, Explanation, Sending
+from scheduler.domain.decisions import Cause, Decision, Offer
 from scheduler.domain.requests import Backend
+from scheduler.explain.words import CAUSES, GATES, MOVES, OUTCOMES, QUEUES, REASONS, REFUSED
 
-CAUSES = {
-    "arrival": "on arrival",
-    "deferred": "as it could not be deferred any longer",
-    "displaced": "to make room for another",
-    "edge-sent": "when an edge batch left without it",
-    "edge-slipped": "because the edge was slower than forecast",
-    "filling": "to fill a function batch that was leaving",
-    "half": "because its deadline had passed while it waited to be sent again",
-    "riding": "as an edge batch that was leaving had room",
-    "slot": "because of the wait for a free function call",
-    "plan": "under a new plan",
-    "failure": "after a backend had failed",
-    "hedging": "to save its deadline",
-    "limits": "under an operator's new limits",
-    "spend-cap": "because a spend cap was reached",
-}
-PLACES = {
-    "edge": "it was put into the edge's next batch",
-    "waiting": "it was left to wait for a later edge batch",
-    "function": "it was put into the function batch that was being gathered",
-    "deferred": "it was left to wait for an idle edge",
-    "late": "it was queued to be served late",
-    "refused": "it was refused",
-}
-OUTCOMES = {
-    CANCELLED: "ended without an answer: its client went away",
-    RefusalKind.QUEUE_FULL.value: "refused: the queue was full",
-    RefusalKind.DEADLINE.value: "refused: no place could answer within its deadline",
-    RefusalKind.DRAINING.value: "refused: the daemon was shutting down",
-    RefusalKind.BACKEND.value: "refused: a backend failed and no other could answer within its deadline",
-    RefusalKind.NO_BACKEND.value: "refused: nothing serves its model any more",
-    RefusalKind.BAD_REQUEST.value: "refused: the backend refused its content",
-}
-_EXPECTED_TERMS = (
-    "start",
-    "slot, uplink, round trip",
-    "of it a possible cold start",
-    "gathering and service",
-    "items in the batch",
-    "answer",
-    "risk of being late",
-    "cost of this request",
-)
-_TAKEN_BY_EDGE = ("edge", "waiting")
 _UNKNOWN = "not known"
+_LEAST_MONEY = 1e-12
+"""Less is not written as a figure: a risk of nearly 0 costs nearly nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +24,7 @@ class Context:
     client_id: str = ""
     """By which its client calls it; empty where it has no name."""
     first_decided_at: str = ""
-    """Date and time of the first decision, UTC, in ISO 8601; empty where nobody knows."""
+    """Date and time of the first decision, UTC, in ISO 8601; empty where it is not known."""
     currency: str = "CNY"
     """Of every cost."""
 
@@ -74,44 +32,78 @@ class Context:
 NO_CONTEXT = Context()
 
 
+@dataclass(frozen=True, slots=True)
+class _Units:
+    """How the numbers of one explanation are written."""
+
+    start_s: float
+    """Times count from here."""
+    currency: str
+
+    def clock(self, at_s: float) -> str:
+        """Returns an absolute time."""
+        return f"{at_s - self.start_s:+.3f} s" if math.isfinite(at_s) else "never"
+
+    def money(self, cost: float | None) -> str:
+        """Returns an amount of money."""
+        if cost is None:
+            return _UNKNOWN
+        if 0 < cost < _LEAST_MONEY:
+            return f"below {_LEAST_MONEY:.0e} {self.currency}"
+        return f"{cost:.3g} {self.currency}" if cost else "nothing"
+
+
 def describe(explanation: Explanation, context: Context = NO_CONTEXT) -> str:
     """Returns the explanation in English, as lines for a terminal.
 
-    >>> print(describe(Explanation(7, (), ended_at_s=3.0, outcome="queue_full")))
+    >>> from scheduler.domain.requests import Request
+    >>> request = Request(7, "digits", arrived_at_s=3.0, deadline_s=4.0)
+    >>> print(describe(Explanation(request, (), ended_at_s=3.0, outcome="queue_full")))
     request 7
+    model 'digits', class 'default'
     no decision about it is kept
       +0.000 s  refused: the queue was full
     """
-    return "\n".join([*_heading(explanation, context), *_events(explanation, context.currency)])
+    units = _Units(_start_s(explanation), context.currency)
+    return "\n".join([*_heading(explanation, context, units), *_events(explanation, units)])
 
 
-def _heading(explanation: Explanation, context: Context) -> Iterator[str]:
-    # As Python writes texts: a client's id may hold what would confuse a terminal.
+def _start_s(explanation: Explanation) -> float:
+    times_s = [decision.at_s for decision in explanation.decisions[:1]]
+    times_s += [sending.batch.sent_at_s for sending in explanation.sendings[:1]]
+    times_s += [] if explanation.ended_at_s is None else [explanation.ended_at_s]
+    return min(times_s, default=0.0)
+
+
+def _heading(explanation: Explanation, context: Context, units: _Units) -> Iterator[str]:
+    # As Python writes texts: what a client sent may hold what would confuse a terminal.
+    request = explanation.request
     name = f" (its client calls it {context.client_id!r})" if context.client_id else ""
     when = f", first decided about at {context.first_decided_at}" if context.first_decided_at else ""
-    yield f"request {explanation.request_id}{name}{when}"
+    yield f"request {request.request_id}{name}{when}"
+    tenant = f", tenant {request.tenant!r}" if request.tenant else ""
+    yield f"model {request.model!r}, class {request.class_name!r}{tenant}"
     if not explanation.decisions:
         yield "no decision about it is kept"
         return
-    deadline_s = explanation.decisions[-1].deadline_s
-    yield f"times count from the first decision; its deadline is {_clock(explanation)(deadline_s)}"
+    yield f"times count from the first decision; its deadline is {units.clock(request.deadline_s)}"
 
 
-def _events(explanation: Explanation, currency: str) -> Iterator[str]:
-    """What happened, in order; of what happened at the same time, causes come before effects."""
-    clock = _clock(explanation)
+def _events(explanation: Explanation, units: _Units) -> Iterator[str]:
+    """Yields what happened, in order; of what happened at the same time, causes come before effects."""
     events: list[tuple[float, int, list[str]]] = []
     for at, decision in enumerate(explanation.decisions):
+        sent_before = sum(_later(decision, sending) for sending in explanation.sendings)
         left_out = explanation.left_out if at == 1 else 0
-        events.append((decision.at_s, 0, list(_decision(decision, clock, currency, left_out=left_out))))
-    for sending in explanation.sendings:
-        events.append((sending.batch.sent_at_s, 1, [_sent(sending)]))
+        events.append((decision.at_s, 3 * sent_before, list(_decision(decision, units, left_out=left_out))))
+    for at, sending in enumerate(explanation.sendings):
+        events.append((sending.batch.sent_at_s, 3 * at + 1, [_sent(sending)]))
         if sending.settled_at_s is not None:
-            events.append((sending.settled_at_s, 2, list(_settled(explanation, sending, clock, currency))))
+            events.append((sending.settled_at_s, 3 * at + 2, list(_settled(explanation, sending, units))))
     if explanation.ended_at_s is not None:
-        events.append((explanation.ended_at_s, 3, [_ended(explanation)]))
+        events.append((explanation.ended_at_s, 3 * len(explanation.sendings), [_ended(explanation)]))
     for at_s, _, lines in sorted(events, key=lambda event: event[:2]):
-        yield f"  {clock(at_s)}  {lines[0]}"
+        yield f"  {units.clock(at_s)}  {lines[0]}"
         yield from (f"            {line}" for line in lines[1:])
     under_way = [sending for sending in explanation.sendings if sending.settled_at_s is None]
     yield from (f"  {_batch(sending)} is not back yet" for sending in under_way)
@@ -119,144 +111,146 @@ def _events(explanation: Explanation, currency: str) -> Iterator[str]:
         yield "  it has not ended yet"
 
 
-def _decision(decision: Decision, clock: Callable[[float], str], currency: str, *, left_out: int) -> Iterator[str]:
-    cause = CAUSES.get(decision.cause, f"because of {decision.cause}")
-    place = PLACES.get(decision.place, f"it was put to {decision.place}")
+def _later(decision: Decision, sending: Sending) -> bool:
+    """Whether a decision was made after a batch was sent: at the same time too, if the batch was back at once."""
+    if decision.at_s != sending.batch.sent_at_s:
+        return decision.at_s > sending.batch.sent_at_s
+    # A hedge is noted when it has been sent.
+    sent = (attempt.batch_id for attempt in decision.request.attempts)
+    return decision.cause is not Cause.HEDGE and sending.batch.batch_id in sent
+
+
+def _decision(decision: Decision, units: _Units, *, left_out: int) -> Iterator[str]:
     earlier = f" ({left_out} decisions before this one are not kept)" if left_out else ""
-    yield f"{cause}, {place} (plan {decision.plan_id}){earlier}"
-    yield from _table(("expected", "edge", "function"), _expected(decision, clock, currency))
-    yield _alternative(decision, currency)
+    yield f"{CAUSES[decision.cause]}, {_done(decision)} (plan {decision.plan_id}){earlier}"
+    if decision.compared or len(decision.offers) > 1:
+        yield f"an answer after the deadline was priced at {units.money(decision.lateness_price)}"
+        yield from _table(_offers(decision, units))
+    yield from _why(decision, units)
 
 
-def _expected(decision: Decision, clock: Callable[[float], str], currency: str) -> Iterator[tuple[str, str, str]]:
-    """Yields (term, of the edge, of the function) as they looked when the decision fell."""
-    edge, function = _sides(decision)
-    service_s = max(0.0, decision.function_finish_s - decision.at_s - decision.function_path_s)
-    by_edge = (
-        clock(decision.edge_start_s),
-        "",
-        "",
-        _seconds(decision.edge_finish_s - decision.edge_start_s),
-        str(decision.edge_items),
-        clock(decision.edge_finish_s),
-        _percent(decision.edge_late),
-        "nothing",
-    )
-    by_function = (
-        "",
-        _seconds(decision.function_path_s),
-        _seconds(decision.function_cold_s),
-        _seconds(service_s),
-        str(decision.function_items),
-        clock(decision.function_finish_s),
-        _percent(decision.function_late),
-        _money(decision.function_cost, currency),
-    )
-    cannot = ("", "", "", "", "", "cannot take it", "", "")
-    yield from zip(_EXPECTED_TERMS, by_edge if edge else cannot, by_function if function else cannot, strict=True)
+def _done(decision: Decision) -> str:
+    choice = decision.choice
+    if choice is None:
+        return QUEUES[REFUSED]
+    if decision.compared:
+        return QUEUES.get(choice.queue.value, f"it was put into the queue {choice.queue.value}")
+    return MOVES.get(decision.cause, "it was moved to {place}").format(place=choice.place)
 
 
-def _sides(decision: Decision) -> tuple[bool, bool]:
-    """Whether the edge and a function could take the request at all."""
-    return math.isfinite(decision.edge_finish_s), math.isfinite(decision.function_finish_s)
+def _why(decision: Decision, units: _Units) -> Iterator[str]:
+    """Yields what decided, and what a refused request missed by least."""
+    if not decision.compared:
+        yield "no offers were compared"
+        return
+    reason, rival, missed = decision.reason, decision.rival, decision.nearest_miss
+    words = REASONS[reason].format(place=rival.place if rival else "any place")
+    yield f"decided by {reason.value}: {words}"
+    if missed is not None:
+        late_s = missed.finish_s - decision.request.deadline_s
+        when = f", {_seconds(late_s)} after its deadline" if 0 < late_s < math.inf else ""
+        gate = f": {GATES.get(missed.reason, missed.reason.value)}" if missed.reason else ""
+        yield f"nearest miss: {missed.place} ({missed.queue.value}){gate}, answer {units.clock(missed.finish_s)}{when}"
 
 
-def _table(head: tuple[str, str, str], rows: Iterable[tuple[str, str, str]]) -> Iterator[str]:
-    for name, left, right in (head, *rows):
-        if left or right:
-            yield f"{name:<28} {left:>15} {right:>15}".rstrip()
+def _offers(decision: Decision, units: _Units) -> Iterator[Sequence[str]]:
+    """Yields the offers side by side, in the order in which they were asked: a term, then a figure for each offer."""
+    offers = decision.offers
+    yield ("offer", *[str(offer.place) for offer in offers])
+    yield ("queue", *[offer.queue.value for offer in offers])
+    yield ("start", *[_known(offer.start_s, units.clock) for offer in offers])
+    yield ("answer", *[_known(offer.finish_s, units.clock) for offer in offers])
+    yield ("items in the batch", *[str(offer.items or "") for offer in offers])
+    yield ("in place of request", *[str(offer.displaces or "") for offer in offers])
+    # Of an impossible offer, what was not worked out is certain to be late, and free.
+    risky = [offer.possible or offer.late_probability < 1.0 for offer in offers]
+    yield ("risk of being late", *_only(risky, [_percent(offer.late_probability) for offer in offers]))
+    priced = [offer.possible or offer.money > 0.0 for offer in offers]
+    yield ("money", *_only(priced, [units.money(offer.money) for offer in offers]))
+    possible = [offer.possible for offer in offers]
+    yield ("cost to others", *_only(possible, [units.money(offer.cost_to_others) for offer in offers]))
+    yield ("total", *_only(possible, [units.money(offer.total) for offer in offers]))
+    yield ("result", *[_result(offer, chosen=at == decision.chosen) for at, offer in enumerate(offers)])
 
 
-def _alternative(decision: Decision, currency: str) -> str:
-    edge, function = _sides(decision)
-    cost = _money(decision.function_cost, currency)
-    if decision.place in _TAKEN_BY_EDGE and function:
-        risks = f"a risk of {_percent(decision.function_late)} instead of {_percent(decision.edge_late)}"
-        return f"not taken: the function, at {cost} more and {risks}"
-    if decision.place == "function" and edge:
-        risks = f"a risk of {_percent(decision.edge_late)} instead of {_percent(decision.function_late)}"
-        return f"not taken: the edge, at {cost} less and {risks}"
-    if not (edge or function):
-        return "there was no alternative: no place could take it"
-    if min(decision.edge_finish_s, decision.function_finish_s) > decision.deadline_s:
-        return "there was no alternative: each place that could take it was expected to be late"
-    if decision.place in ("late", "refused"):
-        return f"not taken: to risk it ({_percent(min(decision.edge_late, decision.function_late))} of being late)"
-    return f"there was no alternative: the {'edge' if function else 'function'} could not take it"
+def _result(offer: Offer, *, chosen: bool) -> str:
+    if chosen:
+        return "chosen"
+    return "not chosen" if offer.reason is None else GATES.get(offer.reason, offer.reason.value)
+
+
+def _only(shown: Iterable[bool], words: Iterable[str]) -> list[str]:
+    return [word if is_shown else "" for is_shown, word in zip(shown, words, strict=True)]
+
+
+def _table(rows: Iterable[Sequence[str]]) -> Iterator[str]:
+    """Yields the rows that have a figure: the term on the left, the figures aligned on the right."""
+    filled = [row for row in rows if any(row[1:])]
+    widths = [max(map(len, column)) for column in zip(*filled, strict=True)]
+    for name, *figures in filled:
+        cells = (f"  {figure:>{width}}" for figure, width in zip(figures, widths[1:], strict=True))
+        yield f"{name:<{widths[0]}}{''.join(cells)}".rstrip()
 
 
 def _sent(sending: Sending) -> str:
     batch = sending.batch
     together = len(batch.request_ids)
     company = "alone" if together == 1 else f"with {together - 1} other request{'s' if together > 2 else ''}"
-    return (
-        f"sent to {_place(sending)} in batch {batch.batch_id}, {company}: {_items(batch.items)}, {batch.body_bytes} B"
-    )
+    return f"sent to {batch.place} in batch {batch.batch_id}, {company}: {_items(batch.items)}, {batch.body_bytes} B"
 
 
-def _settled(explanation: Explanation, sending: Sending, clock: Callable[[float], str], currency: str) -> Iterator[str]:
+def _settled(explanation: Explanation, sending: Sending, units: _Units) -> Iterator[str]:
     at_s, ended_at_s = sending.settled_at_s, explanation.ended_at_s
     how = f"failed ({sending.failure_kind.value})" if sending.failure_kind else "came back"
     beside = ""
     if at_s is not None and ended_at_s is not None and ended_at_s < at_s:
         beside = ", after the request had ended; what it cost counts all the same"
     yield f"{_batch(sending)} {how}{beside}"
-    yield from _table(("", "predicted", "actual"), _terms(explanation, sending, clock, currency))
+    yield from _table([("", "predicted", "actual"), *_terms(explanation, sending, units)])
 
 
-def _terms(
-    explanation: Explanation, sending: Sending, clock: Callable[[float], str], currency: str
-) -> Iterator[tuple[str, str, str]]:
+def _terms(explanation: Explanation, sending: Sending, units: _Units) -> Iterator[tuple[str, str, str]]:
     """Yields (term, predicted, actual) of a batch that is back."""
     batch, report = sending.batch, sending.report
-    decision = next((d for d in reversed(explanation.decisions) if d.at_s <= batch.sent_at_s), None)
-    on_edge = batch.backend is Backend.EDGE
-    if decision is not None:
-        if on_edge:
-            yield "start", _if_finite(decision.edge_start_s, clock), clock(batch.sent_at_s)
-        items = decision.edge_items if on_edge else decision.function_items
-        yield "items in the batch", str(items), str(batch.items)
+    offer = _promised(explanation, sending)
+    if offer is not None:
+        if batch.backend is Backend.EDGE:
+            yield "start", units.clock(offer.start_s), units.clock(batch.sent_at_s)
+        yield "items in the batch", str(offer.items), str(batch.items)
     service_s = None if report is None else report.service_s
     elapsed_s = None if report is None else report.elapsed_s
-    idle_path_s = batch.predicted_finish_s - batch.sent_at_s - batch.predicted_service_s
-    actual_way_s = None if elapsed_s is None or service_s is None else elapsed_s - service_s
-    yield "way there and back, waiting", _if_finite(idle_path_s, _seconds), _if_finite(actual_way_s, _seconds)
-    if not on_edge:
+    path_s = batch.predicted_finish_s - batch.sent_at_s - batch.predicted_service_s
+    actual_path_s = None if elapsed_s is None or service_s is None else elapsed_s - service_s
+    yield "path there and back, waiting", _if_finite(path_s, _seconds), _if_finite(actual_path_s, _seconds)
+    if batch.backend is Backend.FUNCTION:
         if report is not None:
             yield "of it round trip", "", _if_finite(report.rtt_s, _seconds)
-        cold_s = _seconds(decision.function_cold_s) if decision else ""
-        yield "cold start", cold_s, _yes(None if report is None else report.cold_start)
+        yield "cold start", "", _yes(None if report is None else report.cold_start)
     yield "service", _seconds(batch.predicted_service_s), _if_finite(service_s, _seconds)
-    yield "answer", _if_finite(batch.predicted_finish_s, clock), _if_finite(sending.settled_at_s, clock)
-    yield "cost of the batch", _money(batch.expected_cost, currency), _money(sending.cost, currency)
+    yield "answer", units.clock(batch.predicted_finish_s), _if_finite(sending.settled_at_s, units.clock)
+    yield "cost of the batch", units.money(batch.expected_cost), units.money(sending.cost)
+
+
+def _promised(explanation: Explanation, sending: Sending) -> Offer | None:
+    """Returns the offer by which the request came into this batch; None where it came by a move or it is not kept."""
+    before = (d for d in reversed(explanation.decisions) if not _later(d, sending))
+    decision = next(before, None)
+    if decision is None or not decision.compared or decision.choice is None:
+        return None
+    return decision.choice if decision.choice.place == sending.batch.place else None
 
 
 def _ended(explanation: Explanation) -> str:
     if explanation.outcome != ANSWERED:
         return OUTCOMES.get(explanation.outcome, f"refused: {explanation.outcome.replace('_', ' ')}")
-    if not explanation.decisions or explanation.ended_at_s is None:
+    if explanation.ended_at_s is None:
         return "answered"
-    left_s = explanation.decisions[-1].deadline_s - explanation.ended_at_s
+    left_s = explanation.request.deadline_s - explanation.ended_at_s
     return f"answered, {_seconds(abs(left_s))} {'before' if left_s >= 0 else 'after'} its deadline"
 
 
-def _clock(explanation: Explanation) -> Callable[[float], str]:
-    """Returns what words an absolute time: as seconds from the first thing that is kept."""
-    times_s = [decision.at_s for decision in explanation.decisions[:1]]
-    times_s += [sending.batch.sent_at_s for sending in explanation.sendings[:1]]
-    times_s += [] if explanation.ended_at_s is None else [explanation.ended_at_s]
-    start_s = min(times_s, default=0.0)
-    return lambda at_s: f"{at_s - start_s:+.3f} s"
-
-
 def _batch(sending: Sending) -> str:
-    return f"batch {sending.batch.batch_id} on {_place(sending)}"
-
-
-def _place(sending: Sending) -> str:
-    if sending.batch.backend is Backend.EDGE:
-        return "the edge"
-    return f"the function tier {sending.batch.tier}" if sending.batch.tier else "the function"
+    return f"batch {sending.batch.batch_id} on {sending.batch.place}"
 
 
 def _items(count: int) -> str:
@@ -273,10 +267,8 @@ def _percent(probability: float) -> str:
     return f"{100 * probability:.3g} %"
 
 
-def _money(cost: float | None, currency: str) -> str:
-    if cost is None:
-        return _UNKNOWN
-    return f"{cost:.3g} {currency}" if cost else "nothing"
+def _known(value: float, word: Callable[[float], str]) -> str:
+    return word(value) if math.isfinite(value) else ""
 
 
 def _if_finite(value: float | None, word: Callable[[float], str]) -> str:

@@ -41,6 +41,8 @@ BATCH_COLUMNS = (
     "batch_id",
     "backend",
     "tier",
+    "place",
+    "reason",
     "model",
     "requests",
     "items",

@@ -13,6 +13,7 @@ from scheduler.domain.plans import ServiceClass
 from scheduler.simulator import network, scenario_file
 from scheduler.simulator.backends import ColdStarts
 from scheduler.simulator.bound_note import noted_bound
+from scheduler.simulator.explanations import check_explainable, whole_ring, write_explanations
 from scheduler.simulator.faults import parse_fault
 from scheduler.simulator.report import summarise, write_rows
 from scheduler.simulator.scenario import (
@@ -80,6 +81,12 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     parser.add_argument("--bound", action="store_true", help="also print the clairvoyant bound on the cost")
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of a table")
     parser.add_argument("--rows", type=Path, metavar="FILE", help="write one CSV row for each request")
+    parser.add_argument(
+        "--explain",
+        type=Path,
+        metavar="FILE",
+        help="write all decisions about each request as a line of JSON, for `edgeburst explain REQUEST --file FILE`",
+    )
 
 
 def _add_workload(parser: argparse.ArgumentParser) -> None:
@@ -161,9 +168,12 @@ def run(args: argparse.Namespace) -> int:
     """Runs `simulate` and prints its report."""
     _check(args)
     scenario = _scenario(args)
+    if args.explain is not None:
+        check_explainable(scenario.policy)
     workload = _workload(args, scenario)
     requests = make_requests(scenario, workload)
-    simulation = make_simulation(scenario, requests)
+    ring = None if args.explain is None else whole_ring(len(requests))
+    simulation = make_simulation(scenario, requests, ring=ring)
     started_s = time.perf_counter()
     journal = simulation.run()
     wall_s = time.perf_counter() - started_s
@@ -171,6 +181,8 @@ def run(args: argparse.Namespace) -> int:
     summary = summarise(journal, scenario, wall_s=wall_s, bound=bound)
     if args.rows is not None:
         write_rows(journal, args.rows)
+    if ring is not None:
+        write_explanations(ring, requests, args.explain)
     if args.json:
         json.dump(summary, sys.stdout)
         print()

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from scheduler.dispatch.decision_ring import DecisionRing
 from scheduler.domain.plans import EngineSettings
 from scheduler.domain.requests import Request
 from scheduler.engine import Engine
@@ -72,19 +73,21 @@ def _request(request_id: int, arrived_at_s: float, kind: _Kind) -> Request:
     )
 
 
-def make_simulation(scenario: Scenario, requests: Sequence[Request], *, keep_commands: bool = False) -> Simulation:
-    """Returns a simulation that is ready to run."""
-    chosen = choose_policy(scenario, requests)
+def make_simulation(
+    scenario: Scenario, requests: Sequence[Request], *, keep_commands: bool = False, ring: DecisionRing | None = None
+) -> Simulation:
+    """Returns a simulation that is ready to run; an engine records its decisions in the ring, if one is given."""
+    chosen = choose_policy(scenario, requests, ring)
     return _simulation(scenario, chosen, requests, keep_commands=keep_commands)
 
 
-def choose_policy(scenario: Scenario, requests: Sequence[Request]) -> Chosen:
+def choose_policy(scenario: Scenario, requests: Sequence[Request], ring: DecisionRing | None = None) -> Chosen:
     """Returns the engine, or the policy that the scenario names, set up for these requests."""
     if scenario.policy == "edgeburst":
         control = told_control(scenario, requests) if scenario.told_changes else None
-        return Chosen(Engine(scenario.engine_settings(), control))
+        return Chosen(Engine(scenario.engine_settings(), control, ring))
     if scenario.policy == "log-oracle":
-        return Chosen(Engine(scenario.engine_settings(), oracle_control(scenario, requests)))
+        return Chosen(Engine(scenario.engine_settings(), oracle_control(scenario, requests), ring))
 
     def rehearse(policy: EngineLike, part: Sequence[Request]) -> TrialResult:
         journal = _simulation(scenario, Chosen(policy), part).run()

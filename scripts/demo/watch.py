@@ -68,6 +68,10 @@ class Batch:
     instance_id: str
     cost_cny: float
     error: str
+    place: str
+    """`edge:NAME` or `function:TIER`."""
+    reason: str
+    """What decided the place of most of its requests."""
 
     def counted_from(self, start_s: float) -> Batch:
         """Returns the batch with its times counted from a time of the monotonic clock."""
@@ -201,4 +205,6 @@ def _batch(row: Mapping[str, Any]) -> Batch:
         instance_id=row["instance_id"],
         cost_cny=row["cost"],
         error=row["error"],
+        place=row["place"],
+        reason=row["reason"],
     )

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from support.explained import a_batch, a_decision
+from support.explained import a_batch, a_decision, a_request
 
 from scheduler.dispatch.decision_ring import (
     ANSWERED,
@@ -17,6 +17,7 @@ from scheduler.dispatch.decision_ring import (
 )
 from scheduler.domain.batches import Batch, BatchReport, FailureKind
 from scheduler.domain.decisions import Decision
+from scheduler.domain.requests import Attempt, Backend
 
 REQUESTS = st.integers(1, 12)
 STEPS = st.lists(
@@ -56,7 +57,7 @@ class Ledger:
     def explain(self, request_id: int) -> Explanation:
         decisions, batches = self.decisions[request_id], self.batches[request_id]
         return Explanation(
-            request_id,
+            a_request(request_id=request_id),
             tuple(decisions[:1] + decisions[1:][-(DECISIONS_KEPT - 1) :]),
             max(0, len(decisions) - DECISIONS_KEPT),
             tuple(self.outcomes[batch_id] for batch_id in batches[-SENDINGS_KEPT:]),
@@ -74,14 +75,14 @@ def play(steps: list[tuple[str, object]], ring: DecisionRing, ledger: Ledger) ->
         if what == "note":
             decision = a_decision(request_id=value, at_s=at_s)
             ring.note(decision)
-            ledger.hear(decision.request_id)
-            ledger.decisions[decision.request_id].append(decision)
+            ledger.hear(decision.request.request_id)
+            ledger.decisions[decision.request.request_id].append(decision)
         elif what == "sent":
             send(a_batch(len(ledger.outcomes) + 1, value), ring, ledger)  # type: ignore[arg-type]
         elif what == "settled":
             settle(int(value), at_s, ring, ledger)  # type: ignore[call-overload]
         else:
-            ring.ended(int(value), at_s, ANSWERED)  # type: ignore[call-overload]
+            ring.ended(a_request(request_id=value), at_s, ANSWERED)
             ledger.hear(int(value))  # type: ignore[call-overload]
             ledger.ends[int(value)] = at_s  # type: ignore[call-overload]
 
@@ -122,6 +123,30 @@ def test_of_many_decisions_the_first_and_the_last_stay_and_the_others_are_counte
     assert found is not None
     assert [decision.at_s for decision in found.decisions] == [0.0, *(float(at) for at in range(13, 20))]
     assert found.left_out == 12
+
+
+def test_a_ring_may_keep_all_decisions_and_sendings_of_a_request() -> None:
+    ring = DecisionRing(1, whole=True)
+    for at in range(100):
+        ring.note(a_decision(at_s=float(at)))
+        ring.sent(a_batch(at, (1,)))
+    found = ring.explain(1)
+    assert found is not None
+    assert [decision.at_s for decision in found.decisions] == [float(at) for at in range(100)]
+    assert [sending.batch.batch_id for sending in found.sendings] == list(range(100))
+    assert found.left_out == 0
+
+
+def test_a_request_is_known_as_it_arrived_whether_anything_was_decided_about_it_or_not() -> None:
+    ring, sent = DecisionRing(2), Attempt(Backend.EDGE, 7, 100.5)
+    ring.ended(a_request(tenant="x", attempts=(sent,)), 101.0, "queue_full")
+    ring.note(a_decision(request=a_request(request_id=2, class_name="low")))
+    ring.ended(a_request(request_id=2, class_name="low", attempts=(sent,)), 101.0, ANSWERED)
+    undecided, decided = ring.explain(1), ring.explain(2)
+    assert undecided is not None
+    assert decided is not None
+    assert (undecided.request, undecided.decisions) == (a_request(tenant="x"), ())
+    assert decided.request == a_request(request_id=2, class_name="low")
 
 
 def test_a_batch_is_shared_by_its_requests_and_goes_with_the_last_of_them() -> None:

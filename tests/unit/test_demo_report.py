@@ -137,6 +137,8 @@ BATCH = Batch(
     instance_id="",
     cost_cny=0.0,
     error="",
+    place="edge:main",
+    reason="least-total",
 )
 VIEW = live.View(
     at_s=3.0,

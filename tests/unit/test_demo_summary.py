@@ -148,6 +148,8 @@ COLD = Batch(
     instance_id="c-1",
     cost_cny=1e-5,
     error="",
+    place="function:1gb",
+    reason="batch-full",
 )
 
 

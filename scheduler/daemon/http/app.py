@@ -124,7 +124,7 @@ class Ingress:
         try:
             answer = await self._runner.submit(call)
         except Refused as error:
-            self.telemetry.refused(call, error.refusal.kind.value, self._runner.now())
+            self.telemetry.refused(call, error.refusal.kind.value, self._runner.now(), reason=error.refusal.reason)
             raise
         except asyncio.CancelledError:
             self.telemetry.refused(call, CANCELLED, self._runner.now())
