@@ -1,1 +1,1 @@
-"""Modules that scripts and tests share: a stub edge server, and published figures as profiles."""
+"""Modules that scripts and tests share: a stub edge server, published figures as profiles, and a check of records."""
