@@ -19,6 +19,10 @@ class Outages:
     functions_back_s: float = 0.0
     """When the functions answer again; in the past where they answer."""
 
+    def up(self, now_s: float) -> tuple[bool, bool]:
+        """Returns whether the edge and the functions are there."""
+        return self.edge_back_s is None, self.functions_back_s <= now_s
+
 
 class Beliefs(Protocol):
     """The engine's input beside messages."""

@@ -7,7 +7,6 @@ time; what is simulated is what runs. An exception out of `handle` is a bug, nev
 from collections.abc import Sequence
 from functools import partial
 
-from scheduler.beliefs import Outages
 from scheduler.control import CHANGES, Control
 from scheduler.dispatch.batch_economics import BatchEconomics
 from scheduler.dispatch.circuit_breaker import EDGE_PAUSE_S, Circuit, Circuits
@@ -19,7 +18,7 @@ from scheduler.dispatch.failures import Failures
 from scheduler.dispatch.function_sending import FunctionSending
 from scheduler.dispatch.function_side import FunctionSide
 from scheduler.dispatch.hedging import Hedging
-from scheduler.dispatch.keep_warm import warming_terms
+from scheduler.dispatch.keep_warm import KeepWarm
 from scheduler.dispatch.ledger import Ledger
 from scheduler.dispatch.model_queues import ModelQueues
 from scheduler.dispatch.offers import Offers
@@ -92,6 +91,7 @@ class Engine:
             settings.max_function_in_flight,
         )
         self._sending = FunctionSending(self._function, self._outbox)
+        self._keep_warm = KeepWarm(self._queues, self._sending)
         self._dispatcher = Dispatcher(
             self._queues,
             edge,
@@ -208,8 +208,8 @@ class Engine:
         self._circuits.edge.follow(back_s=outages.edge_back_s, silent_until_s=0.0)
         # Closed, and silent until then: a request that can wait so long is sent at that moment.
         self._circuits.function.follow(back_s=None, silent_until_s=outages.functions_back_s)
-        if _up(outages, now_s) != self._believed_up:
-            self._believed_up = _up(outages, now_s)
+        if outages.up(now_s) != self._believed_up:
+            self._believed_up = outages.up(now_s)
             self._dispatcher.raise_caution()
             self._dispatcher.reassign_all(Cause.FAILURE, now_s=now_s)
 
@@ -217,8 +217,7 @@ class Engine:
         room = self._admission.has_room(request.body_bytes)
         queued = self._table.take_in(request)
         if self._draining:
-            refusal = Refusal(RefusalKind.DRAINING, "the daemon is shutting down; send it elsewhere")
-            self._table.refuse(queued, refusal)
+            self._table.refuse(queued, Refusal(RefusalKind.DRAINING, "the daemon is shutting down; send it elsewhere"))
         elif request.model not in self._queues:
             self._table.refuse(queued, not_served(request.model))
         elif not room:
@@ -230,8 +229,8 @@ class Engine:
 
     def _count(self, request: Request, now_s: float) -> None:
         self._control.arrived(request, now_s)
-        beliefs, model = self._beliefs, request.model
-        self._queues[model].expect(rate_rps=beliefs.recent_rps(model, now_s), item_bytes=beliefs.item_bytes(model))
+        rate_rps = self._beliefs.recent_rps(request.model, now_s)
+        self._queues[request.model].expect(rate_rps=rate_rps, item_bytes=self._beliefs.item_bytes(request.model))
 
     def _cancelled(self, request_id: int) -> None:
         queued = self._table.open.get(request_id)
@@ -243,7 +242,7 @@ class Engine:
             self._table.cancel(queued)
 
     def _finished(self, message: BatchFinished, now_s: float) -> None:
-        self._left_the_pipe(message)
+        self._uplink.answered(self._outbox.in_flight[message.batch_id].batch, message.report)
         sent = self._take_back(message.batch_id, now_s)
         self._circuits.of(sent.batch.backend).succeeded()
         cost = self._ledger.settle(message.batch_id, message.report)
@@ -257,13 +256,6 @@ class Engine:
             self._table.answer(queued, message.batch_id)
             if queues is not None:
                 queues.lateness.record(queued.request.class_name, now_s > queued.request.deadline_s)
-
-    def _left_the_pipe(self, message: BatchFinished) -> None:
-        report, sent = message.report, self._outbox.in_flight[message.batch_id]
-        if sent.batch.tier and report.service_s is not None and not report.cold_start:
-            estimate = self._uplink.estimate
-            path_s = report.elapsed_s - report.service_s - estimate.rtt_s - estimate.excess_s
-            self._uplink.arrived(message.batch_id, upload_end_s=sent.batch.sent_at_s + path_s)
 
     def _came_back(
         self, batch: Batch, report: BatchReport, failure: FailureKind | None, *, cost: float, now_s: float
@@ -336,8 +328,11 @@ class Engine:
         self._spend(settings)
         self._control.settings_changed(settings)
         self._drop_queues({model.name for model in settings.models})
-        waiting, snapshot = self._dispatcher.withdraw_all(), self._snapshot(now_s)
-        plan_id = self._control.next_plan_id()
+        waiting, snapshot, plan_id = (
+            self._dispatcher.withdraw_all(),
+            self._snapshot(now_s),
+            self._control.next_plan_id(),
+        )
         self._adopt(best_plan(snapshot, plan_id=plan_id, cause="settings", detail="reloaded", at_once=True))
         self._dispatcher.assign_all(waiting, Cause.LIMITS, now_s=now_s)
 
@@ -376,28 +371,14 @@ class Engine:
         if wanted is not None:
             snapshot = self._snapshot(now_s)
             self._outbox.command(ComputePlan(snapshot, wanted.plan_id, wanted.cause, wanted.detail))
-        self._warm_up(now_s)
+        if self._control.warming_due(now_s) and self._circuits.function.usable(now_s):
+            self._keep_warm.send_calls(self._control, now_s)
         starved = self._dispatcher.starved(now_s)
         # A backend that does not answer is probed when its pause is over, not more often.
         quiet = self._circuits.function.closed and not self._uplink.finishes_s
         idle_link = quiet and self._control.probe_due(now_s, starved=starved)
         for backend in self._circuits.to_probe(now_s, idle_link=idle_link):
             self._outbox.command(SendProbe(backend))
-
-    def _warm_up(self, now_s: float) -> None:
-        """Sends the warming calls whose price is below the lateness that they prevent."""
-        if not self._control.warming_due(now_s) or not self._circuits.function.usable(now_s):
-            return
-        open_buffers = [(queues, buffer) for queues in self._queues.values() for buffer in queues.buffers if buffer.cap]
-        if open_buffers:
-            self._control.weighing_warmth(now_s)
-        for queues, buffer in open_buffers:
-            terms = warming_terms(buffer, self._uplink)
-            for _ in range(self._control.warming_calls(queues.plan, buffer.plan, terms, now_s)):
-                room = self._function.has_slot(buffer, now_s=now_s)
-                if not (room and self._function.affords(buffer, 1, now_s=now_s)):
-                    return
-                self._sending.warm_up(buffer, now_s=now_s)
 
     def _take_back(self, batch_id: int, now_s: float) -> InFlightBatch:
         sent = self._outbox.take_back(batch_id)
@@ -409,7 +390,3 @@ class Engine:
         return self._control.snapshot(
             now_s, edge_up=self._circuits.edge.closed, function_up=self._circuits.function.closed
         )
-
-
-def _up(outages: Outages, now_s: float) -> tuple[bool, bool]:
-    return outages.edge_back_s is None, outages.functions_back_s <= now_s

@@ -13,8 +13,7 @@ is the mean over the simulations of the fraction of serving everything by functi
 
 A value between 0.5 and 1 counts as a probability: instead of doubling it, its distance to 1 is halved.
 
-"none" means that no command changed in these simulations. They have no fixed plan, no backend that hangs and no run of
-several hours, so that a constant for such a case seems to have no effect.
+"none" means that no command changed in these simulations. They have no fixed plan, no backend that hangs, no long run.
 """
 
 import argparse
@@ -44,7 +43,6 @@ if TYPE_CHECKING:
     from scheduler.workloads import Workload
 
 # Nothing of the scheduler is imported at the top: a child imports it after its constant is changed.
-
 ROOT = Path(__file__).parents[1]
 SOURCES = ("scheduler/*.py", "scheduler/dispatch/*.py", "scheduler/estimators/*.py")
 LEFT_OUT = frozenset({"scheduler/cli.py", "scheduler/fc_client.py", "scheduler/workloads.py"})

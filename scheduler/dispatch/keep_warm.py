@@ -1,10 +1,15 @@
-"""What warming calls are weighed with: the cold start that they prevent, and their price."""
+"""Warming calls: what they are weighed with, and sending those that pay."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Protocol
 
 from scheduler.dispatch.function_buffer import FunctionBuffer
+from scheduler.dispatch.function_sending import FunctionSending
+from scheduler.dispatch.model_queues import ModelQueues
 from scheduler.dispatch.uplink import UplinkOccupancy
+from scheduler.domain.plans import BufferPlan, GroupPlan
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,3 +44,34 @@ def warming_terms(buffer: FunctionBuffer, uplink: UplinkOccupancy) -> WarmingTer
         call_cost=buffer.tier.price.cost(0.0),
         lateness_cost=size * buffer.lateness.highest_late_cost(buffer.slos_s) * late,
     )
+
+
+class WarmingPolicy(Protocol):
+    """What decides how many warming calls pay."""
+
+    def weighing_warmth(self, now_s: float) -> None:
+        """Notes that warming calls are weighed now, for every buffer."""
+
+    def warming_calls(self, plan: GroupPlan, buffer: BufferPlan, terms: WarmingTerms, now_s: float) -> int:
+        """Returns how many warming calls pay for a buffer now."""
+
+
+@dataclass(slots=True)
+class KeepWarm:
+    """Sends the warming calls whose price is below the lateness that they prevent."""
+
+    all_queues: Mapping[str, ModelQueues]
+    sending: FunctionSending
+
+    def send_calls(self, policy: WarmingPolicy, now_s: float) -> None:
+        """Sends the calls that pay, as far as slots are free and the spend caps allow."""
+        side = self.sending.side
+        waiting = [(queues, buffer) for queues in self.all_queues.values() for buffer in queues.buffers if buffer.cap]
+        if waiting:
+            policy.weighing_warmth(now_s)
+        for queues, buffer in waiting:
+            terms = warming_terms(buffer, side.uplink)
+            for _ in range(policy.warming_calls(queues.plan, buffer.plan, terms, now_s)):
+                if not (side.has_slot(buffer, now_s=now_s) and side.affords(buffer, 1, now_s=now_s)):
+                    return
+                self.sending.warm_up(buffer, now_s=now_s)

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from scheduler.domain.batches import Batch, BatchReport
 from scheduler.domain.uplink import AMPLE_UPLINK, UplinkEstimate
 
 Pool = tuple[str, str]
@@ -145,6 +146,12 @@ class UplinkOccupancy:
         self.pool_of[batch_id] = pool
         self.in_pool[pool] += 1
         self.behind_bytes[batch_id] = body_bytes
+
+    def answered(self, batch: Batch, report: BatchReport) -> None:
+        """Learns from an answer when its batch had left the pipe. A cold start hides that."""
+        if batch.tier and report.service_s is not None and not report.cold_start:
+            path_s = report.elapsed_s - report.service_s - self.estimate.rtt_s - self.estimate.excess_s
+            self.arrived(batch.batch_id, upload_end_s=batch.sent_at_s + path_s)
 
     def arrived(self, batch_id: int, *, upload_end_s: float) -> None:
         """Learns when a batch had really left the pipe: what was sent after it is still behind it, or was till then.

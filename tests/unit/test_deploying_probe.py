@@ -33,7 +33,7 @@ def test_the_real_container_answers_the_probe_of_every_catalogued_kind() -> None
     served = Inference(read_settings({"MODEL": "digits"})).answer(frame)
     check_answer(Invoked(served.frame, ""), batch_id="p-1")
     other = Inference(read_settings({"MODEL": "resnet50"})).answer(frame)
-    with pytest.raises(DeployError, match="This function serves 'resnet50', not 'digits'"):
+    with pytest.raises(DeployError, match="this function serves 'resnet50', not 'digits'"):
         check_answer(Invoked(other.frame, ""), batch_id="p-1")
 
 

@@ -140,7 +140,7 @@ def test_the_size_that_is_gathered_for_is_the_cheapest_of_all_sizes(rate_rps: fl
         return TIER.price.cost(FUNCTION.predict_s(size)) / size + buffer.lateness.highest_late_cost(["default"]) * risk
 
     assert each(buffer.prices.cheapest_size) == pytest.approx(min(each(size) for size in range(1, 6)))
-    assert buffer.lateness.spill_cost == pytest.approx(each(buffer.prices.cheapest_size))
+    assert buffer.lateness.prices.spill_cost == pytest.approx(each(buffer.prices.cheapest_size))
 
 
 @given(st.lists(st.booleans(), min_size=1, max_size=400), st.sampled_from([0.9, 0.99, 0.999]))
