@@ -66,6 +66,7 @@ def sentence(response: TestResponse) -> str:
     (key,) = response.get_json()
     assert key == "error"
     text: str = response.get_json()["error"]
+    assert not text.endswith(".")
     assert "\n" not in text
     assert "Traceback" not in text
     return text

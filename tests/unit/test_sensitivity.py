@@ -6,8 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from scripts import sensitivity
-from scripts.sensitivity import Constant, Measured, Variant, changes, double, find_constants, half, main, row
+from scripts.sensitivity import constants, variants
+from scripts.sensitivity.__main__ import changes, main, row
+from scripts.sensitivity.constants import Constant, double, find_constants, half
+from scripts.sensitivity.variants import Measured, Variant
 
 SOURCE = '''"""Module."""
 from math import inf
@@ -59,7 +61,7 @@ def test_numbers_and_tuples_of_numbers_are_found_with_their_first_line(package: 
 
 def test_a_change_reaches_names_imported_by_others_defaults_and_derived_values(package: Path) -> None:
     gain = next(c for c in find_constants(package, ["scheduler_like/*.py"]) if c.name == "GAIN")
-    sys.meta_path.insert(0, sensitivity._ChangedFinder(Variant(gain, 8.0)))
+    sys.meta_path.insert(0, variants._ChangedFinder(Variant(gain, 8.0)))
     from scheduler_like import parts, user  # type: ignore[import-not-found]
 
     assert user.THERE == (8.0, (1.0, 4))
@@ -68,7 +70,7 @@ def test_a_change_reaches_names_imported_by_others_defaults_and_derived_values(p
 
 def test_a_change_of_a_tuple_reaches_its_users(package: Path) -> None:
     pair = next(c for c in find_constants(package, ["scheduler_like/*.py"]) if c.name == "PAIR")
-    sys.meta_path.insert(0, sensitivity._ChangedFinder(Variant(pair, double(pair.value))))
+    sys.meta_path.insert(0, variants._ChangedFinder(Variant(pair, double(pair.value))))
     from scheduler_like import user
 
     assert user.THERE == (0.5, (2.0, 8))
@@ -84,7 +86,7 @@ def test_the_scheduler_has_constants_in_every_place_that_is_searched() -> None:
     [(0.3, 0.15, 0.6), (0.98, 0.49, 0.99), (5, 2, 10), (1, 1, 2), (0, 0, 0), ((0.2, 3), (0.1, 1), (0.4, 6))],
 )
 def test_whole_numbers_stay_whole_and_probabilities_stay_below_one(
-    value: sensitivity.Value, halved: sensitivity.Value, doubled: sensitivity.Value
+    value: constants.Value, halved: constants.Value, doubled: constants.Value
 ) -> None:
     assert half(value) == pytest.approx(halved)
     assert double(value) == pytest.approx(doubled)
@@ -110,7 +112,7 @@ def test_a_tiny_run_measures_each_variant_in_a_process_of_its_own(capsys: pytest
     shown = capsys.readouterr().out
     assert shown.startswith("As it is: cost ")
     assert f"`{constant.name}`" in shown
-    assert constant.module not in vars(sensitivity)
+    assert constant.module not in vars(variants)
 
 
 def test_an_unknown_name_is_told(capsys: pytest.CaptureFixture[str]) -> None:
@@ -120,4 +122,4 @@ def test_an_unknown_name_is_told(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_a_module_that_is_imported_already_is_refused() -> None:
     with pytest.raises(RuntimeError, match="fresh process"):
-        sensitivity.measure(Variant(Constant("scripts.sensitivity", "LIMIT_S", 120, ""), 60))
+        variants.measure(Variant(Constant("scripts.sensitivity.variants", "LIMIT_S", 120, ""), 60))
