@@ -27,6 +27,9 @@ class Outages:
 class Beliefs(Protocol):
     """The engine's input beside messages."""
 
+    def revision(self) -> int | None:
+        """Returns a number that is the same as long as tables and uplink are; None where that is not known."""
+
     def recent_rps(self, model: str, now_s: float) -> float:
         """Returns the items a second that arrive just now."""
 
@@ -54,6 +57,10 @@ class LearnedBeliefs:
     """Beliefs read from the estimators."""
 
     estimates: Estimates
+
+    def revision(self) -> int | None:
+        """Returns a number that is the same as long as tables and uplink are."""
+        return self.estimates.revision
 
     def recent_rps(self, model: str, now_s: float) -> float:
         """Returns the items a second that arrive just now."""

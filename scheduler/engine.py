@@ -106,6 +106,8 @@ class Engine:
         self._control = Control(settings) if control is None else control
         self._beliefs = self._control.beliefs
         self._believed_up = True, True
+        self._revision: int | None = None
+        """Of the beliefs that the tables were made from; None: to be made anew."""
         self._plan: Plan | None = None
         self._now_s = 0.0
         self._draining = False
@@ -351,20 +353,27 @@ class Engine:
                 self._queues[group.model] = queues = ModelQueues(model, group)
             queues.adopt(model, group, partial(self._beliefs.warm_pool, group.model))
         self._control.adopted(plan)
-        self._refresh_queues()
+        self._refresh_queues(anew=True)
         self._outbox.command(PlanAdopted(plan))
 
-    def _refresh_queues(self) -> None:
+    def _refresh_queues(self, *, anew: bool = False) -> None:
         """Carries what was learned into the tables that the dispatcher reads; only what has changed is made anew."""
-        beliefs, now_s = self._beliefs, self._now_s
-        self._uplink.update(beliefs.uplink(now_s))
+        beliefs, now_s, revision = self._beliefs, self._now_s, self._beliefs.revision()
+        moved = anew or revision is None or revision != self._revision
+        self._revision = revision
+        if moved:
+            self._uplink.update(beliefs.uplink(now_s))
         for name, queues in self._queues.items():
-            edge_times = beliefs.edge_times(name, queues.lateness.prices.edge_percentile, now_s)
-            queues.learn(edge_times, [beliefs.function_times(name, buffer.plan, now_s) for buffer in queues.buffers])
+            if moved:
+                edge_times = beliefs.edge_times(name, queues.lateness.prices.edge_percentile, now_s)
+                tables = [beliefs.function_times(name, buffer.plan, now_s) for buffer in queues.buffers]
+                queues.learn(edge_times, tables)
             for buffer in queues.buffers:
                 self._function.refresh_cold_risk(buffer, now_s=now_s)
             if queues.needs_pricing():
                 self._dispatcher.price(queues)
+                # The prices say at which percentile the edge's tables are to be safe.
+                self._revision = None
 
     def _ask(self, now_s: float) -> None:
         wanted = self._control.plan_due(now_s)
@@ -373,10 +382,9 @@ class Engine:
             self._outbox.command(ComputePlan(snapshot, wanted.plan_id, wanted.cause, wanted.detail))
         if self._control.warming_due(now_s) and self._circuits.function.usable(now_s):
             self._keep_warm.send_calls(self._control, now_s)
-        starved = self._dispatcher.starved(now_s)
         # A backend that does not answer is probed when its pause is over, not more often.
         quiet = self._circuits.function.closed and not self._uplink.finishes_s
-        idle_link = quiet and self._control.probe_due(now_s, starved=starved)
+        idle_link = quiet and self._control.probe_due(now_s, starved=self._dispatcher.starved(now_s))
         for backend in self._circuits.to_probe(now_s, idle_link=idle_link):
             self._outbox.command(SendProbe(backend))
 

@@ -181,11 +181,18 @@ class Estimates:
         self.path_excess = ResidualWindow(size=PATH_WINDOW, prior_sigma=PATH_SIGMA_S)
         self._path_excess_s = self._path_margin_s = self._path_sigma_s = 0.0
         self._path_seen_s = 0.0
+        self.revision = 0
+        """Counts what was learned: tables and the uplink's estimate are the same as long as it is."""
         self._uplink: UplinkEstimate | None = None
         """None: to be made anew."""
         self._read_path()
         if settings.changepoints:
             self.bandwidth.watch()
+
+    def note_change(self) -> None:
+        """Notes that something was learned, so that tables and the uplink's estimate may be others now."""
+        self.revision += 1
+        self._uplink = None
 
     @property
     def uplink(self) -> UplinkEstimate:
@@ -246,6 +253,7 @@ class Estimates:
         model = self.models.get(batch.model)
         if model is None:
             return
+        self.note_change()
         if batch.backend is Backend.EDGE:
             if model.edge is not None:
                 change = model.edge.update(batch.items, report.elapsed_s)
@@ -264,7 +272,7 @@ class Estimates:
             self.bandwidth.update_rtt(rtt_s)
         if transfer_s is not None and transfer_s > 0:
             self.bandwidth.update(sent_at_s=now_s - transfer_s, upload_end_s=now_s, sent_bytes=sent_bytes)
-        self._uplink = None
+        self.note_change()
 
     def _path_moved(self, error_s: float) -> None:
         """Learns from the error of a predicted way, in which the excess known at the send was counted already."""
@@ -277,7 +285,7 @@ class Estimates:
         self._path_excess_s = max(0.0, median_s)
         self._path_margin_s = max(0.0, way.quantile(self._strictest) - median_s)
         self._path_sigma_s = max(0.0, way.quantile(SIGMA_PERCENTILE) - median_s) / SIGMAS
-        self._uplink = None
+        self.note_change()
 
     def _function_finished(
         self, batch: Batch, report: BatchReport, model: ModelKnowledge, open_since_s: float
@@ -291,7 +299,7 @@ class Estimates:
             service.update(batch.items, for_any_size_s)
         if report.rtt_s is not None:
             self.bandwidth.update_rtt(report.rtt_s)
-        self._uplink = None
+        self.note_change()
         # A cold start hides in the elapsed time; it says nothing about the uplink.
         if report.service_s is None or report.cold_start:
             return
@@ -310,7 +318,7 @@ class Estimates:
             sent_bytes=batch.body_bytes,
             open_since_s=open_since_s,
         )
-        self._uplink = None
+        self.note_change()
         if change is not None:
             yield Finding("bandwidth", _bandwidth_sentence(change))
 

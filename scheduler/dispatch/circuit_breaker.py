@@ -105,8 +105,7 @@ class Circuits:
     def next_s(self, now_s: float) -> float:
         """Returns when a probe is due or a throttled backend may be asked again; inf for never."""
         wakeup_s = float("inf")
-        for backend in Backend:
-            circuit = self.of(backend)
+        for backend, circuit in self._both():
             if circuit.probe_at_s is not None and backend not in self.probing:
                 wakeup_s = min(wakeup_s, circuit.probe_at_s)
             if circuit.not_before_s > now_s:
@@ -114,17 +113,20 @@ class Circuits:
         return wakeup_s
 
     def to_probe(self, now_s: float, *, idle_link: bool) -> list[Backend]:
-        """Returns whom to probe now and notes that they are being probed.
+        """Returns the backends to probe now and notes that they are being probed.
 
         Args:
             now_s: the present.
             idle_link: whether the way to the functions is to be measured though they are well.
         """
         due = []
-        for backend in Backend:
-            probe_at_s = self.of(backend).probe_at_s
+        for backend, circuit in self._both():
+            probe_at_s = circuit.probe_at_s
             wanted = (probe_at_s is not None and probe_at_s <= now_s) or (idle_link and backend is Backend.FUNCTION)
             if wanted and backend not in self.probing:
                 due.append(backend)
         self.probing.update(due)
         return due
+
+    def _both(self) -> tuple[tuple[Backend, Circuit], tuple[Backend, Circuit]]:
+        return (Backend.EDGE, self.edge), (Backend.FUNCTION, self.function)

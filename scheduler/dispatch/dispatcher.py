@@ -14,7 +14,7 @@ which a request that the edge will not manage can still leave for a function.
 """
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
 
@@ -122,10 +122,13 @@ class Dispatcher:
         for queued, place in self.hedging.to_functions(now_s):
             self._note_move(queued, Cause.HEDGE, place, State.FUNCTION, now_s=now_s)
         for queues in self.all_queues.values():
-            self._send_halves(queues, now_s=now_s)
-            self._send_overdue(queues, now_s=now_s)
+            if queues.any_bisected:
+                self._send_halves(queues, now_s=now_s)
+            if queues.overdue.items:
+                self._send_overdue(queues, now_s=now_s)
             for buffer in queues.buffers:
-                self._send_gathered(buffer, queues, now_s=now_s)
+                if buffer.queue.items:
+                    self._send_gathered(buffer, queues, now_s=now_s)
 
     def price(self, queues: ModelQueues) -> None:
         """Makes new prices from what is known now."""
@@ -134,30 +137,36 @@ class Dispatcher:
     def next_wakeup_s(self, now_s: float) -> float:
         """Returns when a decision falls due if nothing happens before; inf for never."""
         self.hedging.watch()
-        due_s = chain.from_iterable(self._due_times_s(queues, now_s=now_s) for queues in self.all_queues.values())
-        next_s = min((at_s for at_s in due_s if at_s > now_s), default=NEVER)
-        return min(next_s, self.hedging.next_s(now_s))
+        next_s = self.hedging.next_s(now_s)
+        for queues in self.all_queues.values():
+            for at_s in self._due_times_s(queues, now_s=now_s):
+                if now_s < at_s < next_s:
+                    next_s = at_s
+        return next_s
 
-    def _due_times_s(self, queues: ModelQueues, *, now_s: float) -> Iterator[float]:
-        """Yields when decisions fall due. What is overdue waits for an answer, a free slot or its deadline."""
-        side = self.function.side
-        for order in (queues.next_batch, queues.edge_later):
-            if len(order) and queues.edge_times is not None:
-                request = order.first.request
-                yield request.deadline_s - queues.edge_times.median_s[request.items]
-                yield request.deadline_s
-        if len(queues.next_batch) and queues.has_functions:
-            yield side.latest_s(queues, queues.next_batch.first, now_s=now_s)
+    def _due_times_s(self, queues: ModelQueues, *, now_s: float) -> list[float]:
+        """Returns when decisions fall due. What is overdue waits for an answer, a free slot or its deadline."""
+        side, times, next_batch = self.function.side, queues.edge_times, queues.next_batch
+        due_s: list[float] = []
+        if times is not None:
+            for order in (next_batch, queues.edge_later):
+                if order.items:
+                    request = order.first.request
+                    due_s += (request.deadline_s - times.median_s[request.items], request.deadline_s)
+        if next_batch.items and queues.has_functions:
+            due_s.append(side.latest_s(queues, next_batch.first, now_s=now_s))
         for buffer in queues.buffers:
-            if len(buffer.queue):
-                yield self.function.closes_at_s(buffer, now_s=now_s)
-                yield side.hopeless_at_s(buffer, buffer.queue.first)
-                yield buffer.queue.first.request.deadline_s
-        if len(queues.deferred):
-            yield self.offers.deferred_until_s(queues, queues.deferred.first, now_s=now_s)
-        if len(queues.overdue) and queues.has_functions:
-            yield queues.overdue_opened_at_s + OVERDUE_HOLD_S
-        yield from (queued.request.deadline_s for queued in queues.in_halves())
+            if buffer.queue.items:
+                first = buffer.queue.first
+                due_s.append(self.function.closes_at_s(buffer, now_s=now_s))
+                due_s += (side.hopeless_at_s(buffer, first), first.request.deadline_s)
+        if queues.deferred.items:
+            due_s.append(self.offers.deferred_until_s(queues, queues.deferred.first, now_s=now_s))
+        if queues.overdue.items and queues.has_functions:
+            due_s.append(queues.overdue_opened_at_s + OVERDUE_HOLD_S)
+        if queues.any_bisected:
+            due_s += [queued.request.deadline_s for queued in queues.in_halves()]
+        return due_s
 
     def follow(self, plan_id: int) -> None:
         """Notes which plan is in force, for the record."""
@@ -279,7 +288,7 @@ class Dispatcher:
     def _send_overdue(self, queues: ModelQueues, *, now_s: float) -> None:
         """Overdue requests that the edge had no room for go to a function, in batches and before long."""
         side, overdue = self.function.side, queues.overdue
-        for buffer in queues.buffers if len(overdue) else ():
+        for buffer in queues.buffers:
             while len(overdue) and buffer.cap and side.has_slot(buffer, now_s=now_s):
                 batch = first_batch(buffer, queues, overdue)
                 full = items_of(batch) >= buffer.max_items
@@ -300,19 +309,24 @@ class Dispatcher:
 
     def _review(self, queues: ModelQueues, *, now_s: float) -> None:
         """Moves requests whose place can no longer serve them while another still can."""
-        self._review_halves(queues, now_s=now_s)
-        if not (len(queues.next_batch) or len(queues.edge_later) or queues.gathered_items or len(queues.deferred)):
-            return
-        if len(queues.next_batch):
+        if queues.any_bisected:
+            self._review_halves(queues, now_s=now_s)
+        if queues.next_batch.items:
             self._review_next_batch(queues, now_s=now_s)
+        if queues.edge_later.items:
+            self._review_later(queues, now_s=now_s)
+        for buffer in queues.buffers:
+            if buffer.queue.items:
+                self._review_gathered(buffer, now_s=now_s)
+        if queues.deferred.items:
+            self._review_deferred(queues, now_s=now_s)
+
+    def _review_later(self, queues: ModelQueues, *, now_s: float) -> None:
         for queued in tuple(queues.edge_later):
             if self.edge.could_answer(queues, queued, now_s=now_s):
-                break
+                return
             queues.edge_later.remove(queued)
             self.assign(queued, now_s, Cause.EDGE_DELAYED)
-        for buffer in queues.buffers:
-            self._review_gathered(buffer, now_s=now_s)
-        self._review_deferred(queues, now_s=now_s)
 
     def _review_deferred(self, queues: ModelQueues, *, now_s: float) -> None:
         deferred = queues.deferred
@@ -344,7 +358,7 @@ class Dispatcher:
     def _review_next_batch(self, queues: ModelQueues, *, now_s: float) -> None:
         """The oldest leave for a function if the edge is delayed and this is their last chance; or give up."""
         times = queues.edge_times
-        while len(queues.next_batch) and times is not None:
+        while queues.next_batch.items and times is not None:
             oldest = queues.next_batch.first
             deadline_s = oldest.request.deadline_s
             start_s = self.edge.start_s(queues, now_s=now_s, deadline_s=deadline_s)

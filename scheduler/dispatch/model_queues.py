@@ -242,6 +242,11 @@ class ModelQueues:
                     queued.enter(State.NEW)
             self.bisected[backend] = kept
 
+    @property
+    def any_bisected(self) -> bool:
+        """Whether a half of a batch waits to be sent again."""
+        return bool(self.bisected[Backend.EDGE] or self.bisected[Backend.FUNCTION])
+
     def in_halves(self) -> Iterator[QueuedRequest]:
         """Iterates over the requests that wait in halves."""
         return chain.from_iterable(chain.from_iterable(self.bisected.values()))

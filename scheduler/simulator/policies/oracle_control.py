@@ -76,6 +76,10 @@ class TrueBeliefs:
         self._truth = truth
         self._times: dict[tuple[str, Backend, str], tuple[tuple[object, ...], ServiceTimes]] = {}
 
+    def revision(self) -> int | None:
+        """Returns None: the truth may change at any moment."""
+        return None
+
     def outages(self, now_s: float) -> Outages:
         """Returns which backends are truly away."""
         edge_back_s = self._truth.edge_back_s(now_s)
@@ -210,6 +214,7 @@ class ToldControl(TimedControl):
                 model.arrivals.restart(int(TOLD_AFTER_S / model.arrivals.tick_s))
             if model.edge is not None and at_s in self._speed_changes_s:
                 model.edge.restart(self._since_change.get(model.settings.name, 0))
+        self._estimates.note_change()
         super().passed(at_s)
 
     def batch_finished(self, batch: Batch, report: BatchReport, now_s: float, *, open_since_s: float) -> None:
