@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import NamedTuple
 
 from scheduler.dispatch.function_buffer import FunctionBuffer
@@ -179,21 +180,21 @@ class BatchEconomics:
                 best, least = count, average
         return list(members[:best])
 
-    def price(self, buffer: FunctionBuffer, *, late_cost: float) -> BufferPrices:
+    def price(self, buffer: FunctionBuffer, costs: tuple[float, ...], *, late_cost: float) -> BufferPrices:
         """Returns the prices of a buffer: the cheapest size and what a fresh request costs there.
 
         Args:
             buffer: with service tables.
+            costs: as `batch_costs` gives them.
             late_cost: price of a late answer, in money, of the class that minds most.
         """
-        costs = batch_costs(buffer)
-        if not buffer.cap:
-            return BufferPrices(costs, buffer.prices.cheapest_size, buffer.prices.spill_cost)
-        slo_s = min(buffer.slos_s.values(), default=math.inf)
         cheapest, least = buffer.prices.cheapest_size, math.inf
+        if not buffer.cap:
+            return BufferPrices(costs, cheapest, buffer.prices.spill_cost)
+        slo_s, rate_rps = min(buffer.slos_s.values(), default=math.inf), buffer.rate_rps
         for size in sizes(buffer.cap):
             idle_path_s = self.uplink.idle_path_s(int(size * buffer.item_bytes))
-            gathering_s = (size - 1) / buffer.rate_rps if buffer.rate_rps > 0 else math.inf if size > 1 else 0.0
+            gathering_s = (size - 1) / rate_rps if rate_rps > 0 else math.inf if size > 1 else 0.0
             late = 1.0
             if gathering_s < slo_s:
                 late = self.late_probability(buffer, size, slo_s - idle_path_s - 0.5 * gathering_s)
@@ -204,23 +205,21 @@ class BatchEconomics:
 
 
 def batch_costs(buffer: FunctionBuffer) -> tuple[float, ...]:
-    """Returns the money for a batch of 0, 1, 2, ... items by the service tables."""
-    return (0.0, *[buffer.tier.price.cost(median_s) for median_s in buffer.known_times.median_s[1:]])
+    """Returns the money for a batch of 0, 1, 2, ... items by the service tables; empty while there are none."""
+    if buffer.times is None:
+        return ()
+    return (0.0, *[buffer.tier.price.cost(median_s) for median_s in buffer.times.median_s[1:]])
 
 
-def unit_cost(buffers: Sequence[FunctionBuffer]) -> float:
-    """Returns the money for an item in the cheapest batch of these buffers, which have tables and take batches.
-
-    One unit for all: the same late answer has the same price whichever buffer it comes from.
-    """
-    return min(
-        buffer.tier.price.cost(buffer.known_times.median_s[n]) / n for buffer in buffers for n in sizes(buffer.cap)
-    )
+def unit_cost(costs: Sequence[float], cap: int) -> float:
+    """Returns the money for an item in the cheapest batch of at most `cap` (at least 1) items."""
+    return min([costs[n] / n for n in sizes(cap)])
 
 
-def sizes(cap: int) -> list[int]:
+@lru_cache
+def sizes(cap: int) -> tuple[int, ...]:
     """Returns the batch sizes that are looked at."""
-    return sorted({1, cap, *(1 + round(i * (cap - 1) / SIZES_TRIED) for i in range(SIZES_TRIED))})
+    return tuple(sorted({1, cap, *(1 + round(i * (cap - 1) / SIZES_TRIED) for i in range(SIZES_TRIED))}))
 
 
 def _with(members: Sequence[QueuedRequest], queued: QueuedRequest) -> Sequence[QueuedRequest]:

@@ -84,11 +84,11 @@ class EdgeSide:
         median_s = times.median_s[items]
         finish_s = start_s + median_s
         prices = queues.lateness.prices
+        spread_s = math.hypot(median_s, PREDECESSOR * self.occupancy.service_s)
+        safe_s = start_s + (median_s + max(0.0, times.margin - 1.0) * spread_s)
         # Without functions nothing has a price, and the planned percentile alone decides.
-        safe_s = start_s + self._safe_s(times, items)
         if (finish_s if prices.unit_cost > 0 else safe_s) > bind_s:
             return impossible(self.place, State.EDGE_BATCH, late_gate, start_s=start_s, finish_s=finish_s, items=items)
-        spread_s = math.hypot(median_s, PREDECESSOR * self.occupancy.service_s)
         risk = times.scatter.exceeds(math.log1p((bind_s - finish_s) / spread_s)) / BINDS_RARELY
         late, own, binding = risk, lateness_price * risk, lateness_price
         if first is not None and risk > 0.0:

@@ -49,7 +49,7 @@ class Hedging:
 
     def next_s(self, now_s: float) -> float:
         """Returns when a batch in flight becomes overdue; inf for never. What only a free edge could take up waits."""
-        return min((at_s for at_s in self.look_at_s.values() if at_s > now_s), default=math.inf)
+        return min([at_s for at_s in self.look_at_s.values() if at_s > now_s], default=math.inf)
 
     def to_functions(self, now_s: float) -> list[tuple[QueuedRequest, Place]]:
         """Sends to functions the requests that an overdue edge will not answer in time; returns them and where."""

@@ -19,6 +19,7 @@ MAX_SAVED, MAX_OVERDRAWN = 20.0, 40.0
 """Bounds of what is remembered of good and of bad times, in late answers."""
 MIN_MULTIPLIER = 0.8
 MAX_MULTIPLIER = 150.0
+MIN_LOG_MULTIPLIER, MAX_LOG_MULTIPLIER = math.log(MIN_MULTIPLIER), math.log(MAX_MULTIPLIER)
 
 
 @dataclass(slots=True)
@@ -38,24 +39,23 @@ class SloBudget:
 
     percentile: float
     log_multiplier: float = math.log(FIRST_MULTIPLIER)
+    multiplier: float = FIRST_MULTIPLIER
+    """Price of a late answer, in requests served by the cheapest function batch."""
     overdraft: float = 0.0
     """Late answers more than allowed; below 0, fewer."""
 
-    @property
-    def multiplier(self) -> float:
-        """Price of a late answer, in requests served by the cheapest function batch."""
-        return math.exp(self.log_multiplier)
-
     def raise_caution(self) -> None:
         """Raises the multiplier to its floor after a change."""
-        self.log_multiplier = max(self.log_multiplier, math.log(CAUTION_FLOOR))
+        self._move_to(max(self.log_multiplier, math.log(CAUTION_FLOOR)))
 
     def record(self, late: bool) -> None:
         """Counts an answer."""
         more = late - SAFETY * (1.0 - self.percentile)
         self.overdraft = min(max(self.overdraft + more, -MAX_SAVED), MAX_OVERDRAWN)
-        moved = self.log_multiplier + GAIN * more
-        self.log_multiplier = min(max(moved, math.log(MIN_MULTIPLIER)), math.log(MAX_MULTIPLIER))
+        self._move_to(min(max(self.log_multiplier + GAIN * more, MIN_LOG_MULTIPLIER), MAX_LOG_MULTIPLIER))
+
+    def _move_to(self, log_multiplier: float) -> None:
+        self.log_multiplier, self.multiplier = log_multiplier, math.exp(log_multiplier)
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +119,7 @@ class LatenessPrice:
     @property
     def log_multiplier(self) -> float:
         """The highest of all classes; 0 without classes."""
-        return max((budget.log_multiplier for budget in self.budgets.values()), default=0.0)
+        return max([budget.log_multiplier for budget in self.budgets.values()], default=0.0)
 
     def multiplier(self, class_name: str) -> float:
         """Returns the multiplier of a class; that of a new budget for a class that is not known."""

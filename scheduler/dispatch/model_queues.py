@@ -59,11 +59,14 @@ class ModelQueues:
     deferred: DeadlineOrder = field(default_factory=lambda: _order(State.DEFERRED))
     bisected: dict[Backend, deque[tuple[QueuedRequest, ...]]] = field(default_factory=_halves)
     """Halves of batches whose content a backend refused: sent to it again, as they are."""
+    any_bisected: bool = False
+    """Whether there are any."""
     overdue_opened_at_s: float = 0.0
     _starved_at_s: float = float("-inf")
     """When a request last had no room on the edge and might have gone to a function."""
     _routes: Routes = field(default_factory=lambda: Routes(()))
-    _priced_from: tuple[object, ...] = ()
+    _priced: bool = False
+    """Whether the prices are those of the present tables, limits and plan."""
     _priced_log_multiplier: float = 0.0
     _priced_rps: float = 0.0
 
@@ -111,7 +114,7 @@ class ModelQueues:
 
     def limit(self, limits: Limits) -> None:
         """Follows an operator's limits: works out the most items of a batch."""
-        self.limits, plan = limits, self.plan
+        self.limits, plan, self._priced = limits, self.plan, False
         self.edge_cap = self.edge_limit = 0
         if self.edge_times is not None:
             largest = self.edge_times.max_batch if limits.edge_batch_cap is None else limits.edge_batch_cap
@@ -138,15 +141,15 @@ class ModelQueues:
 
     def needs_pricing(self) -> bool:
         """Whether what prices were made from has moved far enough; notes that they are made now."""
-        state = (self.edge_times, *[buffer.times for buffer in self.buffers], self.limits, self.plan)
         log_multiplier, rate_rps = self.lateness.log_multiplier, self.rate_rps
-        moved = (
-            abs(log_multiplier - self._priced_log_multiplier) > STEP
-            or abs(rate_rps - self._priced_rps) > STEP * self._priced_rps
-        )
-        if not moved and state == self._priced_from:
+        priced_rps = self._priced_rps
+        if (
+            self._priced
+            and abs(rate_rps - priced_rps) <= STEP * priced_rps
+            and abs(log_multiplier - self._priced_log_multiplier) <= STEP
+        ):
             return False
-        self._priced_from, self._priced_log_multiplier, self._priced_rps = state, log_multiplier, rate_rps
+        self._priced, self._priced_log_multiplier, self._priced_rps = True, log_multiplier, rate_rps
         return True
 
     def reprice(self, prices: Prices, buffer_prices: Sequence[BufferPrices]) -> None:
@@ -224,10 +227,12 @@ class ModelQueues:
         for queued in half:
             queued.enter(State.BISECTED)
         self.bisected[backend].append(half)
+        self.any_bisected = True
 
     def next_half(self, backend: Backend) -> tuple[QueuedRequest, ...]:
         """Takes out the half that has waited longest for a backend; IndexError if there is none."""
         half = self.bisected[backend].popleft()
+        self.any_bisected = any(self.bisected.values())
         for queued in half:
             queued.enter(State.NEW)
         return half
@@ -241,11 +246,7 @@ class ModelQueues:
                 if id(queued) not in staying:
                     queued.enter(State.NEW)
             self.bisected[backend] = kept
-
-    @property
-    def any_bisected(self) -> bool:
-        """Whether a half of a batch waits to be sent again."""
-        return bool(self.bisected[Backend.EDGE] or self.bisected[Backend.FUNCTION])
+        self.any_bisected = any(self.bisected.values())
 
     def in_halves(self) -> Iterator[QueuedRequest]:
         """Iterates over the requests that wait in halves."""
@@ -253,8 +254,9 @@ class ModelQueues:
 
     def take_all(self) -> tuple[QueuedRequest, ...]:
         """Empties every queue of the model and returns the requests that waited."""
-        halved = tuple(self.in_halves())
-        self.keep_bisected(lambda _: False)
+        halved = tuple(self.in_halves()) if self.any_bisected else ()
+        if halved:
+            self.keep_bisected(lambda _: False)
         return (*halved, *chain.from_iterable(order.take_all() for order in self.orders))
 
 

@@ -2,9 +2,10 @@
 
 import math
 from bisect import bisect_right
+from collections.abc import Sequence
 from dataclasses import replace
 
-from scheduler.dispatch.batch_economics import BatchEconomics, unit_cost
+from scheduler.dispatch.batch_economics import BatchEconomics, batch_costs, unit_cost
 from scheduler.dispatch.lateness_price import BufferPrices, Prices
 from scheduler.dispatch.model_queues import ModelQueues
 from scheduler.domain.service_times import ServiceTimes
@@ -27,26 +28,31 @@ def make_prices(queues: ModelQueues, economics: BatchEconomics) -> tuple[Prices,
         economics: of function batches behind the present uplink.
     """
     prices, lateness = queues.lateness.prices, queues.lateness
-    open_buffers = [buffer for buffer in queues.buffers if buffer.cap]
-    if open_buffers:
-        unit = unit_cost(open_buffers)
-        prices = replace(prices, unit_cost=unit, min_money=unit)
-    unit = prices.unit_cost
+    costs = [batch_costs(buffer) for buffer in queues.buffers]
+    # One unit for all buffers: the same late answer has the same price whichever it comes from.
+    units = [unit_cost(own, buffer.cap) for buffer, own in zip(queues.buffers, costs, strict=True) if buffer.cap]
+    unit = min(units, default=prices.unit_cost)
     of_buffers = [
-        buffer.prices
-        if buffer.times is None
-        else economics.price(buffer, late_cost=unit * lateness.highest_multiplier(buffer.slos_s))
-        for buffer in queues.buffers
+        economics.price(buffer, own, late_cost=unit * lateness.highest_multiplier(buffer.slos_s))
+        if own
+        else buffer.prices
+        for buffer, own in zip(queues.buffers, costs, strict=True)
     ]
-    if open_buffers:
-        own = [made for buffer, made in zip(queues.buffers, of_buffers, strict=True) if buffer.cap]
-        shares = [buffer.plan.share for buffer in open_buffers]
-        weights = shares if math.fsum(shares) > 0 else [1.0] * len(shares)
-        spilled = math.fsum(w * made.spill_cost for w, made in zip(weights, own, strict=True))
-        prices = replace(prices, spill_cost=spilled / math.fsum(weights))
+    if units:
+        spill_cost = _mean_spill_cost(queues, of_buffers)
+        prices = replace(prices, unit_cost=unit, min_money=unit, spill_cost=spill_cost)
     if queues.edge_times is not None:
         prices = _with_edge(queues, queues.edge_times, prices)
     return prices, of_buffers
+
+
+def _mean_spill_cost(queues: ModelQueues, of_buffers: Sequence[BufferPrices]) -> float:
+    """Returns the mean over the buffers that take batches, weighted by their planned shares."""
+    both = [pair for pair in zip(queues.buffers, of_buffers, strict=True) if pair[0].cap]
+    shares = [buffer.plan.share for buffer, _ in both]
+    weights = shares if math.fsum(shares) > 0 else [1.0] * len(shares)
+    spilled = math.fsum([w * made.spill_cost for w, (_, made) in zip(weights, both, strict=True)])
+    return spilled / math.fsum(weights)
 
 
 def _with_edge(queues: ModelQueues, times: ServiceTimes, prices: Prices) -> Prices:

@@ -88,14 +88,15 @@ class UplinkOccupancy:
         """
         if at_s <= self.back_at_s or not self.overdue:
             return 0.0
-        grace_s = self.grace_s.get(pool, 0.0)
-        telling = (
-            sent.at_s + (grace_s if sent.pool == pool else 0.0)
-            for sent in self.overdue.values()
-            if sent.warm or sent.pool == pool
-        )
-        oldest_s = next(telling, math.inf)
-        return at_s - max(oldest_s, self.back_at_s) if at_s > oldest_s else 0.0
+        for sent in self.overdue.values():
+            if sent.pool == pool:
+                oldest_s = sent.at_s + self.grace_s.get(pool, 0.0)
+            elif sent.warm:
+                oldest_s = sent.at_s
+            else:
+                continue
+            return at_s - max(oldest_s, self.back_at_s) if at_s > oldest_s else 0.0
+        return 0.0
 
     def idle_path_s(self, body_bytes: int) -> float:
         """Returns the seconds of an idle path: transfer, round trip, and what it takes beyond them."""
@@ -115,13 +116,13 @@ class UplinkOccupancy:
             slots: batches that may be in flight together.
             ahead: batches that wait for a slot before this one.
         """
-        start_s = max(now_s, self.free_at_s)
+        start_s, pool = max(now_s, self.free_at_s), slots.pool
         missing = len(self.finishes_s) + ahead + 1 - slots.max_in_flight
         if missing > 0:
             start_s = max(start_s, _freed_s(self.finishes_s.values(), missing, start_s))
-        missing = self.in_pool[slots.pool] + ahead + 1 - slots.max_in_pool
+        missing = self.in_pool[pool] + ahead + 1 - slots.max_in_pool
         if missing > 0:
-            ours = (at_s for batch_id, at_s in self.finishes_s.items() if self.pool_of[batch_id] == slots.pool)
+            ours = (at_s for batch_id, at_s in self.finishes_s.items() if self.pool_of[batch_id] == pool)
             start_s = max(start_s, _freed_s(ours, missing, start_s))
         return start_s - now_s + self.stalled_s(now_s, slots.pool) + self.idle_path_s(body_bytes)
 
