@@ -90,7 +90,7 @@ def _of_refusal(decision: Values) -> Iterator[str]:
         if missed is not None or decision["reason"] != "no-backend":
             yield f"nothing was offered, but {decision['reason']} decided and {missed} missed by least"
         return
-    nearest = min(offers, key=lambda offer: math.inf if offer["finish_s"] is None else offer["finish_s"])
+    nearest = min(offers, key=lambda offer: _number(offer["finish_s"]))
     if missed != {**_where(nearest), "reason": nearest["reason"]}:
         yield f"the nearest miss is said to be {missed}, but {_where(nearest)} would have answered first"
     by_class = any(offer["reason"] == "class" for offer in offers)
@@ -146,11 +146,15 @@ def _later(decision: Values, sending: Values) -> bool:
 def _best(offers: Sequence[Values]) -> int | None:
     """Returns the first of the possible offers with the least total; None where none is possible."""
     possible = [at for at, offer in enumerate(offers) if offer["possible"]]
-    return min(possible, key=lambda at: offers[at]["total"], default=None)
+    return min(possible, key=lambda at: _number(offers[at]["total"]), default=None)
 
 
 def _where(offer: Values) -> dict[str, str]:
     return {name: offer[name] for name in ("place", "tier", "queue")}
+
+
+def _number(value: float | None) -> float:
+    return math.inf if value is None else value
 
 
 def _equal(one: float, other: float) -> bool:
