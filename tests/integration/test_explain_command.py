@@ -189,7 +189,7 @@ def test_a_configuration_with_any_free_port_does_not_tell_it(tmp_path: Path) -> 
 
 def written(path: Path, *requests: tuple[int, str]) -> None:
     lines = [to_json(an_explanation(request_id=number), Context(client_id)) for number, client_id in requests]
-    path.write_text("\n".join(["", *lines, '{"version":1,"request_id":3,"cli', "[]"]))
+    path.write_text("\n".join(["", *lines, '{"version":2,"request_id":3,"cli', "[]"]))
 
 
 @pytest.fixture
@@ -237,12 +237,18 @@ def test_a_file_that_is_not_there_is_told_in_one_sentence(tmp_path: Path, capsys
 
 
 @pytest.mark.parametrize(
-    "line", ['{"version":7,"request_id":5}', '{"version":1,"request_id":5}', '{"request_id":5,"decisions":3}']
+    ("line", "reason"),
+    [
+        ('{"version":7,"request_id":5}', "it is of version 7 and only version 2 can be read here; use the release"),
+        ('{"version":1,"request_id":5}', "it is of version 1 and only version 2 can be read here; use the release"),
+        ('{"request_id":5,"decisions":3}', "it is of version None and only version 2 can be read here"),
+        ('{"version":2,"request_id":5}', "an explanation lacks or misstates 'model'"),
+    ],
 )
 def test_a_line_of_another_version_is_told_in_one_sentence(
-    line: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    line: str, reason: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = tmp_path / "why.jsonl"
     path.write_text(line)
     assert main(["explain", "5", "--file", str(path)]) == 2
-    assert sentence(capsys).startswith("edgeburst: the explanation cannot be read: ")
+    assert sentence(capsys).startswith(f"edgeburst: the explanation cannot be read: {reason}")

@@ -592,9 +592,20 @@ class TestOperators:
         assert "edgeburst_queue_requests 3.0" in text
         assert 'edgeburst_backend_up{backend="edge"} 1.0' in text
         assert 'edgeburst_backend_up{backend="function"}' not in text  # there is none in the configuration
+        assert 'edgeburst_placements_total{place="edge:main",reason="money"} 17.0' in text
         assert "edgeburst_uplink_bytes_per_second" not in text  # unknown is absent, not 0
         assert float(re.findall(r"^edgeburst_own_latency_seconds_count (\S+)$", text, re.MULTILINE)[0]) > 0
         assert "model-that-is-not-served" not in text
+
+    def test_refusals_are_counted_by_kind_and_by_what_decided(self, server: IngressServer, runner: FakeRunner) -> None:
+        runner.refusal = Refusal(RefusalKind.DEADLINE, "too late", reason="first-deadline")
+        post(server, infer_json())
+        runner.refusal = Refusal(RefusalKind.DRAINING, "stopping")
+        post(server, infer_json())
+        runner.refusal = None
+        text = requests.get(f"{server.url}/metrics", timeout=10).text
+        assert 'edgeburst_refusals_total{kind="deadline",reason="first-deadline"} 1.0' in text
+        assert 'edgeburst_refusals_total{kind="draining",reason=""}' in text
 
     def test_batches_are_paged(self, server: IngressServer, runner: FakeRunner) -> None:
         rows = requests.get(f"{server.url}/v1/batches?after=40&limit=5", timeout=10).json()["batches"]

@@ -69,18 +69,26 @@ def test_requests_are_explained_while_the_daemon_runs_and_from_its_rotated_files
             explained(capsys, numbers[29], "--url", daemon.url),
         )
         refused = explained(capsys, hopeless.headers["X-Edgeburst-Request-Id"], "--url", daemon.url)
+        batches = requests.get(f"{daemon.url}/v1/batches", timeout=30).json()["batches"]
+        metrics = requests.get(f"{daemon.url}/metrics", timeout=30).text
         daemon.signal(signal.SIGTERM)
         assert daemon.exit_status() == 0
     # The first line has the time of day, which is reckoned back from the moment of asking.
     assert without_heading(by_id) == without_heading(by_number)
     for words in (
         f"request {numbers[29]} (its client calls it 'r29')",
-        "on arrival",
-        "sent to the edge in batch",
+        "on arrival, it was put into the edge's next batch",
+        "decided by least-total: no other offer was possible or asked for",
+        "sent to edge:main in batch",
         "before",
     ):
         assert words in by_id
     assert "refused: no place could answer within its deadline" in refused
+    for words in ("it was refused", "decided by joins-late", "nearest miss: edge:main"):
+        assert words in refused
+    assert {(batch["place"], batch["reason"]) for batch in batches} == {("edge:main", "least-total")}
+    assert 'edgeburst_placements_total{place="edge:main",reason="least-total"} 30.0' in metrics
+    assert 'edgeburst_refusals_total{kind="deadline",reason="joins-late"} 1.0' in metrics
     file = tmp_path / "why.jsonl"
     assert without_heading(explained(capsys, "r29", "--file", str(file))) == without_heading(by_id)
     client_ids = [json.loads(line)["client_id"] for line in file.read_text().splitlines()]

@@ -1,5 +1,7 @@
 """What is remembered of batches and of the daemon's own latency: bounded, ordered, and priced once."""
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -8,6 +10,7 @@ from scheduler.daemon.backends.batch_send import BatchSend
 from scheduler.daemon.own_latency import OwnLatency
 from scheduler.daemon.records import BatchRecord, BatchRing, batch_cost, billed_s
 from scheduler.domain.batches import Batch, BatchReport, Failure, FailureKind
+from scheduler.domain.decisions import Reason
 from scheduler.domain.latency import FunctionTier, LatencyModel, Price
 from scheduler.domain.requests import Place
 
@@ -60,6 +63,37 @@ def test_a_reader_that_follows_the_numbers_ends_with_the_last_word_on_every_batc
 
 def test_a_row_says_how_the_instance_started() -> None:
     assert a_record(1).row()["start_kind"] == "cold"
+
+
+@pytest.mark.parametrize(
+    ("reasons", "told"),
+    [
+        ((), ""),
+        ((Reason.LATE,), "late"),
+        ((Reason.LATE, Reason.MONEY, Reason.MONEY), "money"),
+        ((Reason.LATE, Reason.MONEY, Reason.LEAST_TOTAL, Reason.MONEY, Reason.LATE), "late"),
+    ],
+)
+def test_a_row_names_the_place_and_the_reason_of_most_members_of_several_the_first(
+    reasons: tuple[Reason, ...], told: str
+) -> None:
+    row = replace(a_record(1), batch=replace(a_batch(1), reasons=reasons)).row()
+    assert (row["place"], row["reason"]) == ("function:1gb", told)
+    assert (row["backend"], row["tier"]) == ("function", "1gb")
+
+
+def test_placements_count_each_member_of_each_batch_that_leaves_however_few_records_are_kept() -> None:
+    ring, members = BatchRing(1), (Reason.MONEY, Reason.LATE, Reason.MONEY)
+    for batch_id in range(10):
+        ring.sent(replace(a_batch(batch_id), reasons=members))
+        ring.add(a_record(batch_id))
+    ring.sent(replace(a_batch(11), place=Place.edge(), reasons=members[:1]))
+    ring.sent(replace(a_batch(12), request_ids=()))
+    assert ring.placements() == [
+        {"place": "edge:main", "reason": "money", "requests": 1},
+        {"place": "function:1gb", "reason": "late", "requests": 10},
+        {"place": "function:1gb", "reason": "money", "requests": 20},
+    ]
 
 
 @pytest.mark.parametrize(

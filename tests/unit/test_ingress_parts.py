@@ -11,6 +11,7 @@ import pytest
 from aiohttp import web
 from aiohttp.http import StreamWriter
 from aiohttp.test_utils import make_mocked_request
+from support.explained import FUNCTION, a_batch
 from support.fake_runner import FakeRunner
 
 from scheduler.daemon.calls import Answer, InferenceCall
@@ -18,7 +19,9 @@ from scheduler.daemon.config.config import load_config
 from scheduler.daemon.http.admin import check_admin
 from scheduler.daemon.http.app import Ingress
 from scheduler.daemon.http.errors import Rejected, errors_as_json
+from scheduler.daemon.records import BatchRing
 from scheduler.daemon.telemetry import CANCELLED, SECONDS_KEPT, Telemetry
+from scheduler.domain.decisions import Reason
 from scheduler.domain.errors import RefusalKind
 from scheduler.domain.requests import Backend
 from scheduler.wire import Tensor
@@ -128,6 +131,24 @@ class TestTelemetry:
         assert counted.summary(2.0)["within_slo"] == pytest.approx(1 / 2)
         counted.refused(call(0.0), RefusalKind.DEADLINE.value, 1.0)
         assert counted.summary(2.0)["within_slo"] == pytest.approx(1 / 3)
+
+    def test_a_call_that_its_client_gave_up_is_no_refusal(self) -> None:
+        counted = telemetry()
+        counted.refused(call(0.0), CANCELLED, 1.0)
+        assert "edgeburst_refusals_total{" not in counted.exposition().decode()
+        counted.refused(call(0.0), RefusalKind.DEADLINE.value, 1.0, reason="spend-cap")
+        assert 'edgeburst_refusals_total{kind="deadline",reason="spend-cap"} 1.0' in counted.exposition().decode()
+
+    def test_placements_are_counted_by_place_and_reason(self) -> None:
+        ring = BatchRing(1)
+        status = {"placements": ring.placements}
+        counted = Telemetry(lambda: {name: told() for name, told in status.items()}, lambda: ("edge",))
+        assert "edgeburst_placements_total{" not in counted.exposition().decode()
+        for batch_id, reasons in ((1, (Reason.MONEY, Reason.LATE)), (2, (Reason.MONEY,))):
+            ring.sent(a_batch(batch_id, range(len(reasons)), place=FUNCTION, reasons=reasons))
+        text = counted.exposition().decode()
+        assert 'edgeburst_placements_total{place="function:1gb",reason="money"} 2.0' in text
+        assert 'edgeburst_placements_total{place="function:1gb",reason="late"} 1.0' in text
 
     def test_nothing_ended_is_no_share(self) -> None:
         assert telemetry().summary(0.0)["within_slo"] is None
