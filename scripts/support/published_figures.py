@@ -70,23 +70,3 @@ def _gpu_family(figures: dict[str, Any], grid: dict[str, Any], *, fluid: bool) -
         "another_gpu_gb_beyond_batch": figures["gpu_mem_steps"],
         "max_batch": grid["B_gpu"][1],
     }
-
-
-def batch_profile(folder: Path, model: str, *, max_batch: int) -> dict[str, Any]:
-    """Returns BATCH's fitted polynomial of one model as a profile.
-
-    Args:
-        folder: the published figures.
-        model: its name there.
-        max_batch: the largest batch that the profile allows.
-    """
-    constants = read(folder, "constants.json")
-    low_mb, high_mb, step_mb = constants["BATCH_grid"]["M"]
-    family = {
-        "kind": "cpu",
-        "form": "polynomial",
-        "grid": {"over": "memory_gb", "from": low_mb / 1024, "to": high_mb / 1024, "step": step_mb / 1024},
-        "coefficients": constants["BATCH_service_poly"][model],
-        "max_batch": max_batch,
-    }
-    return {"name": "batch", "source": "BATCH's fitted polynomial", "date": "2020", "families": [family]}

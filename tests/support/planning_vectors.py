@@ -30,4 +30,13 @@ def harmony_profile(model: str, *, fluid: bool = True) -> dict[str, Any]:
 
 def batch_profile(model: str, *, max_batch: int) -> dict[str, Any]:
     """Returns BATCH's fitted polynomial of one model as a profile."""
-    return published_figures.batch_profile(vectors(), model, max_batch=max_batch)
+    constants = read("constants.json")
+    low_mb, high_mb, step_mb = constants["BATCH_grid"]["M"]
+    family = {
+        "kind": "cpu",
+        "form": "polynomial",
+        "grid": {"over": "memory_gb", "from": low_mb / 1024, "to": high_mb / 1024, "step": step_mb / 1024},
+        "coefficients": constants["BATCH_service_poly"][model],
+        "max_batch": max_batch,
+    }
+    return {"name": "batch", "source": "BATCH's fitted polynomial", "date": "2020", "families": [family]}
