@@ -21,10 +21,10 @@ from itertools import chain
 from scheduler.dispatch.edge_side import EdgeSide
 from scheduler.dispatch.function_buffer import FunctionBuffer, items_of
 from scheduler.dispatch.function_sending import FunctionSending
-from scheduler.dispatch.function_side import first_batch
+from scheduler.dispatch.function_side import buffer_of, first_batch
 from scheduler.dispatch.hedging import Hedging
 from scheduler.dispatch.model_queues import ModelQueues
-from scheduler.dispatch.offers import Offers
+from scheduler.dispatch.offers import IN_DEMAND, NOT_ALLOWED, Offers
 from scheduler.dispatch.pricing import make_prices
 from scheduler.dispatch.queue import QueuedRequest
 from scheduler.dispatch.refusals import Refusals
@@ -62,8 +62,11 @@ class Dispatcher:
         queues = self.all_queues[queued.request.model]
         price = queues.late_cost(queued.request)
         choice = self.offers.compare(queues, queued, now_s=now_s, lateness_price=price)
+        if choice.no_room_for is not None:
+            self._note_demand(queues, queued, choice.no_room_for, now_s=now_s)
         if choice.trial:
             cause = Cause.TRIAL
+            buffer_of(queues, queued).note_trial(now_s=now_s)
         self._note(queued, cause, choice.offers, choice.chosen, now_s=now_s, lateness_price=price)
         if choice.chosen < 0:
             refusal = self.refusals.refusal(queues, queued, choice.offers, now_s=now_s)
@@ -82,6 +85,14 @@ class Dispatcher:
                 queues.serve_overdue(queued, now_s=now_s)
             case _:
                 queues.defer(queued)
+
+    def _note_demand(self, queues: ModelQueues, queued: QueuedRequest, by_function: Offer, *, now_s: float) -> None:
+        """Counts a request that the edge's next batch has no room for: the link is watched, instances kept warm."""
+        if by_function.reason in NOT_ALLOWED:
+            return
+        queues.note_starved(now_s=now_s)
+        if by_function.reason in IN_DEMAND:
+            buffer_of(queues, queued).note_demand(queued.request.items, now_s=now_s)
 
     def _displace(self, queues: ModelQueues, other: QueuedRequest, by: QueuedRequest, *, now_s: float) -> None:
         """Places a member of the edge's next batch again: it finds its place taken."""

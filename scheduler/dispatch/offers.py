@@ -36,6 +36,11 @@ class Choice(NamedTuple):
     trial: bool = False
     """Whether the request is sent only to learn whether a function is still as slow."""
 
+    @property
+    def no_room_for(self) -> Offer | None:
+        """The function's offer where the edge's next batch was not chosen; None where it was."""
+        return self.offers[1] if len(self.offers) > 1 and self.chosen != 0 else None
+
 
 @dataclass(slots=True)
 class Offers:
@@ -59,7 +64,6 @@ class Offers:
         offers = (by_edge, by_function)
         if by_edge.reason is None and by_edge.total <= by_function.total:
             return Choice(offers, 0)
-        self._note_demand(queues, queued, by_function, now_s=now_s)
         if by_function.reason is None:
             return Choice(offers, 1)
         return self._last_resort(queues, queued, offers, now_s=now_s, lateness_price=lateness_price)
@@ -67,14 +71,6 @@ class Offers:
     def _deferral(self) -> Offer:
         """Returns the offer to wait for an idle edge; when that will be is not forecast."""
         return Offer(self.edge.place, State.DEFERRED, None, math.inf, math.inf, 0, 0.0, 0.0, 0.0, 0.0)
-
-    def _note_demand(self, queues: ModelQueues, queued: QueuedRequest, by_function: Offer, *, now_s: float) -> None:
-        if by_function.reason in NOT_ALLOWED:
-            return
-        queues.note_starved(now_s=now_s)
-        buffer = queues.buffer_of(queued)
-        if buffer is not None and by_function.reason in IN_DEMAND:
-            buffer.note_demand(queued.request.items, now_s=now_s)
 
     def _last_resort(
         self,
@@ -135,15 +131,9 @@ class Offers:
         return impossible(place, State.EDGE_BATCH, Reason.NO_PLACE_GIVEN_UP), None
 
     def _worth_a_trial(self, queues: ModelQueues, queued: QueuedRequest, by_function: Offer, *, now_s: float) -> bool:
-        """Whether a request that is certain to be late is sent all the same, to learn from it; notes it then."""
-        if by_function.reason is Reason.SPEND_CAP:
-            return False
-        if not self.function.worth_finding_out(queues, queued, now_s=now_s):
-            return False
-        buffer = queues.buffer_of(queued)
-        if buffer is not None:
-            buffer.note_trial(now_s=now_s)
-        return True
+        """Whether a request that is certain to be late is sent all the same, to learn from it."""
+        paid = by_function.reason is not Reason.SPEND_CAP
+        return paid and self.function.worth_finding_out(queues, queued, now_s=now_s)
 
     def _late_offer(
         self, queues: ModelQueues, queued: QueuedRequest, by_function: Offer, *, lateness_price: float
