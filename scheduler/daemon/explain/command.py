@@ -23,12 +23,14 @@ DEFAULT_URL = "http://127.0.0.1:8600"
 _TIMEOUT_S = 10.0
 
 _DESCRIPTION = """\
-Shows what was decided about a request, when and why: the forecasts for edge and function at that time, the alternative
-and its cost, and the outcome beside the prediction. A request is named by the daemon's number (response header
-X-Edgeburst-Request-Id) or by the id that its client gave it; if several requests have that id, the newest is shown.
+Shows what was decided about a request, when and why: the offers of the places side by side, with the total by which
+they were compared or why one was impossible, the reason that decided, and the outcome beside the prediction. A request
+is named by the daemon's number (response header X-Edgeburst-Request-Id) or by the id that its client gave it; if
+several requests have that id, the newest is shown.
 
 The command asks the running daemon, which knows the latest requests ([explain] ring). With --file it reads the file
-that the daemon has written, with its older parts (FILE.1, FILE.2, ...); then no daemon needs to run."""
+that the daemon has written, with its older parts (FILE.1, FILE.2, ...), or that of `edgeburst simulate --explain`; then
+no daemon needs to run."""
 
 _EPILOG = """\
 examples:

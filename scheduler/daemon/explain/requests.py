@@ -21,7 +21,7 @@ MAX_FOUND = 20
 """Maximum of requests found by one id: a client may give all its requests the same id."""
 WRITE_EVERY_S = 0.1
 AT_ONCE = 64
-"""Requests that are read from the ring without a pause; they take about 0.3 ms of the event loop."""
+"""Requests that are read from the ring without a pause; they take about 0.5 ms of the event loop."""
 SETTLE_LIMIT_S = 60.0
 """Longest that an ended request waits for its last batch to end; then it is written without the outcome."""
 CLOSE_LIMIT_S = 1.0
