@@ -99,7 +99,7 @@ def test_each_ended_request_is_written_once_in_order(tmp_path: Path) -> None:
     assert (status["written"], status["lost"], status["failure"]) == (91, 0, "")
 
 
-def test_a_rescued_request_is_written_when_the_loser_is_back_too(tmp_path: Path) -> None:
+def test_a_hedged_request_is_written_when_the_loser_is_back_too(tmp_path: Path) -> None:
     under_way = an_explanation(sendings=(Sending(a_batch(7, (1,))),))
     settled = an_explanation(sendings=(Sending(a_batch(7, (1,)), 101.0, BatchReport(1.0), None, 0.5),))
     requests = {1: under_way, **known(2)}
