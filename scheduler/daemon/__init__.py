@@ -1,1 +1,4 @@
-"""The asyncio shell: configuration, ingress, runner, backends, telemetry. May import everything below the shells."""
+"""The asyncio shell: configuration, HTTP handlers, runner, backends, telemetry.
+
+May import everything below the shells, but neither simulator nor measuring.
+"""

@@ -1,1 +1,4 @@
-"""The data plane, pure: the virtual queue, who goes where, what the edge, the uplink and the purse will look like."""
+"""The data plane, pure: queues, offers, batches, and the money they cost; places each request and forms each batch.
+
+Imports scheduler.domain only.
+"""

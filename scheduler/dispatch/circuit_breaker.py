@@ -1,4 +1,4 @@
-"""Leave a failing backend alone until a probe finds it well again."""
+"""Circuit breakers: a failing backend gets no batches until a probe of it succeeds."""
 
 from dataclasses import dataclass, field
 
@@ -6,7 +6,7 @@ from scheduler.domain.batches import FailureKind
 from scheduler.domain.requests import Backend
 
 FIRST_FAILURE_OPENS = frozenset({FailureKind.UNREACHABLE, FailureKind.TIMEOUT, FailureKind.FORBIDDEN})
-"""Kinds that the next batch would meet as well: nobody there, nobody answering, nobody who knows us."""
+"""Kinds of failure that the next batch would meet as well: no connection, no answer, no permission."""
 
 LONGEST_PAUSE_S = 30.0
 """Whatever a backend asks for, and however often probes fail: then it is tried again."""
@@ -17,7 +17,7 @@ EDGE_PAUSE_S = 2.0
 
 @dataclass(slots=True)
 class Circuit:
-    """Closed while batches may be sent; opened by failures, closed by a successful probe or batch.
+    """Circuit of a backend, closed while batches may be sent. Failures open it, a successful probe or batch closes it.
 
     closed --failures--> open --pause over: probe--> closed (probe ok) or open again with twice the pause.
     """
@@ -28,13 +28,13 @@ class Circuit:
     failures: int = 0
     pause_s: float = 0.0
     probe_at_s: float | None = None
-    """When open: the moment of the next probe. None: closed."""
+    """When open: the time of the next probe. None: closed."""
     not_before_s: float = 0.0
-    """A throttled backend asked for silence until then; the circuit stays closed."""
+    """Until then a throttled backend gets no batches; the circuit stays closed."""
 
     @property
     def closed(self) -> bool:
-        """Whether the backend is believed to be well."""
+        """Whether the backend is believed to answer."""
         return self.probe_at_s is None
 
     def usable(self, now_s: float) -> bool:
@@ -46,11 +46,11 @@ class Circuit:
         self.failures_to_open, self.first_pause_s = failures_to_open, first_pause_s
 
     def follow(self, *, back_s: float | None, silent_until_s: float) -> None:
-        """Opens or closes by what is known otherwise than from failures.
+        """Opens or closes the circuit by an outage that is known from other sources than failures.
 
         Args:
-            back_s: when a backend that is away will be back; None: it is there.
-            silent_until_s: no batch is to be sent before.
+            back_s: when a backend that is down will answer again; None: it answers.
+            silent_until_s: time before which no batch is sent.
         """
         self.failures, self.probe_at_s = 0, back_s
         self.not_before_s = max(self.not_before_s, silent_until_s)
@@ -60,7 +60,7 @@ class Circuit:
         self.failures, self.pause_s, self.probe_at_s = 0, 0.0, None
 
     def failed(self, kind: FailureKind, *, now_s: float, retry_after_s: float | None) -> None:
-        """Notes a whole batch's failure. What the content is to blame for says nothing about the backend."""
+        """Notes the failure of a whole batch. Failures that its content caused say nothing about the backend."""
         if kind in (FailureKind.REJECTED, FailureKind.FUNCTION):
             return
         if kind is FailureKind.THROTTLED:
@@ -73,7 +73,7 @@ class Circuit:
             self._open(now_s)
 
     def probe_failed(self, now_s: float) -> None:
-        """Notes that nobody answered a probe."""
+        """Notes a probe without an answer."""
         self._open(now_s)
 
     def _open(self, now_s: float) -> None:
@@ -83,7 +83,7 @@ class Circuit:
 
 @dataclass(slots=True)
 class Circuits:
-    """Both backends' circuits, and which of them is being probed."""
+    """The circuits of both backends, and which of them are being probed."""
 
     edge: Circuit
     function: Circuit
@@ -99,11 +99,11 @@ class Circuits:
             circuit.configure(failures_to_open=failures_to_open, first_pause_s=first_pause_s)
 
     def probed(self, backend: Backend) -> None:
-        """Notes that a probe is back."""
+        """Notes the end of a probe."""
         self.probing.discard(backend)
 
     def next_s(self, now_s: float) -> float:
-        """Returns when a probe is due or a throttled backend may be asked again; inf for never."""
+        """Returns when a probe is due or a throttled backend may get batches again; inf for never."""
         wakeup_s = float("inf")
         for backend, circuit in self._both():
             if circuit.probe_at_s is not None and backend not in self.probing:
@@ -113,11 +113,11 @@ class Circuits:
         return wakeup_s
 
     def to_probe(self, now_s: float, *, idle_link: bool) -> list[Backend]:
-        """Returns the backends to probe now and notes that they are being probed.
+        """Returns the backends to probe now, and notes that they are being probed.
 
         Args:
             now_s: the present.
-            idle_link: whether the way to the functions is to be measured though they are well.
+            idle_link: whether the path to the functions is to be measured although they answer.
         """
         due = []
         for backend, circuit in self._both():

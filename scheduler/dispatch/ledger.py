@@ -1,4 +1,4 @@
-"""The one place where money is counted: expected at the send, corrected by the answer or by a bill that comes late."""
+"""Counts money, and no other file does: expected at the send, corrected by the answer or by a bill that comes late."""
 
 from dataclasses import dataclass, field, replace
 
@@ -22,13 +22,13 @@ MOST_UNBILLED = 4096
 
 
 def batch_cost(price: Price, report: BatchReport, *, expected_cost: float, failure: FailureKind | None) -> float:
-    """Returns a function batch's money, in the price's currency.
+    """Returns the cost of a function batch, in the price's currency.
 
     Args:
         price: of the tier that it was sent to.
         report: what came back.
-        expected_cost: as booked at the send. A run of unknown length (timed out, broken off) counts so: it may have
-            been billed.
+        expected_cost: as booked at the send; it is used for a run of unknown length (timed out, broken off), which may
+            have been billed.
         failure: why the batch failed; None where it was answered.
     """
     # A duration measured in the container is a run, and is billed, even where it ended in a refusal of its content.
@@ -39,32 +39,32 @@ def batch_cost(price: Price, report: BatchReport, *, expected_cost: float, failu
 
 @dataclass(frozen=True, slots=True)
 class Booking:
-    """A batch's money."""
+    """The booked cost of one batch."""
 
     price: Price
     cost: float
-    """As far as it is known: expected at first."""
+    """Expected cost, until the real one is known."""
     held: float
-    """What it counts against the caps: the most it is likely to cost until its bill is known."""
+    """Amount that counts against the caps: what it is unlikely to exceed, until its bill is known."""
     at_s: float | None
     """When it was sent; None: it does not count against the caps."""
 
 
 @dataclass(slots=True)
 class Ledger:
-    """Money spent on functions, in one currency."""
+    """Ledger of the money spent on functions, in one currency."""
 
     cap: SpendCap = field(default_factory=SpendCap)
     settled: float = 0.0
-    """For batches that are back."""
+    """Cost of the batches that have ended."""
     booked: dict[int, Booking] = field(default_factory=dict)
     """By batch in flight."""
     unbilled: dict[int, Booking] = field(default_factory=dict)
-    """By batch that failed and may have run, oldest first: its bill may still come."""
+    """By batch that failed and may have run, oldest first: its bill may still arrive."""
 
     @property
     def spent(self) -> float:
-        """Settled money and what the batches in flight are expected to cost."""
+        """Settled cost, and the expected cost of the batches in flight."""
         return self.settled + sum(booking.cost for booking in self.booked.values())
 
     def book(
@@ -82,9 +82,9 @@ class Ledger:
             batch_id: of the batch.
             price: of the tier that it is sent to.
             expected_cost: what it is expected to cost.
-            now_s: the present; None leaves the caps alone.
-            max_cost: what it is unlikely to exceed, which is held back from the caps until the bill is known; by
-                default the expected cost.
+            now_s: the present; None: the batch does not count against the caps.
+            max_cost: cost that it is unlikely to exceed; it counts against the caps until the bill is known. None: the
+                expected cost.
         """
         held = expected_cost if max_cost is None else max(expected_cost, max_cost)
         self.booked[batch_id] = Booking(price, expected_cost, held, now_s)
@@ -92,10 +92,10 @@ class Ledger:
             self.cap.book(held, at_s=now_s)
 
     def settle(self, batch_id: int, report: BatchReport, *, failure: FailureKind | None = None) -> float:
-        """Corrects a batch by what came back.
+        """Corrects the cost of a batch by its outcome.
 
         Returns:
-            What the batch cost; 0.0 for a batch that was never booked, as on the edge.
+            The cost of the batch; 0.0 for a batch that was never booked, as on the edge.
         """
         booking = self.booked.pop(batch_id, None)
         if booking is None:
@@ -109,14 +109,14 @@ class Ledger:
         return cost
 
     def bill(self, batch_id: int, billed_duration_s: float) -> float:
-        """Corrects a batch that was given up by the bill that came after all.
+        """Corrects the cost of a batch that was given up, by a bill that arrived later.
 
         Args:
             batch_id: of the batch.
             billed_duration_s: as measured in the container.
 
         Returns:
-            By how much more it cost than was counted; 0.0 for a batch whose bill nobody waits for.
+            How much more it cost than was counted; 0.0 for a batch whose bill is not awaited.
         """
         booking = self.unbilled.pop(batch_id, None)
         if booking is None:
@@ -127,7 +127,7 @@ class Ledger:
         return cost - booking.cost
 
     def _release(self, booking: Booking, cost: float) -> None:
-        """From now on the batch counts against the caps with what it really cost."""
+        """Counts the batch against the caps with its real cost from now on."""
         if booking.at_s is not None:
             self.cap.correct(cost - booking.held, booked_at_s=booking.at_s)
 

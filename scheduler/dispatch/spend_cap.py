@@ -1,4 +1,4 @@
-"""Most money an hour and a day: counted where batches are sent, and what is done when it is used up."""
+"""Spend caps an hour and a day: what was spent, and what happens to requests when a cap is reached."""
 
 import math
 from dataclasses import dataclass, field
@@ -13,36 +13,36 @@ _ROUNDING = 1e-9
 
 
 class OverCap(str, Enum):
-    """What happens to requests that only a function can answer in time when a cap is reached (`over_cap`)."""
+    """Rules for requests that only a function can answer in time, when a cap is reached (`over_cap`)."""
 
     SERVE_LATE = "serve-late"
     """The edge answers them, late if it must."""
     REFUSE_LOW_PRIORITY = "refuse-low-priority"
-    """The last of the money is kept for the others; those of low priority get only what the edge has to spare."""
+    """The last part of a cap is kept for the others; those of low priority get only spare capacity of the edge."""
     EDGE_ONLY = "edge-only"
-    """The edge answers whom it can in time; the others are refused, or served late where their class says so."""
+    """The edge answers those that it can in time; the others are refused, or served late where their class says so."""
 
 
 class SpendVerdict(str, Enum):
-    """What may be done with a request, as far as money goes."""
+    """Verdicts: what the spend caps allow for a request."""
 
     FUNCTION = "function"
-    """Anything: there is money for its batch."""
+    """Any place may answer it: the caps allow its batch."""
     EDGE_IN_TIME = "edge-in-time"
-    """The edge answers it in time, or nobody does."""
+    """Only the edge may answer it, and only in time."""
     EDGE_EVEN_LATE = "edge-even-late"
-    """The edge answers it, in time or not."""
+    """Only the edge may answer it, in time or late."""
     EDGE_IF_IDLE = "edge-if-idle"
-    """The edge answers it if nobody of higher priority needs the place; otherwise it is refused at once."""
+    """Only the edge may answer it, if no request of higher priority needs the place; else it is refused at once."""
 
 
 @dataclass(slots=True)
 class SlidingSum:
-    """Upper bound of the money booked in a window that slides: whole buckets, the one that it leaves included.
+    """Upper bound of the money booked in a sliding window: whole buckets, with the one that is leaving the window.
 
     Args:
         bucket_s: length of a bucket.
-        buckets: so many make up the window; one more is kept.
+        buckets: number of buckets in the window; one more is kept.
 
     >>> hour = SlidingSum(bucket_s=60.0, buckets=60)
     >>> hour.book(2.0, at_s=59.0)
@@ -55,7 +55,7 @@ class SlidingSum:
     bucket_s: float
     buckets: int
     _amounts: dict[int, float] = field(default_factory=dict)
-    """Bucket -> money booked in it, oldest first; at most `buckets` + 1."""
+    """By bucket: money booked in it, oldest first; at most `buckets` + 1."""
     _total: float = 0.0
 
     def book(self, amount: float, *, at_s: float) -> None:
@@ -66,14 +66,14 @@ class SlidingSum:
         self._total += amount
 
     def correct(self, difference: float, *, booked_at_s: float) -> None:
-        """Changes what was booked at that time; nothing if it has left the window."""
+        """Changes the money booked at that time; does nothing if that has left the window."""
         bucket = self._bucket(booked_at_s)
         if bucket in self._amounts:
             self._amounts[bucket] += difference
             self._total += difference
 
     def sum(self, now_s: float) -> float:
-        """Returns at least what was booked in the window that ends now, and lets go what has left it."""
+        """Returns an upper bound of the money booked in the window that ends now; drops what has left the window."""
         first, left = self._bucket(now_s) - self.buckets, False
         while self._amounts and (oldest := next(iter(self._amounts))) < first:
             del self._amounts[oldest]
@@ -84,7 +84,7 @@ class SlidingSum:
         return self._total
 
     def falls_to_s(self, amount: float, now_s: float) -> float:
-        """Returns from when on the sum is at most `amount` if nothing else is booked; inf for never."""
+        """Returns the time from which on the sum is at most `amount` if nothing else is booked; inf for never."""
         left, falls_s = self.sum(now_s), now_s
         if amount < 0:
             return math.inf
@@ -101,10 +101,10 @@ class SlidingSum:
 
 @dataclass(slots=True)
 class SpendCap:
-    """Money allowed in any hour and any day, from whatever moment they are counted.
+    """Caps on the money spent in any hour and in any 24 hours.
 
-    What is in flight counts with the most that it is likely to cost, so that the cap holds when the bills come. The
-    windows are counted without a cap too: one that a reload brings knows what was spent before.
+    Batches in flight count with a cost that they are unlikely to exceed, so that the cap holds when the bills arrive.
+    The windows are counted without a cap too, so that a cap set by a reload includes what was spent before.
 
     >>> cap = SpendCap(per_hour=1.0)
     >>> cap.book(0.9, at_s=0.0)
@@ -122,16 +122,16 @@ class SpendCap:
     day: SlidingSum = field(default_factory=lambda: SlidingSum(bucket_s=QUARTER_S, buckets=96))
 
     def configure(self, *, per_hour: float | None, per_day: float | None) -> None:
-        """Takes over reloaded caps; what was spent before counts."""
+        """Takes over reloaded caps; money spent before counts."""
         self.per_hour, self.per_day = per_hour, per_day
 
     def book(self, amount: float, *, at_s: float) -> None:
-        """Counts money when a batch is sent; times must not descend."""
+        """Counts the cost of a batch that is sent; times must not descend."""
         self.hour.book(amount, at_s=at_s)
         self.day.book(amount, at_s=at_s)
 
     def correct(self, difference: float, *, booked_at_s: float) -> None:
-        """Moves what was booked at that time up or down, however much later."""
+        """Changes the money booked at that time, however long ago it was."""
         self.hour.correct(difference, booked_at_s=booked_at_s)
         self.day.correct(difference, booked_at_s=booked_at_s)
 
@@ -146,20 +146,20 @@ class SpendCap:
         return max(0.0, min(rooms, default=math.inf))
 
     def allows(self, cost: float, now_s: float, *, share: float = 1.0) -> bool:
-        """Whether a batch that may cost so much can be sent now."""
+        """Whether the caps allow a batch of at most this cost to be sent now."""
         return not self.closed_by(cost, now_s, share=share)
 
     def closed_by(self, cost: float, now_s: float, *, share: float = 1.0) -> str:
-        """Returns which cap forbids such a batch, "hour" or "day"; empty where none does."""
+        """Returns the cap that forbids such a batch, "hour" or "day"; empty if none does."""
         for name, cap, window in self._caps():
             if window.sum(now_s) + cost > cap * share + _ROUNDING * cap:
                 return name
         return ""
 
     def reopens_at_s(self, cost: float, now_s: float, *, share: float = 1.0) -> float:
-        """Returns when such a batch can be sent if nothing else is until then; inf for never.
+        """Returns when such a batch can be sent if no other batch is sent until then; inf for never.
 
-        A bill that is smaller than expected may open it earlier.
+        A bill that is smaller than expected may allow it earlier.
         """
         opens_s = (window.falls_to_s(cap * share + _ROUNDING * cap - cost, now_s) for _, cap, window in self._caps())
         return max(opens_s, default=now_s)
@@ -170,14 +170,14 @@ class SpendCap:
 
 
 def verdict(cap: SpendCap, over_cap: OverCap, *, cost: float, now_s: float, low_priority: bool) -> SpendVerdict:
-    """Returns what may be done with a request.
+    """Returns what the spend caps allow for a request.
 
     Args:
-        cap: with all that was sent before.
-        over_cap: what is done when it is reached.
-        cost: money of the batch that the request would leave in, with what is gathered and not yet sent.
+        cap: the caps, with the cost of everything sent before.
+        over_cap: the rule for when a cap is reached.
+        cost: cost of the batch that the request would leave in, and of all gathered requests that are not sent yet.
         now_s: the present.
-        low_priority: whether it is below its model's default level.
+        low_priority: whether its priority is below its model's default level.
 
     >>> cap = SpendCap(per_hour=1.0)
     >>> cap.book(0.75, at_s=0.0)
@@ -195,18 +195,18 @@ def verdict(cap: SpendCap, over_cap: OverCap, *, cost: float, now_s: float, low_
 
 @dataclass(frozen=True, slots=True)
 class Closed:
-    """Why there is no money for a request."""
+    """The cap that forbids a request to go to a function."""
 
     window: str
-    """The cap that forbids it: "hour" or "day"."""
+    """Which cap it is: "hour" or "day"."""
     share: float
-    """Fraction of the cap that it might have used up."""
+    """Fraction of the cap that the request might have used."""
     opens_s: float
-    """Seconds until there is money for it if nothing else is sent; inf for never."""
+    """Seconds until the cap allows it if nothing else is sent; inf for never."""
 
 
 def closed(cap: SpendCap, over_cap: OverCap, *, cost: float, now_s: float, low_priority: bool) -> Closed:
-    """Returns why `verdict`, with the same arguments, does not let a request go to a function."""
+    """Returns the cap for which `verdict`, with the same arguments, does not let a request go to a function."""
     share = _share(over_cap, low_priority=low_priority)
     opens_s = cap.reopens_at_s(cost, now_s, share=share) - now_s
     return Closed(cap.closed_by(cost, now_s, share=share), share, opens_s)

@@ -1,1 +1,1 @@
-"""The words: requests, batches, laws, plans, messages, commands, errors. Imports the standard library only."""
+"""Values of all packages: requests, batches, plans, messages, commands, errors. Imports the standard library only."""

@@ -1,4 +1,4 @@
-"""What is kept of a decision: the offers that were compared, the choice and the cause; worded when it is read."""
+"""The record of a decision: the offers that were compared, the choice and the cause. Wording is left to readers."""
 
 import math
 from enum import Enum
@@ -9,7 +9,7 @@ from scheduler.domain.requests import Place, Request
 
 
 class Cause(str, Enum):
-    """What led to a decision; the values are the words of records and files."""
+    """Causes of decisions; the values are the words of records and files."""
 
     ARRIVAL = "arrival"
     DEFERRAL_OVER = "deferral-over"
@@ -21,7 +21,7 @@ class Cause(str, Enum):
     EDGE_DELAYED = "edge-delayed"
     """The edge was slower than forecast."""
     NO_SLOT = "no-slot"
-    """It waited for a free function call for too long."""
+    """It waited too long for a free function call."""
     BISECTED = "bisected"
     """Its deadline passed while it waited to be sent again in half a batch."""
     FAILURE = "failure"
@@ -33,9 +33,9 @@ class Cause(str, Enum):
     SPEND_CAP = "spend-cap"
     """The spend cap no longer lets the gathered batch leave."""
     TOP_UP = "top-up"
-    """A function batch that was leaving had room; no choice."""
+    """A function batch that was being sent had room; no choice."""
     PIGGYBACK = "piggyback"
-    """An edge batch that was leaving had room; no choice."""
+    """An edge batch that was being sent had room; no choice."""
     RECLAIMED = "reclaimed"
     """The following edge batch had room for a request that was gathered for a function; no choice."""
     HEDGE = "hedge"
@@ -49,20 +49,20 @@ NO_CHOICE = frozenset({Cause.TOP_UP, Cause.PIGGYBACK, Cause.RECLAIMED, Cause.HED
 
 
 class Reason(str, Enum):
-    """Why an offer is impossible, or what made it dearer than the chosen one; the values are public words."""
+    """Reasons why an offer is impossible or costs more than the chosen one; the values are public words."""
 
     CLASS = "class"
     """The request's class may not go there (edge-only data stays on the site)."""
     NO_BACKEND = "no-backend"
-    """Nothing serves the model there."""
+    """No backend serves the model there."""
     FAILED_THERE = "failed-there"
-    """A batch with this request failed there, or it has been there already."""
+    """A batch with this request failed there, or the request has already changed from there to the other side."""
     TOO_LARGE = "too-large"
     """The request has more items than a batch there may have."""
     CIRCUIT_OPEN = "circuit-open"
-    """The backend does not answer and is left alone until a probe succeeds."""
+    """The backend does not answer, and is not used until a probe succeeds."""
     BATCH_FULL = "batch-full"
-    """The edge's next batch has as many items as it may."""
+    """The edge's next batch has its largest allowed number of items."""
     JOINS_LATE = "joins-late"
     """With the newcomers that are expected, the batch that this request would open is expected to miss its deadline."""
     FIRST_DEADLINE = "first-deadline"
@@ -70,7 +70,7 @@ class Reason(str, Enum):
     NO_SLOT = "no-slot"
     """No function call is free before it is too late."""
     COLD = "cold"
-    """It would most likely meet a cold start, and be late for it."""
+    """It would most likely meet a cold start, which would make it late."""
     LATE = "late"
     """It is expected to be answered after its deadline."""
     TOO_RISKY = "too-risky"
@@ -78,19 +78,19 @@ class Reason(str, Enum):
     SPEND_CAP = "spend-cap"
     """A spend cap forbids the money for it."""
     GIVES_WAY = "gives-way"
-    """What the edge has left is kept for requests of higher priority."""
+    """The edge's remaining capacity is kept for requests of higher priority."""
     NOT_SERVED_LATE = "not-served-late"
     """Its class is not answered after its deadline."""
     NO_PLACE_GIVEN_UP = "no-place-given-up"
-    """No member of the batch can go elsewhere to make room."""
+    """No member of the edge's next batch can be moved elsewhere to make room."""
     MONEY = "money"
     """It costs more money."""
     LATENESS = "lateness"
-    """The risk of being late weighs more."""
+    """The risk of being late costs more there."""
     COST_TO_OTHERS = "cost-to-others"
-    """It costs the other requests more."""
+    """It costs other requests more."""
     LEAST_TOTAL = "least-total"
-    """It costs least in all; said of the chosen offer where no other was possible or asked for."""
+    """It has the least total; used where no other offer was possible or asked for."""
 
 
 GATES = frozenset(Reason) - {Reason.MONEY, Reason.LATENESS, Reason.COST_TO_OTHERS, Reason.LEAST_TOTAL}
@@ -98,29 +98,29 @@ GATES = frozenset(Reason) - {Reason.MONEY, Reason.LATENESS, Reason.COST_TO_OTHER
 
 
 class Offer(NamedTuple):
-    """What one place offers for one request, at one moment.
+    """The offer of one place for one request at one moment.
 
     `total = money + lateness_price x late_probability + cost_to_others`, in money; only totals are compared.
     """
 
     place: Place
     queue: State
-    """Where the request would wait there."""
+    """The queue in which the request would wait."""
     reason: Reason | None
     """The gate that makes it impossible; None: possible."""
     start_s: float
-    """When its batch would start, or be at the function; absolute, on the shell's clock. inf: never."""
+    """When its batch would start on the edge or begin at the function; absolute, on the shell's clock. inf: never."""
     finish_s: float
     """When it would be answered (median); inf: never."""
     items: int
-    """Of the batch as expected."""
+    """Expected items in the batch."""
     late_probability: float
     money: float
     cost_to_others: float
-    """What other requests lose by it, in money: lateness, or a place that they must leave."""
+    """What it costs other requests, in money: their lateness, or the place that they lose."""
     total: float
     displaces: int = 0
-    """Id of the request that would leave its place; 0: none."""
+    """Id of the request that would have to leave the batch; 0: none."""
 
     @property
     def possible(self) -> bool:
@@ -139,17 +139,17 @@ def impossible(
     late_probability: float = 1.0,
     money: float = 0.0,
 ) -> Offer:
-    """Returns an offer that a gate forbids, with what is known of it."""
+    """Returns an offer that a gate makes impossible, with the figures that are known."""
     return Offer(place, queue, reason, start_s, finish_s, items, late_probability, money, 0.0, math.inf)
 
 
 def move(place: Place, queue: State, *, now_s: float) -> tuple[Offer]:
-    """Returns what a move that is no choice carries: where it went."""
+    """Returns the only offer of a move that is no choice: where the request went."""
     return (Offer(place, queue, None, now_s, math.inf, 0, 0.0, 0.0, 0.0, 0.0),)
 
 
 class Decision(NamedTuple):
-    """One placing of one request, with the offers that were compared."""
+    """The decision where one request is placed, with the offers that were compared."""
 
     request: Request
     at_s: float
@@ -157,9 +157,9 @@ class Decision(NamedTuple):
     cause: Cause
     plan_id: int
     lateness_price: float
-    """Money that answering this request late costs in the comparison."""
+    """Price of answering this request late, in money, that the comparison used."""
     compared: bool
-    """False for a move that was no choice; its offer, if any, is the one that was carried out."""
+    """Whether offers were compared; False for a move that was no choice, whose chosen offer says where it went."""
     offers: tuple[Offer, ...]
     chosen: int
     """Index of the chosen offer; -1: the request was refused."""
@@ -171,24 +171,24 @@ class Decision(NamedTuple):
 
     @property
     def nearest_miss(self) -> Offer | None:
-        """Of a refusal, the offer that missed by least: the earliest answer; None where nothing was offered."""
+        """For a refusal, the offer with the earliest answer; None for other decisions, or where no place was asked."""
         return min(self.offers, key=lambda offer: offer.finish_s, default=None) if self.chosen < 0 else None
 
     @property
     def rival(self) -> Offer | None:
-        """The offer that the reason is about; None: there is none."""
+        """The offer that the reason describes; None: there is none."""
         return rival_of(self.offers, self.chosen) if self.compared else None
 
     @property
     def reason(self) -> Reason:
-        """What decided: why the offer that the chosen one had to beat was impossible or dearer."""
+        """What decided: why the rival of the chosen offer was impossible or cost more."""
         if not self.compared:
             return Reason.LEAST_TOTAL
         return deciding_reason(self.offers, self.chosen, self.lateness_price)
 
 
 def rival_of(offers: tuple[Offer, ...], chosen: int) -> Offer | None:
-    """Returns the offer that the deciding reason is about; None where no other was possible or asked for.
+    """Returns the offer that the deciding reason describes; None where no other was possible or asked for.
 
     The places are asked in the order of preference at equal cost: an edge before a function. A choice is explained by
     the first offer, a choice of the first by the next possible one. A refusal is explained by the class of the request
@@ -203,7 +203,7 @@ def rival_of(offers: tuple[Offer, ...], chosen: int) -> Offer | None:
 
 
 def deciding_reason(offers: tuple[Offer, ...], chosen: int, lateness_price: float) -> Reason:
-    """Returns why the rival of the chosen offer did not win, or why a request was refused."""
+    """Returns why the rival of the chosen offer was not chosen, or why a request was refused."""
     rival = rival_of(offers, chosen)
     if chosen < 0:
         return Reason.NO_BACKEND if rival is None else rival.reason or Reason.LATE

@@ -1,11 +1,11 @@
-"""Errors name the situation and the culprit; each knows its HTTP status."""
+"""Refusals with their HTTP status, and the base classes of errors. Each message names the situation and its cause."""
 
 from dataclasses import dataclass
 from enum import Enum
 
 
 class RefusalKind(str, Enum):
-    """Why a request ends without an answer."""
+    """Kinds of refusal: why a request ends without an answer."""
 
     QUEUE_FULL = "queue_full"
     DEADLINE = "deadline"
@@ -27,7 +27,7 @@ HTTP_STATUS = {
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """Why this request gets no answer, in one sentence for its client."""
+    """The refusal of a request: why it gets no answer, in one sentence for its client."""
 
     kind: RefusalKind
     message: str
@@ -37,13 +37,13 @@ class Refusal:
 
     @property
     def status(self) -> int:
-        """The HTTP status that goes with it."""
+        """The HTTP status of its kind."""
         return HTTP_STATUS[self.kind]
 
 
 class EdgeburstError(Exception):
-    """Base of the errors that a user is told in one sentence, without a traceback."""
+    """Base class of errors that are shown to a user as one sentence, without a traceback."""
 
 
 class ConfigError(EdgeburstError):
-    """The configuration cannot be used; the message names file, line and key."""
+    """Error: the configuration cannot be used. The message names file, line and key."""

@@ -1,4 +1,4 @@
-"""Latency as a function of the batch, and what a backend's work costs."""
+"""Latency of a backend as a function of the batch size, and the price of its work."""
 
 import math
 from bisect import bisect_left
@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class LatencyModel:
-    """Seconds that a batch of so many items takes on one backend: a measured table, a fitted line, or both.
+    """Latency model of one backend: seconds by items in the batch, as a measured table, a fitted line, or both.
 
-    Inside the measured range the table is interpolated, because fits hide what small batches really cost
-    (the published Orin fit is 1.3 to 2.8 times too low below 8 items); beyond it the slope goes on from the last row.
+    Within the measured range the table is interpolated, because fits are too low for small batches (the published Orin
+    fit by a factor of 1.3 to 2.8 below 8 items). Beyond it the last row is extended with the slope of the fit.
     """
 
     alpha_s: float
@@ -20,7 +20,7 @@ class LatencyModel:
     """(batch, median seconds), ascending in batch; empty where only a fit is known."""
 
     def __post_init__(self) -> None:
-        """Refuses what is no latency law."""
+        """Checks the values; ValueError where they are no latency model."""
         if self.max_batch < 1:
             raise ValueError(f"max_batch must be at least 1, not {self.max_batch}")
         if not all(math.isfinite(x) and x >= 0 for x in (self.alpha_s, self.beta_s)) or self.alpha_s + self.beta_s <= 0:
@@ -31,7 +31,7 @@ class LatencyModel:
             raise ValueError("the rows of a latency law need batch >= 1 and latencies above 0")
 
     def predict_s(self, items: int) -> float:
-        """Returns the expected seconds for a batch of `items` (>= 1)."""
+        """Returns the expected seconds of a batch of `items` (>= 1)."""
         if not self.rows:
             return self.alpha_s + self.beta_s * items
         sizes = [batch for batch, _ in self.rows]
@@ -47,7 +47,7 @@ class LatencyModel:
         return low_s + (high_s - low_s) * (items - low) / (high - low)
 
     def slower(self, factor: float) -> "LatencyModel":
-        """Returns the law of a backend that takes `factor` (above 0) times as long for every batch."""
+        """Returns the latency model of a backend that takes `factor` (above 0) times as long for every batch."""
         if factor == 1.0:
             return self
         rows = tuple((batch, factor * seconds) for batch, seconds in self.rows)
@@ -56,9 +56,9 @@ class LatencyModel:
 
 @dataclass(frozen=True, slots=True)
 class Price:
-    """What an invocation costs: the duration rounded up to the grain times a rate, and a fee a call.
+    """Price of an invocation: a rate for its duration, rounded up to the grain, and a fee for each call.
 
-    `sheet` names the price sheet it was taken from; sheets are data with source and date (scheduler/planner/prices).
+    `sheet` names the price sheet that it comes from; sheets are data with source and date (scheduler/planner/prices).
     """
 
     per_s: float
@@ -68,7 +68,7 @@ class Price:
     sheet: str = "none"
 
     def __post_init__(self) -> None:
-        """Refuses negative money."""
+        """Checks the values; ValueError where a rate is negative or the grain is not above 0."""
         if min(self.per_s, self.per_call, self.grain_s) < 0 or self.grain_s == 0:
             raise ValueError(f"price sheet {self.sheet!r}: rates must not be negative and the grain must be above 0")
 
@@ -84,7 +84,7 @@ class Price:
 
 @dataclass(frozen=True, slots=True)
 class FunctionTier:
-    """One function configuration: what is invoked, how fast it is expected to be, what it costs."""
+    """A function configuration: the function to invoke, its latency model and its price."""
 
     name: str
     function_name: str

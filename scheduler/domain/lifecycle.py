@@ -1,4 +1,4 @@
-"""The life of a request in the engine, as one transition table.
+"""States of a request in the engine, and the transitions between them, as one table.
 
     new ----> edge-batch | edge-later | function | deferred | overdue | bisected   (a queue)
     a queue -> new                                                                (withdrawn, to be placed or sent)
@@ -13,29 +13,29 @@ from enum import Enum
 
 
 class IllegalTransition(Exception):
-    """A request was asked to enter a state that its present one does not lead to; a bug. Nothing was changed."""
+    """Error: a request was to enter a state that its present state does not allow. It is a bug; nothing was changed."""
 
 
 class State(Enum):
-    """Where a request is; the values are the words of records and files."""
+    """States of a request; the values are the words of records and files."""
 
     allows: tuple["State", ...]
-    """The states that this one leads to: its row of the table."""
+    """The states that may follow: the row of the table."""
 
     NEW = "new"
     """In no queue and in no batch: it has just arrived, or is being placed again."""
     EDGE_BATCH = "edge-batch"
     """In the next batch of an edge server."""
     EDGE_LATER = "edge-later"
-    """Waits for an edge batch after the next, because no function can take it."""
+    """In the queue for an edge batch after the next one, because no function can take it."""
     FUNCTION = "function"
     """In a function batch that is being gathered."""
     DEFERRED = "deferred"
-    """Waits for an idle edge, as its class allows."""
+    """In the queue for an idle edge, as its class allows."""
     OVERDUE = "overdue"
-    """Its deadline cannot be met any more, and its class is served all the same."""
+    """In the queue of requests that are answered after their deadline, as their class or the spend cap's rule says."""
     BISECTED = "bisected"
-    """In one half of a batch whose content a backend refused."""
+    """In one half of a batch whose content a backend refused, to be sent to it again."""
     IN_FLIGHT = "in-flight"
     ENDED = "ended"
 

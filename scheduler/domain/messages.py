@@ -1,4 +1,4 @@
-"""Messages go into the engine, commands come out. All are frozen; the engine never performs anything itself."""
+"""Messages to the engine, and commands from it. All are frozen; the shell performs the commands."""
 
 from dataclasses import dataclass
 
@@ -10,21 +10,21 @@ from scheduler.domain.requests import Backend, Request
 
 @dataclass(frozen=True, slots=True)
 class RequestArrived:
-    """A request was read to its last byte."""
+    """Arrival of a request, which was read to its last byte."""
 
     request: Request
 
 
 @dataclass(frozen=True, slots=True)
 class RequestCancelled:
-    """The client went away; nobody waits for an answer."""
+    """Cancellation of a request: its client went away."""
 
     request_id: int
 
 
 @dataclass(frozen=True, slots=True)
 class BatchFinished:
-    """A batch was answered."""
+    """End of a batch that was answered."""
 
     batch_id: int
     report: BatchReport
@@ -32,7 +32,7 @@ class BatchFinished:
 
 @dataclass(frozen=True, slots=True)
 class BatchFailed:
-    """A whole batch came back without answers."""
+    """End of a whole batch without an answer."""
 
     batch_id: int
     failure: Failure
@@ -41,16 +41,16 @@ class BatchFailed:
 
 @dataclass(frozen=True, slots=True)
 class BillArrived:
-    """A batch that was given up came back after all: nobody gets its answer, but what it costs is known."""
+    """Bill of a batch that was given up: it was answered after all. The answer is not used, the cost counts."""
 
     batch_id: int
     billed_duration_s: float
-    """Before rounding, measured in the container."""
+    """Seconds before rounding, measured in the container."""
 
 
 @dataclass(frozen=True, slots=True)
 class ProbeMeasured:
-    """A probe came back: whether the backend answers, and what the way there looks like."""
+    """Result of a probe: whether the backend answers, and measurements of the path to it."""
 
     backend: Backend
     ok: bool
@@ -62,14 +62,14 @@ class ProbeMeasured:
 
 @dataclass(frozen=True, slots=True)
 class PlanComputed:
-    """The planner's answer to ComputePlan."""
+    """Plan that was made for a ComputePlan."""
 
     plan: Plan
 
 
 @dataclass(frozen=True, slots=True)
 class LimitsChanged:
-    """An operator narrowed or widened a model's limits."""
+    """New limits of a model, set by an operator."""
 
     model: str
     limits: Limits
@@ -77,14 +77,14 @@ class LimitsChanged:
 
 @dataclass(frozen=True, slots=True)
 class SettingsChanged:
-    """The configuration was reloaded."""
+    """Settings of a reloaded configuration."""
 
     settings: EngineSettings
 
 
 @dataclass(frozen=True, slots=True)
 class DrainStarted:
-    """No further request is admitted; what is queued leaves at once."""
+    """Start of the drain: no further request is admitted, and gathered function batches are sent at once."""
 
 
 Message = (
@@ -103,14 +103,14 @@ Message = (
 
 @dataclass(frozen=True, slots=True)
 class SendBatch:
-    """Send these requests together, now."""
+    """Command to send a batch now."""
 
     batch: Batch
 
 
 @dataclass(frozen=True, slots=True)
 class AnswerRequest:
-    """Hand this request its part of that batch's answer."""
+    """Command to answer a request with its part of a batch's answer."""
 
     request_id: int
     batch_id: int
@@ -118,7 +118,7 @@ class AnswerRequest:
 
 @dataclass(frozen=True, slots=True)
 class RefuseRequest:
-    """Tell this request's client why it gets no answer."""
+    """Command to tell the client of a request why there is no answer."""
 
     request_id: int
     refusal: Refusal
@@ -126,7 +126,7 @@ class RefuseRequest:
 
 @dataclass(frozen=True, slots=True)
 class ComputePlan:
-    """Run planner.best_plan(snapshot, ...) beside the data plane and bring the plan back as PlanComputed."""
+    """Command to run `planner.site.plan.best_plan` beside the data plane; the plan returns as PlanComputed."""
 
     snapshot: Snapshot
     plan_id: int
@@ -136,14 +136,14 @@ class ComputePlan:
 
 @dataclass(frozen=True, slots=True)
 class SendProbe:
-    """Find out whether a backend answers and how the way there is."""
+    """Command to find out whether a backend answers, and to measure the path to it."""
 
     backend: Backend
 
 
 @dataclass(frozen=True, slots=True)
 class PlanAdopted:
-    """From now on this plan is obeyed; a fact for records and people."""
+    """Notice that a plan is in force from now on, for records and people."""
 
     plan: Plan
 

@@ -1,4 +1,4 @@
-"""Plans: what the dispatcher obeys; snapshots: the estimates a plan was made from."""
+"""Plans that the dispatcher follows, settings and limits, and the snapshots of estimates that plans are made from."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -8,51 +8,51 @@ from scheduler.domain.latency import FunctionTier, LatencyModel
 
 @dataclass(frozen=True, slots=True)
 class ServiceClass:
-    """A service level objective: requests of a class share deadline, percentile and fate when late."""
+    """Service class: requests with the same SLO, percentile and treatment when they are late."""
 
     name: str = "default"
     slo_s: float = 1.0
     percentile: float = 0.99
-    """Fraction of the class's requests that shall be answered within the SLO."""
+    """Fraction of the class's requests that must be answered within the SLO."""
     serve_late: bool = False
-    """True: a request that nobody can answer in time is sent anyway (`late = "serve"`)."""
+    """True: a request that no backend can answer in time is sent all the same (`late = "serve"`)."""
     edge_only: bool = False
-    """True: its data never leaves the site; no fallback sends it to a function."""
+    """True: its data never leaves the site; it is never sent to a function, whatever fails."""
     deferrable: bool = False
-    """True: it may wait for an idle edge up to its deadline, and gives way to everybody else."""
+    """True: it may wait for an idle edge as long as its deadline allows, and all other classes go first."""
 
 
 @dataclass(frozen=True, slots=True)
 class BufferPlan:
-    """Requests of one model that are gathered for the same function batches."""
+    """Plan of one function buffer: requests of one model that are gathered for the same function batches."""
 
     classes: tuple[str, ...]
     tier: str
     """Name of the function tier that its batches go to."""
     target_batch: int
-    """Where fixed, the items at which a batch leaves. Otherwise the cheapest size that can be in time, as planned;
-    a batch then leaves when waiting for another member does not pay any longer, earlier or later."""
+    """Where fixed, the items at which a batch leaves. Otherwise the cheapest size in time, as planned; a batch then
+    leaves when waiting for another member does not pay any longer, which may be earlier or later."""
     timeouts_s: Mapping[str, float]
-    """By class: longest a request waits for others, deadlines permitting."""
+    """By class: longest wait of a request for other requests, as far as deadlines allow."""
     margins: Mapping[str, float]
     """By class: factor on the predicted service at which the class's percentile holds."""
     percentile: float
-    """The strictest class's: who shares a batch shares its fate, so batches are formed for that one."""
+    """That of the strictest class: requests of one batch are in time or late together, so the strictest decides."""
     share: float = 1.0
-    """Its part of the model's items."""
+    """Fraction of the model's items that it gets."""
     up_to_bytes: float | None = None
     """Largest item on the wire that is gathered here; larger ones go to the next buffer of the class. None: any."""
     item_bytes: float | None = None
     """Mean item on the wire, where items are routed by size; None: the model's."""
     size_factor: float = 1.0
-    """Factor on a service time that its items' size makes, where that was learned."""
+    """Learned factor on service times for the size of its items; 1: not distinguished by size."""
     fixed: bool = False
     """Whether its batches leave at the target or the first timeout, as loaded, while the percentile holds."""
 
 
 @dataclass(frozen=True, slots=True)
 class GroupPlan:
-    """What holds for one model: its edge batches, and the buffers of what goes to functions."""
+    """Plan of one model: its edge batches, and its function buffers."""
 
     model: str
     classes: tuple[str, ...]
@@ -61,32 +61,32 @@ class GroupPlan:
     edge_margins: Mapping[str, float]
     """By class: factor on the predicted edge service at which the class's percentile holds."""
     percentile: float
-    """The strictest class's, which binds on the edge."""
+    """That of the strictest class, which binds on the edge."""
     buffers: tuple[BufferPlan, ...]
-    """Those of a class ascend in `up_to_bytes`; empty means that no function is used."""
+    """Buffers of the same class ascend in `up_to_bytes`; empty: no function is used."""
     expected_cost_per_s: float
     expected_within_slo: float
     expected_spill_fraction: float
     feasible: bool = True
     reason: str = ""
-    """Where not feasible: what stands in the way and what would help, in one sentence."""
+    """Where not feasible: what is missing and what would help, in one sentence."""
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """One plan for the whole host. Plans are replaced, never changed."""
+    """Plan of the whole host. Plans are replaced, never changed."""
 
     plan_id: int
     made_at_s: float
     expires_at_s: float
     cause: str
-    """Why it was asked for: start, rate, bandwidth, edge-service, expiry, limits, settings."""
+    """Why it was made: start, rate, bandwidth, edge-service, expiry, limits or settings."""
     detail: str
     groups: tuple[GroupPlan, ...]
     currency: str = "CNY"
 
     def group(self, model: str) -> GroupPlan:
-        """Returns the plan of a model's group; KeyError if the plan does not know it."""
+        """Returns the group plan of a model; KeyError if the plan has none."""
         for group in self.groups:
             if group.model == model:
                 return group
@@ -95,46 +95,46 @@ class Plan:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What an operator may narrow at run time, per model; None leaves it to the plan."""
+    """Limits of one model that an operator sets at run time; None leaves a value to the plan."""
 
     window_s: float | None = None
-    """Longest a request is held back to gather a batch. 0 sends each at once."""
+    """Longest wait of a request for other members of its batch; 0: each request is sent at once."""
     edge_batch_cap: int | None = None
     function_batch_cap: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class LoadedBuffer:
-    """A function buffer as a plan that was made beforehand wants it; the planner leaves it as it is."""
+    """Function buffer of a plan that was loaded; the planner takes it over unchanged."""
 
     classes: tuple[str, ...]
     tier: str
     target_batch: int
     """Items at which a batch leaves at once."""
     timeouts_s: Mapping[str, float]
-    """By class: longest a request waits for others."""
+    """By class: longest wait of a request for other requests."""
     cost_per_item: float
-    """Expected money."""
+    """Expected money for an item."""
     up_to_bytes: float | None = None
     """Largest item on the wire; larger ones go to the next buffer of the class. None: any."""
 
 
 @dataclass(frozen=True, slots=True)
 class ModelSettings:
-    """What the engine must know of one model."""
+    """Settings of one model, as the engine needs them."""
 
     name: str
     max_items: int = 64
-    """Most items in one request and in one batch."""
+    """Largest number of items in one request and in one batch."""
     classes: tuple[ServiceClass, ...] = (ServiceClass(),)
     edge_latency: LatencyModel | None = None
     """None: no edge serves this model."""
     tiers: tuple[FunctionTier, ...] = ()
     """Empty: no function serves this model."""
     buffers: tuple[LoadedBuffer, ...] = ()
-    """Of a loaded plan, every class that may leave the site in one at least; empty: buffers are planned."""
+    """Buffers of a loaded plan; each class that may leave the site is in at least one. Empty: buffers are planned."""
     default_priority: int = 1
-    """Level of requests that name none; what is above it in number is of low priority."""
+    """Level of requests that name none; requests with a larger number are of low priority."""
 
     def service_class(self, name: str) -> ServiceClass:
         """Returns the class of that name; KeyError if there is none."""
@@ -153,7 +153,7 @@ class ModelSettings:
 
 @dataclass(frozen=True, slots=True)
 class EngineSettings:
-    """Everything the engine is configured with. Field by field what an operator may set in `[engine]`."""
+    """Settings of the engine: the models, and the keys of `[engine]`, `[spend]` and `[explain]` that it needs."""
 
     models: tuple[ModelSettings, ...]
     queue_max_requests: int = 4096
@@ -164,50 +164,50 @@ class EngineSettings:
     uplink_rtt_s: float = 0.02
     """Round trip assumed until one is measured."""
     edge_overhead_s: float = 0.004
-    """Transfer, decoding and scheduling around the edge's service time, until measured."""
+    """Transfer, decoding and scheduling in addition to the edge's service time, assumed until measured."""
     plan_expiry_s: float = 600.0
     replan_min_interval_s: float = 2.0
-    """Hysteresis: changes that come faster wait for each other."""
+    """Shortest time between two plans; changes within it lead to one plan."""
     probe_interval_s: float = 30.0
-    """Idle seconds after which the uplink is probed."""
+    """Seconds without a transfer after which the uplink is probed."""
     failures_to_open: int = 3
-    """Whole-batch failures in a row after which a backend is left alone until a probe succeeds."""
+    """Failures of whole batches in a row after which a backend is not used until a probe succeeds."""
     reopen_after_s: float = 1.0
-    """First pause before a failed backend is probed; doubles up to 30 s."""
+    """First pause before a failed backend is probed; it doubles after each failed probe, up to a limit."""
     changepoints: bool = True
     spend_per_hour: float | None = None
-    """Most money that functions may cost in any hour, in the prices' currency; None: no cap."""
+    """Largest cost of functions in any hour, in the prices' currency; None: no cap."""
     spend_per_day: float | None = None
     over_cap: str = "edge-only"
-    """What happens when a cap is reached: serve-late, refuse-low-priority or edge-only."""
+    """What happens to requests for a function when a cap is reached: serve-late, refuse-low-priority or edge-only."""
     explain_ring: int = 4096
-    """Requests whose decisions are kept to be explained."""
+    """Number of requests whose decisions are kept, so that they can be explained."""
 
 
 @dataclass(frozen=True, slots=True)
 class SizeShare:
-    """Items of about one size on the wire."""
+    """Share of the items that have about the same size on the wire."""
 
     up_to_bytes: float
-    """The largest of them, and larger than the largest of the size before."""
+    """Size of the largest of them."""
     mean_bytes: float
     share: float
-    """Their part of all items."""
+    """Fraction of all items."""
 
 
 @dataclass(frozen=True, slots=True)
 class SizeFactors:
-    """What the size of a batch's largest item makes of a tier's services."""
+    """Effect of a batch's largest item on the services of a tier."""
 
     factors: tuple[float, ...]
-    """On a service of items of any size, for each size that is told apart; not descending."""
+    """Factor on the service of mixed sizes, for each size that is distinguished; not descending."""
     sigma: float
-    """Scatter of the logarithm of services of one size."""
+    """Standard deviation of the logarithm of services of one size."""
 
 
 @dataclass(frozen=True, slots=True)
 class ModelEstimates:
-    """Live estimates of one model's traffic and service."""
+    """Estimates of one model's traffic and services at one moment."""
 
     rate_rps: float
     """Items a second."""
@@ -215,24 +215,24 @@ class ModelEstimates:
     """Index of dispersion of counts; 1 for Poisson."""
     item_bytes: float
     edge_latency: LatencyModel | None
-    """The law as learned so far, None without an edge."""
+    """Latency model of the edge as learned so far; None without an edge."""
     edge_quantile_factor: Mapping[float, float]
-    """Percentile -> observed / predicted edge service at that percentile."""
+    """By percentile: observed / predicted edge service at that percentile."""
     function_latencies: Mapping[str, LatencyModel]
     function_quantile_factor: Mapping[float, float]
     class_shares: Mapping[str, float] = field(default_factory=dict)
-    """By class: its part of the items; empty while none was seen."""
+    """By class: its fraction of the items; empty while none was observed."""
     item_sizes: tuple[SizeShare, ...] = ()
-    """Ascending; empty while none was seen."""
+    """Ascending; empty while none was observed."""
     size_factors: Mapping[str, SizeFactors] = field(default_factory=dict)
-    """By tier, where a batch's largest item matters."""
+    """By tier, where the size of a batch's largest item has an effect."""
     tick_s: float = 0.25
-    """Length of the intervals that the dispersion was counted in."""
+    """Seconds of the intervals in which the dispersion was counted."""
 
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """What a plan is made from: settings, estimates and limits, frozen at one moment."""
+    """Snapshot that a plan is made from: settings, estimates and limits at one moment."""
 
     taken_at_s: float
     settings: EngineSettings
@@ -240,9 +240,9 @@ class Snapshot:
     uplink_bytes_per_s: float | None
     """None: ample or unknown."""
     uplink_rtt_s: float
-    """Round trip to the functions, with what the way takes beyond it at the strictest percentile."""
+    """Round trip to the functions, with what the path takes in addition at the strictest percentile."""
     limits: Mapping[str, Limits] = field(default_factory=dict)
     edge_up: bool = True
     function_up: bool = True
     plan_expiry_s: float = 600.0
-    """How long a plan made from this may stand: short while little has been seen."""
+    """Seconds for which the plan holds: few while little has been observed."""

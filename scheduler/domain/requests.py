@@ -1,18 +1,18 @@
-"""A request as the engine sees it: ids, counts and sizes, never bodies."""
+"""Requests and places as the engine sees them: ids, counts and sizes, never bodies."""
 
 from dataclasses import dataclass
 from enum import Enum
 
 
 class Backend(str, Enum):
-    """The two places that answer."""
+    """The two kinds of place that answer requests."""
 
     EDGE = "edge"
     FUNCTION = "function"
 
     @property
     def other(self) -> "Backend":
-        """The other place."""
+        """The other kind."""
         return Backend.FUNCTION if self is Backend.EDGE else Backend.EDGE
 
 
@@ -22,7 +22,7 @@ EDGE_NAME = "main"
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """One place that answers: an edge server by its name, or a function tier by its name.
+    """A place that answers requests: an edge server or a function tier, by its name.
 
     >>> str(Place.edge()), str(Place.function("cpu")), Place.parse("function:cpu") == Place.function("cpu")
     ('edge:main', 'function:cpu', True)
@@ -43,7 +43,7 @@ class Place:
 
     @staticmethod
     def parse(text: str) -> "Place":
-        """Returns the place that `str` gave this text; ValueError for any other."""
+        """Returns the place whose `str` is this text; ValueError if there is none."""
         backend, _, name = text.partition(":")
         return Place(Backend(backend), name)
 
@@ -59,7 +59,7 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """One sending of a request: where, in which batch, when."""
+    """One send of a request: to which backend, in which batch, when."""
 
     backend: Backend
     batch_id: int
@@ -77,15 +77,15 @@ class Request:
     """Absolute, on the shell's monotonic clock."""
     items: int = 1
     body_bytes: int = 0
-    """What it adds to a batch on the wire."""
+    """Bytes that it adds to a batch on the wire."""
     class_name: str = "default"
     priority: int = 1
-    """Level as Triton counts: 1 is the highest; the shell has replaced 0 by the model's default level."""
+    """Level as in Triton: 1 is the highest. The shell has replaced 0 by the model's default level."""
     tenant: str = ""
     attempts: tuple[Attempt, ...] = ()
 
     def sent_with(self, attempt: Attempt) -> "Request":
-        """Returns the request with one sending more. Spelled out: `replace` takes five times as long, every time."""
+        """Returns the request with one more attempt. Written out, because `replace` takes five times as long."""
         return Request(
             self.request_id,
             self.model,

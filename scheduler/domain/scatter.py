@@ -1,4 +1,4 @@
-"""How far answers stray from what was predicted, as a law that decisions can be weighed with."""
+"""Scatter of services around their prediction, as a distribution that decisions can use."""
 
 import math
 from bisect import bisect_left
@@ -6,13 +6,13 @@ from dataclasses import dataclass
 from statistics import NormalDist
 
 LEAST_BEYOND = 5
-"""Residuals that must lie beyond a point before it is judged by them and not by a fitted normal law."""
+"""Residuals that must lie beyond a point before they are used there and not the fitted normal distribution."""
 _NORMAL = NormalDist()
 
 
 @dataclass(frozen=True, slots=True)
 class Scatter:
-    """The law of log(observed / predicted): the last residuals, and further out than they reach a normal law.
+    """Distribution of log(observed / predicted): that of the last residuals, and beyond them a normal distribution.
 
     >>> scatter = Scatter(mean=0.0, sigma=0.1)
     >>> round(scatter.exceeds(0.2326), 3), round(scatter.quantile(0.99), 3)
@@ -21,7 +21,7 @@ class Scatter:
 
     mean: float = 0.0
     sigma: float = 0.1
-    """Of the normal law; 0 means that every answer takes what was predicted."""
+    """Standard deviation of the normal distribution; 0: every service takes exactly what was predicted."""
     ordered: tuple[float, ...] = ()
     """The residuals, ascending."""
 
@@ -37,8 +37,8 @@ class Scatter:
     def quantile(self, percentile: float) -> float:
         """Returns the residual that the next one stays below with probability `percentile` (in (0, 1)).
 
-        An order statistic at position p (n + 1) is what the next value exceeds with probability 1 - p whatever its
-        law (Hyndman & Fan 1996, definition 6).
+        The next value exceeds the order statistic at position p (n + 1) with probability 1 - p, whatever the
+        distribution (Hyndman & Fan 1996, definition 6).
         """
         count = len(self.ordered)
         if count * min(percentile, 1.0 - percentile) < LEAST_BEYOND:

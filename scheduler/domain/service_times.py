@@ -11,7 +11,7 @@ from scheduler.domain.scatter import Scatter
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ServiceTimes:
-    """Predicted seconds by batch size, as tables: they are read several times for every request.
+    """Tables of predicted service times by batch size; each request reads them several times.
 
     Index = items; index 0 is 0 s, so that an empty batch costs nothing.
 
@@ -22,16 +22,16 @@ class ServiceTimes:
 
     median_s: tuple[float, ...]
     safe_s: tuple[float, ...]
-    """The median times `margin`."""
+    """The medians multiplied by `margin`."""
     margin: float = 1.0
-    """Factor on the median that a batch stays within with the wanted probability."""
+    """Factor on the median that a batch does not exceed, with the wanted probability."""
     scatter: Scatter = Scatter()
-    """How answers stray from the median."""
+    """Distribution of services around the median."""
     max_batch: int = 0
-    """Largest batch that the tables know."""
+    """Largest batch in the tables."""
 
     def largest_within(self, seconds: float, *, safe: bool) -> int:
-        """Returns the most items that take at most `seconds`; 0 if not even one does."""
+        """Returns the largest batch that takes at most `seconds`; 0 if no batch does."""
         return bisect_right(self.safe_s if safe else self.median_s, seconds) - 1 if seconds >= 0 else 0
 
     def late_probability(self, items: int, time_left_s: float) -> float:

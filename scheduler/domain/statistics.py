@@ -1,4 +1,4 @@
-"""The engine in numbers."""
+"""The state of the engine in numbers."""
 
 from dataclasses import dataclass
 
@@ -7,7 +7,7 @@ from scheduler.domain.plans import Plan
 
 @dataclass(frozen=True, slots=True)
 class EngineStatistics:
-    """The engine at one moment, for people and metrics."""
+    """State of the engine at one moment, for people and metrics."""
 
     queued_requests: int
     unanswered_bytes: int

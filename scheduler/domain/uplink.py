@@ -1,22 +1,22 @@
-"""The uplink to the functions, as far as it is known."""
+"""The estimate of the uplink to the functions."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
 class UplinkEstimate:
-    """What is known of the way to the functions."""
+    """Estimate of the path to the functions and back."""
 
     bytes_per_s: float | None = None
-    """Bandwidth; None: ample."""
+    """Bandwidth; None: not a limit."""
     rtt_s: float = 0.0
     """Round trip."""
     excess_s: float = 0.0
-    """What the way has been taking beyond queueing, transfer and round trip: its median."""
+    """Median of what the path takes in addition to queueing, transfer and round trip."""
     margin_s: float = 0.0
-    """What it may take beyond that at the strictest percentile."""
+    """What it takes beyond that median at the strictest percentile."""
     sigma_s: float = 0.0
-    """Its standard deviation, read where a rare stall does not reach."""
+    """Standard deviation of the same, computed from the 95th percentile so that rare stalls do not count."""
 
 
 AMPLE_UPLINK = UplinkEstimate()

@@ -1,1 +1,1 @@
-"""Estimators of traffic and services, one per file, pure. Imports scheduler.domain and numpy only."""
+"""Estimators of traffic, uplink and services, one per file, pure. Imports scheduler.domain and numpy only."""

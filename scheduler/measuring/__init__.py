@@ -1,4 +1,5 @@
 """Measurements from outside: replays of arrivals against a daemon, and profiles of an edge server or a function.
 
-It may import the wire format, the workloads and `models.profile`, but not the daemon or the engine, which it measures.
+Imports domain, the wire format, workloads, the provider's client and `models.profile`; neither daemon nor engine, which
+it measures.
 """

@@ -1,1 +1,4 @@
-"""Pure numerics of planning: prices, batch distributions, the search for a plan. Imports domain and numpy only."""
+"""Pure numerics of planning, in four packages: site > functions > catalogue > queueing.
+
+Imports scheduler.domain and numpy only.
+"""

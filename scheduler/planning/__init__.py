@@ -1,1 +1,4 @@
-"""Planning by command: reads applications and profiles, plans, shows the plan. Imports planner and workloads."""
+"""Planning by command: reads applications and profiles, plans, shows the plan.
+
+Imports domain, planner, workloads and `models.profile`; no engine and no shell.
+"""

@@ -1,1 +1,4 @@
-"""Simulator: runs the daemon's engine in virtual time against simulated backends and a simulated uplink."""
+"""Simulator: runs the daemon's engine in virtual time against simulated backends and a simulated uplink.
+
+May import everything below the shells, but no other shell.
+"""

@@ -1,1 +1,4 @@
-"""Offered resources and their speed: price sheets, function configurations, latency models, profiles."""
+"""Offered resources and their speed: price sheets, function configurations, latency models, profiles.
+
+May import queueing.
+"""
