@@ -16,6 +16,9 @@ MIN_LATE, MAX_LATE = 0.002, 0.5
 """Bounds of the probability with which the member that binds may be late."""
 BINDS_RARELY = 3.0
 """A batch's first deadline binds in about one batch of so many."""
+LEAST_REST = 0.01
+"""Least part of what a request saves on a saturated edge that its seconds would not save anyway; in a batch of one item
+there is none. Judgement: so small that it bounds nothing where batches are larger."""
 WORTH_NEW_TABLES = 0.15
 """Change of the logarithm of the allowed lateness that is worth new service tables."""
 
@@ -71,7 +74,7 @@ def _with_edge(queues: ModelQueues, times: ServiceTimes, prices: Prices) -> Pric
     slope_s = edge_slope_s(times, cap)
     load = queues.rate_rps * times.median_s[items] / items
     saturated = min(max((load - UNSATURATED) / (1.0 - UNSATURATED), 0.0), 1.0)
-    part = slope_s * items / times.median_s[items]
+    part = min(slope_s * items / times.median_s[items], 1.0)
     seconds_worth = prices.spill_cost * saturated * part
     late = (prices.spill_cost - seconds_worth) / (late_cost * (1.0 + queues.rate_rps * slope_s))
     wanted = 1.0 - min(max(BINDS_RARELY * late, MIN_LATE), MAX_LATE)
@@ -79,7 +82,7 @@ def _with_edge(queues: ModelQueues, times: ServiceTimes, prices: Prices) -> Pric
     return replace(
         prices,
         seconds_worth=seconds_worth,
-        risk_leverage=1.0 / (1.0 - saturated * part),
+        risk_leverage=1.0 / max(1.0 - saturated * part, LEAST_REST),
         cut_cost=prices.spill_cost * (1.0 - part),
         edge_percentile=wanted if moved > WORTH_NEW_TABLES else prices.edge_percentile,
     )

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from scheduler import cli
@@ -79,6 +79,20 @@ faults = st.tuples(st.floats(0, 8), st.floats(0.1, 5)).map(lambda x: (x[0], x[0]
     cold_s=st.floats(0, 3),
     concurrency=st.integers(1, 40),
     seed=st.integers(0, 10**6),
+)
+# A saturated edge whose deadline leaves room for one item a batch: its seconds are all that a request saves.
+@example(
+    place=None,
+    rate_rps=146.3004208817848,
+    slo_s=0.08342185739398783,
+    late=True,
+    noise=0.1875,
+    down=[],
+    throttled=[],
+    bandwidth=[0.0],
+    cold_s=0.0,
+    concurrency=1,
+    seed=2228,
 )
 def test_every_request_ends_exactly_once_whatever_fails(
     place: Backend | None,
