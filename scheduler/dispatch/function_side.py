@@ -150,6 +150,9 @@ class FunctionSide:
         elif not self._worth_trying(queues, queued, own.late_probability, lateness_price):
             gate = Reason.TOO_RISKY
         total = best.total if gate is None else math.inf
+        if gate is None:
+            # Of the batch that the other terms are of; a request that is late is late even alone.
+            finish_s = begins_s + buffer.known_times.median_s[best.items]
         late, money = best.late_probability, best.money
         return Offer(buffer.place, State.FUNCTION, gate, begins_s, finish_s, best.items, late, money, 0.0, total)
 
