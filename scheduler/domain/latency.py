@@ -24,11 +24,13 @@ class LatencyModel:
         if self.max_batch < 1:
             raise ValueError(f"max_batch must be at least 1, not {self.max_batch}")
         if not all(math.isfinite(x) and x >= 0 for x in (self.alpha_s, self.beta_s)) or self.alpha_s + self.beta_s <= 0:
-            raise ValueError(f"a latency law needs alpha_s and beta_s >= 0, not both 0: {self.alpha_s}, {self.beta_s}")
+            raise ValueError(
+                f"a latency model needs alpha_s and beta_s >= 0, not both 0: {self.alpha_s}, {self.beta_s}"
+            )
         if any(b2 <= b1 for (b1, _), (b2, _) in zip(self.rows, self.rows[1:], strict=False)):
-            raise ValueError("the rows of a latency law must ascend in batch size")
+            raise ValueError("the rows of a latency model must ascend in batch size")
         if any(batch < 1 or not math.isfinite(s) or s <= 0 for batch, s in self.rows):
-            raise ValueError("the rows of a latency law need batch >= 1 and latencies above 0")
+            raise ValueError("the rows of a latency model need batch >= 1 and latencies above 0")
 
     def predict_s(self, items: int) -> float:
         """Returns the expected seconds of a batch of `items` (>= 1)."""

@@ -258,7 +258,8 @@ def _items(count: int) -> str:
 
 
 def _seconds(seconds: float) -> str:
-    return f"{seconds:.3f} s"
+    # The addition of 0.0 makes a rounded -0.0 print without its sign.
+    return f"{round(seconds, 3) + 0.0:.3f} s"
 
 
 def _percent(probability: float) -> str:

@@ -52,3 +52,9 @@ def test_modules_have_names_that_are_nouns_of_the_field() -> None:
 
 def test_nothing_outside_the_tests_reaches_into_them() -> None:
     assert [str(path.relative_to(ROOT)) for path in sources() if REACHES_INTO_TESTS.search(path.read_text())] == []
+
+
+def test_the_architecture_names_every_file_of_the_scheduler() -> None:
+    text = (ROOT / "scheduler" / "ARCHITECTURE.md").read_text()
+    names = {path.stem for path in (ROOT / "scheduler").rglob("*.py")} - {"__init__", "__main__"}
+    assert sorted(name for name in names if not re.search(rf"\b{name}\b", text)) == []
