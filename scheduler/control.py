@@ -165,9 +165,13 @@ class Control:
         )
         return has_function and awake and idle_s >= interval_s
 
+    def limits(self, model: str) -> Limits:
+        """Returns what an operator set for a model, whether it is served just now or not."""
+        return self._limits.get(model, Limits())
+
     def limits_changed(self, model: str, limits: Limits) -> None:
         """Plans anew under an operator's limits."""
-        if limits == self._limits.get(model, Limits()):
+        if limits == self.limits(model):
             return
         self._limits[model] = limits
         self._found(Finding("limits", f"{model}: {_limits_sentence(limits)}"))

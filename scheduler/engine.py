@@ -101,7 +101,7 @@ class Engine:
             Offers(edge, self._function),
             Refusals(edge, self._function),
         )
-        self._failures = Failures(self._queues, edge, self._function, self._table, self._dispatcher.assign)
+        self._failures = Failures(self._queues, edge, self._function, self._table, self._dispatcher)
         self._spend(settings)
         self._control = Control(settings) if control is None else control
         self._beliefs = self._control.beliefs
@@ -350,7 +350,7 @@ class Engine:
             model = self._control.model(group.model)
             queues = self._queues.get(group.model)
             if queues is None:
-                self._queues[group.model] = queues = ModelQueues(model, group)
+                self._queues[group.model] = queues = ModelQueues(model, group, self._control.limits(group.model))
             queues.adopt(model, group, partial(self._beliefs.warm_pool, group.model))
         self._control.adopted(plan)
         self._refresh_queues(anew=True)

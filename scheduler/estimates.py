@@ -36,7 +36,7 @@ MARGIN_STEP = 0.002
 """A margin that moves by less than this is not worth new tables."""
 STILL, STILL_SIGMAS = 1e-3, 0.02
 """Nor are predictions that move by less than this much, or this part of what answers stray by anyway, in logarithms."""
-MOST_TABLES = 256
+MAX_TABLES = 256
 """Service tables kept for one model, by tier, percentile and size: more than any one plan asks for."""
 STALE_PART = 64
 """The law of the scatter may lag by one answer in so many: no probability in it is off by more than that."""
@@ -133,7 +133,7 @@ class ModelKnowledge:
             service = self.functions.get(plan.tier)
             if service is None:
                 return None
-            if len(self.function_tables) >= MOST_TABLES:
+            if len(self.function_tables) >= MAX_TABLES:
                 # Every plan may bring other size factors.
                 self.function_tables.clear()
             tables = TimesCache(service, self.settings.tier(plan.tier).latency.max_batch, plan.size_factor)

@@ -100,7 +100,7 @@ class DecisionRing:
         request_id = decision.request.request_id
         story = self._stories.get(request_id)
         if story is None:
-            self._welcome(request_id, [None, None, 0, decision])
+            self._add(request_id, [None, None, 0, decision])
             return
         story.append(decision)
         if len(story) > self._longest:
@@ -144,7 +144,7 @@ class DecisionRing:
         """Keeps how a request ended: ANSWERED, CANCELLED, or the value of a RefusalKind."""
         story = self._stories.get(request.request_id)
         if story is None:
-            self._welcome(request.request_id, [None, (at_s, outcome, request), 0])
+            self._add(request.request_id, [None, (at_s, outcome, request), 0])
         else:
             story[_END] = (at_s, outcome, request if len(story) == _FIRST else None)
 
@@ -166,7 +166,7 @@ class DecisionRing:
             outcome,
         )
 
-    def _welcome(self, request_id: int, story: _Story) -> None:
+    def _add(self, request_id: int, story: _Story) -> None:
         order, stories = self._order, self._stories
         if len(order) >= self._size:
             sent = stories.pop(order.popleft())[_SENT]

@@ -30,12 +30,13 @@ from scheduler.dispatch.queue import QueuedRequest
 from scheduler.dispatch.refusals import Refusals
 from scheduler.dispatch.request_table import RequestTable
 from scheduler.domain.decisions import NO_CHOICE, Cause, Decision, Offer, move
+from scheduler.domain.errors import Refusal
 from scheduler.domain.lifecycle import State
 from scheduler.domain.requests import Backend, Place
 
 NEVER = math.inf
 OVERDUE_HOLD_S = 0.25
-"""How long overdue requests wait for company or for room on the edge before they go to a function."""
+"""How long overdue requests wait for other requests or for room on the edge before they go to a function."""
 
 
 @dataclass(slots=True)
@@ -93,6 +94,14 @@ class Dispatcher:
         queues.note_starved(now_s=now_s)
         if by_function.reason in IN_DEMAND:
             buffer_of(queues, queued).note_demand(queued.request.items, now_s=now_s)
+
+    def give_up(self, queued: QueuedRequest, refusal: Refusal, now_s: float) -> None:
+        """Refuses a request after a failure; the record holds why neither side takes it."""
+        queues = self.all_queues[queued.request.model]
+        price = queues.late_cost(queued.request)
+        offers = self.offers.after_failure(queues, queued, now_s=now_s, lateness_price=price)
+        self._note(queued, Cause.FAILURE, offers, -1, now_s=now_s, lateness_price=price)
+        self.table.refuse(queued, replace(refusal, reason=queued.reason.value))
 
     def _displace(self, queues: ModelQueues, other: QueuedRequest, by: QueuedRequest, *, now_s: float) -> None:
         """Places a member of the edge's next batch again: it finds its place taken."""
@@ -193,7 +202,7 @@ class Dispatcher:
         return any(queues.starved(now_s) for queues in self.all_queues.values())
 
     def flush(self, now_s: float) -> None:
-        """Sends gathered function batches without waiting for company, as when the daemon drains."""
+        """Sends gathered function batches without waiting for other requests, as when the daemon drains."""
         for queues in self.all_queues.values():
             for buffer in queues.buffers:
                 self.function.flush(buffer, queues, now_s=now_s)
@@ -307,8 +316,10 @@ class Dispatcher:
                     break
                 if not side.affords(buffer, items_of(batch), now_s=now_s):
                     self._no_longer_paid(queues, batch, now_s=now_s)
-                    break
+                    return
                 overdue.remove_all(batch)
+                for queued in batch:
+                    self._note_move(queued, Cause.OVERDUE_SENT, buffer.place, State.FUNCTION, now_s=now_s)
                 self.function.send(batch, buffer, queues, now_s=now_s)
 
     def _no_longer_paid(self, queues: ModelQueues, batch: Sequence[QueuedRequest], *, now_s: float) -> None:
@@ -391,7 +402,7 @@ class Dispatcher:
         by_function = self.function.side.offer(queues, oldest, now_s=now_s, lateness_price=price)
         if not by_function.possible:
             return False
-        offers = (self.edge.staying_offer(queues, oldest, now_s=now_s), by_function)
+        offers = (self.edge.staying_offer(queues, oldest, now_s=now_s, lateness_price=price), by_function)
         if offers[0].total <= by_function.total:
             return False
         self._note(oldest, Cause.EDGE_DELAYED, offers, 1, now_s=now_s, lateness_price=price)

@@ -123,7 +123,9 @@ class EdgeSide:
         total = lateness_price * late + others
         return Offer(self.place, State.EDGE_LATER, None, start_s, finish_s, request.items, late, 0.0, others, total)
 
-    def staying_offer(self, queues: ModelQueues, queued: QueuedRequest, *, now_s: float) -> Offer:
+    def staying_offer(
+        self, queues: ModelQueues, queued: QueuedRequest, *, now_s: float, lateness_price: float
+    ) -> Offer:
         """Offers the oldest member of a next batch that has become too large to stay in it.
 
         The batch is then cut at its other end, where a function takes fresh requests for less; but if the oldest leaves
@@ -132,11 +134,16 @@ class EdgeSide:
         """
         request, times, prices = queued.request, _times(queues), queues.lateness.prices
         start_s = self.start_s(queues, now_s=now_s, deadline_s=request.deadline_s)
-        items = min(queues.next_batch.items, queues.edge_limit)
-        gap_s = 1.0 / queues.rate_rps if queues.rate_rps > 0 else math.inf
-        others = prices.cut_cost * (1.0 + gap_s / self.slope_s(queues)) + prices.seconds_worth
-        finish_s = start_s + times.median_s[items]
-        return Offer(self.place, State.EDGE_BATCH, None, start_s, finish_s, items, 0.0, 0.0, others, others)
+        left_s = request.deadline_s - start_s
+        items = min(max(request.items, times.largest_within(left_s, safe=True)), times.max_batch)
+        late = times.late_probability(items, left_s) / BINDS_RARELY
+        # Of a table without a slope the batch need not shrink; without arrivals no deadline binds after this one.
+        slope_s, gap_items = self.slope_s(queues), float(queues.edge_cap)
+        if queues.rate_rps > 0 and slope_s > 0:
+            gap_items = min(gap_items, 1.0 / (queues.rate_rps * slope_s))
+        others = prices.cut_cost * (1.0 + gap_items) + prices.seconds_worth
+        finish_s, total = start_s + times.median_s[items], lateness_price * late + others
+        return Offer(self.place, State.EDGE_BATCH, None, start_s, finish_s, items, late, 0.0, others, total)
 
     def start_s(self, queues: ModelQueues, *, now_s: float, deadline_s: float) -> float:
         """Returns when a batch of this model could start: after the one in flight and those of more urgent models."""

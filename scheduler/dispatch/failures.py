@@ -1,8 +1,9 @@
 """What becomes of the requests of a batch that failed."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
+from scheduler.dispatch.dispatcher import Dispatcher
 from scheduler.dispatch.edge_side import EdgeSide
 from scheduler.dispatch.function_side import FunctionSide
 from scheduler.dispatch.model_queues import ModelQueues
@@ -23,8 +24,7 @@ class Failures:
     edge: EdgeSide
     function: FunctionSide
     table: RequestTable
-    assign: Callable[[QueuedRequest, float, Cause], None]
-    """Places a request again, at a time, for a cause."""
+    dispatcher: Dispatcher
 
     def give_back(self, sent: InFlightBatch, failure: Failure, *, now_s: float) -> None:
         """Decides what becomes of the requests that no other batch carries."""
@@ -42,12 +42,12 @@ class Failures:
         if queued.failed_on is None:
             queued.fail_on(failed)
             if failed is Backend.EDGE and self.function.in_time(queues, queued, now_s=now_s):
-                self.assign(queued, now_s, Cause.FAILURE)
+                self.dispatcher.assign(queued, now_s, Cause.FAILURE)
                 return
             if failed is Backend.FUNCTION and self.edge.could_answer(queues, queued, now_s=now_s):
-                self.assign(queued, now_s, Cause.FAILURE)
+                self.dispatcher.assign(queued, now_s, Cause.FAILURE)
                 return
-        self.table.refuse(queued, _failed(failed, failure))
+        self.dispatcher.give_up(queued, _failed(failed, failure), now_s)
 
     def _bisect(self, members: list[QueuedRequest], sent: InFlightBatch, failure: Failure, *, now_s: float) -> None:
         """A refused content is found by bisection: the halves go to the same backend, the culprit fails alone."""
@@ -63,7 +63,7 @@ class Failures:
                 queues.bisect(backend, half)
                 continue
             for queued in half:
-                self.assign(queued, now_s, Cause.FAILURE)
+                self.dispatcher.assign(queued, now_s, Cause.FAILURE)
 
     def _takes_half(self, queues: ModelQueues, backend: Backend, half: tuple[QueuedRequest, ...]) -> bool:
         """Whether limits, labels and circuit let the backend have it: they may have changed since the batch left."""

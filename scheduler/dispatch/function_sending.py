@@ -120,13 +120,14 @@ class FunctionSending:
     def warm_up(self, buffer: FunctionBuffer, *, now_s: float) -> None:
         """Sends a warming call."""
         uplink, cost = self.side.uplink, buffer.tier.price.cost(0.0)
-        finish_s = now_s + (uplink.idle_path_s(0) + buffer.cold_start_s)
+        takes_s = uplink.idle_path_s(0) + buffer.cold_start_s
+        finish_s = now_s + takes_s
         sending = Sending(
             place=buffer.place,
             now_s=now_s,
             finish_s=finish_s,
             service_s=0.0,
-            give_up_at_s=finish_s + PATIENCE_S,
+            give_up_at_s=now_s + min(takes_s, PATIENCE_S) + PATIENCE_S,
             expected_cost=cost,
         )
         batch = self.outbox.send_warming(buffer.model.name, sending)

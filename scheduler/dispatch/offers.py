@@ -68,6 +68,21 @@ class Offers:
             return Choice(offers, 1)
         return self._last_resort(queues, queued, offers, now_s=now_s, lateness_price=lateness_price)
 
+    def after_failure(
+        self, queues: ModelQueues, queued: QueuedRequest, *, now_s: float, lateness_price: float
+    ) -> tuple[Offer, ...]:
+        """Returns the offers for a request that a side has failed and that the other side cannot answer in time.
+
+        A request changes sides once: a side that it was on before, or that failed it, is closed to it.
+        """
+        by_edge = self.edge.offer(queues, queued, now_s=now_s, lateness_price=lateness_price)
+        by_function = self.function.offer(queues, queued, now_s=now_s, lateness_price=lateness_price)
+        tried = {attempt.backend for attempt in queued.request.attempts}
+        return tuple(
+            impossible(offer.place, offer.queue, Reason.FAILED_THERE) if offer.place.backend in tried else offer
+            for offer in (by_edge, by_function)
+        )
+
     def _deferral(self) -> Offer:
         """Returns the offer to wait for an idle edge; when that will be is not forecast."""
         return Offer(self.edge.place, State.DEFERRED, None, math.inf, math.inf, 0, 0.0, 0.0, 0.0, 0.0)

@@ -40,11 +40,13 @@ class Cause(str, Enum):
     """The following edge batch had room for a request that was gathered for a function; no choice."""
     HEDGE = "hedge"
     """Its batch was overdue, so a second copy was sent to the other side; no choice."""
+    OVERDUE_SENT = "overdue-sent"
+    """It waited to be answered late, and a function took it; no choice."""
     TRIAL = "trial"
     """It was sent, though it was certain to be late, to learn whether the function is still as slow; no choice."""
 
 
-NO_CHOICE = frozenset({Cause.TOP_UP, Cause.PIGGYBACK, Cause.RECLAIMED, Cause.HEDGE, Cause.TRIAL})
+NO_CHOICE = frozenset({Cause.TOP_UP, Cause.PIGGYBACK, Cause.RECLAIMED, Cause.HEDGE, Cause.OVERDUE_SENT, Cause.TRIAL})
 """Causes of moves in which no offers are compared."""
 
 

@@ -21,6 +21,7 @@ CAUSES = {
     Cause.PLAN: "under a new plan",
     Cause.SPEND_CAP: "because the spend cap held its batch back",
     Cause.TOP_UP: "as a function batch that was leaving had room",
+    Cause.OVERDUE_SENT: "as the edge had no room for what was late already",
     Cause.PIGGYBACK: "as an edge batch that was leaving had room",
     Cause.RECLAIMED: "as the following edge batch had room for it after all",
     Cause.HEDGE: "because its batch was overdue",
@@ -40,6 +41,7 @@ QUEUES = {
 
 MOVES = {
     Cause.TOP_UP: "it was taken along to {place}",
+    Cause.OVERDUE_SENT: "it was sent to {place}",
     Cause.PIGGYBACK: "it was taken along to {place}",
     Cause.RECLAIMED: "it was taken back into the next batch of {place}",
     Cause.HEDGE: "a second copy was sent to {place}",

@@ -11,7 +11,7 @@ from typing import Any
 
 Values = Mapping[str, Any]
 
-NO_CHOICE = {"top-up", "piggyback", "reclaimed", "hedge", "trial"}
+NO_CHOICE = {"top-up", "piggyback", "reclaimed", "hedge", "overdue-sent", "trial"}
 """Causes of moves in which no offers are compared."""
 TERMS = ("money", "lateness", "cost-to-others")
 """Reasons that compare two possible offers; all others are gates, but for this one:"""
@@ -45,8 +45,10 @@ def contradictions(explanation: Values) -> Iterator[str]:
     for at, decision in enumerate(explanation["decisions"]):
         for sentence in _of_decision(decision):
             yield f"request {explanation['request_id']}, decision {at}: {sentence}"
-    for sentence in _of_sendings(explanation["decisions"], explanation):
-        yield f"request {explanation['request_id']}: {sentence}"
+    # A ring that is not whole drops decisions, among them perhaps the one that explains a sending.
+    if not explanation["decisions_left_out"]:
+        for sentence in _of_sendings(explanation["decisions"], explanation):
+            yield f"request {explanation['request_id']}: {sentence}"
 
 
 def _of_decision(decision: Values) -> Iterator[str]:
@@ -127,7 +129,7 @@ def _of_sendings(decisions: Sequence[Values], explanation: Values) -> Iterator[s
         if not before:
             continue
         chosen = before[-1]["chosen"]
-        if chosen["queue"] != "overdue" and sending["place"] != chosen["place"]:
+        if sending["place"] != chosen["place"]:
             yield f"sent to {sending['place']}, but put into the queue {chosen['queue']} of {chosen['place']}"
         reason = dict(zip(sending["request_ids"], sending["reasons"], strict=True))[explanation["request_id"]]
         if reason != before[-1]["reason"]:

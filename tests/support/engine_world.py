@@ -78,6 +78,9 @@ VARIANTS = (
     EngineSettings((replace(BOTH, edge_latency=None, tiers=(FAST,)), EDGE_ONLY), uplink_bytes_per_s=0.0),
     EngineSettings((replace(BOTH, edge_latency=LatencyModel(0.1, 0.02, 3)), CLOUD_ONLY), failures_to_open=1),
     EngineSettings((replace(BOTH, classes=RELABELLED), CLOUD_ONLY), uplink_bytes_per_s=1e6),
+    # An edge that takes as long for any batch, and one that takes requests one by one.
+    EngineSettings((replace(BOTH, edge_latency=LatencyModel(0.1, 0.0, 8)), CLOUD_ONLY)),
+    EngineSettings((replace(BOTH, edge_latency=LatencyModel(0.1, 0.02, 1)),), uplink_bytes_per_s=1e6),
     EngineSettings((BOTH, EDGE_ONLY), spend_per_hour=CAP, over_cap="serve-late"),
     EngineSettings((BOTH, CLOUD_ONLY), spend_per_day=CAP, over_cap="refuse-low-priority"),
     EngineSettings((BOTH, CLOUD_ONLY), spend_per_hour=CAP, spend_per_day=2 * CAP),

@@ -108,7 +108,7 @@ def test_who_failed_on_both_sides_is_told_once_and_sent_nowhere(order: tuple[int
 
 
 @pytest.mark.parametrize("winner", [0, 1])
-def test_a_request_cancelled_while_it_is_rescued_gets_no_answer_and_is_let_go(winner: int) -> None:
+def test_a_request_cancelled_while_it_is_hedged_gets_no_answer(winner: int) -> None:
     engine, *batches = hedged()
     engine.handle([RequestCancelled(2)], 0.6)
     assert sorted(answered(finish(engine, batches[winner], 1.0))) == [1, 3]
@@ -119,25 +119,25 @@ def test_a_request_cancelled_while_it_is_rescued_gets_no_answer_and_is_let_go(wi
     assert explained.outcome == "cancelled"
 
 
-def test_who_was_cancelled_before_is_not_rescued() -> None:
+def test_a_request_cancelled_before_is_not_hedged() -> None:
     engine, _ = hung_edge()
     engine.handle([RequestCancelled(2)], 0.01)
     [second] = sent(wait(engine, 0.5))
     assert sorted(second.request_ids) == [1, 3]
 
 
-def test_a_class_whose_data_stays_is_never_rescued_by_a_function() -> None:
+def test_a_class_whose_data_stays_is_never_hedged_by_a_function() -> None:
     engine, batch = hung_edge(settled=edge_only(settings(slo_s=SLO_S)))
     assert sent(wait(engine, batch.give_up_at_s)) == []
 
 
-def test_nobody_is_rescued_whom_a_function_would_answer_too_late() -> None:
+def test_no_request_is_hedged_that_a_function_would_answer_too_late() -> None:
     engine, batch = hung_edge(slo_s=0.35)
     assert sent(wait(engine, batch.give_up_at_s)) == []
 
 
 @pytest.mark.parametrize("over_cap", list(OverCap))
-def test_nobody_is_rescued_without_money(over_cap: OverCap) -> None:
+def test_no_request_is_hedged_without_money(over_cap: OverCap) -> None:
     poor = settings(slo_s=SLO_S, spend_per_hour=1e-7, over_cap=over_cap.value)
     engine, batch = hung_edge(settled=poor)
     assert sent(wait(engine, batch.give_up_at_s)) == []
@@ -191,7 +191,7 @@ def test_nobody_is_taken_up_whom_the_edge_would_answer_too_late() -> None:
     assert sent(wait(engine, batch.give_up_at_s)) == []
 
 
-def test_who_was_sent_again_after_a_failure_is_not_rescued_besides() -> None:
+def test_a_request_sent_again_after_a_failure_is_not_hedged_besides() -> None:
     engine, batch = hung_edge()
     [again] = sent([*fail(engine, batch, 0.06, FailureKind.BROKEN), *wait(engine, 1.5)])
     assert again.backend is Backend.FUNCTION

@@ -13,10 +13,11 @@ from scheduler.dispatch import dispatcher
 from scheduler.dispatch.model_queues import ModelQueues
 from scheduler.dispatch.pricing import make_prices
 from scheduler.dispatch.queue import QueuedRequest
-from scheduler.domain.decisions import Decision, Reason
+from scheduler.domain.batches import BatchReport, Failure, FailureKind
+from scheduler.domain.decisions import Cause, Decision, Reason
 from scheduler.domain.lifecycle import State
-from scheduler.domain.messages import RequestArrived
-from scheduler.domain.plans import ServiceClass
+from scheduler.domain.messages import BatchFailed, LimitsChanged, RequestArrived, SettingsChanged
+from scheduler.domain.plans import Limits, ServiceClass
 from scheduler.domain.requests import Backend, Request
 from scheduler.engine import Engine
 from scripts.command_hash import run, scenarios
@@ -151,3 +152,38 @@ def test_a_request_of_higher_priority_displaces_one_of_lower_priority_and_names_
     moved = decided(engine, choice.displaces)
     assert moved.cause.value == "displaced"
     assert moved.choice is None or moved.choice.queue is not State.EDGE_BATCH
+
+
+def test_a_request_that_both_sides_failed_is_refused_with_the_offers_of_both() -> None:
+    engine = Engine(engine_settings())
+    [first] = sent(arrive(engine, 0.0, 1))
+    failure = Failure(FailureKind.SERVER, "no")
+    commands = engine.handle([BatchFailed(first.batch_id, failure, BatchReport(0.01))], 0.01)
+    while not sent(commands):
+        at_s = engine.next_wakeup_s()
+        assert at_s is not None
+        commands = engine.handle([], at_s)
+    [second] = sent(commands)
+    assert [first.backend, second.backend] == [Backend.EDGE, Backend.FUNCTION]
+    commands = engine.handle([BatchFailed(second.batch_id, failure, BatchReport(0.01))], second.sent_at_s + 0.01)
+    decision = decided(engine, 1)
+    assert [offer.reason for offer in decision.offers] == [Reason.FAILED_THERE, Reason.FAILED_THERE]
+    assert (decision.choice, decision.cause) == (None, Cause.FAILURE)
+    assert refused(commands)[1].refusal.reason == Reason.FAILED_THERE.value
+
+
+def test_limits_outlast_a_reload_that_takes_the_model_away_and_brings_it_back() -> None:
+    engine, served = Engine(engine_settings(function=False)), engine_settings(function=False)
+    engine.handle([LimitsChanged("m", Limits(edge_batch_cap=2))], 0.0)
+    engine.handle([SettingsChanged(replace(served, models=()))], 1.0)
+    engine.handle([SettingsChanged(served)], 2.0)
+    [batch] = sent(arrive(engine, 3.0, *range(1, 9)))
+    assert batch.items == 2
+
+
+def test_a_warming_call_is_given_up_some_time_whatever_the_link() -> None:
+    engine = Engine(engine_settings(edge=False, uplink_bytes_per_s=0.0))
+    arrive(engine, 0.0, 1)
+    engine._sending.warm_up(engine._queues["m"].buffers[0], now_s=1.0)
+    [call] = [sent_batch.batch for sent_batch in engine._outbox.in_flight.values() if sent_batch.batch.warming]
+    assert call.give_up_at_s < 200.0

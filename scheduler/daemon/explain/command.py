@@ -162,6 +162,4 @@ def _described(values: Mapping[str, Any]) -> str:
     try:
         return describe(*from_values(values))
     except (ValueError, TypeError) as error:
-        raise EdgeburstError(
-            f"the explanation cannot be read: {error}; use the edgeburst version of the daemon"
-        ) from None
+        raise EdgeburstError(f"the explanation cannot be read: {error}") from None

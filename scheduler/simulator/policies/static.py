@@ -126,7 +126,7 @@ def _function_choices(site: Site) -> Iterator[tuple[FunctionTier, int, float]]:
     cheapest = site.cheapest_function(site.slo_s)
     every = [(tier, items) for tier in site.model.tiers for items in range(1, site.function_items(tier) + 1)]
     for tier, items in sorted(every, key=lambda choice: choice != cheapest):
-        slack_s = site.slo_s - tier.latency.predict_s(items) - site.rtt_s
-        if slack_s >= 0 or (tier, items) == cheapest:
+        time_left_s = site.slo_s - tier.latency.predict_s(items) - site.rtt_s
+        if time_left_s >= 0 or (tier, items) == cheapest:
             for factor in _SLACK_FACTORS if items > 1 else (0.0,):
-                yield tier, items, max(0.0, slack_s) * factor
+                yield tier, items, max(0.0, time_left_s) * factor
