@@ -443,6 +443,8 @@ def test_an_edge_batch_is_ended_by_the_deadline_only() -> None:
 def a_checkout(folder: Path, **us_by_case: float) -> Path:
     """A folder whose evaluation writes figures without measuring anything."""
     (folder / "scripts").mkdir(parents=True)
+    # A package proper, as in a checkout: else the installed one comes first.
+    (folder / "scripts" / "__init__.py").touch()
     rows = "".join(f"{case},{us}\\n" for case, us in us_by_case.items())
     (folder / "scripts" / "evaluate.py").write_text(
         "import pathlib, sys\n"
