@@ -23,11 +23,14 @@ TICK_S = 0.25
 """How often counting ticks are looked at while there is traffic."""
 TICKING_S = 60.0
 """How long after the last arrival the ticks go on. A silent host sleeps; the ticks it missed are closed later."""
-YOUNG_PLAN_S, YOUNG_GROWTH = 10.0, 4.0
-"""The first plan, made from profiles alone, stands so long; later ones so many times as long as there has been
-something to learn from, up to the configured expiry."""
-WARMING_LOOK_S, WARMING_REST_S = 1.0, 10.0
-"""Warming calls are weighed not oftener than the one and, under traffic, not more seldom than the other."""
+YOUNG_PLAN_S = 10.0
+"""The first plan, made from profiles alone, stands so long."""
+YOUNG_GROWTH = 4.0
+"""Later plans stand so many times as long as there has been something to learn from, up to the configured expiry."""
+WARMING_LOOK_S = 1.0
+"""Warming calls are weighed not oftener than this."""
+WARMING_REST_S = 10.0
+"""Under traffic they are weighed not more seldom than this."""
 STARVED_PROBE_S = 0.5
 """A link that is thought too slow for the requests that want it is looked at so often."""
 PLANNING_LIMIT_S = 30.0

@@ -31,11 +31,14 @@ PATH_SIGMA_S = 0.02
 """Function batches from which the excess of the way is read, and its scatter before any is seen."""
 GAP_S = 1.0
 PATH_STALE_S = 3.0
-SIGMA_PERCENTILE, SIGMAS = 0.95, 1.645
+SIGMA_PERCENTILE = 0.95
+SIGMAS = 1.645
 MARGIN_STEP = 0.002
 """A margin that moves by less than this is not worth new tables."""
-STILL, STILL_SIGMAS = 1e-3, 0.02
-"""Nor are predictions that move by less than this much, or this part of what answers stray by anyway, in logarithms."""
+STILL = 1e-3
+"""Nor are predictions whose logarithm moves by less than this."""
+STILL_SIGMAS = 0.02
+"""The same as a part of what answers stray by anyway."""
 MAX_TABLES = 256
 """Service tables kept for one model, by tier, percentile and size: more than any one plan asks for."""
 STALE_PART = 64

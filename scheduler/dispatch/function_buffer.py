@@ -17,8 +17,10 @@ DEMAND_MEMORY_S = 2.0
 """Seconds after which demand for functions is forgotten."""
 COLD_LOOK_S = 0.1
 """How often the risk of a cold start is looked at anew."""
-COLD_COUNTS, SURELY_COLD = 0.05, 0.95
-"""Probabilities of a cold start: it may explain a late answer; nothing else explains it."""
+COLD_COUNTS = 0.05
+"""Probability of a cold start from which on it may explain a late answer."""
+SURELY_COLD = 0.95
+"""Probability where nothing else explains it."""
 
 
 class WarmPool(Protocol):

@@ -15,8 +15,10 @@ CAUTION_FLOOR = 12.0
 """Least multiplier after a change: what was saved in quiet times is not spent at once."""
 EXCEEDED = 3.0
 """Late answers more than allowed at which a plan is not followed any more: a few, that share a batch, may be chance."""
-MAX_SAVED, MAX_OVERDRAWN = 20.0, 40.0
-"""Bounds of what is remembered of good and of bad times, in late answers."""
+MAX_SAVED = 20.0
+"""Most that is remembered of good times, in late answers."""
+MAX_OVERDRAWN = 40.0
+"""Most that is remembered of bad times, in late answers."""
 MIN_MULTIPLIER = 0.8
 MAX_MULTIPLIER = 150.0
 MIN_LOG_MULTIPLIER, MAX_LOG_MULTIPLIER = math.log(MIN_MULTIPLIER), math.log(MAX_MULTIPLIER)

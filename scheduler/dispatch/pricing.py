@@ -12,8 +12,10 @@ from scheduler.domain.service_times import ServiceTimes
 
 UNSATURATED = 0.9
 """Load up to which the edge's time is worth nothing: it will be idle."""
-MIN_LATE, MAX_LATE = 0.002, 0.5
-"""Bounds of the probability with which the member that binds may be late."""
+MIN_LATE = 0.002
+"""Least probability with which the member that binds may be late."""
+MAX_LATE = 0.5
+"""The largest."""
 BINDS_RARELY = 3.0
 """A batch's first deadline binds in about one batch of so many."""
 LEAST_REST = 0.01

@@ -15,9 +15,11 @@ neither one short nor one long round trip moves."""
 MAX_AGE_S = 60.0
 """Age above which a measurement does not count beside a new one. Judgement: a link that was unused for a minute is
 measured by the next transfer; half or twice the time changes only what is assumed until then."""
-FRESH_S, MIN_KEPT = 3.0, 4
-"""Measurements older than FRESH_S count only to make up MIN_KEPT of them. Judgement: a mobile link changes within
-seconds, and the median of four survives one stalled transfer; twice the time follows half as fast."""
+FRESH_S = 3.0
+"""Age above which measurements count only to make up MIN_KEPT of them. Judgement: a mobile link changes within seconds;
+twice the time follows half as fast."""
+MIN_KEPT = 4
+"""Measurements that are kept whatever their age. Judgement: the median of four survives one stalled transfer."""
 RESOLUTION_S = 0.002
 """Shortest upload time that is measured: it is a difference of the clocks of two machines. Judgement: clocks set by NTP
 agree to about a millisecond; twice the time leaves more of the transfers on fast links unmeasured."""

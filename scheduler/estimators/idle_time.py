@@ -6,9 +6,10 @@ from collections import deque
 import numpy as np
 import numpy.typing as npt
 
-MIN_IDLE_S, MAX_IDLE_S = 5.0, 6 * 3600.0
-"""Range of idle times that are distinguished; a mass beyond the longest stands for "never". Judgement: no platform
-takes an instance away within 5 s, and none is known to keep one for 6 h."""
+MIN_IDLE_S = 5.0
+"""Shortest idle time that is distinguished. Judgement: no platform takes an instance away within 5 s."""
+MAX_IDLE_S = 6 * 3600.0
+"""Longest; a mass beyond it stands for "never". Judgement: no platform is known to keep an instance for 6 h."""
 BINS = 128
 """Bins of the logarithm of idle time between both ends: each is 7 % of its time wide."""
 NEVER = 0.02
