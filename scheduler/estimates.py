@@ -71,7 +71,7 @@ class TimesCache:
     made_at: int = 0
     """The same when they were made."""
     log_factors: list[float] = field(default_factory=list)
-    """The factors on the law that they were made with."""
+    """The factors on the latency model that they were made with."""
 
     def get(self, percentile: float) -> ServiceTimes:
         """Returns the tables for what the estimator knows now."""
@@ -155,9 +155,9 @@ class ModelKnowledge:
             edge_latency=_learned(self.settings.edge_latency, self.edge),
             edge_quantile_factor={p: self.edge.quantile_factor(p) for p in percentiles} if self.edge else {},
             function_latencies={
-                name: law
+                name: latency
                 for name, service in self.functions.items()
-                if (law := _learned(tiers[name].latency, service)) is not None
+                if (latency := _learned(tiers[name].latency, service)) is not None
             },
             function_quantile_factor={
                 p: max((service.quantile_factor(p) for service in self.functions.values()), default=1.0)
@@ -353,12 +353,12 @@ def _strictest_percentile(settings: EngineSettings) -> float:
     return max((c.percentile for model in settings.models for c in model.classes), default=0.5)
 
 
-def _learned(law: LatencyModel | None, service: ServiceTime | None) -> LatencyModel | None:
-    """The law with its rows replaced by what is predicted now."""
-    if law is None or service is None:
+def _learned(latency: LatencyModel | None, service: ServiceTime | None) -> LatencyModel | None:
+    """Returns the latency model with its rows replaced by what is predicted now."""
+    if latency is None or service is None:
         return None
-    rows = tuple(enumerate(service.predict_all_s(law.max_batch), start=1))
-    return LatencyModel(law.alpha_s, law.beta_s, law.max_batch, rows)
+    rows = tuple(enumerate(service.predict_all_s(latency.max_batch), start=1))
+    return LatencyModel(latency.alpha_s, latency.beta_s, latency.max_batch, rows)
 
 
 def _rate_sentence(model: str, change: Change, tick_s: float) -> str:
