@@ -20,21 +20,29 @@ NEVER = float("inf")
 CHANGES = frozenset({"rate", "bandwidth", "edge-service"})
 """Causes of plans that say that the world has changed."""
 TICK_S = 0.25
-"""How often counting ticks are looked at while there is traffic."""
+"""How often counting ticks are looked at while there is traffic. Judgement: halved or doubled, cost and lateness stay
+within noise."""
 TICKING_S = 60.0
-"""How long after the last arrival the ticks go on. A silent host sleeps; the ticks it missed are closed later."""
+"""How long after the last arrival the ticks go on. A silent host sleeps; the ticks it missed are closed later.
+Judgement: a silent minute is longer than any detector needs; no simulation is that silent."""
 YOUNG_PLAN_S = 10.0
-"""The first plan, made from profiles alone, stands so long."""
+"""The first plan, made from profiles alone, stands so long. Judgement: halved or doubled, cost and lateness stay within
+noise."""
 YOUNG_GROWTH = 4.0
-"""Later plans stand so many times as long as there has been something to learn from, up to the configured expiry."""
+"""Later plans stand so many times as long as there has been something to learn from, up to the configured expiry.
+Judgement: halved or doubled, cost and lateness stay within noise."""
 WARMING_LOOK_S = 1.0
-"""Warming calls are weighed not oftener than this."""
+"""Warming calls are weighed not oftener than this. Judgement: halved or doubled, cost and lateness stay within
+noise."""
 WARMING_REST_S = 10.0
-"""Under traffic they are weighed not more seldom than this."""
+"""Under traffic they are weighed not more seldom than this. Judgement: halved or doubled, cost and lateness stay within
+noise."""
 STARVED_PROBE_S = 0.5
-"""A link that is thought too slow for the requests that want it is looked at so often."""
+"""A link that is thought too slow for the requests that want it is looked at so often. Judgement: halved, within noise;
+doubled, cost +1.2 %, in time +0.1 points."""
 PLANNING_LIMIT_S = 30.0
-"""A plan that has not come by then is asked for again."""
+"""A plan that has not come by then is asked for again. Judgement: a plan takes seconds at most; it guards a planner
+that hangs, which no simulation has."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -57,7 +57,7 @@ from scheduler.planner.site.plan import best_plan
 LESSONS_WAITING = 8
 """Answered batches that may wait to be learned from. Learning takes longer than all else that an answer causes, so it
 is put off to a call of its own, at once, while the shell writes the answers; under a load without pauses, to the next
-call in which so many wait."""
+call in which so many wait. Judgement: the simulations have pauses and never reach it."""
 
 
 class Engine:

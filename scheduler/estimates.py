@@ -22,27 +22,45 @@ from scheduler.estimators.traffic_mix import TrafficMix
 from scheduler.estimators.warm_instances import WarmInstances
 
 FUNCTION_SHAPE_SIGMA = 0.02
-"""A function's law is profiled where it runs; noise in it would steer batches to a size that only looks cheap."""
+"""A function's latency model is profiled where it runs; noise in it would steer batches to a size that only looks
+cheap. Judgement: halved, within noise; doubled, cost +0.8 %, in time +0.0 points."""
 BYTES_SMOOTHING = 0.05
-"""Weight of a new request in the mean item size: the last twenty or so requests count."""
+"""Weight of a new request in the mean item size: the last twenty or so requests count. Judgement: the simulations have
+one size; with 1 none differs."""
 
 PATH_WINDOW = 128
+"""Function batches from which the excess of the path is read. Judgement: halved or doubled, cost and lateness stay
+within noise."""
 PATH_SIGMA_S = 0.02
-"""Function batches from which the excess of the way is read, and its scatter before any is seen."""
+"""Scatter of the path's excess before any is seen. Judgement: halved,
+within noise; doubled, cost +1.1 %, in time +0.1 points."""
 GAP_S = 1.0
+"""Error of a predicted path above which the link is taken to have been away. Judgement: without it the simulations cost
+2.5 % less and have 0.4 points more late."""
 PATH_STALE_S = 3.0
+"""Age at which what the path took says nothing any more once a probe is back. Judgement: halved or doubled, cost and
+lateness stay within noise."""
 SIGMA_PERCENTILE = 0.95
+"""Where the scatter of the path is read, below the rare stalls. Judgement: halved, cost +1.0 %, in time +0.1 points;
+doubled, cost +1.3 %, in time +0.1 points."""
 SIGMAS = 1.645
+"""Derived: 95 % of a normal distribution lie below so many standard deviations. Halved, cost -1.2 %, in time -0.0
+points; doubled, cost +1.0 %, in time +0.1 points."""
 MARGIN_STEP = 0.002
-"""A margin that moves by less than this is not worth new tables."""
+"""A margin that moves by less than this is not worth new tables. Judgement: halved or doubled, cost and lateness stay
+within noise."""
 STILL = 1e-3
-"""Nor are predictions whose logarithm moves by less than this."""
+"""Nor are predictions whose logarithm moves by less than this. Derived: a thousandth is below any noise; with 0 no
+simulation differs."""
 STILL_SIGMAS = 0.02
-"""The same as a part of what answers stray by anyway."""
+"""The same as a part of what answers stray by anyway. Judgement: halved or doubled, cost and lateness stay within
+noise."""
 MAX_TABLES = 256
-"""Service tables kept for one model, by tier, percentile and size: more than any one plan asks for."""
+"""Service tables kept for one model, by tier, percentile and size: more than any one plan asks for. A bound of
+memory."""
 STALE_PART = 64
-"""The law of the scatter may lag by one answer in so many: no probability in it is off by more than that."""
+"""The distribution of the scatter may lag by one answer in so many: no probability in it is off by more than that.
+Judgement: halved or doubled, cost and lateness stay within noise."""
 
 
 @dataclass(frozen=True, slots=True)

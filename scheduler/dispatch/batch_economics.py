@@ -13,13 +13,16 @@ from scheduler.dispatch.uplink import UplinkOccupancy
 from scheduler.domain.requests import Request
 
 LOOK_S = 0.005
-"""How far ahead the cost of waiting is looked at."""
+"""How far ahead the cost of waiting is looked at. Judgement: halved or doubled, cost and lateness stay within noise."""
 BISECTIONS = 5
-"""Of the time that a batch could be held at most: it closes up to a thirtieth of that too soon."""
+"""Of the time that a batch could be held at most: it closes up to a thirtieth of that too soon. Judgement: halved or
+doubled, cost and lateness stay within noise."""
 SHARED_PATH = 0.2
-"""Scatter of the path to the function that counts beside its service's, as a part of it."""
+"""Scatter of the path to the function that counts beside its service's, as a part of it. Judgement: halved, within
+noise; doubled, cost -0.5 %, in time +0.0 points."""
 SIZES_TRIED = 24
-"""Batch sizes looked at for the cheapest, spread over what the tier takes."""
+"""Batch sizes looked at for the cheapest, spread over what the tier takes. All sizes up to 24 are looked at; beyond,
+the cost curve is flat between neighbours. No simulated tier is larger."""
 
 
 class Share(NamedTuple):

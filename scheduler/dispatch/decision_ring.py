@@ -11,10 +11,10 @@ from scheduler.domain.decisions import Decision
 from scheduler.domain.requests import Request
 
 DECISIONS_KEPT = 8
-"""Of one request: the first, and the last of the others."""
+"""Of one request: the first, and the last of the others. A bound of memory."""
 SENDINGS_KEPT = 3
 """Of one request: the last. Two are usual at most, as a request is sent again or hedged once; content that a backend
-refuses is halved and sent oftener."""
+refuses is halved and sent oftener. A bound of memory."""
 ANSWERED = "answered"
 CANCELLED = "cancelled"
 """Outcomes beside the values of RefusalKind."""

@@ -36,7 +36,8 @@ from scheduler.domain.requests import Backend, Place
 
 NEVER = math.inf
 OVERDUE_HOLD_S = 0.25
-"""How long overdue requests wait for other requests or for room on the edge before they go to a function."""
+"""How long overdue requests wait for other requests or for room on the edge before they go to a function. Judgement:
+halved or doubled, cost and lateness stay within noise."""
 
 
 @dataclass(slots=True)

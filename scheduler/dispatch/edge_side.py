@@ -17,22 +17,30 @@ from scheduler.domain.requests import Backend, Place
 from scheduler.domain.service_times import ServiceTimes
 
 PENALTY_WITH_FUNCTION = 5.0
-"""Items an edge batch must gain to be worth one late request: a request that is left over can still pay for a
-function."""
+"""Items an edge batch must gain to be worth one late request: a request that is left over can still pay for a function.
+Judgement: a million times as much changes no simulation of 3,000 requests, half as much one of 32."""
 PENALTY_EDGE_ONLY = 1.0
-"""Without a function a request that is left over may be lost too, so a served item weighs as much as one given up."""
+"""Without a function a request that is left over may be lost too, so a served item weighs as much as one given up.
+Judgement: it decides only where a whole batch waits for the oldest; no simulation feels 5 times as much."""
 PENALTY_OVERLOADED = 0.0
-"""With more arriving than the edge can serve and no function to take it, some are lost anyway: goodput is all."""
+"""With more arriving than the edge can serve and no function to take it, some are lost anyway: goodput is all. By
+definition."""
 PREDECESSOR = 0.5
 """Part of the scatter of the batch in flight that the next one is protected from: where it is late, the next can still
-be cut at its fresh end."""
+be cut at its fresh end. Judgement: halved, cost +0.2 %, in time +0.1 points; doubled, cost +1.2 %, in time +0.0
+points."""
 OVERBOOKED = 0.5
 """Standard deviations by which fewer newcomers are counted on than are expected: too many are cut off again, fresh and
-cheap to serve by function; too few leave the batch small."""
+cheap to serve by function; too few leave the batch small. Judgement: halved, cost +0.2 %, in time -0.1 points; doubled,
+cost -1.1 %, in time +0.1 points."""
 DEFERRED_SHARE = 0.25
-"""Part of the tightest objective that an edge batch of deferrable requests may take: newcomers wait for it."""
+"""Part of the tightest objective that an edge batch of deferrable requests may take: newcomers wait for it. Judgement:
+halved or doubled, cost and lateness stay within noise."""
 GIVE_UP_FACTOR = 3.0
+"""Services after which a batch that is still out is given up. Judgement: it guards an edge that hangs, which no
+simulation has."""
 GIVE_UP_MIN_S = 1.0
+"""The same at least, seconds. Judgement: as above."""
 
 
 @dataclass(slots=True)

@@ -14,13 +14,17 @@ from scheduler.domain.requests import Place
 from scheduler.domain.service_times import ServiceTimes
 
 DEMAND_MEMORY_S = 2.0
-"""Seconds after which demand for functions is forgotten."""
+"""Seconds after which demand for functions is forgotten. Judgement: halved, within noise; doubled, cost -0.7 %, in time
+-0.0 points."""
 COLD_LOOK_S = 0.1
-"""How often the risk of a cold start is looked at anew."""
+"""How often the risk of a cold start is looked at anew. Judgement: halved, cost -1.2 %, in time -0.0 points; doubled,
+within noise."""
 COLD_COUNTS = 0.05
-"""Probability of a cold start from which on it may explain a late answer."""
+"""Probability of a cold start from which on it may explain a late answer. Judgement: halved or doubled, cost and
+lateness stay within noise."""
 SURELY_COLD = 0.95
-"""Probability where nothing else explains it."""
+"""Probability where nothing else explains it. Judgement: halved, cost +0.7 %, in time -0.0 points; doubled, within
+noise."""
 
 
 class WarmPool(Protocol):

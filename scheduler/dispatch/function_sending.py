@@ -10,13 +10,15 @@ from scheduler.dispatch.outbox import Outbox, Sending
 from scheduler.dispatch.queue import QueuedRequest
 
 STALL_GRACE_S = 0.05
-"""How much later than its safe service a batch may be back before the link is taken to have stalled."""
+"""How much later than its safe service a batch may be back before the link is taken to have stalled. Judgement: halved
+or doubled, cost and lateness stay within noise."""
 PATIENCE_S = 60.0
 """How long past its expected end an invocation is waited for where being late is better than nothing: a GPU function's
-cold start takes 10 to 30 s."""
+cold start takes 10 to 30 s. Judgement: no simulated start is that slow; with 5 s no simulation differs."""
 PATIENCE_FOR_DEADLINES_S = 10.0
 """The same where an answer after the deadline is of little use, counted from the last deadline. The shell holds the
-connection longer, for the bill's sake: a client that hangs up cancels the run on the platform and pays for it."""
+connection longer, for the bill's sake: a client that hangs up cancels the run on the platform and pays for it.
+Judgement: it guards functions that hang."""
 
 
 @dataclass(slots=True)

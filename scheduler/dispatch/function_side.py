@@ -17,16 +17,22 @@ from scheduler.domain.lifecycle import State
 from scheduler.domain.requests import Backend, Place
 
 MAX_COST_PERCENTILE = 0.995
-"""Percentile of the service that is held back from the spend caps until the bill is known."""
+"""Percentile of the service that is held back from the spend caps until the bill is known. Judgement: halved or
+doubled, cost and lateness stay within noise."""
 REFUSAL_MULTIPLIER = 8.0
-"""Price of a refusal, in the cheapest requests: more than any function, less than a late answer beyond the budget."""
+"""Price of a refusal, in the cheapest requests: more than any function, less than a late answer beyond the budget.
+Judgement: halved, cost -0.4 %, in time -0.1 points; doubled, cost +1.3 %, in time +0.2 points."""
 ALWAYS_TRIED = 0.08
-"""Probability of being late up to which a request is sent whatever the multiplier: refused, it has no chance at all."""
+"""Probability of being late up to which a request is sent whatever the multiplier: refused, it has no chance at all.
+Judgement: halved, within noise; doubled, cost +1.3 %, in time +0.1 points."""
 NO_TIER = Place.function("")
 """Named where a model has no function."""
 TRY_AGAIN_S = 1.0
+"""Seconds between two trials of a function that seems too slow. Judgement: without trials the simulations cost 0.2 %
+more."""
 TOO_COLD = 0.6
-"""Probability of a cold start from which on one is expected."""
+"""Probability of a cold start from which on one is expected. Judgement: halved, cost -9.5 %, in time -1.9 points;
+doubled, cost -0.6 %, in time -0.0 points."""
 
 
 @dataclass(slots=True)

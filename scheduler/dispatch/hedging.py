@@ -18,12 +18,16 @@ from scheduler.domain.requests import Backend, Place
 from scheduler.domain.service_times import ServiceTimes
 
 OVERDUE = 0.98
-"""Percentile of its service beyond which a batch in flight is looked at."""
+"""Percentile of its service beyond which a batch in flight is looked at. Judgement: halved, within noise; doubled, cost
++0.6 %, in time +0.1 points."""
 LOOK_AGAIN = 0.1
-"""Part of its service after which it is looked at again."""
+"""Part of its service after which it is looked at again. Judgement: halved or doubled, cost and lateness stay within
+noise."""
 LOOK_AGAIN_MIN_S = 0.005
+"""The same at least, so that a fast model is not looked at in each call. It bounds work; no simulation feels it."""
 SURELY = 1e-9
-"""A service so improbable is no service: the backend hangs."""
+"""A service so improbable is no service: the backend hangs. Judgement: halved or doubled, cost and lateness stay within
+noise."""
 
 
 @dataclass(slots=True)

@@ -7,20 +7,27 @@ from dataclasses import dataclass, field
 from scheduler.domain.plans import ServiceClass
 
 SAFETY = 0.9
-"""Part of the allowed lateness that is aimed at: forecasts are never quite right, and rarely too pessimistic."""
+"""Part of the allowed lateness that is aimed at: forecasts are never quite right, and rarely too pessimistic.
+Judgement: halved, cost +1.3 %, in time +0.2 points; doubled, within noise."""
 GAIN = 0.07
-"""By how much one late answer raises the logarithm of the multiplier."""
+"""By how much one late answer raises the logarithm of the multiplier. Judgement: halved, cost -1.8 %, in time +0.2
+points; doubled, within noise."""
 FIRST_MULTIPLIER = 4.0
+"""Judgement: halved, cost -4.3 %, in time -0.4 points; doubled, cost +3.1 %, in time +0.4 points."""
 CAUTION_FLOOR = 12.0
-"""Least multiplier after a change: what was saved in quiet times is not spent at once."""
+"""Least multiplier after a change: what was saved in quiet times is not spent at once. Judgement: halved or doubled,
+cost and lateness stay within noise."""
 EXCEEDED = 3.0
-"""Late answers more than allowed at which a plan is not followed any more: a few, that share a batch, may be chance."""
+"""Late answers more than allowed at which a plan is not followed any more: a few, that share a batch, may be chance.
+Judgement: it concerns fixed plans, which the simulations of scripts.sensitivity lack."""
 MAX_SAVED = 20.0
-"""Most that is remembered of good times, in late answers."""
+"""Most that is remembered of good times, in late answers. Judgement: as for EXCEEDED."""
 MAX_OVERDRAWN = 40.0
-"""Most that is remembered of bad times, in late answers."""
+"""Most that is remembered of bad times, in late answers. Judgement: as for EXCEEDED."""
 MIN_MULTIPLIER = 0.8
+"""Least multiplier. Judgement: between 0.1 and 2 cost stays within 0.05 %."""
 MAX_MULTIPLIER = 150.0
+"""Judgement: halved, cost +0.8 %, in time +0.1 points; doubled, within noise."""
 MIN_LOG_MULTIPLIER, MAX_LOG_MULTIPLIER = math.log(MIN_MULTIPLIER), math.log(MAX_MULTIPLIER)
 
 

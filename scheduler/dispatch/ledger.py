@@ -18,7 +18,8 @@ NOT_BILLED = frozenset(
 """Failures that the provider does not charge for (403, 429, 5xx and what never arrived); the others may have run."""
 
 MOST_UNBILLED = 4096
-"""Failed batches whose bill is still waited for; beyond that the oldest stays at what it was expected to cost."""
+"""Failed batches whose bill is still waited for; beyond that the oldest stays at what it was expected to cost. A bound
+of memory."""
 
 
 def batch_cost(price: Price, report: BatchReport, *, expected_cost: float, failure: FailureKind | None) -> float:

@@ -14,7 +14,7 @@ from scheduler.domain.errors import Refusal, RefusalKind
 from scheduler.domain.requests import Backend
 
 NO_ROOM_RETRY_AFTER_S = 1.0
-"""Told where nothing is known yet about how fast the queue drains."""
+"""Told where nothing is known yet about how fast the queue drains. Judgement: only clients read it."""
 
 
 @dataclass(slots=True)
