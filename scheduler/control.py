@@ -38,8 +38,8 @@ WARMING_REST_S = 10.0
 """Under traffic they are weighed not more seldom than this. Judgement: halved or doubled, cost and lateness stay within
 noise."""
 STARVED_PROBE_S = 0.5
-"""A link that is thought too slow for the requests that want it is looked at so often. Judgement: halved, within noise;
-doubled, cost +1.2 %, in time +0.1 points."""
+"""A link that is thought too slow for the requests that want it is looked at so often. Judgement: in simulations of
+3,000 requests halving it changes cost by +0.7 %, doubling it by +2.0 % (in time +0.3 points)."""
 PLANNING_LIMIT_S = 30.0
 """A plan that has not come by then is asked for again. Judgement: a plan takes seconds at most; it guards a planner
 that hangs, which no simulation has."""

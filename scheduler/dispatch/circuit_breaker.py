@@ -13,8 +13,9 @@ LONGEST_PAUSE_S = 30.0
 that is back may be noticed; no simulated outage is so long."""
 
 EDGE_PAUSE_S = 2.0
-"""The edge is on the LAN and to ask it costs nothing, while every second without it costs functions. Judgement: halved,
-cost -1.0 %, in time +0.1 points; doubled, within noise."""
+"""The edge is on the LAN and to ask it costs nothing, while every second without it costs functions. Judgement: in
+simulations of 3,000 requests halving it changes cost by -0.7 % (in time +0.1 points), in the three of 32 that have such
+outages."""
 
 
 @dataclass(slots=True)

@@ -18,29 +18,31 @@ from scheduler.domain.service_times import ServiceTimes
 
 PENALTY_WITH_FUNCTION = 5.0
 """Items an edge batch must gain to be worth one late request: a request that is left over can still pay for a function.
-Judgement: a million times as much changes no simulation of 3,000 requests, half as much one of 32."""
+Judgement: halving it or a million instead changes no simulation, 0 changes cost by +0.7 %."""
 PENALTY_EDGE_ONLY = 1.0
 """Without a function a request that is left over may be lost too, so a served item weighs as much as one given up.
-Judgement: it decides only where a whole batch waits for the oldest; no simulation feels 5 times as much."""
+Judgement: for an edge alone at 80 to 120 requests a second and SLOs of 0.4 to 1 s (the suites have none that is so
+tight), 1.0 points more are in time with half of it, 2.0 points fewer with twice as much."""
 PENALTY_OVERLOADED = 0.0
-"""With more arriving than the edge can serve and no function to take it, some are lost anyway: goodput is all. By
-definition."""
+"""With more arriving than the edge can serve and no function to take it, some are lost anyway: goodput is all.
+Judgement: with 1 instead cost is 3.9 % more, and 0.7 points fewer are in time."""
 PREDECESSOR = 0.5
 """Part of the scatter of the batch in flight that the next one is protected from: where it is late, the next can still
-be cut at its fresh end. Judgement: halved, cost +0.2 %, in time +0.1 points; doubled, cost +1.2 %, in time +0.0
-points."""
+be cut at its fresh end. Judgement: in simulations of 3,000 requests halving it changes cost by +2.4 % (in time +0.3
+points), doubling it by +2.6 %."""
 OVERBOOKED = 0.5
 """Standard deviations by which fewer newcomers are counted on than are expected: too many are cut off again, fresh and
-cheap to serve by function; too few leave the batch small. Judgement: halved, cost +0.2 %, in time -0.1 points; doubled,
-cost -1.1 %, in time +0.1 points."""
+cheap to serve by function; too few leave the batch small. Judgement: in simulations of 3,000 requests halving it
+changes cost by +1.1 % (in time +0.2 points), doubling it by +0.6 %."""
 DEFERRED_SHARE = 0.25
 """Part of the tightest objective that an edge batch of deferrable requests may take: newcomers wait for it. Judgement:
 halved or doubled, cost and lateness stay within noise."""
 GIVE_UP_FACTOR = 3.0
-"""Services after which a batch that is still out is given up. Judgement: it guards an edge that hangs, which no
-simulation has."""
+"""Expected services that an edge batch may be late before it is given up. With its own that makes at least four: more
+than five standard deviations of a scatter of 0.25. It guards an edge that hangs, which no simulation has."""
 GIVE_UP_MIN_S = 1.0
-"""The same at least, seconds. Judgement: as above."""
+"""Seconds that it may be late in any case, where a service is below a third of a second. Judgement: a packet that is
+lost and sent again is no failure."""
 
 
 @dataclass(slots=True)

@@ -8,12 +8,14 @@ from scheduler.domain.plans import ServiceClass
 
 SAFETY = 0.9
 """Part of the allowed lateness that is aimed at: forecasts are never quite right, and rarely too pessimistic.
-Judgement: halved, cost +1.3 %, in time +0.2 points; doubled, within noise."""
+Judgement: in simulations of 3,000 requests halving it changes cost by +2.3 % (in time +0.3 points), 0.95 within
+noise."""
 GAIN = 0.07
-"""By how much one late answer raises the logarithm of the multiplier. Judgement: halved, cost -1.8 %, in time +0.2
-points; doubled, within noise."""
+"""By how much one late answer raises the logarithm of the multiplier. Judgement: in simulations of 3,000 requests
+halving it changes cost by +0.7 % (in time +0.3 points), doubling it within noise."""
 FIRST_MULTIPLIER = 4.0
-"""Judgement: halved, cost -4.3 %, in time -0.4 points; doubled, cost +3.1 %, in time +0.4 points."""
+"""Multiplier before any answer. Judgement: in simulations of 3,000 requests halving it changes cost by -1.4 % (in time
+-0.1 points), doubling it by +3.0 % (+0.4 points)."""
 CAUTION_FLOOR = 12.0
 """Least multiplier after a change: what was saved in quiet times is not spent at once. Judgement: halved or doubled,
 cost and lateness stay within noise."""
@@ -25,9 +27,12 @@ MAX_SAVED = 20.0
 MAX_OVERDRAWN = 40.0
 """Most that is remembered of bad times, in late answers. Judgement: as for EXCEEDED."""
 MIN_MULTIPLIER = 0.8
-"""Least multiplier. Judgement: between 0.1 and 2 cost stays within 0.05 %."""
+"""Least multiplier: 23 late answers, ln(4 / 0.8) / GAIN, bring it back to the first one. At a percentile of 0.99 it
+takes 2,600 answers in time to get there. Judgement: in simulations of 3,000 requests cost stays within 0.05 % between
+0.4 and 1.6."""
 MAX_MULTIPLIER = 150.0
-"""Judgement: halved, cost +0.8 %, in time +0.1 points; doubled, within noise."""
+"""Largest multiplier. Judgement: in simulations of 3,000 requests halving it changes cost by +1.0 % (in time +0.3
+points), doubling it by +1.1 %."""
 MIN_LOG_MULTIPLIER, MAX_LOG_MULTIPLIER = math.log(MIN_MULTIPLIER), math.log(MAX_MULTIPLIER)
 
 

@@ -9,7 +9,8 @@ from scheduler.domain.lifecycle import IllegalTransition, State
 from scheduler.domain.requests import Attempt, Backend, Request
 
 MAX_COPIES = 2
-"""Batches in flight that one request may be in: it is hedged once. Judgement: halved, within noise."""
+"""Batches in flight that one request may be in: it is hedged once. A check and no choice: with 1 hedging is an error,
+more changes nothing."""
 
 
 @dataclass(slots=True, eq=False)

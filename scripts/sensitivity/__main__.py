@@ -11,6 +11,10 @@ modules, default arguments, and constants computed from it.
 The simulations are those of scripts.command_hash and the suites load, noise and lte of scripts.evaluate --quick. Cost
 is the mean over the simulations of the fraction of serving everything by function at the cheapest batch.
 
+To read the table: cost and share in time belong to one seed, and any change of a decision leads to other ones after it.
+Differences below 0.5 % of cost and 0.1 points are noise. So may be 2 % with the default of 800 requests, or where the
+commands of few simulations differ: several signs are others with --requests 3000.
+
 A value between 0.5 and 1 counts as a probability: instead of doubling it, its distance to 1 is halved.
 
 "none" means that no command changed in these simulations. They have no fixed plan, no backend that hangs, no large
