@@ -7,7 +7,6 @@ from typing import NamedTuple
 from scheduler.dispatch.decision_ring import DecisionRing
 from scheduler.dispatch.queue import Admission, QueuedRequest
 from scheduler.domain.batches import Batch
-from scheduler.domain.lifecycle import State
 from scheduler.domain.messages import Command, SendBatch
 from scheduler.domain.requests import Attempt, Backend, Place
 
@@ -124,4 +123,4 @@ class Outbox:
 
 def unanswered(sent: InFlightBatch) -> list[QueuedRequest]:
     """Returns the members of a batch that is back which no other batch carries and whose clients still wait."""
-    return [q for q in sent.members if q.state is State.IN_FLIGHT and q.copies == 0 and not q.cancelled]
+    return [queued for queued in sent.members if queued.open]

@@ -95,10 +95,6 @@ class Reason(str, Enum):
     """It has the least total; used where no other offer was possible or asked for."""
 
 
-GATES = frozenset(Reason) - {Reason.MONEY, Reason.LATENESS, Reason.COST_TO_OTHERS, Reason.LEAST_TOTAL}
-"""Reasons that make an offer impossible; the others compare possible ones."""
-
-
 class Offer(NamedTuple):
     """The offer of one place for one request at one moment.
 

@@ -21,7 +21,6 @@ from support.explained import (
 
 from scheduler.dispatch.decision_ring import CANCELLED, Explanation, Sending
 from scheduler.domain.batches import Batch, BatchReport, FailureKind
-from scheduler.domain.decisions import GATES as ALL_GATES
 from scheduler.domain.decisions import NO_CHOICE, Cause, Decision, Offer, Reason, impossible
 from scheduler.domain.errors import RefusalKind
 from scheduler.domain.lifecycle import QUEUES as ALL_QUEUES
@@ -30,6 +29,9 @@ from scheduler.domain.requests import Attempt, Backend, Place, Request
 from scheduler.explain.json_lines import from_json, to_json, to_values
 from scheduler.explain.text import Context, describe
 from scheduler.explain.words import CAUSES, GATES, MOVES, OUTCOMES, QUEUES, REASONS, REFUSED
+
+ALL_GATES = frozenset(Reason) - {Reason.MONEY, Reason.LATENESS, Reason.COST_TO_OTHERS, Reason.LEAST_TOTAL}
+"""Reasons that make an offer impossible; the others compare possible ones."""
 
 NEVER = math.inf
 EDGE = Place.edge()
