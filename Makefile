@@ -55,6 +55,7 @@ lint: $(LINT)/.installed
 	$(LINT)/bin/ruff check .
 	$(LINT)/bin/ruff format --check .
 	$(LINT)/bin/mypy
+	$(LINT)/bin/mypy --config-file .ci/mypy-tests.ini
 	$(LINT)/bin/lint-imports
 
 # The newest release of everything, as a user's `pip install` brings it.

@@ -6,10 +6,10 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from support.explained import FUNCTION, a_batch, a_decision, a_function_offer, a_move, an_explanation, an_offer
+from support.explained import FUNCTION, GATES, a_batch, a_decision, a_function_offer, a_move, an_explanation, an_offer
 
 from scheduler.dispatch.decision_ring import Sending
-from scheduler.domain.decisions import GATES, NO_CHOICE, Cause, Reason, impossible
+from scheduler.domain.decisions import NO_CHOICE, Cause, Reason, impossible
 from scheduler.domain.lifecycle import State
 from scheduler.domain.requests import Place
 from scheduler.explain.json_lines import to_json

@@ -15,6 +15,8 @@ from scheduler.domain.requests import Place, Request
 TEN = datetime(2026, 5, 4, 10, tzinfo=timezone.utc)
 LATENESS_PRICE = 1e-5
 FUNCTION = Place.function("1gb")
+GATES = frozenset(Reason) - {Reason.MONEY, Reason.LATENESS, Reason.COST_TO_OTHERS, Reason.LEAST_TOTAL}
+"""Reasons that make an offer impossible; the others compare possible ones."""
 
 
 def a_request(**changes: Any) -> Request:

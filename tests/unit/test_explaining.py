@@ -18,6 +18,9 @@ from support.explained import (
     an_explanation,
     an_offer,
 )
+from support.explained import (
+    GATES as IMPOSSIBLE,
+)
 
 from scheduler.dispatch.decision_ring import CANCELLED, Explanation, Sending
 from scheduler.domain.batches import Batch, BatchReport, FailureKind
@@ -29,9 +32,6 @@ from scheduler.domain.requests import Attempt, Backend, Place, Request
 from scheduler.explain.json_lines import from_json, to_json, to_values
 from scheduler.explain.text import Context, describe
 from scheduler.explain.words import CAUSES, GATES, MOVES, OUTCOMES, QUEUES, REASONS, REFUSED
-
-ALL_GATES = frozenset(Reason) - {Reason.MONEY, Reason.LATENESS, Reason.COST_TO_OTHERS, Reason.LEAST_TOTAL}
-"""Reasons that make an offer impossible; the others compare possible ones."""
 
 NEVER = math.inf
 EDGE = Place.edge()
@@ -273,7 +273,7 @@ class TestWords:
     def test_every_member_of_every_list_has_its_words(self) -> None:
         assert set(CAUSES) == set(Cause)
         assert set(REASONS) == set(Reason)
-        assert set(GATES) == ALL_GATES
+        assert set(GATES) == IMPOSSIBLE
         assert set(MOVES) == NO_CHOICE
         # A half of a refused batch is put into its queue without a decision.
         assert set(QUEUES) == {queue.value for queue in ALL_QUEUES if queue is not State.BISECTED} | {REFUSED}
@@ -290,7 +290,7 @@ class TestWords:
         text = told_of(cause=cause, offers=(an_offer(queue=queue),))
         assert f"{CAUSES[cause]}, {QUEUES[queue.value]} (plan 3)" in text
 
-    @pytest.mark.parametrize("gate", sorted(ALL_GATES))
+    @pytest.mark.parametrize("gate", sorted(IMPOSSIBLE))
     def test_every_gate_is_worded_as_the_reason_of_a_choice_and_of_a_refusal(self, gate: Reason) -> None:
         gated = impossible(EDGE, State.EDGE_BATCH, gate)
         sentence = f"decided by {gate.value}: {REASONS[gate].format(place=EDGE)}"
@@ -333,7 +333,7 @@ POSSIBLE = st.builds(
     st.integers(0),
 )
 OFFERS = POSSIBLE | st.builds(
-    lambda offer, reason: offer._replace(reason=reason, total=NEVER), POSSIBLE, st.sampled_from(sorted(ALL_GATES))
+    lambda offer, reason: offer._replace(reason=reason, total=NEVER), POSSIBLE, st.sampled_from(sorted(IMPOSSIBLE))
 )
 ATTEMPTS = st.lists(st.builds(Attempt, st.sampled_from(Backend), st.integers(1), TIMES_S), max_size=3).map(tuple)
 REQUESTS = st.builds(
