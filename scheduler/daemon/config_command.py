@@ -158,13 +158,17 @@ def _foreign_profiles(config: Config, index: int) -> Iterator[str]:
 
 
 def _infeasible_classes(model: ModelSettings) -> Iterator[str]:
-    latencies = [tier.latency for tier in model.tiers] + ([model.edge_latency] if model.edge_latency else [])
-    fastest_s = min(latency.predict_s(1) for latency in latencies)
+    edge = [model.edge_latency.predict_s(1)] if model.edge_latency else []
+    functions = [tier.latency.predict_s(1) for tier in model.tiers]
     for service_class in model.classes:
-        if service_class.slo_s < fastest_s:
+        reachable = edge if service_class.edge_only else [*edge, *functions]
+        if not reachable:
+            yield f"class {service_class.name} of model {model.name} is edge-only, but the model has no edge"
+        elif service_class.slo_s < min(reachable):
+            fastest = "the edge" if service_class.edge_only else "the fastest backend"
             yield (
-                f"class {service_class.name} of model {model.name} has an SLO of {service_class.slo_s:g} s, but the"
-                f" fastest backend takes {fastest_s:.3g} s for one item"
+                f"class {service_class.name} of model {model.name} has an SLO of {service_class.slo_s:g} s, but"
+                f" {fastest} takes {min(reachable):.3g} s for one item"
             )
 
 

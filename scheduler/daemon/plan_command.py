@@ -115,13 +115,14 @@ def _print_group(group: GroupPlan, currency: str) -> None:
         *(buffers or [("function tier", "none")]),
         ("percentile", f"{group.percentile:.3%}"),
         ("spilled", f"{group.expected_spill_fraction:.2%}"),
-        ("within SLO", f"{group.expected_within_slo:.2%}"),
+        ("within SLO", _within(group)),
         ("cost", f"{group.expected_cost_per_s:.4g} {currency}/s, {group.expected_cost_per_s * 3600:.4g} {currency}/h"),
     ]
     for name, text in lines:
         print(f"  {name:<15} {text}")
-    if not group.feasible:
-        print(f"  not feasible    {group.reason}")
+    for outlook in group.outlooks:
+        if not outlook.feasible:
+            print(f"  not feasible    {outlook.reason}")
 
 
 def _buffer_lines(buffer: BufferPlan) -> tuple[tuple[str, str], ...]:
@@ -133,6 +134,12 @@ def _buffer_lines(buffer: BufferPlan) -> tuple[tuple[str, str], ...]:
         ("longest wait", ", ".join(f"{name} {seconds:.3f} s" for name, seconds in buffer.timeouts_s.items())),
         ("function margin", _by_class(buffer.margins)),
     )
+
+
+def _within(group: GroupPlan) -> str:
+    if len(group.outlooks) < 2:
+        return f"{group.expected_within_slo:.2%}"
+    return ", ".join(f"{each.name} {each.expected_within_slo:.2%}" for each in group.outlooks)
 
 
 def _by_class(margins: Mapping[str, float]) -> str:

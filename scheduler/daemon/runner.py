@@ -12,6 +12,7 @@ from scheduler.daemon.engine_driver import EngineDriver
 from scheduler.daemon.explain.requests import Explanations
 from scheduler.daemon.in_flight import AnsweredBatch, BatchSender
 from scheduler.daemon.logs import fields, log
+from scheduler.daemon.plan_alarms import PlanAlarms
 from scheduler.daemon.records import BatchRing
 from scheduler.daemon.status import PlanHistory, RunnerStatistics
 from scheduler.domain.batches import Batch
@@ -81,6 +82,7 @@ class Runner:
         self._settings = settings
         self._tiers = _tiers(settings)
         self._make_plan = make_plan
+        self._alarms = PlanAlarms()
         self._clock = clock
         self._explanations = explanations
         self._plans = plans
@@ -237,6 +239,7 @@ class Runner:
                 case PlanAdopted(plan):
                     self._plans.add(plan)
                     log(logging.INFO, "plan_adopted", plan_id=plan.plan_id, cause=plan.cause, detail=plan.detail)
+                    self._alarms.adopted(plan)
         if answers and sent_items >= ITEMS_BEFORE_ANSWERS:
             # A batch is written in its task's first step; before Python 3.12, in a task that this step starts.
             loop = asyncio.get_running_loop()

@@ -16,6 +16,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from scheduler.daemon.calls import Answer, InferenceCall
+from scheduler.daemon.plan_alarms import plan_metrics
 from scheduler.domain.errors import RefusalKind
 
 ANSWERED = "answered"
@@ -247,6 +248,8 @@ class _StatusCollector(Collector):
             up.add_metric([backend], float(values.get(f"{backend}_up", False)))
         yield in_flight
         yield up
+        if values.get("plan"):
+            yield from plan_metrics(values["plan"])
         yield _placements(status)
 
 

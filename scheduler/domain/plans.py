@@ -51,6 +51,19 @@ class BufferPlan:
 
 
 @dataclass(frozen=True, slots=True)
+class ClassOutlook:
+    """What a plan expects for one service class."""
+
+    name: str
+    expected_within_slo: float
+    """Fraction of its items that are expected in time."""
+    feasible: bool
+    """Whether its percentile can be kept."""
+    reason: str = ""
+    """Where not feasible: what is missing and what would help, in one sentence."""
+
+
+@dataclass(frozen=True, slots=True)
 class GroupPlan:
     """Plan of one model: its edge batches, and its function buffers."""
 
@@ -68,8 +81,11 @@ class GroupPlan:
     expected_within_slo: float
     expected_spill_fraction: float
     feasible: bool = True
+    """Whether the percentile of every class can be kept."""
     reason: str = ""
-    """Where not feasible: what is missing and what would help, in one sentence."""
+    """Where not feasible: what is missing and what would help, in one sentence, for the class that misses most."""
+    outlooks: tuple[ClassOutlook, ...] = ()
+    """One for each class, in the order of `classes`; empty if the plan was not made by the planner."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,14 +6,15 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Shortfall:
-    """The numbers behind a plan that cannot serve all requests in time.
+    """The numbers behind a plan that cannot serve all requests of a class in time.
 
     Attributes:
         model: name of the model.
-        slo_s: the tightest SLO of its classes.
+        class_name: name of the class; empty if the model has only one.
+        slo_s: its SLO.
         percentile: fraction of the requests that must meet it.
         unserved: fraction of the items that no backend can answer in time.
-        rate_rps: items a second that arrive.
+        rate_rps: items a second of the class that arrive.
         edge_rps: items a second that the edge can answer in time.
         edge_alone_s: seconds of one item alone on the edge, with margin; infinite without an edge.
         edge_up: whether the edge answers at present.
@@ -21,12 +22,14 @@ class Shortfall:
         function_rps: items a second that uplink and concurrency let through to the functions.
         function_alone_s: seconds of one item alone on a function, with path and margin.
         function_up: whether the functions answer at present.
-        has_function: whether a function serves the model.
+        has_function: whether a function may serve the class.
+        edge_only: whether its data may not leave the site.
         uplink_bytes_per_s: estimated bandwidth; None: ample.
         item_bytes: mean size of an item.
     """
 
     model: str
+    class_name: str
     slo_s: float
     percentile: float
     unserved: float
@@ -39,6 +42,7 @@ class Shortfall:
     function_alone_s: float
     function_up: bool
     has_function: bool
+    edge_only: bool
     uplink_bytes_per_s: float | None
     item_bytes: float
 
@@ -49,10 +53,11 @@ def reason(short: Shortfall) -> str:
 
 
 def _how_much(short: Shortfall) -> str:
+    owner = f"class {short.class_name!r} of model {short.model!r}" if short.class_name else f"model {short.model!r}"
     if short.rate_rps <= 0:
-        return f"model {short.model!r} cannot be answered within its SLO of {short.slo_s:g} s"
+        return f"{owner} cannot be answered within its SLO of {short.slo_s:g} s"
     return (
-        f"{short.unserved:.0%} of {short.rate_rps:.3g} items a second of model {short.model!r} cannot be answered "
+        f"{short.unserved:.0%} of {short.rate_rps:.3g} items a second of {owner} cannot be answered "
         f"within the SLO of {short.slo_s:g} s"
     )
 
@@ -63,6 +68,8 @@ def _obstacle(short: Shortfall) -> str:
     down = [name for name, is_down in (("edge", _edge_down(short)), ("function", _function_down(short))) if is_down]
     if down:
         return f"not answering: {' and '.join(down)}; bring it back"
+    if short.edge_only:
+        return f"{_edge_limit(short)} and its data may not leave the site; a faster edge or a longer SLO would help"
     if not short.has_function:
         return f"{_edge_limit(short)}; a function tier or a longer SLO would help"
     if short.uplink_bytes_per_s is not None and short.uplink_bytes_per_s <= 0 < short.item_bytes:

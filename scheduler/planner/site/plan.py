@@ -1,14 +1,13 @@
 """From a snapshot to a plan: deterministic, and never an error. What cannot be met gives a plan with a reason."""
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from scheduler.domain.plans import GroupPlan, Limits, ModelEstimates, ModelSettings, Plan, ServiceClass, Snapshot
 from scheduler.planner.site.buffer_assignment import live_routes, loaded_routes
-from scheduler.planner.site.buffer_planning import PlannedBuffer, Route, fastest_s, plan_buffer
+from scheduler.planner.site.buffer_planning import PlannedBuffer, Route, plan_buffer
 from scheduler.planner.site.edge_capacity import NO_EDGE, EdgeShare, edge_share, largest_in_time, tabulate
-from scheduler.planner.site.infeasibility import Shortfall, reason
+from scheduler.planner.site.outlook import Serving, outlook
 from scheduler.planner.site.problem import BufferProblem, Uplink
 from scheduler.planner.site.service_margin import Spread, margin_at
 
@@ -176,7 +175,21 @@ def _binding_slo_s(settings: ModelSettings, fastest_s: float) -> float:
 
 def _group(model: _Model, edge: EdgeShare, sent_bytes_per_s: float) -> GroupPlan:
     buffers = model.buffers(edge, sent_bytes_per_s)
-    expected = _expect(model, edge, buffers)
+    snapshot = model.snapshot
+    expected = outlook(
+        Serving(
+            settings=model.settings,
+            estimates=model.estimates,
+            edge=edge,
+            edge_spread=model.edge_spread,
+            edge_services_s=model.edge_services_s,
+            edge_slo_s=model.edge_slo_s,
+            buffers=buffers,
+            edge_up=snapshot.edge_up,
+            function_up=snapshot.function_up,
+            uplink_bytes_per_s=snapshot.uplink_bytes_per_s,
+        )
+    )
     factors, max_margin = model.estimates.edge_quantile_factor, model.edge_spread.margin
     return GroupPlan(
         model=model.settings.name,
@@ -188,80 +201,7 @@ def _group(model: _Model, edge: EdgeShare, sent_bytes_per_s: float) -> GroupPlan
         expected_cost_per_s=expected.cost_per_s,
         expected_within_slo=expected.within_slo,
         expected_spill_fraction=edge.spill_fraction,
-        feasible=expected.shortfall is None,
-        reason=reason(expected.shortfall) if expected.shortfall else "",
-    )
-
-
-@dataclass(frozen=True, slots=True)
-class _Expectation:
-    cost_per_s: float
-    within_slo: float
-    shortfall: Shortfall | None
-
-
-def _expect(model: _Model, edge: EdgeShare, buffers: Sequence[PlannedBuffer]) -> _Expectation:
-    rate_rps, kept = model.estimates.rate_rps, 1.0 - edge.spill_fraction
-    spill_rps = rate_rps * edge.spill_fraction
-    reachable = [buffer for buffer in buffers if buffer.choice.in_time and model.snapshot.function_up]
-    total = math.fsum(buffer.route.share for buffer in buffers)
-    # The buffers share uplink and slots: together they may need no more than all of them.
-    needed = math.fsum(spill_rps * b.route.share / total / b.choice.capacity_rps for b in reachable if total > 0)
-    served = min(1.0, 1.0 / needed) if needed > 0 else 1.0
-    cost_per_s, within, lost, paid_all = 0.0, kept * _edge_attainment(model, edge), 0.0, 0.0
-    for buffer in reachable:
-        share = buffer.route.share / total if total > 0 else 1.0 / len(buffers)
-        paid_rps = spill_rps * share * served
-        # At rate 0 nothing spills; what counts is whether the next request can be served at all.
-        paid = paid_rps / rate_rps if rate_rps > 0 else share * float(edge is NO_EDGE)
-        paid_within = buffer.within()
-        cost_per_s += paid_rps * buffer.choice.cost_per_item
-        within += paid * paid_within
-        paid_all += paid
-        if buffer.problem.margin < buffer.problem.spread.margin:
-            lost += paid * (1 - paid_within)
-    unserved = max(0.0, 1.0 - kept - paid_all) if rate_rps > 0 else max(0.0, float(edge is NO_EDGE) - paid_all)
-    unserved += lost
-    short = unserved > 1 - model.percentile + 1e-9
-    return _Expectation(
-        cost_per_s=cost_per_s,
-        within_slo=min(1.0, within) if rate_rps > 0 else 1.0 - unserved,
-        shortfall=_shortfall(model, edge, buffers, unserved=unserved) if short else None,
-    )
-
-
-def _edge_attainment(model: _Model, edge: EdgeShare) -> float:
-    """Returns the fraction of edge requests in time: they have waited between 0 and the time the batch gathered."""
-    if edge.batch_cap == 0:
-        return 0.0
-    items = max(1, round(edge.batch))
-    gathering_s = edge.batch / model.estimates.rate_rps if model.estimates.rate_rps > 0 else 0.0
-    service_s = model.edge_services_s[items - 1]
-    longest_wait_s = min(gathering_s, max(0.0, model.edge_slo_s - model.edge_spread.margin * service_s))
-    return model.edge_spread.within_after_wait(model.edge_slo_s, service_s, longest_wait_s=longest_wait_s)
-
-
-def _shortfall(model: _Model, edge: EdgeShare, buffers: Sequence[PlannedBuffer], *, unserved: float) -> Shortfall:
-    # Of several buffers the worst one says what is missing.
-    worst = min(buffers, key=lambda b: (b.choice.in_time, b.choice.hold_s), default=None)
-    alone_s = math.inf
-    if worst is not None:
-        problem = worst.problem
-        alone_s = fastest_s(worst.route, model.estimates) * problem.spread.margin + problem.path.takes_s(1)
-    return Shortfall(
-        model=model.settings.name,
-        slo_s=min(c.slo_s for c in model.settings.classes),
-        percentile=model.percentile,
-        unserved=unserved,
-        rate_rps=model.estimates.rate_rps,
-        edge_rps=edge.capacity_rps,
-        edge_alone_s=model.edge_services_s[0] * model.edge_spread.margin if model.edge_services_s else math.inf,
-        edge_up=model.snapshot.edge_up,
-        has_edge=bool(model.edge_services_s),
-        function_rps=worst.choice.capacity_rps if worst else 0.0,
-        function_alone_s=alone_s,
-        function_up=model.snapshot.function_up,
-        has_function=worst is not None,
-        uplink_bytes_per_s=model.snapshot.uplink_bytes_per_s,
-        item_bytes=model.estimates.item_bytes,
+        feasible=not expected.reason,
+        reason=expected.reason,
+        outlooks=expected.classes,
     )

@@ -1,0 +1,61 @@
+"""Service classes whose percentile the present plan cannot keep, as log lines and as metrics."""
+
+import logging
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from prometheus_client.core import GaugeMetricFamily, Metric
+
+from scheduler.daemon.logs import log
+from scheduler.domain.plans import Plan
+
+
+class PlanAlarms:
+    """The classes that the last plan cannot serve; writes a line when a class becomes one of them or ceases to be.
+
+    >>> PlanAlarms().infeasible
+    {}
+    """
+
+    def __init__(self) -> None:
+        """Starts without a plan."""
+        self.infeasible: Mapping[tuple[str, str], str] = {}
+        """The reason by model and class."""
+
+    def adopted(self, plan: Plan) -> None:
+        """Takes over a plan's infeasible classes and logs what has changed."""
+        before, self.infeasible = self.infeasible, _infeasible(plan)
+        for (model, name), reason in self.infeasible.items():
+            if (model, name) not in before:
+                log(logging.WARNING, "plan_infeasible", plan_id=plan.plan_id, model=model, slo_class=name, why=reason)
+        for model, name in before:
+            if (model, name) not in self.infeasible:
+                log(logging.INFO, "plan_feasible_again", plan_id=plan.plan_id, model=model, slo_class=name)
+
+
+def _infeasible(plan: Plan) -> dict[tuple[str, str], str]:
+    return {
+        (group.model, each.name): each.reason for group in plan.groups for each in group.outlooks if not each.feasible
+    }
+
+
+def plan_metrics(plan: Mapping[str, Any]) -> Iterator[Metric]:
+    """Yields what a plan promises each class, and the alarm, from the plan as GET /v1/status shows it."""
+    labels = ["model", "class"]
+    feasible = GaugeMetricFamily(
+        "edgeburst_plan_feasible", "1 while the present plan keeps the class's percentile.", labels=labels
+    )
+    within = GaugeMetricFamily(
+        "edgeburst_plan_expected_within_slo",
+        "Fraction of the class's items that the present plan expects in time.",
+        labels=labels,
+    )
+    alarm = GaugeMetricFamily(
+        "edgeburst_alarm", "1 while the condition that `alarm` names needs attention.", labels=["alarm", "model"]
+    )
+    for group in plan["groups"]:
+        for each in group["outlooks"]:
+            feasible.add_metric([group["model"], each["name"]], float(each["feasible"]))
+            within.add_metric([group["model"], each["name"]], each["expected_within_slo"])
+        alarm.add_metric(["plan-infeasible", group["model"]], float(not group["feasible"]))
+    yield from (feasible, within, alarm)
