@@ -90,6 +90,7 @@ def test_make_lint_runs_every_checker_from_an_environment_of_its_own() -> None:
         ".venv-lint/bin/ruff",
         ".venv-lint/bin/ruff",
         ".venv-lint/bin/mypy",
+        ".venv-lint/bin/mypy",
         ".venv-lint/bin/lint-imports",
     ]
 
