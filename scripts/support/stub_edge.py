@@ -88,7 +88,8 @@ class StubEdge:
             if method == "POST":
                 self.behaviour = replace(self.behaviour, **json.loads(body))
             return 200, self.counters.__dict__
-        return (503, {"error": "not ready"}) if self.behaviour.not_ready else (200, {"name": "stub"})
+        inputs = [{"name": "image", "datatype": "BYTES", "shape": [-1]}]
+        return (503, {"error": "not ready"}) if self.behaviour.not_ready else (200, {"name": "stub", "inputs": inputs})
 
     async def infer(self, path: str, headers: dict[str, str], body: bytes, writer: asyncio.StreamWriter) -> bool:
         behaviour = self.behaviour

@@ -1,0 +1,107 @@
+"""The pages of documentation, their fenced blocks and commands, and which commands no test runs as they stand."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+PAGES = (
+    "README.md",
+    "scheduler/README.md",
+    "scheduler/DECISIONS.md",
+    "scheduler/PLANNING.md",
+    "scheduler/ARCHITECTURE.md",
+    "scheduler/CHANGELOG.md",
+    "edge_server/README.md",
+    "serverless_fn/README.md",
+    "models/README.md",
+    "scripts/README.md",
+    "tests/README.md",
+)
+_FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+
+
+@dataclass(frozen=True)
+class NotRun:
+    """Why a documented command is not run, and the test that checks what can be checked instead."""
+
+    reason: str
+    instead: str
+
+
+_DEMO = NotRun("minutes", "tests/acceptance/test_demo.py")
+_SUITE = NotRun("runs the tests themselves", "tests/unit/test_pins.py")
+_INSTALLS = NotRun("downloads packages", "tests/unit/test_documents.py")
+_UNIT = NotRun("systemctl, or files of root", "tests/unit/test_systemd_units.py")
+_DOCKER = NotRun("docker", "tests/unit/test_dockerfiles.py")
+_EVALUATION = NotRun("minutes", "tests/unit/test_evaluate.py")
+NOT_RUN: Mapping[str, NotRun] = {
+    "make demo": _DEMO,
+    "make demo EMULATE=none": _DEMO,
+    ".venv/bin/python -m scripts.demo --provisioned 12": _DEMO,
+    "make test": _SUITE,
+    "make unit PYTHON=python3.12": _SUITE,
+    ".venv/bin/python -m pytest tests/oracles": _SUITE,
+    ".venv/bin/python -m pytest tests/unit/test_wire.py -k malformed": _SUITE,
+    ".venv/bin/python -m pytest -n 2 --dist loadgroup": _SUITE,
+    "python3 -m venv /opt/edgeburst && . /opt/edgeburst/bin/activate": _INSTALLS,
+    "python3 -m venv --system-site-packages /opt/edgeburst": _INSTALLS,
+    "pip install '.[client]'": _INSTALLS,
+    "/opt/edgeburst/bin/pip install '.[edge]'": _INSTALLS,
+    "install -D -m 644 edgeburst.toml /etc/edgeburst/edgeburst.toml": _UNIT,
+    "install -m 600 KEYS /etc/default/edgeburst": _UNIT,
+    "cp scripts/systemd/edgeburst.service /etc/systemd/system/": _UNIT,
+    "systemctl enable --now edgeburst": _UNIT,
+    "cp scripts/systemd/edgeburst-edge.service /etc/systemd/system/": _UNIT,
+    "systemctl enable --now edgeburst-edge": _UNIT,
+    "docker build -f edge_server/Dockerfile -t edgeburst-edge .": _DOCKER,
+    "docker run --runtime nvidia -p 8700:8700 edgeburst-edge": _DOCKER,
+    "docker build --platform linux/amd64 -f serverless_fn/Dockerfile "
+    "-t REGISTRY/NAMESPACE/edgeburst-function:1-cpu .": _DOCKER,
+    "docker push REGISTRY/NAMESPACE/edgeburst-function:1-cpu": _DOCKER,
+    "s deploy -t serverless_fn/s.yaml": NotRun("a real account", "tests/unit/test_fc_deployment.py"),
+    ".venv/bin/python -m scripts.evaluate --suite load --policy edgeburst,static --quick": _EVALUATION,
+    ".venv/bin/python -m scripts.evaluate --suite load,noise --scales 2,2.4,3,4 --markdown": _EVALUATION,
+    ".venv/bin/python -m scripts.evaluate --suite figures --traces DIR": _EVALUATION,
+    ".venv/bin/python -m scripts.evaluate --suite engine --against WORKTREE": _EVALUATION,
+    ".venv/bin/python -m scripts.sensitivity": NotRun("minutes", "tests/unit/test_sensitivity.py"),
+    ".venv/bin/python -m scripts.train_digits --out digits.pt": NotRun("minutes", "tests/integration/test_models.py"),
+    ".venv/bin/python -m scripts.config_reference --write": NotRun(
+        "writes into the source tree", "tests/unit/test_documents.py"
+    ),
+}
+
+_SERVED = (
+    "edgeburst-edge --host 0.0.0.0 --port 8700 --model resnet50 --weights resnet50=FILE --weights-sha256 resnet50=HEX"
+)
+ELSEWHERE: Mapping[str, Collection[str]] = {
+    "scheduler/PLANNING.md": {"kill -HUP PID"},
+    "edge_server/README.md": {_SERVED},
+    "models/README.md": {_SERVED},
+}
+"""Commands that a page repeats, and that are run on another page."""
+
+
+def text_of(page: str) -> str:
+    return (ROOT / page).read_text(encoding="utf-8")
+
+
+def blocks(page: str, language: str) -> list[str]:
+    """The fenced blocks of a page in this language, in order."""
+    return [body for named, body in _FENCE.findall(text_of(page)) if named == language]
+
+
+def commands(page: str) -> Iterator[str]:
+    """The commands of a page in order, without comments; a continued line is one command."""
+    for block in blocks(page, "sh"):
+        for line in re.sub(r"\\\n\s*", "", block).splitlines():
+            if command := re.sub(r"(^|\s+)# .*$", "", line).strip():
+                yield command
+
+
+def run_commands(page: str) -> list[str]:
+    """The commands of a page that a test runs there, in order."""
+    return [command for command in commands(page) if command not in NOT_RUN and command not in ELSEWHERE.get(page, ())]
