@@ -5,6 +5,7 @@ operator changed limits. Never because a timer ticked: a host whose traffic is s
 """
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from scheduler.beliefs import Beliefs, LearnedBeliefs
@@ -57,12 +58,17 @@ class PlanRequest:
 class Control:
     """Owns the estimates and the decision to plan anew."""
 
-    def __init__(self, settings: EngineSettings) -> None:
-        """Stores the settings."""
+    def __init__(self, settings: EngineSettings, limits: Mapping[str, Limits] | None = None) -> None:
+        """Stores the settings.
+
+        Args:
+            settings: of the engine.
+            limits: what operators have set already, by model.
+        """
         self._settings = settings
         self._estimates = Estimates(settings)
         self.beliefs: Beliefs = LearnedBeliefs(self._estimates)
-        self._limits: dict[str, Limits] = {}
+        self._limits: dict[str, Limits] = dict(limits or {})
         self._plan: Plan | None = None
         self._last_plan_id = 1
         self._finding: Finding | None = None
@@ -180,12 +186,13 @@ class Control:
         """Returns what an operator set for a model, whether it is served just now or not."""
         return self._limits.get(model, Limits())
 
-    def limits_changed(self, model: str, limits: Limits) -> None:
-        """Plans anew under an operator's limits."""
+    def limits_changed(self, model: str, limits: Limits, *, served: bool = True) -> None:
+        """Plans anew under an operator's limits; those of a model that is not served just now are only noted."""
         if limits == self.limits(model):
             return
         self._limits[model] = limits
-        self._found(Finding("limits", f"{model}: {_limits_sentence(limits)}"))
+        if served:
+            self._found(Finding("limits", f"{model}: {_limits_sentence(limits)}"))
 
     def settings_changed(self, settings: EngineSettings) -> None:
         """Takes over a reloaded configuration.

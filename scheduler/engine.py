@@ -26,7 +26,7 @@ from scheduler.dispatch.outbox import InFlightBatch, Outbox, unanswered
 from scheduler.dispatch.queue import Admission
 from scheduler.dispatch.refusals import Refusals, expected_drain_s, no_room, not_served
 from scheduler.dispatch.request_table import RequestTable
-from scheduler.dispatch.spend_cap import OverCap
+from scheduler.dispatch.spending import Spending
 from scheduler.dispatch.uplink import UplinkOccupancy
 from scheduler.domain.batches import Batch, BatchReport, FailureKind
 from scheduler.domain.decisions import Cause
@@ -48,6 +48,7 @@ from scheduler.domain.messages import (
     RequestCancelled,
     SendProbe,
     SettingsChanged,
+    SpendGranted,
 )
 from scheduler.domain.plans import EngineSettings, Limits, Plan, Snapshot
 from scheduler.domain.requests import Backend, Request
@@ -91,6 +92,7 @@ class Engine:
             settings.max_function_in_flight,
         )
         self._sending = FunctionSending(self._function, self._outbox)
+        self._spending = Spending(self._function, self._queues, self._outbox)
         self._keep_warm = KeepWarm(self._queues, self._sending)
         self._dispatcher = Dispatcher(
             self._queues,
@@ -102,7 +104,7 @@ class Engine:
             Refusals(edge, self._function),
         )
         self._failures = Failures(self._queues, edge, self._function, self._table, self._dispatcher)
-        self._spend(settings)
+        self._spending.configure(settings)
         self._control = Control(settings) if control is None else control
         self._beliefs = self._control.beliefs
         self._believed_up = True, True
@@ -112,10 +114,6 @@ class Engine:
         self._now_s = 0.0
         self._draining = False
         self._lessons: list[tuple[Batch, BatchReport, float, float]] = []
-
-    def _spend(self, settings: EngineSettings) -> None:
-        self._ledger.cap.configure(per_hour=settings.spend_per_hour, per_day=settings.spend_per_day)
-        self._function.configure(max_in_flight=settings.max_function_in_flight, over_cap=OverCap(settings.over_cap))
 
     def handle(self, messages: Sequence[Message], now_s: float) -> list[Command]:
         """Takes in all that has happened up to `now_s` and returns what to do.
@@ -161,6 +159,8 @@ class Engine:
                 self._limits_changed(model, limits, now_s)
             case SettingsChanged(settings):
                 self._settings_changed(settings, now_s)
+            case SpendGranted():
+                self._spending.granted(message, now_s=now_s)
             case DrainStarted():
                 self._draining = True
                 self._dispatcher.flush(now_s)
@@ -170,7 +170,7 @@ class Engine:
         if self._lessons:
             return self._now_s
         wakeup_s = min(self._dispatcher.next_wakeup_s(self._now_s), self._control.next_wakeup_s())
-        wakeup_s = min(wakeup_s, self._circuits.next_s(self._now_s))
+        wakeup_s = min(wakeup_s, self._circuits.next_s(self._now_s), self._spending.next_s())
         return None if wakeup_s == NEVER else max(wakeup_s, self._now_s)
 
     def statistics(self) -> EngineStatistics:
@@ -188,6 +188,7 @@ class Engine:
             edge_up=self._circuits.edge.closed,
             function_up=self._circuits.function.closed,
             spent=self._ledger.spent,
+            leased=self._spending.left,
             expected_drain_s=expected_drain_s(self._queues.values(), self._function.max_in_flight),
             draining=self._draining,
             plan=self._plan,
@@ -318,23 +319,21 @@ class Engine:
             self._dispatcher.assign_all(waiting, Cause.PLAN, now_s=now_s)
 
     def _limits_changed(self, model: str, limits: Limits, now_s: float) -> None:
+        # A model that is away just now has them when it comes back.
+        self._control.limits_changed(model, limits, served=model in self._queues)
         if model not in self._queues:
             return
         self._queues[model].limit(limits)
-        self._control.limits_changed(model, limits)
         self._dispatcher.reassign_all(Cause.LIMITS, now_s=now_s)
 
     def _settings_changed(self, settings: EngineSettings, now_s: float) -> None:
         self._circuits.configure(failures_to_open=settings.failures_to_open, first_pause_s=settings.reopen_after_s)
         self._admission.configure(max_requests=settings.queue_max_requests, max_bytes=settings.queue_max_bytes)
-        self._spend(settings)
+        self._spending.configure(settings)
         self._control.settings_changed(settings)
         self._drop_queues({model.name for model in settings.models})
-        waiting, snapshot, plan_id = (
-            self._dispatcher.withdraw_all(),
-            self._snapshot(now_s),
-            self._control.next_plan_id(),
-        )
+        waiting, snapshot = self._dispatcher.withdraw_all(), self._snapshot(now_s)
+        plan_id = self._control.next_plan_id()
         self._adopt(best_plan(snapshot, plan_id=plan_id, cause="settings", detail="reloaded", at_once=True))
         self._dispatcher.assign_all(waiting, Cause.LIMITS, now_s=now_s)
 
@@ -387,6 +386,7 @@ class Engine:
         idle_link = quiet and self._control.probe_due(now_s, starved=self._dispatcher.starved(now_s))
         for backend in self._circuits.to_probe(now_s, idle_link=idle_link):
             self._outbox.command(SendProbe(backend))
+        self._spending.ask(now_s)
 
     def _take_back(self, batch_id: int, now_s: float) -> InFlightBatch:
         sent = self._outbox.take_back(batch_id)

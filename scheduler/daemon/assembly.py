@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timezone
 
+from scheduler.control import Control
 from scheduler.daemon.backends.batch_send import Clock, InferenceBackend
 from scheduler.daemon.backends.edge import EdgeBackend
 from scheduler.daemon.backends.function import FunctionBackend, FunctionName
@@ -17,6 +18,7 @@ from scheduler.daemon.limits import ModelLimits
 from scheduler.daemon.own_latency import OwnLatency
 from scheduler.daemon.records import BatchRing
 from scheduler.daemon.runner import PlanMaker, Runner
+from scheduler.daemon.state.keeper import WITHOUT, StateKeeper
 from scheduler.daemon.status import DaemonStatus, PlanHistory
 from scheduler.daemon.threads import DaemonThreads
 from scheduler.domain.messages import ComputePlan
@@ -83,7 +85,9 @@ class Assembly:
     """What the HTTP handlers use of them."""
 
 
-def assemble(config: Config, settings: EngineSettings, where: Places, *, clock: Clock) -> Assembly:
+def assemble(
+    config: Config, settings: EngineSettings, where: Places, *, clock: Clock, state: StateKeeper | None = None
+) -> Assembly:
     """Returns the runner and everything around it; opens no connection.
 
     Args:
@@ -91,8 +95,9 @@ def assemble(config: Config, settings: EngineSettings, where: Places, *, clock: 
         settings: its settings of the engine.
         where: its backends.
         clock: monotonic seconds, with the same origin as the event loop's `time`.
+        state: what outlives the process; None: nothing does.
     """
-    engine = Engine(settings)
+    engine = Engine(settings, None if state is None else Control(settings, state.limits))
     explanations = _explanations(config, engine, clock)
     batches, plans, own_latency = BatchRing(config.daemon.records), PlanHistory(), OwnLatency()
     runner = Runner(
@@ -105,8 +110,12 @@ def assemble(config: Config, settings: EngineSettings, where: Places, *, clock: 
         batches=batches,
         plans=plans,
         answer_reserve_s=config.daemon.answer_reserve_s,
+        ledger=state,
     )
     limits = ModelLimits(runner.post)
+    if state is not None:
+        limits = ModelLimits(runner.post, before=state.limits, save=state.save_limits)
+        state.connect(post=runner.post, left=lambda: engine.statistics().leased)
     status = DaemonStatus(
         runner=runner.statistics,
         engine=engine.statistics,
@@ -114,6 +123,7 @@ def assemble(config: Config, settings: EngineSettings, where: Places, *, clock: 
         plans=plans,
         explanations=explanations.status,
         own_latency=own_latency.summary,
+        state=_without_state if state is None else state.status,
     )
     parts = DaemonParts(
         runner=runner,
@@ -124,6 +134,10 @@ def assemble(config: Config, settings: EngineSettings, where: Places, *, clock: 
         explain=explanations.find,
     )
     return Assembly(runner, explanations, parts)
+
+
+def _without_state() -> dict[str, object]:
+    return {"folder": None, "up": True, "failures": 0, "message": f"nothing outlives this process: {WITHOUT}"}
 
 
 def _explanations(config: Config, engine: Engine, clock: Clock) -> Explanations:

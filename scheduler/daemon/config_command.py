@@ -11,6 +11,7 @@ from typing import Any
 
 from scheduler.daemon.config.config import Config, load_config
 from scheduler.daemon.config.credentials import read_access_key, secret_references
+from scheduler.daemon.state.keeper import WITHOUT
 from scheduler.domain.errors import ConfigError
 from scheduler.domain.latency import FunctionTier, LatencyModel
 from scheduler.domain.plans import EngineSettings, ModelSettings
@@ -88,6 +89,7 @@ def summary(config: Config, environ: Mapping[str, str]) -> dict[str, Any]:
             "over_cap": settings.over_cap,
             "currency": config.currency(),
         },
+        "state": str(config.state_folder() or ""),
         "explain": {"ring": config.explain.ring, "file": str(config.explain_file() or "")},
         "models": [_model(model) for model in settings.models],
         "warnings": list(_warnings(config, settings, environ)),
@@ -198,6 +200,10 @@ def _lines(found: Mapping[str, Any]) -> Iterator[str]:
     caps = [f"{spend[key]:g} {spend['currency']} {words}" for key, words in _CAPS if spend[key] is not None]
     if caps:
         yield f"spends       at most {', '.join(caps)}; above that: {spend['over_cap']}"
+    if found["state"]:
+        yield f"keeps        leased money, limits and estimates in {found['state']}"
+    else:
+        yield f"keeps        nothing: {WITHOUT}"
     for model in found["models"]:
         yield from _model_lines(model)
     for warning in found["warnings"]:

@@ -4,6 +4,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from itertools import count
+from typing import Protocol
 
 from scheduler.daemon.backends.batch_send import Clock, InferenceBackend
 from scheduler.daemon.bodies import BodyStore, PendingCall, whole_failure
@@ -29,9 +30,12 @@ from scheduler.domain.messages import (
     RefuseRequest,
     RequestArrived,
     RequestCancelled,
+    RequestSpend,
+    ReturnSpend,
     SendBatch,
     SendProbe,
     SettingsChanged,
+    SpendGranted,
 )
 from scheduler.domain.plans import EngineSettings, Plan
 from scheduler.domain.requests import Backend
@@ -50,6 +54,16 @@ _STOPPED = Refusal(RefusalKind.DRAINING, "the daemon stopped before the request 
 _CRASHED = Refusal(RefusalKind.BACKEND, "the daemon failed on an internal error and restarts; send the request again")
 
 
+class SpendLedger(Protocol):
+    """What leases money; see `state.keeper.StateKeeper`."""
+
+    def request(self, command: RequestSpend) -> None:
+        """Leases money; the engine gets SpendGranted."""
+
+    def give_back(self, command: ReturnSpend) -> None:
+        """Gives leased money back."""
+
+
 class Runner:
     """The calls that have not ended, and the tasks that the engine's commands start for them."""
 
@@ -65,6 +79,7 @@ class Runner:
         batches: BatchRing,
         plans: PlanHistory,
         answer_reserve_s: float = 0.0,
+        ledger: SpendLedger | None = None,
     ) -> None:
         """Stores its parts; `start` begins.
 
@@ -78,6 +93,7 @@ class Runner:
             batches: takes every batch that has ended.
             plans: takes every plan that the engine adopts.
             answer_reserve_s: part of every deadline for the daemon's own work; at most half the deadline is used.
+            ledger: leases money; None: whatever the engine asks for is granted.
         """
         self._settings = settings
         self._tiers = _tiers(settings)
@@ -87,6 +103,7 @@ class Runner:
         self._explanations = explanations
         self._plans = plans
         self._answer_reserve_s = answer_reserve_s
+        self._ledger = ledger
         self._driver = EngineDriver(engine, clock=clock, perform=self._perform, fail=self._stop_for)
         self._sender = BatchSender(backends=backends, post=self._driver.post, clock=clock, ring=batches)
         self._bodies = BodyStore()
@@ -236,6 +253,8 @@ class Runner:
                     self._plan_task = asyncio.get_running_loop().create_task(self._plan(command), name="plan")
                 case SendProbe(backend):
                     self._sender.probe(backend)
+                case RequestSpend() | ReturnSpend():
+                    self._lease(command)
                 case PlanAdopted(plan):
                     self._plans.add(plan)
                     log(logging.INFO, "plan_adopted", plan_id=plan.plan_id, cause=plan.cause, detail=plan.detail)
@@ -252,6 +271,15 @@ class Runner:
         for member in members:
             member.attempts += 1
         self._sender.send(batch, self._tiers.get((batch.model, batch.tier)), members, now_s=now_s)
+
+    def _lease(self, command: RequestSpend | ReturnSpend) -> None:
+        match command:
+            case ReturnSpend() if self._ledger is not None:
+                self._ledger.give_back(command)
+            case RequestSpend() if self._ledger is not None:
+                self._ledger.request(command)
+            case RequestSpend(amount):
+                self._driver.post(SpendGranted(amount))
 
     def _give_out(self, answers: Sequence[tuple[int, AnsweredBatch]]) -> None:
         try:

@@ -20,6 +20,7 @@ from scheduler.daemon.config.config import Config, load_config
 from scheduler.daemon.http.app import INGRESS, app_runner, create_app
 from scheduler.daemon.logs import log
 from scheduler.daemon.signals import Signals
+from scheduler.daemon.state.keeper import StateKeeper
 from scheduler.daemon.threads import DaemonThreads
 from scheduler.domain.errors import ConfigError, EdgeburstError
 from scheduler.systemd import Notifier
@@ -74,10 +75,11 @@ def run(args: argparse.Namespace) -> int:
     """
     logs.set_up(args.log_level)
     config = load_config(args.config, os.environ)
-    daemon = Daemon(config, os.environ, Notifier.from_environment(os.environ, warn=_warn))
     loop = _new_loop()
     try:
         asyncio.set_event_loop(loop)
+        state = _keeper(config)
+        daemon = Daemon(config, os.environ, Notifier.from_environment(os.environ, warn=_warn), state)
         return loop.run_until_complete(daemon.run())
     finally:
         asyncio.set_event_loop(None)
@@ -87,8 +89,16 @@ def run(args: argparse.Namespace) -> int:
 class Daemon:
     """Everything that runs in the process, from its start to its end."""
 
-    def __init__(self, config: Config, environ: Mapping[str, str], notifier: Notifier) -> None:
+    def __init__(
+        self, config: Config, environ: Mapping[str, str], notifier: Notifier, state: StateKeeper | None = None
+    ) -> None:
         """Assembles the parts; opens no connection and does not listen yet.
+
+        Args:
+            config: the configuration.
+            environ: the environment that holds its secrets.
+            notifier: tells systemd how it goes.
+            state: what outlives the process; None: nothing does.
 
         Raises:
             ConfigError: a secret that the configuration refers to is missing.
@@ -97,7 +107,8 @@ class Daemon:
         self._environ = environ
         self._notifier = notifier
         self._places = places(config, environ)
-        assembly = assemble(config, config.engine_settings(), self._places, clock=time.monotonic)
+        self._state = state
+        assembly = assemble(config, config.engine_settings(), self._places, clock=time.monotonic, state=state)
         self._runner, self._explanations = assembly.runner, assembly.explanations
         self._app = create_app(assembly.parts, config, environ)
         self._signals = Signals()
@@ -112,8 +123,12 @@ class Daemon:
         server = app_runner(self._app, stop_limit_s=WRITING_LIMIT_S)
         await server.setup()
         try:
-            host, port = await self._listen(server)
             self._runner.start()
+            if self._state is not None:
+                if self._config.function is not None and self._config.capped:
+                    await self._state.begun()
+                self._side_task(self._state.run(), name="state")
+            host, port = await self._listen(server)
             self._side_task(self._get_ready(host, port), name="get-ready")
             self._side_task(self._watch_engine(), name="watch-engine")
             self._side_task(self._reload_when_told(), name="reload")
@@ -167,7 +182,7 @@ class Daemon:
             await self._runner.replace_backend(backend, make_backend(backend, where, time.monotonic))
         self._runner.reload(settings)
         self._app[INGRESS].reload(config)
-        fixed = [name for name in ("host", "port", "records") if _differ(config, self._config, name)]
+        fixed = [name for name in ("host", "port", "records", "state") if _differ(config, self._config, name)]
         fixed += ["explain"] if config.explain != self._config.explain else []
         self._config, self._places = config, where
         log(logging.INFO, "reloaded", path=config.path, needs_restart=",".join(fixed) or "nothing")
@@ -194,9 +209,14 @@ class Daemon:
             task.cancel()
         await asyncio.gather(*self._side_tasks, return_exceptions=True)
         await self._runner.close()
+        if self._state is not None:
+            await self._state.close(clean=not self._failed.is_set())
         await self._explanations.close()
         # The listener stays open until here, so that clients get an error response while the daemon stops.
         await server.cleanup()
+        if self._state is not None:
+            # Last of all: a successor that gets the folder finds the port free.
+            self._state.release()
 
     def _side_task(self, work: Coroutine[Any, Any, None], *, name: str) -> None:
         task = asyncio.get_running_loop().create_task(work, name=name)
@@ -241,6 +261,11 @@ def _cannot_listen(host: str, port: int, error: OSError) -> str:
     if error.errno == errno.EADDRINUSE:
         return f"port {port} of {host} is in use; stop the program on it, or set another daemon.port (0: a free one)"
     return f"cannot listen on {host}:{port} ({error.strerror or error}); correct daemon.host and daemon.port"
+
+
+def _keeper(config: Config) -> StateKeeper | None:
+    folder = config.state_folder()
+    return None if folder is None else StateKeeper(folder, currency=config.currency())
 
 
 def _new_loop() -> asyncio.AbstractEventLoop:

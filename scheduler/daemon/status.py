@@ -60,6 +60,7 @@ class DaemonStatus:
         plans: PlanHistory,
         explanations: Callable[[], Mapping[str, object]],
         own_latency: Callable[[], Mapping[str, object]],
+        state: Callable[[], Mapping[str, object]],
     ) -> None:
         """Stores what to ask.
 
@@ -70,6 +71,7 @@ class DaemonStatus:
             plans: the latest plans.
             explanations: returns the state of the explanations and their file.
             own_latency: returns the daemon's own latency.
+            state: returns what is kept beyond the process.
         """
         self._runner = runner
         self._engine = engine
@@ -77,6 +79,7 @@ class DaemonStatus:
         self._plans = plans
         self._explanations = explanations
         self._own_latency = own_latency
+        self._state = state
 
     def report(self) -> dict[str, object]:
         """Returns the state as GET /v1/status shows it."""
@@ -88,6 +91,7 @@ class DaemonStatus:
             "plans": self._plans.rows(),
             "explanations": self._explanations(),
             "own_latency": jsonable(self._own_latency()),
+            "state": self._state(),
         }
 
 

@@ -39,6 +39,7 @@ _GAUGES = (
     ("uplink_bytes_per_s", "edgeburst_uplink_bytes_per_second", "Estimated bandwidth to the functions."),
     ("uplink_rtt_s", "edgeburst_uplink_round_trip_seconds", "Estimated round-trip time to the functions."),
     ("expected_drain_s", "edgeburst_expected_drain_seconds", "Expected time until the queue is empty."),
+    ("leased", "edgeburst_leased", "Money leased from the state folder and not spent, in the price sheet's currency."),
     ("spent", "edgeburst_spent", "Money spent on functions since the start, in the price sheet's currency."),
 )
 
@@ -251,6 +252,15 @@ class _StatusCollector(Collector):
         if values.get("plan"):
             yield from plan_metrics(values["plan"])
         yield _placements(status)
+        yield from _state(status)
+
+
+def _state(status: Mapping[str, Any]) -> Iterator[Metric]:
+    state = status.get("state")
+    if isinstance(state, Mapping) and state["folder"]:
+        yield GaugeMetricFamily("edgeburst_state_up", "1 while the state folder can be used.", value=state["up"])
+        failures = "Times that the state folder could not be used."
+        yield CounterMetricFamily("edgeburst_state_failures", failures, value=state["failures"])
 
 
 def _placements(status: Mapping[str, Any]) -> Metric:

@@ -61,7 +61,7 @@ class FunctionSide:
     def verdict(self, queues: ModelQueues, queued: QueuedRequest, *, now_s: float) -> SpendVerdict:
         """Returns what the spend caps allow for this request, all that is gathered counted in."""
         cap = self.ledger.cap
-        if cap.per_hour is None and cap.per_day is None:
+        if not cap.capped:
             return SpendVerdict.FUNCTION
         # A request that may not go there, or fits into no batch, asks for no money.
         if not allowed(queues, queued):
@@ -87,6 +87,10 @@ class FunctionSide:
                 cost += self._max_cost_of(buffer, buffer.queue.items + joining)
         return cost, queued.request.priority > queues.model.default_priority
 
+    def max_cost_gathered(self, buffer: FunctionBuffer) -> float:
+        """Returns the money of all that is gathered in a buffer, in batches as large as they may be."""
+        return self._max_cost_of(buffer, buffer.queue.items) if buffer.cap else 0.0
+
     def _max_cost_of(self, buffer: FunctionBuffer, items: int) -> float:
         full, rest = divmod(items, buffer.max_items)
         return full * self.max_cost(buffer, buffer.max_items) + (self.max_cost(buffer, rest) if rest else 0.0)
@@ -99,7 +103,7 @@ class FunctionSide:
     def affords(self, buffer: FunctionBuffer, items: int, *, now_s: float) -> bool:
         """Whether the spend caps allow one more batch of so many items."""
         cap = self.ledger.cap
-        if cap.per_hour is None and cap.per_day is None:
+        if not cap.capped:
             return True
         return cap.allows(self.max_cost(buffer, items), now_s)
 
@@ -242,8 +246,8 @@ class FunctionSide:
         return max(now_s, self.circuit.not_before_s) >= self.hopeless_at_s(buffer, queued)
 
     def has_slot(self, buffer: FunctionBuffer, *, now_s: float) -> bool:
-        """Whether one more batch may be in flight now."""
-        return self.circuit.usable(now_s) and self.uplink.has_slot(self.slots(buffer))
+        """Whether one more batch may be in flight now; not while money for it is being leased."""
+        return self.circuit.usable(now_s) and self.uplink.has_slot(self.slots(buffer)) and self.ledger.cap.funded
 
     def lost(self, buffer: FunctionBuffer, queued: QueuedRequest, *, now_s: float) -> bool:
         """Whether this request is expected to be late even alone."""

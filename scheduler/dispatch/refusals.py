@@ -9,6 +9,7 @@ from scheduler.dispatch.edge_side import EdgeSide
 from scheduler.dispatch.function_side import FunctionSide
 from scheduler.dispatch.model_queues import ModelQueues
 from scheduler.dispatch.queue import Admission, QueuedRequest
+from scheduler.dispatch.spend_cap import STATE
 from scheduler.domain.decisions import Offer, Reason
 from scheduler.domain.errors import Refusal, RefusalKind
 from scheduler.domain.requests import Backend
@@ -40,7 +41,12 @@ class Refusals:
         """Returns what is told when only a function could answer and a spend cap forbids it."""
         closed = self.function.closed(queues, queued, now_s=now_s)
         message = f"the spend cap per {closed.window} is reached and the edge cannot answer within the deadline"
-        if closed.share < 1.0:
+        if closed.window == STATE:
+            message = (
+                "the daemon's state folder leases no money, without which a spend cap could not be kept, and the edge "
+                "cannot answer within the deadline"
+            )
+        elif closed.share < 1.0:
             message = (
                 f"the rest of the spend cap per {closed.window} is kept for requests of higher priority, and the edge "
                 "has no room to spare"

@@ -1,6 +1,7 @@
 """Spend caps an hour and a day: what was spent, and what happens to requests when a cap is reached."""
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from enum import Enum
 
@@ -11,6 +12,9 @@ QUARTER_S = 900.0
 KEPT_FOR_PRIORITY = 0.2
 """Part of each cap that requests of low priority may not use up where `refuse-low-priority` holds. Judgement: halved or
 doubled, cost and lateness stay within noise."""
+STATE = "state"
+"""What closes the functions, in place of a cap, while the state folder leases nothing: at the start, or if it cannot be
+written."""
 _ROUNDING = 1e-9
 """Three batches of a tenth fit into a cap of three tenths, whatever binary fractions make of their sum. Derived: a sum
 of thousands of floats errs by less."""
@@ -99,8 +103,50 @@ class SlidingSum:
             falls_s = (bucket + 1 + self.buckets) * self.bucket_s
         return falls_s
 
+    def remember(self, amount: float, *, at_s: float) -> None:
+        """Adds money that was booked before, in any order of times."""
+        bucket = self._bucket(at_s)
+        self._amounts[bucket] = self._amounts.get(bucket, 0.0) + amount
+        self._amounts = dict(sorted(self._amounts.items()))
+        self._total = math.fsum(self._amounts.values())
+
     def _bucket(self, at_s: float) -> int:
         return math.floor(at_s / self.bucket_s)
+
+
+@dataclass(slots=True)
+class Lease:
+    """Money leased ahead from a ledger that outlives the process, where one is kept.
+
+    Caps are the ledger's business then: what it does not lease is not spent. It leases less than was asked for when a
+    cap is reached, or when it cannot be written; the lease is then `dry` until it gives all that is asked for.
+
+    >>> lease = Lease()
+    >>> lease.dry, lease.closed_by
+    (True, 'state')
+    >>> lease.grant(0.5, closed_by="", opens_at_s=0.0)
+    >>> lease.left, lease.dry
+    (0.5, False)
+    """
+
+    left: float = 0.0
+    """Leased and not booked; negative after bills that were higher than what was held back for them."""
+    closed_by: str = STATE
+    """Why the ledger gave less than was asked for: "hour", "day" or "state"; empty if it did not."""
+    opens_at_s: float = 0.0
+    """When it may give more."""
+    batch_cost: float = math.inf
+    """Highest cost of one batch, inf until it is known: while so much is left, any batch can be sent without asking."""
+
+    @property
+    def dry(self) -> bool:
+        """Whether no more is to be had than what is left."""
+        return bool(self.closed_by)
+
+    def grant(self, amount: float, *, closed_by: str, opens_at_s: float) -> None:
+        """Adds what the ledger has leased, with what it says about more."""
+        self.left += amount
+        self.closed_by, self.opens_at_s = closed_by, opens_at_s
 
 
 @dataclass(slots=True)
@@ -124,20 +170,51 @@ class SpendCap:
     per_day: float | None = None
     hour: SlidingSum = field(default_factory=lambda: SlidingSum(bucket_s=MINUTE_S, buckets=60))
     day: SlidingSum = field(default_factory=lambda: SlidingSum(bucket_s=QUARTER_S, buckets=96))
+    lease: Lease | None = None
+    """None: no ledger outlives the process, and only what it spent itself counts."""
 
-    def configure(self, *, per_hour: float | None, per_day: float | None) -> None:
-        """Takes over reloaded caps; money spent before counts."""
+    @property
+    def capped(self) -> bool:
+        """Whether there is a cap."""
+        return self.per_hour is not None or self.per_day is not None
+
+    @property
+    def funded(self) -> bool:
+        """Whether a batch need not wait for money that the ledger is about to lease."""
+        lease = self.lease
+        return lease is None or lease.dry or lease.left >= lease.batch_cost or not self.capped
+
+    def configure(self, *, per_hour: float | None, per_day: float | None, leased: bool = False) -> None:
+        """Takes over reloaded caps; money spent before counts.
+
+        Args:
+            per_hour: cap on any hour; None: none.
+            per_day: cap on any 24 hours.
+            leased: whether money is leased from a ledger, which stays so once it is.
+        """
         self.per_hour, self.per_day = per_hour, per_day
+        if leased and self.lease is None:
+            self.lease = Lease()
+
+    def remember(self, before: Iterable[tuple[float, float]], *, now_s: float) -> None:
+        """Counts money that earlier processes spent: pairs of seconds ago and amount."""
+        for ago_s, amount in before:
+            self.hour.remember(amount, at_s=now_s - ago_s)
+            self.day.remember(amount, at_s=now_s - ago_s)
 
     def book(self, amount: float, *, at_s: float) -> None:
         """Counts the cost of a batch that is sent; times must not descend."""
         self.hour.book(amount, at_s=at_s)
         self.day.book(amount, at_s=at_s)
+        if self.lease is not None:
+            self.lease.left -= amount
 
     def correct(self, difference: float, *, booked_at_s: float) -> None:
         """Changes the money booked at that time, however long ago it was."""
         self.hour.correct(difference, booked_at_s=booked_at_s)
         self.day.correct(difference, booked_at_s=booked_at_s)
+        if self.lease is not None:
+            self.lease.left -= difference
 
     def room(self, now_s: float, *, share: float = 1.0) -> float:
         """Returns the money that may still be spent now, at least 0; inf without a cap.
@@ -154,10 +231,13 @@ class SpendCap:
         return not self.closed_by(cost, now_s, share=share)
 
     def closed_by(self, cost: float, now_s: float, *, share: float = 1.0) -> str:
-        """Returns the cap that forbids such a batch, "hour" or "day"; empty if none does."""
-        for name, cap, window in self._caps():
+        """Returns the cap that forbids such a batch, "hour", "day" or, for a ledger that fails, "state"; or empty."""
+        caps, lease = self._caps(), self.lease
+        for name, cap, window in caps:
             if window.sum(now_s) + cost > cap * share + _ROUNDING * cap:
                 return name
+        if caps and lease is not None and lease.dry and cost > lease.left + _ROUNDING * caps[0][1]:
+            return lease.closed_by
         return ""
 
     def reopens_at_s(self, cost: float, now_s: float, *, share: float = 1.0) -> float:
@@ -165,7 +245,9 @@ class SpendCap:
 
         A bill that is smaller than expected may allow it earlier.
         """
-        opens_s = (window.falls_to_s(cap * share + _ROUNDING * cap - cost, now_s) for _, cap, window in self._caps())
+        opens_s = [window.falls_to_s(cap * share + _ROUNDING * cap - cost, now_s) for _, cap, window in self._caps()]
+        if opens_s and self.lease is not None and self.lease.dry:
+            opens_s.append(self.lease.opens_at_s)
         return max(opens_s, default=now_s)
 
     def _caps(self) -> list[tuple[str, float, SlidingSum]]:
@@ -202,7 +284,7 @@ class Closed:
     """The cap that forbids a request to go to a function."""
 
     window: str
-    """Which cap it is: "hour" or "day"."""
+    """Which cap it is: "hour" or "day"; or "state", for a ledger that leases nothing."""
     share: float
     """Fraction of the cap that the request might have used."""
     opens_s: float

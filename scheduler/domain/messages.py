@@ -87,6 +87,20 @@ class DrainStarted:
     """Start of the drain: no further request is admitted, and gathered function batches are sent at once."""
 
 
+@dataclass(frozen=True, slots=True)
+class SpendGranted:
+    """Answer to RequestSpend: money that may be spent from now on, leased from a ledger that outlives the process."""
+
+    amount: float
+    """In the prices' currency; less than asked for where `closed_by` says why."""
+    closed_by: str = ""
+    """Why it is less: "hour" or "day" for a cap, "state" for a ledger that cannot be written; empty if it is not."""
+    opens_in_s: float = 0.0
+    """Seconds until it is worth asking again."""
+    before: tuple[tuple[float, float], ...] = ()
+    """Money of earlier processes, with the first answer only: seconds ago and amount, oldest first."""
+
+
 Message = (
     RequestArrived
     | RequestCancelled
@@ -98,6 +112,7 @@ Message = (
     | LimitsChanged
     | SettingsChanged
     | DrainStarted
+    | SpendGranted
 )
 
 
@@ -148,4 +163,23 @@ class PlanAdopted:
     plan: Plan
 
 
-Command = SendBatch | AnswerRequest | RefuseRequest | ComputePlan | SendProbe | PlanAdopted
+@dataclass(frozen=True, slots=True)
+class RequestSpend:
+    """Command to lease money from the ledger, ahead of use; it is answered by SpendGranted."""
+
+    amount: float
+    left: float
+    """What is left of earlier leases; negative: so much was spent beyond them, and must be booked whatever the caps."""
+    per_hour: float | None
+    """Cap on any hour; None: none."""
+    per_day: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class ReturnSpend:
+    """Command to give leased money back that is not needed; it is not spent any more."""
+
+    amount: float
+
+
+Command = SendBatch | AnswerRequest | RefuseRequest | ComputePlan | SendProbe | PlanAdopted | RequestSpend | ReturnSpend

@@ -196,6 +196,8 @@ class EngineSettings:
     spend_per_day: float | None = None
     over_cap: str = "edge-only"
     """What happens to requests for a function when a cap is reached: serve-late, refuse-low-priority or edge-only."""
+    spend_leased: bool = False
+    """Whether money under a cap is leased from a ledger that outlives the process: none leased, none spent."""
     explain_ring: int = 4096
     """Number of requests whose decisions are kept, so that they can be explained."""
 

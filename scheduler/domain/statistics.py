@@ -20,6 +20,8 @@ class EngineStatistics:
     edge_up: bool
     function_up: bool
     spent: float
+    leased: float | None
+    """Money leased from the state folder and not spent; negative: spent beyond it. None where none is leased."""
     expected_drain_s: float
     draining: bool
     plan: Plan | None

@@ -30,8 +30,10 @@ from scheduler.domain.messages import (
     ProbeMeasured,
     RefuseRequest,
     RequestArrived,
+    RequestSpend,
     SendBatch,
     SendProbe,
+    SpendGranted,
 )
 from scheduler.domain.plans import Plan
 from scheduler.domain.requests import Backend, Request
@@ -196,6 +198,9 @@ class Simulation:
                 self._send_probe(backend, now_s)
             case PlanAdopted(plan):
                 self.journal.plans.append(plan)
+            case RequestSpend(amount):
+                # The ledger of a simulation gives whatever the engine's own caps allow.
+                self._later(now_s, SpendGranted(amount))
 
     def _send_batch(self, batch: Batch, now_s: float) -> None:
         backend = self._edge if batch.backend is Backend.EDGE else self._functions

@@ -109,9 +109,17 @@ class TestWhatItMeans:
                 frozen.name = "other"  # type: ignore[union-attr]
 
     def test_the_engine_section_is_engine_settings_field_by_field(self) -> None:
-        elsewhere = {"models", "explain_ring", "spend_per_hour", "spend_per_day", "over_cap"}
+        elsewhere = {"models", "explain_ring", "spend_per_hour", "spend_per_day", "over_cap", "spend_leased"}
         defaults = {field.name: field.default for field in fields(EngineSettings) if field.name not in elsewhere}
         assert {name: field.default for name, field in EngineSection.model_fields.items()} == defaults
+
+    def test_money_is_leased_where_there_is_a_state_folder_which_is_relative_to_the_file(self, tmp_path: Path) -> None:
+        config = load(tmp_path, f'[daemon]\nstate = "kept"\n{EDGE_MODEL}')
+        assert config.engine_settings().spend_leased
+        assert config.state_folder() == tmp_path / "kept"
+        without = load(tmp_path, EDGE_MODEL)
+        assert not without.engine_settings().spend_leased
+        assert without.state_folder() is None
 
     def test_spend_caps_reach_the_engine_and_the_environment_overrides_them(self, tmp_path: Path) -> None:
         text = '[spend]\nper_hour = 0.5\nper_day = 4\nover_cap = "serve-late"\n' + FUNCTION_MODEL

@@ -492,6 +492,18 @@ def test_an_answer_is_handed_out_before_it_is_learned_from() -> None:
     assert (engine.next_wakeup_s() or 9.0) > 0.6
 
 
+def test_limits_set_while_a_model_is_away_hold_when_it_comes_back() -> None:
+    engine = Engine(settings())
+    engine.handle([], 0.0)
+    both, other = settings(), replace(settings().models[0], name="other")
+    engine.handle([SettingsChanged(replace(both, models=(other,)))], 1.0)
+    engine.handle([LimitsChanged("m", Limits(window_s=0.0, edge_batch_cap=3))], 2.0)
+    engine.handle([SettingsChanged(replace(both, models=(*both.models, other)))], 3.0)
+    assert engine._queues["m"].plan.edge_batch_cap <= 3
+    assert engine._queues["m"].limits == Limits(window_s=0.0, edge_batch_cap=3)
+    assert engine._queues["m"].edge_cap <= 3
+
+
 def test_limits_that_change_nothing_change_no_plan() -> None:
     engine = Engine(settings())
     engine.handle([], 0.0)

@@ -37,9 +37,12 @@ from scheduler.domain.messages import (
     RefuseRequest,
     RequestArrived,
     RequestCancelled,
+    RequestSpend,
+    ReturnSpend,
     SendBatch,
     SendProbe,
     SettingsChanged,
+    SpendGranted,
 )
 from scheduler.domain.plans import EngineSettings, Limits, ModelSettings, Plan, ServiceClass, Snapshot
 from scheduler.domain.requests import Backend
@@ -428,6 +431,21 @@ def test_a_probe_comes_back_once_and_also_where_no_backend_is() -> None:
         ProbeMeasured(Backend.FUNCTION, ok=False),
         ProbeMeasured(Backend.EDGE, ok=True, rtt_s=0.01),
     ]
+
+
+def test_money_is_granted_as_asked_where_there_is_no_ledger() -> None:
+    def ask(message: Message, now_s: float) -> list[Command]:
+        if isinstance(message, LimitsChanged):
+            return [RequestSpend(0.5, 0.0, 1.0, None), ReturnSpend(0.25)]
+        return []
+
+    async def main() -> list[Message]:
+        r = Rig(ScriptedEngine(ask))
+        r.runner.post(LIMITS)
+        await asyncio.sleep(0.1)
+        return r.engine.messages[1:]
+
+    assert run(main()) == [SpendGranted(0.5)]
 
 
 def test_a_drain_waits_for_every_answer() -> None:

@@ -36,6 +36,7 @@ def test_the_report_has_the_state_of_every_part_and_is_json() -> None:
         plans=plans,
         explanations=lambda: {"ring": 10, "file": None},
         own_latency=lambda: {"count": 0},
+        state=lambda: {"folder": None},
     )
     report = status.report()
     assert json.loads(json.dumps(report)) == {
@@ -46,6 +47,7 @@ def test_the_report_has_the_state_of_every_part_and_is_json() -> None:
         "plans": [{"plan_id": 1, "at_s": 101.0, "cause": "rate", "detail": "change 1"}],
         "explanations": {"ring": 10, "file": None},
         "own_latency": {"count": 0},
+        "state": {"folder": None},
     }
 
 

@@ -42,3 +42,10 @@ def test_a_misspelt_key_would_be_noticed(tmp_path: Path) -> None:
     folder.mkdir()
 
     assert unit.name in verified(unit, folder).stderr
+
+
+def test_the_daemons_unit_makes_the_folder_that_the_example_names_for_its_state() -> None:
+    unit = next(unit for unit in UNITS if unit.name == "edgeburst.service").read_text()
+    example = (UNITS[0].parents[1] / "edgeburst.example.toml").read_text()
+    assert "\nStateDirectory=edgeburst\n" in unit
+    assert '"/var/lib/edgeburst"' in example

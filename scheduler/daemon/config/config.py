@@ -50,9 +50,15 @@ class Config(ConfigFile):
             spend_per_hour=self.spend.per_hour,
             spend_per_day=self.spend.per_day,
             over_cap=self.spend.over_cap,
+            spend_leased=bool(self.daemon.state),
             explain_ring=self.explain.ring,
             **self.engine.model_dump(),
         )
+
+    @property
+    def capped(self) -> bool:
+        """Whether there is a spend cap."""
+        return self.spend.per_hour is not None or self.spend.per_day is not None
 
     def currency(self) -> str:
         """Returns the currency of the price sheet; empty without functions."""
@@ -77,6 +83,11 @@ class Config(ConfigFile):
     def explain_file(self) -> Path | None:
         """Returns the file that explanations are written to, None if there is none."""
         name = self.explain.file
+        return self._source.path.parent / name if name else None
+
+    def state_folder(self) -> Path | None:
+        """Returns the folder for what outlives the process, None if nothing does."""
+        name = self.daemon.state
         return self._source.path.parent / name if name else None
 
     def _price_sheet(self) -> PriceSheet | None:

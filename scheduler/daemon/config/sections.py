@@ -52,6 +52,11 @@ class DaemonSection(Section):
     records: int = Field(
         default=10_000, ge=10, le=1_000_000, description="Number of ended batches that are kept for /v1/batches."
     )
+    state: str = Field(
+        default="",
+        max_length=4096,
+        description="Folder for what outlives the process: leased money, estimates, limits; empty: nothing does.",
+    )
     late: Late = Field(
         default="refuse",
         description="What happens to requests that no backend can answer in time; classes may differ.",
@@ -119,7 +124,7 @@ class EngineSection(Section):
 
 
 class SpendSection(Section):
-    """`[spend]`: caps on the cost of functions, in the price sheet's currency, counted since the daemon started."""
+    """`[spend]`: caps on the cost of functions, in the currency of the prices; `state` in [daemon] keeps them."""
 
     per_hour: float | None = Field(
         default=_ENGINE_DEFAULTS["spend_per_hour"], ge=0, description="Maximum cost in any hour; absent: no cap."

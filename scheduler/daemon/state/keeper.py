@@ -1,0 +1,185 @@
+"""The daemon's side of the state folder: requests for money, limits and snapshots, done by a thread beside the loop."""
+
+import asyncio
+import logging
+import sqlite3
+from collections.abc import Callable, Coroutine, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+from scheduler.daemon.logs import log
+from scheduler.daemon.state.folder import FolderLock
+from scheduler.daemon.state.store import Store
+from scheduler.daemon.threads import DaemonThreads
+from scheduler.dispatch.spend_cap import STATE
+from scheduler.domain.messages import Message, RequestSpend, ReturnSpend, SpendGranted
+from scheduler.domain.plans import Limits
+
+T = TypeVar("T")
+
+SAVE_EVERY_S = 60.0
+"""How often what was learned is saved, and what is left of the leases dated anew; `money.HOUR_BUCKETS` relies on it."""
+TRY_AGAIN_S = 5.0
+"""When a folder that could not be written is tried again."""
+BEGIN_LIMIT_S = 1.0
+"""Longest that the daemon waits for its first lease before it listens."""
+CLOSE_LIMIT_S = 2.0
+"""Longest that a stop waits for the disk."""
+WITHOUT = "a spend cap starts anew with each process; to keep it, name a folder in daemon.state"
+"""Said where no folder is configured."""
+
+
+def _warn(message: str) -> None:
+    log(logging.WARNING, "state_put_aside", message=message)
+
+
+class StateKeeper:
+    """Keeps what outlives the process. The loop never waits for the disk: a call is a task that ends in a message."""
+
+    def __init__(self, folder: Path, *, currency: str, wait_s: float = 0.0) -> None:
+        """Takes the folder's lock and opens its database; a disk that cannot be written is no error yet.
+
+        Args:
+            folder: the state folder.
+            currency: of the spend caps.
+            wait_s: how long to wait for a daemon that has the folder.
+
+        Raises:
+            StateError: the folder cannot be used, or another daemon uses it, or a later version made its file.
+        """
+        self._folder = folder
+        self._lock = FolderLock(folder, wait_s=wait_s)
+        self._store = Store(folder, currency=currency, warn=_warn)
+        self._threads = DaemonThreads(limit=1, name="state")
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._failure = ""
+        self._failures = 0
+        self._first = True
+        self._begun = asyncio.Event()
+        self._post: Callable[[Message], None] = lambda _: None
+        self._left: Callable[[], float | None] = lambda: None
+        self.limits: Mapping[str, Limits] = {}
+        """What operators had set when the folder was opened, by model."""
+        try:
+            self._store.open()
+            self.limits = self._store.limits()
+        except sqlite3.Error as error:
+            self._failed(error)
+        except BaseException:
+            self._lock.release()
+            raise
+
+    def connect(self, *, post: Callable[[Message], None], left: Callable[[], float | None]) -> None:
+        """Connects the keeper with the engine.
+
+        Args:
+            post: gives the engine a message.
+            left: returns what is left of the leases, negative where more was spent; None where nothing is leased.
+        """
+        self._post, self._left = post, left
+
+    async def begun(self) -> None:
+        """Waits for the first lease, so that no request comes before it; not for long."""
+        try:
+            await asyncio.wait_for(self._begun.wait(), BEGIN_LIMIT_S)
+        except asyncio.TimeoutError:
+            log(logging.WARNING, "state_slow", message=f"the state folder {self._folder} is slow: no lease yet")
+
+    def request(self, command: RequestSpend) -> None:
+        """Leases money; the engine gets SpendGranted."""
+        self._start(self._lease(command))
+
+    def give_back(self, command: ReturnSpend) -> None:
+        """Gives leased money back."""
+        self._start(self._do(lambda: self._store.give_back(command.amount)))
+
+    def save_limits(self, model: str, limits: Limits) -> None:
+        """Keeps limits that an operator set."""
+        self._start(self._do(lambda: self._store.save_limits(model, limits)))
+
+    async def run(self) -> None:
+        """Saves once a minute, without end."""
+        while True:
+            await asyncio.sleep(SAVE_EVERY_S)
+            await self.save()
+
+    async def save(self) -> None:
+        """Saves what has to be saved now and then."""
+        left = self._left()
+        if left is not None:
+            debt = await self._do(lambda: self._store.date_anew(left))
+            if debt:
+                self._post(SpendGranted(debt))
+
+    async def close(self, *, clean: bool) -> None:
+        """Closes the database; the lock stays.
+
+        Args:
+            clean: whether the engine's numbers can be trusted; then what is left of the leases is given back.
+        """
+        try:
+            await asyncio.wait_for(self._close(clean=clean), CLOSE_LIMIT_S)
+        except asyncio.TimeoutError:
+            log(logging.WARNING, "state_slow", message=f"the state folder {self._folder} is slow: not all was saved")
+
+    def release(self) -> None:
+        """Lets a successor have the folder."""
+        self._lock.release()
+
+    def status(self) -> dict[str, object]:
+        """Returns the folder and whether it works, as /v1/status shows it."""
+        return {
+            "folder": str(self._folder),
+            "up": not self._failure,
+            "failures": self._failures,
+            "message": self._failure or "spend caps, limits and estimates outlive this process",
+        }
+
+    async def _close(self, *, clean: bool) -> None:
+        if self._tasks:
+            await asyncio.gather(*self._tasks, return_exceptions=True)
+        left = self._left()
+        if clean and left is not None:
+            if left > 0:
+                await self._do(lambda: self._store.give_back(left))
+            else:
+                await self._do(lambda: self._store.date_anew(left))
+        await self._threads.run(self._store.close)
+        self._threads.close()
+
+    async def _lease(self, command: RequestSpend) -> None:
+        first = self._first
+        found = await self._do(lambda: (self._store.history() if first else (), self._store.lease(command)))
+        if found is None:
+            self._post(SpendGranted(0.0, STATE, TRY_AGAIN_S))
+        else:
+            before, leased = found
+            self._first = False
+            self._post(SpendGranted(leased.amount, leased.closed_by, leased.opens_in_s, before))
+        self._begun.set()
+
+    async def _do(self, work: Callable[[], T]) -> T | None:
+        """Returns what the work returns in the thread; None if the disk refuses."""
+        try:
+            result = await self._threads.run(work)
+        except sqlite3.Error as error:
+            self._failed(error)
+            return None
+        if self._failure:
+            self._failure = ""
+            log(logging.INFO, "state_works", message=f"the state folder {self._folder} can be written again")
+        return result
+
+    def _failed(self, error: sqlite3.Error) -> None:
+        self._failures += 1
+        if not self._failure:
+            self._failure = (
+                f"the state folder {self._folder} cannot be used ({error}); while a spend cap is set, no function is"
+                " called; make room on the disk or make it writable"
+            )
+            log(logging.ERROR, "state_failed", message=self._failure)
+
+    def _start(self, work: Coroutine[Any, Any, Any]) -> None:
+        task = asyncio.get_running_loop().create_task(work, name="state")
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)

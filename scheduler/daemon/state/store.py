@@ -1,0 +1,124 @@
+"""The state database as the daemon uses it: one call, one transaction. All calls but the first come from one thread."""
+
+import json
+import sqlite3
+import time
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import asdict
+from datetime import datetime, timezone
+from pathlib import Path
+
+from scheduler.daemon.state.folder import open_database
+from scheduler.daemon.state.money import Leased, LedgerClock, Money
+from scheduler.domain.messages import RequestSpend
+from scheduler.domain.plans import Limits
+
+
+def wall_s() -> float:
+    """Returns the wall clock, seconds since 1970."""
+    return datetime.now(timezone.utc).timestamp()
+
+
+def elapsed_s() -> float:
+    """Returns seconds since the host started, those in which it slept included where the platform counts them."""
+    boot = getattr(time, "CLOCK_BOOTTIME", None)
+    return time.monotonic() if boot is None else time.clock_gettime(boot)
+
+
+class Store:
+    """The database in a folder that this process has locked; it is opened again if that failed."""
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        currency: str,
+        warn: Callable[[str], object],
+        wall_clock: Callable[[], float] = wall_s,
+        elapsed: Callable[[], float] = elapsed_s,
+    ) -> None:
+        """Stores where the database is; `open` opens it.
+
+        Args:
+            folder: locked.
+            currency: of the spend caps.
+            warn: takes one sentence about a file that was put aside.
+            wall_clock: seconds since 1970.
+            elapsed: seconds that pass also while the host sleeps.
+        """
+        self._folder = folder
+        self._currency = currency
+        self._warn = warn
+        self._wall_clock = wall_clock
+        self._elapsed = elapsed
+        self._connection: sqlite3.Connection | None = None
+        self._money: Money | None = None
+        self._clock: LedgerClock | None = None
+
+    def open(self) -> None:
+        """Opens the database.
+
+        Raises:
+            StateError: a later version made it.
+            sqlite3.Error: the disk is full or cannot be written.
+        """
+        self._opened()
+
+    def close(self) -> None:
+        """Closes the database, if it is open."""
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+    def history(self) -> tuple[tuple[float, float], ...]:
+        """Returns the money of the last day, as `Money.history` does."""
+        money, at_s = self._ledger()
+        return money.history(at_s)
+
+    def lease(self, request: RequestSpend) -> Leased:
+        """Leases money, as `Money.lease` does."""
+        money, at_s = self._ledger()
+        caps = {"per_hour": request.per_hour, "per_day": request.per_day}
+        return money.lease(request.amount, left=request.left, at_s=at_s, **caps)
+
+    def give_back(self, amount: float) -> None:
+        """Gives leased money back."""
+        money, at_s = self._ledger()
+        money.give_back(amount, at_s=at_s)
+
+    def date_anew(self, left: float) -> float:
+        """Dates what is left of the leases anew; returns what was spent beyond them and is booked now."""
+        money, at_s = self._ledger()
+        return money.date_anew(left, at_s=at_s)
+
+    def limits(self) -> dict[str, Limits]:
+        """Returns the limits that operators set, by model; a row that does not hold limits is skipped."""
+        found: dict[str, Limits] = {}
+        with closing(self._opened().execute("SELECT model, content FROM limits")) as rows:
+            for model, content in rows:
+                try:
+                    found[model] = Limits(**json.loads(content))
+                except (TypeError, ValueError):
+                    self._warn(f"the limits of model {model} in the state file are not understood and not used")
+        return found
+
+    def save_limits(self, model: str, limits: Limits) -> None:
+        """Keeps a model's limits."""
+        self._opened().execute("INSERT OR REPLACE INTO limits VALUES (?, ?)", (model, json.dumps(asdict(limits))))
+
+    def _ledger(self) -> tuple[Money, float]:
+        self._opened()
+        assert self._money is not None
+        assert self._clock is not None
+        return self._money, self._clock()
+
+    def _opened(self) -> sqlite3.Connection:
+        if self._connection is None:
+            connection = open_database(self._folder, warn=self._warn)
+            self._money = Money(connection, self._currency)
+            self._clock = LedgerClock(
+                wall_s=self._wall_clock(), newest_bucket=self._money.newest_bucket(), elapsed=self._elapsed
+            )
+            self._connection = connection
+        return self._connection

@@ -1,0 +1,176 @@
+"""The keeper: grants, limits and failures, between the loop and a real folder."""
+
+import asyncio
+import sqlite3
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import pytest
+
+from scheduler.daemon.limits import ModelLimits
+from scheduler.daemon.state.folder import DATABASE, StateError
+from scheduler.daemon.state.keeper import StateKeeper
+from scheduler.dispatch.spend_cap import STATE
+from scheduler.domain.messages import Message, RequestSpend, ReturnSpend, SpendGranted
+from scheduler.domain.plans import Limits
+
+ASK = RequestSpend(0.4, 0.0, 1.0, None)
+
+
+class Life:
+    """A keeper with an engine that only listens."""
+
+    def __init__(self, folder: Path) -> None:
+        self.keeper = StateKeeper(folder, currency="CNY")
+        self.heard: list[Message] = []
+        self.left: float | None = None
+        self.keeper.connect(post=self.heard.append, left=lambda: self.left)
+
+    async def ask(self, command: RequestSpend = ASK) -> SpendGranted:
+        count = len(self.heard)
+        self.keeper.request(command)
+        while len(self.heard) == count:
+            await asyncio.sleep(0)
+        grant = self.heard[-1]
+        assert isinstance(grant, SpendGranted)
+        return grant
+
+    async def end(self, *, clean: bool = True) -> None:
+        await self.keeper.close(clean=clean)
+        self.keeper.release()
+
+
+def run(work: Callable[[], Awaitable[None]]) -> None:
+    asyncio.run(asyncio.wait_for(work(), 30.0))
+
+
+def test_lives_share_one_cap_and_the_next_hears_what_those_before_spent(tmp_path: Path) -> None:
+    async def work() -> None:
+        amounts, told = [], []
+        for _ in range(4):
+            life = Life(tmp_path)
+            grant = await life.ask()
+            amounts.append(grant.amount)
+            told.append(sum(amount for _, amount in grant.before))
+            await life.end(clean=False)
+        assert amounts == pytest.approx([0.4, 0.4, 0.2, 0.0])
+        assert told == pytest.approx([0.0, 0.4, 0.8, 1.0])
+
+    run(work)
+
+
+def test_a_clean_stop_gives_back_what_is_left(tmp_path: Path) -> None:
+    async def work() -> None:
+        life = Life(tmp_path)
+        await life.ask()
+        life.left = 0.3
+        await life.end()
+        successor = Life(tmp_path)
+        grant = await successor.ask(RequestSpend(1.0, 0.0, 1.0, None))
+        assert grant.amount == pytest.approx(0.9)
+        assert grant.closed_by == "hour"
+        await successor.end(clean=False)
+
+    run(work)
+
+
+def test_what_is_returned_can_be_asked_for_again(tmp_path: Path) -> None:
+    async def work() -> None:
+        life = Life(tmp_path)
+        await life.ask(RequestSpend(1.0, 0.0, 1.0, None))
+        life.keeper.give_back(ReturnSpend(0.25))
+        assert (await life.ask(RequestSpend(1.0, 0.75, 1.0, None))).amount == pytest.approx(0.25)
+        await life.end()
+
+    run(work)
+
+
+def test_a_folder_in_use_is_refused(tmp_path: Path) -> None:
+    async def work() -> None:
+        life = Life(tmp_path)
+        with pytest.raises(StateError, match="in use by the daemon with process id"):
+            StateKeeper(tmp_path, currency="CNY")
+        await life.end()
+        await Life(tmp_path).end()
+
+    run(work)
+
+
+def test_limits_that_were_set_are_there_for_the_next_life(tmp_path: Path) -> None:
+    async def work() -> None:
+        life = Life(tmp_path)
+        limits = ModelLimits(life.heard.append, before=life.keeper.limits, save=life.keeper.save_limits)
+        limits.set("digits", Limits(window_s=0.25, edge_batch_cap=4))
+        await life.end()
+        successor = Life(tmp_path)
+        assert ModelLimits(life.heard.append, before=successor.keeper.limits).of("digits") == Limits(0.25, 4)
+        await successor.end()
+
+    run(work)
+
+
+def test_a_disk_that_refuses_is_told_once_counted_and_tried_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def work() -> None:
+        life = Life(tmp_path)
+
+        def full(*_: object) -> None:
+            raise sqlite3.OperationalError("database or disk is full")
+
+        with monkeypatch.context() as broken:
+            broken.setattr(life.keeper._store, "lease", full)
+            for _ in range(2):
+                grant = await life.ask()
+                assert (grant.amount, grant.closed_by, grant.opens_in_s) == (0.0, STATE, 5.0)
+            status = life.keeper.status()
+            assert (status["up"], status["failures"]) == (False, 2)
+            assert "disk is full" in str(status["message"])
+        assert (await life.ask()).amount == 0.4
+        assert life.keeper.status()["up"] is True
+        await life.end()
+
+    run(work)
+    assert [record.getMessage() for record in caplog.records].count("state_failed") == 1
+
+
+def test_a_disk_that_is_full_at_the_start_is_no_reason_not_to_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def work() -> None:
+        def full(*_: object, **__: object) -> sqlite3.Connection:
+            raise sqlite3.OperationalError("unable to open database file")
+
+        with monkeypatch.context() as broken:
+            broken.setattr("scheduler.daemon.state.store.open_database", full)
+            life = Life(tmp_path)
+            assert life.keeper.status()["up"] is False
+            assert (await life.ask()).closed_by == STATE
+        assert (await life.ask()).amount == 0.4
+        await life.end()
+
+    run(work)
+
+
+def test_a_damaged_file_starts_a_new_ledger(tmp_path: Path) -> None:
+    async def work() -> None:
+        (tmp_path / DATABASE).write_bytes(b"x" * 9000)
+        life = Life(tmp_path)
+        assert (await life.ask()).amount == 0.4
+        await life.end()
+        assert len(list(tmp_path.glob("*.aside"))) == 1
+
+    run(work)
+
+
+def test_spending_without_a_cap_is_booked_once_a_minute(tmp_path: Path) -> None:
+    async def work() -> None:
+        life = Life(tmp_path)
+        life.left = -0.6
+        await life.keeper.save()
+        assert life.heard == [SpendGranted(0.6)]
+        assert (await life.ask(RequestSpend(1.0, 0.0, 1.0, None))).amount == pytest.approx(0.4)
+        life.left = None
+        await life.end()
+
+    run(work)
