@@ -14,7 +14,8 @@ from scheduler.domain.service_times import ServiceTimes, service_times
 from scheduler.domain.uplink import UplinkEstimate
 from scheduler.estimators.arrival_rate import ArrivalRate
 from scheduler.estimators.bandwidth import Bandwidth
-from scheduler.estimators.changepoint import Change, Detector, count_detector
+from scheduler.estimators.changepoint import Change, Detector
+from scheduler.estimators.package_changepoint import detectors_of
 from scheduler.estimators.residuals import ResidualWindow
 from scheduler.estimators.service_time import ServiceTime
 from scheduler.estimators.size_effect import SizeEffect
@@ -198,7 +199,7 @@ class Estimates:
         self._settings = settings
         self._strictest = _strictest_percentile(settings)
         self.models: dict[str, ModelKnowledge] = {m.name: _know(m, settings) for m in settings.models}
-        self.bandwidth = Bandwidth()
+        self.bandwidth = Bandwidth(detectors_of(settings.changepoint_package))
         self.path_excess = ResidualWindow(size=PATH_WINDOW, prior_sigma=PATH_SIGMA_S)
         self._path_excess_s = self._path_margin_s = self._path_sigma_s = 0.0
         self._path_seen_s = 0.0
@@ -345,15 +346,19 @@ class Estimates:
 
 
 def _know(settings: ModelSettings, engine: EngineSettings) -> ModelKnowledge:
+    detectors = detectors_of(engine.changepoint_package)
     edge_latency, edge, edge_tables = settings.edge_latency, None, None
     if edge_latency is not None:
-        edge = ServiceTime(edge_latency, overhead_s=engine.edge_overhead_s)
+        edge = ServiceTime(edge_latency, overhead_s=engine.edge_overhead_s, detectors=detectors)
         edge_tables = TimesCache(edge, min(edge_latency.max_batch, settings.max_items))
-    functions = {tier.name: ServiceTime(tier.latency, shape_sigma=FUNCTION_SHAPE_SIGMA) for tier in settings.tiers}
+    functions = {
+        tier.name: ServiceTime(tier.latency, shape_sigma=FUNCTION_SHAPE_SIGMA, detectors=detectors)
+        for tier in settings.tiers
+    }
     return ModelKnowledge(
         settings=settings,
         arrivals=ArrivalRate(),
-        rate_changes=count_detector(),
+        rate_changes=detectors.counts(),
         edge=edge,
         functions=functions,
         warm={tier.name: WarmInstances() for tier in settings.tiers},

@@ -184,6 +184,7 @@ class Daemon:
         self._app[INGRESS].reload(config)
         fixed = [name for name in ("host", "port", "records", "state") if _differ(config, self._config, name)]
         fixed += ["explain"] if config.explain != self._config.explain else []
+        fixed += ["changepoints"] if config.engine.changepoints != self._config.engine.changepoints else []
         self._config, self._places = config, where
         log(logging.INFO, "reloaded", path=config.path, needs_restart=",".join(fixed) or "nothing")
 

@@ -191,6 +191,8 @@ class EngineSettings:
     reopen_after_s: float = 1.0
     """First pause before a failed backend is probed; it doubles after each failed probe, up to a limit."""
     changepoints: bool = True
+    changepoint_package: bool = False
+    """Whether changes are found by the densities of bayesian-changepoint-detection; read at the start only."""
     spend_per_hour: float | None = None
     """Largest cost of functions in any hour, in the prices' currency; None: no cap."""
     spend_per_day: float | None = None

@@ -4,7 +4,7 @@ import math
 from collections import deque
 from dataclasses import dataclass
 
-from scheduler.estimators.changepoint import Change, Detector, level_detector
+from scheduler.estimators.changepoint import NATIVE, Change, Detector, Detectors
 
 WINDOW = 8
 """Busy periods whose median is the bandwidth. Judgement: twice as many follow a change half as fast while no change is
@@ -80,8 +80,9 @@ class Bandwidth:
     1000000.0
     """
 
-    def __init__(self) -> None:
-        """Starts without measurements."""
+    def __init__(self, detectors: Detectors = NATIVE) -> None:
+        """Starts without measurements; `detectors` makes the one that watches for changes."""
+        self._detectors = detectors
         self._watching = False
         self._reset()
 
@@ -183,7 +184,7 @@ class Bandwidth:
             return None
         log_bytes_per_s = math.log(max(busy.bytes_per_s, MIN_BYTES_PER_S))
         if self._detector is None:
-            self._detector = level_detector(mean=log_bytes_per_s, sigma=SIGMA)
+            self._detector = self._detectors.levels(mean=log_bytes_per_s, sigma=SIGMA)
         return self._detector.update(log_bytes_per_s)
 
 

@@ -5,9 +5,10 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from typing import Protocol
 
-from scheduler.estimators.densities import GammaPoisson, NormalInverseGamma
-from scheduler.estimators.run_length import RunLengthPosterior, constant_hazard
+from scheduler.estimators.densities import Density, GammaPoisson, NormalInverseGamma
+from scheduler.estimators.run_length import Hazard, RunLengthPosterior, constant_hazard
 
 REGIME_LENGTH = 500.0
 """Prior mean length of a regime in observations, two minutes of 0.25 s ticks. With 250 steps of
@@ -28,6 +29,8 @@ of a rate by a third is missed in 2 % of the cases; 256 changes nothing."""
 EMPTY_TICK = 0.5
 """Count that is added before rates are compared, so that counts below it are alike. Judgement: a step from one request
 a minute to two changes no plan. With 0.25 or 1 steps from 20 requests a second are detected as before."""
+
+NATIVE_HAZARD = partial(constant_hazard, REGIME_LENGTH)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +66,7 @@ class Detector:
         min_run: observations of the new regime that are needed, so that one outlier is no change.
         min_age: observations of the old regime that are needed; after fewer, the start of the regime is corrected
             instead.
+        transform: makes of a value what the posterior gets; the means of a change are those of the values.
 
     >>> import numpy as np
     >>> counts = np.random.default_rng(7).poisson(np.repeat([12.0, 18.0], 200))
@@ -81,6 +85,7 @@ class Detector:
         confirm: float = 0.93,
         min_run: int = 2,
         min_age: int = 3,
+        transform: Callable[[float], float] | None = None,
     ) -> None:
         """Stores the parameters."""
         self._posterior = posterior
@@ -89,6 +94,7 @@ class Detector:
         self._confirm = confirm
         self._min_run = min_run
         self._min_age = min_age
+        self._transform = transform
         self._reset()
 
     def _reset(self) -> None:
@@ -115,7 +121,7 @@ class Detector:
         """
         if not math.isfinite(value):
             raise ValueError(f"a changepoint detector needs finite values, not {value}")
-        self._posterior.update(value)
+        self._posterior.update(value if self._transform is None else self._transform(value))
         self._recent.append(value)
         self._observations += 1
         self._age += 1
@@ -145,7 +151,7 @@ def count_detector() -> Detector:
     logarithmic scale: a fixed mean would delay the detection of rates far from it.
     """
     density = GammaPoisson(shape=0.5, rate=0.005, memory=MEMORY, bursty=True)
-    return Detector(_bounded(density), step=_count_step, min_step=0.1)
+    return Detector(bounded(density, NATIVE_HAZARD), step=count_step, min_step=0.1)
 
 
 def level_detector(*, mean: float = 0.0, sigma: float = 0.2) -> Detector:
@@ -156,13 +162,14 @@ def level_detector(*, mean: float = 0.0, sigma: float = 0.2) -> Detector:
         sigma: expected scatter of the logarithm within a regime, before any is observed.
     """
     density = NormalInverseGamma(alpha=2.0, beta=2.0 * sigma**2, kappa=0.05, mu=mean, memory=MEMORY)
-    return Detector(_bounded(density), step=_level_step, min_step=0.1)
+    return Detector(bounded(density, NATIVE_HAZARD), step=level_step, min_step=0.1)
 
 
-def _bounded(density: GammaPoisson | NormalInverseGamma) -> RunLengthPosterior:
+def bounded(density: Density, hazard: Hazard) -> RunLengthPosterior:
+    """Returns the recursion with bounded work that all detectors use."""
     return RunLengthPosterior(
         density,
-        partial(constant_hazard, REGIME_LENGTH),
+        hazard,
         max_rows=MAX_ROWS,
         mass_floor=MASS_FLOOR,
         # As rare as changes: an outlier is then as probable an explanation of one extreme value as a change.
@@ -170,12 +177,32 @@ def _bounded(density: GammaPoisson | NormalInverseGamma) -> RunLengthPosterior:
     )
 
 
-def _count_step(before: float, after: float) -> float:
+def count_step(before: float, after: float) -> float:
+    """Returns the logarithm of the ratio of two mean counts."""
     return math.log((after + EMPTY_TICK) / (before + EMPTY_TICK))
 
 
-def _level_step(before: float, after: float) -> float:
+def level_step(before: float, after: float) -> float:
+    """Returns the difference of two logarithms."""
     return after - before
+
+
+class LevelDetector(Protocol):
+    """Makes a detector of levels."""
+
+    def __call__(self, *, mean: float = 0.0, sigma: float = 0.2) -> Detector:
+        """Returns a detector; the arguments are those of `level_detector`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Detectors:
+    """How detectors are made: by these densities, or by those of a package."""
+
+    counts: Callable[[], Detector]
+    levels: LevelDetector
+
+
+NATIVE = Detectors(counts=count_detector, levels=level_detector)
 
 
 def _mean(values: list[float]) -> float:

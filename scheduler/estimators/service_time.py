@@ -7,7 +7,7 @@ import numpy as np
 
 from scheduler.domain.latency import LatencyModel
 from scheduler.domain.scatter import Scatter
-from scheduler.estimators.changepoint import SHORT_RUN, Change, level_detector
+from scheduler.estimators.changepoint import NATIVE, SHORT_RUN, Change, Detectors
 from scheduler.estimators.residuals import ResidualWindow
 
 LEVEL = 0
@@ -58,6 +58,7 @@ class ServiceTime:
         overhead_s: seconds that each batch takes besides the model, such as the path over the LAN.
         prior_sigma: scatter of log(observed / predicted) before any is observed.
         shape_sigma: standard deviation of the model's error at one size beside the others, as a logarithm.
+        detectors: makes the detector that watches the level.
 
     >>> import numpy as np
     >>> noise = np.random.default_rng(3).lognormal(0.0, 0.1, 220)
@@ -76,12 +77,14 @@ class ServiceTime:
         overhead_s: float = 0.0,
         prior_sigma: float = 0.1,
         shape_sigma: float = SHAPE_SIGMA,
+        detectors: Detectors = NATIVE,
     ) -> None:
         """Stores the parameters."""
         self._latency = latency
         self._overhead_s = overhead_s
         self._prior_sigma = prior_sigma
         self._shape_sigma = shape_sigma
+        self._detectors = detectors
         self._reset()
 
     def _reset(self) -> None:
@@ -95,7 +98,7 @@ class ServiceTime:
         self._covariance[1:, 1:] = self._shape_sigma**2 * SHAPE_CORRELATION**apart
         self._covariance[LEVEL, LEVEL] = LEVEL_VARIANCE
         self._recent_levels: deque[float] = deque(maxlen=SHORT_RUN)
-        self._detector = level_detector()
+        self._detector = self._detectors.levels()
         self._residuals = ResidualWindow(size=POOLED_RESIDUALS, prior_sigma=self._prior_sigma)
         self._band_residuals: dict[int, ResidualWindow] = {}
         self._recent_bands: deque[int] = deque(maxlen=POOLED_RESIDUALS)

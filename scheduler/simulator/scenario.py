@@ -105,7 +105,7 @@ class Scenario:
         rtt_s: round trip to the functions, seconds.
         max_items: the largest number of items in a batch.
         max_function_in_flight: setting of the engine.
-        changepoints: setting of the engine.
+        changepoints, changepoint_package: settings of the engine.
         told_changes: whether the engine is told the true times of changes instead of using detectors; for ablations.
         plan_expiry_s: setting of the engine.
         caps: setting of the engine.
@@ -133,6 +133,7 @@ class Scenario:
     max_items: int = 128
     max_function_in_flight: int = CONCURRENCY
     changepoints: bool = True
+    changepoint_package: bool = False
     told_changes: bool = False
     plan_expiry_s: float = 600.0
     caps: SpendCaps = field(default_factory=SpendCaps)
@@ -166,6 +167,7 @@ class Scenario:
             edge_overhead_s=0.0,
             max_function_in_flight=self.max_function_in_flight,
             changepoints=self.changepoints,
+            changepoint_package=self.changepoint_package,
             plan_expiry_s=self.plan_expiry_s,
             spend_per_hour=self.caps.per_hour_cny,
             spend_per_day=self.caps.per_day_cny,

@@ -9,7 +9,7 @@ A scenario file may hold these keys, all optional:
     max_items = 64                               # largest number of items in a batch
     function_concurrency = 300                   # busy instances of a tier at which calls get 429
     max_function_in_flight = 300                 # the engine's limit of calls in flight
-    changepoints = true                          # false: changes cause no new plan
+    changepoints = "native"                      # or "package" (extra bcd); "off": changes cause no new plan
     plan_expiry_s = 600                          # age at which a plan is replaced
     [spend]                                      # caps on the cost of functions in any hour and any day
     per_hour_cny = 0.5                           # 0: functions are never used
@@ -70,6 +70,7 @@ from scheduler.simulator.scenario import (
 )
 
 OVER_CAP = ("edge-only", "serve-late", "refuse-low-priority")
+CHANGEPOINTS = ("native", "package", "off")
 LABELS = ("edge-only", "deferrable")
 
 Pairs = tuple[tuple[float, float], ...]
@@ -88,6 +89,7 @@ def read_scenario(path: Path, base: Scenario) -> Scenario:
         raise ScenarioError(f"cannot read the scenario {path}: {error}") from error
     keys = _Keys(content, str(path))
     bandwidth_steps = keys.pairs("bandwidth_steps")
+    changepoints = keys.changepoints()
     changed = replace(
         base,
         rate_steps=keys.pairs("rate_steps"),
@@ -95,7 +97,8 @@ def read_scenario(path: Path, base: Scenario) -> Scenario:
         max_items=keys.whole("max_items", base.max_items),
         concurrency=keys.whole("function_concurrency", base.concurrency),
         max_function_in_flight=keys.whole("max_function_in_flight", base.max_function_in_flight),
-        changepoints=keys.flag("changepoints", base.changepoints),
+        changepoints=base.changepoints if changepoints is None else changepoints != "off",
+        changepoint_package=base.changepoint_package if changepoints is None else changepoints == "package",
         plan_expiry_s=keys.number("plan_expiry_s", base.plan_expiry_s),
         caps=_caps(keys.table("spend")),
         bandwidth=steps(bandwidth_steps) if bandwidth_steps else base.bandwidth,
@@ -254,6 +257,15 @@ class _Keys:
         value = self.take(key, default)
         if not isinstance(value, str):
             raise ScenarioError(f"{self.where}: {key} must be a text, not {value!r}")
+        return value
+
+    def changepoints(self) -> str | None:
+        """Returns the word for the detector, which true and false stand for as well; None if the key is absent."""
+        value = self.take("changepoints")
+        if isinstance(value, bool):
+            return "native" if value else "off"
+        if value is not None and value not in CHANGEPOINTS:
+            raise ScenarioError(f"{self.where}: changepoints must be {_either(CHANGEPOINTS)}, not {value!r}")
         return value
 
     def cap_or_none(self, key: str) -> float | None:

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 from bayesian_changepoint_detection import online_changepoint_detection as library
 from scipy import stats
-from support.library_density import InLibraryForm, LibraryDensity, LibraryForm
+from support.library_density import InLibraryForm
 
 from scheduler.estimators.densities import Density, GammaPoisson, NormalInverseGamma
+from scheduler.estimators.package_changepoint import AdaptedDensity, PackageDensity
 from scheduler.estimators.run_length import RunLengthPosterior, constant_hazard
 
 PRIOR = {"alpha": 0.7, "beta": 0.3, "kappa": 0.2, "mu": 0.5}
@@ -25,14 +26,14 @@ def counts() -> list[float]:
     return np.concatenate((rng.poisson(11, 90), rng.poisson(17, 60), np.zeros(20), rng.poisson(90, 30))).tolist()
 
 
-def library_posterior(values: list[float], density: LibraryForm) -> np.ndarray:
+def library_posterior(values: list[float], density: PackageDensity) -> np.ndarray:
     """The library's matrix: column t holds the posterior after t values."""
     hazard = partial(library.constant_hazard, 80.0)
     posterior, _ = library.online_changepoint_detection(np.array(values), hazard, density)
     return np.asarray(posterior)
 
 
-def assert_equals_library(values: list[float], ours: Density, theirs: LibraryForm) -> None:
+def assert_equals_library(values: list[float], ours: Density, theirs: PackageDensity) -> None:
     expected = library_posterior(values, theirs)
     posterior = RunLengthPosterior(ours, HAZARD)
     for seen, value in enumerate(values, start=1):
@@ -46,7 +47,7 @@ def test_unpruned_posterior_of_levels_equals_the_library() -> None:
 
 
 def test_library_density_plugs_in_and_gives_the_library_posterior() -> None:
-    assert_equals_library(levels(), LibraryDensity(library.StudentT(**PRIOR)), library.StudentT(**PRIOR))
+    assert_equals_library(levels(), AdaptedDensity(library.StudentT(**PRIOR)), library.StudentT(**PRIOR))
 
 
 def test_unpruned_posterior_of_counts_equals_the_library_recursion_on_our_density() -> None:
@@ -58,13 +59,13 @@ def test_unpruned_posterior_of_counts_equals_the_library_recursion_on_our_densit
     ("values", "bounded", "exact"),
     [
         (levels(), NormalInverseGamma(**PRIOR), library.StudentT(**PRIOR)),
-        (levels(), LibraryDensity(library.StudentT(**PRIOR)), library.StudentT(**PRIOR)),
+        (levels(), AdaptedDensity(library.StudentT(**PRIOR)), library.StudentT(**PRIOR)),
         (counts(), GammaPoisson(shape=0.5, rate=0.05), InLibraryForm(GammaPoisson(shape=0.5, rate=0.05))),
     ],
     ids=["levels", "library density", "counts"],
 )
 def test_dropping_negligible_rows_stays_near_the_library(
-    values: list[float], bounded: Density, exact: LibraryForm
+    values: list[float], bounded: Density, exact: PackageDensity
 ) -> None:
     expected = library_posterior(values, exact)
     posterior = RunLengthPosterior(bounded, HAZARD, mass_floor=1e-6)

@@ -264,6 +264,25 @@ price = [2e-5, 1e-6]
 """
 
 
+@pytest.mark.parametrize(
+    ("value", "found", "package"), [("true", True, False), ('"off"', False, False), ('"package"', True, True)]
+)
+def test_a_scenario_chooses_the_detector_by_the_words_of_the_daemon(
+    tmp_path: Path, value: str, found: bool, package: bool
+) -> None:
+    path = tmp_path / "s.toml"
+    path.write_text(f"changepoints = {value}\n")
+    made = read_scenario(path, Scenario()).engine_settings()
+    assert (made.changepoints, made.changepoint_package) == (found, package)
+
+
+def test_another_word_for_the_detector_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "s.toml"
+    path.write_text('changepoints = "yes"\n')
+    with pytest.raises(ScenarioError, match="changepoints must be 'native' or 'package' or 'off', not 'yes'"):
+        read_scenario(path, Scenario())
+
+
 def test_a_scenario_file_says_what_flags_cannot(tmp_path: Path) -> None:
     path = tmp_path / "s.toml"
     path.write_text(SCENARIO)

@@ -166,9 +166,9 @@ def through_the_simulator(engine_settings: EngineSettings, arrivals_s: Sequence[
     return engine.commands
 
 
-@pytest.mark.parametrize("fail_every", [0, 7])
-def test_both_shells_give_the_same_commands_at_the_same_moments(fail_every: int) -> None:
-    engine_settings = settings(uplink_bytes_per_s=1e6)
+@pytest.mark.parametrize(("fail_every", "package"), [(0, False), (7, False), (7, True)])
+def test_both_shells_give_the_same_commands_at_the_same_moments(fail_every: int, package: bool) -> None:
+    engine_settings = settings(uplink_bytes_per_s=1e6, changepoint_package=package)
     workload = steps([(3.0, 30.0), (4.0, 170.0), (3.0, 60.0)], rng=np.random.default_rng(5))
     arrivals_s = [float(at_s) for at_s in workload.times_s]
     script = Script(fail_every=fail_every)
@@ -181,3 +181,4 @@ def test_both_shells_give_the_same_commands_at_the_same_moments(fail_every: int)
     assert len(daemon) > 800
     sides = {command.batch.backend for _, command in daemon if isinstance(command, SendBatch)}
     assert sides == set(Backend)
+    assert "rate" in {command.cause for _, command in daemon if isinstance(command, ComputePlan)}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -111,6 +112,8 @@ class TestWhatItMeans:
     def test_the_engine_section_is_engine_settings_field_by_field(self) -> None:
         elsewhere = {"models", "explain_ring", "spend_per_hour", "spend_per_day", "over_cap", "spend_leased"}
         defaults = {field.name: field.default for field in fields(EngineSettings) if field.name not in elsewhere}
+        assert (defaults.pop("changepoint_package"), defaults["changepoints"]) == (False, True)
+        defaults["changepoints"] = "native"  # one key for both
         assert {name: field.default for name, field in EngineSection.model_fields.items()} == defaults
 
     def test_money_is_leased_where_there_is_a_state_folder_which_is_relative_to_the_file(self, tmp_path: Path) -> None:
@@ -184,6 +187,34 @@ class TestExample:
         assert after.models[0].inputs[0].picture
 
 
+class TestChangepoints:
+    @pytest.mark.parametrize(
+        ("value", "found", "package"),
+        [
+            ("true", True, False),
+            ("false", False, False),
+            ('"native"', True, False),
+            ('"off"', False, False),
+            ('"package"', True, True),
+        ],
+    )
+    def test_words_and_the_old_true_and_false_choose_the_detector(
+        self, tmp_path: Path, value: str, found: bool, package: bool
+    ) -> None:
+        made = load(tmp_path, f"[engine]\nchangepoints = {value}\n" + EDGE_MODEL).engine_settings()
+        assert (made.changepoints, made.changepoint_package) == (found, package)
+
+    def test_the_package_is_asked_for_only_where_it_is_installed(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setitem(sys.modules, "bayesian_changepoint_detection.online_changepoint_detection", None)
+        with pytest.raises(
+            ConfigError, match=r"edgeburst\.toml:2: changepoints = \"package\" needs the Python package"
+        ):
+            load(tmp_path, '[engine]\nchangepoints = "package"\n' + EDGE_MODEL)
+        load(tmp_path, EDGE_MODEL)
+
+
 class TestEnvironment:
     def test_it_overrides_by_the_keys_own_type(self, tmp_path: Path) -> None:
         environ = {
@@ -195,7 +226,7 @@ class TestEnvironment:
             "EDGEBURST_EDGE__CONNECT_TIMEOUT_S": "2",
         }
         config = load(tmp_path, "[daemon]\nport = 1\n" + EDGE_MODEL, environ)
-        assert (config.daemon.port, config.daemon.late, config.engine.changepoints) == (9001, "serve", False)
+        assert (config.daemon.port, config.daemon.late, config.engine.changepoints) == (9001, "serve", "off")
         assert config.engine.uplink_bytes_per_s == 1e6
         assert config.edge is not None
         assert (config.edge.url, config.edge.connect_timeout_s) == ("http://jetson.local:8700", 2.0)
@@ -262,7 +293,7 @@ class TestMistakes:
             ),
             (
                 '[engine]\nchangepoints = "yes"\n' + EDGE_MODEL,
-                "edgeburst.toml:2: `changepoints` in [engine] must be true or false, not a text",
+                "edgeburst.toml:2: `changepoints` in [engine] must be 'native', 'package' or 'off'",
             ),
             (
                 "[spend]\nper_hour = -1\n" + EDGE_MODEL,

@@ -18,6 +18,7 @@ from scheduler.daemon.config.source import Source, read_source
 from scheduler.domain.errors import ConfigError, EdgeburstError
 from scheduler.domain.latency import FunctionTier, LatencyModel
 from scheduler.domain.plans import EngineSettings, LoadedBuffer, ModelSettings, ServiceClass
+from scheduler.estimators.package_changepoint import package_detectors
 from scheduler.planner.catalogue.prices import PriceSheet, PriceSheetError, load_sheet, shipped_sheets
 from scheduler.planning.plan_file import PlanFileError, read_plan
 
@@ -45,14 +46,18 @@ class Config(ConfigFile):
         """
         sheet = self._price_sheet()
         models = tuple(self._model(index, model, sheet) for index, model in enumerate(self.models))
+        engine = self.engine.model_dump()
+        changepoints = engine.pop("changepoints")
         return EngineSettings(
             models=models,
+            changepoints=changepoints != "off",
+            changepoint_package=changepoints == "package",
             spend_per_hour=self.spend.per_hour,
             spend_per_day=self.spend.per_day,
             over_cap=self.spend.over_cap,
             spend_leased=bool(self.daemon.state),
             explain_ring=self.explain.ring,
-            **self.engine.model_dump(),
+            **engine,
         )
 
     @property
@@ -208,6 +213,11 @@ def _service_class(section: ClassSection, late: Late) -> ServiceClass:
 
 def _contradictions(config: Config) -> Iterator[tuple[toml_lines.KeyPath, str]]:
     """Yields the path of each contradiction between valid keys, and a sentence about it."""
+    if config.engine.changepoints == "package":
+        try:
+            package_detectors()
+        except EdgeburstError as error:
+            yield ("engine", "changepoints"), str(error)
     file = config.explain_file()
     if file is not None and (file.is_dir() or not file.parent.is_dir()):
         wrong = f"{file} is a folder" if file.is_dir() else f"there is no folder {file.parent}"

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import fields
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from scheduler.domain.plans import EngineSettings, ServiceClass
 
@@ -17,6 +17,15 @@ OverCapWord = Literal["serve-late", "refuse-low-priority", "edge-only"]
 # Capitals only: an access key that is pasted here by mistake has small letters, and is refused, not printed.
 EnvironmentName = Annotated[str, Field(pattern=r"^([A-Z_][A-Z0-9_]*)?$", max_length=128)]
 Label = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=64)]
+
+
+def _changepoint_word(value: object) -> object:
+    """Returns the word for true and false, which the key took before it took words; any other value as it is."""
+    words = {"True": "native", "true": "native", "False": "off", "false": "off"}
+    return words.get(str(value), value) if isinstance(value, bool | str) else value
+
+
+ChangepointWord = Annotated[Literal["native", "package", "off"], BeforeValidator(_changepoint_word)]
 
 _ENGINE_DEFAULTS: Mapping[str, Any] = {field.name: field.default for field in fields(EngineSettings)}
 _CLASS_DEFAULTS: Mapping[str, Any] = {field.name: field.default for field in fields(ServiceClass)}
@@ -117,9 +126,10 @@ class EngineSection(Section):
         gt=0,
         description="First pause before a failed backend is probed; doubles up to 30 s.",
     )
-    changepoints: bool = Field(
-        default=_ENGINE_DEFAULTS["changepoints"],
-        description="Whether a change of rate, bandwidth or service time leads to a new plan.",
+    changepoints: ChangepointWord = Field(
+        default="native",
+        description="Which detector finds the changes of rate, bandwidth or service time that lead to a new plan; "
+        '"package": by bayesian-changepoint-detection (extra bcd). true is "native", false is "off".',
     )
 
 
