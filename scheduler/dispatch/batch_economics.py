@@ -127,12 +127,14 @@ class BatchEconomics:
     def closes_at_s(self, buffer: FunctionBuffer, *, now_s: float) -> float:
         """Returns when the batch being gathered must leave: waiting for another member does not pay any longer."""
         queue, times = buffer.queue, buffer.known_times
+        start_s = self.uplink.begins_s(now_s, queue.body_bytes, buffer.pool) - now_s
+        last_s = queue.first.request.deadline_s - start_s - times.median_s[min(queue.items, buffer.cap)]
+        if queue.items >= buffer.max_items:
+            return min(last_s, now_s)
         if buffer.follows_fixed_plan:
             return min(map(buffer.planned_leave_s, queue))
-        start_s = self.uplink.begins_s(now_s, queue.body_bytes, buffer.pool) - now_s
-        items = min(queue.items, buffer.cap)
-        last_s = min(queue.first.request.deadline_s - start_s - times.median_s[items], buffer.held_until_s())
-        if last_s <= now_s or queue.items >= buffer.max_items or not self._pays(buffer, now_s):
+        last_s = min(last_s, buffer.held_until_s())
+        if last_s <= now_s or not self._pays(buffer, now_s):
             return min(last_s, now_s)
         pays_s, over_s = now_s, last_s
         for _ in range(BISECTIONS):

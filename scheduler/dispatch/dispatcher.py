@@ -16,7 +16,7 @@ which a request that the edge will not manage can still leave for a function.
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import chain
+from itertools import chain, islice
 
 from scheduler.dispatch.edge_side import EdgeSide
 from scheduler.dispatch.function_buffer import FunctionBuffer, items_of
@@ -24,11 +24,13 @@ from scheduler.dispatch.function_sending import FunctionSending
 from scheduler.dispatch.function_side import buffer_of, first_batch
 from scheduler.dispatch.hedging import Hedging
 from scheduler.dispatch.model_queues import ModelQueues
+from scheduler.dispatch.next_in_line import next_in_line
 from scheduler.dispatch.offers import IN_DEMAND, NOT_ALLOWED, Offers
 from scheduler.dispatch.pricing import make_prices
 from scheduler.dispatch.queue import QueuedRequest
 from scheduler.dispatch.refusals import Refusals
 from scheduler.dispatch.request_table import RequestTable
+from scheduler.dispatch.waiting_line import looked_at
 from scheduler.domain.decisions import NO_CHOICE, Cause, Decision, Offer, move
 from scheduler.domain.errors import Refusal
 from scheduler.domain.lifecycle import State
@@ -251,7 +253,12 @@ class Dispatcher:
             self._note_hedged(hedged, now_s=now_s)
             self.edge.send((*composition.chosen, *hedged), queues, now_s=now_s)
         # Placed after the send, when the edge's next free moment is known.
-        self.assign_all((*composition.dropped, *composition.left), Cause.EDGE_SENT, now_s=now_s)
+        self.assign_all(composition.dropped, Cause.EDGE_SENT, now_s=now_s)
+        self.assign_all(
+            next_in_line(queues, composition.left, self.edge, self.function.side, now_s=now_s),
+            Cause.EDGE_SENT,
+            now_s=now_s,
+        )
         if composition.chosen:
             self._reclaim_gathered(queues, now_s=now_s)
         return bool(composition.chosen)
@@ -262,7 +269,9 @@ class Dispatcher:
 
     def _reclaim_gathered(self, queues: ModelQueues, *, now_s: float) -> None:
         """Takes back from the function buffers the requests that the following edge batch has room for after all."""
-        for queued in tuple(queues.gathered()):
+        for queued in tuple(islice(queues.gathered(), looked_at(queues.edge_cap))):
+            if self.edge.full(queues, now_s=now_s):
+                return
             if self.edge.has_room(queues, queued, now_s=now_s):
                 queues.leave_buffer(queued)
                 self._note_move(queued, Cause.RECLAIMED, self.edge.place, State.EDGE_BATCH, now_s=now_s)
@@ -310,8 +319,8 @@ class Dispatcher:
         """Overdue requests that the edge had no room for go to a function, in batches and before long."""
         side, overdue = self.function.side, queues.overdue
         for buffer in queues.buffers:
-            while len(overdue) and buffer.cap and side.has_slot(buffer, now_s=now_s):
-                batch = first_batch(buffer, queues, overdue)
+            while overdue.items and buffer.cap and side.has_slot(buffer, now_s=now_s):
+                batch = first_batch(buffer, queues, queues.overdue_for(buffer))
                 full = items_of(batch) >= buffer.max_items
                 if not batch or (not full and now_s < queues.overdue_opened_at_s + OVERDUE_HOLD_S):
                     break
@@ -345,11 +354,14 @@ class Dispatcher:
             self._review_deferred(queues, now_s=now_s)
 
     def _review_later(self, queues: ModelQueues, *, now_s: float) -> None:
-        for queued in tuple(queues.edge_later):
+        while queues.edge_later.items:
+            queued = queues.edge_later.first
             if self.edge.could_answer(queues, queued, now_s=now_s):
                 return
             queues.edge_later.remove(queued)
             self.assign(queued, now_s, Cause.EDGE_DELAYED)
+            if queued.state is State.EDGE_LATER:
+                return
 
     def _review_deferred(self, queues: ModelQueues, *, now_s: float) -> None:
         deferred = queues.deferred
@@ -363,11 +375,14 @@ class Dispatcher:
 
     def _review_gathered(self, buffer: FunctionBuffer, *, now_s: float) -> None:
         side = self.function.side
-        for queued in tuple(buffer.queue):
+        while buffer.queue.items:
+            queued = buffer.queue.first
             if queued.request.deadline_s > now_s and not side.stuck(buffer, queued, now_s=now_s):
                 break
             buffer.leave(queued)
             self.assign(queued, now_s, Cause.NO_SLOT)
+            if queued.state is State.FUNCTION:
+                break
         if len(buffer.queue) and not side.affords_gathered(buffer, now_s=now_s):
             self.assign_all(buffer.queue.take_all(), Cause.SPEND_CAP, now_s=now_s)
 

@@ -5,12 +5,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from scheduler.dispatch.circuit_breaker import Circuit
-from scheduler.dispatch.edge_batch import Composition, compose, fill_up
+from scheduler.dispatch.edge_batch import Bounds, Composition, compose, fill_up
 from scheduler.dispatch.edge_occupancy import EdgeOccupancy
-from scheduler.dispatch.model_queues import ModelQueues, by_deadline
+from scheduler.dispatch.model_queues import ModelQueues
 from scheduler.dispatch.outbox import Outbox, Sending
 from scheduler.dispatch.pricing import BINDS_RARELY, edge_slope_s
 from scheduler.dispatch.queue import DeadlineOrder, QueuedRequest
+from scheduler.dispatch.waiting_line import NO_RANK, Rank, WaitingLine, looked_at
 from scheduler.domain.decisions import Offer, Reason, impossible
 from scheduler.domain.lifecycle import State
 from scheduler.domain.requests import Backend, Place
@@ -186,6 +187,14 @@ class EdgeSide:
             bind_s = request.deadline_s
         return start_s + self._safe_s(times, items) <= bind_s
 
+    def full(self, queues: ModelQueues, *, now_s: float) -> bool:
+        """Whether the next batch has room for no request at all, however few its items and late its deadline."""
+        batch = queues.next_batch
+        if not batch.items:
+            return False
+        start_s, items = self.occupancy.free_at_s(now_s), batch.items + 1
+        return items > queues.edge_cap or start_s + self._safe_s(_times(queues), items) > batch.first.request.deadline_s
+
     def _items_at_start(self, queues: ModelQueues, items: int, wait_s: float) -> int:
         """Returns the items of the batch that a first member of so many items opens, when the edge becomes free."""
         expected = queues.rate_rps * wait_s
@@ -214,6 +223,11 @@ class EdgeSide:
         start_s = self.start_s(queues, now_s=now_s, deadline_s=request.deadline_s)
         return start_s + times.median_s[request.items] <= request.deadline_s
 
+    def may_answer(self, queues: ModelQueues, queued: QueuedRequest, *, now_s: float) -> bool:
+        """Whether the edge, were it this model's alone, could still answer this request in time."""
+        request = queued.request
+        return self.occupancy.free_at_s(now_s) + _times(queues).median_s[request.items] <= request.deadline_s
+
     def by_urgency(self) -> list[ModelQueues]:
         """Returns the models with candidates for an edge batch, the earliest deadline first.
 
@@ -224,39 +238,49 @@ class EdgeSide:
     def compose(self, queues: ModelQueues, *, now_s: float) -> Composition:
         """Chooses the batch that starts now, and takes its members out of the model's queues.
 
-        Requests that were counted on for this batch and are in neither `chosen` nor the queues any more are in
-        `dropped` or `left`; the caller places them again.
+        Requests that are in neither `chosen` nor the queues any more are in `dropped` or `left`; the caller places them
+        again.
         """
-        times, cap = _times(queues), queues.edge_cap
-        penalty = self._drop_penalty(queues)
-        expected = by_deadline((*queues.next_batch.take_all(), *queues.edge_later.take_all()))
-        first, *others = _by_rank(queues, expected)
-        result = compose(first, times, now_s=now_s, cap=cap, drop_penalty=penalty)
+        times, cap, line = _times(queues), queues.edge_cap, queues.edge_later
+        penalty, look = self._drop_penalty(queues), looked_at(cap)
+        counted_on = queues.next_batch.take_all()
+        first, *others = line.ranks(counted_on, has_functions=queues.has_functions) or [NO_RANK]
+        result = _composed(first, times, now_s=now_s, cap=cap, drop_penalty=penalty)
         if not result.chosen:
-            result = compose(first, times, now_s=now_s, cap=cap, drop_penalty=penalty, safe=False)
+            result = _composed(first, times, now_s=now_s, cap=cap, drop_penalty=penalty, safe=False)
+        chosen, dropped = list(result.chosen), list(result.dropped)
         for rank in others:
-            result = _filled_up(result, rank, times, now_s=now_s, cap=cap, drop_penalty=penalty)
-        gathered = [q for q in queues.gathered() if q.failed_on is not Backend.EDGE]
+            if chosen:
+                # Requests of a lower rank that make no member late.
+                chosen += fill_up(chosen, rank, times, now_s=now_s, cap=cap, look=look)
+                continue
+            result = _composed(rank, times, now_s=now_s, cap=cap, drop_penalty=penalty)
+            chosen, dropped = list(result.chosen), dropped + list(result.dropped)
+        line.remove_all([q for q in (*chosen, *dropped) if q.state is State.EDGE_LATER])
+        gone = {id(q) for q in (*chosen, *dropped)}
+        left = [q for q in counted_on if id(q) not in gone]
         # A request that was gathered for a function and has not left yet joins at no cost where the batch has room.
-        joining = fill_up(result.chosen, gathered, times, now_s=now_s, cap=cap)
+        gathered = (q for q in queues.gathered() if q.failed_on is not Backend.EDGE)
+        joining = fill_up(chosen, gathered, times, now_s=now_s, cap=cap, look=look)
         for queued in joining:
             queues.leave_buffer(queued)
-        chosen = (*result.chosen, *joining)
-        overdue = self._overdue_with(queues, chosen, now_s=now_s)
+        overdue = self._overdue_with(queues, (*chosen, *joining), now_s=now_s)
         queues.overdue.remove_all(overdue)
-        return Composition((*chosen, *overdue), result.dropped, result.left, (*joining, *overdue))
+        return Composition((*chosen, *joining, *overdue), dropped, left, (*joining, *overdue))
 
     def deferred_batch(self, queues: ModelQueues, *, now_s: float) -> list[QueuedRequest]:
         """Returns deferrable requests for an edge that would be idle, few enough to be out of the way soon."""
-        times, waiting = queues.edge_times, [q for q in queues.deferred if self.usable(queues, q)]
-        if times is None or not waiting:
+        times, deferred = queues.edge_times, queues.deferred
+        if times is None or not deferred.items:
             return []
         # The next newcomer may be of any model.
         others = self.all_queues.values()
         urgent_s = [c.slo_s for other in others for c in other.model.classes if c.name not in other.deferrable]
         max_s = DEFERRED_SHARE * min(urgent_s, default=math.inf)
         cap = max(1, min(queues.edge_cap, times.largest_within(max_s, safe=False)))
-        return list(compose(waiting, times, now_s=now_s, cap=cap, drop_penalty=0.0).chosen)
+        waiting = (q for q in deferred if self.usable(queues, q))
+        bounds = Bounds(deferred.last_deadline_s, deferred.most_items)
+        return list(compose(waiting, times, now_s=now_s, cap=cap, drop_penalty=0.0, bounds=bounds).chosen)
 
     def send(self, members: Sequence[QueuedRequest], queues: ModelQueues, *, now_s: float) -> None:
         """Sends a batch; the edge must be idle."""
@@ -289,49 +313,30 @@ class EdgeSide:
 
     def _overdue_with(
         self, queues: ModelQueues, chosen: Sequence[QueuedRequest], *, now_s: float
-    ) -> tuple[QueuedRequest, ...]:
+    ) -> list[QueuedRequest]:
         """Returns the overdue requests that fit into a batch of `chosen` without making it late."""
-        times, items = _times(queues), sum([q.request.items for q in chosen])
-        bind_s = min((q.request.deadline_s for q in chosen), default=math.inf)
-        taken = []
+        times, items, cap = _times(queues), sum([q.request.items for q in chosen]), queues.edge_cap
+        bind_s = min([q.request.deadline_s for q in chosen], default=math.inf)
+        taken: list[QueuedRequest] = []
+        look = looked_at(cap)
         for queued in queues.overdue:
+            if look <= 0 or (items and (items >= cap or now_s + times.safe_s[items + 1] > bind_s)):
+                break
             size = items + queued.request.items
-            fits = size <= max(queues.edge_cap, queued.request.items)
+            fits = size <= max(cap, queued.request.items)
             if not fits or not self.usable(queues, queued) or now_s + times.safe_s[size] > bind_s:
+                look -= 1
                 continue
             taken.append(queued)
             items = size
-        return tuple(taken)
+        return taken
 
 
-def _by_rank(queues: ModelQueues, expected: Sequence[QueuedRequest]) -> list[Sequence[QueuedRequest]]:
-    """Splits requests, by deadline, into ranks: first those that no function may serve, then by priority."""
-    ranks: dict[tuple[bool, int], list[QueuedRequest]] = {}
-    has_functions = queues.has_functions
-    for queued in expected:
-        stays = not has_functions or queued.failed_on is Backend.FUNCTION
-        may_leave = not (stays or queued.request.class_name in queues.edge_only)
-        ranks.setdefault((may_leave, queued.request.priority), []).append(queued)
-    return [ranks[rank] for rank in sorted(ranks)] or [()]
-
-
-def _filled_up(
-    result: Composition,
-    rank: Sequence[QueuedRequest],
-    times: ServiceTimes,
-    *,
-    now_s: float,
-    cap: int,
-    drop_penalty: float,
+def _composed(
+    rank: Rank, times: ServiceTimes, *, now_s: float, cap: int, drop_penalty: float, safe: bool = True
 ) -> Composition:
-    """Adds requests of a lower rank that make no member late; where none is chosen yet, the best of them."""
-    if not result.chosen:
-        more = compose(rank, times, now_s=now_s, cap=cap, drop_penalty=drop_penalty)
-        return Composition(more.chosen, (*result.dropped, *more.dropped), (*result.left, *more.left))
-    joining = fill_up(result.chosen, rank, times, now_s=now_s, cap=cap)
-    joined = set(map(id, joining))
-    left = [q for q in rank if id(q) not in joined]
-    return Composition((*result.chosen, *joining), result.dropped, (*result.left, *left))
+    bounds = Bounds(rank.last_deadline_s, rank.most_items)
+    return compose(rank, times, now_s=now_s, cap=cap, drop_penalty=drop_penalty, safe=safe, bounds=bounds)
 
 
 def _has_candidates(queues: ModelQueues) -> bool:
@@ -344,7 +349,7 @@ def _urgency_s(queues: ModelQueues) -> float:
     return min(order.first.request.deadline_s for order in _hurried(queues) if len(order))
 
 
-def _hurried(queues: ModelQueues) -> tuple[DeadlineOrder, ...]:
+def _hurried(queues: ModelQueues) -> tuple[DeadlineOrder | WaitingLine, ...]:
     """All queues but that of deferrable requests, which give way to all others."""
     return queues.next_batch, queues.edge_later, *[buffer.queue for buffer in queues.buffers], queues.overdue
 

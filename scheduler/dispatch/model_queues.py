@@ -1,13 +1,14 @@
 """One model's queues, and the plan and prices as the dispatcher reads them."""
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 
 from scheduler.dispatch.function_buffer import FunctionBuffer, Routes, WarmPool
 from scheduler.dispatch.lateness_price import BufferPrices, LatenessPrice, Prices
-from scheduler.dispatch.queue import DeadlineOrder, QueuedRequest, deadline_order
+from scheduler.dispatch.queue import DeadlineOrder, QueuedRequest
+from scheduler.dispatch.waiting_line import Key, WaitingLine, in_order
 from scheduler.domain.batches import Batch
 from scheduler.domain.lifecycle import State
 from scheduler.domain.plans import BufferPlan, GroupPlan, Limits, ModelSettings
@@ -56,8 +57,10 @@ class ModelQueues:
     """Items a second just now: what else will join the next batch."""
     item_bytes: float = 0.0
     next_batch: DeadlineOrder = field(default_factory=lambda: _order(State.EDGE_BATCH))
-    edge_later: DeadlineOrder = field(default_factory=lambda: _order(State.EDGE_LATER))
-    overdue: DeadlineOrder = field(default_factory=lambda: _order(State.OVERDUE))
+    edge_later: WaitingLine = field(init=False)
+    """By whether a function may take a request, priority and class."""
+    overdue: WaitingLine = field(init=False)
+    """By the buffer that may take a request."""
     deferred: DeadlineOrder = field(default_factory=lambda: _order(State.DEFERRED))
     bisected: dict[Backend, deque[tuple[QueuedRequest, ...]]] = field(default_factory=_halves)
     """Halves of batches whose content a backend refused: sent to it again, as they are."""
@@ -72,8 +75,13 @@ class ModelQueues:
     _priced_log_multiplier: float = 0.0
     _priced_rps: float = 0.0
 
+    def __post_init__(self) -> None:
+        """Makes the lines."""
+        self.edge_later = WaitingLine(State.EDGE_LATER, self._rank_of)
+        self.overdue = WaitingLine(State.OVERDUE, self._taken_by)
+
     @property
-    def orders(self) -> tuple[DeadlineOrder, ...]:
+    def orders(self) -> tuple[DeadlineOrder | WaitingLine, ...]:
         """All queues of the model."""
         gathered = (buffer.queue for buffer in self.buffers)
         return self.next_batch, self.edge_later, *gathered, self.overdue, self.deferred
@@ -88,11 +96,24 @@ class ModelQueues:
         """Items that are gathered for functions."""
         return sum(buffer.queue.items for buffer in self.buffers)
 
-    def gathered(self) -> Sequence[QueuedRequest]:
-        """Returns the requests gathered for functions, earliest deadline first; not to be changed."""
-        if len(self.buffers) == 1:
-            return self.buffers[0].queue.members
-        return sorted(chain.from_iterable(buffer.queue for buffer in self.buffers), key=deadline_order)
+    def gathered(self) -> Iterator[QueuedRequest]:
+        """Iterates over the requests gathered for functions, by deadline; the queues must not change meanwhile."""
+        return in_order([buffer.queue.members for buffer in self.buffers])
+
+    def overdue_for(self, buffer: FunctionBuffer) -> Sequence[QueuedRequest]:
+        """Returns the overdue requests that a buffer may take, earliest deadline first."""
+        return self.overdue.of((True, self.buffers.index(buffer), ""))
+
+    def _rank_of(self, queued: QueuedRequest) -> Key:
+        request = queued.request
+        may_leave = queued.failed_on is not Backend.FUNCTION and request.class_name not in self.edge_only
+        return may_leave, request.priority, request.class_name
+
+    def _taken_by(self, queued: QueuedRequest) -> Key:
+        buffer = self.buffer_of(queued)
+        if buffer is None or queued.failed_on is Backend.FUNCTION or queued.request.class_name in self.edge_only:
+            return False, -1, ""
+        return True, self.buffers.index(buffer), ""
 
     def buffer_of(self, queued: QueuedRequest) -> FunctionBuffer | None:
         """Returns the buffer that a request belongs to, whether it may go there or not; None without functions."""
@@ -161,14 +182,15 @@ class ModelQueues:
             buffer.reprice(own)
 
     def adopt(self, model: ModelSettings, plan: GroupPlan, warm_pool: Callable[[str], WarmPool | None]) -> None:
-        """Follows a new plan, and settings that may have changed with it. No request may be gathered for a function.
+        """Follows a new plan, and settings that may have changed with it. No request may be waiting.
 
         Args:
             model: the settings.
             plan: the new plan.
             warm_pool: returns what is known of a tier's instances.
         """
-        assert not self.gathered_items, "what is gathered is withdrawn, and placed again under the new plan"
+        waits = self.gathered_items or self.edge_later.items or self.overdue.items
+        assert not waits, "what waits is withdrawn, and placed again under the new plan"
         self.model, self.plan = model, plan
         self.lateness.adopt(model.classes)
         self.buffers = tuple([self._buffer(buffer_plan, warm_pool(buffer_plan.tier)) for buffer_plan in plan.buffers])
@@ -260,8 +282,3 @@ class ModelQueues:
         if halved:
             self.keep_bisected(lambda _: False)
         return (*halved, *chain.from_iterable(order.take_all() for order in self.orders))
-
-
-def by_deadline(queued: Iterable[QueuedRequest]) -> tuple[QueuedRequest, ...]:
-    """Returns requests in deadline order."""
-    return tuple(sorted(queued, key=deadline_order))

@@ -127,11 +127,18 @@ class Offers:
         place, batch = self.edge.place, queues.next_batch
         if gate is not None:
             return impossible(place, State.EDGE_BATCH, gate), None
-        for other in list(reversed(batch.members))[:MAX_ASKED]:
-            price = queues.late_cost(other.request)
-            elsewhere = self.function.offer(queues, other, now_s=now_s, lateness_price=price)
-            if elsewhere.reason is not None and other.request.priority <= queued.request.priority:
+        stay: set[tuple[object, ...]] = set()
+        for other in batch.members[: -MAX_ASKED - 1 : -1]:
+            request = other.request
+            gives_way, kind = request.priority > queued.request.priority, _kind(other)
+            # Of two that a function sees alike the one with the earlier deadline has less of a chance there.
+            if kind in stay and not gives_way:
                 continue
+            elsewhere = self.function.offer(queues, other, now_s=now_s, lateness_price=queues.late_cost(request))
+            if elsewhere.reason is not None:
+                stay.add(kind)
+                if not gives_way:
+                    continue
             batch.remove(other)
             offer = self.edge.offer(queues, queued, now_s=now_s, lateness_price=lateness_price)
             batch.add(other)
@@ -199,3 +206,9 @@ class Offers:
             slo_s = request.deadline_s - request.arrived_at_s
             needs_s = max(needs_s, min(takes_s, slo_s) + buffer.cold * buffer.cold_start_s)
         return request.deadline_s - DEFERRAL_RESERVE * needs_s
+
+
+def _kind(queued: QueuedRequest) -> tuple[object, ...]:
+    """Returns all by which functions tell requests apart, but for the deadline."""
+    request = queued.request
+    return request.class_name, request.priority, request.items, request.body_bytes, queued.failed_on

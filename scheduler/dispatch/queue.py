@@ -1,6 +1,6 @@
 """The virtual queue: requests with their state, deadline order, and how much may be held."""
 
-from bisect import bisect_left, insort
+from bisect import bisect_left
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
@@ -97,14 +97,18 @@ def deadline_order(queued: QueuedRequest) -> tuple[float, int, int]:
 class DeadlineOrder:
     """Requests by deadline, then priority, then age; knows its items and bytes."""
 
-    __slots__ = ("_queued", "body_bytes", "items", "state")
+    __slots__ = ("_keys", "_queued", "body_bytes", "items", "most_items", "state")
 
     def __init__(self, state: State) -> None:
         """Starts empty; a request that is added enters `state`."""
         self.state = state
         self.items = 0
         self.body_bytes = 0
+        self.most_items = 0
+        """At least the items of its largest request: of any since it was last empty."""
         self._queued: list[QueuedRequest] = []
+        self._keys: list[tuple[float, int, int]] = []
+        """What each is ordered by: bisecting plain values calls nothing."""
 
     def __len__(self) -> int:
         """Number of requests."""
@@ -124,28 +128,39 @@ class DeadlineOrder:
         """The request with the earliest deadline; IndexError if empty."""
         return self._queued[0]
 
+    @property
+    def last_deadline_s(self) -> float:
+        """The latest deadline; IndexError if empty."""
+        return self._queued[-1].request.deadline_s
+
     def add(self, queued: QueuedRequest) -> None:
         """Adds a request at its position in the order."""
         queued.enter(self.state)
-        insort(self._queued, queued, key=deadline_order)
-        self.items += queued.request.items
-        self.body_bytes += queued.request.body_bytes
+        request, key = queued.request, deadline_order(queued)
+        i = bisect_left(self._keys, key)
+        self._keys.insert(i, key)
+        self._queued.insert(i, queued)
+        self.items += request.items
+        self.body_bytes += request.body_bytes
+        self.most_items = max(self.most_items, request.items)
 
     def remove(self, queued: QueuedRequest) -> None:
         """Takes a request out; KeyError if it is not in."""
-        i = bisect_left(self._queued, deadline_order(queued), key=deadline_order)
+        i = bisect_left(self._keys, deadline_order(queued))
         if i == len(self._queued) or self._queued[i] is not queued:
             raise KeyError(queued.request.request_id)
-        del self._queued[i]
+        del self._queued[i], self._keys[i]
         queued.enter(State.NEW)
         self.items -= queued.request.items
         self.body_bytes -= queued.request.body_bytes
+        if not self._queued:
+            self.most_items = 0
 
     def take_all(self) -> tuple[QueuedRequest, ...]:
         """Empties the order and returns its requests, earliest deadline first."""
         taken = tuple(self._queued)
-        self._queued = []
-        self.items = self.body_bytes = 0
+        self._queued, self._keys = [], []
+        self.items = self.body_bytes = self.most_items = 0
         for queued in taken:
             queued.enter(State.NEW)
         return taken
