@@ -14,6 +14,7 @@ from scheduler.dispatch.decision_ring import DecisionRing, Explanation
 from scheduler.dispatch.dispatcher import NEVER, Dispatcher
 from scheduler.dispatch.edge_occupancy import EdgeOccupancy
 from scheduler.dispatch.edge_side import EdgeSide
+from scheduler.dispatch.endings import Endings
 from scheduler.dispatch.failures import Failures
 from scheduler.dispatch.function_sending import FunctionSending
 from scheduler.dispatch.function_side import FunctionSide
@@ -22,7 +23,7 @@ from scheduler.dispatch.keep_warm import KeepWarm
 from scheduler.dispatch.ledger import Ledger
 from scheduler.dispatch.model_queues import ModelQueues
 from scheduler.dispatch.offers import Offers
-from scheduler.dispatch.outbox import InFlightBatch, Outbox, unanswered
+from scheduler.dispatch.outbox import InFlightBatch, Outbox
 from scheduler.dispatch.queue import Admission
 from scheduler.dispatch.refusals import Refusals, expected_drain_s, no_room, not_served
 from scheduler.dispatch.request_table import RequestTable
@@ -30,8 +31,6 @@ from scheduler.dispatch.spending import Spending
 from scheduler.dispatch.uplink import UplinkOccupancy
 from scheduler.domain.batches import Batch, BatchReport, FailureKind
 from scheduler.domain.decisions import Cause
-from scheduler.domain.errors import Refusal, RefusalKind
-from scheduler.domain.lifecycle import State
 from scheduler.domain.messages import (
     BatchFailed,
     BatchFinished,
@@ -103,6 +102,7 @@ class Engine:
             Offers(edge, self._function),
             Refusals(edge, self._function),
         )
+        self._endings = Endings(self._queues, self._table, self._dispatcher.refusals)
         self._failures = Failures(self._queues, edge, self._function, self._table, self._dispatcher)
         self._spending.configure(settings)
         self._control = Control(settings) if control is None else control
@@ -112,6 +112,8 @@ class Engine:
         """Of the beliefs that the tables were made from; None: to be made anew."""
         self._plan: Plan | None = None
         self._now_s = 0.0
+        self._due_s: float | None = None
+        """When something falls due that decides, as against refusals at deadlines; None: not worked out yet."""
         self._draining = False
         self._lessons: list[tuple[Batch, BatchReport, float, float]] = []
 
@@ -122,14 +124,22 @@ class Engine:
             messages: everything that arrived together, in order; empty when only time has passed.
             now_s: the shell's monotonic time; never less than in the call before.
         """
-        self._now_s = max(now_s, self._now_s)
+        now_s = max(now_s, self._now_s)
+        only_refuses = not messages and self._endings.next_s() <= now_s < self._decides_at_s()
+        self._now_s = now_s
         self._table.begin(self._now_s)
+        if only_refuses:
+            # As without the wake-up, nothing is decided before something falls due.
+            self._endings.expire(self._now_s)
+            return self._outbox.take_commands()
+        self._due_s = None
         if self._plan is None:
             self._begin(self._now_s)
         self._control.advance(self._now_s)
         self._follow_outages(self._now_s)
         for message in messages:
             self._take_in(message, self._now_s)
+        self._endings.expire(self._now_s)
         if not messages or len(self._lessons) >= LESSONS_WAITING:
             self._learn()
         self._refresh_queues()
@@ -148,7 +158,7 @@ class Engine:
             case BatchFailed():
                 self._failed(message, now_s)
             case RequestCancelled(request_id):
-                self._cancelled(request_id)
+                self._endings.cancelled(request_id)
             case BillArrived(batch_id, billed_duration_s):
                 self._ledger.bill(batch_id, billed_duration_s)
             case ProbeMeasured():
@@ -167,11 +177,16 @@ class Engine:
 
     def next_wakeup_s(self) -> float | None:
         """Returns the absolute time at which `handle` wants to be called even if nothing happens; None: never."""
+        wakeup_s = min(self._decides_at_s(), self._endings.next_s())
+        return None if wakeup_s == NEVER else max(wakeup_s, self._now_s)
+
+    def _decides_at_s(self) -> float:
         if self._lessons:
             return self._now_s
-        wakeup_s = min(self._dispatcher.next_wakeup_s(self._now_s), self._control.next_wakeup_s())
-        wakeup_s = min(wakeup_s, self._circuits.next_s(self._now_s), self._spending.next_s())
-        return None if wakeup_s == NEVER else max(wakeup_s, self._now_s)
+        if self._due_s is None:
+            due_s = min(self._dispatcher.next_wakeup_s(self._now_s), self._control.next_wakeup_s())
+            self._due_s = min(due_s, self._circuits.next_s(self._now_s), self._spending.next_s())
+        return self._due_s
 
     def statistics(self) -> EngineStatistics:
         """Returns the engine's state in numbers."""
@@ -220,7 +235,7 @@ class Engine:
         room = self._admission.has_room(request.body_bytes)
         queued = self._table.take_in(request)
         if self._draining:
-            self._table.refuse(queued, Refusal(RefusalKind.DRAINING, "the daemon is shutting down; send it elsewhere"))
+            self._table.refuse(queued, self._dispatcher.refusals.draining())
         elif request.model not in self._queues:
             self._table.refuse(queued, not_served(request.model))
         elif not room:
@@ -228,21 +243,13 @@ class Engine:
             self._table.refuse(queued, no_room(self._admission, drain_s))
         else:
             self._count(request, now_s)
+            self._endings.watch(queued)
             self._dispatcher.assign(queued, now_s)
 
     def _count(self, request: Request, now_s: float) -> None:
         self._control.arrived(request, now_s)
         rate_rps = self._beliefs.recent_rps(request.model, now_s)
         self._queues[request.model].expect(rate_rps=rate_rps, item_bytes=self._beliefs.item_bytes(request.model))
-
-    def _cancelled(self, request_id: int) -> None:
-        queued = self._table.open.get(request_id)
-        if queued is None:
-            return
-        queued.cancel()
-        if queued.state is not State.IN_FLIGHT:
-            self._queues[queued.request.model].remove(queued)
-            self._table.cancel(queued)
 
     def _finished(self, message: BatchFinished, now_s: float) -> None:
         self._uplink.answered(self._outbox.in_flight[message.batch_id].batch, message.report)
@@ -252,13 +259,7 @@ class Engine:
         self._came_back(sent.batch, message.report, None, cost=cost, now_s=now_s)
         if not sent.batch.warming:
             self._lessons.append((sent.batch, message.report, now_s, self._outbox.open_since_s()))
-        queues = self._queues.get(sent.batch.model)
-        for queued in sent.members:
-            if queued.state is not State.IN_FLIGHT:
-                continue  # another batch was faster
-            self._table.answer(queued, message.batch_id)
-            if queues is not None:
-                queues.lateness.record(queued.request.class_name, now_s > queued.request.deadline_s)
+        self._endings.answer(sent, now_s)
 
     def _came_back(
         self, batch: Batch, report: BatchReport, failure: FailureKind | None, *, cost: float, now_s: float
@@ -284,20 +285,11 @@ class Engine:
             self._dispatcher.raise_caution()
         cost = self._ledger.settle(message.batch_id, message.report, failure=failure.kind)
         self._came_back(sent.batch, message.report, failure.kind, cost=cost, now_s=now_s)
-        for queued in sent.members:
-            if queued.cancelled and queued.copies == 0 and queued.state is State.IN_FLIGHT:
-                self._table.cancel(queued)
+        self._endings.failed(sent)
         if sent.batch.model in self._queues:
             self._failures.give_back(sent, failure, now_s=now_s)
-        else:
-            self._drop(sent)
         if was_closed and not circuit.closed:
             self._dispatcher.reassign_all(Cause.FAILURE, now_s=now_s)
-
-    def _drop(self, sent: InFlightBatch) -> None:
-        for queued in unanswered(sent):
-            self._table.requeue(queued)
-            self._table.refuse(queued, not_served(sent.batch.model))
 
     def _probed(self, message: ProbeMeasured, now_s: float) -> None:
         self._circuits.probed(message.backend)

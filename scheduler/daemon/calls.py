@@ -91,16 +91,18 @@ def request_of(call: InferenceCall, settings: EngineSettings, *, request_id: int
     """
     service_class = class_of(_model(call, settings), call.class_name)
     timeout_s = service_class.slo_s if call.timeout_s is None else call.timeout_s
+    reserve_s = min(answer_reserve_s, timeout_s / 2)
     return Request(
         request_id=request_id,
         model=call.model,
         arrived_at_s=call.received_at_s,
-        deadline_s=call.received_at_s + timeout_s - min(answer_reserve_s, timeout_s / 2),
+        deadline_s=call.received_at_s + timeout_s - reserve_s,
         items=call.items,
         body_bytes=call.body_bytes,
         class_name=call.class_name,
         priority=call.priority,
         tenant=call.tenant,
+        reserve_s=reserve_s,
     )
 
 

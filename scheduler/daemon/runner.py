@@ -50,7 +50,7 @@ ITEMS_BEFORE_ANSWERS = 4
 """A batch with at least this many items is written before the answers of the same engine call. Writing a batch delays
 each answer by about 0.6 ms; writing an answer delays each item of the batch by about 0.17 ms."""
 
-_STOPPED = Refusal(RefusalKind.DRAINING, "the daemon stopped before the request was answered; send it again")
+_STOPPED = Refusal(RefusalKind.DRAINING, "the daemon stopped before the request was answered; send it again", 1.0)
 _CRASHED = Refusal(RefusalKind.BACKEND, "the daemon failed on an internal error and restarts; send the request again")
 
 

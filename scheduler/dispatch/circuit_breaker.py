@@ -44,6 +44,12 @@ class Circuit:
         """Whether a batch may be sent now."""
         return self.probe_at_s is None and now_s >= self.not_before_s
 
+    def changes_in_s(self, now_s: float) -> float | None:
+        """Returns the seconds until the backend is probed or may get batches again; None while it gets them."""
+        if self.probe_at_s is not None:
+            return max(0.0, self.probe_at_s - now_s)
+        return self.not_before_s - now_s if self.not_before_s > now_s else None
+
     def configure(self, *, failures_to_open: int, first_pause_s: float) -> None:
         """Takes over reloaded settings."""
         self.failures_to_open, self.first_pause_s = failures_to_open, first_pause_s

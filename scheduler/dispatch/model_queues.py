@@ -228,6 +228,7 @@ class ModelQueues:
         """Queues a request that will be answered late."""
         if not len(self.overdue):
             self.overdue_opened_at_s = now_s
+        queued.allow_late()
         self.overdue.add(queued)
 
     def remove(self, queued: QueuedRequest) -> None:

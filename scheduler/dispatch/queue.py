@@ -29,6 +29,10 @@ class QueuedRequest:
     """Whether a deferrable request may still wait for an idle edge."""
     copies: int = 0
     """Batches in flight that it is in: two while it is hedged."""
+    late_allowed: bool = False
+    """Whether it was queued to be answered after its deadline, as its class or the spend cap's rule says."""
+    expired: bool = False
+    """Whether it was refused at its deadline while its batches were in flight, and none is back yet."""
     reason: Reason = Reason.LEAST_TOTAL
     """What decided its present place."""
 
@@ -77,6 +81,14 @@ class QueuedRequest:
     def fail_on(self, backend: Backend) -> None:
         """Notes the side that failed it."""
         self.failed_on = backend
+
+    def allow_late(self) -> None:
+        """Notes that it may be answered after its deadline."""
+        self.late_allowed = True
+
+    def expire(self, *, over: bool = False) -> None:
+        """Notes that it is refused while its batches are in flight; `over`: that its lateness has been counted."""
+        self.expired = not over
 
     def stop_deferring(self) -> None:
         """Notes that it has waited for an idle edge as long as it may."""

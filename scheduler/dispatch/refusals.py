@@ -1,8 +1,8 @@
 """What the client of a refused request is told, and when to come again."""
 
 import math
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 
 from scheduler.dispatch.circuit_breaker import Circuit
 from scheduler.dispatch.edge_side import EdgeSide
@@ -12,10 +12,12 @@ from scheduler.dispatch.queue import Admission, QueuedRequest
 from scheduler.dispatch.spend_cap import STATE
 from scheduler.domain.decisions import Offer, Reason
 from scheduler.domain.errors import Refusal, RefusalKind
+from scheduler.domain.lifecycle import State
 from scheduler.domain.requests import Backend
 
-NO_ROOM_RETRY_AFTER_S = 1.0
-"""Told where nothing is known yet about how fast the queue drains. Judgement: only clients read it."""
+RETRY_AFTER_S = 1.0
+"""Told where nothing is known yet about how fast the queue drains, and while the daemon stops. Judgement: only clients
+read it."""
 
 
 @dataclass(slots=True)
@@ -29,13 +31,46 @@ class Refusals:
         """Returns what the client of a request is told for which none of the offers is possible."""
         if any(offer.reason is Reason.SPEND_CAP for offer in offers):
             return self._no_money(queues, queued, now_s=now_s)
-        sides: tuple[tuple[Backend, bool, Circuit], ...] = (
-            (Backend.EDGE, queues.edge_times is not None, self.edge.circuit),
-            (Backend.FUNCTION, bool(queues.buffers), self.function.circuit),
-        )
-        down = [side.value for side, there, circuit in sides if there and not circuit.closed]
+        return self._too_late(queues, queued, now_s=now_s)
+
+    def no_answer(self, queues: ModelQueues | None, queued: QueuedRequest, *, now_s: float) -> Refusal:
+        """Returns what the client is told of a request whose deadline has passed.
+
+        Args:
+            queues: of its model; None where a reload took the model away.
+            queued: it waits, or its batches are in flight.
+            now_s: the present.
+        """
+        if queued.state is not State.IN_FLIGHT and queues is not None:
+            return self._too_late(queues, queued, now_s=now_s)
+        sides = dict.fromkeys(attempt.backend.value for attempt in queued.request.attempts[-queued.copies :])
+        message = f"the {' and the '.join(sides)} had not answered by the request's deadline"
+        retry_s = None if queues is None else self._changes_in_s(queues, queued, now_s=now_s)
+        return Refusal(RefusalKind.NO_ANSWER, message, retry_s)
+
+    def draining(self) -> Refusal:
+        """Returns what is told when the daemon stops: another takes its place, as after an update."""
+        return Refusal(RefusalKind.DRAINING, "the daemon is shutting down; send it elsewhere", RETRY_AFTER_S)
+
+    def _too_late(self, queues: ModelQueues, queued: QueuedRequest, *, now_s: float) -> Refusal:
+        down = [side.value for side, circuit in self._sides(queues) if not circuit.closed]
         edge_only = queued.request.class_name in queues.edge_only
-        return too_late(left_s=queued.request.deadline_s - now_s, down=down, edge_only=edge_only)
+        refusal = too_late(left_s=queued.request.deadline_s - now_s, down=down, edge_only=edge_only)
+        return replace(refusal, retry_after_s=self._changes_in_s(queues, queued, now_s=now_s))
+
+    def _sides(self, queues: ModelQueues) -> Iterator[tuple[Backend, Circuit]]:
+        """Yields the sides that serve the model, with their circuits."""
+        if queues.edge_times is not None:
+            yield Backend.EDGE, self.edge.circuit
+        if queues.buffers:
+            yield Backend.FUNCTION, self.function.circuit
+
+    def _changes_in_s(self, queues: ModelQueues, queued: QueuedRequest, *, now_s: float) -> float | None:
+        """Returns the seconds until a side that gets no batches now may get them; None where all get them."""
+        edge_only = queued.request.class_name in queues.edge_only
+        asked = [circuit for side, circuit in self._sides(queues) if side is Backend.EDGE or not edge_only]
+        changes_s = [circuit.changes_in_s(now_s) for circuit in asked]
+        return min((at_s for at_s in changes_s if at_s is not None), default=None)
 
     def _no_money(self, queues: ModelQueues, queued: QueuedRequest, *, now_s: float) -> Refusal:
         """Returns what is told when only a function could answer and a spend cap forbids it."""
@@ -65,7 +100,7 @@ def no_room(admission: Admission, drain_s: float) -> Refusal:
         f"the queue is full ({admission.requests - 1} requests, {admission.body_bytes} bytes with this one); "
         "retry after the time in Retry-After"
     )
-    return Refusal(RefusalKind.QUEUE_FULL, message, drain_s if drain_s > 0 else NO_ROOM_RETRY_AFTER_S)
+    return Refusal(RefusalKind.QUEUE_FULL, message, drain_s if drain_s > 0 else RETRY_AFTER_S)
 
 
 def expected_drain_s(all_queues: Iterable[ModelQueues], max_function_in_flight: int) -> float:

@@ -47,8 +47,9 @@ class RequestTable:
         self.outbox.command(AnswerRequest(queued.request.request_id, batch_id))
 
     def refuse(self, queued: QueuedRequest, refusal: Refusal) -> None:
-        """Ends a request that waits without an answer."""
-        self.admission.stop_waiting()
+        """Ends a request without an answer, while it waits or while its batches are in flight."""
+        if queued.state is not State.IN_FLIGHT:
+            self.admission.stop_waiting()
         self._close(queued, refusal.kind.value)
         self.outbox.command(RefuseRequest(queued.request.request_id, refusal))
 

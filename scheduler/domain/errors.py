@@ -9,6 +9,9 @@ class RefusalKind(str, Enum):
 
     QUEUE_FULL = "queue_full"
     DEADLINE = "deadline"
+    """No place could answer in time: it was not sent, or not sent again."""
+    NO_ANSWER = "no_answer"
+    """It was sent, and no answer had come by its deadline."""
     DRAINING = "draining"
     BACKEND = "backend"
     NO_BACKEND = "no_backend"
@@ -18,6 +21,7 @@ class RefusalKind(str, Enum):
 HTTP_STATUS = {
     RefusalKind.QUEUE_FULL: 429,
     RefusalKind.DEADLINE: 503,
+    RefusalKind.NO_ANSWER: 503,
     RefusalKind.DRAINING: 503,
     RefusalKind.BACKEND: 502,
     RefusalKind.NO_BACKEND: 503,

@@ -83,6 +83,8 @@ class Request:
     """Level as in Triton: 1 is the highest. The shell has replaced 0 by the model's default level."""
     tenant: str = ""
     attempts: tuple[Attempt, ...] = ()
+    reserve_s: float = 0.0
+    """What the shell keeps for its own work: the client's deadline is so much after `deadline_s`."""
 
     def sent_with(self, attempt: Attempt) -> "Request":
         """Returns the request with one more attempt. Written out, because `replace` takes five times as long."""
@@ -97,4 +99,5 @@ class Request:
             self.priority,
             self.tenant,
             (*self.attempts, attempt),
+            self.reserve_s,
         )

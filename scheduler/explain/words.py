@@ -98,6 +98,7 @@ OUTCOMES = {
     CANCELLED: "ended without an answer: its client went away",
     RefusalKind.QUEUE_FULL.value: "refused: the queue was full",
     RefusalKind.DEADLINE.value: "refused: no place could answer within its deadline",
+    RefusalKind.NO_ANSWER.value: "refused: no answer had come by its deadline",
     RefusalKind.DRAINING.value: "refused: the daemon was shutting down",
     RefusalKind.BACKEND.value: "refused: a backend failed and no other could answer within its deadline",
     RefusalKind.NO_BACKEND.value: "refused: nothing serves its model any more",

@@ -10,7 +10,7 @@ from typing import TextIO
 
 import numpy as np
 
-from scheduler.domain.errors import EdgeburstError
+from scheduler.domain.errors import EdgeburstError, RefusalKind
 from scheduler.domain.latency import FunctionTier
 from scheduler.domain.requests import Backend
 from scheduler.simulator.bound_note import NotedBound
@@ -20,7 +20,11 @@ from scheduler.simulator.shell import TOLERANCE_S, Journal
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """Result of one request. Times are in seconds. After a refusal the fields `backend` to `cold_start` stay empty."""
+    """Result of one request. Times are in seconds.
+
+    The fields `backend` to `cold_start` are of the batch that answered it, or of the one that it was in when it was
+    refused at its deadline; after any other refusal they stay empty.
+    """
 
     request_id: int
     model: str
@@ -43,13 +47,16 @@ class Row:
 
 def rows(journal: Journal) -> Iterator[Row]:
     """Yields one row for each request, in the order of their ids."""
+    last_batch = {
+        request_id: batch_id for batch_id, sent in journal.batches.items() for request_id in sent.batch.request_ids
+    }
     for request in journal.requests:
         ended_at_s = journal.ended_at_s[request.request_id]
         latency_s = ended_at_s - request.arrived_at_s
         in_time = ended_at_s <= request.deadline_s + TOLERANCE_S
-        batch_id = journal.answered_by.get(request.request_id)
-        if batch_id is None:
-            refusal = journal.refusals[request.request_id]
+        refusal = journal.refusals.get(request.request_id)
+        batch_id = journal.answered_by.get(request.request_id) or last_batch.get(request.request_id)
+        if refusal is not None and (batch_id is None or refusal.kind is not RefusalKind.NO_ANSWER):
             yield Row(
                 request.request_id,
                 request.model,
@@ -63,6 +70,7 @@ def rows(journal: Journal) -> Iterator[Row]:
                 reason=refusal.message,
             )
             continue
+        assert batch_id is not None, "a request that was answered was in a batch"
         sent = journal.batches[batch_id]
         yield Row(
             request.request_id,
@@ -72,8 +80,8 @@ def rows(journal: Journal) -> Iterator[Row]:
             request.deadline_s,
             ended_at_s,
             latency_s,
-            outcome="answered",
-            within_slo=in_time,
+            outcome="answered" if refusal is None else refusal.kind.value,
+            within_slo=in_time and refusal is None,
             backend=sent.batch.backend.value,
             tier=sent.batch.tier,
             batch_id=batch_id,
@@ -81,6 +89,7 @@ def rows(journal: Journal) -> Iterator[Row]:
             wait_s=sent.batch.sent_at_s - request.arrived_at_s,
             cost=sent.outcome.cost * request.items / sent.batch.items,
             cold_start=sent.outcome.cold_start,
+            reason="" if refusal is None else refusal.message,
         )
 
 

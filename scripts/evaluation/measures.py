@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 
 from scheduler.domain.batches import Batch
+from scheduler.domain.messages import BatchFinished
 from scheduler.domain.requests import Backend
 from scheduler.simulator import report
 from scheduler.simulator.network import Bandwidth
@@ -26,13 +27,16 @@ _QUANTILES = np.linspace(0.0, 1.0, 201)
 
 
 def split(rows: Sequence[report.Row]) -> Row:
-    """Returns mean batch sizes, and the late and the immediately refused requests."""
+    """Returns mean batch sizes, and the late and the immediately refused requests.
+
+    Late is also a request that was refused at its deadline because its batch had not come back.
+    """
     answered = [row for row in rows if row.outcome == "answered"]
     return {
         "mean_edge_batch": _mean_batch(row for row in answered if row.backend == Backend.EDGE.value),
         "mean_function_batch": _mean_batch(row for row in answered if row.backend == Backend.FUNCTION.value),
-        "edge_late": sum(row.backend == Backend.EDGE.value and not row.within_slo for row in answered),
-        "function_late": sum(row.backend == Backend.FUNCTION.value and not row.within_slo for row in answered),
+        "edge_late": sum(row.backend == Backend.EDGE.value and not row.within_slo for row in rows),
+        "function_late": sum(row.backend == Backend.FUNCTION.value and not row.within_slo for row in rows),
         "refused_at_once": sum(map(at_once, rows)),
     }
 
@@ -66,17 +70,18 @@ def around_change(rows: Sequence[report.Row], case: Case) -> Row:
 
 
 def on_link(journal: Journal, rows: Sequence[report.Row], case: Case) -> Row:
-    """Returns the number of answers that were late because of the link, and how many of them are not excused.
+    """Returns the number of requests that were late because of the link, and how many of them are not excused.
 
-    An answer is late because of the link if it would have been in time with the predicted transfer time of its batch,
-    or if the edge gave it after a function batch had failed. It is excused if a function gave it and the request
-    arrived while the link could not carry a single request within the SLO, or shortly after. For policies without
-    predictions, every answer that would have been in time without its transfer counts.
+    A request that was refused because its batch was late counts like one that was answered late. An answer is late
+    because of the link if it would have been in time with the predicted transfer time of its batch, or if the edge
+    gave it after a function batch had failed. It is excused if a function gave it and the request arrived while the
+    link could not carry a single request within the SLO, or shortly after. For policies without predictions, every
+    answer that would have been in time without its transfer counts.
     """
     bandwidth = case.scenario.bandwidth
     if math.isinf(bandwidth.rates[0]):
         return {}
-    late = [row for row in rows if row.outcome == "answered" and not row.within_slo]
+    late = [row for row in rows if row.backend and not row.within_slo and _came_back(journal, row.batch_id)]
     tried = {
         request_id
         for sent in journal.batches.values()
@@ -96,10 +101,15 @@ def on_link(journal: Journal, rows: Sequence[report.Row], case: Case) -> Row:
     }
 
 
+def _came_back(journal: Journal, batch_id: int) -> bool:
+    return isinstance(journal.batches[batch_id].outcome.message, BatchFinished)
+
+
 def _late_by_link(journal: Journal, row: report.Row, tried: set[int], start_s: float) -> bool:
     if row.backend == Backend.EDGE.value:
         return row.request_id in tried
-    return row.ended_at_s - row.deadline_s <= _path_excess_s(journal, row.batch_id, start_s)
+    back_s = journal.batches[row.batch_id].outcome.at_s
+    return back_s - row.deadline_s <= _path_excess_s(journal, row.batch_id, start_s)
 
 
 def _path_excess_s(journal: Journal, batch_id: int, start_s: float) -> float:

@@ -12,6 +12,7 @@ from itertools import count
 from support.engine_kit import PRICE
 
 from scheduler.dispatch.decision_ring import ANSWERED, CANCELLED, SENDINGS_KEPT
+from scheduler.dispatch.endings import GRACE_S
 from scheduler.dispatch.ledger import batch_cost
 from scheduler.dispatch.spend_cap import OverCap
 from scheduler.domain.batches import Batch, BatchReport, Failure, FailureKind
@@ -370,6 +371,11 @@ class World:
                 assert request.deadline_s > self.now_s, f"{request} still {queued.state} at {self.now_s}"
                 assert wakeup_s is not None, f"{request} forgotten in {queued.state} at {self.now_s}"
                 assert wakeup_s <= request.deadline_s, f"{request} forgotten in {queued.state} until {wakeup_s}"
+        for queued in requests.values():
+            if not (queued.late_allowed or queued.cancelled or queued.request.class_name in SERVED_LATE):
+                assert queued.request.deadline_s + GRACE_S > self.now_s, f"{queued} was not told by {self.now_s}"
+                assert wakeup_s is not None, f"{queued} forgotten at {self.now_s}"
+                assert wakeup_s <= queued.request.deadline_s + GRACE_S, f"{queued} forgotten until {wakeup_s}"
         for request_id, batches in self.sends.items():
             backends = [batch.backend for batch in batches]
             moves = sum(a is not b for a, b in zip(backends, backends[1:], strict=False))

@@ -165,7 +165,7 @@ def hung_function(slo_s: float = SLO_S) -> tuple[Engine, Batch]:
 
 def test_who_hangs_at_a_function_is_taken_up_by_an_idle_edge_and_only_once() -> None:
     engine, batch = hung_function()
-    [second] = sent(wait(engine, batch.give_up_at_s))
+    [second] = sent(wait(engine, SLO_S))
     assert second.backend is Backend.EDGE
     assert sorted(second.request_ids) == [1, 2, 3]
     assert batch.predicted_finish_s < second.sent_at_s < second.predicted_finish_s <= SLO_S

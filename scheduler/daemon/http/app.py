@@ -174,7 +174,8 @@ class Ingress:
 
     def _readiness(self, ready: Mapping[str, object]) -> web.Response:
         if self._runner.draining:
-            return error_response(503, "the daemon is stopping and accepts no more requests; send them again later")
+            stopping = "the daemon is stopping and accepts no more requests; send them again later"
+            return error_response(503, stopping, {"Retry-After": "1"})
         if not self.ready:
             return error_response(503, "the daemon is starting; ask again in a moment", {"Retry-After": "1"})
         if self.backends() and not self._backends_up():
