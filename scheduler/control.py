@@ -5,17 +5,19 @@ operator changed limits. Never because a timer ticked: a host whose traffic is s
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from scheduler.beliefs import Beliefs, LearnedBeliefs
 from scheduler.dispatch.keep_warm import WarmingTerms
 from scheduler.domain.batches import Batch, BatchReport, FailureKind
+from scheduler.domain.memory import Memory, Part, Remembered, saved, taken_up
 from scheduler.domain.messages import ProbeMeasured
 from scheduler.domain.plans import BufferPlan, EngineSettings, GroupPlan, Limits, ModelSettings, Plan, Snapshot
 from scheduler.domain.requests import Backend, Request
 from scheduler.estimates import Estimates, Finding
 from scheduler.estimators import warming
+from scheduler.recollection import PlanMemory, estimates_parts
 
 NEVER = float("inf")
 CHANGES = frozenset({"rate", "bandwidth", "edge-service"})
@@ -58,14 +60,22 @@ class PlanRequest:
 class Control:
     """Owns the estimates and the decision to plan anew."""
 
-    def __init__(self, settings: EngineSettings, limits: Mapping[str, Limits] | None = None) -> None:
+    def __init__(
+        self, settings: EngineSettings, limits: Mapping[str, Limits] | None = None, memory: Memory | None = None
+    ) -> None:
         """Stores the settings.
 
         Args:
             settings: of the engine.
             limits: what operators have set already, by model.
+            memory: what an earlier process knew; it is taken up at the first call, where it is still true.
         """
         self._settings = settings
+        self._memory = memory
+        self._remembered_plan = PlanMemory()
+        self._others: list[Remembered] = []
+        self.recalled: tuple[str, ...] = ()
+        """Names of the parts of the memory that were taken up."""
         self._estimates = Estimates(settings)
         self.beliefs: Beliefs = LearnedBeliefs(self._estimates)
         self._limits: dict[str, Limits] = dict(limits or {})
@@ -82,9 +92,31 @@ class Control:
         self._warming_at_s = 0.0
 
     def begin(self, now_s: float) -> None:
-        """Notes the start of time."""
+        """Notes the start of time, and takes up what an earlier process knew."""
         self._last_transfer_s = now_s
+        if self._memory is not None:
+            self.recalled, self._memory = taken_up(self._parts(now_s), self._memory, now_s), None
+            self._estimates.note_change()
+            if self._remembered_plan.seen_s > 0:
+                self._first_arrival_s = now_s - self._remembered_plan.seen_s
         self.advance(now_s)
+
+    def first_plan(self, now_s: float) -> Plan | None:
+        """Returns the plan of an earlier process, to begin with; None where there is none that is still true."""
+        return self._remembered_plan.first_plan(now_s=now_s, stands_s=YOUNG_PLAN_S)
+
+    def remember_also(self, part: Remembered) -> None:
+        """Has another part remembered, of the data plane for instance. Call it before the engine's first call."""
+        self._others.append(part)
+
+    def saved(self, now_s: float) -> tuple[Part, ...]:
+        """Returns what is known, for the engine of the next process."""
+        return saved(self._parts(now_s), now_s)
+
+    def _parts(self, now_s: float) -> Iterator[Remembered]:
+        yield from estimates_parts(self._estimates, self._settings)
+        yield from self._others
+        yield self._remembered_plan.part(self._settings, self._plan, now_s - self._first_arrival_s)
 
     def advance(self, now_s: float) -> None:
         """Lets time pass: closes counting ticks and looks for changes in them."""

@@ -216,7 +216,9 @@ class Engine:
     def _begin(self, now_s: float) -> None:
         self._control.begin(now_s)
         snapshot = self._control.snapshot(now_s, edge_up=True, function_up=True)
-        self._adopt(best_plan(snapshot, plan_id=1, cause="start", detail="from profiles alone", at_once=True))
+        plan = self._control.first_plan(now_s)
+        alone = "from profiles alone"
+        self._adopt(plan or best_plan(snapshot, plan_id=1, cause="start", detail=alone, at_once=True))
 
     def _follow_outages(self, now_s: float) -> None:
         """Opens and closes circuits by what is believed, where that is known otherwise than from failures."""

@@ -202,7 +202,7 @@ class Estimates:
         self.bandwidth = Bandwidth(detectors_of(settings.changepoint_package))
         self.path_excess = ResidualWindow(size=PATH_WINDOW, prior_sigma=PATH_SIGMA_S)
         self._path_excess_s = self._path_margin_s = self._path_sigma_s = 0.0
-        self._path_seen_s = 0.0
+        self.path_seen_s = 0.0
         self.revision = 0
         """Counts what was learned: tables and the uplink's estimate are the same as long as it is."""
         self._uplink: UplinkEstimate | None = None
@@ -284,9 +284,14 @@ class Estimates:
             return
         yield from self._function_finished(batch, report, model, open_since_s)
 
+    def recall_path(self, excess: ResidualWindow, seen_at_s: float) -> None:
+        """Takes up what an earlier process knew of the way."""
+        self.path_excess, self.path_seen_s = excess, seen_at_s
+        self._read_path()
+
     def probed(self, *, sent_bytes: int, transfer_s: float | None, rtt_s: float | None, now_s: float) -> None:
         """Learns the uplink from a probe."""
-        if now_s > self._path_seen_s + PATH_STALE_S:
+        if now_s > self.path_seen_s + PATH_STALE_S:
             # Nothing was sent for so long that what the way took then says nothing: perhaps nothing was for that.
             self.path_excess = ResidualWindow(size=PATH_WINDOW, prior_sigma=PATH_SIGMA_S)
             self._read_path()
@@ -328,7 +333,7 @@ class Estimates:
         predicted_path_s = batch.predicted_finish_s - batch.sent_at_s - batch.predicted_service_s
         # Sent all the same over an uplink that was thought to be down: a way without an end has no error.
         if math.isfinite(predicted_path_s):
-            self._path_seen_s = batch.sent_at_s + report.elapsed_s
+            self.path_seen_s = batch.sent_at_s + report.elapsed_s
             error_s = report.elapsed_s - report.service_s - predicted_path_s
             # A link that was gone for a while says nothing about the way when it is there.
             if error_s < GAP_S:

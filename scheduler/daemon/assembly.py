@@ -97,7 +97,8 @@ def assemble(
         clock: monotonic seconds, with the same origin as the event loop's `time`.
         state: what outlives the process; None: nothing does.
     """
-    engine = Engine(settings, None if state is None else Control(settings, state.limits))
+    control = Control(settings) if state is None else Control(settings, state.limits, state.memory)
+    engine = Engine(settings, control)
     explanations = _explanations(config, engine, clock)
     batches, plans, own_latency = BatchRing(config.daemon.records), PlanHistory(), OwnLatency()
     runner = Runner(
@@ -115,7 +116,7 @@ def assemble(
     limits = ModelLimits(runner.post)
     if state is not None:
         limits = ModelLimits(runner.post, before=state.limits, save=state.save_limits)
-        state.connect(post=runner.post, left=lambda: engine.statistics().leased)
+        state.connect(post=runner.post, left=lambda: engine.statistics().leased, known=lambda: control.saved(clock()))
     status = DaemonStatus(
         runner=runner.statistics,
         engine=engine.statistics,

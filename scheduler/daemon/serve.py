@@ -65,6 +65,14 @@ def add_parser(subparsers: Any) -> None:
         default="info",
         help="lowest level that is logged (default %(default)s)",
     )
+    parser.add_argument(
+        "--wait-s",
+        type=float,
+        default=0.0,
+        metavar="SECONDS",
+        help="how long to wait for a daemon that has the state folder; its folder and port are then taken together"
+        " (default 0: refuse to start)",
+    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -78,7 +86,7 @@ def run(args: argparse.Namespace) -> int:
     loop = _new_loop()
     try:
         asyncio.set_event_loop(loop)
-        state = _keeper(config)
+        state = _keeper(config, wait_s=args.wait_s)
         daemon = Daemon(config, os.environ, Notifier.from_environment(os.environ, warn=_warn), state)
         return loop.run_until_complete(daemon.run())
     finally:
@@ -264,9 +272,9 @@ def _cannot_listen(host: str, port: int, error: OSError) -> str:
     return f"cannot listen on {host}:{port} ({error.strerror or error}); correct daemon.host and daemon.port"
 
 
-def _keeper(config: Config) -> StateKeeper | None:
+def _keeper(config: Config, *, wait_s: float) -> StateKeeper | None:
     folder = config.state_folder()
-    return None if folder is None else StateKeeper(folder, currency=config.currency())
+    return None if folder is None else StateKeeper(folder, currency=config.currency(), wait_s=wait_s)
 
 
 def _new_loop() -> asyncio.AbstractEventLoop:

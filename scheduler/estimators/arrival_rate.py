@@ -3,6 +3,7 @@
 import math
 from collections import deque
 
+from scheduler.domain.memory import entries, finite
 from scheduler.estimators.dispersion import IndexOfDispersion
 
 MAX_CLOSED = 400
@@ -66,6 +67,26 @@ class ArrivalRate:
     def dispersion(self) -> float:
         """Index of dispersion of the counts per tick: 1 for Poisson arrivals, more for bursts."""
         return self._dispersion.value
+
+    def snapshot(self) -> dict[str, object]:
+        """Returns what is known of the regime, for `restore`; present counts are not worth saving."""
+        regime = {"mean": self._regime_mean, "ticks": self._regime_ticks}
+        return {"tick_s": self.tick_s, **regime, "dispersion": self._dispersion.snapshot()}
+
+    def restore(self, content: object, *, age_s: float) -> None:
+        """Takes up what a snapshot of that age knew: the older it is, the fewer ticks outweigh it.
+
+        Raises:
+            KeyError, TypeError, ValueError: the content is no snapshot with the same ticks; nothing is taken up.
+        """
+        given = entries(content)
+        mean, ticks = finite(given["mean"]), finite(given["ticks"])
+        if finite(given["tick_s"]) != self.tick_s or mean < 0 or ticks < 0:
+            raise ValueError("a snapshot of other ticks")
+        self._dispersion.restore(given["dispersion"], age_s=age_s)
+        memory_s = self._memory_ticks * self.tick_s
+        self._regime_ticks = min(self._memory_ticks, int(ticks / (1.0 + max(0.0, age_s) / memory_s)))
+        self._regime_mean = mean
 
     def update(self, items: int, now_s: float) -> None:
         """Counts an arrival of `items` items."""

@@ -4,6 +4,7 @@ import math
 from collections import deque
 from dataclasses import dataclass
 
+from scheduler.domain.memory import entries, finite, finites, rows
 from scheduler.estimators.changepoint import NATIVE, Change, Detector, Detectors
 
 WINDOW = 8
@@ -106,6 +107,31 @@ class Bandwidth:
     def rtt_s(self) -> float | None:
         """Round trip: the lower quartile of the last ones, since queues on the path only add time; None: unknown."""
         return self._rtt_s
+
+    def snapshot(self, now_s: float) -> dict[str, object]:
+        """Returns what is known, for `restore`."""
+        return {
+            "busy": [[now_s - busy.start_s, now_s - busy.end_s, busy.carried_bytes] for busy in self._busy],
+            "rtts_s": list(self._rtts_s),
+            "bytes_per_s": self._bytes_per_s,
+            "rtt_s": self._rtt_s,
+        }
+
+    def restore(self, content: object, *, age_s: float, now_s: float) -> None:
+        """Takes up what a snapshot of that age knew. As ever, what is old does not count beside a new measurement.
+
+        Raises:
+            KeyError, TypeError, ValueError: the content is no snapshot; nothing is taken up.
+        """
+        given, saved_at_s = entries(content), now_s - max(0.0, age_s)
+        busy = []
+        for period in rows(given["busy"]):
+            start_ago_s, end_ago_s, carried = finites(period)
+            busy.append(_Busy(saved_at_s - start_ago_s, saved_at_s - end_ago_s, int(carried), watched=True))
+        bytes_per_s, rtt_s = (None if given[name] is None else finite(given[name]) for name in ("bytes_per_s", "rtt_s"))
+        rtts_s = finites(given["rtts_s"]) if age_s <= MAX_AGE_S or rtt_s is None else [rtt_s]
+        self._busy, self._bytes_per_s, self._rtt_s = busy, bytes_per_s, rtt_s
+        self._rtts_s = deque(rtts_s, maxlen=RTT_WINDOW)
 
     def update_rtt(self, rtt_s: float) -> None:
         """Learns a round trip."""

@@ -1,5 +1,7 @@
 """Index of dispersion of a stream of counts: 1 for Poisson arrivals, more for bursts."""
 
+from scheduler.domain.memory import entries, finite, part_known
+
 MEMORY = 200
 """Pairs of counts after which older ones fade. Of Poisson counts the estimate then scatters by 0.09, with half the
 memory by 0.11, and with twice as much by 0.07 (simulated at 12 a tick); it then follows changes half as fast."""
@@ -34,6 +36,18 @@ class IndexOfDispersion:
         self._value = 1.0
         self._pairs = PRIOR_WEIGHT
         self._previous: float | None = None
+
+    def snapshot(self) -> dict[str, object]:
+        """Returns what is known, for `restore`."""
+        return {"value": self._value, "pairs": self._pairs}
+
+    def restore(self, content: object, *, age_s: float) -> None:
+        """Takes up what a snapshot of that age knew; KeyError, TypeError or ValueError where it is none."""
+        given = entries(content)
+        value, pairs = finite(given["value"]), finite(given["pairs"])
+        if value < 0 or pairs < 0:
+            raise ValueError("an index of dispersion is at least 0")
+        self._value, self._pairs = value, min(MEMORY, max(PRIOR_WEIGHT, int(pairs * part_known(age_s))))
 
     @property
     def value(self) -> float:

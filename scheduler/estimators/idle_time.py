@@ -6,6 +6,8 @@ from collections import deque
 import numpy as np
 import numpy.typing as npt
 
+from scheduler.domain.memory import entries, finite, finites, rows
+
 MIN_IDLE_S = 5.0
 """Shortest idle time that is distinguished. Judgement: no platform takes an instance away within 5 s."""
 MAX_IDLE_S = 6 * 3600.0
@@ -65,6 +67,8 @@ class IdleTime:
         self._mass = self._prior.copy()
         self._edges_s = np.exp(self._log_edges)
         self._allowed: deque[npt.NDArray[np.float64]] = deque(maxlen=REMEMBERED)
+        self._outcomes: deque[tuple[float, bool]] = deque(maxlen=REMEMBERED)
+        """Gaps, and whether the instance was still there: what is allowed follows from them."""
         self._tabulate()
 
     def update(self, gap_s: float, *, stayed_warm: bool) -> None:
@@ -72,8 +76,7 @@ class IdleTime:
         survives = self.survives(gap_s)
         if (survives if stayed_warm else 1.0 - survives) >= UNINFORMATIVE:
             return
-        above = self._part_above(gap_s)
-        self._allowed.append(above if stayed_warm else 1.0 - above)
+        self._note(gap_s, stayed_warm=stayed_warm)
         allowed = np.array(self._allowed)
         for _ in range(ROUNDS):
             spread = allowed * self._mass
@@ -81,6 +84,32 @@ class IdleTime:
             weights = PRIOR_WEIGHT * self._prior + spread.sum(axis=0)
             self._mass = weights / weights.sum()
         self._tabulate()
+
+    def _note(self, gap_s: float, *, stayed_warm: bool) -> None:
+        above = self._part_above(gap_s)
+        self._allowed.append(above if stayed_warm else 1.0 - above)
+        self._outcomes.append((gap_s, stayed_warm))
+
+    def snapshot(self) -> dict[str, object]:
+        """Returns what is known, for `restored`."""
+        return {"outcomes": [[gap_s, float(stayed)] for gap_s, stayed in self._outcomes], "mass": self._mass.tolist()}
+
+    def restored(self, content: object) -> "IdleTime":
+        """Returns the distribution that a snapshot knew: platforms change it seldom, and outcomes soon outweigh it.
+
+        Raises:
+            KeyError, TypeError, ValueError: the content is no snapshot.
+        """
+        given, known = entries(content), IdleTime(prior_s=self._prior_s)
+        mass = np.array(finites(given["mass"]))
+        if mass.shape != known._mass.shape or mass.min() < 0 or not mass.sum() > 0:
+            raise ValueError("a snapshot of other bins")
+        for outcome in rows(given["outcomes"]):
+            gap_s, stayed = (finite(item) for item in rows(outcome))
+            known._note(gap_s, stayed_warm=stayed > 0)
+        known._mass = mass / mass.sum()
+        known._tabulate()
+        return known
 
     def survives(self, gap_s: float) -> float:
         """Returns the probability that an instance that has been idle for `gap_s` is still there."""

@@ -4,6 +4,7 @@ import math
 from bisect import bisect_left, insort
 from collections import deque
 
+from scheduler.domain.memory import entries, finite, finites, part_known
 from scheduler.domain.scatter import Scatter
 
 PRIOR_WEIGHT = 4
@@ -65,6 +66,23 @@ class ResidualWindow:
         if self._in_order:
             self._remove(self._in_order.pop())
             self._scatter = None
+
+    def snapshot(self) -> dict[str, object]:
+        """Returns what is known, for `restored`."""
+        return {"residuals": list(self._in_order), "seen": self._seen}
+
+    def restored(self, content: object, *, age_s: float) -> "ResidualWindow":
+        """Returns a window like this one that knows what a snapshot of that age knew, and trusts it less.
+
+        Raises:
+            KeyError, TypeError, ValueError: the content is no snapshot.
+        """
+        given = entries(content)
+        window = ResidualWindow(size=self._size, prior_sigma=self._prior_sigma)
+        for residual in finites(given["residuals"]):
+            window.update(residual)
+        window._seen = int(max(0.0, finite(given["seen"])) * part_known(age_s))
+        return window
 
     def quantile(self, percentile: float) -> float:
         """Returns the residual that the next one stays below with probability `percentile` (in (0, 1))."""

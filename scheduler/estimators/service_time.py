@@ -6,6 +6,7 @@ from collections import deque
 import numpy as np
 
 from scheduler.domain.latency import LatencyModel
+from scheduler.domain.memory import entries, finites, rows
 from scheduler.domain.scatter import Scatter
 from scheduler.estimators.changepoint import NATIVE, SHORT_RUN, Change, Detectors
 from scheduler.estimators.residuals import ResidualWindow
@@ -21,6 +22,9 @@ only the unit of the drifts below."""
 LEVEL_VARIANCE = 0.5**2
 """Prior variance of the level. Judgement: a profile from another machine is wrong by a factor of about 1.6 (sigma 0.5
 of the logarithm); with it two answers outweigh the profile."""
+LEVEL_FORGOTTEN_S = 86_400.0
+"""Age at which a level that was saved is as uncertain as the profile's. Judgement: what throttles a machine changes
+within a day; after an hour the level is then known to a factor of 1.1."""
 SHAPE_SIGMA = 0.3
 """Prior standard deviation of the shape: the published Orin fit is wrong by a factor of 1.3 to 2.8 at small batches,
 and right at large ones."""
@@ -166,6 +170,39 @@ class ServiceTime:
         if change is not None:
             self.restart(change.run_length)
         return change
+
+    def snapshot(self) -> dict[str, object]:
+        """Returns what is known, for `restore`."""
+        return {
+            "state": list(self._state),
+            "covariance": self._covariance.tolist(),
+            "residuals": self._residuals.snapshot(),
+            "bands": {str(band): window.snapshot() for band, window in self._band_residuals.items()},
+            "recent_bands": list(self._recent_bands),
+        }
+
+    def restore(self, content: object, *, age_s: float) -> None:
+        """Takes up what a snapshot of that age knew; the level may have drifted since, up to what the prior allows.
+
+        Raises:
+            KeyError, TypeError, ValueError: the content is no snapshot of a service with as many bands; nothing is
+                taken up.
+        """
+        given = entries(content)
+        state = finites(given["state"])
+        covariance = np.array([finites(row) for row in rows(given["covariance"])])
+        recent = [int(band) for band in finites(given["recent_bands"])]
+        fresh = ResidualWindow(size=BAND_RESIDUALS, prior_sigma=self._prior_sigma)
+        bands = {int(band): fresh.restored(window, age_s=age_s) for band, window in entries(given["bands"]).items()}
+        residuals = self._residuals.restored(given["residuals"], age_s=age_s)
+        if len(state) != len(self._state) or covariance.shape != self._covariance.shape or set(recent) - set(bands):
+            raise ValueError("a snapshot of other bands")
+        shaped = covariance.reshape(len(state), len(state))
+        drifted = LEVEL_VARIANCE * min(1.0, max(0.0, age_s) / LEVEL_FORGOTTEN_S)
+        shaped[LEVEL, LEVEL] = min(LEVEL_VARIANCE, shaped[LEVEL, LEVEL] + drifted)
+        self._state, self._covariance, self._residuals = state, shaped, residuals
+        self._band_residuals, self._recent_bands = bands, deque(recent, maxlen=POOLED_RESIDUALS)
+        self.lessons += 1
 
     def restart(self, run_length: int) -> None:
         """Computes the level from the last `run_length` batches: older ones belong to another regime.

@@ -4,6 +4,7 @@ import math
 from bisect import bisect_left
 from collections.abc import Sequence
 
+from scheduler.domain.memory import entries, finites, part_known
 from scheduler.domain.plans import SizeFactors, SizeShare
 
 MEMORY = 200.0
@@ -72,6 +73,19 @@ class SizeEffect:
             mean + (residual - mean) / weight,
             square + (residual * residual - square) / weight,
         )
+
+    def snapshot(self) -> dict[str, object]:
+        """Returns what is known, for `restored`."""
+        return {str(number): list(known) for number, known in self._bins.items()}
+
+    @classmethod
+    def restored(cls, content: object, *, age_s: float) -> "SizeEffect":
+        """Returns the effect that a snapshot of that age knew; TypeError or ValueError where it is none."""
+        effect = cls()
+        for number, known in entries(content).items():
+            weight, mean, square = finites(known)
+            effect._bins[int(number)] = weight * part_known(age_s), mean, square
+        return effect
 
     def factors(self, sizes: Sequence[SizeShare]) -> SizeFactors | None:
         """Returns the factor of each size on a service; None if too little is known or the sizes hardly differ."""

@@ -2,6 +2,7 @@
 
 import math
 
+from scheduler.domain.memory import entries, finite, finites, part_known
 from scheduler.domain.plans import SizeShare
 from scheduler.estimators.size_effect import bin_end_bytes, size_bin
 
@@ -58,6 +59,24 @@ class TrafficMix:
         self._sizes[number] = counted + weight, weighed_bytes + weight * item_bytes
         if self._weight > _MAX_WEIGHT:
             self._rescale()
+
+    def snapshot(self) -> dict[str, object]:
+        """Returns what is known, for `restored`."""
+        weight = self._weight
+        return {
+            "classes": {name: count / weight for name, count in self._classes.items()},
+            "sizes": {str(bin_): [a / weight, b / weight] for bin_, (a, b) in self._sizes.items()},
+        }
+
+    @classmethod
+    def restored(cls, content: object, *, age_s: float) -> "TrafficMix":
+        """Returns the mix that a snapshot of that age knew; KeyError, TypeError or ValueError where it is none."""
+        given, mix, kept = entries(content), cls(), part_known(age_s)
+        mix._classes = {name: kept * finite(count) for name, count in entries(given["classes"]).items()}
+        for bin_, counts in entries(given["sizes"]).items():
+            items, weighed_bytes = finites(counts)
+            mix._sizes[int(bin_)] = kept * items, kept * weighed_bytes
+        return mix
 
     def class_shares(self) -> dict[str, float]:
         """Returns the share of the items by class; empty before the first request."""

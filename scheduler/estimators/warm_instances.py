@@ -5,6 +5,7 @@ from bisect import insort
 from dataclasses import dataclass
 
 from scheduler.domain.batches import BatchReport, FailureKind
+from scheduler.domain.memory import entries, finite, rows
 from scheduler.estimators.idle_time import IdleTime
 from scheduler.estimators.residuals import ResidualWindow
 
@@ -158,6 +159,36 @@ class WarmInstances:
             if report.service_s is not None:
                 self._note_start(report.elapsed_s - report.service_s - expected_path_s)
         self._keep(Idle(now_s, report.instance_id))
+
+    def snapshot(self, now_s: float) -> dict[str, object]:
+        """Returns what is known, for `restore`; an instance that is busy just now is forgotten."""
+        return {
+            "always_warm": self.always_warm,
+            "idle": [[now_s - idle.since_s, idle.instance_id] for idle in self._idle],
+            "starts": self._starts.snapshot(),
+            "unknown": [self._unknown_cold, self._unknown_starts],
+            "idle_time": self.idle_time.snapshot(),
+        }
+
+    def restore(self, content: object, *, age_s: float, now_s: float) -> None:
+        """Takes up what a snapshot of that age knew; its instances have been idle since.
+
+        Raises:
+            KeyError, TypeError, ValueError: the content is no snapshot; nothing is taken up.
+        """
+        given = entries(content)
+        idle = []
+        for pair in rows(given["idle"]):
+            ago_s, instance_id = rows(pair)
+            idle.append(Idle(now_s - age_s - finite(ago_s), str(instance_id)))
+        starts = self._starts.restored(given["starts"], age_s=age_s)
+        idle_time = self.idle_time.restored(given["idle_time"])
+        cold, seen = (finite(item) for item in rows(given["unknown"]))
+        always_warm = int(finite(given["always_warm"]))
+        if not 0 < cold <= seen or always_warm < 0:
+            raise ValueError("a snapshot of no instances")
+        self.always_warm, self._idle, self._starts, self.idle_time = always_warm, sorted(idle), starts, idle_time
+        self._unknown_cold, self._unknown_starts = cold, seen
 
     def _met(self, underway: Underway, report: BatchReport) -> Idle | None:
         """Returns the idle instance that the batch used, or that a cold start shows to be gone."""

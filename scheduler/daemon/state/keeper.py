@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import sqlite3
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -12,6 +12,7 @@ from scheduler.daemon.state.folder import FolderLock
 from scheduler.daemon.state.store import Store
 from scheduler.daemon.threads import DaemonThreads
 from scheduler.dispatch.spend_cap import STATE
+from scheduler.domain.memory import Memory, Part
 from scheduler.domain.messages import Message, RequestSpend, ReturnSpend, SpendGranted
 from scheduler.domain.plans import Limits
 
@@ -58,25 +59,35 @@ class StateKeeper:
         self._begun = asyncio.Event()
         self._post: Callable[[Message], None] = lambda _: None
         self._left: Callable[[], float | None] = lambda: None
+        self._known: Callable[[], Sequence[Part]] = tuple
         self.limits: Mapping[str, Limits] = {}
         """What operators had set when the folder was opened, by model."""
+        self.memory = Memory()
+        """What the last process knew."""
         try:
             self._store.open()
-            self.limits = self._store.limits()
+            self.limits, self.memory = self._store.limits(), self._store.memory()
         except sqlite3.Error as error:
             self._failed(error)
         except BaseException:
             self._lock.release()
             raise
 
-    def connect(self, *, post: Callable[[Message], None], left: Callable[[], float | None]) -> None:
+    def connect(
+        self,
+        *,
+        post: Callable[[Message], None],
+        left: Callable[[], float | None],
+        known: Callable[[], Sequence[Part]] = tuple,
+    ) -> None:
         """Connects the keeper with the engine.
 
         Args:
             post: gives the engine a message.
             left: returns what is left of the leases, negative where more was spent; None where nothing is leased.
+            known: returns what is known now, for the next process.
         """
-        self._post, self._left = post, left
+        self._post, self._left, self._known = post, left, known
 
     async def begun(self) -> None:
         """Waits for the first lease, so that no request comes before it; not for long."""
@@ -110,6 +121,9 @@ class StateKeeper:
             debt = await self._do(lambda: self._store.date_anew(left))
             if debt:
                 self._post(SpendGranted(debt))
+        parts = self._known()
+        if parts:
+            await self._do(lambda: self._store.save_memory(parts))
 
     async def close(self, *, clean: bool) -> None:
         """Closes the database; the lock stays.
@@ -144,6 +158,9 @@ class StateKeeper:
                 await self._do(lambda: self._store.give_back(left))
             else:
                 await self._do(lambda: self._store.date_anew(left))
+        parts = self._known() if clean else ()
+        if parts:
+            await self._do(lambda: self._store.save_memory(parts))
         await self._threads.run(self._store.close)
         self._threads.close()
 

@@ -3,7 +3,7 @@
 import json
 import sqlite3
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import asdict
 from datetime import datetime, timezone
@@ -11,6 +11,7 @@ from pathlib import Path
 
 from scheduler.daemon.state.folder import open_database
 from scheduler.daemon.state.money import Leased, LedgerClock, Money
+from scheduler.domain.memory import Memory, Part
 from scheduler.domain.messages import RequestSpend
 from scheduler.domain.plans import Limits
 
@@ -106,6 +107,35 @@ class Store:
     def save_limits(self, model: str, limits: Limits) -> None:
         """Keeps a model's limits."""
         self._opened().execute("INSERT OR REPLACE INTO limits VALUES (?, ?)", (model, json.dumps(asdict(limits))))
+
+    def memory(self) -> Memory:
+        """Returns what the last process knew; parts that are no JSON are skipped."""
+        parts, age_s = {}, 0.0
+        now_s = self._ledger()[1]
+        with closing(
+            self._opened().execute("SELECT name, version, fingerprint, saved_at_s, content FROM parts")
+        ) as rows:
+            for name, version, fingerprint, saved_at_s, content in rows:
+                try:
+                    parts[name] = Part(name, version, fingerprint, json.loads(content))
+                except ValueError:
+                    self._warn(f"part {name} of the state file is not understood and not used")
+                age_s = max(0.0, now_s - saved_at_s)
+        return Memory(parts, age_s)
+
+    def save_memory(self, parts: Sequence[Part]) -> None:
+        """Keeps what is known, in place of what was kept before."""
+        now_s, connection = self._ledger()[1], self._opened()
+        saved = [(part.name, part.version, part.fingerprint, now_s, json.dumps(part.content)) for part in parts]
+        connection.execute("BEGIN IMMEDIATE")
+        try:
+            connection.execute("DELETE FROM parts")
+            connection.executemany("INSERT INTO parts VALUES (?, ?, ?, ?, ?)", saved)
+            connection.execute("COMMIT")
+        except BaseException:
+            if connection.in_transaction:
+                connection.execute("ROLLBACK")
+            raise
 
     def _ledger(self) -> tuple[Money, float]:
         self._opened()
