@@ -76,7 +76,8 @@ def _uplink(estimates: Estimates, settings: EngineSettings) -> Remembered:
 
     def restore(content: object, age_s: float, now_s: float) -> None:
         given = entries(content)
-        seen_at_s = now_s - age_s - finite(given["seen_ago_s"])
+        # That nothing was sent since it was saved is no sign of a link that is gone: this process was.
+        seen_at_s = now_s - finite(given["seen_ago_s"])
         excess = estimates.path_excess.restored(given["excess"], age_s=age_s)
         estimates.bandwidth.restore(given["bandwidth"], age_s=age_s, now_s=now_s)
         estimates.recall_path(excess, seen_at_s)

@@ -10,9 +10,11 @@ With --without the daemon has no state folder, to see what that costs.
 
 import argparse
 import json
+import math
 import os
 import random
 import signal
+import sqlite3
 import subprocess
 import sys
 import tempfile
@@ -21,10 +23,12 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from scheduler.estimators.residuals import ResidualWindow
 
 ROOT = Path(__file__).parents[1]
 LIMIT_S = 90.0
@@ -37,6 +41,7 @@ UPLINK_MBIT_PER_S = 8
 BODY = b"x" * 20_000
 LARGE_BODY = b"x" * 60_000
 """60 ms on the link, which is measured well."""
+UPLINK = ("uplink_bytes_per_s", "uplink_rtt_s")
 TOLERANCE = 0.05
 SAME_S = 1e-3
 """Round trips that differ by less are the same: on loopback they are microseconds."""
@@ -135,7 +140,7 @@ def killed_lives(folder: Path, *, lives: int, seed: int = 0, state: bool = True)
         for _ in range(lives):
             with _daemon(config) as (process, port):
                 senders = _Senders(port, SENDERS)
-                time.sleep(rng.uniform(0.4, 2.0))
+                time.sleep(rng.uniform(0.3, 1.2))
                 process.kill()
                 process.wait()
                 counts = senders.end()
@@ -160,38 +165,49 @@ def restarted(folder: Path, *, learn_s: float) -> Restarted:
             "endpoint": endpoint,
             "spend": "",
             "edge_profile": 'edge_profile = "orin-resnet50"',
-            "slo_s": 0.8,
+            "slo_s": 2.0,
         }
         config.write_text(_DAEMON.format(**content))
         with _daemon(config) as (process, port):
-            senders = _Senders(port, 8, LARGE_BODY)
+            senders = _Senders(port, 20, LARGE_BODY)
             time.sleep(learn_s)
-            senders.end()
-            anew = _replanned(process, port)
-            before = {**_known(port), **anew}
             process.send_signal(signal.SIGTERM)
             process.wait(LIMIT_S)
+            senders.end()
+        database = folder / "state" / "state.sqlite3"
+        before = {**_saved_uplink_and_plan(database), **_saved_margins(database)}
         with _daemon(config) as (process, port):
-            planned = _known(port)
-            after = {**planned, **_replanned(process, port)}
-        return Restarted(before, after)
+            status = _status(port)
+            process.send_signal(signal.SIGTERM)
+            process.wait(LIMIT_S)
+        # Before the first probe: what it measures is new.
+        recalled = status["state"]["recalled"]
+        uplink = {name: float(recalled[name]) for name in UPLINK}
+        return Restarted(before, {**uplink, **_figures(status["engine"]["plan"]), **_saved_margins(database)})
 
 
-def _replanned(process: "subprocess.Popen[bytes]", port: int) -> dict[str, float]:
-    """Has a plan made from the estimates of this moment, by a reload, and returns its figures."""
-    plan_id = _status(port)["engine"]["plan"]["plan_id"]
-    process.send_signal(signal.SIGHUP)
-    _until(lambda: _status(port)["engine"]["plan"]["plan_id"] > plan_id, "a plan after the reload")
-    status = _status(port)
-    reloads = [plan["plan_id"] for plan in status["plans"] if plan["cause"] == "settings"]
-    assert reloads, status["plans"]
-    return {f"made anew: {name}": value for name, value in _figures(status["engine"]["plan"]).items()}
+def _saved_uplink_and_plan(database: Path) -> dict[str, float]:
+    """Returns what the daemon believed of the uplink, and its plan, when it stopped."""
+    known = _part(database, "uplink")["bandwidth"]
+    uplink = {"uplink_bytes_per_s": float(known["bytes_per_s"] or 0.0), "uplink_rtt_s": float(known["rtt_s"])}
+    return {**uplink, **_figures(_part(database, "plan")["plan"])}
 
 
-def _known(port: int) -> dict[str, float]:
-    engine = _status(port)["engine"]
-    uplink = {name: float(engine[name] or 0.0) for name in ("uplink_bytes_per_s", "uplink_rtt_s")}
-    return {**uplink, **_figures(engine["plan"])}
+def _saved_margins(database: Path) -> dict[str, float]:
+    """Returns the factors on predicted services at which 99 % hold, as the daemon believed them when it stopped."""
+    margins = {}
+    for name, part in (("edge:digits", None), ("function:digits:1gb", "service")):
+        content = _part(database, name)
+        service = content if part is None else content[part]
+        window = ResidualWindow(size=512, prior_sigma=0.1).restored(service["residuals"], age_s=0.0)
+        margins[f"believed margin of {name}"] = math.exp(window.quantile(0.99))
+        margins[f"believed level of {name}"] = math.exp(service["state"][0])
+    return margins
+
+
+def _part(database: Path, name: str) -> Any:
+    with closing(sqlite3.connect(database)) as connection:
+        return json.loads(connection.execute("SELECT content FROM parts WHERE name = ?", (name,)).fetchone()[0])
 
 
 def _figures(plan: Mapping[str, Any]) -> dict[str, float]:
@@ -309,7 +325,7 @@ def _endpoint(folder: Path, *options: str) -> Iterator[str]:
 def _edge() -> Iterator[str]:
     with _process([sys.executable, "-m", "scripts.support.stub_edge"]) as (_, ready):
         url = f"http://127.0.0.1:{ready['port']}"
-        behaviour = json.dumps({"alpha_s": 0.1, "beta_s": 0.03}).encode()
+        behaviour = json.dumps({"alpha_s": 0.2, "beta_s": 0.1}).encode()
         _OPENER.open(urllib.request.Request(f"{url}/control", data=behaviour), timeout=20).close()
         yield url
 

@@ -1,6 +1,6 @@
 """From a configuration to the running parts: the backends, and the runner with its engine and planner."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timezone
 
@@ -81,6 +81,8 @@ class Assembly:
 
     runner: Runner
     explanations: Explanations
+    note_recalled: Callable[[], None]
+    """Notes what the engine has taken up of an earlier process, after its first call."""
     parts: DaemonParts
     """What the HTTP handlers use of them."""
 
@@ -134,7 +136,12 @@ def assemble(
         batches=batches.rows,
         explain=explanations.find,
     )
-    return Assembly(runner, explanations, parts)
+
+    def note_recalled() -> None:
+        if state is not None:
+            state.recalled(control.recalled, engine.statistics())
+
+    return Assembly(runner, explanations, note_recalled, parts)
 
 
 def _without_state() -> dict[str, object]:

@@ -118,6 +118,7 @@ class Daemon:
         self._state = state
         assembly = assemble(config, config.engine_settings(), self._places, clock=time.monotonic, state=state)
         self._runner, self._explanations = assembly.runner, assembly.explanations
+        self._note_recalled = assembly.note_recalled
         self._app = create_app(assembly.parts, config, environ)
         self._signals = Signals()
         self._loader = DaemonThreads(limit=1, name="config")
@@ -156,6 +157,7 @@ class Daemon:
 
     async def _get_ready(self, host: str, port: int) -> None:
         await self._runner.open()
+        self._note_recalled()
         probes = self._runner.probe_backends()
         if probes:
             await asyncio.wait(probes, timeout=READY_LIMIT_S)

@@ -19,6 +19,9 @@ measured by the next transfer; half or twice the time changes only what is assum
 FRESH_S = 3.0
 """Age above which measurements count only to make up MIN_KEPT of them. Judgement: a mobile link changes within seconds;
 twice the time follows half as fast."""
+AWAY_S = 10.0
+"""Age up to which measurements that were saved are as fresh as they were: a restart is no sign of another link.
+Judgement: a restart takes a few seconds."""
 MIN_KEPT = 4
 """Measurements that are kept whatever their age. Judgement: the median of four survives one stalled transfer."""
 RESOLUTION_S = 0.002
@@ -123,7 +126,7 @@ class Bandwidth:
         Raises:
             KeyError, TypeError, ValueError: the content is no snapshot; nothing is taken up.
         """
-        given, saved_at_s = entries(content), now_s - max(0.0, age_s)
+        given, saved_at_s = entries(content), now_s - (age_s if age_s > AWAY_S else 0.0)
         busy = []
         for period in rows(given["busy"]):
             start_ago_s, end_ago_s, carried = finites(period)

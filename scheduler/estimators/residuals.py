@@ -42,7 +42,8 @@ class ResidualWindow:
         self._sorted: list[float] = []
         self._sum = 0
         self._sum_of_squares = 0
-        self._seen = 0
+        self._seen = 0.0
+        """Residuals learned; a part of one where they were saved and are not quite trusted."""
         self._scatter: Scatter | None = None
 
     def __len__(self) -> int:
@@ -81,7 +82,7 @@ class ResidualWindow:
         window = ResidualWindow(size=self._size, prior_sigma=self._prior_sigma)
         for residual in finites(given["residuals"]):
             window.update(residual)
-        window._seen = int(max(0.0, finite(given["seen"])) * part_known(age_s))
+        window._seen = max(0.0, finite(given["seen"])) * part_known(age_s)
         return window
 
     def quantile(self, percentile: float) -> float:

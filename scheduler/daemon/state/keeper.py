@@ -15,6 +15,7 @@ from scheduler.dispatch.spend_cap import STATE
 from scheduler.domain.memory import Memory, Part
 from scheduler.domain.messages import Message, RequestSpend, ReturnSpend, SpendGranted
 from scheduler.domain.plans import Limits
+from scheduler.domain.statistics import EngineStatistics
 
 T = TypeVar("T")
 
@@ -56,6 +57,7 @@ class StateKeeper:
         self._failure = ""
         self._failures = 0
         self._first = True
+        self._recalled: dict[str, object] = {}
         self._begun = asyncio.Event()
         self._post: Callable[[Message], None] = lambda _: None
         self._left: Callable[[], float | None] = lambda: None
@@ -136,6 +138,17 @@ class StateKeeper:
         except asyncio.TimeoutError:
             log(logging.WARNING, "state_slow", message=f"the state folder {self._folder} is slow: not all was saved")
 
+    def recalled(self, parts: Sequence[str], statistics: EngineStatistics) -> None:
+        """Notes what the engine began with, before anything is measured, for the log and /v1/status."""
+        self._recalled = {
+            "parts": list(parts),
+            "saved_s_ago": self.memory.age_s if parts else None,
+            "uplink_bytes_per_s": statistics.uplink_bytes_per_s,
+            "uplink_rtt_s": statistics.uplink_rtt_s,
+        }
+        names = ",".join(parts) or "nothing"
+        log(logging.INFO, "recalled", parts=names, **{k: v for k, v in self._recalled.items() if k != "parts"})
+
     def release(self) -> None:
         """Lets a successor have the folder."""
         self._lock.release()
@@ -146,6 +159,7 @@ class StateKeeper:
             "folder": str(self._folder),
             "up": not self._failure,
             "failures": self._failures,
+            "recalled": self._recalled,
             "message": self._failure or "spend caps, limits and estimates outlive this process",
         }
 
