@@ -106,6 +106,7 @@ class Engine:
         self._failures = Failures(self._queues, edge, self._function, self._table, self._dispatcher)
         self._spending.configure(settings)
         self._control = Control(settings) if control is None else control
+        self._control.remember_also(self._dispatcher.remembered())
         self._beliefs = self._control.beliefs
         self._believed_up = True, True
         self._revision: int | None = None
@@ -338,13 +339,13 @@ class Engine:
 
     def _adopt(self, plan: Plan) -> None:
         self._plan = plan
-        self._dispatcher.follow(plan.plan_id)
         for group in plan.groups:
             model = self._control.model(group.model)
             queues = self._queues.get(group.model)
             if queues is None:
                 self._queues[group.model] = queues = ModelQueues(model, group, self._control.limits(group.model))
             queues.adopt(model, group, partial(self._beliefs.warm_pool, group.model))
+        self._dispatcher.follow(plan.plan_id)
         self._control.adopted(plan)
         self._refresh_queues(anew=True)
         self._outbox.command(PlanAdopted(plan))

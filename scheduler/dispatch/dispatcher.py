@@ -15,9 +15,10 @@ which a request that the edge will not manage can still leave for a function.
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import chain, islice
 
+from scheduler.dispatch.budget_memory import BudgetMemory
 from scheduler.dispatch.edge_side import EdgeSide
 from scheduler.dispatch.function_buffer import FunctionBuffer, items_of
 from scheduler.dispatch.function_sending import FunctionSending
@@ -34,6 +35,7 @@ from scheduler.dispatch.waiting_line import looked_at
 from scheduler.domain.decisions import NO_CHOICE, Cause, Decision, Offer, move
 from scheduler.domain.errors import Refusal
 from scheduler.domain.lifecycle import State
+from scheduler.domain.memory import Remembered
 from scheduler.domain.requests import Backend, Place
 
 NEVER = math.inf
@@ -54,6 +56,7 @@ class Dispatcher:
     offers: Offers
     refusals: Refusals
     plan_id: int = 0
+    budgets: BudgetMemory = field(default_factory=BudgetMemory)
 
     def assign(self, queued: QueuedRequest, now_s: float, cause: Cause = Cause.ARRIVAL) -> None:
         """Puts a request that is in no queue where it costs least in all, or ends it.
@@ -191,9 +194,14 @@ class Dispatcher:
             due_s += [queued.request.deadline_s for queued in queues.in_halves()]
         return due_s
 
+    def remembered(self) -> Remembered:
+        """Returns what the next process is told: the budgets of the classes."""
+        return self.budgets.part(self.all_queues)
+
     def follow(self, plan_id: int) -> None:
-        """Notes which plan is in force, for the record."""
+        """Notes which plan is in force, for the record; models that are new now get the budgets that they had."""
         self.plan_id = plan_id
+        self.budgets.take_up(self.all_queues)
 
     def raise_caution(self) -> None:
         """Takes lateness seriously again, as after a change."""

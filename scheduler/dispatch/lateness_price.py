@@ -68,6 +68,11 @@ class SloBudget:
         self.overdraft = min(max(self.overdraft + more, -MAX_SAVED), MAX_OVERDRAWN)
         self._move_to(min(max(self.log_multiplier + GAIN * more, MIN_LOG_MULTIPLIER), MAX_LOG_MULTIPLIER))
 
+    def resume(self, log_multiplier: float, overdraft: float) -> None:
+        """Goes on from where an earlier process was, within the bounds."""
+        self.overdraft = min(max(overdraft, -MAX_SAVED), MAX_OVERDRAWN)
+        self._move_to(min(max(log_multiplier, MIN_LOG_MULTIPLIER), MAX_LOG_MULTIPLIER))
+
     def _move_to(self, log_multiplier: float) -> None:
         self.log_multiplier, self.multiplier = log_multiplier, math.exp(log_multiplier)
 

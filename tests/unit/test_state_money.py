@@ -136,6 +136,37 @@ def test_no_window_spends_more_than_its_cap_whatever_is_killed_and_however_the_c
     assert world.worst(DAY_S) <= per_day * (1 + 1e-6)
 
 
+@pytest.mark.parametrize("kept_s", [30.0, 1800.0, 3590.0, 3650.0, 7000.0])
+def test_money_that_is_spent_long_after_it_was_leased_counts_from_when_it_was_spent(kept_s: float) -> None:
+    world = World(per_hour=1.0, per_day=100.0)
+    world.ask(1.0)
+    world.pass_time(kept_s)
+    world.spend(1.0)
+    for _ in range(8):
+        world.pass_time(500.0)
+        world.ask(1.0)
+        world.spend(1.0)
+    assert world.worst(HOUR_S) <= 1.0 + 1e-6
+    assert sum(amount for _, amount in world.spent) == pytest.approx(2.0)
+
+
+@pytest.mark.parametrize("into_bucket_s", [0.0, 1.0, 59.0])
+@pytest.mark.parametrize("kept_s", [0.0, 59.0])
+def test_a_bucket_is_in_the_hour_to_its_last_second(into_bucket_s: float, kept_s: float) -> None:
+    world = World(per_hour=1.0, per_day=100.0)
+    world.wall_s = 60_000.0 + into_bucket_s
+    world.begin()
+    world.ask(1.0)
+    world.pass_time(kept_s)
+    world.spend(1.0)
+    for _ in range(80):
+        world.pass_time(50.0)
+        world.ask(1.0)
+        world.spend(1.0)
+    assert world.worst(HOUR_S) <= 1.0 + 1e-6
+    assert sum(amount for _, amount in world.spent) == pytest.approx(2.0)
+
+
 def test_a_cap_is_leased_once_by_however_many_lives() -> None:
     connection = memory_database()
     got = sum(lease(Money(connection, "CNY"), 0.3, 1000.0 + life) for life in range(10))
