@@ -207,7 +207,7 @@ class Estimates:
         """Counts what was learned: tables and the uplink's estimate are the same as long as it is."""
         self._uplink: UplinkEstimate | None = None
         """None: to be made anew."""
-        self._read_path()
+        self.read_path()
         if settings.changepoints:
             self.bandwidth.watch()
 
@@ -245,7 +245,7 @@ class Estimates:
         """Keeps what is known of models that stay as they are, starts afresh with the others."""
         self._settings = settings
         self._strictest = _strictest_percentile(settings)
-        self._read_path()
+        self.read_path()
         known = self.models
         self.models = {
             m.name: known[m.name] if m.name in known and _alike(known[m.name].settings, m) else _know(m, settings)
@@ -284,17 +284,12 @@ class Estimates:
             return
         yield from self._function_finished(batch, report, model, open_since_s)
 
-    def recall_path(self, excess: ResidualWindow, seen_at_s: float) -> None:
-        """Takes up what an earlier process knew of the way."""
-        self.path_excess, self.path_seen_s = excess, seen_at_s
-        self._read_path()
-
     def probed(self, *, sent_bytes: int, transfer_s: float | None, rtt_s: float | None, now_s: float) -> None:
         """Learns the uplink from a probe."""
         if now_s > self.path_seen_s + PATH_STALE_S:
             # Nothing was sent for so long that what the way took then says nothing: perhaps nothing was for that.
             self.path_excess = ResidualWindow(size=PATH_WINDOW, prior_sigma=PATH_SIGMA_S)
-            self._read_path()
+            self.read_path()
         if rtt_s is not None:
             self.bandwidth.update_rtt(rtt_s)
         if transfer_s is not None and transfer_s > 0:
@@ -304,9 +299,10 @@ class Estimates:
     def _path_moved(self, error_s: float) -> None:
         """Learns from the error of a predicted way, in which the excess known at the send was counted already."""
         self.path_excess.update(error_s + self._path_excess_s)
-        self._read_path()
+        self.read_path()
 
-    def _read_path(self) -> None:
+    def read_path(self) -> None:
+        """Reads what the way takes from what is known of its excess."""
         way = self.path_excess.scatter()
         median_s = way.quantile(0.5)
         self._path_excess_s = max(0.0, median_s)

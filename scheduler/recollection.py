@@ -80,7 +80,8 @@ def _uplink(estimates: Estimates, settings: EngineSettings) -> Remembered:
         seen_at_s = now_s - finite(given["seen_ago_s"])
         excess = estimates.path_excess.restored(given["excess"], age_s=age_s)
         estimates.bandwidth.restore(given["bandwidth"], age_s=age_s, now_s=now_s)
-        estimates.recall_path(excess, seen_at_s)
+        estimates.path_excess, estimates.path_seen_s = excess, seen_at_s
+        estimates.read_path()
 
     names = sorted({tier.function_name for model in settings.models for tier in model.tiers})
     return Remembered("uplink", VERSION, fingerprint(model=",".join(names)), snapshot, restore)
