@@ -11,10 +11,12 @@ from typing import Any
 
 from scheduler.daemon.config.config import Config, load_config
 from scheduler.daemon.config.credentials import read_access_key, secret_references
+from scheduler.daemon.config.warm_instances import configured_counts, instance_warnings, proposals
 from scheduler.daemon.state.keeper import WITHOUT
 from scheduler.domain.errors import ConfigError
 from scheduler.domain.latency import FunctionTier, LatencyModel
 from scheduler.domain.plans import EngineSettings, ModelSettings
+from scheduler.planning.warm_instances import DAY_S, HOUR_S
 
 _DESCRIPTION = """\
 Reads a configuration as `edgeburst serve` does, with its profiles, price sheets and EDGEBURST_* overrides, and shows
@@ -92,8 +94,25 @@ def summary(config: Config, environ: Mapping[str, str]) -> dict[str, Any]:
         "state": str(config.state_folder() or ""),
         "explain": {"ring": config.explain.ring, "file": str(config.explain_file() or "")},
         "models": [_model(model) for model in settings.models],
+        "provisioned": _provisioned(config),
         "warnings": list(_warnings(config, settings, environ)),
     }
+
+
+def _provisioned(config: Config) -> list[dict[str, Any]]:
+    counts, currency = configured_counts(config), config.currency()
+    proposed = {proposal.tier: proposal.chosen.count for proposal in proposals(config)}
+    return [
+        {
+            "tier": tier,
+            "instances": counts.get(tier, 0),
+            "proposed": proposed.get(tier),
+            "idle_per_hour": counts.get(tier, 0) * idle_per_s * HOUR_S,
+            "idle_per_day": counts.get(tier, 0) * idle_per_s * DAY_S,
+            "currency": currency,
+        }
+        for (_, tier), idle_per_s in config.idle_prices().items()
+    ]
 
 
 def _model(model: ModelSettings) -> dict[str, Any]:
@@ -148,6 +167,7 @@ def _warnings(config: Config, settings: EngineSettings, environ: Mapping[str, st
         yield from _foreign_profiles(config, index)
         yield from _infeasible_classes(model)
         yield from _caps_below_one_batch(model, settings)
+    yield from instance_warnings(config)
 
 
 def _foreign_profiles(config: Config, index: int) -> Iterator[str]:
@@ -206,6 +226,12 @@ def _lines(found: Mapping[str, Any]) -> Iterator[str]:
         yield f"keeps        nothing: {WITHOUT}"
     for model in found["models"]:
         yield from _model_lines(model)
+    for tier in found["provisioned"]:
+        if tier["instances"]:
+            yield (
+                f"provisioned  {tier['instances']} of tier {tier['tier']}: {tier['idle_per_hour']:.4g}"
+                f" {tier['currency']} an hour and {tier['idle_per_day']:.4g} a day while idle"
+            )
     for warning in found["warnings"]:
         yield f"warning: {warning}"
 

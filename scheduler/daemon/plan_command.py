@@ -2,17 +2,20 @@
 
 import argparse
 import json
+import math
 import os
 from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 
-from scheduler.daemon.config.config import load_config
+from scheduler.daemon.config.config import Config, load_config
+from scheduler.daemon.config.warm_instances import expected_traffic, instance_terms
 from scheduler.domain.errors import EdgeburstError
 from scheduler.domain.plans import BufferPlan, EngineSettings, GroupPlan, Plan, Snapshot
 from scheduler.estimates import Estimates
 from scheduler.planner.site.plan import best_plan
 from scheduler.planning import command as functions_command
+from scheduler.planning.warm_instances import Traffic, proposal_json, proposal_sentence, tier_proposals
 
 _MEBIBYTE = 2**20
 _EXAMPLE = """examples:
@@ -40,7 +43,16 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     sources = parser.add_mutually_exclusive_group(required=True)
     functions_command.add_arguments(parser, sources)
     sources.add_argument("--config", type=Path, help="plan for a daemon's configuration, edge and functions")
-    parser.add_argument("--rps", type=float, help="with --config: requests per second of each model")
+    parser.add_argument(
+        "--rps",
+        type=_rates,
+        metavar="R[,R...]",
+        help="with --config: requests per second of each model; of several rates that follow one another, the plan is"
+        " that of the largest (default: those of [deploy.traffic])",
+    )
+    parser.add_argument(
+        "--hold-s", type=float, default=3600.0, metavar="S", help="with --rps: mean seconds of each rate (default 3600)"
+    )
     parser.add_argument(
         "--bandwidth-mbytes-per-s",
         type=float,
@@ -64,22 +76,48 @@ def run(args: argparse.Namespace) -> int:
             if value is not None:
                 raise EdgeburstError(f"{flag} needs --config; add that or leave {flag} out")
         return functions_command.run(args)
-    if args.rps is None:
-        raise EdgeburstError("--rps is missing; give the requests per second to plan for")
-    if not args.rps >= 0 or args.request_bytes < 0:
-        raise EdgeburstError("--rps and --request-bytes must be at least 0")
-    if args.bandwidth_mbytes_per_s is not None and not args.bandwidth_mbytes_per_s >= 0:
-        raise EdgeburstError("--bandwidth-mbytes-per-s must be at least 0")
-    settings = load_config(args.config, os.environ).engine_settings()
+    config = load_config(args.config, os.environ)
+    settings, traffic = config.engine_settings(), _traffic(args, config)
+    rps = max(max(each.rates_rps) for each in traffic.values())
     plan = plan_for(
-        settings, rps=args.rps, request_bytes=args.request_bytes, bandwidth_mbytes_per_s=args.bandwidth_mbytes_per_s
+        settings, rps=rps, request_bytes=args.request_bytes, bandwidth_mbytes_per_s=args.bandwidth_mbytes_per_s
     )
+    bandwidth = args.bandwidth_mbytes_per_s
+    uplink_bytes_per_s = None if bandwidth is None else bandwidth * _MEBIBYTE
+    proposals = tier_proposals(settings, traffic, instance_terms(config, uplink_bytes_per_s=uplink_bytes_per_s))
     if args.json:
-        print(json.dumps(asdict(plan)))
+        found = [proposal_json(each, currency=plan.currency) for each in proposals]
+        print(json.dumps({**asdict(plan), "provisioned": found}))
     else:
         for group in plan.groups:
             _print_group(group, plan.currency)
+            for each in proposals:
+                if each.model == group.model:
+                    print(f"  warm instances  {proposal_sentence(each, currency=plan.currency)}")
     return 0 if all(group.feasible for group in plan.groups) else 1
+
+
+def _traffic(args: argparse.Namespace, config: Config) -> dict[str, Traffic]:
+    """Returns the traffic of each model: that of --rps, or what the configuration expects."""
+    if not args.request_bytes >= 0 or (args.rps and not all(rate >= 0 for rate in args.rps)):
+        raise EdgeburstError("--rps and --request-bytes must be at least 0")
+    if args.bandwidth_mbytes_per_s is not None and not args.bandwidth_mbytes_per_s >= 0:
+        raise EdgeburstError("--bandwidth-mbytes-per-s must be at least 0")
+    if not 0 < args.hold_s < math.inf:
+        raise EdgeburstError("--hold-s must be above 0")
+    if args.rps:
+        return {model.name: Traffic(args.rps, args.hold_s, float(args.request_bytes)) for model in config.models}
+    expected = expected_traffic(config)
+    if not expected:
+        raise EdgeburstError("--rps is missing; give the requests per second to plan for")
+    return expected
+
+
+def _rates(text: str) -> tuple[float, ...]:
+    return tuple(float(word) for word in text.split(","))
+
+
+_rates.__name__ = "list of numbers"
 
 
 def plan_for(settings: EngineSettings, *, rps: float, request_bytes: int, bandwidth_mbytes_per_s: float | None) -> Plan:

@@ -17,15 +17,18 @@ from rich.markup import escape
 
 from scheduler.daemon.config.config import Config, load_config
 from scheduler.daemon.config.credentials import read_access_key
+from scheduler.daemon.config.warm_instances import proposals
 from scheduler.deploying.applying import Apply
 from scheduler.deploying.difference import Action, Change, Kind, difference
 from scheduler.deploying.drafting import Draft, draft, draft_plan, tier_table
 from scheduler.deploying.errors import DeployError
+from scheduler.deploying.instance_costs import InstanceCosts, instance_costs
 from scheduler.deploying.observed import Function
 from scheduler.deploying.observing import leftovers, observe_all
 from scheduler.deploying.platform import Patience, Platform
 from scheduler.deploying.removing import remove
 from scheduler.deploying.tables import changes_json, print_changes, print_status, status_rows, summary
+from scheduler.domain.errors import EdgeburstError
 from scheduler.fc_client import Account, proxy_variable
 from scheduler.planning.plan_file import read_plan
 
@@ -37,7 +40,8 @@ not make stay unchanged."""
 
 _EPILOG = """\
 examples:
-  edgeburst fc plan edgeburst.toml                             show the changes; change nothing
+  edgeburst fc plan edgeburst.toml                             show the changes and their cost; change nothing
+  edgeburst fc plan edgeburst.toml --exit-code                 exit status 0: no change, 2: changes, 1: an error
   edgeburst fc apply edgeburst.toml                            show the changes, ask, and make them
   edgeburst fc apply plan.json --config edgeburst.toml --yes   the functions of `edgeburst plan --json`, without asking
   edgeburst fc status edgeburst.toml                           exit status 1 if a tier is not as configured and active
@@ -82,6 +86,10 @@ def _add_arguments(parser: argparse.ArgumentParser, verb: str) -> None:
     parser.add_argument("--model", default="", help="model of the plan, if the configuration has several")
     if verb in ("plan", "status"):
         parser.add_argument("--json", action="store_true", help="print one JSON object instead of a table")
+    if verb == "plan":
+        parser.add_argument(
+            "--exit-code", action="store_true", help="exit status 0 without changes, 2 with changes, 1 after an error"
+        )
     if verb in ("apply", "destroy"):
         parser.add_argument("--yes", action="store_true", help="do not ask")
         parser.add_argument("--prune", action="store_true", help="also delete what earlier files asked for")
@@ -100,17 +108,25 @@ def run(args: argparse.Namespace) -> int:
     Raises:
         EdgeburstError: a file is not valid, or the provider refuses a call.
     """
+    if not getattr(args, "exit_code", False):
+        return _run(args)
+    try:
+        return _run(args)
+    except EdgeburstError as error:
+        # 2 says that there are changes.
+        print(f"edgeburst: {error}", file=sys.stderr)
+        return 1
+
+
+def _run(args: argparse.Namespace) -> int:
     config, wanted = _read(args)
     platform = _platform(config, args)
     if variable := proxy_variable():
         print(f"edgeburst: calls use the proxy in {variable}; unset it to avoid that", file=sys.stderr)
-    verbs: dict[str, Callable[[argparse.Namespace, Platform, Draft], int]] = {
-        "plan": _plan,
-        "apply": _apply,
-        "status": _status,
-        "destroy": _destroy,
-    }
-    return verbs[args.verb](args, platform, wanted)
+    if args.verb in ("plan", "apply"):
+        costs = _costs(config, wanted)
+        return (_plan if args.verb == "plan" else _apply)(args, platform, wanted, costs)
+    return (_status if args.verb == "status" else _destroy)(args, platform, wanted)
 
 
 def _seconds(text: str) -> float:
@@ -153,20 +169,29 @@ def _platform(config: Config, args: argparse.Namespace) -> Platform:
     return Platform(account, Patience(limit_s=args.wait_s, clock=time.monotonic, sleep=time.sleep))
 
 
-def _plan(args: argparse.Namespace, platform: Platform, wanted: Draft) -> int:
+def _costs(config: Config, wanted: Draft) -> InstanceCosts:
+    sheet = config.price_sheet()
+    assert sheet is not None, "the draft needs [function]"
+    # A plan has proposals of its own, for its own traffic.
+    return instance_costs(wanted.deployment, sheet, () if wanted.proposed else proposals(config), wanted.proposed)
+
+
+def _plan(args: argparse.Namespace, platform: Platform, wanted: Draft, costs: InstanceCosts) -> int:
     changes = _changes(platform, wanted)
     if args.json:
-        print(json.dumps({"endpoint": platform.account.host, "changes": changes_json(changes)}))
-        return 0
-    _show(args, platform, wanted, changes)
-    return 0
+        found = {"endpoint": platform.account.host, "changes": changes_json(changes), "provisioned": costs.as_json()}
+        print(json.dumps(found))
+    else:
+        _show(args, platform, wanted, changes, costs)
+    return 2 if args.exit_code and any(_is_due(change, prune=False) for change in changes) else 0
 
 
-def _apply(args: argparse.Namespace, platform: Platform, wanted: Draft) -> int:
+def _apply(args: argparse.Namespace, platform: Platform, wanted: Draft, costs: InstanceCosts) -> int:
     changes = _changes(platform, wanted)
-    _show(args, platform, wanted, changes)
+    _show(args, platform, wanted, changes, costs)
     due = [change for change in changes if _is_due(change, prune=args.prune)]
-    if due and not _agreed(args, "Apply this?"):
+    money = costs.sentence()
+    if due and not _agreed(args, f"Apply this? {money}." if money else "Apply this?"):
         return 1
     with _progress() as tell:
         apply = Apply(platform, wanted.deployment, tell)
@@ -223,10 +248,14 @@ def _is_due(change: Change, *, prune: bool) -> bool:
     return change.action is not Action.UNCHANGED and (prune or not change.only_pruned)
 
 
-def _show(args: argparse.Namespace, platform: Platform, wanted: Draft, changes: tuple[Change, ...]) -> None:
+def _show(
+    args: argparse.Namespace, platform: Platform, wanted: Draft, changes: tuple[Change, ...], costs: InstanceCosts
+) -> None:
     console = _console()
     print_changes(console, changes, title=f"{wanted.deployment.name} at {platform.account.host}")
     console.print(escape(summary(changes)))
+    for line in costs.lines():
+        console.print(escape(line), soft_wrap=True)
     if wanted.unconfigured:
         console.print("\nThe daemon calls these functions only with this in its configuration:\n")
     for tier in wanted.unconfigured:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from scheduler.daemon.config.config import Config
@@ -27,10 +27,12 @@ class Draft:
     Attributes:
         deployment: the desired state.
         unconfigured: tiers without a [[model.tier]], which no daemon calls yet.
+        proposed: provisioned instances that a plan proposes, by tier.
     """
 
     deployment: Deployment
     unconfigured: tuple[Tier, ...] = ()
+    proposed: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,13 +82,16 @@ def draft_plan(config: Config, groups: Sequence[Group], *, model_name: str) -> D
     index, model = _model(config, model_name)
     known = [_configured(config, deploy, index, number) for number in range(len(model.tiers))]
     wanted: dict[str, _Wanted] = {}
+    proposed: dict[str, int] = {}
     for group in groups:
         each = _planned(deploy, model, group, known)
         before = wanted.get(each.name)
+        proposed[each.name] = proposed.get(each.name, 0) + group.provisioned
         wanted[each.name] = each if before is None or before.max_batch < each.max_batch else before
     tiers = [_tier(deploy, model, each) for each in wanted.values()]
     names = {tier.name for tier in model.tiers}
-    return Draft(_checked(config, deploy, tiers), tuple(tier for tier in tiers if tier.name not in names))
+    unconfigured = tuple(tier for tier in tiers if tier.name not in names)
+    return Draft(_checked(config, deploy, tiers), unconfigured, proposed)
 
 
 def tier_table(tier: Tier) -> str:

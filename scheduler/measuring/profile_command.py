@@ -24,6 +24,7 @@ from scheduler.measuring.function_call import BatchCaller, FunctionAddress, prox
 from scheduler.measuring.latency import Call, measure
 from scheduler.measuring.payloads import read_files, synthetic_pictures
 from scheduler.measuring.preflight import served_model
+from scheduler.measuring.profile_cost import profile_cost
 from scheduler.measuring.profile_plot import plot_profile
 from scheduler.measuring.profiling import (
     COLUMNS,
@@ -35,6 +36,7 @@ from scheduler.measuring.profiling import (
     table_rows,
     write_profile,
 )
+from scheduler.planner.catalogue.prices import load_sheet
 
 _DESCRIPTION = """\
 Measures the latency of batches of each size, fits the latency model that the daemon plans with, and saves both as a
@@ -44,7 +46,10 @@ _EPILOG = """\
 examples:
   edgeburst profile edge --url http://192.168.1.20:8700 --model resnet50 --out orin.json --plot orin.png
   edgeburst profile edge --batches 1,2,4,8 --repetitions 100 --json
-  edgeburst profile function --function digits --region cn-hangzhou --batches 1,2,3,4,5 --out fc-1gb.json
+  edgeburst profile function --function digits --memory-mb 1024 --batches 1,2,3,4,5 --out fc-1gb.json
+
+`profile function` says before its first invocation what all of them will cost, and asks; not with --yes, and not where
+stdin is no terminal.
 
 The power mode and clocks of a Jetson are read if the server runs on this machine. scripts/bench_edge.py makes the same
 measurement and needs fewer packages."""
@@ -94,6 +99,12 @@ def _add_function(parser: argparse.ArgumentParser) -> None:
     ):
         parser.add_argument(option, type=_positive, metavar="N", help=words)
     parser.add_argument("--input", default="image", metavar="NAME", help="the model's input (default %(default)s)")
+    parser.add_argument(
+        "--prices", default="cny-gbs-2023", metavar="NAME", help="sheet or file for the expected cost (%(default)s)"
+    )
+    parser.add_argument(
+        "--yes", action="store_true", help="do not ask before the invocations; no terminal, no question"
+    )
 
 
 def _add_measurement(parser: argparse.ArgumentParser) -> None:
@@ -180,7 +191,10 @@ def _function(args: argparse.Namespace) -> tuple[Sequence[ProfileRow], Provenanc
         print(f"edgeburst: {note}", file=sys.stderr)
     address = FunctionAddress(args.function, args.qualifier, account)
     call = BatchCaller(address, model=args.model, input_name=args.input, pictures=_pictures(args))
-    rows = _measure(call, args.batches or _FUNCTION_BATCHES, args)
+    batches = args.batches or _FUNCTION_BATCHES
+    if not _agreed(args, batches):
+        raise MeasuringError("nothing was measured, because the cost was not accepted")
+    rows = _measure(call, batches, args)
     return rows, Provenance(
         name=_name(args) or f"function-{args.model}",
         backend="function",
@@ -194,6 +208,23 @@ def _function(args: argparse.Namespace) -> tuple[Sequence[ProfileRow], Provenanc
             **{key: f"{value:g}" for key in _GIVEN if (value := getattr(args, key)) is not None},
         },
     )
+
+
+def _agreed(args: argparse.Namespace, batches: Sequence[int]) -> bool:
+    """Says what the invocations will cost; asks in a terminal. Without one it goes on, as scripts expect."""
+    expected = profile_cost(
+        batches,
+        calls_of_each=args.warm_up + args.repetitions,
+        sheet=load_sheet(args.prices),
+        memory_mb=args.memory_mb,
+        vcpu=args.vcpu,
+        gpu_gb=args.gpu_gb,
+    )
+    print(f"edgeburst: {expected.sentence()}", file=sys.stderr)
+    if args.yes or not sys.stdin.isatty():
+        return True
+    print("Measure? [y/N] ", end="", file=sys.stderr, flush=True)
+    return input().strip().lower() in ("y", "yes")
 
 
 _GIVEN = ("memory_mb", "vcpu", "gpu_gb")

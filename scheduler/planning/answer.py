@@ -12,16 +12,19 @@ from rich.table import Table
 from scheduler.domain.errors import EdgeburstError
 from scheduler.planner.functions.problem import FunctionGroup, FunctionPlan, PlanningProblem
 from scheduler.planner.functions.solve import plan_functions
+from scheduler.planning.group_instances import group_instances
+from scheduler.planning.warm_instances import HOUR_S
 
 _FEW = 40
 """Applications above which only quick alternatives are computed. Judgement: the others search the same space again and
 would take seconds each."""
 
 
-def as_json(plan: FunctionPlan, *, planning_s: float) -> dict[str, Any]:
+def as_json(problem: PlanningProblem, plan: FunctionPlan, *, planning_s: float) -> dict[str, Any]:
     """Returns a plan as the object that `--json` prints.
 
     Args:
+        problem: what was planned for.
         plan: the plan.
         planning_s: seconds that planning took.
     """
@@ -29,7 +32,9 @@ def as_json(plan: FunctionPlan, *, planning_s: float) -> dict[str, Any]:
         "total_cost_per_request": plan.total_cost_per_request,
         "currency": plan.currency,
         "planning_s": planning_s,
-        "groups": [_group(group) for group in plan.groups],
+        "groups": [
+            {**_group(group), "provisioned": group_instances(problem, group).as_json()} for group in plan.groups
+        ],
         "segments_total": plan.segments_total,
         "segments_pruned": plan.segments_pruned,
     }
@@ -67,11 +72,25 @@ def print_answer(problem: PlanningProblem, plan: FunctionPlan, *, planning_s: fl
     """
     console = Console(highlight=False)
     groups = Table(title="groups", title_justify="left")
-    for column in ("apps", "function", "batch", "mean", "longest waits", "latency", f"{plan.currency} a request"):
+    for column in (
+        "apps",
+        "function",
+        "batch",
+        "mean",
+        "longest waits",
+        "latency",
+        f"{plan.currency} a request",
+        "warm",
+    ):
         groups.add_column(column)
+    idle_per_hour = 0.0
     for group in plan.groups:
-        groups.add_row(*(escape(words) for words in _row(group)))
+        found = group_instances(problem, group)
+        groups.add_row(*(escape(words) for words in _row(group)), str(found.chosen.count))
+        idle_per_hour += found.chosen.idle_per_s * HOUR_S
     console.print(groups)
+    if idle_per_hour:
+        console.print(f"the warm (provisioned) instances cost {idle_per_hour:.4g} {plan.currency} an hour while idle")
     console.print(
         f"{plan.total_cost_per_request:.4g} {plan.currency} a request in all; planned in {planning_s * 1e3:.0f} ms, "
         f"{plan.segments_pruned} of {plan.segments_total} segments pruned"

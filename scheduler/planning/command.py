@@ -56,7 +56,7 @@ def run(args: argparse.Namespace) -> int:
     if args.plot:
         plot_frontier(problem, plan, args.plot)
     if args.json:
-        print(json.dumps(as_json(plan, planning_s=planning_s)))
+        print(json.dumps(as_json(problem, plan, planning_s=planning_s)))
     else:
         print_answer(problem, plan, planning_s=planning_s)
     return _status(plan)

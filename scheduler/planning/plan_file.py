@@ -37,6 +37,7 @@ class Group:
         promises: percentile and latency at it in seconds, by application; empty if the plan does not give them.
         cost_per_request: expected money; 0 if the plan does not give it.
         up_to_bytes: largest request of the buffer where requests go by size; None: any.
+        provisioned: proposed number of provisioned instances; 0 if the plan does not give it.
     """
 
     apps: tuple[str, ...]
@@ -49,6 +50,7 @@ class Group:
     promises: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     cost_per_request: float = 0.0
     up_to_bytes: float | None = None
+    provisioned: int = 0
 
     @property
     def name(self) -> str:
@@ -133,6 +135,7 @@ def _group(path: Path, index: int, content: Any) -> Group:
         promises=_promises(content, where),
         cost_per_request=_number(content, "cost_per_request", where),
         up_to_bytes=None if content.get("up_to_bytes") is None else _number(content, "up_to_bytes", where),
+        provisioned=round(_number(_table(content, "provisioned", where), "instances", f"{where}.provisioned")),
     )
 
 

@@ -80,7 +80,7 @@ def parse_arguments(argv: Sequence[str] | None = None) -> Settings:
         type=_count,
         default=default.provisioned,
         metavar="N",
-        help="provisioned instances (%(default)s)",
+        help="provisioned instances (default: as many as the planner proposes for the rates)",
     )
     add("--quiet", action="store_true", help="no live table and no progress")
     given = parser.parse_args(argv)

@@ -26,13 +26,22 @@ def burst(settings: Settings, *, edge_latency: LatencyModel, pictures: int) -> S
     return Schedule(np.sort(rng.random(requests)) * BURST_S, rng.integers(pictures, size=requests))
 
 
-def cold_start(outcomes: Sequence[Outcome], batches: Sequence[Batch], *, instances_started: int) -> ColdStart:
+def cold_start(
+    outcomes: Sequence[Outcome],
+    batches: Sequence[Batch],
+    *,
+    instances_started: int,
+    metered_cny: float,
+    booked_cny: float,
+) -> ColdStart:
     """Returns the figures of the burst.
 
     Args:
         outcomes: outcomes of its requests.
         batches: its batches.
         instances_started: number of function processes started during the burst.
+        metered_cny: cost of calls and starts, from the meter of the endpoint.
+        booked_cny: what the daemon has booked for them.
     """
     cold = [batch for batch in batches if batch.start_kind == "cold" and not batch.error]
     slowest = max(cold, key=_elapsed_s, default=None)
@@ -41,6 +50,8 @@ def cold_start(outcomes: Sequence[Outcome], batches: Sequence[Batch], *, instanc
         answered=sum(outcome.answered for outcome in outcomes),
         cold_batches=len(cold),
         instances_started=instances_started,
+        metered_cny=metered_cny,
+        booked_cny=booked_cny,
         slowest_cold_batch_s=_elapsed_s(slowest) if slowest else None,
         service_s=slowest.service_s if slowest else None,
     )

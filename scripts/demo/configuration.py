@@ -6,6 +6,7 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
+from scripts.demo.instances import MAX_INSTANCES
 from scripts.demo.settings import (
     DISK_GB,
     FUNCTION,
@@ -39,7 +40,7 @@ def function_endpoint_toml(settings: Settings) -> str:
 
 [account]
 region = {_text(REGION)}
-max_instances = {settings.provisioned + _COLD_STARTS}
+max_instances = {MAX_INSTANCES + _COLD_STARTS}
 
 [images.{_text(_IMAGE)}]
 command = ["python", "-m", "serverless_fn"]
@@ -56,7 +57,7 @@ instanceConcurrency = 1
 customContainerConfig = {{ image = {_text(_IMAGE)} }}
 instanceLifecycleConfig = {{ initializer = {{ handler = "index.initialize", timeout = 120 }} }}
 environmentVariables = {_table(variables)}
-provisionConfig = {{ defaultTarget = {settings.provisioned} }}
+provisionConfig = {{ defaultTarget = {max(1, settings.provisioned)} }}
 """
 
 

@@ -107,14 +107,15 @@ class Endpoint:
         Raises:
             DemoError: an instance has not ended within the limit.
         """
-        self._provision(0)
+        self.provision(0)
         end_s = time.monotonic() + limit_s
         while any(each["status"] != "Destroyed" for each in self.instances()):
             if time.monotonic() > end_s:
                 raise DemoError(f"the function's warm instances were not gone within {limit_s:g} s")
             time.sleep(_POLL_S)
 
-    def _provision(self, target: int) -> None:
+    def provision(self, target: int) -> None:
+        """Sets the number of provisioned instances with the provider's SDK; returns before they are ready."""
         # Here and not above: importing the SDK takes a while.
         from alibabacloud_fc20230330 import models
         from alibabacloud_fc20230330.client import Client

@@ -75,15 +75,23 @@ def figure_rows(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
 def money_rows(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Returns the costs as rows of texts, for page and terminal."""
     cost, everything = summary["cost_cny"], summary["cost_all_function_cny"]
-    share = f" ({cost / everything:.1%} of that)" if everything else ""
+    share = f" ({cost / everything:.1%} of the calls below)" if everything else ""
+    bill, bill_all = summary["bill_cny"], summary["bill_all_function_cny"]
+    bill_share = f" ({summary['bill_share']:.1%} of that below)" if summary["bill_share"] is not None else ""
     return [
-        ("all requests by function, cheapest feasible batch", f"{everything:.6f} CNY"),
         ("function calls, as metered", f"{cost:.6f} CNY{share}"),
         ("the same, as the daemon computed it", f"{summary['cost_booked_cny']:.6f} CNY"),
         (
             f"{summary['provisioned_instances']} provisioned instances while idle",
-            f"{summary['provisioned_idle_cny']:.6f} CNY, not in the above",
+            f"{summary['provisioned_idle_cny']:.6f} CNY",
         ),
+        ("the whole bill", f"{bill:.6f} CNY{bill_share}"),
+        ("all requests by function, cheapest feasible batch: calls", f"{everything:.6f} CNY"),
+        (
+            f"the {summary['provisioned_all_function']} provisioned instances that this needs, while idle",
+            f"{summary['provisioned_idle_all_function_cny']:.6f} CNY",
+        ),
+        ("the whole bill of all requests by function", f"{bill_all:.6f} CNY"),
         ("function calls on the provider's CU meter", f"{summary['cu_usd']:.6f} USD"),
         ("provisioned instances on the CU meter", f"{summary['provisioned_idle_usd']:.6f} USD, not in the above"),
     ]
@@ -99,7 +107,8 @@ def cold_start_sentence(cold: Mapping[str, Any] | None) -> str:
     return (
         f"{burst}, {cold['cold_batches']} batches of them by functions after a cold start"
         f" ({cold['instances_started']} instances). The slowest such batch took {cold['slowest_cold_batch_s']:.2f} s,"
-        f" of which {cold['service_s']:.2f} s were inference."
+        f" of which {cold['service_s']:.2f} s were inference. Calls and starts cost {cold['metered_cny']:.6f} CNY by"
+        f" the meter and {cold['booked_cny']:.6f} CNY by the daemon's books."
     )
 
 

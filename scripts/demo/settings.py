@@ -36,7 +36,7 @@ class Settings:
         seed: seed of the arrivals and of the picture of each request.
         time_scale: factor on the length of each phase.
         rates_rps: rate of each phase, requests a second.
-        provisioned: number of provisioned instances during the measurement.
+        provisioned: number of provisioned instances during the measurement; 0: as many as the planner proposes.
         uplink_mbit_per_s: rate of the uplink that all connections to the functions share.
         slo_s: SLO of each request, seconds.
         quiet: whether to show no live table.
@@ -47,7 +47,7 @@ class Settings:
     seed: int = 1
     time_scale: float = 1.0
     rates_rps: tuple[float, ...] = (30.0, 150.0, 60.0)
-    provisioned: int = 24
+    provisioned: int = 0
     uplink_mbit_per_s: float = 8.0
     slo_s: float = 1.0
     quiet: bool = False

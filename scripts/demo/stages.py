@@ -22,6 +22,7 @@ from scripts.demo import configuration, live, report, timeline
 from scripts.demo.cold_start import burst, cold_start
 from scripts.demo.configuration import Places
 from scripts.demo.endpoint import Endpoint, Usage
+from scripts.demo.instances import WarmInstances, latency_model, plan_instances, planned
 from scripts.demo.memory import memory_warning, read_meminfo
 from scripts.demo.outcomes import read_outcomes
 from scripts.demo.pictures import Picture, Probabilities, answers_alone, held_out_pictures, save_pictures
@@ -89,6 +90,7 @@ class Demo:
         self._console = console
         self._pictures: list[Picture] = []
         self._alone: Probabilities = np.empty((0, 0), np.float32)
+        self._instances = WarmInstances(0, 0)
 
     def run(self) -> list[str]:
         """Runs the demo and writes its files; returns sentences that say why it failed, none if it did not.
@@ -97,20 +99,32 @@ class Demo:
             DemoError: a process did not start, or ended.
         """
         settings = self._settings
-        warning = memory_warning(settings.provisioned, read_meminfo())
-        if warning:
-            self._console.print(f"[yellow]{warning}[/yellow]")
+        if settings.emulate:
+            self._plan_instances(settings.emulate, settings.function_emulate or "")
         endpoint_process, edge_process = self._start_endpoint(), self._start_edge()
         self._draw_pictures()
         places, endpoint = self._wait_for_backends(endpoint_process, edge_process)
+        settings = self._settings
         watch = Watch(self._start_daemon(places))
         before = endpoint.usage()
         schedule = draw_schedule(settings, pictures=len(self._pictures))
         measured = self._replay("client", schedule, watch, show=not settings.quiet)
         used = endpoint.usage().since(before)
-        cold = self._cold_start(watch, endpoint, _latency_model(places.edge_profile))
+        cold = self._cold_start(watch, endpoint, latency_model(places.edge_profile))
         run = self._as_run(measured, used, cold, places)
         return self._write(run, measured)
+
+    def _plan_instances(self, edge_profile: str, function_profile: str) -> None:
+        """Takes over the planner's proposal of warm instances, unless the settings name a number."""
+        with self._doing("planning how many instances to keep warm") as tell:
+            self._instances = plan_instances(
+                self._settings, edge_profile=edge_profile, function_profile=function_profile
+            )
+            self._settings = planned(self._settings, self._instances)
+            tell(str(self._settings.provisioned))
+        warning = memory_warning(self._settings.provisioned, read_meminfo())
+        if warning:
+            self._console.print(f"[yellow]{warning}[/yellow]")
 
     def _start_endpoint(self) -> Running:
         settings = self._settings
@@ -136,18 +150,23 @@ class Demo:
             edge = edge_process.wait_for("ready", limit_s=START_LIMIT_S)
             ready = endpoint_process.wait_for("ready", limit_s=START_LIMIT_S)
         endpoint = Endpoint(f"{ready['host']}:{ready['port']}")
-        with self._doing("starting function instances, kept warm for the burst") as tell:
-            endpoint.wait_until_warm(
-                self._settings.provisioned,
-                limit_s=WARM_LIMIT_S,
-                on_progress=lambda warm, target: tell(f"{warm} of {target}"),
-            )
         edge_url, address = f"http://{edge['host']}:{edge['port']}", endpoint.address
+        self._warm(endpoint, max(1, self._settings.provisioned))
         if self._settings.emulate:
             return shipped_places(self._settings, edge_url=edge_url, function_endpoint=address), endpoint
         with self._doing("measuring edge and function at this machine's true speed"):
             processes, settings = self._processes, self._settings
-            return measured_places(settings, processes, edge_url=edge_url, function_endpoint=address), endpoint
+            places = measured_places(settings, processes, edge_url=edge_url, function_endpoint=address)
+        self._plan_instances(places.edge_profile, places.function_profile)
+        endpoint.provision(self._settings.provisioned)
+        self._warm(endpoint, self._settings.provisioned)
+        return places, endpoint
+
+    def _warm(self, endpoint: Endpoint, target: int) -> None:
+        with self._doing("starting function instances, kept warm for the burst") as tell:
+            endpoint.wait_until_warm(
+                target, limit_s=WARM_LIMIT_S, on_progress=lambda warm, all_: tell(f"{warm} of {all_}")
+            )
 
     def _start_daemon(self, places: Places) -> str:
         settings = self._settings
@@ -212,25 +231,37 @@ class Demo:
     def _cold_start(self, watch: Watch, endpoint: Endpoint, edge_latency: LatencyModel) -> ColdStart:
         with self._doing("showing a cold start: no warm instance, and a burst beyond the edge"):
             endpoint.let_go(limit_s=START_LIMIT_S)
-            there = len(endpoint.instances())
+            there, before, booked_before_cny = len(endpoint.instances()), endpoint.usage(), watch.look().spent_cny
             schedule = burst(self._settings, edge_latency=edge_latency, pictures=len(self._pictures))
             measured = self._replay("cold-start", schedule, watch, show=False)
-            return cold_start(measured.outcomes, measured.batches, instances_started=len(endpoint.instances()) - there)
+            booked_cny = watch.settled(limit_s=_ANSWERS_LIMIT_S).spent_cny - booked_before_cny
+            return cold_start(
+                measured.outcomes,
+                measured.batches,
+                instances_started=len(endpoint.instances()) - there,
+                metered_cny=endpoint.usage().since(before).active.get(PRICE_SHEET, 0.0),
+                booked_cny=booked_cny,
+            )
 
     def _as_run(self, measured: Measured, used: Usage, cold: ColdStart, places: Places) -> Run:
         settings, sheets = self._settings, {name: load_sheet(name) for name in (PRICE_SHEET, CU_SHEET)}
         all_function = all_function_cost(
             len(measured.outcomes),
-            latency=_latency_model(places.function_profile),
+            latency=latency_model(places.function_profile),
             price=sheets[PRICE_SHEET].tier_price(memory_gb=MEMORY_GB),
             slo_s=settings.slo_s,
             item_bytes=float(np.mean([len(picture.data) for picture in self._pictures])),
             bytes_per_s=settings.uplink_bytes_per_s,
         )
+        kept_s = (used.provisioned_idle_s + used.billed_s) / settings.provisioned
+        idle_s = max(0.0, self._instances.all_function * kept_s - all_function.busy_s)
+        idle_per_s = sheets[PRICE_SHEET].idle_per_s(memory_gb=MEMORY_GB)
         money = Money(
             cost_cny=used.active.get(PRICE_SHEET, 0.0),
             cost_booked_cny=sum(batch.cost_cny for batch in measured.batches),
-            cost_all_function_cny=all_function,
+            cost_all_function_cny=all_function.cost,
+            provisioned_all_function=self._instances.all_function,
+            provisioned_idle_all_function_cny=idle_s * idle_per_s,
             provisioned_idle_cny=used.provisioned_idle.get(PRICE_SHEET, 0.0),
             cu_usd=used.active.get(CU_SHEET, 0.0),
             provisioned_idle_usd=used.provisioned_idle.get(CU_SHEET, 0.0),
@@ -316,12 +347,6 @@ def emulated_sentences(settings: Settings) -> list[str]:
 def _progress(client: Running) -> dict[str, Any]:
     found = [event for event in client.events() if event["event"] == "progress"]
     return found[-1] if found else {}
-
-
-def _latency_model(profile_name: str) -> LatencyModel:
-    profile = load_profile(profile_name)
-    rows = tuple((row.batch, row.p50_s) for row in profile.rows)
-    return LatencyModel(profile.alpha_s, profile.beta_s, profile.max_batch, rows)
 
 
 def _provenance(sheet: PriceSheet) -> dict[str, str]:

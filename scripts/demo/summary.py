@@ -56,6 +56,8 @@ class Money:
         cost_cny: cost of calls and their seconds.
         cost_booked_cny: the same, computed by the daemon from the reports of the containers.
         cost_all_function_cny: cost of all requests in the cheapest feasible function batch.
+        provisioned_all_function: provisioned instances that this would need to keep the SLO.
+        provisioned_idle_all_function_cny: cost of those while idle.
         provisioned_idle_cny: cost of provisioned instances while idle.
         cu_usd: cost of calls and their seconds on the provider's CU meter.
         provisioned_idle_usd: cost of provisioned instances while idle on the CU meter.
@@ -64,20 +66,34 @@ class Money:
     cost_cny: float
     cost_booked_cny: float
     cost_all_function_cny: float
+    provisioned_all_function: int
+    provisioned_idle_all_function_cny: float
     provisioned_idle_cny: float
     cu_usd: float
     provisioned_idle_usd: float
 
+    @property
+    def bill_cny(self) -> float:
+        """The whole bill: calls and warm instances."""
+        return self.cost_cny + self.provisioned_idle_cny
+
+    @property
+    def bill_all_function_cny(self) -> float:
+        """The whole bill if all requests were sent to functions."""
+        return self.cost_all_function_cny + self.provisioned_idle_all_function_cny
+
 
 @dataclass(frozen=True, slots=True)
 class ColdStart:
-    """Burst after the measured part, without warm instances; not part of the figures.
+    """Burst after the measured part, without warm instances; not part of the other figures.
 
     Attributes:
         requests: number of requests, sent at once.
         answered: number of answers.
         cold_batches: function batches whose instance had to be started.
         instances_started: function processes that were started for them.
+        metered_cny: cost of the burst's calls and starts, from the meter of the local endpoint.
+        booked_cny: the same, as the daemon booked it.
         slowest_cold_batch_s: seconds from send to answer of the slowest of these batches.
         service_s: service time of this batch in its instance, seconds.
     """
@@ -86,6 +102,8 @@ class ColdStart:
     answered: int
     cold_batches: int
     instances_started: int
+    metered_cny: float
+    booked_cny: float
     slowest_cold_batch_s: float | None
     service_s: float | None
 
@@ -133,17 +151,27 @@ def wrong_answers(answers: npt.NDArray[np.float32], alone: npt.NDArray[np.float3
     return np.asarray(~(np.abs(answers - alone) <= WRONG_ABOVE).all(axis=1), dtype=np.bool_)
 
 
+@dataclass(frozen=True, slots=True)
+class AllFunction:
+    """Cost of all requests by function, and the seconds for which instances are busy with them."""
+
+    cost: float
+    busy_s: float
+
+
 def all_function_cost(
     requests: int, *, latency: LatencyModel, price: Price, slo_s: float, item_bytes: float, bytes_per_s: float
-) -> float:
-    """Returns the cost if all requests were sent to functions in full batches of the cheapest feasible size.
+) -> AllFunction:
+    """Returns what it takes to send all requests to functions in full batches of the cheapest feasible size.
 
     A size is feasible if its service and its transfer fit into the SLO. The wait to fill the batch is ignored, so that
     no real schedule is cheaper.
     """
     sizes = range(1, latency.max_batch + 1)
     feasible = [b for b in sizes if latency.predict_s(b) + b * item_bytes / bytes_per_s <= slo_s]
-    return requests * min(price.cost(latency.predict_s(b)) / b for b in feasible or [1])
+    cheapest = min(feasible or [1], key=lambda b: price.cost(latency.predict_s(b)) / b)
+    batches, service_s = requests / cheapest, latency.predict_s(cheapest)
+    return AllFunction(batches * price.cost(service_s), batches * service_s)
 
 
 def summarise(run: Run) -> dict[str, object]:
@@ -162,6 +190,9 @@ def summarise(run: Run) -> dict[str, object]:
         "slo_s": run.slo_s,
         **_places(answered),
         **asdict(run.money),
+        "bill_cny": run.money.bill_cny,
+        "bill_all_function_cny": run.money.bill_all_function_cny,
+        "bill_share": _ratio(run.money.bill_cny, run.money.bill_all_function_cny),
         "latency_s": _percentiles([outcome.latency_s for outcome in answered]),
         "plans": [asdict(plan) for plan in run.plans],
         "wall_s": run.wall_s,
@@ -183,6 +214,10 @@ def _places(answered: Sequence[Outcome]) -> dict[str, object]:
         found[f"{backend}_batches"] = batches
         found[f"mean_{backend}_batch"] = len(theirs) / batches if batches else 0.0
     return found
+
+
+def _ratio(part: float, whole: float) -> float | None:
+    return part / whole if whole > 0 else None
 
 
 def _mean(values: Sequence[bool] | npt.NDArray[np.bool_]) -> float:

@@ -29,6 +29,7 @@ class Sample:
         queued_requests: requests that have not been sent to a backend.
         spent_cny: cost that the daemon has booked.
         uplink_bytes_per_s: estimated bandwidth; None without an estimate.
+        function_batches: function batches in flight.
     """
 
     at_s: float
@@ -37,6 +38,7 @@ class Sample:
     queued_requests: int
     spent_cny: float
     uplink_bytes_per_s: float | None
+    function_batches: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,10 +152,24 @@ class Watch:
             queued_requests=engine["queued_requests"],
             spent_cny=engine["spent"],
             uplink_bytes_per_s=engine["uplink_bytes_per_s"],
+            function_batches=engine["function_batches_in_flight"],
         )
         self.samples.append(sample)
         self._note_plans(status["plans"], engine["plan"])
         self._follow_batches()
+        return sample
+
+    def settled(self, *, limit_s: float) -> Sample:
+        """Waits until no function batch is in flight, and returns the state: all money is booked then.
+
+        Raises:
+            DemoError: the daemon does not answer, or a batch is still in flight after the limit.
+        """
+        end_s = time.monotonic() + limit_s
+        while (sample := self.look()).function_batches:
+            if time.monotonic() > end_s:
+                raise DemoError(f"{sample.function_batches} function batches did not end within {limit_s:g} s")
+            self.rest(time.monotonic())
         return sample
 
     def rest(self, since_s: float) -> None:

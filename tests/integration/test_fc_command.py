@@ -173,6 +173,38 @@ def test_an_apply_makes_what_the_plan_shows_and_a_second_one_changes_nothing(wor
     assert work.fc.usage(work.function)["invocations"] == calls, "what is unchanged is not probed: that costs money"
 
 
+def test_provisioned_instances_are_priced_before_they_are_made(work: Work, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = work.write("small", "large", provisioned="{ large = 2 }")
+    money = "2 provisioned instances will cost 0.1829 CNY an hour and 4.389 CNY a day while idle"
+    assert money in work.run("plan", file).out
+    found = json.loads(work.run("plan", file, "--json").out)["provisioned"]
+    assert found["idle_per_day"] == pytest.approx(2 * 2 * 1.27e-5 * 86_400)
+    asked: list[str] = []
+    monkeypatch.setattr("sys.stdin.isatty", lambda: True)
+
+    def refuse(question: str) -> str:
+        asked.append(question)
+        return "n"
+
+    monkeypatch.setattr("builtins.input", refuse)
+    assert work.run("apply", file).status == 1
+    assert asked == [f"Apply this? {money}. [y/N] "]
+    assert not work.exists()
+
+
+def test_the_exit_code_tells_changes_from_none_and_from_an_error(work: Work) -> None:
+    file = work.write("small")
+    assert work.run("plan", file).status == 0
+    assert work.run("plan", file, "--exit-code").status == 2
+    work.good(file)
+    assert work.run("plan", file, "--exit-code").status == 0
+    assert work.run("plan", file, "--exit-code", "--json").status == 0
+    file.write_text(file.read_text().replace('qualifier = "small"', 'qualifier = "LATEST"'))
+    told = work.run("plan", file, "--exit-code")
+    assert told.status == 1
+    assert told.err.startswith("edgeburst: ")
+
+
 def test_a_change_moves_only_its_own_tier_and_keeps_the_version_before(work: Work) -> None:
     work.good(work.write("small", "large"))
     file = work.write("small", "large", provisioned="{ large = 1 }")

@@ -15,6 +15,7 @@ from scripts.demo.__main__ import parse_arguments
 from scripts.demo.client import OUTPUTS, REQUESTS
 from scripts.demo.configuration import Places
 from scripts.demo.endpoint import Usage
+from scripts.demo.instances import WarmInstances, plan_instances, planned
 from scripts.demo.memory import INSTANCE_BYTES, OTHERS_BYTES, memory_warning
 from scripts.demo.outcomes import read_outcomes
 from scripts.demo.pictures import Picture, read_pictures, save_pictures
@@ -22,7 +23,7 @@ from scripts.demo.processes import child_environment
 from scripts.demo.settings import Settings, draw_schedule
 from serverless_fn.local_fc.config import load_config as load_endpoint_config
 
-SETTINGS = Settings(out=Path("out"), seed=3)
+SETTINGS = Settings(out=Path("out"), seed=3, provisioned=3)
 
 
 def test_arrivals_follow_the_rates_and_the_seed_alone() -> None:
@@ -139,3 +140,19 @@ def test_memory_that_will_not_do_is_told_with_what_to_do() -> None:
     assert memory_warning(16, enough) == ""
     assert "--provisioned" in memory_warning(16, short)
     assert memory_warning(16, "") == ""
+
+
+def test_the_planner_proposes_the_warm_instances() -> None:
+    found = plan_instances(SETTINGS, edge_profile="orin-resnet50", function_profile="fc-resnet50-1gb")
+    # At 150 a second 39 spill, in batches of two that take half a second and their path: 12 on average.
+    assert 14 <= found.beside_edge <= 22
+    # All 150 in batches of three that take 0.64 s: 32 on average.
+    assert 38 <= found.all_function <= 50
+    calm = replace(SETTINGS, rates_rps=(5.0, 10.0))
+    assert plan_instances(calm, edge_profile="orin-resnet50", function_profile="fc-resnet50-1gb").beside_edge == 1
+
+
+def test_a_number_that_was_given_is_kept() -> None:
+    proposal = WarmInstances(beside_edge=18, all_function=46)
+    assert planned(SETTINGS, proposal).provisioned == 3
+    assert planned(replace(SETTINGS, provisioned=0), proposal).provisioned == 18

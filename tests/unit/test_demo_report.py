@@ -31,14 +31,21 @@ OUTCOMES = [
 SAMPLES = [Sample(number / 2, 10.0, number, number, 0.001, 1e6) for number in range(-2, 14)]
 PLAN = PlanSeen(3, 2.5, "rate", "30 -> <150> requests/s", 64, 4, 1.5e-4)
 COLD = ColdStart(
-    requests=120, answered=119, cold_batches=4, instances_started=3, slowest_cold_batch_s=6.25, service_s=0.6
+    requests=120,
+    answered=119,
+    cold_batches=4,
+    instances_started=3,
+    metered_cny=0.00021,
+    booked_cny=0.0002,
+    slowest_cold_batch_s=6.25,
+    service_s=0.6,
 )
 RUN = Run(
     outcomes=OUTCOMES,
     slo_s=1.0,
     steps_s=(2.0, 4.0),
     plans=[PlanCause(PLAN.at_s, PLAN.cause, PLAN.detail)],
-    money=Money(0.004, 0.0039, 0.02, 0.01, 0.003, 0.02),
+    money=Money(0.004, 0.0039, 0.02, 40, 0.05, 0.01, 0.003, 0.02),
     price_sheets={"cny-gbs-2023": {"currency": "CNY", "source": "a <document>", "date": "2023-01-01"}},
     cold_start=COLD,
     wall_s=6.5,
@@ -69,9 +76,12 @@ def test_the_page_says_figures_money_plans_emulation_and_the_cold_start_by_name(
     text = page()
     for words in (
         "60, answered 60, failed 0",
-        "0.004000 CNY (20.0% of that)",
+        "0.004000 CNY (20.0% of the calls below)",
         "16 provisioned instances",
-        "0.010000 CNY, not in the above",
+        "0.014000 CNY (20.0% of that below)",
+        "the 40 provisioned instances that this needs, while idle",
+        "0.070000 CNY",
+        "0.000210 CNY by the meter and 0.000200 CNY by the daemon",
         "0.003000 USD",
         "30 -&gt; &lt;150&gt; requests/s",
         "The edge is held back to 1 &amp; 2 seconds.",

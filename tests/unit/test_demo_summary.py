@@ -31,6 +31,8 @@ MONEY = Money(
     cost_cny=0.004,
     cost_booked_cny=0.0039,
     cost_all_function_cny=0.02,
+    provisioned_all_function=40,
+    provisioned_idle_all_function_cny=0.05,
     provisioned_idle_cny=0.01,
     cu_usd=0.003,
     provisioned_idle_usd=0.02,
@@ -64,6 +66,14 @@ def test_a_good_run_has_no_failure_and_all_the_keys() -> None:
     assert failures(summary) == []
     assert summary.keys() >= KEYS_OF_THE_ISSUE
     assert json.loads(json.dumps(summary)) == summary
+
+
+def test_the_bill_has_the_warm_instances_on_both_sides() -> None:
+    summary = summarise(run_of(GOOD))
+    assert summary["bill_cny"] == pytest.approx(0.004 + 0.01)
+    assert summary["bill_all_function_cny"] == pytest.approx(0.02 + 0.05)
+    assert summary["bill_share"] == pytest.approx(0.2)
+    assert summary["provisioned_all_function"] == 40
 
 
 def test_counts_and_batches_are_by_backend() -> None:
@@ -126,14 +136,15 @@ LATENCY = LatencyModel(alpha_s=0.216, beta_s=0.141, max_batch=5)
 
 def test_all_by_function_takes_the_cheapest_batch_that_is_in_time() -> None:
     ample = all_function_cost(100, latency=LATENCY, price=PRICE, slo_s=1.0, item_bytes=12_000, bytes_per_s=1e6)
-    assert ample == pytest.approx(100 * (0.921 * 1.27e-5 + 9e-7) / 5)
+    assert ample.cost == pytest.approx(100 * (0.921 * 1.27e-5 + 9e-7) / 5)
+    assert ample.busy_s == pytest.approx(100 * 0.921 / 5)
     narrow = all_function_cost(100, latency=LATENCY, price=PRICE, slo_s=1.0, item_bytes=12_000, bytes_per_s=0.5e6)
-    assert narrow == pytest.approx(100 * (0.78 * 1.27e-5 + 9e-7) / 4)
+    assert narrow.cost == pytest.approx(100 * (0.78 * 1.27e-5 + 9e-7) / 4)
 
 
 def test_where_no_batch_is_in_time_single_requests_are_the_measure() -> None:
     cost = all_function_cost(10, latency=LATENCY, price=PRICE, slo_s=0.1, item_bytes=12_000, bytes_per_s=1e6)
-    assert cost == pytest.approx(10 * (0.357 * 1.27e-5 + 9e-7))
+    assert cost.cost == pytest.approx(10 * (0.357 * 1.27e-5 + 9e-7))
 
 
 COLD = Batch(
@@ -157,7 +168,10 @@ def test_the_cold_start_that_is_shown_is_the_slowest_that_was_answered() -> None
     quicker = replace(COLD, finished_at_s=3.0)
     failed = replace(COLD, finished_at_s=60.0, error="server: it failed")
     warm = replace(COLD, finished_at_s=9.0, start_kind="warm")
-    found = cold_start([GOOD, FAILED], [quicker, COLD, failed, warm], instances_started=2)
+    found = cold_start(
+        [GOOD, FAILED], [quicker, COLD, failed, warm], instances_started=2, metered_cny=2e-4, booked_cny=1.9e-4
+    )
+    assert (found.metered_cny, found.booked_cny) == (2e-4, 1.9e-4)
     assert (found.requests, found.answered, found.cold_batches, found.instances_started) == (2, 1, 2, 2)
     assert (found.slowest_cold_batch_s, found.service_s) == (4.0, 0.64)
 

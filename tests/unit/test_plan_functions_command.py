@@ -93,6 +93,7 @@ def test_json_has_the_keys_that_were_promised(folder: Path, capsys: pytest.Captu
         "cost_per_request",
         "mean_batch",
         "latency_s",
+        "provisioned",
     }
     assert sorted(name for group in found["groups"] for name in group["apps"]) == ["patient", "strict"]
     assert found["segments_total"] == 3

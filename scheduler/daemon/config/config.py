@@ -44,7 +44,7 @@ class Config(ConfigFile):
         Raises:
             ConfigError: a profile or price sheet is missing, of the wrong kind, or not valid.
         """
-        sheet = self._price_sheet()
+        sheet = self.price_sheet()
         models = tuple(self._model(index, model, sheet) for index, model in enumerate(self.models))
         engine = self.engine.model_dump()
         changepoints = engine.pop("changepoints")
@@ -67,8 +67,18 @@ class Config(ConfigFile):
 
     def currency(self) -> str:
         """Returns the currency of the price sheet; empty without functions."""
-        sheet = self._price_sheet()
+        sheet = self.price_sheet()
         return "" if sheet is None else sheet.currency
+
+    def idle_prices(self) -> dict[tuple[str, str], float]:
+        """Returns the price of a second of a provisioned instance without requests, by model and tier."""
+        sheet = self.price_sheet()
+        return {
+            (model.name, tier.name): sheet.idle_per_s(**_hardware(tier))
+            for model in self.models
+            for tier in model.tiers
+            if sheet is not None
+        }
 
     def edge_profile(self, index: int) -> Profile | None:
         """Returns the edge profile of the model at that index, None if the edge does not serve it."""
@@ -95,7 +105,7 @@ class Config(ConfigFile):
         name = self.daemon.state
         return self._source.path.parent / name if name else None
 
-    def _price_sheet(self) -> PriceSheet | None:
+    def price_sheet(self) -> PriceSheet | None:
         if self.function is None:
             return None
         try:
@@ -143,9 +153,8 @@ class Config(ConfigFile):
         at = ("model", index, "tier", number)
         if sheet is None:
             raise self.error(at, f"tier {tier.name} needs a function account; add a [function] table")
-        hardware = tier.model_dump(include={"memory_gb", "vcpu", "gpu_gb", "gpu_type", "disk_gb"})
         try:
-            price = sheet.tier_price(**hardware)
+            price = sheet.tier_price(**_hardware(tier))
         except PriceSheetError as error:
             raise self.error(at, f"tier {tier.name} cannot be priced: {error}") from None
         return FunctionTier(
@@ -193,6 +202,11 @@ def load_config(path: str | Path, environ: Mapping[str, str], *, with_plans: boo
     return config
 
 
+def _hardware(tier: TierSection) -> dict[str, Any]:
+    """Returns what a price sheet charges of a tier."""
+    return tier.model_dump(include={"memory_gb", "vcpu", "gpu_gb", "gpu_type", "disk_gb"})
+
+
 def _tuples(value: Any) -> Any:
     """Returns a value with tuples for its lists, because the strict check of types converts nothing."""
     if isinstance(value, dict):
@@ -223,6 +237,10 @@ def _contradictions(config: Config) -> Iterator[tuple[toml_lines.KeyPath, str]]:
         wrong = f"{file} is a folder" if file.is_dir() else f"there is no folder {file.parent}"
         yield ("explain", "file"), f"`file` in [explain] cannot be written: {wrong}; create the folder or name a file"
     yield from _twice("model", ("model",), [model.name for model in config.models])
+    names = [model.name for model in config.models]
+    for name in config.deploy.traffic if config.deploy else ():
+        if name not in names:
+            yield ("deploy", "traffic"), f"[deploy.traffic.{name}] names no model; name one of {', '.join(names)}"
     for index, model in enumerate(config.models):
         at = ("model", index)
         yield from _twice("class", (*at, "class"), [section.name for section in model.classes])

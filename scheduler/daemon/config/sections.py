@@ -214,6 +214,16 @@ class FunctionSection(Section):
     )
 
 
+class TrafficSection(Section):
+    """`[deploy.traffic.MODEL]`: the traffic that provisioned instances are proposed for."""
+
+    rps: tuple[Annotated[float, Field(ge=0, le=1e6)], ...] = Field(
+        min_length=1, max_length=24, description="Rates that follow one another, requests/s, and then begin again."
+    )
+    hold_s: float = Field(default=3600.0, gt=0, le=1e7, description="Mean seconds for which the traffic has each rate.")
+    request_bytes: int = Field(default=24_000, ge=0, le=2**30, description="Mean bytes of a request.")
+
+
 class DeploySection(Section):
     """`[deploy]`: what `edgeburst fc` needs to make functions; the daemon does not use it."""
 
@@ -237,6 +247,18 @@ class DeploySection(Section):
     )
     provisioned: dict[str, Annotated[int, Field(ge=0, le=10_000)]] = Field(
         default={}, description="Instances that are kept warm, by tier; they are billed while idle."
+    )
+    start_s: float = Field(
+        default=3.0, gt=0, le=600, description="Seconds of a start that the proposal of provisioned instances assumes."
+    )
+    kept_s: float = Field(
+        default=240.0,
+        gt=0,
+        le=86400,
+        description="Idle seconds after which the platform removes an instance, assumed for the same.",
+    )
+    traffic: dict[Label, TrafficSection] = Field(
+        default={}, description="Expected traffic by model; absent: no number of provisioned instances is proposed."
     )
     environment: dict[str, str] = Field(
         default={}, description="Environment variables of the container; they override MODEL, MAX_BATCH and DEVICE."

@@ -26,16 +26,9 @@ def best_plan(snapshot: Snapshot, *, plan_id: int, cause: str, detail: str, at_o
         detail: the same with numbers.
         at_once: whether to plan in a fraction of the time, with one buffer for all classes of a model.
     """
-    models = [_model(settings, snapshot, at_once=at_once) for settings in snapshot.settings.models]
-    works = [model.edge_work for model in models]
-    edges = [model.edge_share(_part(work, sum(works))) for model, work in zip(models, works, strict=True)]
-    sent_bytes_per_s = math.fsum(
-        model.estimates.rate_rps * edge.spill_fraction * model.estimates.item_bytes
-        for model, edge in zip(models, edges, strict=True)
-        if model.settings.tiers
-    )
-    groups = tuple(_group(model, edge, sent_bytes_per_s) for model, edge in zip(models, edges, strict=True))
-    currencies = [tier.price.currency for model in models for tier in model.settings.tiers]
+    groups = tuple(_group(model, serving) for model, serving in _planned(snapshot, at_once=at_once))
+    models = snapshot.settings.models
+    currencies = [tier.price.currency for model in models for tier in model.tiers]
     return Plan(
         plan_id=plan_id,
         made_at_s=snapshot.taken_at_s,
@@ -45,6 +38,23 @@ def best_plan(snapshot: Snapshot, *, plan_id: int, cause: str, detail: str, at_o
         groups=groups,
         currency=currencies[0] if currencies else "CNY",
     )
+
+
+def servings(snapshot: Snapshot) -> tuple[Serving, ...]:
+    """Returns how each model would be served by the best plan: what the edge keeps, and the function buffers."""
+    return tuple(serving for _, serving in _planned(snapshot, at_once=False))
+
+
+def _planned(snapshot: Snapshot, *, at_once: bool) -> list[tuple["_Model", Serving]]:
+    models = [_model(settings, snapshot, at_once=at_once) for settings in snapshot.settings.models]
+    works = [model.edge_work for model in models]
+    edges = [model.edge_share(_part(work, sum(works))) for model, work in zip(models, works, strict=True)]
+    sent_bytes_per_s = math.fsum(
+        model.estimates.rate_rps * edge.spill_fraction * model.estimates.item_bytes
+        for model, edge in zip(models, edges, strict=True)
+        if model.settings.tiers
+    )
+    return [(model, _serving(model, edge, sent_bytes_per_s)) for model, edge in zip(models, edges, strict=True)]
 
 
 def _with_loaded(detail: str, snapshot: Snapshot) -> str:
@@ -173,23 +183,24 @@ def _binding_slo_s(settings: ModelSettings, fastest_s: float) -> float:
     return min((slo_s for slo_s in slos_s if slo_s >= fastest_s), default=max(slos_s))
 
 
-def _group(model: _Model, edge: EdgeShare, sent_bytes_per_s: float) -> GroupPlan:
-    buffers = model.buffers(edge, sent_bytes_per_s)
+def _serving(model: _Model, edge: EdgeShare, sent_bytes_per_s: float) -> Serving:
     snapshot = model.snapshot
-    expected = outlook(
-        Serving(
-            settings=model.settings,
-            estimates=model.estimates,
-            edge=edge,
-            edge_spread=model.edge_spread,
-            edge_services_s=model.edge_services_s,
-            edge_slo_s=model.edge_slo_s,
-            buffers=buffers,
-            edge_up=snapshot.edge_up,
-            function_up=snapshot.function_up,
-            uplink_bytes_per_s=snapshot.uplink_bytes_per_s,
-        )
+    return Serving(
+        settings=model.settings,
+        estimates=model.estimates,
+        edge=edge,
+        edge_spread=model.edge_spread,
+        edge_services_s=model.edge_services_s,
+        edge_slo_s=model.edge_slo_s,
+        buffers=model.buffers(edge, sent_bytes_per_s),
+        edge_up=snapshot.edge_up,
+        function_up=snapshot.function_up,
+        uplink_bytes_per_s=snapshot.uplink_bytes_per_s,
     )
+
+
+def _group(model: _Model, serving: Serving) -> GroupPlan:
+    expected = outlook(serving)
     factors, max_margin = model.estimates.edge_quantile_factor, model.edge_spread.margin
     return GroupPlan(
         model=model.settings.name,
@@ -197,10 +208,10 @@ def _group(model: _Model, edge: EdgeShare, sent_bytes_per_s: float) -> GroupPlan
         edge_batch_cap=model.edge_batch_cap,
         edge_margins={c.name: min(margin_at(c.percentile, factors), max_margin) for c in model.settings.classes},
         percentile=model.percentile,
-        buffers=tuple(buffer.plan(model.estimates) for buffer in buffers),
+        buffers=tuple(buffer.plan(model.estimates) for buffer in serving.buffers),
         expected_cost_per_s=expected.cost_per_s,
         expected_within_slo=expected.within_slo,
-        expected_spill_fraction=edge.spill_fraction,
+        expected_spill_fraction=serving.edge.spill_fraction,
         feasible=not expected.reason,
         reason=expected.reason,
         outlooks=expected.classes,

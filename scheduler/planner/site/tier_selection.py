@@ -22,6 +22,7 @@ class FunctionChoice:
         services_s: expected seconds of a batch of 1, 2, ... items.
         cost_per_item: expected money.
         capacity_rps: items a second, bounded by uplink and concurrency.
+        mean_batch: mean items of a batch that leaves when it is full or the time for gathering is over.
     """
 
     tier: FunctionTier
@@ -31,6 +32,7 @@ class FunctionChoice:
     services_s: tuple[float, ...]
     cost_per_item: float
     capacity_rps: float
+    mean_batch: float
 
     @property
     def in_time(self) -> bool:
@@ -117,6 +119,7 @@ def _choices(problem: TierProblem, tier: FunctionTier) -> list[FunctionChoice]:
                 services_s=services_s,
                 cost_per_item=batches.cost_per_request(costs[:target]),
                 capacity_rps=min(path.capacity_rps, slots_rps),
+                mean_batch=batches.mean_size,
             )
         )
     return choices
@@ -141,4 +144,5 @@ def loaded_choice(problem: TierProblem, loaded: LoadedBuffer) -> FunctionChoice:
         services_s=services_s,
         cost_per_item=loaded.cost_per_item,
         capacity_rps=min(path.capacity_rps, problem.slots(tier) * target / takes_s),
+        mean_batch=float(target),
     )
