@@ -33,7 +33,8 @@ def _no_proxy_and_a_key(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def sentence(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
     assert cli.main(["profile", *arguments]) == 2
-    lines = capsys.readouterr().err.splitlines()
+    # What the calls will cost is said first.
+    lines = [line for line in capsys.readouterr().err.splitlines() if "will be billed" not in line]
     assert len(lines) == 1
     return lines[0]
 
@@ -178,6 +179,38 @@ def test_cold_starts_are_measured_again(tmp_path: Path) -> None:
     profile = load_profile(out)
     assert max(row.p99_s or 0 for row in profile.rows) == pytest.approx(0.6)
     assert profile.environment["cold_starts_left_out"] == "3"
+
+
+@pytest.mark.parametrize(("answer", "more", "status"), [("n", (), 2), ("y", (), 0), (None, ("--yes",), 0)])
+def test_in_a_terminal_it_asks_before_it_spends(
+    answer: str | None,
+    more: tuple[str, ...],
+    status: int,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def asked() -> str:
+        assert answer is not None, "--yes asks nothing"
+        return answer
+
+    monkeypatch.setattr("sys.stdin.isatty", lambda: True)
+    monkeypatch.setattr("builtins.input", asked)
+    heard = []
+
+    def counted(each: Heard) -> Say:
+        heard.append(each)
+        return warm(each)
+
+    with ServerThread(StubFc(counted).serve_connection) as server:
+        assert cli.main(function(server, "--memory-mb", "2048", "--json", *more)) == status
+    said = capsys.readouterr()
+    assert (
+        "12 invocations will be billed, about 0.000177 CNY by price sheet cny-gbs-2023 if an instance has 2 GB"
+        in said.err
+    )
+    assert len(heard) == (0 if status else 12)
+    assert ("nothing was measured" in said.err) == bool(status)
+    assert not said.out or json.loads(said.out)["backend"] == "function", "stdout is the profile alone"
 
 
 def crashed(_heard: Heard) -> Say:

@@ -144,10 +144,10 @@ def test_memory_that_will_not_do_is_told_with_what_to_do() -> None:
 
 def test_the_planner_proposes_the_warm_instances() -> None:
     found = plan_instances(SETTINGS, edge_profile="orin-resnet50", function_profile="fc-resnet50-1gb")
-    # At 150 a second 39 spill, in batches of two that take half a second and their path: 12 on average.
-    assert 14 <= found.beside_edge <= 22
+    # At 150 a second 39 spill, in batches of two that take half a second and their path: 13 on average.
+    assert 18 <= found.beside_edge <= 25
     # All 150 in batches of three that take 0.64 s: 32 on average.
-    assert 38 <= found.all_function <= 50
+    assert 42 <= found.all_function <= 52
     calm = replace(SETTINGS, rates_rps=(5.0, 10.0))
     assert plan_instances(calm, edge_profile="orin-resnet50", function_profile="fc-resnet50-1gb").beside_edge == 1
 

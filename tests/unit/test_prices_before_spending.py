@@ -89,7 +89,7 @@ class TestPlan:
         assert cli.main(["plan", "--config", str(path), "--rps", "30,150,60", "--hold-s", "40", "--json"]) == 0
         [found] = json.loads(capsys.readouterr().out)["provisioned"]
         assert (found["model"], found["tier"], found["currency"]) == ("digits", "1gb", "CNY")
-        assert found["proposed"]["late"] <= found["allowed_late"] == pytest.approx(0.005)
+        assert found["proposed"]["late"] <= found["allowed_late"] == pytest.approx(0.0025)
         assert found["none"]["instances"] == 0
 
     def test_the_traffic_of_the_configuration_is_the_default(
@@ -142,9 +142,9 @@ class TestDeployment:
         text = capsys.readouterr().out
         plan.write_text(text)
         [group] = json.loads(text)["groups"]
-        # One request in 100 s finds its instance gone with probability exp(-2.4) and is then late: 9 %, not 0.5 %.
+        # One request in 100 s finds its instance gone with probability exp(-2.4) and is then late: 9 %, not 0.25 %.
         assert group["provisioned"]["instances"] >= 1
-        assert group["provisioned"]["late"] <= group["provisioned"]["allowed_late"] == pytest.approx(0.005)
+        assert group["provisioned"]["late"] <= group["provisioned"]["allowed_late"] == pytest.approx(0.0025)
         config = load_config(write(tmp_path), {})
         wanted = draft_plan(config, read_plan(plan).groups, model_name="")
         costs = instance_costs(wanted.deployment, load_sheet("cny-gbs-2023"), (), wanted.proposed)
