@@ -26,6 +26,8 @@ KEY_SECRET_VARIABLE = "DEMO_ACCESS_KEY_SECRET"
 REGION = "cn-hangzhou"
 _IMAGE = "edgeburst/function:demo"
 _COLD_STARTS = 16
+_IDLE_S = 20.0
+"""Seconds after which an instance that is not provisioned ends: the cold start needs all of them gone."""
 
 
 def function_endpoint_toml(settings: Settings) -> str:
@@ -41,6 +43,7 @@ def function_endpoint_toml(settings: Settings) -> str:
 [account]
 region = {_text(REGION)}
 max_instances = {MAX_INSTANCES + _COLD_STARTS}
+idle_s = {_IDLE_S:g}                       # instances that a call has started beside the provisioned ones end soon
 
 [images.{_text(_IMAGE)}]
 command = ["python", "-m", "serverless_fn"]
