@@ -36,6 +36,8 @@ _TAIL_SIGMAS = 8.0
 1e-12 there."""
 _NEVER = 1e-8
 """Least probability of a gap that is told from none, which is the precision of the inversion."""
+_NO_STARTS_PER_S = 1e-9
+"""Starts a second that count as none: one in 32 years."""
 _SHORTEST_S = 1e-9
 """Shortest service time and mean gap, seconds, so that a load of 0 needs no case of its own."""
 _DAMPING, _SERIES, _SUMMED = 18.4, 15, 11
@@ -163,17 +165,39 @@ def upkeep(problem: WarmProblem, count: int) -> Upkeep:
     >>> round(found.idle_per_s, 6), round(found.late_per_s, 6), found.starts_per_s
     (2.0, 0.166667, 0.0)
     """
-    traffic, prices = problem.traffic, problem.prices
+    return _upkeep(problem, count, _instances(problem, max(count, _needed(problem))))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Instances:
+    """What holds for the instances of a tier in their order, whatever is provisioned.
+
+    Attributes:
+        losses: probability that the first 0, 1, ... n instances are all busy, shape (n + 1, m).
+        removals: how often the platform removes the 1st, 2nd, ... n-th instance, 1/s, shape (n, m).
+    """
+
+    losses: Array
+    removals: Array
+
+
+def _instances(problem: WarmProblem, most: int) -> _Instances:
+    """Returns the tables for up to `most` instances, and those that the step between pool sizes may add."""
+    losses = erlang_loss(most + most // _MAX_LEVELS + 1, problem.traffic.loads)
+    return _Instances(losses, _removal_rates(problem, len(losses) - 1))
+
+
+def _upkeep(problem: WarmProblem, count: int, instances: _Instances) -> Upkeep:
+    traffic, prices, losses = problem.traffic, problem.prices, instances.losses
     sizes = _pool_sizes(problem, count)
-    losses = erlang_loss(int(sizes[-1]), traffic.loads)
-    distribution = _pool_distribution(problem, sizes, losses)
+    distribution = _pool_distribution(problem, sizes, instances)
     # Shape (pool sizes, phases), like the distribution. A start brings the batches that arrive meanwhile with it.
     finding_none = traffic.batches_per_s * losses[sizes]
     together = 1.0 + finding_none * (prices.start_s + traffic.service_s)
     room = np.maximum(prices.max_instances - sizes, 0)[:, None]
     starts = finding_none * np.minimum(together, room)
     waits = np.where(room > 0, finding_none * together - starts, finding_none)
-    busy = traffic.loads * (1.0 - losses[min(count, len(losses) - 1)])
+    busy = traffic.loads * (1.0 - losses[count])
     idle = max(0.0, count - float(traffic.parts @ busy))
     starts_per_s = float((distribution * starts).sum())
     return Upkeep(
@@ -191,20 +215,22 @@ def cheapest(problem: WarmProblem) -> Upkeep:
     If no number does, it is the smallest one that comes as near as all of them together.
     """
     most = _needed(problem)
-    allowed = max(problem.max_late_per_s, upkeep(problem, most).late_per_s * (1 + 1e-6))
+    instances = _instances(problem, most)
+    allowed = max(problem.max_late_per_s, _upkeep(problem, most, instances).late_per_s * (1 + 1e-6))
     low, high = 0, most
     while low < high:
         middle = (low + high) // 2
-        if upkeep(problem, middle).late_per_s <= allowed:
+        if _upkeep(problem, middle, instances).late_per_s <= allowed:
             high = middle
         else:
             low = middle + 1
-    best = upkeep(problem, low)
+    best = _upkeep(problem, low, instances)
     for count in range(low + 1, most + 1):
-        found = upkeep(problem, count)
+        found = _upkeep(problem, count, instances)
         if found.cost_per_s < best.cost_per_s:
             best = found
-        if found.idle_per_s >= best.cost_per_s:
+        # One more can save no more than what is left of the starts.
+        if found.idle_per_s >= best.cost_per_s or found.starts_per_s <= _NO_STARTS_PER_S:
             break
     return best
 
@@ -264,18 +290,18 @@ def _pool_sizes(problem: WarmProblem, count: int) -> Indices:
     return np.asarray(sizes, dtype=np.intp)
 
 
-def _pool_distribution(problem: WarmProblem, sizes: Indices, losses: Array) -> Array:
+def _pool_distribution(problem: WarmProblem, sizes: Indices, instances: _Instances) -> Array:
     """Returns the stationary distribution of pool size and phase, shape (pool sizes, phases)."""
     traffic = problem.traffic
     phases, levels = len(traffic.batches_per_s), len(sizes)
     rates = np.zeros((levels, phases, levels, phases))
     each = np.arange(phases)
     # An instance that was not used for that long leaves with all that come after it in the order.
-    removed = np.diff(_removal_rates(problem, losses)[sizes[1:] - 1], axis=0, prepend=0.0).clip(min=0.0)
+    removed = np.diff(instances.removals[sizes[1:] - 1], axis=0, prepend=0.0).clip(min=0.0)
     for level, size in enumerate(sizes):
         rates[level, :, level, :] = traffic.changes
         if level < levels - 1:
-            starting = traffic.batches_per_s * losses[size]
+            starting = traffic.batches_per_s * instances.losses[size]
             up_to = _poisson_up_to(
                 starting * (problem.prices.start_s + traffic.service_s), sizes[level + 1 : -1] - size - 1
             )
@@ -296,15 +322,15 @@ def _poisson_up_to(means: Array, numbers: Indices) -> Array:
         Shape (n, m).
     """
     counts = np.arange(int(numbers[-1]) + 1 if len(numbers) else 0)
-    logs = np.array([math.lgamma(count + 1.0) for count in counts])
+    log_factorials = np.log(np.maximum(counts, 1)).cumsum()
     with np.errstate(divide="ignore", invalid="ignore"):
-        logs = counts[:, None] * np.log(means) - means - logs[:, None]
+        logs = counts[:, None] * np.log(means) - means - log_factorials[:, None]
     chances = np.where(means > 0, np.exp(logs), (counts == 0)[:, None])
     return np.asarray(chances.cumsum(axis=0)[numbers].clip(max=1.0), dtype=np.float64)
 
 
-def _removal_rates(problem: WarmProblem, losses: Array) -> Array:
-    """Returns how often the platform removes the 1st, 2nd, ... instance, 1/s, shape (instances, phases).
+def _removal_rates(problem: WarmProblem, most: int) -> Array:
+    """Returns how often the platform removes the 1st, 2nd, ... instance, 1/s, shape (most, phases).
 
     With X the gap between two batches that reach an instance, it is first left alone for tau seconds after
     E[min(X, tau)] / P(X > tau) on average: one gap after another, until one is longer.
@@ -316,8 +342,8 @@ def _removal_rates(problem: WarmProblem, losses: Array) -> Array:
     nodes, weights = _euler_nodes(kept_s)
     arriving, serving = traffic.batches_per_s[:, None], 1.0 / np.maximum(traffic.service_s, _SHORTEST_S)[:, None]
     gap: Transform = np.zeros((len(traffic.batches_per_s), len(nodes)), dtype=np.complex128)
-    rates = np.empty((len(losses) - 1, len(traffic.batches_per_s)))
-    for number in range(len(rates)):
+    rates = np.empty((most, len(traffic.batches_per_s)))
+    for number in range(most):
         gap = arriving / (arriving + nodes + number * serving * (1.0 - gap))
         survival = (1.0 - gap) / nodes
         longer = (survival.real @ weights).clip(_NEVER, 1.0)
