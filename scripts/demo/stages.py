@@ -258,7 +258,8 @@ class Demo:
         idle_per_s = sheets[PRICE_SHEET].idle_per_s(memory_gb=MEMORY_GB)
         money = Money(
             cost_cny=used.active.get(PRICE_SHEET, 0.0),
-            cost_booked_cny=sum(batch.cost_cny for batch in measured.batches),
+            # The provisioned instances were started before the measured part, and are metered there.
+            cost_booked_cny=sum(batch.cost_cny for batch in measured.batches) - measured.samples[-1].provisioning_cny,
             cost_all_function_cny=all_function.cost,
             provisioned_all_function=self._instances.all_function,
             provisioned_idle_all_function_cny=idle_s * idle_per_s,

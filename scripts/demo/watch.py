@@ -30,6 +30,7 @@ class Sample:
         spent_cny: cost that the daemon has booked.
         uplink_bytes_per_s: estimated bandwidth; None without an estimate.
         function_batches: function batches in flight.
+        provisioning_cny: the part of the booked cost that is for starts of provisioned instances.
     """
 
     at_s: float
@@ -39,6 +40,7 @@ class Sample:
     spent_cny: float
     uplink_bytes_per_s: float | None
     function_batches: int = 0
+    provisioning_cny: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,6 +155,7 @@ class Watch:
             spent_cny=engine["spent"],
             uplink_bytes_per_s=engine["uplink_bytes_per_s"],
             function_batches=engine["function_batches_in_flight"],
+            provisioning_cny=sum(row["amount"] for row in engine.get("spending", ()) if row["what"] == "provisioning"),
         )
         self.samples.append(sample)
         self._note_plans(status["plans"], engine["plan"])
