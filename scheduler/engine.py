@@ -25,9 +25,10 @@ from scheduler.dispatch.model_queues import ModelQueues
 from scheduler.dispatch.offers import Offers
 from scheduler.dispatch.outbox import InFlightBatch, Outbox
 from scheduler.dispatch.queue import Admission
-from scheduler.dispatch.refusals import Refusals, expected_drain_s, no_room, not_served
+from scheduler.dispatch.refusals import Refusals, expected_drain_s, not_served
 from scheduler.dispatch.request_table import RequestTable
 from scheduler.dispatch.spending import Spending
+from scheduler.dispatch.tenant_admission import TenantAdmission
 from scheduler.dispatch.uplink import UplinkOccupancy
 from scheduler.domain.batches import Batch, BatchReport, FailureKind
 from scheduler.domain.decisions import Cause
@@ -76,13 +77,14 @@ class Engine:
         self._queues: dict[str, ModelQueues] = {}
         self._admission = Admission(settings.queue_max_requests, settings.queue_max_bytes)
         self._outbox = Outbox(self._admission, DecisionRing(settings.explain_ring) if ring is None else ring)
-        self._table = RequestTable(self._admission, self._outbox)
         self._ledger = Ledger()
+        tenants = self._ledger.tenants.tenants
+        self._table = RequestTable(self._admission, self._outbox, tenants)
         pauses = settings.failures_to_open, settings.reopen_after_s
         self._circuits = Circuits(Circuit(*pauses, longest_pause_s=EDGE_PAUSE_S), Circuit(*pauses))
         self._occupancy = EdgeOccupancy()
         self._uplink = UplinkOccupancy()
-        edge = EdgeSide(self._queues, self._occupancy, self._circuits.edge, self._outbox)
+        edge = EdgeSide(self._queues, self._occupancy, self._circuits.edge, self._outbox, tenants)
         self._function = FunctionSide(
             self._uplink,
             self._circuits.function,
@@ -90,6 +92,7 @@ class Engine:
             BatchEconomics(self._uplink),
             settings.max_function_in_flight,
         )
+        self._let_in = TenantAdmission(self._table, self._function, self._queues)
         self._sending = FunctionSending(self._function, self._outbox)
         self._spending = Spending(self._function, self._queues, self._outbox)
         self._keep_warm = KeepWarm(self._queues, self._sending)
@@ -105,6 +108,7 @@ class Engine:
         self._endings = Endings(self._queues, self._table, self._dispatcher.refusals)
         self._failures = Failures(self._queues, edge, self._function, self._table, self._dispatcher)
         self._spending.configure(settings)
+        self._let_in.configure(settings.tenants)
         self._control = Control(settings) if control is None else control
         self._control.remember_also(self._dispatcher.remembered())
         self._beliefs = self._control.beliefs
@@ -208,6 +212,7 @@ class Engine:
             expected_drain_s=expected_drain_s(self._queues.values(), self._function.max_in_flight),
             draining=self._draining,
             plan=self._plan,
+            tenants=self._ledger.by_tenant(self._now_s),
         )
 
     def explanation(self, request_id: int) -> Explanation | None:
@@ -235,15 +240,14 @@ class Engine:
             self._dispatcher.reassign_all(Cause.FAILURE, now_s=now_s)
 
     def _arrived(self, request: Request, now_s: float) -> None:
-        room = self._admission.has_room(request.body_bytes)
+        room = self._let_in.has_room(request)
         queued = self._table.take_in(request)
         if self._draining:
             self._table.refuse(queued, self._dispatcher.refusals.draining())
         elif request.model not in self._queues:
             self._table.refuse(queued, not_served(request.model))
         elif not room:
-            drain_s = expected_drain_s(self._queues.values(), self._function.max_in_flight)
-            self._table.refuse(queued, no_room(self._admission, drain_s))
+            self._table.refuse(queued, self._let_in.refusal())
         else:
             self._count(request, now_s)
             self._endings.watch(queued)
@@ -325,6 +329,7 @@ class Engine:
         self._circuits.configure(failures_to_open=settings.failures_to_open, first_pause_s=settings.reopen_after_s)
         self._admission.configure(max_requests=settings.queue_max_requests, max_bytes=settings.queue_max_bytes)
         self._spending.configure(settings)
+        self._let_in.configure(settings.tenants)
         self._control.settings_changed(settings)
         self._drop_queues({model.name for model in settings.models})
         waiting, snapshot = self._dispatcher.withdraw_all(), self._snapshot(now_s)
@@ -343,7 +348,8 @@ class Engine:
             model = self._control.model(group.model)
             queues = self._queues.get(group.model)
             if queues is None:
-                self._queues[group.model] = queues = ModelQueues(model, group, self._control.limits(group.model))
+                limits, tenants = self._control.limits(group.model), self._ledger.tenants.tenants
+                self._queues[group.model] = queues = ModelQueues(model, group, limits, tenants=tenants)
             queues.adopt(model, group, partial(self._beliefs.warm_pool, group.model))
         self._dispatcher.follow(plan.plan_id)
         self._control.adopted(plan)

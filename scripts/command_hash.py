@@ -111,7 +111,7 @@ def _only(*, edge: bool) -> SimulatedModel:
 
 def workload(name: str, scenario: Scenario, rate_rps: float, *, requests: int = REQUESTS) -> Workload:
     """Returns the arrivals of a scenario, the same for the same name, seed and number of requests."""
-    arrivals, _, _, _, bursts = generators(scenario.seed)
+    arrivals, _, _, _, bursts, *_ = generators(scenario.seed)
     drawn = poisson(rate_rps, rng=arrivals, requests=min(200, requests) if rate_rps < 1.0 else requests)
     if name == "light load":
         return with_bursts(drawn, [(20.0, 6.0, 120.0)], rng=bursts)

@@ -17,6 +17,7 @@ from prometheus_client.registry import Collector
 
 from scheduler.daemon.calls import Answer, InferenceCall
 from scheduler.daemon.plan_alarms import plan_metrics
+from scheduler.daemon.tenant_metrics import TenantMetrics
 from scheduler.domain.errors import RefusalKind
 
 ANSWERED = "answered"
@@ -99,6 +100,8 @@ class Telemetry:
             buckets=_OWN_BUCKETS_S,
             registry=self.registry,
         )
+        self.tenants = TenantMetrics(status)
+        self.registry.register(self.tenants)
         self.registry.register(_StatusCollector(status, backends))
         ProcessCollector(registry=self.registry)
 
@@ -124,6 +127,7 @@ class Telemetry:
             setattr(counts, answer.backend.value, getattr(counts, answer.backend.value) + 1)
             counts.within_slo += within
         self._requests.labels(call.model, call.class_name, ANSWERED).inc()
+        self.tenants.ended(call, within_slo=within)
         if within:
             self._within.labels(call.model, call.class_name).inc()
         self._answers.observe(call, answer, latency_s)
@@ -143,6 +147,8 @@ class Telemetry:
             setattr(counts, column, getattr(counts, column) + 1)
         self._by_kind[kind] = self._by_kind.get(kind, 0) + 1
         self._requests.labels(call.model, call.class_name, kind).inc()
+        if column == "refused":
+            self.tenants.ended(call, within_slo=False)
         if kind != CANCELLED:
             self._refusals.labels(kind, reason).inc()
 

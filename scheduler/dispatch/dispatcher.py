@@ -292,8 +292,8 @@ class Dispatcher:
             if buffer is not None and not side.has_slot(buffer, now_s=now_s):
                 return
             half = queues.next_half(Backend.FUNCTION)
-            items = items_of(half)
-            if buffer is not None and items <= buffer.cap and side.affords(buffer, items, now_s=now_s):
+            fits = buffer is not None and items_of(half) <= buffer.cap
+            if buffer is not None and fits and side.affords_members(buffer, half, now_s=now_s):
                 self.function.send(half, buffer, queues, now_s=now_s)
                 continue
             self.assign_all(half, Cause.LIMITS, now_s=now_s)
@@ -328,7 +328,7 @@ class Dispatcher:
         side, overdue = self.function.side, queues.overdue
         for buffer in queues.buffers:
             while overdue.items and buffer.cap and side.has_slot(buffer, now_s=now_s):
-                batch = first_batch(buffer, queues, queues.overdue_for(buffer))
+                batch = first_batch(buffer, queues, side.within_means(buffer, queues.overdue_for(buffer), now_s=now_s))
                 full = items_of(batch) >= buffer.max_items
                 if not batch or (not full and now_s < queues.overdue_opened_at_s + OVERDUE_HOLD_S):
                     break

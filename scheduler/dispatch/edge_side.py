@@ -2,15 +2,17 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from scheduler.dispatch.circuit_breaker import Circuit
-from scheduler.dispatch.edge_batch import Bounds, Composition, compose, fill_up
+from scheduler.dispatch.edge_batch import Composition, fill_up
 from scheduler.dispatch.edge_occupancy import EdgeOccupancy
 from scheduler.dispatch.model_queues import ModelQueues
 from scheduler.dispatch.outbox import Outbox, Sending
 from scheduler.dispatch.pricing import BINDS_RARELY, edge_slope_s
 from scheduler.dispatch.queue import DeadlineOrder, QueuedRequest
+from scheduler.dispatch.shared_batch import compose_shared, in_turn
+from scheduler.dispatch.tenants import Tenants
 from scheduler.dispatch.waiting_line import NO_RANK, Rank, WaitingLine, looked_at
 from scheduler.domain.decisions import Offer, Reason, impossible
 from scheduler.domain.lifecycle import State
@@ -54,6 +56,7 @@ class EdgeSide:
     occupancy: EdgeOccupancy
     circuit: Circuit
     outbox: Outbox
+    tenants: Tenants = field(default_factory=Tenants)
     place: Place = Place.edge()
 
     def usable(self, queues: ModelQueues, queued: QueuedRequest) -> bool:
@@ -233,7 +236,11 @@ class EdgeSide:
 
         Halves of a refused batch come before everything: their requests have waited longest.
         """
-        return sorted((queues for queues in self.all_queues.values() if _has_candidates(queues)), key=_urgency_s)
+        models = sorted((queues for queues in self.all_queues.values() if _has_candidates(queues)), key=_urgency_s)
+        if len(models) > 1 and self.tenants.shares and models[0].edge_later.items:
+            # The backlog of one model is always the most urgent: whose tenants had least of the edge goes first.
+            models.sort(key=lambda queues: self.tenants.least_level_s(queues.edge_later.kinds(), queues.next_batch))
+        return models
 
     def compose(self, queues: ModelQueues, *, now_s: float) -> Composition:
         """Chooses the batch that starts now, and takes its members out of the model's queues.
@@ -242,19 +249,22 @@ class EdgeSide:
         again.
         """
         times, cap, line = _times(queues), queues.edge_cap, queues.edge_later
-        penalty, look = self._drop_penalty(queues), looked_at(cap)
+        penalty, look, tenants = self._drop_penalty(queues), looked_at(cap), self.tenants
         counted_on = queues.next_batch.take_all()
-        first, *others = line.ranks(counted_on, has_functions=queues.has_functions) or [NO_RANK]
-        result = _composed(first, times, now_s=now_s, cap=cap, drop_penalty=penalty)
+        shared = tenants.several(line.kinds(), counted_on)
+        ranks = line.ranks(counted_on, has_functions=queues.has_functions, stuck=shared)
+        first, *others = ranks or [NO_RANK]
+        result = compose_shared(tenants, first, times, now_s=now_s, cap=cap, drop_penalty=penalty)
         if not result.chosen:
-            result = _composed(first, times, now_s=now_s, cap=cap, drop_penalty=penalty, safe=False)
+            result = compose_shared(tenants, first, times, now_s=now_s, cap=cap, drop_penalty=penalty, safe=False)
         chosen, dropped = list(result.chosen), list(result.dropped)
         for rank in others:
             if chosen:
                 # Requests of a lower rank that make no member late.
-                chosen += fill_up(chosen, rank, times, now_s=now_s, cap=cap, look=look)
+                candidates = in_turn(tenants, rank.kinds(), rank.others, per_item_s=self._per_item_s(queues))
+                chosen += fill_up(chosen, candidates, times, now_s=now_s, cap=cap, look=look)
                 continue
-            result = _composed(rank, times, now_s=now_s, cap=cap, drop_penalty=penalty)
+            result = compose_shared(tenants, rank, times, now_s=now_s, cap=cap, drop_penalty=penalty)
             chosen, dropped = list(result.chosen), dropped + list(result.dropped)
         line.remove_all([q for q in (*chosen, *dropped) if q.state is State.EDGE_LATER])
         gone = {id(q) for q in (*chosen, *dropped)}
@@ -278,9 +288,8 @@ class EdgeSide:
         urgent_s = [c.slo_s for other in others for c in other.model.classes if c.name not in other.deferrable]
         max_s = DEFERRED_SHARE * min(urgent_s, default=math.inf)
         cap = max(1, min(queues.edge_cap, times.largest_within(max_s, safe=False)))
-        waiting = (q for q in deferred if self.usable(queues, q))
-        bounds = Bounds(deferred.last_deadline_s, deferred.most_items)
-        return list(compose(waiting, times, now_s=now_s, cap=cap, drop_penalty=0.0, bounds=bounds).chosen)
+        rank = Rank(False, [q for q in deferred if self.usable(queues, q)], ())
+        return list(compose_shared(self.tenants, rank, times, now_s=now_s, cap=cap, drop_penalty=0.0).chosen)
 
     def send(self, members: Sequence[QueuedRequest], queues: ModelQueues, *, now_s: float) -> None:
         """Sends a batch; the edge must be idle."""
@@ -299,11 +308,15 @@ class EdgeSide:
                 give_up_at_s=min(max(finish_s, last_deadline_s), finish_s + patience_s) + patience_s,
             ),
         )
+        self.tenants.charge(members, service_s)
         self.occupancy.occupy(batch_id=batch.batch_id, now_s=now_s, finish_s=finish_s)
 
     def slope_s(self, queues: ModelQueues) -> float:
         """Returns the edge's seconds for one item more."""
         return edge_slope_s(_times(queues), max(1, queues.edge_cap))
+
+    def _per_item_s(self, queues: ModelQueues) -> float:
+        return _times(queues).median_s[max(1, queues.edge_cap)] / max(1, queues.edge_cap)
 
     def _drop_penalty(self, queues: ModelQueues) -> float:
         times = _times(queues)
@@ -319,7 +332,7 @@ class EdgeSide:
         bind_s = min([q.request.deadline_s for q in chosen], default=math.inf)
         taken: list[QueuedRequest] = []
         look = looked_at(cap)
-        for queued in queues.overdue:
+        for queued in in_turn(self.tenants, queues.overdue.kinds(), (), per_item_s=self._per_item_s(queues)):
             if look <= 0 or (items and (items >= cap or now_s + times.safe_s[items + 1] > bind_s)):
                 break
             size = items + queued.request.items
@@ -330,13 +343,6 @@ class EdgeSide:
             taken.append(queued)
             items = size
         return taken
-
-
-def _composed(
-    rank: Rank, times: ServiceTimes, *, now_s: float, cap: int, drop_penalty: float, safe: bool = True
-) -> Composition:
-    bounds = Bounds(rank.last_deadline_s, rank.most_items)
-    return compose(rank, times, now_s=now_s, cap=cap, drop_penalty=drop_penalty, safe=safe, bounds=bounds)
 
 
 def _has_candidates(queues: ModelQueues) -> bool:

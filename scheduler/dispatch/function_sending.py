@@ -10,6 +10,7 @@ from scheduler.dispatch.function_side import FunctionSide, buffer_of, first_batc
 from scheduler.dispatch.model_queues import ModelQueues
 from scheduler.dispatch.outbox import Outbox, Sending
 from scheduler.dispatch.queue import QueuedRequest
+from scheduler.dispatch.tenant_money import Parts
 
 STALL_GRACE_S = 0.05
 """How much later than its safe service a batch may be back before the link is taken to have stalled. Judgement: halved
@@ -127,7 +128,8 @@ class FunctionSending:
             pool=buffer.pool,
             warm=buffer.cold <= COLD_COUNTS,
         )
-        self._book(batch.batch_id, buffer, cost=cost, max_cost=side.max_cost(buffer, items), now_s=now_s)
+        parts, max_cost = side.ledger.tenants.parts(members), side.max_cost(buffer, items)
+        self._book(batch.batch_id, buffer, cost=cost, max_cost=max_cost, parts=parts, now_s=now_s)
 
     def warm_up(self, buffer: FunctionBuffer, *, now_s: float) -> None:
         """Sends a warming call."""
@@ -146,8 +148,18 @@ class FunctionSending:
         uplink.occupy(batch_id=batch.batch_id, body_bytes=0, now_s=now_s, finish_s=finish_s, pool=buffer.pool)
         self._book(batch.batch_id, buffer, cost=cost, max_cost=self.side.max_cost(buffer, 1), now_s=now_s)
 
-    def _book(self, batch_id: int, buffer: FunctionBuffer, *, cost: float, max_cost: float, now_s: float) -> None:
-        self.side.ledger.book(batch_id, price=buffer.tier.price, expected_cost=cost, now_s=now_s, max_cost=max_cost)
+    def _book(
+        self,
+        batch_id: int,
+        buffer: FunctionBuffer,
+        *,
+        cost: float,
+        max_cost: float,
+        now_s: float,
+        parts: Parts = (),
+    ) -> None:
+        price = buffer.tier.price
+        self.side.ledger.book(batch_id, price=price, expected_cost=cost, now_s=now_s, max_cost=max_cost, parts=parts)
         if buffer.warm is not None:
             buffer.warm.sent(batch_id, now_s=now_s)
             buffer.forget_cold_risk()

@@ -1,16 +1,16 @@
 """The functions: which requests may go to one, whether they are in time there, and what the spend caps allow."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from scheduler.dispatch.batch_economics import BatchEconomics
 from scheduler.dispatch.circuit_breaker import Circuit
-from scheduler.dispatch.function_buffer import COLD_COUNTS, FunctionBuffer
+from scheduler.dispatch.function_buffer import COLD_COUNTS, FunctionBuffer, items_of
 from scheduler.dispatch.ledger import Ledger
 from scheduler.dispatch.model_queues import ModelQueues
 from scheduler.dispatch.queue import QueuedRequest
-from scheduler.dispatch.spend_cap import Closed, OverCap, SpendVerdict, closed, verdict
+from scheduler.dispatch.spend_cap import OPEN, Closed, OverCap, SpendVerdict, closed, share_of, verdict, without_money
 from scheduler.dispatch.uplink import Slots, UplinkOccupancy
 from scheduler.domain.decisions import Offer, Reason, impossible
 from scheduler.domain.lifecycle import State
@@ -61,13 +61,18 @@ class FunctionSide:
     def verdict(self, queues: ModelQueues, queued: QueuedRequest, *, now_s: float) -> SpendVerdict:
         """Returns what the spend caps allow for this request, all that is gathered counted in."""
         cap = self.ledger.cap
-        if not cap.capped:
+        if not cap.capped and not self.ledger.tenants.capped:
             return SpendVerdict.FUNCTION
         # A request that may not go there, or fits into no batch, asks for no money.
         if not allowed(queues, queued):
             return SpendVerdict.FUNCTION
         cost, low_priority = self._asks_for(queues, queued)
-        return verdict(cap, self.over_cap, cost=cost, now_s=now_s, low_priority=low_priority)
+        result = verdict(cap, self.over_cap, cost=cost, now_s=now_s, low_priority=low_priority)
+        if result is not SpendVerdict.FUNCTION:
+            self.ledger.tenants.refused(queued, now_s)
+        elif self._closed_to_tenant(queues, queued, now_s=now_s).window:
+            return without_money(self.over_cap)
+        return result
 
     def gives_way(self, queues: ModelQueues, queued: QueuedRequest, *, now_s: float) -> bool:
         """Whether a request without money is of low priority: the edge takes it only if it has room to spare."""
@@ -76,6 +81,8 @@ class FunctionSide:
     def closed(self, queues: ModelQueues, queued: QueuedRequest, *, now_s: float) -> Closed:
         """Returns which cap forbids to send this request, which functions could take otherwise."""
         cost, low_priority = self._asks_for(queues, queued)
+        if self.ledger.cap.allows(cost, now_s, share=share_of(self.over_cap, low_priority=low_priority)):
+            return self._closed_to_tenant(queues, queued, now_s=now_s)
         return closed(self.ledger.cap, self.over_cap, cost=cost, now_s=now_s, low_priority=low_priority)
 
     def _asks_for(self, queues: ModelQueues, queued: QueuedRequest) -> tuple[float, bool]:
@@ -90,6 +97,34 @@ class FunctionSide:
     def max_cost_gathered(self, buffer: FunctionBuffer) -> float:
         """Returns the money of all that is gathered in a buffer, in batches as large as they may be."""
         return self._max_cost_of(buffer, buffer.queue.items) if buffer.cap else 0.0
+
+    def _closed_to_tenant(self, queues: ModelQueues, queued: QueuedRequest, *, now_s: float) -> Closed:
+        """Returns which cap of its tenant forbids this request, or which common one whose rest is kept for others."""
+        tenants = self.ledger.tenants
+        label, cost = tenants.tenants.label(queued), 0.0
+        if label not in tenants.own:
+            return OPEN
+        own = buffer_of(queues, queued)
+        for buffer in queues.buffers:
+            waiting = (*buffer.queue, *queues.overdue, queued) if buffer is own else buffer.queue
+            cost += self._max_cost_of(buffer, tenants.items_of(label, waiting)) if buffer.cap else 0.0
+        return tenants.closed(label, self.ledger.cap, cost=cost, now_s=now_s)
+
+    def within_means(
+        self, buffer: FunctionBuffer, waiting: Iterable[QueuedRequest], *, now_s: float
+    ) -> Iterable[QueuedRequest]:
+        """Returns those whose tenants' own caps allow to send them with the ones before them."""
+        tenants = self.ledger.tenants
+        if not tenants.capped:
+            return waiting
+        paid, items = [], dict.fromkeys(tenants.own, 0)
+        for queued in waiting:
+            label = tenants.tenants.label(queued)
+            size = items[label] + queued.request.items
+            if not tenants.closed_by(label, self._max_cost_of(buffer, size), now_s):
+                items[label] = size
+                paid.append(queued)
+        return paid
 
     def _max_cost_of(self, buffer: FunctionBuffer, items: int) -> float:
         full, rest = divmod(items, buffer.max_items)
@@ -110,7 +145,17 @@ class FunctionSide:
     def affords_gathered(self, buffer: FunctionBuffer, *, now_s: float) -> bool:
         """Whether they allow the next batch of the gathered requests."""
         largest = max(buffer.max_items, buffer.queue.first.request.items)
-        return self.affords(buffer, min(buffer.queue.items, largest, buffer.cap), now_s=now_s)
+        if not self.affords(buffer, min(buffer.queue.items, largest, buffer.cap), now_s=now_s):
+            return False
+        if not self.ledger.tenants.capped:
+            return True
+        return sum(1 for _ in self.within_means(buffer, buffer.queue, now_s=now_s)) == len(buffer.queue)
+
+    def affords_members(self, buffer: FunctionBuffer, members: Sequence[QueuedRequest], *, now_s: float) -> bool:
+        """Whether the spend caps, those of their tenants included, allow a batch of these requests."""
+        if not self.affords(buffer, items_of(members), now_s=now_s):
+            return False
+        return len(list(self.within_means(buffer, members, now_s=now_s))) == len(members)
 
     def refresh_cold_risk(self, buffer: FunctionBuffer, *, now_s: float) -> None:
         """Asks anew, every so often, how likely a cold start is, and what it may explain."""

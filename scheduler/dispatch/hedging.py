@@ -117,7 +117,7 @@ class Hedging:
         side = self.function.side
         for buffer in queues.buffers if hedged else ():
             while hedged and side.has_slot(buffer, now_s=now_s):
-                full = first_batch(buffer, queues, hedged)
+                full = first_batch(buffer, queues, side.within_means(buffer, hedged, now_s=now_s))
                 batch = side.economics.cheapest_prefix(buffer, full, now_s=now_s) if full else []
                 # Where the money is not enough for all, it is enough for some.
                 while batch and not side.affords(buffer, items_of(batch), now_s=now_s):

@@ -3,8 +3,10 @@
 from dataclasses import dataclass, field, replace
 
 from scheduler.dispatch.spend_cap import SpendCap
+from scheduler.dispatch.tenant_money import Parts, TenantMoney
 from scheduler.domain.batches import BatchReport, FailureKind
 from scheduler.domain.latency import Price
+from scheduler.domain.tenants import TenantStatistics
 
 NOT_BILLED = frozenset(
     {
@@ -49,6 +51,8 @@ class Booking:
     """Amount that counts against the caps: what it is unlikely to exceed, until its bill is known."""
     at_s: float | None
     """When it was sent; None: it does not count against the caps."""
+    parts: Parts = ()
+    """Whose it is."""
 
 
 @dataclass(slots=True)
@@ -56,6 +60,7 @@ class Ledger:
     """Ledger of the money spent on functions, in one currency."""
 
     cap: SpendCap = field(default_factory=SpendCap)
+    tenants: TenantMoney = field(default_factory=TenantMoney)
     settled: float = 0.0
     """Cost of the batches that have ended."""
     booked: dict[int, Booking] = field(default_factory=dict)
@@ -68,6 +73,11 @@ class Ledger:
         """Settled cost, and the expected cost of the batches in flight."""
         return self.settled + sum(booking.cost for booking in self.booked.values())
 
+    def by_tenant(self, now_s: float) -> tuple[TenantStatistics, ...]:
+        """Returns what each tenant holds and has used; empty without tenants."""
+        in_flight = [(booking.parts, booking.cost) for booking in self.booked.values()]
+        return self.tenants.statistics(in_flight, now_s)
+
     def book(
         self,
         batch_id: int,
@@ -76,6 +86,7 @@ class Ledger:
         expected_cost: float,
         now_s: float | None = None,
         max_cost: float | None = None,
+        parts: Parts = (),
     ) -> None:
         """Books a batch when it is sent.
 
@@ -86,11 +97,13 @@ class Ledger:
             now_s: the present; None: the batch does not count against the caps.
             max_cost: cost that it is unlikely to exceed; it counts against the caps until the bill is known. None: the
                 expected cost.
+            parts: whose it is; empty: tenants are not told apart.
         """
         held = expected_cost if max_cost is None else max(expected_cost, max_cost)
-        self.booked[batch_id] = Booking(price, expected_cost, held, now_s)
+        self.booked[batch_id] = Booking(price, expected_cost, held, now_s, parts)
         if now_s is not None:
             self.cap.book(held, at_s=now_s)
+            self.tenants.book(parts, held, now_s=now_s)
 
     def settle(self, batch_id: int, report: BatchReport, *, failure: FailureKind | None = None) -> float:
         """Corrects the cost of a batch by its outcome.
@@ -103,6 +116,7 @@ class Ledger:
             return 0.0
         cost = batch_cost(booking.price, report, expected_cost=booking.cost, failure=failure)
         self.settled += cost
+        self.tenants.settle(booking.parts, cost)
         if failure is None or failure in NOT_BILLED or report.billed_duration_s is not None:
             self._release(booking, cost)
         else:
@@ -124,6 +138,7 @@ class Ledger:
             return 0.0
         cost = booking.price.cost(billed_duration_s)
         self.settled += cost - booking.cost
+        self.tenants.settle(booking.parts, cost - booking.cost)
         self._release(booking, cost)
         return cost - booking.cost
 
@@ -131,6 +146,7 @@ class Ledger:
         """Counts the batch against the caps with its real cost from now on."""
         if booking.at_s is not None:
             self.cap.correct(cost - booking.held, booked_at_s=booking.at_s)
+            self.tenants.correct(booking.parts, cost - booking.held, booked_at_s=booking.at_s)
 
     def _await_bill(self, batch_id: int, booking: Booking) -> None:
         if len(self.unbilled) >= MOST_UNBILLED:

@@ -1,13 +1,14 @@
 """One model's queues, and the plan and prices as the dispatcher reads them."""
 
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 
 from scheduler.dispatch.function_buffer import FunctionBuffer, Routes, WarmPool
 from scheduler.dispatch.lateness_price import BufferPrices, LatenessPrice, Prices
 from scheduler.dispatch.queue import DeadlineOrder, QueuedRequest
+from scheduler.dispatch.tenants import Tenants
 from scheduler.dispatch.waiting_line import Key, WaitingLine, in_order
 from scheduler.domain.batches import Batch
 from scheduler.domain.lifecycle import State
@@ -57,10 +58,11 @@ class ModelQueues:
     """Items a second just now: what else will join the next batch."""
     item_bytes: float = 0.0
     next_batch: DeadlineOrder = field(default_factory=lambda: _order(State.EDGE_BATCH))
+    tenants: Tenants = field(default_factory=Tenants)
     edge_later: WaitingLine = field(init=False)
-    """By whether a function may take a request, priority and class."""
+    """By whether a function may take a request, priority, class and tenant."""
     overdue: WaitingLine = field(init=False)
-    """By the buffer that may take a request."""
+    """By the buffer that may take a request, and tenant."""
     deferred: DeadlineOrder = field(default_factory=lambda: _order(State.DEFERRED))
     bisected: dict[Backend, deque[tuple[QueuedRequest, ...]]] = field(default_factory=_halves)
     """Halves of batches whose content a backend refused: sent to it again, as they are."""
@@ -100,20 +102,20 @@ class ModelQueues:
         """Iterates over the requests gathered for functions, by deadline; the queues must not change meanwhile."""
         return in_order([buffer.queue.members for buffer in self.buffers])
 
-    def overdue_for(self, buffer: FunctionBuffer) -> Sequence[QueuedRequest]:
+    def overdue_for(self, buffer: FunctionBuffer) -> Iterable[QueuedRequest]:
         """Returns the overdue requests that a buffer may take, earliest deadline first."""
-        return self.overdue.of((True, self.buffers.index(buffer), ""))
+        return self.overdue.of(True, self.buffers.index(buffer))
 
     def _rank_of(self, queued: QueuedRequest) -> Key:
         request = queued.request
         may_leave = queued.failed_on is not Backend.FUNCTION and request.class_name not in self.edge_only
-        return may_leave, request.priority, request.class_name
+        return may_leave, request.priority, request.class_name, self.tenants.label(queued)
 
     def _taken_by(self, queued: QueuedRequest) -> Key:
         buffer = self.buffer_of(queued)
         if buffer is None or queued.failed_on is Backend.FUNCTION or queued.request.class_name in self.edge_only:
-            return False, -1, ""
-        return True, self.buffers.index(buffer), ""
+            return False, -1, "", self.tenants.label(queued)
+        return True, self.buffers.index(buffer), "", self.tenants.label(queued)
 
     def buffer_of(self, queued: QueuedRequest) -> FunctionBuffer | None:
         """Returns the buffer that a request belongs to, whether it may go there or not; None without functions."""

@@ -41,10 +41,10 @@ def next_in_line(
 
     for rank in line.ranks(left, has_functions=queues.has_functions):
         by_function = rank.may_leave and any(side.in_time(queues, kind[-1], now_s=now_s) for kind in rank.kinds())
-        stay: set[tuple[str, int]] = set()
+        stay: set[tuple[str, int, str]] = set()
         few = rank.next_few(look)
         for queued in few:
-            kind = queued.request.class_name, queued.request.items
+            kind = queued.request.class_name, queued.request.items, queues.tenants.label(queued)
             if queued.state is State.EDGE_LATER:
                 alike = kind in stay and edge.may_answer(queues, queued, now_s=now_s)
                 if alike and not (by_function and side.in_time(queues, queued, now_s=now_s)):

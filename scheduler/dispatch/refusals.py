@@ -81,6 +81,16 @@ class Refusals:
                 "the daemon's state folder leases no money, without which a spend cap could not be kept, and the edge "
                 "cannot answer within the deadline"
             )
+        elif closed.own:
+            message = (
+                f"the spend cap per {closed.window} of tenant {closed.tenant!r} is reached and the edge cannot answer "
+                "within the deadline"
+            )
+        elif closed.tenant:
+            message = (
+                f"tenant {closed.tenant!r} has used its share of the spend cap per {closed.window}, the rest is kept "
+                "for other tenants, and the edge cannot answer within the deadline"
+            )
         elif closed.share < 1.0:
             message = (
                 f"the rest of the spend cap per {closed.window} is kept for requests of higher priority, and the edge "
@@ -99,6 +109,14 @@ def no_room(admission: Admission, drain_s: float) -> Refusal:
     message = (
         f"the queue is full ({admission.requests - 1} requests, {admission.body_bytes} bytes with this one); "
         "retry after the time in Retry-After"
+    )
+    return Refusal(RefusalKind.QUEUE_FULL, message, drain_s if drain_s > 0 else RETRY_AFTER_S)
+
+
+def crowded_out(tenant: str, drain_s: float) -> Refusal:
+    """Returns what a waiting request is told whose place one of another tenant takes."""
+    message = (
+        f"the queue is full and tenant {tenant!r} holds more than its share of it; retry after the time in Retry-After"
     )
     return Refusal(RefusalKind.QUEUE_FULL, message, drain_s if drain_s > 0 else RETRY_AFTER_S)
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from scheduler.dispatch.decision_ring import ANSWERED, CANCELLED
 from scheduler.dispatch.outbox import Outbox
 from scheduler.dispatch.queue import Admission, QueuedRequest
+from scheduler.dispatch.tenants import Tenants
 from scheduler.domain.errors import Refusal
 from scheduler.domain.lifecycle import State
 from scheduler.domain.messages import AnswerRequest, RefuseRequest
@@ -17,6 +18,7 @@ class RequestTable:
 
     admission: Admission
     outbox: Outbox
+    tenants: Tenants = field(default_factory=Tenants)
     now_s: float = 0.0
     """Time of the present call."""
     open: dict[int, QueuedRequest] = field(default_factory=dict)
@@ -30,6 +32,7 @@ class RequestTable:
         """Counts a request that arrived."""
         queued = QueuedRequest(request)
         self.admission.take_in(request.body_bytes)
+        self.tenants.came(request)
         self.open[request.request_id] = queued
         return queued
 
@@ -63,4 +66,5 @@ class RequestTable:
         queued.enter(State.ENDED)
         self.outbox.ring.ended(queued.request, self.now_s, outcome)
         self.admission.release(queued.request.body_bytes)
+        self.tenants.went(queued.request)
         del self.open[queued.request.request_id]

@@ -271,11 +271,14 @@ def verdict(cap: SpendCap, over_cap: OverCap, *, cost: float, now_s: float, low_
     >>> [verdict(cap, rule, cost=0.1, now_s=1.0, low_priority=low).value for low in (False, True)]
     ['function', 'edge-if-idle']
     """
-    share = _share(over_cap, low_priority=low_priority)
+    share = share_of(over_cap, low_priority=low_priority)
     if cap.allows(cost, now_s, share=share):
         return SpendVerdict.FUNCTION
-    if share < 1.0:
-        return SpendVerdict.EDGE_IF_IDLE
+    return SpendVerdict.EDGE_IF_IDLE if share < 1.0 else without_money(over_cap)
+
+
+def without_money(over_cap: OverCap) -> SpendVerdict:
+    """Returns what is left to a request that may not go to a function."""
     return SpendVerdict.EDGE_EVEN_LATE if over_cap is OverCap.SERVE_LATE else SpendVerdict.EDGE_IN_TIME
 
 
@@ -289,14 +292,23 @@ class Closed:
     """Fraction of the cap that the request might have used."""
     opens_s: float
     """Seconds until the cap allows it if nothing else is sent; inf for never."""
+    tenant: str = ""
+    """The tenant whose cap it is, or whose part of the common cap is used up; empty: the common cap is reached."""
+    own: bool = False
+    """Whether it is a cap of the tenant's own."""
+
+
+OPEN = Closed("", 1.0, 0.0)
+"""No cap forbids it."""
 
 
 def closed(cap: SpendCap, over_cap: OverCap, *, cost: float, now_s: float, low_priority: bool) -> Closed:
     """Returns the cap for which `verdict`, with the same arguments, does not let a request go to a function."""
-    share = _share(over_cap, low_priority=low_priority)
+    share = share_of(over_cap, low_priority=low_priority)
     opens_s = cap.reopens_at_s(cost, now_s, share=share) - now_s
     return Closed(cap.closed_by(cost, now_s, share=share), share, opens_s)
 
 
-def _share(over_cap: OverCap, *, low_priority: bool) -> float:
+def share_of(over_cap: OverCap, *, low_priority: bool) -> float:
+    """Returns the fraction of the caps that a request may use up."""
     return 1.0 - KEPT_FOR_PRIORITY if over_cap is OverCap.REFUSE_LOW_PRIORITY and low_priority else 1.0

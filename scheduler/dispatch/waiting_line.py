@@ -20,8 +20,9 @@ bounds work; no simulation of `scripts.command_hash` differs from a search of al
 LOOK_LEAST = 64
 """The same at least, where batches are small."""
 
-Key = tuple[bool, int, str]
-"""Whether a function may take the request; its rank among those alike; what tells its kind from others of that rank."""
+Key = tuple[bool, int, str, str]
+"""Whether a function may take the request; its rank among those alike; what tells its kind from others of that rank;
+its tenant."""
 
 
 class WaitingLine:
@@ -57,10 +58,13 @@ class WaitingLine:
             return next(iter(self._orders.values())).first
         return min([order.first for order in self._orders.values()], key=deadline_order)
 
-    def of(self, key: Key) -> Sequence[QueuedRequest]:
-        """Returns the requests with this key, earliest deadline first; not to be changed."""
-        order = self._orders.get(key)
-        return () if order is None else order.members
+    def of(self, may_leave: bool, number: int) -> Iterable[QueuedRequest]:
+        """Returns the requests whose keys begin so, earliest deadline first; not to be changed meanwhile."""
+        return in_order([order.members for key, order in self._orders.items() if key[:2] == (may_leave, number)])
+
+    def kinds(self) -> list[Sequence[QueuedRequest]]:
+        """Returns the requests, each kind by itself; not to be changed."""
+        return [order.members for order in self._orders.values()]
 
     def add(self, queued: QueuedRequest) -> None:
         """Adds a request."""
@@ -96,16 +100,18 @@ class WaitingLine:
         self.items = self.body_bytes = 0
         return taken
 
-    def ranks(self, others: Sequence[QueuedRequest], *, has_functions: bool) -> list["Rank"]:
+    def ranks(self, others: Sequence[QueuedRequest], *, has_functions: bool, stuck: bool = False) -> list["Rank"]:
         """Returns which come next, rank by rank: first those that only the edge can serve, then by priority.
 
         Args:
             others: requests in deadline order that are in no queue and come in between.
             has_functions: whether a function takes requests at present; without one, only the edge serves any.
+            stuck: whether those of the line count as if only the edge could serve them, as at present: otherwise one
+                tenant whose data stays on the site could keep another, whose money is spent, from all places.
         """
         kinds: dict[tuple[bool, int], dict[Key, DeadlineOrder]] = {}
         for key, order in self._orders.items():
-            kinds.setdefault((has_functions and key[0], key[1]), {})[key] = order
+            kinds.setdefault((has_functions and key[0] and not stuck, key[1]), {})[key] = order
         beside: dict[tuple[bool, int], list[QueuedRequest]] = {}
         for queued in others:
             key = self._key(queued)

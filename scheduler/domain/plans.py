@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from scheduler.domain.latency import FunctionTier, LatencyModel
+from scheduler.domain.tenants import TenantSettings
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,6 +203,8 @@ class EngineSettings:
     """Whether money under a cap is leased from a ledger that outlives the process: none leased, none spent."""
     explain_ring: int = 4096
     """Number of requests whose decisions are kept, so that they can be explained."""
+    tenants: tuple[TenantSettings, ...] = ()
+    """Between which the edge's time and the money are shared under overload; empty: requests are not told apart."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from scheduler.domain.plans import Plan
+from scheduler.domain.tenants import TenantStatistics
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,3 +26,5 @@ class EngineStatistics:
     expected_drain_s: float
     draining: bool
     plan: Plan | None
+    tenants: tuple[TenantStatistics, ...] = ()
+    """What each configured tenant, and all others together, hold and used."""

@@ -42,6 +42,7 @@ class Row:
     wait_s: float = 0.0
     cost: float = 0.0
     cold_start: bool = False
+    tenant: str = ""
     reason: str = ""
 
 
@@ -68,6 +69,7 @@ def rows(journal: Journal) -> Iterator[Row]:
                 outcome=refusal.kind.value,
                 within_slo=False,
                 reason=refusal.message,
+                tenant=request.tenant,
             )
             continue
         assert batch_id is not None, "a request that was answered was in a batch"
@@ -90,6 +92,7 @@ def rows(journal: Journal) -> Iterator[Row]:
             cost=sent.outcome.cost * request.items / sent.batch.items,
             cold_start=sent.outcome.cold_start,
             reason="" if refusal is None else refusal.message,
+            tenant=request.tenant,
         )
 
 
@@ -149,6 +152,7 @@ def summarise(
         "replan_causes": dict(Counter(plan.cause for plan in journal.plans[1:])),
         "wall_s": round(wall_s, 3),
         "seed": scenario.seed,
+        **({"tenants": by_tenant(journal, scenario)} if scenario.tenants else {}),
         **journal.facts,
     }
 
@@ -163,6 +167,20 @@ def _answers(journal: Journal) -> tuple[list[float], int]:
             latencies_s.append(at_s - request.arrived_at_s)
             within += at_s <= request.deadline_s + TOLERANCE_S
     return latencies_s, within
+
+
+def by_tenant(journal: Journal, scenario: Scenario) -> dict[str, dict[str, float]]:
+    """Returns for each tenant its share, its requests, those answered in time, and its part of the cost."""
+    tenants = {
+        tenant.settings.name: {"share": tenant.settings.share, "requests": 0, "in_time": 0, "cost_cny": 0.0}
+        for tenant in scenario.tenants
+    }
+    for row in rows(journal):
+        figures = tenants[row.tenant]
+        figures["requests"] += 1
+        figures["in_time"] += row.within_slo
+        figures["cost_cny"] += row.cost
+    return tenants
 
 
 def within_slo(journal: Journal) -> float:

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from scheduler.domain.errors import EdgeburstError
 from scheduler.domain.latency import FunctionTier, LatencyModel, Price
 from scheduler.domain.plans import EngineSettings, ModelSettings, ServiceClass
+from scheduler.domain.tenants import TenantSettings
 from scheduler.simulator.backends import ColdStarts
 from scheduler.simulator.faults import Fault
 from scheduler.simulator.network import AMPLE, Bandwidth
@@ -72,6 +73,21 @@ class SpendCaps:
 
 
 @dataclass(frozen=True, slots=True)
+class SimulatedTenant:
+    """Tenant with its part of the requests.
+
+    Attributes:
+        settings: name, share of the edge and the money, and caps of its own.
+        rate: part of the workload's requests, relative to the other tenants.
+        bursts: arrivals of its own in addition.
+    """
+
+    settings: TenantSettings
+    rate: float = 1.0
+    bursts: "tuple[Burst, ...]" = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Burst:
     """Poisson arrivals in addition to the workload, for a limited time.
 
@@ -111,6 +127,7 @@ class Scenario:
         caps: setting of the engine.
         rate_steps: (seconds, requests a second) of consecutive steps; empty if another workload is given.
         bursts: additional arrivals.
+        tenants: tenants of the requests; empty: requests name none.
         seed: seed of every random number.
     """
 
@@ -139,6 +156,7 @@ class Scenario:
     caps: SpendCaps = field(default_factory=SpendCaps)
     rate_steps: tuple[tuple[float, float], ...] = ()
     bursts: tuple[Burst, ...] = ()
+    tenants: tuple[SimulatedTenant, ...] = ()
     seed: int = 0
 
     def served(self) -> tuple[SimulatedModel, ...]:
@@ -172,6 +190,7 @@ class Scenario:
             spend_per_hour=self.caps.per_hour_cny,
             spend_per_day=self.caps.per_day_cny,
             over_cap=self.caps.over_cap,
+            tenants=tuple(tenant.settings for tenant in self.tenants),
         )
 
     def _model_settings(self, model: SimulatedModel) -> ModelSettings:

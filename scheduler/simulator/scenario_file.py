@@ -15,6 +15,13 @@ A scenario file may hold these keys, all optional:
     per_hour_cny = 0.5                           # 0: functions are never used
     per_day_cny = 5
     over_cap = "edge-only"                       # or "serve-late", "refuse-low-priority"
+    [[tenant]]                                   # a tenant of the requests; absent: requests name none
+    name = "lab"
+    share = 3                                    # weight of its part of the edge and the money under overload
+    rate = 1                                     # its part of the workload's requests, relative; 0: only its bursts
+    bursts = [[90, 2, 300]]                      # of its own, as above
+    per_hour_cny = 0.1                           # caps of its own
+    per_day_cny = 1
     [[class]]                                    # a service class; shares are relative
     name = "interactive"
     slo_s = 0.6
@@ -57,6 +64,7 @@ from types import ModuleType
 
 from scheduler.domain.latency import FunctionTier, LatencyModel, Price
 from scheduler.domain.plans import ServiceClass
+from scheduler.domain.tenants import OTHER, TenantSettings
 from scheduler.simulator.network import steps
 from scheduler.simulator.scenario import (
     CONCURRENCY,
@@ -65,6 +73,7 @@ from scheduler.simulator.scenario import (
     ScenarioError,
     SimulatedClass,
     SimulatedModel,
+    SimulatedTenant,
     SpendCaps,
     latency_model,
 )
@@ -93,7 +102,7 @@ def read_scenario(path: Path, base: Scenario) -> Scenario:
     changed = replace(
         base,
         rate_steps=keys.pairs("rate_steps"),
-        bursts=tuple(_burst(keys.where, numbers) for numbers in keys.rows("bursts", 3)),
+        bursts=_bursts(keys),
         max_items=keys.whole("max_items", base.max_items),
         concurrency=keys.whole("function_concurrency", base.concurrency),
         max_function_in_flight=keys.whole("max_function_in_flight", base.max_function_in_flight),
@@ -102,6 +111,7 @@ def read_scenario(path: Path, base: Scenario) -> Scenario:
         plan_expiry_s=keys.number("plan_expiry_s", base.plan_expiry_s),
         caps=_caps(keys.table("spend")),
         bandwidth=steps(bandwidth_steps) if bandwidth_steps else base.bandwidth,
+        tenants=_tenants(keys),
         classes=_classes(keys) or base.classes,
         tiers=_tiers(keys) or base.tiers,
     )
@@ -123,6 +133,10 @@ def _toml() -> ModuleType:
         ) from error
 
 
+def _bursts(keys: "_Keys") -> tuple[Burst, ...]:
+    return tuple(_burst(keys.where, numbers) for numbers in keys.rows("bursts", 3))
+
+
 def _burst(where: str, numbers: Sequence[float]) -> Burst:
     start_s, duration_s, rate_rps = numbers
     if min(duration_s, rate_rps) <= 0:
@@ -138,6 +152,29 @@ def _caps(keys: "_Keys") -> SpendCaps:
     )
     keys.done()
     return caps
+
+
+def _tenants(keys: "_Keys") -> tuple[SimulatedTenant, ...]:
+    tenants = tuple(_tenant(table) for table in keys.tables("tenant"))
+    names = [tenant.settings.name for tenant in tenants]
+    if len(set(names)) < len(names) or {"", OTHER} & set(names):
+        raise ScenarioError(f"{keys.where}: each [[tenant]] needs its own name, and not {OTHER!r}")
+    if tenants and not any(tenant.rate for tenant in tenants):
+        raise ScenarioError(f"{keys.where}: all [[tenant]] have rate 0; give one of them a part of the workload")
+    return tenants
+
+
+def _tenant(keys: "_Keys") -> SimulatedTenant:
+    settings = TenantSettings(
+        name=keys.text("name", ""),
+        share=keys.number("share", 1.0),
+        per_hour=keys.cap_or_none("per_hour_cny"),
+        per_day=keys.cap_or_none("per_day_cny"),
+    )
+    rate = keys.cap_or_none("rate")
+    made = SimulatedTenant(settings, rate=1.0 if rate is None else rate, bursts=_bursts(keys))
+    keys.done()
+    return made
 
 
 def _classes(keys: "_Keys") -> tuple[SimulatedClass, ...]:

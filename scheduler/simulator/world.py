@@ -18,15 +18,15 @@ from scheduler.simulator.policies.search import TrialResult
 from scheduler.simulator.report import within_slo
 from scheduler.simulator.scenario import Scenario, SimulatedClass, SimulatedModel
 from scheduler.simulator.shell import EngineLike, Simulation
-from scheduler.workloads import Workload
+from scheduler.workloads import Workload, with_bursts
 
 
 def generators(seed: int) -> tuple[np.random.Generator, ...]:
-    """Returns independent generators for arrivals, classes, edge noise, function noise and bursts.
+    """Returns independent generators for arrivals, classes, edge noise, function noise, bursts and tenants.
 
     They are independent so that two policies are simulated with the same arrivals and the same noise.
     """
-    return tuple(np.random.default_rng(child) for child in np.random.SeedSequence(seed).spawn(5))
+    return tuple(np.random.default_rng(child) for child in np.random.SeedSequence(seed).spawn(6))
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,20 +47,39 @@ def _kinds(scenario: Scenario) -> list[_Kind]:
 
 
 def make_requests(scenario: Scenario, workload: Workload) -> list[Request]:
-    """Returns the requests of a workload; models and classes are drawn by their shares, ids ascend from 1."""
-    kinds = _kinds(scenario)
+    """Returns the requests of a workload, and the bursts of single tenants; ids ascend from 1.
+
+    Models, classes and tenants are drawn by their shares.
+    """
+    kinds, arrivals = _kinds(scenario), _arrivals(scenario, workload)
     if len(kinds) == 1:
-        drawn = [0] * len(workload.times_s)
+        drawn = [0] * len(arrivals)
     else:
         shares = np.array([kind.share for kind in kinds])
-        drawn = generators(scenario.seed)[1].choice(len(kinds), len(workload.times_s), p=shares / shares.sum()).tolist()
+        drawn = generators(scenario.seed)[1].choice(len(kinds), len(arrivals), p=shares / shares.sum()).tolist()
     return [
-        _request(request_id, arrived_at_s, kinds[which])
-        for request_id, (arrived_at_s, which) in enumerate(zip(workload.times_s.tolist(), drawn, strict=True), start=1)
+        _request(request_id, arrived_at_s, kinds[which], tenant)
+        for request_id, ((arrived_at_s, tenant), which) in enumerate(zip(arrivals, drawn, strict=True), start=1)
     ]
 
 
-def _request(request_id: int, arrived_at_s: float, kind: _Kind) -> Request:
+def _arrivals(scenario: Scenario, workload: Workload) -> list[tuple[float, str]]:
+    """Returns arrival times with their tenants, ascending."""
+    tenants, times_s = scenario.tenants, workload.times_s.tolist()
+    if not tenants:
+        return [(arrived_at_s, "") for arrived_at_s in times_s]
+    rng, names = generators(scenario.seed)[5], [tenant.settings.name for tenant in tenants]
+    rates = np.array([tenant.rate for tenant in tenants])
+    drawn = rng.choice(len(tenants), len(times_s), p=rates / rates.sum()).tolist()
+    arrivals = [(arrived_at_s, names[which]) for arrived_at_s, which in zip(times_s, drawn, strict=True)]
+    nothing = Workload(workload.times_s[:0], workload.duration_s)
+    for name, tenant in zip(names, tenants, strict=True):
+        parts = [(burst.start_s, burst.duration_s, burst.rate_rps) for burst in tenant.bursts]
+        arrivals += [(at_s, name) for at_s in with_bursts(nothing, parts, rng=rng).times_s.tolist()]
+    return sorted(arrivals)
+
+
+def _request(request_id: int, arrived_at_s: float, kind: _Kind, tenant: str) -> Request:
     service_class = kind.kind.service_class
     return Request(
         request_id=request_id,
@@ -70,6 +89,7 @@ def _request(request_id: int, arrived_at_s: float, kind: _Kind) -> Request:
         body_bytes=kind.model.request_bytes,
         class_name=service_class.name,
         priority=kind.kind.priority,
+        tenant=tenant,
     )
 
 
@@ -114,7 +134,7 @@ def make_backends(
     scenario: Scenario, settings: EngineSettings
 ) -> tuple[SimulatedEdge | None, SimulatedFunctions | None]:
     """Returns the simulated edge and functions; None for a backend that serves no model."""
-    _, _, edge_rng, function_rng, _ = generators(scenario.seed)
+    _, _, edge_rng, function_rng, *_ = generators(scenario.seed)
     edge_latencies = {model.name: model.edge_latency for model in settings.models if model.edge_latency is not None}
     tiers = {tier.name: tier for model in settings.models for tier in model.tiers}
     edge = functions = None

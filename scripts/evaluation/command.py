@@ -23,7 +23,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from scheduler.domain.errors import EdgeburstError
 from scheduler.simulator.scenario import POLICIES
-from scripts.evaluation import against, detection, engine_cost
+from scripts.evaluation import against, detection, engine_cost, tenants
 from scripts.evaluation.case import Result, Row
 from scripts.evaluation.figures import figures_table
 from scripts.evaluation.plots import draw_all
@@ -34,7 +34,7 @@ from scripts.evaluation.tables import Table, suite_tables, write_csv
 ROOT = Path(__file__).parents[2]
 Task = Callable[[], Result]
 
-ALL = (*SUITES, "changepoints", "engine")
+ALL = (*SUITES, tenants.SUITE, "changepoints", "engine")
 FIGURES = "figures"
 """All suites that have required figures, and the table of these figures."""
 
@@ -127,6 +127,8 @@ def tasks_of(suites: Sequence[str], options: Options, *, quick: bool) -> Iterato
     if "changepoints" in asked:
         runs, hours = (10, 0.5) if quick else (100, 10.0)
         yield from detection.tasks(runs=runs, hours=hours, traces=real_traces(options.traces))
+    if tenants.SUITE in asked:
+        yield from tenants.tasks(options.seeds)
     if "engine" in asked:
         ours = replace(options, policies=(OURS,), scales=(3.0,))
         cases = [case for case in SUITES["noise"](ours) if case.scenario.policy == OURS]
@@ -139,6 +141,9 @@ def tables_of(rows: Sequence[Row], *, with_figures: bool) -> list[Table]:
     tables = list(suite_tables([row for row in rows if row["suite"] in SUITES]))
     if found:
         tables.append(detection.table(found))
+    shared = [row for row in rows if row["suite"] == tenants.SUITE]
+    if shared:
+        tables.append(tenants.table(shared))
     return [*tables, figures_table(rows)] if with_figures else tables
 
 

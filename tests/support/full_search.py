@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from itertools import accumulate
 from unittest.mock import patch
 
-from scheduler.dispatch import dispatcher, edge_side, waiting_line
+from scheduler.dispatch import dispatcher, shared_batch, waiting_line
 from scheduler.dispatch.edge_batch import Bounds, Composition
 from scheduler.dispatch.edge_side import EdgeSide
 from scheduler.dispatch.function_buffer import FunctionBuffer
@@ -68,7 +68,7 @@ def _savable(self: FunctionSending, buffer: FunctionBuffer, *, now_s: float) -> 
 def everything_is_looked_at() -> Iterator[None]:
     """Makes engines search everything while it lasts."""
     with (
-        patch.object(edge_side, "compose", compose_of_all),
+        patch.object(shared_batch, "compose", compose_of_all),
         patch.object(waiting_line, "LOOK_LEAST", 10**6),
         patch.object(dispatcher, "next_in_line", all_in_line),
         patch.object(EdgeSide, "full", lambda *_, **__: False),

@@ -23,6 +23,7 @@ from scheduler.daemon.config.toml_lines import line_index, line_of
 from scheduler.dispatch.spend_cap import OverCap
 from scheduler.domain.errors import ConfigError
 from scheduler.domain.plans import EngineSettings
+from scheduler.domain.tenants import TenantSettings
 from scheduler.fc_client import AccessKey
 
 EXAMPLE = Path(__file__).parents[2] / "scripts" / "edgeburst.example.toml"
@@ -110,7 +111,7 @@ class TestWhatItMeans:
                 frozen.name = "other"  # type: ignore[union-attr]
 
     def test_the_engine_section_is_engine_settings_field_by_field(self) -> None:
-        elsewhere = {"models", "explain_ring", "spend_per_hour", "spend_per_day", "over_cap", "spend_leased"}
+        elsewhere = {"models", "explain_ring", "spend_per_hour", "spend_per_day", "over_cap", "spend_leased", "tenants"}
         defaults = {field.name: field.default for field in fields(EngineSettings) if field.name not in elsewhere}
         assert (defaults.pop("changepoint_package"), defaults["changepoints"]) == (False, True)
         defaults["changepoints"] = "native"  # one key for both
@@ -129,6 +130,14 @@ class TestWhatItMeans:
         environ = {"EDGEBURST_SPEND__PER_DAY": "2.5"}
         settings = load(tmp_path, text, environ).engine_settings()
         assert (settings.spend_per_hour, settings.spend_per_day, settings.over_cap) == (0.5, 2.5, "serve-late")
+
+    def test_tenants_reach_the_engine(self, tmp_path: Path) -> None:
+        text = EDGE_MODEL + '[[tenant]]\nname = "lab"\nshare = 3\nper_hour = 0.5\n[[tenant]]\nname = "shop"\n'
+        with pytest.raises(ConfigError, match="edgeburst.toml:7: `share` in .*tenant.* must be above 0, not 0"):
+            load(tmp_path, text.replace("share = 3", "share = 0"))
+        tenants = load(tmp_path, text.replace("share = 3", "share = 3.0")).engine_settings().tenants
+        assert tenants == (TenantSettings("lab", 3.0, per_hour=0.5), TenantSettings("shop"))
+        assert load(tmp_path, EDGE_MODEL).engine_settings().tenants == ()
 
     def test_what_may_be_written_for_over_cap_is_what_the_engine_knows(self, tmp_path: Path) -> None:
         for word in OverCap:
@@ -176,7 +185,7 @@ class TestExample:
 
     def test_what_is_commented_out_is_valid_and_the_default(self, tmp_path: Path) -> None:
         text = EXAMPLE.read_text()
-        shown = re.sub(r"^# (\w+ = )", r"\1", text, flags=re.MULTILINE)
+        shown = re.sub(r"^# (\w+ = |\[\[)", r"\1", text, flags=re.MULTILINE)
         before, after = load_config(EXAMPLE, {}), load(tmp_path, shown)
         assert (after.daemon, after.edge, after.function) == (before.daemon, before.edge, before.function)
         assert after.spend.over_cap == before.spend.over_cap
@@ -379,6 +388,14 @@ class TestMistakes:
             (
                 EDGE_MODEL + "[[model.class]]\n[[model.class]]\nslo_s = 2.0\n",
                 "edgeburst.toml:6: the class name default occurs twice; rename one",
+            ),
+            (
+                EDGE_MODEL + '[[tenant]]\nname = "lab"\n[[tenant]]\nname = "lab"\n',
+                "edgeburst.toml:8: the tenant name lab occurs twice; rename one",
+            ),
+            (
+                EDGE_MODEL + '[[tenant]]\nname = "other"\n',
+                "edgeburst.toml:6: the tenant name other stands for all that are not configured; choose another one",
             ),
             (
                 FUNCTION_MODEL + FUNCTION_MODEL[FUNCTION_MODEL.index("[[model.tier]]") :],

@@ -18,6 +18,7 @@ from scheduler.daemon.config.source import Source, read_source
 from scheduler.domain.errors import ConfigError, EdgeburstError
 from scheduler.domain.latency import FunctionTier, LatencyModel
 from scheduler.domain.plans import EngineSettings, LoadedBuffer, ModelSettings, ServiceClass
+from scheduler.domain.tenants import OTHER, TenantSettings
 from scheduler.estimators.package_changepoint import package_detectors
 from scheduler.planner.catalogue.prices import PriceSheet, PriceSheetError, load_sheet, shipped_sheets
 from scheduler.planning.plan_file import PlanFileError, read_plan
@@ -57,6 +58,7 @@ class Config(ConfigFile):
             over_cap=self.spend.over_cap,
             spend_leased=bool(self.daemon.state),
             explain_ring=self.explain.ring,
+            tenants=tuple(TenantSettings(**tenant.model_dump()) for tenant in self.tenants),
             **engine,
         )
 
@@ -236,6 +238,7 @@ def _contradictions(config: Config) -> Iterator[tuple[toml_lines.KeyPath, str]]:
     if file is not None and (file.is_dir() or not file.parent.is_dir()):
         wrong = f"{file} is a folder" if file.is_dir() else f"there is no folder {file.parent}"
         yield ("explain", "file"), f"`file` in [explain] cannot be written: {wrong}; create the folder or name a file"
+    yield from _tenants(config)
     yield from _twice("model", ("model",), [model.name for model in config.models])
     names = [model.name for model in config.models]
     for name in config.deploy.traffic if config.deploy else ():
@@ -252,6 +255,16 @@ def _contradictions(config: Config) -> Iterator[tuple[toml_lines.KeyPath, str]]:
                 (*at, "default_priority"),
                 f"`default_priority` of model {model.name} must be at most its `priority_levels`,"
                 f" which is {model.priority_levels}",
+            )
+
+
+def _tenants(config: Config) -> Iterator[tuple[toml_lines.KeyPath, str]]:
+    yield from _twice("tenant", ("tenant",), [tenant.name for tenant in config.tenants])
+    for index, tenant in enumerate(config.tenants):
+        if tenant.name == OTHER:
+            yield (
+                ("tenant", index, "name"),
+                f"the tenant name {OTHER} stands for all that are not configured; choose another one",
             )
 
 

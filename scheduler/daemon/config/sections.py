@@ -148,6 +148,17 @@ class SpendSection(Section):
     )
 
 
+class TenantSection(Section):
+    """`[[tenant]]`: who sends requests; under overload the edge's time and the money are shared by `share`."""
+
+    name: Label = Field(description="Value of a request's parameter `tenant`, or of its header X-Edgeburst-Tenant.")
+    share: float = Field(default=1.0, gt=0, le=1e6, description="Weight beside the other tenants.")
+    per_hour: float | None = Field(
+        default=None, ge=0, description="Maximum cost of its functions in any hour; absent: no cap of its own."
+    )
+    per_day: float | None = Field(default=None, ge=0, description="Maximum cost in any 24 hours; absent: no cap.")
+
+
 class ExplainSection(Section):
     """`[explain]`: which decisions are kept, so that they can be explained afterwards."""
 
@@ -359,6 +370,12 @@ class ConfigFile(Section):
     edge: EdgeSection | None = Field(default=None, description="The edge server; absent: no edge.")
     function: FunctionSection | None = Field(default=None, description="Function Compute; absent: no functions.")
     deploy: DeploySection | None = Field(default=None, description="What `edgeburst fc` deploys; absent: nothing.")
+    tenants: tuple[TenantSection, ...] = Field(
+        default=(),
+        alias="tenant",
+        max_length=64,
+        description="Who sends requests; absent: requests are not told apart.",
+    )
     models: tuple[ModelSection, ...] = Field(
         alias="model", min_length=1, max_length=64, description="The served neural networks."
     )
@@ -369,6 +386,7 @@ SECTIONS: Mapping[tuple[str, ...], type[Section]] = {
     ("daemon",): DaemonSection,
     ("engine",): EngineSection,
     ("spend",): SpendSection,
+    ("tenant",): TenantSection,
     ("explain",): ExplainSection,
     ("edge",): EdgeSection,
     ("function",): FunctionSection,

@@ -56,6 +56,7 @@ class Ingress:
         """Uses another configuration for new requests; requests that have begun end under the old one."""
         self._config = config
         self._cards = model_cards(config)
+        self.telemetry.tenants.configure([tenant.name for tenant in config.tenants])
         self.bodies.body_limit_bytes = config.daemon.body_limit_bytes
         # Bodies that are arriving are not in the queue yet: they may take as much memory again, and one always fits.
         self.bodies.total_limit_bytes = max(config.engine.queue_max_bytes, config.daemon.body_limit_bytes)
@@ -206,7 +207,8 @@ class Ingress:
         """GET /v1/status: the daemon's state, and the counts of requests."""
         requests = self.telemetry.summary(self._runner.now())
         ready = self.ready and not self._runner.draining
-        own = {"ready": ready, "backends": self.backends(), "requests": requests}
+        tenants = self.telemetry.tenants.rows()
+        own = {"ready": ready, "backends": self.backends(), "requests": requests, "tenants": tenants}
         return json_response({**self._parts.status(), **own})
 
     async def batches(self, request: web.Request) -> web.Response:
