@@ -78,13 +78,12 @@ class Engine:
         self._admission = Admission(settings.queue_max_requests, settings.queue_max_bytes)
         self._outbox = Outbox(self._admission, DecisionRing(settings.explain_ring) if ring is None else ring)
         self._ledger = Ledger()
-        tenants = self._ledger.tenants.tenants
-        self._table = RequestTable(self._admission, self._outbox, tenants)
+        self._table = RequestTable(self._admission, self._outbox, self._ledger.tenants.tenants)
         pauses = settings.failures_to_open, settings.reopen_after_s
         self._circuits = Circuits(Circuit(*pauses, longest_pause_s=EDGE_PAUSE_S), Circuit(*pauses))
         self._occupancy = EdgeOccupancy()
         self._uplink = UplinkOccupancy()
-        edge = EdgeSide(self._queues, self._occupancy, self._circuits.edge, self._outbox, tenants)
+        edge = EdgeSide(self._queues, self._occupancy, self._circuits.edge, self._outbox, self._table.tenants)
         self._function = FunctionSide(
             self._uplink,
             self._circuits.function,
@@ -348,7 +347,7 @@ class Engine:
             model = self._control.model(group.model)
             queues = self._queues.get(group.model)
             if queues is None:
-                limits, tenants = self._control.limits(group.model), self._ledger.tenants.tenants
+                limits, tenants = self._control.limits(group.model), self._table.tenants
                 self._queues[group.model] = queues = ModelQueues(model, group, limits, tenants=tenants)
             queues.adopt(model, group, partial(self._beliefs.warm_pool, group.model))
         self._dispatcher.follow(plan.plan_id)
