@@ -34,8 +34,8 @@ ROOT = Path(__file__).parents[1]
 LIMIT_S = 90.0
 SHEET = "cny-gbs-2023"
 KEY, SECRET = "demo", "demo-secret"
-CAP = 4e-4
-"""CNY in an hour: about a hundred small batches."""
+CAP = 1.5e-4
+"""CNY in an hour: some forty small batches, less than ten lives spend without a folder."""
 SENDERS = 24
 UPLINK_MBIT_PER_S = 8
 BODY = b"x" * 20_000
