@@ -13,7 +13,6 @@ from support.documents import ELSEWHERE, NOT_RUN, PAGES, ROOT, blocks, commands,
 
 from scheduler import cli
 from scheduler.daemon.http.app import Ingress
-from scheduler.daemon.telemetry import Telemetry
 from scheduler.domain.errors import HTTP_STATUS
 from scripts import config_reference
 
@@ -26,6 +25,10 @@ def anchors(page: str) -> set[str]:
     """The anchors of a page's headings, as GitHub makes them."""
     headings = re.findall(r"^#+ (.*)$", text_of(page), re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def daemon_source() -> str:
+    return "".join(path.read_text(encoding="utf-8") for path in sorted((ROOT / "scheduler/daemon").rglob("*.py")))
 
 
 def test_the_first_page_is_read_in_minutes() -> None:
@@ -86,13 +89,17 @@ def test_every_endpoint_is_documented() -> None:
 
 
 def test_every_metric_is_documented() -> None:
-    numbers = {field: 1 for field in ("queued_requests", "unanswered_bytes", "requests_in_flight", "rate_rps")}
-    numbers |= {field: 1 for field in ("uplink_bytes_per_s", "uplink_rtt_s", "expected_drain_s", "spent")}
-    telemetry = Telemetry(lambda: {"engine": numbers}, lambda: ("edge",))
-    shown = re.findall(r"^# TYPE (edgeburst_\w+)", telemetry.exposition().decode(), re.MULTILINE)
-    names = {name for name in shown if not name.endswith("_created")}
-    assert len(names) > 15
-    assert [name for name in sorted(names) if f"`{name}`" not in text_of(FIRST)] == []
+    names = set(re.findall(r'"(edgeburst_\w+)"', daemon_source()))
+    assert len(names) > 20
+    page = text_of(FIRST)
+    assert [name for name in sorted(names) if f"`{name}`" not in page and f"`{name}_total`" not in page] == []
+
+
+def test_every_event_of_the_log_is_documented() -> None:
+    events = set(re.findall(r'(?:\blog\(\s*logging\.\w+,\s*|_logger\.exception\(\s*)"(\w+)"', daemon_source()))
+    assert len(events) > 15
+    events = {event for event in events if not event.endswith("_bug")}  # faults of the program, documented together
+    assert [event for event in sorted(events) if f"`{event}`" not in text_of(FIRST)] == []
 
 
 def test_every_status_and_kind_of_refusal_is_documented() -> None:
