@@ -1,0 +1,80 @@
+"""Measures what the engine costs a request with 64, 1,000 and 4,000 requests waiting, here and in another checkout.
+
+    python -m scripts.bench_engine [--case NAME]... [--against CHECKOUT] [--json FILE]
+
+Microseconds of processor time (the lowest of five parts, and of three alternating runs of two checkouts), and calls
+of functions written in Python, which depend on neither the machine nor its load. The last two columns are the ratios
+of the largest queue to the smallest. The time under the load of whole scenarios, without a queue of a fixed length, is
+measured by `python -m scripts.evaluate --suite engine --against CHECKOUT`.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from scripts.support.steady_queue import CASES, SIZES
+
+ROOT = Path(__file__).parents[1]
+DRIVER = ROOT / "scripts" / "support" / "steady_queue.py"
+ALTERNATIONS = 3
+ASKED = 3.0
+"""Ratio of the largest queue to the smallest that is allowed."""
+
+Costs = Mapping[int, tuple[float, float]]
+"""By number of waiting requests: microseconds and calls a request."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Prints a table; returns 1 if a measurement failed."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--case", action="append", choices=tuple(CASES), metavar="NAME", help="one of several; all")
+    parser.add_argument("--against", type=Path, metavar="CHECKOUT", help="measure this checkout too, alternately")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures to a file too")
+    options = parser.parse_args(arguments)
+    checkouts = {"here": ROOT} if options.against is None else {"here": ROOT, "there": options.against.resolve()}
+    found: dict[str, dict[str, Costs]] = {}
+    print(f"{'case':34} {'':5} " + " ".join(f"{f'{n:,} waiting':>20}" for n in SIZES) + "   ratio: us  calls")
+    for case in options.case or CASES:
+        runs: dict[str, list[Costs]] = {name: [] for name in checkouts}
+        for _ in range(1 if options.against is None else ALTERNATIONS):
+            for name, checkout in checkouts.items():
+                try:
+                    runs[name].append(measured(case, checkout))
+                except subprocess.CalledProcessError as error:
+                    print(f"bench_engine: {checkout}: {error.stderr.strip().splitlines()[-1]}", file=sys.stderr)
+                    return 1
+        found[case] = {name: lowest(of_checkout) for name, of_checkout in runs.items()}
+        for name, costs in found[case].items():
+            print(line(case, name, costs), flush=True)
+    if options.json is not None:
+        options.json.write_text(json.dumps(found, indent=2))
+    return 0
+
+
+def measured(case: str, checkout: Path) -> Costs:
+    """Returns the costs in a checkout, measured in a fresh process; CalledProcessError if it failed."""
+    environ = {**os.environ, "PYTHONPATH": str(checkout)}
+    command = [sys.executable, str(DRIVER), case, *map(str, SIZES)]
+    ended = subprocess.run(command, env=environ, cwd=checkout, capture_output=True, text=True, check=True)
+    rows = [json.loads(row) for row in ended.stdout.splitlines()]
+    return {waiting: (us, calls) for _, waiting, us, calls in rows}
+
+
+def lowest(runs: Sequence[Costs]) -> Costs:
+    """Returns the least of several runs: what disturbs a run only makes it longer."""
+    return {n: (min(run[n][0] for run in runs), min(run[n][1] for run in runs)) for n in SIZES}
+
+
+def line(case: str, name: str, costs: Costs) -> str:
+    """Returns a line of the table."""
+    least, most = costs[SIZES[0]], costs[SIZES[-1]]
+    cells = " ".join(f"{us:8.1f} us {calls:6.0f} c" for us, calls in costs.values())
+    return f"{case:34} {name:5} {cells}   {most[0] / least[0]:9.2f} {most[1] / least[1]:6.2f}"
+
+
+if __name__ == "__main__":
+    sys.exit(main())
