@@ -22,7 +22,7 @@ from scheduler.domain.errors import RefusalKind
 
 ANSWERED = "answered"
 CANCELLED = "cancelled"
-_COLUMN_OF = {CANCELLED: "cancelled", RefusalKind.BAD_REQUEST.value: "rejected"}
+_COLUMN_OF = {CANCELLED: "cancelled", RefusalKind.BAD_REQUEST.value: "rejected", RefusalKind.TOO_LARGE.value: "rejected"}
 """The count of each end without an answer; all other kinds count as `refused`."""
 
 SECONDS_KEPT = 300

@@ -83,7 +83,7 @@ class BatchEconomics:
         """Returns what it would cost to add a request to the batch being gathered; inf if it does not fit."""
         queue, request = buffer.queue, queued.request
         items = queue.items + request.items
-        if items > buffer.max_items:
+        if items > buffer.max_items or queue.body_bytes + request.body_bytes > buffer.max_bytes:
             return math.inf
         members, begins_s = queue.members, self.uplink.begins_s
         without_s = begins_s(now_s, queue.body_bytes, buffer.pool)
@@ -112,6 +112,8 @@ class BatchEconomics:
         request = queued.request
         own = best = self._share(buffer, request, request.items, begins_s, lateness_price)
         size = max(buffer.prices.cheapest_size, request.items)
+        if size * request.body_bytes > buffer.max_bytes * request.items:
+            size = max(buffer.max_bytes * request.items // request.body_bytes, request.items)
         if size <= buffer.cap and size != request.items:
             shared = self._share(buffer, request, size, begins_s, lateness_price)
             best = shared if shared.total < own.total else own
@@ -129,7 +131,7 @@ class BatchEconomics:
         queue, times = buffer.queue, buffer.known_times
         start_s = self.uplink.begins_s(now_s, queue.body_bytes, buffer.pool) - now_s
         last_s = queue.first.request.deadline_s - start_s - times.median_s[min(queue.items, buffer.cap)]
-        if queue.items >= buffer.max_items:
+        if buffer.full:
             return min(last_s, now_s)
         if buffer.follows_fixed_plan:
             return min(map(buffer.planned_leave_s, queue))
@@ -152,13 +154,18 @@ class BatchEconomics:
         now_cost = self.cost(buffer, members, items=items, begins_s=begins_s(at_s, queue.body_bytes, buffer.pool))
         gain = max(
             self._gain(buffer, size - items, at_s=at_s, now_cost=now_cost) / (size - items)
-            for size in {items + 1, max(items + 1, buffer.prices.cheapest_size)}
+            for size in {items + 1, max(items + 1, min(buffer.prices.cheapest_size, items + self._further(buffer)))}
         )
         if gain <= 0:
             return False
         soon_s = begins_s(at_s + LOOK_S, queue.body_bytes, buffer.pool)
         soon = self.cost(buffer, members, items=items, begins_s=soon_s)
         return buffer.rate_rps * gain * LOOK_S > soon - now_cost
+
+    def _further(self, buffer: FunctionBuffer) -> int:
+        """Returns how many more requests like its last one the batch that is being gathered has bytes for."""
+        queue = buffer.queue
+        return (buffer.max_bytes - queue.body_bytes) // max(1, queue.members[-1].request.body_bytes)
 
     def _gain(self, buffer: FunctionBuffer, more: int, *, at_s: float, now_cost: float) -> float:
         """Returns what `more` fresh members would save, if they came now."""
@@ -198,6 +205,8 @@ class BatchEconomics:
             return BufferPrices(costs, cheapest, buffer.prices.spill_cost)
         slo_s, rate_rps = min(buffer.slos_s.values(), default=math.inf), buffer.rate_rps
         for size in sizes(buffer.cap):
+            if size > 1 and size * buffer.item_bytes > buffer.max_bytes:
+                break
             idle_path_s = self.uplink.idle_path_s(int(size * buffer.item_bytes))
             gathering_s = (size - 1) / rate_rps if rate_rps > 0 else math.inf if size > 1 else 0.0
             late = 1.0

@@ -92,9 +92,12 @@ class FunctionBuffer:
     pool: tuple[str, str] = field(init=False)
     """The instances that its batches run on: those of a model and tier."""
     place: Place = field(init=False)
+    max_bytes: int = field(init=False)
+    """Most bytes of the requests of one batch."""
 
     def __post_init__(self) -> None:
-        """Derives what names its tier."""
+        """Derives what its tier says."""
+        self.max_bytes = self.tier.max_body_bytes
         self.pool = self.model.name, self.tier.name
         self.place = Place.function(self.tier.name)
 
@@ -125,6 +128,13 @@ class FunctionBuffer:
     def max_items(self) -> int:
         """Most items that are sent together, unless one request has more."""
         return self.target if self.plan.fixed else self.cap
+
+    @property
+    def full(self) -> bool:
+        """Whether the batch that is being gathered (not empty) takes no further request like its last one."""
+        queue = self.queue
+        items, body_bytes = queue.items, queue.body_bytes
+        return items >= self.max_items or body_bytes + queue.members[-1].request.body_bytes > self.max_bytes
 
     def inherit(self, before: "FunctionBuffer") -> None:
         """Takes over tables, prices and demand from the buffer of an earlier plan for the same requests."""
@@ -159,7 +169,11 @@ class FunctionBuffer:
 
     def has_room(self, queued: QueuedRequest) -> bool:
         """Whether this request fits into the batch that is being gathered, beside its members."""
-        return not len(self.queue) or self.queue.items + queued.request.items <= self.max_items
+        queue, request = self.queue, queued.request
+        if not queue.items:
+            return True
+        fits = queue.items + request.items <= self.max_items
+        return fits and queue.body_bytes + request.body_bytes <= self.max_bytes
 
     def join(self, queued: QueuedRequest, *, now_s: float) -> None:
         """Adds a request to the batch that is being gathered."""

@@ -85,7 +85,23 @@ class FunctionSending:
         full = first_batch(buffer, queues, self._savable(buffer, now_s=now_s))
         if not full:
             return first_batch(buffer, queues, buffer.queue) or [buffer.queue.first]
+        full = self._carried(buffer, full, now_s=now_s)
         return full if buffer.follows_fixed_plan else self.side.economics.cheapest_prefix(buffer, full, now_s=now_s)
+
+    def _carried(self, buffer: FunctionBuffer, batch: list[QueuedRequest], *, now_s: float) -> list[QueuedRequest]:
+        """Returns the first of `batch` that the uplink can carry in time for the first; that one at least."""
+        uplink, median_s = self.side.uplink, buffer.known_times.median_s
+        deadline_s = batch[0].request.deadline_s
+        items, body_bytes, own_bytes = items_of(batch), sum([q.request.body_bytes for q in batch]), 0
+        count = len(batch)
+        while count > 1 and uplink.begins_s(now_s, body_bytes, buffer.pool) + median_s[items] > deadline_s:
+            own_bytes = own_bytes or batch[0].request.body_bytes
+            if uplink.begins_s(now_s, own_bytes, buffer.pool) + median_s[items] > deadline_s:
+                break  # late for another reason than its bytes
+            count -= 1
+            items -= batch[count].request.items
+            body_bytes -= batch[count].request.body_bytes
+        return batch[:count]
 
     def _savable(self, buffer: FunctionBuffer, *, now_s: float) -> Iterator[QueuedRequest]:
         """Iterates over the gathered requests that can be in time alone, earliest deadline first."""

@@ -184,7 +184,7 @@ class FunctionSide:
             return Reason.NO_BACKEND
         if queued.failed_on is Backend.FUNCTION:
             return Reason.FAILED_THERE
-        if queued.request.items > buffer.cap:
+        if queued.request.items > buffer.cap or queued.request.body_bytes > buffer.max_bytes:
             return Reason.TOO_LARGE
         return None if self.circuit.closed else Reason.CIRCUIT_OPEN
 
@@ -310,7 +310,8 @@ def allowed(queues: ModelQueues, queued: QueuedRequest) -> bool:
     if queued.failed_on is Backend.FUNCTION or queued.request.class_name in queues.edge_only:
         return False
     buffer = queues.buffer_of(queued)
-    return buffer is not None and queued.request.items <= buffer.cap
+    request = queued.request
+    return buffer is not None and request.items <= buffer.cap and request.body_bytes <= buffer.max_bytes
 
 
 def buffer_of(queues: ModelQueues, queued: QueuedRequest) -> FunctionBuffer:
@@ -324,12 +325,12 @@ def buffer_of(queues: ModelQueues, queued: QueuedRequest) -> FunctionBuffer:
 def first_batch(buffer: FunctionBuffer, queues: ModelQueues, waiting: Iterable[QueuedRequest]) -> list[QueuedRequest]:
     """Returns the first of those waiting that fit in one batch of this buffer and may go to a function."""
     batch: list[QueuedRequest] = []
-    items = 0
+    items = body_bytes = 0
     for queued in waiting:
         if queues.buffer_of(queued) is not buffer or not allowed(queues, queued):
             continue
-        if items + queued.request.items > (buffer.max_items if batch else buffer.cap):
+        items, body_bytes = items + queued.request.items, body_bytes + queued.request.body_bytes
+        if items > (buffer.max_items if batch else buffer.cap) or body_bytes > buffer.max_bytes:
             break
         batch.append(queued)
-        items += queued.request.items
     return batch

@@ -55,6 +55,9 @@ class Refusals:
     def _too_late(self, queues: ModelQueues, queued: QueuedRequest, *, now_s: float) -> Refusal:
         down = [side.value for side, circuit in self._sides(queues) if not circuit.closed]
         edge_only = queued.request.class_name in queues.edge_only
+        buffer = queues.buffer_of(queued)
+        if queues.edge_times is None and buffer is not None and queued.request.body_bytes > buffer.max_bytes:
+            return _too_large(buffer.max_bytes)
         refusal = too_late(left_s=queued.request.deadline_s - now_s, down=down, edge_only=edge_only)
         return replace(refusal, retry_after_s=self._changes_in_s(queues, queued, now_s=now_s))
 
@@ -135,6 +138,12 @@ def expected_drain_s(all_queues: Iterable[ModelQueues], max_function_in_flight: 
         if items and items_per_s > 0:
             drain_s += items / items_per_s
     return drain_s
+
+
+def _too_large(max_bytes: int) -> Refusal:
+    """Returns what is told when the only place is a function, whose platform takes no call so large."""
+    message = f"the functions' platform takes at most {max_bytes} bytes of inputs in one call; send fewer items at once"
+    return Refusal(RefusalKind.TOO_LARGE, message)
 
 
 def not_served(model: str) -> Refusal:

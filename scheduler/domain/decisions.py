@@ -60,7 +60,7 @@ class Reason(str, Enum):
     FAILED_THERE = "failed-there"
     """A batch with this request failed there, or the request has already changed from there to the other side."""
     TOO_LARGE = "too-large"
-    """The request has more items than a batch there may have."""
+    """The request has more items, or more bytes, than a batch there may have."""
     CIRCUIT_OPEN = "circuit-open"
     """The backend does not answer, and is not used until a probe succeeds."""
     BATCH_FULL = "batch-full"
@@ -197,7 +197,8 @@ def rival_of(offers: tuple[Offer, ...], chosen: int) -> Offer | None:
     if chosen == 0:
         return next((offer for offer in offers[1:] if offer.reason is None), None)
     kept_away = next((offer for offer in offers if offer.reason is Reason.CLASS), None)
-    return kept_away or min(offers, key=lambda offer: offer.finish_s, default=None)
+    # Of places that would never answer, one that is not there says least.
+    return kept_away or min(offers, key=lambda o: (o.finish_s, o.reason is Reason.NO_BACKEND), default=None)
 
 
 def deciding_reason(offers: tuple[Offer, ...], chosen: int, lateness_price: float) -> Reason:

@@ -16,6 +16,7 @@ class RefusalKind(str, Enum):
     BACKEND = "backend"
     NO_BACKEND = "no_backend"
     BAD_REQUEST = "bad_request"
+    TOO_LARGE = "too_large"
 
 
 HTTP_STATUS = {
@@ -26,6 +27,7 @@ HTTP_STATUS = {
     RefusalKind.BACKEND: 502,
     RefusalKind.NO_BACKEND: 503,
     RefusalKind.BAD_REQUEST: 400,
+    RefusalKind.TOO_LARGE: 413,
 }
 
 

@@ -84,6 +84,10 @@ class Price:
         return self.per_s * self.billed_s(duration_s) + self.per_call
 
 
+ANY_BYTES = 2**62
+"""Where no limit is known."""
+
+
 @dataclass(frozen=True, slots=True)
 class FunctionTier:
     """A function configuration: the function to invoke, its latency model and its price."""
@@ -94,3 +98,5 @@ class FunctionTier:
     price: Price
     qualifier: str = "LATEST"
     max_in_flight: int = 32
+    max_body_bytes: int = ANY_BYTES
+    """Most bytes of the requests of one call: what the provider's limit leaves beside encoding and frame."""

@@ -53,7 +53,7 @@ GATES = {
     Reason.CLASS: "class not allowed",
     Reason.NO_BACKEND: "nothing serves it",
     Reason.FAILED_THERE: "failed there before",
-    Reason.TOO_LARGE: "too many items",
+    Reason.TOO_LARGE: "too large",
     Reason.CIRCUIT_OPEN: "does not answer",
     Reason.BATCH_FULL: "batch full",
     Reason.JOINS_LATE: "batch would be late",
@@ -73,7 +73,7 @@ REASONS = {
     Reason.CLASS: "its class is edge-only, so no function was asked",
     Reason.NO_BACKEND: "nothing served its model at {place}",
     Reason.FAILED_THERE: "it had been at {place} before, and had failed or left",
-    Reason.TOO_LARGE: "it had more items than a batch of {place} may have",
+    Reason.TOO_LARGE: "it had more items, or more bytes, than a batch of {place} may have",
     Reason.CIRCUIT_OPEN: "{place} did not answer",
     Reason.BATCH_FULL: "the next batch of {place} had as many items as it may",
     Reason.JOINS_LATE: "with the newcomers that were expected, the batch that it would have opened at {place} was "
@@ -103,5 +103,6 @@ OUTCOMES = {
     RefusalKind.BACKEND.value: "refused: a backend failed and no other could answer within its deadline",
     RefusalKind.NO_BACKEND.value: "refused: nothing serves its model any more",
     RefusalKind.BAD_REQUEST.value: "refused: the backend refused its content",
+    RefusalKind.TOO_LARGE.value: "refused: larger than any place takes",
 }
 """How a request ended other than by an answer."""

@@ -21,12 +21,13 @@ from scheduler.wire.body import (
     parse_response,
 )
 from scheduler.wire.error import WireError
-from scheduler.wire.frame import pack_frame, unpack_frame
+from scheduler.wire.frame import FRAME_BYTES, pack_frame, unpack_frame
 from scheduler.wire.item_errors import ITEM_ERROR, item_errors
 from scheduler.wire.tensor import DATATYPES, Tensor, base64_elements, concat, split
 
 __all__ = [
     "DATATYPES",
+    "FRAME_BYTES",
     "ITEM_ERROR",
     "JSON_LENGTH_HEADER",
     "Encoded",

@@ -11,6 +11,8 @@ from scheduler.wire.body import Encoded
 from scheduler.wire.error import WireError
 from scheduler.wire.fields import json_object
 
+FRAME_BYTES = 16 * 1024
+"""More than a frame adds to the bytes of its tensors: its header, and the JSON head that names each tensor."""
 _MAGIC = b"EBF1"
 _U32 = struct.Struct("<I")
 

@@ -22,6 +22,7 @@ from scheduler.domain.tenants import OTHER, TenantSettings
 from scheduler.estimators.package_changepoint import package_detectors
 from scheduler.planner.catalogue.prices import PriceSheet, PriceSheetError, load_sheet, shipped_sheets
 from scheduler.planning.plan_file import PlanFileError, read_plan
+from scheduler.wire import FRAME_BYTES
 
 
 class Config(ConfigFile):
@@ -166,6 +167,7 @@ class Config(ConfigFile):
             price=price,
             qualifier=tier.qualifier,
             max_in_flight=tier.max_in_flight,
+            max_body_bytes=sheet.max_body_bytes(beside=FRAME_BYTES),
         )
 
     def _latency(self, profile: Profile, at: toml_lines.KeyPath) -> LatencyModel:

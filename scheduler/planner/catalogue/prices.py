@@ -10,12 +10,12 @@ import difflib
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
 
 from scheduler.domain.errors import EdgeburstError
-from scheduler.domain.latency import Price
+from scheduler.domain.latency import ANY_BYTES, Price
 
 SHIPPED = Path(__file__).parents[1] / "prices"
 
@@ -78,6 +78,8 @@ class PriceSheet:
         per_vcpu_s: a vCPU, a second (meter `resources`).
         per_gpu_gb_s: a GB of GPU memory, a second (meter `resources`); None: the sheet has no GPU.
         gpu_grain_s: seconds that a duration of a GPU function is rounded up to; None: as for all others.
+        request_limit_bytes: largest request of a call that the platform accepts; None: not known.
+        base64: whether a request is sent as text in base64, which takes four bytes for three.
     """
 
     name: str
@@ -93,6 +95,22 @@ class PriceSheet:
     per_vcpu_s: float = 0.0
     per_gpu_gb_s: float | None = None
     gpu_grain_s: float | None = None
+    request_limit_bytes: int | None = None
+    base64: bool = False
+
+    def max_body_bytes(self, *, beside: int) -> int:
+        """Returns the most bytes of requests that a call can carry.
+
+        Args:
+            beside: bytes that a call has beside its requests.
+
+        >>> load_sheet("fc3-cu-usd").max_body_bytes(beside=4096), load_sheet("lambda-mbs-usd").max_body_bytes(beside=0)
+        (33550336, 4718592)
+        """
+        if self.request_limit_bytes is None:
+            return ANY_BYTES
+        raw = self.request_limit_bytes // 4 * 3 if self.base64 else self.request_limit_bytes
+        return max(1, raw - beside)
 
     def tier_price(
         self, *, memory_gb: float, vcpu: float = 0.0, gpu_gb: float = 0.0, disk_gb: float = 0.5, gpu_type: str = ""
@@ -247,6 +265,18 @@ class _Fields:
             raise PriceSheetError(f"{self._where}: {key} must be a list of objects with up_to_cu_a_month and price")
         return _rate(value[0].get("price"), f"{self._where}: {key}[0].price")
 
+    def limit_bytes(self, key: str) -> int | None:
+        value = self._left.pop(key, None)
+        if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
+            raise PriceSheetError(f"{self._where}: {key} must be a whole number of bytes above 0, not {value!r}")
+        return value
+
+    def is_base64(self, key: str) -> bool:
+        value = self._left.pop(key, "binary")
+        if value not in ("binary", "base64"):
+            raise PriceSheetError(f"{self._where}: {key} is {value!r}; it must be 'binary' or 'base64'")
+        return value == "base64"
+
     def done(self) -> None:
         if self._left:
             raise PriceSheetError(f"{self._where}: unknown field {next(iter(self._left))!r}; remove it")
@@ -260,6 +290,7 @@ class _Fields:
 def _sheet(fields: _Fields) -> PriceSheet:
     name, currency, source = fields.text("name"), fields.text("currency"), fields.text("source")
     date, note, meter = fields.text("date"), fields.text("note"), fields.text("meter")
+    limit_bytes, base64 = fields.limit_bytes("request_limit_bytes"), fields.is_base64("request_encoding")
     grain_s = _positive("grain_s", fields.rate("grain_s"))
     if meter == "gb-s":
         sheet = PriceSheet(
@@ -296,7 +327,7 @@ def _sheet(fields: _Fields) -> PriceSheet:
     else:
         raise PriceSheetError(f"price sheet {name!r}: meter is {meter!r}; it must be 'gb-s', 'resources' or 'cu'")
     fields.done()
-    return sheet
+    return replace(sheet, request_limit_bytes=limit_bytes, base64=base64)
 
 
 def _units(fields: _Fields) -> ComputeUnits:
