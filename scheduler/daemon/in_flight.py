@@ -123,6 +123,10 @@ class BatchSender:
         """Returns how many requests were sent to each place for each reason."""
         return self._ring.placements()
 
+    def left(self) -> list[dict[str, object]]:
+        """Returns how many batches left for each place, by why they left when they did."""
+        return self._ring.left()
+
     def answered(self, batch_id: int) -> AnsweredBatch:
         """Returns an answered batch until `forget_answered`; KeyError after that."""
         return self._answered[batch_id]

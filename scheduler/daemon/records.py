@@ -33,6 +33,7 @@ class BatchRecord:
             "tier": batch.tier,
             "place": str(batch.place),
             "reason": "" if batch.reason is None else batch.reason.value,
+            "why_left": "" if batch.why_left is None else batch.why_left.value,
             "model": batch.model,
             "requests": len(batch.request_ids),
             "items": batch.items,
@@ -89,16 +90,25 @@ class BatchRing:
         self._records: OrderedDict[int, tuple[int, BatchRecord]] = OrderedDict()
         self._last_number = 0
         self._placements: Counter[tuple[str, str]] = Counter()
+        self._left: Counter[tuple[str, str]] = Counter()
 
     def sent(self, batch: Batch) -> None:
-        """Counts the requests of a batch that leaves, by its place and by what decided it for each of them."""
+        """Counts a batch that leaves, and its requests, by its place and by why it left and what decided for each."""
         place = str(batch.place)
+        if batch.why_left is not None:
+            self._left[(place, batch.why_left.value)] += 1
         self._placements.update([(place, reason.value) for reason in batch.reasons])
 
     def placements(self) -> list[dict[str, object]]:
         """Returns how many requests were sent to each place for each reason, hedged ones once for each copy."""
         counted = sorted(self._placements.items())
         return [{"place": place, "reason": reason, "requests": requests} for (place, reason), requests in counted]
+
+    def left(self) -> list[dict[str, object]]:
+        """Returns how many batches left for each place, by why they left when they did."""
+        return [
+            {"place": place, "why": why, "batches": batches} for (place, why), batches in sorted(self._left.items())
+        ]
 
     def add(self, record: BatchRecord) -> None:
         """Appends a record, which replaces an earlier one of the same batch; drops the oldest one of a full ring."""

@@ -220,6 +220,7 @@ class Runner:
             batches_under_way=len(self._sender),
             late_answers=self._sender.late_answers,
             placements=self._sender.placements(),
+            batches_left=self._sender.left(),
         )
 
     def _perform(self, messages: Sequence[Message], commands: Sequence[Command], now_s: float) -> None:

@@ -27,6 +27,8 @@ class RunnerStatistics:
     """Answers that arrived after their batch was given up."""
     placements: Sequence[Mapping[str, object]] = ()
     """Requests sent to each place for each reason."""
+    batches_left: Sequence[Mapping[str, object]] = ()
+    """Batches sent to each place, by why they left when they did."""
 
 
 class PlanHistory:

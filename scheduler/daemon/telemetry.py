@@ -22,7 +22,11 @@ from scheduler.domain.errors import RefusalKind
 
 ANSWERED = "answered"
 CANCELLED = "cancelled"
-_COLUMN_OF = {CANCELLED: "cancelled", RefusalKind.BAD_REQUEST.value: "rejected", RefusalKind.TOO_LARGE.value: "rejected"}
+_COLUMN_OF = {
+    CANCELLED: "cancelled",
+    RefusalKind.BAD_REQUEST.value: "rejected",
+    RefusalKind.TOO_LARGE.value: "rejected",
+}
 """The count of each end without an answer; all other kinds count as `refused`."""
 
 SECONDS_KEPT = 300
@@ -258,6 +262,7 @@ class _StatusCollector(Collector):
         if values.get("plan"):
             yield from plan_metrics(values["plan"])
         yield _placements(status)
+        yield _batches_left(status)
         yield from _state(status)
 
 
@@ -267,6 +272,14 @@ def _state(status: Mapping[str, Any]) -> Iterator[Metric]:
         yield GaugeMetricFamily("edgeburst_state_up", "1 while the state folder can be used.", value=state["up"])
         failures = "Times that the state folder could not be used."
         yield CounterMetricFamily("edgeburst_state_failures", failures, value=state["failures"])
+
+
+def _batches_left(status: Mapping[str, Any]) -> Metric:
+    left = "Batches sent to a place, by why they left when they did."
+    family = CounterMetricFamily("edgeburst_batches_left", left, labels=["place", "why"])
+    for row in status.get("batches_left", ()):
+        family.add_metric([row["place"], row["why"]], row["batches"])
+    return family
 
 
 def _placements(status: Mapping[str, Any]) -> Metric:

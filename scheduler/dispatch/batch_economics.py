@@ -10,6 +10,7 @@ from scheduler.dispatch.function_buffer import FunctionBuffer
 from scheduler.dispatch.lateness_price import BufferPrices
 from scheduler.dispatch.queue import QueuedRequest
 from scheduler.dispatch.uplink import UplinkOccupancy
+from scheduler.domain.batches import WhyLeft
 from scheduler.domain.requests import Request
 
 LOOK_S = 0.005
@@ -23,6 +24,13 @@ noise; doubled, cost -0.5 %, in time +0.0 points."""
 SIZES_TRIED = 24
 """Batch sizes looked at for the cheapest, spread over what the tier takes. All sizes up to 25 are looked at; of larger
 tiers neighbours are 4 % of the largest size apart, where the cost per item is flat. No simulated tier is larger."""
+
+
+class Closing(NamedTuple):
+    """When a batch that is being gathered must leave, and why."""
+
+    at_s: float
+    why: WhyLeft
 
 
 class Share(NamedTuple):
@@ -127,17 +135,25 @@ class BatchEconomics:
         return Share(size, money, late, money + lateness_price * late)
 
     def closes_at_s(self, buffer: FunctionBuffer, *, now_s: float) -> float:
-        """Returns when the batch being gathered must leave: waiting for another member does not pay any longer."""
+        """Returns when the batch being gathered must leave."""
+        return self.closes(buffer, now_s=now_s).at_s
+
+    def closes(self, buffer: FunctionBuffer, *, now_s: float) -> Closing:
+        """Returns when the batch being gathered must leave, and why: at the latest when a further wait does not pay."""
         queue, times = buffer.queue, buffer.known_times
         start_s = self.uplink.begins_s(now_s, queue.body_bytes, buffer.pool) - now_s
         last_s = queue.first.request.deadline_s - start_s - times.median_s[min(queue.items, buffer.cap)]
         if buffer.full:
-            return min(last_s, now_s)
+            return Closing(min(last_s, now_s), WhyLeft.FULL)
         if buffer.follows_fixed_plan:
-            return min(map(buffer.planned_leave_s, queue))
-        last_s = min(last_s, buffer.held_until_s())
-        if last_s <= now_s or not self._pays(buffer, now_s):
-            return min(last_s, now_s)
+            return Closing(min(map(buffer.planned_leave_s, queue)), WhyLeft.TIMER)
+        held_until_s, last_why = buffer.held_until_s(), WhyLeft.DEADLINE
+        if held_until_s < last_s:
+            last_s, last_why = held_until_s, WhyLeft.TIMER
+        if last_s <= now_s:
+            return Closing(last_s, last_why)
+        if not self._pays(buffer, now_s):
+            return Closing(now_s, WhyLeft.PRICE)
         pays_s, over_s = now_s, last_s
         for _ in range(BISECTIONS):
             middle_s = 0.5 * (pays_s + over_s)
@@ -145,7 +161,7 @@ class BatchEconomics:
                 pays_s = middle_s
             else:
                 over_s = middle_s
-        return over_s
+        return Closing(over_s, last_why if over_s == last_s else WhyLeft.PRICE)
 
     def _pays(self, buffer: FunctionBuffer, at_s: float) -> bool:
         """Whether waiting a moment longer pays: for one more member, or for as many as make the cheapest batch."""

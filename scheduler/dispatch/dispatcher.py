@@ -32,6 +32,7 @@ from scheduler.dispatch.queue import QueuedRequest
 from scheduler.dispatch.refusals import Refusals
 from scheduler.dispatch.request_table import RequestTable
 from scheduler.dispatch.waiting_line import looked_at
+from scheduler.domain.batches import WhyLeft
 from scheduler.domain.decisions import NO_CHOICE, Cause, Decision, Offer, move
 from scheduler.domain.errors import Refusal
 from scheduler.domain.lifecycle import State
@@ -216,7 +217,7 @@ class Dispatcher:
         """Sends gathered function batches without waiting for other requests, as when the daemon drains."""
         for queues in self.all_queues.values():
             for buffer in queues.buffers:
-                self.function.flush(buffer, queues, now_s=now_s)
+                self.function.flush(buffer, queues, now_s=now_s, why=WhyLeft.DRAIN)
 
     def reassign_all(self, cause: Cause, *, now_s: float) -> None:
         """Decides again for all requests that wait, as after a backend went down or limits changed."""
@@ -243,13 +244,13 @@ class Dispatcher:
             if members:
                 self._note_hedged(hedged, now_s=now_s)
                 queues.deferred.remove_all(q for q in members if q.state is State.DEFERRED)
-                self.edge.send(members, queues, now_s=now_s)
+                self.edge.send(members, queues, now_s=now_s, why=WhyLeft.HEDGE if hedged else WhyLeft.IDLE_EDGE)
                 return
 
     def _send_edge_half(self, queues: ModelQueues, *, now_s: float) -> bool:
         if not queues.bisected[Backend.EDGE]:
             return False
-        self.edge.send(queues.next_half(Backend.EDGE), queues, now_s=now_s)
+        self.edge.send(queues.next_half(Backend.EDGE), queues, now_s=now_s, why=WhyLeft.HALF)
         return True
 
     def _send_edge_batch(self, queues: ModelQueues, *, now_s: float) -> bool:
@@ -294,16 +295,18 @@ class Dispatcher:
             half = queues.next_half(Backend.FUNCTION)
             fits = buffer is not None and items_of(half) <= buffer.cap
             if buffer is not None and fits and side.affords_members(buffer, half, now_s=now_s):
-                self.function.send(half, buffer, queues, now_s=now_s)
+                self.function.send(half, buffer, queues, now_s=now_s, why=WhyLeft.HALF)
                 continue
             self.assign_all(half, Cause.LIMITS, now_s=now_s)
 
     def _send_gathered(self, buffer: FunctionBuffer, queues: ModelQueues, *, now_s: float) -> None:
-        while self.function.is_due(buffer, now_s=now_s):
+        while (why := self.function.due_for(buffer, now_s=now_s)) is not None:
+            gathered = len(buffer.queue)
             self._reclaim_gathered(queues, now_s=now_s)
             if len(buffer.queue):
+                why = why if len(buffer.queue) == gathered else WhyLeft.REST
                 self._top_up_from_edge(buffer, queues, now_s=now_s)
-                self.function.send_best(buffer, queues, now_s=now_s)
+                self.function.send_best(buffer, queues, now_s=now_s, why=why)
 
     def _top_up_from_edge(self, buffer: FunctionBuffer, queues: ModelQueues, *, now_s: float) -> None:
         """A batch that leaves unfilled takes along members of the edge's next batch whose places others will fill.
@@ -338,7 +341,8 @@ class Dispatcher:
                 overdue.remove_all(batch)
                 for queued in batch:
                     self._note_move(queued, Cause.OVERDUE_SENT, buffer.place, State.FUNCTION, now_s=now_s)
-                self.function.send(batch, buffer, queues, now_s=now_s)
+                why = WhyLeft.FULL if full else WhyLeft.TIMER
+                self.function.send(batch, buffer, queues, now_s=now_s, why=why)
 
     def _no_longer_paid(self, queues: ModelQueues, batch: Sequence[QueuedRequest], *, now_s: float) -> None:
         """A request that the edge cannot take either ends: money that may come in an hour is not waited for."""

@@ -14,6 +14,7 @@ from scheduler.dispatch.queue import DeadlineOrder, QueuedRequest
 from scheduler.dispatch.shared_batch import compose_shared, in_turn
 from scheduler.dispatch.tenants import Tenants
 from scheduler.dispatch.waiting_line import NO_RANK, Rank, WaitingLine, looked_at
+from scheduler.domain.batches import WhyLeft
 from scheduler.domain.decisions import Offer, Reason, impossible
 from scheduler.domain.lifecycle import State
 from scheduler.domain.requests import Backend, Place
@@ -291,10 +292,14 @@ class EdgeSide:
         rank = Rank(False, [q for q in deferred if self.usable(queues, q)], ())
         return list(compose_shared(self.tenants, rank, times, now_s=now_s, cap=cap, drop_penalty=0.0).chosen)
 
-    def send(self, members: Sequence[QueuedRequest], queues: ModelQueues, *, now_s: float) -> None:
+    def send(
+        self, members: Sequence[QueuedRequest], queues: ModelQueues, *, now_s: float, why: WhyLeft = WhyLeft.IDLE_EDGE
+    ) -> None:
         """Sends a batch; the edge must be idle."""
-        times = _times(queues)
-        service_s = times.median_s[min(sum([q.request.items for q in members]), times.max_batch)]
+        times, items = _times(queues), sum([q.request.items for q in members])
+        service_s = times.median_s[min(items, times.max_batch)]
+        if why is WhyLeft.IDLE_EDGE and items >= queues.edge_cap:
+            why = WhyLeft.FULL
         finish_s = now_s + service_s
         patience_s = max(GIVE_UP_MIN_S, GIVE_UP_FACTOR * service_s)
         last_deadline_s = max(q.request.deadline_s for q in members)
@@ -306,6 +311,7 @@ class EdgeSide:
                 finish_s=finish_s,
                 service_s=service_s,
                 give_up_at_s=min(max(finish_s, last_deadline_s), finish_s + patience_s) + patience_s,
+                why_left=why,
             ),
         )
         self.tenants.charge(members, service_s)

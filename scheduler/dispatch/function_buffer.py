@@ -7,6 +7,7 @@ from typing import Protocol
 
 from scheduler.dispatch.lateness_price import BufferPrices, LatenessPrice
 from scheduler.dispatch.queue import DeadlineOrder, QueuedRequest
+from scheduler.domain.batches import WhyLeft
 from scheduler.domain.latency import FunctionTier
 from scheduler.domain.lifecycle import State
 from scheduler.domain.plans import BufferPlan, Limits, ModelSettings
@@ -85,6 +86,8 @@ class FunctionBuffer:
     _cold_seen_s: float = -math.inf
     _demanded_items: float = 0.0
     _demanded_at_s: float = 0.0
+    closes_for: WhyLeft = WhyLeft.PRICE
+    """Why it must leave when it must."""
     _closes_at_s: float | None = None
     """When the batch must leave; None: to be worked out."""
     _closing_seen: tuple[object, ...] = ()
@@ -133,8 +136,14 @@ class FunctionBuffer:
     def full(self) -> bool:
         """Whether the batch that is being gathered (not empty) takes no further request like its last one."""
         queue = self.queue
-        items, body_bytes = queue.items, queue.body_bytes
-        return items >= self.max_items or body_bytes + queue.members[-1].request.body_bytes > self.max_bytes
+        items_full = queue.items >= self.max_items
+        return items_full or queue.body_bytes + queue.members[-1].request.body_bytes > self.max_bytes
+
+    def filled_by(self, batch: Sequence[QueuedRequest]) -> bool:
+        """Whether a batch (not empty) takes no further request like its last one."""
+        last, items = batch[-1].request, items_of(batch)
+        body_bytes = sum([q.request.body_bytes for q in batch])
+        return items + last.items > self.max_items or body_bytes + last.body_bytes > self.max_bytes
 
     def inherit(self, before: "FunctionBuffer") -> None:
         """Takes over tables, prices and demand from the buffer of an earlier plan for the same requests."""
@@ -200,9 +209,9 @@ class FunctionBuffer:
         """Returns when the batch must leave, as worked out before from the same state; None: to be worked out."""
         return self._closes_at_s if state == self._closing_seen else None
 
-    def close_at(self, at_s: float, state: tuple[object, ...]) -> None:
-        """Notes when the batch must leave, and what that was worked out from."""
-        self._closes_at_s, self._closing_seen = at_s, state
+    def close_at(self, at_s: float, why: WhyLeft, state: tuple[object, ...]) -> None:
+        """Notes when the batch must leave and why, and what that was worked out from."""
+        self._closes_at_s, self.closes_for, self._closing_seen = at_s, why, state
 
     def hold_s(self, queued: QueuedRequest) -> float:
         """Returns the longest time that this request may wait for others."""

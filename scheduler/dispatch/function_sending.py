@@ -11,6 +11,7 @@ from scheduler.dispatch.model_queues import ModelQueues
 from scheduler.dispatch.outbox import Outbox, Sending
 from scheduler.dispatch.queue import QueuedRequest
 from scheduler.dispatch.tenant_money import Parts
+from scheduler.domain.batches import WhyLeft
 
 STALL_GRACE_S = 0.05
 """How much later than its safe service a batch may be back before the link is taken to have stalled. Judgement: halved
@@ -35,7 +36,7 @@ class FunctionSending:
         """Adds a request to the batch being gathered; that batch leaves first if the two had better go apart."""
         buffer = buffer_of(queues, queued)
         if len(buffer.queue) and self._apart(buffer, queued, now_s=now_s):
-            self.flush(buffer, queues, now_s=now_s)
+            self.flush(buffer, queues, now_s=now_s, why=WhyLeft.APART)
         buffer.join(queued, now_s=now_s)
 
     def _apart(self, buffer: FunctionBuffer, queued: QueuedRequest, *, now_s: float) -> bool:
@@ -51,30 +52,34 @@ class FunctionSending:
         state = (buffer.queue.items, buffer.times, uplink.free_at_s, uplink.estimate.bytes_per_s)
         closes_at_s = buffer.closes_at_s(state)
         if closes_at_s is None:
-            closes_at_s = self.side.economics.closes_at_s(buffer, now_s=now_s)
-            buffer.close_at(closes_at_s, state)
+            closes_at_s, why = self.side.economics.closes(buffer, now_s=now_s)
+            buffer.close_at(closes_at_s, why, state)
         return closes_at_s
 
-    def is_due(self, buffer: FunctionBuffer, *, now_s: float) -> bool:
-        """Whether the batch being gathered should leave now and can."""
+    def due_for(self, buffer: FunctionBuffer, *, now_s: float) -> WhyLeft | None:
+        """Returns why the batch being gathered should leave now; None: it should not, or cannot."""
         if not len(buffer.queue) or not self.side.has_slot(buffer, now_s=now_s):
-            return False
+            return None
         if not self.side.affords_gathered(buffer, now_s=now_s):
-            return False
-        return buffer.queue.items >= buffer.at_once or self.closes_at_s(buffer, now_s=now_s) <= now_s
+            return None
+        if buffer.queue.items >= buffer.at_once:
+            return WhyLeft.FULL if buffer.queue.items >= buffer.max_items else WhyLeft.TIMER
+        return buffer.closes_for if self.closes_at_s(buffer, now_s=now_s) <= now_s else None
 
-    def send_best(self, buffer: FunctionBuffer, queues: ModelQueues, *, now_s: float) -> None:
+    def send_best(self, buffer: FunctionBuffer, queues: ModelQueues, *, now_s: float, why: WhyLeft) -> None:
         """Sends the best batch of the gathered requests; the others stay."""
         batch = self._best_batch(buffer, queues, now_s=now_s)
         buffer.take(batch)
-        self.send(batch, buffer, queues, now_s=now_s)
+        if why is WhyLeft.FULL and not buffer.filled_by(batch):
+            why = WhyLeft.PRICE
+        self.send(batch, buffer, queues, now_s=now_s, why=why)
 
-    def flush(self, buffer: FunctionBuffer, queues: ModelQueues, *, now_s: float) -> None:
+    def flush(self, buffer: FunctionBuffer, queues: ModelQueues, *, now_s: float, why: WhyLeft) -> None:
         """Sends all that has gathered, as far as slots are free."""
         while len(buffer.queue) and self.side.has_slot(buffer, now_s=now_s):
             if not self.side.affords_gathered(buffer, now_s=now_s):
                 return
-            self.send_best(buffer, queues, now_s=now_s)
+            self.send_best(buffer, queues, now_s=now_s, why=why)
 
     def _best_batch(self, buffer: FunctionBuffer, queues: ModelQueues, *, now_s: float) -> list[QueuedRequest]:
         """Returns the batch that is cheapest per item, lateness included; under a fixed plan, all that wait.
@@ -113,7 +118,13 @@ class FunctionSending:
         return (q for q in islice(members, first, None) if not lost(buffer, q, now_s=now_s))
 
     def send(
-        self, members: Sequence[QueuedRequest], buffer: FunctionBuffer, queues: ModelQueues, *, now_s: float
+        self,
+        members: Sequence[QueuedRequest],
+        buffer: FunctionBuffer,
+        queues: ModelQueues,
+        *,
+        now_s: float,
+        why: WhyLeft,
     ) -> None:
         """Sends one batch."""
         assert not any(q.request.class_name in queues.edge_only for q in members), "edge-only data stays on the site"
@@ -130,6 +141,7 @@ class FunctionSending:
                 finish_s=now_s + takes_s,
                 service_s=service_s,
                 give_up_at_s=_give_up_at_s(queues, members, finish_s=now_s + min(takes_s, PATIENCE_S)),
+                why_left=why,
                 expected_cost=cost,
                 size_factor=buffer.plan.size_factor,
             ),
@@ -158,6 +170,7 @@ class FunctionSending:
             finish_s=finish_s,
             service_s=0.0,
             give_up_at_s=now_s + min(takes_s, PATIENCE_S) + PATIENCE_S,
+            why_left=WhyLeft.WARMING,
             expected_cost=cost,
         )
         batch = self.outbox.send_warming(buffer.model.name, sending)

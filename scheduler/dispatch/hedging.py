@@ -12,6 +12,7 @@ from scheduler.dispatch.model_queues import ModelQueues
 from scheduler.dispatch.outbox import InFlightBatch, Outbox
 from scheduler.dispatch.queue import QueuedRequest
 from scheduler.dispatch.spend_cap import SpendVerdict
+from scheduler.domain.batches import WhyLeft
 from scheduler.domain.decisions import Reason
 from scheduler.domain.lifecycle import State
 from scheduler.domain.requests import Backend, Place
@@ -126,7 +127,7 @@ class Hedging:
                     break
                 for queued in batch:
                     queued.note(Reason.LEAST_TOTAL)
-                self.function.send(batch, buffer, queues, now_s=now_s)
+                self.function.send(batch, buffer, queues, now_s=now_s, why=WhyLeft.HEDGE)
                 gone += [(q, buffer.place) for q in batch]
                 hedged = [q for q in hedged if q not in batch]
         return gone

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from scheduler.dispatch.decision_ring import DecisionRing
 from scheduler.dispatch.queue import Admission, QueuedRequest
-from scheduler.domain.batches import Batch
+from scheduler.domain.batches import Batch, WhyLeft
 from scheduler.domain.messages import Command, SendBatch
 from scheduler.domain.requests import Attempt, Backend, Place
 
@@ -31,6 +31,7 @@ class Sending(NamedTuple):
     give_up_at_s: float
     expected_cost: float = 0.0
     size_factor: float = 1.0
+    why_left: WhyLeft | None = None
 
 
 @dataclass(slots=True)
@@ -62,6 +63,7 @@ class Outbox:
             largest_item_bytes=max([r.body_bytes / r.items for r in requests]),
             size_factor=sending.size_factor,
             reasons=tuple([q.reason for q in members]),
+            why_left=sending.why_left,
         )
         attempt = Attempt(sending.place.backend, batch.batch_id, sending.now_s)
         for queued in members:
@@ -86,6 +88,7 @@ class Outbox:
             predicted_finish_s=sending.finish_s,
             predicted_service_s=0.0,
             expected_cost=sending.expected_cost,
+            why_left=sending.why_left,
         )
         self._leave(batch, ())
         return batch

@@ -7,6 +7,33 @@ from scheduler.domain.decisions import Reason
 from scheduler.domain.requests import Backend, Place
 
 
+class WhyLeft(str, Enum):
+    """Why a batch left when it did; the values are public words."""
+
+    FULL = "full"
+    """It takes no further request: items, or bytes, are at their limit."""
+    DEADLINE = "deadline"
+    """The last moment at which its first member is expected in time; or that member is late already."""
+    TIMER = "timer"
+    """The planned or allowed wait of a member was over."""
+    PRICE = "price"
+    """Waiting for another member did not pay any longer, or fewer members together cost less each."""
+    APART = "apart"
+    """A newcomer costs less in a batch of its own, so what had gathered left before it joined."""
+    REST = "rest"
+    """The edge took back members of a batch that fell due; the rest left at once."""
+    DRAIN = "drain"
+    """The daemon shuts down."""
+    IDLE_EDGE = "idle-edge"
+    """The edge had nothing else to do."""
+    HEDGE = "hedge"
+    """Copies of requests whose batch on the other side is overdue."""
+    HALF = "half"
+    """One half of a batch whose content was refused."""
+    WARMING = "warming"
+    """A call without requests, which keeps an instance warm."""
+
+
 @dataclass(frozen=True, slots=True)
 class Batch:
     """A batch of requests, with what was predicted when it was sent. A batch without requests is a warming call."""
@@ -33,6 +60,8 @@ class Batch:
     """Factor on its predicted service that the sizes of its items make; 1: sizes are not distinguished."""
     reasons: tuple[Reason, ...] = ()
     """The reason for the place of each request, in the order of `request_ids`; empty: not known."""
+    why_left: WhyLeft | None = None
+    """None: not known."""
 
     @property
     def backend(self) -> Backend:

@@ -170,7 +170,7 @@ class Decision(NamedTuple):
     @property
     def nearest_miss(self) -> Offer | None:
         """For a refusal, the offer with the earliest answer; None for other decisions, or where no place was asked."""
-        return min(self.offers, key=lambda offer: offer.finish_s, default=None) if self.chosen < 0 else None
+        return _nearest(self.offers) if self.chosen < 0 else None
 
     @property
     def rival(self) -> Offer | None:
@@ -197,8 +197,12 @@ def rival_of(offers: tuple[Offer, ...], chosen: int) -> Offer | None:
     if chosen == 0:
         return next((offer for offer in offers[1:] if offer.reason is None), None)
     kept_away = next((offer for offer in offers if offer.reason is Reason.CLASS), None)
-    # Of places that would never answer, one that is not there says least.
-    return kept_away or min(offers, key=lambda o: (o.finish_s, o.reason is Reason.NO_BACKEND), default=None)
+    return kept_away or _nearest(offers)
+
+
+def _nearest(offers: tuple[Offer, ...]) -> Offer | None:
+    """Returns the earliest answer; of places that would never answer, one that is not there says least."""
+    return min(offers, key=lambda offer: (offer.finish_s, offer.reason is Reason.NO_BACKEND), default=None)
 
 
 def deciding_reason(offers: tuple[Offer, ...], chosen: int, lateness_price: float) -> Reason:

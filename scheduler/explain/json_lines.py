@@ -17,7 +17,7 @@ from dataclasses import asdict, fields, replace
 from typing import Any
 
 from scheduler.dispatch.decision_ring import Explanation, Sending
-from scheduler.domain.batches import Batch, BatchReport, FailureKind
+from scheduler.domain.batches import Batch, BatchReport, FailureKind, WhyLeft
 from scheduler.domain.decisions import Cause, Decision, Offer, Reason
 from scheduler.domain.lifecycle import State
 from scheduler.domain.requests import Attempt, Backend, Place, Request
@@ -27,7 +27,7 @@ from scheduler.explain.words import REFUSED
 VERSION = 2
 """Raised when a key changes its meaning or goes. Version 1 had the terms of both sides instead of offers."""
 _OF_THE_REQUEST = ("model", "class_name", "tenant", "priority", "items", "body_bytes", "arrived_at_s", "deadline_s")
-_ELSEWHERE = {"place", "request_ids", "reasons"}
+_ELSEWHERE = {"place", "request_ids", "reasons", "why_left"}
 """Fields of a batch that are not plain numbers or texts."""
 
 
@@ -174,6 +174,7 @@ def _sending_values(sending: Sending) -> dict[str, Any]:
         **{name: _finite(getattr(batch, name)) for name in _batch_fields()},
         "request_ids": batch.request_ids,
         "reasons": [reason.value for reason in batch.reasons],
+        "why_left": batch.why_left.value if batch.why_left else None,
         "settled_at_s": sending.settled_at_s,
         "failure_kind": sending.failure_kind.value if sending.failure_kind else None,
         "cost": sending.cost,
@@ -187,6 +188,8 @@ def _sending_of(values: Mapping[str, Any]) -> Sending:
         place=Place.parse(values["place"]),
         request_ids=tuple(values["request_ids"]),
         reasons=tuple(map(Reason, values["reasons"])),
+        # Lines of earlier versions do not say it.
+        why_left=WhyLeft(values["why_left"]) if values.get("why_left") else None,
         **{name: _number(values[name]) for name in _batch_fields()},
     )
     return Sending(

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from scheduler.dispatch.decision_ring import ANSWERED, Explanation, Sending
 from scheduler.domain.decisions import Cause, Decision, Offer
 from scheduler.domain.requests import Backend
-from scheduler.explain.words import CAUSES, GATES, MOVES, OUTCOMES, QUEUES, REASONS, REFUSED
+from scheduler.explain.words import CAUSES, GATES, LEFT, MOVES, OUTCOMES, QUEUES, REASONS, REFUSED
 
 _UNKNOWN = "not known"
 _LEAST_MONEY = 1e-12
@@ -196,7 +196,9 @@ def _sent(sending: Sending) -> str:
     batch = sending.batch
     together = len(batch.request_ids)
     company = "alone" if together == 1 else f"with {together - 1} other request{'s' if together > 2 else ''}"
-    return f"sent to {batch.place} in batch {batch.batch_id}, {company}: {_items(batch.items)}, {batch.body_bytes} B"
+    why = f"; it left because {LEFT[batch.why_left]}" if batch.why_left in LEFT else ""
+    size = f"{_items(batch.items)}, {batch.body_bytes} B"
+    return f"sent to {batch.place} in batch {batch.batch_id}, {company}: {size}{why}"
 
 
 def _settled(explanation: Explanation, sending: Sending, units: _Units) -> Iterator[str]:

@@ -1,6 +1,7 @@
 """The words for causes, queues, reasons and ends, as `edgeburst explain` prints them."""
 
 from scheduler.dispatch.decision_ring import CANCELLED
+from scheduler.domain.batches import WhyLeft
 from scheduler.domain.decisions import Cause, Reason
 from scheduler.domain.errors import RefusalKind
 from scheduler.domain.lifecycle import State
@@ -93,6 +94,21 @@ REASONS = {
     Reason.LEAST_TOTAL: "no other offer was possible or asked for",
 }
 """What decided; `place` is that of the offer which the reason is about."""
+
+LEFT = {
+    WhyLeft.FULL: "it was full",
+    WhyLeft.DEADLINE: "its first member would have been late otherwise",
+    WhyLeft.TIMER: "a planned wait was over",
+    WhyLeft.PRICE: "waiting for another member did not pay any longer",
+    WhyLeft.APART: "the next request had better go in a batch of its own",
+    WhyLeft.REST: "the edge had taken back members of a batch that fell due",
+    WhyLeft.DRAIN: "the daemon was shutting down",
+    WhyLeft.IDLE_EDGE: "the edge was free",
+    WhyLeft.HEDGE: "the batches that these requests were in were overdue",
+    WhyLeft.HALF: "it was half of a batch whose content had been refused",
+    WhyLeft.WARMING: "an instance was to be kept warm",
+}
+"""Why a batch left when it did."""
 
 OUTCOMES = {
     CANCELLED: "ended without an answer: its client went away",

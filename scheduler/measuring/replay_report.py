@@ -43,6 +43,7 @@ BATCH_COLUMNS = (
     "tier",
     "place",
     "reason",
+    "why_left",
     "model",
     "requests",
     "items",

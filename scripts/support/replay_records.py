@@ -92,7 +92,8 @@ def _of_refusal(decision: Values) -> Iterator[str]:
         if missed is not None or decision["reason"] != "no-backend":
             yield f"nothing was offered, but {decision['reason']} decided and {missed} missed by least"
         return
-    nearest = min(offers, key=lambda offer: _number(offer["finish_s"]))
+    # Of places that would never answer, one that is not there says least.
+    nearest = min(offers, key=lambda offer: (_number(offer["finish_s"]), offer["reason"] == "no-backend"))
     if missed != {**_where(nearest), "reason": nearest["reason"]}:
         yield f"the nearest miss is said to be {missed}, but {_where(nearest)} would have answered first"
     by_class = any(offer["reason"] == "class" for offer in offers)
