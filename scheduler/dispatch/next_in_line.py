@@ -51,7 +51,7 @@ def next_in_line(
                     continue
                 line.remove(queued)
             yield queued
-            if queued.state is State.EDGE_LATER and _bound_by_another(queues, queued):
+            if queued.state is State.EDGE_LATER and _deadline_does_not_count(queues, queued):
                 stay.add(kind)
         yield from (queued for queued in rank.others if queued.state is State.NEW)
         for members in rank.kinds():
@@ -59,10 +59,12 @@ def next_in_line(
             yield from _later(line, members, begin, has_chance)
 
 
-def _bound_by_another(queues: ModelQueues, queued: QueuedRequest) -> bool:
-    """Whether the next batch has a member with an earlier deadline, so that this request's own does not count."""
-    batch = queues.next_batch
-    return bool(batch.items) and batch.first.request.deadline_s <= queued.request.deadline_s
+def _deadline_does_not_count(queues: ModelQueues, queued: QueuedRequest) -> bool:
+    """Whether the next batch is too full for this request, or has a member whose earlier deadline binds."""
+    batch, request = queues.next_batch, queued.request
+    if batch.items + request.items > queues.edge_cap:
+        return True
+    return bool(batch.items) and batch.first.request.deadline_s <= request.deadline_s
 
 
 def _later(
