@@ -42,6 +42,8 @@ REQUESTS = 1_500
 """That end while they are measured."""
 WARM_UP = 300
 """That end before."""
+RING = 256
+"""Requests whose decisions are kept: few, so that the ring is full before anything is measured."""
 BODY_BYTES = 24_000
 EDGE = LatencyModel(0.04234, 0.008165, 64)
 PRICE = Price(1.27e-5, 9e-7, 0.001, "CNY", "cny-gbs-2023")
@@ -102,7 +104,12 @@ class SteadyQueue:
         tiers = (TIER,) if case.has_functions else ()
         model = ModelSettings("m", 64, classes, EDGE if case.has_edge else None, tiers)
         settings = EngineSettings(
-            (model,), queue_max_requests=10**6, queue_max_bytes=10**12, changepoints=False, max_function_in_flight=4
+            (model,),
+            queue_max_requests=10**6,
+            queue_max_bytes=10**12,
+            changepoints=False,
+            max_function_in_flight=4,
+            explain_ring=RING,
         )
         self.engine = Engine(settings)
         self._ids, self._random = itertools.count(1), Random(0)
@@ -137,7 +144,7 @@ class SteadyQueue:
                 self._send(command.batch)
             elif isinstance(command, (AnswerRequest, RefuseRequest)):
                 ends += 1
-            elif isinstance(command, ComputePlan):
+            elif isinstance(command, ComputePlan) and not self._counting:
                 plan = best_plan(command.snapshot, plan_id=command.plan_id, cause=command.cause, detail=command.detail)
                 self._later(0.0, PlanComputed(plan))
         self.ended += ends
@@ -212,7 +219,10 @@ def measured(case: str, waiting: int, *, requests: int = REQUESTS) -> tuple[floa
 
 
 def calls_a_request(queue: SteadyQueue, requests: int) -> float:
-    """Returns how many functions written in Python the engine calls for each of so many requests that end."""
+    """Returns how many functions written in Python the engine calls for each of so many requests that end.
+
+    No plan is adopted meanwhile: that places all that wait again, once in a minute or so.
+    """
     ended, calls = queue.ended, queue.calls
     queue.serve(requests, counting=True)
     return (queue.calls - calls) / (queue.ended - ended)

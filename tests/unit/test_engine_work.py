@@ -1,0 +1,132 @@
+"""The engine's work for a request, counted without a clock: calls of functions, and bytes that stay.
+
+The number of calls is the same on every machine, and differs between versions of Python, which count comprehensions
+differently. A change that needs more on purpose raises the bound in the same commit and says why;
+`PYTHONPATH=. python tests/unit/test_engine_work.py` prints the calls of one version.
+"""
+
+import gc
+import sys
+import tracemalloc
+from collections.abc import Sequence
+from dataclasses import replace
+
+import pytest
+
+from scheduler import engine
+from scheduler.domain.messages import Command, Message, RequestArrived
+from scheduler.engine import Engine
+from scheduler.simulator.shell import Simulation
+from scheduler.simulator.world import make_backends, make_requests
+from scripts.command_hash import scenarios, workload
+from scripts.support.steady_queue import CASES, SteadyQueue, calls_a_request, counted_calls
+
+WARM_UP, COUNTED = 200, 200
+"""Requests that end before and while calls are counted."""
+pytestmark = pytest.mark.skipif(
+    not (engine.__file__ or "").endswith(".py"), reason="a compiled engine calls no functions"
+)
+
+ROOM = 1.05
+"""Part of the expected calls that is allowed."""
+VERSION = f"{sys.version_info[0]}.{sys.version_info[1]}"
+EXPECTED = {
+    "edge only": {"3.10": 149.3, "3.11": 149.3, "3.12": 144.3, "3.13": 144.4},
+    "edge only, sizes and priorities": {"3.10": 468.1, "3.11": 468.1, "3.12": 459.1, "3.13": 459.3},
+    "edge-only class beside functions": {"3.10": 149.3, "3.11": 149.3, "3.12": 144.3, "3.13": 143.3},
+    "functions only": {"3.10": 500.3, "3.11": 500.3, "3.12": 491.4, "3.13": 490.9},
+    "edge and functions": {"3.10": 179.6, "3.11": 179.6, "3.12": 175.2, "3.13": 173.1},
+    "overdue": {"3.10": 321.5, "3.11": 321.5, "3.12": 312.6, "3.13": 310.7},
+    "deferrable": {"3.10": 209.5, "3.11": 209.5, "3.12": 205.8, "3.13": 204.8},
+    "overload with noise": {"3.10": 462.2, "3.11": 462.2, "3.12": 454.3, "3.13": 453.1},
+    "classes with faults": {"3.10": 653.5, "3.11": 653.5, "3.12": 635.7, "3.13": 632.7},
+    "two tiers, few slots": {"3.10": 428.2, "3.11": 428.2, "3.12": 419.2, "3.13": 417.4},
+}
+"""Calls a request with 64 waiting, and in simulations: by case, and by version of Python."""
+LONGEST, SHORTEST = 4_000, 64
+ASKED_RATIO = 3.0
+"""Of the calls with 4,000 waiting to those with 64."""
+KEPT_BYTES = 32.0
+"""Of each request, once what is bounded is full: a number that is kept and the reference to it take 40."""
+SIMULATED = ("overload with noise", "classes with faults", "two tiers, few slots")
+
+
+class CountingEngine:
+    """An engine whose calls are counted."""
+
+    def __init__(self, counted: Engine) -> None:
+        self.engine, self.arrived, self.calls = counted, 0, 0
+
+    def handle(self, messages: Sequence[Message], now_s: float) -> list[Command]:
+        commands, calls = counted_calls(lambda: self.engine.handle(messages, now_s))
+        self.calls += calls
+        self.arrived += sum(isinstance(message, RequestArrived) for message in messages)
+        return commands
+
+    def next_wakeup_s(self) -> float | None:
+        wakeup_s, calls = counted_calls(self.engine.next_wakeup_s)
+        self.calls += calls
+        return wakeup_s
+
+
+def calls_in_simulation(wanted: str) -> float:
+    name, scenario, rate_rps = next(each for each in scenarios() if each[0] == wanted)
+    settings = replace(scenario.engine_settings(), explain_ring=256)
+    counting = CountingEngine(Engine(settings))
+    edge, functions = make_backends(scenario, settings)
+    requests = make_requests(scenario, workload(name, scenario, rate_rps, requests=400))
+    Simulation(engine=counting, requests=requests, edge=edge, functions=functions).run()
+    return counting.calls / counting.arrived
+
+
+def calls_at(case: str, waiting: int) -> float:
+    queue = SteadyQueue(CASES[case], waiting)
+    queue.serve(WARM_UP)
+    return calls_a_request(queue, COUNTED)
+
+
+def expected(case: str) -> float:
+    """Returns the expected calls a request; of a Python that is not in the table, the most of any."""
+    return EXPECTED[case].get(VERSION, max(EXPECTED[case].values()))
+
+
+def measured() -> dict[str, float]:
+    """Returns the calls of this Python."""
+    return {**{case: calls_at(case, SHORTEST) for case in CASES}, **{s: calls_in_simulation(s) for s in SIMULATED}}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_queue_of_thousands_costs_little_more_than_one_of_64(case: str) -> None:
+    short, long = calls_at(case, SHORTEST), calls_at(case, LONGEST)
+    bound = expected(case)
+    assert short <= ROOM * bound, f"{short:.1f} calls a request, expected were {bound}"
+    assert long <= ASKED_RATIO * short, (
+        f"{long:.1f} calls a request with {LONGEST} waiting, {short:.1f} with {SHORTEST}"
+    )
+
+
+@pytest.mark.parametrize("name", SIMULATED)
+def test_a_request_of_a_simulation_takes_no_more_calls_than_it_did(name: str) -> None:
+    calls, bound = calls_in_simulation(name), expected(name)
+    assert calls <= ROOM * bound, f"{calls:.1f} calls a request, expected were {bound}"
+
+
+@pytest.mark.parametrize("case", ["edge and functions", "functions only"])
+def test_nothing_is_kept_of_requests_that_have_ended(case: str) -> None:
+    queue = SteadyQueue(CASES[case], SHORTEST)
+    queue.serve(2_000)
+    tracemalloc.start()
+    try:
+        queue.serve(600)
+        gc.collect()
+        ended, before = queue.ended, tracemalloc.get_traced_memory()[0]
+        queue.serve(2_000)
+        gc.collect()
+        kept = (tracemalloc.get_traced_memory()[0] - before) / (queue.ended - ended)
+    finally:
+        tracemalloc.stop()
+    assert kept <= KEPT_BYTES, f"{kept:.1f} bytes a request"
+
+
+if __name__ == "__main__":
+    print(VERSION, {case: round(calls, 1) for case, calls in measured().items()})
