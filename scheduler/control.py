@@ -5,6 +5,7 @@ operator changed limits. Never because a timer ticked: a host whose traffic is s
 """
 
 import math
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
@@ -15,12 +16,14 @@ from scheduler.domain.memory import Memory, Part, Remembered, saved, taken_up
 from scheduler.domain.messages import ProbeMeasured
 from scheduler.domain.plans import BufferPlan, EngineSettings, GroupPlan, Limits, ModelSettings, Plan, Snapshot
 from scheduler.domain.requests import Backend, Request
-from scheduler.estimates import Estimates, Finding
+from scheduler.domain.statistics import Changes
+from scheduler.estimates import Estimates
 from scheduler.estimators import warming
+from scheduler.estimators.findings import Finding
 from scheduler.recollection import PlanMemory, estimates_parts
 
 NEVER = float("inf")
-CHANGES = frozenset({"rate", "bandwidth", "edge-service"})
+CHANGES = frozenset({"rate", "bandwidth", "edge-service", "function-service", "function-start"})
 """Causes of plans that say that the world has changed."""
 TICK_S = 0.25
 """How often counting ticks are looked at while there is traffic. Judgement: halved or doubled, cost and lateness stay
@@ -90,6 +93,9 @@ class Control:
         self._last_transfer_s = 0.0
         self._next_tick_s = NEVER
         self._warming_at_s = 0.0
+        self._changes: Counter[str] = Counter()
+        self._slower: set[tuple[tuple[str, str], str]] = set()
+        """Model, tier and cause of findings that a tier is slower, until one says that it is faster."""
 
     def begin(self, now_s: float) -> None:
         """Notes the start of time, and takes up what an earlier process knew."""
@@ -161,7 +167,15 @@ class Control:
             idle_path_s = batch.predicted_finish_s - batch.sent_at_s - batch.predicted_service_s
             idle_path_s = idle_path_s if math.isfinite(idle_path_s) and not batch.warming else 0.0
             pool.came_back(batch.batch_id, report, now_s=now_s, failure=failure, expected_path_s=idle_path_s)
+            self._started(batch, report, idle_path_s)
         self._warming_at_s = min(self._warming_at_s, now_s + WARMING_LOOK_S)
+
+    def _started(self, batch: Batch, report: BatchReport, idle_path_s: float) -> None:
+        if not report.cold_start or report.service_s is None or not self._settings.changepoints:
+            return
+        finding = self._estimates.started(batch.model, batch.tier, report.elapsed_s - report.service_s - idle_path_s)
+        if finding is not None:
+            self._found(finding)
 
     def warming_due(self, now_s: float) -> bool:
         """Whether it is time to weigh warming calls again."""
@@ -287,8 +301,18 @@ class Control:
             return expiry_s
         return min(expiry_s, max(YOUNG_PLAN_S, YOUNG_GROWTH * seen_s))
 
+    def changes(self) -> Changes:
+        """Returns the changes that were found since the start."""
+        return Changes(dict(self._changes), tuple(sorted({tier for tier, _ in self._slower})))
+
     def _found(self, finding: Finding) -> None:
         """Keeps the latest cause of each kind in one sentence: several changes at once are one re-plan."""
+        if finding.cause in CHANGES:
+            self._changes[finding.cause] += 1
+        if finding.tier is not None:
+            self._slower.discard((finding.tier, finding.cause))
+            if finding.slower:
+                self._slower.add((finding.tier, finding.cause))
         if self._finding is None or self._finding.cause == finding.cause:
             self._finding = finding
         else:

@@ -210,6 +210,7 @@ class Engine:
             leased=self._spending.left,
             expected_drain_s=expected_drain_s(self._queues.values(), self._function.max_in_flight),
             draining=self._draining,
+            changes=self._control.changes(),
             plan=self._plan,
             tenants=self._ledger.by_tenant(self._now_s),
         )

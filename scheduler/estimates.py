@@ -12,13 +12,17 @@ from scheduler.domain.requests import Backend, Request
 from scheduler.domain.scatter import Scatter
 from scheduler.domain.service_times import ServiceTimes, service_times
 from scheduler.domain.uplink import UplinkEstimate
+from scheduler.estimators import findings
 from scheduler.estimators.arrival_rate import ArrivalRate
 from scheduler.estimators.bandwidth import Bandwidth
-from scheduler.estimators.changepoint import Change, Detector
+from scheduler.estimators.changepoint import Detector
+from scheduler.estimators.findings import Finding
 from scheduler.estimators.package_changepoint import detectors_of
 from scheduler.estimators.residuals import ResidualWindow
+from scheduler.estimators.service_changes import ServiceChanges
 from scheduler.estimators.service_time import ServiceTime
 from scheduler.estimators.size_effect import SizeEffect
+from scheduler.estimators.start_changes import StartChanges
 from scheduler.estimators.traffic_mix import TrafficMix
 from scheduler.estimators.warm_instances import WarmInstances
 
@@ -62,14 +66,6 @@ memory."""
 STALE_PART = 64
 """The distribution of the scatter may lag by one answer in so many: no probability in it is off by more than that.
 Judgement: halved or doubled, cost and lateness stay within noise."""
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """Something has changed, not wobbled."""
-
-    cause: str
-    detail: str
 
 
 @dataclass(slots=True)
@@ -134,6 +130,8 @@ class ModelKnowledge:
     mix: TrafficMix = field(default_factory=TrafficMix)
     size_effects: dict[str, SizeEffect] = field(default_factory=dict)
     """By tier."""
+    start_changes: dict[str, StartChanges] = field(default_factory=dict)
+    service_changes: dict[str, ServiceChanges] = field(default_factory=dict)
 
     def arrived(self, request: Request, now_s: float) -> None:
         """Counts an arrival."""
@@ -262,7 +260,7 @@ class Estimates:
                 change = model.rate_changes.update(count)
                 if change is not None:
                     model.arrivals.restart(change.run_length)
-                    yield Finding("rate", _rate_sentence(name, change, model.arrivals.tick_s))
+                    yield findings.of_rate(name, change, model.arrivals.tick_s)
 
     def batch_finished(self, batch: Batch, report: BatchReport, *, open_since_s: float) -> Iterator[Finding]:
         """Learns from an answered batch and yields the changes it reveals.
@@ -280,9 +278,21 @@ class Estimates:
             if model.edge is not None:
                 change = model.edge.update(batch.items, report.elapsed_s)
                 if change is not None:
-                    yield Finding("edge-service", _service_sentence(batch.model, change))
+                    yield findings.of_edge_service(batch.model, change)
             return
         yield from self._function_finished(batch, report, model, open_since_s)
+
+    def started(self, model: str, tier: str, start_s: float) -> Finding | None:
+        """Learns from a cold start that took so long, and returns the change that it reveals."""
+        knowledge = self.models[model]
+        if tier not in knowledge.start_changes:
+            knowledge.start_changes[tier] = StartChanges(detectors_of(self._settings.changepoint_package))
+        change = knowledge.start_changes[tier].update(start_s)
+        if change is None:
+            return None
+        # Starts of before the change say nothing about those to come.
+        knowledge.warm[tier].keep_starts(change.run_length)
+        return findings.of_function_start(model, tier, change)
 
     def probed(self, *, sent_bytes: int, transfer_s: float | None, rtt_s: float | None, now_s: float) -> None:
         """Learns the uplink from a probe."""
@@ -319,7 +329,12 @@ class Estimates:
             if batch.predicted_service_s > 0:
                 residual = math.log(report.service_s * batch.size_factor / batch.predicted_service_s)
                 model.size_effects.setdefault(batch.tier, SizeEffect()).update(batch.largest_item_bytes, residual)
-            service.update(batch.items, for_any_size_s)
+            change = service.update(batch.items, for_any_size_s)
+            changes = model.service_changes.setdefault(batch.tier, ServiceChanges())
+            changes.note(batch.largest_item_bytes, math.log(report.service_s / service.profiled_s(batch.items)))
+            step = changes.step(change.run_length) if change else 0.0
+            if change and (finding := findings.of_function_service(batch.model, batch.tier, change, step)):
+                yield finding
         if report.rtt_s is not None:
             self.bandwidth.update_rtt(report.rtt_s)
         self.note_change()
@@ -343,7 +358,7 @@ class Estimates:
         )
         self.note_change()
         if change is not None:
-            yield Finding("bandwidth", _bandwidth_sentence(change))
+            yield findings.of_bandwidth(change)
 
 
 def _know(settings: ModelSettings, engine: EngineSettings) -> ModelKnowledge:
@@ -383,18 +398,3 @@ def _learned(latency: LatencyModel | None, service: ServiceTime | None) -> Laten
         return None
     rows = tuple(enumerate(service.predict_all_s(latency.max_batch), start=1))
     return LatencyModel(latency.alpha_s, latency.beta_s, latency.max_batch, rows)
-
-
-def _rate_sentence(model: str, change: Change, tick_s: float) -> str:
-    before_rps, after_rps = change.before_mean / tick_s, change.after_mean / tick_s
-    return f"{model}: {before_rps:.1f} -> {after_rps:.1f} requests/s, {change.run_length * tick_s:.2f} s ago"
-
-
-def _service_sentence(model: str, change: Change) -> str:
-    before, after = math.exp(change.before_mean), math.exp(change.after_mean)
-    return f"{model}: edge at {before:.2f} -> {after:.2f} times its profile, {change.run_length} batches ago"
-
-
-def _bandwidth_sentence(change: Change) -> str:
-    before_bytes_per_s, after_bytes_per_s = math.exp(change.before_mean), math.exp(change.after_mean)
-    return f"uplink {before_bytes_per_s / 1e6:.2f} -> {after_bytes_per_s / 1e6:.2f} MB/s"

@@ -4,7 +4,7 @@ import logging
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
 from scheduler.daemon.logs import log
 from scheduler.domain.plans import Plan
@@ -39,8 +39,8 @@ def _infeasible(plan: Plan) -> dict[tuple[str, str], str]:
     }
 
 
-def plan_metrics(plan: Mapping[str, Any]) -> Iterator[Metric]:
-    """Yields what a plan promises each class, and the alarm, from the plan as GET /v1/status shows it."""
+def plan_metrics(plan: Mapping[str, Any], changes: Mapping[str, Any]) -> Iterator[Metric]:
+    """Yields what a plan promises each class, the changes found, and the alarms, as GET /v1/status shows them."""
     labels = ["model", "class"]
     feasible = GaugeMetricFamily(
         "edgeburst_plan_feasible", "1 while the present plan keeps the class's percentile.", labels=labels
@@ -58,4 +58,9 @@ def plan_metrics(plan: Mapping[str, Any]) -> Iterator[Metric]:
             feasible.add_metric([group["model"], each["name"]], float(each["feasible"]))
             within.add_metric([group["model"], each["name"]], each["expected_within_slo"])
         alarm.add_metric(["plan-infeasible", group["model"]], float(not group["feasible"]))
-    yield from (feasible, within, alarm)
+        slower = any(model == group["model"] for model, _ in changes.get("slower", ()))
+        alarm.add_metric(["function-slower", group["model"]], float(slower))
+    found = CounterMetricFamily("edgeburst_changes", "Changes that were found, by what changed.", labels=["cause"])
+    for cause, count in changes.get("found", {}).items():
+        found.add_metric([cause], count)
+    yield from (feasible, within, alarm, found)

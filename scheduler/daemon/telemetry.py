@@ -260,7 +260,7 @@ class _StatusCollector(Collector):
         yield in_flight
         yield up
         if values.get("plan"):
-            yield from plan_metrics(values["plan"])
+            yield from plan_metrics(values["plan"], values.get("changes") or {})
         yield _placements(status)
         yield _batches_left(status)
         yield from _state(status)

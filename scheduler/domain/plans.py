@@ -97,7 +97,8 @@ class Plan:
     made_at_s: float
     expires_at_s: float
     cause: str
-    """Why it was made: start, rate, bandwidth, edge-service, expiry, limits or settings."""
+    """Why it was made: start, expiry, limits, settings, or a change that was found: rate, bandwidth, edge-service,
+    function-service or function-start."""
     detail: str
     groups: tuple[GroupPlan, ...]
     currency: str = "CNY"

@@ -1,9 +1,20 @@
 """The state of the engine in numbers."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from scheduler.domain.plans import Plan
 from scheduler.domain.tenants import TenantStatistics
+
+
+@dataclass(frozen=True, slots=True)
+class Changes:
+    """Changes of the world that were found since the start."""
+
+    found: Mapping[str, int] = field(default_factory=dict)
+    """Number by the cause of the plan that each asks for."""
+    slower: tuple[tuple[str, str], ...] = ()
+    """Model and tier of functions that serve or start more slowly than before the last change found of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +36,7 @@ class EngineStatistics:
     """Money leased from the state folder and not spent; negative: spent beyond it. None where none is leased."""
     expected_drain_s: float
     draining: bool
+    changes: Changes
     plan: Plan | None
     tenants: tuple[TenantStatistics, ...] = ()
     """What each configured tenant, and all others together, hold and used."""

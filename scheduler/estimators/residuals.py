@@ -85,6 +85,13 @@ class ResidualWindow:
         window._seen = max(0.0, finite(given["seen"])) * part_known(age_s)
         return window
 
+    def keep_newest(self, count: int) -> None:
+        """Removes all residuals but the newest `count`."""
+        while len(self._in_order) > count:
+            self._remove(self._in_order.popleft())
+        self._seen = min(self._seen, count)
+        self._scatter = None
+
     def quantile(self, percentile: float) -> float:
         """Returns the residual that the next one stays below with probability `percentile` (in (0, 1))."""
         return self.scatter().quantile(percentile)

@@ -115,6 +115,10 @@ class ServiceTime:
         band, prior_s = self._prior(items)
         return prior_s * math.exp(self._state[LEVEL] + self._state[band])
 
+    def profiled_s(self, items: int) -> float:
+        """Returns the seconds for a batch of `items` (>= 1) as the profile has them."""
+        return self._prior(items)[1]
+
     def predict_all_s(self, max_batch: int) -> list[float]:
         """Returns the median seconds for batches of 1, 2, ... `max_batch` items, faster than one by one."""
         table = self._tables.get(max_batch)

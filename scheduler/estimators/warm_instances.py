@@ -112,6 +112,10 @@ class WarmInstances:
         """Returns the seconds within which a cold start ends with a given probability (in (0, 1))."""
         return self._prior_start_s * math.exp(self._starts.quantile(percentile))
 
+    def keep_starts(self, count: int) -> None:
+        """Forgets the seconds of all cold starts but the last `count`: those before belong to another regime."""
+        self._starts.keep_newest(count)
+
     def wait_s(self, at_s: float, percentile: float) -> float:
         """Returns the seconds within which a batch sent at a time has its instance with a given probability.
 

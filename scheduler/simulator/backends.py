@@ -151,7 +151,7 @@ class SimulatedFunctions:
         Args:
             tiers: the tiers by name, with their true latency models and prices.
             uplink: the link that carries all calls.
-            faults: times at which the functions are down or throttled.
+            faults: times at which the functions are slow, slow to start, down or throttled.
             noise: factors on the service time.
             cold_starts: start-up behaviour; with a start-up time of 0 every instance is warm.
             concurrency: busy instances of a tier at which further calls are refused with status 429.
@@ -162,6 +162,7 @@ class SimulatedFunctions:
         self._noise = noise
         self._concurrency = concurrency
         self._pools = {name: InstancePool(cold_starts) for name in tiers}
+        self._slow_of_tier = {name: faults.of_tier(name) for name in tiers}
 
     def send(self, batch: Batch, *, now_s: float) -> Outcome:
         """Returns the outcome of a batch sent at `now_s`."""
@@ -181,8 +182,12 @@ class SimulatedFunctions:
     def _run(self, batch: Batch, pool: InstancePool, *, now_s: float, arrived_s: float) -> Outcome:
         tier = self._tiers[batch.tier]
         service_s = WARMING_S if batch.warming else tier.latency.predict_s(batch.items) * next(self._noise)
-        start_s = pool.start_s(arrived_s)
-        pool.release(arrived_s + start_s + service_s)
+        slow = self._slow_of_tier[batch.tier]
+        start_s = pool.start_s(arrived_s) * slow.start_factor(arrived_s)
+        begins_s = arrived_s + start_s
+        if not batch.warming:
+            service_s = slow.finish_s(begins_s, service_s) - begins_s
+        pool.release(begins_s + service_s)
         finish_s = arrived_s + start_s + service_s + self._uplink.rtt_s / 2
         cost, cold_start = tier.price.cost(service_s), start_s > 0
         broken = self._broken(batch, now_s=now_s, finish_s=finish_s)

@@ -55,7 +55,8 @@ _EXAMPLES = """examples:
   edgeburst simulate --policy static --arrivals trace.gaps --rate-scale 2.4 --edge-noise 0.1 --bound --json
   edgeburst simulate --policy edgeburst --poisson 80 --duration-s 300 --bandwidth-log lte.log --edge-fault down:60,80
 
-A fault is written slow:START,END,FACTOR or down:START,END or throttle:START,END, in seconds. MB are 2**20 bytes.
+A fault is written slow:START,END,FACTOR or down:START,END, in seconds; of functions also throttle:START,END and
+slow-start:START,END,FACTOR. MB are 2**20 bytes.
 Noise is lognormal with median 1. The parameters of static and batch are chosen for the simulated workload itself.
 
 """
@@ -227,7 +228,9 @@ def _scenario(args: argparse.Namespace) -> Scenario:
         edge_noise=args.edge_noise,
         function_noise=args.function_noise,
         edge_faults=tuple(parse_fault(text, ("slow", "down")) for text in args.edge_fault),
-        function_faults=tuple(parse_fault(text, ("throttle", "down")) for text in args.function_fault),
+        function_faults=tuple(
+            parse_fault(text, ("slow", "slow-start", "throttle", "down")) for text in args.function_fault
+        ),
         cold_starts=_cold_starts(args.cold_start_s),
         bandwidth=_bandwidth(args),
         rtt_s=args.rtt_s,

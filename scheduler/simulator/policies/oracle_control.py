@@ -14,7 +14,7 @@ from scheduler.domain.requests import Backend, Request
 from scheduler.domain.scatter import Scatter
 from scheduler.domain.service_times import ServiceTimes, service_times
 from scheduler.domain.uplink import UplinkEstimate
-from scheduler.estimates import Finding
+from scheduler.estimators.findings import Finding
 from scheduler.estimators.warm_instances import WarmInstances
 from scheduler.simulator.policies.log_oracle import Truth
 from scheduler.simulator.scenario import Scenario
