@@ -132,8 +132,7 @@ class Engine:
         only_refuses = not messages and self._endings.next_s() <= now_s < self._decides_at_s()
         self._now_s = now_s
         self._table.begin(self._now_s)
-        if only_refuses:
-            # As without the wake-up, nothing is decided before something falls due.
+        if only_refuses:  # nothing is decided before something falls due, as without this wake-up
             self._endings.expire(self._now_s)
             return self._outbox.take_commands()
         self._due_s = None
