@@ -9,7 +9,7 @@ from scheduler.daemon.backends.batch_send import BatchSend, Clock, InferenceBack
 from scheduler.daemon.bodies import PendingCall, joined_inputs, parted_outputs
 from scheduler.daemon.calls import Answer
 from scheduler.daemon.logs import fields, log
-from scheduler.daemon.records import BatchRecord, BatchRing, batch_cost, billed_s
+from scheduler.daemon.records import BatchRecord, BatchRing, batch_cost, billed_s, items_by_tenant
 from scheduler.domain.batches import Batch, BatchReport, Failure, FailureKind
 from scheduler.domain.latency import FunctionTier
 from scheduler.domain.messages import BatchFailed, BatchFinished, BillArrived, Message, ProbeMeasured
@@ -273,6 +273,7 @@ class BatchSender:
                 billed_s=billed_s(pending.send, report),
                 cost=cost,
                 error="" if error is None else f"{error.kind.value}: {error.message}",
+                tenants=items_by_tenant([member.call for member in pending.members], self._ring.tenants),
             )
         )
 

@@ -1,12 +1,15 @@
 """The latest batches that ended: a bounded ring, which GET /v1/batches reads."""
 
 from collections import Counter, OrderedDict
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from itertools import islice
 
 from scheduler.daemon.backends.batch_send import BatchSend
+from scheduler.daemon.calls import InferenceCall
 from scheduler.dispatch import ledger
 from scheduler.domain.batches import Batch, BatchReport, Failure
+from scheduler.domain.tenants import tenant_label
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +26,8 @@ class BatchRecord:
     cost: float
     error: str = ""
     """Kind and message of the failure; empty for an answered batch."""
+    tenants: str = ""
+    """Items of each tenant, as "lab 3, other 1"; empty without tenants."""
 
     def row(self) -> dict[str, object]:
         """Returns the record as JSON shows it."""
@@ -51,6 +56,7 @@ class BatchRecord:
             "instance_id": report.instance_id,
             "cost": self.cost,
             "error": self.error,
+            "tenants": self.tenants,
         }
 
 
@@ -77,6 +83,16 @@ def batch_cost(batch_send: BatchSend, report: BatchReport, failure: Failure | No
     return ledger.batch_cost(batch_send.tier.price, report, expected_cost=batch_send.batch.expected_cost, failure=kind)
 
 
+def items_by_tenant(calls: Iterable[InferenceCall], configured: Collection[str]) -> str:
+    """Returns the items of each configured tenant and of all others together; empty where none is configured."""
+    if not configured:
+        return ""
+    items: Counter[str] = Counter()
+    for call in calls:
+        items[tenant_label(call.tenant, configured)] += call.items
+    return ", ".join(f"{name} {count}" for name, count in sorted(items.items()))
+
+
 class BatchRing:
     """The latest batches, each with a rising record number.
 
@@ -86,6 +102,8 @@ class BatchRing:
 
     def __init__(self, limit: int) -> None:
         """Keeps at most `limit` records."""
+        self.tenants: frozenset[str] = frozenset()
+        """Names of the configured tenants."""
         self._limit = limit
         self._records: OrderedDict[int, tuple[int, BatchRecord]] = OrderedDict()
         self._last_number = 0

@@ -106,6 +106,8 @@ class Runner:
         self._ledger = ledger
         self._driver = EngineDriver(engine, clock=clock, perform=self._perform, fail=self._stop_for)
         self._sender = BatchSender(backends=backends, post=self._driver.post, clock=clock, ring=batches)
+        self._batches = batches
+        batches.tenants = frozenset(tenant.name for tenant in settings.tenants)
         self._bodies = BodyStore()
         self._ids = count(1)
         self._started_at_s = 0.0
@@ -162,6 +164,7 @@ class Runner:
         self._settings = settings
         # Requests that were planned for a removed tier may still be sent to it.
         self._tiers |= _tiers(settings)
+        self._batches.tenants = frozenset(tenant.name for tenant in settings.tenants)
         self._driver.post(SettingsChanged(settings))
 
     async def open(self) -> None:

@@ -57,6 +57,7 @@ BATCH_COLUMNS = (
     "start_kind",
     "cost",
     "error",
+    "tenants",
 )
 INVOCATION_COLUMNS = (
     "batch_id",

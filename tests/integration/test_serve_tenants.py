@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 import signal
 from collections import Counter
 from pathlib import Path
@@ -76,22 +77,23 @@ def written(path: Path, **values: object) -> Path:
     return path
 
 
-async def scenario(daemon: Running, config: Path, edge: Running) -> tuple[Counter[str], dict[str, Any], str, Any]:
+async def scenario(daemon: Running, config: Path, edge: Running) -> tuple[Any, ...]:
     served = await overload(daemon, "ab", seconds=LEARNING_S + COUNTED_S)
     await overload(daemon, "x", seconds=0.1)
     status, metrics = json.loads(await got(daemon, "/v1/status")), await got(daemon, "/metrics")
+    batches = json.loads(await got(daemon, "/v1/batches?limit=1000"))["batches"]
     written(config, edge=edge.url, a=1.0, b=7.0)
     daemon.signal(signal.SIGHUP)
     while '"event":"reloaded"' not in daemon.log.replace(" ", "") and "reloaded" not in daemon.log:
         await asyncio.sleep(0.05)
-    return served, status, metrics, json.loads(await got(daemon, "/v1/status"))
+    return served, status, metrics, batches, json.loads(await got(daemon, "/v1/status"))
 
 
 def test_two_clients_at_twice_the_capacity_are_served_by_their_shares(tmp_path: Path) -> None:
     with stub_edge_process("--alpha-s", str(ALPHA_S), "--beta-s", str(BETA_S)) as edge:
         config = written(tmp_path / "edgeburst.toml", edge=edge.url, a=3.0, b=1.0)
         with daemon_process(config) as daemon:
-            served, status, metrics, after = asyncio.run(scenario(daemon, config, edge))
+            served, status, metrics, batches, after = asyncio.run(scenario(daemon, config, edge))
     # 170 answers in whole batches of a 0.7 s each: the simulations are exact, this shows that the parts are connected.
     assert served["a"] / served["b"] == pytest.approx(3.0, rel=0.25), served
     rows = {row["tenant"]: row for row in status["tenants"]}
@@ -104,5 +106,7 @@ def test_two_clients_at_twice_the_capacity_are_served_by_their_shares(tmp_path: 
     assert 'edgeburst_tenant_within_slo_total{class="default",model="digits",tenant="a"}' in metrics
     assert 'edgeburst_tenant_edge_seconds{tenant="a"}' in metrics
     assert 'tenant="x"' not in metrics
+    assert batches[-1]["tenants"].startswith("other ")
+    assert any(re.fullmatch(r"a \d+, b \d+", batch["tenants"]) for batch in batches)
     shares = {tenant["name"]: tenant["share"] for tenant in after["engine"]["tenants"]}
     assert shares == pytest.approx({"a": 1 / 9, "b": 7 / 9, "other": 1 / 9})
