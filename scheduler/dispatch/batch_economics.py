@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import NamedTuple
 
-from scheduler.dispatch.function_buffer import FunctionBuffer
+from scheduler.dispatch.function_buffer import FEARED_COLD, FunctionBuffer, items_of
 from scheduler.dispatch.lateness_price import BufferPrices
 from scheduler.dispatch.queue import QueuedRequest
 from scheduler.dispatch.uplink import UplinkOccupancy
@@ -18,6 +18,12 @@ LOOK_S = 0.005
 BISECTIONS = 5
 """Of the time that a batch could be held at most: it closes up to a thirtieth of that too soon. Judgement: halved or
 doubled, cost and lateness stay within noise."""
+MOMENTS = 12
+"""Moments, evenly spread over the time that a batch could be held, at which it might leave where cold starts are
+feared. Judgement: it leaves up to a twelfth of that too soon or too late."""
+SERVICES = ((-math.sqrt(3.0), 1 / 6), (0.0, 2 / 3), (math.sqrt(3.0), 1 / 6))
+"""Services that stand for their distribution beside a cold start: distance from the middle in standard deviations, and
+weight. Derived: with these three the moments up to the fifth are those of a normal distribution."""
 SHARED_PATH = 0.2
 """Scatter of the path to the function that counts beside its service's, as a part of it. Judgement: halved, within
 noise; doubled, cost -0.5 %, in time +0.0 points."""
@@ -54,12 +60,32 @@ class BatchEconomics:
 
     uplink: UplinkOccupancy
 
-    def late_probability(self, buffer: FunctionBuffer, items: int, time_left_s: float) -> float:
-        """Returns the probability that a function batch takes longer than `time_left_s` once it has arrived."""
+    def late_probability(
+        self, buffer: FunctionBuffer, items: int, time_left_s: float, *, cold: float | None = None
+    ) -> float:
+        """Returns the probability that a function batch takes longer than `time_left_s` once it has arrived.
+
+        Args:
+            buffer: of the batch.
+            items: of the batch.
+            time_left_s: from its arrival at the function.
+            cold: probability that it meets a cold start; None: that of a batch that leaves now.
+        """
         warm = self._late_if_warm(buffer, items, time_left_s)
-        if buffer.cold <= 0.0:
+        cold = buffer.cold if cold is None else cold
+        if cold <= 0.0:
             return warm
-        return warm + buffer.cold * (self._late_if_warm(buffer, items, time_left_s - buffer.cold_start_s) - warm)
+        return warm + cold * (self._late_if_cold(buffer, items, time_left_s, cold) - warm)
+
+    def _late_if_cold(self, buffer: FunctionBuffer, items: int, time_left_s: float, cold: float) -> float:
+        if cold <= FEARED_COLD:
+            return self._late_if_warm(buffer, items, time_left_s - buffer.cold_start_s)
+        # A start scatters by more than a service: of that, three values stand for all (Gauss and Hermite's rule).
+        times, late = buffer.known_times, 0.0
+        for sigmas, weight in SERVICES:
+            service_s = times.median_s[items] * math.exp(times.scatter.mean + sigmas * times.scatter.sigma)
+            late += weight * buffer.start_exceeds(time_left_s - service_s)
+        return late
 
     def _late_if_warm(self, buffer: FunctionBuffer, items: int, time_left_s: float) -> float:
         times = buffer.known_times
@@ -70,21 +96,31 @@ class BatchEconomics:
         sigma = math.hypot(scatter.sigma, sigma_s / median_s)
         return 0.5 * math.erfc((math.log(time_left_s / median_s) - scatter.mean) / (sigma * math.sqrt(2.0)))
 
-    def _late_cost(self, buffer: FunctionBuffer, queued: QueuedRequest, items: int, begins_s: float) -> float:
+    def _late_cost(
+        self, buffer: FunctionBuffer, queued: QueuedRequest, items: int, begins_s: float, cold: float | None
+    ) -> float:
         """Returns one member's expected lateness, in money."""
         request = queued.request
-        late = self.late_probability(buffer, items, request.deadline_s - begins_s)
+        late = self.late_probability(buffer, items, request.deadline_s - begins_s, cold=cold)
         return buffer.lateness.late_cost(request.class_name) * late
 
-    def cost(self, buffer: FunctionBuffer, members: Sequence[QueuedRequest], *, items: int, begins_s: float) -> float:
+    def cost(
+        self,
+        buffer: FunctionBuffer,
+        members: Sequence[QueuedRequest],
+        *,
+        items: int,
+        begins_s: float,
+        cold: float | None = None,
+    ) -> float:
         """Returns money and priced lateness of a batch whose `members`, by deadline, make up `items` items.
 
         The lateness of the members between the first and the last is taken for the mean of these two.
         """
         first, last = members[0], members[-1]
-        late = self._late_cost(buffer, first, items, begins_s)
+        late = self._late_cost(buffer, first, items, begins_s, cold)
         if last is not first:
-            late = 0.5 * (late + self._late_cost(buffer, last, items, begins_s))
+            late = 0.5 * (late + self._late_cost(buffer, last, items, begins_s, cold))
         return buffer.prices.costs[items] + len(members) * late
 
     def joining(self, buffer: FunctionBuffer, queued: QueuedRequest, *, now_s: float) -> float:
@@ -152,6 +188,9 @@ class BatchEconomics:
             last_s, last_why = held_until_s, WhyLeft.TIMER
         if last_s <= now_s:
             return Closing(last_s, last_why)
+        if self._start_matters(buffer, now_s=now_s, last_s=last_s):
+            closes_s = self._closes_if_cold_s(buffer, now_s=now_s, last_s=last_s)
+            return Closing(closes_s, last_why if closes_s == last_s else WhyLeft.PRICE)
         if not self._pays(buffer, now_s):
             return Closing(now_s, WhyLeft.PRICE)
         pays_s, over_s = now_s, last_s
@@ -161,7 +200,57 @@ class BatchEconomics:
                 pays_s = middle_s
             else:
                 over_s = middle_s
-        return Closing(over_s, last_why if over_s == last_s else WhyLeft.PRICE)
+        closes_s = over_s
+        if self._next_is_cold(buffer, now_s=now_s):
+            # Of a batch that leaves too late a part stays, and that meets a cold start, which the whole would not.
+            closes_s = min(over_s, max(pays_s, last_s - self._safety_s(buffer, queue.items)))
+        return Closing(closes_s, last_why if closes_s == last_s else WhyLeft.PRICE)
+
+    @staticmethod
+    def _next_is_cold(buffer: FunctionBuffer, *, now_s: float) -> bool:
+        """Whether one more batch, beside one that leaves now, may meet a cold start, and nothing soon comes back."""
+        if not buffer.starts_seen or buffer.warm is None or buffer.warm.busy:
+            return False
+        return buffer.cold_at(now_s, now_s=now_s, behind=1) > FEARED_COLD
+
+    def _start_matters(self, buffer: FunctionBuffer, *, now_s: float, last_s: float) -> bool:
+        """Whether a cold start makes one moment until `last_s` better than another.
+
+        It does not where it is late whenever the batch leaves, unless an instance may be idle again before.
+        """
+        cold = buffer.cold_at(last_s, now_s=now_s)
+        if max(buffer.cold, cold) <= FEARED_COLD:
+            return False
+        in_reach = last_s - buffer.shortest_start_s - self._safety_s(buffer, buffer.queue.items) > now_s
+        return in_reach or (buffer.starts_seen and cold < buffer.cold - FEARED_COLD)
+
+    def _closes_if_cold_s(self, buffer: FunctionBuffer, *, now_s: float, last_s: float) -> float:
+        """Returns the moment until `last_s` at which a batch that may meet a cold start had best leave.
+
+        A cold start makes a step in the lateness: on both sides of it waiting seems to cost nothing. So moments on both
+        sides are compared as a whole: what members that join until then would save, against the lateness then, with the
+        probability of a cold start then.
+        """
+        queue = buffer.queue
+        members, items, costs = queue.members, queue.items, buffer.prices.costs
+        saves = max(0.0, costs[1] - (costs[items + 1] - costs[items]))
+        room, joining_rps = buffer.max_items - items, buffer.joining_rps
+
+        def costs_at(at_s: float) -> float:
+            begins_s = self.uplink.begins_s(at_s, queue.body_bytes, buffer.pool)
+            cold = buffer.cold_at(at_s, now_s=now_s)
+            saved = saves * min(joining_rps * (at_s - now_s), room)
+            return self.cost(buffer, members, items=items, begins_s=begins_s, cold=cold) - saved
+
+        # The last moments at which starts of these lengths are still over in time, and some between all of them.
+        steps_s = [last_s - start_s - self._safety_s(buffer, items) for start_s in (0.0, *buffer.starts_s)]
+        even_s = [now_s + (last_s - now_s) * part / MOMENTS for part in range(MOMENTS + 1)]
+        return min([now_s, *sorted(at_s for at_s in (*steps_s, *even_s) if at_s > now_s)], key=costs_at)
+
+    @staticmethod
+    def _safety_s(buffer: FunctionBuffer, items: int) -> float:
+        times = buffer.known_times
+        return times.safe_s[items] - times.median_s[items]
 
     def _pays(self, buffer: FunctionBuffer, at_s: float) -> bool:
         """Whether waiting a moment longer pays: for one more member, or for as many as make the cheapest batch."""
@@ -206,7 +295,22 @@ class BatchEconomics:
             average = self.cost(buffer, members[:count], items=items, begins_s=begins_s) / items
             if average <= least:
                 best, least = count, average
-        return list(members[:best])
+        return list(members) if self._rest_is_cold(buffer, members, best, now_s=now_s) else list(members[:best])
+
+    def _rest_is_cold(
+        self, buffer: FunctionBuffer, members: Sequence[QueuedRequest], first: int, *, now_s: float
+    ) -> bool:
+        """Whether the members behind the first ones would meet a cold start, and had better leave with them."""
+        if first == len(members) or not self._next_is_cold(buffer, now_s=now_s):
+            return False
+        rest_cold = buffer.cold_at(now_s, now_s=now_s, behind=1)
+
+        def cost(part: Sequence[QueuedRequest], cold: float | None) -> float:
+            body_bytes = sum([queued.request.body_bytes for queued in part])
+            begins_s = self.uplink.begins_s(now_s, body_bytes, buffer.pool)
+            return self.cost(buffer, part, items=items_of(part), begins_s=begins_s, cold=cold)
+
+        return cost(members, None) <= cost(members[:first], None) + cost(members[first:], rest_cold)
 
     def price(self, buffer: FunctionBuffer, costs: tuple[float, ...], *, late_cost: float) -> BufferPrices:
         """Returns the prices of a buffer: the cheapest size and what a fresh request costs there.

@@ -1,6 +1,7 @@
 """One function buffer: the requests gathered for a batch of one tier, and what decides when the batch leaves."""
 
 import math
+from collections import deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -23,6 +24,15 @@ it changes cost within noise."""
 COLD_COUNTS = 0.05
 """Probability of a cold start from which on it may explain a late answer. Judgement: halved or doubled, cost and
 lateness stay within noise."""
+FEARED_COLD = 0.01
+"""Probability of a cold start from which on a batch's leaving is searched on both sides of the step that the start
+makes in the lateness. Derived: below it a percentile of 0.99 holds even where every cold start is late."""
+START_PERCENTILES = (0.25, 0.5, 0.9, 0.99)
+"""Where a batch might leave: while starts so long are still over in time. Judgement: typical ones, and the tail that a
+percentile of 0.99 is about."""
+JOINS = 4
+"""Members that joined last, whose distances say how soon the next one will. Judgement: a burst is known after four, and
+a lone request is no burst."""
 SURELY_COLD = 0.95
 """Probability of a cold start where nothing else explains a late answer. Judgement: in simulations of 3,000 requests
 halving it changes cost within noise."""
@@ -35,14 +45,31 @@ class WarmPool(Protocol):
     def busy(self) -> int:
         """Batches in flight, each on an instance of its own."""
 
-    def cold_probability(self, at_s: float) -> float:
-        """Returns the probability that a batch sent at that time would meet a cold start."""
+    @property
+    def changes(self) -> int:
+        """Counts what happened to the pool: as long as it is the same, so is every forecast."""
+
+    def cold_probability(self, at_s: float, *, now_s: float | None = None, behind: int = 0) -> float:
+        """Returns the probability that a batch sent at that time, as foreseen now, would meet a cold start.
+
+        `behind`: batches that are sent just before it.
+        """
+
+    @property
+    def starts_seen(self) -> int:
+        """Cold starts whose seconds are known."""
 
     def start_s(self, percentile: float) -> float:
         """Returns the seconds within which a cold start is over with this probability."""
 
-    def sent(self, batch_id: int, *, now_s: float) -> None:
-        """Notes that a batch, or a warming call, was sent."""
+    def start_quantiles_s(self, percentiles: tuple[float, ...]) -> tuple[float, ...]:
+        """Returns the seconds within which a cold start is over with each of these probabilities."""
+
+    def start_exceeds(self, seconds: float) -> float:
+        """Returns the probability that a cold start takes longer than so many seconds."""
+
+    def sent(self, batch_id: int, *, now_s: float, back_s: float) -> None:
+        """Notes that a batch, or a warming call, was sent, and when it is back at the latest from a warm instance."""
 
 
 @dataclass(slots=True, eq=False)
@@ -81,9 +108,14 @@ class FunctionBuffer:
     """Probability that a batch sent now meets a cold start."""
     cold_start_s: float = 0.0
     """Median seconds of one."""
+    starts_s: tuple[float, ...] = ()
+    """The seconds of one at `START_PERCENTILES`."""
     tried_at_s: float = -math.inf
     """When a request was last sent only to find out whether the tier is still as slow as it seems."""
     _cold_seen_s: float = -math.inf
+    _cold_factor: float = 1.0
+    """On the pool's forecasts: a batch that is overdue says more than they know."""
+    _joined_s: deque[float] = field(default_factory=lambda: deque(maxlen=JOINS))
     _demanded_items: float = 0.0
     _demanded_at_s: float = 0.0
     closes_for: WhyLeft = WhyLeft.PRICE
@@ -149,6 +181,7 @@ class FunctionBuffer:
         """Takes over tables, prices and demand from the buffer of an earlier plan for the same requests."""
         self.times, self.prices = before.times, before.prices
         self._demanded_items, self._demanded_at_s = before._demanded_items, before._demanded_at_s
+        self._joined_s = before._joined_s
 
     def learn(self, times: ServiceTimes | None) -> bool:
         """Takes over service tables; returns whether they are others than before."""
@@ -188,6 +221,7 @@ class FunctionBuffer:
         """Adds a request to the batch that is being gathered."""
         if not len(self.queue):
             self.opened_at_s = now_s
+        self._joined_s.append(now_s)
         self.queue.add(queued)
         self._closes_at_s = None
 
@@ -248,6 +282,12 @@ class FunctionBuffer:
         """Items a second that functions were wanted for lately; older demand counts less and less."""
         return self._demanded_items / DEMAND_MEMORY_S
 
+    @property
+    def joining_rps(self) -> float:
+        """Members a second that are to be expected, as lately: a lone request is none, however short the look."""
+        lasted_s = self._joined_s[-1] - self._joined_s[0] if self._joined_s else 0.0
+        return min(self.rate_rps, (len(self._joined_s) - 1) / lasted_s) if lasted_s > 0.0 else 0.0
+
     def note_trial(self, *, now_s: float) -> None:
         """Notes that a request is sent to find out whether the tier is still as slow as it seems."""
         self.tried_at_s = now_s
@@ -266,10 +306,43 @@ class FunctionBuffer:
         if self.warm is None:
             return
         self._cold_seen_s = now_s
-        self.cold, self.cold_start_s = self.warm.cold_probability(now_s), self.warm.start_s(0.5)
+        forecast = self.cold = self.warm.cold_probability(now_s)
+        self.cold_start_s, self.starts_s = self.warm.start_s(0.5), self.warm.start_quantiles_s(START_PERCENTILES)
         if self.cold > COLD_COUNTS and now_s > overdue_s:
             # The batch that was sent first should be back if it had met a warm instance.
             self.cold = max(self.cold, SURELY_COLD)
+        self._cold_factor = self.cold / forecast if forecast > 0.0 else 1.0
+
+    def cold_at(self, at_s: float, *, now_s: float, behind: int = 0) -> float:
+        """Returns the probability that a batch that leaves at a time, as foreseen now, meets a cold start.
+
+        Args:
+            at_s: when it leaves.
+            now_s: the present.
+            behind: batches that leave just before it.
+        """
+        if self.warm is None:
+            return 0.0
+        return min(1.0, self._cold_factor * self.warm.cold_probability(at_s, now_s=now_s, behind=behind))
+
+    def start_exceeds(self, seconds: float) -> float:
+        """Returns the probability that a cold start of its tier takes longer than so many seconds."""
+        return 1.0 if seconds <= 0.0 or self.warm is None else self.warm.start_exceeds(seconds)
+
+    @property
+    def shortest_start_s(self) -> float:
+        """Seconds that most cold starts take at least."""
+        return self.starts_s[0] if self.starts_s else 0.0
+
+    @property
+    def starts_seen(self) -> bool:
+        """Whether a batch of its pool is known to have met a cold start."""
+        return self.warm is not None and self.warm.starts_seen > 0
+
+    @property
+    def pool_state(self) -> tuple[int, float]:
+        """What forecasts of cold starts are made from, where there are any: as long as it is the same, so are they."""
+        return (self.warm.changes, self._cold_factor) if self.warm is not None and self.starts_seen else (0, 1.0)
 
     def forget_cold_risk(self) -> None:
         """Has the risk of a cold start looked at anew at the next occasion: an instance was taken or given back."""

@@ -49,7 +49,7 @@ class FunctionSending:
     def closes_at_s(self, buffer: FunctionBuffer, *, now_s: float) -> float:
         """Returns when the batch being gathered must leave; worked out again when something in it has changed."""
         uplink = self.side.uplink
-        state = (buffer.queue.items, buffer.times, uplink.free_at_s, uplink.estimate.bytes_per_s)
+        state = (buffer.queue.items, buffer.times, uplink.free_at_s, uplink.estimate.bytes_per_s, buffer.pool_state)
         closes_at_s = buffer.closes_at_s(state)
         if closes_at_s is None:
             closes_at_s, why = self.side.economics.closes(buffer, now_s=now_s)
@@ -147,17 +147,19 @@ class FunctionSending:
             ),
         )
         longest_s = service_s * (times.margin - 1.0) + side.uplink.estimate.margin_s + STALL_GRACE_S
+        overdue_s = now_s + takes_s + longest_s
         side.uplink.occupy(
             batch_id=batch.batch_id,
             body_bytes=body_bytes,
             now_s=now_s,
             finish_s=now_s + takes_s,
-            overdue_s=now_s + takes_s + longest_s,
+            overdue_s=overdue_s,
             pool=buffer.pool,
             warm=buffer.cold <= COLD_COUNTS,
         )
         parts, max_cost = side.ledger.tenants.parts(members), side.max_cost(buffer, items)
         self._book(batch.batch_id, buffer, cost=cost, max_cost=max_cost, parts=parts, now_s=now_s)
+        self._occupy_instance(batch.batch_id, buffer, now_s=now_s, back_s=overdue_s)
 
     def warm_up(self, buffer: FunctionBuffer, *, now_s: float) -> None:
         """Sends a warming call."""
@@ -176,6 +178,8 @@ class FunctionSending:
         batch = self.outbox.send_warming(buffer.model.name, sending)
         uplink.occupy(batch_id=batch.batch_id, body_bytes=0, now_s=now_s, finish_s=finish_s, pool=buffer.pool)
         self._book(batch.batch_id, buffer, cost=cost, max_cost=self.side.max_cost(buffer, 1), now_s=now_s)
+        back_s = now_s + uplink.idle_path_s(0) + uplink.estimate.margin_s + STALL_GRACE_S
+        self._occupy_instance(batch.batch_id, buffer, now_s=now_s, back_s=back_s)
 
     def _book(
         self,
@@ -189,8 +193,11 @@ class FunctionSending:
     ) -> None:
         price = buffer.tier.price
         self.side.ledger.book(batch_id, price=price, expected_cost=cost, now_s=now_s, max_cost=max_cost, parts=parts)
+
+    @staticmethod
+    def _occupy_instance(batch_id: int, buffer: FunctionBuffer, *, now_s: float, back_s: float) -> None:
         if buffer.warm is not None:
-            buffer.warm.sent(batch_id, now_s=now_s)
+            buffer.warm.sent(batch_id, now_s=now_s, back_s=back_s)
             buffer.forget_cold_risk()
 
 

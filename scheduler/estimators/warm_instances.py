@@ -3,6 +3,7 @@
 import math
 from bisect import insort
 from dataclasses import dataclass
+from itertools import islice
 
 from scheduler.domain.batches import BatchReport, FailureKind
 from scheduler.domain.memory import entries, finite, rows
@@ -22,6 +23,9 @@ half as many follow a change of the platform twice as fast and scatter 1.4 times
 MIN_SURVIVAL = 0.05
 """Probability of survival below which an instance counts as gone: a warm answer then came from another instance.
 Judgement: one in twenty warm answers of an old instance is misread."""
+FORESEEN = 8
+"""Batches in flight, the oldest first, whose return is foreseen. Bounds the work of a forecast: of eight that should be
+back one is."""
 KILLED = frozenset({FailureKind.TIMEOUT, FailureKind.FUNCTION})
 """Failures after which the platform ends the instance, or may have ended it."""
 
@@ -44,6 +48,10 @@ class Underway:
     """Number of other batches in flight."""
     taken: Idle | None
     """The idle instance that the batch is assumed to use; None if none was known."""
+    back_s: float
+    """When it is back at the latest if its instance was warm; inf where that is not known."""
+    cold: float
+    """Probability that its instance was not."""
 
 
 class WarmInstances:
@@ -84,6 +92,9 @@ class WarmInstances:
         self._idle: list[Idle] = []
         self._busy: dict[int, Underway] = {}
         self._starts = ResidualWindow(size=STARTS, prior_sigma=START_SIGMA)
+        self._quantiles_s: tuple[float, ...] = ()
+        self.changes = 0
+        """Counts what happened to the pool: as long as it is the same, so is every forecast."""
         # A cold and a warm start, half each: nothing is known of a platform before its first answer.
         self._unknown_cold, self._unknown_starts = 0.5, 1.0
 
@@ -97,16 +108,46 @@ class WarmInstances:
         """Probability that a batch for which no instance is known to be warm meets a cold start."""
         return self._unknown_cold / self._unknown_starts
 
+    @property
+    def starts_seen(self) -> int:
+        """Number of cold starts, at most `STARTS`, whose seconds are known."""
+        return len(self._starts)
+
     def idle_since_s(self) -> list[float]:
         """Returns since when each idle instance has been idle, the last used one first."""
         return [idle.since_s for idle in reversed(self._idle)]
 
-    def cold_probability(self, at_s: float) -> float:
-        """Returns the probability that a batch sent at a time meets a cold start."""
-        if self.busy < self.always_warm:
+    def cold_probability(self, at_s: float, *, now_s: float | None = None, behind: int = 0) -> float:
+        """Returns the probability that a batch sent at a time meets a cold start.
+
+        Args:
+            at_s: when it is sent.
+            now_s: the present, where that is earlier: instances may be idle again until then, if no other batch is sent
+                before. None: at that time.
+            behind: batches that are sent just before it.
+        """
+        if self.busy + behind < self.always_warm:
             return 0.0
-        gone = 1.0 - self.idle_time.survives(at_s - self._idle[-1].since_s) if self._idle else 1.0
+        idle = self._idle[-1 - behind] if len(self._idle) > behind else None
+        gone = 1.0 - self.idle_time.survives(at_s - idle.since_s) if idle is not None else 1.0
+        if now_s is not None and gone > 0.0 and self._busy:
+            gone *= self._none_back(at_s, now_s)
         return gone * self.unknown_cold
+
+    def _none_back(self, at_s: float, now_s: float) -> float:
+        """Returns the probability that none of the batches in flight now is back at a time."""
+        none = 1.0
+        for sent in islice(self._busy.values(), FORESEEN):
+            if sent.back_s < at_s:
+                still = self._away(sent, now_s)
+                # One that should be back whatever its instance was may never be.
+                none *= self._away(sent, at_s) / still if still > 0.0 else 1.0
+        return none
+
+    def _away(self, sent: Underway, at_s: float) -> float:
+        """Returns the probability that a batch is not back at a time, as seen from its send."""
+        longer_s = at_s - sent.back_s
+        return 1.0 if longer_s <= 0.0 else sent.cold * self.start_exceeds(longer_s)
 
     def start_s(self, percentile: float) -> float:
         """Returns the seconds within which a cold start ends with a given probability (in (0, 1))."""
@@ -115,6 +156,17 @@ class WarmInstances:
     def keep_starts(self, count: int) -> None:
         """Forgets the seconds of all cold starts but the last `count`: those before belong to another regime."""
         self._starts.keep_newest(count)
+        self._quantiles_s = ()
+
+    def start_exceeds(self, seconds: float) -> float:
+        """Returns the probability that a cold start takes longer than so many seconds (above 0)."""
+        return self._starts.scatter().exceeds(math.log(seconds / self._prior_start_s))
+
+    def start_quantiles_s(self, percentiles: tuple[float, ...]) -> tuple[float, ...]:
+        """Returns the seconds within which a cold start ends with each of these probabilities; always the same ones."""
+        if len(self._quantiles_s) != len(percentiles):
+            self._quantiles_s = tuple([self.start_s(percentile) for percentile in percentiles])
+        return self._quantiles_s
 
     def wait_s(self, at_s: float, percentile: float) -> float:
         """Returns the seconds within which a batch sent at a time has its instance with a given probability.
@@ -124,10 +176,18 @@ class WarmInstances:
         cold, chance = self.cold_probability(at_s), 1.0 - percentile
         return 0.0 if cold <= chance else self.start_s(1.0 - chance / cold)
 
-    def sent(self, batch_id: int, *, now_s: float) -> None:
-        """Records that a batch or a warming call was sent."""
+    def sent(self, batch_id: int, *, now_s: float, back_s: float = math.inf) -> None:
+        """Records that a batch or a warming call was sent.
+
+        Args:
+            batch_id: its number.
+            now_s: the present.
+            back_s: when it is back at the latest if its instance is warm.
+        """
+        cold = self.cold_probability(now_s)
         taken = self._idle.pop() if self._idle else None
-        self._busy[batch_id] = Underway(now_s, self.busy, taken)
+        self._busy[batch_id] = Underway(now_s, self.busy, taken, back_s, cold)
+        self.changes += 1
 
     def came_back(
         self,
@@ -150,6 +210,7 @@ class WarmInstances:
         underway = self._busy.pop(batch_id, None)
         if underway is None:
             return
+        self.changes += 1
         if failure is not None and report.cold_start is None:
             if failure not in KILLED and underway.taken is not None:
                 self._keep(underway.taken)
@@ -231,6 +292,7 @@ class WarmInstances:
         # A start shorter than the variation of the path is no start.
         if start_s > 0:
             self._starts.update(math.log(start_s / self._prior_start_s))
+            self._quantiles_s = ()
 
     def _keep(self, instance: Idle) -> None:
         same = [idle for idle in self._idle if idle.instance_id == instance.instance_id != ""]

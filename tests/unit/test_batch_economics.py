@@ -15,22 +15,26 @@ from scheduler.dispatch.model_queues import ModelQueues
 from scheduler.dispatch.pricing import make_prices
 from scheduler.dispatch.queue import QueuedRequest
 from scheduler.dispatch.uplink import UplinkOccupancy
+from scheduler.domain.batches import BatchReport
 from scheduler.domain.plans import BufferPlan, GroupPlan
 from scheduler.domain.requests import Request
 from scheduler.domain.scatter import Scatter
 from scheduler.domain.service_times import service_times
 from scheduler.domain.uplink import UplinkEstimate
+from scheduler.estimators.warm_instances import WarmInstances
 
 RTT_S, SIGMA = 0.02, 0.2
 NOW_S = 100.0
 
 
-def buffer_with(slacks_s: Sequence[float], *, rate_rps: float = 30.0) -> tuple[BatchEconomics, FunctionBuffer]:
+def buffer_with(
+    slacks_s: Sequence[float], *, rate_rps: float = 30.0, warm: WarmInstances | None = None
+) -> tuple[BatchEconomics, FunctionBuffer]:
     """A buffer in which requests are gathered with so much time left, and the economics of its batches."""
     [model] = settings().models
     plan = BufferPlan(("default",), "1gb", 3, {"default": math.inf}, {}, 0.99)
     queues = ModelQueues(model, GroupPlan("m", ("default",), 64, {}, 0.99, (plan,), 0.0, 1.0, 0.5))
-    queues.adopt(model, queues.plan, lambda _: None)
+    queues.adopt(model, queues.plan, lambda _: warm)
     [buffer] = queues.buffers
     predicted_s = [FUNCTION.predict_s(items) for items in range(1, FUNCTION.max_batch + 1)]
     queues.learn(None, [service_times(predicted_s, margin=1.5, scatter=Scatter(sigma=SIGMA))])
@@ -161,3 +165,99 @@ def test_where_just_as_many_are_late_as_are_aimed_at_the_weight_stays() -> None:
         if number % period == 0:
             weights.append(budget.multiplier)
     assert max(weights[1:]) / min(weights[1:]) < 1.1
+
+
+def pool_that(*, started_s: float, idle_since_s: float, starts: int = 40) -> WarmInstances:
+    """A pool whose starts all took so long, with one instance, idle since then; it is reclaimed after 240 s or so."""
+    pool, before_s = WarmInstances(), idle_since_s - 1000.0 * starts
+    for number in range(starts):
+        before_s += 1000.0
+        pool.sent(-number - 1, now_s=before_s - started_s - 0.4)
+        report = BatchReport(started_s + 0.4, service_s=0.4, cold_start=True)
+        pool.came_back(-number - 1, report, now_s=before_s, expected_path_s=0.0)
+    return pool
+
+
+def with_pool(pool: WarmInstances, slacks_s: Sequence[float], **how: float) -> tuple[BatchEconomics, FunctionBuffer]:
+    gathering, buffer = buffer_with(slacks_s, warm=pool, **how)
+    buffer.refresh_cold_risk(now_s=NOW_S, overdue_s=math.inf)
+    return gathering, buffer
+
+
+def test_a_lone_request_leaves_while_a_cold_start_can_still_be_over_in_time() -> None:
+    pool = pool_that(started_s=3.0, idle_since_s=NOW_S - 1000.0)
+    gathering, buffer = with_pool(pool, [8.0], rate_rps=0.5)
+    assert buffer.cold > 0.95
+    assert gathering.closes_at_s(buffer, now_s=NOW_S) <= NOW_S + 8.0 - pool.start_s(0.99) - FUNCTION.predict_s(1)
+
+
+def test_with_a_warm_instance_it_waits_beyond_that_as_ever() -> None:
+    pool = pool_that(started_s=3.0, idle_since_s=NOW_S - 1.0)
+    gathering, buffer = with_pool(pool, [8.0], rate_rps=0.5)
+    assert gathering.closes_at_s(buffer, now_s=NOW_S) > NOW_S + 6.0
+
+
+def test_an_instance_that_may_be_gone_by_then_is_not_taken_for_warm() -> None:
+    """Just used long enough ago: now it is there, at the last moment it may be gone."""
+    pool = pool_that(started_s=12.0, idle_since_s=NOW_S - 200.0)
+    gathering, buffer = with_pool(pool, [60.0], rate_rps=0.5)
+    assert buffer.cold < buffer.cold_at(NOW_S + 55.0, now_s=NOW_S)
+    assert gathering.closes_at_s(buffer, now_s=NOW_S) <= NOW_S + 60.0 - 12.0
+
+
+def test_where_an_instance_comes_back_in_time_it_is_waited_for() -> None:
+    """A start would be late whenever the batch leaves; the instance that is busy now is back before the deadline."""
+    pool = pool_that(started_s=3.0, idle_since_s=NOW_S - 1.0)
+    pool.sent(1, now_s=NOW_S, back_s=NOW_S + 0.5)
+    gathering, buffer = with_pool(pool, [2.0], rate_rps=0.5)
+    assert buffer.cold > 0.9
+    assert gathering.closes_at_s(buffer, now_s=NOW_S) >= NOW_S + 0.5
+
+
+@given(st.floats(0.5, 20.0), st.floats(2.0, 40.0), st.floats(0.0, 400.0), st.integers(1, 4))
+def test_no_moment_is_much_better_than_the_one_that_is_chosen(
+    started_s: float, slack_s: float, idle_s: float, members: int
+) -> None:
+    """Brute force over a fine grid, without newcomers: only lateness counts, and it is least at the chosen moment."""
+    pool = pool_that(started_s=started_s, idle_since_s=NOW_S - idle_s)
+    gathering, buffer = with_pool(pool, [slack_s] * members, rate_rps=0.5)
+    last_s = NOW_S + slack_s - RTT_S - FUNCTION.predict_s(members)
+    if not gathering._start_matters(buffer, now_s=NOW_S, last_s=last_s):
+        return
+
+    def late_at(at_s: float) -> float:
+        cold = buffer.cold_at(at_s, now_s=NOW_S)
+        left_s = NOW_S + slack_s - RTT_S - at_s
+        return gathering.late_probability(buffer, members, left_s, cold=cold)
+
+    least = min(late_at(NOW_S + (last_s - NOW_S) * part / 200) for part in range(201))
+    assert late_at(gathering.closes_at_s(buffer, now_s=NOW_S)) <= least + 0.01
+
+
+@given(st.floats(0.1, 1.0), st.floats(0.5, 30.0), st.sampled_from([2, 40]))
+def test_a_cold_batch_is_late_as_often_as_its_start_and_service_together_say(
+    cold: float, left_s: float, starts: int
+) -> None:
+    pool = pool_that(started_s=3.0, idle_since_s=NOW_S - 1000.0, starts=starts)
+    gathering, buffer = with_pool(pool, [40.0])
+    # The start's distribution in a thousand equal parts, each with the service's own.
+    parts = [pool.start_s((part + 0.5) / 1000) for part in range(1000)]
+    service = buffer.known_times
+    if_cold = sum(service.late_probability(1, left_s - start_s) for start_s in parts) / 1000
+    exact = (1 - cold) * service.late_probability(1, left_s) + cold * if_cold
+    assert gathering.late_probability(buffer, 1, left_s, cold=cold) == pytest.approx(exact, abs=0.12 * cold)
+
+
+def test_whoever_would_meet_a_cold_start_alone_goes_along() -> None:
+    """One warm instance: what does not leave with it starts another, too late. With two it had better wait."""
+    pools = [pool_that(started_s=3.0, idle_since_s=NOW_S - 1.0) for _ in range(2)]
+    for number in (1, 2):
+        pools[1].sent(number, now_s=NOW_S - 2.0)
+    for number in (1, 2):
+        report = BatchReport(1.0, service_s=0.4, cold_start=number == 2)
+        pools[1].came_back(number, report, now_s=NOW_S - 1.0, expected_path_s=0.0)
+    left = []
+    for pool in pools:
+        gathering, buffer = with_pool(pool, [0.5, 0.9], rate_rps=0.5)
+        left.append(len(gathering.cheapest_prefix(buffer, buffer.queue.members, now_s=NOW_S)))
+    assert left == [2, 1]

@@ -227,3 +227,47 @@ class TestWarming:
         assert self.due(warm, lateness_cost=2e-5)[0] == 1
         warm.always_warm = 1
         assert self.due(warm, lateness_cost=2e-5)[0] == 0
+
+
+class TestReturns:
+    """Whether an instance that is busy now is idle again when a batch leaves."""
+
+    def test_a_warm_batch_that_will_be_back_leaves_its_instance(self) -> None:
+        warm = with_idle([10.0])
+        warm.sent(10, now_s=12.0, back_s=13.0)
+        assert warm.cold_probability(12.5, now_s=12.0) > 0.7
+        assert warm.cold_probability(13.5, now_s=12.0) < 0.01
+        # Without a present there is no future to foresee.
+        assert warm.cold_probability(13.5) > 0.7
+
+    def test_one_that_met_a_cold_start_is_back_when_that_is_over(self) -> None:
+        warm = WarmInstances()
+        for batch_id in range(30):
+            warm.sent(batch_id, now_s=1e4 * batch_id)
+            warm.came_back(batch_id, answered(cold=True, elapsed_s=5.5), now_s=1e4 * batch_id + 5.5)
+        warm.sent(99, now_s=1e6, back_s=1e6 + 0.6)
+        assert warm.cold_probability(1e6 + 2.0, now_s=1e6) > 0.9
+        assert warm.cold_probability(1e6 + 9.0, now_s=1e6) < 0.1
+        # Overdue: it will be as long as the start still takes, whatever was thought at the send.
+        assert warm.cold_probability(1e6 + 9.0, now_s=1e6 + 3.0) < 0.1
+
+    def test_one_that_should_be_back_whatever_it_met_is_not_waited_for(self) -> None:
+        warm = with_idle([10.0])
+        warm.sent(10, now_s=12.0, back_s=13.0)
+        assert warm.cold_probability(1e5, now_s=1e4) == warm.cold_probability(1e5)
+
+    @given(st.lists(st.floats(0.0, 20.0), max_size=12), st.floats(0.0, 30.0), st.floats(0.0, 30.0))
+    def test_what_is_foreseen_is_a_probability_and_never_above_what_is_without_returns(
+        self, backs_s: list[float], at_s: float, later_s: float
+    ) -> None:
+        warm = WarmInstances()
+        for batch_id, back_s in enumerate(backs_s):
+            warm.sent(batch_id, now_s=0.0, back_s=back_s)
+        foreseen = warm.cold_probability(at_s + later_s, now_s=at_s)
+        assert 0.0 <= foreseen <= warm.cold_probability(at_s + later_s) <= 1.0
+
+    def test_every_send_and_every_return_counts_as_a_change(self) -> None:
+        warm = WarmInstances()
+        warm.sent(1, now_s=0.0)
+        warm.came_back(1, answered(cold=False), now_s=1.0)
+        assert warm.changes == 2
