@@ -188,7 +188,7 @@ class Control:
     def warming_calls(self, plan: GroupPlan, buffer: BufferPlan, terms: WarmingTerms, now_s: float) -> int:
         """Returns how many warming calls pay for a buffer now; asked again when another may."""
         pool = self.beliefs.warm_pool(plan.model, buffer.tier)
-        if pool is None:
+        if pool is None or not warming.worth_watching(pool, silent_s=now_s - self._last_arrival_s):
             return 0
         regime_rps = self._estimates.models[plan.model].arrivals.regime_rps
         planned_rps = plan.expected_spill_fraction * buffer.share * regime_rps

@@ -200,6 +200,7 @@ class Engine:
             requests_in_flight=sum(len(s.members) for s in sent),
             edge_batches_in_flight=sum(s.batch.backend is Backend.EDGE for s in sent),
             function_batches_in_flight=sum(s.batch.backend is Backend.FUNCTION for s in sent),
+            warming_calls=self._outbox.warming_calls,
             rate_rps=sum(self._beliefs.recent_rps(name, self._now_s) for name in self._queues),
             uplink_bytes_per_s=estimate.bytes_per_s,
             uplink_rtt_s=estimate.rtt_s,
@@ -273,8 +274,6 @@ class Engine:
         self._outbox.ring.settled(batch.batch_id, report, failure, cost=cost, at_s=now_s)
         if batch.tier:
             self._control.came_back(batch, report, failure, now_s)
-            for buffer in self._queues[batch.model].buffers if batch.model in self._queues else ():
-                buffer.forget_cold_risk()
 
     def _learn(self) -> None:
         for batch, report, finished_at_s, open_since_s in self._lessons:

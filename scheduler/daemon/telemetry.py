@@ -259,6 +259,9 @@ class _StatusCollector(Collector):
             up.add_metric([backend], float(values.get(f"{backend}_up", False)))
         yield in_flight
         yield up
+        if values.get("warming_calls") is not None:
+            help_text = "Calls without requests that keep function instances warm."
+            yield CounterMetricFamily("edgeburst_warming_calls", help_text, value=values["warming_calls"])
         if values.get("plan"):
             yield from plan_metrics(values["plan"], values.get("changes") or {})
         yield _placements(status)

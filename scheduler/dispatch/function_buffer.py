@@ -113,6 +113,7 @@ class FunctionBuffer:
     tried_at_s: float = -math.inf
     """When a request was last sent only to find out whether the tier is still as slow as it seems."""
     _cold_seen_s: float = -math.inf
+    _cold_seen_changes: int = 0
     _cold_factor: float = 1.0
     """On the pool's forecasts: a batch that is overdue says more than they know."""
     _joined_s: deque[float] = field(default_factory=lambda: deque(maxlen=JOINS))
@@ -293,8 +294,11 @@ class FunctionBuffer:
         self.tried_at_s = now_s
 
     def cold_risk_due(self, now_s: float) -> bool:
-        """Whether it is time to ask anew how likely a cold start is."""
-        return self.warm is not None and now_s >= self._cold_seen_s + COLD_LOOK_S
+        """Whether to ask anew how likely a cold start is: the pool has changed, or it is time."""
+        warm = self.warm
+        return warm is not None and (
+            now_s >= self._cold_seen_s + COLD_LOOK_S or warm.changes != self._cold_seen_changes
+        )
 
     def refresh_cold_risk(self, *, now_s: float, overdue_s: float) -> None:
         """Asks anew how likely a cold start is.
@@ -305,7 +309,7 @@ class FunctionBuffer:
         """
         if self.warm is None:
             return
-        self._cold_seen_s = now_s
+        self._cold_seen_s, self._cold_seen_changes = now_s, self.warm.changes
         forecast = self.cold = self.warm.cold_probability(now_s)
         self.cold_start_s, self.starts_s = self.warm.start_s(0.5), self.warm.start_quantiles_s(START_PERCENTILES)
         if self.cold > COLD_COUNTS and now_s > overdue_s:
@@ -343,10 +347,6 @@ class FunctionBuffer:
     def pool_state(self) -> tuple[int, float]:
         """What forecasts of cold starts are made from, where there are any: as long as it is the same, so are they."""
         return (self.warm.changes, self._cold_factor) if self.warm is not None and self.starts_seen else (0, 1.0)
-
-    def forget_cold_risk(self) -> None:
-        """Has the risk of a cold start looked at anew at the next occasion: an instance was taken or given back."""
-        self._cold_seen_s = -math.inf
 
 
 class Routes:

@@ -198,7 +198,6 @@ class FunctionSending:
     def _occupy_instance(batch_id: int, buffer: FunctionBuffer, *, now_s: float, back_s: float) -> None:
         if buffer.warm is not None:
             buffer.warm.sent(batch_id, now_s=now_s, back_s=back_s)
-            buffer.forget_cold_risk()
 
 
 def _give_up_at_s(queues: ModelQueues, members: Sequence[QueuedRequest], *, finish_s: float) -> float:

@@ -64,14 +64,22 @@ class KeepWarm:
     sending: FunctionSending
 
     def send_calls(self, policy: WarmingPolicy, now_s: float) -> None:
-        """Sends the calls that pay, as far as slots are free and the spend caps allow."""
+        """Sends the calls that pay, as far as slots are free and the spend caps leave room after all that is held."""
         side = self.sending.side
         waiting = [(queues, buffer) for queues in self.all_queues.values() for buffer in queues.buffers if buffer.cap]
         if waiting:
             policy.weighing_warmth(now_s)
-        for queues, buffer in waiting:
+        # Over a link that is down a call would take for ever, and keep nothing warm.
+        reached = math.isfinite(side.uplink.idle_path_s(1))
+        for queues, buffer in waiting if reached else ():
             terms = warming_terms(buffer, side.uplink)
             for _ in range(policy.warming_calls(queues.plan, buffer.plan, terms, now_s)):
-                if not (side.has_slot(buffer, now_s=now_s) and side.affords(buffer, 1, now_s=now_s)):
-                    return
+                if not (side.has_slot(buffer, now_s=now_s) and self._affords(buffer, now_s=now_s)):
+                    break
                 self.sending.warm_up(buffer, now_s=now_s)
+
+    def _affords(self, buffer: FunctionBuffer, *, now_s: float) -> bool:
+        """Whether the caps have room for a call after what is in flight and what all gathered batches will cost."""
+        side = self.sending.side
+        gathered = [side.max_cost_gathered(one) for queues in self.all_queues.values() for one in queues.buffers]
+        return side.ledger.cap.allows(math.fsum(gathered) + side.max_cost(buffer, 1), now_s)

@@ -41,6 +41,8 @@ class Outbox:
     admission: Admission
     ring: DecisionRing
     next_batch_id: int = 1
+    warming_calls: int = 0
+    """Warming calls sent since the start."""
     in_flight: dict[int, InFlightBatch] = field(default_factory=dict)
     _commands: list[Command] = field(default_factory=list)
 
@@ -74,7 +76,7 @@ class Outbox:
         return batch
 
     def send_warming(self, model: str, sending: Sending) -> Batch:
-        """Sends a call without requests, which keeps an instance of a tier warm or starts one."""
+        """Sends a call without requests, which keeps an instance of a tier warm."""
         batch = Batch(
             batch_id=self.next_batch_id,
             place=sending.place,
@@ -91,6 +93,7 @@ class Outbox:
             why_left=sending.why_left,
         )
         self._leave(batch, ())
+        self.warming_calls += 1
         return batch
 
     def _leave(self, batch: Batch, members: tuple[QueuedRequest, ...]) -> None:

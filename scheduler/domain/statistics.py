@@ -26,6 +26,8 @@ class EngineStatistics:
     requests_in_flight: int
     edge_batches_in_flight: int
     function_batches_in_flight: int
+    warming_calls: int
+    """Warming calls sent since the start."""
     rate_rps: float
     uplink_bytes_per_s: float | None
     uplink_rtt_s: float

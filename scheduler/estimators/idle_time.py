@@ -117,6 +117,10 @@ class IdleTime:
             return 1.0
         return float(np.interp(math.log(gap_s), self._log_edges, self._survival))
 
+    def outlived_s(self, percentile: float) -> float:
+        """Returns the idle time that an instance outlives with this probability (in (0, 1))."""
+        return float(np.interp(-percentile, -self._survival, self._edges_s))
+
     def refresh_s(self, *, call_cost: float, absence_cost_per_s: float) -> float:
         """Returns the idle time at which calling an instance to keep it costs least.
 

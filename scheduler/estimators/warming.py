@@ -5,6 +5,12 @@ from dataclasses import dataclass
 
 from scheduler.estimators.warm_instances import WarmInstances
 
+LOST = 0.1
+"""Probability of being gone from which on an instance counts as one that would be lost. Judgement: a tenth is noticed
+where one in a hundred may be late."""
+RECLAIM_TIMES = 3.0
+"""Without a request for so many times what an instance outlives idle, none is called any more. Judgement: an instance
+is called about twice in that time; traffic that has not come back then is no traffic."""
 MAX_CALLS = 16
 """Largest number of warming calls at one time. Judgement: later instances are needed too rarely for a call to pay."""
 
@@ -48,6 +54,9 @@ def warming_due(
     time. For an instance that is not due yet, a call saves a part of its next one. The number of calls is the one whose
     worth most exceeds its price.
 
+    Only instances that are idle and can cool are called, never new ones into being; and none that the next batch that
+    needs it, in 1 / r_k seconds, would find there anyway.
+
     Args:
         pool: the tier's instances; warming calls in flight are recorded in it like batches.
         now_s: the present.
@@ -71,8 +80,9 @@ def warming_due(
     risk = lateness_cost * pool.unknown_cold
     idle_since_s, idle_time = pool.idle_since_s(), pool.idle_time
     best, best_gain, gain, look_again_at_s = 0, 0.0, 0.0, math.inf
+    lost_s = idle_time.outlived_s(1.0 - LOST)
     rates = _needed_rates(batches_per_s, batches_per_s * service_s, first=pool.busy + 1)
-    for calls, rate in enumerate(rates, start=1):
+    for calls, rate in enumerate(rates[: len(idle_since_s)], start=1):
         if pool.busy + calls <= pool.always_warm:
             gain -= call_cost
             continue
@@ -80,7 +90,7 @@ def warming_due(
         worth = risk * -math.expm1(-rate * (keeps_s - idle_time.absent_s(keeps_s)))
         if worth <= call_cost:
             break
-        due_s = idle_since_s[calls - 1] + keeps_s if calls <= len(idle_since_s) else now_s
+        due_s = idle_since_s[calls - 1] + max(keeps_s, lost_s - 1.0 / rate)
         if due_s > now_s:
             gain -= call_cost * (due_s - now_s) / keeps_s
             look_again_at_s = min(look_again_at_s, due_s)
@@ -89,6 +99,11 @@ def warming_due(
         if gain > best_gain:
             best, best_gain = calls, gain
     return Warming(best, look_again_at_s)
+
+
+def worth_watching(pool: WarmInstances, *, silent_s: float) -> bool:
+    """Whether, after so many seconds without a request, instances may still be worth a call."""
+    return silent_s <= RECLAIM_TIMES * pool.idle_time.outlived_s(0.5)
 
 
 def _needed_rates(batches_per_s: float, busy: float, *, first: int) -> list[float]:

@@ -243,3 +243,15 @@ def test_warming_saves_where_a_cold_start_is_dear_and_traffic_is_thin() -> None:
         for kind in ("by price", "never")
     }
     assert costs["by price"] < 0.25 * costs["never"], costs
+
+
+def test_a_burst_on_provisioned_instances_is_no_occasion_for_warming_calls() -> None:
+    """They never cool, and no further one is called into being, however dear a cold start would be."""
+    world, calls = World(NamedPool(240.0, provisioned=2), WarmInstances()), 0
+    for now_s in np.cumsum(gaps(0.4, 300, seed=5)).tolist():
+        world.hear(now_s)
+        if world.warm.busy < 2:
+            world.send(now_s, service_s=0.5)
+        terms = {"batches_per_s": 2.5, "service_s": 0.5, "call_cost": 1e-6, "lateness_cost": 1e-3}
+        calls += warming_due(world.warm, now_s=now_s, **terms).calls
+    assert calls == 0

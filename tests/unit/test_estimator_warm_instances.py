@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from scheduler.domain.batches import BatchReport, FailureKind
 from scheduler.estimators.idle_time import REMEMBERED, IdleTime
 from scheduler.estimators.warm_instances import MAX_IDLE, WarmInstances
-from scheduler.estimators.warming import MAX_CALLS, warming_due
+from scheduler.estimators.warming import MAX_CALLS, warming_due, worth_watching
 
 
 def answered(*, cold: bool | None, name: str = "", elapsed_s: float = 1.0) -> BatchReport:
@@ -200,20 +200,41 @@ class TestWarming:
         assert calls == 0
         assert 500.0 < again_s < 800.0
 
-    def test_a_second_that_pays_for_its_own_call_alone_is_not_worth_one_to_the_first_as_well(self) -> None:
-        assert self.due(with_idle([490.0]), now_s=491.0, lateness_cost=6e-5)[0] == 0
-        assert self.due(with_idle([10.0]), now_s=491.0, lateness_cost=6e-5)[0] == 2
+    def test_a_second_that_is_due_alone_is_not_worth_a_call_to_the_first_as_well(self) -> None:
+        terms = {"now_s": 30_000.0, "lateness_cost": 6e-5}
+        assert self.due(with_idle([10.0, 10.0]), **terms)[0] == 2
+        assert self.due(with_idle([29_999.0, 10.0]), **terms)[0] == 0
 
     def test_the_second_is_reached_by_two_calls_at_one_time(self) -> None:
         """As much traffic as keeps one busy nine tenths of the time needs a second now and then."""
         terms = {"batches_per_s": 1.0, "service_s": 0.9, "lateness_cost": 1e-2}
-        calls, _ = self.due(with_idle([10.0]), **terms)
+        calls, _ = self.due(with_idle([10.0] * 16), **terms)
         assert calls >= 2
-        more, _ = self.due(with_idle([10.0]), **{**terms, "batches_per_s": 4.0})
+        more, _ = self.due(with_idle([10.0] * 16), **{**terms, "batches_per_s": 4.0})
         assert more > calls
 
+    def test_no_instance_is_called_into_being(self) -> None:
+        """However much traffic there is: an instance that is not there is started by the batch that needs it."""
+        terms = {"batches_per_s": 20.0, "service_s": 0.9, "lateness_cost": 1e-2}
+        assert self.due(with_idle([]), **terms)[0] == 0
+        assert self.due(with_idle([10.0]), **terms)[0] <= 1
+
+    def test_an_instance_that_the_next_batch_finds_there_anyway_is_not_called(self) -> None:
+        """Idle for 60 s; at one batch in 10 s it will be used long before it could be gone."""
+        warm = with_idle([440.0])
+        calls, again_s = self.due(warm, batches_per_s=0.1, lateness_cost=10.0)
+        assert calls == 0
+        assert again_s >= 440.0 + warm.idle_time.outlived_s(0.9) - 10.0
+
+    def test_after_three_reclaim_times_of_silence_none_is_worth_a_look(self) -> None:
+        warm = with_idle([10.0])
+        lasts_s = warm.idle_time.outlived_s(0.5)
+        assert lasts_s == pytest.approx(240.0, rel=0.1)
+        assert worth_watching(warm, silent_s=2.9 * lasts_s)
+        assert not worth_watching(warm, silent_s=3.1 * lasts_s)
+
     def test_calls_are_bounded(self) -> None:
-        assert self.due(with_idle([10.0]), batches_per_s=1e3, service_s=1.0)[0] <= MAX_CALLS
+        assert self.due(with_idle([10.0] * 40), batches_per_s=1e3, service_s=1.0)[0] <= MAX_CALLS
 
     def test_those_under_way_are_not_called_again(self) -> None:
         warm = with_idle([10.0])
