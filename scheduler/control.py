@@ -31,6 +31,11 @@ within noise."""
 TICKING_S = 60.0
 """How long after the last arrival the ticks go on. A silent host sleeps; the ticks it missed are closed later.
 Judgement: a silent minute is longer than any detector needs; no simulation is that silent."""
+CALM_S = 2.0
+"""So long a silence is none yet: the ticks in it are looked at one by one. Judgement: what a batch waits for."""
+SILENCE_PART = 0.125
+"""A longer one is looked at again after such a part of it, so that what it tells is noticed so much later at most, and
+the work grows with its logarithm. Judgement: nothing waits in a silence for what it tells."""
 YOUNG_PLAN_S = 10.0
 """The first plan, made from profiles alone, stands so long. Judgement: halved or doubled, cost and lateness stay within
 noise."""
@@ -129,8 +134,10 @@ class Control:
         for finding in self._estimates.advance(now_s):
             self._found(finding)
         if now_s >= self._next_tick_s:
-            ticking = now_s - self._last_arrival_s < TICKING_S
-            self._next_tick_s = now_s + TICK_S if ticking else NEVER
+            silent_s = now_s - self._last_arrival_s
+            # In silence the empty ticks are taken together.
+            interval_s = max(TICK_S, SILENCE_PART * (silent_s - CALM_S))
+            self._next_tick_s = now_s + interval_s if silent_s < TICKING_S else NEVER
 
     def next_wakeup_s(self) -> float:
         """Returns when time matters to control; inf for never."""

@@ -135,8 +135,10 @@ class Hedging:
     def _overdue_s(self, sent: InFlightBatch) -> float:
         batch, queues = sent.batch, self.all_queues.get(sent.batch.model)
         times = None if queues is None else queues.times_of(batch)
-        if times is None or batch.warming or not math.isfinite(batch.predicted_finish_s):
+        if queues is None or times is None or batch.warming or not math.isfinite(batch.predicted_finish_s):
             return math.inf
+        if batch.backend is Backend.FUNCTION and queues.edge_times is None:
+            return math.inf  # no other side to hedge it to
         longer_s = batch.predicted_service_s * (math.exp(max(0.0, times.scatter.quantile(OVERDUE))) - 1.0)
         return batch.predicted_finish_s + longer_s
 

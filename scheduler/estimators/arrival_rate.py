@@ -7,8 +7,10 @@ from scheduler.domain.memory import entries, finite
 from scheduler.estimators.dispersion import IndexOfDispersion
 
 MAX_CLOSED = 400
-"""Closed ticks kept for the detector. After a silence of 400 ticks (100 s) more empty ticks tell the detector nothing
-new: its rows forget after 200."""
+"""Closed ticks kept for the detector, if it is not asked for long."""
+MAX_EMPTY = 128
+"""Empty ticks of one silence (32 s) that the detector is given. Derived: a change is reported with runs of at most
+`changepoint.SHORT_RUN` ticks, so that more of them report nothing; the rates are told of all."""
 HISTORY = 256
 """Closed ticks from which the rate of a regime can be computed again. Changes are reported with runs of at most 128
 ticks (`changepoint.SHORT_RUN`), so 256 are enough."""
@@ -50,6 +52,8 @@ class ArrivalRate:
         self._open_until_s = -math.inf
         """A time that is certainly in the open tick, whatever the rounding."""
         self._open = 0
+        self._empty = 0
+        """Empty ticks closed since the last one with a count."""
         self._recent: deque[int] = deque([0] * self._recent_ticks, maxlen=self._recent_ticks)
         self._recent_items = 0
         self._closed: deque[int] = deque(maxlen=MAX_CLOSED)
@@ -94,7 +98,10 @@ class ArrivalRate:
         self._open += items
 
     def advance(self, now_s: float) -> list[int]:
-        """Returns the counts of the ticks closed since the last call, at most the last MAX_CLOSED."""
+        """Returns the counts of the ticks closed since the last call, at most the last MAX_CLOSED.
+
+        Of a silence they are the first MAX_EMPTY empty ticks; those after them are left out.
+        """
         self._roll(now_s)
         if not self._closed:
             return []
@@ -140,18 +147,35 @@ class ArrivalRate:
         self._open_until_s = now_s - into_tick_s + (1.0 - 1e-6) * self.tick_s
         if tick == self._tick:
             return
-        # More empty ticks than MAX_CLOSED tell nothing new.
         self._close(self._open)
-        for _ in range(min(tick - self._tick - 1, MAX_CLOSED)):
-            self._close(0)
+        self._close_empty(tick - self._tick - 1)
         self._open = 0
         self._tick = tick
 
     def _close(self, count: int) -> None:
+        self._empty = 0 if count else self._empty + 1
         self._recent_items += count - self._recent[0]
         self._recent.append(count)
-        self._closed.append(count)
+        if self._empty <= MAX_EMPTY:
+            self._closed.append(count)
         self._history.append(count)
         self._regime_ticks = min(self._regime_ticks + 1, self._memory_ticks)
         self._regime_mean += (count - self._regime_mean) / self._regime_ticks
         self._dispersion.update(count)
+
+    def _close_empty(self, ticks: int) -> None:
+        """Closes so many empty ticks: the first as any tick, the others together."""
+        if not ticks:
+            return
+        self._close(0)
+        more = ticks - 1
+        self._closed.extend([0] * max(0, min(more, MAX_EMPTY - self._empty)))
+        self._empty += more
+        self._recent.extend([0] * min(more, self._recent_ticks))
+        self._recent_items = sum(self._recent)
+        self._history.extend([0] * min(more, HISTORY))
+        # A regime that is not full counts them; a full one forgets with each of them.
+        filling = min(more, self._memory_ticks - self._regime_ticks)
+        self._regime_mean *= self._regime_ticks / (self._regime_ticks + filling)
+        self._regime_ticks += filling
+        self._regime_mean *= (1.0 - 1.0 / self._memory_ticks) ** (more - filling)

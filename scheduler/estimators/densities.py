@@ -182,6 +182,10 @@ class GammaPoisson:
         exposure = self._exposure()
         events = exposure * value
         odds = self.rate / exposure
+        if events == 0.0:
+            # What the gamma functions would say of an empty interval, exactly: in silence there are many.
+            nothing: Floats = -self.shape * np.log1p(1.0 / odds)
+            return nothing
         ways = _log_gamma(self.shape + events) - _log_gamma(self.shape) - math.lgamma(events + 1.0)
         log_pdf: Floats = ways - self.shape * np.log1p(1.0 / odds) - events * np.log1p(odds)
         return log_pdf

@@ -5,7 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from scheduler.estimators.arrival_rate import MAX_CLOSED, ArrivalRate
+from scheduler.estimators.arrival_rate import HISTORY, MAX_EMPTY, ArrivalRate
+from scheduler.estimators.changepoint import count_detector
 from scheduler.estimators.dispersion import IndexOfDispersion
 
 GAPS = st.lists(st.tuples(st.floats(0, 1.5), st.integers(1, 5)), min_size=1, max_size=60)
@@ -84,7 +85,7 @@ def test_nothing_is_known_before_the_first_arrival() -> None:
 def test_a_night_of_silence_gives_a_bounded_number_of_ticks() -> None:
     rate = fed([(0.0, 3)])
     closed = rate.advance(36_000.0)
-    assert len(closed) == MAX_CLOSED
+    assert closed == [3, *[0] * MAX_EMPTY]
     assert rate.advance(36_000.0) == []
     rate.update(2, 36_000.1)
     assert rate.advance(36_000.3) == [2]
@@ -134,3 +135,30 @@ def test_empty_ticks_say_nothing_about_dispersion() -> None:
     before = dispersion.value
     dispersion.update(0)
     assert dispersion.value == before
+
+
+@given(st.integers(0, 600), st.integers(0, 3000), st.integers(1, 300))
+def test_empty_ticks_taken_together_leave_what_they_leave_one_by_one(before: int, empty: int, memory: int) -> None:
+    together, one_by_one = (ArrivalRate(memory_ticks=memory) for _ in range(2))
+    for rate in (together, one_by_one):
+        for tick in range(before):
+            rate.update(tick % 3, 0.25 * tick + 0.1)
+        rate.update(2, 0.25 * before + 0.1)
+    end_s = 0.25 * (before + 1 + empty) + 0.1
+    counts = together.advance(end_s)
+    for tick in range(before + 1, before + 2 + empty):
+        one_by_one.advance(0.25 * tick + 0.1)
+    assert len(counts) <= before + 1 + MAX_EMPTY
+    assert together.regime_rps == pytest.approx(one_by_one.regime_rps, rel=1e-9, abs=1e-12)
+    assert together.dispersion == one_by_one.dispersion
+    assert list(together._history)[-HISTORY:] == list(one_by_one._history)[-HISTORY:]
+    together.update(1, end_s)
+    assert together.recent_rps(end_s) > 0
+
+
+@given(st.lists(st.integers(0, 30), max_size=200), st.integers(0, 60))
+def test_a_silence_reports_nothing_after_the_ticks_that_the_detector_is_given(counts: list[int], more: int) -> None:
+    detector = count_detector()
+    for count in (*counts, *[0] * MAX_EMPTY):
+        detector.update(count)
+    assert [change for _ in range(more) if (change := detector.update(0)) is not None] == []
