@@ -6,6 +6,7 @@ A policy is a name in `scheduler.simulator.scenario.POLICIES`; a variant of the 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,7 @@ from scheduler.simulator.faults import Fault
 from scheduler.simulator.network import AMPLE, MEBIBYTE, Bandwidth, constant, read_log, steps
 from scheduler.simulator.scenario import POLICIES, Scenario, SimulatedClass, SpendCaps
 from scripts.evaluation.case import BOUND, Case
-from scripts.evaluation.traffic import Bursty, Phases, Trace, Traffic
+from scripts.evaluation.traffic import Bursty, Phases, Poisson, Trace, Traffic
 
 TRACES = "arrivals/*.gaps"
 LOGS = "bandwidth/lte-car-*.log"
@@ -27,6 +28,10 @@ SCALES = (1.8, 2.0, 2.2, 2.4, 2.7, 3.0, 3.5, 4.0)
 CALM_S = 60.0
 """Seconds before a change, long enough for steady estimates and plans."""
 RTT_S = 0.02
+SPARSE_RPS = (0.002, 0.01, 0.03)
+SPARSE_REQUESTS = 300
+DENSE_RPS = 2.0
+"""Whose simulation takes the time that is compared with that of sparse requests."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,6 +190,31 @@ def caps(options: Options) -> Iterator[Case]:
     yield from _each_seed(case, replace(options, policies=(OURS,)))
 
 
+def sparse(options: Options) -> Iterator[Case]:
+    """Yields cases without an edge whose requests are so far apart that instances are often gone, and a dense one.
+
+    The settings after the first grid are held out: no constant was looked at with them.
+    """
+    settings = [
+        *product(SPARSE_RPS, (4.0, 8.0, 30.0), (1.5, 3.0), (240.0,)),
+        *((0.004, 15.0, 10.0, 240.0), (0.02, 6.0, 4.5, 600.0), (0.05, 12.0, 2.0, 60.0), (DENSE_RPS, 8.0, 3.0, 240.0)),
+    ]
+    requests = min(options.requests, SPARSE_REQUESTS)
+    for rate_rps, slo_s, start_s, idle_s in settings:
+        classes = (SimulatedClass(ServiceClass(slo_s=slo_s, serve_late=True)),)
+        [served] = Scenario().served()
+        scenario = Scenario(
+            classes=classes,
+            models=(replace(served, classes=classes, edge_latency=None),),
+            cold_starts=ColdStarts(start_s, idle_s),
+            bandwidth=constant(1.0),
+            rtt_s=0.03,
+        )
+        name = f"{rate_rps:g}/s, SLO {slo_s:g} s, start {start_s:g} s, gone after {idle_s:g} s"
+        case = Case("sparse", name, Poisson(rate_rps, requests), scenario)
+        yield from _each_seed(case, replace(options, policies=(OURS, "function-only"), seeds=options.seeds[:1]))
+
+
 def _timer(scenario: Scenario) -> Scenario:
     return replace(scenario, changepoints=False, plan_expiry_s=5.0)
 
@@ -222,5 +252,6 @@ SUITES: Mapping[str, Callable[[Options], Iterator[Case]]] = {
     "lte": lte,
     "steps": changes,
     "caps": caps,
+    "sparse": sparse,
     "ablation": ablation,
 }

@@ -21,6 +21,7 @@ COLUMNS = (
 GOOD = 0.99
 """Fraction within the SLO below which the cost of a policy is not compared."""
 ORACLE = "log-oracle"
+OURS, RULE = "edgeburst", "function-only"
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,12 +225,33 @@ def cap_table(rows: Sequence[Row]) -> Iterator[Table]:
     )
 
 
+def sparse_table(rows: Sequence[Row]) -> Iterator[Table]:
+    """Yields the table of sparse functions: ours against a rule of thumb, and the time to simulate the last case."""
+    groups = [group(of_case, "policy") for of_case in group(rows, "case").values()]
+    pairs = [(ours[0], rule[0]) for of in groups if (ours := of.get((OURS,))) and (rule := of.get((RULE,)))]
+    dense_s = number(pairs[-1][0], "wall_s") if pairs else 0.0
+    lines = [
+        (
+            str(ours["case"]),
+            *(percent(number(row, "within_slo"), 1.0) for row in (ours, rule)),
+            f"{number(ours, 'cost_cny') / number(rule, 'cost_cny'):.4f}" if number(rule, "cost_cny") else "none",
+            *(f"{number(row, 'function_batches'):.0f}" for row in (ours, rule)),
+            f"{number(ours, 'wall_s') / dense_s:.1f}" if dense_s else "none",
+        )
+        for ours, rule in pairs
+    ]
+    header = ("case", "within SLO", f"{RULE}'s", "money, of its", "batches", f"{RULE}'s", "time to simulate")
+    note = f"No edge, 1 MB/s. Money as a part of what {RULE} costs. Time to simulate as a multiple of the last case's."
+    yield Table("Sparse functions and cold starts", note, header, tuple(lines))
+
+
 TABLES: Mapping[str, Callable[[Sequence[Row]], Iterator[Table]]] = {
     "load": lambda rows: cost_tables(rows, "load"),
     "noise": lambda rows: cost_tables(rows, "noise"),
     "lte": link_table,
     "steps": change_table,
     "caps": cap_table,
+    "sparse": sparse_table,
     "ablation": ablation_table,
 }
 
