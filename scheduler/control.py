@@ -33,7 +33,7 @@ TICKING_S = 60.0
 Judgement: a silent minute is longer than any detector needs; no simulation is that silent."""
 CALM_S = 2.0
 """So long a silence is none yet: the ticks in it are looked at one by one. Judgement: what a batch waits for."""
-SILENCE_PART = 0.125
+SILENCE_PART = 0.5
 """A longer one is looked at again after such a part of it, so that what it tells is noticed so much later at most, and
 the work grows with its logarithm. Judgement: nothing waits in a silence for what it tells."""
 YOUNG_PLAN_S = 10.0

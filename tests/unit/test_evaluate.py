@@ -365,7 +365,7 @@ def test_figures_are_run_on_traces_where_they_were_asked_for_these(tmp_path: Pat
     assert {case.suite for case in cases} == set(SUITES)
     assert all(case.on_trace for case in cases if case.suite in ("load", "noise", "lte"))
     without = list(tasks_of(("figures",), TINY, quick=True))
-    assert {task.args[0].suite for task in without if task.func is run_case} == {"steps", "caps", "ablation"}  # type: ignore[attr-defined]
+    assert {task.args[0].suite for task in without if task.func is run_case} == {"steps", "caps", "sparse", "ablation"}  # type: ignore[attr-defined]
 
 
 def test_a_quick_run_in_processes_writes_rows_tables_and_pictures(
