@@ -132,6 +132,7 @@ class Engine:
         only_refuses = not messages and self._endings.next_s() <= now_s < self._decides_at_s()
         self._now_s = now_s
         self._table.begin(self._now_s)
+        self._ledger.idle.pass_time(self._now_s)
         if only_refuses:  # nothing is decided before something falls due, as without this wake-up
             self._endings.expire(self._now_s)
             return self._outbox.take_commands()
@@ -162,8 +163,8 @@ class Engine:
                 self._failed(message, now_s)
             case RequestCancelled(request_id):
                 self._endings.cancelled(request_id)
-            case BillArrived(batch_id, billed_duration_s):
-                self._ledger.bill(batch_id, billed_duration_s)
+            case BillArrived(batch_id, report, failure):
+                self._ledger.bill(batch_id, report, failure=failure)
             case ProbeMeasured():
                 self._probed(message, now_s)
             case PlanComputed(plan):
@@ -191,8 +192,8 @@ class Engine:
             self._due_s = min(due_s, self._circuits.next_s(self._now_s), self._spending.next_s())
         return self._due_s
 
-    def statistics(self) -> EngineStatistics:
-        """Returns the engine's state in numbers."""
+    def statistics(self, now_s: float = 0.0) -> EngineStatistics:
+        """Returns the engine's state in numbers; what instances cost idle is counted up to `now_s`, if it is later."""
         sent, estimate = self._outbox.in_flight.values(), self._uplink.estimate
         return EngineStatistics(
             queued_requests=self._admission.requests,
@@ -206,13 +207,11 @@ class Engine:
             uplink_rtt_s=estimate.rtt_s,
             edge_up=self._circuits.edge.closed,
             function_up=self._circuits.function.closed,
-            spent=self._ledger.spent,
-            leased=self._spending.left,
+            **self._spending.figures(max(now_s, self._now_s)),
             expected_drain_s=expected_drain_s(self._queues.values(), self._function.max_in_flight),
             draining=self._draining,
             changes=self._control.changes(),
             plan=self._plan,
-            tenants=self._ledger.by_tenant(self._now_s),
         )
 
     def explanation(self, request_id: int) -> Explanation | None:

@@ -53,6 +53,11 @@ class Invoked:
     error_type: str
     """Header X-Fc-Error-Type; if it is not empty, the function failed and is billed."""
 
+    @property
+    def initializer_failed(self) -> bool:
+        """Whether the platform says that the initializer of a new instance failed, so that the call never ran."""
+        return self.error_type == "InitializationError"
+
     def without_frame(self, error: Exception) -> str:
         """Returns a sentence about an answer whose body is not a frame.
 

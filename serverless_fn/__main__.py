@@ -13,6 +13,7 @@ from waitress.server import create_server
 
 from serverless_fn.app import create_app
 from serverless_fn.inference import Inference
+from serverless_fn.log_tail import LogTail
 from serverless_fn.settings import Settings, SettingsError, read_settings
 
 _HELP = """\
@@ -59,7 +60,7 @@ def serve(settings: Settings) -> None:
     """
     signal.signal(signal.SIGTERM, _exit)
     server = create_server(
-        create_app(Inference(settings)),
+        create_app(Inference(settings, LogTail.of_this_process())),
         host=settings.host,
         port=settings.port,
         # One thread computes; the others answer health checks and hold the requests that wait for it.

@@ -17,6 +17,7 @@ from models import catalogue
 from models.emulation import Emulation, emulation_for
 from models.errors import ModelError
 from scheduler import wire
+from serverless_fn.log_tail import LogTail
 from serverless_fn.settings import Settings
 
 if TYPE_CHECKING:
@@ -62,19 +63,33 @@ FRESH_S = 1.0
 class Inference:
     """Inference of one instance. Thread-safe; computes one batch at a time."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, log_tail: LogTail | None = None) -> None:
+        """Stores its parts.
+
+        Args:
+            settings: of the instance.
+            log_tail: what the process printed last, for callers that ask for it; None: nothing is kept.
+        """
         self._settings = settings
+        self._log_tail = log_tail
         self._lock = threading.Lock()
         self._loaded: _Loaded | None = None
         self._invoked = False
         self._loaded_at_s = time.perf_counter()
+        # Without an initializer the first invocation loads the model, and its duration contains that.
+        self._init_s: float | None = 0.0
 
     def initialize(self) -> None:
-        """Loads the model unless it is loaded.
+        """Runs the platform's initializer: loads the model unless it is loaded.
 
         Raises:
             ModelError: there is no such model, weights or profile; the message says what to do.
         """
+        started_s = time.perf_counter()
+        self._load()
+        self._init_s = time.perf_counter() - started_s
+
+    def _load(self) -> None:
         with self._lock:
             if self._loaded is None:
                 self._loaded = _load(self._settings)
@@ -90,6 +105,7 @@ class Inference:
         cold_start, self._invoked = not self._invoked and self._is_fresh(started_s), True
         header: dict[str, object] = {"instance_id": self._settings.instance_id, "cold_start": cold_start}
         payload, status = wire.Encoded(b"", None), 200
+        request_header: Mapping[str, object] = {}
         try:
             request_header, request_payload = wire.unpack_frame(frame)
             header["batch_id"] = str(request_header.get("batch_id", ""))
@@ -101,9 +117,15 @@ class Inference:
             status, header["error"] = 500, str(error)
         except _NotServed as error:
             status, header["error"] = error.status, str(error)
-        header |= {"status": status, "duration_s": time.perf_counter() - started_s, "memory_bytes": memory_bytes()}
+        header |= {"status": status, "memory_bytes": memory_bytes()}
         header.setdefault("service_s", 0.0)
         header.setdefault("batch_id", "")
+        init_s, self._init_s = self._init_s, None
+        if init_s is not None:
+            header["init_s"] = init_s
+        if request_header.get("log_tail") is True and self._log_tail is not None:
+            header["log_tail"] = self._log_tail.text()
+        header["duration_s"] = time.perf_counter() - started_s
         return Answer(status, wire.pack_frame(header, payload))
 
     def _is_fresh(self, now_s: float) -> bool:
@@ -118,7 +140,7 @@ class Inference:
         wanted = header.get("model", self._settings.model)
         if wanted != self._settings.model:
             raise _NotServed(404, f"this function serves {self._settings.model!r}, not {wanted!r}")
-        self.initialize()
+        self._load()
         loaded = self._loaded
         assert loaded is not None
         if header.get("warm") is True:

@@ -121,7 +121,7 @@ def assemble(
         state.connect(post=runner.post, left=lambda: engine.statistics().leased, known=lambda: control.saved(clock()))
     status = DaemonStatus(
         runner=runner.statistics,
-        engine=engine.statistics,
+        engine=lambda: engine.statistics(clock()),
         limits=limits.by_model,
         plans=plans,
         explanations=explanations.status,

@@ -28,6 +28,8 @@ class InferenceCall:
     """The client's own id of the request; empty if it gave none."""
     timeout_s: float | None = None
     """The client's own deadline, relative to `received_at_s`; None: the SLO of the class applies."""
+    log_tail: bool = False
+    """Whether the record of its function batch shall hold the end of the container's log."""
 
 
 @dataclass(frozen=True, slots=True)

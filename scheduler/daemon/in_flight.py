@@ -9,8 +9,9 @@ from scheduler.daemon.backends.batch_send import BatchSend, Clock, InferenceBack
 from scheduler.daemon.bodies import PendingCall, joined_inputs, parted_outputs
 from scheduler.daemon.calls import Answer
 from scheduler.daemon.logs import fields, log
-from scheduler.daemon.records import BatchRecord, BatchRing, batch_cost, billed_s, items_by_tenant
+from scheduler.daemon.records import BatchRecord, BatchRing, batch_bill, billed_s, items_by_tenant
 from scheduler.domain.batches import Batch, BatchReport, Failure, FailureKind
+from scheduler.domain.bills import Bill
 from scheduler.domain.latency import FunctionTier
 from scheduler.domain.messages import BatchFailed, BatchFinished, BillArrived, Message, ProbeMeasured
 from scheduler.domain.requests import Backend
@@ -113,7 +114,8 @@ class BatchSender:
 
     def send(self, batch: Batch, tier: FunctionTier | None, members: tuple[PendingCall, ...], *, now_s: float) -> None:
         """Starts to send a batch; its outcome is posted later, at its `give_up_at_s` at the latest."""
-        pending = _PendingBatch(BatchSend(batch, tier, now_s), members)
+        wants_log = any(member.call.log_tail for member in members)
+        pending = _PendingBatch(BatchSend(batch, tier, now_s, wants_log=wants_log), members)
         self._pending[batch.batch_id] = pending
         self._ring.sent(batch)
         task = self._start(self._run(pending), name=f"batch-{batch.batch_id}")
@@ -126,6 +128,10 @@ class BatchSender:
     def left(self) -> list[dict[str, object]]:
         """Returns how many batches left for each place, by why they left when they did."""
         return self._ring.left()
+
+    def disbelieved(self) -> list[dict[str, object]]:
+        """Returns how many reports of functions could not be true, by tier and field."""
+        return self._ring.disbelieved()
 
     def answered(self, batch_id: int) -> AnsweredBatch:
         """Returns an answered batch until `forget_answered`; KeyError after that."""
@@ -209,15 +215,15 @@ class BatchSender:
             self._record_late(pending, reply.report)
             return
         self._end(pending)
-        cost = batch_cost(pending.send, reply.report)
+        bill = batch_bill(pending.send, reply.report)
         self._answered[batch.batch_id] = AnsweredBatch(
             send=pending.send,
             report=reply.report,
             read_at_s=reply.read_at_s,
             parts=dict(zip(batch.request_ids, parts, strict=True)),
-            cost=cost,
+            cost=bill.total,
         )
-        self._record(pending, reply.report, cost=cost)
+        self._record(pending, reply.report, bill)
         self._post(BatchFinished(batch.batch_id, reply.report))
 
     def _fail(self, pending: _PendingBatch, failure: Failure, report: BatchReport) -> None:
@@ -245,9 +251,9 @@ class BatchSender:
         """Records the outcome of a batch that was given up: no client gets it, but its bill is now known."""
         pending.cancel_guard()
         self.late_answers += 1
-        self._record(pending, report, cost=batch_cost(pending.send, report, failure), error=pending.given_up)
-        if report.billed_duration_s is not None:
-            self._post(BillArrived(pending.batch.batch_id, report.billed_duration_s))
+        self._record(pending, report, batch_bill(pending.send, report, failure, final=True), error=pending.given_up)
+        if pending.send.tier is not None:
+            self._post(BillArrived(pending.batch.batch_id, report, None if failure is None else failure.kind))
 
     def _end(self, pending: _PendingBatch) -> None:
         pending.cancel_guard()
@@ -255,14 +261,12 @@ class BatchSender:
 
     def _report_failure(self, pending: _PendingBatch, failure: Failure, report: BatchReport) -> None:
         batch = pending.batch
-        self._record(pending, report, cost=batch_cost(pending.send, report, failure), error=failure)
+        self._record(pending, report, batch_bill(pending.send, report, failure), error=failure)
         what = {"batch_id": batch.batch_id, "backend": batch.backend.value, "tier": batch.tier, "items": batch.items}
         log(logging.WARNING, "batch_failed", **what, kind=failure.kind.value, message=failure.message)
         self._post(BatchFailed(batch.batch_id, failure, report))
 
-    def _record(
-        self, pending: _PendingBatch, report: BatchReport, *, cost: float, error: Failure | None = None
-    ) -> None:
+    def _record(self, pending: _PendingBatch, report: BatchReport, bill: Bill, *, error: Failure | None = None) -> None:
         batch = pending.batch
         self._ring.add(
             BatchRecord(
@@ -271,7 +275,8 @@ class BatchSender:
                 wait_max_s=max((_wait_s(batch, member) for member in pending.members), default=0.0),
                 report=report,
                 billed_s=billed_s(pending.send, report),
-                cost=cost,
+                bill=bill,
+                log_tail=pending.send.log_tail,
                 error="" if error is None else f"{error.kind.value}: {error.message}",
                 tenants=items_by_tenant([member.call for member in pending.members], self._ring.tenants),
             )

@@ -7,8 +7,8 @@ from itertools import islice
 
 from scheduler.daemon.backends.batch_send import BatchSend
 from scheduler.daemon.calls import InferenceCall
-from scheduler.dispatch import ledger
 from scheduler.domain.batches import Batch, BatchReport, Failure
+from scheduler.domain.bills import Bill, bill_of, purpose_of
 from scheduler.domain.tenants import tenant_label
 
 
@@ -23,15 +23,17 @@ class BatchRecord:
     report: BatchReport
     billed_s: float | None
     """Seconds that the provider bills for `report.billed_duration_s`, rounded; None on the edge and where unknown."""
-    cost: float
+    bill: Bill
     error: str = ""
     """Kind and message of the failure; empty for an answered batch."""
     tenants: str = ""
     """Items of each tenant, as "lab 3, other 1"; empty without tenants."""
+    log_tail: str = ""
+    """End of the container's log, where a request of the batch asked for it."""
 
     def row(self) -> dict[str, object]:
         """Returns the record as JSON shows it."""
-        batch, report = self.batch, self.report
+        batch, report, bill = self.batch, self.report, self.bill
         return {
             "batch_id": batch.batch_id,
             "backend": batch.backend.value,
@@ -54,9 +56,16 @@ class BatchRecord:
             "billed_s": self.billed_s,
             "memory_bytes": report.memory_bytes,
             "instance_id": report.instance_id,
-            "cost": self.cost,
+            "init_s": report.init_s,
+            "what": purpose_of(batch).value if batch.tier else "",
+            "cost": bill.total,
+            "call_cost": bill.call,
+            "start_cost": bill.start,
+            "start_estimate_cost": bill.start_estimate,
+            "provisioning_cost": bill.provisioning,
             "error": self.error,
             "tenants": self.tenants,
+            "log_tail": self.log_tail,
         }
 
 
@@ -72,15 +81,21 @@ def billed_s(batch_send: BatchSend, report: BatchReport) -> float | None:
     return batch_send.tier.price.billed_s(report.billed_duration_s)
 
 
-def batch_cost(batch_send: BatchSend, report: BatchReport, failure: Failure | None = None) -> float:
-    """Returns a batch's cost: from the container's duration if it is known, else as expected when it was sent.
+def batch_bill(
+    batch_send: BatchSend, report: BatchReport, failure: Failure | None = None, *, final: bool = False
+) -> Bill:
+    """Returns what a batch cost, as the ledger books it; nothing on the edge.
 
-    A failure that the provider does not bill costs nothing; an invocation that ran, or may have run, is billed.
+    Args:
+        batch_send: the batch.
+        report: what came back.
+        failure: why it failed; None where it was answered.
+        final: whether no answer is awaited any more.
     """
     if batch_send.tier is None:
-        return 0.0
+        return Bill()
     kind = None if failure is None else failure.kind
-    return ledger.batch_cost(batch_send.tier.price, report, expected_cost=batch_send.batch.expected_cost, failure=kind)
+    return bill_of(batch_send.batch, batch_send.tier.price, report, kind, final=final)
 
 
 def items_by_tenant(calls: Iterable[InferenceCall], configured: Collection[str]) -> str:
@@ -109,6 +124,7 @@ class BatchRing:
         self._last_number = 0
         self._placements: Counter[tuple[str, str]] = Counter()
         self._left: Counter[tuple[str, str]] = Counter()
+        self._disbelieved: Counter[tuple[str, str]] = Counter()
 
     def sent(self, batch: Batch) -> None:
         """Counts a batch that leaves, and its requests, by its place and by why it left and what decided for each."""
@@ -128,8 +144,14 @@ class BatchRing:
             {"place": place, "why": why, "batches": batches} for (place, why), batches in sorted(self._left.items())
         ]
 
+    def disbelieved(self) -> list[dict[str, object]]:
+        """Returns how many reports of each tier had a field that contradicts what was measured."""
+        counted = sorted(self._disbelieved.items())
+        return [{"tier": tier, "field": name, "reports": reports} for (tier, name), reports in counted]
+
     def add(self, record: BatchRecord) -> None:
         """Appends a record, which replaces an earlier one of the same batch; drops the oldest one of a full ring."""
+        self._disbelieved.update([(record.batch.tier, name) for name in record.report.disbelieved])
         self._last_number += 1
         self._records.pop(record.batch.batch_id, None)
         self._records[record.batch.batch_id] = (self._last_number, record)

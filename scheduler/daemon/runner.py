@@ -224,6 +224,7 @@ class Runner:
             late_answers=self._sender.late_answers,
             placements=self._sender.placements(),
             batches_left=self._sender.left(),
+            disbelieved=self._sender.disbelieved(),
         )
 
     def _perform(self, messages: Sequence[Message], commands: Sequence[Command], now_s: float) -> None:

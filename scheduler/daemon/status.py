@@ -29,6 +29,8 @@ class RunnerStatistics:
     """Requests sent to each place for each reason."""
     batches_left: Sequence[Mapping[str, object]] = ()
     """Batches sent to each place, by why they left when they did."""
+    disbelieved: Sequence[Mapping[str, object]] = ()
+    """Reports of functions that contradict what was measured, by tier and field."""
 
 
 class PlanHistory:

@@ -32,6 +32,8 @@ _COLUMN_OF = {
 SECONDS_KEPT = 300
 """Length of the history on the dashboard, seconds."""
 
+_SPENT_LABELS = ("what", "tier", "model", "tenant", "currency")
+
 _LATENCY_BUCKETS_S = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 1.0, 1.5, 2.0, 5.0, 10.0, 60.0)
 _OWN_BUCKETS_S = (0.0001, 0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.5)
 _ITEM_BUCKETS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
@@ -244,6 +246,8 @@ class _StatusCollector(Collector):
     def __init__(self, status: Callable[[], Mapping[str, object]], backends: Callable[[], Sequence[str]]) -> None:
         self._status = status
         self._backends = backends
+        self._highest: dict[tuple[str, ...], float] = {}
+        """Of the money spent, by its labels."""
 
     def collect(self) -> Iterator[Metric]:
         status = self._status()
@@ -267,6 +271,18 @@ class _StatusCollector(Collector):
         yield _placements(status)
         yield _batches_left(status)
         yield from _state(status)
+        yield _disbelieved(status)
+        yield self._spent(values)
+
+    def _spent(self, engine: Mapping[str, Any]) -> Metric:
+        text = "Money spent on functions, in the label's currency; corrected downwards only in /v1/status."
+        family = CounterMetricFamily("edgeburst_spent", text, labels=_SPENT_LABELS)
+        for row in engine.get("spending", ()):
+            labels = tuple(row[name] for name in _SPENT_LABELS)
+            # A counter must not fall: a correction downwards is made up for by what is spent later.
+            self._highest[labels] = max(self._highest.get(labels, 0.0), row["amount"])
+            family.add_metric(labels, self._highest[labels])
+        return family
 
 
 def _state(status: Mapping[str, Any]) -> Iterator[Metric]:
@@ -290,4 +306,12 @@ def _placements(status: Mapping[str, Any]) -> Metric:
     family = CounterMetricFamily("edgeburst_placements", sent, labels=["place", "reason"])
     for row in status.get("placements", ()):
         family.add_metric([row["place"], row["reason"]], row["requests"])
+    return family
+
+
+def _disbelieved(status: Mapping[str, Any]) -> Metric:
+    text = "Reports of functions with a field that contradicts what was measured; the prediction was used instead."
+    family = CounterMetricFamily("edgeburst_disbelieved_reports", text, labels=["tier", "field"])
+    for row in status.get("disbelieved", ()):
+        family.add_metric([row["tier"], row["field"]], row["reports"])
     return family

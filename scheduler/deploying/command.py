@@ -120,6 +120,8 @@ def run(args: argparse.Namespace) -> int:
 
 def _run(args: argparse.Namespace) -> int:
     config, wanted = _read(args)
+    if args.verb == "apply":
+        config.refuse_idle_over_cap()
     platform = _platform(config, args)
     if variable := proxy_variable():
         print(f"edgeburst: calls use the proxy in {variable}; unset it to avoid that", file=sys.stderr)

@@ -200,8 +200,8 @@ def _configuration(deploy: DeploySection, model: ModelSection, wanted: _Wanted) 
             },
         },
         "instanceLifecycleConfig": {
+            # No pre-stop hook: each call of it would be billed, and the container has nothing to do in it.
             "initializer": {"handler": "index.initialize", "timeout": 120},
-            "preStop": {"handler": "index.preStop", "timeout": 10},
         },
         "environmentVariables": {
             "MODEL": model.name,

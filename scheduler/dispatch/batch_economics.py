@@ -121,7 +121,8 @@ class BatchEconomics:
         late = self._late_cost(buffer, first, items, begins_s, cold)
         if last is not first:
             late = 0.5 * (late + self._late_cost(buffer, last, items, begins_s, cold))
-        return buffer.prices.costs[items] + len(members) * late
+        start = buffer.start_price * (buffer.cold if cold is None else cold)
+        return buffer.prices.costs[items] + start + len(members) * late
 
     def joining(self, buffer: FunctionBuffer, queued: QueuedRequest, *, now_s: float) -> float:
         """Returns what it would cost to add a request to the batch being gathered; inf if it does not fit."""
@@ -166,7 +167,7 @@ class BatchEconomics:
     def _share(
         self, buffer: FunctionBuffer, request: Request, size: int, begins_s: float, lateness_price: float
     ) -> Share:
-        money = buffer.prices.costs[size] * request.items / size
+        money = (buffer.prices.costs[size] + buffer.start_cost) * request.items / size
         late = self.late_probability(buffer, size, request.deadline_s - begins_s)
         return Share(size, money, late, money + lateness_price * late)
 
@@ -281,7 +282,8 @@ class BatchEconomics:
         with_them = self.cost(buffer, queue.members, items=items, begins_s=begins_s)
         fresh_s = last.deadline_s - last.arrived_at_s - (begins_s - at_s)
         newcomers = more * buffer.lateness.late_cost(last.class_name) * self.late_probability(buffer, items, fresh_s)
-        return more * buffer.prices.spill_cost - (with_them + newcomers - now_cost)
+        fresh = buffer.prices.spill_cost + buffer.start_cost / max(1, buffer.prices.cheapest_size)
+        return more * fresh - (with_them + newcomers - now_cost)
 
     def cheapest_prefix(
         self, buffer: FunctionBuffer, members: Sequence[QueuedRequest], *, now_s: float

@@ -33,6 +33,9 @@ percentile of 0.99 is about."""
 JOINS = 4
 """Members that joined last, whose distances say how soon the next one will. Judgement: a burst is known after four, and
 a lone request is no burst."""
+MOST_OF_STARTS = 0.99
+"""Percentile of a start's billed seconds that is held back from the spend caps. By definition: one start in a hundred
+may cost more than was held back."""
 SURELY_COLD = 0.95
 """Probability of a cold start where nothing else explains a late answer. Judgement: in simulations of 3,000 requests
 halving it changes cost within noise."""
@@ -67,6 +70,9 @@ class WarmPool(Protocol):
 
     def start_exceeds(self, seconds: float) -> float:
         """Returns the probability that a cold start takes longer than so many seconds."""
+
+    def init_s(self, percentile: float) -> float:
+        """Returns the seconds within which the billed part of a start, the initializer, is over with a probability."""
 
     def sent(self, batch_id: int, *, now_s: float, back_s: float) -> None:
         """Notes that a batch, or a warming call, was sent, and when it is back at the latest from a warm instance."""
@@ -110,6 +116,8 @@ class FunctionBuffer:
     """Median seconds of one."""
     starts_s: tuple[float, ...] = ()
     """The seconds of one at `START_PERCENTILES`."""
+    start_price: float = 0.0
+    """Money for the start of an instance, should a batch meet one; 0 where none can."""
     tried_at_s: float = -math.inf
     """When a request was last sent only to find out whether the tier is still as slow as it seems."""
     _cold_seen_s: float = -math.inf
@@ -315,7 +323,28 @@ class FunctionBuffer:
         if self.cold > COLD_COUNTS and now_s > overdue_s:
             # The batch that was sent first should be back if it had met a warm instance.
             self.cold = max(self.cold, SURELY_COLD)
+        self.start_price = self.tier.price.cost(self.warm.init_s(0.5)) if self.may_start else 0.0
         self._cold_factor = self.cold / forecast if forecast > 0.0 else 1.0
+
+    @property
+    def start_cost(self) -> float:
+        """Expected money for the start of an instance, should a batch be sent now."""
+        return self.cold * self.start_price
+
+    @property
+    def may_start(self) -> bool:
+        """Whether the next batch could meet a cold start at all: no instance is deployed that always is there for it.
+
+        What is merely learned of warm instances is no promise.
+        """
+        return self.warm is not None and self.warm.busy >= self.tier.provisioned
+
+    def most_for_starts(self, batches: int) -> float:
+        """Returns the money that the starts of instances for the next batches are unlikely to exceed."""
+        if self.warm is None:
+            return 0.0
+        starts = min(batches, max(0, self.warm.busy + batches - self.tier.provisioned))
+        return starts * self.tier.price.cost(self.warm.init_s(MOST_OF_STARTS)) if starts else 0.0
 
     def cold_at(self, at_s: float, *, now_s: float, behind: int = 0) -> float:
         """Returns the probability that a batch that leaves at a time, as foreseen now, meets a cold start.

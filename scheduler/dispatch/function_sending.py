@@ -4,6 +4,7 @@ from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
+from typing import TypedDict
 
 from scheduler.dispatch.function_buffer import COLD_COUNTS, FunctionBuffer, items_of
 from scheduler.dispatch.function_side import FunctionSide, buffer_of, first_batch
@@ -11,7 +12,7 @@ from scheduler.dispatch.model_queues import ModelQueues
 from scheduler.dispatch.outbox import Outbox, Sending
 from scheduler.dispatch.queue import QueuedRequest
 from scheduler.dispatch.tenant_money import Parts
-from scheduler.domain.batches import WhyLeft
+from scheduler.domain.batches import Batch, WhyLeft
 
 STALL_GRACE_S = 0.05
 """How much later than its safe service a batch may be back before the link is taken to have stalled. Judgement: halved
@@ -144,6 +145,7 @@ class FunctionSending:
                 why_left=why,
                 expected_cost=cost,
                 size_factor=buffer.plan.size_factor,
+                **_start_terms(buffer, now_s=now_s),
             ),
         )
         longest_s = service_s * (times.margin - 1.0) + side.uplink.estimate.margin_s + STALL_GRACE_S
@@ -158,7 +160,7 @@ class FunctionSending:
             warm=buffer.cold <= COLD_COUNTS,
         )
         parts, max_cost = side.ledger.tenants.parts(members), side.max_cost(buffer, items)
-        self._book(batch.batch_id, buffer, cost=cost, max_cost=max_cost, parts=parts, now_s=now_s)
+        self._book(batch, buffer, max_cost=max_cost, parts=parts, now_s=now_s)
         self._occupy_instance(batch.batch_id, buffer, now_s=now_s, back_s=overdue_s)
 
     def warm_up(self, buffer: FunctionBuffer, *, now_s: float) -> None:
@@ -174,30 +176,52 @@ class FunctionSending:
             give_up_at_s=now_s + min(takes_s, PATIENCE_S) + PATIENCE_S,
             why_left=WhyLeft.WARMING,
             expected_cost=cost,
+            **_start_terms(buffer, now_s=now_s),
         )
         batch = self.outbox.send_warming(buffer.model.name, sending)
         uplink.occupy(batch_id=batch.batch_id, body_bytes=0, now_s=now_s, finish_s=finish_s, pool=buffer.pool)
-        self._book(batch.batch_id, buffer, cost=cost, max_cost=self.side.max_cost(buffer, 1), now_s=now_s)
+        self._book(batch, buffer, max_cost=self.side.max_cost(buffer, 1), now_s=now_s)
         back_s = now_s + uplink.idle_path_s(0) + uplink.estimate.margin_s + STALL_GRACE_S
         self._occupy_instance(batch.batch_id, buffer, now_s=now_s, back_s=back_s)
 
     def _book(
         self,
-        batch_id: int,
+        batch: Batch,
         buffer: FunctionBuffer,
         *,
-        cost: float,
         max_cost: float,
         now_s: float,
         parts: Parts = (),
     ) -> None:
-        price = buffer.tier.price
-        self.side.ledger.book(batch_id, price=price, expected_cost=cost, now_s=now_s, max_cost=max_cost, parts=parts)
+        self.side.ledger.book(
+            batch,
+            buffer.tier.price,
+            now_s=now_s,
+            max_cost=max_cost,
+            parts=parts,
+            on_provisioned=buffer.warm is not None and not buffer.may_start,
+        )
 
     @staticmethod
     def _occupy_instance(batch_id: int, buffer: FunctionBuffer, *, now_s: float, back_s: float) -> None:
         if buffer.warm is not None:
             buffer.warm.sent(batch_id, now_s=now_s, back_s=back_s)
+
+
+class _StartTerms(TypedDict):
+    """What is known of a cold start when a batch leaves; the fields of a Sending."""
+
+    cold_risk: float
+    start_s: float
+    init_s: float
+
+
+def _start_terms(buffer: FunctionBuffer, *, now_s: float) -> _StartTerms:
+    warm = buffer.warm
+    if warm is None:
+        return {"cold_risk": 0.0, "start_s": 0.0, "init_s": 0.0}
+    cold_risk = warm.cold_probability(now_s) if buffer.may_start else 0.0
+    return {"cold_risk": cold_risk, "start_s": warm.start_s(0.5), "init_s": warm.init_s(0.5)}
 
 
 def _give_up_at_s(queues: ModelQueues, members: Sequence[QueuedRequest], *, finish_s: float) -> float:

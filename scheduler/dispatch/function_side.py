@@ -128,10 +128,14 @@ class FunctionSide:
 
     def _max_cost_of(self, buffer: FunctionBuffer, items: int) -> float:
         full, rest = divmod(items, buffer.max_items)
-        return full * self.max_cost(buffer, buffer.max_items) + (self.max_cost(buffer, rest) if rest else 0.0)
+        cost = full * self._max_call(buffer, buffer.max_items) + (self._max_call(buffer, rest) if rest else 0.0)
+        return cost + buffer.most_for_starts(full + (rest > 0))
 
     def max_cost(self, buffer: FunctionBuffer, items: int) -> float:
-        """Returns the money that such a batch is unlikely to exceed."""
+        """Returns the money that such a batch is unlikely to exceed, with the start of its instance where possible."""
+        return self._max_call(buffer, items) + buffer.most_for_starts(1)
+
+    def _max_call(self, buffer: FunctionBuffer, items: int) -> float:
         times = buffer.known_times
         return buffer.tier.price.cost(times.median_s[items] * math.exp(times.scatter.quantile(MAX_COST_PERCENTILE)))
 

@@ -32,6 +32,11 @@ class Sending(NamedTuple):
     expected_cost: float = 0.0
     size_factor: float = 1.0
     why_left: WhyLeft | None = None
+    cold_risk: float = 0.0
+    start_s: float = 0.0
+    """Expected (median) seconds of a cold start."""
+    init_s: float = 0.0
+    """Those of them that are billed."""
 
 
 @dataclass(slots=True)
@@ -66,6 +71,10 @@ class Outbox:
             size_factor=sending.size_factor,
             reasons=tuple([q.reason for q in members]),
             why_left=sending.why_left,
+            hedge=all([q.copies > 0 for q in members]),
+            cold_risk=sending.cold_risk,
+            predicted_start_s=sending.start_s,
+            predicted_init_s=sending.init_s,
         )
         attempt = Attempt(sending.place.backend, batch.batch_id, sending.now_s)
         for queued in members:
@@ -91,6 +100,9 @@ class Outbox:
             predicted_service_s=0.0,
             expected_cost=sending.expected_cost,
             why_left=sending.why_left,
+            cold_risk=sending.cold_risk,
+            predicted_start_s=sending.start_s,
+            predicted_init_s=sending.init_s,
         )
         self._leave(batch, ())
         self.warming_calls += 1

@@ -184,15 +184,20 @@ class SpendCap:
         lease = self.lease
         return lease is None or lease.dry or lease.left >= lease.batch_cost or not self.capped
 
-    def configure(self, *, per_hour: float | None, per_day: float | None, leased: bool = False) -> None:
+    def configure(
+        self, *, per_hour: float | None, per_day: float | None, leased: bool = False, idle_per_s: float = 0.0
+    ) -> None:
         """Takes over reloaded caps; money spent before counts.
 
         Args:
             per_hour: cap on any hour; None: none.
             per_day: cap on any 24 hours.
             leased: whether money is leased from a ledger, which stays so once it is.
+            idle_per_s: what provisioned instances cost a second whatever is sent; it comes off both caps first.
         """
-        self.per_hour, self.per_day = per_hour, per_day
+        hour_s, day_s = self.hour.bucket_s * self.hour.buckets, self.day.bucket_s * self.day.buckets
+        self.per_hour = None if per_hour is None else max(0.0, per_hour - idle_per_s * hour_s)
+        self.per_day = None if per_day is None else max(0.0, per_day - idle_per_s * day_s)
         if leased and self.lease is None:
             self.lease = Lease()
 

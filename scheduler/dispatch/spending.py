@@ -3,13 +3,16 @@
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import TypedDict
 
 from scheduler.dispatch.function_side import FunctionSide
 from scheduler.dispatch.model_queues import ModelQueues
 from scheduler.dispatch.outbox import Outbox
 from scheduler.dispatch.spend_cap import STATE, Lease, OverCap
+from scheduler.domain.bills import Spent
 from scheduler.domain.messages import RequestSpend, ReturnSpend, SpendGranted
 from scheduler.domain.plans import EngineSettings
+from scheduler.domain.tenants import TenantStatistics
 
 SLICE = 0.01
 """Part of a cap that is leased at a time: what a process that is killed may lose of it."""
@@ -19,6 +22,15 @@ ANSWER_LIMIT_S = 1.0
 """A ledger that has not answered by then cannot be written, as far as requests go. A lease takes milliseconds."""
 KEPT_SLICES = 3.0
 """Slices above the threshold from which on money is given back: bills below what was held back release much at once."""
+
+
+class MoneyFigures(TypedDict):
+    """The fields of the engine's statistics that are about money."""
+
+    spent: float
+    leased: float | None
+    spending: tuple[Spent, ...]
+    tenants: tuple[TenantStatistics, ...]
 
 
 @dataclass(slots=True)
@@ -43,13 +55,23 @@ class Spending:
         lease = self.side.ledger.cap.lease
         return None if lease is None else lease.left
 
+    def figures(self, now_s: float) -> MoneyFigures:
+        """Returns what was spent up to now, as the engine's statistics show it."""
+        ledger = self.side.ledger
+        ledger.idle.pass_time(now_s)
+        return {
+            "spent": ledger.spent,
+            "leased": self.left,
+            "spending": ledger.spending(),
+            "tenants": ledger.by_tenant(now_s),
+        }
+
     def configure(self, settings: EngineSettings) -> None:
         """Takes over reloaded settings; under other caps the ledger may give more, so it is asked at once."""
-        self.side.ledger.cap.configure(
-            per_hour=settings.spend_per_hour, per_day=settings.spend_per_day, leased=settings.spend_leased
-        )
+        self.side.ledger.configure(settings)
         self.side.configure(max_in_flight=settings.max_function_in_flight, over_cap=OverCap(settings.over_cap))
-        caps = settings.spend_per_hour, settings.spend_per_day
+        cap = self.side.ledger.cap
+        caps = cap.per_hour, cap.per_day
         if caps != self._caps:
             self._caps, self.again_at_s = caps, -math.inf
 

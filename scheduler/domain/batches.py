@@ -62,6 +62,14 @@ class Batch:
     """The reason for the place of each request, in the order of `request_ids`; empty: not known."""
     why_left: WhyLeft | None = None
     """None: not known."""
+    hedge: bool = False
+    """Whether it carries second copies of requests that are in another batch."""
+    cold_risk: float = 0.0
+    """Probability that it meets a cold start, as far as that was known."""
+    predicted_start_s: float = 0.0
+    """Expected (median) seconds of one, until the instance serves."""
+    predicted_init_s: float = 0.0
+    """Expected (median) seconds of them that are billed: those of the initializer. 0: nothing is known of starts."""
 
     @property
     def backend(self) -> Backend:
@@ -98,6 +106,12 @@ class BatchReport:
     cold_start: bool | None = None
     instance_id: str = ""
     memory_bytes: int | None = None
+    init_s: float | None = None
+    """Seconds of its instance's initializer, which the provider bills, with the first answer of an instance."""
+    initializer_failed: bool = False
+    """Whether the platform says that the initializer of a new instance failed, so that the program never began."""
+    disbelieved: tuple[str, ...] = ()
+    """Fields of the function's report that contradict what was measured, and were replaced by predictions."""
 
 
 class FailureKind(str, Enum):

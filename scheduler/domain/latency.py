@@ -100,3 +100,7 @@ class FunctionTier:
     max_in_flight: int = 32
     max_body_bytes: int = ANY_BYTES
     """Most bytes of the requests of one call: what the provider's limit leaves beside encoding and frame."""
+    provisioned: int = 0
+    """Instances that the provider always keeps warm, as deployed: no batch meets a cold start while fewer are busy."""
+    idle_per_s: float = 0.0
+    """Money a second for each of them without a call, in the price's currency."""

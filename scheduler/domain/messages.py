@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from scheduler.domain.batches import Batch, BatchReport, Failure
+from scheduler.domain.batches import Batch, BatchReport, Failure, FailureKind
 from scheduler.domain.errors import Refusal
 from scheduler.domain.plans import EngineSettings, Limits, Plan, Snapshot
 from scheduler.domain.requests import Backend, Request
@@ -41,11 +41,16 @@ class BatchFailed:
 
 @dataclass(frozen=True, slots=True)
 class BillArrived:
-    """Bill of a batch that was given up: it was answered after all. The answer is not used, the cost counts."""
+    """Bill of a batch that was given up: it was answered after all, or will never be.
+
+    The answer is not used, the cost counts.
+    """
 
     batch_id: int
-    billed_duration_s: float
-    """Seconds before rounding, measured in the container."""
+    report: BatchReport
+    """What came back; without a billed duration the connection has ended and the bill stays unknown."""
+    failure: FailureKind | None = None
+    """How the wait for the answer ended; None: with an answer."""
 
 
 @dataclass(frozen=True, slots=True)

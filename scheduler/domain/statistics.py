@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from scheduler.domain.bills import Spent
 from scheduler.domain.plans import Plan
 from scheduler.domain.tenants import TenantStatistics
 
@@ -42,3 +43,5 @@ class EngineStatistics:
     plan: Plan | None
     tenants: tuple[TenantStatistics, ...] = ()
     """What each configured tenant, and all others together, hold and used."""
+    spending: tuple[Spent, ...] = ()
+    """The settled part of `spent`, by purpose, tier, model and tenant."""

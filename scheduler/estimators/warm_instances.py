@@ -95,6 +95,7 @@ class WarmInstances:
         self._quantiles_s: tuple[float, ...] = ()
         self.changes = 0
         """Counts what happened to the pool: as long as it is the same, so is every forecast."""
+        self._inits = ResidualWindow(size=STARTS, prior_sigma=START_SIGMA)
         # A cold and a warm start, half each: nothing is known of a platform before its first answer.
         self._unknown_cold, self._unknown_starts = 0.5, 1.0
 
@@ -156,6 +157,7 @@ class WarmInstances:
     def keep_starts(self, count: int) -> None:
         """Forgets the seconds of all cold starts but the last `count`: those before belong to another regime."""
         self._starts.keep_newest(count)
+        self._inits.keep_newest(count)
         self._quantiles_s = ()
 
     def start_exceeds(self, seconds: float) -> float:
@@ -167,6 +169,10 @@ class WarmInstances:
         if len(self._quantiles_s) != len(percentiles):
             self._quantiles_s = tuple([self.start_s(percentile) for percentile in percentiles])
         return self._quantiles_s
+
+    def init_s(self, percentile: float) -> float:
+        """Returns the seconds within which an initializer, the billed part of a start, ends with a probability."""
+        return self._prior_start_s * math.exp(self._inits.quantile(percentile))
 
     def wait_s(self, at_s: float, percentile: float) -> float:
         """Returns the seconds within which a batch sent at a time has its instance with a given probability.
@@ -222,7 +228,7 @@ class WarmInstances:
             # An instance that was idle at the send would have been used.
             self._idle = [idle for idle in self._idle if idle.since_s > underway.at_s]
             if report.service_s is not None:
-                self._note_start(report.elapsed_s - report.service_s - expected_path_s)
+                self._note_start(report.elapsed_s - report.service_s - expected_path_s, report.init_s)
         self._keep(Idle(now_s, report.instance_id))
 
     def snapshot(self, now_s: float) -> dict[str, object]:
@@ -288,11 +294,15 @@ class WarmInstances:
         self._unknown_cold = UNKNOWN_MEMORY * self._unknown_cold + cold
         self._unknown_starts = UNKNOWN_MEMORY * self._unknown_starts + 1.0
 
-    def _note_start(self, start_s: float) -> None:
+    def _note_start(self, start_s: float, init_s: float | None) -> None:
         # A start shorter than the variation of the path is no start.
         if start_s > 0:
             self._starts.update(math.log(start_s / self._prior_start_s))
             self._quantiles_s = ()
+        # A container that does not report its initializer may be billed for the whole start.
+        billed_s = start_s if init_s is None else init_s
+        if billed_s > 0:
+            self._inits.update(math.log(billed_s / self._prior_start_s))
 
     def _keep(self, instance: Idle) -> None:
         same = [idle for idle in self._idle if idle.instance_id == instance.instance_id != ""]

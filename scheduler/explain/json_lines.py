@@ -190,12 +190,12 @@ def _sending_of(values: Mapping[str, Any]) -> Sending:
         reasons=tuple(map(Reason, values["reasons"])),
         # Lines of earlier versions do not say it.
         why_left=WhyLeft(values["why_left"]) if values.get("why_left") else None,
-        **{name: _number(values[name]) for name in _batch_fields()},
+        **{name: _number(values[name]) for name in _batch_fields() if name in values},
     )
     return Sending(
         batch,
         values["settled_at_s"],
-        None if report is None else BatchReport(**report),
+        None if report is None else BatchReport(**{**report, "disbelieved": tuple(report.get("disbelieved", ()))}),
         None if kind is None else FailureKind(kind),
         values["cost"],
     )

@@ -27,11 +27,13 @@ class Target:
         url: URL of the daemon or another server of the protocol, without a slash at its end.
         model: name of the model.
         input_name: name of its only input, a BYTES tensor of encoded pictures.
+        log_tail: whether the daemon shall record the end of the containers' logs.
     """
 
     url: str
     model: str
     input_name: str = "image"
+    log_tail: bool = False
 
     @property
     def infer_url(self) -> str:
@@ -69,7 +71,9 @@ async def exchange(
 ) -> Reply:
     """Sends one picture and returns the outcome; a failure is an outcome too."""
     tensor = Tensor.from_elements(target.input_name, [data])
-    body = wire.encode_request(InferRequest(request_id, (tensor,), binary_by_default=True))
+    parameters: dict[str, object] = {"log_tail": True} if target.log_tail else {}
+    request = InferRequest(request_id, (tensor,), parameters=parameters, binary_by_default=True)
+    body = wire.encode_request(request)
     try:
         async with session.post(target.infer_url, data=body.body, headers=body.headers) as response:
             content = await response.read()

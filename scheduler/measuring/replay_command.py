@@ -60,6 +60,9 @@ def add_parser(subparsers: Any) -> None:
     )
     parser.add_argument("--out", type=Path, metavar="DIR", help="write the results to this folder")
     parser.add_argument("--json", action="store_true", help="print the summary as one JSON object")
+    parser.add_argument(
+        "--log-tail", action="store_true", help="record the last 2 KB of each container's log in invocations.csv"
+    )
     _add_arrivals(parser)
     _add_payloads(parser)
 
@@ -112,7 +115,7 @@ def run(args: argparse.Namespace) -> int:
     """
     schedule = _schedule(args)
     workload, payloads = make_workload(schedule), _payloads(args)
-    target = Target(args.url, args.model, served_model(args.url, args.model).input_name)
+    target = Target(args.url, args.model, served_model(args.url, args.model).input_name, log_tail=args.log_tail)
     if args.out is not None:
         make_folder(args.out)
     result, batches, missed = asyncio.run(_replay(args, workload, payloads, target))

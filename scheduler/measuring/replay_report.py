@@ -55,7 +55,12 @@ BATCH_COLUMNS = (
     "service_s",
     "elapsed_s",
     "start_kind",
+    "what",
     "cost",
+    "call_cost",
+    "start_cost",
+    "start_estimate_cost",
+    "provisioning_cost",
     "error",
     "tenants",
 )
@@ -70,9 +75,12 @@ INVOCATION_COLUMNS = (
     "instance_id",
     "duration_s",
     "billed_s",
+    "init_s",
     "memory_bytes",
+    "what",
     "cost",
     "error",
+    "log_tail",
 )
 _TOLD = ("backend", "tier", "batch_id", "batch_items", "service_s", "cost", "cold_start", "attempts")
 _ERRORS_NAMED = 10

@@ -190,20 +190,24 @@ class SimulatedFunctions:
         pool.release(begins_s + service_s)
         finish_s = arrived_s + start_s + service_s + self._uplink.rtt_s / 2
         cost, cold_start = tier.price.cost(service_s), start_s > 0
-        broken = self._broken(batch, now_s=now_s, finish_s=finish_s)
-        if broken is not None:
-            # After a timeout the connection stays open and the bill is received; a broken connection carries no bill.
-            timed_out = broken[1].failure.kind is FailureKind.TIMEOUT and self._faults.next_down_s(now_s) >= finish_s
-            billed = timed_out and finish_s <= broken[0] + LATE_LIMIT_S
-            bill = (finish_s, BillArrived(batch.batch_id, service_s)) if billed else None
-            return Outcome(broken[0], broken[1], cost, cold_start, bill)
+        if cold_start:
+            # The whole start is taken for the initializer, which is billed like an invocation.
+            cost += tier.price.cost(start_s)
         report = BatchReport(
             elapsed_s=finish_s - now_s,
             service_s=service_s,
             billed_duration_s=service_s,
             rtt_s=self._uplink.rtt_s,
             cold_start=cold_start,
+            init_s=start_s if cold_start else None,
         )
+        broken = self._broken(batch, now_s=now_s, finish_s=finish_s)
+        if broken is not None:
+            # After a timeout the connection stays open and the bill is received; a broken connection carries no bill.
+            timed_out = broken[1].failure.kind is FailureKind.TIMEOUT and self._faults.next_down_s(now_s) >= finish_s
+            billed = timed_out and finish_s <= broken[0] + LATE_LIMIT_S
+            bill = (finish_s, BillArrived(batch.batch_id, report)) if billed else None
+            return Outcome(broken[0], broken[1], cost, cold_start, bill)
         return Outcome(finish_s, BatchFinished(batch.batch_id, report), cost, cold_start)
 
     def _broken(self, batch: Batch, *, now_s: float, finish_s: float) -> tuple[float, BatchFailed] | None:

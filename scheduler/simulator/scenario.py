@@ -1,6 +1,6 @@
 """Scenarios as values: classes, models, edge, functions, uplink, faults. The module scenario_file reads them."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from scheduler.domain.errors import EdgeburstError
 from scheduler.domain.latency import FunctionTier, LatencyModel, Price
@@ -199,9 +199,15 @@ class Scenario:
             max_items=model.max_items,
             classes=tuple(c.service_class for c in model.classes),
             edge_latency=model.edge_latency,
-            tiers=model.tiers,
+            tiers=tuple(self._told(tier) for tier in model.tiers),
             default_priority=DEFAULT_PRIORITY,
         )
+
+    def _told(self, tier: FunctionTier) -> FunctionTier:
+        """Returns a tier as the engine knows it: without cold starts all its instances are provisioned, at no cost."""
+        if self.cold_starts.start_s > 0:
+            return tier
+        return replace(tier, provisioned=max(tier.provisioned, tier.max_in_flight, self.concurrency))
 
 
 def latency_model(alpha_s: float, beta_s: float, *, max_batch: int) -> LatencyModel:

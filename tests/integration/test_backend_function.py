@@ -17,7 +17,7 @@ from support.stub_fc import Heard, Say, Script, StubFc
 from scheduler import wire
 from scheduler.daemon.backends.batch_send import BatchSend, Reply, SendFailed
 from scheduler.daemon.backends.function import FunctionBackend, FunctionName
-from scheduler.domain.batches import Batch, FailureKind
+from scheduler.domain.batches import Batch, BatchReport, FailureKind
 from scheduler.domain.latency import FunctionTier, LatencyModel, Price
 from scheduler.domain.requests import Place
 from scheduler.fc_client import AccessKey, Account, CallFailed, FunctionCaller
@@ -43,7 +43,8 @@ def a_send(items: int = 2, *, batch_id: int = 1, give_up_after_s: float = 5.0) -
         request_ids=tuple(range(items)),
         items=items,
         body_bytes=0,
-        sent_at_s=now_s,
+        # A second ago: the function's times, which are no longer than that, can be believed.
+        sent_at_s=now_s - 1.0,
         deadline_s=now_s + 1.0,
         give_up_at_s=now_s + give_up_after_s,
         predicted_finish_s=now_s + 0.1,
@@ -399,3 +400,48 @@ def test_a_proxy_in_the_environment_is_named_in_the_log(
     monkeypatch.setenv("HTTPS_PROXY", "http://127.0.0.1:1")
     run(a_backend(1).open())
     assert any(record.fields["variable"] == "HTTPS_PROXY" for record in caplog.records if hasattr(record, "fields"))
+
+
+def test_a_start_that_the_container_reports_comes_with_the_report() -> None:
+    assert run(against(answered(init_s=0.5)))[1].report.init_s == 0.5
+    assert run(against(answered()))[1].report.init_s is None
+
+
+def test_a_report_that_cannot_be_true_is_replaced_by_the_prediction_and_told_once(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async def main() -> list[BatchReport]:
+        _, server, port = await stub_fc.start(answered(duration_s=1e9, init_s=-1.0))
+        backend = a_backend(port)
+        try:
+            await backend.open()
+            return [(await backend.send(a_send(), a_request())).report for _ in range(2)]
+        finally:
+            await backend.close()
+            server.close()
+
+    for report in run(main()):
+        assert report.billed_duration_s == 0.1
+        assert report.disbelieved == ("duration_s", "init_s")
+    told = [record for record in caplog.records if record.message == "report_not_believed"]
+    assert sorted(vars(record)["fields"]["field"] for record in told) == ["duration_s", "init_s"]
+
+
+def test_the_end_of_the_containers_log_is_asked_for_and_taken() -> None:
+    def said(heard: Heard) -> Say:
+        asked = wire.unpack_frame(heard.body)[0].get("log_tail")
+        return stub_fc.answer_frame(heard, log_tail="x" * 5000 if asked else "unasked")
+
+    send = a_send()
+    send.wants_log = True
+    run(against(said, send))
+    assert send.log_tail == "x" * 2048
+
+
+def test_a_failed_initializer_is_no_run() -> None:
+    def said(_: Heard) -> Say:
+        return Say(200, b'{"errorMessage": "no"}', {"X-Fc-Error-Type": "InitializationError"})
+
+    failed = failure_of(said)
+    assert failed.failure.kind is FailureKind.FUNCTION
+    assert failed.report.initializer_failed

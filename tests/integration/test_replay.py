@@ -22,6 +22,7 @@ from scheduler.daemon.calls import Answer, InferenceCall
 from scheduler.daemon.config.config import load_config
 from scheduler.daemon.records import BatchRecord
 from scheduler.domain.batches import Batch, BatchReport
+from scheduler.domain.bills import Bill
 from scheduler.domain.requests import Backend, Place
 from scheduler.measuring.batch_log import BatchLog, Row
 from scheduler.measuring.errors import MeasuringError
@@ -169,7 +170,7 @@ class BatchingRunner(FakeRunner):
             memory_bytes=2**28 if in_function else None,
         )
         billed_s, cost = (0.022, 1e-6) if in_function else (None, 0.0)
-        return BatchRecord(batch, now_s, 0.004, report, billed_s=billed_s, cost=cost)
+        return BatchRecord(batch, now_s, 0.004, report, billed_s=billed_s, bill=Bill(cost))
 
     def batches(self, after_id: int, limit: int) -> list[dict[str, object]]:
         self.asked_after.append(after_id)

@@ -7,6 +7,7 @@ import signal
 import socket
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -322,13 +323,15 @@ def test_with_functions_only_a_batch_goes_through_the_sdk_and_is_billed(tmp_path
     def script(heard: Heard) -> Say:
         if heard.method == "GET":
             return Say(200, b"{}", {"Content-Type": "application/json"})
-        return stub_fc.answer_frame(heard) if "authorization" in heard.headers else Say(403)
+        # As long as the container says that it took; a start before that is none of an old container's words.
+        answer = replace(stub_fc.answer_frame(heard), hang_s=0.31)
+        return answer if "authorization" in heard.headers else Say(403)
 
     async def main() -> tuple[int, Any, Any]:
         async with AsyncExitStack() as stack:
             _, server, port = await stub_fc.start(script)
             stack.callback(server.close)
-            config = written(tmp_path, fc_port=port, slo_s=1.0)
+            config = written(tmp_path, fc_port=port, slo_s=2.0)
             start = asyncio.get_running_loop().run_in_executor
             daemon = await start(None, stack.enter_context, daemon_process(config, environ=KEYS))
             session = await stack.enter_async_context(client())
@@ -342,7 +345,8 @@ def test_with_functions_only_a_batch_goes_through_the_sdk_and_is_billed(tmp_path
     status, record, state = run(main())
     assert status == 200
     assert (record["backend"], record["start_kind"], record["billed_s"]) == ("function", "cold", 0.3)
-    assert record["cost"] == pytest.approx(0.3 * 1.27e-5 + 9e-7)
+    assert record["call_cost"] == pytest.approx(0.3 * 1.27e-5 + 9e-7)
+    assert 0.0 < record["start_estimate_cost"] == pytest.approx(record["cost"] - record["call_cost"])
     assert state["engine"]["spent"] >= record["cost"] - 1e-12
 
 

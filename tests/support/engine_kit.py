@@ -20,7 +20,8 @@ from scheduler.engine import Engine
 ORIN = LatencyModel(0.04234, 0.008165, 64)
 FUNCTION = LatencyModel(0.216, 0.141, 5)
 PRICE = Price(1.27e-5, 9e-7, 0.001, "CNY", "cny-gbs-2023")
-TIER = FunctionTier("1gb", "digits", FUNCTION, PRICE)
+TIER = FunctionTier("1gb", "digits", FUNCTION, PRICE, provisioned=64)
+"""Always warm, as deployed; instances cost nothing idle here."""
 
 
 def settings(

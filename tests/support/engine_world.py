@@ -13,9 +13,9 @@ from support.engine_kit import PRICE
 
 from scheduler.dispatch.decision_ring import ANSWERED, CANCELLED, SENDINGS_KEPT
 from scheduler.dispatch.endings import GRACE_S
-from scheduler.dispatch.ledger import batch_cost
 from scheduler.dispatch.spend_cap import OverCap
 from scheduler.domain.batches import Batch, BatchReport, Failure, FailureKind
+from scheduler.domain.bills import bill_of
 from scheduler.domain.decisions import Decision
 from scheduler.domain.latency import FunctionTier, LatencyModel
 from scheduler.domain.lifecycle import State
@@ -233,8 +233,7 @@ class World:
         if failure is FailureKind.REJECTED:
             self.refused_content.update(batch.request_ids)
         if batch.tier:
-            cost = batch_cost(PRICE, message.report, expected_cost=batch.expected_cost, failure=failure)
-            self.paid[batch.batch_id] = batch.sent_at_s, cost
+            self.paid[batch.batch_id] = batch.sent_at_s, bill_of(batch, PRICE, message.report, failure).total
 
     def _perform(self, command: Command, gone: set[int]) -> None:
         if isinstance(command, SendBatch):

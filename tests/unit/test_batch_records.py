@@ -8,8 +8,9 @@ from hypothesis import strategies as st
 
 from scheduler.daemon.backends.batch_send import BatchSend
 from scheduler.daemon.own_latency import OwnLatency
-from scheduler.daemon.records import BatchRecord, BatchRing, batch_cost, billed_s
+from scheduler.daemon.records import BatchRecord, BatchRing, batch_bill, billed_s
 from scheduler.domain.batches import Batch, BatchReport, Failure, FailureKind
+from scheduler.domain.bills import Bill
 from scheduler.domain.decisions import Reason
 from scheduler.domain.latency import FunctionTier, LatencyModel, Price
 from scheduler.domain.requests import Place
@@ -35,7 +36,7 @@ def a_batch(batch_id: int) -> Batch:
 
 
 def a_record(batch_id: int, error: str = "") -> BatchRecord:
-    return BatchRecord(a_batch(batch_id), 1.0, 0.1, BatchReport(0.5, cold_start=True), None, 0.0, error)
+    return BatchRecord(a_batch(batch_id), 1.0, 0.1, BatchReport(0.5, cold_start=True), None, Bill(), error)
 
 
 @given(st.lists(st.integers(1, 12), max_size=60), st.integers(1, 8), st.integers(1, 5))
@@ -103,7 +104,7 @@ def test_placements_count_each_member_of_each_batch_that_leaves_however_few_reco
         (BatchReport(1.0, billed_duration_s=0.3), FailureKind.REJECTED, 2.0 * 0.3 + 0.5),
         (BatchReport(1.0), None, 7.0),
         (BatchReport(1.0), FailureKind.TIMEOUT, 7.0),
-        (BatchReport(1.0), FailureKind.FUNCTION, 7.0),
+        (BatchReport(1.0), FailureKind.FUNCTION, 2.0 * 0.8 + 0.5),
         (BatchReport(1.0), FailureKind.THROTTLED, 0.0),
         (BatchReport(1.0), FailureKind.UNREACHABLE, 0.0),
     ],
@@ -112,13 +113,14 @@ def test_a_batch_costs_what_was_measured_or_else_expected_unless_the_provider_bi
     report: BatchReport, failure: FailureKind | None, cost: float
 ) -> None:
     batch_send = BatchSend(a_batch(1), TIER, 0.0)
-    assert batch_cost(batch_send, report, Failure(failure, "why") if failure else None) == pytest.approx(cost)
+    bill = batch_bill(batch_send, report, Failure(failure, "why") if failure else None)
+    assert bill.total == pytest.approx(cost)
 
 
 def test_the_edge_is_free_and_bills_nothing() -> None:
     batch_send = BatchSend(a_batch(1), None, 0.0)
     report = BatchReport(1.0, billed_duration_s=0.3)
-    assert (batch_cost(batch_send, report), billed_s(batch_send, report)) == (0.0, None)
+    assert (batch_bill(batch_send, report), billed_s(batch_send, report)) == (Bill(), None)
 
 
 def test_what_is_billed_is_rounded_up_to_the_grain() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,8 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from models import catalogue
 from models.emulation import Emulation
@@ -21,6 +24,7 @@ from serverless_fn import inference as inference_module
 from serverless_fn.__main__ import main
 from serverless_fn.app import create_app
 from serverless_fn.inference import Inference
+from serverless_fn.log_tail import LogTail
 from serverless_fn.settings import Settings, SettingsError, read_settings
 
 PICTURE = cv2.imencode(".png", np.full((8, 8, 3), 200, np.uint8))[1].tobytes()
@@ -266,3 +270,43 @@ def test_an_instance_that_was_kept_warm_for_its_first_request_is_no_cold_start(
     monkeypatch.setattr(inference, "_loaded_at_s", 10.0)
     assert inference._is_fresh(10.5)
     assert not inference._is_fresh(30.0)
+
+
+@pytest.mark.usefixtures("loads")
+def test_the_first_answer_reports_what_the_initializer_took_and_no_other_does() -> None:
+    function = client()
+    function.post("/initialize")
+    headers = [opened(function.post("/invoke", data=frame([PICTURE])))[0] for _ in range(3)]
+    assert 0 < headers[0]["init_s"] < 10.0
+    assert ["init_s" in header for header in headers] == [True, False, False]
+
+
+@pytest.mark.usefixtures("loads")
+def test_without_an_initializer_the_first_duration_contains_the_start_and_none_is_reported_beside_it() -> None:
+    header, _ = opened(client().post("/invoke", data=frame([PICTURE])))
+    assert header["init_s"] == 0.0
+
+
+@pytest.mark.usefixtures("loads")
+def test_the_end_of_the_log_is_in_the_frame_where_the_request_asks_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdout", sys.stdout)
+    monkeypatch.setattr(sys, "stderr", sys.stderr)
+    tail = LogTail.of_this_process()
+    function = create_app(Inference(Settings(instance_id="c-1"), tail)).test_client()
+    print("x" * 5000)
+    header, payload = wire.unpack_frame(frame([PICTURE]))
+    asking = wire.pack_frame({**header, "log_tail": True}, payload)
+    silent, _ = opened(function.post("/invoke", data=frame([PICTURE])))
+    told, _ = opened(function.post("/invoke", data=asking))
+    assert "log_tail" not in silent
+    assert len(told["log_tail"].encode()) == 2048
+    assert "FC Invoke Start RequestId" in told["log_tail"]
+
+
+@given(st.lists(st.text(max_size=20), max_size=20))
+def test_the_log_tail_is_the_end_of_what_was_printed(printed: list[str]) -> None:
+    tail = LogTail(kept_bytes=16)
+    for text in printed:
+        tail.add(text)
+    assert "".join(printed).endswith(tail.text())
+    assert len(tail.text().encode()) <= 16

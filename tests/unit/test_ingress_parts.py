@@ -157,4 +157,5 @@ class TestTelemetry:
     def test_the_engine_may_be_silent(self) -> None:
         text = telemetry().exposition().decode()
         assert 'edgeburst_backend_up{backend="edge"} 0.0' in text
-        assert "edgeburst_spent" not in text
+        assert "edgeburst_spent " not in text
+        assert "edgeburst_spent_total{" not in text

@@ -1,6 +1,7 @@
 """Money in one place, and backends left alone while they fail."""
 
 import pytest
+from support.function_batches import function_batch
 
 from scheduler.dispatch.circuit_breaker import LONGEST_PAUSE_S, Circuit
 from scheduler.dispatch.ledger import MOST_UNBILLED, Ledger
@@ -11,9 +12,13 @@ from scheduler.domain.latency import Price
 PRICE = Price(per_s=1.27e-5, per_call=9e-7, grain_s=0.001, sheet="test")
 
 
+def billed(duration_s: float) -> BatchReport:
+    return BatchReport(elapsed_s=20.0, billed_duration_s=duration_s)
+
+
 def booked() -> Ledger:
     ledger = Ledger()
-    ledger.book(1, price=PRICE, expected_cost=5e-6)
+    ledger.book(function_batch(1, expected_cost=5e-6), PRICE)
     return ledger
 
 
@@ -37,11 +42,17 @@ def test_a_run_that_the_container_measured_is_billed_even_if_it_refused_its_cont
     assert ledger.spent == pytest.approx(1.27e-5 * 0.5 + 9e-7)
 
 
-@pytest.mark.parametrize("kind", [FailureKind.TIMEOUT, FailureKind.BROKEN, FailureKind.FUNCTION])
+@pytest.mark.parametrize("kind", [FailureKind.TIMEOUT, FailureKind.BROKEN])
 def test_a_run_of_unknown_length_counts_as_expected(kind: FailureKind) -> None:
     ledger = booked()
     ledger.settle(1, BatchReport(elapsed_s=1.0), failure=kind)
     assert ledger.spent == 5e-6
+
+
+def test_a_run_that_broke_off_is_taken_to_have_lasted_until_the_platform_said_so() -> None:
+    ledger = booked()
+    ledger.settle(1, BatchReport(elapsed_s=30.2), failure=FailureKind.FUNCTION)
+    assert ledger.spent == pytest.approx(PRICE.cost(30.0))
 
 
 def test_an_edge_batch_costs_nothing() -> None:
@@ -50,7 +61,7 @@ def test_an_edge_batch_costs_nothing() -> None:
 
 def given_up() -> Ledger:
     ledger = Ledger(SpendCap(per_hour=1.0))
-    ledger.book(1, price=PRICE, expected_cost=5e-6, now_s=100.0, max_cost=8e-6)
+    ledger.book(function_batch(1, expected_cost=5e-6), PRICE, now_s=100.0, max_cost=8e-6)
     ledger.settle(1, BatchReport(elapsed_s=1.0), failure=FailureKind.TIMEOUT)
     return ledger
 
@@ -59,32 +70,32 @@ def test_a_bill_that_comes_after_the_batch_was_given_up_corrects_what_was_spent(
     ledger = given_up()
     cost = 1.27e-5 * 2.0 + 9e-7
     assert ledger.spent == 5e-6
-    assert ledger.bill(1, 2.0) == pytest.approx(cost - 5e-6)
+    assert ledger.bill(1, billed(2.0)) == pytest.approx(cost - 5e-6)
     assert ledger.spent == pytest.approx(cost)
     assert ledger.cap.hour.sum(100.0) == pytest.approx(cost)
 
 
 def test_a_bill_counts_once() -> None:
     ledger = given_up()
-    ledger.bill(1, 2.0)
-    assert ledger.bill(1, 2.0) == 0.0
-    assert ledger.bill(99, 2.0) == 0.0
+    ledger.bill(1, billed(2.0))
+    assert ledger.bill(1, billed(2.0)) == 0.0
+    assert ledger.bill(99, billed(2.0)) == 0.0
 
 
 def test_the_cap_holds_back_the_most_a_batch_may_cost_until_its_bill_is_known() -> None:
     ledger = Ledger(SpendCap(per_hour=1.0))
-    ledger.book(1, price=PRICE, expected_cost=5e-6, now_s=100.0, max_cost=8e-6)
+    ledger.book(function_batch(1, expected_cost=5e-6), PRICE, now_s=100.0, max_cost=8e-6)
     assert ledger.cap.hour.sum(100.0) == 8e-6
     ledger.settle(1, BatchReport(elapsed_s=1.0), failure=FailureKind.BROKEN)
     assert ledger.cap.hour.sum(100.0) == 8e-6
-    ledger.bill(1, 0.3)
+    ledger.bill(1, billed(0.3))
     assert ledger.cap.hour.sum(100.0) == pytest.approx(PRICE.cost(0.3))
 
 
 @pytest.mark.parametrize("failure", [None, FailureKind.THROTTLED])
 def test_a_batch_that_is_back_counts_against_the_cap_with_what_it_cost(failure: FailureKind | None) -> None:
     ledger = Ledger(SpendCap(per_hour=1.0))
-    ledger.book(1, price=PRICE, expected_cost=5e-6, now_s=100.0)
+    ledger.book(function_batch(1, expected_cost=5e-6), PRICE, now_s=100.0)
     billed_s = 0.3 if failure is None else None
     ledger.settle(1, BatchReport(elapsed_s=1.0, billed_duration_s=billed_s), failure=failure)
     assert ledger.cap.hour.sum(100.0) == pytest.approx(PRICE.cost(0.3) if failure is None else 0.0)
@@ -92,20 +103,20 @@ def test_a_batch_that_is_back_counts_against_the_cap_with_what_it_cost(failure: 
 
 def test_a_run_that_failed_with_a_bill_waits_for_no_other() -> None:
     ledger = Ledger(SpendCap(per_hour=1.0))
-    ledger.book(1, price=PRICE, expected_cost=5e-6, now_s=100.0, max_cost=8e-6)
+    ledger.book(function_batch(1, expected_cost=5e-6), PRICE, now_s=100.0, max_cost=8e-6)
     ledger.settle(1, BatchReport(elapsed_s=1.0, billed_duration_s=0.3), failure=FailureKind.FUNCTION)
     assert ledger.cap.hour.sum(100.0) == pytest.approx(PRICE.cost(0.3))
-    assert ledger.bill(1, 9.0) == 0.0
+    assert ledger.bill(1, billed(9.0)) == 0.0
 
 
 def test_the_bills_waited_for_are_bounded_and_the_oldest_are_forgotten() -> None:
     ledger = Ledger()
     for batch_id in range(MOST_UNBILLED + 3):
-        ledger.book(batch_id, price=PRICE, expected_cost=1.0, now_s=0.0)
+        ledger.book(function_batch(batch_id, expected_cost=1.0), PRICE, now_s=0.0)
         ledger.settle(batch_id, BatchReport(elapsed_s=1.0), failure=FailureKind.TIMEOUT)
     assert len(ledger.unbilled) == MOST_UNBILLED
-    assert ledger.bill(2, 9.0) == 0.0
-    assert ledger.bill(3, 9.0) != 0.0
+    assert ledger.bill(2, billed(9.0)) == 0.0
+    assert ledger.bill(3, billed(9.0)) != 0.0
 
 
 def test_a_grain_is_not_exceeded_by_its_own_binary_representation() -> None:

@@ -6,6 +6,7 @@ from itertools import accumulate
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from support.function_batches import function_batch
 
 from scheduler.dispatch.ledger import Ledger
 from scheduler.dispatch.spend_cap import KEPT_FOR_PRIORITY, OverCap, SlidingSum, SpendCap, SpendVerdict, verdict
@@ -68,7 +69,8 @@ def test_bills_that_come_late_and_higher_than_booked_exceed_the_cap_by_at_most_o
         if not ledger.cap.allows(held, at_s):
             continue
         cost_s = expected_s * (10.0 if batch_id == rogue else factor)
-        ledger.book(batch_id, price=PRICE, expected_cost=PRICE.cost(expected_s), now_s=at_s, max_cost=held)
+        batch = function_batch(batch_id, expected_cost=PRICE.cost(expected_s))
+        ledger.book(batch, PRICE, now_s=at_s, max_cost=held)
         back.append((at_s + takes_s, batch_id, cost_s, failure, billed))
         cost = 0.0 if failure is FailureKind.THROTTLED else PRICE.cost(cost_s)
         sent.append((at_s, cost))
@@ -82,7 +84,7 @@ def come_back(ledger: Ledger, batch_id: int, cost_s: float, failure: FailureKind
         return
     ledger.settle(batch_id, BatchReport(elapsed_s=1.0), failure=failure)
     if failure is FailureKind.TIMEOUT and billed:
-        ledger.bill(batch_id, cost_s)
+        ledger.bill(batch_id, BatchReport(elapsed_s=20.0, billed_duration_s=cost_s))
 
 
 @given(st.lists(st.tuples(gaps_s, costs), max_size=40), costs, st.floats(0.0, 5000.0))

@@ -43,6 +43,7 @@ def test_the_report_has_the_state_of_every_part_and_is_json() -> None:
         **asdict(STATISTICS),
         "placements": [],
         "batches_left": [],
+        "disbelieved": [],
         "engine": {"backend": "edge", "batch_id": 7, "sent_at_s": None},
         "limits": {"digits": {"window_s": None, "edge_batch_cap": 4, "function_batch_cap": None}},
         "plans": [{"plan_id": 1, "at_s": 101.0, "cause": "rate", "detail": "change 1"}],

@@ -21,6 +21,10 @@ class BatchSend:
     tier: FunctionTier | None
     """None on the edge."""
     decided_at_s: float
+    wants_log: bool = False
+    """Whether the function is asked for the end of its container's log."""
+    log_tail: str = ""
+    """That, from its answer."""
     written_at_s: float | None = None
     """When the backend had written the whole body, or had given it to a thread that writes it; None: not yet."""
 

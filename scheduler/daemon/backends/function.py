@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-import math
 import secrets
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -10,10 +9,11 @@ from typing import NamedTuple
 
 from scheduler import wire
 from scheduler.daemon.backends.batch_send import BatchSend, Clock, Reply, SendFailed, check_response
+from scheduler.daemon.backends.claims import Prediction, believed
 from scheduler.daemon.backends.uplink_probe import probe_uplink
 from scheduler.daemon.logs import log
 from scheduler.daemon.threads import DaemonThreads
-from scheduler.domain.batches import Batch, BatchReport, Failure, FailureKind
+from scheduler.domain.batches import BatchReport, Failure, FailureKind
 from scheduler.domain.messages import ProbeMeasured
 from scheduler.domain.requests import Backend
 from scheduler.fc_client import Account, CallFailed, FunctionCaller, Invoked, proxy_variable
@@ -22,6 +22,9 @@ from scheduler.wire import Encoded, InferRequest, WireError
 LATE_READ_S = 20.0
 """How long a connection stays open after its batch was given up. Closing it earlier cancels the invocation on the
 platform, and its bill stays unknown."""
+
+LOG_TAIL_CHARACTERS = 2048
+"""Longest end of a container's log that is taken from its answer."""
 
 _AMBIGUOUS_CODES = ("Denied", "RAM", "Permission")
 """In the code of a 403: the key is valid but may not read a function's description. It may still invoke it."""
@@ -58,6 +61,8 @@ class FunctionBackend:
         self._run_id = secrets.token_hex(4)
         self._doubtful = set(functions)
         """Functions without a successful call yet, or forbidden at the last call: a probe asks for each by name."""
+        self._told: set[tuple[str, str]] = set()
+        """Tiers and fields of reports that were not believed and have been logged."""
 
     async def open(self) -> None:
         """Imports the SDK and creates its client."""
@@ -119,7 +124,7 @@ class FunctionBackend:
         batch, tier = batch_send.batch, batch_send.tier
         assert tier is not None
         batch_id = f"{self._run_id}-{batch.batch_id}"
-        frame = _frame(batch, batch_id, request)
+        frame = _frame(batch_send, batch_id, request)
         left_s = batch.give_up_at_s - self._clock()
         if left_s <= 0:
             failure = Failure(
@@ -149,7 +154,9 @@ class FunctionBackend:
         except WireError as error:
             kind = FailureKind.FUNCTION if invoked.error_type else FailureKind.BROKEN
             failure = Failure(kind, invoked.without_frame(error))
-            raise SendFailed(failure, self._report(batch_send, {}, read_at_s)) from None
+            report = self._report(batch_send, {}, read_at_s, initializer_failed=invoked.initializer_failed)
+            raise SendFailed(failure, report) from None
+        batch_send.log_tail = str(header.get("log_tail") or "")[:LOG_TAIL_CHARACTERS]
         report = self._report(batch_send, header, read_at_s)
         if (reported := _failure_in(header, invoked.error_type, batch_id)) is not None:
             raise SendFailed(reported, report)
@@ -166,18 +173,42 @@ class FunctionBackend:
         return response.outputs
 
     def _report(
-        self, batch_send: BatchSend, header: Mapping[str, object], read_at_s: float | None = None
+        self,
+        batch_send: BatchSend,
+        header: Mapping[str, object],
+        read_at_s: float | None = None,
+        *,
+        initializer_failed: bool = False,
     ) -> BatchReport:
         ended_at_s = self._clock() if read_at_s is None else read_at_s
-        cold_start, memory_bytes = header.get("cold_start"), header.get("memory_bytes")
+        batch, memory_bytes = batch_send.batch, header.get("memory_bytes")
+        elapsed_s = max(0.0, ended_at_s - batch.sent_at_s)
+        predicted = Prediction(batch.predicted_service_s, batch.predicted_init_s)
+        claims = believed(header, elapsed_s=elapsed_s, predicted=predicted)
+        for name in claims.disbelieved:
+            self._tell_once(batch.tier, name, header[name], elapsed_s)
         return BatchReport(
-            elapsed_s=max(0.0, ended_at_s - batch_send.batch.sent_at_s),
-            service_s=_seconds(header.get("service_s")),
-            billed_duration_s=_seconds(header.get("duration_s")),
-            cold_start=cold_start if isinstance(cold_start, bool) else None,
+            elapsed_s=elapsed_s,
+            service_s=claims.service_s,
+            billed_duration_s=claims.duration_s,
+            cold_start=claims.cold_start,
             instance_id=str(header.get("instance_id") or "")[:128],
             memory_bytes=memory_bytes if isinstance(memory_bytes, int) else None,
+            init_s=claims.init_s,
+            initializer_failed=initializer_failed,
+            disbelieved=claims.disbelieved,
         )
+
+    def _tell_once(self, tier: str, name: str, said: object, elapsed_s: float) -> None:
+        """Logs the first report of each kind and tier that cannot be true; all are counted."""
+        if (tier, name) in self._told:
+            return
+        self._told.add((tier, name))
+        message = (
+            f"the function reports {name} = {str(said)[:40]} for a call that took {elapsed_s:.3f} s; the prediction is"
+            " booked instead; check that the function runs this project's container"
+        )
+        log(logging.WARNING, "report_not_believed", tier=tier, field=name, message=message)
 
 
 def _warn_of_proxies() -> None:
@@ -191,10 +222,13 @@ def _warn_of_proxies() -> None:
         )
 
 
-def _frame(batch: Batch, batch_id: str, request: InferRequest) -> bytes:
-    header = {"model": batch.model, "batch_id": batch_id}
+def _frame(batch_send: BatchSend, batch_id: str, request: InferRequest) -> bytes:
+    batch = batch_send.batch
+    header: dict[str, object] = {"model": batch.model, "batch_id": batch_id}
     if batch.warming:
         return wire.pack_frame({**header, "warm": True}, Encoded(b"", None))
+    if batch_send.wants_log:
+        header["log_tail"] = True
     return wire.pack_frame(header, wire.encode_request(request))
 
 
@@ -210,9 +244,3 @@ def _failure_in(header: Mapping[str, object], error_type: str, batch_id: str) ->
     if isinstance(status, int) and 400 <= status < 500:
         return Failure(FailureKind.REJECTED, f"the function answered {status}: {error}")
     return Failure(FailureKind.FUNCTION, f"the function failed ({error_type or status}): {error}")
-
-
-def _seconds(value: object) -> float | None:
-    if isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value) and value >= 0:
-        return float(value)
-    return None

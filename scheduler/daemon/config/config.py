@@ -68,6 +68,24 @@ class Config(ConfigFile):
         """Whether there is a spend cap."""
         return self.spend.per_hour is not None or self.spend.per_day is not None
 
+    def refuse_idle_over_cap(self) -> None:
+        """Checks that the caps of [spend] leave money beside what provisioned instances cost while idle.
+
+        Raises:
+            ConfigError: they alone would use up a cap.
+        """
+        sheet = self.price_sheet()
+        tiers = [tier for model in self.engine_settings().models for tier in model.tiers]
+        idle_per_s = sum(tier.provisioned * tier.idle_per_s for tier in tiers)
+        caps = (("per_hour", "an hour", self.spend.per_hour, 3600), ("per_day", "a day", self.spend.per_day, 86400))
+        for key, words, cap, window_s in caps:
+            if sheet is not None and cap is not None and idle_per_s > 0 and cap <= idle_per_s * window_s:
+                raise self.error(
+                    ("spend", key),
+                    f"the instances in `provisioned` of [deploy] cost {idle_per_s * window_s:.4g} {sheet.currency}"
+                    f" {words} while idle, which uses up `{key}` = {cap:g} in [spend]; raise it or provision fewer",
+                )
+
     def currency(self) -> str:
         """Returns the currency of the price sheet; empty without functions."""
         sheet = self.price_sheet()
@@ -157,7 +175,7 @@ class Config(ConfigFile):
         if sheet is None:
             raise self.error(at, f"tier {tier.name} needs a function account; add a [function] table")
         try:
-            price = sheet.tier_price(**_hardware(tier))
+            price, idle_per_s = sheet.tier_price(**_hardware(tier)), sheet.idle_per_s(**_hardware(tier))
         except PriceSheetError as error:
             raise self.error(at, f"tier {tier.name} cannot be priced: {error}") from None
         return FunctionTier(
@@ -168,6 +186,8 @@ class Config(ConfigFile):
             qualifier=tier.qualifier,
             max_in_flight=tier.max_in_flight,
             max_body_bytes=sheet.max_body_bytes(beside=FRAME_BYTES),
+            provisioned=0 if self.deploy is None else self.deploy.provisioned.get(tier.name, 0),
+            idle_per_s=idle_per_s,
         )
 
     def _latency(self, profile: Profile, at: toml_lines.KeyPath) -> LatencyModel:
@@ -203,6 +223,8 @@ def load_config(path: str | Path, environ: Mapping[str, str], *, with_plans: boo
     for at, sentence in _contradictions(config):
         raise source.error(at, sentence)
     config.engine_settings()
+    if with_plans:
+        config.refuse_idle_over_cap()
     return config
 
 

@@ -57,6 +57,7 @@ def infer_call(
         tenant=tenant(parameters.get("tenant", headers.get(TENANT_HEADER, ""))),
         client_id=request.id,
         timeout_s=timeout_s(parameters.get("timeout"), max_timeout_s=max_timeout_s),
+        log_tail=log_tail(parameters.get("log_tail", False)),
     )
 
 
@@ -123,6 +124,13 @@ def tenant(value: object) -> str:
     """Returns the tenant's name, which may be empty."""
     if not isinstance(value, str) or len(value) > _MAX_TENANT_LENGTH:
         raise WireError(f"the tenant must be a text of at most {_MAX_TENANT_LENGTH} characters")
+    return value
+
+
+def log_tail(value: object) -> bool:
+    """Returns whether the record of the request's function batch shall hold the end of the container's log."""
+    if not isinstance(value, bool):
+        raise WireError("parameter 'log_tail' must be true or false")
     return value
 
 
