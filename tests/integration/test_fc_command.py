@@ -71,8 +71,8 @@ class Work:
     function: str
     capsys: pytest.CaptureFixture[str]
 
-    def write(self, *tiers: str, image: str = "reg/fn:1", **deploy: str) -> Path:
-        """A configuration with tiers of 1 vCPU; deploy settings as TOML text."""
+    def write(self, *tiers: str, image: str = "reg/fn:1", spend: str = "", **deploy: str) -> Path:
+        """A configuration with tiers of 1 vCPU; deploy settings and [spend] as TOML text."""
         settings = "".join(f"{key} = {value}\n" for key, value in {"name": f'"d-{self.function}"', **deploy}.items())
         tables = "".join(
             f'[[model.tier]]\nname = "{tier}"\nfunction = "{self.function}"\nqualifier = "{tier}"\n'
@@ -82,7 +82,7 @@ class Work:
         path = self.folder / "eb.toml"
         path.write_text(
             f'[function]\nprotocol = "http"\nendpoint = "{self.fc.address}"\n'
-            f'[deploy]\nimage = "{image}"\n{settings}[[model]]\nname = "digits"\n{tables}'
+            f'[spend]\n{spend}\n[deploy]\nimage = "{image}"\n{settings}[[model]]\nname = "digits"\n{tables}'
         )
         return path
 
@@ -491,3 +491,11 @@ def test_a_share_of_calls_is_given_back_with_the_version_before(work: Work, faul
     assert "the alias is back at version 1" in work.refused(work.write("small", image="reg/fn:2"))
     alias = client.get_alias(work.function, "small").body
     assert (alias.version_id, alias.additional_version_weight) == ("1", {"2": 0.25})
+
+
+def test_a_cap_that_idle_instances_alone_use_up_is_refused_before_anything_is_made(work: Work) -> None:
+    file = work.write("small", spend="per_hour = 0.02", provisioned="{ small = 1 }")
+    assert "cost 0.04572 CNY an hour while idle, which uses up `per_hour`" in work.refused(file)
+    assert not work.exists()
+    work.good(work.write("small", spend="per_hour = 0.02"))
+    assert "preStop" not in json.dumps(work.shown("small").instance_lifecycle_config.to_map())

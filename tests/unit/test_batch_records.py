@@ -143,3 +143,14 @@ def test_the_ring_is_bounded_and_read_by_record_number() -> None:
         ring.add(a_record(batch_id))
     assert [row["record"] for row in ring.rows(0, 1000)] == list(range(21, 71))
     assert [row["batch_id"] for row in ring.rows(60, 3)] == [61, 62, 63]
+
+
+def test_a_row_tells_what_a_batch_was_and_what_each_part_of_it_cost() -> None:
+    report = BatchReport(9.0, billed_duration_s=0.3, cold_start=True, init_s=1.5, disbelieved=("service_s",))
+    send = BatchSend(replace(a_batch(1), hedge=True), TIER, 0.0)
+    ring = BatchRing(4)
+    ring.add(BatchRecord(send.batch, 9.0, 0.1, report, 0.3, batch_bill(send, report), log_tail="ready"))
+    [row] = ring.rows(0, 10)
+    assert (row["what"], row["init_s"], row["log_tail"]) == ("hedge", 1.5, "ready")
+    assert (row["call_cost"], row["start_cost"], row["cost"]) == pytest.approx((1.1, 3.5, 4.6))
+    assert ring.disbelieved() == [{"tier": "1gb", "field": "service_s", "reports": 1}]

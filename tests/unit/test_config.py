@@ -610,6 +610,28 @@ class TestCommand:
         assert "warning: `per_hour` in [spend] is 1e-09, but one item of model digits costs 5.43e-06" in told
         assert "`per_day` in [spend]" not in told
 
+    @pytest.mark.parametrize(
+        ("spend", "words"),
+        [
+            ("per_hour = 0.04", "cost 0.04572 CNY an hour while idle, which uses up `per_hour` = 0.04 in [spend]"),
+            ("per_day = 1.0", "cost 1.097 CNY a day while idle, which uses up `per_day` = 1 in [spend]"),
+        ],
+    )
+    def test_a_cap_that_provisioned_instances_use_up_while_idle_is_refused(
+        self, spend: str, words: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
+    ) -> None:
+        """1 GB at 1.27e-5 CNY a second."""
+        path = tmp_path / "c.toml"
+        deploy = '[deploy]\nimage = "i"\nprovisioned = { 1gb = 1 }\n'
+        path.write_text(f"[spend]\n{spend}\n{deploy}{FUNCTION_MODEL}")
+        assert main(["check-config", "--config", str(path)]) == 2
+        error = capsys.readouterr().err
+        assert error.startswith(f"edgeburst: {path}:2: the instances in `provisioned` of [deploy] {words}; raise it")
+        path.write_text(f"[spend]\nper_hour = 0.05\nper_day = 1.2\n{deploy}{FUNCTION_MODEL}")
+        assert main(["check-config", "--config", str(path)]) == 0
+        [model] = load_config(path, {}).engine_settings().models
+        assert (model.tiers[0].provisioned, model.tiers[0].idle_per_s) == (1, 1.27e-5)
+
 
 class TestLines:
     def test_tables_keys_and_arrays_are_found_past_everything_that_spans_lines(self) -> None:

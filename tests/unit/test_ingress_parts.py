@@ -151,6 +151,25 @@ class TestTelemetry:
         assert 'edgeburst_placements_total{place="function:1gb",reason="money"} 2.0' in text
         assert 'edgeburst_placements_total{place="function:1gb",reason="late"} 1.0' in text
 
+    def test_money_is_counted_by_purpose_and_a_counter_of_it_never_falls(self) -> None:
+        row = {"what": "call", "tier": "1gb", "model": "m", "tenant": "other", "currency": "CNY", "amount": 0.5}
+        rows = [row, {**row, "what": "start-estimate", "amount": 0.25}]
+        counted = Telemetry(lambda: {"engine": {"spending": rows}}, lambda: ("edge",))
+        text = counted.exposition().decode()
+        labels = 'currency="CNY",model="m",tenant="other",tier="1gb"'
+        assert f'edgeburst_spent_total{{{labels},what="call"}} 0.5' in text
+        assert f'edgeburst_spent_total{{{labels},what="start-estimate"}} 0.25' in text
+        rows[1] = {**row, "what": "start-estimate", "amount": 0.0}
+        rows[0] = {**row, "amount": 0.75}
+        text = counted.exposition().decode()
+        assert f'edgeburst_spent_total{{{labels},what="call"}} 0.75' in text
+        assert f'edgeburst_spent_total{{{labels},what="start-estimate"}} 0.25' in text
+
+    def test_reports_that_are_not_believed_are_counted_by_tier_and_field(self) -> None:
+        told = [{"tier": "1gb", "field": "duration_s", "reports": 3}]
+        text = Telemetry(lambda: {"disbelieved": told}, lambda: ("edge",)).exposition().decode()
+        assert 'edgeburst_disbelieved_reports_total{field="duration_s",tier="1gb"} 3.0' in text
+
     def test_nothing_ended_is_no_share(self) -> None:
         assert telemetry().summary(0.0)["within_slo"] is None
 
