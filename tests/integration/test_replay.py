@@ -168,9 +168,12 @@ class BatchingRunner(FakeRunner):
             billed_duration_s=0.0214 if in_function else None,
             cold_start=True if in_function else None,
             memory_bytes=2**28 if in_function else None,
+            init_s=1.25 if in_function else None,
         )
         billed_s, cost = (0.022, 1e-6) if in_function else (None, 0.0)
-        return BatchRecord(batch, now_s, 0.004, report, billed_s=billed_s, bill=Bill(cost))
+        return BatchRecord(
+            batch, now_s, 0.004, report, billed_s=billed_s, bill=Bill(cost), log_tail="ready\n" if call.log_tail else ""
+        )
 
     def batches(self, after_id: int, limit: int) -> list[dict[str, object]]:
         self.asked_after.append(after_id)
@@ -264,6 +267,18 @@ def test_a_replay_against_the_daemon_leaves_rows_of_requests_batches_and_invocat
     sent_s = {row["batch_id"]: float(row["sent_s"]) for row in requests}
     for row in batches:
         assert sent_s[row["batch_id"]] - 1.0 <= float(row["sent_s"]) <= answered_s[row["batch_id"]] + 1.0
+
+
+def test_the_containers_logs_are_asked_for_where_they_are_wanted(
+    daemon: tuple[str, BatchingRunner], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, options in (("with", ["--log-tail"]), ("without", [])):
+        pattern = ["--pattern", "poisson", "--rps", "100", "--duration-s", "0.3", "--out", str(tmp_path / name)]
+        assert cli.main(["replay", "--url", daemon[0], *pattern, *options]) == 0
+    rows = {name: table(tmp_path / name / "invocations.csv") for name in ("with", "without")}
+    assert {(row["init_s"], row["log_tail"]) for row in rows["with"]} == {("1.25", "ready\n")}
+    assert {row["log_tail"] for row in rows["without"]} == {""}
+    assert "answered" in capsys.readouterr().out
 
 
 def test_a_server_without_an_account_of_batches_is_told_of_and_replayed_all_the_same(
