@@ -294,7 +294,7 @@ class WarmInstances:
         self._unknown_cold = UNKNOWN_MEMORY * self._unknown_cold + cold
         self._unknown_starts = UNKNOWN_MEMORY * self._unknown_starts + 1.0
 
-    def _note_start(self, start_s: float, init_s: float | None) -> None:
+    def _note_start(self, start_s: float, init_s: float | None = None) -> None:
         # A start shorter than the variation of the path is no start.
         if start_s > 0:
             self._starts.update(math.log(start_s / self._prior_start_s))
