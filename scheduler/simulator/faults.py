@@ -36,7 +36,7 @@ def parse_fault(text: str, kinds: Sequence[str]) -> Fault:
     """Reads `slow:START,END,FACTOR`, `slow-start:START,END,FACTOR`, `down:START,END` or `throttle:START,END`.
 
     >>> parse_fault("slow:10,20,2", ("slow", "down"))
-    Fault(kind='slow', start_s=10.0, end_s=20.0, factor=2.0)
+    Fault(kind='slow', start_s=10.0, end_s=20.0, factor=2.0, tier='')
     """
     kind, _, numbers = text.partition(":")
     forms = " or ".join(f"{k}:START,END{',FACTOR' if k in _WITH_FACTOR else ''}" for k in kinds)
