@@ -33,9 +33,6 @@ percentile of 0.99 is about."""
 JOINS = 4
 """Members that joined last, whose distances say how soon the next one will. Judgement: a burst is known after four, and
 a lone request is no burst."""
-MOST_OF_STARTS = 0.99
-"""Percentile of a start's billed seconds that is held back from the spend caps. By definition: one start in a hundred
-may cost more than was held back."""
 SURELY_COLD = 0.95
 """Probability of a cold start where nothing else explains a late answer. Judgement: in simulations of 3,000 requests
 halving it changes cost within noise."""
@@ -338,13 +335,6 @@ class FunctionBuffer:
         What is merely learned of warm instances is no promise.
         """
         return self.warm is not None and self.warm.busy >= self.tier.provisioned
-
-    def most_for_starts(self, batches: int) -> float:
-        """Returns the money that the starts of instances for the next batches are unlikely to exceed."""
-        if self.warm is None:
-            return 0.0
-        starts = min(batches, max(0, self.warm.busy + batches - self.tier.provisioned))
-        return starts * self.tier.price.cost(self.warm.init_s(MOST_OF_STARTS)) if starts else 0.0
 
     def cold_at(self, at_s: float, *, now_s: float, behind: int = 0) -> float:
         """Returns the probability that a batch that leaves at a time, as foreseen now, meets a cold start.

@@ -19,6 +19,9 @@ from scheduler.domain.requests import Backend, Place
 MAX_COST_PERCENTILE = 0.995
 """Percentile of the service that is held back from the spend caps until the bill is known. Judgement: halved or
 doubled, cost and lateness stay within noise."""
+MOST_OF_STARTS = 0.99
+"""Percentile of a start's billed seconds that is held back from the spend caps. By definition: one start in a hundred
+may cost more than was held back."""
 REFUSAL_MULTIPLIER = 8.0
 """Price of a refusal, in the cheapest requests: more than any function, less than a late answer beyond the budget.
 Judgement: in simulations of 3,000 requests halving it changes cost by -5.7 % (in time -1.1 points), doubling it by +2.5
@@ -129,11 +132,11 @@ class FunctionSide:
     def _max_cost_of(self, buffer: FunctionBuffer, items: int) -> float:
         full, rest = divmod(items, buffer.max_items)
         cost = full * self._max_call(buffer, buffer.max_items) + (self._max_call(buffer, rest) if rest else 0.0)
-        return cost + buffer.most_for_starts(full + (rest > 0))
+        return cost + most_for_starts(buffer, full + (rest > 0))
 
     def max_cost(self, buffer: FunctionBuffer, items: int) -> float:
         """Returns the money that such a batch is unlikely to exceed, with the start of its instance where possible."""
-        return self._max_call(buffer, items) + buffer.most_for_starts(1)
+        return self._max_call(buffer, items) + most_for_starts(buffer, 1)
 
     def _max_call(self, buffer: FunctionBuffer, items: int) -> float:
         times = buffer.known_times
@@ -307,6 +310,14 @@ class FunctionSide:
     def slots(self, buffer: FunctionBuffer) -> Slots:
         """Returns how many batches of a buffer's tier may be in flight."""
         return Slots(self.max_in_flight, buffer.pool, buffer.tier.max_in_flight)
+
+
+def most_for_starts(buffer: FunctionBuffer, batches: int) -> float:
+    """Returns the money that the starts of instances for a buffer's next batches are unlikely to exceed."""
+    if buffer.warm is None:
+        return 0.0
+    starts = min(batches, max(0, buffer.warm.busy + batches - buffer.tier.provisioned))
+    return starts * buffer.tier.price.cost(buffer.warm.init_s(MOST_OF_STARTS)) if starts else 0.0
 
 
 def allowed(queues: ModelQueues, queued: QueuedRequest) -> bool:
