@@ -47,7 +47,7 @@ RING = 256
 BODY_BYTES = 24_000
 EDGE = LatencyModel(0.04234, 0.008165, 64)
 PRICE = Price(1.27e-5, 9e-7, 0.001, "CNY", "cny-gbs-2023")
-TIER = FunctionTier("1gb", "f", LatencyModel(0.216, 0.141, 5), PRICE, max_in_flight=4)
+TIER = FunctionTier("1gb", "f", LatencyModel(0.216, 0.141, 5), PRICE, max_in_flight=4, provisioned=4)
 
 
 @dataclass(frozen=True, slots=True)
