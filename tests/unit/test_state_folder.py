@@ -1,5 +1,6 @@
 """The state folder: one daemon at a time; a file that is damaged, foreign or too new."""
 
+import errno
 import os
 import sqlite3
 from pathlib import Path
@@ -7,6 +8,9 @@ from pathlib import Path
 import pytest
 
 from scheduler.daemon.state.folder import APPLICATION_ID, DATABASE, SCHEMA, FolderLock, StateError, open_database
+from scheduler.daemon.state.store import Store
+from scheduler.domain.memory import Part
+from scheduler.domain.plans import Limits
 
 
 def opened(folder: Path) -> list[str]:
@@ -50,6 +54,45 @@ def test_a_page_overwritten_in_the_middle_is_noticed(tmp_path: Path) -> None:
     path.write_bytes(content)
     [sentence] = opened(tmp_path)
     assert "is damaged" in sentence
+
+
+def test_a_header_of_a_format_that_does_not_exist_is_damage(tmp_path: Path) -> None:
+    assert opened(tmp_path) == []
+    content = bytearray((tmp_path / DATABASE).read_bytes())
+    content[44:48] = (99).to_bytes(4, "big")
+    (tmp_path / DATABASE).write_bytes(content)
+    [sentence] = opened(tmp_path)
+    assert "is damaged" in sentence
+
+
+def test_a_damaged_file_that_cannot_be_renamed_is_an_error_of_the_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    (tmp_path / DATABASE).write_bytes(b"no database at all" * 100)
+    monkeypatch.setattr(Path, "rename", refuse)
+    with pytest.raises(sqlite3.OperationalError, match="is damaged .*cannot be renamed: Permission denied"):
+        opened(tmp_path)
+
+
+def test_rows_that_are_damaged_are_left_out_and_the_others_kept(tmp_path: Path) -> None:
+    said: list[str] = []
+    store = Store(tmp_path, currency="CNY", warn=said.append)
+    for model in ("good", "text", "type"):
+        store.save_limits(model, Limits(edge_batch_cap=3))
+    store.save_memory([Part(name, 1, "f", [1.0]) for name in ("good", "text", "time")])
+    store.close()
+    with sqlite3.connect(tmp_path / DATABASE) as connection:
+        for table, key in (("limits", "model"), ("parts", "name")):
+            connection.execute(f"UPDATE {table} SET content = CAST(x'22ff22fe' AS TEXT) WHERE {key} = 'text'")
+        connection.execute("UPDATE limits SET content = replace(content, '3', '\"x\"') WHERE model = 'type'")
+        connection.execute("UPDATE parts SET saved_at_s = 'late' WHERE name = 'time'")
+    connection.close()
+    assert store.limits() == {"good": Limits(edge_batch_cap=3)}
+    assert list(store.memory().parts) == ["good"]
+    assert len(said) == 4
 
 
 def test_a_foreign_database_is_put_aside_with_its_content(tmp_path: Path) -> None:

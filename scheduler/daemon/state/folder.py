@@ -21,6 +21,9 @@ SCHEMA = 1
 POLL_S = 0.05
 """How often a daemon that waits for its predecessor looks at the lock."""
 
+_FORMAT = "unsupported file format"
+"""What SQLite says of a header that is damaged; all other operational errors are of the disk."""
+
 _TABLES = """
 CREATE TABLE leases (currency TEXT, bucket INTEGER, amount REAL NOT NULL,
     PRIMARY KEY (currency, bucket)) WITHOUT ROWID;
@@ -99,7 +102,10 @@ def open_database(folder: Path, *, warn: Callable[[str], object]) -> sqlite3.Con
     try:
         return _opened(path)
     except _Unusable as error:
-        aside = _put_aside(path)
+        try:
+            aside = _put_aside(path)
+        except OSError as why:
+            raise sqlite3.OperationalError(f"{path} {error}, and cannot be renamed: {why.strerror or why}") from None
         warn(
             f"the state file {path} {error}; it is kept as {aside.name}, and the daemon starts without it: spend caps"
             " count from now on, and estimates start from the profiles"
@@ -114,6 +120,8 @@ class _Unusable(Exception):
 def _opened(path: Path) -> sqlite3.Connection:
     # One thread uses it, but not the one that opens it.
     connection = sqlite3.connect(path, timeout=1.0, isolation_level=None, check_same_thread=False)
+    # A text that is damaged makes its row useless, not the whole file.
+    connection.text_factory = lambda content: content.decode(errors="replace")
     try:
         _check(connection, path)
     except BaseException:
@@ -128,7 +136,9 @@ def _check(connection: sqlite3.Connection, path: Path) -> None:
         schema = _pragma(connection, "user_version")
         sound = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
         empty = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0] == 0
-    except sqlite3.OperationalError:
+    except sqlite3.OperationalError as error:
+        if str(error) == _FORMAT:
+            raise _Unusable(f"is damaged or no database ({error})") from None
         raise
     except sqlite3.DatabaseError as error:
         raise _Unusable(f"is damaged or no database ({error})") from None

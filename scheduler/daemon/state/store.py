@@ -5,7 +5,6 @@ import sqlite3
 import time
 from collections.abc import Callable, Sequence
 from contextlib import closing
-from dataclasses import asdict
 from datetime import datetime, timezone
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from scheduler.daemon.state.folder import open_database
 from scheduler.daemon.state.money import Leased, LedgerClock, Money
 from scheduler.domain.memory import Memory, Part
 from scheduler.domain.messages import RequestSpend
+from scheduler.domain.plain import from_plain, to_plain
 from scheduler.domain.plans import Limits
 
 
@@ -99,14 +99,14 @@ class Store:
         with closing(self._opened().execute("SELECT model, content FROM limits")) as rows:
             for model, content in rows:
                 try:
-                    found[model] = Limits(**json.loads(content))
+                    found[model] = from_plain(Limits, json.loads(content))
                 except (TypeError, ValueError):
                     self._warn(f"the limits of model {model} in the state file are not understood and not used")
         return found
 
     def save_limits(self, model: str, limits: Limits) -> None:
         """Keeps a model's limits."""
-        self._opened().execute("INSERT OR REPLACE INTO limits VALUES (?, ?)", (model, json.dumps(asdict(limits))))
+        self._opened().execute("INSERT OR REPLACE INTO limits VALUES (?, ?)", (model, json.dumps(to_plain(limits))))
 
     def memory(self) -> Memory:
         """Returns what the last process knew; parts that are no JSON are skipped."""
@@ -117,10 +117,10 @@ class Store:
         ) as rows:
             for name, version, fingerprint, saved_at_s, content in rows:
                 try:
+                    age_s = max(0.0, now_s - float(saved_at_s))
                     parts[name] = Part(name, version, fingerprint, json.loads(content))
-                except ValueError:
+                except (TypeError, ValueError):
                     self._warn(f"part {name} of the state file is not understood and not used")
-                age_s = max(0.0, now_s - saved_at_s)
         return Memory(parts, age_s)
 
     def save_memory(self, parts: Sequence[Part]) -> None:
