@@ -239,7 +239,8 @@ class Engine:
             self._dispatcher.reassign_all(Cause.FAILURE, now_s=now_s)
 
     def _arrived(self, request: Request, now_s: float) -> None:
-        room = self._let_in.has_room(request)
+        served = request.model in self._queues and not self._draining
+        room = served and self._let_in.has_room(request)
         queued = self._table.take_in(request)
         if self._draining:
             self._table.refuse(queued, self._dispatcher.refusals.draining())

@@ -196,9 +196,10 @@ class Admission:
         """Takes over reloaded limits."""
         self.max_requests, self.max_bytes = max_requests, max_bytes
 
-    def has_room(self, body_bytes: int) -> bool:
-        """Whether one more request of so many bytes may come in."""
-        return self.requests < self.max_requests and self.body_bytes + body_bytes <= self.max_bytes
+    def has_room(self, body_bytes: int, *, without: int = 0, without_bytes: int = 0) -> bool:
+        """Whether one more request of so many bytes may come in, if so many that wait went."""
+        fits = self.body_bytes - without_bytes + body_bytes <= self.max_bytes
+        return fits and self.requests - without < self.max_requests
 
     def take_in(self, body_bytes: int) -> None:
         """Counts a request that arrived."""

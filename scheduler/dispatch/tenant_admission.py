@@ -1,7 +1,8 @@
 """Who is let in when no more can be held: a tenant within its share takes the place of one beyond it."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from heapq import merge
 
 from scheduler.dispatch.function_side import FunctionSide
 from scheduler.dispatch.model_queues import ModelQueues
@@ -36,20 +37,33 @@ class TenantAdmission:
             return True
         if not tenants.shares or request.body_bytes > admission.max_bytes:
             return False
-        label = tenants.label_of(request)
-        for _ in range(MOST_PUT_OUT):
-            loads = {name: self._load(name) for name in tenants.shares}
-            heaviest = max(loads, key=lambda name: (loads[name], name))
-            if loads[heaviest] <= self._load(label, request):
-                return False
-            victim = self._latest(heaviest)
-            if victim is None:
-                return False
+        victims = self._making_room(request)
+        for victim in victims:
             self.all_queues[victim.request.model].remove(victim)
-            self.table.refuse(victim, crowded_out(heaviest, self._drain_s()))
-            if admission.has_room(request.body_bytes):
-                return True
-        return False
+            self.table.refuse(victim, crowded_out(tenants.label(victim), self._drain_s()))
+        return bool(victims)
+
+    def _making_room(self, request: Request) -> list[QueuedRequest]:
+        """Returns the waiting requests whose places one takes that has no room otherwise; empty if it gets none."""
+        admission, tenants = self.table.admission, self.table.tenants
+        label, held = tenants.label_of(request), dict(tenants.open)
+        own = self._load(label, held[label][0] + 1, held[label][1] + request.body_bytes)
+        latest = {name: self._latest(name) for name in held}
+        victims: list[QueuedRequest] = []
+        freed_bytes = 0
+        while len(victims) < MOST_PUT_OUT:
+            loads = {name: self._load(name, *counts) for name, counts in held.items()}
+            heaviest = max(loads, key=lambda name: (loads[name], name))
+            victim = next(latest[heaviest], None) if loads[heaviest] > own else None
+            if victim is None:
+                return []
+            victims.append(victim)
+            requests, body_bytes = held[heaviest]
+            held[heaviest] = requests - 1, body_bytes - victim.request.body_bytes
+            freed_bytes += victim.request.body_bytes
+            if admission.has_room(request.body_bytes, without=len(victims), without_bytes=freed_bytes):
+                return victims
+        return []
 
     def refusal(self) -> Refusal:
         """Returns what a request is told for which there is no room; it is counted in already."""
@@ -58,25 +72,18 @@ class TenantAdmission:
     def _drain_s(self) -> float:
         return expected_drain_s(self.all_queues.values(), self.function.max_in_flight)
 
-    def _load(self, label: str, more: Request | None = None) -> float:
-        """Returns how much of what may be held a tenant holds for its share: requests or bytes, whichever is more."""
-        admission, tenants = self.table.admission, self.table.tenants
-        requests, body_bytes = tenants.open[label]
-        if more is not None:
-            requests, body_bytes = requests + 1, body_bytes + more.body_bytes
+    def _load(self, label: str, requests: int, body_bytes: int) -> float:
+        """Returns how much that is of what may be held, for a tenant's share: requests or bytes, whichever is more."""
+        admission = self.table.admission
         held = max(requests / admission.max_requests, body_bytes / admission.max_bytes)
-        return held / tenants.shares[label]
+        return held / self.table.tenants.shares[label]
 
-    def _latest(self, label: str) -> QueuedRequest | None:
-        """Returns a waiting request of a tenant, one of those least likely to be answered soon; None if none waits."""
+    def _latest(self, label: str) -> Iterator[QueuedRequest]:
+        """Yields the waiting requests of a tenant, those first that are least likely to be answered soon."""
         tenants = self.table.tenants
         for queues in self.all_queues.values():
             for line in (queues.overdue, queues.edge_later):
-                last = [kind[-1] for kind in line.kinds() if tenants.label(kind[0]) == label]
-                if last:
-                    return max(last, key=deadline_order)
+                own = [reversed(kind) for kind in line.kinds() if tenants.label(kind[0]) == label]
+                yield from merge(*own, key=deadline_order, reverse=True)
             for order in (queues.deferred, *[buffer.queue for buffer in queues.buffers], queues.next_batch):
-                found = next((q for q in reversed(order.members) if tenants.label(q) == label), None)
-                if found is not None:
-                    return found
-        return None
+                yield from (queued for queued in reversed(order.members) if tenants.label(queued) == label)

@@ -19,7 +19,7 @@ from scheduler.dispatch.tenant_money import HOUR_S, TenantMoney, water_filling
 from scheduler.dispatch.tenants import Tenants
 from scheduler.dispatch.waiting_line import Rank
 from scheduler.domain.errors import RefusalKind
-from scheduler.domain.messages import Command, RequestArrived, SettingsChanged
+from scheduler.domain.messages import Command, DrainStarted, RequestArrived, SettingsChanged
 from scheduler.domain.requests import Request
 from scheduler.domain.service_times import ServiceTimes, service_times
 from scheduler.domain.tenants import OTHER, TenantSettings
@@ -179,6 +179,25 @@ def test_a_full_queue_puts_out_the_tenant_beyond_its_share() -> None:
     held = {tenant.name: tenant.open_requests for tenant in shell.engine.statistics().tenants}
     # Of the requests held, one is in the batch in flight.
     assert held["b"] / held["a"] == pytest.approx(1 / 3, abs=0.1)
+
+
+@pytest.mark.parametrize("gone", ["draining", "model"])
+def test_what_is_refused_anyway_takes_no_other_place(gone: str) -> None:
+    shell = Overloaded(TenantSettings("a"), TenantSettings("b"), queue_max_requests=4)
+    for _ in range(8):
+        shell.send("a", 0.0, slo_s=30.0)
+    newcomer = RequestArrived(Request(99, "gone" if gone == "model" else "m", 0.0, 30.0, tenant="b"))
+    messages = [DrainStarted(), newcomer] if gone == "draining" else [newcomer]
+    assert list(refused(shell.engine.handle(messages, 0.0))) == [99]
+
+
+def test_those_that_cannot_make_room_stay() -> None:
+    shell = Overloaded(TenantSettings("a"), TenantSettings("b"), queue_max_bytes=100_000)
+    for _ in range(7):
+        shell.send("a", 0.0, slo_s=30.0, body_bytes=10_000)
+    shell.send("b", 0.0, slo_s=30.0, body_bytes=30_000)
+    # Room for 35,000 bytes would take four of a's, of which three are within its share beside so large a request.
+    assert list(refused(shell.send("b", 0.0, slo_s=30.0, body_bytes=35_000))) == [shell.ids]
 
 
 def test_without_tenants_a_full_queue_refuses_the_newcomer() -> None:
