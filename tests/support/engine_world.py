@@ -13,7 +13,7 @@ from support.engine_kit import PRICE
 
 from scheduler.dispatch.decision_ring import ANSWERED, CANCELLED, SENDINGS_KEPT
 from scheduler.dispatch.endings import GRACE_S
-from scheduler.dispatch.spend_cap import OverCap
+from scheduler.dispatch.spend_cap import STATE, OverCap
 from scheduler.domain.batches import Batch, BatchReport, Failure, FailureKind
 from scheduler.domain.bills import bill_of
 from scheduler.domain.decisions import Decision
@@ -33,12 +33,16 @@ from scheduler.domain.messages import (
     RefuseRequest,
     RequestArrived,
     RequestCancelled,
+    RequestSpend,
+    ReturnSpend,
     SendBatch,
     SendProbe,
     SettingsChanged,
+    SpendGranted,
 )
 from scheduler.domain.plans import EngineSettings, Limits, LoadedBuffer, ModelSettings, ServiceClass
 from scheduler.domain.requests import Backend, Request
+from scheduler.domain.tenants import TenantSettings
 from scheduler.engine import Engine
 from scheduler.planner.site.plan import best_plan
 from scheduler.simulator.backends import ColdStarts, InstancePool
@@ -69,6 +73,9 @@ LOADED = (
 CAP = 2e-5
 """Money for a few function batches."""
 HOUR_S, DAY_S = 3600.0, 86_400.0
+SENDERS = ("a", "b", "", "elsewhere")
+"""Tenants that requests name; which of them are configured differs and changes."""
+TENANTS = (TenantSettings("a", 3.0), TenantSettings("b", 1.0, per_hour=CAP / 2))
 COLD_S, IDLE_S = 1.5, 20.0
 """Seconds of a cold start, and without a call after which an instance is gone."""
 
@@ -89,6 +96,10 @@ VARIANTS = (
     EngineSettings(
         (replace(BOTH, edge_latency=None, buffers=LOADED),), max_function_in_flight=4, spend_per_hour=4 * CAP
     ),
+    EngineSettings((BOTH, CLOUD_ONLY), spend_per_hour=4 * CAP, tenants=TENANTS),
+    EngineSettings((BOTH, EDGE_ONLY), queue_max_requests=5, tenants=(TENANTS[1], TenantSettings("c"))),
+    EngineSettings((BOTH, CLOUD_ONLY), spend_per_hour=4 * CAP, spend_leased=True, tenants=TENANTS[:1]),
+    EngineSettings((BOTH, CLOUD_ONLY), spend_per_day=2 * CAP, over_cap="serve-late", spend_leased=True),
 )
 LIMITS = (
     Limits(),
@@ -135,6 +146,10 @@ class World:
     refused_content: set[int] = field(default_factory=set)
     script: list[tuple[tuple[Message, ...], float]] = field(default_factory=list)
     commands: list[Command] = field(default_factory=list)
+    leased: float = 0.0
+    """Money leased and not given back, all in all."""
+    lending_s: float | None = 0.01
+    """Seconds that the ledger takes; None: it cannot be written."""
     draining: bool = False
     events: list[tuple[float, int, Message]] = field(default_factory=list)
 
@@ -158,6 +173,7 @@ class World:
                 items=min(items, served.max_items),
                 body_bytes=3000 * items,
                 class_name=CLASSES[kind].name,
+                tenant=SENDERS[request_id % 5 % len(SENDERS)],
                 priority=1 + request_id % 2,
             )
             self._inbox.append(RequestArrived(self.requests[request_id]))
@@ -186,6 +202,9 @@ class World:
 
     def treat(self, backend: Backend, mood: Mood) -> None:
         self.moods[backend] = mood
+
+    def lend_in(self, seconds: float | None) -> None:
+        self.lending_s = seconds
 
     def plan_in(self, seconds: float) -> None:
         self.planning_s = seconds
@@ -253,6 +272,22 @@ class World:
             mood = self.moods[command.backend]
             well = not mood.hangs and mood.kind not in (FailureKind.UNREACHABLE, FailureKind.SERVER)
             self._later(0.02, ProbeMeasured(command.backend, ok=well, rtt_s=0.02, sent_bytes=100, transfer_s=1e-3))
+        elif isinstance(command, ReturnSpend):
+            self.leased -= command.amount
+        elif isinstance(command, RequestSpend):
+            self._lease(command)
+
+    def _lease(self, command: RequestSpend) -> None:
+        if self.lending_s is None:
+            self._later(0.01, SpendGranted(0.0, STATE, 5.0))
+            return
+        caps = [cap for cap in (command.per_hour, command.per_day) if cap is not None]
+        debt = max(0.0, -command.left)
+        room = max(0.0, min(caps) - self.leased - debt)
+        given = min(max(0.0, command.amount - debt), room)
+        self.leased += given + debt
+        dry = given < command.amount - debt
+        self._later(self.lending_s, SpendGranted(given + debt, "hour" if dry else "", 60.0 if dry else 0.0))
 
     def _send(self, batch: Batch, gone: set[int]) -> None:
         self.in_flight[batch.batch_id] = batch
@@ -385,7 +420,7 @@ class World:
         """Everything works again and time passes: nobody is left, nothing is still counted."""
         for backend in Backend:
             self.treat(backend, Mood())
-        self.planning_s = 0.0
+        self.planning_s, self.lending_s = 0.0, 0.01
         self.advance(200.0)
         left = [i for i in self.requests if i not in self.ended]
         assert not left, f"never ended: {[self.engine._table.open.get(i) for i in left]}"
