@@ -39,6 +39,7 @@ from scheduler.domain.messages import (
 )
 from scheduler.domain.plans import EngineSettings, Plan
 from scheduler.domain.requests import Backend
+from scheduler.domain.tenants import shares_of
 from scheduler.engine import Engine
 
 _logger = logging.getLogger("edgeburst")
@@ -107,7 +108,7 @@ class Runner:
         self._driver = EngineDriver(engine, clock=clock, perform=self._perform, fail=self._stop_for)
         self._sender = BatchSender(backends=backends, post=self._driver.post, clock=clock, ring=batches)
         self._batches = batches
-        batches.tenants = frozenset(tenant.name for tenant in settings.tenants)
+        self._follow_tenants(settings)
         self._bodies = BodyStore()
         self._ids = count(1)
         self._started_at_s = 0.0
@@ -164,8 +165,12 @@ class Runner:
         self._settings = settings
         # Requests that were planned for a removed tier may still be sent to it.
         self._tiers |= _tiers(settings)
-        self._batches.tenants = frozenset(tenant.name for tenant in settings.tenants)
+        self._follow_tenants(settings)
         self._driver.post(SettingsChanged(settings))
+
+    def _follow_tenants(self, settings: EngineSettings) -> None:
+        self._batches.tenants = frozenset(tenant.name for tenant in settings.tenants)
+        self._explanations.shares = shares_of(settings.tenants)
 
     async def open(self) -> None:
         """Opens the backends."""

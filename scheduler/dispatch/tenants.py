@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from scheduler.dispatch.queue import QueuedRequest
 from scheduler.domain.requests import Request
-from scheduler.domain.tenants import OTHER, TenantSettings, tenant_label
+from scheduler.domain.tenants import TenantSettings, shares_of, tenant_label
 
 MOST_BEHIND_S = 1.0
 """How far a tenant may be behind the one ahead of all, in seconds of the edge for a whole share: what it left unused
@@ -58,14 +58,10 @@ class Tenants:
             tenants: the configured ones.
             waiting: all requests that have not ended.
         """
-        weights = {tenant.name: tenant.share for tenant in tenants}
-        if weights:
-            weights[OTHER] = min(weights.values())
-        total = sum(weights.values())
-        self.shares = {name: weight / total for name, weight in weights.items()}
-        self.levels_s = {name: self.levels_s.get(name, 0.0) for name in weights}
-        self.edge_s = {name: self.edge_s.get(name, 0.0) for name in weights}
-        self.open = dict.fromkeys(weights, (0, 0))
+        self.shares = shares_of(tenants)
+        self.levels_s = {name: self.levels_s.get(name, 0.0) for name in self.shares}
+        self.edge_s = {name: self.edge_s.get(name, 0.0) for name in self.shares}
+        self.open = dict.fromkeys(self.shares, (0, 0))
         for queued in waiting:
             self.came(queued.request)
 

@@ -1,6 +1,6 @@
 """Tenants: between which the edge's time and the money are shared, and what each one used."""
 
-from collections.abc import Container
+from collections.abc import Container, Sequence
 from dataclasses import dataclass
 
 OTHER = "other"
@@ -37,6 +37,19 @@ class TenantStatistics:
     spent_day: float
     costs: tuple[tuple[str, str, float], ...] = ()
     """(model, class, money) since the start, without batches in flight."""
+
+
+def shares_of(tenants: Sequence[TenantSettings]) -> dict[str, float]:
+    """Returns the shares of the configured tenants and of `other`, which has the least of them; empty without any.
+
+    >>> shares_of([TenantSettings("a", 3.0), TenantSettings("b", 1.0)])
+    {'a': 0.6, 'b': 0.2, 'other': 0.2}
+    """
+    weights = {tenant.name: tenant.share for tenant in tenants}
+    if weights:
+        weights[OTHER] = min(weights.values())
+    total = sum(weights.values())
+    return {name: weight / total for name, weight in weights.items()}
 
 
 def tenant_label(name: str, configured: Container[str]) -> str:

@@ -27,6 +27,8 @@ from scheduler.explain.words import REFUSED
 VERSION = 2
 """Raised when a key changes its meaning or goes. Version 1 had the terms of both sides instead of offers."""
 _OF_THE_REQUEST = ("model", "class_name", "tenant", "priority", "items", "body_bytes", "arrived_at_s", "deadline_s")
+_LATER = ("counts_as", "tenant_share")
+"""Of the context: what lines may lack."""
 _ELSEWHERE = {"place", "request_ids", "reasons", "why_left"}
 """Fields of a batch that are not plain numbers or texts."""
 
@@ -66,7 +68,9 @@ def from_values(values: Mapping[str, Any]) -> tuple[Explanation, Context]:
             values["ended_at_s"],
             values["outcome"],
         )
-        context = Context(**{field.name: values[field.name] for field in fields(Context)})
+        # Lines of earlier versions do not say what its tenant counts as.
+        told = {field.name: values[field.name] for field in fields(Context) if field.name not in _LATER}
+        context = Context(**told, **{name: values[name] for name in _LATER if name in values})
     except (KeyError, TypeError, AttributeError, IndexError) as error:
         raise ValueError(f"an explanation lacks or misstates {error}") from None
     return explanation, context

@@ -27,6 +27,10 @@ class Context:
     """Date and time of the first decision, UTC, in ISO 8601; empty where it is not known."""
     currency: str = "CNY"
     """Of every cost."""
+    counts_as: str = ""
+    """The tenant that it counts as, its own or `other`; empty while none is configured."""
+    tenant_share: float = 0.0
+    """Of the whole, of that tenant."""
 
 
 NO_CONTEXT = Context()
@@ -81,12 +85,20 @@ def _heading(explanation: Explanation, context: Context, units: _Units) -> Itera
     name = f" (its client calls it {context.client_id!r})" if context.client_id else ""
     when = f", first decided about at {context.first_decided_at}" if context.first_decided_at else ""
     yield f"request {request.request_id}{name}{when}"
-    tenant = f", tenant {request.tenant!r}" if request.tenant else ""
-    yield f"model {request.model!r}, class {request.class_name!r}{tenant}"
+    yield f"model {request.model!r}, class {request.class_name!r}{_tenant(request.tenant, context)}"
     if not explanation.decisions:
         yield "no decision about it is kept"
         return
     yield f"times count from the first decision; its deadline is {units.clock(request.deadline_s)}"
+
+
+def _tenant(name: str, context: Context) -> str:
+    """Returns the words for a request's tenant and its share."""
+    told = f", tenant {name!r}" if name else ""
+    if not context.counts_as:
+        return told
+    counts_as = "" if context.counts_as == name else f"counts as {context.counts_as!r}, "
+    return f"{told or ', no tenant'} ({counts_as}share {context.tenant_share:.3g})"
 
 
 def _events(explanation: Explanation, units: _Units) -> Iterator[str]:

@@ -29,7 +29,7 @@ from scheduler.domain.errors import RefusalKind
 from scheduler.domain.lifecycle import QUEUES as ALL_QUEUES
 from scheduler.domain.lifecycle import State
 from scheduler.domain.requests import Attempt, Backend, Place, Request
-from scheduler.explain.json_lines import from_json, to_json, to_values
+from scheduler.explain.json_lines import from_json, from_values, to_json, to_values
 from scheduler.explain.text import Context, describe
 from scheduler.explain.words import CAUSES, GATES, MOVES, OUTCOMES, QUEUES, REASONS, REFUSED
 
@@ -180,6 +180,21 @@ class TestText:
             "no decision about it is kept",
             "  +0.000 s  refused: the queue was full",
         ]
+
+    @pytest.mark.parametrize(
+        ("tenant", "counts_as", "words"),
+        [
+            ("lab", "lab", ", tenant 'lab' (share 0.6)"),
+            ("elsewhere", "other", ", tenant 'elsewhere' (counts as 'other', share 0.6)"),
+            ("", "other", ", no tenant (counts as 'other', share 0.6)"),
+            ("lab", "", ", tenant 'lab'"),
+            ("", "", ""),
+        ],
+    )
+    def test_a_tenants_share_is_told_and_what_it_counts_as(self, tenant: str, counts_as: str, words: str) -> None:
+        context = Context(counts_as=counts_as, tenant_share=0.6 if counts_as else 0.0)
+        text = describe(an_explanation(request=a_request(tenant=tenant)), context)
+        assert text.splitlines()[1] == f"model 'digits', class 'default'{words}"
 
     def test_decisions_that_are_not_kept_are_counted_where_they_are_missing(self) -> None:
         text = describe(an_explanation(decisions=(a_decision(), a_decision(at_s=100.5, cause=Cause.PLAN)), left_out=4))
@@ -466,6 +481,11 @@ class TestJson:
         values = to_values(an_explanation(request=request), Context("abc"))
         assert (values["version"], values["client_id"]) == (2, "abc")
         assert (values["model"], values["class_name"], values["tenant"]) == ("digits", "low", "x")
+        assert (values["counts_as"], values["tenant_share"]) == ("", 0.0)
+        context = Context("abc", counts_as="other", tenant_share=0.25)
+        told = to_values(an_explanation(request=request), context)
+        assert from_values(told)[1] == context
+        assert from_values({key: told[key] for key in told.keys() - {"counts_as", "tenant_share"}})[1] == Context("abc")
         [sending] = values["sendings"]
         assert (sending["place"], sending["reasons"]) == ("edge:main", ["money", "money"])
         assert not {"backend", "tier"} & sending.keys()

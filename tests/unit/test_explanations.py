@@ -70,6 +70,14 @@ def test_what_is_found_names_client_currency_and_the_time_of_day() -> None:
     assert TEN.isoformat() == "2026-05-04T10:00:00+00:00"
 
 
+def test_what_is_found_names_what_its_tenant_counts_as_at_present() -> None:
+    explanations = explanations_of(known(1).get, lambda: 160.25)
+    assert explanations.find("1")[0]["counts_as"] == ""
+    explanations.shares = {"lab": 0.75, "other": 0.25}
+    [values] = explanations.find("1")
+    assert (values["counts_as"], values["tenant_share"]) == ("other", 0.25)
+
+
 def file_in(folder: Path, **changes: Any) -> ExplanationFile:
     return ExplanationFile(folder / "why.jsonl", **{"max_bytes": 2**20, "files": 3, **changes})
 

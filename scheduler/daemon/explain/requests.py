@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime, timedelta, timezone
 
 from scheduler.daemon.backends.batch_send import Clock
 from scheduler.daemon.explain.file import ExplanationFile
 from scheduler.dispatch.decision_ring import Explanation
+from scheduler.domain.tenants import tenant_label
 from scheduler.explain.json_lines import to_json, to_values
 from scheduler.explain.text import Context
 
@@ -100,6 +101,8 @@ class Explanations:
         self._ended: deque[tuple[int, float]] = deque()
         self._writing: asyncio.Task[None] | None = None
         self._lost = 0
+        self.shares: Mapping[str, float] = {}
+        """Of the configured tenants; empty without."""
 
     def arrived(self, request_id: int, client_id: str) -> None:
         """Keeps the client's id of a new request."""
@@ -143,7 +146,14 @@ class Explanations:
             await asyncio.wait_for(self._finish(), CLOSE_LIMIT_S)
 
     def _context(self, explanation: Explanation) -> Context:
-        return Context(self._ids.name(explanation.request_id), self._first_decided_at(explanation), self._currency)
+        counts_as = tenant_label(explanation.request.tenant, self.shares) if self.shares else ""
+        return Context(
+            client_id=self._ids.name(explanation.request_id),
+            first_decided_at=self._first_decided_at(explanation),
+            currency=self._currency,
+            counts_as=counts_as,
+            tenant_share=self.shares.get(counts_as, 0.0),
+        )
 
     def _first_decided_at(self, explanation: Explanation) -> str:
         if not explanation.decisions:
