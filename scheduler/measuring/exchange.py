@@ -67,11 +67,13 @@ def open_session(*, give_up_s: float) -> aiohttp.ClientSession:
 
 
 async def exchange(
-    session: aiohttp.ClientSession, target: Target, data: bytes, *, request_id: str, keep_output: bool
+    session: aiohttp.ClientSession, target: Target, data: bytes, *, request_id: str, keep_output: bool, tenant: str = ""
 ) -> Reply:
     """Sends one picture and returns the outcome; a failure is an outcome too."""
     tensor = Tensor.from_elements(target.input_name, [data])
     parameters: dict[str, object] = {"log_tail": True} if target.log_tail else {}
+    if tenant:
+        parameters["tenant"] = tenant
     request = InferRequest(request_id, (tensor,), parameters=parameters, binary_by_default=True)
     body = wire.encode_request(request)
     try:

@@ -41,6 +41,7 @@ class ReplayedRequest:
         answered_s: when the client had the answer, the refusal or the failure.
         within_slo: whether the request was answered within the SLO from `arrival_s`.
         reply: the outcome.
+        tenant: for which it was sent; empty: it named none.
     """
 
     index: int
@@ -50,6 +51,7 @@ class ReplayedRequest:
     answered_s: float
     within_slo: bool
     reply: Reply
+    tenant: str = ""
 
     @property
     def latency_s(self) -> float:
@@ -130,6 +132,7 @@ async def replay(
     target: Target,
     *,
     options: ReplayOptions,
+    tenants: Sequence[str] = (),
     on_sent: Callable[[int], None] | None = None,
     on_answer: Callable[[ReplayedRequest], None] | None = None,
 ) -> ReplayResult:
@@ -140,6 +143,7 @@ async def replay(
         payloads: request i has payload i modulo their number.
         target: the server and the model.
         options: the options.
+        tenants: for which each request is sent; empty: they name none.
         on_sent: called with the number of requests sent so far.
         on_answer: called with each request that has ended. Both are called on the event loop and must be quick.
 
@@ -154,7 +158,7 @@ async def replay(
     if not payloads:
         raise MeasuringError("there are no pictures to send; name at least one")
     async with open_session(give_up_s=options.give_up_s) as session:
-        run = _Replay(session, payloads, target, options, on_answer)
+        run = _Replay(session, payloads, target, options, on_answer, tenants)
         return await run.run(times_s, on_sent)
 
 
@@ -168,12 +172,14 @@ class _Replay:
         target: Target,
         options: ReplayOptions,
         on_answer: Callable[[ReplayedRequest], None] | None,
+        tenants: Sequence[str],
     ) -> None:
         self._session = session
         self._payloads = payloads
         self._target = target
         self._options = options
         self._on_answer = on_answer
+        self._tenants = tenants
         self._under_way: set[asyncio.Task[None]] = set()
         self._ended: dict[int, ReplayedRequest] = {}
         self._start_s = 0.0
@@ -216,7 +222,7 @@ class _Replay:
         send = partial(exchange, request_id=str(index), keep_output=self._options.keep_outputs)
         payload = self._payloads[index % len(self._payloads)]
         sent_s = self._now_s()
-        reply = await send(self._session, self._target, payload.data)
+        reply = await send(self._session, self._target, payload.data, tenant=self._tenant(index))
         self._end(index, arrival_s, sent_s, reply)
 
     def _end(self, index: int, arrival_s: float, sent_s: float, reply: Reply) -> None:
@@ -230,10 +236,14 @@ class _Replay:
             answered_s=answered_s,
             within_slo=kept,
             reply=reply,
+            tenant=self._tenant(index),
         )
         self._ended[index] = request
         if self._on_answer is not None:
             self._on_answer(request)
+
+    def _tenant(self, index: int) -> str:
+        return self._tenants[index] if self._tenants else ""
 
     def _now_s(self) -> float:
         return time.monotonic() - self._start_s

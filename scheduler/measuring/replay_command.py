@@ -20,7 +20,7 @@ from scheduler.measuring.preflight import served_model
 from scheduler.measuring.replay import MAX_OUTSTANDING, ReplayOptions, ReplayResult, replay
 from scheduler.measuring.replay_report import make_folder, request_row, summarise, write_files
 from scheduler.measuring.replay_table import print_summary
-from scheduler.measuring.schedule import Schedule, make_workload
+from scheduler.measuring.schedule import Schedule, draw_tenants, make_workload
 from scheduler.measuring.tally import Tally, tally_progress
 from scheduler.workloads import PATTERNS, Workload
 
@@ -62,6 +62,14 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("--json", action="store_true", help="print the summary as one JSON object")
     parser.add_argument(
         "--log-tail", action="store_true", help="record the last 2 KB of each container's log in invocations.csv"
+    )
+    parser.add_argument(
+        "--tenant",
+        type=_weight,
+        nargs="+",
+        default=[],
+        metavar="NAME[=WEIGHT]",
+        help="tenants for which requests are sent, drawn by weight from --seed (default: requests name none)",
     )
     _add_arrivals(parser)
     _add_payloads(parser)
@@ -105,6 +113,15 @@ def _positive(text: str) -> float:
 
 
 _positive.__name__ = "number"
+
+
+def _weight(text: str) -> tuple[str, float]:
+    """Returns a tenant's name and weight."""
+    name, equals, weight = text.rpartition("=")
+    try:
+        return (name, _positive(weight)) if equals else (text, 1.0)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text} must be NAME or NAME=WEIGHT, as lab=3") from None
 
 
 def run(args: argparse.Namespace) -> int:
@@ -181,6 +198,7 @@ async def _replay(
                     payloads,
                     target,
                     options=options,
+                    tenants=draw_tenants(dict(args.tenant), len(workload.times_s), seed=args.seed),
                     on_sent=tally.on_sent,
                     on_answer=tally.on_answer,
                 )

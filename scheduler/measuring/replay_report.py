@@ -36,6 +36,7 @@ REQUEST_COLUMNS = (
     "cost",
     "cold_start",
     "attempts",
+    "tenant",
 )
 BATCH_COLUMNS = (
     "batch_id",
@@ -101,6 +102,7 @@ def request_row(request: ReplayedRequest, payload_name: str) -> dict[str, object
         "status": request.reply.status,
         "error": request.reply.error,
         **told,
+        "tenant": request.tenant,
     }
 
 
@@ -127,6 +129,7 @@ def summarise(result: ReplayResult, batches: Sequence[Row] | None) -> dict[str, 
         "client_lag_s": quantiles(result.lags_s.tolist()),
         **_shares(answered),
         **_batch_figures(batches),
+        **_by_tenant(result.requests),
         "wall_s": result.wall_s,
     }
 
@@ -150,6 +153,20 @@ def _shares(answered: Sequence[ReplayedRequest]) -> dict[str, Any]:
         # The sum of the answers' shares; `batch_cost` also includes failed batches that are billed.
         "cost": sum(known) if known else None,
     }
+
+
+def _by_tenant(requests: Sequence[ReplayedRequest]) -> dict[str, Any]:
+    """Returns the figures of each tenant; nothing where no request named one."""
+    figures: dict[str, Any] = {}
+    for name in sorted({request.tenant for request in requests} - {""}):
+        own = [request for request in requests if request.tenant == name]
+        figures[name] = {
+            "requests": len(own),
+            "answered": sum(request.answered for request in own),
+            "within_slo": sum(request.within_slo for request in own) / len(own),
+            "cost": _shares([request for request in own if request.answered])["cost"],
+        }
+    return {"tenants": figures} if figures else {}
 
 
 def _batch_figures(batches: Sequence[Row] | None) -> dict[str, Any]:

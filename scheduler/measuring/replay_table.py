@@ -36,6 +36,8 @@ def _lines(summary: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         yield backend, _backend(summary, backend)
     if summary["cost"] is not None:
         yield "cost", f"{summary['cost']:.3g}, {summary['cold_start_requests']} requests had a cold start"
+    for name, own in summary.get("tenants", {}).items():
+        yield f"tenant {name}", f"{own['requests']} requests, {own['within_slo']:.2%} within SLO"
     if summary.get("failed_batches"):
         yield "failed batches", f"{summary['failed_batches']}; all batches cost {summary['batch_cost']:.3g}"
 

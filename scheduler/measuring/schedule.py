@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -72,3 +73,17 @@ def _lap(schedule: Schedule) -> Workload:
         raise WorkloadError(f"the pattern {schedule.pattern} needs --rps and --duration-s; give both")
     rate_rps = schedule.rate_rps * schedule.rate_multiple
     return pattern(schedule.pattern, rate_rps=rate_rps, duration_s=schedule.duration_s, rng=rng)
+
+
+def draw_tenants(weights: Mapping[str, float], requests: int, *, seed: int) -> tuple[str, ...]:
+    """Returns for which tenant each request is sent, drawn by weight; empty without tenants.
+
+    >>> draw_tenants({"lab": 3.0, "ward": 1.0}, 6, seed=1)
+    ('lab', 'ward', 'lab', 'ward', 'lab', 'lab')
+    """
+    if not weights:
+        return ()
+    chances = np.array(list(weights.values())) / sum(weights.values())
+    drawn = np.random.default_rng(seed).choice(len(weights), size=requests, p=chances)
+    names = tuple(weights)
+    return tuple(names[index] for index in drawn)

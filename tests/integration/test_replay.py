@@ -281,6 +281,22 @@ def test_the_containers_logs_are_asked_for_where_they_are_wanted(
     assert "answered" in capsys.readouterr().out
 
 
+def test_requests_are_sent_for_tenants_by_weight(
+    daemon: tuple[str, BatchingRunner], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    trace = tmp_path / "trace.gaps"
+    trace.write_text("0.002\n" * 200)
+    arguments = ["replay", "--url", daemon[0], "--arrivals", str(trace), "--out", str(tmp_path / "out"), "--json"]
+    assert cli.main([*arguments, "--tenant", "lab=3", "ward"]) == 0
+    tenants = [row["tenant"] for row in table(tmp_path / "out" / "requests.csv")]
+    assert set(tenants) == {"lab", "ward"}
+    assert tenants.count("lab") / 200 == pytest.approx(0.75, abs=0.1)
+    told = json.loads(capsys.readouterr().out)["tenants"]
+    assert {name: own["requests"] for name, own in told.items()} == {n: tenants.count(n) for n in ("lab", "ward")}
+    assert {own["within_slo"] for own in told.values()} == {1.0}
+    assert [call.tenant for call in daemon[1].calls].count("lab") == tenants.count("lab")
+
+
 def test_a_server_without_an_account_of_batches_is_told_of_and_replayed_all_the_same(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
