@@ -116,9 +116,9 @@ class Control:
         """Returns the plan of an earlier process, to begin with; None where there is none that is still true."""
         return self._remembered_plan.first_plan(now_s=now_s, stands_s=YOUNG_PLAN_S)
 
-    def remember_also(self, part: Remembered) -> None:
-        """Has another part remembered, of the data plane for instance. Call it before the engine's first call."""
-        self._others.append(part)
+    def remember_also(self, *parts: Remembered) -> None:
+        """Has other parts remembered, of the data plane for instance. Call it before the engine's first call."""
+        self._others += parts
 
     def saved(self, now_s: float) -> tuple[Part, ...]:
         """Returns what is known, for the engine of the next process."""

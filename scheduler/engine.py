@@ -109,7 +109,7 @@ class Engine:
         self._spending.configure(settings)
         self._let_in.configure(settings.tenants)
         self._control = Control(settings) if control is None else control
-        self._control.remember_also(self._dispatcher.remembered())
+        self._control.remember_also(self._dispatcher.remembered(), self._let_in.remembered())
         self._beliefs = self._control.beliefs
         self._believed_up = True, True
         self._revision: int | None = None

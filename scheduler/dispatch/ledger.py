@@ -61,11 +61,14 @@ class Ledger:
     lost_starts: dict[tuple[str, str], deque[Booking]] = field(default_factory=dict)
     """By model and tier: batches whose start is an estimate, and whose instance may live and report it with a later
     answer; oldest first."""
+    currency: str = ""
+    """Of the prices; empty without functions."""
     idle: ProvisionedIdle = field(default_factory=ProvisionedIdle)
 
     def configure(self, settings: EngineSettings) -> None:
         """Takes over caps and provisioned instances; what those cost idle comes off the caps first."""
         self.idle.configure(settings.models)
+        self.currency = next((tier.price.currency for model in settings.models for tier in model.tiers), "")
         self.cap.configure(
             per_hour=settings.spend_per_hour,
             per_day=settings.spend_per_day,

@@ -103,6 +103,12 @@ class SlidingSum:
             falls_s = (bucket + 1 + self.buckets) * self.bucket_s
         return falls_s
 
+    def ago(self, now_s: float) -> list[tuple[float, float]]:
+        """Returns the money in the window as pairs of seconds ago and amount; a bucket counts as its end."""
+        self.sum(now_s)
+        ends_s = [((bucket + 1) * self.bucket_s, amount) for bucket, amount in self._amounts.items()]
+        return [(max(0.0, now_s - end_s), amount) for end_s, amount in ends_s]
+
     def remember(self, amount: float, *, at_s: float) -> None:
         """Adds money that was booked before, in any order of times."""
         bucket = self._bucket(at_s)

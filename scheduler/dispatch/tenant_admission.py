@@ -9,7 +9,9 @@ from scheduler.dispatch.model_queues import ModelQueues
 from scheduler.dispatch.queue import QueuedRequest, deadline_order
 from scheduler.dispatch.refusals import crowded_out, expected_drain_s, no_room
 from scheduler.dispatch.request_table import RequestTable
+from scheduler.dispatch.tenant_memory import tenants_part
 from scheduler.domain.errors import Refusal
+from scheduler.domain.memory import Remembered
 from scheduler.domain.requests import Request
 from scheduler.domain.tenants import TenantSettings
 
@@ -29,6 +31,10 @@ class TenantAdmission:
     def configure(self, tenants: Sequence[TenantSettings]) -> None:
         """Takes over reloaded tenants."""
         self.function.ledger.tenants.configure(tenants, self.table.open.values())
+
+    def remembered(self) -> Remembered:
+        """Returns what the next process is told: what tenants spent."""
+        return tenants_part(self.function.ledger)
 
     def has_room(self, request: Request) -> bool:
         """Whether a request may come in; refuses waiting ones of tenants that hold more for their share, if need be."""

@@ -17,6 +17,8 @@ as after a change, it still finds three quarters of its money."""
 KEPT = 0.1
 """Part of its share that is kept for a tenant whatever its rate, for an hour after it has asked for money. Judgement:
 what it may cost the others if it does not come back."""
+MOST_LEFT = 256
+"""Tenants that left of which is kept what they spent. A bound of memory."""
 HOUR_S, DAY_S = 3600.0, 86400.0
 _ROUNDING = 1e-9
 
@@ -79,6 +81,8 @@ class TenantMoney:
     rates: dict[str, SpendRate] = field(default_factory=dict)
     asked_at_s: dict[str, float] = field(default_factory=dict)
     refused_at_s: dict[str, float] = field(default_factory=dict)
+    left: dict[str, SpendCap] = field(default_factory=dict)
+    """Of tenants that left the configuration: what they spent, for when they come back."""
     capped: bool = False
     """Whether any tenant has a cap of its own."""
 
@@ -91,7 +95,10 @@ class TenantMoney:
         """
         self.tenants.configure(settings, waiting)
         caps = {tenant.name: (tenant.per_hour, tenant.per_day) for tenant in settings}
-        self.own = {label: self.own.get(label) or SpendCap() for label in self.tenants.shares}
+        known = self.left | self.own
+        self.own = {label: known.get(label) or SpendCap() for label in self.tenants.shares}
+        left = [(label, own) for label, own in known.items() if label not in self.own]
+        self.left = dict(left[-MOST_LEFT:])
         self.rates = {label: self.rates.get(label) or SpendRate() for label in self.own}
         self.asked_at_s = {label: self.asked_at_s.get(label, -math.inf) for label in self.own}
         self.refused_at_s = {label: self.refused_at_s.get(label, -math.inf) for label in self.own}

@@ -1,5 +1,6 @@
 """Tenants: the edge's time, the money and the places in the queue are shared by weight, and nothing is left unused."""
 
+import json
 import math
 from collections import Counter
 from collections.abc import Sequence
@@ -11,14 +12,18 @@ from hypothesis import settings as examples
 from hypothesis import strategies as st
 from support.engine_kit import answered, finish, refused, sent, settings
 
+from scheduler.control import Control
 from scheduler.dispatch.edge_batch import compose
+from scheduler.dispatch.ledger import Ledger
 from scheduler.dispatch.queue import QueuedRequest
 from scheduler.dispatch.shared_batch import LEAST_GOODPUT, compose_shared
 from scheduler.dispatch.spend_cap import OPEN, SpendCap
+from scheduler.dispatch.tenant_memory import tenants_part
 from scheduler.dispatch.tenant_money import HOUR_S, TenantMoney, water_filling
 from scheduler.dispatch.tenants import Tenants
 from scheduler.dispatch.waiting_line import Rank
 from scheduler.domain.errors import RefusalKind
+from scheduler.domain.memory import Remembered
 from scheduler.domain.messages import Command, DrainStarted, RequestArrived, SettingsChanged
 from scheduler.domain.requests import Request
 from scheduler.domain.service_times import ServiceTimes, service_times
@@ -294,6 +299,57 @@ def test_caps_of_a_tenants_own_hold_and_say_when_they_open() -> None:
     closed = tenants.closed("a", cap, cost=0.01, now_s=1.0)
     assert (closed.window, closed.tenant, closed.own) == ("hour", "a", True)
     assert closed.opens_s == pytest.approx(HOUR_S + 60.0 - 1.0)
+
+
+def test_a_tenant_that_leaves_the_configuration_and_comes_back_has_spent_what_it_spent() -> None:
+    capped, cap = (TenantSettings("a", per_hour=0.1), TenantSettings("b")), SpendCap()
+    tenants = money(*capped)
+    assert spend(tenants, cap, "a", 0.08, 0.0)
+    for those in (capped[1:], (), capped):
+        tenants.configure(those)
+    assert spent(tenants, 1.0)["a"] == pytest.approx(0.08)
+    assert not spend(tenants, cap, "a", 0.03, 1.0)
+
+
+def remembering(currency: str, *tenants: TenantSettings) -> tuple[Ledger, Remembered]:
+    ledger = Ledger(tenants=money(*tenants), currency=currency)
+    return ledger, tenants_part(ledger)
+
+
+def test_caps_of_a_tenants_own_go_on_in_the_next_process() -> None:
+    capped, cap = (TenantSettings("a", per_hour=0.1, per_day=0.15), TenantSettings("b")), SpendCap()
+    before, part = remembering("CNY", *capped)
+    for at_s in (0.0, 7200.0):
+        assert spend(before.tenants, cap, "a", 0.07, at_s)
+    content = json.loads(json.dumps(part.snapshot(7210.0)))
+    # The clock of the next process begins anew; 600 s pass between the two.
+    after, part = remembering("CNY", *capped)
+    part.restore(content, 600.0, 5.0)
+    [own, *_] = after.by_tenant(5.0)
+    assert (own.spent_hour, own.spent_day) == pytest.approx((0.07, 0.14))
+    assert not spend(after.tenants, cap, "a", 0.02, 5.0), "the day's cap"
+    away, part = remembering("CNY", capped[1])
+    part.restore(content, 600.0, 5.0)
+    away.tenants.configure(capped)
+    assert spent(away.tenants, 5.0)["a"] == pytest.approx(0.07)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [{"currency": "USD", "spent": {}}, {"spent": {}}, {"currency": "CNY", "spent": {"a": {"hour": [[1.0, 0.1]]}}}, []],
+)
+def test_what_cannot_be_taken_up_changes_nothing(content: object) -> None:
+    ledger, part = remembering("CNY", TenantSettings("a", per_hour=0.1))
+    with pytest.raises((KeyError, TypeError, ValueError)):
+        part.restore(content, 0.0, 0.0)
+    assert spent(ledger.tenants, 0.0)["a"] == 0.0
+
+
+def test_the_engine_has_the_spending_of_tenants_remembered() -> None:
+    run = replace(settings(), tenants=(TenantSettings("a", per_hour=1.0),))
+    control = Control(run)
+    Engine(run, control).handle([], 0.0)
+    assert "tenants" in [part.name for part in control.saved(0.0)]
 
 
 @pytest.mark.parametrize("edge", [True, False])
