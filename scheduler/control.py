@@ -13,8 +13,9 @@ from scheduler.beliefs import Beliefs, LearnedBeliefs
 from scheduler.dispatch.keep_warm import WarmingTerms
 from scheduler.domain.batches import Batch, BatchReport, FailureKind
 from scheduler.domain.memory import Memory, Part, Remembered, saved, taken_up
-from scheduler.domain.messages import ProbeMeasured
+from scheduler.domain.messages import ProbeMeasured, QuotaLearned
 from scheduler.domain.plans import BufferPlan, EngineSettings, GroupPlan, Limits, ModelSettings, Plan, Snapshot
+from scheduler.domain.quotas import Quota
 from scheduler.domain.requests import Backend, Request
 from scheduler.domain.statistics import Changes
 from scheduler.estimates import Estimates
@@ -247,6 +248,12 @@ class Control:
         if served:
             self._found(Finding("limits", f"{model}: {_limits_sentence(limits)}"))
 
+    def quota_changed(self, learned: QuotaLearned) -> None:
+        """Plans anew within what the provider grants now."""
+        granted = "as configured" if learned.granted is None else f"{learned.granted} at once"
+        whose = f"{learned.model}: {learned.tier}" if learned.tier else "all functions together"
+        self._found(Finding("quota", f"{whose}: {granted}"))
+
     def settings_changed(self, settings: EngineSettings) -> None:
         """Takes over a reloaded configuration.
 
@@ -286,7 +293,7 @@ class Control:
         """Notes the plan that is obeyed from now on."""
         self._plan, self._asked = plan, None
 
-    def snapshot(self, now_s: float, *, edge_up: bool, function_up: bool) -> Snapshot:
+    def snapshot(self, now_s: float, *, edge_up: bool, function_up: bool, quotas: tuple[Quota, ...] = ()) -> Snapshot:
         """Freezes settings, estimates and limits."""
         uplink = self._estimates.uplink
         return Snapshot(
@@ -299,6 +306,7 @@ class Control:
             edge_up=edge_up,
             function_up=function_up,
             plan_expiry_s=self._plan_life_s(now_s - self._first_arrival_s),
+            quotas=quotas,
         )
 
     def _plan_life_s(self, seen_s: float) -> float:

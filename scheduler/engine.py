@@ -23,7 +23,7 @@ from scheduler.dispatch.keep_warm import KeepWarm
 from scheduler.dispatch.ledger import Ledger
 from scheduler.dispatch.model_queues import ModelQueues
 from scheduler.dispatch.offers import Offers
-from scheduler.dispatch.outbox import InFlightBatch, Outbox
+from scheduler.dispatch.outbox import Outbox
 from scheduler.dispatch.queue import Admission
 from scheduler.dispatch.refusals import Refusals, expected_drain_s, not_served
 from scheduler.dispatch.request_table import RequestTable
@@ -91,6 +91,7 @@ class Engine:
             BatchEconomics(self._uplink),
             settings.max_function_in_flight,
         )
+        self._quota = self._function.quota
         self._let_in = TenantAdmission(self._table, self._function, self._queues)
         self._sending = FunctionSending(self._function, self._outbox)
         self._spending = Spending(self._function, self._queues, self._outbox)
@@ -109,7 +110,9 @@ class Engine:
         self._spending.configure(settings)
         self._let_in.configure(settings.tenants)
         self._control = Control(settings) if control is None else control
-        self._control.remember_also(self._dispatcher.remembered(), self._let_in.remembered())
+        others = self._let_in.remembered(), self._quota.remembered()
+        self._control.remember_also(self._dispatcher.remembered(), *others)
+        self._quota.listeners = self._outbox.command, self._control.quota_changed
         self._beliefs = self._control.beliefs
         self._believed_up = True, True
         self._revision: int | None = None
@@ -212,6 +215,7 @@ class Engine:
             draining=self._draining,
             changes=self._control.changes(),
             plan=self._plan,
+            quotas=self._quota.quotas(),
         )
 
     def explanation(self, request_id: int) -> Explanation | None:
@@ -220,8 +224,7 @@ class Engine:
 
     def _begin(self, now_s: float) -> None:
         self._control.begin(now_s)
-        snapshot = self._control.snapshot(now_s, edge_up=True, function_up=True)
-        plan = self._control.first_plan(now_s)
+        snapshot, plan = self._snapshot(now_s), self._control.first_plan(now_s)
         alone = "from profiles alone"
         self._adopt(plan or best_plan(snapshot, plan_id=1, cause="start", detail=alone, at_once=True))
 
@@ -230,9 +233,7 @@ class Engine:
         outages = self._beliefs.outages(now_s)
         if outages is None:
             return
-        self._circuits.edge.follow(back_s=outages.edge_back_s, silent_until_s=0.0)
-        # Closed, and silent until then: a request that can wait so long is sent at that moment.
-        self._circuits.function.follow(back_s=None, silent_until_s=outages.functions_back_s)
+        self._circuits.follow(edge_back_s=outages.edge_back_s, functions_back_s=outages.functions_back_s)
         if outages.up(now_s) != self._believed_up:
             self._believed_up = outages.up(now_s)
             self._dispatcher.raise_caution()
@@ -259,8 +260,11 @@ class Engine:
         self._queues[request.model].expect(rate_rps=rate_rps, item_bytes=self._beliefs.item_bytes(request.model))
 
     def _finished(self, message: BatchFinished, now_s: float) -> None:
-        self._uplink.answered(self._outbox.in_flight[message.batch_id].batch, message.report)
-        sent = self._take_back(message.batch_id, now_s)
+        sent = self._outbox.in_flight[message.batch_id]
+        self._uplink.answered(sent.batch, message.report)
+        if self._quota.known:
+            self._quota.answered(sent.batch, now_s=now_s)
+        self._take_back(message.batch_id, now_s)
         self._circuits.of(sent.batch.backend).succeeded()
         cost = self._ledger.settle(message.batch_id, message.report)
         self._came_back(sent.batch, message.report, None, cost=cost, now_s=now_s)
@@ -281,19 +285,18 @@ class Engine:
         self._lessons.clear()
 
     def _failed(self, message: BatchFailed, now_s: float) -> None:
-        sent = self._take_back(message.batch_id, now_s)
-        backend, failure = sent.batch.backend, message.failure
-        circuit = self._circuits.of(backend)
-        was_closed = circuit.closed
-        circuit.failed(failure.kind, now_s=now_s, retry_after_s=failure.retry_after_s)
-        if was_closed and not circuit.closed:
+        sent, failure = self._outbox.in_flight[message.batch_id], message.failure
+        met_quota = self._quota.failed(sent.batch, failure.kind, now_s=now_s)
+        self._take_back(message.batch_id, now_s)
+        opened = self._circuits.failed(sent.batch.backend, failure, now_s=now_s, met_quota=met_quota)
+        if opened:
             self._dispatcher.raise_caution()
         cost = self._ledger.settle(message.batch_id, message.report, failure=failure.kind)
         self._came_back(sent.batch, message.report, failure.kind, cost=cost, now_s=now_s)
         self._endings.failed(sent)
         if sent.batch.model in self._queues:
-            self._failures.give_back(sent, failure, now_s=now_s)
-        if was_closed and not circuit.closed:
+            self._failures.give_back(sent, failure, now_s=now_s, met_quota=met_quota)
+        if opened:
             self._dispatcher.reassign_all(Cause.FAILURE, now_s=now_s)
 
     def _probed(self, message: ProbeMeasured, now_s: float) -> None:
@@ -387,13 +390,11 @@ class Engine:
             self._outbox.command(SendProbe(backend))
         self._spending.ask(now_s)
 
-    def _take_back(self, batch_id: int, now_s: float) -> InFlightBatch:
-        sent = self._outbox.take_back(batch_id)
+    def _take_back(self, batch_id: int, now_s: float) -> None:
+        self._outbox.take_back(batch_id)
         self._occupancy.release(batch_id)
         self._uplink.release(batch_id, now_s=now_s)
-        return sent
 
     def _snapshot(self, now_s: float) -> Snapshot:
-        return self._control.snapshot(
-            now_s, edge_up=self._circuits.edge.closed, function_up=self._circuits.function.closed
-        )
+        edge_up, function_up = self._circuits.edge.closed, self._circuits.function.closed
+        return self._control.snapshot(now_s, edge_up=edge_up, function_up=function_up, quotas=self._quota.quotas())

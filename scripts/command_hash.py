@@ -22,6 +22,7 @@ from scheduler.domain.messages import (
     Command,
     ComputePlan,
     PlanAdopted,
+    QuotaLearned,
     RefuseRequest,
     SendBatch,
     SendProbe,
@@ -140,6 +141,8 @@ def _said(command: Command) -> str:
             return f"probe {backend.value}"
         case PlanAdopted():
             return "adopt"
+        case QuotaLearned(model, tier, granted):
+            return f"quota {model} {tier} {granted}"
     raise ValueError(f"a command of an unknown kind: {command!r}")
 
 

@@ -14,6 +14,7 @@ from scheduler.daemon.explain.requests import Explanations
 from scheduler.daemon.in_flight import AnsweredBatch, BatchSender
 from scheduler.daemon.logs import fields, log
 from scheduler.daemon.plan_alarms import PlanAlarms
+from scheduler.daemon.quotas import log_quota
 from scheduler.daemon.records import BatchRing
 from scheduler.daemon.status import PlanHistory, RunnerStatistics
 from scheduler.domain.batches import Batch
@@ -27,6 +28,7 @@ from scheduler.domain.messages import (
     Message,
     PlanAdopted,
     PlanComputed,
+    QuotaLearned,
     RefuseRequest,
     RequestArrived,
     RequestCancelled,
@@ -269,6 +271,8 @@ class Runner:
                     self._plans.add(plan)
                     log(logging.INFO, "plan_adopted", plan_id=plan.plan_id, cause=plan.cause, detail=plan.detail)
                     self._alarms.adopted(plan)
+                case QuotaLearned():
+                    log_quota(command)
         if answers and sent_items >= ITEMS_BEFORE_ANSWERS:
             # A batch is written in its task's first step; before Python 3.12, in a task that this step starts.
             loop = asyncio.get_running_loop()

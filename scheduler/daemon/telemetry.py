@@ -17,6 +17,7 @@ from prometheus_client.registry import Collector
 
 from scheduler.daemon.calls import Answer, InferenceCall
 from scheduler.daemon.plan_alarms import plan_metrics
+from scheduler.daemon.quotas import quota_metric
 from scheduler.daemon.tenant_metrics import TenantMetrics
 from scheduler.domain.errors import RefusalKind
 
@@ -268,6 +269,7 @@ class _StatusCollector(Collector):
             yield CounterMetricFamily("edgeburst_warming_calls", help_text, value=values["warming_calls"])
         if values.get("plan"):
             yield from plan_metrics(values["plan"], values.get("changes") or {})
+        yield quota_metric(values.get("quotas") or ())
         yield _placements(status)
         yield _batches_left(status)
         yield from _state(status)

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from scheduler.domain.batches import FailureKind
+from scheduler.domain.batches import Failure, FailureKind
 from scheduler.domain.requests import Backend
 
 FIRST_FAILURE_OPENS = frozenset({FailureKind.UNREACHABLE, FailureKind.TIMEOUT, FailureKind.FORBIDDEN})
@@ -101,6 +101,27 @@ class Circuits:
     def of(self, backend: Backend) -> Circuit:
         """Returns a backend's circuit."""
         return self.edge if backend is Backend.EDGE else self.function
+
+    def failed(self, backend: Backend, failure: Failure, *, now_s: float, met_quota: bool = False) -> bool:
+        """Notes the failure of a whole batch; returns whether its circuit opened.
+
+        Args:
+            backend: where the batch was.
+            failure: what happened.
+            now_s: the present.
+            met_quota: whether it was refused beside others that run. The next waits until one of them is back, so
+                silence would add nothing, unless the provider asks for it.
+        """
+        circuit = self.of(backend)
+        was_closed = circuit.closed
+        if not met_quota or failure.retry_after_s is not None:
+            circuit.failed(failure.kind, now_s=now_s, retry_after_s=failure.retry_after_s)
+        return was_closed and not circuit.closed
+
+    def follow(self, *, edge_back_s: float | None, functions_back_s: float) -> None:
+        """Follows known outages. Functions that are out are silent: a request that can wait so long is sent then."""
+        self.edge.follow(back_s=edge_back_s, silent_until_s=0.0)
+        self.function.follow(back_s=None, silent_until_s=functions_back_s)
 
     def configure(self, *, failures_to_open: int, first_pause_s: float) -> None:
         """Takes over reloaded settings."""

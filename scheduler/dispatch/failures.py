@@ -15,6 +15,10 @@ from scheduler.domain.decisions import Cause
 from scheduler.domain.errors import Refusal, RefusalKind
 from scheduler.domain.requests import Backend
 
+MOST_SENDS = 3
+"""How often a request is sent where quotas refuse it, before it may only go to the other side. Judgement: after the
+second refusal the limit is below what is granted."""
+
 
 @dataclass(slots=True)
 class Failures:
@@ -26,8 +30,15 @@ class Failures:
     table: RequestTable
     dispatcher: Dispatcher
 
-    def give_back(self, sent: InFlightBatch, failure: Failure, *, now_s: float) -> None:
-        """Decides what becomes of the requests that no other batch carries."""
+    def give_back(self, sent: InFlightBatch, failure: Failure, *, now_s: float, met_quota: bool = False) -> None:
+        """Decides what becomes of the requests that no other batch carries.
+
+        Args:
+            sent: the batch.
+            failure: what happened to it.
+            now_s: the present.
+            met_quota: whether functions refused it because others run: it has not failed there, it was sent too early.
+        """
         living = unanswered(sent)
         for queued in living:
             self.table.requeue(queued)
@@ -35,6 +46,9 @@ class Failures:
             self._bisect(living, sent, failure, now_s=now_s)
             return
         for queued in living:
+            if met_quota and queued.failed_on is None and len(queued.request.attempts) < MOST_SENDS:
+                self.dispatcher.assign(queued, now_s, Cause.FAILURE)
+                continue
             self._send_to_the_other(queued, sent.batch.backend, failure, now_s=now_s)
 
     def _send_to_the_other(self, queued: QueuedRequest, failed: Backend, failure: Failure, *, now_s: float) -> None:

@@ -201,6 +201,8 @@ class FunctionSending:
             parts=parts,
             on_provisioned=buffer.warm is not None and not buffer.may_start,
         )
+        if self.side.quota.known:
+            self.side.quota.sent(batch.batch_id, buffer.pool, now_s=now_s)
 
     @staticmethod
     def _occupy_instance(batch_id: int, buffer: FunctionBuffer, *, now_s: float, back_s: float) -> None:

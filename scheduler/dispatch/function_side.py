@@ -2,11 +2,12 @@
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from scheduler.dispatch.batch_economics import BatchEconomics
 from scheduler.dispatch.circuit_breaker import Circuit
 from scheduler.dispatch.function_buffer import COLD_COUNTS, FunctionBuffer, items_of
+from scheduler.dispatch.learned_quota import LearnedQuota
 from scheduler.dispatch.ledger import Ledger
 from scheduler.dispatch.model_queues import ModelQueues
 from scheduler.dispatch.queue import QueuedRequest
@@ -52,6 +53,11 @@ class FunctionSide:
     economics: BatchEconomics
     max_in_flight: int
     over_cap: OverCap = OverCap.EDGE_ONLY
+    quota: LearnedQuota = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Starts without a known quota."""
+        self.quota = LearnedQuota(self.uplink)
 
     def configure(self, *, max_in_flight: int, over_cap: OverCap) -> None:
         """Takes over reloaded settings."""
@@ -179,7 +185,8 @@ class FunctionSide:
         times, cap = buffer.known_times, buffer.cap
         ahead, last = (items - 1) // cap, min(items, cap)
         service_s = times.safe_s[last] + self.uplink.estimate.margin_s if safe else times.median_s[last]
-        expected_path_s = self.uplink.expected_path_s(body_bytes, now_s=now_s, slots=self.slots(buffer), ahead=ahead)
+        slots = self.slots(buffer, now_s=now_s)
+        expected_path_s = self.uplink.expected_path_s(body_bytes, now_s=now_s, slots=slots, ahead=ahead)
         return max(0.0, self.circuit.not_before_s - now_s) + expected_path_s + service_s
 
     def gate(self, queues: ModelQueues, queued: QueuedRequest) -> Reason | None:
@@ -299,7 +306,8 @@ class FunctionSide:
 
     def has_slot(self, buffer: FunctionBuffer, *, now_s: float) -> bool:
         """Whether one more batch may be in flight now; not while money for it is being leased."""
-        return self.circuit.usable(now_s) and self.uplink.has_slot(self.slots(buffer)) and self.ledger.cap.funded
+        slots = self.slots(buffer, now_s=now_s)
+        return self.circuit.usable(now_s) and self.uplink.has_slot(slots) and self.ledger.cap.funded
 
     def lost(self, buffer: FunctionBuffer, queued: QueuedRequest, *, now_s: float) -> bool:
         """Whether this request is expected to be late even alone."""
@@ -307,9 +315,10 @@ class FunctionSide:
         takes_s = self.takes_s(buffer, items=request.items, body_bytes=request.body_bytes, now_s=now_s, safe=False)
         return now_s + takes_s > request.deadline_s
 
-    def slots(self, buffer: FunctionBuffer) -> Slots:
+    def slots(self, buffer: FunctionBuffer, *, now_s: float) -> Slots:
         """Returns how many batches of a buffer's tier may be in flight."""
-        return Slots(self.max_in_flight, buffer.pool, buffer.tier.max_in_flight)
+        slots = Slots(self.max_in_flight, buffer.pool, buffer.tier.max_in_flight)
+        return self.quota.slots(slots, now_s=now_s) if self.quota.known else slots
 
 
 def most_for_starts(buffer: FunctionBuffer, batches: int) -> float:

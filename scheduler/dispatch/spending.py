@@ -69,6 +69,7 @@ class Spending:
     def configure(self, settings: EngineSettings) -> None:
         """Takes over reloaded settings; under other caps the ledger may give more, so it is asked at once."""
         self.side.ledger.configure(settings)
+        self.side.quota.configure(settings)
         self.side.configure(max_in_flight=settings.max_function_in_flight, over_cap=OverCap(settings.over_cap))
         cap = self.side.ledger.cap
         caps = cap.per_hour, cap.per_day

@@ -187,4 +187,25 @@ class ReturnSpend:
     amount: float
 
 
-Command = SendBatch | AnswerRequest | RefuseRequest | ComputePlan | SendProbe | PlanAdopted | RequestSpend | ReturnSpend
+@dataclass(frozen=True, slots=True)
+class QuotaLearned:
+    """Notice that the provider's refusals show a limit on concurrency, another one than before, or none any more."""
+
+    model: str
+    """Empty, with the tier: all tiers together."""
+    tier: str
+    granted: int | None
+    """Batches that it runs at once; None: more than are ever in flight."""
+
+
+Command = (
+    SendBatch
+    | AnswerRequest
+    | RefuseRequest
+    | ComputePlan
+    | SendProbe
+    | PlanAdopted
+    | RequestSpend
+    | ReturnSpend
+    | QuotaLearned
+)

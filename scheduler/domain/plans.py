@@ -1,9 +1,10 @@
 """Plans that the dispatcher follows, settings and limits, and the snapshots of estimates that plans are made from."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from scheduler.domain.latency import FunctionTier, LatencyModel
+from scheduler.domain.quotas import Quota
 from scheduler.domain.tenants import TenantSettings
 
 
@@ -270,3 +271,24 @@ class Snapshot:
     function_up: bool = True
     plan_expiry_s: float = 600.0
     """Seconds for which the plan holds: few while little has been observed."""
+    quotas: tuple[Quota, ...] = ()
+    """What the provider is known to grant at most."""
+
+    def within_quotas(self) -> "Snapshot":
+        """Returns the snapshot with no more batches in flight configured than the provider grants."""
+        if not self.quotas:
+            return self
+        granted = {(quota.model, quota.tier): quota.granted for quota in self.quotas}
+        settings, in_all = self.settings, granted.get(("", ""), 2**31)
+        models = tuple(
+            replace(
+                model,
+                tiers=tuple(
+                    replace(tier, max_in_flight=min(tier.max_in_flight, granted.get((model.name, tier.name), 2**31)))
+                    for tier in model.tiers
+                ),
+            )
+            for model in settings.models
+        )
+        most = min(settings.max_function_in_flight, in_all)
+        return replace(self, settings=replace(settings, models=models, max_function_in_flight=most), quotas=())

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 
 from scheduler.domain.bills import Spent
 from scheduler.domain.plans import Plan
+from scheduler.domain.quotas import Quota
 from scheduler.domain.tenants import TenantStatistics
 
 
@@ -45,3 +46,5 @@ class EngineStatistics:
     """What each configured tenant, and all others together, hold and used."""
     spending: tuple[Spent, ...] = ()
     """The settled part of `spent`, by purpose, tier, model and tenant."""
+    quotas: tuple[Quota, ...] = ()
+    """What the provider's refusals have shown of its limits on concurrency; empty: it has refused nothing."""

@@ -23,7 +23,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from scheduler.domain.errors import EdgeburstError
 from scheduler.simulator.scenario import POLICIES
-from scripts.evaluation import against, detection, engine_cost, tenants
+from scripts.evaluation import against, detection, engine_cost, quota, tenants
 from scripts.evaluation.case import Result, Row
 from scripts.evaluation.figures import figures_table
 from scripts.evaluation.plots import draw_all
@@ -34,7 +34,7 @@ from scripts.evaluation.tables import Table, suite_tables, write_csv
 ROOT = Path(__file__).parents[2]
 Task = Callable[[], Result]
 
-ALL = (*SUITES, tenants.SUITE, "changepoints", "engine")
+ALL = (*SUITES, tenants.SUITE, quota.SUITE, "changepoints", "engine")
 FIGURES = "figures"
 """All suites that have required figures, and the table of these figures."""
 
@@ -129,6 +129,8 @@ def tasks_of(suites: Sequence[str], options: Options, *, quick: bool) -> Iterato
         yield from detection.tasks(runs=runs, hours=hours, traces=real_traces(options.traces))
     if tenants.SUITE in asked:
         yield from tenants.tasks(options.seeds)
+    if quota.SUITE in asked:
+        yield from quota.tasks(options.seeds)
     if "engine" in asked:
         ours = replace(options, policies=(OURS,), scales=(3.0,))
         cases = [case for case in SUITES["noise"](ours) if case.scenario.policy == OURS]
@@ -144,6 +146,9 @@ def tables_of(rows: Sequence[Row], *, with_figures: bool) -> list[Table]:
     shared = [row for row in rows if row["suite"] == tenants.SUITE]
     if shared:
         tables.append(tenants.table(shared))
+    walled = [row for row in rows if row["suite"] == quota.SUITE]
+    if walled:
+        tables.append(quota.table(walled))
     return [*tables, figures_table(rows)] if with_figures else tables
 
 

@@ -204,7 +204,7 @@ def test_an_engine_begins_with_the_plan_the_uplink_and_the_margins_that_it_ended
     assert new.edge_times.median_s == pytest.approx(old.edge_times.median_s, rel=0.05)
     for buffer, was in zip(new.buffers, old.buffers, strict=True):
         assert buffer.known_times.safe_s == pytest.approx(was.known_times.safe_s, rel=0.05)
-    assert len(successor.recalled) == 7
+    assert len(successor.recalled) == 8
     assert new.lateness.log_multiplier == pytest.approx(old.lateness.log_multiplier, abs=0.01)
 
 
@@ -240,7 +240,8 @@ def test_another_profile_or_tier_begins_afresh_and_the_rest_is_kept() -> None:
     slower = replace(tier, latency=replace(tier.latency, alpha_s=2 * tier.latency.alpha_s))
     changed = Control(replace(control._settings, models=(replace(model, tiers=(slower,)),)))
     engine, successor, _ = reborn(changed, parts)
-    assert set(successor.recalled) == {"uplink", f"traffic:{model.name}", f"edge:{model.name}", "budgets", "tenants"}
+    kept = {"budgets", "tenants", "quotas"}
+    assert set(successor.recalled) == {"uplink", f"traffic:{model.name}", f"edge:{model.name}", *kept}
     plan = engine.statistics().plan
     assert plan is not None
     assert plan.detail == "from profiles alone"
@@ -251,8 +252,9 @@ def test_a_content_that_is_not_understood_changes_nothing(wrong: object) -> None
     _, control, now_s = learned()
     parts = tuple(replace(part, content=wrong) for part in control.saved(now_s))
     engine, successor, _ = reborn(control, parts)
-    # Budgets of no model are budgets, too.
-    assert set(successor.recalled) <= ({"budgets"} if wrong == {} else set())
+    # Budgets of no model are budgets, and quotas of no tier are quotas, too.
+    sound = "budgets" if wrong == {} else "quotas" if wrong == [] else ""
+    assert set(successor.recalled) <= {sound}
     fresh = Engine(control._settings)
     fresh.handle([], 0.0)
     assert engine.statistics() == fresh.statistics()

@@ -46,6 +46,7 @@ def servings(snapshot: Snapshot) -> tuple[Serving, ...]:
 
 
 def _planned(snapshot: Snapshot, *, at_once: bool) -> list[tuple["_Model", Serving]]:
+    snapshot = snapshot.within_quotas()
     models = [_model(settings, snapshot, at_once=at_once) for settings in snapshot.settings.models]
     works = [model.edge_work for model in models]
     edges = [model.edge_share(_part(work, sum(works))) for model, work in zip(models, works, strict=True)]

@@ -10,6 +10,7 @@ from scheduler.control import NEVER, Control
 from scheduler.domain.batches import Batch, BatchReport
 from scheduler.domain.latency import LatencyModel
 from scheduler.domain.plans import BufferPlan, EngineSettings, ModelEstimates, ModelSettings, Snapshot
+from scheduler.domain.quotas import Quota
 from scheduler.domain.requests import Backend, Request
 from scheduler.domain.scatter import Scatter
 from scheduler.domain.service_times import ServiceTimes, service_times
@@ -166,9 +167,9 @@ class OracleControl(TimedControl):
         self._scenario = scenario
         self.beliefs = TrueBeliefs(self.beliefs, settings, scenario, truth)
 
-    def snapshot(self, now_s: float, *, edge_up: bool, function_up: bool) -> Snapshot:
+    def snapshot(self, now_s: float, *, edge_up: bool, function_up: bool, quotas: tuple[Quota, ...] = ()) -> Snapshot:
         """Returns a snapshot of the true values for the planner."""
-        learned = super().snapshot(now_s, edge_up=edge_up, function_up=function_up)
+        learned = super().snapshot(now_s, edge_up=edge_up, function_up=function_up, quotas=quotas)
         uplink = self.beliefs.uplink(now_s)
         return replace(
             learned,
