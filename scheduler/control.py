@@ -37,6 +37,12 @@ CALM_S = 2.0
 SILENCE_PART = 0.5
 """A longer one is looked at again after such a part of it, so that what it tells is noticed so much later at most, and
 the work grows with its logarithm. Judgement: nothing waits in a silence for what it tells."""
+TELLING_ITEMS = 0.5
+"""Silence is looked at not oftener than so many items would have come in meanwhile. Judgement: that they did not tells
+half a nat; at two items a second and above it is each tick."""
+TELLING_S = 30.0
+"""But so often however sparse requests are: probes and warming calls wait for it. Judgement: half of TICKING_S, and less
+than instances outlive idle."""
 YOUNG_PLAN_S = 10.0
 """The first plan, made from profiles alone, stands so long. Judgement: halved or doubled, cost and lateness stay within
 noise."""
@@ -137,8 +143,13 @@ class Control:
         if now_s >= self._next_tick_s:
             silent_s = now_s - self._last_arrival_s
             # In silence the empty ticks are taken together.
-            interval_s = max(TICK_S, SILENCE_PART * (silent_s - CALM_S))
+            interval_s = max(TICK_S, SILENCE_PART * (silent_s - CALM_S), self._telling_s())
             self._next_tick_s = now_s + interval_s if silent_s < TICKING_S else NEVER
+
+    def _telling_s(self) -> float:
+        """Returns the seconds after which silence tells something, given how many items come; 0: not known."""
+        rate_rps = sum(model.arrivals.regime_rps for model in self._estimates.models.values())
+        return min(TELLING_ITEMS / rate_rps, TELLING_S) if rate_rps > 0 else 0.0
 
     def next_wakeup_s(self) -> float:
         """Returns when time matters to control; inf for never."""
@@ -156,8 +167,8 @@ class Control:
         """Counts an arrival."""
         self._last_arrival_s = now_s
         self._first_arrival_s = min(self._first_arrival_s, now_s)
-        if self._next_tick_s == NEVER:
-            self._next_tick_s = now_s + TICK_S
+        if self._next_tick_s > now_s + TICK_S:
+            self._next_tick_s = min(self._next_tick_s, now_s + max(TICK_S, self._telling_s()))
         self._estimates.models[request.model].arrived(request, now_s)
 
     def batch_finished(self, batch: Batch, report: BatchReport, now_s: float, *, open_since_s: float) -> None:

@@ -256,11 +256,9 @@ class Estimates:
         """Closes the ticks that have passed and yields the rate changes found in them."""
         for name, model in self.models.items():
             counts = model.arrivals.advance(now_s)
-            for count in counts if self._settings.changepoints else ():
-                change = model.rate_changes.update(count)
-                if change is not None:
-                    model.arrivals.restart(change.run_length)
-                    yield findings.of_rate(name, change, model.arrivals.tick_s)
+            for change in model.rate_changes.update_counts(counts) if self._settings.changepoints else ():
+                model.arrivals.restart(change.run_length)
+                yield findings.of_rate(name, change, model.arrivals.tick_s)
 
     def batch_finished(self, batch: Batch, report: BatchReport, *, open_since_s: float) -> Iterator[Finding]:
         """Learns from an answered batch and yields the changes it reveals.

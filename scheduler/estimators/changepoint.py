@@ -2,9 +2,10 @@
 
 import math
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
+from itertools import groupby
 from typing import Protocol
 
 from scheduler.estimators.densities import Density, GammaPoisson, NormalInverseGamma
@@ -101,11 +102,13 @@ class Detector:
         self._recent: deque[float] = deque(maxlen=2 * SHORT_RUN)
         self._observations = 0
         self._age = 0
+        self._empty = 0
+        """Empty ticks that wait to be taken together."""
 
     @property
     def run_length(self) -> int:
         """The most probable number of observations since the last change."""
-        return self._posterior.most_likely
+        return self._posterior.most_likely + self._empty
 
     def update(self, value: float) -> Change | None:
         """Updates the detector with the next value.
@@ -121,10 +124,53 @@ class Detector:
         """
         if not math.isfinite(value):
             raise ValueError(f"a changepoint detector needs finite values, not {value}")
+        changes = [*self._take_empty(all_of_them=True), self._take(value)]
+        return next((change for change in reversed(changes) if change is not None), None)
+
+    def update_counts(self, counts: Iterable[int]) -> Iterator[Change]:
+        """Updates the detector with the counts of ticks and yields the changes they reveal.
+
+        Empty ticks wait until together they tell something, or a count comes: taken one by one, they would reveal no
+        change before.
+        """
+        for count, alike in groupby(counts):
+            if not count:
+                self._empty += sum(1 for _ in alike)
+                yield from self._take_empty(all_of_them=False)
+                continue
+            yield from self._take_empty(all_of_them=True)
+            for _ in alike:
+                change = self._take(count)
+                if change is not None:
+                    yield change
+
+    def _take_empty(self, *, all_of_them: bool) -> Iterator[Change]:
+        """Takes the empty ticks that wait, as many in each step as tell little; judges after each step."""
+        while self._empty:
+            # A pair with a count tells of dispersion.
+            alone = self._transform is not None or not self._recent or self._recent[-1]
+            together = 1 if alone else self._posterior.empty_together()
+            if together > self._empty and not all_of_them:
+                return
+            taken = min(together, self._empty)
+            self._empty -= taken
+            if taken == 1:
+                change = self._take(0.0)
+            else:
+                self._posterior.update_empty(taken)
+                self._recent.extend([0.0] * min(taken, 2 * SHORT_RUN))
+                change = self._taken(taken)
+            if change is not None:
+                yield change
+
+    def _take(self, value: float) -> Change | None:
         self._posterior.update(value if self._transform is None else self._transform(value))
         self._recent.append(value)
-        self._observations += 1
-        self._age += 1
+        return self._taken(1)
+
+    def _taken(self, observations: int) -> Change | None:
+        self._observations += observations
+        self._age += observations
         return self._judge(self._posterior.most_likely)
 
     def _judge(self, run_length: int) -> Change | None:

@@ -6,7 +6,7 @@ logarithms, so that nothing underflows, and can drop rows, so that the work per 
 """
 
 import math
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -31,6 +31,21 @@ class Density(Protocol):
 
     def select(self, rows: Rows) -> None:
         """Keeps only these rows, in this order."""
+
+
+@runtime_checkable
+class CountDensity(Density, Protocol):
+    """A density of counts that takes empty intervals together."""
+
+    def log_pdf_empty(self, intervals: int, begun: Rows) -> Floats:
+        """Returns log predictive densities of counts of 0 in a row, shape (begun + rows,).
+
+        First those of as many as each run has that begins meanwhile, under the prior; then that of all of them under
+        each row.
+        """
+
+    def update_empty(self) -> None:
+        """Updates every row with the intervals last asked about, and puts the rows of the runs that began in front."""
 
 
 class NormalInverseGamma:
@@ -176,6 +191,8 @@ class GammaPoisson:
         self._rate_max = rate + memory
         self._dispersion = IndexOfDispersion() if bursty else None
         self.shape, self.rate = self._prior
+        self._emptied = self._prior
+        """Shape and rate after the empty intervals last asked about, in the order of `log_pdf_empty`."""
 
     def log_pdf(self, value: float) -> Floats:
         """Returns the log of the negative binomial predictive density under each row."""
@@ -199,6 +216,41 @@ class GammaPoisson:
         self.rate = np.concatenate((self._prior[1], rate * kept))
         if self._dispersion is not None:
             self._dispersion.update(value)
+
+    def log_pdf_empty(self, intervals: int, begun: Rows) -> Floats:
+        """Returns the log densities of counts of 0: of runs that begin meanwhile, then of all of them under each row.
+
+        That of n of them without forgetting is shape * log(rate / (rate + n)).
+
+        >>> density = GammaPoisson(shape=1.0, rate=1.0)
+        >>> np.exp(density.log_pdf_empty(3, np.array([0, 2]))).round(4).tolist()
+        [1.0, 0.3333, 0.25]
+        """
+        exposure, full = self._exposure(), self._rate_max
+        empty = np.concatenate((begun, np.full(len(self.shape), intervals))).astype(np.float64)
+        shape = np.concatenate((self._prior[0].repeat(len(begun)), self.shape))
+        rate = np.concatenate((self._prior[1].repeat(len(begun)), self.rate))
+        filling = np.minimum(empty, np.maximum(0.0, np.floor((full - rate) / exposure)))
+        filled = rate + filling * exposure
+        log_pdf: Floats = -shape * np.log(filled / rate)
+        more = empty - filling
+        if more.any():
+            # The first that does not fit is forgotten in part; each of the others takes the same part of the shape.
+            forgets, others = more > 0.0, np.maximum(0.0, more - 1.0)
+            kept, part = shape * full / (filled + exposure), full / (full + exposure)
+            left = np.exp(others * math.log(part))
+            first, rest = shape * np.log1p(exposure / filled), kept * math.log(part) * (1.0 - left) / (1.0 - part)
+            log_pdf += np.where(forgets, rest - first, 0.0)
+            shape, filled = np.where(forgets, kept * left, shape), np.where(forgets, full, filled)
+        self._emptied = shape, filled
+        return log_pdf
+
+    def update_empty(self) -> None:
+        """Updates every row with the intervals last asked about, and puts the rows of the runs that began in front."""
+        self.shape, self.rate = self._emptied
+        if self._dispersion is not None:
+            # Of empty intervals it learns only from the first.
+            self._dispersion.update(0.0)
 
     def select(self, rows: Rows) -> None:
         """Keeps only these rows."""

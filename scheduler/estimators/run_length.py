@@ -1,16 +1,25 @@
 """Length of the current regime: the run-length posterior, exact or with bounded work."""
 
+import math
 from collections.abc import Callable
 
 import numpy as np
 import numpy.typing as npt
 
-from scheduler.estimators.densities import Density, Floats
+from scheduler.estimators.densities import CountDensity, Density, Floats
 
 DROP_EVERY = 8
 """Values between checks for run lengths of negligible mass: a check costs more than a few more rows."""
 LEAST_MASS = 1e-300
 """A run length of less is ruled out: its mass has underflowed or is about to."""
+
+EMPTY_NATS = 0.5
+"""So much, in nats, empty intervals that are taken together may tell. A run that began with them then doubles with each
+step: n of them after n others tell half of ln 2. Judgement: single ones where each tells something, so that changes
+are reported as soon as they are one by one."""
+
+MOST_TOGETHER = 128
+"""Most empty intervals that are taken together. Judgement: half a minute of ticks."""
 
 RunLengths = npt.NDArray[np.int64]
 Hazard = Callable[[RunLengths], Floats]
@@ -35,7 +44,7 @@ class RunLengthPosterior:
 
     Adams & MacKay (2007), "Bayesian online changepoint detection", algorithm 1. With the default arguments it is the
     exact recursion, whose work grows with every value. With bounds, it drops run lengths of negligible mass. Above
-    `max_rows` it merges the two longest run lengths into the heavier one of them.
+    `max_rows` it merges the longest run lengths into the heaviest one of them.
 
     A regime ends with probability 1/2 after each value. The first count is 0: the run length is now 0 or 1, each with
     probability 1/2. The second count is 0 as well. A new run gives it the probability 1/2, a run of one the probability
@@ -80,6 +89,7 @@ class RunLengthPosterior:
     ) -> None:
         """Stores the parameters; before the first value the run length is 0 for certain."""
         self._density = density
+        self._counts = density if isinstance(density, CountDensity) else None
         self._hazard = hazard
         self._max_rows = max_rows
         self._mass_floor = mass_floor
@@ -90,6 +100,8 @@ class RunLengthPosterior:
         self.mass: Floats = np.ones(1)
         self.run_lengths: RunLengths = np.zeros(1, dtype=np.int64)
         self._updates = 0
+        self._together: int | None = None
+        """How many empty intervals may be taken together; None: not worked out yet."""
 
     @property
     def most_likely(self) -> int:
@@ -114,9 +126,65 @@ class RunLengthPosterior:
         np.add(self.run_lengths, 1, out=run_lengths[1:])
         self.mass, self.run_lengths = mass, run_lengths
         self._updates += 1
+        self._together = None
         if self._updates % DROP_EVERY == 0:
             self._drop_negligible()
         self._merge_tail()
+
+    def empty_together(self) -> int:
+        """Returns how many counts of 0 may be taken together now, after a count of 0; 1: they are taken one by one.
+
+        As many as tell EMPTY_NATS at the pace of the next, which tells most.
+        """
+        if self._together is None:
+            told = EMPTY_NATS if self._counts is None else -float(self.mass.dot(self._counts.log_pdf(0.0)))
+            self._together = MOST_TOGETHER if told * MOST_TOGETHER <= EMPTY_NATS else max(1, int(EMPTY_NATS / told))
+        return self._together
+
+    def update_empty(self, taken: int) -> None:
+        """Updates the posterior with so many counts of 0 together, at most `empty_together()`; the last was 0 too.
+
+        Runs that begin meanwhile are lumped: those of 1, of 2 to 3, of 4 to 7 intervals and so on. The probability of
+        what is observed is taken to fall evenly, and so is that of a row: the outlier's part is added to its mean.
+        """
+        density = self._counts
+        if taken < 2 or density is None:
+            for _ in range(taken):
+                self.update(0.0)
+            return
+        first = np.append(0, 1 << np.arange((taken - 1).bit_length()))
+        many = np.diff(first, append=taken)
+        begun, runs = first + many // 2, len(first)
+        log_pdf = density.log_pdf_empty(taken, begun)
+        if self._outlier_probability:
+            log_pdf[1:] = self._mixed(log_pdf[1:], np.append(begun[1:], np.full(len(self.mass), taken)))
+        hazard = self._hazard(self.run_lengths)
+        stays = 1.0 - hazard
+        begins, stayed = float(hazard[0]), np.exp(log_pdf[runs:] + taken * np.log(stays))
+        stayed *= self.mass
+        falls_by = math.log(stayed.dot(1.0 / stays)) / taken
+        lumps = begins * many * np.exp(log_pdf[:runs] + begun * math.log1p(-begins) + falls_by * (taken - begun))
+        lumps[0] = (stayed / stays).dot(hazard) + begins / (1.0 - begins) * lumps[1:].sum()
+        density.update_empty()
+        self.mass = np.concatenate((lumps, stayed))
+        self.mass /= self.mass.sum()
+        self.run_lengths = np.concatenate((begun, self.run_lengths + taken))
+        self._updates += taken
+        self._together = None
+        self._drop_negligible()
+        self._merge_tail()
+
+    def _mixed(self, log_pdf: Floats, intervals: RunLengths) -> Floats:
+        """Returns the log densities of so many empty intervals, each of which may be an outlier.
+
+        Args:
+            log_pdf: without outliers; the first is that of one under the prior.
+            intervals: how many each of them is of.
+        """
+        each = np.exp(log_pdf / intervals)
+        each += self._outlier_probability * (each[0] - each)
+        mixed: Floats = intervals * np.log(each)
+        return mixed
 
     def condition(self, *, longest: int) -> None:
         """Excludes every run length above `longest`, after a change was reported and counts as certain."""
@@ -145,14 +213,15 @@ class RunLengthPosterior:
             self._keep(np.flatnonzero(kept))
 
     def _merge_tail(self) -> None:
-        rows = len(self.mass)
-        if self._max_rows is None or rows <= self._max_rows:
+        if self._max_rows is None or len(self.mass) <= self._max_rows:
             return
-        heavier = rows - 2 + int(self.mass[-1] > self.mass[-2])
-        self.mass[heavier] = self.mass[-1] + self.mass[-2]
-        self._keep(np.append(np.arange(rows - 2), heavier))
+        last = self._max_rows - 1
+        heaviest = last + int(self.mass[last:].argmax())
+        self.mass[heaviest] = self.mass[last:].sum()
+        self._keep(np.append(np.arange(last), heaviest))
 
     def _keep(self, rows: npt.NDArray[np.intp]) -> None:
+        self._together = None
         self._density.select(rows)
         mass = self.mass.take(rows)
         self.mass = mass / mass.sum()
