@@ -40,12 +40,15 @@ the work grows with its logarithm. Judgement: nothing waits in a silence for wha
 TELLING_ITEMS = 0.5
 """Silence is looked at not oftener than so many items would have come in meanwhile. Judgement: that they did not tells
 half a nat; at two items a second and above it is each tick."""
-TELLING_S = 30.0
-"""But so often however sparse requests are: probes and warming calls wait for it. Judgement: half of TICKING_S, and less
-than instances outlive idle."""
+TELLING_S = TICKING_S
+"""But once in a silence however sparse requests are. Derived: then the host sleeps."""
 YOUNG_PLAN_S = 10.0
 """The first plan, made from profiles alone, stands so long. Judgement: halved or doubled, cost and lateness stay within
 noise."""
+NEWS_PART = 0.25
+"""A plan is not too old before a quarter as many requests came as it was made from. Judgement: as with its age."""
+NEWS = 4
+"""But so many are news for every plan. Judgement: sparse requests change estimates slowly."""
 YOUNG_GROWTH = 4.0
 """Later plans stand so many times as long as there has been something to learn from, up to the configured expiry.
 Judgement: halved or doubled, cost and lateness stay within noise."""
@@ -102,6 +105,8 @@ class Control:
         self._asked_at_s = -NEVER
         self._first_arrival_s = NEVER
         self._last_arrival_s = -NEVER
+        self._arrivals = self._arrivals_planned = 0
+        """Requests that came, and those that had come when the last plan was asked for."""
         self._last_transfer_s = 0.0
         self._next_tick_s = NEVER
         self._warming_at_s = 0.0
@@ -157,7 +162,7 @@ class Control:
         if self._asked is not None:
             return min(self._next_tick_s, self._asked_at_s + PLANNING_LIMIT_S)
         wakeup_s, plan = self._next_tick_s, self._plan
-        if plan is not None and self._last_arrival_s > plan.made_at_s:
+        if plan is not None and self._has_news():
             wakeup_s = min(wakeup_s, max(plan.expires_at_s, plan.made_at_s + self._settings.replan_min_interval_s))
         if plan is not None and self._finding is not None:
             wakeup_s = min(wakeup_s, plan.made_at_s + self._settings.replan_min_interval_s)
@@ -166,6 +171,7 @@ class Control:
     def arrived(self, request: Request, now_s: float) -> None:
         """Counts an arrival."""
         self._last_arrival_s = now_s
+        self._arrivals += 1
         self._first_arrival_s = min(self._first_arrival_s, now_s)
         if self._next_tick_s > now_s + TICK_S:
             self._next_tick_s = min(self._next_tick_s, now_s + max(TICK_S, self._telling_s()))
@@ -292,13 +298,18 @@ class Control:
         if self._asked is not None:
             self._found(self._asked)
             self._asked = None
-        if self._finding is None and now_s >= plan.expires_at_s and self._last_arrival_s > plan.made_at_s:
+        if self._finding is None and now_s >= plan.expires_at_s and self._has_news():
             self._found(Finding("expiry", f"plan {plan.plan_id} is {now_s - plan.made_at_s:.0f} s old"))
         finding = self._finding
         if finding is None or now_s < plan.made_at_s + self._settings.replan_min_interval_s:
             return None
         self._finding, self._asked, self._asked_at_s = None, finding, now_s
         return PlanRequest(self.next_plan_id(), finding.cause, finding.detail)
+
+    def _has_news(self) -> bool:
+        """Whether enough requests came since the present plan that another one, for its age, may differ."""
+        needed = min(NEWS, max(1.0, NEWS_PART * self._arrivals_planned))
+        return self._arrivals - self._arrivals_planned >= needed
 
     def adopted(self, plan: Plan) -> None:
         """Notes the plan that is obeyed from now on."""
@@ -307,6 +318,7 @@ class Control:
     def snapshot(self, now_s: float, *, edge_up: bool, function_up: bool, quotas: tuple[Quota, ...] = ()) -> Snapshot:
         """Freezes settings, estimates and limits."""
         uplink = self._estimates.uplink
+        self._arrivals_planned = self._arrivals
         return Snapshot(
             taken_at_s=now_s,
             settings=self._settings,

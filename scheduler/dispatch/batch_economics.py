@@ -246,7 +246,7 @@ class BatchEconomics:
         # The last moments at which starts of these lengths are still over in time, and some between all of them.
         steps_s = [last_s - start_s - self._safety_s(buffer, items) for start_s in (0.0, *buffer.starts_s)]
         even_s = [now_s + (last_s - now_s) * part / MOMENTS for part in range(MOMENTS + 1)]
-        return min([now_s, *sorted(at_s for at_s in (*steps_s, *even_s) if at_s > now_s)], key=costs_at)
+        return min([now_s, *sorted({at_s for at_s in (*steps_s, *even_s) if at_s > now_s})], key=costs_at)
 
     @staticmethod
     def _safety_s(buffer: FunctionBuffer, items: int) -> float:

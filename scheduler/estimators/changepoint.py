@@ -149,16 +149,16 @@ class Detector:
         while self._empty:
             # A pair with a count tells of dispersion.
             alone = self._transform is not None or not self._recent or self._recent[-1]
-            together = 1 if alone else self._posterior.empty_together()
-            if together > self._empty and not all_of_them:
+            if not alone and not all_of_them and self._posterior.empty_together() > self._empty:
                 return
-            taken = min(together, self._empty)
-            self._empty -= taken
-            if taken == 1:
+            if alone:
+                self._empty -= 1
                 change = self._take(0.0)
             else:
-                self._posterior.update_empty(taken)
-                self._recent.extend([0.0] * min(taken, 2 * SHORT_RUN))
+                # A change that they reveal is still a short run at their end.
+                taken = self._posterior.update_empty(min(self._empty, SHORT_RUN // 2, self._age // 2))
+                self._empty -= taken
+                self._recent.extend([0.0] * taken)
                 change = self._taken(taken)
             if change is not None:
                 yield change

@@ -19,7 +19,10 @@ step: n of them after n others tell half of ln 2. Judgement: single ones where e
 are reported as soon as they are one by one."""
 
 MOST_TOGETHER = 128
-"""Most empty intervals that are taken together. Judgement: half a minute of ticks."""
+"""Most empty intervals that are waited for. Judgement: half a minute of ticks."""
+ALL_NATS = 1.0
+"""So much all that have passed may tell if they are taken together at once. Judgement: it includes what runs tell that
+expected counts and end with the first of them."""
 
 RunLengths = npt.NDArray[np.int64]
 Hazard = Callable[[RunLengths], Floats]
@@ -141,17 +144,22 @@ class RunLengthPosterior:
             self._together = MOST_TOGETHER if told * MOST_TOGETHER <= EMPTY_NATS else max(1, int(EMPTY_NATS / told))
         return self._together
 
-    def update_empty(self, taken: int) -> None:
-        """Updates the posterior with so many counts of 0 together, at most `empty_together()`; the last was 0 too.
+    def update_empty(self, most: int) -> int:
+        """Updates the posterior with counts of 0 together, and returns how many were taken; the last was 0 too.
 
-        Runs that begin meanwhile are lumped: those of 1, of 2 to 3, of 4 to 7 intervals and so on. The probability of
-        what is observed is taken to fall evenly, and so is that of a row: the outlier's part is added to its mean.
+        They are all of `most` where they tell ALL_NATS at most, otherwise as many as `empty_together()` says. Runs that
+        begin meanwhile are lumped: those of 1, of 2 to 3, of 4 to 7 intervals and so on. The probability of what is
+        observed is taken to fall evenly, and so is that of a row: the outlier's part is added to its mean.
         """
-        density = self._counts
-        if taken < 2 or density is None:
-            for _ in range(taken):
-                self.update(0.0)
-            return
+        if self._counts is not None and most > 1:
+            for taken in (most, min(most, self.empty_together())):
+                if taken > 1 and self._update_together(self._counts, taken, sure=taken < most):
+                    return taken
+        self.update(0.0)
+        return 1
+
+    def _update_together(self, density: CountDensity, taken: int, *, sure: bool) -> bool:
+        """Takes so many together, and returns whether; it does not if they tell too much, unless it is `sure`."""
         first = np.append(0, 1 << np.arange((taken - 1).bit_length()))
         many = np.diff(first, append=taken)
         begun, runs = first + many // 2, len(first)
@@ -162,8 +170,10 @@ class RunLengthPosterior:
         stays = 1.0 - hazard
         begins, stayed = float(hazard[0]), np.exp(log_pdf[runs:] + taken * np.log(stays))
         stayed *= self.mass
-        falls_by = math.log(stayed.dot(1.0 / stays)) / taken
-        lumps = begins * many * np.exp(log_pdf[:runs] + begun * math.log1p(-begins) + falls_by * (taken - begun))
+        falls = math.log(max(stayed.dot(1.0 / stays), LEAST_MASS))
+        if falls < -ALL_NATS and not sure:
+            return False
+        lumps = begins * many * np.exp(log_pdf[:runs] + begun * math.log1p(-begins) + falls * (1.0 - begun / taken))
         lumps[0] = (stayed / stays).dot(hazard) + begins / (1.0 - begins) * lumps[1:].sum()
         density.update_empty()
         self.mass = np.concatenate((lumps, stayed))
@@ -173,6 +183,7 @@ class RunLengthPosterior:
         self._together = None
         self._drop_negligible()
         self._merge_tail()
+        return True
 
     def _mixed(self, log_pdf: Floats, intervals: RunLengths) -> Floats:
         """Returns the log densities of so many empty intervals, each of which may be an outlier.

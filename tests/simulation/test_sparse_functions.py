@@ -1,10 +1,13 @@
 """Functions without an edge, at traffic so sparse that most requests meet a cold start, keep their objective."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
 
+from scheduler.domain.messages import Command, Message
 from scheduler.domain.plans import ServiceClass
+from scheduler.engine import Engine
 from scheduler.simulator.backends import ColdStarts
 from scheduler.simulator.network import constant
 from scheduler.simulator.report import within_slo
@@ -61,3 +64,17 @@ def test_most_of_them_did_meet_a_cold_start() -> None:
     journal = sparse("edgeburst", rate_rps=0.002, slo_s=8.0, start_s=3.0, requests=60)
     batches = [sent for sent in journal.batches.values() if not sent.batch.warming]
     assert sum(sent.outcome.cold_start for sent in batches) > 0.5 * len(batches)
+
+
+def test_silence_is_little_work_for_the_engine(monkeypatch: pytest.MonkeyPatch) -> None:
+    times_s: list[float] = []
+    handle = Engine.handle
+
+    def counted(self: Engine, messages: Sequence[Message], now_s: float) -> list[Command]:
+        times_s.append(now_s)
+        return handle(self, messages, now_s)
+
+    monkeypatch.setattr(Engine, "handle", counted)
+    journal = sparse("edgeburst", rate_rps=0.002, slo_s=8.0, start_s=3.0, requests=100)
+    assert len(times_s) <= 7.5 * 100
+    assert len(journal.plans) <= 40

@@ -260,3 +260,65 @@ def test_asking_a_density_does_not_change_it() -> None:
         silent.update_theta(value)
     np.testing.assert_array_equal(asked.log_pdf(0.3), silent.log_pdf(0.3))
     np.testing.assert_array_equal(asked.beta, silent.beta)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.floats(1e-4, 40.0), st.integers(0, 300), st.integers(1, 128), st.integers(0, 2**32 - 1))
+def test_empty_ticks_taken_together_tell_what_they_tell_one_by_one(
+    rate: float, ticks: int, empty: int, seed: int
+) -> None:
+    before = np.random.default_rng(seed).poisson(rate, ticks).tolist()
+    one_by_one, together = count_detector(), count_detector()
+    for count in before:
+        assert one_by_one.update(count) == together.update(count)
+    expected = changes(one_by_one, np.zeros(empty))
+    found = list(together.update_counts([0] * empty))
+    assert [abs(began(a) - began(b)) <= 2 for a, b in zip(expected, found, strict=False)] == [True] * len(found)
+    # What waits still is taken with the next count, as all are one by one.
+    assert len(found) <= len(expected)
+    assert together.run_length == pytest.approx(one_by_one.run_length, abs=2) or not found
+    together.update(1)
+    one_by_one.update(1)
+    for longest in (0, 1, 2, 4, 8, 16, 32, 64, 128, 256):
+        law, exact = (each._posterior.mass_up_to(longest) for each in (together, one_by_one))
+        assert law == pytest.approx(exact, abs=0.15)
+
+
+@pytest.mark.parametrize(("rate", "at_most"), [(0.0005, 4), (0.01, 5), (12.0, 14)])
+def test_a_silence_costs_few_updates(rate: float, at_most: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    detector = count_detector()
+    for count in np.random.default_rng(1).poisson(rate, 400).tolist():
+        detector.update(count)
+    steps: list[int] = []
+    judge = Detector._judge
+
+    def counted(self: Detector, run_length: int) -> Change | None:
+        steps.append(run_length)
+        return judge(self, run_length)
+
+    monkeypatch.setattr(Detector, "_judge", counted)
+    assert len(list(detector.update_counts([0] * 128))) <= 1
+    detector.update(1)
+    assert len(steps) <= at_most + 1
+
+
+def test_a_density_that_knows_no_empty_ticks_takes_them_one_by_one() -> None:
+    posterior = RunLengthPosterior(Flat(), partial(constant_hazard, 4.0))
+    assert posterior.empty_together() == 1
+    assert posterior.update_empty(5) == 1
+    assert len(posterior.mass) == 2
+
+
+def test_forgetting_in_empty_intervals_is_the_same_together() -> None:
+    together, one_by_one = (GammaPoisson(shape=0.5, rate=0.005, memory=20) for _ in range(2))
+    for count in [3, 0, 1] * 6:
+        together.update_theta(count)
+        one_by_one.update_theta(count)
+    log_pdf = np.zeros(len(one_by_one.shape))
+    for _ in range(30):
+        log_pdf += one_by_one.log_pdf(0)[-len(log_pdf) :]
+        one_by_one.update_theta(0)
+    np.testing.assert_allclose(together.log_pdf_empty(30, np.array([0, 1]))[2:], log_pdf)
+    together.update_empty()
+    np.testing.assert_allclose(together.shape[2:], one_by_one.shape[-len(log_pdf) :])
+    np.testing.assert_allclose(together.rate[2:], one_by_one.rate[-len(log_pdf) :])
