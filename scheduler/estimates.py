@@ -329,10 +329,10 @@ class Estimates:
                 model.size_effects.setdefault(batch.tier, SizeEffect()).update(batch.largest_item_bytes, residual)
             change = service.update(batch.items, for_any_size_s)
             changes = model.service_changes.setdefault(batch.tier, ServiceChanges())
-            changes.note(batch.largest_item_bytes, math.log(report.service_s / service.profiled_s(batch.items)))
-            step = changes.step(change.run_length) if change else 0.0
-            if change and (finding := findings.of_function_service(batch.model, batch.tier, change, step)):
-                yield finding
+            level = service.level(batch.items, report.service_s)
+            changes.note(batch.largest_item_bytes, level, sent_at_s=batch.sent_at_s, elapsed_s=report.elapsed_s)
+            if (shown := changes.shown(change, open_since_s=open_since_s)) is not None:
+                yield findings.of_function_service(batch.model, batch.tier, shown)
         if report.rtt_s is not None:
             self.bandwidth.update_rtt(report.rtt_s)
         self.note_change()

@@ -5,15 +5,6 @@ from dataclasses import dataclass
 
 from scheduler.estimators.changepoint import Change
 
-LEAST_STEP = 0.15
-"""Change of the logarithm of a function's service that is reported. Judgement: in quiet simulations, at a noise of
-0.25, one change in 20,000 batches is found that is none, of 0.14; a plan changes little for less than a sixth."""
-
-
-EXPLAINED = 0.5
-"""Part of such a change that must be there among items of one size. Judgement: noise of a few batches takes less away;
-of a change that comes of other sizes nearly nothing is left."""
-
 
 @dataclass(frozen=True, slots=True)
 class Finding:
@@ -39,18 +30,8 @@ def of_edge_service(model: str, change: Change) -> Finding:
     return Finding("edge-service", _of_profile(model, "edge", change))
 
 
-def of_function_service(model: str, tier: str, change: Change, step: float) -> Finding | None:
-    """Returns the finding of another speed of a function tier; None for a change that is too small to be reported.
-
-    Args:
-        model: its name.
-        tier: its name.
-        change: whose means are logarithms of service over profile.
-        step: the part of it that other sizes of items do not explain.
-    """
-    whole = change.after_mean - change.before_mean
-    if min(abs(whole), abs(step)) < LEAST_STEP or step * whole < 0 or abs(step) < EXPLAINED * abs(whole):
-        return None
+def of_function_service(model: str, tier: str, change: Change) -> Finding:
+    """Returns the finding of another speed of a function tier; the means are logarithms of service over profile."""
     detail = _of_profile(model, f"tier {tier}", change)
     return Finding("function-service", detail, (model, tier), slower=change.after_mean > change.before_mean)
 

@@ -115,9 +115,10 @@ class ServiceTime:
         band, prior_s = self._prior(items)
         return prior_s * math.exp(self._state[LEVEL] + self._state[band])
 
-    def profiled_s(self, items: int) -> float:
-        """Returns the seconds for a batch of `items` (>= 1) as the profile has them."""
-        return self._prior(items)[1]
+    def level(self, items: int, observed_s: float) -> float:
+        """Returns log(observed / modelled) without the error of the model at that batch size."""
+        band, prior_s = self._prior(items)
+        return math.log(observed_s / prior_s) - self._state[band]
 
     def predict_all_s(self, max_batch: int) -> list[float]:
         """Returns the median seconds for batches of 1, 2, ... `max_batch` items, faster than one by one."""

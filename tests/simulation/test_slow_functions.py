@@ -20,7 +20,7 @@ from scheduler.simulator.report import within_slo
 from scheduler.simulator.scenario import FUNCTION_LATENCY, FUNCTION_PRICE, Scenario, SimulatedClass, SimulatedModel
 from scheduler.simulator.shell import Journal
 from scheduler.simulator.world import generators, make_requests, make_simulation
-from scheduler.workloads import poisson
+from scheduler.workloads import pattern, poisson
 
 SLOW_AT_S = 60.0
 SMALL = FunctionTier("small", "f", LatencyModel(0.25, 0.12, 8), FUNCTION_PRICE, max_in_flight=100)
@@ -163,3 +163,11 @@ def test_items_of_very_different_sizes_are_no_change_of_the_function() -> None:
             estimates.batch_finished(batch, BatchReport(seconds + 0.02, service_s=seconds), open_since_s=math.inf)
         )
         assert not [finding for finding in found if finding.cause == "function-service"]
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_bursts_that_come_back_the_fastest_first_cause_no_finding(seed: int) -> None:
+    """Functions take the bursts beyond what the edge can: their batches leave together and overtake each other."""
+    bursty = Scenario(edge_noise=0.1, function_noise=0.25, seed=seed)
+    workload = pattern("bursty", rate_rps=180.0, duration_s=60.0, rng=generators(seed)[0])
+    assert not found(make_simulation(bursty, make_requests(bursty, workload)).run(), "function-service")

@@ -2,12 +2,18 @@
 
 import math
 
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
 from scheduler.control import Control
 from scheduler.daemon.telemetry import Telemetry
 from scheduler.domain.plans import EngineSettings
 from scheduler.domain.statistics import Changes
 from scheduler.estimators import findings
 from scheduler.estimators.changepoint import Change
+from scheduler.estimators.service_changes import ServiceChanges
 from scheduler.estimators.start_changes import StartChanges
 from scheduler.estimators.warm_instances import WarmInstances
 
@@ -18,24 +24,60 @@ def change(before: float, after: float) -> Change:
     return Change(40, 7, math.log(before), math.log(after), 0.99)
 
 
-def test_a_change_of_a_few_percent_is_no_finding() -> None:
-    assert findings.of_function_service("m", "cpu", change(1.0, 1.1), 0.1) is None
-    found = findings.of_function_service("m", "cpu", change(1.0, 1.5), 0.4)
-    assert found is not None
+def shown(levels_before: list[float], levels_after: list[float], *, item_bytes: float = 1e4) -> list[Change]:
+    """Returns what is shown of a change that the detector suspects after four of the later levels."""
+    changes = ServiceChanges()
+    for number, level in enumerate(levels_before):
+        changes.note(1e4, level, sent_at_s=number, elapsed_s=1.0)
+    found = []
+    for number, level in enumerate(levels_after):
+        changes.note(item_bytes, level, sent_at_s=len(levels_before) + number, elapsed_s=1.0)
+        suspected = Change(99, 4, 0.0, level, 0.99) if number == 3 else None
+        seen = changes.shown(suspected, open_since_s=math.inf)
+        found += [seen] if seen else []
+    return found
+
+
+def normal(mean: float, count: int, *, seed: int = 0) -> list[float]:
+    return [float(level) for level in np.random.default_rng(seed).normal(mean, 0.25, count)]
+
+
+def test_a_change_is_shown_once_and_named() -> None:
+    [seen] = shown(normal(0.0, 60), normal(math.log(1.5), 60, seed=1))
+    found = findings.of_function_service("m", "cpu", seen)
     assert (found.cause, found.tier, found.slower) == ("function-service", ("m", "cpu"), True)
-    assert found.detail == "m: tier cpu at 1.00 -> 1.50 times its profile, 7 batches ago"
+    assert abs(seen.after_mean - seen.before_mean - math.log(1.5)) < 0.25
+    assert f"times its profile, {seen.run_length} batches ago" in found.detail
 
 
-def test_a_change_that_other_sizes_explain_is_no_finding() -> None:
-    assert findings.of_function_service("m", "cpu", change(1.0, 3.0), 0.05) is None
-    assert findings.of_function_service("m", "cpu", change(1.0, 3.0), -0.5) is None
+@pytest.mark.parametrize("step", [0.0, 0.1])
+def test_chance_and_a_few_percent_are_no_change(step: float) -> None:
+    assert shown([0.0, 0.02] * 30, [step, step + 0.02] * 70) == []
+
+
+def test_other_sizes_of_items_are_no_change() -> None:
+    assert shown(normal(0.0, 60), normal(1.0, 60, seed=1), item_bytes=3e5) == []
+
+
+@given(st.integers(0, 10_000), st.floats(0.05, 0.5))
+@settings(max_examples=30, deadline=None)
+def test_the_fastest_first_are_no_change(seed: int, sigma: float) -> None:
+    """Batches are sent ten together and come back in the order of their services; each time the detector suspects."""
+    rng, changes, found = np.random.default_rng(seed), ServiceChanges(), []
+    for burst in range(30):
+        levels = sorted(float(level) for level in rng.normal(0.0, sigma, 10))
+        for place, level in enumerate(levels):
+            changes.note(1e4, level, sent_at_s=burst, elapsed_s=1.0)
+            slow = Change(0, 5, -sigma, sigma, 0.99) if burst > 2 and place == 9 else None
+            fast = Change(0, 5, sigma, -sigma, 0.99) if burst > 2 and place == 4 else None
+            found.append(changes.shown(slow or fast, open_since_s=math.inf if place == 9 else burst))
+    assert not any(found)
 
 
 def test_a_tier_is_slower_until_a_change_says_that_it_is_faster() -> None:
     control = Control(EngineSettings(models=()))
     for before, after, slower in ((1.0, 2.0, True), (2.0, 3.0, True), (3.0, 1.0, False)):
-        found = findings.of_function_service("m", "cpu", change(before, after), math.log(after / before))
-        assert found is not None
+        found = findings.of_function_service("m", "cpu", change(before, after))
         control._found(found)
         assert control.changes().slower == ((("m", "cpu"),) if slower else ())
     control._found(findings.of_function_start("m", "cpu", change(1.0, 4.0)))
