@@ -237,6 +237,7 @@ class WarmInstances:
             "always_warm": self.always_warm,
             "idle": [[now_s - idle.since_s, idle.instance_id] for idle in self._idle],
             "starts": self._starts.snapshot(),
+            "inits": self._inits.snapshot(),
             "unknown": [self._unknown_cold, self._unknown_starts],
             "idle_time": self.idle_time.snapshot(),
         }
@@ -253,12 +254,15 @@ class WarmInstances:
             ago_s, instance_id = rows(pair)
             idle.append(Idle(now_s - age_s - finite(ago_s), str(instance_id)))
         starts = self._starts.restored(given["starts"], age_s=age_s)
+        # Not in snapshots of earlier versions: an initializer takes a start's time at most.
+        inits = self._inits.restored(given.get("inits", given["starts"]), age_s=age_s)
         idle_time = self.idle_time.restored(given["idle_time"])
         cold, seen = (finite(item) for item in rows(given["unknown"]))
         always_warm = int(finite(given["always_warm"]))
         if not 0 < cold <= seen or always_warm < 0:
             raise ValueError("a snapshot of no instances")
-        self.always_warm, self._idle, self._starts, self.idle_time = always_warm, sorted(idle), starts, idle_time
+        self.always_warm, self._idle, self.idle_time = always_warm, sorted(idle), idle_time
+        self._starts, self._inits = starts, inits
         self._unknown_cold, self._unknown_starts = cold, seen
 
     def _met(self, underway: Underway, report: BatchReport) -> Idle | None:

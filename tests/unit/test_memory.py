@@ -139,7 +139,8 @@ def a_pool() -> WarmInstances:
         cold = batch_id % 7 == 0
         at_s += 900.0 if cold else 200.0
         pool.sent(batch_id, now_s=at_s)
-        report = BatchReport(3.1 if cold else 0.6, service_s=0.5, cold_start=cold, instance_id=f"i{batch_id // 7}")
+        name, init_s = f"i{batch_id // 7}", 1.9 if cold else None
+        report = BatchReport(3.1 if cold else 0.6, service_s=0.5, cold_start=cold, instance_id=name, init_s=init_s)
         pool.came_back(batch_id, report, now_s=at_s + 1.0)
     return pool
 
@@ -153,6 +154,8 @@ def test_a_pool_knows_its_instances_their_reclaim_time_and_starts() -> None:
         before = pool.cold_probability(saved_at_s + 30.0 + later_s)
         assert again.cold_probability(5.0 + later_s) == pytest.approx(before)
     assert again.start_s(0.9) == pytest.approx(pool.start_s(0.9), rel=0.05)
+    # What is held back from the caps for a start is billed by it.
+    assert again.init_s(0.99) == pytest.approx(pool.init_s(0.99), rel=0.05)
     idle = IdleTime().restored(through_json(pool.idle_time.snapshot()))
     for stayed in (True, False):
         idle.update(400.0, stayed_warm=stayed)
