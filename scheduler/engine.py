@@ -333,9 +333,9 @@ class Engine:
         self._let_in.configure(settings.tenants)
         self._control.settings_changed(settings)
         self._drop_queues({model.name for model in settings.models})
-        waiting, snapshot = self._dispatcher.withdraw_all(), self._snapshot(now_s)
-        plan_id = self._control.next_plan_id()
-        self._adopt(best_plan(snapshot, plan_id=plan_id, cause="settings", detail="reloaded", at_once=True))
+        waiting, snapshot, new = self._dispatcher.withdraw_all(), self._snapshot(now_s), self._control.next_plan_id()
+        self._adopt(best_plan(snapshot, plan_id=new, cause="settings", detail="reloaded", at_once=True))
+        self._endings.watch_anew()
         self._dispatcher.assign_all(waiting, Cause.LIMITS, now_s=now_s)
 
     def _drop_queues(self, served: set[str]) -> None:

@@ -43,7 +43,18 @@ class Endings:
         if len(due) > 2 * len(self.table.open) + SLACK:
             self._due = due = [entry for entry in due if entry[1] in self.table.open]
             heapify(due)
-        heappush(due, (request.deadline_s + request.reserve_s + GRACE_S, request.request_id))
+        heappush(due, (_refused_at_s(queued), request.request_id))
+
+    def watch_anew(self) -> None:
+        """Notes the deadlines of the open requests whose classes a reload lets be late no longer.
+
+        One whose deadline is over hears at once, unless it was queued to be answered late.
+        """
+        watched = {request_id for _, request_id in self._due}
+        for request_id, queued in self.table.open.items():
+            queues = self.all_queues.get(queued.request.model)
+            if queues is not None and request_id not in watched and not queues.serves_late(queued):
+                heappush(self._due, (_refused_at_s(queued), request_id))
 
     def next_s(self) -> float:
         """Returns when the next request is refused if it is not answered before; inf for never."""
@@ -111,3 +122,8 @@ class Endings:
         elif queues is not None:
             queues.remove(queued)
         self.table.refuse(queued, refusal)
+
+
+def _refused_at_s(queued: QueuedRequest) -> float:
+    request = queued.request
+    return request.deadline_s + request.reserve_s + GRACE_S

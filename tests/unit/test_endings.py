@@ -16,6 +16,7 @@ from scheduler.domain.messages import (
     RefuseRequest,
     RequestArrived,
     RequestCancelled,
+    SettingsChanged,
 )
 from scheduler.domain.requests import Backend
 from scheduler.engine import Engine
@@ -187,3 +188,20 @@ def test_a_refusal_while_the_daemon_stops_says_when_to_try_again() -> None:
     engine.handle([DrainStarted()], 0.0)
     [refusal] = [c.refusal for c in refused(arrive(engine, 0.1, 1)).values()]
     assert (refusal.status, refusal.retry_after_s) == (503, 1.0)
+
+
+@pytest.mark.parametrize("side", list(Backend))
+def test_a_reload_that_lets_a_class_be_late_no_longer_holds_for_what_is_in_flight(side: Backend) -> None:
+    engine, _ = hung(side, serve_late=True)
+    edge = side is Backend.EDGE
+    engine.handle([SettingsChanged(settings(edge=edge, function=not edge))], 0.75)
+    at_s, command = told(pass_time(engine, 20.0))[1]
+    assert SLO_S <= at_s <= SLO_S + GRACE_S
+    assert command.refusal.kind is RefusalKind.NO_ANSWER
+
+
+def test_a_reload_that_lets_a_class_be_late_lets_what_is_in_flight_be_late() -> None:
+    engine, batch = hung(Backend.EDGE)
+    engine.handle([SettingsChanged(settings(function=False, serve_late=True))], 0.75)
+    assert not told(pass_time(engine, 2.0))
+    assert answered(finish(engine, batch, 2.5)) == [1]
