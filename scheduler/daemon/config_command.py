@@ -13,9 +13,11 @@ from scheduler.daemon.config.config import Config, load_config
 from scheduler.daemon.config.credentials import read_access_key, secret_references
 from scheduler.daemon.config.warm_instances import configured_counts, instance_warnings, proposals
 from scheduler.daemon.state.keeper import WITHOUT
+from scheduler.dispatch.function_side import most_for_call, most_for_start
 from scheduler.domain.errors import ConfigError
 from scheduler.domain.latency import FunctionTier, LatencyModel
 from scheduler.domain.plans import EngineSettings, ModelSettings
+from scheduler.estimates import Estimates, ModelKnowledge
 from scheduler.planning.warm_instances import DAY_S, HOUR_S
 
 _DESCRIPTION = """\
@@ -166,7 +168,7 @@ def _warnings(config: Config, settings: EngineSettings, environ: Mapping[str, st
     for index, model in enumerate(settings.models):
         yield from _foreign_profiles(config, index)
         yield from _infeasible_classes(model)
-        yield from _caps_below_one_batch(model, settings)
+    yield from _caps_below_one_batch(settings)
     yield from instance_warnings(config)
 
 
@@ -194,14 +196,36 @@ def _infeasible_classes(model: ModelSettings) -> Iterator[str]:
             )
 
 
-def _caps_below_one_batch(model: ModelSettings, settings: EngineSettings) -> Iterator[str]:
-    costs = [tier.price.cost(tier.latency.predict_s(1)) for tier in model.tiers]
-    for key, cap in (("per_hour", settings.spend_per_hour), ("per_day", settings.spend_per_day)):
-        if cap is not None and costs and cap < min(costs):
-            yield (
-                f"`{key}` in [spend] is {cap:g}, but one item of model {model.name} costs {min(costs):.3g}:"
-                " no function will be called"
-            )
+def _caps_below_one_batch(settings: EngineSettings) -> Iterator[str]:
+    """Yields a sentence for each cap and model whose least batch the cap does not allow before a start is measured."""
+    knowledge = Estimates(settings).models
+    idle_per_s = sum(tier.provisioned * tier.idle_per_s for model in settings.models for tier in model.tiers)
+    for model in settings.models:
+        least = min([_held_back(knowledge[model.name], tier) for tier in model.tiers], default=0.0)
+        for cap, idle, where in _caps(settings, idle_per_s):
+            if least and cap < idle + least:
+                yield (
+                    f"{where} is {cap:.6g}, but {idle + least:.6g} is the least with which model {model.name} calls a"
+                    " function: a batch counts with all that it may cost, the start of its instance included, until it"
+                    f" is answered{', and idle instances come off first' if idle else ''}; no function will be called"
+                )
+
+
+def _caps(settings: EngineSettings, idle_per_s: float) -> Iterator[tuple[float, float, str]]:
+    """Yields each cap, what idle instances take of it, and where it is."""
+    caps = (("per_hour", settings.spend_per_hour, HOUR_S), ("per_day", settings.spend_per_day, DAY_S))
+    yield from ((cap, idle_per_s * window_s, f"`{key}` in [spend]") for key, cap, window_s in caps if cap is not None)
+    for tenant in settings.tenants:
+        for key, own in (("per_hour", tenant.per_hour), ("per_day", tenant.per_day)):
+            if own is not None:
+                yield own, 0.0, f"`{key}` of [[tenant]] {tenant.name}"
+
+
+def _held_back(known: ModelKnowledge, tier: FunctionTier) -> float:
+    """Returns the money that a batch of one item is held back with, as long as nothing is measured."""
+    service = known.functions[tier.name]
+    call = most_for_call(tier.price, service.predict_s(1), service.scatter())
+    return call if tier.provisioned else call + most_for_start(tier.price, known.warm[tier.name])
 
 
 def _lines(found: Mapping[str, Any]) -> Iterator[str]:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from scheduler.dispatch.batch_economics import BatchEconomics
 from scheduler.dispatch.circuit_breaker import Circuit
-from scheduler.dispatch.function_buffer import COLD_COUNTS, FunctionBuffer, items_of
+from scheduler.dispatch.function_buffer import COLD_COUNTS, FunctionBuffer, WarmPool, items_of
 from scheduler.dispatch.learned_quota import LearnedQuota
 from scheduler.dispatch.ledger import Ledger
 from scheduler.dispatch.model_queues import ModelQueues
@@ -14,8 +14,10 @@ from scheduler.dispatch.queue import QueuedRequest
 from scheduler.dispatch.spend_cap import OPEN, Closed, OverCap, SpendVerdict, closed, share_of, verdict, without_money
 from scheduler.dispatch.uplink import Slots, UplinkOccupancy
 from scheduler.domain.decisions import Offer, Reason, impossible
+from scheduler.domain.latency import Price
 from scheduler.domain.lifecycle import State
 from scheduler.domain.requests import Backend, Place
+from scheduler.domain.scatter import Scatter
 
 MAX_COST_PERCENTILE = 0.995
 """Percentile of the service that is held back from the spend caps until the bill is known. Judgement: halved or
@@ -146,7 +148,7 @@ class FunctionSide:
 
     def _max_call(self, buffer: FunctionBuffer, items: int) -> float:
         times = buffer.known_times
-        return buffer.tier.price.cost(times.median_s[items] * math.exp(times.scatter.quantile(MAX_COST_PERCENTILE)))
+        return most_for_call(buffer.tier.price, times.median_s[items], times.scatter)
 
     def affords(self, buffer: FunctionBuffer, items: int, *, now_s: float) -> bool:
         """Whether the spend caps allow one more batch of so many items."""
@@ -321,12 +323,22 @@ class FunctionSide:
         return self.quota.slots(slots, now_s=now_s) if self.quota.known else slots
 
 
+def most_for_call(price: Price, median_s: float, scatter: Scatter) -> float:
+    """Returns the money that a call is unlikely to exceed, without the start of its instance."""
+    return price.cost(median_s * math.exp(scatter.quantile(MAX_COST_PERCENTILE)))
+
+
+def most_for_start(price: Price, pool: WarmPool) -> float:
+    """Returns the money that the start of one instance is unlikely to exceed."""
+    return price.cost(pool.init_s(MOST_OF_STARTS))
+
+
 def most_for_starts(buffer: FunctionBuffer, batches: int) -> float:
     """Returns the money that the starts of instances for a buffer's next batches are unlikely to exceed."""
     if buffer.warm is None:
         return 0.0
     starts = min(batches, max(0, buffer.warm.busy + batches - buffer.tier.provisioned))
-    return starts * buffer.tier.price.cost(buffer.warm.init_s(MOST_OF_STARTS)) if starts else 0.0
+    return starts * most_for_start(buffer.tier.price, buffer.warm) if starts else 0.0
 
 
 def allowed(queues: ModelQueues, queued: QueuedRequest) -> bool:
