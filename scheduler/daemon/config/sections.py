@@ -108,9 +108,7 @@ class EngineSection(Section):
         description="Transfer and decoding added to the edge's service time, until they are measured.",
     )
     plan_expiry_s: float = Field(
-        default=_ENGINE_DEFAULTS["plan_expiry_s"],
-        gt=0,
-        description="Age at which a plan is replaced, if requests have come since.",
+        default=_ENGINE_DEFAULTS["plan_expiry_s"], gt=0, description="Age at which a plan ends if requests came since."
     )
     replan_min_interval_s: float = Field(
         default=_ENGINE_DEFAULTS["replan_min_interval_s"], ge=0, description="Shortest time between two plans."
