@@ -10,6 +10,7 @@ from support.engine_kit import TIER, arrive, fail, finish, refused, sent, settin
 
 from scheduler.control import Control
 from scheduler.daemon.quotas import log_quota
+from scheduler.daemon.status import jsonable
 from scheduler.daemon.telemetry import Telemetry
 from scheduler.dispatch.learned_quota import ACCOUNT, LearnedQuota
 from scheduler.dispatch.uplink import Slots, UplinkOccupancy
@@ -50,6 +51,7 @@ def test_a_refusal_beside_others_lowers_the_slots_and_its_requests_wait_for_one(
     assert not sent(commands)
     assert not refused(commands)
     assert engine.statistics().quotas == (Quota(*A, 2),)
+    assert jsonable(engine.statistics())["quotas"] == [{"model": "m", "tier": TIER.name, "granted": 2}]  # type: ignore[index]
     [again] = sent(finish(engine, batches[0], 0.95))
     assert again.request_ids == batches[2].request_ids
 

@@ -1,13 +1,17 @@
 """What the start of an instance costs: held back in full where one is possible, in a decision by its probability."""
 
+import re
 from dataclasses import replace
 
 import pytest
-from support.engine_kit import PRICE, TIER, arrive, run_until_idle, settings
+from support.engine_kit import PRICE, TIER, arrive, request, run_until_idle, settings
 
+from scheduler.daemon.status import jsonable
+from scheduler.daemon.telemetry import Telemetry
 from scheduler.domain.batches import Batch, BatchReport
-from scheduler.domain.messages import BatchFinished, Command, SendBatch
+from scheduler.domain.messages import BatchFinished, Command, RequestArrived, SendBatch
 from scheduler.domain.plans import EngineSettings
+from scheduler.domain.tenants import TenantSettings
 from scheduler.engine import Engine
 from scheduler.estimators.warm_instances import WarmInstances
 
@@ -69,3 +73,12 @@ def test_an_offer_counts_a_start_with_its_price_times_its_probability() -> None:
         [offer] = [o for o in story.decisions[0].offers if o.place.tier]
         money.append(offer.money * offer.items)
     assert money[1] - money[0] == pytest.approx(0.5 * PRICE.cost(POOL.init_s(0.5)), rel=0.01)
+
+
+def test_money_is_counted_under_the_names_of_configured_tenants_only() -> None:
+    engine = Engine(replace(settings(edge=False), tenants=(TenantSettings("ours"),)))
+    asks = [replace(request(i, 0.0), tenant=name) for i, name in enumerate(("ours", "made-up", ""))]
+    run_until_idle(engine, engine.handle([RequestArrived(each) for each in asks], 0.0), 0.0, 5.0)
+    told = Telemetry(lambda: {"engine": jsonable(engine.statistics())}, lambda: ("function",)).exposition().decode()
+    counted = [line for line in told.splitlines() if line.startswith("edgeburst_spent_total{")]
+    assert {re.search('tenant="(.*?)"', line)[1] for line in counted} == {"ours", "other"}  # type: ignore[index]
