@@ -225,6 +225,7 @@ class Control:
             service_s=terms.service_s,
             call_cost=terms.call_cost,
             lateness_cost=terms.lateness_cost,
+            provisioned=self.model(plan.model).tier(buffer.tier).provisioned,
         )
         self._warming_at_s = min(max(due.look_again_at_s, now_s + WARMING_LOOK_S), self._warming_at_s)
         return due.calls

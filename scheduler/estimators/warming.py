@@ -38,6 +38,7 @@ def warming_due(
     service_s: float,
     call_cost: float,
     lateness_cost: float,
+    provisioned: int = 0,
 ) -> Warming:
     """Returns the warming calls that cost less than the cold starts that they prevent.
 
@@ -54,8 +55,7 @@ def warming_due(
     time. For an instance that is not due yet, a call saves a part of its next one. The number of calls is the one whose
     worth most exceeds its price.
 
-    Only instances that are idle and can cool are called, never new ones into being; and none that the next batch that
-    needs it, in 1 / r_k seconds, would find there anyway.
+    Only idle instances that can cool are called, and none that the next batch that needs it, in 1 / r_k seconds, finds.
 
     Args:
         pool: the tier's instances; warming calls in flight are recorded in it like batches.
@@ -64,6 +64,7 @@ def warming_due(
         service_s: seconds that each batch keeps an instance.
         call_cost: money for one warming call.
         lateness_cost: cost of the lateness of one batch's cold start: requests that it makes late times their price.
+        provisioned: instances that are deployed to be always there; more may have been learned of.
 
     >>> from scheduler.domain.batches import BatchReport
     >>> pool = WarmInstances(prior_idle_s=240.0)
@@ -83,7 +84,7 @@ def warming_due(
     lost_s = idle_time.outlived_s(1.0 - LOST)
     rates = _needed_rates(batches_per_s, batches_per_s * service_s, first=pool.busy + 1)
     for calls, rate in enumerate(rates[: len(idle_since_s)], start=1):
-        if pool.busy + calls <= pool.always_warm:
+        if pool.busy + calls <= max(pool.always_warm, provisioned):
             gain -= call_cost
             continue
         keeps_s = idle_time.refresh_s(call_cost=call_cost, absence_cost_per_s=risk * rate)
