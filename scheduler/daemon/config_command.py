@@ -202,23 +202,25 @@ def _caps_below_one_batch(settings: EngineSettings) -> Iterator[str]:
     idle_per_s = sum(tier.provisioned * tier.idle_per_s for model in settings.models for tier in model.tiers)
     for model in settings.models:
         least = min([_held_back(knowledge[model.name], tier) for tier in model.tiers], default=0.0)
-        for cap, idle, where in _caps(settings, idle_per_s):
+        for cap, idle, where, whose in _caps(settings, idle_per_s):
             if least and cap < idle + least:
                 yield (
                     f"{where} is {cap:.6g}, but {idle + least:.6g} is the least with which model {model.name} calls a"
                     " function: a batch counts with all that it may cost, the start of its instance included, until it"
-                    f" is answered{', and idle instances come off first' if idle else ''}; no function will be called"
+                    f" is answered{', and idle instances come off first' if idle else ''}; no function will be called{whose}"
                 )
 
 
-def _caps(settings: EngineSettings, idle_per_s: float) -> Iterator[tuple[float, float, str]]:
-    """Yields each cap, what idle instances take of it, and where it is."""
+def _caps(settings: EngineSettings, idle_per_s: float) -> Iterator[tuple[float, float, str, str]]:
+    """Yields each cap, what idle instances take of it, where it is, and for whose requests it holds."""
     caps = (("per_hour", settings.spend_per_hour, HOUR_S), ("per_day", settings.spend_per_day, DAY_S))
-    yield from ((cap, idle_per_s * window_s, f"`{key}` in [spend]") for key, cap, window_s in caps if cap is not None)
+    for key, cap, window_s in caps:
+        if cap is not None:
+            yield cap, idle_per_s * window_s, f"`{key}` in [spend]", ""
     for tenant in settings.tenants:
         for key, own in (("per_hour", tenant.per_hour), ("per_day", tenant.per_day)):
             if own is not None:
-                yield own, 0.0, f"`{key}` of [[tenant]] {tenant.name}"
+                yield own, 0.0, f"`{key}` of [[tenant]] {tenant.name}", " for this tenant"
 
 
 def _held_back(known: ModelKnowledge, tier: FunctionTier) -> float:
