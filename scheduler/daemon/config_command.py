@@ -207,7 +207,8 @@ def _caps_below_one_batch(settings: EngineSettings) -> Iterator[str]:
                 yield (
                     f"{where} is {cap:.6g}, but {idle + least:.6g} is the least with which model {model.name} calls a"
                     " function: a batch counts with all that it may cost, the start of its instance included, until it"
-                    f" is answered{', and idle instances come off first' if idle else ''}; no function will be called{whose}"
+                    f" is answered{', and idle instances come off first' if idle else ''}; no function will be called"
+                    f"{whose}"
                 )
 
 
