@@ -196,8 +196,9 @@ def test_an_instance_is_reused_until_it_has_idled_too_long() -> None:
     assert [o.cold_start for o in (cold, warm, beside, reclaimed)] == [True, False, True, True]
     assert cold.at_s == pytest.approx(2.0 + service_s)
     assert warm.at_s == pytest.approx(5.0 + service_s)
-    # The start of an instance is not billed.
-    assert cold.cost == warm.cost == pytest.approx(TIER.price.cost(service_s))
+    # A start is billed as a call of its own.
+    assert warm.cost == pytest.approx(TIER.price.cost(service_s))
+    assert cold.cost == pytest.approx(warm.cost + TIER.price.cost(2.0))
 
 
 @settings(max_examples=60, deadline=None)
@@ -224,7 +225,8 @@ def test_a_warming_call_starts_or_keeps_an_instance_and_costs_a_grain() -> None:
     ]
     first, second = (platform.send(call, now_s=call.sent_at_s) for call in calls)
     assert (first.cold_start, second.cold_start) == (True, False)
-    assert first.cost == second.cost == TIER.price.cost(0.001)
+    assert second.cost == TIER.price.cost(0.001)
+    assert first.cost == pytest.approx(second.cost + TIER.price.cost(2.0))
     assert not platform.send(make_batch(3, sent_at_s=180.0), now_s=180.0).cold_start
 
 
