@@ -28,7 +28,7 @@ def compose_shared(
     """Chooses the batch to start at `now_s`, as `edge_batch.compose` does, and shares its items between tenants.
 
     The batch with the highest goodput gives up the requests with little time left, and has hardly more candidates than
-    places: whoever sends most would get most. So as few are given up more than needed, at the cost of a smaller batch,
+    places: the one that sends most gets most. So as few are given up more than needed, at the cost of a smaller batch,
     for the tenants to take turns with what is left: until no tenant lost requests while it was behind another.
 
     Args:

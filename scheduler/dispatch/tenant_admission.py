@@ -1,4 +1,4 @@
-"""Who is let in when no more can be held: a tenant within its share takes the place of one beyond it."""
+"""Which requests are let in when no more can be held: a tenant within its share takes the place of one beyond it."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass

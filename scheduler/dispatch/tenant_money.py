@@ -57,7 +57,7 @@ def water_filling(amount: float, needs: Mapping[str, float], weights: Mapping[st
     """
     parts: dict[str, float] = {}
     left, weight = amount, sum(weights[name] for name in needs)
-    # Who needs least for its weight is satisfied first; from then on all others get what is left.
+    # The tenant that needs least for its weight is satisfied first; from then on all others get what is left.
     for name in sorted(needs, key=lambda name: needs[name] / weights[name]):
         parts[name] = min(needs[name], left * weights[name] / weight)
         left, weight = left - parts[name], weight - weights[name]

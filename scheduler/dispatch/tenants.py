@@ -13,7 +13,7 @@ from scheduler.domain.tenants import TenantSettings, shares_of, tenant_label
 MOST_BEHIND_S = 1.0
 """How far a tenant may be behind the one ahead of all, in seconds of the edge for a whole share: what it left unused
 counts for no more when it comes back, so that others wait for it no longer. Judgement: about one batch, below which
-chance decides who is behind."""
+chance decides which is behind."""
 
 
 class Turns(NamedTuple):

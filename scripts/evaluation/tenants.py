@@ -1,4 +1,4 @@
-"""The suite `tenants`: who is served under overload, beside weighted max-min fairness by water-filling."""
+"""The suite `tenants`: what each tenant is served under overload, beside weighted max-min fairness by water-filling."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace

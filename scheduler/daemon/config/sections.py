@@ -149,7 +149,7 @@ class SpendSection(Section):
 
 
 class TenantSection(Section):
-    """`[[tenant]]`: who sends requests; under overload the edge's time and the money are shared by `share`."""
+    """`[[tenant]]`: a sender of requests; under overload the edge's time and the money are shared by `share`."""
 
     name: Label = Field(description="Value of a request's parameter `tenant`, or of its header X-Edgeburst-Tenant.")
     share: float = Field(default=1.0, gt=0, le=1e6, description="Weight beside the other tenants.")
@@ -374,7 +374,7 @@ class ConfigFile(Section):
         default=(),
         alias="tenant",
         max_length=64,
-        description="Who sends requests; absent: requests are not told apart.",
+        description="Senders of requests; absent: requests are not told apart.",
     )
     models: tuple[ModelSection, ...] = Field(
         alias="model", min_length=1, max_length=64, description="The served neural networks."
