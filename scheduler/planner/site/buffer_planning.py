@@ -159,4 +159,4 @@ def _margin(route: Route, estimates: ModelEstimates, path: FunctionPath, spread:
         return margin
     max_margin = (loosest_s - path.takes_s(1)) / alone_s
     # Slightly less, so that rounding of the product with the service cannot exceed the deadline.
-    return max_margin * (1 - 1e-9) if max_margin > 1 else margin
+    return max(1.0, max_margin * (1 - 1e-9)) if max_margin > 1 else margin
