@@ -1,35 +1,27 @@
-"""The catalogue: which models exist, with their inputs and outputs. Standard library only, so that it loads fast."""
+"""The shipped models: their cards, by name. Standard library only, so that it loads fast."""
 
 from __future__ import annotations
 
 import difflib
 from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
 
+from models.card import CARD_FILE, Card, TensorSpec
+from models.card_reader import read_card
 from models.errors import ModelError
+
+SHIPPED = Path(__file__).parent / "shipped"
+DEFAULT = "digits"
 
 
 class UnknownModel(ModelError):
-    """Error: the catalogue has no model of that name."""
-
-
-@dataclass(frozen=True, slots=True)
-class OutputSpec:
-    """One output tensor.
-
-    Attributes:
-        name: the tensor's name.
-        datatype: its Open Inference Protocol datatype.
-        shape: the shape of one item, without the batch axis.
-    """
-
-    name: str
-    datatype: str
-    shape: tuple[int, ...]
+    """Error: no model of that name is shipped."""
 
 
 @dataclass(frozen=True, slots=True)
 class ModelSpec:
-    """Inputs and outputs of a model.
+    """Inputs and outputs of a shipped model with one input of pictures.
 
     Attributes:
         name: the model's name in URLs and on the command line.
@@ -37,62 +29,83 @@ class ModelSpec:
         labels: the name of each class, in the order of the probabilities.
         outputs: the output tensors; the first holds the probabilities.
         input_name: the name of the one input tensor.
-        input_datatype: BYTES; each element is one encoded picture (PNG or JPEG).
+        input_datatype: BYTES; each element is one encoded picture.
         input_shape: the shape of one item, without the batch axis; () is one element per item.
     """
 
     name: str
     summary: str
     labels: tuple[str, ...]
-    outputs: tuple[OutputSpec, ...]
+    outputs: tuple[TensorSpec, ...]
     input_name: str = "image"
     input_datatype: str = "BYTES"
     input_shape: tuple[int, ...] = ()
 
 
-def names() -> tuple[str, ...]:
-    """Returns the names of all models, the default first."""
-    return tuple(_SPECS)
-
-
 def spec(name: str) -> ModelSpec:
-    """Returns the model of that name.
+    """Returns inputs and outputs of a shipped model; errors are those of `shipped`."""
+    card = shipped(name)
+    return ModelSpec(card.name, card.summary, card.labels, card.outputs, card.inputs[0].name)
+
+
+@cache
+def names() -> tuple[str, ...]:
+    """Returns the names of all shipped models, the default first."""
+    found = sorted(path.parent.name for path in SHIPPED.glob(f"*/{CARD_FILE}"))
+    return tuple(sorted(found, key=lambda name: name != DEFAULT))
+
+
+@cache
+def shipped(name: str) -> Card:
+    """Returns the card of a shipped model.
 
     Raises:
         UnknownModel: there is none; the message suggests the most similar name.
 
-    >>> spec("digits").outputs[0].shape
+    >>> shipped("digits").outputs[0].shape
     (10,)
     """
-    found = _SPECS.get(name)
-    if found is None:
+    if name not in names():
         raise UnknownModel(_unknown(name))
-    return found
+    return read_card(SHIPPED / name)
+
+
+def card_of(model: str) -> Card:
+    """Returns the card of a shipped model's name, or of the folder at that path.
+
+    Raises:
+        UnknownModel: it is neither.
+        CardError: the card cannot be used.
+    """
+    if model in names():
+        return shipped(model)
+    folder = Path(model)
+    if folder.is_dir():
+        return read_card(folder)
+    raise UnknownModel(_unknown(model))
+
+
+def cards_in(folder: Path) -> tuple[Card, ...]:
+    """Returns the cards of all folders in a folder, by name.
+
+    Raises:
+        ModelError: there is no such folder, no card in it, or two models have the same name.
+        CardError: a card cannot be used.
+    """
+    if not folder.is_dir():
+        raise ModelError(f"there is no folder {folder} of models: name the folder that holds the models' folders")
+    cards = [read_card(path.parent) for path in sorted(folder.glob(f"*/{CARD_FILE}"))]
+    if not cards:
+        raise ModelError(f"folder {folder} holds no model: each is a folder in it with a {CARD_FILE}")
+    by_name: dict[str, Card] = {}
+    for card in cards:
+        if card.name in by_name:
+            raise ModelError(f"{card.folder} and {by_name[card.name].folder} are both named {card.name}: rename one")
+        by_name[card.name] = card
+    return tuple(cards)
 
 
 def _unknown(name: str) -> str:
-    near = difflib.get_close_matches(name, _SPECS, n=1)
-    hint = f"did you mean {near[0]!r}?" if near else f"choose one of {', '.join(_SPECS)}"
+    near = difflib.get_close_matches(name, names(), n=1)
+    hint = f"did you mean {near[0]!r}?" if near else f"choose one of {', '.join(names())}, or a folder with {CARD_FILE}"
     return f"there is no model {name!r}: {hint}"
-
-
-def _classifier(name: str, summary: str, labels: tuple[str, ...]) -> ModelSpec:
-    probabilities = OutputSpec("probabilities", "FP32", (len(labels),))
-    return ModelSpec(name=name, summary=summary, labels=labels, outputs=(probabilities,))
-
-
-# ImageNet's classes are labelled by their number: their names depend on the weights that the user provides.
-_IMAGENET_LABELS = tuple(str(number) for number in range(1000))
-
-_SPECS = {
-    made.name: made
-    for made in (
-        _classifier("digits", "Reads one handwritten digit; its weights are included.", tuple("0123456789")),
-        _classifier("resnet50", "ResNet-50 of torchvision, 1000 ImageNet classes; bring weights.", _IMAGENET_LABELS),
-        _classifier(
-            "mobilenet_v3_small",
-            "MobileNetV3-Small of torchvision, 1000 ImageNet classes; bring weights.",
-            _IMAGENET_LABELS,
-        ),
-    )
-}

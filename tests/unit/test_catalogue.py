@@ -22,7 +22,7 @@ def test_every_model_has_one_label_per_probability_and_takes_one_encoded_picture
 
 
 def test_the_three_models_are_there_and_digits_is_the_default() -> None:
-    assert names() == ("digits", "resnet50", "mobilenet_v3_small")
+    assert names() == ("digits", "mobilenet_v3_small", "resnet50")
     assert spec("digits").labels == tuple("0123456789")
     assert [len(spec(name).labels) for name in names()] == [10, 1000, 1000]
 
@@ -33,7 +33,7 @@ def test_a_typo_is_answered_with_the_nearest_model() -> None:
 
 
 def test_a_name_like_no_other_is_answered_with_all_of_them() -> None:
-    with pytest.raises(UnknownModel, match="choose one of digits, resnet50, mobilenet_v3_small"):
+    with pytest.raises(UnknownModel, match="choose one of digits, mobilenet_v3_small, resnet50"):
         spec("zzz")
 
 

@@ -14,12 +14,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from models.profile import load_profile
+from models.toml_lines import line_index, line_of
 from scheduler.cli import main
 from scheduler.daemon.config.config import Config, load_config
 from scheduler.daemon.config.credentials import read_access_key, secret_references
 from scheduler.daemon.config.sections import SECTIONS, EngineSection
 from scheduler.daemon.config.source import TOML
-from scheduler.daemon.config.toml_lines import line_index, line_of
 from scheduler.dispatch.spend_cap import OverCap
 from scheduler.domain.errors import ConfigError
 from scheduler.domain.plans import EngineSettings
@@ -415,7 +415,7 @@ class TestMistakes:
             ),
             (
                 EDGE_MODEL.replace('"digits"', '"digit"'),
-                "edgeburst.toml:3: model digit is not in the catalogue (digits, resnet50, mobilenet_v3_small)",
+                "edgeburst.toml:3: model digit is not in the catalogue (digits, mobilenet_v3_small, resnet50)",
             ),
             (
                 EDGE_MODEL + 'inputs = [{ name = "x", datatype = "FP32" }]\n',

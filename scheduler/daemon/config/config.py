@@ -8,9 +8,8 @@ from typing import Any
 
 from pydantic import PrivateAttr, ValidationError
 
-from models import catalogue
+from models import catalogue, toml_lines
 from models.profile import Profile, ProfileError, load_profile, shipped_profiles
-from scheduler.daemon.config import toml_lines
 from scheduler.daemon.config.errors import config_error
 from scheduler.daemon.config.fixed_plan import loaded_buffers
 from scheduler.daemon.config.sections import ClassSection, ConfigFile, Late, ModelSection, TierSection

@@ -9,7 +9,7 @@ from typing import Any
 
 from pydantic_core import ErrorDetails
 
-from scheduler.daemon.config import toml_lines
+from models import toml_lines
 from scheduler.daemon.config.sections import SECTIONS, Section
 from scheduler.daemon.config.source import Source
 from scheduler.domain.errors import ConfigError

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from scheduler.daemon.config import toml_lines
+from models import toml_lines
 from scheduler.daemon.config.sections import SECTIONS
 from scheduler.domain.errors import ConfigError
 
