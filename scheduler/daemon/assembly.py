@@ -15,6 +15,7 @@ from scheduler.daemon.explain.file import ExplanationFile
 from scheduler.daemon.explain.requests import Explanations
 from scheduler.daemon.http.parts import DaemonParts
 from scheduler.daemon.limits import ModelLimits
+from scheduler.daemon.model_statistics import InferenceCounters
 from scheduler.daemon.own_latency import OwnLatency
 from scheduler.daemon.records import BatchRing
 from scheduler.daemon.runner import PlanMaker, Runner
@@ -102,7 +103,8 @@ def assemble(
     control = Control(settings) if state is None else Control(settings, state.limits, state.memory)
     engine = Engine(settings, control)
     explanations = _explanations(config, engine, clock)
-    batches, plans, own_latency = BatchRing(config.daemon.records), PlanHistory(), OwnLatency()
+    counters, plans, own_latency = InferenceCounters(), PlanHistory(), OwnLatency()
+    batches = BatchRing(config.daemon.records, counters)
     runner = Runner(
         engine=engine,
         settings=settings,
@@ -132,6 +134,8 @@ def assemble(
         runner=runner,
         limits=limits,
         own_latency=own_latency,
+        counters=counters,
+        plan=plans.latest,
         status=status.report,
         batches=batches.rows,
         explain=explanations.find,

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from scheduler.daemon.http.model_metadata import ModelCard, TensorSpec
+from scheduler.domain.plans import Limits, Plan
 
 PLATFORM = "edgeburst"
 LABELS_FILE = "labels.txt"
@@ -80,6 +81,30 @@ def model_config(
         "model_warmup": [],
         "model_transaction_policy": {"decoupled": False},
     }
+
+
+def planned_config(card: ModelCard, plan: Plan | None, limits: Limits, *, max_queue_size: int) -> dict[str, Any]:
+    """Returns a model's configuration with the batches of the present plan and the limits of an operator.
+
+    Args:
+        card: the model's metadata and limits.
+        plan: the plan that the engine follows; None: there is none yet.
+        limits: what an operator has set for the model.
+        max_queue_size: how many requests may wait.
+    """
+    groups = () if plan is None else [group for group in plan.groups if group.model == card.name]
+    edge = [_least(group.edge_batch_cap, limits.edge_batch_cap) for group in groups]
+    function = [_least(buffer.target_batch, limits.function_batch_cap) for group in groups for buffer in group.buffers]
+    return model_config(
+        card,
+        preferred_batch_sizes=(*edge, *function),
+        max_queue_delay_s=limits.window_s,
+        max_queue_size=max_queue_size,
+    )
+
+
+def _least(planned: int, limit: int | None) -> int:
+    return planned if limit is None else min(planned, limit)
 
 
 def _input(spec: TensorSpec) -> dict[str, Any]:

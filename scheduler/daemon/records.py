@@ -7,6 +7,7 @@ from itertools import islice
 
 from scheduler.daemon.backends.batch_send import BatchSend
 from scheduler.daemon.calls import InferenceCall
+from scheduler.daemon.model_statistics import InferenceCounters
 from scheduler.domain.batches import Batch, BatchReport, Failure
 from scheduler.domain.bills import Bill, bill_of, purpose_of
 from scheduler.domain.tenants import tenant_label
@@ -115,11 +116,12 @@ class BatchRing:
     one. A reader that follows the numbers and keeps rows by batch id therefore ends with what was really billed.
     """
 
-    def __init__(self, limit: int) -> None:
-        """Keeps at most `limit` records."""
+    def __init__(self, limit: int, counters: InferenceCounters | None = None) -> None:
+        """Keeps at most `limit` records, and tells the counters, if there are any, of every answered batch."""
         self.tenants: frozenset[str] = frozenset()
         """Names of the configured tenants."""
         self._limit = limit
+        self._counters = counters
         self._records: OrderedDict[int, tuple[int, BatchRecord]] = OrderedDict()
         self._last_number = 0
         self._placements: Counter[tuple[str, str]] = Counter()
@@ -152,11 +154,19 @@ class BatchRing:
     def add(self, record: BatchRecord) -> None:
         """Appends a record, which replaces an earlier one of the same batch; drops the oldest one of a full ring."""
         self._disbelieved.update([(record.batch.tier, name) for name in record.report.disbelieved])
+        self._count(record)
         self._last_number += 1
         self._records.pop(record.batch.batch_id, None)
         self._records[record.batch.batch_id] = (self._last_number, record)
         if len(self._records) > self._limit:
             self._records.popitem(last=False)
+
+    def _count(self, record: BatchRecord) -> None:
+        batch, report = record.batch, record.report
+        if self._counters is not None and not record.error and not batch.warming:
+            self._counters.executed(
+                batch.model, items=batch.items, elapsed_s=report.elapsed_s, service_s=report.service_s
+            )
 
     def rows(self, after: int, limit: int) -> list[dict[str, object]]:
         """Returns up to `limit` rows with a `record` number above `after`, oldest first."""

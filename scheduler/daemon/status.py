@@ -44,6 +44,10 @@ class PlanHistory:
         """Appends a plan; the oldest is dropped when the history is full."""
         self._plans.append(plan)
 
+    def latest(self) -> Plan | None:
+        """Returns the plan that the engine follows; None before the first."""
+        return self._plans[-1] if self._plans else None
+
     def rows(self) -> list[dict[str, object]]:
         """Returns the plans as JSON shows them, oldest first."""
         return [

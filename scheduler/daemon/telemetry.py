@@ -16,6 +16,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from scheduler.daemon.calls import Answer, InferenceCall
+from scheduler.daemon.model_statistics import InferenceCounters
 from scheduler.daemon.plan_alarms import plan_metrics
 from scheduler.daemon.quotas import quota_metric
 from scheduler.daemon.tenant_metrics import TenantMetrics
@@ -75,13 +76,20 @@ class Second:
 class Telemetry:
     """Counts of requests. It reads no clock: the caller gives the time."""
 
-    def __init__(self, status: Callable[[], Mapping[str, object]], backends: Callable[[], Sequence[str]]) -> None:
+    def __init__(
+        self,
+        status: Callable[[], Mapping[str, object]],
+        backends: Callable[[], Sequence[str]],
+        counters: InferenceCounters | None = None,
+    ) -> None:
         """Makes the metrics.
 
         Args:
             status: returns the daemon's state; called when the metrics are read.
             backends: returns the names of the configured backends; called then too.
+            counters: is told how each request ended; None: new ones.
         """
+        self._counters = InferenceCounters() if counters is None else counters
         self.registry = CollectorRegistry()
         self._seconds: deque[Second] = deque(maxlen=SECONDS_KEPT)
         self._totals = Second(at_s=0)
@@ -130,6 +138,15 @@ class Telemetry:
             own_latency_s: the part of it that the daemon itself adds.
         """
         second, within = self._second(call.received_at_s + latency_s), latency_s <= slo_s
+        self._counters.answered(
+            call.model,
+            items=call.items,
+            latency_s=latency_s,
+            wait_s=answer.wait_s,
+            elapsed_s=answer.elapsed_s,
+            service_s=answer.service_s,
+            now_s=call.received_at_s + latency_s,
+        )
         for counts in (second, self._totals):
             setattr(counts, answer.backend.value, getattr(counts, answer.backend.value) + 1)
             counts.within_slo += within
@@ -150,6 +167,7 @@ class Telemetry:
             reason: value of the Reason that decided; empty where no offers were compared.
         """
         column = _COLUMN_OF.get(kind, "refused")
+        self._counters.failed(call.model, latency_s=now_s - call.received_at_s, now_s=now_s)
         for counts in (self._second(now_s), self._totals):
             setattr(counts, column, getattr(counts, column) + 1)
         self._by_kind[kind] = self._by_kind.get(kind, 0) + 1

@@ -248,11 +248,13 @@ class TestTritonClient:
             client.infer("digits", [triton_input([PICTURE])])
         assert (caught.value.status(), caught.value.message()) == (status, "no, because")
 
-    def test_a_zero_timeout_and_too_many_items_are_told(
+    def test_a_timeout_of_zero_asks_for_none(self, client: triton.InferenceServerClient, runner: FakeRunner) -> None:
+        client.infer("digits", [triton_input([PICTURE])], timeout=0)
+        assert runner.calls[0].timeout_s is None
+
+    def test_too_many_items_and_unknown_models_are_told(
         self, client: triton.InferenceServerClient, runner: FakeRunner
     ) -> None:
-        with pytest.raises(InferenceServerException, match="'timeout' must be .* above 0"):
-            client.infer("digits", [triton_input([PICTURE])], timeout=0)
         with pytest.raises(InferenceServerException, match="9 items, but model digits takes at most 8"):
             client.infer("digits", [triton_input([b"x"] * 9)])
         with pytest.raises(
@@ -266,7 +268,6 @@ class TestBadInput:
     @pytest.mark.parametrize(
         ("changes", "sentence"),
         [
-            ({"parameters": {"timeout": 0}}, "'timeout' must be a whole number of microseconds above 0"),
             ({"parameters": {"timeout": -5}}, "'timeout' must be a whole number"),
             ({"parameters": {"timeout": "1"}}, "'timeout' must be a whole number"),
             ({"parameters": {"timeout": True}}, "'timeout' must be a whole number"),
@@ -339,7 +340,6 @@ class TestBadInput:
             (b"{}", "99", "is 99, but must be from 1 to the body's 2 bytes"),
             (b"{}", "-1", "must be a whole number of bytes, not '-1'"),
             (b"{}", "two", "must be a whole number of bytes"),
-            (b"{}", "0", "is 0, but must be from 1"),
             (b'{"inputs":[]}', "5", "not valid JSON"),
             (b"", None, "the body is empty"),
         ],
@@ -463,11 +463,13 @@ class TestClassify:
         assert self.ask(server, "?timeout_s=0.5&priority=1&class=batch").status_code == 200
         call = runner.calls[0]
         assert (call.timeout_s, call.priority, call.class_name) == (0.5, 1, "batch")
+        assert self.ask(server, "?timeout_s=0").status_code == 200
+        assert runner.calls[1].timeout_s is None
 
     @pytest.mark.parametrize(
         ("query", "sentence"),
         [
-            ("?timeout_s=0", "above 0"),
+            ("?timeout_s=-1", "leave it out, or 0, for the SLO"),
             ("?timeout_s=31536000", "at most 3600 s"),
             ("?timeout_s=soon", "timeout_s must be a number of seconds"),
             ("?timeout_s=inf", "timeout_s must be a number of seconds"),

@@ -13,8 +13,10 @@ from support.explained import an_explanation
 from scheduler.daemon.calls import Answer, InferenceCall, Refused
 from scheduler.daemon.http.parts import DaemonParts
 from scheduler.daemon.limits import ModelLimits
+from scheduler.daemon.model_statistics import InferenceCounters
 from scheduler.daemon.own_latency import OwnLatency
 from scheduler.domain.errors import Refusal, RefusalKind
+from scheduler.domain.plans import Plan
 from scheduler.domain.requests import Backend
 from scheduler.explain.json_lines import to_values
 from scheduler.explain.text import Context
@@ -53,6 +55,8 @@ class FakeRunner:
         self.calls: list[InferenceCall] = []
         self.cancelled: list[InferenceCall] = []
         self.limits = ModelLimits(lambda changed: None)
+        self.counters = InferenceCounters()
+        self.plan: Plan | None = None
         self._clock = clock
         self._batch_ids = count(1)
 
@@ -62,6 +66,8 @@ class FakeRunner:
             runner=self,
             limits=self.limits,
             own_latency=self.own_latency,
+            counters=self.counters,
+            plan=lambda: self.plan,
             status=self.status,
             batches=self.batches,
             explain=self.explanations,

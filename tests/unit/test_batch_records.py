@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from scheduler.daemon.backends.batch_send import BatchSend
+from scheduler.daemon.model_statistics import InferenceCounters
 from scheduler.daemon.own_latency import OwnLatency
 from scheduler.daemon.records import BatchRecord, BatchRing, batch_bill, billed_s
 from scheduler.domain.batches import Batch, BatchReport, Failure, FailureKind
@@ -154,3 +155,14 @@ def test_a_row_tells_what_a_batch_was_and_what_each_part_of_it_cost() -> None:
     assert (row["what"], row["init_s"], row["log_tail"]) == ("hedge", 1.5, "ready")
     assert (row["call_cost"], row["start_cost"], row["cost"]) == pytest.approx((1.1, 3.5, 4.6))
     assert ring.disbelieved() == [{"tier": "1gb", "field": "service_s", "reports": 1}]
+
+
+def test_answered_batches_with_requests_are_counted_for_the_statistics_and_no_others() -> None:
+    counters = InferenceCounters()
+    ring = BatchRing(1, counters)
+    ring.add(a_record(1))
+    ring.add(a_record(2, "timeout: no answer"))
+    ring.add(replace(a_record(3), batch=replace(a_batch(3), request_ids=(), items=0)))
+    [stats] = counters.report(["digits"], wall_ahead_s=0.0)["model_stats"]
+    assert stats["execution_count"] == 1
+    assert [(entry["batch_size"], entry["compute_infer"]["ns"]) for entry in stats["batch_stats"]] == [(1, 500_000_000)]

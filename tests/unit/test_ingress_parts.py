@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from unittest import mock
 
+import numpy as np
 import pytest
 from aiohttp import web
 from aiohttp.http import StreamWriter
@@ -20,12 +22,15 @@ from scheduler.daemon.config.config import load_config
 from scheduler.daemon.http.admin import check_admin
 from scheduler.daemon.http.app import Ingress
 from scheduler.daemon.http.errors import Rejected, errors_as_json
+from scheduler.daemon.http.infer import infer_response
+from scheduler.daemon.http.model_metadata import ModelCard, TensorSpec
 from scheduler.daemon.records import BatchRing
 from scheduler.daemon.telemetry import CANCELLED, SECONDS_KEPT, Telemetry
 from scheduler.domain.decisions import Reason
 from scheduler.domain.errors import RefusalKind
+from scheduler.domain.plans import ServiceClass
 from scheduler.domain.requests import Backend
-from scheduler.wire import Tensor
+from scheduler.wire import InferRequest, OutputRequest, Tensor
 
 EXAMPLE = Path(__file__).parents[2] / "scripts" / "edgeburst.example.toml"
 REQUEST = {"inputs": [{"name": "image", "shape": [1], "datatype": "BYTES", "data": ["eA=="]}]}
@@ -178,3 +183,35 @@ class TestTelemetry:
         assert 'edgeburst_backend_up{backend="edge"} 0.0' in text
         assert "edgeburst_spent " not in text
         assert "edgeburst_spent_total{" not in text
+
+
+class TestClassification:
+    def ask(self, scores: np.ndarray, count: int) -> dict[str, Any]:
+        spec = TensorSpec("scores", "FP32", scores.shape[1:])
+        card = ModelCard("net", (spec,), (spec,), ("cat", "dog"), 8, 1, 1, {"default": ServiceClass()}, "default")
+        asked = InferRequest("", (), (OutputRequest("scores", binary=False, class_count=count),))
+        found = replace(answer(Backend.EDGE), outputs=(Tensor.from_numpy("scores", scores),))
+        body = infer_response(card, asked, found).body
+        assert isinstance(body, bytes)
+        output: dict[str, Any] = json.loads(body)["outputs"][0]
+        return output
+
+    def test_values_are_written_as_triton_writes_them_and_labels_end_where_there_are_none(self) -> None:
+        found = self.ask(np.array([[0.25, 0.5, 0.125], [3.0, 1.0, 2.0]], dtype=np.float32), 3)
+        assert (found["datatype"], found["shape"]) == ("BYTES", [2, 3])
+        assert found["data"] == [
+            "0.500000:1:dog",
+            "0.250000:0:cat",
+            "0.125000:2",
+            "3.000000:0:cat",
+            "2.000000:2",
+            "1.000000:1:dog",
+        ]
+
+    def test_whole_numbers_stay_whole_and_the_axes_of_an_item_are_one(self) -> None:
+        found = self.ask(np.array([[[7, 200], [3, 9]]], dtype=np.uint8), 2)
+        assert (found["shape"], found["data"]) == ([1, 2], ["200:1:dog", "9:3"])
+
+    def test_a_single_number_is_its_own_best_class(self) -> None:
+        found = self.ask(np.array([-4, 5], dtype=np.int64), 3)
+        assert (found["shape"], found["data"]) == ([2, 1], ["-4:0:cat", "5:0:cat"])

@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from scheduler.daemon.http.model_metadata import ModelCard, TensorSpec
-from scheduler.daemon.model_config import model_config
-from scheduler.domain.plans import ServiceClass
+from scheduler.daemon.model_config import model_config, planned_config
+from scheduler.domain.plans import BufferPlan, GroupPlan, Limits, Plan, ServiceClass
 from scheduler.wire import DATATYPES
 
 READ_BY_TRITON = """
@@ -74,6 +74,24 @@ def test_an_operators_window_and_a_class_that_is_served_late_are_shown() -> None
     batching = model_config(card(default_class="slow"), max_queue_delay_s=0.02)["dynamic_batching"]
     assert batching["max_queue_delay_microseconds"] == 20_000
     assert batching["default_queue_policy"]["timeout_action"] == "DELAY"
+
+
+def a_plan(model: str) -> Plan:
+    buffers = tuple(BufferPlan(("fast",), "1gb", target, {}, {}, 0.99) for target in (3, 12))
+    group = GroupPlan(model, ("fast",), 24, {}, 0.99, buffers, 0.0, 1.0, 0.0)
+    return Plan(1, 0.0, 10.0, "start", "", (group,))
+
+
+def test_preferred_batches_are_those_of_the_plan_within_the_operators_limits() -> None:
+    def preferred(plan: Plan | None, limits: Limits) -> list[int]:
+        config = planned_config(card(), plan, limits, max_queue_size=7)
+        sizes: list[int] = config["dynamic_batching"]["preferred_batch_size"]
+        return sizes
+
+    assert preferred(a_plan("faces"), Limits()) == [3, 12, 24]
+    assert preferred(a_plan("faces"), Limits(edge_batch_cap=8, function_batch_cap=4)) == [3, 4, 8]
+    assert preferred(a_plan("dogs"), Limits()) == []
+    assert preferred(None, Limits()) == []
 
 
 def test_without_labels_no_output_names_a_file() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import importlib.metadata
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from importlib import resources
 
 from aiohttp import web
@@ -17,12 +17,20 @@ from scheduler.daemon.http.admin import json_response
 from scheduler.daemon.http.body_reader import BodyReader
 from scheduler.daemon.http.errors import REQUEST_HEADER, error_response, errors_as_json
 from scheduler.daemon.http.infer import known_card
+from scheduler.daemon.http.model_calls import ModelCalls, refused_routes
 from scheduler.daemon.http.model_metadata import ModelCard, model_cards
 from scheduler.daemon.http.parts import DaemonParts
 from scheduler.daemon.telemetry import CANCELLED, Telemetry
 from scheduler.domain.requests import Backend
 
-_EXTENSIONS = ["binary_tensor_data", "classification", "parameters"]
+_EXTENSIONS = [
+    "binary_tensor_data",
+    "classification",
+    "model_configuration",
+    "parameters",
+    "schedule_policy",
+    "statistics",
+]
 _SAFE_PAGE = {
     # The page loads data only from the daemon that serves it.
     "Content-Security-Policy": "default-src 'none'; connect-src 'self'; script-src 'unsafe-inline'; "
@@ -44,12 +52,15 @@ class Ingress:
         """
         self.ready = False
         self.bodies = BodyReader(body_limit_bytes=0, total_limit_bytes=0)
-        self.telemetry = Telemetry(parts.status, self.backends)
+        self.telemetry = Telemetry(parts.status, self.backends, parts.counters)
         self._parts = parts
         self._runner = parts.runner
         self._environ = environ
         self._config = config
         self._cards: Mapping[str, ModelCard] = {}
+        self.model_calls = ModelCalls(
+            parts, self.bodies, config=lambda: self._config, cards=lambda: self._cards, unready=self.unready
+        )
         self.reload(config)
 
     def reload(self, config: Config) -> None:
@@ -66,14 +77,15 @@ class Ingress:
         sections = ((Backend.EDGE, self._config.edge), (Backend.FUNCTION, self._config.function))
         return tuple(backend.value for backend, section in sections if section is not None)
 
-    def routes(self) -> list[web.RouteDef]:
-        """Returns every path; the most frequent ones come first, because they are matched in order."""
+    def routes(self, second: Sequence[web.RouteDef] = ()) -> list[web.RouteDef]:
+        """Returns every path; the most frequent ones come first, because they are matched in order, then `second`."""
         model = "/v2/models/{model}"
         version = model + "/versions/{version}"
         limits = "/v1/models/{model}/limits"
         return [
             web.post(f"{model}/infer", self.infer),
             web.post(f"{version}/infer", self.infer),
+            *second,
             *(web.get(path, self.model_metadata) for path in (model, version)),
             *(web.get(f"{path}/ready", self.model_ready) for path in (model, version)),
             web.get("/v2", self.server_metadata),
@@ -94,7 +106,7 @@ class Ingress:
         card = known_card(self._cards, request.match_info)
         body = await self.bodies.read(request)
         received_at_s = self._runner.now()
-        asked = infer.parse_infer(body, request.headers)
+        asked = infer.parse_infer(card, body, request.headers)
         call = infer.infer_call(
             card,
             asked,
@@ -174,15 +186,18 @@ class Ingress:
         return self._readiness({"name": known_card(self._cards, request.match_info).name, "ready": True})
 
     def _readiness(self, ready: Mapping[str, object]) -> web.Response:
+        unready = self.unready()
+        return error_response(503, unready, {"Retry-After": "1"}) if unready else json_response(ready)
+
+    def unready(self) -> str:
+        """Returns why no request can be answered now, in one sentence; empty: they can."""
         if self._runner.draining:
-            stopping = "the daemon is stopping and accepts no more requests; send them again later"
-            return error_response(503, stopping, {"Retry-After": "1"})
+            return "the daemon is stopping and accepts no more requests; send them again later"
         if not self.ready:
-            return error_response(503, "the daemon is starting; ask again in a moment", {"Retry-After": "1"})
+            return "the daemon is starting; ask again in a moment"
         if self.backends() and not self._backends_up():
-            down = " and ".join(self.backends())
-            return error_response(503, f"no backend answers now ({down}); ask again in a moment", {"Retry-After": "1"})
-        return json_response(ready)
+            return f"no backend answers now ({' and '.join(self.backends())}); ask again in a moment"
+        return ""
 
     def _backends_up(self) -> bool:
         """Returns whether the engine uses at least one configured backend."""
@@ -250,7 +265,8 @@ def create_app(parts: DaemonParts, config: Config, environ: Mapping[str, str] = 
     ingress = Ingress(parts, config, environ)
     app = web.Application(middlewares=[errors_as_json(ingress.telemetry)])
     app[INGRESS] = ingress
-    app.add_routes(ingress.routes())
+    app.add_routes(ingress.routes(ingress.model_calls.routes()))
+    app.add_routes(refused_routes())
     return app
 
 

@@ -128,10 +128,12 @@ def _timeout(text: str | None, *, max_timeout_s: float) -> float | None:
     if text is None:
         return None
     try:
-        microseconds = round(float(text) * 1e6)
+        seconds = float(text)
+        microseconds = round(seconds * 1e6)
     except (ValueError, OverflowError):
         raise WireError(f"timeout_s must be a number of seconds, not {text[:32]!r}") from None
-    return timeout_s(microseconds, max_timeout_s=max_timeout_s)
+    # A deadline of less than a microsecond is not the 0 that asks for none.
+    return timeout_s(max(microseconds, 1) if seconds > 0 else microseconds, max_timeout_s=max_timeout_s)
 
 
 def _whole(text: str) -> object:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
+import numpy as np
 from aiohttp import web
 
 from scheduler import wire
 from scheduler.daemon.calls import Answer, InferenceCall
 from scheduler.daemon.http.errors import Rejected
 from scheduler.daemon.http.model_metadata import VERSION, ModelCard, checked_inputs
+from scheduler.daemon.raw_request import raw_request
 from scheduler.wire import InferRequest, InferResponse, OutputRequest, Tensor, WireError
 
 CLASS_HEADER = "X-Edgeburst-Class"
@@ -17,13 +20,14 @@ TENANT_HEADER = "X-Edgeburst-Tenant"
 _MAX_TENANT_LENGTH = 64
 
 
-def parse_infer(body: bytes, headers: Mapping[str, str]) -> InferRequest:
-    """Returns the request in a body.
+def parse_infer(card: ModelCard, body: bytes, headers: Mapping[str, str]) -> InferRequest:
+    """Returns the request in a body; with Inference-Header-Content-Length 0 the body is the data of the one input.
 
     Raises:
         WireError: the body is not a request, or Inference-Header-Content-Length is wrong.
     """
-    return wire.parse_request(body, wire.json_length_of(headers))
+    json_length = wire.json_length_of(headers)
+    return raw_request(card, body) if json_length == 0 else wire.parse_request(body, json_length)
 
 
 def infer_call(
@@ -65,7 +69,7 @@ def infer_response(card: ModelCard, request: InferRequest, answer: Answer) -> we
     """Returns the HTTP response for an answer, with the outputs and in the form that the request asks for."""
     response = InferResponse(
         model_name=card.name,
-        outputs=_classified(answer.outputs, request.outputs, card.labels),
+        outputs=_classified(answer.outputs, request.outputs, card),
         id=request.id,
         model_version=VERSION,
         parameters=answer_parameters(answer),
@@ -92,11 +96,13 @@ def answer_parameters(answer: Answer) -> dict[str, object]:
 
 
 def timeout_s(value: object, *, max_timeout_s: float) -> float | None:
-    """Returns the parameter `timeout`, which is in microseconds, as seconds; None if it is absent."""
+    """Returns the parameter `timeout`, in microseconds, as seconds; None if it is absent or 0, as in Triton."""
     if value is None:
         return None
-    if type(value) is not int or value <= 0:
-        raise WireError("parameter 'timeout' must be a whole number of microseconds above 0; leave it out for the SLO")
+    if type(value) is not int or value < 0:
+        raise WireError("parameter 'timeout' must be a whole number of microseconds; leave it out, or 0, for the SLO")
+    if value == 0:
+        return None
     if value > max_timeout_s * 1e6:
         raise WireError(f"parameter 'timeout' is {value} microseconds; ask for at most {max_timeout_s:g} s")
     return value / 1e6
@@ -149,26 +155,34 @@ def known_card(cards: Mapping[str, ModelCard], match_info: Mapping[str, str]) ->
     return card
 
 
-def _classified(
-    outputs: tuple[Tensor, ...], requested: Sequence[OutputRequest], labels: Sequence[str]
-) -> tuple[Tensor, ...]:
+def _classified(outputs: tuple[Tensor, ...], requested: Sequence[OutputRequest], card: ModelCard) -> tuple[Tensor, ...]:
     """Replaces an output's scores by its top classes if the request asks for them (Triton's extension)."""
     counts = {output.name: output.class_count for output in requested if output.class_count}
     if not counts:
         return outputs
+    # The labels of a model are those of its first output.
+    labelled = card.outputs[0].name
     return tuple(
-        _top_classes(tensor, counts[tensor.name], labels) if tensor.name in counts else tensor for tensor in outputs
+        _top_classes(tensor, counts[tensor.name], card.labels if tensor.name == labelled else ())
+        if tensor.name in counts
+        else tensor
+        for tensor in outputs
     )
 
 
 def _top_classes(tensor: Tensor, count: int, labels: Sequence[str]) -> Tensor:
-    if tensor.datatype == "BYTES" or len(tensor.shape) != 2:
+    """Returns "VALUE:INDEX:LABEL" of each item's largest values, BYTES [n, count]; the axes of an item are one."""
+    if tensor.datatype in ("BYTES", "BOOL"):
         raise WireError(f"output '{tensor.name}' has no classes; request it without 'classification'")
-    rows = tensor.to_numpy()
-    count = min(count, tensor.shape[1])
-    elements = []
-    for row in rows:
-        for index in (-row).argsort(kind="stable")[:count]:
-            label = f":{labels[index]}" if index < len(labels) else ""
-            elements.append(f"{float(row[index]):f}:{index}{label}".encode())
+    rows = tensor.to_numpy().reshape(tensor.items, -1)
+    count = min(count, rows.shape[1])
+    # As doubles: a whole number without sign has no negative.
+    order = (-rows.astype("f8")).argsort(axis=1, kind="stable")[:, :count].tolist()
+    elements = [_class_text(row[index], index, labels) for row, best in zip(rows, order, strict=True) for index in best]
     return Tensor.from_elements(tensor.name, elements, (len(rows), count))
+
+
+def _class_text(value: np.number[Any], index: int, labels: Sequence[str]) -> bytes:
+    shown = f"{float(value):f}" if value.dtype.kind == "f" else str(int(value))
+    label = f":{labels[index]}" if index < len(labels) else ""
+    return f"{shown}:{index}{label}".encode()

@@ -6,7 +6,9 @@ from typing import Protocol
 
 from scheduler.daemon.calls import Answer, InferenceCall
 from scheduler.daemon.limits import ModelLimits
+from scheduler.daemon.model_statistics import InferenceCounters
 from scheduler.daemon.own_latency import OwnLatency
+from scheduler.domain.plans import Plan
 
 
 class CallRunner(Protocol):
@@ -33,6 +35,9 @@ class DaemonParts:
     runner: CallRunner
     limits: ModelLimits
     own_latency: OwnLatency
+    counters: InferenceCounters
+    plan: Callable[[], Plan | None]
+    """Returns the plan that the engine follows; None before the first."""
     status: Callable[[], dict[str, object]]
     """Returns the state that GET /v1/status shows."""
     batches: Callable[[int, int], list[dict[str, object]]]
