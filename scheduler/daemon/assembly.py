@@ -13,7 +13,7 @@ from scheduler.daemon.config.credentials import read_access_key
 from scheduler.daemon.config.sections import EdgeSection
 from scheduler.daemon.explain.file import ExplanationFile
 from scheduler.daemon.explain.requests import Explanations
-from scheduler.daemon.http.parts import DaemonParts
+from scheduler.daemon.ingress.parts import DaemonParts
 from scheduler.daemon.limits import ModelLimits
 from scheduler.daemon.model_statistics import InferenceCounters
 from scheduler.daemon.own_latency import OwnLatency
@@ -85,7 +85,7 @@ class Assembly:
     note_recalled: Callable[[], None]
     """Notes what the engine has taken up of an earlier process, after its first call."""
     parts: DaemonParts
-    """What the HTTP handlers use of them."""
+    """What the handlers of requests use of them."""
 
 
 def assemble(

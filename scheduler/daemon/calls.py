@@ -1,4 +1,4 @@
-"""A call, which the HTTP handlers give to the runner, and its answer or refusal."""
+"""A call, which the handlers of requests give to the runner, and its answer or refusal."""
 
 from dataclasses import dataclass
 
@@ -60,7 +60,7 @@ class Answer:
     in_s: float
     """The daemon's own time on the way in: from the last body byte read to the engine call."""
     out_s: float
-    """The daemon's own time on the way out: from the decision to send to the batch written. The HTTP handler adds the
+    """The daemon's own time on the way out: from the decision to send to the batch written. The handler adds the
     time from `read_at_s` to the client's answer written."""
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from scheduler.daemon.http.model_metadata import ModelCard, TensorSpec
+from scheduler.daemon.ingress.model_metadata import ModelCard, TensorSpec
 from scheduler.domain.plans import Limits, Plan
 
 PLATFORM = "edgeburst"

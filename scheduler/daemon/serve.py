@@ -164,7 +164,7 @@ class Daemon:
         # The objects that exist now live as long as the process: later collections need not scan them.
         gc.collect()
         gc.freeze()
-        self._app[INGRESS].ready = True
+        self._app[INGRESS].service.ready = True
         models = ",".join(model.name for model in self._config.models)
         log(logging.INFO, "ready", host=host, port=port, models=models)
         print(json.dumps({"event": "ready", "host": host, "port": port}), flush=True)
@@ -191,7 +191,7 @@ class Daemon:
         for backend in where.changed(self._places):
             await self._runner.replace_backend(backend, make_backend(backend, where, time.monotonic))
         self._runner.reload(settings)
-        self._app[INGRESS].reload(config)
+        self._app[INGRESS].service.reload(config)
         fixed = [name for name in ("host", "port", "records", "state") if _differ(config, self._config, name)]
         fixed += ["explain"] if config.explain != self._config.explain else []
         fixed += ["changepoints"] if config.engine.changepoints != self._config.engine.changepoints else []

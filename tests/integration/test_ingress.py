@@ -561,9 +561,9 @@ class TestOperators:
         assert codes() == [200, 200, 200]
         runner.draining = True
         assert codes() == [503, 503, 200]
-        runner.draining, server.ingress.ready = False, False
+        runner.draining, server.ingress.service.ready = False, False
         assert codes() == [503, 503, 200]
-        server.ingress.ready = True
+        server.ingress.service.ready = True
 
     def test_status_counts_every_end(self, server: IngressServer, runner: FakeRunner) -> None:
         before = requests.get(f"{server.url}/v1/status", timeout=10).json()["requests"]
@@ -647,16 +647,16 @@ class TestClients:
         before = error_lines()
         with socket.create_connection(("127.0.0.1", server.port), timeout=10) as connection:
             connection.sendall(b"POST /v2/models/digits/infer HTTP/1.1\r\nHost: x\r\nContent-Length: 9000\r\n\r\nhalf")
-            wait_until(server, lambda: server.ingress.bodies.arriving_bytes == 4)
+            wait_until(server, lambda: server.ingress.service.bodies.arriving_bytes == 4)
         assert post(server, infer_json()).status_code == 200
         assert len(runner.calls) == 1
-        wait_until(server, lambda: server.ingress.bodies.arriving_bytes == 0)
+        wait_until(server, lambda: server.ingress.service.bodies.arriving_bytes == 0)
         assert error_lines() == before
 
     def test_a_client_that_stalls_is_told_when_its_time_is_over(
         self, server: IngressServer, runner: FakeRunner
     ) -> None:
-        bodies = server.ingress.bodies
+        bodies = server.ingress.service.bodies
         usual_s, bodies.time_limit_s = bodies.time_limit_s, 0.05
         try:
             with socket.create_connection(("127.0.0.1", server.port), timeout=10) as connection:
@@ -672,31 +672,31 @@ class TestClients:
     def test_too_much_arriving_at_once_is_refused_until_it_is_less(
         self, server: IngressServer, runner: FakeRunner
     ) -> None:
-        bodies = server.ingress.bodies
+        bodies = server.ingress.service.bodies
         usual_bytes, bodies.total_limit_bytes = bodies.total_limit_bytes, 20_000
         try:
             with socket.create_connection(("127.0.0.1", server.port), timeout=10) as connection:
                 head = b"POST /v2/models/digits/infer HTTP/1.1\r\nHost: x\r\nContent-Length: 90000\r\n\r\n"
                 connection.sendall(head + bytes(15_000))
-                wait_until(server, lambda: server.ingress.bodies.arriving_bytes >= 15_000)
+                wait_until(server, lambda: server.ingress.service.bodies.arriving_bytes >= 15_000)
                 response = post(server, infer_json())
                 assert "too many bodies" in error_of(response, 429)
                 assert response.headers["Retry-After"] == "1"
         finally:
             bodies.total_limit_bytes = usual_bytes
-        wait_until(server, lambda: server.ingress.bodies.arriving_bytes == 0)
+        wait_until(server, lambda: server.ingress.service.bodies.arriving_bytes == 0)
 
     def test_a_reload_changes_models_and_limits(
         self, server: IngressServer, runner: FakeRunner, config: Config, tmp_path: Path
     ) -> None:
         changed = tmp_path / "edgeburst.toml"
         changed.write_text(CONFIG.replace("max_items = 8", "max_items = 2"))
-        server.on_loop(lambda: server.ingress.reload(load_config(changed, {})))
+        server.on_loop(lambda: server.ingress.service.reload(load_config(changed, {})))
         try:
             many = {"name": "image", "shape": [3], "datatype": "BYTES", "data": ["eA=="] * 3}
             assert "takes at most 2" in error_of(post(server, {"inputs": [many]}), 400)
         finally:
-            server.on_loop(lambda: server.ingress.reload(config))
+            server.on_loop(lambda: server.ingress.service.reload(config))
         assert post(server, {"inputs": [many]}).status_code == 200
 
     def test_the_daemons_own_latency_counts_every_written_answer(

@@ -11,7 +11,7 @@ import numpy as np
 from support.explained import an_explanation
 
 from scheduler.daemon.calls import Answer, InferenceCall, Refused
-from scheduler.daemon.http.parts import DaemonParts
+from scheduler.daemon.ingress.parts import DaemonParts
 from scheduler.daemon.limits import ModelLimits
 from scheduler.daemon.model_statistics import InferenceCounters
 from scheduler.daemon.own_latency import OwnLatency

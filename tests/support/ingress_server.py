@@ -11,7 +11,7 @@ from aiohttp import web
 
 from scheduler.daemon.config.config import Config
 from scheduler.daemon.http.app import INGRESS, Ingress, app_runner, create_app
-from scheduler.daemon.http.parts import DaemonParts
+from scheduler.daemon.ingress.parts import DaemonParts
 
 
 class IngressServer:
@@ -68,7 +68,7 @@ class IngressServer:
     async def _start(self) -> web.AppRunner:
         app = create_app(*self._app_parts)
         self.ingress = app[INGRESS]
-        self.ingress.ready = True
+        self.ingress.service.ready = True
         site_runner = app_runner(app, stop_limit_s=1)
         await site_runner.setup()
         site = web.TCPSite(site_runner, "127.0.0.1", 0)

@@ -107,8 +107,10 @@ def test_every_event_of_the_log_is_documented() -> None:
 def test_every_status_and_kind_of_refusal_is_documented() -> None:
     page = text_of(FIRST)
     assert [kind for kind in HTTP_STATUS if f"`{kind.value}`" not in page] == []
-    source = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "scheduler/daemon/http").glob("*.py"))
-    statuses = {*re.findall(r"(?:Rejected|error_response)\(\s*(\d{3})", source), *map(str, HTTP_STATUS.values())}
+    statuses = {
+        *re.findall(r"(?:Rejected|error_response)\(\s*(\d{3})", daemon_source()),
+        *map(str, HTTP_STATUS.values()),
+    }
     assert len(statuses) > 8
     rows = page[page.index("## Errors") : page.index("## Operations")]
     assert [status for status in sorted(statuses) if not re.search(rf"^\| [\d, ]*{status}\b", rows, re.MULTILINE)] == []

@@ -21,9 +21,10 @@ from scheduler.daemon.calls import Answer, InferenceCall
 from scheduler.daemon.config.config import load_config
 from scheduler.daemon.http.admin import check_admin
 from scheduler.daemon.http.app import Ingress
-from scheduler.daemon.http.errors import Rejected, errors_as_json
+from scheduler.daemon.http.errors import errors_as_json
 from scheduler.daemon.http.infer import infer_response
-from scheduler.daemon.http.model_metadata import ModelCard, TensorSpec
+from scheduler.daemon.ingress.errors import Rejected
+from scheduler.daemon.ingress.model_metadata import ModelCard, TensorSpec
 from scheduler.daemon.records import BatchRing
 from scheduler.daemon.telemetry import CANCELLED, SECONDS_KEPT, Telemetry
 from scheduler.domain.decisions import Reason
@@ -87,7 +88,7 @@ class TestLostClient:
                 await ingress.infer(request)
 
         asyncio.run(infer())
-        counts = ingress.telemetry.summary(1.0)
+        counts = ingress.service.telemetry.summary(1.0)
         assert (counts["arrived"], counts["answered"], counts["cancelled"]) == (1, 0, 1)
         assert runner.own_latency.summary()["count"] == 0
 

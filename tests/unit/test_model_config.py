@@ -11,7 +11,7 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from scheduler.daemon.http.model_metadata import ModelCard, TensorSpec
+from scheduler.daemon.ingress.model_metadata import ModelCard, TensorSpec
 from scheduler.daemon.model_config import model_config, planned_config
 from scheduler.domain.plans import BufferPlan, GroupPlan, Limits, Plan, ServiceClass
 from scheduler.wire import DATATYPES

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from scheduler.daemon.http.model_metadata import ModelCard, TensorSpec
+from scheduler.daemon.ingress.model_metadata import ModelCard, TensorSpec
 from scheduler.daemon.raw_request import raw_request
 from scheduler.domain.plans import ServiceClass
 from scheduler.wire import DATATYPES, WireError

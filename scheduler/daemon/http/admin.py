@@ -12,7 +12,7 @@ from dataclasses import asdict, fields
 import orjson
 from aiohttp import web
 
-from scheduler.daemon.http.errors import Rejected
+from scheduler.daemon.ingress.errors import Rejected
 from scheduler.domain.plans import Limits
 
 DEFAULT_BATCHES = 1000

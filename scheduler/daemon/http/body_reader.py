@@ -7,10 +7,8 @@ import sys
 
 from aiohttp import web
 
-from scheduler.daemon.http.errors import Rejected
-
-BODY_TIME_LIMIT_S = 60.0
-"""Longest time for a body to arrive: a client that stalls occupies memory that others could use."""
+from scheduler.daemon.ingress.body_limits import BodyLimits
+from scheduler.daemon.ingress.errors import Rejected
 
 _ENCODINGS = frozenset({"", "identity", "gzip", "deflate"})
 """The encodings that aiohttp decodes without further packages."""
@@ -45,14 +43,9 @@ class _TimeLimit:
 class BodyReader:
     """A reader of bodies that counts the bytes being read on all connections."""
 
-    def __init__(
-        self, *, body_limit_bytes: int, total_limit_bytes: int, time_limit_s: float = BODY_TIME_LIMIT_S
-    ) -> None:
-        """Stores the limits: of one decoded body, of all bodies that are arriving, and of the time of one."""
-        self.time_limit_s = time_limit_s
-        self.body_limit_bytes = body_limit_bytes
-        self.total_limit_bytes = total_limit_bytes
-        self.arriving_bytes = 0
+    def __init__(self, limits: BodyLimits) -> None:
+        """Stores the limits, which hold the count."""
+        self._limits = limits
 
     async def read(self, request: web.Request) -> bytes:
         """Returns the decoded body when its last byte has arrived.
@@ -61,21 +54,21 @@ class BodyReader:
             Rejected: the body is missing, too large or too slow, its encoding is unknown, or too many arrive at once.
         """
         self._check_headers(request)
-        arrived_bytes, chunks, content = 0, [], request.content
-        time_limit = _TimeLimit(self.time_limit_s)
+        arrived_bytes, chunks, content, limits = 0, [], request.content, self._limits
+        time_limit = _TimeLimit(limits.time_limit_s)
         try:
             while chunk := await content.readany():
                 arrived_bytes += len(chunk)
-                self.arriving_bytes += len(chunk)
+                limits.arriving_bytes += len(chunk)
                 chunks.append(chunk)
-                self._check_size(arrived_bytes)
+                limits.check(arrived_bytes)
         except asyncio.CancelledError:
             if not time_limit.caught():
                 raise
-            raise Rejected(408, f"the body did not arrive within {self.time_limit_s:g} s; send it again") from None
+            raise limits.too_slow() from None
         finally:
             time_limit.end()
-            self.arriving_bytes -= arrived_bytes
+            limits.arriving_bytes -= arrived_bytes
         return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
     def _check_headers(self, request: web.Request) -> None:
@@ -88,14 +81,4 @@ class BodyReader:
         if length == 0:
             raise Rejected(400, "the body is empty; send a request as the body")
         if length is not None:
-            self._check_size(length)
-
-    def _check_size(self, size_bytes: int) -> None:
-        if size_bytes > self.body_limit_bytes:
-            raise Rejected(
-                413,
-                f"the body is over the limit of {self.body_limit_bytes} bytes;"
-                " send fewer items at once, or raise daemon.body_limit_bytes",
-            )
-        if self.arriving_bytes > self.total_limit_bytes:
-            raise Rejected(429, "too many bodies are arriving at once; send this one again", {"Retry-After": "1"})
+            self._limits.check(length)

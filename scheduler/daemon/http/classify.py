@@ -9,9 +9,9 @@ import orjson
 from aiohttp import web
 
 from scheduler.daemon.calls import Answer, InferenceCall
-from scheduler.daemon.http.errors import Rejected
-from scheduler.daemon.http.infer import CLASS_HEADER, TENANT_HEADER, class_name, priority, tenant, timeout_s
-from scheduler.daemon.http.model_metadata import ModelCard
+from scheduler.daemon.ingress.checks import CLASS_HEADER, TENANT_HEADER, class_name, priority, tenant, timeout_s
+from scheduler.daemon.ingress.errors import Rejected
+from scheduler.daemon.ingress.model_metadata import ModelCard
 from scheduler.wire import Tensor, WireError
 
 TOP = 5

@@ -3,33 +3,19 @@
 from __future__ import annotations
 
 import logging
-import math
 from collections.abc import Mapping
 
 import orjson
 from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
 
-from scheduler.daemon.calls import Refused
+from scheduler.daemon.ingress.errors import FAULT, client_error
 from scheduler.daemon.logs import fields, log
 from scheduler.daemon.telemetry import Telemetry
-from scheduler.domain.errors import EdgeburstError, Refusal
+from scheduler.domain.errors import EdgeburstError
 from scheduler.wire import WireError
 
-REQUEST_HEADER = "X-Edgeburst-Request-Id"
-"""Header with the daemon's number of a request, on its answer or its refusal."""
-
 _logger = logging.getLogger("edgeburst")
-
-
-class Rejected(EdgeburstError):
-    """A request that is not valid, so that it does not become a call; the client must change it."""
-
-    def __init__(self, status: int, message: str, headers: Mapping[str, str] | None = None) -> None:
-        """Stores the status, the sentence and the headers of the response."""
-        super().__init__(message)
-        self.status = status
-        self.headers = headers or {}
 
 
 def error_response(status: int, message: str, headers: Mapping[str, str] | None = None) -> web.Response:
@@ -47,36 +33,22 @@ def errors_as_json(telemetry: Telemetry) -> Middleware:
             return await handler(request)
         except ConnectionError:
             raise  # the client is gone, so there is nothing to answer
-        except (EdgeburstError, WireError, web.RequestPayloadError) as error:
-            response = _refusal_response(error)
+        except (EdgeburstError, WireError) as error:
+            told = client_error(error)
+            response = error_response(told.status, told.message, told.headers)
+        except web.RequestPayloadError:
+            broken = "the body does not match its Content-Encoding or Transfer-Encoding; send it again"
+            response = error_response(400, broken)
         except web.HTTPException as error:
             response = _router_response(request, error)
         except Exception:  # noqa: BLE001 - the client gets a sentence, the log the traceback
             _logger.exception("request_bug", extra=fields(method=request.method, path=request.path))
-            response = error_response(500, "the daemon failed on this request; see its log")
+            response = error_response(500, FAULT)
         telemetry.http_error(response.status)
         log(logging.DEBUG, "refused", method=request.method, path=request.path, status=response.status)
         return response
 
     return middleware
-
-
-def _refusal_response(error: Exception) -> web.Response:
-    if isinstance(error, Refused):
-        number = {} if error.request_id is None else {REQUEST_HEADER: str(error.request_id)}
-        return error_response(error.refusal.status, error.refusal.message, {**_retry_after(error.refusal), **number})
-    if isinstance(error, Rejected):
-        return error_response(error.status, str(error), error.headers)
-    if isinstance(error, WireError):
-        return error_response(400, str(error))
-    return error_response(400, "the body does not match its Content-Encoding or Transfer-Encoding; send it again")
-
-
-def _retry_after(refusal: Refusal) -> Mapping[str, str]:
-    """Returns the Retry-After header in whole seconds, at least 1: an immediate retry would find the same state."""
-    if refusal.retry_after_s is None or not math.isfinite(refusal.retry_after_s):
-        return {}
-    return {"Retry-After": str(max(1, math.ceil(refusal.retry_after_s)))}
 
 
 def _router_response(request: web.Request, error: web.HTTPException) -> web.Response:

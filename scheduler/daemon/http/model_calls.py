@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
-from datetime import datetime, timezone
+from collections.abc import Awaitable, Callable
 
 import orjson
 from aiohttp import web
 
-from scheduler.daemon.config.config import Config
 from scheduler.daemon.http.admin import json_response
 from scheduler.daemon.http.body_reader import BodyReader
-from scheduler.daemon.http.errors import Rejected
-from scheduler.daemon.http.infer import known_card
-from scheduler.daemon.http.model_metadata import ModelCard
-from scheduler.daemon.http.parts import DaemonParts
-from scheduler.daemon.model_config import planned_config
-from scheduler.daemon.model_repository import SENTENCES, Unsupported, repository_index
+from scheduler.daemon.ingress.checks import known_card
+from scheduler.daemon.ingress.errors import Rejected
+from scheduler.daemon.ingress.model_metadata import ModelCard
+from scheduler.daemon.ingress.service import InferenceService
+from scheduler.daemon.model_repository import SENTENCES, Unsupported
 
 _REFUSED_PATHS: tuple[tuple[str, str, Unsupported], ...] = (
     ("POST", "/v2/repository/models/{model}/load", Unsupported.MODEL_CONTROL),
@@ -39,29 +36,10 @@ _REFUSED_PATHS: tuple[tuple[str, str, Unsupported], ...] = (
 class ModelCalls:
     """The handlers of calls about models."""
 
-    def __init__(
-        self,
-        parts: DaemonParts,
-        bodies: BodyReader,
-        *,
-        config: Callable[[], Config],
-        cards: Callable[[], Mapping[str, ModelCard]],
-        unready: Callable[[], str],
-    ) -> None:
-        """Stores its parts.
-
-        Args:
-            parts: the parts of the daemon that the handlers use.
-            bodies: reads bodies.
-            config: returns the present configuration.
-            cards: returns the cards of its models.
-            unready: returns why no request can be answered now, in one sentence; empty: they can.
-        """
-        self._parts = parts
+    def __init__(self, service: InferenceService, bodies: BodyReader) -> None:
+        """Stores what answers them, and what reads bodies."""
+        self._service = service
         self._bodies = bodies
-        self._config = config
-        self._cards = cards
-        self._unready = unready
 
     def routes(self) -> list[web.RouteDef]:
         """Returns the paths."""
@@ -77,27 +55,25 @@ class ModelCalls:
 
     async def models(self, _: web.Request) -> web.Response:
         """GET /v2/models: the names of the models, as KServe lists them."""
-        return json_response({"models": list(self._cards())})
+        return json_response({"models": list(self._service.cards)})
 
     async def configuration(self, request: web.Request) -> web.Response:
         """GET /v2/models/{model}[/versions/{version}]/config."""
-        card = known_card(self._cards(), request.match_info)
-        limits = self._parts.limits.of(card.name)
-        largest = self._config().engine.queue_max_requests
-        return json_response(planned_config(card, self._parts.plan(), limits, max_queue_size=largest))
+        return json_response(self._service.model_config(self._card(request)))
 
     async def statistics(self, request: web.Request) -> web.Response:
         """GET /v2/models/stats, /v2/models/{model}[/versions/{version}]/stats."""
         known = "model" in request.match_info
-        names = [known_card(self._cards(), request.match_info).name] if known else list(self._cards())
-        ahead_s = datetime.now(timezone.utc).timestamp() - self._parts.runner.now()
-        return json_response(self._parts.counters.report(names, wall_ahead_s=ahead_s))
+        names = [self._card(request).name] if known else list(self._service.cards)
+        return json_response(self._service.statistics(names))
 
     async def index(self, request: web.Request) -> web.Response:
         """POST /v2/repository/index, with `{"ready": true}` or no body."""
         body = await self._bodies.read(request) if request.can_read_body else b""
-        ready_only = _ready_only(body)
-        return json_response(repository_index(self._cards(), unready=self._unready(), ready_only=ready_only))
+        return json_response(self._service.repository_index(ready_only=_ready_only(body)))
+
+    def _card(self, request: web.Request) -> ModelCard:
+        return known_card(self._service.cards, request.match_info["model"], request.match_info.get("version", ""))
 
 
 def refused_routes() -> list[web.RouteDef]:

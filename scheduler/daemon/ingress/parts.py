@@ -1,4 +1,4 @@
-"""The parts of the daemon that HTTP requests reach."""
+"""The parts of the daemon that requests reach."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from scheduler.domain.plans import Plan
 
 
 class CallRunner(Protocol):
-    """The runner, as the HTTP handlers use it; see `runner.Runner`."""
+    """The runner, as requests reach it; see `runner.Runner`."""
 
     @property
     def draining(self) -> bool:
@@ -30,7 +30,7 @@ class CallRunner(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class DaemonParts:
-    """What the HTTP handlers use of a daemon."""
+    """What the handlers of requests use of a daemon."""
 
     runner: CallRunner
     limits: ModelLimits

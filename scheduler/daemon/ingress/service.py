@@ -1,0 +1,148 @@
+"""The requests of every protocol, from a checked call to its counted end, and whether the daemon can serve them."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.metadata
+from collections.abc import Iterable, Mapping
+from datetime import datetime, timezone
+from typing import Any
+
+from scheduler.daemon.calls import Answer, InferenceCall, Refused
+from scheduler.daemon.config.config import Config
+from scheduler.daemon.ingress.body_limits import BodyLimits
+from scheduler.daemon.ingress.model_metadata import ModelCard, model_cards
+from scheduler.daemon.ingress.parts import DaemonParts
+from scheduler.daemon.model_config import planned_config
+from scheduler.daemon.model_repository import repository_index
+from scheduler.daemon.telemetry import CANCELLED, Telemetry
+from scheduler.domain.requests import Backend
+
+_EXTENSIONS = (
+    "binary_tensor_data",
+    "classification",
+    "model_configuration",
+    "parameters",
+    "schedule_policy",
+    "statistics",
+)
+
+
+class InferenceService:
+    """One for all protocols. The daemon sets `ready` when everything else has started."""
+
+    def __init__(self, parts: DaemonParts, config: Config) -> None:
+        """Stores its parts.
+
+        Args:
+            parts: the parts of the daemon that requests reach.
+            config: limits and models.
+        """
+        self.ready = False
+        self.bodies = BodyLimits()
+        self.telemetry = Telemetry(parts.status, self.backends, parts.counters)
+        self.config = config
+        self.cards: Mapping[str, ModelCard] = {}
+        self._parts = parts
+        self._runner = parts.runner
+        self.reload(config)
+
+    def reload(self, config: Config) -> None:
+        """Uses another configuration for new requests; requests that have begun end under the old one."""
+        self.config = config
+        self.cards = model_cards(config)
+        self.telemetry.tenants.configure([tenant.name for tenant in config.tenants])
+        self.bodies.body_limit_bytes = config.daemon.body_limit_bytes
+        # Bodies that are arriving are not in the queue yet: they may take as much memory again, and one always fits.
+        self.bodies.total_limit_bytes = max(config.engine.queue_max_bytes, config.daemon.body_limit_bytes)
+
+    def now(self) -> float:
+        """Returns the runner's monotonic seconds."""
+        return self._runner.now()
+
+    @property
+    def draining(self) -> bool:
+        """Whether the daemon stops and accepts no more calls."""
+        return self._runner.draining
+
+    def backends(self) -> tuple[str, ...]:
+        """Returns the names of the backends that are configured."""
+        sections = ((Backend.EDGE, self.config.edge), (Backend.FUNCTION, self.config.function))
+        return tuple(backend.value for backend, section in sections if section is not None)
+
+    def not_ready(self) -> str:
+        """Returns why requests should not be sent now, in one sentence; empty if they may be."""
+        if self._runner.draining:
+            return "the daemon is stopping and accepts no more requests; send them again later"
+        if not self.ready:
+            return "the daemon is starting; ask again in a moment"
+        if self.backends() and not self._backends_up():
+            return f"no backend answers now ({' and '.join(self.backends())}); ask again in a moment"
+        return ""
+
+    def _backends_up(self) -> bool:
+        """Returns whether the engine uses at least one configured backend."""
+        engine = self._parts.status().get("engine")
+        return not isinstance(engine, dict) or any(engine.get(f"{name}_up", True) for name in self.backends())
+
+    def model_config(self, card: ModelCard) -> dict[str, Any]:
+        """Returns a model's configuration as Triton shows it."""
+        limits, largest = self._parts.limits.of(card.name), self.config.engine.queue_max_requests
+        return planned_config(card, self._parts.plan(), limits, max_queue_size=largest)
+
+    def statistics(self, models: Iterable[str]) -> dict[str, Any]:
+        """Returns the statistics of models as Triton shows them."""
+        ahead_s = datetime.now(timezone.utc).timestamp() - self.now()
+        return self._parts.counters.report(models, wall_ahead_s=ahead_s)
+
+    def repository_index(self, *, ready_only: bool) -> list[dict[str, str]]:
+        """Returns the index of the models, or of those that can be asked now, as Triton shows it."""
+        return repository_index(self.cards, unready=self.not_ready(), ready_only=ready_only)
+
+    async def answer(self, call: InferenceCall) -> Answer:
+        """Submits a call and returns its answer, which `delivered` or `lost` then counts.
+
+        Raises:
+            Refused: there is no answer; it is counted.
+            asyncio.CancelledError: the client does not need the answer any more; it is counted.
+        """
+        self.telemetry.arrived(call.received_at_s)
+        try:
+            return await self._runner.submit(call)
+        except Refused as error:
+            self.telemetry.refused(call, error.refusal.kind.value, self.now(), reason=error.refusal.reason)
+            raise
+        except asyncio.CancelledError:
+            self.lost(call)
+            raise
+
+    def delivered(self, call: InferenceCall, answer: Answer, *, latency_s: float) -> None:
+        """Counts an answer that has just been written, `latency_s` after the last byte of its request."""
+        back_s = max(0.0, self.now() - answer.read_at_s)
+        own_latency_s = self._parts.own_latency.add(answer.in_s, answer.out_s, back_s)
+        slo_s = self.slo_s(call)
+        self.telemetry.answered(call, answer, latency_s=latency_s, slo_s=slo_s, own_latency_s=own_latency_s)
+
+    def lost(self, call: InferenceCall) -> None:
+        """Counts a call that its client has given up."""
+        self.telemetry.refused(call, CANCELLED, self.now())
+
+    def slo_s(self, call: InferenceCall) -> float:
+        """Returns the latency that a call allows; infinity where a reload has removed its class."""
+        if call.timeout_s is not None:
+            return call.timeout_s
+        card = self.cards.get(call.model)
+        known = card.classes.get(call.class_name) if card else None
+        return known.slo_s if known else float("inf")
+
+
+def server_metadata() -> dict[str, object]:
+    """Returns the server's metadata in the form of the Open Inference Protocol."""
+    return {"name": "edgeburst", "version": _version(), "extensions": list(_EXTENSIONS)}
+
+
+def _version() -> str:
+    try:
+        return importlib.metadata.version("edgeburst")
+    except importlib.metadata.PackageNotFoundError:
+        return "source"
