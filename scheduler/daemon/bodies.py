@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from scheduler import wire
 from scheduler.daemon.calls import Answer, InferenceCall
+from scheduler.daemon.spans import RequestSpans
 from scheduler.wire import Tensor, WireError
 
 
@@ -19,6 +20,13 @@ class PendingCall:
     engine_at_s: float = 0.0
     """When the engine got the request."""
     attempts: int = 0
+    spans: RequestSpans | None = None
+    """What is recorded of it; None: nothing."""
+
+    def ended(self, outcome: str, now_s: float, *, answer: Answer | None = None, message: str = "") -> None:
+        """Ends its spans, if it is recorded; see `RequestSpans.ended`."""
+        if self.spans is not None:
+            self.spans.ended(outcome, now_s, answer=answer, message=message)
 
 
 class BodyStore:

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from scheduler.daemon.trace_context import TraceContext
 from scheduler.domain.errors import EdgeburstError, Refusal, RefusalKind
 from scheduler.domain.plans import EngineSettings, ModelSettings, ServiceClass
 from scheduler.domain.requests import Backend, Request
@@ -30,6 +31,8 @@ class InferenceCall:
     """The client's own deadline, relative to `received_at_s`; None: the SLO of the class applies."""
     log_tail: bool = False
     """Whether the record of its function batch shall hold the end of the container's log."""
+    trace: TraceContext | None = None
+    """The trace that the client's headers name; None: none."""
 
 
 @dataclass(frozen=True, slots=True)

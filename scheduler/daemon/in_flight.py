@@ -10,6 +10,7 @@ from scheduler.daemon.bodies import PendingCall, joined_inputs, parted_outputs
 from scheduler.daemon.calls import Answer
 from scheduler.daemon.logs import fields, log
 from scheduler.daemon.records import BatchRecord, BatchRing, batch_bill, billed_s, items_by_tenant
+from scheduler.daemon.spans import BatchSpans, Tracer
 from scheduler.domain.batches import Batch, BatchReport, Failure, FailureKind
 from scheduler.domain.bills import Bill
 from scheduler.domain.latency import FunctionTier
@@ -63,6 +64,7 @@ class _PendingBatch:
 
     send: BatchSend
     members: tuple[PendingCall, ...]
+    spans: BatchSpans
     guard: asyncio.TimerHandle | None = None
     """Gives the batch up; after that, cancels its task."""
     given_up: Failure | None = None
@@ -89,6 +91,7 @@ class BatchSender:
         post: Callable[[Message], None],
         clock: Clock,
         ring: BatchRing,
+        tracer: Tracer,
     ) -> None:
         """Stores its parts.
 
@@ -97,11 +100,13 @@ class BatchSender:
             post: gives each outcome to the engine.
             clock: monotonic seconds, with the same origin as the event loop's `time`.
             ring: where outcomes are recorded.
+            tracer: is told of each batch.
         """
         self._backends = dict(backends)
         self._post = post
         self._clock = clock
         self._ring = ring
+        self._tracer = tracer
         self._pending: dict[int, _PendingBatch] = {}
         self._answered: dict[int, AnsweredBatch] = {}
         self._tasks: set[asyncio.Task[None]] = set()
@@ -115,7 +120,9 @@ class BatchSender:
     def send(self, batch: Batch, tier: FunctionTier | None, members: tuple[PendingCall, ...], *, now_s: float) -> None:
         """Starts to send a batch; its outcome is posted later, at its `give_up_at_s` at the latest."""
         wants_log = any(member.call.log_tail for member in members)
-        pending = _PendingBatch(BatchSend(batch, tier, now_s, wants_log=wants_log), members)
+        spans = self._tracer.sent(batch, members, now_s)
+        send = BatchSend(batch, tier, now_s, wants_log=wants_log, trace=spans.context)
+        pending = _PendingBatch(send, members, spans)
         self._pending[batch.batch_id] = pending
         self._ring.sent(batch)
         task = self._start(self._run(pending), name=f"batch-{batch.batch_id}")
@@ -215,6 +222,7 @@ class BatchSender:
             self._record_late(pending, reply.report)
             return
         self._end(pending)
+        pending.spans.ended(reply.read_at_s, service_s=reply.report.service_s)
         bill = batch_bill(pending.send, reply.report)
         self._answered[batch.batch_id] = AnsweredBatch(
             send=pending.send,
@@ -262,6 +270,7 @@ class BatchSender:
     def _report_failure(self, pending: _PendingBatch, failure: Failure, report: BatchReport) -> None:
         batch = pending.batch
         self._record(pending, report, batch_bill(pending.send, report, failure), error=failure)
+        pending.spans.ended(self._clock(), error=f"{failure.kind.value}: {failure.message}")
         what = {"batch_id": batch.batch_id, "backend": batch.backend.value, "tier": batch.tier, "items": batch.items}
         log(logging.WARNING, "batch_failed", **what, kind=failure.kind.value, message=failure.message)
         self._post(BatchFailed(batch.batch_id, failure, report))

@@ -16,6 +16,7 @@ from scheduler.daemon.logs import fields, log
 from scheduler.daemon.plan_alarms import PlanAlarms
 from scheduler.daemon.quotas import log_quota
 from scheduler.daemon.records import BatchRing
+from scheduler.daemon.spans import ANSWERED, CANCELLED, NoTracer, Tracer
 from scheduler.daemon.status import PlanHistory, RunnerStatistics
 from scheduler.domain.batches import Batch
 from scheduler.domain.errors import Refusal, RefusalKind
@@ -83,6 +84,7 @@ class Runner:
         plans: PlanHistory,
         answer_reserve_s: float = 0.0,
         ledger: SpendLedger | None = None,
+        tracer: Tracer | None = None,
     ) -> None:
         """Stores its parts; `start` begins.
 
@@ -97,6 +99,7 @@ class Runner:
             plans: takes every plan that the engine adopts.
             answer_reserve_s: part of every deadline for the daemon's own work; at most half the deadline is used.
             ledger: leases money; None: whatever the engine asks for is granted.
+            tracer: records spans of requests; None: none are.
         """
         self._settings = settings
         self._tiers = _tiers(settings)
@@ -108,7 +111,10 @@ class Runner:
         self._answer_reserve_s = answer_reserve_s
         self._ledger = ledger
         self._driver = EngineDriver(engine, clock=clock, perform=self._perform, fail=self._stop_for)
-        self._sender = BatchSender(backends=backends, post=self._driver.post, clock=clock, ring=batches)
+        self._tracer = NoTracer() if tracer is None else tracer
+        self._sender = BatchSender(
+            backends=backends, post=self._driver.post, clock=clock, ring=batches, tracer=self._tracer
+        )
         self._batches = batches
         self._follow_tenants(settings)
         self._bodies = BodyStore()
@@ -148,6 +154,7 @@ class Runner:
         request = request_of(call, self._settings, request_id=next(self._ids), answer_reserve_s=reserve_s)
         self._explanations.arrived(request.request_id, call.client_id)
         pending = PendingCall(request.request_id, call, asyncio.get_running_loop().create_future())
+        pending.spans = self._tracer.begin(call, request.request_id)
         self._bodies.add(pending)
         self._driver.post(RequestArrived(request))
         try:
@@ -245,7 +252,7 @@ class Runner:
                     cancelled.append(request_id)
         self._perform_all(commands, now_s)
         for request_id in cancelled:
-            self._end(request_id)
+            self._end_awaited(request_id)
         self._sender.forget_answered()
 
     def _perform_all(self, commands: Sequence[Command], now_s: float) -> None:
@@ -304,24 +311,36 @@ class Runner:
             self._stop_for(error)
 
     def _answer(self, request_id: int, batch: AnsweredBatch) -> None:
-        pending = self._end(request_id)
-        if pending is None or pending.future.done():
+        pending = self._end_awaited(request_id)
+        if pending is None:
             return
         sentence = whole_failure(batch.parts[request_id])
         if sentence:
             pending.future.set_exception(Refused(Refusal(RefusalKind.BAD_REQUEST, sentence), request_id))
+            pending.ended(RefusalKind.BAD_REQUEST.value, self._clock(), message=sentence)
         else:
-            pending.future.set_result(batch.answer(pending))
+            answer = batch.answer(pending)
+            pending.future.set_result(answer)
+            pending.ended(ANSWERED, self._clock(), answer=answer)
 
     def _refuse(self, request_id: int, refusal: Refusal) -> None:
-        pending = self._end(request_id)
-        if pending is not None and not pending.future.done():
+        pending = self._end_awaited(request_id)
+        if pending is not None:
             pending.future.set_exception(Refused(refusal, request_id))
+            pending.ended(refusal.kind.value, self._clock(), message=refusal.message)
 
     def _end(self, request_id: int) -> PendingCall | None:
         pending = self._bodies.pop(request_id)
         if pending is not None:
             self._explanations.ended(request_id)
+        return pending
+
+    def _end_awaited(self, request_id: int) -> PendingCall | None:
+        """Ends a call; returns it if its client still waits."""
+        pending = self._end(request_id)
+        if pending is not None and pending.future.done():
+            pending.ended(CANCELLED, self._clock())
+            return None
         return pending
 
     def _refuse_all(self, refusal: Refusal) -> int:

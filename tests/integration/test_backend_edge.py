@@ -9,9 +9,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from aiohttp import web
 
 from scheduler.daemon.backends.batch_send import BatchSend, Reply, SendFailed
 from scheduler.daemon.backends.edge import EdgeBackend
+from scheduler.daemon.trace_context import TraceContext
 from scheduler.domain.batches import Batch, FailureKind
 from scheduler.domain.requests import Place
 from scheduler.wire import InferRequest, Tensor
@@ -193,3 +195,28 @@ def test_a_probe_says_whether_the_edge_is_ready_and_why_not(caplog: pytest.LogCa
     not_ready, absent = [record.fields["message"] for record in caplog.records if hasattr(record, "fields")]
     assert "is not ready: it answered 503" in not_ready
     assert "cannot be reached: Connect" in absent
+
+
+def test_the_trace_of_a_batch_is_passed_on_in_w3cs_headers_and_nothing_without_one() -> None:
+    heard: list[dict[str, str]] = []
+
+    async def serve(request: web.Request) -> web.Response:
+        heard.append({key.lower(): value for key, value in request.headers.items() if key.lower().startswith("trace")})
+        return web.Response(status=503)
+
+    async def main() -> None:
+        app = web.Application()
+        app.router.add_post("/v2/models/digits/infer", serve)
+        runner = web.AppRunner(app)
+        await runner.setup()
+        site = web.TCPSite(runner, "127.0.0.1", 0)
+        await site.start()
+        edge = await an_edge(runner.addresses[0][1])
+        for trace in (TraceContext("4b" * 16, "00f067aa0ba902b7", sampled=True, state="a=1"), None):
+            with pytest.raises(SendFailed):
+                await edge.send(replace(a_send(1), trace=trace), a_request([b"x"]))
+        await edge.close()
+        await runner.cleanup()
+
+    run(main())
+    assert heard == [{"traceparent": f"00-{'4b' * 16}-00f067aa0ba902b7-01", "tracestate": "a=1"}, {}]

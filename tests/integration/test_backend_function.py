@@ -17,6 +17,7 @@ from support.stub_fc import Heard, Say, Script, StubFc
 from scheduler import wire
 from scheduler.daemon.backends.batch_send import BatchSend, Reply, SendFailed
 from scheduler.daemon.backends.function import FunctionBackend, FunctionName
+from scheduler.daemon.trace_context import TraceContext
 from scheduler.domain.batches import Batch, BatchReport, FailureKind
 from scheduler.domain.latency import FunctionTier, LatencyModel, Price
 from scheduler.domain.requests import Place
@@ -445,3 +446,15 @@ def test_a_failed_initializer_is_no_run() -> None:
     failed = failure_of(said)
     assert failed.failure.kind is FailureKind.FUNCTION
     assert failed.report.initializer_failed
+
+
+def test_the_trace_of_a_batch_is_in_the_header_of_its_frame() -> None:
+    heads: list[dict[str, object]] = []
+
+    def said(heard: Heard) -> Say:
+        heads.append({key: value for key, value in wire.unpack_frame(heard.body)[0].items() if key.startswith("trace")})
+        return stub_fc.answer_frame(heard)
+
+    for trace in (TraceContext("4b" * 16, "00f067aa0ba902b7", state="a=1"), None):
+        run(against(said, replace(a_send(), trace=trace)))
+    assert heads == [{"traceparent": f"00-{'4b' * 16}-00f067aa0ba902b7-00", "tracestate": "a=1"}, {}]

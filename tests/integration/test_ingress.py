@@ -730,3 +730,33 @@ def wait_until(server: IngressServer, condition: Any) -> None:
         if met.is_set():
             return
     raise AssertionError("the condition was not met")
+
+
+class TestTraces:
+    PARENT = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+
+    def test_the_trace_of_a_request_reaches_its_call(self, server: IngressServer, runner: FakeRunner) -> None:
+        post(server, infer_json(), traceparent=self.PARENT, tracestate="a=1")
+        picture = {"Content-Type": "image/png", "traceparent": self.PARENT}
+        requests.post(f"{server.url}/v1/classify/digits", data=PICTURE, headers=picture, timeout=10)
+        contexts = [call.trace for call in runner.calls]
+        assert [context and context.headers() for context in contexts] == [
+            {"traceparent": self.PARENT, "tracestate": "a=1"},
+            {"traceparent": self.PARENT},
+        ]
+
+    def test_a_trace_that_breaks_the_rules_or_comes_twice_is_none(
+        self, server: IngressServer, runner: FakeRunner
+    ) -> None:
+        post(server, infer_json(), traceparent=self.PARENT.upper())
+        connection = http.client.HTTPConnection(server.address, timeout=10)
+        body = json.dumps(infer_json()).encode()
+        connection.putrequest("POST", "/v2/models/digits/infer")
+        for name, value in (("Content-Length", str(len(body))), ("traceparent", self.PARENT)):
+            connection.putheader(name, value)
+        connection.putheader("traceparent", self.PARENT)
+        connection.endheaders(body)
+        assert connection.getresponse().status == 200
+        connection.close()
+        post(server, infer_json())
+        assert [call.trace for call in runner.calls] == [None] * 3

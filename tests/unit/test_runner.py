@@ -13,12 +13,13 @@ from support.fake_backend import FakeBackend
 from support.scripted_engine import BatchEachArrival, ScriptedEngine
 from support.virtual_loop import NothingLeft, run_virtual
 
-from scheduler.daemon.backends.batch_send import SendFailed
+from scheduler.daemon.backends.batch_send import BatchSend, Reply, SendFailed
 from scheduler.daemon.calls import Answer, InferenceCall, Refused
 from scheduler.daemon.in_flight import LATE_LIMIT_S
 from scheduler.daemon.records import BatchRing
 from scheduler.daemon.runner import ITEMS_BEFORE_ANSWERS, Runner
 from scheduler.daemon.status import PlanHistory
+from scheduler.daemon.trace_context import TraceContext
 from scheduler.domain.batches import Batch, BatchReport, Failure, FailureKind
 from scheduler.domain.errors import Refusal, RefusalKind
 from scheduler.domain.latency import FunctionTier, LatencyModel, Price
@@ -643,3 +644,22 @@ def test_every_call_ends_exactly_once_whatever_happens(
     assert (bodies, batches) == (0, 0)
     if weather == "fine":
         assert "answered" in ends or size > 1 or all(how != "stay" for _, _, how in arrivals)
+
+
+def test_a_batch_passes_on_the_trace_of_its_first_request_that_has_one() -> None:
+    first, second = (TraceContext(digit * 32, digit * 16) for digit in "12")
+
+    async def main() -> list[TraceContext | None]:
+        traces: list[TraceContext | None] = []
+
+        class Noting(FakeBackend):
+            async def send(self, batch_send: BatchSend, request: InferRequest) -> Reply:
+                traces.append(batch_send.trace)
+                return await super().send(batch_send, request)
+
+        r = rig(BatchEachArrival(size=3), edge=Noting())
+        submitted = [r.submit(b"a"), r.submit(b"b", trace=first), r.submit(b"c", trace=second)]
+        await asyncio.gather(*submitted, *(r.submit(b"d") for _ in range(3)))
+        return traces
+
+    assert run(main()) == [first, None]

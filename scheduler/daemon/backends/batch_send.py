@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
+from scheduler.daemon.trace_context import TraceContext
 from scheduler.domain.batches import Batch, BatchReport, Failure
 from scheduler.domain.latency import FunctionTier
 from scheduler.domain.messages import ProbeMeasured
@@ -23,6 +24,8 @@ class BatchSend:
     decided_at_s: float
     wants_log: bool = False
     """Whether the function is asked for the end of its container's log."""
+    trace: TraceContext | None = None
+    """What the backend is told of the trace of the batch's requests; None: nothing."""
     log_tail: str = ""
     """That, from its answer."""
     written_at_s: float | None = None

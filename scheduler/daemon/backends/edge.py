@@ -63,9 +63,11 @@ class EdgeBackend:
         batch = batch_send.batch
         encoded = wire.encode_request(request)
         body = _StampedBody(encoded.body, batch_send, self._clock)
+        traced = batch_send.trace.headers() if batch_send.trace is not None else {}
+        headers = {**encoded.headers, **traced}
         try:
             target = self._infer_url(batch.model)
-            async with self._pool().post(target, data=body, headers=encoded.headers, allow_redirects=False) as response:
+            async with self._pool().post(target, data=body, headers=headers, allow_redirects=False) as response:
                 answer = await response.read()
                 read_at_s = self._clock()
         except (aiohttp.ClientError, OSError, asyncio.TimeoutError) as error:

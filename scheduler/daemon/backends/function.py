@@ -229,6 +229,8 @@ def _frame(batch_send: BatchSend, batch_id: str, request: InferRequest) -> bytes
         return wire.pack_frame({**header, "warm": True}, Encoded(b"", None))
     if batch_send.wants_log:
         header["log_tail"] = True
+    if batch_send.trace is not None:
+        header.update(batch_send.trace.headers())
     return wire.pack_frame(header, wire.encode_request(request))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from importlib import resources
 
 from aiohttp import web
@@ -20,6 +21,7 @@ from scheduler.daemon.ingress.errors import REQUEST_HEADER, RETRY_HEADER
 from scheduler.daemon.ingress.model_metadata import ModelCard
 from scheduler.daemon.ingress.parts import DaemonParts
 from scheduler.daemon.ingress.service import InferenceService, server_metadata
+from scheduler.daemon.trace_context import PARENT_HEADER, STATE_HEADER, trace_of
 
 _SAFE_PAGE = {
     # The page loads data only from the daemon that serves it.
@@ -102,6 +104,7 @@ class Ingress:
         self, request: web.Request, call: InferenceCall, render: Callable[[Answer, float], web.Response]
     ) -> web.StreamResponse:
         """Submits a call, writes its answer, and counts how it ended."""
+        call = _traced(request, call)
         answer = await self.service.answer(call)
         latency_s = self.service.now() - call.received_at_s
         response = render(answer, latency_s)
@@ -188,6 +191,13 @@ class Ingress:
         """GET /: the dashboard."""
         page = resources.files("scheduler.daemon").joinpath("dashboard.html").read_text(encoding="utf-8")
         return web.Response(text=page, content_type="text/html", headers=_SAFE_PAGE)
+
+
+def _traced(request: web.Request, call: InferenceCall) -> InferenceCall:
+    """Returns the call with the trace that the request's headers name."""
+    headers = request.headers
+    parents = headers.getall(PARENT_HEADER, ())
+    return replace(call, trace=trace_of(parents, headers.getall(STATE_HEADER, ()))) if parents else call
 
 
 INGRESS = web.AppKey("ingress", Ingress)
