@@ -2,126 +2,135 @@
 
 from __future__ import annotations
 
-import struct
+import re
+from collections.abc import Callable
+from functools import lru_cache
+from typing import Any, Final
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 
-from models.errors import ModelError
+from models.pictures import jpeg
+from models.pictures.header import Header, ImageError, damaged, truncated
+from models.pictures.kinds import read_header
+from models.pictures.pixels import shown
 
-_PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
-_JPEG_SIGNATURE = b"\xff\xd8\xff"
-_JPEG_START_OF_SCAN = 0xDA
-# SOF0 to SOF15 without DHT (C4), JPG (C8) and DAC (CC), which share the range (ITU-T T.81, table B.1).
-_JPEG_START_OF_FRAME = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
-# Markers that stand alone, without a length: TEM and RST0 to RST7.
-_JPEG_BARE = frozenset({0x01, *range(0xD0, 0xD8)})
-# A progressive picture has about ten scans. Each further scan takes a pass over all pixels but only a few bytes, so
-# that a small file could keep a decoder busy for minutes.
-_JPEG_MAX_SCANS = 100
+__all__ = ["MAX_PIXELS", "ImageError", "decode_image"]
+
+Image = npt.NDArray[np.uint8]
+
+MAX_PIXELS: Final = 50_000_000
+"""A picture of a camera of 48 megapixels; it takes 150 MB while it is decoded."""
+# A file of a few kilobytes can hold pixels without end, all of one colour, that take a second to decode. Below this
+# number any file may; above it, it must have a byte for each thousand: deflate itself cannot do with less.
+_FREE_PIXELS: Final = 16_000_000
+_PIXELS_A_BYTE: Final = 1000
+
+_AS_STORED: Final = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
+_REDUCED: Final = {
+    1: _AS_STORED,
+    2: cv2.IMREAD_REDUCED_COLOR_2 | cv2.IMREAD_IGNORE_ORIENTATION,
+    4: cv2.IMREAD_REDUCED_COLOR_4 | cv2.IMREAD_IGNORE_ORIENTATION,
+    8: cv2.IMREAD_REDUCED_COLOR_8 | cv2.IMREAD_IGNORE_ORIENTATION,
+}
+# What a decoder shows where a JPEG's data has ended: grey; half of it where black ink multiplies it once more.
+_PADDING: Final = frozenset({127, 128, 129, 63, 64, 65})
+# The name of each optional format in OpenCV's build information.
+_BUILD_NAMES: Final = {"GIF": "GIF", "WebP": "WEBP", "TIFF": "TIFF", "AVIF": "AVIF", "JPEG 2000": "JPEG 2000"}
 
 
-class ImageError(ModelError):
-    """Error: the bytes are not a picture that can be decoded; the message says what to do."""
-
-
-def decode_image(data: bytes | bytearray | memoryview, *, max_pixels: int = 50_000_000) -> npt.NDArray[np.uint8]:
-    """Decodes a PNG or JPEG picture.
+def decode_image(
+    data: bytes | bytearray | memoryview,
+    *,
+    max_pixels: int = MAX_PIXELS,
+    background_rgb: tuple[int, int, int] = (255, 255, 255),
+    shrink: Callable[[int, int], float] | None = None,
+) -> Image:
+    """Decodes a picture; of several in one file, the first.
 
     Args:
-        data: the encoded bytes.
+        data: the encoded bytes: PNG, JPEG, and what else OpenCV reads of WebP, GIF, BMP, TIFF, AVIF and JPEG 2000.
         max_pixels: the largest width times height, checked in the header before decoding.
+        background_rgb: what transparent pixels show.
+        shrink: by how much a picture of this height and width will be scaled down; then it may come scaled down by as
+            much or less, which takes less time. None: it comes as it is.
 
     Returns:
         Array of shape height x width x 3, uint8, blue-green-red, rotated by its EXIF orientation.
 
     Raises:
-        ImageError: the data is empty, not a PNG or JPEG, truncated, damaged, or over the limit.
+        ImageError: the data is empty, of no known format, truncated, damaged, or over the limit.
     """
-    view = memoryview(data).cast("B")
-    width, height = _whole_size(view)
-    if width * height > max_pixels:
+    header = read_header(memoryview(data).cast("B"))
+    _check_size(header, max_pixels, len(data))
+    flags = cv2.IMREAD_UNCHANGED if header.whole else _REDUCED[_reduction(header, shrink)]
+    stored = _decoded(header.data, flags)
+    if stored is None:
+        raise _undecodable(header.kind)
+    if header.padded and (header.always_doubtful or set(stored[-1, -1].tolist()) <= _PADDING):
+        _check_end(header)
+    red, green, blue = background_rgb
+    return shown(stored, header, (blue, green, red))
+
+
+def _check_size(header: Header, max_pixels: int, size_bytes: int) -> None:
+    width, height = header.stored_size
+    pixels = max(width * height, header.width * header.height)
+    if pixels > max_pixels:
         raise ImageError(f"the image has {width} x {height} pixels, over the limit of {max_pixels}: scale it down")
+    if pixels > _FREE_PIXELS + _PIXELS_A_BYTE * size_bytes:
+        raise ImageError(f"the image has {width} x {height} pixels in {size_bytes} bytes, too many: scale it down")
+    if header.width * header.height == 0:
+        raise damaged(header.kind)
+
+
+def _reduction(header: Header, shrink: Callable[[int, int], float] | None) -> int:
+    """Returns 1, 2, 4 or 8: by how much the decoder itself may scale down."""
+    if shrink is None or not header.reducible:
+        return 1
+    sides = header.height, header.width
+    factor = shrink(*(reversed(sides) if header.orientation >= 5 else sides))
+    return max(reduction for reduction in _REDUCED if reduction == 1 or reduction <= factor)
+
+
+def _decoded(data: bytes | memoryview, flags: int) -> npt.NDArray[Any] | None:
     try:
-        image = cv2.imdecode(np.frombuffer(view, dtype=np.uint8), cv2.IMREAD_COLOR)
-    except cv2.error as error:
-        raise ImageError(_DAMAGED) from error
-    if image is None:
-        raise ImageError(_DAMAGED)
-    return np.asarray(image, dtype=np.uint8)
+        return cv2.imdecode(np.frombuffer(data, dtype=np.uint8), flags)
+    except cv2.error:
+        return None
 
 
-_DAMAGED = "the image is damaged and cannot be decoded: encode it again"
+def _check_end(header: Header) -> None:
+    """Raises ImageError if a decoder reads further pixels where the file has its end marker."""
+    smallest = _REDUCED[8]
+    seen, seen_further = _decoded(header.data, smallest), _decoded(jpeg.continued(header), smallest)
+    if seen is None or seen_further is None or not np.array_equal(seen, seen_further):
+        raise truncated(header.kind, len(header.data))
 
 
-def _whole_size(view: memoryview) -> tuple[int, int]:
-    """Returns width and height of a picture after checking that it is complete.
-
-    Raises:
-        ImageError: the data is empty, not a PNG or JPEG, or truncated.
-    """
-    if not view:
-        raise ImageError("the image is empty: send the bytes of a PNG or JPEG file")
-    if view[:8] == _PNG_SIGNATURE[: len(view)]:
-        return _png_size(view)
-    if view[:3] == _JPEG_SIGNATURE[: len(view)]:
-        return _jpeg_size(bytes(view))
-    raise ImageError("the data is not a PNG or JPEG image: convert it to one of these")
+def _undecodable(kind: str) -> ImageError:
+    name = _BUILD_NAMES.get(kind)
+    if name is not None and name not in _built_with():
+        return ImageError(
+            f"this is a {kind} picture, which OpenCV {cv2.__version__} as installed here cannot read:"
+            " convert it to PNG or JPEG"
+        )
+    return damaged(kind)
 
 
-def _truncated(kind: str, size_bytes: int) -> ImageError:
-    return ImageError(f"the {kind} image is truncated after {size_bytes} bytes: send the whole file")
+@lru_cache(maxsize=1)
+def _built_with() -> frozenset[str]:
+    found = re.findall(r"^ +([A-Z][\w ]*): +(\S+)", cv2.getBuildInformation(), re.MULTILINE)
+    return frozenset(name for name, value in found if value != "NO")
 
 
-def _png_size(view: memoryview) -> tuple[int, int]:
-    """Reads the chunks up to IEND (W3C PNG, section 5) and returns the size; the decoder checks the checksums."""
-    size: tuple[int, int] | None = None
-    at = len(_PNG_SIGNATURE)
-    while at + 12 <= len(view):
-        length, kind = struct.unpack_from(">I4s", view, at)
-        end = at + 12 + length
-        if end > len(view):
-            break
-        if kind == b"IHDR" and length == 13:
-            width, height = struct.unpack_from(">II", view, at + 8)
-            size = width, height
-        if kind == b"IEND":
-            return _present(size)
-        at = end
-    raise _truncated("PNG", len(view))
+def _silence() -> None:
+    """Turns off OpenCV's own messages: a broken picture becomes a sentence for its sender, not lines in a log."""
+    logging = getattr(getattr(cv2, "utils", None), "logging", None)
+    set_level = getattr(cv2, "setLogLevel", None) or getattr(logging, "setLogLevel", None)
+    if set_level is not None:
+        set_level(0)
 
 
-def _jpeg_size(data: bytes) -> tuple[int, int]:
-    """Reads the segments up to the first scan and returns the size; an end marker must follow (ITU-T T.81, annex B)."""
-    size: tuple[int, int] | None = None
-    at = 2
-    while at + 4 <= len(data):
-        marker = data[at + 1]
-        if data[at] != 0xFF:
-            raise ImageError(_DAMAGED)
-        if marker == 0xFF or marker in _JPEG_BARE:
-            at += 1 if marker == 0xFF else 2
-            continue
-        if marker in _JPEG_START_OF_FRAME and at + 9 <= len(data):
-            height, width = struct.unpack_from(">HH", data, at + 5)
-            size = width, height
-        at += 2 + struct.unpack_from(">H", data, at + 2)[0]
-        if marker == _JPEG_START_OF_SCAN:
-            _check_scans(data, at)
-            return _present(size)
-    raise _truncated("JPEG", len(data))
-
-
-def _check_scans(data: bytes, at: int) -> None:
-    # Inside a scan, 0xFF is always followed by a zero, so these two bytes can only be markers.
-    if data.rfind(b"\xff\xd9", at) < 0:
-        raise _truncated("JPEG", len(data))
-    if data.count(b"\xff\xda", at) >= _JPEG_MAX_SCANS:
-        raise ImageError(f"the JPEG image has over {_JPEG_MAX_SCANS} scans: encode it again, baseline")
-
-
-def _present(size: tuple[int, int] | None) -> tuple[int, int]:
-    if size is None:
-        raise ImageError(_DAMAGED)
-    return size
+_silence()
