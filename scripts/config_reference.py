@@ -17,7 +17,8 @@ from pathlib import Path
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
-from scheduler.daemon.config.sections import SECTIONS, Section
+from scheduler.daemon.config.section import Section
+from scheduler.daemon.config.sections import SECTIONS
 
 PAGE = Path(__file__).parents[1] / "scheduler" / "README.md"
 BEGIN = "<!-- made by `python -m scripts.config_reference --write`: do not edit by hand -->"

@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from scheduler.daemon.config.config import Config
-from scheduler.daemon.config.sections import DeploySection, ModelSection, TierSection
+from scheduler.daemon.config.deploy_sections import DeploySection
+from scheduler.daemon.config.sections import ModelSection, TierSection
 from scheduler.deploying.desired import Deployment, Tier
 from scheduler.deploying.errors import DeployError
 from scheduler.deploying.probe import probe_request

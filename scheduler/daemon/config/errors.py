@@ -10,7 +10,8 @@ from typing import Any
 from pydantic_core import ErrorDetails
 
 from models import toml_lines
-from scheduler.daemon.config.sections import SECTIONS, Section
+from scheduler.daemon.config.section import Section
+from scheduler.daemon.config.sections import SECTIONS
 from scheduler.daemon.config.source import Source
 from scheduler.domain.errors import ConfigError
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from scheduler.daemon.config.config import Config
-from scheduler.daemon.config.sections import DeploySection
+from scheduler.daemon.config.deploy_sections import DeploySection
 from scheduler.planner.site.warm_instances import Proposal
 from scheduler.planning.warm_instances import DAY_S, InstanceTerms, Traffic, configured_sentence, tier_proposals
 
