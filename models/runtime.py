@@ -63,3 +63,19 @@ NUMPY_DTYPES: Mapping[str, np.dtype[Any]] = {
     "BYTES": np.dtype(np.object_),
 }
 """The array type of each datatype of the Open Inference Protocol."""
+
+
+def stacked(items: Sequence[Array]) -> Array:
+    """Returns prepared items as one batch; an object array of arrays if their shapes differ.
+
+    >>> stacked([np.zeros((2, 3)), np.zeros((2, 3))]).shape
+    (2, 2, 3)
+    >>> stacked([np.zeros((2, 3)), np.zeros((4, 3))]).shape
+    (2,)
+    """
+    if len({(item.shape, item.dtype) for item in items}) <= 1:
+        return np.stack(items)
+    batch = np.empty(len(items), np.object_)
+    for index, item in enumerate(items):
+        batch[index] = item
+    return batch

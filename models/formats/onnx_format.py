@@ -1,0 +1,166 @@
+"""ONNX files, by ONNX Runtime: its session, the names of its tensors, and batches on it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from models.binding import bind_inputs, bind_outputs
+from models.card import Card
+from models.errors import ModelError
+from models.formats.pictures import Pictures
+from models.packages import needed
+from models.runtime import Array, RuntimeReport
+
+_DTYPES: Mapping[str, np.dtype[Any]] = {
+    "tensor(bool)": np.dtype(np.bool_),
+    "tensor(string)": np.dtype(np.object_),
+    "tensor(float16)": np.dtype("f2"),
+    "tensor(float)": np.dtype("f4"),
+    "tensor(double)": np.dtype("f8"),
+    **{f"tensor(int{bits})": np.dtype(f"i{bits // 8}") for bits in (8, 16, 32, 64)},
+    **{f"tensor(uint{bits})": np.dtype(f"u{bits // 8}") for bits in (8, 16, 32, 64)},
+}
+_PROVIDERS = {
+    "cpu": ("CPUExecutionProvider",),
+    "cuda": ("CUDAExecutionProvider", "CPUExecutionProvider"),
+    "tensorrt": ("TensorrtExecutionProvider", "CUDAExecutionProvider", "CPUExecutionProvider"),
+}
+_ERRORS_ONLY = 3
+
+
+class OnnxRuntime:
+    """A network in ONNX Runtime.
+
+    A file with a fixed batch of 1 runs item by item: slower, but it serves.
+    """
+
+    def __init__(self, card: Card, session: Any, report: RuntimeReport) -> None:
+        """Stores the session after matching its tensors with the card's.
+
+        Raises:
+            ModelError: inputs or outputs are not those of the card.
+        """
+        self._card = card
+        self._session = session
+        self._report = report
+        self._given = session.get_inputs()
+        self._sources = bind_inputs(card, [node.name for node in self._given])
+        self._outputs = bind_outputs(card, [node.name for node in session.get_outputs()])
+        self._names = [node.name for node in session.get_outputs()]
+        for node in (*self._given, *session.get_outputs()):
+            if node.type not in _DTYPES:
+                raise ModelError(f"tensor {node.name!r} of model {card.name} is {node.type}: {_hint(node.type)}")
+        self.item_by_item = _fixed_batch(card, self._given) == 1
+        self._pictures = {
+            spec.name: Pictures(card.preprocess) for spec in card.inputs if spec.picture and card.preprocess is not None
+        }
+
+    @property
+    def report(self) -> RuntimeReport:
+        """Which runtime, device and precision this is."""
+        return self._report
+
+    def run(self, inputs: Mapping[str, Array]) -> Mapping[str, Array]:
+        """Returns the network's outputs; `Runtime.run` says more."""
+        feed = {
+            node.name: self._fed(node, source, inputs) for node, source in zip(self._given, self._sources, strict=True)
+        }
+        if not self.item_by_item:
+            values = self._run(feed)
+        else:
+            items = len(next(iter(feed.values())))
+            each = [self._run({name: array[at : at + 1] for name, array in feed.items()}) for at in range(items)]
+            values = [np.concatenate(parts) for parts in zip(*each, strict=True)]
+        return {name: _encoded(np.asarray(values[index])) for name, index in self._outputs.items()}
+
+    def _fed(self, node: Any, source: str, inputs: Mapping[str, Array]) -> Array:
+        array = inputs[source]
+        if source in self._pictures:
+            array = self._pictures[source].normalise(array)
+        wanted = _DTYPES[node.type]
+        if wanted.kind == "O":
+            return np.array([_text(element) for element in array.reshape(-1)], np.object_).reshape(array.shape)
+        if array.dtype != wanted:
+            array = array.astype(wanted)
+        if len(node.shape) == 2 and array.ndim == 1:
+            # One value an item is a column for the network (scikit-learn's features).
+            array = array[:, np.newaxis]
+        return np.ascontiguousarray(array)
+
+    def _run(self, feed: Mapping[str, Array]) -> list[Any]:
+        try:
+            return list(self._session.run(self._names, feed))
+        except Exception as error:  # noqa: BLE001 - ONNX Runtime has an exception class of its own for each status.
+            raise ModelError(f"model {self._card.name} failed in ONNX Runtime: {first_line(error)}") from error
+
+
+def open_session(content: Path | bytes, *, device: str, threads: int, name: str, provider: str = "") -> Any:
+    """Returns ONNX Runtime's session of a file.
+
+    Args:
+        content: the file, or its bytes.
+        device: "cpu", or "cuda" perhaps with a number.
+        threads: threads of one operation.
+        name: the model's name, for errors.
+        provider: "cpu", "cuda" or "tensorrt"; "": that of the device.
+
+    Raises:
+        ModelError: the file cannot be read, or the device not used.
+    """
+    onnxruntime = needed("onnxruntime", f"model {name}")
+    kind, _, number = device.partition(":")
+    wanted = _PROVIDERS[provider or kind]
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = _ERRORS_ONLY
+    source = str(content) if isinstance(content, Path) else content
+    chosen = [(each, {"device_id": int(number or 0)}) if each.startswith(("CUDA", "Tens")) else each for each in wanted]
+    try:
+        session = onnxruntime.InferenceSession(source, options, providers=chosen)
+    except Exception as error:  # noqa: BLE001 - ONNX Runtime has an exception class of its own for each status.
+        what = f"file {content}" if isinstance(content, Path) else "its ONNX file"
+        raise ModelError(f"model {name}: {what} cannot be loaded by ONNX Runtime: {first_line(error)}") from error
+    if session.get_providers()[0] != wanted[0]:
+        raise ModelError(f"device {device!r} is not usable here, ONNX Runtime cannot open {wanted[0]}: choose 'cpu'")
+    return session
+
+
+def first_line(error: BaseException) -> str:
+    """Returns the first line of an error's text, shortened: what a sentence can carry."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return f"{lines[0] if lines else type(error).__name__}"[:400]
+
+
+def _encoded(array: Array) -> Array:
+    """Returns an output; texts as the bytes that go over the wire."""
+    if array.dtype.kind not in "OU":
+        return array
+    texts = [str(element).encode() for element in array.reshape(-1)]
+    return np.array(texts, np.object_).reshape(array.shape)
+
+
+def _text(element: object) -> str:
+    return element.decode("utf-8", "replace") if isinstance(element, bytes) else str(element)
+
+
+def _hint(kind: str) -> str:
+    if kind.startswith(("seq(", "map(")):
+        return "only tensors can be served; export scikit-learn's classifiers with options={'zipmap': False}"
+    return "this type cannot be served; export it as another"
+
+
+def _fixed_batch(card: Card, nodes: Any) -> int | None:
+    fixed = {node.shape[0] for node in nodes if node.shape and isinstance(node.shape[0], int) and node.shape[0] > 0}
+    if not fixed:
+        return None
+    batch = int(min(fixed))
+    if batch != 1 and card.max_batch != batch:
+        raise ModelError(
+            f"model {card.name} was exported for batches of exactly {batch}: export it with a dynamic first axis"
+        )
+    return batch

@@ -1,0 +1,174 @@
+"""A handler in Python: a class of the user's own, loaded from its file in the model's folder."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import importlib.abc
+import importlib.machinery
+import importlib.util
+import logging
+import sys
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import Any, TypeVar
+
+import numpy as np
+
+from models.card import Card
+from models.errors import ModelError
+from models.formats.pictures import Pictures
+from models.runtime import Array, RuntimeReport
+from models.serving import ElementDecoder
+
+_log = logging.getLogger("models")
+_T = TypeVar("_T")
+# The imported modules are the whole process's.
+_IMPORTING = threading.RLock()
+
+
+class PythonHandler:
+    """A handler with its own modules. `decode` may be called by any thread, `run` by one at a time."""
+
+    def __init__(self, card: Card, device: str) -> None:
+        """Imports the file, makes an object of the class with the card's arguments, and has it load.
+
+        Raises:
+            ModelError: the file has no such class, or its code failed; the log has the traceback.
+        """
+        self._card = card
+        self._folder = card.folder.resolve()
+        self._modules: dict[str, ModuleType] = {}
+        file, _, name = card.handler.rpartition(":")
+        module = self._called(f"importing {file}", lambda: self._import(file), own_path=True)
+        made = getattr(module, name, None)
+        if not callable(made):
+            raise ModelError(f"model {card.name}: {card.path(file)} has no class {name}: correct `class` in the card")
+        handler = self._called(f"{name}(...)", lambda: made(**card.arguments), own_path=True)
+        if hasattr(handler, "load"):
+            self._called(f"{name}.load", lambda: handler.load(device), own_path=True)
+        if not callable(getattr(handler, "predict", None)):
+            raise ModelError(f"model {card.name}: class {name} has no method predict: write predict(self, arrays)")
+        self._name, self._handler = name, handler
+        self._pictures = None if card.preprocess is None else Pictures(card.preprocess)
+        self.report = RuntimeReport("python", device.partition(":")[0])
+
+    @property
+    def decode(self) -> ElementDecoder | None:
+        """The handler's own way from an encoded element to an array; None if it has none."""
+        if not callable(getattr(self._handler, "decode", None)):
+            return None
+
+        def decoded(element: bytes) -> Array:
+            return np.asarray(self._called(f"{self._name}.decode", lambda: self._handler.decode(element), quiet=True))
+
+        return decoded
+
+    def run(self, inputs: Mapping[str, Array]) -> Mapping[str, Array | Sequence[Array]]:
+        """Returns the handler's outputs; `Runtime.run` says more."""
+        pictures = self._pictures
+        arrays = {
+            spec.name: pictures.normalise(inputs[spec.name]) if spec.picture and pictures else inputs[spec.name]
+            for spec in self._card.inputs
+        }
+        outputs = self._called(f"{self._name}.predict", lambda: self._handler.predict(arrays))
+        if not isinstance(outputs, Mapping):
+            raise ModelError(
+                f"model {self._card.name}: {self._name}.predict gave a {type(outputs).__name__}:"
+                " return a dict of arrays"
+            )
+        return {str(name): _as_arrays(value) for name, value in outputs.items()}
+
+    def _called(self, what: str, call: Callable[[], _T], *, own_path: bool = False, quiet: bool = False) -> _T:
+        """Returns what a call into the handler's code gives; every error of it is one sentence."""
+        try:
+            if own_path:
+                with self._own_path():
+                    return call()
+            try:
+                return call()
+            except ImportError:
+                # It imports a module of its own only now.
+                with self._own_path():
+                    return call()
+        except ModelError:
+            raise
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - the user's code raises what it likes.
+            if not quiet:
+                _log.exception("Model %s: %s failed.", self._card.name, what)
+            lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+            last = f"{type(error).__name__}: {lines[-1]}"[:400] if lines else type(error).__name__
+            where = "" if quiet else "; the log has the traceback"
+            raise ModelError(f"model {self._card.name}: {what} failed: {last}{where}") from error
+
+    def _import(self, file: str) -> ModuleType:
+        path = self._card.path(file)
+        # Two folders may hold a handler.py each.
+        name = f"edgeburst_handler_{hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:16]}"
+        spec = importlib.util.spec_from_file_location(name, path)
+        assert spec is not None
+        assert spec.loader is not None
+        module = importlib.util.module_from_spec(spec)
+        # Dataclasses and pickle look a class's module up there.
+        sys.modules[name] = module
+        try:
+            spec.loader.exec_module(module)
+        except FileNotFoundError:
+            raise ModelError(f"model {self._card.name}: there is no file {path}: correct `class` in the card") from None
+        return module
+
+    @contextlib.contextmanager
+    def _own_path(self) -> Iterator[None]:
+        """Has modules found in the folder first, and those of this folder, of no other, among the imported.
+
+        So two folders may each have their own `postprocess.py`.
+        """
+        with _IMPORTING:
+            finder = _FolderFinder(self._folder)
+            hidden = {name: module for name in self._own_names() if (module := sys.modules.pop(name, None)) is not None}
+            sys.modules |= self._modules
+            sys.meta_path.insert(0, finder)
+            try:
+                yield
+            finally:
+                sys.meta_path.remove(finder)
+                for name in list(sys.modules):
+                    if name.partition(".")[0] in self._own_names() and _is_in(sys.modules[name], self._folder):
+                        self._modules[name] = sys.modules.pop(name)
+                sys.modules |= hidden
+
+    def _own_names(self) -> set[str]:
+        """Names of the modules and packages in the folder."""
+        return {
+            path.stem
+            for path in self._folder.iterdir()
+            if (path.suffix == ".py" or path.is_dir()) and path.stem.isidentifier()
+        }
+
+
+class _FolderFinder(importlib.abc.MetaPathFinder):
+    """Finds modules in one folder, for one thread: the others import meanwhile as ever."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = str(folder)
+        self._thread = threading.get_ident()
+
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> importlib.machinery.ModuleSpec | None:
+        if path is not None or threading.get_ident() != self._thread:
+            return None
+        return importlib.machinery.PathFinder.find_spec(fullname, [self._folder], target)
+
+
+def _is_in(module: ModuleType, folder: Path) -> bool:
+    places = [getattr(module, "__file__", None), *getattr(module, "__path__", ())]
+    return any(place is not None and Path(place).resolve().is_relative_to(folder) for place in places)
+
+
+def _as_arrays(value: object) -> Any:
+    if isinstance(value, (list, tuple)) and value and all(hasattr(part, "shape") for part in value):
+        return [np.asarray(part) for part in value]
+    return np.asarray(value)

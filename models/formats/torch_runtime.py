@@ -1,0 +1,130 @@
+"""Networks of torch: a batch to the device, through the network, and back; pictures are normalised there."""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from models.binding import named_outputs
+from models.card import Card
+from models.errors import ModelError
+from models.formats.torch_networks import last_line
+from models.packages import needed
+from models.runtime import Array, RuntimeReport
+
+_HALVES = ("bf16", "fp16")
+
+
+class TorchRuntime:
+    """A network of torch on a device."""
+
+    def __init__(
+        self, card: Card, network: Any, *, device: str, precision: str = "fp32", channels_last: bool = False
+    ) -> None:
+        """Moves the network to the device.
+
+        Args:
+            card: what the network takes and gives.
+            network: in evaluation mode; one that is to have half precision is copied, for others use it too.
+            device: torch's device.
+            precision: "fp32", "bf16" or "fp16".
+            channels_last: whether weights and pictures have the channel as their fastest axis.
+
+        Raises:
+            ModelError: the card has an input that torch cannot take.
+        """
+        torch = needed("torch", f"model {card.name}")
+        self._torch = torch
+        self._card = card
+        for spec in card.inputs:
+            if spec.datatype == "BYTES" and not spec.picture:
+                raise ModelError(
+                    f"input {spec.name!r} of model {card.name} is BYTES, which torch has not: use format python"
+                )
+        # Arrays of requests are views of what came over the wire; torch only reads them.
+        warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
+        self._device = device
+        self._dtype = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
+        self._half = precision in _HALVES
+        self._channels_last = channels_last
+        self._network = self._moved(network)
+        self._scale, self._shift = self._normalisation()
+        name = "torch channels_last" if channels_last else "torch"
+        self.report = RuntimeReport(name, device.partition(":")[0], precision)
+
+    def _moved(self, network: Any) -> Any:
+        if not hasattr(network, "to"):
+            return network
+        if self._half:
+            network = copy.deepcopy(network).to(self._dtype)
+        network = network.to(self._device)
+        return network.to(memory_format=self._torch.channels_last) if self._channels_last else network
+
+    def _normalisation(self) -> tuple[Any, Any]:
+        settings = self._card.preprocess
+        if settings is None:
+            return None, None
+        stds = np.array(settings.stds, np.float32)
+        scale, shift = 1 / (255 * stds), -np.array(settings.means, np.float32) / stds
+        return tuple(self._torch.from_numpy(array).to(self._device) for array in (scale, shift))
+
+    def run(self, inputs: Mapping[str, Array]) -> Mapping[str, Array | Sequence[Array]]:
+        """Returns the network's outputs; `Runtime.run` says more."""
+        with self._torch.inference_mode():
+            arguments = [self._tensor(spec.picture, inputs[spec.name]) for spec in self._card.inputs]
+            try:
+                result = self._network(*arguments)
+                named = named_outputs(self._card, result)
+                return {name: self._arrays(value) for name, value in named.items()}
+            except ModelError:
+                raise
+            except self._torch.cuda.OutOfMemoryError as error:
+                raise ModelError(
+                    f"a batch of {len(arguments[0])} of model {self._card.name} does not fit in the GPU's memory:"
+                    " lower max_batch"
+                ) from error
+            except Exception as error:  # noqa: BLE001 - a network raises whatever its operations raise.
+                raise ModelError(f"model {self._card.name} failed in torch: {last_line(error)}") from error
+
+    def _tensor(self, picture: bool, array: Array) -> Any:
+        tensor = self._torch.from_numpy(np.ascontiguousarray(array))
+        if self._device != "cpu":
+            # Pinned memory lets the GPU fetch the batch by itself.
+            tensor = tensor.pin_memory().to(self._device, non_blocking=True)
+        if picture and self._scale is not None:
+            # In fp32 on the device, since half of it has too few digits for mean and deviation.
+            tensor = self._torch.addcmul(self._shift, tensor.to(self._torch.float32), self._scale)
+            settings = self._card.preprocess
+            if settings is not None and settings.layout == "CHW":
+                tensor = tensor.permute(0, 3, 1, 2)
+                tensor = tensor if self._channels_last else tensor.contiguous()
+        elif self._channels_last and tensor.ndim == 4:
+            tensor = tensor.contiguous(memory_format=self._torch.channels_last)
+        return tensor.to(self._dtype) if self._half and tensor.dtype == self._torch.float32 else tensor
+
+    def _arrays(self, value: Any) -> Any:
+        if isinstance(value, (list, tuple)):
+            return [self._arrays(part) for part in value]
+        if not isinstance(value, self._torch.Tensor):
+            return np.asarray(value)
+        if value.dtype == self._torch.bfloat16 or (self._half and value.dtype == self._dtype):
+            value = value.float()
+        return value.detach().cpu().numpy()
+
+
+def half_precision_problem(device: str, precision: str) -> str | None:
+    """Returns why a device should not compute in half precision; None if it may."""
+    torch: Any = needed("torch", "half precision")
+    if device != "cpu":
+        if precision == "bf16" and not torch.cuda.is_bf16_supported():
+            return "this GPU has no bf16"
+        return None
+    supported: Callable[[], bool] | None = getattr(torch.ops.mkldnn, f"_is_mkldnn_{precision}_device_supported", None)
+    try:
+        return None if supported is not None and supported() else f"this processor does not compute in {precision}"
+    except (RuntimeError, AttributeError):
+        return f"this processor does not compute in {precision}"
