@@ -20,8 +20,8 @@ from scheduler.dispatch.function_sending import FunctionSending
 from scheduler.dispatch.function_side import FunctionSide
 from scheduler.dispatch.hedging import Hedging
 from scheduler.dispatch.keep_warm import KeepWarm
+from scheduler.dispatch.lanes import Lanes
 from scheduler.dispatch.ledger import Ledger
-from scheduler.dispatch.model_queues import ModelQueues
 from scheduler.dispatch.offers import Offers
 from scheduler.dispatch.outbox import Outbox
 from scheduler.dispatch.queue import Admission
@@ -74,7 +74,7 @@ class Engine:
             control: None: one that learns.
             ring: where decisions are recorded; None: one of the size that the settings say.
         """
-        self._queues: dict[str, ModelQueues] = {}
+        self._queues = Lanes()
         self._admission = Admission(settings.queue_max_requests, settings.queue_max_bytes)
         self._outbox = Outbox(self._admission, DecisionRing(settings.explain_ring) if ring is None else ring)
         self._ledger = Ledger()
@@ -205,13 +205,13 @@ class Engine:
             edge_batches_in_flight=sum(s.batch.backend is Backend.EDGE for s in sent),
             function_batches_in_flight=sum(s.batch.backend is Backend.FUNCTION for s in sent),
             warming_calls=self._outbox.warming_calls,
-            rate_rps=sum(self._beliefs.recent_rps(name, self._now_s) for name in self._queues),
+            rate_rps=sum(self._beliefs.recent_rps(name, self._now_s) for name in self._queues.first),
             uplink_bytes_per_s=estimate.bytes_per_s,
             uplink_rtt_s=estimate.rtt_s,
             edge_up=self._circuits.edge.closed,
             function_up=self._circuits.function.closed,
             **self._spending.figures(max(now_s, self._now_s)),
-            expected_drain_s=expected_drain_s(self._queues.values(), self._function.max_in_flight),
+            expected_drain_s=expected_drain_s(self._queues.all, self._function.max_in_flight),
             draining=self._draining,
             changes=self._control.changes(),
             plan=self._plan,
@@ -240,12 +240,12 @@ class Engine:
             self._dispatcher.reassign_all(Cause.FAILURE, now_s=now_s)
 
     def _arrived(self, request: Request, now_s: float) -> None:
-        served = request.model in self._queues and not self._draining
+        served = request.model in self._queues.first and not self._draining
         room = served and self._let_in.has_room(request)
         queued = self._table.take_in(request)
         if self._draining:
             self._table.refuse(queued, self._dispatcher.refusals.draining())
-        elif request.model not in self._queues:
+        elif not served:
             self._table.refuse(queued, not_served(request.model))
         elif not room:
             self._table.refuse(queued, self._let_in.refusal())
@@ -257,7 +257,11 @@ class Engine:
     def _count(self, request: Request, now_s: float) -> None:
         self._control.arrived(request, now_s)
         rate_rps = self._beliefs.recent_rps(request.model, now_s)
-        self._queues[request.model].expect(rate_rps=rate_rps, item_bytes=self._beliefs.item_bytes(request.model))
+        item_bytes, lanes = self._beliefs.item_bytes(request.model), self._queues
+        if request.shape_id or lanes.several:
+            lanes.arrived(request, rate_rps=rate_rps, item_bytes=item_bytes)
+        else:
+            lanes.first[request.model].expect(rate_rps=rate_rps, item_bytes=item_bytes)
 
     def _finished(self, message: BatchFinished, now_s: float) -> None:
         sent = self._outbox.in_flight[message.batch_id]
@@ -323,7 +327,8 @@ class Engine:
         self._control.limits_changed(model, limits, served=model in self._queues)
         if model not in self._queues:
             return
-        self._queues[model].limit(limits)
+        for lane in self._queues.of_model(model):
+            lane.limit(limits)
         self._dispatcher.reassign_all(Cause.LIMITS, now_s=now_s)
 
     def _settings_changed(self, settings: EngineSettings, now_s: float) -> None:
@@ -332,26 +337,19 @@ class Engine:
         self._spending.configure(settings)
         self._let_in.configure(settings.tenants)
         self._control.settings_changed(settings)
-        self._drop_queues({model.name for model in settings.models})
+        for queued in self._queues.drop({model.name for model in settings.models}):
+            self._table.refuse(queued, not_served(queued.request.model))
         waiting, snapshot, new = self._dispatcher.withdraw_all(), self._snapshot(now_s), self._control.next_plan_id()
         self._adopt(best_plan(snapshot, plan_id=new, cause="settings", detail="reloaded", at_once=True))
         self._endings.watch_anew()
         self._dispatcher.assign_all(waiting, Cause.LIMITS, now_s=now_s)
 
-    def _drop_queues(self, served: set[str]) -> None:
-        for name in [name for name in self._queues if name not in served]:
-            for queued in self._queues.pop(name).take_all():
-                self._table.refuse(queued, not_served(name))
-
     def _adopt(self, plan: Plan) -> None:
         self._plan = plan
         for group in plan.groups:
-            model = self._control.model(group.model)
-            queues = self._queues.get(group.model)
-            if queues is None:
-                limits, tenants = self._control.limits(group.model), self._table.tenants
-                self._queues[group.model] = queues = ModelQueues(model, group, limits, tenants=tenants)
-            queues.adopt(model, group, partial(self._beliefs.warm_pool, group.model))
+            model, limits = self._control.model(group.model), self._control.limits(group.model)
+            warm_pool = partial(self._beliefs.warm_pool, group.model)
+            self._queues.adopt(model, group, warm_pool, limits=limits, tenants=self._table.tenants)
         self._dispatcher.follow(plan.plan_id)
         self._control.adopted(plan)
         self._refresh_queues(anew=True)
@@ -364,8 +362,9 @@ class Engine:
         self._revision = revision
         if moved:
             self._uplink.update(beliefs.uplink(now_s))
-        for name, queues in self._queues.items():
+        for queues in self._queues.all:
             if moved:
+                name = queues.model.name
                 edge_times = beliefs.edge_times(name, queues.lateness.prices.edge_percentile, now_s)
                 tables = [beliefs.function_times(name, buffer.plan, now_s) for buffer in queues.buffers]
                 queues.learn(edge_times, tables)

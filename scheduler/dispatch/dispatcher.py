@@ -14,7 +14,7 @@ which a request that the edge will not manage can still leave for a function.
 """
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain, islice
 
@@ -24,6 +24,7 @@ from scheduler.dispatch.function_buffer import FunctionBuffer, items_of
 from scheduler.dispatch.function_sending import FunctionSending
 from scheduler.dispatch.function_side import buffer_of, first_batch
 from scheduler.dispatch.hedging import Hedging
+from scheduler.dispatch.lanes import Lanes
 from scheduler.dispatch.model_queues import ModelQueues
 from scheduler.dispatch.next_in_line import next_in_line
 from scheduler.dispatch.offers import IN_DEMAND, NOT_ALLOWED, Offers
@@ -49,7 +50,7 @@ halved or doubled, cost and lateness stay within noise."""
 class Dispatcher:
     """Places requests and sends batches. Commands gather in the outbox."""
 
-    all_queues: Mapping[str, ModelQueues]
+    lanes: Lanes
     edge: EdgeSide
     function: FunctionSending
     table: RequestTable
@@ -67,7 +68,8 @@ class Dispatcher:
             now_s: the present.
             cause: why now, for the record.
         """
-        queues = self.all_queues[queued.request.model]
+        request, lanes = queued.request, self.lanes
+        queues = lanes.of(request) if request.shape_id else lanes.first[request.model]
         price = queues.late_cost(queued.request)
         choice = self.offers.compare(queues, queued, now_s=now_s, lateness_price=price)
         if choice.no_room_for is not None:
@@ -100,11 +102,11 @@ class Dispatcher:
             return
         queues.note_starved(now_s=now_s)
         if by_function.reason in IN_DEMAND:
-            buffer_of(queues, queued).note_demand(queued.request.items, now_s=now_s)
+            buffer_of(queues, queued).demand.note(queued.request.items, now_s=now_s)
 
     def give_up(self, queued: QueuedRequest, refusal: Refusal, now_s: float) -> None:
         """Refuses a request after a failure; the record holds why neither side takes it."""
-        queues = self.all_queues[queued.request.model]
+        queues = self.lanes.of(queued.request)
         price = queues.late_cost(queued.request)
         offers = self.offers.after_failure(queues, queued, now_s=now_s, lateness_price=price)
         self._note(queued, Cause.FAILURE, offers, -1, now_s=now_s, lateness_price=price)
@@ -142,13 +144,13 @@ class Dispatcher:
     def dispatch(self, now_s: float) -> None:
         """Sends whatever should leave now. Called after every change."""
         self.hedging.watch()
-        for queues in self.all_queues.values():
+        for queues in self.lanes.all:
             self._review(queues, now_s=now_s)
         if self.edge.occupancy.idle and self.edge.circuit.usable(now_s):
             self._send_edge(now_s)
         for queued, place in self.hedging.to_functions(now_s):
             self._note_move(queued, Cause.HEDGE, place, State.FUNCTION, now_s=now_s)
-        for queues in self.all_queues.values():
+        for queues in self.lanes.all:
             if queues.any_bisected:
                 self._send_halves(queues, now_s=now_s)
             if queues.overdue.items:
@@ -165,7 +167,7 @@ class Dispatcher:
         """Returns when a decision falls due if nothing happens before; inf for never."""
         self.hedging.watch()
         next_s = self.hedging.next_s(now_s)
-        for queues in self.all_queues.values():
+        for queues in self.lanes.all:
             for at_s in self._due_times_s(queues, now_s=now_s):
                 if now_s < at_s < next_s:
                     next_s = at_s
@@ -197,36 +199,36 @@ class Dispatcher:
 
     def remembered(self) -> Remembered:
         """Returns what the next process is told: the budgets of the classes."""
-        return self.budgets.part(self.all_queues)
+        return self.budgets.part(self.lanes.first)
 
     def follow(self, plan_id: int) -> None:
         """Notes which plan is in force, for the record; models that are new now get the budgets that they had."""
         self.plan_id = plan_id
-        self.budgets.take_up(self.all_queues)
+        self.budgets.take_up(self.lanes.first)
 
     def raise_caution(self) -> None:
         """Takes lateness seriously again, as after a change."""
-        for queues in self.all_queues.values():
+        for queues in self.lanes.all:
             queues.lateness.raise_caution()
 
     def starved(self, now_s: float) -> bool:
         """Whether a request without room on the edge might have gone to a function lately."""
-        return any(queues.starved(now_s) for queues in self.all_queues.values())
+        return any(queues.starved(now_s) for queues in self.lanes.all)
 
     def flush(self, now_s: float) -> None:
         """Sends gathered function batches without waiting for other requests, as when the daemon drains."""
-        for queues in self.all_queues.values():
+        for queues in self.lanes.all:
             for buffer in queues.buffers:
                 self.function.flush(buffer, queues, now_s=now_s, why=WhyLeft.DRAIN)
 
     def reassign_all(self, cause: Cause, *, now_s: float) -> None:
         """Decides again for all requests that wait, as after a backend went down or limits changed."""
-        for queues in self.all_queues.values():
+        for queues in self.lanes.all:
             self.assign_all(queues.take_all(), cause, now_s=now_s)
 
     def withdraw_all(self) -> tuple[QueuedRequest, ...]:
         """Takes all waiting requests out of the queues, as before a plan is adopted."""
-        return tuple(chain.from_iterable(queues.take_all() for queues in self.all_queues.values()))
+        return tuple(chain.from_iterable(queues.take_all() for queues in self.lanes.all))
 
     def assign_all(self, waiting: Iterable[QueuedRequest], cause: Cause, *, now_s: float) -> None:
         """Places requests that are in no queue."""
@@ -238,7 +240,7 @@ class Dispatcher:
             if self._send_edge_half(queues, now_s=now_s) or self._send_edge_batch(queues, now_s=now_s):
                 return
         # No request waits: an idle edge takes up those that a slow function has in hand, or deferred ones.
-        for queues in self.all_queues.values():
+        for queues in self.lanes.all:
             hedged = self.hedging.for_edge(queues, (), now_s=now_s)
             members = hedged or self.edge.deferred_batch(queues, now_s=now_s)
             if members:

@@ -1,12 +1,13 @@
 """The edge: one batch at a time, free, and worth filling well."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from scheduler.dispatch.circuit_breaker import Circuit
 from scheduler.dispatch.edge_batch import Composition, fill_up
 from scheduler.dispatch.edge_occupancy import EdgeOccupancy
+from scheduler.dispatch.lanes import Lanes
 from scheduler.dispatch.model_queues import ModelQueues
 from scheduler.dispatch.outbox import Outbox, Sending
 from scheduler.dispatch.pricing import BINDS_RARELY, edge_slope_s
@@ -53,7 +54,7 @@ lost and sent again is no failure."""
 class EdgeSide:
     """Which requests join the edge's next batch, and what that batch is when the edge becomes free."""
 
-    all_queues: Mapping[str, ModelQueues]
+    lanes: Lanes
     occupancy: EdgeOccupancy
     circuit: Circuit
     outbox: Outbox
@@ -163,8 +164,8 @@ class EdgeSide:
     def start_s(self, queues: ModelQueues, *, now_s: float, deadline_s: float) -> float:
         """Returns when a batch of this model could start: after the one in flight and those of more urgent models."""
         start_s = self.occupancy.free_at_s(now_s)
-        if len(self.all_queues) > 1:
-            for other in self.all_queues.values():
+        if len(self.lanes.all) > 1:
+            for other in self.lanes.all:
                 waiting = other.next_batch
                 if other is not queues and len(waiting) and waiting.first.request.deadline_s < deadline_s:
                     start_s += _times(other).median_s[min(waiting.items, other.edge_limit)]
@@ -237,7 +238,7 @@ class EdgeSide:
 
         Halves of a refused batch come before everything: their requests have waited longest.
         """
-        models = sorted((queues for queues in self.all_queues.values() if _has_candidates(queues)), key=_urgency_s)
+        models = sorted((queues for queues in self.lanes.all if _has_candidates(queues)), key=_urgency_s)
         if len(models) > 1 and self.tenants.shares and models[0].edge_later.items:
             # The backlog of one model is always the most urgent: whose tenants had least of the edge goes first.
             models.sort(key=lambda queues: self.tenants.least_level_s(queues.edge_later.kinds(), queues.next_batch))
@@ -285,7 +286,7 @@ class EdgeSide:
         if times is None or not deferred.items:
             return []
         # The next newcomer may be of any model.
-        others = self.all_queues.values()
+        others = self.lanes.all
         urgent_s = [c.slo_s for other in others for c in other.model.classes if c.name not in other.deferrable]
         max_s = DEFERRED_SHARE * min(urgent_s, default=math.inf)
         cap = max(1, min(queues.edge_cap, times.largest_within(max_s, safe=False)))

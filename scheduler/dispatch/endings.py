@@ -1,11 +1,10 @@
 """How requests end: when their batches come back, and when their deadlines pass while no batch has."""
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from heapq import heapify, heappop, heappush
 
-from scheduler.dispatch.model_queues import ModelQueues
+from scheduler.dispatch.lanes import Lanes
 from scheduler.dispatch.outbox import InFlightBatch
 from scheduler.dispatch.queue import QueuedRequest
 from scheduler.dispatch.refusals import Refusals, not_served
@@ -29,7 +28,7 @@ class Endings:
     else is known of the request than that it is late, so that the lateness price counts it then.
     """
 
-    all_queues: Mapping[str, ModelQueues]
+    lanes: Lanes
     table: RequestTable
     refusals: Refusals
     _due: list[tuple[float, int]] = field(default_factory=list)
@@ -38,7 +37,7 @@ class Endings:
     def watch(self, queued: QueuedRequest) -> None:
         """Notes the deadline of a request that arrived."""
         request, due = queued.request, self._due
-        if request.class_name in self.all_queues[request.model].served_late:
+        if request.class_name in self.lanes.first[request.model].served_late:
             return
         if len(due) > 2 * len(self.table.open) + SLACK:
             self._due = due = [entry for entry in due if entry[1] in self.table.open]
@@ -52,7 +51,7 @@ class Endings:
         """
         watched = {request_id for _, request_id in self._due}
         for request_id, queued in self.table.open.items():
-            queues = self.all_queues.get(queued.request.model)
+            queues = self.lanes.get(queued.request)
             if queues is not None and request_id not in watched and not queues.serves_late(queued):
                 heappush(self._due, (_refused_at_s(queued), request_id))
 
@@ -77,7 +76,7 @@ class Endings:
             return
         queued.cancel()
         if queued.state is not State.IN_FLIGHT:
-            self.all_queues[queued.request.model].remove(queued)
+            self.lanes.of(queued.request).remove(queued)
             self.table.cancel(queued)
 
     def answer(self, sent: InFlightBatch, now_s: float) -> None:
@@ -102,18 +101,18 @@ class Endings:
                 self._record(queued, late=True)
             elif queued.cancelled and queued.state is State.IN_FLIGHT:
                 self.table.cancel(queued)
-            elif queued.open and sent.batch.model not in self.all_queues:
+            elif queued.open and sent.batch.model not in self.lanes:
                 self.table.requeue(queued)
                 self.table.refuse(queued, not_served(sent.batch.model))
 
     def _record(self, queued: QueuedRequest, *, late: bool) -> None:
         queued.expire(over=True)
-        queues = self.all_queues.get(queued.request.model)
+        queues = self.lanes.first.get(queued.request.model)
         if queues is not None:
             queues.lateness.record(queued.request.class_name, late)
 
     def _refuse(self, queued: QueuedRequest, now_s: float) -> None:
-        queues = self.all_queues.get(queued.request.model)
+        queues = self.lanes.get(queued.request)
         if queues is not None and queues.serves_late(queued):
             return
         refusal = self.refusals.no_answer(queues, queued, now_s=now_s)

@@ -1,11 +1,11 @@
 """What becomes of the requests of a batch that failed."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 from scheduler.dispatch.dispatcher import Dispatcher
 from scheduler.dispatch.edge_side import EdgeSide
 from scheduler.dispatch.function_side import FunctionSide
+from scheduler.dispatch.lanes import Lanes
 from scheduler.dispatch.model_queues import ModelQueues
 from scheduler.dispatch.outbox import InFlightBatch, unanswered
 from scheduler.dispatch.queue import QueuedRequest
@@ -24,7 +24,7 @@ second refusal the limit is below what is granted."""
 class Failures:
     """Each request of a failed batch is sent to the other side once, if that still helps, and otherwise refused."""
 
-    all_queues: Mapping[str, ModelQueues]
+    lanes: Lanes
     edge: EdgeSide
     function: FunctionSide
     table: RequestTable
@@ -52,7 +52,7 @@ class Failures:
             self._send_to_the_other(queued, sent.batch.backend, failure, now_s=now_s)
 
     def _send_to_the_other(self, queued: QueuedRequest, failed: Backend, failure: Failure, *, now_s: float) -> None:
-        queues = self.all_queues[queued.request.model]
+        queues = self.lanes.of(queued.request)
         if queued.failed_on is None:
             queued.fail_on(failed)
             if failed is Backend.EDGE and self.function.in_time(queues, queued, now_s=now_s):
@@ -70,7 +70,7 @@ class Failures:
                 message = f"the {sent.batch.backend.value} refused the request: {failure.message}"
                 self.table.refuse(queued, Refusal(RefusalKind.BAD_REQUEST, message))
             return
-        queues, backend = self.all_queues[sent.batch.model], sent.batch.backend
+        queues, backend = self.lanes.of(sent.members[0].request), sent.batch.backend
         middle = (len(members) + 1) // 2
         for half in filter(None, (tuple(members[:middle]), tuple(members[middle:]))):
             if self._takes_half(queues, backend, half):

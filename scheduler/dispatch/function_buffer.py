@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from scheduler.dispatch.demand import Demand
 from scheduler.dispatch.lateness_price import BufferPrices, LatenessPrice
 from scheduler.dispatch.queue import DeadlineOrder, QueuedRequest
 from scheduler.domain.batches import WhyLeft
@@ -15,9 +16,6 @@ from scheduler.domain.plans import BufferPlan, Limits, ModelSettings
 from scheduler.domain.requests import Place
 from scheduler.domain.service_times import ServiceTimes
 
-DEMAND_MEMORY_S = 2.0
-"""Seconds after which demand for functions is forgotten. Judgement: in simulations of 3,000 requests halving or
-doubling it changes cost within noise."""
 COLD_LOOK_S = 0.1
 """How often the risk of a cold start is looked at anew. Judgement: in simulations of 3,000 requests halving or doubling
 it changes cost within noise."""
@@ -107,6 +105,8 @@ class FunctionBuffer:
     rate_rps: float = 0.0
     """Items a second of its classes just now."""
     item_bytes: float = 0.0
+    demand: Demand = field(default_factory=Demand)
+    """Items that functions are wanted for; common to the buffers of all lanes."""
     cold: float = 0.0
     """Probability that a batch sent now meets a cold start."""
     cold_start_s: float = 0.0
@@ -122,8 +122,6 @@ class FunctionBuffer:
     _cold_factor: float = 1.0
     """On the pool's forecasts: a batch that is overdue says more than they know."""
     _joined_s: deque[float] = field(default_factory=lambda: deque(maxlen=JOINS))
-    _demanded_items: float = 0.0
-    _demanded_at_s: float = 0.0
     closes_for: WhyLeft = WhyLeft.PRICE
     """Why it must leave when it must."""
     _closes_at_s: float | None = None
@@ -185,9 +183,16 @@ class FunctionBuffer:
 
     def inherit(self, before: "FunctionBuffer") -> None:
         """Takes over tables, prices and demand from the buffer of an earlier plan for the same requests."""
-        self.times, self.prices = before.times, before.prices
-        self._demanded_items, self._demanded_at_s = before._demanded_items, before._demanded_at_s
+        self.times, self.prices, self.demand = before.times, before.prices, before.demand
         self._joined_s = before._joined_s
+
+    def stand_beside(self, first: "FunctionBuffer") -> None:
+        """Begins with what is known of the buffer of the model's first lane, for the same plan."""
+        self.demand = first.demand
+        if self.times is None:
+            self.times, self.prices = first.times, first.prices
+            self.cold, self.cold_start_s, self._cold_factor = first.cold, first.cold_start_s, first._cold_factor
+            self.starts_s, self.start_price = first.starts_s, first.start_price
 
     def learn(self, times: ServiceTimes | None) -> bool:
         """Takes over service tables; returns whether they are others than before."""
@@ -276,17 +281,6 @@ class FunctionBuffer:
         # A request whose class a reload took away waits as little as the strictest class.
         hold_s = min(self.plan.timeouts_s.values()) if request.class_name not in self.slos_s else self.hold_s(queued)
         return request.arrived_at_s + hold_s - missing_s
-
-    def note_demand(self, items: int, *, now_s: float) -> None:
-        """Counts items that functions take or should have taken: warming calls are sent for them."""
-        self._demanded_items *= math.exp((self._demanded_at_s - now_s) / DEMAND_MEMORY_S)
-        self._demanded_items += items
-        self._demanded_at_s = now_s
-
-    @property
-    def demand_rps(self) -> float:
-        """Items a second that functions were wanted for lately; older demand counts less and less."""
-        return self._demanded_items / DEMAND_MEMORY_S
 
     @property
     def joining_rps(self) -> float:

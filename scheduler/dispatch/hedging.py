@@ -1,13 +1,14 @@
 """Sends a second copy of a request that is about to be late on one side to the other, once, if that still helps."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from scheduler.dispatch.edge_side import EdgeSide
 from scheduler.dispatch.function_buffer import items_of
 from scheduler.dispatch.function_sending import FunctionSending
 from scheduler.dispatch.function_side import first_batch
+from scheduler.dispatch.lanes import Lanes
 from scheduler.dispatch.model_queues import ModelQueues
 from scheduler.dispatch.outbox import InFlightBatch, Outbox
 from scheduler.dispatch.queue import QueuedRequest
@@ -35,7 +36,7 @@ noise."""
 class Hedging:
     """Watches the batches in flight. The first answer counts; what the other costs is booked like any batch."""
 
-    all_queues: Mapping[str, ModelQueues]
+    lanes: Lanes
     edge: EdgeSide
     function: FunctionSending
     outbox: Outbox
@@ -64,7 +65,7 @@ class Hedging:
                 continue
             sent = self.outbox.in_flight[batch_id]
             self.look_at_s[batch_id] = now_s + max(LOOK_AGAIN * sent.batch.predicted_service_s, LOOK_AGAIN_MIN_S)
-            queues = self.all_queues.get(sent.batch.model)
+            queues = self.lanes.of_batch(sent)
             if sent.batch.backend is Backend.EDGE and queues is not None and queues.has_functions:
                 better = [q for q in sent.members if self._better_by_function(queues, q, sent, now_s)]
                 hedged += self._send(better, queues, now_s)
@@ -80,9 +81,9 @@ class Hedging:
         taken: list[QueuedRequest] = []
         for batch_id, look_at_s in self.look_at_s.items():
             sent = self.outbox.in_flight.get(batch_id)
-            if look_at_s > now_s or sent is None or sent.batch.model != queues.model.name:
+            if look_at_s > now_s or sent is None or sent.batch.backend is Backend.EDGE:
                 continue
-            if sent.batch.backend is Backend.EDGE:
+            if self.lanes.of_batch(sent) is not queues:
                 continue
             by_function = queues.times_of(sent.batch)
             for queued in sent.members:
@@ -133,7 +134,7 @@ class Hedging:
         return gone
 
     def _overdue_s(self, sent: InFlightBatch) -> float:
-        batch, queues = sent.batch, self.all_queues.get(sent.batch.model)
+        batch, queues = sent.batch, self.lanes.of_batch(sent)
         times = None if queues is None else queues.times_of(batch)
         if queues is None or times is None or batch.warming or not math.isfinite(batch.predicted_finish_s):
             return math.inf

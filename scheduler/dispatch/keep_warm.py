@@ -1,13 +1,12 @@
 """Warming calls: what they are weighed with, and sending those that pay."""
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
 from scheduler.dispatch.function_buffer import FunctionBuffer
 from scheduler.dispatch.function_sending import FunctionSending
-from scheduler.dispatch.model_queues import ModelQueues
+from scheduler.dispatch.lanes import Lanes
 from scheduler.dispatch.uplink import UplinkOccupancy
 from scheduler.domain.plans import BufferPlan, GroupPlan
 
@@ -39,7 +38,7 @@ def warming_terms(buffer: FunctionBuffer, uplink: UplinkOccupancy) -> WarmingTer
     late = buffer.known_times.late_probability(size, time_left_s)
     return WarmingTerms(
         batch_items=size,
-        demand_rps=buffer.demand_rps,
+        demand_rps=buffer.demand.rps,
         service_s=buffer.known_times.median_s[size],
         call_cost=buffer.tier.price.cost(0.0),
         lateness_cost=size * buffer.lateness.highest_late_cost(buffer.slos_s) * late,
@@ -60,13 +59,15 @@ class WarmingPolicy(Protocol):
 class KeepWarm:
     """Sends the warming calls whose price is below the lateness that they prevent."""
 
-    all_queues: Mapping[str, ModelQueues]
+    lanes: Lanes
     sending: FunctionSending
 
     def send_calls(self, policy: WarmingPolicy, now_s: float) -> None:
         """Sends the calls that pay, as far as slots are free and the spend caps leave room after all that is held."""
         side = self.sending.side
-        waiting = [(queues, buffer) for queues in self.all_queues.values() for buffer in queues.buffers if buffer.cap]
+        # Instances and demand are common to the lanes of a model: they are weighed with its usual batches.
+        lanes = self.lanes.busiest() if self.lanes.several else self.lanes.all
+        waiting = [(queues, buffer) for queues in lanes for buffer in queues.buffers if buffer.cap]
         if waiting:
             policy.weighing_warmth(now_s)
         # Over a link that is down a call would take for ever, and keep nothing warm.
@@ -81,5 +82,5 @@ class KeepWarm:
     def _affords(self, buffer: FunctionBuffer, *, now_s: float) -> bool:
         """Whether the caps have room for a call after what is in flight and what all gathered batches will cost."""
         side = self.sending.side
-        gathered = [side.max_cost_gathered(one) for queues in self.all_queues.values() for one in queues.buffers]
+        gathered = [side.max_cost_gathered(one) for queues in self.lanes.all for one in queues.buffers]
         return side.ledger.cap.allows(math.fsum(gathered) + side.max_cost(buffer, 1), now_s)

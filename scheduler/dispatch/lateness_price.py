@@ -126,6 +126,10 @@ class LatenessPrice:
             for c in classes
         }
 
+    def share(self, other: "LatenessPrice") -> None:
+        """Has its budgets in common with another lane of the model."""
+        self.budgets = other.budgets
+
     def reprice(self, prices: Prices) -> None:
         """Takes over new prices."""
         self.prices = prices

@@ -89,6 +89,11 @@ class ModelQueues:
         return self.next_batch, self.edge_later, *gathered, self.overdue, self.deferred
 
     @property
+    def waits(self) -> bool:
+        """Whether any request waits."""
+        return self.any_bisected or any(order.items for order in self.orders)
+
+    @property
     def has_functions(self) -> bool:
         """Whether there is a function that takes batches at all."""
         return any(buffer.cap for buffer in self.buffers)
@@ -183,20 +188,35 @@ class ModelQueues:
         for buffer, own in zip(self.buffers, buffer_prices, strict=True):
             buffer.reprice(own)
 
-    def adopt(self, model: ModelSettings, plan: GroupPlan, warm_pool: Callable[[str], WarmPool | None]) -> None:
+    def adopt(
+        self,
+        model: ModelSettings,
+        plan: GroupPlan,
+        warm_pool: Callable[[str], WarmPool | None],
+        *,
+        beside: "ModelQueues | None" = None,
+    ) -> None:
         """Follows a new plan, and settings that may have changed with it. No request may be waiting.
 
         Args:
             model: the settings.
             plan: the new plan.
             warm_pool: returns what is known of a tier's instances.
+            beside: the model's first lane, which has adopted the plan; None: this is it.
         """
         waits = self.gathered_items or self.edge_later.items or self.overdue.items
         assert not waits, "what waits is withdrawn, and placed again under the new plan"
         self.model, self.plan = model, plan
-        self.lateness.adopt(model.classes)
+        if beside is None:
+            self.lateness.adopt(model.classes)
+        else:
+            self.lateness.share(beside.lateness)
         self.buffers = tuple([self._buffer(buffer_plan, warm_pool(buffer_plan.tier)) for buffer_plan in plan.buffers])
         self._routes = Routes(self.buffers)
+        if beside is not None:
+            self.edge_times = beside.edge_times
+            for buffer, first in zip(self.buffers, beside.buffers, strict=True):
+                buffer.stand_beside(first)
         self.expect(rate_rps=self.rate_rps, item_bytes=self.item_bytes)
         self.limit(self.limits)
         self.edge_only = frozenset(c.name for c in model.classes if c.edge_only)

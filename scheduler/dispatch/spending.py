@@ -1,12 +1,11 @@
 """Asks the ledger that outlives the process for money ahead of use, so that no batch waits for a disk."""
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TypedDict
 
 from scheduler.dispatch.function_side import FunctionSide
-from scheduler.dispatch.model_queues import ModelQueues
+from scheduler.dispatch.lanes import Lanes
 from scheduler.dispatch.outbox import Outbox
 from scheduler.dispatch.spend_cap import STATE, Lease, OverCap
 from scheduler.domain.bills import Spent
@@ -38,7 +37,7 @@ class Spending:
     """Keeps so much leased that the next batches can be sent, and gives back what is not needed."""
 
     side: FunctionSide
-    all_queues: Mapping[str, ModelQueues]
+    lanes: Lanes
     outbox: Outbox
     asked_at_s: float = math.inf
     """When the request was made that is not answered yet; inf: none is."""
@@ -102,7 +101,7 @@ class Spending:
         a_slice = max(SLICE * min(c for c in self._caps if c is not None), lease.batch_cost)
         if a_slice <= 0:
             return
-        gathered = sum(self.side.max_cost_gathered(b) for q in self.all_queues.values() for b in q.buffers)
+        gathered = sum(self.side.max_cost_gathered(b) for q in self.lanes.all for b in q.buffers)
         enough = max(a_slice / 2, lease.batch_cost) + gathered
         if lease.left >= enough and lease.closed_by != STATE:
             lease.closed_by = ""
@@ -127,7 +126,7 @@ class Spending:
         if now_s < self._looked_at_s + LOOK_S:
             return
         self._looked_at_s = now_s
-        buffers = [buffer for queues in self.all_queues.values() for buffer in queues.buffers if buffer.cap]
+        buffers = [buffer for queues in self.lanes.all for buffer in queues.buffers if buffer.cap]
         lease.batch_cost = max([self.side.max_cost(buffer, buffer.cap) for buffer in buffers], default=0.0)
 
     def _give_back(self, lease: Lease, enough: float, a_slice: float) -> None:

@@ -1,11 +1,11 @@
 """Which requests are let in when no more can be held: a tenant within its share takes the place of one beyond it."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from heapq import merge
 
 from scheduler.dispatch.function_side import FunctionSide
-from scheduler.dispatch.model_queues import ModelQueues
+from scheduler.dispatch.lanes import Lanes
 from scheduler.dispatch.queue import QueuedRequest, deadline_order
 from scheduler.dispatch.refusals import crowded_out, expected_drain_s, no_room
 from scheduler.dispatch.request_table import RequestTable
@@ -26,7 +26,7 @@ class TenantAdmission:
 
     table: RequestTable
     function: FunctionSide
-    all_queues: Mapping[str, ModelQueues]
+    lanes: Lanes
 
     def configure(self, tenants: Sequence[TenantSettings]) -> None:
         """Takes over reloaded tenants."""
@@ -45,7 +45,7 @@ class TenantAdmission:
             return False
         victims = self._making_room(request)
         for victim in victims:
-            self.all_queues[victim.request.model].remove(victim)
+            self.lanes.of(victim.request).remove(victim)
             self.table.refuse(victim, crowded_out(tenants.label(victim), self._drain_s()))
         return bool(victims)
 
@@ -76,7 +76,7 @@ class TenantAdmission:
         return no_room(self.table.admission, self._drain_s())
 
     def _drain_s(self) -> float:
-        return expected_drain_s(self.all_queues.values(), self.function.max_in_flight)
+        return expected_drain_s(self.lanes.all, self.function.max_in_flight)
 
     def _load(self, label: str, requests: int, body_bytes: int) -> float:
         """Returns how much that is of what may be held, for a tenant's share: requests or bytes, whichever is more."""
@@ -87,7 +87,7 @@ class TenantAdmission:
     def _latest(self, label: str) -> Iterator[QueuedRequest]:
         """Yields the waiting requests of a tenant, those first that are least likely to be answered soon."""
         tenants = self.table.tenants
-        for queues in self.all_queues.values():
+        for queues in self.lanes.all:
             for line in (queues.overdue, queues.edge_later):
                 own = [reversed(kind) for kind in line.kinds() if tenants.label(kind[0]) == label]
                 yield from merge(*own, key=deadline_order, reverse=True)

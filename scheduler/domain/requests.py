@@ -85,6 +85,9 @@ class Request:
     attempts: tuple[Attempt, ...] = ()
     reserve_s: float = 0.0
     """What the shell keeps for its own work: the client's deadline is so much after `deadline_s`."""
+    shape_id: int = 0
+    """Number of the shapes of its items: requests of a model share a batch only if theirs are equal. Always 0 where
+    the model's shapes are fixed."""
 
     def sent_with(self, attempt: Attempt) -> "Request":
         """Returns the request with one more attempt. Written out, because `replace` takes five times as long."""
@@ -100,4 +103,5 @@ class Request:
             self.tenant,
             (*self.attempts, attempt),
             self.reserve_s,
+            self.shape_id,
         )

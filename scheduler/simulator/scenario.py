@@ -52,6 +52,7 @@ class SimulatedModel:
         tiers: function configurations with their true latency models; empty if no function serves the model.
         request_bytes: bytes of each request on the wire.
         max_items: the largest number of items in a batch.
+        shapes: shares of the shapes of its requests' items, relative; requests of unlike shapes share no batch.
     """
 
     name: str
@@ -61,6 +62,7 @@ class SimulatedModel:
     tiers: tuple[FunctionTier, ...]
     request_bytes: int
     max_items: int
+    shapes: tuple[float, ...] = (1.0,)
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +122,7 @@ class Scenario:
         bandwidth: of the uplink.
         rtt_s: round trip to the functions, seconds.
         max_items: the largest number of items in a batch.
+        shapes: shares of the shapes of requests' items; only the engine tells shapes apart, other policies do not.
         max_function_in_flight: setting of the engine.
         changepoints, changepoint_package: settings of the engine.
         told_changes: whether the engine is told the true times of changes instead of using detectors; for ablations.
@@ -148,6 +151,7 @@ class Scenario:
     bandwidth: Bandwidth = AMPLE
     rtt_s: float = 0.0
     max_items: int = 128
+    shapes: tuple[float, ...] = (1.0,)
     max_function_in_flight: int = CONCURRENCY
     changepoints: bool = True
     changepoint_package: bool = False
@@ -172,6 +176,7 @@ class Scenario:
                 tiers=self.tiers,
                 request_bytes=self.request_bytes,
                 max_items=self.max_items,
+                shapes=self.shapes,
             ),
         )
 

@@ -7,6 +7,7 @@ A scenario file may hold these keys, all optional:
     bandwidth_steps = [[0, 4.0], [60, 0.5]]      # start s, MB/s
     edge_rows = [[1, 0.141], [8, 0.19]]          # measured: items, seconds; beyond them --edge's slope continues
     max_items = 64                               # largest number of items in a batch
+    shapes = [0.9, 0.1]                          # shares of shapes of items: unlike ones share no batch of the engine's
     function_concurrency = 300                   # busy instances of a tier at which calls get 429
     max_function_in_flight = 300                 # the engine's limit of calls in flight
     changepoints = "native"                      # or "package" (extra bcd); "off": changes cause no new plan
@@ -46,6 +47,7 @@ A scenario file may hold these keys, all optional:
     on_functions = true
     request_bytes = 24000                        # absent: --request-bytes
     max_items = 64
+    shapes = [1]                                 # as above
     [[model.class]]                              # keys as in [[class]]; absent: the [[class]] tables
     name = "photo"
     [[model.tier]]                               # keys as in [[tier]]; absent: the [[tier]] tables
@@ -104,6 +106,7 @@ def read_scenario(path: Path, base: Scenario) -> Scenario:
         rate_steps=keys.pairs("rate_steps"),
         bursts=_bursts(keys),
         max_items=keys.whole("max_items", base.max_items),
+        shapes=keys.shares("shapes", base.shapes),
         concurrency=keys.whole("function_concurrency", base.concurrency),
         max_function_in_flight=keys.whole("max_function_in_flight", base.max_function_in_flight),
         changepoints=base.changepoints if changepoints is None else changepoints != "off",
@@ -235,6 +238,7 @@ def _model(keys: "_Keys", base: Scenario) -> SimulatedModel:
         tiers=tiers if on_functions else (),
         request_bytes=keys.whole("request_bytes", base.request_bytes),
         max_items=max_items,
+        shapes=keys.shares("shapes", base.shapes),
     )
     keys.done()
     return model
@@ -336,6 +340,12 @@ class _Keys:
 
     def pairs(self, key: str) -> Pairs:
         return tuple((first, second) for first, second in self.rows(key, 2))
+
+    def shares(self, key: str, default: tuple[float, ...]) -> tuple[float, ...]:
+        value = self.take(key, list(default))
+        if not isinstance(value, list) or not value:
+            raise ScenarioError(f"{self.where}: {key} must be a list of numbers above 0, not {value!r}")
+        return tuple(self._number(key, share) for share in value)
 
     def rows(self, key: str, width: int) -> list[list[float]]:
         """Returns a list of rows of numbers; an empty list if the key is absent."""

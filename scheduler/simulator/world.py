@@ -22,11 +22,11 @@ from scheduler.workloads import Workload, with_bursts
 
 
 def generators(seed: int) -> tuple[np.random.Generator, ...]:
-    """Returns independent generators for arrivals, classes, edge noise, function noise, bursts and tenants.
+    """Returns independent generators for arrivals, classes, edge noise, function noise, bursts, tenants and shapes.
 
     They are independent so that two policies are simulated with the same arrivals and the same noise.
     """
-    return tuple(np.random.default_rng(child) for child in np.random.SeedSequence(seed).spawn(6))
+    return tuple(np.random.default_rng(child) for child in np.random.SeedSequence(seed).spawn(7))
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +49,7 @@ def _kinds(scenario: Scenario) -> list[_Kind]:
 def make_requests(scenario: Scenario, workload: Workload) -> list[Request]:
     """Returns the requests of a workload, and the bursts of single tenants; ids ascend from 1.
 
-    Models, classes and tenants are drawn by their shares.
+    Models, classes, tenants and shapes are drawn by their shares.
     """
     kinds, arrivals = _kinds(scenario), _arrivals(scenario, workload)
     if len(kinds) == 1:
@@ -57,10 +57,15 @@ def make_requests(scenario: Scenario, workload: Workload) -> list[Request]:
     else:
         shares = np.array([kind.share for kind in kinds])
         drawn = generators(scenario.seed)[1].choice(len(kinds), len(arrivals), p=shares / shares.sum()).tolist()
+    shapes = generators(scenario.seed)[6]
     return [
-        _request(request_id, arrived_at_s, kinds[which], tenant)
+        _request(request_id, arrived_at_s, kinds[which], tenant, _shape_id(kinds[which].model.shapes, shapes))
         for request_id, ((arrived_at_s, tenant), which) in enumerate(zip(arrivals, drawn, strict=True), start=1)
     ]
+
+
+def _shape_id(shares: Sequence[float], rng: np.random.Generator) -> int:
+    return int(rng.choice(len(shares), p=np.array(shares) / sum(shares))) if len(shares) > 1 else 0
 
 
 def _arrivals(scenario: Scenario, workload: Workload) -> list[tuple[float, str]]:
@@ -79,7 +84,7 @@ def _arrivals(scenario: Scenario, workload: Workload) -> list[tuple[float, str]]
     return sorted(arrivals)
 
 
-def _request(request_id: int, arrived_at_s: float, kind: _Kind, tenant: str) -> Request:
+def _request(request_id: int, arrived_at_s: float, kind: _Kind, tenant: str, shape_id: int) -> Request:
     service_class = kind.kind.service_class
     return Request(
         request_id=request_id,
@@ -90,6 +95,7 @@ def _request(request_id: int, arrived_at_s: float, kind: _Kind, tenant: str) -> 
         class_name=service_class.name,
         priority=kind.kind.priority,
         tenant=tenant,
+        shape_id=shape_id,
     )
 
 

@@ -151,6 +151,8 @@ class World:
     lending_s: float | None = 0.01
     """Seconds that the ledger takes; None: it cannot be written."""
     draining: bool = False
+    shapes: int = 1
+    """Of the requests that arrive: every request is of one of so many."""
     events: list[tuple[float, int, Message]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -175,8 +177,12 @@ class World:
                 class_name=CLASSES[kind].name,
                 tenant=SENDERS[request_id % 5 % len(SENDERS)],
                 priority=1 + request_id % 2,
+                shape_id=request_id % 11 % self.shapes,
             )
             self._inbox.append(RequestArrived(self.requests[request_id]))
+
+    def vary(self, shapes: int) -> None:
+        self.shapes = shapes
 
     def cancel(self, which: int) -> None:
         alive = [i for i in self.requests if i not in self.ended]
@@ -295,6 +301,7 @@ class World:
         for request in members:
             assert self.ended.get(request.request_id) is None or request.request_id in gone, "sent after its end"
             assert request.model == batch.model
+            assert request.shape_id == members[0].shape_id, f"{members[0]} and {request} share a batch"
             kind = self._model(batch).service_class(request.class_name)
             assert batch.backend is Backend.EDGE or not kind.edge_only, f"{request} left the site"
             late = kind.serve_late or self._serves_late

@@ -46,6 +46,7 @@ steps = st.one_of(
     _step("reload", st.sampled_from(SETTINGS)),
     _step("treat", st.sampled_from(list(Backend)), moods),
     _step("plan_in", st.sampled_from([0.0, 0.1, 45.0])),
+    _step("vary", st.sampled_from([1, 2, 4, 11])),
     _step("lend_in", st.sampled_from([0.01, 0.3, 5.0, None])),
     _step("drain"),
 )
