@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from scheduler import wire
 from scheduler.daemon.calls import Answer, InferenceCall
+from scheduler.daemon.shapes import ShapeIds
 from scheduler.daemon.spans import RequestSpans
 from scheduler.wire import Tensor, WireError
 
@@ -36,6 +37,7 @@ class BodyStore:
         """Starts empty."""
         self._pending: dict[int, PendingCall] = {}
         self._bytes = 0
+        self._shapes = ShapeIds()
         self._empty = asyncio.Event()
         self._empty.set()
 
@@ -64,9 +66,14 @@ class BodyStore:
         """Waits until every call has ended."""
         await self._empty.wait()
 
+    def shape_id(self, call: InferenceCall) -> int:
+        """Returns the number that tells the shapes of a call's items from those of other calls that are held."""
+        return self._shapes.id_of(call.model, call.item_shapes)
+
     def add(self, pending: PendingCall) -> None:
         """Holds a call until `pop`."""
         self._pending[pending.request_id] = pending
+        self._shapes.opened(pending.call.model, pending.call.item_shapes)
         self._bytes += pending.call.body_bytes
         self._empty.clear()
 
@@ -75,6 +82,7 @@ class BodyStore:
         pending = self._pending.pop(request_id, None)
         if pending is not None:
             self._bytes -= pending.call.body_bytes
+            self._shapes.closed(pending.call.model, pending.call.item_shapes)
         if not self._pending:
             self._empty.set()
         return pending
@@ -95,15 +103,6 @@ def joined_inputs(calls: Sequence[InferenceCall]) -> tuple[Tensor, ...]:
     if any(tensors.keys() != names for tensors in by_name):
         raise WireError("requests with different inputs cannot share a batch; send the same inputs in each")
     return tuple(wire.concat([tensors[name] for tensors in by_name]) for name in names)
-
-
-def parted_outputs(outputs: Sequence[Tensor], counts: Sequence[int]) -> list[tuple[Tensor, ...]]:
-    """Returns each request's rows of every output; `counts` are the requests' items, in the batch's order.
-
-    Raises:
-        WireError: an output does not have as many rows as the batch has items.
-    """
-    return list(zip(*(wire.split(output, counts) for output in outputs), strict=True))
 
 
 def whole_failure(outputs: Sequence[Tensor]) -> str:

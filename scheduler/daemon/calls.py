@@ -33,6 +33,13 @@ class InferenceCall:
     """Whether the record of its function batch shall hold the end of the container's log."""
     trace: TraceContext | None = None
     """The trace that the client's headers name; None: none."""
+    ragged: frozenset[str] = frozenset()
+    """Names of the model's ragged outputs."""
+
+    @property
+    def item_shapes(self) -> tuple[tuple[int, ...], ...]:
+        """The shape of one item of each input; calls share a batch only if these are equal."""
+        return tuple([tensor.shape[1:] for tensor in self.inputs])
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +89,9 @@ class Refused(EdgeburstError):
         self.request_id = request_id
 
 
-def request_of(call: InferenceCall, settings: EngineSettings, *, request_id: int, answer_reserve_s: float) -> Request:
+def request_of(
+    call: InferenceCall, settings: EngineSettings, *, request_id: int, answer_reserve_s: float, shape_id: int = 0
+) -> Request:
     """Returns the request that the engine gets for a call.
 
     Args:
@@ -90,6 +99,7 @@ def request_of(call: InferenceCall, settings: EngineSettings, *, request_id: int
         settings: the models and their classes.
         request_id: the number of the call.
         answer_reserve_s: part of the deadline for the daemon's own work; at most half the deadline is used.
+        shape_id: number of the shapes of its items.
 
     Raises:
         Refused: the model or the class does not exist.
@@ -108,6 +118,7 @@ def request_of(call: InferenceCall, settings: EngineSettings, *, request_id: int
         priority=call.priority,
         tenant=call.tenant,
         reserve_s=reserve_s,
+        shape_id=shape_id,
     )
 
 

@@ -5,8 +5,9 @@ import logging
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 
+from scheduler import wire
 from scheduler.daemon.backends.batch_send import BatchSend, Clock, InferenceBackend, Reply, SendFailed
-from scheduler.daemon.bodies import PendingCall, joined_inputs, parted_outputs
+from scheduler.daemon.bodies import PendingCall, joined_inputs
 from scheduler.daemon.calls import Answer
 from scheduler.daemon.logs import fields, log
 from scheduler.daemon.records import BatchRecord, BatchRing, batch_bill, billed_s, items_by_tenant
@@ -121,7 +122,8 @@ class BatchSender:
         """Starts to send a batch; its outcome is posted later, at its `give_up_at_s` at the latest."""
         wants_log = any(member.call.log_tail for member in members)
         spans = self._tracer.sent(batch, members, now_s)
-        send = BatchSend(batch, tier, now_s, wants_log=wants_log, trace=spans.context)
+        ragged = members[0].call.ragged if members else frozenset[str]()
+        send = BatchSend(batch, tier, now_s, wants_log=wants_log, ragged=ragged, trace=spans.context)
         pending = _PendingBatch(send, members, spans)
         self._pending[batch.batch_id] = pending
         self._ring.sent(batch)
@@ -215,7 +217,8 @@ class BatchSender:
     def _succeed(self, pending: _PendingBatch, reply: Reply) -> None:
         batch = pending.batch
         try:
-            parts = parted_outputs(reply.outputs, [member.call.items for member in pending.members])
+            counts = [member.call.items for member in pending.members]
+            parts = wire.part_outputs(reply.outputs, counts, pending.send.ragged)
         except WireError as error:
             raise SendFailed(Failure(FailureKind.BROKEN, str(error)), reply.report) from None
         if pending.given_up is not None:

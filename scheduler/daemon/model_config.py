@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from scheduler.daemon.ingress.model_metadata import ModelCard, TensorSpec
+from models.card import TensorSpec
+from scheduler.daemon.ingress.model_metadata import ModelCard
 from scheduler.domain.plans import Limits, Plan
 
 PLATFORM = "edgeburst"

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import math
 
-from scheduler.daemon.ingress.model_metadata import ModelCard, TensorSpec
+from models.card import TensorSpec
+from scheduler.daemon.ingress.model_metadata import ModelCard
 from scheduler.wire import DATATYPES, JSON_LENGTH_HEADER, InferRequest, Tensor, WireError
 from scheduler.wire.tensor import check_raw
 

@@ -151,7 +151,13 @@ class Runner:
         if self._over is not None:
             raise Refused(self._over)
         reserve_s = self._answer_reserve_s
-        request = request_of(call, self._settings, request_id=next(self._ids), answer_reserve_s=reserve_s)
+        request = request_of(
+            call,
+            self._settings,
+            request_id=next(self._ids),
+            answer_reserve_s=reserve_s,
+            shape_id=self._bodies.shape_id(call),
+        )
         self._explanations.arrived(request.request_id, call.client_id)
         pending = PendingCall(request.request_id, call, asyncio.get_running_loop().create_future())
         pending.spans = self._tracer.begin(call, request.request_id)

@@ -149,7 +149,8 @@ class Apply:
         batch_id = f"probe-{secrets.token_hex(4)}"
         frame = probe_frame(tier.probe, model=tier.model, batch_id=batch_id)
         limit_s = float(tier.configuration["timeout"]) + _COLD_START_S
-        check_answer(self.platform.invoke(tier.function, qualifier, frame, limit_s=limit_s), batch_id=batch_id)
+        invoked = self.platform.invoke(tier.function, qualifier, frame, limit_s=limit_s)
+        check_answer(invoked, batch_id=batch_id, ragged=tier.ragged)
 
     def _point(self, tier: Tier, version_id: str, weights: Mapping[str, float], *, exists: bool) -> None:
         mark = self.deployment.mark

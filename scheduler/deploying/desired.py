@@ -23,6 +23,7 @@ class Tier:
         configuration: the function's configuration, in the provider's fields.
         provisioned: number of instances that are kept for the alias.
         probe: a request with one item that the model must answer.
+        ragged: names of the model's ragged outputs.
     """
 
     name: str
@@ -32,6 +33,7 @@ class Tier:
     configuration: Mapping[str, Any]
     provisioned: int
     probe: InferRequest
+    ragged: frozenset[str] = frozenset()
 
     @property
     def address(self) -> str:

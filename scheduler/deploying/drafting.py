@@ -10,10 +10,10 @@ from typing import Any
 
 from scheduler.daemon.config.config import Config
 from scheduler.daemon.config.deploy_sections import DeploySection
-from scheduler.daemon.config.sections import ModelSection, TierSection
+from scheduler.daemon.config.model_sections import ModelSection, TierSection
 from scheduler.deploying.desired import Deployment, Tier
 from scheduler.deploying.errors import DeployError
-from scheduler.deploying.probe import probe_request
+from scheduler.deploying.probe import probe_request, ragged_outputs
 from scheduler.planning.instance_sizes import Size, fitted
 from scheduler.planning.plan_file import Group
 
@@ -172,6 +172,7 @@ def _tier(deploy: DeploySection, model: ModelSection, wanted: _Wanted) -> Tier:
         configuration=_configuration(deploy, model, wanted),
         provisioned=deploy.provisioned.get(wanted.name, 0),
         probe=probe_request(model),
+        ragged=ragged_outputs(model),
     )
 
 

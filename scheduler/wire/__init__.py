@@ -23,6 +23,7 @@ from scheduler.wire.body import (
 from scheduler.wire.error import WireError
 from scheduler.wire.frame import FRAME_BYTES, pack_frame, unpack_frame
 from scheduler.wire.item_errors import ITEM_ERROR, item_errors
+from scheduler.wire.ragged import ROWS_SUFFIX, check_rows, part_outputs, row_counts, split_ragged
 from scheduler.wire.tensor import DATATYPES, Tensor, base64_elements, concat, split
 
 __all__ = [
@@ -30,6 +31,7 @@ __all__ = [
     "FRAME_BYTES",
     "ITEM_ERROR",
     "JSON_LENGTH_HEADER",
+    "ROWS_SUFFIX",
     "Encoded",
     "InferRequest",
     "InferResponse",
@@ -37,14 +39,18 @@ __all__ = [
     "Tensor",
     "WireError",
     "base64_elements",
+    "check_rows",
     "concat",
     "encode_request",
     "encode_response",
     "item_errors",
     "json_length_of",
     "pack_frame",
+    "part_outputs",
     "parse_request",
     "parse_response",
+    "row_counts",
     "split",
+    "split_ragged",
     "unpack_frame",
 ]

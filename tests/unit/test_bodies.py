@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from scheduler.daemon.bodies import BodyStore, PendingCall, joined_inputs, parted_outputs, whole_failure
+from scheduler.daemon.bodies import BodyStore, PendingCall, joined_inputs, whole_failure
 from scheduler.daemon.calls import InferenceCall
-from scheduler.wire import Tensor, WireError
+from scheduler.wire import Tensor, WireError, part_outputs
 
 
 def a_call(*tensors: Tensor, body_bytes: int = 0) -> InferenceCall:
@@ -25,7 +25,7 @@ def test_what_is_joined_and_then_parted_is_what_it_was(requests: list[list[tuple
         calls.append(a_call(*((picture, number) if index % 2 else (number, picture))))
     joined = joined_inputs(calls)
     assert [tensor.items for tensor in joined] == [sum(map(len, requests))] * 2
-    for items, tensors in zip(requests, parted_outputs(joined, [len(items) for items in requests]), strict=True):
+    for items, tensors in zip(requests, part_outputs(joined, [len(items) for items in requests]), strict=True):
         by_name = {tensor.name: tensor for tensor in tensors}
         assert by_name["image"].elements() == [element for element, _ in items]
         assert by_name["number"].to_numpy().ravel().tolist() == [value for _, value in items]

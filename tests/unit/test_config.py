@@ -29,6 +29,8 @@ from scheduler.fc_client import AccessKey
 EXAMPLE = Path(__file__).parents[2] / "scripts" / "edgeburst.example.toml"
 SECRET = "Zq7hunter2Secret"
 
+BOXES = '[{ name = "boxes", datatype = "FP32", shape = [4], ragged = true }]'
+BOXES_AND_ROWS = BOXES[:-1] + ', { name = "boxes_rows", datatype = "INT64" }]'
 EDGE_MODEL = '[edge]\n[[model]]\nname = "digits"\nedge_profile = "orin-resnet50"\n'
 FUNCTION_MODEL = """\
 [function]
@@ -420,6 +422,18 @@ class TestMistakes:
             (
                 EDGE_MODEL + 'inputs = [{ name = "x", datatype = "FP32" }]\n',
                 "edgeburst.toml:2: model digits needs both `inputs` and `outputs`",
+            ),
+            (
+                EDGE_MODEL + 'inputs = [{ name = "x", datatype = "FP32", shape = [3, 0] }]\n',
+                "edgeburst.toml:5: `shape` in [[model.inputs]] does not fit its description: shape of one item",
+            ),
+            (
+                EDGE_MODEL + f'inputs = [{{ name = "x", datatype = "FP32", ragged = true }}]\noutputs = {BOXES}\n',
+                "edgeburst.toml:5: input x of model digits is ragged: only outputs can be",
+            ),
+            (
+                EDGE_MODEL + f'inputs = [{{ name = "x", datatype = "FP32" }}]\noutputs = {BOXES_AND_ROWS}\n',
+                "edgeburst.toml:6: output boxes_rows is added for a ragged output by itself; remove it",
             ),
             (
                 EDGE_MODEL + "default_priority = 4\n",

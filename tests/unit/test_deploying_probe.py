@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from scheduler import wire
-from scheduler.daemon.config.sections import ModelSection, TensorSection
+from scheduler.daemon.config.model_sections import ModelSection, TensorSection
 from scheduler.deploying.errors import DeployError
 from scheduler.deploying.probe import check_answer, probe_frame, probe_request
 from scheduler.fc_client import Invoked

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
+from scheduler import wire
 from scheduler.daemon.trace_context import TraceContext
 from scheduler.domain.batches import Batch, BatchReport, Failure
 from scheduler.domain.latency import FunctionTier
@@ -26,6 +27,8 @@ class BatchSend:
     """Whether the function is asked for the end of its container's log."""
     trace: TraceContext | None = None
     """What the backend is told of the trace of the batch's requests; None: nothing."""
+    ragged: frozenset[str] = frozenset()
+    """Names of the model's ragged outputs."""
     log_tail: str = ""
     """That, from its answer."""
     written_at_s: float | None = None
@@ -34,7 +37,7 @@ class BatchSend:
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """A checked answer to a batch: every output has one row for each item."""
+    """A checked answer to a batch: every output has one row for each item, ragged ones as many as are counted."""
 
     outputs: tuple[Tensor, ...]
     report: BatchReport
@@ -78,16 +81,13 @@ class InferenceBackend(Protocol):
         ...
 
 
-def check_response(response: InferResponse, batch: Batch) -> None:
+def check_response(response: InferResponse, batch_send: BatchSend) -> None:
     """Checks that an answer can belong to a batch.
 
     Raises:
-        WireError: it is from another model, or an output does not have one row for each item.
+        WireError: it is from another model, or an output does not have the rows of the batch's items.
     """
+    batch = batch_send.batch
     if response.model_name != batch.model:
         raise WireError(f"the answer is from model {response.model_name!r}, but the batch was for {batch.model!r}")
-    if not response.outputs:
-        raise WireError("the answer has no outputs")
-    for output in response.outputs:
-        if output.items != batch.items:
-            raise WireError(f"output {output.name!r} has {output.items} rows for {batch.items} items")
+    wire.check_rows(response.outputs, batch.items, batch_send.ragged)

@@ -122,7 +122,7 @@ class EdgeBackend:
     ) -> InferResponse:
         try:
             parsed = wire.parse_response(answer, wire.json_length_of(response.headers))
-            check_response(parsed, batch_send.batch)
+            check_response(parsed, batch_send)
             if parsed.id not in ("", str(batch_send.batch.batch_id)):
                 raise WireError(f"the answer is to batch {parsed.id!r}")
         except WireError as error:

@@ -166,7 +166,7 @@ class FunctionBackend:
     def _outputs(self, batch_send: BatchSend, payload: Encoded, report: BatchReport) -> tuple[wire.Tensor, ...]:
         try:
             response = wire.parse_response(payload.body, payload.json_length)
-            check_response(response, batch_send.batch)
+            check_response(response, batch_send)
         except WireError as error:
             sentence = f"the function's answer to batch {batch_send.batch.batch_id} cannot be used: {error}"
             raise SendFailed(Failure(FailureKind.BROKEN, sentence), report) from None

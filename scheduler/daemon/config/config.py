@@ -9,10 +9,12 @@ from typing import Any
 from pydantic import PrivateAttr, ValidationError
 
 from models import catalogue, toml_lines
+from models.card import ROWS_SUFFIX
 from models.profile import Profile, ProfileError, load_profile, shipped_profiles
 from scheduler.daemon.config.errors import config_error
 from scheduler.daemon.config.fixed_plan import loaded_buffers
-from scheduler.daemon.config.sections import ClassSection, ConfigFile, Late, ModelSection, TierSection
+from scheduler.daemon.config.model_sections import ClassSection, Late, ModelSection, TierSection
+from scheduler.daemon.config.sections import ConfigFile
 from scheduler.daemon.config.source import Source, read_source
 from scheduler.domain.errors import ConfigError, EdgeburstError
 from scheduler.domain.latency import FunctionTier, LatencyModel
@@ -318,4 +320,10 @@ def _undescribed(model: ModelSection, at: toml_lines.KeyPath) -> Iterator[tuple[
         )
     for kind in ("inputs", "outputs"):
         tensors = getattr(model, kind)
+        rows = [tensor.name + ROWS_SUFFIX for tensor in tensors if tensor.ragged]
         yield from _twice("tensor", (*at, kind), [tensor.name for tensor in tensors])
+        for number, tensor in enumerate(tensors):
+            if kind == "inputs" and tensor.ragged:
+                yield (*at, kind, number), f"input {tensor.name} of model {model.name} is ragged: only outputs can be"
+            if tensor.name in rows:
+                yield (*at, kind, number), f"output {tensor.name} is added for a ragged output by itself; remove it"

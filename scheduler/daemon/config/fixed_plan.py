@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
-from scheduler.daemon.config.sections import ModelSection, TierSection
+from scheduler.daemon.config.model_sections import ModelSection, TierSection
 from scheduler.domain.errors import EdgeburstError
 from scheduler.domain.latency import FunctionTier
 from scheduler.domain.plans import LoadedBuffer, ServiceClass

@@ -9,11 +9,10 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field
 
 from scheduler.daemon.config.deploy_sections import DeploySection
+from scheduler.daemon.config.model_sections import ClassSection, Late, ModelSection, TensorSection, TierSection
 from scheduler.daemon.config.section import EnvironmentName, Label, Section
-from scheduler.domain.plans import EngineSettings, ServiceClass
+from scheduler.domain.plans import EngineSettings
 
-Late = Literal["refuse", "serve"]
-ClassLabel = Literal["edge-only", "deferrable"]
 OverCapWord = Literal["serve-late", "refuse-low-priority", "edge-only"]
 
 
@@ -26,7 +25,6 @@ def _changepoint_word(value: object) -> object:
 ChangepointWord = Annotated[Literal["native", "package", "off"], BeforeValidator(_changepoint_word)]
 
 _ENGINE_DEFAULTS: Mapping[str, Any] = {field.name: field.default for field in fields(EngineSettings)}
-_CLASS_DEFAULTS: Mapping[str, Any] = {field.name: field.default for field in fields(ServiceClass)}
 
 
 class DaemonSection(Section):
@@ -214,90 +212,6 @@ class FunctionSection(Section):
     )
     price_sheet: str = Field(
         default="cny-gbs-2023", min_length=1, description="Name of a shipped price sheet, or path of a sheet."
-    )
-
-
-class ClassSection(Section):
-    """`[[model.class]]`: requests with the same SLO."""
-
-    name: Label = Field(default=_CLASS_DEFAULTS["name"], description="Value of a request's parameter `class`.")
-    slo_s: float = Field(
-        default=_CLASS_DEFAULTS["slo_s"],
-        gt=0,
-        le=3600,
-        description="Deadline, from a request's last byte, of requests without their own.",
-    )
-    percentile: float = Field(
-        default=_CLASS_DEFAULTS["percentile"], gt=0, lt=1, description="Fraction of the requests that should meet it."
-    )
-    late: Late | None = Field(
-        default=None, description="What happens to a request that will be late; absent: as [daemon] says."
-    )
-    labels: tuple[ClassLabel, ...] = Field(
-        default=(),
-        description='"edge-only": never sent to a function; "deferrable": waits for an idle edge.',
-    )
-
-
-class TierSection(Section):
-    """`[[model.tier]]`: one function configuration that serves the model."""
-
-    name: Label = Field(description="Name of the tier in plans and records.")
-    function: str = Field(min_length=1, max_length=128, description="Name of the deployed function.")
-    qualifier: str = Field(default="LATEST", min_length=1, max_length=128, description="Version or alias to invoke.")
-    profile: str = Field(min_length=1, description="Measured latency: name of a shipped profile, or path of a profile.")
-    memory_gb: float = Field(gt=0, le=1024, description="Billed memory of an instance.")
-    vcpu: float = Field(default=0.0, ge=0, le=256, description="vCPUs of an instance, for price sheets in CU.")
-    gpu_gb: float = Field(default=0.0, ge=0, le=1024, description="GPU memory of an instance, for price sheets in CU.")
-    gpu_type: str = Field(default="", description="The provider's name of the GPU, for price sheets in CU.")
-    disk_gb: float = Field(default=0.5, ge=0, le=1024, description="Disk of an instance, for price sheets in CU.")
-    max_in_flight: int = Field(default=32, ge=1, le=1024, description="Maximum of calls of this tier at one time.")
-
-
-class TensorSection(Section):
-    """One entry of `inputs` or `outputs` of a model that is not in the catalogue."""
-
-    name: str = Field(min_length=1, max_length=128, description="Name of the tensor.")
-    datatype: str = Field(pattern=r"^(BOOL|U?INT(8|16|32|64)|FP(16|32|64)|BYTES)$", description="OIP v2 datatype.")
-    shape: tuple[Annotated[int, Field(ge=1)], ...] = Field(
-        default=(), max_length=8, description="Shape of one item, without the batch axis; [] is a single value."
-    )
-    picture: bool = Field(
-        default=False, description="Whether each BYTES element is an encoded picture, in JSON as base64."
-    )
-
-
-class ModelSection(Section):
-    """`[[model]]`: one served neural network, and its backends."""
-
-    name: Label = Field(description="Name of the model for clients, the edge server and the catalogue.")
-    max_items: int = Field(default=64, ge=1, le=1024, description="Maximum of items in one request and in one batch.")
-    edge_profile: str = Field(
-        default="",
-        description="Measured latency on the edge: shipped profile or path; empty: not served by the edge.",
-    )
-    function_plan: str = Field(
-        default="",
-        description="File of `edgeburst plan --json` whose buffers, batches and waits are followed; empty: live plans.",
-    )
-    priority_levels: int = Field(default=3, ge=1, le=100, description="Number of priorities; 1 is the highest.")
-    default_priority: int = Field(default=2, ge=1, le=100, description="Level of requests with priority 0 or none.")
-    inputs: tuple[TensorSection, ...] = Field(
-        default=(), max_length=32, description="Input tensors, for a model that is not in the catalogue."
-    )
-    outputs: tuple[TensorSection, ...] = Field(
-        default=(), max_length=32, description="Output tensors, for a model that is not in the catalogue."
-    )
-    labels: tuple[str, ...] = Field(
-        default=(),
-        max_length=100_000,
-        description="Names of the classes, for a model that is not in the catalogue.",
-    )
-    classes: tuple[ClassSection, ...] = Field(
-        default=(), alias="class", max_length=32, description="Service classes; absent: one class named default."
-    )
-    tiers: tuple[TierSection, ...] = Field(
-        default=(), alias="tier", max_length=32, description="Function tiers; absent: not served by functions."
     )
 
 

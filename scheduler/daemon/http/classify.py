@@ -74,6 +74,11 @@ def classify_call(card: ModelCard, picture: bytes, asked: Question, *, received_
     spec = card.inputs[0]
     if len(card.inputs) != 1 or not spec.picture or any(length != 1 for length in spec.shape):
         raise WireError(f"model {card.name} does not take one picture; use POST /v2/models/{card.name}/infer")
+    if card.outputs[0].ragged:
+        raise WireError(
+            f"output '{card.outputs[0].name}' of model {card.name} is ragged and has no classes;"
+            f" use POST /v2/models/{card.name}/infer"
+        )
     tensor = Tensor.from_elements(spec.name, [picture], (1, *spec.shape))
     return InferenceCall(
         model=card.name,
@@ -86,6 +91,7 @@ def classify_call(card: ModelCard, picture: bytes, asked: Question, *, received_
         tenant=asked.tenant,
         client_id=asked.request_id,
         timeout_s=asked.timeout_s,
+        ragged=card.ragged(),
     )
 
 

@@ -50,6 +50,8 @@ def infer_call(
             raise WireError(
                 f"output {output.name[:64]!r} is unknown; model {card.name} has {', '.join(card.output_names())}"
             )
+        if output.class_count and output.name in card.ragged():
+            raise WireError(f"output '{output.name}' is ragged and has no classes; request it without 'classification'")
     parameters = request.parameters
     return InferenceCall(
         model=card.name,
@@ -63,6 +65,7 @@ def infer_call(
         client_id=request.id,
         timeout_s=timeout_s(parameters.get("timeout"), max_timeout_s=max_timeout_s),
         log_tail=log_tail(parameters.get("log_tail", False)),
+        ragged=card.ragged(),
     )
 
 
