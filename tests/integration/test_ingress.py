@@ -10,7 +10,7 @@ import re
 import socket
 import threading
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from support.ingress_server import IngressServer
 from tritonclient.utils import InferenceServerException
 
 from scheduler.daemon.config.config import Config, load_config
+from scheduler.daemon.ingress.body_limits import BodyLimits
 from scheduler.domain.errors import Refusal, RefusalKind
 from scheduler.domain.plans import Limits
 
@@ -377,13 +378,30 @@ class TestBadInput:
         response = requests.post(f"{server.url}/v2/models/digits/infer", data=chunks, timeout=10)
         assert "over the limit" in error_of(response, 413)
 
-    def test_a_body_that_unpacks_beyond_the_limit_is_refused(self, server: IngressServer, runner: FakeRunner) -> None:
-        packed = gzip.compress(bytes(100 * BODY_LIMIT_BYTES))
+    @pytest.mark.parametrize(("encoding", "compress"), [("gzip", gzip.compress), ("deflate", zlib.compress)])
+    def test_a_body_that_unpacks_beyond_the_limit_is_refused_before_it_is_whole(
+        self,
+        server: IngressServer,
+        runner: FakeRunner,
+        monkeypatch: pytest.MonkeyPatch,
+        encoding: str,
+        compress: Callable[[bytes], bytes],
+    ) -> None:
+        packed = compress(bytes(200 * BODY_LIMIT_BYTES))
         assert len(packed) < BODY_LIMIT_BYTES
+        most_bytes, check = 0, BodyLimits.check
+
+        def noting(limits: BodyLimits, size_bytes: int) -> None:
+            nonlocal most_bytes
+            most_bytes = max(most_bytes, limits.arriving_bytes)
+            check(limits, size_bytes)
+
+        monkeypatch.setattr(BodyLimits, "check", noting)
         response = requests.post(
-            f"{server.url}/v2/models/digits/infer", data=packed, headers={"Content-Encoding": "gzip"}, timeout=10
+            f"{server.url}/v2/models/digits/infer", data=packed, headers={"Content-Encoding": encoding}, timeout=10
         )
         assert "over the limit" in error_of(response, 413)
+        assert BODY_LIMIT_BYTES < most_bytes < 20 * BODY_LIMIT_BYTES
 
     @pytest.mark.parametrize(
         ("encoding", "status", "sentence"),
@@ -456,6 +474,8 @@ class TestClassify:
             str((digit_of(PICTURE) + 1) % 10),
         ]
         assert answer.items() >= {"model": "digits", "id": "mine", "backend": "edge", "batch_items": 4}.items()
+        assert (answer["tier"], answer["cost"]) == ("", 0.0)
+        assert len(answer["top"]) == 5
         assert answer["latency_s"] >= 0
         assert runner.calls[0].inputs[0].elements() == [PICTURE]
 
@@ -477,6 +497,9 @@ class TestClassify:
             ("?priority=9", "'priority' must be"),
             ("?priority=top", "'priority' must be"),
             ("?class=gold", "class 'gold' is unknown"),
+            ("?top=0", "'top' must be a whole number from 1 to 1000"),
+            ("?top=all", "'top' must be a whole number"),
+            ("?top=99999", "'top' must be a whole number"),
             ("?timeout=3", "query key 'timeout' is unknown"),
         ],
     )
@@ -484,7 +507,13 @@ class TestClassify:
         assert sentence in error_of(self.ask(server, query), 400)
         assert runner.calls == []
 
-    @pytest.mark.parametrize("kind", ["application/x-www-form-urlencoded", "text/plain", "multipart/form-data"])
+    def test_as_many_classes_as_asked_and_no_more_than_there_are(
+        self, server: IngressServer, runner: FakeRunner
+    ) -> None:
+        found = {top: self.ask(server, f"?top={top}").json()["top"] for top in (1, 3, 1000)}
+        assert {top: len(classes) for top, classes in found.items()} == {1: 1, 3: 3, 1000: 10}
+
+    @pytest.mark.parametrize("kind", ["application/x-www-form-urlencoded", "text/plain", "application/json"])
     def test_another_content_type_is_told_what_to_send(
         self, server: IngressServer, runner: FakeRunner, kind: str
     ) -> None:

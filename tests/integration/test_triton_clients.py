@@ -198,6 +198,24 @@ def test_classification_gives_value_index_and_label(ask: Asking, binary: bool) -
     assert texts == [f"{row[index]:f}:{index}:{LABELS[index]}" for index in of_order(row, 3)]
 
 
+@pytest.mark.parametrize("algorithm", ["gzip", "deflate"])
+def test_requests_and_responses_may_be_packed(ask: Asking, algorithm: str) -> None:
+    pictures = [bytes([at]) * 100 for at in range(16)]
+    tensor = triton.InferInput("image", [16], "BYTES")
+    tensor.set_data_from_numpy(np.array(pictures, dtype=np.object_))
+    for binary in (True, False):
+        result = ask(
+            "infer",
+            "digits",
+            [tensor],
+            outputs=[triton.InferRequestedOutput("probabilities", binary_data=binary)],
+            request_compression_algorithm=algorithm,
+            response_compression_algorithm=algorithm,
+        )
+        rows = np.stack([expected_row(content) for content in pictures])
+        np.testing.assert_allclose(result.as_numpy("probabilities"), rows, rtol=1e-6)
+
+
 def test_settings_of_a_request_are_taken_and_unknown_parameters_do_no_harm(ask: Asking) -> None:
     options = {"priority": 1, "parameters": {"my_own": 42}, "request_id": "mine"}
     for timeout in (0, 15_000_000):

@@ -14,8 +14,10 @@ from scheduler.daemon.config.config import Config
 from scheduler.daemon.http import admin, classify, infer
 from scheduler.daemon.http.admin import json_response
 from scheduler.daemon.http.body_reader import BodyReader
+from scheduler.daemon.http.compression import pack
 from scheduler.daemon.http.errors import error_response, errors_as_json
 from scheduler.daemon.http.model_calls import ModelCalls, refused_routes
+from scheduler.daemon.http.picture_body import check_content_type, picture_of
 from scheduler.daemon.ingress.checks import infer_call, known_card
 from scheduler.daemon.ingress.errors import REQUEST_HEADER, RETRY_HEADER
 from scheduler.daemon.ingress.model_metadata import ModelCard
@@ -88,11 +90,12 @@ class Ingress:
         return await self._answer(request, call, lambda answer, _: infer.infer_response(card, asked, answer))
 
     async def classify(self, request: web.Request) -> web.StreamResponse:
-        """POST /v1/classify/{model}, with a picture as the body."""
+        """POST /v1/classify/{model}, with a picture as the body or in a form."""
         card = self._card(request)
-        classify.check_content_type(request)
+        kind = request.headers.get("Content-Type", "")
+        check_content_type(kind)
         asked = classify.question(card, request, max_timeout_s=self.service.config.daemon.max_timeout_s)
-        picture = await self._bodies.read(request)
+        picture = picture_of(kind, await self._bodies.read(request))
         call = classify.classify_call(card, picture, asked, received_at_s=self.service.now())
         return await self._answer(
             request,
@@ -109,6 +112,7 @@ class Ingress:
         latency_s = self.service.now() - call.received_at_s
         response = render(answer, latency_s)
         response.headers[REQUEST_HEADER] = str(answer.request_id)
+        pack(request, response)
         try:
             await response.prepare(request)
             await response.write_eof()

@@ -15,11 +15,13 @@ from scheduler.daemon.ingress.model_metadata import ModelCard
 from scheduler.wire import Tensor, WireError
 
 TOP = 5
-"""Number of classes in an answer."""
+"""Number of classes in an answer, unless the query says another one."""
+
+MAX_TOP = 1000
 
 ID_HEADER = "X-Request-Id"
 _MAX_ID_LENGTH = 128
-_KEYS = ("timeout_s", "priority", "class")
+_KEYS = ("timeout_s", "priority", "class", "top")
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,19 +33,8 @@ class Question:
     priority: int
     class_name: str
     tenant: str
-
-
-def check_content_type(request: web.Request) -> None:
-    """Checks, before the body is read, that the request announces a picture.
-
-    Raises:
-        Rejected: the header is missing (curl then announces a form) or names another type.
-    """
-    kind = request.content_type
-    if not (kind.startswith("image/") or kind == "application/octet-stream"):
-        raise Rejected(
-            415, f"Content-Type is {kind[:64]!r}; send a picture with -H 'Content-Type: image/png' or image/jpeg"
-        )
+    top: int = TOP
+    """Number of classes in the answer, if the model has as many."""
 
 
 def question(card: ModelCard, request: web.Request, *, max_timeout_s: float) -> Question:
@@ -62,6 +53,7 @@ def question(card: ModelCard, request: web.Request, *, max_timeout_s: float) -> 
         priority=priority(card, _whole(query.get("priority", "0"))),
         class_name=class_name(card, query.get("class", headers.get(CLASS_HEADER))),
         tenant=tenant(headers.get(TENANT_HEADER, "")),
+        top=_top(query.get("top")),
     )
 
 
@@ -97,7 +89,7 @@ def classify_call(card: ModelCard, picture: bytes, asked: Question, *, received_
 
 def classify_response(card: ModelCard, asked: Question, answer: Answer, *, latency_s: float) -> web.Response:
     """Returns the response with the most likely classes of the first output."""
-    tops = top_classes(card, answer)
+    tops = top_classes(card, answer, asked.top)
     body: Mapping[str, object] = {
         **tops[0],
         "top": tops,
@@ -105,6 +97,8 @@ def classify_response(card: ModelCard, asked: Question, answer: Answer, *, laten
         "id": asked.request_id,
         "request_id": answer.request_id,
         "backend": answer.backend.value,
+        "tier": answer.tier,
+        "cost": answer.cost,
         "wait_s": answer.wait_s,
         "latency_s": latency_s,
         "batch_items": answer.batch_items,
@@ -112,8 +106,8 @@ def classify_response(card: ModelCard, asked: Question, answer: Answer, *, laten
     return web.Response(body=orjson.dumps(body) + b"\n", content_type="application/json")
 
 
-def top_classes(card: ModelCard, answer: Answer) -> list[dict[str, object]]:
-    """Returns the TOP classes of an answer's only item, the most likely first; a class without a label has its number.
+def top_classes(card: ModelCard, answer: Answer, count: int) -> list[dict[str, object]]:
+    """Returns so many classes of an answer's only item, the most likely first; one without a label has its number.
 
     Raises:
         Rejected: the backend's answer lacks the model's first output.
@@ -126,7 +120,7 @@ def top_classes(card: ModelCard, answer: Answer) -> list[dict[str, object]]:
     labels = card.labels
     return [
         {"label": labels[index] if index < len(labels) else str(index), "probability": float(row[index])}
-        for index in (-row).argsort(kind="stable")[:TOP].tolist()
+        for index in (-row).argsort(kind="stable")[:count].tolist()
     ]
 
 
@@ -142,6 +136,15 @@ def _timeout(text: str | None, *, max_timeout_s: float) -> float | None:
     return timeout_s(max(microseconds, 1) if seconds > 0 else microseconds, max_timeout_s=max_timeout_s)
 
 
+def _top(text: str | None) -> int:
+    if text is None:
+        return TOP
+    count = _whole(text)
+    if not isinstance(count, int) or not 1 <= count <= MAX_TOP:
+        raise WireError(f"query key 'top' must be a whole number from 1 to {MAX_TOP}, not {text[:32]!r}")
+    return count
+
+
 def _whole(text: str) -> object:
-    """Returns a number, or the text itself, which the check of the priority then refuses."""
-    return int(text) if text.isascii() and text.isdigit() and len(text) < 4 else text
+    """Returns a number, or the text itself, which the check of its key then refuses."""
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 5 else text

@@ -8,6 +8,7 @@ from aiohttp import web
 
 from scheduler import wire
 from scheduler.daemon.calls import Answer
+from scheduler.daemon.http.compression import EXECUTOR_BYTES
 from scheduler.daemon.ingress import answers
 from scheduler.daemon.ingress.model_metadata import ModelCard
 from scheduler.daemon.raw_request import raw_request
@@ -28,4 +29,4 @@ def infer_response(card: ModelCard, request: InferRequest, answer: Answer) -> we
     """Returns the HTTP response for an answer, with the outputs and in the form that the request asks for."""
     response = answers.infer_response(card, request, answer)
     encoded = wire.encode_response(response, requested=request.outputs, binary_by_default=request.binary_by_default)
-    return web.Response(body=encoded.body, headers=encoded.headers)
+    return web.Response(body=encoded.body, headers=encoded.headers, zlib_executor_size=EXECUTOR_BYTES)
