@@ -1,0 +1,75 @@
+"""A draft from an ONNX file: inputs and outputs as ONNX Runtime reads them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from models.authoring.draft import AuthoringError, Draft
+from models.card import TensorSpec
+
+_DATATYPES = {
+    "tensor(bool)": "BOOL",
+    "tensor(float16)": "FP16",
+    "tensor(float)": "FP32",
+    "tensor(double)": "FP64",
+    "tensor(string)": "BYTES",
+    **{f"tensor({kind}int{bits})": f"{kind.upper()}INT{bits}" for kind in ("", "u") for bits in (8, 16, 32, 64)},
+}
+_EXTERNAL_DATA = (".data", "_data", ".weights")
+
+
+def from_onnx(path: Path) -> Draft:
+    """Returns the draft of an ONNX file.
+
+    Raises:
+        AuthoringError: ONNX Runtime is missing, the file cannot be read, or it has no input or output of tensors.
+    """
+    try:
+        import onnxruntime
+    except ImportError:
+        raise AuthoringError("onnxruntime is missing: pip install 'edgeburst[onnx]'") from None
+    try:
+        session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    except Exception as error:  # noqa: BLE001 - its errors have no common class below Exception
+        reason = str(error).strip().splitlines()[0][:300]
+        raise AuthoringError(f"{path} cannot be read as ONNX: {reason}") from None
+    draft = Draft("onnx", files={path.name: path}, file=path.name)
+    draft.inputs = _specs(session.get_inputs(), draft, "input")
+    draft.outputs = _specs(session.get_outputs(), draft, "output")
+    if not draft.inputs or not draft.outputs:
+        raise AuthoringError(
+            f"{path} has no {'output' if draft.inputs else 'input'} that is a tensor with a batch axis"
+        )
+    _fixed_batch(session.get_inputs(), draft)
+    for suffix in _EXTERNAL_DATA:
+        beside = path.with_name(path.name + suffix)
+        if beside.exists():
+            draft.files[beside.name] = beside
+    return draft
+
+
+def _specs(nodes: Sequence[Any], draft: Draft, kind: str) -> tuple[TensorSpec, ...]:
+    specs = []
+    for node in nodes:
+        datatype = _DATATYPES.get(node.type)
+        if datatype is None:
+            hint = "; skl2onnx: options={'zipmap': False}" if "map" in node.type else ""
+            draft.notes.append(f"{kind} {node.name!r} is left out: it is a {node.type}, not a tensor{hint}")
+        elif not node.shape:
+            draft.notes.append(f"{kind} {node.name!r} is left out: it has no batch axis")
+        else:
+            shape = tuple(length if isinstance(length, int) and length > 0 else -1 for length in node.shape[1:])
+            specs.append(TensorSpec(node.name, datatype, shape))
+    return tuple(specs)
+
+
+def _fixed_batch(nodes: Sequence[Any], draft: Draft) -> None:
+    fixed = [node.shape[0] for node in nodes if node.shape and isinstance(node.shape[0], int)]
+    if fixed:
+        draft.max_batch = max(1, min(fixed))
+        draft.notes.append(
+            f"the file takes batches of {draft.max_batch} only: export it with a batch axis of any length, for batching"
+            " is what saves money"
+        )

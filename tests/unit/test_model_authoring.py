@@ -1,0 +1,307 @@
+"""`edgeburst-model new`: what a file says becomes the card, what cannot be carried over is said."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from models.authoring.command import main
+from models.authoring.draft import AuthoringError, Draft, card_text
+from models.authoring.text_format import parse_text_format
+from models.card import TensorSpec
+from models.card_reader import read_card
+
+onnx = pytest.importorskip("onnx")
+
+
+def onnx_file(path: Path, *, batch: int | str = "n", shape: tuple[int | str, ...] = (4,)) -> Path:
+    """Writes a network that doubles its input."""
+    float32 = onnx.TensorProto.FLOAT
+    graph = onnx.helper.make_graph(
+        [onnx.helper.make_node("Add", ["x", "x"], ["y"])],
+        "double",
+        [onnx.helper.make_tensor_value_info("x", float32, [batch, *shape])],
+        [onnx.helper.make_tensor_value_info("y", float32, [batch, *shape])],
+    )
+    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)], ir_version=8)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    onnx.save(model, path)
+    return path
+
+
+def test_an_onnx_file_says_what_it_takes_and_gives(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    source = onnx_file(tmp_path / "net.onnx", shape=(3, "width"))
+
+    assert main(["new", str(tmp_path / "mine"), "--from", str(source)]) == 0
+
+    card = read_card(tmp_path / "mine")
+    assert (card.name, card.format, card.file) == ("mine", "onnx", "net.onnx")
+    assert card.inputs == (TensorSpec("x", "FP32", (3, -1)),)
+    assert card.outputs == (TensorSpec("y", "FP32", (3, -1)),)
+    card.check_files()
+    assert list(card.sha256) == ["net.onnx"]
+    assert "takes x: FP32 [n, 3, any]" in capsys.readouterr().out
+
+
+def test_a_fixed_batch_is_kept_and_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    source = onnx_file(tmp_path / "net.onnx", batch=1)
+    assert main(["new", str(tmp_path / "mine"), "--from", str(source)]) == 0
+    assert read_card(tmp_path / "mine").max_batch == 1
+    assert "the file takes batches of 1 only" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("shape", "layout", "seen"), [((3, 224, 224), "CHW", (3, 224, 224)), ((96, 128, 1), "HWC", (96, 128, 1))]
+)
+def test_a_picture_gets_the_networks_size(
+    tmp_path: Path, shape: tuple[int, ...], layout: str, seen: tuple[int, ...]
+) -> None:
+    source = onnx_file(tmp_path / "net.onnx", shape=shape)
+    assert main(["new", str(tmp_path / "mine"), "--from", str(source), "--picture"]) == 0
+    card = read_card(tmp_path / "mine")
+    assert card.inputs == (TensorSpec("x", "BYTES", picture=True),)
+    assert card.preprocess is not None
+    assert card.preprocess.layout == layout
+    assert card.preprocess.input_shape == seen
+
+
+def test_labels_are_copied_and_counted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    source = onnx_file(tmp_path / "net.onnx", shape=(2,))
+    labels = tmp_path / "classes.txt"
+    labels.write_text("cat\ndog\n")
+    options = ["--labels", str(labels), "--activation", "softmax", "--max-batch", "8"]
+    assert main(["new", str(tmp_path / "mine"), "--from", str(source), *options]) == 0
+    card = read_card(tmp_path / "mine")
+    assert (card.labels, card.activation, card.max_batch) == (("cat", "dog"), "softmax", 8)
+    labels.write_text("cat\n")
+    assert main(["new", str(tmp_path / "mine"), "--from", str(source), "--overwrite", *options]) == 2
+    assert "there are 1 labels, but output 'y' has 2 values" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["--from", "gone.onnx"], "gone.onnx is not there"),
+        (["--from", "bad.onnx"], "bad.onnx cannot be read as ONNX"),
+        (["--from", "bad.pt"], "bad.pt is no file of torch"),
+        (["--from", "net.onnx", "--output", "y=FP32[2]"], "--output is for handlers in Python"),
+        (["--from", "net.onnx", "--picture"], "--picture needs a model with one input of three axes"),
+        (["--from", "handler.py"], "a handler does not say what it takes"),
+        (["--from", "net.onnx", "--name", "a b"], "the model's name 'a b' must be"),
+    ],
+)
+def test_what_cannot_be_used_is_one_sentence(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    arguments: list[str],
+    sentence: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    onnx_file(tmp_path / "net.onnx")
+    for name in ("bad.onnx", "bad.pt", "handler.py"):
+        (tmp_path / name).write_bytes(b"nothing")
+
+    assert main(["new", "mine", *arguments]) == 2
+
+    error = capsys.readouterr().err
+    assert sentence in error
+    assert error.count("\n") == 1
+
+
+def test_a_card_that_is_there_is_not_replaced_unasked(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    source = onnx_file(tmp_path / "net.onnx")
+    arguments = ["new", str(tmp_path / "mine"), "--from", str(source)]
+    assert main(arguments) == 0
+    assert main(arguments) == 2
+    assert "is there already" in capsys.readouterr().err
+    assert main([*arguments, "--overwrite"]) == 0
+
+
+def test_a_file_in_the_folder_stays_where_it_is(tmp_path: Path) -> None:
+    source = onnx_file(tmp_path / "mine" / "net.onnx")
+    assert main(["new", str(tmp_path / "mine"), "--from", str(source)]) == 0
+    assert [path.name for path in sorted((tmp_path / "mine").iterdir())] == ["model.toml", "net.onnx"]
+
+
+def test_a_handler_is_described_by_the_user(tmp_path: Path) -> None:
+    handler = tmp_path / "handler.py"
+    handler.write_text("class Detector: ...\n")
+    described = ["--class", "Detector", "--input", "x=FP32[4]", "--output", "y=INT64", "--argument", "limit=0.5"]
+    assert main(["new", str(tmp_path / "mine"), "--from", str(handler), *described]) == 0
+    card = read_card(tmp_path / "mine")
+    assert (card.format, card.handler) == ("python", "handler.py:Detector")
+    assert card.outputs == (TensorSpec("y", "INT64"),)
+    assert card.arguments == {"limit": 0.5}
+
+
+TRITON = """\
+# A classifier
+name: "cats"
+platform: "onnxruntime_onnx"
+max_batch_size : 16
+input [
+  { name: "x", data_type: TYPE_FP32, format: FORMAT_NCHW, dims: [ 3, 32, 32 ] }
+]
+output [ { name: "y" data_type: TYPE_FP32 dims: [ 3, 32, 32 ] label_filename: "labels.txt" } ]
+instance_group [ { count: 2 kind: KIND_GPU } ]
+dynamic_batching { preferred_batch_size: [ 4, 8 ] }
+parameters { key: "k" value: { string_value: "v" } }
+"""
+
+
+def triton_model(tmp_path: Path, config: str = TRITON) -> Path:
+    folder = tmp_path / "repository" / "cats"
+    onnx_file(folder / "1" / "model.onnx", shape=(3, 32, 32))
+    onnx_file(folder / "12" / "model.onnx", shape=(3, 32, 32))
+    (folder / "config.pbtxt").write_text(config)
+    (folder / "labels.txt").write_text("one\ntwo\n")
+    return folder
+
+
+def test_a_model_of_triton_is_carried_over_and_the_rest_is_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = triton_model(tmp_path)
+    assert main(["new", str(tmp_path / "cats"), "--from", str(folder)]) == 0
+    card = read_card(tmp_path / "cats")
+    assert (card.format, card.max_batch, card.labels) == ("onnx", 16, ("one", "two"))
+    assert card.inputs == (TensorSpec("x", "FP32", (3, 32, 32)),)
+    out = capsys.readouterr().out
+    for key in ("instance_group", "dynamic_batching", "parameters"):
+        assert f"`{key}` of config.pbtxt is not carried over" in out
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "sentence"),
+    [
+        ('"onnxruntime_onnx"', '"tensorrt_plan"', "backend 'tensorrt_plan' can be served by Triton only"),
+        ('"onnxruntime_onnx"', '"pytorch_libtorch"', "holds no model.pt"),
+        ("TYPE_FP32, format", "TYPE_BF16, format", "tensor 'x' is BF16"),
+        ("max_batch_size : 16", "max_batch_size: 0", "has the fixed shape [3, 32, 32]"),
+        ("output [ {", "out [ {", "has no `output`"),
+        ("input [", "input ]", "line 5: ']' stands where a value should"),
+        ('name: "cats"', "name: ~", "line 2: "),
+    ],
+)
+def test_a_model_that_only_triton_serves_is_one_sentence(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], old: str, new: str, sentence: str
+) -> None:
+    folder = triton_model(tmp_path, TRITON.replace(old, new, 1))
+    assert main(["new", str(tmp_path / "cats"), "--from", str(folder)]) == 2
+    assert sentence in capsys.readouterr().err
+
+
+def test_without_tritons_batching_an_open_first_axis_is_the_batch(tmp_path: Path) -> None:
+    config = TRITON.replace("max_batch_size : 16", "max_batch_size: 0").replace("[ 3, 32, 32 ]", "[ -1, 3, 32, 32 ]")
+    assert main(["new", str(tmp_path / "cats"), "--from", str(triton_model(tmp_path, config))]) == 0
+    assert read_card(tmp_path / "cats").inputs == (TensorSpec("x", "FP32", (3, 32, 32)),)
+
+
+def test_settings_of_mlserver_become_a_handler_that_gives_the_same(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    joblib = pytest.importorskip("joblib")
+    from sklearn.linear_model import LogisticRegression
+
+    random = np.random.default_rng(0)
+    features, classes = random.random((30, 4)), random.integers(0, 3, 30)
+    estimator = LogisticRegression().fit(features, classes)
+    source = tmp_path / "iris"
+    source.mkdir()
+    joblib.dump(estimator, source / "model.joblib")
+    settings = {
+        "name": "iris",
+        "implementation": "mlserver_sklearn.SKLearnModel",
+        "inputs": [{"name": "features", "datatype": "FP64", "shape": [-1, 4]}],
+        "outputs": [
+            {"name": "predict", "datatype": "INT64", "shape": [-1]},
+            {"name": "predict_proba", "datatype": "FP64", "shape": [-1, 3]},
+        ],
+        "parameters": {"uri": "./model.joblib", "version": "v1"},
+        "max_batch_size": 10,
+        "max_batch_time": 0.5,
+    }
+    (source / "model-settings.json").write_text(json.dumps(settings))
+
+    assert main(["new", str(tmp_path / "mine"), "--from", str(source)]) == 0
+
+    assert "`max_batch_time` is not carried over" in capsys.readouterr().out
+    card = read_card(tmp_path / "mine")
+    card.check_files()
+    assert (card.format, card.max_batch, card.files()) == ("python", 10, ("handler.py", "model.joblib"))
+    scope: dict[str, object] = {"__file__": str(tmp_path / "mine" / "handler.py")}
+    exec((tmp_path / "mine" / "handler.py").read_text(), scope)
+    model = scope["Model"]()  # type: ignore[operator]
+    model.load("cpu")
+    answer = model.predict({"features": features[:3]})
+    assert answer["predict"].tolist() == estimator.predict(features[:3]).tolist()
+    assert answer["predict_proba"] == pytest.approx(estimator.predict_proba(features[:3]))
+
+
+def test_other_runtimes_of_mlserver_are_one_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "model-settings.json"
+    path.write_text('{"name": "m", "implementation": "mlserver_mlflow.MLflowRuntime"}')
+    assert main(["new", str(tmp_path / "mine"), "--from", str(path)]) == 2
+    assert "mlserver_mlflow.MLflowRuntime runs in MLServer only" in capsys.readouterr().err
+    assert not (tmp_path / "mine").exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", {}),
+        ("a: 1 a: 2", {"a": [1, 2]}),
+        ("a: 'x' \"y\"", {"a": ["xy"]}),
+        ("a < b: -1.5 >; c: true", {"a": [{"b": [-1.5]}], "c": [True]}),
+        ("a [ { }, { b: [] } ]", {"a": [{}, {"b": []}]}),
+        (r'a: "\"\n"', {"a": ['"\n']}),
+    ],
+)
+def test_text_format_is_read(text: str, message: dict[str, object]) -> None:
+    assert parse_text_format(text) == message
+
+
+@pytest.mark.parametrize("text", ["a", "a:", "{", "a: {", "a: [1", "a b", 'a: "', "a: 1 }", "a {" * 60])
+def test_what_is_no_text_format_is_named_by_line(text: str) -> None:
+    with pytest.raises(AuthoringError, match=r"^line 1: "):
+        parse_text_format(text)
+
+
+@given(st.text(alphabet="abc:[]{}<>\"'\\ \n,;#1-", max_size=30))
+def test_any_text_is_read_or_refused(text: str) -> None:
+    with contextlib.suppress(AuthoringError):
+        parse_text_format(text)
+
+
+NAMES = st.text(min_size=1, max_size=10).filter(lambda name: name.isprintable())
+
+
+@given(
+    st.lists(
+        st.builds(
+            TensorSpec,
+            NAMES,
+            st.sampled_from(["FP32", "INT64", "BOOL"]),
+            st.lists(st.one_of(st.just(-1), st.integers(1, 9)), max_size=3).map(tuple),
+        ),
+        min_size=1,
+        max_size=3,
+        unique_by=lambda spec: spec.name,
+    ),
+    st.lists(NAMES, max_size=3),
+)
+def test_what_is_written_is_what_is_read(specs: list[TensorSpec], labels: list[str]) -> None:
+    import tempfile
+
+    draft = Draft("onnx", tuple(specs), (TensorSpec("only", "FP32", (-1,)),), file="net.onnx", labels=labels)
+    with tempfile.TemporaryDirectory() as folder:
+        (Path(folder) / "model.toml").write_text(card_text(draft, name="m"), "utf-8")
+        card = read_card(Path(folder))
+    assert (card.inputs, card.labels, card.name) == (tuple(specs), tuple(labels), "m")
