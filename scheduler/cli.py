@@ -23,6 +23,8 @@ class SubCommand:
     module: str
     summary: str
     example: str
+    passes_on: bool = False
+    """Whether another program reads the arguments: the module has `run_with(arguments) -> int` instead."""
 
 
 SUB_COMMANDS = (
@@ -43,6 +45,13 @@ SUB_COMMANDS = (
         "scheduler.measuring.replay_command",
         "send a trace or a pattern of requests to a daemon and measure the answers",
         "edgeburst replay --url http://127.0.0.1:8600 --model digits --pattern bursty --rps 30 --duration-s 60",
+    ),
+    SubCommand(
+        "model",
+        "scheduler.model_command",
+        "make a model's folder from its file, and check it",
+        "edgeburst model new mynet --from mynet.onnx --picture",
+        passes_on=True,
     ),
     SubCommand(
         "profile",
@@ -101,6 +110,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(arguments: list[str]) -> int:
+    for command in SUB_COMMANDS:
+        if command.passes_on and arguments[:1] == [command.name]:
+            passed_on: int = _import(command).run_with(arguments[1:])
+            return passed_on
     chosen = next((word for word in arguments if not word.startswith("-")), None)
     parser, modules = _parser(chosen)
     if not arguments:

@@ -33,6 +33,7 @@ PROGRAMS = {
     "edgeburst-edge": "-m edge_server",
     "edgeburst-function": "-m serverless_fn",
     "edgeburst-local-fc": "-m serverless_fn.local_fc",
+    "edgeburst-model": "-m models",
     "python3": "",
 }
 SERVERS = {"edgeburst serve": "HOST:8600", "edgeburst-edge": "EDGE:8700", "edgeburst-local-fc": "127.0.0.1:9100"}
@@ -212,6 +213,21 @@ def draw(path: Path) -> None:
     path.write_bytes(cv2.imencode(".png", np.full((28, 28, 3), 90, np.uint8))[1].tobytes())
 
 
+def picture_network(path: Path) -> None:
+    """Writes an ONNX file as a user has one: the mean of each colour of a picture of 224 x 224."""
+    import onnx
+    from onnx import TensorProto, helper
+
+    shape = ["n", 3, 224, 224]
+    graph = helper.make_graph(
+        [helper.make_node("GlobalAveragePool", ["image"], ["means"]), helper.make_node("Flatten", ["means"], ["y"])],
+        "means",
+        [helper.make_tensor_value_info("image", TensorProto.FLOAT, shape)],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n", 3])],
+    )
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), path)
+
+
 def random_weights(folder: Path) -> dict[str, str]:
     """Writes a file of weights as a user has one; returns what stands for it on the pages."""
     import torch
@@ -306,10 +322,12 @@ def test_the_functions_page_deploys_and_removes_and_starts_the_local_endpoint(wa
     assert "destroyed" in outputs["edgeburst fc destroy edgeburst.toml"]
 
 
-def test_the_models_page_shows_the_hash_that_the_server_asks_for(walk: Walk) -> None:
+def test_the_models_page_makes_a_folder_and_shows_the_hash_that_the_server_asks_for(walk: Walk) -> None:
     (walk.folder / "weights.pt").write_bytes(b"weights")
+    picture_network(walk.folder / "mynet.onnx")
     walk.names |= {"FILE": "weights.pt"}
     outputs = walk.try_all("models/README.md")
+    assert "items/s" in outputs["edgeburst-model check mynet"]
     assert hashlib.sha256(b"weights").hexdigest() in outputs["sha256sum FILE"]
 
 

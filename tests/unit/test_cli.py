@@ -79,7 +79,7 @@ def test_help_of_a_sub_command_has_its_example(stand_in: ModuleType, capsys: pyt
     assert "Try something out." in text
 
 
-@pytest.mark.parametrize("name", [command.name for command in cli.SUB_COMMANDS])
+@pytest.mark.parametrize("name", [command.name for command in cli.SUB_COMMANDS if not command.passes_on])
 def test_every_sub_command_teaches_with_examples_of_itself(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stopped:
         cli.main([name, "--help"])
@@ -87,6 +87,20 @@ def test_every_sub_command_teaches_with_examples_of_itself(name: str, capsys: py
     text = capsys.readouterr().out
     assert "example" in text
     assert f"edgeburst {name} " in text.partition("example")[2]
+
+
+def test_a_command_of_another_program_gets_all_arguments_and_gives_its_status(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    given: list[list[str]] = []
+    module = ModuleType("stand_in_that_passes_on")
+    module.run_with = lambda arguments: given.append(arguments) or 7  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    command = cli.SubCommand("pass", module.__name__, "pass on", "edgeburst pass", passes_on=True)
+    monkeypatch.setattr(cli, "SUB_COMMANDS", (*cli.SUB_COMMANDS, command))
+
+    assert cli.main(["pass", "--help", "new", "--x=1"]) == 7
+    assert given == [["--help", "new", "--x=1"]]
 
 
 def test_version_is_printed(capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,0 +1,12 @@
+"""`edgeburst model`: the command `edgeburst-model` as a process of its own, with whatever frameworks are here."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Sequence
+
+
+def run_with(arguments: Sequence[str]) -> int:
+    """Runs `python -m models` with these arguments; returns its exit status. It names itself what this host lacks."""
+    return subprocess.run([sys.executable, "-m", "models", *arguments], check=False).returncode
