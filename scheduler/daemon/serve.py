@@ -10,7 +10,7 @@ import os
 import time
 from collections.abc import Coroutine, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
 
@@ -18,12 +18,16 @@ from scheduler.daemon import logs
 from scheduler.daemon.assembly import assemble, make_backend, places
 from scheduler.daemon.config.config import Config, load_config
 from scheduler.daemon.http.app import INGRESS, app_runner, create_app
+from scheduler.daemon.ingress.service import InferenceService
 from scheduler.daemon.logs import log
 from scheduler.daemon.signals import Signals
 from scheduler.daemon.state.keeper import StateKeeper
 from scheduler.daemon.threads import DaemonThreads
 from scheduler.domain.errors import ConfigError, EdgeburstError
 from scheduler.systemd import Notifier
+
+if TYPE_CHECKING:
+    from scheduler.daemon.grpc.server import GrpcServer
 
 READY_LIMIT_S = 1.0
 """Longest that readiness waits for the first probe of each backend; a backend that answers later is used then."""
@@ -120,6 +124,8 @@ class Daemon:
         self._runner, self._explanations = assembly.runner, assembly.explanations
         self._note_recalled = assembly.note_recalled
         self._app = create_app(assembly.parts, config, environ)
+        self._service = self._app[INGRESS].service
+        self._grpc = _grpc_server(config, self._service)
         self._signals = Signals()
         self._loader = DaemonThreads(limit=1, name="config")
         self._side_tasks: set[asyncio.Task[None]] = set()
@@ -138,7 +144,8 @@ class Daemon:
                     await self._state.begun()
                 self._side_task(self._state.run(), name="state")
             host, port = await self._listen(server)
-            self._side_task(self._get_ready(host, port), name="get-ready")
+            grpc_port = None if self._grpc is None else await self._grpc.start()
+            self._side_task(self._get_ready(host, port, grpc_port), name="get-ready")
             self._side_task(self._watch_engine(), name="watch-engine")
             self._side_task(self._reload_when_told(), name="reload")
             ping_watchdog(self._notifier, loop)
@@ -155,7 +162,7 @@ class Daemon:
             raise EdgeburstError(_cannot_listen(host, port, error)) from None
         return host, int(server.addresses[0][1])
 
-    async def _get_ready(self, host: str, port: int) -> None:
+    async def _get_ready(self, host: str, port: int, grpc_port: int | None) -> None:
         await self._runner.open()
         self._note_recalled()
         probes = self._runner.probe_backends()
@@ -164,11 +171,17 @@ class Daemon:
         # The objects that exist now live as long as the process: later collections need not scan them.
         gc.collect()
         gc.freeze()
-        self._app[INGRESS].service.ready = True
+        self._service.ready = True
         models = ",".join(model.name for model in self._config.models)
-        log(logging.INFO, "ready", host=host, port=port, models=models)
-        print(json.dumps({"event": "ready", "host": host, "port": port}), flush=True)
-        self._notifier.send("READY=1", f"STATUS=serving {models} at {host}:{port}")
+        listeners = {"host": host, "port": port}
+        at = f"{host}:{port}"
+        if grpc_port is not None and self._config.grpc is not None:
+            self._service.grpc_address = f"{self._config.grpc.host}:{grpc_port}"
+            listeners["grpc_port"] = grpc_port
+            at += f", gRPC at {self._service.grpc_address}"
+        log(logging.INFO, "ready", **listeners, models=models)
+        print(json.dumps({"event": "ready", **listeners}), flush=True)
+        self._notifier.send("READY=1", f"STATUS=serving {models} at {at}")
 
     async def _watch_engine(self) -> None:
         raise await self._runner.crashed()
@@ -191,9 +204,10 @@ class Daemon:
         for backend in where.changed(self._places):
             await self._runner.replace_backend(backend, make_backend(backend, where, time.monotonic))
         self._runner.reload(settings)
-        self._app[INGRESS].service.reload(config)
+        self._service.reload(config)
         fixed = [name for name in ("host", "port", "records", "state") if _differ(config, self._config, name)]
         fixed += ["explain"] if config.explain != self._config.explain else []
+        fixed += ["grpc"] if config.grpc != self._config.grpc else []
         fixed += ["changepoints"] if config.engine.changepoints != self._config.engine.changepoints else []
         self._config, self._places = config, where
         log(logging.INFO, "reloaded", path=config.path, needs_restart=",".join(fixed) or "nothing")
@@ -224,7 +238,7 @@ class Daemon:
             await self._state.close(clean=not self._failed.is_set())
         await self._explanations.close()
         # The listener stays open until here, so that clients get an error response while the daemon stops.
-        await server.cleanup()
+        await asyncio.gather(server.cleanup(), *([] if self._grpc is None else [self._grpc.stop(WRITING_LIMIT_S)]))
         if self._state is not None:
             # Last of all: a successor that gets the folder finds the port free.
             self._state.release()
@@ -258,6 +272,15 @@ def ping_watchdog(notifier: Notifier, loop: asyncio.AbstractEventLoop) -> None:
         return
     notifier.send("WATCHDOG=1")
     loop.call_later(notifier.watchdog_s / 2, ping_watchdog, notifier, loop)
+
+
+def _grpc_server(config: Config, service: InferenceService) -> "GrpcServer | None":
+    if config.grpc is None:
+        return None
+    # Its packages belong to an extra, which a daemon without that table does without.
+    from scheduler.daemon.grpc.server import GrpcServer
+
+    return GrpcServer(service, config.grpc)
 
 
 def _warn(message: str) -> None:

@@ -109,6 +109,12 @@ class Telemetry:
         self._http_errors = Counter(
             "edgeburst_http_errors", "Error responses by HTTP status.", ("kind",), registry=self.registry
         )
+        self._grpc_errors = Counter(
+            "edgeburst_grpc_errors",
+            "gRPC calls that ended with an error, by status code.",
+            ("code",),
+            registry=self.registry,
+        )
         self._own_latency = Histogram(
             "edgeburst_own_latency_seconds",
             "Latency that the daemon itself adds to a request.",
@@ -180,6 +186,10 @@ class Telemetry:
     def http_error(self, status: int) -> None:
         """Counts an error response."""
         self._http_errors.labels(str(status)).inc()
+
+    def grpc_error(self, code: str) -> None:
+        """Counts a gRPC call, or a request of a stream, that got an error."""
+        self._grpc_errors.labels(code).inc()
 
     def summary(self, now_s: float) -> dict[str, object]:
         """Returns the totals since the start, and the counts of each of the last seconds."""

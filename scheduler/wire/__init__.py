@@ -19,6 +19,8 @@ from scheduler.wire.body import (
     json_length_of,
     parse_request,
     parse_response,
+    request_of_parts,
+    requested_outputs,
 )
 from scheduler.wire.error import WireError
 from scheduler.wire.frame import FRAME_BYTES, pack_frame, unpack_frame
@@ -49,6 +51,8 @@ __all__ = [
     "part_outputs",
     "parse_request",
     "parse_response",
+    "request_of_parts",
+    "requested_outputs",
     "row_counts",
     "split",
     "split_ragged",

@@ -105,15 +105,27 @@ def parse_request(body: bytes | memoryview, json_length: int | None) -> InferReq
         WireError: the body violates the protocol; the message names the tensor or field.
     """
     head, binary = _split_body(body, json_length)
-    parameters = dict(fields.parameters(head, "the request"))
-    binary_by_default = parameters.pop("binary_data_output", False)
-    if type(binary_by_default) is not bool:
-        raise WireError("parameter 'binary_data_output' of the request must be true or false")
-    inputs = _parse_tensors(head, "inputs", binary)
-    if not inputs:
-        raise WireError("'inputs' is empty; send at least one tensor")
-    outputs = _parse_output_requests(head, binary_by_default)
-    return InferRequest(fields.text(head, "id"), inputs, outputs, parameters, binary_by_default)
+    return _request(head, _parse_tensors(head, "inputs", binary))
+
+
+def request_of_parts(head: Mapping[str, Any], data: Sequence[bytes | memoryview]) -> InferRequest:
+    """Validates a request of another encoding than JSON, as gRPC brings it; arguments are kept, not copied.
+
+    Args:
+        head: what the JSON object would hold, without data.
+        data: the data of each input in binary form, in the order of `inputs`.
+
+    Raises:
+        WireError: as `parse_request` raises it.
+    """
+    entries = named_entries(head, "inputs")
+    for entry in entries:
+        _binary_size(entry, entry["name"])
+    if len(entries) != len(data):
+        raise WireError(f"the request has {len(entries)} inputs and the data of {len(data)}; send the data of each")
+    return _request(
+        head, tuple(_tensor_from_binary(entry, entry["name"], raw) for entry, raw in zip(entries, data, strict=True))
+    )
 
 
 def encode_request(request: InferRequest, *, binary: bool = True) -> Encoded:
@@ -168,14 +180,37 @@ def encode_response(
         head["id"] = response.id
     if response.parameters:
         head["parameters"] = dict(response.parameters)
+    outputs = requested_outputs(response, requested)
+    binary = [wanted.binary for wanted in requested] if requested else [binary_by_default] * len(outputs)
+    return _encode(head, "outputs", list(zip(outputs, binary, strict=True)))
+
+
+def requested_outputs(response: InferResponse, requested: Sequence[OutputRequest]) -> tuple[Tensor, ...]:
+    """Returns a response's outputs in the order of a request, or all of them where it names none.
+
+    Raises:
+        WireError: the response lacks a requested output.
+    """
     if not requested:
-        return _encode(head, "outputs", [(tensor, binary_by_default) for tensor in response.outputs])
+        return response.outputs
     by_name = {tensor.name: tensor for tensor in response.outputs}
     for wanted in requested:
         if wanted.name not in by_name:
             known = ", ".join(map(shown, by_name)) or "none"
             raise WireError(f"output {shown(wanted.name)} is unknown; the outputs are: {known}")
-    return _encode(head, "outputs", [(by_name[wanted.name], wanted.binary) for wanted in requested])
+    return tuple(by_name[wanted.name] for wanted in requested)
+
+
+def _request(head: Mapping[str, Any], inputs: tuple[Tensor, ...]) -> InferRequest:
+    """Returns a request with these inputs and all else that its head says."""
+    parameters = dict(fields.parameters(head, "the request"))
+    binary_by_default = parameters.pop("binary_data_output", False)
+    if type(binary_by_default) is not bool:
+        raise WireError("parameter 'binary_data_output' of the request must be true or false")
+    if not inputs:
+        raise WireError("'inputs' is empty; send at least one tensor")
+    outputs = _parse_output_requests(head, binary_by_default)
+    return InferRequest(fields.text(head, "id"), inputs, outputs, parameters, binary_by_default)
 
 
 def _split_body(body: bytes | memoryview, json_length: int | None) -> tuple[dict[str, Any], memoryview | None]:
@@ -222,7 +257,7 @@ def _binary_size(entry: Mapping[str, Any], name: str) -> int | None:
     return size
 
 
-def _tensor_from_binary(entry: Mapping[str, Any], name: str, raw: memoryview) -> Tensor:
+def _tensor_from_binary(entry: Mapping[str, Any], name: str, raw: bytes | memoryview) -> Tensor:
     if entry.get("data") is not None:
         raise WireError(f"tensor {shown(name)} has both 'data' and 'binary_data_size'; send one of them")
     tensor = Tensor(name, _datatype(entry, name), _shape(entry, name), raw)

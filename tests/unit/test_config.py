@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import re
 import sys
@@ -18,7 +19,7 @@ from models.toml_lines import line_index, line_of
 from scheduler.cli import main
 from scheduler.daemon.config.config import Config, load_config
 from scheduler.daemon.config.credentials import read_access_key, secret_references
-from scheduler.daemon.config.sections import SECTIONS, EngineSection
+from scheduler.daemon.config.sections import SECTIONS, EngineSection, GrpcSection
 from scheduler.daemon.config.source import TOML
 from scheduler.dispatch.spend_cap import OverCap
 from scheduler.domain.errors import ConfigError
@@ -187,9 +188,10 @@ class TestExample:
 
     def test_what_is_commented_out_is_valid_and_the_default(self, tmp_path: Path) -> None:
         text = EXAMPLE.read_text()
-        shown = re.sub(r"^# (\w+ = |\[\[)", r"\1", text, flags=re.MULTILINE)
+        shown = re.sub(r"^# (\w+ = |\[)", r"\1", text, flags=re.MULTILINE)
         before, after = load_config(EXAMPLE, {}), load(tmp_path, shown)
         assert (after.daemon, after.edge, after.function) == (before.daemon, before.edge, before.function)
+        assert (before.grpc, after.grpc) == (None, GrpcSection())
         assert after.spend.over_cap == before.spend.over_cap
         assert after.explain == before.explain
         without = {"uplink_bytes_per_s"}
@@ -224,6 +226,33 @@ class TestChangepoints:
         ):
             load(tmp_path, '[engine]\nchangepoints = "package"\n' + EDGE_MODEL)
         load(tmp_path, EDGE_MODEL)
+
+
+class TestGrpc:
+    @pytest.mark.parametrize("missing", ["grpc", "google"])
+    def test_its_packages_are_asked_for_only_where_it_is_configured(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, missing: str
+    ) -> None:
+        found = importlib.util.find_spec
+
+        def find_spec(name: str, package: str | None = None) -> object:
+            if name == f"{missing}.protobuf":
+                raise ModuleNotFoundError(name)
+            return None if name == missing else found(name, package)
+
+        monkeypatch.setattr(importlib.util, "find_spec", find_spec)
+        with pytest.raises(
+            ConfigError,
+            match=r"edgeburst\.toml:1: \[grpc\] needs the packages grpcio and protobuf; run: pip install"
+            r" 'edgeburst\[grpc\]', or remove the table",
+        ):
+            load(tmp_path, "[grpc]\nport = 0\n" + EDGE_MODEL)
+        load(tmp_path, EDGE_MODEL)
+
+    def test_a_variable_makes_the_table(self, tmp_path: Path) -> None:
+        assert load(tmp_path, EDGE_MODEL).grpc is None
+        config = load(tmp_path, EDGE_MODEL, {"EDGEBURST_GRPC__PORT": "9002"})
+        assert config.grpc == GrpcSection(host="127.0.0.1", port=9002)
 
 
 class TestEnvironment:

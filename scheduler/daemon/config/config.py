@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -208,8 +209,8 @@ def load_config(path: str | Path, environ: Mapping[str, str], *, with_plans: boo
 
     Args:
         path: the TOML file.
-        environ: the process environment; EDGEBURST_TABLE__KEY overrides a key of [daemon], [engine], [spend],
-            [explain], [edge], [function].
+        environ: the process environment; EDGEBURST_TABLE__KEY overrides a key of [daemon], [grpc], [engine],
+            [spend], [explain], [edge], [function].
         with_plans: False ignores plans, for the command that makes their functions.
 
     Raises:
@@ -254,6 +255,11 @@ def _service_class(section: ClassSection, late: Late) -> ServiceClass:
 
 def _contradictions(config: Config) -> Iterator[tuple[toml_lines.KeyPath, str]]:
     """Yields the path of each contradiction between valid keys, and a sentence about it."""
+    if config.grpc is not None and not _has_grpc():
+        yield (
+            ("grpc",),
+            "[grpc] needs the packages grpcio and protobuf; run: pip install 'edgeburst[grpc]', or remove the table",
+        )
     if config.engine.changepoints == "package":
         try:
             package_detectors()
@@ -281,6 +287,14 @@ def _contradictions(config: Config) -> Iterator[tuple[toml_lines.KeyPath, str]]:
                 f"`default_priority` of model {model.name} must be at most its `priority_levels`,"
                 f" which is {model.priority_levels}",
             )
+
+
+def _has_grpc() -> bool:
+    """Returns whether the packages of the extra `grpc` are installed; imports neither."""
+    try:
+        return all(importlib.util.find_spec(name) is not None for name in ("grpc", "google.protobuf"))
+    except ModuleNotFoundError:
+        return False  # there is no package `google` at all
 
 
 def _tenants(config: Config) -> Iterator[tuple[toml_lines.KeyPath, str]]:

@@ -62,6 +62,15 @@ class DaemonSection(Section):
     )
 
 
+class GrpcSection(Section):
+    """`[grpc]`: the Open Inference Protocol over gRPC (extra grpc); without this table there is HTTP only."""
+
+    host: str = Field(
+        default="127.0.0.1", min_length=1, description="Address to listen on; 0.0.0.0 accepts other hosts."
+    )
+    port: int = Field(default=8601, ge=0, le=65535, description="TCP port; 0 takes a free port and prints it.")
+
+
 class EngineSection(Section):
     """`[engine]`: queue limits, assumptions before measurements, hysteresis; the fields of EngineSettings."""
 
@@ -219,6 +228,7 @@ class ConfigFile(Section):
     """The whole file."""
 
     daemon: DaemonSection = Field(default=DaemonSection(), description="The HTTP listener and its limits.")
+    grpc: GrpcSection | None = Field(default=None, description="The gRPC listener; absent: HTTP only.")
     engine: EngineSection = Field(default=EngineSection(), description="Queue limits, assumptions, hysteresis.")
     spend: SpendSection = Field(default=SpendSection(), description="Caps on the cost of functions.")
     explain: ExplainSection = Field(default=ExplainSection(), description="Which decisions are kept.")
@@ -239,6 +249,7 @@ class ConfigFile(Section):
 SECTIONS: Mapping[tuple[str, ...], type[Section]] = {
     (): ConfigFile,
     ("daemon",): DaemonSection,
+    ("grpc",): GrpcSection,
     ("engine",): EngineSection,
     ("spend",): SpendSection,
     ("tenant",): TenantSection,

@@ -20,7 +20,7 @@ TOML = importlib.import_module("tomllib" if sys.version_info >= (3, 11) else "to
 
 PREFIX = "EDGEBURST_"
 _MAX_FILE_BYTES = 1_000_000
-_OVERRIDABLE = ("daemon", "engine", "spend", "explain", "edge", "function")
+_OVERRIDABLE = ("daemon", "grpc", "engine", "spend", "explain", "edge", "function")
 _SYNTAX = re.compile(r"^(.*?) \(at (?:line (\d+), column (\d+)|end of document)\)$", re.DOTALL)
 
 

@@ -170,7 +170,14 @@ class Ingress:
         requests = self.service.telemetry.summary(self.service.now())
         ready = self.service.ready and not self.service.draining
         tenants = self.service.telemetry.tenants.rows()
-        own = {"ready": ready, "backends": self.service.backends(), "requests": requests, "tenants": tenants}
+        grpc = self.service.grpc_address or None
+        own = {
+            "ready": ready,
+            "grpc": grpc,
+            "backends": self.service.backends(),
+            "requests": requests,
+            "tenants": tenants,
+        }
         return json_response({**self._parts.status(), **own})
 
     async def batches(self, request: web.Request) -> web.Response:

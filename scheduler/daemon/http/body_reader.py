@@ -3,41 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import sys
 
 from aiohttp import web
 
-from scheduler.daemon.ingress.body_limits import BodyLimits
+from scheduler.daemon.ingress.body_limits import BodyLimits, TimeLimit
 from scheduler.daemon.ingress.errors import Rejected
 
 _ENCODINGS = frozenset({"", "identity", "gzip", "deflate"})
 """The encodings that aiohttp decodes without further packages."""
-
-
-class _TimeLimit:
-    """A timer that cancels the current task, and distinguishes its own cancellation from that of a lost client.
-
-    asyncio.timeout exists since Python 3.11; asyncio.wait_for in Python 3.10 starts a task for every request.
-    """
-
-    def __init__(self, limit_s: float) -> None:
-        self._task = asyncio.current_task()
-        self._timer = asyncio.get_running_loop().call_later(limit_s, self._expire)
-        self._expired = False
-
-    def _expire(self) -> None:
-        assert self._task is not None
-        self._expired = self._task.cancel()
-
-    def caught(self) -> bool:
-        """Returns whether the timer caused the cancellation; if so, revokes it."""
-        if self._expired and sys.version_info >= (3, 11):
-            assert self._task is not None
-            self._task.uncancel()
-        return self._expired
-
-    def end(self) -> None:
-        self._timer.cancel()
 
 
 class BodyReader:
@@ -55,7 +28,7 @@ class BodyReader:
         """
         self._check_headers(request)
         arrived_bytes, chunks, content, limits = 0, [], request.content, self._limits
-        time_limit = _TimeLimit(limits.time_limit_s)
+        time_limit = TimeLimit(limits.time_limit_s)
         try:
             while chunk := await content.readany():
                 arrived_bytes += len(chunk)
@@ -68,7 +41,7 @@ class BodyReader:
             raise limits.too_slow() from None
         finally:
             time_limit.end()
-            limits.arriving_bytes -= arrived_bytes
+            limits.release(arrived_bytes)
         return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
     def _check_headers(self, request: web.Request) -> None:

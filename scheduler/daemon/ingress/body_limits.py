@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import asyncio
+import sys
+from collections import deque
+from dataclasses import dataclass, field
 
 from scheduler.daemon.ingress.errors import RETRY_HEADER, Rejected
 
@@ -20,6 +23,7 @@ class BodyLimits:
     """Of all bodies that are arriving."""
     time_limit_s: float = BODY_TIME_LIMIT_S
     arriving_bytes: int = 0
+    _waiting: deque[asyncio.Future[None]] = field(default_factory=deque)
 
     def check(self, size_bytes: int) -> None:
         """Checks a body of which so many bytes have arrived or are announced.
@@ -34,8 +38,75 @@ class BodyLimits:
                 " send fewer items at once, or raise daemon.body_limit_bytes",
             )
         if self.arriving_bytes > self.total_limit_bytes:
-            raise Rejected(429, "too many bodies are arriving at once; send this one again", {RETRY_HEADER: "1"})
+            raise self.too_many()
+
+    def too_many(self) -> Rejected:
+        """Returns the error for a body that there is no room for."""
+        return Rejected(429, "too many bodies are arriving at once; send this one again", {RETRY_HEADER: "1"})
 
     def too_slow(self) -> Rejected:
         """Returns the error for a body that has not arrived within the time limit."""
         return Rejected(408, f"the body did not arrive within {self.time_limit_s:g} s; send it again")
+
+    async def reserve(self, size_bytes: int) -> None:
+        """Counts a body of which only the end will be seen, when there is room for that many bytes; `release` ends it.
+
+        One body has room, however large it is.
+        """
+        while self._waiting or self._full(size_bytes):
+            turn = asyncio.get_running_loop().create_future()
+            self._waiting.append(turn)
+            try:
+                await turn
+            except asyncio.CancelledError:
+                if turn.done() and not turn.cancelled():
+                    self._wake()
+                raise
+            if not self._full(size_bytes):
+                break
+        self.arriving_bytes += size_bytes
+        self._wake()
+
+    def release(self, size_bytes: int) -> None:
+        """Takes bytes out of the count: their body is whole, or will never be."""
+        self.arriving_bytes -= size_bytes
+        self._wake()
+
+    def _full(self, size_bytes: int) -> bool:
+        return self.arriving_bytes > 0 and self.arriving_bytes + size_bytes > self.total_limit_bytes
+
+    def _wake(self) -> None:
+        """Lets the first of those that wait look again; it wakes the next one."""
+        while self._waiting:
+            turn = self._waiting.popleft()
+            if not turn.done():
+                turn.set_result(None)
+                break
+
+
+class TimeLimit:
+    """A timer that cancels the current task, and distinguishes its own cancellation from that of a lost client.
+
+    asyncio.timeout exists since Python 3.11; asyncio.wait_for in Python 3.10 starts a task for every request.
+    """
+
+    def __init__(self, limit_s: float) -> None:
+        """Starts the timer."""
+        self._task = asyncio.current_task()
+        self._timer = asyncio.get_running_loop().call_later(limit_s, self._expire)
+        self._expired = False
+
+    def _expire(self) -> None:
+        assert self._task is not None
+        self._expired = self._task.cancel()
+
+    def caught(self) -> bool:
+        """Returns whether the timer caused the cancellation; if so, revokes it."""
+        if self._expired and sys.version_info >= (3, 11):
+            assert self._task is not None
+            self._task.uncancel()
+        return self._expired
+
+    def end(self) -> None:
+        """Stops the timer."""
+        self._timer.cancel()

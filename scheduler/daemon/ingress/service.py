@@ -39,6 +39,8 @@ class InferenceService:
             config: limits and models.
         """
         self.ready = False
+        self.grpc_address = ""
+        """HOST:PORT of the gRPC listener; empty: there is none."""
         self.bodies = BodyLimits()
         self.telemetry = Telemetry(parts.status, self.backends, parts.counters)
         self.config = config

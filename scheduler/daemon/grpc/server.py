@@ -1,0 +1,96 @@
+"""The gRPC server: its address, its options, its calls."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Any
+
+import grpc
+from grpc import aio
+
+from scheduler.daemon.config.sections import GrpcSection
+from scheduler.daemon.grpc.calls import MessageReader, Work, handler
+from scheduler.daemon.grpc.health import HealthCalls
+from scheduler.daemon.grpc.inference import InferenceCalls
+from scheduler.daemon.grpc.messages import HEALTH, INFERENCE
+from scheduler.daemon.grpc.models import ModelCalls
+from scheduler.daemon.ingress.service import InferenceService
+from scheduler.domain.errors import EdgeburstError
+
+_MAX_MESSAGE_BYTES = 2**31 - 1
+
+
+class GrpcServer:
+    """Serves an inference service on the running event loop."""
+
+    def __init__(self, service: InferenceService, section: GrpcSection) -> None:
+        """Stores its parts; it does not listen yet."""
+        self._service = service
+        self._section = section
+        self._server: Any = None
+
+    async def start(self) -> int:
+        """Listens; returns the port.
+
+        Raises:
+            EdgeburstError: the address cannot be listened on.
+        """
+        # The library writes warnings of its own to stderr, which is the daemon's log.
+        os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
+        server = aio.server(options=self._options(), maximum_concurrent_rpcs=self._most_calls())
+        for name, works in self._works().items():
+            handlers = {method: handler(method, self._service.telemetry, work) for method, work in works.items()}
+            server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(name, handlers),))
+        port = self._bound(server)
+        await server.start()
+        self._server = server
+        return port
+
+    async def stop(self, limit_s: float) -> None:
+        """Accepts no more calls, and ends those that have not ended within `limit_s`."""
+        if self._server is not None:
+            await self._server.stop(limit_s)
+
+    def _works(self) -> Mapping[str, Mapping[str, Work]]:
+        """Returns what is done for each call, by service and name."""
+        reader = MessageReader(self._service.bodies)
+        inference = InferenceCalls(self._service, reader)
+        infer: dict[str, Work] = {"ModelInfer": inference.infer, "ModelStreamInfer": inference.stream}
+        return {
+            INFERENCE: infer | ModelCalls(self._service, reader).works(),
+            HEALTH: HealthCalls(self._service, reader).works(),
+        }
+
+    def _bound(self, server: Any) -> int:
+        host, port = self._section.host, self._section.port
+        at = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        try:
+            bound = int(server.add_insecure_port(at))
+        except RuntimeError:
+            bound = 0
+        if bound == 0:
+            raise EdgeburstError(
+                f"cannot listen for gRPC on {at}; stop the program that listens there, or correct grpc.host and"
+                " grpc.port (0: a free port)"
+            )
+        return bound
+
+    def _options(self) -> list[tuple[str, int]]:
+        limit_bytes = self._service.config.daemon.body_limit_bytes
+        return [
+            # Another daemon on the same port would share its connections unnoticed.
+            ("grpc.so_reuseport", 0),
+            # The limit of a message is checked by `MessageReader`, whose sentence says what to do; this one protects
+            # memory from messages that are far larger.
+            ("grpc.max_receive_message_length", min(2 * limit_bytes, _MAX_MESSAGE_BYTES)),
+            ("grpc.max_send_message_length", -1),
+            ("grpc.per_message_decompression", 0),
+            # Clients that keep idle connections alive are welcome to.
+            ("grpc.keepalive_permit_without_calls", 1),
+            ("grpc.http2.min_recv_ping_interval_without_data_ms", 5000),
+        ]
+
+    def _most_calls(self) -> int:
+        """Returns how many calls may be open: those that may wait, and as many whose messages arrive."""
+        return 2 * self._service.config.engine.queue_max_requests
