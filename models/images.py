@@ -34,6 +34,8 @@ _REDUCED: Final = {
     4: cv2.IMREAD_REDUCED_COLOR_4 | cv2.IMREAD_IGNORE_ORIENTATION,
     8: cv2.IMREAD_REDUCED_COLOR_8 | cv2.IMREAD_IGNORE_ORIENTATION,
 }
+# How far the far edge of a reduced picture may be out of place, in pixels of what it will be scaled to.
+_MOVED: Final = 0.25
 # What a decoder shows where a JPEG's data has ended: grey; half of it where black ink multiplies it once more.
 _PADDING: Final = frozenset({127, 128, 129, 63, 64, 65})
 # The name of each optional format in OpenCV's build information.
@@ -91,7 +93,12 @@ def _reduction(header: Header, shrink: Callable[[int, int], float] | None) -> in
         return 1
     sides = header.height, header.width
     factor = shrink(*(reversed(sides) if header.orientation >= 5 else sides))
-    return max(reduction for reduction in _REDUCED if reduction == 1 or reduction <= factor)
+    # A side that is no multiple of the reduction is padded to one by the decoder, which moves the far edge.
+    return max(
+        reduction
+        for reduction in _REDUCED
+        if reduction == 1 or (reduction <= factor and max(-side % reduction for side in sides) <= _MOVED * factor)
+    )
 
 
 def _decoded(data: bytes | memoryview, flags: int) -> npt.NDArray[Any] | None:

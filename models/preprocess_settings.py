@@ -147,6 +147,16 @@ class Preprocess:
         return self.std
 
     @property
+    def scales(self) -> tuple[float, ...]:
+        """What each channel's value from 0 to 255 is multiplied by, before `offsets` are added."""
+        return tuple(1 / (255 * std) for std in self.stds)
+
+    @property
+    def offsets(self) -> tuple[float, ...]:
+        """See `scales`."""
+        return tuple(-mean / std for mean, std in zip(self.means, self.stds, strict=True))
+
+    @property
     def background_rgb(self) -> Rgb:
         """What transparent pixels show: red, green, blue."""
         return _rgb("background", self.background)

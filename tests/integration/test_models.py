@@ -17,6 +17,8 @@ from models.digits_pictures import encode
 from models.errors import ModelError
 from models.images import decode_image
 from models.network import SHIPPED, LoadedModel, WeightsError, load
+from models.preprocess import Pictures, normalise
+from models.preprocess_settings import DIGITS
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -47,6 +49,20 @@ def held_out() -> tuple[dict[str, np.ndarray], np.ndarray]:
 def saved(state: object, path: Path) -> str:
     torch.save(state, path)
     return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+@pytest.mark.parametrize("kind", ["jpeg", "png"])
+def test_pictures_decoded_at_a_reduced_scale_get_the_same_answers(
+    digits: LoadedModel, held_out: tuple[dict[str, np.ndarray], np.ndarray], kind: str
+) -> None:
+    images, _ = digits_data.held_out()
+    pictures = Pictures(DIGITS)
+    prepared = np.stack([pictures.prepare(encode(image, kind, n)) for n, image in enumerate(images)])
+
+    reduced, whole = digits.predict(normalise(prepared, DIGITS)), digits.predict(held_out[0][kind])
+
+    assert np.array_equal(reduced.argmax(axis=1), whole.argmax(axis=1))
+    assert np.abs(reduced - whole).max() < (0.02 if kind == "jpeg" else 1e-6)
 
 
 @pytest.mark.parametrize("kind", ["jpeg", "png"])
