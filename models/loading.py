@@ -9,7 +9,6 @@ import numpy as np
 
 from models.card import Card
 from models.errors import ModelError
-from models.formats.pictures import Pictures
 from models.formats.python_format import PythonHandler
 from models.runtime import Array, Runtime
 from models.runtime_choice import Wanted, runtime_for
@@ -66,6 +65,9 @@ def _decoders(card: Card, handler: PythonHandler | None = None) -> Mapping[str, 
     """Returns for each input of pictures what turns one into an array."""
     decoder: ElementDecoder
     if card.preprocess is not None:
+        # Imports OpenCV, which models without pictures do without.
+        from models.preprocess import Pictures
+
         decoder = Pictures(card.preprocess).prepare
     elif handler is not None and (own := handler.decode) is not None:
         decoder = own

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from models.images import MAX_PIXELS, decode_image
-from models.preprocess_settings import DIGITS, IMAGENET, Preprocess
+from models.preprocess_settings import DIGITS, IMAGENET, Layout, Preprocess
 
 Image = npt.NDArray[np.uint8]
 NetworkInput = npt.NDArray[np.float32]
@@ -80,23 +80,26 @@ def fitted(image: Image, settings: Preprocess) -> Image:
     return np.ascontiguousarray(image).reshape(settings.shape)
 
 
-def normalise(batch: Image, settings: Preprocess) -> NetworkInput:
-    """Returns a batch of prepared pictures as the network's input: (value / 255 - mean) / std, in the card's layout.
+def normalise(batch: Image, settings: Preprocess, *, layout: Layout | None = None) -> NetworkInput:
+    """Returns a batch of prepared pictures as the network's input: (value / 255 - mean) / std.
 
     Args:
         batch: items x height x width x channels.
         settings: of the network.
+        layout: order of the axes of one item; None: that of the settings.
 
     Returns:
-        Array of the shape items x `settings.input_shape`.
+        Array of the shape items x `settings.input_shape`, or as `layout` says.
     """
     # A table of 256 values for each channel is the fastest of what OpenCV and numpy offer, and rounds once.
     tables = _tables(settings)
     batch = np.ascontiguousarray(batch)
     items, height, width, channels = batch.shape
-    if settings.layout == "HWC" or channels == 1:
+    last = (layout or settings.layout) == "HWC"
+    if last or channels == 1:
         rows = batch.reshape(items * height, width, channels)
-        return _floats(cv2.LUT(rows, tables.T.reshape(1, 256, channels))).reshape(items, *settings.input_shape)
+        values = _floats(cv2.LUT(rows, tables.T.reshape(1, 256, channels)))
+        return values.reshape(items, *((height, width, channels) if last else (channels, height, width)))
     planes = np.empty((items, channels, height, width), np.float32)
     for picture, of_picture in zip(batch, planes, strict=True):
         for channel in range(channels):

@@ -11,7 +11,6 @@ import numpy as np
 from models.binding import bind_inputs, bind_outputs
 from models.card import Card
 from models.errors import ModelError
-from models.formats.pictures import Pictures
 from models.packages import needed
 from models.runtime import Array, RuntimeReport
 
@@ -55,9 +54,8 @@ class OnnxRuntime:
             if node.type not in _DTYPES:
                 raise ModelError(f"tensor {node.name!r} of model {card.name} is {node.type}: {_hint(node.type)}")
         self.item_by_item = _fixed_batch(card, self._given) == 1
-        self._pictures = {
-            spec.name: Pictures(card.preprocess) for spec in card.inputs if spec.picture and card.preprocess is not None
-        }
+        self._pictures = {spec.name for spec in card.inputs if spec.picture and card.preprocess is not None}
+        self._preprocess = card.preprocess
 
     @property
     def report(self) -> RuntimeReport:
@@ -79,8 +77,11 @@ class OnnxRuntime:
 
     def _fed(self, node: Any, source: str, inputs: Mapping[str, Array]) -> Array:
         array = inputs[source]
-        if source in self._pictures:
-            array = self._pictures[source].normalise(array)
+        if self._preprocess is not None and source in self._pictures:
+            # Imports OpenCV, which models without pictures do without.
+            from models.preprocess import normalise
+
+            array = normalise(array, self._preprocess)
         wanted = _DTYPES[node.type]
         if wanted.kind == "O":
             return np.array([_text(element) for element in array.reshape(-1)], np.object_).reshape(array.shape)

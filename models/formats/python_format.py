@@ -19,7 +19,6 @@ import numpy as np
 
 from models.card import Card
 from models.errors import ModelError
-from models.formats.pictures import Pictures
 from models.runtime import Array, RuntimeReport
 from models.serving import ElementDecoder
 
@@ -52,7 +51,6 @@ class PythonHandler:
         if not callable(getattr(handler, "predict", None)):
             raise ModelError(f"model {card.name}: class {name} has no method predict: write predict(self, arrays)")
         self._name, self._handler = name, handler
-        self._pictures = None if card.preprocess is None else Pictures(card.preprocess)
         self.report = RuntimeReport("python", device.partition(":")[0])
 
     @property
@@ -68,11 +66,13 @@ class PythonHandler:
 
     def run(self, inputs: Mapping[str, Array]) -> Mapping[str, Array | Sequence[Array]]:
         """Returns the handler's outputs; `Runtime.run` says more."""
-        pictures = self._pictures
-        arrays = {
-            spec.name: pictures.normalise(inputs[spec.name]) if spec.picture and pictures else inputs[spec.name]
-            for spec in self._card.inputs
-        }
+        settings = self._card.preprocess
+        arrays = {spec.name: inputs[spec.name] for spec in self._card.inputs}
+        if settings is not None:
+            # Imports OpenCV, which models without pictures do without.
+            from models.preprocess import normalise
+
+            arrays |= {spec.name: normalise(arrays[spec.name], settings) for spec in self._card.inputs if spec.picture}
         outputs = self._called(f"{self._name}.predict", lambda: self._handler.predict(arrays))
         if not isinstance(outputs, Mapping):
             raise ModelError(

@@ -14,6 +14,7 @@ from models.card import Card
 from models.errors import ModelError
 from models.formats.torch_networks import last_line
 from models.packages import needed
+from models.preprocess_settings import Preprocess
 from models.runtime import Array, RuntimeReport
 
 _HALVES = ("bf16", "fp16")
@@ -91,20 +92,37 @@ class TorchRuntime:
                 raise ModelError(f"model {self._card.name} failed in torch: {last_line(error)}") from error
 
     def _tensor(self, picture: bool, array: Array) -> Any:
-        tensor = self._torch.from_numpy(np.ascontiguousarray(array))
-        if self._device != "cpu":
-            # Pinned memory lets the GPU fetch the batch by itself.
-            tensor = tensor.pin_memory().to(self._device, non_blocking=True)
-        if picture and self._scale is not None:
-            # In fp32 on the device, since half of it has too few digits for mean and deviation.
-            tensor = self._torch.addcmul(self._shift, tensor.to(self._torch.float32), self._scale)
-            settings = self._card.preprocess
-            if settings is not None and settings.layout == "CHW":
-                tensor = tensor.permute(0, 3, 1, 2)
-                tensor = tensor if self._channels_last else tensor.contiguous()
-        elif self._channels_last and tensor.ndim == 4:
-            tensor = tensor.contiguous(memory_format=self._torch.channels_last)
+        settings = self._card.preprocess
+        if picture and settings is not None:
+            tensor = self._normalised(array, settings)
+        else:
+            tensor = self._on_device(array)
+            if self._channels_last and tensor.ndim == 4:
+                tensor = tensor.contiguous(memory_format=self._torch.channels_last)
         return tensor.to(self._dtype) if self._half and tensor.dtype == self._torch.float32 else tensor
+
+    def _on_device(self, array: Array) -> Any:
+        tensor = self._torch.from_numpy(np.ascontiguousarray(array))
+        if self._device == "cpu":
+            return tensor
+        # Pinned memory lets the GPU fetch the batch by itself.
+        return tensor.pin_memory().to(self._device, non_blocking=True)
+
+    def _normalised(self, pictures: Array, settings: Preprocess) -> Any:
+        """Returns prepared pictures as the network's input in fp32, since half of it has too few digits for this."""
+        swapped = settings.layout == "CHW"
+        if self._device == "cpu":
+            # OpenCV takes a tenth of the time that torch takes for this on a CPU.
+            from models.preprocess import normalise
+
+            if swapped and self._channels_last:
+                return self._torch.from_numpy(normalise(pictures, settings, layout="HWC")).permute(0, 3, 1, 2)
+            return self._torch.from_numpy(normalise(pictures, settings))
+        values = self._on_device(pictures).to(self._torch.float32)
+        tensor = self._torch.addcmul(self._shift, values, self._scale)
+        if swapped:
+            tensor = tensor.permute(0, 3, 1, 2)
+        return tensor if self._channels_last else tensor.contiguous()
 
     def _arrays(self, value: Any) -> Any:
         if isinstance(value, (list, tuple)):
