@@ -9,7 +9,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,8 @@ class Running:
     port: int
     notifications: socket.socket | None = None
     log_path: Path | None = None
+    ready: Mapping[str, Any] = field(default_factory=dict)
+    """Its ready line."""
 
     @property
     def url(self) -> str:
@@ -62,7 +64,8 @@ def stub_edge_process(*options: str) -> Iterator[Running]:
     """Starts a stub edge server and ends it."""
     command = [sys.executable, "-m", "scripts.support.stub_edge", *options]
     with _started(command, {}, None) as process:
-        yield Running(process, _ready_port(process))
+        ready = _ready(process)
+        yield Running(process, int(ready["port"]), ready=ready)
 
 
 @contextmanager
@@ -77,7 +80,8 @@ def daemon_process(config: Path, *, environ: Mapping[str, str] | None = None) ->
         log_path = folder / "daemon.log"
         try:
             with _started(serve_command(config), extra, log_path) as process:
-                yield Running(process, _ready_port(process), notifications, log_path)
+                ready = _ready(process)
+                yield Running(process, int(ready["port"]), notifications, log_path, ready)
         finally:
             address.unlink()
 
@@ -118,7 +122,7 @@ def _started(command: list[str], extra: Mapping[str, str], log_path: Path | None
             log.close()
 
 
-def _ready_port(process: "subprocess.Popen[str]") -> int:
+def _ready(process: "subprocess.Popen[str]") -> dict[str, Any]:
     assert process.stdout is not None
     readable, _, _ = select.select([process.stdout], [], [], LIMIT_S)
     line = process.stdout.readline() if readable else ""
@@ -126,7 +130,7 @@ def _ready_port(process: "subprocess.Popen[str]") -> int:
         raise AssertionError(f"{process.args} did not get ready")
     ready: dict[str, Any] = json.loads(line)
     assert ready["event"] == "ready"
-    return int(ready["port"])
+    return ready
 
 
 def until(condition: Callable[[], bool], what: str) -> None:
