@@ -48,13 +48,20 @@ class Pictures:
         Raises:
             ImageError: the picture cannot be decoded, or is over the limit; the message says what to do.
         """
-        image = decode_image(
+        return fitted(self.decode(element), self.settings)
+
+    def decode(self, element: bytes | bytearray | memoryview) -> Image:
+        """Returns one decoded picture, scaled down by as much as its decoder can without being too small.
+
+        Raises:
+            ImageError: see `prepare`.
+        """
+        return decode_image(
             element,
             max_pixels=self._max_pixels,
             background_rgb=self.settings.background_rgb,
             shrink=self._shrink,
         )
-        return fitted(image, self.settings)
 
     def _shrink(self, height: int, width: int) -> float:
         down, across = height / self.settings.scaled[0], width / self.settings.scaled[1]
