@@ -11,7 +11,7 @@ from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
 
 from edge_server.errors import EdgeError, Unavailable
 from edge_server.service import VERSION, Service, State
-from scheduler.wire import ITEM_ERROR, WireError, encode_response, json_length_of, parse_request
+from scheduler.wire import WireError, encode_response, json_length_of, parse_request
 
 NAME = "edgeburst-edge"
 _SERVICE = "edgeburst.service"
@@ -78,24 +78,36 @@ def _ready() -> ResponseReturnValue:
 def _model_metadata(name: str, number: str = VERSION) -> ResponseReturnValue:
     service = _service()
     model = service.model(name, number)
-    spec = model.spec
-    outputs = [
-        {"name": output.name, "datatype": output.datatype, "shape": [-1, *output.shape]} for output in spec.outputs
-    ]
+    served = model.served
+    runtime = served.runtime
+    isolation = {"mps": dict(service.isolation)} if service.isolation else {}
     return jsonify(
         name=name,
         versions=[VERSION],
-        platform="pytorch",
-        inputs=[{"name": spec.input_name, "datatype": spec.input_datatype, "shape": [-1, *spec.input_shape]}],
-        outputs=[*outputs, {"name": ITEM_ERROR, "datatype": "BYTES", "shape": [-1]}],
+        platform=platform_of(runtime.name),
+        inputs=[spec.metadata() for spec in served.card.inputs],
+        outputs=[spec.metadata() for spec in served.card.all_outputs()],
         parameters={
-            "max_batch": service.max_batch,
-            "device": model.device,
-            "weights": model.weights,
-            "weights_sha256": model.weights_sha256,
+            "max_batch": model.max_batch,
+            "device": runtime.device,
+            "weights": served.weights,
+            "identity": served.identity,
+            "runtime": {"name": runtime.name, "precision": runtime.precision, "tried": dict(runtime.tried)},
             "emulated": service.emulation.name,
+            **isolation,
         },
     )
+
+
+def platform_of(runtime: str) -> str:
+    """Returns the protocol's name of a platform, as Triton names its own.
+
+    >>> platform_of("torch channels_last")
+    'pytorch'
+    """
+    known = {"onnxruntime": "onnxruntime_onnx", "torch": "pytorch"}
+    kind = runtime.split()[0] if runtime else ""
+    return known.get(kind, kind)
 
 
 @_routes.get("/v2/models/<name>/ready")

@@ -37,5 +37,13 @@ class Unavailable(EdgeError):
         self.retry_after_s = retry_after_s
 
 
+class Failed(EdgeError):
+    """Error: the model failed on this batch; the message says why."""
+
+
+class Overdue(EdgeError):
+    """Error: a batch has taken longer than the limit and was given up."""
+
+
 class StartupError(Exception):
     """Error: the server cannot start; the message says what to change."""

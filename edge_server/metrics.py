@@ -6,6 +6,8 @@ from collections.abc import Callable
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
+from models.runtime import RuntimeReport
+
 _SECONDS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.5, 0.7, 1.0, 2.0, 5.0)
 _ITEMS = (1, 2, 4, 8, 12, 16, 20, 24, 32, 48, 64, 96, 128)
 
@@ -47,12 +49,22 @@ class Metrics:
         self._responses = Counter(
             "edgeburst_edge_responses_total", "HTTP responses, by status.", ["status"], registry=registry
         )
+        self._model_info = Gauge(
+            "edgeburst_edge_model_info",
+            "1 for each model that is served; the labels say which files they are and what computes it.",
+            ["model", "runtime", "device", "precision", "identity"],
+            registry=registry,
+        )
         Gauge("edgeburst_edge_batches_in_hand", "Batches that are served or wait.", registry=registry).set_function(
             in_hand
         )
         Gauge("edgeburst_edge_ready", "1 while the server accepts batches, else 0.", registry=registry).set_function(
             ready
         )
+
+    def serves(self, model: str, runtime: RuntimeReport, identity: str | None) -> None:
+        """Notes what computes a model, and the identity of its card and files (empty: unknown)."""
+        self._model_info.labels(model, runtime.name, runtime.device, runtime.precision, identity or "").set(1)
 
     def served(self, *, model: str, items: int, broken: int, service_s: float, queue_s: float) -> None:
         """Counts one answered batch of `items`, of which `broken` were broken pictures."""

@@ -11,26 +11,29 @@ import signal
 import socket
 import threading
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from types import FrameType
 
-import cv2
-
 from edge_server.app import create_app
 from edge_server.device import Device
-from edge_server.errors import StartupError
-from edge_server.service import Service, State
+from edge_server.errors import EdgeError, StartupError
+from edge_server.service import EdgeModel, Service, State
 from edge_server.settings import Settings
+from edge_server.warmup import warm_up
 from edge_server.wsgi import WebServer, listen
-from models.catalogue import spec
+from models.batch import rehearsal_request
+from models.card import Card
 from models.emulation import Emulation, emulation_for
+from models.errors import ModelError
 from scheduler.systemd import Notifier
+from scheduler.wire import WireError
 
 _log = logging.getLogger("edge_server")
 # On a CPU nothing is compiled by batch size, and ResNet-50 would take minutes for all sizes.
 _CPU_WARM_UP_S = 5.0
 _DRAIN_LIMIT_S = 30.0
+MEASURE_S = 10.0
+"""Seconds in which the runtimes of one model are compared at the start."""
 
 
 def run(settings: Settings) -> int:
@@ -40,15 +43,15 @@ def run(settings: Settings) -> int:
         The exit status: 0 if every accepted request was answered.
 
     Raises:
-        StartupError: the port cannot be opened, the profile is not usable, or a batch does not fit in the device's
-            memory.
+        StartupError: the port cannot be opened, the profile or MPS is not usable, or a batch does not fit in the
+            device's memory.
         ModelError: a model, its weights or the profile cannot be used.
     """
     stop = threading.Event()
     _stop_on_signals(stop)
     notifier = Notifier.from_environment(os.environ, warn=_log.warning)
-    for choice in settings.models:
-        spec(choice.name)  # finds a misspelt name before torch is imported
+    if settings.share is not None:
+        settings.share.take(os.environ)  # before anything starts CUDA
     emulation = _emulation(settings)
     listener = listen(settings.host, settings.port)
     service = _load(settings, emulation)
@@ -81,7 +84,7 @@ def _emulation(settings: Settings) -> Emulation:
         return emulation
     if profile.backend != "edge":
         raise StartupError(f"profile {profile.name} is of a {profile.backend}, not of an edge device: choose another")
-    if settings.max_batch > profile.max_batch:
+    if settings.max_batch is not None and settings.max_batch > profile.max_batch:
         raise StartupError(
             f"profile {profile.name} holds up to batches of {profile.max_batch}, not {settings.max_batch}: "
             "lower --max-batch"
@@ -97,50 +100,62 @@ def _emulation(settings: Settings) -> Emulation:
 
 
 def _load(settings: Settings, emulation: Emulation) -> Service:
-    # Here, not above: importing torch takes seconds; a wrong option or a used port should be reported before.
-    try:
-        import torch
+    # Here, not above: importing a framework takes seconds; a wrong option or a used port should be reported before.
+    import cv2
 
-        from models.network import load
-    except ImportError as error:
-        raise StartupError(
-            f"torch is missing ({error}): from the source tree, pip install '.[torch]', or NVIDIA's build on a Jetson"
-        ) from None
-    torch.set_num_threads(settings.torch_threads)
+    from models.loading import load
+
     # The threads of the pool decode in parallel; OpenCV's own threads would multiply them.
     cv2.setNumThreads(1)
-    device = settings.device
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    models = {
-        choice.name: load(
-            choice.name,
+    models = []
+    for choice in settings.models:
+        max_batch = _max_batch(choice.card, settings, emulation)
+        served = load(
+            choice.card,
+            device=settings.device,
+            runtime=settings.runtime,
+            threads=settings.torch_threads,
             weights=choice.weights,
             weights_sha256=choice.weights_sha256,
             random_weights=choice.random_weights,
-            device=device,
+            max_batch=max_batch,
+            # An emulated device has the speed of its profile, whatever computes the answers.
+            measure_s=MEASURE_S if emulation.profile is None else 0.0,
         )
-        for choice in settings.models
-    }
-    pool = ThreadPoolExecutor(settings.decode_threads, thread_name_prefix="decode")
-    return Service(models=models, max_batch=settings.max_batch, device=Device(), pool=pool, emulation=emulation)
+        models.append(EdgeModel(served, max_batch=max_batch, decode_threads=settings.decode_threads))
+    return Service(
+        models=models,
+        device=Device(limit_s=settings.batch_limit_s),
+        emulation=emulation,
+        isolation=settings.share.as_given() if settings.share else None,
+    )
+
+
+def _max_batch(card: Card, settings: Settings, emulation: Emulation) -> int:
+    limits = (card.max_batch, settings.max_batch, emulation.profile.max_batch if emulation.profile else None)
+    return min(limit for limit in limits if limit is not None)
 
 
 def _warm_up(service: Service, *, stopped: Callable[[], bool]) -> None:
-    from edge_server.warmup import blank_pictures, warm_up
-
     for model in service.models.values():
-        budget_s = _CPU_WARM_UP_S if model.device == "cpu" else math.inf
-        work = partial(warm_up, model, max_batch=service.max_batch, budget_s=budget_s, stopped=stopped)
-        sizes = service.device.submit(work).result()
-        service.rehearse(model.spec.name, blank_pictures())
+        runtime = model.served.runtime
+        budget_s = _CPU_WARM_UP_S if runtime.device == "cpu" else math.inf
+        work = partial(warm_up, model, budget_s=budget_s, stopped=stopped)
+        try:
+            sizes = service.device.submit(work).result()
+            service.rehearse(model.name, rehearsal_request(model.served.card, model.max_batch))
+        except (ModelError, WireError, EdgeError) as error:
+            _log.warning("Model %s cannot be warmed up with made-up items: %s", model.name, error)
+            continue
         _log.info(
-            "Model %s (%s weights) on %s: %d of %d batch sizes warmed up.",
-            model.spec.name,
-            model.weights,
-            model.device,
+            "Model %s (%s weights) by %s on %s, %s: %d of %d batch sizes warmed up.",
+            model.name,
+            model.served.weights,
+            runtime.name,
+            runtime.device,
+            runtime.precision,
             sizes,
-            service.max_batch,
+            model.max_batch,
         )
     # All objects loaded so far stay: the garbage collector need not examine them while a batch is served.
     gc.collect()
@@ -159,7 +174,7 @@ def _watch(service: Service, stop: threading.Event, notifier: Notifier) -> None:
     """Waits for the signal; meanwhile tells systemd that the device works, unless it has been busy for too long."""
     period_s = notifier.watchdog_s
     while not stop.wait(None if period_s is None else period_s / 2):
-        if period_s is not None and service.device.busy_s() < period_s:
+        if period_s is not None and service.is_alive(period_s):
             notifier.send("WATCHDOG=1")
 
 
@@ -172,4 +187,7 @@ def _drain(service: Service, server: WebServer, notifier: Notifier) -> int:
         # The thread of the device cannot be interrupted, and an orderly exit would wait for it.
         os._exit(1)
     service.device.close()
+    if any(model.is_stuck for model in service.models.values()):
+        # Its threads cannot be interrupted, and an orderly exit would wait for them.
+        os._exit(0)
     return 0

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from edge_server.errors import StartupError
+from edge_server.gpu_share import GpuShare
+from models.card import Card
+from models.catalogue import DEFAULT, card_of, cards_in
 
 _EPILOG = """\
 examples:
@@ -17,6 +21,7 @@ examples:
   edgeburst-edge --model resnet50 \\
       --weights resnet50=resnet50.pth --weights-sha256 resnet50=0676ba61...
   edgeburst-edge --model resnet50 --random-weights resnet50    for timing only
+  edgeburst-edge --models /srv/models               every folder in it with a model.toml
 
 When the server accepts requests, it prints its address as one line of JSON. Then for instance:
   curl http://127.0.0.1:8700/v2/models/digits
@@ -30,16 +35,16 @@ class ModelChoice:
     """Model to serve.
 
     Attributes:
-        name: name in the catalogue.
-        weights: a file of weights; None for the shipped weights.
+        card: what it takes and gives, and its files.
+        weights: a file of weights; None for those of the card.
         weights_sha256: the file's SHA-256.
         random_weights: whether to use random weights instead.
     """
 
-    name: str
-    weights: Path | None
-    weights_sha256: str | None
-    random_weights: bool
+    card: Card
+    weights: Path | None = None
+    weights_sha256: str | None = None
+    random_weights: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,24 +55,30 @@ class Settings:
         host: address to listen on.
         port: TCP port; 0 for a free port.
         models: the models to serve.
-        max_batch: the largest number of items in a batch.
+        runtime: name of the runtime of every model; "auto": the fastest.
+        max_batch: the largest number of items in a batch; None: that of each card.
+        batch_limit_s: seconds after which a batch is given up.
         decode_threads: number of threads that decode pictures.
         device: "auto", "cpu" or "cuda".
         emulate: profile of the device to emulate; None for this machine's own speed.
         torch_threads: number of threads of one operation on the CPU.
         body_limit_bytes: the largest request body.
+        share: what MPS is to give this process of the GPU; None without MPS.
         log_level: a level of the logging module.
     """
 
     host: str
     port: int
     models: tuple[ModelChoice, ...]
-    max_batch: int
+    runtime: str
+    max_batch: int | None
+    batch_limit_s: float
     decode_threads: int
     device: str
     emulate: str | None
     torch_threads: int
     body_limit_bytes: int
+    share: GpuShare | None
     log_level: str
 
 
@@ -75,37 +86,57 @@ def parse_arguments(argv: Sequence[str] | None = None) -> Settings:
     """Reads the command line; exits with status 2 and a message if an argument is wrong.
 
     Raises:
-        StartupError: weights are given for a model that is not served.
+        StartupError: weights are given for a model that is not served, or two models have the same name.
+        ModelError: there is no such model, or a card cannot be used.
     """
     given = _parser().parse_args(argv)
     return Settings(
         host=given.host,
         port=given.port,
         models=_choices(given),
+        runtime=given.runtime,
         max_batch=given.max_batch,
+        batch_limit_s=given.batch_limit_s,
         decode_threads=given.decode_threads,
         device=given.device,
         emulate=given.emulate,
         torch_threads=given.torch_threads or _default_torch_threads(given),
         body_limit_bytes=given.body_limit_bytes,
+        share=_share(given),
         log_level=given.log_level,
     )
 
 
+def _share(given: argparse.Namespace) -> GpuShare | None:
+    if given.mps_percentage is None:
+        if given.mps_memory:
+            raise StartupError("--mps-memory limits a share of the GPU by MPS: add --mps-percentage")
+        return None
+    if given.device == "cpu":
+        raise StartupError("--mps-percentage shares a GPU, but --device is cpu: leave one of them out")
+    return GpuShare(given.mps_percentage, given.mps_memory)
+
+
 def _choices(given: argparse.Namespace) -> tuple[ModelChoice, ...]:
-    names = tuple(dict.fromkeys(given.model or ["digits"]))
+    cards = [card_of(model) for model in dict.fromkeys(given.model)]
+    cards += [card for folder in given.models for card in cards_in(folder)]
+    by_name: dict[str, Card] = {}
+    for card in cards or [card_of(DEFAULT)]:
+        other = by_name.setdefault(card.name, card)
+        if other.folder.resolve() != card.folder.resolve():
+            raise StartupError(f"{card.folder} and {other.folder} are both named {card.name}: rename one")
     weights, hashes = dict(given.weights), dict(given.weights_sha256)
     for named in (*weights, *hashes, *given.random_weights):
-        if named not in names:
+        if named not in by_name:
             raise StartupError(f"weights are given for model {named!r}, which is not served: add --model {named}")
     return tuple(
         ModelChoice(
-            name=name,
+            card=card,
             weights=Path(weights[name]) if name in weights else None,
             weights_sha256=hashes.get(name),
             random_weights=name in given.random_weights,
         )
-        for name in names
+        for name, card in by_name.items()
     )
 
 
@@ -119,14 +150,19 @@ def _parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("--host", default="127.0.0.1", help="address to listen on (default %(default)s; 0.0.0.0 for all)")
     add("--port", type=_port, default=8700, help="TCP port, 0 for a free one (default %(default)s)")
-    add("--model", action="append", metavar="NAME", help="model to serve, repeatable (default digits)")
-    _add_weights(parser)
+    _add_models(parser)
     add(
         "--max-batch",
         type=_count,
-        default=64,
         metavar="N",
-        help="largest number of items in a batch (default %(default)s)",
+        help="largest number of items in a batch, where it is below that of the model's card",
+    )
+    add(
+        "--batch-limit-s",
+        type=_seconds,
+        default=30.0,
+        metavar="S",
+        help="a batch that takes longer fails, and its model waits for it (default %(default)g)",
     )
     add(
         "--decode-threads",
@@ -147,14 +183,47 @@ def _parser() -> argparse.ArgumentParser:
         metavar="N",
         help="CPU threads of one operation (default: the cores not used for decoding; 1 with --emulate)",
     )
+    add(
+        "--mps-percentage",
+        type=_percentage,
+        metavar="P",
+        help="share of the GPU's multiprocessors for this process, by NVIDIA MPS, whose control daemon must run",
+    )
+    add(
+        "--mps-memory",
+        type=_memory_limit,
+        metavar="DEVICE=SIZE",
+        help="with it: the most memory of the GPU that this process gets, like 0=4G",
+    )
     body_limit_bytes = 64 * 2**20
     add("--body-limit-bytes", type=_count, default=body_limit_bytes, metavar="N", help="largest body (%(default)s)")
     add("--log-level", choices=("debug", "info", "warning", "error"), default="info", help="(default %(default)s)")
     return parser
 
 
-def _add_weights(parser: argparse.ArgumentParser) -> None:
+def _add_models(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
+    add(
+        "--model",
+        action="append",
+        default=[],
+        metavar="NAME|FOLDER",
+        help="model to serve: a shipped one or a folder with model.toml; repeatable (default digits)",
+    )
+    add(
+        "--models",
+        action="append",
+        type=Path,
+        default=[],
+        metavar="DIR",
+        help="serve every folder in this one that has a model.toml; repeatable",
+    )
+    add(
+        "--runtime",
+        default="auto",
+        metavar="NAME",
+        help="what computes the models, like onnxruntime or torch (default auto: what is fastest here)",
+    )
     add(
         "--weights",
         action="append",
@@ -212,6 +281,33 @@ def _count(text: str) -> int:
     if count < 1:
         raise argparse.ArgumentTypeError(f"{count} is below 1")
     return count
+
+
+def _seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds") from None
+    if not 0 < seconds < 1e6:
+        raise argparse.ArgumentTypeError(f"{text} is not above 0 and below a million")
+    return seconds
+
+
+def _percentage(text: str) -> float:
+    try:
+        percentage = float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a percentage") from None
+    if not 0 < percentage <= 100:
+        raise argparse.ArgumentTypeError(f"{text} is not a percentage above 0, at most 100")
+    return percentage
+
+
+def _memory_limit(text: str) -> str:
+    # The form that the variable of CUDA takes: no unit is bytes there, and a typing error would then be no memory.
+    if not re.fullmatch(r"\d+=\d+[MG]B?(,\d+=\d+[MG]B?)*", text):
+        raise argparse.ArgumentTypeError(f"{text!r} is not of the form DEVICE=SIZE, like 0=4G or 0=512M")
+    return text
 
 
 def _named(text: str) -> tuple[str, str]:

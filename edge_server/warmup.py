@@ -5,35 +5,24 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-import cv2
 import numpy as np
-import torch
 
 from edge_server.errors import StartupError
-from models.network import LoadedModel
-
-_PICTURE = (224, 224, 3)
-
-
-def blank_pictures() -> list[bytes]:
-    """Returns encoded blank pictures of both formats, enough for every decoding thread."""
-    blank = np.zeros(_PICTURE, dtype=np.uint8)
-    return [cv2.imencode(kind, blank)[1].tobytes() for kind in (".png", ".jpg")] * 8
+from edge_server.service import EdgeModel
+from models.batch import Batch, rehearsal_request
 
 
 def warm_up(
-    model: LoadedModel,
+    model: EdgeModel,
     *,
-    max_batch: int,
     budget_s: float,
     stopped: Callable[[], bool],
     clock: Callable[[], float] = time.monotonic,
 ) -> int:
-    """Predicts blank batches: first the largest, which needs the most memory, then the others in ascending order.
+    """Predicts made-up batches: first the largest, which needs the most memory, then the others in ascending order.
 
     Args:
         model: the model.
-        max_batch: the largest batch size.
         budget_s: seconds after which the remaining sizes are omitted.
         stopped: returns whether to stop at once.
         clock: returns monotonic seconds.
@@ -43,16 +32,32 @@ def warm_up(
 
     Raises:
         StartupError: the largest batch does not fit in the device's memory.
+        ModelError, WireError: the model fails on made-up items, which need not be a fault of the model.
     """
-    blank = model.preprocess(np.zeros(_PICTURE, dtype=np.uint8))
+    # One item, repeated, so that decoding takes none of the budget.
+    request = rehearsal_request(model.served.card, 1)
+    prepared = Batch(model.served, request, max_items=1, clock=clock).prepare_here()
     end_s = clock() + budget_s
-    for done, items in enumerate((max_batch, *range(1, max_batch))):
+    for done, items in enumerate((model.max_batch, *range(1, model.max_batch))):
         if stopped() or (done and clock() > end_s):
             return done
+        inputs = {name: np.repeat(array, items, axis=0) for name, array in prepared.inputs.items()}
         try:
-            model.predict(np.repeat(blank[np.newaxis], items, axis=0))
-        except torch.cuda.OutOfMemoryError as error:
-            raise StartupError(
-                f"a batch of {items} of model {model.spec.name!r} does not fit in the GPU's memory: lower --max-batch"
-            ) from error
-    return max_batch
+            model.served.answer(inputs, errors=prepared.errors * items)
+        except Exception as error:
+            if _is_out_of_memory(error):
+                raise StartupError(
+                    f"a batch of {items} of model {model.name!r} does not fit in the device's memory: lower --max-batch"
+                ) from error
+            raise
+    return model.max_batch
+
+
+def _is_out_of_memory(error: BaseException | None) -> bool:
+    """Returns whether an error, or what it came from, says so; each runtime has a class of its own for that."""
+    while error is not None:
+        words = f"{type(error).__name__} {error}".lower()
+        if isinstance(error, MemoryError) or "outofmemory" in words or "out of memory" in words:
+            return True
+        error = error.__cause__
+    return False

@@ -70,12 +70,13 @@ def answers_alone(model: str, pictures: Sequence[Picture]) -> Probabilities:
     Returns:
         The probabilities, shape pictures x classes.
     """
-    import torch
+    from models.catalogue import shipped
+    from models.loading import load
 
-    from models import network
-    from models.images import decode_image
-
-    torch.set_num_threads(1)
-    loaded = network.load(model)
-    rows = [loaded.predict(loaded.preprocess(decode_image(picture.data))[np.newaxis])[0] for picture in pictures]
+    served = load(shipped(model))
+    rows = []
+    for picture in pictures:
+        [name] = served.encoded_inputs
+        answer = served.answer({name: served.prepare(name, picture.data)[np.newaxis]}, errors=[""])
+        rows.append(answer[served.card.outputs[0].name][0])
     return np.stack(rows)

@@ -14,14 +14,13 @@ from typing import Any
 import numpy as np
 import pytest
 import requests
-import torch
 import tritonclient.http as triton
 from support.edge_process import EdgeProcess, options_of_a_quick_server, refused, running
 
 from models import digits_data
+from models.catalogue import shipped
 from models.digits_pictures import encode
-from models.images import decode_image
-from models.network import load
+from models.loading import load
 
 pytestmark = pytest.mark.xdist_group("edge_server")
 QUICK = options_of_a_quick_server()
@@ -52,9 +51,9 @@ def pictures() -> list[bytes]:
 @pytest.fixture(scope="module")
 def expected(pictures: list[bytes]) -> np.ndarray:
     """The model's own answer to each picture alone."""
-    torch.set_num_threads(1)
-    model = load("digits")
-    return np.concatenate([model.predict(model.preprocess(decode_image(one))[np.newaxis]) for one in pictures])
+    model = load(shipped("digits"))
+    alone = [model.answer({"image": model.prepare("image", one)[np.newaxis]}, errors=[""]) for one in pictures]
+    return np.concatenate([answer["probabilities"] for answer in alone])
 
 
 def image_input(pictures: list[bytes], *, binary: bool = True) -> triton.InferInput:
@@ -174,7 +173,7 @@ def test_batches_at_the_same_time_queue_and_beyond_the_queue_are_refused(
 
 
 def test_a_refusal_tells_tritonclient_why(edge: EdgeProcess, pictures: list[bytes]) -> None:
-    with pytest.raises(triton.InferenceServerException, match="33 items, but at most 32"):
+    with pytest.raises(triton.InferenceServerException, match="33 items, but model digits takes at most 32"):
         infer(edge, [pictures[0]] * 33)
 
 
@@ -234,6 +233,9 @@ def test_a_port_in_use_is_one_sentence_and_no_traceback() -> None:
     [
         (["--model", "digit"], "digits"),
         (["--weights", "digits=/nowhere.pt", "--weights-sha256", f"digits={'0' * 64}"], "/nowhere.pt"),
+        (["--models", "/nowhere"], "there is no folder /nowhere of models"),
+        (["--runtime", "tensorflow"], "there is no runtime 'tensorflow'"),
+        (["--mps-percentage", "30"], "--mps-percentage"),
         (["--weights", "resnet50=/nowhere.pt"], "add --model resnet50"),
         (["--emulate", "orin-resnet"], "orin-resnet50"),
         (["--emulate", "orin-resnet50", "--max-batch", "65"], "lower --max-batch"),

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import math
 import threading
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 
 import cv2
 import numpy as np
 
 from edge_server.device import Device
-from edge_server.service import Service, State
-from models.catalogue import ModelSpec, spec
+from edge_server.service import EdgeModel, Service, State
+from models.catalogue import shipped
 from models.emulation import Emulation
+from models.images import decode_image
+from models.runtime import RuntimeReport
+from models.serving import ServedModel
 
 
 class FakeClock:
@@ -32,15 +36,18 @@ class FakeClock:
 
 
 class FakeModel:
-    """Says which digit a picture's grey level, in steps of 25, stands for; can be held up."""
+    """Says which digit a picture's grey level, in steps of 25, stands for; can be held up. A runtime and a decoder."""
 
-    weights = "shipped"
-    weights_sha256 = "0" * 64
-    device = "cpu"
+    report = RuntimeReport("fake", "cpu", tried={"fake": 0.001, "other": "not installed"})
 
     def __init__(self) -> None:
         """Nothing is held up."""
-        self.spec: ModelSpec = spec("digits")
+        self.served = ServedModel(
+            replace(shipped("digits"), activation="none"),
+            self,
+            decoders={"image": self.decode},
+            identity="sha256:" + "0" * 64,
+        )
         self.batches: list[int] = []
         self.preprocessed = threading.Semaphore(0)
         self.predicting = threading.Semaphore(0)
@@ -48,20 +55,21 @@ class FakeModel:
         self.may_predict.set()
         self.while_predicting: Callable[[], None] = lambda: None
 
-    def preprocess(self, image: np.ndarray) -> np.ndarray:
+    def decode(self, element: bytes) -> np.ndarray:
         """Return the mean grey level."""
+        image = decode_image(element)
         self.preprocessed.release()
         return np.full((1, 2, 2), image.mean(), dtype=np.float32)
 
-    def predict(self, batch: np.ndarray) -> np.ndarray:
+    def run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Return one-hot rows."""
+        batch = inputs["image"]
         self.batches.append(len(batch))
         self.predicting.release()
         assert self.may_predict.wait(timeout=30)
         self.while_predicting()
         digits = np.rint(batch.mean(axis=(1, 2, 3)) / 25).astype(int)
-        rows: np.ndarray = np.eye(10, dtype=np.float32)[digits]
-        return rows
+        return {"probabilities": np.eye(10, dtype=np.float32)[digits]}
 
 
 def picture(digit: int) -> bytes:
@@ -70,20 +78,20 @@ def picture(digit: int) -> bytes:
 
 
 def make_service(
-    model: FakeModel,
-    *,
+    model: FakeModel | ServedModel,
+    *others: ServedModel,
     max_batch: int = 8,
     emulation: Emulation | None = None,
     clock: FakeClock | None = None,
-    pool: ThreadPoolExecutor | None = None,
+    decode_threads: int = 2,
+    limit_s: float = math.inf,
 ) -> Service:
-    """Return a service of the fake model that is ready."""
+    """Return a service of the fake model, or others, that is ready; with a limit, on the real clock."""
     clock = clock or FakeClock()
+    served = model.served if isinstance(model, FakeModel) else model
     service = Service(
-        models={"digits": model},  # type: ignore[dict-item]
-        max_batch=max_batch,
-        device=Device(clock=clock),
-        pool=pool or ThreadPoolExecutor(2),
+        models=[EdgeModel(one, max_batch=max_batch, decode_threads=decode_threads) for one in (served, *others)],
+        device=Device(clock=clock) if math.isinf(limit_s) else Device(limit_s=limit_s),
         emulation=emulation or Emulation(),
         clock=clock,
         sleep=clock.sleep,

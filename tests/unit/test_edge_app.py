@@ -82,8 +82,15 @@ def test_metadata_says_what_goes_in_and_out(client: FlaskClient) -> None:
         {"name": "probabilities", "datatype": "FP32", "shape": [-1, 10]},
         {"name": "item_error", "datatype": "BYTES", "shape": [-1]},
     ]
-    assert model["parameters"]["weights"] == "shipped"
-    assert model["parameters"]["max_batch"] == 4
+    assert model["platform"] == "fake"
+    assert model["parameters"] == {
+        "max_batch": 4,
+        "device": "cpu",
+        "weights": "card",
+        "identity": "sha256:" + "0" * 64,
+        "runtime": {"name": "fake", "precision": "fp32", "tried": {"fake": 0.001, "other": "not installed"}},
+        "emulated": None,
+    }
     assert client.get("/v2/models/digits/versions/1").get_json() == model
 
 
@@ -152,11 +159,14 @@ WRONG = {
     "malformed JSON": (Encoded(b'{"inputs": [', None), "not valid JSON"),
     "no inputs": (Encoded(b"{}", None), "'inputs' is missing"),
     "text that is not base64": (json_body(data=["*"]), "not base64"),
-    "wrong datatype": (json_body(datatype="FP32", data=[1.0]), "datatype FP32, but must be BYTES"),
-    "wrong shape": (json_body(shape=[1, 1]), r"shape \[1, 1\], but must be \[n\]"),
-    "no items": (json_body(shape=[0], data=[]), "at least 1"),
-    "wrong input": (json_body(name="picture"), "takes one input, 'image', but the request has 'picture'"),
-    "too many items": (encode_request(request_of(*[picture(1)] * 5)), "5 items, but at most 4"),
+    "wrong datatype": (
+        json_body(datatype="FP32", data=[1.0]),
+        "must be BYTES: one encoded picture for each element, not FP32",
+    ),
+    "wrong shape": (json_body(shape=[1, 1]), r"must have the shape \[n\] for n items, not \[1, 1\]"),
+    "no items": (json_body(shape=[0], data=[]), "has no items; send at least one"),
+    "wrong input": (json_body(name="picture"), "input 'image' is missing; model digits takes 'image'"),
+    "too many items": (encode_request(request_of(*[picture(1)] * 5)), "5 items, but model digits takes at most 4"),
     "unknown output": (
         encode_request(request_of(picture(1), outputs=(OutputRequest("logits", binary=False),))),
         "no output 'logits'; it has probabilities, item_error",
@@ -241,6 +251,8 @@ def test_metrics_count_what_happened_under_bounded_labels(client: FlaskClient) -
     assert 'edgeburst_edge_service_seconds_count{model="digits"} 1.0' in lines
     assert 'edgeburst_edge_responses_total{status="404"} 20.0' in lines
     assert "edgeburst_edge_batches_in_hand 0.0" in lines
+    labels = f'device="cpu",identity="sha256:{"0" * 64}",model="digits",precision="fp32",runtime="fake"'
+    assert f"edgeburst_edge_model_info{{{labels}}} 1.0" in lines
     assert "edgeburst_edge_ready 1.0" in lines
     assert not any("stranger" in line for line in lines)
     assert all(line.startswith(("#", "edgeburst_edge_")) for line in lines)

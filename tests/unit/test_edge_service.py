@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
@@ -9,10 +10,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.edge_fakes import FakeClock, FakeModel, make_service, picture
+from support.own_models import FunctionRuntime, adding_model, own_card
 
+from edge_server.errors import Failed, Unavailable
 from edge_server.service import Service
+from models.card import TensorSpec
 from models.emulation import emulation_for
-from scheduler.wire import InferRequest, InferResponse, Tensor
+from models.errors import ModelError
+from models.serving import ElementDecoder, ServedModel
+from scheduler.wire import InferRequest, InferResponse, Tensor, WireError
 
 BROKEN = picture(3)[:-20]
 
@@ -87,8 +93,8 @@ def test_the_next_batch_is_decoded_while_the_device_works() -> None:
 
 def test_an_emulated_device_does_one_batch_at_a_time_and_decodes_nothing_ahead() -> None:
     model = FakeModel()
-    pool = ThreadPoolExecutor(1)
-    service = make_service(model, emulation=emulation_for("orin-resnet50"), pool=pool)
+    service = make_service(model, emulation=emulation_for("orin-resnet50"), decode_threads=1)
+    pool = service.models["digits"].pool
     model.may_predict.clear()
     first = infer_later(service, picture(1))
     assert model.predicting.acquire(timeout=30)
@@ -105,8 +111,9 @@ def test_an_emulated_device_does_one_batch_at_a_time_and_decodes_nothing_ahead()
 
 
 def test_waiting_for_the_device_is_queueing_and_not_service() -> None:
-    clock, model, pool = FakeClock(), FakeModel(), ThreadPoolExecutor(1)
-    service = make_service(model, clock=clock, pool=pool)
+    clock, model = FakeClock(), FakeModel()
+    service = make_service(model, clock=clock, decode_threads=1)
+    pool = service.models["digits"].pool
     model.may_predict.clear()
     first = infer_later(service, picture(1))
     assert model.predicting.acquire(timeout=30)
@@ -119,3 +126,98 @@ def test_waiting_for_the_device_is_queueing_and_not_service() -> None:
 
     assert first.result(30).parameters == {"service_s": 10.5, "queue_s": 0.0}
     assert second.result(30).parameters == {"service_s": 0.5, "queue_s": 10.5}
+
+
+def test_several_models_with_tensors_share_the_device() -> None:
+    pictures, tensors = FakeModel(), adding_model()
+    service = make_service(pictures, tensors)
+    inputs = (
+        Tensor.from_numpy("a", np.ones((2, 3), np.float32)),
+        Tensor.from_numpy("b", np.array([1, 0], np.int64)),
+    )
+
+    response = service.infer("adding", InferRequest(id="r", inputs=inputs))
+
+    assert {tensor.name: tensor.to_numpy().tolist() for tensor in response.outputs} == {
+        "sum": [4, 3],
+        "rows": [[1, 1]],
+        "rows_rows": [1, 0],
+    }
+    assert outputs(infer(service, picture(4)))[0].argmax() == 4
+
+
+def test_each_model_has_its_own_largest_batch() -> None:
+    service = make_service(FakeModel(), adding_model(), max_batch=2)
+    service.models["adding"].max_batch = 1
+    inputs = (Tensor.from_numpy("a", np.ones((2, 3), np.float32)), Tensor.from_numpy("b", np.ones(2, np.int64)))
+
+    with pytest.raises(WireError, match="2 items, but model adding takes at most 1"):
+        service.infer("adding", InferRequest(id="r", inputs=inputs))
+    infer(service, picture(1), picture(2))
+
+
+@pytest.mark.parametrize("error", [ModelError("the network gave nothing"), KeyError("secret")])
+def test_a_model_that_fails_fails_its_batch_and_no_other(error: Exception) -> None:
+    model = FakeModel()
+    service = make_service(model)
+
+    def fail() -> None:
+        raise error
+
+    model.while_predicting = fail
+    with pytest.raises(Failed, match="model 'digits' failed on this batch.*(gave nothing|KeyError)") as failure:
+        infer(service, picture(1))
+    model.while_predicting = lambda: None
+
+    assert "secret" not in str(failure.value)
+    assert service.device.in_hand == 0
+    assert outputs(infer(service, picture(2)))[0].argmax() == 2
+
+
+def test_a_model_that_hangs_fails_its_batch_and_the_others_go_on() -> None:
+    hanging = FakeModel()
+    service = make_service(hanging, adding_model(), limit_s=0.05)
+    inputs = (Tensor.from_numpy("a", np.ones((1, 3), np.float32)), Tensor.from_numpy("b", np.ones(1, np.int64)))
+    hanging.may_predict.clear()
+
+    with pytest.raises(Failed, match="model 'digits' failed on this batch: the batch has not ended within 0.05 s"):
+        infer(service, picture(1))
+    with pytest.raises(Unavailable, match="model 'digits' does not come back from an earlier batch"):
+        infer(service, picture(1))
+
+    assert service.infer("adding", InferRequest(id="r", inputs=inputs)).outputs[0].to_numpy().tolist() == [4]
+    assert service.is_alive(10)
+    hanging.may_predict.set()
+    while service.models["digits"].is_stuck:
+        pass
+    assert outputs(infer(service, picture(2)))[0].argmax() == 2
+
+
+def test_a_server_whose_every_model_hangs_is_not_alive() -> None:
+    hanging = FakeModel()
+    service = make_service(hanging, limit_s=0.05)
+    hanging.may_predict.clear()
+    with pytest.raises(Failed):
+        infer(service, picture(1))
+
+    assert not service.is_alive(10)
+    hanging.may_predict.set()
+
+
+def test_a_decoder_that_hangs_fails_its_batch_and_the_others_go_on() -> None:
+    gate = threading.Event()
+
+    def hang(element: bytes) -> np.ndarray:
+        gate.wait(timeout=30)
+        return np.zeros(1, np.float32)
+
+    decode: ElementDecoder = hang
+    card = own_card("hanging", [TensorSpec("image", "BYTES", picture=True)], [TensorSpec("y", "FP32", (1,))])
+    hanging = ServedModel(card, FunctionRuntime(lambda inputs: {"y": inputs["image"]}), decoders={"image": decode})
+    service = make_service(FakeModel(), hanging, limit_s=0.05)
+
+    with pytest.raises(Failed, match="hanging"):
+        service.infer("hanging", InferRequest(id="", inputs=(Tensor.from_elements("image", [b"x"] * 4),)))
+
+    assert outputs(infer(service, picture(2)))[0].argmax() == 2
+    gate.set()

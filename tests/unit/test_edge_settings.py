@@ -7,14 +7,18 @@ from pathlib import Path
 import pytest
 
 from edge_server.errors import StartupError
+from edge_server.gpu_share import GpuShare
 from edge_server.settings import ModelChoice, parse_arguments
+from models.catalogue import SHIPPED, shipped
+from models.errors import ModelError
 
 
 def test_digits_is_served_where_nothing_is_said() -> None:
     settings = parse_arguments([])
 
-    assert settings.models == (ModelChoice("digits", weights=None, weights_sha256=None, random_weights=False),)
-    assert (settings.host, settings.port, settings.max_batch, settings.emulate) == ("127.0.0.1", 8700, 64, None)
+    assert settings.models == (ModelChoice(shipped("digits")),)
+    assert (settings.host, settings.port, settings.max_batch, settings.emulate) == ("127.0.0.1", 8700, None, None)
+    assert (settings.runtime, settings.share) == ("auto", None)
 
 
 def test_each_model_gets_its_own_weights() -> None:
@@ -22,10 +26,53 @@ def test_each_model_gets_its_own_weights() -> None:
     given += ["--weights=resnet50=a=b.pth", "--weights-sha256=resnet50=0a", "--random-weights=mobilenet_v3_small"]
 
     assert parse_arguments(given).models == (
-        ModelChoice("resnet50", weights=Path("a=b.pth"), weights_sha256="0a", random_weights=False),
-        ModelChoice("digits", weights=None, weights_sha256=None, random_weights=False),
-        ModelChoice("mobilenet_v3_small", weights=None, weights_sha256=None, random_weights=True),
+        ModelChoice(shipped("resnet50"), weights=Path("a=b.pth"), weights_sha256="0a"),
+        ModelChoice(shipped("digits")),
+        ModelChoice(shipped("mobilenet_v3_small"), random_weights=True),
     )
+
+
+def folder_of(parent: Path, name: str) -> Path:
+    folder = parent / name
+    folder.mkdir()
+    (folder / "model.toml").write_text((SHIPPED / "digits" / "model.toml").read_text())
+    return folder
+
+
+def test_folders_are_served_alone_and_all_of_a_folder(tmp_path: Path) -> None:
+    (tmp_path / "many").mkdir()
+    alone, a, b = folder_of(tmp_path, "alone"), folder_of(tmp_path / "many", "a"), folder_of(tmp_path / "many", "b")
+    given = ["--model", str(alone), "--models", str(tmp_path / "many"), "--model", str(a)]
+
+    choices = parse_arguments(given).models
+
+    assert [(choice.card.name, choice.card.folder) for choice in choices] == [("alone", alone), ("a", a), ("b", b)]
+
+
+def test_two_folders_of_one_name_are_a_mistake(tmp_path: Path) -> None:
+    with pytest.raises(StartupError, match="are both named digits: rename one"):
+        parse_arguments(["--model", "digits", "--model", str(folder_of(tmp_path, "digits"))])
+
+
+def test_a_folder_without_models_is_a_mistake(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="holds no model"):
+        parse_arguments(["--models", str(tmp_path)])
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        (["--mps-memory", "0=4G"], "add --mps-percentage"),
+        (["--mps-percentage", "30", "--device", "cpu"], "--device is cpu: leave one of them out"),
+    ],
+)
+def test_shares_of_what_is_not_shared_are_a_mistake(given: list[str], words: str) -> None:
+    with pytest.raises(StartupError, match=words):
+        parse_arguments(given)
+
+
+def test_a_share_of_the_gpu_is_read() -> None:
+    assert parse_arguments(["--mps-percentage", "30", "--mps-memory", "0=4G"]).share == GpuShare(30, "0=4G")
 
 
 @pytest.mark.parametrize("option", ["--weights=resnet50=x", "--weights-sha256=resnet50=x", "--random-weights=resnet50"])
@@ -47,6 +94,10 @@ def test_emulation_leaves_the_machine_to_the_others_unless_told_otherwise() -> N
         (["--max-batch", "0"], "0 is below 1"),
         (["--weights", "resnet50"], "'resnet50' is not of the form NAME=VALUE"),
         (["--device", "tpu"], "invalid choice: 'tpu'"),
+        (["--mps-percentage", "0"], "0 is not a percentage above 0"),
+        (["--mps-percentage", "x"], "'x' is not a percentage"),
+        (["--mps-memory", "4G"], "'4G' is not of the form DEVICE=SIZE"),
+        (["--batch-limit-s", "0"], "0 is not above 0"),
     ],
 )
 def test_a_wrong_option_is_named_and_ends_with_2(

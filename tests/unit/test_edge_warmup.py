@@ -5,23 +5,27 @@ from __future__ import annotations
 import math
 
 import pytest
-
-pytest.importorskip("torch", reason="torch is not installed: the edge's models run in it")
-
-import torch
 from support.edge_fakes import FakeClock, FakeModel
 
 from edge_server.errors import StartupError
-from edge_server.warmup import blank_pictures, warm_up
-from models.images import decode_image
+from edge_server.service import EdgeModel
+from edge_server.warmup import warm_up
+from models.errors import ModelError
 
 
-def warm(model: FakeModel, *, budget_s: float = math.inf, stop_after: int = 100, second_s: float = 0.0) -> int:
-    clock = FakeClock()
-    model.while_predicting = lambda: clock.sleep(second_s)
+def warm(
+    model: FakeModel,
+    *,
+    budget_s: float = math.inf,
+    stop_after: int = 100,
+    second_s: float = 0.0,
+    clock: FakeClock | None = None,
+) -> int:
+    if clock is None:
+        clock = FakeClock()
+        model.while_predicting = lambda passing=clock: passing.sleep(second_s)  # type: ignore[misc]
     return warm_up(
-        model,  # type: ignore[arg-type]
-        max_batch=6,
+        EdgeModel(model.served, max_batch=6, decode_threads=1),
         budget_s=budget_s,
         stopped=lambda: len(model.batches) >= stop_after,
         clock=clock,
@@ -47,17 +51,37 @@ def test_a_signal_ends_it() -> None:
     assert warm(FakeModel(), stop_after=2) == 2
 
 
-def test_a_batch_that_does_not_fit_in_memory_is_told_with_the_way_out(monkeypatch: pytest.MonkeyPatch) -> None:
+class OutOfMemoryError(RuntimeError):
+    """What torch raises has this name."""
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        OutOfMemoryError("Tried to allocate 2.00 GiB"),
+        RuntimeError("Failed to allocate memory: out of memory"),
+        MemoryError(),
+    ],
+)
+def test_a_batch_that_does_not_fit_in_memory_is_told_with_the_way_out(error: Exception) -> None:
     model = FakeModel()
 
-    def predict(batch: object) -> None:
-        raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+    def fail() -> None:
+        raise ModelError("the network failed") from error
 
-    monkeypatch.setattr(model, "predict", predict)
+    model.while_predicting = fail
 
     with pytest.raises(StartupError, match=r"batch of 6 of model 'digits' does not fit.*lower --max-batch"):
-        warm(model)
+        warm(model, clock=FakeClock())
 
 
-def test_blank_pictures_can_be_decoded() -> None:
-    assert {decode_image(one).shape for one in blank_pictures()} == {(224, 224, 3)}
+def test_a_model_that_fails_on_made_up_items_says_so() -> None:
+    model = FakeModel()
+
+    def fail() -> None:
+        raise ModelError("too short")
+
+    model.while_predicting = fail
+
+    with pytest.raises(ModelError, match="too short"):
+        warm(model, clock=FakeClock())
