@@ -1,8 +1,7 @@
-"""Entry point of `python -m serverless_fn`, the container program; configured by environment variables only."""
+"""Entry point of `python -m serverless_fn`, the container program; platforms configure it by environment variables."""
 
 from __future__ import annotations
 
-import argparse
 import os
 import signal
 import sys
@@ -12,24 +11,12 @@ from types import FrameType
 from waitress.server import create_server
 
 from serverless_fn.app import create_app
+from serverless_fn.backend import Backend
+from serverless_fn.forwarding import ForwardedServer
 from serverless_fn.inference import Inference
+from serverless_fn.local_models import LocalModels
 from serverless_fn.log_tail import LogTail
 from serverless_fn.settings import Settings, SettingsError, read_settings
-
-_HELP = """\
-Serves a model inside a Function Compute container: POST /invoke, POST /initialize, GET /pre-stop, GET /healthz.
-It is configured by environment variables:
-  MODEL                   model of the catalogue (digits)
-  WEIGHTS_PATH            file of weights, if the model has no shipped weights
-  WEIGHTS_SHA256          its SHA-256, checked before loading
-  RANDOM_WEIGHTS          name of the model, to run it with random weights
-  EDGEBURST_EMULATE       profile whose predicted service times are emulated
-  DEVICE                  cpu or cuda (cpu)
-  TORCH_THREADS           threads of one prediction (1)
-  MAX_BATCH               largest number of items in an invocation (that of the emulated profile, else 32)
-  FC_CUSTOM_LISTEN_PORT   port (9000)
-  EDGEBURST_LISTEN_HOST   address (0.0.0.0, which the platform requires)
-"""
 
 # The platform sends POSTs on kept connections and does not repeat a POST that meets a closed connection (502).
 _NEVER_S = 10 * 365 * 86_400
@@ -39,12 +26,9 @@ _MAX_BODY_BYTES = 33 * 2**20
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Serves until SIGTERM or SIGINT; returns the exit status."""
-    parser = argparse.ArgumentParser(
-        prog="python -m serverless_fn", description=_HELP, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.parse_args(argv)
     try:
-        serve(read_settings(os.environ))
+        settings = read_settings(os.environ, sys.argv[1:] if argv is None else argv)
+        serve(settings, backend_of(settings))
     except SettingsError as error:
         return _refused(str(error))
     except OSError as error:
@@ -52,15 +36,21 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def serve(settings: Settings) -> None:
+def backend_of(settings: Settings) -> Backend:
+    """Returns what answers the batches by the settings."""
+    return LocalModels(settings) if settings.forwarding is None else ForwardedServer(settings.forwarding)
+
+
+def serve(settings: Settings, backend: Backend) -> None:
     """Listens and answers until SIGTERM or SIGINT; blocks.
 
     Raises:
         OSError: the port cannot be opened.
     """
     signal.signal(signal.SIGTERM, _exit)
+    inference = Inference(backend, instance_id=settings.instance_id, log_tail=LogTail.of_this_process())
     server = create_server(
-        create_app(Inference(settings, LogTail.of_this_process())),
+        create_app(inference),
         host=settings.host,
         port=settings.port,
         # One thread computes; the others answer health checks and hold the requests that wait for it.

@@ -1,4 +1,4 @@
-"""Container program for cold starts by the hundred: this project's own, but its model is a pause instead of torch.
+"""Container program for cold starts by the hundred: this project's own, but its model is a pause instead of a network.
 
 Everything that reports and bills is `serverless_fn`'s: HTTP, initializer, frame, emulated service times. An item
 `crash` ends the process, an item `hang` never returns. It is configured by the same environment variables, and by
@@ -8,44 +8,59 @@ START_S, the seconds of its initializer.
 from __future__ import annotations
 
 import os
-import sys
 import time
 
 import numpy as np
 
-from models import catalogue
+from models.catalogue import shipped
 from models.emulation import emulation_for
 from scheduler import wire
-from serverless_fn import __main__ as program
-from serverless_fn import inference
-from serverless_fn.settings import Settings
+from serverless_fn.__main__ import serve
+from serverless_fn.backend import Served
+from serverless_fn.settings import Settings, read_settings
 
 CRASH, HANG = b"crash", b"hang"
 _FOREVER_S = 3600.0
 
 
-class _Pause:
-    """A model without weights."""
+class Pause:
+    """Backend without weights: it answers `digits` with zeros, after the time that the profile predicts."""
 
-    spec = catalogue.spec("digits")
+    def __init__(self, settings: Settings) -> None:
+        """Reads the profile."""
+        self._emulation = emulation_for(settings.emulate)
+        self._is_loaded = False
 
+    def load(self) -> None:
+        """Takes START_S seconds, once."""
+        if not self._is_loaded:
+            time.sleep(float(os.environ["START_S"]))
+            self._is_loaded = True
 
-def _load(settings: Settings) -> inference._Loaded:
-    time.sleep(float(os.environ["START_S"]))
-    emulation = emulation_for(settings.emulate)
-    return inference._Loaded(_Pause(), emulation, settings.max_batch or 8)  # type: ignore[arg-type]
+    def check(self, model: object) -> None:
+        """Takes every model."""
 
-
-def _predict(_: object, images: list[bytes]) -> tuple[wire.Tensor, ...]:
-    if CRASH in images:
-        os._exit(3)
-    if HANG in images:
-        time.sleep(_FOREVER_S)
-    [output] = _Pause.spec.outputs
-    rows = np.zeros((len(images), *output.shape), np.float32)
-    return wire.Tensor.from_numpy(output.name, rows), wire.Tensor.from_elements(wire.ITEM_ERROR, [b""] * len(images))
+    def serve(self, model: object, payload: wire.Encoded) -> Served:
+        """Answers with zeros; `model` does not matter."""
+        request = wire.parse_request(payload.body, payload.json_length)
+        items = request.inputs[0].elements()
+        if CRASH in items:
+            os._exit(3)
+        if HANG in items:
+            time.sleep(_FOREVER_S)
+        service_s = self._emulation.remaining_s(len(items), 0.0)
+        time.sleep(service_s)
+        [output] = shipped("digits").outputs
+        rows = np.zeros((len(items), *output.shape), np.float32)
+        outputs = (
+            wire.Tensor.from_numpy(output.name, rows),
+            wire.Tensor.from_elements(wire.ITEM_ERROR, [b""] * len(items)),
+        )
+        response = wire.InferResponse(str(model), outputs, request.id, parameters={"service_s": service_s})
+        encoded = wire.encode_response(response, requested=request.outputs, binary_by_default=request.binary_by_default)
+        return Served(encoded, service_s)
 
 
 if __name__ == "__main__":
-    inference._load, inference._predict = _load, _predict  # type: ignore[assignment]
-    sys.exit(program.main())
+    of_environment = read_settings(os.environ)
+    serve(of_environment, Pause(of_environment))

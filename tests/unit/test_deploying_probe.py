@@ -13,6 +13,7 @@ from scheduler.deploying.errors import DeployError
 from scheduler.deploying.probe import check_answer, probe_frame, probe_request
 from scheduler.fc_client import Invoked
 from serverless_fn.inference import Inference
+from serverless_fn.local_models import LocalModels
 from serverless_fn.settings import read_settings
 
 DIGITS = ModelSection(name="digits")
@@ -28,11 +29,11 @@ ROW = wire.Tensor.from_numpy("probabilities", np.zeros((1, 10), np.float32))
 
 
 def test_the_real_container_answers_the_probe_of_every_catalogued_kind() -> None:
-    pytest.importorskip("torch", reason="torch is not installed: the container's models run in it")
+    pytest.importorskip("onnxruntime", reason="ONNX Runtime is not installed: digits runs in it")
     frame = probe_frame(probe_request(DIGITS), model="digits", batch_id="p-1")
-    served = Inference(read_settings({"MODEL": "digits"})).answer(frame)
+    served = Inference(LocalModels(read_settings({"MODEL": "digits"}))).answer(frame)
     check_answer(Invoked(served.frame, ""), batch_id="p-1")
-    other = Inference(read_settings({"MODEL": "resnet50"})).answer(frame)
+    other = Inference(LocalModels(read_settings({"MODEL": "resnet50"}))).answer(frame)
     with pytest.raises(DeployError, match="this function serves 'resnet50', not 'digits'"):
         check_answer(Invoked(other.frame, ""), batch_id="p-1")
 

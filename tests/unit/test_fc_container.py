@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 import sys
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,33 +18,43 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from models import catalogue
-from models.emulation import Emulation
+from models.card import Card
+from models.catalogue import SHIPPED, shipped
 from models.errors import ModelError
-from models.profile import load_profile
+from models.images import decode_image
+from models.runtime import RuntimeReport
+from models.serving import ServedModel
 from scheduler import wire
-from serverless_fn import inference as inference_module
+from serverless_fn import local_models
 from serverless_fn.__main__ import main
 from serverless_fn.app import create_app
 from serverless_fn.inference import Inference
+from serverless_fn.local_models import LocalModels
 from serverless_fn.log_tail import LogTail
-from serverless_fn.settings import Settings, SettingsError, read_settings
+from serverless_fn.settings import Forwarding, Settings, SettingsError, read_settings
 
 PICTURE = cv2.imencode(".png", np.full((8, 8, 3), 200, np.uint8))[1].tobytes()
 
 
 class Brightness:
-    """A model that answers a picture's mean brightness as the probability of class 0."""
+    """A runtime that answers a picture's mean brightness as the probability of class 0."""
 
-    spec = catalogue.spec("digits")
+    report = RuntimeReport("fake", "cpu")
 
-    def preprocess(self, image: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
-        return np.full((1, 1, 1), image.mean(), np.float32)
-
-    def predict(self, batch: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    def run(self, inputs: Mapping[str, npt.NDArray[Any]]) -> dict[str, npt.NDArray[np.float32]]:
+        batch = inputs["image"]
         rows = np.zeros((len(batch), 10), np.float32)
         rows[:, 0] = batch.reshape(len(batch), -1).mean(axis=1)
-        return rows
+        return {"probabilities": rows}
+
+
+def brightness_of(element: bytes) -> npt.NDArray[np.float32]:
+    return np.full((1, 1, 1), decode_image(element).mean(), np.float32)
+
+
+def served() -> ServedModel:
+    card = replace(shipped("digits"), activation="none", max_batch=4)
+    return ServedModel(card, Brightness(), decoders={"image": brightness_of}, identity="sha256:ab")
 
 
 @pytest.fixture
@@ -49,18 +62,18 @@ def loads(monkeypatch: pytest.MonkeyPatch) -> list[Settings]:
     """Replaces the loading of a real model; holds the settings with which it was asked for."""
     asked: list[Settings] = []
 
-    def load(settings: Settings) -> Any:
+    def load(card: Card, settings: Settings) -> ServedModel:
         asked.append(settings)
         if settings.weights is not None:
             raise ModelError(f"there is no file {settings.weights}: set WEIGHTS_PATH")
-        return inference_module._Loaded(Brightness(), Emulation(), settings.max_batch or 4)  # type: ignore[arg-type]
+        return served()
 
-    monkeypatch.setattr(inference_module, "_load", load)
+    monkeypatch.setattr(local_models, "load_model", load)
     return asked
 
 
 def client(**settings: Any) -> Any:
-    return create_app(Inference(Settings(instance_id="c-1", **settings))).test_client()
+    return create_app(Inference(LocalModels(Settings(**settings)), instance_id="c-1")).test_client()
 
 
 def frame(images: list[bytes], *, model: str | None = "digits", binary: bool = True, **request: Any) -> bytes:
@@ -98,6 +111,7 @@ def test_an_answer_carries_the_batch_its_times_and_its_instance() -> None:
     assert (header["cold_start"], opened(second)[0]["cold_start"]) == (True, False)
     assert 0 < header["service_s"] <= header["duration_s"]
     assert header["memory_bytes"] > 2**20
+    assert (header["runtime"], header["identity"]) == ("fake cpu fp32", "sha256:ab")
     assert outputs["probabilities"].to_numpy()[:, 0].tolist() == [200, 200]
     assert outputs["item_error"].elements() == [b"", b""]
 
@@ -134,8 +148,8 @@ def test_named_outputs_are_the_only_ones_and_json_carries_base64() -> None:
         (b"EBF1\xff\xff\xff\xff", 400, "cut off"),
         (frame([PICTURE])[:-1], 400, "bytes of data"),
         (frame([PICTURE], model="resnet50"), 404, "serves 'digits', not 'resnet50'"),
-        (frame([]), 400, "0 items; this function takes 1 to 4"),
-        (frame([PICTURE] * 5), 400, "5 items; this function takes 1 to 4"),
+        (frame([]), 400, "has no items"),
+        (frame([PICTURE] * 5), 400, "5 items, but model digits takes at most 4"),
         (frame([PICTURE], outputs=(wire.OutputRequest("logits", binary=True),)), 400, "logits"),
         (frame([b"%%%"], binary=False), 400, "base64"),
     ],
@@ -194,7 +208,7 @@ def test_what_cannot_be_loaded_is_said_by_initialize_and_by_every_call(capfd: py
 def test_a_bug_leaves_its_stack_trace_in_the_log_and_none_in_the_answer(
     monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(Brightness, "predict", lambda *_: 1 / 0)
+    monkeypatch.setattr(Brightness, "run", lambda *_: 1 / 0)
     answer = client().post("/invoke", data=frame([PICTURE]))
     header, _ = opened(answer)
     assert (answer.status_code, header["status"]) == (404, 500)
@@ -217,25 +231,26 @@ def test_health_and_pre_stop_answer_before_anything_is_loaded(loads: list[Settin
     assert loads == []
 
 
+@pytest.mark.usefixtures("loads")
 def test_an_emulated_function_takes_the_time_of_its_profile(monkeypatch: pytest.MonkeyPatch) -> None:
-    profile = load_profile("fc-resnet50-1gb")
     slept: list[float] = []
-    loaded = inference_module._Loaded(Brightness(), Emulation(profile), profile.max_batch)  # type: ignore[arg-type]
-    monkeypatch.setattr(inference_module, "_load", lambda _: loaded)
-    monkeypatch.setattr(inference_module.time, "sleep", slept.append)
-    assert opened(client().post("/invoke", data=frame([PICTURE] * 3)))[0]["status"] == 200
+    monkeypatch.setattr(local_models.time, "sleep", slept.append)
+    function = client(emulate="fc-resnet50-1gb")
+    assert opened(function.post("/invoke", data=frame([PICTURE] * 3)))[0]["status"] == 200
     # The profile predicts 0.216 + 0.141 b; the work itself took what is missing.
     assert 0.216 + 0.141 * 3 - 0.2 < slept[0] <= 0.216 + 0.141 * 3
-    assert opened(client().post("/invoke", data=frame([PICTURE] * 6)))[0]["status"] == 400
 
 
 def test_the_environment_is_read_with_the_platforms_defaults() -> None:
     assert read_settings({}) == Settings()
     given = {
         "MODEL": "resnet50",
+        "MODELS": "/srv/models",
+        "MODEL_IDENTITY": f"resnet50=sha256:{'ab' * 32}, m=sha256:{'cd' * 32}",
         "WEIGHTS_PATH": "/w.pth",
         "WEIGHTS_SHA256": "ab",
         "RANDOM_WEIGHTS": "resnet50",
+        "RUNTIME": "torch",
         "EDGEBURST_EMULATE": "fc-resnet50-1gb",
         "DEVICE": "cuda",
         "TORCH_THREADS": "2",
@@ -245,9 +260,70 @@ def test_the_environment_is_read_with_the_platforms_defaults() -> None:
         "FC_INSTANCE_ID": "c-1",
     }
     assert read_settings(given) == Settings(
-        "resnet50", Path("/w.pth"), "ab", True, "fc-resnet50-1gb", "cuda", 2, 7, "127.0.0.1", 9001, "c-1"
+        models=("resnet50",),
+        folders=(Path("/srv/models"),),
+        identities={"resnet50": f"sha256:{'ab' * 32}", "m": f"sha256:{'cd' * 32}"},
+        weights=Path("/w.pth"),
+        weights_sha256="ab",
+        random_weights="resnet50",
+        runtime="torch",
+        emulate="fc-resnet50-1gb",
+        device="cuda",
+        torch_threads=2,
+        max_batch=7,
+        host="127.0.0.1",
+        port=9001,
+        instance_id="c-1",
     )
-    assert not read_settings({"MODEL": "digits", "RANDOM_WEIGHTS": "resnet50"}).random_weights
+
+
+def test_options_take_the_place_of_the_environment() -> None:
+    given = read_settings({"MODEL": "digits", "RUNTIME": "torch"}, ["--models", "/a", "--runtime", "onnxruntime"])
+    assert (given.models, given.folders, given.runtime) == ((), (Path("/a"),), "onnxruntime")
+    given = read_settings(
+        {}, ["--forward", "http://127.0.0.1:8000/", "--forward-tensors", "json", "--", "server", "-x"]
+    )
+    assert given.forwarding == Forwarding("http://127.0.0.1:8000", "json", 110.0, ("server", "-x"))
+
+
+@pytest.mark.parametrize(
+    ("environ", "argv", "words"),
+    [
+        ({"MODEL_IDENTITY": "m=md5:1"}, [], "MODEL_IDENTITY has 'm=md5:1'; write NAME=sha256:HEX"),
+        ({}, ["--forward", "https://example.com"], "write a URL without a path"),
+        ({}, ["--forward", "http://127.0.0.1:8000/v2"], "write a URL without a path"),
+        ({}, ["--forward", "http://127.0.0.1:8000", "--model", "m"], "leave out --model"),
+        ({}, ["--forward", "http://127.0.0.1:8000", "--forward-limit-s", "0"], "above 0"),
+        ({}, ["--", "server"], "add --forward"),
+        ({}, ["--stranger"], "--stranger"),
+    ],
+)
+def test_a_setting_that_cannot_be_used_is_one_sentence(environ: dict[str, str], argv: list[str], words: str) -> None:
+    with pytest.raises(SettingsError, match=re.escape(words)):
+        read_settings(environ, argv)
+
+
+@pytest.mark.usefixtures("loads")
+def test_the_frame_chooses_among_several_models(tmp_path: Path) -> None:
+    folder = tmp_path / "other"
+    folder.mkdir()
+    text = (SHIPPED / "digits" / "model.toml").read_text()
+    (folder / "model.toml").write_text(text)
+    function = client(models=("digits",), folders=(tmp_path,))
+    assert opened(function.post("/invoke", data=frame([PICTURE], model="other")))[0]["status"] == 200
+    header, _ = opened(function.post("/invoke", data=frame([PICTURE], model=None)))
+    assert (header["status"], header["error"]) == (404, "this function serves 'digits', 'other', not None")
+
+
+def test_models_of_another_identity_than_the_deployment_expects_are_not_served(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    wrong = f"sha256:{'0' * 64}"
+    answer = client(models=("digits",), identities={"digits": wrong}).post("/initialize")
+    assert answer.headers["x-fc-status"] == "404"
+    assert f"but {wrong} is expected" in json.loads(answer.data)["errorMessage"]
+    unknown = client(models=("digits",), identities={"digit": wrong}).post("/initialize")
+    assert "MODEL_IDENTITY names 'digit', but this function serves digits" in json.loads(unknown.data)["errorMessage"]
 
 
 @pytest.mark.parametrize("text", ["x", "0", "-1", "65536"])
@@ -261,12 +337,13 @@ def test_a_port_that_is_none_is_one_sentence_and_status_2(
     assert capfd.readouterr().err.startswith("FC_CUSTOM_LISTEN_PORT is")
 
 
+@pytest.mark.usefixtures("loads")
 def test_an_instance_that_was_kept_warm_for_its_first_request_is_no_cold_start(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    inference = Inference(Settings(model="digits"))
+    inference = Inference(LocalModels(Settings()))
     assert inference._is_fresh(0.0)
-    monkeypatch.setattr(inference, "_loaded", object())
+    monkeypatch.setattr(inference, "_loaded", True)
     monkeypatch.setattr(inference, "_loaded_at_s", 10.0)
     assert inference._is_fresh(10.5)
     assert not inference._is_fresh(30.0)
@@ -292,7 +369,7 @@ def test_the_end_of_the_log_is_in_the_frame_where_the_request_asks_for_it(monkey
     monkeypatch.setattr(sys, "stdout", sys.stdout)
     monkeypatch.setattr(sys, "stderr", sys.stderr)
     tail = LogTail.of_this_process()
-    function = create_app(Inference(Settings(instance_id="c-1"), tail)).test_client()
+    function = create_app(Inference(LocalModels(Settings()), log_tail=tail)).test_client()
     print("x" * 5000)
     header, payload = wire.unpack_frame(frame([PICTURE]))
     asking = wire.pack_frame({**header, "log_tail": True}, payload)
