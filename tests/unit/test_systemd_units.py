@@ -17,7 +17,8 @@ def verified(unit: Path, folder: Path) -> subprocess.CompletedProcess[str]:
     analyze = shutil.which("systemd-analyze")
     if analyze is None:
         pytest.skip("systemd-analyze is not installed (Debian's package systemd has it)")
-    copy = folder / unit.name
+    # Of a template, an instance.
+    copy = folder / unit.name.replace("@.", "@digits.")
     copy.write_text(re.sub(r"^(Exec\w+=)/opt/\S+", r"\1/bin/true", unit.read_text(), flags=re.MULTILINE))
     return subprocess.run([analyze, "verify", str(copy)], capture_output=True, text=True, timeout=60, check=False)
 
@@ -32,7 +33,32 @@ def test_unit_is_valid(unit: Path, tmp_path: Path) -> None:
 
     assert result.returncode == 0, result.stderr
     # A key that systemd does not know is a warning to it, and a mistake to us. Units of the machine are not ours.
-    assert [line for line in result.stderr.splitlines() if unit.name in line] == []
+    name = unit.name.replace("@.", "@digits.")
+    assert [line for line in result.stderr.splitlines() if name in line] == []
+
+
+@pytest.mark.parametrize("unit", UNITS, ids=lambda unit: unit.name)
+def test_unit_is_exposed_no_more_than_it_must(unit: Path, tmp_path: Path) -> None:
+    verified(unit, tmp_path)  # skips without systemd
+    copy = tmp_path / unit.name.replace("@.", "@digits.")
+    command = ["systemd-analyze", "security", "--offline=yes", "--threshold=35", str(copy)]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+
+    assert result.returncode == 0, result.stdout.splitlines()[-1:] or result.stderr
+
+
+def test_each_model_of_the_template_is_a_process_of_its_own() -> None:
+    template = next(unit for unit in UNITS if unit.name == "edgeburst-edge@.service").read_text()
+    single = next(unit for unit in UNITS if unit.name == "edgeburst-edge.service").read_text()
+    assert "--model /srv/models/%i " in template
+    # What protects one protects the other; the user is shared, which MPS needs.
+    assert "User=edgeburst-edge\n" in template
+
+    def kept(text: str) -> list[str]:
+        [section] = re.findall(r"^DynamicUser=yes$.*?(?=^\[Install\])", text, re.MULTILINE | re.DOTALL)
+        return [line for line in section.splitlines() if line and not line.startswith(("#", "User="))]
+
+    assert kept(template) == kept(single)
 
 
 def test_a_misspelt_key_would_be_noticed(tmp_path: Path) -> None:
