@@ -94,7 +94,7 @@ def test_a_command_of_another_program_gets_all_arguments_and_gives_its_status(
 ) -> None:
     given: list[list[str]] = []
     module = ModuleType("stand_in_that_passes_on")
-    module.run_with = lambda arguments: given.append(arguments) or 7  # type: ignore[attr-defined]
+    module.run_with = lambda arguments: given.append(arguments) or 7  # type: ignore[attr-defined, func-returns-value]
     monkeypatch.setitem(sys.modules, module.__name__, module)
     command = cli.SubCommand("pass", module.__name__, "pass on", "edgeburst pass", passes_on=True)
     monkeypatch.setattr(cli, "SUB_COMMANDS", (*cli.SUB_COMMANDS, command))
