@@ -19,6 +19,7 @@ from scheduler.daemon.model_statistics import InferenceCounters
 from scheduler.daemon.own_latency import OwnLatency
 from scheduler.daemon.records import BatchRing
 from scheduler.daemon.runner import PlanMaker, Runner
+from scheduler.daemon.spans import NoTracer, Tracer
 from scheduler.daemon.state.keeper import WITHOUT, StateKeeper
 from scheduler.daemon.status import DaemonStatus, PlanHistory
 from scheduler.daemon.threads import DaemonThreads
@@ -116,6 +117,7 @@ def assemble(
         plans=plans,
         answer_reserve_s=config.daemon.answer_reserve_s,
         ledger=state,
+        tracer=_tracer(config, clock),
     )
     limits = ModelLimits(runner.post)
     if state is not None:
@@ -146,6 +148,22 @@ def assemble(
             state.recalled(control.recalled, engine.statistics())
 
     return Assembly(runner, explanations, note_recalled, parts)
+
+
+def _tracer(config: Config, clock: Clock) -> Tracer:
+    section = config.otel
+    if section is None:
+        return NoTracer()
+    # Imported here: a client host without [otel] needs none of its packages.
+    from scheduler.daemon.otel import OtelTracer
+
+    return OtelTracer(
+        endpoint=section.endpoint,
+        service_name=section.service_name,
+        sample_ratio=section.sample_ratio,
+        clock=clock,
+        wall_clock_ns=lambda: round(datetime.now(timezone.utc).timestamp() * 1e9),
+    )
 
 
 def _without_state() -> dict[str, object]:

@@ -224,6 +224,7 @@ class Runner:
             self._plan_task.cancel()
             await asyncio.gather(self._plan_task, return_exceptions=True)
         await self._sender.close()
+        await self._tracer.close()
 
     async def crashed(self) -> Exception:
         """Waits for a bug in the engine or the planner, and returns its exception: the daemon cannot continue."""

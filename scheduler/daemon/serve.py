@@ -206,8 +206,8 @@ class Daemon:
         self._runner.reload(settings)
         self._service.reload(config)
         fixed = [name for name in ("host", "port", "records", "state") if _differ(config, self._config, name)]
-        fixed += ["explain"] if config.explain != self._config.explain else []
-        fixed += ["grpc"] if config.grpc != self._config.grpc else []
+        tables = ("explain", "grpc", "otel")
+        fixed += [name for name in tables if getattr(config, name) != getattr(self._config, name)]
         fixed += ["changepoints"] if config.engine.changepoints != self._config.engine.changepoints else []
         self._config, self._places = config, where
         log(logging.INFO, "reloaded", path=config.path, needs_restart=",".join(fixed) or "nothing")

@@ -69,6 +69,9 @@ class Tracer(Protocol):
     def sent(self, batch: Batch, members: Sequence[Member], now_s: float) -> BatchSpans:
         """Returns the spans of a batch that is being sent."""
 
+    async def close(self) -> None:
+        """Ends the tracer when all requests have ended."""
+
 
 @dataclass(frozen=True, slots=True)
 class PassedOn:
@@ -90,3 +93,6 @@ class NoTracer:
     def sent(self, batch: Batch, members: Sequence[Member], now_s: float) -> BatchSpans:  # noqa: ARG002
         """Returns spans that only pass on the trace of the first request that has one."""
         return PassedOn(next((member.call.trace for member in members if member.call.trace is not None), None))
+
+    async def close(self) -> None:
+        """Does nothing."""

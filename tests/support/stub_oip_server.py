@@ -67,6 +67,17 @@ class DescribingStub(StubEdge):
 
     description: Mapping[str, object] = DESCRIPTION
 
+    def __init__(self, behaviour: Behaviour) -> None:
+        """Starts with no batch."""
+        super().__init__(behaviour)
+        self.traces: list[dict[str, str]] = []
+        """W3C's trace headers of each batch."""
+
+    async def infer(self, path: str, headers: dict[str, str], body: bytes, writer: asyncio.StreamWriter) -> bool:
+        """Notes the trace and answers."""
+        self.traces.append({name: value for name, value in headers.items() if name.startswith("trace")})
+        return await super().infer(path, headers, body, writer)
+
     def small_talk(self, method: str, path: str, body: bytes) -> tuple[int, object]:
         """Answers everything but inference."""
         if path == "/v2/models/digits":

@@ -753,3 +753,30 @@ def profile_json(**changes: Any) -> dict[str, Any]:
         "max_batch": 8,
         "environment": {},
     } | changes
+
+
+class TestOtel:
+    TABLE = '[otel]\nendpoint = "http://127.0.0.1:4318"\n'
+
+    def test_its_packages_are_asked_for_only_where_it_is_configured(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        found = importlib.util.find_spec
+
+        def find_spec(name: str, package: str | None = None) -> object:
+            return None if name.startswith("opentelemetry") else found(name, package)
+
+        monkeypatch.setattr(importlib.util, "find_spec", find_spec)
+        with pytest.raises(ConfigError, match=r"edgeburst\.toml:1: \[otel\] needs .* 'edgeburst\[otel\]'"):
+            load(tmp_path, self.TABLE + EDGE_MODEL)
+        assert load(tmp_path, EDGE_MODEL).otel is None
+
+    def test_its_keys_have_defaults(self, tmp_path: Path) -> None:
+        section = load(tmp_path, self.TABLE + EDGE_MODEL).otel
+        assert section is not None
+        assert (section.service_name, section.sample_ratio) == ("edgeburst", 1.0)
+
+    @pytest.mark.parametrize("endpoint", ["collector:4318", "ftp://collector", "http://user@collector:4318", "http://"])
+    def test_what_is_no_url_is_refused(self, tmp_path: Path, endpoint: str) -> None:
+        with pytest.raises(ConfigError, match=r"edgeburst\.toml:2: .*endpoint"):
+            load(tmp_path, f'[otel]\nendpoint = "{endpoint}"\n' + EDGE_MODEL)

@@ -255,7 +255,7 @@ def _service_class(section: ClassSection, late: Late) -> ServiceClass:
 
 def _contradictions(config: Config) -> Iterator[tuple[toml_lines.KeyPath, str]]:
     """Yields the path of each contradiction between valid keys, and a sentence about it."""
-    if config.grpc is not None and not _has_grpc():
+    if config.grpc is not None and not _installed("grpc", "google.protobuf"):
         yield (
             ("grpc",),
             "[grpc] needs the packages grpcio and protobuf; run: pip install 'edgeburst[grpc]', or remove the table",
@@ -265,6 +265,8 @@ def _contradictions(config: Config) -> Iterator[tuple[toml_lines.KeyPath, str]]:
             package_detectors()
         except EdgeburstError as error:
             yield ("engine", "changepoints"), str(error)
+    if config.otel is not None and not _installed("opentelemetry.sdk", "opentelemetry.exporter.otlp.proto.http"):
+        yield ("otel",), "[otel] needs OpenTelemetry's packages; install them: pip install 'edgeburst[otel]'"
     file = config.explain_file()
     if file is not None and (file.is_dir() or not file.parent.is_dir()):
         wrong = f"{file} is a folder" if file.is_dir() else f"there is no folder {file.parent}"
@@ -289,12 +291,12 @@ def _contradictions(config: Config) -> Iterator[tuple[toml_lines.KeyPath, str]]:
             )
 
 
-def _has_grpc() -> bool:
-    """Returns whether the packages of the extra `grpc` are installed; imports neither."""
+def _installed(*packages: str) -> bool:
+    """Returns whether packages are there; imports only the packages that they are in."""
     try:
-        return all(importlib.util.find_spec(name) is not None for name in ("grpc", "google.protobuf"))
+        return all(importlib.util.find_spec(name) is not None for name in packages)
     except ModuleNotFoundError:
-        return False  # there is no package `google` at all
+        return False  # the outer package is missing
 
 
 def _tenants(config: Config) -> Iterator[tuple[toml_lines.KeyPath, str]]:

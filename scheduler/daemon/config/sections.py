@@ -24,6 +24,8 @@ def _changepoint_word(value: object) -> object:
 
 ChangepointWord = Annotated[Literal["native", "package", "off"], BeforeValidator(_changepoint_word)]
 
+Origin = Annotated[str, Field(pattern=r"^(\*|null|[a-z][a-z0-9+.-]*://[^/\s@,]+)$", max_length=256)]
+
 _ENGINE_DEFAULTS: Mapping[str, Any] = {field.name: field.default for field in fields(EngineSettings)}
 
 
@@ -59,6 +61,11 @@ class DaemonSection(Section):
     late: Late = Field(
         default="refuse",
         description="What happens to requests that no backend can answer in time; classes may differ.",
+    )
+    cors_origins: tuple[Origin, ...] = Field(
+        default=(),
+        max_length=64,
+        description='Origins of pages whose scripts may ask and read answers, as "https://HOST:PORT"; "*": any page.',
     )
 
 
@@ -181,6 +188,23 @@ class ExplainSection(Section):
     )
 
 
+class OtelSection(Section):
+    """`[otel]`: a collector of OpenTelemetry that gets the spans of requests; without this table none are made."""
+
+    endpoint: str = Field(
+        pattern=r"^https?://[^/\s@]+(/\S*)?$",
+        max_length=4096,
+        description="URL of its OTLP/HTTP, as http://HOST:4318; without a path, /v1/traces is meant.",
+    )
+    service_name: str = Field(default="edgeburst", min_length=1, max_length=255, description="Name of the service.")
+    sample_ratio: float = Field(
+        default=1.0,
+        ge=0,
+        le=1,
+        description="Fraction of the requests that are recorded, where a client's `traceparent` does not decide.",
+    )
+
+
 class EdgeSection(Section):
     """`[edge]`: the edge server; without this table there is no edge."""
 
@@ -232,6 +256,7 @@ class ConfigFile(Section):
     engine: EngineSection = Field(default=EngineSection(), description="Queue limits, assumptions, hysteresis.")
     spend: SpendSection = Field(default=SpendSection(), description="Caps on the cost of functions.")
     explain: ExplainSection = Field(default=ExplainSection(), description="Which decisions are kept.")
+    otel: OtelSection | None = Field(default=None, description="The collector of spans; absent: none are made.")
     edge: EdgeSection | None = Field(default=None, description="The edge server; absent: no edge.")
     function: FunctionSection | None = Field(default=None, description="Function Compute; absent: no functions.")
     deploy: DeploySection | None = Field(default=None, description="What `edgeburst fc` deploys; absent: nothing.")
@@ -254,6 +279,7 @@ SECTIONS: Mapping[tuple[str, ...], type[Section]] = {
     ("spend",): SpendSection,
     ("tenant",): TenantSection,
     ("explain",): ExplainSection,
+    ("otel",): OtelSection,
     ("edge",): EdgeSection,
     ("function",): FunctionSection,
     ("deploy",): DeploySection,

@@ -15,6 +15,7 @@ from scheduler.daemon.http import admin, classify, infer
 from scheduler.daemon.http.admin import json_response
 from scheduler.daemon.http.body_reader import BodyReader
 from scheduler.daemon.http.compression import pack
+from scheduler.daemon.http.cors import mark_responses, preflights
 from scheduler.daemon.http.errors import error_response, errors_as_json
 from scheduler.daemon.http.model_calls import ModelCalls, refused_routes
 from scheduler.daemon.http.picture_body import check_content_type, picture_of
@@ -217,7 +218,12 @@ INGRESS = web.AppKey("ingress", Ingress)
 def create_app(parts: DaemonParts, config: Config, environ: Mapping[str, str] = os.environ) -> web.Application:
     """Returns the application; `app[INGRESS]` is its Ingress."""
     ingress = Ingress(parts, config, environ)
-    app = web.Application(middlewares=[errors_as_json(ingress.service.telemetry)])
+
+    def origins() -> Sequence[str]:
+        return ingress.service.config.daemon.cors_origins
+
+    app = web.Application(middlewares=[preflights(origins), errors_as_json(ingress.service.telemetry)])
+    mark_responses(app, origins)
     app[INGRESS] = ingress
     app.add_routes(ingress.routes(ingress.model_calls.routes()))
     app.add_routes(refused_routes())

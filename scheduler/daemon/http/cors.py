@@ -1,0 +1,70 @@
+"""Lets scripts of pages from other origins ask the daemon and read its answers, if `cors_origins` allows it.
+
+Reference: https://fetch.spec.whatwg.org/#http-cors-protocol. Only GET and POST are let through: what PUT changes is for
+operators, and the daemon accepts it from this host, where the browser of any page may run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+
+from aiohttp import web
+from aiohttp.typedefs import Handler, Middleware
+
+METHODS = "GET, POST"
+MAX_AGE_S = 600
+"""How long a browser may remember the answer to its question; some allow no more."""
+
+_EXPOSED = "Inference-Header-Content-Length, X-Edgeburst-Request-Id, Retry-After"
+
+Origins = Callable[[], Collection[str]]
+"""Returns the origins that are allowed now; "*" stands for any."""
+
+
+def preflights(origins: Origins) -> Middleware:
+    """Returns the middleware that answers browsers that ask first, with OPTIONS, whether a script may ask."""
+
+    @web.middleware
+    async def middleware(request: web.Request, handler: Handler) -> web.StreamResponse:
+        headers = request.headers
+        asks = request.method == "OPTIONS" and "Access-Control-Request-Method" in headers
+        if not asks or allowed(headers.get("Origin", ""), origins()) is None:
+            return await handler(request)
+        granted = {"Access-Control-Allow-Methods": METHODS, "Access-Control-Max-Age": str(MAX_AGE_S)}
+        wanted = headers.get("Access-Control-Request-Headers", "")
+        if wanted:
+            granted |= {"Access-Control-Allow-Headers": wanted}
+        return web.Response(status=204, headers=granted)
+
+    return middleware
+
+
+def mark_responses(app: web.Application, origins: Origins) -> None:
+    """Makes every response say which origin may read it, errors included."""
+
+    async def mark(request: web.Request, response: web.StreamResponse) -> None:
+        configured = origins()
+        if not configured:
+            return
+        shown = allowed(request.headers.get("Origin", ""), configured)
+        if "*" not in configured:
+            response.headers.add("Vary", "Origin")
+        if shown is not None:
+            response.headers["Access-Control-Allow-Origin"] = shown
+            response.headers["Access-Control-Expose-Headers"] = _EXPOSED
+
+    app.on_response_prepare.append(mark)
+
+
+def allowed(origin: str, configured: Collection[str]) -> str | None:
+    """Returns what Access-Control-Allow-Origin says to an origin; None: it is not allowed.
+
+    >>> allowed("https://a.example", ["https://a.example"]), allowed("https://b.example", ["*"])
+    ('https://a.example', '*')
+    >>> allowed("https://b.example", ["https://a.example"])
+    """
+    if not origin:
+        return None
+    if "*" in configured:
+        return "*"
+    return origin if origin in configured else None
