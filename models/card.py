@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -181,6 +182,13 @@ def file_sha256(path: Path) -> str:
 
 def _hash_if_there(path: Path) -> str | None:
     try:
-        return file_sha256(path)
+        found = path.stat()
+        return _known_sha256(path, found.st_ino, found.st_size, found.st_mtime_ns)
     except OSError:
         return None
+
+
+# One load asks several times, and each time takes a second for a large file.
+@lru_cache(maxsize=256)
+def _known_sha256(path: Path, _inode: int, _size: int, _changed_ns: int) -> str:
+    return file_sha256(path)

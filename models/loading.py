@@ -11,7 +11,7 @@ from models.card import Card
 from models.errors import ModelError
 from models.formats.python_format import PythonHandler
 from models.runtime import Array, Runtime
-from models.runtime_choice import Wanted, runtime_for
+from models.runtime_choice import Wanted, check_name, runtime_for
 from models.serving import ElementDecoder, ServedModel
 from models.weights_file import weights_of
 
@@ -33,7 +33,7 @@ def load(
     Args:
         card: the model's card.
         device: "auto" (a GPU if there is one), "cpu" or "cuda".
-        runtime: "auto", or the name of one of `runtime_choice.RUNTIMES`.
+        runtime: "auto", or the name of one of `candidates.RUNTIMES`.
         threads: threads of one operation on the CPU.
         weights: a file in place of the card's.
         weights_sha256: its SHA-256 in hexadecimal, needed with it.
@@ -45,6 +45,7 @@ def load(
         ModelError: a file is missing or has another hash, a package is missing, or the model cannot be loaded; one
             sentence says which and what to do.
     """
+    check_name(runtime)
     card.check_files()
     origin = weights_of(card, weights, weights_sha256, random=random_weights)
     if card.format == "python":

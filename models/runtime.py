@@ -16,10 +16,8 @@ Array = npt.NDArray[Any]
 class Runtime(Protocol):
     """A loaded network on a device; called by one thread at a time."""
 
-    @property
-    def report(self) -> RuntimeReport:
-        """Which runtime, device and precision this is."""
-        ...
+    report: RuntimeReport
+    """Which runtime, device and precision this is."""
 
     def run(self, inputs: Mapping[str, Array]) -> Mapping[str, Array | Sequence[Array]]:
         """Returns the network's outputs, before the card's activation.

@@ -45,7 +45,7 @@ class OnnxRuntime:
         """
         self._card = card
         self._session = session
-        self._report = report
+        self.report = report
         self._given = session.get_inputs()
         self._sources = bind_inputs(card, [node.name for node in self._given])
         self._outputs = bind_outputs(card, [node.name for node in session.get_outputs()])
@@ -56,11 +56,6 @@ class OnnxRuntime:
         self.item_by_item = _fixed_batch(card, self._given) == 1
         self._pictures = {spec.name for spec in card.inputs if spec.picture and card.preprocess is not None}
         self._preprocess = card.preprocess
-
-    @property
-    def report(self) -> RuntimeReport:
-        """Which runtime, device and precision this is."""
-        return self._report
 
     def run(self, inputs: Mapping[str, Array]) -> Mapping[str, Array]:
         """Returns the network's outputs; `Runtime.run` says more."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import inspect
 import warnings
 from collections.abc import Callable, Mapping
@@ -19,11 +20,12 @@ _STATE_KEYS = ("state_dict", "model_state_dict", "model")
 _WRAPPERS = ("module.", "_orig_mod.")
 
 
-def network_of(card: Card, file: Path | None) -> Any:
-    """Returns a card's network on the CPU, in evaluation mode, as a function of tensors.
+def network_of(card: Card, file: Path | None, device: str = "cpu") -> Any:
+    """Returns a card's network in evaluation mode, as a function of tensors.
 
     Args:
         card: of format torchscript, torch-export or state-dict.
+        device: an exported program is made for that device; all others are on the CPU and can be moved.
         file: its file; None: an architecture with random weights, the same on every host.
 
     Raises:
@@ -41,7 +43,10 @@ def network_of(card: Card, file: Path | None) -> Any:
             warnings.simplefilter("ignore")
             if card.format == "torchscript":
                 return torch.jit.load(str(file), map_location="cpu").eval()
-            return torch.export.load(str(file)).module()
+            program = torch.export.load(str(file))
+            if device != "cpu":
+                program = importlib.import_module("torch.export.passes").move_to_device_pass(program, device)
+            return program.module()
     except Exception as error:  # noqa: BLE001 - torch raises whatever its readers and C++ code raise.
         how = "torch.jit.save" if card.format == "torchscript" else "torch.export.save"
         raise ModelError(

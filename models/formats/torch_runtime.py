@@ -30,7 +30,7 @@ class TorchRuntime:
 
         Args:
             card: what the network takes and gives.
-            network: in evaluation mode; one that is to have half precision is copied, for others use it too.
+            network: in evaluation mode; one whose weights change is copied.
             device: torch's device.
             precision: "fp32", "bf16" or "fp16".
             channels_last: whether weights and pictures have the channel as their fastest axis.
@@ -60,7 +60,7 @@ class TorchRuntime:
     def _moved(self, network: Any) -> Any:
         if not hasattr(network, "to"):
             return network
-        if self._half:
+        if self._half or self._channels_last:
             network = copy.deepcopy(network).to(self._dtype)
         network = network.to(self._device)
         return network.to(memory_format=self._torch.channels_last) if self._channels_last else network
@@ -76,7 +76,7 @@ class TorchRuntime:
     def run(self, inputs: Mapping[str, Array]) -> Mapping[str, Array | Sequence[Array]]:
         """Returns the network's outputs; `Runtime.run` says more."""
         with self._torch.inference_mode():
-            arguments = [self._tensor(spec.picture, inputs[spec.name]) for spec in self._card.inputs]
+            arguments = self.arguments(inputs)
             try:
                 result = self._network(*arguments)
                 named = named_outputs(self._card, result)
@@ -90,6 +90,10 @@ class TorchRuntime:
                 ) from error
             except Exception as error:  # noqa: BLE001 - a network raises whatever its operations raise.
                 raise ModelError(f"model {self._card.name} failed in torch: {last_line(error)}") from error
+
+    def arguments(self, inputs: Mapping[str, Array]) -> tuple[Any, ...]:
+        """Returns the arguments of the network for inputs of `run`, on the device."""
+        return tuple(self._tensor(spec.picture, inputs[spec.name]) for spec in self._card.inputs)
 
     def _tensor(self, picture: bool, array: Array) -> Any:
         settings = self._card.preprocess
