@@ -21,7 +21,8 @@ from scheduler.daemon.calls import InferenceCall, Refused
 from scheduler.daemon.config.config import load_config
 from scheduler.daemon.grpc.calls import SIZES_KEPT, MessageReader
 from scheduler.daemon.grpc.compression import Packing, packing_of, unpacked
-from scheduler.daemon.grpc.inference import _within
+from scheduler.daemon.grpc.inference import InferenceCalls, _within
+from scheduler.daemon.grpc.messages import ModelInferRequest
 from scheduler.daemon.grpc.server import GrpcServer
 from scheduler.daemon.grpc.statuses import CODES, code_of, metadata_of
 from scheduler.daemon.ingress.body_limits import BodyLimits
@@ -47,6 +48,18 @@ class FakeContext:
 
     def set_compression(self, compression: Any) -> None:
         self.compression = compression
+
+    async def write(self, message: bytes) -> None:
+        raise ConnectionResetError
+
+    def set_trailing_metadata(self, metadata: object) -> None:
+        pass
+
+    def invocation_metadata(self) -> None:
+        return None
+
+    def time_remaining(self) -> None:
+        return None
 
 
 def run(work: Callable[[], Awaitable[None]]) -> None:
@@ -259,6 +272,27 @@ class TestDeadlines:
     def test_the_earlier_one_counts(self, own_s: float | None, left_s: float | None, expected_s: float | None) -> None:
         call = InferenceCall("m", (), items=1, body_bytes=0, received_at_s=0.0, timeout_s=own_s)
         assert _within(call, left_s, allowed_s=1.0 if own_s is None else own_s).timeout_s == expected_s
+
+
+class TestLostClient:
+    @pytest.mark.parametrize("call", ["infer", "stream"])
+    def test_an_answer_that_cannot_be_written_counts_as_cancelled_and_ends_the_call(self, call: str) -> None:
+        runner = FakeRunner(clock=lambda: 1.0)
+        service = InferenceService(runner.parts(), load_config(CONFIG, {}))
+        inference = InferenceCalls(service, MessageReader(service.bodies))
+        message = ModelInferRequest(model_name="digits", raw_input_contents=[b"\x01\x00\x00\x00x"])
+        message.inputs.add(name="image", datatype="BYTES", shape=[1])
+
+        async def work() -> None:
+            context = FakeContext()
+            context.messages.put_nowait(message.SerializeToString())
+            with pytest.raises((ConnectionResetError, asyncio.CancelledError)):
+                await getattr(inference, call)(context)
+
+        run(work)
+        counts = service.telemetry.summary(1.0)
+        assert (counts["arrived"], counts["answered"], counts["cancelled"]) == (1, 0, 1)
+        assert runner.own_latency.summary()["count"] == 0
 
 
 class TestServer:

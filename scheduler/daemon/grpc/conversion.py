@@ -65,7 +65,7 @@ def parse_request(message: bytes) -> ModelRequest:
     data: Sequence[bytes | memoryview] = raws
     if raws:
         for tensor in head.inputs:
-            if tensor.HasField("contents"):
+            if tensor.contents.ByteSize():
                 raise WireError(
                     f"tensor {tensor.name[:64]!r} has 'contents' beside 'raw_input_contents'; send one of them"
                 )

@@ -67,6 +67,15 @@ class InferenceCalls:
         loop, room = asyncio.get_running_loop(), asyncio.Semaphore(STREAM_REQUESTS)
         unanswered: set[asyncio.Task[None]] = set()
         latest: asyncio.Task[None] | None = None
+        stream = asyncio.current_task()
+        assert stream is not None
+
+        def ended(task: asyncio.Task[None]) -> None:
+            unanswered.discard(task)
+            room.release()
+            if not task.cancelled() and task.exception() is not None:
+                stream.cancel()  # its answer could not be written, so the client has gone
+
         try:
             while True:
                 await room.acquire()
@@ -75,8 +84,7 @@ class InferenceCalls:
                     break
                 latest = loop.create_task(self._in_turn(message, context, latest), name="grpc-stream")
                 unanswered.add(latest)
-                latest.add_done_callback(unanswered.discard)
-                latest.add_done_callback(lambda _: room.release())
+                latest.add_done_callback(ended)
             await asyncio.gather(*unanswered)
         finally:
             left = list(unanswered)
