@@ -19,6 +19,7 @@ from scheduler.daemon.model_statistics import InferenceCounters
 from scheduler.daemon.own_latency import OwnLatency
 from scheduler.daemon.records import BatchRing
 from scheduler.daemon.runner import PlanMaker, Runner
+from scheduler.daemon.served_models import ServedModels
 from scheduler.daemon.spans import NoTracer, Tracer
 from scheduler.daemon.state.keeper import WITHOUT, StateKeeper
 from scheduler.daemon.status import DaemonStatus, PlanHistory
@@ -87,6 +88,8 @@ class Assembly:
     """Notes what the engine has taken up of an earlier process, after its first call."""
     parts: DaemonParts
     """What the handlers of requests use of them."""
+    served: ServedModels
+    """What places report of the models."""
 
 
 def assemble(
@@ -106,6 +109,8 @@ def assemble(
     explanations = _explanations(config, engine, clock)
     counters, plans, own_latency = InferenceCounters(), PlanHistory(), OwnLatency()
     batches = BatchRing(config.daemon.records, counters)
+    served = ServedModels()
+    served.reload(config)
     runner = Runner(
         engine=engine,
         settings=settings,
@@ -118,6 +123,7 @@ def assemble(
         answer_reserve_s=config.daemon.answer_reserve_s,
         ledger=state,
         tracer=_tracer(config, clock),
+        heard=served.heard,
     )
     limits = ModelLimits(runner.post)
     if state is not None:
@@ -131,6 +137,7 @@ def assemble(
         explanations=explanations.status,
         own_latency=own_latency.summary,
         state=_without_state if state is None else state.status,
+        models=served.rows,
     )
     parts = DaemonParts(
         runner=runner,
@@ -147,7 +154,7 @@ def assemble(
         if state is not None:
             state.recalled(control.recalled, engine.statistics())
 
-    return Assembly(runner, explanations, note_recalled, parts)
+    return Assembly(runner, explanations, note_recalled, parts, served)
 
 
 def _tracer(config: Config, clock: Clock) -> Tracer:

@@ -16,7 +16,7 @@ from scheduler.domain.batches import Batch, BatchReport, Failure, FailureKind
 from scheduler.domain.bills import Bill
 from scheduler.domain.latency import FunctionTier
 from scheduler.domain.messages import BatchFailed, BatchFinished, BillArrived, Message, ProbeMeasured
-from scheduler.domain.requests import Backend
+from scheduler.domain.requests import Backend, Place
 from scheduler.wire import InferRequest, Tensor, WireError
 
 _logger = logging.getLogger("edgeburst")
@@ -93,6 +93,7 @@ class BatchSender:
         clock: Clock,
         ring: BatchRing,
         tracer: Tracer,
+        heard: Callable[[str, Place, object], None] = lambda *_: None,
     ) -> None:
         """Stores its parts.
 
@@ -102,12 +103,14 @@ class BatchSender:
             clock: monotonic seconds, with the same origin as the event loop's `time`.
             ring: where outcomes are recorded.
             tracer: is told of each batch.
+            heard: is told which identity of a model's card and files a place reports.
         """
         self._backends = dict(backends)
         self._post = post
         self._clock = clock
         self._ring = ring
         self._tracer = tracer
+        self._heard = heard
         self._pending: dict[int, _PendingBatch] = {}
         self._answered: dict[int, AnsweredBatch] = {}
         self._tasks: set[asyncio.Task[None]] = set()
@@ -141,6 +144,10 @@ class BatchSender:
     def disbelieved(self) -> list[dict[str, object]]:
         """Returns how many reports of functions could not be true, by tier and field."""
         return self._ring.disbelieved()
+
+    def backend(self, backend: Backend) -> InferenceBackend | None:
+        """Returns the present backend; None where there is none."""
+        return self._backends.get(backend)
 
     def answered(self, batch_id: int) -> AnsweredBatch:
         """Returns an answered batch until `forget_answered`; KeyError after that."""
@@ -227,6 +234,7 @@ class BatchSender:
         self._end(pending)
         pending.spans.ended(reply.read_at_s, service_s=reply.report.service_s)
         bill = batch_bill(pending.send, reply.report)
+        self._heard(batch.model, batch.place, reply.identity)
         self._answered[batch.batch_id] = AnsweredBatch(
             send=pending.send,
             report=reply.report,

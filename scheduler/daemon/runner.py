@@ -41,7 +41,7 @@ from scheduler.domain.messages import (
     SpendGranted,
 )
 from scheduler.domain.plans import EngineSettings, Plan
-from scheduler.domain.requests import Backend
+from scheduler.domain.requests import Backend, Place
 from scheduler.domain.tenants import shares_of
 from scheduler.engine import Engine
 
@@ -85,6 +85,7 @@ class Runner:
         answer_reserve_s: float = 0.0,
         ledger: SpendLedger | None = None,
         tracer: Tracer | None = None,
+        heard: Callable[[str, Place, object], None] = lambda *_: None,
     ) -> None:
         """Stores its parts; `start` begins.
 
@@ -100,6 +101,7 @@ class Runner:
             answer_reserve_s: part of every deadline for the daemon's own work; at most half the deadline is used.
             ledger: leases money; None: whatever the engine asks for is granted.
             tracer: records spans of requests; None: none are.
+            heard: is told which identity of a model's card and files a place reports.
         """
         self._settings = settings
         self._tiers = _tiers(settings)
@@ -113,7 +115,7 @@ class Runner:
         self._driver = EngineDriver(engine, clock=clock, perform=self._perform, fail=self._stop_for)
         self._tracer = NoTracer() if tracer is None else tracer
         self._sender = BatchSender(
-            backends=backends, post=self._driver.post, clock=clock, ring=batches, tracer=self._tracer
+            backends=backends, post=self._driver.post, clock=clock, ring=batches, tracer=self._tracer, heard=heard
         )
         self._batches = batches
         self._follow_tenants(settings)
@@ -190,6 +192,10 @@ class Runner:
     async def open(self) -> None:
         """Opens the backends."""
         await self._sender.open()
+
+    def edge(self) -> InferenceBackend | None:
+        """Returns the present edge; None without one."""
+        return self._sender.backend(Backend.EDGE)
 
     def probe_backends(self) -> "list[asyncio.Task[None]]":
         """Starts to probe every backend; the engine gets the results."""

@@ -2,6 +2,7 @@
 
 import argparse
 import asyncio
+import contextlib
 import errno
 import gc
 import json
@@ -14,9 +15,12 @@ from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
 
+from models.profile import Profile
 from scheduler.daemon import logs
 from scheduler.daemon.assembly import assemble, make_backend, places
 from scheduler.daemon.config.config import Config, load_config
+from scheduler.daemon.config.measured import remember
+from scheduler.daemon.edge_models import EdgeModels
 from scheduler.daemon.http.app import INGRESS, app_runner, create_app
 from scheduler.daemon.ingress.service import InferenceService
 from scheduler.daemon.logs import log
@@ -31,6 +35,9 @@ if TYPE_CHECKING:
 
 READY_LIMIT_S = 1.0
 """Longest that readiness waits for the first probe of each backend; a backend that answers later is used then."""
+
+MEASURING_LIMIT_S = 6.0
+"""Longest that it waits for the measurement of models on the edge; what is measured later is used then."""
 
 WRITING_LIMIT_S = 1.0
 """Part of the drain limit that is kept for writing the last answers."""
@@ -122,7 +129,14 @@ class Daemon:
         self._state = state
         assembly = assemble(config, config.engine_settings(), self._places, clock=time.monotonic, state=state)
         self._runner, self._explanations = assembly.runner, assembly.explanations
-        self._note_recalled = assembly.note_recalled
+        self._note_recalled, self._served = assembly.note_recalled, assembly.served
+        self._edge_models = EdgeModels(
+            edge=self._runner.edge,
+            config=lambda: self._config,
+            measured=self._use_measured,
+            served=self._served,
+            clock=time.monotonic,
+        )
         self._app = create_app(assembly.parts, config, environ)
         self._service = self._app[INGRESS].service
         self._grpc = _grpc_server(config, self._service)
@@ -168,6 +182,10 @@ class Daemon:
         probes = self._runner.probe_backends()
         if probes:
             await asyncio.wait(probes, timeout=READY_LIMIT_S)
+        self._side_task(self._edge_models.run(), name="edge-models")
+        if self._config.to_measure():
+            with contextlib.suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(self._edge_models.looked.wait(), MEASURING_LIMIT_S)
         # The objects that exist now live as long as the process: later collections need not scan them.
         gc.collect()
         gc.freeze()
@@ -182,6 +200,16 @@ class Daemon:
         log(logging.INFO, "ready", **listeners, models=models)
         print(json.dumps({"event": "ready", **listeners}), flush=True)
         self._notifier.send("READY=1", f"STATUS=serving {models} at {at}")
+
+    async def _use_measured(self, profile: Profile) -> None:
+        """Uses an edge profile that was measured just now, and keeps it for the next process."""
+        self._config.note_measured(profile)
+        try:
+            await self._loader.run(lambda: remember(self._config.state_folder(), profile))
+        except ConfigError as error:
+            log(logging.WARNING, "edge_profile_not_kept", message=str(error))
+        self._served.reload(self._config)
+        self._runner.reload(self._config.engine_settings())
 
     async def _watch_engine(self) -> None:
         raise await self._runner.crashed()
@@ -200,6 +228,7 @@ class Daemon:
     async def _reload(self) -> None:
         """Reads the configuration again and uses all of it; nothing changes if it is not valid."""
         config = await self._loader.run(lambda: load_config(self._config.path, self._environ))
+        config.recall_measured(self._config)
         settings, where = config.engine_settings(), places(config, self._environ)
         for backend in where.changed(self._places):
             await self._runner.replace_backend(backend, make_backend(backend, where, time.monotonic))
@@ -210,6 +239,8 @@ class Daemon:
         fixed += [name for name in tables if getattr(config, name) != getattr(self._config, name)]
         fixed += ["changepoints"] if config.engine.changepoints != self._config.engine.changepoints else []
         self._config, self._places = config, where
+        self._served.reload(config)
+        self._edge_models.reloaded()
         log(logging.INFO, "reloaded", path=config.path, needs_restart=",".join(fixed) or "nothing")
 
     async def _stop(self) -> int:

@@ -69,6 +69,7 @@ class DaemonStatus:
         explanations: Callable[[], Mapping[str, object]],
         own_latency: Callable[[], Mapping[str, object]],
         state: Callable[[], Mapping[str, object]],
+        models: Callable[[], Mapping[str, object]] = dict,
     ) -> None:
         """Stores what to ask.
 
@@ -80,6 +81,7 @@ class DaemonStatus:
             explanations: returns the state of the explanations and their file.
             own_latency: returns the daemon's own latency.
             state: returns what is kept beyond the process.
+            models: returns which card and files each place serves, by model.
         """
         self._runner = runner
         self._engine = engine
@@ -88,6 +90,7 @@ class DaemonStatus:
         self._explanations = explanations
         self._own_latency = own_latency
         self._state = state
+        self._models = models
 
     def report(self) -> dict[str, object]:
         """Returns the state as GET /v1/status shows it."""
@@ -100,6 +103,7 @@ class DaemonStatus:
             "explanations": self._explanations(),
             "own_latency": jsonable(self._own_latency()),
             "state": self._state(),
+            "models": self._models(),
         }
 
 

@@ -19,6 +19,7 @@ from scheduler.daemon.calls import Answer, InferenceCall
 from scheduler.daemon.model_statistics import InferenceCounters
 from scheduler.daemon.plan_alarms import plan_metrics
 from scheduler.daemon.quotas import quota_metric
+from scheduler.daemon.served_models import model_metrics
 from scheduler.daemon.tenant_metrics import TenantMetrics
 from scheduler.domain.errors import RefusalKind
 
@@ -302,6 +303,7 @@ class _StatusCollector(Collector):
         yield _batches_left(status)
         yield from _state(status)
         yield _disbelieved(status)
+        yield from model_metrics(status)
         yield self._spent(values)
 
     def _spent(self, engine: Mapping[str, Any]) -> Metric:

@@ -154,6 +154,8 @@ class ModelSettings:
     """Buffers of a loaded plan; each class that may leave the site is in at least one. Empty: buffers are planned."""
     default_priority: int = 1
     """Level of requests that name none; requests with a larger number are of low priority."""
+    identity: str = ""
+    """Of the network's card and files: what was learned of others does not hold for it. Empty: not known."""
 
     def service_class(self, name: str) -> ServiceClass:
         """Returns the class of that name; KeyError if there is none."""

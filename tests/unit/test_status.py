@@ -37,6 +37,7 @@ def test_the_report_has_the_state_of_every_part_and_is_json() -> None:
         explanations=lambda: {"ring": 10, "file": None},
         own_latency=lambda: {"count": 0},
         state=lambda: {"folder": None},
+        models=lambda: {"digits": {"agree": True}},
     )
     report = status.report()
     assert json.loads(json.dumps(report)) == {
@@ -50,6 +51,7 @@ def test_the_report_has_the_state_of_every_part_and_is_json() -> None:
         "explanations": {"ring": 10, "file": None},
         "own_latency": {"count": 0},
         "state": {"folder": None},
+        "models": {"digits": {"agree": True}},
     }
 
 

@@ -42,6 +42,8 @@ class Reply:
     outputs: tuple[Tensor, ...]
     report: BatchReport
     read_at_s: float
+    identity: str = ""
+    """Hash of the card and files that answered; empty: not reported."""
 
 
 class SendFailed(Exception):

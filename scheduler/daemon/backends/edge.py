@@ -92,6 +92,17 @@ class EdgeBackend:
             return self._down(f"the edge server at {self._url} is not ready: it answered {response.status}")
         return ProbeMeasured(Backend.EDGE, ok=True, rtt_s=self._clock() - asked_at_s)
 
+    async def identity(self, model: str) -> object:
+        """Returns the identity of a model's card and files in the server's metadata; None where there is none."""
+        limit = aiohttp.ClientTimeout(total=PROBE_LIMIT_S)
+        try:
+            async with self._pool().get(self._infer_url(model).parent, timeout=limit) as response:
+                metadata = orjson.loads(await response.read()) if response.status == 200 else None
+        except (aiohttp.ClientError, OSError, asyncio.TimeoutError, ValueError):
+            return None
+        parameters = metadata.get("parameters") if isinstance(metadata, dict) else None
+        return parameters.get("identity") if isinstance(parameters, dict) else None
+
     async def close(self) -> None:
         """Closes the connections."""
         if self._session is not None:

@@ -161,7 +161,7 @@ class FunctionBackend:
         if (reported := _failure_in(header, invoked.error_type, batch_id)) is not None:
             raise SendFailed(reported, report)
         outputs = () if batch_send.batch.warming else self._outputs(batch_send, payload, report)
-        return Reply(outputs, report, read_at_s)
+        return Reply(outputs, report, read_at_s, identity=str(header.get("identity") or ""))
 
     def _outputs(self, batch_send: BatchSend, payload: Encoded, report: BatchReport) -> tuple[wire.Tensor, ...]:
         try:

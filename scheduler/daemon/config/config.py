@@ -10,10 +10,12 @@ from typing import Any
 from pydantic import PrivateAttr, ValidationError
 
 from models import catalogue, toml_lines
-from models.card import ROWS_SUFFIX
+from models.card import ROWS_SUFFIX, Card
 from models.profile import Profile, ProfileError, load_profile, shipped_profiles
+from scheduler.daemon.config.cards import described, read_cards
 from scheduler.daemon.config.errors import config_error
 from scheduler.daemon.config.fixed_plan import loaded_buffers
+from scheduler.daemon.config.measured import remembered
 from scheduler.daemon.config.model_sections import ClassSection, Late, ModelSection, TierSection
 from scheduler.daemon.config.sections import ConfigFile
 from scheduler.daemon.config.source import Source, read_source
@@ -32,6 +34,10 @@ class Config(ConfigFile):
 
     _source: Source = PrivateAttr(default=Source(Path("the configuration")))
     _with_plans: bool = PrivateAttr(default=True)
+    _cards: tuple[Card | None, ...] = PrivateAttr(default=())
+    _identities: tuple[str | None, ...] = PrivateAttr(default=())
+    _measured: dict[str, Profile] = PrivateAttr(default_factory=dict)
+    """By model: edge profiles that the daemon measured."""
 
     @property
     def path(self) -> Path:
@@ -106,7 +112,43 @@ class Config(ConfigFile):
     def edge_profile(self, index: int) -> Profile | None:
         """Returns the edge profile of the model at that index, None if the edge does not serve it."""
         name = self.models[index].edge_profile
-        return self._profile(name, "edge", ("model", index, "edge_profile")) if name else None
+        if not name:
+            return self._measured.get(self.models[index].name)
+        return self._profile(name, "edge", ("model", index, "edge_profile"))
+
+    def card(self, index: int) -> Card | None:
+        """Returns the card of the model at that index, None if the configuration describes it."""
+        return self._cards[index]
+
+    def identities(self) -> dict[str, str | None]:
+        """Returns the hash of each model's card and files as they are here; None where a file is not known here."""
+        return {model.name: identity for model, identity in zip(self.models, self._identities, strict=True)}
+
+    def to_measure(self) -> tuple[Card, ...]:
+        """Returns the cards of the models whose latency on the edge the daemon has to measure."""
+        if self.edge is None:
+            return ()
+        models = zip(self.models, self._cards, strict=True)
+        return tuple(
+            card
+            for model, card in models
+            if model.card and card is not None and not model.edge_profile and model.name not in self._measured
+        )
+
+    def note_measured(self, profile: Profile) -> None:
+        """Uses a profile that the daemon measured, for the model that it names."""
+        self._measured[profile.model] = profile
+
+    def recall_measured(self, before: Config | None = None) -> None:
+        """Uses the profiles measured earlier, by this process or another, of the same cards on the same edge."""
+        for card in self.to_measure():
+            identity, url = self.identities()[card.name], self.edge.url if self.edge else ""
+            profile = remembered(self.state_folder(), card.name, identity=identity, edge=url)
+            known = before._measured.get(card.name) if before is not None and before.edge == self.edge else None
+            if profile is None and known is not None and known.environment.get("identity", "") == (identity or ""):
+                profile = known
+            if profile is not None:
+                self.note_measured(profile)
 
     def tier_profile(self, index: int, tier_index: int) -> Profile:
         """Returns the profile of a tier of the model at that index."""
@@ -159,6 +201,7 @@ class Config(ConfigFile):
             tiers=tiers,
             buffers=self._loaded(index, model, classes, tiers) if model.function_plan and self._with_plans else (),
             default_priority=model.default_priority,
+            identity=self._identities[index] or "",
         )
 
     def _loaded(
@@ -221,9 +264,14 @@ def load_config(path: str | Path, environ: Mapping[str, str], *, with_plans: boo
         config = Config.model_validate(_tuples(tables))
     except ValidationError as error:
         raise config_error(source, error.errors(include_url=False)) from None
-    config._source, config._with_plans = source, with_plans
+    cards = read_cards(config.models, source)
+    models = tuple(described(model, card) for model, card in zip(config.models, cards, strict=True))
+    config = config.model_copy(update={"models": models})
+    config._source, config._with_plans, config._cards = source, with_plans, cards
     for at, sentence in _contradictions(config):
         raise source.error(at, sentence)
+    config._identities = tuple(None if card is None else card.identity() for card in cards)
+    config.recall_measured()
     config.engine_settings()
     if with_plans:
         config.refuse_idle_over_cap()
@@ -316,7 +364,7 @@ def _twice(kind: str, at: toml_lines.KeyPath, names: list[str]) -> Iterator[tupl
 
 
 def _unserved(config: Config, model: ModelSection, at: toml_lines.KeyPath) -> Iterator[tuple[toml_lines.KeyPath, str]]:
-    if not model.edge_profile and not model.tiers:
+    if not (model.edge_profile or model.tiers or (model.card and config.edge)):
         yield at, f"no backend serves model {model.name}; give it an `edge_profile`, a [[model.tier]], or both"
     if model.edge_profile and config.edge is None:
         yield (

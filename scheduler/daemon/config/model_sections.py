@@ -83,11 +83,24 @@ class TensorSection(Section):
 class ModelSection(Section):
     """`[[model]]`: one served neural network, and its backends."""
 
-    name: Label = Field(description="Name of the model for clients, the edge server and the catalogue.")
-    max_items: int = Field(default=64, ge=1, le=1024, description="Maximum of items in one request and in one batch.")
+    name: Label = Field(
+        default="", description="Name of the model for clients, the edge server and the catalogue; absent: the card's."
+    )
+    card: str = Field(
+        default="",
+        max_length=4096,
+        description="Folder with the model's card (model.toml); it says what inputs, outputs and labels say here.",
+    )
+    max_items: int = Field(
+        default=64,
+        ge=1,
+        le=1024,
+        description="Maximum of items in one request and in one batch; absent with `card`: its max_batch.",
+    )
     edge_profile: str = Field(
         default="",
-        description="Measured latency on the edge: shipped profile or path; empty: not served by the edge.",
+        description="Measured latency on the edge: shipped profile or path; empty: with `card` measured at the start, "
+        "otherwise not served by the edge.",
     )
     function_plan: str = Field(
         default="",

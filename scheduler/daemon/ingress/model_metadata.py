@@ -7,13 +7,12 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
-from models import catalogue
-from models.card import TensorSpec
+from models.card import Card, TensorSpec
 from models.card_check import input_problem
 from scheduler.daemon.config.config import Config
 from scheduler.daemon.config.model_sections import ModelSection, TensorSection
 from scheduler.domain.plans import ModelSettings, ServiceClass
-from scheduler.wire import ITEM_ERROR, Tensor, WireError, base64_elements
+from scheduler.wire import Tensor, WireError, base64_elements
 
 VERSION = "1"
 """The only version of every model; the backend reports which weights it uses."""
@@ -55,7 +54,10 @@ class ModelCard:
 def model_cards(config: Config) -> Mapping[str, ModelCard]:
     """Returns the card of every configured model, by name."""
     settings = config.engine_settings().models
-    cards = (_card(section, model) for section, model in zip(config.models, settings, strict=True))
+    cards = [
+        _card(section, model, config.card(index))
+        for index, (section, model) in enumerate(zip(config.models, settings, strict=True))
+    ]
     return MappingProxyType({card.name: card for card in cards})
 
 
@@ -73,14 +75,13 @@ def checked_inputs(card: ModelCard, tensors: Sequence[Tensor]) -> tuple[Tensor, 
     return tuple(base64_elements(by_name[spec.name]) if spec.picture else by_name[spec.name] for spec in card.inputs)
 
 
-def _card(section: ModelSection, settings: ModelSettings) -> ModelCard:
-    inputs, outputs, labels = _described(section) if section.inputs else _catalogued(section.name)
+def _card(section: ModelSection, settings: ModelSettings, card: Card | None) -> ModelCard:
     classes = {service_class.name: service_class for service_class in settings.classes}
     return ModelCard(
         name=section.name,
-        inputs=inputs,
-        outputs=outputs,
-        labels=labels,
+        inputs=_specs(section.inputs) if card is None else card.inputs,
+        outputs=_outputs(section) if card is None else card.all_outputs(),
+        labels=section.labels if card is None else card.labels,
         max_items=section.max_items,
         priority_levels=section.priority_levels,
         default_priority=section.default_priority,
@@ -89,17 +90,9 @@ def _card(section: ModelSection, settings: ModelSettings) -> ModelCard:
     )
 
 
-def _catalogued(name: str) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...], tuple[str, ...]]:
-    spec = catalogue.spec(name)
-    taken = TensorSpec(spec.input_name, spec.input_datatype, spec.input_shape, spec.input_datatype == "BYTES")
-    given = tuple(TensorSpec(output.name, output.datatype, output.shape) for output in spec.outputs)
-    return (taken,), (*given, TensorSpec(ITEM_ERROR, "BYTES", ())), spec.labels
-
-
-def _described(section: ModelSection) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...], tuple[str, ...]]:
+def _outputs(section: ModelSection) -> tuple[TensorSpec, ...]:
     outputs = _specs(section.outputs)
-    rows = (TensorSpec(spec.rows_name, "INT64") for spec in outputs if spec.ragged)
-    return _specs(section.inputs), (*outputs, *rows), section.labels
+    return (*outputs, *(TensorSpec(spec.rows_name, "INT64") for spec in outputs if spec.ragged))
 
 
 def _specs(sections: Sequence[TensorSection]) -> tuple[TensorSpec, ...]:

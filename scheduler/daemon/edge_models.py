@@ -1,0 +1,103 @@
+"""Asks the edge about its models, at the start and again and again: how fast they are, and which files it serves."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+
+from models.profile import Profile
+from scheduler.daemon.backends.batch_send import Clock, InferenceBackend
+from scheduler.daemon.backends.edge import EdgeBackend
+from scheduler.daemon.config.config import Config
+from scheduler.daemon.edge_rehearsal import NotMeasured, measured_profile
+from scheduler.daemon.logs import log
+from scheduler.daemon.served_models import ServedModels
+from scheduler.domain.requests import Place
+
+LOOK_S = 30.0
+"""How often the edge is asked which card and files it serves. Judgement: an operator who brings a new model waits so
+long for the warning at most."""
+FIRST_PAUSE_S, LONGEST_PAUSE_S = 1.0, 30.0
+"""Pauses between attempts to measure an edge that does not answer; each is twice as long as the one before."""
+
+
+class EdgeModels:
+    """Measures the models whose cards stand for a profile, and hears which identities the edge reports."""
+
+    def __init__(
+        self,
+        *,
+        edge: Callable[[], InferenceBackend | None],
+        config: Callable[[], Config],
+        measured: Callable[[Profile], Awaitable[None]],
+        served: ServedModels,
+        clock: Clock,
+    ) -> None:
+        """Stores its parts.
+
+        Args:
+            edge: returns the present edge; None without one.
+            config: returns the present configuration.
+            measured: uses a new profile.
+            served: is told what the edge reports.
+            clock: monotonic seconds.
+        """
+        self._edge, self._config, self._measured = edge, config, measured
+        self._served, self._clock = served, clock
+        self._again = asyncio.Event()
+        self.looked = asyncio.Event()
+        """Whether the first look is over."""
+
+    def reloaded(self) -> None:
+        """Asks at once: configuration or edge are new."""
+        self._again.set()
+
+    async def run(self) -> None:
+        """Asks until it is cancelled."""
+        pause_s = FIRST_PAUSE_S
+        while True:
+            self._again.clear()
+            complete = await self._look()
+            self.looked.set()
+            pause_s = LOOK_S if complete else min(pause_s, LONGEST_PAUSE_S)
+            try:
+                await asyncio.wait_for(self._again.wait(), pause_s)
+            except asyncio.TimeoutError:
+                pause_s = FIRST_PAUSE_S if complete else 2.0 * pause_s
+            else:
+                pause_s = FIRST_PAUSE_S
+
+    async def _look(self) -> bool:
+        """Asks for all that is not known; returns whether every model is measured."""
+        edge, config = self._edge(), self._config()
+        if not isinstance(edge, EdgeBackend) or config.edge is None:
+            return True
+        for card in config.to_measure():
+            largest = next(model.max_items for model in config.models if model.name == card.name)
+            identity = config.identities()[card.name]
+            try:
+                profile = await measured_profile(
+                    edge, card, largest=largest, edge=config.edge.url, identity=identity, clock=self._clock
+                )
+            except NotMeasured as error:
+                self._note_unmeasured(card.name, error)
+                if error.absent:
+                    return False  # The others are not answered either.
+                continue
+            if self._config() is not config:
+                return False  # A reload came in between.
+            rows = " ".join(f"{row.batch}:{row.p50_s:.4g}s" for row in profile.rows)
+            log(logging.INFO, "edge_measured", model=card.name, largest=profile.max_batch, rows=rows)
+            await self._measured(profile)
+        for index, model in enumerate(config.models):
+            if config.edge_profile(index) is not None:
+                self._served.heard(model.name, Place.edge(), await edge.identity(model.name))
+        return not config.to_measure()
+
+    def _note_unmeasured(self, model: str, error: NotMeasured) -> None:
+        known = self._served.rows().get(model, {}).get("edge_profile")
+        if not isinstance(known, dict) or known.get("reason") != str(error):
+            message = f"{error}; the edge is not used for this model until it is measured, the daemon will try again"
+            log(logging.WARNING, "edge_not_measured", model=model, message=message)
+        self._served.not_measured(model, str(error))

@@ -1,0 +1,121 @@
+"""Which card and files of each model its places serve, as they say themselves, and where its edge profile is from."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from prometheus_client.core import GaugeMetricFamily, Metric
+
+from models.profile import Profile
+from scheduler.daemon.config.config import Config
+from scheduler.daemon.logs import log
+from scheduler.domain.requests import Place
+
+_MAX_LENGTH = 128
+
+
+@dataclass(slots=True)
+class ServedModels:
+    """What is known of the models beside their requests.
+
+    An identity is the SHA-256 of a card and its files. Edge and functions report theirs; this host knows its own where
+    all files, or their hashes in the card, are here.
+    """
+
+    _cards: dict[str, str | None] = field(default_factory=dict)
+    """By model: the identity on this host; None: not known."""
+    _heard: dict[str, dict[str, str]] = field(default_factory=dict)
+    """By model and place: the identity that it reported last."""
+    _profiles: dict[str, dict[str, object] | None] = field(default_factory=dict)
+    """By model: where its edge profile is from."""
+    _told: set[tuple[str, str, str]] = field(default_factory=set)
+
+    def reload(self, config: Config) -> None:
+        """Follows a configuration; what models that stay have reported is kept."""
+        self._cards = config.identities()
+        places = {
+            model.name: {str(Place.edge()), *(str(Place.function(tier.name)) for tier in model.tiers)}
+            for model in config.models
+        }
+        self._heard = {
+            model: {place: said for place, said in self._heard.get(model, {}).items() if place in known}
+            for model, known in places.items()
+        }
+        self._profiles = {
+            model.name: _profile(config.edge_profile(index), measured=not model.edge_profile)
+            for index, model in enumerate(config.models)
+        }
+        for model, heard in self._heard.items():
+            for place, identity in heard.items():
+                self._compare(model, place, identity)
+
+    def heard(self, model: str, place: Place, identity: object) -> None:
+        """Notes what a place reports; anything but a text means that it reports nothing."""
+        known = self._heard.get(model)
+        if known is None or not isinstance(identity, str) or not identity:
+            return
+        if known.get(str(place)) != identity:
+            known[str(place)] = identity[:_MAX_LENGTH]
+            self._compare(model, str(place), identity[:_MAX_LENGTH])
+
+    def not_measured(self, model: str, reason: str) -> None:
+        """Notes why a model has no edge profile."""
+        self._profiles[model] = {"source": "not measured", "reason": reason, "rows": []}
+
+    def rows(self) -> dict[str, dict[str, object]]:
+        """Returns it by model, as GET /v1/status shows it."""
+        return {
+            model: {
+                "identity": card,
+                "places": dict(self._heard.get(model, {})),
+                "agree": _agree(card, self._heard.get(model, {})),
+                "edge_profile": self._profiles.get(model),
+            }
+            for model, card in self._cards.items()
+        }
+
+    def _compare(self, model: str, place: str, identity: str) -> None:
+        """Logs one warning where two identities of a model differ."""
+        others = {"this host": self._cards.get(model), **self._heard[model]}
+        other = next((name for name, said in others.items() if said is not None and said != identity), None)
+        if other is None or (model, place, identity) in self._told:
+            return
+        self._told.add((model, place, identity))
+        message = (
+            f"{place} serves model {model} with another card or other files than {other};"
+            " bring the same folder to all of them"
+        )
+        what = {"place": place, "identity": identity, "other": other, "other_identity": others[other]}
+        log(logging.WARNING, "identity_differs", model=model, **what, message=message)
+
+
+def model_metrics(status: Mapping[str, Any]) -> Iterator[Metric]:
+    """Yields the metrics of GET /v1/status's `models`."""
+    text = (
+        "1 while all places that serve a model report the same card and files, 0 while two differ; absent: not known."
+    )
+    family = GaugeMetricFamily("edgeburst_model_identity_agrees", text, labels=["model"])
+    for model, row in (status.get("models") or {}).items():
+        if row["agree"] is not None:
+            family.add_metric([model], float(row["agree"]))
+    yield family
+
+
+def _agree(card: str | None, heard: Mapping[str, str]) -> bool | None:
+    known = [identity for identity in (card, *heard.values()) if identity is not None]
+    return None if len(known) < 2 else len(set(known)) == 1
+
+
+def _profile(profile: Profile | None, *, measured: bool) -> dict[str, object] | None:
+    if profile is None:
+        return None
+    rows = [{"items": row.batch, "p50_s": row.p50_s} for row in profile.rows]
+    return {
+        "source": "measured" if measured else "configured",
+        "name": profile.name,
+        "date": profile.date,
+        "rows": rows,
+    }

@@ -1,0 +1,157 @@
+"""A daemon with a model's card: measured at the start, shapes apart, ragged answers, which files each place serves."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import signal
+import socket
+import time
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import numpy as np
+import pytest
+from support.card_edge import CARD, CardEdge, card_folder, expected
+from support.daemon_process import Running, daemon_process, until
+
+from models.card_reader import read_card
+from scheduler import wire
+from scheduler.daemon.backends.batch_send import BatchSend, SendFailed
+from scheduler.daemon.backends.edge import EdgeBackend
+from scheduler.domain.batches import Batch, Failure, FailureKind
+from scheduler.domain.requests import Place
+from scheduler.wire import InferRequest, Tensor
+
+pytestmark = pytest.mark.xdist_group("serve")
+
+CONFIG = """
+[daemon]
+port = 0
+{daemon}
+[edge]
+url = "{edge}"
+[[model]]
+card = "ragged"
+[[model.class]]
+slo_s = 20.0
+"""
+
+
+def written(folder: Path, edge: str, daemon: str = "") -> Path:
+    path = folder / "edgeburst.toml"
+    path.write_text(CONFIG.format(edge=edge, daemon=daemon))
+    return path
+
+
+def status(daemon: Running) -> dict[str, Any]:
+    with urllib.request.urlopen(f"{daemon.url}/v1/status", timeout=20) as response:
+        found: dict[str, Any] = json.loads(response.read())
+    return found
+
+
+def ragged(daemon: Running) -> dict[str, Any]:
+    found: dict[str, Any] = status(daemon)["models"]["ragged"]
+    return found
+
+
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
+
+
+async def asked(session: aiohttp.ClientSession, url: str, x: Any) -> tuple[Tensor, ...]:
+    body = wire.encode_request(InferRequest("", (Tensor.from_numpy("x", x),), binary_by_default=True))
+    async with session.post(f"{url}/v2/models/ragged/infer", data=body.body, headers=body.headers) as response:
+        answer = await response.read()
+        assert response.status == 200, answer
+        return wire.parse_response(answer, wire.json_length_of(response.headers)).outputs
+
+
+async def all_answered(url: str, inputs: list[Any]) -> None:
+    async with aiohttp.ClientSession() as session:
+        answers = await asyncio.gather(*(asked(session, url, x) for x in inputs))
+    for x, outputs in zip(inputs, answers, strict=True):
+        sums, rows, counts = (output.to_numpy() for output in outputs)
+        wanted = [expected(item) for item in x]
+        assert sums.tolist() == [total for total, _ in wanted]
+        assert counts.tolist() == [len(own) for _, own in wanted]
+        assert np.array_equal(rows, np.concatenate([own for _, own in wanted]))
+
+
+def test_a_card_is_enough_and_shapes_share_no_batch(tmp_path: Path) -> None:
+    folder = card_folder(tmp_path)
+    identity = read_card(folder).identity()
+    with CardEdge(identity=identity) as edge, daemon_process(written(tmp_path, edge.url)) as daemon:
+        profile = ragged(daemon)["edge_profile"]
+        assert profile["source"] == "measured"
+        assert [row["items"] for row in profile["rows"]] == [1, 2, 8]
+        assert "edge_measured" in daemon.log
+        assert {shape[0] for shape in edge.batches} == {1, 2, 8}
+        edge.batches.clear()
+        random = np.random.default_rng(1)
+        inputs = [
+            random.integers(0, 4, (random.integers(1, 4), random.choice([3, 5, 9]))).astype(np.float32)
+            for _ in range(60)
+        ]
+        asyncio.run(all_answered(daemon.url, inputs))
+        assert sum(shape[0] for shape in edge.batches) == sum(map(len, inputs))
+        assert len(edge.batches) < len(inputs), "requests of one shape share batches"
+        until(lambda: ragged(daemon)["agree"] is True, "both report the same files")
+        assert ragged(daemon)["places"] == {"edge:main": identity}
+        assert "identity_differs" not in daemon.log
+        metadata = json.loads(urllib.request.urlopen(f"{daemon.url}/v2/models/ragged", timeout=20).read())
+        assert [output["name"] for output in metadata["outputs"]] == ["sum", "rows", "rows_rows"]
+
+
+def test_an_edge_that_comes_later_is_measured_then_and_remembered(tmp_path: Path) -> None:
+    folder, port = card_folder(tmp_path), free_port()
+    path = written(tmp_path, f"http://127.0.0.1:{port}", 'state = "state"')
+    edge = CardEdge(port=port, identity="sha256:" + "0" * 64, largest=5, listens=False)
+    with daemon_process(path) as daemon:
+        assert ragged(daemon)["edge_profile"]["source"] == "not measured"
+        assert "edge_not_measured" in daemon.log
+        with edge:
+            until(lambda: ragged(daemon)["edge_profile"]["source"] == "measured", "the measurement")
+            # The edge refuses 8 items, and takes half of them.
+            assert [row["items"] for row in ragged(daemon)["edge_profile"]["rows"]] == [1, 2, 4]
+            asyncio.run(all_answered(daemon.url, [np.array([[2, 3]], np.float32)]))
+            until(lambda: "identity_differs" in daemon.log, "a warning that the files differ")
+            assert ragged(daemon)["agree"] is False
+            metrics = urllib.request.urlopen(f"{daemon.url}/metrics", timeout=20).read().decode()
+            assert 'edgeburst_model_identity_agrees{model="ragged"} 0.0' in metrics
+            daemon.signal(signal.SIGTERM)
+            assert daemon.exit_status() == 0
+    edge = CardEdge(port=port, largest=5)
+    with edge, daemon_process(path) as again:
+        assert ragged(again)["edge_profile"]["source"] == "measured"
+        assert edge.batches == []
+        (folder / "model.toml").write_text(CARD + 'summary = "another one"\n')
+        again.signal(signal.SIGHUP)
+        until(lambda: len(edge.batches) > 3, "another card is measured anew")
+
+
+async def failure_of(edge: CardEdge) -> Failure:
+    backend = EdgeBackend(url=edge.url, connect_timeout_s=1.0, clock=time.monotonic)
+    await backend.open()
+    now_s = time.monotonic()
+    batch = Batch(1, Place.edge(), "ragged", (1, 2), 2, 0, now_s, now_s + 5, now_s + 5, now_s + 1, 1.0)
+    send = BatchSend(batch, None, now_s, ragged=frozenset({"rows"}))
+    x = Tensor.from_numpy("x", np.ones((2, 3), np.float32))
+    try:
+        await backend.send(send, InferRequest("1", (x,), binary_by_default=True))
+    except SendFailed as failed:
+        return failed.failure
+    finally:
+        await backend.close()
+    raise AssertionError("the answer was taken")
+
+
+def test_rows_that_do_not_add_up_cannot_be_used() -> None:
+    with CardEdge(rows_off_by=1) as edge:
+        failure = asyncio.run(failure_of(edge))
+    assert failure.kind is FailureKind.BROKEN
+    assert "output 'rows' has 2 rows, which 'rows_rows' (2, 2) do not fit" in failure.message

@@ -1,0 +1,81 @@
+"""Which files each place serves: heard from answers, compared with this host's, one warning for each difference."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import pytest
+from prometheus_client.core import Metric
+from support.card_edge import CARD, card_folder
+
+from scheduler.daemon.config.config import load_config
+from scheduler.daemon.served_models import ServedModels, model_metrics
+from scheduler.domain.requests import Place
+
+CONFIG = """
+[edge]
+[function]
+[[model]]
+card = "ragged"
+[[model.tier]]
+name = "cpu"
+function = "f"
+profile = "fc-resnet50-1gb"
+memory_gb = 1.0
+"""
+
+
+def served(folder: Path, card: str = CARD) -> tuple[ServedModels, str]:
+    card_folder(folder, card)
+    (folder / "edgeburst.toml").write_text(CONFIG)
+    config = load_config(folder / "edgeburst.toml", {})
+    models = ServedModels()
+    models.reload(config)
+    identity = config.identities()["ragged"]
+    assert identity is not None
+    return models, identity
+
+
+def metric(models: ServedModels) -> list[float]:
+    [family] = model_metrics({"models": models.rows()})
+    assert isinstance(family, Metric)
+    return [sample.value for sample in family.samples]
+
+
+def test_nothing_heard_is_nothing_known(tmp_path: Path) -> None:
+    models, identity = served(tmp_path)
+    assert models.rows()["ragged"] == {"identity": identity, "places": {}, "agree": None, "edge_profile": None}
+    assert metric(models) == []
+
+
+def test_places_agree_or_one_warning_names_the_one_that_does_not(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    models, identity = served(tmp_path)
+    edge, cpu = Place.edge(), Place.function("cpu")
+    models.heard("ragged", edge, identity)
+    assert (models.rows()["ragged"]["agree"], metric(models)) == (True, [1.0])
+    with caplog.at_level(logging.WARNING, "edgeburst"):
+        for _ in range(3):
+            models.heard("ragged", cpu, "sha256:other")
+    assert (models.rows()["ragged"]["agree"], metric(models)) == (False, [0.0])
+    assert [record.getMessage() for record in caplog.records] == ["identity_differs"]
+    models.heard("ragged", cpu, identity)
+    assert metric(models) == [1.0]
+
+
+@pytest.mark.parametrize("identity", [None, "", 7, {"a": 1}])
+def test_a_place_that_reports_nothing_is_not_counted(tmp_path: Path, identity: object) -> None:
+    models, _ = served(tmp_path)
+    models.heard("ragged", Place.edge(), identity)
+    models.heard("unknown", Place.edge(), "sha256:1")
+    assert models.rows()["ragged"]["places"] == {}
+
+
+def test_a_reload_keeps_what_was_heard_and_compares_it_with_the_new_card(tmp_path: Path) -> None:
+    models, identity = served(tmp_path)
+    models.heard("ragged", Place.edge(), identity)
+    (tmp_path / "ragged" / "model.toml").write_text(CARD + 'summary = "x"\n')
+    models.reload(load_config(tmp_path / "edgeburst.toml", {}))
+    assert models.rows()["ragged"]["agree"] is False
