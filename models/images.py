@@ -79,8 +79,10 @@ def decode_image(
 def _check_size(header: Header, max_pixels: int, size_bytes: int) -> None:
     width, height = header.stored_size
     pixels = max(width * height, header.width * header.height)
-    if pixels > max_pixels:
-        raise ImageError(f"the image has {width} x {height} pixels, over the limit of {max_pixels}: scale it down")
+    limit = max_pixels // header.memory
+    if pixels > limit:
+        of_this = "" if header.memory == 1 else f" for such a {header.kind} image"
+        raise ImageError(f"the image has {width} x {height} pixels, over the limit of {limit}{of_this}: scale it down")
     if pixels > _FREE_PIXELS + _PIXELS_A_BYTE * size_bytes:
         raise ImageError(f"the image has {width} x {height} pixels in {size_bytes} bytes, too many: scale it down")
     if header.width * header.height == 0:

@@ -1,20 +1,14 @@
-"""AVIF, in the boxes of ISO base media files (ISO/IEC 14496-12, 23008-12), and what else comes in them."""
+"""Boxes, in which AVIF, JPEG 2000 and videos come (ISO/IEC 14496-12)."""
 
 from __future__ import annotations
 
 import struct
 from collections.abc import Iterator
 
-from models.pictures.header import Header, ImageError, damaged, truncated
+from models.pictures.header import damaged, truncated
 
-_AVIF = frozenset({b"avif", b"avis"})
-_HEIC = frozenset({b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"mif1", b"msf1"})
-_CONTAINERS = frozenset({b"iprp", b"ipco"})
 _MAX_BOXES = 10_000
-# EXIF's number for a rotation by 90 degrees to the left, so many times, and for one with a reflection after it:
-# about the horizontal axis (top and bottom change places) or about the vertical one.
-_ROTATED = (1, 8, 3, 6)
-_REFLECTED = ((4, 5, 2, 7), (2, 7, 4, 5))
+_BRANDS_BYTES = 1024
 
 
 def is_boxes(view: memoryview) -> bool:
@@ -22,51 +16,10 @@ def is_boxes(view: memoryview) -> bool:
     return bytes(view[4:8]) == b"ftyp"
 
 
-def read(view: memoryview) -> Header:
-    """Reads the properties of the pictures in it; the largest size counts.
-
-    Raises:
-        ImageError: it is no AVIF, truncated or damaged.
-    """
-    brands = _brands(view)
-    if not brands & _AVIF:
-        if brands & _HEIC:
-            raise ImageError("this is a HEIC picture, which cannot be read here: convert it to JPEG or PNG")
-        raise ImageError("this is a video, not a picture: send one of its pictures as JPEG or PNG")
-    width = height = turns = 0
-    axis: int | None = None
-    for kind, content in _properties(view):
-        if kind == b"ispe" and len(content) >= 12:
-            sized = struct.unpack_from(">II", content, 4)
-            if sized[0] * sized[1] > width * height:
-                width, height = sized
-        elif kind == b"irot" and len(content) >= 1:
-            turns = content[0] & 3
-        elif kind == b"imir" and len(content) >= 1:
-            axis = content[0] & 1
-    if not width:
-        raise damaged("AVIF")
-    turned = _ROTATED[turns] if axis is None else _REFLECTED[axis][turns]
-    return Header(kind="AVIF", width=width, height=height, data=view, orientation=turned, whole=True)
-
-
-def _brands(view: memoryview) -> set[bytes]:
-    end = min(struct.unpack_from(">I", view)[0], len(view), 1024)
+def brands(view: memoryview) -> set[bytes]:
+    """Returns what a file says that it is compatible with."""
+    end = min(struct.unpack_from(">I", view)[0], len(view), _BRANDS_BYTES)
     return {bytes(view[at : at + 4]) for at in (8, *range(16, end - 3, 4))}
-
-
-def _properties(view: memoryview) -> Iterator[tuple[bytes, memoryview]]:
-    for kind, content in boxes(view, "AVIF"):
-        if kind == b"meta":
-            yield from _within(content[4:])
-
-
-def _within(view: memoryview) -> Iterator[tuple[bytes, memoryview]]:
-    for kind, content in boxes(view, "AVIF"):
-        if kind in _CONTAINERS:
-            yield from _within(content)
-        else:
-            yield kind, content
 
 
 def boxes(view: memoryview, what: str) -> Iterator[tuple[bytes, memoryview]]:

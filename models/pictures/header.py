@@ -25,6 +25,7 @@ class Header:
         transparent_value: the grey value that is transparent, of `deepest`; None: none is.
         deepest: the largest value that a pixel can have where `transparent_value` is given.
         premultiplied: whether the colours are already multiplied by the alpha channel.
+        memory: how many times the memory of three bytes a pixel its decoder takes, about.
         reducible: whether the decoder can decode at a half, a quarter or an eighth of the scale for less.
         padded: whether it can look whole although its end is missing: the rest would be a uniform grey.
         always_doubtful: whether that cannot be told from the last pixel.
@@ -40,6 +41,7 @@ class Header:
     transparent_value: int | None = None
     deepest: int = 255
     premultiplied: bool = False
+    memory: int = 1
     reducible: bool = False
     padded: bool = False
     always_doubtful: bool = False

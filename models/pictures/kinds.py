@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from models.pictures import bmp, boxes, gif, jpeg, jpeg2000, png, tiff, webp
+from models.pictures import avif, bmp, boxes, gif, jpeg, jpeg2000, png, tiff, webp
 from models.pictures.header import Header, ImageError
 
 _CONVERT: Final = "convert it to PNG or JPEG"
@@ -59,7 +59,7 @@ def read_header(view: memoryview) -> Header:
     if view[:4] in tiff.SIGNATURES:
         return tiff.read(view)
     if boxes.is_boxes(view):
-        return boxes.read(view)
+        return avif.read(view)
     if view[:4] == jpeg2000.BARE or view[:12] == jpeg2000.BOXED:
         return jpeg2000.read(view)
     raise ImageError(_refusal(bytes(view[:_TEXT_BYTES])))

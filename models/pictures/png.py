@@ -70,5 +70,6 @@ def _header(header: tuple[int, int, int, int], key: bytes | None, turned: int, d
         orientation=turned,
         whole=bits == 16 or colour in _WITH_ALPHA or key is not None,
         transparent_value=grey_key,
+        memory=2 if bits == 16 else 1,
         deepest=2**bits - 1,
     )

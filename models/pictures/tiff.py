@@ -41,6 +41,7 @@ def read(view: memoryview) -> Header:
         height=height,
         data=view,
         whole=transparent,
+        memory=2 if bits == 16 else 1,
         # The decoder multiplies 8-bit colours by their alpha channel, and leaves 16-bit ones as they are stored.
         premultiplied=transparent and (bits == 8 or tags.get(_EXTRA_SAMPLES, 0) != _STRAIGHT_ALPHA),
     )
@@ -65,5 +66,7 @@ def _first_values(view: memoryview, order: str) -> dict[int, int]:
             where = struct.unpack_from(f"{order}I", view, where)[0]
         if where + struct.calcsize(code) > len(view):
             raise truncated("TIFF", len(view))
+        if tag in found:
+            raise damaged("TIFF")
         found[tag] = struct.unpack_from(f"{order}{code}", view, where)[0]
     return found

@@ -43,6 +43,8 @@ def read(view: memoryview) -> Header:
     if len(extended) < 10:
         raise damaged("WebP")
     if not extended[0] & _ANIMATED:
+        if (_three(extended, 4) + 1, _three(extended, 7) + 1) != _bitstream_size(chunks)[:2]:
+            raise damaged("WebP")
         return _still(chunks, whole, turned, transparent=bool(extended[0] & _ALPHA))
     frame = chunks.get(b"ANMF")
     if frame is None or len(frame) < 16:
@@ -98,7 +100,8 @@ def _bitstream_size(chunks: _Chunks) -> tuple[int, int, bool]:
     lossy, lossless = chunks.get(_LOSSY), chunks.get(_LOSSLESS)
     if lossy is not None and len(lossy) >= 10 and lossy[3:6] == _START_CODE:
         width, height = struct.unpack_from("<HH", lossy, 6)
-        return width & 0x3FFF, height & 0x3FFF, False
+        if width & 0x3FFF and height & 0x3FFF:
+            return width & 0x3FFF, height & 0x3FFF, False
     if lossless is not None and len(lossless) >= 5 and lossless[0] == 0x2F:
         bits = struct.unpack_from("<I", lossless, 1)[0]
         return (bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1, bool(bits >> 28 & 1)

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
+import struct
 from collections.abc import Callable
-from functools import partial
+from functools import cache, partial
 
 import cv2
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image, ImageCms
 from support.wild_pictures import (
     GREY,
@@ -179,6 +183,22 @@ REFUSED: dict[str, tuple[Callable[[], bytes], str]] = {
         lambda: saved(Image.fromarray(RGBA).convert("LA"), "TIFF"),
         "the TIFF image is grey with transparency or further channels, which cannot be read here",
     ),
+    "AVIF animated": (
+        lambda: saved(RGB, "AVIF", save_all=True, append_images=[Image.fromarray(OTHER)]),
+        "the AVIF image is animated, which cannot be read here",
+    ),
+    "WebP whose canvas is not that of its picture": (
+        lambda: replaced(saved(RGBA, "WEBP"), 24, b"\xff\xff\xff"),
+        "the WebP image is damaged",
+    ),
+    "WebP animated without width": (
+        lambda: no_width(READ["WebP animated"][0]()),
+        "the WebP image is damaged",
+    ),
+    "JPEG 2000 of many channels": (
+        lambda: replaced(saved(RGB, "JPEG2000", no_jp2=True), 40, b"\x40\0"),
+        "the JPEG 2000 image has 16384 channels, which cannot be read here",
+    ),
     "AVIF truncated": (lambda: saved(RGB, "AVIF")[:-1], "the AVIF image is truncated after"),
     "JPEG 2000 truncated": (lambda: saved(RGB, "JPEG2000")[:-1], "the JPEG 2000 image is (damaged|truncated)"),
     "HEIC": (lambda: b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(40), "this is a HEIC picture"),
@@ -198,6 +218,14 @@ REFUSED: dict[str, tuple[Callable[[], bytes], str]] = {
 def flipped(data: bytes, kind: bytes, after: int) -> bytes:
     at = data.index(kind) + after
     return data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :]
+
+
+def no_width(webp: bytes) -> bytes:
+    return replaced(webp, webp.index(b"\x9d\x01\x2a") + 3, b"\0\0")
+
+
+def replaced(data: bytes, at: int, part: bytes) -> bytes:
+    return data[:at] + part + data[at + len(part) :]
 
 
 def decoded(data: bytes) -> np.ndarray:
@@ -281,6 +309,22 @@ def test_a_transparent_grey_value_is_met_at_every_depth(bits: int) -> None:
     assert np.abs(shown - expected).max() <= ROUNDED
 
 
+@given(name=st.sampled_from(sorted(READ)), data=st.data())
+def test_damage_anywhere_is_read_or_refused_and_nothing_else(name: str, data: st.DataObject) -> None:
+    content = bytearray(made(name))
+    for _ in range(data.draw(st.integers(1, 4))):
+        content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
+    content = content[: data.draw(st.integers(1, len(content)))]
+
+    with contextlib.suppress(ImageError):
+        assert decode_image(bytes(content), max_pixels=100_000).shape[2:] == (3,)
+
+
+@cache
+def made(name: str) -> bytes:
+    return READ[name][0]()
+
+
 def struct_of(value: int) -> bytes:
     return value.to_bytes(2, "big")
 
@@ -317,7 +361,7 @@ def test_the_limit_is_checked_in_the_header_of_every_format(
     data[at : at + len(size)] = size
     refuse_to_decode(monkeypatch)
 
-    with pytest.raises(ImageError, match=r"^the image has \d+ x \d+ pixels, over the limit of 50000000: scale it down"):
+    with pytest.raises(ImageError, match=r"^the image has \d+ x \d+ pixels, over the limit of \d+.*: scale it down"):
         decode_image(bytes(data))
 
 
@@ -337,6 +381,25 @@ def test_the_canvas_of_an_animation_counts(monkeypatch: pytest.MonkeyPatch) -> N
 
     with pytest.raises(ImageError, match="^the image has 16384 x 16384 pixels, over the limit"):
         decode_image(bytes(data))
+
+
+def test_what_is_coded_in_an_avif_counts_and_not_what_its_properties_say(monkeypatch: pytest.MonkeyPatch) -> None:
+    data = bytearray(saved(np.full((1000, 1200, 3), 200, np.uint8), "AVIF"))
+    at = data.index(b"ispe") + 8
+    data[at : at + 8] = struct.pack(">II", 10, 10)
+    refuse_to_decode(monkeypatch)
+
+    with pytest.raises(ImageError, match="^the image has 1200 x 1000 pixels, over the limit of 1000000: scale it down"):
+        decode_image(bytes(data), max_pixels=1_000_000)
+
+
+@pytest.mark.parametrize("name", ["PNG 16-bit", "PNG 16-bit RGBA", "TIFF 16-bit grey"])
+def test_sixteen_bits_count_twice(name: str) -> None:
+    data = READ[name][0]()
+
+    assert decode_image(data, max_pixels=2 * WIDTH * HEIGHT).shape == (HEIGHT, WIDTH, 3)
+    with pytest.raises(ImageError, match="^the image has .* over the limit of .* for such a (PNG|TIFF) image: scale"):
+        decode_image(data, max_pixels=2 * WIDTH * HEIGHT - 1)
 
 
 def refuse_to_decode(monkeypatch: pytest.MonkeyPatch) -> None:
