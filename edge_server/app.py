@@ -10,8 +10,8 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
 
 from edge_server.errors import EdgeError, Unavailable
+from edge_server.infer_path import FAULT, InferPath
 from edge_server.service import VERSION, Service, State
-from scheduler.wire import WireError, encode_response, json_length_of, parse_request
 
 NAME = "edgeburst-edge"
 _SERVICE = "edgeburst.service"
@@ -31,10 +31,10 @@ def create_app(service: Service, *, body_limit_bytes: int) -> Flask:
     app.extensions[_SERVICE] = service
     app.register_blueprint(_routes)
     app.register_error_handler(EdgeError, _refused)
-    app.register_error_handler(WireError, lambda error: _error(str(error), 400))
     app.register_error_handler(RequestEntityTooLarge, _too_large)
     app.register_error_handler(HTTPException, _http_error)
     app.after_request(_counted)
+    app.wsgi_app = InferPath(app.wsgi_app, service, body_limit_bytes=body_limit_bytes)  # type: ignore[method-assign]
     return app
 
 
@@ -121,12 +121,10 @@ def _model_ready(name: str, number: str = VERSION) -> ResponseReturnValue:
 @_routes.post("/v2/models/<name>/infer")
 @_routes.post("/v2/models/<name>/versions/<number>/infer")
 def _infer(name: str, number: str = VERSION) -> ResponseReturnValue:
-    service = _service()
-    service.model(name, number)
-    asked = parse_request(request.get_data(cache=False), json_length_of(request.headers))
-    answer = service.infer(name, asked, version=number)
-    encoded = encode_response(answer, requested=asked.outputs, binary_by_default=asked.binary_by_default)
-    return Response(encoded.body, headers=encoded.headers)
+    # What is left by `InferPath`: a model or version that is not served, and bodies that are too large.
+    _service().model(name, number)
+    request.get_data(cache=False)
+    return _error("the request has no length: send Content-Length with it", 411)
 
 
 @_routes.get("/metrics")
@@ -158,7 +156,7 @@ def _http_error(error: HTTPException) -> Response:
     if error.code == 405:
         return _error(f"{request.method} is not possible at {request.path[:128]!r}", 405)
     if error.code == 500:
-        return _error("the server failed on this request; its log says why", 500)
+        return _error(FAULT, 500)
     return _error((error.description or error.name).rstrip("."), error.code or 500)
 
 

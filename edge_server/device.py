@@ -7,7 +7,7 @@ import queue
 import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import Future, wait
+from concurrent.futures import Future, TimeoutError
 from typing import Any, Generic, TypeVar
 
 from edge_server.errors import Overdue, Unavailable
@@ -115,9 +115,12 @@ class Device:
         limit_s = self.limit_s
         while True:
             left_s = limit_s if job.began_s is None else job.began_s + limit_s - self._clock()
-            wait([job.future], timeout=max(0.0, left_s) if math.isfinite(left_s) else None)
-            if job.future.done() or (left_s <= 0 and self._abandon(job)):
-                return job.future.result()
+            try:
+                return job.future.result(max(0.0, left_s) if math.isfinite(left_s) else None)
+            except TimeoutError:
+                # It may be the work's own.
+                if job.future.done() or (left_s <= 0 and self._abandon(job)):
+                    return job.future.result()
 
     def close(self) -> None:
         """Finishes the queued work and ends the thread."""
