@@ -4,6 +4,11 @@ It is the same measurement as `edgeburst profile edge`, but runs on the board it
 read. It needs no installation; from the root of the repository:
 
     python3 -m scripts.bench_edge --url http://127.0.0.1:8700 --model resnet50 --out orin.json
+
+Two further measurements start the edge servers themselves, and so need what an edge server needs:
+
+    python3 -m scripts.bench_edge --against-loop            # throughput against a bare loop without a server
+    python3 -m scripts.bench_edge --isolation --mps 30,70   # latency beside a loaded server, without and with MPS
 """
 
 from __future__ import annotations
@@ -15,6 +20,7 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 
+from models.errors import ModelError
 from models.profile import Profile
 from scheduler.measuring.edge_call import EdgeCaller
 from scheduler.measuring.errors import MeasuringError
@@ -31,15 +37,21 @@ from scheduler.measuring.profiling import (
     write_profile,
 )
 
+_LOOP_ITEMS = 16
+
 
 def main() -> int:
     """Measures, prints and saves; returns the exit status."""
     arguments = _arguments()
     try:
+        if arguments.against_loop:
+            return _against_loop(arguments)
+        if arguments.isolation:
+            return _isolation(arguments)
         profile = _profile(arguments)
         if arguments.out is not None:
             write_profile(profile, arguments.out)
-    except MeasuringError as error:
+    except (MeasuringError, ModelError) as error:
         print(f"bench_edge: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
@@ -63,7 +75,64 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--device", default="", metavar="WORDS", help="name of the device (default: the board's name)")
     parser.add_argument("--out", type=Path, metavar="FILE.json", help="save the profile there")
     parser.add_argument("--json", action="store_true", help="print the profile as JSON instead of a table")
+    own = parser.add_argument_group("with servers of its own")
+    own.add_argument(
+        "--against-loop", action="store_true", help="throughput against a bare loop; 1 if below what is asked"
+    )
+    own.add_argument("--isolation", action="store_true", help="latency of a server beside a loaded one")
+    own.add_argument(
+        "--models",
+        default="digits,mobilenet_v3_small,resnet50",
+        metavar="NAME,...",
+        help="models for --against-loop: shipped ones, with random weights where they have none, or folders",
+    )
+    own.add_argument("--neighbour", metavar="NAME", help="model of the loaded server (default: that of --model)")
+    own.add_argument("--items", type=int, default=0, metavar="N", help="items in a batch (default 16; --isolation: 1)")
+    own.add_argument("--seconds", type=float, default=3.0, metavar="S", help="of each measurement (default 3)")
+    own.add_argument("--alternations", type=int, default=5, metavar="N", help="loop and server in turn (default 5)")
+    own.add_argument("--mps", default="off", metavar="P,Q", help="shares of both by MPS, or off (default)")
+    own.add_argument("options", nargs="*", metavar="-- OPTION", help="further options of the edge servers")
     return parser.parse_args()
+
+
+def _against_loop(arguments: argparse.Namespace) -> int:
+    from scripts.edge_bench import against_loop
+    from scripts.edge_bench.servers import table
+
+    rows = [
+        against_loop.measured(
+            model,
+            arguments.options,
+            items=arguments.items or _LOOP_ITEMS,
+            seconds=arguments.seconds,
+            alternations=arguments.alternations,
+        )
+        for model in arguments.models.split(",")
+    ]
+    print("\n".join(table(against_loop.COLUMNS, [row.cells() for row in rows])))
+    return 0 if all(row.share >= row.asked for row in rows) else 1
+
+
+def _isolation(arguments: argparse.Namespace) -> int:
+    from models.catalogue import card_of
+    from scripts.edge_bench import isolation
+    from scripts.edge_bench.servers import table
+
+    neighbour = arguments.neighbour or arguments.model
+    items = arguments.items or 1
+    cases = isolation.cases(
+        arguments.model,
+        neighbour,
+        arguments.options,
+        items=items,
+        neighbour_items=_LOOP_ITEMS,
+        seconds=arguments.seconds,
+        shares=isolation.shares_of(arguments.mps),
+    )
+    rows = [case.cells() for case in cases]
+    print(isolation.describe(card_of(arguments.model), card_of(neighbour), items, _LOOP_ITEMS))
+    print("\n".join(table(isolation.COLUMNS, rows)))
+    return 0
 
 
 def _profile(arguments: argparse.Namespace) -> Profile:

@@ -1,0 +1,91 @@
+"""A bare loop: decodes in threads while it predicts the batch before, by the same runtime, without a server.
+
+It is a process of its own, so that it has an interpreter to itself as the server has. Each line on standard input is a
+number of seconds, and is answered by the items a second that it has done in them.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from edge_server.process import MEASURE_S
+from edge_server.settings import parse_arguments
+from models.loading import load
+from models.serving import ServedModel
+from scheduler.wire import InferRequest
+from scripts.edge_bench.servers import batch_of
+
+Array = npt.NDArray[Any]
+
+
+class Loop:
+    """The loop over one batch that is decoded again and again."""
+
+    def __init__(self, served: ServedModel, request: InferRequest, threads: int) -> None:
+        """Takes the batch apart, as a program that reads files would have it."""
+        self._served = served
+        self._items = request.inputs[0].items
+        self._arrays = {
+            tensor.name: tensor.to_numpy() for tensor in request.inputs if tensor.name not in served.encoded_inputs
+        }
+        self._elements = {
+            tensor.name: tensor.elements() for tensor in request.inputs if tensor.name in served.encoded_inputs
+        }
+        self._pool = ThreadPoolExecutor(threads)
+
+    def items_per_s(self, seconds: float) -> float:
+        """Returns the items a second over so many seconds."""
+        began_s = time.perf_counter()
+        done = 0
+        ahead = self._decoding()
+        while time.perf_counter() - began_s < seconds:
+            decoded, ahead = ahead, self._decoding()
+            inputs = {name: np.stack([one.result() for one in parts]) for name, parts in decoded.items()}
+            self._served.answer({**self._arrays, **inputs}, errors=[""] * self._items)
+            done += self._items
+        rate = done / (time.perf_counter() - began_s)
+        for parts in ahead.values():
+            for part in parts:
+                part.result()
+        return rate
+
+    def _decoding(self) -> dict[str, list[Future[Array]]]:
+        return {
+            name: [self._pool.submit(self._served.prepare, name, element) for element in elements]
+            for name, elements in self._elements.items()
+        }
+
+
+def main() -> None:
+    """Loads the model as the edge server does with these options, and measures whenever it is asked to."""
+    items = int(sys.argv[1])
+    settings = parse_arguments(sys.argv[2:])
+    cv2.setNumThreads(1)
+    [choice] = settings.models
+    served = load(
+        choice.card,
+        device=settings.device,
+        runtime=settings.runtime,
+        threads=settings.torch_threads,
+        weights=choice.weights,
+        weights_sha256=choice.weights_sha256,
+        random_weights=choice.random_weights,
+        max_batch=min(choice.card.max_batch, settings.max_batch or choice.card.max_batch),
+        measure_s=MEASURE_S,
+    )
+    loop = Loop(served, batch_of(choice.card, items), settings.decode_threads)
+    loop.items_per_s(0.5)
+    print(f"{served.runtime.name} {served.runtime.device} {served.runtime.precision}", flush=True)
+    for line in sys.stdin:
+        print(loop.items_per_s(float(line)), flush=True)
+
+
+if __name__ == "__main__":
+    main()
