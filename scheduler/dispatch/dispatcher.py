@@ -104,12 +104,12 @@ class Dispatcher:
         if by_function.reason in IN_DEMAND:
             buffer_of(queues, queued).demand.note(queued.request.items, now_s=now_s)
 
-    def give_up(self, queued: QueuedRequest, refusal: Refusal, now_s: float) -> None:
+    def give_up(self, queued: QueuedRequest, refusal: Refusal, now_s: float, cause: Cause) -> None:
         """Refuses a request after a failure; the record holds why neither side takes it."""
         queues = self.lanes.of(queued.request)
         price = queues.late_cost(queued.request)
         offers = self.offers.after_failure(queues, queued, now_s=now_s, lateness_price=price)
-        self._note(queued, Cause.FAILURE, offers, -1, now_s=now_s, lateness_price=price)
+        self._note(queued, cause, offers, -1, now_s=now_s, lateness_price=price)
         self.table.refuse(queued, replace(refusal, reason=queued.reason.value))
 
     def _displace(self, queues: ModelQueues, other: QueuedRequest, by: QueuedRequest, *, now_s: float) -> None:

@@ -29,6 +29,7 @@ class Failures:
     function: FunctionSide
     table: RequestTable
     dispatcher: Dispatcher
+    most_sends: int = MOST_SENDS
 
     def give_back(self, sent: InFlightBatch, failure: Failure, *, now_s: float, met_quota: bool = False) -> None:
         """Decides what becomes of the requests that no other batch carries.
@@ -46,22 +47,25 @@ class Failures:
             self._bisect(living, sent, failure, now_s=now_s)
             return
         for queued in living:
-            if met_quota and queued.failed_on is None and len(queued.request.attempts) < MOST_SENDS:
-                self.dispatcher.assign(queued, now_s, Cause.FAILURE)
+            if met_quota and queued.failed_on is None and len(queued.request.attempts) < self.most_sends:
+                self.dispatcher.assign(queued, now_s, Cause.QUOTA)
                 continue
             self._send_to_the_other(queued, sent.batch.backend, failure, now_s=now_s)
 
     def _send_to_the_other(self, queued: QueuedRequest, failed: Backend, failure: Failure, *, now_s: float) -> None:
         queues = self.lanes.of(queued.request)
+        over_quota = failed is Backend.FUNCTION and failure.kind is FailureKind.THROTTLED
+        cause = Cause.QUOTA if over_quota else Cause.FAILURE
         if queued.failed_on is None:
-            queued.fail_on(failed)
+            queued.fail_on(failed, over_quota=over_quota)
             if failed is Backend.EDGE and self.function.in_time(queues, queued, now_s=now_s):
-                self.dispatcher.assign(queued, now_s, Cause.FAILURE)
+                self.dispatcher.assign(queued, now_s, cause)
                 return
             if failed is Backend.FUNCTION and self.edge.could_answer(queues, queued, now_s=now_s):
-                self.dispatcher.assign(queued, now_s, Cause.FAILURE)
+                self.dispatcher.assign(queued, now_s, cause)
                 return
-        self.dispatcher.give_up(queued, _failed(failed, failure), now_s)
+        refusal = self.dispatcher.refusals.failed(queues, queued, failed, failure, now_s=now_s)
+        self.dispatcher.give_up(queued, refusal, now_s, cause)
 
     def _bisect(self, members: list[QueuedRequest], sent: InFlightBatch, failure: Failure, *, now_s: float) -> None:
         """A refused content is found by bisection: the halves go to the same backend, the culprit fails alone."""
@@ -86,8 +90,3 @@ class Failures:
             return all(self.edge.usable(queues, q) for q in half) and items <= queues.edge_limit
         buffer = queues.buffer_of(half[0])
         return all(self.function.usable(queues, q) for q in half) and buffer is not None and items <= buffer.cap
-
-
-def _failed(failed: Backend, failure: Failure) -> Refusal:
-    message = f"the {failed.value} failed ({failure.message}) and no other place can answer within the deadline"
-    return Refusal(RefusalKind.BACKEND, message)

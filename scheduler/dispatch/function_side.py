@@ -199,7 +199,7 @@ class FunctionSide:
         if buffer is None or not buffer.cap:
             return Reason.NO_BACKEND
         if queued.failed_on is Backend.FUNCTION:
-            return Reason.FAILED_THERE
+            return queued.failed_for
         if queued.request.items > buffer.cap or queued.request.body_bytes > buffer.max_bytes:
             return Reason.TOO_LARGE
         return None if self.circuit.closed else Reason.CIRCUIT_OPEN

@@ -21,7 +21,12 @@ DEFERRAL_RESERVE = 1.5
 halving it changes cost within noise, doubling it by +0.6 % (in time -0.1 points)."""
 
 
-NOT_ALLOWED = frozenset({Reason.CLASS, Reason.NO_BACKEND, Reason.FAILED_THERE, Reason.TOO_LARGE, Reason.CIRCUIT_OPEN})
+NOT_ALLOWED = frozenset(
+    {
+        *(Reason.CLASS, Reason.NO_BACKEND, Reason.FAILED_THERE),
+        *(Reason.QUOTA, Reason.TOO_LARGE, Reason.CIRCUIT_OPEN),
+    }
+)
 """Gates of a function that is not there for a request, whatever its load."""
 IN_DEMAND = (None, Reason.TOO_RISKY, Reason.COLD)
 """Gates (None: none) of functions that take a request or should have taken it."""
@@ -81,7 +86,9 @@ class Offers:
         by_function = self.function.offer(queues, queued, now_s=now_s, lateness_price=lateness_price)
         tried = {attempt.backend for attempt in queued.request.attempts}
         return tuple(
-            impossible(offer.place, offer.queue, Reason.FAILED_THERE) if offer.place.backend in tried else offer
+            impossible(offer.place, offer.queue, offer.reason if offer.reason is Reason.QUOTA else Reason.FAILED_THERE)
+            if offer.place.backend in tried
+            else offer
             for offer in (by_edge, by_function)
         )
 

@@ -24,6 +24,8 @@ class QueuedRequest:
     state: State = State.NEW
     failed_on: Backend | None = None
     """The side that failed it, or that it has left: it is sent to the other side once."""
+    over_quota: bool = False
+    """Whether functions have failed it by refusing it for want of capacity."""
     cancelled: bool = False
     defers: bool = True
     """Whether a deferrable request may still wait for an idle edge."""
@@ -78,9 +80,14 @@ class QueuedRequest:
         if self.state is not State.ENDED:
             self.cancelled = True
 
-    def fail_on(self, backend: Backend) -> None:
-        """Notes the side that failed it."""
-        self.failed_on = backend
+    def fail_on(self, backend: Backend, *, over_quota: bool = False) -> None:
+        """Notes the side that failed it; `over_quota`: it was refused there for want of capacity."""
+        self.failed_on, self.over_quota = backend, over_quota
+
+    @property
+    def failed_for(self) -> Reason:
+        """Why the side that failed it takes it no more."""
+        return Reason.QUOTA if self.over_quota else Reason.FAILED_THERE
 
     def allow_late(self) -> None:
         """Notes that it may be answered after its deadline."""

@@ -10,6 +10,7 @@ from scheduler.dispatch.function_side import FunctionSide
 from scheduler.dispatch.model_queues import ModelQueues
 from scheduler.dispatch.queue import Admission, QueuedRequest
 from scheduler.dispatch.spend_cap import STATE
+from scheduler.domain.batches import Failure, FailureKind
 from scheduler.domain.decisions import Offer, Reason
 from scheduler.domain.errors import Refusal, RefusalKind
 from scheduler.domain.lifecycle import State
@@ -47,6 +48,19 @@ class Refusals:
         message = f"the {' and the '.join(sides)} had not answered by the request's deadline"
         retry_s = None if queues is None else self._changes_in_s(queues, queued, now_s=now_s)
         return Refusal(RefusalKind.NO_ANSWER, message, retry_s)
+
+    def failed(
+        self, queues: ModelQueues, queued: QueuedRequest, side: Backend, failure: Failure, *, now_s: float
+    ) -> Refusal:
+        """Returns what the client is told of a request that a side has failed and no other can answer in time."""
+        retry_s = self._changes_in_s(queues, queued, now_s=now_s)
+        elsewhere = f"({failure.message}) and no other place can answer within the deadline"
+        if side is Backend.FUNCTION and failure.kind is FailureKind.THROTTLED:
+            if retry_s is None:  # there is room again when a call is back
+                back_s = min(self.function.uplink.finishes_s.values(), default=math.inf)
+                retry_s = max(0.0, back_s - now_s) if math.isfinite(back_s) else RETRY_AFTER_S
+            return Refusal(RefusalKind.QUOTA, f"the functions' quota refused it {elsewhere}", retry_s)
+        return Refusal(RefusalKind.BACKEND, f"the {side.value} failed {elsewhere}", retry_s)
 
     def draining(self) -> Refusal:
         """Returns what is told when the daemon stops: another takes its place, as after an update."""

@@ -14,6 +14,8 @@ class RefusalKind(str, Enum):
     """It was sent, and no answer had come by its deadline."""
     DRAINING = "draining"
     BACKEND = "backend"
+    QUOTA = "quota"
+    """The functions' provider refused it for want of capacity, and no other place could answer in time."""
     NO_BACKEND = "no_backend"
     BAD_REQUEST = "bad_request"
     TOO_LARGE = "too_large"
@@ -25,6 +27,7 @@ HTTP_STATUS = {
     RefusalKind.NO_ANSWER: 503,
     RefusalKind.DRAINING: 503,
     RefusalKind.BACKEND: 502,
+    RefusalKind.QUOTA: 503,
     RefusalKind.NO_BACKEND: 503,
     RefusalKind.BAD_REQUEST: 400,
     RefusalKind.TOO_LARGE: 413,

@@ -17,7 +17,8 @@ TERMS = ("money", "lateness", "cost-to-others")
 """Reasons that compare two possible offers; all others are gates, but for this one:"""
 LEAST_TOTAL = "least-total"
 GATES = {
-    *("class", "no-backend", "failed-there", "too-large", "circuit-open", "batch-full", "joins-late", "first-deadline"),
+    *("class", "no-backend", "failed-there", "quota", "too-large", "circuit-open", "batch-full", "joins-late"),
+    "first-deadline",
     *("no-slot", "cold", "late", "too-risky", "spend-cap", "gives-way", "not-served-late", "no-place-given-up"),
 }
 REL_TOLERANCE, ABS_TOLERANCE = 1e-9, 1e-15

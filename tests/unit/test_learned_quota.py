@@ -15,12 +15,15 @@ from scheduler.daemon.telemetry import Telemetry
 from scheduler.dispatch.learned_quota import ACCOUNT, LearnedQuota
 from scheduler.dispatch.uplink import Slots, UplinkOccupancy
 from scheduler.domain.batches import Batch, FailureKind
+from scheduler.domain.decisions import Cause, Reason
+from scheduler.domain.errors import RefusalKind
 from scheduler.domain.memory import Memory
 from scheduler.domain.messages import Command, QuotaLearned
 from scheduler.domain.plans import EngineSettings
 from scheduler.domain.quotas import Quota
 from scheduler.domain.requests import Backend, Place
 from scheduler.engine import Engine
+from scheduler.explain.text import describe
 from scheduler.planner.site.plan import best_plan
 
 OTHER = replace(TIER, name="2gb", function_name="digits-2gb")
@@ -86,6 +89,41 @@ def test_a_request_that_is_refused_again_and_again_ends() -> None:
             gone += 3 in refused(commands)
         engine._quota.known.clear()  # as if another limit allowed it
     assert gone == 1
+
+
+def test_records_and_refusals_name_the_quota_and_say_when_to_come_again() -> None:
+    engine, batches = three_in_flight()
+    fail(engine, batches[2], 0.05, FailureKind.THROTTLED)
+    waits = engine.explanation(3)
+    assert waits is not None
+    assert [decision.cause for decision in waits.decisions] == [Cause.ARRIVAL, Cause.QUOTA]
+    assert "after the provider's quota had refused its function batch" in describe(waits)
+    engine, batches = three_in_flight()
+    finish(engine, batches[0], 0.9)
+    finish(engine, batches[1], 0.9)
+    ended = refused(fail(engine, batches[2], 0.95, FailureKind.THROTTLED, retry_after_s=2.0))[3].refusal
+    assert (ended.kind, ended.status, ended.reason) == (RefusalKind.QUOTA, 503, Reason.QUOTA.value)
+    assert ended.message.startswith("the functions' quota refused it (")
+    assert ended.retry_after_s == pytest.approx(2.0)
+    explanation = engine.explanation(3)
+    assert explanation is not None
+    assert explanation.decisions[-1].cause is Cause.QUOTA
+    assert describe(explanation).count("quota") >= 3
+
+
+def test_a_request_that_quotas_refuse_too_often_is_told_when_a_call_is_back() -> None:
+    engine, batches = three_in_flight()
+    engine._failures.most_sends = 1
+    refusal = refused(fail(engine, batches[2], 0.05, FailureKind.THROTTLED))[3].refusal
+    assert refusal.kind is RefusalKind.QUOTA
+    assert refusal.retry_after_s == pytest.approx(min(b.predicted_finish_s for b in batches[:2]) - 0.05)
+
+
+def test_a_client_whose_backend_failed_is_told_when_it_is_probed() -> None:
+    engine, batches = three_in_flight()
+    refusal = refused(fail(engine, batches[2], 0.05, FailureKind.UNREACHABLE))[3].refusal
+    assert (refusal.kind, refusal.status) == (RefusalKind.BACKEND, 502)
+    assert refusal.retry_after_s == pytest.approx(engine._circuits.function.probe_at_s - 0.05)  # type: ignore[operator]
 
 
 @pytest.fixture
