@@ -55,7 +55,9 @@ ITEMS_BEFORE_ANSWERS = 4
 each answer by about 0.6 ms; writing an answer delays each item of the batch by about 0.17 ms."""
 
 _STOPPED = Refusal(RefusalKind.DRAINING, "the daemon stopped before the request was answered; send it again", 1.0)
-_CRASHED = Refusal(RefusalKind.BACKEND, "the daemon failed on an internal error and restarts; send the request again", 1.0)
+_CRASHED = Refusal(
+    RefusalKind.BACKEND, "the daemon failed on an internal error and restarts; send the request again", 1.0
+)
 
 
 class SpendLedger(Protocol):

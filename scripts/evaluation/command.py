@@ -3,6 +3,7 @@
     python -m scripts.evaluate --out out/evaluation                      # all suites; an hour of processor time
     python -m scripts.evaluate --suite load --policy edgeburst,static --quick
     python -m scripts.evaluate --suite figures --traces DIR              # required figures beside measured ones
+    python -m scripts.evaluate --suite figures --out NEW --beside OLD    # the same beside those of an earlier run
     python -m scripts.evaluate --suite engine --against WORKTREE        # the engine's time here and there
 
 Traffic is drawn from arrival processes of this repository with fixed seeds. With --traces (or EDGEBURST_TRACES) real
@@ -23,13 +24,13 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from scheduler.domain.errors import EdgeburstError
 from scheduler.simulator.scenario import POLICIES
-from scripts.evaluation import against, detection, engine_cost, quota, tenants
-from scripts.evaluation.case import Result, Row
+from scripts.evaluation import against, beside, detection, engine_cost, quota, tenants
+from scripts.evaluation.case import Case, Result, Row
 from scripts.evaluation.figures import figures_table
 from scripts.evaluation.plots import draw_all
 from scripts.evaluation.runs import run_all, run_case
 from scripts.evaluation.suites import OURS, QUICK, SUITES, TRACES, Options, real_traces
-from scripts.evaluation.tables import Table, suite_tables, write_csv
+from scripts.evaluation.tables import ORACLE, Table, suite_tables, write_csv
 
 ROOT = Path(__file__).parents[2]
 Task = Callable[[], Result]
@@ -37,6 +38,8 @@ Task = Callable[[], Result]
 ALL = (*SUITES, tenants.SUITE, quota.SUITE, "changepoints", "engine")
 FIGURES = "figures"
 """All suites that have required figures, and the table of these figures."""
+JUDGED = {"lte": (OURS, ORACLE), "steps": (OURS, ORACLE)}
+"""Policies that the figures of a suite are about, where they are not about all."""
 
 
 def parse(words: Sequence[str] | None = None) -> argparse.Namespace:
@@ -59,6 +62,10 @@ def parse(words: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--jobs", type=_at_least_one, default=os.cpu_count() or 1, metavar="N", help="processes")
     parser.add_argument("--scales", type=_scales, metavar="K,...", help="factors on the rate, for load and noise")
     parser.add_argument("--quick", action="store_true", help="few loads, one seed, a tenth of the requests")
+    parser.add_argument(
+        "--requests", type=_at_least_one, metavar="N", help="requests in each run of load, noise and lte"
+    )
+    parser.add_argument("--seeds", type=_at_least_one, metavar="N", help="seeds of each case with a change, from 0 on")
     parser.add_argument("--markdown", action="store_true", help="print the tables, and nothing else, to stdout")
     parser.add_argument(
         "--against",
@@ -66,7 +73,15 @@ def parse(words: Sequence[str] | None = None) -> argparse.Namespace:
         metavar="WORKTREE",
         help=f"with --suite engine: compare with another checkout, in {against.ALTERNATIONS} alternations",
     )
+    parser.add_argument(
+        "--beside",
+        type=Path,
+        metavar="DIR",
+        help="with --suite figures: print those of an earlier --out DIR beside them",
+    )
     args = parser.parse_args(words)
+    if args.beside is not None and FIGURES not in args.suite:
+        parser.error("--beside compares required figures: give --suite figures with it")
     if args.against is not None and tuple(args.suite) != ("engine",):
         parser.error("--against compares the engine's own time: give --suite engine with it")
     return args
@@ -102,7 +117,15 @@ def _at_least_one(text: str) -> int:
 def options_of(args: argparse.Namespace) -> Options:
     """Returns the options of the cases."""
     base = QUICK if args.quick else Options()
-    return replace(base, policies=tuple(args.policy), traces=args.traces, scales=args.scales or base.scales)
+    seeds = base.seeds if args.seeds is None else tuple(range(args.seeds))
+    return replace(
+        base,
+        policies=tuple(args.policy),
+        traces=args.traces,
+        scales=args.scales or base.scales,
+        requests=args.requests or base.requests,
+        seeds=seeds,
+    )
 
 
 def missing_traces(options: Options) -> str:
@@ -120,9 +143,7 @@ def tasks_of(suites: Sequence[str], options: Options, *, quick: bool) -> Iterato
     asked = ALL if FIGURES in suites else suites
     for name in SUITES:
         if name in asked:
-            whole = SUITES[name](options)
-            # For suites over the load, figures are required on real traces only.
-            chosen = (case for case in whole if case.on_trace or name not in ("load", "noise", "lte") or name in suites)
+            chosen = (case for case in SUITES[name](options) if name in suites or _has_figures(case))
             yield from (partial(run_case, case) for case in chosen)
     if "changepoints" in asked:
         runs, hours = (10, 0.5) if quick else (100, 10.0)
@@ -135,6 +156,13 @@ def tasks_of(suites: Sequence[str], options: Options, *, quick: bool) -> Iterato
         ours = replace(options, policies=(OURS,), scales=(3.0,))
         cases = [case for case in SUITES["noise"](ours) if case.scenario.policy == OURS]
         yield from engine_cost.tasks(cases)
+
+
+def _has_figures(case: Case) -> bool:
+    """Whether a figure is required of this case: over the load on real traces only, and not of every policy."""
+    policies = JUDGED.get(case.suite)
+    judged = policies is None or case.scenario.policy in policies
+    return judged and (case.on_trace or case.suite not in ("load", "noise", "lte"))
 
 
 def tables_of(rows: Sequence[Row], *, with_figures: bool) -> list[Table]:
@@ -158,6 +186,7 @@ def evaluate(args: argparse.Namespace, console: Console) -> None:
     sentence = missing_traces(options)
     if sentence:
         console.print(sentence, soft_wrap=True, markup=False, highlight=False)
+    before = None if args.beside is None else beside.read_rows(args.beside)
     tasks = list(tasks_of(args.suite, options, quick=args.quick))
     try:
         args.out.mkdir(parents=True, exist_ok=True)
@@ -166,6 +195,8 @@ def evaluate(args: argparse.Namespace, console: Console) -> None:
     results = _run(tasks, args.jobs, console)
     rows = [result.row for result in results]
     tables = tables_of(rows, with_figures=FIGURES in args.suite)
+    if before is not None:
+        tables.append(beside.beside_table(before, rows, name=str(args.beside)))
     markdown = "\n".join(table.markdown() for table in tables)
     write_csv(rows, args.out / "evaluation.csv")
     (args.out / "evaluation.md").write_text(markdown, encoding="utf-8")

@@ -10,6 +10,7 @@ from scripts.evaluation.suites import OURS
 from scripts.evaluation.tables import (
     GOOD,
     ORACLE,
+    RULE,
     Table,
     by_arrivals,
     cost_fraction,
@@ -17,6 +18,8 @@ from scripts.evaluation.tables import (
     number,
     outside,
     percent,
+    sparse_pairs,
+    sparse_times,
     total,
 )
 
@@ -48,9 +51,14 @@ class Figure:
         return self.asked, self.measured, "not measured" if self.ok is None else "ok" if self.ok else "**missed**"
 
 
+def figures_of(rows: Sequence[Row]) -> Iterator[Figure]:
+    """Yields all figures that the rows contain."""
+    return (figure for judge in JUDGES for figure in judge(rows))
+
+
 def figures_table(rows: Sequence[Row]) -> Table:
     """Returns the table of all figures that the rows contain."""
-    lines = tuple(figure.line() for judge in JUDGES for figure in judge(rows))
+    lines = tuple(figure.line() for figure in figures_of(rows))
     note = "Costs are fractions of serving everything by function at the cheapest batch."
     return Table("Figures, asked and measured", note, ("asked", "measured", ""), lines)
 
@@ -182,6 +190,33 @@ def under_caps(rows: Sequence[Row]) -> Iterator[Figure]:
         yield Figure("spend cap exceeded by at most one batch", f"{worst:.2f} batches", worst <= 1)
 
 
+def sparse_functions(rows: Sequence[Row]) -> Iterator[Figure]:
+    """Yields lateness and money of sparse functions against the rule of thumb, and what they take to simulate."""
+    asked = f"99 % within SLO where {RULE} has them, at most 1.01 x its money"
+    pairs = sparse_pairs(rows)
+    for ours, rule in pairs:
+        within, whole = number(ours, "within_slo"), number(rule, "within_slo")
+        part = number(ours, "cost_cny") / max(number(rule, "cost_cny"), 1e-12)
+        yield Figure(
+            f"sparse, {ours['case']}: {asked}",
+            f"{percent(within, 1)} ({percent(whole, 1)}), {part:.3f} x",
+            (within >= GOOD or whole < GOOD) and part <= 1.01,
+        )
+    of_all = zip(pairs, sparse_times(pairs), strict=True)
+    times = [time for (ours, _), time in of_all if str(ours["case"]).startswith("0.002/s")]
+    if times:
+        asked = "300 requests at 0.002/s take at most 3 x the processor time of 300 at 2/s"
+        yield Figure(asked, f"{max(times):.1f} x", max(times) <= 3.0)
+
+
+def tenants_share(rows: Sequence[Row]) -> Iterator[Figure]:
+    """Yields how far the service of tenants is from weighted fairness."""
+    of_suite = [row for row in rows if row["suite"] == "tenants"]
+    for (name,), runs in group(of_suite, "case").items():
+        worst = max(number(row, "worst_difference") for row in runs)
+        yield Figure(f"tenants, {name}: within 5 % of fair", f"{100 * worst:.1f} %", worst <= 0.05)
+
+
 def detectors(rows: Sequence[Row]) -> Iterator[Figure]:
     """Yields detection delays and false alarms."""
     asked = (f"rate {TRACE_RPS:g} rps x 1.5", "bandwidth / 2", "service time x 1.5")
@@ -260,6 +295,8 @@ JUDGES: tuple[Callable[[Sequence[Row]], Iterator[Figure]], ...] = (
     cheapest,
     around_changes,
     under_caps,
+    sparse_functions,
+    tenants_share,
     detectors,
     ablations,
     engine_cost,
