@@ -19,6 +19,7 @@ from pathlib import Path
 from scheduler.domain.latency import FunctionTier, LatencyModel
 from scheduler.domain.messages import (
     AnswerRequest,
+    BillCorrected,
     Command,
     ComputePlan,
     PlanAdopted,
@@ -120,9 +121,10 @@ def workload(name: str, scenario: Scenario, rate_rps: float, *, requests: int = 
 
 
 def lines(commands: Sequence[tuple[float, Command]]) -> Iterator[str]:
-    """Yields a line for each command: time, kind, place and request ids."""
+    """Yields a line for each command: time, kind, place and request ids. What only corrects the books is left out."""
     for now_s, command in commands:
-        yield f"{now_s:.{DIGITS}f} {_said(command)}"
+        if not isinstance(command, BillCorrected):
+            yield f"{now_s:.{DIGITS}f} {_said(command)}"
 
 
 def _said(command: Command) -> str:

@@ -2,7 +2,7 @@
 
 from collections import Counter, OrderedDict
 from collections.abc import Collection, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 
 from scheduler.daemon.backends.batch_send import BatchSend
@@ -167,6 +167,15 @@ class BatchRing:
             self._counters.executed(
                 batch.model, items=batch.items, elapsed_s=report.elapsed_s, service_s=report.service_s
             )
+
+    def correct(self, batch_id: int, bill: Bill) -> None:
+        """Replaces a batch's bill by one that a later answer has shown, under a new number; none if it is the same."""
+        _, record = self._records.get(batch_id, (0, None))
+        if record is None or record.bill == bill:
+            return
+        self._last_number += 1
+        del self._records[batch_id]
+        self._records[batch_id] = (self._last_number, replace(record, bill=bill))
 
     def rows(self, after: int, limit: int) -> list[dict[str, object]]:
         """Returns up to `limit` rows with a `record` number above `after`, oldest first."""

@@ -23,6 +23,7 @@ from scheduler.domain.errors import Refusal, RefusalKind
 from scheduler.domain.latency import FunctionTier
 from scheduler.domain.messages import (
     AnswerRequest,
+    BillCorrected,
     Command,
     ComputePlan,
     DrainStarted,
@@ -295,6 +296,8 @@ class Runner:
                     self._alarms.adopted(plan)
                 case QuotaLearned():
                     log_quota(command)
+                case BillCorrected(batch_id, bill):
+                    self._batches.correct(batch_id, bill)
         if answers and sent_items >= ITEMS_BEFORE_ANSWERS:
             # A batch is written in its task's first step; before Python 3.12, in a task that this step starts.
             loop = asyncio.get_running_loop()

@@ -330,7 +330,10 @@ def _cannot_listen(host: str, port: int, error: OSError) -> str:
 
 def _keeper(config: Config, *, wait_s: float) -> StateKeeper | None:
     folder = config.state_folder()
-    return None if folder is None else StateKeeper(folder, currency=config.currency(), wait_s=wait_s)
+    if folder is None:
+        return None
+    models = [model.name for model in config.models]
+    return StateKeeper(folder, currency=config.currency(), wait_s=wait_s, models=models)
 
 
 def _new_loop() -> asyncio.AbstractEventLoop:

@@ -1,6 +1,7 @@
 """Counts money, and no other file does: expected at the send, corrected by the answer or by a bill that comes late."""
 
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
@@ -10,6 +11,7 @@ from scheduler.dispatch.tenant_money import Parts, TenantMoney
 from scheduler.domain.batches import Batch, BatchReport, FailureKind
 from scheduler.domain.bills import BILL_MAY_COME, Bill, Purpose, Spent, bill_of, expected_bill, purpose_of
 from scheduler.domain.latency import Price
+from scheduler.domain.messages import BillCorrected
 from scheduler.domain.plans import EngineSettings
 from scheduler.domain.tenants import OTHER, TenantStatistics
 
@@ -64,6 +66,8 @@ class Ledger:
     currency: str = ""
     """Of the prices; empty without functions."""
     idle: ProvisionedIdle = field(default_factory=ProvisionedIdle)
+    listener: Callable[[BillCorrected], None] | None = None
+    """Told when a batch that has ended is found to have cost otherwise than its own outcome says."""
 
     def configure(self, settings: EngineSettings) -> None:
         """Takes over caps and provisioned instances; what those cost idle comes off the caps first."""
@@ -173,6 +177,8 @@ class Ledger:
         self._add(ended, bill, 1.0)
         self._note_run(ended, report)
         self._release(booking, bill.total)
+        # Its start may have been found elsewhere, which its own outcome does not know.
+        self._tell(batch_id, bill)
         self._find_start(ended, lost=report.billed_duration_s is None)
         return bill.total - booking.bill.total
 
@@ -216,6 +222,8 @@ class Ledger:
         self._add(lost, Bill(start_estimate=estimate), -1.0)
         self._add(ended, Bill(provisioning=reported), -1.0)
         self._add(ended, Bill(start=reported), 1.0)
+        self._tell(lost.batch.batch_id, replace(lost.bill, start_estimate=0.0))
+        self._tell(ended.batch.batch_id, replace(ended.bill, start=reported, provisioning=0.0))
         waiting = self.unbilled.get(lost.batch.batch_id)
         if waiting is not None:
             batch, bill = replace(waiting.batch, cold_risk=0.0), replace(waiting.bill, start_estimate=0.0)
@@ -223,6 +231,10 @@ class Ledger:
         elif lost.at_s is not None:
             self.cap.correct(-estimate, booked_at_s=lost.at_s)
             self.tenants.correct(lost.parts, -estimate, booked_at_s=lost.at_s)
+
+    def _tell(self, batch_id: int, bill: Bill) -> None:
+        if self.listener is not None:
+            self.listener(BillCorrected(batch_id, bill))
 
     def _release(self, booking: Booking, cost: float) -> None:
         """Counts the batch against the caps with its real cost from now on."""

@@ -48,6 +48,10 @@ class Spending:
     """Whether the answer has become overdue in the call before."""
     _caps: tuple[float | None, float | None] = field(default=(None, None))
 
+    def __post_init__(self) -> None:
+        """Has the shell told of bills that are corrected later."""
+        self.side.ledger.listener = self.outbox.command
+
     @property
     def left(self) -> float | None:
         """Money leased and not spent; None where none is leased."""

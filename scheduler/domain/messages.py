@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from scheduler.domain.batches import Batch, BatchReport, Failure, FailureKind
+from scheduler.domain.bills import Bill
 from scheduler.domain.errors import Refusal
 from scheduler.domain.plans import EngineSettings, Limits, Plan, Snapshot
 from scheduler.domain.requests import Backend, Request
@@ -198,6 +199,14 @@ class QuotaLearned:
     """Batches that it runs at once; None: more than are ever in flight."""
 
 
+@dataclass(frozen=True, slots=True)
+class BillCorrected:
+    """Notice that a later answer has shown what a batch that ended cost otherwise than its own outcome said."""
+
+    batch_id: int
+    bill: Bill
+
+
 Command = (
     SendBatch
     | AnswerRequest
@@ -208,4 +217,5 @@ Command = (
     | RequestSpend
     | ReturnSpend
     | QuotaLearned
+    | BillCorrected
 )

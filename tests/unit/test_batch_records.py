@@ -40,6 +40,17 @@ def a_record(batch_id: int, error: str = "") -> BatchRecord:
     return BatchRecord(a_batch(batch_id), 1.0, 0.1, BatchReport(0.5, cold_start=True), None, Bill(), error)
 
 
+def test_a_bill_that_is_corrected_later_is_read_again_once() -> None:
+    ring = BatchRing(8)
+    for batch_id in (1, 2):
+        ring.add(a_record(batch_id))
+    ring.correct(1, Bill(2.0, start=1.0))
+    ring.correct(1, Bill(2.0, start=1.0))
+    ring.correct(7, Bill(2.0))
+    rows = [(row["record"], row["batch_id"], row["cost"], row["start_cost"]) for row in ring.rows(0, 9)]
+    assert rows == [(2, 2, 0.0, 0.0), (3, 1, 3.0, 1.0)]
+
+
 @given(st.lists(st.integers(1, 12), max_size=60), st.integers(1, 8), st.integers(1, 5))
 def test_a_reader_that_follows_the_numbers_ends_with_the_last_word_on_every_batch_that_is_kept(
     batch_ids: list[int], limit: int, page: int

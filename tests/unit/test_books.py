@@ -132,6 +132,16 @@ def test_a_start_found_while_the_bill_is_awaited_is_not_estimated_again() -> Non
     assert ledger.cap.hour.sum(100.0) == pytest.approx(ledger.spent)
 
 
+def test_the_rows_of_batches_are_corrected_when_a_start_is_found_later() -> None:
+    told: dict[int, Bill] = {}
+    ledger = booked(function_batch(1, **COLD), function_batch(2, **COLD))
+    ledger.listener = lambda command: told.update({command.batch_id: command.bill})
+    ledger.settle(1, BatchReport(10.0), failure=FailureKind.TIMEOUT)
+    assert told == {}
+    ledger.settle(2, answer(0.3, cold_start=False, init_s=1.0))
+    assert told == {1: Bill(0.5), 2: Bill(PRICE.cost(0.3), start=PRICE.cost(1.0))}
+
+
 def test_a_crashed_instance_reports_no_start_any_more() -> None:
     ledger = booked(function_batch(1, **COLD), function_batch(2, **COLD))
     ledger.settle(1, BatchReport(10.0), failure=FailureKind.FUNCTION)
@@ -164,14 +174,20 @@ def test_whatever_comes_back_the_accounts_add_up_and_the_cap_counts_what_is_sett
             max_cost=50.0,
             parts=((("a", "m", "c"), 0.3), (("b", "m", "c"), 0.7)),
         )
+    shown: dict[int, Bill] = {}
+    ledger.listener = lambda command: shown.update({command.batch_id: command.bill})
     total = 0.0
     for batch_id, (report, failure, _, _) in enumerate(plan):
+        shown[batch_id] = bill_of(function_batch(batch_id, **COLD), PRICE, report, failure)
         total += ledger.settle(batch_id, report, failure=failure)
     for batch_id, (_, _, late, given_up) in enumerate(plan):
         if late is not None:
             ledger.bill(batch_id, late, failure=FailureKind.TIMEOUT if given_up else None)
     assert all(row.amount > -1e-9 for row in ledger.spending())
     assert ledger.spent == pytest.approx(sum(row.amount for row in ledger.spending()))
+    for what, part in ((Purpose.START, "start"), (Purpose.START_ESTIMATE, "start_estimate"), (Purpose.CALL, "call")):
+        in_books = sum(row.amount for row in ledger.spending() if row.what is what)
+        assert in_books == pytest.approx(sum(getattr(bill, part) for bill in shown.values()), abs=1e-9)
     held = sum(booking.held for booking in ledger.unbilled.values())
     awaited = sum(booking.bill.total for booking in ledger.unbilled.values())
     assert ledger.cap.hour.sum(0.0) == pytest.approx(ledger.spent - awaited + held)

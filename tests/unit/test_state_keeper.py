@@ -109,6 +109,21 @@ def test_limits_that_were_set_are_there_for_the_next_life(tmp_path: Path) -> Non
     run(work)
 
 
+def test_limits_of_models_that_are_gone_are_forgotten_at_a_start(tmp_path: Path) -> None:
+    async def work() -> None:
+        life = Life(tmp_path)
+        for model in ("digits", "gone"):
+            life.keeper.save_limits(model, Limits(edge_batch_cap=4))
+        await life.end()
+        for models, kept in ((["digits", "new"], {"digits"}), (["digits", "gone"], {"digits"}), (None, {"digits"})):
+            keeper = StateKeeper(tmp_path, currency="CNY", models=models)
+            assert set(keeper.limits) == kept
+            await keeper.close(clean=True)
+            keeper.release()
+
+    run(work)
+
+
 def test_a_disk_that_refuses_is_told_once_counted_and_tried_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import sqlite3
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -38,13 +38,16 @@ def _warn(message: str) -> None:
 class StateKeeper:
     """Keeps what outlives the process. The loop never waits for the disk: a call is a task that ends in a message."""
 
-    def __init__(self, folder: Path, *, currency: str, wait_s: float = 0.0) -> None:
+    def __init__(
+        self, folder: Path, *, currency: str, wait_s: float = 0.0, models: Collection[str] | None = None
+    ) -> None:
         """Takes the folder's lock and opens its database; a disk that cannot be written is no error yet.
 
         Args:
             folder: the state folder.
             currency: of the spend caps.
             wait_s: how long to wait for a daemon that has the folder.
+            models: that are configured: limits of others, which are gone, are forgotten; None: all are kept.
 
         Raises:
             StateError: the folder cannot be used, or another daemon uses it, or a later version made its file.
@@ -68,12 +71,21 @@ class StateKeeper:
         """What the last process knew."""
         try:
             self._store.open()
-            self.limits, self.memory = self._store.limits(), self._store.memory()
+            self.limits, self.memory = self._limits_of(models), self._store.memory()
         except sqlite3.Error as error:
             self._failed(error)
         except BaseException:
             self._lock.release()
             raise
+
+    def _limits_of(self, models: Collection[str] | None) -> Mapping[str, Limits]:
+        limits = self._store.limits()
+        gone = [] if models is None else sorted(limits.keys() - set(models))
+        if gone:
+            self._store.forget_limits(gone)
+            named = ", ".join(gone)
+            log(logging.INFO, "limits_forgotten", models=named, message=f"not configured any more: {named}")
+        return {model: given for model, given in limits.items() if model not in gone}
 
     def connect(
         self,

@@ -3,7 +3,7 @@
 import json
 import sqlite3
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import closing
 from datetime import datetime, timezone
 from pathlib import Path
@@ -107,6 +107,10 @@ class Store:
     def save_limits(self, model: str, limits: Limits) -> None:
         """Keeps a model's limits."""
         self._opened().execute("INSERT OR REPLACE INTO limits VALUES (?, ?)", (model, json.dumps(to_plain(limits))))
+
+    def forget_limits(self, models: Collection[str]) -> None:
+        """Forgets the limits of these models."""
+        self._opened().executemany("DELETE FROM limits WHERE model = ?", [(model,) for model in models])
 
     def memory(self) -> Memory:
         """Returns what the last process knew; parts that are no JSON are skipped."""
