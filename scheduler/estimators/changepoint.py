@@ -9,7 +9,7 @@ from itertools import groupby
 from typing import Protocol
 
 from scheduler.estimators.densities import Density, GammaPoisson, NormalInverseGamma
-from scheduler.estimators.run_length import Hazard, RunLengthPosterior, constant_hazard
+from scheduler.estimators.run_length import ALL_NATS, Hazard, RunLengthPosterior, constant_hazard
 
 REGIME_LENGTH = 500.0
 """Prior mean length of a regime in observations, two minutes of 0.25 s ticks. With 250 steps of
@@ -27,6 +27,13 @@ with 1e-3 a rate of 46 requests a second that falls by a third is detected after
 SHORT_RUN = 128
 """Longest run, in observations, that is reported as a change; a change unnoticed for longer was drift. With 64 a fall
 of a rate by a third is missed in 2 % of the cases; 256 changes nothing."""
+SPARSE_TOGETHER = 10
+"""Counts are sparse where so many empty ticks may be taken together, and the regime is as old as two short runs.
+Derived: each then tells a twentieth of a nat at most, so there is less than a count in twenty ticks, whose end is no
+reported change (EMPTY_TICK)."""
+SPARSE_NATS = 3.0
+"""So much all empty ticks of a silence may then tell that are taken together: what runs tell that began with the last
+count and expected more of them. Judgement: with 6 changes are reported as with 1, and as one by one."""
 EMPTY_TICK = 0.5
 """Count that is added before rates are compared, so that counts below it are alike. Judgement: a step from one request
 a minute to two changes no plan. With 0.25 or 1 steps from 20 requests a second are detected as before."""
@@ -124,44 +131,47 @@ class Detector:
         """
         if not math.isfinite(value):
             raise ValueError(f"a changepoint detector needs finite values, not {value}")
-        changes = [*self._take_empty(all_of_them=True), self._take(value)]
+        changes = (*self._take_empty(all_of_them=True), self._take(value))
         return next((change for change in reversed(changes) if change is not None), None)
 
     def update_counts(self, counts: Iterable[int]) -> Iterator[Change]:
         """Updates the detector with the counts of ticks and yields the changes they reveal.
 
         Empty ticks wait until together they tell something, or a count comes: taken one by one, they would reveal no
-        change before.
+        change before. Where counts are sparse they wait for one, or until they are as many as a short run.
         """
         for count, alike in groupby(counts):
             if not count:
                 self._empty += sum(1 for _ in alike)
-                yield from self._take_empty(all_of_them=False)
+                yield from filter(None, self._take_empty(all_of_them=False))
                 continue
-            yield from self._take_empty(all_of_them=True)
-            for _ in alike:
-                change = self._take(count)
-                if change is not None:
-                    yield change
+            yield from filter(None, self._take_empty(all_of_them=True))
+            yield from filter(None, [self._take(count) for _ in alike])
 
-    def _take_empty(self, *, all_of_them: bool) -> Iterator[Change]:
+    def _take_empty(self, *, all_of_them: bool) -> Iterator[Change | None]:
         """Takes the empty ticks that wait, as many in each step as tell little; judges after each step."""
         while self._empty:
-            # A pair with a count tells of dispersion.
-            alone = self._transform is not None or not self._recent or self._recent[-1]
-            if not alone and not all_of_them and self._posterior.empty_together() > self._empty:
+            if self._transform is not None or not self._recent:
+                yield self._take_one_empty()
+                continue
+            together = self._posterior.empty_together()
+            sparse = together >= SPARSE_TOGETHER and self._age >= 2 * SHORT_RUN
+            # A pair with a count tells of dispersion, which matters from the next tick on; to empty ones it does not.
+            if self._recent[-1] and not sparse:
+                yield self._take_one_empty()
+                continue
+            if not all_of_them and (SHORT_RUN if sparse else together) > self._empty:
                 return
-            if alone:
-                self._empty -= 1
-                change = self._take(0.0)
-            else:
-                # A change that they reveal is still a short run at their end.
-                taken = self._posterior.update_empty(min(self._empty, SHORT_RUN // 2, self._age // 2))
-                self._empty -= taken
-                self._recent.extend([0.0] * taken)
-                change = self._taken(taken)
-            if change is not None:
-                yield change
+            # A change that they reveal is still a short run at their end; where counts are sparse they reveal none.
+            most = SHORT_RUN if sparse else min(SHORT_RUN // 2, self._age // 2)
+            taken = self._posterior.update_empty(min(self._empty, most), nats=SPARSE_NATS if sparse else ALL_NATS)
+            self._empty -= taken
+            self._recent.extend([0.0] * taken)
+            yield self._taken(taken)
+
+    def _take_one_empty(self) -> Change | None:
+        self._empty -= 1
+        return self._take(0.0)
 
     def _take(self, value: float) -> Change | None:
         self._posterior.update(value if self._transform is None else self._transform(value))

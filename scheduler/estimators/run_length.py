@@ -25,6 +25,7 @@ ALL_NATS = 1.0
 expected counts and end with the first of them."""
 
 RunLengths = npt.NDArray[np.int64]
+SINGLE: RunLengths = np.ones(1, dtype=np.int64)
 Hazard = Callable[[RunLengths], Floats]
 """Probability that a run of each of these lengths ends now, in the library's signature."""
 
@@ -144,22 +145,22 @@ class RunLengthPosterior:
             self._together = MOST_TOGETHER if told * MOST_TOGETHER <= EMPTY_NATS else max(1, int(EMPTY_NATS / told))
         return self._together
 
-    def update_empty(self, most: int) -> int:
+    def update_empty(self, most: int, *, nats: float = ALL_NATS) -> int:
         """Updates the posterior with counts of 0 together, and returns how many were taken; the last was 0 too.
 
-        They are all of `most` where they tell ALL_NATS at most, otherwise as many as `empty_together()` says. Runs that
+        They are all of `most` where they tell `nats` at most, otherwise as many as `empty_together()` says. Runs that
         begin meanwhile are lumped: those of 1, of 2 to 3, of 4 to 7 intervals and so on. The probability of what is
         observed is taken to fall evenly, and so is that of a row: the outlier's part is added to its mean.
         """
         if self._counts is not None and most > 1:
             for taken in (most, min(most, self.empty_together())):
-                if taken > 1 and self._update_together(self._counts, taken, sure=taken < most):
+                if taken > 1 and self._update_together(self._counts, taken, nats=nats if taken == most else math.inf):
                     return taken
         self.update(0.0)
         return 1
 
-    def _update_together(self, density: CountDensity, taken: int, *, sure: bool) -> bool:
-        """Takes so many together, and returns whether; it does not if they tell too much, unless it is `sure`."""
+    def _update_together(self, density: CountDensity, taken: int, *, nats: float) -> bool:
+        """Takes so many together, and returns whether; it does not if they tell more than `nats`."""
         first = np.append(0, 1 << np.arange((taken - 1).bit_length()))
         many = np.diff(first, append=taken)
         begun, runs = first + many // 2, len(first)
@@ -171,7 +172,7 @@ class RunLengthPosterior:
         begins, stayed = float(hazard[0]), np.exp(log_pdf[runs:] + taken * np.log(stays))
         stayed *= self.mass
         falls = math.log(max(stayed.dot(1.0 / stays), LEAST_MASS))
-        if falls < -ALL_NATS and not sure:
+        if falls < -nats:
             return False
         lumps = begins * many * np.exp(log_pdf[:runs] + begun * math.log1p(-begins) + falls * (1.0 - begun / taken))
         lumps[0] = (stayed / stays).dot(hazard) + begins / (1.0 - begins) * lumps[1:].sum()
@@ -181,7 +182,7 @@ class RunLengthPosterior:
         self.run_lengths = np.concatenate((begun, self.run_lengths + taken))
         self._updates += taken
         self._together = None
-        self._drop_negligible()
+        self._drop_negligible(many)
         self._merge_tail()
         return True
 
@@ -216,8 +217,14 @@ class RunLengthPosterior:
             likelihood += prior
         return likelihood
 
-    def _drop_negligible(self) -> None:
+    def _drop_negligible(self, lumped: RunLengths = SINGLE) -> None:
+        """Drops rows of negligible mass; the first rows stand for so many runs each, whose mean mass counts.
+
+        One by one those runs would have been dropped, so a lump of them is no more worth its work.
+        """
         kept = self.mass >= self._mass_floor
+        if len(lumped) > 1:
+            kept[: len(lumped)] = self.mass[: len(lumped)] >= self._mass_floor * lumped
         # Row 0 is the prior, from which the next run starts.
         kept[0] = True
         if not kept.all():

@@ -25,6 +25,7 @@ MEMORY_GB = 1
 _READY_LIMIT_S = 60.0
 _SETTLE_LIMIT_S = 90.0
 _GIVE_UP_S = 120.0
+_MOST_BATCHES = 1000
 _PICTURE = b"a picture of a digit, as far as a pause can tell" * 20
 
 
@@ -40,6 +41,7 @@ class Case:
         provisioned: instances that are always kept.
         misfortunes: part of the bursts that contain a request which ends its instance or never returns.
         real: whether the containers are the project's own, with torch, instead of the light ones.
+        slots: most calls in flight at a time.
     """
 
     seed: int
@@ -49,6 +51,7 @@ class Case:
     provisioned: int = 0
     misfortunes: float = 0.0
     real: bool = False
+    slots: int = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +64,7 @@ class Outcome:
         requests: all requests.
         wall_s: seconds of the bursts.
         status: the daemon's last status.
+        batches: the daemon's rows of all batches.
     """
 
     books: Books
@@ -68,6 +72,7 @@ class Outcome:
     requests: int
     wall_s: float
     status: dict[str, Any]
+    batches: tuple[dict[str, Any], ...] = ()
 
 
 def run(case: Case, folder: Path) -> Outcome:
@@ -83,7 +88,8 @@ def run(case: Case, folder: Path) -> Outcome:
         replies, wall_s = asyncio.run(_bursts(case, site))
         status = site.settled()
         found = books(site.meter(), status, sheet=SHEET)
-        return Outcome(found, sum(reply.status == 200 for reply in replies), len(replies), wall_s, status)
+        answered = sum(reply.status == 200 for reply in replies)
+        return Outcome(found, answered, len(replies), wall_s, status, site.batches())
 
 
 def _port(daemon: Running) -> int:
@@ -99,6 +105,10 @@ class _Site:
 
     def meter(self) -> dict[str, Any]:
         return _get(f"{self.endpoint}/admin/meter")
+
+    def batches(self) -> tuple[dict[str, Any], ...]:
+        """Returns the rows of all batches that have ended."""
+        return tuple(_get(f"{self.daemon}/v1/batches?limit={_MOST_BATCHES}")["batches"])
 
     def settled(self) -> dict[str, Any]:
         """Returns the daemon's status once nothing is in flight and no bill is awaited."""
@@ -207,4 +217,5 @@ name = "cpu"
 function = "{MODEL}"
 profile = "{PROFILE}"
 memory_gb = {MEMORY_GB}
+max_in_flight = {case.slots}
 """

@@ -35,6 +35,15 @@ def test_calls_that_crash_or_hang_are_estimated_close_to_what_is_metered(tmp_pat
     assert agrees(outcome, within=0.15), outcome.books
 
 
+def test_bursts_on_instances_that_are_kept_send_no_warming_calls(tmp_path: Path) -> None:
+    outcome = run(Case(seed=4, invocations=30, provisioned=2, start_s=0.5, slots=2), tmp_path)
+    assert outcome.answered == outcome.requests
+    assert outcome.status["engine"]["warming_calls"] == 0
+    assert {row["what"] for row in outcome.batches} == {"call"}
+    assert outcome.books.invocations == len(outcome.batches)
+    assert "warming" not in outcome.books.booked
+
+
 def test_instances_that_are_kept_are_booked_while_they_are_idle(tmp_path: Path) -> None:
     outcome = run(Case(seed=3, invocations=10, provisioned=2, start_s=0.5), tmp_path)
     assert outcome.books.booked["provisioning"] > 0.0

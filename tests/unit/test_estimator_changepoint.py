@@ -4,6 +4,7 @@ import math
 import os
 from collections.abc import Callable
 from functools import partial
+from itertools import groupby
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from scheduler.estimators.arrival_rate import MAX_EMPTY
 from scheduler.estimators.changepoint import MAX_ROWS, Change, Detector, count_detector, level_detector
 from scheduler.estimators.densities import GammaPoisson, NormalInverseGamma
 from scheduler.estimators.run_length import RunLengthPosterior, constant_hazard
@@ -284,7 +286,29 @@ def test_empty_ticks_taken_together_tell_what_they_tell_one_by_one(
         assert law == pytest.approx(exact, abs=0.15)
 
 
-@pytest.mark.parametrize(("rate", "at_most"), [(0.0005, 4), (0.01, 5), (12.0, 14)])
+@pytest.mark.parametrize(("rate", "later"), [(0.0005, 0.0005), (0.01, 0.01), (0.04, 0.04), (0.005, 1.5), (0.02, 0.5)])
+def test_sparse_counts_with_their_silences_taken_together_are_judged_as_one_by_one(rate: float, later: float) -> None:
+    rng = np.random.default_rng(3)
+    counts = [*rng.poisson(rate, int(30 / rate)).tolist(), *rng.poisson(later, 300).tolist()]
+    one_by_one, together = count_detector(), count_detector()
+    expected, found, far = [], [], []
+    for count, alike in groupby(counts):
+        ticks = list(alike)[:MAX_EMPTY]
+        expected += [change for tick in ticks if (change := one_by_one.update(tick))]
+        # As the engine looks at them: in the first seconds of a silence, and a minute later.
+        for part in (ticks[:20], ticks[20:]):
+            found += list(together.update_counts(part))
+        if count:
+            laws = [[d._posterior.mass_up_to(longest) for longest in (2, 8, 32, 128)] for d in (one_by_one, together)]
+            far.append(float(np.abs(np.subtract(*laws)).max()))
+        assert len(together._posterior.mass) <= 80
+    assert [abs(a.index - b.index) <= 1 for a, b in zip(expected, found, strict=True)] == [True] * len(expected)
+    assert (len(expected) > 0) == (later > rate)
+    assert np.median(far) < 0.01
+    assert np.quantile(far, 0.9) < 0.15
+
+
+@pytest.mark.parametrize(("rate", "at_most"), [(0.0005, 2), (0.01, 2), (12.0, 14)])
 def test_a_silence_costs_few_updates(rate: float, at_most: int, monkeypatch: pytest.MonkeyPatch) -> None:
     detector = count_detector()
     for count in np.random.default_rng(1).poisson(rate, 400).tolist():
