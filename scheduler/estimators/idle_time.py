@@ -1,6 +1,7 @@
 """The idle time after which the platform takes an instance away."""
 
 import math
+from bisect import bisect_right
 from collections import deque
 
 import numpy as np
@@ -66,6 +67,7 @@ class IdleTime:
         self._prior: npt.NDArray[np.float64] = np.append(mass * (1.0 - NEVER), NEVER)
         self._mass = self._prior.copy()
         self._edges_s = np.exp(self._log_edges)
+        self._edge_logs: list[float] = self._log_edges.tolist()
         self._allowed: deque[npt.NDArray[np.float64]] = deque(maxlen=REMEMBERED)
         self._outcomes: deque[tuple[float, bool]] = deque(maxlen=REMEMBERED)
         """Gaps, and whether the instance was still there: what is allowed follows from them."""
@@ -115,11 +117,21 @@ class IdleTime:
         """Returns the probability that an instance that has been idle for `gap_s` is still there."""
         if gap_s <= MIN_IDLE_S:
             return 1.0
-        return float(np.interp(math.log(gap_s), self._log_edges, self._survival))
+        log_gap, edges, survival = math.log(gap_s), self._edge_logs, self._survivals
+        at = bisect_right(edges, log_gap) - 1
+        if at >= BINS:
+            return survival[-1]
+        # As numpy.interp does it; for one value a search in a list is ten times as fast.
+        slope = (survival[at + 1] - survival[at]) / (edges[at + 1] - edges[at])
+        return slope * (log_gap - edges[at]) + survival[at]
 
     def outlived_s(self, percentile: float) -> float:
         """Returns the idle time that an instance outlives with this probability (in (0, 1))."""
-        return float(np.interp(-percentile, -self._survival, self._edges_s))
+        outlived_s = self._outlived_s.get(percentile)
+        if outlived_s is None:
+            outlived_s = float(np.interp(-percentile, -self._survival, self._edges_s))
+            self._outlived_s[percentile] = outlived_s
+        return outlived_s
 
     def refresh_s(self, *, call_cost: float, absence_cost_per_s: float) -> float:
         """Returns the idle time at which calling an instance to keep it costs least.
@@ -138,6 +150,8 @@ class IdleTime:
     def _tabulate(self) -> None:
         """Computes the probability of outliving each edge, and the seconds gone before it, from the masses."""
         self._survival = np.minimum(np.cumsum(self._mass[::-1])[::-1], 1.0)
+        self._survivals: list[float] = self._survival.tolist()
+        self._outlived_s: dict[float, float] = {}
         gone = 1.0 - self._survival
         absent_s = np.cumsum(np.diff(self._edges_s) * (gone[1:] + gone[:-1]) / 2)
         self._absent_s = np.append(0.0, absent_s)

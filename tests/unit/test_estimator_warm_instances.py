@@ -292,3 +292,14 @@ class TestReturns:
         warm.sent(1, now_s=0.0)
         warm.came_back(1, answered(cold=False), now_s=1.0)
         assert warm.changes == 2
+
+
+def test_survival_is_interpolated_between_the_edges_of_the_bins() -> None:
+    idle = IdleTime(prior_s=240.0)
+    for gap_s in range(20, 600, 15):
+        idle.update(float(gap_s), stayed_warm=gap_s < 300)
+        halves = idle.outlived_s(0.5)
+        assert idle.survives(halves) == pytest.approx(0.5, abs=0.02)
+    gaps_s = np.exp(np.random.default_rng(1).uniform(1.7, 10.5, 500))
+    expected = np.interp(np.log(gaps_s), np.linspace(np.log(5.0), np.log(6 * 3600.0), 129), idle._survival)
+    np.testing.assert_allclose([idle.survives(gap_s) for gap_s in gaps_s.tolist()], expected, rtol=1e-12)
