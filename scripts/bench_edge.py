@@ -141,8 +141,7 @@ def _profile(arguments: argparse.Namespace) -> Profile:
     call = EdgeCaller(
         url=arguments.url,
         model=arguments.model,
-        input_name=served.input_name,
-        pictures=[payload.data for payload in payloads],
+        payloads=[payload.inputs(served.input_name) for payload in payloads],
     )
     sizes = _sizes(arguments.batches) or default_batches(served.parameters)
     rows = measure(call, sizes, repetitions=arguments.repetitions, warm_up=arguments.warm_up)

@@ -7,28 +7,28 @@ from collections.abc import Sequence
 
 import requests
 
+from models.card import ROWS_SUFFIX
 from scheduler import wire
 from scheduler.measuring.errors import MeasuringError
+from scheduler.measuring.payloads import batch_of
 from scheduler.wire import InferRequest, Tensor, WireError
 
 _TIMEOUT_S = 120.0
 
 
 class EdgeCaller:
-    """A caller of an edge server, with batches of given pictures."""
+    """A caller of an edge server, with batches of given payloads."""
 
-    def __init__(self, *, url: str, model: str, input_name: str, pictures: Sequence[bytes]) -> None:
+    def __init__(self, *, url: str, model: str, payloads: Sequence[tuple[Tensor, ...]]) -> None:
         """Stores its parts.
 
         Args:
             url: URL of the server, without a path.
             model: name of the model.
-            input_name: name of its only input.
-            pictures: encoded pictures, at least one; batches take them in turn.
+            payloads: one item of each input, at least one of them; batches take them in turn.
         """
         self._address = f"{url.rstrip('/')}/v2/models/{model}/infer"
-        self._input_name = input_name
-        self._pictures = pictures
+        self._payloads = payloads
         self._bodies: dict[int, wire.Encoded] = {}
         self._session = requests.Session()
 
@@ -53,9 +53,8 @@ class EdgeCaller:
     def _body(self, items: int) -> wire.Encoded:
         """Returns the body of a size, which is made once, so that only the server's work is timed."""
         if items not in self._bodies:
-            elements = [self._pictures[index % len(self._pictures)] for index in range(items)]
-            tensor = Tensor.from_elements(self._input_name, elements)
-            self._bodies[items] = wire.encode_request(InferRequest(str(items), (tensor,), binary_by_default=True))
+            inputs = batch_of(self._payloads, items)
+            self._bodies[items] = wire.encode_request(InferRequest(str(items), inputs, binary_by_default=True))
         return self._bodies[items]
 
 
@@ -80,8 +79,11 @@ def check_outputs(body: bytes, json_length: int | None, items: int) -> None:
         MeasuringError: it has another number of items, or an item failed.
     """
     answer = wire.parse_response(body, json_length)
-    if not answer.outputs or any(output.items != items for output in answer.outputs):
+    # The rows of an output with as many as each item has are counted by another output.
+    ragged = {output.name.removesuffix(ROWS_SUFFIX) for output in answer.outputs if output.name.endswith(ROWS_SUFFIX)}
+    counted = [output.items for output in answer.outputs if output.name not in ragged]
+    if not counted or any(count != items for count in counted):
         raise MeasuringError(f"the answer to a batch of {items} has another number of items")
     failed = [sentence for sentence in wire.item_errors(answer.outputs) if sentence]
     if failed:
-        raise MeasuringError(f"the server refuses a picture of the batch: {failed[0][:300]}")
+        raise MeasuringError(f"the server refuses an item of the batch: {failed[0][:300]}")

@@ -14,7 +14,8 @@ import numpy.typing as npt
 import orjson
 
 from scheduler import wire
-from scheduler.wire import InferRequest, InferResponse, Tensor, WireError
+from scheduler.measuring.payloads import Payload
+from scheduler.wire import InferRequest, InferResponse, WireError
 
 _ERROR_CHARACTERS = 300
 
@@ -26,7 +27,7 @@ class Target:
     Attributes:
         url: URL of the daemon or another server of the protocol, without a slash at its end.
         model: name of the model.
-        input_name: name of its only input, a BYTES tensor of encoded pictures.
+        input_name: name of the input that takes encoded pictures, for payloads that are one.
         log_tail: whether the daemon shall record the end of the containers' logs.
     """
 
@@ -67,14 +68,20 @@ def open_session(*, give_up_s: float) -> aiohttp.ClientSession:
 
 
 async def exchange(
-    session: aiohttp.ClientSession, target: Target, data: bytes, *, request_id: str, keep_output: bool, tenant: str = ""
+    session: aiohttp.ClientSession,
+    target: Target,
+    payload: Payload,
+    *,
+    request_id: str,
+    keep_output: bool,
+    tenant: str = "",
 ) -> Reply:
-    """Sends one picture and returns the outcome; a failure is an outcome too."""
-    tensor = Tensor.from_elements(target.input_name, [data])
+    """Sends one item and returns the outcome; a failure is an outcome too."""
     parameters: dict[str, object] = {"log_tail": True} if target.log_tail else {}
     if tenant:
         parameters["tenant"] = tenant
-    request = InferRequest(request_id, (tensor,), parameters=parameters, binary_by_default=True)
+    inputs = payload.inputs(target.input_name)
+    request = InferRequest(request_id, inputs, parameters=parameters, binary_by_default=True)
     body = wire.encode_request(request)
     try:
         async with session.post(target.infer_url, data=body.body, headers=body.headers) as response:

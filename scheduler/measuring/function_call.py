@@ -10,6 +10,7 @@ from scheduler import wire
 from scheduler.fc_client import Account, CallFailed, FunctionCaller, Invoked, proxy_variable
 from scheduler.measuring.edge_call import check_outputs
 from scheduler.measuring.errors import MeasuringError
+from scheduler.measuring.payloads import batch_of
 from scheduler.wire import InferRequest, Tensor, WireError
 
 _READ_TIMEOUT_S = 600.0
@@ -32,14 +33,13 @@ class FunctionAddress:
 
 
 class BatchCaller:
-    """A caller of a function, with batches of given pictures, which it takes in turn."""
+    """A caller of a function, with batches of given payloads, which it takes in turn."""
 
-    def __init__(self, address: FunctionAddress, *, model: str, input_name: str, pictures: Sequence[bytes]) -> None:
+    def __init__(self, address: FunctionAddress, *, model: str, payloads: Sequence[tuple[Tensor, ...]]) -> None:
         """Stores its parts; the first call imports the SDK."""
         self._address = address
         self._model = model
-        self._input_name = input_name
-        self._pictures = pictures
+        self._payloads = payloads
         self._caller = FunctionCaller(address.account, connections=1)
         self.invocations = 0
         """Number of invocations, cold starts included; each is billed."""
@@ -70,8 +70,7 @@ class BatchCaller:
 
     def _invoked(self, items: int) -> Mapping[str, object]:
         """Invokes the function with a batch and returns the header of its answer."""
-        elements = [self._pictures[index % len(self._pictures)] for index in range(items)]
-        request = InferRequest("", (Tensor.from_elements(self._input_name, elements),))
+        request = InferRequest("", batch_of(self._payloads, items))
         header = {"model": self._model, "batch_id": secrets.token_hex(8)}
         invoked = self._answer(wire.pack_frame(header, wire.encode_request(request)))
         self.invocations += 1

@@ -1,4 +1,4 @@
-"""The pictures in requests: from files, or drawn here from a seed, without OpenCV, which a client host may lack."""
+"""What requests send: pictures from files, or drawn here from a seed without OpenCV, which a client host may lack."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from scheduler.measuring.errors import MeasuringError
+from scheduler.wire import Tensor, WireError, concat
 
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff")
 MAX_BYTES = 2**30
@@ -22,10 +23,29 @@ _SIDE = 224
 
 @dataclass(frozen=True, slots=True)
 class Payload:
-    """One encoded picture and its name."""
+    """What one request sends, and its name: an encoded picture, or one item of each of a model's inputs."""
 
     name: str
-    data: bytes
+    data: bytes = b""
+    tensors: tuple[Tensor, ...] = ()
+    """One item of each input, batch axis first; empty: `data` is the picture."""
+
+    def inputs(self, picture_input: str) -> tuple[Tensor, ...]:
+        """Returns one item of each input; a picture is for the input of that name."""
+        return self.tensors or (Tensor.from_elements(picture_input, [self.data]),)
+
+
+def batch_of(payloads: Sequence[tuple[Tensor, ...]], items: int) -> tuple[Tensor, ...]:
+    """Returns the inputs of a batch, which takes the payloads in turn.
+
+    Raises:
+        MeasuringError: their shapes differ, so that they cannot share a batch.
+    """
+    taken = [payloads[index % len(payloads)] for index in range(items)]
+    try:
+        return tuple(concat(tensors) for tensors in zip(*taken, strict=True))
+    except WireError as error:
+        raise MeasuringError(f"the payloads cannot share a batch: {error}; send payloads of equal shapes") from None
 
 
 def read_pictures(folder: Path) -> tuple[Payload, ...]:

@@ -9,7 +9,9 @@ from urllib.parse import quote, urlsplit
 
 import requests
 
+from models.card import TensorSpec
 from scheduler.measuring.errors import MeasuringError
+from scheduler.measuring.inputs import described, takes_pictures
 
 _TIMEOUT_S = 10.0
 
@@ -19,19 +21,35 @@ class ServedModel:
     """A server's description of a model.
 
     Attributes:
-        input_name: name of the model's only input, BYTES.
+        name: its name.
+        inputs: what it takes; the shapes are those of one item.
         parameters: further facts: device, largest batch, origin of the weights, emulation.
     """
 
-    input_name: str
+    name: str
+    inputs: tuple[TensorSpec, ...]
     parameters: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def input_name(self) -> str:
+        """The name of the model's only input, which takes encoded pictures.
+
+        Raises:
+            MeasuringError: it does not take them.
+        """
+        if not takes_pictures(self.inputs):
+            raise MeasuringError(
+                f"model {self.name!r} takes {described(self.inputs)};"
+                " name a model with one input of encoded pictures (BYTES)"
+            )
+        return self.inputs[0].name
 
 
 def served_model(url: str, model: str) -> ServedModel:
     """Returns a model's description from a server of the Open Inference Protocol.
 
     Raises:
-        MeasuringError: the URL is not valid, no server answers, the model is unknown, or it does not take pictures.
+        MeasuringError: the URL is not valid, no server answers, or the model is unknown.
     """
     if urlsplit(url).scheme not in ("http", "https") or not urlsplit(url).netloc:
         raise MeasuringError(f"{url!r} is not a URL; write it like http://127.0.0.1:8600")
@@ -48,16 +66,18 @@ def served_model(url: str, model: str) -> ServedModel:
 def _described(response: requests.Response, model: str) -> ServedModel:
     try:
         metadata = response.json()
-        inputs = [(str(entry["name"]), str(entry["datatype"])) for entry in metadata["inputs"]]
+        inputs = tuple(_spec(entry) for entry in metadata["inputs"])
     except (ValueError, KeyError, TypeError) as error:
         raise MeasuringError(
             f"{response.url} does not describe the model {model!r}; name a server of the Open Inference Protocol"
         ) from error
-    if [datatype for _, datatype in inputs] != ["BYTES"]:
-        taken = ", ".join(f"{name} ({datatype})" for name, datatype in inputs) or "nothing"
-        raise MeasuringError(f"model {model!r} takes {taken}; name a model with one input of encoded pictures (BYTES)")
     parameters = metadata.get("parameters")
-    return ServedModel(inputs[0][0], parameters if isinstance(parameters, dict) else {})
+    return ServedModel(model, inputs, parameters if isinstance(parameters, dict) else {})
+
+
+def _spec(entry: Mapping[str, Any]) -> TensorSpec:
+    """Returns one input of the metadata, whose shape begins with the batch axis."""
+    return TensorSpec(str(entry["name"]), str(entry["datatype"]), tuple(int(axis) for axis in entry["shape"][1:]))
 
 
 def _sentence(response: requests.Response) -> str:

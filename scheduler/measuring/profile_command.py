@@ -16,13 +16,15 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from models.card import CardError, TensorSpec
+from models.card_reader import read_card
 from models.profile import Profile, ProfileRow
 from scheduler.fc_client import AccessKey, Account
 from scheduler.measuring.edge_call import EdgeCaller
 from scheduler.measuring.errors import MeasuringError
 from scheduler.measuring.function_call import BatchCaller, FunctionAddress, proxy_note
+from scheduler.measuring.inputs import add_payload, chosen_payloads
 from scheduler.measuring.latency import Call, measure
-from scheduler.measuring.payloads import read_files, synthetic_pictures
 from scheduler.measuring.preflight import served_model
 from scheduler.measuring.profile_cost import profile_cost
 from scheduler.measuring.profile_plot import plot_profile
@@ -37,6 +39,7 @@ from scheduler.measuring.profiling import (
     write_profile,
 )
 from scheduler.planner.catalogue.prices import load_sheet
+from scheduler.wire import Tensor
 
 _DESCRIPTION = """\
 Measures the latency of batches of each size, fits the latency model that the daemon plans with, and saves both as a
@@ -45,6 +48,7 @@ profile: the value of `edge_profile` of a model, or of `profile` of a tier, in t
 _EPILOG = """\
 examples:
   edgeburst profile edge --url http://192.168.1.20:8700 --model resnet50 --out orin.json --plot orin.png
+  edgeburst profile edge --model mynet --payload random --out mynet.json
   edgeburst profile edge --batches 1,2,4,8 --repetitions 100 --json
   edgeburst profile function --function digits --memory-mb 1024 --batches 1,2,3,4,5 --out fc-1gb.json
 
@@ -98,7 +102,12 @@ def _add_function(parser: argparse.ArgumentParser) -> None:
         ("--gpu-gb", "GPU memory of an instance, GB"),
     ):
         parser.add_argument(option, type=_positive, metavar="N", help=words)
-    parser.add_argument("--input", default="image", metavar="NAME", help="the model's input (default %(default)s)")
+    parser.add_argument(
+        "--card", type=Path, metavar="FOLDER", help="the model's folder; what is sent follows the inputs of its card"
+    )
+    parser.add_argument(
+        "--input", default="image", metavar="NAME", help="without --card: input for pictures (default %(default)s)"
+    )
     parser.add_argument(
         "--prices", default="cny-gbs-2023", metavar="NAME", help="sheet or file for the expected cost (%(default)s)"
     )
@@ -118,7 +127,7 @@ def _add_measurement(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--warm-up", type=int, default=3, metavar="N", help="calls of each size before (default %(default)s)"
     )
-    parser.add_argument("--payload", type=Path, nargs="+", metavar="FILE", help="encoded pictures (default: drawn)")
+    add_payload(parser, parser)
     parser.add_argument("--device", default="", metavar="WORDS", help="description of the measured device")
     parser.add_argument("--name", default="", help="name of the profile (default: that of --out)")
     parser.add_argument("--out", type=Path, metavar="FILE.json", help="write the profile to this file")
@@ -172,7 +181,7 @@ def _check_folder(path: Path | None) -> None:
 
 def _edge(args: argparse.Namespace) -> tuple[Sequence[ProfileRow], Provenance]:
     served = served_model(args.url, args.model)
-    call = EdgeCaller(url=args.url, model=args.model, input_name=served.input_name, pictures=_pictures(args))
+    call = EdgeCaller(url=args.url, model=args.model, payloads=_payloads(args, served.inputs))
     rows = _measure(call, args.batches or default_batches(served.parameters), args)
     provenance = edge_provenance(
         args.url, args.model, name=_name(args), device=args.device, parameters=served.parameters
@@ -190,7 +199,8 @@ def _function(args: argparse.Namespace) -> tuple[Sequence[ProfileRow], Provenanc
     if note := proxy_note():
         print(f"edgeburst: {note}", file=sys.stderr)
     address = FunctionAddress(args.function, args.qualifier, account)
-    call = BatchCaller(address, model=args.model, input_name=args.input, pictures=_pictures(args))
+    inputs = _card_inputs(args.card) if args.card is not None else (TensorSpec(args.input, "BYTES", picture=True),)
+    call = BatchCaller(address, model=args.model, payloads=_payloads(args, inputs))
     batches = args.batches or _FUNCTION_BATCHES
     if not _agreed(args, batches):
         raise MeasuringError("nothing was measured, because the cost was not accepted")
@@ -238,9 +248,16 @@ def _secret(variable: str, option: str) -> str:
     return value
 
 
-def _pictures(args: argparse.Namespace) -> list[bytes]:
-    payloads = read_files(args.payload) if args.payload is not None else synthetic_pictures(0)
-    return [payload.data for payload in payloads]
+def _card_inputs(folder: Path) -> tuple[TensorSpec, ...]:
+    try:
+        return read_card(folder).inputs
+    except CardError as error:
+        raise MeasuringError(str(error)) from None
+
+
+def _payloads(args: argparse.Namespace, inputs: Sequence[TensorSpec]) -> list[tuple[Tensor, ...]]:
+    chosen = chosen_payloads(args.payload, inputs, model=args.model, seed=0, length=args.axis_length)
+    return [payload.inputs(inputs[0].name) for payload in chosen]
 
 
 def _name(args: argparse.Namespace) -> str:

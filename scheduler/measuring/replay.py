@@ -156,7 +156,7 @@ async def replay(
     if len(times_s) == 0:
         raise MeasuringError("there are no requests to replay; choose another trace or pattern")
     if not payloads:
-        raise MeasuringError("there are no pictures to send; name at least one")
+        raise MeasuringError("there are no payloads to send; name at least one")
     async with open_session(give_up_s=options.give_up_s) as session:
         run = _Replay(session, payloads, target, options, on_answer, tenants)
         return await run.run(times_s, on_sent)
@@ -222,7 +222,7 @@ class _Replay:
         send = partial(exchange, request_id=str(index), keep_output=self._options.keep_outputs)
         payload = self._payloads[index % len(self._payloads)]
         sent_s = self._now_s()
-        reply = await send(self._session, self._target, payload.data, tenant=self._tenant(index))
+        reply = await send(self._session, self._target, payload, tenant=self._tenant(index))
         self._end(index, arrival_s, sent_s, reply)
 
     def _end(self, index: int, arrival_s: float, sent_s: float, reply: Reply) -> None:

@@ -15,8 +15,9 @@ import aiohttp
 
 from scheduler.measuring.batch_log import BatchLog, Row
 from scheduler.measuring.exchange import Target
-from scheduler.measuring.payloads import Payload, read_files, read_pictures, synthetic_pictures
-from scheduler.measuring.preflight import served_model
+from scheduler.measuring.inputs import add_payload, chosen_payloads
+from scheduler.measuring.payloads import Payload, read_pictures
+from scheduler.measuring.preflight import ServedModel, served_model
 from scheduler.measuring.replay import MAX_OUTSTANDING, ReplayOptions, ReplayResult, replay
 from scheduler.measuring.replay_report import make_folder, request_row, summarise, write_files
 from scheduler.measuring.replay_table import print_summary
@@ -28,12 +29,13 @@ _DESCRIPTION = """\
 Sends requests to a daemon (or another Open Inference Protocol v2 server) at the times of a trace or a pattern, and
 measures the answers. The replay is open-loop: it never waits for an answer before it sends the next request, and
 latency counts from the intended send time, so that a slow server does not reduce the load. If the client itself falls
-behind, the result says so."""
+behind, the result says so. What is sent follows the model's description at the server."""
 
 _EPILOG = """\
 examples:
   edgeburst replay --model digits --pattern bursty --rps 30 --duration-s 60
   edgeburst replay --model digits --arrivals twitter.gaps --rate-multiple 2 --duration-s 120 --out out/twitter
+  edgeburst replay --model mynet --payload inputs.npz --pattern poisson --rps 30 --duration-s 60
   edgeburst replay --model digits --rates app1.csv --unit-s 1 --laps 2 --gap-s 30 --images pictures/ --json
 
 --out writes summary.json, requests.csv and, from the daemon's records, batches.csv and invocations.csv. Times in them
@@ -99,10 +101,10 @@ def _add_arrivals(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_payloads(parser: argparse.ArgumentParser) -> None:
-    group = parser.add_argument_group("payloads (default: pictures drawn from --seed, about 17 KB each)")
+    group = parser.add_argument_group("payloads (default: pictures of about 17 KB or random arrays, from --seed)")
     source = group.add_mutually_exclusive_group()
     source.add_argument("--images", type=Path, metavar="DIR", help="the pictures in a folder, in turn")
-    source.add_argument("--payload", type=Path, nargs="+", metavar="FILE", help="these encoded pictures, in turn")
+    add_payload(source, group)
 
 
 def _positive(text: str) -> float:
@@ -131,8 +133,10 @@ def run(args: argparse.Namespace) -> int:
         EdgeburstError: the replay cannot start.
     """
     schedule = _schedule(args)
-    workload, payloads = make_workload(schedule), _payloads(args)
-    target = Target(args.url, args.model, served_model(args.url, args.model).input_name, log_tail=args.log_tail)
+    workload, served = make_workload(schedule), served_model(args.url, args.model)
+    payloads = _payloads(args, served)
+    # Only a picture needs the name; arrays have the names of their inputs.
+    target = Target(args.url, args.model, served.inputs[0].name, log_tail=args.log_tail)
     if args.out is not None:
         make_folder(args.out)
     result, batches, missed = asyncio.run(_replay(args, workload, payloads, target))
@@ -169,12 +173,11 @@ def _schedule(args: argparse.Namespace) -> Schedule:
     )
 
 
-def _payloads(args: argparse.Namespace) -> tuple[Payload, ...]:
+def _payloads(args: argparse.Namespace, served: ServedModel) -> tuple[Payload, ...]:
     if args.images is not None:
+        assert served.input_name, "which is refused where there is none"
         return read_pictures(args.images)
-    if args.payload is not None:
-        return read_files(args.payload)
-    return synthetic_pictures(args.seed)
+    return chosen_payloads(args.payload, served.inputs, model=served.name, seed=args.seed, length=args.axis_length)
 
 
 async def _replay(

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from scheduler.measuring.exchange import Reply, Target, exchange, open_session
+from scheduler.measuring.payloads import Payload
 from scripts.demo.processes import Processes, Running, child_environment
 from scripts.money.container import CRASH, HANG
 from scripts.support.books import Books, books
@@ -136,7 +137,7 @@ async def _bursts(case: Case, site: _Site) -> tuple[list[Reply], float]:
     async with open_session(give_up_s=_GIVE_UP_S) as session:
         for number, (payloads, gap_s) in enumerate(_drawn(case)):
             sends = [
-                exchange(session, target, payload, request_id=f"{number}-{index}", keep_output=False)
+                exchange(session, target, Payload("", payload), request_id=f"{number}-{index}", keep_output=False)
                 for index, payload in enumerate(payloads)
             ]
             replies += await asyncio.gather(*sends)

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 from support import stub_fc
 from support.stub_fc import Heard, Say, StubFc, answer_frame
-from support.stub_oip_server import ServerThread, StubOipServer
+from support.stub_oip_server import ServerThread, StubOipServer, SumsServer
 
 from models.profile import load_profile
 from scheduler import cli, wire
@@ -66,6 +68,48 @@ def test_named_pictures_are_the_ones_sent(tmp_path: Path) -> None:
         assert cli.main([*edge, "--payload", str(picture)]) == 2
 
 
+def test_a_model_of_several_tensors_is_measured_with_arrays(tmp_path: Path) -> None:
+    arrays, out = tmp_path / "sums.npz", tmp_path / "sums.json"
+    np.savez(arrays, x=np.arange(9, dtype=np.float32).reshape(3, 3), y=np.array([10, 20, 30]))
+    with SumsServer() as server:
+        edge = ["profile", "edge", "--url", server.url, "--model", "sums", *QUICK, "--batches", "1,4"]
+        assert cli.main([*edge, "--payload", str(arrays), "--out", str(out)]) == 0
+        assert {len(one[1]) for one in server.stub.heard} == {1, 4}
+        of_four = next(one for one in server.stub.heard if len(one[1]) == 4)
+        assert of_four[1].tolist() == [10, 20, 30, 10]
+        assert cli.main([*edge, "--payload", "random"]) == 0
+        assert cli.main(edge) == 0
+    assert load_profile(out).model == "sums"
+
+
+def test_a_functions_model_is_described_by_its_card(tmp_path: Path) -> None:
+    folder = tmp_path / "sums"
+    folder.mkdir()
+    (folder / "model.toml").write_text(
+        'format = "onnx"\nfile = "model.onnx"\ninputs = [{ name = "x", datatype = "FP32", shape = [3] }]\n'
+        'outputs = [{ name = "z", datatype = "FP32" }]\n'
+    )
+    heard: list[tuple[str, tuple[int, ...]]] = []
+
+    def said(request: Heard) -> Say:
+        _, payload = wire.unpack_frame(request.body)
+        asked = wire.parse_request(payload.body, payload.json_length)
+        heard.append((asked.inputs[0].name, asked.inputs[0].shape))
+        outputs = (wire.Tensor.from_numpy("z", asked.inputs[0].to_numpy().sum(axis=1)),)
+        answer = wire.encode_response(wire.InferResponse("sums", outputs), binary_by_default=True)
+        return Say(200, wire.pack_frame({"status": 200, "service_s": 0.01, "cold_start": False}, answer))
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await StubFc(said).serve_connection(reader, writer)
+
+    with ServerThread(serve) as server:
+        function = ["profile", "function", "--function", "sums", "--model", "sums", "--endpoint", server.url[7:]]
+        measured = [*function, "--protocol", "http", "--yes", *QUICK, "--batches", "1,3"]
+        assert cli.main([*measured, "--card", str(folder)]) == 0
+        assert cli.main([*measured, "--card", str(tmp_path / "gone")]) == 2
+    assert set(heard) == {("x", (1, 3)), ("x", (3, 3))}
+
+
 def test_json_is_the_profile_itself(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with StubOipServer() as server:
         assert cli.main(["profile", "edge", "--url", server.url, *QUICK, "--batches", "1,3", "--json"]) == 0
@@ -81,7 +125,7 @@ def test_json_is_the_profile_itself(tmp_path: Path, capsys: pytest.CaptureFixtur
         (Behaviour(mode="short"), "another number of items"),
         (Behaviour(mode="garbage"), "cannot be read"),
         (Behaviour(mode="cut"), "the server failed at a batch of 1"),
-        (Behaviour(bad_item=synthetic_pictures(0)[0].data.hex()), "refuses a picture of the batch: told to"),
+        (Behaviour(bad_item=synthetic_pictures(0)[0].data.hex()), "refuses an item of the batch: told to"),
     ],
     ids=["refused", "a row too many", "no answer", "cut off", "item error"],
 )

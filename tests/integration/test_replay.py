@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from support.fake_runner import FakeRunner
 from support.ingress_server import IngressServer
-from support.stub_oip_server import StubOipServer
+from support.stub_oip_server import StubOipServer, SumsServer
 
 from scheduler import cli
 from scheduler.daemon.calls import Answer, InferenceCall
@@ -333,10 +333,33 @@ def test_what_cannot_be_replayed_is_one_sentence(
     assert f"the trace {empty} is empty" in sentence(capsys, "--url", url, "--arrivals", str(empty))
     assert "needs --rps and --duration-s" in sentence(capsys, "--url", url, *pattern[:2])
     assert "does not serve the model 'digit'" in sentence(capsys, "--url", url, "--model", "digit", *pattern)
-    assert "model 'sums' takes x (FP32)" in sentence(capsys, "--url", url, "--model", "sums", *pattern)
+    sums = ("--url", url, "--model", "sums", *pattern)
+    assert "model 'sums' takes x (FP32), not one encoded" in sentence(capsys, *sums, "--payload", str(empty))
+    assert "model 'sums' takes x (FP32); name a model" in sentence(capsys, *sums, "--images", str(tmp_path))
+    assert "cannot read the arrays in" in sentence(capsys, *sums, "--payload", str(tmp_path / "gone.npy"))
     assert "cannot reach http://127.0.0.1:1 (no connection)" in sentence(
         capsys, "--url", "http://127.0.0.1:1", *pattern
     )
     assert "'127.0.0.1:8600' is not a URL" in sentence(capsys, "--url", "127.0.0.1:8600", *pattern)
     assert f"cannot write the results to {empty}" in sentence(capsys, "--url", url, *pattern, "--out", str(empty))
     assert "is not a folder" in sentence(capsys, "--url", url, *pattern, "--images", str(tmp_path / "gone"))
+
+
+@pytest.mark.parametrize("payload", ["random", "sums.npz"])
+def test_a_model_of_several_tensors_gets_arrays_drawn_or_from_a_file(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, payload: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    x, y = np.arange(9, dtype=np.float32).reshape(3, 3), np.array([10, 20, 30])
+    np.savez("sums.npz", x=x, y=y)
+    with SumsServer() as server:
+        arguments = ["replay", "--url", server.url, "--model", "sums", "--payload", payload]
+        assert cli.main([*arguments, "--pattern", "poisson", "--rps", "60", "--duration-s", "0.5", "--json"]) == 0
+        heard = server.stub.heard
+    summary = json.loads(capsys.readouterr().out)
+    assert summary["answered"] == summary["requests"] == len(heard) > 5
+    rows = {(tuple(one[0].ravel().tolist()), int(one[1][0])) for one in heard}
+    if payload == "random":
+        assert len(rows) == 8
+    else:
+        assert rows == {(tuple(x[row].tolist()), int(y[row])) for row in range(3)}

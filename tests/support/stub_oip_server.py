@@ -10,7 +10,11 @@ import threading
 from collections.abc import Awaitable, Callable, Mapping
 from types import TracebackType
 
-from scripts.support.stub_edge import Behaviour, StubEdge
+import numpy as np
+import numpy.typing as npt
+
+from scheduler import wire
+from scripts.support.stub_edge import Behaviour, StubEdge, send
 
 DESCRIPTION: Mapping[str, object] = {
     "name": "digits",
@@ -100,6 +104,48 @@ class StubOipServer(ServerThread):
         super().__init__(self.stub.serve_connection)
 
     def __enter__(self) -> StubOipServer:
+        """Starts it."""
+        super().__enter__()
+        return self
+
+
+class SumsStub(StubEdge):
+    """Serves `sums`: of each item, z is the sum of x (three FP32) and y (INT64)."""
+
+    def __init__(self) -> None:
+        """Starts with no batch."""
+        super().__init__(Behaviour())
+        self.heard: list[tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]] = []
+        """x and y of each batch."""
+
+    def small_talk(self, method: str, path: str, body: bytes) -> tuple[int, object]:
+        """Describes the model."""
+        if path != "/v2/models/sums":
+            return 404, {"error": "there is nothing here"}
+        x = {"name": "x", "datatype": "FP32", "shape": [-1, 3]}
+        y = {"name": "y", "datatype": "INT64", "shape": [-1]}
+        return 200, {"name": "sums", "inputs": [x, y]}
+
+    async def infer(self, path: str, headers: dict[str, str], body: bytes, writer: asyncio.StreamWriter) -> bool:
+        """Adds up."""
+        request = wire.parse_request(body, int(headers[wire.JSON_LENGTH_HEADER.lower()]))
+        x, y = (np.array(tensor.to_numpy()) for tensor in request.inputs)
+        self.heard.append((x, y))
+        outputs = (wire.Tensor.from_numpy("z", (x.sum(axis=1) + y).astype(np.float32)),)
+        encoded = wire.encode_response(wire.InferResponse("sums", outputs, id=request.id), binary_by_default=True)
+        send(writer, 200, encoded.body, {wire.JSON_LENGTH_HEADER: str(encoded.json_length)})
+        return True
+
+
+class SumsServer(ServerThread):
+    """Serves `sums`."""
+
+    def __init__(self) -> None:
+        """Makes the stub."""
+        self.stub = SumsStub()
+        super().__init__(self.stub.serve_connection)
+
+    def __enter__(self) -> SumsServer:
         """Starts it."""
         super().__enter__()
         return self
