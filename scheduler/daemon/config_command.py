@@ -95,7 +95,7 @@ def summary(config: Config, environ: Mapping[str, str]) -> dict[str, Any]:
         },
         "state": str(config.state_folder() or ""),
         "explain": {"ring": config.explain.ring, "file": str(config.explain_file() or "")},
-        "models": [_model(model) for model in settings.models],
+        "models": [_model(config, index, model) for index, model in enumerate(settings.models)],
         "provisioned": _provisioned(config),
         "warnings": list(_warnings(config, settings, environ)),
     }
@@ -117,9 +117,13 @@ def _provisioned(config: Config) -> list[dict[str, Any]]:
     ]
 
 
-def _model(model: ModelSettings) -> dict[str, Any]:
+def _model(config: Config, index: int, model: ModelSettings) -> dict[str, Any]:
+    card = config.card(index) if config.models[index].card else None
     return {
         "name": model.name,
+        "card": None if card is None else str(card.folder),
+        "identity": config.identities()[model.name],
+        "measured_at_start": card is not None and card in config.to_measure(),
         "max_items": model.max_items,
         "classes": [
             {
@@ -167,7 +171,8 @@ def _warnings(config: Config, settings: EngineSettings, environ: Mapping[str, st
         yield f"environment variable {name} is not set, so limits can be set from this host only; set it"
     for index, model in enumerate(settings.models):
         yield from _foreign_profiles(config, index)
-        yield from _infeasible_classes(model)
+        if all(card.name != model.name for card in config.to_measure()):
+            yield from _infeasible_classes(model)
     yield from _caps_below_one_batch(settings)
     yield from instance_warnings(config)
 
@@ -265,6 +270,10 @@ def _lines(found: Mapping[str, Any]) -> Iterator[str]:
 
 def _model_lines(model: Mapping[str, Any]) -> Iterator[str]:
     yield f"model {model['name']}, at most {model['max_items']} items per request"
+    if model["card"]:
+        yield f"  card: {model['card']}, {model['identity'] or 'identity not known: a file is neither here nor hashed'}"
+    if model["measured_at_start"]:
+        yield "  edge: measured when the daemon starts"
     for service_class in model["classes"]:
         yield (
             f"  class {service_class['name']}: {service_class['percentile']:.3%} within {service_class['slo_s']:g} s;"

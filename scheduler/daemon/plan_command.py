@@ -4,6 +4,7 @@ import argparse
 import json
 import math
 import os
+import sys
 from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -77,6 +78,12 @@ def run(args: argparse.Namespace) -> int:
                 raise EdgeburstError(f"{flag} needs --config; add that or leave {flag} out")
         return functions_command.run(args)
     config = load_config(args.config, os.environ)
+    for card in config.to_measure():
+        print(
+            f"edgeburst: model {card.name} is not measured on the edge yet, so this plan does not use the edge for it;"
+            " `edgeburst serve` measures it and, with `state` in [daemon], plans know it then",
+            file=sys.stderr,
+        )
     settings, traffic = config.engine_settings(), _traffic(args, config)
     rps = max(max(each.rates_rps) for each in traffic.values())
     plan = plan_for(

@@ -103,6 +103,11 @@ def test_a_batch_comes_back_with_its_rows_and_what_the_container_measured() -> N
     assert heard.headers["authorization"].startswith("ACS3-HMAC-SHA256 Credential=an-id,")
 
 
+def test_the_identity_of_the_files_that_answered_is_passed_on() -> None:
+    assert run(against(answered(identity="sha256:1")))[1].identity == "sha256:1"
+    assert run(against(answered()))[1].identity == ""
+
+
 def test_a_warming_call_carries_nothing_and_tells_of_its_instance_and_its_bill() -> None:
     def warmed(heard: Heard) -> Say:
         header, payload = wire.unpack_frame(heard.body)

@@ -28,6 +28,8 @@ class FakeBackend:
     duration_s: float | None = None
     hops: int = 0
     """Iterations of the loop that pass before the batch is written."""
+    identity: str = ""
+    """Which card and files it says that it serves."""
 
     async def open(self) -> None:
         pass
@@ -43,7 +45,7 @@ class FakeBackend:
         error = self.error(batch_send.batch)
         if error is not None:
             raise error
-        return Reply(self.outputs(request), self.report(batch_send, loop.time()), loop.time())
+        return Reply(self.outputs(request), self.report(batch_send, loop.time()), loop.time(), self.identity)
 
     def outputs(self, request: InferRequest) -> tuple[Tensor, ...]:
         if not request.inputs:

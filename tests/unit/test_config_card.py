@@ -9,6 +9,7 @@ import pytest
 from support.card_edge import CARD, card_folder
 
 from models.profile import load_profile
+from scheduler import cli
 from scheduler.daemon.config.config import Config, load_config
 from scheduler.daemon.config.measured import remember, remembered
 from scheduler.daemon.ingress.model_metadata import model_cards
@@ -115,6 +116,17 @@ def test_a_reload_keeps_what_was_measured_of_the_same_card(tmp_path: Path) -> No
     moved = load(tmp_path, BASE.replace("[edge]", '[edge]\nurl = "http://another:8700"'))
     moved.recall_measured(before)
     assert moved.edge_profile(0) is None
+
+
+def test_check_config_and_plan_say_what_is_measured_later(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config = load(tmp_path)
+    assert cli.main(["check-config", "--config", str(config.path)]) == 0
+    shown = capsys.readouterr().out
+    assert f"  card: {tmp_path}/ragged, {config.identities()['ragged']}" in shown
+    assert "  edge: measured when the daemon starts" in shown
+    assert "warning" not in shown
+    cli.main(["plan", "--config", str(config.path), "--rps", "5"])
+    assert "model ragged is not measured on the edge yet" in capsys.readouterr().err
 
 
 def test_a_file_that_is_no_profile_is_measured_again(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from collections.abc import Coroutine
 from dataclasses import replace
 from typing import Any, TypeVar
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -77,6 +78,7 @@ class Rig:
         self.planned: list[ComputePlan] = []
         self.batches = BatchRing(50)
         self.plans = PlanHistory()
+        self.heard: list[tuple[str, str, object]] = []
         self.runner = Runner(
             engine=engine,  # type: ignore[arg-type]
             settings=SETTINGS,
@@ -86,6 +88,7 @@ class Rig:
             explanations=explanations_of(engine.explanation, asyncio.get_running_loop().time),
             batches=self.batches,
             plans=self.plans,
+            heard=lambda model, place, identity: self.heard.append((model, str(place), identity)),
         )
         self.runner.start()
 
@@ -417,6 +420,29 @@ def test_a_bug_in_the_planner_stops_the_daemon() -> None:
         return await r.runner.crashed()
 
     assert isinstance(run(main()), ZeroDivisionError)
+
+
+def test_what_a_place_reports_of_its_files_is_passed_on() -> None:
+    async def main() -> list[tuple[str, str, object]]:
+        r = rig(BatchEachArrival(), edge=FakeBackend(identity="sha256:1"))
+        await r.submit(b"a")
+        return r.heard
+
+    assert run(main()) == [("digits", "edge:main", "sha256:1")]
+
+
+def test_the_engine_is_told_which_requests_have_equal_shapes() -> None:
+    async def main() -> list[int]:
+        r = rig(BatchEachArrival())
+        shapes = ((2,), (3,), (2,), (2, 1))
+        tensors = [Tensor.from_numpy("x", np.zeros((1, *shape), np.float32)) for shape in shapes]
+        for tensor in tensors:
+            asyncio.create_task(r.runner.submit(a_call(b"", inputs=(tensor,))))
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        return [m.request.shape_id for m in r.engine.messages if isinstance(m, RequestArrived)]
+
+    assert run(main()) == [0, 1, 0, 2]
 
 
 def test_a_probe_comes_back_once_and_also_where_no_backend_is() -> None:
