@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 import requests
-from support.daemon_process import Running, daemon_process, environment, stub_edge_process, until
+from support.daemon_process import Running, daemon_process, environment, refused_start, stub_edge_process, until
 
 pytestmark = pytest.mark.xdist_group("serve")
 
@@ -95,6 +95,14 @@ def test_the_listener_is_told_to_operators(daemon: Running) -> None:
     status = requests.get(f"{daemon.url}/v1/status", timeout=10).json()
     assert status["grpc"] == f"127.0.0.1:{port}"
     assert 'edgeburst_grpc_errors_total{code="NOT_FOUND"}' in requests.get(f"{daemon.url}/metrics", timeout=10).text
+
+
+def test_a_port_that_is_taken_is_one_sentence(daemon: Running, edge: Running, tmp_path: Path) -> None:
+    port = daemon.ready["grpc_port"]
+    done = refused_start(written(tmp_path, edge, grpc_port=port))
+    assert done.returncode == 2
+    assert f"cannot listen for gRPC on 127.0.0.1:{port}; stop the program that listens there" in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 HOLDS = """

