@@ -8,6 +8,8 @@ LINT := .venv-lint
 LATEST := .venv-latest
 # The unit level without torch; .ci/run names one environment for each Python.
 UNIT ?= .venv-unit
+# Servers and clients of others, which need other releases than we do.
+PEERS := .venv-peers
 PINS := scripts/requirements
 # A matched pair of torch and torchvision comes from the default index; TORCH_INDEX_URL may name another,
 # for instance a CPU-only pair for a small laptop. Where that index lacks the pinned pair, TORCH_PINS may name another file.
@@ -24,7 +26,7 @@ define fresh
 	$(1)/bin/python -m pip install --quiet --disable-pip-version-check --constraint $(PINS)/build.txt pip setuptools
 endef
 
-.PHONY: demo test unit lint test-latest bench pins clean
+.PHONY: demo test unit lint test-latest test-peers bench pins clean
 
 $(VENV)/.installed: setup.cfg pyproject.toml $(PINS)/build.txt $(PINS)/test.txt $(TORCH_PINS)
 	$(call fresh,$(VENV))
@@ -42,6 +44,11 @@ $(LINT)/.installed: setup.cfg pyproject.toml $(PINS)/build.txt .ci/constraints.t
 	$(LINT)/bin/python $(PIP) --constraint .ci/constraints.txt --editable '.[client,edge,function,lint]'
 	touch $@
 
+$(PEERS)/.installed: $(PINS)/build.txt $(PINS)/peers.txt
+	$(call fresh,$(PEERS))
+	$(PEERS)/bin/python $(PIP) --constraint $(PINS)/peers.txt kserve mlserver
+	touch $@
+
 demo: $(VENV)/.installed
 	$(BIN)/python -m scripts.demo --emulate $(EMULATE) --out out/demo
 
@@ -57,6 +64,9 @@ lint: $(LINT)/.installed
 	$(LINT)/bin/mypy
 	$(LINT)/bin/mypy --config-file .ci/mypy-tests.ini
 	$(LINT)/bin/lint-imports
+
+test-peers: $(VENV)/.installed $(PEERS)/.installed
+	EDGEBURST_PEERS=$(abspath $(PEERS))/bin/python $(BIN)/python $(PYTEST) tests/peers
 
 # The newest release of everything, as a user's `pip install` brings it.
 test-latest:

@@ -97,6 +97,8 @@ class Control:
         self._estimates = Estimates(settings)
         self.beliefs: Beliefs = LearnedBeliefs(self._estimates)
         self._limits: dict[str, Limits] = dict(limits or {})
+        self._edge_takes: dict[str, int] = {}
+        """By model: most items in an edge batch, where the edge limits them."""
         self._plan: Plan | None = None
         self._last_plan_id = 1
         self._finding: Finding | None = None
@@ -255,12 +257,23 @@ class Control:
         return has_function and awake and idle_s >= interval_s
 
     def limits(self, model: str) -> Limits:
-        """Returns what an operator set for a model, whether it is served just now or not."""
-        return self._limits.get(model, Limits())
+        """Returns what an operator set for a model, served just now or not, within what the edge takes."""
+        return self._limits.get(model, Limits()).within(self._edge_takes.get(model))
+
+    def edge_takes(self, model: str, items: int | None) -> Limits:
+        """Notes the largest edge batch of a model, None for any, and plans anew; returns the model's limits with it."""
+        if items != self._edge_takes.get(model):
+            if items is None:
+                del self._edge_takes[model]
+            else:
+                self._edge_takes[model] = items
+            if self._plan is not None:
+                self._found(Finding("limits", f"{model}: the edge takes {'any number of' if items is None else items}"))
+        return self.limits(model)
 
     def limits_changed(self, model: str, limits: Limits, *, served: bool = True) -> None:
         """Plans anew under an operator's limits; those of a model that is not served just now are only noted."""
-        if limits == self.limits(model):
+        if limits == self._limits.get(model, Limits()):
             return
         self._limits[model] = limits
         if served:
@@ -326,7 +339,7 @@ class Control:
             models={name: model.estimates() for name, model in self._estimates.models.items()},
             uplink_bytes_per_s=uplink.bytes_per_s,
             uplink_rtt_s=uplink.rtt_s + (uplink.excess_s + uplink.margin_s),
-            limits=dict(self._limits),
+            limits={name: self.limits(name) for name in (*self._limits, *self._edge_takes)},
             edge_up=edge_up,
             function_up=function_up,
             plan_expiry_s=self._plan_life_s(now_s - self._first_arrival_s),

@@ -21,6 +21,7 @@ from scheduler.dispatch.function_side import FunctionSide
 from scheduler.dispatch.hedging import Hedging
 from scheduler.dispatch.keep_warm import KeepWarm
 from scheduler.dispatch.lanes import Lanes
+from scheduler.dispatch.largest_batches import LargestBatches
 from scheduler.dispatch.ledger import Ledger
 from scheduler.dispatch.offers import Offers
 from scheduler.dispatch.outbox import Outbox
@@ -110,8 +111,9 @@ class Engine:
         self._spending.configure(settings)
         self._let_in.configure(settings.tenants)
         self._control = Control(settings) if control is None else control
-        others = self._let_in.remembered(), self._quota.remembered()
-        self._control.remember_also(self._dispatcher.remembered(), *others)
+        self._largest = LargestBatches(self._queues, self._outbox, self._control.edge_takes)
+        keepers = self._dispatcher, self._let_in, self._quota, self._largest
+        self._control.remember_also(*[keeper.remembered() for keeper in keepers])
         self._quota.listeners = self._outbox.command, self._control.quota_changed
         self._beliefs = self._control.beliefs
         self._believed_up = True, True
@@ -197,14 +199,11 @@ class Engine:
 
     def statistics(self, now_s: float = 0.0) -> EngineStatistics:
         """Returns the engine's state in numbers; what instances cost idle is counted up to `now_s`, if it is later."""
-        sent, estimate = self._outbox.in_flight.values(), self._uplink.estimate
+        estimate = self._uplink.estimate
         return EngineStatistics(
             queued_requests=self._admission.requests,
             unanswered_bytes=self._admission.body_bytes,
-            requests_in_flight=sum(len(s.members) for s in sent),
-            edge_batches_in_flight=sum(s.batch.backend is Backend.EDGE for s in sent),
-            function_batches_in_flight=sum(s.batch.backend is Backend.FUNCTION for s in sent),
-            warming_calls=self._outbox.warming_calls,
+            **self._outbox.figures(),
             rate_rps=sum(self._beliefs.recent_rps(name, self._now_s) for name in self._queues.first),
             uplink_bytes_per_s=estimate.bytes_per_s,
             uplink_rtt_s=estimate.rtt_s,
@@ -216,6 +215,7 @@ class Engine:
             changes=self._control.changes(),
             plan=self._plan,
             quotas=self._quota.quotas(),
+            edge_limits=self._largest.limits(),
         )
 
     def explanation(self, request_id: int) -> Explanation | None:
@@ -270,6 +270,8 @@ class Engine:
             self._quota.answered(sent.batch, now_s=now_s)
         self._take_back(message.batch_id, now_s)
         self._circuits.of(sent.batch.backend).succeeded()
+        if sent.batch.backend is Backend.EDGE:
+            self._largest.answered(sent.batch)
         cost = self._ledger.settle(message.batch_id, message.report)
         self._came_back(sent.batch, message.report, None, cost=cost, now_s=now_s)
         if not sent.batch.warming:
@@ -292,25 +294,23 @@ class Engine:
         sent, failure = self._outbox.in_flight[message.batch_id], message.failure
         met_quota = self._quota.failed(sent.batch, failure.kind, now_s=now_s)
         self._take_back(message.batch_id, now_s)
-        opened = self._circuits.failed(sent.batch.backend, failure, now_s=now_s, met_quota=met_quota)
+        by_size = sent.batch.backend is Backend.EDGE and self._largest.failed(sent.batch, failure)
+        opened = self._circuits.failed(sent.batch.backend, failure, now_s=now_s, met_limit=met_quota or by_size)
         if opened:
             self._dispatcher.raise_caution()
         cost = self._ledger.settle(message.batch_id, message.report, failure=failure.kind)
         self._came_back(sent.batch, message.report, failure.kind, cost=cost, now_s=now_s)
         self._endings.failed(sent)
         if sent.batch.model in self._queues:
-            self._failures.give_back(sent, failure, now_s=now_s, met_quota=met_quota)
+            self._failures.give_back(sent, failure, now_s=now_s, met_quota=met_quota, by_size=by_size)
         if opened:
             self._dispatcher.reassign_all(Cause.FAILURE, now_s=now_s)
 
     def _probed(self, message: ProbeMeasured, now_s: float) -> None:
-        self._circuits.probed(message.backend)
-        circuit = self._circuits.of(message.backend)
+        was_away = self._circuits.probed(message.backend, ok=message.ok, now_s=now_s)
         self._control.probed(message, now_s)
-        if message.ok:
-            circuit.succeeded()
-        else:
-            circuit.probe_failed(now_s)
+        self._largest.probed(message, was_away=was_away)
+        if not message.ok:
             self._dispatcher.reassign_all(Cause.FAILURE, now_s=now_s)
 
     def _planned(self, plan: Plan, now_s: float) -> None:
@@ -328,7 +328,7 @@ class Engine:
         if model not in self._queues:
             return
         for lane in self._queues.of_model(model):
-            lane.limit(limits)
+            lane.limit(self._control.limits(model))
         self._dispatcher.reassign_all(Cause.LIMITS, now_s=now_s)
 
     def _settings_changed(self, settings: EngineSettings, now_s: float) -> None:

@@ -7,12 +7,14 @@ from datetime import datetime, timezone
 from scheduler.control import Control
 from scheduler.daemon.backends.batch_send import Clock, InferenceBackend
 from scheduler.daemon.backends.edge import EdgeBackend
+from scheduler.daemon.backends.edge_servers import EdgeServers
 from scheduler.daemon.backends.function import FunctionBackend, FunctionName
 from scheduler.daemon.config.config import Config
 from scheduler.daemon.config.credentials import read_access_key
 from scheduler.daemon.config.sections import EdgeSection
 from scheduler.daemon.explain.file import ExplanationFile
 from scheduler.daemon.explain.requests import Explanations
+from scheduler.daemon.ingress.model_metadata import model_cards
 from scheduler.daemon.ingress.parts import DaemonParts
 from scheduler.daemon.limits import ModelLimits
 from scheduler.daemon.model_statistics import InferenceCounters
@@ -37,6 +39,8 @@ class Places:
     """The addresses of the backends and how they are called; a reload that leaves them equal needs no new backend."""
 
     edge: EdgeSection | None
+    edge_models: tuple[tuple[str, frozenset[str]], ...]
+    """The models to ask the edge for, each with its inputs that are pictures."""
     account: Account | None
     functions: tuple[FunctionName, ...]
     max_in_flight: int
@@ -44,7 +48,8 @@ class Places:
 
     def changed(self, before: "Places") -> tuple[Backend, ...]:
         """Returns the backends that have to be replaced."""
-        edge = (Backend.EDGE,) if self.edge != before.edge else ()
+        same = (self.edge, self.edge_models) == (before.edge, before.edge_models)
+        edge = () if same else (Backend.EDGE,)
         ours = (self.account, self.functions, self.max_in_flight)
         theirs = (before.account, before.functions, before.max_in_flight)
         return (*edge, Backend.FUNCTION) if ours != theirs else edge
@@ -63,14 +68,32 @@ def places(config: Config, environ: Mapping[str, str]) -> Places:
         account = Account(section.region, key, section.endpoint, section.protocol)
     tiers = (tier for model in config.models for tier in model.tiers)
     functions = tuple(sorted({FunctionName(tier.function, tier.qualifier) for tier in tiers}))
-    return Places(config.edge, account, functions, config.engine.max_function_in_flight)
+    cards = model_cards(config).values()
+    pictures = tuple((card.name, frozenset(spec.name for spec in card.inputs if spec.picture)) for card in cards)
+    return Places(config.edge, pictures, account, functions, config.engine.max_function_in_flight)
 
 
-def make_backend(backend: Backend, where: Places, clock: Clock) -> InferenceBackend | None:
-    """Returns a backend, None where it is not configured; opens no connection."""
+def make_backend(
+    backend: Backend, where: Places, clock: Clock, servers: EdgeServers | None = None
+) -> InferenceBackend | None:
+    """Returns a backend, None where it is not configured; opens no connection.
+
+    Args:
+        backend: the edge or the functions.
+        where: all places.
+        clock: monotonic seconds.
+        servers: what is known of edge servers; None: nothing.
+    """
     edge, account = where.edge, where.account
     if backend is Backend.EDGE and edge is not None:
-        return EdgeBackend(url=edge.url, connect_timeout_s=edge.connect_timeout_s, clock=clock)
+        return EdgeBackend(
+            url=edge.url,
+            connect_timeout_s=edge.connect_timeout_s,
+            clock=clock,
+            tensors=edge.tensors,
+            models=dict(where.edge_models),
+            servers=servers,
+        )
     if backend is Backend.FUNCTION and account is not None:
         return FunctionBackend(
             account=account, functions=where.functions, max_in_flight=where.max_in_flight, clock=clock
@@ -90,6 +113,8 @@ class Assembly:
     """What the handlers of requests use of them."""
     served: ServedModels
     """What places report of the models."""
+    servers: EdgeServers
+    """What is known of edge servers."""
 
 
 def assemble(
@@ -105,6 +130,8 @@ def assemble(
         state: what outlives the process; None: nothing does.
     """
     control = Control(settings) if state is None else Control(settings, state.limits, state.memory)
+    servers = EdgeServers()
+    control.remember_also(servers.remembered())
     engine = Engine(settings, control)
     explanations = _explanations(config, engine, clock)
     counters, plans, own_latency = InferenceCounters(), PlanHistory(), OwnLatency()
@@ -114,7 +141,7 @@ def assemble(
     runner = Runner(
         engine=engine,
         settings=settings,
-        backends={made: sender for made in Backend if (sender := make_backend(made, where, clock)) is not None},
+        backends={made: sender for made in Backend if (sender := make_backend(made, where, clock, servers))},
         make_plan=_plan_maker(),
         clock=clock,
         explanations=explanations,
@@ -138,6 +165,7 @@ def assemble(
         own_latency=own_latency.summary,
         state=_without_state if state is None else state.status,
         models=served.rows,
+        edge=lambda: None if (edge := runner.edge()) is None else edge.status(),
     )
     parts = DaemonParts(
         runner=runner,
@@ -154,7 +182,7 @@ def assemble(
         if state is not None:
             state.recalled(control.recalled, engine.statistics())
 
-    return Assembly(runner, explanations, note_recalled, parts, served)
+    return Assembly(runner, explanations, note_recalled, parts, served, servers)
 
 
 def _tracer(config: Config, clock: Clock) -> Tracer:

@@ -176,6 +176,9 @@ class BatchSender:
         old = self._backends.pop(backend, None)
         if replacement is not None:
             self._backends[backend] = replacement
+            if backend is Backend.EDGE:
+                # What the engine knows of it was said by another server.
+                self.probe(backend)
         if old is not None:
             old_tasks = [task for task in self._tasks if task.get_name().startswith("batch-")]
             self._start(_close_after(old, old_tasks), name=f"close-{backend.value}")

@@ -9,6 +9,7 @@ from typing import Protocol
 from scheduler.daemon.backends.batch_send import Clock, InferenceBackend
 from scheduler.daemon.bodies import BodyStore, PendingCall, whole_failure
 from scheduler.daemon.calls import Answer, InferenceCall, Refused, request_of
+from scheduler.daemon.edge_limits import log_edge_limit
 from scheduler.daemon.engine_driver import EngineDriver
 from scheduler.daemon.explain.requests import Explanations
 from scheduler.daemon.in_flight import AnsweredBatch, BatchSender
@@ -27,6 +28,7 @@ from scheduler.domain.messages import (
     Command,
     ComputePlan,
     DrainStarted,
+    EdgeBatchLearned,
     Message,
     PlanAdopted,
     PlanComputed,
@@ -298,6 +300,8 @@ class Runner:
                     log_quota(command)
                 case BillCorrected(batch_id, bill):
                     self._batches.correct(batch_id, bill)
+                case EdgeBatchLearned(limit):
+                    log_edge_limit(limit)
         if answers and sent_items >= ITEMS_BEFORE_ANSWERS:
             # A batch is written in its task's first step; before Python 3.12, in a task that this step starts.
             loop = asyncio.get_running_loop()

@@ -129,7 +129,7 @@ class Daemon:
         self._state = state
         assembly = assemble(config, config.engine_settings(), self._places, clock=time.monotonic, state=state)
         self._runner, self._explanations = assembly.runner, assembly.explanations
-        self._note_recalled, self._served = assembly.note_recalled, assembly.served
+        self._note_recalled, self._served, self._servers = assembly.note_recalled, assembly.served, assembly.servers
         self._edge_models = EdgeModels(
             edge=self._runner.edge,
             config=lambda: self._config,
@@ -231,7 +231,7 @@ class Daemon:
         config.recall_measured(self._config)
         settings, where = config.engine_settings(), places(config, self._environ)
         for backend in where.changed(self._places):
-            await self._runner.replace_backend(backend, make_backend(backend, where, time.monotonic))
+            await self._runner.replace_backend(backend, make_backend(backend, where, time.monotonic, self._servers))
         self._runner.reload(settings)
         self._service.reload(config)
         fixed = [name for name in ("host", "port", "records", "state") if _differ(config, self._config, name)]

@@ -70,6 +70,7 @@ class DaemonStatus:
         own_latency: Callable[[], Mapping[str, object]],
         state: Callable[[], Mapping[str, object]],
         models: Callable[[], Mapping[str, object]] = dict,
+        edge: Callable[[], Mapping[str, object] | None] = lambda: None,
     ) -> None:
         """Stores what to ask.
 
@@ -82,6 +83,7 @@ class DaemonStatus:
             own_latency: returns the daemon's own latency.
             state: returns what is kept beyond the process.
             models: returns which card and files each place serves, by model.
+            edge: returns what is known of the edge server; None: there is none.
         """
         self._runner = runner
         self._engine = engine
@@ -91,6 +93,7 @@ class DaemonStatus:
         self._own_latency = own_latency
         self._state = state
         self._models = models
+        self._edge = edge
 
     def report(self) -> dict[str, object]:
         """Returns the state as GET /v1/status shows it."""
@@ -104,6 +107,7 @@ class DaemonStatus:
             "own_latency": jsonable(self._own_latency()),
             "state": self._state(),
             "models": self._models(),
+            "edge": self._edge(),
         }
 
 

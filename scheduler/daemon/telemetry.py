@@ -16,6 +16,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from scheduler.daemon.calls import Answer, InferenceCall
+from scheduler.daemon.edge_limits import edge_limit_metric
 from scheduler.daemon.model_statistics import InferenceCounters
 from scheduler.daemon.plan_alarms import plan_metrics
 from scheduler.daemon.quotas import quota_metric
@@ -299,6 +300,7 @@ class _StatusCollector(Collector):
         if values.get("plan"):
             yield from plan_metrics(values["plan"], values.get("changes") or {})
         yield quota_metric(values.get("quotas") or ())
+        yield edge_limit_metric(values.get("edge_limits") or ())
         yield _placements(status)
         yield _batches_left(status)
         yield from _state(status)

@@ -102,19 +102,19 @@ class Circuits:
         """Returns a backend's circuit."""
         return self.edge if backend is Backend.EDGE else self.function
 
-    def failed(self, backend: Backend, failure: Failure, *, now_s: float, met_quota: bool = False) -> bool:
+    def failed(self, backend: Backend, failure: Failure, *, now_s: float, met_limit: bool = False) -> bool:
         """Notes the failure of a whole batch; returns whether its circuit opened.
 
         Args:
             backend: where the batch was.
             failure: what happened.
             now_s: the present.
-            met_quota: whether it was refused beside others that run. The next waits until one of them is back, so
-                silence would add nothing, unless the provider asks for it.
+            met_limit: whether it was refused beside others that run, or for its size. The next waits until one of them
+                is back, or is smaller, so silence would add nothing, unless the provider asks for it.
         """
         circuit = self.of(backend)
         was_closed = circuit.closed
-        if not met_quota or failure.retry_after_s is not None:
+        if not met_limit or failure.retry_after_s is not None:
             circuit.failed(failure.kind, now_s=now_s, retry_after_s=failure.retry_after_s)
         return was_closed and not circuit.closed
 
@@ -128,9 +128,16 @@ class Circuits:
         for circuit in (self.edge, self.function):
             circuit.configure(failures_to_open=failures_to_open, first_pause_s=first_pause_s)
 
-    def probed(self, backend: Backend) -> None:
-        """Notes the end of a probe."""
+    def probed(self, backend: Backend, *, ok: bool, now_s: float) -> bool:
+        """Notes the end of a probe; returns whether the backend had not answered before it."""
         self.probing.discard(backend)
+        circuit = self.of(backend)
+        was_open = not circuit.closed
+        if ok:
+            circuit.succeeded()
+        else:
+            circuit.probe_failed(now_s)
+        return was_open
 
     def next_s(self, now_s: float) -> float:
         """Returns when a probe is due or a throttled backend may get batches again; inf for never."""

@@ -9,6 +9,7 @@ from scheduler.dispatch.lanes import Lanes
 from scheduler.dispatch.model_queues import ModelQueues
 from scheduler.dispatch.outbox import InFlightBatch, unanswered
 from scheduler.dispatch.queue import QueuedRequest
+from scheduler.dispatch.refusals import too_many_items
 from scheduler.dispatch.request_table import RequestTable
 from scheduler.domain.batches import Failure, FailureKind
 from scheduler.domain.decisions import Cause
@@ -31,7 +32,9 @@ class Failures:
     dispatcher: Dispatcher
     most_sends: int = MOST_SENDS
 
-    def give_back(self, sent: InFlightBatch, failure: Failure, *, now_s: float, met_quota: bool = False) -> None:
+    def give_back(
+        self, sent: InFlightBatch, failure: Failure, *, now_s: float, met_quota: bool = False, by_size: bool = False
+    ) -> None:
         """Decides what becomes of the requests that no other batch carries.
 
         Args:
@@ -39,11 +42,22 @@ class Failures:
             failure: what happened to it.
             now_s: the present.
             met_quota: whether functions refused it because others run: it has not failed there, it was sent too early.
+            by_size: whether the edge may have refused it for its size: smaller batches are sent to it.
         """
+        if failure.largest_batch is not None and by_size:
+            # Those that wait may be too large now; halves that wait are kept apart only until it is known why.
+            self.dispatcher.reassign_all(Cause.LIMITS, now_s=now_s)
         living = unanswered(sent)
         for queued in living:
             self.table.requeue(queued)
-        if failure.kind is FailureKind.REJECTED:
+        if by_size and len(sent.members) == 1:
+            for queued in living:
+                queues = self.lanes.of(queued.request)
+                too_large = too_many_items(queued.request, failure.largest_batch or queued.request.items - 1)
+                refusal = None if queues.has_functions else too_large
+                self._send_to_the_other(queued, sent.batch.backend, failure, now_s=now_s, refusal=refusal)
+            return
+        if by_size or failure.kind is FailureKind.REJECTED:
             self._bisect(living, sent, failure, now_s=now_s)
             return
         for queued in living:
@@ -52,7 +66,9 @@ class Failures:
                 continue
             self._send_to_the_other(queued, sent.batch.backend, failure, now_s=now_s)
 
-    def _send_to_the_other(self, queued: QueuedRequest, failed: Backend, failure: Failure, *, now_s: float) -> None:
+    def _send_to_the_other(
+        self, queued: QueuedRequest, failed: Backend, failure: Failure, *, now_s: float, refusal: Refusal | None = None
+    ) -> None:
         queues = self.lanes.of(queued.request)
         over_quota = failed is Backend.FUNCTION and failure.kind is FailureKind.THROTTLED
         cause = Cause.QUOTA if over_quota else Cause.FAILURE
@@ -64,7 +80,7 @@ class Failures:
             if failed is Backend.FUNCTION and self.edge.could_answer(queues, queued, now_s=now_s):
                 self.dispatcher.assign(queued, now_s, cause)
                 return
-        refusal = self.dispatcher.refusals.failed(queues, queued, failed, failure, now_s=now_s)
+        refusal = refusal or self.dispatcher.refusals.failed(queues, queued, failed, failure, now_s=now_s)
         self.dispatcher.give_up(queued, refusal, now_s, cause)
 
     def _bisect(self, members: list[QueuedRequest], sent: InFlightBatch, failure: Failure, *, now_s: float) -> None:

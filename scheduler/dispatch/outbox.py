@@ -129,6 +129,16 @@ class Outbox:
                 return sent.batch.sent_at_s
         return float("inf")
 
+    def figures(self) -> dict[str, int]:
+        """Returns what is in flight, as fields of EngineStatistics."""
+        sent = self.in_flight.values()
+        return {
+            "requests_in_flight": sum(len(s.members) for s in sent),
+            "edge_batches_in_flight": sum(s.batch.backend is Backend.EDGE for s in sent),
+            "function_batches_in_flight": sum(s.batch.backend is Backend.FUNCTION for s in sent),
+            "warming_calls": self.warming_calls,
+        }
+
     def command(self, command: Command) -> None:
         """Adds a command of this call."""
         self._commands.append(command)

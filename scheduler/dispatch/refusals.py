@@ -14,7 +14,7 @@ from scheduler.domain.batches import Failure, FailureKind
 from scheduler.domain.decisions import Offer, Reason
 from scheduler.domain.errors import Refusal, RefusalKind
 from scheduler.domain.lifecycle import State
-from scheduler.domain.requests import Backend
+from scheduler.domain.requests import Backend, Request
 
 RETRY_AFTER_S = 1.0
 """Told where nothing is known yet about how fast the queue drains, and while the daemon stops. Judgement: only clients
@@ -69,7 +69,9 @@ class Refusals:
     def _too_late(self, queues: ModelQueues, queued: QueuedRequest, *, now_s: float) -> Refusal:
         down = [side.value for side, circuit in self._sides(queues) if not circuit.closed]
         edge_only = queued.request.class_name in queues.edge_only
-        buffer = queues.buffer_of(queued)
+        buffer, edge_limit = queues.buffer_of(queued), queues.edge_limit
+        if 0 < edge_limit < queued.request.items and (edge_only or not queues.has_functions):
+            return too_many_items(queued.request, edge_limit)
         if queues.edge_times is None and buffer is not None and queued.request.body_bytes > buffer.max_bytes:
             return _too_large(buffer.max_bytes)
         refusal = too_late(left_s=queued.request.deadline_s - now_s, down=down, edge_only=edge_only)
@@ -152,6 +154,15 @@ def expected_drain_s(all_queues: Iterable[ModelQueues], max_function_in_flight: 
         if items and items_per_s > 0:
             drain_s += items / items_per_s
     return drain_s
+
+
+def too_many_items(request: Request, most: int) -> Refusal:
+    """Returns what is told when the only place is the edge, which takes fewer items in a batch."""
+    message = (
+        f"the edge takes at most {most} items of model {request.model} at once, and the request has {request.items};"
+        " send fewer items at once"
+    )
+    return Refusal(RefusalKind.TOO_LARGE, message)
 
 
 def _too_large(max_bytes: int) -> Refusal:

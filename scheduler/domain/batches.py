@@ -142,3 +142,7 @@ class Failure:
     kind: FailureKind
     message: str
     retry_after_s: float | None = None
+    by_size: bool = False
+    """Whether the backend may have refused the batch for its size; smaller ones may then be answered."""
+    largest_batch: int | None = None
+    """Most items that it takes in a batch, where its refusal names them."""

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from scheduler.domain.batches import Batch, BatchReport, Failure, FailureKind
 from scheduler.domain.bills import Bill
+from scheduler.domain.edge_limits import EdgeLimit
 from scheduler.domain.errors import Refusal
 from scheduler.domain.plans import EngineSettings, Limits, Plan, Snapshot
 from scheduler.domain.requests import Backend, Request
@@ -64,6 +65,10 @@ class ProbeMeasured:
     sent_bytes: int = 0
     transfer_s: float | None = None
     """Seconds that `sent_bytes` took, round trip excluded."""
+    largest_batches: tuple[tuple[str, int], ...] = ()
+    """By model: most items in a batch, as the backend says; models of which it says nothing are absent."""
+    server: str = ""
+    """Distinguishes the server from others: one that is another was never refused anything. Empty: not known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,6 +212,13 @@ class BillCorrected:
     bill: Bill
 
 
+@dataclass(frozen=True, slots=True)
+class EdgeBatchLearned:
+    """Notice that the largest batch is known that the edge takes, or that it is another one than before."""
+
+    limit: EdgeLimit
+
+
 Command = (
     SendBatch
     | AnswerRequest
@@ -218,4 +230,5 @@ Command = (
     | ReturnSpend
     | QuotaLearned
     | BillCorrected
+    | EdgeBatchLearned
 )

@@ -121,6 +121,12 @@ class Limits:
     edge_batch_cap: int | None = None
     function_batch_cap: int | None = None
 
+    def within(self, edge_items: int | None) -> "Limits":
+        """Returns the limits with no more items in an edge batch than the edge takes; None: it takes any number."""
+        if edge_items is None or (self.edge_batch_cap is not None and self.edge_batch_cap <= edge_items):
+            return self
+        return replace(self, edge_batch_cap=edge_items)
+
 
 @dataclass(frozen=True, slots=True)
 class LoadedBuffer:

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from scheduler.domain.bills import Spent
+from scheduler.domain.edge_limits import EdgeLimit
 from scheduler.domain.plans import Plan
 from scheduler.domain.quotas import Quota
 from scheduler.domain.tenants import TenantStatistics
@@ -48,3 +49,5 @@ class EngineStatistics:
     """The settled part of `spent`, by purpose, tier, model and tenant."""
     quotas: tuple[Quota, ...] = ()
     """What the provider's refusals have shown of its limits on concurrency; empty: it has refused nothing."""
+    edge_limits: tuple[EdgeLimit, ...] = ()
+    """The largest batches that the edge takes, as far as it says or has shown."""

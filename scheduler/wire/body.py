@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -128,8 +129,14 @@ def request_of_parts(head: Mapping[str, Any], data: Sequence[bytes | memoryview]
     )
 
 
-def encode_request(request: InferRequest, *, binary: bool = True) -> Encoded:
+def encode_request(request: InferRequest, *, binary: bool = True, as_base64: Collection[str] = ()) -> Encoded:
     """Encodes a request, with all its tensors in binary form or all in JSON.
+
+    Args:
+        request: the request.
+        binary: whether tensors are in binary form.
+        as_base64: names of the BYTES inputs that JSON carries as base64, pictures for instance. They get the parameter
+            `content_type`, by which MLServer decodes them; other servers leave it to the model.
 
     Raises:
         WireError: `binary` is false and a tensor cannot be encoded in JSON: bytes that are not UTF-8, NaN, infinity.
@@ -142,7 +149,7 @@ def encode_request(request: InferRequest, *, binary: bool = True) -> Encoded:
         head["parameters"] = parameters
     if request.outputs:
         head["outputs"] = [_output_request_json(output) for output in request.outputs]
-    return _encode(head, "inputs", [(tensor, binary) for tensor in request.inputs])
+    return _encode(head, "inputs", [(tensor, binary) for tensor in request.inputs], as_base64=as_base64)
 
 
 def parse_response(body: bytes | memoryview, json_length: int | None) -> InferResponse:
@@ -323,18 +330,23 @@ def _output_request_json(output: OutputRequest) -> dict[str, object]:
     return {"name": output.name, "parameters": parameters}
 
 
-def _encode(head: dict[str, object], key: str, tensors: Sequence[tuple[Tensor, bool]]) -> Encoded:
+def _encode(
+    head: dict[str, object], key: str, tensors: Sequence[tuple[Tensor, bool]], *, as_base64: Collection[str] = ()
+) -> Encoded:
     """Encodes a body; `tensors`, each with whether its data is binary, are listed under `key`."""
-    head[key] = [_tensor_json(tensor, binary) for tensor, binary in tensors]
+    head[key] = [_tensor_json(tensor, binary, as_base64=tensor.name in as_base64) for tensor, binary in tensors]
     text = orjson.dumps(head, option=orjson.OPT_SERIALIZE_NUMPY)
     raws = [tensor.raw for tensor, binary in tensors if binary]
     return Encoded(b"".join((text, *raws)), len(text)) if raws else Encoded(text, None)
 
 
-def _tensor_json(tensor: Tensor, binary: bool) -> dict[str, object]:
+def _tensor_json(tensor: Tensor, binary: bool, *, as_base64: bool = False) -> dict[str, object]:
     entry: dict[str, object] = {"name": tensor.name, "shape": tensor.shape, "datatype": tensor.datatype}
     if binary:
         entry["parameters"] = {"binary_data_size": len(tensor.raw)}
+    elif as_base64 and tensor.datatype == "BYTES":
+        entry["parameters"] = {"content_type": "base64"}
+        entry["data"] = [base64.b64encode(element).decode() for element in tensor.elements()]
     else:
         entry["data"] = data_to_json(tensor)
     return entry

@@ -18,3 +18,5 @@ sed -i -E '/^(nvidia|cuda)-|^(triton|torch|torchvision|setuptools)==/d' "$pins/t
 # The checkers get the same releases on every Python, so that they give the same answer.
 compile "${build[@]}" --fork-strategy fewest \
     --extra client --extra edge --extra function --extra lint setup.cfg --output-file .ci/constraints.txt
+# Servers and clients of others, for `make test-peers`. A KServe that MLServer's ranges exclude is not the newest.
+printf 'kserve\nmlserver>=1.6\n' | compile - --constraint "$pins/build.txt" --output-file "$pins/peers.txt"

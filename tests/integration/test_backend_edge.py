@@ -220,3 +220,34 @@ def test_the_trace_of_a_batch_is_passed_on_in_w3cs_headers_and_nothing_without_o
 
     run(main())
     assert heard == [{"traceparent": f"00-{'4b' * 16}-00f067aa0ba902b7-01", "tracestate": "a=1"}, {}]
+
+
+def test_a_batch_that_meets_a_kept_connection_as_the_server_closes_it_is_sent_again_on_another() -> None:
+    async def main() -> tuple[int, Reply]:
+        stub, server, port = await stub_edge.start(Behaviour())
+        edge = await an_edge(port)
+        await edge.send(a_send(1), a_request([b"a"]))
+
+        # What a server does that closes its connection after an answer, without saying so before.
+        served = stub.serve_one
+
+        async def closes(*connection: asyncio.StreamReader | asyncio.StreamWriter) -> bool:
+            if stub.counters.connections == 1:
+                await connection[0].readuntil(b"\r\n\r\n")  # type: ignore[union-attr]
+                return False
+            return await served(*connection)  # type: ignore[arg-type]
+
+        stub.serve_one = closes  # type: ignore[method-assign, assignment]
+        await asyncio.sleep(0)
+        # The server is reading already by the old method: this batch is still answered, the next one is not.
+        await edge.send(a_send(1, batch_id=2), a_request([b"b"], 2))
+        reply = await edge.send(a_send(2, batch_id=3), a_request([b"c", b"d"], 3))
+        await edge.close()
+        server.close()
+        return stub.counters.connections, reply
+
+    connections, reply = run(main())
+    assert connections == 2
+    assert np.array_equal(
+        reply.outputs[0].to_numpy(), np.stack([stub_edge.expected_row(b"c"), stub_edge.expected_row(b"d")])
+    )

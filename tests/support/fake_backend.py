@@ -68,5 +68,9 @@ class FakeBackend:
         await asyncio.sleep(self.probe_s)
         return ProbeMeasured(self.backend, ok=True, rtt_s=self.probe_s)
 
+    def status(self) -> dict[str, object]:
+        """Returns nothing."""
+        return {}
+
     async def close(self) -> None:
         self.closed = True

@@ -18,7 +18,7 @@ PYTHONS = ("3.10", "3.11", "3.12", "3.13")
 CHECKERS = ("ruff", "mypy", "lint-imports")
 LINT_PINS = ".ci/constraints.txt"
 TEST_PINS = "scripts/requirements/test.txt"
-PIN_FILES = (LINT_PINS, TEST_PINS, "scripts/requirements/build.txt", "scripts/requirements/torch.txt")
+PIN_FILES = (LINT_PINS, TEST_PINS, *(f"scripts/requirements/{name}.txt" for name in ("build", "peers", "torch")))
 
 
 def pins(path: str) -> list[Requirement]:
@@ -68,6 +68,11 @@ def test_every_package_that_is_asked_for_has_one_pin_on_each_python(
     assert {name: pinned.count(name) for name in asked} == dict.fromkeys(asked, 1)
 
 
+def test_servers_and_clients_of_others_are_pinned_where_both_suit_each_other() -> None:
+    names = [canonicalize_name(pin.name) for pin in pins("scripts/requirements/peers.txt")]
+    assert names.count("kserve") == names.count("mlserver") == 1
+
+
 def test_types_are_checked_against_the_same_releases_on_every_python() -> None:
     names = [pin.name for pin in pins(LINT_PINS)]
     assert sorted(set(names)) == sorted(names)
@@ -95,7 +100,7 @@ def test_make_lint_runs_every_checker_from_an_environment_of_its_own() -> None:
     ]
 
 
-@pytest.mark.parametrize("target", ["test", "unit", "lint", "demo"])
+@pytest.mark.parametrize("target", ["test", "unit", "lint", "demo", "test-peers"])
 def test_whatever_make_installs_is_constrained(target: str) -> None:
     installs = [line for line in dry_run(target) if " install " in line]
     assert installs
@@ -111,13 +116,14 @@ def test_the_newest_of_everything_is_tried_without_constraints() -> None:
 def test_ci_checks_first_and_ends_with_the_whole_suite() -> None:
     commands = [line.strip() for line in (ROOT / ".ci" / "run").read_text(encoding="utf-8").splitlines()]
     steps = [line for line in commands if line.startswith("make ")]
-    assert [line.split()[1] for line in steps] == ["lint", "unit", "test"]
+    assert [line.split()[1] for line in steps] == ["lint", "unit", "test-peers", "test"]
     assert commands[-1] == "make test"
     assert "for version in 3.10 3.12 3.13; do" in commands
 
 
 def test_the_minutes_of_ci_are_written_down_and_stay_below_70() -> None:
     text = (ROOT / "tests" / "README.md").read_text(encoding="utf-8")
-    rows = re.findall(r"^\| `(make \w+)`[^|]*\| (\d+) \|$", text, re.MULTILINE)
-    assert [step for step, _ in rows] == ["make lint", "make unit", "make unit", "make unit", "make test"]
+    rows = re.findall(r"^\| `(make [\w-]+)`[^|]*\| (\d+) \|$", text, re.MULTILINE)
+    steps = ["make lint", "make unit", "make unit", "make unit", "make test-peers", "make test"]
+    assert [step for step, _ in rows] == steps
     assert sum(int(minutes) for _, minutes in rows) < 70

@@ -1,6 +1,6 @@
 """A batch that is sent to a backend, and its outcome: the types that the batch sender and both backends share."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -76,6 +76,10 @@ class InferenceBackend(Protocol):
 
     async def probe(self) -> ProbeMeasured:
         """Measures whether the backend answers, and its round trip; a backend that does not answer is no error."""
+        ...
+
+    def status(self) -> Mapping[str, object]:
+        """Returns what is known of the backend, as /v1/status shows it."""
         ...
 
     async def close(self) -> None:

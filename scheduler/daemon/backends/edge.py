@@ -1,10 +1,12 @@
-"""The edge server as a backend: Open Inference Protocol v2, binary, one batch per call, kept-alive connections."""
+"""The edge server as a backend: Open Inference Protocol v2, one batch per call, kept-alive connections."""
 
 import asyncio
 import logging
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 from urllib.parse import quote
+from weakref import WeakSet
 
 import aiohttp
 import orjson
@@ -14,12 +16,14 @@ from yarl import URL
 
 from scheduler import wire
 from scheduler.daemon.backends.batch_send import BatchSend, Clock, Reply, SendFailed, check_response
+from scheduler.daemon.backends.edge_description import describe
+from scheduler.daemon.backends.edge_refusals import about_form, refused, seconds
+from scheduler.daemon.backends.edge_servers import EdgeServers, TensorForm
 from scheduler.daemon.backends.tcp_info import smoothed_rtt_s
 from scheduler.daemon.logs import log
 from scheduler.domain.batches import BatchReport, Failure, FailureKind
 from scheduler.domain.messages import ProbeMeasured
 from scheduler.domain.requests import Backend
-from scheduler.http_failures import failure_kind
 from scheduler.wire import InferRequest, InferResponse, WireError
 
 KEEP_ALIVE_S = 30.0
@@ -31,19 +35,39 @@ PROBE_LIMIT_S = 2.0
 class EdgeBackend:
     """An Open Inference Protocol v2 server as a backend: ours, Triton, KServe, MLServer."""
 
-    def __init__(self, *, url: str, connect_timeout_s: float, clock: Clock) -> None:
+    def __init__(
+        self,
+        *,
+        url: str,
+        connect_timeout_s: float,
+        clock: Clock,
+        tensors: str = "auto",
+        models: Mapping[str, frozenset[str]] | None = None,
+        servers: EdgeServers | None = None,
+    ) -> None:
         """Stores its parts.
 
         Args:
             url: of the form `http://HOST:PORT`.
             connect_timeout_s: longest wait for a TCP connection.
             clock: monotonic seconds.
+            tensors: "binary" or "json", or "auto" to learn which of them the server takes.
+            models: by name of the models to ask the server for: their inputs that are pictures.
+            servers: what is known of edge servers.
         """
         self._url = url.rstrip("/")
         self._connect_timeout_s = connect_timeout_s
         self._clock = clock
+        self._fixed = None if tensors == "auto" else TensorForm(tensors)
+        self._models = dict(models or {})
+        self._servers = EdgeServers() if servers is None else servers
+        self._asked = False
+        """Whether the server was asked what it is, since it was last away."""
+        self._server = ""
         self._session: aiohttp.ClientSession | None = None
         self._infer_urls: dict[str, URL] = {}
+        self._used: WeakSet[asyncio.WriteTransport] = WeakSet()
+        """Connections that a batch was written to."""
 
     async def open(self) -> None:
         """Creates the connection pool."""
@@ -59,28 +83,86 @@ class EdgeBackend:
         )
 
     async def send(self, batch_send: BatchSend, request: InferRequest) -> Reply:
-        """Sends a batch; see `InferenceBackend.send`."""
+        """Sends a batch; see `InferenceBackend.send`.
+
+        As long as it is not known which form of tensors the server takes, a batch that fails in one form is sent again
+        in the other one, at once: it was lost to the question, not to a fault.
+        """
+        batch, servers = batch_send.batch, self._servers
+        if self._fixed is not None:
+            return await self._exchange(batch_send, request, self._fixed, since_s=batch.sent_at_s)
+        form = servers.form(self._url, batch.model)
+        try:
+            reply = await self._exchange(batch_send, request, form, since_s=batch.sent_at_s)
+        except SendFailed as failed:
+            if servers.sure(self._url, batch.model) or not about_form(failed.failure):
+                raise
+            reply = await self._in_the_other(batch_send, request, form.other, failed)
+            form = form.other
+        servers.answered(self._url, batch.model, form)
+        return reply
+
+    async def _in_the_other(
+        self, batch_send: BatchSend, request: InferRequest, form: TensorForm, first: SendFailed
+    ) -> Reply:
+        try:
+            return await self._exchange(batch_send, request, form, since_s=self._clock())
+        except SendFailed as second:
+            # Of two failures the one that says more about the batch: it has met a server that could read it.
+            told = second.failure.kind is FailureKind.REJECTED and first.failure.kind is not FailureKind.REJECTED
+            raise (second if told else first) from None
+
+    async def _exchange(
+        self, batch_send: BatchSend, request: InferRequest, form: TensorForm, *, since_s: float
+    ) -> Reply:
         batch = batch_send.batch
-        encoded = wire.encode_request(request)
-        body = _StampedBody(encoded.body, batch_send, self._clock)
+        try:
+            encoded = self._encoded(batch.model, request, form)
+        except WireError as error:
+            bare = BatchReport(elapsed_s=max(0.0, self._clock() - since_s))
+            raise SendFailed(Failure(FailureKind.REJECTED, str(error)), bare) from None
         traced = batch_send.trace.headers() if batch_send.trace is not None else {}
         headers = {**encoded.headers, **traced}
+        body = _StampedBody(encoded.body, batch_send, self._clock, self._used)
         try:
-            target = self._infer_url(batch.model)
-            async with self._pool().post(target, data=body, headers=headers, allow_redirects=False) as response:
-                answer = await response.read()
-                read_at_s = self._clock()
+            try:
+                response, answer, read_at_s = await self._posted(batch.model, body, headers)
+            except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError):
+                if not body.reused:
+                    raise
+                # The server had closed a kept connection, as some do after an error or a few seconds: it has read
+                # nothing, or else the edge computes the batch twice, which is free.
+                batch_send.written_at_s = None
+                body = _StampedBody(encoded.body, batch_send, self._clock, self._used)
+                response, answer, read_at_s = await self._posted(batch.model, body, headers)
         except (aiohttp.ClientError, OSError, asyncio.TimeoutError) as error:
-            raise SendFailed(self._no_answer(batch_send, error), self._report(batch_send, body)) from None
-        report = self._report(batch_send, body, read_at_s=read_at_s)
+            self._lost()
+            raise SendFailed(self._no_answer(batch_send, error), self._report(since_s, body)) from None
+        report = self._report(since_s, body, read_at_s=read_at_s)
         if response.status != 200:
-            raise SendFailed(_refused(response.status, response.headers.get("Retry-After"), answer), report)
+            retry_after = response.headers.get("Retry-After")
+            raise SendFailed(refused(response.status, retry_after, answer, items=batch.items), report)
         parsed = self._parse(response, answer, batch_send, report)
-        service_s = _seconds(parsed.parameters.get("service_s"))
+        service_s = seconds(parsed.parameters.get("service_s"))
         return Reply(parsed.outputs, replace(report, service_s=service_s), read_at_s)
 
+    async def _posted(
+        self, model: str, body: "_StampedBody", headers: Mapping[str, str]
+    ) -> tuple[aiohttp.ClientResponse, bytes, float]:
+        """Returns the response to a batch, its body, and when its last byte was read."""
+        target = self._infer_url(model)
+        async with self._pool().post(target, data=body, headers=headers, allow_redirects=False) as response:
+            answer = await response.read()
+            return response, answer, self._clock()
+
+    def _encoded(self, model: str, request: InferRequest, form: TensorForm) -> wire.Encoded:
+        if form is TensorForm.BINARY:
+            return wire.encode_request(request)
+        pictures = self._models.get(model, frozenset())
+        return wire.encode_request(replace(request, binary_by_default=False), binary=False, as_base64=pictures)
+
     async def probe(self) -> ProbeMeasured:
-        """Asks the server whether it is ready, and measures the round trip."""
+        """Asks the server whether it is ready, and measures the round trip; the first time also what it is."""
         asked_at_s = self._clock()
         limit = aiohttp.ClientTimeout(total=PROBE_LIMIT_S)
         try:
@@ -90,7 +172,16 @@ class EdgeBackend:
             return self._down(f"the edge server at {self._url} cannot be reached: {_cause(error)}")
         if response.status != 200:
             return self._down(f"the edge server at {self._url} is not ready: it answered {response.status}")
-        return ProbeMeasured(Backend.EDGE, ok=True, rtt_s=self._clock() - asked_at_s)
+        rtt_s = self._clock() - asked_at_s
+        limits: tuple[tuple[str, int], ...] = ()
+        if not self._asked and (said := await describe(self._pool(), self._url, self._models)) is not None:
+            self._servers.described(self._url, said)
+            self._asked, self._server, limits = True, f"{self._url} {said.server}", said.largest_batches()
+        return ProbeMeasured(Backend.EDGE, ok=True, rtt_s=rtt_s, largest_batches=limits, server=self._server)
+
+    def status(self) -> dict[str, object]:
+        """Returns what is known of the server, as /v1/status shows it."""
+        return self._servers.status(self._url, "auto" if self._fixed is None else self._fixed.value)
 
     async def identity(self, model: str) -> object:
         """Returns the identity of a model's card and files in the server's metadata; None where there is none."""
@@ -108,7 +199,13 @@ class EdgeBackend:
         if self._session is not None:
             await self._session.close()
 
+    def _lost(self) -> None:
+        """Notes that the server was away: another one may be there when it is back."""
+        self._asked = False
+        self._servers.doubt(self._url)
+
     def _down(self, message: str) -> ProbeMeasured:
+        self._lost()
         log(logging.WARNING, "edge_check", message=f"{message}; the daemon will ask again")
         return ProbeMeasured(Backend.EDGE, ok=False)
 
@@ -141,10 +238,10 @@ class EdgeBackend:
             raise SendFailed(Failure(FailureKind.BROKEN, sentence), report) from None
         return parsed
 
-    def _report(self, batch_send: BatchSend, body: "_StampedBody", *, read_at_s: float | None = None) -> BatchReport:
+    def _report(self, since_s: float, body: "_StampedBody", *, read_at_s: float | None = None) -> BatchReport:
         ended_at_s = self._clock() if read_at_s is None else read_at_s
         return BatchReport(
-            elapsed_s=max(0.0, ended_at_s - batch_send.batch.sent_at_s),
+            elapsed_s=max(0.0, ended_at_s - since_s),
             rtt_s=body.rtt_s() if read_at_s is not None else None,
         )
 
@@ -154,17 +251,24 @@ class _StampedBody(aiohttp.Payload):
 
     _value: bytes
 
-    def __init__(self, value: bytes, batch_send: BatchSend, clock: Clock) -> None:
+    def __init__(
+        self, value: bytes, batch_send: BatchSend, clock: Clock, used: "WeakSet[asyncio.WriteTransport]"
+    ) -> None:
         super().__init__(value, content_type="application/octet-stream")
         self._size = len(value)
         self._batch_send = batch_send
         self._clock = clock
+        self._used = used
         self._socket: Any = None
+        self.reused = False
+        """Whether its connection had carried a batch before."""
 
     async def write(self, writer: AbstractStreamWriter) -> None:
         assert isinstance(writer, StreamWriter)
         if writer.transport is not None:
             self._socket = writer.transport.get_extra_info("socket")
+            self.reused = writer.transport in self._used
+            self._used.add(writer.transport)
         await writer.write(self._value, drain=False)
         # Before the drain: from here on, the time is the network's.
         self._batch_send.written_at_s = self._clock()
@@ -182,26 +286,3 @@ def _cause(error: Exception) -> str:
     """Returns the operating system's description of an error, or else the error's type."""
     inner = error.os_error if isinstance(error, aiohttp.ClientConnectorError) else error
     return getattr(inner, "strerror", None) or type(inner).__name__
-
-
-def _refused(status: int, retry_after: str | None, answer: bytes) -> Failure:
-    message = f"the edge server answered {status}: {_error_sentence(answer)}"
-    return Failure(failure_kind(status), message, _seconds(retry_after))
-
-
-def _error_sentence(answer: bytes) -> str:
-    """Returns the protocol's error text, or else the beginning of the body."""
-    try:
-        error = orjson.loads(answer)["error"]
-    except (ValueError, KeyError, TypeError):
-        error = answer[:200].decode(errors="replace") or "no reason given"
-    return str(error)[:500]
-
-
-def _seconds(value: object) -> float | None:
-    """Returns a plausible number of seconds, None for anything else."""
-    try:
-        seconds = float(str(value))
-    except ValueError:
-        return None
-    return seconds if 0 <= seconds < 1e6 else None

@@ -93,6 +93,10 @@ class FunctionBackend:
             transfer_s=measured.transfer_s,
         )
 
+    def status(self) -> Mapping[str, object]:
+        """Returns nothing: what is known of functions is the engine's."""
+        return {}
+
     async def close(self) -> None:
         """Makes each thread end after its current call."""
         self._threads.close()

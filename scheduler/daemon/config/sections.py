@@ -13,6 +13,7 @@ from scheduler.daemon.config.model_sections import ClassSection, Late, ModelSect
 from scheduler.daemon.config.section import EnvironmentName, Label, Section
 from scheduler.domain.plans import EngineSettings
 
+TensorsWord = Literal["auto", "binary", "json"]
 OverCapWord = Literal["serve-late", "refuse-low-priority", "edge-only"]
 
 
@@ -37,12 +38,8 @@ class DaemonSection(Section):
     )
     port: int = Field(default=8600, ge=0, le=65535, description="TCP port; 0 takes a free port and prints it.")
     body_limit_bytes: int = Field(default=32 * 2**20, ge=1024, le=2**30, description="Largest request body, decoded.")
-    max_timeout_s: float = Field(
-        default=3600.0, gt=0, le=86400, description="Longest deadline that a client may ask for."
-    )
-    drain_limit_s: float = Field(
-        default=30.0, gt=0, le=600, description="Longest that a stop waits for accepted requests."
-    )
+    max_timeout_s: float = Field(default=3600.0, gt=0, le=86400, description="Longest deadline a client may ask for.")
+    drain_limit_s: float = Field(default=30.0, gt=0, le=600, description="Longest that a stop waits for requests.")
     answer_reserve_s: float = Field(
         default=0.01, ge=0, le=1, description="Part of every deadline for reading, deciding and writing the answer."
     )
@@ -214,6 +211,7 @@ class EdgeSection(Section):
         description="URL of the edge server, as http://HOST:PORT; any Open Inference Protocol v2 server.",
     )
     connect_timeout_s: float = Field(default=1.0, gt=0, le=60, description="Longest wait for a TCP connection to it.")
+    tensors: TensorsWord = Field(default="auto", description="Form of its tensors; auto: its answers show it.")
 
 
 class FunctionSection(Section):

@@ -1,0 +1,242 @@
+"""The largest edge batch of each model: as the server says, or else as its refusals have shown.
+
+A refusal may name the limit; that is believed at once. Otherwise a refused batch is sent again in halves, as one whose
+content was refused. If all its members are answered then, its size was the cause, and the limit lies between the
+largest batch that was answered and the smallest that was refused: the next full batches search it by bisection. Without
+a refusal nothing is limited.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from scheduler.dispatch.lanes import Lanes
+from scheduler.dispatch.outbox import Outbox
+from scheduler.domain.batches import Batch, Failure, FailureKind
+from scheduler.domain.edge_limits import EdgeLimit, LimitSource
+from scheduler.domain.memory import Remembered, entries, finite, rows
+from scheduler.domain.messages import EdgeBatchLearned, ProbeMeasured
+from scheduler.domain.plans import Limits
+from scheduler.domain.requests import Backend
+
+VERSION = 1
+SUSPICIONS = 8
+"""Refused batches whose members are followed at one time; of more the oldest are not. A bound of memory: the halves of
+one batch of 64 are five deep."""
+
+
+@dataclass(slots=True)
+class LargestBatch:
+    """What is known of one model."""
+
+    said: int | None = None
+    """By the server; None: it says nothing."""
+    fits: int = 0
+    """Items of the largest batch that was answered."""
+    refused: int | None = None
+    """Items of the smallest batch that was refused for its size; None: none was."""
+    named: bool = False
+    """Whether a refusal named the limit."""
+    doubted: bool = False
+    """Whether the server was away since: another one may be there, which takes more."""
+
+    @property
+    def settled(self) -> bool:
+        """Whether refusals have shown a limit exactly."""
+        return self.refused is not None and (self.named or self.fits >= self.refused - 1)
+
+    @property
+    def learned(self) -> int | None:
+        """What refusals have shown; None: nothing."""
+        if self.refused is None or self.doubted:
+            return None
+        if self.settled:
+            return self.refused - 1
+        return (self.fits + self.refused) // 2
+
+    @property
+    def items(self) -> int | None:
+        """Most items in a batch; None: any number."""
+        known = [limit for limit in (self.said, self.learned) if limit is not None]
+        return min(known, default=None)
+
+    def limit(self, model: str) -> EdgeLimit | None:
+        """Returns the same with its source; None: none."""
+        items, learned = self.items, self.learned
+        if items is None:
+            return None
+        if learned is None or items < learned:
+            return EdgeLimit(model, items, LimitSource.SAID)
+        source = LimitSource.NAMED if self.named else LimitSource.SEARCHED
+        return EdgeLimit(model, items, source, settled=self.settled)
+
+    def forget(self) -> None:
+        """Forgets what refusals have shown."""
+        self.refused, self.named, self.doubted = None, False, False
+
+
+@dataclass(slots=True)
+class Suspicion:
+    """A batch that may have been refused for its size: it was, if all its members are answered in smaller ones."""
+
+    model: str
+    items: int
+    unanswered: set[int]
+    """Ids of its requests."""
+
+
+@dataclass(slots=True)
+class LargestBatches:
+    """What is known of all models."""
+
+    lanes: Lanes
+    outbox: Outbox
+    edge_takes: Callable[[str, int | None], Limits] = lambda model, items: Limits()  # noqa: ARG005
+    """Tells the control plane what the edge takes of a model; returns the model's limits with it."""
+    known: dict[str, LargestBatch] = field(default_factory=dict)
+    suspicions: list[Suspicion] = field(default_factory=list)
+    server: str = ""
+    """That which it is known of; empty: not known."""
+    _told: dict[str, EdgeLimit] = field(default_factory=dict)
+
+    def answered(self, batch: Batch) -> None:
+        """Learns from an edge batch that was answered."""
+        known = self.known.get(batch.model)
+        if known is None:
+            known = self.known[batch.model] = LargestBatch()
+        if batch.items > known.fits:
+            known.fits = batch.items
+            if known.refused is not None:
+                if batch.items >= known.refused:
+                    known.forget()
+                self._settle(batch.model)
+        if self.suspicions:
+            self._clear_up(batch)
+
+    def failed(self, batch: Batch, failure: Failure) -> bool:
+        """Learns from an edge batch that failed.
+
+        Returns:
+            Whether its size may be the cause: then smaller ones may be answered, and the backend itself is well.
+        """
+        known = self.known.setdefault(batch.model, LargestBatch())
+        named, before = failure.largest_batch, known.refused
+        if named is not None and 1 <= named < batch.items:
+            known.refused, known.named, known.doubted = named + 1, True, False
+            self._settle(batch.model)
+            return True
+        if batch.items < 2 or not failure.by_size:
+            self._withdraw(batch)
+            return False
+        if before is not None and batch.items >= before:
+            # As before, whatever was hoped for.
+            known.doubted = False
+            self._settle(batch.model)
+            return True
+        if failure.kind is FailureKind.SERVER and not self._suspect(known, batch):
+            self._withdraw(batch)
+            return False
+        self.suspicions.append(Suspicion(batch.model, batch.items, set(batch.request_ids)))
+        del self.suspicions[:-SUSPICIONS]
+        return True
+
+    def probed(self, probe: ProbeMeasured, *, was_away: bool) -> None:
+        """Takes over what the edge says; one that was away may take more since."""
+        if probe.backend is not Backend.EDGE or not probe.ok:
+            return
+        another = "" not in (self.server, probe.server) and probe.server != self.server
+        self.server = probe.server or self.server
+        for model, known in self.known.items():
+            if another:
+                self.known[model] = LargestBatch()
+            elif was_away and known.refused is not None:
+                known.doubted = True
+            else:
+                continue
+            self._settle(model)
+        for model, items in probe.largest_batches:
+            known = self.known.setdefault(model, LargestBatch())
+            if items != known.said:
+                # Refusals were those of another configuration.
+                known.said = items
+                known.forget()
+                self._settle(model)
+
+    def limits(self) -> tuple[EdgeLimit, ...]:
+        """Returns what limits batches now."""
+        found = (known.limit(model) for model, known in sorted(self.known.items()))
+        return tuple(limit for limit in found if limit is not None)
+
+    def remembered(self) -> Remembered:
+        """Returns what is known as a part of what is remembered."""
+
+        def snapshot(now_s: float) -> object:  # noqa: ARG001
+            models = [
+                {"model": model, "said": k.said, "fits": k.fits, "refused": k.refused, "named": k.named}
+                for model, k in sorted(self.known.items())
+                if k.said is not None or k.refused is not None
+            ]
+            return {"server": self.server, "models": models}
+
+        def restore(content: object, age_s: float, now_s: float) -> None:  # noqa: ARG001
+            found, saved = {}, entries(content)
+            for row in rows(saved["models"]):
+                given = entries(row)
+                said, refused = (None if given[key] is None else _count(given[key]) for key in ("said", "refused"))
+                fits = int(finite(given["fits"]))
+                found[str(given["model"])] = LargestBatch(said, fits, refused, bool(given["named"]))
+            self.server = str(saved["server"])
+            for model, known in found.items():
+                self.known[model] = known
+                self._settle(model, quietly=True)
+
+        return Remembered("edge-batches", VERSION, "", snapshot, restore)
+
+    def _suspect(self, known: LargestBatch, batch: Batch) -> bool:
+        """Whether a server that failed may have done so for the batch's size: it is larger than all it has answered.
+
+        One that has answered nothing yet is down rather than small, where functions can answer instead.
+        """
+        alone = batch.model in self.lanes and not self.lanes[batch.model].has_functions
+        return known.fits < batch.items and (known.fits > 0 or alone)
+
+    def _clear_up(self, batch: Batch) -> None:
+        """Takes the answered requests from the suspicions; one that has none left is true."""
+        confirmed = []
+        for suspicion in self.suspicions:
+            suspicion.unanswered.difference_update(batch.request_ids)
+            if not suspicion.unanswered:
+                confirmed.append(suspicion)
+        for suspicion in confirmed:
+            self.suspicions.remove(suspicion)
+            known = self.known[suspicion.model]
+            if suspicion.items > known.fits and (known.refused is None or suspicion.items < known.refused):
+                known.refused, known.named, known.doubted = suspicion.items, False, False
+                self._settle(suspicion.model)
+
+    def _withdraw(self, batch: Batch) -> None:
+        """Drops the suspicions that a batch refutes: it failed for another cause than its size."""
+        if self.suspicions:
+            failed = set(batch.request_ids)
+            self.suspicions = [each for each in self.suspicions if each.unanswered.isdisjoint(failed)]
+
+    def _settle(self, model: str, *, quietly: bool = False) -> None:
+        """Follows what has changed of a model's limit."""
+        known = self.known[model]
+        limits = self.edge_takes(model, known.items)
+        if model in self.lanes:
+            for lane in self.lanes.of_model(model):
+                lane.limit(limits)
+        limit = known.limit(model)
+        if limit is None or not limit.settled:
+            return
+        if not quietly and self._told.get(model) != limit:
+            self.outbox.command(EdgeBatchLearned(limit))
+        self._told[model] = limit
+
+
+def _count(content: object) -> int:
+    """Returns a number of items; TypeError or ValueError for anything else."""
+    count = int(finite(content))
+    if count < 1:
+        raise ValueError("a number of items is at least 1")
+    return count
