@@ -120,9 +120,10 @@ class _Rehearsal:
             try:
                 await self._send(items)
             except SendFailed as failed:
-                if failed.failure.kind is not FailureKind.REJECTED:
-                    raise NotMeasured(failed.failure.message, absent=failed.failure.kind in _ABSENT) from None
-                items //= 2
+                failure = failed.failure
+                if failure.kind is not FailureKind.REJECTED and not failure.by_size:
+                    raise NotMeasured(failure.message, absent=failure.kind in _ABSENT) from None
+                items = failure.largest_batch or items // 2
             except asyncio.TimeoutError:
                 items //= 2
             else:
