@@ -20,6 +20,7 @@ from models.errors import ModelError
 from models.formats.onnx_format import OnnxRuntime, open_session
 from models.formats.torch_networks import last_line
 from models.formats.torch_runtime import TorchRuntime
+from models.onnx_file import clean
 from models.packages import needed
 from models.prepared import prepared_rehearsal
 from models.runtime import RuntimeReport
@@ -32,8 +33,6 @@ _VERSION: Final = 1
 _CHECKED_BATCHES: Final = (1, 2, 5)
 # A length of open axes other than that of the export, so that one that was fixed there is found.
 _OTHER_LENGTH: Final = 11
-# Weights in a file of their own are read where they lie, not copied: a third less memory for ResNet-50.
-_APART_BYTES: Final = 1_000_000
 
 
 def converted(card: Card, weights: Weights) -> Path | None:
@@ -136,7 +135,7 @@ def _exported(card: Card, program: Any, arguments: tuple[Any, ...], path: Path, 
         raise ModelError(
             f"model {card.name} cannot be converted to ONNX, torch cannot export it: {last_line(error)}"
         ) from error
-    _strip(path)
+    clean(path)
 
 
 @contextlib.contextmanager
@@ -153,33 +152,6 @@ def _quiet() -> Iterator[None]:
     finally:
         for logger, level in zip(loggers, levels, strict=True):
             logger.setLevel(level)
-
-
-def _strip(path: Path) -> None:
-    """Takes out who made the file and where, and moves large weights to a file beside it."""
-    onnx: Any = needed("onnx", "converting to ONNX")
-    model = onnx.load(str(path))
-    model.producer_name = model.producer_version = model.doc_string = model.graph.doc_string = ""
-    del model.metadata_props[:]
-    for part in (model.graph, *model.functions):
-        del part.metadata_props[:]
-        for node in part.node:
-            node.doc_string = ""
-            del node.metadata_props[:]
-        for value in part.value_info:
-            value.doc_string = ""
-            del value.metadata_props[:]
-    for value in (*model.graph.input, *model.graph.output, *model.graph.initializer):
-        value.doc_string = ""
-        del value.metadata_props[:]
-    apart = model.ByteSize() > _APART_BYTES
-    path.unlink()
-    data = path.with_suffix(".bin")
-    data.unlink(missing_ok=True)
-    onnx.save(model, str(path), save_as_external_data=apart, location=data.name)
-    for file in (path, data):
-        if file.exists():
-            file.chmod(0o644)
 
 
 def _check(card: Card, torch_runtime: TorchRuntime, path: Path) -> None:

@@ -59,7 +59,8 @@ def test_the_next_load_needs_no_torch(tmp_path: Path) -> None:
     made = make(tmp_path, "torchscript", "tensors")
     on_onnx(made)
     script = (
-        "import sys; from pathlib import Path; from models.card_reader import read_card; from models.loading import load;"
+        "import sys; from pathlib import Path;"
+        "from models.card_reader import read_card; from models.loading import load;"
         "model = load(read_card(Path(sys.argv[1])), device='cpu'); print(model.runtime.name, 'torch' in sys.modules)"
     )
     printed = subprocess.run(
