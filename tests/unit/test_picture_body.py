@@ -19,7 +19,8 @@ FORM = "application/x-www-form-urlencoded"
 def form(*fields: tuple[str, str | None, bytes]) -> tuple[str, bytes]:
     """Content-Type and body of a form, as another library makes them: name, file name or None, content."""
     entries = [(name, (file, content, "image/png") if file else content.decode()) for name, file, content in fields]
-    body, kind = encode_multipart_formdata(entries)  # type: ignore[arg-type]
+    # A boundary drawn anew in each worker of pytest-xdist would give the tests unlike names.
+    body, kind = encode_multipart_formdata(entries, boundary="c0ffee")  # type: ignore[arg-type]
     return kind, body
 
 
