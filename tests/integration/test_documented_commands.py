@@ -228,6 +228,16 @@ def picture_network(path: Path) -> None:
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), path)
 
 
+def random_weights(folder: Path) -> dict[str, str]:
+    """Writes a file of weights as a user has one; returns what stands for it on the pages."""
+    import torch
+    from torchvision.models import resnet50
+
+    path = folder / "resnet50.pth"
+    torch.save(resnet50(weights=None).state_dict(), path)
+    return {"FILE": path.name, "HEX": hashlib.sha256(path.read_bytes()).hexdigest()}
+
+
 def test_every_page_with_commands_is_walked_through() -> None:
     assert {page for page in PAGES if run_commands(page)} == WALKED
 
@@ -287,6 +297,7 @@ def test_the_planners_page_leads_from_applications_to_functions(walk: Walk, fc: 
 
 
 def test_the_edge_servers_page_starts_each_variant_and_measures_it(walk: Walk) -> None:
+    walk.names |= random_weights(walk.folder)
     outputs = walk.try_all("edge_server/README.md")
     assert json.loads(outputs["curl http://EDGE:8700/v2/models/digits"])["parameters"]["emulated"] == "orin-resnet50"
     assert (walk.folder / "edge.png").exists()

@@ -300,7 +300,7 @@ def test_sparse_counts_with_their_silences_taken_together_are_judged_as_one_by_o
             found += list(together.update_counts(part))
         if count:
             laws = [[d._posterior.mass_up_to(longest) for longest in (2, 8, 32, 128)] for d in (one_by_one, together)]
-            far.append(float(np.abs(np.subtract(*laws)).max()))
+            far.append(float(np.abs(np.subtract(laws[0], laws[1])).max()))
         assert len(together._posterior.mass) <= 80
     assert [abs(a.index - b.index) <= 1 for a, b in zip(expected, found, strict=True)] == [True] * len(expected)
     assert (len(expected) > 0) == (later > rate)
