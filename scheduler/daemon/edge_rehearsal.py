@@ -21,8 +21,11 @@ from scheduler.wire import InferRequest, Tensor
 BUDGET_S = 4.0
 """Seconds for one model, the first batches aside. Judgement: a start should not take long, and the estimators learn the
 rest from requests."""
-ROUNDS = 5
-"""Batches of each size that are timed, if there is time. Judgement: their median stands one that was disturbed."""
+ROUNDS, MOST_ROUNDS = 5, 25
+"""Batches of each size that are timed, if there is time, and the most. Judgement: the median of five stands two that
+were disturbed; batches of a few milliseconds are disturbed more often."""
+ENOUGH_S = 1.0
+"""Seconds after which no more than ROUNDS are timed. Judgement: a quarter of the whole time."""
 CALL_LIMIT_S = 30.0
 """Longest wait for a batch: the first one of a network may compile it."""
 
@@ -70,10 +73,11 @@ async def measured_profile(
         sizes = [*sizes[:-1], await rehearsal.largest_taken(sizes[-1])]
     sizes = sorted(set(sizes))
     samples_s: dict[int, list[float]] = {size: [] for size in sizes}
-    for _ in range(ROUNDS):
+    for rounds in range(1, MOST_ROUNDS + 1):
         for size in sizes:
             samples_s[size].append(await rehearsal.seconds(size))
-        if clock() - started_s > budget_s:
+        spent_s = clock() - started_s
+        if spent_s > budget_s or (rounds >= ROUNDS and spent_s > ENOUGH_S):
             break
     rows = tuple(_row(size, seconds) for size, seconds in samples_s.items())
     fit = fit_latency(rows) if len(rows) > 1 else LatencyFit(rows[0].p50_s, 0.0, None, None)
@@ -123,7 +127,8 @@ class _Rehearsal:
                 failure = failed.failure
                 if failure.kind is not FailureKind.REJECTED and not failure.by_size:
                     raise NotMeasured(failure.message, absent=failure.kind in _ABSENT) from None
-                items = failure.largest_batch or items // 2
+                named = failure.largest_batch
+                items = named if named is not None and 0 < named < items else items // 2
             except asyncio.TimeoutError:
                 items //= 2
             else:

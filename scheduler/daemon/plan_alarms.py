@@ -1,13 +1,13 @@
 """Service classes whose percentile the present plan cannot keep, as log lines and as metrics."""
 
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
 from scheduler.daemon.logs import log
-from scheduler.domain.plans import Plan
+from scheduler.domain.plans import ModelSettings, Plan
 
 
 class PlanAlarms:
@@ -22,9 +22,16 @@ class PlanAlarms:
         self.infeasible: Mapping[tuple[str, str], str] = {}
         """The reason by model and class."""
 
-    def adopted(self, plan: Plan) -> None:
-        """Takes over a plan's infeasible classes and logs what has changed."""
-        before, self.infeasible = self.infeasible, _infeasible(plan)
+    def adopted(self, plan: Plan, models: Sequence[ModelSettings] = ()) -> None:
+        """Takes over a plan's infeasible classes and logs what has changed.
+
+        Args:
+            plan: the plan.
+            models: settings; of a model without a place as yet, because the edge is to be measured, nothing is said.
+        """
+        unplaced = {model.name for model in models if model.edge_latency is None and not model.tiers}
+        found = {key: reason for key, reason in _infeasible(plan).items() if key[0] not in unplaced}
+        before, self.infeasible = self.infeasible, found
         for (model, name), reason in self.infeasible.items():
             if (model, name) not in before:
                 log(logging.WARNING, "plan_infeasible", plan_id=plan.plan_id, model=model, slo_class=name, why=reason)

@@ -295,7 +295,7 @@ class Runner:
                 case PlanAdopted(plan):
                     self._plans.add(plan)
                     log(logging.INFO, "plan_adopted", plan_id=plan.plan_id, cause=plan.cause, detail=plan.detail)
-                    self._alarms.adopted(plan)
+                    self._alarms.adopted(plan, self._settings.models)
                 case QuotaLearned():
                     log_quota(command)
                 case BillCorrected(batch_id, bill):
