@@ -1,4 +1,4 @@
-"""The commands `edgeburst-model new` and `edgeburst-model check`."""
+"""The commands `edgeburst-model new`, `check` and `convert`."""
 
 from __future__ import annotations
 
@@ -25,7 +25,10 @@ examples:
   edgeburst-model new mynet --from model_repository/mynet           Triton (config.pbtxt)
   edgeburst-model new mynet --from mynet/model-settings.json        MLServer
   edgeburst-model check mynet
+  edgeburst-model convert mynet                                     for functions that start without torch
 """
+_MEASURE_S = 10.0
+"""Seconds in which `check` compares the runtimes, as an edge server does."""
 _TENSOR = re.compile(r"(?P<name>[^=]+)=(?P<datatype>[A-Z0-9]+)(?:\[(?P<shape>[-0-9, ]*)\])?")
 
 
@@ -58,6 +61,11 @@ def _parser() -> argparse.ArgumentParser:
     check.add_argument("--runtime", default="auto", help="runtime to use (default: the fastest here)")
     check.add_argument("--threads", type=_count, default=1, metavar="N", help="CPU threads (default %(default)s)")
     check.set_defaults(run=_check)
+    convert = commands.add_parser("convert", help="make an ONNX file of a model of torch, and check that they agree")
+    convert.add_argument("folder", type=Path, metavar="FOLDER", help="the model's folder")
+    convert.add_argument("--weights", type=Path, metavar="FILE", help="weights that the folder does not hold")
+    convert.add_argument("--weights-sha256", metavar="HEX", help="their SHA-256, needed with --weights")
+    convert.set_defaults(run=_convert)
     return parser
 
 
@@ -171,7 +179,7 @@ def _check(given: argparse.Namespace) -> int:
     from models.loading import load
 
     card = read_card(given.folder)
-    model = load(card, device=given.device, runtime=given.runtime, threads=given.threads)
+    model = load(card, device=given.device, runtime=given.runtime, threads=given.threads, measure_s=_MEASURE_S)
     try:
         measured, difference = check_model(card, model)
     except CheckFailed as error:
@@ -185,6 +193,22 @@ def _check(given: argparse.Namespace) -> int:
     for row in measured:
         print(f"  batch of {row.items}: {row.batch_s * 1000:.2f} ms, {row.items_per_s:.0f} items/s")
     print(f"  an item gets the same in a batch as alone (largest difference {difference:.2g})")
+    return 0
+
+
+def _convert(given: argparse.Namespace) -> int:
+    from models.conversion import converted
+    from models.loading import load
+    from models.weights_file import weights_of
+
+    card = read_card(given.folder)
+    if card.format in ("onnx", "python"):
+        raise AuthoringError(f"model {card.name} is of format {card.format}: only models of torch are converted")
+    load(card, device="cpu", runtime="onnxruntime", weights=given.weights, weights_sha256=given.weights_sha256)
+    path = converted(card, weights_of(card, given.weights, given.weights_sha256, random=False))
+    print(
+        f"{card.name}: {path} gives the same answers; hosts with onnxruntime use it as long as the model stays the same"
+    )
     return 0
 
 
