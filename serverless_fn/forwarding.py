@@ -97,8 +97,12 @@ class ForwardedServer:
             service_s = time.perf_counter() - started_s
         if status != 200:
             raise NotServed(_status_of(status), f"the server answered {status}: {_sentence_in(body)}")
-        encoded = wire.Encoded(body, wire.json_length_of(headers))
-        wire.parse_response(encoded.body, encoded.json_length)  # a broken answer is named here, not on the client host
+        try:
+            # A broken answer is named here, not on the client host.
+            encoded = wire.Encoded(body, wire.json_length_of(headers))
+            wire.parse_response(encoded.body, encoded.json_length)
+        except wire.WireError as error:
+            raise NotServed(500, f"the server's answer cannot be read: {error}") from error
         facts: dict[str, object] = {"runtime": f"forwarded to {self._forwarding.url}"}
         if self._process is not None and (peak_bytes := _peak_bytes(self._process.pid)):
             facts["memory_bytes"] = memory_bytes() + peak_bytes
@@ -107,7 +111,9 @@ class ForwardedServer:
     def _request(self, payload: wire.Encoded) -> wire.Encoded:
         # Parsed in any case, so that a broken frame is not taken for a failure of the server.
         request = wire.parse_request(payload.body, payload.json_length)
-        return payload if self._forwarding.tensors == "binary" else wire.encode_request(request, binary=False)
+        if self._forwarding.tensors == "binary":
+            return payload
+        return wire.encode_request(request, binary=False, as_base64=_without_text(request))
 
     def _post(self, path: str, request: wire.Encoded) -> tuple[int, http.client.HTTPMessage, bytes]:
         """Returns status, headers and body of the answer; tries again once where a kept connection was closed."""
@@ -146,6 +152,20 @@ class ForwardedServer:
             return False
         finally:
             connection.close()
+
+
+def _without_text(request: wire.InferRequest) -> list[str]:
+    """Returns the names of the BYTES inputs that JSON can carry as base64 only."""
+    return [tensor.name for tensor in request.inputs if tensor.datatype == "BYTES" and not _is_text(tensor)]
+
+
+def _is_text(tensor: wire.Tensor) -> bool:
+    try:
+        for element in tensor.elements():
+            element.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def _status_of(status: int) -> int:
