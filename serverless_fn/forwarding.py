@@ -6,14 +6,12 @@ import atexit
 import ctypes
 import http.client
 import json
-import re
 import signal
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Mapping
-from pathlib import Path
 from urllib.parse import quote, urlsplit
 
 from models.errors import ModelError
@@ -104,8 +102,8 @@ class ForwardedServer:
         except wire.WireError as error:
             raise NotServed(500, f"the server's answer cannot be read: {error}") from error
         facts: dict[str, object] = {"runtime": f"forwarded to {self._forwarding.url}"}
-        if self._process is not None and (peak_bytes := _peak_bytes(self._process.pid)):
-            facts["memory_bytes"] = memory_bytes() + peak_bytes
+        if self._process is not None:
+            facts["memory_bytes"] = memory_bytes() + memory_bytes(self._process.pid)
         return Served(encoded, service_s, facts)
 
     def _request(self, payload: wire.Encoded) -> wire.Encoded:
@@ -183,15 +181,6 @@ def _sentence_in(body: bytes) -> str:
     except ValueError:
         pass
     return body[:_SENTENCE].decode(errors="replace").strip() or "without a sentence"
-
-
-def _peak_bytes(process_id: int) -> int:
-    """Returns the peak of a process's resident memory; 0 if it is unknown."""
-    try:
-        found = re.search(r"^VmHWM:\s+(\d+) kB$", Path(f"/proc/{process_id}/status").read_text(), re.MULTILINE)
-    except OSError:
-        return 0
-    return int(found[1]) * 1024 if found else 0
 
 
 def _started(command: tuple[str, ...]) -> subprocess.Popen[bytes]:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 import resource
 import sys
 import threading
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 from models.errors import ModelError
 from scheduler import wire
@@ -123,7 +125,14 @@ class Inference:
         return served.payload
 
 
-def memory_bytes() -> int:
-    """Returns the peak of the resident memory of this process, bytes."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+def memory_bytes(process: int | str = "self") -> int:
+    """Returns the peak of the resident memory of a process, bytes; of another one 0 if it is not known."""
+    try:
+        found = re.search(r"^VmHWM:\s+(\d+) kB$", Path(f"/proc/{process}/status").read_text(), re.MULTILINE)
+    except OSError:
+        found = None
+    if found is not None:
+        # Not getrusage: it keeps the peak of the program that was there before exec.
+        return int(found[1]) * 1024
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss if process == "self" else 0
     return peak if sys.platform == "darwin" else peak * 1024  # Linux counts in KiB.

@@ -106,6 +106,8 @@ def cards_of(settings: Settings) -> Mapping[str, Card]:
     """
     cards = [card_of(model) for model in settings.models]
     cards += [card for folder in settings.folders for card in cards_in(folder)]
+    if settings.only is not None:
+        cards = [card for card in cards if card.name == settings.only] or [card_of(settings.only)]
     by_name = {card.name: card for card in cards or [card_of(DEFAULT)]}
     if len(by_name) < len(cards):
         raise ModelError(f"two of the models {', '.join(card.name for card in cards)} have the same name: rename one")

@@ -17,7 +17,7 @@ HELP = """\
 Serves models inside a Function Compute container: POST /invoke, POST /initialize, GET /pre-stop, GET /healthz.
 Environment variables, whose place options take where there is one:
   MODELS                  folder whose folders with model.toml are served (--models)
-  MODEL                   model to serve: a shipped one, or a folder with model.toml (--model; digits)
+  MODEL                   model to serve: one of those in MODELS, a shipped one, or a folder (--model; digits)
   MODEL_IDENTITY          what the models must be, NAME=sha256:HEX with commas between; `fc apply` sets it
   WEIGHTS_PATH            file of weights, if the model's folder has none
   WEIGHTS_SHA256          its SHA-256, checked before loading
@@ -67,6 +67,7 @@ class Settings:
     Attributes:
         models: --model or MODEL, shipped models or folders to serve.
         folders: --models or MODELS, folders of models.
+        only: MODEL beside MODELS, the one model to serve: of those folders, else a shipped one; None: all.
         identities: MODEL_IDENTITY, by model: the identity that card and files must have.
         weights: WEIGHTS_PATH, a file of weights; None for those of the card.
         weights_sha256: WEIGHTS_SHA256, the file's SHA-256 in hexadecimal.
@@ -85,6 +86,7 @@ class Settings:
 
     models: tuple[str, ...] = ()
     folders: tuple[Path, ...] = ()
+    only: str | None = None
     identities: Mapping[str, str] = field(default_factory=dict)
     weights: Path | None = None
     weights_sha256: str | None = None
@@ -115,10 +117,12 @@ def read_settings(environ: Mapping[str, str], argv: Sequence[str] = ()) -> Setti
     command = argv[argv.index("--") + 1 :] if "--" in argv else []
     given = _parser().parse_args(argv[: len(argv) - len(command) - 1] if "--" in argv else argv)
     named = bool(given.model or given.models)
+    model, folder = ("", "") if named else (environ.get("MODEL", ""), environ.get("MODELS", ""))
     weights = environ.get("WEIGHTS_PATH")
     return Settings(
-        models=tuple(dict.fromkeys(given.model if named else filter(None, [environ.get("MODEL")]))),
-        folders=tuple(map(Path, given.models if named else filter(None, [environ.get("MODELS")]))),
+        models=(model,) if model and not folder else tuple(dict.fromkeys(given.model)),
+        folders=(Path(folder),) if folder else tuple(map(Path, given.models)),
+        only=model if model and folder else None,
         identities=_identities(environ.get("MODEL_IDENTITY", "")),
         weights=Path(weights) if weights else None,
         weights_sha256=environ.get("WEIGHTS_SHA256") or None,

@@ -19,6 +19,8 @@ from scheduler.planning.plan_file import Group
 
 _ALIAS = re.compile(r"[A-Za-z_][A-Za-z0-9_-]{0,127}")
 _FUNCTION = re.compile(r"[A-Za-z_][A-Za-z0-9_-]{0,63}")
+# Where serverless_fn's Dockerfile puts folders of models.
+_MODELS = "/srv/models"
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +57,7 @@ def draft(config: Config) -> Draft:
     """
     deploy = _deploy_section(config)
     tiers = [
-        _tier(deploy, model, _configured(config, deploy, index, number))
+        _tier(config, deploy, model, _configured(config, deploy, index, number))
         for index, model in enumerate(config.models)
         for number in range(len(model.tiers))
     ]
@@ -89,7 +91,7 @@ def draft_plan(config: Config, groups: Sequence[Group], *, model_name: str) -> D
         before = wanted.get(each.name)
         proposed[each.name] = proposed.get(each.name, 0) + group.provisioned
         wanted[each.name] = each if before is None or before.max_batch < each.max_batch else before
-    tiers = [_tier(deploy, model, each) for each in wanted.values()]
+    tiers = [_tier(config, deploy, model, each) for each in wanted.values()]
     names = {tier.name for tier in model.tiers}
     unconfigured = tuple(tier for tier in tiers if tier.name not in names)
     return Draft(_checked(config, deploy, tiers), unconfigured, proposed)
@@ -163,20 +165,20 @@ def _planned(deploy: DeploySection, model: ModelSection, group: Group, known: Se
     return _Wanted(size.label, function, size.label, size, group.batch)
 
 
-def _tier(deploy: DeploySection, model: ModelSection, wanted: _Wanted) -> Tier:
+def _tier(config: Config, deploy: DeploySection, model: ModelSection, wanted: _Wanted) -> Tier:
     return Tier(
         name=wanted.name,
         function=wanted.function,
         alias=wanted.alias,
         model=model.name,
-        configuration=_configuration(deploy, model, wanted),
+        configuration=_configuration(config, deploy, model, wanted),
         provisioned=deploy.provisioned.get(wanted.name, 0),
         probe=probe_request(model),
         ragged=ragged_outputs(model),
     )
 
 
-def _configuration(deploy: DeploySection, model: ModelSection, wanted: _Wanted) -> dict[str, Any]:
+def _configuration(config: Config, deploy: DeploySection, model: ModelSection, wanted: _Wanted) -> dict[str, Any]:
     """Returns a function's configuration in the provider's fields; serverless_fn is the program of its container."""
     on_gpu = bool(wanted.size.gpu_gb)
     device = {"DEVICE": "cuda"} if on_gpu else {}
@@ -207,11 +209,20 @@ def _configuration(deploy: DeploySection, model: ModelSection, wanted: _Wanted) 
         },
         "environmentVariables": {
             "MODEL": model.name,
+            **_own_model(config, model),
             "MAX_BATCH": str(wanted.max_batch),
             **device,
             **deploy.environment,
         },
     }
+
+
+def _own_model(config: Config, model: ModelSection) -> dict[str, str]:
+    """Returns the variables of a model with a card: where the image has it, and which one it must be."""
+    if not model.card:
+        return {}
+    identity = config.identities()[model.name]
+    return {"MODELS": _MODELS} | ({} if identity is None else {"MODEL_IDENTITY": f"{model.name}={identity}"})
 
 
 def _checked(config: Config, deploy: DeploySection, tiers: Sequence[Tier]) -> Deployment:

@@ -11,6 +11,8 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
+from models.card_reader import read_card
+from models.catalogue import SHIPPED
 from scheduler.daemon.config.config import Config, load_config
 from scheduler.deploying.desired import Deployment, Tier, fingerprint
 from scheduler.deploying.drafting import draft, draft_plan, tier_table
@@ -19,6 +21,7 @@ from scheduler.planning.instance_sizes import Size, fitted
 from scheduler.planning.plan_file import Group, read_plan
 from serverless_fn.local_fc.function_spec import read_spec
 
+DOCKERFILE = Path(__file__).parents[2] / "serverless_fn" / "Dockerfile"
 HEAD = """
 [function]
 price_sheet = "fc3-cu-usd"
@@ -138,6 +141,22 @@ class TestConfiguration:
         assert deployment.reserved_concurrency == 9
         for tier in deployment.tiers:
             read_spec({"functionName": tier.function, **tier.configuration})
+
+    def test_a_model_with_a_card_is_named_with_its_folder_in_the_image_and_its_identity(self, tmp_path: Path) -> None:
+        (tmp_path / "own").mkdir()
+        (tmp_path / "own" / "model.toml").write_text((SHIPPED / "digits" / "model.toml").read_text())
+        path = tmp_path / "eb.toml"
+        path.write_text(HEAD.format(deploy="").replace('name = "digits"', 'card = "own"') + tier_text())
+        [tier] = draft(load_config(path, {})).deployment.tiers
+
+        # The model's file is not on this host: its hash is declared in the card.
+        assert tier.configuration["environmentVariables"] == {
+            "MODEL": "own",
+            "MODELS": "/srv/models",
+            "MODEL_IDENTITY": f"own={read_card(tmp_path / 'own').identity()}",
+            "MAX_BATCH": "5",
+        }
+        assert "COPY --from=converted /srv/models /srv/models" in DOCKERFILE.read_text()
 
     @pytest.mark.parametrize(
         ("tiers", "deploy", "words"),

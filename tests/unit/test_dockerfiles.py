@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from string import Template
 
 import pytest
 
@@ -43,9 +44,11 @@ def test_dockerfile_is_clean(path: Path) -> None:
 
 @pytest.mark.parametrize("path", DOCKERFILES, ids=str)
 def test_what_a_dockerfile_copies_exists(path: Path) -> None:
+    lines = (ROOT / path).read_text().splitlines()
+    arguments = dict(line[4:].split("=", 1) for line in lines if line.startswith("ARG ") and "=" in line)
     copied = [
-        source
-        for line in (ROOT / path).read_text().splitlines()
+        Template(source).substitute(arguments)
+        for line in lines
         if line.startswith("COPY ") and "--from" not in line
         for source in line.split()[1:-1]
         if not source.startswith("--")

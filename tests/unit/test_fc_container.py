@@ -259,9 +259,10 @@ def test_the_environment_is_read_with_the_platforms_defaults() -> None:
         "EDGEBURST_LISTEN_HOST": "127.0.0.1",
         "FC_INSTANCE_ID": "c-1",
     }
+    assert read_settings({"MODEL": "resnet50"}) == Settings(models=("resnet50",))
     assert read_settings(given) == Settings(
-        models=("resnet50",),
         folders=(Path("/srv/models"),),
+        only="resnet50",
         identities={"resnet50": f"sha256:{'ab' * 32}", "m": f"sha256:{'cd' * 32}"},
         weights=Path("/w.pth"),
         weights_sha256="ab",
@@ -313,6 +314,18 @@ def test_the_frame_chooses_among_several_models(tmp_path: Path) -> None:
     assert opened(function.post("/invoke", data=frame([PICTURE], model="other")))[0]["status"] == 200
     header, _ = opened(function.post("/invoke", data=frame([PICTURE], model=None)))
     assert (header["status"], header["error"]) == (404, "this function serves 'digits', 'other', not None")
+
+
+@pytest.mark.usefixtures("loads")
+def test_model_beside_models_chooses_one_of_them_or_a_shipped_one(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "model.toml").write_text((SHIPPED / "digits" / "model.toml").read_text())
+    chosen = client(folders=(tmp_path,), only="b")
+    assert opened(chosen.post("/invoke", data=frame([PICTURE], model="b")))[0]["status"] == 200
+    assert "serves 'b', not 'a'" in opened(chosen.post("/invoke", data=frame([PICTURE], model="a")))[0]["error"]
+    shipped_one = client(folders=(tmp_path,), only="digits")
+    assert opened(shipped_one.post("/invoke", data=frame([PICTURE])))[0]["status"] == 200
 
 
 def test_models_of_another_identity_than_the_deployment_expects_are_not_served(
