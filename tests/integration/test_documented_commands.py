@@ -298,6 +298,7 @@ def test_the_planners_page_leads_from_applications_to_functions(walk: Walk, fc: 
 
 def test_the_edge_servers_page_starts_each_variant_and_measures_it(walk: Walk) -> None:
     walk.names |= random_weights(walk.folder)
+    shutil.copytree(ROOT / "models" / "shipped" / "digits", walk.folder / "my-models" / "detector")
     outputs = walk.try_all("edge_server/README.md")
     assert json.loads(outputs["curl http://EDGE:8700/v2/models/digits"])["parameters"]["emulated"] == "orin-resnet50"
     assert (walk.folder / "edge.png").exists()

@@ -37,6 +37,7 @@ _SUITE = NotRun("runs the tests themselves", "tests/unit/test_pins.py")
 _INSTALLS = NotRun("downloads packages", "tests/unit/test_documents.py")
 _UNIT = NotRun("systemctl, or files of root", "tests/unit/test_systemd_units.py")
 _DOCKER = NotRun("docker", "tests/unit/test_dockerfiles.py")
+_MPS = NotRun("an NVIDIA GPU", "tests/unit/test_gpu_share.py")
 _EVALUATION = NotRun("minutes", "tests/unit/test_evaluate.py")
 NOT_RUN: Mapping[str, NotRun] = {
     "make demo": _DEMO,
@@ -60,7 +61,13 @@ NOT_RUN: Mapping[str, NotRun] = {
     "docker build -f edge_server/Dockerfile -t edgeburst-edge .": _DOCKER,
     "docker run --runtime nvidia -p 8700:8700 edgeburst-edge": _DOCKER,
     "docker build --platform linux/amd64 -f serverless_fn/Dockerfile "
-    "-t REGISTRY/NAMESPACE/edgeburst-function:1-cpu .": _DOCKER,
+    "-t REGISTRY/NAMESPACE/edgeburst-function:1-cpu --build-arg MODELS=my-models --build-arg MODEL=detector .": _DOCKER,
+    "nvidia-cuda-mps-control -d": _MPS,
+    "edgeburst-edge --port 8701 --model my-models/detector --mps-percentage 30 --mps-memory 0=4G": _MPS,
+    "edgeburst-edge --port 8702 --model my-models/classifier --mps-percentage 70": _MPS,
+    "edgeburst-function --forward http://127.0.0.1:8000 -- tritonserver --model-repository /models": NotRun(
+        "Triton", "tests/integration/test_function_forwards.py"
+    ),
     "docker push REGISTRY/NAMESPACE/edgeburst-function:1-cpu": _DOCKER,
     "s deploy -t serverless_fn/s.yaml": NotRun("a real account", "tests/unit/test_fc_deployment.py"),
     ".venv/bin/python -m scripts.evaluate --suite load --policy edgeburst,static --quick": _EVALUATION,
