@@ -7,9 +7,9 @@ import sys
 from collections.abc import Sequence
 
 from edge_server.errors import StartupError
-from edge_server.process import run
-from edge_server.settings import parse_arguments
+from edge_server.settings import Settings, parse_arguments
 from models.errors import ModelError
+from models.packages import missing_for
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -26,10 +26,19 @@ def main(argv: Sequence[str] | None = None) -> int:
         logging.basicConfig(
             level=settings.log_level.upper(), stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s %(message)s"
         )
-        return run(settings)
+        return _run(settings)
     except (StartupError, ModelError) as error:
         print(f"edgeburst-edge: {error}", file=sys.stderr)
         return 2
+
+
+def _run(settings: Settings) -> int:
+    # Here, so that an installation without the extra is told in one sentence.
+    try:
+        from edge_server.process import run
+    except ModuleNotFoundError as error:
+        raise StartupError(missing_for("the server", error, "edge")) from None
+    return run(settings)
 
 
 if __name__ == "__main__":

@@ -25,6 +25,7 @@ from models.batch import rehearsal_request
 from models.card import Card
 from models.emulation import Emulation, emulation_for
 from models.errors import ModelError
+from models.packages import needed
 from scheduler.systemd import Notifier
 from scheduler.wire import WireError
 
@@ -101,7 +102,7 @@ def _emulation(settings: Settings) -> Emulation:
 
 def _load(settings: Settings, emulation: Emulation) -> Service:
     # Here, not above: importing a framework takes seconds; a wrong option or a used port should be reported before.
-    import cv2
+    cv2 = needed("cv2", "the server")
 
     from models.loading import load
 

@@ -15,8 +15,8 @@ import numpy as np
 from models.catalogue import shipped
 from models.emulation import emulation_for
 from scheduler import wire
-from serverless_fn.__main__ import serve
 from serverless_fn.backend import Served
+from serverless_fn.process import serve
 from serverless_fn.settings import Settings, read_settings
 
 CRASH, HANG = b"crash", b"hang"

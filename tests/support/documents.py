@@ -51,7 +51,7 @@ NOT_RUN: Mapping[str, NotRun] = {
     "python3 -m venv /opt/edgeburst && . /opt/edgeburst/bin/activate": _INSTALLS,
     "python3 -m venv --system-site-packages /opt/edgeburst": _INSTALLS,
     "pip install '.[client]'": _INSTALLS,
-    "/opt/edgeburst/bin/pip install '.[edge]'": _INSTALLS,
+    "/opt/edgeburst/bin/pip install --constraint scripts/requirements/jetpack-6.txt '.[edge]'": _INSTALLS,
     "install -D -m 644 edgeburst.toml /etc/edgeburst/edgeburst.toml": _UNIT,
     "install -m 600 KEYS /etc/default/edgeburst": _UNIT,
     "cp scripts/systemd/edgeburst.service /etc/systemd/system/": _UNIT,
