@@ -1,4 +1,4 @@
-"""A host with some of the packages: what it lacks is one sentence and exit status 2, as is a numpy that does not fit."""
+"""A host with some of the packages: what it lacks is one sentence and exit status 2, as is a numpy that cannot be."""
 
 from __future__ import annotations
 
