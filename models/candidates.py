@@ -132,6 +132,8 @@ def _has_images(card: Card) -> bool:
 def _converting(card: Card, weights: Weights, network: Any, device: str, threads: int) -> list[Candidate]:
     """Returns the runtimes of an ONNX file made of the network now, or one that says why there is none."""
     try:
+        # A conversion takes seconds, which ONNX Runtime without this device would not repay.
+        onnxruntime_device(device)
         if converted(card, weights) is None:
             convert(card, weights, network_of(card, weights.file) if network is None else network)
         return of_conversion(card, weights, device, threads)

@@ -33,7 +33,6 @@ def network_of(card: Card, file: Path | None, device: str = "cpu") -> Any:
             architecture.
     """
     torch = needed("torch", f"model {card.name}, of format {card.format},")
-    torch.set_grad_enabled(False)
     if card.format == "state-dict":
         return _architecture_of(card, file)
     assert file is not None
