@@ -226,7 +226,11 @@ class TestCompression:
 
         run(work)
 
-    @pytest.mark.parametrize("damaged", [gzip.compress(b"x" * 100)[:-9], gzip.compress(b"x" * 100)[:12] + b"\xff" * 20])
+    @pytest.mark.parametrize(
+        "damaged",
+        [gzip.compress(b"x" * 100)[:-9], gzip.compress(b"x" * 100)[:12] + b"\xff" * 20],
+        ids=["cut off", "overwritten"],  # without names they would have the time, which each worker packs in
+    )
     def test_a_damaged_message_is_told(self, damaged: bytes) -> None:
         with pytest.raises(WireError, match="not what its grpc-encoding, gzip, says"):
             unpacked(damaged, Packing.GZIP, limit_bytes=1000)
