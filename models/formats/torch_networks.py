@@ -41,7 +41,10 @@ def network_of(card: Card, file: Path | None, device: str = "cpu") -> Any:
             # TorchScript is what the user has; a hint to developers about torch.export helps nothing on a host.
             warnings.simplefilter("ignore")
             if card.format == "torchscript":
-                return torch.jit.load(str(file), map_location="cpu").eval().requires_grad_(False)
+                network = torch.jit.load(str(file), map_location="cpu").eval()
+                for parameter in network.parameters():
+                    parameter.requires_grad_(False)
+                return network
             program = torch.export.load(str(file))
             if device != "cpu":
                 program = importlib.import_module("torch.export.passes").move_to_device_pass(program, device)
