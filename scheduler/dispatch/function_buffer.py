@@ -117,6 +117,8 @@ class FunctionBuffer:
     """Money for the start of an instance, should a batch meet one; 0 where none can."""
     tried_at_s: float = -math.inf
     """When a request was last sent only to find out whether the tier is still as slow as it seems."""
+    _start_price: float = 0.0
+    """What `start_price` is where one can."""
     _cold_seen_s: float = -math.inf
     _cold_seen_changes: int = 0
     _cold_factor: float = 1.0
@@ -308,13 +310,15 @@ class FunctionBuffer:
         """
         if self.warm is None:
             return
+        if self.warm.changes != self._cold_seen_changes or not self.starts_s:
+            self.cold_start_s, self.starts_s = self.warm.start_s(0.5), self.warm.start_quantiles_s(START_PERCENTILES)
+            self._start_price = self.tier.price.cost(self.warm.init_s(0.5))
         self._cold_seen_s, self._cold_seen_changes = now_s, self.warm.changes
         forecast = self.cold = self.warm.cold_probability(now_s)
-        self.cold_start_s, self.starts_s = self.warm.start_s(0.5), self.warm.start_quantiles_s(START_PERCENTILES)
         if self.cold > COLD_COUNTS and now_s > overdue_s:
             # The batch that was sent first should be back if it had met a warm instance.
             self.cold = max(self.cold, SURELY_COLD)
-        self.start_price = self.tier.price.cost(self.warm.init_s(0.5)) if self.may_start else 0.0
+        self.start_price = self._start_price if self.may_start else 0.0
         self._cold_factor = self.cold / forecast if forecast > 0.0 else 1.0
 
     @property

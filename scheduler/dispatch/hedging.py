@@ -46,6 +46,8 @@ class Hedging:
     def watch(self) -> None:
         """Takes up batches sent since the last call, and forgets those that are back."""
         in_flight = self.outbox.in_flight
+        if not in_flight and not self.look_at_s:
+            return
         if len(self.look_at_s) == len(in_flight) and self.outbox.next_batch_id - 1 in self.look_at_s:
             return
         self.look_at_s = {

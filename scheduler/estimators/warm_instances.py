@@ -156,6 +156,7 @@ class WarmInstances:
 
     def keep_starts(self, count: int) -> None:
         """Forgets the seconds of all cold starts but the last `count`: those before belong to another regime."""
+        self.changes += 1
         self._starts.keep_newest(count)
         self._inits.keep_newest(count)
         self._quantiles_s = ()
