@@ -37,7 +37,7 @@ def data_from_json(name: str, datatype: str, shape: tuple[int, ...], data: objec
     return Tensor(name, datatype, shape, raw, from_json=True)
 
 
-def data_to_json(tensor: Tensor) -> npt.NDArray[Any] | list[str]:
+def data_to_json(tensor: Tensor) -> npt.NDArray[Any] | list[str] | list[float]:
     """Returns the flat list of a tensor's data; an array where orjson can write it.
 
     Raises:
@@ -52,6 +52,11 @@ def data_to_json(tensor: Tensor) -> npt.NDArray[Any] | list[str]:
     array = np.frombuffer(tensor.raw, DATATYPES[tensor.datatype])
     if array.dtype.kind == "f" and not np.isfinite(array).all():
         raise WireError(f"tensor {shown(tensor.name)} holds NaN or infinity, {remedy}")
+    if tensor.datatype == "FP64":
+        # orjson 3.13.0 writes beyond its buffer where the doubles of an array have texts of 24 characters, such as
+        # -1.2345678901234567e-300; those of a list it writes well, and those that were FP32 are shorter.
+        doubles: list[float] = array.tolist()
+        return doubles
     # As doubles, which every JSON reader keeps exactly. The shortest text for an FP32 is shorter, but a reader that
     # converts it to a double first reads one value (0x15ae43fd) as its neighbour.
     return array.astype(np.float64) if array.dtype.kind == "f" else array

@@ -5,6 +5,8 @@ from __future__ import annotations
 import base64
 import json
 import struct
+import subprocess
+import sys
 from dataclasses import replace
 from typing import Any
 
@@ -88,6 +90,21 @@ def test_an_fp32_whose_shortest_text_rounds_twice_survives_json() -> None:
     tensor = Tensor("x", "FP32", (2,), struct.pack("<2I", 0x15AE43FD, 0x95AE43FD))
     encoded = encode_response(InferResponse("m", (tensor,)))
     assert parse_response(encoded.body, None).outputs[0].raw == tensor.raw
+
+
+def test_doubles_with_the_longest_texts_are_written_in_json_without_harm_to_the_process() -> None:
+    values = np.full(4000, -1.2345678901234567e-300)
+    script = (
+        "import numpy as np; from scheduler.wire import *\n"
+        "y = Tensor.from_numpy('y', np.full(4000, -1.2345678901234567e-300))\n"
+        "for _ in range(300): body = encode_response(InferResponse('m', (y,))).body\n"
+        "print(parse_response(body, None).outputs[0].raw == y.raw)"
+    )
+    # In a process of its own, which the fault of orjson 3.13.0 would end.
+    run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert (run.returncode, run.stdout) == (0, "True\n"), run.stderr
+    body = encode_response(InferResponse("m", (Tensor.from_numpy("y", values),))).body
+    assert parse_response(body, None).outputs[0].to_numpy().tolist() == values.tolist()
 
 
 def test_the_binary_data_of_a_parsed_request_is_not_copied() -> None:
