@@ -38,6 +38,7 @@ class TensorSpec:
         picture: whether each element is an encoded picture.
         ragged: whether items have unlike numbers of rows: the first axis has the rows of all items, one after the
             other, `shape` is that of one row, and the output NAME_rows counts the rows of each item.
+        finite: of an output of floats: whether NaN and infinity are faults of the place that gives them.
     """
 
     name: str
@@ -45,6 +46,7 @@ class TensorSpec:
     shape: tuple[int, ...] = ()
     picture: bool = False
     ragged: bool = False
+    finite: bool = True
 
     @property
     def rows_name(self) -> str:

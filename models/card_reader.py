@@ -42,7 +42,7 @@ _ROOT_KEYS = (
     "precision",
     "tolerance",
 )
-_TENSOR_KEYS = ("name", "datatype", "shape", "picture", "ragged")
+_TENSOR_KEYS = ("name", "datatype", "shape", "picture", "ragged", "finite")
 
 
 def read_card(folder: Path) -> Card:
@@ -281,10 +281,13 @@ class _Reader:
             raise self.error((*at, "picture"), f"{name!r} cannot be a picture: only inputs of datatype BYTES can")
         if ragged and key == "inputs":
             raise self.error((*at, "ragged"), f"{name!r} cannot be ragged: only outputs can")
-        return TensorSpec(name, datatype, self._shape(entry, name, at), picture, ragged)
+        finite = self._flag(entry, "finite", (*at, "finite"), absent=True)
+        if not finite and (key == "inputs" or not datatype.startswith("FP")):
+            raise self.error((*at, "finite"), f"{name!r} needs no `finite`: only outputs of floats do; remove it")
+        return TensorSpec(name, datatype, self._shape(entry, name, at), picture, ragged, finite)
 
-    def _flag(self, entry: Mapping[str, Any], key: str, at: toml_lines.KeyPath) -> bool:
-        value = entry.get(key, False)
+    def _flag(self, entry: Mapping[str, Any], key: str, at: toml_lines.KeyPath, *, absent: bool = False) -> bool:
+        value = entry.get(key, absent)
         if type(value) is not bool:
             raise self.error(at, f"`{key}` must be true or false, not {value!r}")
         return value

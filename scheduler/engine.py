@@ -107,7 +107,7 @@ class Engine:
             Refusals(edge, self._function),
         )
         self._endings = Endings(self._queues, self._table, self._dispatcher.refusals)
-        self._failures = Failures(self._queues, edge, self._function, self._table, self._dispatcher)
+        self._failures = Failures(self._queues, edge, self._function, self._table, self._dispatcher, self._endings)
         self._spending.configure(settings)
         self._let_in.configure(settings.tenants)
         self._control = Control(settings) if control is None else control
@@ -276,7 +276,7 @@ class Engine:
         self._came_back(sent.batch, message.report, None, cost=cost, now_s=now_s)
         if not sent.batch.warming:
             self._lessons.append((sent.batch, message.report, now_s, self._outbox.open_since_s()))
-        self._endings.answer(sent, now_s)
+        self._failures.came_back(sent, message.unusable, now_s=now_s)
 
     def _came_back(
         self, batch: Batch, report: BatchReport, failure: FailureKind | None, *, cost: float, now_s: float

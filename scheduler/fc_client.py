@@ -12,6 +12,7 @@ from functools import cache
 from types import SimpleNamespace
 from typing import Any
 
+from scheduler.bounded_answers import AnswerTooLarge, answers_up_to, bounded
 from scheduler.domain.batches import Failure, FailureKind
 from scheduler.http_failures import failure_kind
 
@@ -113,7 +114,9 @@ class FunctionCaller:
         if self._client is None:
             self._client = make_client(self._account, connections=self._connections)
 
-    def invoke(self, *, function: str, qualifier: str, body: bytes, read_timeout_s: float) -> Invoked:
+    def invoke(
+        self, *, function: str, qualifier: str, body: bytes, read_timeout_s: float, limit_bytes: int | None = None
+    ) -> Invoked:
         """Invokes a function and waits for its answer.
 
         Args:
@@ -121,15 +124,17 @@ class FunctionCaller:
             qualifier: version or alias.
             body: the payload. The SDK would read a stream in pieces of 1 KiB, and retry it empty.
             read_timeout_s: longest wait for each piece of the answer; the whole answer has no limit.
+            limit_bytes: size of the largest answer that is read; None: any size is.
 
         Raises:
-            CallFailed: the function did not answer.
+            CallFailed: the function did not answer, or with more than that.
         """
         sdk = load_sdk()
         request = sdk.models.InvokeFunctionRequest(body=body, qualifier=qualifier)
         headers = sdk.models.InvokeFunctionHeaders(x_fc_invocation_type="Sync")
         call = self._client.invoke_function_with_options
-        response = called(call, function, request, headers, runtime(read_timeout_s))
+        with answers_up_to(limit_bytes):
+            response = called(call, function, request, headers, runtime(read_timeout_s))
         return Invoked(response.body.read(), response.headers.get("x-fc-error-type") or "")
 
     def check(self, *, function: str, qualifier: str) -> None:
@@ -159,6 +164,7 @@ def load_sdk() -> SimpleNamespace:
     logger = logging.getLogger("darabonba-core")
     logger.handlers.clear()
     logger.setLevel(logging.ERROR)
+    DaraCore.get_adapter = staticmethod(bounded(DaraCore.get_adapter))
     # Forked children would share the sockets and read each other's answers.
     os.register_at_fork(after_in_child=DaraCore._sessions.clear)
     return SimpleNamespace(
@@ -252,6 +258,8 @@ def _broken(error: Any) -> CallFailed:
 
     inner = error.inner_exception
     cause = inner.__context__ or inner
+    if isinstance(cause, AnswerTooLarge):
+        return _failed(FailureKind.BROKEN, str(cause))
     if isinstance(cause, rx.ConnectTimeout) or "NewConnectionError" in str(cause):
         return _failed(FailureKind.UNREACHABLE, "cannot be reached")
     if isinstance(cause, rx.ReadTimeout):

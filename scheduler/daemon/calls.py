@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from scheduler.daemon.model_outputs import ModelOutputs
 from scheduler.daemon.trace_context import TraceContext
 from scheduler.domain.errors import EdgeburstError, Refusal, RefusalKind
 from scheduler.domain.plans import EngineSettings, ModelSettings, ServiceClass
@@ -33,8 +34,8 @@ class InferenceCall:
     """Whether the record of its function batch shall hold the end of the container's log."""
     trace: TraceContext | None = None
     """The trace that the client's headers name; None: none."""
-    ragged: frozenset[str] = frozenset()
-    """Names of the model's ragged outputs."""
+    outputs: ModelOutputs = ModelOutputs()
+    """What the model's card says of its outputs."""
 
     @property
     def item_shapes(self) -> tuple[tuple[int, ...], ...]:

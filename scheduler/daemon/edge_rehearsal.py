@@ -13,6 +13,7 @@ from models.profile import LatencyFit, Profile, ProfileRow, fit_latency
 from models.rehearsal import rehearsal_inputs
 from scheduler import wire
 from scheduler.daemon.backends.batch_send import BatchSend, Clock, InferenceBackend, SendFailed
+from scheduler.daemon.model_outputs import ModelOutputs
 from scheduler.domain.batches import Batch, FailureKind
 from scheduler.domain.errors import EdgeburstError
 from scheduler.domain.requests import Place
@@ -141,8 +142,9 @@ class _Rehearsal:
             self._inputs[items] = tuple(Tensor.from_numpy(name, array) for name, array in made.items())
         request = InferRequest("0", self._inputs[items], binary_by_default=True)
         now_s = self._clock()
-        ragged = frozenset(spec.name for spec in self._card.outputs if spec.ragged)
-        send = BatchSend(_batch(self._card.name, items, now_s), None, now_s, ragged=ragged)
+        send = BatchSend(
+            _batch(self._card.name, items, now_s), None, now_s, outputs=ModelOutputs(self._card.all_outputs())
+        )
         reply = await asyncio.wait_for(self._backend.send(send, request), CALL_LIMIT_S)
         refused = next(filter(None, wire.item_errors(reply.outputs)), "")
         if refused:

@@ -7,9 +7,11 @@ from dataclasses import dataclass
 
 from scheduler import wire
 from scheduler.daemon.backends.batch_send import BatchSend, Clock, InferenceBackend, Reply, SendFailed
-from scheduler.daemon.bodies import PendingCall, joined_inputs
+from scheduler.daemon.bodies import PendingCall, joined_inputs, whole_failure
 from scheduler.daemon.calls import Answer
+from scheduler.daemon.finite_answers import BY_BACKEND, BY_INPUT, sorted_by_fault
 from scheduler.daemon.logs import fields, log
+from scheduler.daemon.model_outputs import ModelOutputs
 from scheduler.daemon.records import BatchRecord, BatchRing, batch_bill, billed_s, items_by_tenant
 from scheduler.daemon.spans import BatchSpans, Tracer
 from scheduler.domain.batches import Batch, BatchReport, Failure, FailureKind
@@ -35,6 +37,12 @@ class AnsweredBatch:
     parts: Mapping[int, tuple[Tensor, ...]]
     """By request id: the request's rows of every output."""
     cost: float
+    refused: frozenset[int] = frozenset()
+    """By request id: those whose inputs are not finite, so that their outputs are not either."""
+
+    def failure(self, request_id: int) -> str:
+        """Returns why a request has no answer because of what it holds, in one sentence; empty if it has one."""
+        return BY_INPUT if request_id in self.refused else whole_failure(self.parts[request_id])
 
     def answer(self, member: PendingCall) -> Answer:
         """Returns the answer to one member of the batch."""
@@ -125,8 +133,8 @@ class BatchSender:
         """Starts to send a batch; its outcome is posted later, at its `give_up_at_s` at the latest."""
         wants_log = any(member.call.log_tail for member in members)
         spans = self._tracer.sent(batch, members, now_s)
-        ragged = members[0].call.ragged if members else frozenset[str]()
-        send = BatchSend(batch, tier, now_s, wants_log=wants_log, ragged=ragged, trace=spans.context)
+        outputs = members[0].call.outputs if members else ModelOutputs()
+        send = BatchSend(batch, tier, now_s, wants_log=wants_log, outputs=outputs, trace=spans.context)
         pending = _PendingBatch(send, members, spans)
         self._pending[batch.batch_id] = pending
         self._ring.sent(batch)
@@ -228,9 +236,13 @@ class BatchSender:
         batch = pending.batch
         try:
             counts = [member.call.items for member in pending.members]
-            parts = wire.part_outputs(reply.outputs, counts, pending.send.ragged)
+            parts = wire.part_outputs(reply.outputs, counts, pending.send.outputs.ragged)
         except WireError as error:
             raise SendFailed(Failure(FailureKind.BROKEN, str(error)), reply.report) from None
+        not_finite = sorted_by_fault(pending.members, reply.not_finite)
+        if not_finite.by_backend and len(not_finite.by_backend) + len(not_finite.by_input) == len(pending.members):
+            sentence = f"the answer of the {_place(batch)} cannot be used: {BY_BACKEND}"
+            raise SendFailed(Failure(FailureKind.BROKEN, sentence), reply.report)
         if pending.given_up is not None:
             self._record_late(pending, reply.report)
             return
@@ -244,9 +256,10 @@ class BatchSender:
             read_at_s=reply.read_at_s,
             parts=dict(zip(batch.request_ids, parts, strict=True)),
             cost=bill.total,
+            refused=not_finite.by_input,
         )
         self._record(pending, reply.report, bill)
-        self._post(BatchFinished(batch.batch_id, reply.report))
+        self._post(BatchFinished(batch.batch_id, reply.report, unusable=not_finite.by_backend))
 
     def _fail(self, pending: _PendingBatch, failure: Failure, report: BatchReport) -> None:
         if pending.given_up is not None:

@@ -153,7 +153,8 @@ class BatchRing:
 
     def add(self, record: BatchRecord) -> None:
         """Appends a record, which replaces an earlier one of the same batch; drops the oldest one of a full ring."""
-        self._disbelieved.update([(record.batch.tier, name) for name in record.report.disbelieved])
+        place = record.batch.tier or str(record.batch.place)
+        self._disbelieved.update([(place, name) for name in record.report.disbelieved])
         self._count(record)
         self._last_number += 1
         self._records.pop(record.batch.batch_id, None)

@@ -7,7 +7,7 @@ from itertools import count
 from typing import Protocol
 
 from scheduler.daemon.backends.batch_send import Clock, InferenceBackend
-from scheduler.daemon.bodies import BodyStore, PendingCall, whole_failure
+from scheduler.daemon.bodies import BodyStore, PendingCall
 from scheduler.daemon.calls import Answer, InferenceCall, Refused, request_of
 from scheduler.daemon.edge_limits import log_edge_limit
 from scheduler.daemon.engine_driver import EngineDriver
@@ -336,7 +336,7 @@ class Runner:
         pending = self._end_awaited(request_id)
         if pending is None:
             return
-        sentence = whole_failure(batch.parts[request_id])
+        sentence = batch.failure(request_id)
         if sentence:
             pending.future.set_exception(Refused(Refusal(RefusalKind.BAD_REQUEST, sentence), request_id))
             pending.ended(RefusalKind.BAD_REQUEST.value, self._clock(), message=sentence)

@@ -344,7 +344,7 @@ def _placements(status: Mapping[str, Any]) -> Metric:
 
 
 def _disbelieved(status: Mapping[str, Any]) -> Metric:
-    text = "Reports of functions with a field that contradicts what was measured; the prediction was used instead."
+    text = "Reports of functions and the edge with a field that contradicts what was measured."
     family = CounterMetricFamily("edgeburst_disbelieved_reports", text, labels=["tier", "field"])
     for row in status.get("disbelieved", ()):
         family.add_metric([row["tier"], row["field"]], row["reports"])

@@ -1,9 +1,10 @@
 """What becomes of the requests of a batch that failed."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from scheduler.dispatch.dispatcher import Dispatcher
 from scheduler.dispatch.edge_side import EdgeSide
+from scheduler.dispatch.endings import Endings
 from scheduler.dispatch.function_side import FunctionSide
 from scheduler.dispatch.lanes import Lanes
 from scheduler.dispatch.model_queues import ModelQueues
@@ -21,6 +22,10 @@ MOST_SENDS = 3
 second refusal the limit is below what is granted."""
 
 
+UNUSABLE = "its part of the answer holds NaN or infinity, which the model's card does not allow"
+"""Said where only some members of a batch have no answer."""
+
+
 @dataclass(slots=True)
 class Failures:
     """Each request of a failed batch is sent to the other side once, if that still helps, and otherwise refused."""
@@ -30,7 +35,20 @@ class Failures:
     function: FunctionSide
     table: RequestTable
     dispatcher: Dispatcher
+    endings: Endings
     most_sends: int = MOST_SENDS
+
+    def came_back(self, sent: InFlightBatch, unusable: frozenset[int], *, now_s: float) -> None:
+        """Answers the members of a batch that came back, but for those whose part of the answer cannot be used."""
+        if not unusable:
+            self.endings.answer(sent, now_s)
+            return
+        fine = tuple(queued for queued in sent.members if queued.request.request_id not in unusable)
+        left = replace(sent, members=tuple(queued for queued in sent.members if queued.request.request_id in unusable))
+        self.endings.answer(replace(sent, members=fine), now_s)
+        self.endings.failed(left)
+        if sent.batch.model in self.lanes:
+            self.give_back(left, Failure(FailureKind.BROKEN, UNUSABLE), now_s=now_s)
 
     def give_back(
         self, sent: InFlightBatch, failure: Failure, *, now_s: float, met_quota: bool = False, by_size: bool = False

@@ -30,6 +30,8 @@ class BatchFinished:
 
     batch_id: int
     report: BatchReport
+    unusable: frozenset[int] = frozenset()
+    """Members whose part of the answer cannot be used; the others have their answers."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,7 +26,7 @@ class Behaviour:
     """Behaviour of the stub with a batch."""
 
     mode: str = "ok"
-    """ok, hang, cut (close without an answer), die, short (a row less), other_model, wrong_id, garbage, status."""
+    """ok, hang, cut (close without an answer), die, short (a row less), nan, other_model, wrong_id, garbage, status."""
     alpha_s: float = 0.0
     beta_s: float = 0.0
     """Batches are served one after the other; each takes alpha_s + beta_s * items."""
@@ -36,6 +36,8 @@ class Behaviour:
     bad_item: str = ""
     """Items with this content (hexadecimal) are named in `item_error`."""
     not_ready: bool = False
+    says_s: float | str | None = None
+    """What it reports as `service_s`; None: the truth."""
 
 
 @dataclass
@@ -131,6 +133,8 @@ class StubEdge:
         rows = [expected_row(element) for element in elements]
         if behaviour.mode == "short":
             rows = [*rows, rows[0]]
+        if behaviour.mode == "nan":
+            rows = [row * np.float32("nan") for row in rows]
         errors = [b"told to" if element.hex() == behaviour.bad_item else b"" for element in elements]
         response = wire.InferResponse(
             model_name="another" if behaviour.mode == "other_model" else model,
@@ -139,7 +143,7 @@ class StubEdge:
                 wire.Tensor.from_elements("item_error", [*errors, b""] if behaviour.mode == "short" else errors),
             ),
             id="77777" if behaviour.mode == "wrong_id" else request.id,
-            parameters={"service_s": service_s},
+            parameters={"service_s": service_s if behaviour.says_s is None else behaviour.says_s},
         )
         encoded = wire.encode_response(response, binary_by_default=True)
         send(writer, 200, encoded.body, {wire.JSON_LENGTH_HEADER: str(encoded.json_length)})

@@ -3,18 +3,21 @@
 import asyncio
 import socket
 import time
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Iterator
 from dataclasses import replace
+from itertools import repeat
 from typing import Any
 
 import numpy as np
 import pytest
 from aiohttp import web
 
+from models.card import TensorSpec
 from scheduler.daemon.backends.batch_send import BatchSend, Reply, SendFailed
 from scheduler.daemon.backends.edge import EdgeBackend
+from scheduler.daemon.model_outputs import ModelOutputs
 from scheduler.daemon.trace_context import TraceContext
-from scheduler.domain.batches import Batch, FailureKind
+from scheduler.domain.batches import Batch, BatchReport, FailureKind
 from scheduler.domain.requests import Place
 from scheduler.wire import InferRequest, Tensor
 from scripts.support import stub_edge
@@ -251,3 +254,90 @@ def test_a_batch_that_meets_a_kept_connection_as_the_server_closes_it_is_sent_ag
     assert np.array_equal(
         reply.outputs[0].to_numpy(), np.stack([stub_edge.expected_row(b"c"), stub_edge.expected_row(b"d")])
     )
+
+
+OUTPUTS = ModelOutputs((TensorSpec("probabilities", "FP32", (10,)), TensorSpec("item_error", "BYTES")))
+
+
+async def against_bytes(head: bytes, pieces: Iterator[bytes], batch_send: BatchSend) -> tuple[SendFailed, int]:
+    """Returns the failure of a batch that is answered so, and how many bytes the server could write."""
+    written = 0
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal written
+        try:
+            await reader.readuntil(b"\r\n\r\n")
+            writer.write(b"HTTP/1.1 200 OK\r\n" + head)
+            for piece in pieces:
+                writer.write(piece)
+                await writer.drain()
+                written += len(piece)
+        except ConnectionError:
+            pass
+        finally:
+            writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    edge = await an_edge(server.sockets[0].getsockname()[1])
+    try:
+        await edge.send(batch_send, a_request([b"x"]))
+    except SendFailed as failed:
+        return failed, written
+    finally:
+        await edge.close()
+        server.close()
+    raise AssertionError("it was answered")
+
+
+@pytest.mark.parametrize("endless", [True, False])
+def test_no_more_is_read_of_an_answer_than_the_models_outputs_can_take(endless: bool) -> None:
+    if endless:
+        head, pieces = b"Transfer-Encoding: chunked\r\n\r\n", repeat(b"10000\r\n" + b"x" * 0x10000 + b"\r\n")
+    else:
+        head, pieces = b"Content-Length: 10000000\r\n\r\n", repeat(b"x" * 0x10000, 150)
+    batch_send = replace(a_send(1), outputs=OUTPUTS)
+    failed, written = run(against_bytes(head, pieces, batch_send))
+    assert failed.failure.kind is FailureKind.BROKEN
+    assert "it is over 1052992 bytes, more than the model's outputs can take" in failed.failure.message
+    # What is in the buffers of two sockets comes on top of what was read.
+    assert written < 30_000_000
+
+
+def test_an_answer_that_does_not_fit_the_card_is_a_broken_batch() -> None:
+    async def main() -> None:
+        _, server, port = await stub_edge.start(Behaviour())
+        edge = await an_edge(port)
+        five = ModelOutputs((TensorSpec("probabilities", "FP32", (5,)),))
+        try:
+            assert len((await edge.send(replace(a_send(1), outputs=OUTPUTS), a_request([b"x"]))).outputs) == 2
+            await edge.send(replace(a_send(1), outputs=five), a_request([b"x"]))
+        finally:
+            await edge.close()
+            server.close()
+
+    with pytest.raises(SendFailed, match=r"'probabilities' has the shape \[10\] for each item") as failed:
+        run(main())
+    assert failed.value.failure.kind is FailureKind.BROKEN
+
+
+@pytest.mark.parametrize("said", [-0.5, 999999, "NaN", "0.01"])
+def test_seconds_that_the_edge_says_of_itself_are_believed_only_within_what_was_measured(
+    said: object, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def main() -> list[BatchReport]:
+        stub, server, port = await stub_edge.start(Behaviour())
+        edge = await an_edge(port)
+        reports = []
+        try:
+            for says_s in (said, said, 0.0):
+                stub.behaviour = Behaviour(says_s=says_s)  # type: ignore[arg-type]
+                reports.append((await edge.send(a_send(1), a_request([b"x"]))).report)
+        finally:
+            await edge.close()
+            server.close()
+        return reports
+
+    first, second, honest = run(main())
+    assert (first.service_s, first.disbelieved) == (second.service_s, second.disbelieved) == (None, ("service_s",))
+    assert (honest.service_s, honest.disbelieved) == (0.0, ())
+    assert [record.getMessage() for record in caplog.records].count("report_not_believed") == 1

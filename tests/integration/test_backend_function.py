@@ -14,9 +14,11 @@ import pytest
 from support import stub_fc
 from support.stub_fc import Heard, Say, Script, StubFc
 
+from models.card import TensorSpec
 from scheduler import wire
 from scheduler.daemon.backends.batch_send import BatchSend, Reply, SendFailed
 from scheduler.daemon.backends.function import FunctionBackend, FunctionName
+from scheduler.daemon.model_outputs import ModelOutputs
 from scheduler.daemon.trace_context import TraceContext
 from scheduler.domain.batches import Batch, BatchReport, FailureKind
 from scheduler.domain.latency import FunctionTier, LatencyModel, Price
@@ -128,6 +130,29 @@ def answered(**changes: object) -> Callable[[Heard], Say]:
 def failed_function(error_type: str, message: str) -> Say:
     body = json.dumps({"errorMessage": message, "errorType": "X", "stackTrace": []}).encode()
     return Say(200, body, {"X-Fc-Error-Type": error_type})
+
+
+@pytest.mark.parametrize("promised", [0, 10_000_000])
+def test_no_more_is_read_of_an_answer_than_the_models_outputs_can_take(promised: int) -> None:
+    outputs = ModelOutputs((TensorSpec("probabilities", "FP32", (10,)),))
+
+    def large(heard: Heard) -> Say:
+        body = stub_fc.answer_frame(heard).body
+        # Either the body itself is too long, or it says that it will be; nothing waits for the rest.
+        return Say(200, body, truncate=promised) if promised else Say(200, body + bytes(2_000_000))
+
+    failed = failure_of(large, replace(a_send(), outputs=outputs))
+    assert failed.failure.kind is FailureKind.BROKEN
+    assert "sent an answer of more than 1049216 bytes" in failed.failure.message
+    assert run(against(stub_fc.answer_frame, replace(a_send(), outputs=outputs)))[1].outputs
+
+
+def test_an_answer_that_does_not_fit_the_card_is_a_broken_batch_that_is_paid_for() -> None:
+    five = ModelOutputs((TensorSpec("probabilities", "FP32", (5,)),))
+    failed = failure_of(stub_fc.answer_frame, replace(a_send(), outputs=five))
+    assert failed.failure.kind is FailureKind.BROKEN
+    assert "'probabilities' has the shape [10] for each item" in failed.failure.message
+    assert failed.report.billed_duration_s == 0.3
 
 
 @pytest.mark.parametrize(

@@ -17,10 +17,12 @@ import pytest
 from support.card_edge import CARD, CardEdge, card_folder, expected
 from support.daemon_process import Running, daemon_process, until
 
+from models.card import TensorSpec
 from models.card_reader import read_card
 from scheduler import wire
 from scheduler.daemon.backends.batch_send import BatchSend, SendFailed
 from scheduler.daemon.backends.edge import EdgeBackend
+from scheduler.daemon.model_outputs import ModelOutputs
 from scheduler.domain.batches import Batch, Failure, FailureKind
 from scheduler.domain.requests import Place
 from scheduler.wire import InferRequest, Tensor
@@ -140,7 +142,8 @@ async def failure_of(edge: CardEdge) -> Failure:
     await backend.open()
     now_s = time.monotonic()
     batch = Batch(1, Place.edge(), "ragged", (1, 2), 2, 0, now_s, now_s + 5, now_s + 5, now_s + 1, 1.0)
-    send = BatchSend(batch, None, now_s, ragged=frozenset({"rows"}))
+    outputs = TensorSpec("rows", "FP32", (2,), ragged=True), TensorSpec("rows_rows", "INT64")
+    send = BatchSend(batch, None, now_s, outputs=ModelOutputs(outputs))
     x = Tensor.from_numpy("x", np.ones((2, 3), np.float32))
     try:
         await backend.send(send, InferRequest("1", (x,), binary_by_default=True))

@@ -39,6 +39,12 @@ def test_a_card_of_tensors_is_read(tmp_path: Path) -> None:
     assert [spec.name for spec in card.all_outputs()] == ["score"]
 
 
+def test_outputs_of_floats_may_be_allowed_to_be_not_finite(tmp_path: Path) -> None:
+    allowed = TENSORS.replace("shape = [2] }", "shape = [2], finite = false }")
+    assert [spec.finite for spec in read_card(folder_with(tmp_path, TENSORS)).outputs] == [True]
+    assert [spec.finite for spec in read_card(folder_with(tmp_path, allowed)).outputs] == [False]
+
+
 def test_rows_and_item_errors_are_added_to_the_outputs(tmp_path: Path) -> None:
     card = read_card(
         folder_with(
@@ -76,6 +82,7 @@ def test_the_name_of_item_errors_is_the_same_on_the_wire() -> None:
         ('name = "y"', 'name = "x"', r"model\.toml:3: the name 'x' occurs twice in `inputs`"),
         ("shape = [2] }", "shape = [2], picture = true }", r"model\.toml:4: 'score' cannot be a picture"),
         ("shape = [] }", "shape = [], ragged = true }", r"model\.toml:3: 'y' cannot be ragged"),
+        ("shape = [] }", "shape = [], finite = false }", r"model\.toml:3: 'y' needs no `finite`"),
         ('name = "score"', 'name = "item_error"', r"model\.toml:4: the name 'item_error' is the server's own"),
         ("]\n", "]\nmax_batch = 0\n", r"model\.toml:.: `max_batch` must be a whole number from 1 to 4096, not 0"),
         ("]\n", ']\nlabels = ["a"]\n', r"model\.toml:.: there are 1 labels, but output 'score' has 2 values"),

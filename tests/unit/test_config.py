@@ -461,6 +461,10 @@ class TestMistakes:
                 "edgeburst.toml:5: input x of model digits is ragged: only outputs can be",
             ),
             (
+                EDGE_MODEL + f'inputs = [{{ name = "x", datatype = "FP32", finite = false }}]\noutputs = {BOXES}\n',
+                "edgeburst.toml:5: `finite` of x says nothing: only outputs of floats have it",
+            ),
+            (
                 EDGE_MODEL + f'inputs = [{{ name = "x", datatype = "FP32" }}]\noutputs = {BOXES_AND_ROWS}\n',
                 "edgeburst.toml:6: output boxes_rows is added for a ragged output by itself; remove it",
             ),

@@ -44,7 +44,7 @@ class FakeEdge:
     async def send(self, batch_send: BatchSend, request: InferRequest) -> Reply:
         items = batch_send.batch.items
         assert request.inputs[0].items == items
-        assert batch_send.ragged == {"rows"}
+        assert batch_send.outputs.ragged == {"rows"}
         if self.failure is not None or items > self.largest:
             raise SendFailed(
                 self.failure or Failure(FailureKind.REJECTED, "too many items", largest_batch=self.named),

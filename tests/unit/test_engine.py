@@ -20,6 +20,7 @@ from scheduler.domain.batches import BatchReport, Failure, FailureKind
 from scheduler.domain.errors import RefusalKind
 from scheduler.domain.messages import (
     BatchFailed,
+    BatchFinished,
     ComputePlan,
     DrainStarted,
     LimitsChanged,
@@ -466,6 +467,33 @@ def test_a_function_that_ran_only_to_refuse_its_content_is_paid_for() -> None:
     commands += engine.handle([BatchFailed(batch.batch_id, Failure(FailureKind.REJECTED, "no picture"), report)], 5.0)
     warming = sum(isinstance(c, SendBatch) and c.batch.warming for c in commands)
     assert engine.statistics().spent == pytest.approx(1.27e-5 * 0.1 + 9e-7 + warming * 9e-7)
+
+
+def test_members_whose_part_of_an_answer_cannot_be_used_go_to_the_other_side_and_the_others_are_answered() -> None:
+    engine = Engine(settings())
+    (batch,) = sent(engine.handle([RequestArrived(request(i, 0.0)) for i in (1, 2, 3)], 0.0), Backend.EDGE)
+    report = BatchReport(0.06, service_s=0.05)
+    commands = engine.handle([BatchFinished(batch.batch_id, report, unusable=frozenset({2}))], 0.06)
+    assert answered(commands) == [1, 3]
+    for _ in range(50):
+        if sent(commands, Backend.FUNCTION):
+            break
+        wakeup_s = engine.next_wakeup_s()
+        assert wakeup_s is not None
+        commands = engine.handle([], wakeup_s)
+    (again,) = sent(commands, Backend.FUNCTION)
+    assert again.request_ids == (2,)
+    assert engine.statistics().edge_up
+    assert answered(finish(engine, again, again.predicted_finish_s)) == [2]
+
+
+def test_where_no_other_side_is_such_a_member_is_refused_as_the_backends_failure() -> None:
+    engine = Engine(settings(function=False))
+    (batch,) = sent(engine.handle([RequestArrived(request(i, 0.0)) for i in (1, 2)], 0.0))
+    commands = engine.handle([BatchFinished(batch.batch_id, BatchReport(0.06), unusable=frozenset({1}))], 0.06)
+    assert answered(commands) == [2]
+    assert refused(commands)[1].refusal.kind is RefusalKind.BACKEND
+    assert "its part of the answer holds NaN or infinity" in refused(commands)[1].refusal.message
 
 
 def test_what_gathered_while_no_slot_was_free_leaves_in_batches_that_are_in_time() -> None:

@@ -46,7 +46,7 @@ def test_an_open_axis_takes_any_length_and_calls_know_their_shapes(tmp_path: Pat
     for length in (1, 7, 500):
         assert checked_inputs(detector, given(length)) == given(length)
     call = infer_call(detector, InferRequest("", given(7)), {}, received_at_s=0.0, max_timeout_s=1.0)
-    assert (call.item_shapes, call.ragged) == (((2, 7), ()), frozenset({"boxes"}))
+    assert (call.item_shapes, call.outputs.ragged) == (((2, 7), ()), frozenset({"boxes"}))
 
 
 def test_the_metadata_has_open_axes_and_the_counts_of_ragged_outputs(tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
-from scheduler import wire
+from scheduler.daemon.model_outputs import ModelOutputs
 from scheduler.daemon.trace_context import TraceContext
 from scheduler.domain.batches import Batch, BatchReport, Failure
 from scheduler.domain.latency import FunctionTier
@@ -27,8 +27,8 @@ class BatchSend:
     """Whether the function is asked for the end of its container's log."""
     trace: TraceContext | None = None
     """What the backend is told of the trace of the batch's requests; None: nothing."""
-    ragged: frozenset[str] = frozenset()
-    """Names of the model's ragged outputs."""
+    outputs: ModelOutputs = ModelOutputs()
+    """What the model's card says of its outputs."""
     log_tail: str = ""
     """That, from its answer."""
     written_at_s: float | None = None
@@ -37,13 +37,15 @@ class BatchSend:
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """A checked answer to a batch: every output has one row for each item, ragged ones as many as are counted."""
+    """An answer to a batch that fits the model's card: its outputs, datatypes and shapes; ragged ones are counted."""
 
     outputs: tuple[Tensor, ...]
     report: BatchReport
     read_at_s: float
     identity: str = ""
     """Hash of the card and files that answered; empty: not reported."""
+    not_finite: frozenset[int] = frozenset()
+    """Items with NaN or infinity where the card does not allow them."""
 
 
 class SendFailed(Exception):
@@ -87,13 +89,13 @@ class InferenceBackend(Protocol):
         ...
 
 
-def check_response(response: InferResponse, batch_send: BatchSend) -> None:
-    """Checks that an answer can belong to a batch.
+def checked_outputs(response: InferResponse, batch_send: BatchSend) -> tuple[Tensor, ...]:
+    """Returns the outputs of an answer that can belong to a batch.
 
     Raises:
-        WireError: it is from another model, or an output does not have the rows of the batch's items.
+        WireError: it is from another model, or does not fit the model's card.
     """
     batch = batch_send.batch
     if response.model_name != batch.model:
         raise WireError(f"the answer is from model {response.model_name!r}, but the batch was for {batch.model!r}")
-    wire.check_rows(response.outputs, batch.items, batch_send.ragged)
+    return batch_send.outputs.fitting(response.outputs, batch.items)

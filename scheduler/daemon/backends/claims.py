@@ -1,4 +1,4 @@
-"""What a function says of its own run, believed only as far as it agrees with what was measured here."""
+"""What a backend says of its own run, believed only as far as it agrees with what was measured here."""
 
 from __future__ import annotations
 
@@ -40,13 +40,14 @@ class Claims:
     disbelieved: tuple[str, ...] = ()
 
 
-def believed(header: Mapping[str, object], *, elapsed_s: float, predicted: Prediction) -> Claims:
+def believed(header: Mapping[str, object], *, elapsed_s: float, predicted: Prediction | None = None) -> Claims:
     """Returns what is believed of the header of a function's answer.
 
     Args:
         header: of the answer's frame, as the function sent it.
         elapsed_s: seconds from the send to the answer, measured here.
-        predicted: what takes the place of a value that is no number, negative, or larger than what was measured.
+        predicted: what takes the place of a value that is no number, negative, or larger than what was measured; None:
+            nothing does.
 
     >>> said = {"duration_s": 1e9, "service_s": 0.1, "cold_start": False}
     >>> claims = believed(said, elapsed_s=0.5, predicted=Prediction(0.2, 1.0))
@@ -57,7 +58,7 @@ def believed(header: Mapping[str, object], *, elapsed_s: float, predicted: Predi
     cold_start = cold_start if isinstance(cold_start, bool) else None
     disbelieved: list[str] = []
 
-    def value(name: str, at_most_s: float, instead_s: float) -> float | None:
+    def value(name: str, at_most_s: float, instead_s: float | None) -> float | None:
         said = header.get(name)
         if said is None:
             return None
@@ -65,13 +66,14 @@ def believed(header: Mapping[str, object], *, elapsed_s: float, predicted: Predi
         if seconds is not None and seconds <= at_most_s + _ROUNDING_S:
             return min(seconds, at_most_s)
         disbelieved.append(name)
-        return min(max(0.0, instead_s), at_most_s)
+        return None if instead_s is None else min(max(0.0, instead_s), at_most_s)
 
-    duration_s = value("duration_s", elapsed_s, predicted.service_s)
+    expected_s, start_s = (None, None) if predicted is None else (predicted.service_s, predicted.init_s)
+    duration_s = value("duration_s", elapsed_s, expected_s)
     ran_s = elapsed_s if duration_s is None else duration_s
     # A duration that is not believed says nothing against the service.
-    service_s = value("service_s", elapsed_s if disbelieved else ran_s, predicted.service_s)
-    init_s = value("init_s", elapsed_s - ran_s if cold_start else INITIALIZER_TIMEOUT_S, predicted.init_s)
+    service_s = value("service_s", elapsed_s if disbelieved else ran_s, expected_s)
+    init_s = value("init_s", elapsed_s - ran_s if cold_start else INITIALIZER_TIMEOUT_S, start_s)
     return Claims(duration_s, service_s, init_s, cold_start, tuple(disbelieved))
 
 

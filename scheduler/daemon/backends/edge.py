@@ -15,12 +15,15 @@ from aiohttp.http import StreamWriter
 from yarl import URL
 
 from scheduler import wire
-from scheduler.daemon.backends.batch_send import BatchSend, Clock, Reply, SendFailed, check_response
+from scheduler.daemon.backends.batch_send import BatchSend, Clock, Reply, SendFailed, checked_outputs
+from scheduler.daemon.backends.bounded_reading import TooLarge, read_within
+from scheduler.daemon.backends.claims import believed
 from scheduler.daemon.backends.edge_description import describe
-from scheduler.daemon.backends.edge_refusals import about_form, refused, seconds
+from scheduler.daemon.backends.edge_refusals import about_form, refused
 from scheduler.daemon.backends.edge_servers import EdgeServers, TensorForm
 from scheduler.daemon.backends.tcp_info import smoothed_rtt_s
 from scheduler.daemon.logs import log
+from scheduler.daemon.model_outputs import HEADER_BYTES
 from scheduler.domain.batches import BatchReport, Failure, FailureKind
 from scheduler.domain.messages import ProbeMeasured
 from scheduler.domain.requests import Backend
@@ -61,6 +64,8 @@ class EdgeBackend:
         self._fixed = None if tensors == "auto" else TensorForm(tensors)
         self._models = dict(models or {})
         self._servers = EdgeServers() if servers is None else servers
+        self._told_claims = False
+        """Whether it was logged that the server says of itself what cannot be true."""
         self._asked = False
         """Whether the server was asked what it is, since it was last away."""
         self._server = ""
@@ -124,9 +129,10 @@ class EdgeBackend:
         traced = batch_send.trace.headers() if batch_send.trace is not None else {}
         headers = {**encoded.headers, **traced}
         body = _StampedBody(encoded.body, batch_send, self._clock, self._used)
+        limit_bytes = batch_send.outputs.limit_bytes(batch.items)
         try:
             try:
-                response, answer, read_at_s = await self._posted(batch.model, body, headers)
+                response, answer, read_at_s = await self._posted(batch.model, body, headers, limit_bytes)
             except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError):
                 if not body.reused:
                     raise
@@ -134,7 +140,10 @@ class EdgeBackend:
                 # nothing, or else the edge computes the batch twice, which is free.
                 batch_send.written_at_s = None
                 body = _StampedBody(encoded.body, batch_send, self._clock, self._used)
-                response, answer, read_at_s = await self._posted(batch.model, body, headers)
+                response, answer, read_at_s = await self._posted(batch.model, body, headers, limit_bytes)
+        except TooLarge as error:
+            sentence = f"the edge server's answer to batch {batch.batch_id} cannot be used: {error}"
+            raise SendFailed(Failure(FailureKind.BROKEN, sentence), self._report(since_s, body)) from None
         except (aiohttp.ClientError, OSError, asyncio.TimeoutError) as error:
             self._lost()
             raise SendFailed(self._no_answer(batch_send, error), self._report(since_s, body)) from None
@@ -143,16 +152,29 @@ class EdgeBackend:
             retry_after = response.headers.get("Retry-After")
             raise SendFailed(refused(response.status, retry_after, answer, items=batch.items), report)
         parsed = self._parse(response, answer, batch_send, report)
-        service_s = seconds(parsed.parameters.get("service_s"))
-        return Reply(parsed.outputs, replace(report, service_s=service_s), read_at_s)
+        not_finite = batch_send.outputs.not_finite(parsed.outputs, batch.items)
+        report = self._with_claims(report, parsed.parameters)
+        return Reply(parsed.outputs, report, read_at_s, not_finite=not_finite)
+
+    def _with_claims(self, report: BatchReport, parameters: Mapping[str, object]) -> BatchReport:
+        """Returns the report with the seconds that the server says it worked, unless they exceed what was measured."""
+        claims = believed({"service_s": parameters.get("service_s")}, elapsed_s=report.elapsed_s)
+        if claims.disbelieved and not self._told_claims:
+            self._told_claims = True
+            message = (
+                f"the edge server at {self._url} reports service_s = {str(parameters['service_s'])[:40]} for a batch"
+                f" that took {report.elapsed_s:.3f} s; what was measured here is used instead; check the server"
+            )
+            log(logging.WARNING, "report_not_believed", field="service_s", message=message)
+        return replace(report, service_s=claims.service_s, disbelieved=claims.disbelieved)
 
     async def _posted(
-        self, model: str, body: "_StampedBody", headers: Mapping[str, str]
+        self, model: str, body: "_StampedBody", headers: Mapping[str, str], limit_bytes: int
     ) -> tuple[aiohttp.ClientResponse, bytes, float]:
         """Returns the response to a batch, its body, and when its last byte was read."""
         target = self._infer_url(model)
         async with self._pool().post(target, data=body, headers=headers, allow_redirects=False) as response:
-            answer = await response.read()
+            answer = await read_within(response, limit_bytes)
             return response, answer, self._clock()
 
     def _encoded(self, model: str, request: InferRequest, form: TensorForm) -> wire.Encoded:
@@ -167,7 +189,9 @@ class EdgeBackend:
         limit = aiohttp.ClientTimeout(total=PROBE_LIMIT_S)
         try:
             async with self._pool().get(f"{self._url}/v2/health/ready", timeout=limit) as response:
-                await response.read()
+                await read_within(response, HEADER_BYTES)
+        except TooLarge:
+            return self._down(f"the edge server at {self._url} answers with {HEADER_BYTES} bytes whether it is ready")
         except (aiohttp.ClientError, OSError, asyncio.TimeoutError) as error:
             return self._down(f"the edge server at {self._url} cannot be reached: {_cause(error)}")
         if response.status != 200:
@@ -188,7 +212,7 @@ class EdgeBackend:
         limit = aiohttp.ClientTimeout(total=PROBE_LIMIT_S)
         try:
             async with self._pool().get(self._infer_url(model).parent, timeout=limit) as response:
-                metadata = orjson.loads(await response.read()) if response.status == 200 else None
+                metadata = orjson.loads(await read_within(response, HEADER_BYTES)) if response.status == 200 else None
         except (aiohttp.ClientError, OSError, asyncio.TimeoutError, ValueError):
             return None
         parameters = metadata.get("parameters") if isinstance(metadata, dict) else None
@@ -230,13 +254,13 @@ class EdgeBackend:
     ) -> InferResponse:
         try:
             parsed = wire.parse_response(answer, wire.json_length_of(response.headers))
-            check_response(parsed, batch_send)
+            outputs = checked_outputs(parsed, batch_send)
             if parsed.id not in ("", str(batch_send.batch.batch_id)):
                 raise WireError(f"the answer is to batch {parsed.id!r}")
         except WireError as error:
             sentence = f"the edge server's answer to batch {batch_send.batch.batch_id} cannot be used: {error}"
             raise SendFailed(Failure(FailureKind.BROKEN, sentence), report) from None
-        return parsed
+        return replace(parsed, outputs=outputs)
 
     def _report(self, since_s: float, body: "_StampedBody", *, read_at_s: float | None = None) -> BatchReport:
         ended_at_s = self._clock() if read_at_s is None else read_at_s

@@ -13,7 +13,9 @@ import aiohttp
 import orjson
 from yarl import URL
 
+from scheduler.daemon.backends.bounded_reading import read_within
 from scheduler.daemon.backends.edge_servers import Description
+from scheduler.daemon.model_outputs import HEADER_BYTES
 
 LIMIT_S = 1.0
 """Longest that all questions together may take."""
@@ -85,7 +87,7 @@ def _count(value: object) -> int | None:
 async def _json(session: aiohttp.ClientSession, url: str) -> dict[str, Any]:
     """Returns the JSON object at a URL; an empty one where there is none."""
     async with session.get(URL(url, encoded=True), allow_redirects=False) as response:
-        body = await response.read() if response.status == 200 else b""
+        body = await read_within(response, HEADER_BYTES) if response.status == 200 else b""
     try:
         found = orjson.loads(body)
     except orjson.JSONDecodeError:

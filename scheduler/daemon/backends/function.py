@@ -8,7 +8,7 @@ from functools import partial
 from typing import NamedTuple
 
 from scheduler import wire
-from scheduler.daemon.backends.batch_send import BatchSend, Clock, Reply, SendFailed, check_response
+from scheduler.daemon.backends.batch_send import BatchSend, Clock, Reply, SendFailed, checked_outputs
 from scheduler.daemon.backends.claims import Prediction, believed
 from scheduler.daemon.backends.uplink_probe import probe_uplink
 from scheduler.daemon.logs import log
@@ -143,6 +143,7 @@ class FunctionBackend:
                 qualifier=tier.qualifier,
                 body=frame,
                 read_timeout_s=left_s + LATE_READ_S,
+                limit_bytes=batch_send.outputs.limit_bytes(batch.items),
             )
         except CallFailed as failed:
             if failed.failure.kind is FailureKind.FORBIDDEN:
@@ -165,16 +166,18 @@ class FunctionBackend:
         if (reported := _failure_in(header, invoked.error_type, batch_id)) is not None:
             raise SendFailed(reported, report)
         outputs = () if batch_send.batch.warming else self._outputs(batch_send, payload, report)
-        return Reply(outputs, report, read_at_s, identity=str(header.get("identity") or ""))
+        not_finite = batch_send.outputs.not_finite(outputs, batch_send.batch.items) if outputs else frozenset()
+        identity = str(header.get("identity") or "")
+        return Reply(outputs, report, read_at_s, identity=identity, not_finite=not_finite)
 
     def _outputs(self, batch_send: BatchSend, payload: Encoded, report: BatchReport) -> tuple[wire.Tensor, ...]:
         try:
             response = wire.parse_response(payload.body, payload.json_length)
-            check_response(response, batch_send)
+            outputs = checked_outputs(response, batch_send)
         except WireError as error:
             sentence = f"the function's answer to batch {batch_send.batch.batch_id} cannot be used: {error}"
             raise SendFailed(Failure(FailureKind.BROKEN, sentence), report) from None
-        return response.outputs
+        return outputs
 
     def _report(
         self,

@@ -389,5 +389,10 @@ def _undescribed(model: ModelSection, at: toml_lines.KeyPath) -> Iterator[tuple[
         for number, tensor in enumerate(tensors):
             if kind == "inputs" and tensor.ragged:
                 yield (*at, kind, number), f"input {tensor.name} of model {model.name} is ragged: only outputs can be"
+            if not tensor.finite and (kind == "inputs" or not tensor.datatype.startswith("FP")):
+                yield (
+                    (*at, kind, number),
+                    f"`finite` of {tensor.name} says nothing: only outputs of floats have it",
+                )
             if tensor.name in rows:
                 yield (*at, kind, number), f"output {tensor.name} is added for a ragged output by itself; remove it"

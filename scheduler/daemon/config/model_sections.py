@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, Field
 
 from scheduler.daemon.config.section import Label, Section
+from scheduler.daemon.model_outputs import OPEN_BYTES
 from scheduler.domain.plans import ServiceClass
 
 Late = Literal["refuse", "serve"]
@@ -78,6 +79,10 @@ class TensorSection(Section):
         default=False,
         description="Of an output: items have unlike numbers of rows, which the output NAME_rows counts.",
     )
+    finite: bool = Field(
+        default=True,
+        description="Of an output of floats: whether NaN and infinity are faults of the backend that gives them.",
+    )
 
 
 class ModelSection(Section):
@@ -96,6 +101,12 @@ class ModelSection(Section):
         ge=1,
         le=1024,
         description="Maximum of items in one request and in one batch; absent with `card`: its max_batch.",
+    )
+    max_answer_bytes: int = Field(
+        default=OPEN_BYTES,
+        ge=1,
+        le=2**30,
+        description="Largest answer for each item where outputs have no fixed size: ragged, BYTES, or an axis of -1.",
     )
     edge_profile: str = Field(
         default="",

@@ -83,7 +83,7 @@ def classify_call(card: ModelCard, picture: bytes, asked: Question, *, received_
         tenant=asked.tenant,
         client_id=asked.request_id,
         timeout_s=asked.timeout_s,
-        ragged=card.ragged(),
+        outputs=card.answer,
     )
 
 

@@ -65,7 +65,7 @@ def infer_call(
         client_id=request.id,
         timeout_s=timeout_s(parameters.get("timeout"), max_timeout_s=max_timeout_s),
         log_tail=log_tail(parameters.get("log_tail", False)),
-        ragged=card.ragged(),
+        outputs=card.answer,
     )
 
 

@@ -11,6 +11,7 @@ from models.card import Card, TensorSpec
 from models.card_check import input_problem
 from scheduler.daemon.config.config import Config
 from scheduler.daemon.config.model_sections import ModelSection, TensorSection
+from scheduler.daemon.model_outputs import ModelOutputs
 from scheduler.domain.plans import ModelSettings, ServiceClass
 from scheduler.wire import Tensor, WireError, base64_elements
 
@@ -31,6 +32,8 @@ class ModelCard:
     default_priority: int
     classes: Mapping[str, ServiceClass]
     default_class: str
+    answer: ModelOutputs = ModelOutputs()
+    """The outputs as the answers of backends are checked against them."""
 
     def metadata(self) -> dict[str, Any]:
         """Returns the metadata in the form of the Open Inference Protocol."""
@@ -77,16 +80,18 @@ def checked_inputs(card: ModelCard, tensors: Sequence[Tensor]) -> tuple[Tensor, 
 
 def _card(section: ModelSection, settings: ModelSettings, card: Card | None) -> ModelCard:
     classes = {service_class.name: service_class for service_class in settings.classes}
+    outputs = _outputs(section) if card is None else card.all_outputs()
     return ModelCard(
         name=section.name,
         inputs=_specs(section.inputs) if card is None else card.inputs,
-        outputs=_outputs(section) if card is None else card.all_outputs(),
+        outputs=outputs,
         labels=section.labels if card is None else card.labels,
         max_items=section.max_items,
         priority_levels=section.priority_levels,
         default_priority=section.default_priority,
         classes=MappingProxyType(classes),
         default_class="default" if "default" in classes else settings.classes[0].name,
+        answer=ModelOutputs(outputs, section.max_answer_bytes),
     )
 
 
