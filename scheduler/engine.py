@@ -362,11 +362,10 @@ class Engine:
         self._revision = revision
         if moved:
             self._uplink.update(beliefs.uplink(now_s))
-        for queues in self._queues.all:
+        for queues in self._queues.priced:
             if moved:
-                name = queues.model.name
-                edge_times = beliefs.edge_times(name, queues.lateness.prices.edge_percentile, now_s)
-                tables = [beliefs.function_times(name, buffer.plan, now_s) for buffer in queues.buffers]
+                edge_times = beliefs.edge_times(queues.model.name, queues.lateness.prices.edge_percentile, now_s)
+                tables = [beliefs.function_times(queues.model.name, buffer.plan, now_s) for buffer in queues.buffers]
                 queues.learn(edge_times, tables)
             for buffer in queues.buffers:
                 self._function.refresh_cold_risk(buffer, now_s=now_s)
@@ -374,6 +373,8 @@ class Engine:
                 self._dispatcher.price(queues)
                 # The prices say at which percentile the edge's tables are to be safe.
                 self._revision = None
+        if self._queues.several:
+            self._queues.follow_first()
 
     def _ask(self, now_s: float) -> None:
         wanted = self._control.plan_due(now_s)

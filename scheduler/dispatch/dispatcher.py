@@ -68,7 +68,7 @@ class Dispatcher:
             now_s: the present.
             cause: why now, for the record.
         """
-        request, lanes = queued.request, self.lanes
+        request, lanes, self.edge.ahead = queued.request, self.lanes, None
         queues = lanes.of(request) if request.shape_id else lanes.first[request.model]
         price = queues.late_cost(queued.request)
         choice = self.offers.compare(queues, queued, now_s=now_s, lateness_price=price)
@@ -144,8 +144,11 @@ class Dispatcher:
     def dispatch(self, now_s: float) -> None:
         """Sends whatever should leave now. Called after every change."""
         self.hedging.watch()
+        if self.lanes.several:
+            self.edge.sum_up()
         for queues in self.lanes.all:
             self._review(queues, now_s=now_s)
+        self.edge.ahead = None
         if self.edge.occupancy.idle and self.edge.circuit.usable(now_s):
             self._send_edge(now_s)
         for queued, place in self.hedging.to_functions(now_s):
@@ -418,6 +421,7 @@ class Dispatcher:
                 return
             hopeless = start_s + times.median_s[min(oldest.request.items, times.max_batch)] > deadline_s
             if self._leaves_for_function(queues, oldest, now_s=now_s):
+                self.edge.ahead = None
                 queues.next_batch.remove(oldest)
                 self.function.join(queues, oldest, now_s=now_s)
             elif hopeless:

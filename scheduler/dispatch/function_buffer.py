@@ -192,9 +192,13 @@ class FunctionBuffer:
         """Begins with what is known of the buffer of the model's first lane, for the same plan."""
         self.demand = first.demand
         if self.times is None:
-            self.times, self.prices = first.times, first.prices
-            self.cold, self.cold_start_s, self._cold_factor = first.cold, first.cold_start_s, first._cold_factor
-            self.starts_s, self.start_price = first.starts_s, first.start_price
+            self.times = first.times
+            self.follow(first)
+
+    def follow(self, first: "FunctionBuffer") -> None:
+        """Takes over prices, and what is known of cold starts, from the buffer of the model's first lane."""
+        self.prices, self.cold, self.cold_start_s = first.prices, first.cold, first.cold_start_s
+        self.starts_s, self.start_price, self._cold_factor = first.starts_s, first.start_price, first._cold_factor
 
     def learn(self, times: ServiceTimes | None) -> bool:
         """Takes over service tables; returns whether they are others than before."""

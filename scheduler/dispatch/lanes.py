@@ -21,8 +21,12 @@ from scheduler.domain.requests import Request
 MEMORY_ITEMS = 200.0
 """Items of a model after which the shares of its shapes are forgotten. Judgement: a few batches' worth."""
 KEPT = 16
-"""Lanes of a model beside its first that are kept although nothing waits in them. Judgement: a bound of the work of
-each call; a lane that is opened again knows all but its rate."""
+"""Lanes of a model beside its first that are kept although nothing waits in them, and lanes that have prices and tables
+of their own: those with at least so small a part of the items. The others have the first lane's. Judgement: a bound of
+the work of each call; a lane that is opened again knows all but its rate."""
+EVERY = 16
+"""Arrivals after which the rates of all lanes are noted where there are more than KEPT. Judgement: a bound of work; a
+lane's own arrivals are noted at once."""
 
 
 @dataclass(slots=True)
@@ -36,22 +40,28 @@ class ShapeMix:
     (0.75, 0.25, 0.0)
     """
 
-    weights: dict[int, float] = field(default_factory=lambda: {0: MEMORY_ITEMS})
-    """By shape: its items, the older the less; all items before the second shape came were of the first."""
+    weights: dict[int, float] = field(default_factory=lambda: {0: 1.0})
+    """By shape: its items, in a unit that grows, so that older ones count less and less. All items before the second
+    shape came were of the first."""
+    total: float = 1.0
 
     def arrived(self, shape_id: int, items: int) -> None:
         """Counts the items of an arrival."""
-        keeps = MEMORY_ITEMS / (MEMORY_ITEMS + items)
-        self.weights = {known: keeps * weight for known, weight in self.weights.items()}
-        self.weights[shape_id] = self.weights.get(shape_id, 0.0) + keeps * items
+        if self.total > 1e100:
+            self.weights = {known: weight / self.total for known, weight in self.weights.items()}
+            self.total = sum(self.weights.values())
+        weight = self.total * items / MEMORY_ITEMS
+        self.weights[shape_id] = self.weights.get(shape_id, 0.0) + weight
+        self.total += weight
 
     def share(self, shape_id: int) -> float:
         """Returns the share of a shape."""
-        return self.weights.get(shape_id, 0.0) / sum(self.weights.values())
+        return self.weights.get(shape_id, 0.0) / self.total
 
     def forget(self, shape_id: int) -> None:
         """Drops a shape; the others share what was its part."""
         self.weights.pop(shape_id, None)
+        self.total = sum(self.weights.values())
 
 
 @dataclass(slots=True, eq=False)
@@ -64,10 +74,14 @@ class Lanes:
     """Every lane of every model."""
     several: bool = False
     """Whether a model has more than one lane."""
+    priced: tuple[ModelQueues, ...] = ()
+    """The lanes that have prices and tables of their own."""
     _others: dict[str, dict[int, ModelQueues]] = field(default_factory=dict)
     """By model and shape, the lanes beside the first."""
     _mixes: dict[str, ShapeMix] = field(default_factory=dict)
     """Of the models that had requests of several shapes."""
+    _unnoted: int = 0
+    """Arrivals since the rates of all lanes were noted."""
 
     def __contains__(self, model: str) -> bool:
         """Whether a model is served."""
@@ -150,11 +164,25 @@ class Lanes:
             self.first[model].expect(rate_rps=rate_rps, item_bytes=item_bytes)
             return
         self._close_quiet(model)
-        self.of(request)
-        mix = self._mixes.setdefault(model, ShapeMix())
+        own, mix = self.of(request), self._mixes.setdefault(model, ShapeMix())
         mix.arrived(request.shape_id, request.items)
+        self._unnoted += 1
+        if len(self._others[model]) > KEPT and self._unnoted < EVERY:
+            own.expect(rate_rps=rate_rps * mix.share(request.shape_id), item_bytes=item_bytes)
+            return
+        self._unnoted = 0
         for shape_id, lane in ((0, self.first[model]), *self._others[model].items()):
             lane.expect(rate_rps=rate_rps * mix.share(shape_id), item_bytes=item_bytes)
+        self._list()
+
+    def follow_first(self) -> None:
+        """Gives the lanes of rare shapes the tables and prices of their models' first lanes."""
+        priced = set(map(id, self.priced))
+        for model, others in self._others.items():
+            first = self.first[model]
+            for lane in others.values():
+                if id(lane) not in priced:
+                    lane.follow(first)
 
     def _open(self, request: Request) -> ModelQueues:
         first = self.first[request.model]
@@ -177,5 +205,12 @@ class Lanes:
         self._list()
 
     def _list(self) -> None:
-        beside = [lane for lanes in self._others.values() for lane in lanes.values()]
+        beside: list[ModelQueues] = []
+        frequent: list[ModelQueues] = []
+        for model, others in self._others.items():
+            mix = self._mixes.get(model)
+            beside += others.values()
+            if mix is not None:
+                frequent += [lane for shape_id, lane in others.items() if mix.share(shape_id) * KEPT >= 1.0]
         self.all, self.several = (*self.first.values(), *beside), bool(beside)
+        self.priced = (*self.first.values(), *frequent)

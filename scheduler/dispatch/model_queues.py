@@ -163,6 +163,14 @@ class ModelQueues:
         if moved:
             self.limit(self.limits)
 
+    def follow(self, first: "ModelQueues") -> None:
+        """Takes over tables and prices of the model's first lane, as a lane of a rare shape does."""
+        self.learn(first.edge_times, [buffer.times for buffer in first.buffers])
+        self.lateness.reprice(first.lateness.prices)
+        self._priced = False
+        for buffer, theirs in zip(self.buffers, first.buffers, strict=True):
+            buffer.follow(theirs)
+
     def expect(self, *, rate_rps: float, item_bytes: float) -> None:
         """Notes how many items a second arrive just now, and of what size."""
         self.rate_rps, self.item_bytes = rate_rps, item_bytes

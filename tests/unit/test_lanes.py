@@ -1,5 +1,7 @@
 """Requests of unlike shapes share no batch; what is known of their model they share."""
 
+from random import Random
+
 import pytest
 from support.engine_kit import ORIN, TIER, answered, fail, finish, run_until_idle, sent, settings
 
@@ -90,6 +92,38 @@ def test_lanes_in_which_nothing_waits_are_closed() -> None:
         done = run_until_idle(engine, arrive(engine, at_s, number, first_id=number + 1), at_s, at_s + 0.09)
         assert answered(done) == [number + 1]
     assert len(engine._queues.all) <= KEPT + 2
+
+
+def test_what_is_more_urgent_is_summed_up_once_for_many_lanes_and_the_sum_is_the_same() -> None:
+    engine = Engine(settings(function=False, slo_s=50.0))
+    random = Random(1)
+    for number in range(60):
+        slo_s = random.uniform(20.0, 50.0)
+        arrive(engine, 0.001 * number, random.randrange(30), first_id=number + 1, slo_s=slo_s)
+    edge, lanes = engine._dispatcher.edge, engine._queues.all
+    assert len(lanes) > 8
+    asked = [
+        (lane, lane.next_batch.first.request.deadline_s + by_s)
+        for lane in lanes
+        for by_s in (-9.0, 0.0, 0.1, 99.0)
+        if lane.next_batch.items
+    ]
+    plain = [edge.start_s(lane, now_s=0.1, deadline_s=at_s) for lane, at_s in asked]
+    edge.sum_up()
+    assert edge.ahead is not None
+    assert [edge.start_s(lane, now_s=0.1, deadline_s=at_s) for lane, at_s in asked] == pytest.approx(plain)
+
+
+def test_only_frequent_shapes_have_prices_of_their_own() -> None:
+    engine = Engine(settings(slo_s=4.0))
+    for number in range(600):
+        shape_id = number % 3 if number % 2 else number % 100
+        arrive(engine, 0.01 * number, shape_id, first_id=number + 1, slo_s=4.0)
+    lanes = engine._queues
+    assert {lanes.of(Request(1, "m", 0.0, 1.0, shape_id=i)) for i in (0, 1, 2)} == set(lanes.priced)
+    rare = next(lane for lane in lanes.all if lane not in lanes.priced)
+    assert rare.lateness.prices is lanes["m"].lateness.prices
+    assert rare.edge_times is lanes["m"].edge_times
 
 
 @pytest.mark.parametrize("shapes", [(0, 0, 0, 0), (5, 5, 5, 5)])
