@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import difflib
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from models.card import CARD_FILE, Card, TensorSpec
+from models.card import CARD_FILE, Card
 from models.card_reader import read_card
 from models.errors import ModelError
 
@@ -17,35 +16,6 @@ DEFAULT = "digits"
 
 class UnknownModel(ModelError):
     """Error: no model of that name is shipped."""
-
-
-@dataclass(frozen=True, slots=True)
-class ModelSpec:
-    """Inputs and outputs of a shipped model with one input of pictures.
-
-    Attributes:
-        name: the model's name in URLs and on the command line.
-        summary: one sentence for users.
-        labels: the name of each class, in the order of the probabilities.
-        outputs: the output tensors; the first holds the probabilities.
-        input_name: the name of the one input tensor.
-        input_datatype: BYTES; each element is one encoded picture.
-        input_shape: the shape of one item, without the batch axis; () is one element per item.
-    """
-
-    name: str
-    summary: str
-    labels: tuple[str, ...]
-    outputs: tuple[TensorSpec, ...]
-    input_name: str = "image"
-    input_datatype: str = "BYTES"
-    input_shape: tuple[int, ...] = ()
-
-
-def spec(name: str) -> ModelSpec:
-    """Returns inputs and outputs of a shipped model; errors are those of `shipped`."""
-    card = shipped(name)
-    return ModelSpec(card.name, card.summary, card.labels, card.outputs, card.inputs[0].name)
 
 
 @cache

@@ -31,7 +31,7 @@ def probe_request(model: ModelSection) -> InferRequest:
     if model.inputs:
         inputs = tuple(_one_item(tensor) for tensor in model.inputs)
     else:
-        inputs = (Tensor.from_elements(catalogue.spec(model.name).input_name, [_PICTURE]),)
+        inputs = (Tensor.from_elements(catalogue.shipped(model.name).inputs[0].name, [_PICTURE]),)
     return InferRequest("probe", inputs)
 
 

@@ -37,7 +37,7 @@ default_priority = 2
 slo_s = 20.0
 """
 PICTURE = bytes(range(256)) * 8
-LABELS = catalogue.spec("digits").labels
+LABELS = catalogue.shipped("digits").labels
 
 
 class Asking:

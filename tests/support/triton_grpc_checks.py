@@ -25,7 +25,7 @@ from models import catalogue
 from scripts.support.stub_edge import expected_row
 
 PICTURE = bytes(range(256)) * 80
-LABELS = catalogue.spec("digits").labels
+LABELS = catalogue.shipped("digits").labels
 AT_ONCE = 64
 
 Check = Callable[["Asking"], None]
