@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from models.catalogue import card_of
 from scheduler.measuring.errors import MeasuringError
-from scripts.edge_bench.servers import ROOT, Connection, cpu_s, latencies_s, options_for, running
+from scripts.edge_bench.servers import ROOT, Connection, called, cpu_s, options_for, running
 
 ASKED = {"digits": 0.90}
 """Share of the loop's throughput that is asked of the server, by model."""
@@ -89,16 +89,21 @@ def measured(model: str, options: Sequence[str], *, items: int, seconds: float, 
     card = card_of(model)
     given = options_for(card, model, options)
     loop_per_s, edge_per_s = [], []
+    loop_batches = edge_batches = 0
     with _loop(items, given) as loop, running(given) as server:
         connections = [Connection(server, card, items) for _ in range(_CONNECTIONS)]
         runtime = loop.readline()
-        latencies_s(connections, 0.5)
+        called(connections, 0.5)
         loop_cpu, edge_cpu = _Cpu(loop.process_id), _Cpu(server.process_id)
         for _ in range(alternations):
             with loop_cpu:
-                loop_per_s.append(float(loop.ask(seconds)))
+                batches, elapsed_s = loop.run(seconds)
+            loop_batches += batches
+            loop_per_s.append(batches * items / elapsed_s)
             with edge_cpu:
-                edge_per_s.append(len(latencies_s(connections, seconds)) * items / seconds)
+                calls = called(connections, seconds)
+            edge_batches += len(calls.latencies_s)
+            edge_per_s.append(calls.per_s * items)
         for connection in connections:
             connection.close()
     return Row(
@@ -107,8 +112,8 @@ def measured(model: str, options: Sequence[str], *, items: int, seconds: float, 
         loop_per_s=tuple(loop_per_s),
         edge_per_s=tuple(edge_per_s),
         asked=ASKED.get(card.name, ASKED_OF_OTHERS),
-        loop_cpu_s=loop_cpu.seconds / (sum(loop_per_s) * seconds / items),
-        edge_cpu_s=edge_cpu.seconds / (sum(edge_per_s) * seconds / items),
+        loop_cpu_s=loop_cpu.seconds / loop_batches,
+        edge_cpu_s=edge_cpu.seconds / edge_batches,
     )
 
 
@@ -139,11 +144,12 @@ class _LoopProcess:
             raise MeasuringError(f"the bare loop has ended with status {self._process.wait()}; its lines are above")
         return line
 
-    def ask(self, seconds: float) -> str:
+    def run(self, seconds: float) -> tuple[int, float]:
         assert self._process.stdin is not None
         self._process.stdin.write(f"{seconds}\n")
         self._process.stdin.flush()
-        return self.readline()
+        batches, elapsed_s = self.readline().split()
+        return int(batches), float(elapsed_s)
 
 
 @contextmanager

@@ -12,7 +12,7 @@ import numpy as np
 from models.card import Card
 from models.catalogue import card_of
 from scheduler.measuring.errors import MeasuringError
-from scripts.edge_bench.servers import Connection, latencies_s, options_for, running
+from scripts.edge_bench.servers import Calls, Connection, called, options_for, running
 
 COLUMNS = ("case", "batches /s", "p50 ms", "p99 ms", "neighbour /s")
 _NEIGHBOUR_CONNECTIONS = 3
@@ -25,21 +25,24 @@ class Case:
 
     Attributes:
         name: the case, in words.
-        latencies_s: seconds of each call.
-        seconds: for how long it was called.
+        calls: the calls, one after the other.
         neighbour_per_s: batches a second that the neighbour answered meanwhile.
     """
 
     name: str
-    latencies_s: Sequence[float]
-    seconds: float
+    calls: Calls
     neighbour_per_s: float
 
     def cells(self) -> tuple[str, ...]:
         """Returns the row of the table."""
-        p50_s, p99_s = np.quantile(self.latencies_s, [0.5, 0.99])
-        rate = len(self.latencies_s) / self.seconds
-        return (self.name, f"{rate:.1f}", f"{p50_s * 1e3:.1f}", f"{p99_s * 1e3:.1f}", f"{self.neighbour_per_s:.1f}")
+        p50_s, p99_s = np.quantile(self.calls.latencies_s, [0.5, 0.99])
+        return (
+            self.name,
+            f"{self.calls.per_s:.1f}",
+            f"{p50_s * 1e3:.1f}",
+            f"{p99_s * 1e3:.1f}",
+            f"{self.neighbour_per_s:.1f}",
+        )
 
 
 def shares_of(text: str) -> tuple[float, float] | None:
@@ -95,13 +98,13 @@ def cases(
             load = stack.enter_context(
                 _Closing([Connection(loaded, cards[1], neighbour_items) for _ in range(_NEIGHBOUR_CONNECTIONS)])
             )
-            latencies_s(calls, _WARM_UP_S)
-            yield Case(f"alone{words}", latencies_s(calls, seconds), seconds, 0.0)
+            called(calls, _WARM_UP_S)
+            yield Case(f"alone{words}", called(calls, seconds), 0.0)
             with _Load(load) as busy:
-                latencies_s(calls, _WARM_UP_S)
+                called(calls, _WARM_UP_S)
                 answered = busy.answered
-                found = latencies_s(calls, seconds)
-                yield Case(f"beside a loaded one{words}", found, seconds, (busy.answered - answered) / seconds)
+                found = called(calls, seconds)
+                yield Case(f"beside a loaded one{words}", found, (busy.answered - answered) / found.elapsed_s)
 
 
 class _Closing(list[Connection]):

@@ -1,7 +1,7 @@
 """A bare loop: decodes in threads while it predicts the batch before, by the same runtime, without a server.
 
 It is a process of its own, so that it has an interpreter to itself as the server has. Each line on standard input is a
-number of seconds, and is answered by the items a second that it has done in them.
+number of seconds, and is answered by the number of batches that it has done in them, and the seconds that they took.
 """
 
 from __future__ import annotations
@@ -40,8 +40,8 @@ class Loop:
         }
         self._pool = ThreadPoolExecutor(threads)
 
-    def items_per_s(self, seconds: float) -> float:
-        """Returns the items a second over so many seconds."""
+    def run(self, seconds: float) -> tuple[int, float]:
+        """Returns the number of batches, of which none begins after so many seconds, and the seconds that they took."""
         began_s = time.perf_counter()
         done = 0
         ahead = self._decoding()
@@ -49,12 +49,12 @@ class Loop:
             decoded, ahead = ahead, self._decoding()
             inputs = {name: np.stack([one.result() for one in parts]) for name, parts in decoded.items()}
             self._served.answer({**self._arrays, **inputs}, errors=[""] * self._items)
-            done += self._items
-        rate = done / (time.perf_counter() - began_s)
+            done += 1
+        elapsed_s = time.perf_counter() - began_s
         for parts in ahead.values():
             for part in parts:
                 part.result()
-        return rate
+        return done, elapsed_s
 
     def _decoding(self) -> dict[str, list[Future[Array]]]:
         return {
@@ -81,10 +81,10 @@ def main() -> None:
         measure_s=MEASURE_S,
     )
     loop = Loop(served, batch_of(choice.card, items), settings.decode_threads)
-    loop.items_per_s(0.5)
+    loop.run(0.5)
     print(f"{served.runtime.name} {served.runtime.device} {served.runtime.precision}", flush=True)
     for line in sys.stdin:
-        print(loop.items_per_s(float(line)), flush=True)
+        print(*loop.run(float(line)), flush=True)
 
 
 if __name__ == "__main__":

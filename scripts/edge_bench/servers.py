@@ -145,15 +145,29 @@ class Connection:
         return part
 
 
-def latencies_s(connections: Sequence[Connection], seconds: float) -> list[float]:
-    """Calls on all connections at the same time for so many seconds; returns the latencies of all calls.
+@dataclass(frozen=True, slots=True)
+class Calls:
+    """Latencies of calls, and the time from the first one's start to the last one's end, all in seconds."""
+
+    latencies_s: Sequence[float]
+    elapsed_s: float
+
+    @property
+    def per_s(self) -> float:
+        """Calls a second."""
+        return len(self.latencies_s) / self.elapsed_s
+
+
+def called(connections: Sequence[Connection], seconds: float) -> Calls:
+    """Calls on all connections at the same time, until so many seconds are over.
 
     Raises:
         MeasuringError: a batch was refused.
     """
     found: list[float] = []
     failed: list[MeasuringError] = []
-    end_s = time.perf_counter() + seconds
+    began_s = time.perf_counter()
+    end_s = began_s + seconds
 
     def call(connection: Connection) -> None:
         try:
@@ -169,4 +183,4 @@ def latencies_s(connections: Sequence[Connection], seconds: float) -> list[float
         thread.join()
     if failed:
         raise failed[0]
-    return found
+    return Calls(found, time.perf_counter() - began_s)
