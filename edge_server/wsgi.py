@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import socket
 import threading
@@ -12,12 +11,10 @@ from typing import cast
 
 from flask import Flask
 from waitress.channel import HTTPChannel
-from waitress.parser import HTTPRequestParser
 from waitress.server import BaseWSGIServer, create_server
-from waitress.task import ErrorTask
-from waitress.utilities import Error
 
 from edge_server.errors import StartupError
+from scheduler.strict_wsgi import StrictChannel
 
 # At most three requests wait for the device or are served by it; all other requests end at once.
 _THREADS = 8
@@ -52,27 +49,6 @@ def listen(host: str, port: int) -> socket.socket:
         ) from error
 
 
-class JsonErrorTask(ErrorTask):
-    """Answer to a request that waitress itself refuses (malformed HTTP, far too large body), as JSON."""
-
-    def execute(self) -> None:
-        """Writes the answer and close the connection."""
-        # The type of the request is wrong in the stubs; an error task is created only for a request with an error.
-        error = cast(Error, cast(HTTPRequestParser, self.request).error)
-        body = json.dumps({"error": f"{error.reason}: {error.body}"}).encode()
-        self.status = f"{error.code} {error.reason}"
-        self.response_headers = [("Content-Type", "application/json")]
-        self.set_close_on_finish()
-        self.content_length = len(body)
-        self.write(body)
-
-
-class Channel(HTTPChannel):
-    """Connection whose errors are JSON."""
-
-    error_task_class = JsonErrorTask
-
-
 class WebServer:
     """Server of a WSGI application, on its own threads.
 
@@ -99,7 +75,7 @@ class WebServer:
             ident=None,
         )
         self._server = cast(BaseWSGIServer, server)
-        self._server.channel_class = Channel
+        self._server.channel_class = StrictChannel
 
     def start(self) -> None:
         """Starts to serve, until the process ends."""

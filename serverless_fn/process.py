@@ -7,9 +7,11 @@ import signal
 import sys
 from collections.abc import Sequence
 from types import FrameType
+from typing import Any
 
-from waitress.server import create_server
+from waitress.server import BaseWSGIServer, create_server
 
+from scheduler.strict_wsgi import StrictChannel
 from serverless_fn.app import create_app
 from serverless_fn.backend import Backend
 from serverless_fn.forwarding import ForwardedServer
@@ -49,8 +51,10 @@ def serve(settings: Settings, backend: Backend) -> None:
     """
     signal.signal(signal.SIGTERM, _exit)
     inference = Inference(backend, instance_id=settings.instance_id, log_tail=LogTail.of_this_process())
+    listeners: dict[int, Any] = {}
     server = create_server(
         create_app(inference),
+        map=listeners,
         host=settings.host,
         port=settings.port,
         # One thread computes; the others answer health checks and hold the requests that wait for it.
@@ -63,6 +67,10 @@ def serve(settings: Settings, backend: Backend) -> None:
         recv_bytes=2**16,
         ident="edgeburst-function",
     )
+    # One for each address that the host's name has.
+    for listener in listeners.values():
+        if isinstance(listener, BaseWSGIServer):
+            listener.channel_class = StrictChannel
     server.run()
 
 

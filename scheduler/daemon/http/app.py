@@ -17,6 +17,7 @@ from scheduler.daemon.http.body_reader import BodyReader
 from scheduler.daemon.http.compression import pack
 from scheduler.daemon.http.cors import mark_responses, preflights
 from scheduler.daemon.http.errors import error_response, errors_as_json
+from scheduler.daemon.http.malformed import JsonRunner
 from scheduler.daemon.http.model_calls import ModelCalls, refused_routes
 from scheduler.daemon.http.picture_body import check_content_type, picture_of
 from scheduler.daemon.ingress.checks import infer_call, known_card
@@ -222,7 +223,7 @@ def create_app(parts: DaemonParts, config: Config, environ: Mapping[str, str] = 
     def origins() -> Sequence[str]:
         return ingress.service.config.daemon.cors_origins
 
-    app = web.Application(middlewares=[preflights(origins), errors_as_json(ingress.service.telemetry)])
+    app = web.Application(middlewares=[errors_as_json(ingress.service.telemetry), preflights(origins)])
     mark_responses(app, origins)
     app[INGRESS] = ingress
     app.add_routes(ingress.routes(ingress.model_calls.routes()))
@@ -239,4 +240,5 @@ def app_runner(app: web.Application, *, stop_limit_s: float) -> web.AppRunner:
         app: the application.
         stop_limit_s: longest that `cleanup` waits for responses that are being written.
     """
-    return web.AppRunner(app, handler_cancellation=True, access_log=None, shutdown_timeout=stop_limit_s)
+    refused = app[INGRESS].service.telemetry.http_error
+    return JsonRunner(app, refused=refused, handler_cancellation=True, access_log=None, shutdown_timeout=stop_limit_s)

@@ -6,10 +6,10 @@ import logging
 from collections.abc import Mapping
 
 import orjson
-from aiohttp import web
+from aiohttp import HttpVersion10, web
 from aiohttp.typedefs import Handler, Middleware
 
-from scheduler.daemon.ingress.errors import FAULT, client_error
+from scheduler.daemon.ingress.errors import FAULT, Rejected, client_error
 from scheduler.daemon.logs import fields, log
 from scheduler.daemon.telemetry import Telemetry
 from scheduler.domain.errors import EdgeburstError
@@ -30,6 +30,7 @@ def errors_as_json(telemetry: Telemetry) -> Middleware:
     @web.middleware
     async def middleware(request: web.Request, handler: Handler) -> web.StreamResponse:
         try:
+            _check_readable(request)
             return await handler(request)
         except ConnectionError:
             raise  # the client is gone, so there is nothing to answer
@@ -49,6 +50,15 @@ def errors_as_json(telemetry: Telemetry) -> Middleware:
         return response
 
     return middleware
+
+
+def _check_readable(request: web.Request) -> None:
+    """Refuses header values that are not UTF-8, of which no text could be made in answers or logs; and HTTP/0.9."""
+    if request.version < HttpVersion10:
+        raise Rejected(400, "the request names no version of HTTP; send HTTP/1.1")
+    for name, value in request.headers.items():
+        if not value.isascii() and any("\ud800" <= character <= "\udfff" for character in value):
+            raise Rejected(400, f"the header {name} is not UTF-8 text; send ASCII or UTF-8")
 
 
 def _router_response(request: web.Request, error: web.HTTPException) -> web.Response:

@@ -1,0 +1,115 @@
+"""Requests that are no HTTP, or HTTP that cannot be read: refused as JSON, with one quiet line in the log."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from aiohttp import http_exceptions, web
+from aiohttp.web_protocol import RequestHandler
+
+from scheduler.daemon.http.errors import error_response
+from scheduler.daemon.ingress.errors import FAULT
+from scheduler.daemon.logs import fields, log
+
+_LARGE = "a header or the request line is too long, or there are too many headers; the limits are 8190 bytes and 128"
+_ENCRYPTED = "this port speaks HTTP without TLS; use http:// in the address"
+_HTTP2 = "this port speaks HTTP/1.1, not HTTP/2; let the client use HTTP/1.1, as with curl --http1.1"
+_PATH = "the path holds bytes that must be percent-encoded, as in /v2/models/z%C3%A4hler"
+_OTHER = "the request is not valid HTTP/1.1"
+
+
+def told(error: BaseException | None) -> tuple[int, str]:
+    """Returns status and sentence for what the parser of HTTP says; nothing of the request is repeated.
+
+    >>> told(http_exceptions.LineTooLong("aaa", 8190))[0]
+    431
+    >>> told(http_exceptions.BadHttpMessage("Missing 'Host' header in request."))
+    (400, "the request is not valid HTTP/1.1: missing 'Host' header in request")
+    """
+    said = error.message if isinstance(error, http_exceptions.HttpProcessingError) else ""
+    if isinstance(error, http_exceptions.LineTooLong) or said.startswith("Too many headers"):
+        return 431, _LARGE
+    if "HTTPS traffic" in said:
+        return 400, _ENCRYPTED
+    if "PRI/Upgrade" in said:
+        return 400, _HTTP2
+    if isinstance(error, http_exceptions.InvalidURLError):
+        return 400, _PATH
+    # What follows the first line repeats the bytes that were sent.
+    reason = said.split("\n", 1)[0].split(":", 1)[0].strip(" .")
+    return 400, f"{_OTHER}: {reason[:1].lower()}{reason[1:]}" if reason else _OTHER
+
+
+class _Protocol(RequestHandler):
+    """A connection whose own refusals are JSON."""
+
+    __slots__ = ("_refused",)
+
+    def __init__(self, server: JsonServer, **options: Any) -> None:
+        super().__init__(server, **options)
+        self._refused = server.refused
+
+    def handle_error(
+        self,
+        request: web.BaseRequest,
+        status: int = 500,
+        exc: BaseException | None = None,
+        message: str | None = None,  # noqa: ARG002 - aiohttp's own words, which repeat what was sent
+    ) -> web.StreamResponse:
+        """Returns the response for a request that no handler could be given, or whose answer could not be written."""
+        if status == 400:
+            status, sentence = told(exc)
+            log(logging.DEBUG, "malformed_http", peer=request.remote or "", status=status, message=sentence)
+        else:
+            sentence = FAULT
+            logging.getLogger("edgeburst").error(
+                "request_bug", exc_info=exc, extra=fields(method=request.method, path=request.path)
+            )
+        if request.writer.output_size > 0:
+            raise ConnectionError("a response has begun, so that no other can be sent")
+        self._refused(status)
+        response = error_response(status, sentence)
+        response.force_close()
+        return response
+
+
+class JsonServer(web.Server):
+    """A server of such connections."""
+
+    def __init__(self, made: web.Server, options: Mapping[str, Any], refused: Callable[[int], object]) -> None:
+        """Takes the place of a server.
+
+        Args:
+            made: the server of an application.
+            options: what its connections are made with.
+            refused: is told the status of each refusal.
+        """
+        super().__init__(
+            made.request_handler,
+            request_factory=made.request_factory,
+            handler_cancellation=made.handler_cancellation,
+            loop=made._loop,  # noqa: SLF001
+        )
+        self.refused = refused
+        self._options = options
+
+    def __call__(self) -> RequestHandler:
+        """Returns the protocol of a new connection."""
+        return _Protocol(self, loop=self._loop, **self._options)
+
+
+class JsonRunner(web.AppRunner):
+    """Runs an application behind such a server."""
+
+    __slots__ = ("_refused",)
+
+    def __init__(self, app: web.Application, *, refused: Callable[[int], object], **options: Any) -> None:
+        """Stores what is told the status of each refusal, and aiohttp's own options."""
+        super().__init__(app, **options)
+        self._refused = refused
+
+    async def _make_server(self) -> web.Server:
+        made = await super()._make_server()
+        return JsonServer(made, made._kwargs, self._refused)  # noqa: SLF001
