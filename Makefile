@@ -32,6 +32,7 @@ $(VENV)/.installed: setup.cfg pyproject.toml $(PINS)/build.txt $(PINS)/test.txt 
 	$(call fresh,$(VENV))
 	$(BIN)/python $(PIP) --constraint $(PINS)/test.txt --editable '.[client,edge,function,dev]'
 	$(BIN)/python $(PIP) $(or $(TORCH_INDEX),--constraint $(PINS)/test.txt) --constraint $(TORCH_PINS) torch torchvision
+	$(BIN)/python $(PIP) --constraint $(PINS)/test.txt timm safetensors
 	touch $@
 
 $(UNIT)/.installed: setup.cfg pyproject.toml $(PINS)/build.txt $(PINS)/test.txt

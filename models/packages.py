@@ -18,8 +18,8 @@ _HOW: Final = {
     "onnxruntime": "pip install '.[onnx]' from the source tree",
     "onnx": "pip install '.[convert]' from the source tree",
     "onnxscript": "pip install '.[convert]' from the source tree",
-    "timm": "pip install timm",
-    "safetensors": "pip install safetensors",
+    "timm": "pip install '.[timm]' from the source tree",
+    "safetensors": "pip install '.[timm]' from the source tree",
     "cv2": "pip install '.[opencv]' from the source tree, or on a board apt install python3-opencv",
 }
 _OF_ANOTHER_NUMPY = "compiled using NumPy 1.x"

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from support.model_answers import answer, assert_same
 from support.model_folders import FORMATS, KINDS, Arrays, Made, make
 
+from models.authoring.command import main
 from models.card_reader import read_card
 from models.loading import load
 
@@ -35,3 +38,23 @@ def test_a_batch_answers_as_the_framework_and_as_each_item_alone(made: Made) -> 
     assert_same(joined(alone), together)
     assert model.runtime.device == "cpu"
     assert model.identity is not None
+
+
+def test_weights_as_safetensors_fill_a_network_of_timm(tmp_path: Path) -> None:
+    timm = pytest.importorskip("timm")
+    safetensors = pytest.importorskip("safetensors.torch")
+    import torch
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        network = timm.create_model("test_resnet", num_classes=3).eval()
+    (folder := tmp_path / "mine").mkdir()
+    safetensors.save_file(network.state_dict(), folder / "weights.safetensors")
+    arguments = ["--architecture", "timm:test_resnet", "--argument", "num_classes=3", "--input", "x=FP32[3,64,64]"]
+    assert main(["new", str(folder), "--from", str(folder / "weights.safetensors"), *arguments]) == 0
+    batch = np.random.default_rng(0).random((ITEMS, 3, 64, 64), np.float32)
+
+    together = answer(load(read_card(folder), device="cpu"), {"x": batch})
+
+    with torch.inference_mode():
+        assert_same(together, {"output": network(torch.from_numpy(batch)).numpy()})
