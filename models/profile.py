@@ -231,7 +231,7 @@ def _read(path: Path) -> object:
     try:
         if path.stat().st_size > _LARGEST_FILE_BYTES:
             raise ProfileError(f"the file has over {_LARGEST_FILE_BYTES} bytes; a profile has a few thousand")
-        return json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse_constant)
+        return json.loads(path.read_text(encoding="utf-8-sig"), parse_constant=_refuse_constant)
     except OSError as error:
         raise ProfileError(f"the file cannot be read ({error.strerror}); name another") from error
     except ProfileError:

@@ -6,6 +6,7 @@ A workload is pure data; no function here waits, sends or reads a clock. Every g
 
 import json
 import math
+from codecs import BOM_UTF8
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -120,7 +121,7 @@ def read_rates(path: Path, *, unit_s: float, rng: np.random.Generator, multiple:
 
 def _numbers(path: Path, what: str) -> Seconds:
     try:
-        words = path.read_text(encoding="ascii").replace(",", " ").split()
+        words = path.read_bytes().removeprefix(BOM_UTF8).decode("ascii").replace(",", " ").split()
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not a text file"
         raise WorkloadError(f"cannot read the trace {path}: {reason}") from error
@@ -201,7 +202,7 @@ def read_map(path: Path) -> MarkovianArrivals:
         WorkloadError: the file cannot be read or holds no arrival process.
     """
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8-sig"))
         d0, d1 = (tuple(tuple(float(x) for x in row) for row in content[key]) for key in ("D0", "D1"))
     except OSError as error:
         raise WorkloadError(f"cannot read the arrival process {path}: {error.strerror}") from error

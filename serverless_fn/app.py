@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from flask import Flask, Response, jsonify, request
+from werkzeug.exceptions import HTTPException
 
 from models.errors import ModelError
 from scheduler import wire
@@ -37,6 +38,12 @@ def create_app(inference: Inference) -> Flask:
     @app.get("/healthz")
     def healthz() -> Response:
         return Response("ok\n", mimetype="text/plain")
+
+    @app.errorhandler(HTTPException)
+    def refused(error: HTTPException) -> Response:
+        response = jsonify(error=f"{error.name}: {error.description}")
+        response.status_code = error.code or 500
+        return response
 
     return app
 

@@ -11,10 +11,32 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from models.pictures.header import ImageError
+from models.pictures.kinds import read_header
 from scheduler.measuring.errors import MeasuringError
 from scheduler.wire import Tensor, WireError, concat
 
-PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff")
+PICTURE_SUFFIXES = (
+    *(".png", ".jpg", ".jpeg", ".gif", ".webp", ".avif", ".bmp", ".tif", ".tiff"),
+    *(".jp2", ".j2k", ".jpf", ".jpx", ".j2c", ".jpc"),
+)
+_UNREADABLE_SUFFIXES = (
+    ".heic",
+    ".heif",
+    ".jxl",
+    ".svg",
+    ".psd",
+    ".ico",
+    ".exr",
+    ".hdr",
+    ".pbm",
+    ".pgm",
+    ".pnm",
+    ".ppm",
+)
+"""Pictures too, which are named rather than left out."""
+_NAMED = 3
+"""How many files a sentence names."""
 MAX_BYTES = 2**30
 """Maximum of all pictures together, which are held in memory."""
 _SYNTHETIC = 8
@@ -49,17 +71,37 @@ def batch_of(payloads: Sequence[tuple[Tensor, ...]], items: int) -> tuple[Tensor
 
 
 def read_pictures(folder: Path) -> tuple[Payload, ...]:
-    """Reads the pictures in a folder, in the order of their names.
+    """Reads the pictures in a folder, in the order of their names; hidden files are none, as a Mac leaves on a stick.
 
     Raises:
-        MeasuringError: the folder does not exist, has no pictures, or one of them cannot be read.
+        MeasuringError: the folder does not exist, has no pictures, or some of them cannot be read; names these.
     """
     if not folder.is_dir():
         raise MeasuringError(f"{folder} is not a folder; name a folder with pictures")
-    files = sorted(path for path in folder.iterdir() if path.suffix.lower() in PICTURE_SUFFIXES)
+    try:
+        visible = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
+    except OSError as error:
+        raise MeasuringError(f"cannot read the folder {folder}: {error.strerror}") from error
+    files = [path for path in visible if path.suffix.lower() in PICTURE_SUFFIXES + _UNREADABLE_SUFFIXES]
     if not files:
         raise MeasuringError(f"the folder {folder} has no pictures ({', '.join(PICTURE_SUFFIXES)}); name another")
-    return read_files(files)
+    pictures = read_files(files)
+    if unreadable := [f"{picture.name} ({why})" for picture in pictures if (why := _fault(picture.data))]:
+        more = f" and {len(unreadable) - _NAMED} more" if len(unreadable) > _NAMED else ""
+        raise MeasuringError(
+            f"{len(unreadable)} of {len(files)} pictures in the folder {folder} cannot be read:"
+            f" {'; '.join(unreadable[:_NAMED])}{more}; convert or remove them"
+        )
+    return pictures
+
+
+def _fault(data: bytes) -> str:
+    """Returns what the header of a picture lacks; empty: nothing."""
+    try:
+        read_header(memoryview(data))
+    except ImageError as error:
+        return str(error)
+    return ""
 
 
 def read_files(paths: Sequence[Path]) -> tuple[Payload, ...]:

@@ -30,7 +30,7 @@ def read_applications(path: Path) -> tuple[Application, ...]:
     """
     parser = importlib.import_module("tomllib" if sys.version_info >= (3, 11) else "tomli")
     try:
-        content = parser.loads(path.read_text(encoding="utf-8"))
+        content = parser.loads(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise PlanInputError(f"--apps: cannot read {path}: {error.strerror}; name a file") from error
     except ValueError as error:

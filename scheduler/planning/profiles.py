@@ -43,7 +43,7 @@ def _read(name: str) -> FunctionProfile:
     try:
         if path.stat().st_size > _MAX_FILE_BYTES:
             raise PlanInputError(f"--profile: {path} has over {_MAX_FILE_BYTES} bytes; name another file")
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise PlanInputError(f"--profile: cannot read {path}: {error.strerror}; name a file") from error
     except (ValueError, RecursionError) as error:

@@ -2,6 +2,7 @@
 
 import math
 from bisect import bisect_right
+from codecs import BOM_UTF8
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate
@@ -107,7 +108,7 @@ def read_log(path: Path) -> Bandwidth:
             would ever end.
     """
     try:
-        lines = path.read_text(encoding="ascii").splitlines()
+        lines = path.read_bytes().removeprefix(BOM_UTF8).decode("ascii").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not a text file"
         raise NetworkError(f"cannot read the bandwidth log {path}: {reason}") from error

@@ -95,7 +95,7 @@ def read_scenario(path: Path, base: Scenario) -> Scenario:
     """
     toml = _toml()
     try:
-        content = toml.loads(path.read_text(encoding="utf-8"))
+        content = toml.loads(path.read_text(encoding="utf-8-sig"))
     except (OSError, ValueError) as error:
         raise ScenarioError(f"cannot read the scenario {path}: {error}") from error
     keys = _Keys(content, str(path))

@@ -8,6 +8,7 @@ import socket
 import threading
 from collections.abc import Iterator
 from http.client import HTTPResponse
+from typing import cast
 
 import pytest
 from flask import Flask
@@ -18,6 +19,9 @@ from waitress.server import create_server
 from edge_server.wsgi import WebServer, listen
 from scheduler.daemon.config.config import load_config
 from scheduler.strict_wsgi import StrictChannel
+from serverless_fn.app import create_app as create_function
+from serverless_fn.backend import Backend
+from serverless_fn.inference import Inference
 
 LIMIT_S = 30
 LARGE = b"a" * 9000
@@ -164,3 +168,7 @@ class TestEdgeAndFunction:
     @pytest.mark.parametrize("host", ["edge", "function"])
     def test_a_large_cookie_is_no_fault(self, request: pytest.FixtureRequest, host: str) -> None:
         assert asked(request.getfixturevalue(host), get(b"Cookie: " + LARGE, path=b"/x")) == (200, {"served": True})
+
+    def test_an_unknown_path_of_the_function_is_one_sentence(self) -> None:
+        answer = create_function(Inference(cast(Backend, None), instance_id="i", log_tail=None)).test_client().get("/x")
+        assert (answer.status_code, list(answer.json)) == (404, ["error"])

@@ -115,9 +115,31 @@ def test_drawn_pictures_differ_and_come_again_for_the_same_seed() -> None:
 
 
 def test_a_folder_gives_its_pictures_by_name_and_nothing_else(tmp_path: Path) -> None:
-    for name in ("b.png", "a.JPG", "notes.txt"):
-        (tmp_path / name).write_bytes(name.encode())
-    assert [(p.name, p.data) for p in read_pictures(tmp_path)] == [("a.JPG", b"a.JPG"), ("b.png", b"b.png")]
+    one, other = (picture.data for picture in synthetic_pictures(5)[:2])
+    files = {"b.png": one, "a.JPG": other, "notes.txt": b"none", "._b.png": b"\0\5\x16\7", ".hidden.png": b"none"}
+    for name, content in files.items():
+        (tmp_path / name).write_bytes(content)
+    assert [(p.name, p.data) for p in read_pictures(tmp_path)] == [("a.JPG", other), ("b.png", one)]
+
+
+@pytest.mark.parametrize("suffix", ["gif", "webp", "avif", "jp2", "j2k", "bmp", "tif"])
+def test_a_folder_s_pictures_are_of_every_format_that_can_be_read(tmp_path: Path, suffix: str) -> None:
+    (tmp_path / f"a.{suffix}").write_bytes(synthetic_pictures(5)[0].data)
+    assert [picture.name for picture in read_pictures(tmp_path)] == [f"a.{suffix}"]
+
+
+def test_pictures_of_a_folder_that_cannot_be_read_are_named(tmp_path: Path) -> None:
+    for name, content in {
+        "a.png": synthetic_pictures(5)[0].data,
+        "b.svg": b"<svg xmlns='http://www.w3.org/2000/svg'/>",
+        "c.jpg": b"%PDF-1.7",
+        "d.png": b"no picture",
+        "e.jxl": b"\xff\x0a",
+    }.items():
+        (tmp_path / name).write_bytes(content)
+    words = r"4 of 5 pictures .*: b.svg \(this is an SVG .*; c.jpg \(this is a PDF .*; d.png .* and 1 more; convert or"
+    with pytest.raises(MeasuringError, match=words):
+        read_pictures(tmp_path)
 
 
 def test_pictures_that_cannot_be_sent_are_refused_by_name(tmp_path: Path) -> None:

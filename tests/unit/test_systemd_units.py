@@ -75,3 +75,8 @@ def test_the_daemons_unit_makes_the_folder_that_the_example_names_for_its_state(
     example = (UNITS[0].parents[1] / "edgeburst.example.toml").read_text()
     assert "\nStateDirectory=edgeburst\n" in unit
     assert '"/var/lib/edgeburst"' in example
+
+
+@pytest.mark.parametrize("unit", UNITS, ids=lambda unit: unit.name)
+def test_a_service_starts_when_the_clock_is_set(unit: Path) -> None:
+    assert re.search(r"^After=.*\btime-sync\.target\b", unit.read_text(), flags=re.MULTILINE)

@@ -72,7 +72,7 @@ def _variable(config: Config, key: str, environ: Mapping[str, str]) -> str:
 def _from_file(config: Config, path: Path) -> AccessKey:
     at = ("function", "access_key_file")
     try:
-        values = TOML.loads(path.read_text(encoding="utf-8"))
+        values = TOML.loads(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise config.error(at, f"the access key file {path} cannot be read ({error.strerror}); name another") from None
     except ValueError:

@@ -70,7 +70,7 @@ def _read(path: Path) -> str:
             content = file.read(_MAX_FILE_BYTES + 1)
         if len(content) > _MAX_FILE_BYTES:
             raise ConfigError(f"{path}: the file has over {_MAX_FILE_BYTES} bytes; check that it is the configuration")
-        return content.decode("utf-8")
+        return content.decode("utf-8-sig")
     except OSError as error:
         raise ConfigError(
             f"{path}: the configuration cannot be read ({error.strerror}); scripts/edgeburst.example.toml is an example"

@@ -218,7 +218,7 @@ def load_sheet(name_or_path: str | Path) -> PriceSheet:
     """
     path = _locate(name_or_path)
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8-sig"))
     except (OSError, UnicodeDecodeError, ValueError) as error:
         raise PriceSheetError(f"price sheet {path} cannot be read as JSON: {error}") from error
     if not isinstance(content, dict):
