@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import sys
 import time
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections import deque
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import Any
 
 import cv2
@@ -23,6 +24,9 @@ from scheduler.wire import InferRequest
 from scripts.edge_bench.servers import batch_of
 
 Array = npt.NDArray[Any]
+
+# As many as wait at the server: its decoding threads must not have more to do than those of the loop.
+_AHEAD = 2
 
 
 class Loop:
@@ -44,16 +48,17 @@ class Loop:
         """Returns the number of batches, of which none begins after so many seconds, and the seconds that they took."""
         began_s = time.perf_counter()
         done = 0
-        ahead = self._decoding()
+        ahead = deque(self._decoding() for _ in range(_AHEAD))
         while time.perf_counter() - began_s < seconds:
-            decoded, ahead = ahead, self._decoding()
+            ahead.append(self._decoding())
+            decoded = ahead.popleft()
             inputs = {name: np.stack([one.result() for one in parts]) for name, parts in decoded.items()}
             self._served.answer({**self._arrays, **inputs}, errors=[""] * self._items)
             done += 1
         elapsed_s = time.perf_counter() - began_s
-        for parts in ahead.values():
-            for part in parts:
-                part.result()
+        for batch in ahead:
+            for parts in batch.values():
+                wait(parts)
         return done, elapsed_s
 
     def _decoding(self) -> dict[str, list[Future[Array]]]:
