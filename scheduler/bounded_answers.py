@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from typing import Any
 
 _PIECE_BYTES = 2**16
+DATE_CHARACTERS = 64
 _reading = threading.local()
 
 
@@ -25,6 +26,19 @@ def answers_up_to(limit_bytes: int | None) -> Iterator[None]:
         _reading.limit_bytes = None
 
 
+def forget_answer() -> None:
+    """Forgets what this thread's last answer was headed with."""
+    _reading.status, _reading.date = 0, ""
+
+
+def answer_head() -> tuple[int, str]:
+    """Returns the status and the Date of this thread's last answer; 0 and empty where there was none.
+
+    The SDK keeps neither the Date nor, where it cannot read an error's body, the status.
+    """
+    return getattr(_reading, "status", 0), getattr(_reading, "date", "")
+
+
 def bounded(get_adapter: Callable[..., Any]) -> Callable[..., Any]:
     """Returns the function that makes the SDK's adapters, so that they read answers within the limit."""
 
@@ -33,6 +47,7 @@ def bounded(get_adapter: Callable[..., Any]) -> Callable[..., Any]:
         build_response = adapter.build_response
 
         def build(request: Any, answer: Any) -> Any:
+            _reading.status, _reading.date = answer.status, str(answer.headers.get("Date", ""))[:DATE_CHARACTERS]
             return _read(build_response(request, answer))
 
         adapter.build_response = build

@@ -6,18 +6,22 @@ Each rule here answers a problem that was reproduced with SDK 4.8.3.
 import json
 import logging
 import os
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from email.utils import parsedate_to_datetime
 from functools import cache
 from types import SimpleNamespace
 from typing import Any
 
-from scheduler.bounded_answers import AnswerTooLarge, answers_up_to, bounded
+from scheduler.bounded_answers import AnswerTooLarge, answer_head, answers_up_to, bounded, forget_answer
 from scheduler.domain.batches import Failure, FailureKind
-from scheduler.http_failures import failure_kind
+from scheduler.domain.failures import TOO_LARGE, lost, mend, platform_kind
 
 PROXY_VARIABLES = ("HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy")
 CONNECT_TIMEOUT_S = 3.0
+SAID_CHARACTERS = 300
+"""Longest part of the provider's sentence in a log line."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,6 +218,7 @@ def called(call: Callable[..., Any], *arguments: Any) -> Any:
     """
     sdk = load_sdk()
     failed: CallFailed | None = None
+    forget_answer()
     try:
         return call(*arguments)
     except sdk.AlibabaCloudException as error:
@@ -231,42 +236,47 @@ def proxy_variable() -> str:
 def _refused(error: Any) -> CallFailed:
     """Returns the failure for an error that the provider answered."""
     code = error.code if error.code not in (None, "None") else (error.data or {}).get("errorCode", "")
-    status = error.status_code or 0
-    kind = failure_kind(status)
-    retry_after_ms = getattr(error, "retry_after", None)
-    failure = Failure(
-        kind,
-        f"Function Compute refused the call ({status} {code}){_advice(kind, status)}",
-        retry_after_ms / 1000 if retry_after_ms else None,
-    )
     data = error.data or {}
     said = str(data.get("Message") or data.get("message") or data.get("errorMessage") or "")
-    return CallFailed(failure, code=str(code), status=status, said=said[:500])
+    return _failed_with(error.status_code or 0, str(code), said, retry_after_ms=getattr(error, "retry_after", None))
 
 
-def _advice(kind: FailureKind, status: int) -> str:
-    if status == 404:
-        return ": deploy the function, or correct `function` and `qualifier` of the tier"
-    if kind is FailureKind.FORBIDDEN:
-        return ": check the access key that [function] refers to, and its permission fc:InvokeFunction"
-    return ""
+def _failed_with(status: int, code: str, said: str, *, retry_after_ms: float | None = None) -> CallFailed:
+    """Returns the failure for an error with a status, the provider's code and its sentence."""
+    kind = platform_kind(status, code, asks_to_wait=bool(retry_after_ms))
+    advice = mend(kind, status, code, said=said, ahead_s=_ahead_s())
+    what = f"{status} {code}" if code else f"{status}, an error that cannot be read"
+    failure = Failure(
+        kind,
+        f"Function Compute refused the call ({what})" + (f": {advice}" if advice else ""),
+        retry_after_ms / 1000 if retry_after_ms else None,
+        by_size=status == TOO_LARGE or kind is FailureKind.REJECTED,
+        said=f"{code}: {said}"[:SAID_CHARACTERS] if said else code,
+    )
+    return CallFailed(failure, code=code, status=status, said=said[:500])
+
+
+def _ahead_s() -> float | None:
+    """Returns by how many seconds this host's clock is ahead of the last answer's Date; None: it has none."""
+    try:
+        now_s = time.time()  # noqa: TID251 - compared with the provider's
+        return now_s - parsedate_to_datetime(answer_head()[1]).timestamp()
+    except (ValueError, TypeError, IndexError, OverflowError):
+        return None
 
 
 def _broken(error: Any) -> CallFailed:
     """Returns the failure for an error without an answer, or with one that the SDK cannot read."""
-    import requests.exceptions as rx
-
     inner = error.inner_exception
     cause = inner.__context__ or inner
     if isinstance(cause, AnswerTooLarge):
         return _failed(FailureKind.BROKEN, str(cause))
-    if isinstance(cause, rx.ConnectTimeout) or "NewConnectionError" in str(cause):
-        return _failed(FailureKind.UNREACHABLE, "cannot be reached")
-    if isinstance(cause, rx.ReadTimeout):
-        return _failed(FailureKind.TIMEOUT, "did not answer in time")
-    if isinstance(cause, (rx.ConnectionError, rx.ChunkedEncodingError)):
-        return _failed(FailureKind.BROKEN, "broke the connection")
+    if (meaning := lost(cause)) is not None:
+        return _failed(meaning.kind, meaning.sentence)
     if "parse the value as json" in str(inner) or isinstance(inner, AttributeError):
+        status, _ = answer_head()
+        if status >= 400:
+            return _failed_with(status, "", "")
         return _failed(FailureKind.SERVER, "answered with an error that cannot be read")
     return _failed(FailureKind.SERVER, f"cannot be called: {type(inner).__name__} in the SDK")
 

@@ -299,7 +299,8 @@ class BatchSender:
         self._record(pending, report, batch_bill(pending.send, report, failure), error=failure)
         pending.spans.ended(self._clock(), error=f"{failure.kind.value}: {failure.message}")
         what = {"batch_id": batch.batch_id, "backend": batch.backend.value, "tier": batch.tier, "items": batch.items}
-        log(logging.WARNING, "batch_failed", **what, kind=failure.kind.value, message=failure.message)
+        said = {"said": failure.said} if failure.said else {}
+        log(logging.WARNING, "batch_failed", **what, kind=failure.kind.value, **said, message=failure.message)
         self._post(BatchFailed(batch.batch_id, failure, report))
 
     def _record(self, pending: _PendingBatch, report: BatchReport, bill: Bill, *, error: Failure | None = None) -> None:

@@ -3,10 +3,8 @@
 from dataclasses import dataclass, field
 
 from scheduler.domain.batches import Failure, FailureKind
+from scheduler.domain.failures import HANDLING, Opens
 from scheduler.domain.requests import Backend
-
-FIRST_FAILURE_OPENS = frozenset({FailureKind.UNREACHABLE, FailureKind.TIMEOUT, FailureKind.FORBIDDEN})
-"""Kinds of failure that the next batch would meet as well: no connection, no answer, no permission."""
 
 LONGEST_PAUSE_S = 30.0
 """Whatever a backend asks for, and however often probes fail: then it is tried again. Judgement: how late a backend
@@ -70,15 +68,16 @@ class Circuit:
 
     def failed(self, kind: FailureKind, *, now_s: float, retry_after_s: float | None) -> None:
         """Notes the failure of a whole batch. Failures that its content caused say nothing about the backend."""
-        if kind in (FailureKind.REJECTED, FailureKind.FUNCTION):
+        opens = HANDLING[kind].opens
+        if opens is Opens.NEVER:
             return
-        if kind is FailureKind.THROTTLED:
+        if opens is Opens.PAUSE:
             silence_s = self.first_pause_s if retry_after_s is None else retry_after_s
             self.not_before_s = max(self.not_before_s, now_s + min(silence_s, LONGEST_PAUSE_S))
             return
         self.failures += 1
         # Many batches may fail of one and the same cause; only a probe that fails makes the pause longer.
-        if self.closed and (kind in FIRST_FAILURE_OPENS or self.failures >= self.failures_to_open):
+        if self.closed and (opens is Opens.AT_ONCE or self.failures >= self.failures_to_open):
             self._open(now_s)
 
     def probe_failed(self, now_s: float) -> None:

@@ -115,7 +115,7 @@ class BatchReport:
 
 
 class FailureKind(str, Enum):
-    """Kinds of failure of a whole batch, by what can be done about them."""
+    """Kinds of failure of a whole batch, by what can be done about them; `domain/failures.py` says what follows."""
 
     UNREACHABLE = "unreachable"
     """The batch did not reach the backend: it did not run and costs nothing."""
@@ -126,13 +126,13 @@ class FailureKind(str, Enum):
     THROTTLED = "throttled"
     """Refused for lack of capacity: not billed; the next batch has to wait."""
     REJECTED = "rejected"
-    """The backend refused the content (4xx): the batch is sent again in halves, to find the request that causes it."""
+    """The backend refused the content: the batch is sent again in halves, to find the request that causes it."""
     SERVER = "server"
     """The backend failed (5xx): not billed."""
     FUNCTION = "function"
     """The function ran and failed: billed."""
     FORBIDDEN = "forbidden"
-    """Key, permission or name is wrong (401, 403, 404): an operator has to correct it."""
+    """Account, key, permission, name, region or clock is wrong: an operator has to correct it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,3 +146,5 @@ class Failure:
     """Whether the backend may have refused the batch for its size; smaller ones may then be answered."""
     largest_batch: int | None = None
     """Most items that it takes in a batch, where its refusal names them."""
+    said: str = ""
+    """For the log alone: the host, and the provider's own code and sentence."""

@@ -5,20 +5,15 @@ from dataclasses import dataclass
 from enum import Enum
 
 from scheduler.domain.batches import Batch, BatchReport, FailureKind
+from scheduler.domain.failures import Booked, kinds
 from scheduler.domain.latency import Price
 
-NOT_BILLED = frozenset(
-    {
-        FailureKind.UNREACHABLE,
-        FailureKind.THROTTLED,
-        FailureKind.REJECTED,
-        FailureKind.SERVER,
-        FailureKind.FORBIDDEN,
-    }
-)
+NOT_BILLED = kinds(booked=Booked.NO)
 """Failures that the provider does not charge for (403, 429, 5xx and what never arrived); the others may have run."""
-BILL_MAY_COME = frozenset({FailureKind.TIMEOUT, FailureKind.BROKEN})
+BILL_MAY_COME = kinds(booked=Booked.AS_EXPECTED)
 """Failures after which the run may go on and its bill, or that of its instance's start, may still become known."""
+RAN = kinds(booked=Booked.AS_RUN)
+"""Failures of the function itself."""
 
 
 class Purpose(str, Enum):
@@ -100,7 +95,7 @@ def bill_of(
         return Bill(start_estimate=_start_price(price, 1.0, min(batch.predicted_init_s, report.elapsed_s)))
     if duration_s is not None:
         return _measured_bill(batch, price, report, duration_s)
-    lasts = failure is FailureKind.FUNCTION or (final and failure is not None)
+    lasts = failure in RAN or (final and failure is not None)
     call = price.cost(_ran_s(batch, report)) if lasts else batch.expected_cost
     start_s = min(batch.predicted_init_s, report.elapsed_s)
     return Bill(call, start_estimate=_start_price(price, batch.cold_risk if failure else 0.0, start_s))

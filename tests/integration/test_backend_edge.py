@@ -256,6 +256,33 @@ def test_a_batch_that_meets_a_kept_connection_as_the_server_closes_it_is_sent_ag
     )
 
 
+@pytest.mark.parametrize("kept", ["probe", "batches"])
+def test_connections_that_all_end_as_the_next_call_comes_cost_no_batch(kept: str) -> None:
+    """Each connection serves one call; whatever kept it, the next batch is sent at once on a fresh one."""
+
+    async def main() -> list[Reply]:
+        stub, server, port = await stub_edge.start(Behaviour())
+        served = stub.serve_one
+
+        async def once(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
+            if await served(reader, writer):
+                await reader.readuntil(b"\r\n\r\n")
+            return False
+
+        stub.serve_one = once  # type: ignore[method-assign]
+        edge = await an_edge(port)
+        if kept == "probe":
+            assert (await edge.probe()).ok
+        else:
+            await asyncio.gather(*(edge.send(a_send(1, batch_id=n), a_request([b"x"], n)) for n in range(4)))
+        replies = [await edge.send(a_send(1, batch_id=n), a_request([b"y"], n)) for n in range(10, 14)]
+        await edge.close()
+        server.close()
+        return replies
+
+    assert len(run(main())) == 4
+
+
 OUTPUTS = ModelOutputs((TensorSpec("probabilities", "FP32", (10,)), TensorSpec("item_error", "BYTES")))
 
 

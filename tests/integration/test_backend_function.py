@@ -7,6 +7,7 @@ import socket
 import time
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import replace
+from email.utils import formatdate
 from typing import Any
 
 import numpy as np
@@ -158,7 +159,7 @@ def test_an_answer_that_does_not_fit_the_card_is_a_broken_batch_that_is_paid_for
 @pytest.mark.parametrize(
     ("said", "kind", "sentence"),
     [
-        (stub_fc.error(400, "InvalidArgument"), FailureKind.REJECTED, "400 InvalidArgument"),
+        (stub_fc.error(400, "InvalidArgument"), FailureKind.FORBIDDEN, "400 InvalidArgument): check `endpoint`"),
         (stub_fc.error(400, "EntityTooLarge"), FailureKind.REJECTED, "400 EntityTooLarge"),
         (stub_fc.error(403, "SignatureNotMatch"), FailureKind.FORBIDDEN, "check the access key"),
         (stub_fc.error(404, "FunctionNotFound"), FailureKind.FORBIDDEN, "deploy the function"),
@@ -166,6 +167,13 @@ def test_an_answer_that_does_not_fit_the_card_is_a_broken_batch_that_is_paid_for
         (stub_fc.error(503, "ResourceThrottled"), FailureKind.THROTTLED, "503 ResourceThrottled"),
         (stub_fc.error(500, "InternalServerError"), FailureKind.SERVER, "500 InternalServerError"),
         (stub_fc.error(502, "BadResponse"), FailureKind.SERVER, "502 BadResponse"),
+        (stub_fc.error(400, "InsufficientBalance"), FailureKind.FORBIDDEN, "settle the provider's account"),
+        (stub_fc.error(400, "SomethingNew"), FailureKind.FORBIDDEN, "400 SomethingNew): look the code up"),
+        (stub_fc.error(400, "Throttling.User"), FailureKind.THROTTLED, "400 Throttling.User"),
+        (stub_fc.error(500, "Throttling"), FailureKind.THROTTLED, "500 Throttling"),
+        (Say(429), FailureKind.THROTTLED, "cannot be read"),
+        (Say(403, b"<html>forbidden</html>"), FailureKind.FORBIDDEN, "cannot be read"),
+        (Say(413, b"<html>too large</html>"), FailureKind.REJECTED, "cannot be read"),
         (Say(502, b"<html>bad gateway</html>"), FailureKind.SERVER, "cannot be read"),
         (Say(500), FailureKind.SERVER, "cannot be read"),
         (Say(cut=True), FailureKind.BROKEN, "broke the connection"),
@@ -180,6 +188,19 @@ def test_what_goes_wrong_on_the_way_has_its_kind(said: Say, kind: FailureKind, s
     failed = failure_of(lambda heard: said)
     assert failed.failure.kind is kind
     assert sentence in failed.failure.message
+
+
+@pytest.mark.parametrize(
+    ("off_s", "words"),
+    [(3600, "ahead of the provider's"), (-3600, "behind the provider's"), (0, "check the access key")],
+)
+def test_a_clock_that_is_wrong_is_named_from_the_answers_date(off_s: int, words: str) -> None:
+    date = formatdate(time.time() - off_s, usegmt=True)  # noqa: TID251 - as the provider writes it
+    failed = failure_of(lambda heard: stub_fc.error(403, "SignatureNotMatch", Date=date))
+    assert failed.failure.kind is FailureKind.FORBIDDEN
+    assert words in failed.failure.message
+    assert failed.failure.said.startswith("127.0.0.1:")
+    assert failed.failure.said.endswith(": SignatureNotMatch: SignatureNotMatch happened")
 
 
 @pytest.mark.parametrize(

@@ -21,6 +21,7 @@ from scheduler.daemon.config.config import Config, load_config
 from scheduler.daemon.config.credentials import read_access_key, secret_references
 from scheduler.daemon.config.sections import SECTIONS, EngineSection, GrpcSection
 from scheduler.daemon.config.source import TOML
+from scheduler.daemon.config_command import summary
 from scheduler.dispatch.spend_cap import OverCap
 from scheduler.domain.errors import ConfigError
 from scheduler.domain.plans import EngineSettings
@@ -563,6 +564,18 @@ class TestSecrets:
         key = read_access_key(load(tmp_path, text), environ)
         assert key == AccessKey("id", SECRET, "token")
         assert SECRET not in repr(key)
+
+    def test_a_temporary_key_without_its_token_is_told_so(self, tmp_path: Path) -> None:
+        environ = {"ALIBABA_CLOUD_ACCESS_KEY_ID": "STS.abc", "ALIBABA_CLOUD_ACCESS_KEY_SECRET": SECRET}
+        config = load(tmp_path, FUNCTION_MODEL)
+        with pytest.raises(ConfigError, match=r"begins with STS\., so it is a temporary one, and its token is missing"):
+            read_access_key(config, environ)
+        [warning] = [line for line in summary(config, environ)["warnings"] if "STS." in line]
+        assert "security_token_env" in warning
+        assert "STS.abc" not in warning
+        assert SECRET not in warning
+        text = FUNCTION_MODEL.replace("[function]", '[function]\nsecurity_token_env = "MY_TOKEN"')
+        assert read_access_key(load(tmp_path, text), {**environ, "MY_TOKEN": "token"}).security_token == "token"
 
     def test_a_variable_that_is_not_set_is_named(self, tmp_path: Path) -> None:
         config = load(tmp_path, FUNCTION_MODEL)

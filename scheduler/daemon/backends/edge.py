@@ -4,9 +4,9 @@ import asyncio
 import logging
 from collections.abc import Mapping
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 from urllib.parse import quote
-from weakref import WeakSet
 
 import aiohttp
 import orjson
@@ -25,6 +25,7 @@ from scheduler.daemon.backends.tcp_info import smoothed_rtt_s
 from scheduler.daemon.logs import log
 from scheduler.daemon.model_outputs import HEADER_BYTES
 from scheduler.domain.batches import BatchReport, Failure, FailureKind
+from scheduler.domain.failures import lost
 from scheduler.domain.messages import ProbeMeasured
 from scheduler.domain.requests import Backend
 from scheduler.wire import InferRequest, InferResponse, WireError
@@ -70,21 +71,27 @@ class EdgeBackend:
         """Whether the server was asked what it is, since it was last away."""
         self._server = ""
         self._session: aiohttp.ClientSession | None = None
+        self._fresh: aiohttp.ClientSession | None = None
+        """Opens a connection for each call."""
         self._infer_urls: dict[str, URL] = {}
-        self._used: WeakSet[asyncio.WriteTransport] = WeakSet()
-        """Connections that a batch was written to."""
 
     async def open(self) -> None:
         """Creates the connection pool."""
         # The engine bounds the batches in flight, so the pool needs no limit.
-        connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=KEEP_ALIVE_S)
-        self._session = aiohttp.ClientSession(
+        self._session = self._new_session(aiohttp.TCPConnector(limit=0, keepalive_timeout=KEEP_ALIVE_S))
+        self._fresh = self._new_session(aiohttp.TCPConnector(limit=0, force_close=True))
+
+    def _new_session(self, connector: aiohttp.TCPConnector) -> aiohttp.ClientSession:
+        reuse = aiohttp.TraceConfig()
+        reuse.on_connection_reuseconn.append(_note_reuse)
+        return aiohttp.ClientSession(
             connector=connector,
             cookie_jar=aiohttp.DummyCookieJar(),
             # No total limit: the batch sender gives batches up, so a second timer for each would be wasted.
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=self._connect_timeout_s),
             auto_decompress=False,
             skip_auto_headers=("Accept", "Accept-Encoding"),
+            trace_configs=[reuse],
         )
 
     async def send(self, batch_send: BatchSend, request: InferRequest) -> Reply:
@@ -128,19 +135,20 @@ class EdgeBackend:
             raise SendFailed(Failure(FailureKind.REJECTED, str(error)), bare) from None
         traced = batch_send.trace.headers() if batch_send.trace is not None else {}
         headers = {**encoded.headers, **traced}
-        body = _StampedBody(encoded.body, batch_send, self._clock, self._used)
+        body = _StampedBody(encoded.body, batch_send, self._clock)
         limit_bytes = batch_send.outputs.limit_bytes(batch.items)
         try:
             try:
-                response, answer, read_at_s = await self._posted(batch.model, body, headers, limit_bytes)
+                response, answer, read_at_s = await self._posted(self._pool(), batch.model, body, headers, limit_bytes)
             except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError):
                 if not body.reused:
                     raise
                 # The server had closed a kept connection, as some do after an error or a few seconds: it has read
-                # nothing, or else the edge computes the batch twice, which is free.
+                # nothing, or else the edge computes the batch twice, which is free. Other kept ones may be closed too.
                 batch_send.written_at_s = None
-                body = _StampedBody(encoded.body, batch_send, self._clock, self._used)
-                response, answer, read_at_s = await self._posted(batch.model, body, headers, limit_bytes)
+                body = _StampedBody(encoded.body, batch_send, self._clock)
+                fresh = self._fresh_pool()
+                response, answer, read_at_s = await self._posted(fresh, batch.model, body, headers, limit_bytes)
         except TooLarge as error:
             sentence = f"the edge server's answer to batch {batch.batch_id} cannot be used: {error}"
             raise SendFailed(Failure(FailureKind.BROKEN, sentence), self._report(since_s, body)) from None
@@ -169,11 +177,17 @@ class EdgeBackend:
         return replace(report, service_s=claims.service_s, disbelieved=claims.disbelieved)
 
     async def _posted(
-        self, model: str, body: "_StampedBody", headers: Mapping[str, str], limit_bytes: int
+        self,
+        pool: aiohttp.ClientSession,
+        model: str,
+        body: "_StampedBody",
+        headers: Mapping[str, str],
+        limit_bytes: int,
     ) -> tuple[aiohttp.ClientResponse, bytes, float]:
         """Returns the response to a batch, its body, and when its last byte was read."""
         target = self._infer_url(model)
-        async with self._pool().post(target, data=body, headers=headers, allow_redirects=False) as response:
+        post = pool.post(target, data=body, headers=headers, allow_redirects=False, trace_request_ctx=body)
+        async with post as response:
             answer = await read_within(response, limit_bytes)
             return response, answer, self._clock()
 
@@ -220,8 +234,9 @@ class EdgeBackend:
 
     async def close(self) -> None:
         """Closes the connections."""
-        if self._session is not None:
-            await self._session.close()
+        for session in (self._session, self._fresh):
+            if session is not None:
+                await session.close()
 
     def _lost(self) -> None:
         """Notes that the server was away: another one may be there when it is back."""
@@ -237,17 +252,24 @@ class EdgeBackend:
         assert self._session is not None, "call open() first"
         return self._session
 
+    def _fresh_pool(self) -> aiohttp.ClientSession:
+        assert self._fresh is not None, "call open() first"
+        return self._fresh
+
     def _infer_url(self, model: str) -> URL:
         if model not in self._infer_urls:
             self._infer_urls[model] = URL(f"{self._url}/v2/models/{quote(model, safe='')}/infer", encoded=True)
         return self._infer_urls[model]
 
     def _no_answer(self, batch_send: BatchSend, error: Exception) -> Failure:
+        meaning, cause = lost(error), _cause(error)
         if batch_send.written_at_s is None:
-            return Failure(
-                FailureKind.UNREACHABLE, f"the edge server at {self._url} cannot be reached: {_cause(error)}"
-            )
-        return Failure(FailureKind.BROKEN, f"the edge server at {self._url} broke the connection: {_cause(error)}")
+            advice = f"; {meaning.mend}" if meaning is not None and meaning.mend else ""
+            sentence = f"the edge server at {self._url} cannot be reached: {cause}{advice}"
+            return Failure(FailureKind.UNREACHABLE, sentence)
+        kind = FailureKind.BROKEN if meaning is None or meaning.kind is FailureKind.UNREACHABLE else meaning.kind
+        how = "did not answer in time" if kind is FailureKind.TIMEOUT else "broke the connection"
+        return Failure(kind, f"the edge server at {self._url} {how}: {cause}")
 
     def _parse(
         self, response: aiohttp.ClientResponse, answer: bytes, batch_send: BatchSend, report: BatchReport
@@ -275,24 +297,19 @@ class _StampedBody(aiohttp.Payload):
 
     _value: bytes
 
-    def __init__(
-        self, value: bytes, batch_send: BatchSend, clock: Clock, used: "WeakSet[asyncio.WriteTransport]"
-    ) -> None:
+    def __init__(self, value: bytes, batch_send: BatchSend, clock: Clock) -> None:
         super().__init__(value, content_type="application/octet-stream")
         self._size = len(value)
         self._batch_send = batch_send
         self._clock = clock
-        self._used = used
         self._socket: Any = None
         self.reused = False
-        """Whether its connection had carried a batch before."""
+        """Whether its connection had been used before."""
 
     async def write(self, writer: AbstractStreamWriter) -> None:
         assert isinstance(writer, StreamWriter)
         if writer.transport is not None:
             self._socket = writer.transport.get_extra_info("socket")
-            self.reused = writer.transport in self._used
-            self._used.add(writer.transport)
         await writer.write(self._value, drain=False)
         # Before the drain: from here on, the time is the network's.
         self._batch_send.written_at_s = self._clock()
@@ -304,6 +321,12 @@ class _StampedBody(aiohttp.Payload):
     def rtt_s(self) -> float | None:
         """Returns the kernel's round-trip time of the connection, seconds; None if unknown."""
         return smoothed_rtt_s(self._socket)
+
+
+async def _note_reuse(session: object, context: SimpleNamespace, params: object) -> None:  # noqa: ARG001
+    """Tells the body of a call that its connection was used before; a probe has none."""
+    if isinstance(context.trace_request_ctx, _StampedBody):
+        context.trace_request_ctx.reused = True
 
 
 def _cause(error: Exception) -> str:

@@ -5,9 +5,8 @@ import re
 import orjson
 
 from scheduler.domain.batches import Failure, FailureKind
-from scheduler.http_failures import failure_kind
+from scheduler.domain.failures import TOO_LARGE, edge_kind
 
-TOO_LARGE = 413
 ERROR_CHARACTERS = 500
 
 # Triton: "inference request batch-size must be <= 8 for 'x'". Ours: "the batch has 12 items, but at most 8 fit", "takes
@@ -30,7 +29,8 @@ def refused(status: int, retry_after: str | None, answer: bytes, *, items: int) 
         answer: the body.
         items: of the batch that was refused.
     """
-    kind, sentence = failure_kind(status), error_sentence(answer)
+    why = protocol_error(answer)
+    kind, sentence = edge_kind(status, says_why=why is not None), error_sentence(answer)
     most, by_size = None, status in (TOO_LARGE, 500)
     if kind is FailureKind.REJECTED or status == 500:
         most = largest_batch(sentence, items=items)
@@ -65,11 +65,24 @@ def largest_batch(sentence: str, *, items: int) -> int | None:
 
 def error_sentence(answer: bytes) -> str:
     """Returns the protocol's error text, or else the beginning of the body."""
+    why = protocol_error(answer)
+    return (answer[:200].decode(errors="replace") or "no reason given") if why is None else why
+
+
+def protocol_error(answer: bytes) -> str | None:
+    """Returns the error text of a body of the protocol (`error`) or of FastAPI (`detail`); None for another body.
+
+    >>> protocol_error(b'{"error": "no picture"}'), protocol_error(b"<html>400 Bad Request</html>")
+    ('no picture', None)
+    """
     try:
-        error = orjson.loads(answer)["error"]
-    except (ValueError, KeyError, TypeError):
-        error = answer[:200].decode(errors="replace") or "no reason given"
-    return str(error)[:ERROR_CHARACTERS]
+        said = orjson.loads(answer)
+    except ValueError:
+        return None
+    if not isinstance(said, dict):
+        return None
+    error = said.get("error", said.get("detail"))
+    return None if error is None else str(error)[:ERROR_CHARACTERS]
 
 
 def seconds(value: object) -> float | None:

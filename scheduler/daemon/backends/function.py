@@ -4,6 +4,7 @@ import asyncio
 import logging
 import secrets
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import NamedTuple
 
@@ -14,6 +15,7 @@ from scheduler.daemon.backends.uplink_probe import probe_uplink
 from scheduler.daemon.logs import log
 from scheduler.daemon.threads import DaemonThreads
 from scheduler.domain.batches import BatchReport, Failure, FailureKind
+from scheduler.domain.failures import TOO_LARGE, frame_kind
 from scheduler.domain.messages import ProbeMeasured
 from scheduler.domain.requests import Backend
 from scheduler.fc_client import Account, CallFailed, FunctionCaller, Invoked, proxy_variable
@@ -106,21 +108,26 @@ class FunctionBackend:
         doubtful = sorted(self._doubtful.copy())
         problems = await asyncio.gather(*(self._threads.run(partial(self._problem, name)) for name in doubtful))
         for name, problem in zip(doubtful, problems, strict=True):
-            if problem:
-                log(logging.ERROR, "function_check", function=name.function, qualifier=name.qualifier, message=problem)
+            if problem is not None:
+                what = {"function": name.function, "qualifier": name.qualifier, "said": self._at_host(problem).said}
+                log(logging.ERROR, "function_check", **what, message=problem.message)
             else:
                 self._doubtful.discard(name)
         return len(self._doubtful) < len(self._functions)
 
-    def _problem(self, name: FunctionName) -> str:
-        """Returns the problem with key, endpoint or function as one sentence; empty without one."""
+    def _at_host(self, failure: Failure) -> Failure:
+        """Returns a failure of a call with the host in what is logged of it."""
+        return replace(failure, said=f"{self._account.host}: {failure.said}" if failure.said else self._account.host)
+
+    def _problem(self, name: FunctionName) -> Failure | None:
+        """Returns the problem with key, endpoint or function; None without one."""
         self._caller.open()
         try:
             self._caller.check(function=name.function, qualifier=name.qualifier)
         except CallFailed as failed:
             may_only_invoke = any(word in failed.code for word in _AMBIGUOUS_CODES)
-            return "" if may_only_invoke else failed.failure.message
-        return ""
+            return None if may_only_invoke else failed.failure
+        return None
 
     def _exchange(self, batch_send: BatchSend, request: InferRequest) -> Reply:
         """Invokes the function and reads its answer; runs in a thread."""
@@ -148,7 +155,7 @@ class FunctionBackend:
         except CallFailed as failed:
             if failed.failure.kind is FailureKind.FORBIDDEN:
                 self._doubtful.add(FunctionName(tier.function_name, tier.qualifier))
-            raise SendFailed(failed.failure, self._report(batch_send, {})) from None
+            raise SendFailed(self._at_host(failed.failure), self._report(batch_send, {})) from None
         self._doubtful.discard(FunctionName(tier.function_name, tier.qualifier))
         return self._reply(batch_send, invoked, batch_id)
 
@@ -248,8 +255,8 @@ def _failure_in(header: Mapping[str, object], error_type: str, batch_id: str) ->
         return Failure(FailureKind.BROKEN, f"the function answered to another batch, {str(header['batch_id'])[:64]}")
     if status == 200 and not error_type:
         return None
-    if status == 404:
-        return Failure(FailureKind.FORBIDDEN, f"the function answered 404: {error}")
-    if isinstance(status, int) and 400 <= status < 500:
-        return Failure(FailureKind.REJECTED, f"the function answered {status}: {error}")
-    return Failure(FailureKind.FUNCTION, f"the function failed ({error_type or status}): {error}")
+    kind = frame_kind(status)
+    what = f"the function failed ({error_type or status})"
+    if kind is not FailureKind.FUNCTION:
+        what = f"the function answered {status}"
+    return Failure(kind, f"{what}: {error}", by_size=status == TOO_LARGE)

@@ -14,6 +14,7 @@ from scheduler.fc_client import AccessKey
 
 _REQUIRED = ("access_key_id", "access_key_secret")
 _OPTIONAL = "security_token"
+_TEMPORARY = "STS."
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,14 +34,26 @@ def read_access_key(config: Config, environ: Mapping[str, str]) -> AccessKey:
     """
     path = config.access_key_file()
     if path is not None:
-        return _from_file(config, path)
+        return _complete(config, ("function", "access_key_file"), _from_file(config, path))
     if config.function is None:
         raise ConfigError(f"{config.path}: the table [function], which names the access key, is missing; add it")
-    return AccessKey(
+    key = AccessKey(
         access_key_id=_variable(config, "access_key_id_env", environ),
         access_key_secret=_variable(config, "access_key_secret_env", environ),
         security_token=_variable(config, "security_token_env", environ) if config.function.security_token_env else "",
     )
+    return _complete(config, ("function", "access_key_id_env"), key)
+
+
+def _complete(config: Config, at: tuple[str, str], key: AccessKey) -> AccessKey:
+    """Returns a key; raises ConfigError for a temporary one without its token."""
+    if key.access_key_id.startswith(_TEMPORARY) and not key.security_token:
+        message = (
+            f"the access key id begins with {_TEMPORARY}, so it is a temporary one, and its token is missing; set"
+            " `security_token_env`, or `security_token` in the access key file"
+        )
+        raise config.error(at, message)
+    return key
 
 
 def secret_references(config: Config, environ: Mapping[str, str]) -> tuple[SecretReference, ...]:
