@@ -118,7 +118,7 @@ def test_a_model_of_one_item_has_one_row(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("kind", "absent"),
-    [(FailureKind.UNREACHABLE, True), (FailureKind.SERVER, True), (FailureKind.FORBIDDEN, False)],
+    [(FailureKind.UNREACHABLE, True), (FailureKind.SERVER, False), (FailureKind.FORBIDDEN, False)],
 )
 def test_an_edge_that_does_not_answer_is_not_measured(tmp_path: Path, kind: FailureKind, absent: bool) -> None:
     with pytest.raises(NotMeasured, match="no such thing") as caught:
