@@ -16,9 +16,8 @@ from typing import Any, Final
 
 from models.agreement import disagreement
 from models.card import Card
-from models.errors import ModelError
+from models.errors import ModelError, last_line
 from models.formats.onnx_format import OnnxRuntime, open_session
-from models.formats.torch_networks import last_line
 from models.formats.torch_runtime import TorchRuntime
 from models.onnx_file import clean
 from models.packages import needed

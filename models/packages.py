@@ -41,7 +41,7 @@ def needed(package: str, what_for: str) -> ModuleType:
         MissingPackage: it is not installed, cannot be imported, or was built for another numpy.
     """
     root = package.partition(".")[0]
-    if package in sys.modules:
+    if sys.modules.get(package) is not None:
         return importlib.import_module(package)
     said = io.StringIO()
     try:

@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from models.card import Card
-from models.errors import ModelError
+from models.errors import ModelError, last_line
 from models.runtime import Array, RuntimeReport
 from models.serving import ElementDecoder
 
@@ -67,7 +67,7 @@ class PythonHandler:
     def run(self, inputs: Mapping[str, Array]) -> Mapping[str, Array | Sequence[Array]]:
         """Returns the handler's outputs; `Runtime.run` says more."""
         settings = self._card.preprocess
-        arrays = {spec.name: inputs[spec.name] for spec in self._card.inputs}
+        arrays = {spec.name: _writable(inputs[spec.name]) for spec in self._card.inputs}
         if settings is not None:
             # Imports OpenCV, which models without pictures do without.
             from models.preprocess import normalise
@@ -79,7 +79,19 @@ class PythonHandler:
                 f"model {self._card.name}: {self._name}.predict gave a {type(outputs).__name__}:"
                 " return a dict of arrays"
             )
-        return {str(name): _as_arrays(value) for name, value in outputs.items()}
+        return {str(name): self._as_arrays(name, value) for name, value in outputs.items()}
+
+    def _as_arrays(self, name: object, value: object) -> Any:
+        """Returns an output as an array, or one array for each item; texts as bytes."""
+        try:
+            if isinstance(value, (list, tuple)) and value and all(hasattr(part, "shape") for part in value):
+                return [_bytes(np.asarray(part)) for part in value]
+            return _bytes(np.asarray(value))
+        except Exception as error:  # noqa: BLE001 - nested lists of unlike lengths, tensors on a GPU, whatever else
+            raise ModelError(
+                f"model {self._card.name}: {self._name}.predict gave output {str(name)[:64]!r} that cannot be made an"
+                f" array ({last_line(error)}): return arrays of numpy"
+            ) from error
 
     def _called(self, what: str, call: Callable[[], _T], *, own_path: bool = False, quiet: bool = False) -> _T:
         """Returns what a call into the handler's code gives; every error of it is one sentence."""
@@ -98,8 +110,7 @@ class PythonHandler:
         except (Exception, SystemExit) as error:  # noqa: BLE001 - the user's code raises what it likes.
             if not quiet:
                 _log.exception("Model %s: %s failed.", self._card.name, what)
-            lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-            last = f"{type(error).__name__}: {lines[-1]}"[:400] if lines else type(error).__name__
+            last = last_line(error)
             where = "" if quiet else "; the log has the traceback"
             raise ModelError(f"model {self._card.name}: {what} failed: {last}{where}") from error
 
@@ -168,7 +179,22 @@ def _is_in(module: ModuleType, folder: Path) -> bool:
     return any(place is not None and Path(place).resolve().is_relative_to(folder) for place in places)
 
 
-def _as_arrays(value: object) -> Any:
-    if isinstance(value, (list, tuple)) and value and all(hasattr(part, "shape") for part in value):
-        return [np.asarray(part) for part in value]
-    return np.asarray(value)
+def _writable(array: Array) -> Array:
+    """Returns an array that a handler may change: those of requests are views of what came over the wire."""
+    return array if array.flags.writeable else array.copy()
+
+
+def _bytes(array: Array) -> Array:
+    """Returns texts as the bytes that go over the wire, other arrays as they are.
+
+    Raises:
+        TypeError: an array of objects holds something else than texts and bytes.
+    """
+    if array.dtype.kind not in "OSU":
+        return array
+    whole = np.empty(array.size, np.object_)
+    for index, element in enumerate(array.reshape(-1).tolist()):
+        if not isinstance(element, str | bytes | bytearray):
+            raise TypeError(f"element {index} is of type {type(element).__name__}")
+        whole[index] = element.encode() if isinstance(element, str) else bytes(element)
+    return whole.reshape(array.shape)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from models.card import Card
-from models.errors import ModelError
+from models.errors import ModelError, last_line
 from models.packages import needed
 
 # Fixed, so that two hosts with random weights give the same answers.
@@ -144,12 +144,6 @@ def _state(card: Card, file: Path) -> Mapping[str, Any]:
         if content and all(str(name).startswith(wrapper) for name in content):
             content = {str(name)[len(wrapper) :]: value for name, value in content.items()}
     return dict(content)
-
-
-def last_line(error: BaseException) -> str:
-    """Returns the last line of an error as a traceback shows it, shortened: what a sentence can carry."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return f"{type(error).__name__}: {lines[-1]}"[:400] if lines else type(error).__name__
 
 
 def _mismatch(error: BaseException) -> str:

@@ -11,8 +11,7 @@ import numpy as np
 
 from models.binding import named_outputs
 from models.card import Card
-from models.errors import ModelError
-from models.formats.torch_networks import last_line
+from models.errors import ModelError, last_line
 from models.packages import needed
 from models.preprocess_settings import Preprocess
 from models.runtime import Array, RuntimeReport

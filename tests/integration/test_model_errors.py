@@ -24,6 +24,8 @@ TENSORS = (
     'outputs = [{ name = "y", datatype = "FP32", shape = [2] }]',
 )
 
+TEXT_OUTPUT = 'name = "y", datatype = "BYTES"'
+
 
 def handler(folder: Path, code: str, *further: str) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
@@ -96,6 +98,39 @@ def test_an_error_in_predict_is_one_sentence_and_a_traceback_in_the_log(
         ask(model)
     assert str(failed.value) == "model mine: Handler.predict failed: ValueError: last; the log has the traceback"
     assert "raise ValueError('first" in caplog.text
+
+
+def test_a_handler_may_change_its_inputs(tmp_path: Path) -> None:
+    """Arrays of requests are read-only views of what came over the wire."""
+    code = (
+        "class Handler:\n    def predict(self, arrays):\n        arrays['x'] *= 2\n        return {'y': arrays['x']}\n"
+    )
+    model = loaded(handler(tmp_path / "mine", code))
+    given = np.frombuffer(np.array([[1, 2], [3, 4]], np.float32).tobytes(), np.float32).reshape(2, 2)
+    assert model.answer({"x": given}, errors=["", ""])["y"].tolist() == [[2, 4], [6, 8]]
+    assert given.tolist() == [[1, 2], [3, 4]]
+
+
+@pytest.mark.parametrize(
+    "texts",
+    ["['a', 'ä']", "[b'a', 'ä'.encode()]", "np.array(['a', 'ä'])", "np.array([bytearray(b'a'), 'ä'], object)"],
+)
+def test_texts_of_a_handler_are_bytes(tmp_path: Path, texts: str) -> None:
+    folder = handler(
+        tmp_path / "mine",
+        f"import numpy as np\nclass Handler:\n    def predict(self, arrays): return {{'y': {texts}}}\n",
+    )
+    card = (folder / CARD_FILE).read_text().replace('name = "y", datatype = "FP32", shape = [2]', TEXT_OUTPUT)
+    (folder / CARD_FILE).write_text(card)
+    answered = loaded(folder).answer({"x": np.zeros((2, 2), np.float32)}, errors=["", ""])
+    assert answered["y"].tolist() == [b"a", "ä".encode()]
+
+
+@pytest.mark.parametrize("value", ["[[1], [1, 2]]", "np.array([1, None], object)", "[{}, {}]"])
+def test_an_output_that_is_no_array_is_one_sentence(tmp_path: Path, value: str) -> None:
+    code = f"import numpy as np\nclass Handler:\n    def predict(self, arrays): return {{'y': {value}}}\n"
+    with pytest.raises(ModelError, match="gave output 'y' that cannot be made an array .*: return arrays of numpy$"):
+        ask(loaded(handler(tmp_path / "mine", code)))
 
 
 def test_a_broken_element_of_a_handlers_own_decoder_is_named_without_a_traceback(
