@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import json
 import logging
@@ -9,10 +10,12 @@ import math
 import os
 import signal
 import socket
+import sys
 import threading
 from collections.abc import Callable
 from functools import partial
 from types import FrameType
+from typing import TextIO
 
 from edge_server.app import create_app
 from edge_server.device import Device
@@ -48,6 +51,13 @@ def run(settings: Settings) -> int:
             device's memory.
         ModelError: a model, its weights or the profile cannot be used.
     """
+    # Standard output has one line, for programs; what handlers print goes to the log.
+    announced = sys.stdout
+    with contextlib.redirect_stdout(sys.stderr):
+        return _run(settings, announced)
+
+
+def _run(settings: Settings, announced: TextIO) -> int:
     stop = threading.Event()
     _stop_on_signals(stop)
     notifier = Notifier.from_environment(os.environ, warn=_log.warning)
@@ -62,7 +72,7 @@ def run(settings: Settings) -> int:
     _warm_up(service, stopped=stop.is_set)
     if not stop.is_set():
         service.state = State.READY
-        _announce(service, listener, notifier)
+        _announce(service, listener, notifier, announced)
     _watch(service, stop, notifier)
     return _drain(service, server, notifier)
 
@@ -163,11 +173,11 @@ def _warm_up(service: Service, *, stopped: Callable[[], bool]) -> None:
     gc.freeze()
 
 
-def _announce(service: Service, listener: socket.socket, notifier: Notifier) -> None:
+def _announce(service: Service, listener: socket.socket, notifier: Notifier, announced: TextIO) -> None:
     host, port = listener.getsockname()[:2]
     emulated = service.emulation.name
     ready = {"event": "ready", "host": host, "port": port, "models": list(service.models), "emulated": emulated}
-    print(json.dumps(ready), flush=True)
+    print(json.dumps(ready), file=announced, flush=True)
     notifier.send("READY=1", f"STATUS=Serving {', '.join(service.models)}")
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from models.authoring.draft import AuthoringError, Draft
+from models.authoring.onnx_external import external_files
 from models.card import TensorSpec
 
 _DATATYPES = {
@@ -17,7 +18,6 @@ _DATATYPES = {
     "tensor(string)": "BYTES",
     **{f"tensor({kind}int{bits})": f"{kind.upper()}INT{bits}" for kind in ("", "u") for bits in (8, 16, 32, 64)},
 }
-_EXTERNAL_DATA = (".data", "_data", ".weights")
 
 
 def from_onnx(path: Path) -> Draft:
@@ -43,10 +43,10 @@ def from_onnx(path: Path) -> Draft:
             f"{path} has no {'output' if draft.inputs else 'input'} that is a tensor with a batch axis"
         )
     _fixed_batch(session.get_inputs(), draft)
-    for suffix in _EXTERNAL_DATA:
-        beside = path.with_name(path.name + suffix)
-        if beside.exists():
-            draft.files[beside.name] = beside
+    for name in external_files(path.read_bytes()):
+        if Path(name).is_absolute() or ".." in Path(name).parts:
+            raise AuthoringError(f"{path} has weights in {name!r}, outside its folder: save it with them beside it")
+        draft.files[name] = path.parent / name
     return draft
 
 

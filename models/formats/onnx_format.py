@@ -13,6 +13,7 @@ from models.card import Card
 from models.errors import ModelError
 from models.packages import needed
 from models.runtime import Array, RuntimeReport
+from scheduler.wire import WireError
 
 _DTYPES: Mapping[str, np.dtype[Any]] = {
     "tensor(bool)": np.dtype(np.bool_),
@@ -34,7 +35,8 @@ _ERRORS_ONLY = 3
 class OnnxRuntime:
     """A network in ONNX Runtime.
 
-    A file with a fixed batch of 1 runs item by item: slower, but it serves.
+    A file with a fixed batch runs as often as it must, and what is left of its last batch is filled up: slower, but it
+    serves.
     """
 
     def __init__(self, card: Card, session: Any, report: RuntimeReport) -> None:
@@ -48,12 +50,15 @@ class OnnxRuntime:
         self.report = report
         self._given = session.get_inputs()
         self._sources = bind_inputs(card, [node.name for node in self._given])
-        self._outputs = bind_outputs(card, [node.name for node in session.get_outputs()])
-        self._names = [node.name for node in session.get_outputs()]
-        for node in (*self._given, *session.get_outputs()):
+        bound = bind_outputs(card, [node.name for node in session.get_outputs()])
+        # Others need not be tensors, nor be computed.
+        computed = [session.get_outputs()[index] for index in sorted(set(bound.values()))]
+        self._names = [node.name for node in computed]
+        self._outputs = {name: self._names.index(session.get_outputs()[index].name) for name, index in bound.items()}
+        for node in (*self._given, *computed):
             if node.type not in _DTYPES:
                 raise ModelError(f"tensor {node.name!r} of model {card.name} is {node.type}: {_hint(node.type)}")
-        self.item_by_item = _fixed_batch(card, self._given) == 1
+        self.fixed_batch = _fixed_batch(card, self._given)
         self._pictures = {spec.name for spec in card.inputs if spec.picture and card.preprocess is not None}
         self._preprocess = card.preprocess
 
@@ -62,13 +67,23 @@ class OnnxRuntime:
         feed = {
             node.name: self._fed(node, source, inputs) for node, source in zip(self._given, self._sources, strict=True)
         }
-        if not self.item_by_item:
-            values = self._run(feed)
-        else:
-            items = len(next(iter(feed.values())))
-            each = [self._run({name: array[at : at + 1] for name, array in feed.items()}) for at in range(items)]
-            values = [np.concatenate(parts) for parts in zip(*each, strict=True)]
+        values = self._run(feed) if self.fixed_batch is None else self._in_parts(feed, self.fixed_batch)
         return {name: _encoded(np.asarray(values[index])) for name, index in self._outputs.items()}
+
+    def _in_parts(self, feed: Mapping[str, Array], size: int) -> list[Any]:
+        """Returns the outputs of batches of exactly that size as those of one; the last item fills up the last."""
+        items = len(next(iter(feed.values())))
+        each = []
+        for at in range(0, items, size):
+            taken = np.minimum(np.arange(at, at + size), items - 1)
+            each.append(self._run({name: array[taken] for name, array in feed.items()}))
+        if size > 1 and any(len(part) != size for parts in each for part in parts):
+            raise ModelError(
+                f"model {self._card.name} takes batches of exactly {size}, and gives other numbers of rows: export it"
+                " with a dynamic first axis"
+            )
+        joined = [np.concatenate(parts) for parts in zip(*each, strict=True)]
+        return joined if size == 1 else [whole[:items] for whole in joined]
 
     def _fed(self, node: Any, source: str, inputs: Mapping[str, Array]) -> Array:
         array = inputs[source]
@@ -79,7 +94,9 @@ class OnnxRuntime:
             array = normalise(array, self._preprocess)
         wanted = _DTYPES[node.type]
         if wanted.kind == "O":
-            return np.array([_text(element) for element in array.reshape(-1)], np.object_).reshape(array.shape)
+            each = max(1, array.size // max(1, len(array)))
+            texts = [_text(source, index // each, element) for index, element in enumerate(array.reshape(-1))]
+            return np.array(texts, np.object_).reshape(array.shape)
         if array.dtype != wanted:
             array = array.astype(wanted)
         if len(node.shape) == 2 and array.ndim == 1:
@@ -143,8 +160,12 @@ def _encoded(array: Array) -> Array:
     return np.array(texts, np.object_).reshape(array.shape)
 
 
-def _text(element: object) -> str:
-    return element.decode("utf-8", "replace") if isinstance(element, bytes) else str(element)
+def _text(name: str, item: int, element: object) -> str:
+    """Returns an element as ONNX Runtime takes it; WireError, for it is the request's fault, where it is no text."""
+    try:
+        return element.decode() if isinstance(element, bytes) else str(element)
+    except UnicodeDecodeError:
+        raise WireError(f"item {item} of the request is broken: input {name!r} must be UTF-8 text") from None
 
 
 def _hint(kind: str) -> str:
@@ -157,9 +178,8 @@ def _fixed_batch(card: Card, nodes: Any) -> int | None:
     fixed = {node.shape[0] for node in nodes if node.shape and isinstance(node.shape[0], int) and node.shape[0] > 0}
     if not fixed:
         return None
-    batch = int(min(fixed))
-    if batch != 1 and card.max_batch != batch:
+    if len(fixed) > 1:
         raise ModelError(
-            f"model {card.name} was exported for batches of exactly {batch}: export it with a dynamic first axis"
+            f"model {card.name} has inputs of {min(fixed)} and {max(fixed)} items: export it with a dynamic first axis"
         )
-    return batch
+    return int(min(fixed))

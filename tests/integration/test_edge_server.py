@@ -9,6 +9,7 @@ import socket
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -214,6 +215,22 @@ def refusal_once_stopping(edge: EdgeProcess, pictures: list[bytes]) -> str:
     with pytest.raises(triton.InferenceServerException) as refusal:
         infer(edge, pictures[:1])
     return str(refusal.value)
+
+
+def test_what_a_handler_prints_does_not_come_before_the_line_for_programs(tmp_path: Path) -> None:
+    (tmp_path / "model.toml").write_text(
+        'name = "talks"\nformat = "python"\nclass = "handler.py:Talks"\n'
+        'inputs = [{ name = "x", datatype = "FP32" }]\noutputs = [{ name = "x", datatype = "FP32" }]\n'
+    )
+    (tmp_path / "handler.py").write_text(
+        "print('on import')\nclass Talks:\n    def load(self, device): print('on load')\n"
+        "    def predict(self, arrays):\n        print('on predict')\n        return arrays\n"
+    )
+    with running("--model", str(tmp_path)) as process:
+        assert process.ready["models"] == ["talks"]
+        assert process.stop() == 0
+        assert process.process.stdout is not None
+        assert process.process.stdout.read() == ""
 
 
 def test_a_port_in_use_is_one_sentence_and_no_traceback() -> None:

@@ -18,6 +18,7 @@ from models.card_reader import read_card
 from models.errors import ModelError
 from models.loading import load
 from models.serving import ServedModel
+from scheduler.wire import WireError
 
 TENSORS = (
     'inputs = [{ name = "x", datatype = "FP32", shape = [2] }]',
@@ -194,6 +195,44 @@ def test_an_onnx_file_with_a_batch_of_one_runs_item_by_item(tmp_path: Path) -> N
     (made.folder / CARD_FILE).write_text(card)
     inputs = made.inputs(3)
     assert_same(answer(loaded(made.folder), inputs), made.expected(inputs))
+
+
+@pytest.mark.parametrize("items", [1, 3, 4, 5, 8])
+def test_an_onnx_file_with_a_larger_fixed_batch_is_filled_up(tmp_path: Path, items: int) -> None:
+    from onnx import TensorProto, helper, save
+
+    x, y = (helper.make_tensor_value_info(name, TensorProto.FLOAT, [4, 2]) for name in "xy")
+    graph = helper.make_graph([helper.make_node("Add", ["x", "x"], ["y"])], "double", [x], [y])
+    save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), tmp_path / "m.onnx")
+    write_card(tmp_path, 'name = "m"', 'format = "onnx"', 'file = "m.onnx"', *TENSORS)
+    given = np.arange(2 * items, dtype=np.float32).reshape(items, 2)
+    answered = loaded(tmp_path).answer({"x": given}, errors=[""] * items)
+    assert answered["y"].tolist() == (2 * given).tolist()
+
+
+def test_outputs_that_the_card_leaves_out_need_not_be_tensors(tmp_path: Path) -> None:
+    from skl2onnx import to_onnx
+    from sklearn.linear_model import LogisticRegression
+
+    model = LogisticRegression().fit(np.eye(2, dtype=np.float32), [0, 1])
+    (tmp_path / "net.onnx").write_bytes(to_onnx(model, np.eye(2, dtype=np.float32)).SerializeToString())
+    assert main(["new", str(tmp_path / "m"), "--from", str(tmp_path / "net.onnx")]) == 0
+    answered = loaded(tmp_path / "m").answer({"X": np.eye(2, dtype=np.float32)}, errors=["", ""])
+    assert answered["output_label"].tolist() == [0, 1]
+
+
+def test_a_text_for_onnx_that_is_not_utf_8_is_refused(tmp_path: Path) -> None:
+    from onnx import TensorProto, helper, save
+
+    x, y = (helper.make_tensor_value_info(name, TensorProto.STRING, ["n"]) for name in "xy")
+    graph = helper.make_graph([helper.make_node("Identity", ["x"], ["y"])], "same", [x], [y])
+    save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), tmp_path / "m.onnx")
+    tensors = ('inputs = [{ name = "x", datatype = "BYTES" }]', 'outputs = [{ name = "y", datatype = "BYTES" }]')
+    write_card(tmp_path, 'name = "m"', 'format = "onnx"', 'file = "m.onnx"', *tensors)
+    model = loaded(tmp_path)
+    assert model.answer({"x": np.array(["ä".encode()], object)}, errors=[""])["y"].tolist() == ["ä".encode()]
+    with pytest.raises(WireError, match="item 1 of the request is broken: input 'x' must be UTF-8 text"):
+        model.answer({"x": np.array([b"a", b"\xff"], object)}, errors=["", ""])
 
 
 def test_an_onnx_file_with_another_number_of_outputs_is_refused(tmp_path: Path) -> None:

@@ -56,6 +56,21 @@ def test_a_fixed_batch_is_kept_and_said(tmp_path: Path, capsys: pytest.CaptureFi
     assert "the file takes batches of 1 only" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("location", ["tensors.bin", "more/w"])
+def test_weights_beside_an_onnx_file_come_along_whatever_their_name(tmp_path: Path, location: str) -> None:
+    weights = onnx.numpy_helper.from_array(np.arange(400, dtype=np.float32), "w")
+    source = onnx_file(tmp_path / "from" / "net.onnx", shape=(400,))
+    model = onnx.load(source)
+    model.graph.node[0].input[1] = "w"
+    model.graph.initializer.append(weights)
+    (tmp_path / "from" / location).parent.mkdir(exist_ok=True)
+    onnx.save(model, source, save_as_external_data=True, location=location, size_threshold=0)
+    assert main(["new", str(tmp_path / "mine"), "--from", str(source)]) == 0
+    card = read_card(tmp_path / "mine")
+    assert (card.further_files, sorted(card.sha256)) == ((location,), sorted(["net.onnx", location]))
+    assert main(["check", str(tmp_path / "mine")]) == 0
+
+
 @pytest.mark.parametrize(
     ("shape", "layout", "seen"), [((3, 224, 224), "CHW", (3, 224, 224)), ((96, 128, 1), "HWC", (96, 128, 1))]
 )
