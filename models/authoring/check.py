@@ -101,6 +101,14 @@ def _difference(card: Card, whole: dict[str, Array], index: int, alone: dict[str
                 " the card's batch axis is wrong, or the output is ragged"
             )
         if mine.dtype.kind == "f":
+            if spec.finite and not (np.isfinite(mine).all() and np.isfinite(other).all()):
+                raise CheckFailed(
+                    f"output {spec.name!r} of a made-up item holds NaN or infinity: correct the network, or allow them"
+                    " with `finite = false`"
+                )
+            if not np.array_equal(np.isfinite(mine), np.isfinite(other)):
+                raise CheckFailed(f"output {spec.name!r} of an item is NaN or infinity in a batch or alone, not in both")
+            mine, other = (np.where(np.isfinite(array), array, 0) for array in (mine, other))
             scale = max(1.0, float(np.abs(other).max(initial=0)))
             largest = max(largest, float(np.abs(mine - other).max(initial=0)) / scale)
         elif not (mine == other).all():

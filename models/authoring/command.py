@@ -129,7 +129,7 @@ def _drafted(given: argparse.Namespace) -> Draft:
     if source.is_dir() and (source / mlserver_settings.SETTINGS).exists():
         source = source / mlserver_settings.SETTINGS
     if source.name == mlserver_settings.SETTINGS:
-        return _with_handler(mlserver_settings.from_mlserver(source), given.folder)
+        return _with_handler(mlserver_settings.from_mlserver(source), given.folder, overwrite=given.overwrite)
     if not source.is_file():
         raise AuthoringError(f"{source} is not there, or is no folder with config.pbtxt or model-settings.json")
     if source.suffix == ".onnx":
@@ -161,13 +161,13 @@ def _from_handler(source: Path, given: argparse.Namespace) -> Draft:
     )
 
 
-def _with_handler(draft: Draft, folder: Path) -> Draft:
+def _with_handler(draft: Draft, folder: Path, *, overwrite: bool) -> Draft:
     """Writes the handler that serves the draft's file into the folder."""
     from models.authoring.mlserver_settings import handler_text
 
     path = folder / draft.handler.rpartition(":")[0]
-    if path.exists():
-        raise AuthoringError(f"{path} is there already: choose another folder")
+    if path.exists() and not overwrite:
+        raise AuthoringError(f"{path} is there already: choose another folder, or replace it with --overwrite")
     folder.mkdir(parents=True, exist_ok=True)
     path.write_text(handler_text(draft), "utf-8")
     draft.files[path.name] = path

@@ -33,6 +33,7 @@ class Draft:
         activation: of the first output.
         labels: names of the classes, or the name of a file of them.
         max_batch: largest batch; None: the card's default.
+        name: the model's name for clients; "" for that of the folder.
         notes: what could not be carried over, or should be looked at: one sentence each.
     """
 
@@ -48,6 +49,7 @@ class Draft:
     activation: str = "none"
     labels: Sequence[str] | str = ()
     max_batch: int | None = None
+    name: str = ""
     notes: list[str] = field(default_factory=list)
 
 
@@ -114,6 +116,7 @@ def write(draft: Draft, folder: Path, *, name: str, overwrite: bool) -> Path:
                 target.parent.mkdir(parents=True, exist_ok=True)
                 target.write_bytes(source.read_bytes())
             hashes[wanted] = file_sha256(target)
+        name = name or draft.name
         card.write_text(card_text(draft, name=name if name != folder.resolve().name else "", hashes=hashes), "utf-8")
     except OSError as error:
         raise AuthoringError(f"{error.filename} cannot be written or read: {error.strerror}") from None

@@ -8,6 +8,8 @@ from typing import Any
 
 from models.authoring.draft import AuthoringError, Draft
 from models.card import TensorSpec
+from models.card_reader import DATATYPES
+from models.errors import ModelError, last_line
 
 SETTINGS = "model-settings.json"
 _SKLEARN = "mlserver_sklearn.SKLearnModel"
@@ -46,6 +48,17 @@ def from_mlserver(path: Path) -> Draft:
         AuthoringError: the settings cannot be read, or the model needs a runtime that only MLServer has.
     """
     settings = _settings(path)
+    try:
+        return _drafted(path, settings)
+    except ModelError:
+        raise
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise AuthoringError(
+            f"{path} has a value of another kind than MLServer's settings have ({last_line(error)}): correct it"
+        ) from None
+
+
+def _drafted(path: Path, settings: dict[str, Any]) -> Draft:
     implementation = str(settings.get("implementation", ""))
     if implementation != _SKLEARN:
         raise AuthoringError(
@@ -60,7 +73,7 @@ def from_mlserver(path: Path) -> Draft:
         )
     if not file.is_file():
         raise AuthoringError(f"{file} is not there, which {path} names as the model: copy it here")
-    draft = Draft("python", handler="handler.py:Model")
+    draft = Draft("python", handler="handler.py:Model", name=str(settings.get("name") or ""))
     draft.inputs = tuple(_tensor(entry) for entry in settings.get("inputs") or [])
     draft.outputs = tuple(_tensor(entry) for entry in settings.get("outputs") or [])
     if len(draft.inputs) != 1:
@@ -111,6 +124,8 @@ def _settings(path: Path) -> dict[str, Any]:
 
 def _tensor(entry: Any) -> TensorSpec:
     shape = [int(length) for length in entry.get("shape") or []]
+    if entry["datatype"] not in (*DATATYPES, "BYTES"):
+        raise AuthoringError(f"tensor {entry['name']!r} has datatype {entry['datatype']!r}: correct it")
     # The first axis is the batch's.
     return TensorSpec(
         str(entry["name"]), str(entry["datatype"]), tuple(length if length > 0 else -1 for length in shape[1:])

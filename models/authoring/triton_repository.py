@@ -8,6 +8,8 @@ from typing import Any
 from models.authoring.draft import AuthoringError, Draft
 from models.authoring.text_format import Message, parse_text_format
 from models.card import Format, TensorSpec
+from models.card_reader import DATATYPES
+from models.errors import ModelError, last_line
 
 CONFIG = "config.pbtxt"
 _FORMATS: dict[str, tuple[Format, str]] = {
@@ -35,6 +37,18 @@ def from_triton(folder: Path) -> Draft:
     Raises:
         AuthoringError: the configuration cannot be read, or the model needs a backend that only Triton has.
     """
+    try:
+        return _drafted(folder)
+    except ModelError:
+        raise
+    except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+        raise AuthoringError(
+            f"{folder / CONFIG} is no configuration of a model, a field has a value of another kind"
+            f" ({last_line(error)}): correct it"
+        ) from None
+
+
+def _drafted(folder: Path) -> Draft:
     config = _config(folder)
     backend = str(_one(config, "backend", "") or _one(config, "platform", ""))
     version = _version(folder)
@@ -45,6 +59,8 @@ def from_triton(folder: Path) -> Draft:
     if not (version / name).exists():
         raise AuthoringError(f"{version} holds no {name}, which {CONFIG} says it does: copy the whole model here")
     draft = Draft(card_format, files={name: version / name}, file=name)
+    # Triton's name of a model is that of its folder.
+    draft.name = str(_one(config, "name", folder.resolve().name))
     batched = int(_one(config, "max_batch_size", 0))
     draft.max_batch = max(1, batched)
     draft.inputs = tuple(_tensor(entry, draft, batched=batched > 0) for entry in config.get("input", []))
@@ -113,6 +129,8 @@ def _tensor(entry: Any, draft: Draft, *, batched: bool) -> TensorSpec:
                 " axis"
             )
         dims = dims[1:]
+    if datatype not in (*DATATYPES, "BYTES"):
+        raise AuthoringError(f"tensor {name!r} has data_type {kind or 'missing'}: correct it")
     return TensorSpec(name, datatype, dims)
 
 

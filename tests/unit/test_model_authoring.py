@@ -184,9 +184,9 @@ def test_a_model_of_triton_is_carried_over_and_the_rest_is_said(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = triton_model(tmp_path)
-    assert main(["new", str(tmp_path / "cats"), "--from", str(folder)]) == 0
-    card = read_card(tmp_path / "cats")
-    assert (card.format, card.max_batch, card.labels) == ("onnx", 16, ("one", "two"))
+    assert main(["new", str(tmp_path / "mine"), "--from", str(folder)]) == 0
+    card = read_card(tmp_path / "mine")
+    assert (card.name, card.format, card.max_batch, card.labels) == ("cats", "onnx", 16, ("one", "two"))
     assert card.inputs == (TensorSpec("x", "FP32", (3, 32, 32)),)
     out = capsys.readouterr().out
     for key in ("instance_group", "dynamic_batching", "parameters"):
@@ -203,6 +203,10 @@ def test_a_model_of_triton_is_carried_over_and_the_rest_is_said(
         ("output [ {", "out [ {", "has no `output`"),
         ("input [", "input ]", "line 5: ']' stands where a value should"),
         ('name: "cats"', "name: ~", "line 2: "),
+        ("max_batch_size : 16", "max_batch_size: many", "a field has a value of another kind"),
+        ("[ 3, 32, 32 ]", "[ three ]", "a field has a value of another kind"),
+        ("output [ {", "output: [ 3, {", "a field has a value of another kind"),
+        ("TYPE_FP32, format", "TYPE_INVALID, format", "tensor 'x' has data_type TYPE_INVALID"),
     ],
 )
 def test_a_model_that_only_triton_serves_is_one_sentence(
@@ -250,7 +254,11 @@ def test_settings_of_mlserver_become_a_handler_that_gives_the_same(
     assert "`max_batch_time` is not carried over" in capsys.readouterr().out
     card = read_card(tmp_path / "mine")
     card.check_files()
-    assert (card.format, card.max_batch, card.files()) == ("python", 10, ("handler.py", "model.joblib"))
+    assert (card.name, card.format, card.max_batch) == ("iris", "python", 10)
+    assert card.files() == ("handler.py", "model.joblib")
+    assert main(["new", str(tmp_path / "mine"), "--from", str(source)]) == 2
+    assert main(["new", str(tmp_path / "mine"), "--from", str(source), "--overwrite", "--name", "other"]) == 0
+    assert read_card(tmp_path / "mine").name == "other"
     scope: dict[str, object] = {"__file__": str(tmp_path / "mine" / "handler.py")}
     exec((tmp_path / "mine" / "handler.py").read_text(), scope)
     model = scope["Model"]()  # type: ignore[operator]
@@ -266,6 +274,42 @@ def test_other_runtimes_of_mlserver_are_one_sentence(tmp_path: Path, capsys: pyt
     assert main(["new", str(tmp_path / "mine"), "--from", str(path)]) == 2
     assert "mlserver_mlflow.MLflowRuntime runs in MLServer only" in capsys.readouterr().err
     assert not (tmp_path / "mine").exists()
+
+
+@pytest.mark.parametrize(
+    "tensors", ['["x"]', "3", '[{"name": "x"}]', '[{"name": "x", "datatype": "FP31"}]', '[{"datatype": "FP32"}]']
+)
+def test_settings_of_another_kind_are_one_sentence(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], tensors: str
+) -> None:
+    path = tmp_path / "model-settings.json"
+    (tmp_path / "model.joblib").write_bytes(b"")
+    path.write_text(f'{{"implementation": "mlserver_sklearn.SKLearnModel", "inputs": {tensors}}}')
+    assert main(["new", str(tmp_path / "mine"), "--from", str(path)]) == 2
+    assert capsys.readouterr().err.strip().endswith("correct it")
+    assert not (tmp_path / "mine").exists()
+
+
+@pytest.mark.parametrize(
+    ("formula", "finite", "sentence"),
+    [
+        ("x * float('nan')", True, "output 'y' of a made-up item holds NaN or infinity"),
+        ("x * float('nan')", False, ""),
+        ("x / (len(x) == 1)", False, "is NaN or infinity in a batch or alone, not in both"),
+    ],
+)
+def test_a_model_that_gives_no_numbers_does_not_pass_its_check(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], formula: str, finite: bool, sentence: str
+) -> None:
+    (tmp_path / "handler.py").write_text(
+        f"class Own:\n    def predict(self, arrays):\n        x = arrays['x']\n        return {{'y': {formula}}}\n"
+    )
+    (tmp_path / "model.toml").write_text(
+        'name = "own"\nformat = "python"\nclass = "handler.py:Own"\ninputs = [{ name = "x", datatype = "FP32" }]\n'
+        f'outputs = [{{ name = "y", datatype = "FP32"{"" if finite else ", finite = false"} }}]\n'
+    )
+    assert main(["check", str(tmp_path)]) == (1 if sentence else 0)
+    assert sentence in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
