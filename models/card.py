@@ -21,6 +21,8 @@ ITEM_ERROR = "item_error"
 """Name of the output that models with pictures have too: a sentence for each item that failed, else empty."""
 ROWS_SUFFIX = "_rows"
 _READ_BYTES = 2**20
+# Stands in an identity for the file that a card leaves to the host; no file of a folder has that name.
+_WEIGHTS = "/weights"
 
 
 class CardError(ModelError):
@@ -136,14 +138,22 @@ class Card:
         """Returns the path of one of its files."""
         return self.folder / name
 
-    def identity(self) -> str | None:
-        """Returns `sha256:HEX` of the card and its files; None if a file is neither here nor declared by its hash.
+    def identity(self, weights: str = "") -> str | None:
+        """Returns `sha256:HEX` of the card and its files; None if one is neither here nor declared by its hash.
 
-        It is the SHA-256 of lines in the format of sha256sum, sorted: one for the card, one for each file.
+        It is the SHA-256 of lines in the format of sha256sum, sorted: one for the card, one for each file. An
+        architecture whose card names no file of weights has none until a host brings some.
+
+        Args:
+            weights: SHA-256 of the file that a host uses in place of `file`, or "random"; "": it uses that of the card.
         """
         hashes = {CARD_FILE: hashlib.sha256(self.text).hexdigest()}
+        if weights:
+            hashes[self.file or _WEIGHTS] = weights
+        elif self.format == "state-dict" and not self.file:
+            return None
         for name in self.files():
-            known = self.sha256.get(name) or _hash_if_there(self.path(name))
+            known = hashes.get(name) or self.sha256.get(name) or _hash_if_there(self.path(name))
             if known is None:
                 return None
             hashes[name] = known

@@ -70,7 +70,7 @@ def convert(card: Card, weights: Weights, network: Any) -> Path:
 
 def _name(card: Card, weights: Weights) -> str:
     """Returns the file's name: another one for each card, weights and way to convert."""
-    key = f"{_VERSION} {card.identity()} {weights.sha256 or 'random'}"
+    key = f"{_VERSION} {card.identity(weights.identity)} {weights.sha256 or 'random'}"
     return f"{weights.origin}-{hashlib.sha256(key.encode()).hexdigest()[:24]}.onnx"
 
 

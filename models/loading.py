@@ -55,11 +55,16 @@ def load(
 
         handler = PythonHandler(card, handler_device(device))
         return ServedModel(
-            card, handler, decoders=_decoders(card, handler), identity=card.identity(), weights=origin.origin
+            card,
+            handler,
+            decoders=_decoders(card, handler),
+            identity=card.identity(origin.identity),
+            weights=origin.origin,
         )
     wanted = Wanted(device, runtime, threads, min(max_batch or card.max_batch, card.max_batch), measure_s)
     chosen: Runtime = runtime_for(card, origin, wanted)
-    return ServedModel(card, chosen, decoders=_decoders(card), identity=card.identity(), weights=origin.origin)
+    identity = card.identity(origin.identity)
+    return ServedModel(card, chosen, decoders=_decoders(card), identity=identity, weights=origin.origin)
 
 
 def _decoders(card: Card, handler: PythonHandler | None = None) -> Mapping[str, ElementDecoder]:

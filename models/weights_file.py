@@ -28,6 +28,11 @@ class Weights:
     file: Path | None
     sha256: str
 
+    @property
+    def identity(self) -> str:
+        """What `Card.identity` has to know of them."""
+        return {"card": "", "file": self.sha256, "random": "random"}[self.origin]
+
 
 def weights_of(card: Card, file: Path | None, sha256: str | None, *, random: bool) -> Weights:
     """Returns the weights after checking their hash.
@@ -41,6 +46,10 @@ def weights_of(card: Card, file: Path | None, sha256: str | None, *, random: boo
     Raises:
         WeightsError: they are missing, or have another hash.
     """
+    if file is not None and card.format == "python":
+        raise WeightsError(
+            f"model {card.name} is a handler, which reads its own files: put {file.name} into its folder"
+        )
     if random and file is not None:
         raise WeightsError(f"model {card.name} is given both a weights file and random weights: choose one")
     if random:

@@ -126,11 +126,9 @@ def load_model(card: Card, settings: Settings) -> ServedModel:
         ModelError: it cannot be loaded, or its card and files are not those of the identity that is expected.
     """
     expected = settings.identities.get(card.name)
-    if expected is not None and card.identity() != expected:
-        raise ModelError(
-            f"model {card.name} of this image has the identity {card.identity()}, but {expected} is expected:"
-            " build the image with the folder that the configuration names, or deploy anew"
-        )
+    if expected is not None and settings.weights is None and settings.random_weights != card.name:
+        # Before anything is loaded, where no file takes the place of the card's.
+        _expect(card.name, card.identity(), expected)
     # Here and not above: importing a framework takes time, and the platform already waits for the open port.
     from models.loading import load
 
@@ -143,8 +141,18 @@ def load_model(card: Card, settings: Settings) -> ServedModel:
         weights_sha256=settings.weights_sha256,
         random_weights=settings.random_weights == card.name,
     )
+    if expected is not None:
+        _expect(card.name, served.identity, expected)
     _rehearse(served)
     return served
+
+
+def _expect(name: str, found: str | None, expected: str) -> None:
+    if found != expected:
+        raise ModelError(
+            f"model {name} of this image has the identity {found}, but {expected} is expected:"
+            " build the image with the folder that the configuration names, or deploy anew"
+        )
 
 
 def _rehearse(served: ServedModel) -> None:

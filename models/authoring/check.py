@@ -107,7 +107,9 @@ def _difference(card: Card, whole: dict[str, Array], index: int, alone: dict[str
                     " with `finite = false`"
                 )
             if not np.array_equal(np.isfinite(mine), np.isfinite(other)):
-                raise CheckFailed(f"output {spec.name!r} of an item is NaN or infinity in a batch or alone, not in both")
+                raise CheckFailed(
+                    f"output {spec.name!r} of an item is NaN or infinity in a batch or alone, not in both"
+                )
             mine, other = (np.where(np.isfinite(array), array, 0) for array in (mine, other))
             scale = max(1.0, float(np.abs(other).max(initial=0)))
             largest = max(largest, float(np.abs(mine - other).max(initial=0)) / scale)

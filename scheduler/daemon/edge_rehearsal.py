@@ -152,7 +152,7 @@ class _Rehearsal:
         return reply.report.elapsed_s
 
 
-# Whatever else fails may be this model's own fault: 500 of its network, an answer that does not fit its card, no answer.
+# Whatever else fails may be the fault of this model: 500 of its network, an answer unlike its card, no answer at all.
 _ABSENT = (FailureKind.UNREACHABLE, FailureKind.THROTTLED)
 
 

@@ -15,7 +15,8 @@ import torch
 from support.model_answers import answer
 
 from models import digits_data
-from models.card import file_sha256
+from models.card import CARD_FILE, file_sha256
+from models.card_reader import read_card
 from models.catalogue import UnknownModel, card_of, shipped
 from models.digits_pictures import encode
 from models.errors import ModelError
@@ -163,11 +164,23 @@ def test_weights_of_torchvision_models_are_read_from_a_file(tmp_path: Path, wrap
 
     model = load(MOBILE, device="cpu", runtime="torch", weights=tmp_path / "mobile.pt", weights_sha256=sha256.upper())
 
-    assert model.weights == "file"
+    assert (model.weights, model.identity) == ("file", MOBILE.identity(sha256.lower()))
     pictures = np.random.default_rng(2).integers(0, 256, (2, 224, 224, 3), dtype=np.uint8)
     random = load(MOBILE, device="cpu", runtime="torch", random_weights=True)
     found, expected = (each.answer({"image": pictures}, errors=["", ""]) for each in (model, random))
     assert np.array_equal(found["probabilities"], expected["probabilities"])
+    assert random.identity not in (None, model.identity)
+
+
+def test_a_handler_takes_no_file_of_weights_in_place_of_its_own(tmp_path: Path) -> None:
+    sha256 = saved({}, tmp_path / "mine.pt")
+    (tmp_path / CARD_FILE).write_text(
+        'name = "own"\nformat = "python"\nclass = "handler.py:Own"\n'
+        'inputs = [{ name = "x", datatype = "FP32" }]\noutputs = [{ name = "x", datatype = "FP32" }]\n'
+    )
+    (tmp_path / "handler.py").write_text("class Own:\n    def predict(self, arrays): return arrays\n")
+    with pytest.raises(WeightsError, match=r"own is a handler, which reads its own files: put mine.pt into its folder"):
+        load(read_card(tmp_path), weights=tmp_path / "mine.pt", weights_sha256=sha256)
 
 
 def test_a_wrong_hash_is_refused_and_the_found_one_told(tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ outputs = [{ name = "score", datatype = "FP32", shape = [2] }]
 
 def folder_with(tmp_path: Path, card: str, **files: bytes) -> Path:
     folder = tmp_path / "mine"
-    folder.mkdir(exist_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)
     (folder / "model.toml").write_text(card, encoding="utf-8")
     for name, content in files.items():
         (folder / name.replace("_DOT_", ".")).write_bytes(content)
@@ -180,6 +180,17 @@ def test_without_file_and_hash_there_is_no_identity_and_any_change_makes_another
     assert len({first, second, read_card(folder).identity()}) == 3
 
 
+def test_weights_that_a_host_brings_are_part_of_the_identity(tmp_path: Path) -> None:
+    lines = TENSORS.replace('format = "onnx"', 'format = "state-dict"\narchitecture = "torchvision:resnet18"')
+    own = hashlib.sha256(b"network").hexdigest()
+    with_file = read_card(folder_with(tmp_path / "with", lines, model_DOT_onnx=b"network"))
+    assert with_file.identity() == with_file.identity(own)
+    assert len({with_file.identity(), with_file.identity("0" * 64), with_file.identity("random")}) == 3
+    bare = read_card(folder_with(tmp_path / "bare", lines.replace('file = "model.onnx"\n', "")))
+    assert bare.identity() is None
+    assert len({bare.identity(own), bare.identity("0" * 64), bare.identity("random"), None}) == 4
+
+
 def test_labels_may_be_a_file_which_belongs_to_the_model(tmp_path: Path) -> None:
     folder = folder_with(tmp_path, TENSORS + 'labels = "labels.txt"\n', labels_DOT_txt=b"cat\ndog\n\n")
     card = read_card(folder)
@@ -192,7 +203,7 @@ def test_shipped_cards_describe_their_pictures(name: str) -> None:
     card = shipped(name)
     assert card.name == name
     assert card.preprocess is not None
-    assert card.identity() is not None
+    assert (card.identity() is None) == (not card.file)
     card.check_files()
 
 
