@@ -48,6 +48,8 @@ class ModelOutputs:
     def fitting(self, outputs: Sequence[Tensor], items: int) -> tuple[Tensor, ...]:
         """Returns the outputs that the model has; others, which are not described, are left out.
 
+        A server that does not know `item_error`, as one that is not ours, has failed at no item.
+
         Args:
             outputs: of an answer.
             items: of the batch.
@@ -61,6 +63,8 @@ class ModelOutputs:
             kept = tuple(_fitting(spec, by_name) for spec in self.specs if spec.name != ITEM_ERROR)
             if ITEM_ERROR in by_name:
                 kept = (*kept, _fitting(_ERRORS, by_name))
+            elif any(spec.name == ITEM_ERROR for spec in self.specs):
+                kept = (*kept, Tensor.from_elements(ITEM_ERROR, [b""] * items))
         wire.check_rows(kept, items, self.ragged)
         return kept
 

@@ -26,6 +26,8 @@ from scheduler.domain.errors import RefusalKind
 
 ANSWERED = "answered"
 CANCELLED = "cancelled"
+FAULT = "fault"
+"""A fault of the program ended the request, with a traceback in the log."""
 _COLUMN_OF = {
     CANCELLED: "cancelled",
     RefusalKind.BAD_REQUEST.value: "rejected",
@@ -97,6 +99,12 @@ class Telemetry:
         self._totals = Second(at_s=0)
         self._by_kind: dict[str, int] = {}
         by_class = ("model", "class")
+        self._arrivals = Counter(
+            "edgeburst_arrivals",
+            "Requests that were read and are valid: each then ends once, in edgeburst_requests_total.",
+            by_class,
+            registry=self.registry,
+        )
         self._requests = Counter(
             "edgeburst_requests", "Requests by how they ended.", (*by_class, "kind"), registry=self.registry
         )
@@ -128,10 +136,11 @@ class Telemetry:
         self.registry.register(_StatusCollector(status, backends))
         ProcessCollector(registry=self.registry)
 
-    def arrived(self, now_s: float) -> None:
+    def arrived(self, call: InferenceCall) -> None:
         """Counts a request that was read and is valid."""
-        self._second(now_s).arrived += 1
+        self._second(call.received_at_s).arrived += 1
         self._totals.arrived += 1
+        self._arrivals.labels(call.model, call.class_name).inc()
 
     def answered(
         self, call: InferenceCall, answer: Answer, *, latency_s: float, slo_s: float, own_latency_s: float
@@ -170,7 +179,7 @@ class Telemetry:
 
         Args:
             call: the call.
-            kind: a RefusalKind's value, or CANCELLED.
+            kind: a RefusalKind's value, CANCELLED or FAULT.
             now_s: the present.
             reason: value of the Reason that decided; empty where no offers were compared.
         """

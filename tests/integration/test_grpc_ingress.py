@@ -68,7 +68,8 @@ def runner(running: tuple[GrpcThread, FakeRunner]) -> Iterator[FakeRunner]:
     fake.calls.clear()
     fake.cancelled.clear()
     yield fake
-    fake.refusal, fake.hold, fake.broken, fake.draining = None, False, False, False
+    running[0].assert_accounted()
+    fake.refusal, fake.hold, fake.broken, fake.draining, fake.value = None, False, False, False, None
 
 
 @pytest.fixture

@@ -87,7 +87,8 @@ def runner(running: tuple[IngressServer, FakeRunner]) -> Iterator[FakeRunner]:
     fake = running[1]
     fake.calls.clear()
     yield fake
-    fake.refusal, fake.hold, fake.broken, fake.draining = None, False, False, False
+    running[0].assert_accounted()
+    fake.refusal, fake.hold, fake.broken, fake.draining, fake.value = None, False, False, False, None
 
 
 @pytest.fixture
@@ -449,6 +450,17 @@ class TestBadInput:
         sentence = error_of(post(server, infer_json()), 500)
         assert "log" in sentence
         assert "on purpose" not in sentence
+
+    def test_an_answer_that_cannot_be_written_in_json_is_counted_as_the_requests_fault(
+        self, server: IngressServer, runner: FakeRunner
+    ) -> None:
+        runner.value = float("nan")
+        before = requests.get(f"{server.url}/v1/status", timeout=10).json()["requests"]
+        assert "holds NaN or infinity, which JSON cannot carry" in error_of(post(server, infer_json()), 400)
+        assert post(server, infer_json(parameters={"binary_data_output": True})).status_code == 200
+        server.assert_accounted()
+        after = requests.get(f"{server.url}/v1/status", timeout=10).json()["requests"]
+        assert [after[key] - before[key] for key in ("arrived", "answered", "rejected")] == [2, 1, 1]
 
     @pytest.mark.parametrize(("retry_after_s", "header"), [(0.2, "1"), (2.1, "3"), (None, None), (float("inf"), None)])
     def test_retry_after_is_whole_seconds_and_never_zero(

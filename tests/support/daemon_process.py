@@ -3,15 +3,19 @@
 import json
 import os
 import select
+import signal
 import socket
 import subprocess
 import sys
 import time
+import urllib.request
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from support.accounting import assert_accounted
 
 ROOT = Path(__file__).parents[2]
 LIMIT_S = 60.0
@@ -28,13 +32,25 @@ class Running:
     log_path: Path | None = None
     ready: Mapping[str, Any] = field(default_factory=dict)
     """Its ready line."""
+    told_to_end: bool = False
+    """Whether it was sent a signal after which it answers no questions."""
 
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}"
 
     def signal(self, number: int) -> None:
+        self.told_to_end |= number in (signal.SIGTERM, signal.SIGINT, signal.SIGKILL, signal.SIGSTOP)
         self.process.send_signal(number)
+
+    def assert_accounted(self) -> None:
+        """Checks that each request that arrived has ended once, or waits still."""
+
+        def read(path: str) -> str:
+            with urllib.request.urlopen(self.url + path, timeout=LIMIT_S) as response:
+                return str(response.read(), "utf-8")
+
+        assert_accounted(lambda: read("/metrics"), lambda: int(json.loads(read("/v1/status"))["waiting_requests"]))
 
     def exit_status(self) -> int:
         return self.process.wait(timeout=LIMIT_S)
@@ -81,7 +97,10 @@ def daemon_process(config: Path, *, environ: Mapping[str, str] | None = None) ->
         try:
             with _started(serve_command(config), extra, log_path) as process:
                 ready = _ready(process)
-                yield Running(process, int(ready["port"]), notifications, log_path, ready)
+                running = Running(process, int(ready["port"]), notifications, log_path, ready)
+                yield running
+                if process.poll() is None and not running.told_to_end:
+                    running.assert_accounted()
         finally:
             address.unlink()
 

@@ -50,6 +50,10 @@ class FakeRunner:
         """Given to every call, if set."""
         self.hold = False
         """Whether calls wait until their client goes away."""
+        self.value: float | None = None
+        """What all probabilities are, if set."""
+        self.held = 0
+        """Calls that wait so."""
         self.broken = False
         """Whether submit fails as only a bug could."""
         self.calls: list[InferenceCall] = []
@@ -85,11 +89,14 @@ class FakeRunner:
         if self.refusal is not None:
             raise Refused(self.refusal, len(self.calls))
         if self.hold:
+            self.held += 1
             try:
                 await asyncio.get_running_loop().create_future()
             except asyncio.CancelledError:
                 self.cancelled.append(call)
                 raise
+            finally:
+                self.held -= 1
         await asyncio.sleep(0)
         return self._answer(call)
 
@@ -98,8 +105,9 @@ class FakeRunner:
         errors = [b"this is not an image: send PNG or JPEG" if e.startswith(b"bad") else b"" for e in elements]
         if all(errors):
             raise Refused(Refusal(RefusalKind.BAD_REQUEST, errors[0].decode()))
+        rows = probabilities(elements)
         outputs = (
-            Tensor.from_numpy("probabilities", probabilities(elements)),
+            Tensor.from_numpy("probabilities", rows if self.value is None else np.full_like(rows, self.value)),
             Tensor.from_elements("item_error", errors),
         )
         return Answer(

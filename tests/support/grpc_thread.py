@@ -8,6 +8,8 @@ from collections.abc import Awaitable, Callable
 from types import TracebackType
 from typing import TypeVar
 
+from support.accounting import assert_accounted
+
 from scheduler.daemon.config.config import Config
 from scheduler.daemon.grpc.server import GrpcServer
 from scheduler.daemon.ingress.parts import DaemonParts
@@ -25,6 +27,7 @@ class GrpcThread:
         assert config.grpc is not None
         self.service = InferenceService(parts, config)
         self._section = config.grpc
+        self._runner = parts.runner
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="grpc-ingress", daemon=True)
         self.server: GrpcServer
@@ -43,6 +46,11 @@ class GrpcThread:
 
         return asyncio.run_coroutine_threadsafe(done(), self._loop).result(timeout=LIMIT_S)
 
+    def assert_accounted(self) -> None:
+        """Checks that each request that arrived has ended once, or is held."""
+        telemetry = self.service.telemetry
+        assert_accounted(lambda: telemetry.exposition().decode(), lambda: getattr(self._runner, "held", 0))
+
     def __enter__(self) -> GrpcThread:
         """Starts it, ready."""
         self._thread.start()
@@ -52,7 +60,9 @@ class GrpcThread:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Stops it."""
+        """Stops it, after a look at its counts."""
+        if error is None:
+            self.assert_accounted()
         self.on_loop(lambda: self.server.stop(0.1))
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(timeout=LIMIT_S)

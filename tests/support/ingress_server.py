@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from types import TracebackType
 
 from aiohttp import web
+from support.accounting import assert_accounted
 
 from scheduler.daemon.config.config import Config
 from scheduler.daemon.http.app import INGRESS, Ingress, app_runner, create_app
@@ -44,6 +45,11 @@ class IngressServer:
 
         asyncio.run_coroutine_threadsafe(act(), self._loop).result(timeout=10)
 
+    def assert_accounted(self) -> None:
+        """Checks that each request that arrived has ended once, or is held."""
+        telemetry, runner = self.ingress.service.telemetry, self._app_parts[0].runner
+        assert_accounted(lambda: telemetry.exposition().decode(), lambda: getattr(runner, "held", 0))
+
     def __enter__(self) -> IngressServer:
         """Starts it, ready."""
         self._thread.start()
@@ -53,7 +59,9 @@ class IngressServer:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Stops it."""
+        """Stops it, after a look at its counts."""
+        if error is None:
+            self.assert_accounted()
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(timeout=10)
 

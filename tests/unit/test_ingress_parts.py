@@ -117,14 +117,14 @@ class TestAdmin:
 class TestTelemetry:
     def test_seconds_without_requests_are_there_with_zeros(self) -> None:
         counted = telemetry()
-        counted.arrived(10.2)
-        counted.arrived(13.9)
+        counted.arrived(call(10.2))
+        counted.arrived(call(13.9))
         recent: Any = counted.summary(14.0)["recent"]
         assert [(row["at_s"], row["arrived"]) for row in recent] == [(10, 1), (11, 0), (12, 0), (13, 1), (14, 0)]
 
     def test_the_history_is_bounded_also_over_a_long_silence(self) -> None:
         counted = telemetry()
-        counted.arrived(0.0)
+        counted.arrived(call(0.0))
         recent: Any = counted.summary(1e7)["recent"]
         assert [row["at_s"] for row in recent] == list(range(10**7 - SECONDS_KEPT + 1, 10**7 + 1))
         assert not any(row["arrived"] for row in recent)

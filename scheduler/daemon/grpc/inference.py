@@ -131,7 +131,8 @@ class InferenceCalls:
             call = replace(call, trace=trace_of(given[PARENT_HEADER], given.get(STATE_HEADER, ())))
         answer = await service.answer(call)
         latency_s = service.now() - received_at_s
-        message = encode(infer_response(card, asked.request, answer), asked)
+        with service.delivery(call):
+            message = encode(infer_response(card, asked.request, answer), asked)
         return _Outcome(message, call, answer, latency_s)
 
     async def _write(self, outcome: _Outcome, context: Context, before: asyncio.Task[None] | None = None) -> None:

@@ -112,16 +112,12 @@ class Ingress:
         call = _traced(request, call)
         answer = await self.service.answer(call)
         latency_s = self.service.now() - call.received_at_s
-        response = render(answer, latency_s)
-        response.headers[REQUEST_HEADER] = str(answer.request_id)
-        pack(request, response)
-        try:
+        with self.service.delivery(call):
+            response = render(answer, latency_s)
+            response.headers[REQUEST_HEADER] = str(answer.request_id)
+            pack(request, response)
             await response.prepare(request)
             await response.write_eof()
-        except ConnectionError:
-            # The client closed the connection before its answer was written.
-            self.service.lost(call)
-            raise
         self.service.delivered(call, answer, latency_s=latency_s)
         return response
 

@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import importlib.metadata
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from datetime import datetime, timezone
 from typing import Any
 
 from scheduler.daemon.calls import Answer, InferenceCall, Refused
 from scheduler.daemon.config.config import Config
 from scheduler.daemon.ingress.body_limits import BodyLimits
+from scheduler.daemon.ingress.errors import client_error
 from scheduler.daemon.ingress.model_metadata import ModelCard, model_cards
 from scheduler.daemon.ingress.parts import DaemonParts
 from scheduler.daemon.model_config import planned_config
 from scheduler.daemon.model_repository import repository_index
-from scheduler.daemon.telemetry import CANCELLED, Telemetry
+from scheduler.daemon.telemetry import CANCELLED, FAULT, Telemetry
+from scheduler.domain.errors import EdgeburstError, RefusalKind
 from scheduler.domain.requests import Backend
+from scheduler.wire import WireError
 
 _EXTENSIONS = (
     "binary_tensor_data",
@@ -108,7 +112,7 @@ class InferenceService:
             Refused: there is no answer; it is counted.
             asyncio.CancelledError: the client does not need the answer any more; it is counted.
         """
-        self.telemetry.arrived(call.received_at_s)
+        self.telemetry.arrived(call)
         try:
             return await self._runner.submit(call)
         except Refused as error:
@@ -116,6 +120,28 @@ class InferenceService:
             raise
         except asyncio.CancelledError:
             self.lost(call)
+            raise
+        except Exception:
+            self.telemetry.refused(call, FAULT, self.now())
+            raise
+
+    @contextmanager
+    def delivery(self, call: InferenceCall) -> Iterator[None]:
+        """Counts the end of an answered call that cannot be told its answer: one that cannot be rendered, or written.
+
+        `delivered` counts the others, after it.
+        """
+        try:
+            yield
+        except (ConnectionError, asyncio.CancelledError):
+            self.lost(call)  # the client closed the connection before its answer was written
+            raise
+        except (EdgeburstError, WireError) as error:
+            kind = RefusalKind.BAD_REQUEST if client_error(error).status < 500 else RefusalKind.BACKEND
+            self.telemetry.refused(call, kind.value, self.now())
+            raise
+        except BaseException:
+            self.telemetry.refused(call, FAULT, self.now())
             raise
 
     def delivered(self, call: InferenceCall, answer: Answer, *, latency_s: float) -> None:
