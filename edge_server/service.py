@@ -132,7 +132,7 @@ class Service:
 
         Returns:
             Every output of the card, rows of ragged outputs and `item_error` included where the card has them, and the
-            parameters `service_s` and `queue_s`.
+            parameters `service_s`, `queue_s` and, if it is known, `identity`.
 
         Raises:
             NotServed: there is no such model.
@@ -153,8 +153,11 @@ class Service:
             model_version=VERSION,
             id=request.id,
             outputs=outputs_as_tensors(served.outputs),
-            parameters={"service_s": served.service_s, "queue_s": served.queue_s},
+            parameters={"service_s": served.service_s, "queue_s": served.queue_s, **self._identity(model)},
         )
+
+    def _identity(self, model: EdgeModel) -> dict[str, object]:
+        return {} if model.served.identity is None else {"identity": model.served.identity}
 
     def rehearse(self, name: str, request: InferRequest) -> None:
         """Serves a batch before the server is ready, so that the first batch of a client is not slower."""

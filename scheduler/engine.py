@@ -42,6 +42,7 @@ from scheduler.domain.messages import (
     DrainStarted,
     LimitsChanged,
     Message,
+    ModelBarred,
     PlanAdopted,
     PlanComputed,
     ProbeMeasured,
@@ -172,6 +173,8 @@ class Engine:
                 self._ledger.bill(batch_id, report, failure=failure)
             case ProbeMeasured():
                 self._probed(message, now_s)
+            case ModelBarred():
+                self._failures.bar(message, now_s=now_s)
             case PlanComputed(plan):
                 self._planned(plan, now_s)
             case LimitsChanged(model, limits):
@@ -207,8 +210,7 @@ class Engine:
             rate_rps=sum(self._beliefs.recent_rps(name, self._now_s) for name in self._queues.first),
             uplink_bytes_per_s=estimate.bytes_per_s,
             uplink_rtt_s=estimate.rtt_s,
-            edge_up=self._circuits.edge.closed,
-            function_up=self._circuits.function.closed,
+            **self._circuits.up(),
             **self._spending.figures(max(now_s, self._now_s)),
             expected_drain_s=expected_drain_s(self._queues.all, self._function.max_in_flight),
             draining=self._draining,
@@ -225,8 +227,7 @@ class Engine:
     def _begin(self, now_s: float) -> None:
         self._control.begin(now_s)
         snapshot, plan = self._snapshot(now_s), self._control.first_plan(now_s)
-        alone = "from profiles alone"
-        self._adopt(plan or best_plan(snapshot, plan_id=1, cause="start", detail=alone, at_once=True))
+        self._adopt(plan or best_plan(snapshot, plan_id=1, cause="start", detail="from profiles alone", at_once=True))
 
     def _follow_outages(self, now_s: float) -> None:
         """Opens and closes circuits by what is believed, where that is known otherwise than from failures."""
@@ -396,5 +397,4 @@ class Engine:
         self._uplink.release(batch_id, now_s=now_s)
 
     def _snapshot(self, now_s: float) -> Snapshot:
-        edge_up, function_up = self._circuits.edge.closed, self._circuits.function.closed
-        return self._control.snapshot(now_s, edge_up=edge_up, function_up=function_up, quotas=self._quota.quotas())
+        return self._control.snapshot(now_s, **self._circuits.up(), quotas=self._quota.quotas())

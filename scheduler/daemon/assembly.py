@@ -136,7 +136,7 @@ def assemble(
     explanations = _explanations(config, engine, clock)
     counters, plans, own_latency = InferenceCounters(), PlanHistory(), OwnLatency()
     batches = BatchRing(config.daemon.records, counters)
-    served = ServedModels()
+    served = ServedModels() if state is None else ServedModels(identities=state.identities())
     served.reload(config)
     runner = Runner(
         engine=engine,
@@ -152,6 +152,7 @@ def assemble(
         tracer=_tracer(config, clock),
         heard=served.heard,
     )
+    served.identities.post = runner.post
     limits = ModelLimits(runner.post)
     if state is not None:
         limits = ModelLimits(runner.post, before=state.limits, save=state.save_limits)
@@ -176,6 +177,7 @@ def assemble(
         status=status.report,
         batches=batches.rows,
         explain=explanations.find,
+        identities=served.identities,
     )
 
     def note_recalled() -> None:

@@ -18,6 +18,8 @@ from scheduler.domain.requests import Place
 LOOK_S = 30.0
 """How often the edge is asked which card and files it serves. Judgement: an operator who brings a new model waits so
 long for the warning at most."""
+REFUSED_LOOK_S = 2.0
+"""How often while it is refused for what it serves: asking costs nothing, and without it functions do its work."""
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 1.0, 30.0
 """Pauses between attempts to measure an edge that does not answer; each is twice as long as the one before."""
 
@@ -60,7 +62,7 @@ class EdgeModels:
             self._again.clear()
             complete = await self._look()
             self.looked.set()
-            pause_s = LOOK_S if complete else min(pause_s, LONGEST_PAUSE_S)
+            pause_s = self._pause_s() if complete else min(pause_s, LONGEST_PAUSE_S)
             try:
                 await asyncio.wait_for(self._again.wait(), pause_s)
             except asyncio.TimeoutError:
@@ -68,9 +70,13 @@ class EdgeModels:
             else:
                 pause_s = FIRST_PAUSE_S
 
+    def _pause_s(self) -> float:
+        return REFUSED_LOOK_S if self._served.identities.edge_refused() else LOOK_S
+
     async def _look(self) -> bool:
         """Asks for all that is not known; returns whether every model is measured."""
         edge, config = self._edge(), self._config()
+        self._served.identities.let_functions_try(self._clock())
         if not isinstance(edge, EdgeBackend) or config.edge is None:
             return True
         for card in config.to_measure():
@@ -92,7 +98,7 @@ class EdgeModels:
             await self._measured(profile)
         for index, model in enumerate(config.models):
             if config.edge_profile(index) is not None:
-                self._served.heard(model.name, Place.edge(), await edge.identity(model.name))
+                self._served.heard(model.name, Place.edge(), await edge.identity(model.name), asked=True)
         return not config.to_measure()
 
     def _note_unmeasured(self, model: str, error: NotMeasured) -> None:

@@ -101,7 +101,7 @@ class BatchSender:
         clock: Clock,
         ring: BatchRing,
         tracer: Tracer,
-        heard: Callable[[str, Place, object], None] = lambda *_: None,
+        heard: Callable[[str, Place, object], str] = lambda *_: "",
     ) -> None:
         """Stores its parts.
 
@@ -111,7 +111,8 @@ class BatchSender:
             clock: monotonic seconds, with the same origin as the event loop's `time`.
             ring: where outcomes are recorded.
             tracer: is told of each batch.
-            heard: is told which identity of a model's card and files a place reports.
+            heard: is told which identity of a model's card and files a place reports; returns why its answers cannot be
+                used, empty if they can.
         """
         self._backends = dict(backends)
         self._post = post
@@ -234,6 +235,9 @@ class BatchSender:
 
     def _succeed(self, pending: _PendingBatch, reply: Reply) -> None:
         batch = pending.batch
+        refused = "" if batch.warming else self._heard(batch.model, batch.place, reply.identity)
+        if refused:
+            raise SendFailed(Failure(FailureKind.BROKEN, refused, of_model=True), reply.report)
         try:
             counts = [member.call.items for member in pending.members]
             parts = wire.part_outputs(reply.outputs, counts, pending.send.outputs.ragged)
@@ -249,7 +253,6 @@ class BatchSender:
         self._end(pending)
         pending.spans.ended(reply.read_at_s, service_s=reply.report.service_s)
         bill = batch_bill(pending.send, reply.report)
-        self._heard(batch.model, batch.place, reply.identity)
         self._answered[batch.batch_id] = AnsweredBatch(
             send=pending.send,
             report=reply.report,

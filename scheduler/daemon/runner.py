@@ -90,7 +90,7 @@ class Runner:
         answer_reserve_s: float = 0.0,
         ledger: SpendLedger | None = None,
         tracer: Tracer | None = None,
-        heard: Callable[[str, Place, object], None] = lambda *_: None,
+        heard: Callable[[str, Place, object], str] = lambda *_: "",
     ) -> None:
         """Stores its parts; `start` begins.
 
@@ -106,7 +106,7 @@ class Runner:
             answer_reserve_s: part of every deadline for the daemon's own work; at most half the deadline is used.
             ledger: leases money; None: whatever the engine asks for is granted.
             tracer: records spans of requests; None: none are.
-            heard: is told which identity of a model's card and files a place reports.
+            heard: is told which identity of a model a place reports; see `BatchSender`.
         """
         self._settings = settings
         self._tiers = _tiers(settings)

@@ -137,6 +137,7 @@ class Daemon:
             served=self._served,
             clock=time.monotonic,
         )
+        self._servers.back = self._edge_models.reloaded
         self._app = create_app(assembly.parts, config, environ)
         self._service = self._app[INGRESS].service
         self._grpc = _grpc_server(config, self._service)

@@ -11,6 +11,8 @@ from prometheus_client.core import GaugeMetricFamily, Metric
 
 from models.profile import Profile
 from scheduler.daemon.config.config import Config
+from scheduler.daemon.config.expected import expected_identities
+from scheduler.daemon.identities import Identities
 from scheduler.daemon.logs import log
 from scheduler.domain.requests import Place
 
@@ -32,10 +34,13 @@ class ServedModels:
     _profiles: dict[str, dict[str, object] | None] = field(default_factory=dict)
     """By model: where its edge profile is from."""
     _told: set[tuple[str, str, str]] = field(default_factory=set)
+    identities: Identities = field(default_factory=Identities)
+    """Compares them with what is expected."""
 
     def reload(self, config: Config) -> None:
         """Follows a configuration; what models that stay have reported is kept."""
         self._cards = config.identities()
+        self.identities.reload(expected_identities(config))
         places = {
             model.name: {str(Place.edge()), *(str(Place.function(tier.name)) for tier in model.tiers)}
             for model in config.models
@@ -52,14 +57,17 @@ class ServedModels:
             for place, identity in heard.items():
                 self._compare(model, place, identity)
 
-    def heard(self, model: str, place: Place, identity: object) -> None:
-        """Notes what a place reports; anything but a text means that it reports nothing."""
+    def heard(self, model: str, place: Place, identity: object, *, asked: bool = False) -> str:
+        """Notes what a place reports; anything but a text means that it reports nothing.
+
+        Returns:
+            Why its answers cannot be used, in one sentence; empty if they can.
+        """
         known = self._heard.get(model)
-        if known is None or not isinstance(identity, str) or not identity:
-            return
-        if known.get(str(place)) != identity:
+        if known is not None and isinstance(identity, str) and identity and known.get(str(place)) != identity:
             known[str(place)] = identity[:_MAX_LENGTH]
             self._compare(model, str(place), identity[:_MAX_LENGTH])
+        return self.identities.heard(model, str(place), identity, asked=asked)
 
     def not_measured(self, model: str, reason: str) -> None:
         """Notes why a model has no edge profile."""
@@ -72,6 +80,7 @@ class ServedModels:
                 "identity": card,
                 "places": dict(self._heard.get(model, {})),
                 "agree": _agree(card, self._heard.get(model, {})),
+                **self.identities.row(model),
                 "edge_profile": self._profiles.get(model),
             }
             for model, card in self._cards.items()

@@ -1,6 +1,7 @@
 """Circuit breakers: a failing backend gets no batches until a probe of it succeeds."""
 
 from dataclasses import dataclass, field
+from typing import Any
 
 from scheduler.domain.batches import Failure, FailureKind
 from scheduler.domain.failures import HANDLING, Opens
@@ -32,11 +33,17 @@ class Circuit:
     """When open: the time of the next probe. None: closed."""
     not_before_s: float = 0.0
     """Until then a throttled backend gets no batches; the circuit stays closed."""
+    barred: set[str] = field(default_factory=set)
+    """Models of which it gets no batches, because it serves others under their names."""
 
     @property
     def closed(self) -> bool:
         """Whether the backend is believed to answer."""
         return self.probe_at_s is None
+
+    def serves(self, model: str) -> bool:
+        """Whether the backend is believed to answer with this model."""
+        return self.probe_at_s is None and model not in self.barred
 
     def usable(self, now_s: float) -> bool:
         """Whether a batch may be sent now."""
@@ -111,6 +118,8 @@ class Circuits:
             met_limit: whether it was refused beside others that run, or for its size. The next waits until one of them
                 is back, or is smaller, so silence would add nothing, unless the provider asks for it.
         """
+        if failure.of_model:
+            return False
         circuit = self.of(backend)
         was_closed = circuit.closed
         if not met_limit or failure.retry_after_s is not None:
@@ -121,6 +130,10 @@ class Circuits:
         """Follows known outages. Functions that are out are silent: a request that can wait so long is sent then."""
         self.edge.follow(back_s=edge_back_s, silent_until_s=0.0)
         self.function.follow(back_s=None, silent_until_s=functions_back_s)
+
+    def up(self) -> dict[str, Any]:
+        """Returns whether each backend is believed to answer, as fields of snapshots and statistics."""
+        return {"edge_up": self.edge.closed, "function_up": self.function.closed}
 
     def configure(self, *, failures_to_open: int, first_pause_s: float) -> None:
         """Takes over reloaded settings."""

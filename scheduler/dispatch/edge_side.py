@@ -70,7 +70,7 @@ class EdgeSide:
     def usable(self, queues: ModelQueues, queued: QueuedRequest) -> bool:
         """Whether this request may go to the edge at all."""
         fits = queued.request.items <= queues.edge_limit
-        return queued.failed_on is not Backend.EDGE and fits and self.circuit.closed
+        return queued.failed_on is not Backend.EDGE and fits and self.circuit.serves(queues.model.name)
 
     def gate(self, queues: ModelQueues, queued: QueuedRequest) -> Reason | None:
         """Returns why this request may not go to the edge at all; None where it may."""
@@ -78,7 +78,7 @@ class EdgeSide:
             return Reason.FAILED_THERE
         if queued.request.items > queues.edge_limit:
             return Reason.TOO_LARGE if queues.edge_limit else Reason.NO_BACKEND
-        return None if self.circuit.closed else Reason.CIRCUIT_OPEN
+        return None if self.circuit.serves(queues.model.name) else Reason.CIRCUIT_OPEN
 
     def offer(self, queues: ModelQueues, queued: QueuedRequest, *, now_s: float, lateness_price: float) -> Offer:
         """Offers a place in the edge's next batch. Only that is promised: promising places further ahead collapses.
@@ -260,7 +260,8 @@ class EdgeSide:
 
         Halves of a refused batch come before everything: their requests have waited longest.
         """
-        models = sorted((queues for queues in self.lanes.all if _has_candidates(queues)), key=_urgency_s)
+        served = [queues for queues in self.lanes.all if queues.model.name not in self.circuit.barred]
+        models = sorted((queues for queues in served if _has_candidates(queues)), key=_urgency_s)
         if len(models) > 1 and self.tenants.shares and models[0].edge_later.items:
             # The backlog of one model is always the most urgent: whose tenants had least of the edge goes first.
             models.sort(key=lambda queues: self.tenants.least_level_s(queues.edge_later.kinds(), queues.next_batch))

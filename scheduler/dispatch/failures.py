@@ -15,6 +15,7 @@ from scheduler.dispatch.request_table import RequestTable
 from scheduler.domain.batches import Failure, FailureKind
 from scheduler.domain.decisions import Cause
 from scheduler.domain.errors import Refusal, RefusalKind
+from scheduler.domain.messages import ModelBarred
 from scheduler.domain.requests import Backend
 
 MOST_SENDS = 3
@@ -37,6 +38,15 @@ class Failures:
     dispatcher: Dispatcher
     endings: Endings
     most_sends: int = MOST_SENDS
+
+    def bar(self, message: ModelBarred, *, now_s: float) -> None:
+        """Keeps a model from a backend that serves another under its name, or lets it go there again."""
+        circuit = self.edge.circuit if message.backend is Backend.EDGE else self.function.circuit
+        if message.barred:
+            circuit.barred.add(message.model)
+        else:
+            circuit.barred.discard(message.model)
+        self.dispatcher.reassign_all(Cause.FAILURE, now_s=now_s)
 
     def came_back(self, sent: InFlightBatch, unusable: frozenset[int], *, now_s: float) -> None:
         """Answers the members of a batch that came back, but for those whose part of the answer cannot be used."""

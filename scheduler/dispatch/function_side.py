@@ -67,7 +67,7 @@ class FunctionSide:
 
     def usable(self, queues: ModelQueues, queued: QueuedRequest) -> bool:
         """Whether this request may go to a function at all."""
-        return self.circuit.closed and allowed(queues, queued)
+        return self.circuit.serves(queues.model.name) and allowed(queues, queued)
 
     def verdict(self, queues: ModelQueues, queued: QueuedRequest, *, now_s: float) -> SpendVerdict:
         """Returns what the spend caps allow for this request, all that is gathered counted in."""
@@ -202,7 +202,7 @@ class FunctionSide:
             return queued.failed_for
         if queued.request.items > buffer.cap or queued.request.body_bytes > buffer.max_bytes:
             return Reason.TOO_LARGE
-        return None if self.circuit.closed else Reason.CIRCUIT_OPEN
+        return None if self.circuit.serves(queues.model.name) else Reason.CIRCUIT_OPEN
 
     def offer(self, queues: ModelQueues, queued: QueuedRequest, *, now_s: float, lateness_price: float) -> Offer:
         """Offers a place in a function batch: this request's share of the cheapest batch, or a batch of its own."""

@@ -184,7 +184,8 @@ class Offers:
 
     def _may_come_back(self, queues: ModelQueues, queued: QueuedRequest) -> bool:
         """Whether no place answers just now, but one that is being probed could take this request when it is back."""
-        if self.edge.circuit.closed or self.function.circuit.closed:
+        model = queues.model.name
+        if self.edge.circuit.serves(model) or self.function.circuit.serves(model):
             return False
         by_edge = queued.failed_on is not Backend.EDGE and 0 < queued.request.items <= queues.edge_limit
         return by_edge or allowed(queues, queued)

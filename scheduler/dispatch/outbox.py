@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from scheduler.dispatch.decision_ring import DecisionRing
 from scheduler.dispatch.queue import Admission, QueuedRequest
@@ -129,7 +129,7 @@ class Outbox:
                 return sent.batch.sent_at_s
         return float("inf")
 
-    def figures(self) -> dict[str, int]:
+    def figures(self) -> dict[str, Any]:
         """Returns what is in flight, as fields of EngineStatistics."""
         sent = self.in_flight.values()
         return {

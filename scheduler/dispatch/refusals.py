@@ -67,7 +67,7 @@ class Refusals:
         return Refusal(RefusalKind.DRAINING, "the daemon is shutting down; send it elsewhere", RETRY_AFTER_S)
 
     def _too_late(self, queues: ModelQueues, queued: QueuedRequest, *, now_s: float) -> Refusal:
-        down = [side.value for side, circuit in self._sides(queues) if not circuit.closed]
+        down = [side.value for side, circuit in self._sides(queues) if not circuit.serves(queues.model.name)]
         edge_only = queued.request.class_name in queues.edge_only
         buffer, edge_limit = queues.buffer_of(queued), queues.edge_limit
         if 0 < edge_limit < queued.request.items and (edge_only or not queues.has_functions):

@@ -148,3 +148,5 @@ class Failure:
     """Most items that it takes in a batch, where its refusal names them."""
     said: str = ""
     """For the log alone: the host, and the provider's own code and sentence."""
+    of_model: bool = False
+    """Whether it says nothing of the backend's other models: the model is another one than is expected."""

@@ -58,6 +58,15 @@ class BillArrived:
 
 
 @dataclass(frozen=True, slots=True)
+class ModelBarred:
+    """Notice that a backend serves another model under this name than is expected, or no longer does."""
+
+    model: str
+    backend: Backend
+    barred: bool
+
+
+@dataclass(frozen=True, slots=True)
 class ProbeMeasured:
     """Result of a probe: whether the backend answers, and measurements of the path to it."""
 
@@ -120,6 +129,7 @@ Message = (
     | BatchFinished
     | BatchFailed
     | BillArrived
+    | ModelBarred
     | ProbeMeasured
     | PlanComputed
     | LimitsChanged

@@ -36,6 +36,8 @@ class Behaviour:
     bad_item: str = ""
     """Items with this content (hexadecimal) are named in `item_error`."""
     not_ready: bool = False
+    identity: str = ""
+    """Which card and files it says that it serves, with each answer; empty: nothing."""
     says_s: float | str | None = None
     """What it reports as `service_s`; None: the truth."""
 
@@ -143,7 +145,10 @@ class StubEdge:
                 wire.Tensor.from_elements("item_error", [*errors, b""] if behaviour.mode == "short" else errors),
             ),
             id="77777" if behaviour.mode == "wrong_id" else request.id,
-            parameters={"service_s": service_s if behaviour.says_s is None else behaviour.says_s},
+            parameters={
+                "service_s": service_s if behaviour.says_s is None else behaviour.says_s,
+                **({"identity": behaviour.identity} if behaviour.identity else {}),
+            },
         )
         encoded = wire.encode_response(response, binary_by_default=True)
         send(writer, 200, encoded.body, {wire.JSON_LENGTH_HEADER: str(encoded.json_length)})

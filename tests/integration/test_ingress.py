@@ -594,6 +594,19 @@ class TestOperators:
         assert response.status_code == status
         assert TOKEN not in response.text
 
+    def test_an_identity_is_accepted_by_operators_only(self, server: IngressServer, runner: FakeRunner) -> None:
+        url, one = f"{server.url}/v1/models/digits/identity", "sha256:" + "1" * 64
+        found = {"model": "digits", "expected": None, "expected_by": None, "unidentified": [], "refused": {}}
+        assert requests.get(url, timeout=10).json() == found
+        answer = requests.put(url, json={"identity": one}, timeout=10)
+        assert answer.json() == {**found, "expected": one, "expected_by": "operator"}
+        assert requests.put(url, json={"identity": None}, timeout=10).json() == found
+        response = requests.put(url, json={"identity": one}, headers={"X-Forwarded-For": "203.0.113.9"}, timeout=10)
+        assert "identities can be set from the daemon's own host only" in error_of(response, 403)
+        for body, sentence in ((b"{", "not valid JSON"), (b"[]", "must be"), (b'{"identity": "sha256:1"}', "64 hexa")):
+            assert sentence in error_of(requests.put(url, data=body, timeout=10), 400)
+        assert requests.get(url, timeout=10).json() == found
+
     def test_ready_follows_start_and_drain_while_live_stays(self, server: IngressServer, runner: FakeRunner) -> None:
         def codes() -> list[int]:
             paths = ("/v2/health/ready", "/v2/models/digits/ready", "/v2/health/live")

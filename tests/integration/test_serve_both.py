@@ -3,6 +3,7 @@
 import asyncio
 import json
 import signal
+import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,7 +15,7 @@ import numpy as np
 import pytest
 import tritonclient.http as triton
 from support import stub_fc
-from support.daemon_process import Running, daemon_process, stub_edge_process
+from support.daemon_process import Running, daemon_process, stub_edge_process, until
 from support.stub_fc import Heard, Say
 
 from scripts.support.stub_edge import expected_row
@@ -35,7 +36,7 @@ access_key_secret_env = "TEST_KEY_SECRET"
 name = "digits"
 edge_profile = "orin-resnet50"
 [[model.class]]
-slo_s = 20.0
+slo_s = {slo_s}
 [[model.tier]]
 name = "1gb"
 function = "digits"
@@ -67,10 +68,10 @@ def function_endpoint() -> Iterator[int]:
 
 
 @contextmanager
-def both(folder: Path) -> Iterator[tuple[Running, Running]]:
+def both(folder: Path, slo_s: float = 20.0) -> Iterator[tuple[Running, Running]]:
     with function_endpoint() as port, stub_edge_process() as edge:
         config = folder / "edgeburst.toml"
-        config.write_text(CONFIG.format(edge=edge.url, port=port))
+        config.write_text(CONFIG.format(edge=edge.url, port=port, slo_s=slo_s))
         with daemon_process(config, environ=KEYS) as daemon:
             yield daemon, edge
 
@@ -137,3 +138,50 @@ def test_tritons_client_gets_each_request_its_own_answer_through_the_whole_daemo
             assert result.get_response()["id"] == f"r{index}"
             assert np.array_equal(result.as_numpy("probabilities")[0], expected_row(b"%d" % index))
         client.close()
+
+
+ONE, TWO = "sha256:" + "1" * 64, "sha256:" + "2" * 64
+
+
+def model_row(daemon: Running) -> dict[str, Any]:
+    with urllib.request.urlopen(f"{daemon.url}/v1/status", timeout=20) as response:
+        row: dict[str, Any] = json.loads(response.read())["models"]["digits"]
+    return row
+
+
+def accept(daemon: Running, identity: str | None) -> None:
+    body = json.dumps({"identity": identity}).encode()
+    url = f"{daemon.url}/v1/models/digits/identity"
+    urllib.request.urlopen(urllib.request.Request(url, body, method="PUT"), timeout=20).close()
+
+
+def backends(daemon: Running) -> set[str]:
+    """Returns which backends answer; while one is away, a request may be refused, which is no false answer."""
+    answers = asyncio.run(classify_many(daemon, 5))
+    assert {status for status, _ in answers} <= {200, 503}, answers
+    return {answer["backend"] for status, answer in answers if status == 200}
+
+
+def test_no_answer_of_an_edge_with_other_files_passes_until_an_operator_accepts_them(tmp_path: Path) -> None:
+    with both(tmp_path, slo_s=3.0) as (daemon, edge):
+        asyncio.run(behave(edge, identity=ONE))
+        until(lambda: "edge" in backends(daemon), "the edge is used")
+        assert (model_row(daemon)["expected"], model_row(daemon)["expected_by"]) == (ONE, "first-report")
+        asyncio.run(behave(edge, identity=TWO))
+        assert backends(daemon) <= {"function"}
+        refused = model_row(daemon)["refused"]["edge:main"]
+        assert refused.startswith(f"edge:main serves model digits with the identity {TWO}, but {ONE} is expected")
+        assert daemon.log.count("identity_refused") == 1
+        until(lambda: backends(daemon) == {"function"}, "the functions answer")
+        accept(daemon, TWO)
+        until(lambda: "edge" in backends(daemon), "the edge is used again")
+        assert model_row(daemon)["refused"] == {}
+        assert model_row(daemon)["unidentified"] == ["function:1gb"]
+
+
+def test_requests_whose_answers_cannot_be_used_are_answered_by_the_other_side(tmp_path: Path) -> None:
+    with both(tmp_path, slo_s=3.0) as (daemon, edge):
+        asyncio.run(behave(edge, mode="nan"))
+        until(lambda: backends(daemon) == {"function"}, "the functions answer")
+        asyncio.run(behave(edge, mode="ok"))
+        until(lambda: "edge" in backends(daemon), "the edge is used again")

@@ -121,8 +121,13 @@ def test_an_edge_that_comes_later_is_measured_then_and_remembered(tmp_path: Path
             until(lambda: ragged(daemon)["edge_profile"]["source"] == "measured", "the measurement")
             # The edge refuses 8 items, and says how many it takes.
             assert [row["items"] for row in ragged(daemon)["edge_profile"]["rows"]] == [1, 2, 5]
+            until(lambda: "identity_refused" in daemon.log, "a sentence that the files differ")
+            assert list(ragged(daemon)["refused"]) == ["edge:main"]
+            url = f"{daemon.url}/v1/models/ragged/identity"
+            accepted = json.dumps({"identity": edge.identity}).encode()
+            urllib.request.urlopen(urllib.request.Request(url, accepted, method="PUT"), timeout=20).close()
             asyncio.run(all_answered(daemon.url, [np.array([[2, 3]], np.float32)]))
-            until(lambda: "identity_differs" in daemon.log, "a warning that the files differ")
+            assert "identity_differs" in daemon.log
             assert ragged(daemon)["agree"] is False
             metrics = urllib.request.urlopen(f"{daemon.url}/metrics", timeout=20).read().decode()
             assert 'edgeburst_model_identity_agrees{model="ragged"} 0.0' in metrics

@@ -11,6 +11,7 @@ import numpy as np
 from support.explained import an_explanation
 
 from scheduler.daemon.calls import Answer, InferenceCall, Refused
+from scheduler.daemon.identities import AcceptedBy, Identities
 from scheduler.daemon.ingress.parts import DaemonParts
 from scheduler.daemon.limits import ModelLimits
 from scheduler.daemon.model_statistics import InferenceCounters
@@ -60,6 +61,8 @@ class FakeRunner:
         self.cancelled: list[InferenceCall] = []
         self.limits = ModelLimits(lambda changed: None)
         self.counters = InferenceCounters()
+        self.identities = Identities()
+        self.identities.reload(dict.fromkeys(("digits", "sums", "level"), ("", AcceptedBy.CARD)))
         self.plan: Plan | None = None
         self._clock = clock
         self._batch_ids = count(1)
@@ -75,6 +78,7 @@ class FakeRunner:
             status=self.status,
             batches=self.batches,
             explain=self.explanations,
+            identities=self.identities,
         )
 
     def now(self) -> float:

@@ -124,8 +124,9 @@ def test_waiting_for_the_device_is_queueing_and_not_service() -> None:
     model.while_predicting = lambda: clock.sleep(0.5)
     model.may_predict.set()
 
-    assert first.result(30).parameters == {"service_s": 10.5, "queue_s": 0.0}
-    assert second.result(30).parameters == {"service_s": 0.5, "queue_s": 10.5}
+    identity = "sha256:" + "0" * 64
+    assert first.result(30).parameters == {"service_s": 10.5, "queue_s": 0.0, "identity": identity}
+    assert second.result(30).parameters == {"service_s": 0.5, "queue_s": 10.5, "identity": identity}
 
 
 def test_several_models_with_tensors_share_the_device() -> None:

@@ -24,6 +24,7 @@ from scheduler.domain.messages import (
     ComputePlan,
     DrainStarted,
     LimitsChanged,
+    ModelBarred,
     PlanAdopted,
     PlanComputed,
     ProbeMeasured,
@@ -485,6 +486,40 @@ def test_members_whose_part_of_an_answer_cannot_be_used_go_to_the_other_side_and
     assert again.request_ids == (2,)
     assert engine.statistics().edge_up
     assert answered(finish(engine, again, again.predicted_finish_s)) == [2]
+
+
+def test_a_model_that_a_backend_serves_under_a_false_name_goes_to_the_other_side_alone() -> None:
+    two = settings()
+    (model,) = two.models
+    engine = Engine(replace(two, models=(model, replace(model, name="other"))))
+    engine.handle([ModelBarred("m", Backend.EDGE, barred=True)], 0.0)
+    other = replace(request(2, 0.0), model="other")
+    commands = engine.handle([RequestArrived(request(1, 0.0)), RequestArrived(other)], 0.0)
+    (by_edge,) = sent(commands, Backend.EDGE)
+    assert by_edge.request_ids == (2,)
+    finish(engine, by_edge, 0.06)
+    now_s = 0.06
+    while not (by_function := sent(commands, Backend.FUNCTION)):
+        now_s = engine.next_wakeup_s() or now_s
+        assert now_s < 1.0
+        commands = engine.handle([], now_s)
+    assert by_function[0].request_ids == (1,)
+    finish(engine, by_function[0], by_function[0].predicted_finish_s)
+    engine.handle([ModelBarred("m", Backend.EDGE, barred=False)], 10.0)
+    assert sent(arrive(engine, 10.0, 3), Backend.EDGE)
+
+
+def test_an_answer_of_another_model_opens_no_circuit() -> None:
+    engine = Engine(settings())
+    for number in range(1, 8):
+        at_s = 2.0 * number
+        (batch,) = sent(arrive(engine, at_s, number), Backend.EDGE)
+        failure = Failure(FailureKind.BROKEN, "other files", of_model=True)
+        commands = engine.handle([BatchFailed(batch.batch_id, failure, BatchReport(0.05))], at_s + 0.05)
+        while not (by_function := sent(commands, Backend.FUNCTION)):
+            commands = engine.handle([], engine.next_wakeup_s() or at_s)
+        finish(engine, by_function[0], by_function[0].predicted_finish_s)
+    assert engine.statistics().edge_up
 
 
 def test_where_no_other_side_is_such_a_member_is_refused_as_the_backends_failure() -> None:

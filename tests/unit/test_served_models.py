@@ -45,7 +45,9 @@ def metric(models: ServedModels) -> list[float]:
 
 def test_nothing_heard_is_nothing_known(tmp_path: Path) -> None:
     models, identity = served(tmp_path)
-    assert models.rows()["ragged"] == {"identity": identity, "places": {}, "agree": None, "edge_profile": None}
+    nothing = {"identity": identity, "places": {}, "agree": None, "edge_profile": None}
+    expected = {"expected": identity, "expected_by": "card", "unidentified": [], "refused": {}}
+    assert models.rows()["ragged"] == {**nothing, **expected}
     assert metric(models) == []
 
 
@@ -60,7 +62,7 @@ def test_places_agree_or_one_warning_names_the_one_that_does_not(
         for _ in range(3):
             models.heard("ragged", cpu, "sha256:other")
     assert (models.rows()["ragged"]["agree"], metric(models)) == (False, [0.0])
-    assert [record.getMessage() for record in caplog.records] == ["identity_differs"]
+    assert [record.getMessage() for record in caplog.records] == ["identity_differs", "identity_refused"]
     models.heard("ragged", cpu, identity)
     assert metric(models) == [1.0]
 

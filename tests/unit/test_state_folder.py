@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from scheduler.daemon.identities import Acceptance
 from scheduler.daemon.state.folder import APPLICATION_ID, DATABASE, SCHEMA, FolderLock, StateError, open_database
 from scheduler.daemon.state.store import Store
 from scheduler.domain.memory import Part
@@ -82,17 +83,20 @@ def test_rows_that_are_damaged_are_left_out_and_the_others_kept(tmp_path: Path) 
     store = Store(tmp_path, currency="CNY", warn=said.append)
     for model in ("good", "text", "type"):
         store.save_limits(model, Limits(edge_batch_cap=3))
+        store.save_identity(model, Acceptance("sha256:3", ""))
     store.save_memory([Part(name, 1, "f", [1.0]) for name in ("good", "text", "time")])
     store.close()
     with sqlite3.connect(tmp_path / DATABASE) as connection:
-        for table, key in (("limits", "model"), ("parts", "name")):
+        for table, key in (("limits", "model"), ("identities", "model"), ("parts", "name")):
             connection.execute(f"UPDATE {table} SET content = CAST(x'22ff22fe' AS TEXT) WHERE {key} = 'text'")
         connection.execute("UPDATE limits SET content = replace(content, '3', '\"x\"') WHERE model = 'type'")
+        connection.execute("UPDATE identities SET content = '[3]' WHERE model = 'type'")
         connection.execute("UPDATE parts SET saved_at_s = 'late' WHERE name = 'time'")
     connection.close()
     assert store.limits() == {"good": Limits(edge_batch_cap=3)}
+    assert store.identities() == {"good": Acceptance("sha256:3", "")}
     assert list(store.memory().parts) == ["good"]
-    assert len(said) == 4
+    assert len(said) == 6
 
 
 def test_a_foreign_database_is_put_aside_with_its_content(tmp_path: Path) -> None:
@@ -130,3 +134,18 @@ def test_a_folder_that_cannot_be_made_is_refused_with_the_next_step(tmp_path: Pa
     (tmp_path / "file").write_text("")
     with pytest.raises(StateError, match="create it"):
         FolderLock(tmp_path / "file")
+
+
+def test_a_file_of_an_earlier_version_takes_identities(tmp_path: Path) -> None:
+    assert opened(tmp_path) == []
+    with sqlite3.connect(tmp_path / DATABASE) as connection:
+        connection.execute("DROP TABLE identities")
+    connection.close()
+    store = Store(tmp_path, currency="CNY", warn=lambda _: None)
+    assert store.identities() == {}
+    store.save_identity("m", Acceptance("sha256:1", "sha256:0"))
+    store.save_identity("m", Acceptance("sha256:2", "sha256:0"))
+    assert store.identities() == {"m": Acceptance("sha256:2", "sha256:0")}
+    store.save_identity("m", None)
+    assert store.identities() == {}
+    store.close()

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from scheduler.daemon.identities import AcceptedBy
 from scheduler.daemon.limits import ModelLimits
 from scheduler.daemon.state.folder import DATABASE, StateError
 from scheduler.daemon.state.keeper import StateKeeper
@@ -104,6 +105,24 @@ def test_limits_that_were_set_are_there_for_the_next_life(tmp_path: Path) -> Non
         await life.end()
         successor = Life(tmp_path)
         assert ModelLimits(life.heard.append, before=successor.keeper.limits).of("digits") == Limits(0.25, 4)
+        await successor.end()
+
+    run(work)
+
+
+def test_an_identity_that_was_accepted_is_expected_in_the_next_life(tmp_path: Path) -> None:
+    one, two = "sha256:1", "sha256:2"
+
+    async def work() -> None:
+        life = Life(tmp_path)
+        identities = life.keeper.identities()
+        identities.reload({"digits": (one, AcceptedBy.CONFIG)})
+        identities.accept("digits", two)
+        await life.end()
+        successor = Life(tmp_path)
+        again = successor.keeper.identities()
+        again.reload({"digits": (one, AcceptedBy.CONFIG)})
+        assert again.expected("digits") == (two, AcceptedBy.OPERATOR)
         await successor.end()
 
     run(work)

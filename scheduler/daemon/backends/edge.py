@@ -162,7 +162,9 @@ class EdgeBackend:
         parsed = self._parse(response, answer, batch_send, report)
         not_finite = batch_send.outputs.not_finite(parsed.outputs, batch.items)
         report = self._with_claims(report, parsed.parameters)
-        return Reply(parsed.outputs, report, read_at_s, not_finite=not_finite)
+        identity = parsed.parameters.get("identity")
+        said = identity if isinstance(identity, str) else ""
+        return Reply(parsed.outputs, report, read_at_s, identity=said, not_finite=not_finite)
 
     def _with_claims(self, report: BatchReport, parameters: Mapping[str, object]) -> BatchReport:
         """Returns the report with the seconds that the server says it worked, unless they exceed what was measured."""
@@ -214,6 +216,7 @@ class EdgeBackend:
         limits: tuple[tuple[str, int], ...] = ()
         if not self._asked and (said := await describe(self._pool(), self._url, self._models)) is not None:
             self._servers.described(self._url, said)
+            self._servers.back()
             self._asked, self._server, limits = True, f"{self._url} {said.server}", said.largest_batches()
         return ProbeMeasured(Backend.EDGE, ok=True, rtt_s=rtt_s, largest_batches=limits, server=self._server)
 

@@ -7,7 +7,7 @@ is known.
 """
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 
@@ -76,6 +76,8 @@ class EdgeServers:
         """Starts without knowledge."""
         self._habits: dict[tuple[str, str], _Habit] = {}
         self._described: dict[str, Description] = {}
+        self.back: Callable[[], None] = lambda: None
+        """Called where a server answers again that was away: another one may be there."""
 
     def described(self, url: str, description: Description) -> None:
         """Takes over what a server says of itself."""

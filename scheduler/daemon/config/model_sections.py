@@ -102,6 +102,11 @@ class ModelSection(Section):
         le=1024,
         description="Maximum of items in one request and in one batch; absent with `card`: its max_batch.",
     )
+    identity: str = Field(
+        default="",
+        pattern=r"^(sha256:[0-9a-f]{64})?$",
+        description="Hash of card and files that edge and functions must report; empty: that of `card`, or else any.",
+    )
     max_answer_bytes: int = Field(
         default=OPEN_BYTES,
         ge=1,

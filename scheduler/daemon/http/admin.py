@@ -6,6 +6,7 @@ import difflib
 import hmac
 import ipaddress
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, fields
 
@@ -18,6 +19,7 @@ from scheduler.domain.plans import Limits
 DEFAULT_BATCHES = 1000
 MAX_BATCHES = 10_000
 _KEYS = tuple(field.name for field in fields(Limits))
+_IDENTITY = re.compile("sha256:[0-9a-f]{64}")
 _FORWARDED = ("Forwarded", "X-Forwarded-For")
 
 
@@ -28,13 +30,14 @@ def json_response(value: object) -> web.Response:
     )
 
 
-def check_admin(request: web.Request, *, token: str, token_env: str) -> None:
+def check_admin(request: web.Request, *, token: str, token_env: str, what: str = "limits") -> None:
     """Accepts requests from this host, and requests with the token.
 
     Args:
         request: the request to check.
         token: the bearer token; empty if none is configured.
         token_env: the environment variable that should hold it, for the message.
+        what: what the request sets, for the message.
 
     Raises:
         Rejected: the request is from another host without a token, or its token is wrong.
@@ -50,7 +53,7 @@ def check_admin(request: web.Request, *, token: str, token_env: str) -> None:
         )
     if not _from_this_host(request):
         raise Rejected(
-            403, "limits can be set from the daemon's own host only, or with the token of daemon.admin_token_env"
+            403, f"{what} can be set from the daemon's own host only, or with the token of daemon.admin_token_env"
         )
 
 
@@ -84,6 +87,26 @@ def parse_limits(body: bytes) -> Limits:
         window_s=_window(values.get("window_s")),
         edge_batch_cap=_cap("edge_batch_cap", values.get("edge_batch_cap")),
         function_batch_cap=_cap("function_batch_cap", values.get("function_batch_cap")),
+    )
+
+
+def parse_identity(body: bytes) -> str | None:
+    """Returns the identity in a PUT body, `{"identity": "sha256:..."}`; null: none is accepted by an operator any more.
+
+    Raises:
+        Rejected: the body is not such an object.
+    """
+    try:
+        values = orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        raise Rejected(400, f"the identity is not valid JSON: {error}") from None
+    identity = values.get("identity", 0) if isinstance(values, dict) and len(values) == 1 else 0
+    if identity is None or (isinstance(identity, str) and _IDENTITY.fullmatch(identity)):
+        return identity
+    raise Rejected(
+        400,
+        'the identity must be a JSON object like {"identity": "sha256:..."}, with 64 hexadecimal digits, or null for'
+        " what the configuration expects",
     )
 
 

@@ -56,7 +56,7 @@ class Ingress:
         """Returns every path; the most frequent ones come first, because they are matched in order, then `second`."""
         model = "/v2/models/{model}"
         version = model + "/versions/{version}"
-        limits = "/v1/models/{model}/limits"
+        limits, identity = "/v1/models/{model}/limits", "/v1/models/{model}/identity"
         return [
             web.post(f"{model}/infer", self.infer),
             web.post(f"{version}/infer", self.infer),
@@ -69,6 +69,8 @@ class Ingress:
             web.post("/v1/classify/{model}", self.classify),
             web.get(limits, self.get_limits),
             web.put(limits, self.put_limits),
+            web.get(identity, self.get_identity),
+            web.put(identity, self.put_identity),
             web.get("/v1/status", self.status),
             web.get("/v1/batches", self.batches),
             web.get("/v1/explain/{request}", self.explain),
@@ -156,12 +158,27 @@ class Ingress:
 
     async def put_limits(self, request: web.Request) -> web.Response:
         """PUT /v1/models/{model}/limits: replaces the limits from now on."""
-        token_env = self.service.config.daemon.admin_token_env
-        admin.check_admin(request, token=self._environ.get(token_env, ""), token_env=token_env)
+        self._check_admin(request, "limits")
         model = self._card(request).name
         limits = admin.parse_limits(await self._bodies.read(request))
         self._parts.limits.set(model, limits)
         return json_response(admin.limits_json(model, limits))
+
+    async def get_identity(self, request: web.Request) -> web.Response:
+        """GET /v1/models/{model}/identity: which card and files are expected, and which places are refused."""
+        model = self._card(request).name
+        return json_response({"model": model, **self._parts.identities.row(model)})
+
+    async def put_identity(self, request: web.Request) -> web.Response:
+        """PUT /v1/models/{model}/identity: accepts another one from now on."""
+        self._check_admin(request, "identities")
+        model = self._card(request).name
+        self._parts.identities.accept(model, admin.parse_identity(await self._bodies.read(request)))
+        return json_response({"model": model, **self._parts.identities.row(model)})
+
+    def _check_admin(self, request: web.Request, what: str) -> None:
+        token_env = self.service.config.daemon.admin_token_env
+        admin.check_admin(request, token=self._environ.get(token_env, ""), token_env=token_env, what=what)
 
     async def status(self, _: web.Request) -> web.Response:
         """GET /v1/status: the daemon's state, and the counts of requests."""

@@ -1,10 +1,11 @@
 """The parts of the daemon that requests reach."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from scheduler.daemon.calls import Answer, InferenceCall
+from scheduler.daemon.identities import Identities
 from scheduler.daemon.limits import ModelLimits
 from scheduler.daemon.model_statistics import InferenceCounters
 from scheduler.daemon.own_latency import OwnLatency
@@ -44,3 +45,5 @@ class DaemonParts:
     """Returns up to so many (second) ended batches with a record number above the first, oldest first."""
     explain: Callable[[str], list[dict[str, object]]]
     """Returns the explanations of the requests with that number or client id, newest first."""
+    identities: Identities = field(default_factory=Identities)
+    """Which card and files each model is expected to have."""

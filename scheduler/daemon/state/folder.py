@@ -157,6 +157,8 @@ def _check(connection: sqlite3.Connection, path: Path) -> None:
     if empty:
         marks = f"PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {SCHEMA};"
         connection.executescript(f"BEGIN; {_TABLES} {marks} COMMIT;")
+    # Since the first version of the tables; a daemon that does not know it leaves it alone.
+    connection.execute("CREATE TABLE IF NOT EXISTS identities (model TEXT PRIMARY KEY, content TEXT NOT NULL)")
     known = {row[0] for row in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
     if not {"leases", "limits", "parts"} <= known:
         raise _Unusable("lacks tables")

@@ -7,6 +7,7 @@ from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
+from scheduler.daemon.identities import Acceptance, Identities
 from scheduler.daemon.logs import log
 from scheduler.daemon.state.folder import FolderLock
 from scheduler.daemon.state.store import Store
@@ -69,9 +70,11 @@ class StateKeeper:
         """What operators had set when the folder was opened, by model."""
         self.memory = Memory()
         """What the last process knew."""
+        self._accepted: Mapping[str, Acceptance] = {}
         try:
             self._store.open()
             self.limits, self.memory = self._limits_of(models), self._store.memory()
+            self._accepted = self._store.identities()
         except sqlite3.Error as error:
             self._failed(error)
         except BaseException:
@@ -121,6 +124,13 @@ class StateKeeper:
     def save_limits(self, model: str, limits: Limits) -> None:
         """Keeps limits that an operator set."""
         self._start(self._do(lambda: self._store.save_limits(model, limits)))
+
+    def identities(self) -> Identities:
+        """Returns what compares identities, with those that operators have accepted; it keeps what they accept."""
+        return Identities(before=self._accepted, save=self._save_identity)
+
+    def _save_identity(self, model: str, accepted: Acceptance | None) -> None:
+        self._start(self._do(lambda: self._store.save_identity(model, accepted)))
 
     async def run(self) -> None:
         """Saves once a minute, without end."""

@@ -8,6 +8,7 @@ from contextlib import closing
 from datetime import datetime, timezone
 from pathlib import Path
 
+from scheduler.daemon.identities import Acceptance
 from scheduler.daemon.state.folder import open_database
 from scheduler.daemon.state.money import Leased, LedgerClock, Money
 from scheduler.domain.memory import Memory, Part
@@ -111,6 +112,24 @@ class Store:
     def forget_limits(self, models: Collection[str]) -> None:
         """Forgets the limits of these models."""
         self._opened().executemany("DELETE FROM limits WHERE model = ?", [(model,) for model in models])
+
+    def identities(self) -> dict[str, Acceptance]:
+        """Returns what operators have accepted, by model; a row that cannot be read is skipped."""
+        found: dict[str, Acceptance] = {}
+        with closing(self._opened().execute("SELECT model, content FROM identities")) as rows:
+            for model, content in rows:
+                try:
+                    found[model] = from_plain(Acceptance, json.loads(content))
+                except (TypeError, ValueError):
+                    self._warn(f"the identity of model {model} in the state file is not understood and not used")
+        return found
+
+    def save_identity(self, model: str, accepted: Acceptance | None) -> None:
+        """Keeps what an operator has accepted of a model; None: nothing."""
+        self._opened().execute("DELETE FROM identities WHERE model = ?", (model,))
+        if accepted is not None:
+            row = (model, json.dumps(to_plain(accepted)))
+            self._opened().execute("INSERT INTO identities VALUES (?, ?)", row)
 
     def memory(self) -> Memory:
         """Returns what the last process knew; parts that are no JSON are skipped."""
