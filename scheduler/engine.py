@@ -107,7 +107,7 @@ class Engine:
             Offers(edge, self._function),
             Refusals(edge, self._function),
         )
-        self._endings = Endings(self._queues, self._table, self._dispatcher.refusals)
+        self._endings = Endings(self._queues, self._table, self._dispatcher.refusals, settings.max_timeout_s)
         self._failures = Failures(self._queues, edge, self._function, self._table, self._dispatcher, self._endings)
         self._spending.configure(settings)
         self._let_in.configure(settings.tenants)
@@ -342,7 +342,7 @@ class Engine:
             self._table.refuse(queued, not_served(queued.request.model))
         waiting, snapshot, new = self._dispatcher.withdraw_all(), self._snapshot(now_s), self._control.next_plan_id()
         self._adopt(best_plan(snapshot, plan_id=new, cause="settings", detail="reloaded", at_once=True))
-        self._endings.watch_anew()
+        self._endings.watch_anew(settings.max_timeout_s)
         self._dispatcher.assign_all(waiting, Cause.LIMITS, now_s=now_s)
 
     def _adopt(self, plan: Plan) -> None:

@@ -31,6 +31,8 @@ class Endings:
     lanes: Lanes
     table: RequestTable
     refusals: Refusals
+    longest_s: float = 3600.0
+    """The longest deadline that a client may ask for: a request waits no longer for its second try either."""
     _due: list[tuple[float, int]] = field(default_factory=list)
     """Heap of (when it is refused, request id); those that have ended are dropped when they come up, or all at once."""
 
@@ -44,11 +46,16 @@ class Endings:
             heapify(due)
         heappush(due, (_refused_at_s(queued), request.request_id))
 
-    def watch_anew(self) -> None:
+    def watch_second_try(self, queued: QueuedRequest) -> None:
+        """Notes until when a request that may be late waits for its second try, and for the answer to it."""
+        heappush(self._due, (self._waits_until_s(queued), queued.request.request_id))
+
+    def watch_anew(self, longest_s: float) -> None:
         """Notes the deadlines of the open requests whose classes a reload lets be late no longer.
 
         One whose deadline is over hears at once, unless it was queued to be answered late.
         """
+        self.longest_s = longest_s
         watched = {request_id for _, request_id in self._due}
         for request_id, queued in self.table.open.items():
             queues = self.lanes.get(queued.request)
@@ -66,7 +73,11 @@ class Endings:
         """Refuses the requests whose time is over."""
         while self._due and self._due[0][0] <= now_s:
             queued = self.table.open.get(heappop(self._due)[1])
-            if queued is not None and not (queued.late_allowed or queued.cancelled):
+            if queued is None or queued.cancelled:
+                continue
+            if queued.kept and self._waits_until_s(queued) <= now_s:
+                self._refuse(queued, now_s, waits_no_longer=True)
+            elif not queued.late_allowed:
                 self._refuse(queued, now_s)
 
     def cancelled(self, request_id: int) -> None:
@@ -111,9 +122,12 @@ class Endings:
         if queues is not None:
             queues.lateness.record(queued.request.class_name, late)
 
-    def _refuse(self, queued: QueuedRequest, now_s: float) -> None:
+    def _waits_until_s(self, queued: QueuedRequest) -> float:
+        return queued.request.arrived_at_s + self.longest_s
+
+    def _refuse(self, queued: QueuedRequest, now_s: float, *, waits_no_longer: bool = False) -> None:
         queues = self.lanes.get(queued.request)
-        if queues is not None and queues.serves_late(queued):
+        if queues is not None and queues.serves_late(queued) and not waits_no_longer:
             return
         refusal = self.refusals.no_answer(queues, queued, now_s=now_s)
         if queued.state is State.IN_FLIGHT:

@@ -1,6 +1,6 @@
 """What becomes of the requests of a batch that failed."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from scheduler.dispatch.dispatcher import Dispatcher
 from scheduler.dispatch.edge_side import EdgeSide
@@ -12,9 +12,11 @@ from scheduler.dispatch.outbox import InFlightBatch, unanswered
 from scheduler.dispatch.queue import QueuedRequest
 from scheduler.dispatch.refusals import too_many_items
 from scheduler.dispatch.request_table import RequestTable
+from scheduler.dispatch.second_tries import SecondTries, over_quota
 from scheduler.domain.batches import Failure, FailureKind
 from scheduler.domain.decisions import Cause
 from scheduler.domain.errors import Refusal, RefusalKind
+from scheduler.domain.failures import HANDLING
 from scheduler.domain.messages import ModelBarred
 from scheduler.domain.requests import Backend
 
@@ -29,7 +31,8 @@ UNUSABLE = "its part of the answer holds NaN or infinity, which the model's card
 
 @dataclass(slots=True)
 class Failures:
-    """Each request of a failed batch is sent to the other side once, if that still helps, and otherwise refused."""
+    """Each request of a failed batch is sent to the other side once, if that still helps, or else once more to the same
+    side; and otherwise refused."""
 
     lanes: Lanes
     edge: EdgeSide
@@ -38,6 +41,11 @@ class Failures:
     dispatcher: Dispatcher
     endings: Endings
     most_sends: int = MOST_SENDS
+    second_tries: SecondTries = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Makes the part that grants second tries."""
+        self.second_tries = SecondTries(self.lanes, self.edge, self.function)
 
     def bar(self, message: ModelBarred, *, now_s: float) -> None:
         """Keeps a model from a backend that serves another under its name, or lets it go there again."""
@@ -88,37 +96,77 @@ class Failures:
         if by_size or failure.kind is FailureKind.REJECTED:
             self._bisect(living, sent, failure, now_s=now_s)
             return
+        left: list[QueuedRequest] = []
         for queued in living:
             if met_quota and queued.failed_on is None and len(queued.request.attempts) < self.most_sends:
                 self.dispatcher.assign(queued, now_s, Cause.QUOTA)
-                continue
-            self._send_to_the_other(queued, sent.batch.backend, failure, now_s=now_s)
+            elif not self._to_the_other(queued, sent.batch.backend, failure, now_s=now_s):
+                left.append(queued)
+        if left:
+            self._once_more(left, sent, failure, now_s=now_s)
 
     def _send_to_the_other(
         self, queued: QueuedRequest, failed: Backend, failure: Failure, *, now_s: float, refusal: Refusal | None = None
     ) -> None:
+        if not self._to_the_other(queued, failed, failure, now_s=now_s):
+            self._give_up(queued, failed, failure, now_s=now_s, refusal=refusal)
+
+    def _to_the_other(self, queued: QueuedRequest, failed: Backend, failure: Failure, *, now_s: float) -> bool:
+        """Sends a request to the other side, where it has not been, if that still helps; returns whether it does."""
+        if queued.failed_on is not None:
+            return False
         queues = self.lanes.of(queued.request)
-        over_quota = failed is Backend.FUNCTION and failure.kind is FailureKind.THROTTLED
-        cause = Cause.QUOTA if over_quota else Cause.FAILURE
-        if queued.failed_on is None:
-            queued.fail_on(failed, over_quota=over_quota)
-            if failed is Backend.EDGE and self.function.in_time(queues, queued, now_s=now_s):
-                self.dispatcher.assign(queued, now_s, cause)
-                return
-            if failed is Backend.FUNCTION and self.edge.could_answer(queues, queued, now_s=now_s):
-                self.dispatcher.assign(queued, now_s, cause)
-                return
+        queued.fail_on(failed, over_quota=over_quota(failed, failure))
+        if failed is Backend.EDGE:
+            helps = self.function.in_time(queues, queued, now_s=now_s)
+        else:
+            helps = self.edge.could_answer(queues, queued, now_s=now_s)
+        if helps:
+            self.dispatcher.assign(queued, now_s, _cause(failed, failure))
+        return helps
+
+    def _give_up(
+        self, queued: QueuedRequest, failed: Backend, failure: Failure, *, now_s: float, refusal: Refusal | None = None
+    ) -> None:
+        queues = self.lanes.of(queued.request)
         refusal = refusal or self.dispatcher.refusals.failed(queues, queued, failed, failure, now_s=now_s)
-        self.dispatcher.give_up(queued, refusal, now_s, cause)
+        self.dispatcher.give_up(queued, refusal, now_s, _cause(failed, failure))
+
+    def _once_more(self, members: list[QueuedRequest], sent: InFlightBatch, failure: Failure, *, now_s: float) -> None:
+        """Asks the same side once more where no other can help: a crashed container in halves, that one request may
+        have crashed it. Money is asked for as for any send."""
+        backend, again = sent.batch.backend, []
+        for queued in members:
+            if self.second_tries.granted(queued, backend, failure, now_s=now_s):
+                self.endings.watch_second_try(queued)
+                again.append(queued)
+            else:
+                self._give_up(queued, backend, failure, now_s=now_s)
+        if failure.kind is FailureKind.FUNCTION and len(again) > 1:
+            self._halve(again, self.lanes.of(again[0].request), backend, now_s=now_s)
+            return
+        for queued in again:
+            self.dispatcher.assign(queued, now_s, _cause(backend, failure))
 
     def _bisect(self, members: list[QueuedRequest], sent: InFlightBatch, failure: Failure, *, now_s: float) -> None:
         """A refused content is found by bisection: the halves go to the same backend, the culprit fails alone."""
         if len(sent.members) == 1:
             for queued in members:
-                message = f"the {sent.batch.backend.value} refused the request: {failure.message}"
-                self.table.refuse(queued, Refusal(RefusalKind.BAD_REQUEST, message))
+                self._refuse_content(queued, sent.batch.backend, failure, now_s=now_s)
             return
-        queues, backend = self.lanes.of(sent.members[0].request), sent.batch.backend
+        if members:
+            self._halve(members, self.lanes.of(members[0].request), sent.batch.backend, now_s=now_s)
+
+    def _refuse_content(self, queued: QueuedRequest, backend: Backend, failure: Failure, *, now_s: float) -> None:
+        """Tells a client that its request was refused; one that is only too large there may fit on the other side."""
+        message = f"the {backend.value} refused the request: {failure.message}"
+        if failure.by_size:
+            refusal = Refusal(RefusalKind.TOO_LARGE, message)
+            self._send_to_the_other(queued, backend, failure, now_s=now_s, refusal=refusal)
+            return
+        self.table.refuse(queued, Refusal(HANDLING[failure.kind].told, message))
+
+    def _halve(self, members: list[QueuedRequest], queues: ModelQueues, backend: Backend, *, now_s: float) -> None:
         middle = (len(members) + 1) // 2
         for half in filter(None, (tuple(members[:middle]), tuple(members[middle:]))):
             if self._takes_half(queues, backend, half):
@@ -134,3 +182,7 @@ class Failures:
             return all(self.edge.usable(queues, q) for q in half) and items <= queues.edge_limit
         buffer = queues.buffer_of(half[0])
         return all(self.function.usable(queues, q) for q in half) and buffer is not None and items <= buffer.cap
+
+
+def _cause(failed: Backend, failure: Failure) -> Cause:
+    return Cause.QUOTA if over_quota(failed, failure) else Cause.FAILURE

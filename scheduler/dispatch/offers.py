@@ -185,10 +185,11 @@ class Offers:
     def _may_come_back(self, queues: ModelQueues, queued: QueuedRequest) -> bool:
         """Whether no place answers just now, but one that is being probed could take this request when it is back."""
         model = queues.model.name
-        if self.edge.circuit.serves(model) or self.function.circuit.serves(model):
+        edge_up, functions_up = self.edge.circuit.serves(model), self.function.circuit.serves(model)
+        if not queued.kept and (edge_up or functions_up):
             return False
         by_edge = queued.failed_on is not Backend.EDGE and 0 < queued.request.items <= queues.edge_limit
-        return by_edge or allowed(queues, queued)
+        return (by_edge and not edge_up) or (allowed(queues, queued) and not functions_up)
 
     def may_defer(self, queues: ModelQueues, queued: QueuedRequest, *, now_s: float) -> bool:
         """Whether a deferrable request still has time to wait for an idle edge."""

@@ -26,6 +26,10 @@ class QueuedRequest:
     """The side that failed it, or that it has left: it is sent to the other side once."""
     over_quota: bool = False
     """Whether functions have failed it by refusing it for want of capacity."""
+    tried_again: bool = False
+    """Whether it has had its second try on one side."""
+    kept: bool = False
+    """Whether a second try was granted, for which it may wait after its deadline where its class is served late."""
     cancelled: bool = False
     defers: bool = True
     """Whether a deferrable request may still wait for an idle edge."""
@@ -83,6 +87,15 @@ class QueuedRequest:
     def fail_on(self, backend: Backend, *, over_quota: bool = False) -> None:
         """Notes the side that failed it; `over_quota`: it was refused there for want of capacity."""
         self.failed_on, self.over_quota = backend, over_quota
+
+    def try_again(self, elsewhere: Backend | None, *, counts: bool) -> None:
+        """Notes that the side that failed it is asked once more.
+
+        Args:
+            elsewhere: the other side, where that has had it; None: it has not.
+            counts: whether this is the second try; a send that never arrived is none.
+        """
+        self.kept, self.tried_again, self.failed_on = True, self.tried_again or counts, elsewhere
 
     @property
     def failed_for(self) -> Reason:

@@ -13,6 +13,7 @@ from scheduler.dispatch.spend_cap import STATE
 from scheduler.domain.batches import Failure, FailureKind
 from scheduler.domain.decisions import Offer, Reason
 from scheduler.domain.errors import Refusal, RefusalKind
+from scheduler.domain.failures import HANDLING
 from scheduler.domain.lifecycle import State
 from scheduler.domain.requests import Backend, Request
 
@@ -60,6 +61,9 @@ class Refusals:
                 back_s = min(self.function.uplink.finishes_s.values(), default=math.inf)
                 retry_s = max(0.0, back_s - now_s) if math.isfinite(back_s) else RETRY_AFTER_S
             return Refusal(RefusalKind.QUOTA, f"the functions' quota refused it {elsewhere}", retry_s)
+        if failure.kind is FailureKind.THROTTLED:
+            told = HANDLING[failure.kind].told
+            return Refusal(told, f"the {side.value} is overloaded {elsewhere}", retry_s or RETRY_AFTER_S)
         return Refusal(RefusalKind.BACKEND, f"the {side.value} failed {elsewhere}", retry_s)
 
     def draining(self) -> Refusal:

@@ -15,7 +15,7 @@ class RefusalKind(str, Enum):
     DRAINING = "draining"
     BACKEND = "backend"
     QUOTA = "quota"
-    """The functions' provider refused it for want of capacity, and no other place could answer in time."""
+    """The functions' provider, or an overloaded edge, refused it, and no other place could answer in time."""
     NO_BACKEND = "no_backend"
     BAD_REQUEST = "bad_request"
     TOO_LARGE = "too_large"

@@ -183,6 +183,8 @@ class EngineSettings:
     """Settings of the engine: the models, and the keys of `[engine]`, `[spend]` and `[explain]` that it needs."""
 
     models: tuple[ModelSettings, ...]
+    max_timeout_s: float = 3600.0
+    """The longest deadline that a client may ask for."""
     queue_max_requests: int = 4096
     queue_max_bytes: int = 256 * 2**20
     max_function_in_flight: int = 64

@@ -123,7 +123,7 @@ def test_a_request_that_failed_on_both_sides_is_told_so() -> None:
 def test_a_failure_too_late_for_the_other_side_is_told_at_once() -> None:
     engine = Engine(settings())
     (batch,) = sent(arrive(engine, 0.0, 1))
-    last = fail(engine, batch, 0.9, FailureKind.BROKEN)
+    last = fail(engine, batch, 0.98, FailureKind.BROKEN)
     assert refused(last)[1].refusal.status == 502
     assert "made to fail" in refused(last)[1].refusal.message
 
@@ -349,8 +349,7 @@ def test_who_shared_a_batch_with_refused_content_waits_for_a_slot_and_is_answere
     (batch,) = sent(arrive(engine, 0.0, *range(1, 6), slo_s=9.0))
     (half,) = sent(fail(engine, batch, 0.1, FailureKind.REJECTED))
     after = run_until_idle(engine, fail(engine, half, 0.2, FailureKind.BROKEN), 0.2, 20.0)
-    assert sorted(answered(after)) == sorted({*range(1, 6)} - set(half.request_ids))
-    assert set(batch.request_ids) & set(answered(after))
+    assert sorted(answered(after)) == [*range(1, 6)]
 
 
 def test_a_half_that_waits_is_told_when_its_deadline_passes() -> None:
@@ -522,11 +521,14 @@ def test_an_answer_of_another_model_opens_no_circuit() -> None:
     assert engine.statistics().edge_up
 
 
-def test_where_no_other_side_is_such_a_member_is_refused_as_the_backends_failure() -> None:
+def test_where_no_other_side_is_such_a_member_is_refused_after_a_second_try() -> None:
     engine = Engine(settings(function=False))
     (batch,) = sent(engine.handle([RequestArrived(request(i, 0.0)) for i in (1, 2)], 0.0))
     commands = engine.handle([BatchFinished(batch.batch_id, BatchReport(0.06), unusable=frozenset({1}))], 0.06)
     assert answered(commands) == [2]
+    [again] = sent(commands)
+    assert (again.backend, again.request_ids) == (Backend.EDGE, (1,))
+    commands = engine.handle([BatchFinished(again.batch_id, BatchReport(0.06), unusable=frozenset({1}))], 0.12)
     assert refused(commands)[1].refusal.kind is RefusalKind.BACKEND
     assert "its part of the answer holds NaN or infinity" in refused(commands)[1].refusal.message
 

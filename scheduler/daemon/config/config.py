@@ -60,6 +60,7 @@ class Config(ConfigFile):
         changepoints = engine.pop("changepoints")
         return EngineSettings(
             models=models,
+            max_timeout_s=self.daemon.max_timeout_s,
             changepoints=changepoints != "off",
             changepoint_package=changepoints == "package",
             spend_per_hour=self.spend.per_hour,
