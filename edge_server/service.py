@@ -19,7 +19,7 @@ from models.batch import Batch, Prepared, outputs_as_tensors
 from models.emulation import Emulation
 from models.errors import ModelError
 from models.serving import ServedModel
-from scheduler.wire import InferRequest, InferResponse, WireError
+from scheduler.wire import InferRequest, InferResponse, WireError, echoed
 
 _log = logging.getLogger("edge_server")
 VERSION = "1"
@@ -132,7 +132,7 @@ class Service:
 
         Returns:
             Every output of the card, rows of ragged outputs and `item_error` included where the card has them, and the
-            parameters `service_s`, `queue_s` and, if it is known, `identity`.
+            parameters `service_s`, `queue_s`, `item_crc32` and, if it is known, `identity`.
 
         Raises:
             NotServed: there is no such model.
@@ -153,7 +153,12 @@ class Service:
             model_version=VERSION,
             id=request.id,
             outputs=outputs_as_tensors(served.outputs),
-            parameters={"service_s": served.service_s, "queue_s": served.queue_s, **self._identity(model)},
+            parameters={
+                "service_s": served.service_s,
+                "queue_s": served.queue_s,
+                **self._identity(model),
+                **echoed(request.inputs),
+            },
         )
 
     def _identity(self, model: EdgeModel) -> dict[str, object]:

@@ -36,6 +36,8 @@ class InferenceCall:
     """The trace that the client's headers name; None: none."""
     outputs: ModelOutputs = ModelOutputs()
     """What the model's card says of its outputs."""
+    item_crc32: str = ""
+    """CRC-32 of each item, as our servers echo them (`wire.item_crc32`); empty: not known."""
 
     @property
     def item_shapes(self) -> tuple[tuple[int, ...], ...]:

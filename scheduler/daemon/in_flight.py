@@ -136,6 +136,8 @@ class BatchSender:
         spans = self._tracer.sent(batch, members, now_s)
         outputs = members[0].call.outputs if members else ModelOutputs()
         send = BatchSend(batch, tier, now_s, wants_log=wants_log, outputs=outputs, trace=spans.context)
+        sums = [member.call.item_crc32 for member in members]
+        send.item_crc32 = "".join(sums) if all(sums) else ""
         pending = _PendingBatch(send, members, spans)
         self._pending[batch.batch_id] = pending
         self._ring.sent(batch)

@@ -24,6 +24,7 @@ from scheduler.wire.body import (
 )
 from scheduler.wire.error import WireError
 from scheduler.wire.frame import FRAME_BYTES, pack_frame, unpack_frame
+from scheduler.wire.item_crc import ITEM_CRC32, echoed, item_crc32, mixed_up
 from scheduler.wire.item_errors import ITEM_ERROR, item_errors
 from scheduler.wire.ragged import ROWS_SUFFIX, check_rows, part_outputs, row_counts, split_ragged
 from scheduler.wire.tensor import DATATYPES, Tensor, base64_elements, concat, split
@@ -31,6 +32,7 @@ from scheduler.wire.tensor import DATATYPES, Tensor, base64_elements, concat, sp
 __all__ = [
     "DATATYPES",
     "FRAME_BYTES",
+    "ITEM_CRC32",
     "ITEM_ERROR",
     "JSON_LENGTH_HEADER",
     "ROWS_SUFFIX",
@@ -43,10 +45,13 @@ __all__ = [
     "base64_elements",
     "check_rows",
     "concat",
+    "echoed",
     "encode_request",
     "encode_response",
+    "item_crc32",
     "item_errors",
     "json_length_of",
+    "mixed_up",
     "pack_frame",
     "part_outputs",
     "parse_request",

@@ -152,7 +152,7 @@ def split(tensor: Tensor, counts: Sequence[int]) -> list[Tensor]:
         raise WireError(f"{_described(tensor)} cannot be split into {list(counts)} items")
     if len(counts) == 1:
         return [tensor]
-    raw, edges = memoryview(tensor.raw), _byte_edges(tensor, [0, *accumulate(counts)])
+    raw, edges = memoryview(tensor.raw), byte_edges(tensor, [0, *accumulate(counts)])
     return [
         Tensor(tensor.name, tensor.datatype, (count, *tensor.shape[1:]), raw[start:end], tensor.from_json)
         for count, start, end in zip(counts, edges, edges[1:], strict=False)
@@ -195,7 +195,7 @@ def _element_ends(tensor: Tensor) -> list[int]:
     return ends
 
 
-def _byte_edges(tensor: Tensor, item_edges: Sequence[int]) -> list[int]:
+def byte_edges(tensor: Tensor, item_edges: Sequence[int]) -> list[int]:
     """Returns the offsets in the data at which the items of the given numbers begin."""
     elements_per_item = math.prod(tensor.shape[1:])
     if tensor.datatype == "BYTES":

@@ -26,7 +26,8 @@ class Behaviour:
     """Behaviour of the stub with a batch."""
 
     mode: str = "ok"
-    """ok, hang, cut (close without an answer), die, short (a row less), nan, other_model, wrong_id, garbage, status."""
+    """ok, hang, cut (close without an answer), die, short (a row less), nan, reversed (items), other_model, wrong_id,
+    garbage, status."""
     alpha_s: float = 0.0
     beta_s: float = 0.0
     """Batches are served one after the other; each takes alpha_s + beta_s * items."""
@@ -100,6 +101,8 @@ class StubEdge:
         json_length = headers.get(wire.JSON_LENGTH_HEADER.lower())
         request = wire.parse_request(body, int(json_length) if json_length else None)
         elements = request.inputs[0].elements()
+        if behaviour.mode == "reversed":
+            elements.reverse()
         self.counters.batches += 1
         self.counters.items += len(elements)
         self.counters.batch_sizes.append(len(elements))
@@ -147,6 +150,7 @@ class StubEdge:
             id="77777" if behaviour.mode == "wrong_id" else request.id,
             parameters={
                 "service_s": service_s if behaviour.says_s is None else behaviour.says_s,
+                wire.ITEM_CRC32: wire.item_crc32([wire.Tensor.from_elements("image", elements)]),
                 **({"identity": behaviour.identity} if behaviour.identity else {}),
             },
         )

@@ -19,7 +19,7 @@ from scheduler.daemon.model_outputs import ModelOutputs
 from scheduler.daemon.trace_context import TraceContext
 from scheduler.domain.batches import Batch, BatchReport, FailureKind
 from scheduler.domain.requests import Place
-from scheduler.wire import InferRequest, Tensor
+from scheduler.wire import InferRequest, Tensor, item_crc32
 from scripts.support import stub_edge
 from scripts.support.stub_edge import Behaviour
 
@@ -368,3 +368,21 @@ def test_seconds_that_the_edge_says_of_itself_are_believed_only_within_what_was_
     assert (first.service_s, first.disbelieved) == (second.service_s, second.disbelieved) == (None, ("service_s",))
     assert (honest.service_s, honest.disbelieved) == (0.0, ())
     assert [record.getMessage() for record in caplog.records].count("report_not_believed") == 1
+
+
+def test_an_answer_about_the_items_in_another_order_is_a_broken_batch() -> None:
+    async def main(mode: str, sums: str) -> Reply:
+        _, server, port = await stub_edge.start(Behaviour(mode=mode))
+        edge = await an_edge(port)
+        try:
+            return await edge.send(replace(a_send(2), item_crc32=sums), a_request([b"a", b"b"]))
+        finally:
+            await edge.close()
+            server.close()
+
+    sums = item_crc32([Tensor.from_elements("image", [b"a", b"b"])])
+    assert run(main("ok", sums)).outputs
+    for said, sentence in ((sums, "the items of the batch in another order"), ("0" * 16, "from item 0 on")):
+        with pytest.raises(SendFailed, match=sentence) as failed:
+            run(main("reversed", said))
+        assert failed.value.failure.kind is FailureKind.BROKEN

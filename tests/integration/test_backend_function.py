@@ -25,7 +25,7 @@ from scheduler.domain.batches import Batch, BatchReport, FailureKind
 from scheduler.domain.latency import FunctionTier, LatencyModel, Price
 from scheduler.domain.requests import Place
 from scheduler.fc_client import AccessKey, Account, CallFailed, FunctionCaller
-from scheduler.wire import InferRequest, Tensor
+from scheduler.wire import InferRequest, Tensor, item_crc32
 from scripts.support.stub_edge import expected_row
 
 SECRET = "very-secret-secret"
@@ -146,6 +146,14 @@ def test_no_more_is_read_of_an_answer_than_the_models_outputs_can_take(promised:
     assert failed.failure.kind is FailureKind.BROKEN
     assert "sent an answer of more than 1049216 bytes" in failed.failure.message
     assert run(against(stub_fc.answer_frame, replace(a_send(), outputs=outputs)))[1].outputs
+
+
+def test_an_answer_about_other_items_is_a_broken_batch() -> None:
+    sums = item_crc32(a_request().inputs)
+    assert run(against(answered(item_crc32=sums), replace(a_send(), item_crc32=sums)))[1].outputs
+    failed = failure_of(answered(item_crc32=sums[8:] + sums[:8]), replace(a_send(), item_crc32=sums))
+    assert failed.failure.kind is FailureKind.BROKEN
+    assert "the items of the batch in another order" in failed.failure.message
 
 
 def test_an_answer_that_does_not_fit_the_card_is_a_broken_batch_that_is_paid_for() -> None:

@@ -18,7 +18,7 @@ from models.card import TensorSpec
 from models.emulation import emulation_for
 from models.errors import ModelError
 from models.serving import ElementDecoder, ServedModel
-from scheduler.wire import InferRequest, InferResponse, Tensor, WireError
+from scheduler.wire import InferRequest, InferResponse, Tensor, WireError, item_crc32
 
 BROKEN = picture(3)[:-20]
 
@@ -125,8 +125,19 @@ def test_waiting_for_the_device_is_queueing_and_not_service() -> None:
     model.may_predict.set()
 
     identity = "sha256:" + "0" * 64
-    assert first.result(30).parameters == {"service_s": 10.5, "queue_s": 0.0, "identity": identity}
-    assert second.result(30).parameters == {"service_s": 0.5, "queue_s": 10.5, "identity": identity}
+    sums = [item_crc32([Tensor.from_elements("image", [picture(number)])]) for number in (1, 2)]
+    assert first.result(30).parameters == {
+        "service_s": 10.5,
+        "queue_s": 0.0,
+        "identity": identity,
+        "item_crc32": sums[0],
+    }
+    assert second.result(30).parameters == {
+        "service_s": 0.5,
+        "queue_s": 10.5,
+        "identity": identity,
+        "item_crc32": sums[1],
+    }
 
 
 def test_several_models_with_tensors_share_the_device() -> None:

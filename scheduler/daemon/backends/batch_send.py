@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
+from scheduler import wire
 from scheduler.daemon.model_outputs import ModelOutputs
 from scheduler.daemon.trace_context import TraceContext
 from scheduler.domain.batches import Batch, BatchReport, Failure
@@ -29,6 +30,8 @@ class BatchSend:
     """What the backend is told of the trace of the batch's requests; None: nothing."""
     outputs: ModelOutputs = ModelOutputs()
     """What the model's card says of its outputs."""
+    item_crc32: str = ""
+    """CRC-32 of each item, as our servers echo them; empty: not known."""
     log_tail: str = ""
     """That, from its answer."""
     written_at_s: float | None = None
@@ -89,13 +92,20 @@ class InferenceBackend(Protocol):
         ...
 
 
-def checked_outputs(response: InferResponse, batch_send: BatchSend) -> tuple[Tensor, ...]:
+def checked_outputs(response: InferResponse, batch_send: BatchSend, said: object) -> tuple[Tensor, ...]:
     """Returns the outputs of an answer that can belong to a batch.
 
+    Args:
+        response: the answer.
+        batch_send: the send that it answers.
+        said: of which items it says that it is about (`wire.mixed_up`).
+
     Raises:
-        WireError: it is from another model, or does not fit the model's card.
+        WireError: it is from another model, about other items, or does not fit the model's card.
     """
     batch = batch_send.batch
     if response.model_name != batch.model:
         raise WireError(f"the answer is from model {response.model_name!r}, but the batch was for {batch.model!r}")
+    if problem := wire.mixed_up(said, batch_send.item_crc32):
+        raise WireError(problem)
     return batch_send.outputs.fitting(response.outputs, batch.items)

@@ -279,7 +279,7 @@ class EdgeBackend:
     ) -> InferResponse:
         try:
             parsed = wire.parse_response(answer, wire.json_length_of(response.headers))
-            outputs = checked_outputs(parsed, batch_send)
+            outputs = checked_outputs(parsed, batch_send, parsed.parameters.get(wire.ITEM_CRC32))
             if parsed.id not in ("", str(batch_send.batch.batch_id)):
                 raise WireError(f"the answer is to batch {parsed.id!r}")
         except WireError as error:

@@ -172,15 +172,17 @@ class FunctionBackend:
         report = self._report(batch_send, header, read_at_s)
         if (reported := _failure_in(header, invoked.error_type, batch_id)) is not None:
             raise SendFailed(reported, report)
-        outputs = () if batch_send.batch.warming else self._outputs(batch_send, payload, report)
+        outputs = () if batch_send.batch.warming else self._outputs(batch_send, payload, report, header)
         not_finite = batch_send.outputs.not_finite(outputs, batch_send.batch.items) if outputs else frozenset()
         identity = str(header.get("identity") or "")
         return Reply(outputs, report, read_at_s, identity=identity, not_finite=not_finite)
 
-    def _outputs(self, batch_send: BatchSend, payload: Encoded, report: BatchReport) -> tuple[wire.Tensor, ...]:
+    def _outputs(
+        self, batch_send: BatchSend, payload: Encoded, report: BatchReport, header: Mapping[str, object]
+    ) -> tuple[wire.Tensor, ...]:
         try:
             response = wire.parse_response(payload.body, payload.json_length)
-            outputs = checked_outputs(response, batch_send)
+            outputs = checked_outputs(response, batch_send, header.get(wire.ITEM_CRC32))
         except WireError as error:
             sentence = f"the function's answer to batch {batch_send.batch.batch_id} cannot be used: {error}"
             raise SendFailed(Failure(FailureKind.BROKEN, sentence), report) from None

@@ -12,7 +12,7 @@ from scheduler.daemon.calls import Answer, InferenceCall
 from scheduler.daemon.ingress.checks import CLASS_HEADER, TENANT_HEADER, class_name, priority, tenant, timeout_s
 from scheduler.daemon.ingress.errors import Rejected
 from scheduler.daemon.ingress.model_metadata import ModelCard
-from scheduler.wire import Tensor, WireError
+from scheduler.wire import Tensor, WireError, item_crc32
 
 TOP = 5
 """Number of classes in an answer, unless the query says another one."""
@@ -84,6 +84,7 @@ def classify_call(card: ModelCard, picture: bytes, asked: Question, *, received_
         client_id=asked.request_id,
         timeout_s=asked.timeout_s,
         outputs=card.answer,
+        item_crc32=item_crc32((tensor,)),
     )
 
 

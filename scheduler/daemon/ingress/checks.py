@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from scheduler.daemon.calls import InferenceCall
 from scheduler.daemon.ingress.errors import Rejected
 from scheduler.daemon.ingress.model_metadata import VERSION, ModelCard, checked_inputs
-from scheduler.wire import InferRequest, WireError
+from scheduler.wire import InferRequest, WireError, item_crc32
 
 CLASS_HEADER = "X-Edgeburst-Class"
 TENANT_HEADER = "X-Edgeburst-Tenant"
@@ -66,6 +66,7 @@ def infer_call(
         timeout_s=timeout_s(parameters.get("timeout"), max_timeout_s=max_timeout_s),
         log_tail=log_tail(parameters.get("log_tail", False)),
         outputs=card.answer,
+        item_crc32=item_crc32(inputs),
     )
 
 
