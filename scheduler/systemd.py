@@ -1,12 +1,15 @@
-"""systemd's notification protocol (sd_notify(3)): one datagram for each state, for the daemon and the edge server."""
+"""systemd's protocols: a datagram for each state (sd_notify(3)), and sockets that are passed (sd_listen_fds(3))."""
 
 from __future__ import annotations
 
 import os
 import socket
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, MutableMapping
 from dataclasses import dataclass
+
+FIRST_DESCRIPTOR = 3
+"""Of the passed sockets; the others follow it."""
 
 
 def _ignore(_: str) -> None:
@@ -51,3 +54,22 @@ class Notifier:
     def reloading(self) -> None:
         """Sends that the configuration is being read again, with the time, which systemd requires."""
         self.send("RELOADING=1", f"MONOTONIC_USEC={time.monotonic_ns() // 1000}")
+
+
+def passed_sockets(environ: MutableMapping[str, str]) -> list[tuple[str, socket.socket]]:
+    """Takes the sockets that systemd passes to this process, with the name of each (FileDescriptorName).
+
+    Removes the variables that announce them, so that children do not take them for theirs.
+    """
+    count, pid = environ.get("LISTEN_FDS", ""), environ.get("LISTEN_PID", "")
+    names = environ.get("LISTEN_FDNAMES", "").split(":")
+    if not count.isdecimal() or pid != str(os.getpid()):
+        return []
+    for variable in ("LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES"):
+        environ.pop(variable, None)
+    passed = []
+    for index in range(int(count)):
+        os.set_inheritable(FIRST_DESCRIPTOR + index, False)
+        name = names[index] if index < len(names) else ""
+        passed.append((name, socket.socket(fileno=FIRST_DESCRIPTOR + index)))
+    return passed

@@ -3,7 +3,6 @@
 import argparse
 import asyncio
 import contextlib
-import errno
 import gc
 import json
 import logging
@@ -13,21 +12,22 @@ from collections.abc import Coroutine, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from aiohttp import web
-
 from models.profile import Profile
 from scheduler.daemon import logs
 from scheduler.daemon.assembly import assemble, make_backend, places
 from scheduler.daemon.config.config import Config, load_config
 from scheduler.daemon.config.measured import remember
 from scheduler.daemon.edge_models import EdgeModels
+from scheduler.daemon.front import Front
 from scheduler.daemon.http.app import INGRESS, app_runner, create_app
 from scheduler.daemon.ingress.service import InferenceService
+from scheduler.daemon.listeners import GRPC, HTTP, Listeners
 from scheduler.daemon.logs import log
 from scheduler.daemon.signals import Signals
+from scheduler.daemon.state.handover import Bequest
 from scheduler.daemon.state.keeper import StateKeeper
 from scheduler.daemon.threads import DaemonThreads
-from scheduler.domain.errors import ConfigError, EdgeburstError
+from scheduler.domain.errors import ConfigError
 from scheduler.systemd import Notifier
 
 if TYPE_CHECKING:
@@ -41,8 +41,6 @@ MEASURING_LIMIT_S = 6.0
 
 WRITING_LIMIT_S = 1.0
 """Part of the drain limit that is kept for writing the last answers."""
-
-BACKLOG = 1024
 
 _DESCRIPTION = """\
 Runs the daemon: accepts inference requests (Open Inference Protocol v2), batches them, and sends each batch to the edge
@@ -97,8 +95,12 @@ def run(args: argparse.Namespace) -> int:
     loop = _new_loop()
     try:
         asyncio.set_event_loop(loop)
+        listeners = Listeners.from_systemd(os.environ)
         state = _keeper(config, wait_s=args.wait_s)
-        daemon = Daemon(config, os.environ, Notifier.from_environment(os.environ, warn=_warn), state)
+        if state is not None:
+            listeners.inherit(state.lock.inherited, _addresses(config))
+        notifier = Notifier.from_environment(os.environ, warn=_warn)
+        daemon = Daemon(config, os.environ, notifier, state, listeners)
         return loop.run_until_complete(daemon.run())
     finally:
         asyncio.set_event_loop(None)
@@ -109,7 +111,12 @@ class Daemon:
     """Everything that runs in the process, from its start to its end."""
 
     def __init__(
-        self, config: Config, environ: Mapping[str, str], notifier: Notifier, state: StateKeeper | None = None
+        self,
+        config: Config,
+        environ: Mapping[str, str],
+        notifier: Notifier,
+        state: StateKeeper | None = None,
+        listeners: Listeners | None = None,
     ) -> None:
         """Assembles the parts; opens no connection and does not listen yet.
 
@@ -118,6 +125,7 @@ class Daemon:
             environ: the environment that holds its secrets.
             notifier: tells systemd how it goes.
             state: what outlives the process; None: nothing does.
+            listeners: sockets that were passed to this process.
 
         Raises:
             ConfigError: a secret that the configuration refers to is missing.
@@ -140,7 +148,12 @@ class Daemon:
         self._servers.back = self._edge_models.reloaded
         self._app = create_app(assembly.parts, config, environ)
         self._service = self._app[INGRESS].service
-        self._grpc = _grpc_server(config, self._service)
+        self._front = Front(
+            app_runner(self._app, stop_limit_s=WRITING_LIMIT_S),
+            _grpc_server(config, self._service),
+            listeners or Listeners(),
+            None if state is None else Bequest(state.folder),
+        )
         self._signals = Signals()
         self._loader = DaemonThreads(limit=1, name="config")
         self._side_tasks: set[asyncio.Task[None]] = set()
@@ -150,16 +163,16 @@ class Daemon:
         """Starts, serves and stops; returns the exit status."""
         loop = asyncio.get_running_loop()
         self._signals.install(loop)
-        server = app_runner(self._app, stop_limit_s=WRITING_LIMIT_S)
-        await server.setup()
+        await self._front.set_up()
         try:
             self._runner.start()
             if self._state is not None:
                 if self._config.function is not None and self._config.capped:
                     await self._state.begun()
                 self._side_task(self._state.run(), name="state")
-            host, port = await self._listen(server)
-            grpc_port = None if self._grpc is None else await self._grpc.start()
+            port = await self._front.listen(self._config.daemon.host, self._config.daemon.port)
+            host, grpc_port = self._config.daemon.host, await self._front.listen_grpc()
+            self._side_task(self._front.wait_for_successor(), name="successor")
             self._side_task(self._get_ready(host, port, grpc_port), name="get-ready")
             self._side_task(self._watch_engine(), name="watch-engine")
             self._side_task(self._reload_when_told(), name="reload")
@@ -167,15 +180,7 @@ class Daemon:
             await self._first(self._signals.stop, self._failed)
             return await self._stop()
         finally:
-            await self._end(server)
-
-    async def _listen(self, server: web.AppRunner) -> tuple[str, int]:
-        host, port = self._config.daemon.host, self._config.daemon.port
-        try:
-            await web.TCPSite(server, host, port, backlog=BACKLOG).start()
-        except OSError as error:
-            raise EdgeburstError(_cannot_listen(host, port, error)) from None
-        return host, int(server.addresses[0][1])
+            await self._end()
 
     async def _get_ready(self, host: str, port: int, grpc_port: int | None) -> None:
         await self._runner.open()
@@ -251,6 +256,7 @@ class Daemon:
         limit_s = self._config.daemon.drain_limit_s
         log(logging.INFO, "draining", limit_s=limit_s)
         self._notifier.send("STOPPING=1", "STATUS=answering the accepted requests")
+        await self._front.leave(limit_s)
         drain = asyncio.get_running_loop().create_task(
             self._runner.drain(max(limit_s - WRITING_LIMIT_S, limit_s / 2)), name="drain"
         )
@@ -261,7 +267,7 @@ class Daemon:
         log(logging.INFO, "drained", refused=drain.result())
         return 0
 
-    async def _end(self, server: web.AppRunner) -> None:
+    async def _end(self) -> None:
         for task in list(self._side_tasks):
             task.cancel()
         await asyncio.gather(*self._side_tasks, return_exceptions=True)
@@ -269,8 +275,11 @@ class Daemon:
         if self._state is not None:
             await self._state.close(clean=not self._failed.is_set())
         await self._explanations.close()
-        # The listener stays open until here, so that clients get an error response while the daemon stops.
-        await asyncio.gather(server.cleanup(), *([] if self._grpc is None else [self._grpc.stop(WRITING_LIMIT_S)]))
+        # Without a successor the listener stays open until here, so that clients get an error while the daemon stops.
+        await self._front.end(WRITING_LIMIT_S)
+        if self._state is not None:
+            self._front.pass_on(self._state.lock.descriptor)
+        self._front.close()
         if self._state is not None:
             # Last of all: a successor that gets the folder finds the port free.
             self._state.release()
@@ -323,10 +332,10 @@ def _differ(new: Config, old: Config, key: str) -> bool:
     return bool(getattr(new.daemon, key) != getattr(old.daemon, key))
 
 
-def _cannot_listen(host: str, port: int, error: OSError) -> str:
-    if error.errno == errno.EADDRINUSE:
-        return f"port {port} of {host} is in use; stop the program on it, or set another daemon.port (0: a free one)"
-    return f"cannot listen on {host}:{port} ({error.strerror or error}); correct daemon.host and daemon.port"
+def _addresses(config: Config) -> dict[str, tuple[str, int]]:
+    """Returns where the daemon listens, by protocol."""
+    addresses = {HTTP: (config.daemon.host, config.daemon.port)}
+    return addresses if config.grpc is None else {**addresses, GRPC: (config.grpc.host, config.grpc.port)}
 
 
 def _keeper(config: Config, *, wait_s: float) -> StateKeeper | None:

@@ -1,4 +1,4 @@
-"""systemd's notification protocol, against real datagram sockets."""
+"""systemd's protocols, against real sockets."""
 
 import asyncio
 import os
@@ -10,7 +10,10 @@ from pathlib import Path
 import pytest
 from support.virtual_loop import run_virtual
 
+from scheduler import systemd
+from scheduler.daemon.listeners import Listeners
 from scheduler.daemon.serve import ping_watchdog
+from scheduler.domain.errors import EdgeburstError
 from scheduler.systemd import Notifier
 
 
@@ -95,3 +98,32 @@ def test_the_watchdog_is_pinged_twice_in_its_period_by_the_loop_itself(listener:
     assert [listener.recv(100) for _ in range(3)] == [b"WATCHDOG=1"] * 3
     with pytest.raises(BlockingIOError):
         listener.recv(100)
+
+
+def passed(count: int, names: str, *, pid: int | None = None) -> dict[str, str]:
+    return {"LISTEN_FDS": str(count), "LISTEN_PID": str(pid or os.getpid()), "LISTEN_FDNAMES": names, "HOME": "/"}
+
+
+def test_passed_sockets_come_with_their_names_and_are_announced_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as opened:
+        monkeypatch.setattr(systemd, "FIRST_DESCRIPTOR", opened.dup().detach())
+        environ = passed(1, "http")
+        [(name, taken)] = systemd.passed_sockets(environ)
+        with taken:
+            assert (name, taken.getsockname()) == ("http", opened.getsockname())
+            assert not taken.get_inheritable()
+        assert environ == {"HOME": "/"}
+        assert systemd.passed_sockets(environ) == []
+
+
+def test_sockets_for_another_process_are_left_alone() -> None:
+    environ = passed(1, "http", pid=os.getpid() + 1)
+    assert systemd.passed_sockets(environ) == []
+    assert "LISTEN_FDS" in environ
+
+
+def test_a_passed_socket_that_does_not_listen_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as other:
+        monkeypatch.setattr(systemd, "FIRST_DESCRIPTOR", other.dup().detach())
+        with pytest.raises(EdgeburstError, match="ListenStream of edgeburst.socket"):
+            Listeners.from_systemd(passed(1, "http"))

@@ -8,8 +8,13 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from pydantic import BaseModel
 
-UNITS = sorted((Path(__file__).parents[2] / "scripts" / "systemd").glob("*.service"))
+from scheduler.daemon.config.sections import DaemonSection, GrpcSection
+
+FOLDER = Path(__file__).parents[2] / "scripts" / "systemd"
+UNITS = sorted(FOLDER.glob("*.service"))
+SOCKETS = sorted(FOLDER.glob("*.socket"))
 
 
 def verified(unit: Path, folder: Path) -> subprocess.CompletedProcess[str]:
@@ -80,3 +85,19 @@ def test_the_daemons_unit_makes_the_folder_that_the_example_names_for_its_state(
 @pytest.mark.parametrize("unit", UNITS, ids=lambda unit: unit.name)
 def test_a_service_starts_when_the_clock_is_set(unit: Path) -> None:
     assert re.search(r"^After=.*\btime-sync\.target\b", unit.read_text(), flags=re.MULTILINE)
+
+
+@pytest.mark.parametrize("unit", SOCKETS, ids=lambda unit: unit.name)
+def test_a_socket_is_valid_beside_its_service(unit: Path, tmp_path: Path) -> None:
+    verified(FOLDER / "edgeburst.service", tmp_path)
+    result = verified(unit, tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert [line for line in result.stderr.splitlines() if unit.name in line] == []
+
+
+@pytest.mark.parametrize(
+    ("unit", "section"), [("edgeburst.socket", DaemonSection), ("edgeburst-grpc.socket", GrpcSection)]
+)
+def test_a_socket_has_the_address_that_the_configuration_has_by_default(unit: str, section: type[BaseModel]) -> None:
+    at = "{}:{}".format(*(section.model_fields[key].default for key in ("host", "port")))
+    assert f"ListenStream={at}\n" in (FOLDER / unit).read_text()

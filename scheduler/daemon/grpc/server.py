@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+import socket
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import grpc
@@ -15,7 +16,9 @@ from scheduler.daemon.grpc.health import HealthCalls
 from scheduler.daemon.grpc.inference import InferenceCalls
 from scheduler.daemon.grpc.messages import HEALTH, INFERENCE
 from scheduler.daemon.grpc.models import ModelCalls
+from scheduler.daemon.grpc.relay import Relay
 from scheduler.daemon.ingress.service import InferenceService
+from scheduler.daemon.listeners import BACKLOG
 from scheduler.domain.errors import EdgeburstError
 
 _MAX_MESSAGE_BYTES = 2**31 - 1
@@ -29,9 +32,13 @@ class GrpcServer:
         self._service = service
         self._section = section
         self._server: Any = None
+        self._relay: Relay | None = None
 
-    async def start(self) -> int:
+    async def start(self, passed: Sequence[socket.socket] = ()) -> int:
         """Listens; returns the port.
+
+        Args:
+            passed: listening sockets that were passed to this process; none: the server opens its own.
 
         Raises:
             EdgeburstError: the address cannot be listened on.
@@ -42,15 +49,28 @@ class GrpcServer:
         for name, works in self._works().items():
             handlers = {method: handler(method, self._service.telemetry, work) for method, work in works.items()}
             server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(name, handlers),))
-        port = self._bound(server)
+        if passed:
+            self._relay, port = Relay(), int(passed[0].getsockname()[1])
+            server.add_insecure_port(self._relay.target)
+        else:
+            port = self._bound(server)
         await server.start()
         self._server = server
+        if self._relay is not None:
+            await self._relay.start(passed, BACKLOG)
         return port
+
+    def leave(self) -> None:
+        """Leaves clients to the process that has the passed sockets next, once their calls are answered."""
+        if self._relay is not None:
+            self._relay.leave()
 
     async def stop(self, limit_s: float) -> None:
         """Accepts no more calls, and ends those that have not ended within `limit_s`."""
         if self._server is not None:
             await self._server.stop(limit_s)
+        if self._relay is not None:
+            await self._relay.close()
 
     def _works(self) -> Mapping[str, Mapping[str, Work]]:
         """Returns what is done for each call, by service and name."""

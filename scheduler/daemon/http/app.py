@@ -244,7 +244,7 @@ def create_app(parts: DaemonParts, config: Config, environ: Mapping[str, str] = 
     return app
 
 
-def app_runner(app: web.Application, *, stop_limit_s: float) -> web.AppRunner:
+def app_runner(app: web.Application, *, stop_limit_s: float) -> JsonRunner:
     """Returns the server of an application.
 
     A client that closes its connection cancels its handler, and with it the call.
@@ -253,5 +253,17 @@ def app_runner(app: web.Application, *, stop_limit_s: float) -> web.AppRunner:
         app: the application.
         stop_limit_s: longest that `cleanup` waits for responses that are being written.
     """
-    refused = app[INGRESS].service.telemetry.http_error
-    return JsonRunner(app, refused=refused, handler_cancellation=True, access_log=None, shutdown_timeout=stop_limit_s)
+    runner = JsonRunner(
+        app,
+        refused=app[INGRESS].service.telemetry.http_error,
+        handler_cancellation=True,
+        access_log=None,
+        shutdown_timeout=stop_limit_s,
+    )
+
+    async def last(_: web.Request, response: web.StreamResponse) -> None:
+        if runner.leaving:
+            response.force_close()
+
+    app.on_response_prepare.append(last)
+    return runner

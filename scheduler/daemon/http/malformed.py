@@ -103,12 +103,14 @@ class JsonServer(web.Server):
 class JsonRunner(web.AppRunner):
     """Runs an application behind such a server."""
 
-    __slots__ = ("_refused",)
+    __slots__ = ("_refused", "leaving")
 
     def __init__(self, app: web.Application, *, refused: Callable[[int], object], **options: Any) -> None:
         """Stores what is told the status of each refusal, and aiohttp's own options."""
         super().__init__(app, **options)
         self._refused = refused
+        self.leaving = False
+        """Whether each answer ends its connection, because another process has the listening sockets next."""
 
     async def _make_server(self) -> web.Server:
         made = await super()._make_server()

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from datetime import datetime, timezone
 from pathlib import Path
 
+from scheduler.daemon.state.handover import Heir, Named
 from scheduler.domain.errors import EdgeburstError
 
 DATABASE = "state.sqlite3"
@@ -58,20 +59,34 @@ class FolderLock:
                 f"`state` in [daemon] names {folder}, which cannot be used ({error.strerror or error}); create it for"
                 " the daemon's user or name another folder"
             ) from None
+        self.inherited: Named = ()
+        """Listening sockets of the daemon that had the folder."""
         give_up_s = time.monotonic() + wait_s
+        heir = Heir(folder)
         while not self._taken():
+            if wait_s > 0 and (inheritance := heir.wait(POLL_S)):
+                os.close(self._file)
+                self._file, self.inherited = inheritance.lock, inheritance.sockets
+                break
             if time.monotonic() >= give_up_s:
                 pid = os.pread(self._file, 32, 0).decode(errors="replace").strip() or "unknown"
                 os.close(self._file)
+                heir.close()
                 raise StateError(
                     f"the state folder {folder} is in use by the daemon with process id {pid}; stop that one, or name"
                     " another folder in `state` of [daemon]"
                 )
             time.sleep(POLL_S)
+        heir.close()
         # On a full disk the lock holds all the same; only the number is missing then.
         with contextlib.suppress(OSError):
             os.ftruncate(self._file, 0)
             os.pwrite(self._file, f"{os.getpid()}\n".encode(), 0)
+
+    @property
+    def descriptor(self) -> int:
+        """The locked file, which a successor may be given."""
+        return self._file
 
     def release(self) -> None:
         """Lets a successor have the folder."""

@@ -175,6 +175,16 @@ class StateKeeper:
         """Lets a successor have the folder."""
         self._lock.release()
 
+    @property
+    def folder(self) -> Path:
+        """The state folder."""
+        return self._folder
+
+    @property
+    def lock(self) -> FolderLock:
+        """Its lock."""
+        return self._lock
+
     def status(self) -> dict[str, object]:
         """Returns the folder and whether it works, as /v1/status shows it."""
         return {
