@@ -200,6 +200,38 @@ def test_a_probe_says_whether_the_edge_is_ready_and_why_not(caplog: pytest.LogCa
     assert "cannot be reached: Connect" in absent
 
 
+def test_a_server_that_was_started_anew_unseen_is_asked_again_what_it_takes() -> None:
+    said = {"max_batch": 8}
+
+    async def ready(_: web.Request) -> web.Response:
+        return web.json_response({})
+
+    async def model(_: web.Request) -> web.Response:
+        return web.json_response({"parameters": {**said, "identity": "sha256:1"}})
+
+    async def main() -> list[tuple[tuple[str, int], ...]]:
+        app = web.Application()
+        app.router.add_get("/v2/health/ready", ready)
+        app.router.add_get("/v2", ready)
+        app.router.add_get("/v2/models/digits", model)
+        runner = web.AppRunner(app)
+        await runner.setup()
+        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        url = f"http://127.0.0.1:{runner.addresses[0][1]}"
+        edge = EdgeBackend(url=url, connect_timeout_s=1.0, clock=time.monotonic, models={"digits": frozenset()})
+        await edge.open()
+        heard = []
+        for largest in (8, 8, 32, 32):
+            said["max_batch"] = largest
+            assert await edge.identity("digits") == "sha256:1"
+            heard.append((await edge.probe()).largest_batches)
+        await edge.close()
+        await runner.cleanup()
+        return heard
+
+    assert run(main()) == [(("digits", 8),), (), (("digits", 32),), ()]
+
+
 def test_the_trace_of_a_batch_is_passed_on_in_w3cs_headers_and_nothing_without_one() -> None:
     heard: list[dict[str, str]] = []
 

@@ -18,7 +18,7 @@ from scheduler import wire
 from scheduler.daemon.backends.batch_send import BatchSend, Clock, Reply, SendFailed, checked_outputs
 from scheduler.daemon.backends.bounded_reading import TooLarge, read_within
 from scheduler.daemon.backends.claims import believed
-from scheduler.daemon.backends.edge_description import describe
+from scheduler.daemon.backends.edge_description import describe, said_of_model
 from scheduler.daemon.backends.edge_refusals import about_form, refused
 from scheduler.daemon.backends.edge_servers import EdgeServers, TensorForm
 from scheduler.daemon.backends.tcp_info import smoothed_rtt_s
@@ -232,6 +232,9 @@ class EdgeBackend:
                 metadata = orjson.loads(await read_within(response, HEADER_BYTES)) if response.status == 200 else None
         except (aiohttp.ClientError, OSError, asyncio.TimeoutError, ValueError):
             return None
+        if isinstance(metadata, dict) and self._servers.says_other(self._url, model, said_of_model(metadata, {})):
+            # It was started anew without a batch or probe that would have shown it: the next probe asks what it is.
+            self._asked = False
         parameters = metadata.get("parameters") if isinstance(metadata, dict) else None
         return parameters.get("identity") if isinstance(parameters, dict) else None
 

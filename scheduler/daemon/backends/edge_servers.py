@@ -86,6 +86,11 @@ class EdgeServers:
             if of_url == url and not habit.learned:
                 habit.form = self._likely(url)
 
+    def says_other(self, url: str, model: str, said: Mapping[str, object]) -> bool:
+        """Whether a server now says another largest batch of a model than when it was asked what it is."""
+        limit, described = said.get("max_batch"), self._describing(url).models.get(model, {})
+        return limit is not None and limit != described.get("max_batch")
+
     def form(self, url: str, model: str) -> TensorForm:
         """Returns the form to send a model's tensors in."""
         return self._habit(url, model).form
