@@ -18,6 +18,7 @@ from waitress.server import create_server
 
 from edge_server.wsgi import WebServer, listen
 from scheduler.daemon.config.config import load_config
+from scheduler.daemon.http import malformed
 from scheduler.strict_wsgi import StrictChannel
 from serverless_fn.app import create_app as create_function
 from serverless_fn.backend import Backend
@@ -149,6 +150,17 @@ class TestDaemon:
     def test_a_header_in_utf8_is_text(self, daemon: IngressServer) -> None:
         status, body = asked(daemon.port, get("X-A: ä".encode()))
         assert (status, body["name"]) == (200, "edgeburst")
+
+    def test_a_header_that_does_not_end_is_408_and_an_idle_connection_stays(
+        self, daemon: IngressServer, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(malformed, "HEADER_LIMIT_S", 0.2)
+        with socket.create_connection(("127.0.0.1", daemon.port), LIMIT_S) as idle:
+            assert "did not arrive in time" in refused(daemon.port, get()[:-2], 408)
+            idle.sendall(get())
+            response = HTTPResponse(idle)
+            response.begin()
+            assert response.status == 200
 
 
 class TestEdgeAndFunction:

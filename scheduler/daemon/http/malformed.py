@@ -1,14 +1,17 @@
-"""Requests that are no HTTP, or HTTP that cannot be read: refused as JSON, with one quiet line in the log."""
+"""Requests that are no HTTP, cannot be read or do not arrive: refused as JSON, with one quiet line in the log."""
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import orjson
 from aiohttp import http_exceptions, web
 from aiohttp.web_protocol import RequestHandler
 
+from scheduler.daemon.http.connections import Connections, most_connections
 from scheduler.daemon.http.errors import error_response
 from scheduler.daemon.ingress.errors import FAULT
 from scheduler.daemon.logs import fields, log
@@ -18,6 +21,16 @@ _ENCRYPTED = "this port speaks HTTP without TLS; use http:// in the address"
 _HTTP2 = "this port speaks HTTP/1.1, not HTTP/2; let the client use HTTP/1.1, as with curl --http1.1"
 _PATH = "the path holds bytes that must be percent-encoded, as in /v2/models/z%C3%A4hler"
 _OTHER = "the request is not valid HTTP/1.1"
+_LATE = "the header of the request did not arrive in time; send it at once"
+
+HEADER_LIMIT_S = 15.0
+"""Longest time from the first byte of a header to its last."""
+
+
+def _late_response() -> bytes:
+    body = orjson.dumps({"error": _LATE})
+    head = "HTTP/1.1 408 Request Timeout\r\nContent-Type: application/json\r\nConnection: close\r\n"
+    return f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body
 
 
 def told(error: BaseException | None) -> tuple[int, str]:
@@ -43,13 +56,61 @@ def told(error: BaseException | None) -> tuple[int, str]:
 
 
 class _Protocol(RequestHandler):
-    """A connection whose own refusals are JSON."""
+    """A connection whose own refusals are JSON, which is counted, and whose headers must arrive in time."""
 
-    __slots__ = ("_refused",)
+    __slots__ = ("_connections", "_header_timer", "_refused", "peer")
 
     def __init__(self, server: JsonServer, **options: Any) -> None:
         super().__init__(server, **options)
         self._refused = server.refused
+        self._connections = server.counted
+        self._header_timer: asyncio.TimerHandle | None = None
+        self.peer = ""
+
+    @property
+    def idle_since_s(self) -> float | None:
+        """When it began to wait for a request; None: one is in hand."""
+        idle = self._current_request is None and not self._messages
+        # The library's own timer runs from the connection's beginning or from the last answer.
+        return self._next_keepalive_close_time - self._keepalive_timeout if idle else None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Counts the connection."""
+        super().connection_made(transport)
+        # A Unix socket has no name here.
+        name = transport.get_extra_info("peername")
+        self.peer = str(name[0]) if isinstance(name, tuple) else ""
+        self._connections.opened(self)
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        """Counts it no longer."""
+        self._connections.closed(self, self.peer)
+        self._stop_timer()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """Takes bytes in; a header that has begun must be whole within `HEADER_LIMIT_S`."""
+        super().data_received(data)
+        if not self._waits():
+            self._stop_timer()
+        elif self._header_timer is None and not self._force_close:
+            self._header_timer = self._loop.call_later(HEADER_LIMIT_S, self._header_late)
+
+    def _waits(self) -> bool:
+        return not self._messages and self._waiter is not None and not self._waiter.done()
+
+    def _stop_timer(self) -> None:
+        if self._header_timer is not None:
+            self._header_timer.cancel()
+            self._header_timer = None
+
+    def _header_late(self) -> None:
+        self._header_timer = None
+        if self._waits() and self.transport is not None:
+            self._refused(408)
+            log(logging.DEBUG, "malformed_http", peer=self.peer, status=408, message=_LATE)
+            self.transport.write(_late_response())
+            self.force_close()
 
     def handle_error(
         self,
@@ -93,6 +154,7 @@ class JsonServer(web.Server):
             loop=made._loop,  # noqa: SLF001
         )
         self.refused = refused
+        self.counted = Connections(most_connections(), self._loop.time)
         self._options = options
 
     def __call__(self) -> RequestHandler:
