@@ -18,7 +18,8 @@ from scheduler.strict_wsgi import StrictChannel
 
 # At most three requests wait for the device or are served by it; all other requests end at once.
 _THREADS = 8
-_CONNECTIONS = 100
+# Of a few clients, and room for connections that idle; with more the longest idle ones are closed (`StrictChannel`).
+_CONNECTIONS = 256
 # Longer than the keep-alive of clients (aiohttp: 15 s), so that a client closes an idle connection first. If the
 # server closed it, this could happen while the client sends.
 _IDLE_CONNECTION_S = 600

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import json
-from typing import cast
+from collections.abc import Sequence
+from typing import Any, cast
 
 from waitress.channel import HTTPChannel
 from waitress.parser import HTTPRequestParser, ParsingError
 from waitress.task import ErrorTask
 from waitress.utilities import Error
+
+LEAST_SPARE = 8
+"""Connections that the limit of waitress, at which it accepts no more, is kept away by; at least."""
+_SHARE_SPARE = 10
 
 
 class StrictParser(HTTPRequestParser):
@@ -49,7 +54,35 @@ class JsonErrorTask(ErrorTask):
 
 
 class StrictChannel(HTTPChannel):
-    """A connection with that parser, whose errors are JSON."""
+    """A connection with that parser, whose errors are JSON; where there are too many, it makes room for itself."""
 
     parser_class = StrictParser
     error_task_class = JsonErrorTask
+
+    def __init__(self, server: Any, sock: Any, addr: Any, adj: Any, map: Any = None) -> None:  # noqa: A002
+        """Begins with a connection that was just accepted; this thread is the only one that opens and closes any."""
+        super().__init__(server, sock, addr, adj, map=map)
+        spare = max(LEAST_SPARE, adj.connection_limit // _SHARE_SPARE)
+        for each in most_dispensable(
+            [channel for channel in server.active_channels.values() if channel is not self and not channel.will_close],
+            most=adj.connection_limit - spare,
+        ):
+            # Its turn in the loop comes next: it is closed there.
+            each.will_close = True
+
+
+def most_dispensable(channels: Sequence[Any], *, most: int) -> Sequence[Any]:
+    """Returns which connections to close so that fewer than `most` remain.
+
+    Of the peer that has most connections without a whole request, those that have waited longest: neither the one that
+    just came nor those of another peer. None, where all have a request in hand.
+    """
+    surplus = len(channels) - most + 1
+    if surplus <= 0:
+        return ()
+    idle: dict[str, list[Any]] = {}
+    for channel in channels:
+        if not channel.requests:
+            idle.setdefault(channel.addr[0], []).append(channel)
+    greedy = max(idle.values(), key=len, default=[])
+    return sorted(greedy, key=lambda channel: float(channel.last_activity))[:surplus]
