@@ -296,7 +296,7 @@ class Engine:
         met_quota = self._quota.failed(sent.batch, failure.kind, now_s=now_s)
         self._take_back(message.batch_id, now_s)
         by_size = sent.batch.backend is Backend.EDGE and self._largest.failed(sent.batch, failure)
-        opened = self._circuits.failed(sent.batch.backend, failure, now_s=now_s, met_limit=met_quota or by_size)
+        opened = self._circuits.failed(sent.batch, failure, now_s=now_s, met_limit=met_quota or by_size)
         if opened:
             self._dispatcher.raise_caution()
         cost = self._ledger.settle(message.batch_id, message.report, failure=failure.kind)

@@ -1,9 +1,10 @@
 """Circuit breakers: a failing backend gets no batches until a probe of it succeeds."""
 
+import math
 from dataclasses import dataclass, field
 from typing import Any
 
-from scheduler.domain.batches import Failure, FailureKind
+from scheduler.domain.batches import Batch, Failure, FailureKind
 from scheduler.domain.failures import HANDLING, Opens
 from scheduler.domain.requests import Backend
 
@@ -21,7 +22,8 @@ outages."""
 class Circuit:
     """Circuit of a backend, closed while batches may be sent. Failures open it, a successful probe or batch closes it.
 
-    closed --failures--> open --pause over: probe--> closed (probe ok) or open again with twice the pause.
+    closed --failures--> open --pause over: probe--> closed (probe ok) or open again with twice the pause. A backend
+    that answers probes and fails batches does not flap: until it answers one, each failure makes the pause longer.
     """
 
     failures_to_open: int
@@ -31,6 +33,9 @@ class Circuit:
     pause_s: float = 0.0
     probe_at_s: float | None = None
     """When open: the time of the next probe. None: closed."""
+    unproven_since_s: float = math.inf
+    """When a probe closed it, if no batch has been answered since: the first failure of one sent later opens it again.
+    Infinity: one has been answered."""
     not_before_s: float = 0.0
     """Until then a throttled backend gets no batches; the circuit stays closed."""
     barred: set[str] = field(default_factory=set)
@@ -70,11 +75,25 @@ class Circuit:
         self.not_before_s = max(self.not_before_s, silent_until_s)
 
     def succeeded(self) -> None:
-        """Notes an answer."""
-        self.failures, self.pause_s, self.probe_at_s = 0, 0.0, None
+        """Notes the answer to a batch."""
+        self.failures, self.pause_s, self.probe_at_s, self.unproven_since_s = 0, 0.0, None, math.inf
 
-    def failed(self, kind: FailureKind, *, now_s: float, retry_after_s: float | None) -> None:
-        """Notes the failure of a whole batch. Failures that its content caused say nothing about the backend."""
+    def probe_succeeded(self, now_s: float) -> None:
+        """Notes the answer to a probe: batches may be sent. Only the answer to one of them says that all is well."""
+        if not self.closed:
+            self.failures, self.probe_at_s, self.unproven_since_s = 0, None, now_s
+
+    def failed(
+        self, kind: FailureKind, *, now_s: float, retry_after_s: float | None, sent_at_s: float | None = None
+    ) -> None:
+        """Notes the failure of a whole batch. Failures that its content caused say nothing about the backend.
+
+        Args:
+            kind: of the failure.
+            now_s: the present.
+            retry_after_s: when the backend wants to be asked again; None: it did not say.
+            sent_at_s: when the batch was sent; None: now.
+        """
         opens = HANDLING[kind].opens
         if opens is Opens.NEVER:
             return
@@ -83,8 +102,10 @@ class Circuit:
             self.not_before_s = max(self.not_before_s, now_s + min(silence_s, LONGEST_PAUSE_S))
             return
         self.failures += 1
-        # Many batches may fail of one and the same cause; only a probe that fails makes the pause longer.
-        if self.closed and (opens is Opens.AT_ONCE or self.failures >= self.failures_to_open):
+        # Many batches may fail of one and the same cause; only a probe or the first after it makes it longer.
+        unproven = self.unproven_since_s <= (now_s if sent_at_s is None else sent_at_s)
+        if self.closed and (opens is Opens.AT_ONCE or unproven or self.failures >= self.failures_to_open):
+            self.pause_s = self.pause_s if unproven else 0.0
             self._open(now_s)
 
     def probe_failed(self, now_s: float) -> None:
@@ -108,11 +129,11 @@ class Circuits:
         """Returns a backend's circuit."""
         return self.edge if backend is Backend.EDGE else self.function
 
-    def failed(self, backend: Backend, failure: Failure, *, now_s: float, met_limit: bool = False) -> bool:
+    def failed(self, batch: Batch, failure: Failure, *, now_s: float, met_limit: bool = False) -> bool:
         """Notes the failure of a whole batch; returns whether its circuit opened.
 
         Args:
-            backend: where the batch was.
+            batch: as it was sent.
             failure: what happened.
             now_s: the present.
             met_limit: whether it was refused beside others that run, or for its size. The next waits until one of them
@@ -120,10 +141,10 @@ class Circuits:
         """
         if failure.of_model:
             return False
-        circuit = self.of(backend)
+        circuit = self.of(batch.backend)
         was_closed = circuit.closed
         if not met_limit or failure.retry_after_s is not None:
-            circuit.failed(failure.kind, now_s=now_s, retry_after_s=failure.retry_after_s)
+            circuit.failed(failure.kind, now_s=now_s, retry_after_s=failure.retry_after_s, sent_at_s=batch.sent_at_s)
         return was_closed and not circuit.closed
 
     def follow(self, *, edge_back_s: float | None, functions_back_s: float) -> None:
@@ -146,7 +167,7 @@ class Circuits:
         circuit = self.of(backend)
         was_open = not circuit.closed
         if ok:
-            circuit.succeeded()
+            circuit.probe_succeeded(now_s)
         else:
             circuit.probe_failed(now_s)
         return was_open

@@ -169,3 +169,48 @@ def test_refused_content_says_nothing_about_the_backend() -> None:
     for _ in range(10):
         it.failed(FailureKind.REJECTED, now_s=0.0, retry_after_s=None)
     assert it.closed
+
+
+def test_a_backend_that_answers_probes_and_fails_batches_is_asked_less_and_less_often() -> None:
+    it = Circuit(failures_to_open=3, first_pause_s=1.0, longest_pause_s=30.0)
+    pauses, now_s = [], 0.0
+    for _ in range(3):
+        it.failed(FailureKind.SERVER, now_s=now_s, retry_after_s=None)
+    for _ in range(6):
+        assert it.probe_at_s is not None
+        pauses.append(it.probe_at_s - now_s)
+        now_s = it.probe_at_s
+        it.probe_succeeded(now_s)
+        assert it.closed
+        it.failed(FailureKind.SERVER, now_s=now_s, retry_after_s=None)
+    assert pauses == [1.0, 2.0, 4.0, 8.0, 16.0, 30.0]
+    assert it.probe_at_s is not None
+    it.probe_succeeded(it.probe_at_s)
+    it.succeeded()
+    it.failed(FailureKind.SERVER, now_s=now_s, retry_after_s=None)
+    assert it.closed
+    it.failed(FailureKind.UNREACHABLE, now_s=now_s, retry_after_s=None)
+    assert it.probe_at_s == now_s + 1.0
+
+
+def test_a_probe_of_a_backend_that_is_in_use_forgives_no_failure() -> None:
+    it = Circuit(failures_to_open=3, first_pause_s=1.0)
+    for at_s in (0.0, 1.0, 2.0):
+        assert it.closed
+        it.failed(FailureKind.SERVER, now_s=at_s, retry_after_s=None)
+        if it.closed:
+            it.probe_succeeded(at_s)
+    assert not it.closed
+
+
+def test_batches_sent_before_an_outage_was_over_are_no_sign_of_another() -> None:
+    it = Circuit(failures_to_open=3, first_pause_s=1.0)
+    it.failed(FailureKind.TIMEOUT, now_s=5.0, retry_after_s=None, sent_at_s=0.0)
+    it.probe_succeeded(6.0)
+    it.failed(FailureKind.BROKEN, now_s=6.1, retry_after_s=None, sent_at_s=1.0)
+    assert it.closed
+    it.failed(FailureKind.TIMEOUT, now_s=6.2, retry_after_s=None, sent_at_s=2.0)
+    assert it.probe_at_s == 7.2
+    it.probe_succeeded(7.2)
+    it.failed(FailureKind.BROKEN, now_s=7.3, retry_after_s=None, sent_at_s=7.25)
+    assert it.probe_at_s == 7.3 + 2.0
