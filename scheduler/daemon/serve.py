@@ -145,7 +145,7 @@ class Daemon:
             served=self._served,
             clock=time.monotonic,
         )
-        self._servers.back = self._edge_models.reloaded
+        self._servers.back = self._served.edge_back
         self._app = create_app(assembly.parts, config, environ)
         self._service = self._app[INGRESS].service
         self._front = Front(

@@ -69,6 +69,11 @@ class ServedModels:
             self._compare(model, str(place), identity[:_MAX_LENGTH])
         return self.identities.heard(model, str(place), identity, asked=asked)
 
+    def edge_back(self, identities: Mapping[str, object]) -> None:
+        """Notes what an edge that answers again reports by model, before it gets batches."""
+        for model, identity in identities.items():
+            self.heard(model, Place.edge(), identity, asked=True)
+
     def not_measured(self, model: str, reason: str) -> None:
         """Notes why a model has no edge profile."""
         self._profiles[model] = {"source": "not measured", "reason": reason, "rows": []}

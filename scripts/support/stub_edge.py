@@ -94,7 +94,9 @@ class StubEdge:
                 self.behaviour = replace(self.behaviour, **json.loads(body))
             return 200, self.counters.__dict__
         inputs = [{"name": "image", "datatype": "BYTES", "shape": [-1]}]
-        return (503, {"error": "not ready"}) if self.behaviour.not_ready else (200, {"name": "stub", "inputs": inputs})
+        said = {"identity": self.behaviour.identity} if self.behaviour.identity else {}
+        metadata = {"name": "stub", "inputs": inputs, "parameters": said}
+        return (503, {"error": "not ready"}) if self.behaviour.not_ready else (200, metadata)
 
     async def infer(self, path: str, headers: dict[str, str], body: bytes, writer: asyncio.StreamWriter) -> bool:
         behaviour = self.behaviour

@@ -11,6 +11,7 @@ from support.card_edge import CARD, card_folder
 
 from scheduler.daemon.config.config import load_config
 from scheduler.daemon.served_models import ServedModels, model_metrics
+from scheduler.domain.messages import ModelBarred
 from scheduler.domain.requests import Place
 
 CONFIG = """
@@ -65,6 +66,15 @@ def test_places_agree_or_one_warning_names_the_one_that_does_not(
     assert [record.getMessage() for record in caplog.records] == ["identity_differs", "identity_refused"]
     models.heard("ragged", cpu, identity)
     assert metric(models) == [1.0]
+
+
+def test_an_edge_that_is_back_is_compared_before_it_gets_batches(tmp_path: Path) -> None:
+    models, identity = served(tmp_path)
+    posted: list[ModelBarred] = []
+    models.identities.post = posted.append
+    models.edge_back({"ragged": "sha256:other", "unknown": "sha256:1"})
+    models.edge_back({"ragged": identity})
+    assert [message.barred for message in posted] == [True, False]
 
 
 @pytest.mark.parametrize("identity", [None, "", 7, {"a": 1}])

@@ -51,10 +51,10 @@ async def _said(session: aiohttp.ClientSession, url: str, model: str) -> dict[st
 
 
 def said_of_model(metadata: Mapping[str, Any], config: Mapping[str, Any]) -> dict[str, object]:
-    """Returns what metadata and Triton's configuration of a model say of its batches.
+    """Returns what metadata and Triton's configuration of a model say of its batches, and of its card and files.
 
-    >>> said_of_model({"parameters": {"max_batch": 16}}, {})
-    {'max_batch': 16}
+    >>> said_of_model({"parameters": {"max_batch": 16, "identity": "sha256:1"}}, {})
+    {'max_batch': 16, 'identity': 'sha256:1'}
     >>> batching = {"preferred_batch_size": [4, 8]}
     >>> said_of_model({}, {"max_batch_size": 8, "dynamic_batching": batching, "instance_group": [{"count": 2}]})
     {'max_batch': 8, 'preferred_batches': [4, 8], 'instances': 2}
@@ -68,6 +68,9 @@ def said_of_model(metadata: Mapping[str, Any], config: Mapping[str, Any]) -> dic
     limits = [limit for source in sources for key in _KEYS if (limit := _count(source.get(key))) is not None]
     if limits:
         found["max_batch"] = min(limits)
+    identity = sources[0].get("identity")
+    if isinstance(identity, str):
+        found["identity"] = identity[:NAME_CHARACTERS]
     batching = config.get("dynamic_batching")
     preferred = batching.get("preferred_batch_size") if isinstance(batching, dict) else None
     if isinstance(preferred, list) and preferred:

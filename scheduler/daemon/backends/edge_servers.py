@@ -43,12 +43,16 @@ class Description:
     """Name and version; empty: nothing."""
     extensions: tuple[str, ...] = ()
     models: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
-    """By model, as far as it says it: `max_batch`, `preferred_batches`, `instances`."""
+    """By model, as far as it says it: `max_batch`, `preferred_batches`, `instances`, `identity`."""
 
     @property
     def name(self) -> str:
         """The name alone."""
         return self.server.partition(" ")[0]
+
+    def identities(self) -> dict[str, object]:
+        """Returns the identities of card and files by model, where it says them."""
+        return {model: said["identity"] for model, said in self.models.items() if "identity" in said}
 
     def largest_batches(self) -> tuple[tuple[str, int], ...]:
         """Returns the most items in a batch by model, where it says them."""
@@ -76,8 +80,8 @@ class EdgeServers:
         """Starts without knowledge."""
         self._habits: dict[tuple[str, str], _Habit] = {}
         self._described: dict[str, Description] = {}
-        self.back: Callable[[], None] = lambda: None
-        """Called where a server answers again that was away: another one may be there."""
+        self.back: Callable[[Mapping[str, object]], None] = lambda _: None
+        """Told which identities a server reports by model, before it gets batches again: another one may be there."""
 
     def described(self, url: str, description: Description) -> None:
         """Takes over what a server says of itself."""
