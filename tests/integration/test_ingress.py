@@ -11,6 +11,7 @@ import socket
 import threading
 import zlib
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -739,6 +740,28 @@ class TestClients:
         finally:
             bodies.total_limit_bytes = usual_bytes
         wait_until(server, lambda: server.ingress.service.bodies.arriving_bytes == 0)
+
+    def test_the_body_with_the_largest_share_gives_way_to_a_small_one(self, server: IngressServer) -> None:
+        bodies = server.ingress.service.bodies
+        usual_bytes, bodies.total_limit_bytes = bodies.total_limit_bytes, 100_000
+        try:
+            with ExitStack() as stack:
+                greedy = []
+                for held_bytes in (30_000, 69_000):
+                    connection = stack.enter_context(socket.create_connection(("127.0.0.1", server.port), timeout=10))
+                    head = b"POST /v2/models/digits/infer HTTP/1.1\r\nHost: x\r\nContent-Length: 90000\r\n\r\n"
+                    connection.sendall(head + bytes(held_bytes))
+                    greedy.append(connection)
+                wait_until(server, lambda: bodies.arriving_bytes == 99_000)
+                post(server, infer_json()).raise_for_status()
+                answer = greedy[1].recv(65536)
+                assert b" 429 " in answer
+                assert b"too many bodies" in answer
+                assert bodies.arriving_bytes == 30_000
+                assert bodies.leaving_bytes == 0
+        finally:
+            bodies.total_limit_bytes = usual_bytes
+        wait_until(server, lambda: bodies.arriving_bytes == 0)
 
     def test_a_reload_changes_models_and_limits(
         self, server: IngressServer, runner: FakeRunner, config: Config, tmp_path: Path

@@ -6,7 +6,7 @@ import asyncio
 
 from aiohttp import web
 
-from scheduler.daemon.ingress.body_limits import BodyLimits, TimeLimit
+from scheduler.daemon.ingress.body_limits import Arrival, BodyLimits, TimeLimit
 from scheduler.daemon.ingress.errors import Rejected
 
 _ENCODINGS = frozenset({"", "identity", "gzip", "deflate"})
@@ -26,25 +26,25 @@ class BodyReader:
         Raises:
             Rejected: the body is missing, too large or too slow, its encoding is unknown, or too many arrive at once.
         """
-        self._check_headers(request)
-        arrived_bytes, chunks, content, limits = 0, [], request.content, self._limits
-        time_limit = TimeLimit(limits.time_limit_s)
+        chunks, content, limits = [], request.content, self._limits
+        arrival, time_limit = limits.begin(request.remote or ""), TimeLimit(limits.time_limit_s)
         try:
+            self._check_headers(request, arrival)
             while chunk := await content.readany():
-                arrived_bytes += len(chunk)
-                limits.arriving_bytes += len(chunk)
                 chunks.append(chunk)
-                limits.check(arrived_bytes)
+                arrival.add(len(chunk))
         except asyncio.CancelledError:
+            if arrival.caught():
+                raise limits.too_many() from None
             if not time_limit.caught():
                 raise
             raise limits.too_slow() from None
         finally:
             time_limit.end()
-            limits.release(arrived_bytes)
+            arrival.end()
         return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
-    def _check_headers(self, request: web.Request) -> None:
+    def _check_headers(self, request: web.Request, arrival: Arrival) -> None:
         encoding = request.headers.get("Content-Encoding", "").strip().lower()
         if encoding not in _ENCODINGS:
             raise Rejected(415, f"Content-Encoding {encoding[:64]!r} is not supported; use gzip, deflate or none")
@@ -54,4 +54,4 @@ class BodyReader:
         if length == 0:
             raise Rejected(400, "the body is empty; send a request as the body")
         if length is not None:
-            self._limits.check(length)
+            arrival.announce(length)

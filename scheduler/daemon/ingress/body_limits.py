@@ -23,6 +23,9 @@ class BodyLimits:
     """Of all bodies that are arriving."""
     time_limit_s: float = BODY_TIME_LIMIT_S
     arriving_bytes: int = 0
+    leaving_bytes: int = 0
+    """The part of them that belongs to bodies that are given up, which their tasks have yet to notice."""
+    _arrivals: set[Arrival] = field(default_factory=set)
     _waiting: deque[asyncio.Future[None]] = field(default_factory=deque)
 
     def check(self, size_bytes: int) -> None:
@@ -37,8 +40,37 @@ class BodyLimits:
                 f"the body is over the limit of {self.body_limit_bytes} bytes;"
                 " send fewer items at once, or raise daemon.body_limit_bytes",
             )
-        if self.arriving_bytes > self.total_limit_bytes:
+        if self._over:
             raise self.too_many()
+
+    def begin(self, peer: str) -> Arrival:
+        """Counts a body that the current task reads, of a client's address; `Arrival.end` ends it."""
+        arrival = Arrival(self, peer)
+        self._arrivals.add(arrival)
+        return arrival
+
+    def make_room(self, wanting: Arrival) -> None:
+        """Gives up bodies for another one while too much arrives.
+
+        Of the peer of which most arrives, the largest; none, where that is the other one itself or a smaller one of its
+        own peer.
+        """
+        while self._over:
+            by_peer: dict[str, int] = {}
+            for each in self._arrivals:
+                if not each.is_given_up:
+                    by_peer[each.peer] = by_peer.get(each.peer, 0) + each.arrived_bytes
+            greedy = max(by_peer, key=lambda peer: by_peer[peer])
+            candidates = (each for each in self._arrivals if each.peer == greedy and not each.is_given_up)
+            largest = max(candidates, key=lambda each: each.arrived_bytes)
+            others = greedy != wanting.peer and by_peer[greedy] > by_peer.get(wanting.peer, 0)
+            if largest is wanting or not (others or largest.arrived_bytes > wanting.arrived_bytes):
+                break
+            self.leaving_bytes += largest.give_up()
+
+    @property
+    def _over(self) -> bool:
+        return self.arriving_bytes - self.leaving_bytes > self.total_limit_bytes
 
     def too_many(self) -> Rejected:
         """Returns the error for a body that there is no room for."""
@@ -82,6 +114,59 @@ class BodyLimits:
             if not turn.done():
                 turn.set_result(None)
                 break
+
+
+class Arrival:
+    """A body that arrives in the current task, and can be given up for the bodies of others."""
+
+    def __init__(self, limits: BodyLimits, peer: str) -> None:
+        """Begins with no byte."""
+        self._limits = limits
+        self._task = asyncio.current_task()
+        self.peer = peer
+        self.arrived_bytes = 0
+        self.is_given_up = False
+
+    def announce(self, size_bytes: int) -> None:
+        """Checks a size that the header names.
+
+        Raises:
+            Rejected: it is too large, or too many arrive at once and this one has the largest share.
+        """
+        self._limits.make_room(self)
+        self._limits.check(size_bytes)
+
+    def add(self, size_bytes: int) -> None:
+        """Counts further bytes.
+
+        Raises:
+            Rejected: as `announce` does.
+        """
+        self.arrived_bytes += size_bytes
+        self._limits.arriving_bytes += size_bytes
+        self._limits.make_room(self)
+        self._limits.check(self.arrived_bytes)
+
+    def give_up(self) -> int:
+        """Cancels the task that reads it; returns the bytes that it will release."""
+        assert self._task is not None
+        self.is_given_up = self._task.cancel()
+        return self.arrived_bytes if self.is_given_up else 0
+
+    def caught(self) -> bool:
+        """Returns whether the cancellation that the task met was that; if so, revokes it."""
+        if self.is_given_up and sys.version_info >= (3, 11):
+            assert self._task is not None
+            self._task.uncancel()
+        return self.is_given_up
+
+    def end(self) -> None:
+        """Takes its bytes out of the count: it is whole, or will never be."""
+        limits = self._limits
+        limits._arrivals.discard(self)  # noqa: SLF001 - one structure in two classes
+        if self.is_given_up:
+            limits.leaving_bytes -= self.arrived_bytes
+        limits.release(self.arrived_bytes)
 
 
 class TimeLimit:
