@@ -42,6 +42,11 @@ _ROOT_KEYS = (
     "precision",
     "tolerance",
 )
+_OF_FORMATS: Mapping[str, tuple[str, ...]] = {
+    "architecture": ("state-dict",),
+    "arguments": ("state-dict", "python"),
+    "class": ("python",),
+}
 _TENSOR_KEYS = ("name", "datatype", "shape", "picture", "ragged", "finite")
 
 
@@ -105,8 +110,10 @@ class _Reader:
         labels, labels_file = self._labels()
         files = tuple(name for name in (*further_files, labels_file) if name)
         names = (file, handler.rpartition(":")[0], *files)
-        for name in filter(None, names):
-            self._inside(name)
+        self._inside("file", file)
+        self._inside("class", handler.rpartition(":")[0])
+        for name in further_files:
+            self._inside("files", name)
         card = Card(
             name=self._name(),
             folder=self.folder,
@@ -214,14 +221,15 @@ class _Reader:
             raise self.error(("arguments",), "`arguments` must be a table, like { num_classes = 12 }")
         return value
 
-    def _inside(self, name: str) -> None:
+    def _inside(self, key: str, name: str) -> None:
         if Path(name).is_absolute() or ".." in Path(name).parts:
-            raise self.error(("file",), f"file {name!r} must be inside the folder of the card: copy it there")
+            raise self.error((key,), f"file {name!r} must be inside the folder of the card: copy it there")
 
     def _labels(self) -> tuple[tuple[str, ...], str]:
         """Returns the labels, and the file that they are in; "" if they are in the card."""
         if not isinstance(value := self.tables.get("labels"), str):
             return tuple(self._texts("labels")), ""
+        self._inside("labels", value)
         try:
             lines = (self.folder / value).read_text(encoding="utf-8-sig").splitlines()
         except (OSError, UnicodeDecodeError) as error:
@@ -305,6 +313,10 @@ class _Reader:
         return tuple(shape)
 
     def _fits_together(self, card: Card) -> None:
+        for key, formats in _OF_FORMATS.items():
+            if key in self.tables and card.format not in formats:
+                meant = " or ".join(formats)
+                raise self.error((key,), f"`{key}` is for format {meant}, not {card.format}; remove it")
         pictures = [spec for spec in card.inputs if spec.picture]
         if card.preprocess is not None and not pictures:
             raise self.error(("preprocess",), "there is `preprocess`, but no input is a picture; set picture = true")

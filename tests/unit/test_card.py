@@ -94,6 +94,12 @@ def test_the_name_of_item_errors_is_the_same_on_the_wire() -> None:
         ("]\n", ']\narchitecture = "mine:x"\n', r"write torchvision:NAME or timm:NAME"),
         ("]\n", ']\nclass = "handler.Detector"\n', r"write FILE\.py:CLASS, like handler\.py:Detector"),
         ("]\n", ']\nname = "a b"\n', r"the model's name 'a b' must be up to 64 letters"),
+        ("]\n", ']\nfiles = ["../x"]\n', r"model\.toml:5: file '\.\./x' must be inside the folder"),
+        ("]\n", ']\nlabels = "../x"\n', r"model\.toml:5: file '\.\./x' must be inside the folder"),
+        ("]\n", ']\nclass = "../h.py:X"\n', r"model\.toml:5: file '\.\./h\.py' must be inside the folder"),
+        ("]\n", ']\nclass = "h.py:X"\n', r"model\.toml:5: `class` is for format python, not onnx; remove it"),
+        ("]\n", "]\narguments = { n = 1 }\n", r"model\.toml:5: `arguments` is for format state-dict or python, not"),
+        ("]\n", ']\narchitecture = "timm:x"\n', r"model\.toml:5: `architecture` is for format state-dict, not onnx"),
         ("]\n", ']\nlabels = "gone.txt"\n', r"the file of labels 'gone.txt' cannot be read"),
     ],
 )
