@@ -64,13 +64,16 @@ IMAGENET = {
 
 
 def as_picture(draft: Draft) -> None:
-    """Makes the draft's one input of numbers a picture with ImageNet's normalisation, scaled to the input's size.
+    """Makes the draft's inputs of numbers pictures with ImageNet's normalisation, scaled to the inputs' size.
 
     Raises:
-        AuthoringError: the input is not one picture: channels x height x width, or height x width x channels.
+        AuthoringError: an input is not one picture (channels x height x width, or height x width x channels), or they
+            differ.
     """
-    if len(draft.inputs) != 1 or len(draft.inputs[0].shape) != 3:
-        raise AuthoringError("--picture needs a model with one input of three axes, channels first or last")
+    if len({(spec.shape, spec.datatype) for spec in draft.inputs}) != 1 or len(draft.inputs[0].shape) != 3:
+        raise AuthoringError(
+            "--picture needs a model with one input of three axes, channels first or last, or several of equal shapes"
+        )
     spec = draft.inputs[0]
     if spec.shape[0] in (1, 3):
         layout, (channels, height, width) = "CHW", spec.shape
@@ -90,7 +93,7 @@ def as_picture(draft: Draft) -> None:
     if layout != "CHW":
         table["layout"] = layout
     draft.preprocess = table
-    draft.inputs = (TensorSpec(spec.name, "BYTES", picture=True),)
+    draft.inputs = tuple(TensorSpec(each.name, "BYTES", picture=True) for each in draft.inputs)
     draft.notes.append("[preprocess] has ImageNet's values: correct them if the network was trained with others")
 
 

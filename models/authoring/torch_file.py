@@ -9,6 +9,7 @@ from typing import Any
 
 from models.authoring.draft import AuthoringError, Draft
 from models.card import TensorSpec
+from models.formats.fixed_batch import fixed_batch_of, module_of
 
 _DATATYPE_OF = {
     "bool": "BOOL",
@@ -72,10 +73,9 @@ def from_export(path: Path) -> Draft:
         raise AuthoringError(f"{path} cannot be loaded by torch.export: {_reason(error)}") from None
     values = {node.name: node.meta.get("val") for node in program.graph.nodes if node.op == "placeholder"}
     inputs = tuple(_spec_of(name, values[name]) for name in program.graph_signature.user_inputs if name in values)
-    draft = Draft("torch-export", inputs, _traced(program.module(), inputs), files={path.name: path}, file=path.name)
-    fixed = [int(values[spec.name].shape[0]) for spec in inputs if isinstance(values[spec.name].shape[0], int)]
-    if fixed:
-        draft.max_batch = max(1, min(fixed))
+    draft = Draft("torch-export", inputs, _traced(module_of(program), inputs), files={path.name: path}, file=path.name)
+    if (fixed := fixed_batch_of(program)) is not None:
+        draft.max_batch = fixed
         draft.notes.append(
             f"the program takes batches of {draft.max_batch} only: export it with a dynamic first axis"
             " (dynamic_shapes), for batching is what saves money"

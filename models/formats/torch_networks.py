@@ -11,6 +11,7 @@ from typing import Any
 
 from models.card import Card
 from models.errors import ModelError, last_line
+from models.formats.fixed_batch import module_of
 from models.packages import needed
 
 # Fixed, so that two hosts with random weights give the same answers.
@@ -48,7 +49,7 @@ def network_of(card: Card, file: Path | None, device: str = "cpu") -> Any:
             program = torch.export.load(str(file))
             if device != "cpu":
                 program = importlib.import_module("torch.export.passes").move_to_device_pass(program, device)
-            return program.module()
+            return module_of(program)
     except Exception as error:  # noqa: BLE001 - torch raises whatever its readers and C++ code raise.
         how = "torch.jit.save" if card.format == "torchscript" else "torch.export.save"
         raise ModelError(

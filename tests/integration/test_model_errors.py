@@ -210,6 +210,31 @@ def test_an_onnx_file_with_a_larger_fixed_batch_is_filled_up(tmp_path: Path, ite
     assert answered["y"].tolist() == (2 * given).tolist()
 
 
+@pytest.mark.parametrize("runtime", ["torch", "onnxruntime"])
+@pytest.mark.parametrize("size", [1, 4])
+def test_an_exported_program_with_a_fixed_batch_is_filled_up(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], size: int, runtime: str
+) -> None:
+    import torch
+
+    class Sums(torch.nn.Module):
+        def forward(self, x: torch.Tensor, y: torch.Tensor) -> dict[str, torch.Tensor]:
+            return {"sum": x + y, "more": (x * y).sum(1)}
+
+    arguments = (torch.zeros(size, 2), torch.zeros(size, 2))
+    torch.export.save(torch.export.export(Sums(), arguments), tmp_path / "net.pt2")
+    assert main(["new", str(tmp_path / "m"), "--from", str(tmp_path / "net.pt2")]) == 0
+    assert f"the program takes batches of {size} only" in capsys.readouterr().out
+    assert read_card(tmp_path / "m").max_batch == size
+    assert main(["convert", str(tmp_path / "m")]) == 0
+    model = loaded(tmp_path / "m", runtime=runtime)
+    for items in (1, 3, 4, 5):
+        x = np.arange(2 * items, dtype=np.float32).reshape(items, 2)
+        found = model.answer({"x": x, "y": x}, errors=[""] * items)
+        assert found["sum"].tolist() == (2 * x).tolist()
+        assert found["more"].tolist() == (x * x).sum(1).tolist()
+
+
 def test_outputs_that_the_card_leaves_out_need_not_be_tensors(tmp_path: Path) -> None:
     from skl2onnx import to_onnx
     from sklearn.linear_model import LogisticRegression

@@ -56,6 +56,19 @@ def test_a_fixed_batch_is_kept_and_said(tmp_path: Path, capsys: pytest.CaptureFi
     assert "the file takes batches of 1 only" in capsys.readouterr().out
 
 
+def test_several_inputs_of_equal_shapes_become_pictures(tmp_path: Path) -> None:
+    float32 = onnx.TensorProto.FLOAT
+    left, right, y = (
+        onnx.helper.make_tensor_value_info(name, float32, ["n", 3, 32, 32]) for name in ("left", "right", "y")
+    )
+    graph = onnx.helper.make_graph([onnx.helper.make_node("Add", ["left", "right"], ["y"])], "g", [left, right], [y])
+    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)], ir_version=8)
+    onnx.save(model, tmp_path / "net.onnx")
+    assert main(["new", str(tmp_path / "mine"), "--from", str(tmp_path / "net.onnx"), "--picture"]) == 0
+    assert [spec.picture for spec in read_card(tmp_path / "mine").inputs] == [True, True]
+    assert main(["check", str(tmp_path / "mine")]) == 0
+
+
 @pytest.mark.parametrize("location", ["tensors.bin", "more/w"])
 def test_weights_beside_an_onnx_file_come_along_whatever_their_name(tmp_path: Path, location: str) -> None:
     weights = onnx.numpy_helper.from_array(np.arange(400, dtype=np.float32), "w")
