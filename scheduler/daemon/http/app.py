@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from importlib import resources
@@ -20,6 +21,7 @@ from scheduler.daemon.http.errors import error_response, errors_as_json
 from scheduler.daemon.http.malformed import JsonRunner
 from scheduler.daemon.http.model_calls import ModelCalls, refused_routes
 from scheduler.daemon.http.picture_body import check_content_type, picture_of
+from scheduler.daemon.http.read_outs import ReadOuts
 from scheduler.daemon.ingress.checks import infer_call, known_card
 from scheduler.daemon.ingress.errors import REQUEST_HEADER, RETRY_HEADER
 from scheduler.daemon.ingress.model_metadata import ModelCard
@@ -51,6 +53,7 @@ class Ingress:
         self.model_calls = ModelCalls(self.service, self._bodies)
         self._parts = parts
         self._environ = environ
+        self._read_outs = ReadOuts(time.monotonic)
 
     def routes(self, second: Sequence[web.RouteDef] = ()) -> list[web.RouteDef]:
         """Returns every path; the most frequent ones come first, because they are matched in order, then `second`."""
@@ -182,6 +185,9 @@ class Ingress:
 
     async def status(self, _: web.Request) -> web.Response:
         """GET /v1/status: the daemon's state, and the counts of requests."""
+        return await self._read_outs.make(self._status)
+
+    def _status(self) -> web.Response:
         requests = self.service.telemetry.summary(self.service.now())
         ready = self.service.ready and not self.service.draining
         tenants = self.service.telemetry.tenants.rows()
@@ -198,19 +204,19 @@ class Ingress:
     async def batches(self, request: web.Request) -> web.Response:
         """GET /v1/batches?after=ID&limit=N."""
         after, limit = admin.batch_range(request)
-        return json_response({"batches": self._parts.batches(after, limit)})
+        return await self._read_outs.make(lambda: json_response({"batches": self._parts.batches(after, limit)}))
 
     async def explain(self, request: web.Request) -> web.Response:
         """GET /v1/explain/{request}: the decisions about a request, by the daemon's number or the client's id."""
         name = request.match_info["request"]
-        found = self._parts.explain(name)
+        found = await self._read_outs.make(lambda: self._parts.explain(name))
         if not found:
             raise admin.unknown_request(name, ring=self.service.config.explain.ring)
         return json_response({"explanations": found})
 
     async def metrics(self, _: web.Request) -> web.Response:
         """GET /metrics, in Prometheus' text format."""
-        body = self.service.telemetry.exposition()
+        body = await self._read_outs.make(self.service.telemetry.exposition)
         return web.Response(body=body, headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8"})
 
     async def dashboard(self, _: web.Request) -> web.Response:
