@@ -90,7 +90,9 @@ class Failures:
             for queued in living:
                 queues = self.lanes.of(queued.request)
                 too_large = too_many_items(queued.request, failure.largest_batch or queued.request.items - 1)
-                refusal = None if queues.has_functions else too_large
+                # A 500 to one request may have any cause: the server's own words say more than its size.
+                unsure = failure.kind is FailureKind.SERVER and failure.largest_batch is None
+                refusal = None if queues.has_functions or unsure else too_large
                 self._send_to_the_other(queued, sent.batch.backend, failure, now_s=now_s, refusal=refusal)
             return
         if by_size or failure.kind is FailureKind.REJECTED:

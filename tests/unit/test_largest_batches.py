@@ -195,6 +195,19 @@ def test_a_request_larger_than_the_limit_goes_by_function_and_without_one_is_tol
     )
 
 
+@pytest.mark.parametrize(("kind", "told"), [("500", RefusalKind.BACKEND), ("413", RefusalKind.TOO_LARGE)])
+def test_a_request_on_which_the_server_fails_is_told_so_and_not_that_it_is_too_large(
+    kind: str, told: RefusalKind
+) -> None:
+    edge = Edge(an_engine(), 1, REFUSALS[kind])
+    edge.burst([1], items=2)
+    [refusal] = refused(edge.commands).values()
+    assert refusal.refusal.kind is told
+    assert edge.engine.statistics().edge_up
+    if kind == "500":
+        assert "out of memory" in refusal.refusal.message
+
+
 def test_what_the_server_says_holds_beside_the_operators_limits_and_the_smaller_one_counts() -> None:
     engine = an_engine()
     arrive(engine, 0.0, 1, slo_s=SLO_S)
