@@ -350,7 +350,12 @@ def test_with_functions_only_a_batch_goes_through_the_sdk_and_is_billed(tmp_path
     assert state["engine"]["spent"] >= record["cost"] - 1e-12
 
 
-def test_an_edge_that_dies_mid_batch_costs_its_requests_an_error_and_nothing_else(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "daemon_keys", ['late = "refuse"', 'late = "serve"\nmax_timeout_s = 3.0'], ids=["refuse", "serve"]
+)
+def test_an_edge_that_dies_mid_batch_costs_its_requests_an_error_and_nothing_else(
+    tmp_path: Path, daemon_keys: str
+) -> None:
     async def main(daemon: Running, edge: Running) -> tuple[list[tuple[int, Any]], int]:
         async with client() as session:
             await behave(session, edge, mode="die")
@@ -360,8 +365,13 @@ def test_an_edge_that_dies_mid_batch_costs_its_requests_an_error_and_nothing_els
             assert (await get(session, daemon, "/v2/health/ready"))[0] == 503
             return answers, (await get(session, daemon, "/v2/health/live"))[0]
 
-    with stub_edge_process() as edge, daemon_process(written(tmp_path, edge=edge.url, slo_s=2.0)) as daemon:
-        answers, live = run(main(daemon, edge))
+    with stub_edge_process() as edge:
+        path = written(tmp_path, edge=edge.url, slo_s=2.0)
+        path.write_text(
+            path.read_text().replace('late = "serve"\n', "").replace("[daemon]", f"[daemon]\n{daemon_keys}")
+        )
+        with daemon_process(path) as daemon:
+            answers, live = run(main(daemon, edge))
     assert {status for status, _ in answers} <= {502, 503}
     assert all(isinstance(error, str) and error for _, error in answers)
     assert live == 200
