@@ -5,11 +5,14 @@ would keep the daemon from ending within its drain limit.
 """
 
 import asyncio
+import logging
 import queue
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeVar
+
+from scheduler.daemon.logs import log
 
 T = TypeVar("T")
 
@@ -40,6 +43,10 @@ class _Job:
             self.future.set_exception(error)
 
 
+TRY_AGAIN_S = 1.0
+"""When a thread that could not be started is tried again."""
+
+
 class DaemonThreads:
     """At most `limit` threads for blocking calls, which are started when they are needed and then kept."""
 
@@ -57,7 +64,7 @@ class DaemonThreads:
         future: asyncio.Future[T] = loop.create_future()
         self._jobs.put(_Job(work, loop, future))
         if not self._idle.acquire(blocking=False) and len(self._threads) < self._limit:
-            self._start_one()
+            self._start_one(loop)
         return await future
 
     def close(self) -> None:
@@ -65,11 +72,23 @@ class DaemonThreads:
         for _ in self._threads:
             self._jobs.put(None)
 
-    def _start_one(self) -> None:
+    def _start_one(self, loop: asyncio.AbstractEventLoop) -> None:
         name = f"{self._name}-{len(self._threads)}"
         thread = threading.Thread(target=self._work, name=name, daemon=True)
+        try:
+            thread.start()
+        except RuntimeError as error:
+            # No memory for it, or too many tasks of this user: the threads that there are do the work. Without any it
+            # waits for better times.
+            if not self._threads:
+                log(logging.WARNING, "thread_missing", name=name, message=f"{error}; this is tried again")
+                loop.call_later(TRY_AGAIN_S, self._start_first, loop)
+            return
         self._threads.append(thread)
-        thread.start()
+
+    def _start_first(self, loop: asyncio.AbstractEventLoop) -> None:
+        if not self._threads and not self._jobs.empty():
+            self._start_one(loop)
 
     def _work(self) -> None:
         while (job := self._jobs.get()) is not None:

@@ -452,6 +452,17 @@ class TestBadInput:
         assert "log" in sentence
         assert "on purpose" not in sentence
 
+    def test_a_request_without_memory_for_it_is_503(
+        self, server: IngressServer, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def read_all(*_: object) -> bytes:
+            raise MemoryError
+
+        monkeypatch.setattr("scheduler.daemon.http.infer.parse_infer", read_all)
+        response = post(server, infer_json())
+        assert "no memory for this request" in error_of(response, 503)
+        assert response.headers["Retry-After"] == "1"
+
     def test_an_answer_that_cannot_be_written_in_json_is_counted_as_the_requests_fault(
         self, server: IngressServer, runner: FakeRunner
     ) -> None:

@@ -14,7 +14,7 @@ from grpc import aio
 from scheduler.daemon.grpc import statuses
 from scheduler.daemon.grpc.compression import Packing, packing_of, unpacked
 from scheduler.daemon.ingress.body_limits import BodyLimits, TimeLimit
-from scheduler.daemon.ingress.errors import FAULT, ClientError, client_error
+from scheduler.daemon.ingress.errors import FAULT, NO_MEMORY, ClientError, client_error
 from scheduler.daemon.logs import fields, log
 from scheduler.daemon.telemetry import Telemetry
 from scheduler.daemon.threads import DaemonThreads
@@ -111,6 +111,9 @@ def told(error: Exception, method: str) -> ClientError:
     """Returns what the client is told of an exception; a fault of the program is logged with its traceback."""
     if isinstance(error, EdgeburstError | WireError):
         return client_error(error)
+    if isinstance(error, MemoryError):
+        log(logging.WARNING, "no_memory", method="gRPC", path=method, message=NO_MEMORY)
+        return ClientError(503, NO_MEMORY)
     _logger.error("request_bug", exc_info=error, extra=fields(method="gRPC", path=method))
     return ClientError(500, FAULT)
 

@@ -9,7 +9,7 @@ import orjson
 from aiohttp import HttpVersion10, web
 from aiohttp.typedefs import Handler, Middleware
 
-from scheduler.daemon.ingress.errors import FAULT, Rejected, client_error
+from scheduler.daemon.ingress.errors import FAULT, NO_MEMORY, RETRY_HEADER, Rejected, client_error
 from scheduler.daemon.logs import fields, log
 from scheduler.daemon.telemetry import Telemetry
 from scheduler.domain.errors import EdgeburstError
@@ -42,6 +42,9 @@ def errors_as_json(telemetry: Telemetry) -> Middleware:
             response = error_response(400, broken)
         except web.HTTPException as error:
             response = _router_response(request, error)
+        except MemoryError:
+            log(logging.WARNING, "no_memory", method=request.method, path=request.path, message=NO_MEMORY)
+            response = error_response(503, NO_MEMORY, {RETRY_HEADER: "1"})
         except Exception:  # noqa: BLE001 - the client gets a sentence, the log the traceback
             _logger.exception("request_bug", extra=fields(method=request.method, path=request.path))
             response = error_response(500, FAULT)

@@ -18,6 +18,8 @@ RETRY_HEADER = "Retry-After"
 FAULT = "the daemon failed on this request; see its log"
 """What the client is told of a fault of the program."""
 
+NO_MEMORY = "the daemon has no memory for this request; send it again later, or give the daemon more memory"
+
 
 class Rejected(EdgeburstError):
     """A request that is not valid, so that it does not become a call; the client must change it."""
