@@ -37,8 +37,7 @@ PATH_WINDOW = 128
 """Function batches from which the excess of the path is read. Judgement: halved or doubled, cost and lateness stay
 within noise."""
 PATH_SIGMA_S = 0.02
-"""Scatter of the path's excess before any is seen. Judgement: halved,
-within noise; doubled, cost +1.1 %, in time +0.1 points."""
+"""Scatter of the path's excess before any is seen. Judgement: halved, within noise; doubled, cost +1.1 %."""
 GAP_S = 1.0
 """Error of a predicted path above which the link is taken to have been away. Judgement: without it the simulations cost
 2.5 % less and have 0.4 points more late."""
@@ -55,8 +54,7 @@ MARGIN_STEP = 0.002
 """A margin that moves by less than this is not worth new tables. Judgement: halved or doubled, cost and lateness stay
 within noise."""
 STILL = 1e-3
-"""Nor are predictions whose logarithm moves by less than this. Derived: a thousandth is below any noise; with 0 no
-simulation differs."""
+"""Nor are predictions whose logarithm moves by less. Derived: it is below any noise; with 0 no simulation differs."""
 STILL_SIGMAS = 0.02
 """The same as a part of what answers stray by anyway. Judgement: halved or doubled, cost and lateness stay within
 noise."""
@@ -79,6 +77,8 @@ class TimesCache:
     max_batch: int
     size_factor: float = 1.0
     """On every prediction."""
+    forecasts: bool = False
+    """Whether lateness follows the forecast. An edge's first dozen answers come before much is decided by them."""
     times: ServiceTimes | None = None
     percentile: float = 0.0
     looked_at: int = 0
@@ -100,7 +100,8 @@ class TimesCache:
         if times is None or abs(margin - times.margin) > MARGIN_STEP or self._outdated(scatter):
             self.made_at, self.log_factors = lessons, estimator.log_factors()
             predicted_s = [self.size_factor * seconds for seconds in estimator.predict_all_s(self.max_batch)]
-            times = service_times(predicted_s, margin=margin, scatter=scatter)
+            forecast = estimator.forecast() if self.forecasts else scatter
+            times = service_times(predicted_s, margin=margin, scatter=scatter, forecast=forecast)
             self.times = times
         return times
 
@@ -156,7 +157,8 @@ class ModelKnowledge:
             if len(self.function_tables) >= MAX_TABLES:
                 # Every plan may bring other size factors.
                 self.function_tables.clear()
-            tables = TimesCache(service, self.settings.tier(plan.tier).latency.max_batch, plan.size_factor)
+            max_batch = self.settings.tier(plan.tier).latency.max_batch
+            tables = TimesCache(service, max_batch, plan.size_factor, forecasts=True)
             self.function_tables[key] = tables
         return tables.get(plan.percentile)
 

@@ -83,14 +83,14 @@ class BatchEconomics:
         # A start scatters by more than a service: of that, three values stand for all (Gauss and Hermite's rule).
         times, late = buffer.known_times, 0.0
         for sigmas, weight in SERVICES:
-            service_s = times.median_s[items] * math.exp(times.scatter.mean + sigmas * times.scatter.sigma)
+            service_s = times.median_s[items] * math.exp(times.forecast.mean + sigmas * times.forecast.sigma)
             late += weight * buffer.start_exceeds(time_left_s - service_s)
         return late
 
     def _late_if_warm(self, buffer: FunctionBuffer, items: int, time_left_s: float) -> float:
         times = buffer.known_times
         sigma_s = self.uplink.estimate.sigma_s
-        median_s, scatter = times.median_s[items], times.scatter
+        median_s, scatter = times.median_s[items], times.forecast
         if time_left_s <= 0 or sigma_s <= SHARED_PATH * scatter.sigma * median_s:
             return times.late_probability(items, time_left_s)
         sigma = math.hypot(scatter.sigma, sigma_s / median_s)

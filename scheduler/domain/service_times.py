@@ -27,6 +27,8 @@ class ServiceTimes:
     """Factor on the median that a batch does not exceed, with the wanted probability."""
     scatter: Scatter = Scatter()
     """Distribution of services around the median."""
+    forecast: Scatter = Scatter()
+    """The same of the next service: wider while few have shown how they vary."""
     max_batch: int = 0
     """Largest batch in the tables."""
 
@@ -38,10 +40,12 @@ class ServiceTimes:
         """Returns the probability that a batch of `items` takes longer than `time_left_s`."""
         if time_left_s <= 0:
             return 1.0
-        return self.scatter.exceeds(math.log(time_left_s / self.median_s[items]))
+        return self.forecast.exceeds(math.log(time_left_s / self.median_s[items]))
 
 
-def service_times(predicted_s: Iterable[float], *, margin: float, scatter: Scatter | None = None) -> ServiceTimes:
+def service_times(
+    predicted_s: Iterable[float], *, margin: float, scatter: Scatter | None = None, forecast: Scatter | None = None
+) -> ServiceTimes:
     """Tabulates predictions for batches of 1, 2, ... items.
 
     A larger batch is never predicted to be faster than a smaller one, whatever noise the model was learned from:
@@ -49,4 +53,5 @@ def service_times(predicted_s: Iterable[float], *, margin: float, scatter: Scatt
     """
     median = tuple(accumulate(predicted_s, max, initial=0.0))
     safe = tuple([s * margin for s in median])
-    return ServiceTimes(median, safe, margin, Scatter(sigma=0.0) if scatter is None else scatter, len(median) - 1)
+    scatter = Scatter(sigma=0.0) if scatter is None else scatter
+    return ServiceTimes(median, safe, margin, scatter, scatter if forecast is None else forecast, len(median) - 1)

@@ -96,12 +96,28 @@ class ResidualWindow:
         """Returns the residual that the next one stays below with probability `percentile` (in (0, 1))."""
         return self.scatter().quantile(percentile)
 
+    @property
+    def trust(self) -> float:
+        """Weight of what was observed beside the prior, from 0 to 1."""
+        # `seen`, not `count`: in a bounded window the prior would keep its weight for ever.
+        return self._seen / (self._seen + PRIOR_WEIGHT)
+
+    def forecast(self) -> Scatter:
+        """Returns the distribution of the next residual without trust in a few that happen to be alike.
+
+        A few residuals scatter about their own mean by less than the next one will: beside the prior, their distance
+        from 0 counts where it is more than the prior says. With many it is the scatter.
+        """
+        scatter, count = self.scatter(), len(self._sorted)
+        strayed = math.sqrt(self._sum_of_squares / count) / STEPS if count else 0.0
+        more = (1.0 - self.trust) * max(0.0, strayed - self._prior_sigma)
+        return Scatter(scatter.mean, scatter.sigma + more, scatter.ordered) if more else scatter
+
     def scatter(self) -> Scatter:
         """Returns the distribution of the next residual."""
         if self._scatter is None:
             mean, spread = self._moments()
-            # `seen`, not `count`: in a bounded window the prior would keep its weight for ever.
-            trust = self._seen / (self._seen + PRIOR_WEIGHT)
+            trust = self.trust
             sigma = trust * spread + (1.0 - trust) * self._prior_sigma
             self._scatter = Scatter(trust * mean, sigma, tuple(self._sorted))
         return self._scatter

@@ -149,6 +149,10 @@ class ServiceTime:
         """Returns the distribution of log(observed / predicted) over all batch sizes."""
         return self._residuals.scatter()
 
+    def forecast(self) -> Scatter:
+        """Returns the distribution for the next answer: wider than the scatter while few have shown how they vary."""
+        return self._residuals.forecast()
+
     def update(self, items: int, observed_s: float) -> Change | None:
         """Learns from an answered batch.
 

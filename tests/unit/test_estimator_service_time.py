@@ -222,3 +222,37 @@ def test_all_predictions_at_once_are_those_one_by_one() -> None:
     for items, observed_s in ((1, 0.06), (7, 0.15), (20, 0.2)):
         service.update(items, observed_s)
     assert service.predict_all_s(32) == [service.predict_s(items) for items in range(1, 33)]
+
+
+def test_a_forecast_after_a_few_answers_is_as_wide_as_they_strayed() -> None:
+    window = ResidualWindow(size=64, prior_sigma=0.1)
+    assert window.forecast() == window.scatter()
+    window.update(0.3)
+    # One answer has no spread of its own; without the forecast the scatter would be 0.08.
+    assert window.forecast().sigma == pytest.approx(0.8 * 0.3)
+    window.update(0.3)
+    assert window.forecast().sigma == pytest.approx(4 / 6 * 0.3)
+    assert window.scatter().sigma == pytest.approx(4 / 6 * 0.1)
+
+
+def test_a_forecast_is_the_scatter_where_answers_stray_no_more_than_the_prior_says() -> None:
+    window = ResidualWindow(size=64, prior_sigma=0.1)
+    for residual in (0.05, -0.09, 0.1):
+        window.update(residual)
+        assert window.forecast() == window.scatter()
+
+
+@pytest.mark.parametrize("sigma", [0.25, 0.4])
+def test_forecasts_beat_the_scatter_at_first_and_are_the_scatter_later(sigma: float) -> None:
+    beyond_forecast = beyond_scatter = 0
+    for seed in range(300):
+        service = ServiceTime(PROFILED)
+        for factor in np.random.default_rng(seed).lognormal(0.0, sigma, 8).tolist():
+            if service.lessons:
+                deviation = math.log(factor * PROFILED.predict_s(8) / service.predict_s(8))
+                beyond_forecast += service.forecast().exceeds(deviation) < 0.05
+                beyond_scatter += service.scatter().exceeds(deviation) < 0.05
+            service.update(8, factor * PROFILED.predict_s(8))
+    assert beyond_forecast < 0.7 * beyond_scatter
+    many = learned(np.random.default_rng(1).lognormal(0.0, sigma, 500))
+    assert many.forecast().sigma == pytest.approx(many.scatter().sigma, rel=0.01)

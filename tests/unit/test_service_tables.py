@@ -71,3 +71,11 @@ def test_a_change_is_in_the_tables_at_once() -> None:
     while service.update(8, 2 * before) is None:
         cache.get(PERCENTILE)
     assert cache.get(PERCENTILE).median_s[8] == pytest.approx(2 * before, rel=0.15)
+
+
+def test_lateness_follows_the_forecast_where_it_is_asked_for() -> None:
+    service = ServiceTime(PROFILED)
+    service.update(8, 1.5 * PROFILED.predict_s(8))
+    plain, cautious = TimesCache(service, 32).get(PERCENTILE), TimesCache(service, 32, forecasts=True).get(PERCENTILE)
+    assert (cautious.safe_s, cautious.scatter) == (plain.safe_s, plain.scatter)
+    assert cautious.late_probability(8, 1.2 * cautious.median_s[8]) > plain.late_probability(8, 1.2 * plain.median_s[8])
