@@ -82,9 +82,18 @@ class BatchEconomics:
             return self._late_if_warm(buffer, items, time_left_s - buffer.cold_start_s)
         # A start scatters by more than a service: of that, three values stand for all (Gauss and Hermite's rule).
         times, late = buffer.known_times, 0.0
+        median_s, mean, sigma = times.median_s[items], times.forecast.mean, times.forecast.sigma
+        starts, unit_s = buffer.starts
+        # While no start is known their distribution is normal; written out, as this is asked very often then.
+        width = 0.0 if starts.ordered else starts.sigma * math.sqrt(2.0)
         for sigmas, weight in SERVICES:
-            service_s = times.median_s[items] * math.exp(times.forecast.mean + sigmas * times.forecast.sigma)
-            late += weight * buffer.start_exceeds(time_left_s - service_s)
+            left_s = time_left_s - median_s * math.exp(mean + sigmas * sigma)
+            if left_s <= 0.0:
+                late += weight
+            elif width > 0.0:
+                late += weight * (0.5 * math.erfc((math.log(left_s / unit_s) - starts.mean) / width))
+            else:
+                late += weight * starts.exceeds(math.log(left_s / unit_s))
         return late
 
     def _late_if_warm(self, buffer: FunctionBuffer, items: int, time_left_s: float) -> float:
@@ -167,7 +176,7 @@ class BatchEconomics:
     def _share(
         self, buffer: FunctionBuffer, request: Request, size: int, begins_s: float, lateness_price: float
     ) -> Share:
-        money = (buffer.prices.costs[size] + buffer.start_cost) * request.items / size
+        money = (buffer.prices.costs[size] + buffer.cold * buffer.start_price) * request.items / size
         late = self.late_probability(buffer, size, request.deadline_s - begins_s)
         return Share(size, money, late, money + lateness_price * late)
 
@@ -258,10 +267,10 @@ class BatchEconomics:
         queue = buffer.queue
         members, items, begins_s = queue.members, queue.items, self.uplink.begins_s
         now_cost = self.cost(buffer, members, items=items, begins_s=begins_s(at_s, queue.body_bytes, buffer.pool))
-        gain = max(
-            self._gain(buffer, size - items, at_s=at_s, now_cost=now_cost) / (size - items)
-            for size in {items + 1, max(items + 1, min(buffer.prices.cheapest_size, items + self._further(buffer)))}
-        )
+        gain = self._gain(buffer, 1, at_s=at_s, now_cost=now_cost)
+        more = buffer.prices.cheapest_size - items
+        if more > 1 and (more := min(more, self._further(buffer))) > 1:
+            gain = max(gain, self._gain(buffer, more, at_s=at_s, now_cost=now_cost) / more)
         if gain <= 0:
             return False
         soon_s = begins_s(at_s + LOOK_S, queue.body_bytes, buffer.pool)
@@ -282,7 +291,7 @@ class BatchEconomics:
         with_them = self.cost(buffer, queue.members, items=items, begins_s=begins_s)
         fresh_s = last.deadline_s - last.arrived_at_s - (begins_s - at_s)
         newcomers = more * buffer.lateness.late_cost(last.class_name) * self.late_probability(buffer, items, fresh_s)
-        fresh = buffer.prices.spill_cost + buffer.start_cost / max(1, buffer.prices.cheapest_size)
+        fresh = buffer.prices.spill_cost + buffer.cold * buffer.start_price / max(1, buffer.prices.cheapest_size)
         return more * fresh - (with_them + newcomers - now_cost)
 
     def cheapest_prefix(

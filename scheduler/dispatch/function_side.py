@@ -308,8 +308,8 @@ class FunctionSide:
 
     def has_slot(self, buffer: FunctionBuffer, *, now_s: float) -> bool:
         """Whether one more batch may be in flight now; not while money for it is being leased."""
-        slots = self.slots(buffer, now_s=now_s)
-        return self.circuit.usable(now_s) and self.uplink.has_slot(slots) and self.ledger.cap.funded
+        slots, cap = self.slots(buffer, now_s=now_s), self.ledger.cap
+        return self.circuit.usable(now_s) and self.uplink.has_slot(slots) and (cap.lease is None or cap.funded)
 
     def lost(self, buffer: FunctionBuffer, queued: QueuedRequest, *, now_s: float) -> bool:
         """Whether this request is expected to be late even alone."""

@@ -70,13 +70,16 @@ class LearnedQuota:
 
     def slots(self, slots: Slots, *, now_s: float) -> Slots:
         """Returns configured slots within what is granted."""
-        in_all, in_pool = (self._limit(key, now_s) for key in (ACCOUNT, slots.pool))
-        return Slots(min(slots.max_in_flight, in_all), slots.pool, min(slots.max_in_pool, in_pool))
-
-    def _limit(self, key: Pool, now_s: float) -> int:
-        known = self.known.get(key)
-        limit = None if known is None else known.limit(now_s)
-        return 2**31 if limit is None else limit
+        account, pool = self.known.get(ACCOUNT), self.known.get(slots.pool)
+        in_all = None if account is None else account.limit(now_s)
+        in_pool = None if pool is None else pool.limit(now_s)
+        if in_all is None and in_pool is None:
+            return slots
+        return Slots(
+            slots.max_in_flight if in_all is None else min(slots.max_in_flight, in_all),
+            slots.pool,
+            slots.max_in_pool if in_pool is None else min(slots.max_in_pool, in_pool),
+        )
 
     def quotas(self) -> tuple[Quota, ...]:
         """Returns what is known, the account first."""

@@ -114,7 +114,8 @@ class ModelQueues:
     def _rank_of(self, queued: QueuedRequest) -> Key:
         request = queued.request
         may_leave = queued.failed_on is not Backend.FUNCTION and request.class_name not in self.edge_only
-        return may_leave, request.priority, request.class_name, self.tenants.label(queued)
+        label = self.tenants.label(queued) if self.tenants.shares else ""
+        return may_leave, request.priority, request.class_name, label
 
     def _taken_by(self, queued: QueuedRequest) -> Key:
         buffer = self.buffer_of(queued)

@@ -32,7 +32,8 @@ class RequestTable:
         """Counts a request that arrived."""
         queued = QueuedRequest(request)
         self.admission.take_in(request.body_bytes)
-        self.tenants.came(request)
+        if self.tenants.shares:
+            self.tenants.came(request)
         self.open[request.request_id] = queued
         return queued
 
@@ -66,5 +67,6 @@ class RequestTable:
         queued.enter(State.ENDED)
         self.outbox.ring.ended(queued.request, self.now_s, outcome)
         self.admission.release(queued.request.body_bytes)
-        self.tenants.went(queued.request)
+        if self.tenants.shares:
+            self.tenants.went(queued.request)
         del self.open[queued.request.request_id]

@@ -7,6 +7,7 @@ from itertools import islice
 
 from scheduler.domain.batches import BatchReport, FailureKind
 from scheduler.domain.memory import entries, finite, rows
+from scheduler.domain.scatter import Scatter
 from scheduler.estimators.idle_time import IdleTime
 from scheduler.estimators.residuals import ResidualWindow
 
@@ -92,6 +93,8 @@ class WarmInstances:
         self._idle: list[Idle] = []
         self._busy: dict[int, Underway] = {}
         self._starts = ResidualWindow(size=STARTS, prior_sigma=START_SIGMA)
+        self.starts_seen = 0
+        """Number of cold starts, at most `STARTS`, whose seconds are known."""
         self._quantiles_s: tuple[float, ...] = ()
         self.changes = 0
         """Counts what happened to the pool: as long as it is the same, so is every forecast."""
@@ -108,11 +111,6 @@ class WarmInstances:
     def unknown_cold(self) -> float:
         """Probability that a batch for which no instance is known to be warm meets a cold start."""
         return self._unknown_cold / self._unknown_starts
-
-    @property
-    def starts_seen(self) -> int:
-        """Number of cold starts, at most `STARTS`, whose seconds are known."""
-        return len(self._starts)
 
     def idle_since_s(self) -> list[float]:
         """Returns since when each idle instance has been idle, the last used one first."""
@@ -158,8 +156,13 @@ class WarmInstances:
         """Forgets the seconds of all cold starts but the last `count`: those before belong to another regime."""
         self.changes += 1
         self._starts.keep_newest(count)
+        self.starts_seen = len(self._starts)
         self._inits.keep_newest(count)
         self._quantiles_s = ()
+
+    def starts(self) -> tuple[Scatter, float]:
+        """Returns the distribution of the logarithm of a cold start's seconds, and the seconds whose logarithm is 0."""
+        return self._starts.scatter(), self._prior_start_s
 
     def start_exceeds(self, seconds: float) -> float:
         """Returns the probability that a cold start takes longer than so many seconds (above 0)."""
@@ -263,7 +266,7 @@ class WarmInstances:
         if not 0 < cold <= seen or always_warm < 0:
             raise ValueError("a snapshot of no instances")
         self.always_warm, self._idle, self.idle_time = always_warm, sorted(idle), idle_time
-        self._starts, self._inits = starts, inits
+        self._starts, self._inits, self.starts_seen = starts, inits, len(starts)
         self._unknown_cold, self._unknown_starts = cold, seen
 
     def _met(self, underway: Underway, report: BatchReport) -> Idle | None:
@@ -303,6 +306,7 @@ class WarmInstances:
         # A start shorter than the variation of the path is no start.
         if start_s > 0:
             self._starts.update(math.log(start_s / self._prior_start_s))
+            self.starts_seen = len(self._starts)
             self._quantiles_s = ()
         # A container that does not report its initializer may be billed for the whole start.
         billed_s = start_s if init_s is None else init_s
