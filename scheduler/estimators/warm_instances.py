@@ -27,6 +27,8 @@ Judgement: one in twenty warm answers of an old instance is misread."""
 FORESEEN = 8
 """Batches in flight, the oldest first, whose return is foreseen. Bounds the work of a forecast: of eight that should be
 back one is."""
+_SHORTEST_S = 1e-9
+"""Seconds of a start below which nothing is learned from it: no clock resolves them."""
 KILLED = frozenset({FailureKind.TIMEOUT, FailureKind.FUNCTION})
 """Failures after which the platform ends the instance, or may have ended it."""
 
@@ -304,13 +306,13 @@ class WarmInstances:
 
     def _note_start(self, start_s: float, init_s: float | None = None) -> None:
         # A start shorter than the variation of the path is no start.
-        if start_s > 0:
+        if start_s > _SHORTEST_S:
             self._starts.update(math.log(start_s / self._prior_start_s))
             self.starts_seen = len(self._starts)
             self._quantiles_s = ()
         # A container that does not report its initializer may be billed for the whole start.
         billed_s = start_s if init_s is None else init_s
-        if billed_s > 0:
+        if billed_s > _SHORTEST_S:
             self._inits.update(math.log(billed_s / self._prior_start_s))
 
     def _keep(self, instance: Idle) -> None:

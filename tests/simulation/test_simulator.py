@@ -95,6 +95,19 @@ faults = st.tuples(st.floats(0, 8), st.floats(0.1, 5)).map(lambda x: (x[0], x[0]
     concurrency=1,
     seed=2228,
 )
+@example(
+    place=None,
+    rate_rps=2.0,
+    slo_s=1.0,
+    late=False,
+    noise=0.0,
+    down=[(0.0, 2.0)],
+    throttled=[],
+    bandwidth=[0.0],
+    cold_s=5e-324,
+    concurrency=1,
+    seed=0,
+)
 def test_every_request_ends_exactly_once_whatever_fails(
     place: Backend | None,
     rate_rps: float,

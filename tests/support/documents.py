@@ -74,6 +74,8 @@ NOT_RUN: Mapping[str, NotRun] = {
     ".venv/bin/python -m scripts.evaluate --suite load,noise --scales 2,2.4,3,4 --markdown": _EVALUATION,
     ".venv/bin/python -m scripts.evaluate --suite figures --traces DIR": _EVALUATION,
     ".venv/bin/python -m scripts.evaluate --suite engine --against WORKTREE": _EVALUATION,
+    ".venv/bin/python -m scripts.evaluate --suite figures --traces DIR "
+    "--policy edgeburst,log-oracle --out NEW --beside OLD": _EVALUATION,
     ".venv/bin/python -m scripts.sensitivity": NotRun("minutes", "tests/unit/test_sensitivity.py"),
     ".venv/bin/python -m scripts.train_digits --out FOLDER": NotRun("minutes", "tests/integration/test_models.py"),
     ".venv/bin/python -m scripts.config_reference --write": NotRun(
