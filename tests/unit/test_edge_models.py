@@ -12,6 +12,7 @@ from scheduler.daemon import edge_models
 from scheduler.daemon.backends.edge import EdgeBackend
 from scheduler.daemon.edge_models import EdgeModels
 from scheduler.daemon.edge_rehearsal import NotMeasured
+from scheduler.daemon.identities import Identities
 
 
 class Edge(EdgeBackend):
@@ -27,6 +28,7 @@ class Served:
     def __init__(self) -> None:
         self.told: dict[str, str] = {}
         self.heard_of: list[str] = []
+        self.identities = Identities()
 
     def rows(self) -> dict[str, dict[str, object]]:
         return {}
@@ -34,7 +36,7 @@ class Served:
     def not_measured(self, model: str, reason: str) -> None:
         self.told[model] = reason
 
-    def heard(self, model: str, place: object, identity: object) -> None:
+    def heard(self, model: str, place: object, identity: object, *, asked: bool) -> None:
         self.heard_of.append(model)
 
 
