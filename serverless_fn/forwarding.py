@@ -53,11 +53,16 @@ class ForwardedServer:
                 self._process, self._is_ready = None, False
             if self._is_ready:
                 return
-            if self._forwarding.command and self._process is None:
+            fresh = self._process is None
+            if self._forwarding.command and fresh:
                 self._process = _started(self._forwarding.command)
             end_s = time.monotonic() + self._forwarding.limit_s
             while not self._answers_ready():
                 if self._process is not None and (status := self._process.poll()) is not None:
+                    if not fresh:
+                        # The one that failed the batch before took until now to end.
+                        self._process, fresh = _started(self._forwarding.command), True
+                        continue
                     self._process = None
                     raise ModelError(
                         f"the server {self._forwarding.command[0]!r} has ended with status {status} before it was"

@@ -13,16 +13,16 @@ DIGITS = 8
 
 
 def item_crc32(inputs: Sequence[Tensor]) -> str:
-    """Returns eight hexadecimal digits for each item, over its data in all inputs, in the order in which they are sent.
+    """Returns eight hexadecimal digits for each item, over its data in all inputs, in their order.
 
     Args:
-        inputs: with equally many items, at least one input, in binary form.
+        inputs: with equally many items, at least one input, in binary form; the length of a BYTES element counts too.
 
     Raises:
         WireError: the lengths of a BYTES input do not add up to its data.
 
     >>> item_crc32([Tensor.from_elements("image", [b"a", b"b"])])
-    '8c9d0ed31708ae59'
+    'c1f78f6358feded9'
     """
     items = inputs[0].items
     sums = [0] * items

