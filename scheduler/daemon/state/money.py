@@ -154,9 +154,9 @@ class Money:
 
     def _add(self, bucket: int, amount: float) -> None:
         self._connection.execute(
-            "INSERT INTO leases (currency, bucket, amount) VALUES (?1, ?2, ?3)"
-            " ON CONFLICT (currency, bucket) DO UPDATE SET amount = max(0, amount + ?3)",
-            (self._currency, bucket, amount),
+            "INSERT INTO leases (currency, bucket, amount) VALUES (:currency, :bucket, :amount)"
+            " ON CONFLICT (currency, bucket) DO UPDATE SET amount = max(0, amount + :amount)",
+            {"currency": self._currency, "bucket": bucket, "amount": amount},
         )
         self._own[bucket] = self._own.get(bucket, 0.0) + amount
         if self._own[bucket] <= 0:
