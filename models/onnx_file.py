@@ -12,7 +12,7 @@ _APART_BYTES: Final = 1_000_000
 
 
 def clean(path: Path) -> None:
-    """Takes out who made an ONNX file and where, and moves large weights to a file `.bin` beside it.
+    """Takes out which program made an ONNX file and where, and moves large weights to a file `.bin` beside it.
 
     Raises:
         ModelError: the package onnx is missing.

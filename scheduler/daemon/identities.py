@@ -27,7 +27,7 @@ class AcceptedBy(str, Enum):
     CARD = "card"
     """The card that [[model]] names."""
     FIRST_REPORT = "first-report"
-    """What the first place reported since the start; no one has said which it should be."""
+    """What the first place reported since the start; nothing says which it should be."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""Connections that idle or never end their request keep nobody out: of the daemon, the edge server, the function."""
+"""Connections that idle or never end their request keep no other client out of daemon, edge server and function."""
 
 from __future__ import annotations
 
