@@ -79,7 +79,7 @@ def _built_for_numpy_1(root: str, what_for: str) -> MissingPackage:
 
 
 def missing_for(program: str, error: ModuleNotFoundError, extra: str) -> str:
-    """Returns what to tell a user who starts a program that is not installed completely.
+    """Returns the sentence for the start of a program that is not installed completely.
 
     Args:
         program: its name.

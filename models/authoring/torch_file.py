@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from models.authoring.draft import AuthoringError, Draft
-from models.card import TensorSpec
+from models.card import Card, TensorSpec
 from models.formats.fixed_batch import fixed_batch_of, module_of
+from models.formats.torch_networks import network_of
 
 _DATATYPE_OF = {
     "bool": "BOOL",
@@ -89,7 +90,8 @@ def from_state_dict(
     """Returns the draft of a state dictionary of a network of torchvision or timm.
 
     Raises:
-        AuthoringError: torch is missing, no architecture is given, or it cannot be built.
+        AuthoringError: torch is missing, or no architecture is given.
+        ModelError: its library is missing, or it cannot be built.
     """
     _torch()
     if not architecture:
@@ -97,8 +99,14 @@ def from_state_dict(
             f"{path} holds weights only: name the network, for instance --architecture torchvision:resnet18"
             " --argument num_classes=12, or save it whole by torch.export.save"
         )
+    library, _, name = architecture.partition(":")
+    if library not in ("torchvision", "timm") or not name:
+        raise AuthoringError(f"--architecture is {architecture!r}: write torchvision:NAME or timm:NAME")
     taken = tuple(inputs) or (_PICTURE,)
-    network = built(architecture, arguments).eval()
+    # Built as hosts build it, with random weights: only its outputs' shapes are of interest here.
+    network = network_of(
+        Card("new", path.parent, "state-dict", taken, (), architecture=architecture, arguments=arguments), None
+    )
     return Draft(
         "state-dict",
         taken,
@@ -108,27 +116,6 @@ def from_state_dict(
         architecture=architecture,
         arguments=dict(arguments),
     )
-
-
-def built(architecture: str, arguments: Mapping[str, Any]) -> Any:
-    """Returns a network of torchvision or timm with random weights.
-
-    Raises:
-        AuthoringError: the library is missing, or has no such network.
-    """
-    library, _, name = architecture.partition(":")
-    try:
-        if library == "torchvision":
-            from torchvision.models import get_model
-
-            return get_model(name, weights=None, **arguments)
-        import timm
-
-        return timm.create_model(name, pretrained=False, **arguments)
-    except ImportError:
-        raise AuthoringError(f"{library} is missing: pip install {library}") from None
-    except (ValueError, KeyError, TypeError, RuntimeError) as error:
-        raise AuthoringError(f"{library} cannot build {name!r}: {_reason(error)}") from None
 
 
 def _torch() -> Any:

@@ -16,7 +16,7 @@ from scheduler.daemon.served_models import ServedModels
 from scheduler.domain.requests import Place
 
 LOOK_S = 30.0
-"""How often the edge is asked which card and files it serves. Judgement: an operator who brings a new model waits so
+"""How often the edge is asked which card and files it serves. Judgement: a new model that is brought to it waits so
 long for the warning at most."""
 REFUSED_LOOK_S = 2.0
 """How often while it is refused for what it serves: asking costs nothing, and without it functions do its work."""

@@ -58,3 +58,26 @@ def test_weights_as_safetensors_fill_a_network_of_timm(tmp_path: Path) -> None:
 
     with torch.inference_mode():
         assert_same(together, {"output": network(torch.from_numpy(batch)).numpy()})
+
+
+@pytest.mark.parametrize(
+    ("architecture", "sentence"),
+    [
+        ("mine:x", "write torchvision:NAME or timm:NAME"),
+        ("torchvision:", "write torchvision:NAME or timm:NAME"),
+        ("torchvision:nosuch", "torchvision has no architecture 'nosuch'"),
+        # Its backbone's weights must not be fetched.
+        ("torchvision:fasterrcnn_mobilenet_v3_large_fpn", "not a tensor; for such networks"),
+    ],
+)
+def test_an_architecture_that_no_card_can_be_written_for_is_one_sentence(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], architecture: str, sentence: str
+) -> None:
+    import torch
+
+    torch.save({}, tmp_path / "w.pth")
+    arguments = ["--architecture", architecture, "--input", "x=FP32[3,64,64]"]
+    assert main(["new", str(tmp_path / "mine"), "--from", str(tmp_path / "w.pth"), *arguments]) == 2
+    told = capsys.readouterr().err
+    assert sentence in told
+    assert told.count("\n") == 1
