@@ -124,7 +124,7 @@ def _load(settings: Settings, emulation: Emulation) -> Service:
         served = load(
             choice.card,
             device=settings.device,
-            runtime=settings.runtime,
+            runtime=settings.runtimes.of(choice.card.name),
             threads=settings.torch_threads,
             weights=choice.weights,
             weights_sha256=choice.weights_sha256,

@@ -13,6 +13,7 @@ from edge_server.errors import StartupError
 from edge_server.gpu_share import GpuShare
 from models.card import Card
 from models.catalogue import DEFAULT, card_of, cards_in
+from models.runtime_names import RuntimeNames, read_runtimes
 
 _EPILOG = """\
 examples:
@@ -55,7 +56,7 @@ class Settings:
         host: address to listen on.
         port: TCP port; 0 for a free port.
         models: the models to serve.
-        runtime: name of the runtime of every model; "auto": the fastest.
+        runtimes: the runtime of each model; "auto": the fastest.
         max_batch: the largest number of items in a batch; None: that of each card.
         batch_limit_s: seconds after which a batch is given up.
         decode_threads: number of threads that decode pictures.
@@ -70,7 +71,7 @@ class Settings:
     host: str
     port: int
     models: tuple[ModelChoice, ...]
-    runtime: str
+    runtimes: RuntimeNames
     max_batch: int | None
     batch_limit_s: float
     decode_threads: int
@@ -86,15 +87,16 @@ def parse_arguments(argv: Sequence[str] | None = None) -> Settings:
     """Reads the command line; exits with status 2 and a message if an argument is wrong.
 
     Raises:
-        StartupError: weights are given for a model that is not served, or two models have the same name.
+        StartupError: weights or a runtime are given for a model that is not served, or two models have the same name.
         ModelError: there is no such model, or a card cannot be used.
     """
     given = _parser().parse_args(argv)
+    models = _choices(given)
     return Settings(
         host=given.host,
         port=given.port,
-        models=_choices(given),
-        runtime=given.runtime,
+        models=models,
+        runtimes=_runtimes(given.runtime, models),
         max_batch=given.max_batch,
         batch_limit_s=given.batch_limit_s,
         decode_threads=given.decode_threads,
@@ -138,6 +140,14 @@ def _choices(given: argparse.Namespace) -> tuple[ModelChoice, ...]:
         )
         for name, card in by_name.items()
     )
+
+
+def _runtimes(given: Sequence[str], models: Sequence[ModelChoice]) -> RuntimeNames:
+    runtimes = read_runtimes(given)
+    for named in runtimes.by_model:
+        if all(choice.card.name != named for choice in models):
+            raise StartupError(f"a runtime is given for model {named!r}, which is not served: add --model {named}")
+    return runtimes
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -220,9 +230,10 @@ def _add_models(parser: argparse.ArgumentParser) -> None:
     )
     add(
         "--runtime",
-        default="auto",
-        metavar="NAME",
-        help="what computes the models, like onnxruntime or torch (default auto: what is fastest here)",
+        action="append",
+        default=[],
+        metavar="[MODEL=]NAME",
+        help="what computes all models, or one, like onnxruntime or torch (default auto: what is fastest here)",
     )
     add(
         "--weights",

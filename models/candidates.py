@@ -18,26 +18,13 @@ from models.packages import is_installed, needed
 from models.runtime import Runtime, RuntimeReport
 from models.weights_file import Weights
 
-RUNTIMES = (
-    "torch",
-    "torch-channels_last",
-    "torch-bf16",
-    "torch-fp16",
-    "torch-channels_last-bf16",
-    "torch-channels_last-fp16",
-    "onnxruntime",
-    "onnxruntime-tensorrt",
-    "python",
-)
-"""Names for `--runtime`, beside "auto"."""
-
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
     """One runtime that could serve the model.
 
     Attributes:
-        name: one of `RUNTIMES`.
+        name: one of `runtime_names.RUNTIMES`.
         precision: "fp32", "bf16" or "fp16".
         open: loads it; raises ModelError if that fails.
         problem: why it should not be tried unless it is asked for by name; None: nothing.

@@ -11,7 +11,8 @@ from models.card import Card
 from models.errors import ModelError
 from models.formats.python_format import PythonHandler
 from models.runtime import Array, Runtime
-from models.runtime_choice import Wanted, check_name, runtime_for
+from models.runtime_choice import Wanted, runtime_for
+from models.runtime_names import check_name
 from models.serving import ElementDecoder, ServedModel
 from models.weights_file import weights_of
 
@@ -33,7 +34,7 @@ def load(
     Args:
         card: the model's card.
         device: "auto" (a GPU if there is one), "cpu" or "cuda".
-        runtime: "auto", or the name of one of `candidates.RUNTIMES`.
+        runtime: "auto", or the name of one of `runtime_names.RUNTIMES`.
         threads: threads of one operation on the CPU.
         weights: a file in place of the card's.
         weights_sha256: its SHA-256 in hexadecimal, needed with it.
@@ -50,7 +51,10 @@ def load(
     origin = weights_of(card, weights, weights_sha256, random=random_weights)
     if card.format == "python":
         if runtime not in ("auto", "python"):
-            raise ModelError(f"model {card.name} is a handler in Python and cannot run on {runtime!r}: choose 'auto'")
+            raise ModelError(
+                f"model {card.name} is a handler in Python and cannot run on {runtime!r}: choose 'auto',"
+                f" on a server for this model alone by --runtime {card.name}=auto"
+            )
         from models.hardware import handler_device
 
         handler = PythonHandler(card, handler_device(device))

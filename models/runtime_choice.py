@@ -10,11 +10,12 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from models.agreement import disagreement
-from models.candidates import RUNTIMES, Candidate, of_conversion, of_onnx, of_torch
+from models.candidates import Candidate, of_conversion, of_onnx, of_torch
 from models.card import Card
 from models.errors import ModelError
 from models.prepared import prepared_rehearsal
 from models.runtime import Array, Runtime
+from models.runtime_names import check_name
 from models.weights_file import Weights
 
 _log = logging.getLogger("models")
@@ -30,7 +31,7 @@ class Wanted:
 
     Attributes:
         device: "auto", "cpu" or "cuda".
-        runtime: "auto" or one of `RUNTIMES`.
+        runtime: "auto" or one of `runtime_names.RUNTIMES`.
         threads: threads of one operation on the CPU.
         max_batch: largest batch.
         measure_s: seconds for measuring; 0: none.
@@ -65,16 +66,6 @@ def runtime_for(card: Card, weights: Weights, wanted: Wanted) -> Runtime:
         budget_s=wanted.measure_s,
         labels=weights.origin != "random",
     )
-
-
-def check_name(runtime: str) -> None:
-    """Checks a name for `--runtime`.
-
-    Raises:
-        ModelError: there is no such runtime.
-    """
-    if runtime != "auto" and runtime not in RUNTIMES:
-        raise ModelError(f"there is no runtime {runtime!r}: choose auto, {', '.join(RUNTIMES)}")
 
 
 def _candidates(card: Card, weights: Weights, wanted: Wanted) -> Sequence[Candidate]:

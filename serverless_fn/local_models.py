@@ -116,6 +116,9 @@ def cards_of(settings: Settings) -> Mapping[str, Card]:
     for name in settings.identities:
         if name not in by_name:
             raise ModelError(f"MODEL_IDENTITY names {name!r}, but this function serves {', '.join(by_name)}")
+    for name in settings.runtimes.by_model:
+        if name not in by_name:
+            raise ModelError(f"a runtime is given for {name!r}, but this function serves {', '.join(by_name)}")
     if settings.weights is not None and len(by_name) > 1:
         raise ModelError("WEIGHTS_PATH is for one model, but there are several: name the files in their cards")
     return by_name
@@ -137,7 +140,7 @@ def load_model(card: Card, settings: Settings) -> ServedModel:
     served = load(
         card,
         device=settings.device,
-        runtime=settings.runtime,
+        runtime=settings.runtimes.of(card.name),
         threads=settings.torch_threads,
         weights=settings.weights,
         weights_sha256=settings.weights_sha256,

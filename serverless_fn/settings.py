@@ -11,6 +11,9 @@ from pathlib import Path
 from typing import Literal, NoReturn, get_args
 from urllib.parse import urlsplit
 
+from models.errors import ModelError
+from models.runtime_names import RuntimeNames, read_runtimes
+
 Tensors = Literal["binary", "json"]
 
 HELP = """\
@@ -22,7 +25,7 @@ Environment variables, whose place options take where there is one:
   WEIGHTS_PATH            file of weights, if the model's folder has none
   WEIGHTS_SHA256          its SHA-256, checked before loading
   RANDOM_WEIGHTS          name of a model, to run it with random weights
-  RUNTIME                 what computes the models, like onnxruntime or torch (--runtime; auto)
+  RUNTIME                 what computes the models: NAME or MODEL=NAME, with commas between (--runtime; auto)
   EDGEBURST_EMULATE       profile whose predicted service times are emulated
   DEVICE                  cpu or cuda (cpu)
   TORCH_THREADS           threads of one prediction (1)
@@ -72,7 +75,7 @@ class Settings:
         weights: WEIGHTS_PATH, a file of weights; None for those of the card.
         weights_sha256: WEIGHTS_SHA256, the file's SHA-256 in hexadecimal.
         random_weights: RANDOM_WEIGHTS, name of the model that runs without trained weights; None: none.
-        runtime: --runtime or RUNTIME, name of the runtime; "auto": the usual one.
+        runtimes: --runtime or RUNTIME, the runtime of each model; "auto": the usual one.
         emulate: EDGEBURST_EMULATE, the profile whose predicted service times are emulated; None for own speed.
         device: DEVICE, "cpu" or "cuda".
         torch_threads: TORCH_THREADS; 1 by default, because an instance has about one vCPU.
@@ -91,7 +94,7 @@ class Settings:
     weights: Path | None = None
     weights_sha256: str | None = None
     random_weights: str | None = None
-    runtime: str = "auto"
+    runtimes: RuntimeNames = RuntimeNames()
     emulate: str | None = None
     device: str = "cpu"
     torch_threads: int = 1
@@ -127,7 +130,7 @@ def read_settings(environ: Mapping[str, str], argv: Sequence[str] = ()) -> Setti
         weights=Path(weights) if weights else None,
         weights_sha256=environ.get("WEIGHTS_SHA256") or None,
         random_weights=environ.get("RANDOM_WEIGHTS") or None,
-        runtime=given.runtime or environ.get("RUNTIME") or "auto",
+        runtimes=_runtimes(given.runtime or environ.get("RUNTIME", "").split(",")),
         emulate=environ.get("EDGEBURST_EMULATE") or None,
         device=environ.get("DEVICE") or "cpu",
         torch_threads=_number(environ, "TORCH_THREADS", 1, 256) or 1,
@@ -150,7 +153,12 @@ def _parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("--model", action="append", default=[], metavar="NAME|FOLDER", help="model to serve, repeatable")
     add("--models", action="append", default=[], metavar="DIR", help="serve every folder in it with a model.toml")
-    add("--runtime", metavar="NAME", help="what computes the models (default auto: the usual one of their format)")
+    add(
+        "--runtime",
+        action="append",
+        metavar="[MODEL=]NAME",
+        help="what computes all models, or one, repeatable (default auto: the usual one of the format)",
+    )
     add(
         "--forward",
         metavar="URL",
@@ -181,6 +189,13 @@ def _forwarding(given: argparse.Namespace, command: tuple[str, ...]) -> Forwardi
     if not (math.isfinite(given.forward_limit_s) and given.forward_limit_s > 0):
         raise SettingsError(f"--forward-limit-s is {given.forward_limit_s}; set it to a number of seconds above 0")
     return Forwarding(given.forward.rstrip("/"), given.forward_tensors, given.forward_limit_s, command)
+
+
+def _runtimes(texts: Sequence[str]) -> RuntimeNames:
+    try:
+        return read_runtimes(text for text in texts if text.strip())
+    except ModelError as error:
+        raise SettingsError(str(error)) from None
 
 
 def _identities(text: str) -> Mapping[str, str]:

@@ -77,7 +77,7 @@ def main() -> None:
     served = load(
         choice.card,
         device=settings.device,
-        runtime=settings.runtime,
+        runtime=settings.runtimes.of(choice.card.name),
         threads=settings.torch_threads,
         weights=choice.weights,
         weights_sha256=choice.weights_sha256,

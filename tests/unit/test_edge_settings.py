@@ -18,7 +18,7 @@ def test_digits_is_served_where_nothing_is_said() -> None:
 
     assert settings.models == (ModelChoice(shipped("digits")),)
     assert (settings.host, settings.port, settings.max_batch, settings.emulate) == ("127.0.0.1", 8700, None, None)
-    assert (settings.runtime, settings.share) == ("auto", None)
+    assert (settings.runtimes.of("digits"), settings.share) == ("auto", None)
 
 
 def test_each_model_gets_its_own_weights() -> None:
@@ -79,6 +79,27 @@ def test_a_share_of_the_gpu_is_read() -> None:
 def test_weights_for_a_model_that_is_not_served_are_a_mistake(option: str) -> None:
     with pytest.raises(StartupError, match="add --model resnet50"):
         parse_arguments([option])
+
+
+def test_a_runtime_is_named_for_all_models_or_for_one() -> None:
+    given = ["--model=resnet50", "--model=digits", "--runtime=torch", "--runtime", "digits=onnxruntime"]
+
+    runtimes = parse_arguments(given).runtimes
+
+    assert (runtimes.of("resnet50"), runtimes.of("digits")) == ("torch", "onnxruntime")
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ("resnet50=torch", "a runtime is given for model 'resnet50', which is not served: add --model resnet50"),
+        ("digits=tensorflow", "there is no runtime 'tensorflow'"),
+        ("=torch", "names no model"),
+    ],
+)
+def test_a_runtime_that_cannot_be_is_a_mistake(given: str, words: str) -> None:
+    with pytest.raises((StartupError, ModelError), match=words):
+        parse_arguments(["--runtime", given])
 
 
 def test_emulation_leaves_the_machine_to_the_others_unless_told_otherwise() -> None:

@@ -23,6 +23,7 @@ from models.catalogue import SHIPPED, shipped
 from models.errors import ModelError
 from models.images import decode_image
 from models.runtime import RuntimeReport
+from models.runtime_names import RuntimeNames
 from models.serving import ServedModel
 from scheduler import wire
 from serverless_fn import local_models
@@ -250,7 +251,7 @@ def test_the_environment_is_read_with_the_platforms_defaults() -> None:
         "WEIGHTS_PATH": "/w.pth",
         "WEIGHTS_SHA256": "ab",
         "RANDOM_WEIGHTS": "resnet50",
-        "RUNTIME": "torch",
+        "RUNTIME": "torch, m=onnxruntime",
         "EDGEBURST_EMULATE": "fc-resnet50-1gb",
         "DEVICE": "cuda",
         "TORCH_THREADS": "2",
@@ -267,7 +268,7 @@ def test_the_environment_is_read_with_the_platforms_defaults() -> None:
         weights=Path("/w.pth"),
         weights_sha256="ab",
         random_weights="resnet50",
-        runtime="torch",
+        runtimes=RuntimeNames("torch", {"m": "onnxruntime"}),
         emulate="fc-resnet50-1gb",
         device="cuda",
         torch_threads=2,
@@ -280,7 +281,7 @@ def test_the_environment_is_read_with_the_platforms_defaults() -> None:
 
 def test_options_take_the_place_of_the_environment() -> None:
     given = read_settings({"MODEL": "digits", "RUNTIME": "torch"}, ["--models", "/a", "--runtime", "onnxruntime"])
-    assert (given.models, given.folders, given.runtime) == ((), (Path("/a"),), "onnxruntime")
+    assert (given.models, given.folders, given.runtimes) == ((), (Path("/a"),), RuntimeNames("onnxruntime"))
     given = read_settings(
         {}, ["--forward", "http://127.0.0.1:8000/", "--forward-tensors", "json", "--", "server", "-x"]
     )
@@ -296,6 +297,7 @@ def test_options_take_the_place_of_the_environment() -> None:
         ({}, ["--forward", "http://127.0.0.1:8000", "--model", "m"], "leave out --model"),
         ({}, ["--forward", "http://127.0.0.1:8000", "--forward-limit-s", "0"], "above 0"),
         ({}, ["--", "server"], "add --forward"),
+        ({}, ["--runtime", "m=tensorflow"], "there is no runtime 'tensorflow'"),
         ({}, ["--stranger"], "--stranger"),
     ],
 )
@@ -337,6 +339,26 @@ def test_models_of_another_identity_than_the_deployment_expects_are_not_served(
     assert f"but {wrong} is expected" in json.loads(answer.data)["errorMessage"]
     unknown = client(models=("digits",), identities={"digit": wrong}).post("/initialize")
     assert "MODEL_IDENTITY names 'digit', but this function serves digits" in json.loads(unknown.data)["errorMessage"]
+
+
+def test_each_model_is_computed_by_the_runtime_that_is_named_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: dict[str, str] = {}
+
+    def load(card: Card, *, runtime: str, **_: Any) -> ServedModel:
+        asked[card.name] = runtime
+        return served()
+
+    monkeypatch.setattr("models.loading.load", load)
+    names = RuntimeNames("torch", {"digits": "onnxruntime"})
+    function = client(models=("digits", "mobilenet_v3_small"), runtimes=names)
+
+    assert function.post("/initialize").headers["x-fc-status"] == "200"
+    assert asked == {"digits": "onnxruntime", "mobilenet_v3_small": "torch"}
+
+
+def test_a_runtime_for_a_model_that_is_not_served_is_named() -> None:
+    unknown = client(models=("digits",), runtimes=RuntimeNames("auto", {"digit": "torch"})).post("/initialize")
+    assert "'digit', but this function serves digits" in json.loads(unknown.data)["errorMessage"]
 
 
 @pytest.mark.parametrize("text", ["x", "0", "-1", "65536"])
