@@ -1,0 +1,116 @@
+"""Contradictions between keys of a configuration that are valid each by itself."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from models import catalogue, toml_lines
+from models.card import ROWS_SUFFIX
+from scheduler.daemon.config.model_sections import ModelSection
+from scheduler.domain.errors import EdgeburstError
+from scheduler.domain.tenants import OTHER
+from scheduler.estimators.package_changepoint import package_detectors
+
+if TYPE_CHECKING:
+    from scheduler.daemon.config.config import Config
+
+Found = Iterator[tuple[toml_lines.KeyPath, str]]
+
+
+def contradictions(config: Config) -> Found:
+    """Yields the path of each contradiction between valid keys, and a sentence about it."""
+    if config.grpc is not None and not _installed("grpc", "google.protobuf"):
+        yield (
+            ("grpc",),
+            "[grpc] needs the packages grpcio and protobuf; run: pip install 'edgeburst[grpc]', or remove the table",
+        )
+    if config.engine.changepoints == "package":
+        try:
+            package_detectors()
+        except EdgeburstError as error:
+            yield ("engine", "changepoints"), str(error)
+    if config.otel is not None and not _installed("opentelemetry.sdk", "opentelemetry.exporter.otlp.proto.http"):
+        yield ("otel",), "[otel] needs OpenTelemetry's packages; install them: pip install 'edgeburst[otel]'"
+    file = config.explain_file()
+    if file is not None and (file.is_dir() or not file.parent.is_dir()):
+        wrong = f"{file} is a folder" if file.is_dir() else f"there is no folder {file.parent}"
+        yield ("explain", "file"), f"`file` in [explain] cannot be written: {wrong}; create the folder or name a file"
+    yield from _tenants(config)
+    yield from _twice("model", ("model",), [model.name for model in config.models])
+    names = [model.name for model in config.models]
+    for name in config.deploy.traffic if config.deploy else ():
+        if name not in names:
+            yield ("deploy", "traffic"), f"[deploy.traffic.{name}] names no model; name one of {', '.join(names)}"
+    for index, model in enumerate(config.models):
+        at = ("model", index)
+        yield from _twice("class", (*at, "class"), [section.name for section in model.classes])
+        yield from _twice("tier", (*at, "tier"), [tier.name for tier in model.tiers])
+        yield from _unserved(config, model, at)
+        yield from _undescribed(model, at)
+        if model.default_priority > model.priority_levels:
+            yield (
+                (*at, "default_priority"),
+                f"`default_priority` of model {model.name} must be at most its `priority_levels`,"
+                f" which is {model.priority_levels}",
+            )
+
+
+def _installed(*packages: str) -> bool:
+    """Returns whether packages are there; imports only the packages that they are in."""
+    try:
+        return all(importlib.util.find_spec(name) is not None for name in packages)
+    except ModuleNotFoundError:
+        return False  # the outer package is missing
+
+
+def _tenants(config: Config) -> Found:
+    yield from _twice("tenant", ("tenant",), [tenant.name for tenant in config.tenants])
+    for index, tenant in enumerate(config.tenants):
+        if tenant.name == OTHER:
+            yield (
+                ("tenant", index, "name"),
+                f"the tenant name {OTHER} stands for all that are not configured; choose another one",
+            )
+
+
+def _twice(kind: str, at: toml_lines.KeyPath, names: list[str]) -> Found:
+    for index, name in enumerate(names):
+        if name in names[:index]:
+            yield (*at, index, "name"), f"the {kind} name {name} occurs twice; rename one"
+
+
+def _unserved(config: Config, model: ModelSection, at: toml_lines.KeyPath) -> Found:
+    if not (model.edge_profile or model.tiers or (model.card and config.edge)):
+        yield at, f"no backend serves model {model.name}; give it an `edge_profile`, a [[model.tier]], or both"
+    if model.edge_profile and config.edge is None:
+        yield (
+            (*at, "edge_profile"),
+            f"model {model.name} has an edge profile, but there is no edge; add an [edge] table",
+        )
+
+
+def _undescribed(model: ModelSection, at: toml_lines.KeyPath) -> Found:
+    if bool(model.inputs) != bool(model.outputs):
+        yield at, f"model {model.name} needs both `inputs` and `outputs`, or neither if it is in the catalogue"
+    if not model.inputs and model.name not in catalogue.names():
+        yield (
+            (*at, "name"),
+            f"model {model.name} is not in the catalogue ({', '.join(catalogue.names())});"
+            " correct the name, or describe it with `inputs` and `outputs`",
+        )
+    for kind in ("inputs", "outputs"):
+        tensors = getattr(model, kind)
+        rows = [tensor.name + ROWS_SUFFIX for tensor in tensors if tensor.ragged]
+        yield from _twice("tensor", (*at, kind), [tensor.name for tensor in tensors])
+        for number, tensor in enumerate(tensors):
+            if kind == "inputs" and tensor.ragged:
+                yield (*at, kind, number), f"input {tensor.name} of model {model.name} is ragged: only outputs can be"
+            if not tensor.finite and (kind == "inputs" or not tensor.datatype.startswith("FP")):
+                yield (
+                    (*at, kind, number),
+                    f"`finite` of {tensor.name} says nothing: only outputs of floats have it",
+                )
+            if tensor.name in rows:
+                yield (*at, kind, number), f"output {tensor.name} is added for a ragged output by itself; remove it"
