@@ -177,6 +177,7 @@ def assemble(
         status=status.report,
         batches=batches.rows,
         explain=explanations.find,
+        why_unmeasured=served.why_unmeasured,
         identities=served.identities,
     )
 

@@ -216,6 +216,7 @@ class Daemon:
             log(logging.WARNING, "edge_profile_not_kept", message=str(error))
         self._served.reload(self._config)
         self._runner.reload(self._config.engine_settings())
+        self._service.unmeasured.reload(self._config)
 
     async def _watch_engine(self) -> None:
         raise await self._runner.crashed()
@@ -256,6 +257,7 @@ class Daemon:
         limit_s = self._config.daemon.drain_limit_s
         log(logging.INFO, "draining", limit_s=limit_s)
         self._notifier.send("STOPPING=1", "STATUS=answering the accepted requests")
+        self._service.unmeasured.close()
         await self._front.leave(limit_s)
         drain = asyncio.get_running_loop().create_task(
             self._runner.drain(max(limit_s - WRITING_LIMIT_S, limit_s / 2)), name="drain"

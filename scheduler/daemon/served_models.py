@@ -78,6 +78,10 @@ class ServedModels:
         """Notes why a model has no edge profile."""
         self._profiles[model] = {"source": "not measured", "reason": reason, "rows": []}
 
+    def why_unmeasured(self, model: str) -> str:
+        """Returns why a model has no edge profile, as `not_measured` noted it; empty where nothing was noted."""
+        return str((self._profiles.get(model) or {}).get("reason", ""))
+
     def rows(self) -> dict[str, dict[str, object]]:
         """Returns it by model, as GET /v1/status shows it."""
         return {

@@ -7,7 +7,9 @@ import json
 import signal
 import socket
 import time
+import urllib.error
 import urllib.request
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -140,6 +142,25 @@ def test_an_edge_that_comes_later_is_measured_then_and_remembered(tmp_path: Path
         (folder / "model.toml").write_text(CARD + 'summary = "another one"\n')
         again.signal(signal.SIGHUP)
         until(lambda: len(edge.batches) > 3, "another card is measured anew")
+
+
+def test_requests_wait_for_the_measurement_within_their_deadlines(tmp_path: Path) -> None:
+    card_folder(tmp_path)
+    port = free_port()
+    edge = CardEdge(port=port, listens=False)
+    one = {"inputs": [{"name": "x", "datatype": "FP32", "shape": [1, 2], "data": [1, 2]}]}
+    with daemon_process(written(tmp_path, f"http://127.0.0.1:{port}")) as daemon:
+        hasty = json.dumps({**one, "parameters": {"timeout": 100_000}}).encode()
+        with pytest.raises(urllib.error.HTTPError) as refused:
+            urllib.request.urlopen(f"{daemon.url}/v2/models/ragged/infer", hasty, timeout=20)
+        assert refused.value.code == 503
+        assert "could not be measured on the edge yet" in json.loads(refused.value.read())["error"]
+        assert int(refused.value.headers["Retry-After"]) >= 1
+        with ThreadPoolExecutor(1) as pool:
+            waiting = pool.submit(asyncio.run, all_answered(daemon.url, [np.array([[2, 3]], np.float32)]))
+            with edge:
+                waiting.result(timeout=30)
+        daemon.assert_accounted()
 
 
 async def failure_of(edge: CardEdge) -> Failure:

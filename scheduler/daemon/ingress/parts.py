@@ -45,5 +45,7 @@ class DaemonParts:
     """Returns up to so many (second) ended batches with a record number above the first, oldest first."""
     explain: Callable[[str], list[dict[str, object]]]
     """Returns the explanations of the requests with that number or client id, newest first."""
+    why_unmeasured: Callable[[str], str] = lambda _: ""
+    """Returns why the edge could not be measured for a model, in words; empty: nothing is known against it."""
     identities: Identities = field(default_factory=Identities)
     """Which card and files each model is expected to have."""

@@ -15,6 +15,7 @@ from scheduler.daemon.ingress.body_limits import BodyLimits
 from scheduler.daemon.ingress.errors import client_error
 from scheduler.daemon.ingress.model_metadata import ModelCard, model_cards
 from scheduler.daemon.ingress.parts import DaemonParts
+from scheduler.daemon.ingress.unmeasured import Unmeasured
 from scheduler.daemon.model_config import planned_config
 from scheduler.daemon.model_repository import repository_index
 from scheduler.daemon.telemetry import CANCELLED, FAULT, Telemetry
@@ -51,12 +52,14 @@ class InferenceService:
         self.cards: Mapping[str, ModelCard] = {}
         self._parts = parts
         self._runner = parts.runner
+        self.unmeasured = Unmeasured(clock=parts.runner.now, why=parts.why_unmeasured)
         self.reload(config)
 
     def reload(self, config: Config) -> None:
         """Uses another configuration for new requests; requests that have begun end under the old one."""
         self.config = config
         self.cards = model_cards(config)
+        self.unmeasured.reload(config)
         self.telemetry.tenants.configure([tenant.name for tenant in config.tenants])
         self.bodies.body_limit_bytes = config.daemon.body_limit_bytes
         # Bodies that are arriving are not in the queue yet: they may take as much memory again, and one always fits.
@@ -114,6 +117,7 @@ class InferenceService:
         """
         self.telemetry.arrived(call)
         try:
+            await self.unmeasured.wait(call)
             return await self._runner.submit(call)
         except Refused as error:
             self.telemetry.refused(call, error.refusal.kind.value, self.now(), reason=error.refusal.reason)
