@@ -150,7 +150,7 @@ def assemble(
         answer_reserve_s=config.daemon.answer_reserve_s,
         ledger=state,
         tracer=_tracer(config, clock),
-        heard=served.heard,
+        heard=served.answered,
     )
     served.identities.post = runner.post
     limits = ModelLimits(runner.post)

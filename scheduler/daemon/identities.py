@@ -48,6 +48,10 @@ class _Model:
     source: AcceptedBy = AcceptedBy.FIRST_REPORT
     accepted: Acceptance | None = None
     first: str = ""
+    earlier: tuple[str, AcceptedBy] = ("", AcceptedBy.FIRST_REPORT)
+    """What was expected before the configuration last changed that, and why."""
+    since_s: float = -math.inf
+    """When it changed."""
     heard: dict[str, str] = field(default_factory=dict)
     """By place: what it reported last; empty: it reports nothing."""
     reported: set[tuple[str, bool]] = field(default_factory=set)
@@ -87,14 +91,22 @@ class Identities:
         self.post: Callable[[ModelBarred], None] = lambda _: None
         """Gives the engine a message."""
 
-    def reload(self, configured: Mapping[str, tuple[str, AcceptedBy]]) -> None:
-        """Follows a configuration: by model what it expects, empty for nothing, and where it says so."""
+    def reload(self, configured: Mapping[str, tuple[str, AcceptedBy]], *, now_s: float = -math.inf) -> None:
+        """Follows a configuration: by model what it expects, empty for nothing, and where it says so.
+
+        Where that is another identity than before, what places reported earlier says nothing about what they serve now:
+        they are compared by their next reports.
+        """
         for name in self._models.keys() - configured.keys():
             self._let_all(name, self._models.pop(name))
         for name, (identity, source) in configured.items():
             model = self._models.setdefault(name, _Model(accepted=self._before.get(name)))
+            before = model.expected
             model.configured, model.source = identity, source
-            self._compare_all(name, model)
+            if model.expected[0] != before[0]:
+                model.earlier, model.since_s = before, now_s
+                model.heard.clear()
+                self._let_all(name, model)
 
     def expected(self, name: str) -> tuple[str, AcceptedBy]:
         """Returns the expected identity of a model, empty for any, and why; KeyError for an unknown model."""
@@ -115,8 +127,12 @@ class Identities:
             self._before[name] = model.accepted
         self._save(name, model.accepted)
 
-    def heard(self, name: str, place: str, identity: object, *, asked: bool = False) -> str:
+    def heard(
+        self, name: str, place: str, identity: object, *, asked: bool = False, sent_at_s: float = math.inf
+    ) -> str:
         """Notes what a place reports of a model, with an answer or when it is asked for its metadata.
+
+        A report to what was sent before another identity was expected is compared with the earlier one, and not noted.
 
         Returns:
             Why its answers cannot be used, in one sentence; empty if they can.
@@ -125,6 +141,8 @@ class Identities:
         if model is None:
             return ""
         said, way = identity[:_MAX_LENGTH] if isinstance(identity, str) else "", (place, asked)
+        if sent_at_s < model.since_s:
+            return _sentence(name, place, said, *model.earlier) if said and model.earlier[0] not in ("", said) else ""
         if not said and way not in model.reported:
             model.heard.setdefault(place, "")
             return model.refused.get(place, "")
@@ -174,11 +192,7 @@ class Identities:
                 log(logging.INFO, "identity_accepted", model=name, place=place, identity=said)
                 self._tell(name, model, place)
             return ""
-        sentence = (
-            f"{place} serves model {name} with the identity {said or 'that it no longer reports'}, but {expected} is"
-            f" expected ({_WHY[why]}); bring the same card and files there, or accept what it serves with"
-            f" `identity` in [[model]] or PUT /v1/models/{name}/identity"
-        )
+        sentence = _sentence(name, place, said, expected, why)
         model.refused[place] = sentence
         if known != sentence:
             log(logging.ERROR, "identity_refused", model=name, place=place, message=sentence)
@@ -202,6 +216,14 @@ _WHY: Mapping[AcceptedBy, str] = {
     AcceptedBy.CARD: "the card in [[model]]",
     AcceptedBy.FIRST_REPORT: "it was the first that was reported",
 }
+
+
+def _sentence(name: str, place: str, said: str, expected: str, why: AcceptedBy) -> str:
+    return (
+        f"{place} serves model {name} with the identity {said or 'that it no longer reports'}, but {expected} is"
+        f" expected ({_WHY[why]}); bring the same card and files there, or accept what it serves with"
+        f" `identity` in [[model]] or PUT /v1/models/{name}/identity"
+    )
 
 
 def _backend(place: str) -> Backend:

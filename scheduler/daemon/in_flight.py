@@ -101,7 +101,7 @@ class BatchSender:
         clock: Clock,
         ring: BatchRing,
         tracer: Tracer,
-        heard: Callable[[str, Place, object], str] = lambda *_: "",
+        heard: Callable[[str, Place, object, float], str] = lambda *_: "",
     ) -> None:
         """Stores its parts.
 
@@ -111,7 +111,8 @@ class BatchSender:
             clock: monotonic seconds, with the same origin as the event loop's `time`.
             ring: where outcomes are recorded.
             tracer: is told of each batch.
-            heard: is told which identity of a model's card and files a place reports; returns why its answers cannot be
+            heard: is told which identity of a model's card and files a place reports with an answer, and when its batch
+                was sent; returns why its answers cannot be
                 used, empty if they can.
         """
         self._backends = dict(backends)
@@ -237,7 +238,7 @@ class BatchSender:
 
     def _succeed(self, pending: _PendingBatch, reply: Reply) -> None:
         batch = pending.batch
-        refused = "" if batch.warming else self._heard(batch.model, batch.place, reply.identity)
+        refused = "" if batch.warming else self._heard(batch.model, batch.place, reply.identity, batch.sent_at_s)
         if refused:
             raise SendFailed(Failure(FailureKind.BROKEN, refused, of_model=True), reply.report)
         try:

@@ -90,7 +90,7 @@ class Runner:
         answer_reserve_s: float = 0.0,
         ledger: SpendLedger | None = None,
         tracer: Tracer | None = None,
-        heard: Callable[[str, Place, object], str] = lambda *_: "",
+        heard: Callable[[str, Place, object, float], str] = lambda *_: "",
     ) -> None:
         """Stores its parts; `start` begins.
 

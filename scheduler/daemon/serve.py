@@ -246,7 +246,7 @@ class Daemon:
         fixed += [name for name in tables if getattr(config, name) != getattr(self._config, name)]
         fixed += ["changepoints"] if config.engine.changepoints != self._config.engine.changepoints else []
         self._config, self._places = config, where
-        self._served.reload(config)
+        self._served.reload(config, now_s=time.monotonic())
         self._edge_models.reloaded()
         log(logging.INFO, "reloaded", path=config.path, needs_restart=",".join(fixed) or "nothing")
 

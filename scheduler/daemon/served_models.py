@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -33,20 +34,34 @@ class ServedModels:
     """By model and place: the identity that it reported last."""
     _profiles: dict[str, dict[str, object] | None] = field(default_factory=dict)
     """By model: where its edge profile is from."""
+    _compared_since_s: dict[str, float] = field(default_factory=dict)
+    """By model: since when this host's card is the present one; earlier reports are not compared with it."""
+    _edge_url: str = ""
     _told: set[tuple[str, str, str]] = field(default_factory=set)
     identities: Identities = field(default_factory=Identities)
     """Compares them with what is expected."""
 
-    def reload(self, config: Config) -> None:
-        """Follows a configuration; what models that stay have reported is kept."""
-        self._cards = config.identities()
-        self.identities.reload(expected_identities(config))
+    def reload(self, config: Config, *, now_s: float = -math.inf) -> None:
+        """Follows a configuration. What models that stay have reported is kept, unless their card or files are others.
+
+        Then the places may be others too, and are compared when they report what they serve now.
+        """
+        before, self._cards = self._cards, config.identities()
+        changed = {model for model, identity in self._cards.items() if before.get(model) != identity}
+        self._compared_since_s = {
+            model: now_s if model in changed else self._compared_since_s[model] for model in self._cards
+        }
+        self.identities.reload(expected_identities(config), now_s=now_s)
+        url = "" if config.edge is None else config.edge.url
+        gone, self._edge_url = {str(Place.edge())} if url != self._edge_url else set(), url
         places = {
             model.name: {str(Place.edge()), *(str(Place.function(tier.name)) for tier in model.tiers)}
             for model in config.models
         }
         self._heard = {
-            model: {place: said for place, said in self._heard.get(model, {}).items() if place in known}
+            model: {place: said for place, said in self._heard.get(model, {}).items() if place in known - gone}
+            if model not in changed
+            else {}
             for model, known in places.items()
         }
         self._profiles = {
@@ -57,22 +72,36 @@ class ServedModels:
             for place, identity in heard.items():
                 self._compare(model, place, identity)
 
-    def heard(self, model: str, place: Place, identity: object, *, asked: bool = False) -> str:
+    def heard(
+        self, model: str, place: Place, identity: object, *, asked: bool = False, sent_at_s: float = math.inf
+    ) -> str:
         """Notes what a place reports; anything but a text means that it reports nothing.
+
+        Args:
+            model: the model.
+            place: the place.
+            identity: what it reports.
+            asked: whether it was asked for its metadata; otherwise it came with an answer.
+            sent_at_s: when the question or the batch was sent; a report that began before the present card is compared
+                with what was expected then.
 
         Returns:
             Why its answers cannot be used, in one sentence; empty if they can.
         """
-        known = self._heard.get(model)
+        known = self._heard.get(model) if sent_at_s >= self._compared_since_s.get(model, -math.inf) else None
         if known is not None and isinstance(identity, str) and identity and known.get(str(place)) != identity:
             known[str(place)] = identity[:_MAX_LENGTH]
             self._compare(model, str(place), identity[:_MAX_LENGTH])
-        return self.identities.heard(model, str(place), identity, asked=asked)
+        return self.identities.heard(model, str(place), identity, asked=asked, sent_at_s=sent_at_s)
 
-    def edge_back(self, identities: Mapping[str, object]) -> None:
-        """Notes what an edge that answers again reports by model, before it gets batches."""
+    def answered(self, model: str, place: Place, identity: object, sent_at_s: float) -> str:
+        """Notes what a place reports with the answer to a batch that was sent then; `heard` says more."""
+        return self.heard(model, place, identity, sent_at_s=sent_at_s)
+
+    def edge_back(self, identities: Mapping[str, object], asked_at_s: float = math.inf) -> None:
+        """Notes what an edge that answers again reports by model, asked at that time, before it gets batches."""
         for model, identity in identities.items():
-            self.heard(model, Place.edge(), identity, asked=True)
+            self.heard(model, Place.edge(), identity, asked=True, sent_at_s=asked_at_s)
 
     def not_measured(self, model: str, reason: str) -> None:
         """Notes why a model has no edge profile."""

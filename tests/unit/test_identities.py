@@ -115,7 +115,19 @@ def test_an_operators_word_holds_until_the_configuration_expects_another() -> No
     three = "sha256:" + "3" * 64
     known.reload({"m": (three, AcceptedBy.CONFIG)})
     assert known.expected("m") == (three, AcceptedBy.CONFIG)
-    assert set(known.row("m")["refused"]) == {EDGE, CPU}  # type: ignore[call-overload]
+    assert known.row("m")["refused"] == {}
+    assert known.heard("m", EDGE, TWO)
+    assert list(known.row("m")["refused"]) == [EDGE]  # type: ignore[call-overload]
+
+
+def test_what_was_sent_before_another_identity_was_expected_is_compared_with_the_earlier_one() -> None:
+    known, posted, _ = identities(ONE)
+    known.reload({"m": (TWO, AcceptedBy.CONFIG)}, now_s=10.0)
+    assert known.heard("m", CPU, ONE, sent_at_s=9.0) == ""
+    assert f"but {ONE} is expected" in known.heard("m", CPU, "sha256:3", sent_at_s=9.0)
+    assert known.heard("m", CPU, None, sent_at_s=9.0) == ""
+    assert (posted, known.row("m")["refused"]) == ([], {})
+    assert f"but {TWO} is expected" in known.heard("m", CPU, ONE, sent_at_s=11.0)
 
 
 def test_it_outlives_the_process_for_the_same_configuration_only() -> None:

@@ -88,7 +88,7 @@ class Rig:
             explanations=explanations_of(engine.explanation, asyncio.get_running_loop().time),
             batches=self.batches,
             plans=self.plans,
-            heard=lambda model, place, identity: self.heard.append((model, str(place), identity)),
+            heard=lambda model, place, identity, _: self.heard.append((model, str(place), identity)),
         )
         self.runner.start()
 

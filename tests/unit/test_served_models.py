@@ -85,9 +85,38 @@ def test_a_place_that_reports_nothing_is_not_counted(tmp_path: Path, identity: o
     assert models.rows()["ragged"]["places"] == {}
 
 
-def test_a_reload_keeps_what_was_heard_and_compares_it_with_the_new_card(tmp_path: Path) -> None:
+def test_a_reload_keeps_what_was_heard_of_the_same_card(tmp_path: Path) -> None:
     models, identity = served(tmp_path)
     models.heard("ragged", Place.edge(), identity)
+    models.reload(load_config(tmp_path / "edgeburst.toml", {}), now_s=5.0)
+    assert models.rows()["ragged"]["places"] == {"edge:main": identity}
+
+
+def test_a_changed_card_is_compared_with_what_is_reported_after_the_reload_only(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    models, old = served(tmp_path)
+    posted: list[ModelBarred] = []
+    models.identities.post = posted.append
+    models.heard("ragged", Place.edge(), old, asked=True, sent_at_s=1.0)
     (tmp_path / "ragged" / "model.toml").write_text(CARD + 'summary = "x"\n')
-    models.reload(load_config(tmp_path / "edgeburst.toml", {}))
-    assert models.rows()["ragged"]["agree"] is False
+    config = load_config(tmp_path / "edgeburst.toml", {})
+    new = config.identities()["ragged"]
+    with caplog.at_level(logging.WARNING, "edgeburst"):
+        models.reload(config, now_s=5.0)
+        # Under way when the card changed: what it was computed with was right then.
+        assert models.answered("ragged", Place.function("cpu"), old, 4.9) == ""
+        models.edge_back({"ragged": old}, 4.9)
+        models.edge_back({"ragged": new}, 5.1)
+    assert (caplog.records, posted) == ([], [])
+    assert (models.rows()["ragged"]["places"], models.rows()["ragged"]["agree"]) == ({"edge:main": new}, True)
+    assert "is expected" in models.answered("ragged", Place.function("cpu"), old, 5.2)
+
+
+def test_what_another_edge_server_reported_is_forgotten(tmp_path: Path) -> None:
+    models, identity = served(tmp_path)
+    models.heard("ragged", Place.edge(), identity)
+    models.heard("ragged", Place.function("cpu"), identity)
+    (tmp_path / "edgeburst.toml").write_text(CONFIG.replace("[edge]", '[edge]\nurl = "http://127.0.0.1:9"'))
+    models.reload(load_config(tmp_path / "edgeburst.toml", {}), now_s=5.0)
+    assert models.rows()["ragged"]["places"] == {"function:cpu": identity}

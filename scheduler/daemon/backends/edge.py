@@ -216,7 +216,7 @@ class EdgeBackend:
         limits: tuple[tuple[str, int], ...] = ()
         if not self._asked and (said := await describe(self._pool(), self._url, self._models)) is not None:
             self._servers.described(self._url, said)
-            self._servers.back(said.identities())
+            self._servers.back(said.identities(), asked_at_s)
             self._asked, self._server, limits = True, f"{self._url} {said.server}", said.largest_batches()
         return ProbeMeasured(Backend.EDGE, ok=True, rtt_s=rtt_s, largest_batches=limits, server=self._server)
 

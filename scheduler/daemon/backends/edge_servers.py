@@ -80,8 +80,9 @@ class EdgeServers:
         """Starts without knowledge."""
         self._habits: dict[tuple[str, str], _Habit] = {}
         self._described: dict[str, Description] = {}
-        self.back: Callable[[Mapping[str, object]], None] = lambda _: None
-        """Told which identities a server reports by model, before it gets batches again: another one may be there."""
+        self.back: Callable[[Mapping[str, object], float], None] = lambda *_: None
+        """Told which identities a server reports by model, and when it was asked, before it gets batches again: another
+        one may be there."""
 
     def described(self, url: str, description: Description) -> None:
         """Takes over what a server says of itself."""
