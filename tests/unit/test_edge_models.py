@@ -36,7 +36,7 @@ class Served:
     def not_measured(self, model: str, reason: str) -> None:
         self.told[model] = reason
 
-    def heard(self, model: str, place: object, identity: object, *, asked: bool) -> None:
+    def heard(self, model: str, place: object, identity: object, *, asked: bool, sent_at_s: float) -> None:
         self.heard_of.append(model)
 
 
