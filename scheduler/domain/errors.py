@@ -26,7 +26,7 @@ HTTP_STATUS = {
     RefusalKind.DEADLINE: 503,
     RefusalKind.NO_ANSWER: 503,
     RefusalKind.DRAINING: 503,
-    RefusalKind.BACKEND: 502,
+    RefusalKind.BACKEND: 503,
     RefusalKind.QUOTA: 503,
     RefusalKind.NO_BACKEND: 503,
     RefusalKind.BAD_REQUEST: 400,

@@ -241,7 +241,7 @@ class TestTritonClient:
 
     @pytest.mark.parametrize(
         ("kind", "status"),
-        [(RefusalKind.QUEUE_FULL, "429"), (RefusalKind.DEADLINE, "503"), (RefusalKind.BACKEND, "502")],
+        [(RefusalKind.QUEUE_FULL, "429"), (RefusalKind.DEADLINE, "503"), (RefusalKind.BACKEND, "503")],
     )
     def test_refusals_reach_the_client_as_its_own_exception(
         self, client: triton.InferenceServerClient, runner: FakeRunner, kind: RefusalKind, status: str

@@ -124,7 +124,7 @@ def test_a_failure_too_late_for_the_other_side_is_told_at_once() -> None:
     engine = Engine(settings())
     (batch,) = sent(arrive(engine, 0.0, 1))
     last = fail(engine, batch, 0.98, FailureKind.BROKEN)
-    assert refused(last)[1].refusal.status == 502
+    assert refused(last)[1].refusal.status == 503
     assert "made to fail" in refused(last)[1].refusal.message
 
 

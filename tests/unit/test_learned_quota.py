@@ -122,7 +122,7 @@ def test_a_request_that_quotas_refuse_too_often_is_told_when_a_call_is_back() ->
 def test_a_client_whose_backend_failed_is_told_when_it_is_probed() -> None:
     engine, batches = three_in_flight()
     refusal = refused(fail(engine, batches[2], 0.05, FailureKind.UNREACHABLE))[3].refusal
-    assert (refusal.kind, refusal.status) == (RefusalKind.BACKEND, 502)
+    assert (refusal.kind, refusal.status) == (RefusalKind.BACKEND, 503)
     assert refusal.retry_after_s == pytest.approx(engine._circuits.function.probe_at_s - 0.05)  # type: ignore[operator]
 
 
