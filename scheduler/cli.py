@@ -41,6 +41,12 @@ SUB_COMMANDS = (
         "edgeburst check-config --config edgeburst.toml",
     ),
     SubCommand(
+        "token",
+        "scheduler.daemon.token_command",
+        "make a client's token, and the table by which the daemon knows it",
+        "edgeburst token new camera-3",
+    ),
+    SubCommand(
         "replay",
         "scheduler.measuring.replay_command",
         "send a trace or a pattern of requests to a daemon and measure the answers",

@@ -38,6 +38,8 @@ class InferenceCall:
     """What the model's card says of its outputs."""
     item_crc32: str = ""
     """CRC-32 of each item, as our servers echo them (`wire.item_crc32`); empty: not known."""
+    owner: str = ""
+    """Name of the token that it was sent with; empty: none."""
 
     @property
     def item_shapes(self) -> tuple[tuple[int, ...], ...]:

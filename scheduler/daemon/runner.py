@@ -165,7 +165,7 @@ class Runner:
             answer_reserve_s=reserve_s,
             shape_id=self._bodies.shape_id(call),
         )
-        self._explanations.arrived(request.request_id, call.client_id)
+        self._explanations.arrived(request.request_id, call.client_id, call.owner)
         pending = PendingCall(request.request_id, call, asyncio.get_running_loop().create_future())
         pending.spans = self._tracer.begin(call, request.request_id)
         self._bodies.add(pending)

@@ -68,10 +68,10 @@ def test_an_allowed_page_is_told_so_before_it_asks_and_with_each_answer(tmp_path
 def test_other_pages_are_told_nothing(tmp_path: Path) -> None:
     with serving(tmp_path, f'["{PAGE}"]') as url:
         refused = preflight(url, OTHER)
-        assert refused.status_code == 405
-        assert refused.json()["error"] == "the method OPTIONS is not allowed here; use POST"
         answer = requests.get(f"{url}/v2", headers={"Origin": OTHER}, timeout=10)
-        assert answer.status_code == 200
+        for response in (refused, answer):
+            assert response.status_code == 403
+            assert response.json()["error"].startswith("scripts of other pages may not ask this daemon")
         for response in (refused, answer, requests.get(f"{url}/v2", timeout=10)):
             assert granted(response) == {}
             assert "Origin" in response.headers["Vary"], "a cache must not give it to an allowed page"
@@ -90,12 +90,14 @@ def test_no_page_may_change_limits(tmp_path: Path) -> None:
         assert "PUT" not in granted(preflight(url, OTHER, "PUT"))["Access-Control-Allow-Methods"]
 
 
-def test_without_the_key_nothing_is_different(tmp_path: Path) -> None:
+def test_without_the_key_only_the_daemon_s_own_page_may_ask(tmp_path: Path) -> None:
     with serving(tmp_path, "[]") as url:
-        assert preflight(url, PAGE).status_code == 405
-        answer = requests.get(f"{url}/v2", headers={"Origin": PAGE}, timeout=10)
-        assert granted(answer) == {}
-        assert "Vary" not in answer.headers
+        assert preflight(url, PAGE).status_code == 403
+        for origin, status in ((PAGE, 403), ("null", 403), ("http://localhost:3000", 403), (url, 200)):
+            answer = requests.post(f"{url}/v2/models/digits/infer", data=BODY, headers={"Origin": origin}, timeout=10)
+            assert answer.status_code == status
+            assert granted(answer) == {}
+            assert "Vary" not in answer.headers
 
 
 @pytest.mark.parametrize("origin", ["shop.example", "https://shop.example/", "https://a, https://b", ""])

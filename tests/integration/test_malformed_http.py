@@ -38,7 +38,9 @@ edge_profile = "orin-resnet50"
 
 
 def get(*lines: bytes, path: bytes = b"/v2", version: bytes = b" HTTP/1.1") -> bytes:
-    return b"GET " + path + version + b"\r\n" + b"".join(line + b"\r\n" for line in (b"Host: x", *lines)) + b"\r\n"
+    return (
+        b"GET " + path + version + b"\r\n" + b"".join(line + b"\r\n" for line in (b"Host: localhost", *lines)) + b"\r\n"
+    )
 
 
 def post(*lines: bytes, body: bytes = b"") -> bytes:

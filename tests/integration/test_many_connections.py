@@ -14,7 +14,7 @@ from edge_server import wsgi
 from edge_server.wsgi import WebServer, listen
 
 LIMIT_S = 30
-HALF = b"POST /x HTTP/1.1\r\nHost: x\r\nContent-Length: 60000000\r\n\r\nxx"
+HALF = b"POST /x HTTP/1.1\r\nHost: localhost\r\nContent-Length: 60000000\r\n\r\nxx"
 
 
 @contextmanager

@@ -17,7 +17,7 @@ import pytest
 import requests
 import tritonclient.grpc
 import tritonclient.http
-from support import edge_process, local_fc_process, model_folders
+from support import edge_process, local_fc_process, model_folders, operators
 from support.daemon_process import Running, daemon_process, environment
 from support.model_folders import FORMATS, KINDS, Made
 
@@ -131,7 +131,7 @@ def asked(
         for made in models.values():
             # Batches leave at once: a function batch would wait most of a minute for others.
             limits = f"{daemon.url}/v1/models/{made.folder.name}/limits"
-            requests.put(limits, json={"window_s": 0.0}, timeout=30).raise_for_status()
+            operators.put(limits, {"window_s": 0.0})
         yield Asked(daemon, request.param, models)
 
 

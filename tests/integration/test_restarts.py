@@ -11,6 +11,7 @@ from typing import Any
 
 import aiohttp
 import pytest
+from support import operators
 from support.daemon_process import (
     Running,
     daemon_process,
@@ -89,8 +90,7 @@ def test_limits_outlive_a_kill_and_a_model_that_goes_away_and_comes_back(edge: R
     config = written(tmp_path, edge, "digits", "resnet50")
     wanted = {"window_s": 0.0, "edge_batch_cap": 3}
     with daemon_process(config) as daemon:
-        status, _ = asyncio.run(call("PUT", f"{daemon.url}/v1/models/digits/limits", wanted))
-        assert status == 200
+        operators.put(f"{daemon.url}/v1/models/digits/limits", wanted)
         until(lambda: _kept(tmp_path, "digits") is not None, "limits in the state file")
         daemon.signal(signal.SIGKILL)
         daemon.exit_status()

@@ -14,7 +14,7 @@ import aiohttp
 import numpy as np
 import pytest
 import tritonclient.http as triton
-from support import stub_fc
+from support import operators, stub_fc
 from support.daemon_process import Running, daemon_process, stub_edge_process, until
 from support.stub_fc import Heard, Say
 
@@ -150,9 +150,7 @@ def model_row(daemon: Running) -> dict[str, Any]:
 
 
 def accept(daemon: Running, identity: str | None) -> None:
-    body = json.dumps({"identity": identity}).encode()
-    url = f"{daemon.url}/v1/models/digits/identity"
-    urllib.request.urlopen(urllib.request.Request(url, body, method="PUT"), timeout=20).close()
+    operators.put(f"{daemon.url}/v1/models/digits/identity", {"identity": identity})
 
 
 def backends(daemon: Running) -> set[str]:

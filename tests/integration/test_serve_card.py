@@ -16,6 +16,7 @@ from typing import Any
 import aiohttp
 import numpy as np
 import pytest
+from support import operators
 from support.card_edge import CARD, CardEdge, card_folder, expected
 from support.daemon_process import Running, daemon_process, until
 
@@ -126,8 +127,7 @@ def test_an_edge_that_comes_later_is_measured_then_and_remembered(tmp_path: Path
             until(lambda: "identity_refused" in daemon.log, "a sentence that the files differ")
             assert list(ragged(daemon)["refused"]) == ["edge:main"]
             url = f"{daemon.url}/v1/models/ragged/identity"
-            accepted = json.dumps({"identity": edge.identity}).encode()
-            urllib.request.urlopen(urllib.request.Request(url, accepted, method="PUT"), timeout=20).close()
+            operators.put(url, {"identity": edge.identity})
             asyncio.run(all_answered(daemon.url, [np.array([[2, 3]], np.float32)]))
             assert "identity_differs" in daemon.log
             assert ragged(daemon)["agree"] is False

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from support import operators
 from support.accounting import assert_accounted
 
 ROOT = Path(__file__).parents[2]
@@ -92,7 +93,7 @@ def daemon_process(config: Path, *, environ: Mapping[str, str] | None = None) ->
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notifications:
         notifications.bind(str(address))
         notifications.settimeout(LIMIT_S)
-        extra = {"NOTIFY_SOCKET": str(address), **(environ or {})}
+        extra = {"NOTIFY_SOCKET": str(address), **operators.ENVIRON, **(environ or {})}
         log_path = folder / "daemon.log"
         try:
             with _started(serve_command(config), extra, log_path) as process:

@@ -77,7 +77,7 @@ class FakeRunner:
             plan=lambda: self.plan,
             status=self.status,
             batches=self.batches,
-            explain=self.explanations,
+            explain=lambda name, _: self.explanations(name),
             identities=self.identities,
         )
 

@@ -25,6 +25,7 @@ from scheduler.daemon.grpc.inference import InferenceCalls, _within
 from scheduler.daemon.grpc.messages import ModelInferRequest
 from scheduler.daemon.grpc.server import GrpcServer
 from scheduler.daemon.grpc.statuses import CODES, code_of, metadata_of
+from scheduler.daemon.ingress.access import Caller
 from scheduler.daemon.ingress.body_limits import BodyLimits
 from scheduler.daemon.ingress.errors import Rejected, client_error
 from scheduler.daemon.ingress.service import InferenceService
@@ -265,7 +266,8 @@ class TestStatuses:
         assert metadata_of(told.headers) == (("retry-after", "13"), ("x-edgeburst-request-id", "7"))
 
     def test_headers_of_http_alone_stay_there(self) -> None:
-        assert metadata_of({"WWW-Authenticate": "Bearer"}) == ()
+        assert metadata_of({"Vary": "Origin"}) == ()
+        assert metadata_of({"WWW-Authenticate": "Bearer"}) == (("www-authenticate", "Bearer"),)
         assert code_of(client_error(Rejected(418, "a teapot"))) is grpc.StatusCode.UNKNOWN
 
 
@@ -292,7 +294,7 @@ class TestLostClient:
             context = FakeContext()
             context.messages.put_nowait(message.SerializeToString())
             with pytest.raises((ConnectionResetError, asyncio.CancelledError)):
-                await getattr(inference, call)(context)
+                await getattr(inference, call)(context, Caller())
 
         run(work)
         counts = service.telemetry.summary(1.0)

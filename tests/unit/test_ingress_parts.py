@@ -19,11 +19,9 @@ from support.fake_runner import FakeRunner
 
 from scheduler.daemon.calls import Answer, InferenceCall
 from scheduler.daemon.config.config import load_config
-from scheduler.daemon.http.admin import check_admin
 from scheduler.daemon.http.app import Ingress
 from scheduler.daemon.http.errors import errors_as_json
 from scheduler.daemon.http.infer import infer_response
-from scheduler.daemon.ingress.errors import Rejected
 from scheduler.daemon.ingress.model_metadata import ModelCard, TensorSpec
 from scheduler.daemon.records import BatchRing
 from scheduler.daemon.telemetry import CANCELLED, SECONDS_KEPT, Telemetry
@@ -104,14 +102,6 @@ class TestLostClient:
 
         asyncio.run(ask())
         assert "edgeburst_http_errors_total{" not in counted.exposition().decode()
-
-
-class TestAdmin:
-    @pytest.mark.parametrize("given", ["Bearer ", "Bearer", "bearer x", "Basic eDp5"])
-    def test_without_a_token_no_token_is_the_right_one(self, given: str) -> None:
-        request = make_mocked_request("PUT", "/", headers={"Authorization": given})
-        with pytest.raises(Rejected, match="which is empty"):
-            check_admin(request, token="", token_env="")
 
 
 class TestTelemetry:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib.util
+import ipaddress
+import socket
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -15,6 +17,9 @@ from scheduler.estimators.package_changepoint import package_detectors
 
 if TYPE_CHECKING:
     from scheduler.daemon.config.config import Config
+
+ADMIN_TOKEN = "admin"
+"""Name of the token in `admin_token_env`."""
 
 Found = Iterator[tuple[toml_lines.KeyPath, str]]
 
@@ -37,7 +42,9 @@ def contradictions(config: Config) -> Found:
     if file is not None and (file.is_dir() or not file.parent.is_dir()):
         wrong = f"{file} is a folder" if file.is_dir() else f"there is no folder {file.parent}"
         yield ("explain", "file"), f"`file` in [explain] cannot be written: {wrong}; create the folder or name a file"
+    yield from _open_listeners(config)
     yield from _tenants(config)
+    yield from _tokens(config)
     yield from _twice("model", ("model",), [model.name for model in config.models])
     names = [model.name for model in config.models]
     for name in config.deploy.traffic if config.deploy else ():
@@ -72,6 +79,57 @@ def _tenants(config: Config) -> Found:
             yield (
                 ("tenant", index, "name"),
                 f"the tenant name {OTHER} stands for all that are not configured; choose another one",
+            )
+
+
+def _open_listeners(config: Config) -> Found:
+    """Yields the listeners that other hosts reach, where callers need no token and the file does not say so."""
+    if config.tokens or config.daemon.open:
+        return
+    for table, section in (("daemon", config.daemon), ("grpc", config.grpc)):
+        if section is not None and not is_loopback(section.host):
+            yield (table, "host"), unasked(f"`host` in [{table}]")
+
+
+def unasked(what: str) -> str:
+    """Returns the sentence about a listener that other hosts reach without a token."""
+    return (
+        f"{what} lets other hosts ask, and there is no [[token]]: make one with `edgeburst token new NAME`, or write"
+        " `open = true` into [daemon] if everything that reaches it may ask and read"
+    )
+
+
+def is_loopback(host: str) -> bool:
+    """Returns whether only this host reaches an address or name."""
+    try:
+        return ipaddress.ip_address(host.partition("%")[0]).is_loopback
+    except ValueError:
+        pass
+    try:
+        found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
+    except (OSError, UnicodeError):
+        return host == "localhost"
+    return all(ipaddress.ip_address(str(entry[4][0]).partition("%")[0]).is_loopback for entry in found)
+
+
+def _tokens(config: Config) -> Found:
+    yield from _twice("token", ("token",), [token.name for token in config.tokens])
+    tenants = [tenant.name for tenant in config.tenants]
+    for index, token in enumerate(config.tokens):
+        if token.sha256 in [other.sha256 for other in config.tokens[:index]]:
+            yield (
+                ("token", index, "sha256"),
+                f"token {token.name} has the hash of another one; make a token for each client",
+            )
+        if token.name == ADMIN_TOKEN and config.daemon.admin_token_env:
+            yield (
+                ("token", index, "name"),
+                f"the name {ADMIN_TOKEN} is that of the token in `admin_token_env`; rename one",
+            )
+        if token.tenant and tenants and token.tenant not in tenants:
+            yield (
+                ("token", index, "tenant"),
+                f"tenant {token.tenant} of token {token.name} is not in a [[tenant]]; name one of {', '.join(tenants)}",
             )
 
 

@@ -30,6 +30,7 @@ _RANGES = {
     "less_than": ("lt", "below"),
     "less_than_equal": ("le", "at most"),
 }
+_REPEATED = ("model", "tenant", "token")
 _LENGTHS = {"too_short": "too few", "too_long": "too many", "string_too_long": "too long"}
 
 
@@ -48,7 +49,7 @@ def table_name(at: toml_lines.KeyPath) -> str:
     keys = tuple(part for part in at if isinstance(part, str))
     if not keys:
         return "the file"
-    return f"[[{'.'.join(keys)}]]" if keys[0] == "model" else f"[{'.'.join(keys)}]"
+    return f"[[{'.'.join(keys)}]]" if keys[0] in _REPEATED else f"[{'.'.join(keys)}]"
 
 
 def _rank(kind: str) -> int:
@@ -91,6 +92,10 @@ def _complaint(kind: str, context: Mapping[str, Any], value: object, at: toml_li
 
 def _pattern(at: toml_lines.KeyPath) -> str:
     key = str(at[-1])
+    if key == "sha256":
+        return (
+            "must be the SHA-256 of a token, 64 digits from 0 to f, as `edgeburst token new` prints it; not the token"
+        )
     if key.endswith("_env"):
         return "must be the NAME of an environment variable (capitals, digits and _), never the secret itself"
     if key in ("name", "region"):

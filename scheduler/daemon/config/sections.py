@@ -15,6 +15,7 @@ from scheduler.domain.plans import EngineSettings
 
 TensorsWord = Literal["auto", "binary", "json"]
 OverCapWord = Literal["serve-late", "refuse-low-priority", "edge-only"]
+ScopeWord = Literal["infer", "read", "admin"]
 
 
 def _changepoint_word(value: object) -> object:
@@ -25,6 +26,7 @@ def _changepoint_word(value: object) -> object:
 
 ChangepointWord = Annotated[Literal["native", "package", "off"], BeforeValidator(_changepoint_word)]
 
+HostName = Annotated[str, Field(pattern=r"^(\*|[A-Za-z0-9._-]+|[0-9A-Fa-f:.]+)$", max_length=255)]
 Origin = Annotated[str, Field(pattern=r"^(\*|null|[a-z][a-z0-9+.-]*://[^/\s@,]+)$", max_length=256)]
 
 _ENGINE_DEFAULTS: Mapping[str, Any] = {field.name: field.default for field in fields(EngineSettings)}
@@ -45,7 +47,7 @@ class DaemonSection(Section):
     )
     admin_token_env: EnvironmentName = Field(
         default="",
-        description="Environment variable with the bearer token for PUT .../limits; empty: this host only.",
+        description="Environment variable with a bearer token for everything, PUT included; empty: there is none.",
     )
     records: int = Field(
         default=10_000, ge=10, le=1_000_000, description="Number of ended batches that are kept for /v1/batches."
@@ -58,6 +60,16 @@ class DaemonSection(Section):
     late: Late = Field(
         default="refuse",
         description="What happens to requests that no backend can answer in time; classes may differ.",
+    )
+    open: bool = Field(
+        default=False,
+        description="Whether callers without a token may ask and read, from wherever they reach the listeners.",
+    )
+    hosts: tuple[HostName, ...] = Field(
+        default=(),
+        max_length=64,
+        description="Names in the header Host that are this daemon's, beside localhost and the address that is asked;"
+        ' "*": any; empty: `host` and the name of this host.',
     )
     cors_origins: tuple[Origin, ...] = Field(
         default=(),
@@ -162,6 +174,34 @@ class TenantSection(Section):
     per_day: float | None = Field(default=None, ge=0, description="Maximum cost in any 24 hours; absent: no cap.")
 
 
+class TokenSection(Section):
+    """`[[token]]`: a client's token, as `edgeburst token new NAME` makes it; with one, callers without are refused."""
+
+    name: Label = Field(description="Name of the client, for logs and messages.")
+    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] = Field(
+        repr=False,
+        description="SHA-256 of the token in hexadecimal, as `edgeburst token new` prints it; not the token.",
+    )
+    scopes: tuple[ScopeWord, ...] = Field(
+        default=("infer",),
+        min_length=1,
+        max_length=3,
+        description="What it may do: infer (requests), read (status, metrics, batches), admin (everything).",
+    )
+    tenant: str = Field(
+        default="", max_length=64, description="Tenant of its requests, whatever they name; empty: they may name one."
+    )
+    rate_rps: float | None = Field(
+        default=None, gt=0, le=1e6, description="Maximum of requests a second; more get 429; absent: any number."
+    )
+    concurrency: int | None = Field(
+        default=None,
+        ge=1,
+        le=1_000_000,
+        description="Maximum of unanswered requests; more get 429; absent: any number.",
+    )
+
+
 class ExplainSection(Section):
     """`[explain]`: which decisions are kept, so that they can be explained afterwards."""
 
@@ -264,6 +304,9 @@ class ConfigFile(Section):
         max_length=64,
         description="Senders of requests; absent: requests are not told apart.",
     )
+    tokens: tuple[TokenSection, ...] = Field(
+        default=(), alias="token", max_length=256, description="Tokens of clients; absent: callers need none."
+    )
     models: tuple[ModelSection, ...] = Field(
         alias="model", min_length=1, max_length=64, description="The served neural networks."
     )
@@ -276,6 +319,7 @@ SECTIONS: Mapping[tuple[str, ...], type[Section]] = {
     ("engine",): EngineSection,
     ("spend",): SpendSection,
     ("tenant",): TenantSection,
+    ("token",): TokenSection,
     ("explain",): ExplainSection,
     ("otel",): OtelSection,
     ("edge",): EdgeSection,

@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime, timedelta, timezone
+from itertools import islice
 
 from scheduler.daemon.backends.batch_send import Clock
 from scheduler.daemon.explain.file import ExplanationFile
@@ -65,6 +66,31 @@ class ClientIds:
         return reversed(self._numbers.get(client_id[:CLIENT_ID_LENGTH], deque()))
 
 
+class Owners:
+    """The names of the tokens that the latest requests were sent with."""
+
+    def __init__(self, limit: int) -> None:
+        """Keeps at most `limit` requests."""
+        self._limit = limit
+        self._names: dict[int, str] = {}
+        self._first = 0
+        """Number from which it is known of every request."""
+
+    def add(self, request_id: int, owner: str) -> None:
+        """Keeps the token's name of a request, empty for none; the numbers of successive calls rise."""
+        if not owner:
+            return
+        if len(self._names) >= self._limit:
+            oldest = next(iter(self._names))
+            del self._names[oldest]
+            self._first = oldest + 1
+        self._names[request_id] = owner
+
+    def may_see(self, request_id: int, owner: str | None) -> bool:
+        """Returns whether a request was sent with that token; None: any."""
+        return owner is None or (request_id >= self._first and self._names.get(request_id, "") == owner)
+
+
 class Explanations:
     """The explanations of the latest requests, by number or client id, and the file for them, if there is one."""
 
@@ -98,16 +124,18 @@ class Explanations:
         self._file = file
         self._beside_the_loop = beside_the_loop
         self._ids = ClientIds(ring)
+        self._owners = Owners(ring)
         self._ended: deque[tuple[int, float]] = deque()
         self._writing: asyncio.Task[None] | None = None
         self._lost = 0
         self.shares: Mapping[str, float] = {}
         """Of the configured tenants; empty without."""
 
-    def arrived(self, request_id: int, client_id: str) -> None:
-        """Keeps the client's id of a new request."""
+    def arrived(self, request_id: int, client_id: str, owner: str = "") -> None:
+        """Keeps the client's id of a new request, and the name of the token that it was sent with."""
         if client_id:
             self._ids.add(request_id, client_id)
+        self._owners.add(request_id, owner)
 
     def ended(self, request_id: int) -> None:
         """Schedules an ended request to be written, if there is a file."""
@@ -121,10 +149,16 @@ class Explanations:
         if self._writing is None:
             self._writing = asyncio.get_running_loop().create_task(self._write(), name="explain-file")
 
-    def find(self, name: str) -> list[dict[str, object]]:
-        """Returns the explanations of the requests with that number or client id, newest first."""
-        numbers = set(list(self._ids.numbers(name))[:MAX_FOUND])
-        if name.isascii() and name.isdigit() and len(name) <= 18:
+    def find(self, name: str, owner: str | None = None) -> list[dict[str, object]]:
+        """Returns the explanations of the requests with that number or client id, newest first.
+
+        Args:
+            name: the number or the id.
+            owner: name of the token that they were sent with, empty for none; None: whatever it was.
+        """
+        own = (number for number in self._ids.numbers(name) if self._owners.may_see(number, owner))
+        numbers = set(islice(own, MAX_FOUND))
+        if name.isascii() and name.isdigit() and len(name) <= 18 and self._owners.may_see(int(name), owner):
             numbers.add(int(name))
         found = [e for number in sorted(numbers, reverse=True) if (e := self._explain(number)) is not None]
         return [to_values(explanation, self._context(explanation)) for explanation in found[:MAX_FOUND]]

@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Awaitable, Callable
+from contextlib import AbstractContextManager
 from typing import Any
 
 import grpc
@@ -13,6 +14,7 @@ from grpc import aio
 
 from scheduler.daemon.grpc import statuses
 from scheduler.daemon.grpc.compression import Packing, packing_of, unpacked
+from scheduler.daemon.ingress.access import Caller
 from scheduler.daemon.ingress.body_limits import BodyLimits, TimeLimit
 from scheduler.daemon.ingress.errors import FAULT, NO_MEMORY, ClientError, client_error
 from scheduler.daemon.logs import fields, log
@@ -118,10 +120,12 @@ def told(error: Exception, method: str) -> ClientError:
     return ClientError(500, FAULT)
 
 
-Work = Callable[[Context], Awaitable[None]]
+Work = Callable[[Context, Caller], Awaitable[None]]
+Admit = Callable[[Context], AbstractContextManager[Caller]]
+"""Returns, while a call lasts, where it comes from; raises Rejected where that may not make it."""
 
 
-def handler(method: str, telemetry: Telemetry, work: Work) -> Any:
+def handler(method: str, telemetry: Telemetry, work: Work, admit: Admit) -> Any:
     """Returns the handler of a call, in which the work's exceptions become status codes.
 
     On the wire a message alone is a stream of one. So all calls are handled as streams, whose messages come as they
@@ -131,11 +135,13 @@ def handler(method: str, telemetry: Telemetry, work: Work) -> Any:
         method: the call's name.
         telemetry: counts errors.
         work: reads and writes the call's messages.
+        admit: looks where the call comes from.
     """
 
     async def handle(_: object, context: Context) -> None:
         try:
-            await work(context)
+            with admit(context) as caller:
+                await work(context, caller)
             return
         except Exception as error:  # noqa: BLE001 - the client gets a sentence, the log the traceback
             if context.done():

@@ -7,6 +7,7 @@ import asyncio
 from scheduler.daemon.grpc.calls import Context, MessageReader, Work
 from scheduler.daemon.grpc.conversion import parsed
 from scheduler.daemon.grpc.messages import HEALTH, INFERENCE, HealthCheckRequest, HealthCheckResponse
+from scheduler.daemon.ingress.access import Caller
 from scheduler.daemon.ingress.errors import Rejected
 from scheduler.daemon.ingress.service import InferenceService
 
@@ -29,13 +30,13 @@ class HealthCalls:
         """Returns what is done for each call, by its name."""
         return {"Check": self._check, "Watch": self._watch}
 
-    async def _check(self, context: Context) -> None:
+    async def _check(self, context: Context, _: Caller) -> None:
         asked = await self._asked(context)
         if asked not in _SERVICES:
             raise Rejected(404, f"service {asked[:64]!r} is unknown; ask for {INFERENCE}, or for none")
         await context.write(_response("NOT_SERVING" if self._service.not_ready() else "SERVING"))
 
-    async def _watch(self, context: Context) -> None:
+    async def _watch(self, context: Context, _: Caller) -> None:
         """Writes the status now and whenever it has changed; ends when the daemon stops."""
         known, written = await self._asked(context) in _SERVICES, ""
         while True:

@@ -16,6 +16,7 @@ from scheduler.daemon.grpc.conversion import (
     streamed_message,
 )
 from scheduler.daemon.grpc.statuses import code_of, metadata_of
+from scheduler.daemon.ingress.access import Caller
 from scheduler.daemon.ingress.answers import infer_response
 from scheduler.daemon.ingress.checks import CLASS_HEADER, TENANT_HEADER, infer_call, known_card
 from scheduler.daemon.ingress.errors import REQUEST_HEADER
@@ -49,7 +50,7 @@ class InferenceCalls:
         self._service = service
         self._reader = reader
 
-    async def infer(self, context: Context) -> None:
+    async def infer(self, context: Context, caller: Caller) -> None:
         """ModelInfer: one request, one answer.
 
         Raises:
@@ -57,12 +58,12 @@ class InferenceCalls:
         """
         message = await self._reader.only(context)
         received_at_s = self._service.now()
-        outcome = await self._outcome(parse_request(message), context, received_at_s, response_message)
+        outcome = await self._outcome(parse_request(message), context, caller, received_at_s, response_message)
         assert outcome.answer is not None
         context.set_trailing_metadata(metadata_of({REQUEST_HEADER: str(outcome.answer.request_id)}))
         await self._write(outcome, context)
 
-    async def stream(self, context: Context) -> None:
+    async def stream(self, context: Context, caller: Caller) -> None:
         """ModelStreamInfer: requests are served at the same time and answered in their order, each by one message."""
         loop, room = asyncio.get_running_loop(), asyncio.Semaphore(STREAM_REQUESTS)
         unanswered: set[asyncio.Task[None]] = set()
@@ -82,7 +83,7 @@ class InferenceCalls:
                 message = await self._next(context, first=latest is None)
                 if message is None:
                     break
-                latest = loop.create_task(self._in_turn(message, context, latest), name="grpc-stream")
+                latest = loop.create_task(self._in_turn(message, context, caller, latest), name="grpc-stream")
                 unanswered.add(latest)
                 latest.add_done_callback(ended)
             await asyncio.gather(*unanswered)
@@ -99,23 +100,28 @@ class InferenceCalls:
         except (EdgeburstError, WireError) as error:
             return error
 
-    async def _in_turn(self, message: bytes | Exception, context: Context, before: asyncio.Task[None] | None) -> None:
+    async def _in_turn(
+        self, message: bytes | Exception, context: Context, caller: Caller, before: asyncio.Task[None] | None
+    ) -> None:
         """Serves a request of a stream, and writes its answer when the one before it is written."""
-        await self._write(await self._streamed(message, context), context, before)
+        await self._write(await self._streamed(message, context, caller), context, before)
 
-    async def _streamed(self, message: bytes | Exception, context: Context) -> _Outcome:
+    async def _streamed(self, message: bytes | Exception, context: Context, caller: Caller) -> _Outcome:
         asked, received_at_s = None, self._service.now()
         try:
             if isinstance(message, Exception):
                 raise message
             asked = parse_request(message)
-            return await self._outcome(asked, context, received_at_s, streamed_message)
+            with self._service.access.turn(caller):
+                return await self._outcome(asked, context, caller, received_at_s, streamed_message)
         except Exception as error:  # noqa: BLE001 - the client gets a sentence, the log the traceback
             refusal = told(error, "ModelStreamInfer")
             self._service.telemetry.grpc_error(code_of(refusal).name)
             return _Outcome(streamed_error(refusal.message, asked))
 
-    async def _outcome(self, asked: ModelRequest, context: Context, received_at_s: float, encode: Encode) -> _Outcome:
+    async def _outcome(
+        self, asked: ModelRequest, context: Context, caller: Caller, received_at_s: float, encode: Encode
+    ) -> _Outcome:
         service = self._service
         card = known_card(service.cards, asked.model, asked.version)
         given = _texts(context)
@@ -129,6 +135,7 @@ class InferenceCalls:
         call = _within(call, context.time_remaining(), allowed_s=service.slo_s(call))
         if PARENT_HEADER in given:
             call = replace(call, trace=trace_of(given[PARENT_HEADER], given.get(STATE_HEADER, ())))
+        call = service.access.of_caller(caller, call)
         answer = await service.answer(call)
         latency_s = service.now() - received_at_s
         with service.delivery(call):

@@ -10,6 +10,7 @@ from google.protobuf import json_format
 from scheduler.daemon.grpc import messages
 from scheduler.daemon.grpc.calls import Context, MessageReader, Work
 from scheduler.daemon.grpc.conversion import parsed
+from scheduler.daemon.ingress.access import Caller
 from scheduler.daemon.ingress.checks import known_card
 from scheduler.daemon.ingress.errors import Rejected
 from scheduler.daemon.ingress.model_metadata import ModelCard
@@ -58,7 +59,7 @@ class ModelCalls:
         return works | {name: _refusing(group) for name, group in _REFUSED.items()}
 
     def _work(self, kind: Any, answer: Answering) -> Work:
-        async def work(context: Context) -> None:
+        async def work(context: Context, _: Caller) -> None:
             message = await self._reader.next(context)
             if message is None:
                 raise WireError("the call has no message; send one")
@@ -95,7 +96,7 @@ def _filled(message: Any, values: Mapping[str, object]) -> Any:
 
 
 def _refusing(group: Unsupported) -> Work:
-    async def refuse(_: Context) -> None:
+    async def refuse(_: Context, __: Caller) -> None:
         raise Rejected(501, SENTENCES[group])
 
     return refuse

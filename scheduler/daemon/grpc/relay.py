@@ -9,6 +9,8 @@ import secrets
 import socket
 from collections.abc import Sequence
 
+from scheduler.daemon.ingress.errors import CHALLENGE_HEADER, Rejected
+
 _CHUNK_BYTES = 256 * 1024
 _HEADER_BYTES = 9
 GO_AWAY = bytes.fromhex("000008070000000000" + "7fffffff" + "00000000")
@@ -86,6 +88,21 @@ class Relay:
         self._tasks: set[asyncio.Task[None]] = set()
         self._answers: set[_Answers] = set()
         self._leaving = False
+        self._peers: dict[str, str] = {}
+        """By the name of a connection to the server's socket: the address that it is copied from."""
+
+    def peer(self, name: str) -> str:
+        """Returns the address of the peer of a call, by the name of the connection that it came on.
+
+        Raises:
+            Rejected: the connection was not made here: any program of this host can see the socket.
+        """
+        try:
+            return self._peers[name]
+        except KeyError:
+            raise Rejected(
+                401, "this socket is the daemon's own; call its port", {CHALLENGE_HEADER: "Bearer"}
+            ) from None
 
     @property
     def target(self) -> str:
@@ -121,11 +138,15 @@ class Relay:
         task = asyncio.current_task()
         assert task is not None
         self._tasks.add(task)
+        name = f"{self._name}-{secrets.token_hex(8)}"
         try:
             # A connection that `close` cancels has ended as it should.
             with contextlib.suppress(OSError, asyncio.CancelledError):
                 inner = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
                 inner.setblocking(False)
+                # By this name the server tells where a call comes from.
+                inner.bind(f"\0{name}")
+                self._peers[f"unix-abstract:{name}"] = str(writer.get_extra_info("peername")[0])
                 # Connected here, because uvloop does not know names that are no files.
                 await asyncio.get_running_loop().sock_connect(inner, f"\0{self._name}")
                 inner_reader, inner_writer = await asyncio.open_unix_connection(sock=inner)
@@ -134,6 +155,7 @@ class Relay:
                 finally:
                     inner_writer.close()
         finally:
+            self._peers.pop(f"unix-abstract:{name}", None)
             writer.close()
             self._tasks.discard(task)
 

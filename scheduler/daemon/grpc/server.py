@@ -11,7 +11,8 @@ import grpc
 from grpc import aio
 
 from scheduler.daemon.config.sections import GrpcSection
-from scheduler.daemon.grpc.calls import MessageReader, Work, handler
+from scheduler.daemon.grpc.access import address_of, admission
+from scheduler.daemon.grpc.calls import Context, MessageReader, Work, handler
 from scheduler.daemon.grpc.health import HealthCalls
 from scheduler.daemon.grpc.inference import InferenceCalls
 from scheduler.daemon.grpc.messages import HEALTH, INFERENCE
@@ -47,7 +48,7 @@ class GrpcServer:
         os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
         server = aio.server(options=self._options(), maximum_concurrent_rpcs=self._most_calls())
         for name, works in self._works().items():
-            handlers = {method: handler(method, self._service.telemetry, work) for method, work in works.items()}
+            handlers = {method: self._handler(method, work) for method, work in works.items()}
             server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(name, handlers),))
         if passed:
             self._relay, port = Relay(), int(passed[0].getsockname()[1])
@@ -71,6 +72,19 @@ class GrpcServer:
             await self._server.stop(limit_s)
         if self._relay is not None:
             await self._relay.close()
+
+    def _handler(self, method: str, work: Work) -> Any:
+        admit = admission(method, self._service.access, self._peer)
+        return handler(method, self._service.telemetry, work, admit)
+
+    def _peer(self, context: Context) -> str:
+        """Returns the address of a call's peer.
+
+        Raises:
+            Rejected: it is none of the connections that came over the network, but one of this host past the listener.
+        """
+        peer = str(context.peer())
+        return address_of(peer) if self._relay is None else self._relay.peer(peer)
 
     def _works(self) -> Mapping[str, Mapping[str, Work]]:
         """Returns what is done for each call, by service and name."""

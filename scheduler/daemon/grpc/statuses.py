@@ -7,11 +7,13 @@ from typing import Any
 
 import grpc
 
-from scheduler.daemon.ingress.errors import REQUEST_HEADER, RETRY_HEADER, ClientError
+from scheduler.daemon.ingress.errors import CHALLENGE_HEADER, REQUEST_HEADER, RETRY_HEADER, ClientError
 from scheduler.domain.errors import RefusalKind
 
 CODES: Mapping[int, Any] = {
     400: grpc.StatusCode.INVALID_ARGUMENT,
+    401: grpc.StatusCode.UNAUTHENTICATED,
+    403: grpc.StatusCode.PERMISSION_DENIED,
     404: grpc.StatusCode.NOT_FOUND,
     408: grpc.StatusCode.DEADLINE_EXCEEDED,
     413: grpc.StatusCode.RESOURCE_EXHAUSTED,
@@ -25,7 +27,7 @@ CODES: Mapping[int, Any] = {
 """By HTTP status."""
 
 _LATE = frozenset({RefusalKind.DEADLINE, RefusalKind.NO_ANSWER})
-_TOLD = (RETRY_HEADER, REQUEST_HEADER)
+_TOLD = (RETRY_HEADER, REQUEST_HEADER, CHALLENGE_HEADER)
 
 
 def code_of(error: ClientError) -> Any:

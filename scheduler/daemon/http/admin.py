@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import hmac
-import ipaddress
 import math
 import re
 from collections.abc import Mapping
@@ -20,7 +18,6 @@ DEFAULT_BATCHES = 1000
 MAX_BATCHES = 10_000
 _KEYS = tuple(field.name for field in fields(Limits))
 _IDENTITY = re.compile("sha256:[0-9a-f]{64}")
-_FORWARDED = ("Forwarded", "X-Forwarded-For")
 
 
 def json_response(value: object) -> web.Response:
@@ -28,43 +25,6 @@ def json_response(value: object) -> web.Response:
     return web.Response(
         body=orjson.dumps(value), content_type="application/json", headers={"Cache-Control": "no-store"}
     )
-
-
-def check_admin(request: web.Request, *, token: str, token_env: str, what: str = "limits") -> None:
-    """Accepts requests from this host, and requests with the token.
-
-    Args:
-        request: the request to check.
-        token: the bearer token; empty if none is configured.
-        token_env: the environment variable that should hold it, for the message.
-        what: what the request sets, for the message.
-
-    Raises:
-        Rejected: the request is from another host without a token, or its token is wrong.
-    """
-    given = request.headers.get("Authorization", "")
-    if given:
-        if token and hmac.compare_digest(given.encode(), f"Bearer {token}".encode()):
-            return
-        raise Rejected(
-            401,
-            f"the bearer token is wrong; send that of {token_env or 'daemon.admin_token_env, which is empty'}",
-            {"WWW-Authenticate": "Bearer"},
-        )
-    if not _from_this_host(request):
-        raise Rejected(
-            403, f"{what} can be set from the daemon's own host only, or with the token of daemon.admin_token_env"
-        )
-
-
-def _from_this_host(request: web.Request) -> bool:
-    """Returns whether the client is on this host; a proxy on this host names another client in a header."""
-    peer = request.transport.get_extra_info("peername") if request.transport else None
-    if not isinstance(peer, tuple) or any(header in request.headers for header in _FORWARDED):
-        return False
-    address = ipaddress.ip_address(str(peer[0]).partition("%")[0])
-    mapped = getattr(address, "ipv4_mapped", None)
-    return bool((mapped or address).is_loopback)
 
 
 def parse_limits(body: bytes) -> Limits:

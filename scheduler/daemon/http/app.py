@@ -13,6 +13,7 @@ from aiohttp import web
 from scheduler.daemon.calls import Answer, InferenceCall
 from scheduler.daemon.config.config import Config
 from scheduler.daemon.http import admin, classify, infer
+from scheduler.daemon.http.access import caller_of, checks_callers
 from scheduler.daemon.http.admin import json_response
 from scheduler.daemon.http.body_reader import BodyReader
 from scheduler.daemon.http.compression import pack
@@ -45,14 +46,13 @@ class Ingress:
 
         Args:
             parts: the parts of the daemon that the handlers use.
-            config: limits, models and the name of the admin token's variable.
-            environ: the environment that holds the variable.
+            config: limits, models and tokens.
+            environ: the environment that holds its secrets.
         """
-        self.service = InferenceService(parts, config)
+        self.service = InferenceService(parts, config, environ)
         self._bodies = BodyReader(self.service.bodies)
         self.model_calls = ModelCalls(self.service, self._bodies)
         self._parts = parts
-        self._environ = environ
         self._read_outs = ReadOuts(time.monotonic)
 
     def routes(self, second: Sequence[web.RouteDef] = ()) -> list[web.RouteDef]:
@@ -114,7 +114,7 @@ class Ingress:
         self, request: web.Request, call: InferenceCall, render: Callable[[Answer, float], web.Response]
     ) -> web.StreamResponse:
         """Submits a call, writes its answer, and counts how it ended."""
-        call = _traced(request, call)
+        call = self.service.access.of_caller(caller_of(request), _traced(request, call))
         answer = await self.service.answer(call)
         latency_s = self.service.now() - call.received_at_s
         with self.service.delivery(call):
@@ -161,7 +161,6 @@ class Ingress:
 
     async def put_limits(self, request: web.Request) -> web.Response:
         """PUT /v1/models/{model}/limits: replaces the limits from now on."""
-        self._check_admin(request, "limits")
         model = self._card(request).name
         limits = admin.parse_limits(await self._bodies.read(request))
         self._parts.limits.set(model, limits)
@@ -174,14 +173,9 @@ class Ingress:
 
     async def put_identity(self, request: web.Request) -> web.Response:
         """PUT /v1/models/{model}/identity: accepts another one from now on."""
-        self._check_admin(request, "identities")
         model = self._card(request).name
         self._parts.identities.accept(model, admin.parse_identity(await self._bodies.read(request)))
         return json_response({"model": model, **self._parts.identities.row(model)})
-
-    def _check_admin(self, request: web.Request, what: str) -> None:
-        token_env = self.service.config.daemon.admin_token_env
-        admin.check_admin(request, token=self._environ.get(token_env, ""), token_env=token_env, what=what)
 
     async def status(self, _: web.Request) -> web.Response:
         """GET /v1/status: the daemon's state, and the counts of requests."""
@@ -207,9 +201,12 @@ class Ingress:
         return await self._read_outs.make(lambda: json_response({"batches": self._parts.batches(after, limit)}))
 
     async def explain(self, request: web.Request) -> web.Response:
-        """GET /v1/explain/{request}: the decisions about a request, by the daemon's number or the client's id."""
-        name = request.match_info["request"]
-        found = await self._read_outs.make(lambda: self._parts.explain(name))
+        """GET /v1/explain/{request}: the decisions about a request, by the daemon's number or the client's id.
+
+        A caller without the scope admin is shown its own requests; others are unknown to it.
+        """
+        name, sees = request.match_info["request"], caller_of(request).sees
+        found = await self._read_outs.make(lambda: self._parts.explain(name, sees))
         if not found:
             raise admin.unknown_request(name, ring=self.service.config.explain.ring)
         return json_response({"explanations": found})
@@ -242,7 +239,8 @@ def create_app(parts: DaemonParts, config: Config, environ: Mapping[str, str] = 
     def origins() -> Sequence[str]:
         return ingress.service.config.daemon.cors_origins
 
-    app = web.Application(middlewares=[errors_as_json(ingress.service.telemetry), preflights(origins)])
+    checks = checks_callers(ingress.service.access, lambda: ingress.service.hosts, origins)
+    app = web.Application(middlewares=[errors_as_json(ingress.service.telemetry), preflights(origins), checks])
     mark_responses(app, origins)
     app[INGRESS] = ingress
     app.add_routes(ingress.routes(ingress.model_calls.routes()))

@@ -6,6 +6,7 @@ import asyncio
 
 from aiohttp import web
 
+from scheduler.daemon.http.access import caller_of
 from scheduler.daemon.ingress.body_limits import Arrival, BodyLimits, TimeLimit
 from scheduler.daemon.ingress.errors import Rejected
 
@@ -27,7 +28,7 @@ class BodyReader:
             Rejected: the body is missing, too large or too slow, its encoding is unknown, or too many arrive at once.
         """
         chunks, content, limits = [], request.content, self._limits
-        arrival, time_limit = limits.begin(request.remote or ""), TimeLimit(limits.time_limit_s)
+        arrival, time_limit = limits.begin(caller_of(request).key), TimeLimit(limits.time_limit_s)
         try:
             self._check_headers(request, arrival)
             while chunk := await content.readany():

@@ -1,7 +1,7 @@
 """Lets scripts of pages from other origins ask the daemon and read its answers, if `cors_origins` allows it.
 
 Reference: https://fetch.spec.whatwg.org/#http-cors-protocol. Only GET and POST are let through: what PUT changes is for
-operators, and the daemon accepts it from this host, where the browser of any page may run.
+operators.
 """
 
 from __future__ import annotations

@@ -15,6 +15,9 @@ REQUEST_HEADER = "X-Edgeburst-Request-Id"
 
 RETRY_HEADER = "Retry-After"
 
+CHALLENGE_HEADER = "WWW-Authenticate"
+"""Header that says how to send a token."""
+
 FAULT = "the daemon failed on this request; see its log"
 """What the client is told of a fault of the program."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import importlib.metadata
+import os
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime, timezone
@@ -11,6 +12,7 @@ from typing import Any
 
 from scheduler.daemon.calls import Answer, InferenceCall, Refused
 from scheduler.daemon.config.config import Config
+from scheduler.daemon.ingress.access import Access, known_hosts, tokens_of
 from scheduler.daemon.ingress.body_limits import BodyLimits
 from scheduler.daemon.ingress.errors import client_error
 from scheduler.daemon.ingress.model_metadata import ModelCard, model_cards
@@ -36,12 +38,13 @@ _EXTENSIONS = (
 class InferenceService:
     """One for all protocols. The daemon sets `ready` when everything else has started."""
 
-    def __init__(self, parts: DaemonParts, config: Config) -> None:
+    def __init__(self, parts: DaemonParts, config: Config, environ: Mapping[str, str] = os.environ) -> None:
         """Stores its parts.
 
         Args:
             parts: the parts of the daemon that requests reach.
-            config: limits and models.
+            config: limits, models and tokens.
+            environ: the environment that holds its secrets.
         """
         self.ready = False
         self.grpc_address = ""
@@ -50,6 +53,10 @@ class InferenceService:
         self.telemetry = Telemetry(parts.status, self.backends, parts.counters)
         self.config = config
         self.cards: Mapping[str, ModelCard] = {}
+        self.access = Access(parts.runner.now)
+        self.hosts: frozenset[str] = frozenset()
+        """Names by which clients may call it, beside those of loopback; "*": any."""
+        self._environ = environ
         self._parts = parts
         self._runner = parts.runner
         self.unmeasured = Unmeasured(clock=parts.runner.now, why=parts.why_unmeasured)
@@ -60,6 +67,9 @@ class InferenceService:
         self.config = config
         self.cards = model_cards(config)
         self.unmeasured.reload(config)
+        is_open = config.daemon.open or not config.tokens
+        self.access.configure(tokens_of(config, self._environ), is_open=is_open)
+        self.hosts = known_hosts(config)
         self.telemetry.tenants.configure([tenant.name for tenant in config.tenants])
         self.bodies.body_limit_bytes = config.daemon.body_limit_bytes
         # Bodies that are arriving are not in the queue yet: they may take as much memory again, and one always fits.

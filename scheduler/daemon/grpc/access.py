@@ -1,0 +1,69 @@
+"""Which caller a gRPC call comes from, and whether it may make that call: metadata `authorization`, as over HTTP."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from urllib.parse import unquote
+
+from scheduler.daemon.grpc.calls import Admit, Context
+from scheduler.daemon.ingress.access import Access, Caller, Scope
+
+_NONE: frozenset[Scope] = frozenset()
+_INFER, _INFER_OR_READ = frozenset({Scope.INFER}), frozenset({Scope.INFER, Scope.READ})
+_WANTED = {
+    "ModelInfer": _INFER,
+    "ModelStreamInfer": _INFER,
+    **dict.fromkeys(("ServerLive", "ServerReady", "Check", "Watch"), _NONE),
+}
+"""By call: the scopes of which one is needed; for the others, infer or read. What balancers ask needs none."""
+_LONG = frozenset({"ModelStreamInfer", "Watch"})
+"""Calls that are no requests themselves: each request of a stream counts."""
+
+Peer = Callable[[Context], str]
+"""Returns the address of a call's peer, without port."""
+
+
+def admission(method: str, access: Access, peer: Peer) -> Admit:
+    """Returns what looks at the callers of a method.
+
+    Args:
+        method: its name.
+        access: knows the tokens.
+        peer: tells where a call comes from.
+    """
+    wanted, counted = _WANTED.get(method, _INFER_OR_READ), method not in _LONG
+
+    @contextmanager
+    def admitted(context: Context) -> Iterator[Caller]:
+        address = peer(context)
+        if not wanted:
+            yield Caller(address)
+            return
+        given = [value for name, value in context.invocation_metadata() or () if name == "authorization"]
+        caller = access.caller([each for each in given if isinstance(each, str)], peer=address)
+        caller.check(wanted)
+        if not counted:
+            yield caller
+            return
+        with access.turn(caller):
+            yield caller
+
+    def admit(context: Context) -> AbstractContextManager[Caller]:
+        return admitted(context)
+
+    return admit
+
+
+def address_of(peer: str) -> str:
+    """Returns the address in a peer as gRPC names it; empty where there is none.
+
+    >>> address_of("ipv4:192.0.2.7:50000"), address_of("ipv6:%5B::1%5D:80"), address_of("unix:")
+    ('192.0.2.7', '::1', '')
+    """
+    kind, _, rest = unquote(peer).partition(":")
+    if kind == "ipv6":
+        address = rest.removeprefix("[").partition("]")[0].partition("%")[0]
+        mapped = address.removeprefix("::ffff:")
+        return mapped if "." in mapped else address
+    return rest.rpartition(":")[0] if kind == "ipv4" else ""
