@@ -47,7 +47,8 @@ class ServedModels:
         Then the places may be others too, and are compared when they report what they serve now.
         """
         before, self._cards = self._cards, config.identities()
-        changed = {model for model, identity in self._cards.items() if before.get(model) != identity}
+        # A model that is new counts as changed, even where nothing is known of its files.
+        changed = {model for model, identity in self._cards.items() if before.get(model, "") != identity}
         self._compared_since_s = {
             model: now_s if model in changed else self._compared_since_s[model] for model in self._cards
         }

@@ -113,6 +113,16 @@ def test_a_changed_card_is_compared_with_what_is_reported_after_the_reload_only(
     assert "is expected" in models.answered("ragged", Place.function("cpu"), old, 5.2)
 
 
+def test_a_model_without_a_card_is_new_once_and_stays_as_it_is(tmp_path: Path) -> None:
+    tensors = 'inputs = [{name = "x", datatype = "FP32"}]\noutputs = [{name = "y", datatype = "FP32"}]'
+    (tmp_path / "edgeburst.toml").write_text(CONFIG.replace('card = "ragged"', f'name = "plain"\n{tensors}'))
+    config, models = load_config(tmp_path / "edgeburst.toml", {}), ServedModels()
+    models.reload(config)
+    models.heard("plain", Place.function("cpu"), "sha256:1")
+    models.reload(config, now_s=5.0)
+    assert models.rows()["plain"]["places"] == {"function:cpu": "sha256:1"}
+
+
 def test_what_another_edge_server_reported_is_forgotten(tmp_path: Path) -> None:
     models, identity = served(tmp_path)
     models.heard("ragged", Place.edge(), identity)
