@@ -13,6 +13,7 @@ from models.agreement import disagreement
 from models.candidates import Candidate, of_conversion, of_onnx, of_torch
 from models.card import Card
 from models.errors import ModelError
+from models.onnx_external import check_external
 from models.prepared import prepared_rehearsal
 from models.runtime import Array, Runtime
 from models.runtime_names import check_name
@@ -73,6 +74,7 @@ def _candidates(card: Card, weights: Weights, wanted: Wanted) -> Sequence[Candid
     device, threads = wanted.device, wanted.threads
     if card.format == "onnx":
         assert weights.file is not None
+        check_external(card, weights.file, own=weights.origin == "card")
         return of_onnx(card, weights.file, device, threads)
     on_onnx = wanted.runtime.startswith("onnxruntime")
     measured = wanted.runtime == "auto" and wanted.measure_s > 0

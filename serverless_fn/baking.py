@@ -14,6 +14,7 @@ from pathlib import Path
 from models.card import Card
 from models.catalogue import cards_in
 from models.errors import ModelError
+from models.onnx_external import check_external
 
 _TORCH = ("torchscript", "torch-export", "state-dict")
 
@@ -26,6 +27,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         for card in cards_in(given.folder):
             card.check_files()
+            if card.format == "onnx":
+                check_external(card, card.path(card.file), own=True)
             print(f"{card.name}: {_prepared(card)}", flush=True)
     except ModelError as error:
         print(f"baking: {error}", file=sys.stderr)

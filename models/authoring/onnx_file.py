@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from models.authoring.draft import AuthoringError, Draft
-from models.authoring.onnx_external import external_files
 from models.card import TensorSpec
+from models.onnx_external import external_files_of
 
 _DATATYPES = {
     "tensor(bool)": "BOOL",
@@ -30,12 +30,13 @@ def from_onnx(path: Path) -> Draft:
         import onnxruntime
     except ImportError:
         raise AuthoringError("onnxruntime is missing: pip install 'edgeburst[onnx]'") from None
+    files = files_of(path)
     try:
         session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     except Exception as error:  # noqa: BLE001 - its errors have no common class below Exception
         reason = str(error).strip().splitlines()[0][:300]
         raise AuthoringError(f"{path} cannot be read as ONNX: {reason}") from None
-    draft = Draft("onnx", files={path.name: path}, file=path.name)
+    draft = Draft("onnx", files=files, file=path.name)
     draft.inputs = _specs(session.get_inputs(), draft, "input")
     draft.outputs = _specs(session.get_outputs(), draft, "output")
     if not draft.inputs or not draft.outputs:
@@ -43,11 +44,23 @@ def from_onnx(path: Path) -> Draft:
             f"{path} has no {'output' if draft.inputs else 'input'} that is a tensor with a batch axis"
         )
     _fixed_batch(session.get_inputs(), draft)
-    for name in external_files(path.read_bytes()):
+    return draft
+
+
+def files_of(path: Path) -> dict[str, Path]:
+    """Returns an ONNX file and those with its weights, by their names in the model's folder.
+
+    Raises:
+        AuthoringError: one of them is not in the file's folder, or not there.
+    """
+    found = {path.name: path}
+    for name in external_files_of(path):
         if Path(name).is_absolute() or ".." in Path(name).parts:
             raise AuthoringError(f"{path} has weights in {name!r}, outside its folder: save it with them beside it")
-        draft.files[name] = path.parent / name
-    return draft
+        if not (path.parent / name).is_file():
+            raise AuthoringError(f"{path} has weights in {name!r}, which is not beside it: copy it there")
+        found[name] = path.parent / name
+    return found
 
 
 def _specs(nodes: Sequence[Any], draft: Draft, kind: str) -> tuple[TensorSpec, ...]:

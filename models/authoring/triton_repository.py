@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from models.authoring.draft import AuthoringError, Draft
+from models.authoring.onnx_file import files_of
 from models.authoring.text_format import Message, parse_text_format
 from models.card import Format, TensorSpec
 from models.card_reader import DATATYPES
@@ -58,7 +59,8 @@ def _drafted(folder: Path) -> Draft:
     name = str(_one(config, "default_model_filename", usual))
     if not (version / name).exists():
         raise AuthoringError(f"{version} holds no {name}, which {CONFIG} says it does: copy the whole model here")
-    draft = Draft(card_format, files={name: version / name}, file=name)
+    files = files_of(version / name) if card_format == "onnx" else {name: version / name}
+    draft = Draft(card_format, files=files, file=name)
     # Triton's name of a model is that of its folder.
     draft.name = str(_one(config, "name", folder.resolve().name))
     batched = int(_one(config, "max_batch_size", 0))

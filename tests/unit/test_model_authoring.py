@@ -14,8 +14,11 @@ from hypothesis import strategies as st
 from models.authoring.command import main
 from models.authoring.draft import AuthoringError, Draft, card_text
 from models.authoring.text_format import parse_text_format
-from models.card import TensorSpec
+from models.card import TensorSpec, file_sha256
 from models.card_reader import read_card
+from models.errors import ModelError
+from models.loading import load
+from serverless_fn import baking
 
 onnx = pytest.importorskip("onnx")
 
@@ -81,6 +84,60 @@ def test_weights_beside_an_onnx_file_come_along_whatever_their_name(tmp_path: Pa
     assert main(["new", str(tmp_path / "mine"), "--from", str(source)]) == 0
     card = read_card(tmp_path / "mine")
     assert (card.further_files, sorted(card.sha256)) == ((location,), sorted(["net.onnx", location]))
+    assert main(["check", str(tmp_path / "mine")]) == 0
+    # Other weights are another model.
+    identity = card.identity()
+    text = (tmp_path / "mine" / "model.toml").read_text()
+    without_hashes = "\n".join(line for line in text.splitlines() if not line.startswith("sha256"))
+    (tmp_path / "mine" / "model.toml").write_text(without_hashes)
+    before = read_card(tmp_path / "mine").identity()
+    content = (tmp_path / "mine" / location).read_bytes()
+    (tmp_path / "mine" / location).write_bytes(b"\1" + content[1:])
+    assert len({identity, before, read_card(tmp_path / "mine").identity()}) == 3
+
+
+def with_weights_apart(folder: Path, name: str = "net.onnx") -> Path:
+    """Writes a network whose weights are in the file `w.bin` beside it."""
+    source = onnx_file(folder / name, shape=(400,))
+    model = onnx.load(source)
+    model.graph.node[0].input[1] = "w"
+    model.graph.initializer.append(onnx.numpy_helper.from_array(np.arange(400, dtype=np.float32), "w"))
+    onnx.save(model, source, save_as_external_data=True, location="w.bin", size_threshold=0)
+    return source
+
+
+def test_weights_that_the_card_does_not_name_are_not_loaded(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with_weights_apart(tmp_path / "mine")
+    tensors = '[{ name = "NAME", datatype = "FP32", shape = [400] }]'
+    inputs, outputs = (tensors.replace("NAME", name) for name in ("x", "y"))
+    card = f'format = "onnx"\nfile = "net.onnx"\ninputs = {inputs}\noutputs = {outputs}\n'
+    (tmp_path / "mine" / "model.toml").write_text(card)
+    assert main(["check", str(tmp_path / "mine")]) == 2
+    assert "keeps weights in 'w.bin', which the card does not name: put 'w.bin' beside" in capsys.readouterr().err
+    assert baking.main([str(tmp_path)]) == 2
+    assert "which the card does not name" in capsys.readouterr().err
+    (tmp_path / "mine" / "model.toml").write_text('files = ["./w.bin"]\n' + card)
+    assert main(["check", str(tmp_path / "mine")]) == 0
+    source = with_weights_apart(tmp_path / "elsewhere")
+    with pytest.raises(ModelError, match="save the network in one file"):
+        load(read_card(tmp_path / "mine"), device="cpu", weights=source, weights_sha256=file_sha256(source))
+
+
+def test_weights_apart_that_are_missing_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    source = with_weights_apart(tmp_path / "from")
+    (tmp_path / "from" / "w.bin").unlink()
+    assert main(["new", str(tmp_path / "mine"), "--from", str(source)]) == 2
+    assert "has weights in 'w.bin', which is not beside it: copy it there" in capsys.readouterr().err
+
+
+def test_weights_apart_of_a_model_of_triton_come_along(tmp_path: Path) -> None:
+    with_weights_apart(tmp_path / "net" / "1", "model.onnx")
+    (tmp_path / "net" / "config.pbtxt").write_text(
+        'backend: "onnxruntime"\nmax_batch_size: 4\n'
+        'input { name: "x" data_type: TYPE_FP32 dims: 400 }\noutput { name: "y" data_type: TYPE_FP32 dims: 400 }\n'
+    )
+    assert main(["new", str(tmp_path / "mine"), "--from", str(tmp_path / "net")]) == 0
+    assert read_card(tmp_path / "mine").files() == ("model.onnx", "w.bin")
     assert main(["check", str(tmp_path / "mine")]) == 0
 
 

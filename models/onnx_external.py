@@ -1,9 +1,14 @@
-"""Names of the files beside an ONNX file that hold its weights, read without the package onnx."""
+"""Files beside an ONNX file that hold its weights: their names, read without the package onnx, and their check."""
 
 from __future__ import annotations
 
+import mmap
 from collections.abc import Iterator, Mapping
+from pathlib import Path, PurePosixPath
 from typing import Any
+
+from models.card import CARD_FILE, Card
+from models.errors import ModelError
 
 # Fields of onnx.proto by message: which of them hold a message that is looked into, and what that is.
 _FIELDS: Mapping[str, Mapping[int, str]] = {
@@ -17,7 +22,7 @@ _FIELDS: Mapping[str, Mapping[int, str]] = {
 _VARINT, _EIGHT_BYTES, _LENGTH, _FOUR_BYTES = 0, 1, 2, 5
 
 
-def external_files(model: bytes) -> tuple[str, ...]:
+def external_files(model: bytes | mmap.mmap) -> tuple[str, ...]:
     """Returns the paths, relative to the file's folder, of the files with external data, each once.
 
     Args:
@@ -27,6 +32,47 @@ def external_files(model: bytes) -> tuple[str, ...]:
     ()
     """
     return tuple(dict.fromkeys(_locations(memoryview(model), "model")))
+
+
+def external_files_of(path: Path) -> tuple[str, ...]:
+    """Returns `external_files` of a file; what is no ONNX file has none.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    if path.stat().st_size == 0:
+        return ()
+    with path.open("rb") as file:
+        content = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    try:
+        return external_files(content)
+    except RecursionError:
+        return ()
+
+
+def check_external(card: Card, file: Path, *, own: bool) -> None:
+    """Checks that the card names every file with weights of its ONNX file: else their hashes would not be known.
+
+    Args:
+        card: the model's card.
+        file: the ONNX file.
+        own: whether it is the card's own file, not one that the host names in its place.
+
+    Raises:
+        ModelError: there is one that it does not name.
+    """
+    for name in external_files_of(file):
+        if not own:
+            raise ModelError(
+                f"model {card.name}: {file} keeps weights in a second file, {name!r}, whose hash is not given: save the"
+                " network in one file, or put both files into the model's folder"
+            )
+        inside = (PurePosixPath(card.file).parent / name).as_posix()
+        if inside not in {PurePosixPath(known).as_posix() for known in card.files()}:
+            raise ModelError(
+                f"model {card.name}: {card.file} keeps weights in {name!r}, which the card does not name: put"
+                f" {inside!r} beside {CARD_FILE}, and into its `files`"
+            )
 
 
 def _locations(message: memoryview, kind: str) -> Iterator[str]:
