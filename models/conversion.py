@@ -8,12 +8,12 @@ import io
 import logging
 import os
 import tempfile
-import warnings
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
+from models import hints
 from models.agreement import disagreement
 from models.card import Card
 from models.errors import ModelError, last_line
@@ -97,7 +97,7 @@ def _export(card: Card, weights: Weights, network: Any, path: Path) -> None:
     finds.
     """
     runtime = TorchRuntime(card, network, device="cpu")
-    inputs = prepared_rehearsal(card, 2)
+    inputs = prepared_rehearsal(card, min(2, card.max_batch))
     if any(isinstance(value, list) for value in runtime.run(inputs).values()):
         raise ModelError(
             f"model {card.name} cannot be converted to ONNX: its outputs are lists with one tensor for each item"
@@ -145,8 +145,9 @@ def _quiet() -> Iterator[None]:
     for logger in loggers:
         logger.setLevel(logging.ERROR)
     try:
-        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
-            warnings.simplefilter("ignore")
+        # What tracing fixes comes as TracerWarning, what an exporter leaves out as UserWarning.
+        traced: type[Warning] = needed("torch", "converting to ONNX").jit.TracerWarning
+        with hints.kept_back(UserWarning, traced), contextlib.redirect_stdout(io.StringIO()):
             yield
     finally:
         for logger, level in zip(loggers, levels, strict=True):

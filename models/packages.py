@@ -10,6 +10,7 @@ import sys
 from types import ModuleType
 from typing import Final
 
+from models import hints
 from models.errors import ModelError
 
 _HOW: Final = {
@@ -46,7 +47,7 @@ def needed(package: str, what_for: str) -> ModuleType:
     said = io.StringIO()
     try:
         # numpy 2 writes a page with a traceback for each module that was built for numpy 1.
-        with contextlib.redirect_stderr(said):
+        with contextlib.redirect_stderr(said), hints.kept_back():
             module = importlib.import_module(package)
             another_numpy = root == "torch" and not _exchanges_arrays(module)
     except ImportError as error:

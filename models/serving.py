@@ -116,6 +116,9 @@ def activated(array: Array, activation: str) -> Array:
 
 def _checked(spec: TensorSpec, given: Mapping[str, object], items: int) -> Array:
     array = _typed(spec, given.get(spec.name))
+    if items == 1 and array.ndim == len(spec.shape):
+        # `squeeze()` at a network's end takes the batch axis too, where there is one item.
+        array = array[np.newaxis]
     if array.shape[:1] != (items,) or not spec.fits(array.shape):
         raise ModelError(
             f"output {spec.name!r} of the network has shape {list(array.shape)}, but the card says"

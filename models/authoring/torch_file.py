@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from models import hints
 from models.authoring.draft import AuthoringError, Draft
 from models.card import Card, TensorSpec
 from models.formats.fixed_batch import fixed_batch_of, module_of
@@ -21,6 +22,8 @@ _DATATYPE_OF = {
     **{f"int{bits}": f"INT{bits}" for bits in (8, 16, 32, 64)},
 }
 _PICTURE = TensorSpec("image", "FP32", (3, 224, 224))
+_SIZES = (4, 8, 16, 32)
+"""Batches that networks are traced with, beside one of 1."""
 
 
 def kind_of(path: Path) -> str:
@@ -55,10 +58,19 @@ def from_torchscript(path: Path, inputs: Sequence[TensorSpec]) -> Draft:
     if not inputs:
         raise AuthoringError("TorchScript does not say what it takes: add for instance --input 'image=FP32[3,224,224]'")
     try:
-        network = torch.jit.load(str(path), map_location="cpu").eval()
+        with hints.kept_back():
+            network = torch.jit.load(str(path), map_location="cpu").eval()
     except (RuntimeError, OSError) as error:
         raise AuthoringError(f"{path} cannot be loaded as TorchScript: {_reason(error)}") from None
-    return Draft("torchscript", tuple(inputs), _traced(network, inputs), files={path.name: path}, file=path.name)
+    outputs, fixed = _traced(network, inputs)
+    draft = Draft("torchscript", tuple(inputs), outputs, files={path.name: path}, file=path.name)
+    if fixed is not None:
+        draft.max_batch = fixed
+        draft.notes.append(
+            "the network runs on batches of 1 only: trace it with a batch of 2, without shapes as numbers as in"
+            " view(1, -1), for batching is what saves money"
+        )
+    return draft
 
 
 def from_export(path: Path) -> Draft:
@@ -69,12 +81,14 @@ def from_export(path: Path) -> Draft:
     """
     torch = _torch()
     try:
-        program = torch.export.load(str(path))
+        with hints.kept_back():
+            program = torch.export.load(str(path))
     except Exception as error:  # noqa: BLE001 - what loading raises depends on torch's release
         raise AuthoringError(f"{path} cannot be loaded by torch.export: {_reason(error)}") from None
     values = {node.name: node.meta.get("val") for node in program.graph.nodes if node.op == "placeholder"}
     inputs = tuple(_spec_of(name, values[name]) for name in program.graph_signature.user_inputs if name in values)
-    draft = Draft("torch-export", inputs, _traced(module_of(program), inputs), files={path.name: path}, file=path.name)
+    outputs, _ = _traced(module_of(program), inputs)
+    draft = Draft("torch-export", inputs, outputs, files={path.name: path}, file=path.name)
     if (fixed := fixed_batch_of(program)) is not None:
         draft.max_batch = fixed
         draft.notes.append(
@@ -107,10 +121,11 @@ def from_state_dict(
     network = network_of(
         Card("new", path.parent, "state-dict", taken, (), architecture=architecture, arguments=arguments), None
     )
+    outputs, _ = _traced(network, taken)
     return Draft(
         "state-dict",
         taken,
-        _traced(network, taken),
+        outputs,
         files={path.name: path},
         file=path.name,
         architecture=architecture,
@@ -120,20 +135,50 @@ def from_state_dict(
 
 def _torch() -> Any:
     try:
-        import torch
+        with hints.kept_back():
+            import torch
     except ImportError:
         raise AuthoringError("torch is missing: pip install 'edgeburst[torch]', or the board's own build") from None
     return torch
 
 
-def _traced(network: Any, inputs: Sequence[TensorSpec]) -> tuple[TensorSpec, ...]:
-    """Runs the network on batches of 2 and 3 and returns its outputs; axes that follow an input's open axis are open.
+def _traced(network: Any, inputs: Sequence[TensorSpec]) -> tuple[tuple[TensorSpec, ...], int | None]:
+    """Runs the network and returns its outputs; axes that follow an input's open axis are open.
+
+    It may run on batches of one item only, as networks do that were traced so; then the second value is 1, else None.
 
     Raises:
         AuthoringError: it fails, or an output has no batch axis.
     """
-    first = _outputs(network, inputs, items=2, length=8)
-    second = _outputs(network, inputs, items=3, length=9)
+    try:
+        return _specs(network, inputs, (2, 3)), None
+    except AuthoringError as error:
+        any_size = error
+    try:
+        return _specs(network, inputs, (1, 1)), 1
+    except AuthoringError:
+        pass
+    if not _runs(network, inputs, 2):
+        for size in filter(lambda size: _runs(network, inputs, size), _SIZES):
+            raise AuthoringError(
+                f"the network runs on batches of {size}, not on other sizes: trace it without shapes as numbers, as in"
+                f" view({size}, -1), or save it by torch.export with a dynamic first axis (dynamic_shapes)"
+            )
+    raise any_size
+
+
+def _runs(network: Any, inputs: Sequence[TensorSpec], items: int) -> bool:
+    try:
+        _outputs(network, inputs, items=items, length=8)
+    except AuthoringError:
+        return False
+    return True
+
+
+def _specs(network: Any, inputs: Sequence[TensorSpec], items: tuple[int, int]) -> tuple[TensorSpec, ...]:
+    """Returns the outputs as two batches of so many items show them."""
+    first = _outputs(network, inputs, items=items[0], length=8)
+    second = _outputs(network, inputs, items=items[1], length=9)
     specs = []
     for name, value in first.items():
         other = second.get(name)
@@ -141,10 +186,10 @@ def _traced(network: Any, inputs: Sequence[TensorSpec]) -> tuple[TensorSpec, ...
             raise AuthoringError(
                 f"output {name!r} of the network has no batch axis: let it return tensors, batch first"
             )
-        if (value.shape[0], other.shape[0]) != (2, 3):
+        if (value.shape[0], other.shape[0]) != items:
             raise AuthoringError(
-                f"output {name!r} has {value.shape[0]} rows for 2 items and {other.shape[0]} for 3; for outputs with"
-                " rows of their own, as of detectors, write a handler (format python)"
+                f"output {name!r} has {value.shape[0]} rows for {items[0]} items and {other.shape[0]} for {items[1]};"
+                " for outputs with rows of their own, as of detectors, write a handler (format python)"
             )
         shape = tuple(int(a) if a == b else -1 for a, b in zip(value.shape[1:], other.shape[1:], strict=True))
         specs.append(TensorSpec(name, _datatype(value), shape))

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import importlib
 import inspect
-import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from models import hints
 from models.card import Card
 from models.errors import ModelError, last_line
 from models.formats.fixed_batch import module_of
@@ -38,9 +38,7 @@ def network_of(card: Card, file: Path | None, device: str = "cpu") -> Any:
         return _architecture_of(card, file)
     assert file is not None
     try:
-        with warnings.catch_warnings():
-            # TorchScript is what the user has; a hint to developers about torch.export helps nothing on a host.
-            warnings.simplefilter("ignore")
+        with hints.kept_back():
             if card.format == "torchscript":
                 network = torch.jit.load(str(file), map_location="cpu").eval()
                 for parameter in network.parameters():
@@ -108,8 +106,8 @@ def _builder(card: Card) -> Callable[[], Any]:
 
 def _built(card: Card, build: Callable[[], Any]) -> Any:
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        # torchvision and timm tell of arguments that change with UserWarning.
+        with hints.kept_back(UserWarning):
             return build()
     except Exception as error:  # noqa: BLE001 - an architecture raises what it likes on wrong arguments.
         raise ModelError(
