@@ -59,7 +59,8 @@ def _logged(what: str) -> Iterator[None]:
 
 def _invoke(inference: Inference, frame: bytes) -> Response:
     try:
-        answer = inference.answer(frame)
+        trace = wire.trace_of(request.headers.getlist(wire.PARENT_HEADER), request.headers.getlist(wire.STATE_HEADER))
+        answer = inference.answer(frame, trace=trace)
     except Exception:  # noqa: BLE001 - the outermost line: after any error the platform must get its failure headers
         traceback.print_exc(file=sys.stdout)
         answer = Answer(500, wire.pack_frame({"status": 500, "error": _MESSAGE}, wire.Encoded(b"", None)))

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from scheduler.wire import Encoded
+from scheduler.wire import Encoded, TraceContext
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,8 +53,8 @@ class Backend(Protocol):
         """
         ...
 
-    def serve(self, model: object, payload: Encoded) -> Served:
-        """Answers one batch of the model.
+    def serve(self, model: object, payload: Encoded, trace: TraceContext | None = None) -> Served:
+        """Answers one batch of the model; another server gets the trace that it belongs to.
 
         Raises:
             WireError: the request is not valid, or its inputs are not those of the model.

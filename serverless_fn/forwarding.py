@@ -85,7 +85,7 @@ class ForwardedServer:
         if not isinstance(model, str) or not model:
             raise NotServed(400, "the frame's header names no model, and the server behind this function needs one")
 
-    def serve(self, model: object, payload: wire.Encoded) -> Served:
+    def serve(self, model: object, payload: wire.Encoded, trace: wire.TraceContext | None = None) -> Served:
         """Passes one batch on.
 
         Raises:
@@ -96,7 +96,7 @@ class ForwardedServer:
         path = f"/v2/models/{quote(str(model), safe='')}/infer"
         with self._lock:
             started_s = time.perf_counter()
-            status, headers, body = self._post(path, request)
+            status, headers, body = self._post(path, request, {} if trace is None else trace.headers())
             service_s = time.perf_counter() - started_s
         if status != 200:
             raise NotServed(_status_of(status), f"the server answered {status}: {_sentence_in(body)}")
@@ -118,7 +118,9 @@ class ForwardedServer:
             return payload
         return wire.encode_request(request, binary=False, as_base64=_without_text(request))
 
-    def _post(self, path: str, request: wire.Encoded) -> tuple[int, http.client.HTTPMessage, bytes]:
+    def _post(
+        self, path: str, request: wire.Encoded, traced: Mapping[str, str]
+    ) -> tuple[int, http.client.HTTPMessage, bytes]:
         """Returns status, headers and body of the answer; tries again once where a kept connection was closed."""
         for again in (True, False):
             kept = self._connection is not None
@@ -127,7 +129,7 @@ class ForwardedServer:
             )
             self._connection = None
             try:
-                connection.request("POST", path, request.body, dict(request.headers))
+                connection.request("POST", path, request.body, {**request.headers, **traced})
                 response = connection.getresponse()
                 body = response.read()
             except TimeoutError:

@@ -68,11 +68,12 @@ class Inference:
                 self._loaded = True
                 self._loaded_at_s = time.perf_counter()
 
-    def answer(self, frame: bytes) -> Answer:
-        """Returns the answer to one invocation.
+    def answer(self, frame: bytes, *, trace: wire.TraceContext | None = None) -> Answer:
+        """Returns the answer to one invocation; prints a line with the trace that it belongs to, if there is one.
 
-        A broken item fails alone, in the output `item_error`. If the whole batch fails, the frame of the answer holds
-        the status and an error sentence.
+        The trace is that of the frame's header, else the one that is given, of the call's own headers. A broken item
+        fails alone, in the output `item_error`. If the whole batch fails, the frame of the answer holds the status and
+        an error sentence.
         """
         started_s = time.perf_counter()
         cold_start, self._invoked = not self._invoked and self._is_fresh(started_s), True
@@ -82,7 +83,8 @@ class Inference:
         try:
             request_header, request_payload = wire.unpack_frame(frame)
             header["batch_id"] = str(request_header.get("batch_id", ""))
-            payload = self._serve(request_header, request_payload, header)
+            trace = _trace_in(request_header) or trace
+            payload = self._serve(request_header, request_payload, header, trace)
         except wire.WireError as error:
             status, header["error"] = 400, str(error)
         except ModelError as error:
@@ -96,6 +98,9 @@ class Inference:
         init_s, self._init_s = self._init_s, None
         if init_s is not None:
             header["init_s"] = init_s
+        if trace is not None:
+            parent = trace.headers()[wire.PARENT_HEADER]
+            print(f"batch {header['batch_id']!r:.80} status {status} traceparent {parent}", flush=True)
         if request_header.get("log_tail") is True and self._log_tail is not None:
             header["log_tail"] = self._log_tail.text()
         header["duration_s"] = time.perf_counter() - started_s
@@ -110,7 +115,11 @@ class Inference:
         return not self._loaded or now_s - self._loaded_at_s < FRESH_S
 
     def _serve(
-        self, request_header: Mapping[str, object], payload: wire.Encoded, header: dict[str, object]
+        self,
+        request_header: Mapping[str, object],
+        payload: wire.Encoded,
+        header: dict[str, object],
+        trace: wire.TraceContext | None,
     ) -> wire.Encoded:
         """Returns the response; adds what the frame's header says of it."""
         model = request_header.get("model")
@@ -119,10 +128,15 @@ class Inference:
         if request_header.get("warm") is True:
             # A warming call: it only has to reach an instance with a loaded model.
             return wire.Encoded(b"", None)
-        served = self._backend.serve(model, payload)
+        served = self._backend.serve(model, payload, trace)
         header |= served.facts
         header["service_s"] = served.service_s
         return served.payload
+
+
+def _trace_in(header: Mapping[str, object]) -> wire.TraceContext | None:
+    parent, state = header.get(wire.PARENT_HEADER), header.get(wire.STATE_HEADER)
+    return wire.trace_of([parent], [state] if isinstance(state, str) else []) if isinstance(parent, str) else None
 
 
 def memory_bytes(process: int | str = "self") -> int:

@@ -56,7 +56,7 @@ class LocalModels:
         """
         self._named(model)
 
-    def serve(self, model: object, payload: wire.Encoded) -> Served:
+    def serve(self, model: object, payload: wire.Encoded, trace: wire.TraceContext | None = None) -> Served:  # noqa: ARG002
         """Answers one batch; what it raises is said in `Backend`."""
         name = self._named(model)
         loaded = self._loaded

@@ -3,11 +3,11 @@
 from dataclasses import dataclass
 
 from scheduler.daemon.model_outputs import ModelOutputs
-from scheduler.daemon.trace_context import TraceContext
 from scheduler.domain.errors import EdgeburstError, Refusal, RefusalKind
 from scheduler.domain.plans import EngineSettings, ModelSettings, ServiceClass
 from scheduler.domain.requests import Backend, Request
 from scheduler.wire import Tensor
+from scheduler.wire.trace_context import TraceContext
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,8 +27,8 @@ from scheduler.daemon.calls import Answer, InferenceCall
 from scheduler.daemon.logs import log
 from scheduler.daemon.spans import ANSWERED, CANCELLED, BatchSpans, Member, PassedOn, RequestSpans
 from scheduler.daemon.threads import DaemonThreads
-from scheduler.daemon.trace_context import TraceContext
 from scheduler.domain.batches import Batch
+from scheduler.wire.trace_context import TraceContext
 
 EXPORT_LIMIT_S = 10.0
 """Longest time of one export; the thread that exports waits, and spans beyond the SDK's bounded queue are dropped."""

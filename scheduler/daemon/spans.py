@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from scheduler.daemon.calls import Answer, InferenceCall
-from scheduler.daemon.trace_context import TraceContext
 from scheduler.domain.batches import Batch
+from scheduler.wire.trace_context import TraceContext
 
 ANSWERED = "answered"
 CANCELLED = "cancelled"

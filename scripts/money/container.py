@@ -40,7 +40,7 @@ class Pause:
     def check(self, model: object) -> None:
         """Takes every model."""
 
-    def serve(self, model: object, payload: wire.Encoded) -> Served:
+    def serve(self, model: object, payload: wire.Encoded, trace: wire.TraceContext | None = None) -> Served:  # noqa: ARG002
         """Answers with zeros; `model` does not matter."""
         request = wire.parse_request(payload.body, payload.json_length)
         items = request.inputs[0].elements()

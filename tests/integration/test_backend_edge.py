@@ -16,10 +16,10 @@ from models.card import TensorSpec
 from scheduler.daemon.backends.batch_send import BatchSend, Reply, SendFailed
 from scheduler.daemon.backends.edge import EdgeBackend
 from scheduler.daemon.model_outputs import ModelOutputs
-from scheduler.daemon.trace_context import TraceContext
 from scheduler.domain.batches import Batch, BatchReport, FailureKind
 from scheduler.domain.requests import Place
 from scheduler.wire import InferRequest, Tensor, item_crc32
+from scheduler.wire.trace_context import TraceContext
 from scripts.support import stub_edge
 from scripts.support.stub_edge import Behaviour
 

@@ -20,12 +20,12 @@ from scheduler import wire
 from scheduler.daemon.backends.batch_send import BatchSend, Reply, SendFailed
 from scheduler.daemon.backends.function import FunctionBackend, FunctionName
 from scheduler.daemon.model_outputs import ModelOutputs
-from scheduler.daemon.trace_context import TraceContext
 from scheduler.domain.batches import Batch, BatchReport, FailureKind
 from scheduler.domain.latency import FunctionTier, LatencyModel, Price
 from scheduler.domain.requests import Place
 from scheduler.fc_client import AccessKey, Account, CallFailed, FunctionCaller
 from scheduler.wire import InferRequest, Tensor, item_crc32
+from scheduler.wire.trace_context import TraceContext
 from scripts.support.stub_edge import expected_row
 
 SECRET = "very-secret-secret"

@@ -136,6 +136,17 @@ def test_its_errors_become_the_frames(function: Function, model: str | None, sta
     assert words in header["error"]
 
 
+def test_the_trace_of_a_batch_goes_there_too(function: Function) -> None:
+    parent = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+    x = wire.Tensor.from_numpy("x", np.ones(1, np.float32))
+    for trace, words in (
+        ({"traceparent": parent, "tracestate": "a=1"}, f"traceparent={parent} tracestate=a=1"),
+        ({"traceparent": "x\r\ny: z"}, "the server answered 400: "),
+    ):
+        header, _ = function.invoke("traced", x, **trace)
+        assert header["error"].endswith(words)
+
+
 def test_a_warming_call_reaches_no_model(function: Function) -> None:
     assert function.invoke("busy", warm=True)[0]["status"] == 200
 

@@ -1,8 +1,8 @@
 """A server of the Open Inference Protocol that is not ours, as a program: `python -m support.foreign_oip_server PORT`.
 
 It takes what its options say: binary tensors, or JSON alone (as MLServer does). It answers `y`, twice `x`; for BYTES
-`n`, their lengths. A model `busy` answers 503, `missing` 404, `bad` 400; `die` ends the program,
-`die-slowly` after it has closed its sockets.
+`n`, their lengths. A model `busy` answers 503, `missing` 404, `bad` 400, `traced` 400 with the trace's headers;
+`die` ends the program, `die-slowly` after it has closed its sockets.
 """
 
 from __future__ import annotations
@@ -46,6 +46,11 @@ class Handler(BaseHTTPRequestHandler):
             os._exit(3)
         if model == "crumbs":
             self._answer(200, b"not json", {})
+            return
+        if model == "traced":
+            names = ("traceparent", "tracestate")
+            headers = " ".join(f"{name}={self.headers[name]}" for name in names if name in self.headers)
+            self._answer(400, json.dumps({"error": headers}).encode(), {})
             return
         if model in REFUSALS:
             status, sentence = REFUSALS[model]

@@ -415,6 +415,30 @@ def test_the_end_of_the_log_is_in_the_frame_where_the_request_asks_for_it(monkey
     assert "FC Invoke Start RequestId" in told["log_tail"]
 
 
+PARENT = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+OTHER = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-00"
+
+
+@pytest.mark.usefixtures("loads")
+@pytest.mark.parametrize(
+    ("in_frame", "in_headers", "logged"),
+    [
+        ({"traceparent": PARENT}, {"traceparent": OTHER}, f"batch 'b-\\n1' status 200 traceparent {PARENT}\n"),
+        ({}, {"traceparent": OTHER}, f"batch 'b-\\n1' status 200 traceparent {OTHER}\n"),
+        ({"traceparent": PARENT + "\nforged"}, {}, ""),
+        ({"traceparent": 7}, {}, ""),
+    ],
+)
+def test_the_log_has_the_trace_of_a_batch(
+    in_frame: dict[str, Any], in_headers: dict[str, str], logged: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    header, payload = wire.unpack_frame(frame([PICTURE]))
+    traced = wire.pack_frame({**header, "batch_id": "b-\n1", **in_frame}, payload)
+    opened(client().post("/invoke", data=traced, headers={"x-fc-request-id": "r", **in_headers}))
+    ends = ("FC Invoke Start RequestId: r\n", "FC Invoke End RequestId: r\n")
+    assert capsys.readouterr().out == logged.join(ends)
+
+
 @given(st.lists(st.text(max_size=20), max_size=20))
 def test_the_log_tail_is_the_end_of_what_was_printed(printed: list[str]) -> None:
     tail = LogTail(kept_bytes=16)

@@ -18,8 +18,8 @@ from scheduler.daemon.bodies import PendingCall
 from scheduler.daemon.calls import InferenceCall
 from scheduler.daemon.otel import OtelTracer
 from scheduler.daemon.spans import CANCELLED
-from scheduler.daemon.trace_context import TraceContext
 from scheduler.wire import Tensor
+from scheduler.wire.trace_context import TraceContext
 
 AHEAD_S = 1_000_000.0
 

@@ -20,7 +20,6 @@ from scheduler.daemon.in_flight import LATE_LIMIT_S
 from scheduler.daemon.records import BatchRing
 from scheduler.daemon.runner import ITEMS_BEFORE_ANSWERS, Runner
 from scheduler.daemon.status import PlanHistory
-from scheduler.daemon.trace_context import TraceContext
 from scheduler.domain.batches import Batch, BatchReport, Failure, FailureKind
 from scheduler.domain.errors import Refusal, RefusalKind
 from scheduler.domain.latency import FunctionTier, LatencyModel, Price
@@ -49,6 +48,7 @@ from scheduler.domain.messages import (
 from scheduler.domain.plans import EngineSettings, Limits, ModelSettings, Plan, ServiceClass, Snapshot
 from scheduler.domain.requests import Backend
 from scheduler.wire import InferRequest, Tensor
+from scheduler.wire.trace_context import TraceContext
 
 T = TypeVar("T")
 

@@ -6,11 +6,11 @@ from typing import Protocol
 
 from scheduler import wire
 from scheduler.daemon.model_outputs import ModelOutputs
-from scheduler.daemon.trace_context import TraceContext
 from scheduler.domain.batches import Batch, BatchReport, Failure
 from scheduler.domain.latency import FunctionTier
 from scheduler.domain.messages import ProbeMeasured
 from scheduler.wire import InferRequest, InferResponse, Tensor, WireError
+from scheduler.wire.trace_context import TraceContext
 
 Clock = Callable[[], float]
 """Returns monotonic seconds."""

@@ -21,9 +21,9 @@ from scheduler.daemon.ingress.answers import infer_response
 from scheduler.daemon.ingress.checks import CLASS_HEADER, TENANT_HEADER, infer_call, known_card
 from scheduler.daemon.ingress.errors import REQUEST_HEADER
 from scheduler.daemon.ingress.service import InferenceService
-from scheduler.daemon.trace_context import PARENT_HEADER, STATE_HEADER, trace_of
 from scheduler.domain.errors import EdgeburstError
 from scheduler.wire import InferResponse, WireError
+from scheduler.wire.trace_context import PARENT_HEADER, STATE_HEADER, trace_of
 
 STREAM_REQUESTS = 256
 """Most requests of one stream that are not answered; the next is read when one is."""

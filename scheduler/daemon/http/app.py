@@ -28,7 +28,7 @@ from scheduler.daemon.ingress.errors import REQUEST_HEADER, RETRY_HEADER
 from scheduler.daemon.ingress.model_metadata import ModelCard
 from scheduler.daemon.ingress.parts import DaemonParts
 from scheduler.daemon.ingress.service import InferenceService, server_metadata
-from scheduler.daemon.trace_context import PARENT_HEADER, STATE_HEADER, trace_of
+from scheduler.wire.trace_context import PARENT_HEADER, STATE_HEADER, trace_of
 
 _SAFE_PAGE = {
     # The page loads data only from the daemon that serves it.
