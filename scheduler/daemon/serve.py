@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from models.profile import Profile
 from scheduler.daemon import logs
 from scheduler.daemon.assembly import assemble, make_backend, places
+from scheduler.daemon.clocks import watch_clocks
 from scheduler.daemon.config.config import Config, load_config
 from scheduler.daemon.config.measured import remember
 from scheduler.daemon.edge_models import EdgeModels
@@ -172,6 +173,7 @@ class Daemon:
                 self._side_task(self._state.run(), name="state")
             port = await self._front.listen(self._config.daemon.host, self._config.daemon.port)
             host, grpc_port = self._config.daemon.host, await self._front.listen_grpc()
+            self._side_task(watch_clocks(), name="clocks")
             self._side_task(self._front.wait_for_successor(), name="successor")
             self._side_task(self._get_ready(host, port, grpc_port), name="get-ready")
             self._side_task(self._watch_engine(), name="watch-engine")

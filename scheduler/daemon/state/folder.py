@@ -174,6 +174,7 @@ def _check(connection: sqlite3.Connection, path: Path) -> None:
         connection.executescript(f"BEGIN; {_TABLES} {marks} COMMIT;")
     # Since the first version of the tables; a daemon that does not know it leaves it alone.
     connection.execute("CREATE TABLE IF NOT EXISTS identities (model TEXT PRIMARY KEY, content TEXT NOT NULL)")
+    connection.execute("CREATE TABLE IF NOT EXISTS clock (boot TEXT PRIMARY KEY, ahead_s REAL NOT NULL)")
     known = {row[0] for row in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
     if not {"leases", "limits", "parts"} <= known:
         raise _Unusable("lacks tables")

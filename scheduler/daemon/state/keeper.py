@@ -75,6 +75,8 @@ class StateKeeper:
             self._store.open()
             self.limits, self.memory = self._limits_of(models), self._store.memory()
             self._accepted = self._store.identities()
+            if self._store.off:
+                log(logging.WARNING, "state_clock", message=self._store.off)
         except sqlite3.Error as error:
             self._failed(error)
         except BaseException:

@@ -17,8 +17,9 @@ FULL = 1e-9
 class LedgerClock:
     """Wall-clock seconds that never go back, nor forward faster than time passes.
 
-    The wall clock is read once, at the start; a clock that is behind the newest bucket counts as that bucket. From then
-    on the seconds since the start are added, so that no step of the clock opens a cap early, or closes it for long.
+    The wall clock is read once in each run of the host; a clock that is behind the newest bucket counts as that bucket.
+    From then on the seconds that have passed are added, also by later processes, so that no step of the clock opens a
+    cap early, or closes it for long.
 
     >>> seconds = iter((100.0, 100.0, 160.0))
     >>> clock = LedgerClock(wall_s=1000.0, newest_bucket=50, elapsed=lambda: next(seconds))
@@ -26,17 +27,33 @@ class LedgerClock:
     (3000.0, 3060.0)
     """
 
-    def __init__(self, *, wall_s: float, newest_bucket: int | None, elapsed: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        *,
+        wall_s: float,
+        newest_bucket: int | None,
+        elapsed: Callable[[], float],
+        ahead_s: float | None = None,
+    ) -> None:
         """Starts the clock.
 
         Args:
             wall_s: the wall clock now, seconds since 1970.
             newest_bucket: the newest bucket of the ledger; None for an empty ledger.
             elapsed: seconds that pass also while the host sleeps, from any origin.
+            ahead_s: by how much an earlier process found the ledger ahead of `elapsed`, where that has the same origin;
+                None: there was none since the host started, and the wall clock counts.
         """
-        self._base_s = wall_s if newest_bucket is None else max(wall_s, float(newest_bucket * BUCKET_S))
         self._elapsed = elapsed
-        self._started_s = elapsed()
+        now_s = elapsed()
+        began_s = wall_s if ahead_s is None else ahead_s + now_s
+        self._base_s = began_s if newest_bucket is None else max(began_s, float(newest_bucket * BUCKET_S))
+        self._started_s = now_s
+
+    @property
+    def ahead_s(self) -> float:
+        """By how much it is ahead of `elapsed`; it stays so."""
+        return self._base_s - self._started_s
 
     def __call__(self) -> float:
         """Returns the ledger's present."""

@@ -1,31 +1,21 @@
 """The state database as the daemon uses it: one call, one transaction. All calls but the first come from one thread."""
 
 import json
+import math
 import sqlite3
-import time
 from collections.abc import Callable, Collection, Sequence
 from contextlib import closing
-from datetime import datetime, timezone
 from pathlib import Path
 
+from scheduler.daemon.clocks import boot_id, elapsed_s, wall_s
 from scheduler.daemon.identities import Acceptance
 from scheduler.daemon.state.folder import open_database
-from scheduler.daemon.state.money import Leased, LedgerClock, Money
+from scheduler.daemon.state.money import BUCKET_S, Leased, LedgerClock, Money
+from scheduler.domain.failures import span
 from scheduler.domain.memory import Memory, Part
 from scheduler.domain.messages import RequestSpend
 from scheduler.domain.plain import from_plain, to_plain
 from scheduler.domain.plans import Limits
-
-
-def wall_s() -> float:
-    """Returns the wall clock, seconds since 1970."""
-    return datetime.now(timezone.utc).timestamp()
-
-
-def elapsed_s() -> float:
-    """Returns seconds since the host started, those in which it slept included where the platform counts them."""
-    boot = getattr(time, "CLOCK_BOOTTIME", None)
-    return time.monotonic() if boot is None else time.clock_gettime(boot)
 
 
 class Store:
@@ -39,6 +29,7 @@ class Store:
         warn: Callable[[str], object],
         wall_clock: Callable[[], float] = wall_s,
         elapsed: Callable[[], float] = elapsed_s,
+        boot: Callable[[], str] = boot_id,
     ) -> None:
         """Stores where the database is; `open` opens it.
 
@@ -48,15 +39,19 @@ class Store:
             warn: takes one sentence about a file that was put aside.
             wall_clock: seconds since 1970.
             elapsed: seconds that pass also while the host sleeps.
+            boot: names the host's present run, in which `elapsed` goes on; empty: there is no name.
         """
         self._folder = folder
         self._currency = currency
         self._warn = warn
         self._wall_clock = wall_clock
         self._elapsed = elapsed
+        self._boot = boot
         self._connection: sqlite3.Connection | None = None
         self._money: Money | None = None
         self._clock: LedgerClock | None = None
+        self.off = ""
+        """Says by how much the wall clock is off the ledger's, where it is."""
 
     def open(self) -> None:
         """Opens the database.
@@ -170,8 +165,24 @@ class Store:
         if self._connection is None:
             connection = open_database(self._folder, warn=self._warn)
             self._money = Money(connection, self._currency)
-            self._clock = LedgerClock(
-                wall_s=self._wall_clock(), newest_bucket=self._money.newest_bucket(), elapsed=self._elapsed
-            )
+            self._clock = self._ledger_clock(connection, self._money.newest_bucket())
             self._connection = connection
         return self._connection
+
+    def _ledger_clock(self, connection: sqlite3.Connection, newest_bucket: int | None) -> LedgerClock:
+        """Returns the ledger's clock, which goes on from what a process before has kept since the host started."""
+        boot, wall_now_s = self._boot(), self._wall_clock()
+        row = connection.execute("SELECT ahead_s FROM clock WHERE boot = ?", (boot,)).fetchone() if boot else None
+        kept_s = row[0] if row is not None and isinstance(row[0], float) and math.isfinite(row[0]) else None
+        clock = LedgerClock(wall_s=wall_now_s, newest_bucket=newest_bucket, elapsed=self._elapsed, ahead_s=kept_s)
+        if boot and clock.ahead_s != kept_s:
+            connection.execute("DELETE FROM clock")
+            connection.execute("INSERT INTO clock VALUES (?, ?)", (boot, clock.ahead_s))
+        off_s = wall_now_s - clock()
+        if abs(off_s) > 2 * BUCKET_S:
+            way = "ahead of" if off_s > 0 else "behind"
+            self.off = (
+                f"this host's clock is {span(abs(off_s))} {way} the time that the state folder has counted;"
+                " spend caps go on by that time"
+            )
+        return clock
