@@ -1,4 +1,4 @@
-"""The host's clocks: the wall clock, the seconds that pass whatever it is set to, and a watch over steps of the first."""
+"""The host's clocks: the wall clock, the seconds that pass whatever it is set to, and a watch over steps."""
 
 import asyncio
 import logging
@@ -49,7 +49,9 @@ class ClockWatch:
     0.0
     """
 
-    def __init__(self, *, wall: Seconds = wall_s, elapsed: Seconds = elapsed_s, awake: Seconds = time.monotonic) -> None:
+    def __init__(
+        self, *, wall: Seconds = wall_s, elapsed: Seconds = elapsed_s, awake: Seconds = time.monotonic
+    ) -> None:
         """Starts to watch.
 
         Args:
