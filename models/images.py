@@ -113,9 +113,11 @@ def _decoded(data: bytes | memoryview, flags: int) -> npt.NDArray[Any] | None:
 def _check_end(header: Header) -> None:
     """Raises ImageError if a decoder reads further pixels where the file has its end marker."""
     smallest = _REDUCED[8]
-    seen, seen_further = _decoded(header.data, smallest), _decoded(jpeg.continued(header), smallest)
-    if seen is None or seen_further is None or not np.array_equal(seen, seen_further):
-        raise truncated(header.kind, len(header.data))
+    seen = _decoded(header.data, smallest)
+    for further in jpeg.continuations(header):
+        seen_further = _decoded(further, smallest)
+        if seen is None or seen_further is None or not np.array_equal(seen, seen_further):
+            raise truncated(header.kind, len(header.data))
 
 
 def _undecodable(kind: str) -> ImageError:

@@ -145,10 +145,17 @@ def _header(data: bytes, frame: _Frame | None, turned: int) -> Header:
     )
 
 
-def continued(header: Header) -> bytes:
-    """Returns the file with garbage ahead of its end marker: a decoder ignores it if no pixels are missing."""
+def continuations(header: Header) -> tuple[bytes, ...]:
+    """Returns the file with garbage where its data ends: a decoder ignores all of them if no pixels are missing.
+
+    It also says nothing of them: a decoder that finds no end marker behind the last pixel waits for more of the file.
+    Only where the last of several scans has some of the components it needs the marker, and writes a line about the
+    garbage.
+    """
     # Where the file was cut in the middle of a stuffed 0xFF, this byte would make a marker of the garbage.
     scan = bytes(header.data[:-2]).rstrip(b"\xff")
-    # The garbage goes on where a restart interval was cut, and then where the next one would begin.
-    last = max(range(8), key=lambda number: scan.rfind(_RESTARTS[number]))
-    return scan + _GARBAGE + _RESTARTS[(last + 1) % 8] + _GARBAGE + bytes(header.data[-2:])
+    end = bytes(header.data[-2:]) if header.always_doubtful else b""
+    at, last = max((scan.rfind(marker), number) for number, marker in enumerate(_RESTARTS))
+    restart = _RESTARTS[(last + 1) % 8 if at >= 0 else 0]
+    # Cut inside a restart interval, or where the next one would begin.
+    return scan + _GARBAGE + end, scan + restart + _GARBAGE + end

@@ -8,8 +8,10 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+import cv2
 import numpy as np
 import numpy.typing as npt
+import onnxruntime
 import pytest
 import torch
 from support.model_answers import answer
@@ -17,7 +19,7 @@ from support.model_answers import answer
 from models import digits_data
 from models.card import CARD_FILE, file_sha256
 from models.card_reader import read_card
-from models.catalogue import UnknownModel, card_of, shipped
+from models.catalogue import SHIPPED, UnknownModel, card_of, shipped
 from models.digits_pictures import encode
 from models.errors import ModelError
 from models.formats.torch_networks import network_of
@@ -84,6 +86,21 @@ def test_pictures_decoded_at_a_reduced_scale_get_the_same_answers(digits: Served
 
     assert np.array_equal(reduced.argmax(axis=1), whole.argmax(axis=1))
     assert np.abs(reduced - whole).max() < (0.02 if kind == "jpeg" else 1e-6)
+
+
+def test_whole_values_cost_no_label_and_little_of_a_probability(
+    digits: ServedModel, held_out: tuple[dict[str, npt.NDArray[np.object_]], npt.NDArray[np.int64]]
+) -> None:
+    pictures = held_out[0]["png"]
+    # The exact means of 8 x 8 pixels, as floats, into the file itself.
+    session = onnxruntime.InferenceSession(str(SHIPPED / "digits" / "digits.onnx"), providers=["CPUExecutionProvider"])
+    grey = np.stack([cv2.cvtColor(decode_image(picture), cv2.COLOR_BGR2GRAY) for picture in pictures])
+    ink = 1.0 - grey.reshape(-1, 1, 28, 8, 28, 8).mean(axis=(3, 5), dtype=np.float64) / 255.0
+    [logits] = session.run(None, {session.get_inputs()[0].name: ink.astype(np.float32)})
+    exact = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    found = probabilities(digits, pictures)
+    assert np.array_equal(found.argmax(axis=1), exact.argmax(axis=1))
+    assert np.abs(found - exact).max() < 0.01
 
 
 @pytest.mark.parametrize("kind", ["jpeg", "png"])

@@ -94,6 +94,25 @@ def test_every_truncation_is_refused(kind: str) -> None:
             decode_image(whole[:length])
 
 
+@pytest.mark.parametrize(
+    "options",
+    [[], [cv2.IMWRITE_JPEG_RST_INTERVAL, 3], [cv2.IMWRITE_JPEG_SAMPLING_FACTOR, 0x111111]],
+    ids=["plain", "restarts", "4:4:4"],
+)
+def test_a_picture_that_ends_in_grey_is_whole_and_nothing_is_said_of_it(
+    options: list[int], capfd: pytest.CaptureFixture[str]
+) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (96, 128, 3), dtype=np.uint8)
+    pixels[-16:, -16:] = 128
+    data = cv2.imencode(".jpg", pixels, options)[1].tobytes()
+    for shrink in (None, lambda _height, _width: 8.0):
+        assert decode_image(data, shrink=shrink).shape[2] == 3
+    assert capfd.readouterr() == ("", "")
+    for missing in range(60, len(data), 997):
+        with pytest.raises(ImageError, match="truncated"):
+            decode_image(data[:-missing] + data[-2:])
+
+
 def test_a_picture_whose_thumbnail_alone_is_whole_is_truncated() -> None:
     with pytest.raises(ImageError, match="truncated"):
         decode_image(with_thumbnail(JPEG)[:-2])
