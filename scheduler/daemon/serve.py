@@ -279,6 +279,7 @@ class Daemon:
         if self._state is not None:
             await self._state.close(clean=not self._failed.is_set())
         await self._explanations.close()
+        self._service.large_json.close()
         # Without a successor the listener stays open until here, so that clients get an error while the daemon stops.
         await self._front.end(WRITING_LIMIT_S)
         if self._state is not None:

@@ -50,11 +50,12 @@ class FakeRunner:
         self.refusal: Refusal | None = None
         """Given to every call, if set."""
         self.hold = False
-        """Whether calls wait until their client goes away."""
+        """Whether calls wait until their client goes away, or `let_go`."""
         self.value: float | None = None
         """What all probabilities are, if set."""
         self.held = 0
         """Calls that wait so."""
+        self._waiting: list[asyncio.Future[None]] = []
         self.broken = False
         """Whether submit fails as only a bug could."""
         self.calls: list[InferenceCall] = []
@@ -81,6 +82,13 @@ class FakeRunner:
             identities=self.identities,
         )
 
+    def let_go(self) -> None:
+        """Answers the calls that wait, and holds no more; on the server's loop."""
+        self.hold = False
+        for waiting in self._waiting:
+            if not waiting.done():
+                waiting.set_result(None)
+
     def now(self) -> float:
         """Returns the clock."""
         return self._clock()
@@ -94,8 +102,10 @@ class FakeRunner:
             raise Refused(self.refusal, len(self.calls))
         if self.hold:
             self.held += 1
+            waiting: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            self._waiting.append(waiting)
             try:
-                await asyncio.get_running_loop().create_future()
+                await waiting
             except asyncio.CancelledError:
                 self.cancelled.append(call)
                 raise

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 
-from scheduler.daemon.ingress.body_limits import BodyLimits
+from scheduler.daemon.ingress.body_limits import BODIES_AT_ONCE, BodyLimits
 from scheduler.daemon.ingress.errors import Rejected
 
 
@@ -56,3 +56,33 @@ def test_the_largest_does_not_push_out_smaller_ones_of_its_own_peer() -> None:
 
 def test_a_body_over_the_limit_of_one_is_413_whatever_else_arrives() -> None:
     assert ends(5000, [("a", [900, 200]), ("b", [10])]) == ["refused 413", "whole"]
+
+
+def test_what_messages_may_still_bring_refuses_no_body() -> None:
+    async def run() -> None:
+        limits = BodyLimits(body_limit_bytes=100, total_limit_bytes=300)
+        for _ in range(3):
+            await limits.reserve(100, "greedy")
+        arrival = limits.begin("other")
+        arrival.add(90)
+        arrival.end()
+        for _ in range(3):
+            limits.release(100, "greedy")
+        assert limits.arriving_bytes == 0
+
+    asyncio.run(run())
+
+
+def test_a_client_with_many_bodies_has_less_time_for_the_next() -> None:
+    async def run() -> None:
+        limits = BodyLimits(body_limit_bytes=100, total_limit_bytes=300)
+        greedy = [limits.begin("greedy") for _ in range(BODIES_AT_ONCE)]
+        assert limits.time_limit_of("greedy") == limits.time_limit_s
+        greedy += [limits.begin("greedy") for _ in range(BODIES_AT_ONCE)]
+        assert limits.time_limit_of("greedy") == limits.time_limit_s / 2
+        assert limits.time_limit_of("other") == limits.time_limit_s
+        for arrival in greedy:
+            arrival.end()
+        assert limits.time_limit_of("greedy") == limits.time_limit_s
+
+    asyncio.run(run())

@@ -107,16 +107,56 @@ class TestRoom:
 
     def test_bodies_of_http_take_part_of_the_room(self) -> None:
         async def work() -> None:
-            limits = BodyLimits(body_limit_bytes=100, total_limit_bytes=150, arriving_bytes=60)
+            limits = BodyLimits(body_limit_bytes=100, total_limit_bytes=150)
+            (body := limits.begin("")).add(60)
             reader, context = MessageReader(limits), FakeContext()
             context.messages.put_nowait(b"\x0ax")
             call = asyncio.ensure_future(reader.only(context))
             await settled()
             assert context.reads == 0
-            limits.release(60)
+            body.end()
             assert await call == b"\x0ax"
 
         run(work)
+
+    def test_a_client_that_reserves_all_leaves_room_for_another(self) -> None:
+        async def work() -> None:
+            limits = BodyLimits(body_limit_bytes=100, total_limit_bytes=200)
+            reader = MessageReader(limits)
+            greedy = [asyncio.ensure_future(reader.only(FakeContext(), "greedy")) for _ in range(9)]
+            await settled()
+            contexts = [FakeContext() for _ in range(3)]
+            for context in contexts:
+                context.messages.put_nowait(b"\x0ax")
+            assert await asyncio.gather(*(reader.only(context, "other") for context in contexts)) == [b"\x0ax"] * 3
+            for call in greedy:
+                call.cancel()
+            await asyncio.gather(*greedy, return_exceptions=True)
+            assert limits.arriving_bytes == 0
+
+        run(work)
+
+    def test_clients_that_wait_for_room_take_turns(self) -> None:
+        order: list[str] = []
+
+        async def work() -> None:
+            limits = BodyLimits(body_limit_bytes=100, total_limit_bytes=100)
+            (body := limits.begin("other")).add(50)
+
+            async def one(client: str) -> None:
+                await limits.reserve(100, client)
+                order.append(client)
+                await asyncio.sleep(0)
+                limits.release(100, client)
+
+            waiting = [asyncio.ensure_future(one(client)) for client in ("a", "a", "a", "a", "b", "c")]
+            await settled()
+            body.end()
+            await asyncio.gather(*waiting)
+            assert limits.arriving_bytes == 0
+
+        run(work)
+        assert order[:3] == ["a", "b", "c"]
 
     def test_one_that_gives_up_lets_the_next_one_through(self) -> None:
         async def work() -> None:

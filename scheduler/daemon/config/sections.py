@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import fields
+from ipaddress import ip_network
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field
 
 from scheduler.daemon.config.deploy_sections import DeploySection
 from scheduler.daemon.config.model_sections import ClassSection, Late, ModelSection, TensorSection, TierSection
@@ -28,6 +29,15 @@ ChangepointWord = Annotated[Literal["native", "package", "off"], BeforeValidator
 
 HostName = Annotated[str, Field(pattern=r"^(\*|[A-Za-z0-9._-]+|[0-9A-Fa-f:.]+)$", max_length=255)]
 Origin = Annotated[str, Field(pattern=r"^(\*|null|[a-z][a-z0-9+.-]*://[^/\s@,]+)$", max_length=256)]
+
+
+def _network(value: str) -> str:
+    """Returns an address or network as it is; ValueError if it is none."""
+    ip_network(value)
+    return value
+
+
+Proxy = Annotated[str, Field(max_length=64), AfterValidator(_network)]
 
 _ENGINE_DEFAULTS: Mapping[str, Any] = {field.name: field.default for field in fields(EngineSettings)}
 
@@ -70,6 +80,11 @@ class DaemonSection(Section):
         max_length=64,
         description="Names in the header Host that are this daemon's, beside localhost and the address that is asked;"
         ' "*": any; empty: `host` and the name of this host.',
+    )
+    trusted_proxies: tuple[Proxy, ...] = Field(
+        default=(),
+        max_length=64,
+        description="Addresses or networks of proxies whose X-Forwarded-For says which client a request comes from.",
     )
     cors_origins: tuple[Origin, ...] = Field(
         default=(),

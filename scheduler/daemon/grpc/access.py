@@ -8,6 +8,7 @@ from urllib.parse import unquote
 
 from scheduler.daemon.grpc.calls import Admit, Context
 from scheduler.daemon.ingress.access import Access, Caller, Scope
+from scheduler.daemon.ingress.peers import FORWARDED_HEADER
 
 _NONE: frozenset[Scope] = frozenset()
 _INFER, _INFER_OR_READ = frozenset({Scope.INFER}), frozenset({Scope.INFER, Scope.READ})
@@ -36,12 +37,11 @@ def admission(method: str, access: Access, peer: Peer) -> Admit:
 
     @contextmanager
     def admitted(context: Context) -> Iterator[Caller]:
-        address = peer(context)
+        address = access.peers.key(peer(context), _texts(context, FORWARDED_HEADER.lower()))
         if not wanted:
             yield Caller(address)
             return
-        given = [value for name, value in context.invocation_metadata() or () if name == "authorization"]
-        caller = access.caller([each for each in given if isinstance(each, str)], peer=address)
+        caller = access.caller(_texts(context, "authorization"), peer=address)
         caller.check(wanted)
         if not counted:
             yield caller
@@ -53,6 +53,11 @@ def admission(method: str, access: Access, peer: Peer) -> Admit:
         return admitted(context)
 
     return admit
+
+
+def _texts(context: Context, name: str) -> list[str]:
+    """Returns the values of a call's metadata of that name, those that are texts."""
+    return [value for key, value in context.invocation_metadata() or () if key == name and isinstance(value, str)]
 
 
 def address_of(peer: str) -> str:

@@ -53,8 +53,12 @@ class MessageReader:
         self._sizes: deque[int] = deque(maxlen=SIZES_KEPT)
         self._threads = DaemonThreads(limit=2, name="grpc-unpack")
 
-    async def only(self, context: Context) -> bytes:
+    async def only(self, context: Context, client: str = "") -> bytes:
         """Returns the only message of a call, unpacked; its answer will be packed likewise.
+
+        Args:
+            context: the call.
+            client: the key of the shares of the client that makes it.
 
         Raises:
             Rejected: it is too large or too slow, or too many arrive at once.
@@ -62,19 +66,21 @@ class MessageReader:
         """
         limits = self._limits
         room_bytes = min(max(self._sizes, default=limits.body_limit_bytes), limits.body_limit_bytes)
-        reserved, time_limit = False, TimeLimit(limits.time_limit_s)
+        arrival, limit_s = limits.begin(client), limits.time_limit_of(client)
+        reserved, time_limit = False, TimeLimit(limit_s)
         try:
-            await limits.reserve(room_bytes)
+            await limits.reserve(room_bytes, client)
             reserved = True
             message = await self.next(context)
         except asyncio.CancelledError:
             if not time_limit.caught():
                 raise
-            raise limits.too_slow() if reserved else limits.too_many() from None
+            raise limits.too_slow(limit_s) if reserved else limits.too_many() from None
         finally:
             time_limit.end()
+            arrival.end()
             if reserved:
-                limits.release(room_bytes)
+                limits.release(room_bytes, client)
         if message is None:
             raise WireError("the call has no message; send one")
         self._sizes.append(len(message))
@@ -99,7 +105,7 @@ class MessageReader:
             if answer_alike:
                 context.set_compression(_COMPRESSION[packing])
             message = await self._unpacked(message, packing)
-        self._limits.check(len(message))
+        self._limits.check_size(len(message))
         return bytes(message)
 
     async def _unpacked(self, message: bytes, packing: Packing) -> bytes:

@@ -56,7 +56,7 @@ class InferenceCalls:
         Raises:
             EdgeburstError, WireError: there is no answer.
         """
-        message = await self._reader.only(context)
+        message = await self._reader.only(context, caller.key)
         received_at_s = self._service.now()
         outcome = await self._outcome(parse_request(message), context, caller, received_at_s, response_message)
         assert outcome.answer is not None
@@ -129,6 +129,7 @@ class InferenceCalls:
             card,
             asked.request,
             {name: given[name.lower()][-1] for name in (CLASS_HEADER, TENANT_HEADER) if name.lower() in given},
+            client=caller.key,
             received_at_s=received_at_s,
             max_timeout_s=service.config.daemon.max_timeout_s,
         )

@@ -17,6 +17,7 @@ from aiohttp.typedefs import Handler, Middleware
 from scheduler.daemon.http.cors import allowed
 from scheduler.daemon.ingress.access import Access, Caller, Scope
 from scheduler.daemon.ingress.errors import Rejected
+from scheduler.daemon.ingress.peers import FORWARDED_HEADER
 
 # A key of that kind is what newer releases of aiohttp want, and older ones do not have.
 _CALLER: Any = web.RequestKey("caller", Caller) if hasattr(web, "RequestKey") else "caller"
@@ -65,7 +66,7 @@ def checks_callers(
             check_origin(request, origins())
             if not wanted:
                 return await handler(request)
-            peer = request.remote or ""
+            peer = access.peers.key(request.remote or "", request.headers.getall(FORWARDED_HEADER, ()))
             request[_CALLER] = caller = access.caller(request.headers.getall("Authorization", []), peer=peer)
         caller.check(wanted)
         with access.turn(caller):

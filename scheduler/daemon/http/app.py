@@ -86,11 +86,13 @@ class Ingress:
         card = self._card(request)
         body = await self._bodies.read(request)
         received_at_s = self.service.now()
-        asked = infer.parse_infer(card, body, request.headers)
+        client = caller_of(request).key
+        asked = await infer.parsed(card, body, request.headers, client=client, large=self.service.large_json)
         call = infer_call(
             card,
             asked,
             request.headers,
+            client=client,
             received_at_s=received_at_s,
             max_timeout_s=self.service.config.daemon.max_timeout_s,
         )
@@ -103,7 +105,9 @@ class Ingress:
         check_content_type(kind)
         asked = classify.question(card, request, max_timeout_s=self.service.config.daemon.max_timeout_s)
         picture = picture_of(kind, await self._bodies.read(request))
-        call = classify.classify_call(card, picture, asked, received_at_s=self.service.now())
+        call = classify.classify_call(
+            card, picture, asked, client=caller_of(request).key, received_at_s=self.service.now()
+        )
         return await self._answer(
             request,
             call,
@@ -260,6 +264,7 @@ def app_runner(app: web.Application, *, stop_limit_s: float) -> JsonRunner:
     runner = JsonRunner(
         app,
         refused=app[INGRESS].service.telemetry.http_error,
+        is_proxy=app[INGRESS].service.access.peers.is_proxy,
         handler_cancellation=True,
         access_log=None,
         shutdown_timeout=stop_limit_s,

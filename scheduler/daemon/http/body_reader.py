@@ -28,7 +28,9 @@ class BodyReader:
             Rejected: the body is missing, too large or too slow, its encoding is unknown, or too many arrive at once.
         """
         chunks, content, limits = [], request.content, self._limits
-        arrival, time_limit = limits.begin(caller_of(request).key), TimeLimit(limits.time_limit_s)
+        arrival = limits.begin(caller_of(request).key)
+        limit_s = limits.time_limit_of(arrival.peer)
+        time_limit = TimeLimit(limit_s)
         try:
             self._check_headers(request, arrival)
             while chunk := await content.readany():
@@ -39,7 +41,7 @@ class BodyReader:
                 raise limits.too_many() from None
             if not time_limit.caught():
                 raise
-            raise limits.too_slow() from None
+            raise limits.too_slow(limit_s) from None
         finally:
             time_limit.end()
             arrival.end()

@@ -57,7 +57,9 @@ def question(card: ModelCard, request: web.Request, *, max_timeout_s: float) -> 
     )
 
 
-def classify_call(card: ModelCard, picture: bytes, asked: Question, *, received_at_s: float) -> InferenceCall:
+def classify_call(
+    card: ModelCard, picture: bytes, asked: Question, *, client: str = "", received_at_s: float
+) -> InferenceCall:
     """Returns the call for one picture.
 
     Raises:
@@ -82,6 +84,7 @@ def classify_call(card: ModelCard, picture: bytes, asked: Question, *, received_
         priority=asked.priority,
         tenant=asked.tenant,
         client_id=asked.request_id,
+        client=client,
         timeout_s=asked.timeout_s,
         outputs=card.answer,
         item_crc32=item_crc32((tensor,)),

@@ -51,10 +51,13 @@ def most_connections() -> int:
 class Connections:
     """The open connections of clients."""
 
-    def __init__(self, limit: int, clock: Callable[[], float]) -> None:
-        """Stores how many may be open, and the loop's clock."""
+    def __init__(
+        self, limit: int, clock: Callable[[], float], is_proxy: Callable[[str], bool] = lambda _: False
+    ) -> None:
+        """Stores how many may be open, the loop's clock, and what knows peers that many clients come from."""
         self._limit = limit
         self._clock = clock
+        self._is_proxy = is_proxy
         self._open: dict[str, set[Connection]] = {}
         self._count = 0
         self._said_s = -_SAY_EVERY_S
@@ -76,8 +79,14 @@ class Connections:
                 del self._open[peer]
 
     def _make_room(self, new: Connection) -> None:
-        """Closes the connections that wait longest, of the peer that has most that wait; without any, the new one."""
-        waiting = {peer: [each for each in those if each is not new] for peer, those in self._open.items()}
+        """Closes the connections that wait longest, of the peer that has most that wait; without any, the new one.
+
+        Those of a proxy are closed where no other peer has any that wait.
+        """
+        peers = [peer for peer in self._open if not self._is_proxy(peer)]
+        if not any(each is not new and each.idle_since_s is not None for peer in peers for each in self._open[peer]):
+            peers = list(self._open)
+        waiting = {peer: [each for each in self._open[peer] if each is not new] for peer in peers}
         idle = {peer: _longest_first(those) for peer, those in waiting.items()}
         greedy = max(idle, key=lambda peer: len(idle[peer]))
         several = max(1, self._limit // _SHARE_CLOSED)

@@ -9,7 +9,8 @@ from aiohttp import web
 from scheduler import wire
 from scheduler.daemon.calls import Answer
 from scheduler.daemon.http.compression import EXECUTOR_BYTES
-from scheduler.daemon.ingress import answers
+from scheduler.daemon.ingress import answers, large_json
+from scheduler.daemon.ingress.large_json import LargeJson
 from scheduler.daemon.ingress.model_metadata import ModelCard
 from scheduler.daemon.raw_request import raw_request
 from scheduler.wire import InferRequest
@@ -23,6 +24,25 @@ def parse_infer(card: ModelCard, body: bytes, headers: Mapping[str, str]) -> Inf
     """
     json_length = wire.json_length_of(headers)
     return raw_request(card, body) if json_length == 0 else wire.parse_request(body, json_length)
+
+
+async def parsed(
+    card: ModelCard, body: bytes, headers: Mapping[str, str], *, client: str, large: LargeJson
+) -> InferRequest:
+    """Returns the request in a body, of which large JSON is read beside the loop; see `parse_infer`.
+
+    Args:
+        card: the model's metadata.
+        body: the body.
+        headers: of the request.
+        client: the key of the client's shares.
+        large: reads large JSON.
+    """
+    length = wire.json_length_of(headers)
+    if length != 0 and large_json.is_large(body, length):
+        pictures = tuple(spec.name for spec in card.inputs if spec.picture)
+        return await large.parse(client, body, length, base64=pictures)
+    return parse_infer(card, body, headers)
 
 
 def infer_response(card: ModelCard, request: InferRequest, answer: Answer) -> web.Response:

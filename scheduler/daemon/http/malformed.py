@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -14,6 +15,7 @@ from aiohttp.web_protocol import RequestHandler
 from scheduler.daemon.http.connections import Connections, most_connections
 from scheduler.daemon.http.errors import error_response
 from scheduler.daemon.ingress.errors import FAULT
+from scheduler.daemon.ingress.shares import shortened
 from scheduler.daemon.logs import fields, log
 
 _LARGE = "a header or the request line is too long, or there are too many headers; the limits are 8190 bytes and 128"
@@ -24,7 +26,10 @@ _OTHER = "the request is not valid HTTP/1.1"
 _LATE = "the header of the request did not arrive in time; send it at once"
 
 HEADER_LIMIT_S = 15.0
-"""Longest time from the first byte of a header to its last."""
+"""Longest time from the first byte of a header to its last, where few of its client's have begun."""
+
+HEADERS_AT_ONCE = 100
+"""Headers of one client that may take that long at the same time; where there are more, each has less time."""
 
 
 def _late_response() -> bytes:
@@ -58,12 +63,13 @@ def told(error: BaseException | None) -> tuple[int, str]:
 class _Protocol(RequestHandler):
     """A connection whose own refusals are JSON, which is counted, and whose headers must arrive in time."""
 
-    __slots__ = ("_connections", "_header_timer", "_refused", "peer")
+    __slots__ = ("_connections", "_header_timer", "_headers", "_refused", "peer")
 
     def __init__(self, server: JsonServer, **options: Any) -> None:
         super().__init__(server, **options)
         self._refused = server.refused
         self._connections = server.counted
+        self._headers = server.headers
         self._header_timer: asyncio.TimerHandle | None = None
         self.peer = ""
 
@@ -94,7 +100,9 @@ class _Protocol(RequestHandler):
         if not self._waits():
             self._stop_timer()
         elif self._header_timer is None and not self._force_close:
-            self._header_timer = self._loop.call_later(HEADER_LIMIT_S, self._header_late)
+            self._headers[self.peer] += 1
+            limit_s = shortened(HEADER_LIMIT_S, self._headers[self.peer], HEADERS_AT_ONCE)
+            self._header_timer = self._loop.call_later(limit_s, self._header_late)
 
     def _waits(self) -> bool:
         return not self._messages and self._waiter is not None and not self._waiter.done()
@@ -103,9 +111,12 @@ class _Protocol(RequestHandler):
         if self._header_timer is not None:
             self._header_timer.cancel()
             self._header_timer = None
+            self._headers[self.peer] -= 1
+            if not self._headers[self.peer]:
+                del self._headers[self.peer]
 
     def _header_late(self) -> None:
-        self._header_timer = None
+        self._stop_timer()
         if self._waits() and self.transport is not None:
             self._refused(408)
             log(logging.DEBUG, "malformed_http", peer=self.peer, status=408, message=_LATE)
@@ -139,13 +150,20 @@ class _Protocol(RequestHandler):
 class JsonServer(web.Server):
     """A server of such connections."""
 
-    def __init__(self, made: web.Server, options: Mapping[str, Any], refused: Callable[[int], object]) -> None:
+    def __init__(
+        self,
+        made: web.Server,
+        options: Mapping[str, Any],
+        refused: Callable[[int], object],
+        is_proxy: Callable[[str], bool],
+    ) -> None:
         """Takes the place of a server.
 
         Args:
             made: the server of an application.
             options: what its connections are made with.
             refused: is told the status of each refusal.
+            is_proxy: returns whether many clients come from an address.
         """
         super().__init__(
             made.request_handler,
@@ -154,7 +172,9 @@ class JsonServer(web.Server):
             loop=made._loop,  # noqa: SLF001
         )
         self.refused = refused
-        self.counted = Connections(most_connections(), self._loop.time)
+        self.counted = Connections(most_connections(), self._loop.time, is_proxy)
+        self.headers: Counter[str] = Counter()
+        """Headers that have begun and are not whole, of each peer."""
         self._options = options
 
     def __call__(self) -> RequestHandler:
@@ -165,15 +185,23 @@ class JsonServer(web.Server):
 class JsonRunner(web.AppRunner):
     """Runs an application behind such a server."""
 
-    __slots__ = ("_refused", "leaving")
+    __slots__ = ("_is_proxy", "_refused", "leaving")
 
-    def __init__(self, app: web.Application, *, refused: Callable[[int], object], **options: Any) -> None:
-        """Stores what is told the status of each refusal, and aiohttp's own options."""
+    def __init__(
+        self,
+        app: web.Application,
+        *,
+        refused: Callable[[int], object],
+        is_proxy: Callable[[str], bool] = lambda _: False,
+        **options: Any,
+    ) -> None:
+        """Stores what is told the status of each refusal, what knows proxies, and aiohttp's own options."""
         super().__init__(app, **options)
         self._refused = refused
+        self._is_proxy = is_proxy
         self.leaving = False
         """Whether each answer ends its connection, because another process has the listening sockets next."""
 
     async def _make_server(self) -> web.Server:
         made = await super()._make_server()
-        return JsonServer(made, made._kwargs, self._refused)  # noqa: SLF001
+        return JsonServer(made, made._kwargs, self._refused, self._is_proxy)  # noqa: SLF001

@@ -21,6 +21,7 @@ from scheduler.daemon.config.config import Config
 from scheduler.daemon.config.contradictions import ADMIN_TOKEN
 from scheduler.daemon.config.secrets import secret_of
 from scheduler.daemon.ingress.errors import CHALLENGE_HEADER, RETRY_HEADER, Rejected
+from scheduler.daemon.ingress.peers import Peers
 
 MAX_TOKEN_CHARACTERS = 512
 
@@ -46,7 +47,7 @@ class Caller:
     """From which side a request comes."""
 
     peer: str = ""
-    """Address of its connection, without port; empty: a Unix socket. It shares things out and authorises nothing."""
+    """Where it is, as `peers` says; empty: a Unix socket. It shares things out and authorises nothing."""
     token: str = ""
     """Name of its token; empty: it has none."""
     scopes: frozenset[Scope] = frozenset()
@@ -169,6 +170,8 @@ class Access:
             clock: monotonic seconds.
         """
         self._clock = clock
+        self.peers = Peers()
+        """Names callers without a token."""
         self._tokens: Mapping[str, Token] = {}
         self._tenants: frozenset[str] = frozenset()
         self._without_token: frozenset[Scope] = frozenset()
@@ -191,7 +194,7 @@ class Access:
 
         Args:
             given: the values of its header `Authorization`.
-            peer: address of its connection.
+            peer: where it is, as `peers` says.
 
         Raises:
             Rejected: it sends a token that is not known.

@@ -36,10 +36,11 @@ def infer_call(
     request: InferRequest,
     headers: Mapping[str, str],
     *,
+    client: str = "",
     received_at_s: float,
     max_timeout_s: float,
 ) -> InferenceCall:
-    """Returns the call for a request.
+    """Returns the call for a request of a client.
 
     Raises:
         WireError: the request does not fit the model, or a parameter is out of range.
@@ -63,6 +64,7 @@ def infer_call(
         priority=priority(card, parameters.get("priority", 0)),
         tenant=tenant(parameters.get("tenant", headers.get(TENANT_HEADER, ""))),
         client_id=request.id,
+        client=client,
         timeout_s=timeout_s(parameters.get("timeout"), max_timeout_s=max_timeout_s),
         log_tail=log_tail(parameters.get("log_tail", False)),
         outputs=card.answer,

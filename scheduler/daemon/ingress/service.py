@@ -15,8 +15,10 @@ from scheduler.daemon.config.config import Config
 from scheduler.daemon.ingress.access import Access, known_hosts, tokens_of
 from scheduler.daemon.ingress.body_limits import BodyLimits
 from scheduler.daemon.ingress.errors import client_error
+from scheduler.daemon.ingress.large_json import LargeJson
 from scheduler.daemon.ingress.model_metadata import ModelCard, model_cards
 from scheduler.daemon.ingress.parts import DaemonParts
+from scheduler.daemon.ingress.shares import Place, Shares
 from scheduler.daemon.ingress.unmeasured import Unmeasured
 from scheduler.daemon.model_config import planned_config
 from scheduler.daemon.model_repository import repository_index
@@ -50,6 +52,8 @@ class InferenceService:
         self.grpc_address = ""
         """HOST:PORT of the gRPC listener; empty: there is none."""
         self.bodies = BodyLimits()
+        self.large_json = LargeJson()
+        self.shares = Shares()
         self.telemetry = Telemetry(parts.status, self.backends, parts.counters)
         self.config = config
         self.cards: Mapping[str, ModelCard] = {}
@@ -71,6 +75,9 @@ class InferenceService:
         self.access.configure(tokens_of(config, self._environ), is_open=is_open)
         self.hosts = known_hosts(config)
         self.telemetry.tenants.configure([tenant.name for tenant in config.tenants])
+        self.access.peers.trust(config.daemon.trusted_proxies)
+        self.shares.max_requests = config.engine.queue_max_requests
+        self.shares.max_bytes = config.engine.queue_max_bytes
         self.bodies.body_limit_bytes = config.daemon.body_limit_bytes
         # Bodies that are arriving are not in the queue yet: they may take as much memory again, and one always fits.
         self.bodies.total_limit_bytes = max(config.engine.queue_max_bytes, config.daemon.body_limit_bytes)
@@ -126,9 +133,9 @@ class InferenceService:
             asyncio.CancelledError: the client does not need the answer any more; it is counted.
         """
         self.telemetry.arrived(call)
+        place = self.shares.place(call.client, call.body_bytes)
         try:
-            await self.unmeasured.wait(call)
-            return await self._runner.submit(call)
+            return await self._submitted(call, place)
         except Refused as error:
             self.telemetry.refused(call, error.refusal.kind.value, self.now(), reason=error.refusal.reason)
             raise
@@ -137,6 +144,27 @@ class InferenceService:
             raise
         except Exception:
             self.telemetry.refused(call, FAULT, self.now())
+            raise
+        finally:
+            place.end()
+
+    async def _submitted(self, call: InferenceCall, place: Place) -> Answer:
+        """Submits a call once its client has room for it, and while no other client needs that room.
+
+        Raises:
+            Refused: there is no answer.
+            asyncio.CancelledError: the client does not need the answer any more.
+        """
+        try:
+            if not self.shares.is_full(call.body_bytes):
+                self.shares.take(place)
+            elif (refusal := await self.shares.make_room(place)) is not None:
+                raise Refused(refusal)
+            await self.unmeasured.wait(call)
+            return await self._runner.submit(call)
+        except asyncio.CancelledError:
+            if place.caught():
+                raise Refused(self.shares.refusal(place.key)) from None
             raise
 
     @contextmanager
