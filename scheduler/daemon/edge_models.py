@@ -50,10 +50,16 @@ class EdgeModels:
         self._again = asyncio.Event()
         self.looked = asyncio.Event()
         """Whether the first look is over."""
+        served.identities.refused = self._refused
 
     def reloaded(self) -> None:
         """Asks at once: configuration or edge are new."""
         self._again.set()
+
+    def _refused(self, place: str) -> None:
+        """Asks an edge again soon that is refused for an answer: it may be a long time until the next look is due."""
+        if place == str(Place.edge()):
+            asyncio.get_running_loop().call_later(REFUSED_LOOK_S, self._again.set)
 
     async def run(self) -> None:
         """Asks until it is cancelled."""

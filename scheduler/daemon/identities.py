@@ -90,6 +90,8 @@ class Identities:
         self._next_try_s = -math.inf
         self.post: Callable[[ModelBarred], None] = lambda _: None
         """Gives the engine a message."""
+        self.refused: Callable[[str], None] = lambda _: None
+        """Told of each place that is refused, when it begins."""
 
     def reload(self, configured: Mapping[str, tuple[str, AcceptedBy]], *, now_s: float = -math.inf) -> None:
         """Follows a configuration: by model what it expects, empty for nothing, and where it says so.
@@ -196,6 +198,7 @@ class Identities:
         model.refused[place] = sentence
         if known != sentence:
             log(logging.ERROR, "identity_refused", model=name, place=place, message=sentence)
+            self.refused(place)
         self._tell(name, model, place)
         return sentence
 

@@ -7,12 +7,13 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from support.virtual_loop import run_virtual
 
 from scheduler.daemon import edge_models
 from scheduler.daemon.backends.edge import EdgeBackend
-from scheduler.daemon.edge_models import EdgeModels
+from scheduler.daemon.edge_models import REFUSED_LOOK_S, EdgeModels
 from scheduler.daemon.edge_rehearsal import NotMeasured
-from scheduler.daemon.identities import Identities
+from scheduler.daemon.identities import AcceptedBy, Identities
 
 
 class Edge(EdgeBackend):
@@ -78,3 +79,38 @@ def test_only_an_edge_that_is_not_there_ends_the_look(
     complete, served = asyncio.run(look())
     assert (complete, done, served.told) == (False, measured, {"broken": "its network fails"})
     assert served.heard_of == ([] if absent else measured)
+
+
+def test_an_edge_that_is_refused_for_an_answer_is_asked_again_soon() -> None:
+    config = SimpleNamespace(
+        edge=SimpleNamespace(url="http://e"),
+        models=[SimpleNamespace(name="m")],
+        edge_profile=lambda index: object(),
+        to_measure=tuple,
+    )
+
+    async def looks_s() -> list[float]:
+        loop, times_s = asyncio.get_running_loop(), []
+
+        class Asked(Edge):
+            async def identity(self, model: str) -> str | None:
+                times_s.append(loop.time())
+                return None
+
+        served, edge = Served(), Asked(url="http://e", connect_timeout_s=1.0, clock=loop.time)
+        served.identities.reload({"m": ("sha256:right", AcceptedBy.CONFIG)})
+        models: Any = EdgeModels(
+            edge=lambda: edge,
+            config=lambda: config,  # type: ignore[arg-type, return-value]
+            measured=None,  # type: ignore[arg-type]
+            served=served,  # type: ignore[arg-type]
+            clock=loop.time,
+        )
+        asking = loop.create_task(models.run())
+        await asyncio.sleep(1.0)
+        served.identities.heard("m", "edge:main", "sha256:wrong")
+        await asyncio.sleep(1.5 * REFUSED_LOOK_S)
+        asking.cancel()
+        return times_s
+
+    assert run_virtual(looks_s()) == [0.0, 1.0 + REFUSED_LOOK_S]
