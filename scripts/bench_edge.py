@@ -142,6 +142,7 @@ def _profile(arguments: argparse.Namespace) -> Profile:
         url=arguments.url,
         model=arguments.model,
         payloads=[payload.inputs(served.input_name) for payload in payloads],
+        server=served.server,
     )
     sizes = _sizes(arguments.batches) or default_batches(served.parameters)
     rows = measure(call, sizes, repetitions=arguments.repetitions, warm_up=arguments.warm_up)

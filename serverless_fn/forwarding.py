@@ -16,6 +16,7 @@ from urllib.parse import quote, urlsplit
 
 from models.errors import ModelError
 from scheduler import wire
+from scheduler.wire.servers import TensorForm, encoded_in, without_text
 from serverless_fn.backend import NotServed, Served
 from serverless_fn.inference import memory_bytes
 from serverless_fn.settings import Forwarding
@@ -116,7 +117,7 @@ class ForwardedServer:
         request = wire.parse_request(payload.body, payload.json_length)
         if self._forwarding.tensors == "binary":
             return payload
-        return wire.encode_request(request, binary=False, as_base64=_without_text(request))
+        return encoded_in(request, TensorForm.JSON, as_base64=without_text(request))
 
     def _post(
         self, path: str, request: wire.Encoded, traced: Mapping[str, str]
@@ -157,20 +158,6 @@ class ForwardedServer:
             return False
         finally:
             connection.close()
-
-
-def _without_text(request: wire.InferRequest) -> list[str]:
-    """Returns the names of the BYTES inputs that JSON can carry as base64 only."""
-    return [tensor.name for tensor in request.inputs if tensor.datatype == "BYTES" and not _is_text(tensor)]
-
-
-def _is_text(tensor: wire.Tensor) -> bool:
-    try:
-        for element in tensor.elements():
-            element.decode()
-    except UnicodeDecodeError:
-        return False
-    return True
 
 
 def _status_of(status: int) -> int:

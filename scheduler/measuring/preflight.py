@@ -12,6 +12,7 @@ import requests
 from models.card import TensorSpec
 from scheduler.measuring.errors import MeasuringError
 from scheduler.measuring.inputs import described, takes_pictures
+from scheduler.wire.servers import said_of_model
 
 _TIMEOUT_S = 10.0
 
@@ -24,11 +25,13 @@ class ServedModel:
         name: its name.
         inputs: what it takes; the shapes are those of one item.
         parameters: further facts: device, largest batch, origin of the weights, emulation.
+        server: the server's name of itself; empty: it gives none.
     """
 
     name: str
     inputs: tuple[TensorSpec, ...]
     parameters: Mapping[str, Any] = field(default_factory=dict)
+    server: str = ""
 
     @property
     def input_name(self) -> str:
@@ -60,10 +63,21 @@ def served_model(url: str, model: str) -> ServedModel:
         raise MeasuringError(f"cannot reach {url} ({_reason(error)}); start the server, or correct the URL") from error
     if response.status_code != 200:
         raise MeasuringError(f"{url} does not serve the model {model!r}: {_sentence(response)}")
-    return _described(response, model)
+    server = str(_json(f"{url.rstrip('/')}/v2").get("name") or "")
+    return _described(response, model, config=_json(f"{address}/config"), server=server)
 
 
-def _described(response: requests.Response, model: str) -> ServedModel:
+def _json(address: str) -> Mapping[str, Any]:
+    """Returns what a server says there, an empty object where it says nothing: not every server has every path."""
+    try:
+        response = requests.get(address, timeout=_TIMEOUT_S)
+        found = response.json() if response.status_code == 200 else {}
+    except (requests.RequestException, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _described(response: requests.Response, model: str, *, config: Mapping[str, Any], server: str) -> ServedModel:
     try:
         metadata = response.json()
         inputs = tuple(_spec(entry) for entry in metadata["inputs"])
@@ -72,7 +86,9 @@ def _described(response: requests.Response, model: str) -> ServedModel:
             f"{response.url} does not describe the model {model!r}; name a server of the Open Inference Protocol"
         ) from error
     parameters = metadata.get("parameters")
-    return ServedModel(model, inputs, parameters if isinstance(parameters, dict) else {})
+    said = said_of_model(metadata, config)
+    facts = {**(parameters if isinstance(parameters, dict) else {}), **said}
+    return ServedModel(model, inputs, facts, server)
 
 
 def _spec(entry: Mapping[str, Any]) -> TensorSpec:

@@ -181,7 +181,7 @@ def _check_folder(path: Path | None) -> None:
 
 def _edge(args: argparse.Namespace) -> tuple[Sequence[ProfileRow], Provenance]:
     served = served_model(args.url, args.model)
-    call = EdgeCaller(url=args.url, model=args.model, payloads=_payloads(args, served.inputs))
+    call = EdgeCaller(url=args.url, model=args.model, payloads=_payloads(args, served.inputs), server=served.server)
     rows = _measure(call, args.batches or default_batches(served.parameters), args)
     provenance = edge_provenance(
         args.url, args.model, name=_name(args), device=args.device, parameters=served.parameters

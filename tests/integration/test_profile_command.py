@@ -14,6 +14,7 @@ import pytest
 from support import stub_fc
 from support.stub_fc import Heard, Say, StubFc, answer_frame
 from support.stub_oip_server import ServerThread, StubOipServer, SumsServer
+from support.triton_stub import TritonServer, TritonStub
 
 from models.profile import load_profile
 from scheduler import cli, wire
@@ -56,6 +57,18 @@ def test_an_edge_server_is_measured_into_the_profile_that_the_daemon_reads(
     printed = capsys.readouterr().out
     assert "model off by" in printed
     assert "for b up to 6" in printed
+
+
+@pytest.mark.parametrize("takes_binary", [True, False])
+def test_a_server_of_others_is_measured_in_the_form_that_it_takes(tmp_path: Path, takes_binary: bool) -> None:
+    out = tmp_path / "triton.json"
+    stub = TritonStub(takes_binary=takes_binary)
+    with TritonServer(stub) as server:
+        arguments = ["profile", "edge", "--url", server.url, *QUICK, "--model", "sums", "--payload", "random"]
+        assert cli.main([*arguments, "--out", str(out)]) == 0
+    # Its configuration says that it takes 8 items; the first batch that falls over is sent again.
+    assert [row.batch for row in load_profile(out).rows] == [1, 2, 4, 8]
+    assert (stub.binary[0], set(stub.binary[1:]), stub.refused) == (True, {takes_binary}, [])
 
 
 def test_named_pictures_are_the_ones_sent(tmp_path: Path) -> None:

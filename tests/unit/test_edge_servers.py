@@ -6,11 +6,11 @@ import logging
 
 import pytest
 
-from scheduler.daemon.backends.edge_description import said_of_model
 from scheduler.daemon.backends.edge_refusals import about_form, largest_batch, refused
 from scheduler.daemon.backends.edge_servers import AGAINST_ITS_WORD, Description, EdgeServers, TensorForm
 from scheduler.domain.batches import FailureKind
 from scheduler.wire import InferRequest, Tensor, WireError, base64_elements, encode_request, parse_request
+from scheduler.wire.servers import said_of_model
 
 URL = "http://127.0.0.1:1"
 BINARY, JSON = TensorForm.BINARY, TensorForm.JSON

@@ -18,9 +18,9 @@ from scheduler import wire
 from scheduler.daemon.backends.batch_send import BatchSend, Clock, Reply, SendFailed, checked_outputs
 from scheduler.daemon.backends.bounded_reading import TooLarge, read_within
 from scheduler.daemon.backends.claims import believed
-from scheduler.daemon.backends.edge_description import describe, said_of_model
+from scheduler.daemon.backends.edge_description import describe
 from scheduler.daemon.backends.edge_refusals import about_form, refused
-from scheduler.daemon.backends.edge_servers import EdgeServers, TensorForm
+from scheduler.daemon.backends.edge_servers import EdgeServers
 from scheduler.daemon.backends.tcp_info import smoothed_rtt_s
 from scheduler.daemon.logs import log
 from scheduler.daemon.model_outputs import HEADER_BYTES
@@ -29,6 +29,7 @@ from scheduler.domain.failures import lost
 from scheduler.domain.messages import ProbeMeasured
 from scheduler.domain.requests import Backend
 from scheduler.wire import InferRequest, InferResponse, WireError
+from scheduler.wire.servers import TensorForm, encoded_in, said_of_model
 
 KEEP_ALIVE_S = 30.0
 """Shorter than the idle limits of servers (120 s for ours), so that no batch uses a connection that is being closed."""
@@ -194,10 +195,7 @@ class EdgeBackend:
             return response, answer, self._clock()
 
     def _encoded(self, model: str, request: InferRequest, form: TensorForm) -> wire.Encoded:
-        if form is TensorForm.BINARY:
-            return wire.encode_request(request)
-        pictures = self._models.get(model, frozenset())
-        return wire.encode_request(replace(request, binary_by_default=False), binary=False, as_base64=pictures)
+        return encoded_in(request, form, as_base64=self._models.get(model, frozenset()))
 
     async def probe(self) -> ProbeMeasured:
         """Asks the server whether it is ready, and measures the round trip; the first time also what it is."""

@@ -9,30 +9,15 @@ is known.
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from enum import Enum
 
 from scheduler.daemon.logs import log
 from scheduler.domain.memory import Remembered, entries, rows
+from scheduler.wire.servers import BINARY_EXTENSION, TensorForm, likely_form
 
 VERSION = 1
-JSON_ONLY = frozenset({"mlserver"})
-"""Names of servers that are known to take no binary tensors."""
-BINARY_EXTENSION = "binary_tensor_data"
 AGAINST_ITS_WORD = 2
 """Batches in a row that a server which says that it takes binary tensors must answer in JSON only, before it is
 believed to take no others. Judgement: one may have failed for another cause."""
-
-
-class TensorForm(str, Enum):
-    """Forms of a request's tensors; the values are public words."""
-
-    BINARY = "binary"
-    JSON = "json"
-
-    @property
-    def other(self) -> "TensorForm":
-        """The other form."""
-        return TensorForm.JSON if self is TensorForm.BINARY else TensorForm.BINARY
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,7 +140,7 @@ class EdgeServers:
         return self._habits[url, model]
 
     def _likely(self, url: str) -> TensorForm:
-        return TensorForm.JSON if self._describing(url).name in JSON_ONLY else TensorForm.BINARY
+        return likely_form(self._describing(url).name)
 
     def _describing(self, url: str) -> Description:
         return self._described.get(url, Description())
