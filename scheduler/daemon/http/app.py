@@ -270,8 +270,8 @@ def app_runner(app: web.Application, *, stop_limit_s: float) -> JsonRunner:
         shutdown_timeout=stop_limit_s,
     )
 
-    async def last(_: web.Request, response: web.StreamResponse) -> None:
-        if runner.leaving:
+    async def last(request: web.Request, response: web.StreamResponse) -> None:
+        if runner.leaving or getattr(request.protocol, "is_last", False):
             response.force_close()
 
     app.on_response_prepare.append(last)

@@ -9,11 +9,12 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import orjson
-from aiohttp import http_exceptions, web
+from aiohttp import HttpVersion11, http_exceptions, web
 from aiohttp.web_protocol import RequestHandler
 
 from scheduler.daemon.http.connections import Connections, most_connections
 from scheduler.daemon.http.errors import error_response
+from scheduler.daemon.http.half_closed import HalfClosed
 from scheduler.daemon.ingress.errors import FAULT
 from scheduler.daemon.ingress.shares import shortened
 from scheduler.daemon.logs import fields, log
@@ -61,9 +62,12 @@ def told(error: BaseException | None) -> tuple[int, str]:
 
 
 class _Protocol(RequestHandler):
-    """A connection whose own refusals are JSON, which is counted, and whose headers must arrive in time."""
+    """A connection whose own refusals are JSON, which is counted, and whose headers must arrive in time.
 
-    __slots__ = ("_connections", "_header_timer", "_headers", "_refused", "peer")
+    A client that closes its side after a whole request gets its answer, over a connection without TLS.
+    """
+
+    __slots__ = ("_connections", "_half_closed", "_header_timer", "_headers", "_latest", "_refused", "peer")
 
     def __init__(self, server: JsonServer, **options: Any) -> None:
         super().__init__(server, **options)
@@ -71,6 +75,9 @@ class _Protocol(RequestHandler):
         self._connections = server.counted
         self._headers = server.headers
         self._header_timer: asyncio.TimerHandle | None = None
+        self._half_closed: HalfClosed | None = None
+        self._latest: Any = None
+        """Body of the latest request."""
         self.peer = ""
 
     @property
@@ -92,17 +99,42 @@ class _Protocol(RequestHandler):
         """Counts it no longer."""
         self._connections.closed(self, self.peer)
         self._stop_timer()
+        if self._half_closed is not None:
+            self._half_closed.stop()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
         """Takes bytes in; a header that has begun must be whole within `HEADER_LIMIT_S`."""
         super().data_received(data)
+        if self._messages:
+            self._latest = self._messages[-1][1]
         if not self._waits():
             self._stop_timer()
         elif self._header_timer is None and not self._force_close:
             self._headers[self.peer] += 1
             limit_s = shortened(HEADER_LIMIT_S, self._headers[self.peer], HEADERS_AT_ONCE)
             self._header_timer = self._loop.call_later(limit_s, self._header_late)
+
+    def eof_received(self) -> bool:  # type: ignore[override]
+        """Returns whether the connection stays open for the answers of requests that have arrived whole."""
+        transport = self.transport
+        if transport is None or transport.get_extra_info("sslcontext") is not None:
+            return False
+        if self._latest is None or not self._latest.is_eof() or self._waits():
+            return False
+        self._half_closed = HalfClosed(
+            transport, self._loop, may_ask=self._may_ask, all_answered=self._waits, end=self.force_close
+        )
+        return True
+
+    def _may_ask(self) -> bool:
+        request = self._current_request
+        return request is not None and request.version >= HttpVersion11 and request.writer.output_size == 0
+
+    @property
+    def is_last(self) -> bool:
+        """Whether no request can follow the one in hand."""
+        return self._half_closed is not None and not self._messages
 
     def _waits(self) -> bool:
         return not self._messages and self._waiter is not None and not self._waiter.done()
