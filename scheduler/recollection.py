@@ -1,17 +1,19 @@
 """What estimates leave to the next process, part by part, and the plan: each is taken up where it is still true."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
 from scheduler.domain.latency import FunctionTier
 from scheduler.domain.memory import Remembered, entries, fingerprint, finite
 from scheduler.domain.plain import from_plain, to_plain
-from scheduler.domain.plans import EngineSettings, Plan
+from scheduler.domain.plans import EngineSettings, GroupPlan, Plan
 from scheduler.estimates import Estimates, ModelKnowledge
 from scheduler.estimators.service_time import ServiceTime
 from scheduler.estimators.size_effect import SizeEffect
 
+_LARGEST_BATCH = 2**20
+"""Of a plan that is taken up."""
 VERSION = 1
 """Of the contents here; raise it when an estimator's snapshot changes its form."""
 
@@ -47,7 +49,10 @@ class PlanMemory:
         def restore(content: object, age_s: float, now_s: float) -> None:  # noqa: ARG001
             given = entries(content)
             seen = finite(given["seen_s"])
-            self.plan, self.seen_s, self.age_s = from_plain(Plan, given["plan"]), seen, age_s
+            plan = from_plain(Plan, given["plan"])
+            for group in plan.groups:
+                _check_group(group, settings)
+            self.plan, self.seen_s, self.age_s = plan, seen, age_s
 
         return Remembered("plan", VERSION, fingerprint(model=repr(settings.models)), snapshot, restore)
 
@@ -64,6 +69,31 @@ class PlanMemory:
         return replace(
             self.plan, plan_id=1, made_at_s=now_s, expires_at_s=now_s + stands_s, cause="start", detail=detail
         )
+
+
+def _check_group(group: GroupPlan, settings: EngineSettings) -> None:
+    """Raises ValueError for a plan that the planner cannot have made for these models."""
+    model = next((each for each in settings.models if each.name == group.model), None)
+    if model is None:
+        raise ValueError(f"a plan for model {group.model}")
+    classes, tiers = {each.name for each in model.classes}, {tier.name for tier in model.tiers}
+    known = set(group.classes) == classes and classes >= group.edge_margins.keys()
+    sound = 0 <= group.edge_batch_cap <= _LARGEST_BATCH and _are_factors(group.edge_margins.values())
+    for buffer in group.buffers:
+        named = set(buffer.classes) | buffer.margins.keys() | buffer.timeouts_s.keys()
+        known = known and buffer.tier in tiers and bool(buffer.classes) and classes >= named
+        sound = sound and 1 <= buffer.target_batch <= _LARGEST_BATCH and 0 < buffer.percentile < 1
+        factors = (buffer.share, buffer.size_factor, *buffer.margins.values(), *buffer.timeouts_s.values())
+        sound = (
+            sound and _are_factors(factors) and set(buffer.classes) <= buffer.margins.keys() & buffer.timeouts_s.keys()
+        )
+    if not (known and sound and 0 < group.percentile < 1):
+        raise ValueError(f"a plan for other classes or tiers of model {group.model}")
+
+
+def _are_factors(numbers: Iterable[float]) -> bool:
+    """Whether all are at least 0; NaN is not."""
+    return all(number >= 0 for number in numbers)
 
 
 def _uplink(estimates: Estimates, settings: EngineSettings) -> Remembered:

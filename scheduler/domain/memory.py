@@ -1,7 +1,6 @@
 """What an engine knows, as named parts that can be saved and taken up by the engine of the next process."""
 
 import hashlib
-import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -120,13 +119,29 @@ def rows(content: object) -> Sequence[object]:
     return content
 
 
-def finite(content: object) -> float:
-    """Returns a finite number; TypeError or ValueError for anything else."""
+_LARGEST = 1e18
+"""Of any number that is remembered: bytes, seconds, money. Computing with more could overflow."""
+_LARGEST_LOG = 40.0
+"""Of a logarithm: a service that is 10^17 times as slow as its profile says is none."""
+
+
+def finite(content: object, largest: float = _LARGEST) -> float:
+    """Returns a finite number of at most so much either way; TypeError or ValueError for anything else."""
     if isinstance(content, bool) or not isinstance(content, (int, float)):
         raise TypeError(f"a number is needed, not {type(content).__name__}")
-    if not math.isfinite(content):
-        raise ValueError("a finite number is needed")
+    if not -largest <= content <= largest:
+        raise ValueError(f"a number of at most {largest:g} is needed")
     return float(content)
+
+
+def logarithm(content: object) -> float:
+    """Returns a logarithm of what can be computed with; TypeError or ValueError for anything else."""
+    return finite(content, _LARGEST_LOG)
+
+
+def logarithms(content: object) -> list[float]:
+    """Returns the logarithms of a JSON array; TypeError or ValueError for anything else."""
+    return [logarithm(item) for item in rows(content)]
 
 
 def finites(content: object) -> list[float]:

@@ -4,7 +4,7 @@ import math
 from bisect import bisect_left, insort
 from collections import deque
 
-from scheduler.domain.memory import entries, finite, finites, part_known
+from scheduler.domain.memory import entries, finite, logarithms, part_known
 from scheduler.domain.scatter import Scatter
 
 PRIOR_WEIGHT = 4
@@ -80,7 +80,7 @@ class ResidualWindow:
         """
         given = entries(content)
         window = ResidualWindow(size=self._size, prior_sigma=self._prior_sigma)
-        for residual in finites(given["residuals"]):
+        for residual in logarithms(given["residuals"]):
             window.update(residual)
         window._seen = max(0.0, finite(given["seen"])) * part_known(age_s)
         return window

@@ -6,7 +6,7 @@ from collections import deque
 import numpy as np
 
 from scheduler.domain.latency import LatencyModel
-from scheduler.domain.memory import entries, finites, rows
+from scheduler.domain.memory import entries, finites, logarithms, rows
 from scheduler.domain.scatter import Scatter
 from scheduler.estimators.changepoint import NATIVE, SHORT_RUN, Change, Detectors
 from scheduler.estimators.residuals import ResidualWindow
@@ -19,6 +19,8 @@ ones; services of a quiet machine scatter by a few percent."""
 NOISE_VARIANCE = 0.1**2
 """Variance of the noise of the logarithm of a service, before any is observed: the scatter of a quiet GPU, 10 %. It is
 only the unit of the drifts below."""
+_LARGEST_VARIANCE, _ROUNDING = 10.0, 1e-9
+"""Of a covariance that is taken up; what is learned only makes it smaller."""
 LEVEL_VARIANCE = 0.5**2
 """Prior variance of the level. Judgement: a profile from another machine is wrong by a factor of about 1.6 (sigma 0.5
 of the logarithm); with it two answers outweigh the profile."""
@@ -198,7 +200,7 @@ class ServiceTime:
                 taken up.
         """
         given = entries(content)
-        state = finites(given["state"])
+        state = logarithms(given["state"])
         covariance = np.array([finites(row) for row in rows(given["covariance"])])
         recent = [int(band) for band in finites(given["recent_bands"])]
         fresh = ResidualWindow(size=BAND_RESIDUALS, prior_sigma=self._prior_sigma)
@@ -207,6 +209,8 @@ class ServiceTime:
         if len(state) != len(self._state) or covariance.shape != self._covariance.shape or set(recent) - set(bands):
             raise ValueError("a snapshot of other bands")
         shaped = covariance.reshape(len(state), len(state))
+        if np.abs(shaped).max() > _LARGEST_VARIANCE or np.linalg.eigvalsh(shaped)[0] < -_ROUNDING:
+            raise ValueError("a snapshot with a covariance that is none")
         drifted = LEVEL_VARIANCE * min(1.0, max(0.0, age_s) / LEVEL_FORGOTTEN_S)
         shaped[LEVEL, LEVEL] = min(LEVEL_VARIANCE, shaped[LEVEL, LEVEL] + drifted)
         self._state, self._covariance, self._residuals = state, shaped, residuals

@@ -4,7 +4,7 @@ import math
 from bisect import bisect_left
 from collections.abc import Sequence
 
-from scheduler.domain.memory import entries, finites, part_known
+from scheduler.domain.memory import entries, finites, logarithm, part_known
 from scheduler.domain.plans import SizeFactors, SizeShare
 
 MEMORY = 200.0
@@ -84,6 +84,9 @@ class SizeEffect:
         effect = cls()
         for number, known in entries(content).items():
             weight, mean, square = finites(known)
+            if weight <= 0 or square < 0:
+                raise ValueError("a snapshot of no batches")
+            logarithm(mean)
             effect._bins[int(number)] = weight * part_known(age_s), mean, square
         return effect
 

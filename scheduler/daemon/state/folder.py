@@ -157,6 +157,9 @@ def _check(connection: sqlite3.Connection, path: Path) -> None:
         raise
     except sqlite3.DatabaseError as error:
         raise _Unusable(f"is damaged or no database ({error})") from None
+    except UnicodeDecodeError:
+        # Of SQLite's own sentence, which repeats the damaged schema.
+        raise _Unusable("is damaged (its schema is no text)") from None
     if sound != "ok":
         raise _Unusable(f"is damaged ({sound})")
     if application != APPLICATION_ID and not (empty and application == 0 and schema == 0):

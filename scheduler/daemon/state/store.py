@@ -96,7 +96,7 @@ class Store:
             for model, content in rows:
                 try:
                     found[model] = from_plain(Limits, json.loads(content))
-                except (TypeError, ValueError):
+                except (TypeError, ValueError, RecursionError):
                     self._warn(f"the limits of model {model} in the state file are not understood and not used")
         return found
 
@@ -115,7 +115,7 @@ class Store:
             for model, content in rows:
                 try:
                     found[model] = from_plain(Acceptance, json.loads(content))
-                except (TypeError, ValueError):
+                except (TypeError, ValueError, RecursionError):
                     self._warn(f"the identity of model {model} in the state file is not understood and not used")
         return found
 
@@ -137,7 +137,7 @@ class Store:
                 try:
                     age_s = max(0.0, now_s - float(saved_at_s))
                     parts[name] = Part(name, version, fingerprint, json.loads(content))
-                except (TypeError, ValueError):
+                except (TypeError, ValueError, RecursionError):
                     self._warn(f"part {name} of the state file is not understood and not used")
         return Memory(parts, age_s)
 
