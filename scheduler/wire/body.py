@@ -21,6 +21,7 @@ _MAX_LENGTH_DIGITS = 12
 
 _MAX_RANK = 32  # numpy 1's limit
 _MAX_ELEMENTS = 2**48  # numpy refuses shapes beyond the address space, even if one axis is 0
+_MAX_EMPTY = 2**16  # a tensor without data: nothing else bounds the items that a few bytes announce
 
 
 class Headers(Protocol):
@@ -296,8 +297,11 @@ def _shape(entry: Mapping[str, Any], name: str) -> tuple[int, ...]:
         raise WireError(f"tensor {shown(name)} needs a 'shape': a list of 1 to {_MAX_RANK} lengths, the batch first")
     if not all(type(length) is int and length >= 0 for length in shape):
         raise WireError(f"tensor {shown(name)} has a length in its 'shape' that is not a whole number of at least 0")
-    if math.prod(length or 1 for length in shape) > _MAX_ELEMENTS:
-        raise WireError(f"tensor {shown(name)} has a 'shape' with too many elements; send at most {_MAX_ELEMENTS}")
+    limit = _MAX_EMPTY if 0 in shape else _MAX_ELEMENTS
+    if math.prod(length or 1 for length in shape) > limit:
+        raise WireError(
+            f"tensor {shown(name)} has a 'shape' with too many elements; send at most {limit}; 0 counts as 1"
+        )
     return tuple(shape)
 
 

@@ -9,6 +9,9 @@ import orjson
 
 from scheduler.wire.error import WireError, shown
 
+_DEEPEST = 64
+"""Levels in the parameters that a body may have. The protocol has none, some servers a few; orjson writes 254."""
+
 
 def json_object(document: bytes | memoryview, what: str) -> dict[str, Any]:
     """Returns a JSON object; WireError, which names `what`, for anything else."""
@@ -38,7 +41,16 @@ def parameters(entry: Mapping[str, Any], what: str) -> dict[str, Any]:
         return {}
     if type(value) is not dict:
         raise WireError(f"'parameters' of {what} must be a JSON object")
-    return value
+    nested = [inner for inner in value.values() if type(inner) in (dict, list)]
+    for _ in range(_DEEPEST):
+        if not nested:
+            return value
+        nested = [inner for outer in nested for inner in _values(outer) if type(inner) in (dict, list)]
+    raise WireError(f"'parameters' of {what} have over {_DEEPEST} levels; send numbers, texts, true or false")
+
+
+def _values(nested: Any) -> Any:
+    return nested.values() if type(nested) is dict else nested
 
 
 def named_entries(head: Mapping[str, Any], key: str) -> list[dict[str, Any]]:
