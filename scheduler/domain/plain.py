@@ -8,6 +8,9 @@ from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
 T = TypeVar("T")
 
+_LARGEST = 10**300
+"""Of a whole number where a float belongs."""
+
 
 def to_plain(value: object) -> object:
     """Returns a frozen dataclass of numbers, texts, tuples, mappings and other dataclasses in the types of JSON.
@@ -61,6 +64,48 @@ def _dataclass(kind: type, content: object) -> Any:
     if not isinstance(content, dict) or content.keys() != hints.keys():
         raise TypeError(f"the fields of {kind.__name__} are needed")
     return kind(**{name: _value(hint, content[name]) for name, hint in hints.items()})
+
+
+def check_types(value: object) -> None:
+    """Checks the fields of a frozen dataclass or a named tuple, and those of its fields, against their types.
+
+    Raises:
+        TypeError: a field holds another type, a number that is none, or one that no calculation takes.
+
+    >>> from scheduler.domain.plans import Limits
+    >>> check_types(Limits(window_s=0.5))
+    >>> check_types(Limits(window_s="long"))
+    Traceback (most recent call last):
+        ...
+    TypeError: window_s of Limits
+    """
+    kind: type = type(value)
+    for name, hint in _all_hints(kind).items():
+        if not _is_of(hint, getattr(value, name)):
+            raise TypeError(f"{name} of {type(value).__name__}")
+
+
+def _is_of(kind: Any, value: Any) -> bool:
+    origin, inner = get_origin(kind), get_args(kind)
+    if origin in (Union, types.UnionType):
+        return any(_is_of(each, value) for each in inner)
+    if origin is tuple:
+        return isinstance(value, tuple) and all(_is_of(inner[0], item) for item in value)
+    if kind is float:
+        # A whole number may have more digits than a float takes.
+        return (type(value) is float and value == value) or (type(value) is int and abs(value) <= _LARGEST)
+    if kind is int:
+        return type(value) is int
+    if not isinstance(kind, type) or not isinstance(value, kind):
+        return False
+    if dataclasses.is_dataclass(kind) or hasattr(kind, "_fields"):
+        check_types(value)
+    return True
+
+
+@cache
+def _all_hints(kind: type) -> dict[str, Any]:
+    return get_type_hints(kind)
 
 
 @cache

@@ -20,6 +20,7 @@ from scheduler.dispatch.decision_ring import Explanation, Sending
 from scheduler.domain.batches import Batch, BatchReport, FailureKind, WhyLeft
 from scheduler.domain.decisions import Cause, Decision, Offer, Reason
 from scheduler.domain.lifecycle import State
+from scheduler.domain.plain import check_types
 from scheduler.domain.requests import Attempt, Backend, Place, Request
 from scheduler.explain.text import NO_CONTEXT, Context
 from scheduler.explain.words import REFUSED
@@ -71,6 +72,8 @@ def from_values(values: Mapping[str, Any]) -> tuple[Explanation, Context]:
         # Lines of earlier versions do not say what its tenant counts as.
         told = {field.name: values[field.name] for field in fields(Context) if field.name not in _LATER}
         context = Context(**told, **{name: values[name] for name in _LATER if name in values})
+        check_types(explanation)
+        check_types(context)
     except (KeyError, TypeError, AttributeError, IndexError) as error:
         raise ValueError(f"an explanation lacks or misstates {error}") from None
     return explanation, context
@@ -83,7 +86,10 @@ def to_json(explanation: Explanation, context: Context = NO_CONTEXT) -> str:
 
 def from_json(line: str) -> tuple[Explanation, Context]:
     """Returns what `to_json` was given; ValueError where the line is none of its."""
-    values = json.loads(line)
+    try:
+        values = json.loads(line)
+    except RecursionError:
+        raise ValueError("the line has too many levels") from None
     if not isinstance(values, dict):
         raise ValueError("an explanation is a JSON object")
     return from_values(values)
@@ -122,6 +128,8 @@ def _decision_of(request: Request, values: Mapping[str, Any]) -> Decision:
         offers,
         chosen,
     )
+    if not -1 <= decision.chosen < len(offers):
+        raise ValueError(f"an explanation names offer {decision.chosen} of {len(offers)}")
     if decision.choice is not None and _where(decision.choice) != values["chosen"]:
         raise ValueError(f"an explanation misstates which of {len(offers)} offers was chosen")
     return decision
@@ -163,8 +171,8 @@ def _offer_of(values: Mapping[str, Any]) -> Offer:
         _number(values["start_s"]),
         _number(values["finish_s"]),
         values["items"],
-        values["late_probability"],
-        values["money"],
+        _number(values["late_probability"]),
+        _number(values["money"]),
         values["cost_to_others"],
         _number(values["total"]),
         values["displaces"],
