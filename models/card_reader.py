@@ -224,6 +224,8 @@ class _Reader:
     def _inside(self, key: str, name: str) -> None:
         if Path(name).is_absolute() or ".." in Path(name).parts:
             raise self.error((key,), f"file {name!r} must be inside the folder of the card: copy it there")
+        if "\0" in name:
+            raise self.error((key,), f"file {name!r} is no name of a file: correct it")
 
     def _labels(self) -> tuple[tuple[str, ...], str]:
         """Returns the labels, and the file that they are in; "" if they are in the card."""

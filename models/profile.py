@@ -9,6 +9,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from datetime import date as calendar_date
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,8 @@ from models.errors import ModelError
 
 BACKENDS = ("edge", "function")
 SHIPPED = Path(__file__).parent / "profiles"
+_LARGEST_BATCH = 65_536
+"""Items; tables have an entry for each size."""
 _LARGEST_FILE_BYTES = 1_000_000
 
 
@@ -126,6 +129,8 @@ class Profile:
                 _not_negative(name, getattr(self, name))
         _at_least_one("max_batch", self.max_batch)
         batches = [row.batch for row in self.rows]
+        if max(self.max_batch, *batches, 0) > _LARGEST_BATCH:
+            raise ProfileError(f"a batch of over {_LARGEST_BATCH} items is none; correct max_batch and rows")
         if any(later <= earlier for earlier, later in zip(batches, batches[1:], strict=False)):
             raise ProfileError(f"field rows has the batch sizes {batches}; list each once, smallest first")
 
@@ -134,6 +139,7 @@ class Profile:
         return self.alpha_s + self.beta_s * items
 
 
+@cache
 def shipped_profiles() -> tuple[str, ...]:
     """Returns the names of the profiles that ship with the package."""
     return tuple(sorted(path.stem for path in SHIPPED.glob("*.json")))

@@ -22,6 +22,8 @@ Seconds = npt.NDArray[np.float64]
 
 MAX_REQUESTS = 20_000_000
 """More would fill the memory of a client host before the first request is sent."""
+_LARGEST_NUMBER = 1e9
+"""Of a gap in seconds, 30 years, or a count: sums of larger ones say nothing, or are infinite."""
 _CHUNK = 4096
 
 
@@ -133,7 +135,7 @@ def _numbers(path: Path, what: str) -> Seconds:
         values = np.array(words, dtype=np.float64)
     except ValueError:
         values = np.array([_number(word) for word in words])
-    wrong = np.flatnonzero(~(np.isfinite(values) & (values >= 0)))
+    wrong = np.flatnonzero(~((values >= 0) & (values <= _LARGEST_NUMBER)))
     if len(wrong):
         word = words[wrong[0]]
         raise WorkloadError(f"value {wrong[0] + 1} of the trace {path} is {word!r}, not {what}; correct or remove it")
@@ -206,7 +208,7 @@ def read_map(path: Path) -> MarkovianArrivals:
         d0, d1 = (tuple(tuple(float(x) for x in row) for row in content[key]) for key in ("D0", "D1"))
     except OSError as error:
         raise WorkloadError(f"cannot read the arrival process {path}: {error.strerror}") from error
-    except (ValueError, TypeError, KeyError) as error:
+    except (ValueError, TypeError, KeyError, RecursionError, OverflowError) as error:
         raise WorkloadError(
             f'{path} is no arrival process: it must be JSON like {{"D0": [[..]], "D1": [[..]]}}'
         ) from error

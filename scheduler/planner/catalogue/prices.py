@@ -11,12 +11,16 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cache
 from pathlib import Path
 from types import MappingProxyType
 
 from scheduler.domain.errors import EdgeburstError
 from scheduler.domain.latency import ANY_BYTES, Price
 
+_LARGEST_RATE = 1e9
+"""Of any figure of a sheet; products of larger ones could be infinite."""
+_LEAST_GRAIN_S = 1e-9
 SHIPPED = Path(__file__).parents[1] / "prices"
 
 
@@ -199,6 +203,7 @@ class PriceSheet:
         return self.per_gpu_gb_s
 
 
+@cache
 def shipped_sheets() -> tuple[str, ...]:
     """Returns the names of the sheets that ship with the package."""
     return tuple(sorted(path.stem for path in SHIPPED.glob("*.json")))
@@ -219,7 +224,7 @@ def load_sheet(name_or_path: str | Path) -> PriceSheet:
     path = _locate(name_or_path)
     try:
         content = json.loads(path.read_text(encoding="utf-8-sig"))
-    except (OSError, UnicodeDecodeError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise PriceSheetError(f"price sheet {path} cannot be read as JSON: {error}") from error
     if not isinstance(content, dict):
         raise PriceSheetError(f"price sheet {path} must be one JSON object")
@@ -291,7 +296,7 @@ def _sheet(fields: _Fields) -> PriceSheet:
     name, currency, source = fields.text("name"), fields.text("currency"), fields.text("source")
     date, note, meter = fields.text("date"), fields.text("note"), fields.text("meter")
     limit_bytes, base64 = fields.limit_bytes("request_limit_bytes"), fields.is_base64("request_encoding")
-    grain_s = _positive("grain_s", fields.rate("grain_s"))
+    grain_s = _grain_s(fields, "grain_s")
     if meter == "gb-s":
         sheet = PriceSheet(
             name=name,
@@ -317,7 +322,7 @@ def _sheet(fields: _Fields) -> PriceSheet:
             idle_per_memory_gb_s=fields.rate("idle_per_memory_gb_s"),
             per_vcpu_s=fields.rate("per_vcpu_s"),
             per_gpu_gb_s=fields.rate("per_gpu_gb_s"),
-            gpu_grain_s=_positive("gpu_grain_s", fields.rate("gpu_grain_s")),
+            gpu_grain_s=_grain_s(fields, "gpu_grain_s"),
         )
     elif meter == "cu":
         units = _units(fields)
@@ -328,6 +333,13 @@ def _sheet(fields: _Fields) -> PriceSheet:
         raise PriceSheetError(f"price sheet {name!r}: meter is {meter!r}; it must be 'gb-s', 'resources' or 'cu'")
     fields.done()
     return replace(sheet, request_limit_bytes=limit_bytes, base64=base64)
+
+
+def _grain_s(fields: _Fields, key: str) -> float:
+    grain_s = fields.rate(key)
+    if grain_s < _LEAST_GRAIN_S:
+        raise PriceSheetError(f"{key} must be at least {_LEAST_GRAIN_S:g} s, not {grain_s:g}")
+    return grain_s
 
 
 def _units(fields: _Fields) -> ComputeUnits:
@@ -359,8 +371,8 @@ def _gpu_factor(sheet: PriceSheet, factors: Mapping[str, float], *, gpu_gb: floa
 
 
 def _rate(value: object, what: str) -> float:
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value) or value < 0:
-        raise PriceSheetError(f"{what} must be a number of at least 0, not {value!r}")
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= _LARGEST_RATE:
+        raise PriceSheetError(f"{what} must be a number from 0 to {_LARGEST_RATE:g}, not {str(value)[:40]}")
     return float(value)
 
 
