@@ -75,7 +75,7 @@ class Invoked:
             return f"the function's answer cannot be read: {error}"
         try:
             reason = str(json.loads(self.body)["errorMessage"])
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, RecursionError):
             reason = self.body[:200].decode(errors="replace")
         return f"the function failed ({self.error_type}): {reason[:500]}"
 

@@ -172,7 +172,7 @@ def _sentence_in(body: bytes) -> str:
         found = json.loads(body)
         if isinstance(found, Mapping) and "error" in found:
             return str(found["error"])[:_SENTENCE]
-    except ValueError:
+    except (ValueError, RecursionError):
         pass
     return body[:_SENTENCE].decode(errors="replace").strip() or "without a sentence"
 

@@ -115,7 +115,7 @@ def _method(output: str) -> str:
 def _settings(path: Path) -> dict[str, Any]:
     try:
         settings = json.loads(path.read_text("utf-8-sig"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise AuthoringError(f"{path} cannot be read as JSON: {error}") from None
     if not isinstance(settings, dict):
         raise AuthoringError(f"{path} must hold a JSON object")

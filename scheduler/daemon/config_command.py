@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -18,6 +18,7 @@ from scheduler.domain.errors import ConfigError
 from scheduler.domain.latency import FunctionTier, LatencyModel
 from scheduler.domain.plans import EngineSettings, ModelSettings
 from scheduler.estimates import Estimates, ModelKnowledge
+from scheduler.planner.site.warm_instances import Proposal
 from scheduler.planning.warm_instances import DAY_S, HOUR_S
 
 _DESCRIPTION = """\
@@ -68,7 +69,7 @@ def run(args: argparse.Namespace) -> int:
 
 def summary(config: Config, environ: Mapping[str, str]) -> dict[str, Any]:
     """Returns the meaning of a configuration, as JSON shows it."""
-    settings = config.engine_settings()
+    settings, proposed = config.engine_settings(), proposals(config)
     function = config.function
     return {
         "valid": True,
@@ -96,14 +97,14 @@ def summary(config: Config, environ: Mapping[str, str]) -> dict[str, Any]:
         "state": str(config.state_folder() or ""),
         "explain": {"ring": config.explain.ring, "file": str(config.explain_file() or "")},
         "models": [_model(config, index, model) for index, model in enumerate(settings.models)],
-        "provisioned": _provisioned(config),
-        "warnings": list(_warnings(config, settings, environ)),
+        "provisioned": _provisioned(config, proposed),
+        "warnings": list(_warnings(config, settings, proposed, environ)),
     }
 
 
-def _provisioned(config: Config) -> list[dict[str, Any]]:
+def _provisioned(config: Config, made: Sequence[Proposal]) -> list[dict[str, Any]]:
     counts, currency = configured_counts(config), config.currency()
-    proposed = {proposal.tier: proposal.chosen.count for proposal in proposals(config)}
+    proposed = {proposal.tier: proposal.chosen.count for proposal in made}
     return [
         {
             "tier": tier,
@@ -159,7 +160,9 @@ def _tier(tier: FunctionTier) -> dict[str, Any]:
     }
 
 
-def _warnings(config: Config, settings: EngineSettings, environ: Mapping[str, str]) -> Iterator[str]:
+def _warnings(
+    config: Config, settings: EngineSettings, proposed: Sequence[Proposal], environ: Mapping[str, str]
+) -> Iterator[str]:
     """Yields what is valid but probably not intended."""
     if config.function is not None:
         try:
@@ -174,7 +177,7 @@ def _warnings(config: Config, settings: EngineSettings, environ: Mapping[str, st
         if all(card.name != model.name for card in config.to_measure()):
             yield from _infeasible_classes(model)
     yield from _caps_below_one_batch(settings)
-    yield from instance_warnings(config)
+    yield from instance_warnings(config, proposed)
 
 
 def _foreign_profiles(config: Config, index: int) -> Iterator[str]:

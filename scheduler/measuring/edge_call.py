@@ -92,7 +92,7 @@ def _check(response: requests.Response, items: int) -> None:
     if response.status_code != 200:
         try:
             sentence = str(response.json()["error"])
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, RecursionError):
             sentence = f"HTTP status {response.status_code}"
         raise _NotAnswered(f"the server refused a batch of {items}: {sentence[:300]}")
     try:

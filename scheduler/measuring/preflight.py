@@ -81,7 +81,7 @@ def _described(response: requests.Response, model: str, *, config: Mapping[str, 
     try:
         metadata = response.json()
         inputs = tuple(_spec(entry) for entry in metadata["inputs"])
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise MeasuringError(
             f"{response.url} does not describe the model {model!r}; name a server of the Open Inference Protocol"
         ) from error
@@ -99,7 +99,7 @@ def _spec(entry: Mapping[str, Any]) -> TensorSpec:
 def _sentence(response: requests.Response) -> str:
     try:
         return str(response.json()["error"])[:300]
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         return f"HTTP status {response.status_code}"
 
 

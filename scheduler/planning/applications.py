@@ -10,7 +10,7 @@ from scheduler.planner.catalogue.json_fields import Fields, PlanInputError
 from scheduler.planner.functions.problem import Application
 from scheduler.planner.functions.size_classes import SizeClass
 from scheduler.planner.queueing.map_fit import fit_arrivals
-from scheduler.planner.queueing.map_process import MarkovianArrivals
+from scheduler.planner.queueing.map_process import ArrivalError, MarkovianArrivals
 from scheduler.workloads import WorkloadError, read_gaps, read_map
 
 _MAX_APPLICATIONS = 2000
@@ -33,7 +33,7 @@ def read_applications(path: Path) -> tuple[Application, ...]:
         content = parser.loads(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise PlanInputError(f"--apps: cannot read {path}: {error.strerror}; name a file") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise PlanInputError(f"--apps: {path} is not TOML: {error}") from error
     fields = Fields(content, where="", of=path.name)
     tables = fields.tables("app")
@@ -130,5 +130,8 @@ def _read_arrivals(
         raise PlanInputError(
             f"{path} has {len(times_s)} arrivals from {from_s:g} to {end_s:g} s; a fit needs {_MIN_ARRIVALS + 1}"
         )
-    process = fit_arrivals(gaps_s).process
+    try:
+        process = fit_arrivals(gaps_s).process
+    except ArrivalError as error:
+        raise PlanInputError(f"{path} has gaps that no arrival process fits: {error}; check its numbers") from error
     return process.rate_rps, process if process.phases > 1 else None

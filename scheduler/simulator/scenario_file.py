@@ -96,7 +96,7 @@ def read_scenario(path: Path, base: Scenario) -> Scenario:
     toml = _toml()
     try:
         content = toml.loads(path.read_text(encoding="utf-8-sig"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ScenarioError(f"cannot read the scenario {path}: {error}") from error
     keys = _Keys(content, str(path))
     bandwidth_steps = keys.pairs("bandwidth_steps")

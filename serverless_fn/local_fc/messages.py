@@ -54,7 +54,7 @@ class Call:
             return {}
         try:
             content = json.loads(self.body)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise invalid_argument(f"the body is not JSON: {error}") from error
         if not isinstance(content, dict):
             raise invalid_argument("the body must be a JSON object")

@@ -53,7 +53,7 @@ def texts(call: Call, key: str) -> list[str]:
     """
     try:
         content = json.loads(call.query.get(key, "[]"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise invalid_argument(f"{key} must be a JSON list: {error}") from error
     if not isinstance(content, list):
         raise invalid_argument(f"{key} must be a JSON list")

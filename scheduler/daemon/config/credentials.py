@@ -88,7 +88,7 @@ def _from_file(config: Config, path: Path) -> AccessKey:
         values = TOML.loads(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise config.error(at, f"the access key file {path} cannot be read ({error.strerror}); name another") from None
-    except ValueError:
+    except (ValueError, RecursionError):
         # The parser's message may repeat a part of the secret.
         raise config.error(at, f'{path} must be TOML with lines like access_key_id = "..."') from None
     for key in values:

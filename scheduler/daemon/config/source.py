@@ -123,5 +123,5 @@ def _value(table: str, key: str, text: str) -> object:
         return text
     try:
         return TOML.loads(f"value = {text}")["value"]
-    except TOML.TOMLDecodeError:
+    except (TOML.TOMLDecodeError, RecursionError):
         return text

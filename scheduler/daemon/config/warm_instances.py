@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 from scheduler.daemon.config.config import Config
 from scheduler.daemon.config.deploy_sections import DeploySection
@@ -37,10 +37,15 @@ def proposals(config: Config) -> tuple[Proposal, ...]:
     return tier_proposals(config.engine_settings(), traffic, instance_terms(config)) if traffic else ()
 
 
-def instance_warnings(config: Config) -> Iterator[str]:
-    """Yields a sentence for each configured number of instances that costs more than it saves, or is too small."""
+def instance_warnings(config: Config, proposed: Sequence[Proposal]) -> Iterator[str]:
+    """Yields a sentence for each configured number of instances that costs more than it saves, or is too small.
+
+    Args:
+        config: the configuration.
+        proposed: its `proposals`, which take a second to compute.
+    """
     counts, currency, planned = configured_counts(config), config.currency(), set()
-    for proposal in proposals(config):
+    for proposal in proposed:
         planned.add(proposal.tier)
         if sentence := configured_sentence(proposal, counts.get(proposal.tier, 0), currency=currency):
             yield sentence

@@ -113,7 +113,7 @@ def _asked(url: str, name: str) -> Sequence[Mapping[str, Any]]:
         ) from None
     except requests.RequestException:
         raise EdgeburstError(f"cannot reach a daemon at {url}; start it, or give its address with --url") from None
-    except (KeyError, TypeError):
+    except (KeyError, TypeError, RecursionError):
         raise EdgeburstError(f"{url} does not answer as an edgeburst daemon does; correct --url") from None
     raise EdgeburstError(sentence)
 
@@ -146,7 +146,7 @@ def _lines(path: Path) -> Iterator[Mapping[str, Any]]:
             for line in lines:
                 try:
                     values = json.loads(line)
-                except ValueError:
+                except (ValueError, RecursionError):
                     continue
                 if isinstance(values, dict):
                     yield values
