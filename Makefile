@@ -10,6 +10,8 @@ LATEST := .venv-latest
 UNIT ?= .venv-unit
 # Servers and clients of others, which need other releases than we do.
 PEERS := .venv-peers
+# Fuzzing: atheris and schemathesis.
+FUZZ := .venv-fuzz
 PINS := scripts/requirements
 # A matched pair of torch and torchvision comes from the default index; TORCH_INDEX_URL may name another,
 # for instance a CPU-only pair for a small laptop. Where that index lacks the pinned pair, TORCH_PINS may name another file.
@@ -26,7 +28,7 @@ define fresh
 	$(1)/bin/python -m pip install --quiet --disable-pip-version-check --constraint $(PINS)/build.txt pip setuptools
 endef
 
-.PHONY: demo test unit lint test-latest test-peers bench pins clean
+.PHONY: demo test unit lint test-latest test-peers fuzz fuzz-ci bench pins clean
 
 $(VENV)/.installed: setup.cfg pyproject.toml $(PINS)/build.txt $(PINS)/test.txt $(TORCH_PINS)
 	$(call fresh,$(VENV))
@@ -50,6 +52,13 @@ $(PEERS)/.installed: $(PINS)/build.txt $(PINS)/peers.txt
 	$(PEERS)/bin/python $(PIP) --constraint $(PINS)/peers.txt kserve mlserver
 	touch $@
 
+$(FUZZ)/.installed: setup.cfg pyproject.toml $(PINS)/build.txt $(PINS)/test.txt $(PINS)/fuzz.txt
+	$(call fresh,$(FUZZ))
+	$(FUZZ)/bin/python $(PIP) --constraint $(PINS)/test.txt --editable '.[client,edge,function,grpc]'
+	$(FUZZ)/bin/python $(PIP) --constraint $(PINS)/test.txt --constraint $(PINS)/fuzz.txt \
+		atheris schemathesis pillow pytest-timeout psutil
+	touch $@
+
 demo: $(VENV)/.installed
 	$(BIN)/python -m scripts.demo --emulate $(EMULATE) --out out/demo
 
@@ -68,6 +77,14 @@ lint: $(LINT)/.installed
 
 test-peers: $(VENV)/.installed $(PEERS)/.installed
 	EDGEBURST_PEERS=$(abspath $(PEERS))/bin/python $(BIN)/python $(PYTEST) tests/peers
+
+# TARGET: wire, frame, grpc, images, config, traces, state, explain, cards, sheets or profiles; N inputs.
+fuzz: $(FUZZ)/.installed
+	PYTHONPATH=.:tests $(FUZZ)/bin/python -m fuzz $(if $(TARGET),--target $(TARGET)) $(if $(N),--inputs $(N))
+
+# 100,000 inputs in all, and the HTTP interfaces against their descriptions.
+fuzz-ci: $(FUZZ)/.installed
+	PYTHONPATH=.:tests $(FUZZ)/bin/python -m fuzz
 
 # The newest release of everything, as a user's `pip install` brings it.
 test-latest:

@@ -18,5 +18,15 @@ sed -i -E '/^(nvidia|cuda)-|^(triton|torch|torchvision|setuptools)==/d' "$pins/t
 # The checkers get the same releases on every Python, so that they give the same answer.
 compile "${build[@]}" --fork-strategy fewest \
     --extra client --extra edge --extra function --extra lint setup.cfg --output-file .ci/constraints.txt
+# What `make fuzz` adds to client, edge and function, in an environment of its own.
+printf 'atheris\nschemathesis\n' | compile - --constraint "$pins/build.txt" --constraint "$pins/test.txt" \
+    --output-file "$pins/fuzz.txt"
+# Its releases have wheels for some Pythons only, which they do not declare: changed by hand.
+sed -i '/^atheris==/d' "$pins/fuzz.txt"
+cat >> "$pins/fuzz.txt" <<'PINS'
+atheris==2.3.0 ; python_full_version < '3.11'
+atheris==3.0.0 ; python_full_version == '3.11.*'
+atheris==3.1.0 ; python_full_version >= '3.12'
+PINS
 # Servers and clients of others, for `make test-peers`. A KServe that MLServer's ranges exclude is not the newest.
 printf 'kserve\nmlserver>=1.6\n' | compile - --constraint "$pins/build.txt" --output-file "$pins/peers.txt"
