@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Iterator
 from dataclasses import asdict
@@ -22,6 +23,7 @@ from pathlib import Path
 
 from models.errors import ModelError
 from models.profile import Profile
+from scheduler.client_access import add_arguments, of_arguments
 from scheduler.measuring.edge_call import EdgeCaller
 from scheduler.measuring.errors import MeasuringError
 from scheduler.measuring.latency import measure
@@ -63,6 +65,7 @@ def main() -> int:
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--url", default="http://127.0.0.1:8700", help="the edge server (default %(default)s)")
+    add_arguments(parser)
     parser.add_argument("--model", default="digits", help="name of the model (default %(default)s)")
     parser.add_argument("--batches", default="", metavar="N,N,...", help="batch sizes (default: 1, 2, 4, ...)")
     parser.add_argument(
@@ -136,13 +139,15 @@ def _isolation(arguments: argparse.Namespace) -> int:
 
 
 def _profile(arguments: argparse.Namespace) -> Profile:
-    served = served_model(arguments.url, arguments.model)
+    access = of_arguments(arguments, os.environ)
+    served = served_model(arguments.url, arguments.model, access)
     payloads = read_files(arguments.payload) if arguments.payload is not None else synthetic_pictures(0)
     call = EdgeCaller(
         url=arguments.url,
         model=arguments.model,
         payloads=[payload.inputs(served.input_name) for payload in payloads],
         server=served.server,
+        access=access,
     )
     sizes = _sizes(arguments.batches) or default_batches(served.parameters)
     rows = measure(call, sizes, repetitions=arguments.repetitions, warm_up=arguments.warm_up)

@@ -4,13 +4,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timezone
 
+from scheduler.client_access import ClientAccess
 from scheduler.control import Control
 from scheduler.daemon.backends.batch_send import Clock, InferenceBackend
 from scheduler.daemon.backends.edge import EdgeBackend
 from scheduler.daemon.backends.edge_servers import EdgeServers
 from scheduler.daemon.backends.function import FunctionBackend, FunctionName
 from scheduler.daemon.config.config import Config
-from scheduler.daemon.config.credentials import read_access_key
+from scheduler.daemon.config.credentials import edge_access, read_access_key
 from scheduler.daemon.config.sections import EdgeSection
 from scheduler.daemon.explain.file import ExplanationFile
 from scheduler.daemon.explain.requests import Explanations
@@ -41,6 +42,8 @@ class Places:
     edge: EdgeSection | None
     edge_models: tuple[tuple[str, frozenset[str]], ...]
     """The models to ask the edge for, each with its inputs that are pictures."""
+    edge_access: ClientAccess
+    """What the edge is shown."""
     account: Account | None
     functions: tuple[FunctionName, ...]
     max_in_flight: int
@@ -48,7 +51,8 @@ class Places:
 
     def changed(self, before: "Places") -> tuple[Backend, ...]:
         """Returns the backends that have to be replaced."""
-        same = (self.edge, self.edge_models) == (before.edge, before.edge_models)
+        edge_before = (before.edge, before.edge_models, before.edge_access)
+        same = (self.edge, self.edge_models, self.edge_access) == edge_before
         edge = () if same else (Backend.EDGE,)
         ours = (self.account, self.functions, self.max_in_flight)
         theirs = (before.account, before.functions, before.max_in_flight)
@@ -70,7 +74,9 @@ def places(config: Config, environ: Mapping[str, str]) -> Places:
     functions = tuple(sorted({FunctionName(tier.function, tier.qualifier) for tier in tiers}))
     cards = model_cards(config).values()
     pictures = tuple((card.name, frozenset(spec.name for spec in card.inputs if spec.picture)) for card in cards)
-    return Places(config.edge, pictures, account, functions, config.engine.max_function_in_flight)
+    return Places(
+        config.edge, pictures, edge_access(config, environ), account, functions, config.engine.max_function_in_flight
+    )
 
 
 def make_backend(
@@ -93,6 +99,7 @@ def make_backend(
             tensors=edge.tensors,
             models=dict(where.edge_models),
             servers=servers,
+            access=where.edge_access,
         )
     if backend is Backend.FUNCTION and account is not None:
         return FunctionBackend(

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
+from scheduler.daemon.access_check import access_lines, access_summary, access_warnings
 from scheduler.daemon.config.config import Config, load_config
 from scheduler.daemon.config.credentials import read_access_key, secret_references
 from scheduler.daemon.config.warm_instances import configured_counts, instance_warnings, proposals
@@ -75,6 +76,7 @@ def summary(config: Config, environ: Mapping[str, str]) -> dict[str, Any]:
         "valid": True,
         "path": str(config.path),
         "listen": f"{config.daemon.host}:{config.daemon.port}",
+        "access": access_summary(config, environ),
         "edge": config.edge.url if config.edge else None,
         "function": {
             "endpoint": function.endpoint or f"fcv3.{function.region}.aliyuncs.com",
@@ -169,9 +171,7 @@ def _warnings(
             read_access_key(config, environ)
         except ConfigError as error:
             yield str(error)
-    if config.daemon.admin_token_env and not environ.get(config.daemon.admin_token_env):
-        name = config.daemon.admin_token_env
-        yield f"environment variable {name} is not set, so limits can be set from this host only; set it"
+    yield from access_warnings(config, environ)
     for index, model in enumerate(settings.models):
         yield from _foreign_profiles(config, index)
         if all(card.name != model.name for card in config.to_measure()):
@@ -242,6 +242,7 @@ def _held_back(known: ModelKnowledge, tier: FunctionTier) -> float:
 def _lines(found: Mapping[str, Any]) -> Iterator[str]:
     yield f"{found['path']} is valid."
     yield f"listens on   {found['listen']}"
+    yield from access_lines(found["access"])
     yield f"edge         {found['edge'] or 'none'}"
     function = found["function"]
     yield f"functions    {function['protocol'] + '://' + function['endpoint'] if function else 'none'}"

@@ -4,12 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import logging
+import os
+import socket
+from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from aiohttp import web
 
+from scheduler.daemon.admin_socket import MOST_BYTES, AdminSocket
+from scheduler.daemon.config.config import Config
+from scheduler.daemon.config.contradictions import unasked
+from scheduler.daemon.config.sections import GrpcSection
 from scheduler.daemon.http.malformed import JsonRunner
 from scheduler.daemon.listeners import BACKLOG, GRPC, HTTP, Listeners
+from scheduler.daemon.logs import log
+from scheduler.daemon.server_tls import HANDSHAKE_LIMIT_S, ServerTls
 from scheduler.daemon.state.handover import Bequest
 from scheduler.domain.errors import EdgeburstError
 
@@ -39,6 +50,8 @@ class Front:
         self._grpc = grpc
         self._listeners = listeners
         self._bequest = bequest
+        self._admin: AdminSocket | None = None
+        self._sites: list[TlsSite] = []
         self._leaving = False
         self._left = False
 
@@ -46,29 +59,92 @@ class Front:
         """Prepares the HTTP server."""
         await self._http.setup()
 
-    async def listen(self, host: str, port: int) -> int:
-        """Listens for HTTP; returns the port.
+    async def listen(self, host: str, port: int, tls: ServerTls | None = None) -> int:
+        """Listens for HTTP, with TLS where there are certificates; returns the port.
 
         Raises:
             EdgeburstError: the address cannot be listened on.
         """
-        try:
-            sockets = self._listeners.take(HTTP, host, port)
-        except OSError as error:
-            raise EdgeburstError(_cannot_listen(host, port, error)) from None
-        for each in sockets:
-            await web.SockSite(self._http, each, backlog=BACKLOG).start()
+        sockets = self._taken(HTTP, host, port)
+        await self._accept(sockets, tls)
         return int(sockets[0].getsockname()[1])
 
-    async def listen_grpc(self) -> int | None:
+    async def listen_grpc(self, section: GrpcSection | None = None, tls: ServerTls | None = None) -> int | None:
         """Listens for gRPC; returns the port, None where there is no such server.
 
         Raises:
             EdgeburstError: the address cannot be listened on.
         """
-        if self._grpc is None:
+        if self._grpc is None or section is None:
             return None
-        return await self._grpc.start(self._listeners.take(GRPC, "", 0))
+        # Without TLS the server opens its address by itself, which saves a copy of each byte.
+        sockets = self._taken(GRPC, section.host, section.port, opens=tls is not None)
+        return await self._grpc.start(sockets, None if tls is None else tls.grpc)
+
+    async def listen_admin(self, path: Path | None, *, needed: bool) -> Path | None:
+        """Listens on the daemon's own Unix socket; returns its path, None where there is none.
+
+        Args:
+            path: where it is; None: nowhere.
+            needed: whether it was asked for, so that the daemon does not start without it.
+
+        Raises:
+            EdgeburstError: it is needed, and cannot be made.
+        """
+        if path is None:
+            return None
+        admin = AdminSocket(path)
+        try:
+            if len(os.fsencode(path)) > MOST_BYTES:
+                raise OSError(errno.ENAMETOOLONG, f"its path has more than {MOST_BYTES} bytes")
+            await web.UnixSite(self._http, str(path), backlog=BACKLOG).start()
+            admin.opened()
+        except OSError as error:
+            sentence = (
+                f"cannot listen on the Unix socket {path} ({error.strerror or error}); set `admin_socket` in [daemon]"
+            )
+            if needed:
+                raise EdgeburstError(sentence) from None
+            log(logging.WARNING, "admin_socket_failed", message=f"{sentence}; limits can be set with a token only")
+            return None
+        self._admin = admin
+        return path
+
+    async def renew(self, tls: ServerTls | None) -> None:
+        """Uses other certificates for connections from now on; those that are open end as they are."""
+        if self._left or tls is None:
+            return
+        before, self._sites = self._sites, []
+        # The listening socket itself stays open meanwhile, so that no connection is refused.
+        for site in before:
+            await site.stop()
+        await self._accept(self._listeners.copies(HTTP), tls)
+        if self._grpc is not None:
+            await self._grpc.renew(self._listeners.copies(GRPC), tls.grpc)
+
+    def check_reach(self, config: Config) -> None:
+        """Checks where passed sockets are: their addresses count, not the configured ones.
+
+        Raises:
+            ConfigError: other hosts reach one, callers need no token, and the configuration does not say so.
+        """
+        beyond = self._listeners.beyond_loopback()
+        if beyond and not config.tokens and not config.daemon.open:
+            raise config.error(
+                ("daemon", "host"), unasked(f"the socket at {beyond[0]}, which was passed to the daemon,")
+            )
+
+    def _taken(self, name: str, host: str, port: int, *, opens: bool = True) -> Sequence[socket.socket]:
+        try:
+            return self._listeners.take(name, host, port, opens=opens)
+        except OSError as error:
+            raise EdgeburstError(_cannot_listen("daemon" if name == HTTP else name, host, port, error)) from None
+
+    async def _accept(self, sockets: Sequence[socket.socket], tls: ServerTls | None) -> None:
+        for each in sockets:
+            site = TlsSite(self._http, each, backlog=BACKLOG, ssl_context=None if tls is None else tls.http)
+            await site.start()
+            self._sites.append(site)
 
     async def wait_for_successor(self) -> None:
         """Notices a daemon that waits for the sockets; one that comes while this one stops gets them too."""
@@ -120,11 +196,33 @@ class Front:
     def close(self) -> None:
         """Closes this process's sockets."""
         self._listeners.close()
+        if self._admin is not None:
+            self._admin.close()
         if self._bequest is not None:
             self._bequest.close()
 
 
-def _cannot_listen(host: str, port: int, error: OSError) -> str:
+class TlsSite(web.SockSite):
+    """A listening socket, whose clients must agree on keys within a limit where there are certificates."""
+
+    async def start(self) -> None:
+        """Listens."""
+        if self._ssl_context is None:
+            await super().start()
+            return
+        await web.BaseSite.start(self)
+        server = self._runner.server
+        assert server is not None
+        self._server = await asyncio.get_running_loop().create_server(
+            server,
+            sock=self._sock,
+            ssl=self._ssl_context,
+            backlog=self._backlog,
+            ssl_handshake_timeout=HANDSHAKE_LIMIT_S,
+        )
+
+
+def _cannot_listen(table: str, host: str, port: int, error: OSError) -> str:
     if error.errno == errno.EADDRINUSE:
-        return f"port {port} of {host} is in use; stop the program on it, or set another daemon.port (0: a free one)"
-    return f"cannot listen on {host}:{port} ({error.strerror or error}); correct daemon.host and daemon.port"
+        return f"port {port} of {host} is in use; stop the program on it, or set another {table}.port (0: a free one)"
+    return f"cannot listen on {host}:{port} ({error.strerror or error}); correct {table}.host and {table}.port"

@@ -8,6 +8,7 @@ import os
 import socket
 from collections.abc import Iterable, MutableMapping, Sequence
 
+from scheduler.daemon.config.contradictions import is_loopback
 from scheduler.daemon.logs import log
 from scheduler.domain.errors import EdgeburstError
 from scheduler.systemd import passed_sockets
@@ -62,22 +63,32 @@ class Listeners:
             else:
                 self._sockets.append((name, each))
 
-    def take(self, name: str, host: str, port: int) -> Sequence[socket.socket]:
-        """Returns copies of a protocol's sockets to accept on; for HTTP opens them where none was passed.
+    def take(self, name: str, host: str, port: int, *, opens: bool = True) -> Sequence[socket.socket]:
+        """Returns copies of a protocol's sockets to accept on; where none was passed, opens them if that is wanted.
 
         Raises:
             OSError: the address cannot be listened on.
         """
-        if name == HTTP and not self.of(HTTP):
-            self._sockets += [(HTTP, each) for each in _opened(host, port)]
-        elif self.of(name):
+        if not self.of(name):
+            if opens:
+                self._sockets += [(name, each) for each in _opened(host, port)]
+        else:
             at = ",".join("{}:{}".format(*each.getsockname()[:2]) for each in self.of(name))
             log(logging.INFO, "listeners_passed", protocol=name, by="systemd" if self.systemd else "predecessor", at=at)
-        return [each.dup() for each in self.of(name)]
+        return self.copies(name)
 
     def of(self, name: str) -> Sequence[socket.socket]:
         """Returns the sockets of a protocol."""
         return [each for known, each in self._sockets if known == name]
+
+    def copies(self, name: str) -> Sequence[socket.socket]:
+        """Returns further copies of a protocol's sockets to accept on."""
+        return [each.dup() for each in self.of(name)]
+
+    def beyond_loopback(self) -> Sequence[str]:
+        """Returns the addresses among all that other hosts reach."""
+        addresses = ["{}:{}".format(*each.getsockname()[:2]) for _, each in self._sockets]
+        return [at for at in addresses if not is_loopback(at.rpartition(":")[0])]
 
     @property
     def all(self) -> Sequence[tuple[str, socket.socket]]:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from models.profile import Profile
 from scheduler.daemon import logs
+from scheduler.daemon.admin_socket import socket_path
 from scheduler.daemon.assembly import assemble, make_backend, places
 from scheduler.daemon.clocks import watch_clocks
 from scheduler.daemon.config.config import Config, load_config
@@ -24,6 +25,7 @@ from scheduler.daemon.http.app import INGRESS, app_runner, create_app
 from scheduler.daemon.ingress.service import InferenceService
 from scheduler.daemon.listeners import GRPC, HTTP, Listeners
 from scheduler.daemon.logs import log
+from scheduler.daemon.server_tls import server_tls
 from scheduler.daemon.signals import Signals
 from scheduler.daemon.state.handover import Bequest
 from scheduler.daemon.state.keeper import StateKeeper
@@ -33,6 +35,9 @@ from scheduler.systemd import Notifier
 
 if TYPE_CHECKING:
     from scheduler.daemon.grpc.server import GrpcServer
+
+_FIXED = ("host", "port", "records", "state", "admin_socket")
+"""Keys of [daemon] that a reload cannot change."""
 
 READY_LIMIT_S = 1.0
 """Longest that readiness waits for the first probe of each backend; a backend that answers later is used then."""
@@ -92,6 +97,8 @@ def run(args: argparse.Namespace) -> int:
         EdgeburstError: the daemon cannot start; the message names what to change.
     """
     logs.set_up(args.log_level)
+    # Whatever the daemon writes is for its own user: explanations name clients, the state what they cost.
+    os.umask(0o077)
     config = load_config(args.config, os.environ)
     loop = _new_loop()
     try:
@@ -134,7 +141,7 @@ class Daemon:
         self._config = config
         self._environ = environ
         self._notifier = notifier
-        self._places = places(config, environ)
+        self._places, self._tls = places(config, environ), server_tls(config)
         self._state = state
         assembly = assemble(config, config.engine_settings(), self._places, clock=time.monotonic, state=state)
         self._runner, self._explanations = assembly.runner, assembly.explanations
@@ -155,6 +162,7 @@ class Daemon:
             listeners or Listeners(),
             None if state is None else Bequest(state.folder),
         )
+        self._admin_socket: Path | None = None
         self._signals = Signals()
         self._loader = DaemonThreads(limit=1, name="config")
         self._side_tasks: set[asyncio.Task[None]] = set()
@@ -171,8 +179,13 @@ class Daemon:
                 if self._config.function is not None and self._config.capped:
                     await self._state.begun()
                 self._side_task(self._state.run(), name="state")
-            port = await self._front.listen(self._config.daemon.host, self._config.daemon.port)
-            host, grpc_port = self._config.daemon.host, await self._front.listen_grpc()
+            own, host = self._config.daemon, self._config.daemon.host
+            self._front.check_reach(self._config)
+            port = await self._front.listen(host, own.port, self._tls)
+            grpc_port = await self._front.listen_grpc(self._config.grpc, self._tls)
+            self._admin_socket = await self._front.listen_admin(
+                socket_path(self._config, self._environ), needed=bool(own.admin_socket)
+            )
             self._side_task(watch_clocks(), name="clocks")
             self._side_task(self._front.wait_for_successor(), name="successor")
             self._side_task(self._get_ready(host, port, grpc_port), name="get-ready")
@@ -199,12 +212,14 @@ class Daemon:
         gc.freeze()
         self._service.ready = True
         models = ",".join(model.name for model in self._config.models)
-        listeners = {"host": host, "port": port}
+        listeners: dict[str, object] = {"host": host, "port": port}
         at = f"{host}:{port}"
         if grpc_port is not None and self._config.grpc is not None:
             self._service.grpc_address = f"{self._config.grpc.host}:{grpc_port}"
             listeners["grpc_port"] = grpc_port
             at += f", gRPC at {self._service.grpc_address}"
+        if self._admin_socket is not None:
+            listeners["admin_socket"] = str(self._admin_socket)
         log(logging.INFO, "ready", **listeners, models=models)
         print(json.dumps({"event": "ready", **listeners}), flush=True)
         self._notifier.send("READY=1", f"STATUS=serving {models} at {at}")
@@ -239,15 +254,21 @@ class Daemon:
         config = await self._loader.run(lambda: load_config(self._config.path, self._environ))
         config.recall_measured(self._config)
         settings, where = config.engine_settings(), places(config, self._environ)
+        self._front.check_reach(config)
+        tls = server_tls(config)
+        if (tls is None) is not (self._tls is None):
+            tls = self._tls  # from plain to encrypted, or back, is another daemon to its clients
+        await self._front.renew(tls)
         for backend in where.changed(self._places):
             await self._runner.replace_backend(backend, make_backend(backend, where, time.monotonic, self._servers))
         self._runner.reload(settings)
         self._service.reload(config)
-        fixed = [name for name in ("host", "port", "records", "state") if _differ(config, self._config, name)]
+        fixed = [name for name in _FIXED if _differ(config, self._config, name)]
+        fixed += ["certificate_file"] if bool(config.daemon.certificate_file) is (tls is None) else []
         tables = ("explain", "grpc", "otel")
         fixed += [name for name in tables if getattr(config, name) != getattr(self._config, name)]
         fixed += ["changepoints"] if config.engine.changepoints != self._config.engine.changepoints else []
-        self._config, self._places = config, where
+        self._config, self._places, self._tls = config, where, tls
         self._served.reload(config, now_s=time.monotonic())
         self._edge_models.reloaded()
         log(logging.INFO, "reloaded", path=config.path, needs_restart=",".join(fixed) or "nothing")

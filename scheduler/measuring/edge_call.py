@@ -10,6 +10,7 @@ import requests
 
 from models.card import ROWS_SUFFIX
 from scheduler import wire
+from scheduler.client_access import NO_ACCESS, ClientAccess, set_up
 from scheduler.measuring.errors import MeasuringError
 from scheduler.measuring.payloads import batch_of
 from scheduler.wire import InferRequest, Tensor, WireError
@@ -25,7 +26,15 @@ class _NotAnswered(MeasuringError):
 class EdgeCaller:
     """A caller of an edge server, with batches of given payloads."""
 
-    def __init__(self, *, url: str, model: str, payloads: Sequence[tuple[Tensor, ...]], server: str = "") -> None:
+    def __init__(
+        self,
+        *,
+        url: str,
+        model: str,
+        payloads: Sequence[tuple[Tensor, ...]],
+        server: str = "",
+        access: ClientAccess = NO_ACCESS,
+    ) -> None:
         """Stores its parts.
 
         Args:
@@ -33,12 +42,15 @@ class EdgeCaller:
             model: name of the model.
             payloads: one item of each input, at least one of them; batches take them in turn.
             server: the server's name of itself, by which the form of its tensors is guessed; empty: not known.
+            access: what the server is shown.
         """
         self._address = f"{url.rstrip('/')}/v2/models/{quote(model, safe='')}/infer"
         self._payloads = payloads
         self._bodies: dict[int, wire.Encoded] = {}
         self._form, self._is_sure = likely_form(server), False
         self._session = requests.Session()
+        self._access = access
+        set_up(self._session, access)
 
     def __call__(self, items: int) -> float:
         """Returns the seconds from the first byte sent to the last byte read, which the daemon will see as well.
@@ -70,7 +82,9 @@ class EdgeCaller:
         body = self._body(items)
         started_s = time.perf_counter()
         try:
-            response = self._session.post(self._address, data=body.body, headers=body.headers, timeout=_TIMEOUT_S)
+            response = self._session.post(
+                self._address, data=body.body, headers=body.headers, timeout=_TIMEOUT_S, verify=self._access.verify
+            )
         except requests.RequestException as error:
             raise _NotAnswered(
                 f"the server failed at a batch of {items} ({type(error).__name__}); see its log"

@@ -14,6 +14,7 @@ import numpy.typing as npt
 import orjson
 
 from scheduler import wire
+from scheduler.client_access import NO_ACCESS, ClientAccess
 from scheduler.measuring.payloads import Payload
 from scheduler.wire import InferRequest, InferResponse, WireError
 
@@ -59,10 +60,16 @@ class Reply:
     output: npt.NDArray[Any] | None = None
 
 
-def open_session(*, give_up_s: float) -> aiohttp.ClientSession:
-    """Returns a session with one connection for each request in flight, so that no request waits for a connection."""
+def open_session(*, give_up_s: float | None = None, access: ClientAccess = NO_ACCESS) -> aiohttp.ClientSession:
+    """Returns a session with one connection for each request in flight, so that no request waits for a connection.
+
+    Args:
+        give_up_s: longest wait for one answer; None: any.
+        access: what servers are shown.
+    """
     return aiohttp.ClientSession(
-        connector=aiohttp.TCPConnector(limit=0),
+        connector=aiohttp.TCPConnector(limit=0, ssl=access.context()),
+        headers=access.headers,
         timeout=aiohttp.ClientTimeout(total=give_up_s),
     )
 

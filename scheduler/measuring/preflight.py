@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import quote, urlsplit
@@ -10,6 +10,7 @@ from urllib.parse import quote, urlsplit
 import requests
 
 from models.card import TensorSpec
+from scheduler.client_access import NO_ACCESS, ClientAccess, set_up
 from scheduler.measuring.errors import MeasuringError
 from scheduler.measuring.inputs import described, takes_pictures
 from scheduler.wire.servers import said_of_model
@@ -48,8 +49,8 @@ class ServedModel:
         return self.inputs[0].name
 
 
-def served_model(url: str, model: str) -> ServedModel:
-    """Returns a model's description from a server of the Open Inference Protocol.
+def served_model(url: str, model: str, access: ClientAccess = NO_ACCESS) -> ServedModel:
+    """Returns a model's description from a server of the Open Inference Protocol, which is shown `access`.
 
     Raises:
         MeasuringError: the URL is not valid, no server answers, or the model is unknown.
@@ -57,20 +58,27 @@ def served_model(url: str, model: str) -> ServedModel:
     if urlsplit(url).scheme not in ("http", "https") or not urlsplit(url).netloc:
         raise MeasuringError(f"{url!r} is not a URL; write it like http://127.0.0.1:8600")
     address = f"{url.rstrip('/')}/v2/models/{quote(model, safe='')}"
-    try:
-        response = requests.get(address, timeout=_TIMEOUT_S)
-    except requests.RequestException as error:
-        raise MeasuringError(f"cannot reach {url} ({_reason(error)}); start the server, or correct the URL") from error
-    if response.status_code != 200:
-        raise MeasuringError(f"{url} does not serve the model {model!r}: {_sentence(response)}")
-    server = str(_json(f"{url.rstrip('/')}/v2").get("name") or "")
-    return _described(response, model, config=_json(f"{address}/config"), server=server)
+    with requests.Session() as session:
+        set_up(session, access)
+
+        def get(at: str) -> requests.Response:
+            return session.get(at, timeout=_TIMEOUT_S, verify=access.verify)
+
+        try:
+            response = get(address)
+        except requests.RequestException as error:
+            sentence = f"cannot reach {url} ({_reason(error)}); start the server, or correct the URL"
+            raise MeasuringError(sentence) from error
+        if response.status_code != 200:
+            raise MeasuringError(f"{url} does not serve the model {model!r}: {_sentence(response)}")
+        server = str(_json(get, f"{url.rstrip('/')}/v2").get("name") or "")
+        return _described(response, model, config=_json(get, f"{address}/config"), server=server)
 
 
-def _json(address: str) -> Mapping[str, Any]:
+def _json(get: Callable[[str], requests.Response], address: str) -> Mapping[str, Any]:
     """Returns what a server says there, an empty object where it says nothing: not every server has every path."""
     try:
-        response = requests.get(address, timeout=_TIMEOUT_S)
+        response = get(address)
         found = response.json() if response.status_code == 200 else {}
     except (requests.RequestException, ValueError):
         return {}
@@ -106,6 +114,8 @@ def _sentence(response: requests.Response) -> str:
 def _reason(error: requests.RequestException) -> str:
     if isinstance(error, requests.Timeout):
         return f"no answer within {_TIMEOUT_S:g} s"
+    if isinstance(error, requests.exceptions.SSLError):
+        return "TLS fails: check its certificate, --ca-file and --client-certificate"
     if isinstance(error, requests.ConnectionError):
         return "no connection"
     return type(error).__name__

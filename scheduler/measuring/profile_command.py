@@ -19,6 +19,7 @@ from rich.table import Table
 from models.card import CardError, TensorSpec
 from models.card_reader import read_card
 from models.profile import Profile, ProfileRow
+from scheduler.client_access import add_arguments, of_arguments
 from scheduler.fc_client import AccessKey, Account
 from scheduler.measuring.edge_call import EdgeCaller
 from scheduler.measuring.errors import MeasuringError
@@ -73,6 +74,7 @@ def add_parser(subparsers: Any) -> None:
     places = parser.add_subparsers(dest="place", metavar="edge|function", required=True)
     edge = places.add_parser("edge", help="an edge server: round trips, as the daemon sees them")
     edge.add_argument("--url", default="http://127.0.0.1:8700", help="the edge server (default %(default)s)")
+    add_arguments(edge)
     function = places.add_parser(
         "function", help="a function: service times on warm instances; each invocation is billed"
     )
@@ -180,8 +182,10 @@ def _check_folder(path: Path | None) -> None:
 
 
 def _edge(args: argparse.Namespace) -> tuple[Sequence[ProfileRow], Provenance]:
-    served = served_model(args.url, args.model)
-    call = EdgeCaller(url=args.url, model=args.model, payloads=_payloads(args, served.inputs), server=served.server)
+    access = of_arguments(args, os.environ)
+    served = served_model(args.url, args.model, access)
+    payloads = _payloads(args, served.inputs)
+    call = EdgeCaller(url=args.url, model=args.model, payloads=payloads, server=served.server, access=access)
     rows = _measure(call, args.batches or default_batches(served.parameters), args)
     provenance = edge_provenance(
         args.url, args.model, name=_name(args), device=args.device, parameters=served.parameters

@@ -17,6 +17,7 @@ import aiohttp
 import numpy as np
 import numpy.typing as npt
 
+from scheduler.client_access import NO_ACCESS, ClientAccess
 from scheduler.measuring.errors import MeasuringError
 from scheduler.measuring.exchange import Reply, Target, exchange, number, open_session
 from scheduler.measuring.payloads import Payload
@@ -118,12 +119,14 @@ class ReplayOptions:
         give_up_s: longest wait for one answer, seconds.
         keep_outputs: whether each answer's first output is kept.
         max_outstanding: maximum of unanswered requests; further ones are not sent and count as failed.
+        access: what the server is shown.
     """
 
     slo_s: float = 1.0
     give_up_s: float = GIVE_UP_S
     keep_outputs: bool = False
     max_outstanding: int = MAX_OUTSTANDING
+    access: ClientAccess = NO_ACCESS
 
 
 async def replay(
@@ -157,7 +160,7 @@ async def replay(
         raise MeasuringError("there are no requests to replay; choose another trace or pattern")
     if not payloads:
         raise MeasuringError("there are no payloads to send; name at least one")
-    async with open_session(give_up_s=options.give_up_s) as session:
+    async with open_session(give_up_s=options.give_up_s, access=options.access) as session:
         run = _Replay(session, payloads, target, options, on_answer, tenants)
         return await run.run(times_s, on_sent)
 

@@ -5,16 +5,16 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import os
 import resource
 import sys
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import aiohttp
-
+from scheduler.client_access import ClientAccess, add_arguments, of_arguments
 from scheduler.measuring.batch_log import BatchLog, Row
-from scheduler.measuring.exchange import Target
+from scheduler.measuring.exchange import Target, open_session
 from scheduler.measuring.inputs import add_payload, chosen_payloads
 from scheduler.measuring.payloads import Payload, read_pictures
 from scheduler.measuring.preflight import ServedModel, served_model
@@ -75,6 +75,7 @@ def add_parser(subparsers: Any) -> None:
     )
     _add_arrivals(parser)
     _add_payloads(parser)
+    add_arguments(parser)
 
 
 def _add_arrivals(parser: argparse.ArgumentParser) -> None:
@@ -132,14 +133,14 @@ def run(args: argparse.Namespace) -> int:
     Raises:
         EdgeburstError: the replay cannot start.
     """
-    schedule = _schedule(args)
-    workload, served = make_workload(schedule), served_model(args.url, args.model)
+    schedule, access = _schedule(args), of_arguments(args, os.environ)
+    workload, served = make_workload(schedule), served_model(args.url, args.model, access)
     payloads = _payloads(args, served)
     # Only a picture needs the name; arrays have the names of their inputs.
     target = Target(args.url, args.model, served.inputs[0].name, log_tail=args.log_tail)
     if args.out is not None:
         make_folder(args.out)
-    result, batches, missed = asyncio.run(_replay(args, workload, payloads, target))
+    result, batches, missed = asyncio.run(_replay(args, workload, payloads, target, access))
     summary = {
         "url": args.url,
         "model": args.model,
@@ -181,7 +182,11 @@ def _payloads(args: argparse.Namespace, served: ServedModel) -> tuple[Payload, .
 
 
 async def _replay(
-    args: argparse.Namespace, workload: Workload, payloads: tuple[Payload, ...], target: Target
+    args: argparse.Namespace,
+    workload: Workload,
+    payloads: tuple[Payload, ...],
+    target: Target,
+    access: ClientAccess,
 ) -> tuple[ReplayResult, list[Row] | None, int]:
     """Replays and polls the daemon's records meanwhile.
 
@@ -189,8 +194,8 @@ async def _replay(
         The result; the daemon's rows, None if the server keeps none; the number of failed polls.
     """
     tally = Tally()
-    options = ReplayOptions(slo_s=args.slo_s, max_outstanding=_connections())
-    async with aiohttp.ClientSession() as session:
+    options = ReplayOptions(slo_s=args.slo_s, max_outstanding=_connections(), access=access)
+    async with open_session(access=access) as session:
         log = BatchLog(session, args.url)
         kept = await log.open()
         follower = asyncio.create_task(log.follow(), name="batch-log") if kept else None

@@ -169,9 +169,9 @@ def test_an_address_that_is_none_is_refused(capsys: pytest.CaptureFixture[str]) 
     ("listener", "url"),
     [
         ("", "http://127.0.0.1:8600"),
-        ('host = "0.0.0.0"\nport = 9000', "http://127.0.0.1:9000"),
-        ('host = "::"', "http://[::1]:8600"),
-        ('host = "10.0.0.7"', "http://10.0.0.7:8600"),
+        ('host = "0.0.0.0"\nopen = true\nport = 9000', "http://127.0.0.1:9000"),
+        ('host = "::"\nopen = true', "http://[::1]:8600"),
+        ('host = "10.0.0.7"\nopen = true', "http://10.0.0.7:8600"),
     ],
 )
 def test_the_configuration_tells_where_the_daemon_is(listener: str, url: str, tmp_path: Path) -> None:

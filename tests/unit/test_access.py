@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import ssl
 from hashlib import sha256
 from pathlib import Path
 from unittest import mock
@@ -11,8 +12,11 @@ import pytest
 from aiohttp.test_utils import make_mocked_request
 from hypothesis import given
 from hypothesis import strategies as st
+from support.certificates import Authority
 
 from scheduler import cli
+from scheduler.client_access import client_access
+from scheduler.daemon.admin_socket import socket_path
 from scheduler.daemon.calls import InferenceCall
 from scheduler.daemon.config.config import load_config
 from scheduler.daemon.config.secrets import secret_of
@@ -20,7 +24,8 @@ from scheduler.daemon.http.access import check_host, check_origin, host_name, wa
 from scheduler.daemon.ingress import access as module
 from scheduler.daemon.ingress.access import ALL, WITHOUT_TOKEN, Access, Caller, Scope, Token, bearer_of, tokens_of
 from scheduler.daemon.ingress.errors import Rejected
-from scheduler.domain.errors import ConfigError
+from scheduler.daemon.server_tls import server_tls
+from scheduler.domain.errors import ConfigError, EdgeburstError
 
 MODEL = '[edge]\n[[model]]\nname = "digits"\nedge_profile = "orin-resnet50"\n'
 INFER, READ, ADMIN = frozenset({Scope.INFER}), frozenset({Scope.READ}), frozenset({Scope.ADMIN})
@@ -374,6 +379,103 @@ class TestConfiguration:
     )
     def test_listeners_that_are_meant_to_be_so_are_fine(self, tmp_path: Path, text: str) -> None:
         self.load(tmp_path, text)
+
+    def test_a_daemon_s_certificates_are_read_or_refused_with_the_key_s_line(self, tmp_path: Path) -> None:
+        authority = Authority(tmp_path)
+        server, other = authority.server("a"), authority.server("b")
+        (tmp_path / "empty").write_text("")
+        cases = (
+            (server.key, authority.ca_file, ""),
+            (other.key, authority.ca_file, ":5: .*belong together"),
+            (tmp_path / "missing", authority.ca_file, ":5: .*missing cannot be read"),
+            (tmp_path / "empty", authority.ca_file, ":5: .*cannot be used"),
+            (server.key, tmp_path / "empty", ":6: .*empty cannot be used"),
+        )
+        for key, authorities, sentence in cases:
+            path = tmp_path / "edgeburst.toml"
+            path.write_text(
+                f'[grpc]\nport = 0\n[daemon]\ncertificate_file = "a.pem"\nkey_file = "{key}"\n'
+                f'client_ca_file = "{authorities}"\n{MODEL}'
+            )
+            config = load_config(path, {})
+            if sentence:
+                with pytest.raises(ConfigError, match=sentence):
+                    server_tls(config)
+            else:
+                found = server_tls(config)
+                assert found is not None
+                assert found.http.verify_mode is found.grpc.verify_mode is ssl.CERT_REQUIRED
+                assert found.http.minimum_version is ssl.TLSVersion.TLSv1_2
+
+    def test_files_without_a_folder_may_be_systemd_s_credentials(self, tmp_path: Path) -> None:
+        passed = tmp_path / "credentials"
+        passed.mkdir()
+        server = Authority(passed).server("a")
+        path = tmp_path / "edgeburst.toml"
+        path.write_text(f'[daemon]\ncertificate_file = "{server.certificate.name}"\nkey_file = "a.key"\n{MODEL}')
+        assert server_tls(load_config(path, {"CREDENTIALS_DIRECTORY": str(passed)})) is not None
+        with pytest.raises(ConfigError, match="cannot be read"):
+            server_tls(load_config(path, {}))
+
+    @pytest.mark.parametrize(
+        ("lines", "environ", "expected"),
+        [
+            ("", {}, None),
+            ('state = "kept"', {}, "kept/admin.sock"),
+            ('state = "kept"', {"RUNTIME_DIRECTORY": "/run/edgeburst"}, "/run/edgeburst/admin.sock"),
+            ('admin_socket = "own.sock"', {"RUNTIME_DIRECTORY": "/run/edgeburst"}, "own.sock"),
+            ('state = "kept"\nadmin_socket = "off"', {"RUNTIME_DIRECTORY": "/run/edgeburst"}, None),
+        ],
+    )
+    def test_where_the_operators_socket_is(
+        self, tmp_path: Path, lines: str, environ: dict[str, str], expected: str | None
+    ) -> None:
+        path = tmp_path / "edgeburst.toml"
+        path.write_text(f"[daemon]\n{lines}\n{MODEL}")
+        found = socket_path(load_config(path, environ), environ)
+        assert found == (None if expected is None else tmp_path / expected)
+
+    def test_check_config_names_what_an_old_configuration_lacks(
+        self, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        authority = Authority(tmp_path)
+        server = authority.server("a")
+        server.key.chmod(0o644)
+        path = tmp_path / "edgeburst.toml"
+        path.write_text(
+            '[daemon]\nhost = "0.0.0.0"\nopen = true\nadmin_token_env = "NO_SUCH_TOKEN"\n'
+            'certificate_file = "a.pem"\nkey_file = "a.key"\n'
+            + MODEL.replace("[edge]\n", '[edge]\nurl = "http://192.0.2.1:8700"\n')
+        )
+        assert cli.main(["check-config", "--config", str(path)]) == 0
+        said = capsys.readouterr().out
+        for sentence in (
+            "environment variable NO_SUCH_TOKEN is not set",
+            "limits and identities cannot be set",
+            "a.key can be read by every user of this host; run: chmod 600",
+            "the edge at http://192.0.2.1:8700 is asked without a token",
+            "requests by other names get 421",
+            "tokens       none; without a token: infer and read; TLS",
+        ):
+            assert sentence in said
+
+    def test_a_client_s_files_are_read_or_named(self, tmp_path: Path) -> None:
+        authority = Authority(tmp_path)
+        mine, other = authority.client("a"), authority.client("b")
+        access = client_access(token=SECRET, ca_file=authority.ca_file, certificate=mine.certificate, key=mine.key)
+        assert isinstance(access.context(), ssl.SSLContext)
+        assert SECRET not in repr(access)
+        files = {"ca_file": authority.ca_file, "certificate": mine.certificate, "key": mine.key}
+        assert access == client_access(token=SECRET, **files)
+        assert access != client_access(token="other", **files)
+        mine.key.write_bytes(mine.key.read_bytes() + b"\n")
+        assert access != client_access(token=SECRET, **files), "a renewed file shows"
+        with pytest.raises(EdgeburstError, match="belong together"):
+            client_access(certificate=mine.certificate, key=other.key)
+        with pytest.raises(EdgeburstError, match="none.pem cannot be read"):
+            client_access(ca_file=tmp_path / "none.pem")
+        with pytest.raises(EdgeburstError, match="the token holds characters"):
+            client_access(token="a\nb")
 
     def test_the_admin_token_opens_nothing_else_to_be_without_one(self, tmp_path: Path) -> None:
         known = self.load(tmp_path, '[daemon]\nadmin_token_env = "OPERATOR"\n', {"OPERATOR": SECRET})

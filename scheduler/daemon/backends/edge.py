@@ -15,6 +15,7 @@ from aiohttp.http import StreamWriter
 from yarl import URL
 
 from scheduler import wire
+from scheduler.client_access import NO_ACCESS, ClientAccess
 from scheduler.daemon.backends.batch_send import BatchSend, Clock, Reply, SendFailed, checked_outputs
 from scheduler.daemon.backends.bounded_reading import TooLarge, read_within
 from scheduler.daemon.backends.claims import believed
@@ -49,16 +50,18 @@ class EdgeBackend:
         tensors: str = "auto",
         models: Mapping[str, frozenset[str]] | None = None,
         servers: EdgeServers | None = None,
+        access: ClientAccess = NO_ACCESS,
     ) -> None:
         """Stores its parts.
 
         Args:
-            url: of the form `http://HOST:PORT`.
+            url: of the form `http://HOST:PORT` or `https://HOST:PORT`.
             connect_timeout_s: longest wait for a TCP connection.
             clock: monotonic seconds.
             tensors: "binary" or "json", or "auto" to learn which of them the server takes.
             models: by name of the models to ask the server for: their inputs that are pictures.
             servers: what is known of edge servers.
+            access: what the server is shown of this client.
         """
         self._url = url.rstrip("/")
         self._connect_timeout_s = connect_timeout_s
@@ -66,6 +69,7 @@ class EdgeBackend:
         self._fixed = None if tensors == "auto" else TensorForm(tensors)
         self._models = dict(models or {})
         self._servers = EdgeServers() if servers is None else servers
+        self._access = access
         self._told_claims = False
         """Whether it was logged that the server says of itself what cannot be true."""
         self._asked = False
@@ -79,14 +83,16 @@ class EdgeBackend:
     async def open(self) -> None:
         """Creates the connection pool."""
         # The engine bounds the batches in flight, so the pool needs no limit.
-        self._session = self._new_session(aiohttp.TCPConnector(limit=0, keepalive_timeout=KEEP_ALIVE_S))
-        self._fresh = self._new_session(aiohttp.TCPConnector(limit=0, force_close=True))
+        tls = self._access.context()
+        self._session = self._new_session(aiohttp.TCPConnector(limit=0, keepalive_timeout=KEEP_ALIVE_S, ssl=tls))
+        self._fresh = self._new_session(aiohttp.TCPConnector(limit=0, force_close=True, ssl=tls))
 
     def _new_session(self, connector: aiohttp.TCPConnector) -> aiohttp.ClientSession:
         reuse = aiohttp.TraceConfig()
         reuse.on_connection_reuseconn.append(_note_reuse)
         return aiohttp.ClientSession(
             connector=connector,
+            headers=self._access.headers,
             cookie_jar=aiohttp.DummyCookieJar(),
             # No total limit: the batch sender gives batches up, so a second timer for each would be wasted.
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=self._connect_timeout_s),
@@ -202,12 +208,19 @@ class EdgeBackend:
         asked_at_s = self._clock()
         limit = aiohttp.ClientTimeout(total=PROBE_LIMIT_S)
         try:
-            async with self._pool().get(f"{self._url}/v2/health/ready", timeout=limit) as response:
+            async with self._pool().get(
+                f"{self._url}/v2/health/ready", timeout=limit, allow_redirects=False
+            ) as response:
                 await read_within(response, HEADER_BYTES)
         except TooLarge:
             return self._down(f"the edge server at {self._url} answers with {HEADER_BYTES} bytes whether it is ready")
         except (aiohttp.ClientError, OSError, asyncio.TimeoutError) as error:
             return self._down(f"the edge server at {self._url} cannot be reached: {_cause(error)}")
+        if response.status in (401, 403):
+            return self._down(
+                f"the edge server at {self._url} answered {response.status}: set `token_env` in [edge] to the variable"
+                " with its token, or start it with --open"
+            )
         if response.status != 200:
             return self._down(f"the edge server at {self._url} is not ready: it answered {response.status}")
         rtt_s = self._clock() - asked_at_s
@@ -226,7 +239,9 @@ class EdgeBackend:
         """Returns the identity of a model's card and files in the server's metadata; None where there is none."""
         limit = aiohttp.ClientTimeout(total=PROBE_LIMIT_S)
         try:
-            async with self._pool().get(self._infer_url(model).parent, timeout=limit) as response:
+            async with self._pool().get(
+                self._infer_url(model).parent, timeout=limit, allow_redirects=False
+            ) as response:
                 metadata = orjson.loads(await read_within(response, HEADER_BYTES)) if response.status == 200 else None
         except (aiohttp.ClientError, OSError, asyncio.TimeoutError, ValueError):
             return None

@@ -17,6 +17,7 @@ from scheduler.daemon.config.errors import config_error
 from scheduler.daemon.config.fixed_plan import loaded_buffers
 from scheduler.daemon.config.measured import remembered
 from scheduler.daemon.config.model_sections import ClassSection, Late, ModelSection, TierSection
+from scheduler.daemon.config.secrets import CREDENTIALS
 from scheduler.daemon.config.sections import ConfigFile
 from scheduler.daemon.config.source import Source, read_source
 from scheduler.domain.errors import ConfigError, EdgeburstError
@@ -35,6 +36,8 @@ class Config(ConfigFile):
     _with_plans: bool = PrivateAttr(default=True)
     _cards: tuple[Card | None, ...] = PrivateAttr(default=())
     _identities: tuple[str | None, ...] = PrivateAttr(default=())
+    _credentials: str = PrivateAttr(default="")
+    """The folder in which systemd passes credentials; empty: none."""
     _measured: dict[str, Profile] = PrivateAttr(default_factory=dict)
     """By model: edge profiles that the daemon measured."""
 
@@ -170,6 +173,21 @@ class Config(ConfigFile):
         name = self.daemon.state
         return self._source.path.parent / name if name else None
 
+    def daemon_file(self, key: str) -> Path | None:
+        """Returns the file that a key of [daemon] names, None if it names none."""
+        return self._secret_file(str(getattr(self.daemon, key)))
+
+    def edge_file(self, key: str) -> Path | None:
+        """Returns the file that a key of [edge] names, None if it names none."""
+        return None if self.edge is None else self._secret_file(str(getattr(self.edge, key)))
+
+    def _secret_file(self, name: str) -> Path | None:
+        """Returns a file that may be one of systemd's credentials: a name without a folder that is among them."""
+        if not name:
+            return None
+        passed = Path(self._credentials) / name
+        return passed if self._credentials and "/" not in name and passed.exists() else self._source.path.parent / name
+
     def price_sheet(self) -> PriceSheet | None:
         if self.function is None:
             return None
@@ -268,6 +286,7 @@ def load_config(path: str | Path, environ: Mapping[str, str], *, with_plans: boo
     models = tuple(described(model, card) for model, card in zip(config.models, cards, strict=True))
     config = config.model_copy(update={"models": models})
     config._source, config._with_plans, config._cards = source, with_plans, cards
+    config._credentials = environ.get(CREDENTIALS, "")
     for at, sentence in contradictions(config):
         raise source.error(at, sentence)
     config._identities = tuple(None if card is None else card.identity() for card in cards)

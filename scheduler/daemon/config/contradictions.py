@@ -43,6 +43,7 @@ def contradictions(config: Config) -> Found:
         wrong = f"{file} is a folder" if file.is_dir() else f"there is no folder {file.parent}"
         yield ("explain", "file"), f"`file` in [explain] cannot be written: {wrong}; create the folder or name a file"
     yield from _open_listeners(config)
+    yield from _incomplete(config)
     yield from _tenants(config)
     yield from _tokens(config)
     yield from _twice("model", ("model",), [model.name for model in config.models])
@@ -89,6 +90,20 @@ def _open_listeners(config: Config) -> Found:
     for table, section in (("daemon", config.daemon), ("grpc", config.grpc)):
         if section is not None and not is_loopback(section.host):
             yield (table, "host"), unasked(f"`host` in [{table}]")
+
+
+def _incomplete(config: Config) -> Found:
+    """Yields the keys of TLS that do nothing without another one."""
+    for key in ("key_file", "client_ca_file"):
+        if getattr(config.daemon, key) and not config.daemon.certificate_file:
+            yield ("daemon", key), f"`{key}` in [daemon] needs a `certificate_file`; add one, or remove it"
+    edge = config.edge
+    if edge is not None:
+        if edge.client_key and not edge.client_certificate:
+            yield ("edge", "client_key"), "`client_key` in [edge] needs a `client_certificate`; add one, or remove it"
+        for key in ("ca_file", "client_certificate"):
+            if getattr(edge, key) and not edge.url.startswith("https://"):
+                yield ("edge", key), f"`{key}` in [edge] is for an edge with https; correct `url`, or remove it"
 
 
 def unasked(what: str) -> str:

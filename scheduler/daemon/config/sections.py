@@ -71,6 +71,25 @@ class DaemonSection(Section):
         default="refuse",
         description="What happens to requests that no backend can answer in time; classes may differ.",
     )
+    admin_socket: str = Field(
+        default="",
+        max_length=4096,
+        description="Unix socket over which this host's operators may do everything; empty: `admin.sock` in systemd's"
+        ' RuntimeDirectory or in `state`; "off": none.',
+    )
+    certificate_file: str = Field(
+        default="",
+        max_length=4096,
+        description="PEM file with the certificate of the listeners, HTTP and gRPC; empty: they speak no TLS.",
+    )
+    key_file: str = Field(
+        default="", max_length=4096, description="PEM file with its key; empty: it is in `certificate_file`."
+    )
+    client_ca_file: str = Field(
+        default="",
+        max_length=4096,
+        description="PEM file with the authorities of which clients must show a certificate; empty: they need none.",
+    )
     open: bool = Field(
         default=False,
         description="Whether callers without a token may ask and read, from wherever they reach the listeners.",
@@ -263,9 +282,23 @@ class EdgeSection(Section):
     url: str = Field(
         default="http://127.0.0.1:8700",
         pattern=r"^https?://[^/\s@]+/?$",
-        description="URL of the edge server, as http://HOST:PORT; any Open Inference Protocol v2 server.",
+        description="URL of the edge server, as http://HOST:PORT or https://...; any Open Inference Protocol server.",
     )
     connect_timeout_s: float = Field(default=1.0, gt=0, le=60, description="Longest wait for a TCP connection to it.")
+    token_env: EnvironmentName = Field(
+        default="", description="Environment variable with the token that the edge server wants; empty: it wants none."
+    )
+    ca_file: str = Field(
+        default="",
+        max_length=4096,
+        description="PEM file with the authorities of an https edge's certificate; empty: those of this host.",
+    )
+    client_certificate: str = Field(
+        default="", max_length=4096, description="PEM file with the certificate to show to the edge; empty: none."
+    )
+    client_key: str = Field(
+        default="", max_length=4096, description="PEM file with its key; empty: it is in `client_certificate`."
+    )
     tensors: TensorsWord = Field(default="auto", description="Form of its tensors; auto: its answers show it.")
 
 

@@ -13,11 +13,15 @@ from urllib.parse import quote, urlsplit
 
 import requests
 
+from scheduler.client_access import ClientAccess, add_arguments, of_arguments, set_up
+from scheduler.daemon.admin_socket import NoSocket, ask, places
 from scheduler.daemon.config.config import Config, load_config
 from scheduler.daemon.explain.requests import CLIENT_ID_LENGTH, MAX_FOUND
 from scheduler.domain.errors import EdgeburstError
 from scheduler.explain.json_lines import from_values
 from scheduler.explain.text import describe
+
+Found = Sequence[Mapping[str, Any]]
 
 DEFAULT_URL = "http://127.0.0.1:8600"
 _TIMEOUT_S = 10.0
@@ -28,9 +32,10 @@ they were compared or why one was impossible, the reason that decided, and the o
 is named by the daemon's number (response header X-Edgeburst-Request-Id) or by the id that its client gave it; if
 several requests have that id, the newest is shown.
 
-The command asks the running daemon, which knows the latest requests ([explain] ring). With --file it reads the file
-that the daemon has written, with its older parts (FILE.1, FILE.2, ...), or that of `edgeburst simulate --explain`; then
-no daemon needs to run."""
+The command asks the running daemon, which knows the latest requests ([explain] ring): with --config over the daemon's
+own socket, if this user may use it. A token sees the requests that were sent with it, one for everything all. With
+--file the command reads the file that the daemon has written, with its older parts (FILE.1, FILE.2, ...), or that of
+`edgeburst simulate --explain`; then no daemon needs to run."""
 
 _EPILOG = """\
 examples:
@@ -55,7 +60,9 @@ def add_parser(subparsers: Any) -> None:
     source.add_argument("--url", help=f"the daemon (default {DEFAULT_URL}, or that of --config)")
     source.add_argument("--config", type=Path, metavar="FILE", help="the daemon's configuration, for its address")
     source.add_argument("--file", type=Path, metavar="FILE", help="read the daemon's file ([explain] file) instead")
+    source.add_argument("--socket", type=Path, metavar="FILE", help="ask over the daemon's own Unix socket instead")
     parser.add_argument("--json", action="store_true", help="print one JSON object with all requests of that id")
+    add_arguments(parser)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -64,7 +71,7 @@ def run(args: argparse.Namespace) -> int:
     Raises:
         EdgeburstError: the request is unknown, or neither a daemon nor a file could be read.
     """
-    found = _in_files(args.file, args.request) if args.file else _asked(_url(args), args.request)
+    found = _in_files(args.file, args.request) if args.file else _asked_of(args, args.request)
     if args.json:
         print(json.dumps({"explanations": found}, indent=2))
         return 0
@@ -75,9 +82,24 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
+def _asked_of(args: argparse.Namespace, name: str) -> Found:
+    """Returns a daemon's explanations of a request: over its socket, where there is one, else at its address."""
+    access = of_arguments(args, os.environ)
+    if args.socket is not None:
+        return _explained(ask(args.socket, _path(name)), f"the socket {args.socket}")
+    if args.config is None:
+        return _asked(_url(args), name, access)
+    config = load_config(args.config, os.environ)
+    if not access.token:
+        for path in places(config, os.environ):
+            try:
+                return _explained(ask(path, _path(name)), f"the socket {path}")
+            except NoSocket:
+                continue
+    return _asked(daemon_url(config), name, access)
+
+
 def _url(args: argparse.Namespace) -> str:
-    if args.config is not None:
-        return daemon_url(load_config(args.config, os.environ))
     url: str = args.url or DEFAULT_URL
     if urlsplit(url).scheme not in ("http", "https") or not urlsplit(url).netloc:
         raise EdgeburstError(f"{url!r} is not a URL; write it like {DEFAULT_URL}")
@@ -90,31 +112,46 @@ def daemon_url(config: Config) -> str:
     if port == 0:
         raise EdgeburstError(f"{config.path} lets the daemon take any free port; give its address with --url")
     reached = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
-    return f"http://[{reached}]:{port}" if ":" in reached else f"http://{reached}:{port}"
+    scheme = "https" if config.daemon.certificate_file else "http"
+    return f"{scheme}://[{reached}]:{port}" if ":" in reached else f"{scheme}://{reached}:{port}"
 
 
-def _asked(url: str, name: str) -> Sequence[Mapping[str, Any]]:
+def _path(name: str) -> str:
+    return f"/v1/explain/{quote(name, safe='')}"
+
+
+def _asked(url: str, name: str, access: ClientAccess) -> Found:
     """Returns a daemon's explanations of a request, newest first, at least one."""
     try:
         with requests.Session() as session:
             # A daemon is in the local network, where a proxy for the internet would not find it.
             session.trust_env = False
-            response = session.get(f"{url}/v1/explain/{quote(name, safe='')}", timeout=_TIMEOUT_S)
-        answer = response.json()
-        if response.status_code == 200:
-            found: list[Mapping[str, Any]] = answer["explanations"]
-            return found
-        sentence = str(answer["error"])[:300]
-    except requests.JSONDecodeError:
-        raise EdgeburstError(f"{url} does not answer as an edgeburst daemon does; correct --url") from None
+            set_up(session, access)
+            response = session.get(url + _path(name), timeout=_TIMEOUT_S, verify=access.verify)
+    except requests.exceptions.SSLError:
+        raise EdgeburstError(
+            f"TLS to {url} fails; check that the daemon speaks it, its certificate, --ca-file and --client-certificate"
+        ) from None
     except requests.Timeout:
         raise EdgeburstError(
             f"{url} did not answer within {_TIMEOUT_S:g} s; check that it is an edgeburst daemon"
         ) from None
     except requests.RequestException:
         raise EdgeburstError(f"cannot reach a daemon at {url}; start it, or give its address with --url") from None
-    except (KeyError, TypeError, RecursionError):
-        raise EdgeburstError(f"{url} does not answer as an edgeburst daemon does; correct --url") from None
+    return _explained((response.status_code, response.content), url)
+
+
+def _explained(answered: tuple[int, bytes], where: str) -> Found:
+    """Returns the explanations in an answer's status and body."""
+    status, body = answered
+    try:
+        answer = json.loads(body)
+        if status == 200:
+            found: Found = answer["explanations"]
+            return found
+        sentence = str(answer["error"])[:300]
+    except (ValueError, KeyError, TypeError, RecursionError):
+        raise EdgeburstError(f"{where} does not answer as an edgeburst daemon does; correct --url") from None
     raise EdgeburstError(sentence)
 
 

@@ -7,9 +7,11 @@ import contextlib
 import os
 import secrets
 import socket
+import ssl
 from collections.abc import Sequence
 
 from scheduler.daemon.ingress.errors import CHALLENGE_HEADER, Rejected
+from scheduler.daemon.server_tls import HANDSHAKE_LIMIT_S
 
 _CHUNK_BYTES = 256 * 1024
 _HEADER_BYTES = 9
@@ -109,10 +111,17 @@ class Relay:
         """What gRPC's server listens on."""
         return f"unix-abstract:{self._name}"
 
-    async def start(self, sockets: Sequence[socket.socket], backlog: int) -> None:
-        """Begins to accept."""
+    async def start(self, sockets: Sequence[socket.socket], backlog: int, tls: ssl.SSLContext | None = None) -> None:
+        """Begins to accept on these sockets, and on no others any more."""
+        before, self._servers = self._servers, []
+        for server in before:
+            server.close()
+        limit_s = None if tls is None else HANDSHAKE_LIMIT_S
         for each in sockets:
-            self._servers.append(await asyncio.start_server(self._accepted, sock=each, backlog=backlog))
+            server = await asyncio.start_server(
+                self._accepted, sock=each, backlog=backlog, ssl=tls, ssl_handshake_timeout=limit_s
+            )
+            self._servers.append(server)
 
     def leave(self) -> None:
         """Accepts no more, and sends the clients to the process that accepts next; their calls are still answered.
@@ -168,8 +177,7 @@ class Relay:
             while chunk := await reader.read(_CHUNK_BYTES):
                 answers.write(chunk)
                 await writer.drain()
-            with contextlib.suppress(OSError):
-                writer.write_eof()
+            _end(writer)
         finally:
             self._answers.discard(answers)
 
@@ -179,5 +187,13 @@ async def _asked(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> 
     while chunk := await reader.read(_CHUNK_BYTES):
         writer.write(chunk)
         await writer.drain()
+    _end(writer)
+
+
+def _end(writer: asyncio.StreamWriter) -> None:
+    """Says that no more will come; an encrypted connection has no half that can be closed."""
     with contextlib.suppress(OSError):
-        writer.write_eof()
+        if writer.can_write_eof():
+            writer.write_eof()
+        else:
+            writer.close()

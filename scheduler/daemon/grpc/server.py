@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import ssl
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -35,11 +36,12 @@ class GrpcServer:
         self._server: Any = None
         self._relay: Relay | None = None
 
-    async def start(self, passed: Sequence[socket.socket] = ()) -> int:
+    async def start(self, passed: Sequence[socket.socket] = (), tls: ssl.SSLContext | None = None) -> int:
         """Listens; returns the port.
 
         Args:
-            passed: listening sockets that were passed to this process; none: the server opens its own.
+            passed: listening sockets; none: the server opens its own.
+            tls: what connections to these are encrypted with; None: they are not.
 
         Raises:
             EdgeburstError: the address cannot be listened on.
@@ -58,8 +60,13 @@ class GrpcServer:
         await server.start()
         self._server = server
         if self._relay is not None:
-            await self._relay.start(passed, BACKLOG)
+            await self._relay.start(passed, BACKLOG, tls)
         return port
+
+    async def renew(self, passed: Sequence[socket.socket], tls: ssl.SSLContext) -> None:
+        """Accepts on these sockets from now on, with other certificates."""
+        if self._relay is not None:
+            await self._relay.start(passed, BACKLOG, tls)
 
     def leave(self) -> None:
         """Leaves clients to the process that has the passed sockets next, once their calls are answered."""
