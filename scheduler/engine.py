@@ -134,9 +134,8 @@ class Engine:
             messages: everything that arrived together, in order; empty when only time has passed.
             now_s: the shell's monotonic time; never less than in the call before.
         """
-        now_s = max(now_s, self._now_s)
+        self._now_s = now_s = max(now_s, self._now_s)
         only_refuses = not messages and self._endings.next_s() <= now_s < self._decides_at_s()
-        self._now_s = now_s
         self._table.begin(self._now_s)
         self._ledger.idle.pass_time(self._now_s)
         if only_refuses:  # nothing is decided before something falls due, as without this wake-up
@@ -157,6 +156,7 @@ class Engine:
         if self._draining:
             self._dispatcher.flush(self._now_s)
         self._ask(self._now_s)
+        self._decides_at_s()  # what is worked out for it must not depend on whether, and when, a shell asks for it
         return self._outbox.take_commands()
 
     def _take_in(self, message: Message, now_s: float) -> None:
