@@ -36,6 +36,8 @@ class Circuit:
     unproven_since_s: float = math.inf
     """When a probe closed it, if no batch has been answered since: the first failure of one sent later opens it again.
     Infinity: one has been answered."""
+    asked_at_s: float | None = None
+    """When the probe was sent that is under way; None: none is, or none that was asked for here."""
     not_before_s: float = 0.0
     """Until then a throttled backend gets no batches; the circuit stays closed."""
     barred: set[str] = field(default_factory=set)
@@ -109,8 +111,10 @@ class Circuit:
             self._open(now_s)
 
     def probe_failed(self, now_s: float) -> None:
-        """Notes a probe without an answer."""
+        """Notes a probe without an answer. The next pause began with it: the wait for its answer was one."""
         self._open(now_s)
+        if self.asked_at_s is not None:
+            self.probe_at_s = max(now_s, self.asked_at_s + self.pause_s)
 
     def _open(self, now_s: float) -> None:
         self.pause_s = min(max(self.first_pause_s, 2 * self.pause_s), self.longest_pause_s)
@@ -170,6 +174,7 @@ class Circuits:
             circuit.probe_succeeded(now_s)
         else:
             circuit.probe_failed(now_s)
+        circuit.asked_at_s = None
         return was_open
 
     def next_s(self, now_s: float) -> float:
@@ -195,6 +200,7 @@ class Circuits:
             wanted = (probe_at_s is not None and probe_at_s <= now_s) or (idle_link and backend is Backend.FUNCTION)
             if wanted and backend not in self.probing:
                 due.append(backend)
+                circuit.asked_at_s = now_s
         self.probing.update(due)
         return due
 
