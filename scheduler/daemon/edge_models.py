@@ -106,7 +106,8 @@ class EdgeModels:
             if config.edge_profile(index) is not None:
                 asked_at_s = self._clock()
                 said = await edge.identity(model.name)
-                self._served.heard(model.name, Place.edge(), said, asked=True, sent_at_s=asked_at_s)
+                if said is not None:
+                    self._served.heard(model.name, Place.edge(), said, asked=True, sent_at_s=asked_at_s)
         return not config.to_measure()
 
     def _note_unmeasured(self, model: str, error: NotMeasured) -> None:

@@ -232,6 +232,37 @@ def test_a_server_that_was_started_anew_unseen_is_asked_again_what_it_takes() ->
     assert run(main()) == [(("digits", 8),), (), (("digits", 32),), ()]
 
 
+def test_an_identity_is_read_an_absent_one_is_empty_and_no_description_says_nothing() -> None:
+    answers: list[tuple[int, object]] = [
+        (200, {"parameters": {"identity": "sha256:1"}}),
+        (200, {"parameters": {"identity": 7}}),
+        (200, {"name": "digits"}),
+        (200, []),
+        (503, {"error": "starting"}),
+    ]
+
+    async def model(_: web.Request) -> web.Response:
+        status, said = answers.pop(0)
+        return web.json_response(said, status=status)
+
+    async def main() -> list[str | None]:
+        app = web.Application()
+        app.router.add_get("/v2/models/digits", model)
+        runner = web.AppRunner(app)
+        await runner.setup()
+        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        url = f"http://127.0.0.1:{runner.addresses[0][1]}"
+        edge = EdgeBackend(url=url, connect_timeout_s=1.0, clock=time.monotonic)
+        await edge.open()
+        found = [await edge.identity("digits") for _ in range(5)]
+        await runner.cleanup()
+        found.append(await edge.identity("digits"))
+        await edge.close()
+        return found
+
+    assert run(main()) == ["sha256:1", "", "", None, None, None]
+
+
 def test_the_trace_of_a_batch_is_passed_on_in_w3cs_headers_and_nothing_without_one() -> None:
     heard: list[dict[str, str]] = []
 

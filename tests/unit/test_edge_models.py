@@ -114,3 +114,33 @@ def test_an_edge_that_is_refused_for_an_answer_is_asked_again_soon() -> None:
         return times_s
 
     assert run_virtual(looks_s()) == [0.0, 1.0 + REFUSED_LOOK_S]
+
+
+@pytest.mark.parametrize(("said", "heard_of"), [(None, []), ("", ["m"]), ("sha256:1", ["m"])])
+def test_an_edge_that_does_not_answer_the_question_has_not_stopped_to_report(
+    said: str | None, heard_of: list[str]
+) -> None:
+    config = SimpleNamespace(
+        edge=SimpleNamespace(url="http://e"),
+        models=[SimpleNamespace(name="m")],
+        edge_profile=lambda index: object(),
+        to_measure=tuple,
+    )
+
+    class Asked(Edge):
+        async def identity(self, model: str) -> str | None:
+            return said
+
+    async def look() -> list[str]:
+        served, edge = Served(), Asked(url="http://e", connect_timeout_s=1.0, clock=lambda: 0.0)
+        models: Any = EdgeModels(
+            edge=lambda: edge,
+            config=lambda: config,  # type: ignore[arg-type, return-value]
+            measured=None,  # type: ignore[arg-type]
+            served=served,  # type: ignore[arg-type]
+            clock=lambda: 0.0,
+        )
+        await models._look()
+        return served.heard_of
+
+    assert asyncio.run(look()) == heard_of

@@ -235,8 +235,11 @@ class EdgeBackend:
         """Returns what is known of the server, as /v1/status shows it."""
         return self._servers.status(self._url, "auto" if self._fixed is None else self._fixed.value)
 
-    async def identity(self, model: str) -> object:
-        """Returns the identity of a model's card and files in the server's metadata; None where there is none."""
+    async def identity(self, model: str) -> str | None:
+        """Returns the identity of a model's card and files in the server's metadata; empty: it reports none.
+
+        None: it does not describe the model now, which says nothing about what it serves.
+        """
         limit = aiohttp.ClientTimeout(total=PROBE_LIMIT_S)
         try:
             async with self._pool().get(
@@ -245,11 +248,14 @@ class EdgeBackend:
                 metadata = orjson.loads(await read_within(response, HEADER_BYTES)) if response.status == 200 else None
         except (aiohttp.ClientError, OSError, asyncio.TimeoutError, ValueError):
             return None
-        if isinstance(metadata, dict) and self._servers.says_other(self._url, model, said_of_model(metadata, {})):
+        if not isinstance(metadata, dict):
+            return None
+        if self._servers.says_other(self._url, model, said_of_model(metadata, {})):
             # It was started anew without a batch or probe that would have shown it: the next probe asks what it is.
             self._asked = False
-        parameters = metadata.get("parameters") if isinstance(metadata, dict) else None
-        return parameters.get("identity") if isinstance(parameters, dict) else None
+        parameters = metadata.get("parameters")
+        identity = parameters.get("identity") if isinstance(parameters, dict) else None
+        return identity if isinstance(identity, str) else ""
 
     async def close(self) -> None:
         """Closes the connections."""
