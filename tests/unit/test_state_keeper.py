@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import pytest
+from support.virtual_loop import run_virtual
 
 from scheduler.daemon.identities import AcceptedBy
 from scheduler.daemon.limits import ModelLimits
@@ -208,3 +209,19 @@ def test_spending_without_a_cap_is_booked_once_a_minute(tmp_path: Path) -> None:
         await life.end()
 
     run(work)
+
+
+def test_a_disk_that_hangs_leaves_no_task_behind_not_even_of_what_came_meanwhile(tmp_path: Path) -> None:
+    async def work() -> list[asyncio.Task[None]]:
+        life = Life(tmp_path)
+
+        async def hang(_: object) -> None:
+            await asyncio.get_running_loop().create_future()
+
+        life.keeper._threads.run = hang  # type: ignore[method-assign, assignment]
+        life.keeper.request(ASK)
+        asyncio.get_running_loop().call_later(1.0, life.keeper.save_limits, "m", Limits())
+        await life.end()
+        return [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
+
+    assert run_virtual(work()) == []

@@ -161,6 +161,11 @@ class StateKeeper:
             await asyncio.wait_for(self._close(clean=clean), CLOSE_LIMIT_S)
         except asyncio.TimeoutError:
             log(logging.WARNING, "state_slow", message=f"the state folder {self._folder} is slow: not all was saved")
+        # What came while it closed, as limits that an operator set, is not waited for.
+        left = list(self._tasks)
+        for task in left:
+            task.cancel()
+        await asyncio.gather(*left, return_exceptions=True)
 
     def recalled(self, parts: Sequence[str], statistics: EngineStatistics) -> None:
         """Notes what the engine began with, before anything is measured, for the log and /v1/status."""
