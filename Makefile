@@ -28,7 +28,7 @@ define fresh
 	$(1)/bin/python -m pip install --quiet --disable-pip-version-check --constraint $(PINS)/build.txt pip setuptools
 endef
 
-.PHONY: demo test unit lint test-latest test-peers fuzz fuzz-ci bench pins clean
+.PHONY: demo test unit lint test-latest test-peers fuzz fuzz-ci bench pins locked audit clean
 
 $(VENV)/.installed: setup.cfg pyproject.toml $(PINS)/build.txt $(PINS)/test.txt $(TORCH_PINS)
 	$(call fresh,$(VENV))
@@ -99,6 +99,19 @@ bench: $(VENV)/.installed
 
 pins: $(LINT)/.installed
 	$(PINS)/pin.sh
+	$(PINS)/lock.sh
+
+# What the three services are installed from where nothing may change; `pins` does this too.
+locked: $(LINT)/.installed
+	$(PINS)/lock.sh
+
+# Whether they can be installed with these hashes, and whether a release among them has a known vulnerability; the second
+# is skipped with a sentence where it cannot be asked.
+audit: $(LINT)/.installed
+	for service in client edge function; do \
+		$(LINT)/bin/uv pip install --quiet --dry-run --require-hashes --python $(LINT) --requirement $(PINS)/$$service.txt || exit 1; \
+	done
+	$(LINT)/bin/python -m scripts.audit
 
 clean:
 	rm -rf $(VENV) .venv-* out build *.egg-info .mypy_cache .ruff_cache .pytest_cache

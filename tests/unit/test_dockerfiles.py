@@ -43,6 +43,21 @@ def test_dockerfile_is_clean(path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", DOCKERFILES, ids=str)
+def test_the_program_in_a_container_runs_as_a_user(path: Path) -> None:
+    lines = (ROOT / path).read_text().splitlines()
+    users = [(index, line.split()[1]) for index, line in enumerate(lines) if line.startswith("USER ")]
+    started = [index for index, line in enumerate(lines) if line.startswith(("CMD", "ENTRYPOINT"))]
+    assert users
+    last, user = users[-1]
+    # By number, so that a cluster that forbids root can see that it is none.
+    assert user.isdecimal()
+    assert int(user) > 0
+    assert started
+    assert last < started[0]
+    assert [line for line in lines[last:] if line.startswith(("RUN", "FROM"))] == []
+
+
+@pytest.mark.parametrize("path", DOCKERFILES, ids=str)
 def test_what_a_dockerfile_copies_exists(path: Path) -> None:
     lines = (ROOT / path).read_text().splitlines()
     arguments = dict(line[4:].split("=", 1) for line in lines if line.startswith("ARG ") and "=" in line)

@@ -1,0 +1,18 @@
+#!/usr/bin/env bash
+# Writes what the three services are installed from where nothing may change, as `make locked`: the releases that the
+# tests ran with, and the hash of every file of each.
+set -euo pipefail
+cd "$(dirname "$0")/../.."
+pins=scripts/requirements
+
+lock() {
+    local service=$1
+    shift
+    .venv-lint/bin/uv pip compile --quiet --universal --python-version 3.10 --no-annotate --generate-hashes \
+        --custom-compile-command 'make locked' --constraint "$pins/test.txt" "$@" setup.cfg --output-file "$pins/$service.txt"
+}
+
+lock client --extra client --extra grpc --extra otel
+# A board brings its own numpy, which is never replaced.
+lock edge --extra edge --no-emit-package numpy
+lock function --extra function --extra onnx
