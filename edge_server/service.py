@@ -16,6 +16,7 @@ from edge_server.device import Device
 from edge_server.errors import EdgeError, Failed, NotServed, Overdue, Unavailable
 from edge_server.metrics import Metrics
 from models.batch import Batch, Prepared, outputs_as_tensors
+from models.blame import answered
 from models.emulation import Emulation
 from models.errors import ModelError
 from models.serving import ServedModel
@@ -225,7 +226,7 @@ class Service:
         self, model: EdgeModel, batch: Batch, prepared: Prepared, *, admitted_s: float, waited_s: float
     ) -> Served:
         """Predicts a decoded batch and returns the result; `waited_s` is its wait for the device, in seconds."""
-        outputs = model.served.answer(prepared.inputs, errors=prepared.errors)
+        outputs = answered(model.served, prepared, clock=self._clock)
         remaining_s = self.emulation.remaining_s(batch.items, self._clock() - prepared.began_s)
         if remaining_s > 0:
             self._sleep(remaining_s)

@@ -10,6 +10,7 @@ import numpy as np
 from edge_server.errors import StartupError
 from edge_server.service import EdgeModel
 from models.batch import Batch, rehearsal_request
+from models.blame import is_out_of_memory
 
 
 def warm_up(
@@ -45,19 +46,9 @@ def warm_up(
         try:
             model.served.answer(inputs, errors=prepared.errors * items)
         except Exception as error:
-            if _is_out_of_memory(error):
+            if is_out_of_memory(error):
                 raise StartupError(
                     f"a batch of {items} of model {model.name!r} does not fit in the device's memory: lower --max-batch"
                 ) from error
             raise
     return model.max_batch
-
-
-def _is_out_of_memory(error: BaseException | None) -> bool:
-    """Returns whether an error, or what it came from, says so; each runtime has a class of its own for that."""
-    while error is not None:
-        words = f"{type(error).__name__} {error}".lower()
-        if isinstance(error, MemoryError) or "outofmemory" in words or "out of memory" in words:
-            return True
-        error = error.__cause__
-    return False

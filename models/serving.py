@@ -120,9 +120,10 @@ def _checked(spec: TensorSpec, given: Mapping[str, object], items: int) -> Array
         # `squeeze()` at a network's end takes the batch axis too, where there is one item.
         array = array[np.newaxis]
     if array.shape[:1] != (items,) or not spec.fits(array.shape):
+        ragged = ", or set ragged = true if items have unlike numbers of rows" if spec.fits(array.shape) else ""
         raise ModelError(
             f"output {spec.name!r} of the network has shape {list(array.shape)}, but the card says"
-            f" {[items, *spec.shape]}: correct `outputs` in the card"
+            f" {[items, *spec.shape]}: correct `outputs` in the card{ragged}"
         )
     return array
 
@@ -168,6 +169,8 @@ def _ragged(spec: TensorSpec, given: Mapping[str, object], good: Sequence[int], 
         array = np.concatenate(parts) if parts else _nothing(spec)
     else:
         array = _typed(spec, value)
+        if len(good) == 1 and spec.rows_name not in given:
+            given = {spec.rows_name: np.array([len(array)])}  # all rows are those of the one item
         counts = np.asarray(_typed(TensorSpec(spec.rows_name, "INT64"), given.get(spec.rows_name)))
     if counts.shape != (len(good),) or (counts < 0).any() or counts.sum() != len(array) or not spec.fits(array.shape):
         raise ModelError(

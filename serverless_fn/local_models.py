@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from models.batch import Batch, outputs_as_tensors, rehearsal_request
+from models.blame import answered
 from models.card import Card
 from models.catalogue import DEFAULT, card_of, cards_in
 from models.emulation import Emulation, emulation_for
@@ -67,7 +68,7 @@ class LocalModels:
         # Service time begins here: waiting for the lock is no service.
         with self._lock:
             prepared = batch.prepare_here()
-            outputs = outputs_as_tensors(served.answer(prepared.inputs, errors=prepared.errors))
+            outputs = outputs_as_tensors(answered(served, prepared))
             time.sleep(loaded.emulation.remaining_s(batch.items, time.perf_counter() - prepared.began_s))
             service_s = time.perf_counter() - prepared.began_s
         response = wire.InferResponse(name, outputs, request.id, parameters={"service_s": service_s})

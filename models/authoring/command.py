@@ -21,7 +21,7 @@ examples:
   edgeburst-model new mynet --from mynet.pt2                        torch.export.save
   edgeburst-model new mynet --from mynet.pt --input 'image=FP32[3,224,224]' --picture
   edgeburst-model new mynet --from weights.pth --architecture torchvision:resnet18 --argument num_classes=12 --picture
-  edgeburst-model new mynet --from handler.py --class Detector --input 'x=FP32[4]' --output 'y=FP32[2]'
+  edgeburst-model new mynet --from handler.py --class Net --file weights.npz --input 'x=FP32[4]' --output 'y=FP32[2]'
   edgeburst-model new mynet --from model_repository/mynet           Triton (config.pbtxt)
   edgeburst-model new mynet --from mynet/model-settings.json        MLServer
   edgeburst-model check mynet
@@ -87,6 +87,14 @@ def _add_new(parser: argparse.ArgumentParser) -> None:
     add("--architecture", default="", help="of a state dictionary: torchvision:NAME or timm:NAME")
     add("--argument", action="append", type=_argument, default=[], metavar="KEY=VALUE", help="its arguments")
     add("--class", dest="handler", default="", metavar="CLASS", help="class of a handler in Python")
+    add(
+        "--file",
+        action="append",
+        type=Path,
+        default=[],
+        metavar="FILE",
+        help="another file that a handler reads, like weights or a module; repeatable",
+    )
     add("--labels", type=Path, metavar="FILE", help="file with the name of one class a line")
     add("--activation", choices=("softmax", "sigmoid", "none"), help="applied to the first output (default none)")
     add("--max-batch", type=_count, metavar="N", help="largest batch (default 32, or what the file says)")
@@ -98,6 +106,8 @@ def _new(given: argparse.Namespace) -> int:
     draft = _drafted(given)
     if given.output and draft.format != "python":
         raise AuthoringError(f"--output is for handlers in Python; a {draft.format} file describes its own outputs")
+    if given.file and draft.format != "python":
+        raise AuthoringError("--file is for handlers in Python; other formats have the files that --from names")
     if given.picture:
         drafts.as_picture(draft)
     if given.labels:
@@ -110,7 +120,9 @@ def _new(given: argparse.Namespace) -> int:
     print(f"wrote {path}: {card.name}, {card.format}")
     for kind, specs in (("takes", card.inputs), ("gives", card.outputs)):
         for spec in specs:
-            shape = ", ".join(["n", *("any" if length == -1 else str(length) for length in spec.shape)])
+            shape = ", ".join(
+                ["rows" if spec.ragged else "n", *("any" if length == -1 else str(length) for length in spec.shape)]
+            )
             print(f"  {kind} {spec.name}: {'pictures' if spec.picture else f'{spec.datatype} [{shape}]'}")
     for note in draft.notes:
         print(f"  note: {note}")
@@ -155,9 +167,15 @@ def _from_handler(source: Path, given: argparse.Namespace) -> Draft:
         "python",
         tuple(given.input),
         tuple(given.output),
-        files={source.name: source},
+        files={file.name: file for file in (source, *given.file)},
         handler=f"{source.name}:{given.handler}",
         arguments=dict(given.argument),
+        notes=[
+            "what the handler reads or imports from other files comes along with --file FILE, and counts for the"
+            " identity; packages that it needs go into requirements.txt"
+        ]
+        if not given.file
+        else [],
     )
 
 

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from models.authoring.draft import AuthoringError, Draft
-from models.card import TensorSpec
+from models.card import ROWS_SUFFIX, TensorSpec
 from models.onnx_external import external_files_of
+from models.runtime import NUMPY_DTYPES
 
 _DATATYPES = {
     "tensor(bool)": "BOOL",
@@ -38,7 +42,7 @@ def from_onnx(path: Path) -> Draft:
         raise AuthoringError(f"{path} cannot be read as ONNX: {reason}") from None
     draft = Draft("onnx", files=files, file=path.name)
     draft.inputs = _specs(session.get_inputs(), draft, "input")
-    draft.outputs = _specs(session.get_outputs(), draft, "output")
+    draft.outputs = _with_ragged(session, draft, _specs(session.get_outputs(), draft, "output"))
     if not draft.inputs or not draft.outputs:
         raise AuthoringError(
             f"{path} has no {'output' if draft.inputs else 'input'} that is a tensor with a batch axis"
@@ -73,9 +77,58 @@ def _specs(nodes: Sequence[Any], draft: Draft, kind: str) -> tuple[TensorSpec, .
         elif not node.shape:
             draft.notes.append(f"{kind} {node.name!r} is left out: it has no batch axis")
         else:
-            shape = tuple(length if isinstance(length, int) and length > 0 else -1 for length in node.shape[1:])
+            shape = tuple(map(_length, node.shape[1:]))
             specs.append(TensorSpec(node.name, datatype, shape))
     return tuple(specs)
+
+
+def _with_ragged(session: Any, draft: Draft, outputs: tuple[TensorSpec, ...]) -> tuple[TensorSpec, ...]:
+    """Returns the outputs, those marked whose rows are not the items, as of detectors; what counts them is left out."""
+    given, gives = session.get_inputs(), {node.name: node for node in session.get_outputs()}
+    batch = {node.shape[0] for node in given if node.shape}
+    doubtful = [spec for spec in outputs if gives[spec.name].shape[0] not in batch]
+    if not doubtful or len(batch) != 1:
+        return outputs
+    items = next(iter(batch)) if isinstance(next(iter(batch)), int) else 3
+    rows = _rows(session, items)
+    ragged = {spec.name for spec in doubtful if rows.get(spec.name, items) != items}
+    if not ragged:
+        return outputs
+    counts = {name + ROWS_SUFFIX for name in ragged} & {spec.name for spec in outputs if not spec.shape}
+    names = ", ".join(sorted(ragged))
+    draft.notes.append(f"{names}: the rows are not the items, so they are ragged, as detections are")
+    if not counts:
+        draft.notes.append(
+            "the file does not count the rows of each item, so items run one after the other; an output"
+            f" {min(ragged)}{ROWS_SUFFIX} (INT64, one number for each item) would let them run together"
+        )
+    return tuple(replace(spec, ragged=spec.name in ragged) for spec in outputs if spec.name not in counts)
+
+
+def _rows(session: Any, items: int) -> dict[str, int]:
+    """Returns how many rows each output has for a batch of made-up items; empty where the network fails on them."""
+    specs = [
+        TensorSpec(node.name, _DATATYPES.get(node.type, ""), tuple(_length(length) for length in node.shape[1:]))
+        for node in session.get_inputs()
+    ]
+    if any(spec.datatype in ("", "BYTES") for spec in specs):
+        return {}
+    made = {
+        spec.name: np.zeros(
+            (items, *(8 if length == -1 else length for length in spec.shape)), NUMPY_DTYPES[spec.datatype]
+        )
+        for spec in specs
+    }
+    try:
+        values = session.run(None, made)
+    except Exception:  # noqa: BLE001 - made-up items are not everything to every network
+        return {}
+    named = zip(session.get_outputs(), values, strict=True)
+    return {node.name: len(value) for node, value in named if getattr(value, "ndim", 0)}
+
+
+def _length(length: object) -> int:
+    return length if isinstance(length, int) and length > 0 else -1
 
 
 def _fixed_batch(nodes: Sequence[Any], draft: Draft) -> None:

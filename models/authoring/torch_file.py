@@ -10,6 +10,7 @@ from typing import Any
 from models import hints
 from models.authoring.draft import AuthoringError, Draft
 from models.card import Card, TensorSpec
+from models.errors import ModelError
 from models.formats.fixed_batch import fixed_batch_of, module_of
 from models.formats.torch_networks import network_of
 
@@ -117,10 +118,12 @@ def from_state_dict(
     if library not in ("torchvision", "timm") or not name:
         raise AuthoringError(f"--architecture is {architecture!r}: write torchvision:NAME or timm:NAME")
     taken = tuple(inputs) or (_PICTURE,)
-    # Built as hosts build it, with random weights: only its outputs' shapes are of interest here.
-    network = network_of(
-        Card("new", path.parent, "state-dict", taken, (), architecture=architecture, arguments=arguments), None
-    )
+    # Built as hosts build it, so that weights which do not fit are refused now.
+    card = Card(path.stem, path.parent, "state-dict", taken, (), architecture=architecture, arguments=arguments)
+    try:
+        network = network_of(card, path)
+    except ModelError as error:
+        raise AuthoringError(f"{error} (here --architecture and --argument)") from None
     outputs, _ = _traced(network, taken)
     return Draft(
         "state-dict",

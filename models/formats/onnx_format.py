@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +36,7 @@ class OnnxRuntime:
     """A network in ONNX Runtime.
 
     A file with a fixed batch runs as often as it must, and what is left of its last batch is filled up: slower, but it
-    serves.
+    serves. So does one that does not say which rows of a ragged output belong to which item, one item after the other.
     """
 
     def __init__(self, card: Card, session: Any, report: RuntimeReport) -> None:
@@ -59,31 +59,50 @@ class OnnxRuntime:
             if node.type not in _DTYPES:
                 raise ModelError(f"tensor {node.name!r} of model {card.name} is {node.type}: {_hint(node.type)}")
         self.fixed_batch = _fixed_batch(card, self._given)
+        self._uncounted = {spec.name for spec in card.outputs if spec.ragged and spec.rows_name not in bound}
+        if self._uncounted and self.fixed_batch not in (None, 1):
+            raise ModelError(
+                f"model {card.name} takes batches of {self.fixed_batch} and does not say how many rows of"
+                f" {min(self._uncounted)!r} each item has: export it with a batch of 1, or with an output of row counts"
+            )
+        self.fixed_batch = 1 if self._uncounted else self.fixed_batch
         self._pictures = {spec.name for spec in card.inputs if spec.picture and card.preprocess is not None}
         self._preprocess = card.preprocess
 
-    def run(self, inputs: Mapping[str, Array]) -> Mapping[str, Array]:
+    def run(self, inputs: Mapping[str, Array]) -> Mapping[str, Array | Sequence[Array]]:
         """Returns the network's outputs; `Runtime.run` says more."""
         feed = {
             node.name: self._fed(node, source, inputs) for node, source in zip(self._given, self._sources, strict=True)
         }
-        values = self._run(feed) if self.fixed_batch is None else self._in_parts(feed, self.fixed_batch)
-        return {name: _encoded(np.asarray(values[index])) for name, index in self._outputs.items()}
+        if self.fixed_batch is None:
+            values = self._run(feed)
+            return {name: _encoded(np.asarray(values[index])) for name, index in self._outputs.items()}
+        each = self._in_parts(feed, self.fixed_batch)
+        return {
+            name: [_encoded(np.asarray(parts[index])) for parts in each]
+            if name in self._uncounted
+            else _encoded(self._joined([np.asarray(parts[index]) for parts in each], self.fixed_batch, feed))
+            for name, index in self._outputs.items()
+        }
 
-    def _in_parts(self, feed: Mapping[str, Array], size: int) -> list[Any]:
-        """Returns the outputs of batches of exactly that size as those of one; the last item fills up the last."""
+    def _in_parts(self, feed: Mapping[str, Array], size: int) -> list[list[Any]]:
+        """Returns the outputs of batches of exactly that size, one after the other; the last item fills up the last."""
         items = len(next(iter(feed.values())))
         each = []
         for at in range(0, items, size):
             taken = np.minimum(np.arange(at, at + size), items - 1)
             each.append(self._run({name: array[taken] for name, array in feed.items()}))
-        if size > 1 and any(len(part) != size for parts in each for part in parts):
+        return each
+
+    def _joined(self, parts: Sequence[Array], size: int, feed: Mapping[str, Array]) -> Array:
+        """Returns an output of those batches as that of one."""
+        if size > 1 and any(len(part) != size for part in parts):
             raise ModelError(
                 f"model {self._card.name} takes batches of exactly {size}, and gives other numbers of rows: export it"
                 " with a dynamic first axis"
             )
-        joined = [np.concatenate(parts) for parts in zip(*each, strict=True)]
-        return joined if size == 1 else [whole[:items] for whole in joined]
+        whole = np.concatenate(parts)
+        return whole if size == 1 else whole[: len(next(iter(feed.values())))]
 
     def _fed(self, node: Any, source: str, inputs: Mapping[str, Array]) -> Array:
         array = inputs[source]

@@ -79,6 +79,20 @@ def test_what_is_wrong_with_the_network_is_said_as_before(tmp_path: Path, capsys
     assert "the network fails on a batch of zeros: " in capsys.readouterr().err
 
 
+def test_weights_that_do_not_fit_are_refused_before_there_is_a_card(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    torchvision = pytest.importorskip("torchvision")
+    network = torchvision.models.get_model("squeezenet1_1", weights=None, num_classes=12)
+    torch.save(network.state_dict(), tmp_path / "weights.pth")
+    new = ["new", str(tmp_path / "mine"), "--from", str(tmp_path / "weights.pth")]
+    new += ["--architecture", "torchvision:squeezenet1_1", "--picture"]
+    assert main(new) == 2
+    assert "does not fit torchvision:squeezenet1_1 with arguments {} (size mismatch" in capsys.readouterr().err
+    assert not (tmp_path / "mine").exists()
+    assert main([*new, "--argument", "num_classes=12"]) == 0
+
+
 def test_the_commands_say_nothing_to_developers(tmp_path: Path) -> None:
     source = traced(tmp_path / "net.pt", Ends(lambda x: x.flatten(1), 5))
     program = torch.export.export(

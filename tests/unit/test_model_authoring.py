@@ -141,6 +141,88 @@ def test_weights_apart_of_a_model_of_triton_come_along(tmp_path: Path) -> None:
     assert main(["check", str(tmp_path / "mine")]) == 0
 
 
+def detector(path: Path, *, counts: bool, batch: int | str = "n") -> Path:
+    """Writes a network that gives a row [place] and the value for each positive number of an item."""
+    tensor = onnx.helper.make_tensor_value_info
+    float32, int64 = onnx.TensorProto.FLOAT, onnx.TensorProto.INT64
+    node = onnx.helper.make_node
+    nodes = [
+        node("Greater", ["x", "zero"], ["found"]),
+        node("NonZero", ["found"], ["turned"]),
+        node("Transpose", ["turned"], ["at"]),
+        node("GatherND", ["x", "at"], ["scores"]),
+        node("Gather", ["at", "one"], ["boxes"], axis=1),
+        node("Cast", ["found"], ["ones"], to=int64),
+        node("ReduceSum", ["ones", "one"], ["boxes_rows"], keepdims=0),
+    ]
+    constants = {"zero": np.float32(0.5), "one": np.array([1])}
+    graph = onnx.helper.make_graph(
+        nodes if counts else nodes[:-2],
+        "detector",
+        [tensor("x", float32, [batch, 6])],
+        [
+            tensor("boxes", int64, ["found", 1]),
+            tensor("scores", float32, ["found"]),
+            *([tensor("boxes_rows", int64, [batch])] if counts else []),
+        ],
+        [onnx.numpy_helper.from_array(array, name) for name, array in constants.items()],
+    )
+    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)], ir_version=8)
+    onnx.save(model, path)
+    return path
+
+
+@pytest.mark.parametrize("batch", ["n", 1])
+@pytest.mark.parametrize("counts", [True, False])
+def test_detections_are_ragged_whether_or_not_their_rows_are_counted(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], counts: bool, batch: int | str
+) -> None:
+    source = detector(tmp_path / "net.onnx", counts=counts, batch=batch)
+    assert main(["new", str(tmp_path / "mine"), "--from", str(source)]) == 0
+    card = read_card(tmp_path / "mine")
+    assert [(spec.name, spec.ragged) for spec in card.outputs] == [("boxes", True), ("scores", True)]
+    said = capsys.readouterr().out
+    assert "gives boxes: INT64 [rows, 1]" in said
+    assert ("does not count the rows of each item" in said) is not counts
+    assert main(["check", str(tmp_path / "mine")]) == 0
+    model = load(card, device="cpu")
+    x = np.array([[0, 1, 2, 0, 3, 0], [0] * 6, [4, 0, 0, 0, 0, 0]], np.float32)
+    answer = model.answer({"x": x}, errors=[""] * 3)
+    assert answer["scores"].tolist() == [1, 2, 3, 4]
+    assert answer["boxes"][:, 0].tolist() == [1, 2, 4, 0]
+    assert answer["boxes_rows"].tolist() == answer["scores_rows"].tolist() == [3, 0, 1]
+
+
+def test_a_card_that_forgets_that_rows_are_ragged_is_told_so(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = detector(tmp_path / "net.onnx", counts=False)
+    assert main(["new", str(tmp_path / "mine"), "--from", str(source)]) == 0
+    path = tmp_path / "mine" / "model.toml"
+    path.write_text(path.read_text().replace(", ragged = true", ""))
+    assert main(["check", str(tmp_path / "mine")]) == 2
+    assert "or set ragged = true if items have unlike numbers of rows" in capsys.readouterr().err
+
+
+def test_what_a_handler_reads_comes_along(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "net.py").write_text(
+        "from pathlib import Path\nimport numpy as np\n\n\nclass Net:\n    def load(self, device):\n"
+        "        self.w = np.load(Path(__file__).parent / 'w.npy')\n\n    def predict(self, inputs):\n"
+        "        return {'y': inputs['x'] @ self.w}\n"
+    )
+    np.save(tmp_path / "w.npy", np.ones((4, 2), np.float32))
+    new = ["new", str(tmp_path / "mine"), "--from", str(tmp_path / "net.py"), "--class", "Net"]
+    new += ["--input", "x=FP32[4]", "--output", "y=FP32[2]"]
+    assert main(new) == 0
+    assert "comes along with --file FILE" in capsys.readouterr().out
+    assert main([*new, "--overwrite", "--file", str(tmp_path / "w.npy")]) == 0
+    assert read_card(tmp_path / "mine").files() == ("net.py", "w.npy")
+    assert main(["check", str(tmp_path / "mine")]) == 0
+    source = onnx_file(tmp_path / "net.onnx")
+    assert main(["new", str(tmp_path / "other"), "--from", str(source), "--file", "x"]) == 2
+    assert "--file is for handlers in Python" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("shape", "layout", "seen"), [((3, 224, 224), "CHW", (3, 224, 224)), ((96, 128, 1), "HWC", (96, 128, 1))]
 )
