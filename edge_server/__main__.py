@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from edge_server.errors import StartupError
 from edge_server.settings import Settings, parse_arguments
-from models.errors import ModelError
+from models.errors import DeviceLost, ModelError
 from models.packages import missing_for
 
 
@@ -19,7 +19,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: the arguments; None for those of the command line.
 
     Returns:
-        The exit status: 0 after an orderly stop, 2 if the server cannot start; the reason is on standard error.
+        The exit status: 0 after an orderly stop, 2 if the server cannot start, 1 if the GPU does
+        not answer this process, which another may cure; the reason is on standard error.
     """
     try:
         settings = parse_arguments(argv)
@@ -29,7 +30,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _run(settings)
     except (StartupError, ModelError) as error:
         print(f"edgeburst-edge: {error}", file=sys.stderr)
-        return 2
+        return 1 if isinstance(error, DeviceLost) else 2
 
 
 def _run(settings: Settings) -> int:

@@ -41,6 +41,12 @@ class Failed(EdgeError):
     """Error: the model failed on this batch; the message says why."""
 
 
+class TooLarge(EdgeError):
+    """Error: a batch does not fit in the device's memory; smaller ones may."""
+
+    status = 413
+
+
 class Overdue(EdgeError):
     """Error: a batch has taken longer than the limit and was given up."""
 

@@ -18,7 +18,14 @@ if TYPE_CHECKING:
 _log = logging.getLogger("edge_server")
 _PATH = re.compile(r"/v2/models/([^/]+)(?:/versions/([^/]+))?/infer")
 _JSON_LENGTH_KEY = "HTTP_" + JSON_LENGTH_HEADER.upper().replace("-", "_")
-_REASONS = {200: "OK", 400: "Bad Request", 404: "Not Found", 500: "Internal Server Error", 503: "Service Unavailable"}
+_REASONS = {
+    200: "OK",
+    400: "Bad Request",
+    404: "Not Found",
+    413: "Content Too Large",
+    500: "Internal Server Error",
+    503: "Service Unavailable",
+}
 FAULT = "the server failed on this request; its log says why"
 
 

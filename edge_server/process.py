@@ -27,7 +27,7 @@ from edge_server.wsgi import WebServer, listen
 from models.batch import rehearsal_request
 from models.card import Card
 from models.emulation import Emulation, emulation_for
-from models.errors import ModelError
+from models.errors import DeviceLost, ModelError
 from models.packages import needed
 from scheduler.systemd import Notifier
 from scheduler.wire import WireError
@@ -68,6 +68,7 @@ def _run(settings: Settings, announced: TextIO) -> int:
     service = _load(settings, emulation)
     app = create_app(service, body_limit_bytes=settings.body_limit_bytes)
     server = WebServer(app, listener=listener, body_limit_bytes=settings.body_limit_bytes)
+    service.on_device_lost = stop.set
     server.start()
     _warm_up(service, stopped=stop.is_set)
     if not stop.is_set():
@@ -155,6 +156,9 @@ def _warm_up(service: Service, *, stopped: Callable[[], bool]) -> None:
         try:
             sizes = service.device.submit(work).result()
             service.rehearse(model.name, rehearsal_request(model.served.card, model.max_batch))
+        except DeviceLost as error:
+            service.lose_device(error)
+            return
         except (ModelError, WireError, EdgeError) as error:
             _log.warning("Model %s cannot be warmed up with made-up items: %s", model.name, error)
             continue
@@ -196,6 +200,9 @@ def _drain(service: Service, server: WebServer, notifier: Notifier) -> int:
     if not server.wait_until_answered(limit_s=_DRAIN_LIMIT_S):
         _log.error("The device has not finished within %g seconds; ending without it.", _DRAIN_LIMIT_S)
         # The thread of the device cannot be interrupted, and an orderly exit would wait for it.
+        os._exit(1)
+    if service.device_is_lost:
+        # An orderly exit would wait for a GPU that does not answer.
         os._exit(1)
     service.device.close()
     if any(model.is_stuck for model in service.models.values()):

@@ -13,12 +13,12 @@ from typing import Any
 import numpy.typing as npt
 
 from edge_server.device import Device
-from edge_server.errors import EdgeError, Failed, NotServed, Overdue, Unavailable
+from edge_server.errors import EdgeError, Failed, NotServed, Overdue, TooLarge, Unavailable
 from edge_server.metrics import Metrics
 from models.batch import Batch, Prepared, outputs_as_tensors
 from models.blame import answered
 from models.emulation import Emulation
-from models.errors import ModelError
+from models.errors import DeviceLost, ModelError, OutOfDeviceMemory
 from models.serving import ServedModel
 from scheduler.wire import InferRequest, InferResponse, WireError, echoed
 
@@ -110,6 +110,9 @@ class Service:
             self.metrics.serves(model.name, model.served.runtime, model.served.identity)
         self._clock = clock
         self._sleep = sleep
+        self.device_is_lost = False
+        self.on_device_lost: Callable[[], None] = lambda: None
+        """Called when the device cannot be used by this process any more."""
 
     def model(self, name: str, version: str = VERSION) -> EdgeModel:
         """Returns a served model.
@@ -213,14 +216,30 @@ class Service:
             raise Failed(f"model {model.name!r} failed on this batch: {error}; see what its code waits for") from None
         except (EdgeError, WireError):
             raise
+        except DeviceLost as error:
+            self.lose_device(error)
+            raise Unavailable(
+                "the GPU answers nothing any more, the server starts again: try again later, or elsewhere",
+                retry_after_s=_RETRY_STUCK_S,
+            ) from error
         except ModelError as error:
             _log.error("Model %s failed on a batch of %d: %s", model.name, batch.items, error)
+            if isinstance(error, OutOfDeviceMemory) and batch.items > 1:
+                raise TooLarge(str(error)) from error
             raise Failed(f"model {model.name!r} failed on this batch: {error}") from error
         except Exception as error:  # code of a handler may raise anything; its words are for the log
             _log.exception("Model %s failed on a batch of %d", model.name, batch.items)
             raise Failed(
                 f"model {model.name!r} failed on this batch ({type(error).__name__}); the server's log says why"
             ) from error
+
+    def lose_device(self, error: DeviceLost) -> None:
+        """Has the process end: no batch can be served in it, and the service manager starts another one."""
+        if not self.device_is_lost:
+            self.device_is_lost = True
+            _log.critical("Ending with status 1: %s.", error)
+        self.state = State.STOPPING
+        self.on_device_lost()
 
     def _served(
         self, model: EdgeModel, batch: Batch, prepared: Prepared, *, admitted_s: float, waited_s: float

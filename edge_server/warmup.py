@@ -10,7 +10,7 @@ import numpy as np
 from edge_server.errors import StartupError
 from edge_server.service import EdgeModel
 from models.batch import Batch, rehearsal_request
-from models.blame import is_out_of_memory
+from models.errors import is_out_of_memory
 
 
 def warm_up(

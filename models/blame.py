@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from typing import Final
 
 from models.batch import Batch, Prepared, rehearsal_request
-from models.errors import ModelError
+from models.errors import DeviceLost, ModelError, is_out_of_memory
 from models.runtime import Array
 from models.serving import ServedModel
 from scheduler.wire import WireError
@@ -36,7 +36,7 @@ def answered(
     began_s = clock()
     try:
         return model.answer(prepared.inputs, errors=prepared.errors)
-    except WireError:
+    except (WireError, DeviceLost):
         raise
     except Exception as error:
         if is_out_of_memory(error) or clock() - began_s > _QUICK_S or not _works(model):
@@ -49,7 +49,7 @@ def _again(model: ServedModel, prepared: Prepared, first: Exception) -> Mapping[
     try:
         return model.answer(prepared.inputs, errors=prepared.errors)
     except Exception as error:
-        if is_out_of_memory(error):
+        if is_out_of_memory(error) or isinstance(error, DeviceLost):
             raise
         _log.warning("Model %s fails on a batch that fits its card, not on made-up items: %s", name, first)
         # The words of errors that are not ours are for the log alone.
@@ -64,13 +64,3 @@ def _works(model: ServedModel) -> bool:
     except Exception:  # noqa: BLE001 - whatever a model raises, it does not work
         return False
     return True
-
-
-def is_out_of_memory(error: BaseException | None) -> bool:
-    """Returns whether an error, or what it came from, says so; each runtime has a class of its own for that."""
-    while error is not None:
-        words = f"{type(error).__name__} {error}".lower()
-        if isinstance(error, MemoryError) or "outofmemory" in words or "out of memory" in words:
-            return True
-        error = error.__cause__
-    return False

@@ -12,7 +12,7 @@ from typing import Any, Final
 from models.agreement import disagreement
 from models.candidates import Candidate, of_conversion, of_onnx, of_torch
 from models.card import Card
-from models.errors import ModelError
+from models.errors import DeviceLost, ModelError
 from models.onnx_external import check_external
 from models.prepared import prepared_rehearsal
 from models.runtime import Array, Runtime
@@ -152,6 +152,8 @@ def fastest(
     one = prepared_rehearsal(card, 1)
     try:
         reference.run(one, 1, clock)
+    except DeviceLost:
+        raise
     except ModelError as error:
         # Made-up inputs are not everything to every network; that is no reason not to serve.
         reference.runtime.report = replace(reference.runtime.report, tried={reference.candidate.name: str(error)})
@@ -204,6 +206,8 @@ def _tried(
             problem = disagreement(card, expected[items], trial.run(inputs, items, clock), labels=labels)
             if problem is not None:
                 return problem
+    except DeviceLost:
+        raise
     except ModelError as error:
         return str(error)
     except Exception as error:  # noqa: BLE001 - moving and casting a network raises whatever torch raises.

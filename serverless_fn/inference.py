@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import re
 import resource
 import sys
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from models.errors import ModelError
+from models.errors import DeviceLost, ModelError
 from scheduler import wire
 from serverless_fn.backend import Backend, NotServed
 from serverless_fn.log_tail import LogTail
@@ -25,24 +26,40 @@ class Answer:
     frame: bytes
 
 
+_END_S = 0.5
+
 FRESH_S = 1.0
 """Seconds: an instance that waited longer for its first request was provisioned, not started for it."""
+
+
+def _end_soon() -> None:
+    print(f"Ending in {_END_S:g} s: the GPU answers nothing to this process any more", flush=True)
+    threading.Timer(_END_S, os._exit, (1,)).start()
 
 
 class Inference:
     """Inference of one instance. Thread-safe."""
 
-    def __init__(self, backend: Backend, *, instance_id: str = "", log_tail: LogTail | None = None) -> None:
+    def __init__(
+        self,
+        backend: Backend,
+        *,
+        instance_id: str = "",
+        log_tail: LogTail | None = None,
+        end_process: Callable[[], None] = _end_soon,
+    ) -> None:
         """Stores its parts.
 
         Args:
             backend: what answers the batches.
             instance_id: the platform's name of this instance.
             log_tail: what the process printed last, for callers that ask for it; None: nothing is kept.
+            end_process: ends the process after the answer, so that the platform starts another: the GPU is lost.
         """
         self._backend = backend
         self._instance_id = instance_id
         self._log_tail = log_tail
+        self._end_process = end_process
         self._lock = threading.Lock()
         self._loaded = False
         self._invoked = False
@@ -89,6 +106,8 @@ class Inference:
             status, header["error"] = 400, str(error)
         except ModelError as error:
             status, header["error"] = 500, str(error)
+            if isinstance(error, DeviceLost):
+                self._end_process()
         except NotServed as error:
             status, header["error"] = error.status, str(error)
         header["status"] = status

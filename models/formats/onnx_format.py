@@ -10,7 +10,7 @@ import numpy as np
 
 from models.binding import bind_inputs, bind_outputs
 from models.card import Card
-from models.errors import ModelError
+from models.errors import ModelError, of_device
 from models.packages import needed
 from models.runtime import Array, RuntimeReport
 from scheduler.wire import WireError
@@ -127,6 +127,10 @@ class OnnxRuntime:
         try:
             return list(self._session.run(self._names, feed))
         except Exception as error:  # noqa: BLE001 - ONNX Runtime has an exception class of its own for each status.
+            if self.report.device != "cpu":
+                items = len(next(iter(feed.values())))
+                if (told := of_device(error, name=self._card.name, items=items)) is not None:
+                    raise told from error
             raise ModelError(f"model {self._card.name} failed in ONNX Runtime: {first_line(error)}") from error
 
 

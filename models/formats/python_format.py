@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from models.card import Card
-from models.errors import ModelError, last_line
+from models.errors import DeviceLost, ModelError, last_line, of_device
 from models.runtime import Array, RuntimeReport
 from models.serving import ElementDecoder
 
@@ -40,6 +40,7 @@ class PythonHandler:
         self._card = card
         self._folder = card.folder.resolve()
         self._modules: dict[str, ModuleType] = {}
+        self._on_gpu = not device.startswith("cpu")
         file, _, name = card.handler.rpartition(":")
         module = self._called(f"importing {file}", lambda: self._import(file), own_path=True)
         made = getattr(module, name, None)
@@ -108,6 +109,8 @@ class PythonHandler:
         except ModelError:
             raise
         except (Exception, SystemExit) as error:  # noqa: BLE001 - the user's code raises what it likes.
+            if self._on_gpu and isinstance(lost := of_device(error, name=self._card.name, items=1), DeviceLost):
+                raise lost from error
             if not quiet:
                 _log.exception("Model %s: %s failed.", self._card.name, what)
             last = last_line(error)

@@ -11,7 +11,7 @@ import numpy as np
 
 from models.binding import named_outputs
 from models.card import Card
-from models.errors import ModelError, last_line
+from models.errors import ModelError, last_line, of_device
 from models.packages import needed
 from models.preprocess_settings import Preprocess
 from models.runtime import Array, RuntimeReport
@@ -75,19 +75,17 @@ class TorchRuntime:
     def run(self, inputs: Mapping[str, Array]) -> Mapping[str, Array | Sequence[Array]]:
         """Returns the network's outputs; `Runtime.run` says more."""
         with self._torch.inference_mode():
-            arguments = self.arguments(inputs)
             try:
-                result = self._network(*arguments)
+                result = self._network(*self.arguments(inputs))
                 named = named_outputs(self._card, result)
                 return {name: self._arrays(value) for name, value in named.items()}
             except ModelError:
                 raise
-            except self._torch.cuda.OutOfMemoryError as error:
-                raise ModelError(
-                    f"a batch of {len(arguments[0])} of model {self._card.name} does not fit in the GPU's memory:"
-                    " lower max_batch"
-                ) from error
             except Exception as error:  # noqa: BLE001 - a network raises whatever its operations raise.
+                if self._device != "cpu":
+                    items = len(next(iter(inputs.values())))
+                    if (told := of_device(error, name=self._card.name, items=items)) is not None:
+                        raise told from error
                 raise ModelError(f"model {self._card.name} failed in torch: {last_line(error)}") from error
 
     def arguments(self, inputs: Mapping[str, Array]) -> tuple[Any, ...]:
@@ -137,13 +135,19 @@ class TorchRuntime:
         return value.detach().cpu().numpy()
 
 
+def _computes_bf16(torch: Any) -> bool:
+    """Returns whether the GPU itself computes in bf16: torch also counts those on which it would only imitate it."""
+    try:
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    except TypeError:  # before torch 2.5
+        return bool(torch.cuda.is_bf16_supported())
+
+
 def half_precision_problem(device: str, precision: str) -> str | None:
     """Returns why a device should not compute in half precision; None if it may."""
     torch: Any = needed("torch", "half precision")
     if device != "cpu":
-        if precision == "bf16" and not torch.cuda.is_bf16_supported():
-            return "this GPU has no bf16"
-        return None
+        return None if precision != "bf16" or _computes_bf16(torch) else "this GPU has no bf16"
     supported: Callable[[], bool] | None = getattr(torch.ops.mkldnn, f"_is_mkldnn_{precision}_device_supported", None)
     try:
         return None if supported is not None and supported() else f"this processor does not compute in {precision}"

@@ -17,6 +17,7 @@ import pytest
 import requests
 import tritonclient.http as triton
 from support.edge_process import EdgeProcess, options_of_a_quick_server, refused, running
+from tritonclient.utils import InferenceServerException
 
 from models import digits_data
 from models.catalogue import shipped
@@ -267,3 +268,29 @@ def test_what_cannot_be_served_is_one_sentence_and_no_traceback(options: list[st
     assert words in ended.stderr.splitlines()[-1]
     assert ended.stderr.startswith("edgeburst-edge: ") or "INFO" in ended.stderr.splitlines()[0]
     assert "Traceback" not in ended.stderr
+
+
+LOST_GPU = """
+from models.errors import DeviceLost
+
+class Net:
+    def predict(self, inputs):
+        if (inputs["x"] > 1).any():
+            raise DeviceLost("the GPU answers nothing to this process any more")
+        return {"y": inputs["x"]}
+"""
+
+
+def test_a_server_whose_gpu_is_lost_says_so_and_ends_for_its_service_manager(tmp_path: Path) -> None:
+    folder = tmp_path / "net"
+    folder.mkdir()
+    (folder / "handler.py").write_text(LOST_GPU)
+    tensor = '[{ name = "NAME", datatype = "FP32", shape = [1] }]'
+    card = f'format = "python"\nclass = "handler.py:Net"\ninputs = {tensor}\noutputs = {tensor}\n'
+    (folder / "model.toml").write_text(card.replace("NAME", "x", 1).replace("NAME", "y", 1))
+    with running("--model", str(folder)) as server:
+        client = triton.InferenceServerClient(server.address)
+        tensors = [triton.InferInput("x", [1, 1], "FP32").set_data_from_numpy(np.full((1, 1), 2, np.float32))]
+        with pytest.raises(InferenceServerException, match="the GPU answers nothing any more, the server starts again"):
+            client.infer("net", tensors)
+        assert server.process.wait(timeout=30) == 1
