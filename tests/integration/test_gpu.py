@@ -53,7 +53,7 @@ def test_onnx_runtime_uses_the_gpu(tmp_path: Path) -> None:
     assert model.answer(prepared_rehearsal(model.card, 3), errors=[""] * 3)["probabilities"].shape[0] == 3
 
 
-class Hungry(torch.nn.Module):  # type: ignore[misc]
+class Hungry(torch.nn.Module):  # type: ignore[misc,name-defined]
     """Needs a gigabyte an item, and asserts on the device that no number is above 9."""
 
     def forward(self, x: Any) -> Any:
