@@ -58,9 +58,8 @@ from scheduler.domain.statistics import EngineStatistics
 from scheduler.planner.site.plan import best_plan
 
 LESSONS_WAITING = 8
-"""Answered batches that may wait to be learned from. Learning takes longer than all else that an answer causes, so it
-is put off to a call of its own, at once, while the shell writes the answers; under a load without pauses, to the next
-call in which so many wait. Judgement: the simulations have pauses and never reach it."""
+"""Answered batches that may wait to be learned from: that takes longer than all else that an answer causes, and has a
+call of its own, while the shell writes the answers. Judgement: the simulations have pauses and never reach it."""
 
 
 class Engine:
@@ -136,6 +135,7 @@ class Engine:
         """
         self._now_s = now_s = max(now_s, self._now_s)
         only_refuses = not messages and self._endings.next_s() <= now_s < self._decides_at_s()
+        self._sending.lateness.called(due_s=None if self._lessons else self._due_s, now_s=now_s)
         self._table.begin(self._now_s)
         self._ledger.idle.pass_time(self._now_s)
         if only_refuses:  # nothing is decided before something falls due, as without this wake-up
@@ -265,18 +265,18 @@ class Engine:
             lanes.first[request.model].expect(rate_rps=rate_rps, item_bytes=item_bytes)
 
     def _finished(self, message: BatchFinished, now_s: float) -> None:
-        sent = self._outbox.in_flight[message.batch_id]
-        self._uplink.answered(sent.batch, message.report)
+        sent, report = self._outbox.in_flight[message.batch_id], message.report
+        self._sending.lateness.heard(read_at_s=sent.batch.sent_at_s + report.elapsed_s, now_s=now_s)
+        self._uplink.answered(sent.batch, report)
         if self._quota.known:
             self._quota.answered(sent.batch, now_s=now_s)
         self._take_back(message.batch_id, now_s)
         self._circuits.of(sent.batch.backend).succeeded()
         if sent.batch.backend is Backend.EDGE:
             self._largest.answered(sent.batch)
-        cost = self._ledger.settle(message.batch_id, message.report)
-        self._came_back(sent.batch, message.report, None, cost=cost, now_s=now_s)
+        self._came_back(sent.batch, report, None, cost=self._ledger.settle(message.batch_id, report), now_s=now_s)
         if not sent.batch.warming:
-            self._lessons.append((sent.batch, message.report, now_s, self._outbox.open_since_s()))
+            self._lessons.append((sent.batch, report, now_s, self._outbox.open_since_s()))
         self._failures.came_back(sent, message.unusable, now_s=now_s)
 
     def _came_back(

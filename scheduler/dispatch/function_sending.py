@@ -2,7 +2,7 @@
 
 from bisect import bisect_left
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
 from typing import TypedDict
 
@@ -10,6 +10,7 @@ from scheduler.dispatch.function_buffer import COLD_COUNTS, FunctionBuffer, item
 from scheduler.dispatch.function_side import FunctionSide, buffer_of, first_batch
 from scheduler.dispatch.model_queues import ModelQueues
 from scheduler.dispatch.outbox import Outbox, Sending
+from scheduler.dispatch.own_lateness import OwnLateness
 from scheduler.dispatch.queue import QueuedRequest
 from scheduler.dispatch.tenant_money import Parts
 from scheduler.domain.batches import Batch, WhyLeft
@@ -32,6 +33,7 @@ class FunctionSending:
 
     side: FunctionSide
     outbox: Outbox
+    lateness: OwnLateness = field(default_factory=OwnLateness)
 
     def join(self, queues: ModelQueues, queued: QueuedRequest, *, now_s: float) -> None:
         """Adds a request to the batch being gathered; that batch leaves first if the two had better go apart."""
@@ -54,6 +56,9 @@ class FunctionSending:
         closes_at_s = buffer.closes_at_s(state)
         if closes_at_s is None:
             closes_at_s, why = self.side.economics.closes(buffer, now_s=now_s)
+            if not buffer.follows_fixed_plan:
+                # A timer that is late makes the members late.
+                closes_at_s = max(min(closes_at_s, now_s), closes_at_s - self.lateness.slack_s)
             buffer.close_at(closes_at_s, why, state)
         return closes_at_s
 
@@ -92,7 +97,11 @@ class FunctionSending:
         if not full:
             return first_batch(buffer, queues, buffer.queue) or [buffer.queue.first]
         full = self._carried(buffer, full, now_s=now_s)
-        return full if buffer.follows_fixed_plan else self.side.economics.cheapest_prefix(buffer, full, now_s=now_s)
+        if buffer.follows_fixed_plan:
+            return full
+        # What is kept for a late answer is not there for a longer service.
+        begins_s = now_s + self.lateness.of_answers_s
+        return self.side.economics.cheapest_prefix(buffer, full, now_s=begins_s)
 
     def _carried(self, buffer: FunctionBuffer, batch: list[QueuedRequest], *, now_s: float) -> list[QueuedRequest]:
         """Returns the first of `batch` that the uplink can carry in time for the first; that one at least."""
