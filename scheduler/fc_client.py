@@ -26,9 +26,9 @@ SAID_CHARACTERS = 300
 
 @dataclass(frozen=True, slots=True)
 class AccessKey:
-    """The key that signs calls; its repr does not show its secrets."""
+    """The key that signs calls; its repr does not show any of it."""
 
-    access_key_id: str
+    access_key_id: str = field(repr=False)
     access_key_secret: str = field(repr=False)
     security_token: str = field(default="", repr=False)
     """Token of a temporary (STS) key; empty for a permanent key."""

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -90,7 +90,9 @@ def stub_edge_process(*options: str) -> Iterator[Running]:
 
 
 @contextmanager
-def daemon_process(config: Path, *, environ: Mapping[str, str] | None = None) -> Iterator[Running]:
+def daemon_process(
+    config: Path, *, environ: Mapping[str, str] | None = None, options: Sequence[str] = ()
+) -> Iterator[Running]:
     """Starts a daemon, hands it over when it is ready, and ends it."""
     folder = config.parent
     address = folder / "notify"
@@ -100,7 +102,7 @@ def daemon_process(config: Path, *, environ: Mapping[str, str] | None = None) ->
         extra = {"NOTIFY_SOCKET": str(address), **operators.ENVIRON, **(environ or {})}
         log_path = folder / "daemon.log"
         try:
-            with _started(serve_command(config), extra, log_path) as process:
+            with _started([*serve_command(config), *options], extra, log_path) as process:
                 ready = _ready(process)
                 running = Running(process, int(ready["port"]), notifications, log_path, ready)
                 yield running

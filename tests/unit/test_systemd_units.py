@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from pydantic import BaseModel
 
+from scheduler.daemon.admin_socket import SYSTEMD_PLACE
 from scheduler.daemon.config.sections import DaemonSection, GrpcSection
 
 FOLDER = Path(__file__).parents[2] / "scripts" / "systemd"
@@ -73,6 +74,13 @@ def test_a_misspelt_key_would_be_noticed(tmp_path: Path) -> None:
     folder.mkdir()
 
     assert unit.name in verified(unit, folder).stderr
+
+
+def test_the_daemons_unit_makes_the_folder_of_the_operators_socket() -> None:
+    unit = next(unit for unit in UNITS if unit.name == "edgeburst.service").read_text()
+    [name] = re.findall(r"^RuntimeDirectory=(.*)$", unit, re.MULTILINE)
+    assert Path("/run") / name / "admin.sock" == SYSTEMD_PLACE
+    assert "RuntimeDirectoryMode=0700\n" in unit
 
 
 def test_the_daemons_unit_makes_the_folder_that_the_example_names_for_its_state() -> None:

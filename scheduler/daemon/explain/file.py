@@ -1,9 +1,11 @@
 """Lines appended to a file, which is rotated when it is full. A full or broken disk fails no request."""
 
 import logging
+import os
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
+from io import TextIOWrapper
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
 
@@ -43,6 +45,13 @@ class ExplanationFile(RotatingFileHandler):
                 log(logging.WARNING, "explain_file_failed", path=self.baseFilename, message=self.failure)
             elif before and not self.failure:
                 log(logging.WARNING, "explain_file_mended", path=self.baseFilename, lost=self.lost)
+
+    def _open(self) -> TextIOWrapper:
+        """Opens the file for the daemon's user alone, also one that was written before it was so."""
+        stream = super()._open()
+        with suppress(OSError):
+            os.fchmod(stream.fileno(), 0o600)
+        return stream
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: ARG002, N802 - called by the standard library
         """Records why a line could not be written, and closes the file: the next line opens it again."""

@@ -33,7 +33,9 @@ from scheduler.wire.trace_context import PARENT_HEADER, STATE_HEADER, trace_of
 _SAFE_PAGE = {
     # The page loads data only from the daemon that serves it.
     "Content-Security-Policy": "default-src 'none'; connect-src 'self'; script-src 'unsafe-inline'; "
-    "style-src 'unsafe-inline'; img-src data:",
+    "style-src 'unsafe-inline'; img-src data:; frame-ancestors 'none'; form-action 'none'",
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
     "Cache-Control": "no-cache",
 }
 

@@ -135,6 +135,9 @@ class _Unusable(Exception):
 def _opened(path: Path) -> sqlite3.Connection:
     # One thread uses it, but not the one that opens it.
     connection = sqlite3.connect(path, timeout=1.0, isolation_level=None, check_same_thread=False)
+    with contextlib.suppress(OSError):
+        # Of an earlier version: the file names clients' models and money.
+        path.chmod(0o600)
     # A text that is damaged makes its row useless, not the whole file.
     connection.text_factory = lambda content: content.decode(errors="replace")
     try:
