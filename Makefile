@@ -54,7 +54,7 @@ $(PEERS)/.installed: $(PINS)/build.txt $(PINS)/peers.txt
 
 $(FUZZ)/.installed: setup.cfg pyproject.toml $(PINS)/build.txt $(PINS)/test.txt $(PINS)/fuzz.txt
 	$(call fresh,$(FUZZ))
-	$(FUZZ)/bin/python $(PIP) --constraint $(PINS)/test.txt --editable '.[client,edge,function,grpc]'
+	$(FUZZ)/bin/python $(PIP) --constraint $(PINS)/test.txt --editable '.[client,edge,function,grpc,onnx]'
 	$(FUZZ)/bin/python $(PIP) --constraint $(PINS)/test.txt --constraint $(PINS)/fuzz.txt \
 		atheris schemathesis pillow pytest-timeout psutil
 	touch $@
@@ -85,6 +85,7 @@ fuzz: $(FUZZ)/.installed
 # 100,000 inputs in all, and the HTTP interfaces against their descriptions.
 fuzz-ci: $(FUZZ)/.installed
 	PYTHONPATH=.:tests $(FUZZ)/bin/python -m fuzz
+	PYTHONPATH=.:tests $(FUZZ)/bin/python -m fuzz.http
 
 # The newest release of everything, as a user's `pip install` brings it.
 test-latest:

@@ -11,7 +11,9 @@ from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
 
 from edge_server.errors import EdgeError, Unavailable
 from edge_server.infer_path import FAULT, InferPath
+from edge_server.openapi import document
 from edge_server.service import VERSION, Service, State
+from scheduler.wire.openapi import OPENAPI_PATH
 
 NAME = "edgeburst-edge"
 _SERVICE = "edgeburst.service"
@@ -125,6 +127,11 @@ def _infer(name: str, number: str = VERSION) -> ResponseReturnValue:
     _service().model(name, number)
     request.get_data(cache=False)
     return _error("the request has no length: send Content-Length with it", 411)
+
+
+@_routes.get(OPENAPI_PATH)
+def _openapi() -> ResponseReturnValue:
+    return jsonify(document(_version()))
 
 
 @_routes.get("/metrics")

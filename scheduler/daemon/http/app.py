@@ -12,7 +12,7 @@ from aiohttp import web
 
 from scheduler.daemon.calls import Answer, InferenceCall
 from scheduler.daemon.config.config import Config
-from scheduler.daemon.http import admin, classify, infer
+from scheduler.daemon.http import admin, classify, infer, openapi
 from scheduler.daemon.http.access import caller_of, checks_callers
 from scheduler.daemon.http.admin import json_response
 from scheduler.daemon.http.body_reader import BodyReader
@@ -28,6 +28,7 @@ from scheduler.daemon.ingress.errors import REQUEST_HEADER, RETRY_HEADER
 from scheduler.daemon.ingress.model_metadata import ModelCard
 from scheduler.daemon.ingress.parts import DaemonParts
 from scheduler.daemon.ingress.service import InferenceService, server_metadata
+from scheduler.wire.openapi import OPENAPI_PATH
 from scheduler.wire.trace_context import PARENT_HEADER, STATE_HEADER, trace_of
 
 _SAFE_PAGE = {
@@ -81,6 +82,7 @@ class Ingress:
             web.get("/v1/explain/{request}", self.explain),
             web.get("/metrics", self.metrics),
             web.get("/", self.dashboard),
+            web.get(OPENAPI_PATH, self.openapi),
         ]
 
     async def infer(self, request: web.Request) -> web.StreamResponse:
@@ -221,6 +223,10 @@ class Ingress:
         """GET /metrics, in Prometheus' text format."""
         body = await self._read_outs.make(self.service.telemetry.exposition)
         return web.Response(body=body, headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8"})
+
+    async def openapi(self, _: web.Request) -> web.Response:
+        """GET /openapi.json: every call, by OpenAPI."""
+        return json_response(openapi.document())
 
     async def dashboard(self, _: web.Request) -> web.Response:
         """GET /: the dashboard."""

@@ -15,7 +15,7 @@ from scheduler.daemon.ingress.model_metadata import ModelCard
 from scheduler.daemon.ingress.service import InferenceService
 from scheduler.daemon.model_repository import SENTENCES, Unsupported
 
-_REFUSED_PATHS: tuple[tuple[str, str, Unsupported], ...] = (
+REFUSED_PATHS: tuple[tuple[str, str, Unsupported], ...] = (
     ("POST", "/v2/repository/models/{model}/load", Unsupported.MODEL_CONTROL),
     ("POST", "/v2/repository/models/{model}/unload", Unsupported.MODEL_CONTROL),
     *(
@@ -78,7 +78,7 @@ class ModelCalls:
 
 def refused_routes() -> list[web.RouteDef]:
     """Returns the paths of Triton's calls that get one sentence."""
-    return [web.route(method, path, _refusing(kind)) for method, path, kind in _REFUSED_PATHS]
+    return [web.route(method, path, _refusing(kind)) for method, path, kind in REFUSED_PATHS]
 
 
 def _ready_only(body: bytes) -> bool:
