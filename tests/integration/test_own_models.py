@@ -119,6 +119,8 @@ def asked(
                 )
             )
             backend, of_model = FUNCTION.format(address=endpoint.address), TIER
+            # A call that waits for its instance teaches the daemon a service that fits no deadline.
+            local_fc_process.eventually(lambda: endpoint.instances("infer", "Running"), limit_s=120.0)
         config = folder / "edgeburst.toml"
         sections = [
             MODEL.format(folder=made.folder, backend="" if "tier" in of_model else of_model) for made in models.values()
