@@ -15,6 +15,8 @@ import numpy as np
 from models.card import Card
 from models.card_check import input_problem
 from models.errors import ModelError
+from models.pictures.kinds import weigh
+from models.pictures.weight import too_much
 from models.rehearsal import rehearsal_inputs
 from models.runtime import Array
 from models.serving import ServedModel
@@ -100,12 +102,27 @@ class Batch:
             name: [None] * len(texts) for name, (_, texts) in self._encoded.items()
         }
         self._errors = [""] * self.items
+        self._leave_out_what_is_too_much(card)
         self._lock = threading.Lock()
         self._taken = 0
         self._left = len(self._work)
         self._ended = threading.Event()
         self._began_s = 0.0
         self._ended_s = 0.0
+
+    def _leave_out_what_is_too_much(self, card: Card) -> None:
+        """Fails the items with the largest pictures, as many as exceed the card's budget, before any is decoded."""
+        if card.preprocess is None:
+            return
+        weights = [weigh(memoryview(self._encoded[name][1][index])) for name, index in self._work]
+        for number, sentence in too_much(weights, card.max_batch_pixels):
+            name, index = self._work[number]
+            item = self._item_of(name, index)
+            self._errors[item] = self._errors[item] or sentence
+        self._work = [one for one in self._work if not self._errors[self._item_of(*one)]]
+
+    def _item_of(self, name: str, index: int) -> int:
+        return index // math.prod(self._encoded[name][0][1:])
 
     @property
     def decodes(self) -> bool:
@@ -156,8 +173,8 @@ class Batch:
                 self._finish()
 
     def _decode(self, name: str, index: int) -> None:
-        shape, texts = self._encoded[name]
-        item = index // math.prod(shape[1:])
+        _, texts = self._encoded[name]
+        item = self._item_of(name, index)
         try:
             self._decoded[name][index] = self.model.prepare(name, texts[index])
         except ModelError as error:

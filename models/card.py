@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from models.errors import ModelError
+from models.pictures.weight import MAX_BATCH_PIXELS, MAX_PIXELS
 from models.preprocess_settings import Preprocess
 
 Format = Literal["torchscript", "torch-export", "onnx", "state-dict", "python"]
@@ -90,6 +91,8 @@ class Card:
         activation: what is applied to the first output, along its last axis.
         labels: names of the classes, in the order of the first output's last axis; may be empty.
         max_batch: largest number of items in a batch.
+        max_pixels: most pixels of a picture.
+        max_batch_pixels: most pixels that the pictures of a batch have to decode; baseline JPEG files count an eighth.
         precision: "auto": the fastest whose outputs agree.
         tolerance: largest difference between outputs of two runtimes that agree, where 1 is the larger of 1 and the
             output's largest value.
@@ -112,6 +115,8 @@ class Card:
     activation: Activation = "none"
     labels: tuple[str, ...] = ()
     max_batch: int = 32
+    max_pixels: int = MAX_PIXELS
+    max_batch_pixels: int = MAX_BATCH_PIXELS
     precision: Precision = "auto"
     tolerance: float = 1e-2
     summary: str = ""

@@ -13,6 +13,7 @@ from typing import Any, get_args
 
 from models import toml_lines
 from models.card import CARD_FILE, ITEM_ERROR, Activation, Card, CardError, Format, Precision, TensorSpec
+from models.pictures.weight import MAX_BATCH_PIXELS, MAX_PIXELS
 from models.preprocess_settings import Preprocess, PreprocessError
 
 # The standard library has a TOML parser since 3.11; `tomli` is the same parser for 3.10.
@@ -23,6 +24,8 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _MAX_CARD_BYTES = 8_000_000
 _MAX_BATCH = 4096
+# More than OpenCV itself reads.
+_MAX_PIXELS = 2**30
 _ROOT_KEYS = (
     "name",
     "summary",
@@ -39,6 +42,8 @@ _ROOT_KEYS = (
     "activation",
     "labels",
     "max_batch",
+    "max_pixels",
+    "max_batch_pixels",
     "precision",
     "tolerance",
 )
@@ -129,6 +134,8 @@ class _Reader:
             activation=self._choice("activation", get_args(Activation), "none"),
             labels=labels,
             max_batch=self._whole("max_batch", 32, 1, _MAX_BATCH),
+            max_pixels=self._whole("max_pixels", MAX_PIXELS, 1, _MAX_PIXELS),
+            max_batch_pixels=self._whole("max_batch_pixels", MAX_BATCH_PIXELS, 1, _MAX_PIXELS),
             precision=self._choice("precision", get_args(Precision), "auto"),
             tolerance=self._tolerance(),
             summary=self._text("summary", required=False),

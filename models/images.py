@@ -15,13 +15,12 @@ from models.pictures import jpeg
 from models.pictures.header import Header, ImageError, damaged, truncated
 from models.pictures.kinds import read_header
 from models.pictures.pixels import shown
+from models.pictures.weight import MAX_PIXELS
 
 __all__ = ["MAX_PIXELS", "ImageError", "decode_image"]
 
 Image = npt.NDArray[np.uint8]
 
-MAX_PIXELS: Final = 50_000_000
-"""A picture of a camera of 48 megapixels; it takes 150 MB while it is decoded."""
 # A file of a few kilobytes can hold pixels without end, all of one colour, that take a second to decode. Below this
 # number any file may; above it, it must have a byte for each thousand: deflate itself cannot do with less.
 _FREE_PIXELS: Final = 16_000_000

@@ -78,7 +78,7 @@ def _decoders(card: Card, handler: PythonHandler | None = None) -> Mapping[str, 
         # Imports OpenCV, which models without pictures do without.
         from models.preprocess import Pictures
 
-        decoder = Pictures(card.preprocess).prepare
+        decoder = Pictures(card.preprocess, max_pixels=card.max_pixels).prepare
     elif handler is not None and (own := handler.decode) is not None:
         decoder = own
     else:

@@ -13,7 +13,8 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from models.images import MAX_PIXELS, decode_image
+from models.images import decode_image
+from models.pictures.weight import MAX_PIXELS
 from models.preprocess_settings import DIGITS, IMAGENET, Layout, Preprocess
 
 Image = npt.NDArray[np.uint8]

@@ -6,6 +6,7 @@ from typing import Final
 
 from models.pictures import avif, bmp, boxes, gif, jpeg, jpeg2000, png, tiff, webp
 from models.pictures.header import Header, ImageError
+from models.pictures.weight import Weight, weight_of
 
 _CONVERT: Final = "convert it to PNG or JPEG"
 # What is sent by mistake, by its first bytes, and what to do.
@@ -63,6 +64,19 @@ def read_header(view: memoryview) -> Header:
     if view[:4] == jpeg2000.BARE or view[:12] == jpeg2000.BOXED:
         return jpeg2000.read(view)
     raise ImageError(_refusal(bytes(view[:_TEXT_BYTES])))
+
+
+def weigh(view: memoryview) -> Weight | None:
+    """Returns the weight of a picture of any known format; None of a broken one."""
+    found = weight_of(view)
+    if found is not None or not view:
+        return found
+    try:
+        header = read_header(view)
+    except ImageError:
+        return None
+    width, height = max(header.stored_size, (header.width, header.height), key=lambda size: size[0] * size[1])
+    return Weight(width, height, width * height)
 
 
 def _refusal(begin: bytes) -> str:

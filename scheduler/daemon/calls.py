@@ -30,6 +30,8 @@ class InferenceCall:
     """The client's own id of the request; empty if it gave none."""
     client: str = ""
     """The client itself, as the key of its shares (`ingress.peers`)."""
+    picture_work: int = 0
+    """Pixels that its pictures have to decode, about."""
     timeout_s: float | None = None
     """The client's own deadline, relative to `received_at_s`; None: the SLO of the class applies."""
     log_tail: bool = False

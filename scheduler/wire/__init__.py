@@ -27,7 +27,7 @@ from scheduler.wire.frame import FRAME_BYTES, pack_frame, unpack_frame
 from scheduler.wire.item_crc import ITEM_CRC32, echoed, item_crc32, mixed_up
 from scheduler.wire.item_errors import ITEM_ERROR, item_errors
 from scheduler.wire.ragged import ROWS_SUFFIX, check_rows, part_outputs, row_counts, split_ragged
-from scheduler.wire.tensor import DATATYPES, Tensor, base64_elements, concat, split
+from scheduler.wire.tensor import DATATYPES, Tensor, base64_elements, byte_edges, concat, split
 from scheduler.wire.trace_context import PARENT_HEADER, STATE_HEADER, TraceContext, trace_of
 
 __all__ = [
@@ -48,6 +48,7 @@ __all__ = [
     "Tensor",
     "WireError",
     "base64_elements",
+    "byte_edges",
     "check_rows",
     "concat",
     "echoed",

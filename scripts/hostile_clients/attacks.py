@@ -80,13 +80,13 @@ def json_texts(target: Target) -> None:
 
 
 def pixel_bombs(target: Target) -> None:
-    """Sends pictures of 50 megapixels in 6 KB on four connections."""
+    """Sends pictures of 50 megapixels in 8 KB on four connections."""
     bomb = picture_request(one_colour_png(30_000, 1660))
     _together([lambda: _ask(target, bomb)] * 4)
 
 
 def smaller_bombs(target: Target) -> None:
-    """Sends pictures of 16 megapixels in 2 KB on eight connections."""
+    """Sends pictures of 16 megapixels in 6 KB on eight connections."""
     bomb = picture_request(one_colour_png(4000, 3990))
     _together([lambda: _ask(target, bomb)] * 8)
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.edge_fakes import FakeModel
 from support.own_models import FunctionRuntime, adding_model, length_of, own_card, two_pictures_model
 
 from models.batch import Batch, Prepared, outputs_as_tensors, rehearsal_request
@@ -23,6 +25,7 @@ from scheduler.wire import (
     encode_request,
     parse_request,
 )
+from scripts.hostile_clients.attacks import one_colour_png
 
 
 def request(**arrays: np.ndarray) -> InferRequest:
@@ -162,3 +165,25 @@ def test_made_up_requests_pass_the_checks_of_every_shipped_model() -> None:
         card = shipped(name)
         model = ServedModel(card, FunctionRuntime(dict), decoders={"image": length_of})
         assert Batch(model, rehearsal_request(card, 3), max_items=3).items == 3
+
+
+def test_the_largest_pictures_of_a_batch_fail_alone_where_it_has_too_many_pixels() -> None:
+    decoded: list[bytes] = []
+
+    def decode(element: bytes) -> np.ndarray:
+        decoded.append(element)
+        return np.zeros((1, 2, 2), np.float32)
+
+    card = replace(shipped("digits"), max_batch_pixels=1_000_000)
+    model = ServedModel(card, FakeModel(), decoders={"image": decode})  # type: ignore[arg-type]
+    small, large = one_colour_png(600, 600), one_colour_png(1000, 900)
+    asked = InferRequest("", (Tensor.from_elements("image", [small, large, small]),))
+    found = Batch(model, asked, max_items=8).prepare_here()
+    assert found.errors == (
+        "",
+        "the image has 1000 x 900 pixels, and its batch 1620000 to decode, over the limit of 1000000: scale it down, or"
+        " send fewer at once",
+        "",
+    )
+    assert decoded == [small, small]
+    assert len(found.inputs["image"]) == 2

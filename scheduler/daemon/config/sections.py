@@ -100,6 +100,12 @@ class DaemonSection(Section):
         description="Names in the header Host that are this daemon's, beside localhost and the address that is asked;"
         ' "*": any; empty: `host` and the name of this host.',
     )
+    client_pixels: int = Field(
+        default=16_000_000,
+        ge=1,
+        le=2**40,
+        description="Pixels of one client's pictures that are decoded at a time while other clients ask too.",
+    )
     trusted_proxies: tuple[Proxy, ...] = Field(
         default=(),
         max_length=64,

@@ -12,6 +12,7 @@ from scheduler.daemon.calls import Answer, InferenceCall
 from scheduler.daemon.ingress.checks import CLASS_HEADER, TENANT_HEADER, class_name, priority, tenant, timeout_s
 from scheduler.daemon.ingress.errors import Rejected
 from scheduler.daemon.ingress.model_metadata import ModelCard
+from scheduler.daemon.ingress.pictures import picture_work
 from scheduler.wire import Tensor, WireError, item_crc32
 
 TOP = 5
@@ -88,6 +89,7 @@ def classify_call(
         timeout_s=asked.timeout_s,
         outputs=card.answer,
         item_crc32=item_crc32((tensor,)),
+        picture_work=picture_work(card, (tensor,)),
     )
 
 

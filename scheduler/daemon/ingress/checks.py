@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from scheduler.daemon.calls import InferenceCall
 from scheduler.daemon.ingress.errors import Rejected
 from scheduler.daemon.ingress.model_metadata import VERSION, ModelCard, checked_inputs
+from scheduler.daemon.ingress.pictures import picture_work
 from scheduler.wire import InferRequest, WireError, item_crc32
 
 CLASS_HEADER = "X-Edgeburst-Class"
@@ -69,6 +70,7 @@ def infer_call(
         log_tail=log_tail(parameters.get("log_tail", False)),
         outputs=card.answer,
         item_crc32=item_crc32(inputs),
+        picture_work=picture_work(card, inputs),
     )
 
 

@@ -34,6 +34,12 @@ class ModelCard:
     default_class: str
     answer: ModelOutputs = ModelOutputs()
     """The outputs as the answers of backends are checked against them."""
+    pictures: frozenset[str] = frozenset()
+    """Names of the inputs whose elements are encoded pictures."""
+    max_pixels: int | None = None
+    """Most pixels of a picture; None: not known."""
+    max_batch_pixels: int | None = None
+    """Most pixels that the pictures of a batch may have to decode; None: not known."""
 
     def metadata(self) -> dict[str, Any]:
         """Returns the metadata in the form of the Open Inference Protocol."""
@@ -81,9 +87,11 @@ def checked_inputs(card: ModelCard, tensors: Sequence[Tensor]) -> tuple[Tensor, 
 def _card(section: ModelSection, settings: ModelSettings, card: Card | None) -> ModelCard:
     classes = {service_class.name: service_class for service_class in settings.classes}
     outputs = _outputs(section) if card is None else card.all_outputs()
+    inputs = _specs(section.inputs) if card is None else card.inputs
+    prepared = card is not None and card.preprocess is not None
     return ModelCard(
         name=section.name,
-        inputs=_specs(section.inputs) if card is None else card.inputs,
+        inputs=inputs,
         outputs=outputs,
         labels=section.labels if card is None else card.labels,
         max_items=section.max_items,
@@ -92,6 +100,9 @@ def _card(section: ModelSection, settings: ModelSettings, card: Card | None) -> 
         classes=MappingProxyType(classes),
         default_class="default" if "default" in classes else settings.classes[0].name,
         answer=ModelOutputs(outputs, section.max_answer_bytes),
+        pictures=frozenset(spec.name for spec in inputs if spec.picture),
+        max_pixels=card.max_pixels if card is not None and prepared else None,
+        max_batch_pixels=card.max_batch_pixels if card is not None and prepared else None,
     )
 
 

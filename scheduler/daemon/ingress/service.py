@@ -18,6 +18,7 @@ from scheduler.daemon.ingress.errors import client_error
 from scheduler.daemon.ingress.large_json import LargeJson
 from scheduler.daemon.ingress.model_metadata import ModelCard, model_cards
 from scheduler.daemon.ingress.parts import DaemonParts
+from scheduler.daemon.ingress.pictures import PictureShares
 from scheduler.daemon.ingress.shares import Place, Shares
 from scheduler.daemon.ingress.unmeasured import Unmeasured
 from scheduler.daemon.model_config import planned_config
@@ -54,6 +55,7 @@ class InferenceService:
         self.bodies = BodyLimits()
         self.large_json = LargeJson()
         self.shares = Shares()
+        self.pictures = PictureShares(self.now)
         self.telemetry = Telemetry(parts.status, self.backends, parts.counters)
         self.config = config
         self.cards: Mapping[str, ModelCard] = {}
@@ -76,6 +78,7 @@ class InferenceService:
         self.hosts = known_hosts(config)
         self.telemetry.tenants.configure([tenant.name for tenant in config.tenants])
         self.access.peers.trust(config.daemon.trusted_proxies)
+        self.pictures.client_pixels = config.daemon.client_pixels
         self.shares.max_requests = config.engine.queue_max_requests
         self.shares.max_bytes = config.engine.queue_max_bytes
         self.bodies.body_limit_bytes = config.daemon.body_limit_bytes
@@ -161,11 +164,23 @@ class InferenceService:
             elif (refusal := await self.shares.make_room(place)) is not None:
                 raise Refused(refusal)
             await self.unmeasured.wait(call)
-            return await self._runner.submit(call)
+            return await self._with_pictures(call)
         except asyncio.CancelledError:
             if place.caught():
                 raise Refused(self.shares.refusal(place.key)) from None
             raise
+
+    async def _with_pictures(self, call: InferenceCall) -> Answer:
+        """Submits a call when its client's turn has come to have so much decoded."""
+        self.pictures.seen(call.client)
+        left_s = call.received_at_s + self.slo_s(call) - self.now()
+        refusal = await self.pictures.begin(call.client, call.picture_work, limit_s=left_s)
+        if refusal is not None:
+            raise Refused(refusal)
+        try:
+            return await self._runner.submit(call)
+        finally:
+            self.pictures.end(call.client, call.picture_work)
 
     @contextmanager
     def delivery(self, call: InferenceCall) -> Iterator[None]:
