@@ -18,7 +18,7 @@ from scheduler.daemon.config.config import Config
 from scheduler.daemon.config.contradictions import unasked
 from scheduler.daemon.config.sections import GrpcSection
 from scheduler.daemon.http.malformed import JsonRunner
-from scheduler.daemon.listeners import BACKLOG, GRPC, HTTP, Listeners
+from scheduler.daemon.listeners import BACKLOG, GRPC, HTTP, READ, Listeners
 from scheduler.daemon.logs import log
 from scheduler.daemon.server_tls import HANDSHAKE_LIMIT_S, ServerTls
 from scheduler.daemon.state.handover import Bequest
@@ -66,6 +66,18 @@ class Front:
             EdgeburstError: the address cannot be listened on.
         """
         sockets = self._taken(HTTP, host, port)
+        await self._accept(sockets, tls)
+        return int(sockets[0].getsockname()[1])
+
+    async def listen_read(self, at: tuple[str, int] | None, tls: ServerTls | None = None) -> int | None:
+        """Listens for read-outs; returns the port, None where they have no listener of their own.
+
+        Raises:
+            EdgeburstError: the address cannot be listened on.
+        """
+        if at is None:
+            return None
+        sockets = self._taken(READ, *at)
         await self._accept(sockets, tls)
         return int(sockets[0].getsockname()[1])
 
@@ -118,7 +130,7 @@ class Front:
         # The listening socket itself stays open meanwhile, so that no connection is refused.
         for site in before:
             await site.stop()
-        await self._accept(self._listeners.copies(HTTP), tls)
+        await self._accept([*self._listeners.copies(HTTP), *self._listeners.copies(READ)], tls)
         if self._grpc is not None:
             await self._grpc.renew(self._listeners.copies(GRPC), tls.grpc)
 
@@ -138,7 +150,10 @@ class Front:
         try:
             return self._listeners.take(name, host, port, opens=opens)
         except OSError as error:
-            raise EdgeburstError(_cannot_listen("daemon" if name == HTTP else name, host, port, error)) from None
+            keys = {HTTP: ("daemon.host", "daemon.port"), READ: ("daemon.read_listen", "daemon.read_listen")}
+            raise EdgeburstError(
+                _cannot_listen(keys.get(name, (f"{name}.host", f"{name}.port")), host, port, error)
+            ) from None
 
     async def _accept(self, sockets: Sequence[socket.socket], tls: ServerTls | None) -> None:
         for each in sockets:
@@ -222,7 +237,8 @@ class TlsSite(web.SockSite):
         )
 
 
-def _cannot_listen(table: str, host: str, port: int, error: OSError) -> str:
+def _cannot_listen(keys: tuple[str, str], host: str, port: int, error: OSError) -> str:
     if error.errno == errno.EADDRINUSE:
-        return f"port {port} of {host} is in use; stop the program on it, or set another {table}.port (0: a free one)"
-    return f"cannot listen on {host}:{port} ({error.strerror or error}); correct {table}.host and {table}.port"
+        return f"port {port} of {host} is in use; stop the program on it, or set another {keys[1]} (0: a free one)"
+    wrong = " and ".join(dict.fromkeys(keys))
+    return f"cannot listen on {host}:{port} ({error.strerror or error}); correct {wrong}"

@@ -15,6 +15,7 @@ from scheduler.systemd import passed_sockets
 
 HTTP = "http"
 GRPC = "grpc"
+READ = "read"
 BACKLOG = 1024
 _ABSENT = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
 
@@ -34,12 +35,15 @@ class Listeners:
 
     @classmethod
     def from_systemd(cls, environ: MutableMapping[str, str]) -> Listeners:
-        """Takes the sockets that systemd passes; one with `grpc` in its name is for gRPC.
+        """Takes the sockets that systemd passes; one with `grpc` or `read` in its name is for gRPC or read-outs.
 
         Raises:
             EdgeburstError: one of them is no listening TCP socket.
         """
-        passed = [(GRPC if GRPC in name else HTTP, each) for name, each in passed_sockets(environ)]
+        kinds = (GRPC, READ)
+        passed = [
+            (next((kind for kind in kinds if kind in name), HTTP), each) for name, each in passed_sockets(environ)
+        ]
         for _, each in passed:
             tcp = each.family in (socket.AF_INET, socket.AF_INET6) and each.type == socket.SOCK_STREAM
             if not tcp or not each.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):

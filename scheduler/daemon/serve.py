@@ -23,7 +23,7 @@ from scheduler.daemon.edge_models import EdgeModels
 from scheduler.daemon.front import Front
 from scheduler.daemon.http.app import INGRESS, app_runner, create_app
 from scheduler.daemon.ingress.service import InferenceService
-from scheduler.daemon.listeners import GRPC, HTTP, Listeners
+from scheduler.daemon.listeners import GRPC, HTTP, READ, Listeners
 from scheduler.daemon.logs import log
 from scheduler.daemon.server_tls import server_tls
 from scheduler.daemon.signals import Signals
@@ -36,7 +36,7 @@ from scheduler.systemd import Notifier
 if TYPE_CHECKING:
     from scheduler.daemon.grpc.server import GrpcServer
 
-_FIXED = ("host", "port", "records", "state", "admin_socket")
+_FIXED = ("host", "port", "read_listen", "records", "state", "admin_socket")
 """Keys of [daemon] that a reload cannot change."""
 
 READY_LIMIT_S = 1.0
@@ -182,6 +182,7 @@ class Daemon:
             own, host = self._config.daemon, self._config.daemon.host
             self._front.check_reach(self._config)
             port = await self._front.listen(host, own.port, self._tls)
+            self._service.read_port = await self._front.listen_read(own.read_address, self._tls)
             grpc_port = await self._front.listen_grpc(self._config.grpc, self._tls)
             self._admin_socket = await self._front.listen_admin(
                 socket_path(self._config, self._environ), needed=bool(own.admin_socket)
@@ -218,6 +219,8 @@ class Daemon:
             self._service.grpc_address = f"{self._config.grpc.host}:{grpc_port}"
             listeners["grpc_port"] = grpc_port
             at += f", gRPC at {self._service.grpc_address}"
+        if self._service.read_port is not None:
+            listeners["read_port"] = self._service.read_port
         if self._admin_socket is not None:
             listeners["admin_socket"] = str(self._admin_socket)
         log(logging.INFO, "ready", **listeners, models=models)
@@ -361,6 +364,8 @@ def _differ(new: Config, old: Config, key: str) -> bool:
 def _addresses(config: Config) -> dict[str, tuple[str, int]]:
     """Returns where the daemon listens, by protocol."""
     addresses = {HTTP: (config.daemon.host, config.daemon.port)}
+    if config.daemon.read_address is not None:
+        addresses[READ] = config.daemon.read_address
     return addresses if config.grpc is None else {**addresses, GRPC: (config.grpc.host, config.grpc.port)}
 
 

@@ -225,6 +225,11 @@ class Telemetry:
         """Returns the metrics in Prometheus' text format."""
         return generate_latest(self.registry)
 
+    def exposition_pieces(self) -> Iterator[bytes]:
+        """Yields the same, metric by metric."""
+        for metric in self.registry.collect():
+            yield generate_latest(_Alone(metric))
+
     def _second(self, now_s: float) -> Second:
         """Returns the current second's counts; adds the seconds without events before it, up to the length kept."""
         at_s, seconds = int(now_s), self._seconds
@@ -233,6 +238,16 @@ class Telemetry:
             for missing_s in range(max(first_s, at_s - SECONDS_KEPT + 1), at_s + 1):
                 seconds.append(Second(missing_s))
         return seconds[-1]
+
+
+class _Alone(Collector):
+    """One metric that is collected already."""
+
+    def __init__(self, metric: Metric) -> None:
+        self._metric = metric
+
+    def collect(self) -> Iterator[Metric]:
+        yield self._metric
 
 
 class _AnswerMetrics:

@@ -148,3 +148,87 @@ def test_idle_connections_and_unfinished_bodies_hold_up_nothing(running: tuple[I
     assert Asking(server.port, HONEST, 5).end() == [200] * 5
     for connection, _ in with_text:
         connection.close()
+
+
+class ManyBatches(FakeRunner):
+    """Has many batches to tell of, each in a row of a kilobyte."""
+
+    count = 9_990
+
+    def batches(self, after_id: int, limit: int) -> list[dict[str, object]]:
+        last = min(self.count, after_id + limit)
+        return [{"record": number, "pad": "x" * 1000} for number in range(after_id + 1, last + 1)]
+
+
+@pytest.fixture
+def telling(tmp_path: Path) -> Iterator[tuple[IngressServer, ManyBatches]]:
+    path = tmp_path / "edgeburst.toml"
+    path.write_text(CONFIG)
+    runner = ManyBatches()
+    with IngressServer(runner.parts(), load_config(path, {}), {}) as server:
+        yield server, runner
+
+
+def read(server: IngressServer, path: str, address: str = HONEST) -> tuple[int, Any]:
+    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=30, source_address=(address, 0))
+    try:
+        connection.request("GET", path)
+        answer = connection.getresponse()
+        return answer.status, json.loads(answer.read())
+    finally:
+        connection.close()
+
+
+def test_batches_come_in_pages_with_a_cursor_or_all_at_once(telling: tuple[IngressServer, ManyBatches]) -> None:
+    server, runner = telling
+    whole = read(server, "/v1/batches?limit=10000")[1]
+    assert [row["record"] for row in whole["batches"]] == list(range(1, runner.count + 1))
+    assert whole["next"] is None
+    found, cursor = [], 0
+    while cursor is not None:
+        page = read(server, f"/v1/batches?after={cursor}&limit=4000")[1]
+        found += page["batches"]
+        cursor = page["next"]
+    assert found == whole["batches"]
+    assert read(server, "/v1/batches?after=9990")[1] == {"batches": [], "next": None}
+    assert read(server, "/v1/batches?limit=10001")[0] == 400
+
+
+def test_a_client_that_reads_nothing_of_what_it_asks_for_keeps_nothing_from_others(
+    telling: tuple[IngressServer, ManyBatches],
+) -> None:
+    server, _ = telling
+    ask_all = b"GET /v1/batches?limit=10000 HTTP/1.1\r\nHost: localhost\r\n\r\n"
+    connections = [socket.create_connection(("127.0.0.1", server.port), timeout=10) for _ in range(30)]
+    for connection in connections:
+        connection.sendall(ask_all * 4)
+    assert len(read(server, "/v1/batches?limit=500")[1]["batches"]) == 500
+    assert read(server, "/v1/status")[1]["ready"]
+    assert Asking(server.port, HONEST, 5).end() == [200] * 5
+    turned_away = [connection for connection in connections if b" 429 " in peeked(connection)]
+    assert len(turned_away) >= 30 - 16 - 4
+    for connection in connections:
+        connection.close()
+
+
+def peeked(connection: socket.socket) -> bytes:
+    connection.setblocking(False)
+    try:
+        return connection.recv(64)
+    except BlockingIOError:
+        return b""
+
+
+def test_explanations_of_one_id_come_in_pages(running: tuple[IngressServer, FakeRunner]) -> None:
+    server, _ = running
+    for _ in range(45):
+        assert ask(server.port, HONEST, X_Request_Id="again")[0] == 200
+    found, following = [], ""
+    while True:
+        page = read(server, f"/v1/explain/again{following}")[1]
+        found += [each["request_id"] for each in page["explanations"]]
+        if page["next"] is None:
+            break
+        following = f"?before={page['next']}"
+    assert found == list(range(45, 0, -1))
+    assert read(server, "/v1/explain/again?before=x")[0] == 400

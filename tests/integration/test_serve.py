@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 import aiohttp
 import numpy as np
 import pytest
+import requests
 from support import stub_fc
 from support.daemon_process import Running, daemon_process, refused_start, stub_edge_process, until
 from support.stub_fc import Heard, Say
@@ -396,3 +397,20 @@ def test_the_daemon_imports_no_heavy_library(shared: Running) -> None:
     until(lambda: "numpy" in maps.read_text(), "numpy in the daemon's address space")
     mapped = maps.read_text()
     assert [name for name in ("torch", "scipy", "matplotlib", "cv2") if f"site-packages/{name}" in mapped] == []
+
+
+def test_read_outs_have_a_listener_of_their_own_where_that_is_configured(edge: Running, tmp_path: Path) -> None:
+    config = written(tmp_path, edge=edge.url)
+    config.write_text(config.read_text().replace("[daemon]", '[daemon]\nread_listen = "127.0.0.1:0"', 1))
+    with daemon_process(config) as daemon:
+        own = f"http://127.0.0.1:{daemon.ready['read_port']}"
+        for path in ("/v1/status", "/v1/batches", "/metrics", "/", "/v2/health/ready"):
+            assert requests.get(own + path, timeout=30).status_code == 200
+        for path in ("/v1/status", "/v1/batches", "/v1/explain/1", "/metrics", "/"):
+            refusal = requests.get(daemon.url + path, timeout=30)
+            assert refusal.status_code == 404
+            assert refusal.json()["error"].startswith("status, batches, explanations and metrics are at port")
+        assert requests.get(f"{daemon.url}/v2/models/digits", timeout=30).status_code == 200
+        refusal = requests.post(f"{own}/v1/classify/digits", data=b"x", timeout=30)
+        assert refusal.status_code == 404
+        assert "this port (`read_listen`) has status" in refusal.json()["error"]

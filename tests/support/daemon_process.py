@@ -52,7 +52,8 @@ class Running:
         def read(path: str) -> str:
             if "admin_socket" in self.ready:
                 return str(ask(Path(self.ready["admin_socket"]), path)[1], "utf-8")
-            with urllib.request.urlopen(self.url + path, timeout=LIMIT_S) as response:
+            port = self.ready.get("read_port", self.port)
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=LIMIT_S) as response:
                 return str(response.read(), "utf-8")
 
         assert_accounted(lambda: read("/metrics"), lambda: int(json.loads(read("/v1/status"))["waiting_requests"]))

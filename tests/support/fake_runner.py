@@ -78,7 +78,7 @@ class FakeRunner:
             plan=lambda: self.plan,
             status=self.status,
             batches=self.batches,
-            explain=lambda name, _: self.explanations(name),
+            explain=lambda name, _, before: self.explanations(name, before),
             identities=self.identities,
         )
 
@@ -170,11 +170,11 @@ class FakeRunner:
         """Returns numbered rows after that number."""
         return [{"record": number, "backend": "edge"} for number in range(after_id + 1, 51)][:limit]
 
-    def explanations(self, name: str) -> list[dict[str, object]]:
-        """Explains calls by their client's id or their number, newest first."""
+    def explanations(self, name: str, before: int | None = None) -> list[dict[str, object]]:
+        """Explains up to 20 calls by their client's id or their number, newest first."""
         numbered = [(number, call.client_id) for number, call in enumerate(self.calls, 1)]
         return [
             to_values(an_explanation(request_id=number), Context(client_id))
             for number, client_id in reversed(numbered)
-            if name in (client_id, str(number))
-        ]
+            if name in (client_id, str(number)) and (before is None or number < before)
+        ][:20]

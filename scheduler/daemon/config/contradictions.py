@@ -90,10 +90,16 @@ def _open_listeners(config: Config) -> Found:
     for table, section in (("daemon", config.daemon), ("grpc", config.grpc)):
         if section is not None and not is_loopback(section.host):
             yield (table, "host"), unasked(f"`host` in [{table}]")
+    read = config.daemon.read_address
+    if read is not None and not is_loopback(read[0]):
+        yield ("daemon", "read_listen"), unasked("`read_listen` in [daemon]")
 
 
 def _incomplete(config: Config) -> Found:
-    """Yields the keys of TLS that do nothing without another one."""
+    """Yields the keys of TLS that do nothing without another one, and a port that there is not."""
+    read = config.daemon.read_address
+    if read is not None and read[1] > 65535:
+        yield ("daemon", "read_listen"), f"`read_listen` in [daemon] names port {read[1]}; the largest is 65535"
     for key in ("key_file", "client_ca_file"):
         if getattr(config.daemon, key) and not config.daemon.certificate_file:
             yield ("daemon", key), f"`{key}` in [daemon] needs a `certificate_file`; add one, or remove it"

@@ -55,6 +55,12 @@ class DaemonSection(Section):
     answer_reserve_s: float = Field(
         default=0.01, ge=0, le=1, description="Part of every deadline for reading, deciding and writing the answer."
     )
+    read_listen: str = Field(
+        default="",
+        pattern=r"^((\[[0-9A-Fa-f:.%a-z]+\]|[A-Za-z0-9._-]+):[0-9]{1,5})?$",
+        max_length=255,
+        description="HOST:PORT of a listener for read-outs and the dashboard, which `port` then answers no more.",
+    )
     admin_token_env: EnvironmentName = Field(
         default="",
         description="Environment variable with a bearer token for everything, PUT included; empty: there is none.",
@@ -116,6 +122,12 @@ class DaemonSection(Section):
         max_length=64,
         description='Origins of pages whose scripts may ask and read answers, as "https://HOST:PORT"; "*": any page.',
     )
+
+    @property
+    def read_address(self) -> tuple[str, int] | None:
+        """Host and port of `read_listen`; None without."""
+        host, _, port = self.read_listen.rpartition(":")
+        return (host.strip("[]"), int(port)) if port else None
 
 
 class GrpcSection(Section):

@@ -149,14 +149,16 @@ class Explanations:
         if self._writing is None:
             self._writing = asyncio.get_running_loop().create_task(self._write(), name="explain-file")
 
-    def find(self, name: str, owner: str | None = None) -> list[dict[str, object]]:
-        """Returns the explanations of the requests with that number or client id, newest first.
+    def find(self, name: str, owner: str | None = None, before: int | None = None) -> list[dict[str, object]]:
+        """Returns the explanations of the requests with that number or client id, the newest MAX_FOUND, newest first.
 
         Args:
             name: the number or the id.
             owner: name of the token that they were sent with, empty for none; None: whatever it was.
+            before: the number that theirs are below; None: any.
         """
-        own = (number for number in self._ids.numbers(name) if self._owners.may_see(number, owner))
+        all_own = (number for number in self._ids.numbers(name) if self._owners.may_see(number, owner))
+        own = (number for number in all_own if before is None or number < before)
         numbers = set(islice(own, MAX_FOUND))
         if name.isascii() and name.isdigit() and len(name) <= 18 and self._owners.may_see(int(name), owner):
             numbers.add(int(name))

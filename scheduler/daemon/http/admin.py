@@ -88,6 +88,15 @@ def batch_range(request: web.Request) -> tuple[int, int]:
     return after, limit
 
 
+def before_number(request: web.Request) -> int | None:
+    """Returns `before` of a query; None where it is absent.
+
+    Raises:
+        Rejected: it is not a whole number.
+    """
+    return _query_number(request, "before", 0) if "before" in request.query else None
+
+
 def unknown_request(name: str, *, ring: int) -> Rejected:
     """Returns the error for a request that is not among the latest `ring` requests."""
     return Rejected(

@@ -22,7 +22,7 @@ from scheduler.daemon.http.errors import error_response, errors_as_json
 from scheduler.daemon.http.malformed import JsonRunner
 from scheduler.daemon.http.model_calls import ModelCalls, refused_routes
 from scheduler.daemon.http.picture_body import check_content_type, picture_of
-from scheduler.daemon.http.read_outs import ReadOuts
+from scheduler.daemon.http.read_outs import ReadOutCalls, on_their_listener
 from scheduler.daemon.ingress.checks import infer_call, known_card
 from scheduler.daemon.ingress.errors import REQUEST_HEADER, RETRY_HEADER
 from scheduler.daemon.ingress.model_metadata import ModelCard
@@ -56,7 +56,7 @@ class Ingress:
         self._bodies = BodyReader(self.service.bodies)
         self.model_calls = ModelCalls(self.service, self._bodies)
         self._parts = parts
-        self._read_outs = ReadOuts(time.monotonic)
+        self.read_outs = ReadOutCalls(parts, self.service, time.monotonic)
 
     def routes(self, second: Sequence[web.RouteDef] = ()) -> list[web.RouteDef]:
         """Returns every path; the most frequent ones come first, because they are matched in order, then `second`."""
@@ -77,10 +77,6 @@ class Ingress:
             web.put(limits, self.put_limits),
             web.get(identity, self.get_identity),
             web.put(identity, self.put_identity),
-            web.get("/v1/status", self.status),
-            web.get("/v1/batches", self.batches),
-            web.get("/v1/explain/{request}", self.explain),
-            web.get("/metrics", self.metrics),
             web.get("/", self.dashboard),
             web.get(OPENAPI_PATH, self.openapi),
         ]
@@ -185,45 +181,6 @@ class Ingress:
         self._parts.identities.accept(model, admin.parse_identity(await self._bodies.read(request)))
         return json_response({"model": model, **self._parts.identities.row(model)})
 
-    async def status(self, _: web.Request) -> web.Response:
-        """GET /v1/status: the daemon's state, and the counts of requests."""
-        return await self._read_outs.make(self._status)
-
-    def _status(self) -> web.Response:
-        requests = self.service.telemetry.summary(self.service.now())
-        ready = self.service.ready and not self.service.draining
-        tenants = self.service.telemetry.tenants.rows()
-        grpc = self.service.grpc_address or None
-        own = {
-            "ready": ready,
-            "grpc": grpc,
-            "backends": self.service.backends(),
-            "requests": requests,
-            "tenants": tenants,
-        }
-        return json_response({**self._parts.status(), **own})
-
-    async def batches(self, request: web.Request) -> web.Response:
-        """GET /v1/batches?after=ID&limit=N."""
-        after, limit = admin.batch_range(request)
-        return await self._read_outs.make(lambda: json_response({"batches": self._parts.batches(after, limit)}))
-
-    async def explain(self, request: web.Request) -> web.Response:
-        """GET /v1/explain/{request}: the decisions about a request, by the daemon's number or the client's id.
-
-        A caller without the scope admin is shown its own requests; others are unknown to it.
-        """
-        name, sees = request.match_info["request"], caller_of(request).sees
-        found = await self._read_outs.make(lambda: self._parts.explain(name, sees))
-        if not found:
-            raise admin.unknown_request(name, ring=self.service.config.explain.ring)
-        return json_response({"explanations": found})
-
-    async def metrics(self, _: web.Request) -> web.Response:
-        """GET /metrics, in Prometheus' text format."""
-        body = await self._read_outs.make(self.service.telemetry.exposition)
-        return web.Response(body=body, headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8"})
-
     async def openapi(self, _: web.Request) -> web.Response:
         """GET /openapi.json: every call, by OpenAPI."""
         return json_response(openapi.document())
@@ -252,10 +209,11 @@ def create_app(parts: DaemonParts, config: Config, environ: Mapping[str, str] = 
         return ingress.service.config.daemon.cors_origins
 
     checks = checks_callers(ingress.service.access, lambda: ingress.service.hosts, origins)
-    app = web.Application(middlewares=[errors_as_json(ingress.service.telemetry), preflights(origins), checks])
+    where = on_their_listener(lambda: ingress.service.read_port)
+    app = web.Application(middlewares=[errors_as_json(ingress.service.telemetry), preflights(origins), where, checks])
     mark_responses(app, origins)
     app[INGRESS] = ingress
-    app.add_routes(ingress.routes(ingress.model_calls.routes()))
+    app.add_routes(ingress.routes([*ingress.model_calls.routes(), *ingress.read_outs.routes()]))
     app.add_routes(refused_routes())
     return app
 

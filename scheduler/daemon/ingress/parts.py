@@ -43,9 +43,9 @@ class DaemonParts:
     """Returns the state that GET /v1/status shows."""
     batches: Callable[[int, int], list[dict[str, object]]]
     """Returns up to so many (second) ended batches with a record number above the first, oldest first."""
-    explain: Callable[[str, str | None], list[dict[str, object]]]
-    """Returns the explanations of the requests with that number or client id, newest first: those that were sent with a
-    token of that name (empty: without one), or for None all."""
+    explain: Callable[[str, str | None, int | None], list[dict[str, object]]]
+    """Returns the explanations of the newest requests with that number or client id, newest first: those that were sent
+    with a token of that name (empty: without one), or for None all; those before a number, or for None all."""
     why_unmeasured: Callable[[str], str] = lambda _: ""
     """Returns why the edge could not be measured for a model, in words; empty: nothing is known against it."""
     identities: Identities = field(default_factory=Identities)

@@ -50,6 +50,8 @@ class InferenceService:
             environ: the environment that holds its secrets.
         """
         self.ready = False
+        self.read_port: int | None = None
+        """Port of the listener for read-outs; None: they have none of their own."""
         self.grpc_address = ""
         """HOST:PORT of the gRPC listener; empty: there is none."""
         self.bodies = BodyLimits()
