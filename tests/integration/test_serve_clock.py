@@ -85,7 +85,7 @@ def test_a_clock_that_is_set_keeps_functions_away_until_it_is_right(tmp_path: Pa
         "TEST_KEY_SECRET": SECRET,
         "LD_PRELOAD": LIBRARY[0],
         "FAKETIME_TIMESTAMP_FILE": str(clock),
-        "FAKETIME_NO_CACHE": "1",
+        "FAKETIME_CACHE_DURATION": "1",
         "FAKETIME_DONT_FAKE_MONOTONIC": "1",
     }
     config = tmp_path / "edgeburst.toml"
@@ -94,8 +94,7 @@ def test_a_clock_that_is_set_keeps_functions_away_until_it_is_right(tmp_path: Pa
         until(lambda: is_answered(daemon), "a first answer, after a cold start")
         for step_s, way, set_ in ((7000, "ahead of", "ahead"), (-7000, "behind", "back")):
             clock.write_text(f"{step_s:+d}")
-            status, sentence = ask(daemon)
-            assert (status, "function" in sentence) == (503, True)
+            until(lambda: not is_answered(daemon), "a refusal")
             # The Date of an answer is in whole seconds.
             assert f"this host's clock is 1 h 56 min {way} the provider's" in daemon.log
             said = f"this host's clock was set {set_} by 1 h 56 min"

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import logging
 import resource
+import socket
 from dataclasses import dataclass
 
 import pytest
 
 from scheduler.daemon.http import connections
 from scheduler.daemon.http.connections import Connections, most_connections
+from scheduler.daemon.http.half_closed import is_reset
 
 
 @dataclass(eq=False)
@@ -91,3 +93,10 @@ def test_the_limit_of_open_files_is_raised_as_far_as_it_may(
     monkeypatch.setattr(connections.resource, "setrlimit", lambda _, wanted: found.append(wanted))
     assert most_connections() == expected
     assert found == ([] if raised is None else [raised])
+
+
+def test_a_socket_that_is_closed_here_has_no_other_end() -> None:
+    here, there = socket.socketpair()
+    with there:
+        here.close()
+        assert is_reset(here)

@@ -61,9 +61,14 @@ class HalfClosed:
 
 
 def is_reset(connected: Any) -> bool:
-    """Returns whether the other end of a TCP connection has reset it; False where the system does not tell."""
+    """Returns whether the other end of a TCP connection has reset it; False where the system does not tell.
+
+    A socket that is closed here, as under a loop that is late, has no descriptor any more: there is no other end.
+    """
     if connected is None or not sys.platform.startswith("linux"):
         return False
+    if connected.fileno() < 0:
+        return True
     try:
         return bool(connected.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0] == _TCP_CLOSE)
     except OSError:
