@@ -3,29 +3,36 @@
 from __future__ import annotations
 
 from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING
 
 from flask import Blueprint, Flask, Response, current_app, jsonify, request
 from flask.typing import ResponseReturnValue
 from prometheus_client import CONTENT_TYPE_LATEST
 from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
 
+from edge_server.access import Guard
 from edge_server.errors import EdgeError, Unavailable
 from edge_server.infer_path import FAULT, InferPath
 from edge_server.openapi import document
 from edge_server.service import VERSION, Service, State
 from scheduler.wire.openapi import OPENAPI_PATH
+from scheduler.wsgi.errors import Refused
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import WSGIApplication
 
 NAME = "edgeburst-edge"
 _SERVICE = "edgeburst.service"
 _routes = Blueprint("oip_v2", __name__)
 
 
-def create_app(service: Service, *, body_limit_bytes: int) -> Flask:
+def create_app(service: Service, *, body_limit_bytes: int, token_sha256: bytes | None = None) -> Flask:
     """Returns the WSGI application.
 
     Args:
         service: serves the batches.
         body_limit_bytes: the largest request body; a larger one gets status 413.
+        token_sha256: SHA-256 of the token that clients must send; None: they need none.
     """
     app = Flask(NAME, static_folder=None)
     app.json.sort_keys = False  # type: ignore[attr-defined]  # Flask types the provider's base class only
@@ -34,9 +41,13 @@ def create_app(service: Service, *, body_limit_bytes: int) -> Flask:
     app.register_blueprint(_routes)
     app.register_error_handler(EdgeError, _refused)
     app.register_error_handler(RequestEntityTooLarge, _too_large)
+    app.register_error_handler(Refused, _refused_body)
     app.register_error_handler(HTTPException, _http_error)
     app.after_request(_counted)
-    app.wsgi_app = InferPath(app.wsgi_app, service, body_limit_bytes=body_limit_bytes)  # type: ignore[method-assign]
+    wsgi_app: WSGIApplication = InferPath(app.wsgi_app, service, body_limit_bytes=body_limit_bytes)
+    if token_sha256 is not None:
+        wsgi_app = Guard(wsgi_app, token_sha256, service.metrics.responded)
+    app.wsgi_app = wsgi_app  # type: ignore[method-assign,assignment]
     return app
 
 
@@ -149,6 +160,13 @@ def _refused(error: EdgeError) -> Response:
     response = _error(str(error), error.status)
     if isinstance(error, Unavailable):
         response.headers["Retry-After"] = str(error.retry_after_s)
+    return response
+
+
+def _refused_body(error: Refused) -> Response:
+    # Of a body that Flask began to read; the server's own answer would not be counted here.
+    response = _error(str(error), error.status)
+    response.headers.update(dict(error.headers))
     return response
 
 

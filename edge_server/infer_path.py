@@ -6,11 +6,13 @@ import json
 import logging
 import re
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, BinaryIO, cast
+from typing import TYPE_CHECKING
 
 from edge_server.errors import EdgeError, Unavailable
 from edge_server.service import VERSION, Service
 from scheduler.wire import JSON_LENGTH_HEADER, WireError, encode_response, json_length_of, parse_request
+from scheduler.wsgi.body import Body
+from scheduler.wsgi.connection import KNOWN_PEER
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
@@ -38,7 +40,7 @@ class InferPath:
         Args:
             app: answers everything else, with the same sentences.
             service: serves the batches.
-            body_limit_bytes: the largest body; a larger one is Flask's to refuse.
+            body_limit_bytes: the largest body; where the server lets a larger one through, it is Flask's to refuse.
         """
         self._app = app
         self._service = service
@@ -47,12 +49,13 @@ class InferPath:
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         """Answers one request."""
         name = self._model(environ)
-        length = environ.get("CONTENT_LENGTH") or ""
-        if name is None or not length.isdecimal() or int(length) > self._body_limit_bytes:
+        body = None if name is None else self._body(environ)
+        if name is None or body is None:
             return self._app(environ, start_response)
-        body = cast(BinaryIO, environ["wsgi.input"]).read(int(length))
         status, headers, answer = self._answer(name, body, environ.get(_JSON_LENGTH_KEY))
         self._service.metrics.responded(status)
+        if status == 200 and KNOWN_PEER in environ:
+            environ[KNOWN_PEER]()
         headers.append(("Content-Length", str(len(answer))))
         start_response(f"{status} {_REASONS.get(status, 'Error')}", headers)
         return [answer]
@@ -66,7 +69,24 @@ class InferPath:
             return None
         return found[1]
 
-    def _answer(self, name: str, body: bytes, json_length: str | None) -> tuple[int, list[tuple[str, str]], bytes]:
+    def _body(self, environ: WSGIEnvironment) -> bytes | memoryview | None:
+        """Returns the whole body; None, if that is for Flask to refuse.
+
+        Raises:
+            Refused: it is too large, broken or too slow; our own server answers and counts that.
+        """
+        source = environ["wsgi.input"]
+        if isinstance(source, Body):
+            return source.whole()
+        length = environ.get("CONTENT_LENGTH") or ""
+        if not length.isdecimal() or int(length) > self._body_limit_bytes:
+            return None
+        read: bytes = source.read(int(length))
+        return read
+
+    def _answer(
+        self, name: str, body: bytes | memoryview, json_length: str | None
+    ) -> tuple[int, list[tuple[str, str]], bytes]:
         try:
             headers = {} if json_length is None else {JSON_LENGTH_HEADER: json_length}
             asked = parse_request(body, json_length_of(headers))

@@ -12,25 +12,28 @@ import signal
 import socket
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 from types import FrameType
 from typing import TextIO
 
+from edge_server.access import check_reach, take_token, warn_of_readable
 from edge_server.app import create_app
 from edge_server.device import Device
 from edge_server.errors import EdgeError, StartupError
 from edge_server.service import EdgeModel, Service, State
 from edge_server.settings import Settings
 from edge_server.warmup import warm_up
-from edge_server.wsgi import WebServer, listen
+from edge_server.wsgi import listen, make_server
 from models.batch import rehearsal_request
 from models.card import Card
 from models.emulation import Emulation, emulation_for
 from models.errors import DeviceLost, ModelError
 from models.packages import needed
-from scheduler.systemd import Notifier
+from scheduler.systemd import Notifier, passed_sockets
 from scheduler.wire import WireError
+from scheduler.wsgi.server import WebServer
+from scheduler.wsgi.tls import TlsError
 
 _log = logging.getLogger("edge_server")
 # On a CPU nothing is compiled by batch size, and ResNet-50 would take minutes for all sizes.
@@ -64,18 +67,59 @@ def _run(settings: Settings, announced: TextIO) -> int:
     if settings.share is not None:
         settings.share.take(os.environ)  # before anything starts CUDA
     emulation = _emulation(settings)
-    listener = listen(settings.host, settings.port)
+    token_sha256 = None if settings.token_env is None else take_token(settings.token_env, os.environ)
+    passed = [listener for _, listener in passed_sockets(os.environ)]
+    listeners = passed or listen(settings.host, settings.port)
+    _check_access(settings, listeners)
     service = _load(settings, emulation)
-    app = create_app(service, body_limit_bytes=settings.body_limit_bytes)
-    server = WebServer(app, listener=listener, body_limit_bytes=settings.body_limit_bytes)
+    app = create_app(service, body_limit_bytes=settings.body_limit_bytes, token_sha256=token_sha256)
+    server = make_server(
+        app,
+        listeners=listeners,
+        body_limit_bytes=settings.body_limit_bytes,
+        tls=settings.tls,
+        refused=service.metrics.responded,
+    )
+    if settings.tls is not None or notifier.address:
+        signal.signal(signal.SIGHUP, lambda *_: _read_again(server, notifier))
     service.on_device_lost = stop.set
     server.start()
     _warm_up(service, stopped=stop.is_set)
     if not stop.is_set():
         service.state = State.READY
-        _announce(service, listener, notifier, announced)
+        _announce(service, listeners[0], notifier, announced)
     _watch(service, stop, notifier)
+    if passed:
+        server.stop_accepting()  # who comes now waits for the process that gets the sockets next
     return _drain(service, server, notifier)
+
+
+def _check_access(settings: Settings, listeners: Iterable[socket.socket]) -> None:
+    """Checks before anything is loaded that not all may use the server by accident, and that the files of TLS do.
+
+    Raises:
+        StartupError: they do not, or other machines reach the server and it is not said which of them may use it.
+    """
+    tls = settings.tls
+    has_client_ca = tls is not None and tls.client_ca is not None
+    check_reach(listeners, is_guarded=settings.token_env is not None or has_client_ca or settings.is_open)
+    if tls is not None:
+        try:
+            tls.context()
+        except TlsError as error:
+            raise StartupError(str(error)) from None
+        warn_of_readable(tls.key)
+
+
+def _read_again(server: WebServer, notifier: Notifier) -> None:
+    notifier.reloading()
+    try:
+        server.reload_tls()
+    except TlsError as error:
+        _log.error("The certificate stays as it was: %s", error)
+    else:
+        _log.info("The certificate was read again.")
+    notifier.send("READY=1")
 
 
 def _stop_on_signals(stop: threading.Event) -> None:

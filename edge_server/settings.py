@@ -14,6 +14,7 @@ from edge_server.gpu_share import GpuShare
 from models.card import Card
 from models.catalogue import DEFAULT, card_of, cards_in
 from models.runtime_names import RuntimeNames, read_runtimes
+from scheduler.wsgi.tls import TlsFiles
 
 _EPILOG = """\
 examples:
@@ -23,6 +24,7 @@ examples:
       --weights resnet50=resnet50.pth --weights-sha256 resnet50=0676ba61...
   edgeburst-edge --model resnet50 --random-weights resnet50    for timing only
   edgeburst-edge --models /srv/models               every folder in it with a model.toml
+  EDGE_TOKEN=... edgeburst-edge --host 0.0.0.0 --token-env EDGE_TOKEN
 
 When the server accepts requests, it prints its address as one line of JSON. Then for instance:
   curl http://127.0.0.1:8700/v2/models/digits
@@ -64,6 +66,9 @@ class Settings:
         emulate: profile of the device to emulate; None for this machine's own speed.
         torch_threads: number of threads of one operation on the CPU.
         body_limit_bytes: the largest request body.
+        token_env: name of the environment variable that holds the token of clients; None: they need none.
+        is_open: whether all that reach the server may use it.
+        tls: certificate, key and the authorities of clients; None: without TLS.
         share: what MPS is to give this process of the GPU; None without MPS.
         log_level: a level of the logging module.
     """
@@ -79,6 +84,9 @@ class Settings:
     emulate: str | None
     torch_threads: int
     body_limit_bytes: int
+    token_env: str | None
+    is_open: bool
+    tls: TlsFiles | None
     share: GpuShare | None
     log_level: str
 
@@ -104,6 +112,9 @@ def parse_arguments(argv: Sequence[str] | None = None) -> Settings:
         emulate=given.emulate,
         torch_threads=given.torch_threads or _default_torch_threads(given),
         body_limit_bytes=given.body_limit_bytes,
+        token_env=given.token_env,
+        is_open=given.open,
+        tls=_tls(given),
         share=_share(given),
         log_level=given.log_level,
     )
@@ -117,6 +128,16 @@ def _share(given: argparse.Namespace) -> GpuShare | None:
     if given.device == "cpu":
         raise StartupError("--mps-percentage shares a GPU, but --device is cpu: leave one of them out")
     return GpuShare(given.mps_percentage, given.mps_memory)
+
+
+def _tls(given: argparse.Namespace) -> TlsFiles | None:
+    if (given.certificate is None) != (given.key is None):
+        raise StartupError("--certificate and --key belong together: give both, or none for HTTP without TLS")
+    if given.certificate is None:
+        if given.client_ca is not None:
+            raise StartupError("--client-ca asks clients for certificates by TLS: add --certificate and --key")
+        return None
+    return TlsFiles(given.certificate, given.key, given.client_ca)
 
 
 def _choices(given: argparse.Namespace) -> tuple[ModelChoice, ...]:
@@ -158,7 +179,7 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
-    add("--host", default="127.0.0.1", help="address to listen on (default %(default)s; 0.0.0.0 for all)")
+    add("--host", default="127.0.0.1", help="address to listen on (%(default)s); beyond it: --token-env or --open")
     add("--port", type=_port, default=8700, help="TCP port, 0 for a free one (default %(default)s)")
     _add_models(parser)
     add(
@@ -207,6 +228,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     body_limit_bytes = 64 * 2**20
     add("--body-limit-bytes", type=_count, default=body_limit_bytes, metavar="N", help="largest body (%(default)s)")
+    _add_access(parser)
     add("--log-level", choices=("debug", "info", "warning", "error"), default="info", help="(default %(default)s)")
     return parser
 
@@ -258,6 +280,24 @@ def _add_models(parser: argparse.ArgumentParser) -> None:
         metavar="NAME",
         help="serve this model with random weights: right speed, meaningless answers",
     )
+
+
+def _add_access(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add(
+        "--token-env",
+        metavar="NAME",
+        help="environment variable with the token that clients must send, as Authorization: Bearer",
+    )
+    add("--open", action="store_true", help="listen beyond this machine without token or client certificates")
+    add(
+        "--certificate",
+        type=Path,
+        metavar="FILE",
+        help="serve HTTPS with this certificate (PEM); SIGHUP reads it again",
+    )
+    add("--key", type=Path, metavar="FILE", help="the certificate's private key (PEM, without a passphrase)")
+    add("--client-ca", type=Path, metavar="FILE", help="clients must have a certificate of this authority (PEM)")
 
 
 def _default_decode_threads() -> int:

@@ -12,6 +12,8 @@ from werkzeug.exceptions import HTTPException
 
 from models.errors import ModelError
 from scheduler import wire
+from scheduler.wsgi.body import Body
+from scheduler.wsgi.errors import Refused
 from serverless_fn.inference import Answer, Inference
 
 _MESSAGE = "the function failed inside; its log has the stack trace"
@@ -24,7 +26,7 @@ def create_app(inference: Inference) -> Flask:
     @app.post("/invoke")
     def invoke() -> Response:
         with _logged("Invoke"):
-            return _invoke(inference, request.get_data())
+            return _invoke(inference, _frame())
 
     @app.post("/initialize")
     def initialize() -> Response:
@@ -39,6 +41,13 @@ def create_app(inference: Inference) -> Flask:
     def healthz() -> Response:
         return Response("ok\n", mimetype="text/plain")
 
+    @app.errorhandler(Refused)
+    def refused_body(error: Refused) -> Response:
+        response = jsonify(error=str(error))
+        response.status_code = error.status
+        response.headers.update(dict(error.headers))
+        return response
+
     @app.errorhandler(HTTPException)
     def refused(error: HTTPException) -> Response:
         response = jsonify(error=f"{error.name}: {error.description}")
@@ -46,6 +55,11 @@ def create_app(inference: Inference) -> Flask:
         return response
 
     return app
+
+
+def _frame() -> bytes | memoryview:
+    body = request.environ["wsgi.input"]
+    return body.whole() if isinstance(body, Body) else request.get_data()
 
 
 @contextmanager
@@ -57,7 +71,7 @@ def _logged(what: str) -> Iterator[None]:
     print(f"FC {what} End RequestId: {request_id}", flush=True)
 
 
-def _invoke(inference: Inference, frame: bytes) -> Response:
+def _invoke(inference: Inference, frame: bytes | memoryview) -> Response:
     try:
         trace = wire.trace_of(request.headers.getlist(wire.PARENT_HEADER), request.headers.getlist(wire.STATE_HEADER))
         answer = inference.answer(frame, trace=trace)

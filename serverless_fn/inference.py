@@ -85,7 +85,7 @@ class Inference:
                 self._loaded = True
                 self._loaded_at_s = time.perf_counter()
 
-    def answer(self, frame: bytes, *, trace: wire.TraceContext | None = None) -> Answer:
+    def answer(self, frame: bytes | memoryview, *, trace: wire.TraceContext | None = None) -> Answer:
         """Returns the answer to one invocation; prints a line with the trace that it belongs to, if there is one.
 
         The trace is that of the frame's header, else the one that is given, of the call's own headers. A broken item

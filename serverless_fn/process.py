@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import sys
+import threading
 from collections.abc import Sequence
-from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING
 
-from waitress.server import BaseWSGIServer, create_server
-
-from scheduler.strict_wsgi import StrictChannel
+from scheduler.wsgi.limits import NEVER_S, Limits
+from scheduler.wsgi.server import WebServer, listen
 from serverless_fn.app import create_app
 from serverless_fn.backend import Backend
 from serverless_fn.forwarding import ForwardedServer
@@ -20,10 +20,18 @@ from serverless_fn.local_models import LocalModels
 from serverless_fn.log_tail import LogTail
 from serverless_fn.settings import Settings, SettingsError, read_settings
 
-# The platform sends POSTs on kept connections and does not repeat a POST that meets a closed connection (502).
-_NEVER_S = 10 * 365 * 86_400
+if TYPE_CHECKING:
+    from _typeshed.wsgi import WSGIApplication
+
 # The platform's limit for a request is 32 MB. This one is slightly higher, so that clients see the platform's answer.
-_MAX_BODY_BYTES = 33 * 2**20
+LIMITS = Limits(
+    body_bytes=33 * 2**20,
+    connections=1000,
+    # The platform sends POSTs on kept connections and does not repeat a POST that meets a closed connection (502).
+    idle_s=NEVER_S,
+)
+"""Of the container."""
+_DRAIN_LIMIT_S = 5.0
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -44,39 +52,25 @@ def backend_of(settings: Settings) -> Backend:
 
 
 def serve(settings: Settings, backend: Backend) -> None:
-    """Listens and answers until SIGTERM or SIGINT; blocks.
+    """Listens and answers until SIGTERM or SIGINT, then finishes the running requests; blocks.
 
     Raises:
         OSError: the port cannot be opened.
     """
-    signal.signal(signal.SIGTERM, _exit)
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
     inference = Inference(backend, instance_id=settings.instance_id, log_tail=LogTail.of_this_process())
-    listeners: dict[int, Any] = {}
-    server = create_server(
-        create_app(inference),
-        map=listeners,
-        host=settings.host,
-        port=settings.port,
-        # One thread computes; the others answer health checks and hold the requests that wait for it.
-        threads=8,
-        channel_timeout=_NEVER_S,
-        connection_limit=1000,
-        asyncore_use_poll=True,
-        max_request_body_size=_MAX_BODY_BYTES,
-        inbuf_overflow=_MAX_BODY_BYTES,
-        recv_bytes=2**16,
-        ident="edgeburst-function",
-    )
-    # One for each address that the host's name has.
-    for listener in listeners.values():
-        if isinstance(listener, BaseWSGIServer):
-            listener.channel_class = StrictChannel
-    server.run()
+    server = make_server(create_app(inference), listen(settings.host, settings.port))
+    server.start()
+    stop.wait()
+    server.stop_accepting()
+    server.wait_until_answered(limit_s=_DRAIN_LIMIT_S)
 
 
-def _exit(_signal: int, _frame: FrameType | None) -> None:
-    # waitress ends its loop and finishes the running requests on SystemExit.
-    raise SystemExit(0)
+def make_server(app: WSGIApplication, listeners: Sequence[socket.socket]) -> WebServer:
+    """Returns the server of an application, with the limits of the container; `start` begins to serve."""
+    return WebServer(app, listeners=listeners, limits=LIMITS)
 
 
 def _refused(message: str) -> int:

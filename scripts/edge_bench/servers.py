@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Protocol
 
 import numpy as np
 
@@ -158,7 +158,15 @@ class Calls:
         return len(self.latencies_s) / self.elapsed_s
 
 
-def called(connections: Sequence[Connection], seconds: float) -> Calls:
+class Caller(Protocol):
+    """What sends one request and reads its answer."""
+
+    def call(self) -> float:
+        """Returns the seconds that it took."""
+        ...
+
+
+def called(connections: Sequence[Caller], seconds: float) -> Calls:
     """Calls on all connections at the same time, until so many seconds are over.
 
     Raises:
@@ -169,7 +177,7 @@ def called(connections: Sequence[Connection], seconds: float) -> Calls:
     began_s = time.perf_counter()
     end_s = began_s + seconds
 
-    def call(connection: Connection) -> None:
+    def call(connection: Caller) -> None:
         try:
             while time.perf_counter() < end_s:
                 found.append(connection.call())

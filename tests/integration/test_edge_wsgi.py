@@ -1,4 +1,4 @@
-"""The HTTP server's end: nobody who has asked is left without the answer's last byte."""
+"""The HTTP server's end: each client that has asked gets the answer's last byte."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 import requests
 from flask import Flask
 
-from edge_server.wsgi import WebServer, listen
+from edge_server.wsgi import listen, make_server
 
 LIMIT_S = 30
 ANSWER_BYTES = 8_000_000
@@ -29,9 +29,9 @@ def test_waiting_lasts_until_the_answer_is_computed_and_read() -> None:
             assert may_read.wait(LIMIT_S)
             return len(answer.content)
 
-    listener = listen("127.0.0.1", 0)
-    port = listener.getsockname()[1]
-    server = WebServer(app, listener=listener, body_limit_bytes=1000)
+    listeners = listen("127.0.0.1", 0)
+    port = listeners[0].getsockname()[1]
+    server = make_server(app, listeners=listeners, body_limit_bytes=1000)
     server.start()
     assert server.wait_until_answered(limit_s=0)
     with ThreadPoolExecutor(1) as client:
@@ -45,3 +45,4 @@ def test_waiting_lasts_until_the_answer_is_computed_and_read() -> None:
 
         assert server.wait_until_answered(limit_s=LIMIT_S)
         assert length.result(LIMIT_S) == ANSWER_BYTES
+    server.close()

@@ -45,7 +45,7 @@ def sentence_of(finished: subprocess.CompletedProcess[str]) -> str:
     ("command", "sentence"),
     [
         (["edge_server"], "edgeburst-edge: the server needs the Python package 'flask': {}'.[edge]'"),
-        (["serverless_fn"], "edgeburst-function needs the Python package 'waitress': {}'.[function]'"),
+        (["serverless_fn"], "edgeburst-function needs the Python package 'flask': {}'.[function]'"),
         (["models", "check", "DIGITS"], "edgeburst-model: model digits needs onnxruntime, which is not usable here"),
         (["scheduler.cli", "model", "check", "DIGITS"], "edgeburst-model: model digits needs onnxruntime"),
     ],

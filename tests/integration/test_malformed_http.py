@@ -5,24 +5,23 @@ from __future__ import annotations
 import json
 import logging
 import socket
-import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from http.client import HTTPResponse
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 import pytest
-from flask import Flask
 from support.fake_runner import FakeRunner
 from support.ingress_server import IngressServer
-from waitress.server import create_server
+from support.wsgi_servers import limits_for, serving
 
-from edge_server.wsgi import WebServer, listen
 from scheduler.daemon.config.config import load_config
 from scheduler.daemon.http import malformed
-from scheduler.strict_wsgi import StrictChannel
 from serverless_fn.app import create_app as create_function
 from serverless_fn.backend import Backend
 from serverless_fn.inference import Inference
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import StartResponse, WSGIEnvironment
 
 LIMIT_S = 30
 LARGE = b"a" * 9000
@@ -99,25 +98,21 @@ def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[IngressServer]:
 
 
 @pytest.fixture(scope="module")
-def edge() -> int:
-    listener = listen("127.0.0.1", 0)
-    server = WebServer(_app(), listener=listener, body_limit_bytes=1000)
-    server.start()
-    return listener.getsockname()[1]
+def edge() -> Iterator[int]:
+    with serving(_app, limits_for("edge")) as served:
+        yield served.port
 
 
 @pytest.fixture(scope="module")
-def function() -> int:
-    server = create_server(_app(), host="127.0.0.1", port=0, threads=2)
-    server.channel_class = StrictChannel
-    threading.Thread(target=server.run, daemon=True).start()
-    return server.effective_port
+def function() -> Iterator[int]:
+    with serving(_app, limits_for("function")) as served:
+        yield served.port
 
 
-def _app() -> Flask:
-    app = Flask("any")
-    app.add_url_rule("/<path:_>", view_func=lambda _: {"served": True}, methods=["GET", "POST", "PRI"])
-    return app
+def _app(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+    environ["wsgi.input"].read()
+    start_response("200 OK", [("Content-Type", "application/json")])
+    return [b'{"served": true}']
 
 
 class TestDaemon:

@@ -5,15 +5,13 @@ from __future__ import annotations
 import socket
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 
 import pytest
 import requests
 from flask import Flask
+from support.wsgi_servers import LIMIT_S, limits_for, serving
 
-from edge_server import wsgi
-from edge_server.wsgi import WebServer, listen
-
-LIMIT_S = 30
 HALF = b"POST /x HTTP/1.1\r\nHost: localhost\r\nContent-Length: 60000000\r\n\r\nxx"
 
 
@@ -28,17 +26,14 @@ def connected(port: int, count: int, begin: bytes) -> Iterator[list[socket.socke
 
 
 @pytest.mark.parametrize("begin", [b"", b"GET / HTTP/1.1\r\nX-A: ", HALF], ids=["idle", "header", "body"])
-def test_the_edge_server_answers_beside_more_connections_than_it_takes(begin: bytes) -> None:
+def test_a_server_answers_beside_more_connections_than_it_takes(begin: bytes) -> None:
     app = Flask("any")
     app.add_url_rule("/x", view_func=lambda: {"served": True})
-    listener = listen("127.0.0.1", 0)
-    port = listener.getsockname()[1]
-    server = WebServer(app, listener=listener, body_limit_bytes=10**8)
-    server.start()
-    with requests.Session() as kept:
-        url = f"http://127.0.0.1:{port}/x"
+    limits = limits_for("edge")
+    with serving(app, replace(limits, body_bytes=10**8)) as served, requests.Session() as kept:
+        url = f"http://127.0.0.1:{served.port}/x"
         assert kept.get(url, timeout=LIMIT_S).json() == {"served": True}
-        with connected(port, 2 * wsgi._CONNECTIONS, begin):
+        with connected(served.port, 2 * limits.connections, begin):
             for _ in range(3):
                 assert requests.get(url, timeout=LIMIT_S).json() == {"served": True}
                 assert kept.get(url, timeout=LIMIT_S).json() == {"served": True}

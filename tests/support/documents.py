@@ -37,6 +37,7 @@ _SUITE = NotRun("runs the tests themselves", "tests/unit/test_pins.py")
 _INSTALLS = NotRun("downloads packages", "tests/unit/test_documents.py")
 _UNIT = NotRun("systemctl, or files of root", "tests/unit/test_systemd_units.py")
 _DOCKER = NotRun("docker", "tests/unit/test_dockerfiles.py")
+_ACCESS = NotRun("a token and a certificate of the reader", "tests/integration/test_edge_access.py")
 _MPS = NotRun("an NVIDIA GPU", "tests/unit/test_gpu_share.py")
 _EVALUATION = NotRun("minutes", "tests/unit/test_evaluate.py")
 NOT_RUN: Mapping[str, NotRun] = {
@@ -56,12 +57,18 @@ NOT_RUN: Mapping[str, NotRun] = {
     "install -m 600 KEYS /etc/default/edgeburst": _UNIT,
     "cp scripts/systemd/edgeburst.service scripts/systemd/edgeburst.socket /etc/systemd/system/": _UNIT,
     "systemctl enable --now edgeburst.socket edgeburst": _UNIT,
-    "cp scripts/systemd/edgeburst-edge.service /etc/systemd/system/": _UNIT,
-    "systemctl enable --now edgeburst-edge": _UNIT,
+    "cp scripts/systemd/edgeburst-edge.service scripts/systemd/edgeburst-edge.socket /etc/systemd/system/": _UNIT,
+    "systemctl enable --now edgeburst-edge.socket edgeburst-edge": _UNIT,
     "docker build -f edge_server/Dockerfile -t edgeburst-edge .": _DOCKER,
-    "docker run --runtime nvidia -p 8700:8700 edgeburst-edge": _DOCKER,
+    "docker run --runtime nvidia -p 8700:8700 -e EDGE_TOKEN edgeburst-edge": _DOCKER,
     "docker build --platform linux/amd64 -f serverless_fn/Dockerfile "
     "-t REGISTRY/NAMESPACE/edgeburst-function:1-cpu --build-arg MODELS=my-models --build-arg MODEL=detector .": _DOCKER,
+    "export EDGE_TOKEN=$(openssl rand -hex 32)": _ACCESS,
+    "edgeburst-edge --host 0.0.0.0 --port 8700 --model digits --token-env EDGE_TOKEN": _ACCESS,
+    "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 365 -subj /CN=EDGE "
+    "-addext subjectAltName=DNS:EDGE -keyout key.pem -out certificate.pem": _ACCESS,
+    "edgeburst-edge --host 0.0.0.0 --token-env EDGE_TOKEN --certificate certificate.pem --key key.pem": _ACCESS,
+    'curl --cacert certificate.pem --oauth2-bearer "$EDGE_TOKEN" https://EDGE:8700/v2/models/digits': _ACCESS,
     "nvidia-cuda-mps-control -d": _MPS,
     "edgeburst-edge --port 8701 --model my-models/detector --mps-percentage 30 --mps-memory 0=4G": _MPS,
     "edgeburst-edge --port 8702 --model my-models/classifier --mps-percentage 70": _MPS,
@@ -83,9 +90,7 @@ NOT_RUN: Mapping[str, NotRun] = {
     ),
 }
 
-_SERVED = (
-    "edgeburst-edge --host 0.0.0.0 --port 8700 --model resnet50 --weights resnet50=FILE --weights-sha256 resnet50=HEX"
-)
+_SERVED = "edgeburst-edge --port 8700 --model resnet50 --weights resnet50=FILE --weights-sha256 resnet50=HEX"
 ELSEWHERE: Mapping[str, Collection[str]] = {
     "scheduler/PLANNING.md": {"kill -HUP PID"},
     "models/README.md": {_SERVED},

@@ -15,7 +15,7 @@ class Absent:
 
 sys.meta_path.insert(0, Absent())
 """
-BEYOND_CLIENT = ("flask", "werkzeug", "waitress", "cv2", "torch", "torchvision", "onnxruntime", "onnx", "onnxscript")
+BEYOND_CLIENT = ("flask", "werkzeug", "cv2", "torch", "torchvision", "onnxruntime", "onnx", "onnxscript")
 """What a client host has not, imported names."""
 CLIENT = (
     "aiohttp",

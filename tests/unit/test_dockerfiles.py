@@ -42,6 +42,11 @@ def test_dockerfile_is_clean(path: Path) -> None:
     assert lint.stdout == ""
 
 
+def test_the_image_of_the_edge_server_asks_for_a_token() -> None:
+    lines = (ROOT / "edge_server" / "Dockerfile").read_text().splitlines()
+    assert lines[-2:] == ['ENTRYPOINT ["edgeburst-edge", "--host", "0.0.0.0"]', 'CMD ["--token-env", "EDGE_TOKEN"]']
+
+
 @pytest.mark.parametrize("path", DOCKERFILES, ids=str)
 def test_the_program_in_a_container_runs_as_a_user(path: Path) -> None:
     lines = (ROOT / path).read_text().splitlines()

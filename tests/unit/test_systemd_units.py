@@ -53,6 +53,20 @@ def test_unit_is_exposed_no_more_than_it_must(unit: Path, tmp_path: Path) -> Non
     assert result.returncode == 0, result.stdout.splitlines()[-1:] or result.stderr
 
 
+def test_the_edges_port_is_that_of_its_service() -> None:
+    service = (FOLDER / "edgeburst-edge.service").read_text()
+    assert " --host 0.0.0.0 --port 8700 " in service
+    assert "ListenStream=0.0.0.0:8700\n" in (FOLDER / "edgeburst-edge.socket").read_text()
+
+
+@pytest.mark.parametrize("unit", ["edgeburst-edge.service", "edgeburst-edge@.service"])
+def test_an_edge_that_other_machines_reach_needs_a_token_unless_it_is_said_otherwise(unit: str) -> None:
+    text = (FOLDER / unit).read_text()
+    assert 'Environment="EDGEBURST_EDGE_ACCESS=--token-env EDGE_TOKEN"\n' in text
+    assert " $EDGEBURST_EDGE_ACCESS $EDGEBURST_EDGE_OPTIONS\n" in text
+    assert "ExecReload=/bin/kill -HUP $MAINPID\n" in text
+
+
 def test_each_model_of_the_template_is_a_process_of_its_own() -> None:
     template = next(unit for unit in UNITS if unit.name == "edgeburst-edge@.service").read_text()
     single = next(unit for unit in UNITS if unit.name == "edgeburst-edge.service").read_text()
@@ -97,7 +111,8 @@ def test_a_service_starts_when_the_clock_is_set(unit: Path) -> None:
 
 @pytest.mark.parametrize("unit", SOCKETS, ids=lambda unit: unit.name)
 def test_a_socket_is_valid_beside_its_service(unit: Path, tmp_path: Path) -> None:
-    verified(FOLDER / "edgeburst.service", tmp_path)
+    for service in UNITS:
+        verified(service, tmp_path)
     result = verified(unit, tmp_path)
     assert result.returncode == 0, result.stderr
     assert [line for line in result.stderr.splitlines() if unit.name in line] == []
