@@ -50,7 +50,9 @@ def test_token_and_certificates_together_and_the_certificate_read_again(tmp_path
         cert = (str(client.certificate), str(client.key))
 
         def status(path: str, authority: Authority = first, **headers: str) -> int:
-            answer = requests.get(url + path, headers=headers, verify=str(authority.ca_file), cert=cert, timeout=LIMIT_S)
+            answer = requests.get(
+                url + path, headers=headers, verify=str(authority.ca_file), cert=cert, timeout=LIMIT_S
+            )
             return answer.status_code
 
         assert status("/v2/health/live") == 200

@@ -129,6 +129,14 @@ class TestMessages:
             assert connection.recv(1) == b""
         assert json.loads(first) == json.loads(second) | {"headers": {"HTTP_CONNECTION": "keep-alive", **NONE}}
 
+    def test_a_client_that_has_closed_its_sending_side_gets_its_answers(self, served: Served) -> None:
+        with connect(served.port) as connection:
+            connection.sendall(head(b"Content-Length: 1") + b"a" + head())
+            connection.shutdown(socket.SHUT_WR)
+            assert json.loads(answer_on_kept(connection))["length"] == 1
+            assert json.loads(answer_on_kept(connection))["length"] == 0
+            assert connection.recv(1) == b""
+
     def test_head_has_no_body(self, served: Served) -> None:
         with connect(served.port) as connection:
             connection.sendall(head(b"Connection: close", first=b"HEAD / HTTP/1.1"))
