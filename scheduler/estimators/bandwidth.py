@@ -24,6 +24,9 @@ AWAY_S = 10.0
 Judgement: a restart takes a few seconds."""
 MIN_KEPT = 4
 """Measurements that are kept whatever their age. Judgement: the median of four survives one stalled transfer."""
+COUNTED_WINDOW = 4
+"""Counted times whose median is the bandwidth while the uplink is under load. Judgement: of a quarter of a second each,
+along logs of mobile links twice as many are three times as far off, half as many scatter more."""
 RESOLUTION_S = 0.002
 """Shortest upload time that is measured: it is a difference of the clocks of two machines. Judgement: clocks set by NTP
 agree to about a millisecond; twice the time leaves more of the transfers on fast links unmeasured."""
@@ -45,6 +48,8 @@ class _Busy:
     end_s: float
     carried_bytes: int
     watched: bool = False
+    counted: bool = False
+    """Whether the bytes were counted as they left, so that it is complete; no transfer is added to it."""
 
     @property
     def measurable(self) -> bool:
@@ -71,7 +76,8 @@ class Bandwidth:
     transfer. Bytes count where their transfer ends, so a growing backlog on a fairly shared uplink makes it look
     slower. The bandwidth is the median of the last samples, which one stalled transfer does not move. A busy period
     counts at once, grows when transfers turn out to overlap it, and goes to the changepoint detector when a newer one
-    follows.
+    follows. Where the bytes of a time are counted as they leave (`carried`), those of transfers that are given up or
+    still under way included, its transfers tell nothing more and are left out.
 
     >>> bandwidth = Bandwidth()
     >>> bandwidth.bytes_per_s is None
@@ -96,6 +102,8 @@ class Bandwidth:
         self._bytes_per_s: float | None = None
         self._rtt_s: float | None = None
         self._detector: Detector | None = None
+        self._counted_s: deque[tuple[float, float]] = deque(maxlen=WINDOW)
+        """Begin and end of the last times without a pause whose bytes were counted."""
 
     def watch(self) -> None:
         """Reports changes from now on, and measures afresh after each."""
@@ -156,7 +164,39 @@ class Bandwidth:
         Returns:
             The change that was detected, if changes are reported; its means are natural logarithms of bytes per second.
         """
+        if any(sent_at_s < end_s and begin_s < upload_end_s for begin_s, end_s in self._counted_s):
+            return None
         self._place(sent_at_s, max(upload_end_s, sent_at_s), sent_bytes)
+        return self._taken_in(open_since_s)
+
+    def carried(self, *, start_s: float, end_s: float, carried_bytes: int) -> Change | None:
+        """Learns what the uplink carried in a time in which something was under way on it throughout.
+
+        Args:
+            start_s: of that time, not before the end of the one that was learned before it.
+            end_s: of that time.
+            carried_bytes: of all transfers together; 0 for a time in which nothing arrived.
+
+        Returns:
+            The change that was detected, as by `update`.
+
+        >>> bandwidth = Bandwidth()
+        >>> for start_s in (0.0, 0.25, 0.5):
+        ...     change = bandwidth.carried(start_s=start_s, end_s=start_s + 0.25, carried_bytes=250_000)
+        >>> bandwidth.bytes_per_s
+        1000000.0
+        """
+        if self._counted_s and start_s <= self._counted_s[-1][1]:
+            self._counted_s[-1] = (self._counted_s[-1][0], end_s)
+        else:
+            self._counted_s.append((start_s, end_s))
+        apart = [busy for busy in self._busy if busy.counted or not busy.overlaps(start_s, end_s)]
+        counted = _Busy(start_s, end_s, carried_bytes, counted=True)
+        self._busy = sorted([*apart, counted], key=lambda busy: busy.end_s)
+        return self._taken_in(math.inf)
+
+    def _taken_in(self, open_since_s: float) -> Change | None:
+        """Forgets what is old, measures anew, and watches."""
         newest_s = self._busy[-1].end_s
         recent = [busy for busy in self._busy[-WINDOW:] if newest_s - busy.end_s <= MAX_AGE_S]
         stale = sum(newest_s - busy.end_s > FRESH_S for busy in recent)
@@ -167,7 +207,7 @@ class Bandwidth:
     def _place(self, start_s: float, end_s: float, sent_bytes: int) -> None:
         """Adds a transfer to the busy periods; its bytes count where it ends."""
         for busy in self._busy:
-            if busy.full and busy.start_s < end_s and start_s < busy.end_s:
+            if busy.full and not busy.counted and busy.start_s < end_s and start_s < busy.end_s:
                 if end_s <= busy.end_s:
                     busy.carried_bytes += sent_bytes
                     return
@@ -175,7 +215,7 @@ class Bandwidth:
         joined = _Busy(start_s, end_s, sent_bytes)
         apart = []
         for busy in self._busy:
-            if busy.full or not busy.overlaps(joined.start_s, joined.end_s):
+            if busy.full or busy.counted or not busy.overlaps(joined.start_s, joined.end_s):
                 apart.append(busy)
                 continue
             joined.start_s, joined.end_s = min(joined.start_s, busy.start_s), max(joined.end_s, busy.end_s)
@@ -184,7 +224,9 @@ class Bandwidth:
         self._busy = sorted([*apart, joined], key=lambda busy: busy.end_s)
 
     def _measure(self, open_since_s: float) -> None:
-        known = [busy for busy in self._busy if busy.end_s < open_since_s] or self._busy
+        known = [busy for busy in self._busy if busy.counted or busy.end_s < open_since_s] or self._busy
+        if known[-1].counted:
+            known = known[-COUNTED_WINDOW:]
         measured = [busy.bytes_per_s for busy in known if busy.measurable]
         bounds = [busy.bytes_per_s for busy in known if not busy.measurable]
         if measured:
@@ -197,7 +239,7 @@ class Bandwidth:
     def _watch(self, open_since_s: float) -> Change | None:
         """Gives the detector the busy periods that are over and that it has not had yet."""
         for position, busy in enumerate(self._busy[:-1]):
-            if busy.watched or busy.end_s >= open_since_s:
+            if busy.watched or (busy.end_s >= open_since_s and not busy.counted):
                 continue
             busy.watched = True
             change = self._detect(busy)

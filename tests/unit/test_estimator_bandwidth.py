@@ -221,3 +221,60 @@ def test_a_busy_time_is_judged_only_when_all_it_carried_is_known() -> None:
         changes.append(bandwidth.update(sent_at_s=start_s, upload_end_s=start_s + 1.0, sent_bytes=1_000_000))
     assert not any(changes)
     assert bandwidth.bytes_per_s == pytest.approx(1e6)
+
+
+def test_counted_bytes_give_the_bandwidth_although_no_transfer_ends() -> None:
+    bandwidth = learn(queued([(float(i), 100_000) for i in range(4)], 4e6))
+    for i in range(4):
+        bandwidth.carried(start_s=10 + 0.25 * i, end_s=10.25 + 0.25 * i, carried_bytes=250_000)
+    assert bandwidth.bytes_per_s == pytest.approx(1e6)
+
+
+def test_transfers_of_a_time_that_was_counted_tell_nothing_more() -> None:
+    bandwidth = Bandwidth()
+    for i in range(8):
+        bandwidth.carried(start_s=0.25 * i, end_s=0.25 * (i + 1), carried_bytes=250_000)
+    # Sixteen that shared the link come back together: alone they would look like a burst at its end.
+    learn([Transfer(0.0, 2.0, 125_000)] * 16, bandwidth)
+    assert bandwidth.bytes_per_s == pytest.approx(1e6)
+    learn([Transfer(3.0 + i, 3.1 + i, 200_000) for i in range(5)], bandwidth)
+    assert bandwidth.bytes_per_s == pytest.approx(2e6)
+
+
+def test_a_step_is_followed_within_a_second_of_counted_bytes() -> None:
+    bandwidth = Bandwidth()
+    for i in range(12):
+        rate = 1e6 if i < 8 else 2.5e5
+        bandwidth.carried(start_s=0.25 * i, end_s=0.25 * (i + 1), carried_bytes=round(0.25 * rate))
+    assert bandwidth.bytes_per_s == pytest.approx(2.5e5)
+
+
+def test_a_link_that_carries_nothing_is_known_within_a_second() -> None:
+    bandwidth = learn(queued([(float(i), 100_000) for i in range(8)], 4e6))
+    for i in range(4):
+        bandwidth.carried(start_s=10 + 0.25 * i, end_s=10.25 + 0.25 * i, carried_bytes=0)
+    assert bandwidth.bytes_per_s == 0.0
+
+
+@given(
+    st.lists(
+        st.tuples(st.booleans(), st.floats(0, 0.5), st.floats(0.001, 3.0), st.integers(0, 10**6)),
+        min_size=1,
+        max_size=40,
+    )
+)
+def test_whatever_is_counted_or_ends_the_bandwidth_is_a_number_and_few_periods_are_kept(
+    events: list[tuple[bool, float, float, int]],
+) -> None:
+    bandwidth, at_s = Bandwidth(), 0.0
+    bandwidth.watch()
+    for counted, gap_s, length_s, size in events:
+        at_s += gap_s
+        if counted:
+            bandwidth.carried(start_s=at_s, end_s=at_s + length_s, carried_bytes=size)
+        else:
+            bandwidth.update(sent_at_s=at_s, upload_end_s=at_s + length_s, sent_bytes=size)
+        at_s += length_s if counted else 0.0
+        known = bandwidth.bytes_per_s
+        assert known is None or (known >= 0 and math.isfinite(known))
+        assert len(bandwidth.snapshot(at_s)["busy"]) <= WINDOW  # type: ignore[arg-type]
