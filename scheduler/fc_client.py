@@ -17,6 +17,7 @@ from typing import Any
 from scheduler.bounded_answers import AnswerTooLarge, answer_head, answers_up_to, bounded, forget_answer
 from scheduler.domain.batches import Failure, FailureKind
 from scheduler.domain.failures import TOO_LARGE, lost, mend, platform_kind
+from scheduler.sdk_connections import preparing
 
 PROXY_VARIABLES = ("HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy")
 CONNECT_TIMEOUT_S = 3.0
@@ -168,7 +169,7 @@ def load_sdk() -> SimpleNamespace:
     logger = logging.getLogger("darabonba-core")
     logger.handlers.clear()
     logger.setLevel(logging.ERROR)
-    DaraCore.get_adapter = staticmethod(bounded(DaraCore.get_adapter))
+    DaraCore.get_adapter = staticmethod(preparing(bounded(DaraCore.get_adapter)))
     # Forked children would share the sockets and read each other's answers.
     os.register_at_fork(after_in_child=DaraCore._sessions.clear)
     return SimpleNamespace(

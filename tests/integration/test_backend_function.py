@@ -517,3 +517,59 @@ def test_the_trace_of_a_batch_is_in_the_header_of_its_frame() -> None:
     for trace in (TraceContext("4b" * 16, "00f067aa0ba902b7", state="a=1"), None):
         run(against(said, replace(a_send(), trace=trace)))
     assert heads == [{"traceparent": f"00-{'4b' * 16}-00f067aa0ba902b7-00", "tracestate": "a=1"}, {}]
+
+
+def test_a_body_may_take_longer_than_it_takes_to_connect(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("scheduler.fc_client.CONNECT_TIMEOUT_S", 0.3)
+
+    async def main() -> None:
+        stub, connections = StubFc(stub_fc.answer_frame), []
+
+        async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            connections.append(writer)
+            while True:
+                await asyncio.sleep(0.9)  # the uplink's buffers are full, and it is slow
+                if not await stub.serve_one(reader, writer):
+                    return
+
+        server = await asyncio.start_server(serve, "127.0.0.1", 0, limit=2**16)
+        backend = a_backend(int(server.sockets[0].getsockname()[1]))
+        await backend.open()
+        large = InferRequest("1", (Tensor.from_elements("image", [bytes(2**24)]),), binary_by_default=True)
+        for batch_id in (1, 2):
+            await backend.send(a_send(1, batch_id=batch_id, give_up_after_s=20.0), large)
+        assert len(connections) == 1, "the second batch did not use the first one's connection"
+        await backend.close()
+        server.close()
+
+    run(main())
+
+
+def test_bytes_that_were_not_sent_are_dropped_with_their_connection(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("scheduler.fc_client.CONNECT_TIMEOUT_S", 0.3)
+    monkeypatch.setattr("scheduler.sdk_connections.SEND_LIMIT_S", 0.3)
+
+    async def main() -> bool:
+        ended: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+
+        async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            await asyncio.sleep(1.0)  # the sender's patience ends meanwhile
+            try:
+                while await reader.read(2**20):
+                    pass
+                ended.set_result(False)
+            except ConnectionResetError:
+                ended.set_result(True)
+
+        server = await asyncio.start_server(serve, "127.0.0.1", 0, limit=2**16)
+        backend = a_backend(int(server.sockets[0].getsockname()[1]))
+        await backend.open()
+        large = InferRequest("1", (Tensor.from_elements("image", [bytes(2**24)]),), binary_by_default=True)
+        with pytest.raises(SendFailed):
+            await backend.send(a_send(1, give_up_after_s=10.0), large)
+        was_reset = await ended
+        await backend.close()
+        server.close()
+        return was_reset
+
+    assert run(main())
