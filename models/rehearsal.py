@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 import zlib
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -28,7 +29,14 @@ def rehearsal_inputs(card: Card, items: int, *, seed: int = 0, side: int = PICTU
         By input: pictures as encoded PNG (an object array of bytes), other bytes as short texts, numbers that any
         network survives: from 0 to 1, or 0 and 1.
     """
-    return {spec.name: _values(spec, items, seed, side) for spec in card.inputs}
+    return made_up_inputs(card.inputs, items, seed=seed, side=side)
+
+
+def made_up_inputs(
+    specs: Sequence[TensorSpec], items: int, *, seed: int = 0, side: int = PICTURE_SIDE
+) -> dict[str, Array]:
+    """Returns the same for inputs that are described so."""
+    return {spec.name: _values(spec, items, seed, side) for spec in specs}
 
 
 def _values(spec: TensorSpec, items: int, seed: int, side: int) -> Array:

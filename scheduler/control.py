@@ -13,13 +13,13 @@ from scheduler.beliefs import Beliefs, LearnedBeliefs
 from scheduler.dispatch.keep_warm import WarmingTerms
 from scheduler.domain.batches import Batch, BatchReport, FailureKind
 from scheduler.domain.memory import Memory, Part, Remembered, saved, taken_up
-from scheduler.domain.messages import ProbeMeasured, QuotaLearned
+from scheduler.domain.messages import ProbeMeasured, QuotaLearned, UplinkCarried
 from scheduler.domain.plans import BufferPlan, EngineSettings, GroupPlan, Limits, ModelSettings, Plan, Snapshot
 from scheduler.domain.quotas import Quota
 from scheduler.domain.requests import Backend, Request
 from scheduler.domain.statistics import Changes
 from scheduler.estimates import Estimates
-from scheduler.estimators import warming
+from scheduler.estimators import findings, warming
 from scheduler.estimators.findings import Finding
 from scheduler.recollection import PlanMemory, estimates_parts
 
@@ -240,6 +240,14 @@ class Control:
         if not probe.ok:
             return
         self._estimates.probed(sent_bytes=probe.sent_bytes, transfer_s=probe.transfer_s, rtt_s=probe.rtt_s, now_s=now_s)
+
+    def carried(self, seen: UplinkCarried) -> None:
+        """Learns what the uplink carried while it was under load."""
+        bandwidth = self._estimates.bandwidth
+        change = bandwidth.carried(start_s=seen.start_s, end_s=seen.end_s, carried_bytes=seen.carried_bytes)
+        self._estimates.note_change()
+        if change is not None and self._settings.changepoints:
+            self._found(findings.of_bandwidth(change))
 
     def probe_due(self, now_s: float, *, starved: bool) -> bool:
         """Whether the uplink has been silent so long, under traffic, that a small probe is worth its bytes.

@@ -9,7 +9,7 @@ from functools import partial
 
 from scheduler.control import CHANGES, Control
 from scheduler.dispatch.batch_economics import BatchEconomics
-from scheduler.dispatch.circuit_breaker import EDGE_PAUSE_S, Circuit, Circuits
+from scheduler.dispatch.circuit_breaker import Circuits
 from scheduler.dispatch.decision_ring import DecisionRing, Explanation
 from scheduler.dispatch.dispatcher import NEVER, Dispatcher
 from scheduler.dispatch.edge_occupancy import EdgeOccupancy
@@ -48,9 +48,9 @@ from scheduler.domain.messages import (
     ProbeMeasured,
     RequestArrived,
     RequestCancelled,
-    SendProbe,
     SettingsChanged,
     SpendGranted,
+    UplinkCarried,
 )
 from scheduler.domain.plans import EngineSettings, Limits, Plan, Snapshot
 from scheduler.domain.requests import Backend, Request
@@ -80,10 +80,8 @@ class Engine:
         self._outbox = Outbox(self._admission, DecisionRing(settings.explain_ring) if ring is None else ring)
         self._ledger = Ledger()
         self._table = RequestTable(self._admission, self._outbox, self._ledger.tenants.tenants)
-        pauses = settings.failures_to_open, settings.reopen_after_s
-        self._circuits = Circuits(Circuit(*pauses, longest_pause_s=EDGE_PAUSE_S), Circuit(*pauses))
-        self._occupancy = EdgeOccupancy()
-        self._uplink = UplinkOccupancy()
+        self._occupancy, self._uplink = EdgeOccupancy(), UplinkOccupancy()
+        self._circuits = Circuits.closed(settings, self._occupancy, self._uplink)
         edge = EdgeSide(self._queues, self._occupancy, self._circuits.edge, self._outbox, self._table.tenants)
         self._function = FunctionSide(
             self._uplink,
@@ -173,6 +171,8 @@ class Engine:
                 self._ledger.bill(batch_id, report, failure=failure)
             case ProbeMeasured():
                 self._probed(message, now_s)
+            case UplinkCarried():
+                self._control.carried(message)
             case ModelBarred():
                 self._failures.bar(message, now_s=now_s)
             case PlanComputed(plan):
@@ -210,7 +210,7 @@ class Engine:
             rate_rps=sum(self._beliefs.recent_rps(name, self._now_s) for name in self._queues.first),
             uplink_bytes_per_s=estimate.bytes_per_s,
             uplink_rtt_s=estimate.rtt_s,
-            **self._circuits.up(),
+            **self._circuits.figures(self._queues.first),
             **self._spending.figures(max(now_s, self._now_s)),
             expected_drain_s=expected_drain_s(self._queues.all, self._function.max_in_flight),
             draining=self._draining,
@@ -231,6 +231,7 @@ class Engine:
 
     def _follow_outages(self, now_s: float) -> None:
         """Opens and closes circuits by what is believed, where that is known otherwise than from failures."""
+        self._circuits.suspect(now_s, self._dispatcher.reassign_all)
         outages = self._beliefs.outages(now_s)
         if outages is None:
             return
@@ -271,7 +272,7 @@ class Engine:
         if self._quota.known:
             self._quota.answered(sent.batch, now_s=now_s)
         self._take_back(message.batch_id, now_s)
-        self._circuits.of(sent.batch.backend).succeeded()
+        self._circuits.succeeded(sent.batch)
         if sent.batch.backend is Backend.EDGE:
             self._largest.answered(sent.batch)
         self._came_back(sent.batch, report, None, cost=self._ledger.settle(message.batch_id, report), now_s=now_s)
@@ -308,10 +309,10 @@ class Engine:
             self._dispatcher.reassign_all(Cause.FAILURE, now_s=now_s)
 
     def _probed(self, message: ProbeMeasured, now_s: float) -> None:
-        was_away = self._circuits.probed(message.backend, ok=message.ok, now_s=now_s)
+        was_away = self._circuits.probed(message, now_s=now_s)
         self._control.probed(message, now_s)
         self._largest.probed(message, was_away=was_away)
-        if not message.ok:
+        if not message.ok or message.broken:
             self._dispatcher.reassign_all(Cause.FAILURE, now_s=now_s)
 
     def _planned(self, plan: Plan, now_s: float) -> None:
@@ -333,7 +334,7 @@ class Engine:
         self._dispatcher.reassign_all(Cause.LIMITS, now_s=now_s)
 
     def _settings_changed(self, settings: EngineSettings, now_s: float) -> None:
-        self._circuits.configure(failures_to_open=settings.failures_to_open, first_pause_s=settings.reopen_after_s)
+        self._circuits.configure(settings)
         self._admission.configure(max_requests=settings.queue_max_requests, max_bytes=settings.queue_max_bytes)
         self._spending.configure(settings)
         self._let_in.configure(settings.tenants)
@@ -387,8 +388,7 @@ class Engine:
         # A backend that does not answer is probed when its pause is over, not more often.
         quiet = self._circuits.function.closed and not self._uplink.finishes_s
         idle_link = quiet and self._control.probe_due(now_s, starved=self._dispatcher.starved(now_s))
-        for backend in self._circuits.to_probe(now_s, idle_link=idle_link):
-            self._outbox.command(SendProbe(backend))
+        self._circuits.ask(self._outbox.command, now_s, idle_link=idle_link)
         self._spending.ask(now_s)
 
     def _take_back(self, batch_id: int, now_s: float) -> None:

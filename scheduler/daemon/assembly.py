@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timezone
+from functools import partial
 
 from scheduler.client_access import ClientAccess
 from scheduler.control import Control
@@ -10,6 +11,7 @@ from scheduler.daemon.backends.batch_send import Clock, InferenceBackend
 from scheduler.daemon.backends.edge import EdgeBackend
 from scheduler.daemon.backends.edge_servers import EdgeServers
 from scheduler.daemon.backends.function import FunctionBackend, FunctionName
+from scheduler.daemon.backends.uplink_meter import UplinkMeter
 from scheduler.daemon.config.config import Config
 from scheduler.daemon.config.credentials import edge_access, read_access_key
 from scheduler.daemon.config.sections import EdgeSection
@@ -19,6 +21,7 @@ from scheduler.daemon.ingress.model_metadata import model_cards
 from scheduler.daemon.ingress.parts import DaemonParts
 from scheduler.daemon.limits import ModelLimits
 from scheduler.daemon.model_statistics import InferenceCounters
+from scheduler.daemon.model_trials import LEAST_LIMIT_S, LIMIT_FACTOR, ModelTrials, Trial
 from scheduler.daemon.own_latency import OwnLatency
 from scheduler.daemon.records import BatchRing
 from scheduler.daemon.runner import PlanMaker, Runner
@@ -33,6 +36,7 @@ from scheduler.domain.requests import Backend
 from scheduler.engine import Engine
 from scheduler.fc_client import Account
 from scheduler.planner.site.plan import best_plan
+from scheduler.sdk_connections import open_sockets
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +84,11 @@ def places(config: Config, environ: Mapping[str, str]) -> Places:
 
 
 def make_backend(
-    backend: Backend, where: Places, clock: Clock, servers: EdgeServers | None = None
+    backend: Backend,
+    where: Places,
+    clock: Clock,
+    servers: EdgeServers | None = None,
+    meter: UplinkMeter | None = None,
 ) -> InferenceBackend | None:
     """Returns a backend, None where it is not configured; opens no connection.
 
@@ -89,6 +97,7 @@ def make_backend(
         where: all places.
         clock: monotonic seconds.
         servers: what is known of edge servers; None: nothing.
+        meter: measures the uplink to the functions; None: nothing does.
     """
     edge, account = where.edge, where.account
     if backend is Backend.EDGE and edge is not None:
@@ -103,7 +112,11 @@ def make_backend(
         )
     if backend is Backend.FUNCTION and account is not None:
         return FunctionBackend(
-            account=account, functions=where.functions, max_in_flight=where.max_in_flight, clock=clock
+            account=account,
+            functions=where.functions,
+            max_in_flight=where.max_in_flight,
+            clock=clock,
+            meter=meter,
         )
     return None
 
@@ -122,6 +135,10 @@ class Assembly:
     """What places report of the models."""
     servers: EdgeServers
     """What is known of edge servers."""
+    meter: UplinkMeter
+    """Measures the uplink to the functions."""
+    trials: ModelTrials
+    """Tries the edge's models."""
 
 
 def assemble(
@@ -139,16 +156,18 @@ def assemble(
     control = Control(settings) if state is None else Control(settings, state.limits, state.memory)
     servers = EdgeServers()
     control.remember_also(servers.remembered())
+    meter = UplinkMeter(sockets=open_sockets, clock=clock)
     engine = Engine(settings, control)
     explanations = _explanations(config, engine, clock)
     counters, plans, own_latency = InferenceCounters(), PlanHistory(), OwnLatency()
     batches = BatchRing(config.daemon.records, counters)
     served = ServedModels() if state is None else ServedModels(identities=state.identities())
     served.reload(config)
+    trials = ModelTrials(edge_trials(config), heard=served.answered, clock=clock)
     runner = Runner(
         engine=engine,
         settings=settings,
-        backends={made: sender for made in Backend if (sender := make_backend(made, where, clock, servers))},
+        backends={made: sender for made in Backend if (sender := make_backend(made, where, clock, servers, meter))},
         make_plan=_plan_maker(),
         clock=clock,
         explanations=explanations,
@@ -157,9 +176,9 @@ def assemble(
         answer_reserve_s=config.daemon.answer_reserve_s,
         ledger=state,
         tracer=_tracer(config, clock),
-        heard=served.answered,
+        trials=trials,
     )
-    served.identities.post = runner.post
+    served.identities.post = meter.post = runner.post
     limits = ModelLimits(runner.post)
     if state is not None:
         limits = ModelLimits(runner.post, before=state.limits, save=state.save_limits)
@@ -187,12 +206,27 @@ def assemble(
         why_unmeasured=served.why_unmeasured,
         identities=served.identities,
     )
+    note_recalled = partial(_note_recalled, state, control, engine)
+    return Assembly(runner, explanations, note_recalled, parts, served, servers, meter, trials)
 
-    def note_recalled() -> None:
-        if state is not None:
-            state.recalled(control.recalled, engine.statistics())
 
-    return Assembly(runner, explanations, note_recalled, parts, served, servers)
+def _note_recalled(state: StateKeeper | None, control: Control, engine: Engine) -> None:
+    if state is not None:
+        state.recalled(control.recalled, engine.statistics())
+
+
+def edge_trials(config: Config) -> dict[str, Trial]:
+    """Returns how each model that the edge serves is tried."""
+    cards, on_edge = model_cards(config), config.engine_settings().models
+    return {
+        model.name: Trial(
+            cards[model.name].inputs,
+            cards[model.name].answer,
+            max(LEAST_LIMIT_S, LIMIT_FACTOR * model.edge_latency.predict_s(1)),
+        )
+        for model in on_edge
+        if model.edge_latency is not None
+    }
 
 
 def _tracer(config: Config, clock: Clock) -> Tracer:

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Callable, Coroutine, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from scheduler import wire
 from scheduler.daemon.backends.batch_send import BatchSend, Clock, InferenceBackend, Reply, SendFailed
@@ -12,13 +12,14 @@ from scheduler.daemon.calls import Answer
 from scheduler.daemon.finite_answers import BY_BACKEND, BY_INPUT, sorted_by_fault
 from scheduler.daemon.logs import fields, log
 from scheduler.daemon.model_outputs import ModelOutputs
+from scheduler.daemon.model_trials import ModelTrials
 from scheduler.daemon.records import BatchRecord, BatchRing, batch_bill, billed_s, items_by_tenant
 from scheduler.daemon.spans import BatchSpans, Tracer
 from scheduler.domain.batches import Batch, BatchReport, Failure, FailureKind
 from scheduler.domain.bills import Bill
 from scheduler.domain.latency import FunctionTier
 from scheduler.domain.messages import BatchFailed, BatchFinished, BillArrived, Message, ProbeMeasured
-from scheduler.domain.requests import Backend, Place
+from scheduler.domain.requests import Backend
 from scheduler.wire import InferRequest, Tensor, WireError
 
 _logger = logging.getLogger("edgeburst")
@@ -101,7 +102,7 @@ class BatchSender:
         clock: Clock,
         ring: BatchRing,
         tracer: Tracer,
-        heard: Callable[[str, Place, object, float], str] = lambda *_: "",
+        trials: ModelTrials | None = None,
     ) -> None:
         """Stores its parts.
 
@@ -111,16 +112,15 @@ class BatchSender:
             clock: monotonic seconds, with the same origin as the event loop's `time`.
             ring: where outcomes are recorded.
             tracer: is told of each batch.
-            heard: is told which identity of a model's card and files a place reports with an answer, and when its batch
-                was sent; returns why its answers cannot be
-                used, empty if they can.
+            trials: tries the edge's models, and is told which identity of a model's card and files a place reports;
+                None: the edge is only asked whether it is ready.
         """
+        self._trials = ModelTrials(clock=clock) if trials is None else trials
         self._backends = dict(backends)
         self._post = post
         self._clock = clock
         self._ring = ring
         self._tracer = tracer
-        self._heard = heard
         self._pending: dict[int, _PendingBatch] = {}
         self._answered: dict[int, AnsweredBatch] = {}
         self._tasks: set[asyncio.Task[None]] = set()
@@ -169,17 +169,17 @@ class BatchSender:
         """Drops the answered batches: the engine has named the requests that their answers belong to."""
         self._answered.clear()
 
-    def probe(self, backend: Backend) -> "asyncio.Task[None]":
-        """Starts to probe a backend; the measurement is posted."""
-        return self._start(self._probe(backend), name=f"probe-{backend.value}")
+    def probe(self, backend: Backend, models: Sequence[str] = ()) -> "asyncio.Task[None]":
+        """Starts to probe a backend, and these of its models where that is free; the measurement is posted."""
+        return self._start(self._probe(backend, models), name=f"probe-{backend.value}")
 
     async def open(self) -> None:
         """Opens every backend."""
         await asyncio.gather(*(backend.open() for backend in self._backends.values()))
 
     def probe_all(self) -> "list[asyncio.Task[None]]":
-        """Starts to probe every backend."""
-        return [self.probe(backend) for backend in self._backends]
+        """Starts to probe every backend, and all models of the edge."""
+        return [self.probe(backend, self._trials.models) for backend in self._backends]
 
     async def replace_backend(self, backend: Backend, replacement: InferenceBackend | None) -> None:
         """Uses another backend, or none, from now on; closes the old one when its batches have ended."""
@@ -190,7 +190,7 @@ class BatchSender:
             self._backends[backend] = replacement
             if backend is Backend.EDGE:
                 # What the engine knows of it was said by another server.
-                self.probe(backend)
+                self.probe(backend, self._trials.models)
         if old is not None:
             old_tasks = [task for task in self._tasks if task.get_name().startswith("batch-")]
             self._start(_close_after(old, old_tasks), name=f"close-{backend.value}")
@@ -238,7 +238,7 @@ class BatchSender:
 
     def _succeed(self, pending: _PendingBatch, reply: Reply) -> None:
         batch = pending.batch
-        refused = "" if batch.warming else self._heard(batch.model, batch.place, reply.identity, batch.sent_at_s)
+        refused = "" if batch.warming else self._trials.heard(batch.model, batch.place, reply.identity, batch.sent_at_s)
         if refused:
             raise SendFailed(Failure(FailureKind.BROKEN, refused, of_model=True), reply.report)
         try:
@@ -329,10 +329,13 @@ class BatchSender:
         """Returns a report that holds the elapsed time only."""
         return BatchReport(elapsed_s=max(0.0, self._clock() - pending.batch.sent_at_s))
 
-    async def _probe(self, backend: Backend) -> None:
+    async def _probe(self, backend: Backend, models: Sequence[str]) -> None:
         probed = self._backends.get(backend)
         try:
             measured = ProbeMeasured(backend, ok=False) if probed is None else await probed.probe()
+            if measured.ok and probed is not None and backend is Backend.EDGE and models:
+                tried = await self._trials.on_edge(probed, models)
+                measured = replace(measured, ok=not tried.away, broken=tried.broken, unasked=tried.unasked)
         except Exception:
             _logger.exception("probe_bug", extra=fields(backend=backend.value))
             measured = ProbeMeasured(backend, ok=False)

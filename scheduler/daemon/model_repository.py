@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from enum import Enum
 from types import MappingProxyType
 
@@ -30,15 +30,15 @@ SENTENCES: Mapping[Unsupported, str] = MappingProxyType(
 )
 
 
-def repository_index(models: Iterable[str], *, unready: str, ready_only: bool = False) -> list[dict[str, str]]:
+def repository_index(unready: Mapping[str, str], *, ready_only: bool = False) -> list[dict[str, str]]:
     """Returns the index of the models.
 
     Args:
-        models: their names.
-        unready: why none of them can be asked now, in one sentence; empty: they can.
+        unready: by the name of each model, why it cannot be asked now, in one sentence; empty: it can.
         ready_only: whether only models that can be asked are listed.
     """
-    if unready and ready_only:
-        return []
-    state = "UNAVAILABLE" if unready else "READY"
-    return [{"name": name, "version": VERSION, "state": state, "reason": unready} for name in models]
+    return [
+        {"name": name, "version": VERSION, "state": "UNAVAILABLE" if why else "READY", "reason": why}
+        for name, why in unready.items()
+        if not (why and ready_only)
+    ]

@@ -14,6 +14,7 @@ from scheduler.daemon.engine_driver import EngineDriver
 from scheduler.daemon.explain.requests import Explanations
 from scheduler.daemon.in_flight import AnsweredBatch, BatchSender
 from scheduler.daemon.logs import fields, log
+from scheduler.daemon.model_trials import ModelTrials
 from scheduler.daemon.plan_alarms import PlanAlarms
 from scheduler.daemon.quotas import log_quota
 from scheduler.daemon.records import BatchRing
@@ -44,7 +45,7 @@ from scheduler.domain.messages import (
     SpendGranted,
 )
 from scheduler.domain.plans import EngineSettings, Plan
-from scheduler.domain.requests import Backend, Place
+from scheduler.domain.requests import Backend
 from scheduler.domain.tenants import shares_of
 from scheduler.engine import Engine
 
@@ -90,7 +91,7 @@ class Runner:
         answer_reserve_s: float = 0.0,
         ledger: SpendLedger | None = None,
         tracer: Tracer | None = None,
-        heard: Callable[[str, Place, object, float], str] = lambda *_: "",
+        trials: ModelTrials | None = None,
     ) -> None:
         """Stores its parts; `start` begins.
 
@@ -106,7 +107,7 @@ class Runner:
             answer_reserve_s: part of every deadline for the daemon's own work; at most half the deadline is used.
             ledger: leases money; None: whatever the engine asks for is granted.
             tracer: records spans of requests; None: none are.
-            heard: is told which identity of a model a place reports; see `BatchSender`.
+            trials: tries the edge's models, and hears what places report; None: the edge is only asked if it is ready.
         """
         self._settings = settings
         self._tiers = _tiers(settings)
@@ -120,7 +121,7 @@ class Runner:
         self._driver = EngineDriver(engine, clock=clock, perform=self._perform, fail=self._stop_for)
         self._tracer = NoTracer() if tracer is None else tracer
         self._sender = BatchSender(
-            backends=backends, post=self._driver.post, clock=clock, ring=batches, tracer=self._tracer, heard=heard
+            backends=backends, post=self._driver.post, clock=clock, ring=batches, tracer=self._tracer, trials=trials
         )
         self._batches = batches
         self._follow_tenants(settings)
@@ -288,8 +289,8 @@ class Runner:
                     self._refuse(request_id, refusal)
                 case ComputePlan():
                     self._plan_task = asyncio.get_running_loop().create_task(self._plan(command), name="plan")
-                case SendProbe(backend):
-                    self._sender.probe(backend)
+                case SendProbe(backend, models):
+                    self._sender.probe(backend, models)
                 case RequestSpend() | ReturnSpend():
                     self._lease(command)
                 case PlanAdopted(plan):

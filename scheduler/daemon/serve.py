@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from models.profile import Profile
 from scheduler.daemon import logs
 from scheduler.daemon.admin_socket import socket_path
-from scheduler.daemon.assembly import assemble, make_backend, places
+from scheduler.daemon.assembly import assemble, edge_trials, make_backend, places
 from scheduler.daemon.clocks import watch_clocks
 from scheduler.daemon.config.config import Config, load_config
 from scheduler.daemon.config.measured import remember
@@ -145,7 +145,8 @@ class Daemon:
         self._state = state
         assembly = assemble(config, config.engine_settings(), self._places, clock=time.monotonic, state=state)
         self._runner, self._explanations = assembly.runner, assembly.explanations
-        self._note_recalled, self._served, self._servers = assembly.note_recalled, assembly.served, assembly.servers
+        self._note_recalled, self._served = assembly.note_recalled, assembly.served
+        self._servers, self._meter, self._trials = assembly.servers, assembly.meter, assembly.trials
         self._edge_models = EdgeModels(
             edge=self._runner.edge,
             config=lambda: self._config,
@@ -235,6 +236,7 @@ class Daemon:
         except ConfigError as error:
             log(logging.WARNING, "edge_profile_not_kept", message=str(error))
         self._served.reload(self._config)
+        self._trials.follow(edge_trials(self._config))
         self._runner.reload(self._config.engine_settings())
         self._service.unmeasured.reload(self._config)
 
@@ -262,8 +264,10 @@ class Daemon:
         if (tls is None) is not (self._tls is None):
             tls = self._tls  # from plain to encrypted, or back, is another daemon to its clients
         await self._front.renew(tls)
+        self._trials.follow(edge_trials(config))
         for backend in where.changed(self._places):
-            await self._runner.replace_backend(backend, make_backend(backend, where, time.monotonic, self._servers))
+            made = make_backend(backend, where, time.monotonic, self._servers, self._meter)
+            await self._runner.replace_backend(backend, made)
         self._runner.reload(settings)
         self._service.reload(config)
         fixed = [name for name in _FIXED if _differ(config, self._config, name)]

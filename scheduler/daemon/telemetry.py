@@ -7,7 +7,7 @@ fixed lists.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -23,6 +23,7 @@ from scheduler.daemon.quotas import quota_metric
 from scheduler.daemon.served_models import model_metrics
 from scheduler.daemon.tenant_metrics import TenantMetrics
 from scheduler.domain.errors import RefusalKind
+from scheduler.domain.requests import Backend
 
 ANSWERED = "answered"
 CANCELLED = "cancelled"
@@ -318,6 +319,7 @@ class _StatusCollector(Collector):
             up.add_metric([backend], float(values.get(f"{backend}_up", False)))
         yield in_flight
         yield up
+        yield _models_up(values.get("models_up") or ())
         if values.get("warming_calls") is not None:
             help_text = "Calls without requests that keep function instances warm."
             yield CounterMetricFamily("edgeburst_warming_calls", help_text, value=values["warming_calls"])
@@ -372,4 +374,15 @@ def _disbelieved(status: Mapping[str, Any]) -> Metric:
     family = CounterMetricFamily("edgeburst_disbelieved_reports", text, labels=["tier", "field"])
     for row in status.get("disbelieved", ()):
         family.add_metric([row["tier"], row["field"]], row["reports"])
+    return family
+
+
+def _models_up(rows: Iterable[Mapping[str, Any]]) -> Metric:
+    """Returns where each model is believed to be answered; a backend that does not serve it has no value."""
+    text = "1 while the backend gets batches of the model."
+    family = GaugeMetricFamily("edgeburst_model_up", text, labels=["model", "backend"])
+    for row in rows:
+        for backend in Backend:
+            if (up := row[f"{backend.value}_up"]) is not None:
+                family.add_metric([row["model"], backend.value], float(up))
     return family

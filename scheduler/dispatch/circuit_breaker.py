@@ -1,12 +1,21 @@
-"""Circuit breakers: a failing backend gets no batches until a probe of it succeeds."""
+"""Circuit breakers: a failing backend gets no batches until a probe of it succeeds; one that fails with a model gets
+none of that, while its other models go on."""
 
 import math
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
+from scheduler.dispatch.edge_occupancy import EdgeOccupancy
+from scheduler.dispatch.suspicion import Suspicion
+from scheduler.dispatch.uplink import UplinkOccupancy
 from scheduler.domain.batches import Batch, Failure, FailureKind
+from scheduler.domain.decisions import Cause
 from scheduler.domain.failures import HANDLING, Opens
+from scheduler.domain.messages import ProbeMeasured, SendProbe
+from scheduler.domain.plans import EngineSettings
 from scheduler.domain.requests import Backend
+from scheduler.domain.statistics import ModelUp
 
 LONGEST_PAUSE_S = 30.0
 """Whatever a backend asks for, and however often probes fail: then it is tried again. Judgement: how late a backend
@@ -20,7 +29,9 @@ outages."""
 
 @dataclass(slots=True)
 class Circuit:
-    """Circuit of a backend, closed while batches may be sent. Failures open it, a successful probe or batch closes it.
+    """Circuit of a backend, or of one model on it, closed while batches may be sent.
+
+    Failures open it, a successful probe or batch closes it:
 
     closed --failures--> open --pause over: probe--> closed (probe ok) or open again with twice the pause. A backend
     that answers probes and fails batches does not flap: until it answers one, each failure makes the pause longer.
@@ -42,6 +53,8 @@ class Circuit:
     """Until then a throttled backend gets no batches; the circuit stays closed."""
     barred: set[str] = field(default_factory=set)
     """Models of which it gets no batches, because it serves others under their names."""
+    of_model: dict[str, "Circuit"] = field(default_factory=dict)
+    """Of a backend: the circuits of the models on it."""
 
     @property
     def closed(self) -> bool:
@@ -50,16 +63,28 @@ class Circuit:
 
     def serves(self, model: str) -> bool:
         """Whether the backend is believed to answer with this model."""
-        return self.probe_at_s is None and model not in self.barred
+        return self.probe_at_s is None and model not in self.barred and self._answers_with(model)
 
-    def usable(self, now_s: float) -> bool:
-        """Whether a batch may be sent now."""
-        return self.probe_at_s is None and now_s >= self.not_before_s
+    def _answers_with(self, model: str) -> bool:
+        own = self.of_model.get(model)
+        return own is None or own.probe_at_s is None
 
-    def changes_in_s(self, now_s: float) -> float | None:
+    @property
+    def up(self) -> bool:
+        """Whether the backend is believed to answer with any model."""
+        return self.probe_at_s is None and (not self.of_model or any(own.closed for own in self.of_model.values()))
+
+    def usable(self, now_s: float, model: str = "") -> bool:
+        """Whether a batch may be sent now: of that model, or of any."""
+        return self.probe_at_s is None and now_s >= self.not_before_s and self._answers_with(model)
+
+    def changes_in_s(self, now_s: float, model: str = "") -> float | None:
         """Returns the seconds until the backend is probed or may get batches again; None while it gets them."""
         if self.probe_at_s is not None:
             return max(0.0, self.probe_at_s - now_s)
+        own = self.of_model.get(model)
+        if own is not None and own.probe_at_s is not None:
+            return own.changes_in_s(now_s)
         return self.not_before_s - now_s if self.not_before_s > now_s else None
 
     def configure(self, *, failures_to_open: int, first_pause_s: float) -> None:
@@ -74,6 +99,8 @@ class Circuit:
             silent_until_s: time before which no batch is sent.
         """
         self.failures, self.probe_at_s = 0, back_s
+        for own in self.of_model.values():
+            own.failures, own.probe_at_s = 0, None
         self.not_before_s = max(self.not_before_s, silent_until_s)
 
     def succeeded(self) -> None:
@@ -123,18 +150,36 @@ class Circuit:
 
 @dataclass(slots=True)
 class Circuits:
-    """The circuits of both backends, and which of them are being probed."""
+    """The circuits of both backends and of each model on them, and what is being probed.
+
+    A backend that nothing reaches concerns all its models, as does its wish for silence. Whatever else fails, a batch
+    that hangs included, may be the fault of its model: that one's circuit opens, the others go on. A probe asks for
+    the models whose circuits are open, and tells which of them are still broken.
+    """
 
     edge: Circuit
     function: Circuit
-    probing: set[Backend] = field(default_factory=set)
+    suspicion: Suspicion
+    probing: dict[Backend, tuple[str, ...]] = field(default_factory=dict)
+    """Backend that is being probed -> the models that were asked for."""
 
     def of(self, backend: Backend) -> Circuit:
         """Returns a backend's circuit."""
         return self.edge if backend is Backend.EDGE else self.function
 
+    def of_batch(self, batch: Batch) -> Circuit:
+        """Returns the circuit of a batch's model on its backend."""
+        circuit = self.of(batch.backend)
+        return circuit.of_model.get(batch.model, circuit)
+
+    def succeeded(self, batch: Batch) -> None:
+        """Notes the answer to a batch."""
+        self.suspicion.answered(batch)
+        self.of(batch.backend).succeeded()
+        self.of_batch(batch).succeeded()
+
     def failed(self, batch: Batch, failure: Failure, *, now_s: float, met_limit: bool = False) -> bool:
-        """Notes the failure of a whole batch; returns whether its circuit opened.
+        """Notes the failure of a whole batch; returns whether a circuit opened.
 
         Args:
             batch: as it was sent.
@@ -143,13 +188,21 @@ class Circuits:
             met_limit: whether it was refused beside others that run, or for its size. The next waits until one of them
                 is back, or is smaller, so silence would add nothing, unless the provider asks for it.
         """
-        if failure.of_model:
+        if failure.of_model or (failure.kind is FailureKind.TIMEOUT and self.suspicion.knew(batch)):
             return False
-        circuit = self.of(batch.backend)
+        circuit = self.of(batch.backend) if HANDLING[failure.kind].of_all else self.of_batch(batch)
         was_closed = circuit.closed
         if not met_limit or failure.retry_after_s is not None:
             circuit.failed(failure.kind, now_s=now_s, retry_after_s=failure.retry_after_s, sent_at_s=batch.sent_at_s)
         return was_closed and not circuit.closed
+
+    def suspect(self, now_s: float, reassign: Callable[..., None]) -> None:
+        """Opens the circuits of models whose function batches hang, and has their requests placed again."""
+        if self.suspicion.hung_at_s() > now_s:
+            return
+        for name in self.suspicion.hung(now_s):
+            self.function.of_model.get(name, self.function).failed(FailureKind.TIMEOUT, now_s=now_s, retry_after_s=None)
+        reassign(Cause.FAILURE, now_s=now_s)
 
     def follow(self, *, edge_back_s: float | None, functions_back_s: float) -> None:
         """Follows known outages. Functions that are out are silent: a request that can wait so long is sent then."""
@@ -158,37 +211,82 @@ class Circuits:
 
     def up(self) -> dict[str, Any]:
         """Returns whether each backend is believed to answer, as fields of snapshots and statistics."""
-        return {"edge_up": self.edge.closed, "function_up": self.function.closed}
+        return {"edge_up": self.edge.up, "function_up": self.function.up}
 
-    def configure(self, *, failures_to_open: int, first_pause_s: float) -> None:
-        """Takes over reloaded settings."""
-        for circuit in (self.edge, self.function):
-            circuit.configure(failures_to_open=failures_to_open, first_pause_s=first_pause_s)
+    def figures(self, names: Iterable[str]) -> dict[str, Any]:
+        """Returns that, and where each of these models is believed to be answered, as fields of statistics."""
+        edge, function = self.edge, self.function
+        models_up = tuple(
+            ModelUp(
+                name,
+                edge.serves(name) if name in edge.of_model else None,
+                function.serves(name) if name in function.of_model else None,
+            )
+            for name in names
+        )
+        return {**self.up(), "models_up": models_up}
 
-    def probed(self, backend: Backend, *, ok: bool, now_s: float) -> bool:
+    @classmethod
+    def closed(cls, settings: EngineSettings, occupancy: EdgeOccupancy, uplink: UplinkOccupancy) -> "Circuits":
+        """Returns circuits that are all closed."""
+        pauses = settings.failures_to_open, settings.reopen_after_s
+        made = cls(Circuit(*pauses, longest_pause_s=EDGE_PAUSE_S), Circuit(*pauses), Suspicion(occupancy, uplink))
+        made.configure(settings)
+        return made
+
+    def configure(self, settings: EngineSettings) -> None:
+        """Takes over settings, reloaded ones too; what is known of models that stay is kept."""
+        opens, first_s = settings.failures_to_open, settings.reopen_after_s
+        on_edge = [model.name for model in settings.models if model.edge_latency is not None]
+        by_function = [model.name for model in settings.models if model.tiers]
+        for circuit, names in ((self.edge, on_edge), (self.function, by_function)):
+            known, circuit.of_model = circuit.of_model, {}
+            for name in names:
+                own = circuit.of_model[name] = known.get(name) or Circuit(opens, first_s)
+                # A probe of one model takes the time of the others.
+                own.longest_pause_s = circuit.longest_pause_s if len(names) == 1 else LONGEST_PAUSE_S
+                own.configure(failures_to_open=opens, first_pause_s=first_s)
+            circuit.configure(failures_to_open=opens, first_pause_s=first_s)
+
+    def probed(self, probe: ProbeMeasured, *, now_s: float) -> bool:
         """Notes the end of a probe; returns whether the backend had not answered before it."""
-        self.probing.discard(backend)
-        circuit = self.of(backend)
-        was_open = not circuit.closed
-        if ok:
-            circuit.probe_succeeded(now_s)
-        else:
+        asked = self.probing.pop(probe.backend, ())
+        circuit = self.of(probe.backend)
+        was_open = not circuit.up
+        if not probe.ok:
+            if probe.backend is Backend.EDGE and circuit.closed:
+                self.suspicion.asked_for = self.suspicion.occupancy.batch_id
             circuit.probe_failed(now_s)
-        circuit.asked_at_s = None
+        else:
+            circuit.probe_succeeded(now_s)
+            for name, own in circuit.of_model.items():
+                if name in probe.broken:
+                    own.probe_failed(now_s)
+                elif name in asked and name not in probe.unasked:
+                    own.probe_succeeded(now_s)
+        for one in (circuit, *circuit.of_model.values()):
+            one.asked_at_s = None
         return was_open
 
     def next_s(self, now_s: float) -> float:
         """Returns when a probe is due or a throttled backend may get batches again; inf for never."""
         wakeup_s = float("inf")
         for backend, circuit in self._both():
-            if circuit.probe_at_s is not None and backend not in self.probing:
-                wakeup_s = min(wakeup_s, circuit.probe_at_s)
+            if backend not in self.probing:
+                wakeup_s = min(wakeup_s, _probe_at_s(circuit))
             if circuit.not_before_s > now_s:
                 wakeup_s = min(wakeup_s, circuit.not_before_s)
-        return wakeup_s
+        if Backend.EDGE not in self.probing and self.edge.closed:
+            wakeup_s = min(wakeup_s, self.suspicion.edge_due_s())
+        return min(wakeup_s, self.suspicion.hung_at_s())
 
-    def to_probe(self, now_s: float, *, idle_link: bool) -> list[Backend]:
-        """Returns the backends to probe now, and notes that they are being probed.
+    def ask(self, command: Callable[[SendProbe], None], now_s: float, *, idle_link: bool) -> None:
+        """Gives the commands for the probes that are due."""
+        for probe in self.to_probe(now_s, idle_link=idle_link):
+            command(probe)
+
+    def to_probe(self, now_s: float, *, idle_link: bool) -> list[SendProbe]:
+        """Returns the probes that are due, and notes that they are under way.
 
         Args:
             now_s: the present.
@@ -196,13 +294,26 @@ class Circuits:
         """
         due = []
         for backend, circuit in self._both():
-            probe_at_s = circuit.probe_at_s
-            wanted = (probe_at_s is not None and probe_at_s <= now_s) or (idle_link and backend is Backend.FUNCTION)
+            wanted = _probe_at_s(circuit) <= now_s or (idle_link and backend is Backend.FUNCTION)
+            if backend is Backend.EDGE and circuit.closed and self.suspicion.edge_due_s() <= now_s:
+                wanted, self.suspicion.asked_at_s = True, now_s
             if wanted and backend not in self.probing:
-                due.append(backend)
-                circuit.asked_at_s = now_s
-        self.probing.update(due)
+                # One that was away may have come back without some of its models: it is asked for all of them.
+                away = not circuit.closed
+                models = [name for name, own in circuit.of_model.items() if away or _probe_at_s(own) <= now_s]
+                models.sort(key=lambda name: not circuit.of_model[name].closed)
+                due.append(SendProbe(backend, tuple(models)))
+                self.probing[backend] = tuple(models)
+                for one in (circuit, *(circuit.of_model[name] for name in models)):
+                    one.asked_at_s = now_s
         return due
 
     def _both(self) -> tuple[tuple[Backend, Circuit], tuple[Backend, Circuit]]:
         return (Backend.EDGE, self.edge), (Backend.FUNCTION, self.function)
+
+
+def _probe_at_s(circuit: Circuit) -> float:
+    """Returns when the backend, or a model on it, is to be probed; inf for never."""
+    if circuit.probe_at_s is not None:
+        return circuit.probe_at_s
+    return min((own.probe_at_s for own in circuit.of_model.values() if own.probe_at_s is not None), default=math.inf)

@@ -260,7 +260,7 @@ class EdgeSide:
 
         Halves of a refused batch come before everything: their requests have waited longest.
         """
-        served = [queues for queues in self.lanes.all if queues.model.name not in self.circuit.barred]
+        served = [queues for queues in self.lanes.all if self.circuit.serves(queues.model.name)]
         models = sorted((queues for queues in served if _has_candidates(queues)), key=_urgency_s)
         if len(models) > 1 and self.tenants.shares and models[0].edge_later.items:
             # The backlog of one model is always the most urgent: whose tenants had least of the edge goes first.

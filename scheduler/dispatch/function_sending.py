@@ -1,5 +1,6 @@
 """Gathers requests for function batches and sends the batches."""
 
+import math
 from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -12,6 +13,7 @@ from scheduler.dispatch.model_queues import ModelQueues
 from scheduler.dispatch.outbox import Outbox, Sending
 from scheduler.dispatch.own_lateness import OwnLateness
 from scheduler.dispatch.queue import QueuedRequest
+from scheduler.dispatch.suspicion import HUNG_PERCENTILE
 from scheduler.dispatch.tenant_money import Parts
 from scheduler.domain.batches import Batch, WhyLeft
 
@@ -21,6 +23,10 @@ or doubled, cost and lateness stay within noise."""
 PATIENCE_S = 60.0
 """How long past its expected end an invocation is waited for where being late is better than nothing: a GPU function's
 cold start takes 10 to 30 s. Judgement: no simulated start is that slow; with 5 s no simulation differs."""
+LONG_START = 0.98
+"""Percentile of the starts within which a batch is not thought to hang. Judgement: one of the two longest."""
+UNKNOWN_START_S = 30.0
+"""Seconds of a start while none has been seen. Judgement: that of a GPU function takes 10 to 30 s."""
 PATIENCE_FOR_DEADLINES_S = 10.0
 """The same where an answer after the deadline is of little use, counted from the last deadline. The shell holds the
 connection longer, for the bill's sake: a client that hangs up cancels the run on the platform and pays for it.
@@ -167,6 +173,9 @@ class FunctionSending:
             overdue_s=overdue_s,
             pool=buffer.pool,
             warm=buffer.cold <= COLD_COUNTS,
+            hung_s=overdue_s
+            + service_s * math.expm1(times.scatter.quantile(HUNG_PERCENTILE))
+            + _start_may_take_s(buffer),
         )
         parts, max_cost = side.ledger.tenants.parts(members), side.max_cost(buffer, items)
         self._book(batch, buffer, max_cost=max_cost, parts=parts, now_s=now_s)
@@ -240,3 +249,10 @@ def _give_up_at_s(queues: ModelQueues, members: Sequence[QueuedRequest], *, fini
         return finish_s + PATIENCE_S
     last_deadline_s = max(queued.request.deadline_s for queued in members)
     return max(finish_s, last_deadline_s) + PATIENCE_FOR_DEADLINES_S
+
+
+def _start_may_take_s(buffer: FunctionBuffer) -> float:
+    """Returns the seconds that a cold start may explain of a batch's being late; 0 where it surely meets none."""
+    if buffer.warm is None or not buffer.may_start or buffer.cold <= COLD_COUNTS:
+        return 0.0
+    return buffer.warm.start_s(LONG_START) if buffer.warm.starts_seen else UNKNOWN_START_S

@@ -309,7 +309,8 @@ class FunctionSide:
     def has_slot(self, buffer: FunctionBuffer, *, now_s: float) -> bool:
         """Whether one more batch may be in flight now; not while money for it is being leased."""
         slots, cap = self.slots(buffer, now_s=now_s), self.ledger.cap
-        return self.circuit.usable(now_s) and self.uplink.has_slot(slots) and (cap.lease is None or cap.funded)
+        usable = self.circuit.usable(now_s, buffer.model.name)
+        return usable and self.uplink.has_slot(slots) and (cap.lease is None or cap.funded)
 
     def lost(self, buffer: FunctionBuffer, queued: QueuedRequest, *, now_s: float) -> bool:
         """Whether this request is expected to be late even alone."""

@@ -92,7 +92,7 @@ class Refusals:
         """Returns the seconds until a side that gets no batches now may get them; None where all get them."""
         edge_only = queued.request.class_name in queues.edge_only
         asked = [circuit for side, circuit in self._sides(queues) if side is Backend.EDGE or not edge_only]
-        changes_s = [circuit.changes_in_s(now_s) for circuit in asked]
+        changes_s = [circuit.changes_in_s(now_s, queues.model.name) for circuit in asked]
         return min((at_s for at_s in changes_s if at_s is not None), default=None)
 
     def _no_money(self, queues: ModelQueues, queued: QueuedRequest, *, now_s: float) -> Refusal:

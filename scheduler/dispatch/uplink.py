@@ -28,6 +28,9 @@ class Overdue(NamedTuple):
     at_s: float
     pool: Pool
     warm: bool
+    sent_at_s: float = 0.0
+    hung_at_s: float = math.inf
+    """When it is not to be expected any more."""
 
 
 @dataclass(slots=True)
@@ -136,10 +139,11 @@ class UplinkOccupancy:
         overdue_s: float = math.inf,
         pool: Pool = NO_POOL,
         warm: bool = True,
+        hung_s: float = math.inf,
     ) -> None:
         """Notes that a batch was sent, when it should be back, typically and at the latest, and whether surely warm."""
         if overdue_s < math.inf:
-            self.overdue[batch_id] = Overdue(overdue_s, pool, warm)
+            self.overdue[batch_id] = Overdue(overdue_s, pool, warm, now_s, hung_s)
         transfer_s = self.transfer_s(body_bytes)
         if transfer_s < math.inf:
             self.free_at_s = max(now_s, self.free_at_s) + transfer_s

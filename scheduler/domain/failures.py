@@ -49,15 +49,17 @@ class Handling:
     """Whether the same side may answer it if it is asked once more."""
     opens: Opens
     booked: Booked
+    of_all: bool = False
+    """Whether it concerns all models of the backend; if not, it may be the fault of the batch's model alone."""
 
 
 HANDLING: Mapping[FailureKind, Handling] = {
     FailureKind.REJECTED: Handling("content", RefusalKind.BAD_REQUEST, False, Opens.NEVER, Booked.NO),
     FailureKind.FUNCTION: Handling("backend broken", RefusalKind.BACKEND, True, Opens.NEVER, Booked.AS_RUN),
     FailureKind.SERVER: Handling("backend broken", RefusalKind.BACKEND, True, Opens.AFTER_SOME, Booked.NO),
-    FailureKind.THROTTLED: Handling("overloaded", RefusalKind.QUOTA, True, Opens.PAUSE, Booked.NO),
+    FailureKind.THROTTLED: Handling("overloaded", RefusalKind.QUOTA, True, Opens.PAUSE, Booked.NO, of_all=True),
     FailureKind.FORBIDDEN: Handling("account", RefusalKind.BACKEND, False, Opens.AT_ONCE, Booked.NO),
-    FailureKind.UNREACHABLE: Handling("unreachable", RefusalKind.BACKEND, True, Opens.AT_ONCE, Booked.NO),
+    FailureKind.UNREACHABLE: Handling("unreachable", RefusalKind.BACKEND, True, Opens.AT_ONCE, Booked.NO, of_all=True),
     FailureKind.TIMEOUT: Handling("unreachable", RefusalKind.BACKEND, True, Opens.AT_ONCE, Booked.AS_EXPECTED),
     FailureKind.BROKEN: Handling("gone mid-answer", RefusalKind.BACKEND, True, Opens.AFTER_SOME, Booked.AS_EXPECTED),
 }

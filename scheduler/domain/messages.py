@@ -80,6 +80,19 @@ class ProbeMeasured:
     """By model: most items in a batch, as the backend says; models of which it says nothing are absent."""
     server: str = ""
     """Distinguishes the server from others: one that is another was never refused anything. Empty: not known."""
+    broken: tuple[str, ...] = ()
+    """Models of which the backend did not answer a small batch of made-up items as their cards say."""
+    unasked: tuple[str, ...] = ()
+    """Models that were to be asked for and were not, because another kept the backend busy."""
+
+
+@dataclass(frozen=True, slots=True)
+class UplinkCarried:
+    """What the way to the functions carried while something was under way on it all the time, as the kernel counted."""
+
+    start_s: float
+    end_s: float
+    carried_bytes: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,6 +144,7 @@ Message = (
     | BillArrived
     | ModelBarred
     | ProbeMeasured
+    | UplinkCarried
     | PlanComputed
     | LimitsChanged
     | SettingsChanged
@@ -177,6 +191,8 @@ class SendProbe:
     """Command to find out whether a backend answers, and to measure the path to it."""
 
     backend: Backend
+    models: tuple[str, ...] = ()
+    """Models to ask for, with a small batch of made-up items each where that costs nothing; in this order."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,6 +21,15 @@ class Changes:
 
 
 @dataclass(frozen=True, slots=True)
+class ModelUp:
+    """Where a model is believed to be answered; None: it is not served there."""
+
+    model: str
+    edge_up: bool | None
+    function_up: bool | None
+
+
+@dataclass(frozen=True, slots=True)
 class EngineStatistics:
     """State of the engine at one moment, for people and metrics."""
 
@@ -51,3 +60,5 @@ class EngineStatistics:
     """What the provider's refusals have shown of its limits on concurrency; empty: it has refused nothing."""
     edge_limits: tuple[EdgeLimit, ...] = ()
     """The largest batches that the edge takes, as far as it says or has shown."""
+    models_up: tuple[ModelUp, ...] = ()
+    """Where each model is believed to be answered."""

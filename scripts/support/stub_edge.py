@@ -28,6 +28,8 @@ class Behaviour:
     mode: str = "ok"
     """ok, hang, cut (close without an answer), die, short (a row less), nan, reversed (items), other_model, wrong_id,
     garbage, status."""
+    only_model: str = ""
+    """The model with which it behaves so; empty: all."""
     alpha_s: float = 0.0
     beta_s: float = 0.0
     """Batches are served one after the other; each takes alpha_s + beta_s * items."""
@@ -100,6 +102,8 @@ class StubEdge:
 
     async def infer(self, path: str, headers: dict[str, str], body: bytes, writer: asyncio.StreamWriter) -> bool:
         behaviour = self.behaviour
+        if behaviour.only_model not in ("", path.split("/")[3]):
+            behaviour = replace(behaviour, mode="ok")
         json_length = headers.get(wire.JSON_LENGTH_HEADER.lower())
         request = wire.parse_request(body, int(json_length) if json_length else None)
         elements = request.inputs[0].elements()

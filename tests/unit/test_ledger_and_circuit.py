@@ -4,10 +4,14 @@ import pytest
 from support.function_batches import function_batch
 
 from scheduler.dispatch.circuit_breaker import LONGEST_PAUSE_S, Circuit, Circuits
+from scheduler.dispatch.edge_occupancy import EdgeOccupancy
 from scheduler.dispatch.ledger import MOST_UNBILLED, Ledger
 from scheduler.dispatch.spend_cap import SpendCap
+from scheduler.dispatch.uplink import UplinkOccupancy
 from scheduler.domain.batches import BatchReport, FailureKind
 from scheduler.domain.latency import Price
+from scheduler.domain.messages import ProbeMeasured, SendProbe
+from scheduler.domain.plans import EngineSettings
 from scheduler.domain.requests import Backend
 
 PRICE = Price(per_s=1.27e-5, per_call=9e-7, grain_s=0.001, sheet="test")
@@ -218,15 +222,15 @@ def test_batches_sent_before_an_outage_was_over_are_no_sign_of_another() -> None
 
 
 def test_a_probe_that_hangs_is_a_pause_itself() -> None:
-    circuits = Circuits(Circuit(3, 1.0, longest_pause_s=2.0), Circuit(3, 1.0))
+    circuits = Circuits.closed(EngineSettings(models=()), EdgeOccupancy(), UplinkOccupancy())
     edge = circuits.edge
     edge.failed(FailureKind.TIMEOUT, now_s=0.0, retry_after_s=None)
-    assert circuits.to_probe(1.0, idle_link=False) == [Backend.EDGE]
-    circuits.probed(Backend.EDGE, ok=False, now_s=1.1)
+    assert circuits.to_probe(1.0, idle_link=False) == [SendProbe(Backend.EDGE)]
+    circuits.probed(ProbeMeasured(Backend.EDGE, ok=False), now_s=1.1)
     assert edge.probe_at_s == 1.0 + 2.0
-    assert circuits.to_probe(3.0, idle_link=False) == [Backend.EDGE]
-    circuits.probed(Backend.EDGE, ok=False, now_s=5.5)
+    assert circuits.to_probe(3.0, idle_link=False) == [SendProbe(Backend.EDGE)]
+    circuits.probed(ProbeMeasured(Backend.EDGE, ok=False), now_s=5.5)
     assert edge.probe_at_s == 5.5
     # One that was not asked for, as at the start, says nothing of when it began.
-    circuits.probed(Backend.EDGE, ok=False, now_s=6.0)
+    circuits.probed(ProbeMeasured(Backend.EDGE, ok=False), now_s=6.0)
     assert edge.probe_at_s == 6.0 + 2.0

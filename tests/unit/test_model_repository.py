@@ -4,18 +4,18 @@ from scheduler.daemon.model_repository import SENTENCES, Unsupported, repository
 
 
 def test_ready_models_are_listed_with_their_version() -> None:
-    assert repository_index(["a", "b"], unready="") == [
+    assert repository_index({"a": "", "b": ""}) == [
         {"name": "a", "version": "1", "state": "READY", "reason": ""},
         {"name": "b", "version": "1", "state": "READY", "reason": ""},
     ]
 
 
 def test_models_that_cannot_be_asked_say_why_or_are_left_out() -> None:
-    assert repository_index(["a"], unready="it stops") == [
+    assert repository_index({"a": "it stops"}) == [
         {"name": "a", "version": "1", "state": "UNAVAILABLE", "reason": "it stops"}
     ]
-    assert repository_index(["a"], unready="it stops", ready_only=True) == []
-    assert repository_index(["a"], unready="", ready_only=True) == repository_index(["a"], unready="")
+    assert repository_index({"a": "it stops"}, ready_only=True) == []
+    assert [row["name"] for row in repository_index({"a": "it stops", "b": ""}, ready_only=True)] == ["b"]
 
 
 def test_each_group_of_calls_that_is_not_supported_has_one_sentence() -> None:

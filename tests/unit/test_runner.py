@@ -17,6 +17,7 @@ from support.virtual_loop import NothingLeft, run_virtual
 from scheduler.daemon.backends.batch_send import BatchSend, Reply, SendFailed
 from scheduler.daemon.calls import Answer, InferenceCall, Refused
 from scheduler.daemon.in_flight import LATE_LIMIT_S
+from scheduler.daemon.model_trials import ModelTrials
 from scheduler.daemon.records import BatchRing
 from scheduler.daemon.runner import ITEMS_BEFORE_ANSWERS, Runner
 from scheduler.daemon.status import PlanHistory
@@ -46,7 +47,7 @@ from scheduler.domain.messages import (
     SpendGranted,
 )
 from scheduler.domain.plans import EngineSettings, Limits, ModelSettings, Plan, ServiceClass, Snapshot
-from scheduler.domain.requests import Backend
+from scheduler.domain.requests import Backend, Place
 from scheduler.wire import InferRequest, Tensor
 from scheduler.wire.trace_context import TraceContext
 
@@ -88,9 +89,13 @@ class Rig:
             explanations=explanations_of(engine.explanation, asyncio.get_running_loop().time),
             batches=self.batches,
             plans=self.plans,
-            heard=lambda model, place, identity, _: self.heard.append((model, str(place), identity)),
+            trials=ModelTrials(clock=asyncio.get_running_loop().time, heard=self.hear),
         )
         self.runner.start()
+
+    def hear(self, model: str, place: Place, identity: object, sent_at_s: float) -> str:
+        self.heard.append((model, str(place), identity))
+        return ""
 
     async def make_plan(self, command: ComputePlan) -> Plan:
         self.planned.append(command)

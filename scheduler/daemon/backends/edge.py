@@ -35,7 +35,8 @@ from scheduler.wire.servers import TensorForm, encoded_in, said_of_model
 KEEP_ALIVE_S = 30.0
 """Shorter than the idle limits of servers (120 s for ours), so that no batch uses a connection that is being closed."""
 
-PROBE_LIMIT_S = 2.0
+PROBE_LIMIT_S = 1.0
+"""Longest wait for the answer to a probe: an edge that falls silent is noticed within 2 s of the batch that it has."""
 
 
 class EdgeBackend:

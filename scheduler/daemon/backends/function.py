@@ -11,6 +11,7 @@ from typing import NamedTuple
 from scheduler import wire
 from scheduler.daemon.backends.batch_send import BatchSend, Clock, Reply, SendFailed, checked_outputs
 from scheduler.daemon.backends.claims import Prediction, believed
+from scheduler.daemon.backends.uplink_meter import UplinkMeter
 from scheduler.daemon.backends.uplink_probe import probe_uplink
 from scheduler.daemon.logs import log
 from scheduler.daemon.threads import DaemonThreads
@@ -43,7 +44,13 @@ class FunctionBackend:
     """The functions of one account as a backend."""
 
     def __init__(
-        self, *, account: Account, functions: Sequence[FunctionName], max_in_flight: int, clock: Clock
+        self,
+        *,
+        account: Account,
+        functions: Sequence[FunctionName],
+        max_in_flight: int,
+        clock: Clock,
+        meter: UplinkMeter | None = None,
     ) -> None:
         """Stores its parts.
 
@@ -52,12 +59,14 @@ class FunctionBackend:
             functions: the functions that will be called.
             max_in_flight: maximum of batches in flight.
             clock: monotonic seconds.
+            meter: measures the uplink meanwhile; None: nothing does.
         """
         # Twice as many: batches that were given up still occupy their thread.
         threads = 2 * max_in_flight
         self._account = account
         self._functions = tuple(functions)
         self._clock = clock
+        self._meter = UplinkMeter(sockets=tuple, clock=clock) if meter is None else meter
         self._caller = FunctionCaller(account, connections=threads)
         self._threads = DaemonThreads(limit=threads, name="function")
         self._run_id = secrets.token_hex(4)
@@ -73,7 +82,8 @@ class FunctionBackend:
 
     async def send(self, batch_send: BatchSend, request: InferRequest) -> Reply:
         """Invokes the tier's function with a batch; see `InferenceBackend.send`."""
-        return await self._threads.run(lambda: self._exchange(batch_send, request))
+        with self._meter.call():
+            return await self._threads.run(lambda: self._exchange(batch_send, request))
 
     async def probe(self) -> ProbeMeasured:
         """Asks for doubtful functions by name, and measures the uplink with a request that is refused, hence free."""

@@ -72,8 +72,8 @@ class ModelCalls:
         return known_card(self._service.cards, request.name, request.version)
 
     def _model_ready(self, request: Any) -> Any:
-        self._card(request)
-        return messages.ModelReadyResponse(ready=not self._service.not_ready())
+        model = self._card(request).name
+        return messages.ModelReadyResponse(ready=not self._service.not_ready(model))
 
     def _model_metadata(self, request: Any) -> Any:
         return _filled(messages.ModelMetadataResponse(), self._card(request).metadata())

@@ -152,10 +152,11 @@ class Ingress:
 
     async def model_ready(self, request: web.Request) -> web.Response:
         """GET /v2/models/{model}/ready."""
-        return self._readiness({"name": self._card(request).name, "ready": True})
+        name = self._card(request).name
+        return self._readiness({"name": name, "ready": True}, name)
 
-    def _readiness(self, ready: Mapping[str, object]) -> web.Response:
-        sentence = self.service.not_ready()
+    def _readiness(self, ready: Mapping[str, object], model: str = "") -> web.Response:
+        sentence = self.service.not_ready(model)
         return error_response(503, sentence, {RETRY_HEADER: "1"}) if sentence else json_response(ready)
 
     async def get_limits(self, request: web.Request) -> web.Response:

@@ -101,15 +101,28 @@ class InferenceService:
         sections = ((Backend.EDGE, self.config.edge), (Backend.FUNCTION, self.config.function))
         return tuple(backend.value for backend, section in sections if section is not None)
 
-    def not_ready(self) -> str:
-        """Returns why requests should not be sent now, in one sentence; empty if they may be."""
+    def not_ready(self, model: str = "") -> str:
+        """Returns why requests should not be sent now, in one sentence; empty if they may be.
+
+        Args:
+            model: that the requests are for; empty: any.
+        """
         if self._runner.draining:
             return "the daemon is stopping and accepts no more requests; send them again later"
         if not self.ready:
             return "the daemon is starting; ask again in a moment"
         if self.backends() and not self._backends_up():
             return f"no backend answers now ({' and '.join(self.backends())}); ask again in a moment"
+        if model and not self._model_up(model):
+            return f"no backend answers with model {model!r} now; ask again in a moment"
         return ""
+
+    def _model_up(self, model: str) -> bool:
+        """Returns whether the engine sends a model's requests to at least one backend that serves it."""
+        engine = self._parts.status().get("engine")
+        rows = engine.get("models_up", ()) if isinstance(engine, dict) else ()
+        sides = [row[side] for row in rows if row["model"] == model for side in ("edge_up", "function_up")]
+        return not any(up is False for up in sides) or any(sides)
 
     def _backends_up(self) -> bool:
         """Returns whether the engine uses at least one configured backend."""
@@ -128,7 +141,7 @@ class InferenceService:
 
     def repository_index(self, *, ready_only: bool) -> list[dict[str, str]]:
         """Returns the index of the models, or of those that can be asked now, as Triton shows it."""
-        return repository_index(self.cards, unready=self.not_ready(), ready_only=ready_only)
+        return repository_index({name: self.not_ready(name) for name in self.cards}, ready_only=ready_only)
 
     async def answer(self, call: InferenceCall) -> Answer:
         """Submits a call and returns its answer, which `delivered` or `lost` then counts.
