@@ -28,7 +28,7 @@ define fresh
 	$(1)/bin/python -m pip install --quiet --disable-pip-version-check --constraint $(PINS)/build.txt pip setuptools
 endef
 
-.PHONY: demo test unit lint test-latest test-peers fuzz fuzz-ci bench pins locked audit clean
+.PHONY: demo test unit lint test-latest test-peers testbed fuzz fuzz-ci bench pins locked audit clean
 
 $(VENV)/.installed: setup.cfg pyproject.toml $(PINS)/build.txt $(PINS)/test.txt $(TORCH_PINS)
 	$(call fresh,$(VENV))
@@ -86,6 +86,10 @@ fuzz: $(FUZZ)/.installed
 fuzz-ci: $(FUZZ)/.installed
 	PYTHONPATH=.:tests $(FUZZ)/bin/python -m fuzz
 	PYTHONPATH=.:tests $(FUZZ)/bin/python -m fuzz.http
+
+# Real processes around shaped links, in network namespaces; as root, skipped with a sentence otherwise.
+testbed: $(VENV)/.installed
+	EDGEBURST_TESTBED=1 $(BIN)/python -m pytest tests/testbed
 
 # The newest release of everything, as a user's `pip install` brings it.
 test-latest:

@@ -117,7 +117,7 @@ def test_the_newest_of_everything_is_tried_without_constraints() -> None:
 def test_ci_checks_first_and_ends_with_the_whole_suite() -> None:
     commands = [line.strip() for line in (ROOT / ".ci" / "run").read_text(encoding="utf-8").splitlines()]
     steps = [line for line in commands if line.startswith("make ")]
-    assert [line.split()[1] for line in steps] == ["lint", "audit", "unit", "fuzz-ci", "test-peers", "test"]
+    assert [line.split()[1] for line in steps] == ["lint", "audit", "unit", "fuzz-ci", "test-peers", "testbed", "test"]
     assert commands[-1] == "make test"
     assert "for version in 3.10 3.12 3.13; do" in commands
 
@@ -133,6 +133,7 @@ def test_the_minutes_of_ci_are_written_down_and_stay_below_70() -> None:
         "make unit",
         "make fuzz-ci",
         "make test-peers",
+        "make testbed",
         "make test",
     ]
     assert [step for step, _ in rows] == steps
