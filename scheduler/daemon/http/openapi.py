@@ -58,7 +58,7 @@ def calls() -> Iterator[Call]:
     yield Call("GET", "/v1/status", "State, counts, plans")
     page = {"after": _NUMBER, "limit": {"type": "integer", "minimum": 1, "maximum": 10_000}}
     yield Call("GET", "/v1/batches", "Ended batches", query=page)
-    yield Call("GET", "/v1/explain/{request}", "The decisions about a request", (404,))
+    yield Call("GET", "/v1/explain/{request}", "The decisions about a request", (404,), query={"before": _NUMBER})
     yield Call("GET", "/metrics", "Prometheus' metrics", answer="text/plain")
     yield Call("GET", "/", "The dashboard", answer="text/html")
     yield Call("GET", OPENAPI_PATH, "This description")
