@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import http.client
 import json
 import socket
@@ -232,3 +233,17 @@ def test_explanations_of_one_id_come_in_pages(running: tuple[IngressServer, Fake
         following = f"?before={page['next']}"
     assert found == list(range(45, 0, -1))
     assert read(server, "/v1/explain/again?before=x")[0] == 400
+
+
+def test_the_rest_of_a_packed_body_that_is_too_large_is_not_unpacked(running: tuple[IngressServer, FakeRunner]) -> None:
+    server, _ = running
+    packed = gzip.compress(bytes(50_000_000))
+    fields = f"Host: localhost\r\nContent-Encoding: gzip\r\nContent-Length: {len(packed)}"
+    head = f"POST /v1/classify/digits HTTP/1.1\r\n{fields}"
+    with socket.create_connection(("127.0.0.1", server.port), timeout=5) as connection:
+        # The last bytes never come: a server that reads on would wait for them.
+        connection.sendall(f"{head}\r\n\r\n".encode() + packed[:-9])
+        found = b""
+        while chunk := connection.recv(65536):
+            found += chunk
+    assert found.startswith(b"HTTP/1.1 413 ")

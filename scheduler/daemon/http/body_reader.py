@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 from aiohttp import web
 
@@ -12,6 +13,12 @@ from scheduler.daemon.ingress.errors import Rejected
 
 _ENCODINGS = frozenset({"", "identity", "gzip", "deflate"})
 """The encodings that aiohttp decodes without further packages."""
+
+
+def _read_no_more(request: web.Request) -> None:
+    """Lets the connection end with the answer: the rest of a packed body would be unpacked only to be thrown away."""
+    protocol: Any = request.protocol
+    protocol._lingering_time = 0.0  # noqa: SLF001 - there is no other way to change it for one connection
 
 
 class BodyReader:
@@ -36,6 +43,10 @@ class BodyReader:
             while chunk := await content.readany():
                 chunks.append(chunk)
                 arrival.add(len(chunk))
+        except Rejected:
+            if request.headers.get("Content-Encoding"):
+                _read_no_more(request)
+            raise
         except asyncio.CancelledError:
             if arrival.caught():
                 raise limits.too_many() from None
