@@ -91,12 +91,12 @@ def _edge(config: Config, environ: Mapping[str, str]) -> Iterator[str]:
         yield str(error)
     split = urlsplit(edge.url)
     if split.hostname and not is_loopback(split.hostname):
-        if not edge.token_env:
+        if not edge.token_env and not edge.client_certificate:
             yield (
                 f"the edge at {edge.url} is asked without a token, which our edge server refuses unless it is"
                 " started with --open; set `token_env` in [edge]"
             )
-        elif split.scheme == "http":
+        elif edge.token_env and split.scheme == "http":
             yield f"the token of the edge at {edge.url} crosses the network unencrypted; use https"
 
 
