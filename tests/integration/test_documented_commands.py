@@ -82,6 +82,7 @@ EDITS = {
     'endpoint = ""': 'endpoint = "FC"',
     '# protocol = "https"': 'protocol = "http"',
     "# vcpu = 0": "vcpu = 1",
+    '# admin_socket = ""': 'admin_socket = "admin.sock"',
 }
 """What a user edits in the example, here for servers of this machine."""
 
@@ -259,6 +260,7 @@ def test_the_daemons_page_leads_from_installation_to_a_stop(walk: Walk, fc: Loca
     draw(walk.folder / "seven.png")
     with stub_edge_process() as edge:
         walk.names |= {"EDGE:8700": f"127.0.0.1:{edge.port}", "FC": fc.address, "4711": "1"}
+        walk.names |= {"run/edgeburst/admin.sock": f"{walk.folder}/admin.sock".removeprefix("/")}
         outputs = walk.try_all("scheduler/README.md")
     told = {command.split(" -")[0]: text for command, text in outputs.items()}
     assert "request 1" in told["edgeburst explain 4711"]
