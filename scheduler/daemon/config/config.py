@@ -160,8 +160,7 @@ class Config(ConfigFile):
 
     def access_key_file(self) -> Path | None:
         """Returns the file that holds the access key, None if environment variables hold it."""
-        name = self.function.access_key_file if self.function else ""
-        return self._source.path.parent / name if name else None
+        return self._secret_file(self.function.access_key_file) if self.function else None
 
     def explain_file(self) -> Path | None:
         """Returns the file that explanations are written to, None if there is none."""
