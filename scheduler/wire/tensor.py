@@ -7,7 +7,7 @@ import binascii
 import math
 import struct
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import accumulate, chain
 from types import MappingProxyType
 from typing import Any
@@ -46,6 +46,7 @@ class Tensor:
     shape: tuple[int, ...]
     raw: bytes | memoryview
     from_json: bool = False
+    _ends: list[int] | None = field(default=None, init=False, compare=False, repr=False)
 
     @property
     def items(self) -> int:
@@ -176,7 +177,9 @@ def check_raw(tensor: Tensor) -> None:
 
 
 def _element_ends(tensor: Tensor) -> list[int]:
-    """Returns the offset in the data at which each element of a BYTES tensor ends."""
+    """Returns the offset in the data at which each element of a BYTES tensor ends, computed once."""
+    if tensor._ends is not None:  # noqa: SLF001 - of this module
+        return tensor._ends  # noqa: SLF001
     if tensor.datatype != "BYTES":
         raise WireError(f"{_described(tensor)} must be BYTES")
     count, size, at, ends = math.prod(tensor.shape), len(tensor.raw), 0, []
@@ -192,6 +195,7 @@ def _element_ends(tensor: Tensor) -> list[int]:
         ends.append(at)
     if at != size:
         raise WireError(f"{_described(tensor)} has {size - at} bytes of data after its last element")
+    object.__setattr__(tensor, "_ends", ends)
     return ends
 
 

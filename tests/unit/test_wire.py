@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import dataclasses
 import json
 import struct
 import subprocess
@@ -324,3 +325,12 @@ def test_a_frame_cut_off_anywhere_is_refused() -> None:
 def test_what_is_no_frame_is_refused(frame: bytes) -> None:
     with pytest.raises(WireError, match="frame"):
         unpack_frame(frame)
+
+
+def test_where_elements_end_belongs_to_the_data_of_each_tensor() -> None:
+    tensor = Tensor.from_elements("image", [b"a", b"bc"])
+    assert tensor.elements() == tensor.elements() == [b"a", b"bc"]
+    other = dataclasses.replace(tensor, raw=Tensor.from_elements("image", [b"abc", b"d"]).raw)
+    assert other.elements() == [b"abc", b"d"]
+    assert tensor == Tensor.from_elements("image", [b"a", b"bc"])
+    assert "_ends" not in repr(tensor)
