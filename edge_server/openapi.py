@@ -8,7 +8,7 @@ from typing import Any
 from scheduler.wire.openapi import OPENAPI_PATH, Call, description
 
 _OF_A_MODEL = ("/v2/models/{name}", "/v2/models/{name}/versions/{number}")
-_ALWAYS = (400, 401, 408, 413, 503)
+_ALWAYS = (400, 401, 408, 413, 415, 417, 431, 501, 503)
 
 
 def calls() -> Iterator[Call]:
