@@ -29,7 +29,7 @@ _LATE = "the header of the request did not arrive in time; send it at once"
 HEADER_LIMIT_S = 15.0
 """Longest time from the first byte of a header to its last, where few of its client's have begun."""
 
-HEADERS_AT_ONCE = 100
+HEADERS_AT_ONCE = 1000
 """Headers of one client that may take that long at the same time; where there are more, each has less time."""
 
 

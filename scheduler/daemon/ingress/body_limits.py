@@ -13,7 +13,7 @@ from scheduler.daemon.ingress.shares import shortened
 BODY_TIME_LIMIT_S = 60.0
 """Longest time for a body to arrive: a client that stalls occupies memory that others could use."""
 
-BODIES_AT_ONCE = 64
+BODIES_AT_ONCE = 500
 """Bodies of one client that may arrive so slowly at the same time; where there are more, each has less time."""
 
 

@@ -8,7 +8,8 @@ import sys
 from scheduler.domain.errors import Refusal, RefusalKind
 
 RETRY_AFTER_S = 1.0
-LEAST_LIMIT_S = 1.0
+LEAST_LIMIT_S = 5.0
+"""Judgement: a client that is cut off opens the next connection at once, which costs more than one that stalls."""
 GREEDY = "greedy"
 """Reason of such a refusal, in metrics."""
 MOST_PUT_OUT = 16
@@ -22,7 +23,7 @@ def shortened(limit_s: float, arriving: int, at_once: int) -> float:
     than `LEAST_LIMIT_S`.
 
     >>> shortened(60.0, 10, 64), shortened(60.0, 128, 64), shortened(60.0, 10**6, 64)
-    (60.0, 30.0, 1.0)
+    (60.0, 30.0, 5.0)
     """
     return limit_s if arriving <= at_once else max(min(LEAST_LIMIT_S, limit_s), limit_s * at_once / arriving)
 
