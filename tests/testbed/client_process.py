@@ -48,7 +48,7 @@ async def main(url: str, rps: float, seconds: float, item_bytes: int, seed: int)
     timeout = aiohttp.ClientTimeout(total=30.0)
     async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0), timeout=timeout) as session:
         looking, sent, next_s = asyncio.create_task(look(session)), [], time.monotonic()
-        while next_s < end_s:
+        while max(next_s, time.monotonic()) < end_s:
             await asyncio.sleep(max(0.0, next_s - time.monotonic()))
             sent.append(asyncio.create_task(ask(session)))
             next_s += draws.expovariate(rps)

@@ -17,7 +17,7 @@ from scheduler.simulator.network import Bandwidth, read_log
 pytestmark = pytest.mark.timeout(900)
 
 TRACES = os.environ.get("EDGEBURST_TRACES")
-AT_ONE_TIME = 4
+AT_ONE_TIME = 3
 """Runs beside each other: each sleeps most of the time, and all have namespaces of their own."""
 MBIT = 1e6 / 8
 LTE_PART = 0.25
