@@ -28,7 +28,7 @@ define fresh
 	$(1)/bin/python -m pip install --quiet --disable-pip-version-check --constraint $(PINS)/build.txt pip setuptools
 endef
 
-.PHONY: demo test unit lint test-latest test-peers testbed fuzz fuzz-ci bench pins locked audit clean
+.PHONY: demo test unit lint test-latest test-peers testbed fuzz fuzz-ci soak soak-ci bench pins locked audit clean
 
 $(VENV)/.installed: setup.cfg pyproject.toml $(PINS)/build.txt $(PINS)/test.txt $(TORCH_PINS)
 	$(call fresh,$(VENV))
@@ -90,6 +90,14 @@ fuzz-ci: $(FUZZ)/.installed
 # Real processes around shaped links, in network namespaces; as root, skipped with a sentence otherwise.
 testbed: $(VENV)/.installed
 	EDGEBURST_TESTBED=1 $(BIN)/python -m pytest tests/testbed
+
+# Random worlds for the whole daemon: `make soak WORLDS=10000`, `make soak HOURS=8`; SEED=N begins with that one.
+soak: $(VENV)/.installed
+	$(BIN)/python -m scripts.soak $(if $(HOURS),--hours $(HOURS),--worlds $(or $(WORLDS),10000)) $(if $(SEED),--seed $(SEED))
+
+# Fresh seeds at each run.
+soak-ci: $(VENV)/.installed
+	$(BIN)/python -m scripts.soak --worlds 2000
 
 # The newest release of everything, as a user's `pip install` brings it.
 test-latest:

@@ -101,7 +101,7 @@ def test_make_lint_runs_every_checker_from_an_environment_of_its_own() -> None:
     ]
 
 
-@pytest.mark.parametrize("target", ["test", "unit", "lint", "demo", "test-peers", "fuzz"])
+@pytest.mark.parametrize("target", ["test", "unit", "lint", "demo", "test-peers", "fuzz", "soak"])
 def test_whatever_make_installs_is_constrained(target: str) -> None:
     installs = [line for line in dry_run(target) if " install " in line]
     assert installs
@@ -117,7 +117,16 @@ def test_the_newest_of_everything_is_tried_without_constraints() -> None:
 def test_ci_checks_first_and_ends_with_the_whole_suite() -> None:
     commands = [line.strip() for line in (ROOT / ".ci" / "run").read_text(encoding="utf-8").splitlines()]
     steps = [line for line in commands if line.startswith("make ")]
-    assert [line.split()[1] for line in steps] == ["lint", "audit", "unit", "fuzz-ci", "test-peers", "testbed", "test"]
+    assert [line.split()[1] for line in steps] == [
+        "lint",
+        "audit",
+        "unit",
+        "fuzz-ci",
+        "test-peers",
+        "testbed",
+        "soak-ci",
+        "test",
+    ]
     assert commands[-1] == "make test"
     assert "for version in 3.10 3.12 3.13; do" in commands
 
@@ -134,6 +143,7 @@ def test_the_minutes_of_ci_are_written_down_and_stay_below_70() -> None:
         "make fuzz-ci",
         "make test-peers",
         "make testbed",
+        "make soak-ci",
         "make test",
     ]
     assert [step for step, _ in rows] == steps
