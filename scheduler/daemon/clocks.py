@@ -13,7 +13,7 @@ from scheduler.domain.failures import span
 STEP_S = 1.0
 """A wall clock that moves by more between two looks was set. Judgement: a clock that is slewed gains half a second at
 most between looks (chrony slews by a tenth), and what is signed and certified allows minutes."""
-LOOK_EVERY_S = 5.0
+LOOK_EVERY_S = 2.0
 
 Seconds = Callable[[], float]
 

@@ -92,13 +92,12 @@ def test_a_clock_that_is_set_keeps_functions_away_until_it_is_right(tmp_path: Pa
     config.write_text(CONFIG.format(state=tmp_path / "state", endpoint=fc.address, cap=CAP))
     with daemon_process(config, environ=environ) as daemon:
         until(lambda: is_answered(daemon), "a first answer, after a cold start")
-        for step_s, way, set_ in ((7000, "ahead of", "ahead"), (-7000, "behind", "back")):
-            clock.write_text(f"{step_s:+d}")
-            until(lambda: not is_answered(daemon), "a refusal")
-            # The Date of an answer is in whole seconds.
-            assert f"this host's clock is 1 h 56 min {way} the provider's" in daemon.log
-            said = f"this host's clock was set {set_} by 1 h 56 min"
-            until(lambda: said in daemon.log, said)  # noqa: B023 - waited for within the loop
-            clock.write_text("+0")
-            until(lambda: is_answered(daemon), "an answer once the clock is right")
+        clock.write_text("-7000")
+        until(lambda: not is_answered(daemon), "a refusal")
+        # The Date of an answer is in whole seconds.
+        assert "this host's clock is 1 h 56 min behind the provider's" in daemon.log
+        said = "this host's clock was set back by 1 h 56 min"
+        until(lambda: said in daemon.log, said)
+        clock.write_text("+0")
+        until(lambda: is_answered(daemon), "an answer once the clock is right")
         assert "_bug" not in daemon.log
