@@ -28,7 +28,7 @@ define fresh
 	$(1)/bin/python -m pip install --quiet --disable-pip-version-check --constraint $(PINS)/build.txt pip setuptools
 endef
 
-.PHONY: demo test unit lint test-latest test-peers testbed fuzz fuzz-ci soak soak-ci bench pins locked audit clean
+.PHONY: demo test unit lint test-latest test-peers testbed fuzz fuzz-ci soak soak-ci faults faults-ci bench pins locked audit clean
 
 $(VENV)/.installed: setup.cfg pyproject.toml $(PINS)/build.txt $(PINS)/test.txt $(TORCH_PINS)
 	$(call fresh,$(VENV))
@@ -106,6 +106,13 @@ test-latest:
 	$(LATEST)/bin/python -m pip install --quiet --upgrade --upgrade-strategy eager $(TORCH_INDEX) torch torchvision
 	$(LATEST)/bin/python -m pip install --quiet --upgrade --upgrade-strategy eager --editable '.[client,edge,function,torch,dev]'
 	$(LATEST)/bin/python $(PYTEST)
+
+# Real processes under traffic while something fails: all rows of the table (tests/README.md), or a handful.
+faults: $(VENV)/.installed
+	$(BIN)/python -m scripts.fault_table
+
+faults-ci: $(VENV)/.installed
+	$(BIN)/python -m scripts.fault_table --quick
 
 bench: $(VENV)/.installed
 	$(BIN)/python -m scripts.bench_daemon

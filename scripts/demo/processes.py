@@ -121,12 +121,13 @@ class Processes:
         self._environ = environ
         self._running: list[Running] = []
 
-    def start(self, name: str, arguments: Sequence[str], **variables: str) -> Running:
+    def start(self, name: str, arguments: Sequence[str], *, before: Sequence[str] = (), **variables: str) -> Running:
         """Starts `python -m` with arguments.
 
         Args:
             name: name of the process.
             arguments: the module and its arguments.
+            before: a program that starts it, with arguments; it replaces itself by what follows.
             variables: additional environment variables of this process.
         """
         self._logs.mkdir(parents=True, exist_ok=True)
@@ -134,7 +135,7 @@ class Processes:
         # Files, not pipes: they need not be read while the process runs.
         with output.open("wb") as stdout, log.open("wb") as stderr:
             process = subprocess.Popen(
-                [sys.executable, "-m", *arguments],
+                [*before, sys.executable, "-m", *arguments],
                 env={**self._environ, **variables},
                 stdin=subprocess.DEVNULL,
                 stdout=stdout,

@@ -125,6 +125,7 @@ def test_ci_checks_first_and_ends_with_the_whole_suite() -> None:
         "test-peers",
         "testbed",
         "soak-ci",
+        "faults-ci",
         "test",
     ]
     assert commands[-1] == "make test"
@@ -144,6 +145,7 @@ def test_the_minutes_of_ci_are_written_down_and_stay_below_70() -> None:
         "make test-peers",
         "make testbed",
         "make soak-ci",
+        "make faults-ci",
         "make test",
     ]
     assert [step for step, _ in rows] == steps
