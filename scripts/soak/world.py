@@ -289,11 +289,10 @@ class World(Weather):
             sentence = daemon._service.not_ready()
             self.check(not sentence, f"not ready although all is well: {sentence}")
         near = [model for model in self.site.models if model.edge]
-        # Of several models, one that the edge fails is asked for less and less often: each probe takes time of the others.
+        # Of several models, one that the edge fails is probed more and more seldom: that takes time of the others.
         soon = near if len(self.site.models) == 1 else []
         await self._ask_afresh(soon, 1_000_000)
-        far = [model for model in self.site.models if not model.edge and self.site.per_hour is None]
-        far += [model for model in near if model not in soon]
+        far = [each for each in self.site.models if each not in soon and (each.edge or self.site.per_hour is None)]
         if far:
             await asyncio.sleep(max(0.0, begun_s + HUNG_S - self.machine.now()))
             await self._ask_afresh(far, 2_000_000)

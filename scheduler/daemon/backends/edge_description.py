@@ -27,9 +27,13 @@ async def describe(session: aiohttp.ClientSession, url: str, models: Iterable[st
         models: names of the models.
     """
     names = tuple(models)
-    asking = asyncio.gather(_json(session, f"{url}/v2"), *(_said(session, url, name) for name in names))
+
+    async def asking() -> list[dict[str, Any]]:
+        # In a task of its own: a gathering that `wait_for` cancels itself would be reported as never looked at.
+        return await asyncio.gather(_json(session, f"{url}/v2"), *(_said(session, url, name) for name in names))
+
     try:
-        server, *said = await asyncio.wait_for(asking, LIMIT_S)
+        server, *said = await asyncio.wait_for(asking(), LIMIT_S)
     except (aiohttp.ClientError, OSError, asyncio.TimeoutError):
         return None
     version = " ".join(str(server.get(key) or "")[:NAME_CHARACTERS] for key in ("name", "version")).strip()

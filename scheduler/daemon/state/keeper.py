@@ -204,7 +204,7 @@ class StateKeeper:
 
     async def _close(self, *, clean: bool) -> None:
         if self._tasks:
-            await asyncio.gather(*self._tasks, return_exceptions=True)
+            await asyncio.wait(list(self._tasks))
         left = self._left()
         if clean and left is not None:
             if left > 0:
