@@ -237,7 +237,7 @@ QUICK = (
     "edge killed, back after 3 s/both/medium",
     "edge restarted with other weights/both/light",
     "edge: NaN/both/light",
-    "edge: reordered/both/light",
+    "edge: reordered/edge/medium",
     "429 storm/both/overload",
     "account error as 400/both/overload",
     "daemon stopped, successor takes over/both/medium",
