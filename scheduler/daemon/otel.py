@@ -111,11 +111,14 @@ class OtelTracer:
 
     async def close(self) -> None:
         """Exports what is left, for at most LAST_EXPORT_S, and ends the thread."""
+        thread = DaemonThreads(limit=1, name="otel")
         try:
-            await asyncio.wait_for(DaemonThreads(limit=1, name="otel").run(self._provider.shutdown), LAST_EXPORT_S)
+            await asyncio.wait_for(thread.run(self._provider.shutdown), LAST_EXPORT_S)
         except asyncio.TimeoutError:
             message = "the collector of [otel] did not take the last spans in time; they are lost"
             log(logging.WARNING, "spans_lost", limit_s=LAST_EXPORT_S, message=message)
+        finally:
+            thread.close()
 
 
 class _Request:

@@ -447,6 +447,7 @@ class TestBadInput:
         assert "the method GET is not allowed here; use POST" in error_of(response, 405)
         assert response.headers["Allow"] == "POST"
 
+    @pytest.mark.provokes_fault
     def test_a_bug_is_told_without_its_details(self, server: IngressServer, runner: FakeRunner) -> None:
         runner.broken = True
         sentence = error_of(post(server, infer_json()), 500)

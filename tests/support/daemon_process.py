@@ -17,6 +17,7 @@ from typing import Any
 
 from support import operators
 from support.accounting import assert_accounted
+from support.hygiene import assert_no_faults
 
 from scheduler.daemon.admin_socket import ask
 
@@ -109,6 +110,7 @@ def daemon_process(
                 yield running
                 if process.poll() is None and not running.told_to_end:
                     running.assert_accounted()
+            assert_no_faults(running.log)
         finally:
             address.unlink()
 

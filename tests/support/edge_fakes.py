@@ -9,6 +9,7 @@ from dataclasses import replace
 
 import cv2
 import numpy as np
+from support.hygiene import at_end
 
 from edge_server.device import Device
 from edge_server.service import EdgeModel, Service, State
@@ -97,4 +98,12 @@ def make_service(
         sleep=clock.sleep,
     )
     service.state = State.READY
+    at_end(lambda: end(service))
     return service
+
+
+def end(service: Service) -> None:
+    """End the threads of a service whose work has ended; work that hangs keeps its own."""
+    for model in service.models.values():
+        model.pool.shutdown(wait=False)
+    threading.Thread(target=service.device.close, daemon=True).start()

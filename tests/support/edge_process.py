@@ -13,6 +13,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from support.hygiene import assert_no_faults
+
 ROOT = Path(__file__).parents[2]
 READY_LIMIT_S = 60
 STOP_LIMIT_S = 30
@@ -48,9 +50,13 @@ def command(*options: str) -> list[str]:
 
 
 @contextmanager
-def running(*options: str, environ: dict[str, str] | None = None) -> Iterator[EdgeProcess]:
-    """Start a server, hand it over once it is ready, and end it."""
-    with tempfile.TemporaryDirectory() as folder, socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notifications:
+def running(*options: str, environ: dict[str, str] | None = None, may_fail: bool = False) -> Iterator[EdgeProcess]:
+    """Start a server, hand it over once it is ready, and end it; unless it may fail, it logs no fault of its own."""
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notifications,
+        open(f"{folder}/log", "w+", encoding="utf-8", errors="replace") as log,
+    ):
         path = f"{folder}/notify"
         notifications.bind(path)
         notifications.settimeout(READY_LIMIT_S)
@@ -59,6 +65,7 @@ def running(*options: str, environ: dict[str, str] | None = None) -> Iterator[Ed
             cwd=ROOT,
             env={**os.environ, "NOTIFY_SOCKET": path, **(environ or {})},
             stdout=subprocess.PIPE,
+            stderr=log,
             text=True,
         )
         try:
@@ -68,6 +75,11 @@ def running(*options: str, environ: dict[str, str] | None = None) -> Iterator[Ed
             if process.poll() is None:
                 process.kill()
             process.communicate()
+            log.seek(0)
+            said = log.read()
+            sys.stderr.write(said)
+        if not may_fail:
+            assert_no_faults(said)
 
 
 def refused(*options: str) -> subprocess.CompletedProcess[str]:

@@ -182,6 +182,8 @@ def running(folder: Path, config: str = BASE_CONFIG, *options: str) -> Iterator[
             process.wait(timeout=LIMIT_S)
         finally:
             process.kill()
+            if process.stdout is not None:
+                process.stdout.close()
 
 
 def eventually(truth: Callable[[], object], *, limit_s: float = 20.0) -> Any:

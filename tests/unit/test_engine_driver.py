@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 
+import pytest
 from support.scripted_engine import Reaction, ScriptedEngine
 from support.virtual_loop import run_virtual
 
@@ -95,6 +96,7 @@ def test_after_a_stop_the_engine_is_not_called_again() -> None:
     assert driven(script).called_at_s == [100.0]
 
 
+@pytest.mark.provokes_fault
 def test_a_bug_in_the_engine_is_reported_and_not_raised_into_the_loop() -> None:
     def explode(message: Message, now_s: float) -> list[Command]:
         raise ZeroDivisionError

@@ -16,6 +16,7 @@ from grpc import aio
 from hypothesis import given
 from hypothesis import strategies as st
 from support.fake_runner import FakeRunner
+from support.hygiene import at_end
 
 from scheduler.daemon.calls import InferenceCall, Refused
 from scheduler.daemon.config.config import load_config
@@ -80,6 +81,7 @@ class TestRoom:
         async def work() -> None:
             limits = BodyLimits(body_limit_bytes=100, total_limit_bytes=250)
             reader = MessageReader(limits)
+            at_end(reader.close)
             contexts = [FakeContext() for _ in range(5)]
             calls = [asyncio.ensure_future(reader.only(context)) for context in contexts]
             await settled()
@@ -110,6 +112,7 @@ class TestRoom:
             limits = BodyLimits(body_limit_bytes=100, total_limit_bytes=150)
             (body := limits.begin("")).add(60)
             reader, context = MessageReader(limits), FakeContext()
+            at_end(reader.close)
             context.messages.put_nowait(b"\x0ax")
             call = asyncio.ensure_future(reader.only(context))
             await settled()
@@ -123,6 +126,7 @@ class TestRoom:
         async def work() -> None:
             limits = BodyLimits(body_limit_bytes=100, total_limit_bytes=200)
             reader = MessageReader(limits)
+            at_end(reader.close)
             greedy = [asyncio.ensure_future(reader.only(FakeContext(), "greedy")) for _ in range(9)]
             await settled()
             contexts = [FakeContext() for _ in range(3)]
@@ -194,6 +198,7 @@ class TestRoom:
         async def work() -> None:
             limits = BodyLimits(body_limit_bytes=100, total_limit_bytes=100, time_limit_s=0.01)
             reader = MessageReader(limits)
+            at_end(reader.close)
             slow, crowded = await asyncio.gather(
                 reader.only(FakeContext()), reader.only(FakeContext()), return_exceptions=True
             )
@@ -221,6 +226,7 @@ class TestRoom:
         async def work() -> None:
             limits = BodyLimits(body_limit_bytes=100, total_limit_bytes=1000)
             reader, context = MessageReader(limits), FakeContext()
+            at_end(reader.close)
             for size in [90, *[10] * SIZES_KEPT]:
                 context.messages.put_nowait(b"\x0a" * size)
                 await reader.only(context)
@@ -243,6 +249,7 @@ class TestCompression:
         async def work() -> None:
             limits = BodyLimits(body_limit_bytes=4_000_000, total_limit_bytes=4_000_000)
             reader, context = MessageReader(limits), FakeContext()
+            at_end(reader.close)
             context.messages.put_nowait(packed)
             assert await reader.only(context) == content
             assert context.compression is wanted

@@ -251,6 +251,7 @@ def test_a_failed_batch_is_told_to_the_engine_by_its_kind(kind: FailureKind) -> 
     assert message.failure.kind is kind
 
 
+@pytest.mark.provokes_fault
 def test_a_bug_in_a_backend_is_a_failed_batch_and_not_a_lost_one(caplog: pytest.LogCaptureFixture) -> None:
     async def main() -> list[Message]:
         r = rig(BatchEachArrival(), edge=FakeBackend(error=lambda batch: ZeroDivisionError("oops")))
@@ -411,6 +412,7 @@ def test_plans_are_made_beside_the_loop_and_brought_back() -> None:
     assert run(main()) == [{"plan_id": 7, "at_s": 0.0, "cause": "start", "detail": "the first"}]
 
 
+@pytest.mark.provokes_fault
 def test_a_bug_in_the_planner_stops_the_daemon() -> None:
     def ask(message: Message, now_s: float) -> list[Command]:
         return [ComputePlan(Snapshot(now_s, SETTINGS, {}, None, 0.02), 7, "limits", "narrowed")]
@@ -541,6 +543,7 @@ def test_a_batch_of_some_size_leaves_before_answers_are_handed_out(items: int, o
     assert run(main()) == order
 
 
+@pytest.mark.provokes_fault
 def test_a_bug_in_the_engine_ends_every_call_with_a_sentence_and_stops_the_daemon() -> None:
     def explode(message: Message, now_s: float) -> list[Command]:
         raise ZeroDivisionError("bug")
@@ -634,6 +637,7 @@ def test_a_loop_on_which_nothing_can_happen_any_more_says_so() -> None:
     st.integers(1, 5),
     st.sampled_from(["fine", "slow", "broken", "buggy", "flaky"]),
 )
+@pytest.mark.provokes_fault
 def test_every_call_ends_exactly_once_whatever_happens(
     arrivals: list[tuple[float, int, str]], size: int, weather: str
 ) -> None:

@@ -53,6 +53,10 @@ class MessageReader:
         self._sizes: deque[int] = deque(maxlen=SIZES_KEPT)
         self._threads = DaemonThreads(limit=2, name="grpc-unpack")
 
+    def close(self) -> None:
+        """Ends the threads that unpack messages."""
+        self._threads.close()
+
     async def only(self, context: Context, client: str = "") -> bytes:
         """Returns the only message of a call, unpacked; its answer will be packed likewise.
 

@@ -34,6 +34,7 @@ class GrpcServer:
         self._service = service
         self._section = section
         self._server: Any = None
+        self._reader = MessageReader(service.bodies)
         self._relay: Relay | None = None
 
     async def start(self, passed: Sequence[socket.socket] = (), tls: ssl.SSLContext | None = None) -> int:
@@ -79,6 +80,7 @@ class GrpcServer:
             await self._server.stop(limit_s)
         if self._relay is not None:
             await self._relay.close()
+        self._reader.close()
 
     def _handler(self, method: str, work: Work) -> Any:
         admit = admission(method, self._service.access, self._peer)
@@ -95,7 +97,7 @@ class GrpcServer:
 
     def _works(self) -> Mapping[str, Mapping[str, Work]]:
         """Returns what is done for each call, by service and name."""
-        reader = MessageReader(self._service.bodies)
+        reader = self._reader
         inference = InferenceCalls(self._service, reader)
         infer: dict[str, Work] = {"ModelInfer": inference.infer, "ModelStreamInfer": inference.stream}
         return {

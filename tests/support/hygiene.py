@@ -1,0 +1,178 @@
+"""What a test may leave behind: nothing. Threads, descriptors, faults of the program in its log, and processes."""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import logging
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+
+MARK = "EDGEBURST_TEST_RUN"
+"""Environment variable that every process inherits that a test starts; its value names the run and its worker."""
+GRACE = "EDGEBURST_TEST_GRACE_S"
+GRACE_S = float(os.environ.get(GRACE, "10"))
+"""For what ends by itself after a test: threads that are told to, sockets that the collector closes."""
+POLL_S = 0.02
+_KEPT_THREADS = re.compile(r"^(MainThread|pytest|execnet|QueueFeederThread|pydevd|ThreadPoolExecutor-\d+_\d+$)")
+"""The runner's own, and the idle threads of a library's pool, which it keeps for the next call."""
+_FAULTS = re.compile(r"^\w+ \w+_bug\b|Request for model .* failed|^ERROR.* Exception on ", re.MULTILINE)
+"""How the daemon, the edge server and Flask log a fault of the program; a 500 is answered nowhere else."""
+
+
+_AT_END: list[Callable[[], None]] = []
+
+
+def at_end(clean: Callable[[], None]) -> None:
+    """Calls something when the present test has ended, before what is left is looked at."""
+    _AT_END.append(clean)
+
+
+def clean_up() -> None:
+    """Does what `at_end` was told."""
+    while _AT_END:
+        _AT_END.pop()()
+
+
+_LIBRARIES = (*map(os.path.realpath, (sys.prefix, sys.base_prefix)), "/dev/", "/proc/", "/sys/", "/usr/")
+
+
+class FaultsLogged(logging.Handler):
+    """Keeps the log lines of this process that tell of a fault of the program."""
+
+    def __init__(self) -> None:
+        """Starts without any."""
+        super().__init__(logging.ERROR)
+        self.lines: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Looks at one line."""
+        message = record.getMessage()
+        if message.endswith("_bug") or _FAULTS.search(f"{record.levelname} {message}"):
+            self.lines.append(f"{record.name}: {message}: {record.exc_info[1] if record.exc_info else ''}")
+
+
+def faults_in(log: str) -> list[str]:
+    """Returns the lines of a process's log that tell of a fault of the program.
+
+    >>> faults_in("info ready port=1\\nerror request_bug method=GET\\n")
+    ['error request_bug method=GET']
+    """
+    return [line for line in log.splitlines() if _FAULTS.search(line)]
+
+
+def assert_no_faults(log: str) -> None:
+    """Checks a process's log; the lines after the first fault are its traceback."""
+    found = faults_in(log)
+    assert not found, f"the program failed: {log[log.index(found[0]) :][:4000]}"
+
+
+def descriptors() -> dict[int, str]:
+    """Returns what this process has open, by number; libraries' own files and devices do not count."""
+    found = {}
+    for name in os.listdir("/proc/self/fd") if sys.platform == "linux" else ():
+        try:
+            target = os.readlink(f"/proc/self/fd/{name}")
+        except OSError:
+            continue  # the folder itself
+        if not target.startswith(_LIBRARIES):
+            found[int(name)] = target
+    tracker = getattr(sys.modules.get("multiprocessing.resource_tracker"), "_resource_tracker", None)
+    found.pop(getattr(tracker, "_fd", None), None)  # kept for the life of the process
+    return found
+
+
+def threads() -> set[threading.Thread]:
+    """Returns the threads of this process, but the runner's."""
+    return {thread for thread in threading.enumerate() if not _KEPT_THREADS.match(thread.name)}
+
+
+def new_threads(before: set[threading.Thread]) -> list[str]:
+    """Returns the names of the threads that were not there before."""
+    return sorted(thread.name for thread in threads() - before if thread.is_alive())
+
+
+def new_descriptors(before: Mapping[int, str]) -> list[str]:
+    """Returns what is open and was not before."""
+    return sorted(target for number, target in descriptors().items() if before.get(number) != target)
+
+
+def left_after(found: Callable[[], list[str]]) -> list[str]:
+    """Returns what is still found after the grace; collects garbage only where there is something."""
+    if not found():
+        return []
+    end_s = time.monotonic() + GRACE_S
+    gc.collect()
+    while found() and time.monotonic() < end_s:
+        time.sleep(POLL_S)
+    return found()
+
+
+def marked_processes(mark: str, *, variable: str = MARK) -> Iterator[tuple[int, str]]:
+    """Yields number and command line of each living process with a mark, but this one's own."""
+    wanted = f"{variable}={mark}".encode()
+    for folder in Path("/proc").iterdir():
+        if not folder.name.isdigit() or int(folder.name) == os.getpid():
+            continue
+        try:
+            if wanted not in (folder / "environ").read_bytes().split(b"\0"):
+                continue
+            state = (folder / "stat").read_text(errors="replace").rpartition(")")[2].split()[0]
+            command = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
+        except (OSError, IndexError):
+            continue  # it has gone, or is another user's
+        if state not in "ZX":
+            yield int(folder.name), command
+
+
+class Guardian:
+    """A process beside a test run, which ends all marked ones when the run has gone, however it went.
+
+    It waits for the end of a pipe whose other end only the run has open: a run that is killed closes it, too.
+    """
+
+    def __init__(self) -> None:
+        """Marks all processes that are started from now on, and starts the guardian."""
+        self.mark = f"{os.getpid()}-{time.monotonic_ns()}"
+        os.environ[MARK] = self.mark
+        unmarked = {name: value for name, value in os.environ.items() if name != MARK}
+        self._process = subprocess.Popen(
+            [sys.executable, "-S", __file__, self.mark],
+            stdin=subprocess.PIPE,
+            env=unmarked,
+            start_new_session=True,
+        )
+
+    def survivors(self) -> list[str]:
+        """Returns the processes that still run, after the grace."""
+        return left_after(lambda: [f"{pid} {command}" for pid, command in marked_processes(self.mark)])
+
+    def close(self) -> None:
+        """Lets the guardian end what is left, and waits for it."""
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+        self._process.wait()
+
+
+def guard(mark: str) -> None:
+    """Waits for the end of the run, and kills what has its mark until nothing has."""
+    sys.stdin.buffer.read()
+    for _ in range(100):
+        found = list(marked_processes(mark))
+        if not found:
+            return
+        for pid, _command in found:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        time.sleep(POLL_S)
+
+
+if __name__ == "__main__":
+    guard(sys.argv[1])
