@@ -67,7 +67,7 @@ from types import ModuleType
 from scheduler.domain.latency import FunctionTier, LatencyModel, Price
 from scheduler.domain.plans import ServiceClass
 from scheduler.domain.tenants import OTHER, TenantSettings
-from scheduler.simulator.network import steps
+from scheduler.simulator.network import NetworkError, steps
 from scheduler.simulator.scenario import (
     CONCURRENCY,
     Burst,
@@ -99,7 +99,10 @@ def read_scenario(path: Path, base: Scenario) -> Scenario:
     except (OSError, ValueError, RecursionError) as error:
         raise ScenarioError(f"cannot read the scenario {path}: {error}") from error
     keys = _Keys(content, str(path))
-    bandwidth_steps = keys.pairs("bandwidth_steps")
+    try:
+        bandwidth = steps(pairs) if (pairs := keys.pairs("bandwidth_steps")) else base.bandwidth
+    except NetworkError as error:
+        raise ScenarioError(f"{path}: `bandwidth_steps` cannot be used: {error}") from None
     changepoints = keys.changepoints()
     changed = replace(
         base,
@@ -113,7 +116,7 @@ def read_scenario(path: Path, base: Scenario) -> Scenario:
         changepoint_package=base.changepoint_package if changepoints is None else changepoints == "package",
         plan_expiry_s=keys.number("plan_expiry_s", base.plan_expiry_s),
         caps=_caps(keys.table("spend")),
-        bandwidth=steps(bandwidth_steps) if bandwidth_steps else base.bandwidth,
+        bandwidth=bandwidth,
         tenants=_tenants(keys),
         classes=_classes(keys) or base.classes,
         tiers=_tiers(keys) or base.tiers,

@@ -58,6 +58,7 @@ def main() -> int:
             f"-seed={args.seed}",
             f"-max_len={target.longest_bytes}",
             f"-timeout={WALL_S}",
+            f"-report_slow_units={WALL_S}",
             f"-rss_limit_mb={RESIDENT_MB}",
             f"-artifact_prefix={args.work}/found-",
             f"-dict={words}",
