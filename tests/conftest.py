@@ -25,7 +25,7 @@ settings.register_profile("edgeburst", deadline=None)
 settings.load_profile("edgeburst")
 
 GUARDIAN = pytest.StashKey[Guardian]()
-_LAX = {Path(__file__).parent / level for level in ("unit", "integration", "peers", "acceptance")}
+_LAX = {Path(__file__).parent / level for level in ("integration", "peers", "acceptance")}
 """Levels whose threads and descriptors are not looked at yet: clients' libraries keep some for the next test."""
 
 

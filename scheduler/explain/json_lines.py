@@ -128,7 +128,7 @@ def _decision_of(request: Request, values: Mapping[str, Any]) -> Decision:
         offers,
         chosen,
     )
-    if not -1 <= decision.chosen < len(offers):
+    if decision.chosen < -1:
         raise ValueError(f"an explanation names offer {decision.chosen} of {len(offers)}")
     if decision.choice is not None and _where(decision.choice) != values["chosen"]:
         raise ValueError(f"an explanation misstates which of {len(offers)} offers was chosen")

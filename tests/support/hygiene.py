@@ -41,7 +41,8 @@ def clean_up() -> None:
         _AT_END.pop()()
 
 
-_LIBRARIES = (*map(os.path.realpath, (sys.prefix, sys.base_prefix)), "/dev/", "/proc/", "/sys/", "/usr/")
+_CACHES = os.path.expanduser("~/.cache/")
+_LIBRARIES = (*map(os.path.realpath, (sys.prefix, sys.base_prefix)), _CACHES, "/dev/", "/proc/", "/sys/", "/usr/")
 
 
 class FaultsLogged(logging.Handler):

@@ -20,7 +20,8 @@ from scheduler.domain.latency import ANY_BYTES, Price
 
 _LARGEST_RATE = 1e9
 """Of any figure of a sheet; products of larger ones could be infinite."""
-_LEAST_GRAIN_S = 1e-9
+_LEAST_GRAIN_S = 1e-12
+"""A picosecond stands for none, as where a source does not round."""
 SHIPPED = Path(__file__).parents[1] / "prices"
 
 
@@ -337,9 +338,9 @@ def _sheet(fields: _Fields) -> PriceSheet:
 
 def _grain_s(fields: _Fields, key: str) -> float:
     grain_s = fields.rate(key)
-    if grain_s < _LEAST_GRAIN_S:
+    if 0 < grain_s < _LEAST_GRAIN_S:
         raise PriceSheetError(f"{key} must be at least {_LEAST_GRAIN_S:g} s, not {grain_s:g}")
-    return grain_s
+    return _positive(key, grain_s)
 
 
 def _units(fields: _Fields) -> ComputeUnits:
@@ -372,7 +373,9 @@ def _gpu_factor(sheet: PriceSheet, factors: Mapping[str, float], *, gpu_gb: floa
 
 def _rate(value: object, what: str) -> float:
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= _LARGEST_RATE:
-        raise PriceSheetError(f"{what} must be a number from 0 to {_LARGEST_RATE:g}, not {str(value)[:40]}")
+        raise PriceSheetError(
+            f"{what} must be a number of at least 0, and at most {_LARGEST_RATE:g}, not {str(value)[:40]}"
+        )
     return float(value)
 
 

@@ -185,6 +185,6 @@ TARGET = Target(
     seeds=seeds,
     instrumented=INSTRUMENTED,
     words=(b"1e308", b"1e999", b"NaN", b"null", b"-1", b"[]", b"{}", b"SQLite format 3\0", b"edgb", b"CREATE TABLE"),
-    longest_bytes=32_768,
+    longest_bytes=65_536,
     mutate=mutated,
 )
