@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Mapping
+from queue import SimpleQueue
 from urllib.parse import quote, urlsplit
 
 from models.errors import ModelError
@@ -185,12 +186,22 @@ def _started(command: tuple[str, ...]) -> subprocess.Popen[bytes]:
         if libc is not None:
             libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
-    try:
-        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, preexec_fn=end_with_parent)
-    except OSError as error:
-        raise ModelError(
-            f"the server {command[0]!r} cannot be started ({error.strerror}): correct the command"
-        ) from None
+    started: SimpleQueue[subprocess.Popen[bytes] | OSError] = SimpleQueue()
+
+    def start_and_wait() -> None:
+        try:
+            process = subprocess.Popen(command, stdin=subprocess.DEVNULL, preexec_fn=end_with_parent)
+        except OSError as error:
+            started.put(error)
+            return
+        started.put(process)
+        process.wait()
+
+    # The parent in the sense of prctl(2) is the thread; that of a request ends with its connection.
+    threading.Thread(target=start_and_wait, name="forwarded-server", daemon=True).start()
+    process = started.get()
+    if isinstance(process, OSError):
+        raise ModelError(f"the server {command[0]!r} cannot be started ({process.strerror}): correct the command")
     atexit.register(_stop, process)
     return process
 

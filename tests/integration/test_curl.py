@@ -19,7 +19,7 @@ from scheduler.daemon.config.config import load_config
 
 pytestmark = pytest.mark.skipif(shutil.which("curl") is None, reason="there is no curl")
 
-PICTURE = b"\x89PNG\r\n\x1a\n" + bytes(range(256)) * 50
+PICTURE = b"\x89PNG\r\n\x1a\n" + b"\0\0\0\rIHDR" + bytes([0, 0, 0, 8] * 2) + bytes(range(256)) * 50
 CONFIG = """
 [daemon]
 body_limit_bytes = 100000

@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -19,6 +20,7 @@ import psutil
 import pytest
 
 from scheduler import wire
+from serverless_fn.forwarding import _started
 
 ROOT = Path(__file__).parents[2]
 LIMIT_S = 60.0
@@ -145,6 +147,17 @@ def test_the_trace_of_a_batch_goes_there_too(function: Function) -> None:
     ):
         header, _ = function.invoke("traced", x, **trace)
         assert header["error"].endswith(words)
+
+
+def test_the_server_outlives_the_thread_that_starts_it() -> None:
+    started: list[subprocess.Popen[bytes]] = []
+    thread = threading.Thread(target=lambda: started.append(_started(("sleep", "60"))))
+    thread.start()
+    thread.join()
+    with pytest.raises(subprocess.TimeoutExpired):
+        started[0].wait(timeout=0.3)
+    started[0].kill()
+    started[0].wait(timeout=LIMIT_S)
 
 
 def test_a_warming_call_reaches_no_model(function: Function) -> None:

@@ -110,7 +110,7 @@ def test_a_request_is_part_of_its_clients_trace_with_queue_uplink_and_service(tm
     assert values(uplink.attributes).items() >= {"edgeburst.batch_items": 1, "edgeburst.hedge": False}.items()
     assert request.status.code == Status.STATUS_CODE_UNSET
 
-    [heard] = edge.stub.traces
+    [heard] = filter(None, edge.stub.traces)  # the model's trial at the start has no trace
     assert heard == {"traceparent": f"00-{TRACE_ID}-{uplink.span_id.hex()}-01", "tracestate": "a=1"}
 
 
@@ -150,7 +150,7 @@ def test_a_trace_that_its_client_does_not_record_is_passed_on_and_not_exported(t
         assert ask(daemon, traceparent=f"00-{TRACE_ID}-{PARENT_ID}-00").status_code == 200
         stopped(daemon)
     assert collector.spans == []
-    assert edge.stub.traces == [{"traceparent": f"00-{TRACE_ID}-{PARENT_ID}-00"}]
+    assert [*filter(None, edge.stub.traces)] == [{"traceparent": f"00-{TRACE_ID}-{PARENT_ID}-00"}]
 
 
 def test_failed_batches_and_refusals_are_errors_with_their_sentence(tmp_path: Path) -> None:

@@ -212,7 +212,8 @@ def test_the_account_is_read_on_from_where_it_was_and_the_last_word_on_a_batch_c
 
     opened, rows = asyncio.run(follow())
     assert opened
-    assert runner.asked_after == [0, 1, 3]
+    # Each page is made in pieces; none begins before the record that the page before ended with.
+    assert [*dict.fromkeys(runner.asked_after)] == [0, 1, 3, 4]
     assert {row["batch_id"]: row["error"] for row in rows} == {3: "", 2: "timeout: gone"}
 
 

@@ -40,6 +40,7 @@ _DOCKER = NotRun("docker", "tests/unit/test_dockerfiles.py")
 _ACCESS = NotRun("a token and a certificate of the reader", "tests/integration/test_edge_access.py")
 _MPS = NotRun("an NVIDIA GPU", "tests/unit/test_gpu_share.py")
 _EVALUATION = NotRun("minutes", "tests/unit/test_evaluate.py")
+_FAULTS = NotRun("half an hour", "tests/unit/test_fault_table.py")
 _WORLDS = NotRun("minutes", "tests/simulation/test_shell_worlds.py")
 NOT_RUN: Mapping[str, NotRun] = {
     "make demo": _DEMO,
@@ -50,6 +51,9 @@ NOT_RUN: Mapping[str, NotRun] = {
     ".venv/bin/python -m pytest tests/oracles": _SUITE,
     ".venv/bin/python -m pytest tests/unit/test_wire.py -k malformed": _SUITE,
     ".venv/bin/python -m pytest -n 2 --dist loadgroup": _SUITE,
+    "make faults": _FAULTS,
+    ".venv/bin/python -m scripts.fault_table NaN": _FAULTS,
+    ".venv/bin/python -m pytest -rs tests/integration/test_gpu.py": _SUITE,
     "make soak WORLDS=10000": _WORLDS,
     ".venv/bin/python -m scripts.soak --seed 7": _WORLDS,
     ".venv/bin/python -m scripts.soak --planted": _WORLDS,
