@@ -23,8 +23,9 @@ or doubled, cost and lateness stay within noise."""
 PATIENCE_S = 60.0
 """How long past its expected end an invocation is waited for where being late is better than nothing: a GPU function's
 cold start takes 10 to 30 s. Judgement: no simulated start is that slow; with 5 s no simulation differs."""
-LONG_START = 0.98
-"""Percentile of the starts within which a batch is not thought to hang. Judgement: one of the two longest."""
+LONG_START = 2.0
+"""A start that takes so many times the median is not thought to hang, however little those that were seen scatter.
+Judgement: of sparse requests each may meet a start, and a circuit that opens by mistake loses the next one."""
 UNKNOWN_START_S = 30.0
 """Seconds of a start while none has been seen. Judgement: that of a GPU function takes 10 to 30 s."""
 PATIENCE_FOR_DEADLINES_S = 10.0
@@ -255,4 +256,7 @@ def _start_may_take_s(buffer: FunctionBuffer) -> float:
     """Returns the seconds that a cold start may explain of a batch's being late; 0 where it surely meets none."""
     if buffer.warm is None or not buffer.may_start or buffer.cold <= COLD_COUNTS:
         return 0.0
-    return buffer.warm.start_s(LONG_START) if buffer.warm.starts_seen else UNKNOWN_START_S
+    if not buffer.warm.starts_seen:
+        return UNKNOWN_START_S
+    starts, unit_s = buffer.starts
+    return max(LONG_START * buffer.cold_start_s, unit_s * math.exp(starts.quantile(HUNG_PERCENTILE)))
