@@ -63,9 +63,8 @@ class Circuit:
 
     def serves(self, model: str) -> bool:
         """Whether the backend is believed to answer with this model."""
-        return self.probe_at_s is None and model not in self.barred and self._answers_with(model)
-
-    def _answers_with(self, model: str) -> bool:
+        if self.probe_at_s is not None or model in self.barred:
+            return False
         own = self.of_model.get(model)
         return own is None or own.probe_at_s is None
 
@@ -76,7 +75,10 @@ class Circuit:
 
     def usable(self, now_s: float, model: str = "") -> bool:
         """Whether a batch may be sent now: of that model, or of any."""
-        return self.probe_at_s is None and now_s >= self.not_before_s and self._answers_with(model)
+        if self.probe_at_s is not None or now_s < self.not_before_s:
+            return False
+        own = self.of_model.get(model)
+        return own is None or own.probe_at_s is None
 
     def changes_in_s(self, now_s: float, model: str = "") -> float | None:
         """Returns the seconds until the backend is probed or may get batches again; None while it gets them."""
@@ -270,15 +272,17 @@ class Circuits:
 
     def next_s(self, now_s: float) -> float:
         """Returns when a probe is due or a throttled backend may get batches again; inf for never."""
-        wakeup_s = float("inf")
-        for backend, circuit in self._both():
-            if backend not in self.probing:
-                wakeup_s = min(wakeup_s, _probe_at_s(circuit))
-            if circuit.not_before_s > now_s:
-                wakeup_s = min(wakeup_s, circuit.not_before_s)
-        if Backend.EDGE not in self.probing and self.edge.closed:
-            wakeup_s = min(wakeup_s, self.suspicion.edge_due_s())
-        return min(wakeup_s, self.suspicion.hung_at_s())
+        wakeup_s = self.suspicion.hung_at_s()
+        if Backend.EDGE not in self.probing:
+            wakeup_s = min(wakeup_s, _probe_at_s(self.edge))
+            if self.edge.probe_at_s is None:
+                wakeup_s = min(wakeup_s, self.suspicion.edge_due_s())
+        if Backend.FUNCTION not in self.probing:
+            wakeup_s = min(wakeup_s, _probe_at_s(self.function))
+        for not_before_s in (self.edge.not_before_s, self.function.not_before_s):
+            if now_s < not_before_s < wakeup_s:
+                wakeup_s = not_before_s
+        return wakeup_s
 
     def ask(self, command: Callable[[SendProbe], None], now_s: float, *, idle_link: bool) -> None:
         """Gives the commands for the probes that are due."""
@@ -293,11 +297,13 @@ class Circuits:
             idle_link: whether the path to the functions is to be measured although they answer.
         """
         due = []
-        for backend, circuit in self._both():
+        for backend, circuit in ((Backend.EDGE, self.edge), (Backend.FUNCTION, self.function)):
+            if backend in self.probing:
+                continue
             wanted = _probe_at_s(circuit) <= now_s or (idle_link and backend is Backend.FUNCTION)
-            if backend is Backend.EDGE and circuit.closed and self.suspicion.edge_due_s() <= now_s:
+            if backend is Backend.EDGE and circuit.probe_at_s is None and self.suspicion.edge_due_s() <= now_s:
                 wanted, self.suspicion.asked_at_s = True, now_s
-            if wanted and backend not in self.probing:
+            if wanted:
                 # One that was away may have come back without some of its models: it is asked for all of them.
                 away = not circuit.closed
                 models = [name for name, own in circuit.of_model.items() if away or _probe_at_s(own) <= now_s]
@@ -308,12 +314,13 @@ class Circuits:
                     one.asked_at_s = now_s
         return due
 
-    def _both(self) -> tuple[tuple[Backend, Circuit], tuple[Backend, Circuit]]:
-        return (Backend.EDGE, self.edge), (Backend.FUNCTION, self.function)
-
 
 def _probe_at_s(circuit: Circuit) -> float:
     """Returns when the backend, or a model on it, is to be probed; inf for never."""
     if circuit.probe_at_s is not None:
         return circuit.probe_at_s
-    return min((own.probe_at_s for own in circuit.of_model.values() if own.probe_at_s is not None), default=math.inf)
+    at_s = math.inf
+    for own in circuit.of_model.values():
+        if own.probe_at_s is not None and own.probe_at_s < at_s:
+            at_s = own.probe_at_s
+    return at_s

@@ -50,7 +50,7 @@ class Suspicion:
 
     def edge_due_s(self) -> float:
         """Returns when the edge is to be asked whether it is still there; inf for never."""
-        if self.occupancy.idle or self.mistaken >= MISTAKEN:
+        if self.occupancy.batch_id is None or self.mistaken >= MISTAKEN:
             return math.inf
         return max(self.occupancy.sent_at_s, self.asked_at_s) + SILENT_S
 
@@ -62,7 +62,7 @@ class Suspicion:
 
     def hung_at_s(self) -> float:
         """Returns when the next function batch is thought to hang; inf for never."""
-        return min(self._hung_at_s().values(), default=math.inf)
+        return min(self._hung_at_s().values(), default=math.inf) if self.uplink.overdue else math.inf
 
     def _hung_at_s(self) -> dict[str, float]:
         first: dict[str, float] = {}

@@ -31,18 +31,19 @@ ROOM = 1.05
 """Part of the expected calls that is allowed."""
 VERSION = f"{sys.version_info[0]}.{sys.version_info[1]}"
 EXPECTED = {
-    "edge only": {"3.10": 149.3, "3.11": 149.3, "3.12": 144.3, "3.13": 144.4},
-    "edge only, sizes and priorities": {"3.10": 468.1, "3.11": 468.1, "3.12": 459.1, "3.13": 459.3},
-    "edge-only class beside functions": {"3.10": 149.3, "3.11": 149.3, "3.12": 144.3, "3.13": 143.3},
-    "functions only": {"3.10": 439.8, "3.11": 439.8, "3.12": 430.9, "3.13": 430.4},
-    "edge and functions": {"3.10": 175.7, "3.11": 175.7, "3.12": 171.3, "3.13": 169.2},
-    "overdue": {"3.10": 255.6, "3.11": 255.6, "3.12": 246.7, "3.13": 244.8},
-    "deferrable": {"3.10": 204.8, "3.11": 204.8, "3.12": 201.1, "3.13": 200.1},
-    "overload with noise": {"3.10": 392.8, "3.11": 392.8, "3.12": 384.9, "3.13": 383.7},
-    "classes with faults": {"3.10": 615.8, "3.11": 615.8, "3.12": 598.0, "3.13": 595.0},
-    "two tiers, few slots": {"3.10": 457.9, "3.11": 457.9, "3.12": 448.9, "3.13": 447.1},
+    "edge only": {"3.10": 163.7, "3.11": 163.7, "3.12": 158.6, "3.13": 158.7},
+    "edge only, sizes and priorities": {"3.10": 491.1, "3.11": 491.1, "3.12": 481.8, "3.13": 482.0},
+    "edge-only class beside functions": {"3.10": 163.7, "3.11": 163.7, "3.12": 158.6, "3.13": 157.6},
+    "functions only": {"3.10": 467.8, "3.11": 467.8, "3.12": 457.4, "3.13": 457.2},
+    "edge and functions": {"3.10": 187.0, "3.11": 187.0, "3.12": 182.4, "3.13": 180.3},
+    "overdue": {"3.10": 271.2, "3.11": 271.2, "3.12": 260.8, "3.13": 258.9},
+    "deferrable": {"3.10": 216.1, "3.11": 216.1, "3.12": 212.1, "3.13": 211.1},
+    "overload with noise": {"3.10": 410.2, "3.11": 410.2, "3.12": 402.1, "3.13": 401.0},
+    "classes with faults": {"3.10": 639.5, "3.11": 639.5, "3.12": 620.8, "3.13": 617.9},
+    "two tiers, few slots": {"3.10": 475.5, "3.11": 475.5, "3.12": 466.2, "3.13": 464.4},
 }
-"""Calls a request with 64 waiting, and in simulations: by case, and by version of Python."""
+"""Calls a request with 64 waiting, and in simulations: by case, and by version of Python. Since an edge that is silent
+and a function that hangs are noticed within 2 s, it is 4 % more in simulations and 9 where there is least to do."""
 LONGEST, SHORTEST = 4_000, 64
 ASKED_RATIO = 3.0
 """Of the calls with 4,000 waiting to those with 64."""
