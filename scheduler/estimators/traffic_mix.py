@@ -73,8 +73,12 @@ class TrafficMix:
         """Returns the mix that a snapshot of that age knew; KeyError, TypeError or ValueError where it is none."""
         given, mix, kept = entries(content), cls(), part_known(age_s)
         mix._classes = {name: kept * finite(count) for name, count in entries(given["classes"]).items()}
+        if any(count <= 0 for count in mix._classes.values()):
+            raise ValueError("a snapshot with classes of no items")
         for bin_, counts in entries(given["sizes"]).items():
             items, weighed_bytes = finites(counts)
+            if items <= 0 or weighed_bytes < 0:
+                raise ValueError("a snapshot with sizes of no items")
             mix._sizes[int(bin_)] = kept * items, kept * weighed_bytes
         return mix
 

@@ -7,6 +7,7 @@ import ipaddress
 import socket
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 from models import catalogue, toml_lines
 from models.card import ROWS_SUFFIX
@@ -42,6 +43,7 @@ def contradictions(config: Config) -> Found:
     if file is not None and (file.is_dir() or not file.parent.is_dir()):
         wrong = f"{file} is a folder" if file.is_dir() else f"there is no folder {file.parent}"
         yield ("explain", "file"), f"`file` in [explain] cannot be written: {wrong}; create the folder or name a file"
+    yield from _urls(config)
     yield from _open_listeners(config)
     yield from _incomplete(config)
     yield from _tenants(config)
@@ -93,6 +95,22 @@ def _open_listeners(config: Config) -> Found:
     read = config.daemon.read_address
     if read is not None and not is_loopback(read[0]):
         yield ("daemon", "read_listen"), unasked("`read_listen` in [daemon]")
+
+
+def _urls(config: Config) -> Found:
+    """Yields the URLs that no client can split into host and port."""
+    given = (
+        ("edge", "url", config.edge and config.edge.url),
+        ("otel", "endpoint", config.otel and config.otel.endpoint),
+    )
+    for table, key, url in given:
+        try:
+            split = urlsplit(url or "http://host")
+            sound = bool(split.hostname) and split.port != 0
+        except ValueError:
+            sound = False
+        if not sound:
+            yield (table, key), f"`{key}` in [{table}] has no host or port that can be reached; write http://HOST:PORT"
 
 
 def _incomplete(config: Config) -> Found:

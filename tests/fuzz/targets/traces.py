@@ -40,7 +40,7 @@ def check(data: bytes) -> None:
 
 def _checked(kind: int, path: Path) -> None:
     try:
-        with np.errstate(all="raise"):
+        with np.errstate(over="raise", invalid="raise", divide="raise"):
             if kind == GAPS:
                 _is_sound(read_gaps(path))
             elif kind == RATES:
