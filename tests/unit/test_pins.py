@@ -116,7 +116,7 @@ def test_the_newest_of_everything_is_tried_without_constraints() -> None:
 
 def test_ci_checks_first_and_ends_with_the_whole_suite() -> None:
     commands = [line.strip() for line in (ROOT / ".ci" / "run").read_text(encoding="utf-8").splitlines()]
-    steps = [line for line in commands if line.startswith("make ")]
+    steps = [step for line in commands if (step := line.removeprefix("report ")).startswith("make ")]
     assert [line.split()[1] for line in steps] == [
         "lint",
         "audit",
