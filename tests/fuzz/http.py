@@ -33,7 +33,7 @@ edge_profile = "orin-resnet50"
 [[model]]
 name = "own"
 edge_profile = "orin-resnet50"
-inputs = [{{ name = "x", datatype = "FP32", shape = [2] }}]
+inputs = [{{ name = "x", datatype = "BYTES", shape = [1] }}]
 outputs = [{{ name = "y", datatype = "FP32", shape = [2] }}]
 """
 NAMES = ("digits", "own", "1")
@@ -44,7 +44,7 @@ TIMEOUT_S = 20
 def main() -> int:
     """Returns the exit status: 0, or 1 where an answer was not as described."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--examples", type=int, default=25, help="calls of each operation")
+    parser.add_argument("--examples", type=int, default=60, help="calls of each operation")
     parser.add_argument("--seconds", type=float, default=60.0, help="longest time for each server")
     parser.add_argument("--seed", type=int, default=0, help="default: another one each time, which is printed")
     args = parser.parse_args()

@@ -199,4 +199,4 @@ def _described(values: Mapping[str, Any]) -> str:
     try:
         return describe(*from_values(values))
     except (ValueError, TypeError) as error:
-        raise EdgeburstError(f"the explanation cannot be read: {error}") from None
+        raise EdgeburstError(f"the explanation cannot be read: {str(error)[:300]}") from None
