@@ -128,7 +128,7 @@ class Runner:
         self._bodies = BodyStore()
         self._ids = count(1)
         self._started_at_s = 0.0
-        self._plan_task: asyncio.Task[None] | None = None
+        self._planning: set[asyncio.Task[None]] = set()  # a reload asks anew while one is still made
         self._draining = False
         self._crashed = asyncio.Event()
         self._error: Exception | None = None
@@ -232,9 +232,9 @@ class Runner:
         """Refuses the calls that have not ended, ends every task, and closes the backends."""
         self._stop(_STOPPED)
         self._refuse_all(_STOPPED)
-        if self._plan_task is not None:
-            self._plan_task.cancel()
-            await asyncio.gather(self._plan_task, return_exceptions=True)
+        for task in self._planning:
+            task.cancel()
+        await asyncio.gather(*self._planning, return_exceptions=True)
         await self._sender.close()
         await self._tracer.close()
 
@@ -288,7 +288,9 @@ class Runner:
                 case RefuseRequest(request_id, refusal):
                     self._refuse(request_id, refusal)
                 case ComputePlan():
-                    self._plan_task = asyncio.get_running_loop().create_task(self._plan(command), name="plan")
+                    planning = asyncio.get_running_loop().create_task(self._plan(command), name="plan")
+                    self._planning.add(planning)
+                    planning.add_done_callback(self._planning.discard)
                 case SendProbe(backend, models):
                     self._sender.probe(backend, models)
                 case RequestSpend() | ReturnSpend():

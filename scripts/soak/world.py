@@ -214,10 +214,9 @@ class World(Weather):
     def _bury(self, loop: VirtualLoop, keeper: StateKeeper | None) -> None:
         """Takes a process apart; nothing that it still does has an effect."""
         self.machine.dead = True
-        left = asyncio.all_tasks(loop)
-        for task in left:
-            task.cancel()
-        if left:
+        while left := asyncio.all_tasks(loop):  # one that ends may begin another
+            for task in left:
+                task.cancel()
             loop.run_until_complete(asyncio.gather(*left, return_exceptions=True))
         self._clients.clear()
         self.accepting = False

@@ -698,3 +698,23 @@ def test_a_batch_passes_on_the_trace_of_its_first_request_that_has_one() -> None
         return traces
 
     assert run(main()) == [first, None]
+
+
+def test_every_plan_that_is_still_made_ends_with_the_daemon() -> None:
+    """A reload asks for another one while a planner hangs."""
+
+    def react(message: Message, now_s: float) -> list[Command]:
+        if isinstance(message, RequestArrived):
+            return [ComputePlan(Snapshot(now_s, SETTINGS, {}, None, 0.02), 7, "settings", "reloaded")]
+        return []
+
+    async def main() -> set[str]:
+        made = Rig(ScriptedEngine(react), edge=FakeBackend())
+        calls = [made.submit(b"a"), made.submit(b"b")]
+        await asyncio.sleep(0.01)
+        assert len(made.planned) == 2
+        await made.runner.close()
+        await asyncio.gather(*calls, return_exceptions=True)
+        return {task.get_name() for task in asyncio.all_tasks()} & {"plan"}
+
+    assert run(main()) == set()
