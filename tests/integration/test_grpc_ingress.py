@@ -229,6 +229,7 @@ class TestInfer:
             " send fewer items at once, or raise daemon.body_limit_bytes",
         )
 
+    @pytest.mark.provokes_fault
     def test_a_fault_of_the_program_is_told_without_its_traceback(
         self, channel: grpc.Channel, runner: FakeRunner, caplog: pytest.LogCaptureFixture
     ) -> None:

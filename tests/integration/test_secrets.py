@@ -207,6 +207,7 @@ def test_no_repr_shows_one(tmp_path: Path) -> None:
     assert [each for each in shown[:-2] if hashed in repr(each).encode()] == []
 
 
+@pytest.mark.provokes_fault
 def test_a_traceback_shows_none(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     runner = FakeRunner()
     runner.broken = True
