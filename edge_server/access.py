@@ -1,4 +1,4 @@
-"""Who may use this server: whoever knows the token, has a certificate, or reaches it, where it is open."""
+"""Access to this server: for clients with the token or a certificate, or for all that reach it, where it is open."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def check_reach(listeners: Iterable[socket.socket], *, is_guarded: bool) -> None
         is_guarded: whether a token or a certificate is needed, or the server is meant to be open.
 
     Raises:
-        StartupError: other machines reach a socket, and nothing says who may send batches.
+        StartupError: other machines reach a socket, and nothing says which clients may send batches.
     """
     for listener in () if is_guarded else listeners:
         address = str(listener.getsockname()[0])

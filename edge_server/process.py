@@ -90,7 +90,7 @@ def _run(settings: Settings, announced: TextIO) -> int:
         _announce(service, listeners[0], notifier, announced)
     _watch(service, stop, notifier)
     if passed:
-        server.stop_accepting()  # who comes now waits for the process that gets the sockets next
+        server.stop_accepting()  # new connections wait for the process that gets the sockets next
     return _drain(service, server, notifier)
 
 

@@ -1,4 +1,4 @@
-"""Warnings of frameworks for developers, which say nothing to whoever has a model: kept back by their category."""
+"""Warnings of frameworks for developers, which do not help the owner of a model: kept back by their category."""
 
 from __future__ import annotations
 

@@ -28,8 +28,8 @@ class Gone(Exception):
 def reason_of(status: int) -> str:
     """Returns the words of a status line.
 
-    >>> reason_of(413), reason_of(299)
-    ('Request Entity Too Large', 'Status')
+    >>> reason_of(404), reason_of(299)
+    ('Not Found', 'Status')
     """
     try:
         return HTTPStatus(status).phrase

@@ -43,7 +43,7 @@ class Outcome:
     faults: Sequence[str] = ()
     """What is wrong besides: counts that do not add up, exit statuses, lines of logs."""
     said: Sequence[tuple[str, int]] = ()
-    """The most frequent sentences, for who looks into it."""
+    """The most frequent sentences."""
 
     @property
     def well(self) -> bool:

@@ -26,7 +26,7 @@ from scripts.demo.processes import Processes, child_environment
 from scripts.hostile_clients import honest
 from scripts.hostile_clients.attacks import ATTACKS
 
-NOTHING = "nobody"
+NOTHING = "none"
 SLO_S = 1.0
 _START_S = 60.0
 _LEAD_S = 2.5

@@ -13,6 +13,10 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 _DAY = datetime.timedelta(days=1)
+_USES = ("digital_signature", "content_commitment", "key_encipherment", "data_encipherment", "key_agreement")
+_SIGNS = x509.KeyUsage(
+    **dict.fromkeys((*_USES, "encipher_only", "decipher_only"), False), key_cert_sign=True, crl_sign=True
+)
 
 
 @dataclass(frozen=True)
@@ -38,6 +42,8 @@ class Authority:
         self._name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
         self.ca_file = folder / f"{name}.pem"
         own = self._builder(self._name, self._key).add_extension(x509.BasicConstraints(ca=True, path_length=0), True)
+        # From 3.13 on Python takes no authority that does not say that it signs certificates.
+        own = own.add_extension(_SIGNS, True)
         self.ca_file.write_bytes(_pem(own.sign(self._key, hashes.SHA256())))
 
     def server(self, name: str = "server") -> Certified:

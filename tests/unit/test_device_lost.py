@@ -1,4 +1,4 @@
-"""A GPU that answers nothing any more, and one without room: who is told what, with runtimes that only say so."""
+"""A GPU that answers nothing any more, and one without room: what each side is told, with runtimes that only say so."""
 
 from __future__ import annotations
 

