@@ -3,11 +3,10 @@
 import os
 
 import pytest
-from testbed.runs import Outcome, table
+from testbed.runs import OUTCOMES, table
 
 TESTBED = "EDGEBURST_TESTBED"
 """Set by `make testbed`."""
-OUTCOMES = pytest.StashKey[list[Outcome]]()
 
 collect_ignore_glob = [] if TESTBED in os.environ else ["*"]
 

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import pytest
 from support.daemon_process import ROOT, environment, serve_command
 from support.shaped_link import shaped_link
 
@@ -168,6 +169,10 @@ def profile() -> dict[str, object]:
         "max_batch": 8,
         "environment": {},
     }
+
+
+OUTCOMES = pytest.StashKey[list[Outcome]]()
+"""Where a run of the tests keeps what its table is made of."""
 
 
 def table(outcomes: Sequence[Outcome]) -> str:

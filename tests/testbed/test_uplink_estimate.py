@@ -9,8 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from support.shaped_link import missing
-from testbed.conftest import OUTCOMES
-from testbed.runs import Outcome, Run, perform
+from testbed.runs import OUTCOMES, Outcome, Run, perform
 
 from scheduler.simulator.network import Bandwidth, read_log
 

@@ -9,7 +9,7 @@ from support.virtual_loop import run_virtual
 
 from scheduler.daemon.backends import uplink_meter
 from scheduler.daemon.backends.tcp_info import Sent, sent
-from scheduler.daemon.backends.uplink_meter import LOOK_S, PIECE_S, UplinkMeter
+from scheduler.daemon.backends.uplink_meter import LEAST_BYTES, LOOK_S, PIECE_S, UplinkMeter
 from scheduler.domain.messages import UplinkCarried
 
 
@@ -81,11 +81,15 @@ def test_connections_that_share_the_link_are_counted_together(link: Link) -> Non
         assert piece.carried_bytes / (piece.end_s - piece.start_s) == pytest.approx(1e6, rel=0.02)
 
 
-def test_one_short_transfer_is_measured_between_the_looks_that_saw_it(link: Link) -> None:
-    told = metered(link, 0.2, at={33: 80_000})
-    assert sum(piece.end_s - piece.start_s for piece in told) >= 0.05
+def test_a_transfer_is_measured_between_the_looks_that_saw_it(link: Link) -> None:
+    told = metered(link, 0.3, at={33: 180_000})
+    assert sum(piece.end_s - piece.start_s for piece in told) >= 0.1
     for piece in told:
         assert piece.carried_bytes / (piece.end_s - piece.start_s) == pytest.approx(1e6, rel=0.1)
+
+
+def test_of_a_transfer_that_a_receivers_buffer_takes_nothing_is_told(link: Link) -> None:
+    assert metered(link, 0.2, at={33: LEAST_BYTES}) == []
 
 
 def test_nothing_is_told_while_nothing_is_under_way(link: Link) -> None:

@@ -19,6 +19,10 @@ LOOK_S = 0.01
 """How often the connections are looked at while calls are under way. Judgement: a hundredth of a core at most."""
 LEAST_S = 0.015
 """Shortest time that is told. Judgement: at least two looks."""
+LEAST_BYTES = 64 * 1024
+"""Fewest bytes that a time shorter than PIECE_S tells of; what carried less is left to its answers. A receiver's buffer
+takes the first bytes at once, so that the rest of a short transfer seems slower. Derived: twice the buffer of the local
+endpoint; without this the demo takes its link to be cut again and again."""
 PIECE_S = 0.25
 """Length of what is told at once. Judgement: ten looks; a link that is cut is known within a few pieces."""
 
@@ -80,7 +84,7 @@ class UplinkMeter:
         self._acknowledged = acknowledged
         if not under_way:
             # When the last byte arrived is not known, so the time ends with the look before.
-            self._tell(self._until_s, LEAST_S)
+            self._tell(self._until_s, LEAST_S, LEAST_BYTES)
             self._since_s = None
             return
         if self._since_s is None or (self._opening and carried_bytes):
@@ -92,9 +96,11 @@ class UplinkMeter:
         self._carried_bytes += carried_bytes
         self._tell(now_s, PIECE_S)
 
-    def _tell(self, end_s: float, least_s: float) -> None:
+    def _tell(self, end_s: float, least_s: float, least_bytes: int = 0) -> None:
         """Tells what was carried up to a look and begins anew there, if that is long enough."""
-        if self._since_s is not None and end_s - self._since_s >= least_s:
+        if self._since_s is None or self._carried_bytes < least_bytes:
+            return
+        if end_s - self._since_s >= least_s:
             self.post(UplinkCarried(self._since_s, end_s, self._carried_bytes))
             self._since_s, self._carried_bytes, self._opening = end_s, 0, False
 
