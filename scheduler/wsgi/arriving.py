@@ -33,11 +33,6 @@ class Arriving:
         self._body_began_s = 0.0
         self._body_bytes = 0
 
-    @property
-    def is_idle(self) -> bool:
-        """Whether nothing has arrived that was not asked for."""
-        return self._at >= len(self._kept)
-
     def next_head(self) -> bytes:
         """Waits for a request; returns its line and headers, up to the line break of the last one.
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import sys
 from collections import Counter, OrderedDict, deque
 from dataclasses import dataclass, field
 
 from scheduler.daemon.ingress.errors import RETRY_HEADER, Rejected
+from scheduler.daemon.ingress.own_cancellation import OwnCancellation
 from scheduler.daemon.ingress.shares import shortened
 
 BODY_TIME_LIMIT_S = 60.0
@@ -87,10 +87,10 @@ class BodyLimits:
         while self._over:
             by_peer: dict[str, int] = {}
             for each in self._arrivals:
-                if not each.is_given_up:
+                if not each.asked:
                     by_peer[each.peer] = by_peer.get(each.peer, 0) + each.arrived_bytes
             greedy = max(by_peer, key=lambda peer: by_peer[peer])
-            candidates = (each for each in self._arrivals if each.peer == greedy and not each.is_given_up)
+            candidates = (each for each in self._arrivals if each.peer == greedy and not each.asked)
             largest = max(candidates, key=lambda each: each.arrived_bytes)
             others = greedy != wanting.peer and by_peer[greedy] > by_peer.get(wanting.peer, 0)
             if largest is wanting or not (others or largest.arrived_bytes > wanting.arrived_bytes):
@@ -173,16 +173,15 @@ class BodyLimits:
             looked = 0
 
 
-class Arrival:
+class Arrival(OwnCancellation):
     """A body that arrives in the current task, and can be given up for the bodies of others."""
 
     def __init__(self, limits: BodyLimits, peer: str) -> None:
         """Begins with no byte."""
+        super().__init__()
         self._limits = limits
-        self._task = asyncio.current_task()
         self.peer = peer
         self.arrived_bytes = 0
-        self.is_given_up = False
 
     def announce(self, size_bytes: int) -> None:
         """Checks a size that the header names.
@@ -206,48 +205,28 @@ class Arrival:
 
     def give_up(self) -> int:
         """Cancels the task that reads it; returns the bytes that it will release."""
-        assert self._task is not None
-        self.is_given_up = self._task.cancel()
-        return self.arrived_bytes if self.is_given_up else 0
-
-    def caught(self) -> bool:
-        """Returns whether the cancellation that the task met was that; if so, revokes it."""
-        if self.is_given_up and sys.version_info >= (3, 11):
-            assert self._task is not None
-            self._task.uncancel()
-        return self.is_given_up
+        self.cancel()
+        return self.arrived_bytes if self.asked else 0
 
     def end(self) -> None:
         """Takes its bytes out of the count: it is whole, or will never be."""
         limits = self._limits
         limits._ended(self)  # noqa: SLF001 - one structure in two classes
-        if self.is_given_up:
+        if self.asked:
             limits.leaving_bytes -= self.arrived_bytes
         limits._left(self.arrived_bytes)  # noqa: SLF001
 
 
-class TimeLimit:
-    """A timer that cancels the current task, and distinguishes its own cancellation from that of a lost client.
+class TimeLimit(OwnCancellation):
+    """A timer that cancels the current task.
 
     asyncio.timeout exists since Python 3.11; asyncio.wait_for in Python 3.10 starts a task for every request.
     """
 
     def __init__(self, limit_s: float) -> None:
         """Starts the timer."""
-        self._task = asyncio.current_task()
-        self._timer = asyncio.get_running_loop().call_later(limit_s, self._expire)
-        self._expired = False
-
-    def _expire(self) -> None:
-        assert self._task is not None
-        self._expired = self._task.cancel()
-
-    def caught(self) -> bool:
-        """Returns whether the timer caused the cancellation; if so, revokes it."""
-        if self._expired and sys.version_info >= (3, 11):
-            assert self._task is not None
-            self._task.uncancel()
-        return self._expired
+        super().__init__()
+        self._timer = asyncio.get_running_loop().call_later(limit_s, self.cancel)
 
     def end(self) -> None:
         """Stops the timer."""

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import sys
 
+from scheduler.daemon.ingress.own_cancellation import OwnCancellation
 from scheduler.domain.errors import Refusal, RefusalKind
 
 RETRY_AFTER_S = 1.0
@@ -28,32 +28,23 @@ def shortened(limit_s: float, arriving: int, at_once: int) -> float:
     return limit_s if arriving <= at_once else max(min(LEAST_LIMIT_S, limit_s), limit_s * at_once / arriving)
 
 
-class Place:
+class Place(OwnCancellation):
     """The place of one open request of a client, which the current task serves."""
 
     def __init__(self, shares: Shares, key: str, body_bytes: int) -> None:
         """Takes no room yet."""
+        super().__init__()
         self._shares = shares
-        self._task = asyncio.current_task()
         self._gone: asyncio.Future[None] | None = None
         self.key = key
         self.body_bytes = body_bytes
-        self.is_given_up = False
 
     def give_up(self) -> asyncio.Future[None]:
         """Cancels the task; returns what is done once it has ended its request."""
-        assert self._task is not None
-        self.is_given_up = self._task.cancel()
+        self.cancel()
         self._shares.end(self)
         self._gone = asyncio.get_running_loop().create_future()
         return self._gone
-
-    def caught(self) -> bool:
-        """Returns whether the cancellation that the task met was that; if so, revokes it."""
-        if self.is_given_up and sys.version_info >= (3, 11):
-            assert self._task is not None
-            self._task.uncancel()
-        return self.is_given_up
 
     def end(self) -> None:
         """Frees the room."""
