@@ -1,6 +1,7 @@
 """An asyncio event loop whose time jumps to the next timer: what takes hours on a clock runs in milliseconds."""
 
 import asyncio
+import math
 import selectors
 from collections.abc import Coroutine
 from typing import Any, TypeVar
@@ -45,7 +46,11 @@ class VirtualLoop(asyncio.SelectorEventLoop):
 
     def jump(self) -> None:
         """Moves to the first timer that is armed. The loop has dropped cancelled ones from the front before."""
-        self._virtual_now_s = max(self._virtual_now_s, self._scheduled[0].when())  # type: ignore[attr-defined]
+        due_s = self._scheduled[0].when()  # type: ignore[attr-defined]
+        if due_s + self._clock_resolution <= due_s:  # type: ignore[attr-defined]
+            # So late that the loop's tolerance is lost to rounding: it would wait for this timer for ever.
+            due_s = math.nextafter(due_s, math.inf)
+        self._virtual_now_s = max(self._virtual_now_s, due_s)
 
 
 def run_virtual(main: Coroutine[Any, Any, T], *, start_s: float = 0.0) -> T:
