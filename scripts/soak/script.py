@@ -157,9 +157,10 @@ def _call(
 def _others(random: Random, site: Site, ends_s: float) -> list[Event]:
     weights = _weights(random, EVENTS, 0.35)
     events: list[Event] = []
-    for _ in range(random.choice((0, 1, 2, 4)) if weights else 0):
+    times_s = [random.uniform(0.0, ends_s) for _ in range(random.choice((0, 1, 2, 4)) if weights else 0)]
+    # In the order of time: a burst calls what is served when it comes, not what a later reload adds.
+    for at_s in sorted(times_s):
         what = random.choices(list(weights), list(weights.values()))[0]
-        at_s = random.uniform(0.0, ends_s)
         number = {
             "crash": float(random.randint(0, 6)),
             "stop-now": random.choice((0.0, 0.01, 0.3)),
