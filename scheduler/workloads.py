@@ -8,7 +8,7 @@ import json
 import math
 from codecs import BOM_UTF8
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -32,16 +32,45 @@ class WorkloadError(EdgeburstError):
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class RateSteps:
+    """Rate that a workload was drawn from, constant between changes.
+
+    Attributes:
+        starts_s: start of each step, ascending seconds from 0, shape (steps,).
+        rates_rps: requests a second in each step, shape (steps,).
+    """
+
+    starts_s: Seconds
+    rates_rps: Seconds
+
+    def at(self, at_s: float) -> float:
+        """Returns the rate at `at_s`, requests a second; after the last change it stays the same."""
+        return float(self.rates_rps[max(0, int(np.searchsorted(self.starts_s, at_s, side="right")) - 1)])
+
+    def faster(self, factor: float) -> "RateSteps":
+        """Returns the rate of the same arrivals with every gap divided by `factor`."""
+        return RateSteps(self.starts_s / factor, self.rates_rps * factor)
+
+    def raised(self, start_s: float, duration_s: float, by_rps: float) -> "RateSteps":
+        """Returns the rate with `by_rps` more for a time."""
+        starts_s = np.unique([*self.starts_s, start_s, start_s + duration_s])
+        within = (starts_s >= start_s) & (starts_s < start_s + duration_s)
+        return RateSteps(starts_s, np.array([self.at(at_s) for at_s in starts_s]) + by_rps * within)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class Workload:
     """Workload: arrival times and length.
 
     Attributes:
         times_s: arrival times, ascending seconds from the start, shape (requests,).
         duration_s: length in seconds, with the idle time after the last arrival.
+        rate: the rate that the arrivals were drawn from, phases included; None where it is not known, as of a trace.
     """
 
     times_s: Seconds
     duration_s: float
+    rate: RateSteps | None = None
 
     @property
     def mean_rate_rps(self) -> float:
@@ -51,7 +80,8 @@ class Workload:
     def faster(self, factor: float) -> "Workload":
         """Returns the same arrivals with every gap divided by `factor`."""
         _positive("the rate multiple", factor)
-        return Workload(self.times_s / factor, self.duration_s / factor)
+        rate = None if self.rate is None else self.rate.faster(factor)
+        return Workload(self.times_s / factor, self.duration_s / factor, rate)
 
     def first(self, requests: int) -> "Workload":
         """Returns the first `requests` arrivals; the workload ends with the last of them."""
@@ -59,14 +89,14 @@ class Workload:
             raise WorkloadError(f"the number of requests must be at least 1, not {requests}")
         if requests >= len(self.times_s):
             return self
-        return Workload(self.times_s[:requests], float(self.times_s[requests - 1]))
+        return Workload(self.times_s[:requests], float(self.times_s[requests - 1]), self.rate)
 
     def until(self, end_s: float) -> "Workload":
         """Returns the arrivals before `end_s`; a shorter workload is returned unchanged."""
         _positive("the duration", end_s)
         if end_s >= self.duration_s:
             return self
-        return Workload(self.times_s[self.times_s < end_s], end_s)
+        return Workload(self.times_s[self.times_s < end_s], end_s, self.rate)
 
     def repeated(self, laps: int, *, gap_s: float = 0.0) -> "Workload":
         """Returns the workload repeated `laps` times, with `gap_s` seconds without arrivals between two laps."""
@@ -158,7 +188,8 @@ def poisson(
     def more(_last: float) -> Seconds:
         return rng.exponential(1 / rate_rps, _CHUNK)
 
-    return _drawn(more, requests=requests, duration_s=duration_s)
+    drawn = _drawn(more, requests=requests, duration_s=duration_s)
+    return replace(drawn, rate=RateSteps(np.zeros(1), np.array([rate_rps])))
 
 
 def _drawn(more: Callable[[float], Seconds], *, requests: int | None, duration_s: float | None) -> Workload:
@@ -194,7 +225,8 @@ def markovian(
     def more(_last: float) -> Seconds:
         return stream.gaps_s(_CHUNK)
 
-    return _drawn(more, requests=requests, duration_s=duration_s)
+    drawn = _drawn(more, requests=requests, duration_s=duration_s)
+    return replace(drawn, rate=RateSteps(*stream.rates()))
 
 
 def read_map(path: Path) -> MarkovianArrivals:
@@ -225,15 +257,19 @@ def steps(parts: Sequence[tuple[float, float]], *, rng: np.random.Generator) -> 
         parts: (length in seconds, requests a second) of consecutive steps; a rate may be 0.
         rng: the generator.
     """
-    pieces, start_s = [], 0.0
+    pieces, starts_s, start_s = [], [], 0.0
     for duration_s, rate_rps in parts:
         _positive("the duration of a step", duration_s)
         if not math.isfinite(rate_rps) or rate_rps < 0 or rate_rps * duration_s > MAX_REQUESTS:
             raise WorkloadError(f"the rate of a step must be at least 0 and bounded, not {rate_rps}")
         count = int(rng.poisson(rate_rps * duration_s))
         pieces.append(np.sort(rng.random(count)) * duration_s + start_s)
+        starts_s.append(start_s)
         start_s += duration_s
-    return Workload(np.concatenate(pieces) if pieces else np.empty(0), start_s)
+    if not pieces:
+        return Workload(np.empty(0), 0.0)
+    rate = RateSteps(np.array(starts_s), np.array([rate_rps for _, rate_rps in parts], dtype=np.float64))
+    return Workload(np.concatenate(pieces), start_s, rate)
 
 
 def with_bursts(
@@ -246,14 +282,15 @@ def with_bursts(
         bursts: (start in seconds, length in seconds, additional requests a second).
         rng: the generator.
     """
-    added = []
+    added, rate = [], workload.rate
     for start_s, duration_s, rate_rps in bursts:
         _positive("the duration of a burst", duration_s)
         if not math.isfinite(rate_rps) or rate_rps < 0 or rate_rps * duration_s > MAX_REQUESTS:
             raise WorkloadError(f"the rate of a burst must be at least 0 and bounded, not {rate_rps}")
         added.append(start_s + duration_s * rng.random(int(rng.poisson(rate_rps * duration_s))))
+        rate = None if rate is None else rate.raised(start_s, duration_s, rate_rps)
     times_s = np.sort(np.concatenate([workload.times_s, *added]))
-    return Workload(times_s[times_s <= workload.duration_s], workload.duration_s)
+    return Workload(times_s[times_s <= workload.duration_s], workload.duration_s, rate)
 
 
 def _poisson_pattern(rate_rps: float, duration_s: float, rng: np.random.Generator) -> Workload:

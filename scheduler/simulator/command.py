@@ -174,7 +174,7 @@ def run(args: argparse.Namespace) -> int:
     workload = _workload(args, scenario)
     requests = make_requests(scenario, workload)
     ring = None if args.explain is None else whole_ring(len(requests))
-    simulation = make_simulation(scenario, requests, ring=ring)
+    simulation = make_simulation(scenario, requests, ring=ring, rate=workload.rate)
     started_s = time.perf_counter()
     journal = simulation.run()
     wall_s = time.perf_counter() - started_s

@@ -9,14 +9,15 @@ from scheduler.domain.requests import Request
 from scheduler.explain.json_lines import to_json
 from scheduler.simulator.scenario import ScenarioError
 
-EXPLAINED = ("edgeburst", "log-oracle")
+EXPLAINED = ("edgeburst", "oracle-laws", "log-oracle")
 """Policies that are the engine, which records its decisions."""
 
 
 def check_explainable(policy: str) -> None:
     """Raises ScenarioError for a policy that records no decisions."""
     if policy not in EXPLAINED:
-        raise ScenarioError(f"--explain needs a policy that is the engine ({' or '.join(EXPLAINED)}), not {policy}")
+        engines = f"{', '.join(EXPLAINED[:-1])} or {EXPLAINED[-1]}"
+        raise ScenarioError(f"--explain needs a policy that is the engine ({engines}), not {policy}")
 
 
 def whole_ring(requests: int) -> DecisionRing:

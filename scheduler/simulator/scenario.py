@@ -11,9 +11,10 @@ from scheduler.simulator.faults import Fault
 from scheduler.simulator.network import AMPLE, Bandwidth
 
 MODEL = "simulated"
+ORACLES = ("oracle-laws", "log-oracle")
 POLICIES = (
     *("edgeburst", "edge-only", "function-only", "static", "critical-rate", "batch", "aimd", "edf"),
-    "log-oracle",
+    *ORACLES,
 )
 """The engine, the policies in scheduler/simulator/policies, and the engine with true values instead of estimates."""
 

@@ -16,9 +16,9 @@ from scheduler.simulator.policies.catalogue import Chosen, choose
 from scheduler.simulator.policies.oracle_control import oracle_control, told_control
 from scheduler.simulator.policies.search import TrialResult
 from scheduler.simulator.report import within_slo
-from scheduler.simulator.scenario import Scenario, SimulatedClass, SimulatedModel
+from scheduler.simulator.scenario import ORACLES, Scenario, SimulatedClass, SimulatedModel
 from scheduler.simulator.shell import EngineLike, Simulation
-from scheduler.workloads import Workload, with_bursts
+from scheduler.workloads import RateSteps, Workload, with_bursts
 
 
 def generators(seed: int) -> tuple[np.random.Generator, ...]:
@@ -100,20 +100,38 @@ def _request(request_id: int, arrived_at_s: float, kind: _Kind, tenant: str, sha
 
 
 def make_simulation(
-    scenario: Scenario, requests: Sequence[Request], *, keep_commands: bool = False, ring: DecisionRing | None = None
+    scenario: Scenario,
+    requests: Sequence[Request],
+    *,
+    keep_commands: bool = False,
+    ring: DecisionRing | None = None,
+    rate: RateSteps | None = None,
 ) -> Simulation:
-    """Returns a simulation that is ready to run; an engine records its decisions in the ring, if one is given."""
-    chosen = choose_policy(scenario, requests, ring)
+    """Returns a simulation that is ready to run.
+
+    Args:
+        scenario: all but the arrivals.
+        requests: that will arrive, in order.
+        keep_commands: whether the journal keeps every command.
+        ring: records the decisions of an engine; None for none.
+        rate: that the requests were drawn from, for `oracle-laws`; None if it is not known.
+    """
+    chosen = choose_policy(scenario, requests, ring, rate)
     return _simulation(scenario, chosen, requests, keep_commands=keep_commands)
 
 
-def choose_policy(scenario: Scenario, requests: Sequence[Request], ring: DecisionRing | None = None) -> Chosen:
+def choose_policy(
+    scenario: Scenario,
+    requests: Sequence[Request],
+    ring: DecisionRing | None = None,
+    rate: RateSteps | None = None,
+) -> Chosen:
     """Returns the engine, or the policy that the scenario names, set up for these requests."""
     if scenario.policy == "edgeburst":
         control = told_control(scenario, requests) if scenario.told_changes else None
         return Chosen(Engine(scenario.engine_settings(), control, ring))
-    if scenario.policy == "log-oracle":
-        return Chosen(Engine(scenario.engine_settings(), oracle_control(scenario, requests), ring))
+    if scenario.policy in ORACLES:
+        return Chosen(Engine(scenario.engine_settings(), oracle_control(scenario, requests, rate=rate), ring))
 
     def rehearse(policy: EngineLike, part: Sequence[Request]) -> TrialResult:
         journal = _simulation(scenario, Chosen(policy), part).run()

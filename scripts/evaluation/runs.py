@@ -35,7 +35,7 @@ def run_case(case: Case) -> Result:
 def _simulated(case: Case, workload: Workload) -> Result:
     requests = make_requests(case.scenario, workload)
     # Policies with hindsight search their parameters here, outside the measured time.
-    simulation = make_simulation(case.scenario, requests)
+    simulation = make_simulation(case.scenario, requests, rate=workload.rate)
     started_s, started_cpu_s = time.perf_counter(), time.process_time()
     journal = simulation.run()
     wall_s, cpu_s = time.perf_counter() - started_s, time.process_time() - started_cpu_s

@@ -104,7 +104,7 @@ def test_each_member_of_a_batch_has_the_reason_that_put_it_there() -> None:
 ARGUMENTS = ["simulate", "--poisson", "180", "--requests", "1500", "--edge-noise", "0.1", "--edge-fault", "down:3,4"]
 
 
-@pytest.mark.parametrize("policy", ["edgeburst", "log-oracle"])
+@pytest.mark.parametrize("policy", ["edgeburst", "oracle-laws", "log-oracle"])
 def test_simulate_writes_a_line_for_each_request_with_all_its_decisions(
     policy: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -122,14 +122,14 @@ def test_simulate_writes_a_line_for_each_request_with_all_its_decisions(
     assert capsys.readouterr().out == describe(told[699]) + "\n"
 
 
-@pytest.mark.parametrize("policy", sorted({*POLICIES} - {"edgeburst", "log-oracle"}))
+@pytest.mark.parametrize("policy", sorted({*POLICIES} - {"edgeburst", "oracle-laws", "log-oracle"}))
 def test_a_policy_that_is_not_the_engine_has_no_explanations(
     policy: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     file = tmp_path / "why.jsonl"
     assert main([*ARGUMENTS, "--policy", policy, "--explain", str(file)]) == 2
     assert capsys.readouterr().err == (
-        f"edgeburst: --explain needs a policy that is the engine (edgeburst or log-oracle), not {policy}\n"
+        f"edgeburst: --explain needs a policy that is the engine (edgeburst, oracle-laws or log-oracle), not {policy}\n"
     )
     assert not file.exists()
 

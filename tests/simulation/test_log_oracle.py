@@ -9,16 +9,18 @@ import pytest
 
 from scheduler.domain.messages import ComputePlan, SendProbe
 from scheduler.domain.requests import Backend
+from scheduler.domain.tenants import TenantSettings
 from scheduler.estimators.service_time import ServiceTime
+from scheduler.planner.queueing.map_process import mmpp2
 from scheduler.simulator.faults import Fault
 from scheduler.simulator.network import Bandwidth, constant, steps
-from scheduler.simulator.policies.log_oracle import Truth
+from scheduler.simulator.policies.log_oracle import Laws, Truth
 from scheduler.simulator.policies.oracle_control import oracle_control
 from scheduler.simulator.report import summarise
-from scheduler.simulator.scenario import MODEL, ORIN_LATENCY, Burst, Scenario
+from scheduler.simulator.scenario import MODEL, ORIN_LATENCY, Burst, Scenario, SimulatedTenant
 from scheduler.simulator.shell import Journal
 from scheduler.simulator.world import make_requests, make_simulation
-from scheduler.workloads import Workload, poisson
+from scheduler.workloads import Workload, markovian, poisson, with_bursts
 from scheduler.workloads import steps as rate_steps
 
 MEBIBYTE = 2**20
@@ -233,3 +235,69 @@ def test_an_edge_whose_change_is_known_is_judged_by_the_batches_since_alone() ->
     assert service.predict_s(8) == pytest.approx(2.0 * ORIN_LATENCY.predict_s(8), rel=0.02)
     service.restart(0)
     assert service.predict_s(8) == pytest.approx(2.0 * ORIN_LATENCY.predict_s(8), rel=0.02)
+
+
+def laws_of(scenario: Scenario, workload: Workload) -> Laws:
+    return Laws(scenario, make_requests(scenario, workload), workload.rate)
+
+
+def test_the_laws_hold_the_rate_that_was_drawn_from_whatever_came() -> None:
+    workload = phases((10.0, 40.0), (20.0, 120.0))
+    laws = laws_of(Scenario(), workload)
+    assert [laws.rate_rps(MODEL, at_s) for at_s in (0.0, 9.99, 10.0, 29.0)] == [40.0, 40.0, 120.0, 120.0]
+    burst = with_bursts(workload, [(2.0, 3.0, 200.0)], rng=np.random.default_rng(1)).faster(2.0)
+    raised = laws_of(Scenario(), burst)
+    assert [raised.rate_rps(MODEL, at_s) for at_s in (0.5, 1.0, 2.4, 2.5, 5.0)] == [80.0, 480.0, 480.0, 80.0, 240.0]
+
+
+def test_each_model_has_its_share_of_the_rate_and_of_the_bursts_of_tenants() -> None:
+    [model] = Scenario().served()
+    models = (replace(model, share=1.0), replace(model, name="other", share=3.0))
+    tenants = (SimulatedTenant(TenantSettings("a"), bursts=(Burst(1.0, 2.0, 60.0),)),)
+    laws = laws_of(replace(Scenario(), models=models, tenants=tenants), phases((5.0, 40.0)))
+    assert [laws.rate_rps("other", at_s) for at_s in (0.0, 1.0, 3.0)] == [30.0, 75.0, 30.0]
+
+
+def test_a_burst_that_is_about_to_come_is_seen_through_a_window_and_not_by_the_laws() -> None:
+    """A trace has no law: 200 requests within a second raise the mean of a minute by 3 a second."""
+    calm = np.arange(0.0, 200.0, 0.1)
+    times_s = np.sort(np.concatenate([calm, 100.0 + np.arange(200) / 200]))
+    trace = Workload(times_s, 200.0)
+    requests = make_requests(Scenario(), trace)
+    assert Truth(Scenario(), requests).rate_rps(MODEL, 99.9) > 80.0
+    laws = laws_of(Scenario(), trace)
+    assert laws.rate_rps(MODEL, 99.9) == pytest.approx(10.0 + 200 / 60, rel=0.02)
+    assert laws.rate_rps(MODEL, 0.0) == laws.rate_rps(MODEL, 5.0) == pytest.approx(10.0, rel=0.02)
+    assert laws.rate_rps(MODEL, 199.9) == pytest.approx(10.0, rel=0.02)
+
+
+def test_the_phases_of_a_markovian_process_are_its_rate() -> None:
+    process = mmpp2(rates_rps=(10.0, 100.0), leave_per_s=(0.2, 0.5))
+    workload = markovian(process, rng=np.random.default_rng(5), duration_s=2000.0)
+    plain = markovian(process, rng=np.random.default_rng(5), requests=100)
+    assert plain.times_s == pytest.approx(workload.times_s[:100])
+    rate = workload.rate
+    assert rate is not None
+    assert set(rate.rates_rps) == {10.0, 100.0}
+    assert np.all(np.diff(rate.starts_s) > 0)
+    assert np.all(np.diff(rate.rates_rps) != 0)
+    ends_s = np.append(rate.starts_s[1:], np.inf).clip(max=2000.0)
+    lengths_s = (ends_s - rate.starts_s).clip(min=0.0)
+    for rps, mean_s in ((10.0, 5.0), (100.0, 2.0)):
+        inside = rate.rates_rps == rps
+        starts = np.searchsorted(workload.times_s, rate.starts_s[inside])
+        came = (np.searchsorted(workload.times_s, ends_s[inside]) - starts).clip(min=0).sum()
+        assert came / lengths_s[inside].sum() == pytest.approx(rps, rel=0.03)
+        assert lengths_s[inside & (lengths_s > 0)].mean() == pytest.approx(mean_s, rel=0.2)
+
+
+def test_who_knows_the_laws_is_the_engine_with_them() -> None:
+    workload = phases((30.0, 140.0))
+    requests = make_requests(NOISY, workload)
+    costs = {
+        policy: make_simulation(replace(NOISY, policy=policy), requests, rate=workload.rate).run().cost()
+        for policy in ("oracle-laws", "edgeburst")
+    }
+    assert 0 < costs["oracle-laws"] < 1.2 * costs["edgeburst"]
+    constant_rate = oracle_control(replace(NOISY, policy="oracle-laws"), requests, rate=workload.rate)
+    assert [constant_rate.beliefs.recent_rps(MODEL, at_s) for at_s in (0.0, 10.0)] == [140.0, 140.0]

@@ -35,6 +35,7 @@ from scheduler.simulator.report import rows, summarise
 from scheduler.simulator.scenario import (
     FUNCTION_LATENCY,
     FUNCTION_PRICE,
+    ORACLES,
     POLICIES,
     Scenario,
     ScenarioError,
@@ -91,7 +92,7 @@ def finish(policy: Baseline, batch: Batch, now_s: float) -> list[Batch]:
 
 
 def test_the_command_line_knows_every_policy() -> None:
-    assert set(POLICIES) == {"edgeburst", "log-oracle", *BASELINES}
+    assert set(POLICIES) == {"edgeburst", *ORACLES, *BASELINES}
 
 
 windows = st.tuples(st.floats(0, 4), st.floats(0.1, 3)).map(lambda x: (x[0], x[0] + x[1]))

@@ -36,6 +36,8 @@ class ArrivalStream:
         self._phase: int | None = None
         self._since_s = 0.0
         self._spare: Array = np.empty(0)
+        self._drawn_s = 0.0
+        self._changes: list[tuple[Array, Indices]] = []
 
     def gaps_s(self, count: int) -> Array:
         """Returns the next gaps, seconds, shape (count,).
@@ -53,6 +55,17 @@ class ArrivalStream:
         self._spare = gaps_s[count:]
         return gaps_s[:count]
 
+    def rates(self) -> tuple[Array, Array]:
+        """Returns the rate of the gaps drawn so far, as the phases change it.
+
+        Returns:
+            The start of each stretch of one phase, seconds from the start of the stream, and its arrivals a second.
+        """
+        starts_s, phases = (np.concatenate(parts) for parts in zip(*self._changes, strict=True))
+        _, d1 = self._process.matrices()
+        changed = np.flatnonzero(np.diff(phases, prepend=-1))
+        return starts_s[changed], d1.sum(axis=1)[phases[changed]]
+
     def _changes_per_arrival(self) -> float:
         d0, _ = self._process.matrices()
         return float(self._process.phase_distribution() @ -d0.diagonal()) / self._process.rate_rps
@@ -61,13 +74,26 @@ class ArrivalStream:
         before, after = self._path(changes)
         d0, _ = self._process.matrices()
         leaves_per_s = -d0.diagonal()
-        times_s = self._since_s + np.cumsum(self._rng.standard_exponential(len(before)) / leaves_per_s[before])
+        begins_s = self._since_s
+        times_s = begins_s + np.cumsum(self._rng.standard_exponential(len(before)) / leaves_per_s[before])
+        self._note_phases(np.concatenate([[begins_s], times_s[:-1]]), before)
         arrivals_s = times_s[after >= self._process.phases]
         if not len(arrivals_s):
             self._since_s = float(times_s[-1])
             return np.empty(0)
         self._since_s = float(times_s[-1] - arrivals_s[-1])
+        self._drawn_s += float(arrivals_s[-1])
         return np.asarray(np.diff(arrivals_s, prepend=0.0), dtype=np.float64)
+
+    def _note_phases(self, since_s: Array, phases: Indices) -> None:
+        """Notes the starts of phases.
+
+        Args:
+            since_s: time before each transition, seconds since the last arrival before.
+            phases: phase from then on.
+        """
+        changed = np.flatnonzero(np.diff(phases, prepend=-1))
+        self._changes.append((self._drawn_s + since_s[changed], phases[changed]))
 
     def _path(self, changes: int) -> tuple[Indices, Indices]:
         """Returns the phase before each transition and its outcome: the phase after it, plus m if it is an arrival."""

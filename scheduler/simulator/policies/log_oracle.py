@@ -1,8 +1,12 @@
-"""True values of a scenario over time, which `log-oracle` uses in place of estimates.
+"""True values of a scenario over time, which `log-oracle` and `oracle-laws` use in place of estimates.
 
-The true rate is computed from the arrivals, since a trace has no other. If the scenario declares rate steps, it is the
-mean from one change to the next; otherwise the mean over a window around the moment, which ends where a burst begins
-or ends. The times of single future arrivals are not revealed.
+`log-oracle` counts the true rate in the arrivals. If the scenario declares rate steps, it is the mean from one change
+to the next; otherwise the mean over a short window around the moment, which ends where a burst begins or ends. So it
+looks a second ahead: where many requests are about to come, it knows.
+
+`oracle-laws` knows the rate that the arrivals were drawn from, and no arrival. A trace was drawn from no known rate.
+There it is the mean over a long window around the moment, in which the requests that come before the edge is free are
+too few to show.
 """
 
 import math
@@ -14,9 +18,12 @@ from scheduler.domain.requests import Request
 from scheduler.simulator.faults import Fault, Faults
 from scheduler.simulator.network import Bandwidth
 from scheduler.simulator.scenario import Scenario
+from scheduler.workloads import RateSteps
 
 RATE_WINDOW_S = 2.0
 """Window where no rate step is declared: about 200 requests at 100 a second, a standard error of 7 %."""
+LAWS_WINDOW_S = 60.0
+"""The same of `oracle-laws`, where no rate is known: 6,000 requests at 100 a second, a standard error of 1.3 %."""
 
 
 class Truth:
@@ -39,10 +46,13 @@ class Truth:
 
     def rate_rps(self, model: str, at_s: float) -> float:
         """Returns the true rate of a model at `at_s`, requests a second."""
-        arrivals_s = self._arrivals_s.get(model, [])
         start_s, end_s = self._stretch(at_s)
         if not self._scenario.rate_steps or not math.isfinite(end_s):
             start_s, end_s = max(start_s, at_s - RATE_WINDOW_S / 2), min(end_s, at_s + RATE_WINDOW_S / 2)
+        return self._counted_rps(model, start_s, end_s)
+
+    def _counted_rps(self, model: str, start_s: float, end_s: float) -> float:
+        arrivals_s = self._arrivals_s.get(model, [])
         return (bisect_left(arrivals_s, end_s) - bisect_left(arrivals_s, start_s)) / (end_s - start_s)
 
     def _stretch(self, at_s: float) -> tuple[float, float]:
@@ -99,6 +109,35 @@ class Truth:
         faults = (*scenario.edge_faults, *scenario.function_faults)
         moments = {*self._steps_s, *_bandwidth_changes_s(scenario.bandwidth, until_s), *_ends_s(faults)}
         return sorted(moment for moment in moments if 0 < moment <= until_s)
+
+
+class Laws(Truth):
+    """The truth with the rate that the arrivals were drawn from; their times show only in means over a minute."""
+
+    def __init__(self, scenario: Scenario, requests: Sequence[Request], rate: RateSteps | None) -> None:
+        """Stores the scenario, its requests and their rate.
+
+        Args:
+            scenario: the scenario of the run.
+            requests: the requests that will arrive, in order.
+            rate: of the workload, without the bursts of single tenants; None if it is not known.
+        """
+        super().__init__(scenario, requests)
+        self._rate = rate
+        self._last_s = requests[-1].arrived_at_s if requests else 0.0
+        self._bursts = [burst for tenant in scenario.tenants for burst in tenant.bursts]
+        shares = {model.name: model.share for model in scenario.served()}
+        self._part = {name: share / sum(shares.values()) for name, share in shares.items()}
+
+    def rate_rps(self, model: str, at_s: float) -> float:
+        """Returns the rate of a model at `at_s`, requests a second."""
+        if self._rate is not None:
+            bursts = sum(b.rate_rps for b in self._bursts if b.start_s <= at_s < b.start_s + b.duration_s)
+            return self._part[model] * (self._rate.at(at_s) + bursts)
+        # The window keeps its length at both ends of the arrivals.
+        start_s = max(0.0, min(at_s, self._last_s) - LAWS_WINDOW_S / 2)
+        end_s = min(max(self._last_s, LAWS_WINDOW_S), start_s + LAWS_WINDOW_S)
+        return self._counted_rps(model, max(0.0, end_s - LAWS_WINDOW_S), end_s)
 
 
 def rate_changes_s(scenario: Scenario) -> list[float]:

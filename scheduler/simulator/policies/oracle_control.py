@@ -1,4 +1,4 @@
-"""The engine's control with true values instead of estimates: of all quantities (`log-oracle`), or of change times."""
+"""The engine's control with true values instead of estimates: of all quantities (the oracles), or of change times."""
 
 import math
 from bisect import bisect_right
@@ -17,8 +17,9 @@ from scheduler.domain.service_times import ServiceTimes, service_times
 from scheduler.domain.uplink import UplinkEstimate
 from scheduler.estimators.findings import Finding
 from scheduler.estimators.warm_instances import WarmInstances
-from scheduler.simulator.policies.log_oracle import Truth
+from scheduler.simulator.policies.log_oracle import Laws, Truth
 from scheduler.simulator.scenario import Scenario
+from scheduler.workloads import RateSteps
 
 LAST_CHANGE_S = 60.0
 """Seconds after the last arrival until which changes are considered; all requests have ended by then."""
@@ -228,9 +229,15 @@ class ToldControl(TimedControl):
         super().batch_finished(batch, report, now_s, open_since_s=open_since_s)
 
 
-def oracle_control(scenario: Scenario, requests: Sequence[Request]) -> OracleControl:
-    """Returns the control of `log-oracle` for a scenario and the requests that it will meet."""
-    truth = Truth(scenario, requests)
+def oracle_control(scenario: Scenario, requests: Sequence[Request], *, rate: RateSteps | None = None) -> OracleControl:
+    """Returns the control of `log-oracle` or `oracle-laws`.
+
+    Args:
+        scenario: names the policy.
+        requests: the requests that will arrive.
+        rate: that they were drawn from, for `oracle-laws`; None if it is not known.
+    """
+    truth = Laws(scenario, requests, rate) if scenario.policy == "oracle-laws" else Truth(scenario, requests)
     return OracleControl(scenario.engine_settings(), scenario, truth, _changes_s(truth, requests))
 
 
