@@ -14,7 +14,7 @@ MODEL = "simulated"
 ORACLES = ("oracle-laws", "log-oracle")
 POLICIES = (
     *("edgeburst", "edge-only", "function-only", "static", "critical-rate", "batch", "aimd", "edf"),
-    *ORACLES,
+    *("symphony", "smdp", *ORACLES),
 )
 """The engine, the policies in scheduler/simulator/policies, and the engine with true values instead of estimates."""
 

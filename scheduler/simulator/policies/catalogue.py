@@ -13,7 +13,9 @@ from scheduler.simulator.policies.edge_only import EdgeOnly
 from scheduler.simulator.policies.function_only import FunctionOnly, rule_of_thumb
 from scheduler.simulator.policies.search import SLICE, TrialResult
 from scheduler.simulator.policies.site import Site, site_of
+from scheduler.simulator.policies.smdp import Smdp, control_limits
 from scheduler.simulator.policies.static import Static, StaticParameters, best_static
+from scheduler.simulator.policies.symphony import Symphony
 from scheduler.simulator.scenario import Scenario, ScenarioError
 from scheduler.simulator.shell import EngineLike
 
@@ -87,6 +89,15 @@ def _edf(hindsight: _Hindsight) -> Chosen:
     return Chosen(EarliestDeadlineFirst(hindsight.site))
 
 
+def _symphony(hindsight: _Hindsight) -> Chosen:
+    return Chosen(Symphony(hindsight.site))
+
+
+def _smdp(hindsight: _Hindsight) -> Chosen:
+    plan = control_limits(hindsight.site)
+    return Chosen(Smdp(hindsight.site, plan), {"parameters": plan.shown()})
+
+
 BASELINES: Mapping[str, Callable[[_Hindsight], Chosen]] = {
     "edge-only": _edge_only,
     "function-only": _function_only,
@@ -95,6 +106,8 @@ BASELINES: Mapping[str, Callable[[_Hindsight], Chosen]] = {
     "batch": _batch,
     "aimd": _aimd,
     "edf": _edf,
+    "symphony": _symphony,
+    "smdp": _smdp,
 }
 _NO_FUNCTION = frozenset({"edge-only"})
 _NO_EDGE = frozenset({"function-only", "batch"})
