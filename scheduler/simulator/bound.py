@@ -124,14 +124,14 @@ def make_problem(
     batches = [
         (items, latency_s, tier.price.cost(latency_s))
         for tier in tiers
-        for items, latency_s in enumerate(_rising_seconds(tier.latency, max_items).tolist(), start=1)
+        for items, latency_s in enumerate(rising_seconds(tier.latency, max_items).tolist(), start=1)
         if latency_s <= slo_s + _TOLERANCE_S
     ]
     unit = min((cost / items for items, _, cost in batches), default=0.0) / GRID
     return Problem(
         arrivals_s=np.asarray(arrivals_s, dtype=np.float64),
         slo_s=slo_s,
-        edge_s=np.empty(0) if edge_latency is None else _rising_seconds(edge_latency, max_items),
+        edge_s=np.empty(0) if edge_latency is None else rising_seconds(edge_latency, max_items),
         functions=tuple(
             FunctionBatch(items, latency_s, math.floor(cost / unit + 1e-9) if unit > 0 else 0)
             for items, latency_s, cost in batches
@@ -140,7 +140,8 @@ def make_problem(
     )
 
 
-def _rising_seconds(latency: LatencyModel, max_items: int) -> Seconds:
+def rising_seconds(latency: LatencyModel, max_items: int) -> Seconds:
+    """Returns the seconds of batches of 1, 2, ... items; a smaller one never takes longer than a larger one."""
     seconds = np.array([latency.predict_s(items) for items in range(1, min(latency.max_batch, max_items) + 1)])
     return np.minimum.accumulate(seconds[::-1])[::-1]
 

@@ -1,16 +1,18 @@
-"""The clairvoyant bound of a scenario, with a sentence that says what it assumes."""
+"""The clairvoyant bound and the limit under noise of a scenario, each with a sentence that says what it assumes."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from scheduler.domain.requests import Request
+from scheduler.simulator import limit
 from scheduler.simulator.bound import IGNORES, BoundError, clairvoyant_bound, make_problem
-from scheduler.simulator.scenario import Scenario
+from scheduler.simulator.scenario import Scenario, SimulatedModel
 
 
 @dataclass(frozen=True, slots=True)
 class NotedBound:
-    """Bound of a scenario and a note on it.
+    """Bound or limit of a scenario and a note on it.
 
     Attributes:
         cny: the bound in CNY; None if there is none, and the note then says why.
@@ -32,10 +34,9 @@ def noted_bound(scenario: Scenario, requests: Sequence[Request]) -> NotedBound:
     if len(models) > 1:
         return NotedBound(None, f"there is no bound for several models on one edge, and the scenario has {len(models)}")
     [model] = models
-    slos_s = {kind.service_class.slo_s for kind in model.classes}
     problem = make_problem(
         [request.arrived_at_s for request in requests],
-        slo_s=max(slos_s),
+        slo_s=max(kind.service_class.slo_s for kind in model.classes),
         edge_latency=model.edge_latency,
         tiers=model.tiers,
         max_items=model.max_items,
@@ -44,9 +45,42 @@ def noted_bound(scenario: Scenario, requests: Sequence[Request]) -> NotedBound:
         cny = clairvoyant_bound(problem)
     except BoundError as error:
         return NotedBound(None, str(error))
-    note = f"every request within its SLO; ignores {IGNORES}"
+    return NotedBound(cny, f"every request within its SLO; ignores {IGNORES}" + _simplified(model))
+
+
+def noted_limit(scenario: Scenario, requests: Sequence[Request]) -> NotedBound:
+    """Returns the limit under noise of a scenario for given requests, with the same simplifications as its bound.
+
+    Several classes count with the lowest of their percentiles, too.
+    """
+    models = scenario.served()
+    if len(models) > 1:
+        return NotedBound(None, f"there is no limit for several models on one edge, and the scenario has {len(models)}")
+    [model] = models
+    percentile = min(kind.service_class.percentile for kind in model.classes)
+    problem = limit.make_noisy_problem(
+        [request.arrived_at_s for request in requests],
+        slo_s=max(kind.service_class.slo_s for kind in model.classes),
+        edge_latency=model.edge_latency,
+        edge_noise=scenario.edge_noise,
+        tiers=model.tiers,
+        function_noise=scenario.function_noise,
+        max_items=model.max_items,
+    )
+    try:
+        found = limit.clairvoyant_limit(problem, percentile)
+    except limit.LimitError as error:
+        return NotedBound(None, str(error))
+    note = f"expected, with {percentile:g} of the requests within their SLO; ignores {limit.IGNORES}"
+    if 0 < found.multiplier < math.inf:
+        note += f"; one late request more would save {found.multiplier:.3g} CNY"
+    return NotedBound(found.cost, note + _simplified(model))
+
+
+def _simplified(model: SimulatedModel) -> str:
+    slos_s, note = {kind.service_class.slo_s for kind in model.classes}, ""
     if len(slos_s) > 1:
         note += f"; gives every request the longest of the {len(slos_s)} SLOs, {max(slos_s):g} s"
     if any(kind.service_class.edge_only for kind in model.classes):
         note += "; lets edge-only requests use functions"
-    return NotedBound(cny, note)
+    return note

@@ -12,7 +12,7 @@ from scheduler.domain.latency import FunctionTier, Price
 from scheduler.domain.plans import ServiceClass
 from scheduler.simulator import network, scenario_file
 from scheduler.simulator.backends import ColdStarts
-from scheduler.simulator.bound_note import noted_bound
+from scheduler.simulator.bound_note import noted_bound, noted_limit
 from scheduler.simulator.explanations import check_explainable, whole_ring, write_explanations
 from scheduler.simulator.faults import parse_fault
 from scheduler.simulator.report import summarise, write_rows
@@ -80,6 +80,9 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     _add_backends(parser)
     parser.add_argument("--seed", type=int, default=0, help="seed of every random number (default: %(default)s)")
     parser.add_argument("--bound", action="store_true", help="also print the clairvoyant bound on the cost")
+    parser.add_argument(
+        "--limit", action="store_true", help="also print the least expected cost under noise, at the percentile"
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of a table")
     parser.add_argument("--rows", type=Path, metavar="FILE", help="write one CSV row for each request")
     parser.add_argument(
@@ -179,7 +182,8 @@ def run(args: argparse.Namespace) -> int:
     journal = simulation.run()
     wall_s = time.perf_counter() - started_s
     bound = noted_bound(scenario, requests) if args.bound else None
-    summary = summarise(journal, scenario, wall_s=wall_s, bound=bound)
+    limit = noted_limit(scenario, requests) if args.limit else None
+    summary = summarise(journal, scenario, wall_s=wall_s, bound=bound, limit=limit)
     if args.rows is not None:
         write_rows(journal, args.rows)
     if ring is not None:

@@ -118,7 +118,12 @@ def _write(file: TextIO, table: Iterator[Row]) -> None:
 
 
 def summarise(
-    journal: Journal, scenario: Scenario, *, wall_s: float, bound: NotedBound | None = None
+    journal: Journal,
+    scenario: Scenario,
+    *,
+    wall_s: float,
+    bound: NotedBound | None = None,
+    limit: NotedBound | None = None,
 ) -> dict[str, object]:
     """Returns the summary of a run.
 
@@ -127,6 +132,7 @@ def summarise(
         scenario: of the run.
         wall_s: wall-clock seconds that the run took.
         bound: the clairvoyant bound, if it was computed.
+        limit: the limit under noise, if it was computed.
     """
     requests, answered = len(journal.requests), len(journal.answered_by)
     latencies_s, within = _answers(journal)
@@ -146,6 +152,7 @@ def summarise(
         "function_batches": batches[Backend.FUNCTION],
         "cost_cny": journal.cost(),
         **({} if bound is None else {"bound_cny": bound.cny, "bound_note": bound.note}),
+        **({} if limit is None else {"limit_cny": limit.cny, "limit_note": limit.note}),
         "all_function_cny": _all_function_cny(journal, scenario),
         "latency_s": _percentiles(latencies_s),
         "plans": len(journal.plans),

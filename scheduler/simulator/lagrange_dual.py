@@ -1,0 +1,71 @@
+"""The Lagrange dual of a least cost under a percentile: how much a late request must cost so that as few are late.
+
+For a multiplier w let c(w) be the least mean cost of a request where each late one costs w more. Where a share of at
+most s may be late, no policy costs less than c(w) - w s, whatever w is. This is concave in w; its largest value is the
+limit, and the w where it lies is what one late request more would save.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+Floats = npt.NDArray[np.float64]
+Costs = Callable[[Sequence[float]], Floats]
+"""Returns c(w) for each w, in units of the cheapest price of a request by function."""
+
+_RATIO = 2.5
+_COARSE = tuple(0.64 * _RATIO**k for k in range(-4, 4))
+_FINE = (1 / 1.35, 1 / 1.1, 1.1, 1.35)
+_HIGHEST = 1e6
+
+
+def largest(costs: Costs, share: float, *, rough: Costs | None = None) -> tuple[float, float]:
+    """Returns the largest value of c(w) - w x share, and its w; both are 0 if nothing is gained by lateness at cost 0.
+
+    Args:
+        costs: c(w), one call for several w because they may share work.
+        share: the share of requests that may be late.
+        rough: a cheaper approximation of c(w), for the search where the maximum lies.
+
+    Returns:
+        the value, and w; an infinite w if lateness cannot be kept down at any price.
+    """
+    guess = _about(costs if rough is None else rough, share)
+    if guess == 0.0 or math.isinf(guess):
+        return 0.0 if guess == 0.0 else math.inf, guess
+    seen: dict[float, float] = {}
+    while True:
+        wanted = [guess * factor for factor in _FINE]
+        seen.update(zip(wanted, _duals(costs, wanted, share).tolist(), strict=True))
+        best = max(seen, key=lambda w: seen[w])
+        if min(seen) < best < max(seen) or not _COARSE[0] / 2 < best < _HIGHEST:
+            break
+        guess = best * (_FINE[-1] if best == max(seen) else _FINE[0])
+    if seen[best] <= 0.0:
+        return 0.0, 0.0
+    return (seen[best], best) if best < _HIGHEST else (math.inf, math.inf)
+
+
+def _duals(costs: Costs, multipliers: Sequence[float], share: float) -> Floats:
+    return costs(multipliers) - np.array(multipliers) * share
+
+
+def _about(costs: Costs, share: float) -> float:
+    """Returns the multiplier where the dual is about largest; 0 where it nowhere is above 0, infinite without end."""
+    tried = list(_COARSE)
+    duals = _duals(costs, tried, share)
+    while (best := int(np.argmax(duals))) == len(tried) - 1:
+        if tried[-1] > _HIGHEST:
+            return math.inf
+        tried = [w * tried[-2] / tried[0] for w in tried]
+        duals = _duals(costs, tried, share)
+    # It is concave and 0 at 0: where it is not above 0 at the least multiplier, it hardly is anywhere.
+    if duals[best] <= 0.0:
+        return 0.0
+    if best == 0:
+        return tried[0]
+    low, middle, high = duals[best - 1 : best + 2].tolist()
+    bend = low - 2.0 * middle + high
+    return float(tried[best] * _RATIO ** (0.5 * (low - high) / bend if bend < 0 else 0.0))
