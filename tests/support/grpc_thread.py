@@ -54,7 +54,11 @@ class GrpcThread:
     def __enter__(self) -> GrpcThread:
         """Starts it, ready."""
         self._thread.start()
-        self.on_loop(self._start)
+        try:
+            self.on_loop(self._start)
+        except BaseException:
+            self._end_thread()
+            raise
         return self
 
     def __exit__(
@@ -64,6 +68,9 @@ class GrpcThread:
         if error is None:
             self.assert_accounted()
         self.on_loop(lambda: self.server.stop(0.1))
+        self._end_thread()
+
+    def _end_thread(self) -> None:
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(timeout=LIMIT_S)
         self._loop.close()

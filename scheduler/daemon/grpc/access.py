@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from urllib.parse import unquote
 
 from scheduler.daemon.grpc.calls import Admit, Context
+from scheduler.daemon.grpc.open_calls import OpenCalls
 from scheduler.daemon.ingress.access import Access, Caller, Scope
 from scheduler.daemon.ingress.peers import FORWARDED_HEADER
 
@@ -25,28 +26,27 @@ Peer = Callable[[Context], str]
 """Returns the address of a call's peer, without port."""
 
 
-def admission(method: str, access: Access, peer: Peer) -> Admit:
+def admission(method: str, access: Access, peer: Peer, calls: OpenCalls) -> Admit:
     """Returns what looks at the callers of a method.
 
     Args:
         method: its name.
         access: knows the tokens.
         peer: tells where a call comes from.
+        calls: counts the open calls of each client, of all methods.
     """
-    wanted, counted = _WANTED.get(method, _INFER_OR_READ), method not in _LONG
+    wanted = _WANTED.get(method, _INFER_OR_READ)
+    counted = bool(wanted) and method not in _LONG
 
     @contextmanager
     def admitted(context: Context) -> Iterator[Caller]:
         address = access.peers.key(peer(context), _texts(context, FORWARDED_HEADER.lower()))
         if not wanted:
-            yield Caller(address)
-            return
-        caller = access.caller(_texts(context, "authorization"), peer=address)
-        caller.check(wanted)
-        if not counted:
-            yield caller
-            return
-        with access.turn(caller):
+            caller = Caller(address)
+        else:
+            caller = access.caller(_texts(context, "authorization"), peer=address)
+            caller.check(wanted)
+        with calls.opened(caller.key, context), access.turn(caller) if counted else nullcontext():
             yield caller
 
     def admit(context: Context) -> AbstractContextManager[Caller]:

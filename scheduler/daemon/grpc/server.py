@@ -18,6 +18,7 @@ from scheduler.daemon.grpc.health import HealthCalls
 from scheduler.daemon.grpc.inference import InferenceCalls
 from scheduler.daemon.grpc.messages import HEALTH, INFERENCE
 from scheduler.daemon.grpc.models import ModelCalls
+from scheduler.daemon.grpc.open_calls import OpenCalls
 from scheduler.daemon.grpc.relay import Relay
 from scheduler.daemon.ingress.service import InferenceService
 from scheduler.daemon.listeners import BACKLOG
@@ -35,6 +36,7 @@ class GrpcServer:
         self._section = section
         self._server: Any = None
         self._reader = MessageReader(service.bodies)
+        self._calls = OpenCalls(self._most_calls)
         self._relay: Relay | None = None
 
     async def start(self, passed: Sequence[socket.socket] = (), tls: ssl.SSLContext | None = None) -> int:
@@ -49,7 +51,8 @@ class GrpcServer:
         """
         # The library writes warnings of its own to stderr, which is the daemon's log.
         os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
-        server = aio.server(options=self._options(), maximum_concurrent_rpcs=self._most_calls())
+        # The limit of open calls is that of `OpenCalls`; this one adds those whose clients do not take their status.
+        server = aio.server(options=self._options(), maximum_concurrent_rpcs=3 * self._most_calls())
         for name, works in self._works().items():
             handlers = {method: self._handler(method, work) for method, work in works.items()}
             server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(name, handlers),))
@@ -82,8 +85,13 @@ class GrpcServer:
             await self._relay.close()
         self._reader.close()
 
+    @property
+    def open_calls(self) -> int:
+        """Number of calls and streams that are open, those that only end left out."""
+        return self._calls.count
+
     def _handler(self, method: str, work: Work) -> Any:
-        admit = admission(method, self._service.access, self._peer)
+        admit = admission(method, self._service.access, self._peer, self._calls)
         return handler(method, self._service.telemetry, work, admit)
 
     def _peer(self, context: Context) -> str:
