@@ -30,7 +30,8 @@ from scheduler.simulator.scenario import Scenario
 from scheduler.simulator.shell import Simulation
 from scheduler.simulator.world import generators, make_backends, make_requests, make_simulation
 from scheduler.workloads import Workload
-from scripts.evaluation.suites import SLOS_S, with_slo
+from scripts.evaluation.options import with_slo
+from scripts.evaluation.suites import SLOS_S
 from scripts.evaluation.traffic import Bursty, Trace
 
 SCALES = (2.2, 2.4, 3.0, 4.0)

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from scheduler.domain.errors import EdgeburstError
-from scripts.evaluation.case import Row
-from scripts.evaluation.figures import Figure, figures_of
+from scripts.evaluation.case import Figure, Row
+from scripts.evaluation.figures import figures_of
 from scripts.evaluation.tables import Table
 
 CSV = "evaluation.csv"

@@ -71,3 +71,22 @@ class Result:
     row: Row
     latencies_s: tuple[float, ...] = field(default=())
     timeline: Timeline | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """Required figure with its measurement.
+
+    Attributes:
+        asked: the requirement in words.
+        measured: the measurement in words.
+        ok: whether the requirement is met; None if it was not measured.
+    """
+
+    asked: str
+    measured: str
+    ok: bool | None
+
+    def line(self) -> tuple[str, str, str]:
+        """Returns the line of the table."""
+        return self.asked, self.measured, "not measured" if self.ok is None else "ok" if self.ok else "**missed**"

@@ -2,6 +2,7 @@
 
     python -m scripts.evaluate --out out/evaluation                      # all suites; an hour of processor time
     python -m scripts.evaluate --suite load --policy edgeburst,static --quick
+    python -m scripts.evaluate --suite load,noise,varied --scales 2,2.4,3,4 --reuse OLD   # the published tables
     python -m scripts.evaluate --suite figures --traces DIR              # required figures beside measured ones
     python -m scripts.evaluate --suite figures --out NEW --beside OLD    # the same beside those of an earlier run
     python -m scripts.evaluate --suite engine --against WORKTREE        # the engine's time here and there
@@ -24,13 +25,15 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from scheduler.domain.errors import EdgeburstError
 from scheduler.simulator.scenario import POLICIES
-from scripts.evaluation import against, beside, detection, engine_cost, quota, tenants
+from scripts.evaluation import against, beside, detection, engine_cost, quota, reuse, tenants, varied
 from scripts.evaluation.case import Case, Result, Row
 from scripts.evaluation.figures import figures_table
+from scripts.evaluation.options import OURS, QUICK, SOURCES, TRACES, Options, real_traces
 from scripts.evaluation.plots import draw_all
 from scripts.evaluation.runs import run_all, run_case
-from scripts.evaluation.suites import OURS, QUICK, SUITES, TRACES, Options, real_traces
-from scripts.evaluation.tables import ORACLE, Table, suite_tables, write_csv
+from scripts.evaluation.suite_tables import suite_tables
+from scripts.evaluation.suites import SUITES
+from scripts.evaluation.tables import ORACLE, Table, write_csv
 
 ROOT = Path(__file__).parents[2]
 Task = Callable[[], Result]
@@ -65,7 +68,25 @@ def parse(words: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--requests", type=_at_least_one, metavar="N", help="requests in each run of load, noise and lte"
     )
-    parser.add_argument("--seeds", type=_at_least_one, metavar="N", help="seeds of each case with a change, from 0 on")
+    parser.add_argument("--seeds", type=_at_least_one, metavar="N", help="seeds of each case, from 0 on (3, steps 5)")
+    parser.add_argument(
+        "--first", type=_whole, default=0, metavar="N", help="traces from gap N on, for instance 20000 or 40000"
+    )
+    parser.add_argument(
+        "--traffic",
+        type=_names(*SOURCES),
+        default=Options().sources,
+        metavar="NAME,...",
+        help=f"of load and noise: {', '.join(SOURCES)} (default: {', '.join(Options().sources)})",
+    )
+    parser.add_argument(
+        "--reuse",
+        action="append",
+        type=Path,
+        default=[],
+        metavar="DIR",
+        help="take runs of other policies than the engine from an earlier --out DIR; may be repeated",
+    )
     parser.add_argument("--markdown", action="store_true", help="print the tables, and nothing else, to stdout")
     parser.add_argument(
         "--against",
@@ -114,17 +135,26 @@ def _at_least_one(text: str) -> int:
     return int(text)
 
 
+def _whole(text: str) -> int:
+    if not text.isdigit():
+        raise argparse.ArgumentTypeError(f"must be a whole number of at least 0, not {text!r}")
+    return int(text)
+
+
 def options_of(args: argparse.Namespace) -> Options:
     """Returns the options of the cases."""
     base = QUICK if args.quick else Options()
-    seeds = base.seeds if args.seeds is None else tuple(range(args.seeds))
+    some = None if args.seeds is None else tuple(range(args.seeds))
     return replace(
         base,
         policies=tuple(args.policy),
         traces=args.traces,
         scales=args.scales or base.scales,
         requests=args.requests or base.requests,
-        seeds=seeds,
+        seeds=some or base.seeds,
+        repeats=some or base.repeats,
+        first=args.first,
+        sources=tuple(args.traffic),
     )
 
 
@@ -159,10 +189,14 @@ def tasks_of(suites: Sequence[str], options: Options, *, quick: bool) -> Iterato
 
 
 def _has_figures(case: Case) -> bool:
-    """Whether a figure is required of this case: over the load on real traces only, and not of every policy."""
+    """Whether a figure is required of this case: over the load of every policy on real traces only."""
+    if case.suite == varied.SUITE:
+        return False
+    if case.suite == "noise" and not case.on_trace:
+        return case.scenario.policy in (OURS, "static") and 2.0 <= case.traffic.scale <= 3.0
     policies = JUDGED.get(case.suite)
     judged = policies is None or case.scenario.policy in policies
-    return judged and (case.on_trace or case.suite not in ("load", "noise", "lte"))
+    return judged and (case.on_trace or case.suite not in ("load", "lte"))
 
 
 def tables_of(rows: Sequence[Row], *, with_figures: bool) -> list[Table]:
@@ -188,11 +222,13 @@ def evaluate(args: argparse.Namespace, console: Console) -> None:
         console.print(sentence, soft_wrap=True, markup=False, highlight=False)
     before = None if args.beside is None else beside.read_rows(args.beside)
     tasks = list(tasks_of(args.suite, options, quick=args.quick))
+    kept = reuse.kept(tasks, [row for folder in args.reuse for row in beside.read_rows(folder)])
     try:
         args.out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise EdgeburstError(f"cannot make the folder {args.out}: {error.strerror}; name another with --out") from error
-    results = _run(tasks, args.jobs, console)
+    new = iter(_run([task for i, task in enumerate(tasks) if i not in kept], args.jobs, console))
+    results = [Result(kept[i]) if i in kept else next(new) for i in range(len(tasks))]
     rows = [result.row for result in results]
     tables = tables_of(rows, with_figures=FIGURES in args.suite)
     if before is not None:

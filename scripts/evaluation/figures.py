@@ -1,19 +1,16 @@
 """Required figures beside measured ones: `--suite figures`."""
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 
-from scheduler.simulator.scenario import POLICIES
 from scripts.changepoint_figures import TRACE_RPS
-from scripts.evaluation.case import BOUND, Row
-from scripts.evaluation.suites import OURS
+from scripts.evaluation import cost_figures
+from scripts.evaluation.case import Figure, Row
+from scripts.evaluation.options import OURS
 from scripts.evaluation.tables import (
     GOOD,
     ORACLE,
     RULE,
     Table,
-    by_arrivals,
-    cost_fraction,
     group,
     number,
     outside,
@@ -22,33 +19,6 @@ from scripts.evaluation.tables import (
     sparse_times,
     total,
 )
-
-NEVER_BELOW = 0.999
-"""Required fraction within the SLO without noise."""
-NOISE_TARGETS = {
-    **{(0.6, 2.0): 0.007, (0.6, 2.4): 0.122, (0.6, 3.0): 0.389, (0.6, 4.0): 0.673},
-    **{(1.0, 2.4): 0.039, (1.0, 3.0): 0.250, (1.0, 4.0): 0.538},
-}
-"""(SLO in s, rate scale) -> maximum cost, as a fraction of serving everything by function."""
-
-
-@dataclass(frozen=True, slots=True)
-class Figure:
-    """Required figure with its measurement.
-
-    Attributes:
-        asked: the requirement in words.
-        measured: the measurement in words.
-        ok: whether the requirement is met; None if it was not measured.
-    """
-
-    asked: str
-    measured: str
-    ok: bool | None
-
-    def line(self) -> tuple[str, str, str]:
-        """Returns the line of the table."""
-        return self.asked, self.measured, "not measured" if self.ok is None else "ok" if self.ok else "**missed**"
 
 
 def figures_of(rows: Sequence[Row]) -> Iterator[Figure]:
@@ -67,42 +37,25 @@ def _ours(rows: Sequence[Row], suite: str) -> list[Row]:
     return [row for row in rows if row["suite"] == suite and row["policy"] == OURS]
 
 
-def without_noise(rows: Sequence[Row]) -> Iterator[Figure]:
-    """Yields for each load: cost at most 3 % of the bound or 0.005 above the bound, and 99.9 % within the SLO."""
-    for row in _ours(rows, "load"):
-        if not row["on_trace"]:
-            continue
-        bound, cost, within = cost_fraction(row, "bound_cny"), cost_fraction(row), number(row, "within_slo")
-        max_cost = bound + max(0.03 * bound, 0.005)
-        yield Figure(
-            f"{row['case']}, no noise: cost at most {max_cost:.4f} (bound {bound:.4f}), 99.9 % within SLO",
-            f"{cost:.4f}, {percent(within, 1)}",
-            cost <= max_cost and within >= NEVER_BELOW,
-        )
-
-
-def with_noise(rows: Sequence[Row]) -> Iterator[Figure]:
-    """Yields the cost with noise at the loads of `NOISE_TARGETS`."""
-    for source, runs in by_arrivals(row for row in _ours(rows, "noise") if row["on_trace"]).items():
-        at = {(number(row, "slo_s"), number(row, "scale")): row for row in runs}
-        for (slo_s, scale), max_cost in NOISE_TARGETS.items():
-            asked = f"{source}, rate x {scale:g}, SLO {slo_s:g} s, noise: cost at most {max_cost:.3f}, 99 % within SLO"
-            row = at.get((slo_s, scale))
-            if row is None:
-                yield Figure(asked, "", None)
-                continue
-            cost, within = cost_fraction(row), number(row, "within_slo")
-            yield Figure(asked, f"{cost:.4f}, {percent(within, 1)}", cost <= max_cost and within >= GOOD)
-
-
 def on_the_link(rows: Sequence[Row]) -> Iterator[Figure]:
-    """Yields the figures of the varying uplink: lateness, refusals and edge batches."""
+    """Yields the figures of the varying uplink: lateness, refusals and edge batches, all seeds together."""
     of_suite = [row for row in rows if row["suite"] == "lte" and row["on_trace"]]
-    ample = {_arrivals_and_size(row): row for row in _ours(of_suite, "lte") if ", ample," in str(row["case"])}
-    oracles = {row["case"]: row for row in of_suite if row["policy"] == ORACLE}
-    for row in _ours(of_suite, "lte"):
+    pooled = [_pooled(runs) for runs in group(of_suite, "case", "policy").values()]
+    ample = {_arrivals_and_size(row): row for row in _ours(pooled, "lte") if ", ample," in str(row["case"])}
+    oracles = {row["case"]: row for row in pooled if row["policy"] == ORACLE}
+    for row in _ours(pooled, "lte"):
         if ", ample," not in str(row["case"]):
             yield _link_figure(row, ample.get(_arrivals_and_size(row)), oracles.get(row["case"]))
+
+
+def _pooled(runs: Sequence[Row]) -> Row:
+    """Returns the sums of the counts of runs, and the mean of their edge batches."""
+    counts = ("requests", "answered", "late", "refused", "late_by_link_unexcused")
+    return {
+        **runs[0],
+        **{column: total(runs, column) for column in counts},
+        "mean_edge_batch": total(runs, "mean_edge_batch") / len(runs),
+    }
 
 
 def _arrivals_and_size(row: Row) -> tuple[str, str]:
@@ -131,37 +84,6 @@ def _link_figure(row: Row, ample: Row | None, oracle: Row | None) -> Figure:
     return Figure(
         asked, f"{measured} (oracle {percent(refused_oracle, 1)}, ample {batch:.1f}); {unexcused:.0f} late", ok
     )
-
-
-def cheapest(rows: Sequence[Row]) -> Iterator[Figure]:
-    """Yields whether the engine is the cheapest policy within the SLO at every load."""
-    # The oracle is the engine with true values, and the bound is no policy.
-    rivals = set(POLICIES) - {OURS, ORACLE}
-    of_suites = [row for row in rows if row["suite"] in ("load", "noise") and row["on_trace"]]
-    for (suite, slo_s), some in group(of_suites, "suite", "slo_s").items():
-        if not rivals & {str(row["policy"]) for row in some}:
-            continue
-        loads = group(some, "case")
-        lost = [f"{name} to {beaten}" for (name,), runs in loads.items() if (beaten := _beaten_by(runs, rivals))]
-        yield Figure(
-            f"{suite}, SLO {slo_s:g} s: cheapest of the policies within SLO at every load",
-            f"at {len(loads) - len(lost)} of {len(loads)} loads" + (f"; lost {', '.join(lost)}" if lost else ""),
-            not lost,
-        )
-
-
-def _beaten_by(runs: Sequence[Row], rivals: set[str]) -> str:
-    """Returns a policy within the SLO that is cheaper (or, where the bound is above 0.005, as cheap); "" if none."""
-    ours = next((row for row in runs if row["policy"] == OURS), None)
-    if ours is None or number(ours, "within_slo") < GOOD:
-        return "its own lateness"
-    strictly = any(row["policy"] == BOUND and cost_fraction(row) > 0.005 for row in runs)
-    for row in runs:
-        if row["policy"] in rivals and number(row, "within_slo") >= GOOD:
-            difference = number(row, "cost_cny") - number(ours, "cost_cny")
-            if difference < 0 or (strictly and difference <= 0):
-                return str(row["policy"])
-    return ""
 
 
 def around_changes(rows: Sequence[Row]) -> Iterator[Figure]:
@@ -289,10 +211,8 @@ def engine_cost(rows: Sequence[Row]) -> Iterator[Figure]:
 
 
 JUDGES: tuple[Callable[[Sequence[Row]], Iterator[Figure]], ...] = (
-    without_noise,
-    with_noise,
+    *cost_figures.JUDGES,
     on_the_link,
-    cheapest,
     around_changes,
     under_caps,
     sparse_functions,

@@ -51,6 +51,15 @@ def at_once(row: report.Row) -> bool:
     return row.outcome != "answered" and row.latency_s <= AT_ONCE_S
 
 
+def by_class(rows: Sequence[report.Row], case: Case) -> Row:
+    """Returns how far the worst class is above its percentile, below 0 if it misses it; nothing for a single class."""
+    classes = {kind.service_class.name: kind.service_class.percentile for kind in case.scenario.classes}
+    if len(classes) < 2:
+        return {}
+    within = {name: [row.within_slo for row in rows if row.class_name == name] for name in classes}
+    return {"class_margin": min(sum(of) / max(1, len(of)) - classes[name] for name, of in within.items())}
+
+
 def around_change(rows: Sequence[report.Row], case: Case) -> Row:
     """Returns the numbers of requests and of those outside the SLO, hit by the change and in the steady state after."""
     if case.change_at_s is None:

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 from scheduler.domain.errors import EdgeburstError
 from scripts.evaluation.case import BOUND, Result, Row, Timeline
-from scripts.evaluation.tables import arrivals_of, cost_fraction, group, number
+from scripts.evaluation.costs import means_by_load
+from scripts.evaluation.tables import GOOD, arrivals_of, number
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -67,27 +68,39 @@ def _saved(figure: Figure, path: Path) -> Path:
 
 
 def _costs(rows: Sequence[Row]) -> Figure:
-    slos = group(rows, "slo_s")
-    figure = _figure(5.0 * len(slos) + 2.2, 4.2)
-    panels: Sequence[Axes] = figure.subplots(1, len(slos), squeeze=False)[0]
-    for axes, ((slo_s,), of_slo) in zip(panels, slos.items(), strict=True):
-        for (policy,), runs in group(of_slo, "policy").items():
-            ordered = sorted(runs, key=lambda row: number(row, "rate_rps"))
-            points = [(number(row, "rate_rps"), cost_fraction(row)) for row in ordered]
-            if policy == BOUND:
-                axes.plot(*zip(*points, strict=True), label=BOUND, color="black", linestyle="--")
-            else:
-                axes.plot(*zip(*points, strict=True), label=str(policy), marker=".")
-            bad = [point for point, row in zip(points, ordered, strict=True) if number(row, "within_slo") < 0.99]
-            if bad:
-                axes.plot(*zip(*bad, strict=True), "x", color="red", markersize=9)
-        axes.set(xlabel="requests/s", ylabel="cost, fraction of all by function", title=f"SLO {slo_s:g} s")
-        axes.set_ylim(bottom=0)
-        axes.grid(alpha=0.3)
-    handles, labels = panels[0].get_legend_handles_labels()
+    """Draws the costs over load: as paid above, at equal lateness below; the bars are the range of the seeds."""
+    loads = list(means_by_load(rows))
+    slos = list(dict.fromkeys(slo_s for (_, slo_s, _), _, _ in loads))
+    figure = _figure(5.0 * len(slos) + 2.2, 7.6)
+    panels = figure.subplots(2, len(slos), squeeze=False)
+    for column, slo_s in enumerate(slos):
+        of_slo = [(number(runs[0], "rate_rps"), means) for (_, slo, _), means, runs in loads if slo == slo_s]
+        of_slo.sort(key=lambda load: load[0])
+        for policy in dict.fromkeys(name for _, means in of_slo for name in means):
+            drawn = [(rate, means[policy]) for rate, means in of_slo if policy in means]
+            _curve(panels[0][column], policy, [(rate, mean.cost, mean.cost_spread) for rate, mean in drawn])
+            late = [(rate, mean.cost) for rate, mean in drawn if mean.within < GOOD]
+            if late:
+                panels[0][column].plot(*zip(*late, strict=True), "x", color="red", markersize=9)
+            equal = [(rate, mean.equal, mean.equal_spread) for rate, mean in drawn if mean.equal is not None]
+            _curve(panels[1][column], policy, equal if policy != BOUND else [])
+        for axes, what in zip((row[column] for row in panels), ("cost", "cost at equal lateness"), strict=True):
+            axes.set(xlabel="requests/s", ylabel=f"{what}, fraction of all by function", title=f"SLO {slo_s:g} s")
+            axes.set_ylim(bottom=0)
+            axes.grid(alpha=0.3)
+    handles, labels = panels[0][0].get_legend_handles_labels()
     title = "red cross: under 99 % within SLO"
     figure.legend(handles, labels, loc="outside right upper", title=title, fontsize="small", title_fontsize="small")
     return figure
+
+
+def _curve(axes: Axes, policy: str, points: Sequence[tuple[float, float, float]]) -> None:
+    """Draws (requests a second, cost, half the range of the seeds); without a point it only uses up a colour."""
+    rates, costs, halves = ([point[part] for point in points] for part in range(3))
+    if policy == BOUND:
+        axes.plot(rates, costs, label=BOUND, color="black", linestyle="--")
+    else:
+        axes.errorbar(rates, costs, yerr=halves, label=policy, marker=".", capsize=2)
 
 
 def _latencies(results: Sequence[Result]) -> Figure:
@@ -98,7 +111,7 @@ def _latencies(results: Sequence[Result]) -> Figure:
     figure = _figure(5.0 * len(slos) + 2.2, 4.2)
     panels: Sequence[Axes] = figure.subplots(1, len(slos), squeeze=False)[0]
     for axes, slo_s in zip(panels, slos, strict=True):
-        for result in (r for r in shown if number(r.row, "slo_s") == slo_s):
+        for result in (r for r in shown if number(r.row, "slo_s") == slo_s and r.row["seed"] == shown[0].row["seed"]):
             answered = number(result.row, "answered") / number(result.row, "requests")
             steps = len(result.latencies_s) - 1
             shares = [answered * i / steps for i in range(steps + 1)]

@@ -2,7 +2,7 @@
 
 import multiprocessing
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from typing import TypeVar
 
@@ -47,6 +47,7 @@ def _simulated(case: Case, workload: Workload) -> Result:
         "cpu_us_per_request": cpu_s / len(requests) * 1e6,
         "lost": len(requests) - len(journal.ended_at_s),
         **measures.split(rows),
+        **measures.by_class(rows, case),
         **measures.around_change(rows, case),
         **measures.on_link(journal, rows, case),
         **measures.under_cap(journal, case),
@@ -135,16 +136,11 @@ def _counted(result: T, done: Callable[[], None]) -> T:
 def run_all(tasks: Sequence[Callable[[], Result]], *, jobs: int, done: Callable[[], None]) -> list[Result]:
     """Returns the results of tasks in their order, each with the bound for its traffic if that was computed."""
     results = in_processes(tasks, jobs=jobs, done=done)
-    bounds = {_traffic_of(result.row): result.row["cost_cny"] for result in _bounds(results)}
-    for result in results:
-        if _traffic_of(result.row) in bounds:
-            result.row["bound_cny"] = bounds[_traffic_of(result.row)]
+    rows = [result.row for result in results]
+    bounds = {(r["suite"], r["case"], r["seed"]): r["cost_cny"] for r in rows if r["policy"] == BOUND}
+    for row in rows:
+        # The bound of a trace is computed once for all seeds.
+        bound_cny = bounds.get((row["suite"], row["case"], 0 if row["on_trace"] else row["seed"]))
+        if bound_cny is not None:
+            row["bound_cny"] = bound_cny
     return results
-
-
-def _bounds(results: Sequence[Result]) -> Iterator[Result]:
-    return (result for result in results if result.row["policy"] == BOUND)
-
-
-def _traffic_of(row: Row) -> tuple[object, ...]:
-    return row["suite"], row["case"], row["seed"]

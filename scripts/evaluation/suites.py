@@ -4,83 +4,30 @@ A policy is a name in `scheduler.simulator.scenario.POLICIES`; a variant of the 
 """
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from itertools import product
-from pathlib import Path
 
 import numpy as np
 
 from scheduler.domain.plans import ServiceClass
 from scheduler.simulator.backends import ColdStarts
 from scheduler.simulator.faults import Fault
-from scheduler.simulator.network import AMPLE, MEBIBYTE, Bandwidth, constant, read_log, steps
-from scheduler.simulator.scenario import POLICIES, Scenario, SimulatedClass, SpendCaps
+from scheduler.simulator.network import AMPLE, Bandwidth, constant, steps
+from scheduler.simulator.scenario import Scenario, SimulatedClass, SpendCaps
+from scripts.evaluation import varied
 from scripts.evaluation.case import BOUND, Case
-from scripts.evaluation.traffic import Bursty, Phases, Poisson, Trace, Traffic
+from scripts.evaluation.links import drawn_link, logged_links
+from scripts.evaluation.options import NOISY, OURS, RTT_S, Options, each_policy, sources, with_slo
+from scripts.evaluation.traffic import Phases, Poisson, Traffic
 
-TRACES = "arrivals/*.gaps"
-LOGS = "bandwidth/lte-car-*.log"
-OURS = "edgeburst"
-NOISY = Scenario(edge_noise=0.1, function_noise=0.25)
 SLOS_S = (0.6, 1.0)
-SCALES = (1.8, 2.0, 2.2, 2.4, 2.7, 3.0, 3.5, 4.0)
 CALM_S = 60.0
 """Seconds before a change, long enough for steady estimates and plans."""
-RTT_S = 0.02
 SPARSE_RPS = (0.002, 0.01, 0.03)
 SPARSE_REQUESTS = 300
 DENSE_RPS = 2.0
 """Whose simulation takes the time that is compared with that of sparse requests."""
-
-
-@dataclass(frozen=True, slots=True)
-class Options:
-    """Options of all suites.
-
-    Attributes:
-        policies: policies to simulate; the bound is always computed.
-        requests: number of requests in each run of fixed length.
-        scales: factors on the rate of the traffic.
-        seeds: seeds of each case with a change.
-        traces: folder of real traces; None without any.
-    """
-
-    policies: tuple[str, ...] = POLICIES
-    requests: int = 20_000
-    scales: tuple[float, ...] = SCALES
-    seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
-    traces: Path | None = None
-
-
-QUICK = Options(requests=2_000, scales=(2.4, 4.0), seeds=(0,))
-
-
-def with_slo(scenario: Scenario, slo_s: float) -> Scenario:
-    """Returns the scenario with another SLO for all requests, and edge batches that only the SLO limits."""
-    max_items = max(64, int((slo_s - scenario.edge_latency.alpha_s) / scenario.edge_latency.beta_s) + 1)
-    return replace(
-        scenario,
-        classes=(SimulatedClass(ServiceClass(slo_s=slo_s)),),
-        max_items=max_items,
-        edge_latency=replace(scenario.edge_latency, max_batch=max_items),
-    )
-
-
-def real_traces(folder: Path | None) -> list[Path]:
-    """Returns the arrival traces of a folder; none without a folder."""
-    return [] if folder is None else sorted(folder.glob(TRACES))
-
-
-def _sources(options: Options, scale: float) -> Iterator[tuple[str, Traffic, bool]]:
-    """Yields (name, traffic, whether it is real): the traffic of this repository, then the real traces if any."""
-    yield "bursty", Bursty(scale, options.requests), False
-    for path in real_traces(options.traces):
-        yield path.stem, Trace(path, scale, options.requests), True
-
-
-def _each_policy(case: Case, policies: Sequence[str]) -> Iterator[Case]:
-    return (replace(case, scenario=replace(case.scenario, policy=policy)) for policy in policies)
 
 
 def load(options: Options) -> Iterator[Case]:
@@ -94,18 +41,24 @@ def noise(options: Options) -> Iterator[Case]:
 
 
 def _over_load(options: Options, suite: str, base: Scenario) -> Iterator[Case]:
+    noisy = base.edge_noise > 0 or base.function_noise > 0
     for scale in options.scales:
-        for source, traffic, on_trace in _sources(options, scale):
+        for source, traffic, on_trace in sources(options, scale):
             for slo_s in SLOS_S:
                 name = f"{source}, rate x {scale:g}, SLO {slo_s:g} s"
                 case = Case(suite, name, traffic, with_slo(base, slo_s), on_trace=on_trace, keeps_curves=True)
-                yield from _each_policy(case, (BOUND, *options.policies))
+                # A trace is the same for every seed, and so are its bound and, without noise, all of its runs.
+                for number, seed in enumerate(options.repeats):
+                    policies = options.policies if noisy or not on_trace or not number else ()
+                    bound = () if on_trace and number else (BOUND,)
+                    seeded = replace(case, scenario=replace(case.scenario, seed=seed))
+                    yield from each_policy(seeded, (*bound, *policies))
 
 
 def lte(options: Options) -> Iterator[Case]:
     """Yields cases with a varying uplink, two request sizes and cold starts, and the same with an ample uplink."""
     scale = 3.0
-    for source, traffic, traced in _sources(options, scale):
+    for source, traffic, traced in sources(options, scale):
         for link, bandwidth, logged in _links(options):
             if traced != logged and link != "ample":
                 continue
@@ -119,32 +72,15 @@ def lte(options: Options) -> Iterator[Case]:
                 )
                 name = f"{source}, {link}, {request_bytes // 1000} KB"
                 case = Case("lte", name, traffic, scenario, on_trace=traced or logged)
-                yield from _each_policy(case, options.policies)
+                for seed in options.repeats:
+                    yield from each_policy(replace(case, scenario=replace(scenario, seed=seed)), options.policies)
 
 
 def _links(options: Options) -> Iterator[tuple[str, Bandwidth, bool]]:
     yield "ample", AMPLE, False
     yield "drawn link", drawn_link(np.random.default_rng(15)), False
-    if options.traces is not None:
-        for path in sorted(options.traces.glob(LOGS)):
-            yield path.stem, read_log(path), True
-
-
-def drawn_link(rng: np.random.Generator) -> Bandwidth:
-    """Returns the uplink of a moving car for ten minutes in steps of a second; it repeats.
-
-    The logarithm of the bandwidth is autoregressive (median 3.5 MB/s, sigma 0.6, correlation 0.6 from second to
-    second). Outages of 2 to 6 s occur every hundred seconds on average. Measurements in cars are similar.
-    """
-    seconds, sigma, correlation = 600, 0.6, 0.6
-    level, rates = 0.0, []
-    for shock in rng.normal(0.0, sigma * math.sqrt(1 - correlation**2), seconds).tolist():
-        level = correlation * level + shock
-        rates.append(3.5 * MEBIBYTE * math.exp(level))
-    for start in np.flatnonzero(rng.random(seconds) < 0.01).tolist():
-        end = min(seconds, start + int(rng.integers(2, 7)))
-        rates[start:end] = [0.0] * (end - start)
-    return Bandwidth(tuple(float(second) for second in range(seconds)), tuple(rates), period_s=float(seconds))
+    for name, bandwidth in logged_links(options.traces):
+        yield name, bandwidth, True
 
 
 def changes(options: Options) -> Iterator[Case]:
@@ -180,7 +116,7 @@ def changes(options: Options) -> Iterator[Case]:
 
 def _each_seed(case: Case, options: Options) -> Iterator[Case]:
     for seed in options.seeds:
-        yield from _each_policy(replace(case, scenario=replace(case.scenario, seed=seed)), options.policies)
+        yield from each_policy(replace(case, scenario=replace(case.scenario, seed=seed)), options.policies)
 
 
 def caps(options: Options) -> Iterator[Case]:
@@ -249,6 +185,7 @@ def ablation(options: Options) -> Iterator[Case]:
 SUITES: Mapping[str, Callable[[Options], Iterator[Case]]] = {
     "load": load,
     "noise": noise,
+    varied.SUITE: varied.cases,
     "lte": lte,
     "steps": changes,
     "caps": caps,

@@ -1,11 +1,11 @@
 """Rows as a CSV file and as Markdown tables; one function for each suite."""
 
 import csv
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from scripts.evaluation.case import BOUND, Row
+from scripts.evaluation.case import Row
 
 COLUMNS = (
     *("suite", "case", "policy", "variant", "on_trace", "seed", "slo_s", "scale", "rate_rps", "request_bytes"),
@@ -14,13 +14,14 @@ COLUMNS = (
     *("replan_causes", "wall_s", "cpu_us_per_request", "lost", "mean_edge_batch", "mean_function_batch"),
     *("edge_late", "function_late", "refused_at_once", "change_at_s", "hit_requests", "hit_outside"),
     *("hit_refused_at_once", "settled_requests", "settled_outside", "settled_refused_at_once", "late_by_link"),
-    *("late_by_link_unexcused", "over_cap_batches"),
+    *("late_by_link_unexcused", "over_cap_batches", "class_margin"),
 )
 """Columns of the CSV file; further entries of a policy follow. A figure that a run does not have stays empty."""
 
 GOOD = 0.99
 """Fraction within the SLO below which the cost of a policy is not compared."""
-ORACLE = "log-oracle"
+ORACLE = "oracle-laws"
+"""The reference: it knows the laws and the true rate, and no arrival."""
 OURS, RULE = "edgeburst", "function-only"
 
 
@@ -92,51 +93,27 @@ def percent(part: float, whole: float) -> str:
     return f"{100 * part / whole:.2f} %" if whole else "none"
 
 
-def _marked(name: object, rows: Sequence[Row]) -> str:
+def marked(name: object, rows: Sequence[Row]) -> str:
+    """Returns a name, with a mark where the traffic or the link of its runs is real."""
     return f"{name} (real trace)" if rows[0]["on_trace"] else str(name)
 
 
-def cost_tables(rows: Sequence[Row], suite: str) -> Iterator[Table]:
-    """Yields, for each SLO, cost over load for each policy and the bound."""
-    note = (
-        "Cost as a fraction of serving everything by function at the cheapest batch; in brackets, where it is below "
-        f"{GOOD}, the fraction within the SLO. The bound knows every arrival beforehand and ignores noise."
-    )
-    for (slo_s,), of_slo in group(rows, "slo_s").items():
-        policies = list(dict.fromkeys(str(row["policy"]) for row in of_slo))
-        lines = []
-        for source, of_source in by_arrivals(of_slo).items():
-            for (scale,), runs in group(of_source, "scale").items():
-                cells = {str(row["policy"]): _cost_cell(row) for row in runs}
-                load = (f"{scale:g}", f"{number(runs[0], 'rate_rps'):.0f}")
-                lines.append((_marked(source, runs), *load, *(cells.get(policy, "") for policy in policies)))
-        noisy = ", edge noise 0.1, function noise 0.25" if suite == "noise" else ", no noise"
-        header = ("arrivals", "scale", "requests/s", *policies)
-        yield Table(f"Cost over load, SLO {slo_s:g} s{noisy}", note, header, tuple(lines))
-
-
-def _cost_cell(row: Row) -> str:
-    within = number(row, "within_slo")
-    cell = f"{cost_fraction(row):.4f}"
-    return cell if row["policy"] == BOUND or within >= GOOD else f"{cell} [{within:.3f}]"
-
-
 def link_table(rows: Sequence[Row]) -> Iterator[Table]:
-    """Yields the table of the varying uplink."""
+    """Yields the table of the varying uplink, all seeds together."""
     lines = []
     for (name,), of_case in group(rows, "case").items():
-        for row in of_case:
-            answered = number(row, "answered")
+        for (policy,), runs in group(of_case, "policy").items():
+            answered = total(runs, "answered")
             lines.append(
                 (
-                    _marked(name, of_case),
-                    str(row["policy"]),
-                    percent(answered - number(row, "late"), answered),
-                    percent(number(row, "refused"), number(row, "requests")),
-                    f"{number(row, 'mean_edge_batch'):.1f}",
-                    f"{number(row, 'late_by_link'):.0f}",
-                    f"{number(row, 'late_by_link_unexcused'):.0f}",
-                    f"{cost_fraction(row):.3f}",
+                    marked(name, of_case),
+                    str(policy),
+                    percent(answered - total(runs, "late"), answered),
+                    percent(total(runs, "refused"), total(runs, "requests")),
+                    f"{total(runs, 'mean_edge_batch') / len(runs):.1f}",
+                    f"{total(runs, 'late_by_link'):.0f}",
+                    f"{total(runs, 'late_by_link_unexcused'):.0f}",
+                    f"{total(runs, 'cost_cny') / total(runs, 'all_function_cny'):.3f}",
                 )
             )
     header = (
@@ -157,11 +134,11 @@ def link_table(rows: Sequence[Row]) -> Iterator[Table]:
 
 
 def outside(rows: Sequence[Row], oracle: Sequence[Row], part: str) -> float:
-    """Returns the requests outside the SLO, minus those immediate refusals that the log-oracle could not avoid either.
+    """Returns the requests outside the SLO, minus those immediate refusals that the oracle could not avoid either.
 
     Args:
         rows: runs of one policy, one for each seed.
-        oracle: runs of the log-oracle with the same seeds; empty if it did not run.
+        oracle: runs of the oracle with the same seeds; empty if it did not run.
         part: "hit" or "settled".
     """
     refused = min(total(rows, f"{part}_refused_at_once"), total(oracle, f"{part}_refused_at_once"))
@@ -258,20 +235,3 @@ def sparse_table(rows: Sequence[Row]) -> Iterator[Table]:
         "multiple of the last case's."
     )
     yield Table("Sparse functions and cold starts", note, header, tuple(lines))
-
-
-TABLES: Mapping[str, Callable[[Sequence[Row]], Iterator[Table]]] = {
-    "load": lambda rows: cost_tables(rows, "load"),
-    "noise": lambda rows: cost_tables(rows, "noise"),
-    "lte": link_table,
-    "steps": change_table,
-    "caps": cap_table,
-    "sparse": sparse_table,
-    "ablation": ablation_table,
-}
-
-
-def suite_tables(rows: Sequence[Row]) -> Iterator[Table]:
-    """Yields the tables of every suite that has rows."""
-    for (suite,), of_suite in group(rows, "suite").items():
-        yield from TABLES[str(suite)](of_suite)

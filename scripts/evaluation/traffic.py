@@ -7,7 +7,7 @@ from typing import Protocol
 import numpy as np
 
 from scheduler.planner.queueing.map_process import mmpp2
-from scheduler.workloads import Workload, markovian, poisson, read_gaps, steps
+from scheduler.workloads import Workload, markovian, pattern, poisson, read_gaps, steps
 
 BURSTY = mmpp2(rates_rps=(44.0, 62.0), leave_per_s=(0.05, 0.3))
 """About 47 requests a second: phases of 44 for 20 s and of 62 for 3.3 s on average, both exponential. The index of
@@ -78,3 +78,17 @@ class Poisson:
     def workload(self, rng: np.random.Generator) -> Workload:
         """Returns the arrivals."""
         return poisson(self.rate_rps, rng=rng, requests=self.requests)
+
+
+@dataclass(frozen=True, slots=True)
+class Drawn:
+    """Arrivals of a named pattern of `scheduler.workloads`, about `requests` of them."""
+
+    pattern: str
+    rate_rps: float
+    requests: int
+    scale: float = 1.0
+
+    def workload(self, rng: np.random.Generator) -> Workload:
+        """Returns the arrivals."""
+        return pattern(self.pattern, rate_rps=self.rate_rps, duration_s=self.requests / self.rate_rps, rng=rng)

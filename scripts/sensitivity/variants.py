@@ -144,12 +144,13 @@ def _simulate(requests: int) -> Measured:
 def _simulations(requests: int) -> "Iterator[tuple[Scenario, Workload]]":
     from scheduler.simulator.world import generators
     from scripts import command_hash
-    from scripts.evaluation import suites
+    from scripts.evaluation.options import OURS, QUICK
+    from scripts.evaluation.suites import SUITES as CASES
 
     for name, scenario, rate_rps in command_hash.scenarios():
         yield scenario, command_hash.workload(name, scenario, rate_rps, requests=requests)
-    options = replace(suites.QUICK, policies=(suites.OURS,), requests=requests, traces=None)
+    options = replace(QUICK, policies=(OURS,), requests=requests, traces=None)
     for suite in SUITES:
-        for case in suites.SUITES[suite](options):
-            if case.scenario.policy == suites.OURS:
+        for case in CASES[suite](options):
+            if case.scenario.policy == OURS:
                 yield case.scenario, case.traffic.workload(generators(case.scenario.seed)[0])

@@ -3,7 +3,8 @@
 from scheduler.simulator import report
 from scheduler.simulator.world import generators, make_requests, make_simulation
 from scripts.evaluation.measures import around_change
-from scripts.evaluation.suites import OURS, Options, changes
+from scripts.evaluation.options import OURS, Options
+from scripts.evaluation.suites import changes
 
 SEEDS = (0, 1, 2, 3, 4)
 ASKED = 0.02

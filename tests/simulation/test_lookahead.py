@@ -10,7 +10,7 @@ from scheduler.domain.requests import Backend
 from scheduler.simulator.bound import clairvoyant_bound, make_problem
 from scheduler.simulator.scenario import Scenario
 from scheduler.workloads import Workload, poisson
-from scripts.evaluation.suites import with_slo
+from scripts.evaluation.options import with_slo
 from scripts.lookahead import Placed, compared, function_cny, planned_anew
 
 

@@ -86,11 +86,14 @@ NOT_RUN: Mapping[str, NotRun] = {
     "docker push REGISTRY/NAMESPACE/edgeburst-function:1-cpu": _DOCKER,
     "s deploy -t serverless_fn/s.yaml": NotRun("a real account", "tests/unit/test_fc_deployment.py"),
     ".venv/bin/python -m scripts.evaluate --suite load --policy edgeburst,static --quick": _EVALUATION,
-    ".venv/bin/python -m scripts.evaluate --suite load,noise --scales 2,2.4,3,4 --markdown": _EVALUATION,
+    ".venv/bin/python -m scripts.evaluate --suite load,noise,varied --scales 2,2.4,3,4 --markdown": _EVALUATION,
+    ".venv/bin/python -m scripts.evaluate --suite noise --traces DIR --traffic trace --first 20000 --scales 2.4,3": (
+        _EVALUATION
+    ),
     ".venv/bin/python -m scripts.evaluate --suite figures --traces DIR": _EVALUATION,
     ".venv/bin/python -m scripts.evaluate --suite engine --against WORKTREE": _EVALUATION,
     ".venv/bin/python -m scripts.evaluate --suite figures --traces DIR "
-    "--policy edgeburst,log-oracle --out NEW --beside OLD": _EVALUATION,
+    "--policy edgeburst,oracle-laws --out NEW --beside OLD": _EVALUATION,
     ".venv/bin/python -m scripts.sensitivity": NotRun("minutes", "tests/unit/test_sensitivity.py"),
     ".venv/bin/python -m scripts.train_digits --out FOLDER": NotRun("minutes", "tests/integration/test_models.py"),
     ".venv/bin/python -m scripts.config_reference --write": NotRun(

@@ -8,8 +8,8 @@ from scripts.evaluation.beside import beside_table, read_rows
 from scripts.evaluation.case import Row
 from scripts.evaluation.command import main, options_of, parse, tasks_of
 from scripts.evaluation.figures import figures_of
+from scripts.evaluation.options import Options
 from scripts.evaluation.runs import run_case
-from scripts.evaluation.suites import Options
 from scripts.evaluation.tables import sparse_table, write_csv
 
 
@@ -59,7 +59,7 @@ def test_fewer_requests_and_seeds_can_be_asked_for() -> None:
 def test_figures_run_no_policy_that_no_figure_is_about() -> None:
     tasks = tasks_of(("figures",), Options(seeds=(0,)), quick=True)
     cases = [task.args[0] for task in tasks if task.func is run_case]  # type: ignore[attr-defined]
-    assert {case.scenario.policy for case in cases if case.suite == "steps"} == {"edgeburst", "log-oracle"}
+    assert {case.scenario.policy for case in cases if case.suite == "steps"} == {"edgeburst", "oracle-laws"}
     alone = tasks_of(("steps",), Options(seeds=(0,)), quick=True)
     assert len({task.args[0].scenario.policy for task in alone}) > 2  # type: ignore[attr-defined]
 

@@ -109,8 +109,10 @@ BASELINES: Mapping[str, Callable[[_Hindsight], Chosen]] = {
     "symphony": _symphony,
     "smdp": _smdp,
 }
-_NO_FUNCTION = frozenset({"edge-only"})
-_NO_EDGE = frozenset({"function-only", "batch"})
+NO_FUNCTION = frozenset({"edge-only"})
+"""Policies that need no function."""
+NO_EDGE = frozenset({"function-only", "batch"})
+"""Policies that need no edge."""
 
 
 def choose(scenario: Scenario, requests: Sequence[Request], rehearse: Rehearsal) -> Chosen:
@@ -125,8 +127,8 @@ def choose(scenario: Scenario, requests: Sequence[Request], rehearse: Rehearsal)
         ScenarioError: the policy needs an edge or a function that the scenario lacks, or supports one model only.
     """
     site = site_of(scenario, requests)
-    if site.model.edge_latency is None and scenario.policy not in _NO_EDGE:
+    if site.model.edge_latency is None and scenario.policy not in NO_EDGE:
         raise ScenarioError(f"the policy {scenario.policy} needs an edge; give the scenario's model an edge latency")
-    if not site.model.tiers and scenario.policy not in _NO_FUNCTION:
+    if not site.model.tiers and scenario.policy not in NO_FUNCTION:
         raise ScenarioError(f"the policy {scenario.policy} needs a function; give the scenario a tier")
     return BASELINES[scenario.policy](_Hindsight(site, requests, rehearse))

@@ -1,0 +1,24 @@
+"""The tables of each suite."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+
+from scripts.evaluation import tables, varied
+from scripts.evaluation.case import Row
+from scripts.evaluation.costs import cost_tables
+
+TABLES: Mapping[str, Callable[[Sequence[Row]], Iterator[tables.Table]]] = {
+    "load": lambda rows: cost_tables(rows, "load"),
+    "noise": lambda rows: cost_tables(rows, "noise"),
+    varied.SUITE: varied.varied_table,
+    "lte": tables.link_table,
+    "steps": tables.change_table,
+    "caps": tables.cap_table,
+    "sparse": tables.sparse_table,
+    "ablation": tables.ablation_table,
+}
+
+
+def suite_tables(rows: Sequence[Row]) -> Iterator[tables.Table]:
+    """Yields the tables of every suite that has rows."""
+    for (suite,), of_suite in tables.group(rows, "suite").items():
+        yield from TABLES[str(suite)](of_suite)
