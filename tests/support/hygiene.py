@@ -85,9 +85,13 @@ def descriptors() -> dict[int, str]:
             continue  # the folder itself
         if not target.startswith(_LIBRARIES):
             found[int(name)] = target
-    tracker = getattr(sys.modules.get("multiprocessing.resource_tracker"), "_resource_tracker", None)
-    found.pop(getattr(tracker, "_fd", None), None)  # kept for the life of the process
+    found.pop(getattr(_tracker(), "_fd", None), None)
     return found
+
+
+def _tracker() -> object:
+    """Returns multiprocessing's watch of what processes share, which lives as long as this process; None without it."""
+    return getattr(sys.modules.get("multiprocessing.resource_tracker"), "_resource_tracker", None)
 
 
 def threads() -> set[threading.Thread]:
@@ -153,7 +157,8 @@ class Guardian:
 
     def survivors(self) -> list[str]:
         """Returns the processes that still run, after the grace."""
-        return left_after(lambda: [f"{pid} {command}" for pid, command in marked_processes(self.mark)])
+        kept = getattr(_tracker(), "_pid", None)
+        return left_after(lambda: [f"{pid} {command}" for pid, command in marked_processes(self.mark) if pid != kept])
 
     def close(self) -> None:
         """Lets the guardian end what is left, and waits for it."""
