@@ -109,6 +109,28 @@ def cost_tables(rows: Sequence[Row], suite: str) -> Iterator[Table]:
     )
 
 
+ESSENCE = (2.4, 4.0)
+"""Factors on the rate of this repository's traffic that the short table shows."""
+
+
+def essence_table(rows: Sequence[Row]) -> Iterator[Table]:
+    """Yields a short table, a line a policy: cost, share within and cost at equal lateness; none without its loads."""
+    loads = [(load, m, runs) for load, m, runs in means_by_load(rows) if load[0] == "bursty" and load[2] in ESSENCE]
+    if not loads:
+        return
+    header = [f"{slo_s:g} s, {number(runs[0], 'rate_rps'):.0f}/s" for (_, slo_s, _), _, runs in loads]
+    policies = dict.fromkeys(name for _, means, _ in loads for name in means)
+    lines = tuple((label(policy), *(_both(policy, means) for _, means, _ in loads)) for policy in policies)
+    note = "Cost, mean of the seeds ± half their range, @ the fraction within the SLO: the cost at equal lateness."
+    yield Table("Cost with noise, bursty traffic", note, ("policy", *header), lines)
+
+
+def _both(policy: str, means: Mapping[str, Mean]) -> str:
+    paid = _paid_cell(policy, means)
+    equal = means[policy].equal if policy in means and policy != BOUND else None
+    return paid if equal is None else f"{paid}: **{equal:.4f}**"
+
+
 PAID = (
     "Cost as a fraction of serving everything by function at the cheapest batch, mean of the seeds ± half their range, "
     "@ the fraction of all requests answered within the SLO. The bound knows every arrival and ignores noise."

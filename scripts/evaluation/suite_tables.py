@@ -1,14 +1,15 @@
 """The tables of each suite."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import chain
 
 from scripts.evaluation import tables, varied
 from scripts.evaluation.case import Row
-from scripts.evaluation.costs import cost_tables
+from scripts.evaluation.costs import cost_tables, essence_table
 
 TABLES: Mapping[str, Callable[[Sequence[Row]], Iterator[tables.Table]]] = {
     "load": lambda rows: cost_tables(rows, "load"),
-    "noise": lambda rows: cost_tables(rows, "noise"),
+    "noise": lambda rows: chain(cost_tables(rows, "noise"), essence_table(rows)),
     varied.SUITE: varied.varied_table,
     "lte": tables.link_table,
     "steps": tables.change_table,

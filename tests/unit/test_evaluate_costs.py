@@ -12,7 +12,7 @@ from scripts.evaluation import cost_figures
 from scripts.evaluation.case import BOUND, Row
 from scripts.evaluation.command import main, options_of, parse
 from scripts.evaluation.cost_figures import CALM_TARGETS, NOISE_TARGETS
-from scripts.evaluation.costs import cost_tables, mean_of
+from scripts.evaluation.costs import cost_tables, essence_table, mean_of
 from scripts.evaluation.equal_lateness import at_equal_lateness, multiplier
 from scripts.evaluation.options import Options
 from scripts.evaluation.reuse import kept
@@ -100,6 +100,19 @@ def test_costs_stand_in_one_line_a_load_as_paid_and_compared() -> None:
         ("1 s", "bursty", "3", "141", "1.40", "0.0500", "", ""),
     )
     assert "edge noise 0.1" in compared.title
+
+
+def test_the_short_table_has_a_line_a_policy() -> None:
+    load = {"case": "bursty, rate x 2.4", "on_trace": False}
+    rows = [run_of(**load), run_of(**load, policy=BOUND, cost_cny=0.02), run_of(**load, policy="aimd", within_slo=0.9)]
+    [table] = essence_table([*rows, run_of(case="bursty, rate x 3", scale=3.0), run_of()])
+    assert table.header == ("policy", "1 s, 112/s")
+    assert table.lines == (
+        ("edgeburst", "0.0500 @ 0.9900: **0.0500**"),
+        (BOUND, "0.0200"),
+        ("aimd", "0.0500 @ 0.9000"),
+    )
+    assert list(essence_table([run_of()])) == []
 
 
 def verdicts(rows: Sequence[Row], judge: str) -> list[bool | None]:
