@@ -7,7 +7,7 @@ from scheduler.simulator.scenario import ORACLES, POLICIES
 from scripts.evaluation.case import BOUND, Figure, Row
 from scripts.evaluation.costs import Mean, means_by_load
 from scripts.evaluation.options import OURS
-from scripts.evaluation.tables import GOOD, percent
+from scripts.evaluation.tables import GOOD, ORACLE, percent
 
 SPEND = f"{OURS}, spend"
 """The engine with the budget that is spent on purpose."""
@@ -19,6 +19,9 @@ LATER: Mapping[tuple[float, float], float] = {(0.6, 4.0): 0.989}
 """(SLO in s, factor on the rate) -> required mean fraction within the SLO with noise, where it is not 0.99."""
 STATIC_PART, STATIC_MORE = 0.03, 0.002
 """What a cost may be above that of `static`: a part of it, or this much, whichever is more."""
+LEARNING: Mapping[tuple[float, float], float] = {(1.0, 4.0): 0.0083}
+"""(SLO in s, factor on the rate) -> maximum cost of learning with noise; half of what it was."""
+LEARNING_ELSEWHERE = 0.0035
 AFTER_A_BURST = 0.0100
 """Maximum cost of the bursty traffic, SLO 1 s, factor 2, with noise: low load after a burst."""
 
@@ -139,6 +142,17 @@ def beside_static(rows: Sequence[Row]) -> Iterator[Figure]:
         yield Figure(asked, ours.compared(), ours.equal is not None and ours.equal <= most)
 
 
+def learning(rows: Sequence[Row]) -> Iterator[Figure]:
+    """Yields what learning costs: at equal lateness, above the same engine with true laws and rate."""
+    for load, means in _loads(rows, "noise", on_trace=True):
+        ours, told = means.get(OURS), means.get(ORACLE)
+        if ours is None or told is None or ours.equal is None or told.equal is None:
+            continue
+        most = LEARNING.get(load[1:], LEARNING_ELSEWHERE)
+        asked = _asked(load, f"noise: at equal lateness at most {most:.4f} above {ORACLE} ({told.equal:.4f})")
+        yield Figure(asked, f"{ours.equal - told.equal:+.4f}", ours.equal - told.equal <= most)
+
+
 def after_a_burst(rows: Sequence[Row]) -> Iterator[Figure]:
     """Yields the cost where the load is low after a burst."""
     for load, means in _loads(rows, "noise", on_trace=False):
@@ -186,6 +200,7 @@ JUDGES: tuple[Callable[[Sequence[Row]], Iterator[Figure]], ...] = (
     near_the_bound,
     with_noise,
     beside_static,
+    learning,
     after_a_burst,
     cheapest,
 )

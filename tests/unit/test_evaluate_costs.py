@@ -179,6 +179,15 @@ def test_a_cost_may_be_a_little_above_that_of_parameters_tuned_in_hindsight() ->
     assert verdicts([run_of()], "beside_static") == []
 
 
+def test_learning_may_cost_little_more_than_knowing() -> None:
+    told = run_of(policy="oracle-laws", cost_cny=0.1)
+    assert verdicts([told, run_of(cost_cny=0.1034)], "learning") == [True]
+    assert verdicts([told, run_of(cost_cny=0.1036)], "learning") == [False]
+    most = {"scale": 4.0, "case": "t, rate x 4"}
+    assert verdicts([{**told, **most}, run_of(**most, cost_cny=0.1082)], "learning") == [True]
+    assert verdicts([run_of()], "learning") == []
+
+
 def test_the_load_after_a_burst_has_a_figure() -> None:
     low = run_of(case="bursty, rate x 2", scale=2.0, on_trace=False, cost_cny=0.0099)
     assert verdicts([low], "after_a_burst") == [True]
