@@ -95,8 +95,7 @@ def cost_tables(rows: Sequence[Row], suite: str) -> Iterator[Table]:
     comparable = [p for p in policies if p != BOUND and any(p in m and m[p].equal is not None for _, m, _ in loads)]
     paid, compared = [], []
     for (source, slo_s, scale), means, runs in loads:
-        rate = sum(number(row, "rate_rps") for row in runs) / len(runs)
-        load = (f"{slo_s:g} s", marked(source, runs), f"{scale:g}", f"{rate:.0f}")
+        load = (f"{slo_s:g} s", marked(source, runs), f"{scale:g}", f"{_rate_rps(runs):.0f}")
         paid.append((*load, *(_paid_cell(policy, means) for policy in policies)))
         price = next(iter(means.values())).multiplier
         cells = [means[policy].compared() if policy in means else "" for policy in comparable]
@@ -109,6 +108,10 @@ def cost_tables(rows: Sequence[Row], suite: str) -> Iterator[Table]:
     )
 
 
+def _rate_rps(runs: Sequence[Row]) -> float:
+    return sum(number(row, "rate_rps") for row in runs) / len(runs)
+
+
 ESSENCE = (2.4, 4.0)
 """Factors on the rate of this repository's traffic that the short table shows."""
 
@@ -118,7 +121,7 @@ def essence_table(rows: Sequence[Row]) -> Iterator[Table]:
     loads = [(load, m, runs) for load, m, runs in means_by_load(rows) if load[0] == "bursty" and load[2] in ESSENCE]
     if not loads:
         return
-    header = [f"{slo_s:g} s, {number(runs[0], 'rate_rps'):.0f}/s" for (_, slo_s, _), _, runs in loads]
+    header = [f"{slo_s:g} s, {_rate_rps(runs):.0f}/s" for (_, slo_s, _), _, runs in loads]
     policies = dict.fromkeys(name for _, means, _ in loads for name in means)
     lines = tuple((label(policy), *(_both(policy, means) for _, means, _ in loads)) for policy in policies)
     note = "Cost, mean of the seeds ± half their range, @ the fraction within the SLO: the cost at equal lateness."
