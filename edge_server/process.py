@@ -11,7 +11,6 @@ import os
 import signal
 import socket
 import sys
-import threading
 from collections.abc import Callable, Iterable
 from functools import partial
 from types import FrameType
@@ -33,6 +32,7 @@ from models.packages import needed
 from scheduler.systemd import Notifier, passed_sockets
 from scheduler.wire import WireError
 from scheduler.wsgi.server import WebServer
+from scheduler.wsgi.stopping import Stop
 from scheduler.wsgi.tls import TlsError
 
 _log = logging.getLogger("edge_server")
@@ -56,12 +56,11 @@ def run(settings: Settings) -> int:
     """
     # Standard output has one line, for programs; what handlers print goes to the log.
     announced = sys.stdout
-    with contextlib.redirect_stdout(sys.stderr):
-        return _run(settings, announced)
+    with contextlib.redirect_stdout(sys.stderr), Stop() as stop:
+        return _run(settings, announced, stop)
 
 
-def _run(settings: Settings, announced: TextIO) -> int:
-    stop = threading.Event()
+def _run(settings: Settings, announced: TextIO, stop: Stop) -> int:
     _stop_on_signals(stop)
     notifier = Notifier.from_environment(os.environ, warn=_log.warning)
     if settings.share is not None:
@@ -122,7 +121,7 @@ def _read_again(server: WebServer, notifier: Notifier) -> None:
     notifier.send("READY=1")
 
 
-def _stop_on_signals(stop: threading.Event) -> None:
+def _stop_on_signals(stop: Stop) -> None:
     def handle(_number: int, _frame: FrameType | None) -> None:
         stop.set()
         # A second signal ends the process at once, without waiting for the queue.
@@ -229,7 +228,7 @@ def _announce(service: Service, listener: socket.socket, notifier: Notifier, ann
     notifier.send("READY=1", f"STATUS=Serving {', '.join(service.models)}")
 
 
-def _watch(service: Service, stop: threading.Event, notifier: Notifier) -> None:
+def _watch(service: Service, stop: Stop, notifier: Notifier) -> None:
     """Waits for the signal; meanwhile tells systemd that the device works, unless it has been busy for too long."""
     period_s = notifier.watchdog_s
     while not stop.wait(None if period_s is None else period_s / 2):

@@ -6,12 +6,12 @@ import os
 import signal
 import socket
 import sys
-import threading
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from scheduler.wsgi.limits import NEVER_S, Limits
 from scheduler.wsgi.server import WebServer, listen
+from scheduler.wsgi.stopping import Stop
 from serverless_fn.app import create_app
 from serverless_fn.backend import Backend
 from serverless_fn.forwarding import ForwardedServer
@@ -57,15 +57,15 @@ def serve(settings: Settings, backend: Backend) -> None:
     Raises:
         OSError: the port cannot be opened.
     """
-    stop = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
-    inference = Inference(backend, instance_id=settings.instance_id, log_tail=LogTail.of_this_process())
-    server = make_server(create_app(inference), listen(settings.host, settings.port))
-    server.start()
-    stop.wait()
-    server.stop_accepting()
-    server.wait_until_answered(limit_s=_DRAIN_LIMIT_S)
+    with Stop() as stop:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: stop.set())
+        inference = Inference(backend, instance_id=settings.instance_id, log_tail=LogTail.of_this_process())
+        server = make_server(create_app(inference), listen(settings.host, settings.port))
+        server.start()
+        stop.wait()
+        server.stop_accepting()
+        server.wait_until_answered(limit_s=_DRAIN_LIMIT_S)
 
 
 def make_server(app: WSGIApplication, listeners: Sequence[socket.socket]) -> WebServer:

@@ -105,6 +105,7 @@ class WebServer:
             is_leaving=lambda: self._leaving,
         )
         self._wake = socket.socketpair()
+        self._ready = selectors.DefaultSelector()
         self._thread = threading.Thread(target=self._accept, name="http", daemon=True)
         self._threads: set[threading.Thread] = set()
 
@@ -152,13 +153,14 @@ class WebServer:
         for listener in self._listeners:
             listener.close()
         self._wake[0].close()
+        self._ready.close()
         for each in self._places.held():
             each.end()
         for thread in list(self._threads):
             thread.join()
 
     def _accept(self) -> None:
-        with selectors.DefaultSelector() as ready:
+        with self._ready as ready:
             ready.register(self._wake[0], selectors.EVENT_READ)
             for listener in self._listeners:
                 listener.setblocking(False)
