@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 from hypothesis import settings
@@ -25,8 +24,6 @@ settings.register_profile("edgeburst", deadline=None)
 settings.load_profile("edgeburst")
 
 GUARDIAN = pytest.StashKey[Guardian]()
-_LAX = {Path(__file__).parent / level for level in ("integration", "peers", "acceptance")}
-"""Levels whose threads and descriptors are not looked at yet: clients' libraries keep some for the next test."""
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -67,8 +64,7 @@ def nothing_is_left_behind(request: pytest.FixtureRequest) -> Iterator[None]:
     finally:
         logger.removeHandler(faults)
         clean_up()
-    if not _LAX & set(request.path.parents):
-        left = left_after(lambda: new_threads(before) + new_descriptors(open_before))
-        assert not left, f"threads or descriptors are left: {left}"
+    left = left_after(lambda: new_threads(before) + new_descriptors(open_before))
+    assert not left, f"threads or descriptors are left: {left}"
     if faults.lines and request.node.get_closest_marker("provokes_fault") is None:
         pytest.fail(f"the program failed: {faults.lines}")

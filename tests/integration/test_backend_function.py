@@ -5,7 +5,8 @@ import json
 import os
 import socket
 import time
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from email.utils import formatdate
 from typing import Any
@@ -74,6 +75,14 @@ def a_backend(port: int, *, max_in_flight: int = 4, functions: Sequence[Function
 
 def run(main: Coroutine[Any, Any, Any]) -> Any:
     return asyncio.run(asyncio.wait_for(main, 30.0))
+
+
+@asynccontextmanager
+async def opened(backend: FunctionBackend) -> AsyncIterator[FunctionBackend]:
+    try:
+        yield backend
+    finally:
+        await backend.close()
 
 
 async def against(script: Script, batch_send: BatchSend | None = None) -> tuple[StubFc, Reply]:
@@ -264,7 +273,8 @@ def test_an_endpoint_that_is_not_there_is_unreachable() -> None:
         reserved.bind(("127.0.0.1", 0))
 
         async def main() -> None:
-            await a_backend(reserved.getsockname()[1]).send(a_send(), a_request())
+            async with opened(a_backend(reserved.getsockname()[1])) as backend:
+                await backend.send(a_send(), a_request())
 
         with pytest.raises(SendFailed) as failed:
             run(main())
@@ -386,7 +396,8 @@ def test_a_probe_of_a_closed_port_fails() -> None:
         reserved.bind(("127.0.0.1", 0))
 
         async def main() -> Any:
-            return await a_backend(reserved.getsockname()[1]).probe()
+            async with opened(a_backend(reserved.getsockname()[1])) as backend:
+                return await backend.probe()
 
         assert not run(main()).ok
 
@@ -458,7 +469,12 @@ def test_a_proxy_in_the_environment_is_named_in_the_log(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setenv("HTTPS_PROXY", "http://127.0.0.1:1")
-    run(a_backend(1).open())
+
+    async def main() -> None:
+        async with opened(a_backend(1)) as backend:
+            await backend.open()
+
+    run(main())
     assert any(record.fields["variable"] == "HTTPS_PROXY" for record in caplog.records if hasattr(record, "fields"))
 
 
@@ -540,6 +556,7 @@ def test_a_body_may_take_longer_than_it_takes_to_connect(monkeypatch: pytest.Mon
             await backend.send(a_send(1, batch_id=batch_id, give_up_after_s=20.0), large)
         assert len(connections) == 1, "the second batch did not use the first one's connection"
         await backend.close()
+        connections[0].transport.abort()
         server.close()
 
     run(main())

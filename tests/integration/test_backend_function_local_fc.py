@@ -108,7 +108,9 @@ def test_a_container_that_dies_mid_batch_is_a_failed_function_and_the_next_batch
         backend = a_backend(endpoint)
         with pytest.raises(SendFailed) as failed:
             await sent(backend, b"crash")
-        return failed.value, await sent(backend, b"x")
+        after = await sent(backend, b"x")
+        await backend.close()
+        return failed.value, after
 
     failed, after = run(main())
     assert failed.failure.kind is FailureKind.FUNCTION
@@ -120,7 +122,9 @@ def test_a_wrong_secret_is_refused_and_named(endpoint: LocalFc, caplog: pytest.L
         backend = a_backend(endpoint, secret="wrong")
         with pytest.raises(SendFailed) as failed:
             await sent(backend, b"x")
-        return failed.value, (await backend.probe()).ok
+        ok = (await backend.probe()).ok
+        await backend.close()
+        return failed.value, ok
 
     failed, ok = run(main())
     assert failed.failure.kind is FailureKind.FORBIDDEN
@@ -132,7 +136,9 @@ def test_a_wrong_secret_is_refused_and_named(endpoint: LocalFc, caplog: pytest.L
 def test_a_probe_finds_the_bandwidth_of_the_uplink_and_is_not_billed(endpoint: LocalFc) -> None:
     async def main() -> list[Any]:
         backend = a_backend(endpoint)
-        return [await backend.probe() for _ in range(5)]
+        probes = [await backend.probe() for _ in range(5)]
+        await backend.close()
+        return probes
 
     def invocations() -> int:
         # The meter names a function from its first instance on.

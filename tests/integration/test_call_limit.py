@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from threading import Thread
 
@@ -11,6 +10,7 @@ import pytest
 import requests
 import tritonclient.http as triton
 from support import stub_fc
+from support.client_threads import client_threads
 from support.daemon_process import daemon_process
 from support.stub_fc import Heard, Say
 
@@ -68,10 +68,14 @@ def test_calls_stay_below_the_limit_and_a_larger_request_hears_why(tmp_path: Pat
                 client = triton.InferenceServerClient(address, network_timeout=60.0, connection_timeout=60.0)
                 tensor = triton.InferInput("image", [1], "BYTES")
                 tensor.set_data_from_numpy(np.array([bytes(body_bytes)], dtype=object))
-                client.infer("digits", [tensor])
+                try:
+                    client.infer("digits", [tensor])
+                finally:
+                    client.close()
 
-            with ThreadPoolExecutor(8) as pool:
-                list(pool.map(infer, [100_000] * 8))
+            with client_threads(8) as threads:
+                for sent in [threads.submit(infer, 100_000) for _ in range(8)]:
+                    sent.result()
             with pytest.raises(triton.InferenceServerException, match=r"at most \d+ bytes of inputs in one call"):
                 infer(LIMIT)
             batches = requests.get(f"{daemon.url}/v1/batches", timeout=30).json()["batches"]
@@ -83,3 +87,4 @@ def test_calls_stay_below_the_limit_and_a_larger_request_hears_why(tmp_path: Pat
         loop.call_soon_threadsafe(server.close)
         loop.call_soon_threadsafe(loop.stop)
         thread.join(10)
+        loop.close()

@@ -8,7 +8,6 @@ import json
 import socket
 import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ import numpy as np
 import pytest
 import requests
 import tritonclient.http as triton
+from support.client_threads import client_threads
 from support.edge_process import EdgeProcess, options_of_a_quick_server, refused, running
 from tritonclient.utils import InferenceServerException
 
@@ -157,7 +157,7 @@ def test_an_emulated_batch_takes_at_least_the_law(edge: EdgeProcess, pictures: l
 def test_batches_at_the_same_time_queue_and_beyond_the_queue_are_refused(
     edge: EdgeProcess, pictures: list[bytes], expected: np.ndarray
 ) -> None:
-    with ThreadPoolExecutor(3) as callers:
+    with client_threads(3) as callers:
         taken = [callers.submit(infer, edge, pictures) for _ in range(3)]
         wait_for_batches_in_hand(edge, 3)
         with pytest.raises(triton.InferenceServerException, match="queue of 2 is full") as refusal:
@@ -198,9 +198,9 @@ def test_a_body_over_the_limit_is_answered_and_not_cut_off(edge: EdgeProcess) ->
 def test_sigterm_finishes_what_is_queued_takes_no_more_and_exits_with_0(
     pictures: list[bytes], expected: np.ndarray
 ) -> None:
-    with running(*QUICK, "--emulate", "orin-resnet50") as edge, ThreadPoolExecutor(2) as callers:
-        taken = [callers.submit(infer, edge, pictures) for _ in range(2)]
-        wait_for_batches_in_hand(edge, 2)
+    with running(*QUICK, "--emulate", "orin-resnet50") as edge, client_threads(3) as callers:
+        taken = [callers.submit(infer, edge, pictures) for _ in range(3)]
+        wait_for_batches_in_hand(edge, 3)
         edge.process.terminate()
         assert "stopping" in refusal_once_stopping(edge, pictures)
 

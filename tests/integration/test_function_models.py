@@ -121,10 +121,10 @@ def arrays(answer: wire.Encoded) -> Arrays:
 @pytest.mark.parametrize("host", ["edge", "function"])
 @pytest.mark.parametrize(("model_format", "kind"), SERVED)
 def test_every_format_and_kind_is_answered_as_the_framework_answers(
-    made: dict[str, Made], model_format: str, kind: str, host: str, request: pytest.FixtureRequest
+    made: dict[str, Made], edge: Ask, function: Ask, model_format: str, kind: str, host: str
 ) -> None:
     model = made[f"{model_format}-{kind}"]
-    ask: Ask = request.getfixturevalue(host)
+    ask = {"edge": edge, "function": function}[host]
     inputs = model.inputs(3)
     tensors = tuple(wire.Tensor.from_numpy(name, array) for name, array in inputs.items())
     asked = wire.encode_request(wire.InferRequest("r", tensors, binary_by_default=True))

@@ -109,6 +109,11 @@ def function() -> Iterator[int]:
         yield served.port
 
 
+@pytest.fixture(scope="module")
+def hosts(edge: int, function: int) -> dict[str, int]:
+    return {"edge": edge, "function": function}
+
+
 def _app(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
     environ["wsgi.input"].read()
     start_response("200 OK", [("Content-Type", "application/json")])
@@ -164,19 +169,19 @@ class TestEdgeAndFunction:
     @pytest.mark.parametrize("host", ["edge", "function"])
     @pytest.mark.parametrize("kind", MALFORMED)
     def test_what_is_malformed_gets_one_sentence_and_no_line(
-        self, request: pytest.FixtureRequest, host: str, kind: str, caplog: pytest.LogCaptureFixture
+        self, hosts: dict[str, int], host: str, kind: str, caplog: pytest.LogCaptureFixture
     ) -> None:
-        sentence = refused(request.getfixturevalue(host), MALFORMED[kind])
+        sentence = refused(hosts[host], MALFORMED[kind])
         assert "\n" not in sentence
         assert caplog.records == []
 
     @pytest.mark.parametrize("host", ["edge", "function"])
-    def test_headers_beyond_the_limit_are_431(self, request: pytest.FixtureRequest, host: str) -> None:
-        assert "max_header" in refused(request.getfixturevalue(host), get(*[b"X-A: " + LARGE] * 30)[:262144], 431)
+    def test_headers_beyond_the_limit_are_431(self, hosts: dict[str, int], host: str) -> None:
+        assert "max_header" in refused(hosts[host], get(*[b"X-A: " + LARGE] * 30)[:262144], 431)
 
     @pytest.mark.parametrize("host", ["edge", "function"])
-    def test_a_large_cookie_is_no_fault(self, request: pytest.FixtureRequest, host: str) -> None:
-        assert asked(request.getfixturevalue(host), get(b"Cookie: " + LARGE, path=b"/x")) == (200, {"served": True})
+    def test_a_large_cookie_is_no_fault(self, hosts: dict[str, int], host: str) -> None:
+        assert asked(hosts[host], get(b"Cookie: " + LARGE, path=b"/x")) == (200, {"served": True})
 
     def test_an_unknown_path_of_the_function_is_one_sentence(self) -> None:
         answer = create_function(Inference(cast(Backend, None), instance_id="i", log_tail=None)).test_client().get("/x")

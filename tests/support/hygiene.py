@@ -21,8 +21,10 @@ GRACE = "EDGEBURST_TEST_GRACE_S"
 GRACE_S = float(os.environ.get(GRACE, "10"))
 """For what ends by itself after a test: threads that are told to, sockets that the collector closes."""
 POLL_S = 0.02
-_KEPT_THREADS = re.compile(r"^(MainThread|pytest|execnet|QueueFeederThread|pydevd|ThreadPoolExecutor-\d+_\d+$)")
-"""The runner's own, and the idle threads of a library's pool, which it keeps for the next call."""
+_KEPT_THREADS = re.compile(
+    r"^(MainThread|pytest|execnet|QueueFeederThread|pydevd|tqdm_monitor|ThreadPoolExecutor-\d+_\d+$)"
+)
+"""The runner's own, and what libraries keep: idle threads of a pool for the next call, tqdm's look at the clock."""
 _FAULTS = re.compile(r"^\w+ \w+_bug\b|Request for model .* failed|^ERROR.* Exception on ", re.MULTILINE)
 """How the daemon, the edge server and Flask log a fault of the program; a 500 is answered nowhere else."""
 
@@ -36,9 +38,23 @@ def at_end(clean: Callable[[], None]) -> None:
 
 
 def clean_up() -> None:
-    """Does what `at_end` was told."""
+    """Does what `at_end` was told, and closes the connections that the provider's SDK keeps for the process's life."""
     while _AT_END:
         _AT_END.pop()()
+    core = sys.modules.get("darabonba.core")
+    for session in core.DaraCore._sessions.values() if core is not None else ():
+        session.close()
+
+
+def begin_what_libraries_keep() -> None:
+    """Begins what clients' libraries keep once they were used: gRPC's poller, and gevent's loop of this thread."""
+    import gevent
+    import grpc.aio
+
+    grpc.aio.init_grpc_aio()
+    with grpc.insecure_channel("127.0.0.1:1"):
+        pass
+    gevent.get_hub().threadpool.apply(int)
 
 
 _CACHES = os.path.expanduser("~/.cache/")

@@ -54,6 +54,7 @@ class LocalFc:
 
     def __post_init__(self) -> None:
         self.http.trust_env = False
+        self.http.headers["Connection"] = "close"  # a test leaves none
 
     @property
     def address(self) -> str:
