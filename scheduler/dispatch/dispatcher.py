@@ -404,7 +404,9 @@ class Dispatcher:
             self.assign_all(buffer.queue.take_all(), Cause.SPEND_CAP, now_s=now_s)
 
     def _review_halves(self, queues: ModelQueues, *, now_s: float) -> None:
-        late = [q for q in queues.in_halves() if q.request.deadline_s <= now_s and not queues.serves_late(q)]
+        # Those that may be late stay in their halves: together again, they would be refused again, without end.
+        over = (q for q in queues.in_halves() if q.request.deadline_s <= now_s)
+        late = [q for q in over if not (q.late_allowed or queues.serves_late(q))]
         if late:
             queues.keep_bisected(lambda queued: queued not in late)
         for queued in late:
