@@ -11,6 +11,7 @@ from scheduler.daemon.backends.batch_send import Clock, InferenceBackend
 from scheduler.daemon.backends.edge import EdgeBackend
 from scheduler.daemon.config.config import Config
 from scheduler.daemon.edge_rehearsal import NotMeasured, measured_profile
+from scheduler.daemon.event_wait import set_within
 from scheduler.daemon.logs import log
 from scheduler.daemon.served_models import ServedModels
 from scheduler.domain.requests import Place
@@ -69,12 +70,8 @@ class EdgeModels:
             complete = await self._look()
             self.looked.set()
             pause_s = self._pause_s() if complete else min(pause_s, LONGEST_PAUSE_S)
-            try:
-                await asyncio.wait_for(self._again.wait(), pause_s)
-            except asyncio.TimeoutError:
-                pause_s = FIRST_PAUSE_S if complete else 2.0 * pause_s
-            else:
-                pause_s = FIRST_PAUSE_S
+            soon = await set_within(self._again, pause_s) or complete
+            pause_s = FIRST_PAUSE_S if soon else 2.0 * pause_s
 
     def _pause_s(self) -> float:
         return REFUSED_LOOK_S if self._served.identities.edge_refused() else LOOK_S

@@ -13,15 +13,18 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime, timezone, tzinfo
-from functools import partial
+from functools import lru_cache, partial
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from models.profile import load_profile
 from scheduler.daemon import assembly, front, runner, serve
 from scheduler.daemon.backends import edge as edge_module
 from scheduler.daemon.backends import function as function_module
+from scheduler.daemon.config import config as config_module
 from scheduler.daemon.state import keeper
 from scheduler.daemon.state.store import Store
+from scheduler.planner.catalogue.prices import load_sheet
 from scheduler.planner.site.plan import best_plan
 from scripts.soak import functions as functions_module
 from scripts.soak.edge import Session
@@ -36,6 +39,11 @@ T = TypeVar("T")
 
 EPOCH_S = 1.7e9
 """The wall clock when a world begins."""
+
+
+_load_profile = lru_cache(load_profile)
+_load_sheet = lru_cache(load_sheet)
+"""Files that no world changes are read once."""
 
 
 class Dead(ConnectionError):
@@ -228,6 +236,8 @@ def replacements(world: World) -> Iterator[None]:
     machine = world.machine
     threads = partial(Threads, machine=machine)
     replaced: list[tuple[Any, str, Any]] = [
+        (config_module, "load_profile", _load_profile),
+        (config_module, "load_sheet", _load_sheet),
         (serve, "time", SimpleNamespace(monotonic=machine.now)),
         (serve, "gc", SimpleNamespace(collect=lambda: 0, freeze=lambda: None)),
         (serve, "print", lambda *_, **__: None),

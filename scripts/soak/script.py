@@ -23,6 +23,8 @@ EVENTS = (
     *("limits", "reload", "crash", "stop", "stop-now", "suspend", "leap", "wall", "read", "burst", "cold"),
     *("undo-limits", "same-reload"),
 )
+THEMES = (*("",) * 14, "kills-under-a-cap", "reload-while-hung")
+"""What some worlds are about; empty: everything."""
 HOUR_S = 3600.0
 
 
@@ -87,11 +89,30 @@ class Script:
 def draw(seed: int) -> Script:
     """Returns the world of a seed. The weights of faults and events are drawn too: a swarm of unlike worlds."""
     random = Random(seed)
-    site = sites.draw(random)
+    site, theme = sites.draw(random), random.choice(THEMES)
+    if theme == "kills-under-a-cap":
+        site = sites.tightly_capped(site, random)
     ends_s = random.uniform(3.0, 9.0)
-    faults = _faults(random, ends_s)
     events = [*_calls(random, site, ends_s), *_others(random, site, ends_s)]
+    faults = _faults(random, ends_s, [event.at_s for event in events])
+    if theme:
+        some_events, some_faults = _of_theme(theme, random, site, ends_s)
+        events, faults = [*events, *some_events], (*faults, *some_faults)
     return Script(seed, site, tuple(sorted(events, key=lambda event: event.at_s)), faults, ends_s)
+
+
+def _of_theme(theme: str, random: Random, site: Site, ends_s: float) -> tuple[list[Event], list[Fault]]:
+    """Returns what must come together to be found out, and hardly ever does by chance."""
+    at_s = random.uniform(0.5, ends_s - 1.5)
+    calls = [_call(random, site, 200_000 + 16 * n, odd=0, cancelled=0, hurried=0, grpc=0) for n in range(KILLS * 6)]
+    if theme == "kills-under-a-cap":
+        kills = [Event(ends_s * (n + 1) / KILLS, "crash", number=float(random.randint(0, 6))) for n in range(KILLS)]
+        each_s = ends_s / len(calls)
+        return [*kills, *(Event(each_s * n, "call", call) for n, call in enumerate(calls))], []
+    to_s = min(ends_s, at_s + random.uniform(1.0, 4.0))
+    hangs = [Fault(where, "hang", at_s, to_s) for where in ("edge", "function")]
+    reload = Event(at_s + random.uniform(0.05, 0.8), "reload", None, sites.retuned(site, random))
+    return [*(Event(at_s + random.uniform(0.01, 0.3), "call", call) for call in calls[:4]), reload], hangs
 
 
 def _weights(random: Random, words: Sequence[str], share: float) -> dict[str, float]:
@@ -99,7 +120,8 @@ def _weights(random: Random, words: Sequence[str], share: float) -> dict[str, fl
     return {word: random.expovariate(1.0) for word in words if random.random() < share}
 
 
-def _faults(random: Random, ends_s: float) -> tuple[Fault, ...]:
+def _faults(random: Random, ends_s: float, times_s: Sequence[float]) -> tuple[Fault, ...]:
+    """Returns faults, most of which begin shortly before something happens that may meet them."""
     found = []
     busy = random.choice((0, 1, 1, 2, 4))
     for where, words, share in (
@@ -111,6 +133,8 @@ def _faults(random: Random, ends_s: float) -> tuple[Fault, ...]:
         for _ in range(random.randint(0, 2 * busy) if weights else 0):
             what = random.choices(list(weights), list(weights.values()))[0]
             from_s = random.uniform(0.0, ends_s)
+            if times_s and random.random() < 0.7:
+                from_s = max(0.0, random.choice(times_s) - random.expovariate(10.0))
             to_s = min(ends_s, from_s + random.expovariate(1.0 / random.choice((0.3, 1.5, 6.0))))
             found.append(Fault(where, what, from_s, to_s, random.choice((1.0, 1.0, 0.5, 0.2))))
     return tuple(found)
@@ -133,6 +157,8 @@ def _calls(random: Random, site: Site, ends_s: float) -> list[Event]:
     return events
 
 
+KILLS = 6
+"""Of a world whose money must last for several processes."""
 MOST_CALLS = 40
 """A bound of the time that a world takes."""
 

@@ -156,6 +156,20 @@ def redraw(site: Site, random: Random) -> Site:
     return replace(site, models=models, **changed)
 
 
+def tightly_capped(site: Site, random: Random) -> Site:
+    """Returns a configuration whose functions use up their money within seconds, kept over the ends of processes."""
+    models = (replace(site.models[0], edge=False, tiers=("fast",)),)
+    return replace(
+        site, models=models, per_hour=random.choice((1e-4, 2e-4)), over_cap="edge-only", state=True, tenants=False
+    )
+
+
+def retuned(site: Site, random: Random) -> Site:
+    """Returns a configuration to reload with that promises requests the same."""
+    other = draw(random)
+    return replace(site, reopen_after_s=other.reopen_after_s, failures_to_open=other.failures_to_open)
+
+
 def _draw_model(kind: str, random: Random) -> Model:
     edge, tiers = random.choice(
         (

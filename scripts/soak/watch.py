@@ -37,6 +37,10 @@ if TYPE_CHECKING:
 SPIN = 30
 """Calls of the engine at one and the same moment, without messages, that are still not called spinning."""
 HOUR_S = 3600.0
+MOST_SENDS = 32
+"""Sends of a request in batches that are halved, or while functions have no room: far more than any needs."""
+MOST_CALLS = 20_000
+"""Calls of the engines of a world, a hundred times those of most worlds."""
 
 
 class WatchedEngine(Engine):
@@ -105,6 +109,7 @@ class Watch:
         self._still = self._still + 1 if now_s == self._now_s and not messages else 0
         self._now_s = now_s
         self.world.check(self._still < SPIN, f"the engine spins: {self._still} calls at {now_s}")
+        self.world.check(self.world.report.engine_calls < MOST_CALLS, "the engine is called without end")
         back = set()
         for message in messages:
             self._heard(message)
@@ -203,7 +208,8 @@ class Watch:
         named = model.name, self.requests[number].class_name
         late = named in _served_late(self.settings) | self.late_before
         most = MOST_ATTEMPTS + 1 if late else 2 + moves
-        allowed = number in self.in_halves or self.world.throttled or len(sides) <= most
+        most = MOST_SENDS if number in self.in_halves or self.world.throttled else most
+        allowed = len(sides) <= most
         self.world.check(allowed, f"request {number} is sent {len(sides)} times: {[side.value for side in sides]}")
 
     def _check_cap(self) -> None:

@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 from collections import deque
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,14 +16,14 @@ from scheduler.daemon.serve import Daemon, _keeper
 from scheduler.daemon.state.keeper import StateKeeper
 from scheduler.domain.plans import Limits
 from scheduler.systemd import Notifier
-from scripts.soak import sites
+from scripts.soak import liveness, sites
 from scripts.soak.clients import Outcome, asked
 from scripts.soak.edge import Edge
 from scripts.soak.functions import Functions
 from scripts.soak.machine import Machine, replacements, terminate
 from scripts.soak.report import Report, Violation
-from scripts.soak.script import Call, Event, Script, fresh
-from scripts.soak.sites import Model, Site
+from scripts.soak.script import Call, Event, Script
+from scripts.soak.sites import Site
 from scripts.soak.watch import Watch
 from scripts.soak.weather import Weather
 from scripts.support.virtual_loop import NothingLeft, VirtualLoop
@@ -33,9 +32,8 @@ DOWN_S = 0.2
 """Between the end of a process and the start of the next."""
 CLOCK_S = 1e-6
 """Less than this is no time: sums of floats, after leaps of days, err by less."""
-HUNG_S = 75.0
-"""After which functions are used again where nothing else serves a model: a batch that hangs is given up, then the
-longest pause of a circuit has passed, and a probe. Seconds after the faults have stopped."""
+ENDS_S = 60.0
+"""Within which a process ends that is asked to: its drain, its last bills, its last writes, and more."""
 TRACE = 4000
 """Lines that are kept of what happened."""
 LIMITS = (
@@ -217,7 +215,7 @@ class World(Weather):
         while left := asyncio.all_tasks(loop):  # one that ends may begin another
             for task in left:
                 task.cancel()
-            loop.run_until_complete(asyncio.gather(*left, return_exceptions=True))
+            loop.run_until_complete(asyncio.wait(left, timeout=ENDS_S))
         self._clients.clear()
         self.accepting = False
         asyncio.set_event_loop(None)
@@ -265,66 +263,33 @@ class World(Weather):
         assert daemon is not None
         if daemon._signals.stop.is_set():
             return  # the next process sees to the end
-        await self._all_is_well(daemon)
+        await liveness.all_is_well(self, daemon)
         self._done = True
+        self._end(daemon)
+
+    def _end(self, daemon: Daemon) -> None:
+        """Sends SIGTERM, upon which the process ends."""
         terminate(daemon._signals)
+        assert self.machine.loop is not None
+        sentence = f"the process has not ended {ENDS_S:g} s after SIGTERM"
+        loop = self.machine.loop
+
+        def once_more() -> None:
+            loop.call_later(ENDS_S / 2, self.fail, sentence)
+
+        # In two parts: the clock may leap over the first, and then the process has had no time.
+        loop.call_later(ENDS_S / 2, once_more)
 
     async def _until(self, at_s: float) -> None:
         while (left_s := at_s - self.script_s()) > CLOCK_S:
             await asyncio.sleep(left_s)
-
-    async def _all_is_well(self, daemon: Daemon) -> None:
-        """The faults stop; soon every request is answered in time again."""
-        self.over = True
-        self.planning()
-        self.edge.free_at_s = min(self.edge.free_at_s, self.machine.now())
-        self.functions.link_free_at_s = min(self.functions.link_free_at_s, self.machine.now())
-        self.note("all well", "")
-        for model in self.site.models:
-            self._limits(daemon).set(model.kind, Limits())
-        begun_s = self.machine.now()
-        await asyncio.sleep(2 * self.site.reopen_after_s + 1.0)
-        if any(model.edge for model in self.site.models):
-            sentence = daemon._service.not_ready()
-            self.check(not sentence, f"not ready although all is well: {sentence}")
-        near = [model for model in self.site.models if model.edge]
-        # Of several models, one that the edge fails is probed more and more seldom: that takes time of the others.
-        soon = near if len(self.site.models) == 1 else []
-        await self._ask_afresh(soon, 1_000_000)
-        far = [each for each in self.site.models if each not in soon and (each.edge or self.site.per_hour is None)]
-        if far:
-            await asyncio.sleep(max(0.0, begun_s + HUNG_S - self.machine.now()))
-            await self._ask_afresh(far, 2_000_000)
-
-    async def _ask_afresh(self, models: list[Model], number: int) -> None:
-        """Sends a few requests of the class `default`, which must all be answered in time."""
-        for call in fresh(models, number):
-            model = next(model for model in models if model.kind == call.content.model)
-            client = self._call(call)
-            if client is not None:
-                client.add_done_callback(partial(self._judge_fresh, model=model))
-            await asyncio.sleep(0.1)
-        if self._clients:
-            await asyncio.wait(list(self._clients), timeout=10.0)
-
-    def _judge_fresh(self, done: asyncio.Task[Outcome], *, model: Model) -> None:
-        if done.cancelled() or self.machine.dead:
-            return
-        outcome, slo_s = done.result(), model.slo_s
-        if not model.edge and outcome.sentence.startswith("the function had not answered"):
-            return  # sent, and one of those few that a percentile allows to be late
-        self.check(
-            outcome.status == 200, f"all is well, but a request is refused ({outcome.status}): {outcome.sentence}"
-        )
-        in_time = outcome.latency_s <= slo_s or not model.edge
-        self.check(in_time, f"all is well, but a request takes {outcome.latency_s:.3f} s")
 
     def _happen(self, event: Event) -> None:
         machine, daemon = self.machine, self.daemon
         assert daemon is not None
         assert machine.loop is not None
         if event.call is not None:
-            self._call(event.call)
+            self.call(event.call)
             return
         self.note("event", f"{event.what} {event.number:g}")
         match event.what:
@@ -332,9 +297,9 @@ class World(Weather):
                 self._kill_in = int(event.number)
                 daemon._runner._driver.wake()
             case "stop":
-                terminate(daemon._signals)
+                self._end(daemon)
             case "stop-now":
-                terminate(daemon._signals)
+                self._end(daemon)
                 machine.loop.call_later(event.number, terminate, daemon._signals)
             case "suspend":
                 machine.slept_s += event.number
@@ -350,7 +315,7 @@ class World(Weather):
             case "limits" | "undo-limits":
                 limits = LIMITS[int(event.number)] if event.what == "limits" else Limits()
                 self.limited = True
-                self._limits(daemon).set(self.noise.choice(self.site.models).kind, limits)
+                self.limits(daemon).set(self.noise.choice(self.site.models).kind, limits)
             case "reload" | "same-reload":
                 self._reload(daemon, event.site if event.site is not None and event.what == "reload" else self.site)
 
@@ -372,10 +337,16 @@ class World(Weather):
         explain: Any = ingress._parts.explain
         explain("1", None)
 
-    def _limits(self, daemon: Daemon) -> Any:
+    def limits(self, daemon: Daemon) -> Any:
+        """Returns the operator's limits of a process."""
         return daemon._app[INGRESS]._parts.limits
 
-    def _call(self, call: Call) -> asyncio.Task[Outcome] | None:
+    async def clients_end(self, limit_s: float) -> None:
+        """Waits until no client waits any more, for so long at most."""
+        if self._clients:
+            await asyncio.wait(list(self._clients), timeout=limit_s)
+
+    def call(self, call: Call) -> asyncio.Task[Outcome] | None:
         """Sends a call; None where nothing listens."""
         if not self.accepting or self.daemon is None:
             return None

@@ -144,3 +144,25 @@ def test_an_edge_that_does_not_answer_the_question_has_not_stopped_to_report(
         return served.heard_of
 
     assert asyncio.run(look()) == heard_of
+
+
+def test_it_ends_when_it_is_cancelled_in_the_moment_of_a_reload() -> None:
+    async def main() -> bool:
+        looks = EdgeModels(
+            edge=lambda: None,
+            config=lambda: None,  # type: ignore[arg-type, return-value]
+            measured=lambda _: asyncio.sleep(0),
+            served=Served(),  # type: ignore[arg-type]
+            clock=lambda: 0.0,
+        )
+        task = asyncio.create_task(looks.run())
+        await asyncio.sleep(1.0)
+        looks.reloaded()
+        await asyncio.sleep(0)  # what waits inside has noticed, the task has not
+        task.cancel()
+        await asyncio.wait({task}, timeout=5.0)
+        ended = task.done()
+        task.cancel()
+        return ended
+
+    assert run_virtual(main())

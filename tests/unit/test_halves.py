@@ -12,7 +12,7 @@ BAD = 3
 
 
 def play(engine: Engine, waiting: list[Batch], now_s: float) -> tuple[list[Command], int]:
-    """Refuses each batch that holds the bad request, answers all others; returns the commands and how many were sent."""
+    """Refuses each batch that holds the bad request, answers all others; returns commands and how many were sent."""
     done: list[Command] = []
     number = 0
     while waiting:

@@ -10,6 +10,7 @@ from collections.abc import Callable
 
 from scheduler.daemon.calls import InferenceCall, Refused
 from scheduler.daemon.config.config import Config
+from scheduler.daemon.event_wait import set_within
 from scheduler.domain.errors import Refusal, RefusalKind
 from scheduler.domain.plans import ServiceClass
 
@@ -78,11 +79,7 @@ class Unmeasured:
                 left_s = self._ends_at_s(call) - self._clock()
                 if left_s <= 0:
                     raise Refused(self._refusal(call, "its deadline came before that was done", RefusalKind.NO_BACKEND))
-                try:
-                    await asyncio.wait_for(self._changed.wait(), left_s)
-                except asyncio.TimeoutError:
-                    continue
-                if self._closed:
+                if await set_within(self._changed, left_s) and self._closed:
                     raise Refused(_DRAINING)
         finally:
             self._requests -= 1
