@@ -17,7 +17,8 @@ Costs = Callable[[Sequence[float]], Floats]
 
 _RATIO = 2.5
 _COARSE = tuple(0.64 * _RATIO**k for k in range(-4, 4))
-_FINE = (1 / 1.35, 1 / 1.1, 1.1, 1.35)
+_FINE = (1 / 1.5, 1 / 1.15, 1.15, 1.5)
+_BEYOND = (1.3, 1.7)
 _HIGHEST = 1e6
 
 
@@ -36,13 +37,13 @@ def largest(costs: Costs, share: float, *, rough: Costs | None = None) -> tuple[
     if guess == 0.0 or math.isinf(guess):
         return 0.0 if guess == 0.0 else math.inf, guess
     seen: dict[float, float] = {}
+    wanted = [guess * factor for factor in _FINE]
     while True:
-        wanted = [guess * factor for factor in _FINE]
         seen.update(zip(wanted, _duals(costs, wanted, share).tolist(), strict=True))
         best = max(seen, key=lambda w: seen[w])
         if min(seen) < best < max(seen) or not _COARSE[0] / 2 < best < _HIGHEST:
             break
-        guess = best * (_FINE[-1] if best == max(seen) else _FINE[0])
+        wanted = [best * factor if best == max(seen) else best / factor for factor in _BEYOND]
     if seen[best] <= 0.0:
         return 0.0, 0.0
     return (seen[best], best) if best < _HIGHEST else (math.inf, math.inf)

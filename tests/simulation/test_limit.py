@@ -14,7 +14,7 @@ from scheduler.simulator.report import within_slo
 from scheduler.simulator.scenario import Scenario, SimulatedClass
 from scheduler.simulator.world import generators, make_requests, make_simulation
 from scheduler.workloads import poisson
-from scripts.evaluation.suites import NOISY, with_slo
+from scripts.evaluation.options import NOISY, with_slo
 
 
 @pytest.mark.parametrize("policy", ["edgeburst", "log-oracle", "aimd", "edf", "function-only"])

@@ -11,7 +11,7 @@ from scheduler.simulator.bound import clairvoyant_bound, make_problem
 from scheduler.simulator.scenario import Scenario
 from scheduler.workloads import Workload, poisson
 from scripts.evaluation.options import with_slo
-from scripts.lookahead import Placed, compared, function_cny, planned_anew
+from scripts.limits.lookahead import Placed, compared, function_cny, planned_anew
 
 
 def arrivals(rate_rps: float, requests: int) -> Workload:

@@ -1,7 +1,4 @@
-"""Measures the value of one second of lookahead: the engine, and two variants that know the next second's arrivals.
-
-    python -m scripts.lookahead                                   # this repository's own traffic, without noise
-    python -m scripts.lookahead --trace FILE.gaps --requests 20000
+"""The value of one second of lookahead: the engine, and two variants that know the next second's arrivals.
 
 "rule told" is the engine with the true arrivals, up to one second ahead, as its forecast for the edge's next batch.
 "planned anew" solves the clairvoyant problem whenever the edge is free. Its requests are the waiting ones, the arrivals
@@ -10,7 +7,6 @@ until the edge is free again. Its distance to the bound is the value of a longer
 to it is the value of one second of lookahead, which no policy without knowledge of the future can gain.
 """
 
-import argparse
 import math
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Sequence
@@ -212,27 +208,13 @@ def compared(scenario: Scenario, arrivals: Workload) -> tuple[float, float, floa
     return bound, ours, rule, anew
 
 
-def main(words: Sequence[str] | None = None) -> None:
-    """Prints one line of a Markdown table for each SLO and load."""
-    head, _, rest = (__doc__ or "").partition("\n\n")
-    parser = argparse.ArgumentParser(
-        prog="python -m scripts.lookahead",
-        description=head,
-        epilog=rest,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("--trace", type=Path, metavar="FILE.gaps", help="default: this repository's bursty traffic")
-    parser.add_argument("--requests", type=int, default=20_000, metavar="N", help="default: %(default)s")
-    args = parser.parse_args(words)
-    print("Cost as a fraction of serving everything by function, without noise:\n")
-    print("| SLO, s | rate x | bound | ours | rule told | planned anew |\n|---|---|---|---|---|---|")
+def table(trace: Path | None, requests: int) -> Iterator[str]:
+    """Yields the lines of a Markdown table for each SLO and load, on a trace or on this repository's bursty traffic."""
+    yield "Cost as a fraction of serving everything by function, without noise:\n"
+    yield "| SLO, s | rate x | bound | ours | rule told | planned anew |\n|---|---|---|---|---|---|"
     for slo_s in SLOS_S:
         for scale in SCALES:
-            traffic = Bursty(scale, args.requests) if args.trace is None else Trace(args.trace, scale, args.requests)
+            traffic = Bursty(scale, requests) if trace is None else Trace(trace, scale, requests)
             arrivals_s = traffic.workload(generators(0)[0])
             figures = " | ".join(f"{part:.4f}" for part in compared(with_slo(Scenario(), slo_s), arrivals_s))
-            print(f"| {slo_s:g} | {scale:g} | {figures} |", flush=True)
-
-
-if __name__ == "__main__":
-    main()
+            yield f"| {slo_s:g} | {scale:g} | {figures} |"
