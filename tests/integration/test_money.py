@@ -36,7 +36,7 @@ def test_calls_that_crash_or_hang_are_estimated_close_to_what_is_metered(tmp_pat
 
 
 def test_bursts_on_instances_that_are_kept_send_no_warming_calls(tmp_path: Path) -> None:
-    outcome = run(Case(seed=4, invocations=30, provisioned=2, start_s=0.5, slots=2), tmp_path)
+    outcome = run(Case(seed=4, invocations=16, provisioned=2, start_s=0.5, slots=2), tmp_path)
     assert outcome.answered == outcome.requests
     assert outcome.status["engine"]["warming_calls"] == 0
     assert {row["what"] for row in outcome.batches} == {"call"}

@@ -68,8 +68,8 @@ def status_of(daemon: Running) -> Any:
 
 
 @pytest.mark.slow
-def test_ten_lives_that_are_killed_spend_no_more_than_the_cap_and_one_slice(tmp_path: Path) -> None:
-    killed = restarts.killed_lives(tmp_path, lives=10, seed=1)
+def test_lives_that_are_killed_spend_no_more_than_the_cap_and_one_slice(tmp_path: Path) -> None:
+    killed = restarts.killed_lives(tmp_path, lives=5, seed=1)
     assert killed.answered > 5
     assert killed.refused > 0
     assert 0.1 * killed.cap < killed.metered <= killed.cap + killed.a_slice
