@@ -66,6 +66,9 @@ class Hedging:
             if look_at_s > now_s:
                 continue
             sent = self.outbox.in_flight[batch_id]
+            if not any(_may_be_hedged(q) and q.request.deadline_s > now_s for q in sent.members):
+                self.look_at_s[batch_id] = math.inf  # it may hang for a minute; there is nothing left to hedge
+                continue
             self.look_at_s[batch_id] = now_s + max(LOOK_AGAIN * sent.batch.predicted_service_s, LOOK_AGAIN_MIN_S)
             queues = self.lanes.of_batch(sent)
             if sent.batch.backend is Backend.EDGE and queues is not None and queues.has_functions:

@@ -205,3 +205,14 @@ def test_an_edge_that_is_late_by_nothing_unusual_is_left_alone() -> None:
     engine, batch = hung_edge()
     assert sent(wait(engine, batch.predicted_finish_s * 1.02)) == []
     assert sorted(answered(finish(engine, batch, batch.predicted_finish_s * 1.02))) == [1, 2, 3]
+
+
+def test_batches_that_hang_are_looked_at_no_more_when_their_requests_are_over() -> None:
+    engine, _, second = hedged()
+    wait(engine, SLO_S + 0.1)
+    calls, now_s = 0, SLO_S + 0.1
+    while (wakeup_s := engine.next_wakeup_s()) is not None and wakeup_s < second.give_up_at_s - 1.0:
+        now_s, calls = max(now_s, wakeup_s), calls + 1
+        engine.handle([], now_s)
+        assert calls < 500
+    assert calls < 10.0 * (now_s - SLO_S)
