@@ -13,6 +13,7 @@ from scheduler.domain.requests import Backend
 from scripts.soak.clients import Outcome
 from scripts.soak.script import fresh
 from scripts.soak.sites import Model
+from scripts.soak.weather import BYTES_PER_S
 
 if TYPE_CHECKING:
     from scripts.soak.world import World
@@ -49,7 +50,8 @@ def _soon(world: World, model: Model) -> bool:
     """Whether a model's requests are answered after two pauses and a second, from what is known when the faults stop.
 
     Of several models, one that the edge fails is probed more and more seldom, because that takes time of the others. A
-    model that only functions serve waits for what hangs there, and for the longest pause.
+    model that only functions serve waits for what hangs there, for the longest pause, for the time in which they asked
+    to be left alone, and until the uplink is measured again.
     """
     assert world.watch is not None
     circuits = world.watch.engine._circuits
@@ -57,7 +59,9 @@ def _soon(world: World, model: Model) -> bool:
         own = circuits.edge.of_model.get(model.kind)
         return len(world.site.models) == 1 or (own is not None and own.closed)
     hung = any(batch.backend is Backend.FUNCTION for batch, _ in world.watch.in_flight.values())
-    return world.site.per_hour is None and not hung and circuits.function.serves(model.kind)
+    at_once = circuits.function.usable(world.machine.now(), model.kind) and circuits.function.serves(model.kind)
+    thin = any(fault.what in BYTES_PER_S for fault in world.script.faults)
+    return world.site.per_hour is None and not hung and not thin and at_once
 
 
 async def _ask_afresh(world: World, models: Sequence[Model], number: int) -> None:
