@@ -40,6 +40,7 @@ _DOCKER = NotRun("docker", "tests/unit/test_dockerfiles.py")
 _ACCESS = NotRun("a token and a certificate of the reader", "tests/integration/test_edge_access.py")
 _MPS = NotRun("an NVIDIA GPU", "tests/unit/test_gpu_share.py")
 _EVALUATION = NotRun("minutes", "tests/unit/test_evaluate.py")
+_LIMITS = NotRun("minutes", "tests/simulation/test_limits_table.py")
 _FAULTS = NotRun("half an hour", "tests/unit/test_fault_table.py")
 _WORLDS = NotRun("minutes", "tests/simulation/test_shell_worlds.py")
 NOT_RUN: Mapping[str, NotRun] = {
@@ -94,6 +95,9 @@ NOT_RUN: Mapping[str, NotRun] = {
     ".venv/bin/python -m scripts.evaluate --suite engine --against WORKTREE": _EVALUATION,
     ".venv/bin/python -m scripts.evaluate --suite figures --traces DIR "
     "--policy edgeburst,oracle-laws --out NEW --beside OLD": _EVALUATION,
+    "EDGEBURST_TRACES=DIR .venv/bin/python -m scripts.limits": _LIMITS,
+    ".venv/bin/python -m scripts.limits --rows 0.6x2.4,1x3 --requests 5000": _LIMITS,
+    ".venv/bin/python -m scripts.limits --lookahead": _LIMITS,
     ".venv/bin/python -m scripts.sensitivity": NotRun("minutes", "tests/unit/test_sensitivity.py"),
     ".venv/bin/python -m scripts.train_digits --out FOLDER": NotRun("minutes", "tests/integration/test_models.py"),
     ".venv/bin/python -m scripts.config_reference --write": NotRun(
