@@ -49,6 +49,8 @@ class Circuit:
     Infinity: one has been answered."""
     asked_at_s: float | None = None
     """When the probe was sent that is under way; None: none is, or none that was asked for here."""
+    proven_at_s: float = -math.inf
+    """When the last probe was sent that was answered, of those that asked because it was open or its backend was."""
     not_before_s: float = 0.0
     """Until then a throttled backend gets no batches; the circuit stays closed."""
     barred: set[str] = field(default_factory=set)
@@ -111,6 +113,8 @@ class Circuit:
 
     def probe_succeeded(self, now_s: float) -> None:
         """Notes the answer to a probe: batches may be sent. Only the answer to one of them says that all is well."""
+        if self.asked_at_s is not None:
+            self.proven_at_s = self.asked_at_s
         if not self.closed:
             self.failures, self.probe_at_s, self.unproven_since_s = 0, None, now_s
 
@@ -132,12 +136,18 @@ class Circuit:
             silence_s = self.first_pause_s if retry_after_s is None else retry_after_s
             self.not_before_s = max(self.not_before_s, now_s + min(silence_s, LONGEST_PAUSE_S))
             return
+        since_s = now_s if sent_at_s is None else sent_at_s
+        if kind is FailureKind.TIMEOUT and since_s < self.proven_at_s:
+            return  # what made it hang is over
         self.failures += 1
         # Many batches may fail of one and the same cause; only a probe or the first after it makes it longer.
-        unproven = self.unproven_since_s <= (now_s if sent_at_s is None else sent_at_s)
+        unproven = self.unproven_since_s <= since_s
         if self.closed and (opens is Opens.AT_ONCE or unproven or self.failures >= self.failures_to_open):
             self.pause_s = self.pause_s if unproven else 0.0
             self._open(now_s)
+            if kind is FailureKind.TIMEOUT:
+                # As with a probe that hangs: the wait for the answer was a pause.
+                self.probe_at_s = max(now_s, since_s + self.pause_s)
 
     def probe_failed(self, now_s: float) -> None:
         """Notes a probe without an answer. The next pause began with it: the wait for its answer was one."""
@@ -305,7 +315,7 @@ class Circuits:
                 wanted, self.suspicion.asked_at_s = True, now_s
             if wanted:
                 # One that was away may have come back without some of its models: it is asked for all of them.
-                away = not circuit.closed
+                away = not circuit.up
                 models = [name for name, own in circuit.of_model.items() if away or _probe_at_s(own) <= now_s]
                 models.sort(key=lambda name: not circuit.of_model[name].closed)
                 due.append(SendProbe(backend, tuple(models)))
@@ -319,8 +329,11 @@ def _probe_at_s(circuit: Circuit) -> float:
     """Returns when the backend, or a model on it, is to be probed; inf for never."""
     if circuit.probe_at_s is not None:
         return circuit.probe_at_s
-    at_s = math.inf
+    at_s, none_works = math.inf, not circuit.up
     for own in circuit.of_model.values():
-        if own.probe_at_s is not None and own.probe_at_s < at_s:
-            at_s = own.probe_at_s
+        if own.probe_at_s is None:
+            continue
+        # A pause is only longer than the backend's own for the sake of its other models.
+        sooner_s = max(0.0, own.pause_s - circuit.longest_pause_s) if none_works else 0.0
+        at_s = min(at_s, own.probe_at_s - sooner_s)
     return at_s

@@ -76,8 +76,12 @@ class Dispatcher:
             self._note_demand(queues, queued, choice.no_room_for, now_s=now_s)
         if choice.trial:
             cause = Cause.TRIAL
-            buffer_of(queues, queued).note_trial(now_s=now_s)
+            if choice.chosen == 1:
+                buffer_of(queues, queued).note_trial(now_s=now_s)
         self._note(queued, cause, choice.offers, choice.chosen, now_s=now_s, lateness_price=price)
+        if choice.trial and choice.chosen == 0:
+            self.offers.trials.send(queues, queued, now_s=now_s)
+            return
         if choice.chosen < 0:
             refusal = self.refusals.refusal(queues, queued, choice.offers, now_s=now_s)
             self.table.refuse(queued, replace(refusal, reason=queued.reason.value))
@@ -251,6 +255,9 @@ class Dispatcher:
                 queues.deferred.remove_all(q for q in members if q.state is State.DEFERRED)
                 self.edge.send(members, queues, now_s=now_s, why=WhyLeft.HEDGE if hedged else WhyLeft.IDLE_EDGE)
                 return
+        for queued in self.offers.trials.copies(now_s=now_s):
+            self._note_move(queued, Cause.TRIAL, self.edge.place, State.EDGE_BATCH, now_s=now_s)
+            self.offers.trials.send(self.lanes.of(queued.request), queued, now_s=now_s)
 
     def _send_edge_half(self, queues: ModelQueues, *, now_s: float) -> bool:
         if not queues.bisected[Backend.EDGE]:

@@ -58,6 +58,7 @@ class Failures:
 
     def came_back(self, sent: InFlightBatch, unusable: frozenset[int], *, now_s: float) -> None:
         """Answers the members of a batch that came back, but for those whose part of the answer cannot be used."""
+        self.dispatcher.offers.trials.answered(sent, now_s=now_s)
         if not unusable:
             self.endings.answer(sent, now_s)
             return

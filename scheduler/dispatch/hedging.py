@@ -66,7 +66,7 @@ class Hedging:
             if look_at_s > now_s:
                 continue
             sent = self.outbox.in_flight[batch_id]
-            if not any(_may_be_hedged(q) and q.request.deadline_s > now_s for q in sent.members):
+            if not any(may_be_hedged(q) and q.request.deadline_s > now_s for q in sent.members):
                 self.look_at_s[batch_id] = math.inf  # it may hang for a minute; there is nothing left to hedge
                 continue
             self.look_at_s[batch_id] = now_s + max(LOOK_AGAIN * sent.batch.predicted_service_s, LOOK_AGAIN_MIN_S)
@@ -93,7 +93,7 @@ class Hedging:
             by_function = queues.times_of(sent.batch)
             for queued in sent.members:
                 size = items + queued.request.items
-                if size > queues.edge_cap or not _may_be_hedged(queued) or not self.edge.usable(queues, queued):
+                if size > queues.edge_cap or not may_be_hedged(queued) or not self.edge.usable(queues, queued):
                     continue
                 if now_s + times.safe_s[size] > min(bind_s, queued.request.deadline_s):
                     continue
@@ -109,7 +109,7 @@ class Hedging:
         self, queues: ModelQueues, queued: QueuedRequest, sent: InFlightBatch, now_s: float
     ) -> bool:
         buffer, side = queues.buffer_of(queued), self.function.side
-        if buffer is None or not _may_be_hedged(queued) or not side.in_time(queues, queued, now_s=now_s):
+        if buffer is None or not may_be_hedged(queued) or not side.in_time(queues, queued, now_s=now_s):
             return False
         if side.verdict(queues, queued, now_s=now_s) is not SpendVerdict.FUNCTION:
             return False
@@ -149,7 +149,7 @@ class Hedging:
         return batch.predicted_finish_s + longer_s
 
 
-def _may_be_hedged(queued: QueuedRequest) -> bool:
+def may_be_hedged(queued: QueuedRequest) -> bool:
     """Whether this request is still in flight and was neither hedged nor sent again."""
     return (
         queued.state is State.IN_FLIGHT

@@ -1,10 +1,11 @@
 """Asks the places for their offers for one request, and compares the totals."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from scheduler.dispatch.edge_side import EdgeSide
+from scheduler.dispatch.edge_trials import EdgeTrials
 from scheduler.dispatch.function_side import FunctionSide, allowed
 from scheduler.dispatch.model_queues import ModelQueues
 from scheduler.dispatch.queue import QueuedRequest
@@ -41,7 +42,7 @@ class Choice(NamedTuple):
     displaced: QueuedRequest | None = None
     """The member of the edge's next batch that leaves for this request."""
     trial: bool = False
-    """Whether the request is sent only to learn whether a function is still as slow."""
+    """Whether the request is sent only to learn whether its place is still as slow."""
 
     @property
     def no_room_for(self) -> Offer | None:
@@ -55,6 +56,11 @@ class Offers:
 
     edge: EdgeSide
     function: FunctionSide
+    trials: EdgeTrials = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Starts without trials."""
+        self.trials = EdgeTrials(self.edge)
 
     def compare(self, queues: ModelQueues, queued: QueuedRequest, *, now_s: float, lateness_price: float) -> Choice:
         """Returns the offers for a request and the choice.
@@ -105,6 +111,8 @@ class Offers:
         now_s: float,
         lateness_price: float,
     ) -> Choice:
+        if self.trials.worth(queues, queued, now_s=now_s):
+            return Choice(offers, 0, trial=True)
         gives_way = offers[1].reason is Reason.SPEND_CAP and self.function.gives_way(queues, queued, now_s=now_s)
         if gives_way:
             # What the edge has left is kept for requests of higher priority.

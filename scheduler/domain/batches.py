@@ -30,6 +30,8 @@ class WhyLeft(str, Enum):
     """Copies of requests whose batch on the other side is overdue."""
     HALF = "half"
     """One half of a batch whose content was refused."""
+    TRIAL = "trial"
+    """A request, or a copy of one, by which to learn whether the edge is still as slow as believed."""
     WARMING = "warming"
     """A call without requests, which keeps an instance warm."""
 

@@ -45,7 +45,7 @@ class Cause(str, Enum):
     OVERDUE_SENT = "overdue-sent"
     """It waited to be answered late, and a function took it; no choice."""
     TRIAL = "trial"
-    """It was sent, though it was certain to be late, to learn whether the function is still as slow; no choice."""
+    """It, or a copy, was sent to learn whether a place that seems too slow for it still is; no choice."""
 
 
 NO_CHOICE = frozenset({Cause.TOP_UP, Cause.PIGGYBACK, Cause.RECLAIMED, Cause.HEDGE, Cause.OVERDUE_SENT, Cause.TRIAL})

@@ -27,7 +27,7 @@ CAUSES = {
     Cause.PIGGYBACK: "as an edge batch that was leaving had room",
     Cause.RECLAIMED: "as the following edge batch had room for it after all",
     Cause.HEDGE: "because its batch was overdue",
-    Cause.TRIAL: "although it was certain to be late, to learn whether the function was still as slow",
+    Cause.TRIAL: "to learn whether a place that seemed too slow for it still was",
 }
 """What led to a decision."""
 
@@ -47,7 +47,7 @@ MOVES = {
     Cause.PIGGYBACK: "it was taken along to {place}",
     Cause.RECLAIMED: "it was taken back into the next batch of {place}",
     Cause.HEDGE: "a second copy was sent to {place}",
-    Cause.TRIAL: "it was put into the batch that was being gathered for {place}",
+    Cause.TRIAL: "it was put into the next batch for {place}",
 }
 """What a move did with it in which no offers were compared."""
 
@@ -109,6 +109,7 @@ LEFT = {
     WhyLeft.IDLE_EDGE: "the edge was free",
     WhyLeft.HEDGE: "the batches that these requests were in were overdue",
     WhyLeft.HALF: "it was half of a batch whose content had been refused",
+    WhyLeft.TRIAL: "the edge was to show whether it was still as slow as believed",
     WhyLeft.WARMING: "an instance was to be kept warm",
 }
 """Why a batch left when it did."""

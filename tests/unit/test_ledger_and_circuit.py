@@ -215,10 +215,17 @@ def test_batches_sent_before_an_outage_was_over_are_no_sign_of_another() -> None
     it.failed(FailureKind.BROKEN, now_s=6.1, retry_after_s=None, sent_at_s=1.0)
     assert it.closed
     it.failed(FailureKind.TIMEOUT, now_s=6.2, retry_after_s=None, sent_at_s=2.0)
-    assert it.probe_at_s == 7.2
+    assert it.probe_at_s == 6.2
     it.probe_succeeded(7.2)
     it.failed(FailureKind.BROKEN, now_s=7.3, retry_after_s=None, sent_at_s=7.25)
     assert it.probe_at_s == 7.3 + 2.0
+
+
+@pytest.mark.parametrize(("given_up_at_s", "asked_at_s"), [(0.4, 1.0), (5.0, 5.0)])
+def test_the_pause_after_a_hang_begins_when_the_batch_was_sent(given_up_at_s: float, asked_at_s: float) -> None:
+    it = circuit()
+    it.failed(FailureKind.TIMEOUT, now_s=given_up_at_s, retry_after_s=None, sent_at_s=0.0)
+    assert it.probe_at_s == asked_at_s
 
 
 def test_a_probe_that_hangs_is_a_pause_itself() -> None:

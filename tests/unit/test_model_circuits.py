@@ -108,6 +108,35 @@ def test_the_only_model_of_an_edge_is_asked_as_often_as_the_edge() -> None:
     assert it.up() == {"edge_up": False, "function_up": True}
 
 
+def test_an_edge_of_which_no_model_works_is_asked_as_often_as_one_with_a_single_model() -> None:
+    it = circuits(two_models())
+    for name in ("a", "b"):
+        failures(it, name, Place.edge(), FailureKind.SERVER)
+    now_s = 0.0
+    for _ in range(6):
+        due_s = it.next_s(now_s)
+        assert due_s - now_s <= EDGE_PAUSE_S
+        now_s = due_s
+        assert it.to_probe(now_s, idle_link=False) == [SendProbe(Backend.EDGE, ("a", "b"))]
+        it.probed(ProbeMeasured(Backend.EDGE, ok=True, broken=("a", "b")), now_s=now_s)
+    # With one of them at work again, the other waits.
+    it.to_probe(it.next_s(now_s), idle_link=False)
+    it.probed(ProbeMeasured(Backend.EDGE, ok=True, broken=("b",)), now_s=now_s)
+    assert it.edge.serves("a")
+    assert it.next_s(now_s) - now_s > EDGE_PAUSE_S
+
+
+def test_a_batch_that_hangs_since_before_its_edge_answered_a_probe_says_nothing() -> None:
+    it = circuits(two_models())
+    it.failed(batch("a", Place.edge(), 0.0), Failure(FailureKind.UNREACHABLE, "told to"), now_s=0.5)
+    assert it.to_probe(it.next_s(0.5), idle_link=False) == [SendProbe(Backend.EDGE, ("a", "b"))]
+    it.probed(ProbeMeasured(Backend.EDGE, ok=True), now_s=1.6)
+    it.failed(batch("a", Place.edge(), 0.0), Failure(FailureKind.TIMEOUT, "told to"), now_s=6.0)
+    assert it.edge.serves("a")
+    it.failed(batch("a", Place.edge(), 2.0), Failure(FailureKind.TIMEOUT, "told to"), now_s=6.0)
+    assert not it.edge.serves("a")
+
+
 def test_a_reload_keeps_what_is_known_of_models_that_stay() -> None:
     it, wanted = circuits(two_models()), two_models()
     failures(it, "a", Place.edge(), FailureKind.TIMEOUT)
@@ -126,13 +155,13 @@ def arrivals(engine: Engine, at_s: float, model: str, *ids: int) -> list[Command
 def test_one_model_that_hangs_on_the_edge_leaves_it_to_the_other_and_is_served_by_functions() -> None:
     engine = Engine(two_models())
     [hung] = sent(arrivals(engine, 0.0, "a", 1), Backend.EDGE)
-    fail(engine, hung, 2.0, FailureKind.TIMEOUT)
+    probes = fail(engine, hung, 2.0, FailureKind.TIMEOUT)
+    assert SendProbe(Backend.EDGE, ("a",)) in probes
     done = run_until_idle(engine, arrivals(engine, 2.1, "b", 2, 3) + arrivals(engine, 2.1, "a", 4, 5), 2.1, 4.0)
     assert {each.model for each in sent(done, Backend.EDGE)} == {"b"}
     assert {each.model for each in sent(done, Backend.FUNCTION)} == {"a"}
     rows = {row.model: (row.edge_up, row.function_up) for row in engine.statistics().models_up}
     assert rows == {"a": (False, True), "b": (True, True)}
-    assert SendProbe(Backend.EDGE, ("a",)) in done
     engine.handle([ProbeMeasured(Backend.EDGE, ok=True)], 4.1)
     assert sent(arrivals(engine, 4.2, "a", 6), Backend.EDGE)
 
