@@ -329,11 +329,12 @@ def _probe_at_s(circuit: Circuit) -> float:
     """Returns when the backend, or a model on it, is to be probed; inf for never."""
     if circuit.probe_at_s is not None:
         return circuit.probe_at_s
-    at_s, none_works = math.inf, not circuit.up
+    at_s, soonest_s, none_works = math.inf, math.inf, True
     for own in circuit.of_model.values():
         if own.probe_at_s is None:
+            none_works = False
             continue
-        # A pause is only longer than the backend's own for the sake of its other models.
-        sooner_s = max(0.0, own.pause_s - circuit.longest_pause_s) if none_works else 0.0
-        at_s = min(at_s, own.probe_at_s - sooner_s)
-    return at_s
+        at_s = min(at_s, own.probe_at_s)
+        soonest_s = min(soonest_s, own.probe_at_s - max(0.0, own.pause_s - circuit.longest_pause_s))
+    # A pause is only longer than the backend's own for the sake of its other models.
+    return soonest_s if none_works else at_s

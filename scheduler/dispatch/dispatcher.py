@@ -255,7 +255,7 @@ class Dispatcher:
                 queues.deferred.remove_all(q for q in members if q.state is State.DEFERRED)
                 self.edge.send(members, queues, now_s=now_s, why=WhyLeft.HEDGE if hedged else WhyLeft.IDLE_EDGE)
                 return
-        for queued in self.offers.trials.copies(now_s=now_s):
+        for queued in self.offers.trials.copies(now_s=now_s) if self.edge.outbox.in_flight else ():
             self._note_move(queued, Cause.TRIAL, self.edge.place, State.EDGE_BATCH, now_s=now_s)
             self.offers.trials.send(self.lanes.of(queued.request), queued, now_s=now_s)
 

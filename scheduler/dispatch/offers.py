@@ -111,7 +111,9 @@ class Offers:
         now_s: float,
         lateness_price: float,
     ) -> Choice:
-        if self.trials.worth(queues, queued, now_s=now_s):
+        # Asked here what is cheap to know, as many requests come here while the edge is busy.
+        idle = self.edge.occupancy.batch_id is None
+        if idle and self.trials.worth(queues, queued, now_s=now_s):
             return Choice(offers, 0, trial=True)
         gives_way = offers[1].reason is Reason.SPEND_CAP and self.function.gives_way(queues, queued, now_s=now_s)
         if gives_way:
