@@ -70,6 +70,11 @@ class Dispatcher:
         """
         request, lanes, self.edge.ahead = queued.request, self.lanes, None
         queues = lanes.of(request) if request.shape_id else lanes.first[request.model]
+        if cause is Cause.ARRIVAL:
+            if now_s <= queues.returning.open_until_s:
+                queues.returning.arrived(request.items, now_s)
+            else:
+                queues.returning.stranger_waits = True
         price = queues.late_cost(queued.request)
         choice = self.offers.compare(queues, queued, now_s=now_s, lateness_price=price)
         if choice.no_room_for is not None:
@@ -189,6 +194,8 @@ class Dispatcher:
                 if order.items:
                     request = order.first.request
                     due_s += (request.deadline_s - times.median_s[request.items], request.deadline_s)
+        if now_s < queues.returning.held_s:
+            due_s.append(queues.returning.held_s)
         if next_batch.items and queues.has_functions:
             due_s.append(side.latest_s(queues, next_batch.first, now_s=now_s))
         for buffer in queues.buffers:
@@ -243,9 +250,17 @@ class Dispatcher:
             self.assign(queued, now_s, cause)
 
     def _send_edge(self, now_s: float) -> None:
+        held, lanes = False, self.lanes.all
+        if len(lanes) == 1 and now_s < lanes[0].returning.until_s and lanes[0].is_held(now_s):
+            return
         for queues in self.edge.by_urgency():
+            if len(lanes) > 1 and now_s < queues.returning.until_s and queues.is_held(now_s):
+                held = True
+                continue
             if self._send_edge_half(queues, now_s=now_s) or self._send_edge_batch(queues, now_s=now_s):
                 return
+        if held:
+            return
         # No request waits: an idle edge takes up those that a slow function has in hand, or deferred ones.
         for queues in self.lanes.all:
             hedged = self.hedging.for_edge(queues, (), now_s=now_s)
@@ -281,6 +296,7 @@ class Dispatcher:
             now_s=now_s,
         )
         if composition.chosen:
+            queues.returning.stranger_waits = bool(queues.next_batch.items)
             self._reclaim_gathered(queues, now_s=now_s)
         return bool(composition.chosen)
 

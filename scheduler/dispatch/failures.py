@@ -59,6 +59,9 @@ class Failures:
     def came_back(self, sent: InFlightBatch, unusable: frozenset[int], *, now_s: float) -> None:
         """Answers the members of a batch that came back, but for those whose part of the answer cannot be used."""
         self.dispatcher.offers.trials.answered(sent, now_s=now_s)
+        batch = sent.batch
+        if batch.backend is Backend.EDGE and batch.model in self.lanes:
+            self.lanes.of(sent.members[0].request).returning.answered(batch.items, batch.predicted_service_s, now_s)
         if not unusable:
             self.endings.answer(sent, now_s)
             return

@@ -8,6 +8,7 @@ from itertools import chain
 from scheduler.dispatch.function_buffer import FunctionBuffer, Routes, WarmPool
 from scheduler.dispatch.lateness_price import BufferPrices, LatenessPrice, Prices
 from scheduler.dispatch.queue import DeadlineOrder, QueuedRequest
+from scheduler.dispatch.returning import Returning
 from scheduler.dispatch.tenants import Tenants
 from scheduler.dispatch.waiting_line import Key, WaitingLine, in_order
 from scheduler.domain.batches import Batch
@@ -58,6 +59,7 @@ class ModelQueues:
     """Items a second just now: what else will join the next batch."""
     item_bytes: float = 0.0
     next_batch: DeadlineOrder = field(default_factory=lambda: _order(State.EDGE_BATCH))
+    returning: Returning = field(default_factory=Returning)
     tenants: Tenants = field(default_factory=Tenants)
     edge_later: WaitingLine = field(init=False)
     """By whether a function may take a request, priority, class and tenant."""
@@ -303,6 +305,25 @@ class ModelQueues:
                     queued.enter(State.NEW)
             self.bisected[backend] = kept
         self.any_bisected = any(self.bisected.values())
+
+    def is_held(self, now_s: float) -> bool:
+        """Whether an idle edge waits for clients that are about to return; notes until when.
+
+        It does not wait where a request waits that followed no answer, or anything but a next batch; where that batch
+        is full; or where it could not take all that are missing and surely be in time with its first member.
+        """
+        batch, times, returning = self.next_batch, self.edge_times, self.returning
+        returning.held_s = now_s
+        if now_s >= returning.until_s or returning.missing <= 0 or returning.stranger_waits or times is None:
+            return False
+        if not 0 < batch.items < self.edge_cap or self.any_bisected or self.edge_later.items or self.overdue.items:
+            return False
+        for buffer in self.buffers:
+            if buffer.queue.items:
+                return False
+        safe_s = times.safe_s[min(batch.items + returning.missing, self.edge_cap)]
+        returning.held_s = min(returning.until_s, batch.first.request.deadline_s - safe_s)
+        return returning.held_s > now_s
 
     def in_halves(self) -> Iterator[QueuedRequest]:
         """Iterates over the requests that wait in halves."""

@@ -8,14 +8,16 @@ import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from scheduler.dispatch.decision_ring import DecisionRing
 from scheduler.domain.latency import FunctionTier, Price
 from scheduler.domain.plans import ServiceClass
 from scheduler.simulator import network, scenario_file
 from scheduler.simulator.backends import ColdStarts
 from scheduler.simulator.bound_note import noted_bound, noted_limit
+from scheduler.simulator.clients import ClosedLoop
 from scheduler.simulator.explanations import check_explainable, whole_ring, write_explanations
 from scheduler.simulator.faults import parse_fault
-from scheduler.simulator.report import summarise, write_rows
+from scheduler.simulator.report import answered_rps, summarise, write_rows
 from scheduler.simulator.scenario import (
     CONCURRENCY,
     FUNCTION_LATENCY,
@@ -28,7 +30,8 @@ from scheduler.simulator.scenario import (
     latency_model,
 )
 from scheduler.simulator.scenario_file import read_scenario
-from scheduler.simulator.world import generators, make_requests, make_simulation
+from scheduler.simulator.shell import Simulation
+from scheduler.simulator.world import generators, make_clients, make_requests, make_simulation
 from scheduler.workloads import (
     Workload,
     WorkloadError,
@@ -54,6 +57,7 @@ _EXAMPLES = """examples:
   edgeburst simulate --policy edgeburst --poisson 120 --requests 20000 --slo-s 1.0
   edgeburst simulate --policy static --arrivals trace.gaps --rate-scale 2.4 --edge-noise 0.1 --bound --json
   edgeburst simulate --policy edgeburst --poisson 80 --duration-s 300 --bandwidth-log lte.log --edge-fault down:60,80
+  edgeburst simulate --clients 8 --duration-s 60
 
 A fault is written slow:START,END,FACTOR or down:START,END, in seconds; of functions also throttle:START,END and
 slow-start:START,END,FACTOR. MB are 2**20 bytes.
@@ -100,6 +104,19 @@ def _add_workload(parser: argparse.ArgumentParser) -> None:
     source.add_argument("--rates", type=Path, metavar="FILE", help="requests in each time unit")
     source.add_argument("--map", type=Path, metavar="FILE.json", help="Markovian arrival process")
     source.add_argument("--poisson", type=float, metavar="RPS", help="Poisson arrivals")
+    source.add_argument(
+        "--clients",
+        type=int,
+        metavar="N",
+        help="a closed loop: N clients that each wait for their answer; only with the policy edgeburst",
+    )
+    group.add_argument(
+        "--think-s",
+        type=float,
+        default=0.001,
+        metavar="S",
+        help="mean time from an answer to the same client's next request (default: %(default)s)",
+    )
     group.add_argument("--unit-s", type=float, default=1.0, help="time unit of --rates, s (default: %(default)s)")
     group.add_argument("--requests", type=int, metavar="N", help="stop after N requests")
     group.add_argument("--duration-s", type=float, metavar="S", help="stop after S seconds")
@@ -174,16 +191,41 @@ def run(args: argparse.Namespace) -> int:
     scenario = _scenario(args)
     if args.explain is not None:
         check_explainable(scenario.policy)
+    if args.clients is not None:
+        return _run_clients(args, scenario)
     workload = _workload(args, scenario)
     requests = make_requests(scenario, workload)
     ring = None if args.explain is None else whole_ring(len(requests))
     simulation = make_simulation(scenario, requests, ring=ring, rate=workload.rate)
+    return _run(args, scenario, simulation, ring)
+
+
+def _run_clients(args: argparse.Namespace, scenario: Scenario) -> int:
+    """Runs a closed loop.
+
+    Raises:
+        ScenarioError: something was asked for that needs arrivals known beforehand.
+    """
+    for flag, given in (("--bound", args.bound), ("--limit", args.limit), ("--rate-scale", args.rate_scale != 1.0)):
+        if given:
+            raise ScenarioError(f"{flag} needs arrivals that are known beforehand; leave it out with --clients")
+    if args.explain is not None and args.requests is None:
+        raise ScenarioError("--explain with --clients needs --requests, the number of requests to keep")
+    loop = ClosedLoop(args.clients, args.think_s, _requests(args), args.duration_s)
+    ring = None if args.explain is None else whole_ring(args.requests)
+    simulation = make_simulation(scenario, (), ring=ring, clients=make_clients(scenario, loop))
+    return _run(args, scenario, simulation, ring)
+
+
+def _run(args: argparse.Namespace, scenario: Scenario, simulation: Simulation, ring: DecisionRing | None) -> int:
     started_s = time.perf_counter()
     journal = simulation.run()
-    wall_s = time.perf_counter() - started_s
+    wall_s, requests = time.perf_counter() - started_s, journal.requests
     bound = noted_bound(scenario, requests) if args.bound else None
     limit = noted_limit(scenario, requests) if args.limit else None
     summary = summarise(journal, scenario, wall_s=wall_s, bound=bound, limit=limit)
+    if args.clients is not None:
+        summary["answered_rps"] = answered_rps(journal)
     if args.rows is not None:
         write_rows(journal, args.rows)
     if ring is not None:
@@ -276,7 +318,7 @@ def _workload(args: argparse.Namespace, scenario: Scenario) -> Workload:
         workload = steps([(seconds, rate * factor) for seconds, rate in scenario.rate_steps], rng=rng)
     else:
         raise WorkloadError(
-            "there is no workload; give --arrivals, --rates, --map, --poisson or a scenario with rate_steps"
+            "there is no workload; give --arrivals, --rates, --map, --poisson, --clients or a scenario with rate_steps"
         )
     if scenario.bursts:
         parts = [(burst.start_s, burst.duration_s, burst.rate_rps * factor) for burst in scenario.bursts]

@@ -164,6 +164,11 @@ def summarise(
     }
 
 
+def answered_rps(journal: Journal) -> float:
+    """Returns the answers a second from the start to the last end; 0 without any."""
+    return len(journal.answered_by) / max(journal.ended_at_s.values(), default=math.inf)
+
+
 def _answers(journal: Journal) -> tuple[list[float], int]:
     """Returns the latency of every answer in seconds, and the number of answers in time; faster than `rows`."""
     ended_at_s, answered_by = journal.ended_at_s, journal.answered_by

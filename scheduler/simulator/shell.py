@@ -39,6 +39,7 @@ from scheduler.domain.plans import Plan
 from scheduler.domain.requests import Backend, Request
 from scheduler.planner.site.plan import best_plan
 from scheduler.simulator.backends import Outcome, SimulatedEdge, SimulatedFunctions
+from scheduler.simulator.clients import Clients
 
 PLANNING_S = 0.005
 """Virtual seconds from the request for a plan to its arrival: the planner's own time, rounded up."""
@@ -105,6 +106,7 @@ class Simulation:
         functions: SimulatedFunctions | None,
         keep_commands: bool = False,
         facts: Mapping[str, object] | None = None,
+        clients: Clients | None = None,
     ) -> None:
         """Stores its parts.
 
@@ -115,8 +117,12 @@ class Simulation:
             functions: the functions; None without any, likewise.
             keep_commands: whether the journal keeps every command.
             facts: entries that the policy adds to the report.
+            clients: a closed loop beside these requests; None for none. Its requests have ids after all of them.
         """
-        self.journal = Journal(requests, facts=facts or {})
+        self._arriving, self._clients = requests, clients
+        self._of_clients: list[Request] = [] if clients is None else [*requests]
+        """All requests so far, where there are clients."""
+        self.journal = Journal(requests if clients is None else self._of_clients, facts=facts or {})
         self._engine = engine
         self._edge = edge
         self._functions = functions
@@ -132,6 +138,8 @@ class Simulation:
             SimulationError: a request ended twice or never, or a batch was sent to a backend that does not exist.
         """
         now_s, idle_calls = 0.0, 0
+        for request in [] if self._clients is None else self._clients.begin():
+            self._follows(request)
         self._step(now_s)
         while not self._done():
             at_s = self._next_s()
@@ -157,7 +165,7 @@ class Simulation:
         at_s = math.inf if wakeup_s is None else wakeup_s
         if self._events and self._events[0][0] < at_s:
             at_s = self._events[0][0]
-        requests, i = self.journal.requests, self._next_request
+        requests, i = self._arriving, self._next_request
         if i < len(requests) and requests[i].arrived_at_s < at_s:
             at_s = requests[i].arrived_at_s
         return at_s
@@ -167,7 +175,7 @@ class Simulation:
         events = self._events
         while events and events[0][0] <= now_s:
             messages.append(heapq.heappop(events)[2])
-        requests, i = self.journal.requests, self._next_request
+        requests, i = self._arriving, self._next_request
         while i < len(requests) and requests[i].arrived_at_s <= now_s:
             messages.append(RequestArrived(requests[i]))
             i += 1
@@ -223,3 +231,11 @@ class Simulation:
         if request_id in self.journal.ended_at_s:
             raise SimulationError(f"at {now_s:.6f} s request {request_id} ends a second time")
         self.journal.ended_at_s[request_id] = now_s
+        if self._clients is not None:
+            self._follows(self._clients.after(request_id, now_s))
+
+    def _follows(self, request: Request | None) -> None:
+        """Notes the next request of a client."""
+        if request is not None:
+            self._of_clients.append(request)
+            self._later(request.arrived_at_s, RequestArrived(request))

@@ -1,6 +1,6 @@
 """Builds a simulation from a scenario: requests from arrival times, engine or policy, backends, uplink."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,19 +10,22 @@ from scheduler.domain.plans import EngineSettings
 from scheduler.domain.requests import Request
 from scheduler.engine import Engine
 from scheduler.simulator.backends import SimulatedEdge, SimulatedFunctions, noise
+from scheduler.simulator.clients import Clients, ClosedLoop
 from scheduler.simulator.faults import Faults
 from scheduler.simulator.network import Uplink
 from scheduler.simulator.policies.catalogue import Chosen, choose
 from scheduler.simulator.policies.oracle_control import oracle_control, told_control
 from scheduler.simulator.policies.search import TrialResult
 from scheduler.simulator.report import within_slo
-from scheduler.simulator.scenario import ORACLES, Scenario, SimulatedClass, SimulatedModel
+from scheduler.simulator.scenario import ORACLES, Scenario, ScenarioError, SimulatedClass, SimulatedModel
 from scheduler.simulator.shell import EngineLike, Simulation
 from scheduler.workloads import RateSteps, Workload, with_bursts
 
 
 def generators(seed: int) -> tuple[np.random.Generator, ...]:
     """Returns independent generators for arrivals, classes, edge noise, function noise, bursts, tenants and shapes.
+
+    In a closed loop the first draws the times between answers and requests.
 
     They are independent so that two policies are simulated with the same arrivals and the same noise.
     """
@@ -62,6 +65,28 @@ def make_requests(scenario: Scenario, workload: Workload) -> list[Request]:
         _request(request_id, arrived_at_s, kinds[which], tenant, _shape_id(kinds[which].model.shapes, shapes))
         for request_id, ((arrived_at_s, tenant), which) in enumerate(zip(arrivals, drawn, strict=True), start=1)
     ]
+
+
+def make_clients(scenario: Scenario, loop: ClosedLoop, *, first_id: int = 1) -> Clients:
+    """Returns the clients of a closed loop; models, classes, tenants and shapes are drawn by their shares."""
+    arrivals, drawing, _, _, _, naming, shaping = generators(scenario.seed)
+    kinds, tenants = _kinds(scenario), scenario.tenants
+    which = _drawn([kind.share for kind in kinds], drawing)
+    whose = _drawn([tenant.rate for tenant in tenants], naming)
+
+    def make(request_id: int, arrived_at_s: float) -> Request:
+        kind, tenant = kinds[which()], tenants[whose()].settings.name if tenants else ""
+        return _request(request_id, arrived_at_s, kind, tenant, _shape_id(kind.model.shapes, shaping))
+
+    return Clients(loop, make=make, rng=arrivals, first_id=first_id)
+
+
+def _drawn(shares: Sequence[float], rng: np.random.Generator) -> Callable[[], int]:
+    """Returns what draws an index by shares."""
+    if len(shares) < 2:
+        return lambda: 0
+    parts = np.array(shares) / sum(shares)
+    return lambda: int(rng.choice(len(parts), p=parts))
 
 
 def _shape_id(shares: Sequence[float], rng: np.random.Generator) -> int:
@@ -106,6 +131,7 @@ def make_simulation(
     keep_commands: bool = False,
     ring: DecisionRing | None = None,
     rate: RateSteps | None = None,
+    clients: Clients | None = None,
 ) -> Simulation:
     """Returns a simulation that is ready to run.
 
@@ -115,9 +141,18 @@ def make_simulation(
         keep_commands: whether the journal keeps every command.
         ring: records the decisions of an engine; None for none.
         rate: that the requests were drawn from, for `oracle-laws`; None if it is not known.
+        clients: a closed loop beside the requests; None for none.
+
+    Raises:
+        ScenarioError: the policy is set up for arrivals that are known beforehand, and there is a closed loop.
     """
+    if clients is not None and scenario.policy != "edgeburst":
+        raise ScenarioError(
+            f"the policy {scenario.policy} is set up for arrivals that are known beforehand, which clients that wait "
+            "for their answers have not; use --policy edgeburst"
+        )
     chosen = choose_policy(scenario, requests, ring, rate)
-    return _simulation(scenario, chosen, requests, keep_commands=keep_commands)
+    return _simulation(scenario, chosen, requests, keep_commands=keep_commands, clients=clients)
 
 
 def choose_policy(
@@ -141,7 +176,12 @@ def choose_policy(
 
 
 def _simulation(
-    scenario: Scenario, chosen: Chosen, requests: Sequence[Request], *, keep_commands: bool = False
+    scenario: Scenario,
+    chosen: Chosen,
+    requests: Sequence[Request],
+    *,
+    keep_commands: bool = False,
+    clients: Clients | None = None,
 ) -> Simulation:
     edge, functions = make_backends(scenario, scenario.engine_settings())
     return Simulation(
@@ -151,6 +191,7 @@ def _simulation(
         functions=functions,
         keep_commands=keep_commands,
         facts=chosen.facts,
+        clients=clients,
     )
 
 
