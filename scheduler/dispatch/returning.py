@@ -19,8 +19,10 @@ RETURNS = 0.7
 """Part of the answers that must be followed by arrivals, with four more answers that were not: the lower bound, at two
 standard deviations, of a part near 1. Judgement: a held batch gains where most come."""
 DOUBT = 4
+FEWEST = 4
+"""Answered batches before any is believed: of a burst's first ones, which are small, as many requests come at once."""
 LOOKED_AT = 16
-"""Answered batches that are remembered. Judgement: a second or two, so that a loop is soon known, and soon forgotten."""
+"""Answered batches that are remembered. Judgement: so a loop is soon known, and soon forgotten."""
 
 
 @dataclass(slots=True)
@@ -64,7 +66,7 @@ class Returning:
         self.open_until_s, self.until_s = now_s + window_s, -math.inf
         answered, came = sum([seen[0] for seen in self._seen]), sum([seen[1] for seen in self._seen])
         self.missing = 0
-        if came >= RETURNS * (answered + DOUBT):
+        if len(self._seen) >= FEWEST and came >= RETURNS * (answered + DOUBT):
             self.missing = round(items * came / answered)
             self.until_s = now_s + min(window_s, max([seen[2] for seen in self._seen]))
 
