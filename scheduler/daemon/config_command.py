@@ -134,6 +134,7 @@ def _model(config: Config, index: int, model: ModelSettings) -> dict[str, Any]:
                 "slo_s": service_class.slo_s,
                 "percentile": service_class.percentile,
                 "late": "serve" if service_class.serve_late else "refuse",
+                "budget": "spend" if service_class.spends else "keep",
             }
             for service_class in model.classes
         ],

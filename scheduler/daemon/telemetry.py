@@ -21,6 +21,7 @@ from scheduler.daemon.model_statistics import InferenceCounters
 from scheduler.daemon.plan_alarms import plan_metrics
 from scheduler.daemon.quotas import quota_metric
 from scheduler.daemon.served_models import model_metrics
+from scheduler.daemon.slo_budgets import budget_metrics
 from scheduler.daemon.tenant_metrics import TenantMetrics
 from scheduler.domain.errors import RefusalKind
 from scheduler.domain.requests import Backend
@@ -325,6 +326,7 @@ class _StatusCollector(Collector):
             yield CounterMetricFamily("edgeburst_warming_calls", help_text, value=values["warming_calls"])
         if values.get("plan"):
             yield from plan_metrics(values["plan"], values.get("changes") or {})
+        yield from budget_metrics(values.get("budgets") or ())
         yield quota_metric(values.get("quotas") or ())
         yield edge_limit_metric(values.get("edge_limits") or ())
         yield _placements(status)

@@ -7,7 +7,7 @@ from functools import lru_cache
 from typing import NamedTuple
 
 from scheduler.dispatch.function_buffer import FEARED_COLD, FunctionBuffer, items_of
-from scheduler.dispatch.lateness_price import BufferPrices
+from scheduler.dispatch.lateness_price import BufferPrices, multiplier_at
 from scheduler.dispatch.queue import QueuedRequest
 from scheduler.dispatch.uplink import UplinkOccupancy
 from scheduler.domain.batches import WhyLeft
@@ -111,7 +111,7 @@ class BatchEconomics:
         """Returns one member's expected lateness, in money."""
         request = queued.request
         late = self.late_probability(buffer, items, request.deadline_s - begins_s, cold=cold)
-        return buffer.lateness.late_cost(request.class_name) * late
+        return buffer.lateness.late_cost_at(request.class_name, late) * late
 
     def cost(
         self,
@@ -323,13 +323,16 @@ class BatchEconomics:
 
         return cost(members, None) <= cost(members[:first], None) + cost(members[first:], rest_cold)
 
-    def price(self, buffer: FunctionBuffer, costs: tuple[float, ...], *, late_cost: float) -> BufferPrices:
+    def price(
+        self, buffer: FunctionBuffer, costs: tuple[float, ...], *, multiplier: float, unit: float
+    ) -> BufferPrices:
         """Returns the prices of a buffer: the cheapest size and what a fresh request costs there.
 
         Args:
             buffer: with service tables.
             costs: as `batch_costs` gives them.
-            late_cost: price of a late answer, in money, of the class that minds most.
+            multiplier: of the class that minds most.
+            unit: money of a request in the cheapest batch.
         """
         cheapest, least = buffer.prices.cheapest_size, math.inf
         if not buffer.cap:
@@ -343,7 +346,7 @@ class BatchEconomics:
             late = 1.0
             if gathering_s < slo_s:
                 late = self.late_probability(buffer, size, slo_s - idle_path_s - 0.5 * gathering_s)
-            average = costs[size] / size + late_cost * late
+            average = costs[size] / size + unit * multiplier_at(multiplier, late) * late
             if average < least:
                 cheapest, least = size, average
         return BufferPrices(costs, cheapest, least)

@@ -4,19 +4,19 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from scheduler.dispatch.lateness_price import FIRST_MULTIPLIER
 from scheduler.dispatch.model_queues import ModelQueues
+from scheduler.dispatch.slo_budget import FIRST_MULTIPLIER
 from scheduler.domain.memory import Remembered, entries, finites, part_known
 
-VERSION = 1
+VERSION = 2
 
 
 @dataclass(slots=True)
 class BudgetMemory:
     """Budgets of an earlier process, until the queues of their models are there."""
 
-    waiting: dict[str, dict[str, tuple[float, float, float]]] = field(default_factory=dict)
-    """By model and class: percentile, logarithm of the multiplier, overdraft."""
+    waiting: dict[str, dict[str, tuple[float, float, float, float]]] = field(default_factory=dict)
+    """By model and class: percentile, balance, logarithm of the base multiplier, ends that earn credit."""
 
     def part(self, all_queues: Mapping[str, ModelQueues]) -> Remembered:
         """Returns the budgets as a part of what is remembered."""
@@ -24,7 +24,7 @@ class BudgetMemory:
         def snapshot(now_s: float) -> object:  # noqa: ARG001
             return {
                 model: {
-                    name: [budget.percentile, budget.log_multiplier, budget.overdraft]
+                    name: [budget.percentile, budget.balance, budget.log_base, budget.counted]
                     for name, budget in queues.lateness.budgets.items()
                 }
                 for model, queues in all_queues.items()
@@ -32,12 +32,12 @@ class BudgetMemory:
 
         def restore(content: object, age_s: float, now_s: float) -> None:  # noqa: ARG001
             kept, first = part_known(age_s), math.log(FIRST_MULTIPLIER)
-            found: dict[str, dict[str, tuple[float, float, float]]] = {}
+            found: dict[str, dict[str, tuple[float, float, float, float]]] = {}
             for model, classes in entries(content).items():
                 for name, values in entries(classes).items():
-                    percentile, log_multiplier, overdraft = finites(values)
-                    moved = first + kept * (log_multiplier - first)
-                    found.setdefault(model, {})[name] = percentile, moved, kept * overdraft
+                    percentile, balance, log_base, counted = finites(values)
+                    moved = first + kept * (log_base - first)
+                    found.setdefault(model, {})[name] = percentile, kept * balance, moved, kept * counted
             self.waiting = found
 
         return Remembered("budgets", VERSION, "", snapshot, restore)
@@ -45,7 +45,7 @@ class BudgetMemory:
     def take_up(self, all_queues: Mapping[str, ModelQueues]) -> None:
         """Gives each class its budget back, where its percentile is the same; once for each model."""
         for model in [model for model in self.waiting if model in all_queues]:
-            for name, (percentile, log_multiplier, overdraft) in self.waiting.pop(model).items():
+            for name, (percentile, balance, log_base, counted) in self.waiting.pop(model).items():
                 budget = all_queues[model].lateness.budgets.get(name)
                 if budget is not None and budget.percentile == percentile:
-                    budget.resume(log_multiplier, overdraft)
+                    budget.resume(balance=balance, log_base=log_base, counted=counted)

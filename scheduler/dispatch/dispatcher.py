@@ -20,6 +20,7 @@ from itertools import chain, islice
 
 from scheduler.dispatch.budget_memory import BudgetMemory
 from scheduler.dispatch.edge_side import EdgeSide
+from scheduler.dispatch.ends_counted import EndsCounted
 from scheduler.dispatch.function_buffer import FunctionBuffer, items_of
 from scheduler.dispatch.function_sending import FunctionSending
 from scheduler.dispatch.function_side import buffer_of, first_batch
@@ -45,6 +46,10 @@ OVERDUE_HOLD_S = 0.25
 """How long overdue requests wait for other requests or for room on the edge before they go to a function. Judgement:
 halved or doubled, cost and lateness stay within noise."""
 
+WAITS_FOR_EDGE = 3.0
+"""Objectives after its arrival until which a request that misses its own on purpose waits for room on the edge alone;
+then a function may take it too. Judgement: it is to be late, not forgotten."""
+
 
 @dataclass(slots=True)
 class Dispatcher:
@@ -59,6 +64,10 @@ class Dispatcher:
     refusals: Refusals
     plan_id: int = 0
     budgets: BudgetMemory = field(default_factory=BudgetMemory)
+
+    def __post_init__(self) -> None:
+        """Has the ends of the requests counted."""
+        self.table.counts = EndsCounted(self.lanes, self.edge, self.function.side)
 
     def assign(self, queued: QueuedRequest, now_s: float, cause: Cause = Cause.ARRIVAL) -> None:
         """Puts a request that is in no queue where it costs least in all, or ends it.
@@ -87,6 +96,9 @@ class Dispatcher:
         if choice.trial and choice.chosen == 0:
             self.offers.trials.send(queues, queued, now_s=now_s)
             return
+        if choice.saved is not None:
+            queues.lateness.spend(request.class_name, saved=choice.saved, now_s=now_s)
+            queued.spend()
         if choice.chosen < 0:
             refusal = self.refusals.refusal(queues, queued, choice.offers, now_s=now_s)
             self.table.refuse(queued, replace(refusal, reason=queued.reason.value))
@@ -207,6 +219,8 @@ class Dispatcher:
             due_s.append(self.offers.deferred_until_s(queues, queues.deferred.first, now_s=now_s))
         if queues.overdue.items and queues.has_functions:
             due_s.append(queues.overdue_opened_at_s + OVERDUE_HOLD_S)
+            if queues.spending:
+                due_s += map(_waits_for_edge_until_s, queues.waiting_for_edge())
         if queues.any_bisected:
             due_s += [queued.request.deadline_s for queued in queues.in_halves()]
         return due_s
@@ -281,7 +295,12 @@ class Dispatcher:
         return True
 
     def _send_edge_batch(self, queues: ModelQueues, *, now_s: float) -> bool:
-        composition = self.edge.compose(queues, now_s=now_s)
+        def spill(queued: QueuedRequest) -> float:
+            return self.function.side.offer(
+                queues, queued, now_s=now_s, lateness_price=queues.late_cost(queued.request)
+            ).total
+
+        composition = self.edge.compose(queues, now_s=now_s, spill=spill if queues.has_functions else None)
         if composition.chosen:
             for queued in composition.piggybacked:
                 self._note_move(queued, Cause.PIGGYBACK, self.edge.place, State.EDGE_BATCH, now_s=now_s)
@@ -357,6 +376,11 @@ class Dispatcher:
     def _send_overdue(self, queues: ModelQueues, *, now_s: float) -> None:
         """Overdue requests that the edge had no room for go to a function, in batches and before long."""
         side, overdue = self.function.side, queues.overdue
+        for queued in queues.waiting_for_edge() if queues.spending else ():
+            if now_s >= _waits_for_edge_until_s(queued):
+                overdue.remove(queued)
+                queued.stop_waiting_for_edge()
+                queues.serve_overdue(queued, now_s=now_s)
         for buffer in queues.buffers:
             while overdue.items and buffer.cap and side.has_slot(buffer, now_s=now_s):
                 batch = first_batch(buffer, queues, side.within_means(buffer, queues.overdue_for(buffer), now_s=now_s))
@@ -466,3 +490,9 @@ class Dispatcher:
             return False
         self._note(oldest, Cause.EDGE_DELAYED, offers, 1, now_s=now_s, lateness_price=price)
         return True
+
+
+def _waits_for_edge_until_s(queued: QueuedRequest) -> float:
+    """Returns until when a request that misses its objective on purpose waits for room on the edge alone."""
+    request = queued.request
+    return request.arrived_at_s + WAITS_FOR_EDGE * (request.deadline_s - request.arrived_at_s)

@@ -2,21 +2,22 @@
 
 import math
 from bisect import bisect_left
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from itertools import accumulate
+from itertools import accumulate, islice
 
 from scheduler.dispatch.circuit_breaker import Circuit
 from scheduler.dispatch.edge_batch import Composition, fill_up
+from scheduler.dispatch.edge_cut import weighed
 from scheduler.dispatch.edge_occupancy import EdgeOccupancy
 from scheduler.dispatch.lanes import Lanes
 from scheduler.dispatch.model_queues import ModelQueues
 from scheduler.dispatch.outbox import Outbox, Sending
 from scheduler.dispatch.pricing import BINDS_RARELY, edge_slope_s
-from scheduler.dispatch.queue import DeadlineOrder, QueuedRequest
+from scheduler.dispatch.queue import QueuedRequest
 from scheduler.dispatch.shared_batch import compose_shared, in_turn
 from scheduler.dispatch.tenants import Tenants
-from scheduler.dispatch.waiting_line import NO_RANK, Rank, WaitingLine, looked_at
+from scheduler.dispatch.waiting_line import NO_RANK, Rank, looked_at
 from scheduler.domain.batches import WhyLeft
 from scheduler.domain.decisions import Offer, Reason, impossible
 from scheduler.domain.lifecycle import State
@@ -267,7 +268,9 @@ class EdgeSide:
             models.sort(key=lambda queues: self.tenants.least_level_s(queues.edge_later.kinds(), queues.next_batch))
         return models
 
-    def compose(self, queues: ModelQueues, *, now_s: float) -> Composition:
+    def compose(
+        self, queues: ModelQueues, *, now_s: float, spill: Callable[[QueuedRequest], float] | None = None
+    ) -> Composition:
         """Chooses the batch that starts now, and takes its members out of the model's queues.
 
         Requests that are in neither `chosen` nor the queues any more are in `dropped` or `left`; the caller places them
@@ -283,6 +286,8 @@ class EdgeSide:
         if not result.chosen:
             result = compose_shared(tenants, first, times, now_s=now_s, cap=cap, drop_penalty=penalty, safe=False)
         chosen, dropped = list(result.chosen), list(result.dropped)
+        if spill is not None and not (shared or others or dropped):
+            chosen = weighed(chosen, islice(first, look), queues, now_s=now_s, spill=spill)
         for rank in others:
             if chosen:
                 # Requests of a lower rank that make no member late.
@@ -376,18 +381,13 @@ class EdgeSide:
 
 
 def _has_candidates(queues: ModelQueues) -> bool:
-    return queues.edge_cap > 0 and (bool(queues.bisected[Backend.EDGE]) or any(map(len, _hurried(queues))))
+    return queues.edge_cap > 0 and (bool(queues.bisected[Backend.EDGE]) or any(map(len, queues.hurried)))
 
 
 def _urgency_s(queues: ModelQueues) -> float:
     if queues.bisected[Backend.EDGE]:
         return -math.inf
-    return min(order.first.request.deadline_s for order in _hurried(queues) if len(order))
-
-
-def _hurried(queues: ModelQueues) -> tuple[DeadlineOrder | WaitingLine, ...]:
-    """All queues but that of deferrable requests, which give way to all others."""
-    return queues.next_batch, queues.edge_later, *[buffer.queue for buffer in queues.buffers], queues.overdue
+    return min(order.first.request.deadline_s for order in queues.hurried if len(order))
 
 
 def _next_s(queues: ModelQueues) -> float:

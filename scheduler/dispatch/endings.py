@@ -24,8 +24,7 @@ class Endings:
     """Ends requests by the answers and failures of their batches, and by their deadlines.
 
     A request of a class that is not served late is refused at its deadline, plus GRACE_S, wherever it is: its batch may
-    hang on any side, and stays in flight, because its answer will be billed and learned from. Until it is back nothing
-    else is known of the request than that it is late, so that the lateness price counts it then.
+    hang on any side, and stays in flight, because its answer will be billed and learned from.
     """
 
     lanes: Lanes
@@ -90,37 +89,25 @@ class Endings:
             self.lanes.of(queued.request).remove(queued)
             self.table.cancel(queued)
 
-    def answer(self, sent: InFlightBatch, now_s: float) -> None:
+    def answer(self, sent: InFlightBatch) -> None:
         """Answers the members of a batch that came back, but for those that have ended: another batch was faster."""
         for queued in sent.members:
             if queued.state is State.IN_FLIGHT:
                 self.table.answer(queued, sent.batch.batch_id)
-                self._record(queued, late=now_s > queued.request.deadline_s)
-            elif queued.expired:
-                self._record(queued, late=True)
 
     def failed(self, sent: InFlightBatch) -> None:
         """Ends the members of a batch that failed which nothing else is to be done for, and which no other carries.
 
-        Their client went away, or they were refused at their deadline and are only to be counted, or a reload took
-        their model away.
+        Their client went away, or a reload took their model away.
         """
         for queued in sent.members:
             if queued.copies:
                 continue
-            if queued.expired:
-                self._record(queued, late=True)
-            elif queued.cancelled and queued.state is State.IN_FLIGHT:
+            if queued.cancelled and queued.state is State.IN_FLIGHT:
                 self.table.cancel(queued)
             elif queued.open and sent.batch.model not in self.lanes:
                 self.table.requeue(queued)
                 self.table.refuse(queued, not_served(sent.batch.model))
-
-    def _record(self, queued: QueuedRequest, *, late: bool) -> None:
-        queued.expire(over=True)
-        queues = self.lanes.first.get(queued.request.model)
-        if queues is not None:
-            queues.lateness.record(queued.request.class_name, late)
 
     def _waits_until_s(self, queued: QueuedRequest) -> float:
         return queued.request.arrived_at_s + self.longest_s
@@ -130,9 +117,7 @@ class Endings:
         if queues is not None and queues.serves_late(queued) and not waits_no_longer:
             return
         refusal = self.refusals.no_answer(queues, queued, now_s=now_s)
-        if queued.state is State.IN_FLIGHT:
-            queued.expire()
-        elif queues is not None:
+        if queued.state is not State.IN_FLIGHT and queues is not None:
             queues.remove(queued)
         self.table.refuse(queued, refusal)
 

@@ -63,11 +63,11 @@ class Failures:
         if batch.backend is Backend.EDGE and batch.model in self.lanes:
             self.lanes.of(sent.members[0].request).returning.answered(batch.items, batch.predicted_service_s, now_s)
         if not unusable:
-            self.endings.answer(sent, now_s)
+            self.endings.answer(sent)
             return
         fine = tuple(queued for queued in sent.members if queued.request.request_id not in unusable)
         left = replace(sent, members=tuple(queued for queued in sent.members if queued.request.request_id in unusable))
-        self.endings.answer(replace(sent, members=fine), now_s)
+        self.endings.answer(replace(sent, members=fine))
         self.endings.failed(left)
         if sent.batch.model in self.lanes:
             self.give_back(left, Failure(FailureKind.BROKEN, UNUSABLE), now_s=now_s)

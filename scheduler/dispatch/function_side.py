@@ -25,14 +25,8 @@ doubled, cost and lateness stay within noise."""
 MOST_OF_STARTS = 0.99
 """Percentile of a start's billed seconds that is held back from the spend caps. By definition: one start in a hundred
 may cost more than was held back."""
-REFUSAL_MULTIPLIER = 8.0
-"""Price of a refusal, in the cheapest requests: more than any function, less than a late answer beyond the budget.
-Judgement: in simulations of 3,000 requests halving it changes cost by -5.7 % (in time -1.1 points), doubling it by +2.5
-% (+0.4 points)."""
-ALWAYS_TRIED = 0.08
-"""Probability of being late up to which a request is sent whatever the multiplier: refused, it has no chance at all.
-Judgement: in simulations of 3,000 requests halving it changes cost within noise, doubling it by +2.5 % (in time +0.4
-points)."""
+HOPELESS = 0.98
+"""Probability of being late from which on a request is refused: sent, it would cost money and most likely miss."""
 NO_TIER = Place.function("")
 """Named where a model has no function."""
 TRY_AGAIN_S = 1.0
@@ -222,7 +216,7 @@ class FunctionSide:
             gate = Reason.COLD
         elif finish_s > request.deadline_s:
             gate = Reason.LATE
-        elif not self._worth_trying(queues, queued, own.late_probability, lateness_price):
+        elif own.late_probability >= HOPELESS and not queues.serves_late(queued):
             gate = Reason.TOO_RISKY
         total = best.total if gate is None else math.inf
         if gate is None:
@@ -230,16 +224,6 @@ class FunctionSide:
             finish_s = begins_s + buffer.known_times.median_s[best.items]
         late, money = best.late_probability, best.money
         return Offer(buffer.place, State.FUNCTION, gate, begins_s, finish_s, best.items, late, money, 0.0, total)
-
-    def _worth_trying(self, queues: ModelQueues, queued: QueuedRequest, late: float, lateness_price: float) -> bool:
-        """Whether being late is unlikely enough for this request to be better sent than refused.
-
-        While the objective holds hardly any request is refused for this; once more are late than may be, a request that
-        is likely to be late is refused at once.
-        """
-        if late <= ALWAYS_TRIED or queues.serves_late(queued):
-            return True
-        return lateness_price * late <= REFUSAL_MULTIPLIER * queues.lateness.prices.unit_cost
 
     def worth_finding_out(self, queues: ModelQueues, queued: QueuedRequest, *, now_s: float) -> bool:
         """Whether to send a request that seems certain to be late, because nothing else would show that it is not.

@@ -1,80 +1,23 @@
 """What a late answer costs against money: a percentile is a budget of lateness, spent where it buys most."""
 
-import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+from scheduler.dispatch.slo_budget import EXCEEDED, FIRST_MULTIPLIER, SloBudget
 from scheduler.domain.plans import ServiceClass
+from scheduler.domain.statistics import BudgetStatistics
 
-SAFETY = 0.9
-"""Part of the allowed lateness that is aimed at: forecasts are never quite right, and rarely too pessimistic.
-Judgement: in simulations of 3,000 requests halving it changes cost by +2.3 % (in time +0.3 points), 0.95 within
-noise."""
-GAIN = 0.07
-"""By how much one late answer raises the logarithm of the multiplier. Judgement: in simulations of 3,000 requests
-halving it changes cost by +0.7 % (in time +0.3 points), doubling it within noise."""
-FIRST_MULTIPLIER = 4.0
-"""Multiplier before any answer. Judgement: in simulations of 3,000 requests halving it changes cost by -1.4 % (in time
--0.1 points), doubling it by +3.0 % (+0.4 points)."""
-CAUTION_FLOOR = 12.0
-"""Least multiplier after a change: what was saved in quiet times is not spent at once. Judgement: halved or doubled,
-cost and lateness stay within noise."""
-EXCEEDED = 3.0
-"""Late answers more than allowed at which a plan is not followed any more: a few, that share a batch, may be chance.
-Judgement: it concerns fixed plans, which the simulations of scripts.sensitivity lack."""
-MAX_SAVED = 20.0
-"""Most that is remembered of good times, in late answers. Judgement: as for EXCEEDED."""
-MAX_OVERDRAWN = 40.0
-"""Most that is remembered of bad times, in late answers. Judgement: as for EXCEEDED."""
-MIN_MULTIPLIER = 0.8
-"""Least multiplier: 23 late answers, ln(4 / 0.8) / GAIN, bring it back to the first one. At a percentile of 0.99 it
-takes 2,600 answers in time to get there. Judgement: in simulations of 3,000 requests cost stays within 0.05 % between
-0.4 and 1.6."""
-MAX_MULTIPLIER = 150.0
-"""Largest multiplier. Judgement: in simulations of 3,000 requests halving it changes cost by +1.0 % (in time +0.3
-points), doubling it by +1.1 %."""
-MIN_LOG_MULTIPLIER, MAX_LOG_MULTIPLIER = math.log(MIN_MULTIPLIER), math.log(MAX_MULTIPLIER)
+LIKELY_LATE = 0.9
+"""Probability of being late above which a function batch is not made to save money, however little lateness weighs: its
+members would be late on purpose, and paid for all the same. Judgement: with 0.5 the row of
+little load in the noise suite costs a tenth more; with 0.98 it is the same."""
+LEAST_IF_LIKELY = 2.0
+"""Least multiplier there: more than a request of its own costs."""
 
 
-@dataclass(slots=True)
-class SloBudget:
-    """One class's objective as a price.
-
-    Every decision compares money plus expected lateness times its price. The price of a late answer is a multiplier
-    times the money of a request in the cheapest function batch. The multiplier is that of the constraint 'at most
-    1 - percentile are late': it rises while more are late than allowed and falls while fewer are (dual ascent), so
-    that in the end just as many are late as may be, where being in time would have been dearest.
-
-    >>> budget = SloBudget(percentile=0.99)
-    >>> budget.record(late=True)
-    >>> round(budget.multiplier, 3), round(budget.overdraft, 3)
-    (4.287, 0.991)
-    """
-
-    percentile: float
-    log_multiplier: float = math.log(FIRST_MULTIPLIER)
-    multiplier: float = FIRST_MULTIPLIER
-    """Price of a late answer, in requests served by the cheapest function batch."""
-    overdraft: float = 0.0
-    """Late answers more than allowed; below 0, fewer."""
-
-    def raise_caution(self) -> None:
-        """Raises the multiplier to its floor after a change."""
-        self._move_to(max(self.log_multiplier, math.log(CAUTION_FLOOR)))
-
-    def record(self, late: bool) -> None:
-        """Counts an answer."""
-        more = late - SAFETY * (1.0 - self.percentile)
-        self.overdraft = min(max(self.overdraft + more, -MAX_SAVED), MAX_OVERDRAWN)
-        self._move_to(min(max(self.log_multiplier + GAIN * more, MIN_LOG_MULTIPLIER), MAX_LOG_MULTIPLIER))
-
-    def resume(self, log_multiplier: float, overdraft: float) -> None:
-        """Goes on from where an earlier process was, within the bounds."""
-        self.overdraft = min(max(overdraft, -MAX_SAVED), MAX_OVERDRAWN)
-        self._move_to(min(max(log_multiplier, MIN_LOG_MULTIPLIER), MAX_LOG_MULTIPLIER))
-
-    def _move_to(self, log_multiplier: float) -> None:
-        self.log_multiplier, self.multiplier = log_multiplier, math.exp(log_multiplier)
+def multiplier_at(multiplier: float, late: float) -> float:
+    """Returns the multiplier for a function batch that is late with this probability."""
+    return max(multiplier, LEAST_IF_LIKELY) if late > LIKELY_LATE else multiplier
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,14 +60,17 @@ class LatenessPrice:
     budgets: dict[str, SloBudget] = field(default_factory=dict)
     prices: Prices = Prices()
 
-    def adopt(self, classes: tuple[ServiceClass, ...]) -> None:
+    def adopt(self, classes: tuple[ServiceClass, ...], spill_fraction: float) -> None:
         """Follows a plan's classes; the budget of a class that stays as it is is kept."""
         self.budgets = {
             c.name: known
-            if (known := self.budgets.get(c.name)) is not None and known.percentile == c.percentile
-            else SloBudget(c.percentile)
+            if (known := self.budgets.get(c.name)) is not None
+            and (known.percentile, known.spends) == (c.percentile, c.spends)
+            else SloBudget(c.percentile, c.spends)
             for c in classes
         }
+        for budget in self.budgets.values():
+            budget.expect(spill_fraction)
 
     def share(self, other: "LatenessPrice") -> None:
         """Has its budgets in common with another lane of the model."""
@@ -135,7 +81,7 @@ class LatenessPrice:
         self.prices = prices
 
     def raise_caution(self) -> None:
-        """Raises the multiplier of every class to its floor, as after a change."""
+        """Forgets what the classes have saved, as after a change."""
         for budget in self.budgets.values():
             budget.raise_caution()
 
@@ -153,6 +99,10 @@ class LatenessPrice:
         """Returns the price of one late answer of this class, in money."""
         return self.prices.unit_cost * self.multiplier(class_name)
 
+    def late_cost_at(self, class_name: str, late: float) -> float:
+        """Returns the price of one late answer of a function, in money, where it is late with this probability."""
+        return self.prices.unit_cost * multiplier_at(self.multiplier(class_name), late)
+
     def highest_multiplier(self, class_names: Iterable[str]) -> float:
         """Returns the highest multiplier among these classes."""
         return max(map(self.multiplier, class_names), default=FIRST_MULTIPLIER)
@@ -162,12 +112,30 @@ class LatenessPrice:
         return self.prices.unit_cost * self.highest_multiplier(class_names)
 
     def exceeded(self, class_names: Iterable[str]) -> bool:
-        """Whether one of these classes has had more late answers than it may."""
+        """Whether one of these classes has missed its objective more often than it may."""
         budgets = (self.budgets.get(name) for name in class_names)
-        return any(budget is not None and budget.overdraft > EXCEEDED for budget in budgets)
+        return any(budget is not None and budget.balance < EXCEEDED for budget in budgets)
 
-    def record(self, class_name: str, late: bool) -> None:
-        """Counts an answer to a request of this class."""
+    def figures(self, model: str) -> list[BudgetStatistics]:
+        """Returns the budget of each class, as the engine's statistics show it."""
+        return [
+            BudgetStatistics(model, name, b.balance, b.multiplier, b.missed_on_purpose, b.saved)
+            for name, b in self.budgets.items()
+        ]
+
+    def affords_miss(self, class_name: str) -> bool:
+        """Whether the class may spend a miss on purpose now: only what it has saved."""
+        budget = self.budgets.get(class_name)
+        return budget is not None and budget.balance > 0.0 and self.prices.unit_cost > 0.0
+
+    def spend(self, class_name: str, *, saved: float, now_s: float) -> None:
+        """Counts a miss on purpose, and the money that it saves."""
         budget = self.budgets.get(class_name)
         if budget is not None:
-            budget.record(late)
+            budget.spend(saved=saved, now_s=now_s)
+
+    def count(self, class_name: str, *, missed: bool, now_s: float) -> None:
+        """Counts the end of a request of this class that some side could have answered in time when it arrived."""
+        budget = self.budgets.get(class_name)
+        if budget is not None:
+            budget.count(missed=missed, now_s=now_s)

@@ -52,6 +52,8 @@ class ModelQueues:
     deferrable: frozenset[str] = frozenset()
     """Classes that wait for an idle edge."""
     served_late: frozenset[str] = frozenset()
+    spending: frozenset[str] = frozenset()
+    """Classes that may miss their objectives on purpose."""
     edge_times: ServiceTimes | None = None
     """None: no edge for this model."""
     lateness: LatenessPrice = field(default_factory=LatenessPrice)
@@ -64,7 +66,7 @@ class ModelQueues:
     edge_later: WaitingLine = field(init=False)
     """By whether a function may take a request, priority, class and tenant."""
     overdue: WaitingLine = field(init=False)
-    """By the buffer that may take a request, and tenant."""
+    """By the buffer that may take a request, and tenant; those that only wait for the edge also by class."""
     deferred: DeadlineOrder = field(default_factory=lambda: _order(State.DEFERRED))
     bisected: dict[Backend, deque[tuple[QueuedRequest, ...]]] = field(default_factory=_halves)
     """Halves of batches whose content a backend refused: sent to it again, as they are."""
@@ -91,6 +93,11 @@ class ModelQueues:
         return self.next_batch, self.edge_later, *gathered, self.overdue, self.deferred
 
     @property
+    def hurried(self) -> tuple[DeadlineOrder | WaitingLine, ...]:
+        """All queues but that of deferrable requests, which give way to all others."""
+        return self.orders[:-1]
+
+    @property
     def waits(self) -> bool:
         """Whether any request waits."""
         return self.any_bisected or any(order.items for order in self.orders)
@@ -113,6 +120,10 @@ class ModelQueues:
         """Returns the overdue requests that a buffer may take, earliest deadline first."""
         return self.overdue.of(True, self.buffers.index(buffer))
 
+    def waiting_for_edge(self) -> Iterable[QueuedRequest]:
+        """Returns, of each class, the first of those that miss on purpose and wait for room on the edge."""
+        return [members[0] for members in self.overdue.kinds() if members and members[0].only_edge]
+
     def _rank_of(self, queued: QueuedRequest) -> Key:
         request = queued.request
         may_leave = queued.failed_on is not Backend.FUNCTION and request.class_name not in self.edge_only
@@ -121,6 +132,8 @@ class ModelQueues:
 
     def _taken_by(self, queued: QueuedRequest) -> Key:
         buffer = self.buffer_of(queued)
+        if queued.only_edge:
+            return False, -2, queued.request.class_name, self.tenants.label(queued)
         if buffer is None or queued.failed_on is Backend.FUNCTION or queued.request.class_name in self.edge_only:
             return False, -1, "", self.tenants.label(queued)
         return True, self.buffers.index(buffer), "", self.tenants.label(queued)
@@ -219,7 +232,7 @@ class ModelQueues:
         assert not waits, "what waits is withdrawn, and placed again under the new plan"
         self.model, self.plan = model, plan
         if beside is None:
-            self.lateness.adopt(model.classes)
+            self.lateness.adopt(model.classes, plan.expected_spill_fraction)
         else:
             self.lateness.share(beside.lateness)
         self.buffers = tuple([self._buffer(buffer_plan, warm_pool(buffer_plan.tier)) for buffer_plan in plan.buffers])
@@ -233,6 +246,7 @@ class ModelQueues:
         self.edge_only = frozenset(c.name for c in model.classes if c.edge_only)
         self.deferrable = frozenset(c.name for c in model.classes if c.deferrable)
         self.served_late = frozenset(c.name for c in model.classes if c.serve_late)
+        self.spending = frozenset(c.name for c in model.classes if c.spends)
 
     def _buffer(self, plan: BufferPlan, warm: WarmPool | None) -> FunctionBuffer:
         """Returns a buffer for a plan; what is known of its tier and of its use is kept."""

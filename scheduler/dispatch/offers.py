@@ -43,6 +43,8 @@ class Choice(NamedTuple):
     """The member of the edge's next batch that leaves for this request."""
     trial: bool = False
     """Whether the request is sent only to learn whether its place is still as slow."""
+    saved: float | None = None
+    """Money that it saves to miss the objective on purpose; None: it does not."""
 
     @property
     def no_room_for(self) -> Offer | None:
@@ -70,16 +72,48 @@ class Offers:
         """
         if self.may_defer(queues, queued, now_s=now_s):
             return Choice((self._deferral(),), 0)
+        if queued.only_edge and self.edge.usable(queues, queued):
+            return Choice((self._waiting_for_edge(queues, queued, lateness_price=lateness_price),), 0)
         by_edge = self.edge.offer(queues, queued, now_s=now_s, lateness_price=lateness_price)
         if by_edge.total <= queues.lateness.prices.min_money * queued.request.items:
             return Choice((by_edge,), 0)
         by_function = self.function.offer(queues, queued, now_s=now_s, lateness_price=lateness_price)
         offers = (by_edge, by_function)
+        if queues.spending and (on_purpose := self._on_purpose(queues, queued, offers, lateness_price)):
+            return on_purpose
         if by_edge.reason is None and by_edge.total <= by_function.total:
             return Choice(offers, 0)
         if by_function.reason is None:
             return Choice(offers, 1)
         return self._last_resort(queues, queued, offers, now_s=now_s, lateness_price=lateness_price)
+
+    def _on_purpose(
+        self, queues: ModelQueues, queued: QueuedRequest, offers: tuple[Offer, ...], lateness_price: float
+    ) -> Choice | None:
+        """Returns the choice to miss the objective on purpose where that costs least and has been saved for.
+
+        A class that is served late waits for room on the edge, whose seconds others could use; any other is told at
+        once.
+        """
+        name = queued.request.class_name
+        least = min(offers, key=lambda offer: offer.total)
+        if queued.spent or name not in queues.spending or not lateness_price < least.total < math.inf:
+            return None
+        if not queues.lateness.affords_miss(name):
+            return None
+        if not queues.serves_late(queued):
+            return Choice(tuple(map(_closed_by_budget, offers)), -1, saved=least.money)
+        late = self._waiting_for_edge(queues, queued, lateness_price=lateness_price)
+        if not self.edge.usable(queues, queued) or late.total >= least.total:
+            return None
+        return Choice((*offers, late), 2, saved=least.money)
+
+    def _waiting_for_edge(self, queues: ModelQueues, queued: QueuedRequest, *, lateness_price: float) -> Offer:
+        """Returns the offer to be answered late, by the edge, when all who can be in time have been served."""
+        place, items = self.edge.place, queued.request.items
+        others = queues.lateness.prices.seconds_worth * items
+        total = lateness_price + others
+        return Offer(place, State.OVERDUE, None, math.inf, math.inf, items, 1.0, 0.0, others, total)
 
     def after_failure(
         self, queues: ModelQueues, queued: QueuedRequest, *, now_s: float, lateness_price: float
@@ -225,6 +259,11 @@ class Offers:
             slo_s = request.deadline_s - request.arrived_at_s
             needs_s = max(needs_s, min(takes_s, slo_s) + buffer.cold * buffer.cold_start_s)
         return request.deadline_s - DEFERRAL_RESERVE * needs_s
+
+
+def _closed_by_budget(offer: Offer) -> Offer:
+    """Returns an offer with the gate that its class rather misses than takes it; one that has a gate keeps it."""
+    return offer if offer.reason else offer._replace(reason=Reason.BUDGET, cost_to_others=0.0, total=math.inf)
 
 
 def _kind(queued: QueuedRequest) -> tuple[object, ...]:

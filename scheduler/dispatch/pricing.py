@@ -42,7 +42,7 @@ def make_prices(queues: ModelQueues, economics: BatchEconomics) -> tuple[Prices,
     units = [unit_cost(own, buffer.cap) for buffer, own in zip(queues.buffers, costs, strict=True) if buffer.cap]
     unit = min(units, default=prices.unit_cost)
     of_buffers = [
-        economics.price(buffer, own, late_cost=unit * lateness.highest_multiplier(buffer.slos_s))
+        economics.price(buffer, own, multiplier=lateness.highest_multiplier(buffer.slos_s), unit=unit)
         if own
         else buffer.prices
         for buffer, own in zip(queues.buffers, costs, strict=True)

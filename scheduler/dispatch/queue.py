@@ -37,8 +37,10 @@ class QueuedRequest:
     """Batches in flight that it is in: two while it is hedged."""
     late_allowed: bool = False
     """Whether it was queued to be answered after its deadline, as its class or the spend cap's rule says."""
-    expired: bool = False
-    """Whether it was refused at its deadline while its batches were in flight, and none is back yet."""
+    spent: bool = False
+    """Whether it misses its objective on purpose: the miss is counted already."""
+    only_edge: bool = False
+    """Whether it waits, overdue, for room on the edge and for nothing else."""
     reason: Reason = Reason.LEAST_TOTAL
     """What decided its present place."""
 
@@ -106,9 +108,13 @@ class QueuedRequest:
         """Notes that it may be answered after its deadline."""
         self.late_allowed = True
 
-    def expire(self, *, over: bool = False) -> None:
-        """Notes that it is refused while its batches are in flight; `over`: that its lateness has been counted."""
-        self.expired = not over
+    def spend(self) -> None:
+        """Notes that it misses its objective on purpose, and waits for room on the edge if it is served late."""
+        self.spent = self.only_edge = True
+
+    def stop_waiting_for_edge(self) -> None:
+        """Notes that it has waited for room on the edge as long as it may."""
+        self.only_edge = False
 
     def stop_deferring(self) -> None:
         """Notes that it has waited for an idle edge as long as it may."""

@@ -21,6 +21,11 @@ RETRY_AFTER_S = 1.0
 """Told where nothing is known yet about how fast the queue drains, and while the daemon stops. Judgement: only clients
 read it."""
 
+ON_PURPOSE = (
+    'the edge has no room within the request\'s deadline, and its class, with `budget = "spend"`, misses now '
+    "rather than pay for a function"
+)
+
 
 @dataclass(slots=True)
 class Refusals:
@@ -31,6 +36,8 @@ class Refusals:
 
     def refusal(self, queues: ModelQueues, queued: QueuedRequest, offers: Sequence[Offer], *, now_s: float) -> Refusal:
         """Returns what the client of a request is told for which none of the offers is possible."""
+        if any(offer.reason is Reason.BUDGET for offer in offers):
+            return Refusal(RefusalKind.DEADLINE, ON_PURPOSE)
         if any(offer.reason is Reason.SPEND_CAP for offer in offers):
             return self._no_money(queues, queued, now_s=now_s)
         return self._too_late(queues, queued, now_s=now_s)

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 
 from scheduler.dispatch.decision_ring import ANSWERED, CANCELLED
+from scheduler.dispatch.ends_counted import EndsCounted
 from scheduler.dispatch.outbox import Outbox
 from scheduler.dispatch.queue import Admission, QueuedRequest
 from scheduler.dispatch.tenants import Tenants
@@ -19,6 +20,8 @@ class RequestTable:
     admission: Admission
     outbox: Outbox
     tenants: Tenants = field(default_factory=Tenants)
+    counts: EndsCounted | None = None
+    """Where the ends count; None: nowhere."""
     now_s: float = 0.0
     """Time of the present call."""
     open: dict[int, QueuedRequest] = field(default_factory=dict)
@@ -45,13 +48,17 @@ class RequestTable:
     def answer(self, queued: QueuedRequest, batch_id: int) -> None:
         """Ends a request with its part of a batch's answer; one whose client went away ends without."""
         if queued.cancelled:
-            self._close(queued, CANCELLED)
+            self._cancelled(queued)
             return
+        if self.counts is not None:
+            self.counts.answered(queued, now_s=self.now_s)
         self._close(queued, ANSWERED)
         self.outbox.command(AnswerRequest(queued.request.request_id, batch_id))
 
     def refuse(self, queued: QueuedRequest, refusal: Refusal) -> None:
         """Ends a request without an answer, while it waits or while its batches are in flight."""
+        if self.counts is not None:
+            self.counts.refused(queued, refusal, now_s=self.now_s)
         if queued.state is not State.IN_FLIGHT:
             self.admission.stop_waiting()
         self._close(queued, refusal.kind.value)
@@ -61,6 +68,11 @@ class RequestTable:
         """Ends a request whose client went away while it waited or after its last copy failed; it is in no queue."""
         if queued.state is State.NEW:
             self.admission.stop_waiting()
+        self._cancelled(queued)
+
+    def _cancelled(self, queued: QueuedRequest) -> None:
+        if self.counts is not None:
+            self.counts.cancelled(queued, now_s=self.now_s)
         self._close(queued, CANCELLED)
 
     def _close(self, queued: QueuedRequest, outcome: str) -> None:

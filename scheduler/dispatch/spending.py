@@ -11,6 +11,7 @@ from scheduler.dispatch.spend_cap import STATE, Lease, OverCap
 from scheduler.domain.bills import Spent
 from scheduler.domain.messages import RequestSpend, ReturnSpend, SpendGranted
 from scheduler.domain.plans import EngineSettings
+from scheduler.domain.statistics import BudgetStatistics
 from scheduler.domain.tenants import TenantStatistics
 
 SLICE = 0.01
@@ -30,6 +31,7 @@ class MoneyFigures(TypedDict):
     leased: float | None
     spending: tuple[Spent, ...]
     tenants: tuple[TenantStatistics, ...]
+    budgets: tuple[BudgetStatistics, ...]
 
 
 @dataclass(slots=True)
@@ -67,6 +69,7 @@ class Spending:
             "leased": self.left,
             "spending": ledger.spending(),
             "tenants": ledger.by_tenant(now_s),
+            "budgets": tuple(b for name, queues in self.lanes.first.items() for b in queues.lateness.figures(name)),
         }
 
     def configure(self, settings: EngineSettings) -> None:

@@ -83,6 +83,8 @@ class Reason(str, Enum):
     """The risk of being late costs more than a refusal."""
     SPEND_CAP = "spend-cap"
     """A spend cap forbids the money for it."""
+    BUDGET = "budget"
+    """It misses its objective on purpose: its class may, and being in time would have cost more."""
     GIVES_WAY = "gives-way"
     """The edge's remaining capacity is kept for requests of higher priority."""
     NOT_SERVED_LATE = "not-served-late"
@@ -194,13 +196,13 @@ def rival_of(offers: tuple[Offer, ...], chosen: int) -> Offer | None:
 
     The places are asked in the order of preference at equal cost: an edge before a function. A choice is explained by
     the first offer, a choice of the first by the next possible one. A refusal is explained by the class of the request
-    where that forbids a place, and otherwise by the earliest answer.
+    where that forbids a place, by its budget where it misses on purpose, and otherwise by the earliest answer.
     """
     if chosen > 0:
         return offers[0]
     if chosen == 0:
         return next((offer for offer in offers[1:] if offer.reason is None), None)
-    kept_away = next((offer for offer in offers if offer.reason is Reason.CLASS), None)
+    kept_away = next((offer for offer in offers if offer.reason in {Reason.CLASS, Reason.BUDGET}), None)
     return kept_away or _nearest(offers)
 
 

@@ -20,6 +20,9 @@ class ServiceClass:
     """True: a request that no backend can answer in time is sent all the same (`late = "serve"`)."""
     edge_only: bool = False
     """True: its data never leaves the site; it is never sent to a function, whatever fails."""
+    spends: bool = False
+    """True: where being in time costs more than a miss, the misses that the percentile allows are spent on purpose
+    (`budget = "spend"`); False: a request misses only by chance."""
     deferrable: bool = False
     """True: it may wait for an idle edge as long as its deadline allows, and all other classes go first."""
 

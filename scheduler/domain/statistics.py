@@ -30,6 +30,22 @@ class ModelUp:
 
 
 @dataclass(frozen=True, slots=True)
+class BudgetStatistics:
+    """The SLO budget of one class."""
+
+    model: str
+    class_name: str
+    balance: float
+    """Misses that are still allowed; below 0, misses more than allowed."""
+    multiplier: float
+    """Price of a late answer, in requests of the cheapest function batch."""
+    missed_on_purpose: int
+    """Requests that were refused or answered late on purpose, since the start."""
+    saved: float
+    """Money that being in time would have cost them."""
+
+
+@dataclass(frozen=True, slots=True)
 class EngineStatistics:
     """State of the engine at one moment, for people and metrics."""
 
@@ -56,6 +72,8 @@ class EngineStatistics:
     """What each configured tenant, and all others together, hold and used."""
     spending: tuple[Spent, ...] = ()
     """The settled part of `spent`, by purpose, tier, model and tenant."""
+    budgets: tuple[BudgetStatistics, ...] = ()
+    """The SLO budget of each class."""
     quotas: tuple[Quota, ...] = ()
     """What the provider's refusals have shown of its limits on concurrency; empty: it has refused nothing."""
     edge_limits: tuple[EdgeLimit, ...] = ()

@@ -127,6 +127,13 @@ def _add_workload(parser: argparse.ArgumentParser) -> None:
         "--slo-s", type=float, default=1.0, metavar="S", help="SLO of each request (default: %(default)s)"
     )
     group.add_argument(
+        "--budget",
+        choices=("keep", "spend"),
+        default="keep",
+        help="whether the misses that the percentile allows happen only by chance, or are spent where being in time "
+        "costs most (default: %(default)s)",
+    )
+    group.add_argument(
         "--request-bytes", type=int, default=24_000, metavar="N", help="size of each request (default: %(default)s)"
     )
 
@@ -267,7 +274,7 @@ def _scenario(args: argparse.Namespace) -> Scenario:
     price = Price(per_s=per_s, per_call=per_call, sheet=FUNCTION_PRICE.sheet)
     base = Scenario(
         policy=args.policy,
-        classes=(SimulatedClass(ServiceClass(slo_s=slo_s)),),
+        classes=(SimulatedClass(ServiceClass(slo_s=slo_s, spends=args.budget == "spend")),),
         request_bytes=args.request_bytes,
         edge_latency=latency_model(alpha_s, beta_s, max_batch=max_items),
         tiers=(FunctionTier("function", "function", latency, price, max_in_flight=CONCURRENCY),),

@@ -30,6 +30,7 @@ A scenario file may hold these keys, all optional:
     priority = 1                                 # 1 is the highest
     share = 0.8
     late = "refuse"                              # or "serve"
+    budget = "keep"                              # or "spend": allowed misses are spent where being in time costs most
     labels = ["edge-only"]                       # never to a function; or "deferrable": waits for an idle edge
     [[tier]]                                     # a function configuration
     name = "1gb"
@@ -121,8 +122,7 @@ def read_scenario(path: Path, base: Scenario) -> Scenario:
         classes=_classes(keys) or base.classes,
         tiers=_tiers(keys) or base.tiers,
     )
-    edge_latency = _with_rows(changed.edge_latency, keys, "edge_rows", changed.max_items)
-    changed = replace(changed, edge_latency=edge_latency)
+    changed = replace(changed, edge_latency=_with_rows(changed.edge_latency, keys, "edge_rows", changed.max_items))
     models = tuple(_model(table, changed) for table in keys.tables("model"))
     keys.done()
     _distinct(keys.where, models)
@@ -185,8 +185,7 @@ def _tenant(keys: "_Keys") -> SimulatedTenant:
 
 def _classes(keys: "_Keys") -> tuple[SimulatedClass, ...]:
     classes = tuple(_class(table) for table in keys.tables("class"))
-    names = [c.service_class.name for c in classes]
-    if len(set(names)) < len(names):
+    if len({c.service_class.name for c in classes}) < len(classes):
         raise ScenarioError(f"{keys.where}: two classes have the same name; give each [[class]] its own name")
     return classes
 
@@ -198,12 +197,13 @@ def _class(keys: "_Keys") -> SimulatedClass:
         slo_s=keys.number("slo_s", 1.0),
         percentile=keys.number("percentile", 0.99),
         serve_late=keys.choice("late", ("refuse", "serve")) == "serve",
+        spends=keys.choice("budget", ("keep", "spend")) == "spend",
         edge_only="edge-only" in labels,
         deferrable="deferrable" in labels,
     )
     if service_class.percentile >= 1:
         raise ScenarioError(f"{keys.where}: percentile must be below 1, not {service_class.percentile}")
-    made = SimulatedClass(service_class, priority=keys.whole("priority", 2), share=keys.number("share", 1.0))
+    made = SimulatedClass(service_class, keys.whole("priority", 2), keys.number("share", 1.0))
     keys.done()
     return made
 

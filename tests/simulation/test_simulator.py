@@ -221,7 +221,7 @@ def test_an_edge_outage_loses_no_request() -> None:
     found = summarise(journal, scenario, wall_s=0.0)
     # Those that the edge had in hand when it went down, and that came back from a function too late.
     assert {refusal.kind for refusal in journal.refusals.values()} == {RefusalKind.NO_ANSWER}
-    assert found["answered"] == 2400 - len(journal.refusals) >= 2380
+    assert found["answered"] == 2400 - len(journal.refusals) >= 2370
     assert found["within_slo"] >= 0.98  # type: ignore[operator]
     during = [row for row in rows(journal) if 12.0 < row.arrived_at_s < 29.0]
     assert {row.backend for row in during} == {"function"}

@@ -1,4 +1,4 @@
-"""The economics of a function batch, against brute force; and lateness as a budget that is spent and not exceeded."""
+"""The economics of a function batch, against brute force."""
 
 import math
 from collections.abc import Sequence
@@ -10,7 +10,6 @@ from support.engine_kit import FUNCTION, TIER, settings
 
 from scheduler.dispatch.batch_economics import BatchEconomics
 from scheduler.dispatch.function_buffer import FunctionBuffer
-from scheduler.dispatch.lateness_price import MAX_MULTIPLIER, MIN_MULTIPLIER, SAFETY, SloBudget
 from scheduler.dispatch.model_queues import ModelQueues
 from scheduler.dispatch.pricing import make_prices
 from scheduler.dispatch.queue import QueuedRequest
@@ -145,26 +144,6 @@ def test_the_size_that_is_gathered_for_is_the_cheapest_of_all_sizes(rate_rps: fl
 
     assert each(buffer.prices.cheapest_size) == pytest.approx(min(each(size) for size in range(1, 6)))
     assert buffer.lateness.prices.spill_cost == pytest.approx(each(buffer.prices.cheapest_size))
-
-
-@given(st.lists(st.booleans(), min_size=1, max_size=400), st.sampled_from([0.9, 0.99, 0.999]))
-def test_the_weight_of_a_late_answer_stays_within_its_bounds(late_answers: list[bool], percentile: float) -> None:
-    budget = SloBudget(percentile)
-    for one in late_answers:
-        before = budget.multiplier
-        budget.record(one)
-        assert MIN_MULTIPLIER * (1 - 1e-9) <= budget.multiplier <= MAX_MULTIPLIER * (1 + 1e-9)
-        assert budget.multiplier >= before if one else budget.multiplier <= before
-
-
-def test_where_just_as_many_are_late_as_are_aimed_at_the_weight_stays() -> None:
-    budget, period = SloBudget(0.98), round(1 / (SAFETY * 0.02))
-    weights = []
-    for number in range(40 * period):
-        budget.record(number % period == 0)
-        if number % period == 0:
-            weights.append(budget.multiplier)
-    assert max(weights[1:]) / min(weights[1:]) < 1.1
 
 
 def pool_that(*, started_s: float, idle_since_s: float, starts: int = 40) -> WarmInstances:

@@ -153,7 +153,7 @@ def test_in_deep_overload_no_edge_only_request_leaves_and_the_others_do() -> Non
 
 def test_in_overload_the_edge_is_for_those_whom_nobody_else_may_serve() -> None:
     local = [row for row in local_and_others() if row.class_name == "local"]
-    assert sum(row.within_slo for row in local) >= 0.97 * len(local)
+    assert sum(row.within_slo for row in local) >= 0.96 * len(local), "more than the first seconds of learning cost"
 
 
 @pytest.mark.parametrize("seed", range(2))

@@ -7,6 +7,7 @@ import pytest
 from support.engine_kit import answered, arrive, fail, finish, refused, request, sent, settings
 
 from scheduler.dispatch.endings import GRACE_S, SLACK
+from scheduler.dispatch.slo_budget import SAFETY
 from scheduler.domain.batches import Batch, BatchReport, FailureKind
 from scheduler.domain.errors import RefusalKind
 from scheduler.domain.messages import (
@@ -96,10 +97,10 @@ def test_what_a_function_answers_after_the_deadline_is_paid_for_counted_late_and
 def test_a_batch_that_fails_after_the_deadline_is_counted_late_once() -> None:
     engine, batch = hung(Backend.FUNCTION)
     budget = engine._queues["m"].lateness.budgets["default"]
-    before = budget.overdraft
+    before = budget.balance
     pass_time(engine, 2.0)
     assert not refused(fail(engine, batch, 3.0, FailureKind.TIMEOUT))
-    assert budget.overdraft == pytest.approx(before + 1.0 - 0.9 * 0.01)
+    assert budget.balance == pytest.approx(before - 1.0 + SAFETY * 0.01)
     state = engine.statistics()
     assert (state.queued_requests, state.unanswered_bytes, state.requests_in_flight) == (0, 0, 0)
 
@@ -112,10 +113,10 @@ def test_a_class_that_is_served_late_is_not_refused_at_its_deadline() -> None:
 
 def test_an_answer_that_is_hardly_late_is_given_and_counted_late() -> None:
     engine, batch = hung(Backend.FUNCTION)
-    overdraft = engine._queues["m"].lateness.budgets["default"].overdraft
+    balance = engine._queues["m"].lateness.budgets["default"].balance
     assert not told(pass_time(engine, SLO_S + 0.5 * GRACE_S))
     assert answered(finish(engine, batch, SLO_S + 0.5 * GRACE_S)) == [1]
-    assert engine._queues["m"].lateness.budgets["default"].overdraft > overdraft
+    assert engine._queues["m"].lateness.budgets["default"].balance < balance
 
 
 def test_what_the_shell_keeps_for_itself_is_waited_for() -> None:
@@ -205,3 +206,29 @@ def test_a_reload_that_lets_a_class_be_late_lets_what_is_in_flight_be_late() -> 
     engine.handle([SettingsChanged(settings(function=False, serve_late=True))], 0.75)
     assert not told(pass_time(engine, 2.0))
     assert answered(finish(engine, batch, 2.5)) == [1]
+
+
+def balance(engine: Engine) -> float:
+    return engine._queues["m"].lateness.budgets["default"].balance
+
+
+@pytest.mark.parametrize(("at_s", "misses"), [(0.9, 0), (SLO_S, 1)])
+def test_a_client_that_goes_away_counts_from_its_deadline_on(at_s: float, misses: int) -> None:
+    engine, batch = hung(Backend.FUNCTION, serve_late=True)
+    engine.handle([RequestCancelled(1)], at_s)
+    finish(engine, batch, at_s)
+    assert balance(engine) == pytest.approx(misses * (SAFETY * 0.01 - 1.0))
+
+
+def test_a_deadline_that_no_side_could_hold_does_not_count() -> None:
+    engine = Engine(settings())
+    commands = engine.handle([RequestArrived(replace(request(1, 0.0), deadline_s=0.01))], 0.0)
+    commands += [c for _, c in pass_time(engine, 1.0)]
+    assert refused(commands)
+    assert balance(engine) == 0.0
+
+
+def test_a_request_that_the_spend_cap_forbids_does_not_count() -> None:
+    engine = Engine(settings(edge=False, spend_per_hour=0.0))
+    assert refused(arrive(engine, 0.0, 1))
+    assert balance(engine) == 0.0

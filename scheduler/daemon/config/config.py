@@ -314,6 +314,7 @@ def _service_class(section: ClassSection, late: Late) -> ServiceClass:
         slo_s=section.slo_s,
         percentile=section.percentile,
         serve_late=(section.late or late) == "serve",
+        spends=section.budget == "spend",
         edge_only="edge-only" in section.labels,
         deferrable="deferrable" in section.labels,
     )

@@ -13,6 +13,7 @@ from scheduler.daemon.model_outputs import OPEN_BYTES
 from scheduler.domain.plans import ServiceClass
 
 Late = Literal["refuse", "serve"]
+Budget = Literal["keep", "spend"]
 ClassLabel = Literal["edge-only", "deferrable"]
 
 _CLASS_DEFAULTS: Mapping[str, Any] = {field.name: field.default for field in fields(ServiceClass)}
@@ -40,6 +41,11 @@ class ClassSection(Section):
     )
     late: Late | None = Field(
         default=None, description="What happens to a request that will be late; absent: as [daemon] says."
+    )
+    budget: Budget = Field(
+        default="keep",
+        description='"keep": requests miss only by chance; "spend": what the percentile allows is spent where being in '
+        "time costs most.",
     )
     labels: tuple[ClassLabel, ...] = Field(
         default=(),

@@ -1,0 +1,36 @@
+"""The budget of a class in simulations: what may miss is spent on purpose where the operator says so."""
+
+from dataclasses import replace
+
+from scheduler.domain.plans import ServiceClass
+from scheduler.simulator.report import within_slo
+from scheduler.simulator.scenario import Scenario, SimulatedClass
+from scheduler.simulator.shell import Journal
+from scheduler.simulator.world import generators, make_requests, make_simulation
+from scheduler.workloads import poisson
+
+
+def run(rate_rps: float, *, spends: bool, serve_late: bool = False) -> Journal:
+    """At an SLO of 0.6 s the edge serves 107 requests a second; nothing varies."""
+    service = ServiceClass(slo_s=0.6, percentile=0.99, spends=spends, serve_late=serve_late)
+    scenario = replace(Scenario(), classes=(SimulatedClass(service),))
+    workload = poisson(rate_rps, rng=generators(scenario.seed)[0], requests=4000)
+    return make_simulation(scenario, make_requests(scenario, workload)).run()
+
+
+def test_what_may_miss_is_spent_on_purpose_and_saves_money() -> None:
+    keeps, spends = (run(140.0, spends=spends) for spends in (False, True))
+    assert within_slo(keeps) >= 0.999, "without noise no request misses by chance"
+    assert 0.988 <= within_slo(spends) < 0.996
+    assert spends.cost() < 0.99 * keeps.cost()
+    assert {refusal.reason for refusal in spends.refusals.values()} == {"budget"}
+
+
+def test_a_class_that_is_served_late_waits_for_room_on_the_edge() -> None:
+    keeps, spends = (run(108.0, spends=spends, serve_late=True) for spends in (False, True))
+    assert within_slo(keeps) == 1.0 > within_slo(spends) >= 0.99
+    assert spends.cost() < 0.97 * keeps.cost()
+    assert not spends.refusals
+    late = [r for r in spends.requests if spends.ended_at_s[r.request_id] > r.deadline_s]
+    assert late
+    assert all(spends.ended_at_s[r.request_id] <= r.arrived_at_s + 3 * 0.6 + 1.0 for r in late)
