@@ -45,7 +45,7 @@ def test_a_slow_input_is_a_fault() -> None:
             pass
 
     began_s = os.times().user
-    with pytest.raises(TooSlow, match="took 1"):
+    with pytest.raises(TooSlow, match=r"took \d"):
         within_limits(slow, b"abc")
 
 

@@ -59,6 +59,8 @@ def begin_what_libraries_keep() -> None:
 
 _CACHES = os.path.expanduser("~/.cache/")
 _LIBRARIES = (*map(os.path.realpath, (sys.prefix, sys.base_prefix)), _CACHES, "/dev/", "/proc/", "/sys/", "/usr/")
+_WAKE_UPS = "anon_inode:[eventfd]"
+"""By which libev and gRPC wake their own threads; neither asyncio nor the product has any."""
 
 
 class FaultsLogged(logging.Handler):
@@ -99,7 +101,7 @@ def descriptors() -> dict[int, str]:
             target = os.readlink(f"/proc/self/fd/{name}")
         except OSError:
             continue  # the folder itself
-        if not target.startswith(_LIBRARIES):
+        if target != _WAKE_UPS and not target.startswith(_LIBRARIES):
             found[int(name)] = target
     found.pop(getattr(_tracker(), "_fd", None), None)
     return found
