@@ -5,7 +5,7 @@ from functools import cache
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from scheduler.domain.latency import FunctionTier, LatencyModel, Price
@@ -62,6 +62,8 @@ def problem_of(
 def test_without_noise_and_lateness_it_is_the_bound(
     gaps_s: list[float], slo_s: float, edge: LatencyModel | None, tiers: tuple[FunctionTier, ...]
 ) -> None:
+    # Without functions what cannot be in time has no finite cost, and differences of it are rounding.
+    assume(tiers)
     times_s = np.cumsum(gaps_s)
     try:
         bound = clairvoyant_bound(make_problem(times_s, slo_s=slo_s, edge_latency=edge, tiers=tiers))

@@ -91,6 +91,7 @@ async def served(reply: bytes, ask: "Callable[[int], asyncio.Future[Ends]]") -> 
         await reader.readuntil(b"\r\n\r\n")
         writer.write(reply)
         await writer.drain()
+        writer.close()  # from Python 3.12.1 on a server waits for its connections
 
     server = await asyncio.start_server(serve, "127.0.0.1", 0)
     async with server:
