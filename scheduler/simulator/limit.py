@@ -42,6 +42,10 @@ _LATEST_SIGMA = 3.0
 """No batch starts when its first member is in time only if the service is this many sigmas faster than its median."""
 _NEVER = 1e30
 """The cost of what must not happen: finite, because it is multiplied with probabilities of 0."""
+_FORBIDDEN = 1e12
+"""What costs more must not happen: `_NEVER` times the least probability that is not 0 is more, and no money is."""
+_WHOLE = 1e-6
+"""Part of a step that is rounding: 150 steps of an SLO are seldom whole seconds."""
 _SEARCHED = 4_000
 """Requests with which the multiplier is searched; the value is then that of all."""
 _ROWS = 64
@@ -178,13 +182,17 @@ def expected_cost(price: Price, median_s: float, sigma: float) -> float:
 
 
 def service_steps(median_s: float, sigma: float, step_s: float) -> list[tuple[int, float]]:
-    """Returns the quadrature of a service time as pairs of whole steps and probabilities; its mean is exact."""
+    """Returns the quadrature of a service time as pairs of whole steps and probabilities.
+
+    Its mean is exact to a millionth of a step.
+    """
     nodes = zip(_NODES.tolist(), _WEIGHTS.tolist(), strict=True) if sigma > 0 else [(0.0, 1.0)]
     pairs = []
     for node, weight in nodes:
         length = median_s * math.exp(sigma * node) / step_s
-        whole = math.floor(length + 1e-6)
-        part = max(0.0, length - whole)
+        whole = math.floor(length + _WHOLE)
+        part = length - whole
+        part = part if part > _WHOLE else 0.0
         pairs += [(whole, weight * (1.0 - part)), (whole + 1, weight * part)]
     return pairs
 
@@ -218,6 +226,7 @@ class _Recursion:
         self._step_s = problem.slo_s / problem.steps
         self._at = np.rint(problem.arrivals_s / self._step_s).astype(np.int64)
         self._w = np.minimum(np.asarray(multipliers, dtype=np.float64), _NEVER)
+        self._strict = np.flatnonzero(self._w >= _NEVER).tolist()
         self._functions = self._function_costs(problem)
         self._lay_out(problem)
         wide = len(self._w)
@@ -250,7 +259,7 @@ class _Recursion:
         first, latest, columns = [], [], steps + 1
         for items, median_s in enumerate(problem.edge_s.tolist(), start=1):
             fastest_s = median_s * math.exp(-_LATEST_SIGMA * sigma)
-            last = math.floor((problem.slo_s - fastest_s) / self._step_s + 1e-6)
+            last = math.floor((problem.slo_s - fastest_s) / self._step_s + _WHOLE)
             if items > len(at):
                 break
             soonest = int((at[items - 1 :] - at[: len(at) - items + 1]).min())
@@ -297,6 +306,8 @@ class _Recursion:
                 later = self._rows[:, self._slot + items, begin : begin + self._columns]
                 np.minimum(best, later + costs[:, i, None], out=best)
         self._by_edge(i, begin, best)
+        for one in self._strict:
+            best[one, best[one] > _FORBIDDEN] = _NEVER
         self._rows[:, self._slot, :begin] = best[:, :1]
 
     def _move(self, at: int) -> None:

@@ -5,7 +5,7 @@ from functools import cache
 
 import numpy as np
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from scheduler.domain.latency import FunctionTier, LatencyModel, Price
@@ -59,11 +59,10 @@ def problem_of(
 
 @settings(max_examples=150, deadline=None)
 @given(gaps_s=gaps, slo_s=slos_s, edge=edge_latencies, tiers=tiers)
+@example(gaps_s=[0.0, 0.0, 0.3, 0.0, 0.0], slo_s=0.4, edge=LatencyModel(0.1, 0.1, 8), tiers=())
 def test_without_noise_and_lateness_it_is_the_bound(
     gaps_s: list[float], slo_s: float, edge: LatencyModel | None, tiers: tuple[FunctionTier, ...]
 ) -> None:
-    # Without functions what cannot be in time has no finite cost, and differences of it are rounding.
-    assume(tiers)
     times_s = np.cumsum(gaps_s)
     try:
         bound = clairvoyant_bound(make_problem(times_s, slo_s=slo_s, edge_latency=edge, tiers=tiers))
@@ -76,6 +75,14 @@ def test_without_noise_and_lateness_it_is_the_bound(
     else:
         with pytest.raises(LimitError, match="no policy is known to answer 1 of the requests"):
             clairvoyant_limit(problem, 1.0)
+
+
+def test_what_may_become_impossible_is_impossible_where_none_may_be_late() -> None:
+    """Three requests at once, one after the other: if the first two take long, the third cannot be in time."""
+    edge = LatencyModel(0.1, 0.0, 1)
+    tight, roomy = (problem_of([0.0] * 3, slo_s, edge, (), noise=(0.05, 0.0)) for slo_s in (0.35, 0.6))
+    assert least_costs(tight, [math.inf]).tolist() == [math.inf]
+    assert least_costs(roomy, [math.inf]).tolist() == [0.0]
 
 
 @pytest.mark.parametrize(("rate_rps", "slo_s"), [(112.0, 0.6), (150.0, 0.6), (150.0, 1.0)])
