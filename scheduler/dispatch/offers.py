@@ -109,7 +109,7 @@ class Offers:
         return Choice((*offers, late), 2, saved=least.money)
 
     def _waiting_for_edge(self, queues: ModelQueues, queued: QueuedRequest, *, lateness_price: float) -> Offer:
-        """Returns the offer to be answered late, by the edge, when all who can be in time have been served."""
+        """Returns the offer to be answered late, by the edge, when all that can be in time have been served."""
         place, items = self.edge.place, queued.request.items
         others = queues.lateness.prices.seconds_worth * items
         total = lateness_price + others

@@ -13,7 +13,7 @@ from types import FrameType
 from rich.console import Console
 
 from scheduler.domain.errors import EdgeburstError
-from scripts.demo.processes import Processes, child_environment
+from scripts.demo.processes import Processes, child_environment, ignore_interrupts
 from scripts.demo.settings import EDGE_PROFILE, Settings
 from scripts.demo.stages import Demo
 
@@ -50,6 +50,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"demo: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
+        ignore_interrupts()  # a late one would end the process by the signal, not with this status
         print("demo: interrupted; its processes are stopped", file=sys.stderr)
         return 130
     for sentence in failures:

@@ -166,10 +166,19 @@ class Processes:
                 self._running.pop().stop()
 
 
+def ignore_interrupts() -> Any:
+    """Ignores SIGINT from now on; returns the handler before. One that had come already is dropped."""
+    while True:
+        try:
+            return signal.signal(signal.SIGINT, signal.SIG_IGN)
+        except KeyboardInterrupt:  # Python calls the handler of one that has come before it sets another
+            continue
+
+
 @contextlib.contextmanager
 def deaf_to_interrupts() -> Iterator[None]:
     """Ignores SIGINT within the block, so that a second Ctrl-C leaves no process running."""
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    before = ignore_interrupts()
     try:
         yield
     finally:

@@ -21,8 +21,10 @@ from scheduler.simulator.world import make_backends, make_requests
 from scripts.command_hash import scenarios, workload
 from scripts.support.steady_queue import CASES, SteadyQueue, calls_a_request, counted_calls
 
-WARM_UP, COUNTED = 200, 200
-"""Requests that end before and while calls are counted."""
+WARM_UP = 200
+"""Requests that end before calls are counted."""
+COUNTED = {"overdue": 1500}
+"""Requests that end while calls are counted, where that is not 200: those that may be late go in bursts."""
 pytestmark = pytest.mark.skipif(
     not (engine.__file__ or "").endswith(".py"), reason="a compiled engine calls no functions"
 )
@@ -36,7 +38,7 @@ EXPECTED = {
     "edge-only class beside functions": {"3.10": 163.7, "3.11": 163.7, "3.12": 158.6, "3.13": 157.6},
     "functions only": {"3.10": 467.8, "3.11": 467.8, "3.12": 457.4, "3.13": 457.2},
     "edge and functions": {"3.10": 187.0, "3.11": 187.0, "3.12": 182.4, "3.13": 180.3},
-    "overdue": {"3.10": 440.0, "3.11": 440.0, "3.12": 428.0, "3.13": 426.0},
+    "overdue": {"3.10": 335.0, "3.11": 335.0, "3.12": 325.0, "3.13": 323.0},
     "deferrable": {"3.10": 216.1, "3.11": 216.1, "3.12": 212.1, "3.13": 211.1},
     "overload with noise": {"3.10": 410.2, "3.11": 410.2, "3.12": 402.1, "3.13": 401.0},
     "classes with faults": {"3.10": 639.5, "3.11": 639.5, "3.12": 620.8, "3.13": 617.9},
@@ -83,7 +85,7 @@ def calls_in_simulation(wanted: str) -> float:
 def calls_at(case: str, waiting: int) -> float:
     queue = SteadyQueue(CASES[case], waiting)
     queue.serve(WARM_UP)
-    return calls_a_request(queue, COUNTED)
+    return calls_a_request(queue, COUNTED.get(case, 200))
 
 
 def expected(case: str) -> float:
