@@ -74,6 +74,14 @@ def sources(options: Options, scale: float) -> Iterator[tuple[str, Traffic, bool
         yield name, Trace(path, scale, options.requests, options.first), True
 
 
+def spending(case: Case) -> Case:
+    """Returns the case with the engine whose classes spend their budget of lateness on purpose: the variant `spend`."""
+    classes = tuple(
+        replace(kind, service_class=replace(kind.service_class, spends=True)) for kind in case.scenario.classes
+    )
+    return replace(case, variant="spend", scenario=replace(case.scenario, policy=OURS, classes=classes))
+
+
 def each_policy(case: Case, policies: Sequence[str]) -> Iterator[Case]:
     """Yields the case with each policy."""
     return (replace(case, scenario=replace(case.scenario, policy=policy)) for policy in policies)

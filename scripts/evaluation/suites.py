@@ -18,7 +18,7 @@ from scheduler.simulator.scenario import Scenario, SimulatedClass, SpendCaps
 from scripts.evaluation import varied
 from scripts.evaluation.case import BOUND, Case
 from scripts.evaluation.links import drawn_link, logged_links
-from scripts.evaluation.options import NOISY, OURS, RTT_S, Options, each_policy, sources, with_slo
+from scripts.evaluation.options import NOISY, OURS, RTT_S, Options, each_policy, sources, spending, with_slo
 from scripts.evaluation.traffic import Phases, Poisson, Traffic
 
 SLOS_S = (0.6, 1.0)
@@ -53,6 +53,8 @@ def _over_load(options: Options, suite: str, base: Scenario) -> Iterator[Case]:
                     bound = () if on_trace and number else (BOUND,)
                     seeded = replace(case, scenario=replace(case.scenario, seed=seed))
                     yield from each_policy(seeded, (*bound, *policies))
+                    if OURS in policies:
+                        yield spending(seeded)
 
 
 def lte(options: Options) -> Iterator[Case]:

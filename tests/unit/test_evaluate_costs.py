@@ -213,9 +213,11 @@ def test_a_trace_without_noise_runs_once_whatever_the_seeds(tmp_path: Path) -> N
     gaps.parent.mkdir()
     gaps.write_text("\n".join(["0.02"] * 400))
     options = replace(TINY, traces=tmp_path, sources=("trace",), policies=("edgeburst",), first=100)
-    calm, noisy = ([(c.scenario.seed, c.scenario.policy) for c in SUITES[s](options)] for s in ("load", "noise"))
-    assert calm == [(0, BOUND), (0, "edgeburst")] * 2
-    assert noisy == [(0, BOUND), (0, "edgeburst"), (1, "edgeburst")] * 2
+    runs = ([(c.scenario.seed, c.scenario.policy, c.variant) for c in SUITES[s](options)] for s in ("load", "noise"))
+    calm, noisy = runs
+    once = [(0, BOUND, ""), (0, "edgeburst", ""), (0, "edgeburst", "spend")]
+    assert calm == once * 2
+    assert noisy == [*once, (1, "edgeburst", ""), (1, "edgeburst", "spend")] * 2
     case = next(SUITES["noise"](options))
     assert case.name == "t from gap 100, rate x 3, SLO 0.6 s"
     assert case.traffic == Trace(gaps, 3.0, 150, first=100)
@@ -266,7 +268,7 @@ def test_runs_of_other_policies_are_taken_from_an_earlier_folder(
     before = capsys.readouterr().out
     assert main([*words, "--reuse", str(tmp_path / "old"), "--out", str(tmp_path / "new")]) == 0
     assert capsys.readouterr().out == before
-    assert len((tmp_path / "new" / "evaluation.csv").read_text().splitlines()) == 7
+    assert len((tmp_path / "new" / "evaluation.csv").read_text().splitlines()) == 9
 
 
 def test_a_run_is_taken_only_for_the_same_case_seed_and_length(tmp_path: Path) -> None:
@@ -274,6 +276,6 @@ def test_a_run_is_taken_only_for_the_same_case_seed_and_length(tmp_path: Path) -
     tasks = [partial(run_case, case) for case in SUITES["load"](options)]
     rows = [{**task().row} for task in tasks]
     write_csv(rows, tmp_path / "evaluation.csv")
-    assert sorted(kept(tasks, rows)) == [0, 2, 3, 5], "not those of the engine"
+    assert sorted(kept(tasks, rows)) == [0, 2, 4, 6], "not those of the engine"
     assert kept(tasks, [{**row, "requests": 100} for row in rows]) == {}
     assert kept(tasks, [{**row, "seed": 1} for row in rows]) == {}
