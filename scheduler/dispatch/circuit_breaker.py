@@ -145,8 +145,8 @@ class Circuit:
         if self.closed and (opens is Opens.AT_ONCE or unproven or self.failures >= self.failures_to_open):
             self.pause_s = self.pause_s if unproven else 0.0
             self._open(now_s)
-            if kind is FailureKind.TIMEOUT:
-                # As with a probe that hangs: the wait for the answer was a pause.
+            if kind in (FailureKind.TIMEOUT, FailureKind.UNREACHABLE):
+                # As with a probe that hangs: the wait for the answer, or until it was taken, was a pause.
                 self.probe_at_s = max(now_s, since_s + self.pause_s)
 
     def probe_failed(self, now_s: float) -> None:

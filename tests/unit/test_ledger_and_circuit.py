@@ -221,10 +221,14 @@ def test_batches_sent_before_an_outage_was_over_are_no_sign_of_another() -> None
     assert it.probe_at_s == 7.3 + 2.0
 
 
+@pytest.mark.parametrize("kind", [FailureKind.TIMEOUT, FailureKind.UNREACHABLE])
 @pytest.mark.parametrize(("given_up_at_s", "asked_at_s"), [(0.4, 1.0), (5.0, 5.0)])
-def test_the_pause_after_a_hang_begins_when_the_batch_was_sent(given_up_at_s: float, asked_at_s: float) -> None:
+def test_the_pause_after_a_hang_begins_when_the_batch_was_sent(
+    kind: FailureKind, given_up_at_s: float, asked_at_s: float
+) -> None:
+    """Whether nothing answered it or nothing took it, as where a link was cut for a moment."""
     it = circuit()
-    it.failed(FailureKind.TIMEOUT, now_s=given_up_at_s, retry_after_s=None, sent_at_s=0.0)
+    it.failed(kind, now_s=given_up_at_s, retry_after_s=None, sent_at_s=0.0)
     assert it.probe_at_s == asked_at_s
 
 
