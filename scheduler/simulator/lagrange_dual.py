@@ -3,10 +3,13 @@
 For a multiplier w let c(w) be the least mean cost of a request where each late one costs w more. Where a share of at
 most s may be late, no policy costs less than c(w) - w s, whatever w is. This is concave in w; its largest value is the
 limit, and the w where it lies is what one late request more would save.
+
+Between multipliers that were tried, lines through two of them on either side bound what a concave function can still
+reach. It is tried where these lines meet, until they promise little more than the largest value found.
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +23,12 @@ _COARSE = tuple(0.64 * _RATIO**k for k in range(-4, 4))
 _FINE = (1 / 1.5, 1 / 1.15, 1.15, 1.5)
 _BEYOND = (1.3, 1.7)
 _HIGHEST = 1e6
+_PROMISE = 0.02
+"""Part of the largest value by which another may be larger. Smooth functions keep this with the first four values."""
+_LEAST = 1e-3
+"""The same in units of the cheapest price, where the values themselves are rounded."""
+_ROUNDS = 8
+"""Values that scatter could promise more for ever."""
 
 
 def largest(costs: Costs, share: float, *, rough: Costs | None = None) -> tuple[float, float]:
@@ -46,7 +55,38 @@ def largest(costs: Costs, share: float, *, rough: Costs | None = None) -> tuple[
         wanted = [best * factor if best == max(seen) else best / factor for factor in _BEYOND]
     if seen[best] <= 0.0:
         return 0.0, 0.0
-    return (seen[best], best) if best < _HIGHEST else (math.inf, math.inf)
+    if best >= _HIGHEST:
+        return math.inf, math.inf
+    for _ in range(_ROUNDS):
+        wanted = _promising(seen, share)
+        if not wanted:
+            break
+        seen.update(zip(wanted, _duals(costs, wanted, share).tolist(), strict=True))
+    best = max(seen, key=lambda w: seen[w])
+    return seen[best], best
+
+
+def _promising(seen: Mapping[float, float], share: float) -> list[float]:
+    """Returns the multipliers beside the best one where a concave function may be larger than is worth leaving."""
+    tried = sorted(seen)
+    best = tried.index(max(seen, key=lambda w: seen[w]))
+    enough = seen[tried[best]] + max(_LEAST, _PROMISE * seen[tried[best]])
+    found = []
+    for left in (best - 1, best):
+        if 0 <= left < len(tried) - 1:
+            low, high = tried[left], tried[left + 1]
+            # Its slopes are from 1 - share, where all are refused, down to -share, where none is late.
+            rising = _slope(seen, tried[left - 1], low) if left else 1.0 - share
+            falling = _slope(seen, high, tried[left + 2]) if left + 2 < len(tried) else -share
+            if rising > falling:
+                meet = (seen[high] - seen[low] + rising * low - falling * high) / (rising - falling)
+                if low < meet < high and seen[low] + rising * (meet - low) > enough:
+                    found.append(meet)
+    return found
+
+
+def _slope(seen: Mapping[float, float], low: float, high: float) -> float:
+    return (seen[high] - seen[low]) / (high - low)
 
 
 def _duals(costs: Costs, multipliers: Sequence[float], share: float) -> Floats:
