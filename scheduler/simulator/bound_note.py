@@ -4,9 +4,11 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from scheduler.domain.requests import Request
 from scheduler.simulator import limit
-from scheduler.simulator.bound import IGNORES, BoundError, clairvoyant_bound, make_problem
+from scheduler.simulator.bound import IGNORES, BoundError, Problem, Seconds, clairvoyant_bound, make_problem
 from scheduler.simulator.scenario import Scenario, SimulatedModel
 
 
@@ -32,17 +34,10 @@ def noted_bound(scenario: Scenario, requests: Sequence[Request]) -> NotedBound:
     """
     models = scenario.served()
     if len(models) > 1:
-        return NotedBound(None, f"there is no bound for several models on one edge, and the scenario has {len(models)}")
+        return _none_for(models, "bound")
     [model] = models
-    problem = make_problem(
-        [request.arrived_at_s for request in requests],
-        slo_s=max(kind.service_class.slo_s for kind in model.classes),
-        edge_latency=model.edge_latency,
-        tiers=model.tiers,
-        max_items=model.max_items,
-    )
     try:
-        cny = clairvoyant_bound(problem)
+        cny = clairvoyant_bound(bound_problem(model, [request.arrived_at_s for request in requests]))
     except BoundError as error:
         return NotedBound(None, str(error))
     return NotedBound(cny, f"every request within its SLO; ignores {IGNORES}" + _simplified(model))
@@ -55,18 +50,11 @@ def noted_limit(scenario: Scenario, requests: Sequence[Request]) -> NotedBound:
     """
     models = scenario.served()
     if len(models) > 1:
-        return NotedBound(None, f"there is no limit for several models on one edge, and the scenario has {len(models)}")
+        return _none_for(models, "limit")
     [model] = models
     percentile = min(kind.service_class.percentile for kind in model.classes)
-    problem = limit.make_noisy_problem(
-        [request.arrived_at_s for request in requests],
-        slo_s=max(kind.service_class.slo_s for kind in model.classes),
-        edge_latency=model.edge_latency,
-        edge_noise=scenario.edge_noise,
-        tiers=model.tiers,
-        function_noise=scenario.function_noise,
-        max_items=model.max_items,
-    )
+    arrivals_s = np.array([request.arrived_at_s for request in requests])
+    problem = limit.NoisyProblem(arrivals_s, noisy_site(scenario, model))
     try:
         found = limit.clairvoyant_limit(problem, percentile)
     except limit.LimitError as error:
@@ -77,10 +65,41 @@ def noted_limit(scenario: Scenario, requests: Sequence[Request]) -> NotedBound:
     return NotedBound(found.cost, note + _simplified(model))
 
 
+def bound_problem(model: SimulatedModel, arrivals_s: Sequence[float] | Seconds) -> Problem:
+    """Returns the bound's problem for requests of a model that arrive at these times."""
+    return make_problem(
+        arrivals_s,
+        slo_s=_longest_slo_s(model),
+        edge_latency=model.edge_latency,
+        tiers=model.tiers,
+        max_items=model.max_items,
+    )
+
+
+def noisy_site(scenario: Scenario, model: SimulatedModel) -> limit.NoisySite:
+    """Returns the limit's site for one of a scenario's models."""
+    return limit.make_noisy_site(
+        slo_s=_longest_slo_s(model),
+        edge_latency=model.edge_latency,
+        edge_noise=scenario.edge_noise,
+        tiers=model.tiers,
+        function_noise=scenario.function_noise,
+        max_items=model.max_items,
+    )
+
+
+def _none_for(models: Sequence[SimulatedModel], what: str) -> NotedBound:
+    return NotedBound(None, f"there is no {what} for several models on one edge, and the scenario has {len(models)}")
+
+
+def _longest_slo_s(model: SimulatedModel) -> float:
+    return max(kind.service_class.slo_s for kind in model.classes)
+
+
 def _simplified(model: SimulatedModel) -> str:
     slos_s, note = {kind.service_class.slo_s for kind in model.classes}, ""
     if len(slos_s) > 1:
-        note += f"; gives every request the longest of the {len(slos_s)} SLOs, {max(slos_s):g} s"
+        note += f"; gives every request the longest of the {len(slos_s)} SLOs, {_longest_slo_s(model):g} s"
     if any(kind.service_class.edge_only for kind in model.classes):
         note += "; lets edge-only requests use functions"
     return note

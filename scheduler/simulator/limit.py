@@ -70,24 +70,35 @@ class NoisyBatch:
 
 
 @dataclass(frozen=True, slots=True)
-class NoisyProblem:
-    """Input of the limit.
+class NoisySite:
+    """An edge and functions whose services scatter.
 
     Attributes:
-        arrivals_s: arrival times in seconds, ascending, shape (requests,).
         slo_s: SLO of every request, seconds.
         edge_s: median seconds of an edge batch of 1, 2, ... requests, rising; empty without an edge.
         edge_noise, function_noise: sigma of the lognormal factor on a service time.
-        functions: function batches that may be used.
-        steps: steps of time in an SLO.
+        functions: function batches that may be used; without any, what the edge does not serve is refused.
     """
 
-    arrivals_s: Floats
     slo_s: float
     edge_s: Floats
     edge_noise: float
     function_noise: float
     functions: tuple[NoisyBatch, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class NoisyProblem:
+    """Input of the limit.
+
+    Attributes:
+        arrivals_s: arrival times in seconds, ascending, shape (requests,).
+        site: that serves them.
+        steps: steps of time in an SLO.
+    """
+
+    arrivals_s: Floats
+    site: NoisySite
     steps: int = STEPS
 
 
@@ -105,8 +116,7 @@ class Limit:
     multiplier: float
 
 
-def make_noisy_problem(
-    arrivals_s: Sequence[float] | Floats,
+def make_noisy_site(
     *,
     slo_s: float,
     edge_latency: LatencyModel | None,
@@ -114,22 +124,19 @@ def make_noisy_problem(
     tiers: Sequence[FunctionTier],
     function_noise: float,
     max_items: int = 128,
-    steps: int = STEPS,
-) -> NoisyProblem:
-    """Returns the problem for given latency models, prices and sigmas; `make_problem` says what the others mean."""
+) -> NoisySite:
+    """Returns the site for given latency models, prices and sigmas; `make_problem` says what the others mean."""
     batches = [
         NoisyBatch(items, median_s, expected_cost(tier.price, median_s, function_noise))
         for tier in tiers
         for items, median_s in enumerate(rising_seconds(tier.latency, max_items).tolist(), start=1)
     ]
-    return NoisyProblem(
-        arrivals_s=np.asarray(arrivals_s, dtype=np.float64),
+    return NoisySite(
         slo_s=slo_s,
         edge_s=np.empty(0) if edge_latency is None else rising_seconds(edge_latency, max_items),
         edge_noise=edge_noise,
         function_noise=function_noise,
         functions=tuple(batches),
-        steps=steps,
     )
 
 
@@ -142,7 +149,7 @@ def clairvoyant_limit(problem: NoisyProblem, percentile: float) -> Limit:
     count = len(problem.arrivals_s)
     if not count:
         return Limit(0.0, 0.0)
-    unit = min((batch.cost / batch.items for batch in problem.functions), default=0.0) or 1.0
+    unit = min((batch.cost / batch.items for batch in problem.site.functions), default=0.0) or 1.0
     if percentile >= 1.0:
         cost, multiplier = float(least_costs(problem, [math.inf])[0]), math.inf
     else:
@@ -155,7 +162,7 @@ def clairvoyant_limit(problem: NoisyProblem, percentile: float) -> Limit:
         cost, multiplier = mean * unit * count, multiplier * unit
     if math.isinf(cost):
         raise LimitError(
-            f"no policy is known to answer {percentile:g} of the requests within {problem.slo_s:g} s; "
+            f"no policy is known to answer {percentile:g} of the requests within {problem.site.slo_s:g} s; "
             "lower the percentile or the rate, or allow a longer SLO"
         )
     return Limit(cost, multiplier)
@@ -223,7 +230,7 @@ class _Recursion:
     """`V` from the last request to the first; the last rows of it in a window of requests x steps of time."""
 
     def __init__(self, problem: NoisyProblem, multipliers: Sequence[float]) -> None:
-        self._step_s = problem.slo_s / problem.steps
+        self._step_s = problem.site.slo_s / problem.steps
         self._at = np.rint(problem.arrivals_s / self._step_s).astype(np.int64)
         self._w = np.minimum(np.asarray(multipliers, dtype=np.float64), _NEVER)
         self._strict = np.flatnonzero(self._w >= _NEVER).tolist()
@@ -245,21 +252,21 @@ class _Recursion:
     def _function_costs(self, problem: NoisyProblem) -> list[tuple[int, Floats]]:
         """Returns the sizes of function batches with their cost from each request on, shape (multipliers, requests)."""
         costs: dict[int, Floats] = {}
-        for batch in problem.functions:
+        for batch in problem.site.functions:
             rounded_s = self._at.astype(np.float64) * self._step_s
-            late = late_by_functions(rounded_s, batch, problem.slo_s, problem.function_noise)
+            late = late_by_functions(rounded_s, batch, problem.site.slo_s, problem.site.function_noise)
             cost = batch.cost + _priced(self._w, late)
             costs[batch.items] = np.minimum(costs.get(batch.items, np.inf), cost)
         return sorted(costs.items())
 
     def _lay_out(self, problem: NoisyProblem) -> None:
         """Lists (size, start) pairs of edge batches, start in steps after the first arrival, in one dimension."""
-        sigma, steps, at = problem.edge_noise, problem.steps, self._at
+        sigma, steps, at = problem.site.edge_noise, problem.steps, self._at
         ends, starts, nodes, weights, lates = [0], [], [], [], []
         first, latest, columns = [], [], steps + 1
-        for items, median_s in enumerate(problem.edge_s.tolist(), start=1):
+        for items, median_s in enumerate(problem.site.edge_s.tolist(), start=1):
             fastest_s = median_s * math.exp(-_LATEST_SIGMA * sigma)
-            last = math.floor((problem.slo_s - fastest_s) / self._step_s + _WHOLE)
+            last = math.floor((problem.site.slo_s - fastest_s) / self._step_s + _WHOLE)
             if items > len(at):
                 break
             soonest = int((at[items - 1 :] - at[: len(at) - items + 1]).min())

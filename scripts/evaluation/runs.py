@@ -8,7 +8,8 @@ from typing import TypeVar
 
 from scheduler.domain.errors import EdgeburstError
 from scheduler.simulator import report
-from scheduler.simulator.bound import clairvoyant_bound, make_problem
+from scheduler.simulator.bound import clairvoyant_bound
+from scheduler.simulator.bound_note import bound_problem
 from scheduler.simulator.world import generators, make_requests, make_simulation
 from scheduler.workloads import Workload
 from scripts.evaluation import measures
@@ -76,13 +77,8 @@ def _identity(case: Case, workload: Workload) -> Row:
 def _bound(case: Case, workload: Workload) -> Row:
     scenario = case.scenario
     started_s = time.perf_counter()
-    problem = make_problem(
-        workload.times_s,
-        slo_s=scenario.classes[0].service_class.slo_s,
-        edge_latency=scenario.edge_latency,
-        tiers=scenario.tiers,
-        max_items=scenario.max_items,
-    )
+    [model] = scenario.served()
+    problem = bound_problem(model, workload.times_s)
     bound_cny = clairvoyant_bound(problem)
     all_function_cny = len(workload.times_s) * report.cheapest_per_item(scenario.tiers, slo_s=problem.slo_s)
     return {

@@ -26,7 +26,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from scheduler.simulator.limit import NoisyBatch, late_probability
+from scheduler.simulator.limit import NoisyBatch, NoisySite, late_probability
 
 Floats = npt.NDArray[np.float64]
 
@@ -53,20 +53,12 @@ class CausalProblem:
 
     Attributes:
         rate_rps: arrivals a second, Poisson.
-        slo_s: SLO of every request, seconds.
-        edge_s: median seconds of an edge batch of 1, 2, ... requests, rising; at least one.
-        edge_noise: sigma of the lognormal factor on the edge's service times.
-        function_noise: the same of the functions.
-        functions: function batches that may be used; without any, what the edge does not serve is refused.
+        site: that serves them, with an edge.
         steps: steps of time in an SLO.
     """
 
     rate_rps: float
-    slo_s: float
-    edge_s: Floats
-    edge_noise: float
-    function_noise: float
-    functions: tuple[NoisyBatch, ...]
+    site: NoisySite
     steps: int = STEPS
 
 
@@ -89,7 +81,7 @@ class CausalProcess:
 
     def __init__(self, problem: CausalProblem) -> None:
         """Computes what does not depend on the multiplier."""
-        self._problem, self._step_s = problem, problem.slo_s / problem.steps
+        self._problem, self._step_s = problem, problem.site.slo_s / problem.steps
         self._per_step = problem.rate_rps * self._step_s
         self._lay_out()
         self._count_late()
@@ -98,11 +90,11 @@ class CausalProcess:
 
     def _lay_out(self) -> None:
         """Sets the sizes of batches, the steps that each may take, and the arrivals meanwhile."""
-        problem, sigma = self._problem, self._problem.edge_noise
+        problem, sigma = self._problem, self._problem.site.edge_noise
         # Larger batches are so late, even if their members came at twice the rate, that none is ever begun.
-        ages_s = np.arange(len(problem.edge_s)) / problem.rate_rps
-        fits = problem.edge_s * math.exp(-2.0 * sigma) + 0.5 * ages_s <= problem.slo_s
-        medians_s = problem.edge_s[: max(1, int(np.count_nonzero(fits)))].tolist()
+        ages_s = np.arange(len(problem.site.edge_s)) / problem.rate_rps
+        fits = problem.site.edge_s * math.exp(-2.0 * sigma) + 0.5 * ages_s <= problem.site.slo_s
+        medians_s = problem.site.edge_s[: max(1, int(np.count_nonzero(fits)))].tolist()
         sizes = len(medians_s)
         longest = 1 + math.ceil(medians_s[-1] * math.exp(_LONGEST_SIGMA * sigma) / self._step_s)
         self._laws = np.array([service_law(one, sigma, self._step_s, longest) for one in medians_s])
@@ -130,8 +122,8 @@ class CausalProcess:
     def _count_late(self) -> None:
         """Counts the late members of edge batches, by waiting requests, age of the oldest and size of the batch."""
         problem, sizes = self._problem, len(self._laws)
-        medians_s = problem.edge_s[:sizes].tolist()
-        late = np.array([self._late_by_age(median_s, problem.edge_noise) for median_s in medians_s])
+        medians_s = problem.site.edge_s[:sizes].tolist()
+        late = np.array([self._late_by_age(median_s, problem.site.edge_noise) for median_s in medians_s])
         below = np.zeros_like(late)
         below[:, 1:] = np.cumsum((late[:, 1:] + late[:, :-1]) / 2.0, axis=1)
         n, y, b = np.ogrid[0 : self._most + 1, 0 : self._ages, 1 : sizes + 1]
@@ -175,10 +167,10 @@ class CausalProcess:
         w, problem = self._w, self._problem
         gathered = {1: w}
         by_age = {1: np.full(self._ages, w)}
-        for batch in problem.functions:
+        for batch in problem.site.functions:
             if batch.items > GATHERED:
                 continue
-            late = np.array(self._late_by_age(batch.median_s, problem.function_noise))
+            late = np.array(self._late_by_age(batch.median_s, problem.site.function_noise))
             # The mean over ages from 0 to y.
             mean = np.concatenate([late[:1], np.cumsum((late[1:] + late[:-1]) / 2.0) / np.arange(1, len(late))])
             known, aged = gathered.get(batch.items, math.inf), by_age.get(batch.items, np.inf)
@@ -199,8 +191,10 @@ class CausalProcess:
         """Returns the expected late members of a function batch of consecutive arrivals: Erlang waits for the last."""
         problem, late = self._problem, 0.0
         grid_s = np.linspace(0.0, (batch.items + 6.0 * math.sqrt(batch.items)) / problem.rate_rps, 200)
-        slacks_s = (problem.slo_s - grid_s).tolist()
-        by_wait = np.array([late_probability(slack_s, batch.median_s, problem.function_noise) for slack_s in slacks_s])
+        slacks_s = (problem.site.slo_s - grid_s).tolist()
+        by_wait = np.array(
+            [late_probability(slack_s, batch.median_s, problem.site.function_noise) for slack_s in slacks_s]
+        )
         for gaps in range(batch.items):
             density = grid_s ** (gaps - 1) * np.exp(-problem.rate_rps * grid_s) if gaps else grid_s == 0.0
             late += float((density * by_wait).sum() / density.sum())

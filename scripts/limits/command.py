@@ -16,7 +16,9 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from scheduler.simulator.bound import clairvoyant_bound, make_problem
+from scheduler.simulator.bound import clairvoyant_bound
+from scheduler.simulator.bound_note import bound_problem
+from scheduler.simulator.limit import STEPS
 from scheduler.simulator.report import cheapest_per_item
 from scheduler.simulator.scenario import Scenario
 from scheduler.simulator.world import generators
@@ -45,15 +47,11 @@ def row(base: Scenario, trace: Path | None, *, slo_s: float, scale: float, reque
     scenario = with_slo(base, slo_s)
     traffic = Bursty(scale, requests) if trace is None else Trace(trace, scale, requests)
     times_s = traffic.workload(generators(scenario.seed)[0]).times_s
-    problem = make_problem(
-        times_s,
-        slo_s=slo_s,
-        edge_latency=scenario.edge_latency,
-        tiers=scenario.tiers,
-        max_items=scenario.max_items,
+    [model] = scenario.served()
+    bound = clairvoyant_bound(bound_problem(model, times_s)) / (
+        cheapest_per_item(scenario.tiers, slo_s=slo_s) * len(times_s)
     )
-    bound = clairvoyant_bound(problem) / (cheapest_per_item(scenario.tiers, slo_s=slo_s) * len(times_s))
-    known = clairvoyant_reference(scenario, times_s, steps=150 // coarser)
+    known = clairvoyant_reference(scenario, times_s, steps=STEPS // coarser)
     judged = causal_reference(scenario, local_rates(times_s), steps=causal.STEPS // coarser)
     return (
         f"| {slo_s:g} | {scale:g} | {len(times_s) / times_s[-1]:.0f} | {bound:.4f} | {known.cost:.4f} "

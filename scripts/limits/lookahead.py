@@ -18,7 +18,8 @@ from scheduler.domain.latency import FunctionTier
 from scheduler.domain.messages import Command, Message, SendBatch
 from scheduler.domain.requests import Backend, Request
 from scheduler.engine import Engine
-from scheduler.simulator.bound import PlacedBatch, Problem, clairvoyant_bound, clairvoyant_schedule, make_problem
+from scheduler.simulator.bound import PlacedBatch, clairvoyant_bound, clairvoyant_schedule
+from scheduler.simulator.bound_note import bound_problem
 from scheduler.simulator.policies.log_oracle import Truth
 from scheduler.simulator.policies.oracle_control import OracleControl, TrueBeliefs
 from scheduler.simulator.report import cheapest_per_item
@@ -129,18 +130,9 @@ def _even_stream(arrivals_s: Sequence[float], came: int, *, now_s: float, known_
 def _schedule(scenario: Scenario, arrivals_s: Sequence[float], rate_rps: float, *, now_s: float) -> list[PlacedBatch]:
     """Returns the cheapest schedule for these arrivals; an edge that is free earlier at the end counts as money."""
     slo_s = scenario.classes[0].service_class.slo_s
-    problem = replace(_problem(scenario, arrivals_s), begins_s=now_s)
+    [model] = scenario.served()
+    problem = replace(bound_problem(model, arrivals_s), begins_s=now_s)
     return clairvoyant_schedule(problem, edge_per_s=_edge_cny_per_s(scenario, rate_rps, slo_s))
-
-
-def _problem(scenario: Scenario, arrivals_s: Sequence[float]) -> Problem:
-    return make_problem(
-        arrivals_s,
-        slo_s=scenario.classes[0].service_class.slo_s,
-        edge_latency=scenario.edge_latency,
-        tiers=scenario.tiers,
-        max_items=scenario.max_items,
-    )
 
 
 def _edge_cny_per_s(scenario: Scenario, rate_rps: float, slo_s: float) -> float:
@@ -157,7 +149,7 @@ def _until_the_edge_is_free(
     scenario: Scenario, known_s: Sequence[float], schedule: Sequence[PlacedBatch], *, now_s: float
 ) -> Iterator[Placed]:
     """Yields the batches sent before the edge is free again: its first batch, and function batches until then."""
-    edge_latency, tier_latency = scenario.edge_latency, tier_of(scenario).latency
+    edge_latency, tier_latency = scenario.edge_latency, _tier_of(scenario).latency
     free_s, sent = math.inf, False
     for batch in schedule:
         members = tuple(range(batch.first, min(batch.first + batch.items, len(known_s))))
@@ -175,7 +167,7 @@ def _until_the_edge_is_free(
             yield Placed(Backend.FUNCTION, members, sent_s, sent_s + tier_latency.predict_s(len(members)))
 
 
-def tier_of(scenario: Scenario) -> FunctionTier:
+def _tier_of(scenario: Scenario) -> FunctionTier:
     """Returns the only tier of a scenario."""
     (tier,) = scenario.tiers
     return tier
@@ -183,7 +175,7 @@ def tier_of(scenario: Scenario) -> FunctionTier:
 
 def function_cny(scenario: Scenario, batches: Sequence[Placed]) -> float:
     """Returns the cost of the function batches in CNY."""
-    tier = tier_of(scenario)
+    tier = _tier_of(scenario)
     return math.fsum(
         tier.price.cost(tier.latency.predict_s(len(batch.requests)))
         for batch in batches
@@ -193,12 +185,13 @@ def function_cny(scenario: Scenario, batches: Sequence[Placed]) -> float:
 
 def compared(scenario: Scenario, arrivals: Workload) -> tuple[float, float, float, float]:
     """Returns the costs of bound, engine, "rule told" and "planned anew", as fractions of all by function."""
+    [model] = scenario.served()
     slo_s = scenario.classes[0].service_class.slo_s
     requests = make_requests(scenario, arrivals)
     edge, functions = make_backends(scenario, scenario.engine_settings())
     told = Simulation(engine=ToldEngine(scenario, requests), requests=requests, edge=edge, functions=functions)
     costs_cny = (
-        clairvoyant_bound(_problem(scenario, arrivals.times_s.tolist())),
+        clairvoyant_bound(bound_problem(model, arrivals.times_s)),
         make_simulation(scenario, requests).run().cost(),
         told.run().cost(),
         function_cny(scenario, list(planned_anew(scenario, arrivals.times_s.tolist()))),

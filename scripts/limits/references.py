@@ -6,13 +6,14 @@ lateness.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 
+from scheduler.simulator.bound_note import noisy_site
 from scheduler.simulator.lagrange_dual import largest
-from scheduler.simulator.limit import NoisyBatch, NoisyProblem, clairvoyant_limit, make_noisy_problem
+from scheduler.simulator.limit import STEPS, NoisyProblem, NoisySite, clairvoyant_limit
 from scheduler.simulator.report import cheapest_per_item
 from scheduler.simulator.scenario import Scenario
 from scripts.limits import causal
@@ -54,14 +55,14 @@ def local_rates(arrivals_s: Floats, *, window_s: float = WINDOW_S, groups: int =
     return [(float(part.mean()), float(part.sum() / rates.sum())) for part in parts if part.sum() > 0]
 
 
-def clairvoyant_reference(scenario: Scenario, arrivals_s: Floats, *, steps: int | None = None) -> Reference:
+def clairvoyant_reference(scenario: Scenario, arrivals_s: Floats, *, steps: int = STEPS) -> Reference:
     """Returns what a policy must pay that knows every arrival, but no service time.
 
     Raises:
         LimitError: no policy keeps the percentile.
     """
-    problem, unit_cny = _problem(scenario, arrivals_s, steps)
-    limit = clairvoyant_limit(problem, _percentile(scenario))
+    site, unit_cny = _site(scenario)
+    limit = clairvoyant_limit(NoisyProblem(arrivals_s, site, steps), _percentile(scenario))
     return Reference(limit.cost / (unit_cny * len(arrivals_s)), limit.multiplier / unit_cny)
 
 
@@ -79,15 +80,11 @@ def causal_reference(
     Raises:
         CausalError: value iteration has not converged.
     """
-    problem, unit_cny = _problem(scenario, np.empty(0), None)
-    functions = tuple(NoisyBatch(one.items, one.median_s, one.cost / unit_cny) for one in problem.functions)
-
-    def process(rate_rps: float, steps: int) -> CausalProcess:
-        noise = (problem.edge_noise, problem.function_noise)
-        return CausalProcess(CausalProblem(rate_rps, problem.slo_s, problem.edge_s, *noise, functions, steps))
-
-    parts = [(process(rate_rps, steps), share) for rate_rps, share in rates]
-    middle = process(1.0 / sum(share / rate_rps for rate_rps, share in rates), max(steps // 2, 20))
+    site, unit_cny = _site(scenario)
+    site = replace(site, functions=tuple(replace(batch, cost=batch.cost / unit_cny) for batch in site.functions))
+    parts = [(CausalProcess(CausalProblem(rate_rps, site, steps)), share) for rate_rps, share in rates]
+    mean_rps = 1.0 / sum(share / rate_rps for rate_rps, share in rates)
+    middle = CausalProcess(CausalProblem(mean_rps, site, max(steps // 2, 20)))
 
     def costs(multipliers: Sequence[float]) -> Floats:
         return np.array([sum(share * part.solve(w) for part, share in parts) for w in multipliers])
@@ -103,17 +100,8 @@ def _percentile(scenario: Scenario) -> float:
     return kind.service_class.percentile
 
 
-def _problem(scenario: Scenario, arrivals_s: Floats, steps: int | None) -> tuple[NoisyProblem, float]:
-    [kind] = scenario.classes
-    slo_s = kind.service_class.slo_s
-    problem = make_noisy_problem(
-        arrivals_s,
-        slo_s=slo_s,
-        edge_latency=scenario.edge_latency,
-        edge_noise=scenario.edge_noise,
-        tiers=scenario.tiers,
-        function_noise=scenario.function_noise,
-        max_items=scenario.max_items,
-        **({} if steps is None else {"steps": steps}),
-    )
-    return problem, cheapest_per_item(scenario.tiers, slo_s=slo_s)
+def _site(scenario: Scenario) -> tuple[NoisySite, float]:
+    """Returns the site of a scenario, and the price of a request by function, CNY."""
+    [model] = scenario.served()
+    site = noisy_site(scenario, model)
+    return site, cheapest_per_item(model.tiers, slo_s=site.slo_s)

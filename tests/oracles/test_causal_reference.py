@@ -6,7 +6,7 @@ from statistics import NormalDist
 import numpy as np
 import pytest
 
-from scheduler.simulator.limit import NoisyBatch, late_probability
+from scheduler.simulator.limit import NoisyBatch, NoisySite, late_probability
 from scheduler.workloads import poisson
 from scripts.evaluation.options import NOISY, with_slo
 from scripts.limits import causal
@@ -19,7 +19,7 @@ scipy_optimize = pytest.importorskip("scipy.optimize")
 @pytest.mark.parametrize("rate_rps", [2.0, 5.0, 12.0])
 def test_one_at_a_time_without_noise_it_is_the_renewal_formula(rate_rps: float) -> None:
     """Only who comes in the last 0.2 of the 0.3 s of a service can wait for the next one: a cycle serves one."""
-    one = CausalProblem(rate_rps, 0.5, np.array([0.3]), 0.0, 0.0, (NoisyBatch(1, 0.05, 1.0),), steps=50)
+    one = CausalProblem(rate_rps, NoisySite(0.5, np.array([0.3]), 0.0, 0.0, (NoisyBatch(1, 0.05, 1.0),)), steps=50)
     none_waits = math.exp(-rate_rps * 0.2)
     expected = 1.0 - 1.0 / (rate_rps * 0.3 + none_waits)
     assert CausalProcess(one).solve(100.0) == pytest.approx(expected, abs=5e-5)
@@ -29,11 +29,11 @@ class Programme:
     """The same process as a linear programme: the largest gain g with h(x) + g t(x, a) <= c(x, a) + E h(next)."""
 
     def __init__(self, problem: CausalProblem, w: float) -> None:
-        self.problem, self.w, self.h = problem, w, problem.slo_s / problem.steps
+        self.problem, self.site, self.w, self.h = problem, problem.site, w, problem.site.slo_s / problem.steps
         self.columns: dict[object, int] = {"gain": 0}
         self.rows: list[tuple[dict[int, float], float]] = []
-        self.sizes = len(problem.edge_s)
-        self.longest = 1 + math.ceil(problem.edge_s[-1] * math.exp(3.5 * problem.edge_noise) / self.h)
+        self.sizes = len(problem.site.edge_s)
+        self.longest = 1 + math.ceil(problem.site.edge_s[-1] * math.exp(3.5 * problem.site.edge_noise) / self.h)
         self.left_ages = problem.steps // 3 + 1
         self.ages = self.longest + self.left_ages + 1
         self.most = self.sizes + max(causal.LEFT, self.sizes // 4)
@@ -49,7 +49,7 @@ class Programme:
         self.rows.append((row, cost))
 
     def law(self, b: int) -> list[float]:
-        normal = NormalDist(math.log(self.problem.edge_s[b - 1]), self.problem.edge_noise)
+        normal = NormalDist(math.log(self.site.edge_s[b - 1]), self.site.edge_noise)
         below = [0.0, *(normal.cdf(math.log((t + 0.5) * self.h)) for t in range(1, self.longest)), 1.0]
         return [0.0, *np.diff(below)]
 
@@ -69,9 +69,9 @@ class Programme:
     def function_costs(self, age: int) -> dict[int, float]:
         """Cost of a function batch whose members' ages are even from 0 to `age`."""
         costs = {1: self.w}
-        for one in self.problem.functions:
+        for one in self.site.functions:
             late = [
-                late_probability(self.problem.slo_s - y * self.h, one.median_s, self.problem.function_noise)
+                late_probability(self.site.slo_s - y * self.h, one.median_s, self.site.function_noise)
                 for y in range(age + 1)
             ]
             mean = late[0] if age == 0 else float(np.trapezoid(late)) / age
@@ -90,8 +90,8 @@ class Programme:
 
     def late(self, b: int, oldest: int, youngest: float) -> float:
         def one(age: int) -> float:
-            slack_s = self.problem.slo_s - age * self.h
-            return late_probability(slack_s, self.problem.edge_s[b - 1], self.problem.edge_noise)
+            slack_s = self.site.slo_s - age * self.h
+            return late_probability(slack_s, self.site.edge_s[b - 1], self.site.edge_noise)
 
         def below(age: float) -> float:
             whole = int(age)
@@ -105,14 +105,12 @@ class Programme:
     def gathered(self) -> dict[int, float]:
         """Cost of a function batch of consecutive arrivals."""
         costs = {1: self.w}
-        for one in self.problem.functions:
+        for one in self.site.functions:
             late = 0.0
             for gaps in range(one.items):
                 waits_s = np.linspace(0, 12 / self.problem.rate_rps, 4001) if gaps else np.zeros(1)
                 weights = waits_s ** max(gaps - 1, 0) * np.exp(-self.problem.rate_rps * waits_s)
-                tails = [
-                    late_probability(self.problem.slo_s - s, one.median_s, self.problem.function_noise) for s in waits_s
-                ]
+                tails = [late_probability(self.site.slo_s - s, one.median_s, self.site.function_noise) for s in waits_s]
                 late += float(weights @ tails / weights.sum())
             costs[one.items] = min(costs.get(one.items, math.inf), one.cost + self.w * late)
         return costs
@@ -220,14 +218,14 @@ def test_a_tiny_process_has_the_gain_of_its_linear_programme(
 ) -> None:
     monkeypatch.setattr(causal, "LEFT", 2)
     monkeypatch.setattr(causal, "GATHERED", 2)
-    tiny = CausalProblem(rate_rps, 0.6, np.array([0.2, 0.26]), 0.2, 0.2, TINY, steps=6)
+    tiny = CausalProblem(rate_rps, NoisySite(0.6, np.array([0.2, 0.26]), 0.2, 0.2, TINY), steps=6)
     assert CausalProcess(tiny).solve(w) == pytest.approx(Programme(tiny, w).gain() / rate_rps, abs=3e-4)
 
 
 def orin(rate_rps: float, steps: int = 20) -> CausalProcess:
     edge_s = 0.04234 + 0.008165 * np.arange(1, 80)
     functions = (NoisyBatch(1, 0.357, 1.543), NoisyBatch(2, 0.498, 1.03))
-    return CausalProcess(CausalProblem(rate_rps, 0.6, edge_s, 0.1, 0.25, functions, steps))
+    return CausalProcess(CausalProblem(rate_rps, NoisySite(0.6, edge_s, 0.1, 0.25, functions), steps))
 
 
 def test_it_rises_with_the_multiplier_ever_less_and_with_the_rate() -> None:

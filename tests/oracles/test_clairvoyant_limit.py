@@ -18,7 +18,7 @@ from scheduler.simulator.limit import (
     expected_cost,
     late_probability,
     least_costs,
-    make_noisy_problem,
+    make_noisy_site,
     service_steps,
 )
 from scheduler.simulator.scenario import FUNCTION_LATENCY, FUNCTION_PRICE, ORIN_LATENCY
@@ -46,15 +46,8 @@ def problem_of(
     noise: tuple[float, float] = (0.0, 0.0),
     steps: int | None = None,
 ) -> NoisyProblem:
-    return make_noisy_problem(
-        times_s,
-        slo_s=slo_s,
-        edge_latency=edge,
-        edge_noise=noise[0],
-        tiers=tiers,
-        function_noise=noise[1],
-        steps=round(slo_s / STEP_S) if steps is None else steps,
-    )
+    site = make_noisy_site(slo_s=slo_s, edge_latency=edge, edge_noise=noise[0], tiers=tiers, function_noise=noise[1])
+    return NoisyProblem(np.asarray(times_s), site, round(slo_s / STEP_S) if steps is None else steps)
 
 
 @settings(max_examples=150, deadline=None)
@@ -100,7 +93,7 @@ def test_off_the_grid_it_is_near_the_bound(rate_rps: float, slo_s: float) -> Non
 def by_brute_force(problem: NoisyProblem, w: float) -> float:
     """Tries every decision at every moment; the edge's service takes one of its quadrature's whole steps."""
     steps = [round(s / STEP_S) for s in problem.arrivals_s.tolist()]
-    n, slo = len(steps), round(problem.slo_s / STEP_S)
+    n, slo = len(steps), round(problem.site.slo_s / STEP_S)
 
     def late(first: int, end: int, start: int, median_s: float, sigma: float) -> float:
         slacks = [(steps[m] + slo - start) * STEP_S for m in range(first, end)]
@@ -111,17 +104,17 @@ def by_brute_force(problem: NoisyProblem, w: float) -> float:
         if i == n:
             return 0.0
         best = w + value(i + 1, free)
-        for batch in problem.functions:
+        for batch in problem.site.functions:
             end = i + batch.items
             if end <= n:
-                missed = late(i, end, steps[end - 1], batch.median_s, problem.function_noise)
+                missed = late(i, end, steps[end - 1], batch.median_s, problem.site.function_noise)
                 best = min(best, batch.cost + w * missed + value(end, free))
-        for items, median_s in enumerate(problem.edge_s.tolist()[: n - i], start=1):
+        for items, median_s in enumerate(problem.site.edge_s.tolist()[: n - i], start=1):
             start = max(free, steps[i + items - 1])
-            missed = late(i, i + items, start, median_s, problem.edge_noise)
+            missed = late(i, i + items, start, median_s, problem.site.edge_noise)
             after = [
                 chance * value(i + items, start + taken)
-                for taken, chance in service_steps(median_s, problem.edge_noise, STEP_S)
+                for taken, chance in service_steps(median_s, problem.site.edge_noise, STEP_S)
             ]
             best = min(best, w * missed + sum(after))
         return best
@@ -224,6 +217,7 @@ def test_the_quadrature_has_the_mean_and_the_spread_of_the_law(median_s: float, 
     lines=st.lists(st.tuples(st.floats(0.001, 3.0), st.floats(0.0, 0.6)), min_size=1, max_size=5),
     share=st.floats(0.005, 0.2),
 )
+@example(lines=[(0.25, 0.140625)], share=0.09375)
 def test_the_dual_is_the_mixture_of_policies_that_keeps_the_share(
     lines: list[tuple[float, float]], share: float
 ) -> None:
@@ -241,6 +235,6 @@ def test_the_dual_is_the_mixture_of_policies_that_keeps_the_share(
                 best = min(best, cost + part * (other - cost))
     found, w = largest(costs, share)
     assert found <= best + 1e-9
-    # Straight lines meet in corners, which a search in factors of 1.15 may miss.
-    assert found >= 0.8 * best - 1e-3
+    # What lies below the least multiplier tried, 0.0164, counts as nothing.
+    assert found >= 0.95 * best - max(1e-3, 0.0164 * share)
     assert found == pytest.approx(costs([w])[0] - w * share)

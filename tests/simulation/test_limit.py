@@ -4,12 +4,13 @@ import json
 import re
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from scheduler import cli
 from scheduler.domain.plans import ServiceClass
-from scheduler.simulator.bound_note import noted_bound, noted_limit
-from scheduler.simulator.limit import least_costs, make_noisy_problem
+from scheduler.simulator.bound_note import noisy_site, noted_bound, noted_limit
+from scheduler.simulator.limit import NoisyProblem, least_costs
 from scheduler.simulator.report import within_slo
 from scheduler.simulator.scenario import Scenario, SimulatedClass
 from scheduler.simulator.world import generators, make_requests, make_simulation
@@ -22,16 +23,9 @@ def test_no_policy_pays_less_whatever_lateness_costs(policy: str) -> None:
     scenario = replace(with_slo(NOISY, 0.6), policy=policy)
     requests = make_requests(scenario, poisson(140, rng=generators(0)[0], requests=1000))
     journal = make_simulation(scenario, requests).run()
-    problem = make_noisy_problem(
-        [request.arrived_at_s for request in requests],
-        slo_s=0.6,
-        edge_latency=scenario.edge_latency,
-        edge_noise=scenario.edge_noise,
-        tiers=scenario.tiers,
-        function_noise=scenario.function_noise,
-        max_items=scenario.max_items,
-        steps=100,
-    )
+    [model] = scenario.served()
+    arrivals_s = np.array([request.arrived_at_s for request in requests])
+    problem = NoisyProblem(arrivals_s, noisy_site(scenario, model), steps=100)
     prices = [2e-6, 9e-6, 4e-5]
     missed = len(requests) * (1 - within_slo(journal))
     for price, least in zip(prices, least_costs(problem, prices).tolist(), strict=True):

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from scheduler.domain.requests import Backend
-from scheduler.simulator.bound import clairvoyant_bound, make_problem
+from scheduler.simulator.bound import clairvoyant_bound
+from scheduler.simulator.bound_note import bound_problem
 from scheduler.simulator.scenario import Scenario
 from scheduler.workloads import Workload, poisson
 from scripts.evaluation.options import with_slo
@@ -19,11 +20,8 @@ def arrivals(rate_rps: float, requests: int) -> Workload:
 
 
 def bound_cny(scenario: Scenario, times_s: list[float]) -> float:
-    slo_s = scenario.classes[0].service_class.slo_s
-    latency, tiers = scenario.edge_latency, scenario.tiers
-    return clairvoyant_bound(
-        make_problem(times_s, slo_s=slo_s, edge_latency=latency, tiers=tiers, max_items=scenario.max_items)
-    )
+    [model] = scenario.served()
+    return clairvoyant_bound(bound_problem(model, times_s))
 
 
 def batches(scenario: Scenario, times_s: list[float], *, lookahead_s: float) -> list[Placed]:
