@@ -14,7 +14,7 @@ from scheduler.estimators.service_time import ServiceTime
 from scheduler.planner.queueing.map_process import mmpp2
 from scheduler.simulator.faults import Fault
 from scheduler.simulator.network import Bandwidth, constant, steps
-from scheduler.simulator.policies.log_oracle import Laws, Truth
+from scheduler.simulator.policies.log_oracle import RATE_WINDOW_S, Laws, Truth
 from scheduler.simulator.policies.oracle_control import oracle_control
 from scheduler.simulator.report import summarise
 from scheduler.simulator.scenario import MODEL, ORIN_LATENCY, Burst, Scenario, SimulatedTenant
@@ -269,6 +269,14 @@ def test_a_burst_that_is_about_to_come_is_seen_through_a_window_and_not_by_the_l
     assert laws.rate_rps(MODEL, 99.9) == pytest.approx(10.0 + 200 / 60, rel=0.02)
     assert laws.rate_rps(MODEL, 0.0) == laws.rate_rps(MODEL, 5.0) == pytest.approx(10.0, rel=0.02)
     assert laws.rate_rps(MODEL, 199.9) == pytest.approx(10.0, rel=0.02)
+
+
+@pytest.mark.parametrize("duration_s", [1.0, 15.0, 45.0, 90.0])
+def test_the_rate_of_a_trace_of_any_length_is_its_mean(duration_s: float) -> None:
+    laws = laws_of(Scenario(), Workload(np.arange(0.0, duration_s, 0.1), duration_s))
+    lasts_s = max(duration_s, RATE_WINDOW_S)
+    for at_s in (0.0, duration_s / 3, duration_s):
+        assert laws.rate_rps(MODEL, at_s) == pytest.approx(10.0 * duration_s / lasts_s, rel=0.02)
 
 
 def test_the_phases_of_a_markovian_process_are_its_rate() -> None:

@@ -134,10 +134,10 @@ class Laws(Truth):
         if self._rate is not None:
             bursts = sum(b.rate_rps for b in self._bursts if b.start_s <= at_s < b.start_s + b.duration_s)
             return self._part[model] * (self._rate.at(at_s) + bursts)
-        # The window keeps its length at both ends of the arrivals.
-        start_s = max(0.0, min(at_s, self._last_s) - LAWS_WINDOW_S / 2)
-        end_s = min(max(self._last_s, LAWS_WINDOW_S), start_s + LAWS_WINDOW_S)
-        return self._counted_rps(model, max(0.0, end_s - LAWS_WINDOW_S), end_s)
+        # The window keeps its length at both ends of the arrivals; it is no longer than they are.
+        length_s = min(LAWS_WINDOW_S, max(self._last_s, RATE_WINDOW_S))
+        start_s = max(0.0, min(at_s - length_s / 2, self._last_s - length_s))
+        return self._counted_rps(model, start_s, start_s + length_s)
 
 
 def rate_changes_s(scenario: Scenario) -> list[float]:
