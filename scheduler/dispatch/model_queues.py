@@ -321,14 +321,14 @@ class ModelQueues:
         self.any_bisected = any(self.bisected.values())
 
     def is_held(self, now_s: float) -> bool:
-        """Whether an idle edge waits for clients that are about to return; notes until when.
+        """Whether an idle edge waits for clients that are about to return; notes until when. Asked before `until_s`.
 
         It does not wait where a request waits that followed no answer, or anything but a next batch; where that batch
         is full; or where it could not take all that are missing and surely be in time with its first member.
         """
         batch, times, returning = self.next_batch, self.edge_times, self.returning
         returning.held_s = now_s
-        if now_s >= returning.until_s or returning.missing <= 0 or returning.stranger_waits or times is None:
+        if returning.missing <= 0 or returning.stranger_waits or times is None:
             return False
         if not 0 < batch.items < self.edge_cap or self.any_bisected or self.edge_later.items or self.overdue.items:
             return False
