@@ -27,6 +27,7 @@ import numpy as np
 import numpy.typing as npt
 
 from scheduler.simulator.limit import NoisyBatch, NoisySite, late_probability
+from scheduler.simulator.policies.smdp import poisson_law
 
 Floats = npt.NDArray[np.float64]
 
@@ -60,14 +61,6 @@ class CausalProblem:
     rate_rps: float
     site: NoisySite
     steps: int = STEPS
-
-
-def poisson_law(means: Floats, count: int) -> Floats:
-    """Returns P(k arrivals) for k = 0 ... count - 1, shape (means, count)."""
-    k = np.arange(count)
-    logs = np.array([math.lgamma(one + 1.0) for one in k.tolist()])
-    positive = np.maximum(means, 1e-300)[:, None]
-    return np.asarray(np.exp(k * np.log(positive) - means[:, None] - logs), dtype=np.float64)
 
 
 def service_law(median_s: float, sigma: float, step_s: float, longest: int) -> Floats:

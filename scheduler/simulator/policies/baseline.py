@@ -36,7 +36,7 @@ class Baseline:
         self.edge_batches = 0
         """Batches in flight to the edge."""
         self.edge_free_at_s = 0.0
-        """Time at which the edge finishes what it was sent, as its latency model predicts."""
+        """Time at which the edge finishes what it was sent, as predicted; in the past while it is free."""
         self._in_flight: dict[int, Batch] = {}
         self._commands: list[Command] = []
         self._batch_id = 0

@@ -7,7 +7,7 @@ and the policy has the least average cost, a weighted sum of time and of energy.
 waits below so many requests, and takes all of them from there on.
 
 An edge has no price for energy here, but what it has no room for costs money. So the states end at the largest batch
-that takes half the SLO: whoever is behind this many and one batch in service would be late, and goes to a function,
+that takes half the SLO: a request behind this many and one batch in service would be late, and goes to a function,
 which is the process's cost in place of the paper's estimate of the states left out. The time of requests has a small
 weight, so that of two policies that cost the same the faster one is taken. The paper has no deadlines; here a batch
 starts at the latest when the oldest request's deadline demands it.
@@ -77,7 +77,7 @@ class Table:
 
     Attributes:
         cost: expected cost until the next decision, infinite where the action is not allowed, shape (states, actions).
-        seconds: expected time until then, shape (actions,) but for the wait in every state: shape (states, actions).
+        seconds: expected time until then, shape (states, actions).
         next_state: distribution of the state then, shape (states, actions, states).
     """
 
@@ -97,23 +97,26 @@ def tabulate(process: Process) -> Table:
     cost[waits, 0], seconds[waits, 0], after[waits, 0, waits + 1] = process.per_s * waits / rate, 1 / rate, 1.0
     for size in range(1, most + 1):
         service_s = process.service_s[size - 1]
+        [arrivals] = poisson_law(np.array([rate * service_s]), most + 1)
         for waiting in range(size, most + 1):
-            arrivals, room = _counts(rate * service_s, most), most - (waiting - size)
+            room = most - (waiting - size)
             after[waiting, size, waiting - size : most] = arrivals[:room]
             after[waiting, size, most] = max(0.0, 1.0 - arrivals[:room].sum())
             joined = float(np.minimum(np.arange(room), room) @ arrivals[:room] + room * after[waiting, size, most])
             spilled = rate * service_s - joined
-            # Those who arrive are there for half the service on average.
+            # Requests that arrive meanwhile are there for half the service on average.
             time_s = waiting * service_s + joined * service_s / 2
             cost[waiting, size] = process.overflow * spilled + process.per_s * time_s
             seconds[waiting, size] = service_s
     return Table(cost, seconds, after)
 
 
-def _counts(mean: float, most: int) -> Array:
-    """Returns the Poisson probabilities of 0 to `most` arrivals."""
-    logs = np.concatenate([[0.0], np.cumsum(np.log(np.arange(1, most + 1)))])
-    return np.asarray(np.exp(np.arange(most + 1) * np.log(mean) - mean - logs))
+def poisson_law(means: Array, count: int) -> Array:
+    """Returns P(k arrivals) for k = 0 ... count - 1, shape (means, count)."""
+    k = np.arange(count)
+    log_factorials = np.log(np.maximum(k, 1)).cumsum()
+    positive = np.maximum(means, 1e-300)[:, None]
+    return np.asarray(np.exp(k * np.log(positive) - means[:, None] - log_factorials), dtype=np.float64)
 
 
 def solve(process: Process) -> BatchPlan:
@@ -172,7 +175,7 @@ class Smdp(Baseline):
 
     def arrived(self, request: Request, now_s: float) -> None:
         """Adds the request to the queue if it has room there and is likely in time, otherwise to the buffer."""
-        free_s = max(now_s, self.edge_free_at_s) if self.edge_batches else now_s
+        free_s = max(now_s, self.edge_free_at_s)
         waiting = len(self._queue) + 1
         room = waiting < len(self._sizes) and free_s + self.site.edge_s[waiting] <= request.deadline_s
         if room or request.class_name in self.site.stays:

@@ -48,7 +48,7 @@ class Symphony(Baseline):
             self._start([entry for entry in self._line if self._only_edge(entry)], now_s)
         past, size = self._candidate(now_s)
         others = [*self._line[:past], *self._line[past + size :]]
-        self._next_s = self._move(others, self._edge_from_s(now_s), now_s)
+        self._next_s = self._move(others, max(now_s, self.edge_free_at_s), now_s)
         past, size = self._candidate(now_s)
         if size and not self.edge_batches:
             self._next_s = min(self._next_s, self._frontrun_s(past, size))
@@ -57,12 +57,9 @@ class Symphony(Baseline):
         """Returns the beginning of the earliest window; None if a message has to come first."""
         return earliest(self._next_s)
 
-    def _edge_from_s(self, now_s: float) -> float:
-        return max(now_s, self.edge_free_at_s) if self.edge_batches else now_s
-
     def _candidate(self, now_s: float) -> tuple[int, int]:
         """Returns how many at the head of the line the edge would answer too late, and the size of its candidate."""
-        from_s, seconds = self._edge_from_s(now_s), self.site.edge_s
+        from_s, seconds = max(now_s, self.edge_free_at_s), self.site.edge_s
         past = bisect_left(self._line, (from_s + seconds[1],))
         if past == len(self._line):
             return past, 0
