@@ -14,7 +14,7 @@ WINDOW = 0.2
 """Part of the answered batch's service in which clients are expected back. It bounds what is counted of arrivals that
 do not depend on answers, and what a held batch can lose. Judgement: far below `RETURNS`."""
 LONGEST_WINDOW_S = 0.025
-"""The same in seconds at most: who takes longer is thinking, and a batch is not held for that."""
+"""The same in seconds at most: a client that takes longer is thinking, and a batch is not held for that."""
 RETURNS = 0.7
 """Part of the answers that must be followed by arrivals, with four more answers that were not: the lower bound, at two
 standard deviations, of a part near 1. Judgement: a held batch gains where most come."""

@@ -12,7 +12,7 @@ from scripts.evaluation.tables import GOOD, ORACLE, percent
 SPEND = f"{OURS}, spend"
 """The engine with the budget that is spent on purpose."""
 NEVER_BELOW = 0.9995
-"""Required fraction within the SLO without noise, where nobody is late on purpose."""
+"""Required fraction within the SLO without noise, where no request is late on purpose."""
 LEAST_OF_ONE = 0.988
 """Required fraction within the SLO of each seed, with noise."""
 LATER: Mapping[tuple[float, float], float] = {(0.6, 4.0): 0.989}

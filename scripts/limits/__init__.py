@@ -1,1 +1,1 @@
-"""What costs can be reached at most: the limit of who knows every arrival, that of a causal policy, and lookahead."""
+"""What cost can be reached at best: with every arrival known, by a causal policy, and with a second of lookahead."""

@@ -1,4 +1,4 @@
-"""Prints the references of the evaluation: what the least cost is for who knows more, or less, of the future.
+"""Prints the references of the evaluation: the least cost where more, or less, of the future is known.
 
     EDGEBURST_TRACES=DIR python -m scripts.limits       # the trace's first 20,000 requests
     python -m scripts.limits                            # this repository's own traffic

@@ -1,4 +1,4 @@
-"""The causal decision process against a closed form, a linear programme, and the limit of who knows every arrival."""
+"""The causal decision process against a closed form, a linear programme, and the limit with every arrival known."""
 
 import math
 from statistics import NormalDist
@@ -18,7 +18,7 @@ scipy_optimize = pytest.importorskip("scipy.optimize")
 
 @pytest.mark.parametrize("rate_rps", [2.0, 5.0, 12.0])
 def test_one_at_a_time_without_noise_it_is_the_renewal_formula(rate_rps: float) -> None:
-    """Only who comes in the last 0.2 of the 0.3 s of a service can wait for the next one: a cycle serves one."""
+    """Only a request that comes in the last 0.2 of the 0.3 s of a service can wait for the next: a cycle serves one."""
     one = CausalProblem(rate_rps, NoisySite(0.5, np.array([0.3]), 0.0, 0.0, (NoisyBatch(1, 0.05, 1.0),)), steps=50)
     none_waits = math.exp(-rate_rps * 0.2)
     expected = 1.0 - 1.0 / (rate_rps * 0.3 + none_waits)
@@ -244,7 +244,7 @@ def test_an_earlier_solution_changes_no_later_one() -> None:
 
 
 @pytest.mark.parametrize("rate_rps", [112.0, 160.0])
-def test_who_knows_every_arrival_pays_less(rate_rps: float) -> None:
+def test_with_every_arrival_known_it_costs_less(rate_rps: float) -> None:
     scenario = with_slo(NOISY, 0.6)
     times_s = poisson(rate_rps, rng=np.random.default_rng(2), requests=600).times_s
     known = clairvoyant_reference(scenario, times_s, steps=40)

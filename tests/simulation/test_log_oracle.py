@@ -113,14 +113,14 @@ NOISY = replace(Scenario(), policy="log-oracle", edge_noise=0.1, function_noise=
     ],
     ids=["rate", "link"],
 )
-def test_who_is_told_the_truth_serves_no_fewer_in_time_and_pays_no_more(scenario: Scenario) -> None:
+def test_an_engine_told_the_truth_serves_no_fewer_in_time_and_pays_no_more(scenario: Scenario) -> None:
     workload = phases(*(scenario.rate_steps or ((30.0, 140.0),)))
     told = run(scenario, workload)[1]
     learning = run(replace(scenario, policy="edgeburst"), workload)[1]
     requests = len(workload.times_s)
     assert number(told, "refused") <= number(learning, "refused") + 0.01 * requests
     assert number(told, "within_slo") >= number(learning, "within_slo") - 0.01
-    # Who refuses fewer pays for them, alone in a call at worst.
+    # The policy that refuses fewer pays for them, alone in a call at worst.
     served = max(0.0, number(learning, "refused") - number(told, "refused"))
     most_cny = number(learning, "cost_cny") + served * single_cny(scenario)
     assert number(told, "cost_cny") <= most_cny + 0.01 * number(told, "all_function_cny")
@@ -299,7 +299,7 @@ def test_the_phases_of_a_markovian_process_are_its_rate() -> None:
         assert lengths_s[inside & (lengths_s > 0)].mean() == pytest.approx(mean_s, rel=0.2)
 
 
-def test_who_knows_the_laws_is_the_engine_with_them() -> None:
+def test_the_oracle_of_the_laws_is_the_engine_with_them() -> None:
     workload = phases((30.0, 140.0))
     requests = make_requests(NOISY, workload)
     costs = {

@@ -1,4 +1,4 @@
-"""Whoever sees further pays less, and never less than the bound; every request is served once and in time."""
+"""A policy that sees further pays less, and never less than the bound; every request is served once and in time."""
 
 import math
 from itertools import chain
@@ -44,7 +44,7 @@ def test_each_request_is_served_once_in_time_and_the_edge_serves_one_batch_at_a_
     assert function_cny(scenario, placed) >= bound_cny(scenario, times_s) * (1 - 1e-9)
 
 
-def test_whoever_sees_all_pays_the_bound() -> None:
+def test_with_all_arrivals_known_the_bound_is_paid() -> None:
     scenario, times_s = with_slo(Scenario(), 0.6), arrivals(150.0, 300).times_s.tolist()
     found_cny = function_cny(scenario, batches(scenario, times_s, lookahead_s=math.inf))
     # Prices are rounded down to the bound's grid, an eighth of the cheapest request.

@@ -178,7 +178,7 @@ def test_same_seed_gives_the_same_commands_at_the_same_times(policy: str) -> Non
 @pytest.mark.parametrize("policy", sorted(BASELINES))
 @pytest.mark.parametrize(("rate_rps", "slo_s"), [(60, 0.6), (120, 0.6), (180, 1.0)])
 def test_without_noise_none_is_cheaper_than_the_bound(policy: str, rate_rps: float, slo_s: float) -> None:
-    """Who is late or refused could be served alone by a function: then the bound holds for what that would cost."""
+    """A late or refused request could be served alone by a function: then the bound holds for what that would cost."""
     scenario = scenario_of(policy, slo_s=slo_s)
     journal = run(scenario, rate_rps=rate_rps, requests=600)
     found = summarise(journal, scenario, wall_s=0.0)

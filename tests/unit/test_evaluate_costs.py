@@ -56,7 +56,7 @@ def test_an_slo_without_a_price_has_no_cost_at_equal_lateness() -> None:
     assert mean_of([run_of(slo_s=2.0)]).equal is None
 
 
-def test_who_is_late_more_often_is_charged_and_less_often_credited() -> None:
+def test_a_policy_late_more_often_is_charged_and_one_less_often_credited() -> None:
     assert at_equal_lateness(0.2, 0.99, 2.5) == pytest.approx(0.2)
     assert at_equal_lateness(0.2, 1.0, 2.5) == pytest.approx(0.175)
     assert at_equal_lateness(0.2, 0.97, 2.5) == pytest.approx(0.25)
@@ -144,7 +144,7 @@ def test_at_the_highest_load_a_little_more_lateness_is_allowed() -> None:
     assert verdicts([{**run, "slo_s": 1.0, "cost_cny": 0.5}], "with_noise").count(True) == 0
 
 
-def test_without_noise_nobody_is_late_but_in_a_budget_that_is_spent() -> None:
+def test_without_noise_no_request_is_late_but_in_a_budget_that_is_spent() -> None:
     run = run_of(suite="load", cost_cny=0.0242, within_slo=0.9996)
     assert verdicts([run], "without_noise").count(True) == 1
     assert verdicts([{**run, "within_slo": 0.9994}], "without_noise").count(True) == 0

@@ -19,7 +19,7 @@ def looped(rounds: int, clients: int, came: int) -> Returning:
     return loop
 
 
-def test_who_always_comes_back_is_waited_for_as_long_as_it_took() -> None:
+def test_clients_that_always_come_back_are_waited_for_as_long_as_it_took() -> None:
     loop = looped(5, 8, 8)
     assert loop.missing == 8
     assert loop.until_s == pytest.approx(5.008)
