@@ -17,9 +17,9 @@ import pytest
 import requests
 from support import stub_fc
 from support.daemon_process import Running, daemon_process, refused_start, stub_edge_process, until
+from support.picture_client import picture_request, row_of
 from support.stub_fc import Heard, Say
 
-from scheduler import wire
 from scripts.support.stub_edge import expected_row
 
 pytestmark = pytest.mark.xdist_group("serve")
@@ -120,15 +120,11 @@ async def behave(session: aiohttp.ClientSession, edge: Running, **behaviour: obj
 
 async def infer(session: aiohttp.ClientSession, daemon: Running, picture: bytes) -> tuple[int, Any]:
     """Sends one picture; returns the status, and the row of probabilities or the error."""
-    tensor = wire.Tensor.from_elements("image", [picture])
-    encoded = wire.encode_request(wire.InferRequest("r", (tensor,), binary_by_default=True))
-    headers = {wire.JSON_LENGTH_HEADER: str(encoded.json_length)}
-    async with session.post(f"{daemon.url}/v2/models/digits/infer", data=encoded.body, headers=headers) as response:
+    async with session.post(f"{daemon.url}/v2/models/digits/infer", **picture_request(picture)) as response:
         body = await response.read()
         if response.status != 200:
             return response.status, json.loads(body)["error"]
-        length = response.headers.get(wire.JSON_LENGTH_HEADER)
-        return 200, wire.parse_response(body, int(length) if length else None).outputs[0].to_numpy()[0]
+        return 200, row_of(response, body)
 
 
 async def get(session: aiohttp.ClientSession, daemon: Running, path: str) -> tuple[int, Any]:

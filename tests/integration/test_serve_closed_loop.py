@@ -8,8 +8,7 @@ from typing import Any
 import aiohttp
 import pytest
 from support.daemon_process import Running, daemon_process, stub_edge_process
-
-from scheduler import wire
+from support.picture_client import picture_request
 
 pytestmark = pytest.mark.xdist_group("serve")
 
@@ -30,13 +29,10 @@ CLIENTS, EACH, LEARNING = 8, 50, 10
 
 async def closed_loop(daemon: Running) -> list[dict[str, Any]]:
     async def one(number: int) -> None:
-        encoded = wire.encode_request(
-            wire.InferRequest("r", (wire.Tensor.from_elements("image", [b"%d" % number]),), binary_by_default=True)
-        )
-        headers = {wire.JSON_LENGTH_HEADER: str(encoded.json_length)}
+        asked = picture_request(b"%d" % number)
         for _ in range(EACH):
             url = f"{daemon.url}/v2/models/digits/infer"
-            async with session.post(url, data=encoded.body, headers=headers) as response:
+            async with session.post(url, **asked) as response:
                 assert response.status == 200, await response.read()
                 await response.read()
 

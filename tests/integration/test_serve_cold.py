@@ -8,9 +8,9 @@ import aiohttp
 import numpy as np
 from support import stub_fc
 from support.daemon_process import daemon_process
+from support.picture_client import picture_request, row_of
 from support.stub_fc import Heard, Say
 
-from scheduler import wire
 from scripts.support.stub_edge import expected_row
 
 SLO_S, START_S = 6.0, 2.5
@@ -47,14 +47,10 @@ def cold(heard: Heard) -> Say:
 
 
 async def infer(session: aiohttp.ClientSession, url: str, picture: bytes) -> np.ndarray:
-    tensor = wire.Tensor.from_elements("image", [picture])
-    encoded = wire.encode_request(wire.InferRequest("r", (tensor,), binary_by_default=True))
-    headers = {wire.JSON_LENGTH_HEADER: str(encoded.json_length)}
-    async with session.post(f"{url}/v2/models/digits/infer", data=encoded.body, headers=headers) as response:
+    async with session.post(f"{url}/v2/models/digits/infer", **picture_request(picture)) as response:
         body = await response.read()
         assert response.status == 200, body
-        length = response.headers.get(wire.JSON_LENGTH_HEADER)
-        return wire.parse_response(body, int(length) if length else None).outputs[0].to_numpy()[0]
+        return row_of(response, body)
 
 
 def test_a_lone_request_is_in_time_although_its_function_starts_cold(tmp_path: Path) -> None:

@@ -10,9 +10,8 @@ import aiohttp
 import pytest
 from support import stub_fc
 from support.daemon_process import Running, daemon_process, stub_edge_process
+from support.picture_client import picture_request
 from support.stub_fc import Heard, Say
-
-from scheduler import wire
 
 pytestmark = pytest.mark.xdist_group("serve")
 
@@ -63,11 +62,8 @@ def hang(heard: Heard) -> Say:
 
 async def ask(session: aiohttp.ClientSession, daemon: Running) -> tuple[float, int, str]:
     """Sends one request; returns the seconds until the client heard, the status and the sentence."""
-    tensor = wire.Tensor.from_elements("image", [b"a picture"])
-    encoded = wire.encode_request(wire.InferRequest("r", (tensor,), binary_by_default=True))
-    headers = {wire.JSON_LENGTH_HEADER: str(encoded.json_length)}
     began_s = time.monotonic()
-    async with session.post(f"{daemon.url}/v2/models/digits/infer", data=encoded.body, headers=headers) as response:
+    async with session.post(f"{daemon.url}/v2/models/digits/infer", **picture_request(b"a picture")) as response:
         body = await response.read()
         return time.monotonic() - began_s, response.status, json.loads(body)["error"]
 

@@ -11,8 +11,7 @@ from typing import Any
 import aiohttp
 import pytest
 from support.daemon_process import Running, daemon_process, stub_edge_process, until
-
-from scheduler import wire
+from support.picture_client import picture_request
 
 pytestmark = pytest.mark.xdist_group("serve")
 
@@ -48,12 +47,9 @@ def ready(daemon: Running, model: str) -> tuple[int, dict[str, Any]]:
 
 
 async def infer(daemon: Running, model: str) -> int:
-    tensor = wire.Tensor.from_elements("image", [b"a picture"])
-    encoded = wire.encode_request(wire.InferRequest("r", (tensor,), binary_by_default=True))
-    headers = {wire.JSON_LENGTH_HEADER: str(encoded.json_length)}
     async with (
         aiohttp.ClientSession() as session,
-        session.post(f"{daemon.url}/v2/models/{model}/infer", data=encoded.body, headers=headers) as response,
+        session.post(f"{daemon.url}/v2/models/{model}/infer", **picture_request(b"a picture")) as response,
     ):
         await response.read()
         return response.status

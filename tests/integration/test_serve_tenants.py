@@ -11,8 +11,7 @@ from typing import Any
 import aiohttp
 import pytest
 from support.daemon_process import Running, daemon_process, stub_edge_process
-
-from scheduler import wire
+from support.picture_client import picture_request
 
 pytestmark = pytest.mark.xdist_group("serve")
 
@@ -41,11 +40,8 @@ LEARNING_S, COUNTED_S = 4.0, 8.0
 
 
 async def send(session: aiohttp.ClientSession, daemon: Running, tenant: str, picture: bytes) -> int:
-    encoded = wire.encode_request(
-        wire.InferRequest("r", (wire.Tensor.from_elements("image", [picture]),), binary_by_default=True)
-    )
-    headers = {wire.JSON_LENGTH_HEADER: str(encoded.json_length), "X-Edgeburst-Tenant": tenant}
-    async with session.post(f"{daemon.url}/v2/models/digits/infer", data=encoded.body, headers=headers) as response:
+    asked = picture_request(picture, {"X-Edgeburst-Tenant": tenant})
+    async with session.post(f"{daemon.url}/v2/models/digits/infer", **asked) as response:
         await response.read()
         return response.status
 
