@@ -89,6 +89,7 @@ def test_the_command_runs_a_closed_loop(capsys: pytest.CaptureFixture[str]) -> N
     ("flags", "said"),
     [
         (["--clients", "0"], "--clients must be"),
+        (["--clients", "8", "--requests", "0"], "--requests must be"),
         (["--clients", "8", "--think-s", "0"], "--think-s must be"),
         (["--clients", "8", "--bound"], "--bound needs arrivals"),
         (["--clients", "8", "--policy", "static"], "use --policy edgeburst"),

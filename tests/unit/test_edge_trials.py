@@ -77,6 +77,14 @@ def test_a_request_that_no_edge_of_this_kind_could_answer_in_time_is_not_sent() 
     assert set(refused(commands)) == {1}
 
 
+def test_a_request_that_is_too_large_for_the_edge_is_not_tried() -> None:
+    engine = Engine(settings(function=False))
+    now_s = slow(engine)
+    commands = arrive(engine, now_s, 1, items=65, slo_s=60.0)
+    assert not sent(commands)
+    assert set(refused(commands)) == {1}
+
+
 def test_an_edge_without_work_tries_a_copy_of_what_a_function_has_in_hand() -> None:
     engine = Engine(settings())
     now_s = slow(engine)

@@ -3,13 +3,20 @@
 from dataclasses import replace
 
 import pytest
-from support.engine_kit import TIER, answered, arrive, fail, finish, refused, sent, settings
+from support.engine_kit import TIER, answered, arrive, fail, finish, refused, request, sent, settings
 
 from scheduler.dispatch.spend_cap import OverCap
 from scheduler.domain.batches import Batch, BatchReport, Failure, FailureKind
 from scheduler.domain.decisions import Cause
 from scheduler.domain.lifecycle import State
-from scheduler.domain.messages import BatchFailed, BatchFinished, Command, LimitsChanged, RequestCancelled
+from scheduler.domain.messages import (
+    BatchFailed,
+    BatchFinished,
+    Command,
+    LimitsChanged,
+    RequestArrived,
+    RequestCancelled,
+)
 from scheduler.domain.plans import EngineSettings, Limits
 from scheduler.domain.requests import Backend
 from scheduler.engine import Engine
@@ -152,9 +159,9 @@ def test_half_the_money_rescues_half() -> None:
     assert engine.statistics().spent <= once
 
 
-def hung_function(slo_s: float = SLO_S) -> tuple[Engine, Batch]:
+def hung_function(slo_s: float = SLO_S, *, settled: EngineSettings | None = None) -> tuple[Engine, Batch]:
     """An engine with an idle edge, and a function that took a batch of three requests and does not answer."""
-    engine = Engine(settings(slo_s=SLO_S))
+    engine = Engine(settled or settings(slo_s=SLO_S))
     engine.handle([LimitsChanged("m", Limits(edge_batch_cap=0))], 0.0)
     commands = arrive(engine, 0.0, 1, 2, 3, slo_s=slo_s)
     [batch] = sent([*commands, *engine.handle([LimitsChanged("m", Limits(edge_batch_cap=0, window_s=0.0))], 0.0)])
@@ -182,6 +189,16 @@ def test_whom_the_edge_takes_up_makes_nobody_late_who_was_in_its_batch_already()
         [own] = sent(arrive(engine, taken.sent_at_s, 7, slo_s=slo_s))
         assert (own.backend, own.items) == (Backend.EDGE, size)
         assert 7 in own.request_ids
+
+
+def test_an_edge_batch_of_another_model_takes_up_none() -> None:
+    engine, batch = hung_function()
+    [taken] = sent(wait(engine, batch.give_up_at_s))
+    [model] = settings(slo_s=SLO_S).models
+    engine, _ = hung_function(settled=EngineSettings(models=(model, replace(model, name="other"))))
+    other = replace(request(7, taken.sent_at_s, slo_s=SLO_S), model="other")
+    [own] = sent(engine.handle([RequestArrived(other)], taken.sent_at_s))
+    assert (own.backend, own.request_ids) == (Backend.EDGE, (7,))
 
 
 def test_nobody_is_taken_up_whom_the_edge_would_answer_too_late() -> None:
