@@ -90,8 +90,6 @@ class Dispatcher:
             self._note_demand(queues, queued, choice.no_room_for, now_s=now_s)
         if choice.trial:
             cause = Cause.TRIAL
-            if choice.chosen == 1:
-                buffer_of(queues, queued).note_trial(now_s=now_s)
         self._note(queued, cause, choice.offers, choice.chosen, now_s=now_s, lateness_price=price)
         if choice.trial and choice.chosen == 0:
             self.offers.trials.send(queues, queued, now_s=now_s)
@@ -109,7 +107,8 @@ class Dispatcher:
             case State.EDGE_BATCH:
                 queues.next_batch.add(queued)
             case State.FUNCTION:
-                self.function.join(queues, queued, now_s=now_s)
+                join = self.function.try_out if choice.trial else self.function.join
+                join(queues, queued, now_s=now_s)
             case State.EDGE_LATER:
                 queues.edge_later.add(queued)
             case State.OVERDUE:

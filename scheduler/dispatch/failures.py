@@ -60,8 +60,12 @@ class Failures:
         """Answers the members of a batch that came back, but for those whose part of the answer cannot be used."""
         self.dispatcher.offers.trials.answered(sent, now_s=now_s)
         batch = sent.batch
-        if batch.backend is Backend.EDGE and batch.model in self.lanes:
-            self.lanes.of(sent.members[0].request).returning.answered(batch.items, batch.predicted_service_s, now_s)
+        if sent.members and batch.model in self.lanes:
+            queues = self.lanes.of(sent.members[0].request)
+            if batch.backend is Backend.EDGE:
+                queues.returning.answered(batch.items, batch.predicted_service_s, now_s)
+            else:
+                self.dispatcher.function.tried(sent, queues, now_s=now_s)
         if not unusable:
             self.endings.answer(sent)
             return

@@ -300,10 +300,6 @@ class FunctionBuffer:
         lasted_s = self._joined_s[-1] - self._joined_s[0] if self._joined_s else 0.0
         return min(self.rate_rps, (len(self._joined_s) - 1) / lasted_s) if lasted_s > 0.0 else 0.0
 
-    def note_trial(self, *, now_s: float) -> None:
-        """Notes that a request is sent to find out whether the tier is still as slow as it seems."""
-        self.tried_at_s = now_s
-
     def cold_risk_due(self, now_s: float) -> bool:
         """Whether to ask anew how likely a cold start is: the pool has changed, or it is time."""
         warm = self.warm

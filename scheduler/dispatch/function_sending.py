@@ -10,7 +10,7 @@ from typing import TypedDict
 from scheduler.dispatch.function_buffer import COLD_COUNTS, FunctionBuffer, items_of
 from scheduler.dispatch.function_side import FunctionSide, buffer_of, first_batch
 from scheduler.dispatch.model_queues import ModelQueues
-from scheduler.dispatch.outbox import Outbox, Sending
+from scheduler.dispatch.outbox import InFlightBatch, Outbox, Sending
 from scheduler.dispatch.own_lateness import OwnLateness
 from scheduler.dispatch.queue import QueuedRequest
 from scheduler.dispatch.suspicion import HUNG_PERCENTILE
@@ -48,6 +48,22 @@ class FunctionSending:
         if len(buffer.queue) and self._apart(buffer, queued, now_s=now_s):
             self.flush(buffer, queues, now_s=now_s, why=WhyLeft.APART)
         buffer.join(queued, now_s=now_s)
+
+    def try_out(self, queues: ModelQueues, queued: QueuedRequest, *, now_s: float) -> None:
+        """Sends a request at once to find out whether its tier is still as slow as it seems; nothing may be gathered.
+
+        What waits for company tells nothing, and all that come meanwhile are refused.
+        """
+        buffer = buffer_of(queues, queued)
+        buffer.tried_at_s = now_s
+        buffer.join(queued, now_s=now_s)
+        self.flush(buffer, queues, now_s=now_s, why=WhyLeft.TRIAL)
+
+    def tried(self, sent: InFlightBatch, queues: ModelQueues, *, now_s: float) -> None:
+        """Notes that a batch came back: a trial that was in time after all asks for more of them."""
+        batch, buffer = sent.batch, queues.buffer_of(sent.members[0])
+        if buffer is not None and batch.why_left is WhyLeft.TRIAL and now_s <= batch.deadline_s:
+            buffer.tried_at_s = -math.inf
 
     def _apart(self, buffer: FunctionBuffer, queued: QueuedRequest, *, now_s: float) -> bool:
         if buffer.follows_fixed_plan:

@@ -247,7 +247,11 @@ class FunctionSide:
         """
         if buffer.cold <= TOO_COLD or buffer.warm is None or buffer.warm.busy == 0:
             return False
-        return now_s + buffer.cold_start_s > self.hopeless_at_s(buffer, queued)
+        leaves_s = self.hopeless_at_s(buffer, queued)
+        if now_s + buffer.cold_start_s <= leaves_s:
+            return False
+        # An instance that is busy now may be back before this request has to leave.
+        return buffer.cold_at(leaves_s, now_s=now_s) > TOO_COLD
 
     def in_time(self, queues: ModelQueues, queued: QueuedRequest, *, now_s: float) -> bool:
         """Whether this request, alone in a batch sent as soon as a slot is free, can be expected in time."""

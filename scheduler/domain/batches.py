@@ -31,7 +31,7 @@ class WhyLeft(str, Enum):
     HALF = "half"
     """One half of a batch whose content was refused."""
     TRIAL = "trial"
-    """A request, or a copy of one, by which to learn whether the edge is still as slow as believed."""
+    """A request, or a copy of one, by which to learn whether its place is still as slow as believed."""
     WARMING = "warming"
     """A call without requests, which keeps an instance warm."""
 

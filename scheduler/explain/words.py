@@ -111,7 +111,7 @@ LEFT = {
     WhyLeft.IDLE_EDGE: "the edge was free",
     WhyLeft.HEDGE: "the batches that these requests were in were overdue",
     WhyLeft.HALF: "it was half of a batch whose content had been refused",
-    WhyLeft.TRIAL: "the edge was to show whether it was still as slow as believed",
+    WhyLeft.TRIAL: "its place was to show whether it was still as slow as believed",
     WhyLeft.WARMING: "an instance was to be kept warm",
 }
 """Why a batch left when it did."""
