@@ -37,6 +37,7 @@ class Clients:
         self.calls = OpenCalls(lambda: self.most)
         self.tasks: dict[asyncio.Task[None], tuple[str, Context]] = {}
         self.refused: Counter[str] = Counter()
+        self.told: dict[str, str] = {}
         self.take_statuses = True
 
     async def open(self, key: str) -> asyncio.Task[None]:
@@ -60,6 +61,7 @@ class Clients:
                 context.taken()
             if not task.cancelled() and isinstance(task.exception(), Rejected):
                 self.refused[key] += 1
+                self.told[key] = str(task.exception())
 
     @property
     def held(self) -> Counter[str]:
@@ -82,7 +84,7 @@ def test_a_client_alone_has_all_of_them_and_its_newest_gives_way_to_another_clie
         error = greedy[3].exception()
         assert isinstance(error, Rejected)
         assert (error.status, error.headers) == (429, {"Retry-After": "1"})
-        assert str(error).startswith("4 calls are open, which is all there is room for, and this client has 3 of them,")
+        assert str(error).startswith("4 calls are open, which is all there is room for, and this client has 3 of them;")
         assert not any(task.done() for task in greedy[:3])
         await clients.open("greedy")
         assert clients.held == {"greedy": 3, "other": 1}
@@ -122,6 +124,10 @@ def test_a_client_that_takes_no_status_gathers_no_calls_by_that() -> None:
         assert clients.held == {"greedy": 3, "other": 1}
         clients.most = 3
         assert not await has_room(clients, "greedy")
+        assert clients.told["greedy"] == (
+            "this client has 3 open calls and 4 that have ended, whose statuses it has not taken;"
+            " take them, or come again after the time in retry-after"
+        )
         for context in contexts:
             context.taken()
         clients.most = 5
@@ -172,6 +178,10 @@ def test_where_each_client_has_one_a_newcomer_is_refused(most: int) -> None:
             await clients.open(str(key))
         await clients.open("late")
         assert clients.refused == {"late": 1}
+        assert clients.told["late"] == (
+            f"{most} calls are open, which is all there is room for, and other clients have them;"
+            " come again after the time in retry-after"
+        )
         await clients.end()
 
     asyncio.run(work())

@@ -52,7 +52,7 @@ class OpenCalls:
         except asyncio.CancelledError:
             if not call.caught():
                 raise
-            raise self._refusal(key) from None
+            raise self._no_room(key) from None
         finally:
             self._end(key, call)
             self._leaving[key] += 1
@@ -65,14 +65,17 @@ class OpenCalls:
             Rejected: that client is the one that asks.
         """
         most, own = self._most(), len(self._open.get(key, ()))
-        # A client that takes no status must not gather calls by that.
         if own + self._leaving[key] >= 2 * most:
-            raise self._refusal(key)
+            # A client that takes no status must not gather calls by that.
+            raise _refusal(
+                f"this client has {own} open calls and {self._leaving[key]} that have ended, whose statuses it has not"
+                " taken; take them, or"
+            )
         if self.count < most:
             return
         greedy = max(self._open, key=lambda each: len(self._open[each]))
         if greedy == key or len(self._open[greedy]) <= own + 1:
-            raise self._refusal(key)
+            raise self._no_room(key)
         newest = next(reversed(self._open[greedy]))
         newest.cancel()
         self._end(greedy, newest)
@@ -91,11 +94,11 @@ class OpenCalls:
         if not self._leaving[key]:
             del self._leaving[key]
 
-    def _refusal(self, key: str) -> Rejected:
+    def _no_room(self, key: str) -> Rejected:
         own = len(self._open.get(key, ()))
-        return Rejected(
-            429,
-            f"{self.count} calls are open, which is all there is room for, and this client has {own} of them, more than"
-            " others that ask; end some, or come again after the time in retry-after",
-            {RETRY_HEADER: "1"},
-        )
+        has = f"this client has {own} of them; end some, or" if own else "other clients have them;"
+        return _refusal(f"{self.count} calls are open, which is all there is room for, and {has}")
+
+
+def _refusal(begun: str) -> Rejected:
+    return Rejected(429, f"{begun} come again after the time in retry-after", {RETRY_HEADER: "1"})
