@@ -39,7 +39,6 @@ function = "digits"
 profile = "fc-resnet50-1gb"
 memory_gb = 1.0
 """
-KEYS = {"TEST_KEY_ID": "an-id", "TEST_KEY_SECRET": "very-secret-secret"}
 
 
 def platform(heard: Heard) -> Say:
@@ -61,7 +60,7 @@ def test_calls_stay_below_the_limit_and_a_larger_request_hears_why(tmp_path: Pat
     config = tmp_path / "edgeburst.toml"
     config.write_text(CONFIG.format(port=port))
     try:
-        with daemon_process(config, environ=KEYS) as daemon:
+        with daemon_process(config, environ=stub_fc.KEYS) as daemon:
             address = daemon.url.removeprefix("http://")
 
             def infer(body_bytes: int) -> None:

@@ -41,21 +41,6 @@ slo_s = {slo_s}
 late = "serve"
 {tier}
 """
-FUNCTION = """
-[function]
-endpoint = "127.0.0.1:{port}"
-protocol = "http"
-access_key_id_env = "TEST_KEY_ID"
-access_key_secret_env = "TEST_KEY_SECRET"
-"""
-TIER = """
-[[model.tier]]
-name = "1gb"
-function = "digits"
-profile = "fc-resnet50-1gb"
-memory_gb = 1.0
-"""
-KEYS = {"TEST_KEY_ID": "an-id", "TEST_KEY_SECRET": "very-secret-secret"}
 
 
 def written(folder: Path, *, edge: str = "", fc_port: int = 0, **values: object) -> Path:
@@ -66,8 +51,8 @@ def written(folder: Path, *, edge: str = "", fc_port: int = 0, **values: object)
             **shown,
             edge=f'[edge]\nurl = "{edge}"' if edge else "",
             edge_profile='edge_profile = "orin-resnet50"' if edge else "",
-            function=FUNCTION.format(port=fc_port) if fc_port else "",
-            tier=TIER if fc_port else "",
+            function=stub_fc.FUNCTION.format(port=fc_port) if fc_port else "",
+            tier=stub_fc.TIER if fc_port else "",
         )
     )
     return path
@@ -304,7 +289,9 @@ def test_a_wrong_access_key_is_named_in_the_log_and_the_edge_carries_on(edge: Ru
             stack.callback(server.close)
             start = asyncio.get_running_loop().run_in_executor
             daemon = await start(
-                None, stack.enter_context, daemon_process(written(tmp_path, edge=edge.url, fc_port=port), environ=KEYS)
+                None,
+                stack.enter_context,
+                daemon_process(written(tmp_path, edge=edge.url, fc_port=port), environ=stub_fc.KEYS),
             )
             session = await stack.enter_async_context(client())
             await until_true(lambda: _logged(daemon, "function_check"))
@@ -314,7 +301,7 @@ def test_a_wrong_access_key_is_named_in_the_log_and_the_edge_carries_on(edge: Ru
     statuses, log = run(main())
     assert statuses == [200] * 20
     assert "403 SignatureNotMatch): check the access key that [function] refers to" in log
-    assert KEYS["TEST_KEY_SECRET"] not in log
+    assert stub_fc.KEYS["TEST_KEY_SECRET"] not in log
 
 
 def test_with_functions_only_a_batch_goes_through_the_sdk_and_is_billed(tmp_path: Path) -> None:
@@ -331,7 +318,7 @@ def test_with_functions_only_a_batch_goes_through_the_sdk_and_is_billed(tmp_path
             stack.callback(server.close)
             config = written(tmp_path, fc_port=port, slo_s=2.0)
             start = asyncio.get_running_loop().run_in_executor
-            daemon = await start(None, stack.enter_context, daemon_process(config, environ=KEYS))
+            daemon = await start(None, stack.enter_context, daemon_process(config, environ=stub_fc.KEYS))
             session = await stack.enter_async_context(client())
             status, row = await infer(session, daemon, b"x")
             assert np.array_equal(row, expected_row(b"x"))

@@ -43,7 +43,6 @@ function = "digits"
 profile = "fc-resnet50-1gb"
 memory_gb = 1.0
 """
-KEYS = {"TEST_KEY_ID": "an-id", "TEST_KEY_SECRET": "very-secret-secret"}
 
 
 def functions(heard: Heard) -> Say:
@@ -72,7 +71,7 @@ def both(folder: Path, slo_s: float = 20.0) -> Iterator[tuple[Running, Running]]
     with function_endpoint() as port, stub_edge_process() as edge:
         config = folder / "edgeburst.toml"
         config.write_text(CONFIG.format(edge=edge.url, port=port, slo_s=slo_s))
-        with daemon_process(config, environ=KEYS) as daemon:
+        with daemon_process(config, environ=stub_fc.KEYS) as daemon:
             yield daemon, edge
 
 

@@ -35,7 +35,6 @@ function = "digits"
 profile = "fc-resnet50-1gb"
 memory_gb = 1.0
 """
-KEYS = {"TEST_KEY_ID": "an-id", "TEST_KEY_SECRET": "very-secret-secret"}
 
 
 def cold(heard: Heard) -> Say:
@@ -61,7 +60,7 @@ def test_a_lone_request_is_in_time_although_its_function_starts_cold(tmp_path: P
             config = tmp_path / "edgeburst.toml"
             config.write_text(CONFIG.format(port=port, slo_s=SLO_S))
             start = asyncio.get_running_loop().run_in_executor
-            daemon = await start(None, stack.enter_context, daemon_process(config, environ=KEYS))
+            daemon = await start(None, stack.enter_context, daemon_process(config, environ=stub_fc.KEYS))
             session = await stack.enter_async_context(aiohttp.ClientSession())
             assert np.array_equal(await infer(session, daemon.url, b"x"), expected_row(b"x"))
             async with session.get(f"{daemon.url}/metrics") as response:

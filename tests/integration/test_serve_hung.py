@@ -32,21 +32,6 @@ late = "refuse"
 {tier}
 """
 EDGE = '[edge]\nurl = "{url}"'
-FUNCTION = """
-[function]
-endpoint = "127.0.0.1:{port}"
-protocol = "http"
-access_key_id_env = "TEST_KEY_ID"
-access_key_secret_env = "TEST_KEY_SECRET"
-"""
-TIER = """
-[[model.tier]]
-name = "1gb"
-function = "digits"
-profile = "fc-resnet50-1gb"
-memory_gb = 1.0
-"""
-KEYS = {"TEST_KEY_ID": "an-id", "TEST_KEY_SECRET": "very-secret-secret"}
 
 
 @pytest.fixture(scope="module")
@@ -80,14 +65,14 @@ def test_the_client_of_hung_backends_hears_at_its_deadline(tmp_path: Path, hung_
                 CONFIG.format(
                     sides="\n".join(
                         ([EDGE.format(url=hung_edge.url)] if "edge" in sides else [])
-                        + ([FUNCTION.format(port=port)] if "function" in sides else [])
+                        + ([stub_fc.FUNCTION.format(port=port)] if "function" in sides else [])
                     ),
                     profile='edge_profile = "orin-resnet50"' if "edge" in sides else "",
-                    tier=TIER if "function" in sides else "",
+                    tier=stub_fc.TIER if "function" in sides else "",
                 )
             )
             loop = asyncio.get_running_loop()
-            context = daemon_process(path, environ=KEYS)
+            context = daemon_process(path, environ=stub_fc.KEYS)
             daemon = await loop.run_in_executor(None, context.__enter__)
             try:
                 heard = [await ask(session, daemon) for _ in range(CLIENTS)]

@@ -10,6 +10,25 @@ import numpy as np
 from scheduler import wire
 from scripts.support.stub_edge import expected_row
 
+KEYS = {"TEST_KEY_ID": "an-id", "TEST_KEY_SECRET": "very-secret-secret"}
+"""Environment of a daemon that uses the endpoint."""
+FUNCTION = """
+[function]
+endpoint = "127.0.0.1:{port}"
+protocol = "http"
+access_key_id_env = "TEST_KEY_ID"
+access_key_secret_env = "TEST_KEY_SECRET"
+"""
+"""Its table in the daemon's configuration."""
+TIER = """
+[[model.tier]]
+name = "1gb"
+function = "digits"
+profile = "fc-resnet50-1gb"
+memory_gb = 1.0
+"""
+"""The table of a tier, in that of its model."""
+
 
 @dataclass(frozen=True)
 class Heard:
