@@ -73,8 +73,15 @@ def table(base: Scenario, trace: Path | None, rows: Sequence[tuple[float, float]
 
 
 def _rows(text: str) -> tuple[tuple[float, float], ...]:
-    pairs = [word.split("x") for word in text.split(",")]
-    return tuple((float(slo_s), float(scale)) for slo_s, scale in pairs)
+    try:
+        rows = tuple((float(slo_s), float(scale)) for slo_s, scale in (word.split("x") for word in text.split(",")))
+    except ValueError:
+        rows = ()
+    if not rows or min(map(min, rows)) <= 0:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is no list of rows; give the SLO in seconds and the factor on the rate, as in 0.6x2.4,1x3"
+        )
+    return rows
 
 
 def main(words: Sequence[str] | None = None) -> None:

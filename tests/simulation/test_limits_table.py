@@ -46,7 +46,8 @@ def test_rows_are_read_from_the_command_line(
     assert figures(printed.splitlines()[-1])[:2] == [0.6, 1.2]
 
 
-def test_a_row_that_cannot_be_read_is_said(capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("rows", ["0.6", "", "0.6xfast", "0x2", "1x2x3"])
+def test_a_row_that_cannot_be_read_is_said(rows: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
-        command.main(["--rows", "0.6"])
-    assert "--rows" in capsys.readouterr().err
+        command.main(["--rows", rows])
+    assert f"argument --rows: {rows!r} is no list of rows; give the SLO in seconds" in capsys.readouterr().err
