@@ -330,7 +330,7 @@ class BatchSender:
         return BatchReport(elapsed_s=max(0.0, self._clock() - pending.batch.sent_at_s))
 
     async def _probe(self, backend: Backend, models: Sequence[str]) -> None:
-        probed = self._backends.get(backend)
+        probed, asked_at_s = self._backends.get(backend), self._clock()
         try:
             measured = ProbeMeasured(backend, ok=False) if probed is None else await probed.probe()
             if measured.ok and probed is not None and backend is Backend.EDGE and models:
@@ -339,7 +339,7 @@ class BatchSender:
         except Exception:
             _logger.exception("probe_bug", extra=fields(backend=backend.value))
             measured = ProbeMeasured(backend, ok=False)
-        self._post(measured)
+        self._post(replace(measured, asked_at_s=asked_at_s))
 
 
 async def _close_after(backend: InferenceBackend, tasks: "Sequence[asyncio.Task[None]]") -> None:

@@ -51,6 +51,8 @@ class Circuit:
     """When the probe was sent that is under way; None: none is, or none that was asked for here."""
     proven_at_s: float = -math.inf
     """When the last probe was sent that was answered, of those that asked because it was open or its backend was."""
+    answered_s: float = -math.inf
+    """When the last batch was sent that was answered."""
     not_before_s: float = 0.0
     """Until then a throttled backend gets no batches; the circuit stays closed."""
     barred: set[str] = field(default_factory=set)
@@ -187,7 +189,9 @@ class Circuits:
     def succeeded(self, batch: Batch) -> None:
         """Notes the answer to a batch."""
         self.suspicion.answered(batch)
-        self.of(batch.backend).succeeded()
+        circuit = self.of(batch.backend)
+        circuit.succeeded()
+        circuit.answered_s = max(circuit.answered_s, batch.sent_at_s)
         self.of_batch(batch).succeeded()
 
     def failed(self, batch: Batch, failure: Failure, *, now_s: float, met_limit: bool = False) -> bool:
@@ -265,7 +269,10 @@ class Circuits:
         asked = self.probing.pop(probe.backend, ())
         circuit = self.of(probe.backend)
         was_open = not circuit.up
-        if not probe.ok:
+        asked_at_s = circuit.asked_at_s if probe.asked_at_s is None else probe.asked_at_s
+        if not probe.ok and circuit.closed and asked_at_s is not None and asked_at_s < circuit.answered_s:
+            pass  # what made it hang is over: a batch that was sent later is back
+        elif not probe.ok:
             if probe.backend is Backend.EDGE and circuit.closed:
                 self.suspicion.asked_for = self.suspicion.occupancy.batch_id
             circuit.probe_failed(now_s)

@@ -1,6 +1,6 @@
 """Messages to the engine, and commands from it. All are frozen; the shell performs the commands."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from scheduler.domain.batches import Batch, BatchReport, Failure, FailureKind
 from scheduler.domain.bills import Bill
@@ -84,6 +84,8 @@ class ProbeMeasured:
     """Models of which the backend did not answer a small batch of made-up items as their cards say."""
     unasked: tuple[str, ...] = ()
     """Models that were to be asked for and were not, because another kept the backend busy."""
+    asked_at_s: float | None = field(default=None, compare=False)
+    """When it began, for what is known since to outweigh it; None: as the engine asked for it."""
 
 
 @dataclass(frozen=True, slots=True)

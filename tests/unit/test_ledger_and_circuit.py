@@ -1,5 +1,7 @@
 """Money in one place, and backends left alone while they fail."""
 
+from dataclasses import replace
+
 import pytest
 from support.function_batches import function_batch
 
@@ -245,3 +247,19 @@ def test_a_probe_that_hangs_is_a_pause_itself() -> None:
     # One that was not asked for, as at the start, says nothing of when it began.
     circuits.probed(ProbeMeasured(Backend.EDGE, ok=False), now_s=6.0)
     assert edge.probe_at_s == 6.0 + 2.0
+
+
+@pytest.mark.parametrize(("sent_at_s", "closed"), [(2.0, True), (0.5, False)])
+@pytest.mark.parametrize("asked_by_engine", [True, False])
+def test_a_probe_that_hung_says_nothing_once_a_later_batch_is_back(
+    sent_at_s: float, closed: bool, asked_by_engine: bool
+) -> None:
+    """One of the uplink waits 10 s for its answer; what was cut when it began may long be whole again."""
+    circuits = Circuits.closed(EngineSettings(models=()), EdgeOccupancy(), UplinkOccupancy())
+    if asked_by_engine:
+        assert circuits.to_probe(1.0, idle_link=True) == [SendProbe(Backend.FUNCTION)]
+    circuits.succeeded(replace(function_batch(1), sent_at_s=sent_at_s))
+    probe = ProbeMeasured(Backend.FUNCTION, ok=False, asked_at_s=None if asked_by_engine else 1.0)
+    circuits.probed(probe, now_s=11.0)
+    assert circuits.function.closed is closed
+    assert circuits.to_probe(42.0, idle_link=True) == [SendProbe(Backend.FUNCTION)]
