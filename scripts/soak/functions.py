@@ -34,6 +34,8 @@ class Functions:
         self.link_free_at_s = 0.0
         self.latest: dict[str, InferRequest] = {}
         """By model: the batch before."""
+        self.measuring = 0
+        """Measurements of the uplink that are under way."""
         self._instances = 0
 
     def forget(self) -> None:
@@ -179,6 +181,15 @@ async def probe_uplink(functions: Functions) -> UplinkMeasured | None:
     """Measures the uplink, as `uplink_probe.probe_uplink` does."""
     world = functions.world
     world.machine.refuse_the_dead()
+    functions.measuring += 1
+    try:
+        return await _measured(functions)
+    finally:
+        functions.measuring -= 1
+
+
+async def _measured(functions: Functions) -> UplinkMeasured | None:
+    world = functions.world
     what, now_s = world.fault("function"), world.machine.now()
     if what == "unreachable":
         await asyncio.sleep(ROUND_TRIP_S)

@@ -52,7 +52,8 @@ def _soon(world: World, model: Model) -> bool:
 
     Of several models, one that the edge fails is probed more and more seldom, because that takes time of the others. A
     model that only functions serve waits for what hangs there, for the longest pause, for the time in which they asked
-    to be left alone, and until the uplink is measured again.
+    to be left alone, and until the uplink is measured again: a measurement that hangs is known to have failed 10 s
+    later.
     """
     assert world.watch is not None
     circuits = world.watch.engine._circuits
@@ -62,7 +63,8 @@ def _soon(world: World, model: Model) -> bool:
     hung = any(batch.backend is Backend.FUNCTION for batch, _ in world.watch.in_flight.values())
     at_once = circuits.function.usable(world.machine.now(), model.kind) and circuits.function.serves(model.kind)
     thin = any(fault.what in BYTES_PER_S for fault in world.script.faults)
-    return world.site.per_hour is None and not hung and not thin and at_once
+    measured = world.functions.measuring == 0
+    return world.site.per_hour is None and not hung and not thin and measured and at_once
 
 
 async def _ask_afresh(world: World, models: Sequence[Model], number: int) -> None:
