@@ -47,10 +47,10 @@ def local_rates(arrivals_s: Floats, *, window_s: float = WINDOW_S, groups: int =
     edges_s = arrivals_s[0] + window_s * np.arange(whole + 1)
     counts = np.histogram(arrivals_s, edges_s)[0].astype(np.float64)
     mean, variance = float(counts.mean()), float(counts.var(ddof=1))
-    kept = max(0.0, 1.0 - mean / variance) ** 0.5 if variance > 0 else 0.0
-    rates = np.sort(mean + kept * (counts - mean)) / window_s
-    if kept == 0.0:
+    if variance <= mean:
         return [(mean / window_s, 1.0)]
+    kept = (1.0 - mean / variance) ** 0.5
+    rates = np.sort(mean + kept * (counts - mean)) / window_s
     parts = np.array_split(rates, min(groups, whole))
     return [(float(part.mean()), float(part.sum() / rates.sum())) for part in parts if part.sum() > 0]
 

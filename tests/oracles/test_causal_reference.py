@@ -264,6 +264,9 @@ class TestLocalRates:
         rates = local_rates(times_s)
         assert max(rate for rate, _ in rates) - min(rate for rate, _ in rates) < 10.0
 
+    def test_that_of_even_arrivals_is_their_own(self) -> None:
+        assert local_rates(np.arange(3_000) * 0.0101) == [(pytest.approx(99.0, abs=0.1), 1.0)]
+
     def test_those_of_phases_are_the_phases(self) -> None:
         rng = np.random.default_rng(2)
         calm, busy = (poisson(rate, rng=rng, duration_s=100.0).times_s for rate in (60.0, 180.0))

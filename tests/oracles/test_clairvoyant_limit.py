@@ -1,6 +1,7 @@
 """The limit under noise against brute force, against the bound without noise, and against what policies reach."""
 
 import math
+from collections.abc import Sequence
 from functools import cache
 
 import numpy as np
@@ -238,3 +239,15 @@ def test_the_dual_is_the_mixture_of_policies_that_keeps_the_share(
     # What lies below the least multiplier tried, 0.0164, counts as nothing.
     assert found >= 0.95 * best - max(1e-3, 0.0164 * share)
     assert found == pytest.approx(costs([w])[0] - w * share)
+
+
+def reached(multipliers: Sequence[float]) -> np.ndarray:
+    return np.minimum(np.array(multipliers), 3.0)
+
+
+def test_what_a_part_promises_is_nothing_where_all_cost_nothing() -> None:
+    assert largest(lambda tried: np.zeros(len(tried)), 0.01, rough=reached) == (0.0, 0.0)
+
+
+def test_lateness_that_no_price_keeps_down_has_no_limit_whatever_a_part_promises() -> None:
+    assert largest(lambda tried: 0.5 * np.array(tried), 0.01, rough=reached) == (math.inf, math.inf)
