@@ -203,7 +203,11 @@ class World(Weather):
         error = running.exception()
         if error is not None:
             self.fail(f"the daemon fell: {type(error).__name__}: {error}", cause=error)
-        left = [task.get_name() for task in asyncio.all_tasks(loop) if task not in (player, running)]
+        left = [
+            getattr(task.get_coro(), "__qualname__", task.get_name())
+            for task in asyncio.all_tasks(loop)
+            if task not in (player, running)
+        ]
         self.check(not left, f"tasks are left after the end of the process: {left}")
         assert self.daemon is not None
         self.check(len(self.daemon._runner._bodies) == 0, "bodies are left after the end of the process")

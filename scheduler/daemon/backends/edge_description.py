@@ -1,7 +1,7 @@
 """Asks an edge server what it is: its metadata, and for each model the largest batch. One that says nothing is fine."""
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Coroutine, Iterable
 from typing import Any
 from urllib.parse import quote
 
@@ -30,7 +30,7 @@ async def describe(session: aiohttp.ClientSession, url: str, models: Iterable[st
 
     async def asking() -> list[dict[str, Any]]:
         # In a task of its own: a gathering that `wait_for` cancels itself would be reported as never looked at.
-        return await asyncio.gather(_json(session, f"{url}/v2"), *(_said(session, url, name) for name in names))
+        return await _all(_json(session, f"{url}/v2"), *(_said(session, url, name) for name in names))
 
     try:
         server, *said = await asyncio.wait_for(asking(), LIMIT_S)
@@ -44,8 +44,19 @@ async def describe(session: aiohttp.ClientSession, url: str, models: Iterable[st
 
 async def _said(session: aiohttp.ClientSession, url: str, model: str) -> dict[str, object]:
     of_model = f"{url}/v2/models/{quote(model, safe='')}"
-    metadata, config = await asyncio.gather(_json(session, of_model), _json(session, f"{of_model}/config"))
+    metadata, config = await _all(_json(session, of_model), _json(session, f"{of_model}/config"))
     return said_of_model(metadata, config)
+
+
+async def _all(*questions: Coroutine[Any, Any, dict[str, Any]]) -> list[dict[str, Any]]:
+    """Returns the answers to all questions, which are asked together; where one fails, none of the others goes on."""
+    asked = [asyncio.ensure_future(question) for question in questions]
+    try:
+        return await asyncio.gather(*asked)
+    finally:
+        for question in asked:
+            question.cancel()
+        await asyncio.wait(asked)
 
 
 async def _json(session: aiohttp.ClientSession, url: str) -> dict[str, Any]:
