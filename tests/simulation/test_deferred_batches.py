@@ -8,41 +8,17 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.policy_kit import finish, give, requests_at, scenario_of, site
 
-from scheduler.domain.batches import Batch, BatchReport
-from scheduler.domain.messages import BatchFinished, RequestArrived, SendBatch
+from scheduler.domain.messages import RefuseRequest, RequestArrived, SendBatch
 from scheduler.domain.plans import ServiceClass
-from scheduler.domain.requests import Backend, Request
-from scheduler.simulator.policies.baseline import Baseline
-from scheduler.simulator.policies.site import Site, site_of
+from scheduler.domain.requests import Backend
+from scheduler.simulator.policies.site import site_of
 from scheduler.simulator.policies.smdp import BatchPlan, Process, Smdp, control_limits, solve, tabulate
 from scheduler.simulator.policies.symphony import Symphony
-from scheduler.simulator.scenario import Scenario, SimulatedClass
+from scheduler.simulator.scenario import SimulatedClass
 from scheduler.simulator.world import generators, make_requests, make_simulation
 from scheduler.workloads import poisson
-
-
-def site(*, slo_s: float = 1.0, rate_rps: float = 100.0) -> Site:
-    scenario = Scenario(policy="symphony", classes=(SimulatedClass(ServiceClass(slo_s=slo_s)),))
-    return replace(site_of(scenario, ()), mean_rate_rps=rate_rps)
-
-
-def requests_at(*arrivals_s: float, slo_s: float = 1.0, first: int = 1) -> list[Request]:
-    return [
-        Request(number, "simulated", at_s, at_s + slo_s, body_bytes=100)
-        for number, at_s in enumerate(arrivals_s, start=first)
-    ]
-
-
-def give(policy: Baseline, requests: list[Request], now_s: float) -> list[Batch]:
-    commands = policy.handle([RequestArrived(request) for request in requests], now_s)
-    return [command.batch for command in commands if isinstance(command, SendBatch)]
-
-
-def finish(policy: Baseline, batch: Batch, now_s: float) -> list[Batch]:
-    report = BatchReport(elapsed_s=now_s - batch.sent_at_s)
-    commands = policy.handle([BatchFinished(batch.batch_id, report)], now_s)
-    return [command.batch for command in commands if isinstance(command, SendBatch)]
 
 
 def test_a_free_edge_waits_until_one_more_request_could_not_join_any_longer() -> None:
@@ -78,10 +54,31 @@ def test_what_the_next_batch_has_no_room_for_waits_for_another_until_a_function_
     assert (last.backend, last.items) == (Backend.FUNCTION, 1)
 
 
+@pytest.mark.parametrize(
+    ("slo_s", "serve_late", "sent"),
+    [(0.4, False, True), (0.3, False, False), (0.3, True, True)],
+    ids=["its median is in time", "too late", "too late, but served late"],
+)
+def test_beside_a_busy_edge_a_request_goes_to_a_function_alone_if_that_helps(
+    slo_s: float, serve_late: bool, sent: bool
+) -> None:
+    """One item takes 0.357 s by function in the median, and 0.639 s in one of a hundred cases."""
+    noisy = site(slo_s=slo_s, noise=0.25)
+    classes = (SimulatedClass(ServiceClass(slo_s=slo_s, serve_late=serve_late)),)
+    policy = Symphony(replace(noisy, model=replace(noisy.model, classes=classes)))
+    [busy] = give(policy, requests_at(*[0.0] * 200, slo_s=9.0), 0.0)
+    assert (busy.backend, busy.items) == (Backend.EDGE, len(noisy.edge_s) - 1)
+    commands = policy.handle([RequestArrived(one) for one in requests_at(0.0, slo_s=slo_s, first=201)], 0.0)
+    batches = [command.batch for command in commands if isinstance(command, SendBatch)]
+    assert [(batch.backend, batch.request_ids) for batch in batches] == [(Backend.FUNCTION, (201,))] * sent
+    refused = [command.request_id for command in commands if isinstance(command, RefuseRequest)]
+    assert refused == [201] * (not sent)
+
+
 @settings(max_examples=20, deadline=None)
 @given(rate_rps=st.floats(5, 200), slo_s=st.floats(0.4, 1.5), seed=st.integers(0, 3))
 def test_every_edge_batch_starts_within_its_window(rate_rps: float, slo_s: float, seed: int) -> None:
-    scenario = Scenario(policy="symphony", classes=(SimulatedClass(ServiceClass(slo_s=slo_s)),), seed=seed)
+    scenario = replace(scenario_of("symphony", slo_s=slo_s), seed=seed)
     requests = make_requests(scenario, poisson(rate_rps, rng=generators(seed)[0], requests=400))
     journal = make_simulation(scenario, requests).run()
     seconds = (*site_of(scenario, requests).edge_s, math.inf)
@@ -157,6 +154,13 @@ def test_the_policy_is_a_control_limit(rate_rps: float, limit: int) -> None:
     plan = control_limits(site(rate_rps=rate_rps))
     assert [size > 0 for size in plan.sizes] == [waiting >= limit for waiting in range(57)]
     assert plan.sizes[limit] == limit
+
+
+def test_without_a_rate_the_edge_takes_whatever_waits() -> None:
+    plan = control_limits(site(rate_rps=0.0))
+    assert plan.sizes == tuple(range(len(plan.sizes)))
+    [batch] = give(Smdp(site(), plan), requests_at(0.0, 0.0), 0.0)
+    assert batch.items == 2
 
 
 def test_dearer_time_starts_batches_earlier() -> None:

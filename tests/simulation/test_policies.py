@@ -2,26 +2,24 @@
 
 import json
 import math
-from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.policy_kit import finish, give, requests_at, scenario_of, site
 
 from scheduler import cli
-from scheduler.domain.batches import Batch, BatchReport
+from scheduler.domain.batches import Batch
 from scheduler.domain.latency import FunctionTier, LatencyModel, Price
-from scheduler.domain.messages import AnswerRequest, BatchFinished, RequestArrived, SendBatch
 from scheduler.domain.plans import ServiceClass
-from scheduler.domain.requests import Backend, Request
+from scheduler.domain.requests import Backend
 from scheduler.planner.queueing.map_process import mmpp2
 from scheduler.simulator.backends import ColdStarts
 from scheduler.simulator.bound_note import noted_bound
 from scheduler.simulator.faults import Fault
 from scheduler.simulator.network import constant, steps
 from scheduler.simulator.policies.aimd import Aimd
-from scheduler.simulator.policies.baseline import Baseline
 from scheduler.simulator.policies.batch import best_batch
 from scheduler.simulator.policies.catalogue import BASELINES
 from scheduler.simulator.policies.critical_rate import plan
@@ -29,7 +27,7 @@ from scheduler.simulator.policies.edf import EarliestDeadlineFirst
 from scheduler.simulator.policies.edge_only import EdgeOnly
 from scheduler.simulator.policies.function_only import FunctionOnly, FunctionParameters
 from scheduler.simulator.policies.search import TrialResult, descend, rank
-from scheduler.simulator.policies.site import Site, site_of
+from scheduler.simulator.policies.site import site_of
 from scheduler.simulator.policies.static import Static, StaticParameters
 from scheduler.simulator.report import rows, summarise
 from scheduler.simulator.scenario import (
@@ -49,46 +47,9 @@ TIER = FunctionTier("function", "function", FUNCTION_LATENCY, FUNCTION_PRICE)
 SEARCHED = ("static", "batch")
 
 
-def scenario_of(policy: str, *, slo_s: float = 1.0) -> Scenario:
-    return Scenario(policy=policy, classes=(SimulatedClass(ServiceClass(slo_s=slo_s)),))
-
-
 def run(scenario: Scenario, *, rate_rps: float, requests: int, keep_commands: bool = False) -> Journal:
     workload = poisson(rate_rps, rng=generators(scenario.seed)[0], requests=requests)
     return make_simulation(scenario, make_requests(scenario, workload), keep_commands=keep_commands).run()
-
-
-def site(*, slo_s: float = 1.0, noise: float = 0.0) -> Site:
-    scenario = replace(scenario_of("edf", slo_s=slo_s), edge_noise=noise, function_noise=noise)
-    return replace(site_of(scenario, ()), mean_rate_rps=100.0)
-
-
-def requests_at(*arrivals_s: float, slo_s: float = 1.0, class_name: str = "default") -> list[Request]:
-    return [
-        Request(
-            request_id=number,
-            model="simulated",
-            arrived_at_s=at_s,
-            deadline_s=at_s + slo_s,
-            body_bytes=100,
-            class_name=class_name,
-        )
-        for number, at_s in enumerate(arrivals_s, start=1)
-    ]
-
-
-def give(policy: Baseline, requests: Sequence[Request], now_s: float) -> list[Batch]:
-    """Lets requests arrive and returns the batches sent for it."""
-    commands = policy.handle([RequestArrived(request) for request in requests], now_s)
-    return [command.batch for command in commands if isinstance(command, SendBatch)]
-
-
-def finish(policy: Baseline, batch: Batch, now_s: float) -> list[Batch]:
-    report = BatchReport(elapsed_s=now_s - batch.sent_at_s)
-    commands = policy.handle([BatchFinished(batch.batch_id, report)], now_s)
-    answered = {command.request_id for command in commands if isinstance(command, AnswerRequest)}
-    assert answered == set(batch.request_ids)
-    return [command.batch for command in commands if isinstance(command, SendBatch)]
 
 
 def test_the_command_line_knows_every_policy() -> None:
@@ -202,7 +163,7 @@ class TestEdgeOnly:
     def test_a_free_edge_takes_all_that_the_oldest_deadline_allows(self) -> None:
         policy = EdgeOnly(site(slo_s=0.3))
         [first] = give(policy, requests_at(0.0, slo_s=0.3), 0.0)
-        waiting = [replace(r, request_id=r.request_id + 1) for r in requests_at(*[0.01] * 60, slo_s=0.3)]
+        waiting = requests_at(*[0.01] * 60, slo_s=0.3, first=2)
         assert give(policy, waiting, 0.01) == []
         [second] = finish(policy, first, 0.0505)
         # 0.0505 + 0.04234 + 0.008165 n <= 0.31 up to n = 26.
@@ -234,7 +195,7 @@ def test_static_fills_the_edge_queue_first_and_keeps_its_sizes() -> None:
     policy = Static(site(), StaticParameters(4, 0.0, 6, TIER, 2, 0.5))
     [first] = give(policy, requests_at(0.0), 0.0)
     assert first.backend is Backend.EDGE
-    waiting = [replace(r, request_id=r.request_id + 1) for r in requests_at(*[0.01] * 9)]
+    waiting = requests_at(*[0.01] * 9, first=2)
     spilled = give(policy, waiting, 0.01)
     assert [(batch.backend, batch.items) for batch in spilled] == [(Backend.FUNCTION, 2)]
     [second] = finish(policy, first, 0.05)
@@ -325,7 +286,7 @@ class TestEarliestDeadlineFirst:
     def test_who_waits_leaves_at_the_last_moment_with_the_next_most_urgent(self) -> None:
         policy = EarliestDeadlineFirst(site())
         give(policy, requests_at(0.0), 0.0)
-        give(policy, [replace(r, request_id=r.request_id + 1) for r in requests_at(0.0, 0.0, 0.0)], 0.0)
+        give(policy, requests_at(0.0, 0.0, 0.0, first=2), 0.0)
         assert policy.next_wakeup_s() == pytest.approx(1.0 - 0.498), "two take 0.498 s, just below half the SLO"
         batches = give(policy, [], 1.0 - 0.498)
         assert [batch.items for batch in batches] == [2, 1]
