@@ -6,6 +6,7 @@ import contextlib
 import os
 import select
 import signal
+import time
 from types import TracebackType
 
 
@@ -48,12 +49,11 @@ class Stop:
             os.write(self._write, b"\0")
 
     def wait(self, limit_s: float | None = None) -> bool:
-        """Waits until it is to end, or for so many seconds; returns whether it is.
-
-        Each other signal begins the time anew.
-        """
+        """Waits until it is to end, or for so many seconds; returns whether it is."""
+        until_s = None if limit_s is None else time.monotonic() + limit_s
         while not self._asked:
-            readable, _, _ = select.select([self._read], [], [], limit_s)
+            left_s = None if until_s is None else max(0.0, until_s - time.monotonic())
+            readable, _, _ = select.select([self._read], [], [], left_s)
             if not readable:
                 break
             os.read(self._read, 4096)

@@ -42,6 +42,24 @@ def test_a_wait_ends_without_a_signal_when_its_time_is_over(stop: Stop) -> None:
     assert not stop.is_set()
 
 
+def test_other_signals_do_not_lengthen_the_wait(stop: Stop) -> None:
+    most, ended, sent = 500, threading.Event(), []
+
+    def disturb() -> None:
+        while len(sent) < most and not ended.wait(0.02):
+            sent.append(signal.SIGUSR2)
+            signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGUSR2)
+
+    before = signal.signal(signal.SIGUSR2, lambda *_: None)
+    thread = threading.Thread(target=disturb)
+    thread.start()
+    assert not stop.wait(0.1)
+    ended.set()
+    thread.join()
+    signal.signal(signal.SIGUSR2, before)
+    assert len(sent) < most
+
+
 def test_a_thread_can_ask_for_the_end(stop: Stop) -> None:
     thread = threading.Thread(target=stop.set)
     thread.start()
