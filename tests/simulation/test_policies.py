@@ -116,7 +116,7 @@ def classes_that_left(journal: Journal) -> set[str]:
 
 
 @pytest.mark.parametrize("policy", sorted(set(BASELINES) - {"edge-only"}))
-def test_in_overload_who_must_stay_stays_and_others_leave(policy: str) -> None:
+def test_in_overload_requests_that_must_stay_stay_and_others_leave(policy: str) -> None:
     scenario = Scenario(
         policy=policy,
         classes=(
@@ -169,7 +169,7 @@ class TestEdgeOnly:
         # 0.0505 + 0.04234 + 0.008165 n <= 0.31 up to n = 26.
         assert second.items == 26
 
-    def test_who_cannot_be_in_time_any_more_is_dropped(self) -> None:
+    def test_what_cannot_be_in_time_any_more_is_dropped(self) -> None:
         policy = EdgeOnly(site(slo_s=0.3))
         [first] = give(policy, requests_at(0.0, slo_s=0.3), 0.0)
         give(policy, [replace(requests_at(0.01, slo_s=0.3)[0], request_id=2)], 0.01)
@@ -283,7 +283,7 @@ class TestEarliestDeadlineFirst:
         # What the most urgent allows: 0.06 + 0.04234 + 0.008165 n <= 0.2 up to n = 11.
         assert (second.request_ids[0], second.items) == (99, 11)
 
-    def test_who_waits_leaves_at_the_last_moment_with_the_next_most_urgent(self) -> None:
+    def test_what_waits_leaves_at_the_last_moment_with_the_next_most_urgent(self) -> None:
         policy = EarliestDeadlineFirst(site())
         give(policy, requests_at(0.0), 0.0)
         give(policy, requests_at(0.0, 0.0, 0.0, first=2), 0.0)

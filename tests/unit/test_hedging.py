@@ -52,7 +52,7 @@ def edge_only(changed: EngineSettings) -> EngineSettings:
     return replace(changed, models=(replace(model, classes=(replace(model.classes[0], edge_only=True),)),))
 
 
-def test_who_hangs_on_the_edge_goes_to_a_function_while_there_is_time_and_only_once() -> None:
+def test_requests_that_hang_on_the_edge_go_to_a_function_while_there_is_time_and_only_once() -> None:
     engine, first, second = hedged()
     assert second.backend is Backend.FUNCTION
     assert sorted(second.request_ids) == sorted(first.request_ids)
@@ -105,7 +105,9 @@ def test_a_loser_that_fails_changes_nothing_for_the_requests(loser: int, kind: F
 
 @pytest.mark.parametrize("kind", [k for k in FailureKind if k is not FailureKind.REJECTED])
 @pytest.mark.parametrize("order", [(0, 1), (1, 0)])
-def test_who_failed_on_both_sides_is_told_once_and_sent_nowhere(order: tuple[int, int], kind: FailureKind) -> None:
+def test_a_request_that_failed_on_both_sides_is_told_once_and_sent_nowhere(
+    order: tuple[int, int], kind: FailureKind
+) -> None:
     engine, *batches = hedged()
     fail(engine, batches[order[0]], 0.6, kind)
     after = fail(engine, batches[order[1]], 0.7, kind)
@@ -170,7 +172,7 @@ def hung_function(slo_s: float = SLO_S, *, settled: EngineSettings | None = None
     return engine, batch
 
 
-def test_who_hangs_at_a_function_is_taken_up_by_an_idle_edge_and_only_once() -> None:
+def test_requests_that_hang_at_a_function_are_taken_up_by_an_idle_edge_and_only_once() -> None:
     engine, batch = hung_function()
     [second] = sent(wait(engine, SLO_S))
     assert second.backend is Backend.EDGE
@@ -180,7 +182,7 @@ def test_who_hangs_at_a_function_is_taken_up_by_an_idle_edge_and_only_once() -> 
     assert answered(finish(engine, batch, 2.0)) == []
 
 
-def test_whom_the_edge_takes_up_makes_nobody_late_who_was_in_its_batch_already() -> None:
+def test_requests_the_edge_takes_up_make_none_late_that_was_in_its_batch_already() -> None:
     engine, batch = hung_function()
     [taken] = sent(wait(engine, batch.give_up_at_s))
     for slo_s, size in ((0.06, 1), (0.5, 4)):
@@ -201,7 +203,7 @@ def test_an_edge_batch_of_another_model_takes_up_none() -> None:
     assert (own.backend, own.request_ids) == (Backend.EDGE, (7,))
 
 
-def test_nobody_is_taken_up_whom_the_edge_would_answer_too_late() -> None:
+def test_none_is_taken_up_that_the_edge_would_answer_too_late() -> None:
     engine, batch = hung_function()
     [blocking] = sent(arrive(engine, 0.6, 7, items=60, slo_s=9.0))
     assert answered(finish(engine, blocking, SLO_S - 0.03)) == [7]
