@@ -123,15 +123,14 @@ def make_problem(
     """
     batches = [
         (items, latency_s, tier.price.cost(latency_s))
-        for tier in tiers
-        for items, latency_s in enumerate(rising_seconds(tier.latency, max_items).tolist(), start=1)
+        for tier, items, latency_s in each_function_batch(tiers, max_items)
         if latency_s <= slo_s + _TOLERANCE_S
     ]
     unit = min((cost / items for items, _, cost in batches), default=0.0) / GRID
     return Problem(
         arrivals_s=np.asarray(arrivals_s, dtype=np.float64),
         slo_s=slo_s,
-        edge_s=np.empty(0) if edge_latency is None else rising_seconds(edge_latency, max_items),
+        edge_s=rising_seconds(edge_latency, max_items),
         functions=tuple(
             FunctionBatch(items, latency_s, math.floor(cost / unit + 1e-9) if unit > 0 else 0)
             for items, latency_s, cost in batches
@@ -140,8 +139,20 @@ def make_problem(
     )
 
 
-def rising_seconds(latency: LatencyModel, max_items: int) -> Seconds:
-    """Returns the seconds of batches of 1, 2, ... items; a smaller one never takes longer than a larger one."""
+def each_function_batch(tiers: Sequence[FunctionTier], max_items: int) -> Iterator[tuple[FunctionTier, int, float]]:
+    """Yields tier, items and seconds of every function batch."""
+    for tier in tiers:
+        for items, seconds in enumerate(rising_seconds(tier.latency, max_items).tolist(), start=1):
+            yield tier, items, seconds
+
+
+def rising_seconds(latency: LatencyModel | None, max_items: int) -> Seconds:
+    """Returns the seconds of batches of 1, 2, ... items; a smaller one never takes longer than a larger one.
+
+    Without a latency model there are none.
+    """
+    if latency is None:
+        return np.empty(0)
     seconds = np.array([latency.predict_s(items) for items in range(1, min(latency.max_batch, max_items) + 1)])
     return np.minimum.accumulate(seconds[::-1])[::-1]
 

@@ -26,7 +26,7 @@ import numpy.typing as npt
 
 from scheduler.domain.errors import EdgeburstError
 from scheduler.domain.latency import FunctionTier, LatencyModel, Price
-from scheduler.simulator.bound import rising_seconds
+from scheduler.simulator.bound import each_function_batch, rising_seconds
 from scheduler.simulator.lagrange_dual import largest
 
 Floats = npt.NDArray[np.float64]
@@ -128,12 +128,11 @@ def make_noisy_site(
     """Returns the site for given latency models, prices and sigmas; `make_problem` says what the others mean."""
     batches = [
         NoisyBatch(items, median_s, expected_cost(tier.price, median_s, function_noise))
-        for tier in tiers
-        for items, median_s in enumerate(rising_seconds(tier.latency, max_items).tolist(), start=1)
+        for tier, items, median_s in each_function_batch(tiers, max_items)
     ]
     return NoisySite(
         slo_s=slo_s,
-        edge_s=np.empty(0) if edge_latency is None else rising_seconds(edge_latency, max_items),
+        edge_s=rising_seconds(edge_latency, max_items),
         edge_noise=edge_noise,
         function_noise=function_noise,
         functions=tuple(batches),
