@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
 from scheduler.daemon.serve import Daemon
+from scheduler.dispatch.circuit_breaker import Circuit
 from scheduler.domain.batches import WhyLeft
 from scheduler.domain.plans import Limits
 from scheduler.domain.requests import Backend
@@ -59,12 +61,20 @@ def _soon(world: World, model: Model) -> bool:
     circuits = world.watch.engine._circuits
     if model.edge:
         own = circuits.edge.of_model.get(model.kind)
-        return len(world.site.models) == 1 or (own is not None and own.closed)
+        return len(world.site.models) == 1 or (own is not None and own.closed and not _doubted(world, model, own))
     hung = any(batch.backend is Backend.FUNCTION for batch, _ in world.watch.in_flight.values())
     at_once = circuits.function.usable(world.machine.now(), model.kind) and circuits.function.serves(model.kind)
     thin = any(fault.what in BYTES_PER_S for fault in world.script.faults)
     measured = world.functions.measuring == 0
     return world.site.per_hour is None and not hung and not thin and measured and at_once
+
+
+def _doubted(world: World, model: Model, own: Circuit) -> bool:
+    """Whether the edge may yet be found to fail a model that it failed before: what shows it is still under way."""
+    assert world.watch is not None
+    sent = [batch for batch, _ in world.watch.in_flight.values() if batch.backend is Backend.EDGE]
+    used = own.unproven_since_s < math.inf and any(batch.model == model.kind for batch in sent)
+    return used or model.kind in world.watch.engine._circuits.probing.get(Backend.EDGE, ())
 
 
 async def _ask_afresh(world: World, models: Sequence[Model], number: int) -> None:
