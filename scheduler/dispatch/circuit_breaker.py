@@ -151,11 +151,17 @@ class Circuit:
                 # As with a probe that hangs: the wait for the answer, or until it was taken, was a pause.
                 self.probe_at_s = max(now_s, since_s + self.pause_s)
 
-    def probe_failed(self, now_s: float) -> None:
-        """Notes a probe without an answer. The next pause began with it: the wait for its answer was one."""
+    def probe_failed(self, now_s: float, asked_at_s: float | None = None) -> None:
+        """Notes a probe without an answer. The next pause began with it: the wait for its answer was one.
+
+        Args:
+            now_s: the present.
+            asked_at_s: when it was sent, where that is known; None: when the one was that was asked for here, if any.
+        """
         self._open(now_s)
-        if self.asked_at_s is not None:
-            self.probe_at_s = max(now_s, self.asked_at_s + self.pause_s)
+        asked_at_s = self.asked_at_s if asked_at_s is None else asked_at_s
+        if asked_at_s is not None:
+            self.probe_at_s = max(now_s, asked_at_s + self.pause_s)
 
     def _open(self, now_s: float) -> None:
         self.pause_s = min(max(self.first_pause_s, 2 * self.pause_s), self.longest_pause_s)
@@ -275,7 +281,7 @@ class Circuits:
         elif not probe.ok:
             if probe.backend is Backend.EDGE and circuit.closed:
                 self.suspicion.asked_for = self.suspicion.occupancy.batch_id
-            circuit.probe_failed(now_s)
+            circuit.probe_failed(now_s, asked_at_s)
         else:
             circuit.probe_succeeded(now_s)
             for name, own in circuit.of_model.items():

@@ -263,3 +263,15 @@ def test_a_probe_that_hung_says_nothing_once_a_later_batch_is_back(
     circuits.probed(probe, now_s=11.0)
     assert circuits.function.closed is closed
     assert circuits.to_probe(42.0, idle_link=True) == [SendProbe(Backend.FUNCTION)]
+
+
+def test_the_pause_after_each_of_two_probes_that_hang_begins_when_that_one_was_sent() -> None:
+    """As after a reload, which asks an edge that the engine is asking: the first to be back is not the only one."""
+    circuits = Circuits.closed(EngineSettings(models=()), EdgeOccupancy(), UplinkOccupancy())
+    first_s = circuits.edge.first_pause_s
+    circuits.edge.failed(FailureKind.SERVER, now_s=0.0, retry_after_s=None)
+    circuits.edge.probe_failed(0.0)
+    assert circuits.to_probe(first_s, idle_link=False) == [SendProbe(Backend.EDGE)]
+    circuits.probed(ProbeMeasured(Backend.EDGE, ok=False, asked_at_s=first_s), now_s=first_s + 0.1)
+    circuits.probed(ProbeMeasured(Backend.EDGE, ok=False, asked_at_s=first_s + 0.1), now_s=first_s + 1.1)
+    assert circuits.edge.probe_at_s == pytest.approx(first_s + 0.1 + circuits.edge.pause_s)
