@@ -295,12 +295,7 @@ class Dispatcher:
         return True
 
     def _send_edge_batch(self, queues: ModelQueues, *, now_s: float) -> bool:
-        def spill(queued: QueuedRequest) -> float:
-            return self.function.side.offer(
-                queues, queued, now_s=now_s, lateness_price=queues.late_cost(queued.request)
-            ).total
-
-        composition = self.edge.compose(queues, now_s=now_s, spill=spill if queues.has_functions else None)
+        composition = self.edge.compose(queues, now_s=now_s)
         if composition.chosen:
             for queued in composition.piggybacked:
                 self._note_move(queued, Cause.PIGGYBACK, self.edge.place, State.EDGE_BATCH, now_s=now_s)

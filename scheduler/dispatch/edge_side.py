@@ -2,13 +2,12 @@
 
 import math
 from bisect import bisect_left
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from itertools import accumulate, islice
+from itertools import accumulate
 
 from scheduler.dispatch.circuit_breaker import Circuit
 from scheduler.dispatch.edge_batch import Composition, fill_up
-from scheduler.dispatch.edge_cut import weighed
 from scheduler.dispatch.edge_occupancy import EdgeOccupancy
 from scheduler.dispatch.lanes import Lanes
 from scheduler.dispatch.model_queues import ModelQueues
@@ -268,9 +267,7 @@ class EdgeSide:
             models.sort(key=lambda queues: self.tenants.least_level_s(queues.edge_later.kinds(), queues.next_batch))
         return models
 
-    def compose(
-        self, queues: ModelQueues, *, now_s: float, spill: Callable[[QueuedRequest], float] | None = None
-    ) -> Composition:
+    def compose(self, queues: ModelQueues, *, now_s: float) -> Composition:
         """Chooses the batch that starts now, and takes its members out of the model's queues.
 
         Requests that are in neither `chosen` nor the queues any more are in `dropped` or `left`; the caller places them
@@ -286,8 +283,6 @@ class EdgeSide:
         if not result.chosen:
             result = compose_shared(tenants, first, times, now_s=now_s, cap=cap, drop_penalty=penalty, safe=False)
         chosen, dropped = list(result.chosen), list(result.dropped)
-        if spill is not None and not (shared or others or dropped):
-            chosen = weighed(chosen, islice(first, look), queues, now_s=now_s, spill=spill)
         for rank in others:
             if chosen:
                 # Requests of a lower rank that make no member late.

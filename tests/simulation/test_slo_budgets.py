@@ -18,6 +18,16 @@ def run(rate_rps: float, *, spends: bool, serve_late: bool = False) -> Journal:
     return make_simulation(scenario, make_requests(scenario, workload)).run()
 
 
+def test_a_patient_class_that_may_miss_more_leaves_the_edge_as_full() -> None:
+    """Its weight falls to the least; batches are not cut for that, which would send twice as many to functions."""
+    classes = (ServiceClass("quick", slo_s=0.6), ServiceClass("patient", slo_s=2.0, percentile=0.95))
+    scenario = replace(Scenario(), classes=tuple(map(SimulatedClass, classes)), edge_noise=0.1, function_noise=0.25)
+    workload = poisson(120.0, rng=generators(scenario.seed)[0], requests=6000)
+    journal = make_simulation(scenario, make_requests(scenario, workload)).run()
+    batches = [sent.batch for sent in journal.batches.values()]
+    assert sum(batch.items for batch in batches if batch.tier) < 0.22 * 6000
+
+
 def test_what_may_miss_is_spent_on_purpose_and_saves_money() -> None:
     keeps, spends = (run(140.0, spends=spends) for spends in (False, True))
     assert within_slo(keeps) >= 0.999, "without noise no request misses by chance"
