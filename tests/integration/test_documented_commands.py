@@ -268,15 +268,9 @@ def test_the_daemons_page_leads_from_installation_to_a_stop(walk: Walk, fc: Loca
     assert (walk.folder / "out" / "replay" / "batches.csv").exists()
 
 
-def test_the_walked_decision_is_explained_in_the_words_of_the_page(walk: Walk) -> None:
-    """Figures change with the engine; the words by which they are explained must not."""
-    page = "scheduler/DECISIONS.md"
-    outputs = walk.try_all(page)
-    shown = outputs["edgeburst explain 1409 --file decisions.jsonl"]
-    words = {re.split(r"\s{2,}", line.strip())[0] for line in blocks(page, "text")[0].splitlines()}
-    printed = {re.split(r"\s{2,}", line.strip())[0] for line in shown.splitlines()}
-    figures = re.compile(r"[+\d]|decided by|an answer after")
-    assert {word for word in words if not figures.search(word)} - printed == set()
+def test_the_page_of_decisions_is_walked(walk: Walk) -> None:
+    """`test_documents.py` compares what it prints with the page."""
+    walk.try_all("scheduler/DECISIONS.md")
 
 
 def test_the_planners_page_leads_from_applications_to_functions(walk: Walk, fc: LocalFc) -> None:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import importlib
 import json
 import re
+import shlex
 import sys
 from configparser import ConfigParser
+from pathlib import Path
 
 import pytest
 from support.documents import ELSEWHERE, NOT_RUN, PAGES, ROOT, blocks, commands, run_commands, text_of
@@ -171,3 +173,22 @@ def test_scripts_that_are_not_run_take_the_options_that_are_shown() -> None:
         files += [*(ROOT / "scripts" / "evaluation").glob("command.py")] if module[1] == "evaluate" else []
         source = "".join(path.read_text(encoding="utf-8") for path in files)
         assert [option for option in re.findall(r" (--[\w-]+)", command) if f'"{option}"' not in source] == [], command
+
+
+def test_the_walked_decision_is_explained_in_the_words_of_the_page(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Figures change with the engine; the words by which the page explains them must not."""
+    page = "scheduler/DECISIONS.md"
+    monkeypatch.chdir(tmp_path)
+    for command in run_commands(page):
+        capsys.readouterr()
+        assert cli.main(shlex.split(command)[1:]) == 0
+    shown = capsys.readouterr().out
+    words, printed = (
+        {re.split(r"\s{2,}", line.strip())[0] for line in text.splitlines()}
+        for text in (blocks(page, "text")[0], shown)
+    )
+    figures = re.compile(r"[+\d]|decided by|an answer after")
+    assert {word for word in words if not figures.search(word)} - printed == set()
+    assert "decided by cost-to-others" in shown
