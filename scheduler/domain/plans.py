@@ -5,6 +5,7 @@ from dataclasses import dataclass, field, replace
 
 from scheduler.domain.latency import FunctionTier, LatencyModel
 from scheduler.domain.quotas import Quota
+from scheduler.domain.requests import EDGE_NAME
 from scheduler.domain.tenants import TenantSettings
 
 
@@ -165,6 +166,12 @@ class ModelSettings:
     """Level of requests that name none; requests with a larger number are of low priority."""
     identity: str = ""
     """Of the network's card and files: what was learned of others does not hold for it. Empty: not known."""
+    edge_latencies: Mapping[str, LatencyModel | None] = field(default_factory=dict)
+    """By edge server, where it is not `edge_latency`; None: this server does not serve the model."""
+
+    def edge_latency_on(self, edge: str) -> LatencyModel | None:
+        """Returns the latency model on an edge server; None where that does not serve this model."""
+        return self.edge_latencies.get(edge, self.edge_latency)
 
     def service_class(self, name: str) -> ServiceClass:
         """Returns the class of that name; KeyError if there is none."""
@@ -182,6 +189,15 @@ class ModelSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class EdgeSettings:
+    """Settings of one edge server."""
+
+    name: str = EDGE_NAME
+    parallel: int | None = 1
+    """Batches that it serves at once; None: to be learned."""
+
+
+@dataclass(frozen=True, slots=True)
 class EngineSettings:
     """Settings of the engine: the models, and the keys of `[engine]`, `[spend]` and `[explain]` that it needs."""
 
@@ -195,6 +211,8 @@ class EngineSettings:
     """Bandwidth assumed until one is measured; None: ample."""
     uplink_rtt_s: float = 0.02
     """Round trip assumed until one is measured."""
+    edges: tuple[EdgeSettings, ...] = (EdgeSettings(),)
+    """The edge servers that there may be; which models each serves is in the models."""
     edge_overhead_s: float = 0.004
     """Transfer, decoding and scheduling in addition to the edge's service time, assumed until measured."""
     plan_expiry_s: float = 600.0
