@@ -4,6 +4,7 @@ import math
 from bisect import bisect_right, insort
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from heapq import heapreplace
 
 import numpy as np
 
@@ -54,31 +55,35 @@ class Outcome:
 
 
 class SimulatedEdge:
-    """Simulated edge server: serves one batch at a time, first come, first served, at no cost."""
+    """Simulated edge server: serves a few batches at a time, first come, first served, at no cost."""
 
-    def __init__(self, *, latencies: Mapping[str, LatencyModel], faults: Faults, noise: Iterator[float]) -> None:
+    def __init__(
+        self, *, latencies: Mapping[str, LatencyModel], faults: Faults, noise: Iterator[float], parallel: int = 1
+    ) -> None:
         """Stores its parts.
 
         Args:
             latencies: the true latency model of each model.
             faults: times at which the edge is slow or down.
             noise: factors on the service time.
+            parallel: batches that it serves at once.
         """
         self._latencies = latencies
         self._faults = faults
         self._noise = noise
-        self._free_at_s = 0.0
+        self._free_at_s = [0.0] * parallel
+        """When each of its servers is free, as a heap: a batch takes the one that is free first."""
 
     def send(self, batch: Batch, *, now_s: float) -> Outcome:
         """Returns the outcome of a batch sent at `now_s`."""
         if self._faults.is_down(now_s):
             return _failed(batch, FailureKind.UNREACHABLE, "the edge is down", at_s=now_s + REFUSED_AFTER_S)
-        start_s = max(now_s, self._free_at_s)
+        start_s = max(now_s, self._free_at_s[0])
         finish_s = self._faults.finish_s(
             start_s, self._latencies[batch.model].predict_s(batch.items) * next(self._noise)
         )
         down_s = self._faults.next_down_s(now_s)
-        self._free_at_s = min(finish_s, down_s)
+        heapreplace(self._free_at_s, min(finish_s, down_s))
         if down_s < min(finish_s, batch.give_up_at_s):
             return _failed(batch, FailureKind.BROKEN, "the edge went down", at_s=down_s)
         if finish_s > batch.give_up_at_s:

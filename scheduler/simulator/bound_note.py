@@ -35,6 +35,8 @@ def noted_bound(scenario: Scenario, requests: Sequence[Request]) -> NotedBound:
     models = scenario.served()
     if len(models) > 1:
         return _none_for(models, "bound")
+    if scenario.edge_parallel > 1:
+        return _none_for_several_at_once("bound")
     [model] = models
     try:
         cny = clairvoyant_bound(bound_problem(model, [request.arrived_at_s for request in requests]))
@@ -51,6 +53,8 @@ def noted_limit(scenario: Scenario, requests: Sequence[Request]) -> NotedBound:
     models = scenario.served()
     if len(models) > 1:
         return _none_for(models, "limit")
+    if scenario.edge_parallel > 1:
+        return _none_for_several_at_once("limit")
     [model] = models
     percentile = min(kind.service_class.percentile for kind in model.classes)
     arrivals_s = np.array([request.arrived_at_s for request in requests])
@@ -90,6 +94,10 @@ def noisy_site(scenario: Scenario, model: SimulatedModel) -> limit.NoisySite:
 
 def _none_for(models: Sequence[SimulatedModel], what: str) -> NotedBound:
     return NotedBound(None, f"there is no {what} for several models on one edge, and the scenario has {len(models)}")
+
+
+def _none_for_several_at_once(what: str) -> NotedBound:
+    return NotedBound(None, f"there is no {what} for an edge that serves several batches at once")
 
 
 def _longest_slo_s(model: SimulatedModel) -> float:

@@ -45,6 +45,8 @@ from scheduler.workloads import (
 )
 
 _MAX_EDGE_BATCH = 1024
+_MAX_PARALLEL = 64
+"""As the daemon allows."""
 _MAX_NOISE = 10.0
 """Larger values give lognormal factors beyond the range of floating-point numbers."""
 _ABOVE_0 = ("--poisson", "--unit-s", "--duration-s", "--rate-scale", "--slo-s")
@@ -147,6 +149,13 @@ def _add_backends(parser: argparse.ArgumentParser) -> None:
         default=(edge.alpha_s, edge.beta_s),
         metavar="ALPHA,BETA",
         help="seconds a batch, seconds an item",
+    )
+    group.add_argument(
+        "--edge-parallel",
+        type=int,
+        default=1,
+        metavar="K",
+        help="batches that the edge serves at once (default: %(default)s)",
     )
     group.add_argument("--edge-noise", type=float, default=0.0, metavar="SIGMA", help="sigma of edge service times")
     group.add_argument("--edge-fault", action="append", default=[], metavar="FAULT", help="slow: or down:")
@@ -260,6 +269,8 @@ def _check(args: argparse.Namespace) -> None:
     for flag, sigma in (("--edge-noise", args.edge_noise), ("--function-noise", args.function_noise)):
         if sigma > _MAX_NOISE:
             raise ScenarioError(f"{flag} must be at most {_MAX_NOISE:g}, not {sigma:g}")
+    if not 1 <= args.edge_parallel <= _MAX_PARALLEL:
+        raise ScenarioError(f"--edge-parallel must be from 1 to {_MAX_PARALLEL}, not {args.edge_parallel}")
     for flag, whole in (("--seed", args.seed), ("--request-bytes", args.request_bytes)):
         if whole < 0:
             raise ScenarioError(f"{flag} must be at least 0, not {whole}")
@@ -278,6 +289,7 @@ def _scenario(args: argparse.Namespace) -> Scenario:
         request_bytes=args.request_bytes,
         edge_latency=latency_model(alpha_s, beta_s, max_batch=max_items),
         tiers=(FunctionTier("function", "function", latency, price, max_in_flight=CONCURRENCY),),
+        edge_parallel=args.edge_parallel,
         edge_noise=args.edge_noise,
         function_noise=args.function_noise,
         edge_faults=tuple(parse_fault(text, ("slow", "down")) for text in args.edge_fault),

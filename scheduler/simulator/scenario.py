@@ -4,7 +4,7 @@ from dataclasses import dataclass, field, replace
 
 from scheduler.domain.errors import EdgeburstError
 from scheduler.domain.latency import FunctionTier, LatencyModel, Price
-from scheduler.domain.plans import EngineSettings, ModelSettings, ServiceClass
+from scheduler.domain.plans import EdgeSettings, EngineSettings, ModelSettings, ServiceClass
 from scheduler.domain.tenants import TenantSettings
 from scheduler.simulator.backends import ColdStarts
 from scheduler.simulator.faults import Fault
@@ -114,6 +114,7 @@ class Scenario:
         classes: service classes of the requests.
         request_bytes: bytes of each request on the wire.
         edge_latency: true latency model of the edge.
+        edge_parallel: batches that the edge serves at once.
         tiers: function configurations with their true latency models; empty without functions.
         models: the models, if there are several. If empty, the other fields describe the only model.
         edge_noise, function_noise: sigma of the lognormal factor on a service time.
@@ -139,6 +140,7 @@ class Scenario:
     classes: tuple[SimulatedClass, ...] = (SimulatedClass(ServiceClass()),)
     request_bytes: int = 24_000
     edge_latency: LatencyModel = ORIN_LATENCY
+    edge_parallel: int = 1
     tiers: tuple[FunctionTier, ...] = (
         FunctionTier("function", "function", FUNCTION_LATENCY, FUNCTION_PRICE, max_in_flight=CONCURRENCY),
     )
@@ -187,6 +189,7 @@ class Scenario:
             models=tuple(self._model_settings(model) for model in self.served()),
             queue_max_bytes=2**40,
             uplink_rtt_s=self.rtt_s,
+            edges=(EdgeSettings(parallel=self.edge_parallel),),
             # The simulated LAN takes no time, as in the clairvoyant bound: so the two are comparable.
             edge_overhead_s=0.0,
             max_function_in_flight=self.max_function_in_flight,

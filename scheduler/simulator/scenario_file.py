@@ -6,6 +6,7 @@ A scenario file may hold these keys, all optional:
     bursts = [[90, 2, 300]]                      # start s, length s, additional requests a second
     bandwidth_steps = [[0, 4.0], [60, 0.5]]      # start s, MB/s
     edge_rows = [[1, 0.141], [8, 0.19]]          # measured: items, seconds; beyond them --edge's slope continues
+    edge_parallel = 2                            # batches that the edge serves at once; absent: --edge-parallel
     max_items = 64                               # largest number of items in a batch
     shapes = [0.9, 0.1]                          # shares of shapes of items: unlike ones share no batch of the engine's
     function_concurrency = 300                   # busy instances of a tier at which calls get 429
@@ -58,9 +59,8 @@ A scenario file may hold these keys, all optional:
 """
 
 import importlib
-import math
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
@@ -80,12 +80,10 @@ from scheduler.simulator.scenario import (
     SpendCaps,
     latency_model,
 )
+from scheduler.simulator.scenario_keys import Keys
 
 OVER_CAP = ("edge-only", "serve-late", "refuse-low-priority")
-CHANGEPOINTS = ("native", "package", "off")
 LABELS = ("edge-only", "deferrable")
-
-Pairs = tuple[tuple[float, float], ...]
 
 
 def read_scenario(path: Path, base: Scenario) -> Scenario:
@@ -99,7 +97,7 @@ def read_scenario(path: Path, base: Scenario) -> Scenario:
         content = toml.loads(path.read_text(encoding="utf-8-sig"))
     except (OSError, ValueError, RecursionError) as error:
         raise ScenarioError(f"cannot read the scenario {path}: {error}") from error
-    keys = _Keys(content, str(path))
+    keys = Keys(content, str(path))
     try:
         bandwidth = steps(pairs) if (pairs := keys.pairs("bandwidth_steps")) else base.bandwidth
     except NetworkError as error:
@@ -109,6 +107,7 @@ def read_scenario(path: Path, base: Scenario) -> Scenario:
         base,
         rate_steps=keys.pairs("rate_steps"),
         bursts=_bursts(keys),
+        edge_parallel=keys.whole("edge_parallel", base.edge_parallel),
         max_items=keys.whole("max_items", base.max_items),
         shapes=keys.shares("shapes", base.shapes),
         concurrency=keys.whole("function_concurrency", base.concurrency),
@@ -139,7 +138,7 @@ def _toml() -> ModuleType:
         ) from error
 
 
-def _bursts(keys: "_Keys") -> tuple[Burst, ...]:
+def _bursts(keys: Keys) -> tuple[Burst, ...]:
     return tuple(_burst(keys.where, numbers) for numbers in keys.rows("bursts", 3))
 
 
@@ -150,7 +149,7 @@ def _burst(where: str, numbers: Sequence[float]) -> Burst:
     return Burst(start_s, duration_s, rate_rps)
 
 
-def _caps(keys: "_Keys") -> SpendCaps:
+def _caps(keys: Keys) -> SpendCaps:
     caps = SpendCaps(
         per_hour_cny=keys.cap_or_none("per_hour_cny"),
         per_day_cny=keys.cap_or_none("per_day_cny"),
@@ -160,7 +159,7 @@ def _caps(keys: "_Keys") -> SpendCaps:
     return caps
 
 
-def _tenants(keys: "_Keys") -> tuple[SimulatedTenant, ...]:
+def _tenants(keys: Keys) -> tuple[SimulatedTenant, ...]:
     tenants = tuple(_tenant(table) for table in keys.tables("tenant"))
     names = [tenant.settings.name for tenant in tenants]
     if len(set(names)) < len(names) or {"", OTHER} & set(names):
@@ -170,7 +169,7 @@ def _tenants(keys: "_Keys") -> tuple[SimulatedTenant, ...]:
     return tenants
 
 
-def _tenant(keys: "_Keys") -> SimulatedTenant:
+def _tenant(keys: Keys) -> SimulatedTenant:
     settings = TenantSettings(
         name=keys.text("name", ""),
         share=keys.number("share", 1.0),
@@ -183,14 +182,14 @@ def _tenant(keys: "_Keys") -> SimulatedTenant:
     return made
 
 
-def _classes(keys: "_Keys") -> tuple[SimulatedClass, ...]:
+def _classes(keys: Keys) -> tuple[SimulatedClass, ...]:
     classes = tuple(_class(table) for table in keys.tables("class"))
     if len({c.service_class.name for c in classes}) < len(classes):
         raise ScenarioError(f"{keys.where}: two classes have the same name; give each [[class]] its own name")
     return classes
 
 
-def _class(keys: "_Keys") -> SimulatedClass:
+def _class(keys: Keys) -> SimulatedClass:
     labels = keys.choices("labels", LABELS)
     service_class = ServiceClass(
         name=keys.text("name", "default"),
@@ -208,11 +207,11 @@ def _class(keys: "_Keys") -> SimulatedClass:
     return made
 
 
-def _tiers(keys: "_Keys") -> tuple[FunctionTier, ...]:
+def _tiers(keys: Keys) -> tuple[FunctionTier, ...]:
     return tuple(_tier(table) for table in keys.tables("tier"))
 
 
-def _tier(keys: "_Keys") -> FunctionTier:
+def _tier(keys: Keys) -> FunctionTier:
     name = keys.text("name", "function")
     (alpha_s, beta_s), (per_s, per_call) = keys.pair("law"), keys.pair("price")
     max_batch = keys.whole("max_batch", 5)
@@ -223,7 +222,7 @@ def _tier(keys: "_Keys") -> FunctionTier:
     return tier
 
 
-def _model(keys: "_Keys", base: Scenario) -> SimulatedModel:
+def _model(keys: Keys, base: Scenario) -> SimulatedModel:
     """Returns the model of a [[model]] table; missing keys take the values of the whole scenario."""
     max_items = keys.whole("max_items", base.max_items)
     edge = keys.pair_or_none("edge")
@@ -247,7 +246,7 @@ def _model(keys: "_Keys", base: Scenario) -> SimulatedModel:
     return model
 
 
-def _with_rows(latency: LatencyModel, keys: "_Keys", key: str, max_batch: int) -> LatencyModel:
+def _with_rows(latency: LatencyModel, keys: Keys, key: str, max_batch: int) -> LatencyModel:
     """Returns the latency model with the measured rows of the table, if there are any."""
     rows = tuple((int(items), seconds) for items, seconds in keys.pairs(key)) or latency.rows
     try:
@@ -269,132 +268,3 @@ def _distinct(where: str, models: Sequence[SimulatedModel]) -> None:
     for tier in (tier for model in models for tier in model.tiers):
         if tiers.setdefault(tier.name, tier) != tier:
             raise ScenarioError(f"{where}: tier {tier.name!r} has two descriptions; rename one of them")
-
-
-class _Keys:
-    """Reader of a TOML table that names wrong and unknown keys."""
-
-    def __init__(self, table: Mapping[str, object], where: str) -> None:
-        self.where = where
-        self._left = dict(table)
-
-    def take(self, key: str, default: object = None) -> object:
-        """Returns the value of a key and marks the key as read; `default` if it is absent. TOML has no None."""
-        return self._left.pop(key, default)
-
-    def number(self, key: str, default: float) -> float:
-        return self._number(key, self.take(key, default))
-
-    def whole(self, key: str, default: int) -> int:
-        value = self.take(key, default)
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-            raise ScenarioError(f"{self.where}: {key} must be a whole number of at least 1, not {value!r}")
-        return value
-
-    def flag(self, key: str, default: bool) -> bool:
-        value = self.take(key, default)
-        if not isinstance(value, bool):
-            raise ScenarioError(f"{self.where}: {key} must be true or false, not {value!r}")
-        return value
-
-    def text(self, key: str, default: str) -> str:
-        value = self.take(key, default)
-        if not isinstance(value, str):
-            raise ScenarioError(f"{self.where}: {key} must be a text, not {value!r}")
-        return value
-
-    def changepoints(self) -> str | None:
-        """Returns the word for the detector, which true and false stand for as well; None if the key is absent."""
-        value = self.take("changepoints")
-        if isinstance(value, bool):
-            return "native" if value else "off"
-        if value is not None and value not in CHANGEPOINTS:
-            raise ScenarioError(f"{self.where}: changepoints must be {_either(CHANGEPOINTS)}, not {value!r}")
-        return value
-
-    def cap_or_none(self, key: str) -> float | None:
-        """Returns a number of at least 0; None if the key is absent."""
-        value = self.take(key)
-        if value is None:
-            return None
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value) or value < 0:
-            raise ScenarioError(f"{self.where}: {key} must be a number of at least 0, not {value!r}")
-        return float(value)
-
-    def choice(self, key: str, allowed: Sequence[str]) -> str:
-        """Returns one of the allowed words; the first one if the key is absent."""
-        value = self.text(key, allowed[0])
-        if value not in allowed:
-            raise ScenarioError(f"{self.where}: {key} must be {_either(allowed)}, not {value!r}")
-        return value
-
-    def choices(self, key: str, allowed: Sequence[str]) -> list[str]:
-        value = self.take(key, [])
-        if not isinstance(value, list) or any(word not in allowed for word in value):
-            raise ScenarioError(f"{self.where}: {key} must be a list of {_either(allowed)}, not {value!r}")
-        return value
-
-    def pair(self, key: str) -> tuple[float, float]:
-        return self._pair(key, self.take(key))
-
-    def pair_or_none(self, key: str) -> tuple[float, float] | None:
-        value = self.take(key)
-        return None if value is None else self._pair(key, value)
-
-    def pairs(self, key: str) -> Pairs:
-        return tuple((first, second) for first, second in self.rows(key, 2))
-
-    def shares(self, key: str, default: tuple[float, ...]) -> tuple[float, ...]:
-        value = self.take(key, list(default))
-        if not isinstance(value, list) or not value:
-            raise ScenarioError(f"{self.where}: {key} must be a list of numbers above 0, not {value!r}")
-        return tuple(self._number(key, share) for share in value)
-
-    def rows(self, key: str, width: int) -> list[list[float]]:
-        """Returns a list of rows of numbers; an empty list if the key is absent."""
-        value = self.take(key)
-        if value is None:
-            return []
-        if not isinstance(value, list) or not value:
-            raise ScenarioError(f"{self.where}: {key} must be a list of {_tuples(width)} of numbers")
-        return [self._row(key, row, width) for row in value]
-
-    def table(self, key: str) -> "_Keys":
-        value = self.take(key, {})
-        if not isinstance(value, dict):
-            raise ScenarioError(f"{self.where}: [{key}] must be a table")
-        return _Keys(value, f"{self.where}: [{key}]")
-
-    def tables(self, key: str) -> "list[_Keys]":
-        value = self.take(key, [])
-        if not isinstance(value, list) or not all(isinstance(table, dict) for table in value):
-            raise ScenarioError(f"{self.where}: [[{key}]] must be a list of tables")
-        return [_Keys(table, f"{self.where}: [[{key}]] {number}") for number, table in enumerate(value, start=1)]
-
-    def done(self) -> None:
-        if self._left:
-            raise ScenarioError(f"{self.where}: unknown key {next(iter(self._left))!r}; remove it")
-
-    def _number(self, key: str, value: object) -> float:
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value) or value <= 0:
-            raise ScenarioError(f"{self.where}: {key} must be a number above 0, not {value!r}")
-        return float(value)
-
-    def _pair(self, key: str, value: object) -> tuple[float, float]:
-        first, second = self._row(key, value, 2)
-        return first, second
-
-    def _row(self, key: str, value: object, width: int) -> list[float]:
-        if not isinstance(value, list) or len(value) != width or any(isinstance(x, bool) for x in value):
-            raise ScenarioError(f"{self.where}: {key} must be a {_tuples(width)[:-1]} of numbers, not {value!r}")
-        if not all(isinstance(x, (int, float)) and math.isfinite(x) and x >= 0 for x in value):
-            raise ScenarioError(f"{self.where}: {key} must hold numbers of at least 0, not {value!r}")
-        return [float(x) for x in value]
-
-
-def _tuples(width: int) -> str:
-    return {2: "pairs", 3: "triples"}[width]
-
-
-def _either(words: Sequence[str]) -> str:
-    return " or ".join(repr(word) for word in words)

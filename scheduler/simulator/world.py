@@ -208,6 +208,7 @@ def make_backends(
             latencies=edge_latencies,
             faults=Faults(scenario.edge_faults),
             noise=noise(scenario.edge_noise, edge_rng),
+            parallel=scenario.edge_parallel,
         )
     if tiers:
         functions = SimulatedFunctions(

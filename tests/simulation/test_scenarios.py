@@ -9,6 +9,7 @@ import pytest
 
 from scheduler import cli
 from scheduler.domain.latency import LatencyModel
+from scheduler.domain.plans import EdgeSettings
 from scheduler.domain.requests import Backend
 from scheduler.simulator import scenario_file
 from scheduler.simulator.network import MEBIBYTE
@@ -88,6 +89,7 @@ def test_the_documented_example_is_accepted_whole(tmp_path: Path) -> None:
     assert scenario.classes[0].service_class.edge_only
     assert not scenario.classes[0].service_class.deferrable
     settings = scenario.engine_settings()
+    assert (scenario.edge_parallel, settings.edges) == (2, (EdgeSettings("main", 2),))
     assert (settings.spend_per_hour, settings.spend_per_day, settings.over_cap) == (0.5, 5.0, "edge-only")
     assert [model.name for model in settings.models] == ["resnet50"]
 
@@ -95,13 +97,13 @@ def test_the_documented_example_is_accepted_whole(tmp_path: Path) -> None:
 def test_every_accepted_key_is_documented_and_no_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     taken: dict[str, set[str]] = {}
 
-    class Recording(scenario_file._Keys):
+    class Recording(scenario_file.Keys):
         def take(self, key: str, default: object = None) -> object:
             table = ".".join(re.findall(r"\[+(\w+)\]+", self.where))
             taken.setdefault(table, set()).add(key)
             return super().take(key, default)
 
-    monkeypatch.setattr(scenario_file, "_Keys", Recording)
+    monkeypatch.setattr(scenario_file, "Keys", Recording)
     read(tmp_path, EXAMPLE)
     documented = documented_keys()
     documented["model"] |= {"class", "tier"}

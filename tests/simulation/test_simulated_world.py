@@ -75,10 +75,18 @@ def functions(
 
 
 def edge(
-    latency: LatencyModel = LATENCY, *, faults: tuple[Fault, ...] = (), sigma: float = 0.0, seed: int = 1
+    latency: LatencyModel = LATENCY,
+    *,
+    faults: tuple[Fault, ...] = (),
+    sigma: float = 0.0,
+    seed: int = 1,
+    parallel: int = 1,
 ) -> SimulatedEdge:
     return SimulatedEdge(
-        latencies={"m": latency}, faults=Faults(faults), noise=noise(sigma, np.random.default_rng(seed))
+        latencies={"m": latency},
+        faults=Faults(faults),
+        noise=noise(sigma, np.random.default_rng(seed)),
+        parallel=parallel,
     )
 
 
@@ -121,6 +129,26 @@ def test_lognormal_service_one_by_one_waits_as_m_g_1() -> None:
     )
     expected_s = rate_rps * second_moment / (2 * (1 - load))
     assert mean_wait_s(simulation.run()) == pytest.approx(expected_s, rel=0.1)
+
+
+@pytest.mark.parametrize("parallel", [1, 2, 3, 8])
+def test_servers_of_constant_service_are_each_dealt_every_kth_batch(parallel: int) -> None:
+    """First come, first served, with constant services: batch i is served by server i modulo K, each a queue alone."""
+    together, alone = edge(parallel=parallel), [edge() for _ in range(parallel)]
+    times_s = poisson(0.95 * parallel / LATENCY.predict_s(1), rng=np.random.default_rng(4), requests=2000).times_s
+    for number, at_s in enumerate(times_s.tolist()):
+        batch = make_batch(number, sent_at_s=at_s)
+        expected = alone[number % parallel].send(batch, now_s=at_s)
+        assert together.send(batch, now_s=at_s) == expected
+
+
+def test_an_outage_empties_every_server() -> None:
+    device = edge(faults=(Fault("down", 10.0, 20.0),), parallel=2)
+    outcomes = [device.send(make_batch(number, sent_at_s=9.9), now_s=9.9) for number in range(3)]
+    assert [(failure_kind(outcome), outcome.at_s) for outcome in outcomes] == [(FailureKind.BROKEN, 10.0)] * 3
+    after = [device.send(make_batch(number, sent_at_s=20.0), now_s=20.0).at_s for number in range(3)]
+    one_s = LATENCY.predict_s(1)
+    assert after == pytest.approx([20.0 + one_s, 20.0 + one_s, 20.0 + 2 * one_s])
 
 
 def test_transfers_wait_for_each_other_and_functions_do_not() -> None:

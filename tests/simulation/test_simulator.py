@@ -382,6 +382,7 @@ WRONG_NUMBERS = [
     *([flag, f"{value},1"] for flag in ("--edge", "--function-law", "--function-price") for value in ("nan", "inf")),
     *(["--cold-start-s", value] for value in ("nan,0", "0,nan", "inf,0")),
     *([flag, "-1"] for flag in ("--seed", "--request-bytes")),
+    *(["--edge-parallel", value] for value in ("0", "-1", "65")),
 ]
 
 
