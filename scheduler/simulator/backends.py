@@ -2,7 +2,7 @@
 
 import math
 from bisect import bisect_right, insort
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from heapq import heapreplace
 
@@ -11,7 +11,7 @@ import numpy as np
 from scheduler.domain.batches import Batch, BatchReport, Failure, FailureKind
 from scheduler.domain.latency import FunctionTier, LatencyModel
 from scheduler.domain.messages import BatchFailed, BatchFinished, BillArrived, ProbeMeasured
-from scheduler.domain.requests import Backend
+from scheduler.domain.requests import EDGE_NAME, Backend
 from scheduler.simulator.faults import Faults
 from scheduler.simulator.network import Uplink
 
@@ -44,6 +44,7 @@ class Outcome:
         message: the message that the engine receives at this time.
         cost: amount billed by the provider, in the currency of the price.
         cold_start: whether an instance was started for the batch.
+        busy_s: seconds for which a server of the edge worked on it.
         bill: after a timeout, the time and the message of a bill that arrives later; None if none arrives.
     """
 
@@ -52,13 +53,20 @@ class Outcome:
     cost: float = 0.0
     cold_start: bool = False
     bill: tuple[float, BillArrived] | None = None
+    busy_s: float = 0.0
 
 
 class SimulatedEdge:
     """Simulated edge server: serves a few batches at a time, first come, first served, at no cost."""
 
     def __init__(
-        self, *, latencies: Mapping[str, LatencyModel], faults: Faults, noise: Iterator[float], parallel: int = 1
+        self,
+        *,
+        latencies: Mapping[str, LatencyModel],
+        faults: Faults,
+        noise: Iterator[float],
+        parallel: int = 1,
+        name: str = EDGE_NAME,
     ) -> None:
         """Stores its parts.
 
@@ -67,7 +75,9 @@ class SimulatedEdge:
             faults: times at which the edge is slow or down.
             noise: factors on the service time.
             parallel: batches that it serves at once.
+            name: its name.
         """
+        self.name = name
         self._latencies = latencies
         self._faults = faults
         self._noise = noise
@@ -84,16 +94,39 @@ class SimulatedEdge:
         )
         down_s = self._faults.next_down_s(now_s)
         heapreplace(self._free_at_s, min(finish_s, down_s))
+        busy_s = max(0.0, min(finish_s, down_s) - start_s)
         if down_s < min(finish_s, batch.give_up_at_s):
-            return _failed(batch, FailureKind.BROKEN, "the edge went down", at_s=down_s)
+            return _failed(batch, FailureKind.BROKEN, "the edge went down", at_s=down_s, busy_s=busy_s)
         if finish_s > batch.give_up_at_s:
-            return _failed(batch, FailureKind.TIMEOUT, "no answer from the edge", at_s=batch.give_up_at_s)
+            return _failed(
+                batch, FailureKind.TIMEOUT, "no answer from the edge", at_s=batch.give_up_at_s, busy_s=busy_s
+            )
         report = BatchReport(elapsed_s=finish_s - now_s, service_s=finish_s - start_s)
-        return Outcome(finish_s, BatchFinished(batch.batch_id, report))
+        return Outcome(finish_s, BatchFinished(batch.batch_id, report), busy_s=busy_s)
 
     def probe(self, *, now_s: float) -> tuple[float, ProbeMeasured]:
         """Returns the time at which a probe ends, and its result."""
         return now_s + REFUSED_AFTER_S, ProbeMeasured(Backend.EDGE, ok=not self._faults.is_down(now_s))
+
+
+class SimulatedEdges:
+    """All simulated edge servers, by name."""
+
+    def __init__(self, servers: Sequence[SimulatedEdge]) -> None:
+        """Stores the servers."""
+        self._servers = {server.name: server for server in servers}
+
+    def send(self, batch: Batch, *, now_s: float) -> Outcome:
+        """Returns the outcome of a batch sent at `now_s` to the server that it names.
+
+        Raises:
+            KeyError: there is no such server.
+        """
+        return self._servers[batch.place.name].send(batch, now_s=now_s)
+
+    def probe(self, *, now_s: float) -> tuple[float, ProbeMeasured]:
+        """Returns the time at which a probe of the first server ends, and its result."""
+        return next(iter(self._servers.values())).probe(now_s=now_s)
 
 
 @dataclass(frozen=True, slots=True)
@@ -239,8 +272,8 @@ class SimulatedFunctions:
         return end_s + rtt_s, measured
 
 
-def _failed(batch: Batch, kind: FailureKind, message: str, *, at_s: float) -> Outcome:
-    return Outcome(at_s, _failure(batch, kind, message, at_s=at_s))
+def _failed(batch: Batch, kind: FailureKind, message: str, *, at_s: float, busy_s: float = 0.0) -> Outcome:
+    return Outcome(at_s, _failure(batch, kind, message, at_s=at_s), busy_s=busy_s)
 
 
 def _failure(batch: Batch, kind: FailureKind, message: str, *, at_s: float) -> BatchFailed:

@@ -35,7 +35,7 @@ def noted_bound(scenario: Scenario, requests: Sequence[Request]) -> NotedBound:
     models = scenario.served()
     if len(models) > 1:
         return _none_for(models, "bound")
-    if scenario.edge_parallel > 1:
+    if not scenario.one_edge_slot:
         return _none_for_several_at_once("bound")
     [model] = models
     try:
@@ -53,7 +53,7 @@ def noted_limit(scenario: Scenario, requests: Sequence[Request]) -> NotedBound:
     models = scenario.served()
     if len(models) > 1:
         return _none_for(models, "limit")
-    if scenario.edge_parallel > 1:
+    if not scenario.one_edge_slot:
         return _none_for_several_at_once("limit")
     [model] = models
     percentile = min(kind.service_class.percentile for kind in model.classes)
@@ -97,7 +97,7 @@ def _none_for(models: Sequence[SimulatedModel], what: str) -> NotedBound:
 
 
 def _none_for_several_at_once(what: str) -> NotedBound:
-    return NotedBound(None, f"there is no {what} for an edge that serves several batches at once")
+    return NotedBound(None, f"there is no {what} for several edge servers, or several batches at once")
 
 
 def _longest_slo_s(model: SimulatedModel) -> float:

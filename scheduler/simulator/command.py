@@ -15,6 +15,7 @@ from scheduler.simulator import network, scenario_file
 from scheduler.simulator.backends import ColdStarts
 from scheduler.simulator.bound_note import noted_bound, noted_limit
 from scheduler.simulator.clients import ClosedLoop
+from scheduler.simulator.edge_flags import add_edge_flags, described_edges
 from scheduler.simulator.explanations import check_explainable, whole_ring, write_explanations
 from scheduler.simulator.faults import parse_fault
 from scheduler.simulator.report import answered_rps, summarise, write_rows
@@ -22,7 +23,6 @@ from scheduler.simulator.scenario import (
     CONCURRENCY,
     FUNCTION_LATENCY,
     FUNCTION_PRICE,
-    ORIN_LATENCY,
     POLICIES,
     Scenario,
     ScenarioError,
@@ -44,14 +44,11 @@ from scheduler.workloads import (
     with_bursts,
 )
 
-_MAX_EDGE_BATCH = 1024
-_MAX_PARALLEL = 64
-"""As the daemon allows."""
 _MAX_NOISE = 10.0
 """Larger values give lognormal factors beyond the range of floating-point numbers."""
 _ABOVE_0 = ("--poisson", "--unit-s", "--duration-s", "--rate-scale", "--slo-s")
 _AT_LEAST_0 = (
-    *("--edge", "--edge-noise", "--function-law", "--function-price", "--function-noise", "--cold-start-s"),
+    *("--edge-noise", "--function-law", "--function-price", "--function-noise", "--cold-start-s"),
     *("--bandwidth-mbytes-per-s", "--rtt-s"),
 )
 
@@ -60,6 +57,7 @@ _EXAMPLES = """examples:
   edgeburst simulate --policy static --arrivals trace.gaps --rate-scale 2.4 --edge-noise 0.1 --bound --json
   edgeburst simulate --policy edgeburst --poisson 80 --duration-s 300 --bandwidth-log lte.log --edge-fault down:60,80
   edgeburst simulate --clients 8 --duration-s 60
+  edgeburst simulate --poisson 260 --edge orin:0.04234,0.008165 --edge nano:0.085,0.0163 --edge-fault nano:down:30,90
 
 A fault is written slow:START,END,FACTOR or down:START,END, in seconds; of functions also throttle:START,END and
 slow-start:START,END,FACTOR. MB are 2**20 bytes.
@@ -142,23 +140,8 @@ def _add_workload(parser: argparse.ArgumentParser) -> None:
 
 def _add_backends(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("backends and uplink")
-    edge, function, price = ORIN_LATENCY, FUNCTION_LATENCY, FUNCTION_PRICE
-    group.add_argument(
-        "--edge",
-        type=_numbers(2),
-        default=(edge.alpha_s, edge.beta_s),
-        metavar="ALPHA,BETA",
-        help="seconds a batch, seconds an item",
-    )
-    group.add_argument(
-        "--edge-parallel",
-        type=int,
-        default=1,
-        metavar="K",
-        help="batches that the edge serves at once (default: %(default)s)",
-    )
-    group.add_argument("--edge-noise", type=float, default=0.0, metavar="SIGMA", help="sigma of edge service times")
-    group.add_argument("--edge-fault", action="append", default=[], metavar="FAULT", help="slow: or down:")
+    function, price = FUNCTION_LATENCY, FUNCTION_PRICE
+    add_edge_flags(group)
     group.add_argument(
         "--function-law",
         type=_numbers(2),
@@ -269,30 +252,27 @@ def _check(args: argparse.Namespace) -> None:
     for flag, sigma in (("--edge-noise", args.edge_noise), ("--function-noise", args.function_noise)):
         if sigma > _MAX_NOISE:
             raise ScenarioError(f"{flag} must be at most {_MAX_NOISE:g}, not {sigma:g}")
-    if not 1 <= args.edge_parallel <= _MAX_PARALLEL:
-        raise ScenarioError(f"--edge-parallel must be from 1 to {_MAX_PARALLEL}, not {args.edge_parallel}")
     for flag, whole in (("--seed", args.seed), ("--request-bytes", args.request_bytes)):
         if whole < 0:
             raise ScenarioError(f"{flag} must be at least 0, not {whole}")
 
 
 def _scenario(args: argparse.Namespace) -> Scenario:
-    slo_s, (alpha_s, beta_s), (per_s, per_call) = args.slo_s, args.edge, args.function_price
-    # Only the deadline shall limit an edge batch: the SLO allows (slo - alpha) / beta items.
-    fitting = (slo_s - alpha_s) / beta_s + 1 if beta_s > 0 else _MAX_EDGE_BATCH
-    max_items = int(min(_MAX_EDGE_BATCH, max(64, fitting)))
+    slo_s, (per_s, per_call), edges = args.slo_s, args.function_price, described_edges(args)
+    first, max_items = edges.laws[0], edges.max_items
     latency = latency_model(*args.function_law, max_batch=args.function_max_batch)
     price = Price(per_s=per_s, per_call=per_call, sheet=FUNCTION_PRICE.sheet)
     base = Scenario(
         policy=args.policy,
         classes=(SimulatedClass(ServiceClass(slo_s=slo_s, spends=args.budget == "spend")),),
         request_bytes=args.request_bytes,
-        edge_latency=latency_model(alpha_s, beta_s, max_batch=max_items),
+        edge_latency=latency_model(first.alpha_s, first.beta_s, max_batch=max_items),
+        edges=edges.servers,
         tiers=(FunctionTier("function", "function", latency, price, max_in_flight=CONCURRENCY),),
         edge_parallel=args.edge_parallel,
         edge_noise=args.edge_noise,
         function_noise=args.function_noise,
-        edge_faults=tuple(parse_fault(text, ("slow", "down")) for text in args.edge_fault),
+        edge_faults=edges.faults,
         function_faults=tuple(
             parse_fault(text, ("slow", "slow-start", "throttle", "down")) for text in args.function_fault
         ),

@@ -12,7 +12,7 @@ import numpy as np
 
 from scheduler.domain.errors import EdgeburstError, RefusalKind
 from scheduler.domain.latency import FunctionTier
-from scheduler.domain.requests import Backend
+from scheduler.domain.requests import Backend, Place
 from scheduler.simulator.bound_note import NotedBound
 from scheduler.simulator.scenario import Scenario
 from scheduler.simulator.shell import TOLERANCE_S, Journal
@@ -139,6 +139,7 @@ def summarise(
     sent = journal.batches
     backends = Counter([sent[batch_id].batch.backend for batch_id in journal.answered_by.values()])
     batches = Counter([one.batch.backend for one in sent.values() if not one.batch.warming])
+    busy = busy_shares(journal, scenario)
     return {
         "policy": scenario.policy,
         "requests": requests,
@@ -149,6 +150,7 @@ def summarise(
         "edge": backends[Backend.EDGE],
         "function": backends[Backend.FUNCTION],
         "edge_batches": batches[Backend.EDGE],
+        "edge_busy": sum(busy.values()) / len(busy),
         "function_batches": batches[Backend.FUNCTION],
         "cost_cny": journal.cost(),
         **({} if bound is None else {"bound_cny": bound.cny, "bound_note": bound.note}),
@@ -159,6 +161,7 @@ def summarise(
         "replan_causes": dict(Counter(plan.cause for plan in journal.plans[1:])),
         "wall_s": round(wall_s, 3),
         "seed": scenario.seed,
+        **({"edges": by_edge(journal, scenario)} if scenario.edges else {}),
         **({"tenants": by_tenant(journal, scenario)} if scenario.tenants else {}),
         **journal.facts,
     }
@@ -193,6 +196,28 @@ def by_tenant(journal: Journal, scenario: Scenario) -> dict[str, dict[str, float
         figures["in_time"] += row.within_slo
         figures["cost_cny"] += row.cost
     return tenants
+
+
+def by_edge(journal: Journal, scenario: Scenario) -> dict[str, dict[str, float]]:
+    """Returns for each edge server its batches, the requests that they answered, and the share of time at work."""
+    sent = journal.batches
+    batches = Counter(one.batch.place.name for one in sent.values() if one.batch.backend is Backend.EDGE)
+    places = Counter(sent[batch_id].batch.place for batch_id in journal.answered_by.values())
+    return {
+        name: {"batches": batches[name], "answered": places[Place.edge(name)], "busy": share}
+        for name, share in busy_shares(journal, scenario).items()
+    }
+
+
+def busy_shares(journal: Journal, scenario: Scenario) -> dict[str, float]:
+    """Returns for each edge server the share of the time until the last request ended for which its slots worked."""
+    until_s = max(journal.ended_at_s.values(), default=0.0)
+    worked_s = {server.name: 0.0 for server in scenario.edge_servers()}
+    for one in journal.batches.values():
+        if one.batch.backend is Backend.EDGE:
+            worked_s[one.batch.place.name] += one.outcome.busy_s
+    slots = {server.name: server.parallel for server in scenario.edge_servers()}
+    return {name: seconds / (slots[name] * until_s) if until_s else 0.0 for name, seconds in worked_s.items()}
 
 
 def within_slo(journal: Journal) -> float:

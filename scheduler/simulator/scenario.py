@@ -5,6 +5,7 @@ from dataclasses import dataclass, field, replace
 from scheduler.domain.errors import EdgeburstError
 from scheduler.domain.latency import FunctionTier, LatencyModel, Price
 from scheduler.domain.plans import EdgeSettings, EngineSettings, ModelSettings, ServiceClass
+from scheduler.domain.requests import EDGE_NAME
 from scheduler.domain.tenants import TenantSettings
 from scheduler.simulator.backends import ColdStarts
 from scheduler.simulator.faults import Fault
@@ -22,6 +23,7 @@ ORIN_LATENCY = LatencyModel(0.04234, 0.008165, 128)
 """The published fit of ResNet50 on a Jetson Orin. An SLO of one second limits its batches to less than 128."""
 FUNCTION_LATENCY = LatencyModel(0.216, 0.141, 5)
 FUNCTION_PRICE = Price(per_s=1.27e-5, per_call=9e-7, sheet="cny-gbs-2023")
+EDGE_FAULTS = ("slow", "down")
 DEFAULT_PRIORITY = 2
 """The priority that the daemon gives to requests without one."""
 CONCURRENCY = 300
@@ -64,6 +66,35 @@ class SimulatedModel:
     request_bytes: int
     max_items: int
     shapes: tuple[float, ...] = (1.0,)
+
+
+@dataclass(frozen=True, slots=True)
+class EdgeServer:
+    """One of several edge servers.
+
+    Attributes:
+        name: its name.
+        latency: true latency model of all models on it; None: that of each model.
+        latencies: (model, true latency model) of single models.
+        models: names of the models that it serves; empty: all.
+        parallel: batches that it serves at once.
+        noise: sigma of the lognormal factor on its service times.
+        faults: times at which it fails or is slow.
+    """
+
+    name: str
+    latency: LatencyModel | None = None
+    latencies: tuple[tuple[str, LatencyModel], ...] = ()
+    models: tuple[str, ...] = ()
+    parallel: int = 1
+    noise: float = 0.0
+    faults: tuple[Fault, ...] = ()
+
+    def latency_of(self, model: SimulatedModel) -> LatencyModel | None:
+        """Returns the true latency model of a model on this server; None if it does not serve the model."""
+        if model.edge_latency is None or (self.models and model.name not in self.models):
+            return None
+        return dict(self.latencies).get(model.name, self.latency or model.edge_latency)
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +146,7 @@ class Scenario:
         request_bytes: bytes of each request on the wire.
         edge_latency: true latency model of the edge.
         edge_parallel: batches that the edge serves at once.
+        edges: the edge servers, if there are several. If empty, the fields `edge_…` describe the only one.
         tiers: function configurations with their true latency models; empty without functions.
         models: the models, if there are several. If empty, the other fields describe the only model.
         edge_noise, function_noise: sigma of the lognormal factor on a service time.
@@ -141,6 +173,7 @@ class Scenario:
     request_bytes: int = 24_000
     edge_latency: LatencyModel = ORIN_LATENCY
     edge_parallel: int = 1
+    edges: tuple[EdgeServer, ...] = ()
     tiers: tuple[FunctionTier, ...] = (
         FunctionTier("function", "function", FUNCTION_LATENCY, FUNCTION_PRICE, max_in_flight=CONCURRENCY),
     )
@@ -183,13 +216,24 @@ class Scenario:
             ),
         )
 
+    def edge_servers(self) -> tuple[EdgeServer, ...]:
+        """Returns every edge server; the only one, if `edges` is empty, has the name `EDGE_NAME`."""
+        if self.edges:
+            return self.edges
+        return (EdgeServer(EDGE_NAME, parallel=self.edge_parallel, noise=self.edge_noise, faults=self.edge_faults),)
+
+    @property
+    def one_edge_slot(self) -> bool:
+        """Whether there is one edge server, without a name, that serves one batch at a time."""
+        return not self.edges and self.edge_parallel == 1
+
     def engine_settings(self) -> EngineSettings:
         """Returns the engine's settings: true latency models as profiles; bandwidth and rates must be learned."""
         return EngineSettings(
             models=tuple(self._model_settings(model) for model in self.served()),
             queue_max_bytes=2**40,
             uplink_rtt_s=self.rtt_s,
-            edges=(EdgeSettings(parallel=self.edge_parallel),),
+            edges=tuple(EdgeSettings(server.name, server.parallel) for server in self.edge_servers()),
             # The simulated LAN takes no time, as in the clairvoyant bound: so the two are comparable.
             edge_overhead_s=0.0,
             max_function_in_flight=self.max_function_in_flight,
@@ -203,11 +247,13 @@ class Scenario:
         )
 
     def _model_settings(self, model: SimulatedModel) -> ModelSettings:
+        laws = {server.name: server.latency_of(model) for server in self.edge_servers()}
         return ModelSettings(
             name=model.name,
             max_items=model.max_items,
             classes=tuple(c.service_class for c in model.classes),
-            edge_latency=model.edge_latency,
+            edge_latency=next((law for law in laws.values() if law is not None), None),
+            edge_latencies=laws if self.edges else {},
             tiers=tuple(self._told(tier) for tier in model.tiers),
             default_priority=DEFAULT_PRIORITY,
         )

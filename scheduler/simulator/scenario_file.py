@@ -33,6 +33,18 @@ A scenario file may hold these keys, all optional:
     late = "refuse"                              # or "serve"
     budget = "keep"                              # or "spend": allowed misses are spent where being in time costs most
     labels = ["edge-only"]                       # never to a function; or "deferrable": waits for an idle edge
+    [[edge]]                                     # one of several edge servers; absent: one, by the flags and keys above
+    name = "orin"
+    law = [0.04234, 0.008165]                    # of all its models; absent: that of each model
+    rows = [[1, 0.141], [8, 0.19]]               # measured: items, seconds; beyond them law's slope continues
+    models = ["resnet50"]                        # that it serves; absent: all
+    parallel = 2                                 # absent: edge_parallel
+    noise = 0.1                                  # absent: --edge-noise
+    faults = ["down:30,90"]                      # absent: --edge-fault
+    [[edge.model]]                               # the law of one model; absent: as above
+    name = "resnet50"
+    law = [0.04234, 0.008165]
+    rows = [[1, 0.141], [8, 0.19]]
     [[tier]]                                     # a function configuration
     name = "1gb"
     law = [0.216, 0.141]                         # seconds for the call, seconds an item
@@ -68,10 +80,13 @@ from types import ModuleType
 from scheduler.domain.latency import FunctionTier, LatencyModel, Price
 from scheduler.domain.plans import ServiceClass
 from scheduler.domain.tenants import OTHER, TenantSettings
+from scheduler.simulator.faults import FaultError, parse_fault
 from scheduler.simulator.network import NetworkError, steps
 from scheduler.simulator.scenario import (
     CONCURRENCY,
+    EDGE_FAULTS,
     Burst,
+    EdgeServer,
     Scenario,
     ScenarioError,
     SimulatedClass,
@@ -123,9 +138,11 @@ def read_scenario(path: Path, base: Scenario) -> Scenario:
     )
     changed = replace(changed, edge_latency=_with_rows(changed.edge_latency, keys, "edge_rows", changed.max_items))
     models = tuple(_model(table, changed) for table in keys.tables("model"))
+    changed = replace(changed, models=models)
+    changed = replace(changed, edges=_edges(keys, changed) or base.edges)
     keys.done()
     _distinct(keys.where, models)
-    return replace(changed, models=models)
+    return changed
 
 
 def _toml() -> ModuleType:
@@ -244,6 +261,55 @@ def _model(keys: Keys, base: Scenario) -> SimulatedModel:
     )
     keys.done()
     return model
+
+
+def _edges(keys: Keys, base: Scenario) -> tuple[EdgeServer, ...]:
+    edges = tuple(_edge(table, base) for table in keys.tables("edge"))
+    names = [edge.name for edge in edges]
+    if "" in names or len(set(names)) < len(names):
+        raise ScenarioError(f"{keys.where}: each [[edge]] needs its own name")
+    return edges
+
+
+def _edge(keys: Keys, base: Scenario) -> EdgeServer:
+    """Returns the edge server of an [[edge]] table; missing keys take the values of the whole scenario."""
+    noise, faults = keys.cap_or_none("noise"), keys.texts("faults")
+    try:
+        parsed = None if faults is None else tuple(parse_fault(text, EDGE_FAULTS) for text in faults)
+    except FaultError as error:
+        raise ScenarioError(f"{keys.where}: faults: {error}") from error
+    known = {model.name for model in base.served()}
+    edge = EdgeServer(
+        name=keys.text("name", ""),
+        latency=_law(keys, base.max_items),
+        latencies=tuple(_law_of_model(table, base) for table in keys.tables("model")),
+        models=tuple(keys.texts("models") or ()),
+        parallel=keys.whole("parallel", base.edge_parallel),
+        noise=base.edge_noise if noise is None else noise,
+        faults=base.edge_faults if parsed is None else parsed,
+    )
+    unknown = sorted({*edge.models, *dict(edge.latencies)} - known)
+    if unknown:
+        raise ScenarioError(f"{keys.where}: there is no model {unknown[0]!r}, only {', '.join(sorted(known))}")
+    keys.done()
+    return edge
+
+
+def _law_of_model(keys: Keys, base: Scenario) -> tuple[str, LatencyModel]:
+    name, law = keys.text("name", ""), _law(keys, base.max_items)
+    if law is None:
+        raise ScenarioError(f"{keys.where}: law is missing; write law = [seconds a batch, seconds an item]")
+    keys.done()
+    return name, law
+
+
+def _law(keys: Keys, max_items: int) -> LatencyModel | None:
+    law = keys.pair_or_none("law")
+    if law is None:
+        if keys.pairs("rows"):
+            raise ScenarioError(f"{keys.where}: rows need a law, whose slope continues beyond them")
+        return None
+    return _with_rows(latency_model(*law, max_batch=max_items), keys, "rows", max_items)
 
 
 def _with_rows(latency: LatencyModel, keys: Keys, key: str, max_batch: int) -> LatencyModel:

@@ -72,6 +72,13 @@ class Keys:
             raise ScenarioError(f"{self.where}: {key} must be a list of {_either(allowed)}, not {value!r}")
         return value
 
+    def texts(self, key: str) -> list[str] | None:
+        """Returns a list of texts; None if the key is absent."""
+        value = self.take(key)
+        if value is not None and (not isinstance(value, list) or not all(isinstance(text, str) for text in value)):
+            raise ScenarioError(f"{self.where}: {key} must be a list of texts, not {value!r}")
+        return value
+
     def pair(self, key: str) -> tuple[float, float]:
         return self._pair(key, self.take(key))
 

@@ -38,7 +38,7 @@ from scheduler.domain.messages import (
 from scheduler.domain.plans import Plan
 from scheduler.domain.requests import Backend, Request
 from scheduler.planner.site.plan import best_plan
-from scheduler.simulator.backends import Outcome, SimulatedEdge, SimulatedFunctions
+from scheduler.simulator.backends import Outcome, SimulatedEdge, SimulatedEdges, SimulatedFunctions
 from scheduler.simulator.clients import Clients
 
 PLANNING_S = 0.005
@@ -102,7 +102,7 @@ class Simulation:
         *,
         engine: EngineLike,
         requests: Sequence[Request],
-        edge: SimulatedEdge | None,
+        edge: SimulatedEdge | SimulatedEdges | None,
         functions: SimulatedFunctions | None,
         keep_commands: bool = False,
         facts: Mapping[str, object] | None = None,
@@ -113,7 +113,7 @@ class Simulation:
         Args:
             engine: the daemon's engine, or a policy with the same interface.
             requests: sorted by arrival time, with ascending ids.
-            edge: the edge; None without one, and a batch sent to it is then an error.
+            edge: the edge, or all edge servers; None without any, and a batch sent to one is then an error.
             functions: the functions; None without any, likewise.
             keep_commands: whether the journal keeps every command.
             facts: entries that the policy adds to the report.
@@ -214,7 +214,10 @@ class Simulation:
         backend = self._edge if batch.backend is Backend.EDGE else self._functions
         if backend is None:
             raise SimulationError(f"at {now_s:.6f} s a batch was sent to the {batch.backend.value}, but there is none")
-        outcome = backend.send(batch, now_s=now_s)
+        try:
+            outcome = backend.send(batch, now_s=now_s)
+        except KeyError as error:
+            raise SimulationError(f"at {now_s:.6f} s a batch was sent to {batch.place}, which lacks {error}") from error
         self.journal.batches[batch.batch_id] = SentBatch(batch, outcome)
         self._later(outcome.at_s, outcome.message)
         if outcome.bill is not None:

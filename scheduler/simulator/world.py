@@ -9,7 +9,7 @@ from scheduler.dispatch.decision_ring import DecisionRing
 from scheduler.domain.plans import EngineSettings
 from scheduler.domain.requests import Request
 from scheduler.engine import Engine
-from scheduler.simulator.backends import SimulatedEdge, SimulatedFunctions, noise
+from scheduler.simulator.backends import SimulatedEdge, SimulatedEdges, SimulatedFunctions, noise
 from scheduler.simulator.clients import Clients, ClosedLoop
 from scheduler.simulator.faults import Faults
 from scheduler.simulator.network import Uplink
@@ -30,6 +30,15 @@ def generators(seed: int) -> tuple[np.random.Generator, ...]:
     They are independent so that two policies are simulated with the same arrivals and the same noise.
     """
     return tuple(np.random.default_rng(child) for child in np.random.SeedSequence(seed).spawn(7))
+
+
+def edge_generator(seed: int, number: int) -> np.random.Generator:
+    """Returns the generator for the noise of an edge server, counted from 0; the first has that of `generators`."""
+    return (
+        generators(seed)[2]
+        if not number
+        else np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(2, number)))
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,19 +206,11 @@ def _simulation(
 
 def make_backends(
     scenario: Scenario, settings: EngineSettings
-) -> tuple[SimulatedEdge | None, SimulatedFunctions | None]:
-    """Returns the simulated edge and functions; None for a backend that serves no model."""
-    _, _, edge_rng, function_rng, *_ = generators(scenario.seed)
-    edge_latencies = {model.name: model.edge_latency for model in settings.models if model.edge_latency is not None}
+) -> tuple[SimulatedEdges | None, SimulatedFunctions | None]:
+    """Returns the simulated edge servers and functions; None for a backend that serves no model."""
+    _, _, _, function_rng, *_ = generators(scenario.seed)
     tiers = {tier.name: tier for model in settings.models for tier in model.tiers}
-    edge = functions = None
-    if edge_latencies:
-        edge = SimulatedEdge(
-            latencies=edge_latencies,
-            faults=Faults(scenario.edge_faults),
-            noise=noise(scenario.edge_noise, edge_rng),
-            parallel=scenario.edge_parallel,
-        )
+    functions = None
     if tiers:
         functions = SimulatedFunctions(
             tiers=tiers,
@@ -219,4 +220,22 @@ def make_backends(
             cold_starts=scenario.cold_starts,
             concurrency=scenario.concurrency,
         )
-    return edge, functions
+    return _edges(scenario, settings), functions
+
+
+def _edges(scenario: Scenario, settings: EngineSettings) -> SimulatedEdges | None:
+    servers = []
+    for number, server in enumerate(scenario.edge_servers()):
+        laws = {model.name: model.edge_latency_on(server.name) for model in settings.models}
+        latencies = {name: law for name, law in laws.items() if law is not None}
+        if latencies:
+            servers.append(
+                SimulatedEdge(
+                    latencies=latencies,
+                    faults=Faults(server.faults),
+                    noise=noise(server.noise, edge_generator(scenario.seed, number)),
+                    parallel=server.parallel,
+                    name=server.name,
+                )
+            )
+    return SimulatedEdges(servers) if servers else None

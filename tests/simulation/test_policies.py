@@ -405,6 +405,7 @@ class TestBoundNote:
 
 KEYS = [
     *("policy", "requests", "answered", "refused", "late", "within_slo", "edge", "function", "edge_batches"),
+    "edge_busy",
     *("function_batches", "cost_cny", "bound_cny", "all_function_cny", "latency_s", "plans", "replan_causes"),
     *("wall_s", "seed"),
 ]

@@ -12,6 +12,7 @@ from scheduler.domain.latency import LatencyModel
 from scheduler.domain.plans import EdgeSettings
 from scheduler.domain.requests import Backend
 from scheduler.simulator import scenario_file
+from scheduler.simulator.faults import Fault
 from scheduler.simulator.network import MEBIBYTE
 from scheduler.simulator.report import cheapest_per_item, rows, summarise
 from scheduler.simulator.scenario import Burst, Scenario, ScenarioError
@@ -89,7 +90,7 @@ def test_the_documented_example_is_accepted_whole(tmp_path: Path) -> None:
     assert scenario.classes[0].service_class.edge_only
     assert not scenario.classes[0].service_class.deferrable
     settings = scenario.engine_settings()
-    assert (scenario.edge_parallel, settings.edges) == (2, (EdgeSettings("main", 2),))
+    assert (scenario.edge_parallel, settings.edges) == (2, (EdgeSettings("orin", 2),))
     assert (settings.spend_per_hour, settings.spend_per_day, settings.over_cap) == (0.5, 5.0, "edge-only")
     assert [model.name for model in settings.models] == ["resnet50"]
 
@@ -107,6 +108,7 @@ def test_every_accepted_key_is_documented_and_no_other(tmp_path: Path, monkeypat
     read(tmp_path, EXAMPLE)
     documented = documented_keys()
     documented["model"] |= {"class", "tier"}
+    documented["edge"] |= {"model"}
     # Where the example shows a part of a table's keys, it says where the others are.
     documented["model.class"], documented["model.tier"] = documented["class"], documented["tier"]
     assert taken == documented
@@ -117,6 +119,42 @@ def test_help_shows_every_scenario_key(capsys: pytest.CaptureFixture[str]) -> No
         cli.main(["simulate", "--help"])
     shown = capsys.readouterr().out
     assert EXAMPLE.strip() in shown
+
+
+def test_edge_servers_have_their_own_laws_slots_noise_faults_and_models(tmp_path: Path) -> None:
+    base = Scenario(edge_parallel=3, edge_noise=0.1, edge_faults=(Fault("slow", 1.0, 2.0, 2.0),))
+    text = (
+        TWO_MODELS
+        + """
+[[edge]]
+name = "orin"
+[[edge]]
+name = "nano"
+law = [0.08, 0.016]
+models = ["light"]
+parallel = 1
+noise = 0.2
+faults = ["down:30,90"]
+[[edge]]
+name = "gpu"
+[[edge.model]]
+name = "heavy"
+law = [0.02, 0.001]
+rows = [[1, 0.03]]
+"""
+    )
+    scenario = read(tmp_path, text, base)
+    settings = scenario.engine_settings()
+    assert settings.edges == (EdgeSettings("orin", 3), EdgeSettings("nano", 1), EdgeSettings("gpu", 3))
+    light, heavy = settings.models
+    assert [light.edge_latency_on(edge).predict_s(10) for edge in ("orin", "nano", "gpu")] == [0.03, 0.24, 0.03]
+    assert heavy.edge_latency_on("nano") is None
+    assert heavy.edge_latency_on("gpu") == LatencyModel(0.02, 0.001, 128, ((1, 0.03),))
+    assert heavy.edge_latency_on("orin") == heavy.edge_latency
+    servers = {server.name: server for server in scenario.edge_servers()}
+    assert [servers[name].noise for name in ("orin", "nano")] == [0.1, 0.2]
+    assert servers["nano"].faults == (Fault("down", 30.0, 90.0),)
+    assert servers["gpu"].faults == base.edge_faults
 
 
 def test_models_have_their_own_laws_classes_sizes_and_shares(tmp_path: Path) -> None:
@@ -235,6 +273,14 @@ def test_a_cap_of_0_never_spends(tmp_path: Path, key: str) -> None:
         ("[[class]]\nlabels = ['secret']", "labels must be a list of 'edge-only' or 'deferrable'"),
         ("[[class]]\n[[class]]", "two classes have the same name"),
         ("[[model]]", "needs its own name"),
+        ("[[edge]]", "each [[edge]] needs its own name"),
+        ("[[edge]]\nname='a'\n[[edge]]\nname='a'", "each [[edge]] needs its own name"),
+        ("[[edge]]\nname='a'\nrows=[[1, 0.1]]", "[[edge]] 1: rows need a law"),
+        ("[[edge]]\nname='a'\nfaults=['melt:1,2']", "[[edge]] 1: faults: a fault is written"),
+        ("[[edge]]\nname='a'\nfaults='down:1,2'", "faults must be a list of texts"),
+        ("[[edge]]\nname='a'\nparallel=0", "parallel must be a whole number of at least 1"),
+        ("[[edge]]\nname='a'\nmodels=['b']", "[[edge]] 1: there is no model 'b', only simulated"),
+        ("[[edge]]\nname='a'\n[[edge.model]]\nname='simulated'", "[[model]] 1: law is missing"),
         ("[[model]]\nname='a'\non_edge=false\non_functions=false", "nothing serves it"),
         ("edge_rows = [[8, 0.1], [1, 0.2]]", "must ascend"),
         ("[[model]]\nname='a'\n[[model.tier]]\nlaw=[1,1]\nprice=[1,1]\n[[model]]\nname='b'", "has two descriptions"),

@@ -20,6 +20,7 @@ from scheduler.simulator.backends import (
     InstancePool,
     Outcome,
     SimulatedEdge,
+    SimulatedEdges,
     SimulatedFunctions,
     noise,
 )
@@ -149,6 +150,32 @@ def test_an_outage_empties_every_server() -> None:
     after = [device.send(make_batch(number, sent_at_s=20.0), now_s=20.0).at_s for number in range(3)]
     one_s = LATENCY.predict_s(1)
     assert after == pytest.approx([20.0 + one_s, 20.0 + one_s, 20.0 + 2 * one_s])
+
+
+def test_each_edge_server_has_its_own_queue_laws_and_faults() -> None:
+    slow = LatencyModel(0.4, 0.2, 8)
+    laws = {"a": LATENCY, "b": slow}
+    away = {"a": Faults(()), "b": Faults((Fault("down", 5.0, 6.0),))}
+    servers = SimulatedEdges(
+        [
+            SimulatedEdge(latencies={"m": law}, faults=away[name], noise=itertools.repeat(1.0), name=name)
+            for name, law in laws.items()
+        ]
+    )
+
+    def sent(name: str, at_s: float) -> Outcome:
+        return servers.send(replace(make_batch(1, sent_at_s=at_s), place=Place.edge(name)), now_s=at_s)
+
+    first, second, beside = sent("a", 0.0), sent("a", 0.0), sent("b", 0.0)
+    one_s = LATENCY.predict_s(1)
+    assert [first.at_s, second.at_s, beside.at_s] == pytest.approx([one_s, 2 * one_s, 2 * one_s])
+    assert [first.busy_s, second.busy_s, beside.busy_s] == pytest.approx([one_s, one_s, 2 * one_s])
+    assert failure_kind(sent("b", 5.5)) is FailureKind.UNREACHABLE
+    assert isinstance(sent("a", 5.5).message, BatchFinished)
+    broken = sent("b", 4.9)
+    assert (failure_kind(broken), broken.busy_s) == (FailureKind.BROKEN, pytest.approx(0.1))
+    with pytest.raises(KeyError):
+        sent("c", 0.0)
 
 
 def test_transfers_wait_for_each_other_and_functions_do_not() -> None:
@@ -347,6 +374,9 @@ def test_what_an_engine_must_not_do_is_reported() -> None:
     lost = Simulation(engine=OneByOne(Backend.EDGE), requests=requests, edge=None, functions=None)
     with pytest.raises(SimulationError, match="there is none"):
         lost.run()
+    elsewhere = Simulation(engine=OneByOne(Backend.EDGE), requests=requests, edge=SimulatedEdges([]), functions=None)
+    with pytest.raises(SimulationError, match="edge:main, which lacks 'main'"):
+        elsewhere.run()
     restless = Simulation(engine=Scripted([], wakeup_s=0.0), requests=requests, edge=None, functions=None)
     with pytest.raises(SimulationError, match="without end"):
         restless.run()

@@ -344,6 +344,7 @@ def test_the_command_prints_the_fixed_object_and_writes_rows(
     found = json.loads(capsys.readouterr().out)
     assert set(found) == {
         *("policy", "requests", "answered", "refused", "late", "within_slo", "edge", "function", "edge_batches"),
+        "edge_busy",
         *("function_batches", "cost_cny", "all_function_cny", "latency_s", "plans", "replan_causes", "wall_s", "seed"),
     }
     assert (found["policy"], found["requests"], found["seed"]) == ("edgeburst", 600, 5)
@@ -396,6 +397,10 @@ WRONG_NUMBERS = [
         (["--poisson", "10", "--edge-fault", "melt:1,2"], "a fault is written slow:START,END,FACTOR or down:START,END"),
         (["--poisson", "10", "--edge=-1,0"], "--edge must be a finite number of at least 0"),
         (["--poisson", "10", "--edge=0,0"], "latency model"),
+        (["--poisson", "10", "--edge", "1,1", "--edge", "b:1,1"], "several --edge need a name each"),
+        (["--poisson", "10", "--edge", "b:1,1", "--edge", "b:1,1"], "several --edge need a name each"),
+        (["--poisson", "10", "--edge", "down:1,1"], "'down' cannot be a name"),
+        (["--poisson", "10", "--edge", "b:1,1", "--edge-fault", "c:down:1,2"], "a fault is written"),
         (["--poisson", "10", "--bandwidth-log", "absent.log"], "cannot read the bandwidth log"),
         (["--arrivals", "absent.gaps"], "cannot read the trace"),
     ],

@@ -127,6 +127,10 @@ def choose(scenario: Scenario, requests: Sequence[Request], rehearse: Rehearsal)
         ScenarioError: the policy needs an edge or a function that the scenario lacks, or supports one model only.
     """
     site = site_of(scenario, requests)
+    if not scenario.one_edge_slot and scenario.policy not in NO_EDGE:
+        raise ScenarioError(
+            f"the policy {scenario.policy} supports one edge server with one batch at a time; choose edgeburst"
+        )
     if site.model.edge_latency is None and scenario.policy not in NO_EDGE:
         raise ScenarioError(f"the policy {scenario.policy} needs an edge; give the scenario's model an edge latency")
     if not site.model.tiers and scenario.policy not in NO_FUNCTION:
