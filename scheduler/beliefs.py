@@ -1,9 +1,11 @@
 """What the engine believes of the world: rates, service tables, the uplink, outages. Learned, or told by a test."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from scheduler.domain.plans import BufferPlan
+from scheduler.domain.requests import EDGE_NAME, FUNCTIONS, Place
 from scheduler.domain.service_times import ServiceTimes
 from scheduler.domain.uplink import UplinkEstimate
 from scheduler.estimates import Estimates
@@ -15,13 +17,21 @@ class Outages:
     """Backends that are known to be away, other than from failures."""
 
     edge_back_s: float | None = None
-    """When the edge will be back; None: it is there."""
+    """When the edge servers will be back that are not in `edges_back_s`; None: they are there."""
     functions_back_s: float = 0.0
     """When the functions answer again; in the past where they answer."""
+    edges_back_s: Mapping[str, float | None] = field(default_factory=dict)
+    """The same for single edge servers, by name."""
 
-    def up(self, now_s: float) -> tuple[bool, bool]:
-        """Returns whether the edge and the functions are there."""
-        return self.edge_back_s is None, self.functions_back_s <= now_s
+    def edge_back(self, name: str) -> float | None:
+        """Returns when an edge server will be back; None: it is there."""
+        return self.edges_back_s.get(name, self.edge_back_s)
+
+    def away(self, now_s: float) -> frozenset[Place]:
+        """Returns the places that are away; the first edge server stands for those that have no entry of their own."""
+        away = {Place.edge(name) for name, back_s in self.edges_back_s.items() if back_s is not None}
+        away |= {Place.edge()} if self.edge_back_s is not None else set()
+        return frozenset(away | ({FUNCTIONS} if self.functions_back_s > now_s else set()))
 
 
 class Beliefs(Protocol):
@@ -36,8 +46,8 @@ class Beliefs(Protocol):
     def item_bytes(self, model: str) -> float:
         """Returns the bytes of an item on the wire, lately."""
 
-    def edge_times(self, model: str, percentile: float, now_s: float) -> ServiceTimes | None:
-        """Returns the edge's service tables for a model, with the margin of this percentile; None without an edge."""
+    def edge_times(self, model: str, percentile: float, now_s: float, edge: str = EDGE_NAME) -> ServiceTimes | None:
+        """Returns an edge server's tables for a model, with the margin of this percentile; None if it serves none."""
 
     def function_times(self, model: str, plan: BufferPlan, now_s: float) -> ServiceTimes | None:
         """Returns the service tables of a buffer's tier; None where nothing is known of it."""
@@ -70,9 +80,15 @@ class LearnedBeliefs:
         """Returns the bytes of an item on the wire, lately."""
         return self.estimates.models[model].item_bytes
 
-    def edge_times(self, model: str, percentile: float, now_s: float) -> ServiceTimes | None:  # noqa: ARG002
-        """Returns the edge's service tables for a model, with the margin of this percentile; None without an edge."""
-        return self.estimates.models[model].edge_times(percentile)
+    def edge_times(
+        self,
+        model: str,
+        percentile: float,
+        now_s: float,  # noqa: ARG002
+        edge: str = EDGE_NAME,
+    ) -> ServiceTimes | None:
+        """Returns an edge server's tables for a model, with the margin of this percentile; None if it serves none."""
+        return self.estimates.models[model].edge_times(percentile, edge)
 
     def function_times(self, model: str, plan: BufferPlan, now_s: float) -> ServiceTimes | None:  # noqa: ARG002
         """Returns the service tables of a buffer's tier; None where nothing is known of it."""

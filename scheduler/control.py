@@ -16,7 +16,7 @@ from scheduler.domain.memory import Memory, Part, Remembered, saved, taken_up
 from scheduler.domain.messages import ProbeMeasured, QuotaLearned, UplinkCarried
 from scheduler.domain.plans import BufferPlan, EngineSettings, GroupPlan, Limits, ModelSettings, Plan, Snapshot
 from scheduler.domain.quotas import Quota
-from scheduler.domain.requests import Backend, Request
+from scheduler.domain.requests import EDGE_NAME, Backend, Request
 from scheduler.domain.statistics import Changes
 from scheduler.estimates import Estimates
 from scheduler.estimators import findings, warming
@@ -97,8 +97,8 @@ class Control:
         self._estimates = Estimates(settings)
         self.beliefs: Beliefs = LearnedBeliefs(self._estimates)
         self._limits: dict[str, Limits] = dict(limits or {})
-        self._edge_takes: dict[str, int] = {}
-        """By model: most items in an edge batch, where the edge limits them."""
+        self._edge_takes: dict[tuple[str, str], int] = {}
+        """By model and edge server: most items in a batch, where the server limits them."""
         self._plan: Plan | None = None
         self._last_plan_id = 1
         self._finding: Finding | None = None
@@ -234,7 +234,7 @@ class Control:
 
     def probed(self, probe: ProbeMeasured, now_s: float) -> None:
         """Learns from a probe of the uplink; a probe of the edge says nothing about it."""
-        if probe.backend is Backend.EDGE:
+        if probe.place.backend is Backend.EDGE:
             return
         self._last_transfer_s = now_s
         if not probe.ok:
@@ -264,20 +264,28 @@ class Control:
         )
         return has_function and awake and idle_s >= interval_s
 
-    def limits(self, model: str) -> Limits:
-        """Returns what an operator set for a model, served just now or not, within what the edge takes."""
-        return self._limits.get(model, Limits()).within(self._edge_takes.get(model))
+    def limits(self, model: str, edge: str = EDGE_NAME) -> Limits:
+        """Returns what an operator set for a model, served just now or not, within what an edge server takes."""
+        return self._limits.get(model, Limits()).within(self._edge_takes.get((model, edge)))
 
-    def edge_takes(self, model: str, items: int | None) -> Limits:
-        """Notes the largest edge batch of a model, None for any, and plans anew; returns the model's limits with it."""
-        if items != self._edge_takes.get(model):
+    def _widest_limits(self, model: str) -> Limits:
+        """Returns the same within what the edge server takes that takes most."""
+        served = self._estimates.models[model].edges if model in self._estimates.models else ()
+        takes = [self._edge_takes.get((model, edge)) for edge in served]
+        known = [items for items in takes if items is not None]
+        return self._limits.get(model, Limits()).within(max(known) if known and len(known) == len(takes) else None)
+
+    def edge_takes(self, model: str, items: int | None, edge: str = EDGE_NAME) -> Limits:
+        """Notes the largest batch of a model on an edge server, None for any, and plans anew; returns the limits."""
+        if items != self._edge_takes.get((model, edge)):
             if items is None:
-                del self._edge_takes[model]
+                del self._edge_takes[model, edge]
             else:
-                self._edge_takes[model] = items
+                self._edge_takes[model, edge] = items
             if self._plan is not None:
-                self._found(Finding("limits", f"{model}: the edge takes {'any number of' if items is None else items}"))
-        return self.limits(model)
+                which = f"edge {edge}" if len(self._settings.edges) > 1 else "the edge"
+                self._found(Finding("limits", f"{model}: {which} takes {'any number of' if items is None else items}"))
+        return self.limits(model, edge)
 
     def limits_changed(self, model: str, limits: Limits, *, served: bool = True) -> None:
         """Plans anew under an operator's limits; those of a model that is not served just now are only noted."""
@@ -285,7 +293,7 @@ class Control:
             return
         self._limits[model] = limits
         if served:
-            self._found(Finding("limits", f"{model}: {_limits_sentence(limits)}"))
+            self._found(Finding("limits", f"{model}: {limits.sentence()}"))
 
     def quota_changed(self, learned: QuotaLearned) -> None:
         """Plans anew within what the provider grants now."""
@@ -337,7 +345,15 @@ class Control:
         """Notes the plan that is obeyed from now on."""
         self._plan, self._asked = plan, None
 
-    def snapshot(self, now_s: float, *, edge_up: bool, function_up: bool, quotas: tuple[Quota, ...] = ()) -> Snapshot:
+    def snapshot(
+        self,
+        now_s: float,
+        *,
+        edge_up: bool,
+        function_up: bool,
+        quotas: tuple[Quota, ...] = (),
+        edges_away: tuple[str, ...] = (),
+    ) -> Snapshot:
         """Freezes settings, estimates and limits."""
         uplink = self._estimates.uplink
         self._arrivals_planned = self._arrivals
@@ -347,11 +363,13 @@ class Control:
             models={name: model.estimates() for name, model in self._estimates.models.items()},
             uplink_bytes_per_s=uplink.bytes_per_s,
             uplink_rtt_s=uplink.rtt_s + (uplink.excess_s + uplink.margin_s),
-            limits={name: self.limits(name) for name in (*self._limits, *self._edge_takes)},
+            limits={name: self._widest_limits(name) for name in (*self._limits, *(m for m, _ in self._edge_takes))},
             edge_up=edge_up,
             function_up=function_up,
             plan_expiry_s=self._plan_life_s(now_s - self._first_arrival_s),
             quotas=quotas,
+            edges_away=edges_away,
+            edge_takes=dict(self._edge_takes),
         )
 
     def _plan_life_s(self, seen_s: float) -> float:
@@ -377,12 +395,3 @@ class Control:
             self._finding = finding
         else:
             self._finding = Finding(self._finding.cause, f"{self._finding.detail}; {finding.cause}: {finding.detail}")
-
-
-def _limits_sentence(limits: Limits) -> str:
-    named = {
-        "window": None if limits.window_s is None else f"{limits.window_s:g} s",
-        "edge batch": limits.edge_batch_cap,
-        "function batch": limits.function_batch_cap,
-    }
-    return ", ".join(f"{name} at most {value}" for name, value in named.items() if value is not None) or "none"

@@ -53,7 +53,7 @@ from scheduler.domain.messages import (
     UplinkCarried,
 )
 from scheduler.domain.plans import EngineSettings, Limits, Plan, Snapshot
-from scheduler.domain.requests import Backend, Request
+from scheduler.domain.requests import Backend, Place, Request
 from scheduler.domain.statistics import EngineStatistics
 from scheduler.planner.site.plan import best_plan
 
@@ -81,7 +81,7 @@ class Engine:
         self._ledger = Ledger()
         self._table = RequestTable(self._admission, self._outbox, self._ledger.tenants.tenants)
         self._occupancy, self._uplink = EdgeOccupancy(), UplinkOccupancy()
-        self._circuits = Circuits.closed(settings, self._occupancy, self._uplink)
+        self._circuits = Circuits.closed(settings, {settings.edges[0].name: (self._occupancy,)}, self._uplink)
         edge = EdgeSide(self._queues, self._occupancy, self._circuits.edge, self._outbox, self._table.tenants)
         self._function = FunctionSide(
             self._uplink,
@@ -114,7 +114,7 @@ class Engine:
         self._control.remember_also(*[keeper.remembered() for keeper in keepers])
         self._quota.listeners = self._outbox.command, self._control.quota_changed
         self._beliefs = self._control.beliefs
-        self._believed_up = True, True
+        self._believed_away: frozenset[Place] = frozenset()
         self._revision: int | None = None
         """Of the beliefs that the tables were made from; None: to be made anew."""
         self._plan: Plan | None = None
@@ -235,9 +235,9 @@ class Engine:
         outages = self._beliefs.outages(now_s)
         if outages is None:
             return
-        self._circuits.follow(edge_back_s=outages.edge_back_s, functions_back_s=outages.functions_back_s)
-        if outages.up(now_s) != self._believed_up:
-            self._believed_up = outages.up(now_s)
+        self._circuits.follow(outages.edge_back, functions_back_s=outages.functions_back_s)
+        if outages.away(now_s) != self._believed_away:
+            self._believed_away = outages.away(now_s)
             self._dispatcher.raise_caution()
             self._dispatcher.reassign_all(Cause.FAILURE, now_s=now_s)
 
@@ -397,4 +397,4 @@ class Engine:
         self._uplink.release(batch_id, now_s=now_s)
 
     def _snapshot(self, now_s: float) -> Snapshot:
-        return self._control.snapshot(now_s, **self._circuits.up(), quotas=self._quota.quotas())
+        return self._control.snapshot(now_s, **self._circuits.for_snapshot(), quotas=self._quota.quotas())

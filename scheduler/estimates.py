@@ -3,14 +3,13 @@
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
-from operator import sub
+from typing import Any
 
 from scheduler.domain.batches import Batch, BatchReport
 from scheduler.domain.latency import LatencyModel
-from scheduler.domain.plans import BufferPlan, EngineSettings, ModelEstimates, ModelSettings
-from scheduler.domain.requests import Backend, Request
-from scheduler.domain.scatter import Scatter
-from scheduler.domain.service_times import ServiceTimes, service_times
+from scheduler.domain.plans import BufferPlan, EdgeEstimate, EngineSettings, ModelEstimates, ModelSettings
+from scheduler.domain.requests import EDGE_NAME, Backend, Request
+from scheduler.domain.service_times import ServiceTimes
 from scheduler.domain.uplink import UplinkEstimate
 from scheduler.estimators import findings
 from scheduler.estimators.arrival_rate import ArrivalRate
@@ -20,6 +19,7 @@ from scheduler.estimators.findings import Finding
 from scheduler.estimators.package_changepoint import detectors_of
 from scheduler.estimators.residuals import ResidualWindow
 from scheduler.estimators.service_changes import ServiceChanges
+from scheduler.estimators.service_tables import TimesCache
 from scheduler.estimators.service_time import ServiceTime
 from scheduler.estimators.size_effect import SizeEffect
 from scheduler.estimators.start_changes import StartChanges
@@ -50,67 +50,9 @@ doubled, cost +1.3 %, in time +0.1 points."""
 SIGMAS = 1.645
 """Derived: 95 % of a normal distribution lie below so many standard deviations. Halved, cost -1.2 %, in time -0.0
 points; doubled, cost +1.0 %, in time +0.1 points."""
-MARGIN_STEP = 0.002
-"""A margin that moves by less than this is not worth new tables. Judgement: halved or doubled, cost and lateness stay
-within noise."""
-STILL = 1e-3
-"""Nor are predictions whose logarithm moves by less. Derived: it is below any noise; with 0 no simulation differs."""
-STILL_SIGMAS = 0.02
-"""The same as a part of what answers stray by anyway. Judgement: halved or doubled, cost and lateness stay within
-noise."""
 MAX_TABLES = 256
 """Service tables kept for one model, by tier, percentile and size: more than any one plan asks for. A bound of
 memory."""
-STALE_PART = 64
-"""The distribution of the scatter may lag by one answer in so many: no probability in it is off by more than that.
-Judgement: halved or doubled, cost and lateness stay within noise."""
-
-
-@dataclass(slots=True)
-class TimesCache:
-    """Service tables of one backend, made anew when predictions, the margin or the scatter have moved enough to matter.
-
-    New tables cost more than themselves: all that was worked out from the old ones is worked out anew.
-    """
-
-    estimator: ServiceTime
-    max_batch: int
-    size_factor: float = 1.0
-    """On every prediction."""
-    forecasts: bool = False
-    """Whether lateness follows the forecast. An edge's first dozen answers come before much is decided by them."""
-    times: ServiceTimes | None = None
-    percentile: float = 0.0
-    looked_at: int = 0
-    """The estimator's lessons when the tables were last compared with it."""
-    made_at: int = 0
-    """The same when they were made."""
-    log_factors: list[float] = field(default_factory=list)
-    """The factors on the latency model that they were made with."""
-
-    def get(self, percentile: float) -> ServiceTimes:
-        """Returns the tables for what the estimator knows now."""
-        times, estimator = self.times, self.estimator
-        lessons = estimator.lessons
-        if times is not None and self.looked_at == lessons and self.percentile == percentile:
-            return times
-        self.looked_at, self.percentile = lessons, percentile
-        scatter = estimator.scatter()
-        margin = max(1.0, math.exp(scatter.quantile(percentile)))
-        if times is None or abs(margin - times.margin) > MARGIN_STEP or self._outdated(scatter):
-            self.made_at, self.log_factors = lessons, estimator.log_factors()
-            predicted_s = [self.size_factor * seconds for seconds in estimator.predict_all_s(self.max_batch)]
-            forecast = estimator.forecast() if self.forecasts else scatter
-            times = service_times(predicted_s, margin=margin, scatter=scatter, forecast=forecast)
-            self.times = times
-        return times
-
-    def _outdated(self, scatter: Scatter) -> bool:
-        lag = self.estimator.lessons - self.made_at
-        if lag == 0:
-            return False
-        moved = max(map(abs, map(sub, self.estimator.log_factors(), self.log_factors)))
-        return moved > max(STILL, STILL_SIGMAS * scatter.sigma) or lag * STALE_PART >= len(scatter.ordered)
 
 
 @dataclass(slots=True)
@@ -120,11 +62,13 @@ class ModelKnowledge:
     settings: ModelSettings
     arrivals: ArrivalRate
     rate_changes: Detector
-    edge: ServiceTime | None
+    edges: dict[str, ServiceTime]
+    """By edge server that serves it."""
     functions: dict[str, ServiceTime]
     warm: dict[str, WarmInstances]
     """By tier."""
-    edge_tables: TimesCache | None
+    edge_tables: dict[str, TimesCache]
+    """By edge server."""
     function_tables: dict[tuple[str, float, float], TimesCache]
     """By tier, percentile and size factor."""
     item_bytes: float = 0.0
@@ -142,9 +86,27 @@ class ModelKnowledge:
         self.item_bytes += weight * (item_bytes - self.item_bytes)
         self.mix.update(request.class_name, request.items, item_bytes)
 
-    def edge_times(self, percentile: float) -> ServiceTimes | None:
-        """Returns the edge's tables with the margin at which this percentile holds by what is known now."""
-        return None if self.edge_tables is None else self.edge_tables.get(percentile)
+    def edge_times(self, percentile: float, edge: str = EDGE_NAME) -> ServiceTimes | None:
+        """Returns an edge server's tables with the margin at which this percentile holds by what is known now."""
+        tables = self.edge_tables.get(edge)
+        return None if tables is None else tables.get(percentile)
+
+    def follow(self, settings: ModelSettings, engine: EngineSettings) -> None:
+        """Takes over settings that are alike but for the edge servers: starts afresh with those that are others."""
+        before, self.settings = self.settings, settings
+        laws = {edge.name: settings.edge_latency_on(edge.name) for edge in engine.edges}
+        kept = {
+            name for name in self.edges if laws.get(name) is not None and before.edge_latency_on(name) == laws[name]
+        }
+        known, tables, self.edges, self.edge_tables = self.edges, self.edge_tables, {}, {}
+        for name, law in laws.items():
+            if name in kept:
+                self.edges[name], self.edge_tables[name] = known[name], tables[name]
+            elif law is not None:
+                detectors = detectors_of(engine.changepoint_package)
+                service = ServiceTime(law, overhead_s=engine.edge_overhead_s, detectors=detectors)
+                self.edges[name] = service
+                self.edge_tables[name] = TimesCache(service, min(law.max_batch, settings.max_items))
 
     def function_times(self, plan: BufferPlan) -> ServiceTimes | None:
         """Returns the tables of a buffer's tier, in the same way."""
@@ -167,12 +129,19 @@ class ModelKnowledge:
         percentiles = {c.percentile for c in self.settings.classes}
         tiers = {tier.name: tier for tier in self.settings.tiers}
         sizes = self.mix.item_sizes()
+        edges = {
+            name: EdgeEstimate(latency, {p: service.quantile_factor(p) for p in percentiles})
+            for name, service in self.edges.items()
+            if (latency := _learned(self.settings.edge_latency_on(name), service)) is not None
+        }
+        first = next(iter(edges.values()), None)
         return ModelEstimates(
             rate_rps=self.arrivals.regime_rps,
             dispersion=self.arrivals.dispersion,
             item_bytes=self.item_bytes,
-            edge_latency=_learned(self.settings.edge_latency, self.edge),
-            edge_quantile_factor={p: self.edge.quantile_factor(p) for p in percentiles} if self.edge else {},
+            edge_latency=None if first is None else first.latency,
+            edge_quantile_factor={} if first is None else first.quantile_factor,
+            edges=edges,
             function_latencies={
                 name: latency
                 for name, service in self.functions.items()
@@ -252,7 +221,7 @@ class Estimates:
             for m in settings.models
         }
         for model in settings.models:
-            self.models[model.name].settings = model
+            self.models[model.name].follow(model, settings)
 
     def advance(self, now_s: float) -> Iterator[Finding]:
         """Closes the ticks that have passed and yields the rate changes found in them."""
@@ -275,10 +244,12 @@ class Estimates:
             return
         self.note_change()
         if batch.backend is Backend.EDGE:
-            if model.edge is not None:
-                change = model.edge.update(batch.items, report.elapsed_s)
+            name = batch.place.name
+            if (service := model.edges.get(name)) is not None:
+                change = service.update(batch.items, report.elapsed_s)
                 if change is not None:
-                    yield findings.of_edge_service(batch.model, change)
+                    several = len(self._settings.edges) > 1
+                    yield findings.of_edge_service(batch.model, change, edge=name if several else "")
             return
         yield from self._function_finished(batch, report, model, open_since_s)
 
@@ -363,29 +334,29 @@ class Estimates:
 
 def _know(settings: ModelSettings, engine: EngineSettings) -> ModelKnowledge:
     detectors = detectors_of(engine.changepoint_package)
-    edge_latency, edge, edge_tables = settings.edge_latency, None, None
-    if edge_latency is not None:
-        edge = ServiceTime(edge_latency, overhead_s=engine.edge_overhead_s, detectors=detectors)
-        edge_tables = TimesCache(edge, min(edge_latency.max_batch, settings.max_items))
     functions = {
         tier.name: ServiceTime(tier.latency, shape_sigma=FUNCTION_SHAPE_SIGMA, detectors=detectors)
         for tier in settings.tiers
     }
-    return ModelKnowledge(
+    made = ModelKnowledge(
         settings=settings,
         arrivals=ArrivalRate(),
         rate_changes=detectors.counts(),
-        edge=edge,
+        edges={},
         functions=functions,
         warm={tier.name: WarmInstances() for tier in settings.tiers},
-        edge_tables=edge_tables,
+        edge_tables={},
         function_tables={},
     )
+    made.follow(settings, engine)
+    return made
 
 
 def _alike(before: ModelSettings, after: ModelSettings) -> bool:
-    """Whether what was learned still holds: another plan for its functions is no other model."""
-    return replace(before, buffers=()) == replace(after, buffers=())
+    """Whether what was learned still holds: neither another plan for its functions nor other edge servers make another
+    model of it."""
+    same: dict[str, Any] = {"buffers": (), "edge_latency": None, "edge_latencies": {}}
+    return replace(before, **same) == replace(after, **same)
 
 
 def _strictest_percentile(settings: EngineSettings) -> float:

@@ -7,9 +7,9 @@ from dataclasses import replace
 from scheduler.domain.latency import FunctionTier
 from scheduler.domain.memory import Remembered, entries, fingerprint, finite
 from scheduler.domain.plain import from_plain, to_plain
-from scheduler.domain.plans import EngineSettings, GroupPlan, Plan
+from scheduler.domain.plans import EdgeSettings, EngineSettings, GroupPlan, Plan
+from scheduler.domain.requests import EDGE_NAME
 from scheduler.estimates import Estimates, ModelKnowledge
-from scheduler.estimators.service_time import ServiceTime
 from scheduler.estimators.size_effect import SizeEffect
 
 _LARGEST_BATCH = 2**20
@@ -24,8 +24,8 @@ def estimates_parts(estimates: Estimates, settings: EngineSettings) -> Iterator[
     for model in settings.models:
         known = estimates.models[model.name]
         yield _traffic(known)
-        if known.edge is not None:
-            yield _edge(known, known.edge, settings.edge_overhead_s)
+        for name in known.edges:
+            yield _edge(known, name, settings.edge_overhead_s, alone=len(settings.edges) == 1)
         for tier in model.tiers:
             yield _function(known, tier)
 
@@ -41,7 +41,7 @@ class PlanMemory:
         self.age_s = 0.0
 
     def part(self, settings: EngineSettings, plan: Plan | None, seen_s: float) -> Remembered:
-        """Returns the present plan as a part; it is only true of the same models, classes and tiers."""
+        """Returns the present plan as a part; it is only true of the same models, classes, tiers and edge servers."""
 
         def snapshot(now_s: float) -> object:  # noqa: ARG001
             return {"seen_s": seen_s if math.isfinite(seen_s) else 0.0, "plan": to_plain(plan)}
@@ -54,7 +54,8 @@ class PlanMemory:
                 _check_group(group, settings)
             self.plan, self.seen_s, self.age_s = plan, seen, age_s
 
-        return Remembered("plan", VERSION, fingerprint(model=repr(settings.models)), snapshot, restore)
+        edges = "" if settings.edges == (EdgeSettings(),) else repr(settings.edges)
+        return Remembered("plan", VERSION, fingerprint(model=repr(settings.models) + edges), snapshot, restore)
 
     def first_plan(self, *, now_s: float, stands_s: float) -> Plan | None:
         """Returns the plan to begin with; None where none was taken up.
@@ -133,7 +134,17 @@ def _traffic(known: ModelKnowledge) -> Remembered:
     return Remembered(f"traffic:{model.name}", VERSION, fingerprint(model=f"{model.name}/{classes}"), snapshot, restore)
 
 
-def _edge(known: ModelKnowledge, service: ServiceTime, overhead_s: float) -> Remembered:
+def _edge(known: ModelKnowledge, name: str, overhead_s: float, *, alone: bool) -> Remembered:
+    """Returns what is known of the model on one edge server.
+
+    Args:
+        known: of the model.
+        name: the server's.
+        overhead_s: what is added to the profile's services.
+        alone: whether it is the only one: then what was saved of one without a name is true of it.
+    """
+    service, before = known.edges[name], f"edge:{known.settings.name}"
+
     def snapshot(now_s: float) -> object:  # noqa: ARG001
         return service.snapshot()
 
@@ -141,8 +152,10 @@ def _edge(known: ModelKnowledge, service: ServiceTime, overhead_s: float) -> Rem
         service.restore(content, age_s=age_s)
 
     model = known.settings
-    mark = fingerprint(model=model.name, profile=model.edge_latency, overhead_s=overhead_s)
-    return Remembered(f"edge:{model.name}", VERSION, mark, snapshot, restore)
+    mark = fingerprint(model=model.name, profile=model.edge_latency_on(name), overhead_s=overhead_s)
+    if name == EDGE_NAME:
+        return Remembered(before, VERSION, mark, snapshot, restore)
+    return Remembered(f"{before}:{name}", VERSION, mark, snapshot, restore, before if alone else "")
 
 
 def _function(known: ModelKnowledge, tier: FunctionTier) -> Remembered:

@@ -139,8 +139,8 @@ def _said(command: Command) -> str:
             return f"refuse {refusal.status} [{request_id}]"
         case ComputePlan():
             return "plan"
-        case SendProbe(backend):
-            return f"probe {backend.value}"
+        case SendProbe(place):
+            return f"probe {place.backend.value}"
         case PlanAdopted():
             return "adopt"
         case QuotaLearned(model, tier, granted):

@@ -32,7 +32,7 @@ from scheduler.daemon.status import DaemonStatus, PlanHistory
 from scheduler.daemon.threads import DaemonThreads
 from scheduler.domain.messages import ComputePlan
 from scheduler.domain.plans import EngineSettings, Plan
-from scheduler.domain.requests import Backend
+from scheduler.domain.requests import EDGE_NAME, FUNCTIONS, Place
 from scheduler.engine import Engine
 from scheduler.fc_client import Account
 from scheduler.planner.site.plan import best_plan
@@ -53,14 +53,14 @@ class Places:
     max_in_flight: int
     """Maximum of function calls at one time."""
 
-    def changed(self, before: "Places") -> tuple[Backend, ...]:
-        """Returns the backends that have to be replaced."""
+    def changed(self, before: "Places") -> tuple[Place, ...]:
+        """Returns the edge servers, and FUNCTIONS, whose backends have to be replaced."""
         edge_before = (before.edge, before.edge_models, before.edge_access)
         same = (self.edge, self.edge_models, self.edge_access) == edge_before
-        edge = () if same else (Backend.EDGE,)
+        edge = () if same else (Place.edge(),)
         ours = (self.account, self.functions, self.max_in_flight)
         theirs = (before.account, before.functions, before.max_in_flight)
-        return (*edge, Backend.FUNCTION) if ours != theirs else edge
+        return (*edge, FUNCTIONS) if ours != theirs else edge
 
 
 def places(config: Config, environ: Mapping[str, str]) -> Places:
@@ -84,7 +84,7 @@ def places(config: Config, environ: Mapping[str, str]) -> Places:
 
 
 def make_backend(
-    backend: Backend,
+    place: Place,
     where: Places,
     clock: Clock,
     servers: EdgeServers | None = None,
@@ -93,14 +93,14 @@ def make_backend(
     """Returns a backend, None where it is not configured; opens no connection.
 
     Args:
-        backend: the edge or the functions.
+        place: an edge server, or FUNCTIONS.
         where: all places.
         clock: monotonic seconds.
         servers: what is known of edge servers; None: nothing.
         meter: measures the uplink to the functions; None: nothing does.
     """
     edge, account = where.edge, where.account
-    if backend is Backend.EDGE and edge is not None:
+    if place == Place.edge() and edge is not None:
         return EdgeBackend(
             url=edge.url,
             connect_timeout_s=edge.connect_timeout_s,
@@ -110,7 +110,7 @@ def make_backend(
             servers=servers,
             access=where.edge_access,
         )
-    if backend is Backend.FUNCTION and account is not None:
+    if place == FUNCTIONS and account is not None:
         return FunctionBackend(
             account=account,
             functions=where.functions,
@@ -167,7 +167,9 @@ def assemble(
     runner = Runner(
         engine=engine,
         settings=settings,
-        backends={made: sender for made in Backend if (sender := make_backend(made, where, clock, servers, meter))},
+        backends={
+            at: made for at in (Place.edge(), FUNCTIONS) if (made := make_backend(at, where, clock, servers, meter))
+        },
         make_plan=_plan_maker(),
         clock=clock,
         explanations=explanations,
@@ -192,7 +194,7 @@ def assemble(
         own_latency=own_latency.summary,
         state=_without_state if state is None else state.status,
         models=served.rows,
-        edge=lambda: None if (edge := runner.edge()) is None else edge.status(),
+        edge=lambda: None if (edge := runner.edge(EDGE_NAME)) is None else edge.status(),
     )
     parts = DaemonParts(
         runner=runner,
@@ -215,17 +217,20 @@ def _note_recalled(state: StateKeeper | None, control: Control, engine: Engine) 
         state.recalled(control.recalled, engine.statistics())
 
 
-def edge_trials(config: Config) -> dict[str, Trial]:
-    """Returns how each model that the edge serves is tried."""
-    cards, on_edge = model_cards(config), config.engine_settings().models
+def edge_trials(config: Config) -> dict[Place, dict[str, Trial]]:
+    """Returns by edge server how each model that it serves is tried."""
+    cards, settings = model_cards(config), config.engine_settings()
     return {
-        model.name: Trial(
-            cards[model.name].inputs,
-            cards[model.name].answer,
-            max(LEAST_LIMIT_S, LIMIT_FACTOR * model.edge_latency.predict_s(1)),
-        )
-        for model in on_edge
-        if model.edge_latency is not None
+        Place.edge(edge.name): {
+            model.name: Trial(
+                cards[model.name].inputs,
+                cards[model.name].answer,
+                max(LEAST_LIMIT_S, LIMIT_FACTOR * latency.predict_s(1)),
+            )
+            for model in settings.models
+            if (latency := model.edge_latency_on(edge.name)) is not None
+        }
+        for edge in settings.edges
     }
 
 

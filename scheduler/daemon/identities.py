@@ -10,7 +10,7 @@ from enum import Enum
 
 from scheduler.daemon.logs import log
 from scheduler.domain.messages import ModelBarred
-from scheduler.domain.requests import Backend
+from scheduler.domain.requests import Backend, Place
 
 _MAX_LENGTH = 128
 TRY_AGAIN_S = 30.0
@@ -161,13 +161,15 @@ class Identities:
             return
         self._next_try_s = now_s + TRY_AGAIN_S
         for name, model in self._models.items():
-            for place in [place for place in model.refused if _backend(place) is Backend.FUNCTION]:
+            for place in [place for place in model.refused if Place.parse(place).backend is Backend.FUNCTION]:
                 del model.refused[place]
                 self._tell(name, model, place)
 
     def edge_refused(self) -> bool:
-        """Whether the edge is refused for a model."""
-        return any(_backend(place) is Backend.EDGE for model in self._models.values() for place in model.refused)
+        """Whether an edge server is refused for a model."""
+        return any(
+            Place.parse(place).backend is Backend.EDGE for model in self._models.values() for place in model.refused
+        )
 
     def row(self, name: str) -> dict[str, object]:
         """Returns a model's part of GET /v1/status."""
@@ -208,9 +210,9 @@ class Identities:
             self._tell(name, model, place)
 
     def _tell(self, name: str, model: _Model, place: str) -> None:
-        backend = _backend(place)
-        barred = any(_backend(other) is backend for other in model.refused)
-        self.post(ModelBarred(name, backend, barred))
+        endpoint = Place.parse(place).endpoint
+        barred = any(Place.parse(other).endpoint == endpoint for other in model.refused)
+        self.post(ModelBarred(name, endpoint, barred))
 
 
 _WHY: Mapping[AcceptedBy, str] = {
@@ -227,7 +229,3 @@ def _sentence(name: str, place: str, said: str, expected: str, why: AcceptedBy) 
         f" expected ({_WHY[why]}); bring the same card and files there, or accept what it serves with"
         f" `identity` in [[model]] or PUT /v1/models/{name}/identity"
     )
-
-
-def _backend(place: str) -> Backend:
-    return Backend.EDGE if place.startswith("edge:") else Backend.FUNCTION

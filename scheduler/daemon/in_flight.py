@@ -19,7 +19,7 @@ from scheduler.domain.batches import Batch, BatchReport, Failure, FailureKind
 from scheduler.domain.bills import Bill
 from scheduler.domain.latency import FunctionTier
 from scheduler.domain.messages import BatchFailed, BatchFinished, BillArrived, Message, ProbeMeasured
-from scheduler.domain.requests import Backend
+from scheduler.domain.requests import Backend, Place
 from scheduler.wire import InferRequest, Tensor, WireError
 
 _logger = logging.getLogger("edgeburst")
@@ -97,7 +97,7 @@ class BatchSender:
     def __init__(
         self,
         *,
-        backends: Mapping[Backend, InferenceBackend],
+        backends: Mapping[Place, InferenceBackend],
         post: Callable[[Message], None],
         clock: Clock,
         ring: BatchRing,
@@ -107,7 +107,7 @@ class BatchSender:
         """Stores its parts.
 
         Args:
-            backends: where batches are sent; a batch for a backend that is missing fails.
+            backends: by edge server, and of FUNCTIONS; a batch for one that is missing fails.
             post: gives each outcome to the engine.
             clock: monotonic seconds, with the same origin as the event loop's `time`.
             ring: where outcomes are recorded.
@@ -157,9 +157,9 @@ class BatchSender:
         """Returns how many reports of functions could not be true, by tier and field."""
         return self._ring.disbelieved()
 
-    def backend(self, backend: Backend) -> InferenceBackend | None:
-        """Returns the present backend; None where there is none."""
-        return self._backends.get(backend)
+    def backend(self, place: Place) -> InferenceBackend | None:
+        """Returns the present backend of an edge server or of FUNCTIONS; None where there is none."""
+        return self._backends.get(place)
 
     def answered(self, batch_id: int) -> AnsweredBatch:
         """Returns an answered batch until `forget_answered`; KeyError after that."""
@@ -169,31 +169,31 @@ class BatchSender:
         """Drops the answered batches: the engine has named the requests that their answers belong to."""
         self._answered.clear()
 
-    def probe(self, backend: Backend, models: Sequence[str] = ()) -> "asyncio.Task[None]":
-        """Starts to probe a backend, and these of its models where that is free; the measurement is posted."""
-        return self._start(self._probe(backend, models), name=f"probe-{backend.value}")
+    def probe(self, place: Place, models: Sequence[str] = ()) -> "asyncio.Task[None]":
+        """Starts to probe a place, and these of its models where that is free; the measurement is posted."""
+        return self._start(self._probe(place, models), name=f"probe-{place}")
 
     async def open(self) -> None:
         """Opens every backend."""
         await asyncio.gather(*(backend.open() for backend in self._backends.values()))
 
     def probe_all(self) -> "list[asyncio.Task[None]]":
-        """Starts to probe every backend, and all models of the edge."""
-        return [self.probe(backend, self._trials.models) for backend in self._backends]
+        """Starts to probe every backend, and all models of the edge servers."""
+        return [self.probe(place, self._trials.models_on(place)) for place in self._backends]
 
-    async def replace_backend(self, backend: Backend, replacement: InferenceBackend | None) -> None:
+    async def replace_backend(self, place: Place, replacement: InferenceBackend | None) -> None:
         """Uses another backend, or none, from now on; closes the old one when its batches have ended."""
         if replacement is not None:
             await replacement.open()
-        old = self._backends.pop(backend, None)
+        old = self._backends.pop(place, None)
         if replacement is not None:
-            self._backends[backend] = replacement
-            if backend is Backend.EDGE:
+            self._backends[place] = replacement
+            if place.backend is Backend.EDGE:
                 # What the engine knows of it was said by another server.
-                self.probe(backend, self._trials.models)
+                self.probe(place, self._trials.models_on(place))
         if old is not None:
             old_tasks = [task for task in self._tasks if task.get_name().startswith("batch-")]
-            self._start(_close_after(old, old_tasks), name=f"close-{backend.value}")
+            self._start(_close_after(old, old_tasks), name=f"close-{place}")
 
     async def close(self) -> None:
         """Cancels every task and closes the backends."""
@@ -224,7 +224,7 @@ class BatchSender:
 
     async def _exchange(self, pending: _PendingBatch) -> Reply:
         batch = pending.batch
-        backend = self._backends.get(batch.backend)
+        backend = self._backends.get(batch.place.endpoint)
         if backend is None:
             message = f"no {batch.backend.value} backend is configured"
             raise SendFailed(Failure(FailureKind.UNREACHABLE, message), self._bare_report(pending))
@@ -329,16 +329,16 @@ class BatchSender:
         """Returns a report that holds the elapsed time only."""
         return BatchReport(elapsed_s=max(0.0, self._clock() - pending.batch.sent_at_s))
 
-    async def _probe(self, backend: Backend, models: Sequence[str]) -> None:
-        probed, asked_at_s = self._backends.get(backend), self._clock()
+    async def _probe(self, place: Place, models: Sequence[str]) -> None:
+        probed, asked_at_s = self._backends.get(place), self._clock()
         try:
-            measured = ProbeMeasured(backend, ok=False) if probed is None else await probed.probe()
-            if measured.ok and probed is not None and backend is Backend.EDGE and models:
-                tried = await self._trials.on_edge(probed, models)
+            measured = ProbeMeasured(place, ok=False) if probed is None else await probed.probe()
+            if measured.ok and probed is not None and place.backend is Backend.EDGE and models:
+                tried = await self._trials.on_edge(place, probed, models)
                 measured = replace(measured, ok=not tried.away, broken=tried.broken, unasked=tried.unasked)
         except Exception:
-            _logger.exception("probe_bug", extra=fields(backend=backend.value))
-            measured = ProbeMeasured(backend, ok=False)
+            _logger.exception("probe_bug", extra=fields(place=str(place)))
+            measured = ProbeMeasured(place, ok=False)
         self._post(replace(measured, asked_at_s=asked_at_s))
 
 

@@ -47,11 +47,11 @@ class Tried:
 
 
 class ModelTrials:
-    """Tries models on the edge, where that costs nothing."""
+    """Tries models on edge servers, where that costs nothing."""
 
     def __init__(
         self,
-        trials: Mapping[str, Trial] = MappingProxyType({}),
+        trials: Mapping[Place, Mapping[str, Trial]] = MappingProxyType({}),
         *,
         clock: Clock,
         heard: Callable[[str, Place, object, float], str] = lambda *_: "",
@@ -59,7 +59,7 @@ class ModelTrials:
         """Stores its parts.
 
         Args:
-            trials: by model of the edge.
+            trials: by edge server and model.
             clock: monotonic seconds.
             heard: is told which identity of a model's card and files a place reports with an answer, and when its batch
                 was sent; returns why its answers cannot be used, empty if they can.
@@ -67,69 +67,71 @@ class ModelTrials:
         self.heard = heard
         self._clock = clock
         self._trials = dict(trials)
-        self._broken: dict[str, str] = {}
-        """By model: the sentence that was logged last."""
+        self._broken: dict[tuple[Place, str], str] = {}
+        """By edge server and model: the sentence that was logged last."""
 
-    def follow(self, trials: Mapping[str, Trial]) -> None:
-        """Uses the trials of another configuration, by model of the edge."""
+    def follow(self, trials: Mapping[Place, Mapping[str, Trial]]) -> None:
+        """Uses the trials of another configuration, by edge server and model."""
         self._trials = dict(trials)
 
-    @property
-    def models(self) -> tuple[str, ...]:
-        """Names of the models that can be tried."""
-        return tuple(self._trials)
+    def models_on(self, place: Place) -> tuple[str, ...]:
+        """Returns the names of the models that can be tried at a place: none by function."""
+        return tuple(self._trials.get(place, ()))
 
-    async def on_edge(self, backend: InferenceBackend, models: Sequence[str]) -> Tried:
-        """Tries models one after the other, as the edge serves batches."""
+    async def on_edge(self, place: Place, backend: InferenceBackend, models: Sequence[str]) -> Tried:
+        """Tries models of an edge server one after the other, as it serves batches."""
         broken: list[str] = []
+        trials = self._trials.get(place, {})
         for position, name in enumerate(models):
-            trial = self._trials.get(name)
+            trial = trials.get(name)
             if trial is None:
                 continue
             try:
-                sentence = await asyncio.wait_for(self._problem(backend, name, trial), trial.limit_s)
+                sentence = await asyncio.wait_for(self._problem(place, backend, name, trial), trial.limit_s)
             except SendFailed as failed:
                 if failed.failure.kind is FailureKind.UNREACHABLE:
                     return Tried(away=True)
                 sentence = "" if failed.failure.kind in _SAYS_NOTHING else failed.failure.message
             except asyncio.TimeoutError:
-                self._note(name, f"it did not answer within {trial.limit_s:.3g} s")
+                self._note(place, name, f"it did not answer within {trial.limit_s:.3g} s")
                 return Tried((*broken, name), tuple(models[position + 1 :]))
-            self._note(name, sentence)
+            self._note(place, name, sentence)
             if sentence:
                 broken.append(name)
         return Tried(tuple(broken))
 
-    async def _problem(self, backend: InferenceBackend, name: str, trial: Trial) -> str:
+    async def _problem(self, place: Place, backend: InferenceBackend, name: str, trial: Trial) -> str:
         """Returns what is wrong with the answer to one made-up item; empty where nothing is."""
         made = made_up_inputs(trial.inputs, 1)
         inputs = tuple(Tensor.from_numpy(tensor, array) for tensor, array in made.items())
         sent_at_s = self._clock()
-        send = BatchSend(_batch(name, trial, sent_at_s), None, sent_at_s, outputs=trial.outputs)
+        send = BatchSend(_batch(place, name, trial, sent_at_s), None, sent_at_s, outputs=trial.outputs)
         send.item_crc32 = wire.item_crc32(inputs)
         reply = await backend.send(send, InferRequest("0", inputs, binary_by_default=True))
         # Another model than is expected is kept away by its identity, and says so itself.
-        self.heard(name, Place.edge(), reply.identity, sent_at_s)
+        self.heard(name, place, reply.identity, sent_at_s)
         return BY_BACKEND if reply.not_finite else ""
 
-    def _note(self, name: str, sentence: str) -> None:
+    def _note(self, place: Place, name: str, sentence: str) -> None:
         """Logs what is new."""
-        if sentence == self._broken.get(name, ""):
+        if sentence == self._broken.get((place, name), ""):
             return
+        server = "the edge server" if len(self._trials) < 2 else f"edge server {place.name}"
         if sentence:
-            self._broken[name] = sentence
-            message = f"the edge server answers, but not with model {name}: {sentence}; it gets none of its batches"
-            log(logging.WARNING, "model_check", model=name, message=message)
+            self._broken[place, name] = sentence
+            message = f"{server} answers, but not with model {name}: {sentence}; it gets none of its batches"
+            log(logging.WARNING, "model_check", model=name, place=str(place), message=message)
         else:
-            del self._broken[name]
-            log(logging.INFO, "model_check", model=name, message=f"the edge server answers with model {name} again")
+            del self._broken[place, name]
+            message = f"{server} answers with model {name} again"
+            log(logging.INFO, "model_check", model=name, place=str(place), message=message)
 
 
-def _batch(model: str, trial: Trial, now_s: float) -> Batch:
+def _batch(place: Place, model: str, trial: Trial, now_s: float) -> Batch:
     late_s = now_s + trial.limit_s
     return Batch(
         batch_id=0,
-        place=Place.edge(),
+        place=place,
         model=model,
         request_ids=(0,),
         items=1,

@@ -45,7 +45,7 @@ from scheduler.domain.messages import (
     SpendGranted,
 )
 from scheduler.domain.plans import EngineSettings, Plan
-from scheduler.domain.requests import Backend
+from scheduler.domain.requests import Place
 from scheduler.domain.tenants import shares_of
 from scheduler.engine import Engine
 
@@ -82,7 +82,7 @@ class Runner:
         *,
         engine: Engine,
         settings: EngineSettings,
-        backends: Mapping[Backend, InferenceBackend],
+        backends: Mapping[Place, InferenceBackend],
         make_plan: PlanMaker,
         clock: Clock,
         explanations: Explanations,
@@ -98,7 +98,7 @@ class Runner:
         Args:
             engine: makes every decision.
             settings: the engine's settings.
-            backends: where batches are sent; a batch for a backend that is missing fails.
+            backends: by edge server, and of FUNCTIONS; a batch for one that is missing fails.
             make_plan: runs the planner beside the loop.
             clock: monotonic seconds, with the same origin as the event loop's `time`.
             explanations: takes every request's arrival and end.
@@ -199,17 +199,17 @@ class Runner:
         """Opens the backends."""
         await self._sender.open()
 
-    def edge(self) -> InferenceBackend | None:
-        """Returns the present edge; None without one."""
-        return self._sender.backend(Backend.EDGE)
+    def edge(self, name: str) -> InferenceBackend | None:
+        """Returns the present backend of an edge server; None where there is none of that name."""
+        return self._sender.backend(Place.edge(name))
 
     def probe_backends(self) -> "list[asyncio.Task[None]]":
         """Starts to probe every backend; the engine gets the results."""
         return self._sender.probe_all()
 
-    async def replace_backend(self, backend: Backend, replacement: InferenceBackend | None) -> None:
+    async def replace_backend(self, place: Place, replacement: InferenceBackend | None) -> None:
         """Uses another backend, or none, from now on; closes the old one when its batches have ended."""
-        await self._sender.replace_backend(backend, replacement)
+        await self._sender.replace_backend(place, replacement)
 
     async def drain(self, limit_s: float) -> int:
         """Accepts no more calls, and waits until every accepted call has ended, for at most `limit_s`.
@@ -291,8 +291,8 @@ class Runner:
                     planning = asyncio.get_running_loop().create_task(self._plan(command), name="plan")
                     self._planning.add(planning)
                     planning.add_done_callback(self._planning.discard)
-                case SendProbe(backend, models):
-                    self._sender.probe(backend, models)
+                case SendProbe(place, models):
+                    self._sender.probe(place, models)
                 case RequestSpend() | ReturnSpend():
                     self._lease(command)
                 case PlanAdopted(plan):

@@ -9,6 +9,7 @@ import logging
 import os
 import time
 from collections.abc import Coroutine, Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,6 +32,7 @@ from scheduler.daemon.state.handover import Bequest
 from scheduler.daemon.state.keeper import StateKeeper
 from scheduler.daemon.threads import DaemonThreads
 from scheduler.domain.errors import ConfigError
+from scheduler.domain.requests import EDGE_NAME
 from scheduler.systemd import Notifier
 
 if TYPE_CHECKING:
@@ -148,7 +150,7 @@ class Daemon:
         self._note_recalled, self._served = assembly.note_recalled, assembly.served
         self._servers, self._meter, self._trials = assembly.servers, assembly.meter, assembly.trials
         self._edge_models = EdgeModels(
-            edge=self._runner.edge,
+            edge=partial(self._runner.edge, EDGE_NAME),
             config=lambda: self._config,
             measured=self._use_measured,
             served=self._served,
@@ -265,9 +267,9 @@ class Daemon:
             tls = self._tls  # from plain to encrypted, or back, is another daemon to its clients
         await self._front.renew(tls)
         self._trials.follow(edge_trials(config))
-        for backend in where.changed(self._places):
-            made = make_backend(backend, where, time.monotonic, self._servers, self._meter)
-            await self._runner.replace_backend(backend, made)
+        for place in where.changed(self._places):
+            made = make_backend(place, where, time.monotonic, self._servers, self._meter)
+            await self._runner.replace_backend(place, made)
         self._runner.reload(settings)
         self._service.reload(config)
         fixed = [name for name in _FIXED if _differ(config, self._config, name)]

@@ -6,16 +6,15 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from scheduler.dispatch.edge_occupancy import EdgeOccupancy
-from scheduler.dispatch.suspicion import Suspicion
+from scheduler.dispatch.suspicion import Silence, Slots, Suspicion
 from scheduler.dispatch.uplink import UplinkOccupancy
 from scheduler.domain.batches import Batch, Failure, FailureKind
 from scheduler.domain.decisions import Cause
 from scheduler.domain.failures import HANDLING, Opens
 from scheduler.domain.messages import ProbeMeasured, SendProbe
 from scheduler.domain.plans import EngineSettings
-from scheduler.domain.requests import Backend
-from scheduler.domain.statistics import ModelUp
+from scheduler.domain.requests import FUNCTIONS, Backend, Place
+from scheduler.domain.statistics import EdgeStatistics, ModelUp
 
 LONGEST_PAUSE_S = 30.0
 """Whatever a backend asks for, and however often probes fail: then it is tried again. Judgement: how late a backend
@@ -170,32 +169,44 @@ class Circuit:
 
 @dataclass(slots=True)
 class Circuits:
-    """The circuits of both backends and of each model on them, and what is being probed.
+    """The circuits of each edge server, of the functions, and of each model on them, and what is being probed.
 
-    A backend that nothing reaches concerns all its models, as does its wish for silence. Whatever else fails, a batch
-    that hangs included, may be the fault of its model: that one's circuit opens, the others go on. A probe asks for
-    the models whose circuits are open, and tells which of them are still broken.
+    A backend (an edge server, or all functions together) that nothing reaches concerns all its models, as does its wish
+    for silence. Whatever else fails, a batch that hangs included, may be the fault of its model: that one's circuit
+    opens, the others go on. A probe asks for the models whose circuits are open, and tells which of them are still
+    broken.
     """
 
-    edge: Circuit
+    edges: dict[str, Circuit]
+    """By name, in the order of the settings; there is one at least."""
     function: Circuit
     suspicion: Suspicion
-    probing: dict[Backend, tuple[str, ...]] = field(default_factory=dict)
-    """Backend that is being probed -> the models that were asked for."""
+    probing: dict[Place, tuple[str, ...]] = field(default_factory=dict)
+    """Edge server, or FUNCTIONS, that is being probed -> the models that were asked for."""
+    _all: list[tuple[Place, Circuit]] = field(default_factory=list)
+    """The edge servers and the functions with their circuits."""
 
-    def of(self, backend: Backend) -> Circuit:
-        """Returns a backend's circuit."""
-        return self.edge if backend is Backend.EDGE else self.function
+    @property
+    def edge(self) -> Circuit:
+        """The first edge server's circuit."""
+        return next(iter(self.edges.values()))
+
+    def of(self, place: Place) -> Circuit:
+        """Returns a place's circuit; of an edge server that a reload has removed, one that nothing follows from."""
+        if place.backend is Backend.FUNCTION:
+            return self.function
+        circuit = self.edges.get(place.name)
+        return Circuit(self.function.failures_to_open, self.function.first_pause_s) if circuit is None else circuit
 
     def of_batch(self, batch: Batch) -> Circuit:
         """Returns the circuit of a batch's model on its backend."""
-        circuit = self.of(batch.backend)
+        circuit = self.of(batch.place)
         return circuit.of_model.get(batch.model, circuit)
 
     def succeeded(self, batch: Batch) -> None:
         """Notes the answer to a batch."""
         self.suspicion.answered(batch)
-        circuit = self.of(batch.backend)
+        circuit = self.of(batch.place)
         circuit.succeeded()
         circuit.answered_s = max(circuit.answered_s, batch.sent_at_s)
         self.of_batch(batch).succeeded()
@@ -212,7 +223,7 @@ class Circuits:
         """
         if failure.of_model or (failure.kind is FailureKind.TIMEOUT and self.suspicion.knew(batch)):
             return False
-        circuit = self.of(batch.backend) if HANDLING[failure.kind].of_all else self.of_batch(batch)
+        circuit = self.of(batch.place) if HANDLING[failure.kind].of_all else self.of_batch(batch)
         was_closed = circuit.closed
         if not met_limit or failure.retry_after_s is not None:
             circuit.failed(failure.kind, now_s=now_s, retry_after_s=failure.retry_after_s, sent_at_s=batch.sent_at_s)
@@ -226,42 +237,64 @@ class Circuits:
             self.function.of_model.get(name, self.function).failed(FailureKind.TIMEOUT, now_s=now_s, retry_after_s=None)
         reassign(Cause.FAILURE, now_s=now_s)
 
-    def follow(self, *, edge_back_s: float | None, functions_back_s: float) -> None:
+    def follow(self, edge_back: Callable[[str], float | None], *, functions_back_s: float) -> None:
         """Follows known outages. Functions that are out are silent: a request that can wait so long is sent then."""
-        self.edge.follow(back_s=edge_back_s, silent_until_s=0.0)
+        for name, edge in self.edges.items():
+            edge.follow(back_s=edge_back(name), silent_until_s=0.0)
         self.function.follow(back_s=None, silent_until_s=functions_back_s)
 
     def up(self) -> dict[str, Any]:
-        """Returns whether each backend is believed to answer, as fields of snapshots and statistics."""
-        return {"edge_up": self.edge.up, "function_up": self.function.up}
+        """Returns whether any edge server, and the functions, are believed to answer, as fields of statistics."""
+        return {"edge_up": any(edge.up for edge in self.edges.values()), "function_up": self.function.up}
+
+    def for_snapshot(self) -> dict[str, Any]:
+        """Returns that, and the names of the edge servers that are not, as fields of snapshots."""
+        return {**self.up(), "edges_away": tuple(name for name, edge in self.edges.items() if not edge.up)}
 
     def figures(self, names: Iterable[str]) -> dict[str, Any]:
-        """Returns that, and where each of these models is believed to be answered, as fields of statistics."""
-        edge, function = self.edge, self.function
-        models_up = tuple(
-            ModelUp(
+        """Returns that, each edge server, and where each of these models is answered, as fields of statistics."""
+        function, models_up, slots = self.function, [], self.suspicion.slots
+        for name in names:
+            on = tuple((edge, own.serves(name)) for edge, own in self.edges.items() if name in own.of_model)
+            by_function = function.serves(name) if name in function.of_model else None
+            models_up.append(ModelUp(name, any(up for _, up in on) if on else None, by_function, on))
+        edges = tuple(
+            EdgeStatistics(
                 name,
-                edge.serves(name) if name in edge.of_model else None,
-                function.serves(name) if name in function.of_model else None,
+                up=edge.up,
+                batches_in_flight=sum(not slot.idle for slot in slots.get(name, ())),
+                parallel=len(slots.get(name, ())),
             )
-            for name in names
+            for name, edge in self.edges.items()
         )
-        return {**self.up(), "models_up": models_up}
+        return {**self.up(), "edges": edges, "models_up": tuple(models_up)}
 
     @classmethod
-    def closed(cls, settings: EngineSettings, occupancy: EdgeOccupancy, uplink: UplinkOccupancy) -> "Circuits":
-        """Returns circuits that are all closed."""
-        pauses = settings.failures_to_open, settings.reopen_after_s
-        made = cls(Circuit(*pauses, longest_pause_s=EDGE_PAUSE_S), Circuit(*pauses), Suspicion(occupancy, uplink))
+    def closed(cls, settings: EngineSettings, slots: Slots, uplink: UplinkOccupancy) -> "Circuits":
+        """Returns circuits that are all closed; `slots` stays the present ones by edge server."""
+        made = cls({}, Circuit(settings.failures_to_open, settings.reopen_after_s), Suspicion(slots, uplink))
         made.configure(settings)
         return made
 
     def configure(self, settings: EngineSettings) -> None:
-        """Takes over settings, reloaded ones too; what is known of models that stay is kept."""
-        opens, first_s = settings.failures_to_open, settings.reopen_after_s
-        on_edge = [model.name for model in settings.models if model.edge_latency is not None]
+        """Takes over settings, reloaded ones too; what is known of edge servers and models that stay is kept."""
+        opens, first_s, before = settings.failures_to_open, settings.reopen_after_s, self.edges
+        self.edges = {
+            edge.name: before.get(edge.name) or Circuit(opens, first_s, longest_pause_s=EDGE_PAUSE_S)
+            for edge in settings.edges
+        }
+        edges = [(Place.edge(name), edge) for name, edge in self.edges.items()]
+        self._all = [*edges, (FUNCTIONS, self.function)]
+        asked = self.suspicion.edges
+        self.suspicion.edges = {name: asked.get(name) or Silence() for name in self.edges}
+        known_places = dict(self._all)
+        self.probing = {place: asked_for for place, asked_for in self.probing.items() if place in known_places}
+        on_edges = [
+            (circuit, [model.name for model in settings.models if model.edge_latency_on(place.name) is not None])
+            for place, circuit in edges
+        ]
         by_function = [model.name for model in settings.models if model.tiers]
-        for circuit, names in ((self.edge, on_edge), (self.function, by_function)):
+        for circuit, names in (*on_edges, (self.function, by_function)):
             known, circuit.of_model = circuit.of_model, {}
             for name in names:
                 own = circuit.of_model[name] = known.get(name) or Circuit(opens, first_s)
@@ -272,15 +305,15 @@ class Circuits:
 
     def probed(self, probe: ProbeMeasured, *, now_s: float) -> bool:
         """Notes the end of a probe; returns whether the backend had not answered before it."""
-        asked = self.probing.pop(probe.backend, ())
-        circuit = self.of(probe.backend)
+        asked = self.probing.pop(probe.place, ())
+        circuit = self.of(probe.place)
         was_open = not circuit.up
         asked_at_s = circuit.asked_at_s if probe.asked_at_s is None else probe.asked_at_s
         if not probe.ok and circuit.closed and asked_at_s is not None and asked_at_s < circuit.answered_s:
             pass  # what made it hang is over: a batch that was sent later is back
         elif not probe.ok:
-            if probe.backend is Backend.EDGE and circuit.closed:
-                self.suspicion.asked_for = self.suspicion.occupancy.batch_id
+            if circuit.closed and probe.place.name in self.suspicion.edges:
+                self.suspicion.edges[probe.place.name].unanswered(self.suspicion.slots.get(probe.place.name, ()))
             circuit.probe_failed(now_s, asked_at_s)
         else:
             circuit.probe_succeeded(now_s)
@@ -296,15 +329,14 @@ class Circuits:
     def next_s(self, now_s: float) -> float:
         """Returns when a probe is due or a throttled backend may get batches again; inf for never."""
         wakeup_s = self.suspicion.hung_at_s()
-        if Backend.EDGE not in self.probing:
-            wakeup_s = min(wakeup_s, _probe_at_s(self.edge))
-            if self.edge.probe_at_s is None:
-                wakeup_s = min(wakeup_s, self.suspicion.edge_due_s())
-        if Backend.FUNCTION not in self.probing:
-            wakeup_s = min(wakeup_s, _probe_at_s(self.function))
-        for not_before_s in (self.edge.not_before_s, self.function.not_before_s):
-            if now_s < not_before_s < wakeup_s:
-                wakeup_s = not_before_s
+        probing, silences, slots = self.probing, self.suspicion.edges, self.suspicion.slots
+        for place, circuit in self._all:
+            if not probing or place not in probing:
+                wakeup_s = min(wakeup_s, _probe_at_s(circuit))
+                if circuit.probe_at_s is None and place is not FUNCTIONS:
+                    wakeup_s = min(wakeup_s, silences[place.name].due_s(slots.get(place.name, ())))
+            if now_s < circuit.not_before_s < wakeup_s:
+                wakeup_s = circuit.not_before_s
         return wakeup_s
 
     def ask(self, command: Callable[[SendProbe], None], now_s: float, *, idle_link: bool) -> None:
@@ -319,20 +351,22 @@ class Circuits:
             now_s: the present.
             idle_link: whether the path to the functions is to be measured although they answer.
         """
-        due = []
-        for backend, circuit in ((Backend.EDGE, self.edge), (Backend.FUNCTION, self.function)):
-            if backend in self.probing:
+        due, probing, slots = [], self.probing, self.suspicion.slots
+        for place, circuit in self._all:
+            if probing and place in probing:
                 continue
-            wanted = _probe_at_s(circuit) <= now_s or (idle_link and backend is Backend.FUNCTION)
-            if backend is Backend.EDGE and circuit.probe_at_s is None and self.suspicion.edge_due_s() <= now_s:
-                wanted, self.suspicion.asked_at_s = True, now_s
+            wanted = _probe_at_s(circuit) <= now_s or (idle_link and place is FUNCTIONS)
+            if place is not FUNCTIONS and circuit.probe_at_s is None:
+                silence = self.suspicion.edges[place.name]
+                if silence.due_s(slots.get(place.name, ())) <= now_s:
+                    wanted, silence.asked_at_s = True, now_s
             if wanted:
                 # One that was away may have come back without some of its models: it is asked for all of them.
                 away = not circuit.up
                 models = [name for name, own in circuit.of_model.items() if away or _probe_at_s(own) <= now_s]
                 models.sort(key=lambda name: not circuit.of_model[name].closed)
-                due.append(SendProbe(backend, tuple(models)))
-                self.probing[backend] = tuple(models)
+                due.append(SendProbe(place, tuple(models)))
+                self.probing[place] = tuple(models)
                 for one in (circuit, *(circuit.of_model[name] for name in models)):
                     one.asked_at_s = now_s
         return due

@@ -49,7 +49,7 @@ class Failures:
 
     def bar(self, message: ModelBarred, *, now_s: float) -> None:
         """Keeps a model from a backend that serves another under its name, or lets it go there again."""
-        circuit = self.edge.circuit if message.backend is Backend.EDGE else self.function.circuit
+        circuit = self.edge.circuit if message.place.backend is Backend.EDGE else self.function.circuit
         if message.barred:
             circuit.barred.add(message.model)
         else:

@@ -141,7 +141,7 @@ class LargestBatches:
 
     def probed(self, probe: ProbeMeasured, *, was_away: bool) -> None:
         """Takes over what the edge says; one that was away may take more since."""
-        if probe.backend is not Backend.EDGE or not probe.ok:
+        if probe.place.backend is not Backend.EDGE or not probe.ok:
             return
         another = "" not in (self.server, probe.server) and probe.server != self.server
         self.server = probe.server or self.server

@@ -1,6 +1,7 @@
-"""Batches that should be back: an edge that may be silent, and functions that hang."""
+"""Batches that should be back: edge servers that may be silent, and functions that hang."""
 
 import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from scheduler.dispatch.edge_occupancy import EdgeOccupancy
@@ -21,18 +22,49 @@ MISTAKEN = 3
 more: it answers one thing at a time. Judgement: one that was stopped and goes on does the same now and then."""
 
 
+Slots = Mapping[str, Sequence[EdgeOccupancy]]
+"""By edge server: the batches that it serves at once, one a slot."""
+
+
+@dataclass(slots=True)
+class Silence:
+    """One edge server that has batches and may not be there any more."""
+
+    asked_at_s: float = -math.inf
+    """When it was last asked because of a batch that it has."""
+    asked_for: int | None = None
+    """The batch beside which it did not answer: the one that it has had longest."""
+    mistaken: int = 0
+    """How often such a batch was answered after all."""
+
+    def answered(self, batch_id: int) -> None:
+        """Notes an answer to a batch."""
+        if batch_id == self.asked_for:
+            self.mistaken += 1
+
+    def due_s(self, slots: Sequence[EdgeOccupancy]) -> float:
+        """Returns when it is to be asked whether it is still there; inf for never."""
+        sent_at_s = math.inf
+        for slot in slots if self.mistaken < MISTAKEN else ():
+            if slot.batch_id is not None and slot.sent_at_s < sent_at_s:
+                sent_at_s = slot.sent_at_s
+        return max(sent_at_s, self.asked_at_s) + SILENT_S
+
+    def unanswered(self, slots: Sequence[EdgeOccupancy]) -> None:
+        """Notes that it did not answer whether it is there."""
+        busy = [slot for slot in slots if not slot.idle]
+        oldest = min(busy, key=lambda slot: slot.sent_at_s, default=None)
+        self.asked_for = None if oldest is None else oldest.batch_id
+
+
 @dataclass(slots=True)
 class Suspicion:
     """What is in flight for too long."""
 
-    occupancy: EdgeOccupancy
+    slots: Slots
     uplink: UplinkOccupancy
-    asked_at_s: float = -math.inf
-    """When the edge was last asked because of the batch that it has."""
-    asked_for: int | None = None
-    """The batch beside which it did not answer."""
-    mistaken: int = 0
-    """How often such a batch was answered after all."""
+    edges: dict[str, Silence] = field(default_factory=dict)
+    """By edge server."""
     settled_at_s: dict[str, float] = field(default_factory=dict)
     """By model: when the last function batch was sent that came back, or when one was thought to hang. What was sent
     before tells no more: either its functions answer, or it is known that they do not."""
@@ -41,18 +73,12 @@ class Suspicion:
         """Notes an answer to a batch."""
         if batch.backend is Backend.FUNCTION:
             self.settled_at_s[batch.model] = max(batch.sent_at_s, self.settled_at_s.get(batch.model, -math.inf))
-        elif batch.batch_id == self.asked_for:
-            self.mistaken += 1
+        elif batch.place.name in self.edges:
+            self.edges[batch.place.name].answered(batch.batch_id)
 
     def knew(self, batch: Batch) -> bool:
         """Whether it is known of a function batch that it hangs, or that those sent after it do not."""
         return batch.backend is Backend.FUNCTION and batch.sent_at_s <= self.settled_at_s.get(batch.model, -math.inf)
-
-    def edge_due_s(self) -> float:
-        """Returns when the edge is to be asked whether it is still there; inf for never."""
-        if self.occupancy.batch_id is None or self.mistaken >= MISTAKEN:
-            return math.inf
-        return max(self.occupancy.sent_at_s, self.asked_at_s) + SILENT_S
 
     def hung(self, now_s: float) -> set[str]:
         """Returns the models of which function batches hang, each once."""

@@ -48,6 +48,8 @@ class Remembered:
     restore: Callable[[object, float, float], None]
     """Takes up a content with its age in seconds at a time. Where it does not understand the content, it raises
     KeyError, TypeError or ValueError, and what is known stays sound."""
+    earlier_name: str = ""
+    """Under which it may have been saved before; that is taken up where nothing is saved under its name."""
 
 
 def saved(offered: Iterable[Remembered], now_s: float) -> tuple[Part, ...]:
@@ -68,7 +70,7 @@ def taken_up(offered: Iterable[Remembered], memory: Memory, now_s: float) -> tup
     """
     names = []
     for each in offered:
-        part = memory.parts.get(each.name)
+        part = memory.parts.get(each.name) or memory.parts.get(each.earlier_name)
         if part is None or (part.version, part.fingerprint) != (each.version, each.fingerprint):
             continue
         try:

@@ -7,7 +7,7 @@ from scheduler.domain.bills import Bill
 from scheduler.domain.edge_limits import EdgeLimit
 from scheduler.domain.errors import Refusal
 from scheduler.domain.plans import EngineSettings, Limits, Plan, Snapshot
-from scheduler.domain.requests import Backend, Request
+from scheduler.domain.requests import Place, Request
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,31 +59,35 @@ class BillArrived:
 
 @dataclass(frozen=True, slots=True)
 class ModelBarred:
-    """Notice that a backend serves another model under this name than is expected, or no longer does."""
+    """Notice that a place serves another model under this name than is expected, or no longer does."""
 
     model: str
-    backend: Backend
+    place: Place
+    """An edge server, or FUNCTIONS."""
     barred: bool
 
 
 @dataclass(frozen=True, slots=True)
 class ProbeMeasured:
-    """Result of a probe: whether the backend answers, and measurements of the path to it."""
+    """Result of a probe: whether a place answers, and measurements of the path to it."""
 
-    backend: Backend
+    place: Place
+    """An edge server, or FUNCTIONS."""
     ok: bool
     rtt_s: float | None = None
     sent_bytes: int = 0
     transfer_s: float | None = None
     """Seconds that `sent_bytes` took, round trip excluded."""
     largest_batches: tuple[tuple[str, int], ...] = ()
-    """By model: most items in a batch, as the backend says; models of which it says nothing are absent."""
+    """By model: most items in a batch, as the server says; models of which it says nothing are absent."""
     server: str = ""
     """Distinguishes the server from others: one that is another was never refused anything. Empty: not known."""
     broken: tuple[str, ...] = ()
-    """Models of which the backend did not answer a small batch of made-up items as their cards say."""
+    """Models of which it did not answer a small batch of made-up items as their cards say."""
     unasked: tuple[str, ...] = ()
-    """Models that were to be asked for and were not, because another kept the backend busy."""
+    """Models that were to be asked for and were not, because another kept it busy."""
+    parallel: int | None = None
+    """Batches that the server says it serves at once; None: it says nothing, or said it before."""
     asked_at_s: float | None = field(default=None, compare=False)
     """When it began, for what is known since to outweigh it; None: as the engine asked for it."""
 
@@ -190,9 +194,10 @@ class ComputePlan:
 
 @dataclass(frozen=True, slots=True)
 class SendProbe:
-    """Command to find out whether a backend answers, and to measure the path to it."""
+    """Command to find out whether a place answers, and to measure the path to it."""
 
-    backend: Backend
+    place: Place
+    """An edge server, or FUNCTIONS."""
     models: tuple[str, ...] = ()
     """Models to ask for, with a small batch of made-up items each where that costs nothing; in this order."""
 

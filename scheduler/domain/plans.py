@@ -131,6 +131,15 @@ class Limits:
             return self
         return replace(self, edge_batch_cap=edge_items)
 
+    def sentence(self) -> str:
+        """Returns them in words."""
+        named = {
+            "window": None if self.window_s is None else f"{self.window_s:g} s",
+            "edge batch": self.edge_batch_cap,
+            "function batch": self.function_batch_cap,
+        }
+        return ", ".join(f"{name} at most {value}" for name, value in named.items() if value is not None) or "none"
+
 
 @dataclass(frozen=True, slots=True)
 class LoadedBuffer:
@@ -262,6 +271,16 @@ class SizeFactors:
 
 
 @dataclass(frozen=True, slots=True)
+class EdgeEstimate:
+    """Estimate of one model's services on one edge server."""
+
+    latency: LatencyModel
+    """As learned so far."""
+    quantile_factor: Mapping[float, float]
+    """By percentile: observed / predicted service at that percentile."""
+
+
+@dataclass(frozen=True, slots=True)
 class ModelEstimates:
     """Estimates of one model's traffic and services at one moment."""
 
@@ -271,9 +290,9 @@ class ModelEstimates:
     """Index of dispersion of counts; 1 for Poisson."""
     item_bytes: float
     edge_latency: LatencyModel | None
-    """Latency model of the edge as learned so far; None without an edge."""
+    """Latency model as learned so far of the first edge server that serves it; None where none does."""
     edge_quantile_factor: Mapping[float, float]
-    """By percentile: observed / predicted edge service at that percentile."""
+    """The same edge server's, by percentile: observed / predicted service at that percentile."""
     function_latencies: Mapping[str, LatencyModel]
     function_quantile_factor: Mapping[float, float]
     class_shares: Mapping[str, float] = field(default_factory=dict)
@@ -282,6 +301,8 @@ class ModelEstimates:
     """Ascending; empty while none was observed."""
     size_factors: Mapping[str, SizeFactors] = field(default_factory=dict)
     """By tier, where the size of a batch's largest item has an effect."""
+    edges: Mapping[str, EdgeEstimate] = field(default_factory=dict)
+    """By edge server that serves it, in the order of the settings."""
     tick_s: float = 0.25
     """Seconds of the intervals in which the dispersion was counted."""
 
@@ -304,6 +325,10 @@ class Snapshot:
     """Seconds for which the plan holds: few while little has been observed."""
     quotas: tuple[Quota, ...] = ()
     """What the provider is known to grant at most."""
+    edges_away: tuple[str, ...] = ()
+    """Names of the edge servers that do not answer at present."""
+    edge_takes: Mapping[tuple[str, str], int] = field(default_factory=dict)
+    """By model and edge server: most items in a batch, where that limits it."""
 
     def within_quotas(self) -> "Snapshot":
         """Returns the snapshot with no more batches in flight configured than the provider grants."""

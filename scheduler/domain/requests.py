@@ -48,6 +48,11 @@ class Place:
         return Place(Backend(backend), name)
 
     @property
+    def endpoint(self) -> "Place":
+        """What answers there, and is probed: an edge server itself; all functions together for each of their tiers."""
+        return self if self.backend is Backend.EDGE else FUNCTIONS
+
+    @property
     def tier(self) -> str:
         """The function tier; empty on an edge."""
         return self.name if self.backend is Backend.FUNCTION else ""
@@ -55,6 +60,10 @@ class Place:
     def __str__(self) -> str:
         """Returns `edge:NAME` or `function:TIER`."""
         return f"{self.backend.value}:{self.name}"
+
+
+FUNCTIONS = Place(Backend.FUNCTION, "")
+"""All functions together: they share one way, one account and one circuit."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,6 +27,19 @@ class ModelUp:
     model: str
     edge_up: bool | None
     function_up: bool | None
+    edges: tuple[tuple[str, bool], ...] = ()
+    """By edge server that serves it: whether it is believed to be answered there."""
+
+
+@dataclass(frozen=True, slots=True)
+class EdgeStatistics:
+    """One edge server."""
+
+    name: str
+    up: bool
+    batches_in_flight: int
+    parallel: int
+    """Batches that it is given at once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +73,7 @@ class EngineStatistics:
     uplink_bytes_per_s: float | None
     uplink_rtt_s: float
     edge_up: bool
+    """Whether any edge server is believed to answer."""
     function_up: bool
     spent: float
     leased: float | None
@@ -78,5 +92,7 @@ class EngineStatistics:
     """What the provider's refusals have shown of its limits on concurrency; empty: it has refused nothing."""
     edge_limits: tuple[EdgeLimit, ...] = ()
     """The largest batches that the edge takes, as far as it says or has shown."""
+    edges: tuple[EdgeStatistics, ...] = ()
+    """Each edge server, in the order of the settings."""
     models_up: tuple[ModelUp, ...] = ()
     """Where each model is believed to be answered."""

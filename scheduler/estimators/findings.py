@@ -25,9 +25,15 @@ def of_rate(model: str, change: Change, tick_s: float) -> Finding:
     return Finding("rate", f"{model}: {before_rps:.1f} -> {after_rps:.1f} requests/s, {since_s:.2f} s ago")
 
 
-def of_edge_service(model: str, change: Change) -> Finding:
-    """Returns the finding of another speed of the edge; the means are logarithms of service over profile."""
-    return Finding("edge-service", _of_profile(model, "edge", change))
+def of_edge_service(model: str, change: Change, *, edge: str = "") -> Finding:
+    """Returns the finding of another speed of an edge server; the means are logarithms of service over profile.
+
+    Args:
+        model: the model.
+        change: what was found.
+        edge: the server's name where there are several.
+    """
+    return Finding("edge-service", _of_profile(model, f"edge {edge}".rstrip(), change))
 
 
 def of_function_service(model: str, tier: str, change: Change) -> Finding:

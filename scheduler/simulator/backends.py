@@ -11,7 +11,7 @@ import numpy as np
 from scheduler.domain.batches import Batch, BatchReport, Failure, FailureKind
 from scheduler.domain.latency import FunctionTier, LatencyModel
 from scheduler.domain.messages import BatchFailed, BatchFinished, BillArrived, ProbeMeasured
-from scheduler.domain.requests import EDGE_NAME, Backend
+from scheduler.domain.requests import EDGE_NAME, FUNCTIONS, Place
 from scheduler.simulator.faults import Faults
 from scheduler.simulator.network import Uplink
 
@@ -106,7 +106,7 @@ class SimulatedEdge:
 
     def probe(self, *, now_s: float) -> tuple[float, ProbeMeasured]:
         """Returns the time at which a probe ends, and its result."""
-        return now_s + REFUSED_AFTER_S, ProbeMeasured(Backend.EDGE, ok=not self._faults.is_down(now_s))
+        return now_s + REFUSED_AFTER_S, ProbeMeasured(Place.edge(self.name), ok=not self._faults.is_down(now_s))
 
 
 class SimulatedEdges:
@@ -124,9 +124,9 @@ class SimulatedEdges:
         """
         return self._servers[batch.place.name].send(batch, now_s=now_s)
 
-    def probe(self, *, now_s: float) -> tuple[float, ProbeMeasured]:
-        """Returns the time at which a probe of the first server ends, and its result."""
-        return next(iter(self._servers.values())).probe(now_s=now_s)
+    def probe(self, place: Place, *, now_s: float) -> tuple[float, ProbeMeasured]:
+        """Returns the time at which a probe of one server ends, and its result; KeyError if there is no such server."""
+        return self._servers[place.name].probe(now_s=now_s)
 
 
 @dataclass(frozen=True, slots=True)
@@ -262,13 +262,11 @@ class SimulatedFunctions:
         """Returns the time at which a probe ends, and its result; the probe occupies the uplink like any transfer."""
         rtt_s = self._uplink.rtt_s
         if self._faults.is_down(now_s):
-            return now_s + rtt_s, ProbeMeasured(Backend.FUNCTION, ok=False)
+            return now_s + rtt_s, ProbeMeasured(FUNCTIONS, ok=False)
         start_s, end_s = self._uplink.send(PROBE_BYTES, now_s=now_s, give_up_at_s=now_s + PROBE_LIMIT_S)
         if math.isinf(end_s):
-            return now_s + PROBE_LIMIT_S, ProbeMeasured(Backend.FUNCTION, ok=False)
-        measured = ProbeMeasured(
-            Backend.FUNCTION, ok=True, rtt_s=rtt_s, sent_bytes=PROBE_BYTES, transfer_s=end_s - start_s
-        )
+            return now_s + PROBE_LIMIT_S, ProbeMeasured(FUNCTIONS, ok=False)
+        measured = ProbeMeasured(FUNCTIONS, ok=True, rtt_s=rtt_s, sent_bytes=PROBE_BYTES, transfer_s=end_s - start_s)
         return end_s + rtt_s, measured
 
 

@@ -36,7 +36,7 @@ from scheduler.domain.messages import (
     SpendGranted,
 )
 from scheduler.domain.plans import Plan
-from scheduler.domain.requests import Backend, Request
+from scheduler.domain.requests import Backend, Place, Request
 from scheduler.planner.site.plan import best_plan
 from scheduler.simulator.backends import Outcome, SimulatedEdge, SimulatedEdges, SimulatedFunctions
 from scheduler.simulator.clients import Clients
@@ -202,8 +202,8 @@ class Simulation:
             case ComputePlan(snapshot, plan_id, cause, detail):
                 plan = best_plan(snapshot, plan_id=plan_id, cause=cause, detail=detail)
                 self._later(now_s + PLANNING_S, PlanComputed(plan))
-            case SendProbe(backend):
-                self._send_probe(backend, now_s)
+            case SendProbe(place):
+                self._send_probe(place, now_s)
             case PlanAdopted(plan):
                 self.journal.plans.append(plan)
             case RequestSpend(amount):
@@ -223,10 +223,12 @@ class Simulation:
         if outcome.bill is not None:
             self._later(*outcome.bill)
 
-    def _send_probe(self, backend: Backend, now_s: float) -> None:
-        probed = self._edge if backend is Backend.EDGE else self._functions
+    def _send_probe(self, place: Place, now_s: float) -> None:
+        probed = self._edge if place.backend is Backend.EDGE else self._functions
         if probed is None:
-            self._later(now_s, ProbeMeasured(backend, ok=False))
+            self._later(now_s, ProbeMeasured(place, ok=False))
+        elif isinstance(probed, SimulatedEdges):
+            self._later(*probed.probe(place, now_s=now_s))
         else:
             self._later(*probed.probe(now_s=now_s))
 

@@ -12,7 +12,7 @@ from scheduler.daemon.serve import Daemon
 from scheduler.dispatch.circuit_breaker import Circuit
 from scheduler.domain.batches import WhyLeft
 from scheduler.domain.plans import Limits
-from scheduler.domain.requests import Backend
+from scheduler.domain.requests import Backend, Place
 from scripts.soak.clients import Outcome
 from scripts.soak.script import fresh
 from scripts.soak.sites import Model
@@ -74,7 +74,7 @@ def _doubted(world: World, model: Model, own: Circuit) -> bool:
     assert world.watch is not None
     sent = [batch for batch, _ in world.watch.in_flight.values() if batch.backend is Backend.EDGE]
     used = own.unproven_since_s < math.inf and any(batch.model == model.kind for batch in sent)
-    return used or model.kind in world.watch.engine._circuits.probing.get(Backend.EDGE, ())
+    return used or model.kind in world.watch.engine._circuits.probing.get(Place.edge(), ())
 
 
 async def _ask_afresh(world: World, models: Sequence[Model], number: int) -> None:

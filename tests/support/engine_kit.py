@@ -14,7 +14,7 @@ from scheduler.domain.messages import (
     SendBatch,
 )
 from scheduler.domain.plans import EngineSettings, ModelSettings, ServiceClass
-from scheduler.domain.requests import Backend, Request
+from scheduler.domain.requests import FUNCTIONS, Backend, Place, Request
 from scheduler.engine import Engine
 
 ORIN = LatencyModel(0.04234, 0.008165, 64)
@@ -102,3 +102,8 @@ def run_until_idle(engine: Engine, commands: list[Command], now_s: float, limit_
             return done
         done += new
         open_batches += sent(new)
+
+
+def endpoint_of(backend: Backend) -> Place:
+    """Returns the edge server, or the functions."""
+    return Place.edge() if backend is Backend.EDGE else FUNCTIONS

@@ -276,9 +276,9 @@ class World:
             plan = best_plan(command.snapshot, plan_id=command.plan_id, cause=command.cause, detail=command.detail)
             self._later(self.planning_s, PlanComputed(plan))
         elif isinstance(command, SendProbe):
-            mood = self.moods[command.backend]
+            mood = self.moods[command.place.backend]
             well = not mood.hangs and mood.kind not in (FailureKind.UNREACHABLE, FailureKind.SERVER)
-            self._later(0.02, ProbeMeasured(command.backend, ok=well, rtt_s=0.02, sent_bytes=100, transfer_s=1e-3))
+            self._later(0.02, ProbeMeasured(command.place, ok=well, rtt_s=0.02, sent_bytes=100, transfer_s=1e-3))
         elif isinstance(command, ReturnSpend):
             self.leased -= command.amount
         elif isinstance(command, RequestSpend):

@@ -4,6 +4,8 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from support.engine_kit import endpoint_of
+
 from scheduler.daemon.backends.batch_send import BatchSend, Reply
 from scheduler.domain.batches import Batch, BatchReport
 from scheduler.domain.messages import ProbeMeasured
@@ -66,7 +68,7 @@ class FakeBackend:
 
     async def probe(self) -> ProbeMeasured:
         await asyncio.sleep(self.probe_s)
-        return ProbeMeasured(self.backend, ok=True, rtt_s=self.probe_s)
+        return ProbeMeasured(endpoint_of(self.backend), ok=True, rtt_s=self.probe_s)
 
     def status(self) -> dict[str, object]:
         """Returns nothing."""

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import pytest
-from support.engine_kit import settings
+from support.engine_kit import endpoint_of, settings
 from support.explained import explanations_of
 from support.fake_backend import FakeBackend
 from support.virtual_loop import run_virtual
@@ -109,7 +109,7 @@ class ScriptedPlace:
         return Outcome(at_s, BatchFailed(batch.batch_id, failure, report))
 
     def probe(self, *, now_s: float) -> tuple[float, ProbeMeasured]:
-        return now_s + PROBE_S, ProbeMeasured(self.backend, ok=True, rtt_s=PROBE_S)
+        return now_s + PROBE_S, ProbeMeasured(endpoint_of(self.backend), ok=True, rtt_s=PROBE_S)
 
 
 def through_the_daemon(engine_settings: EngineSettings, arrivals_s: Sequence[float], script: Script) -> list[Timed]:
@@ -137,7 +137,7 @@ def through_the_daemon(engine_settings: EngineSettings, arrivals_s: Sequence[flo
         runner = Runner(
             engine=engine,
             settings=engine_settings,
-            backends={side: ScriptedBackend(script, side) for side in Backend},
+            backends={endpoint_of(side): ScriptedBackend(script, side) for side in Backend},
             make_plan=make_plan,
             clock=loop.time,
             explanations=explanations_of(lambda _: None, loop.time),

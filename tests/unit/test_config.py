@@ -116,7 +116,7 @@ class TestWhatItMeans:
 
     def test_the_engine_section_is_engine_settings_field_by_field(self) -> None:
         elsewhere = {"models", "explain_ring", "spend_per_hour", "spend_per_day", "over_cap", "spend_leased", "tenants"}
-        elsewhere |= {"max_timeout_s"}
+        elsewhere |= {"max_timeout_s", "edges"}
         defaults = {field.name: field.default for field in fields(EngineSettings) if field.name not in elsewhere}
         assert (defaults.pop("changepoint_package"), defaults["changepoints"]) == (False, True)
         defaults["changepoints"] = "native"  # one key for both

@@ -17,7 +17,7 @@ from scheduler.daemon.backends.batch_send import BatchSend, Reply, SendFailed
 from scheduler.daemon.edge_rehearsal import BUDGET_S, ENOUGH_S, MOST_ROUNDS, ROUNDS, NotMeasured, measured_profile
 from scheduler.domain.batches import BatchReport, Failure, FailureKind
 from scheduler.domain.messages import ProbeMeasured
-from scheduler.domain.requests import Backend
+from scheduler.domain.requests import Place
 from scheduler.wire import InferRequest, Tensor
 
 GOOD = (Tensor.from_numpy("sum", np.zeros(1, np.float32)),)
@@ -39,7 +39,7 @@ class FakeEdge:
     async def close(self) -> None: ...
 
     async def probe(self) -> ProbeMeasured:
-        return ProbeMeasured(Backend.EDGE, ok=True)
+        return ProbeMeasured(Place.edge(), ok=True)
 
     async def send(self, batch_send: BatchSend, request: InferRequest) -> Reply:
         items = batch_send.batch.items

@@ -35,7 +35,7 @@ from scheduler.domain.messages import (
     SettingsChanged,
 )
 from scheduler.domain.plans import Limits
-from scheduler.domain.requests import Backend
+from scheduler.domain.requests import FUNCTIONS, Backend, Place
 from scheduler.engine import Engine
 
 
@@ -159,8 +159,8 @@ def test_an_unreachable_edge_is_left_alone_until_a_probe_succeeds() -> None:
     while not probes:
         now_s = engine.next_wakeup_s()  # type: ignore[assignment]
         probes = [c for c in engine.handle([], now_s) if isinstance(c, SendProbe)]
-    assert probes[0].backend is Backend.EDGE
-    engine.handle([ProbeMeasured(Backend.EDGE, ok=True)], now_s + 0.01)
+    assert probes[0].place == Place.edge()
+    engine.handle([ProbeMeasured(Place.edge(), ok=True)], now_s + 0.01)
     assert sent(arrive(engine, now_s + 0.02, 3), Backend.EDGE)
 
 
@@ -378,7 +378,7 @@ def test_a_request_that_changed_sides_does_not_change_back() -> None:
     commands = fail(engine, half, 0.2, FailureKind.UNREACHABLE) + engine.handle([DrainStarted()], 0.2)
     (moved,) = sent(commands)
     assert moved.backend is Backend.FUNCTION
-    engine.handle([ProbeMeasured(Backend.EDGE, ok=True)], 0.3)
+    engine.handle([ProbeMeasured(Place.edge(), ok=True)], 0.3)
     last = fail(engine, moved, moved.sent_at_s + 0.1, FailureKind.FUNCTION)
     assert sorted(refused(last)) == sorted(moved.request_ids)
 
@@ -425,13 +425,13 @@ def test_a_probe_of_the_edge_is_no_sign_of_life_of_the_uplink() -> None:
     engine = Engine(settings(probe_interval_s=5.0))
     for i in range(60):
         now_s = i / 10
-        commands = engine.handle([RequestArrived(request(i, now_s)), ProbeMeasured(Backend.EDGE, ok=True)], now_s)
+        commands = engine.handle([RequestArrived(request(i, now_s)), ProbeMeasured(Place.edge(), ok=True)], now_s)
         for batch in sent(commands):
             finish(engine, batch, now_s + 0.06)
-        probes = [c.backend for c in commands if isinstance(c, SendProbe)]
+        probes = [c.place for c in commands if isinstance(c, SendProbe)]
         if probes:
             break
-    assert probes == [Backend.FUNCTION]
+    assert probes == [FUNCTIONS]
 
 
 def test_an_uplink_that_was_thought_dead_spoils_no_estimate() -> None:
@@ -491,7 +491,7 @@ def test_a_model_that_a_backend_serves_under_a_false_name_goes_to_the_other_side
     two = settings()
     (model,) = two.models
     engine = Engine(replace(two, models=(model, replace(model, name="other"))))
-    engine.handle([ModelBarred("m", Backend.EDGE, barred=True)], 0.0)
+    engine.handle([ModelBarred("m", Place.edge(), barred=True)], 0.0)
     other = replace(request(2, 0.0), model="other")
     commands = engine.handle([RequestArrived(request(1, 0.0)), RequestArrived(other)], 0.0)
     (by_edge,) = sent(commands, Backend.EDGE)
@@ -504,7 +504,7 @@ def test_a_model_that_a_backend_serves_under_a_false_name_goes_to_the_other_side
         commands = engine.handle([], now_s)
     assert by_function[0].request_ids == (1,)
     finish(engine, by_function[0], by_function[0].predicted_finish_s)
-    engine.handle([ModelBarred("m", Backend.EDGE, barred=False)], 10.0)
+    engine.handle([ModelBarred("m", Place.edge(), barred=False)], 10.0)
     assert sent(arrive(engine, 10.0, 3), Backend.EDGE)
 
 

@@ -9,7 +9,7 @@ from support.virtual_loop import run_virtual
 
 from scheduler.daemon.engine_driver import EngineDriver
 from scheduler.domain.messages import Command, Message, RequestCancelled, SendProbe
-from scheduler.domain.requests import Backend
+from scheduler.domain.requests import Place
 
 START_S = 100.0
 
@@ -57,7 +57,7 @@ def test_all_messages_of_one_iteration_are_one_call_and_their_commands_are_perfo
             d.driver.post(RequestCancelled(request_id))
         await asyncio.sleep(1.0)
 
-    probe = SendProbe(Backend.EDGE)
+    probe = SendProbe(Place.edge())
     d = driven(script, lambda message, now_s: [probe])
     assert d.performed == [(0, [], START_S), (5, [probe] * 5, START_S)]
 

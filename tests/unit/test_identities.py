@@ -14,7 +14,7 @@ from scheduler.daemon.config.expected import expected_identities
 from scheduler.daemon.identities import TRY_AGAIN_S, Acceptance, AcceptedBy, Identities
 from scheduler.domain.errors import ConfigError
 from scheduler.domain.messages import ModelBarred
-from scheduler.domain.requests import Backend
+from scheduler.domain.requests import FUNCTIONS, Place
 
 ONE, TWO = "sha256:" + "1" * 64, "sha256:" + "2" * 64
 EDGE, CPU, GPU = "edge:main", "function:cpu", "function:gpu"
@@ -46,16 +46,16 @@ def test_without_an_expectation_the_first_report_is_the_one_that_others_are_comp
         " PUT /v1/models/m/identity"
     }
     assert [record.getMessage() for record in caplog.records] == ["identity_refused"]
-    assert posted[0] == ModelBarred("m", Backend.FUNCTION, barred=True)
+    assert posted[0] == ModelBarred("m", FUNCTIONS, barred=True)
     assert known.heard("other", CPU, TWO) == ""
     assert known.heard("m", CPU, ONE) == ""
-    assert posted[-1] == ModelBarred("m", Backend.FUNCTION, barred=False)
+    assert posted[-1] == ModelBarred("m", FUNCTIONS, barred=False)
 
 
 def test_what_the_configuration_says_is_expected_from_the_first_answer_on() -> None:
     known, posted, _ = identities(ONE)
     assert "`identity` in [[model]]" in known.heard("m", EDGE, TWO)
-    assert posted == [ModelBarred("m", Backend.EDGE, barred=True)]
+    assert posted == [ModelBarred("m", Place.edge(), barred=True)]
     assert known.row("m")["expected"] == ONE
     assert list(known.row("m")["refused"]) == [EDGE]  # type: ignore[call-overload]
 
@@ -74,9 +74,9 @@ def test_a_place_that_stops_to_report_is_another_one() -> None:
     known.heard("m", EDGE, ONE)
     assert "that it no longer reports" in known.heard("m", EDGE, None)
     assert "that it no longer reports" in known.heard("m", EDGE, None)
-    assert posted[-1] == ModelBarred("m", Backend.EDGE, barred=True)
+    assert posted[-1] == ModelBarred("m", Place.edge(), barred=True)
     known.accept("m", None)
-    assert posted[-1] == ModelBarred("m", Backend.EDGE, barred=False)
+    assert posted[-1] == ModelBarred("m", Place.edge(), barred=False)
     assert known.heard("m", EDGE, None) == ""
 
 
@@ -107,8 +107,8 @@ def test_an_operators_word_holds_until_the_configuration_expects_another() -> No
     posted.clear()
     known.accept("m", TWO)
     assert set(posted) == {
-        ModelBarred("m", Backend.EDGE, barred=False),
-        ModelBarred("m", Backend.FUNCTION, barred=True),
+        ModelBarred("m", Place.edge(), barred=False),
+        ModelBarred("m", FUNCTIONS, barred=True),
     }
     assert known.expected("m") == (TWO, AcceptedBy.OPERATOR)
     assert saved == {"m": Acceptance(TWO, ONE)}
@@ -143,9 +143,9 @@ def test_refused_functions_are_tried_now_and_then_because_only_answers_tell() ->
     known.heard("m", CPU, TWO)
     known.heard("m", EDGE, TWO)
     known.let_functions_try(TRY_AGAIN_S - 1.0)
-    assert posted[-2:] == [ModelBarred("m", backend, barred=True) for backend in (Backend.FUNCTION, Backend.EDGE)]
+    assert posted[-2:] == [ModelBarred("m", place, barred=True) for place in (FUNCTIONS, Place.edge())]
     known.let_functions_try(TRY_AGAIN_S)
-    assert posted[-1] == ModelBarred("m", Backend.FUNCTION, barred=False)
+    assert posted[-1] == ModelBarred("m", FUNCTIONS, barred=False)
     assert known.edge_refused()
 
 
@@ -153,7 +153,7 @@ def test_a_model_that_a_reload_removes_is_forgotten() -> None:
     known, posted, _ = identities(ONE)
     known.heard("m", EDGE, TWO)
     known.reload({"other": NOTHING})
-    assert posted[-1] == ModelBarred("m", Backend.EDGE, barred=False)
+    assert posted[-1] == ModelBarred("m", Place.edge(), barred=False)
     assert known.heard("m", EDGE, TWO) == ""
 
 

@@ -28,7 +28,7 @@ from scheduler.domain.messages import (
     SettingsChanged,
 )
 from scheduler.domain.plans import Limits
-from scheduler.domain.requests import Backend
+from scheduler.domain.requests import Backend, Place
 from scheduler.engine import Engine
 
 SLO_S = 600.0
@@ -211,7 +211,7 @@ def test_a_request_on_which_the_server_fails_is_told_so_and_not_that_it_is_too_l
 def test_what_the_server_says_holds_beside_the_operators_limits_and_the_smaller_one_counts() -> None:
     engine = an_engine()
     arrive(engine, 0.0, 1, slo_s=SLO_S)
-    probe = ProbeMeasured(Backend.EDGE, ok=True, largest_batches=(("m", 8), ("other", 3)), server="a")
+    probe = ProbeMeasured(Place.edge(), ok=True, largest_batches=(("m", 8), ("other", 3)), server="a")
     assert learned(engine.handle([probe], 0.1))[0] == EdgeLimit("m", 8, LimitSource.SAID)
     queues = engine._queues["m"]
     assert (queues.edge_cap, queues.edge_limit) == (8, 8)
@@ -226,19 +226,19 @@ def test_what_the_server_says_holds_beside_the_operators_limits_and_the_smaller_
 
 def test_another_server_and_one_that_was_away_may_take_more() -> None:
     edge = Edge(an_engine(), 8, REFUSALS["named"])
-    edge.engine.handle([ProbeMeasured(Backend.EDGE, ok=True, server="a")], 0.0)
+    edge.engine.handle([ProbeMeasured(Place.edge(), ok=True, server="a")], 0.0)
     edge.burst(range(200))
     assert edge.refusals != []
     queues = edge.engine._queues["m"]
     assert queues.edge_limit == 8
-    edge.engine.handle([ProbeMeasured(Backend.EDGE, ok=False)], edge.now_s)
-    edge.engine.handle([ProbeMeasured(Backend.EDGE, ok=True, server="a")], edge.now_s + 5.0)
+    edge.engine.handle([ProbeMeasured(Place.edge(), ok=False)], edge.now_s)
+    edge.engine.handle([ProbeMeasured(Place.edge(), ok=True, server="a")], edge.now_s + 5.0)
     assert queues.edge_limit > 8
     edge.now_s += 5.0
     count = len(edge.refusals)
     edge.burst(range(200, 400))
     assert (len(edge.refusals), queues.edge_limit) == (count + 1, 8)
-    edge.engine.handle([ProbeMeasured(Backend.EDGE, ok=True, server="b")], edge.now_s)
+    edge.engine.handle([ProbeMeasured(Place.edge(), ok=True, server="b")], edge.now_s)
     assert queues.edge_limit > 8
     assert edge.engine.statistics().edge_limits == ()
 

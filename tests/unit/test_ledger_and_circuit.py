@@ -14,7 +14,7 @@ from scheduler.domain.batches import BatchReport, FailureKind
 from scheduler.domain.latency import Price
 from scheduler.domain.messages import ProbeMeasured, SendProbe
 from scheduler.domain.plans import EngineSettings
-from scheduler.domain.requests import Backend
+from scheduler.domain.requests import EDGE_NAME, FUNCTIONS, Place
 
 PRICE = Price(per_s=1.27e-5, per_call=9e-7, grain_s=0.001, sheet="test")
 
@@ -235,17 +235,17 @@ def test_the_pause_after_a_hang_begins_when_the_batch_was_sent(
 
 
 def test_a_probe_that_hangs_is_a_pause_itself() -> None:
-    circuits = Circuits.closed(EngineSettings(models=()), EdgeOccupancy(), UplinkOccupancy())
+    circuits = Circuits.closed(EngineSettings(models=()), {EDGE_NAME: [EdgeOccupancy()]}, UplinkOccupancy())
     edge = circuits.edge
     edge.failed(FailureKind.TIMEOUT, now_s=0.0, retry_after_s=None)
-    assert circuits.to_probe(1.0, idle_link=False) == [SendProbe(Backend.EDGE)]
-    circuits.probed(ProbeMeasured(Backend.EDGE, ok=False), now_s=1.1)
+    assert circuits.to_probe(1.0, idle_link=False) == [SendProbe(Place.edge())]
+    circuits.probed(ProbeMeasured(Place.edge(), ok=False), now_s=1.1)
     assert edge.probe_at_s == 1.0 + 2.0
-    assert circuits.to_probe(3.0, idle_link=False) == [SendProbe(Backend.EDGE)]
-    circuits.probed(ProbeMeasured(Backend.EDGE, ok=False), now_s=5.5)
+    assert circuits.to_probe(3.0, idle_link=False) == [SendProbe(Place.edge())]
+    circuits.probed(ProbeMeasured(Place.edge(), ok=False), now_s=5.5)
     assert edge.probe_at_s == 5.5
     # One that was not asked for, as at the start, says nothing of when it began.
-    circuits.probed(ProbeMeasured(Backend.EDGE, ok=False), now_s=6.0)
+    circuits.probed(ProbeMeasured(Place.edge(), ok=False), now_s=6.0)
     assert edge.probe_at_s == 6.0 + 2.0
 
 
@@ -255,23 +255,23 @@ def test_a_probe_that_hung_says_nothing_once_a_later_batch_is_back(
     sent_at_s: float, closed: bool, asked_by_engine: bool
 ) -> None:
     """One of the uplink waits 10 s for its answer; what was cut when it began may long be whole again."""
-    circuits = Circuits.closed(EngineSettings(models=()), EdgeOccupancy(), UplinkOccupancy())
+    circuits = Circuits.closed(EngineSettings(models=()), {EDGE_NAME: [EdgeOccupancy()]}, UplinkOccupancy())
     if asked_by_engine:
-        assert circuits.to_probe(1.0, idle_link=True) == [SendProbe(Backend.FUNCTION)]
+        assert circuits.to_probe(1.0, idle_link=True) == [SendProbe(FUNCTIONS)]
     circuits.succeeded(replace(function_batch(1), sent_at_s=sent_at_s))
-    probe = ProbeMeasured(Backend.FUNCTION, ok=False, asked_at_s=None if asked_by_engine else 1.0)
+    probe = ProbeMeasured(FUNCTIONS, ok=False, asked_at_s=None if asked_by_engine else 1.0)
     circuits.probed(probe, now_s=11.0)
     assert circuits.function.closed is closed
-    assert circuits.to_probe(42.0, idle_link=True) == [SendProbe(Backend.FUNCTION)]
+    assert circuits.to_probe(42.0, idle_link=True) == [SendProbe(FUNCTIONS)]
 
 
 def test_the_pause_after_each_of_two_probes_that_hang_begins_when_that_one_was_sent() -> None:
     """As after a reload, which asks an edge that the engine is asking: the first to be back is not the only one."""
-    circuits = Circuits.closed(EngineSettings(models=()), EdgeOccupancy(), UplinkOccupancy())
+    circuits = Circuits.closed(EngineSettings(models=()), {EDGE_NAME: [EdgeOccupancy()]}, UplinkOccupancy())
     first_s = circuits.edge.first_pause_s
     circuits.edge.failed(FailureKind.SERVER, now_s=0.0, retry_after_s=None)
     circuits.edge.probe_failed(0.0)
-    assert circuits.to_probe(first_s, idle_link=False) == [SendProbe(Backend.EDGE)]
-    circuits.probed(ProbeMeasured(Backend.EDGE, ok=False, asked_at_s=first_s), now_s=first_s + 0.1)
-    circuits.probed(ProbeMeasured(Backend.EDGE, ok=False, asked_at_s=first_s + 0.1), now_s=first_s + 1.1)
+    assert circuits.to_probe(first_s, idle_link=False) == [SendProbe(Place.edge())]
+    circuits.probed(ProbeMeasured(Place.edge(), ok=False, asked_at_s=first_s), now_s=first_s + 0.1)
+    circuits.probed(ProbeMeasured(Place.edge(), ok=False, asked_at_s=first_s + 0.1), now_s=first_s + 1.1)
     assert circuits.edge.probe_at_s == pytest.approx(first_s + 0.1 + circuits.edge.pause_s)

@@ -4,7 +4,19 @@ import math
 from dataclasses import replace
 
 import pytest
-from support.engine_kit import FUNCTION, ORIN, TIER, arrive, fail, finish, refused, run_until_idle, sent, settings
+from support.engine_kit import (
+    FUNCTION,
+    ORIN,
+    TIER,
+    arrive,
+    endpoint_of,
+    fail,
+    finish,
+    refused,
+    run_until_idle,
+    sent,
+    settings,
+)
 
 from scheduler.dispatch.circuit_breaker import EDGE_PAUSE_S, LONGEST_PAUSE_S, Circuits
 from scheduler.dispatch.edge_occupancy import EdgeOccupancy
@@ -12,7 +24,7 @@ from scheduler.dispatch.uplink import UplinkOccupancy
 from scheduler.domain.batches import Batch, Failure, FailureKind
 from scheduler.domain.messages import Command, ProbeMeasured, RequestArrived, SendProbe
 from scheduler.domain.plans import EngineSettings, ModelSettings, ServiceClass
-from scheduler.domain.requests import Backend, Place, Request
+from scheduler.domain.requests import EDGE_NAME, FUNCTIONS, Backend, Place, Request
 from scheduler.engine import Engine
 
 WHOLE = (FailureKind.UNREACHABLE,)
@@ -34,7 +46,7 @@ def two_models(*, function: bool = True) -> EngineSettings:
 
 
 def circuits(wanted: EngineSettings) -> Circuits:
-    return Circuits.closed(wanted, EdgeOccupancy(), UplinkOccupancy())
+    return Circuits.closed(wanted, {EDGE_NAME: [EdgeOccupancy()]}, UplinkOccupancy())
 
 
 def batch(model: str, place: Place, at_s: float = 0.0) -> Batch:
@@ -51,9 +63,9 @@ def failures(it: Circuits, model: str, place: Place, kind: FailureKind, count: i
 def test_a_model_that_fails_closes_itself_and_no_other(kind: FailureKind, place: Place) -> None:
     it = circuits(two_models())
     failures(it, "a", place, kind)
-    circuit = it.of(place.backend)
+    circuit = it.of(place)
     assert (circuit.serves("a"), circuit.serves("b"), circuit.up) == (False, True, True)
-    assert it.of(place.backend.other).serves("a")
+    assert it.of(endpoint_of(place.backend.other)).serves("a")
     failures(it, "b", place, kind)
     assert not circuit.up
 
@@ -69,12 +81,12 @@ def test_a_probe_asks_for_the_models_that_are_open_and_closes_those_that_answer(
     it = circuits(two_models())
     failures(it, "a", Place.edge(), FailureKind.TIMEOUT)
     assert it.next_s(0.0) == 1.0
-    assert it.to_probe(1.0, idle_link=False) == [SendProbe(Backend.EDGE, ("a",))]
-    it.probed(ProbeMeasured(Backend.EDGE, ok=True, broken=("a",)), now_s=1.5)
+    assert it.to_probe(1.0, idle_link=False) == [SendProbe(Place.edge(), ("a",))]
+    it.probed(ProbeMeasured(Place.edge(), ok=True, broken=("a",)), now_s=1.5)
     assert not it.edge.serves("a")
     assert it.next_s(1.5) == 3.0  # two seconds after it was asked
     it.to_probe(3.0, idle_link=False)
-    it.probed(ProbeMeasured(Backend.EDGE, ok=True), now_s=3.1)
+    it.probed(ProbeMeasured(Place.edge(), ok=True), now_s=3.1)
     assert it.edge.serves("a")
 
 
@@ -82,8 +94,8 @@ def test_an_edge_that_comes_back_is_asked_for_all_its_models_the_sound_ones_firs
     it = circuits(two_models())
     failures(it, "a", Place.edge(), FailureKind.SERVER)
     failures(it, "b", Place.edge(), FailureKind.UNREACHABLE, count=1)
-    assert it.to_probe(1.0, idle_link=False) == [SendProbe(Backend.EDGE, ("b", "a"))]
-    it.probed(ProbeMeasured(Backend.EDGE, ok=True, broken=("b",), unasked=("a",)), now_s=1.1)
+    assert it.to_probe(1.0, idle_link=False) == [SendProbe(Place.edge(), ("b", "a"))]
+    it.probed(ProbeMeasured(Place.edge(), ok=True, broken=("b",), unasked=("a",)), now_s=1.1)
     assert it.edge.closed
     # One that hung is broken, and of one that was not asked for nothing new is known.
     assert (it.edge.serves("a"), it.edge.serves("b")) == (False, False)
@@ -96,7 +108,7 @@ def test_a_model_that_answers_its_probe_and_fails_the_use_is_asked_less_and_less
         pauses.append(it.next_s(now_s) - now_s)
         now_s = it.next_s(now_s)
         it.to_probe(now_s, idle_link=False)
-        it.probed(ProbeMeasured(Backend.EDGE, ok=True), now_s=now_s)
+        it.probed(ProbeMeasured(Place.edge(), ok=True), now_s=now_s)
         it.failed(batch("a", Place.edge(), now_s), Failure(FailureKind.SERVER, "told to"), now_s=now_s)
     assert pauses == [1.0, 2.0, 4.0, 8.0, 16.0, LONGEST_PAUSE_S, LONGEST_PAUSE_S, LONGEST_PAUSE_S]
 
@@ -117,11 +129,11 @@ def test_an_edge_of_which_no_model_works_is_asked_as_often_as_one_with_a_single_
         due_s = it.next_s(now_s)
         assert due_s - now_s <= EDGE_PAUSE_S
         now_s = due_s
-        assert it.to_probe(now_s, idle_link=False) == [SendProbe(Backend.EDGE, ("a", "b"))]
-        it.probed(ProbeMeasured(Backend.EDGE, ok=True, broken=("a", "b")), now_s=now_s)
+        assert it.to_probe(now_s, idle_link=False) == [SendProbe(Place.edge(), ("a", "b"))]
+        it.probed(ProbeMeasured(Place.edge(), ok=True, broken=("a", "b")), now_s=now_s)
     # With one of them at work again, the other waits.
     it.to_probe(it.next_s(now_s), idle_link=False)
-    it.probed(ProbeMeasured(Backend.EDGE, ok=True, broken=("b",)), now_s=now_s)
+    it.probed(ProbeMeasured(Place.edge(), ok=True, broken=("b",)), now_s=now_s)
     assert it.edge.serves("a")
     assert it.next_s(now_s) - now_s > EDGE_PAUSE_S
 
@@ -129,8 +141,8 @@ def test_an_edge_of_which_no_model_works_is_asked_as_often_as_one_with_a_single_
 def test_a_batch_that_hangs_since_before_its_edge_answered_a_probe_says_nothing() -> None:
     it = circuits(two_models())
     it.failed(batch("a", Place.edge(), 0.0), Failure(FailureKind.UNREACHABLE, "told to"), now_s=0.5)
-    assert it.to_probe(it.next_s(0.5), idle_link=False) == [SendProbe(Backend.EDGE, ("a", "b"))]
-    it.probed(ProbeMeasured(Backend.EDGE, ok=True), now_s=1.6)
+    assert it.to_probe(it.next_s(0.5), idle_link=False) == [SendProbe(Place.edge(), ("a", "b"))]
+    it.probed(ProbeMeasured(Place.edge(), ok=True), now_s=1.6)
     it.failed(batch("a", Place.edge(), 0.0), Failure(FailureKind.TIMEOUT, "told to"), now_s=6.0)
     assert it.edge.serves("a")
     it.failed(batch("a", Place.edge(), 2.0), Failure(FailureKind.TIMEOUT, "told to"), now_s=6.0)
@@ -156,13 +168,13 @@ def test_one_model_that_hangs_on_the_edge_leaves_it_to_the_other_and_is_served_b
     engine = Engine(two_models())
     [hung] = sent(arrivals(engine, 0.0, "a", 1), Backend.EDGE)
     probes = fail(engine, hung, 2.0, FailureKind.TIMEOUT)
-    assert SendProbe(Backend.EDGE, ("a",)) in probes
+    assert SendProbe(Place.edge(), ("a",)) in probes
     done = run_until_idle(engine, arrivals(engine, 2.1, "b", 2, 3) + arrivals(engine, 2.1, "a", 4, 5), 2.1, 4.0)
     assert {each.model for each in sent(done, Backend.EDGE)} == {"b"}
     assert {each.model for each in sent(done, Backend.FUNCTION)} == {"a"}
     rows = {row.model: (row.edge_up, row.function_up) for row in engine.statistics().models_up}
     assert rows == {"a": (False, True), "b": (True, True)}
-    engine.handle([ProbeMeasured(Backend.EDGE, ok=True)], 4.1)
+    engine.handle([ProbeMeasured(Place.edge(), ok=True)], 4.1)
     assert sent(arrivals(engine, 4.2, "a", 6), Backend.EDGE)
 
 
@@ -186,7 +198,7 @@ def test_an_edge_that_falls_silent_is_noticed_within_two_seconds(slo_s: float, p
     assert silent is not None
     asked_at_s = next_probe_s(engine)
     assert asked_at_s + 1.0 <= NOTICED_S
-    engine.handle([ProbeMeasured(Backend.EDGE, ok=False)], asked_at_s + 1.0)
+    engine.handle([ProbeMeasured(Place.edge(), ok=False)], asked_at_s + 1.0)
     assert not engine.statistics().edge_up
 
 
@@ -194,7 +206,7 @@ def next_probe_s(engine: Engine) -> float:
     """Lets time pass until the edge is asked; returns when."""
     while (now_s := engine.next_wakeup_s()) is not None:
         commands = engine.handle([], now_s)
-        if any(isinstance(command, SendProbe) and command.backend is Backend.EDGE for command in commands):
+        if any(isinstance(command, SendProbe) and command.place == Place.edge() for command in commands):
             return now_s
     return math.inf
 
@@ -204,13 +216,13 @@ def test_an_edge_that_answers_one_thing_at_a_time_is_not_asked_for_ever() -> Non
     for number in range(1, 5):
         at_s = 100.0 * number
         slow = replace(batch("m", Place.edge(), at_s), batch_id=number)
-        it.suspicion.occupancy.occupy(batch_id=number, now_s=at_s, finish_s=at_s + 5.0)
+        it.suspicion.slots[EDGE_NAME][0].occupy(batch_id=number, now_s=at_s, finish_s=at_s + 5.0)
         asked = it.to_probe(at_s + 1.0, idle_link=False)
         assert bool(asked) == (number < 4)
         if asked:
-            it.probed(ProbeMeasured(Backend.EDGE, ok=False), now_s=at_s + 2.0)
+            it.probed(ProbeMeasured(Place.edge(), ok=False), now_s=at_s + 2.0)
             assert not it.edge.up
-        it.suspicion.occupancy.release(number)
+        it.suspicion.slots[EDGE_NAME][0].release(number)
         it.succeeded(slow)
         assert it.edge.up
 
@@ -243,7 +255,7 @@ def test_a_function_that_hangs_is_noticed_within_two_seconds_or_its_quantile(ser
 def test_old_batches_that_hang_do_not_open_the_circuit_again_after_a_probe() -> None:
     engine, first, now_s = hanging(serve_late=True, slo_s=10.0)
     engine.handle([], now_s + 1.0)
-    engine.handle([ProbeMeasured(Backend.FUNCTION, ok=True)], now_s + 1.1)
+    engine.handle([ProbeMeasured(FUNCTIONS, ok=True)], now_s + 1.1)
     assert engine.statistics().function_up
     engine.handle([], now_s + 1.2)
     assert engine.statistics().function_up

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.engine_kit import endpoint_of
 from support.explained import explanations_of
 from support.fake_backend import FakeBackend
 from support.scripted_engine import BatchEachArrival, ScriptedEngine
@@ -47,7 +48,7 @@ from scheduler.domain.messages import (
     SpendGranted,
 )
 from scheduler.domain.plans import EngineSettings, Limits, ModelSettings, Plan, ServiceClass, Snapshot
-from scheduler.domain.requests import Backend, Place
+from scheduler.domain.requests import FUNCTIONS, Backend, Place
 from scheduler.wire import InferRequest, Tensor
 from scheduler.wire.trace_context import TraceContext
 
@@ -83,7 +84,7 @@ class Rig:
         self.runner = Runner(
             engine=engine,  # type: ignore[arg-type]
             settings=SETTINGS,
-            backends={Backend(name): backend for name, backend in backends.items()},
+            backends={endpoint_of(Backend(name)): backend for name, backend in backends.items()},
             make_plan=self.make_plan,
             clock=asyncio.get_running_loop().time,
             explanations=explanations_of(engine.explanation, asyncio.get_running_loop().time),
@@ -454,7 +455,7 @@ def test_the_engine_is_told_which_requests_have_equal_shapes() -> None:
 
 def test_a_probe_comes_back_once_and_also_where_no_backend_is() -> None:
     def probe(message: Message, now_s: float) -> list[Command]:
-        return [SendProbe(Backend.EDGE), SendProbe(Backend.FUNCTION)] if isinstance(message, LimitsChanged) else []
+        return [SendProbe(Place.edge()), SendProbe(FUNCTIONS)] if isinstance(message, LimitsChanged) else []
 
     async def main() -> list[Message]:
         r = Rig(ScriptedEngine(probe), edge=FakeBackend())
@@ -463,8 +464,8 @@ def test_a_probe_comes_back_once_and_also_where_no_backend_is() -> None:
         return r.engine.messages[1:]
 
     assert run(main()) == [
-        ProbeMeasured(Backend.FUNCTION, ok=False),
-        ProbeMeasured(Backend.EDGE, ok=True, rtt_s=0.01),
+        ProbeMeasured(FUNCTIONS, ok=False),
+        ProbeMeasured(Place.edge(), ok=True, rtt_s=0.01),
     ]
 
 
@@ -585,7 +586,7 @@ def test_a_replaced_backend_is_closed_only_when_its_batches_are_back() -> None:
         r = rig(BatchEachArrival(), edge=old)
         first = r.submit(b"a")
         await asyncio.sleep(0.1)
-        await r.runner.replace_backend(Backend.EDGE, new)
+        await r.runner.replace_backend(Place.edge(), new)
         await r.submit(b"b")
         closed_early = old.closed
         await first

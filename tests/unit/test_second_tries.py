@@ -4,13 +4,13 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
-from support.engine_kit import answered, arrive, fail, finish, refused, sent, settings
+from support.engine_kit import answered, arrive, endpoint_of, fail, finish, refused, sent, settings
 
 from scheduler.dispatch.second_tries import MOST_ATTEMPTS
 from scheduler.domain.batches import Batch, BatchReport, Failure, FailureKind, WhyLeft
 from scheduler.domain.errors import RefusalKind
 from scheduler.domain.messages import BatchFailed, Command, ProbeMeasured, RefuseRequest
-from scheduler.domain.requests import Backend
+from scheduler.domain.requests import Backend, Place
 from scheduler.engine import Engine
 
 AGAIN = [FailureKind.BROKEN, FailureKind.SERVER, FailureKind.FUNCTION]
@@ -117,7 +117,7 @@ def test_a_class_that_is_served_late_waits_for_its_side_and_is_sent_whenever_tha
     commands = fail(engine, batch, 5.0, kind) + pass_time(engine, 12.0)
     assert not told(commands)
     assert not sent(commands)
-    commands = engine.handle([ProbeMeasured(side, ok=True, rtt_s=0.01)], 12.0) + pass_time(engine, 14.0)
+    commands = engine.handle([ProbeMeasured(endpoint_of(side), ok=True, rtt_s=0.01)], 12.0) + pass_time(engine, 14.0)
     [again] = sent(commands)
     assert answered(finish(engine, again, 14.5)) == [1]
 
@@ -143,7 +143,7 @@ def test_a_backend_that_answers_probes_and_takes_no_batch_is_asked_a_bounded_num
     sends, now_s, commands = 1, 0.1, fail(engine, batch, 0.1, FailureKind.UNREACHABLE)
     while not told(commands):
         now_s += 0.1
-        [again] = sent(engine.handle([ProbeMeasured(Backend.EDGE, ok=True)], now_s))
+        [again] = sent(engine.handle([ProbeMeasured(Place.edge(), ok=True)], now_s))
         sends += 1
         away = Failure(FailureKind.UNREACHABLE, "refused")
         commands = engine.handle([BatchFailed(again.batch_id, away, BatchReport(0.0))], now_s)

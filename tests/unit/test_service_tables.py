@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from scheduler.domain.latency import LatencyModel
-from scheduler.estimates import MARGIN_STEP, STALE_PART, STILL, STILL_SIGMAS, TimesCache
+from scheduler.estimators.service_tables import MARGIN_STEP, STALE_PART, STILL, STILL_SIGMAS, TimesCache
 from scheduler.estimators.service_time import ServiceTime
 
 PROFILED = LatencyModel(alpha_s=0.04234, beta_s=0.008165, max_batch=32)

@@ -28,7 +28,7 @@ from scheduler.daemon.model_outputs import HEADER_BYTES
 from scheduler.domain.batches import BatchReport, Failure, FailureKind
 from scheduler.domain.failures import lost
 from scheduler.domain.messages import ProbeMeasured
-from scheduler.domain.requests import Backend
+from scheduler.domain.requests import Place
 from scheduler.wire import InferRequest, InferResponse, WireError
 from scheduler.wire.servers import TensorForm, encoded_in, said_of_model
 
@@ -230,7 +230,7 @@ class EdgeBackend:
             self._servers.described(self._url, said)
             self._servers.back(said.identities(), asked_at_s)
             self._asked, self._server, limits = True, f"{self._url} {said.server}", said.largest_batches()
-        return ProbeMeasured(Backend.EDGE, ok=True, rtt_s=rtt_s, largest_batches=limits, server=self._server)
+        return ProbeMeasured(Place.edge(), ok=True, rtt_s=rtt_s, largest_batches=limits, server=self._server)
 
     def status(self) -> dict[str, object]:
         """Returns what is known of the server, as /v1/status shows it."""
@@ -272,7 +272,7 @@ class EdgeBackend:
     def _down(self, message: str) -> ProbeMeasured:
         self._lost()
         log(logging.WARNING, "edge_check", message=f"{message}; the daemon will ask again")
-        return ProbeMeasured(Backend.EDGE, ok=False)
+        return ProbeMeasured(Place.edge(), ok=False)
 
     def _pool(self) -> aiohttp.ClientSession:
         assert self._session is not None, "call open() first"

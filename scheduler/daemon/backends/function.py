@@ -18,7 +18,7 @@ from scheduler.daemon.threads import DaemonThreads
 from scheduler.domain.batches import BatchReport, Failure, FailureKind
 from scheduler.domain.failures import TOO_LARGE, frame_kind
 from scheduler.domain.messages import ProbeMeasured
-from scheduler.domain.requests import Backend
+from scheduler.domain.requests import FUNCTIONS
 from scheduler.fc_client import Account, CallFailed, FunctionCaller, Invoked, proxy_variable
 from scheduler.wire import Encoded, InferRequest, WireError
 
@@ -88,7 +88,7 @@ class FunctionBackend:
     async def probe(self) -> ProbeMeasured:
         """Asks for doubtful functions by name, and measures the uplink with a request that is refused, hence free."""
         if self._functions and not await self._some_function_is_there():
-            return ProbeMeasured(Backend.FUNCTION, ok=False)
+            return ProbeMeasured(FUNCTIONS, ok=False)
         measured = await probe_uplink(host=self._account.host, tls=self._account.protocol == "https", clock=self._clock)
         if measured is None:
             log(
@@ -96,9 +96,9 @@ class FunctionBackend:
                 "function_check",
                 message=f"{self._account.host} does not answer; it is asked again",
             )
-            return ProbeMeasured(Backend.FUNCTION, ok=False)
+            return ProbeMeasured(FUNCTIONS, ok=False)
         return ProbeMeasured(
-            Backend.FUNCTION,
+            FUNCTIONS,
             ok=True,
             rtt_s=measured.rtt_s,
             sent_bytes=measured.sent_bytes,

@@ -9,9 +9,9 @@ from scheduler.beliefs import Beliefs, Outages
 from scheduler.control import NEVER, Control
 from scheduler.domain.batches import Batch, BatchReport
 from scheduler.domain.latency import LatencyModel
-from scheduler.domain.plans import BufferPlan, EngineSettings, ModelEstimates, ModelSettings, Snapshot
+from scheduler.domain.plans import BufferPlan, EdgeEstimate, EngineSettings, ModelEstimates, ModelSettings, Snapshot
 from scheduler.domain.quotas import Quota
-from scheduler.domain.requests import Backend, Request
+from scheduler.domain.requests import EDGE_NAME, Backend, Request
 from scheduler.domain.scatter import Scatter
 from scheduler.domain.service_times import ServiceTimes, service_times
 from scheduler.domain.uplink import UplinkEstimate
@@ -111,14 +111,14 @@ class TrueBeliefs:
             told = replace(told, excess_s=learned.excess_s, margin_s=learned.margin_s, sigma_s=learned.sigma_s)
         return told
 
-    def edge_times(self, model: str, percentile: float, now_s: float) -> ServiceTimes | None:
+    def edge_times(self, model: str, percentile: float, now_s: float, edge: str = EDGE_NAME) -> ServiceTimes | None:
         """Returns tables from the true latency model and its true noise."""
         settings = self._models[model]
-        latency = settings.edge_latency
+        latency = settings.edge_latency_on(edge)
         if latency is None:
             return None
         max_batch, slowdown = min(latency.max_batch, settings.max_items), self._truth.edge_slowdown(now_s)
-        place = (model, Backend.EDGE, "")
+        place = (model, Backend.EDGE, edge)
         return self._tables(place, latency, max_batch, slowdown, self._scenario.edge_noise, percentile)
 
     def function_times(self, model: str, plan: BufferPlan, now_s: float) -> ServiceTimes | None:
@@ -168,9 +168,18 @@ class OracleControl(TimedControl):
         self._scenario = scenario
         self.beliefs = TrueBeliefs(self.beliefs, settings, scenario, truth)
 
-    def snapshot(self, now_s: float, *, edge_up: bool, function_up: bool, quotas: tuple[Quota, ...] = ()) -> Snapshot:
+    def snapshot(
+        self,
+        now_s: float,
+        *,
+        edge_up: bool,
+        function_up: bool,
+        quotas: tuple[Quota, ...] = (),
+        edges_away: tuple[str, ...] = (),
+    ) -> Snapshot:
         """Returns a snapshot of the true values for the planner."""
-        learned = super().snapshot(now_s, edge_up=edge_up, function_up=function_up, quotas=quotas)
+        up = {"edge_up": edge_up, "function_up": function_up}
+        learned = super().snapshot(now_s, **up, quotas=quotas, edges_away=edges_away)
         uplink = self.beliefs.uplink(now_s)
         return replace(
             learned,
@@ -183,12 +192,15 @@ class OracleControl(TimedControl):
     def _told(self, settings: ModelSettings, learned: ModelEstimates) -> ModelEstimates:
         scenario, truth = self._scenario, self.truth
         percentiles = {c.percentile for c in settings.classes}
-        slowdown = truth.function_slowdown(self.now_s)
+        slowdown, edge_slowdown = truth.function_slowdown(self.now_s), truth.edge_slowdown(self.now_s)
+        edge_factors = {p: _factor(scenario.edge_noise, p) for p in percentiles}
+        laws = {name: settings.edge_latency_on(name) for name in learned.edges}
         return replace(
             learned,
             rate_rps=truth.rate_rps(settings.name, self.now_s),
-            edge_latency=settings.edge_latency and settings.edge_latency.slower(truth.edge_slowdown(self.now_s)),
-            edge_quantile_factor={p: _factor(scenario.edge_noise, p) for p in percentiles},
+            edge_latency=settings.edge_latency and settings.edge_latency.slower(edge_slowdown),
+            edge_quantile_factor=edge_factors,
+            edges={name: EdgeEstimate(law.slower(edge_slowdown), edge_factors) for name, law in laws.items() if law},
             function_latencies={tier.name: tier.latency.slower(slowdown) for tier in settings.tiers},
             function_quantile_factor={p: _factor(scenario.function_noise, p) for p in percentiles},
             # All simulated items have the same size.
@@ -214,8 +226,8 @@ class ToldControl(TimedControl):
         for model in self._estimates.models.values():
             if at_s in self._rate_changes_s:
                 model.arrivals.restart(int(TOLD_AFTER_S / model.arrivals.tick_s))
-            if model.edge is not None and at_s in self._speed_changes_s:
-                model.edge.restart(self._since_change.get(model.settings.name, 0))
+            for edge in model.edges.values() if at_s in self._speed_changes_s else ():
+                edge.restart(self._since_change.get(model.settings.name, 0))
         self._estimates.note_change()
         super().passed(at_s)
 
