@@ -12,6 +12,10 @@ minimum of
 where only batches count that finish within the SLO of their first request. Prices are rounded down to a grid of an
 eighth of the cheapest price a request, so that c is a whole number; the result is exact on this grid.
 
+Several machines are taken for one that starts a batch every `pace` seconds, where one machine starts one every L(b):
+it must start early enough to have the pace's seconds before the deadline, and a whole L(b) between the last arrival
+and the deadline (`machines`). That is below every schedule of the machines.
+
 Two facts keep this fast in numpy, as fast as a compiled triple loop. First, an edge that is free before the next
 arrival is no better than one that is free at this arrival: `f_i(c)` need not be computed beyond the first c at which
 it is `a_{i+1}`. Second, `f_i(c)` decreases in c and increases in i: an edge batch can be skipped if a smaller one
@@ -82,6 +86,7 @@ class Problem:
         functions: function batches of every size and tier whose latency is within the SLO.
         unit: cost of a grid unit, in the currency of the prices.
         begins_s: no batch can be sent before this time; requests may have arrived earlier.
+        pace_s: seconds from the start of an edge batch of 1, 2, ... requests to the next start; None: `edge_s`.
     """
 
     arrivals_s: Seconds
@@ -90,6 +95,7 @@ class Problem:
     functions: tuple[FunctionBatch, ...]
     unit: float
     begins_s: float = -math.inf
+    pace_s: Seconds | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,6 +185,8 @@ def clairvoyant_schedule(problem: Problem, *, edge_per_s: float = 0.0) -> list[P
         edge_per_s: value, a second, of an edge that is free earlier at the end of the schedule. With 0 the schedule of
             least cost is returned.
 
+    The edge is one machine: of several, taken for one, there is a bound and no schedule.
+
     Raises:
         BoundError: no schedule serves every request within the SLO.
     """
@@ -235,7 +243,8 @@ class _Window:
 
     def __init__(self, problem: Problem) -> None:
         self._problem = problem
-        self._edge_s = problem.edge_s[::-1, None]
+        self._edge_s = problem.edge_s[::-1]
+        self._pace_s = (problem.edge_s if problem.pace_s is None else problem.pace_s)[::-1, None]
         self._reach = max([1, len(problem.edge_s), *(batch.items for batch in problem.functions)])
         self._max_price = max((batch.price for batch in problem.functions), default=0)
         self._single_price = min((batch.price for batch in problem.functions if batch.items == 1), default=0)
@@ -272,27 +281,28 @@ class _Window:
         """Lowers `best` by every edge batch that ends with request j; earlier rows belong to larger batches."""
         arrivals_s, last_s = self._problem.arrivals_s, self._problem.arrivals_s[j - 1]
         max_items = min(len(self._edge_s), j)
-        edge_s = self._edge_s[len(self._edge_s) - max_items :]
-        latest_s = arrivals_s[j - max_items : j, None] + (self._problem.slo_s + _TOLERANCE_S) - edge_s
+        pace_s = self._pace_s[len(self._pace_s) - max_items :]
+        deadlines_s = arrivals_s[j - max_items : j] + (self._problem.slo_s + _TOLERANCE_S)
+        latest_s = deadlines_s[:, None] - pace_s
         # The latest start times ascend: sizes that are late even on an idle edge come first.
-        first = int(np.searchsorted(latest_s[:, 0], last_s))
+        first = int(np.searchsorted(deadlines_s - self._edge_s[len(self._edge_s) - max_items :], last_s))
         end, width = row, len(best)
         while end > row - max_items + first and width > 0:
             begin = max(row - max_items + first, end - _ROW_GROUP)
             block = slice(begin - row + max_items, end - row + max_items)
-            self._take(self._rows[begin:end, low : low + width], last_s, latest_s[block], edge_s[block], best[:width])
+            self._take(self._rows[begin:end, low : low + width], last_s, latest_s[block], pace_s[block], best[:width])
             # At costs where this group's largest batch can start at its last arrival, larger batches finish later.
             width = int(np.count_nonzero(self._rows[begin, low : low + width] > last_s))
             end = begin
 
-    def _take(self, free_s: Seconds, last_s: float, latest_s: Seconds, edge_s: Seconds, best: Seconds) -> None:
+    def _take(self, free_s: Seconds, last_s: float, latest_s: Seconds, pace_s: Seconds, best: Seconds) -> None:
         if free_s.size > len(self._scratch):
             self._scratch, self._mask = np.empty(2 * free_s.size), np.empty(2 * free_s.size, dtype=np.bool_)
         finish_s = self._scratch[: free_s.size].reshape(free_s.shape)
         late = self._mask[: free_s.size].reshape(free_s.shape)
         np.maximum(free_s, last_s, out=finish_s)
         np.greater(finish_s, latest_s, out=late)
-        finish_s += edge_s
+        finish_s += pace_s
         np.putmask(finish_s, late, np.inf)
         np.minimum(best, finish_s.min(axis=0), out=best)
 

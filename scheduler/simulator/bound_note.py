@@ -8,7 +8,8 @@ import numpy as np
 
 from scheduler.domain.requests import Request
 from scheduler.simulator import limit
-from scheduler.simulator.bound import IGNORES, BoundError, Problem, Seconds, clairvoyant_bound, make_problem
+from scheduler.simulator.bound import IGNORES, BoundError, Problem, Seconds, make_problem
+from scheduler.simulator.machines import Machines, bound_of_machines
 from scheduler.simulator.scenario import Scenario, SimulatedModel
 
 
@@ -35,14 +36,13 @@ def noted_bound(scenario: Scenario, requests: Sequence[Request]) -> NotedBound:
     models = scenario.served()
     if len(models) > 1:
         return _none_for(models, "bound")
-    if not scenario.one_edge_slot:
-        return _none_for_several_at_once("bound")
     [model] = models
     try:
-        cny = clairvoyant_bound(bound_problem(model, [request.arrived_at_s for request in requests]))
+        cny = bound_of(scenario, model, [request.arrived_at_s for request in requests])
     except BoundError as error:
         return NotedBound(None, str(error))
-    return NotedBound(cny, f"every request within its SLO; ignores {IGNORES}" + _simplified(model))
+    note = f"every request within its SLO; ignores {IGNORES}" + _simplified(model)
+    return NotedBound(cny, note if scenario.one_edge_slot else note + "; takes all that the edge does at once for one")
 
 
 def noted_limit(scenario: Scenario, requests: Sequence[Request]) -> NotedBound:
@@ -54,7 +54,7 @@ def noted_limit(scenario: Scenario, requests: Sequence[Request]) -> NotedBound:
     if len(models) > 1:
         return _none_for(models, "limit")
     if not scenario.one_edge_slot:
-        return _none_for_several_at_once("limit")
+        return NotedBound(None, "there is no limit for several edge servers, or several batches at once")
     [model] = models
     percentile = min(kind.service_class.percentile for kind in model.classes)
     arrivals_s = np.array([request.arrived_at_s for request in requests])
@@ -69,8 +69,20 @@ def noted_limit(scenario: Scenario, requests: Sequence[Request]) -> NotedBound:
     return NotedBound(found.cost, note + _simplified(model))
 
 
+def bound_of(scenario: Scenario, model: SimulatedModel, arrivals_s: Sequence[float] | Seconds) -> float:
+    """Returns the bound in CNY for requests of the only model that arrive at these times, on all edge servers.
+
+    Raises:
+        BoundError: no schedule serves every request within the SLO.
+    """
+    problem = bound_problem(model, arrivals_s)
+    laws = [(server.latency_of(model), server.parallel) for server in scenario.edge_servers()]
+    machines = [Machines(law, parallel) for law, parallel in laws if law is not None]
+    return bound_of_machines(problem, machines, max_items=model.max_items)
+
+
 def bound_problem(model: SimulatedModel, arrivals_s: Sequence[float] | Seconds) -> Problem:
-    """Returns the bound's problem for requests of a model that arrive at these times."""
+    """Returns the bound's problem for requests of a model that arrive at these times, with one machine as its edge."""
     return make_problem(
         arrivals_s,
         slo_s=_longest_slo_s(model),
@@ -94,10 +106,6 @@ def noisy_site(scenario: Scenario, model: SimulatedModel) -> limit.NoisySite:
 
 def _none_for(models: Sequence[SimulatedModel], what: str) -> NotedBound:
     return NotedBound(None, f"there is no {what} for several models on one edge, and the scenario has {len(models)}")
-
-
-def _none_for_several_at_once(what: str) -> NotedBound:
-    return NotedBound(None, f"there is no {what} for several edge servers, or several batches at once")
 
 
 def _longest_slo_s(model: SimulatedModel) -> float:

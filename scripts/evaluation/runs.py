@@ -8,8 +8,7 @@ from typing import TypeVar
 
 from scheduler.domain.errors import EdgeburstError
 from scheduler.simulator import report
-from scheduler.simulator.bound import clairvoyant_bound
-from scheduler.simulator.bound_note import bound_problem
+from scheduler.simulator.bound_note import bound_of
 from scheduler.simulator.world import generators, make_requests, make_simulation
 from scheduler.workloads import Workload
 from scripts.evaluation import measures
@@ -78,9 +77,9 @@ def _bound(case: Case, workload: Workload) -> Row:
     scenario = case.scenario
     started_s = time.perf_counter()
     [model] = scenario.served()
-    problem = bound_problem(model, workload.times_s)
-    bound_cny = clairvoyant_bound(problem)
-    all_function_cny = len(workload.times_s) * report.cheapest_per_item(scenario.tiers, slo_s=problem.slo_s)
+    bound_cny = bound_of(scenario, model, workload.times_s)
+    slo_s = max(kind.service_class.slo_s for kind in model.classes)
+    all_function_cny = len(workload.times_s) * report.cheapest_per_item(scenario.tiers, slo_s=slo_s)
     return {
         "cost_cny": bound_cny,
         "bound_cny": bound_cny,

@@ -3,6 +3,7 @@
 import json
 import math
 from dataclasses import replace
+from itertools import pairwise
 
 import pytest
 from hypothesis import given, settings
@@ -16,7 +17,7 @@ from scheduler.domain.plans import ServiceClass
 from scheduler.domain.requests import Backend
 from scheduler.planner.queueing.map_process import mmpp2
 from scheduler.simulator.backends import ColdStarts
-from scheduler.simulator.bound_note import noted_bound
+from scheduler.simulator.bound_note import noted_bound, noted_limit
 from scheduler.simulator.faults import Fault
 from scheduler.simulator.network import constant, steps
 from scheduler.simulator.policies.aimd import Aimd
@@ -34,7 +35,9 @@ from scheduler.simulator.scenario import (
     FUNCTION_LATENCY,
     FUNCTION_PRICE,
     ORACLES,
+    ORIN_LATENCY,
     POLICIES,
+    EdgeServer,
     Scenario,
     ScenarioError,
     SimulatedClass,
@@ -401,6 +404,23 @@ class TestBoundNote:
         two = noted_bound(replace(scenario, models=(model, replace(model, name="other"))), ())
         assert two.cny is None
         assert "several models" in two.note
+
+    def test_several_batches_at_once_count_as_one_machine_and_unlike_servers_as_at_least_their_sum(self) -> None:
+        scenario = scenario_of("edgeburst", slo_s=0.6)
+        requests = make_requests(scenario, poisson(300, rng=generators(0)[0], requests=1500))
+        one, two = (noted_bound(replace(scenario, edge_parallel=parallel), requests) for parallel in (1, 2))
+        named = [EdgeServer(name) for name in ("a", "b")]
+        slow = LatencyModel(2 * ORIN_LATENCY.alpha_s, 2 * ORIN_LATENCY.beta_s, 128)
+        pair = noted_bound(replace(scenario, edges=tuple(named)), requests)
+        mixed = noted_bound(replace(scenario, edges=(named[0], EdgeServer("b", slow))), requests)
+        assert pair.cny == two.cny
+        costs = [0.0, *(bound.cny or math.nan for bound in (two, mixed, one))]
+        assert all(less < more for less, more in pairwise(costs))
+        assert "takes all that the edge does at once for one" in mixed.note
+        assert "at once" not in one.note
+        limit = noted_limit(replace(scenario, edge_parallel=2), requests)
+        assert limit.cny is None
+        assert "several batches at once" in limit.note
 
 
 KEYS = [
