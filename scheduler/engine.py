@@ -12,8 +12,7 @@ from scheduler.dispatch.batch_economics import BatchEconomics
 from scheduler.dispatch.circuit_breaker import Circuits
 from scheduler.dispatch.decision_ring import DecisionRing, Explanation
 from scheduler.dispatch.dispatcher import NEVER, Dispatcher
-from scheduler.dispatch.edge_occupancy import EdgeOccupancy
-from scheduler.dispatch.edge_side import EdgeSide
+from scheduler.dispatch.edges import Edges
 from scheduler.dispatch.endings import Endings
 from scheduler.dispatch.failures import Failures
 from scheduler.dispatch.function_sending import FunctionSending
@@ -80,9 +79,10 @@ class Engine:
         self._outbox = Outbox(self._admission, DecisionRing(settings.explain_ring) if ring is None else ring)
         self._ledger = Ledger()
         self._table = RequestTable(self._admission, self._outbox, self._ledger.tenants.tenants)
-        self._occupancy, self._uplink = EdgeOccupancy(), UplinkOccupancy()
-        self._circuits = Circuits.closed(settings, {settings.edges[0].name: (self._occupancy,)}, self._uplink)
-        edge = EdgeSide(self._queues, self._occupancy, self._circuits.edge, self._outbox, self._table.tenants)
+        self._uplink = UplinkOccupancy()
+        self._circuits = Circuits.closed(settings, {}, self._uplink)
+        parts = self._queues, self._circuits, self._outbox, self._table.tenants
+        edges = self._edges = Edges.of(settings.edges, *parts)
         self._function = FunctionSide(
             self._uplink,
             self._circuits.function,
@@ -97,15 +97,15 @@ class Engine:
         self._keep_warm = KeepWarm(self._queues, self._sending)
         self._dispatcher = Dispatcher(
             self._queues,
-            edge,
+            edges,
             self._sending,
             self._table,
-            Hedging(self._queues, edge, self._sending, self._outbox),
-            Offers(edge, self._function),
-            Refusals(edge, self._function),
+            Hedging(self._queues, self._sending, self._outbox),
+            Offers(edges, self._function),
+            Refusals(edges, self._function),
         )
         self._endings = Endings(self._queues, self._table, self._dispatcher.refusals, settings.max_timeout_s)
-        self._failures = Failures(self._queues, edge, self._function, self._table, self._dispatcher, self._endings)
+        self._failures = Failures(self._queues, edges, self._function, self._table, self._dispatcher, self._endings)
         self._spending.configure(settings)
         self._let_in.configure(settings.tenants)
         self._control = Control(settings) if control is None else control
@@ -118,10 +118,9 @@ class Engine:
         self._revision: int | None = None
         """Of the beliefs that the tables were made from; None: to be made anew."""
         self._plan: Plan | None = None
-        self._now_s = 0.0
+        self._now_s, self._draining = 0.0, False
         self._due_s: float | None = None
         """When something falls due that decides, as against refusals at deadlines; None: not worked out yet."""
-        self._draining = False
         self._lessons: list[tuple[Batch, BatchReport, float, float]] = []
 
     def handle(self, messages: Sequence[Message], now_s: float) -> list[Command]:
@@ -212,7 +211,7 @@ class Engine:
             uplink_rtt_s=estimate.rtt_s,
             **self._circuits.figures(self._queues.first),
             **self._spending.figures(max(now_s, self._now_s)),
-            expected_drain_s=expected_drain_s(self._queues.all, self._function.max_in_flight),
+            expected_drain_s=expected_drain_s(self._queues, self._function.max_in_flight),
             draining=self._draining,
             changes=self._control.changes(),
             plan=self._plan,
@@ -341,7 +340,8 @@ class Engine:
         self._control.settings_changed(settings)
         for queued in self._queues.drop({model.name for model in settings.models}):
             self._table.refuse(queued, not_served(queued.request.model))
-        waiting, snapshot, new = self._dispatcher.withdraw_all(), self._snapshot(now_s), self._control.next_plan_id()
+        waiting = self._dispatcher.withdraw_from(settings.edges)
+        snapshot, new = self._snapshot(now_s), self._control.next_plan_id()
         self._adopt(best_plan(snapshot, plan_id=new, cause="settings", detail="reloaded", at_once=True))
         self._endings.watch_anew(settings.max_timeout_s)
         self._dispatcher.assign_all(waiting, Cause.LIMITS, now_s=now_s)
@@ -366,7 +366,7 @@ class Engine:
             self._uplink.update(beliefs.uplink(now_s))
         for queues in self._queues.priced:
             if moved:
-                edge_times = beliefs.edge_times(queues.model.name, queues.lateness.prices.edge_percentile, now_s)
+                edge_times = self._edges.tables(beliefs.edge_times, queues, now_s)
                 tables = [beliefs.function_times(queues.model.name, buffer.plan, now_s) for buffer in queues.buffers]
                 queues.learn(edge_times, tables)
             for buffer in queues.buffers:
@@ -393,7 +393,7 @@ class Engine:
 
     def _take_back(self, batch_id: int, now_s: float) -> None:
         self._outbox.take_back(batch_id)
-        self._occupancy.release(batch_id)
+        self._edges.release(batch_id)
         self._uplink.release(batch_id, now_s=now_s)
 
     def _snapshot(self, now_s: float) -> Snapshot:

@@ -2,7 +2,7 @@
 
 Every request that is not in flight is in exactly one of its model's queues:
 
-    edge-batch   the edge's next batch, as forecast
+    edge-batch   the next batch of a slot of an edge, as forecast
     edge-later   the edge after that: only where no function can take it
     function     in one of the function buffers, until its batch leaves
     deferred     for an edge that has nothing else to do, as its class allows
@@ -19,7 +19,9 @@ from dataclasses import dataclass, field, replace
 from itertools import chain, islice
 
 from scheduler.dispatch.budget_memory import BudgetMemory
+from scheduler.dispatch.edge_composing import by_urgency, compose, deferred_batch
 from scheduler.dispatch.edge_side import EdgeSide
+from scheduler.dispatch.edges import Edges
 from scheduler.dispatch.ends_counted import EndsCounted
 from scheduler.dispatch.function_buffer import FunctionBuffer, items_of
 from scheduler.dispatch.function_sending import FunctionSending
@@ -39,6 +41,7 @@ from scheduler.domain.decisions import NO_CHOICE, Cause, Decision, Offer, move
 from scheduler.domain.errors import Refusal
 from scheduler.domain.lifecycle import State
 from scheduler.domain.memory import Remembered
+from scheduler.domain.plans import EdgeSettings
 from scheduler.domain.requests import Backend, Place
 
 NEVER = math.inf
@@ -56,7 +59,7 @@ class Dispatcher:
     """Places requests and sends batches. Commands gather in the outbox."""
 
     lanes: Lanes
-    edge: EdgeSide
+    edges: Edges
     function: FunctionSending
     table: RequestTable
     hedging: Hedging
@@ -67,7 +70,7 @@ class Dispatcher:
 
     def __post_init__(self) -> None:
         """Has the ends of the requests counted."""
-        self.table.counts = EndsCounted(self.lanes, self.edge, self.function.side)
+        self.table.counts = EndsCounted(self.lanes, self.edges, self.function.side)
 
     def assign(self, queued: QueuedRequest, now_s: float, cause: Cause = Cause.ARRIVAL) -> None:
         """Puts a request that is in no queue where it costs least in all, or ends it.
@@ -77,7 +80,9 @@ class Dispatcher:
             now_s: the present.
             cause: why now, for the record.
         """
-        request, lanes, self.edge.ahead = queued.request, self.lanes, None
+        request, lanes = queued.request, self.lanes
+        if lanes.several:
+            self.edges.changed()
         queues = lanes.of(request) if request.shape_id else lanes.first[request.model]
         if cause is Cause.ARRIVAL:
             if now_s <= queues.returning.open_until_s:
@@ -91,8 +96,9 @@ class Dispatcher:
         if choice.trial:
             cause = Cause.TRIAL
         self._note(queued, cause, choice.offers, choice.chosen, now_s=now_s, lateness_price=price)
-        if choice.trial and choice.chosen == 0:
-            self.offers.trials.send(queues, queued, now_s=now_s)
+        slot = choice.slot
+        if choice.trial and slot is not None:
+            self.offers.trials.send(slot, queues, queued, now_s=now_s)
             return
         if choice.saved is not None:
             queues.lateness.spend(request.class_name, saved=choice.saved, now_s=now_s)
@@ -101,11 +107,12 @@ class Dispatcher:
             refusal = self.refusals.refusal(queues, queued, choice.offers, now_s=now_s)
             self.table.refuse(queued, replace(refusal, reason=queued.reason.value))
             return
-        if choice.displaced is not None:
-            self._displace(queues, choice.displaced, queued, now_s=now_s)
+        if choice.displaced is not None and slot is not None:
+            self._displace(slot, queues, choice.displaced, queued, now_s=now_s)
         match choice.offers[choice.chosen].queue:
             case State.EDGE_BATCH:
-                queues.next_batch.add(queued)
+                assert slot is not None, "an edge's offer is one of a slot's"
+                queues.next_batches[slot.number].add(queued)
             case State.FUNCTION:
                 join = self.function.try_out if choice.trial else self.function.join
                 join(queues, queued, now_s=now_s)
@@ -132,12 +139,15 @@ class Dispatcher:
         self._note(queued, cause, offers, -1, now_s=now_s, lateness_price=price)
         self.table.refuse(queued, replace(refusal, reason=queued.reason.value))
 
-    def _displace(self, queues: ModelQueues, other: QueuedRequest, by: QueuedRequest, *, now_s: float) -> None:
-        """Places a member of the edge's next batch again: it finds its place taken."""
-        queues.next_batch.remove(other)
-        queues.next_batch.add(by)
+    def _displace(
+        self, slot: EdgeSide, queues: ModelQueues, other: QueuedRequest, by: QueuedRequest, *, now_s: float
+    ) -> None:
+        """Places a member of a slot's next batch again: it finds its place taken."""
+        batch = queues.next_batches[slot.number]
+        batch.remove(other)
+        batch.add(by)
         self.assign(other, now_s, Cause.DISPLACED)
-        queues.next_batch.remove(by)
+        batch.remove(by)
 
     def _note(
         self,
@@ -164,13 +174,18 @@ class Dispatcher:
     def dispatch(self, now_s: float) -> None:
         """Sends whatever should leave now. Called after every change."""
         self.hedging.watch()
-        if self.lanes.several:
-            self.edge.sum_up()
+        several, edges = self.lanes.several, self.edges
+        if several:
+            edges.sum_up()
         for queues in self.lanes.all:
             self._review(queues, now_s=now_s)
-        self.edge.ahead = None
-        if self.edge.occupancy.idle and self.edge.circuit.usable(now_s):
-            self._send_edge(now_s)
+        if several:
+            edges.changed()
+        if edges.alone is None:
+            for slot in edges.idle(now_s):
+                self._send_edge(slot, now_s)
+        elif edges.alone.occupancy.batch_id is None and edges.alone.circuit.usable(now_s):
+            self._send_edge(edges.alone, now_s)
         for queued, place in self.hedging.to_functions(now_s):
             self._note_move(queued, Cause.HEDGE, place, State.FUNCTION, now_s=now_s)
         for queues in self.lanes.all:
@@ -198,17 +213,22 @@ class Dispatcher:
 
     def _due_times_s(self, queues: ModelQueues, *, now_s: float) -> list[float]:
         """Returns when decisions fall due. What is overdue waits for an answer, a free slot or its deadline."""
-        side, times, next_batch = self.function.side, queues.edge_times, queues.next_batch
+        side, has_functions = self.function.side, queues.has_functions
         due_s: list[float] = []
-        if times is not None:
-            for order in (next_batch, queues.edge_later):
-                if order.items:
-                    request = order.first.request
-                    due_s += (request.deadline_s - times.median_s[request.items], request.deadline_s)
+        for slot in self.edges.slots:
+            batch, times = queues.next_batches[slot.number], queues.edges[slot.edge].times
+            if batch.items and times is not None:
+                request = batch.first.request
+                due_s += (request.deadline_s - times.median_s[request.items], request.deadline_s)
+                if has_functions:
+                    due_s.append(side.latest_s(queues, batch.first, now_s=now_s))
+        if queues.edge_later.items:
+            request = queues.edge_later.first.request
+            for terms in queues.edges:
+                if terms.times is not None:
+                    due_s += (request.deadline_s - terms.times.median_s[request.items], request.deadline_s)
         if now_s < queues.returning.held_s:
             due_s.append(queues.returning.held_s)
-        if next_batch.items and queues.has_functions:
-            due_s.append(side.latest_s(queues, next_batch.first, now_s=now_s))
         for buffer in queues.buffers:
             if buffer.queue.items:
                 first = buffer.queue.first
@@ -216,7 +236,7 @@ class Dispatcher:
                 due_s += (side.hopeless_at_s(buffer, first), first.request.deadline_s)
         if queues.deferred.items:
             due_s.append(self.offers.deferred_until_s(queues, queues.deferred.first, now_s=now_s))
-        if queues.overdue.items and queues.has_functions:
+        if queues.overdue.items and has_functions:
             due_s.append(queues.overdue_opened_at_s + OVERDUE_HOLD_S)
             if queues.spending:
                 due_s += map(_waits_for_edge_until_s, queues.waiting_for_edge())
@@ -257,76 +277,85 @@ class Dispatcher:
         """Takes all waiting requests out of the queues, as before a plan is adopted."""
         return tuple(chain.from_iterable(queues.take_all() for queues in self.lanes.all))
 
+    def withdraw_from(self, edges: Sequence[EdgeSettings]) -> tuple[QueuedRequest, ...]:
+        """Does the same, and follows which edge servers there are from now on; what is in flight there comes back."""
+        waiting = self.withdraw_all()
+        self.edges.configure(edges)
+        return waiting
+
     def assign_all(self, waiting: Iterable[QueuedRequest], cause: Cause, *, now_s: float) -> None:
         """Places requests that are in no queue."""
         for queued in waiting:
             self.assign(queued, now_s, cause)
 
-    def _send_edge(self, now_s: float) -> None:
+    def _send_edge(self, slot: EdgeSide, now_s: float) -> None:
         held, lanes = False, self.lanes.all
         # One model alone needs no order: in a closed loop that is a tenth of the work.
-        if len(lanes) == 1 and now_s < lanes[0].returning.until_s and lanes[0].is_held(now_s):
+        if len(lanes) == 1 and now_s < lanes[0].returning.until_s and slot.is_held(lanes[0], now_s):
             return
-        for queues in self.edge.by_urgency():
-            if len(lanes) > 1 and now_s < queues.returning.until_s and queues.is_held(now_s):
+        for queues in by_urgency(slot):
+            if len(lanes) > 1 and now_s < queues.returning.until_s and slot.is_held(queues, now_s):
                 held = True
                 continue
-            if self._send_edge_half(queues, now_s=now_s) or self._send_edge_batch(queues, now_s=now_s):
+            if self._send_edge_half(slot, queues, now_s=now_s) or self._send_edge_batch(slot, queues, now_s=now_s):
                 return
         if held:
             return
         # No request waits: an idle edge takes up those that a slow function has in hand, or deferred ones.
         for queues in self.lanes.all:
-            hedged = self.hedging.for_edge(queues, (), now_s=now_s)
-            members = hedged or self.edge.deferred_batch(queues, now_s=now_s)
+            hedged = self.hedging.for_edge(slot, queues, (), now_s=now_s)
+            members = hedged or deferred_batch(slot, queues, now_s=now_s)
             if members:
-                self._note_hedged(hedged, now_s=now_s)
+                self._note_hedged(slot, hedged, now_s=now_s)
                 queues.deferred.remove_all(q for q in members if q.state is State.DEFERRED)
-                self.edge.send(members, queues, now_s=now_s, why=WhyLeft.HEDGE if hedged else WhyLeft.IDLE_EDGE)
+                slot.send(members, queues, now_s=now_s, why=WhyLeft.HEDGE if hedged else WhyLeft.IDLE_EDGE)
                 return
-        for queued in self.offers.trials.copies(now_s=now_s) if self.edge.outbox.in_flight else ():
-            self._note_move(queued, Cause.TRIAL, self.edge.place, State.EDGE_BATCH, now_s=now_s)
-            self.offers.trials.send(self.lanes.of(queued.request), queued, now_s=now_s)
+        for queued in self.offers.trials.copies(slot, now_s=now_s) if slot.outbox.in_flight else ():
+            self._note_move(queued, Cause.TRIAL, slot.place, State.EDGE_BATCH, now_s=now_s)
+            self.offers.trials.send(slot, self.lanes.of(queued.request), queued, now_s=now_s)
 
-    def _send_edge_half(self, queues: ModelQueues, *, now_s: float) -> bool:
+    def _send_edge_half(self, slot: EdgeSide, queues: ModelQueues, *, now_s: float) -> bool:
         if not queues.bisected[Backend.EDGE]:
             return False
-        self.edge.send(queues.next_half(Backend.EDGE), queues, now_s=now_s, why=WhyLeft.HALF)
+        slot.send(queues.next_half(Backend.EDGE), queues, now_s=now_s, why=WhyLeft.HALF)
         return True
 
-    def _send_edge_batch(self, queues: ModelQueues, *, now_s: float) -> bool:
-        composition = self.edge.compose(queues, now_s=now_s)
+    def _send_edge_batch(self, slot: EdgeSide, queues: ModelQueues, *, now_s: float) -> bool:
+        composition = compose(slot, queues, now_s=now_s)
         if composition.chosen:
             for queued in composition.piggybacked:
-                self._note_move(queued, Cause.PIGGYBACK, self.edge.place, State.EDGE_BATCH, now_s=now_s)
-            hedged = self.hedging.for_edge(queues, composition.chosen, now_s=now_s)
-            self._note_hedged(hedged, now_s=now_s)
-            self.edge.send((*composition.chosen, *hedged), queues, now_s=now_s)
+                self._note_move(queued, Cause.PIGGYBACK, slot.place, State.EDGE_BATCH, now_s=now_s)
+            hedged = self.hedging.for_edge(slot, queues, composition.chosen, now_s=now_s)
+            self._note_hedged(slot, hedged, now_s=now_s)
+            slot.send((*composition.chosen, *hedged), queues, now_s=now_s)
         # Placed after the send, when the edge's next free moment is known.
         self.assign_all(composition.dropped, Cause.EDGE_SENT, now_s=now_s)
         self.assign_all(
-            next_in_line(queues, composition.left, self.edge, self.function.side, now_s=now_s),
+            next_in_line(queues, composition.left, slot, self.edges, self.function.side, now_s=now_s),
             Cause.EDGE_SENT,
             now_s=now_s,
         )
         if composition.chosen:
-            queues.returning.stranger_waits = bool(queues.next_batch.items)
+            queues.returning.stranger_waits = queues.promised_items > 0
             self._reclaim_gathered(queues, now_s=now_s)
         return bool(composition.chosen)
 
-    def _note_hedged(self, hedged: Iterable[QueuedRequest], *, now_s: float) -> None:
+    def _note_hedged(self, slot: EdgeSide, hedged: Iterable[QueuedRequest], *, now_s: float) -> None:
         for queued in hedged:
-            self._note_move(queued, Cause.HEDGE, self.edge.place, State.EDGE_BATCH, now_s=now_s)
+            self._note_move(queued, Cause.HEDGE, slot.place, State.EDGE_BATCH, now_s=now_s)
 
     def _reclaim_gathered(self, queues: ModelQueues, *, now_s: float) -> None:
         """Takes back from the function buffers the requests that the following edge batch has room for after all."""
+        if not queues.has_edge:
+            return
         for queued in tuple(islice(queues.gathered(), looked_at(queues.edge_cap))):
-            if self.edge.full(queues, now_s=now_s):
+            if self.edges.all.full(queues, now_s=now_s):
                 return
-            if self.edge.has_room(queues, queued, now_s=now_s):
+            slot = self.edges.room_for(queues, queued, now_s=now_s)
+            if slot is not None:
                 queues.leave_buffer(queued)
-                self._note_move(queued, Cause.RECLAIMED, self.edge.place, State.EDGE_BATCH, now_s=now_s)
-                queues.next_batch.add(queued)
+                self._note_move(queued, Cause.RECLAIMED, slot.place, State.EDGE_BATCH, now_s=now_s)
+                queues.next_batches[slot.number].add(queued)
 
     def _send_halves(self, queues: ModelQueues, *, now_s: float) -> None:
         halves, side = queues.bisected[Backend.FUNCTION], self.function.side
@@ -351,20 +380,23 @@ class Dispatcher:
                 self.function.send_best(buffer, queues, now_s=now_s, why=why)
 
     def _top_up_from_edge(self, buffer: FunctionBuffer, queues: ModelQueues, *, now_s: float) -> None:
-        """A batch that leaves unfilled takes along members of the edge's next batch whose places others will fill.
+        """A batch that leaves unfilled takes along members of an edge's next batch whose places others will fill.
 
         The oldest go: they bind the edge's batch, and the next deadline lets it be larger.
         """
-        side = self.function.side
-        while len(queues.next_batch) and self.edge.overflows(queues, now_s=now_s):
-            oldest = queues.next_batch.first
+        side, slot = self.function.side, self.edges.next_to_leave(queues, now_s=now_s)
+        if slot is None:
+            return
+        batch = queues.next_batches[slot.number]
+        while len(batch) and slot.overflows(queues, now_s=now_s):
+            oldest = batch.first
             if queues.buffer_of(oldest) is not buffer or not side.usable(queues, oldest):
                 return
             if not buffer.has_room(oldest):
                 return
             if side.economics.joining(buffer, oldest, now_s=now_s) >= buffer.prices.spill_cost:
                 return
-            queues.next_batch.remove(oldest)
+            batch.remove(oldest)
             self._note_move(oldest, Cause.TOP_UP, buffer.place, State.FUNCTION, now_s=now_s)
             buffer.top_up(oldest)
 
@@ -394,7 +426,7 @@ class Dispatcher:
     def _no_longer_paid(self, queues: ModelQueues, batch: Sequence[QueuedRequest], *, now_s: float) -> None:
         """A request that the edge cannot take either ends: money that may come in an hour is not waited for."""
         for queued in batch:
-            if not self.edge.usable(queues, queued):
+            if not self.edges.all.usable(queues, queued):
                 queues.overdue.remove(queued)
                 self.assign(queued, now_s, Cause.LIMITS)
 
@@ -402,8 +434,9 @@ class Dispatcher:
         """Moves requests whose place can no longer serve them while another still can."""
         if queues.any_bisected:
             self._review_halves(queues, now_s=now_s)
-        if queues.next_batch.items:
-            self._review_next_batch(queues, now_s=now_s)
+        for slot in self.edges.slots:
+            if queues.next_batches[slot.number].items:
+                self._review_next_batch(slot, queues, now_s=now_s)
         if queues.edge_later.items:
             self._review_later(queues, now_s=now_s)
         for buffer in queues.buffers:
@@ -415,7 +448,7 @@ class Dispatcher:
     def _review_later(self, queues: ModelQueues, *, now_s: float) -> None:
         while queues.edge_later.items:
             queued = queues.edge_later.first
-            if self.edge.could_answer(queues, queued, now_s=now_s):
+            if self.edges.all.could_answer(queues, queued, now_s=now_s):
                 return
             queues.edge_later.remove(queued)
             self.assign(queued, now_s, Cause.EDGE_DELAYED)
@@ -454,33 +487,34 @@ class Dispatcher:
         for queued in late:
             self.assign(queued, now_s, Cause.BISECTED)
 
-    def _review_next_batch(self, queues: ModelQueues, *, now_s: float) -> None:
+    def _review_next_batch(self, slot: EdgeSide, queues: ModelQueues, *, now_s: float) -> None:
         """The oldest leave for a function if the edge is delayed and this is their last chance; or give up."""
-        times = queues.edge_times
-        while queues.next_batch.items and times is not None:
-            oldest = queues.next_batch.first
+        terms, batch = queues.edges[slot.edge], queues.next_batches[slot.number]
+        times = terms.times
+        while batch.items and times is not None:
+            oldest = batch.first
             deadline_s = oldest.request.deadline_s
-            start_s = self.edge.start_s(queues, now_s=now_s, deadline_s=deadline_s)
-            if start_s + times.safe_s[min(queues.next_batch.items, queues.edge_limit)] <= deadline_s:
+            start_s = slot.start_s(queues, now_s=now_s, deadline_s=deadline_s)
+            if start_s + times.safe_s[min(batch.items, terms.limit)] <= deadline_s:
                 return
             hopeless = start_s + times.median_s[min(oldest.request.items, times.max_batch)] > deadline_s
-            if self._leaves_for_function(queues, oldest, now_s=now_s):
-                self.edge.ahead = None
-                queues.next_batch.remove(oldest)
+            if self._leaves_for_function(slot, queues, oldest, now_s=now_s):
+                slot.ahead = None
+                batch.remove(oldest)
                 self.function.join(queues, oldest, now_s=now_s)
             elif hopeless:
-                queues.next_batch.remove(oldest)
+                batch.remove(oldest)
                 self.assign(oldest, now_s, Cause.EDGE_DELAYED)
             else:
                 return
 
-    def _leaves_for_function(self, queues: ModelQueues, oldest: QueuedRequest, *, now_s: float) -> bool:
+    def _leaves_for_function(self, slot: EdgeSide, queues: ModelQueues, oldest: QueuedRequest, *, now_s: float) -> bool:
         """Whether a function's offer to the oldest member costs less than to keep it; notes it then."""
         price = queues.late_cost(oldest.request)
         by_function = self.function.side.offer(queues, oldest, now_s=now_s, lateness_price=price)
         if not by_function.possible:
             return False
-        offers = (self.edge.staying_offer(queues, oldest, now_s=now_s, lateness_price=price), by_function)
+        offers = (slot.staying_offer(queues, oldest, now_s=now_s, lateness_price=price), by_function)
         if offers[0].total <= by_function.total:
             return False
         self._note(oldest, Cause.EDGE_DELAYED, offers, 1, now_s=now_s, lateness_price=price)

@@ -1,4 +1,4 @@
-"""The edge: one batch at a time, free, and worth filling well."""
+"""One slot of an edge server: one batch at a time, free, and worth filling well."""
 
 import math
 from bisect import bisect_left
@@ -7,32 +7,19 @@ from dataclasses import dataclass, field
 from itertools import accumulate
 
 from scheduler.dispatch.circuit_breaker import Circuit
-from scheduler.dispatch.edge_batch import Composition, fill_up
 from scheduler.dispatch.edge_occupancy import EdgeOccupancy
 from scheduler.dispatch.lanes import Lanes
 from scheduler.dispatch.model_queues import ModelQueues
 from scheduler.dispatch.outbox import Outbox, Sending
 from scheduler.dispatch.pricing import BINDS_RARELY, edge_slope_s
 from scheduler.dispatch.queue import QueuedRequest
-from scheduler.dispatch.shared_batch import compose_shared, in_turn
 from scheduler.dispatch.tenants import Tenants
-from scheduler.dispatch.waiting_line import NO_RANK, Rank, looked_at
 from scheduler.domain.batches import WhyLeft
 from scheduler.domain.decisions import Offer, Reason, impossible
 from scheduler.domain.lifecycle import State
 from scheduler.domain.requests import Backend, Place
 from scheduler.domain.service_times import ServiceTimes
 
-PENALTY_WITH_FUNCTION = 5.0
-"""Items an edge batch must gain to be worth one late request: a request that is left over can still pay for a function.
-Judgement: halving it or a million instead changes no simulation, 0 changes cost by +0.7 %."""
-PENALTY_EDGE_ONLY = 1.0
-"""Without a function a request that is left over may be lost too, so a served item weighs as much as one given up.
-Judgement: for an edge alone at 80 to 120 requests a second and SLOs of 0.4 to 1 s (the suites have none that is so
-tight), 1.0 points more are in time with half of it, 2.0 points fewer with twice as much."""
-PENALTY_OVERLOADED = 0.0
-"""With more arriving than the edge can serve and no function to take it, some are lost anyway: goodput is all.
-Judgement: with 1 instead cost is 3.9 % more, and 0.7 points fewer are in time."""
 PREDECESSOR = 0.5
 """Part of the scatter of the batch in flight that the next one is protected from: where it is late, the next can still
 be cut at its fresh end. Judgement: in simulations of 3,000 requests halving it changes cost by +2.4 % (in time +0.3
@@ -41,9 +28,6 @@ OVERBOOKED = 0.5
 """Standard deviations by which fewer newcomers are counted on than are expected: too many are cut off again, fresh and
 cheap to serve by function; too few leave the batch small. Judgement: in simulations of 3,000 requests halving it
 changes cost by +1.1 % (in time +0.2 points), doubling it by +0.6 %."""
-DEFERRED_SHARE = 0.25
-"""Part of the tightest objective that an edge batch of deferrable requests may take: newcomers wait for it. Judgement:
-halved or doubled, cost and lateness stay within noise."""
 GIVE_UP_FACTOR = 3.0
 """Expected services that an edge batch may be late before it is given up. With its own that makes at least four: more
 than five standard deviations of a scatter of 0.25. It guards an edge that hangs, which no simulation has."""
@@ -56,7 +40,10 @@ lost and sent again is no failure."""
 
 @dataclass(slots=True)
 class EdgeSide:
-    """Which requests join the edge's next batch, and what that batch is when the edge becomes free."""
+    """Which requests join the next batch of one slot of an edge server, and what that batch is when it becomes free.
+
+    Slots of one server have the same tables, limits and circuit; each has its own batch in flight and next batch.
+    """
 
     lanes: Lanes
     occupancy: EdgeOccupancy
@@ -64,20 +51,24 @@ class EdgeSide:
     outbox: Outbox
     tenants: Tenants = field(default_factory=Tenants)
     place: Place = Place.edge()
+    edge: int = 0
+    """Number of the edge server."""
+    number: int = 0
+    """Of the slot among those of all edge servers."""
     ahead: tuple[list[float], list[float]] | None = None
     """First deadlines of the next batches of all lanes, ascending, and the sums of their seconds: see `sum_up`."""
 
     def usable(self, queues: ModelQueues, queued: QueuedRequest) -> bool:
         """Whether this request may go to the edge at all."""
-        fits = queued.request.items <= queues.edge_limit
+        fits = queued.request.items <= queues.edges[self.edge].limit
         return queued.failed_on is not Backend.EDGE and fits and self.circuit.serves(queues.model.name)
 
     def gate(self, queues: ModelQueues, queued: QueuedRequest) -> Reason | None:
         """Returns why this request may not go to the edge at all; None where it may."""
         if queued.failed_on is Backend.EDGE:
             return Reason.FAILED_THERE
-        if queued.request.items > queues.edge_limit:
-            return Reason.TOO_LARGE if queues.edge_limit else Reason.NO_BACKEND
+        if queued.request.items > (limit := queues.edges[self.edge].limit):
+            return Reason.TOO_LARGE if limit else Reason.NO_BACKEND
         return None if self.circuit.serves(queues.model.name) else Reason.CIRCUIT_OPEN
 
     def offer(self, queues: ModelQueues, queued: QueuedRequest, *, now_s: float, lateness_price: float) -> Offer:
@@ -91,12 +82,12 @@ class EdgeSide:
         gate = self.gate(queues, queued)
         if gate is not None:
             return impossible(self.place, State.EDGE_BATCH, gate)
-        request, times, batch = queued.request, _times(queues), queues.next_batch
+        request, times, batch = queued.request, self.times(queues), queues.next_batches[self.number]
         start_s = self.start_s(queues, now_s=now_s, deadline_s=request.deadline_s)
         bind_s, late_gate, first = request.deadline_s, Reason.JOINS_LATE, None
         if len(batch):
             items = batch.items + request.items
-            if items > queues.edge_cap:
+            if items > queues.edges[self.edge].cap:
                 return impossible(self.place, State.EDGE_BATCH, Reason.BATCH_FULL, start_s=start_s, items=items)
             if batch.first.request.deadline_s < bind_s:
                 first = batch.first.request
@@ -132,7 +123,7 @@ class EdgeSide:
         gate = self.gate(queues, queued)
         if gate is not None:
             return impossible(self.place, State.EDGE_LATER, gate)
-        request, times = queued.request, _times(queues)
+        request, times = queued.request, self.times(queues)
         start_s = self.start_s(queues, now_s=now_s, deadline_s=request.deadline_s)
         finish_s = start_s + times.median_s[request.items]
         items = request.items
@@ -154,13 +145,13 @@ class EdgeSide:
         the next deadline binds, so that the batch gains the gap between the two besides. Either way the edge has the
         seconds of one item for others.
         """
-        request, times, prices = queued.request, _times(queues), queues.lateness.prices
+        request, times, prices = queued.request, self.times(queues), queues.lateness.prices
         start_s = self.start_s(queues, now_s=now_s, deadline_s=request.deadline_s)
         left_s = request.deadline_s - start_s
         items = min(max(request.items, times.largest_within(left_s, safe=True)), times.max_batch)
         late = times.late_probability(items, left_s) / BINDS_RARELY
         # Of a table without a slope the batch need not shrink; without arrivals no deadline binds after this one.
-        slope_s, gap_items = self.slope_s(queues), float(queues.edge_cap)
+        slope_s, gap_items = self.slope_s(queues), float(queues.edges[self.edge].cap)
         if queues.rate_rps > 0 and slope_s > 0:
             gap_items = min(gap_items, 1.0 / (queues.rate_rps * slope_s))
         others = prices.cut_cost * (1.0 + gap_items) + prices.seconds_worth
@@ -171,15 +162,15 @@ class EdgeSide:
         """Returns when a batch of this model could start: after the one in flight and those of more urgent models."""
         start_s = self.occupancy.free_at_s(now_s)
         if self.ahead is not None:
-            deadlines_s, sums_s, own = *self.ahead, queues.next_batch
+            deadlines_s, sums_s, own = *self.ahead, queues.next_batches[self.number]
             start_s += sums_s[bisect_left(deadlines_s, deadline_s)]
             if own.items and own.first.request.deadline_s < deadline_s:
-                start_s -= _next_s(queues)
+                start_s -= self._next_s(queues)
         elif len(self.lanes.all) > 1:
             for other in self.lanes.all:
-                waiting = other.next_batch
+                waiting = other.next_batches[self.number]
                 if other is not queues and len(waiting) and waiting.first.request.deadline_s < deadline_s:
-                    start_s += _next_s(other)
+                    start_s += self._next_s(other)
         return start_s
 
     def sum_up(self) -> None:
@@ -189,8 +180,8 @@ class EdgeSide:
         """
         self.ahead = None
         if len(self.lanes.all) > MANY_LANES:
-            waiting = [lane for lane in self.lanes.all if lane.next_batch.items]
-            pairs = sorted((lane.next_batch.first.request.deadline_s, _next_s(lane)) for lane in waiting)
+            waiting = [(lane, lane.next_batches[self.number]) for lane in self.lanes.all]
+            pairs = sorted((b.first.request.deadline_s, self._next_s(lane)) for lane, b in waiting if b.items)
             self.ahead = [at_s for at_s, _ in pairs], [*accumulate([s for _, s in pairs], initial=0.0)]
 
     def has_room(self, queues: ModelQueues, queued: QueuedRequest, *, now_s: float) -> bool:
@@ -202,13 +193,14 @@ class EdgeSide:
         """
         if not self.usable(queues, queued):
             return False
-        request, times = queued.request, _times(queues)
+        request, times = queued.request, self.times(queues)
         start_s = self.start_s(queues, now_s=now_s, deadline_s=request.deadline_s)
-        if len(queues.next_batch):
-            items = queues.next_batch.items + request.items
-            if items > queues.edge_cap:
+        batch = queues.next_batches[self.number]
+        if len(batch):
+            items = batch.items + request.items
+            if items > queues.edges[self.edge].cap:
                 return False
-            bind_s = min(queues.next_batch.first.request.deadline_s, request.deadline_s)
+            bind_s = min(batch.first.request.deadline_s, request.deadline_s)
         else:
             items = self._items_at_start(queues, request.items, start_s - now_s)
             bind_s = request.deadline_s
@@ -216,16 +208,18 @@ class EdgeSide:
 
     def full(self, queues: ModelQueues, *, now_s: float) -> bool:
         """Whether the next batch has room for no request at all, however few its items and late its deadline."""
-        batch = queues.next_batch
+        batch = queues.next_batches[self.number]
         if not batch.items:
             return False
-        start_s, items = self.occupancy.free_at_s(now_s), batch.items + 1
-        return items > queues.edge_cap or start_s + self._safe_s(_times(queues), items) > batch.first.request.deadline_s
+        start_s, items, first = self.occupancy.free_at_s(now_s), batch.items + 1, batch.first.request
+        if items > queues.edges[self.edge].cap:
+            return True
+        return start_s + self._safe_s(self.times(queues), items) > first.deadline_s
 
     def _items_at_start(self, queues: ModelQueues, items: int, wait_s: float) -> int:
         """Returns the items of the batch that a first member of so many items opens, when the edge becomes free."""
         expected = queues.rate_rps * wait_s
-        joined = min(items + int(max(0.0, expected - OVERBOOKED * math.sqrt(expected))), queues.edge_cap)
+        joined = min(items + int(max(0.0, expected - OVERBOOKED * math.sqrt(expected))), queues.edges[self.edge].cap)
         return max(items, joined)
 
     def _safe_s(self, times: ServiceTimes, items: int) -> float:
@@ -237,92 +231,52 @@ class EdgeSide:
 
     def overflows(self, queues: ModelQueues, *, now_s: float) -> bool:
         """Whether more requests are expected for the next batch than can be in time with its first member."""
-        first, times = queues.next_batch.first.request, _times(queues)
+        batch, times = queues.next_batches[self.number], self.times(queues)
+        first = batch.first.request
         start_s = self.start_s(queues, now_s=now_s, deadline_s=first.deadline_s)
-        expected = min(queues.next_batch.items + math.ceil(queues.rate_rps * (start_s - now_s)), times.max_batch)
-        return expected > queues.edge_cap or start_s + self._safe_s(times, expected) > first.deadline_s
+        expected = min(batch.items + math.ceil(queues.rate_rps * (start_s - now_s)), times.max_batch)
+        return expected > queues.edges[self.edge].cap or start_s + self._safe_s(times, expected) > first.deadline_s
 
     def could_answer(self, queues: ModelQueues, queued: QueuedRequest, *, now_s: float) -> bool:
         """Whether some edge batch, at its expected speed, could still answer this request in time."""
         if not self.usable(queues, queued):
             return False
-        request, times = queued.request, _times(queues)
+        request, times = queued.request, self.times(queues)
         start_s = self.start_s(queues, now_s=now_s, deadline_s=request.deadline_s)
         return start_s + times.median_s[request.items] <= request.deadline_s
 
     def may_answer(self, queues: ModelQueues, queued: QueuedRequest, *, now_s: float) -> bool:
         """Whether the edge, were it this model's alone, could still answer this request in time."""
         request = queued.request
-        return self.occupancy.free_at_s(now_s) + _times(queues).median_s[request.items] <= request.deadline_s
+        return self.occupancy.free_at_s(now_s) + self.times(queues).median_s[request.items] <= request.deadline_s
 
-    def by_urgency(self) -> list[ModelQueues]:
-        """Returns the models with candidates for an edge batch, the earliest deadline first.
+    def is_held(self, queues: ModelQueues, now_s: float) -> bool:
+        """Whether an idle slot waits for clients that are about to return; notes until when. Asked before `until_s`.
 
-        Halves of a refused batch come before everything: their requests have waited longest.
+        It does not wait where a request waits that followed no answer, or anything but a next batch; where that batch
+        is full; or where it could not take all that are missing and surely be in time with its first member.
         """
-        served = [queues for queues in self.lanes.all if self.circuit.serves(queues.model.name)]
-        models = sorted((queues for queues in served if _has_candidates(queues)), key=_urgency_s)
-        if len(models) > 1 and self.tenants.shares and models[0].edge_later.items:
-            # The backlog of one model is always the most urgent: whose tenants had least of the edge goes first.
-            models.sort(key=lambda queues: self.tenants.least_level_s(queues.edge_later.kinds(), queues.next_batch))
-        return models
-
-    def compose(self, queues: ModelQueues, *, now_s: float) -> Composition:
-        """Chooses the batch that starts now, and takes its members out of the model's queues.
-
-        Requests that are in neither `chosen` nor the queues any more are in `dropped` or `left`; the caller places them
-        again.
-        """
-        times, cap, line = _times(queues), queues.edge_cap, queues.edge_later
-        penalty, look, tenants = self._drop_penalty(queues), looked_at(cap), self.tenants
-        counted_on = queues.next_batch.take_all()
-        shared = tenants.several(line.kinds(), counted_on)
-        ranks = line.ranks(counted_on, has_functions=queues.has_functions, stuck=shared)
-        first, *others = ranks or [NO_RANK]
-        result = compose_shared(tenants, first, times, now_s=now_s, cap=cap, drop_penalty=penalty)
-        if not result.chosen:
-            result = compose_shared(tenants, first, times, now_s=now_s, cap=cap, drop_penalty=penalty, safe=False)
-        chosen, dropped = list(result.chosen), list(result.dropped)
-        for rank in others:
-            if chosen:
-                # Requests of a lower rank that make no member late.
-                candidates = in_turn(tenants, rank.kinds(), rank.others, per_item_s=self._per_item_s(queues))
-                chosen += fill_up(chosen, candidates, times, now_s=now_s, cap=cap, look=look)
-                continue
-            result = compose_shared(tenants, rank, times, now_s=now_s, cap=cap, drop_penalty=penalty)
-            chosen, dropped = list(result.chosen), dropped + list(result.dropped)
-        line.remove_all([q for q in (*chosen, *dropped) if q.state is State.EDGE_LATER])
-        gone = {id(q) for q in (*chosen, *dropped)}
-        left = [q for q in counted_on if id(q) not in gone]
-        # A request that was gathered for a function and has not left yet joins at no cost where the batch has room.
-        gathered = (q for q in queues.gathered() if q.failed_on is not Backend.EDGE)
-        joining = fill_up(chosen, gathered, times, now_s=now_s, cap=cap, look=look)
-        for queued in joining:
-            queues.leave_buffer(queued)
-        overdue = self._overdue_with(queues, (*chosen, *joining), now_s=now_s)
-        queues.overdue.remove_all(overdue)
-        return Composition((*chosen, *joining, *overdue), dropped, left, (*joining, *overdue))
-
-    def deferred_batch(self, queues: ModelQueues, *, now_s: float) -> list[QueuedRequest]:
-        """Returns deferrable requests for an edge that would be idle, few enough to be out of the way soon."""
-        times, deferred = queues.edge_times, queues.deferred
-        if times is None or not deferred.items:
-            return []
-        # The next newcomer may be of any model.
-        others = self.lanes.all
-        urgent_s = [c.slo_s for other in others for c in other.model.classes if c.name not in other.deferrable]
-        max_s = DEFERRED_SHARE * min(urgent_s, default=math.inf)
-        cap = max(1, min(queues.edge_cap, times.largest_within(max_s, safe=False)))
-        rank = Rank(False, [q for q in deferred if self.usable(queues, q)], ())
-        return list(compose_shared(self.tenants, rank, times, now_s=now_s, cap=cap, drop_penalty=0.0).chosen)
+        terms, batch, returning = queues.edges[self.edge], queues.next_batches[self.number], queues.returning
+        times = terms.times
+        returning.held_s = now_s
+        if returning.missing <= 0 or returning.stranger_waits or times is None:
+            return False
+        if not 0 < batch.items < terms.cap or queues.any_bisected or queues.edge_later.items or queues.overdue.items:
+            return False
+        for buffer in queues.buffers:
+            if buffer.queue.items:
+                return False
+        safe_s = times.safe_s[min(batch.items + returning.missing, terms.cap)]
+        returning.held_s = min(returning.until_s, batch.first.request.deadline_s - safe_s)
+        return returning.held_s > now_s
 
     def send(
         self, members: Sequence[QueuedRequest], queues: ModelQueues, *, now_s: float, why: WhyLeft = WhyLeft.IDLE_EDGE
     ) -> None:
         """Sends a batch; the edge must be idle."""
-        times, items = _times(queues), sum([q.request.items for q in members])
+        times, items = self.times(queues), sum([q.request.items for q in members])
         service_s = times.median_s[min(items, times.max_batch)]
-        if why is WhyLeft.IDLE_EDGE and items >= queues.edge_cap:
+        if why is WhyLeft.IDLE_EDGE and items >= queues.edges[self.edge].cap:
             why = WhyLeft.FULL
         finish_s = now_s + service_s
         patience_s = max(GIVE_UP_MIN_S, GIVE_UP_FACTOR * service_s)
@@ -343,53 +297,15 @@ class EdgeSide:
 
     def slope_s(self, queues: ModelQueues) -> float:
         """Returns the edge's seconds for one item more."""
-        return edge_slope_s(_times(queues), max(1, queues.edge_cap))
+        return edge_slope_s(self.times(queues), max(1, queues.edges[self.edge].cap))
 
-    def _per_item_s(self, queues: ModelQueues) -> float:
-        return _times(queues).median_s[max(1, queues.edge_cap)] / max(1, queues.edge_cap)
+    def _next_s(self, queues: ModelQueues) -> float:
+        terms = queues.edges[self.edge]
+        return self.times(queues).median_s[min(queues.next_batches[self.number].items, terms.limit)]
 
-    def _drop_penalty(self, queues: ModelQueues) -> float:
-        times = _times(queues)
-        if len(queues.edge_later) and queues.rate_rps * times.median_s[queues.edge_cap] > queues.edge_cap:
-            return PENALTY_OVERLOADED
-        return PENALTY_WITH_FUNCTION if queues.has_functions else PENALTY_EDGE_ONLY
-
-    def _overdue_with(
-        self, queues: ModelQueues, chosen: Sequence[QueuedRequest], *, now_s: float
-    ) -> list[QueuedRequest]:
-        """Returns the overdue requests that fit into a batch of `chosen` without making it late."""
-        times, items, cap = _times(queues), sum([q.request.items for q in chosen]), queues.edge_cap
-        bind_s = min([q.request.deadline_s for q in chosen], default=math.inf)
-        taken: list[QueuedRequest] = []
-        look = looked_at(cap)
-        for queued in in_turn(self.tenants, queues.overdue.kinds(), (), per_item_s=self._per_item_s(queues)):
-            if look <= 0 or (items and (items >= cap or now_s + times.safe_s[items + 1] > bind_s)):
-                break
-            size = items + queued.request.items
-            fits = size <= max(cap, queued.request.items)
-            if not fits or not self.usable(queues, queued) or now_s + times.safe_s[size] > bind_s:
-                look -= 1
-                continue
-            taken.append(queued)
-            items = size
-        return taken
-
-
-def _has_candidates(queues: ModelQueues) -> bool:
-    return queues.edge_cap > 0 and (bool(queues.bisected[Backend.EDGE]) or any(map(len, queues.hurried)))
-
-
-def _urgency_s(queues: ModelQueues) -> float:
-    if queues.bisected[Backend.EDGE]:
-        return -math.inf
-    return min(order.first.request.deadline_s for order in queues.hurried if len(order))
-
-
-def _next_s(queues: ModelQueues) -> float:
-    return _times(queues).median_s[min(queues.next_batch.items, queues.edge_limit)]
-
-
-def _times(queues: ModelQueues) -> ServiceTimes:
-    if queues.edge_times is None:
-        raise ValueError(f"model {queues.model.name!r} has no edge")
-    return queues.edge_times
+    def times(self, queues: ModelQueues) -> ServiceTimes:
+        """Returns the server's tables for a model that it serves."""
+        times = queues.edges[self.edge].times
+        if times is None:
+            raise ValueError(f"{self.place} does not serve model {queues.model.name!r}")
+        return times

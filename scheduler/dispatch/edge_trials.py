@@ -4,6 +4,7 @@ import math
 from dataclasses import dataclass, field
 
 from scheduler.dispatch.edge_side import EdgeSide
+from scheduler.dispatch.edges import Edges
 from scheduler.dispatch.hedging import may_be_hedged
 from scheduler.dispatch.model_queues import ModelQueues
 from scheduler.dispatch.outbox import InFlightBatch
@@ -28,52 +29,60 @@ class EdgeTrials:
     One at a time, now and then, and only where the profile says that it could be in time.
     """
 
-    edge: EdgeSide
-    tried_at_s: dict[str, float] = field(default_factory=dict)
-    """By model: when a batch was last sent for this; it is forgotten when one comes back far sooner than believed."""
+    edges: Edges
+    tried_at_s: dict[tuple[str, str], float] = field(default_factory=dict)
+    """By edge server and model: when a batch was last sent for this; it is forgotten when one comes back far sooner
+    than believed."""
 
-    def worth(self, queues: ModelQueues, queued: QueuedRequest, *, now_s: float) -> bool:
-        """Whether to send a request now for which the edge is believed to be too slow."""
-        if not self._due(queues, now_s=now_s) or not self._tells(queues, queued, now_s=now_s):
-            return False
-        return not any(lane.next_batch.items or lane.edge_later.items for lane in self.edge.lanes.all)
+    def worth(self, queues: ModelQueues, queued: QueuedRequest, *, now_s: float) -> EdgeSide | None:
+        """Returns the idle slot that a request is worth to be sent to now, although its edge is believed too slow."""
+        for slot in self.edges.slots:
+            if slot.occupancy.batch_id is not None or not self._due(slot, queues, now_s=now_s):
+                continue
+            if not self._tells(slot, queues, queued, now_s=now_s):
+                continue
+            number = slot.number
+            if not any(lane.next_batches[number].items or lane.edge_later.items for lane in self.edges.lanes.all):
+                return slot
+        return None
 
-    def copies(self, *, now_s: float) -> list[QueuedRequest]:
-        """Returns a request, or none, that a function has in hand and of which an edge without work may try a copy."""
-        if not any(self._due(queues, now_s=now_s) for queues in self.edge.lanes.all):
+    def copies(self, slot: EdgeSide, *, now_s: float) -> list[QueuedRequest]:
+        """Returns a request, or none, that a function has in hand and of which a slot without work may try a copy."""
+        if not any(self._due(slot, queues, now_s=now_s) for queues in slot.lanes.all):
             return []
-        for sent in self.edge.outbox.in_flight.values():
-            queues = self.edge.lanes.of_batch(sent)
-            if sent.batch.backend is Backend.EDGE or queues is None or not self._due(queues, now_s=now_s):
+        for sent in slot.outbox.in_flight.values():
+            queues = slot.lanes.of_batch(sent)
+            if sent.batch.backend is Backend.EDGE or queues is None or not self._due(slot, queues, now_s=now_s):
                 continue
             for queued in sent.members:
-                if may_be_hedged(queued) and self._tells(queues, queued, now_s=now_s):
+                if may_be_hedged(queued) and self._tells(slot, queues, queued, now_s=now_s):
                     return [queued]
         return []
 
-    def send(self, queues: ModelQueues, queued: QueuedRequest, *, now_s: float) -> None:
-        """Sends a request, or a copy of it, to the edge, which must be idle."""
-        self.tried_at_s[queues.model.name] = now_s
-        self.edge.send((queued,), queues, now_s=now_s, why=WhyLeft.TRIAL)
+    def send(self, slot: EdgeSide, queues: ModelQueues, queued: QueuedRequest, *, now_s: float) -> None:
+        """Sends a request, or a copy of it, to a slot, which must be idle."""
+        self.tried_at_s[slot.place.name, queues.model.name] = now_s
+        slot.send((queued,), queues, now_s=now_s, why=WhyLeft.TRIAL)
 
     def answered(self, sent: InFlightBatch, *, now_s: float) -> None:
         """Notes that a batch came back: one that was far faster than believed asks for more of them."""
         batch = sent.batch
         if batch.backend is Backend.EDGE and now_s - batch.sent_at_s < FASTER * batch.predicted_service_s:
-            self.tried_at_s.pop(batch.model, None)
+            self.tried_at_s.pop((batch.place.name, batch.model), None)
 
-    def _due(self, queues: ModelQueues, *, now_s: float) -> bool:
-        edge, times, profile, name = self.edge, queues.edge_times, queues.model.edge_latency, queues.model.name
+    def _due(self, slot: EdgeSide, queues: ModelQueues, *, now_s: float) -> bool:
+        edge, name = slot.place.name, queues.model.name
+        times, profile = queues.edges[slot.edge].times, queues.model.edge_latency_on(edge)
         if times is None or profile is None or times.median_s[1] <= profile.predict_s(1):
             return False
         pause_s = max(TRY_AGAIN_S, times.median_s[1] / EDGE_SHARE)
-        due = now_s >= self.tried_at_s.get(name, -math.inf) + pause_s
-        return due and edge.occupancy.idle and edge.circuit.usable(now_s, name)
+        due = now_s >= self.tried_at_s.get((edge, name), -math.inf) + pause_s
+        return due and slot.occupancy.idle and slot.circuit.usable(now_s, name)
 
-    def _tells(self, queues: ModelQueues, queued: QueuedRequest, *, now_s: float) -> bool:
+    def _tells(self, slot: EdgeSide, queues: ModelQueues, queued: QueuedRequest, *, now_s: float) -> bool:
         """Whether the edge is believed to be too slow for a request that it could answer by its profile."""
-        request, times, profile = queued.request, queues.edge_times, queues.model.edge_latency
-        if times is None or profile is None or not self.edge.usable(queues, queued):
+        times, profile = queues.edges[slot.edge].times, queues.model.edge_latency_on(slot.place.name)
+        if times is None or profile is None or not slot.usable(queues, queued):
             return False
-        left_s = request.deadline_s - now_s
-        return profile.predict_s(request.items) <= left_s < times.median_s[request.items]
+        left_s = queued.request.deadline_s - now_s
+        return profile.predict_s(queued.request.items) <= left_s < times.median_s[queued.request.items]

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from scheduler.dispatch.edge_side import EdgeSide
+from scheduler.dispatch.edges import Edges
 from scheduler.dispatch.function_side import FunctionSide
 from scheduler.dispatch.lanes import Lanes
 from scheduler.dispatch.model_queues import ModelQueues
@@ -29,7 +29,7 @@ class EndsCounted:
     """
 
     lanes: Lanes
-    edge: EdgeSide
+    edges: Edges
     function: FunctionSide
 
     def answered(self, queued: QueuedRequest, *, now_s: float) -> None:
@@ -64,11 +64,14 @@ class EndsCounted:
         return queues is not None and (self._edge_could(queues, queued) or self._function_could(queues, queued))
 
     def _edge_could(self, queues: ModelQueues, queued: QueuedRequest) -> bool:
-        request, times = queued.request, queues.edge_times
-        if times is None or request.items > queues.edge_limit:
-            return False
-        there = bool(request.attempts) or self.edge.circuit.serves(queues.model.name)
-        return there and times.median_s[request.items] <= request.deadline_s - request.arrived_at_s
+        request, left_s = queued.request, queued.request.deadline_s - queued.request.arrived_at_s
+        for own in self.edges.of_edge:
+            terms = queues.edges[own[0].edge]
+            if terms.times is None or request.items > terms.limit or terms.times.median_s[request.items] > left_s:
+                continue
+            if request.attempts or own[0].circuit.serves(queues.model.name):
+                return True
+        return False
 
     def _function_could(self, queues: ModelQueues, queued: QueuedRequest) -> bool:
         request, buffer = queued.request, queues.buffer_of(queued)

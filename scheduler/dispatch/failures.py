@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field, replace
 
 from scheduler.dispatch.dispatcher import Dispatcher
-from scheduler.dispatch.edge_side import EdgeSide
+from scheduler.dispatch.edges import Edges
 from scheduler.dispatch.endings import Endings
 from scheduler.dispatch.function_side import FunctionSide
 from scheduler.dispatch.lanes import Lanes
@@ -35,7 +35,7 @@ class Failures:
     side; and otherwise refused."""
 
     lanes: Lanes
-    edge: EdgeSide
+    edges: Edges
     function: FunctionSide
     table: RequestTable
     dispatcher: Dispatcher
@@ -45,11 +45,11 @@ class Failures:
 
     def __post_init__(self) -> None:
         """Makes the part that grants second tries."""
-        self.second_tries = SecondTries(self.lanes, self.edge, self.function)
+        self.second_tries = SecondTries(self.lanes, self.edges, self.function)
 
     def bar(self, message: ModelBarred, *, now_s: float) -> None:
         """Keeps a model from a backend that serves another under its name, or lets it go there again."""
-        circuit = self.edge.circuit if message.place.backend is Backend.EDGE else self.function.circuit
+        circuit = self.edges.circuits.of(message.place)
         if message.barred:
             circuit.barred.add(message.model)
         else:
@@ -130,7 +130,7 @@ class Failures:
         if failed is Backend.EDGE:
             helps = self.function.in_time(queues, queued, now_s=now_s)
         else:
-            helps = self.edge.could_answer(queues, queued, now_s=now_s)
+            helps = self.edges.all.could_answer(queues, queued, now_s=now_s)
         if helps:
             self.dispatcher.assign(queued, now_s, _cause(failed, failure))
         return helps
@@ -189,7 +189,7 @@ class Failures:
         """Whether limits, labels and circuit let the backend have it: they may have changed since the batch left."""
         items = sum(q.request.items for q in half)
         if backend is Backend.EDGE:
-            return all(self.edge.usable(queues, q) for q in half) and items <= queues.edge_limit
+            return all(self.edges.all.usable(queues, q) for q in half) and items <= queues.edge_limit
         buffer = queues.buffer_of(half[0])
         return all(self.function.usable(queues, q) for q in half) and buffer is not None and items <= buffer.cap
 

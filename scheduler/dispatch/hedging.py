@@ -37,7 +37,6 @@ class Hedging:
     """Watches the batches in flight. The first answer counts; what the other costs is booked like any batch."""
 
     lanes: Lanes
-    edge: EdgeSide
     function: FunctionSending
     outbox: Outbox
     look_at_s: dict[int, float] = field(default_factory=dict)
@@ -76,9 +75,11 @@ class Hedging:
                 hedged += self._send(better, queues, now_s)
         return hedged
 
-    def for_edge(self, queues: ModelQueues, chosen: Sequence[QueuedRequest], *, now_s: float) -> list[QueuedRequest]:
-        """Returns requests of overdue function batches that an edge batch of `chosen`, starting now, takes in time."""
-        times = queues.edge_times
+    def for_edge(
+        self, slot: EdgeSide, queues: ModelQueues, chosen: Sequence[QueuedRequest], *, now_s: float
+    ) -> list[QueuedRequest]:
+        """Returns requests of overdue function batches that a slot's batch of `chosen`, starting now, takes in time."""
+        times, cap = queues.edges[slot.edge].times, queues.edges[slot.edge].cap
         if times is None:
             return []
         items = items_of(chosen)
@@ -93,7 +94,7 @@ class Hedging:
             by_function = queues.times_of(sent.batch)
             for queued in sent.members:
                 size = items + queued.request.items
-                if size > queues.edge_cap or not may_be_hedged(queued) or not self.edge.usable(queues, queued):
+                if size > cap or not may_be_hedged(queued) or not slot.usable(queues, queued):
                     continue
                 if now_s + times.safe_s[size] > min(bind_s, queued.request.deadline_s):
                     continue
@@ -113,7 +114,7 @@ class Hedging:
             return False
         if side.verdict(queues, queued, now_s=now_s) is not SpendVerdict.FUNCTION:
             return False
-        late = _late_probability(sent, queued, queues.edge_times, now_s)
+        late = _late_probability(sent, queued, queues.times_of(sent.batch), now_s)
         return side.economics.alone(buffer, queued, now_s=now_s).total < queues.late_cost(queued.request) * late
 
     def _send(
@@ -143,7 +144,7 @@ class Hedging:
         times = None if queues is None else queues.times_of(batch)
         if queues is None or times is None or batch.warming or not math.isfinite(batch.predicted_finish_s):
             return math.inf
-        if batch.backend is Backend.FUNCTION and queues.edge_times is None:
+        if batch.backend is Backend.FUNCTION and not queues.has_edge:
             return math.inf  # no other side to hedge it to
         longer_s = batch.predicted_service_s * (math.exp(max(0.0, times.scatter.quantile(OVERDUE))) - 1.0)
         return batch.predicted_finish_s + longer_s

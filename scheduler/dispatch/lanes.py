@@ -16,7 +16,7 @@ from scheduler.dispatch.outbox import InFlightBatch
 from scheduler.dispatch.queue import QueuedRequest
 from scheduler.dispatch.tenants import Tenants
 from scheduler.domain.plans import GroupPlan, Limits, ModelSettings
-from scheduler.domain.requests import Request
+from scheduler.domain.requests import EDGE_NAME, Request
 
 MEMORY_ITEMS = 200.0
 """Items of a model after which the shares of its shapes are forgotten. Judgement: a few batches' worth."""
@@ -76,6 +76,10 @@ class Lanes:
     """Whether a model has more than one lane."""
     priced: tuple[ModelQueues, ...] = ()
     """The lanes that have prices and tables of their own."""
+    edges: tuple[str, ...] = (EDGE_NAME,)
+    """The names of the edge servers."""
+    parallel: tuple[int, ...] = (1,)
+    """By edge server, how many batches it serves at once."""
     _others: dict[str, dict[int, ModelQueues]] = field(default_factory=dict)
     """By model and shape, the lanes beside the first."""
     _mixes: dict[str, ShapeMix] = field(default_factory=dict)
@@ -142,8 +146,10 @@ class Lanes:
             self._others[model.name] = {}
             self._list()
         first = self.first[model.name]
+        first.stand_at(self.edges, sum(self.parallel))
         first.adopt(model, plan, warm_pool)
         for lane in self._others[model.name].values():
+            lane.stand_at(self.edges, sum(self.parallel))
             lane.adopt(model, plan, warm_pool, beside=first)
 
     def drop(self, served: set[str]) -> list[QueuedRequest]:
@@ -188,6 +194,7 @@ class Lanes:
         first = self.first[request.model]
         lateness = LatenessPrice(first.lateness.budgets, first.lateness.prices)
         lane = ModelQueues(first.model, first.plan, first.limits, lateness=lateness, tenants=first.tenants)
+        lane.stand_at(self.edges, sum(self.parallel))
         lane.adopt(first.model, first.plan, {b.tier.name: b.warm for b in first.buffers}.get, beside=first)
         self._others[request.model][request.shape_id] = lane
         self._list()

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 
+from scheduler.dispatch.edge_terms import EdgeTerms
 from scheduler.dispatch.function_buffer import FunctionBuffer, Routes, WarmPool
 from scheduler.dispatch.lateness_price import BufferPrices, LatenessPrice, Prices
 from scheduler.dispatch.queue import DeadlineOrder, QueuedRequest
@@ -40,11 +41,12 @@ class ModelQueues:
     model: ModelSettings
     plan: GroupPlan
     limits: Limits = field(default_factory=Limits)
+    edges: tuple[EdgeTerms, ...] = field(default_factory=lambda: (EdgeTerms(),))
+    """The terms of each edge server."""
     edge_cap: int = 0
-    """Most items in an edge batch; 0 without an edge."""
+    """Most items in a batch of some edge; 0 without an edge."""
     edge_limit: int = 0
-    """Most items in one request that the edge can take; 0 without an edge. A request may be larger than the planned
-    batches: its own deadline may be later than its class's."""
+    """Most items in one request that some edge can take; 0 without an edge."""
     buffers: tuple[FunctionBuffer, ...] = ()
     """Where requests are gathered for function batches; empty without functions."""
     edge_only: frozenset[str] = frozenset()
@@ -54,13 +56,14 @@ class ModelQueues:
     served_late: frozenset[str] = frozenset()
     spending: frozenset[str] = frozenset()
     """Classes that may miss their objectives on purpose."""
-    edge_times: ServiceTimes | None = None
-    """None: no edge for this model."""
+    has_edge: bool = False
+    """Whether some edge server serves the model."""
     lateness: LatenessPrice = field(default_factory=LatenessPrice)
     rate_rps: float = 0.0
     """Items a second just now: what else will join the next batch."""
     item_bytes: float = 0.0
-    next_batch: DeadlineOrder = field(default_factory=lambda: _order(State.EDGE_BATCH))
+    next_batches: list[DeadlineOrder] = field(default_factory=lambda: [_order(State.EDGE_BATCH)])
+    """By slot of the edges: its next batch."""
     returning: Returning = field(default_factory=Returning)
     tenants: Tenants = field(default_factory=Tenants)
     edge_later: WaitingLine = field(init=False)
@@ -90,12 +93,17 @@ class ModelQueues:
     def orders(self) -> tuple[DeadlineOrder | WaitingLine, ...]:
         """All queues of the model."""
         gathered = (buffer.queue for buffer in self.buffers)
-        return self.next_batch, self.edge_later, *gathered, self.overdue, self.deferred
+        return *self.next_batches, self.edge_later, *gathered, self.overdue, self.deferred
+
+    def hurried(self, slot: int) -> tuple[DeadlineOrder | WaitingLine, ...]:
+        """The queues that a slot's batch is made of, but that of deferrable requests, which give way to all others."""
+        gathered = (buffer.queue for buffer in self.buffers)
+        return self.next_batches[slot], self.edge_later, *gathered, self.overdue
 
     @property
-    def hurried(self) -> tuple[DeadlineOrder | WaitingLine, ...]:
-        """All queues but that of deferrable requests, which give way to all others."""
-        return self.orders[:-1]
+    def promised_items(self) -> int:
+        """Items in the next batches of all slots."""
+        return sum([batch.items for batch in self.next_batches])
 
     @property
     def waits(self) -> bool:
@@ -145,7 +153,7 @@ class ModelQueues:
     def times_of(self, batch: Batch) -> ServiceTimes | None:
         """Returns the service tables of the place that a batch was sent to; None where they are not kept any more."""
         if batch.backend is Backend.EDGE:
-            return self.edge_times
+            return next((terms.times for terms in self.edges if terms.name == batch.place.name), None)
         of_tier = [buffer for buffer in self.buffers if buffer.tier.name == batch.tier]
         same = (buffer.times for buffer in of_tier if buffer.plan.size_factor == batch.size_factor)
         return next(same, of_tier[0].times if of_tier else None)
@@ -160,28 +168,40 @@ class ModelQueues:
 
     def limit(self, limits: Limits) -> None:
         """Follows an operator's limits: works out the most items of a batch."""
-        self.limits, plan, self._priced = limits, self.plan, False
-        self.edge_cap = self.edge_limit = 0
-        if self.edge_times is not None:
-            largest = self.edge_times.max_batch if limits.edge_batch_cap is None else limits.edge_batch_cap
-            largest = min(largest, self.edge_times.max_batch)
-            self.edge_cap = min(plan.edge_batch_cap, largest)
-            self.edge_limit = largest if self.edge_cap else 0
+        self.limits, self._priced = limits, False
+        for terms in self.edges:
+            terms.follow(limits, self.plan.edge_batch_cap)
+        self.edge_cap = max([terms.cap for terms in self.edges])
+        self.edge_limit = max([terms.limit for terms in self.edges])
         for buffer in self.buffers:
             buffer.limit(limits)
 
-    def learn(self, edge_times: ServiceTimes | None, function_times: Sequence[ServiceTimes | None]) -> None:
-        """Takes over service tables, one for each buffer."""
-        moved = edge_times is not self.edge_times
-        self.edge_times = edge_times
+    def stand_at(self, edges: Sequence[str], slots: int) -> None:
+        """Follows which edge servers there are, and how many slots they have in all. No next batch may hold a request.
+
+        What is known of servers that stay is kept.
+        """
+        known = {terms.name: terms for terms in self.edges}
+        self.edges = tuple([known.get(name) or EdgeTerms(name) for name in edges])
+        if len(self.next_batches) != slots:
+            assert not self.promised_items, "what waits is withdrawn, and placed again in the slots that there are"
+            self.next_batches = [_order(State.EDGE_BATCH) for _ in range(slots)]
+
+    def learn(self, edge_times: Sequence[ServiceTimes | None], function_times: Sequence[ServiceTimes | None]) -> None:
+        """Takes over service tables, one for each edge server and one for each buffer."""
+        moved = False
+        for terms, times in zip(self.edges, edge_times, strict=True):
+            if times is not terms.times:
+                terms.times, moved = times, True
         for buffer, times in zip(self.buffers, function_times, strict=True):
             moved = buffer.learn(times) or moved
         if moved:
+            self.has_edge = any([terms.times is not None for terms in self.edges])
             self.limit(self.limits)
 
     def follow(self, first: "ModelQueues") -> None:
         """Takes over tables and prices of the model's first lane, as a lane of a rare shape does."""
-        self.learn(first.edge_times, [buffer.times for buffer in first.buffers])
+        self.learn([terms.times for terms in first.edges], [buffer.times for buffer in first.buffers])
         self.lateness.reprice(first.lateness.prices)
         self._priced = False
         for buffer, theirs in zip(self.buffers, first.buffers, strict=True):
@@ -238,7 +258,9 @@ class ModelQueues:
         self.buffers = tuple([self._buffer(buffer_plan, warm_pool(buffer_plan.tier)) for buffer_plan in plan.buffers])
         self._routes = Routes(self.buffers)
         if beside is not None:
-            self.edge_times = beside.edge_times
+            self.has_edge = beside.has_edge
+            for terms, theirs in zip(self.edges, beside.edges, strict=True):
+                terms.times = theirs.times
             for buffer, first in zip(self.buffers, beside.buffers, strict=True):
                 buffer.stand_beside(first)
         self.expect(rate_rps=self.rate_rps, item_bytes=self.item_bytes)
@@ -285,6 +307,8 @@ class ModelQueues:
                 self.leave_buffer(queued)
             case State.BISECTED:
                 self.keep_bisected(lambda other: other is not queued)
+            case State.EDGE_BATCH:
+                next(batch for batch in self.next_batches if queued in batch).remove(queued)
             case state:
                 next(order for order in self.orders if order.state is state).remove(queued)
 
@@ -319,25 +343,6 @@ class ModelQueues:
                     queued.enter(State.NEW)
             self.bisected[backend] = kept
         self.any_bisected = any(self.bisected.values())
-
-    def is_held(self, now_s: float) -> bool:
-        """Whether an idle edge waits for clients that are about to return; notes until when. Asked before `until_s`.
-
-        It does not wait where a request waits that followed no answer, or anything but a next batch; where that batch
-        is full; or where it could not take all that are missing and surely be in time with its first member.
-        """
-        batch, times, returning = self.next_batch, self.edge_times, self.returning
-        returning.held_s = now_s
-        if returning.missing <= 0 or returning.stranger_waits or times is None:
-            return False
-        if not 0 < batch.items < self.edge_cap or self.any_bisected or self.edge_later.items or self.overdue.items:
-            return False
-        for buffer in self.buffers:
-            if buffer.queue.items:
-                return False
-        safe_s = times.safe_s[min(batch.items + returning.missing, self.edge_cap)]
-        returning.held_s = min(returning.until_s, batch.first.request.deadline_s - safe_s)
-        return returning.held_s > now_s
 
     def in_halves(self) -> Iterator[QueuedRequest]:
         """Iterates over the requests that wait in halves."""

@@ -4,6 +4,7 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterator, Sequence
 
 from scheduler.dispatch.edge_side import EdgeSide
+from scheduler.dispatch.edges import Edges
 from scheduler.dispatch.function_side import FunctionSide
 from scheduler.dispatch.model_queues import ModelQueues
 from scheduler.dispatch.queue import QueuedRequest, deadline_order
@@ -17,7 +18,13 @@ are asked about: what holds them up (money, risk) holds up the others. Judgement
 
 
 def next_in_line(
-    queues: ModelQueues, left: Sequence[QueuedRequest], edge: EdgeSide, side: FunctionSide, *, now_s: float
+    queues: ModelQueues,
+    left: Sequence[QueuedRequest],
+    slot: EdgeSide,
+    edges: Edges,
+    side: FunctionSide,
+    *,
+    now_s: float,
 ) -> Iterator[QueuedRequest]:
     """Takes requests out of the line, one by one, each to be placed before the next one is taken out.
 
@@ -28,16 +35,17 @@ def next_in_line(
     Args:
         queues: of the model whose batch has left.
         left: by deadline, those that were counted on for that batch and are in no queue any more; all are taken.
-        edge: the edge, with the batch in flight.
+        slot: the slot that has the batch in flight.
+        edges: all slots.
         side: the functions.
         now_s: the present.
     """
-    line, look = queues.edge_later, looked_at(queues.edge_cap)
+    line, look = queues.edge_later, looked_at(queues.edges[slot.edge].cap)
 
     def has_chance(queued: QueuedRequest) -> bool:
         if side.in_time(queues, queued, now_s=now_s):
             return True
-        return not queues.next_batch.items and edge.has_room(queues, queued, now_s=now_s)
+        return edges.opens_for(queues, queued, now_s=now_s)
 
     for rank in line.ranks(left, has_functions=queues.has_functions):
         by_function = rank.may_leave and any(side.in_time(queues, kind[-1], now_s=now_s) for kind in rank.kinds())
@@ -46,25 +54,17 @@ def next_in_line(
         for queued in few:
             kind = queued.request.class_name, queued.request.items, queues.tenants.label(queued)
             if queued.state is State.EDGE_LATER:
-                alike = kind in stay and edge.may_answer(queues, queued, now_s=now_s)
+                alike = kind in stay and edges.all.may_answer(queues, queued, now_s=now_s)
                 if alike and not (by_function and side.in_time(queues, queued, now_s=now_s)):
                     continue
                 line.remove(queued)
             yield queued
-            if queued.state is State.EDGE_LATER and _deadline_does_not_count(queues, queued):
+            if queued.state is State.EDGE_LATER and edges.deadline_does_not_count(queues, queued):
                 stay.add(kind)
         yield from (queued for queued in rank.others if queued.state is State.NEW)
         for members in rank.kinds():
             begin = bisect_right(members, deadline_order(few[-1]), key=deadline_order)
             yield from _later(line, members, begin, has_chance)
-
-
-def _deadline_does_not_count(queues: ModelQueues, queued: QueuedRequest) -> bool:
-    """Whether the next batch is too full for this request, or has a member whose earlier deadline binds."""
-    batch, request = queues.next_batch, queued.request
-    if batch.items + request.items > queues.edge_cap:
-        return True
-    return bool(batch.items) and batch.first.request.deadline_s <= request.deadline_s
 
 
 def _later(

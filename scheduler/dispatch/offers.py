@@ -1,11 +1,13 @@
 """Asks the places for their offers for one request, and compares the totals."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from scheduler.dispatch.edge_side import EdgeSide
 from scheduler.dispatch.edge_trials import EdgeTrials
+from scheduler.dispatch.edges import Edges
 from scheduler.dispatch.function_side import FunctionSide, allowed
 from scheduler.dispatch.model_queues import ModelQueues
 from scheduler.dispatch.queue import QueuedRequest
@@ -15,7 +17,7 @@ from scheduler.domain.lifecycle import State
 from scheduler.domain.requests import Backend
 
 MAX_ASKED = 16
-"""Members of the edge's next batch that are asked to make room. Bounds the work of a decision. Judgement: with 1 cost
+"""Members of a slot's next batch that are asked to make room. Bounds the work of a decision. Judgement: with 1 cost
 stays within 0.05 %."""
 DEFERRAL_RESERVE = 1.5
 """So many times what a deferrable request needs at the end is kept for it. Judgement: in simulations of 3,000 requests
@@ -39,30 +41,29 @@ class Choice(NamedTuple):
     offers: tuple[Offer, ...]
     chosen: int
     """Index; -1: none is possible."""
+    slot: EdgeSide | None = None
+    """Whose next batch the chosen offer is a place in, or to which a trial goes; None where that is no edge's."""
+    no_room_for: Offer | None = None
+    """The function's offer where no edge's next batch was chosen; None where one was, or functions were not asked."""
     displaced: QueuedRequest | None = None
-    """The member of the edge's next batch that leaves for this request."""
+    """The member of that next batch that leaves for this request."""
     trial: bool = False
     """Whether the request is sent only to learn whether its place is still as slow."""
     saved: float | None = None
     """Money that it saves to miss the objective on purpose; None: it does not."""
-
-    @property
-    def no_room_for(self) -> Offer | None:
-        """The function's offer where the edge's next batch was not chosen; None where it was."""
-        return self.offers[1] if len(self.offers) > 1 and self.chosen != 0 else None
 
 
 @dataclass(slots=True)
 class Offers:
     """Asks the places for their offers. At equal totals the one that was asked first is chosen: the edge."""
 
-    edge: EdgeSide
+    edges: Edges
     function: FunctionSide
     trials: EdgeTrials = field(init=False)
 
     def __post_init__(self) -> None:
         """Starts without trials."""
-        self.trials = EdgeTrials(self.edge)
+        self.trials = EdgeTrials(self.edges)
 
     def compare(self, queues: ModelQueues, queued: QueuedRequest, *, now_s: float, lateness_price: float) -> Choice:
         """Returns the offers for a request and the choice.
@@ -72,19 +73,49 @@ class Offers:
         """
         if self.may_defer(queues, queued, now_s=now_s):
             return Choice((self._deferral(),), 0)
-        if queued.only_edge and self.edge.usable(queues, queued):
+        if queued.only_edge and self.edges.all.usable(queues, queued):
             return Choice((self._waiting_for_edge(queues, queued, lateness_price=lateness_price),), 0)
-        by_edge = self.edge.offer(queues, queued, now_s=now_s, lateness_price=lateness_price)
+        alone = self.edges.alone
+        if alone is None:
+            return self._compare_all(queues, queued, now_s=now_s, lateness_price=lateness_price)
+        by_edge = alone.offer(queues, queued, now_s=now_s, lateness_price=lateness_price)
         if by_edge.total <= queues.lateness.prices.min_money * queued.request.items:
-            return Choice((by_edge,), 0)
+            return Choice((by_edge,), 0, alone)
         by_function = self.function.offer(queues, queued, now_s=now_s, lateness_price=lateness_price)
-        offers = (by_edge, by_function)
+        return self._choose(queues, queued, (by_edge,), by_function, alone, now_s=now_s, lateness_price=lateness_price)
+
+    def _compare_all(
+        self, queues: ModelQueues, queued: QueuedRequest, *, now_s: float, lateness_price: float
+    ) -> Choice:
+        """Returns the choice where there are several slots: each edge server makes one offer."""
+        found = self.edges.offers(queues, queued, now_s=now_s, lateness_price=lateness_price)
+        by_edges, least = tuple([offer for offer, _ in found]), self.edges.least(queues, found)
+        if by_edges[least].total <= queues.lateness.prices.min_money * queued.request.items:
+            return Choice(by_edges, least, found[least][1])
+        by_function = self.function.offer(queues, queued, now_s=now_s, lateness_price=lateness_price)
+        slot = found[least][1]
+        return self._choose(queues, queued, by_edges, by_function, slot, now_s=now_s, lateness_price=lateness_price)
+
+    def _choose(
+        self,
+        queues: ModelQueues,
+        queued: QueuedRequest,
+        by_edges: tuple[Offer, ...],
+        by_function: Offer,
+        slot: EdgeSide,
+        *,
+        now_s: float,
+        lateness_price: float,
+    ) -> Choice:
+        """Returns the choice between the edge servers' offers, of which that of `slot` is the least, and functions."""
+        offers, least = (*by_edges, by_function), slot.edge if len(by_edges) > 1 else 0
+        by_edge = by_edges[least]
         if queues.spending and (on_purpose := self._on_purpose(queues, queued, offers, lateness_price)):
             return on_purpose
         if by_edge.reason is None and by_edge.total <= by_function.total:
-            return Choice(offers, 0)
+            return Choice(offers, least, slot)
         if by_function.reason is None:
-            return Choice(offers, 1)
+            return Choice(offers, len(by_edges), no_room_for=by_function)
         return self._last_resort(queues, queued, offers, now_s=now_s, lateness_price=lateness_price)
 
     def _on_purpose(
@@ -102,15 +133,16 @@ class Offers:
         if not queues.lateness.affords_miss(name):
             return None
         if not queues.serves_late(queued):
-            return Choice(tuple(map(_closed_by_budget, offers)), -1, saved=least.money)
+            closed = tuple(map(_closed_by_budget, offers))
+            return Choice(closed, -1, no_room_for=closed[-1], saved=least.money)
         late = self._waiting_for_edge(queues, queued, lateness_price=lateness_price)
-        if not self.edge.usable(queues, queued) or late.total >= least.total:
+        if not self.edges.all.usable(queues, queued) or late.total >= least.total:
             return None
-        return Choice((*offers, late), 2, saved=least.money)
+        return Choice((*offers, late), len(offers), saved=least.money, no_room_for=offers[-1])
 
     def _waiting_for_edge(self, queues: ModelQueues, queued: QueuedRequest, *, lateness_price: float) -> Offer:
         """Returns the offer to be answered late, by the edge, when all that can be in time have been served."""
-        place, items = self.edge.place, queued.request.items
+        place, items = self.edges.first.place, queued.request.items
         others = queues.lateness.prices.seconds_worth * items
         total = lateness_price + others
         return Offer(place, State.OVERDUE, None, math.inf, math.inf, items, 1.0, 0.0, others, total)
@@ -122,19 +154,19 @@ class Offers:
 
         A request changes sides once: a side that it was on before, or that failed it, is closed to it.
         """
-        by_edge = self.edge.offer(queues, queued, now_s=now_s, lateness_price=lateness_price)
+        found = self.edges.offers(queues, queued, now_s=now_s, lateness_price=lateness_price)
         by_function = self.function.offer(queues, queued, now_s=now_s, lateness_price=lateness_price)
         tried = {attempt.backend for attempt in queued.request.attempts}
         return tuple(
             impossible(offer.place, offer.queue, offer.reason if offer.reason is Reason.QUOTA else Reason.FAILED_THERE)
             if offer.place.backend in tried
             else offer
-            for offer in (by_edge, by_function)
+            for offer in (*[offer for offer, _ in found], by_function)
         )
 
     def _deferral(self) -> Offer:
         """Returns the offer to wait for an idle edge; when that will be is not forecast."""
-        return Offer(self.edge.place, State.DEFERRED, None, math.inf, math.inf, 0, 0.0, 0.0, 0.0, 0.0)
+        return Offer(self.edges.first.place, State.DEFERRED, None, math.inf, math.inf, 0, 0.0, 0.0, 0.0, 0.0)
 
     def _last_resort(
         self,
@@ -146,40 +178,76 @@ class Offers:
         lateness_price: float,
     ) -> Choice:
         # Asked here what is cheap to know, as many requests come here while the edge is busy.
-        idle = self.edge.occupancy.batch_id is None
-        if idle and self.trials.worth(queues, queued, now_s=now_s):
-            return Choice(offers, 0, trial=True)
-        gives_way = offers[1].reason is Reason.SPEND_CAP and self.function.gives_way(queues, queued, now_s=now_s)
+        alone, by_function = self.edges.alone, offers[-1]
+        if alone is None or alone.occupancy.batch_id is None:
+            trial = self.trials.worth(queues, queued, now_s=now_s)
+            if trial is not None:
+                return Choice(offers, trial.edge, trial, trial=True)
+        gives_way = by_function.reason is Reason.SPEND_CAP and self.function.gives_way(queues, queued, now_s=now_s)
         if gives_way:
             # What the edge has left is kept for requests of higher priority.
-            kept = impossible(self.edge.place, State.EDGE_LATER, Reason.GIVES_WAY)
-            return Choice((*offers, kept), -1)
-        in_place_of, displaced = self._displacing(queues, queued, now_s=now_s, lateness_price=lateness_price)
-        later = self.edge.later_offer(queues, queued, now_s=now_s, lateness_price=lateness_price)
-        offers = (*offers, in_place_of, later)
+            kept = impossible(self.edges.first.place, State.EDGE_LATER, Reason.GIVES_WAY)
+            return Choice((*offers, kept), -1, no_room_for=by_function)
+        slot, in_place_of, displaced = self._displacing(queues, queued, now_s=now_s, lateness_price=lateness_price)
+        later = self._later(queues, queued, now_s=now_s, lateness_price=lateness_price)
+        asked, offers = len(offers), (*offers, in_place_of, later)
         if in_place_of.reason is None and in_place_of.total <= later.total:
-            return Choice(offers, 2, displaced)
+            return Choice(offers, asked, slot, by_function, displaced)
         if later.reason is None:
-            return Choice(offers, 3)
-        if self._worth_a_trial(queues, queued, offers[1], now_s=now_s):
-            return Choice(offers, 1, trial=True)
-        late = self._late_offer(queues, queued, offers[1], lateness_price=lateness_price)
-        offers = (*offers, late)
-        return Choice(offers, 4 if late.reason is None else -1)
+            return Choice(offers, asked + 1, no_room_for=by_function)
+        if self._worth_a_trial(queues, queued, by_function, now_s=now_s):
+            return Choice(offers, asked - 1, no_room_for=by_function, trial=True)
+        late = self._late_offer(queues, queued, by_function, lateness_price=lateness_price)
+        return Choice((*offers, late), asked + 2 if late.reason is None else -1, no_room_for=by_function)
+
+    def _later(self, queues: ModelQueues, queued: QueuedRequest, *, now_s: float, lateness_price: float) -> Offer:
+        """Returns the least offer of a place in an edge batch after the next ones."""
+        if self.edges.alone is not None:
+            return self.edges.alone.later_offer(queues, queued, now_s=now_s, lateness_price=lateness_price)
+        offers = [
+            slot.later_offer(queues, queued, now_s=now_s, lateness_price=lateness_price)
+            for slot in self.edges.soonest(now_s)
+        ]
+        return min(offers, key=lambda offer: offer.total)
 
     def _displacing(
         self, queues: ModelQueues, queued: QueuedRequest, *, now_s: float, lateness_price: float
-    ) -> tuple[Offer, QueuedRequest | None]:
-        """Returns the offer of the edge's next batch if one of its members leaves, and that member.
+    ) -> tuple[EdgeSide | None, Offer, QueuedRequest | None]:
+        """Returns the slot, its offer if a member of its next batch leaves, and that member.
 
         A member that a function can still serve costs what it costs there; one of lower priority gives way at no cost.
         """
-        gate = self.edge.gate(queues, queued)
-        place, batch = self.edge.place, queues.next_batch
-        if gate is not None:
-            return impossible(place, State.EDGE_BATCH, gate), None
+        none, asked = None, MAX_ASKED
+        for slot in self.edges.slots if self.edges.alone is not None else self.edges.in_order(now_s):
+            gate = slot.gate(queues, queued)
+            if gate is not None:
+                none = none or impossible(slot.place, State.EDGE_BATCH, gate)
+                continue
+            if asked <= 0:
+                break
+            members = queues.next_batches[slot.number].members[: -asked - 1 : -1]
+            asked -= len(members)
+            found = self._in_place_of(slot, members, queues, queued, now_s=now_s, lateness_price=lateness_price)
+            if found is not None:
+                return slot, *found
+            none = impossible(slot.place, State.EDGE_BATCH, Reason.NO_PLACE_GIVEN_UP)
+        assert none is not None, "there is a slot"
+        return None, none, None
+
+    def _in_place_of(
+        self,
+        slot: EdgeSide,
+        members: Sequence[QueuedRequest],
+        queues: ModelQueues,
+        queued: QueuedRequest,
+        *,
+        now_s: float,
+        lateness_price: float,
+    ) -> tuple[Offer, QueuedRequest] | None:
+        """Returns a slot's offer if one of these members of its next batch leaves, and that member."""
+        batch = queues.next_batches[slot.number]
         stay: set[tuple[object, ...]] = set()
-        for other in batch.members[: -MAX_ASKED - 1 : -1]:
+        for other in members:
             request = other.request
             gives_way, kind = request.priority > queued.request.priority, _kind(other)
             # Of two that a function sees alike the one with the earlier deadline has less of a chance there.
@@ -191,7 +259,7 @@ class Offers:
                 if not gives_way:
                     continue
             batch.remove(other)
-            offer = self.edge.offer(queues, queued, now_s=now_s, lateness_price=lateness_price)
+            offer = slot.offer(queues, queued, now_s=now_s, lateness_price=lateness_price)
             batch.add(other)
             if offer.reason is not None:
                 continue
@@ -203,7 +271,7 @@ class Offers:
                 displaces=other.request.request_id,
             )
             return offer, other
-        return impossible(place, State.EDGE_BATCH, Reason.NO_PLACE_GIVEN_UP), None
+        return None
 
     def _worth_a_trial(self, queues: ModelQueues, queued: QueuedRequest, by_function: Offer, *, now_s: float) -> bool:
         """Whether a request that is certain to be late is sent all the same, to learn from it."""
@@ -214,11 +282,11 @@ class Offers:
         self, queues: ModelQueues, queued: QueuedRequest, by_function: Offer, *, lateness_price: float
     ) -> Offer:
         """Returns the offer to be answered after the deadline, where the class or the spend cap's rule says so."""
-        edge, function = self.edge, self.function
-        by_edge = edge.usable(queues, queued)
+        edges, function = self.edges, self.function
+        by_edge = edges.all.usable(queues, queued)
         over_cap = by_function.reason is Reason.SPEND_CAP
         paid_for = function.usable(queues, queued) and not over_cap
-        place = edge.place if by_edge or not paid_for else by_function.place
+        place = edges.first.place if by_edge or not paid_for else by_function.place
         served = queues.serves_late(queued) and (by_edge or paid_for or self._may_come_back(queues, queued))
         if not served and not (over_cap and by_edge and function.over_cap is OverCap.SERVE_LATE):
             return impossible(place, State.OVERDUE, Reason.NOT_SERVED_LATE)
@@ -229,7 +297,7 @@ class Offers:
     def _may_come_back(self, queues: ModelQueues, queued: QueuedRequest) -> bool:
         """Whether no place answers just now, but one that is being probed could take this request when it is back."""
         model = queues.model.name
-        edge_up, functions_up = self.edge.circuit.serves(model), self.function.circuit.serves(model)
+        edge_up, functions_up = self.edges.serves(model), self.function.circuit.serves(model)
         if not queued.kept and (edge_up or functions_up):
             return False
         by_edge = queued.failed_on is not Backend.EDGE and 0 < queued.request.items <= queues.edge_limit
@@ -248,9 +316,13 @@ class Offers:
         The edge may then need a full batch's service before this request's own; a function its whole path, a cold start
         included.
         """
-        edge, function, request, needs_s = self.edge, self.function, queued.request, 0.0
-        if queues.edge_times is not None and edge.usable(queues, queued):
-            needs_s = queues.edge_times.safe_s[request.items] + queues.edge_times.median_s[max(1, queues.edge_cap)]
+        function, request, needs_s = self.function, queued.request, math.inf
+        for own in self.edges.of_edge:
+            terms = queues.edges[own[0].edge]
+            if terms.times is not None and own[0].usable(queues, queued):
+                full_s = terms.times.median_s[max(1, terms.cap)]
+                needs_s = min(needs_s, terms.times.safe_s[request.items] + full_s)
+        needs_s = needs_s if math.isfinite(needs_s) else 0.0
         buffer = queues.buffer_of(queued)
         if buffer is not None and function.usable(queues, queued):
             items = min(max(buffer.prices.cheapest_size, request.items), buffer.cap)

@@ -50,8 +50,8 @@ def make_prices(queues: ModelQueues, economics: BatchEconomics) -> tuple[Prices,
     if units:
         spill_cost = _mean_spill_cost(queues, of_buffers)
         prices = replace(prices, unit_cost=unit, min_money=unit, spill_cost=spill_cost)
-    if queues.edge_times is not None:
-        prices = _with_edge(queues, queues.edge_times, prices)
+    if queues.has_edge:
+        prices = _with_edge(queues, prices)
     return prices, of_buffers
 
 
@@ -64,7 +64,7 @@ def _mean_spill_cost(queues: ModelQueues, of_buffers: Sequence[BufferPrices]) ->
     return spilled / math.fsum(weights)
 
 
-def _with_edge(queues: ModelQueues, times: ServiceTimes, prices: Prices) -> Prices:
+def _with_edge(queues: ModelQueues, prices: Prices) -> Prices:
     """Adds what the edge's time is worth, and how safe its batches are to be.
 
     The member whose deadline binds is late with probability r; one request more delays all members by the edge's
@@ -72,7 +72,9 @@ def _with_edge(queues: ModelQueues, times: ServiceTimes, prices: Prices) -> Pric
     it costs less than the request saves. While the edge is saturated its time is worth what it saves elsewhere, and
     most of what a request saves is what its seconds would save anyway.
     """
-    cap = queues.edge_cap
+    terms = next(terms for terms in queues.edges if terms.times is not None)
+    times, cap = terms.times, terms.cap
+    assert times is not None
     late_cost = prices.unit_cost * queues.lateness.highest_multiplier(queues.lateness.budgets)
     if late_cost <= 0 or not math.isfinite(prices.spill_cost) or cap < 1:
         return replace(prices, edge_percentile=queues.plan.percentile)

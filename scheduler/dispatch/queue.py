@@ -156,6 +156,13 @@ class DeadlineOrder:
         """Earliest deadline first."""
         return iter(self._queued)
 
+    def __contains__(self, queued: object) -> bool:
+        """Whether a request is in it."""
+        if not isinstance(queued, QueuedRequest):
+            return False
+        i = bisect_left(self._keys, deadline_order(queued))
+        return i < len(self._queued) and self._queued[i] is queued
+
     @property
     def members(self) -> list[QueuedRequest]:
         """Its requests, earliest deadline first; not to be changed."""

@@ -1,12 +1,13 @@
 """What the client of a refused request is told, and when to come again."""
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from scheduler.dispatch.circuit_breaker import Circuit
-from scheduler.dispatch.edge_side import EdgeSide
+from scheduler.dispatch.edges import Edges
 from scheduler.dispatch.function_side import FunctionSide
+from scheduler.dispatch.lanes import Lanes
 from scheduler.dispatch.model_queues import ModelQueues
 from scheduler.dispatch.queue import Admission, QueuedRequest
 from scheduler.dispatch.spend_cap import STATE
@@ -31,7 +32,7 @@ ON_PURPOSE = (
 class Refusals:
     """Words the refusals of requests that no place can answer."""
 
-    edge: EdgeSide
+    edges: Edges
     function: FunctionSide
 
     def refusal(self, queues: ModelQueues, queued: QueuedRequest, offers: Sequence[Offer], *, now_s: float) -> Refusal:
@@ -78,27 +79,28 @@ class Refusals:
         return Refusal(RefusalKind.DRAINING, "the daemon is shutting down; send it elsewhere", RETRY_AFTER_S)
 
     def _too_late(self, queues: ModelQueues, queued: QueuedRequest, *, now_s: float) -> Refusal:
-        down = [side.value for side, circuit in self._sides(queues) if not circuit.serves(queues.model.name)]
+        down = [side for side, circuit in self._sides(queues) if not circuit.serves(queues.model.name)]
         edge_only = queued.request.class_name in queues.edge_only
         buffer, edge_limit = queues.buffer_of(queued), queues.edge_limit
         if 0 < edge_limit < queued.request.items and (edge_only or not queues.has_functions):
             return too_many_items(queued.request, edge_limit)
-        if queues.edge_times is None and buffer is not None and queued.request.body_bytes > buffer.max_bytes:
+        if not queues.has_edge and buffer is not None and queued.request.body_bytes > buffer.max_bytes:
             return _too_large(buffer.max_bytes)
         refusal = too_late(left_s=queued.request.deadline_s - now_s, down=down, edge_only=edge_only)
         return replace(refusal, retry_after_s=self._changes_in_s(queues, queued, now_s=now_s))
 
-    def _sides(self, queues: ModelQueues) -> Iterator[tuple[Backend, Circuit]]:
-        """Yields the sides that serve the model, with their circuits."""
-        if queues.edge_times is not None:
-            yield Backend.EDGE, self.edge.circuit
+    def _sides(self, queues: ModelQueues) -> Iterator[tuple[str, Circuit]]:
+        """Yields the words for the edge servers and the functions that serve the model, with their circuits."""
+        for own in self.edges.of_edge:
+            if queues.edges[own[0].edge].times is not None:
+                yield self.edges.word(own[0]), own[0].circuit
         if queues.buffers:
-            yield Backend.FUNCTION, self.function.circuit
+            yield Backend.FUNCTION.value, self.function.circuit
 
     def _changes_in_s(self, queues: ModelQueues, queued: QueuedRequest, *, now_s: float) -> float | None:
         """Returns the seconds until a side that gets no batches now may get them; None where all get them."""
-        edge_only = queued.request.class_name in queues.edge_only
-        asked = [circuit for side, circuit in self._sides(queues) if side is Backend.EDGE or not edge_only]
+        edge_only, function = queued.request.class_name in queues.edge_only, self.function.circuit
+        asked = [circuit for _, circuit in self._sides(queues) if circuit is not function or not edge_only]
         changes_s = [circuit.changes_in_s(now_s, queues.model.name) for circuit in asked]
         return min((at_s for at_s in changes_s if at_s is not None), default=None)
 
@@ -151,14 +153,15 @@ def crowded_out(tenant: str, drain_s: float) -> Refusal:
     return Refusal(RefusalKind.QUEUE_FULL, message, drain_s if drain_s > 0 else RETRY_AFTER_S)
 
 
-def expected_drain_s(all_queues: Iterable[ModelQueues], max_function_in_flight: int) -> float:
+def expected_drain_s(lanes: Lanes, max_function_in_flight: int) -> float:
     """Returns what waits, divided by what the backends serve a second at full batches."""
     drain_s = 0.0
-    for queues in all_queues:
+    for queues in lanes.all:
         items = sum(order.items for order in queues.orders)
         items_per_s = 0.0
-        if queues.edge_times is not None and queues.edge_cap > 0:
-            items_per_s += queues.edge_cap / queues.edge_times.median_s[queues.edge_cap]
+        for terms, parallel in zip(queues.edges, lanes.parallel, strict=True):
+            if terms.times is not None and terms.cap > 0:
+                items_per_s += parallel * terms.cap / terms.times.median_s[terms.cap]
         # All share the slots: the slowest says least.
         batches = [(b.target, b.known_times.median_s[b.target]) for b in queues.buffers if b.cap]
         items_per_s += max_function_in_flight * min((items / takes_s for items, takes_s in batches), default=0.0)

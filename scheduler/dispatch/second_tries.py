@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from scheduler.dispatch.edge_side import EdgeSide
+from scheduler.dispatch.edges import Edges
 from scheduler.dispatch.function_side import FunctionSide
 from scheduler.dispatch.lanes import Lanes
 from scheduler.dispatch.model_queues import ModelQueues
@@ -21,7 +21,7 @@ class SecondTries:
     """Inference may run twice, so a request may be sent again: once, and only where the other side cannot have it."""
 
     lanes: Lanes
-    edge: EdgeSide
+    edges: Edges
     function: FunctionSide
 
     def granted(self, queued: QueuedRequest, failed: Backend, failure: Failure, *, now_s: float) -> bool:
@@ -54,13 +54,14 @@ class SecondTries:
         return False
 
     def _serves(self, backend: Backend, queues: ModelQueues) -> bool:
-        return (self.edge.circuit if backend is Backend.EDGE else self.function.circuit).serves(queues.model.name)
+        name = queues.model.name
+        return self.edges.serves(name) if backend is Backend.EDGE else self.function.circuit.serves(name)
 
     def _in_time(self, queues: ModelQueues, queued: QueuedRequest, backend: Backend, *, now_s: float) -> bool:
         """Whether the side, from when on it takes batches again, could answer within the deadline."""
         if backend is Backend.EDGE:
-            begins_s = max(now_s, self.edge.circuit.not_before_s)
-            return self.edge.could_answer(queues, queued, now_s=begins_s)
+            begins_s = max(now_s, self.edges.not_before_s())
+            return self.edges.all.could_answer(queues, queued, now_s=begins_s)
         begins_s = max(now_s, self.function.circuit.not_before_s)
         return self.function.in_time(queues, queued, now_s=begins_s)
 

@@ -76,7 +76,7 @@ class TenantAdmission:
         return no_room(self.table.admission, self._drain_s())
 
     def _drain_s(self) -> float:
-        return expected_drain_s(self.lanes.all, self.function.max_in_flight)
+        return expected_drain_s(self.lanes, self.function.max_in_flight)
 
     def _load(self, label: str, requests: int, body_bytes: int) -> float:
         """Returns how much that is of what may be held, for a tenant's share: requests or bytes, whichever is more."""
@@ -91,5 +91,5 @@ class TenantAdmission:
             for line in (queues.overdue, queues.edge_later):
                 own = [reversed(kind) for kind in line.kinds() if tenants.label(kind[0]) == label]
                 yield from merge(*own, key=deadline_order, reverse=True)
-            for order in (queues.deferred, *[buffer.queue for buffer in queues.buffers], queues.next_batch):
+            for order in (queues.deferred, *[buffer.queue for buffer in queues.buffers], *queues.next_batches):
                 yield from (queued for queued in reversed(order.members) if tenants.label(queued) == label)

@@ -8,6 +8,7 @@ from unittest.mock import patch
 from scheduler.dispatch import dispatcher, shared_batch, waiting_line
 from scheduler.dispatch.edge_batch import Bounds, Composition
 from scheduler.dispatch.edge_side import EdgeSide
+from scheduler.dispatch.edges import Edges
 from scheduler.dispatch.function_buffer import FunctionBuffer
 from scheduler.dispatch.function_sending import FunctionSending
 from scheduler.dispatch.function_side import FunctionSide
@@ -49,7 +50,13 @@ def compose_of_all(
 
 
 def all_in_line(
-    queues: ModelQueues, left: Sequence[QueuedRequest], edge: EdgeSide, side: FunctionSide, *, now_s: float
+    queues: ModelQueues,
+    left: Sequence[QueuedRequest],
+    slot: EdgeSide,
+    edges: Edges,
+    side: FunctionSide,
+    *,
+    now_s: float,
 ) -> Iterator[QueuedRequest]:
     """Places all again that wait behind the edge's next batch."""
     line = queues.edge_later

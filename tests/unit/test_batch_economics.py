@@ -36,7 +36,7 @@ def buffer_with(
     queues.adopt(model, queues.plan, lambda _: warm)
     [buffer] = queues.buffers
     predicted_s = [FUNCTION.predict_s(items) for items in range(1, FUNCTION.max_batch + 1)]
-    queues.learn(None, [service_times(predicted_s, margin=1.5, scatter=Scatter(sigma=SIGMA))])
+    queues.learn([None], [service_times(predicted_s, margin=1.5, scatter=Scatter(sigma=SIGMA))])
     queues.expect(rate_rps=rate_rps, item_bytes=10_000.0)
     gathering = BatchEconomics(UplinkOccupancy(UplinkEstimate(rtt_s=RTT_S)))
     queues.reprice(*make_prices(queues, gathering))

@@ -27,7 +27,7 @@ def slow(engine: Engine) -> float:
         for batch in sent(arrive(engine, now_s, 1000 + number, slo_s=60.0), Backend.EDGE):
             back(engine, batch, SLOWER * TAKES_S)
         now_s += SLOWER * TAKES_S + 0.1
-    times = engine._queues["m"].edge_times
+    times = engine._queues["m"].edges[0].times
     assert times is not None
     assert times.median_s[1] > 1.0
     return now_s + 60.0
@@ -44,7 +44,7 @@ def test_an_edge_alone_that_was_slow_is_used_again_when_it_is_fast() -> None:
             done += back(engine, batch, TAKES_S)
         now_s += 0.25
     assert answered(done) == list(range(1, 41))
-    times = engine._queues["m"].edge_times
+    times = engine._queues["m"].edges[0].times
     assert times is not None
     assert times.median_s[1] < 1.0
 

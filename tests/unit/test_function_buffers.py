@@ -176,7 +176,7 @@ def test_a_batch_in_flight_is_judged_by_the_tables_of_its_tier_and_size() -> Non
     ]
     queues = ModelQueues(model, GroupPlan("m", ("patient",), 0, {}, 0.99, tuple(plans), 0.0, 1.0, 1.0))
     queues.adopt(model, queues.plan, lambda _: None)
-    queues.learn(None, [service_times([factor * 0.3], margin=1.0) for factor in (0.5, 2.0)])
+    queues.learn([None], [service_times([factor * 0.3], margin=1.0) for factor in (0.5, 2.0)])
     members = [
         QueuedRequest(Request(i, "m", 0.0, 9.0, body_bytes=size, class_name="patient"))
         for i, size in ((1, 5_000), (2, 90_000))

@@ -100,13 +100,13 @@ def test_what_is_more_urgent_is_summed_up_once_for_many_lanes_and_the_sum_is_the
     for number in range(60):
         slo_s = random.uniform(20.0, 50.0)
         arrive(engine, 0.001 * number, random.randrange(30), first_id=number + 1, slo_s=slo_s)
-    edge, lanes = engine._dispatcher.edge, engine._queues.all
+    edge, lanes = engine._dispatcher.edges.first, engine._queues.all
     assert len(lanes) > 8
     asked = [
-        (lane, lane.next_batch.first.request.deadline_s + by_s)
+        (lane, lane.next_batches[0].first.request.deadline_s + by_s)
         for lane in lanes
         for by_s in (-9.0, 0.0, 0.1, 99.0)
-        if lane.next_batch.items
+        if lane.next_batches[0].items
     ]
     plain = [edge.start_s(lane, now_s=0.1, deadline_s=at_s) for lane, at_s in asked]
     edge.sum_up()
@@ -123,7 +123,7 @@ def test_only_frequent_shapes_have_prices_of_their_own() -> None:
     assert {lanes.of(Request(1, "m", 0.0, 1.0, shape_id=i)) for i in (0, 1, 2)} == set(lanes.priced)
     rare = next(lane for lane in lanes.all if lane not in lanes.priced)
     assert rare.lateness.prices is lanes["m"].lateness.prices
-    assert rare.edge_times is lanes["m"].edge_times
+    assert rare.edges[0].times is lanes["m"].edges[0].times
 
 
 @pytest.mark.parametrize("shapes", [(0, 0, 0, 0), (5, 5, 5, 5)])

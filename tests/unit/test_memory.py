@@ -197,14 +197,15 @@ def test_an_engine_begins_with_the_plan_the_uplink_and_the_margins_that_it_ended
     assert after.uplink_bytes_per_s == before.uplink_bytes_per_s
     [name] = engine._queues
     old, new = engine._queues[name], again._queues[name]
-    assert old.edge_times is not None
-    assert new.edge_times is not None
+    times, times_again = old.edges[0].times, new.edges[0].times
+    assert times is not None
+    assert times_again is not None
     for percentile in (0.9, 0.99):
         margins = [each._estimates.models[name].edge_times(percentile) for each in (successor, control)]
         assert margins[0] is not None
         assert margins[1] is not None
         assert margins[0].margin == pytest.approx(margins[1].margin, rel=0.05)
-    assert new.edge_times.median_s == pytest.approx(old.edge_times.median_s, rel=0.05)
+    assert times_again.median_s == pytest.approx(times.median_s, rel=0.05)
     for buffer, was in zip(new.buffers, old.buffers, strict=True):
         assert buffer.known_times.safe_s == pytest.approx(was.known_times.safe_s, rel=0.05)
     assert len(successor.recalled) == 9

@@ -110,7 +110,7 @@ def test_equal_totals_go_to_the_place_that_was_asked_first() -> None:
     engine = busy(1)
     queues, queued = engine._queues["m"], QueuedRequest(Request(99, "m", 0.0, 1.0, 1, 10_000))
     offers = engine._dispatcher.offers
-    by_edge = offers.edge.offer(queues, queued, now_s=0.0, lateness_price=0.0)
+    by_edge = offers.edges.first.offer(queues, queued, now_s=0.0, lateness_price=0.0)
     assert by_edge.total == 0.0
     queues.reprice(
         replace(queues.lateness.prices, min_money=-1.0), [replace(b.prices, costs=(0.0,) * 6) for b in queues.buffers]

@@ -1,0 +1,30 @@
+"""The terms on which one edge server takes the requests of one model."""
+
+from dataclasses import dataclass
+
+from scheduler.domain.plans import Limits
+from scheduler.domain.requests import EDGE_NAME
+from scheduler.domain.service_times import ServiceTimes
+
+
+@dataclass(slots=True)
+class EdgeTerms:
+    """How fast an edge server is with a model, and how much it takes at once: the same in each of its slots."""
+
+    name: str = EDGE_NAME
+    times: ServiceTimes | None = None
+    """None: it does not serve the model."""
+    cap: int = 0
+    """Most items in a batch; 0 where it does not serve the model."""
+    limit: int = 0
+    """Most items in one request; 0 where it does not serve the model. A request may be larger than the planned
+    batches: its own deadline may be later than its class's."""
+
+    def follow(self, limits: Limits, planned_cap: int) -> None:
+        """Works out cap and limit from an operator's limits and the plan."""
+        self.cap = self.limit = 0
+        if self.times is not None:
+            largest = self.times.max_batch if limits.edge_batch_cap is None else limits.edge_batch_cap
+            largest = min(largest, self.times.max_batch)
+            self.cap = min(planned_cap, largest)
+            self.limit = largest if self.cap else 0

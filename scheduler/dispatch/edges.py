@@ -1,0 +1,210 @@
+"""The slots of all edge servers, in the order in which they will be free: what the rest of the data plane asks.
+
+Each slot serves one batch at a time and has a next batch of its own. Anonymous slots, with one next batch for all, lose
+near saturation to as many separate engines; so a newcomer joins the first slot, in the order of their free times, whose
+next batch it does not break.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+
+from scheduler.dispatch.circuit_breaker import Circuits
+from scheduler.dispatch.edge_occupancy import EdgeOccupancy
+from scheduler.dispatch.edge_side import EdgeSide
+from scheduler.dispatch.lanes import Lanes
+from scheduler.dispatch.model_queues import ModelQueues
+from scheduler.dispatch.outbox import Outbox
+from scheduler.dispatch.queue import QueuedRequest
+from scheduler.dispatch.tenants import Tenants
+from scheduler.domain.decisions import Offer
+from scheduler.domain.plans import EdgeSettings
+from scheduler.domain.requests import Place
+from scheduler.domain.service_times import ServiceTimes
+
+BelievedTimes = Callable[[str, float, float, str], "ServiceTimes | None"]
+"""Returns service tables, of a model, a percentile, the present and an edge server."""
+NEAR = 0.01
+"""Part of the money of the cheapest request within which totals count as equal: the slot that is free first wins."""
+
+
+@dataclass(slots=True)
+class Edges:
+    """All slots of all edge servers."""
+
+    lanes: Lanes
+    circuits: Circuits
+    first: EdgeSide
+    """The first server's first slot; all others are made like it."""
+    slots: tuple[EdgeSide, ...] = field(init=False)
+    alone: EdgeSide | None = field(init=False)
+    """The slot where there is one; None where there are several."""
+    all: "EdgeSide | Edges" = field(init=False)
+    """What is asked for all slots together: the slot itself where there is one, as that takes a call less."""
+    of_edge: tuple[tuple[EdgeSide, ...], ...] = field(init=False)
+    """By number of the edge server: its slots."""
+
+    def __post_init__(self) -> None:
+        """Starts with one slot."""
+        self.slots, self.alone, self.of_edge = (self.first,), self.first, ((self.first,),)
+        self.all = self.first
+
+    def configure(self, settings: Sequence[EdgeSettings]) -> None:
+        """Takes over which edge servers there are, and how many slots each has. No next batch may hold a request."""
+        of_edge: list[tuple[EdgeSide, ...]] = []
+        number = 0
+        for edge, server in enumerate(settings):
+            place, circuit = Place.edge(server.name), self.circuits.edges[server.name]
+            own = [slot for slot in self.slots if slot.place == place][: server.parallel or 1]
+            while len(own) < (server.parallel or 1):
+                own.append(replace(self.first, occupancy=EdgeOccupancy()))
+            for slot in own:
+                slot.place, slot.circuit, slot.edge, slot.number = place, circuit, edge, number
+                number += 1
+            of_edge.append(tuple(own))
+        self.of_edge = tuple(of_edge)
+        self.slots = tuple([slot for own in of_edge for slot in own])
+        self.first = self.slots[0]
+        self.alone = self.first if number == 1 else None
+        self.all = self.alone or self
+        self.circuits.suspicion.slots = {own[0].place.name: [slot.occupancy for slot in own] for own in of_edge}
+        self.lanes.edges = tuple([server.name for server in settings])
+        self.lanes.parallel = tuple([len(own) for own in of_edge])
+
+    @classmethod
+    def of(
+        cls,
+        settings: Sequence[EdgeSettings],
+        lanes: Lanes,
+        circuits: Circuits,
+        outbox: Outbox,
+        tenants: Tenants,
+    ) -> "Edges":
+        """Returns the slots of the edge servers that the settings name, all idle."""
+        made = cls(lanes, circuits, EdgeSide(lanes, EdgeOccupancy(), circuits.edge, outbox, tenants))
+        made.configure(settings)
+        return made
+
+    def in_order(self, now_s: float) -> Sequence[EdgeSide]:
+        """Returns the slots in the order in which they are expected to be free."""
+        if self.alone is not None:
+            return self.slots
+        return sorted(self.slots, key=lambda slot: (slot.occupancy.free_at_s(now_s), slot.number))
+
+    def offers(
+        self, queues: ModelQueues, queued: QueuedRequest, *, now_s: float, lateness_price: float
+    ) -> list[tuple[Offer, EdgeSide]]:
+        """Returns the offer of each edge server, with its slot: the first one whose next batch the request joins.
+
+        Where the batch of an earlier slot would cost the others much, a later one is asked too.
+        """
+        near = NEAR * queues.lateness.prices.min_money
+        best: list[tuple[Offer, EdgeSide] | None] = [None] * len(self.of_edge)
+        for slot in self.in_order(now_s):
+            known = best[slot.edge]
+            if known is not None and known[0].total <= near:
+                continue
+            offer = slot.offer(queues, queued, now_s=now_s, lateness_price=lateness_price)
+            if known is None or offer.total < known[0].total - near:
+                best[slot.edge] = (offer, slot)
+        return [found for found in best if found is not None]
+
+    def least(self, queues: ModelQueues, found: Sequence[tuple[Offer, EdgeSide]]) -> int:
+        """Returns the index of the least of the edge servers' offers; of those near it, the one that starts first."""
+        if len(found) == 1:
+            return 0
+        limit = min([offer.total for offer, _ in found]) + NEAR * queues.lateness.prices.min_money
+        near = [i for i, (offer, _) in enumerate(found) if offer.total <= limit]
+        return min(near, key=lambda i: found[i][0].start_s)
+
+    @staticmethod
+    def tables(believed: BelievedTimes, queues: ModelQueues, now_s: float) -> list[ServiceTimes | None]:
+        """Returns what is believed of each edge server's services, at the percentile that the model's prices want."""
+        percentile = queues.lateness.prices.edge_percentile
+        return [believed(queues.model.name, percentile, now_s, terms.name) for terms in queues.edges]
+
+    def word(self, slot: EdgeSide) -> str:
+        """Returns what the slot's edge server is called where clients are told of it."""
+        return "edge" if len(self.of_edge) == 1 else f"edge {slot.place.name!r}"
+
+    def serves(self, model: str) -> bool:
+        """Whether some edge server is believed to answer with this model."""
+        return any([own[0].circuit.serves(model) for own in self.of_edge])
+
+    def usable(self, queues: ModelQueues, queued: QueuedRequest) -> bool:
+        """Whether this request may go to some edge server at all."""
+        return any([own[0].usable(queues, queued) for own in self.of_edge])
+
+    def room_for(self, queues: ModelQueues, queued: QueuedRequest, *, now_s: float) -> EdgeSide | None:
+        """Returns the first slot whose next batch can take this request and still be in time; None if there is none."""
+        for slot in self.slots if self.alone is not None else self.in_order(now_s):
+            if slot.has_room(queues, queued, now_s=now_s):
+                return slot
+        return None
+
+    def opens_for(self, queues: ModelQueues, queued: QueuedRequest, *, now_s: float) -> bool:
+        """Whether this request could open the next batch of a slot that has none yet, and be in time."""
+        batches = queues.next_batches
+        empty = (slot for slot in self.slots if not batches[slot.number].items)
+        return any(slot.has_room(queues, queued, now_s=now_s) for slot in empty)
+
+    def deadline_does_not_count(self, queues: ModelQueues, queued: QueuedRequest) -> bool:
+        """Whether each next batch is too full for this request, or has a member whose earlier deadline binds."""
+        request = queued.request
+        for slot in self.slots:
+            batch = queues.next_batches[slot.number]
+            if batch.items + request.items <= queues.edges[slot.edge].cap and (
+                not batch.items or batch.first.request.deadline_s > request.deadline_s
+            ):
+                return False
+        return True
+
+    def full(self, queues: ModelQueues, *, now_s: float) -> bool:
+        """Whether no slot's next batch has room for any request."""
+        return all([slot.full(queues, now_s=now_s) for slot in self.slots if queues.edges[slot.edge].limit])
+
+    def could_answer(self, queues: ModelQueues, queued: QueuedRequest, *, now_s: float) -> bool:
+        """Whether some edge batch, at its expected speed, could still answer this request in time."""
+        return any(slot.could_answer(queues, queued, now_s=now_s) for slot in self.soonest(now_s))
+
+    def may_answer(self, queues: ModelQueues, queued: QueuedRequest, *, now_s: float) -> bool:
+        """Whether some edge, were it this model's alone, could still answer this request in time."""
+        return any(slot.may_answer(queues, queued, now_s=now_s) for slot in self.soonest(now_s))
+
+    def soonest(self, now_s: float) -> list[EdgeSide]:
+        """Returns of each edge server the slot that will be free first."""
+        return [min(own, key=lambda slot: slot.occupancy.free_at_s(now_s)) for own in self.of_edge]
+
+    def idle(self, now_s: float) -> list[EdgeSide]:
+        """Returns the slots that may be sent a batch now."""
+        return [slot for slot in self.slots if slot.occupancy.batch_id is None and slot.circuit.usable(now_s)]
+
+    def waiting(self, queues: ModelQueues) -> list[EdgeSide]:
+        """Returns the slots in whose next batches requests of a model wait."""
+        batches = queues.next_batches
+        return [slot for slot in self.slots if batches[slot.number].items]
+
+    def next_to_leave(self, queues: ModelQueues, *, now_s: float) -> EdgeSide | None:
+        """Returns, of the slots in whose next batches requests of a model wait, the one that is free first."""
+        waiting = self.waiting(queues)
+        if len(waiting) > 1:
+            return min(waiting, key=lambda slot: slot.occupancy.free_at_s(now_s))
+        return waiting[0] if waiting else None
+
+    def sum_up(self) -> None:
+        """Sums up what waits before each deadline, slot by slot, until a next batch changes."""
+        for slot in self.slots:
+            slot.sum_up()
+
+    def changed(self) -> None:
+        """Notes that a next batch has changed: what was summed up holds no longer."""
+        for slot in self.slots:
+            slot.ahead = None
+
+    def release(self, batch_id: int) -> None:
+        """Notes that a batch came back; one that was given up before is ignored."""
+        for slot in self.slots:
+            slot.occupancy.release(batch_id)
+
+    def not_before_s(self) -> float:
+        """Returns when the first edge server gets batches again that wants none now."""
+        return min([own[0].circuit.not_before_s for own in self.of_edge])
