@@ -13,11 +13,13 @@ from scheduler.simulator.network import AMPLE, Bandwidth
 
 MODEL = "simulated"
 ORACLES = ("oracle-laws", "log-oracle")
+SEPARATE = ("separate", "separate-oracle")
 POLICIES = (
     *("edgeburst", "edge-only", "function-only", "static", "critical-rate", "batch", "aimd", "edf"),
-    *("symphony", "smdp", *ORACLES),
+    *("symphony", "smdp", "slots", *ORACLES, *SEPARATE),
 )
-"""The engine, the policies in scheduler/simulator/policies, and the engine with true values instead of estimates."""
+"""The engine, the policies in scheduler/simulator/policies, the engine with true values instead of estimates, and
+several engines."""
 
 ORIN_LATENCY = LatencyModel(0.04234, 0.008165, 128)
 """The published fit of ResNet50 on a Jetson Orin. An SLO of one second limits its batches to less than 128."""

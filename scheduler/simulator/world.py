@@ -16,8 +16,9 @@ from scheduler.simulator.network import Uplink
 from scheduler.simulator.policies.catalogue import Chosen, choose
 from scheduler.simulator.policies.oracle_control import oracle_control, told_control
 from scheduler.simulator.policies.search import TrialResult
+from scheduler.simulator.policies.separate import separate
 from scheduler.simulator.report import within_slo
-from scheduler.simulator.scenario import ORACLES, Scenario, ScenarioError, SimulatedClass, SimulatedModel
+from scheduler.simulator.scenario import ORACLES, SEPARATE, Scenario, ScenarioError, SimulatedClass, SimulatedModel
 from scheduler.simulator.shell import EngineLike, Simulation
 from scheduler.workloads import RateSteps, Workload, with_bursts
 
@@ -176,6 +177,8 @@ def choose_policy(
         return Chosen(Engine(scenario.engine_settings(), control, ring))
     if scenario.policy in ORACLES:
         return Chosen(Engine(scenario.engine_settings(), oracle_control(scenario, requests, rate=rate), ring))
+    if scenario.policy in SEPARATE:
+        return Chosen(separate(scenario, requests))
 
     def rehearse(policy: EngineLike, part: Sequence[Request]) -> TrialResult:
         journal = _simulation(scenario, Chosen(policy), part).run()

@@ -7,8 +7,9 @@ from typing import cast
 import numpy as np
 import pytest
 
+from scheduler.domain.latency import LatencyModel
 from scheduler.domain.messages import ComputePlan, SendProbe
-from scheduler.domain.requests import Backend
+from scheduler.domain.requests import Backend, Place
 from scheduler.domain.tenants import TenantSettings
 from scheduler.estimators.service_time import ServiceTime
 from scheduler.planner.queueing.map_process import mmpp2
@@ -17,7 +18,7 @@ from scheduler.simulator.network import Bandwidth, constant, steps
 from scheduler.simulator.policies.log_oracle import RATE_WINDOW_S, Laws, Truth
 from scheduler.simulator.policies.oracle_control import oracle_control
 from scheduler.simulator.report import summarise
-from scheduler.simulator.scenario import MODEL, ORIN_LATENCY, Burst, Scenario, SimulatedTenant
+from scheduler.simulator.scenario import MODEL, ORIN_LATENCY, Burst, EdgeServer, Scenario, SimulatedTenant
 from scheduler.simulator.shell import Journal
 from scheduler.simulator.world import make_requests, make_simulation
 from scheduler.workloads import Workload, markovian, poisson, with_bursts
@@ -77,6 +78,27 @@ def test_windows_of_either_backend_are_known() -> None:
     assert [truth.cause_of(at_s) for at_s in (1.0, 5.0, 30.0)] == ["told", "edge-service", "told"]
     assert truth.function_slowdown(6.5) == 1.5
     assert truth.changes_s(12.0) == [1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 10.0]
+
+
+def test_windows_of_each_edge_server_are_known() -> None:
+    a = EdgeServer("a", noise=0.1, faults=(Fault("slow", 5.0, 15.0, 2.0),))
+    b = EdgeServer("b", LatencyModel(0.1, 0.02, 8), faults=(Fault("down", 30.0, 40.0), Fault("slow", 50.0, 60.0, 3.0)))
+    scenario = replace(Scenario(), policy="log-oracle", edges=(a, b))
+    truth = Truth(scenario, ())
+    assert [truth.edge_slowdown(at_s, "a") for at_s in (10.0, 55.0)] == [2.0, 1.0]
+    assert [truth.edge_slowdown(at_s, "b") for at_s in (10.0, 55.0)] == [1.0, 3.0]
+    assert [truth.edge_back_s(35.0, name) for name in ("a", "b")] == [35.0, 40.0]
+    assert [truth.cause_of(at_s) for at_s in (5.0, 30.0, 50.0)] == ["edge-service", "told", "edge-service"]
+    assert truth.changes_s(100.0) == [5.0, 15.0, 30.0, 40.0, 50.0, 60.0]
+    control = oracle_control(scenario, ())
+    assert control.beliefs.outages(35.0).away(35.0) == {Place.edge("b")}
+    assert control.beliefs.outages(41.0).away(41.0) == frozenset()
+    times = {name: control.beliefs.edge_times(MODEL, 0.99, 10.0, name) for name in ("a", "b")}
+    assert times["a"] is not None
+    assert times["b"] is not None
+    assert times["a"].median_s[1] == pytest.approx(2 * ORIN_LATENCY.predict_s(1))
+    assert times["b"].median_s[1] == pytest.approx(0.12)
+    assert (times["a"].margin, times["b"].margin) == (pytest.approx(math.exp(0.1 * 2.3263), rel=1e-4), 1.0)
 
 
 def test_the_bandwidth_is_the_links() -> None:

@@ -37,6 +37,7 @@ from scheduler.simulator.scenario import (
     ORACLES,
     ORIN_LATENCY,
     POLICIES,
+    SEPARATE,
     EdgeServer,
     Scenario,
     ScenarioError,
@@ -56,7 +57,7 @@ def run(scenario: Scenario, *, rate_rps: float, requests: int, keep_commands: bo
 
 
 def test_the_command_line_knows_every_policy() -> None:
-    assert set(POLICIES) == {"edgeburst", *ORACLES, *BASELINES}
+    assert set(POLICIES) == {"edgeburst", *ORACLES, *SEPARATE, *BASELINES}
 
 
 windows = st.tuples(st.floats(0, 4), st.floats(0.1, 3)).map(lambda x: (x[0], x[0] + x[1]))

@@ -74,28 +74,31 @@ class Baseline:
         service_s = latency.predict_s(len(requests))
         self.edge_free_at_s = max(now_s, self.edge_free_at_s) + service_s
         self.edge_batches += 1
-        self._send(requests, now_s, service_s=service_s, finish_s=self.edge_free_at_s)
+        self.send(requests, now_s, service_s=service_s, finish_s=self.edge_free_at_s, place=Place.edge())
 
     def send_function(self, requests: Sequence[Request], tier: FunctionTier, now_s: float) -> None:
         """Sends a batch to a function of a tier."""
         service_s = tier.latency.predict_s(len(requests))
         finish_s = now_s + self.site.function_s(tier, len(requests))
-        self._send(requests, now_s, service_s=service_s, finish_s=finish_s, tier=tier)
+        cost, place = tier.price.cost(service_s), Place.function(tier.name)
+        self.send(requests, now_s, service_s=service_s, finish_s=finish_s, place=place, cost=cost)
 
-    def _send(
+    def send(
         self,
         requests: Sequence[Request],
         now_s: float,
         *,
         service_s: float,
         finish_s: float,
-        tier: FunctionTier | None = None,
-    ) -> None:
+        place: Place,
+        cost: float = 0.0,
+    ) -> int:
+        """Sends a batch to a place; returns its id."""
         self._batch_id += 1
         deadline_s = min([request.deadline_s for request in requests])
         batch = Batch(
             batch_id=self._batch_id,
-            place=Place.edge() if tier is None else Place.function(tier.name),
+            place=place,
             model=self.site.model.name,
             request_ids=tuple([request.request_id for request in requests]),
             items=len(requests),
@@ -105,10 +108,11 @@ class Baseline:
             give_up_at_s=max(now_s, deadline_s) + GIVE_UP_S,
             predicted_finish_s=finish_s,
             predicted_service_s=service_s,
-            expected_cost=0.0 if tier is None else tier.price.cost(service_s),
+            expected_cost=cost,
         )
         self._in_flight[batch.batch_id] = batch
         self._commands.append(SendBatch(batch))
+        return batch.batch_id
 
     def refuse(self, request: Request, kind: RefusalKind, message: str) -> None:
         """Refuses a request."""

@@ -13,6 +13,7 @@ from scheduler.simulator.policies.edge_only import EdgeOnly
 from scheduler.simulator.policies.function_only import FunctionOnly, rule_of_thumb
 from scheduler.simulator.policies.search import SLICE, TrialResult
 from scheduler.simulator.policies.site import Site, site_of
+from scheduler.simulator.policies.slots import Slots
 from scheduler.simulator.policies.smdp import Smdp, control_limits
 from scheduler.simulator.policies.static import Static, StaticParameters, best_static
 from scheduler.simulator.policies.symphony import Symphony
@@ -98,6 +99,10 @@ def _smdp(hindsight: _Hindsight) -> Chosen:
     return Chosen(Smdp(hindsight.site, plan), {"parameters": plan.shown()})
 
 
+def _slots(hindsight: _Hindsight) -> Chosen:
+    return Chosen(Slots(hindsight.site))
+
+
 BASELINES: Mapping[str, Callable[[_Hindsight], Chosen]] = {
     "edge-only": _edge_only,
     "function-only": _function_only,
@@ -108,11 +113,14 @@ BASELINES: Mapping[str, Callable[[_Hindsight], Chosen]] = {
     "edf": _edf,
     "symphony": _symphony,
     "smdp": _smdp,
+    "slots": _slots,
 }
 NO_FUNCTION = frozenset({"edge-only"})
 """Policies that need no function."""
 NO_EDGE = frozenset({"function-only", "batch"})
 """Policies that need no edge."""
+ANY_EDGES = frozenset({*NO_EDGE, "slots"})
+"""Policies that support several edge servers, or several batches at once."""
 
 
 def choose(scenario: Scenario, requests: Sequence[Request], rehearse: Rehearsal) -> Chosen:
@@ -127,9 +135,10 @@ def choose(scenario: Scenario, requests: Sequence[Request], rehearse: Rehearsal)
         ScenarioError: the policy needs an edge or a function that the scenario lacks, or supports one model only.
     """
     site = site_of(scenario, requests)
-    if not scenario.one_edge_slot and scenario.policy not in NO_EDGE:
+    if not scenario.one_edge_slot and scenario.policy not in ANY_EDGES:
         raise ScenarioError(
-            f"the policy {scenario.policy} supports one edge server with one batch at a time; choose edgeburst"
+            f"the policy {scenario.policy} supports one edge server with one batch at a time; "
+            "choose edgeburst, separate or slots"
         )
     if site.model.edge_latency is None and scenario.policy not in NO_EDGE:
         raise ScenarioError(f"the policy {scenario.policy} needs an edge; give the scenario's model an edge latency")

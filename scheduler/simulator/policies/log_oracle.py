@@ -14,7 +14,7 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from itertools import accumulate
 
-from scheduler.domain.requests import Request
+from scheduler.domain.requests import EDGE_NAME, Request
 from scheduler.simulator.faults import Fault, Faults
 from scheduler.simulator.network import Bandwidth
 from scheduler.simulator.scenario import Scenario
@@ -37,7 +37,8 @@ class Truth:
             requests: the requests that will arrive, in order.
         """
         self._scenario = scenario
-        self._edge = Faults(scenario.edge_faults)
+        self._edge_faults = {server.name: server.faults for server in scenario.edge_servers()}
+        self._edges = {name: Faults(faults) for name, faults in self._edge_faults.items()}
         self._functions = Faults(scenario.function_faults)
         self._steps_s = rate_changes_s(scenario)
         self._arrivals_s: dict[str, list[float]] = {}
@@ -65,25 +66,25 @@ class Truth:
         """Returns the bandwidth of the uplink, bytes a second; infinite for a link without limit."""
         return self._scenario.bandwidth.rate_at(at_s)
 
-    def edge_slowdown(self, at_s: float) -> float:
-        """Returns the factor on the edge's service time."""
-        return self._edge.slowdown(at_s)
+    def edge_slowdown(self, at_s: float, edge: str = EDGE_NAME) -> float:
+        """Returns the factor on an edge server's service time."""
+        return self._edges[edge].slowdown(at_s)
 
     def function_slowdown(self, at_s: float) -> float:
         """Returns the factor on a function's service time."""
         return self._functions.slowdown(at_s)
 
-    def edge_back_s(self, at_s: float) -> float:
-        """Returns the end of the edge's outage; `at_s` itself if there is none."""
-        return _back_s(self._scenario.edge_faults, at_s)
+    def edge_back_s(self, at_s: float, edge: str = EDGE_NAME) -> float:
+        """Returns the end of an edge server's outage; `at_s` itself if there is none."""
+        return _back_s(self._edge_faults[edge], at_s)
 
     def functions_back_s(self, at_s: float) -> float:
         """Returns the end of the functions' outage or throttling; `at_s` itself if there is none."""
         return _back_s(self._scenario.function_faults, at_s)
 
-    def edge_speed_changes_s(self) -> list[float]:
-        """Returns the times at which the edge's speed changes, ascending."""
-        return sorted(_ends_s([fault for fault in self._scenario.edge_faults if fault.kind == "slow"]))
+    def edge_speed_changes_s(self, edge: str = EDGE_NAME) -> list[float]:
+        """Returns the times at which an edge server's speed changes, ascending."""
+        return sorted(_ends_s([fault for fault in self._edge_faults[edge] if fault.kind == "slow"]))
 
     def rate_changes_s(self) -> list[float]:
         """Returns the times at which the declared rate changes, ascending."""
@@ -93,7 +94,7 @@ class Truth:
         """Returns the cause of a plan for one of `changes_s`, one of the engine's own causes where it applies."""
         if change_s in self._steps_s:
             return "rate"
-        if change_s in self.edge_speed_changes_s():
+        if any(change_s in self.edge_speed_changes_s(edge) for edge in self._edges):
             return "edge-service"
         # A step of the bandwidth is a change; a log in which every second differs is not.
         bandwidth = self._scenario.bandwidth
@@ -106,7 +107,7 @@ class Truth:
         The rate of a trace varies without steps and adds no times.
         """
         scenario = self._scenario
-        faults = (*scenario.edge_faults, *scenario.function_faults)
+        faults = (*(fault for each in self._edge_faults.values() for fault in each), *scenario.function_faults)
         moments = {*self._steps_s, *_bandwidth_changes_s(scenario.bandwidth, until_s), *_ends_s(faults)}
         return sorted(moment for moment in moments if 0 < moment <= until_s)
 

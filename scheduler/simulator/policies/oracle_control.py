@@ -76,6 +76,7 @@ class TrueBeliefs:
         self._models = {model.name: model for model in settings.models}
         self._scenario = scenario
         self._truth = truth
+        self._edge_noise = {server.name: server.noise for server in scenario.edge_servers()}
         self._times: dict[tuple[str, Backend, str], tuple[tuple[object, ...], ServiceTimes]] = {}
 
     def revision(self) -> int | None:
@@ -84,8 +85,9 @@ class TrueBeliefs:
 
     def outages(self, now_s: float) -> Outages:
         """Returns which backends are truly away."""
-        edge_back_s = self._truth.edge_back_s(now_s)
-        return Outages(None if edge_back_s <= now_s else edge_back_s, self._truth.functions_back_s(now_s))
+        edges_back_s = {server: self._truth.edge_back_s(now_s, server) for server in self._edge_noise}
+        away = {server: back_s if back_s > now_s else None for server, back_s in edges_back_s.items()}
+        return Outages(functions_back_s=self._truth.functions_back_s(now_s), edges_back_s=away)
 
     def recent_rps(self, model: str, now_s: float) -> float:
         """Returns the true items a second."""
@@ -117,9 +119,9 @@ class TrueBeliefs:
         latency = settings.edge_latency_on(edge)
         if latency is None:
             return None
-        max_batch, slowdown = min(latency.max_batch, settings.max_items), self._truth.edge_slowdown(now_s)
+        max_batch, slowdown = min(latency.max_batch, settings.max_items), self._truth.edge_slowdown(now_s, edge)
         place = (model, Backend.EDGE, edge)
-        return self._tables(place, latency, max_batch, slowdown, self._scenario.edge_noise, percentile)
+        return self._tables(place, latency, max_batch, slowdown, self._edge_noise[edge], percentile)
 
     def function_times(self, model: str, plan: BufferPlan, now_s: float) -> ServiceTimes | None:
         """Returns the tables of a buffer's tier in the same way."""
@@ -192,15 +194,22 @@ class OracleControl(TimedControl):
     def _told(self, settings: ModelSettings, learned: ModelEstimates) -> ModelEstimates:
         scenario, truth = self._scenario, self.truth
         percentiles = {c.percentile for c in settings.classes}
-        slowdown, edge_slowdown = truth.function_slowdown(self.now_s), truth.edge_slowdown(self.now_s)
-        edge_factors = {p: _factor(scenario.edge_noise, p) for p in percentiles}
-        laws = {name: settings.edge_latency_on(name) for name in learned.edges}
+        slowdown = truth.function_slowdown(self.now_s)
+        edges = {
+            server.name: EdgeEstimate(
+                law.slower(truth.edge_slowdown(self.now_s, server.name)),
+                {p: _factor(server.noise, p) for p in percentiles},
+            )
+            for server in scenario.edge_servers()
+            if (law := settings.edge_latency_on(server.name)) is not None
+        }
+        first = next(iter(edges.values()), None)
         return replace(
             learned,
             rate_rps=truth.rate_rps(settings.name, self.now_s),
-            edge_latency=settings.edge_latency and settings.edge_latency.slower(edge_slowdown),
-            edge_quantile_factor=edge_factors,
-            edges={name: EdgeEstimate(law.slower(edge_slowdown), edge_factors) for name, law in laws.items() if law},
+            edge_latency=None if first is None else first.latency,
+            edge_quantile_factor={} if first is None else first.quantile_factor,
+            edges=edges,
             function_latencies={tier.name: tier.latency.slower(slowdown) for tier in settings.tiers},
             function_quantile_factor={p: _factor(scenario.function_noise, p) for p in percentiles},
             # All simulated items have the same size.
@@ -216,9 +225,9 @@ class ToldControl(TimedControl):
         super().__init__(settings, truth, [at_s + TOLD_AFTER_S for at_s in changes_s])
         self._changes_s = changes_s
         self._rate_changes_s = frozenset(truth.rate_changes_s())
-        self._speed_changes_s = truth.edge_speed_changes_s()
-        self._since_change: dict[str, int] = {}
-        """Edge batches by model since the edge's speed last changed."""
+        self._speed_changes_s = {edge.name: truth.edge_speed_changes_s(edge.name) for edge in settings.edges}
+        self._since_change: dict[tuple[str, str], int] = {}
+        """Batches by model and edge server since the server's speed last changed."""
 
     def passed(self, moment_s: float) -> None:
         """Restarts the estimates that have changed, and asks for a plan."""
@@ -226,18 +235,18 @@ class ToldControl(TimedControl):
         for model in self._estimates.models.values():
             if at_s in self._rate_changes_s:
                 model.arrivals.restart(int(TOLD_AFTER_S / model.arrivals.tick_s))
-            for edge in model.edges.values() if at_s in self._speed_changes_s else ():
-                edge.restart(self._since_change.get(model.settings.name, 0))
+            for name, service in model.edges.items():
+                if at_s in self._speed_changes_s[name]:
+                    service.restart(self._since_change.get((model.settings.name, name), 0))
         self._estimates.note_change()
         super().passed(at_s)
 
     def batch_finished(self, batch: Batch, report: BatchReport, now_s: float, *, open_since_s: float) -> None:
         """Learns from an answered batch."""
         if batch.backend is Backend.EDGE:
-            last_s = max((at_s for at_s in self._speed_changes_s if at_s <= now_s), default=-math.inf)
-            self._since_change[batch.model] = (
-                self._since_change.get(batch.model, 0) + 1 if batch.sent_at_s >= last_s else 0
-            )
+            key, changes_s = (batch.model, batch.place.name), self._speed_changes_s[batch.place.name]
+            last_s = max((at_s for at_s in changes_s if at_s <= now_s), default=-math.inf)
+            self._since_change[key] = self._since_change.get(key, 0) + 1 if batch.sent_at_s >= last_s else 0
         super().batch_finished(batch, report, now_s, open_since_s=open_since_s)
 
 

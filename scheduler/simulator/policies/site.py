@@ -1,17 +1,32 @@
 """Site of a policy: the latency models, prices, noise and mean rate that are known when the policy is set up."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from scheduler.domain.latency import FunctionTier
+from scheduler.domain.latency import FunctionTier, LatencyModel
 from scheduler.domain.requests import Request
 from scheduler.simulator.network import Bandwidth, seconds_for
 from scheduler.simulator.scenario import Scenario, ScenarioError, SimulatedModel
 
 _NORMAL_99 = 2.3263
 """99 % of a standard normal are below it."""
+
+
+@dataclass(frozen=True, slots=True)
+class SiteSlot:
+    """One batch at a time on one edge server, as a policy knows it.
+
+    Attributes:
+        name: of the server.
+        latency: true latency model.
+        safe_s: 99th percentile of the service time for 0, 1, 2, ... requests, seconds.
+    """
+
+    name: str
+    latency: LatencyModel
+    safe_s: tuple[float, ...]
 
 
 @dataclass(frozen=True)
@@ -24,6 +39,7 @@ class Site:
         bandwidth: bandwidth of the uplink over time.
         edge_noise, function_noise: sigma of the lognormal factor on a service time.
         mean_rate_rps: mean rate of the whole workload, requests a second.
+        slots: all that the edge servers serve at once, for policies that know of more than one.
     """
 
     model: SimulatedModel
@@ -32,6 +48,7 @@ class Site:
     edge_noise: float
     function_noise: float
     mean_rate_rps: float
+    slots: tuple[SiteSlot, ...] = ()
 
     @cached_property
     def slo_s(self) -> float:
@@ -57,9 +74,7 @@ class Site:
     def edge_s(self) -> tuple[float, ...]:
         """99th percentile of the edge's service time for 0, 1, 2, ... requests, seconds; only the 0 without an edge."""
         latency = self.model.edge_latency
-        max_items = 0 if latency is None else min(latency.max_batch, self.model.max_items)
-        factor = math.exp(_NORMAL_99 * self.edge_noise)
-        return (0.0, *(latency.predict_s(items) * factor for items in range(1, max_items + 1))) if latency else (0.0,)
+        return (0.0,) if latency is None else _safe_s(latency, self.model.max_items, self.edge_noise)
 
     @cached_property
     def mean_bytes_per_s(self) -> float:
@@ -116,4 +131,19 @@ def site_of(scenario: Scenario, requests: Sequence[Request]) -> Site:
         edge_noise=scenario.edge_noise,
         function_noise=scenario.function_noise,
         mean_rate_rps=len(requests) / duration_s if duration_s > 0 else 0.0,
+        slots=tuple(_slots(scenario, models[0])),
     )
+
+
+def _slots(scenario: Scenario, model: SimulatedModel) -> Iterator[SiteSlot]:
+    for server in scenario.edge_servers():
+        latency = server.latency_of(model)
+        if latency is not None:
+            yield from [
+                SiteSlot(server.name, latency, _safe_s(latency, model.max_items, server.noise))
+            ] * server.parallel
+
+
+def _safe_s(latency: LatencyModel, max_items: int, noise: float) -> tuple[float, ...]:
+    most, factor = min(latency.max_batch, max_items), math.exp(_NORMAL_99 * noise)
+    return (0.0, *(latency.predict_s(items) * factor for items in range(1, most + 1)))
