@@ -102,6 +102,7 @@ def _model_metadata(name: str, number: str = VERSION) -> ResponseReturnValue:
         outputs=[spec.metadata() for spec in served.card.all_outputs()],
         parameters={
             "max_batch": model.max_batch,
+            "parallel": service.parallel(),
             "device": runtime.device,
             "weights": served.weights,
             "identity": served.identity,

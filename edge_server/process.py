@@ -3,44 +3,30 @@
 from __future__ import annotations
 
 import contextlib
-import gc
 import json
 import logging
-import math
 import os
 import signal
 import socket
 import sys
-from collections.abc import Callable, Iterable
-from functools import partial
+from collections.abc import Iterable
 from types import FrameType
 from typing import TextIO
 
 from edge_server.access import check_reach, take_token, warn_of_readable
 from edge_server.app import create_app
-from edge_server.device import Device
-from edge_server.errors import EdgeError, StartupError
-from edge_server.service import EdgeModel, Service, State
+from edge_server.errors import StartupError
+from edge_server.loading import emulation_of, load_service, warm_up_all
+from edge_server.service import Service, State
 from edge_server.settings import Settings
-from edge_server.warmup import warm_up
 from edge_server.wsgi import listen, make_server
-from models.batch import rehearsal_request
-from models.card import Card
-from models.emulation import Emulation, emulation_for
-from models.errors import DeviceLost, ModelError
-from models.packages import needed
 from scheduler.systemd import Notifier, passed_sockets
-from scheduler.wire import WireError
 from scheduler.wsgi.server import WebServer
 from scheduler.wsgi.stopping import Stop
 from scheduler.wsgi.tls import TlsError
 
 _log = logging.getLogger("edge_server")
-# On a CPU nothing is compiled by batch size, and ResNet-50 would take minutes for all sizes.
-_CPU_WARM_UP_S = 5.0
 _DRAIN_LIMIT_S = 30.0
-MEASURE_S = 10.0
-"""Seconds in which the runtimes of one model are compared at the start."""
 
 
 def run(settings: Settings) -> int:
@@ -65,12 +51,12 @@ def _run(settings: Settings, announced: TextIO, stop: Stop) -> int:
     notifier = Notifier.from_environment(os.environ, warn=_log.warning)
     if settings.share is not None:
         settings.share.take(os.environ)  # before anything starts CUDA
-    emulation = _emulation(settings)
+    emulation = emulation_of(settings)
     token_sha256 = None if settings.token_env is None else take_token(settings.token_env, os.environ)
     passed = [listener for _, listener in passed_sockets(os.environ)]
     listeners = passed or listen(settings.host, settings.port)
     _check_access(settings, listeners)
-    service = _load(settings, emulation)
+    service = load_service(settings, emulation)
     app = create_app(service, body_limit_bytes=settings.body_limit_bytes, token_sha256=token_sha256)
     server = make_server(
         app,
@@ -83,7 +69,7 @@ def _run(settings: Settings, announced: TextIO, stop: Stop) -> int:
         signal.signal(signal.SIGHUP, lambda *_: _read_again(server, notifier))
     service.on_device_lost = stop.set
     server.start()
-    _warm_up(service, stopped=stop.is_set)
+    warm_up_all(service, stopped=stop.is_set)
     if not stop.is_set():
         service.state = State.READY
         _announce(service, listeners[0], notifier, announced)
@@ -130,94 +116,6 @@ def _stop_on_signals(stop: Stop) -> None:
 
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, handle)
-
-
-def _emulation(settings: Settings) -> Emulation:
-    emulation = emulation_for(settings.emulate)
-    profile = emulation.profile
-    if profile is None:
-        return emulation
-    if profile.backend != "edge":
-        raise StartupError(f"profile {profile.name} is of a {profile.backend}, not of an edge device: choose another")
-    if settings.max_batch is not None and settings.max_batch > profile.max_batch:
-        raise StartupError(
-            f"profile {profile.name} holds up to batches of {profile.max_batch}, not {settings.max_batch}: "
-            "lower --max-batch"
-        )
-    _log.info(
-        "Emulating %s (%s): true predictions; a batch of b items takes %g + %g b seconds, not this machine's own time.",
-        profile.name,
-        profile.device,
-        profile.alpha_s,
-        profile.beta_s,
-    )
-    return emulation
-
-
-def _load(settings: Settings, emulation: Emulation) -> Service:
-    # Here, not above: importing a framework takes seconds; a wrong option or a used port should be reported before.
-    cv2 = needed("cv2", "the server")
-
-    from models.loading import load
-
-    # The threads of the pool decode in parallel; OpenCV's own threads would multiply them.
-    cv2.setNumThreads(1)
-    models = []
-    for choice in settings.models:
-        max_batch = _max_batch(choice.card, settings, emulation)
-        served = load(
-            choice.card,
-            device=settings.device,
-            runtime=settings.runtimes.of(choice.card.name),
-            threads=settings.torch_threads,
-            weights=choice.weights,
-            weights_sha256=choice.weights_sha256,
-            random_weights=choice.random_weights,
-            max_batch=max_batch,
-            # An emulated device has the speed of its profile, whatever computes the answers.
-            measure_s=MEASURE_S if emulation.profile is None else 0.0,
-        )
-        models.append(EdgeModel(served, max_batch=max_batch, decode_threads=settings.decode_threads))
-    return Service(
-        models=models,
-        device=Device(limit_s=settings.batch_limit_s),
-        emulation=emulation,
-        isolation=settings.share.as_given() if settings.share else None,
-    )
-
-
-def _max_batch(card: Card, settings: Settings, emulation: Emulation) -> int:
-    limits = (card.max_batch, settings.max_batch, emulation.profile.max_batch if emulation.profile else None)
-    return min(limit for limit in limits if limit is not None)
-
-
-def _warm_up(service: Service, *, stopped: Callable[[], bool]) -> None:
-    for model in service.models.values():
-        runtime = model.served.runtime
-        budget_s = _CPU_WARM_UP_S if runtime.device == "cpu" else math.inf
-        work = partial(warm_up, model, budget_s=budget_s, stopped=stopped)
-        try:
-            sizes = service.device.submit(work).result()
-            service.rehearse(model.name, rehearsal_request(model.served.card, model.max_batch))
-        except DeviceLost as error:
-            service.lose_device(error)
-            return
-        except (ModelError, WireError, EdgeError) as error:
-            _log.warning("Model %s cannot be warmed up with made-up items: %s", model.name, error)
-            continue
-        _log.info(
-            "Model %s (%s weights) by %s on %s, %s: %d of %d batch sizes warmed up.",
-            model.name,
-            model.served.weights,
-            runtime.name,
-            runtime.device,
-            runtime.precision,
-            sizes,
-            model.max_batch,
-        )
-    # All objects loaded so far stay: the garbage collector need not examine them while a batch is served.
-    gc.collect()
-    gc.freeze()
 
 
 def _announce(service: Service, listener: socket.socket, notifier: Notifier, announced: TextIO) -> None:

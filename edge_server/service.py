@@ -87,6 +87,7 @@ class Service:
         clock: returns monotonic seconds.
         sleep: waits for a number of seconds.
         isolation: what this process got of the GPU by MPS; empty without MPS.
+        parallel: returns the number of batches that are served at once at this server's address.
     """
 
     def __init__(
@@ -98,6 +99,7 @@ class Service:
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,
         isolation: Mapping[str, object] | None = None,
+        parallel: Callable[[], int] = lambda: 1,
     ) -> None:
         """Stores the arguments; no batch is served before `state` is READY."""
         self.models = {model.name: model for model in models}
@@ -105,6 +107,7 @@ class Service:
         self.device = device
         self.state = State.WARMING
         self.isolation = isolation or {}
+        self.parallel = parallel
         self.metrics = Metrics(in_hand=lambda: device.in_hand, ready=lambda: self.state is State.READY)
         for model in self.models.values():
             self.metrics.serves(model.name, model.served.runtime, model.served.identity)

@@ -12,15 +12,15 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
-from urllib.parse import unquote_to_bytes
 
 from scheduler.wsgi.answer import Answer, error_answer, refusal
 from scheduler.wsgi.arriving import Arriving
 from scheduler.wsgi.body import Body
 from scheduler.wsgi.buffers import Buffers
+from scheduler.wsgi.environment import environment
 from scheduler.wsgi.errors import Gone, Refused
 from scheduler.wsgi.limits import Limits
-from scheduler.wsgi.request_head import RequestHead, parse_head
+from scheduler.wsgi.request_head import parse_head
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIApplication
@@ -32,9 +32,6 @@ FAULT = "the server failed on this request; its log says why"
 _ENCRYPTED_ONLY = "this port speaks HTTP with TLS; use https:// in the address"
 # Of a body that the application left, at most.
 _READ_BYTES = 2**20
-_NOT_HEADERS = frozenset({b"content-type", b"content-length", b"content-encoding", b"transfer-encoding", b"expect"})
-_MOST_KEYS = 1024
-_keys: dict[bytes, str] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +121,7 @@ class Connection:
         self.waits_since_s = None
         answer = Answer()
         try:
-            parts = host.app(self._request_environ(head, body), answer.start)
+            parts = host.app(environment(self._environ, head, body), answer.start)
             content = self._content(answer, parts)
         except Refused as refused:
             return self._refuse(refused, arriving)
@@ -224,31 +221,3 @@ class Connection:
 
     def _known(self) -> None:
         self._host.known(self.peer)
-
-    def _request_environ(self, head: RequestHead, body: Body) -> dict[str, Any]:
-        path, _, query = head.target.partition("?")
-        environ = dict(self._environ)
-        environ["REQUEST_METHOD"] = head.method
-        environ["SERVER_PROTOCOL"] = f"HTTP/1.{head.minor}"
-        environ["PATH_INFO"] = unquote_to_bytes(path).decode("latin-1") if "%" in path else path
-        environ["QUERY_STRING"] = query
-        environ["wsgi.input"] = body
-        for name, value in head.headers.items():
-            if name not in _NOT_HEADERS:
-                key = _keys.get(name) or _key(name)
-                if key:
-                    environ[key] = value.decode("latin-1")
-        kind = head.headers.get(b"content-type")
-        if kind is not None:
-            environ["CONTENT_TYPE"] = kind.decode("latin-1")
-        if not body.is_packed and not head.chunked:
-            environ["CONTENT_LENGTH"] = str(head.length or 0)
-        return environ
-
-
-def _key(name: bytes) -> str:
-    """Returns a header's key in the environment; empty for a name that reads like another one's."""
-    key = "" if b"_" in name else "HTTP_" + name.decode("ascii").upper().replace("-", "_")
-    if len(_keys) < _MOST_KEYS:
-        _keys[name] = key
-    return key

@@ -16,7 +16,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from edge_server.process import MEASURE_S
+from edge_server.loading import MEASURE_S
 from edge_server.settings import parse_arguments
 from models.loading import load
 from models.serving import ServedModel

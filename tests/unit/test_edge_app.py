@@ -85,6 +85,7 @@ def test_metadata_says_what_goes_in_and_out(client: FlaskClient) -> None:
     assert model["platform"] == "fake"
     assert model["parameters"] == {
         "max_batch": 4,
+        "parallel": 1,
         "device": "cpu",
         "weights": "card",
         "identity": "sha256:" + "0" * 64,
