@@ -10,6 +10,8 @@ LATEST := .venv-latest
 UNIT ?= .venv-unit
 # Servers and clients of others, which need other releases than we do.
 PEERS := .venv-peers
+# The edge server as a Ray Serve application, from its locked releases.
+RAY := .venv-ray
 # Fuzzing: atheris and schemathesis.
 FUZZ := .venv-fuzz
 PINS := scripts/requirements
@@ -52,6 +54,12 @@ $(PEERS)/.installed: $(PINS)/build.txt $(PINS)/peers.txt
 	$(PEERS)/bin/python $(PIP) --constraint $(PINS)/peers.txt kserve mlserver
 	touch $@
 
+$(RAY)/.installed: setup.cfg pyproject.toml $(PINS)/build.txt $(PINS)/ray.txt
+	$(call fresh,$(RAY))
+	$(RAY)/bin/python $(PIP) --require-hashes --requirement $(PINS)/ray.txt
+	$(RAY)/bin/python $(PIP) --no-deps --editable .
+	touch $@
+
 $(FUZZ)/.installed: setup.cfg pyproject.toml $(PINS)/build.txt $(PINS)/test.txt $(PINS)/fuzz.txt
 	$(call fresh,$(FUZZ))
 	$(FUZZ)/bin/python $(PIP) --constraint $(PINS)/test.txt --editable '.[client,edge,function,grpc,onnx]'
@@ -75,8 +83,9 @@ lint: $(LINT)/.installed
 	$(LINT)/bin/mypy --config-file .ci/mypy-tests.ini
 	$(LINT)/bin/lint-imports
 
-test-peers: $(VENV)/.installed $(PEERS)/.installed
-	EDGEBURST_PEERS=$(abspath $(PEERS))/bin/python $(BIN)/python $(PYTEST) tests/peers
+test-peers: $(VENV)/.installed $(PEERS)/.installed $(RAY)/.installed
+	EDGEBURST_PEERS=$(abspath $(PEERS))/bin/python EDGEBURST_RAY=$(abspath $(RAY))/bin/python \
+		$(BIN)/python $(PYTEST) tests/peers
 
 # TARGET: wire, frame, grpc, images, config, traces, state, explain, cards, sheets or profiles; N inputs.
 fuzz: $(FUZZ)/.installed
@@ -121,14 +130,14 @@ pins: $(LINT)/.installed
 	$(PINS)/pin.sh
 	$(PINS)/lock.sh
 
-# What the three services are installed from where nothing may change; `pins` does this too.
+# What the services are installed from where nothing may change; `pins` does this too.
 locked: $(LINT)/.installed
 	$(PINS)/lock.sh
 
 # Whether they can be installed with these hashes, and whether a release among them has a known vulnerability; the second
 # is skipped with a sentence where it cannot be asked.
 audit: $(LINT)/.installed
-	for service in client edge function; do \
+	for service in client edge function ray; do \
 		$(LINT)/bin/uv pip install --quiet --dry-run --require-hashes --python $(LINT) --requirement $(PINS)/$$service.txt || exit 1; \
 	done
 	$(LINT)/bin/python -m scripts.audit

@@ -55,8 +55,13 @@ def emulation_of(settings: Settings) -> Emulation:
     return emulation
 
 
-def load_service(settings: Settings, emulation: Emulation) -> Service:
+def load_service(settings: Settings, emulation: Emulation, *, parallel: Callable[[], int] = lambda: 1) -> Service:
     """Returns the service of the models, all loaded, before their warm-up.
+
+    Args:
+        settings: what to load.
+        emulation: the emulated device, or none.
+        parallel: returns the number of batches that are served at once at the server's address.
 
     Raises:
         StartupError: a package is missing.
@@ -90,6 +95,7 @@ def load_service(settings: Settings, emulation: Emulation) -> Service:
         device=Device(limit_s=settings.batch_limit_s),
         emulation=emulation,
         isolation=settings.share.as_given() if settings.share else None,
+        parallel=parallel,
     )
 
 

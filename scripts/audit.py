@@ -1,4 +1,4 @@
-"""Asks the Python packaging advisories about the locked releases of the three services, with pip-audit.
+"""Asks the Python packaging advisories about the locked releases of the services, with pip-audit.
 
 python -m scripts.audit        # as `make audit`
 
@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parents[1]
-SERVICES = ("client", "edge", "function")
+SERVICES = ("client", "edge", "function", "ray")
 TOOL = "pip-audit==2.10.1"
 LIMIT_S = 120.0
 

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Writes what the three services are installed from where nothing may change, as `make locked`: the releases that the
+# Writes what the services are installed from where nothing may change, as `make locked`: the releases that the
 # tests ran with, and the hash of every file of each.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
@@ -16,3 +16,5 @@ lock client --extra client --extra grpc --extra otel
 # A board brings its own numpy, which is never replaced.
 lock edge --extra edge --no-emit-package numpy
 lock function --extra function --extra onnx
+# The edge server as a Ray Serve application, with all that it needs where no board brings it.
+lock ray --extra edge --extra opencv --extra onnx --extra ray

@@ -30,3 +30,5 @@ atheris==3.1.0 ; python_full_version >= '3.12'
 PINS
 # Servers and clients of others, for `make test-peers`. A KServe that MLServer's ranges exclude is not the newest.
 printf 'kserve\nmlserver>=1.6\n' | compile - --constraint "$pins/build.txt" --output-file "$pins/peers.txt"
+# Of Ray and what it needs the newest, too.
+rm -f "$pins/ray.txt"

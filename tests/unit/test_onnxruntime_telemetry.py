@@ -5,8 +5,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
 ROOT = Path(__file__).parents[2]
 LOAD = "from models.packages import needed; needed('onnxruntime', 'the test')"
 
@@ -25,5 +23,7 @@ def test_the_home_folder_stays_empty(tmp_path: Path) -> None:
 def test_another_choice_is_kept() -> None:
     look = "import models, os; print(os.environ['ORT_DISABLE_TELEMETRY'])"
     environ = {**os.environ, "ORT_DISABLE_TELEMETRY": "0"}
-    said = subprocess.run([sys.executable, "-c", look], cwd=ROOT, env=environ, check=True, capture_output=True, text=True)
+    said = subprocess.run(
+        [sys.executable, "-c", look], cwd=ROOT, env=environ, check=True, capture_output=True, text=True
+    )
     assert said.stdout == "0\n"

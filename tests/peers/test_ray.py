@@ -1,0 +1,163 @@
+"""A real Ray Serve with two replicas: the service of our own server, and behind a daemon no request lost."""
+
+from __future__ import annotations
+
+import asyncio
+import gzip
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import requests
+from support.daemon_process import daemon_process
+from support.edge_process import running
+
+from scheduler import wire
+from scripts.bench_ray import CONFIG, digits, law, poisson, replica_options, sent
+from scripts.support.ray_service import RayService, processes_of, ray_service
+
+PYTHON = os.environ.get("EDGEBURST_RAY")
+pytestmark = [
+    pytest.mark.xdist_group("ray"),
+    pytest.mark.timeout(400),  # Ray starts more than ten processes
+    pytest.mark.skipif(PYTHON is None, reason="EDGEBURST_RAY names no environment with Ray; use make test-peers"),
+]
+BODY_LIMIT_BYTES = 100_000
+BACK_S = 120.0
+"""For a new replica in place of one that was killed."""
+INFER = "/v2/models/digits/infer"
+
+
+@pytest.fixture(scope="module")
+def options(tmp_path_factory: pytest.TempPathFactory) -> str:
+    profile = law(tmp_path_factory.mktemp("law"))
+    return f"{replica_options(profile)} --body-limit-bytes {BODY_LIMIT_BYTES}"
+
+
+@pytest.fixture(scope="module")
+def service(options: str) -> Iterator[RayService]:
+    assert PYTHON is not None
+    with ray_service(Path(PYTHON), options, replicas=2) as started:
+        yield started
+        written = sorted(str(path.relative_to(started.home)) for path in started.home.rglob("*"))
+    assert written == []
+    assert processes_of(started.folder) == {}
+    assert not started.folder.exists()
+
+
+@pytest.fixture(scope="module")
+def own(options: str) -> Iterator[str]:
+    with running(*options.split()) as edge:
+        yield edge.url
+        assert edge.stop() == 0
+
+
+def of_items(*items: str) -> dict[str, Any]:
+    return {"json": {"inputs": [{"name": "image", "shape": [len(items)], "datatype": "BYTES", "data": items}]}}
+
+
+def binary(**headers: str) -> dict[str, Any]:
+    [digit] = digits(1)
+    return {"data": gzip.compress(digit.body) if headers else digit.body, "headers": {**digit.headers, **headers}}
+
+
+CALLS: Mapping[str, Callable[[], tuple[str, str, dict[str, Any]]]] = {
+    "server": lambda: ("GET", "/v2", {}),
+    "live": lambda: ("GET", "/v2/health/live", {}),
+    "ready": lambda: ("GET", "/v2/health/ready", {}),
+    "model": lambda: ("GET", "/v2/models/digits", {}),
+    "model of a version": lambda: ("GET", "/v2/models/digits/versions/1", {}),
+    "model ready": lambda: ("GET", "/v2/models/digits/ready", {}),
+    "description": lambda: ("GET", "/openapi.json", {}),
+    "binary": lambda: ("POST", INFER, binary()),
+    "gzip": lambda: ("POST", INFER, binary(**{"Content-Encoding": "gzip"})),
+    "a broken item": lambda: ("POST", INFER, of_items("bm8gcGljdHVyZQ==")),
+    "no model": lambda: ("GET", "/v2/models/other", {}),
+    "no version": lambda: ("POST", "/v2/models/digits/versions/2/infer", of_items("AAAA")),
+    "no path": lambda: ("GET", "/a%20b?c=d", {}),
+    "no method": lambda: ("DELETE", "/v2", {}),
+    "no JSON": lambda: ("POST", INFER, {"data": b"{"}),
+    "no input": lambda: ("POST", INFER, {"json": {"inputs": []}}),
+    "not base64": lambda: ("POST", INFER, of_items("?")),
+    "not gzip": lambda: ("POST", INFER, {"data": b"{}", "headers": {"Content-Encoding": "gzip"}}),
+    "packed otherwise": lambda: ("POST", INFER, {"data": b"{}", "headers": {"Content-Encoding": "br"}}),
+    "too many items": lambda: ("POST", INFER, of_items(*["AAAA"] * 65)),
+    "too long": lambda: ("POST", INFER, {"data": b"x" * (2 * BODY_LIMIT_BYTES)}),
+    "too long in chunks": lambda: ("POST", INFER, {"data": iter([b"x" * 60_000] * 3)}),
+}
+OF_SERVERS = ("Content-Type", "Retry-After", "Accept-Encoding", wire.JSON_LENGTH_HEADER)
+
+
+def told(url: str, call: str) -> tuple[int, dict[str, str], Any]:
+    """Status, headers and content, without the times of a batch."""
+    method, path, content = CALLS[call]()
+    with requests.Session() as session:
+        session.trust_env = False
+        response = session.request(method, url + path, timeout=60, **content)
+    headers = {name: response.headers[name] for name in OF_SERVERS if name in response.headers}
+    if method == "POST" and response.status_code == 200:
+        json_length = wire.json_length_of(headers)
+        headers.pop(wire.JSON_LENGTH_HEADER, None)  # that of the times
+        answer = wire.parse_response(response.content, json_length)
+        parameters = {name: value for name, value in answer.parameters.items() if not name.endswith("_s")}
+        outputs = {
+            tensor.name: tensor.elements() if tensor.datatype == "BYTES" else tensor.to_numpy().tolist()
+            for tensor in answer.outputs
+        }
+        return response.status_code, headers, (answer.model_name, answer.model_version, parameters, outputs)
+    return response.status_code, headers, response.json()
+
+
+@pytest.mark.parametrize("call", CALLS)
+def test_it_answers_as_our_own_server(service: RayService, own: str, call: str) -> None:
+    ours, rays = told(own, call), told(service.url, call)
+    if call.startswith("model") and call != "model ready":
+        assert (ours[2]["parameters"].pop("parallel"), rays[2]["parameters"].pop("parallel")) == (1, 2)
+    assert rays == ours
+
+
+def test_head_sends_the_length_alone(service: RayService) -> None:
+    url = f"{service.url}/v2/health/live"
+    assert requests.head(url, timeout=60).headers["Content-Length"] == str(len(requests.get(url, timeout=60).content))
+
+
+def test_its_metrics_are_those_of_a_replica(service: RayService) -> None:
+    text = requests.get(f"{service.url}/metrics", timeout=60).text
+    assert "edgeburst_edge_ready 1.0" in text
+    assert 'edgeburst_edge_model_info{device="cpu"' in text
+
+
+def test_a_replica_is_killed_under_load_and_no_request_is_lost(service: RayService, tmp_path: Path) -> None:
+    config = tmp_path / "edgeburst.toml"
+    config.write_text(CONFIG.format(url=service.url, profile=law(tmp_path), slo_s=20.0))
+    killed = service.replicas()[0]
+    seen: list[int] = []
+    over = threading.Event()
+
+    def watch() -> None:
+        time.sleep(4.0)
+        os.kill(killed, signal.SIGKILL)
+        give_up_s = time.monotonic() + BACK_S
+        # It is gone, and then there is another one.
+        while seen[-2:] != [1, 2] and time.monotonic() < give_up_s:
+            count = service.parallel()
+            if count and count != (seen or [2])[-1]:
+                seen.append(count)
+            time.sleep(0.2)
+        over.set()
+
+    with daemon_process(config) as daemon:
+        watcher = threading.Thread(target=watch)
+        watcher.start()
+        outcomes = asyncio.run(sent(daemon.url, poisson(10.0, 15.0, seed=3)))
+        watcher.join()
+    assert [outcome for outcome in outcomes if outcome.error or not outcome.right] == []
+    assert len(outcomes) > 100
+    assert seen == [1, 2]
+    assert killed not in service.replicas()
+    assert len(service.replicas()) == 2
