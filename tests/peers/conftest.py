@@ -5,4 +5,4 @@ import os
 PEERS = "EDGEBURST_PEERS"
 """Names the Python of that environment."""
 
-collect_ignore_glob = ["servers/*", "clients/*"] if PEERS in os.environ else ["*"]
+collect_ignore_glob = ["servers/*", "clients/*", "checks/*"] if PEERS in os.environ else ["*"]

@@ -14,7 +14,12 @@ from packaging.utils import canonicalize_name
 from scripts.audit import SERVICES, told
 
 ROOT = Path(__file__).parents[2]
-EXTRAS = {"client": ("client", "grpc", "otel"), "edge": ("edge",), "function": ("function", "onnx"), "ray": ("edge", "opencv", "onnx", "ray")}
+EXTRAS = {
+    "client": ("client", "grpc", "otel"),
+    "edge": ("edge",),
+    "function": ("function", "onnx"),
+    "ray": ("edge", "opencv", "onnx", "ray"),
+}
 PYTHONS = ("3.10", "3.11", "3.12", "3.13")
 _HASH = re.compile(r"--hash=sha256:[0-9a-f]{64}")
 
