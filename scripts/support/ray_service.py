@@ -16,11 +16,16 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+import yaml
 
 ROOT = Path(__file__).resolve().parents[2]
 START_LIMIT_S = 150.0
 """For Ray, its controller and the replicas; a machine that does other work takes most of it."""
 END_LIMIT_S = 20.0
+_GRACE_S = 3.0
+"""For Ray to end by itself, which takes it half a minute where HAProxy has replicas."""
 _OBJECT_STORE_BYTES = 80_000_000
 _PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "all_proxy")
 _REPLICA = "ray::ServeReplica"
@@ -73,6 +78,7 @@ def ray_service(python: Path, options: str, *, replicas: int, haproxy: bool = Tr
     Raises:
         RayFailed: it does not start.
     """
+    python = python.absolute()
     # Directly below: the paths of Ray's sockets are nearly as long as such a path can be.
     folder = Path(tempfile.mkdtemp(prefix="ray-"))
     try:
@@ -92,34 +98,32 @@ def ray_service(python: Path, options: str, *, replicas: int, haproxy: bool = Tr
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def serve_config(options: str, *, port: int, replicas: int) -> dict[str, object]:
-    """Returns the configuration of Ray Serve, like edge_server/serve.yaml."""
-    return {
-        "proxy_location": "HeadOnly",
-        "http_options": {"host": "127.0.0.1", "port": port},
-        "applications": [
-            {
-                "name": "edgeburst",
-                "route_prefix": "/",
-                "import_path": "edge_server.ray_serve:application",
-                "args": {"options": options},
-                "deployments": [{"name": "EdgeServer", "num_replicas": replicas, "ray_actor_options": {"num_cpus": 1}}],
-            }
-        ],
-    }
+def serve_config(options: str, *, port: int, replicas: int) -> dict[str, Any]:
+    """Returns edge_server/serve.yaml for loopback, with these options and that many replicas."""
+    content: dict[str, Any] = yaml.safe_load((ROOT / "edge_server" / "serve.yaml").read_text(encoding="utf-8"))
+    content["http_options"] = {"host": "127.0.0.1", "port": port}
+    [application] = content["applications"]
+    application["args"] = {"options": options}
+    [deployment] = application["deployments"]
+    deployment["num_replicas"] = replicas
+    return content
 
 
 def processes_of(folder: Path) -> dict[int, str]:
     """Returns the processes whose files of Ray lie in a folder, by their id, with their titles."""
-    mark = f"RAY_TMPDIR={folder}".encode()
+    mark = os.fsencode(folder)
     found = {}
     for path in Path("/proc").iterdir():
         with contextlib.suppress(OSError):
-            if path.name.isdigit() and mark in (path / "environ").read_bytes().split(b"\0"):
+            # Ray's processes write their titles over the first of their variables.
+            if path.name.isdigit() and (mark in (path / "environ").read_bytes() or _is_in(path / "cwd", folder)):
                 found[int(path.name)] = (path / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
-    found.pop(os.getpid(), None)
     # What has ended, and was not asked about yet, has no command line any more.
-    return {number: title for number, title in found.items() if title}
+    return {number: title.strip() for number, title in found.items() if title.strip() and number != os.getpid()}
+
+
+def _is_in(link: Path, folder: Path) -> bool:
+    return str(link.readlink()).startswith(str(folder))
 
 
 def _free_ports(count: int) -> list[int]:
@@ -178,7 +182,7 @@ def _head(
         finally:
             process.terminate()
             with contextlib.suppress(subprocess.TimeoutExpired):
-                process.wait(timeout=END_LIMIT_S)
+                process.wait(timeout=_GRACE_S)
             if process.poll() is None:
                 process.kill()
                 process.wait()

@@ -3,20 +3,28 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import copy
 import gzip
+import json
 import os
+import re
 import signal
+import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import requests
-from support.daemon_process import daemon_process
-from support.edge_process import running
+import yaml
+from support.daemon_process import LIMIT_S, daemon_process
+from support.edge_process import ROOT, running
 
+from edge_server.replica import settings_of
 from scheduler import wire
 from scripts.bench_ray import CONFIG, digits, law, poisson, replica_options, sent
 from scripts.support.ray_service import RayService, processes_of, ray_service
@@ -132,32 +140,83 @@ def test_its_metrics_are_those_of_a_replica(service: RayService) -> None:
     assert 'edgeburst_edge_model_info{device="cpu"' in text
 
 
+def test_ray_reads_the_shipped_configuration_and_that_with_autoscaling(tmp_path: Path) -> None:
+    shipped = yaml.safe_load((ROOT / "edge_server" / "serve.yaml").read_text(encoding="utf-8"))
+    text = (ROOT / "edge_server" / "serve.yaml").read_text(encoding="utf-8")
+    [comment] = re.findall(r"# +(autoscaling_config: .+)", text)
+    scaled = copy.deepcopy(shipped)
+    [deployment] = scaled["applications"][0]["deployments"]
+    del deployment["num_replicas"]
+    deployment.update(yaml.safe_load(comment))
+    read = "import json, sys; from ray.serve.schema import ServeDeploySchema; ServeDeploySchema(**json.load(sys.stdin))"
+    environ = {**os.environ, "HOME": str(tmp_path)}
+    for content in (shipped, scaled):
+        command = [str(PYTHON), "-c", read]
+        subprocess.run(command, input=json.dumps(content), text=True, env=environ, check=True, timeout=120)
+    assert settings_of(shipped["applications"][0]["args"]["options"]).token_env == "EDGE_TOKEN"
+    assert list(tmp_path.iterdir()) == []
+
+
+def busy(service: RayService) -> int:
+    """Waits until a replica begins a batch; returns its process."""
+    urls = {number: url_of(number) for number in service.replicas()}
+    before = {number: True for number in urls}
+    give_up_s = time.monotonic() + LIMIT_S
+    while time.monotonic() < give_up_s:
+        for number, url in urls.items():
+            found = re.search(r"^edgeburst_edge_batches_in_hand (.+)$", requests.get(url, timeout=LIMIT_S).text, re.M)
+            assert found is not None
+            has_one = float(found[1]) > 0
+            if has_one and not before[number]:
+                return number
+            before[number] = has_one
+    raise AssertionError("no replica gets a batch")
+
+
+def url_of(replica: int) -> str:
+    """Where a replica says how it is, before HAProxy."""
+    for connection in psutil.Process(replica).net_connections("tcp"):
+        if connection.status == psutil.CONN_LISTEN and connection.laddr.ip == "127.0.0.1":
+            url = f"http://127.0.0.1:{connection.laddr.port}/metrics"
+            with contextlib.suppress(requests.RequestException):
+                if "edgeburst_edge_ready" in requests.get(url, timeout=5).text:
+                    return url
+    raise AssertionError(f"replica {replica} has no address")
+
+
+class Killer(threading.Thread):
+    """Kills a replica in the middle of a batch, and sees how many there are until there is another one."""
+
+    def __init__(self, service: RayService) -> None:
+        super().__init__()
+        self.service = service
+        self.killed = 0
+        self.seen: list[int] = []
+
+    def run(self) -> None:
+        time.sleep(3.0)
+        self.killed = busy(self.service)
+        time.sleep(0.1)  # a batch of one takes 0.25 s
+        os.kill(self.killed, signal.SIGKILL)
+        give_up_s = time.monotonic() + BACK_S
+        while self.seen[-2:] != [1, 2] and time.monotonic() < give_up_s:
+            count = self.service.parallel()
+            if count and count != (self.seen or [2])[-1]:
+                self.seen.append(count)
+            time.sleep(0.2)
+
+
 def test_a_replica_is_killed_under_load_and_no_request_is_lost(service: RayService, tmp_path: Path) -> None:
     config = tmp_path / "edgeburst.toml"
     config.write_text(CONFIG.format(url=service.url, profile=law(tmp_path), slo_s=20.0))
-    killed = service.replicas()[0]
-    seen: list[int] = []
-    over = threading.Event()
-
-    def watch() -> None:
-        time.sleep(4.0)
-        os.kill(killed, signal.SIGKILL)
-        give_up_s = time.monotonic() + BACK_S
-        # It is gone, and then there is another one.
-        while seen[-2:] != [1, 2] and time.monotonic() < give_up_s:
-            count = service.parallel()
-            if count and count != (seen or [2])[-1]:
-                seen.append(count)
-            time.sleep(0.2)
-        over.set()
-
+    killer = Killer(service)
     with daemon_process(config) as daemon:
-        watcher = threading.Thread(target=watch)
-        watcher.start()
-        outcomes = asyncio.run(sent(daemon.url, poisson(10.0, 15.0, seed=3)))
-        watcher.join()
+        killer.start()
+        outcomes = asyncio.run(sent(daemon.url, poisson(10.0, 12.0, seed=3)))
+        killer.join()
     assert [outcome for outcome in outcomes if outcome.error or not outcome.right] == []
-    assert len(outcomes) > 100
-    assert seen == [1, 2]
-    assert killed not in service.replicas()
-    assert len(service.replicas()) == 2
+    assert len(outcomes) > 80
+    assert killer.seen == [1, 2]
+    replicas = service.replicas()
+    assert len(replicas) == 2
+    assert killer.killed not in replicas
