@@ -38,6 +38,7 @@ _INSTALLS = NotRun("downloads packages", "tests/unit/test_documents.py")
 _UNIT = NotRun("systemctl, or files of root", "tests/unit/test_systemd_units.py")
 _DOCKER = NotRun("docker", "tests/unit/test_dockerfiles.py")
 _ACCESS = NotRun("a token and a certificate of the reader", "tests/integration/test_edge_access.py")
+_RAY = NotRun("an environment with Ray", "tests/peers/test_ray.py")
 _MPS = NotRun("an NVIDIA GPU", "tests/unit/test_gpu_share.py")
 _EVALUATION = NotRun("minutes", "tests/unit/test_evaluate.py")
 _LIMITS = NotRun("minutes", "tests/simulation/test_limits_table.py")
@@ -78,6 +79,10 @@ NOT_RUN: Mapping[str, NotRun] = {
     "-addext subjectAltName=DNS:EDGE -keyout key.pem -out certificate.pem": _ACCESS,
     "edgeburst-edge --host 0.0.0.0 --token-env EDGE_TOKEN --certificate certificate.pem --key key.pem": _ACCESS,
     'curl --cacert certificate.pem --oauth2-bearer "$EDGE_TOKEN" https://EDGE:8700/v2/models/digits': _ACCESS,
+    "pip install --require-hashes -r scripts/requirements/ray.txt && pip install --no-deps .": _RAY,
+    "export RAY_SERVE_ENABLE_HA_PROXY=1 RAY_SERVE_THROUGHPUT_OPTIMIZED=1": _RAY,
+    "ray start --head --disable-usage-stats": _RAY,
+    "serve run edge_server/serve.yaml": _RAY,
     "nvidia-cuda-mps-control -d": _MPS,
     "edgeburst-edge --port 8701 --model my-models/detector --mps-percentage 30 --mps-memory 0=4G": _MPS,
     "edgeburst-edge --port 8702 --model my-models/classifier --mps-percentage 70": _MPS,
