@@ -25,7 +25,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from scheduler.domain.errors import EdgeburstError
 from scheduler.simulator.scenario import POLICIES
-from scripts.evaluation import against, beside, detection, engine_cost, quota, reuse, tenants, varied
+from scripts.evaluation import against, beside, detection, edges, engine_cost, quota, reuse, tenants, varied
 from scripts.evaluation.case import Case, Result, Row
 from scripts.evaluation.figures import figures_table
 from scripts.evaluation.options import OURS, QUICK, SOURCES, TRACES, Options, real_traces
@@ -196,7 +196,7 @@ def _has_figures(case: Case) -> bool:
         return case.scenario.policy in (OURS, "static") and 2.0 <= case.traffic.scale <= 3.0
     policies = JUDGED.get(case.suite)
     judged = policies is None or case.scenario.policy in policies
-    return judged and (case.on_trace or case.suite not in ("load", "lte"))
+    return judged and (case.on_trace or case.suite not in ("load", "lte", edges.SUITE))
 
 
 def tables_of(rows: Sequence[Row], *, with_figures: bool) -> list[Table]:

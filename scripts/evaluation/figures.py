@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator, Sequence
 
 from scripts.changepoint_figures import TRACE_RPS
-from scripts.evaluation import cost_figures
+from scripts.evaluation import cost_figures, edges
 from scripts.evaluation.case import Figure, Row
 from scripts.evaluation.options import OURS
 from scripts.evaluation.tables import (
@@ -212,6 +212,7 @@ def engine_cost(rows: Sequence[Row]) -> Iterator[Figure]:
 
 JUDGES: tuple[Callable[[Sequence[Row]], Iterator[Figure]], ...] = (
     *cost_figures.JUDGES,
+    edges.edge_figures,
     on_the_link,
     around_changes,
     under_caps,

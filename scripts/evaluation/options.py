@@ -5,12 +5,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from scheduler.domain.plans import ServiceClass
-from scheduler.simulator.scenario import POLICIES, Scenario, SimulatedClass
+from scheduler.simulator.scenario import POLICIES, SEPARATE, Scenario, SimulatedClass
 from scripts.evaluation.case import Case
 from scripts.evaluation.traffic import Bursty, Poisson, Trace, Traffic
 
 TRACES = "arrivals/*.gaps"
 OURS = "edgeburst"
+FOR_SEVERAL = frozenset({*SEPARATE, "slots"})
+"""Policies that are another one where the edge serves one batch at a time."""
 NOISY = Scenario(edge_noise=0.1, function_noise=0.25)
 SCALES = (1.8, 2.0, 2.2, 2.4, 2.7, 3.0, 3.5, 4.0)
 RTT_S = 0.02
@@ -83,5 +85,7 @@ def spending(case: Case) -> Case:
 
 
 def each_policy(case: Case, policies: Sequence[str]) -> Iterator[Case]:
-    """Yields the case with each policy."""
-    return (replace(case, scenario=replace(case.scenario, policy=policy)) for policy in policies)
+    """Yields the case with each policy; those for several edge servers only where there are several."""
+    several = not case.scenario.one_edge_slot
+    chosen = (policy for policy in policies if several or policy not in FOR_SEVERAL)
+    return (replace(case, scenario=replace(case.scenario, policy=policy)) for policy in chosen)

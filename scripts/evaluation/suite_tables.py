@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import chain
 
-from scripts.evaluation import tables, varied
+from scripts.evaluation import edges, tables, varied
 from scripts.evaluation.case import Row
 from scripts.evaluation.costs import cost_tables, essence_table
 
@@ -11,6 +11,7 @@ TABLES: Mapping[str, Callable[[Sequence[Row]], Iterator[tables.Table]]] = {
     "load": lambda rows: cost_tables(rows, "load"),
     "noise": lambda rows: chain(cost_tables(rows, "noise"), essence_table(rows)),
     varied.SUITE: varied.varied_table,
+    edges.SUITE: edges.edges_table,
     "lte": tables.link_table,
     "steps": tables.change_table,
     "caps": tables.cap_table,

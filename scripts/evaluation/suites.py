@@ -15,7 +15,7 @@ from scheduler.simulator.backends import ColdStarts
 from scheduler.simulator.faults import Fault
 from scheduler.simulator.network import AMPLE, Bandwidth, constant, steps
 from scheduler.simulator.scenario import Scenario, SimulatedClass, SpendCaps
-from scripts.evaluation import varied
+from scripts.evaluation import edges, varied
 from scripts.evaluation.case import BOUND, Case
 from scripts.evaluation.links import drawn_link, logged_links
 from scripts.evaluation.options import NOISY, OURS, RTT_S, Options, each_policy, sources, spending, with_slo
@@ -188,6 +188,7 @@ SUITES: Mapping[str, Callable[[Options], Iterator[Case]]] = {
     "load": load,
     "noise": noise,
     varied.SUITE: varied.cases,
+    edges.SUITE: edges.cases,
     "lte": lte,
     "steps": changes,
     "caps": caps,

@@ -14,7 +14,7 @@ COLUMNS = (
     *("replan_causes", "wall_s", "cpu_us_per_request", "lost", "mean_edge_batch", "mean_function_batch"),
     *("edge_late", "function_late", "refused_at_once", "change_at_s", "hit_requests", "hit_outside"),
     *("hit_refused_at_once", "settled_requests", "settled_outside", "settled_refused_at_once", "late_by_link"),
-    *("late_by_link_unexcused", "over_cap_batches", "class_margin"),
+    *("late_by_link_unexcused", "over_cap_batches", "class_margin", "edge_busy", "edges"),
 )
 """Columns of the CSV file; further entries of a policy follow. A figure that a run does not have stays empty."""
 

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 from support.policy_kit import finish, give, requests_at, scenario_of
 
+from scheduler.domain.batches import BatchReport, Failure, FailureKind
 from scheduler.domain.latency import LatencyModel
-from scheduler.domain.messages import AnswerRequest, RefuseRequest, SendBatch
+from scheduler.domain.messages import AnswerRequest, BatchFailed, RefuseRequest, SendBatch
 from scheduler.domain.plans import ServiceClass
 from scheduler.domain.requests import Backend, Place
 from scheduler.simulator.backends import ColdStarts
@@ -192,6 +193,18 @@ class TestSlots:
             policy._recent.extend(times_s.tolist())
             give(policy, requests_at(0.3, slo_s=0.6, first=2), 0.3)
             assert bool(policy._next) == (backend is None)
+
+    def test_a_slot_whose_batch_failed_rests_for_a_second(self) -> None:
+        policy = Slots(site_with(EdgeServer("a"), EdgeServer("b")))
+        [sent] = give(policy, requests_at(0.0), 0.0)
+        failed = BatchFailed(sent.batch_id, Failure(FailureKind.UNREACHABLE, "gone"), BatchReport(elapsed_s=0.001))
+        assert [type(command) for command in policy.handle([failed], 0.001)] == [RefuseRequest]
+        [elsewhere] = give(policy, requests_at(0.01, first=2), 0.01)
+        assert elsewhere.place.name == "b"
+        assert give(policy, requests_at(0.02, slo_s=3.0, first=3), 0.02) == []
+        assert policy.next_wakeup_s() == pytest.approx(1.001)
+        [again] = give(policy, [], 1.001)
+        assert (again.place.name, again.request_ids) == ("a", (3,))
 
     def test_one_slot_costs_what_the_fifty_lines_do(self) -> None:
         scenario = scenario_of("slots", slo_s=0.6)

@@ -64,6 +64,10 @@ class Baseline:
     def returned(self, batch: Batch, now_s: float) -> None:
         """Handles the end of a batch, successful or not."""
 
+    def failed(self, batch: Batch, now_s: float) -> None:
+        """Handles the end of a batch that failed: as one that did not, where it makes no difference."""
+        self.returned(batch, now_s)
+
     def decide(self, now_s: float) -> None:
         """Sends batches; called once after all messages of one moment."""
 
@@ -133,6 +137,8 @@ class Baseline:
         else:
             refusal = Refusal(RefusalKind.BACKEND, message.failure.message)
             self._commands += [RefuseRequest(request_id, refusal) for request_id in batch.request_ids]
+            self.failed(batch, now_s)
+            return
         self.returned(batch, now_s)
 
 

@@ -25,6 +25,8 @@ RATE_WINDOW_S = 2.0
 """Window in which the present rate is counted."""
 EXPECTED_PART = 0.9
 """Part of the requests expected by then that are taken to join."""
+RESTS_S = 1.0
+"""Seconds for which a slot gets no batch after one that failed, as a balancer leaves out a server that does."""
 
 
 class Slots(Baseline):
@@ -40,6 +42,8 @@ class Slots(Baseline):
         """When each slot that has no batch became free, as a heap."""
         self._busy: dict[int, tuple[float, int]] = {}
         """By batch: when it is expected back, and its slot."""
+        self._resting: list[tuple[float, int]] = []
+        """When each slot whose batch failed is tried again, as a heap."""
 
     def arrived(self, request: Request, now_s: float) -> None:
         """Adds the request to the next batch, to the functions' buffer, or to neither."""
@@ -58,6 +62,8 @@ class Slots(Baseline):
     def decide(self, now_s: float) -> None:
         """Sends the next batch if a slot is free, and the functions' batch at its last moment."""
         self._buffer.send_if_due(now_s)
+        while self._resting and self._resting[0][0] <= now_s:
+            heappush(self._free, heappop(self._resting))
         if self._next and self._free:
             _, slot = heappop(self._free)
             most = len(self.site.slots[slot].safe_s) - 1
@@ -70,9 +76,15 @@ class Slots(Baseline):
             _, slot = self._busy.pop(batch.batch_id)
             heappush(self._free, (now_s, slot))
 
+    def failed(self, batch: Batch, now_s: float) -> None:
+        """Leaves out a slot whose batch failed, for a while."""
+        if batch.backend is Backend.EDGE:
+            _, slot = self._busy.pop(batch.batch_id)
+            heappush(self._resting, (now_s + RESTS_S, slot))
+
     def next_wakeup_s(self) -> float | None:
-        """Returns the last moment of the functions' batch; None if there is none."""
-        return earliest(self._buffer.due_s)
+        """Returns the last moment of the functions' batch, or when a slot is tried again; None for neither."""
+        return earliest(self._buffer.due_s, self._resting[0][0] if self._resting else math.inf)
 
     def _room(self, request: Request, free_s: float, seconds: Sequence[float], now_s: float) -> bool:
         """Whether the next batch with this request, and with those that will join, is in time for its first member."""
@@ -86,7 +98,7 @@ class Slots(Baseline):
         """Returns when a slot is free next, and its seconds by items."""
         if self._free:
             return now_s, self.site.slots[self._free[0][1]].safe_s
-        free_s, slot = min(self._busy.values())
+        free_s, slot = min([*self._busy.values(), *self._resting])
         return max(now_s, free_s), self.site.slots[slot].safe_s
 
     def _start(self, slot: int, batch: Sequence[Request], now_s: float) -> None:
