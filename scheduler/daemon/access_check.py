@@ -12,6 +12,7 @@ from scheduler.daemon.admin_socket import socket_path
 from scheduler.daemon.config.config import Config
 from scheduler.daemon.config.contradictions import is_loopback
 from scheduler.daemon.config.credentials import edge_access
+from scheduler.daemon.config.edge_sections import EdgeSection
 from scheduler.daemon.config.secrets import secret_of
 from scheduler.daemon.ingress.access import known_hosts
 from scheduler.daemon.server_tls import server_tls
@@ -58,7 +59,8 @@ def access_warnings(config: Config, environ: Mapping[str, str]) -> Iterator[str]
             " on this host is not enough; set `admin_socket` or `state` in [daemon], or `admin_token_env`"
         )
     yield from _tls(config)
-    yield from _edge(config, environ)
+    for edge in config.edges:
+        yield from _edge(config, edge, environ)
     if config.daemon.host in _WILDCARDS and not config.daemon.hosts:
         names = ", ".join(sorted(known_hosts(config) - set(_WILDCARDS)))
         yield (
@@ -75,18 +77,16 @@ def _tls(config: Config) -> Iterator[str]:
     reached = [section for section in (config.daemon, config.grpc) if section and not is_loopback(section.host)]
     if config.tokens and reached and not config.daemon.certificate_file:
         yield "tokens cross the network unencrypted; set `certificate_file` in [daemon], or put a TLS proxy in front"
-    files = [config.daemon_file("key_file"), config.edge_file("client_key"), config.access_key_file()]
+    of_edges = [config.edge_file(edge, "client_key") for edge in config.edges]
+    files = [config.daemon_file("key_file"), *of_edges, config.access_key_file()]
     for path in files:
         if path is not None and _others_read(path):
             yield f"{path} can be read by every user of this host; run: chmod 600 {path}"
 
 
-def _edge(config: Config, environ: Mapping[str, str]) -> Iterator[str]:
-    edge = config.edge
-    if edge is None:
-        return
+def _edge(config: Config, edge: EdgeSection, environ: Mapping[str, str]) -> Iterator[str]:
     try:
-        edge_access(config, environ)
+        edge_access(config, edge, environ)
     except ConfigError as error:
         yield str(error)
     split = urlsplit(edge.url)
@@ -94,7 +94,7 @@ def _edge(config: Config, environ: Mapping[str, str]) -> Iterator[str]:
         if not edge.token_env and not edge.client_certificate:
             yield (
                 f"the edge at {edge.url} is asked without a token, which our edge server refuses unless it is"
-                " started with --open; set `token_env` in [edge]"
+                f" started with --open; set `token_env` in {config.edge_table(edge)}"
             )
         elif edge.token_env and split.scheme == "http":
             yield f"the token of the edge at {edge.url} crosses the network unencrypted; use https"

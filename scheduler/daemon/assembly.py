@@ -14,7 +14,6 @@ from scheduler.daemon.backends.function import FunctionBackend, FunctionName
 from scheduler.daemon.backends.uplink_meter import UplinkMeter
 from scheduler.daemon.config.config import Config
 from scheduler.daemon.config.credentials import edge_access, read_access_key
-from scheduler.daemon.config.sections import EdgeSection
 from scheduler.daemon.explain.file import ExplanationFile
 from scheduler.daemon.explain.requests import Explanations
 from scheduler.daemon.ingress.model_metadata import model_cards
@@ -32,7 +31,7 @@ from scheduler.daemon.status import DaemonStatus, PlanHistory
 from scheduler.daemon.threads import DaemonThreads
 from scheduler.domain.messages import ComputePlan
 from scheduler.domain.plans import EngineSettings, Plan
-from scheduler.domain.requests import EDGE_NAME, FUNCTIONS, Place
+from scheduler.domain.requests import FUNCTIONS, Backend, Place
 from scheduler.engine import Engine
 from scheduler.fc_client import Account
 from scheduler.planner.site.plan import best_plan
@@ -40,27 +39,44 @@ from scheduler.sdk_connections import open_sockets
 
 
 @dataclass(frozen=True, slots=True)
+class EdgeAddress:
+    """How an edge server is called."""
+
+    url: str
+    connect_timeout_s: float
+    tensors: str
+    models: tuple[tuple[str, frozenset[str]], ...]
+    """The models to ask it for, each with its inputs that are pictures."""
+    access: ClientAccess
+    """What it is shown."""
+
+
+@dataclass(frozen=True, slots=True)
 class Places:
     """The addresses of the backends and how they are called; a reload that leaves them equal needs no new backend."""
 
-    edge: EdgeSection | None
-    edge_models: tuple[tuple[str, frozenset[str]], ...]
-    """The models to ask the edge for, each with its inputs that are pictures."""
-    edge_access: ClientAccess
-    """What the edge is shown."""
+    edges: Mapping[str, EdgeAddress]
+    """By name."""
     account: Account | None
     functions: tuple[FunctionName, ...]
     max_in_flight: int
     """Maximum of function calls at one time."""
 
     def changed(self, before: "Places") -> tuple[Place, ...]:
-        """Returns the edge servers, and FUNCTIONS, whose backends have to be replaced."""
-        edge_before = (before.edge, before.edge_models, before.edge_access)
-        same = (self.edge, self.edge_models, self.edge_access) == edge_before
-        edge = () if same else (Place.edge(),)
+        """Returns the places whose backends have to be made, for the first time or anew."""
+        edges = tuple(Place.edge(name) for name, edge in self.edges.items() if before.edges.get(name) != edge)
         ours = (self.account, self.functions, self.max_in_flight)
         theirs = (before.account, before.functions, before.max_in_flight)
-        return (*edge, FUNCTIONS) if ours != theirs else edge
+        return (*edges, FUNCTIONS) if self.account is not None and ours != theirs else edges
+
+    def gone(self, before: "Places") -> tuple[Place, ...]:
+        """Returns the places that there are no more."""
+        return tuple(place for place in before.all() if place not in self.all())
+
+    def all(self) -> tuple[Place, ...]:
+        """Returns the edge servers, and FUNCTIONS if there are any."""
+        edges = tuple(map(Place.edge, self.edges))
+        return edges if self.account is None else (*edges, FUNCTIONS)
 
 
 def places(config: Config, environ: Mapping[str, str]) -> Places:
@@ -78,9 +94,17 @@ def places(config: Config, environ: Mapping[str, str]) -> Places:
     functions = tuple(sorted({FunctionName(tier.function, tier.qualifier) for tier in tiers}))
     cards = model_cards(config).values()
     pictures = tuple((card.name, frozenset(spec.name for spec in card.inputs if spec.picture)) for card in cards)
-    return Places(
-        config.edge, pictures, edge_access(config, environ), account, functions, config.engine.max_function_in_flight
-    )
+    edges = {
+        edge.name: EdgeAddress(
+            edge.url,
+            edge.connect_timeout_s,
+            edge.tensors,
+            tuple((model, inputs) for model, inputs in pictures if edge.serves(model)),
+            edge_access(config, edge, environ),
+        )
+        for edge in config.edges
+    }
+    return Places(edges, account, functions, config.engine.max_function_in_flight)
 
 
 def make_backend(
@@ -99,16 +123,17 @@ def make_backend(
         servers: what is known of edge servers; None: nothing.
         meter: measures the uplink to the functions; None: nothing does.
     """
-    edge, account = where.edge, where.account
-    if place == Place.edge() and edge is not None:
+    account = where.account
+    if place.backend is Backend.EDGE and (edge := where.edges.get(place.name)) is not None:
         return EdgeBackend(
             url=edge.url,
             connect_timeout_s=edge.connect_timeout_s,
             clock=clock,
             tensors=edge.tensors,
-            models=dict(where.edge_models),
+            models=dict(edge.models),
             servers=servers,
-            access=where.edge_access,
+            access=edge.access,
+            name=place.name,
         )
     if place == FUNCTIONS and account is not None:
         return FunctionBackend(
@@ -167,9 +192,7 @@ def assemble(
     runner = Runner(
         engine=engine,
         settings=settings,
-        backends={
-            at: made for at in (Place.edge(), FUNCTIONS) if (made := make_backend(at, where, clock, servers, meter))
-        },
+        backends={at: made for at in where.all() if (made := make_backend(at, where, clock, servers, meter))},
         make_plan=_plan_maker(),
         clock=clock,
         explanations=explanations,
@@ -194,7 +217,7 @@ def assemble(
         own_latency=own_latency.summary,
         state=_without_state if state is None else state.status,
         models=served.rows,
-        edge=lambda: None if (edge := runner.edge(EDGE_NAME)) is None else edge.status(),
+        edges=lambda: [{"name": name, **edge.status()} for name, edge in runner.edges().items()],
     )
     parts = DaemonParts(
         runner=runner,

@@ -17,7 +17,7 @@ from scheduler.daemon.state.keeper import WITHOUT
 from scheduler.dispatch.function_side import most_for_call, most_for_start
 from scheduler.domain.errors import ConfigError
 from scheduler.domain.latency import FunctionTier, LatencyModel
-from scheduler.domain.plans import EngineSettings, ModelSettings
+from scheduler.domain.plans import EdgeSettings, EngineSettings, ModelSettings
 from scheduler.estimates import Estimates, ModelKnowledge
 from scheduler.planner.site.warm_instances import Proposal
 from scheduler.planning.warm_instances import DAY_S, HOUR_S
@@ -77,7 +77,11 @@ def summary(config: Config, environ: Mapping[str, str]) -> dict[str, Any]:
         "path": str(config.path),
         "listen": f"{config.daemon.host}:{config.daemon.port}",
         "access": access_summary(config, environ),
-        "edge": config.edge.url if config.edge else None,
+        "edge": config.edges[0].url if config.edges else None,
+        "edges": [
+            {"name": edge.name, "url": edge.url, "parallel": edge.parallel, "models": list(edge.models)}
+            for edge in config.edges
+        ],
         "function": {
             "endpoint": function.endpoint or f"fcv3.{function.region}.aliyuncs.com",
             "protocol": function.protocol,
@@ -98,7 +102,7 @@ def summary(config: Config, environ: Mapping[str, str]) -> dict[str, Any]:
         },
         "state": str(config.state_folder() or ""),
         "explain": {"ring": config.explain.ring, "file": str(config.explain_file() or "")},
-        "models": [_model(config, index, model) for index, model in enumerate(settings.models)],
+        "models": [_model(config, index, model, settings.edges) for index, model in enumerate(settings.models)],
         "provisioned": _provisioned(config, proposed),
         "warnings": list(_warnings(config, settings, proposed, environ)),
     }
@@ -120,13 +124,13 @@ def _provisioned(config: Config, made: Sequence[Proposal]) -> list[dict[str, Any
     ]
 
 
-def _model(config: Config, index: int, model: ModelSettings) -> dict[str, Any]:
+def _model(config: Config, index: int, model: ModelSettings, edges: Sequence[EdgeSettings]) -> dict[str, Any]:
     card = config.card(index) if config.models[index].card else None
     return {
         "name": model.name,
         "card": None if card is None else str(card.folder),
         "identity": config.identities()[model.name],
-        "measured_at_start": card is not None and card in config.to_measure(),
+        "measured_at_start": any(wanted.card.name == model.name for wanted in config.to_measure()),
         "max_items": model.max_items,
         "classes": [
             {
@@ -139,6 +143,7 @@ def _model(config: Config, index: int, model: ModelSettings) -> dict[str, Any]:
             for service_class in model.classes
         ],
         "edge": _latency(model.edge_latency) if model.edge_latency else None,
+        "edges": {edge.name: _latency(law) for edge in edges if (law := model.edge_latency_on(edge.name)) is not None},
         "function_plan": [asdict(buffer) for buffer in model.buffers],
         "tiers": [_tier(tier) for tier in model.tiers],
     }
@@ -175,8 +180,8 @@ def _warnings(
     yield from access_warnings(config, environ)
     for index, model in enumerate(settings.models):
         yield from _foreign_profiles(config, index)
-        if all(card.name != model.name for card in config.to_measure()):
-            yield from _infeasible_classes(model)
+        if all(wanted.card.name != model.name for wanted in config.to_measure()):
+            yield from _infeasible_classes(model, settings.edges)
     yield from _caps_below_one_batch(settings)
     yield from instance_warnings(config, proposed)
 
@@ -184,14 +189,15 @@ def _warnings(
 def _foreign_profiles(config: Config, index: int) -> Iterator[str]:
     model = config.models[index]
     profiles = [config.tier_profile(index, number) for number in range(len(model.tiers))]
-    edge = config.edge_profile(index)
-    for profile in [edge, *profiles] if edge else profiles:
+    on_edges = {profile.name: profile for edge in config.edges if (profile := config.edge_profile(index, edge))}
+    for profile in (*on_edges.values(), *profiles):
         if profile.model != model.name:
             yield f"profile {profile.name} was measured with model {profile.model}, not with {model.name}"
 
 
-def _infeasible_classes(model: ModelSettings) -> Iterator[str]:
-    edge = [model.edge_latency.predict_s(1)] if model.edge_latency else []
+def _infeasible_classes(model: ModelSettings, edges: Sequence[EdgeSettings]) -> Iterator[str]:
+    laws = (model.edge_latency_on(edge.name) for edge in edges)
+    edge = [law.predict_s(1) for law in laws if law is not None]
     functions = [tier.latency.predict_s(1) for tier in model.tiers]
     for service_class in model.classes:
         reachable = edge if service_class.edge_only else [*edge, *functions]
@@ -244,7 +250,10 @@ def _lines(found: Mapping[str, Any]) -> Iterator[str]:
     yield f"{found['path']} is valid."
     yield f"listens on   {found['listen']}"
     yield from access_lines(found["access"])
-    yield f"edge         {found['edge'] or 'none'}"
+    for edge in found["edges"] if len(found["edges"]) > 1 else ():
+        yield f"edge         {edge['name']}: {_edge_words(edge)}"
+    if len(found["edges"]) < 2:
+        yield f"edge         {_edge_words(found['edges'][0]) if found['edges'] else 'none'}"
     function = found["function"]
     yield f"functions    {function['protocol'] + '://' + function['endpoint'] if function else 'none'}"
     if function and function["access_key_file"]:
@@ -284,7 +293,9 @@ def _model_lines(model: Mapping[str, Any]) -> Iterator[str]:
             f"  class {service_class['name']}: {service_class['percentile']:.3%} within {service_class['slo_s']:g} s;"
             f" late requests: {service_class['late']}"
         )
-    if model["edge"]:
+    for name, latency in model["edges"].items() if len(model["edges"]) > 1 else ():
+        yield f"  edge {name}: {_latency_words(latency)}"
+    if model["edge"] and len(model["edges"]) < 2:
         yield f"  edge: {_latency_words(model['edge'])}"
     for buffer in model["function_plan"]:
         waits = ", ".join(f"{name} up to {wait_s:.3g} s" for name, wait_s in buffer["timeouts_s"].items())
@@ -295,6 +306,11 @@ def _model_lines(model: Mapping[str, Any]) -> Iterator[str]:
             f"  tier {tier['name']}: function {tier['function']}:{tier['qualifier']}, {_latency_words(tier)},"
             f" one item costs {tier['cost_of_one_item']:.3g} {tier['currency']}"
         )
+
+
+def _edge_words(edge: Mapping[str, Any]) -> str:
+    several = f", {edge['parallel']} batches at once" if (edge["parallel"] or 1) > 1 else ""
+    return f"{edge['url']}{several}{', for ' + ', '.join(edge['models']) if edge['models'] else ''}"
 
 
 def _latency_words(latency: Mapping[str, Any]) -> str:

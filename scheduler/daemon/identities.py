@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 
@@ -109,6 +109,14 @@ class Identities:
                 model.earlier, model.since_s = before, now_s
                 model.heard.clear()
                 self._let_all(name, model)
+
+    def forget(self, places: Collection[str]) -> None:
+        """Forgets what places served that there are no more."""
+        for name, model in self._models.items():
+            for place in places:
+                model.heard.pop(place, None)
+                if model.refused.pop(place, None) is not None:
+                    self._tell(name, model, place)
 
     def expected(self, name: str) -> tuple[str, AcceptedBy]:
         """Returns the expected identity of a model, empty for any, and why; KeyError for an unknown model."""

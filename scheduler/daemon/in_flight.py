@@ -75,6 +75,8 @@ class _PendingBatch:
     send: BatchSend
     members: tuple[PendingCall, ...]
     spans: BatchSpans
+    backend: InferenceBackend | None
+    """The one at the send, which may have been replaced since; None: there was none."""
     guard: asyncio.TimerHandle | None = None
     """Gives the batch up; after that, cancels its task."""
     given_up: Failure | None = None
@@ -139,7 +141,7 @@ class BatchSender:
         send = BatchSend(batch, tier, now_s, wants_log=wants_log, outputs=outputs, trace=spans.context)
         sums = [member.call.item_crc32 for member in members]
         send.item_crc32 = "".join(sums) if all(sums) else ""
-        pending = _PendingBatch(send, members, spans)
+        pending = _PendingBatch(send, members, spans, self._backends.get(batch.place.endpoint))
         self._pending[batch.batch_id] = pending
         self._ring.sent(batch)
         task = self._start(self._run(pending), name=f"batch-{batch.batch_id}")
@@ -177,20 +179,20 @@ class BatchSender:
         """Opens every backend."""
         await asyncio.gather(*(backend.open() for backend in self._backends.values()))
 
-    def probe_all(self) -> "list[asyncio.Task[None]]":
-        """Starts to probe every backend, and all models of the edge servers."""
-        return [self.probe(place, self._trials.models_on(place)) for place in self._backends]
+    def probe_all(self, *places: Place) -> "list[asyncio.Task[None]]":
+        """Starts to probe these backends, or every one, and all models of the edge servers among them."""
+        return [self.probe(place, self._trials.models_on(place)) for place in places or self._backends]
 
     async def replace_backend(self, place: Place, replacement: InferenceBackend | None) -> None:
-        """Uses another backend, or none, from now on; closes the old one when its batches have ended."""
+        """Uses another backend, or none, from now on; closes the old one when its batches have ended.
+
+        What the engine knows of an edge server was said by the one before: probe it when the engine has its settings.
+        """
         if replacement is not None:
             await replacement.open()
         old = self._backends.pop(place, None)
         if replacement is not None:
             self._backends[place] = replacement
-            if place.backend is Backend.EDGE:
-                # What the engine knows of it was said by another server.
-                self.probe(place, self._trials.models_on(place))
         if old is not None:
             old_tasks = [task for task in self._tasks if task.get_name().startswith("batch-")]
             self._start(_close_after(old, old_tasks), name=f"close-{place}")
@@ -223,8 +225,7 @@ class BatchSender:
             self._fail(pending, Failure(FailureKind.SERVER, message), self._bare_report(pending))
 
     async def _exchange(self, pending: _PendingBatch) -> Reply:
-        batch = pending.batch
-        backend = self._backends.get(batch.place.endpoint)
+        batch, backend = pending.batch, pending.backend
         if backend is None:
             message = f"no {batch.backend.value} backend is configured"
             raise SendFailed(Failure(FailureKind.UNREACHABLE, message), self._bare_report(pending))

@@ -78,9 +78,9 @@ def run(args: argparse.Namespace) -> int:
                 raise EdgeburstError(f"{flag} needs --config; add that or leave {flag} out")
         return functions_command.run(args)
     config = load_config(args.config, os.environ)
-    for card in config.to_measure():
+    for name in sorted(config.measured_later()):
         print(
-            f"edgeburst: model {card.name} is not measured on the edge yet, so this plan does not use the edge for it;"
+            f"edgeburst: model {name} is not measured on the edge yet, so this plan does not use the edge for it;"
             " `edgeburst serve` measures it and, with `state` in [daemon], plans know it then",
             file=sys.stderr,
         )

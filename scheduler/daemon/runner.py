@@ -104,10 +104,10 @@ class Runner:
             explanations: takes every request's arrival and end.
             batches: takes every batch that has ended.
             plans: takes every plan that the engine adopts.
-            answer_reserve_s: part of every deadline for the daemon's own work; at most half the deadline is used.
+            answer_reserve_s: part of every deadline for the daemon's own work, of which at most half is used.
             ledger: leases money; None: whatever the engine asks for is granted.
-            tracer: records spans of requests; None: none are.
-            trials: tries the edge's models, and hears what places report; None: the edge is only asked if it is ready.
+            tracer: records spans; None: none are.
+            trials: tries the edges' models, and hears what places report; None: edges are only asked if they are ready.
         """
         self._settings = settings
         self._tiers = _tiers(settings)
@@ -186,8 +186,7 @@ class Runner:
     def reload(self, settings: EngineSettings) -> None:
         """Continues with new settings."""
         self._settings = settings
-        # Requests that were planned for a removed tier may still be sent to it.
-        self._tiers |= _tiers(settings)
+        self._tiers |= _tiers(settings)  # requests planned for a removed tier may still be sent to it
         self._follow_tenants(settings)
         self._driver.post(SettingsChanged(settings))
 
@@ -199,13 +198,14 @@ class Runner:
         """Opens the backends."""
         await self._sender.open()
 
-    def edge(self, name: str) -> InferenceBackend | None:
-        """Returns the present backend of an edge server; None where there is none of that name."""
-        return self._sender.backend(Place.edge(name))
+    def edges(self) -> dict[str, InferenceBackend]:
+        """Returns the present backends of the edge servers, by name."""
+        names, backend = [edge.name for edge in self._settings.edges], self._sender.backend
+        return {name: found for name in names if (found := backend(Place.edge(name))) is not None}
 
-    def probe_backends(self) -> "list[asyncio.Task[None]]":
-        """Starts to probe every backend; the engine gets the results."""
-        return self._sender.probe_all()
+    def probe_backends(self, *places: Place) -> "list[asyncio.Task[None]]":
+        """Starts to probe these backends, or every one; the engine gets the results."""
+        return self._sender.probe_all(*places)
 
     async def replace_backend(self, place: Place, replacement: InferenceBackend | None) -> None:
         """Uses another backend, or none, from now on; closes the old one when its batches have ended."""

@@ -9,7 +9,6 @@ import logging
 import os
 import time
 from collections.abc import Coroutine, Mapping
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,7 +31,7 @@ from scheduler.daemon.state.handover import Bequest
 from scheduler.daemon.state.keeper import StateKeeper
 from scheduler.daemon.threads import DaemonThreads
 from scheduler.domain.errors import ConfigError
-from scheduler.domain.requests import EDGE_NAME
+from scheduler.domain.requests import Backend
 from scheduler.systemd import Notifier
 
 if TYPE_CHECKING:
@@ -150,7 +149,7 @@ class Daemon:
         self._note_recalled, self._served = assembly.note_recalled, assembly.served
         self._servers, self._meter, self._trials = assembly.servers, assembly.meter, assembly.trials
         self._edge_models = EdgeModels(
-            edge=partial(self._runner.edge, EDGE_NAME),
+            edge=lambda name: self._runner.edges().get(name),
             config=lambda: self._config,
             measured=self._use_measured,
             served=self._served,
@@ -230,11 +229,11 @@ class Daemon:
         print(json.dumps({"event": "ready", **listeners}), flush=True)
         self._notifier.send("READY=1", f"STATUS=serving {models} at {at}")
 
-    async def _use_measured(self, profile: Profile) -> None:
-        """Uses an edge profile that was measured just now, and keeps it for the next process."""
-        self._config.note_measured(profile)
+    async def _use_measured(self, profile: Profile, edge: str) -> None:
+        """Uses a profile that was measured just now on an edge server, and keeps it for the next process."""
+        self._config.note_measured(profile, edge)
         try:
-            await self._loader.run(lambda: remember(self._config.state_folder(), profile))
+            await self._loader.run(lambda: remember(self._config.state_folder(), profile, edge))
         except ConfigError as error:
             log(logging.WARNING, "edge_profile_not_kept", message=str(error))
         self._served.reload(self._config)
@@ -271,6 +270,11 @@ class Daemon:
             made = make_backend(place, where, time.monotonic, self._servers, self._meter)
             await self._runner.replace_backend(place, made)
         self._runner.reload(settings)
+        if new_edges := [place for place in where.changed(self._places) if place.backend is Backend.EDGE]:
+            self._runner.probe_backends(*new_edges)
+        for place in where.gone(self._places):
+            # The engine sends nothing to it any more; it is closed when what was sent is back.
+            await self._runner.replace_backend(place, None)
         self._service.reload(config)
         fixed = [name for name in _FIXED if _differ(config, self._config, name)]
         fixed += ["certificate_file"] if bool(config.daemon.certificate_file) is (tls is None) else []

@@ -32,11 +32,12 @@ class ServedModels:
     """By model: the identity on this host; None: not known."""
     _heard: dict[str, dict[str, str]] = field(default_factory=dict)
     """By model and place: the identity that it reported last."""
-    _profiles: dict[str, dict[str, object] | None] = field(default_factory=dict)
-    """By model: where its edge profile is from."""
+    _profiles: dict[str, dict[str, dict[str, object]]] = field(default_factory=dict)
+    """By model and edge server: where its profile there is from."""
     _compared_since_s: dict[str, float] = field(default_factory=dict)
     """By model: since when this host's card is the present one; earlier reports are not compared with it."""
-    _edge_url: str = ""
+    _edge_urls: dict[str, str] = field(default_factory=dict)
+    """By edge server."""
     _told: set[tuple[str, str, str]] = field(default_factory=set)
     identities: Identities = field(default_factory=Identities)
     """Compares them with what is expected."""
@@ -53,10 +54,15 @@ class ServedModels:
             model: now_s if model in changed else self._compared_since_s[model] for model in self._cards
         }
         self.identities.reload(expected_identities(config), now_s=now_s)
-        url = "" if config.edge is None else config.edge.url
-        gone, self._edge_url = {str(Place.edge())} if url != self._edge_url else set(), url
+        urls = {edge.name: edge.url for edge in config.edges}
+        gone = {str(Place.edge(name)) for name, url in self._edge_urls.items() if urls.get(name) != url}
+        self.identities.forget([str(Place.edge(name)) for name in self._edge_urls.keys() - urls.keys()])
+        self._edge_urls = urls
         places = {
-            model.name: {str(Place.edge()), *(str(Place.function(tier.name)) for tier in model.tiers)}
+            model.name: {
+                *(str(Place.edge(edge.name)) for edge in config.edges if edge.serves(model.name)),
+                *(str(Place.function(tier.name)) for tier in model.tiers),
+            }
             for model in config.models
         }
         self._heard = {
@@ -66,7 +72,11 @@ class ServedModels:
             for model, known in places.items()
         }
         self._profiles = {
-            model.name: _profile(config.edge_profile(index), measured=not model.edge_profile)
+            model.name: {
+                edge.name: _profile(profile, measured=not (model.edge_profile or edge.profiles.get(model.name)))
+                for edge in config.edges
+                if (profile := config.edge_profile(index, edge)) is not None
+            }
             for index, model in enumerate(config.models)
         }
         for model, heard in self._heard.items():
@@ -99,18 +109,24 @@ class ServedModels:
         """Notes what a place reports with the answer to a batch that was sent then; `heard` says more."""
         return self.heard(model, place, identity, sent_at_s=sent_at_s)
 
-    def edge_back(self, identities: Mapping[str, object], asked_at_s: float = math.inf) -> None:
-        """Notes what an edge that answers again reports by model, asked at that time, before it gets batches."""
+    def edge_back(self, place: Place, identities: Mapping[str, object], asked_at_s: float = math.inf) -> None:
+        """Notes what an edge server that answers again reports by model, asked at that time, before it gets batches."""
         for model, identity in identities.items():
-            self.heard(model, Place.edge(), identity, asked=True, sent_at_s=asked_at_s)
+            self.heard(model, place, identity, asked=True, sent_at_s=asked_at_s)
 
-    def not_measured(self, model: str, reason: str) -> None:
-        """Notes why a model has no edge profile."""
-        self._profiles[model] = {"source": "not measured", "reason": reason, "rows": []}
+    def not_measured(self, model: str, edge: str, reason: str) -> None:
+        """Notes why a model has no profile on an edge server."""
+        self._profiles.setdefault(model, {})[edge] = {"source": "not measured", "reason": reason, "rows": []}
 
     def why_unmeasured(self, model: str) -> str:
         """Returns why a model has no edge profile, as `not_measured` noted it; empty where nothing was noted."""
-        return str((self._profiles.get(model) or {}).get("reason", ""))
+        return str((self._first_profile(model) or {}).get("reason", ""))
+
+    def _first_profile(self, model: str) -> dict[str, object] | None:
+        """Returns the profile of the first edge server that has one, or else why the first has none."""
+        of_edges = self._profiles.get(model, {}).values()
+        measured = (profile for profile in of_edges if profile["rows"])
+        return next(measured, next(iter(of_edges), None))
 
     def rows(self) -> dict[str, dict[str, object]]:
         """Returns it by model, as GET /v1/status shows it."""
@@ -120,7 +136,8 @@ class ServedModels:
                 "places": dict(self._heard.get(model, {})),
                 "agree": _agree(card, self._heard.get(model, {})),
                 **self.identities.row(model),
-                "edge_profile": self._profiles.get(model),
+                "edge_profile": self._first_profile(model),
+                "edge_profiles": dict(self._profiles.get(model, {})),
             }
             for model, card in self._cards.items()
         }
@@ -157,9 +174,7 @@ def _agree(card: str | None, heard: Mapping[str, str]) -> bool | None:
     return None if len(known) < 2 else len(set(known)) == 1
 
 
-def _profile(profile: Profile | None, *, measured: bool) -> dict[str, object] | None:
-    if profile is None:
-        return None
+def _profile(profile: Profile, *, measured: bool) -> dict[str, object]:
     rows = [{"items": row.batch, "p50_s": row.p50_s} for row in profile.rows]
     return {
         "source": "measured" if measured else "configured",

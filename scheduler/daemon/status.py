@@ -70,7 +70,7 @@ class DaemonStatus:
         own_latency: Callable[[], Mapping[str, object]],
         state: Callable[[], Mapping[str, object]],
         models: Callable[[], Mapping[str, object]] = dict,
-        edge: Callable[[], Mapping[str, object] | None] = lambda: None,
+        edges: Callable[[], Sequence[Mapping[str, object]]] = tuple,
     ) -> None:
         """Stores what to ask.
 
@@ -83,7 +83,7 @@ class DaemonStatus:
             own_latency: returns the daemon's own latency.
             state: returns what is kept beyond the process.
             models: returns which card and files each place serves, by model.
-            edge: returns what is known of the edge server; None: there is none.
+            edges: returns what is known of each edge server, with its name.
         """
         self._runner = runner
         self._engine = engine
@@ -93,11 +93,11 @@ class DaemonStatus:
         self._own_latency = own_latency
         self._state = state
         self._models = models
-        self._edge = edge
+        self._edges = edges
 
     def report(self) -> dict[str, object]:
         """Returns the state as GET /v1/status shows it."""
-        runner = self._runner()
+        runner, edges = self._runner(), list(self._edges())
         return {
             **{field.name: getattr(runner, field.name) for field in fields(runner)},
             "engine": jsonable(self._engine()),
@@ -107,7 +107,8 @@ class DaemonStatus:
             "own_latency": jsonable(self._own_latency()),
             "state": self._state(),
             "models": self._models(),
-            "edge": self._edge(),
+            "edge": next(iter(edges), None),
+            "edges": edges,
         }
 
 

@@ -17,6 +17,7 @@ from prometheus_client.registry import Collector
 
 from scheduler.daemon.calls import Answer, InferenceCall
 from scheduler.daemon.edge_limits import edge_limit_metric
+from scheduler.daemon.edge_metrics import edge_metrics
 from scheduler.daemon.model_statistics import InferenceCounters
 from scheduler.daemon.plan_alarms import plan_metrics
 from scheduler.daemon.quotas import quota_metric
@@ -321,6 +322,8 @@ class _StatusCollector(Collector):
         yield in_flight
         yield up
         yield _models_up(values.get("models_up") or ())
+        if "edge" in self._backends():
+            yield from edge_metrics(values)
         if values.get("warming_calls") is not None:
             help_text = "Calls without requests that keep function instances warm."
             yield CounterMetricFamily("edgeburst_warming_calls", help_text, value=values["warming_calls"])

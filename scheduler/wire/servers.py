@@ -1,6 +1,7 @@
 """Servers of the protocol that are not ours: the form in which each takes tensors, and what it says of a model.
 
-Ours and other servers say `max_batch` in a model's metadata parameters; Triton says `max_batch_size` in a model's
+Ours and other servers say `max_batch`, and how many batches they serve at once as `parallel`, in a model's metadata
+parameters; Triton says `max_batch_size` in a model's
 configuration, with `dynamic_batching` and `instance_group`. A server that says nothing of this is fine.
 """
 
@@ -71,11 +72,13 @@ def _is_text(tensor: Tensor) -> bool:
 def said_of_model(metadata: Mapping[str, Any], config: Mapping[str, Any]) -> dict[str, object]:
     """Returns what metadata and Triton's configuration of a model say of its batches, and of its card and files.
 
-    >>> said_of_model({"parameters": {"max_batch": 16, "identity": "sha256:1"}}, {})
-    {'max_batch': 16, 'identity': 'sha256:1'}
+    >>> said_of_model({"parameters": {"max_batch": 16, "identity": "sha256:1", "parallel": 2}}, {})
+    {'max_batch': 16, 'identity': 'sha256:1', 'parallel': 2}
     >>> batching = {"preferred_batch_size": [4, 8]}
     >>> said_of_model({}, {"max_batch_size": 8, "dynamic_batching": batching, "instance_group": [{"count": 2}]})
     {'max_batch': 8, 'preferred_batches': [4, 8], 'instances': 2}
+    >>> said_of_model({}, {"instance_group": [{"count": 2, "gpus": [0, 1]}, {"kind": "KIND_CPU", "gpus": []}]})
+    {'instances': 5}
     >>> said_of_model({"parameters": None}, {"max_batch_size": 0})
     {}
     """
@@ -89,14 +92,23 @@ def said_of_model(metadata: Mapping[str, Any], config: Mapping[str, Any]) -> dic
     identity = sources[0].get("identity")
     if isinstance(identity, str):
         found["identity"] = identity[:NAME_CHARACTERS]
+    parallel = _count(sources[0].get("parallel"))
+    if parallel is not None:
+        found["parallel"] = parallel
     batching = config.get("dynamic_batching")
     preferred = batching.get("preferred_batch_size") if isinstance(batching, dict) else None
     if isinstance(preferred, list) and preferred:
         found["preferred_batches"] = [size for size in map(_count, preferred) if size is not None]
     groups = config.get("instance_group")
     if isinstance(groups, list) and groups:
-        found["instances"] = sum(_count(group.get("count")) or 1 for group in groups if isinstance(group, dict))
+        found["instances"] = sum(_instances(group) for group in groups if isinstance(group, dict))
     return found
+
+
+def _instances(group: Mapping[str, Any]) -> int:
+    """Returns how many instances Triton runs of a group: its count on each of its GPUs, or on the CPU."""
+    gpus = group.get("gpus")
+    return (_count(group.get("count")) or 1) * (len(gpus) if isinstance(gpus, list) and gpus else 1)
 
 
 def _count(value: object) -> int | None:

@@ -26,7 +26,6 @@ from scheduler.client_access import client_access
 from scheduler.daemon.assembly import make_backend, places
 from scheduler.daemon.config.config import load_config
 from scheduler.daemon.ingress.access import Access, tokens_of
-from scheduler.domain.requests import Backend
 
 pytestmark = pytest.mark.xdist_group("serve")
 
@@ -194,12 +193,12 @@ def test_no_repr_shows_one(tmp_path: Path) -> None:
         config,
         where,
         where.account,
-        where.edge_access,
+        where.edges["main"].access,
         tokens,
         access,
         access.caller([f"Bearer {CLIENT}"], peer=""),
     ]
-    shown += [make_backend(backend, where, lambda: 0.0) for backend in Backend]
+    shown += [make_backend(place, where, lambda: 0.0) for place in where.all()]
     shown += [client_access(token=EDGE), config.model_dump(), vars(access)]
     assert len(tokens) == 2
     assert leaks({f"{index} {type(each).__name__}": repr(each).encode() for index, each in enumerate(shown)}) == []

@@ -24,7 +24,7 @@ from scheduler.daemon.config.source import TOML
 from scheduler.daemon.config_command import summary
 from scheduler.dispatch.spend_cap import OverCap
 from scheduler.domain.errors import ConfigError
-from scheduler.domain.plans import EngineSettings
+from scheduler.domain.plans import EdgeSettings, EngineSettings
 from scheduler.domain.tenants import TenantSettings
 from scheduler.fc_client import AccessKey
 
@@ -64,7 +64,7 @@ def refusal(tmp_path: Path, text: str, environ: dict[str, str] | None = None) ->
 class TestWhatItMeans:
     def test_the_smallest_file_gives_the_engine_its_defaults(self, tmp_path: Path) -> None:
         settings = load(tmp_path, EDGE_MODEL).engine_settings()
-        assert settings == EngineSettings(models=settings.models)
+        assert settings == EngineSettings(models=settings.models, edges=(EdgeSettings("main", None),))
         [model] = settings.models
         assert [(known.name, known.slo_s, known.percentile) for known in model.classes] == [("default", 1.0, 0.99)]
         assert model.tiers == ()
@@ -192,7 +192,7 @@ class TestExample:
         text = EXAMPLE.read_text()
         shown = re.sub(r"^# (\w+ = |\[)", r"\1", text, flags=re.MULTILINE)
         before, after = load_config(EXAMPLE, {}), load(tmp_path, shown)
-        assert (after.daemon, after.edge, after.function) == (before.daemon, before.edge, before.function)
+        assert (after.daemon, after.edges, after.function) == (before.daemon, before.edges, before.function)
         assert (before.grpc, after.grpc) == (None, GrpcSection())
         assert after.spend.over_cap == before.spend.over_cap
         assert after.explain == before.explain
@@ -270,12 +270,12 @@ class TestEnvironment:
         config = load(tmp_path, "[daemon]\nport = 1\n" + EDGE_MODEL, environ)
         assert (config.daemon.port, config.daemon.late, config.engine.changepoints) == (9001, "serve", "off")
         assert config.engine.uplink_bytes_per_s == 1e6
-        assert config.edge is not None
-        assert (config.edge.url, config.edge.connect_timeout_s) == ("http://jetson.local:8700", 2.0)
+        [edge] = config.edges
+        assert (edge.url, edge.connect_timeout_s) == ("http://jetson.local:8700", 2.0)
 
     def test_it_makes_a_table_that_the_file_lacks(self, tmp_path: Path) -> None:
         text = EDGE_MODEL.replace("[edge]\n", "")
-        assert load(tmp_path, text, {"EDGEBURST_EDGE__URL": "http://h:1"}).edge is not None
+        assert load(tmp_path, text, {"EDGEBURST_EDGE__URL": "http://h:1"}).edges[0].url == "http://h:1"
 
     def test_other_variables_of_the_prefix_are_left_alone(self, tmp_path: Path) -> None:
         assert load(tmp_path, EDGE_MODEL, {"EDGEBURST_TRACES": "../shared/data"}).daemon.port == 8600

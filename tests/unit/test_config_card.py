@@ -39,7 +39,7 @@ def test_the_card_says_all_but_places_and_objectives(tmp_path: Path) -> None:
     assert (settings.name, settings.edge_latency) == ("ragged", None)
     assert settings.identity == config.identities()["ragged"]
     assert settings.identity.startswith("sha256:")
-    assert [card.name for card in config.to_measure()] == ["ragged"]
+    assert [wanted.card.name for wanted in config.to_measure()] == ["ragged"]
     card = model_cards(config)["ragged"]
     assert card.output_names() == ("sum", "rows", "rows_rows")
 
@@ -99,7 +99,7 @@ def test_a_measured_profile_is_remembered_for_the_same_card_on_the_same_edge(tmp
     assert remembered(state, "ragged", identity=identity, edge="http://another:8700") is None
     assert remembered(state, "ragged", identity="sha256:other", edge=url) is None
     assert remembered(None, "ragged", identity=identity, edge=url) is None
-    assert [card.name for card in load(tmp_path, card=CARD + 'summary = "x"\n').to_measure()] == ["ragged"]
+    assert [wanted.card.name for wanted in load(tmp_path, card=CARD + 'summary = "x"\n').to_measure()] == ["ragged"]
 
 
 def test_a_reload_keeps_what_was_measured_of_the_same_card(tmp_path: Path) -> None:
@@ -132,4 +132,4 @@ def test_check_config_and_plan_say_what_is_measured_later(tmp_path: Path, capsys
 def test_a_file_that_is_no_profile_is_measured_again(tmp_path: Path) -> None:
     (tmp_path / "state" / "edge_profiles").mkdir(parents=True)
     (tmp_path / "state" / "edge_profiles" / "ragged.json").write_text("{")
-    assert [card.name for card in load(tmp_path).to_measure()] == ["ragged"]
+    assert [wanted.card.name for wanted in load(tmp_path).to_measure()] == ["ragged"]

@@ -11,9 +11,13 @@ from support.virtual_loop import run_virtual
 
 from scheduler.daemon import edge_models
 from scheduler.daemon.backends.edge import EdgeBackend
+from scheduler.daemon.config.config import ToMeasure
+from scheduler.daemon.config.edge_sections import EdgeSection
 from scheduler.daemon.edge_models import REFUSED_LOOK_S, EdgeModels
 from scheduler.daemon.edge_rehearsal import NotMeasured
 from scheduler.daemon.identities import AcceptedBy, Identities
+
+EDGE = EdgeSection(url="http://e")
 
 
 class Edge(EdgeBackend):
@@ -34,7 +38,7 @@ class Served:
     def rows(self) -> dict[str, dict[str, object]]:
         return {}
 
-    def not_measured(self, model: str, reason: str) -> None:
+    def not_measured(self, model: str, edge: str, reason: str) -> None:
         self.told[model] = reason
 
     def heard(self, model: str, place: object, identity: object, *, asked: bool, sent_at_s: float) -> None:
@@ -48,11 +52,11 @@ def test_only_an_edge_that_is_not_there_ends_the_look(
     done: list[str] = []
     names = ["first", "broken", "last"]
     config = SimpleNamespace(
-        edge=SimpleNamespace(url="http://e"),
+        edges=[EDGE],
         models=[SimpleNamespace(name=name, max_items=4) for name in names],
         identities=lambda: dict.fromkeys(names),
-        edge_profile=lambda index: object() if names[index] in done else None,
-        to_measure=lambda: [SimpleNamespace(name=name) for name in names if name not in done],
+        edge_profile=lambda index, edge: object() if names[index] in done else None,
+        to_measure=lambda: [ToMeasure(SimpleNamespace(name=name), EDGE) for name in names if name not in done],  # type: ignore[arg-type]
     )
 
     async def profile(_: object, card: Any, **__: object) -> Any:
@@ -60,14 +64,14 @@ def test_only_an_edge_that_is_not_there_ends_the_look(
             raise NotMeasured("its network fails", absent=absent)
         return SimpleNamespace(model=card.name, max_batch=4, rows=[])
 
-    async def use(found: Any) -> None:
+    async def use(found: Any, edge: str) -> None:  # noqa: ARG001
         done.append(found.model)
 
     async def look() -> tuple[bool, Served]:
         served = Served()
         edge = Edge(url="http://e", connect_timeout_s=1.0, clock=lambda: 0.0)
         models: Any = EdgeModels(
-            edge=lambda: edge,
+            edge=lambda name: edge,  # noqa: ARG005
             config=lambda: config,  # type: ignore[arg-type, return-value]
             measured=use,
             served=served,  # type: ignore[arg-type]
@@ -83,9 +87,9 @@ def test_only_an_edge_that_is_not_there_ends_the_look(
 
 def test_an_edge_that_is_refused_for_an_answer_is_asked_again_soon() -> None:
     config = SimpleNamespace(
-        edge=SimpleNamespace(url="http://e"),
+        edges=[EDGE],
         models=[SimpleNamespace(name="m")],
-        edge_profile=lambda index: object(),
+        edge_profile=lambda index, edge: object(),
         to_measure=tuple,
     )
 
@@ -100,7 +104,7 @@ def test_an_edge_that_is_refused_for_an_answer_is_asked_again_soon() -> None:
         served, edge = Served(), Asked(url="http://e", connect_timeout_s=1.0, clock=loop.time)
         served.identities.reload({"m": ("sha256:right", AcceptedBy.CONFIG)})
         models: Any = EdgeModels(
-            edge=lambda: edge,
+            edge=lambda name: edge,  # noqa: ARG005
             config=lambda: config,  # type: ignore[arg-type, return-value]
             measured=None,  # type: ignore[arg-type]
             served=served,  # type: ignore[arg-type]
@@ -121,9 +125,9 @@ def test_an_edge_that_does_not_answer_the_question_has_not_stopped_to_report(
     said: str | None, heard_of: list[str]
 ) -> None:
     config = SimpleNamespace(
-        edge=SimpleNamespace(url="http://e"),
+        edges=[EDGE],
         models=[SimpleNamespace(name="m")],
-        edge_profile=lambda index: object(),
+        edge_profile=lambda index, edge: object(),
         to_measure=tuple,
     )
 
@@ -134,7 +138,7 @@ def test_an_edge_that_does_not_answer_the_question_has_not_stopped_to_report(
     async def look() -> list[str]:
         served, edge = Served(), Asked(url="http://e", connect_timeout_s=1.0, clock=lambda: 0.0)
         models: Any = EdgeModels(
-            edge=lambda: edge,
+            edge=lambda name: edge,  # noqa: ARG005
             config=lambda: config,  # type: ignore[arg-type, return-value]
             measured=None,  # type: ignore[arg-type]
             served=served,  # type: ignore[arg-type]
@@ -149,9 +153,9 @@ def test_an_edge_that_does_not_answer_the_question_has_not_stopped_to_report(
 def test_it_ends_when_it_is_cancelled_in_the_moment_of_a_reload() -> None:
     async def main() -> bool:
         looks = EdgeModels(
-            edge=lambda: None,
-            config=lambda: None,  # type: ignore[arg-type, return-value]
-            measured=lambda _: asyncio.sleep(0),
+            edge=lambda name: None,  # noqa: ARG005
+            config=lambda: SimpleNamespace(edges=[EDGE]),  # type: ignore[arg-type, return-value]
+            measured=lambda *_: asyncio.sleep(0),
             served=Served(),  # type: ignore[arg-type]
             clock=lambda: 0.0,
         )

@@ -46,7 +46,7 @@ def metric(models: ServedModels) -> list[float]:
 
 def test_nothing_heard_is_nothing_known(tmp_path: Path) -> None:
     models, identity = served(tmp_path)
-    nothing = {"identity": identity, "places": {}, "agree": None, "edge_profile": None}
+    nothing = {"identity": identity, "places": {}, "agree": None, "edge_profile": None, "edge_profiles": {}}
     expected = {"expected": identity, "expected_by": "card", "unidentified": [], "refused": {}}
     assert models.rows()["ragged"] == {**nothing, **expected}
     assert metric(models) == []
@@ -72,8 +72,8 @@ def test_an_edge_that_is_back_is_compared_before_it_gets_batches(tmp_path: Path)
     models, identity = served(tmp_path)
     posted: list[ModelBarred] = []
     models.identities.post = posted.append
-    models.edge_back({"ragged": "sha256:other", "unknown": "sha256:1"})
-    models.edge_back({"ragged": identity})
+    models.edge_back(Place.edge(), {"ragged": "sha256:other", "unknown": "sha256:1"})
+    models.edge_back(Place.edge(), {"ragged": identity})
     assert [message.barred for message in posted] == [True, False]
 
 
@@ -106,8 +106,8 @@ def test_a_changed_card_is_compared_with_what_is_reported_after_the_reload_only(
         models.reload(config, now_s=5.0)
         # Under way when the card changed: what it was computed with was right then.
         assert models.answered("ragged", Place.function("cpu"), old, 4.9) == ""
-        models.edge_back({"ragged": old}, 4.9)
-        models.edge_back({"ragged": new}, 5.1)
+        models.edge_back(Place.edge(), {"ragged": old}, 4.9)
+        models.edge_back(Place.edge(), {"ragged": new}, 5.1)
     assert (caplog.records, posted) == ([], [])
     assert (models.rows()["ragged"]["places"], models.rows()["ragged"]["agree"]) == ({"edge:main": new}, True)
     assert "is expected" in models.answered("ragged", Place.function("cpu"), old, 5.2)

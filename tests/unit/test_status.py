@@ -38,7 +38,7 @@ def test_the_report_has_the_state_of_every_part_and_is_json() -> None:
         own_latency=lambda: {"count": 0},
         state=lambda: {"folder": None},
         models=lambda: {"digits": {"agree": True}},
-        edge=lambda: {"url": "http://a", "tensors": "auto"},
+        edges=lambda: [{"name": name, "url": f"http://{name}"} for name in ("a", "b")],
     )
     report = status.report()
     assert json.loads(json.dumps(report)) == {
@@ -53,7 +53,8 @@ def test_the_report_has_the_state_of_every_part_and_is_json() -> None:
         "own_latency": {"count": 0},
         "state": {"folder": None},
         "models": {"digits": {"agree": True}},
-        "edge": {"url": "http://a", "tensors": "auto"},
+        "edge": {"name": "a", "url": "http://a"},
+        "edges": [{"name": "a", "url": "http://a"}, {"name": "b", "url": "http://b"}],
     }
 
 

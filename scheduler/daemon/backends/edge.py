@@ -28,7 +28,7 @@ from scheduler.daemon.model_outputs import HEADER_BYTES
 from scheduler.domain.batches import BatchReport, Failure, FailureKind
 from scheduler.domain.failures import lost
 from scheduler.domain.messages import ProbeMeasured
-from scheduler.domain.requests import Place
+from scheduler.domain.requests import EDGE_NAME, Place
 from scheduler.wire import InferRequest, InferResponse, WireError
 from scheduler.wire.servers import TensorForm, encoded_in, said_of_model
 
@@ -52,6 +52,7 @@ class EdgeBackend:
         models: Mapping[str, frozenset[str]] | None = None,
         servers: EdgeServers | None = None,
         access: ClientAccess = NO_ACCESS,
+        name: str = EDGE_NAME,
     ) -> None:
         """Stores its parts.
 
@@ -63,7 +64,9 @@ class EdgeBackend:
             models: by name of the models to ask the server for: their inputs that are pictures.
             servers: what is known of edge servers.
             access: what the server is shown of this client.
+            name: of the server.
         """
+        self._place = Place.edge(name)
         self._url = url.rstrip("/")
         self._connect_timeout_s = connect_timeout_s
         self._clock = clock
@@ -226,11 +229,15 @@ class EdgeBackend:
             return self._down(f"the edge server at {self._url} is not ready: it answered {response.status}")
         rtt_s = self._clock() - asked_at_s
         limits: tuple[tuple[str, int], ...] = ()
+        parallel: int | None = None
         if not self._asked and (said := await describe(self._pool(), self._url, self._models)) is not None:
             self._servers.described(self._url, said)
-            self._servers.back(said.identities(), asked_at_s)
+            self._servers.back(self._place, said.identities(), asked_at_s)
             self._asked, self._server, limits = True, f"{self._url} {said.server}", said.largest_batches()
-        return ProbeMeasured(Place.edge(), ok=True, rtt_s=rtt_s, largest_batches=limits, server=self._server)
+            parallel = said.parallel()
+        return ProbeMeasured(
+            self._place, ok=True, rtt_s=rtt_s, largest_batches=limits, server=self._server, parallel=parallel
+        )
 
     def status(self) -> dict[str, object]:
         """Returns what is known of the server, as /v1/status shows it."""
@@ -272,7 +279,7 @@ class EdgeBackend:
     def _down(self, message: str) -> ProbeMeasured:
         self._lost()
         log(logging.WARNING, "edge_check", message=f"{message}; the daemon will ask again")
-        return ProbeMeasured(Place.edge(), ok=False)
+        return ProbeMeasured(self._place, ok=False)
 
     def _pool(self) -> aiohttp.ClientSession:
         assert self._session is not None, "call open() first"

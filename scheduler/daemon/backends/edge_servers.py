@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 
 from scheduler.daemon.logs import log
 from scheduler.domain.memory import Remembered, entries, rows
+from scheduler.domain.requests import Place
 from scheduler.wire.servers import BINARY_EXTENSION, TensorForm, likely_form
 
 VERSION = 1
@@ -28,7 +29,7 @@ class Description:
     """Name and version; empty: nothing."""
     extensions: tuple[str, ...] = ()
     models: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
-    """By model, as far as it says it: `max_batch`, `preferred_batches`, `instances`, `identity`."""
+    """By model, as far as it says it: `max_batch`, `preferred_batches`, `instances`, `parallel`, `identity`."""
 
     @property
     def name(self) -> str:
@@ -38,6 +39,11 @@ class Description:
     def identities(self) -> dict[str, object]:
         """Returns the identities of card and files by model, where it says them."""
         return {model: said["identity"] for model, said in self.models.items() if "identity" in said}
+
+    def parallel(self) -> int | None:
+        """Returns how many batches it serves at once, of whichever model: the least that it says; None: nothing."""
+        numbers = (said.get("parallel", said.get("instances")) for said in self.models.values())
+        return min((number for number in numbers if isinstance(number, int)), default=None)
 
     def largest_batches(self) -> tuple[tuple[str, int], ...]:
         """Returns the most items in a batch by model, where it says them."""
@@ -65,7 +71,7 @@ class EdgeServers:
         """Starts without knowledge."""
         self._habits: dict[tuple[str, str], _Habit] = {}
         self._described: dict[str, Description] = {}
-        self.back: Callable[[Mapping[str, object], float], None] = lambda *_: None
+        self.back: Callable[[Place, Mapping[str, object], float], None] = lambda *_: None
         """Told which identities a server reports by model, and when it was asked, before it gets batches again: another
         one may be there."""
 
@@ -77,9 +83,9 @@ class EdgeServers:
                 habit.form = self._likely(url)
 
     def says_other(self, url: str, model: str, said: Mapping[str, object]) -> bool:
-        """Whether a server now says another largest batch of a model than when it was asked what it is."""
-        limit, described = said.get("max_batch"), self._describing(url).models.get(model, {})
-        return limit is not None and limit != described.get("max_batch")
+        """Whether a server now says another limit of a model than when it was asked what it is."""
+        described = self._describing(url).models.get(model, {})
+        return any(said.get(key) is not None and said[key] != described.get(key) for key in ("max_batch", "parallel"))
 
     def form(self, url: str, model: str) -> TensorForm:
         """Returns the form to send a model's tensors in."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from pydantic import PrivateAttr, ValidationError
 
@@ -13,24 +13,33 @@ from models.card import Card
 from models.profile import Profile, ProfileError, load_profile, shipped_profiles
 from scheduler.daemon.config.cards import described, read_cards
 from scheduler.daemon.config.contradictions import contradictions
+from scheduler.daemon.config.edge_sections import EdgeSection
 from scheduler.daemon.config.errors import config_error
 from scheduler.daemon.config.fixed_plan import loaded_buffers
 from scheduler.daemon.config.measured import remembered
 from scheduler.daemon.config.model_sections import ClassSection, Late, ModelSection, TierSection
 from scheduler.daemon.config.secrets import CREDENTIALS
 from scheduler.daemon.config.sections import ConfigFile
-from scheduler.daemon.config.source import Source, read_source
+from scheduler.daemon.config.source import EDGE, Source, read_source
 from scheduler.domain.errors import ConfigError, EdgeburstError
 from scheduler.domain.latency import FunctionTier, LatencyModel
-from scheduler.domain.plans import EngineSettings, LoadedBuffer, ModelSettings, ServiceClass
+from scheduler.domain.plans import EdgeSettings, EngineSettings, LoadedBuffer, ModelSettings, ServiceClass
+from scheduler.domain.requests import EDGE_NAME
 from scheduler.domain.tenants import TenantSettings
 from scheduler.planner.catalogue.prices import PriceSheet, PriceSheetError, load_sheet, shipped_sheets
 from scheduler.planning.plan_file import PlanFileError, read_plan
 from scheduler.wire import FRAME_BYTES
 
 
+class ToMeasure(NamedTuple):
+    """A model whose latency on an edge server the daemon has to measure."""
+
+    card: Card
+    edge: EdgeSection
+
+
 class Config(ConfigFile):
-    """A valid configuration; `daemon`, `engine`, `spend`, `explain`, `edge`, `function` and `models` are its tables."""
+    """A valid configuration; `daemon`, `engine`, `spend`, `explain`, `edges`, `function`, `models` are its tables."""
 
     _source: Source = PrivateAttr(default=Source(Path("the configuration")))
     _with_plans: bool = PrivateAttr(default=True)
@@ -38,8 +47,8 @@ class Config(ConfigFile):
     _identities: tuple[str | None, ...] = PrivateAttr(default=())
     _credentials: str = PrivateAttr(default="")
     """The folder in which systemd passes credentials; empty: none."""
-    _measured: dict[str, Profile] = PrivateAttr(default_factory=dict)
-    """By model: edge profiles that the daemon measured."""
+    _measured: dict[tuple[str, str], Profile] = PrivateAttr(default_factory=dict)
+    """By model and edge server: profiles that the daemon measured."""
 
     @property
     def path(self) -> Path:
@@ -70,6 +79,7 @@ class Config(ConfigFile):
             over_cap=self.spend.over_cap,
             spend_leased=bool(self.daemon.state),
             explain_ring=self.explain.ring,
+            edges=tuple(EdgeSettings(edge.name, edge.parallel) for edge in self.edges) or (EdgeSettings(),),
             tenants=tuple(TenantSettings(**tenant.model_dump()) for tenant in self.tenants),
             **engine,
         )
@@ -112,12 +122,32 @@ class Config(ConfigFile):
             if sheet is not None
         }
 
-    def edge_profile(self, index: int) -> Profile | None:
-        """Returns the edge profile of the model at that index, None if the edge does not serve it."""
-        name = self.models[index].edge_profile
-        if not name:
-            return self._measured.get(self.models[index].name)
-        return self._profile(name, "edge", ("model", index, "edge_profile"))
+    def edge_at(self, edge: EdgeSection) -> toml_lines.KeyPath:
+        """Returns the path of an edge server's table."""
+        return self._source.written((EDGE, self.edges.index(edge)))
+
+    def edge_table(self, edge: EdgeSection) -> str:
+        """Returns the header of an edge server's table, with its name where there are several."""
+        return "[edge]" if len(self.edges) == 1 else f"[[edge]] {edge.name}"
+
+    def edge_profile(self, index: int, edge: EdgeSection | None = None) -> Profile | None:
+        """Returns the profile of the model at that index on an edge server; None if that does not serve it.
+
+        Args:
+            index: of the model.
+            edge: None: the first that serves the model.
+        """
+        model = self.models[index]
+        if edge is None:
+            found = (self.edge_profile(index, each) for each in self.edges)
+            return next((profile for profile in found if profile is not None), None)
+        if not edge.serves(model.name):
+            return None
+        if name := edge.profiles.get(model.name, ""):
+            return self._profile(name, "edge", (*self.edge_at(edge), "profiles"))
+        if model.edge_profile:
+            return self._profile(model.edge_profile, "edge", ("model", index, "edge_profile"))
+        return self._measured.get((model.name, edge.name))
 
     def card(self, index: int) -> Card | None:
         """Returns the card of the model at that index, None if the configuration describes it."""
@@ -127,31 +157,40 @@ class Config(ConfigFile):
         """Returns the hash of each model's card and files as they are here; None where a file is not known here."""
         return {model.name: identity for model, identity in zip(self.models, self._identities, strict=True)}
 
-    def to_measure(self) -> tuple[Card, ...]:
-        """Returns the cards of the models whose latency on the edge the daemon has to measure."""
-        if self.edge is None:
-            return ()
-        models = zip(self.models, self._cards, strict=True)
+    def to_measure(self) -> tuple[ToMeasure, ...]:
+        """Returns the cards of the models whose latency the daemon has to measure, and on which edge servers."""
         return tuple(
-            card
-            for model, card in models
-            if model.card and card is not None and not model.edge_profile and model.name not in self._measured
+            ToMeasure(card, edge)
+            for edge in self.edges
+            for index, (model, card) in enumerate(zip(self.models, self._cards, strict=True))
+            if model.card
+            and card is not None
+            and edge.serves(model.name)
+            and not (model.edge_profile or edge.profiles.get(model.name) or self.edge_profile(index, edge))
         )
 
-    def note_measured(self, profile: Profile) -> None:
-        """Uses a profile that the daemon measured, for the model that it names."""
-        self._measured[profile.model] = profile
+    def measured_later(self) -> frozenset[str]:
+        """Returns the names of the models whose latency has to be measured and is known of no edge server yet."""
+        wanted = {each.card.name for each in self.to_measure()}
+        models = enumerate(self.models)
+        return frozenset(m.name for i, m in models if m.name in wanted and self.edge_profile(i) is None)
+
+    def note_measured(self, profile: Profile, edge: str = EDGE_NAME) -> None:
+        """Uses a profile that the daemon measured on an edge server, for the model that it names."""
+        self._measured[profile.model, edge] = profile
 
     def recall_measured(self, before: Config | None = None) -> None:
         """Uses the profiles measured earlier, by this process or another, of the same cards on the same edge."""
-        for card in self.to_measure():
-            identity, url = self.identities()[card.name], self.edge.url if self.edge else ""
-            profile = remembered(self.state_folder(), card.name, identity=identity, edge=url)
-            known = before._measured.get(card.name) if before is not None and before.edge == self.edge else None
+        urls = {} if before is None else {edge.name: edge.url for edge in before.edges}
+        for card, edge in self.to_measure():
+            identity = self.identities()[card.name]
+            profile = remembered(self.state_folder(), card.name, identity=identity, edge=edge.url, name=edge.name)
+            same = before is not None and urls.get(edge.name) == edge.url
+            known = before._measured.get((card.name, edge.name)) if before is not None and same else None
             if profile is None and known is not None and known.environment.get("identity", "") == (identity or ""):
                 profile = known
             if profile is not None:
-                self.note_measured(profile)
+                self.note_measured(profile, edge.name)
 
     def tier_profile(self, index: int, tier_index: int) -> Profile:
         """Returns the profile of a tier of the model at that index."""
@@ -176,9 +215,9 @@ class Config(ConfigFile):
         """Returns the file that a key of [daemon] names, None if it names none."""
         return self._secret_file(str(getattr(self.daemon, key)))
 
-    def edge_file(self, key: str) -> Path | None:
-        """Returns the file that a key of [edge] names, None if it names none."""
-        return None if self.edge is None else self._secret_file(str(getattr(self.edge, key)))
+    def edge_file(self, edge: EdgeSection, key: str) -> Path | None:
+        """Returns the file that a key of an edge server's table names, None if it names none."""
+        return self._secret_file(str(getattr(edge, key)))
 
     def _secret_file(self, name: str) -> Path | None:
         """Returns a file that may be one of systemd's credentials: a name without a folder that is among them."""
@@ -207,19 +246,26 @@ class Config(ConfigFile):
         return profile
 
     def _model(self, index: int, model: ModelSection, sheet: PriceSheet | None) -> ModelSettings:
-        edge = self.edge_profile(index)
+        laws = {edge.name: self._edge_latency(index, edge) for edge in self.edges}
+        first = next((law for law in laws.values() if law is not None), None)
         classes = tuple(_service_class(section, self.daemon.late) for section in model.classes or (ClassSection(),))
         tiers = tuple(self._tier(index, number, tier, sheet) for number, tier in enumerate(model.tiers))
         return ModelSettings(
             name=model.name,
             max_items=model.max_items,
             classes=classes,
-            edge_latency=self._latency(edge, ("model", index, "edge_profile")) if edge else None,
+            edge_latency=first,
             tiers=tiers,
             buffers=self._loaded(index, model, classes, tiers) if model.function_plan and self._with_plans else (),
             default_priority=model.default_priority,
             identity=self._identities[index] or "",
+            edge_latencies={name: law for name, law in laws.items() if law != first},
         )
+
+    def _edge_latency(self, index: int, edge: EdgeSection) -> LatencyModel | None:
+        profile, own = self.edge_profile(index, edge), (*self.edge_at(edge), "profiles")
+        at = own if self.models[index].name in edge.profiles else ("model", index, "edge_profile")
+        return None if profile is None else self._latency(profile, at)
 
     def _loaded(
         self, index: int, model: ModelSection, classes: tuple[ServiceClass, ...], tiers: tuple[FunctionTier, ...]

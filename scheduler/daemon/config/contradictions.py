@@ -46,6 +46,7 @@ def contradictions(config: Config) -> Found:
     yield from _urls(config)
     yield from _open_listeners(config)
     yield from _incomplete(config)
+    yield from _edges(config)
     yield from _tenants(config)
     yield from _tokens(config)
     yield from _twice("model", ("model",), [model.name for model in config.models])
@@ -99,18 +100,49 @@ def _open_listeners(config: Config) -> Found:
 
 def _urls(config: Config) -> Found:
     """Yields the URLs that no client can split into host and port."""
-    given = (
-        ("edge", "url", config.edge and config.edge.url),
-        ("otel", "endpoint", config.otel and config.otel.endpoint),
-    )
-    for table, key, url in given:
+    given: list[tuple[toml_lines.KeyPath, str, str]] = [
+        ((*config.edge_at(edge), "url"), config.edge_table(edge), edge.url) for edge in config.edges
+    ]
+    if config.otel is not None:
+        given.append((("otel", "endpoint"), "[otel]", config.otel.endpoint))
+    for at, table, url in given:
         try:
-            split = urlsplit(url or "http://host")
+            split = urlsplit(url)
             sound = bool(split.hostname) and split.port != 0
         except ValueError:
             sound = False
         if not sound:
-            yield (table, key), f"`{key}` in [{table}] has no host or port that can be reached; write http://HOST:PORT"
+            yield at, f"`{at[-1]}` in {table} has no host or port that can be reached; write http://HOST:PORT"
+
+
+def _edges(config: Config) -> Found:
+    """Yields edge servers that cannot be told apart, models that there are not, and keys that do nothing alone."""
+    yield from _twice("edge", ("edge",), [edge.name for edge in config.edges])
+    names = [model.name for model in config.models]
+    for index, edge in enumerate(config.edges):
+        at, table = config.edge_at(edge), config.edge_table(edge)
+        same = next((other for other in config.edges[:index] if other.url.rstrip("/") == edge.url.rstrip("/")), None)
+        if same is not None:
+            yield (
+                (*at, "url"),
+                f"edges {same.name} and {edge.name} have the same `url`; write it once, with `parallel` for the batches"
+                " that it serves at once",
+            )
+        for key, named in (("models", edge.models), ("profiles", edge.profiles)):
+            for name in named:
+                if name not in names:
+                    yield (
+                        (*at, key),
+                        f"`{key}` in {table} names {name}, which is no [[model]]; name one of {', '.join(names)}",
+                    )
+        for name in edge.profiles:
+            if not edge.serves(name):
+                yield (*at, "profiles"), f"{table} has a profile of model {name}, which is not in its `models`; add it"
+        if edge.client_key and not edge.client_certificate:
+            yield (*at, "client_key"), f"`client_key` in {table} needs a `client_certificate`; add one, or remove it"
+        for key in ("ca_file", "client_certificate"):
+            if getattr(edge, key) and not edge.url.startswith("https://"):
+                yield (*at, key), f"`{key}` in {table} is for an edge with https; correct `url`, or remove it"
 
 
 def _incomplete(config: Config) -> Found:
@@ -121,13 +153,6 @@ def _incomplete(config: Config) -> Found:
     for key in ("key_file", "client_ca_file"):
         if getattr(config.daemon, key) and not config.daemon.certificate_file:
             yield ("daemon", key), f"`{key}` in [daemon] needs a `certificate_file`; add one, or remove it"
-    edge = config.edge
-    if edge is not None:
-        if edge.client_key and not edge.client_certificate:
-            yield ("edge", "client_key"), "`client_key` in [edge] needs a `client_certificate`; add one, or remove it"
-        for key in ("ca_file", "client_certificate"):
-            if getattr(edge, key) and not edge.url.startswith("https://"):
-                yield ("edge", key), f"`{key}` in [edge] is for an edge with https; correct `url`, or remove it"
 
 
 def unasked(what: str) -> str:
@@ -179,12 +204,19 @@ def _twice(kind: str, at: toml_lines.KeyPath, names: list[str]) -> Found:
 
 
 def _unserved(config: Config, model: ModelSection, at: toml_lines.KeyPath) -> Found:
-    if not (model.edge_profile or model.tiers or (model.card and config.edge)):
+    serving = [edge for edge in config.edges if edge.serves(model.name)]
+    profiled = model.edge_profile or any(model.name in edge.profiles for edge in serving)
+    if not (profiled or model.tiers or (model.card and serving)):
         yield at, f"no backend serves model {model.name}; give it an `edge_profile`, a [[model.tier]], or both"
-    if model.edge_profile and config.edge is None:
+    if model.edge_profile and not config.edges:
         yield (
             (*at, "edge_profile"),
             f"model {model.name} has an edge profile, but there is no edge; add an [edge] table",
+        )
+    elif model.edge_profile and not serving:
+        yield (
+            (*at, "edge_profile"),
+            f"model {model.name} has an edge profile, but is in the `models` of no [[edge]]; add it to one",
         )
 
 

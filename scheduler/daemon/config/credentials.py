@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from scheduler.client_access import NO_ACCESS, ClientAccess, client_access
+from scheduler.client_access import ClientAccess, client_access
 from scheduler.daemon.config.config import Config
+from scheduler.daemon.config.edge_sections import EdgeSection
 from scheduler.daemon.config.secrets import secret_of
 from scheduler.daemon.config.sections import FunctionSection
 from scheduler.daemon.config.source import TOML
@@ -47,29 +48,27 @@ def read_access_key(config: Config, environ: Mapping[str, str]) -> AccessKey:
     return _complete(config, ("function", "access_key_id_env"), key)
 
 
-def edge_access(config: Config, environ: Mapping[str, str]) -> ClientAccess:
-    """Returns what the daemon shows the edge server as `[edge]` refers to it.
+def edge_access(config: Config, edge: EdgeSection, environ: Mapping[str, str]) -> ClientAccess:
+    """Returns what the daemon shows an edge server as its table refers to it.
 
     Raises:
         ConfigError: the token's variable is not set, or a file cannot be used; the message names it.
     """
-    edge = config.edge
-    if edge is None:
-        return NO_ACCESS
+    table = config.edge_at(edge)
     token = secret_of(edge.token_env, environ)
     if edge.token_env and not token:
         raise config.error(
-            ("edge", "token_env"),
+            (*table, "token_env"),
             f"environment variable {edge.token_env} is not set; set it to the edge server's token",
         )
-    files = {key: config.edge_file(key) for key in ("ca_file", "client_certificate", "client_key")}
+    files = {key: config.edge_file(edge, key) for key in ("ca_file", "client_certificate", "client_key")}
     try:
         return client_access(
             token=token, ca_file=files["ca_file"], certificate=files["client_certificate"], key=files["client_key"]
         )
     except EdgeburstError as error:
         at = next((key for key, path in files.items() if path is not None and str(path) in str(error)), "token_env")
-        raise config.error(("edge", at), str(error)) from None
+        raise config.error((*table, at), str(error)) from None
 
 
 def _complete(config: Config, at: tuple[str, str], key: AccessKey) -> AccessKey:
@@ -86,8 +85,8 @@ def _complete(config: Config, at: tuple[str, str], key: AccessKey) -> AccessKey:
 def secret_references(config: Config, environ: Mapping[str, str]) -> tuple[SecretReference, ...]:
     """Returns a reference to every environment variable that holds a secret."""
     named = [("admin token", config.daemon.admin_token_env)]
-    if config.edge is not None:
-        named.append(("edge token", config.edge.token_env))
+    several = len(config.edges) > 1
+    named += [(f"edge token {edge.name}" if several else "edge token", edge.token_env) for edge in config.edges]
     if config.function is not None and not config.function.access_key_file:
         named += _key_variables(config.function)
     return tuple(SecretReference(purpose, name, bool(secret_of(name, environ))) for purpose, name in named if name)

@@ -36,7 +36,8 @@ _LENGTHS = {"too_short": "too few", "too_long": "too many", "string_too_long": "
 
 def config_error(source: Source, errors: Sequence[ErrorDetails]) -> ConfigError:
     """Returns the error to report first: an unknown key before a missing one, which it may stand for; then by line."""
-    first = min(errors, key=lambda error: (_rank(error["type"]), _line(source, error["loc"])))
+    written: list[ErrorDetails] = [{**error, "loc": source.written(error["loc"])} for error in errors]
+    first = min(written, key=lambda error: (_rank(error["type"]), _line(source, error["loc"])))
     return source.error(first["loc"], _sentence(first))
 
 
@@ -49,7 +50,8 @@ def table_name(at: toml_lines.KeyPath) -> str:
     keys = tuple(part for part in at if isinstance(part, str))
     if not keys:
         return "the file"
-    return f"[[{'.'.join(keys)}]]" if keys[0] in _REPEATED else f"[{'.'.join(keys)}]"
+    repeated = keys[0] in _REPEATED or any(isinstance(part, int) for part in at)
+    return f"[[{'.'.join(keys)}]]" if repeated else f"[{'.'.join(keys)}]"
 
 
 def _rank(kind: str) -> int:

@@ -10,11 +10,11 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BeforeValidator, Field
 
 from scheduler.daemon.config.deploy_sections import DeploySection
+from scheduler.daemon.config.edge_sections import Edges, EdgeSection
 from scheduler.daemon.config.model_sections import ClassSection, Late, ModelSection, TensorSection, TierSection
 from scheduler.daemon.config.section import EnvironmentName, Label, Section
 from scheduler.domain.plans import EngineSettings
 
-TensorsWord = Literal["auto", "binary", "json"]
 OverCapWord = Literal["serve-late", "refuse-low-priority", "edge-only"]
 ScopeWord = Literal["infer", "read", "admin"]
 
@@ -294,32 +294,6 @@ class OtelSection(Section):
     )
 
 
-class EdgeSection(Section):
-    """`[edge]`: the edge server; without this table there is no edge."""
-
-    url: str = Field(
-        default="http://127.0.0.1:8700",
-        pattern=r"^https?://[^/\s@]+/?$",
-        description="URL of the edge server, as http://HOST:PORT or https://...; any Open Inference Protocol server.",
-    )
-    connect_timeout_s: float = Field(default=1.0, gt=0, le=60, description="Longest wait for a TCP connection to it.")
-    token_env: EnvironmentName = Field(
-        default="", description="Environment variable with the token that the edge server wants; empty: it wants none."
-    )
-    ca_file: str = Field(
-        default="",
-        max_length=4096,
-        description="PEM file with the authorities of an https edge's certificate; empty: those of this host.",
-    )
-    client_certificate: str = Field(
-        default="", max_length=4096, description="PEM file with the certificate to show to the edge; empty: none."
-    )
-    client_key: str = Field(
-        default="", max_length=4096, description="PEM file with its key; empty: it is in `client_certificate`."
-    )
-    tensors: TensorsWord = Field(default="auto", description="Form of its tensors; auto: its answers show it.")
-
-
 class FunctionSection(Section):
     """`[function]`: the Function Compute account; without this table no function is used."""
 
@@ -361,7 +335,7 @@ class ConfigFile(Section):
     spend: SpendSection = Field(default=SpendSection(), description="Caps on the cost of functions.")
     explain: ExplainSection = Field(default=ExplainSection(), description="Which decisions are kept.")
     otel: OtelSection | None = Field(default=None, description="The collector of spans; absent: none are made.")
-    edge: EdgeSection | None = Field(default=None, description="The edge server; absent: no edge.")
+    edges: Edges = Field(default=(), alias="edge", max_length=64, description="The edge servers; absent: no edge.")
     function: FunctionSection | None = Field(default=None, description="Function Compute; absent: no functions.")
     deploy: DeploySection | None = Field(default=None, description="What `edgeburst fc` deploys; absent: nothing.")
     tenants: tuple[TenantSection, ...] = Field(

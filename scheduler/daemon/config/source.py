@@ -18,6 +18,8 @@ from scheduler.domain.errors import ConfigError
 # The standard library has a TOML parser since 3.11; `tomli` is the same parser for 3.10.
 TOML = importlib.import_module("tomllib" if sys.version_info >= (3, 11) else "tomli")
 
+EDGE = "edge"
+"""The table that may be written once, as [edge], or several times, as [[edge]]."""
 PREFIX = "EDGEBURST_"
 _MAX_FILE_BYTES = 1_000_000
 _OVERRIDABLE = ("daemon", "grpc", "engine", "spend", "explain", "edge", "function")
@@ -36,6 +38,10 @@ class Source:
     def error(self, at: toml_lines.KeyPath, sentence: str) -> ConfigError:
         """Returns an error with a sentence about the value at a path."""
         return ConfigError(f"{self.where(at)}: {sentence}")
+
+    def written(self, at: toml_lines.KeyPath) -> toml_lines.KeyPath:
+        """Returns the path as the file writes it: without an index where a table that may be repeated is not."""
+        return (at[0], *at[2:]) if at[:2] == (EDGE, 0) and (EDGE, 0) not in self.lines else at
 
     def where(self, at: toml_lines.KeyPath) -> str:
         """Returns FILE:LINE, the environment variable, or the file alone for a value that is not written."""
@@ -105,10 +111,17 @@ def _override(tables: dict[str, Any], environ: Mapping[str, str]) -> dict[toml_l
             near = difflib.get_close_matches(table, _OVERRIDABLE, n=1)
             hint = f"did you mean {PREFIX}{near[0].upper()}__{key.upper()}?" if near else _only_tables()
             raise ConfigError(f"environment variable {variable}: no table [{table}] can be overridden; {hint}")
+        section = tables.setdefault(table, {})
+        if table == EDGE and isinstance(section, list):
+            if len(section) != 1:
+                what = f"there are {len(section)} tables [[edge]]; set `{key}` in the file"
+                raise ConfigError(f"environment variable {variable}: {what}")
+            section = section[0]
         # A scalar in place of the table is left for the check of types to refuse.
-        if isinstance(section := tables.setdefault(table, {}), dict):
+        if isinstance(section, dict):
             section[key] = _value(table, key, environ[variable])
-            overridden[(table, key)] = variable
+            repeated = isinstance(tables[table], list)
+            overridden[(table, 0, key) if repeated else (table, key)] = variable
     return overridden
 
 
@@ -119,7 +132,7 @@ def _only_tables() -> str:
 def _value(table: str, key: str, text: str) -> object:
     """Returns a text as TOML reads it; the text itself for a key of type text, or for the check of types to refuse."""
     known = SECTIONS[(table,)].model_fields.get(key)
-    if known is None or known.annotation not in (int, float, bool, float | None):
+    if known is None or known.annotation not in (int, float, bool, float | None, int | None):
         return text
     try:
         return TOML.loads(f"value = {text}")["value"]

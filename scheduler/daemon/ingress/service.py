@@ -98,8 +98,8 @@ class InferenceService:
 
     def backends(self) -> tuple[str, ...]:
         """Returns the names of the backends that are configured."""
-        sections = ((Backend.EDGE, self.config.edge), (Backend.FUNCTION, self.config.function))
-        return tuple(backend.value for backend, section in sections if section is not None)
+        sections = ((Backend.EDGE, self.config.edges), (Backend.FUNCTION, self.config.function))
+        return tuple(backend.value for backend, section in sections if section)
 
     def not_ready(self, model: str = "") -> str:
         """Returns why requests should not be sent now, in one sentence; empty if they may be.

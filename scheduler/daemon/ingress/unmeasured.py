@@ -41,7 +41,7 @@ class Unmeasured:
 
     def reload(self, config: Config) -> None:
         """Follows a configuration, or a model that was measured just now: calls that wait for it go on."""
-        unmeasured = {card.name for card in config.to_measure()}
+        unmeasured = config.measured_later()
         self._classes = {
             (model.name, each.name): each
             for model in config.engine_settings().models
