@@ -6,19 +6,18 @@ import difflib
 import json
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from datetime import date as calendar_date
 from functools import cache
 from pathlib import Path
 
-import numpy as np
-import numpy.typing as npt
-
 from models.errors import ModelError
 
 BACKENDS = ("edge", "function")
 SHIPPED = Path(__file__).parent / "profiles"
+NEARLY = 0.95
+"""Part of the highest throughput for which no more batches at once are sent. Judgement: what is more is noise."""
 _LARGEST_BATCH = 65_536
 """Items; tables have an entry for each size."""
 _LARGEST_FILE_BYTES = 1_000_000
@@ -65,13 +64,35 @@ class ProfileRow:
 
 
 @dataclass(frozen=True, slots=True)
-class LatencyFit:
-    """Fitted latency model alpha_s + beta_s * items, with standard errors; None if there are only two rows."""
+class AtOnceRow:
+    """Measurement of batches of one size while several are under way all the time.
 
-    alpha_s: float
-    beta_s: float
-    alpha_stderr_s: float | None
-    beta_stderr_s: float | None
+    Attributes:
+        parallel: batches at once, at least 2.
+        batch: items in a batch.
+        p50_s: median latency of a batch, seconds.
+        p95_s: 95th percentile, seconds.
+        items_per_s: throughput of all of them together, items a second.
+        samples: number of batches measured.
+    """
+
+    parallel: int
+    batch: int
+    p50_s: float
+    p95_s: float
+    items_per_s: float
+    samples: int
+
+    def __post_init__(self) -> None:
+        """Checks the values.
+
+        Raises:
+            ProfileError: a value is impossible.
+        """
+        for name in ("parallel", "batch", "samples"):
+            _at_least_one(name, getattr(self, name))
+        for name in ("p50_s", "p95_s", "items_per_s"):
+            _not_negative(name, getattr(self, name))
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +114,7 @@ class Profile:
         beta_stderr_s: standard error of beta_s; None if it is unknown.
         max_batch: the largest batch for which the latency model is valid.
         environment: clocks, power mode and similar facts, as texts.
+        at_once: rows of several batches at once; empty: not measured.
 
     Raises:
         ProfileError: a field is out of range; the message names it.
@@ -112,6 +134,7 @@ class Profile:
     beta_stderr_s: float | None
     max_batch: int
     environment: Mapping[str, str]
+    at_once: tuple[AtOnceRow, ...] = ()
 
     def __post_init__(self) -> None:
         """Checks the fields.
@@ -137,6 +160,17 @@ class Profile:
     def predict_s(self, items: int) -> float:
         """Returns the predicted service time of a batch of `items`, seconds."""
         return self.alpha_s + self.beta_s * items
+
+    def parallel(self) -> int | None:
+        """Returns the fewest batches at once with nearly the highest throughput of the largest size measured so.
+
+        None: several batches at once were not measured.
+        """
+        largest = max((row.batch for row in self.at_once), default=0)
+        alone = next((row.items_per_s for row in self.rows if row.batch == largest), 0.0)
+        reached = {1: alone, **{row.parallel: row.items_per_s for row in self.at_once if row.batch == largest}}
+        enough = NEARLY * max(reached.values())
+        return min(number for number, items_per_s in reached.items() if items_per_s >= enough) if largest else None
 
 
 @cache
@@ -180,47 +214,6 @@ def save_profile(profile: Profile, path: Path) -> None:
         raise ProfileError(f"profile {path} cannot be written ({error.strerror}); name another file") from error
 
 
-def fit_latency(rows: Sequence[ProfileRow]) -> LatencyFit:
-    """Fits alpha + beta * batch to the medians of the rows by least squares, with coefficients of at least 0.
-
-    A negative coefficient is set to 0 and the other one is fitted alone, which is exact for two coefficients.
-
-    Args:
-        rows: measured rows of at least two batch sizes.
-
-    Returns:
-        The latency model. Its standard errors come from the residuals with n - 2 degrees of freedom; None for n = 2.
-
-    Raises:
-        ProfileError: there are fewer than two batch sizes.
-    """
-    batch = np.array([row.batch for row in rows], dtype=np.float64)
-    median_s = np.array([row.p50_s for row in rows], dtype=np.float64)
-    if np.unique(batch).size < 2:
-        raise ProfileError("a fit needs rows of at least two batch sizes; measure another batch size")
-    alpha_s, beta_s = _non_negative_line(batch, median_s)
-    residual_s = median_s - alpha_s - beta_s * batch
-    freedom = len(rows) - 2
-    if freedom == 0:
-        return LatencyFit(alpha_s, beta_s, None, None)
-    centred = batch - batch.mean()
-    spread = float(centred @ centred)
-    sigma_s = math.sqrt(float(residual_s @ residual_s) / freedom)
-    alpha_stderr_s = sigma_s * math.sqrt(1 / len(rows) + float(batch.mean()) ** 2 / spread)
-    return LatencyFit(alpha_s, beta_s, alpha_stderr_s, sigma_s / math.sqrt(spread))
-
-
-def _non_negative_line(batch: npt.NDArray[np.float64], median_s: npt.NDArray[np.float64]) -> tuple[float, float]:
-    centred = batch - batch.mean()
-    beta_s = float(centred @ median_s) / float(centred @ centred)
-    alpha_s = float(median_s.mean()) - beta_s * float(batch.mean())
-    if beta_s < 0:
-        return float(median_s.mean()), 0.0
-    if alpha_s < 0:
-        return 0.0, float(batch @ median_s) / float(batch @ batch)
-    return alpha_s, beta_s
-
-
 def _locate(path_or_name: str | Path) -> Path:
     name = str(path_or_name)
     if name in shipped_profiles():
@@ -254,6 +247,7 @@ def _to_json(profile: Profile) -> dict[str, object]:
     """Returns the profile as a JSON object without unknown values, which a null would not express better."""
     values = asdict(profile)
     values["rows"] = [_known(row) for row in values["rows"]]
+    values["at_once"] = values["at_once"] or None
     return _known(values)
 
 
@@ -281,7 +275,24 @@ def _from_json(document: object) -> Profile:
         beta_stderr_s=_number_or_unknown(values, "beta_stderr_s"),
         max_batch=_count(values, "max_batch"),
         environment=_words(values, "environment"),
+        at_once=tuple(_at_once(row, position) for position, row in enumerate(_rows_at_once(values))),
     )
+
+
+def _rows_at_once(values: Mapping[str, object]) -> list[object]:
+    rows = values.get("at_once", [])
+    if not isinstance(rows, list):
+        raise ProfileError("field at_once must be a list of objects; leave it out where it was not measured")
+    return rows
+
+
+def _at_once(document: object, position: int) -> AtOnceRow:
+    try:
+        values = _object(document, "the row", {field.name for field in fields(AtOnceRow)})
+        counts = {name: _count(values, name) for name in ("parallel", "batch", "samples")}
+        return AtOnceRow(**counts, **{name: _number(values, name) for name in ("p50_s", "p95_s", "items_per_s")})  # type: ignore[arg-type]
+    except ProfileError as error:
+        raise ProfileError(f"at_once[{position}]: {error}") from error
 
 
 def _row(document: object, position: int) -> ProfileRow:

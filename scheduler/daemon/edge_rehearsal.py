@@ -9,7 +9,8 @@ from datetime import date
 import numpy as np
 
 from models.card import Card
-from models.profile import LatencyFit, Profile, ProfileRow, fit_latency
+from models.latency_fit import LatencyFit, fit_latency
+from models.profile import Profile, ProfileRow
 from models.rehearsal import rehearsal_inputs
 from scheduler import wire
 from scheduler.daemon.backends.batch_send import BatchSend, Clock, InferenceBackend, SendFailed

@@ -6,7 +6,7 @@ import argparse
 import json
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -18,9 +18,10 @@ from rich.table import Table
 
 from models.card import CardError, TensorSpec
 from models.card_reader import read_card
-from models.profile import Profile, ProfileRow
+from models.profile import AtOnceRow, Profile, ProfileRow
 from scheduler.client_access import add_arguments, of_arguments
 from scheduler.fc_client import AccessKey, Account
+from scheduler.measuring.at_once import check_levels, levels, measure_at_once
 from scheduler.measuring.edge_call import EdgeCaller
 from scheduler.measuring.errors import MeasuringError
 from scheduler.measuring.function_call import BatchCaller, FunctionAddress, proxy_note
@@ -30,12 +31,15 @@ from scheduler.measuring.preflight import served_model
 from scheduler.measuring.profile_cost import profile_cost
 from scheduler.measuring.profile_plot import plot_profile
 from scheduler.measuring.profiling import (
+    AT_ONCE_COLUMNS,
     COLUMNS,
     Provenance,
+    at_once_rows,
     default_batches,
     edge_provenance,
     make_profile,
     model_sentence,
+    parallel_sentence,
     table_rows,
     write_profile,
 )
@@ -51,6 +55,7 @@ examples:
   edgeburst profile edge --url http://192.168.1.20:8700 --model resnet50 --out orin.json --plot orin.png
   edgeburst profile edge --model mynet --payload random --out mynet.json
   edgeburst profile edge --batches 1,2,4,8 --repetitions 100 --json
+  edgeburst profile edge --url http://cluster:8000 --concurrency 1..4 --out cluster.json
   edgeburst profile function --function digits --memory-mb 1024 --batches 1,2,3,4,5 --out fc-1gb.json
 
 `profile function` says before its first invocation what all of them will cost, and asks; not with --yes, and not where
@@ -75,6 +80,13 @@ def add_parser(subparsers: Any) -> None:
     edge = places.add_parser("edge", help="an edge server: round trips, as the daemon sees them")
     edge.add_argument("--url", default="http://127.0.0.1:8700", help="the edge server (default %(default)s)")
     add_arguments(edge)
+    edge.add_argument(
+        "--concurrency",
+        type=levels,
+        default=[1],
+        metavar="1..K",
+        help="also measure each size with up to K batches at once, or with these numbers of them: 1..4, or 1,2,8",
+    )
     function = places.add_parser(
         "function", help="a function: service times on warm instances; each invocation is billed"
     )
@@ -162,8 +174,8 @@ def run(args: argparse.Namespace) -> int:
     """
     for path in (args.out, args.plot):
         _check_folder(path)
-    rows, provenance = _edge(args) if args.place == "edge" else _function(args)
-    profile = make_profile(rows, provenance)
+    rows, provenance, at_once = _edge(args) if args.place == "edge" else (*_function(args), ())
+    profile = make_profile(rows, provenance, at_once)
     if args.out is not None:
         write_profile(profile, args.out)
     if args.plot is not None:
@@ -181,16 +193,22 @@ def _check_folder(path: Path | None) -> None:
         raise MeasuringError(f"the folder of {path} does not exist; create it, or name another file")
 
 
-def _edge(args: argparse.Namespace) -> tuple[Sequence[ProfileRow], Provenance]:
+def _edge(args: argparse.Namespace) -> tuple[Sequence[ProfileRow], Provenance, Sequence[AtOnceRow]]:
+    check_levels(args.concurrency)
     access = of_arguments(args, os.environ)
     served = served_model(args.url, args.model, access)
     payloads = _payloads(args, served.inputs)
-    call = EdgeCaller(url=args.url, model=args.model, payloads=payloads, server=served.server, access=access)
-    rows = _measure(call, args.batches or default_batches(served.parameters), args)
+
+    def make_call() -> Call:
+        return EdgeCaller(url=args.url, model=args.model, payloads=payloads, server=served.server, access=access)
+
+    batches = args.batches or default_batches(served.parameters)
+    rows = _measure(make_call(), batches, args)
+    at_once = _measure_at_once(make_call, batches, args)
     provenance = edge_provenance(
         args.url, args.model, name=_name(args), device=args.device, parameters=served.parameters
     )
-    return rows, provenance
+    return rows, provenance, at_once
 
 
 def _function(args: argparse.Namespace) -> tuple[Sequence[ProfileRow], Provenance]:
@@ -278,6 +296,24 @@ def _measure(call: Call, batches: Sequence[int], args: argparse.Namespace) -> Se
         )
 
 
+def _measure_at_once(
+    make_call: Callable[[], Call], batches: Sequence[int], args: argparse.Namespace
+) -> Sequence[AtOnceRow]:
+    console, calls = Console(stderr=True), args.warm_up + args.repetitions
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, disable=args.json or not console.is_terminal) as bar:
+        several = sum(number for number in args.concurrency if number > 1)
+        task = bar.add_task("batches at once", total=several * len(batches) * calls, visible=several > 0)
+        return measure_at_once(
+            make_call,
+            batches,
+            args.concurrency,
+            repetitions=args.repetitions,
+            warm_up=args.warm_up,
+            on_call=lambda: bar.advance(task),
+        )
+
+
 def _print(profile: Profile) -> None:
     table = Table(title=escape(f"{profile.model} on {profile.device}"), title_justify="left")
     for column in COLUMNS:
@@ -287,6 +323,14 @@ def _print(profile: Profile) -> None:
     console = Console(highlight=False)
     console.print(table)
     console.print(escape(model_sentence(profile)))
+    if profile.at_once:
+        several = Table(title="several batches at once", title_justify="left")
+        for column in AT_ONCE_COLUMNS:
+            several.add_column(column, justify="right")
+        for words in at_once_rows(profile):
+            several.add_row(*words)
+        console.print(several)
+        console.print(escape(parallel_sentence(profile)))
     console.print(escape(profile.note))
     for name, value in profile.environment.items():
         console.print(escape(f"{name}: {value}"))

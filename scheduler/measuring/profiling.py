@@ -10,11 +10,13 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from models.profile import Profile, ProfileError, ProfileRow, fit_latency, save_profile
+from models.latency_fit import fit_latency
+from models.profile import AtOnceRow, Profile, ProfileError, ProfileRow, save_profile
 from scheduler.measuring import board
 from scheduler.measuring.errors import MeasuringError
 
 MAX_DEFAULT_BATCH = 64
+AT_ONCE_COLUMNS = ("at once", "batch", "p50 ms", "p95 ms", "items/s")
 COLUMNS = ("batch", "p50 ms", "p95 ms", "p99 ms", "items/s", "model ms", "model off by")
 
 
@@ -95,7 +97,7 @@ def on_this_machine(url: str) -> bool:
         return host == "localhost"
 
 
-def make_profile(rows: Sequence[ProfileRow], provenance: Provenance) -> Profile:
+def make_profile(rows: Sequence[ProfileRow], provenance: Provenance, at_once: Sequence[AtOnceRow] = ()) -> Profile:
     """Fits the latency model and builds the profile.
 
     Raises:
@@ -118,6 +120,7 @@ def make_profile(rows: Sequence[ProfileRow], provenance: Provenance) -> Profile:
             beta_stderr_s=latency.beta_stderr_s,
             max_batch=max(row.batch for row in rows),
             environment=provenance.environment,
+            at_once=tuple(at_once),
         )
     except ProfileError as error:
         raise MeasuringError(str(error)) from error
@@ -138,6 +141,23 @@ def write_profile(profile: Profile, path: Path) -> None:
 def table_rows(profile: Profile) -> list[tuple[str, ...]]:
     """Returns the rows as texts, for the columns COLUMNS."""
     return [_words(profile, row) for row in profile.rows]
+
+
+def at_once_rows(profile: Profile) -> list[tuple[str, ...]]:
+    """Returns the rows of several batches at once as texts, for the columns AT_ONCE_COLUMNS."""
+    return [
+        (str(row.parallel), str(row.batch), _ms(row.p50_s), _ms(row.p95_s), f"{row.items_per_s:.1f}")
+        for row in profile.at_once
+    ]
+
+
+def parallel_sentence(profile: Profile) -> str:
+    """Returns how many batches at once suffice, as a sentence; empty where that was not measured."""
+    number = profile.parallel()
+    if number is None:
+        return ""
+    what = "1 batch at a time has" if number == 1 else f"{number} batches at once have"
+    return f"{what} nearly the highest throughput: parallel = {number} in [edge]"
 
 
 def _words(profile: Profile, row: ProfileRow) -> tuple[str, ...]:

@@ -59,6 +59,22 @@ def test_an_edge_server_is_measured_into_the_profile_that_the_daemon_reads(
     assert "for b up to 6" in printed
 
 
+def test_several_batches_at_once_are_measured_into_the_same_profile(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "stub.json"
+    with StubOipServer(parameters={"max_batch": 2}) as server:
+        options = ["--url", server.url, *QUICK, "--concurrency", "1..3", "--out", str(out)]
+        assert cli.main(["profile", "edge", *options]) == 0
+        assert server.stub.counters.batches == 2 * 4 * (1 + 2 + 3)
+    rows = load_profile(out).at_once
+    assert [(row.parallel, row.batch, row.samples) for row in rows] == [(2, 1, 6), (2, 2, 6), (3, 1, 9), (3, 2, 9)]
+    printed = capsys.readouterr().out
+    assert "several batches at once" in printed
+    assert "nearly the highest throughput: parallel = " in printed
+    assert "--concurrency must be" in sentence(capsys, "edge", "--url", server.url, "--concurrency", "0")
+
+
 @pytest.mark.parametrize("takes_binary", [True, False])
 def test_a_server_of_others_is_measured_in_the_form_that_it_takes(tmp_path: Path, takes_binary: bool) -> None:
     out = tmp_path / "triton.json"

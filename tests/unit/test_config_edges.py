@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from support.card_edge import card_folder
 
-from models.profile import load_profile, save_profile
+from models.profile import AtOnceRow, load_profile, save_profile
 from scheduler.cli import main
 from scheduler.daemon.assembly import edge_trials, places
 from scheduler.daemon.config.config import Config, load_config
@@ -227,3 +227,17 @@ def test_each_is_measured_and_remembered_by_itself(tmp_path: Path) -> None:
     other._measured.clear()
     other.recall_measured(again)
     assert asdict(other.edge_profile(0, other.edges[1])) == asdict(profile)  # type: ignore[arg-type]
+
+
+def test_what_was_measured_says_how_many_batches_at_once_where_the_table_does_not(tmp_path: Path) -> None:
+    profile, rows = (
+        load_profile("orin-resnet50"),
+        (AtOnceRow(2, 16, 0.2, 0.3, 400.0, 30), AtOnceRow(3, 16, 0.3, 0.4, 401.0, 30)),
+    )
+    save_profile(replace(profile, name="two", at_once=rows), tmp_path / "two.json")
+    own = FAR + 'profiles = { digits = "two.json" }\n'
+    assert load(tmp_path, NEAR + own + DIGITS).engine_settings().edges == (
+        EdgeSettings("near", None),
+        EdgeSettings("far", 2),
+    )
+    assert load(tmp_path, own + "parallel = 5\n" + DIGITS).engine_settings().edges == (EdgeSettings("far", 5),)

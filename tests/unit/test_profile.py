@@ -14,7 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import optimize, stats
 
-from models.profile import Profile, ProfileError, ProfileRow, fit_latency, load_profile, save_profile, shipped_profiles
+from models.latency_fit import fit_latency
+from models.profile import Profile, ProfileError, ProfileRow, load_profile, save_profile, shipped_profiles
 
 ROW = ProfileRow(batch=1, p50_s=0.05, p95_s=0.06, items_per_s=20.0, samples=30, p99_s=0.07)
 PROFILE = Profile(

@@ -79,10 +79,16 @@ class Config(ConfigFile):
             over_cap=self.spend.over_cap,
             spend_leased=bool(self.daemon.state),
             explain_ring=self.explain.ring,
-            edges=tuple(EdgeSettings(edge.name, edge.parallel) for edge in self.edges) or (EdgeSettings(),),
+            edges=tuple(EdgeSettings(edge.name, self._parallel(edge)) for edge in self.edges) or (EdgeSettings(),),
             tenants=tuple(TenantSettings(**tenant.model_dump()) for tenant in self.tenants),
             **engine,
         )
+
+    def _parallel(self, edge: EdgeSection) -> int | None:
+        """Returns how many batches an edge server is given at once: as configured, or as measured of its models."""
+        profiles = (self.edge_profile(index, edge) for index in range(len(self.models)))
+        measured = [number for profile in profiles if profile is not None and (number := profile.parallel())]
+        return min(measured, default=None) if edge.parallel is None else edge.parallel
 
     @property
     def capped(self) -> bool:

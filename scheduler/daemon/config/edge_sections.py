@@ -26,7 +26,8 @@ class EdgeSection(Section):
         default=None,
         ge=1,
         le=MOST_PARALLEL,
-        description="Batches that it serves at once (replicas, instance groups, GPUs); absent: as it says, or learned.",
+        description="Batches that it serves at once (replicas, instance groups, GPUs); absent: as measured in its"
+        " profiles, as it says itself, or learned.",
     )
     models: tuple[str, ...] = Field(
         default=(), max_length=64, description="Names of the models that it serves; empty: all that an edge serves."

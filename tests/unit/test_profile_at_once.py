@@ -1,0 +1,120 @@
+"""Several batches at once, measured: so many are under way all the time, and the profile says how many suffice."""
+
+import threading
+from collections import Counter
+from dataclasses import asdict, replace
+from itertools import count
+from pathlib import Path
+
+import pytest
+
+from models.profile import AtOnceRow, Profile, ProfileError, ProfileRow, load_profile, save_profile
+from scheduler.measuring.at_once import check_levels, levels, measure_at_once
+from scheduler.measuring.errors import MeasuringError
+from scheduler.measuring.latency import Call
+from scheduler.measuring.profiling import at_once_rows, parallel_sentence
+
+LIMIT_S = 30.0
+
+
+def test_so_many_are_under_way_all_the_time_and_throughput_is_that_of_all() -> None:
+    made, together, lock = count(), Counter[int](), threading.Lock()
+    meeting = {number: threading.Barrier(number) for number in (2, 3)}
+
+    def make_call() -> Call:
+        next(made)
+
+        def call(items: int) -> float:
+            # Goes on only when as many calls as there should be are in here.
+            number = items // 10
+            with lock:
+                together[number] += 1
+            meeting[number].wait(LIMIT_S)
+            return 0.1 * items
+
+        return call
+
+    ticks = count()
+    told = count()
+    rows = [
+        row
+        for number in (2, 3)
+        for row in measure_at_once(
+            make_call,
+            [10 * number],
+            [1, number],
+            repetitions=4,
+            warm_up=1,
+            on_call=lambda: next(told),
+            clock=lambda: 2.0 * next(ticks),
+        )
+    ]
+    assert next(made) == 5
+    assert dict(together) == {2: 2 * 5, 3: 3 * 5}
+    assert next(told) == 25
+    assert [(row.parallel, row.batch, row.samples) for row in rows] == [(2, 20, 8), (3, 30, 12)]
+    # The clock goes on by 2 s from the start to the end of each.
+    assert [row.items_per_s for row in rows] == [20 * 8 / 2.0, 30 * 12 / 2.0]
+    assert [row.p50_s for row in rows] == pytest.approx([2.0, 3.0])
+
+
+def test_one_at_a_time_is_measured_elsewhere() -> None:
+    assert measure_at_once(lambda: pytest.fail("called"), [1, 2], [1], repetitions=1, warm_up=0) == ()
+
+
+@pytest.mark.parametrize("when", [0, 3])
+def test_a_call_that_fails_ends_the_others_and_is_the_error(when: int) -> None:
+    calls = count()
+
+    def call(items: int) -> float:
+        if next(calls) == when:
+            raise MeasuringError("the server refused it")
+        return float(items)
+
+    with pytest.raises(MeasuringError, match="the server refused it"):
+        measure_at_once(lambda: call, [4], [3], repetitions=2, warm_up=1)
+
+
+@pytest.mark.parametrize("numbers", [[], [0, 2], [2, 2], [65]])
+def test_numbers_that_make_no_measurement_are_refused(numbers: list[int]) -> None:
+    with pytest.raises(MeasuringError, match="--concurrency must be rising whole numbers from 1 to 64"):
+        check_levels(numbers)
+
+
+@pytest.mark.parametrize(("text", "numbers"), [("4", [1, 2, 3, 4]), ("2..4", [2, 3, 4]), ("1,8", [1, 8]), ("0", [])])
+def test_numbers_are_read_from_the_command_line(text: str, numbers: list[int]) -> None:
+    assert levels(text) == numbers
+
+
+def profiled(**items_per_s: float) -> Profile:
+    """Returns a profile with the throughput of so many batches of 16 at once."""
+    profile = load_profile("orin-resnet50")
+    rows = (ProfileRow(16, 0.2, 0.3, items_per_s.pop("k1"), 30),)
+    at_once = tuple(AtOnceRow(int(name[1:]), 16, 0.2, 0.3, each, 30) for name, each in items_per_s.items())
+    return replace(profile, rows=rows, at_once=at_once)
+
+
+@pytest.mark.parametrize(
+    ("profile", "parallel"),
+    [
+        (profiled(k1=100.0), None),
+        (profiled(k1=100.0, k2=102.0), 1),
+        (profiled(k1=100.0, k2=190.0, k3=195.0, k4=194.0), 2),
+        (profiled(k1=100.0, k2=190.0, k3=280.0, k4=250.0), 3),
+    ],
+)
+def test_the_fewest_that_reach_nearly_the_highest_throughput_suffice(profile: Profile, parallel: int | None) -> None:
+    assert profile.parallel() == parallel
+    assert bool(parallel_sentence(profile)) == (parallel is not None)
+
+
+def test_it_is_saved_with_the_profile_and_left_out_where_it_was_not_measured(tmp_path: Path) -> None:
+    path, several = tmp_path / "p.json", profiled(k1=100.0, k2=190.0)
+    save_profile(several, path)
+    assert asdict(load_profile(path)) == asdict(several)
+    assert at_once_rows(several) == [("2", "16", "200.00", "300.00", "190.0")]
+    save_profile(replace(several, at_once=()), path)
+    assert "at_once" not in path.read_text()
+    path.write_text(path.read_text().replace('"rows"', '"at_once": [{"parallel": 0}], "rows"'))
+    with pytest.raises(ProfileError, match=r"at_once\[0\]: key batch is missing"):
+        load_profile(path)
