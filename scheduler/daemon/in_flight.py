@@ -184,7 +184,7 @@ class BatchSender:
         return [self.probe(place, self._trials.models_on(place)) for place in places or self._backends]
 
     async def replace_backend(self, place: Place, replacement: InferenceBackend | None) -> None:
-        """Uses another backend, or none, from now on; closes the old one when its batches have ended.
+        """Uses another backend, or none, from now on; closes the old one when its batches and probes have ended.
 
         What the engine knows of an edge server was said by the one before: probe it when the engine has its settings.
         """
@@ -194,7 +194,8 @@ class BatchSender:
         if replacement is not None:
             self._backends[place] = replacement
         if old is not None:
-            old_tasks = [task for task in self._tasks if task.get_name().startswith("batch-")]
+            names = ("batch-", f"probe-{place}")
+            old_tasks = [task for task in self._tasks if task.get_name().startswith(names)]
             self._start(_close_after(old, old_tasks), name=f"close-{place}")
 
     async def close(self) -> None:

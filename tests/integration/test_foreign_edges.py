@@ -83,6 +83,7 @@ def test_triton_says_its_largest_batch_and_none_larger_is_ever_sent(tmp_path: Pa
         assert all(stub.binary)
         assert status["engine"]["edge_limits"] == [{"model": "sums", "items": 8, "source": "said", "settled": True}]
         assert status["edge"] == {
+            "name": "main",
             "url": triton.url,
             "server": "triton 2.58.0",
             "tensors": "auto",
