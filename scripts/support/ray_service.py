@@ -42,10 +42,12 @@ class RayService:
     Attributes:
         url: of HAProxy, or of Serve's own proxy.
         folder: all files of Ray; `home` in it is the home folder of its processes.
+        token: which the application asks for; empty: none.
     """
 
     url: str
     folder: Path
+    token: str = ""
 
     @property
     def home(self) -> Path:
@@ -62,11 +64,13 @@ class RayService:
 
     def parallel(self) -> int:
         """Returns how many batches at once the service says it serves; 0 if it does not answer."""
-        return _parallel(self.url)
+        return _parallel(self.url, self.token)
 
 
 @contextmanager
-def ray_service(python: Path, options: str, *, replicas: int, haproxy: bool = True) -> Iterator[RayService]:
+def ray_service(
+    python: Path, options: str, *, replicas: int, haproxy: bool = True, token: str = ""
+) -> Iterator[RayService]:
     """Starts Ray and the application, hands it over once all replicas run, and ends all its processes.
 
     Args:
@@ -74,6 +78,7 @@ def ray_service(python: Path, options: str, *, replicas: int, haproxy: bool = Tr
         options: of each replica, as for `python -m edge_server`.
         replicas: their number.
         haproxy: whether HAProxy leads requests to replicas, in throughput mode; else Serve's own proxy.
+        token: is in the variable EDGE_TOKEN of all processes; empty: it is not set.
 
     Raises:
         RayFailed: it does not start.
@@ -83,9 +88,10 @@ def ray_service(python: Path, options: str, *, replicas: int, haproxy: bool = Tr
     folder = Path(tempfile.mkdtemp(prefix="ray-"))
     try:
         gcs, port, *more = _free_ports(8)
-        service = RayService(f"http://127.0.0.1:{port}", folder)
+        service = RayService(f"http://127.0.0.1:{port}", folder, token)
         service.home.mkdir()
         environ = _environment(folder, python, more, haproxy=haproxy)
+        environ |= {"EDGE_TOKEN": token} if token else {}
         config = folder / "serve.json"  # JSON is YAML
         config.write_text(json.dumps(serve_config(options, port=port, replicas=replicas)))
         with _head(folder, python, gcs, more, environ):
@@ -215,8 +221,9 @@ def _until_served(service: RayService, replicas: int) -> None:
         time.sleep(0.2)
 
 
-def _parallel(url: str) -> int:
+def _parallel(url: str, token: str) -> int:
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    opener.addheaders = [("Authorization", f"Bearer {token}")] if token else []
     try:
         with opener.open(f"{url}/v2", timeout=5) as response:
             [model, *_] = json.loads(response.read())["models"]

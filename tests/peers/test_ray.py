@@ -39,18 +39,20 @@ BODY_LIMIT_BYTES = 100_000
 BACK_S = 120.0
 """For a new replica in place of one that was killed."""
 INFER = "/v2/models/digits/infer"
+TOKEN = "a-token-of-more-than-sixteen"
+BEARER = {"Authorization": f"Bearer {TOKEN}"}
 
 
 @pytest.fixture(scope="module")
 def options(tmp_path_factory: pytest.TempPathFactory) -> str:
     profile = law(tmp_path_factory.mktemp("law"))
-    return f"{replica_options(profile)} --body-limit-bytes {BODY_LIMIT_BYTES}"
+    return f"{replica_options(profile)} --token-env EDGE_TOKEN --body-limit-bytes {BODY_LIMIT_BYTES}"
 
 
 @pytest.fixture(scope="module")
 def service(options: str) -> Iterator[RayService]:
     assert PYTHON is not None
-    with ray_service(Path(PYTHON), options, replicas=2) as started:
+    with ray_service(Path(PYTHON), options, replicas=2, token=TOKEN) as started:
         yield started
         written = sorted(str(path.relative_to(started.home)) for path in started.home.rglob("*"))
     assert written == []
@@ -60,7 +62,7 @@ def service(options: str) -> Iterator[RayService]:
 
 @pytest.fixture(scope="module")
 def own(options: str) -> Iterator[str]:
-    with running(*options.split()) as edge:
+    with running(*options.split(), environ={"EDGE_TOKEN": TOKEN}) as edge:
         yield edge.url
         assert edge.stop() == 0
 
@@ -72,6 +74,16 @@ def of_items(*items: str) -> dict[str, Any]:
 def binary(**headers: str) -> dict[str, Any]:
     [digit] = digits(1)
     return {"data": gzip.compress(digit.body) if headers else digit.body, "headers": {**digit.headers, **headers}}
+
+
+def no_token(request: requests.PreparedRequest) -> requests.PreparedRequest:
+    del request.headers["Authorization"]
+    return request
+
+
+def other_token(request: requests.PreparedRequest) -> requests.PreparedRequest:
+    request.headers["Authorization"] = "Bearer another-token"
+    return request
 
 
 CALLS: Mapping[str, Callable[[], tuple[str, str, dict[str, Any]]]] = {
@@ -97,8 +109,11 @@ CALLS: Mapping[str, Callable[[], tuple[str, str, dict[str, Any]]]] = {
     "too many items": lambda: ("POST", INFER, of_items(*["AAAA"] * 65)),
     "too long": lambda: ("POST", INFER, {"data": b"x" * (2 * BODY_LIMIT_BYTES)}),
     "too long in chunks": lambda: ("POST", INFER, {"data": iter([b"x" * 60_000] * 3)}),
+    "no token": lambda: ("GET", "/v2", {"auth": no_token}),
+    "no token, but live": lambda: ("GET", "/v2/health/live", {"auth": no_token}),
+    "another token": lambda: ("POST", INFER, {**binary(), "auth": other_token}),
 }
-OF_SERVERS = ("Content-Type", "Retry-After", "Accept-Encoding", wire.JSON_LENGTH_HEADER)
+OF_SERVERS = ("Content-Type", "Retry-After", "WWW-Authenticate", "Accept-Encoding", wire.JSON_LENGTH_HEADER)
 
 
 def told(url: str, call: str) -> tuple[int, dict[str, str], Any]:
@@ -106,6 +121,7 @@ def told(url: str, call: str) -> tuple[int, dict[str, str], Any]:
     method, path, content = CALLS[call]()
     with requests.Session() as session:
         session.trust_env = False
+        session.headers.update(BEARER)
         response = session.request(method, url + path, timeout=60, **content)
     headers = {name: response.headers[name] for name in OF_SERVERS if name in response.headers}
     if method == "POST" and response.status_code == 200:
@@ -131,11 +147,12 @@ def test_it_answers_as_our_own_server(service: RayService, own: str, call: str) 
 
 def test_head_sends_the_length_alone(service: RayService) -> None:
     url = f"{service.url}/v2/health/live"
-    assert requests.head(url, timeout=60).headers["Content-Length"] == str(len(requests.get(url, timeout=60).content))
+    whole = requests.get(url, timeout=60).content
+    assert requests.head(url, timeout=60).headers["Content-Length"] == str(len(whole))
 
 
 def test_its_metrics_are_those_of_a_replica(service: RayService) -> None:
-    text = requests.get(f"{service.url}/metrics", timeout=60).text
+    text = requests.get(f"{service.url}/metrics", headers=BEARER, timeout=60).text
     assert "edgeburst_edge_ready 1.0" in text
     assert 'edgeburst_edge_model_info{device="cpu"' in text
 
@@ -164,7 +181,9 @@ def busy(service: RayService) -> int:
     give_up_s = time.monotonic() + LIMIT_S
     while time.monotonic() < give_up_s:
         for number, url in urls.items():
-            found = re.search(r"^edgeburst_edge_batches_in_hand (.+)$", requests.get(url, timeout=LIMIT_S).text, re.M)
+            found = re.search(
+                r"^edgeburst_edge_batches_in_hand (.+)$", requests.get(url, headers=BEARER, timeout=60).text, re.M
+            )
             assert found is not None
             has_one = float(found[1]) > 0
             if has_one and not before[number]:
@@ -179,7 +198,7 @@ def url_of(replica: int) -> str:
         if connection.status == psutil.CONN_LISTEN and connection.laddr.ip == "127.0.0.1":
             url = f"http://127.0.0.1:{connection.laddr.port}/metrics"
             with contextlib.suppress(requests.RequestException):
-                if "edgeburst_edge_ready" in requests.get(url, timeout=5).text:
+                if "edgeburst_edge_ready" in requests.get(url, headers=BEARER, timeout=5).text:
                     return url
     raise AssertionError(f"replica {replica} has no address")
 
@@ -208,9 +227,10 @@ class Killer(threading.Thread):
 
 def test_a_replica_is_killed_under_load_and_no_request_is_lost(service: RayService, tmp_path: Path) -> None:
     config = tmp_path / "edgeburst.toml"
-    config.write_text(CONFIG.format(url=service.url, profile=law(tmp_path), slo_s=20.0))
+    edge = 'token_env = "EDGE_TOKEN"'
+    config.write_text(CONFIG.format(url=service.url, edge=edge, profile=law(tmp_path), slo_s=20.0))
     killer = Killer(service)
-    with daemon_process(config) as daemon:
+    with daemon_process(config, environ={"EDGE_TOKEN": TOKEN}) as daemon:
         killer.start()
         outcomes = asyncio.run(sent(daemon.url, poisson(10.0, 12.0, seed=3)))
         killer.join()
