@@ -264,16 +264,13 @@ class Control:
         )
         return has_function and awake and idle_s >= interval_s
 
-    def limits(self, model: str, edge: str = EDGE_NAME) -> Limits:
-        """Returns what an operator set for a model, served just now or not, within what an edge server takes."""
-        return self._limits.get(model, Limits()).within(self._edge_takes.get((model, edge)))
+    def limits(self, model: str) -> Limits:
+        """Returns what an operator set for a model, served just now or not, within what the edge servers take."""
+        takes = {edge: items for (name, edge), items in self._edge_takes.items() if name == model}
+        return self._limits.get(model, Limits()).taking(takes)
 
-    def _widest_limits(self, model: str) -> Limits:
-        """Returns the same within what the edge server takes that takes most."""
-        served = self._estimates.models[model].edges if model in self._estimates.models else ()
-        takes = [self._edge_takes.get((model, edge)) for edge in served]
-        known = [items for items in takes if items is not None]
-        return self._limits.get(model, Limits()).within(max(known) if known and len(known) == len(takes) else None)
+    def _planned_limits(self, model: str) -> Limits:
+        return self.limits(model).widest(self._estimates.models[model].edges if model in self._estimates.models else ())
 
     def edge_takes(self, model: str, items: int | None, edge: str = EDGE_NAME) -> Limits:
         """Notes the largest batch of a model on an edge server, None for any, and plans anew; returns the limits."""
@@ -285,7 +282,7 @@ class Control:
             if self._plan is not None:
                 which = f"edge {edge}" if len(self._settings.edges) > 1 else "the edge"
                 self._found(Finding("limits", f"{model}: {which} takes {'any number of' if items is None else items}"))
-        return self.limits(model, edge)
+        return self.limits(model)
 
     def limits_changed(self, model: str, limits: Limits, *, served: bool = True) -> None:
         """Plans anew under an operator's limits; those of a model that is not served just now are only noted."""
@@ -363,7 +360,7 @@ class Control:
             models={name: model.estimates() for name, model in self._estimates.models.items()},
             uplink_bytes_per_s=uplink.bytes_per_s,
             uplink_rtt_s=uplink.rtt_s + (uplink.excess_s + uplink.margin_s),
-            limits={name: self._widest_limits(name) for name in (*self._limits, *(m for m, _ in self._edge_takes))},
+            limits={name: self._planned_limits(name) for name in (*self._limits, *(m for m, _ in self._edge_takes))},
             edge_up=edge_up,
             function_up=function_up,
             plan_expiry_s=self._plan_life_s(now_s - self._first_arrival_s),

@@ -24,7 +24,7 @@ class EdgeTerms:
         """Works out cap and limit from an operator's limits and the plan."""
         self.cap = self.limit = 0
         if self.times is not None:
-            largest = self.times.max_batch if limits.edge_batch_cap is None else limits.edge_batch_cap
-            largest = min(largest, self.times.max_batch)
+            allowed = limits.on_edge(self.name)
+            largest = self.times.max_batch if allowed is None else min(allowed, self.times.max_batch)
             self.cap = min(planned_cap, largest)
             self.limit = largest if self.cap else 0

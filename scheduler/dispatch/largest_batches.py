@@ -1,4 +1,4 @@
-"""The largest edge batch of each model: as the server says, or else as its refusals have shown.
+"""The largest batch of each model on each edge server: as the server says, or else as its refusals have shown.
 
 A refusal may name the limit; that is believed at once. Otherwise a refused batch is sent again in halves, as one whose
 content was refused. If all its members are answered then, its size was the cause, and the limit lies between the
@@ -16,8 +16,10 @@ from scheduler.domain.edge_limits import EdgeLimit, LimitSource
 from scheduler.domain.memory import Remembered, entries, finite, rows
 from scheduler.domain.messages import EdgeBatchLearned, ProbeMeasured
 from scheduler.domain.plans import Limits
-from scheduler.domain.requests import Backend
+from scheduler.domain.requests import EDGE_NAME, Backend
 
+Key = tuple[str, str]
+"""Model and edge server."""
 VERSION = 1
 SUSPICIONS = 8
 """Refused batches whose members are followed at one time; of more the oldest are not. A bound of memory: the halves of
@@ -26,7 +28,7 @@ one batch of 64 are five deep."""
 
 @dataclass(slots=True)
 class LargestBatch:
-    """What is known of one model."""
+    """What is known of one model on one edge server."""
 
     said: int | None = None
     """By the server; None: it says nothing."""
@@ -59,15 +61,15 @@ class LargestBatch:
         known = [limit for limit in (self.said, self.learned) if limit is not None]
         return min(known, default=None)
 
-    def limit(self, model: str) -> EdgeLimit | None:
+    def limit(self, model: str, edge: str) -> EdgeLimit | None:
         """Returns the same with its source; None: none."""
         items, learned = self.items, self.learned
         if items is None:
             return None
         if learned is None or items < learned:
-            return EdgeLimit(model, items, LimitSource.SAID)
+            return EdgeLimit(model, items, LimitSource.SAID, edge=edge)
         source = LimitSource.NAMED if self.named else LimitSource.SEARCHED
-        return EdgeLimit(model, items, source, settled=self.settled)
+        return EdgeLimit(model, items, source, settled=self.settled, edge=edge)
 
     def forget(self) -> None:
         """Forgets what refusals have shown."""
@@ -78,7 +80,7 @@ class LargestBatch:
 class Suspicion:
     """A batch that may have been refused for its size: it was, if all its members are answered in smaller ones."""
 
-    model: str
+    key: Key
     items: int
     unanswered: set[int]
     """Ids of its requests."""
@@ -86,29 +88,30 @@ class Suspicion:
 
 @dataclass(slots=True)
 class LargestBatches:
-    """What is known of all models."""
+    """What is known of all models on all edge servers."""
 
     lanes: Lanes
     outbox: Outbox
-    edge_takes: Callable[[str, int | None], Limits] = lambda model, items: Limits()  # noqa: ARG005
-    """Tells the control plane what the edge takes of a model; returns the model's limits with it."""
-    known: dict[str, LargestBatch] = field(default_factory=dict)
+    edge_takes: Callable[[str, int | None, str], Limits] = lambda model, items, edge: Limits()  # noqa: ARG005
+    """Tells the control plane what an edge server takes of a model; returns the model's limits with it."""
+    known: dict[Key, LargestBatch] = field(default_factory=dict)
     suspicions: list[Suspicion] = field(default_factory=list)
-    server: str = ""
-    """That which it is known of; empty: not known."""
-    _told: dict[str, EdgeLimit] = field(default_factory=dict)
+    servers: dict[str, str] = field(default_factory=dict)
+    """By edge server, that which it is known of, where that is known."""
+    _told: dict[Key, EdgeLimit] = field(default_factory=dict)
 
     def answered(self, batch: Batch) -> None:
         """Learns from an edge batch that was answered."""
-        known = self.known.get(batch.model)
+        key = batch.model, batch.place.name
+        known = self.known.get(key)
         if known is None:
-            known = self.known[batch.model] = LargestBatch()
+            known = self.known[key] = LargestBatch()
         if batch.items > known.fits:
             known.fits = batch.items
             if known.refused is not None:
                 if batch.items >= known.refused:
                     known.forget()
-                self._settle(batch.model)
+                self._settle(key)
         if self.suspicions:
             self._clear_up(batch)
 
@@ -118,11 +121,12 @@ class LargestBatches:
         Returns:
             Whether its size may be the cause: then smaller ones may be answered, and the backend itself is well.
         """
-        known = self.known.setdefault(batch.model, LargestBatch())
+        key = batch.model, batch.place.name
+        known = self.known.setdefault(key, LargestBatch())
         named, before = failure.largest_batch, known.refused
         if named is not None and 1 <= named < batch.items:
             known.refused, known.named, known.doubted = named + 1, True, False
-            self._settle(batch.model)
+            self._settle(key)
             return True
         if batch.items < 2 or not failure.by_size:
             self._withdraw(batch)
@@ -130,12 +134,12 @@ class LargestBatches:
         if before is not None and batch.items >= before:
             # As before, whatever was hoped for.
             known.doubted = False
-            self._settle(batch.model)
+            self._settle(key)
             return True
         if failure.kind is FailureKind.SERVER and not self._suspect(known, batch):
             self._withdraw(batch)
             return False
-        self.suspicions.append(Suspicion(batch.model, batch.items, set(batch.request_ids)))
+        self.suspicions.append(Suspicion(key, batch.items, set(batch.request_ids)))
         del self.suspicions[:-SUSPICIONS]
         return True
 
@@ -143,27 +147,32 @@ class LargestBatches:
         """Takes over what the edge says; one that was away may take more since."""
         if probe.place.backend is not Backend.EDGE or not probe.ok:
             return
-        another = "" not in (self.server, probe.server) and probe.server != self.server
-        self.server = probe.server or self.server
-        for model, known in self.known.items():
+        edge = probe.place.name
+        before = self.servers.get(edge, "")
+        another = "" not in (before, probe.server) and probe.server != before
+        self.servers[edge] = probe.server or before
+        for key, known in self.known.items():
+            if key[1] != edge:
+                continue
             if another:
-                self.known[model] = LargestBatch()
+                self.known[key] = LargestBatch()
             elif was_away and known.refused is not None:
                 known.doubted = True
             else:
                 continue
-            self._settle(model)
+            self._settle(key)
         for model, items in probe.largest_batches:
-            known = self.known.setdefault(model, LargestBatch())
+            known = self.known.setdefault((model, edge), LargestBatch())
             if items != known.said:
                 # Refusals were those of another configuration.
                 known.said = items
                 known.forget()
-                self._settle(model)
+                self._settle((model, edge))
 
     def limits(self) -> tuple[EdgeLimit, ...]:
         """Returns what limits batches now."""
-        found = (known.limit(model) for model, known in sorted(self.known.items()))
+        known = ((key, known) for key, known in sorted(self.known.items()) if key[1] in self.lanes.edges)
+        found = (known.limit(*key) for key, known in known)
         return tuple(limit for limit in found if limit is not None)
 
     def remembered(self) -> Remembered:
@@ -171,23 +180,29 @@ class LargestBatches:
 
         def snapshot(now_s: float) -> object:  # noqa: ARG001
             models = [
-                {"model": model, "said": k.said, "fits": k.fits, "refused": k.refused, "named": k.named}
-                for model, k in sorted(self.known.items())
+                {"model": model, "edge": edge, "said": k.said, "fits": k.fits, "refused": k.refused, "named": k.named}
+                for (model, edge), k in sorted(self.known.items())
                 if k.said is not None or k.refused is not None
             ]
-            return {"server": self.server, "models": models}
+            return {"servers": dict(self.servers), "models": models}
 
         def restore(content: object, age_s: float, now_s: float) -> None:  # noqa: ARG001
             found, saved = {}, entries(content)
+            # Before there could be several edge servers, what was saved was of the only one.
+            names = list(self.lanes.edges)
+            only = names[0] if len(names) == 1 else EDGE_NAME
             for row in rows(saved["models"]):
                 given = entries(row)
                 said, refused = (None if given[key] is None else _count(given[key]) for key in ("said", "refused"))
                 fits = int(finite(given["fits"]))
-                found[str(given["model"])] = LargestBatch(said, fits, refused, bool(given["named"]))
-            self.server = str(saved["server"])
-            for model, known in found.items():
-                self.known[model] = known
-                self._settle(model, quietly=True)
+                found[str(given["model"]), str(given.get("edge", only))] = LargestBatch(
+                    said, fits, refused, bool(given["named"])
+                )
+            servers = entries(saved["servers"]) if "servers" in saved else {only: saved["server"]}
+            self.servers = {name: str(server) for name, server in servers.items()}
+            for key, known in found.items():
+                self.known[key] = known
+                self._settle(key, quietly=True)
 
         return Remembered("edge-batches", VERSION, "", snapshot, restore)
 
@@ -203,35 +218,37 @@ class LargestBatches:
         """Takes the answered requests from the suspicions; one that has none left is true."""
         confirmed = []
         for suspicion in self.suspicions:
-            suspicion.unanswered.difference_update(batch.request_ids)
+            # What another server answers says nothing of this one.
+            if suspicion.key[1] == batch.place.name:
+                suspicion.unanswered.difference_update(batch.request_ids)
             if not suspicion.unanswered:
                 confirmed.append(suspicion)
         for suspicion in confirmed:
             self.suspicions.remove(suspicion)
-            known = self.known[suspicion.model]
+            known = self.known[suspicion.key]
             if suspicion.items > known.fits and (known.refused is None or suspicion.items < known.refused):
                 known.refused, known.named, known.doubted = suspicion.items, False, False
-                self._settle(suspicion.model)
+                self._settle(suspicion.key)
 
     def _withdraw(self, batch: Batch) -> None:
         """Drops the suspicions that a batch refutes: it failed for another cause than its size."""
         if self.suspicions:
-            failed = set(batch.request_ids)
-            self.suspicions = [each for each in self.suspicions if each.unanswered.isdisjoint(failed)]
+            failed, edge = set(batch.request_ids), batch.place.name
+            self.suspicions = [s for s in self.suspicions if s.key[1] != edge or s.unanswered.isdisjoint(failed)]
 
-    def _settle(self, model: str, *, quietly: bool = False) -> None:
-        """Follows what has changed of a model's limit."""
-        known = self.known[model]
-        limits = self.edge_takes(model, known.items)
+    def _settle(self, key: Key, *, quietly: bool = False) -> None:
+        """Follows what has changed of a model's limit on an edge server."""
+        known, (model, edge) = self.known[key], key
+        limits = self.edge_takes(model, known.items, edge)
         if model in self.lanes:
             for lane in self.lanes.of_model(model):
                 lane.limit(limits)
-        limit = known.limit(model)
+        limit = known.limit(model, edge)
         if limit is None or not limit.settled:
             return
-        if not quietly and self._told.get(model) != limit:
+        if not quietly and self._told.get(key) != limit:
             self.outbox.command(EdgeBatchLearned(limit))
-        self._told[model] = limit
+        self._told[key] = limit
 
 
 def _count(content: object) -> int:

@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from enum import Enum
 
+from scheduler.domain.requests import EDGE_NAME
+
 
 class LimitSource(str, Enum):
     """How a limit became known; the values are public words."""
@@ -17,10 +19,12 @@ class LimitSource(str, Enum):
 
 @dataclass(frozen=True, slots=True)
 class EdgeLimit:
-    """Most items that the edge takes in a batch of one model."""
+    """Most items that an edge server takes in a batch of one model."""
 
     model: str
     items: int
     source: LimitSource
     settled: bool = True
     """False: while it is searched, larger batches may turn out to be taken, and smaller ones not."""
+    edge: str = EDGE_NAME
+    """The server."""

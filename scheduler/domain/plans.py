@@ -1,6 +1,6 @@
 """Plans that the dispatcher follows, settings and limits, and the snapshots of estimates that plans are made from."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 from scheduler.domain.latency import FunctionTier, LatencyModel
@@ -125,11 +125,20 @@ class Limits:
     edge_batch_cap: int | None = None
     function_batch_cap: int | None = None
 
-    def within(self, edge_items: int | None) -> "Limits":
-        """Returns the limits with no more items in an edge batch than the edge takes; None: it takes any number."""
-        if edge_items is None or (self.edge_batch_cap is not None and self.edge_batch_cap <= edge_items):
-            return self
-        return replace(self, edge_batch_cap=edge_items)
+    def taking(self, takes: Mapping[str, int]) -> "Limits":
+        """Returns the limits within what edge servers take, by their names."""
+        return TakenLimits(self.window_s, self.edge_batch_cap, self.function_batch_cap, takes) if takes else self
+
+    def widest(self, edges: Iterable[str]) -> "Limits":
+        """Returns the same for all of these edge servers together: the one that takes most counts."""
+        caps = [self.on_edge(edge) for edge in edges]
+        known = [cap for cap in caps if cap is not None]
+        cap = max(known) if known and len(known) == len(caps) else self.edge_batch_cap
+        return Limits(self.window_s, cap, self.function_batch_cap)
+
+    def on_edge(self, edge: str) -> int | None:  # noqa: ARG002
+        """Returns the most items in a batch on an edge server; None: any number."""
+        return self.edge_batch_cap
 
     def sentence(self) -> str:
         """Returns them in words."""
@@ -139,6 +148,19 @@ class Limits:
             "function batch": self.function_batch_cap,
         }
         return ", ".join(f"{name} at most {value}" for name, value in named.items() if value is not None) or "none"
+
+
+@dataclass(frozen=True, slots=True)
+class TakenLimits(Limits):
+    """An operator's limits, within what edge servers take."""
+
+    takes: Mapping[str, int] = field(default_factory=dict)
+    """By edge server: most items in a batch; servers that take any number are absent."""
+
+    def on_edge(self, edge: str) -> int | None:
+        """Returns the most items in a batch on an edge server; None: any number."""
+        known = [items for items in (self.edge_batch_cap, self.takes.get(edge)) if items is not None]
+        return min(known, default=None)
 
 
 @dataclass(frozen=True, slots=True)

@@ -81,7 +81,9 @@ def test_triton_says_its_largest_batch_and_none_larger_is_ever_sent(tmp_path: Pa
         assert stub.refused == []
         assert max(stub.answered) == 8
         assert all(stub.binary)
-        assert status["engine"]["edge_limits"] == [{"model": "sums", "items": 8, "source": "said", "settled": True}]
+        assert status["engine"]["edge_limits"] == [
+            {"model": "sums", "items": 8, "source": "said", "settled": True, "edge": "main"}
+        ]
         assert status["edge"] == {
             "name": "main",
             "url": triton.url,

@@ -27,7 +27,7 @@ from scheduler.domain.messages import (
     RequestArrived,
     SettingsChanged,
 )
-from scheduler.domain.plans import Limits
+from scheduler.domain.plans import EdgeSettings, Limits
 from scheduler.domain.requests import Backend, Place
 from scheduler.engine import Engine
 
@@ -275,7 +275,54 @@ def test_few_suspicions_are_followed_and_a_larger_answer_takes_a_limit_back() ->
     for number in range(3 * SUSPICIONS):
         keeper.failed(replace(batch, items=64, request_ids=(number,)), REFUSALS["413"])
     assert len(keeper.suspicions) == SUSPICIONS
-    keeper.known["m"] = LargestBatch(fits=4, refused=9)
-    assert keeper.known["m"].items == 6
+    keeper.known["m", "main"] = LargestBatch(fits=4, refused=9)
+    assert keeper.known["m", "main"].items == 6
     keeper.answered(replace(batch, items=12))
-    assert keeper.known["m"].items is None
+    assert keeper.known["m", "main"].items is None
+
+
+NEAR, FAR = Place.edge("near"), Place.edge("far")
+
+
+def two_edges() -> Engine:
+    return an_engine(edges=(EdgeSettings("near"), EdgeSettings("far")))
+
+
+def test_each_edge_server_has_limits_of_its_own_that_no_other_answer_changes() -> None:
+    engine = two_edges()
+    said = ProbeMeasured(NEAR, ok=True, largest_batches=(("m", 8),), server="a")
+    [limit] = learned(engine.handle([said], 0.0))
+    assert limit == EdgeLimit("m", 8, LimitSource.SAID, edge="near")
+    # The other one is another server, and takes any number.
+    assert learned(engine.handle([ProbeMeasured(FAR, ok=True, server="b")], 0.1)) == []
+    assert learned(engine.handle([ProbeMeasured(NEAR, ok=True, server="a")], 0.2)) == []
+    assert engine.statistics().edge_limits == (limit,)
+    near, far = engine._queues["m"].edges
+    assert (near.limit, far.limit) == (8, 64)
+    # A request that is too large for the one goes to the other.
+    large = engine.handle([RequestArrived(replace(request(1, 0.3, slo_s=SLO_S), items=20))], 0.3)
+    assert [batch.place for batch in sent(large)] == [FAR]
+
+
+def test_what_one_answers_says_nothing_of_a_batch_that_another_refused() -> None:
+    engine = two_edges()
+    keeper = engine._largest
+    batch = replace(sent(arrive(engine, 0.0, 1, slo_s=SLO_S))[0], items=8, request_ids=(1, 2))
+    keeper.failed(replace(batch, place=FAR), REFUSALS["413"])
+    keeper.answered(replace(batch, place=NEAR, items=2))
+    assert keeper.known["m", "far"].items is None
+    keeper.answered(replace(batch, place=FAR, items=2))
+    assert keeper.known["m", "far"].items == 5
+
+
+def test_limits_outlive_the_process_by_edge_server_and_old_ones_are_those_of_the_only_one() -> None:
+    engine = two_edges()
+    engine.handle([ProbeMeasured(FAR, ok=True, largest_batches=(("m", 8),), server="b")], 0.0)
+    content = engine._largest.remembered().snapshot(0.0)
+    again = two_edges()._largest
+    again.remembered().restore(content, 0.0, 0.0)
+    assert (again.servers, again.known["m", "far"].items) == ({"far": "b"}, 8)
+    old = {"server": "a", "models": [{"model": "m", "said": 4, "fits": 2, "refused": None, "named": False}]}
+    only = an_engine(edges=(EdgeSettings("box"),))._largest
+    only.remembered().restore(old, 0.0, 0.0)
+    assert (only.servers, only.known["m", "box"].items) == ({"box": "a"}, 4)

@@ -224,13 +224,16 @@ def test_what_was_saved_of_one_without_a_name_is_true_of_main_or_of_the_only_one
 
 def test_the_widest_of_their_limits_is_that_of_a_plan() -> None:
     control = Control(two_edges())
-    assert control.edge_takes("m", 4, "near") == Limits(edge_batch_cap=4)
-    assert control.limits("m", "far") == Limits()
+    limits = control.edge_takes("m", 4, "near")
+    assert (limits.on_edge("near"), limits.on_edge("far")) == (4, None)
     snapshot = control.snapshot(0.0, edge_up=True, function_up=True, edges_away=("far",))
     assert snapshot.limits["m"] == Limits()
     assert (snapshot.edge_takes, snapshot.edges_away) == ({("m", "near"): 4}, ("far",))
     control.edge_takes("m", 8, "far")
     control.edge_takes("n", 2, "far")
-    limits = control.snapshot(0.0, edge_up=True, function_up=True).limits
-    assert (limits["m"], limits["n"]) == (Limits(edge_batch_cap=8), Limits(edge_batch_cap=2))
-    assert control.edge_takes("m", None, "near") == Limits()
+    planned = control.snapshot(0.0, edge_up=True, function_up=True).limits
+    assert (planned["m"], planned["n"]) == (Limits(edge_batch_cap=8), Limits(edge_batch_cap=2))
+    control.limits_changed("m", Limits(edge_batch_cap=6))
+    assert [control.limits("m").on_edge(edge) for edge in ("near", "far")] == [4, 6]
+    limits = control.edge_takes("m", None, "near")
+    assert (limits.on_edge("near"), limits.on_edge("far")) == (6, 6)
