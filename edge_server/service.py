@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy.typing as npt
 
-from edge_server.device import Device
+from edge_server.device import Device, Job
 from edge_server.errors import EdgeError, Failed, NotServed, Overdue, TooLarge, Unavailable
 from edge_server.metrics import Metrics
 from models.batch import Batch, Prepared, outputs_as_tensors
@@ -189,29 +189,41 @@ class Service:
                 retry_after_s=_RETRY_STUCK_S,
             )
 
-    def _through_device(self, model: EdgeModel, batch: Batch) -> Served:
-        admitted_s = self._clock()
+    def _submit(self, model: EdgeModel, batch: Batch) -> Job[Served]:
+        admitted_s, profile = self._clock(), self.emulation.profile
+        decoded: list[tuple[Prepared, float]] = []
 
         def start() -> None:
             batch.start(model.pool, model.decode_threads)
 
-        if self.emulation.profile is not None:
-            # The profile of the emulated device covers the whole service of one batch at a time. Decoding the next
-            # batch meanwhile would make the emulation faster than the device.
-            def emulated() -> Served:
-                start()
-                return self._served(model, batch, batch.wait(), admitted_s=admitted_s, waited_s=0.0)
+        def emulated() -> Served:
+            start()
+            return self._served(model, batch, batch.wait(), admitted_s=admitted_s, waited_s=0.0)
 
-            job = self.device.submit(emulated, stuck=model.stuck)
-        else:
+        def decode_emulated() -> None:
+            start()
+            prepared = batch.wait()
+            self._sleep(max(0.0, self.emulation.decode_s - (self._clock() - prepared.began_s)))
+            decoded.append((prepared, self._clock()))
 
-            def serve() -> Served:
-                taken_s = self._clock()
-                prepared = batch.wait()
-                waited_s = max(0.0, taken_s - prepared.ended_s)
-                return self._served(model, batch, prepared, admitted_s=admitted_s, waited_s=waited_s)
+        def serve() -> Served:
+            taken_s = self._clock()
+            prepared, ended_s = decoded[0] if decoded else ((waited := batch.wait()), waited.ended_s)
+            waited_s = max(0.0, taken_s - ended_s)
+            return self._served(
+                model, batch, prepared, admitted_s=admitted_s, waited_s=waited_s, taken_s=taken_s if decoded else None
+            )
 
-            job = self.device.submit(serve, prepare=start, stuck=model.stuck)
+        if profile is None:
+            return self.device.submit(serve, prepare=start, stuck=model.stuck)
+        if profile.decode_s:
+            return self.device.submit(serve, prepare=decode_emulated, stuck=model.stuck)
+        # The profile covers the whole service of one batch at a time. Decoding the next batch meanwhile would make the
+        # emulation faster than the device.
+        return self.device.submit(emulated, stuck=model.stuck)
+
+    def _through_device(self, model: EdgeModel, batch: Batch) -> Served:
+        job = self._submit(model, batch)
         try:
             return self.device.outcome(job)
         except Overdue as error:
@@ -245,11 +257,28 @@ class Service:
         self.on_device_lost()
 
     def _served(
-        self, model: EdgeModel, batch: Batch, prepared: Prepared, *, admitted_s: float, waited_s: float
+        self,
+        model: EdgeModel,
+        batch: Batch,
+        prepared: Prepared,
+        *,
+        admitted_s: float,
+        waited_s: float,
+        taken_s: float | None = None,
     ) -> Served:
-        """Predicts a decoded batch and returns the result; `waited_s` is its wait for the device, in seconds."""
+        """Predicts a decoded batch and returns the result.
+
+        Args:
+            model: that is asked for.
+            batch: the batch.
+            prepared: the same, decoded.
+            admitted_s: when it came.
+            waited_s: its wait for the device, seconds.
+            taken_s: since when an emulated device serves it; None: since its decoding began.
+        """
         outputs = answered(model.served, prepared, clock=self._clock)
-        remaining_s = self.emulation.remaining_s(batch.items, self._clock() - prepared.began_s)
+        began_s = prepared.began_s if taken_s is None else taken_s
+        remaining_s = self.emulation.remaining_s(batch.items, self._clock() - began_s)
         if remaining_s > 0:
             self._sleep(remaining_s)
         return Served(

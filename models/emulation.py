@@ -22,6 +22,11 @@ class Emulation:
         """Name of the profile; None without emulation."""
         return self.profile.name if self.profile else None
 
+    @property
+    def decode_s(self) -> float:
+        """Seconds that a batch is decoded beside the device; 0 without emulation."""
+        return self.profile.decode_s if self.profile else 0.0
+
     def remaining_s(self, items: int, elapsed_s: float) -> float:
         """Returns the remaining wait after which the service has taken the time that the profile predicts.
 

@@ -115,6 +115,7 @@ class Profile:
         max_batch: the largest batch for which the latency model is valid.
         environment: clocks, power mode and similar facts, as texts.
         at_once: rows of several batches at once; empty: not measured.
+        decode_s: seconds that a batch is decoded beside the device, which serves others; in neither rows nor fit.
 
     Raises:
         ProfileError: a field is out of range; the message names it.
@@ -135,6 +136,7 @@ class Profile:
     max_batch: int
     environment: Mapping[str, str]
     at_once: tuple[AtOnceRow, ...] = ()
+    decode_s: float = 0.0
 
     def __post_init__(self) -> None:
         """Checks the fields.
@@ -145,7 +147,7 @@ class Profile:
         if self.backend not in BACKENDS:
             raise ProfileError(f"field backend is {self.backend!r}; it must be one of {', '.join(BACKENDS)}")
         _calendar_day(self.date)
-        for name in ("alpha_s", "beta_s"):
+        for name in ("alpha_s", "beta_s", "decode_s"):
             _not_negative(name, getattr(self, name))
         for name in ("alpha_stderr_s", "beta_stderr_s"):
             if getattr(self, name) is not None:
@@ -276,6 +278,7 @@ def _from_json(document: object) -> Profile:
         max_batch=_count(values, "max_batch"),
         environment=_words(values, "environment"),
         at_once=tuple(_at_once(row, position) for position, row in enumerate(_rows_at_once(values))),
+        decode_s=_number(values, "decode_s") if "decode_s" in values else 0.0,
     )
 
 

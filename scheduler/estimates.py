@@ -368,4 +368,4 @@ def _learned(latency: LatencyModel | None, service: ServiceTime | None) -> Laten
     if latency is None or service is None:
         return None
     rows = tuple(enumerate(service.predict_all_s(latency.max_batch), start=1))
-    return LatencyModel(latency.alpha_s, latency.beta_s, latency.max_batch, rows)
+    return LatencyModel(latency.alpha_s, latency.beta_s, latency.max_batch, rows, latency.decode_s)

@@ -102,6 +102,8 @@ class BatchReport:
     """Seconds from the send to the last byte of the answer, on the shell's clock."""
     service_s: float | None = None
     """Seconds of the backend's own work as it measured them, without transfer and without the wait for an instance."""
+    queue_s: float | None = None
+    """Seconds for which it waited there for the device, as an edge server reports them."""
     billed_duration_s: float | None = None
     """Seconds that the provider bills, before rounding, measured in the container."""
     rtt_s: float | None = None

@@ -18,6 +18,8 @@ class LatencyModel:
     max_batch: int
     rows: tuple[tuple[int, float], ...] = ()
     """(batch, median seconds), ascending in batch; empty where only a fit is known."""
+    decode_s: float = 0.0
+    """Seconds a batch is decoded before the device serves it, which serves others; in no row and no prediction."""
 
     def __post_init__(self) -> None:
         """Checks the values; ValueError where they are no latency model."""
@@ -27,6 +29,8 @@ class LatencyModel:
             raise ValueError(
                 f"a latency model needs alpha_s and beta_s >= 0, not both 0: {self.alpha_s}, {self.beta_s}"
             )
+        if not (math.isfinite(self.decode_s) and self.decode_s >= 0):
+            raise ValueError(f"decode_s must be at least 0, not {self.decode_s}")
         if any(b2 <= b1 for (b1, _), (b2, _) in zip(self.rows, self.rows[1:], strict=False)):
             raise ValueError("the rows of a latency model must ascend in batch size")
         if any(batch < 1 or not math.isfinite(s) or s <= 0 for batch, s in self.rows):
@@ -53,7 +57,7 @@ class LatencyModel:
         if factor == 1.0:
             return self
         rows = tuple((batch, factor * seconds) for batch, seconds in self.rows)
-        return LatencyModel(factor * self.alpha_s, factor * self.beta_s, self.max_batch, rows)
+        return LatencyModel(factor * self.alpha_s, factor * self.beta_s, self.max_batch, rows, self.decode_s)
 
 
 @dataclass(frozen=True, slots=True)

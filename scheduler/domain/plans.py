@@ -226,6 +226,8 @@ class EdgeSettings:
     name: str = EDGE_NAME
     parallel: int | None = 1
     """Batches that it serves at once; None: to be learned."""
+    ahead: int | None = 0
+    """Batches that are sent before it can begin them, so that it need not wait for them: 0 or 1; None: as it pays."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -245,7 +247,7 @@ class EngineSettings:
     edges: tuple[EdgeSettings, ...] = (EdgeSettings(),)
     """The edge servers that there may be; which models each serves is in the models."""
     edge_overhead_s: float = 0.004
-    """Transfer, decoding and scheduling in addition to the edge's service time, assumed until measured."""
+    """Transfer and scheduling in addition to the edge's service and decoding, assumed until measured."""
     plan_expiry_s: float = 600.0
     replan_min_interval_s: float = 2.0
     """Shortest time between two plans; changes within it lead to one plan."""

@@ -60,7 +60,7 @@ class ServiceTime:
     computed again from the batches since, and the shape stays.
 
     Args:
-        latency: the prior, from a profile.
+        latency: the prior, from a profile, with what is decoded beside it.
         overhead_s: seconds that each batch takes besides the model, such as the path over the LAN.
         prior_sigma: scatter of log(observed / predicted) before any is observed.
         shape_sigma: standard deviation of the model's error at one size beside the others, as a logarithm.
@@ -87,7 +87,7 @@ class ServiceTime:
     ) -> None:
         """Stores the parameters."""
         self._latency = latency
-        self._overhead_s = overhead_s
+        self._overhead_s = overhead_s + latency.decode_s
         self._prior_sigma = prior_sigma
         self._shape_sigma = shape_sigma
         self._detectors = detectors

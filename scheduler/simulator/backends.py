@@ -57,7 +57,10 @@ class Outcome:
 
 
 class SimulatedEdge:
-    """Simulated edge server: serves a few batches at a time, first come, first served, at no cost."""
+    """Simulated edge server: serves a few batches at a time, first come, first served, at no cost.
+
+    A batch takes time to get there and to be decoded, while the device serves others; any number is decoded at once.
+    """
 
     def __init__(
         self,
@@ -67,17 +70,20 @@ class SimulatedEdge:
         noise: Iterator[float],
         parallel: int = 1,
         name: str = EDGE_NAME,
+        lan_s: float = 0.0,
     ) -> None:
         """Stores its parts.
 
         Args:
-            latencies: the true latency model of each model.
+            latencies: the true latency model of each model, with what is decoded beside it.
             faults: times at which the edge is slow or down.
             noise: factors on the service time.
             parallel: batches that it serves at once.
             name: its name.
+            lan_s: seconds that a batch takes to get there.
         """
         self.name = name
+        self._lan_s = lan_s
         self._latencies = latencies
         self._faults = faults
         self._noise = noise
@@ -88,10 +94,10 @@ class SimulatedEdge:
         """Returns the outcome of a batch sent at `now_s`."""
         if self._faults.is_down(now_s):
             return _failed(batch, FailureKind.UNREACHABLE, "the edge is down", at_s=now_s + REFUSED_AFTER_S)
-        start_s = max(now_s, self._free_at_s[0])
-        finish_s = self._faults.finish_s(
-            start_s, self._latencies[batch.model].predict_s(batch.items) * next(self._noise)
-        )
+        law = self._latencies[batch.model]
+        decoded_s = now_s + self._lan_s + law.decode_s
+        start_s = max(decoded_s, self._free_at_s[0])
+        finish_s = self._faults.finish_s(start_s, law.predict_s(batch.items) * next(self._noise))
         down_s = self._faults.next_down_s(now_s)
         heapreplace(self._free_at_s, min(finish_s, down_s))
         busy_s = max(0.0, min(finish_s, down_s) - start_s)
@@ -101,7 +107,11 @@ class SimulatedEdge:
             return _failed(
                 batch, FailureKind.TIMEOUT, "no answer from the edge", at_s=batch.give_up_at_s, busy_s=busy_s
             )
-        report = BatchReport(elapsed_s=finish_s - now_s, service_s=finish_s - start_s)
+        report = BatchReport(
+            elapsed_s=finish_s - now_s,
+            service_s=finish_s - start_s + law.decode_s,
+            queue_s=start_s - decoded_s,
+        )
         return Outcome(finish_s, BatchFinished(batch.batch_id, report), busy_s=busy_s)
 
     def probe(self, *, now_s: float) -> tuple[float, ProbeMeasured]:

@@ -86,6 +86,7 @@ class Problem:
         functions: function batches of every size and tier whose latency is within the SLO.
         unit: cost of a grid unit, in the currency of the prices.
         begins_s: no batch can be sent before this time; requests may have arrived earlier.
+        edge_beside_s: seconds of every edge batch, before its own, in which the edge serves others.
         pace_s: seconds from the start of an edge batch of 1, 2, ... requests to the next start; None: `edge_s`.
     """
 
@@ -96,6 +97,7 @@ class Problem:
     unit: float
     begins_s: float = -math.inf
     pace_s: Seconds | None = None
+    edge_beside_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,6 +209,7 @@ def _predecessor(
 ) -> tuple[PlacedBatch, int]:
     """Returns the last batch of a schedule that reaches `f_j(money)`, and the cost of the batches before it."""
     arrivals_s, last_s, free_s = problem.arrivals_s, problem.arrivals_s[j - 1], _at(frontiers[j], money)
+    within_s = problem.slo_s - problem.edge_beside_s
     for batch in problem.functions:
         i = j - batch.items
         if i < 0 or max(last_s, problem.begins_s) + batch.latency_s > arrivals_s[i] + problem.slo_s + _TOLERANCE_S:
@@ -215,7 +218,7 @@ def _predecessor(
             return PlacedBatch(Backend.FUNCTION, i, batch.items), money - batch.price
     for items in range(1, min(j, len(problem.edge_s)) + 1):
         finish_s = max(_at(frontiers[j - items], money), last_s) + problem.edge_s[items - 1]
-        if finish_s <= min(free_s, arrivals_s[j - items] + problem.slo_s) + 2 * _TOLERANCE_S:
+        if finish_s <= min(free_s, arrivals_s[j - items] + within_s) + 2 * _TOLERANCE_S:
             return PlacedBatch(Backend.EDGE, j - items, items), money
     raise AssertionError(f"no batch leads to {j} requests at cost {money}")
 
@@ -282,7 +285,8 @@ class _Window:
         arrivals_s, last_s = self._problem.arrivals_s, self._problem.arrivals_s[j - 1]
         max_items = min(len(self._edge_s), j)
         pace_s = self._pace_s[len(self._pace_s) - max_items :]
-        deadlines_s = arrivals_s[j - max_items : j] + (self._problem.slo_s + _TOLERANCE_S)
+        within_s = self._problem.slo_s - self._problem.edge_beside_s
+        deadlines_s = arrivals_s[j - max_items : j] + (within_s + _TOLERANCE_S)
         latest_s = deadlines_s[:, None] - pace_s
         # The latest start times ascend: sizes that are late even on an idle edge come first.
         first = int(np.searchsorted(deadlines_s - self._edge_s[len(self._edge_s) - max_items :], last_s))

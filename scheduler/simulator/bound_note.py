@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -75,7 +75,8 @@ def bound_of(scenario: Scenario, model: SimulatedModel, arrivals_s: Sequence[flo
     Raises:
         BoundError: no schedule serves every request within the SLO.
     """
-    problem = bound_problem(model, arrivals_s)
+    beside_s = min(server.lan_s + server.decode_s for server in scenario.edge_servers())
+    problem = replace(bound_problem(model, arrivals_s), edge_beside_s=beside_s)
     laws = [(server.latency_of(model), server.parallel) for server in scenario.edge_servers()]
     machines = [Machines(law, parallel) for law, parallel in laws if law is not None]
     return bound_of_machines(problem, machines, max_items=model.max_items)

@@ -15,7 +15,7 @@ from scheduler.simulator import network, scenario_file
 from scheduler.simulator.backends import ColdStarts
 from scheduler.simulator.bound_note import noted_bound, noted_limit
 from scheduler.simulator.clients import ClosedLoop
-from scheduler.simulator.edge_flags import add_edge_flags, described_edges
+from scheduler.simulator.edge_flags import AHEAD, add_edge_flags, described_edges
 from scheduler.simulator.explanations import check_explainable, whole_ring, write_explanations
 from scheduler.simulator.faults import parse_fault
 from scheduler.simulator.report import answered_rps, summarise, write_rows
@@ -271,6 +271,9 @@ def _scenario(args: argparse.Namespace) -> Scenario:
         tiers=(FunctionTier("function", "function", latency, price, max_in_flight=CONCURRENCY),),
         edge_parallel=args.edge_parallel,
         edge_noise=args.edge_noise,
+        edge_decode_s=args.edge_decode_s,
+        edge_lan_s=args.edge_lan_s,
+        edge_ahead=AHEAD[args.edge_ahead],
         function_noise=args.function_noise,
         edge_faults=edges.faults,
         function_faults=tuple(

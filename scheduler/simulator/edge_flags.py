@@ -11,6 +11,8 @@ from scheduler.simulator.scenario import EDGE_FAULTS, ORIN_LATENCY, EdgeServer, 
 _MAX_EDGE_BATCH = 1024
 _MAX_PARALLEL = 64
 """As the daemon allows."""
+AHEAD = {"0": 0, "1": 1, "auto": None}
+"""Values of `--edge-ahead`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +41,22 @@ def add_edge_flags(group: "argparse._ArgumentGroup") -> None:
         help="batches that each edge server serves at once (default: %(default)s)",
     )
     group.add_argument("--edge-noise", type=float, default=0.0, metavar="SIGMA", help="sigma of edge service times")
+    group.add_argument(
+        "--edge-decode-s",
+        type=float,
+        default=0.0,
+        metavar="S",
+        help="decoding of a batch on the edge, while the device serves others (default: %(default)s)",
+    )
+    group.add_argument(
+        "--edge-lan-s", type=float, default=0.0, metavar="S", help="way of a batch to the edge (default: %(default)s)"
+    )
+    group.add_argument(
+        "--edge-ahead",
+        choices=AHEAD,
+        default="0",
+        help="batches sent before the edge can begin them; auto: as it pays (default: %(default)s)",
+    )
     group.add_argument(
         "--edge-fault", action="append", default=[], metavar="[NAME:]FAULT", help="slow: or down:, of all or of one"
     )
@@ -88,7 +106,7 @@ def described_edges(args: argparse.Namespace) -> DescribedEdges:
         raise ScenarioError("several --edge need a name each: --edge NAME:ALPHA,BETA")
     if reserved := sorted(set(names) & set(EDGE_FAULTS)):
         raise ScenarioError(f"--edge: {reserved[0]!r} cannot be a name, because it begins a fault; choose another one")
-    max_items = max(_most_items(law, args.slo_s) for law in laws)
+    max_items = max(_most_items(law, args.slo_s - args.edge_lan_s - args.edge_decode_s) for law in laws)
     faults, own = _faults(args.edge_fault, names)
     servers = tuple(
         EdgeServer(
@@ -97,6 +115,9 @@ def described_edges(args: argparse.Namespace) -> DescribedEdges:
             parallel=args.edge_parallel,
             noise=args.edge_noise,
             faults=(*faults, *own[law.name]),
+            decode_s=args.edge_decode_s,
+            lan_s=args.edge_lan_s,
+            ahead=AHEAD[args.edge_ahead],
         )
         for law in laws
         if law.name
@@ -108,6 +129,9 @@ def _check(args: argparse.Namespace, laws: Sequence[EdgeLaw]) -> None:
     for value in (value for law in laws for value in (law.alpha_s, law.beta_s)):
         if not (math.isfinite(value) and value >= 0):
             raise ScenarioError(f"--edge must be a finite number of at least 0, not {value:g}")
+    for flag, value in (("--edge-decode-s", args.edge_decode_s), ("--edge-lan-s", args.edge_lan_s)):
+        if not (math.isfinite(value) and value >= 0):
+            raise ScenarioError(f"{flag} must be a finite number of at least 0, not {value:g}")
     if not 1 <= args.edge_parallel <= _MAX_PARALLEL:
         raise ScenarioError(f"--edge-parallel must be from 1 to {_MAX_PARALLEL}, not {args.edge_parallel}")
 

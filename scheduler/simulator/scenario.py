@@ -82,6 +82,9 @@ class EdgeServer:
         parallel: batches that it serves at once.
         noise: sigma of the lognormal factor on its service times.
         faults: times at which it fails or is slow.
+        decode_s: seconds that a batch is decoded beside the device.
+        lan_s: seconds that a batch takes to get there.
+        ahead: setting of the engine.
     """
 
     name: str
@@ -91,12 +94,16 @@ class EdgeServer:
     parallel: int = 1
     noise: float = 0.0
     faults: tuple[Fault, ...] = ()
+    decode_s: float = 0.0
+    lan_s: float = 0.0
+    ahead: int | None = 0
 
     def latency_of(self, model: SimulatedModel) -> LatencyModel | None:
         """Returns the true latency model of a model on this server; None if it does not serve the model."""
         if model.edge_latency is None or (self.models and model.name not in self.models):
             return None
-        return dict(self.latencies).get(model.name, self.latency or model.edge_latency)
+        latency = dict(self.latencies).get(model.name, self.latency or model.edge_latency)
+        return replace(latency, decode_s=self.decode_s) if self.decode_s else latency
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,6 +155,9 @@ class Scenario:
         request_bytes: bytes of each request on the wire.
         edge_latency: true latency model of the edge.
         edge_parallel: batches that the edge serves at once.
+        edge_decode_s: seconds that a batch is decoded beside the edge's device.
+        edge_lan_s: seconds that a batch takes to the edge.
+        edge_ahead: setting of the engine.
         edges: the edge servers, if there are several. If empty, the fields `edge_…` describe the only one.
         tiers: function configurations with their true latency models; empty without functions.
         models: the models, if there are several. If empty, the other fields describe the only model.
@@ -175,6 +185,9 @@ class Scenario:
     request_bytes: int = 24_000
     edge_latency: LatencyModel = ORIN_LATENCY
     edge_parallel: int = 1
+    edge_decode_s: float = 0.0
+    edge_lan_s: float = 0.0
+    edge_ahead: int | None = 0
     edges: tuple[EdgeServer, ...] = ()
     tiers: tuple[FunctionTier, ...] = (
         FunctionTier("function", "function", FUNCTION_LATENCY, FUNCTION_PRICE, max_in_flight=CONCURRENCY),
@@ -222,7 +235,17 @@ class Scenario:
         """Returns every edge server; the only one, if `edges` is empty, has the name `EDGE_NAME`."""
         if self.edges:
             return self.edges
-        return (EdgeServer(EDGE_NAME, parallel=self.edge_parallel, noise=self.edge_noise, faults=self.edge_faults),)
+        return (
+            EdgeServer(
+                EDGE_NAME,
+                parallel=self.edge_parallel,
+                noise=self.edge_noise,
+                faults=self.edge_faults,
+                decode_s=self.edge_decode_s,
+                lan_s=self.edge_lan_s,
+                ahead=self.edge_ahead,
+            ),
+        )
 
     @property
     def one_edge_slot(self) -> bool:
@@ -235,9 +258,8 @@ class Scenario:
             models=tuple(self._model_settings(model) for model in self.served()),
             queue_max_bytes=2**40,
             uplink_rtt_s=self.rtt_s,
-            edges=tuple(EdgeSettings(server.name, server.parallel) for server in self.edge_servers()),
-            # The simulated LAN takes no time, as in the clairvoyant bound: so the two are comparable.
-            edge_overhead_s=0.0,
+            edges=tuple(EdgeSettings(server.name, server.parallel, server.ahead) for server in self.edge_servers()),
+            edge_overhead_s=max(server.lan_s for server in self.edge_servers()),
             max_function_in_flight=self.max_function_in_flight,
             changepoints=self.changepoints,
             changepoint_package=self.changepoint_package,

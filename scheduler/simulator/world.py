@@ -239,6 +239,7 @@ def _edges(scenario: Scenario, settings: EngineSettings) -> SimulatedEdges | Non
                     noise=noise(server.noise, edge_generator(scenario.seed, number)),
                     parallel=server.parallel,
                     name=server.name,
+                    lan_s=server.lan_s,
                 )
             )
     return SimulatedEdges(servers) if servers else None

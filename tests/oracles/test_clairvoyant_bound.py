@@ -4,6 +4,7 @@ import importlib
 import math
 import os
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from functools import cache
 from itertools import combinations
 from pathlib import Path
@@ -47,14 +48,16 @@ def cheapest_function(problem: Problem, first: int, last: int, items: int) -> in
     return min(prices, default=None)
 
 
-def edge_finish_s(problem: Problem, free_s: float, first: int, last: int, items: int) -> float | None:
+def edge_finish_s(
+    problem: Problem, free_s: float, first: int, last: int, items: int, beside_s: float = 0.0
+) -> float | None:
     if items > len(problem.edge_s):
         return None
-    finish_s = max(free_s, float(problem.arrivals_s[last])) + float(problem.edge_s[items - 1])
+    finish_s = max(free_s, float(problem.arrivals_s[last]) + beside_s) + float(problem.edge_s[items - 1])
     return finish_s if finish_s <= latest_s(problem, first) else None
 
 
-def best_of_consecutive(problem: Problem) -> float:
+def best_of_consecutive(problem: Problem, *, beside_s: float = 0.0) -> float:
     """Tries every way to cut the requests into consecutive batches and to place each."""
     n = len(problem.arrivals_s)
 
@@ -66,7 +69,7 @@ def best_of_consecutive(problem: Problem) -> float:
             price = cheapest_function(problem, i, j, j - i + 1)
             if price is not None:
                 best = min(best, price + search(j + 1, free_s))
-            finish_s = edge_finish_s(problem, free_s, i, j, j - i + 1)
+            finish_s = edge_finish_s(problem, free_s, i, j, j - i + 1, beside_s)
             if finish_s is not None:
                 best = min(best, search(j + 1, finish_s))
         return best
@@ -162,6 +165,16 @@ def test_batches_of_any_requests_save_at_most_what_consecutive_function_batches_
     assert free <= consecutive
     assert (free == 0) == (consecutive == 0)
     assert math.isfinite(free) == math.isfinite(consecutive)
+
+
+@settings(max_examples=60, deadline=None)
+@given(gaps_s=gaps, slo_s=slos_s, edge_latency=edge_latencies, beside_s=st.sampled_from([0.01, 0.05, 0.2]))
+def test_what_is_done_beside_the_edge_takes_from_the_slo_of_its_batches_alone(
+    gaps_s: list[float], slo_s: float, edge_latency: LatencyModel | None, beside_s: float
+) -> None:
+    """The way and the decoding of a batch: the edge serves others meanwhile."""
+    problem = make_problem(np.cumsum(gaps_s), slo_s=slo_s, edge_latency=edge_latency, tiers=(FUNCTION,))
+    assert bound_units(replace(problem, edge_beside_s=beside_s)) == best_of_consecutive(problem, beside_s=beside_s)
 
 
 def check(problem: Problem, schedule: Sequence[PlacedBatch]) -> int:

@@ -143,6 +143,21 @@ def test_servers_of_constant_service_are_each_dealt_every_kth_batch(parallel: in
         assert together.send(batch, now_s=at_s) == expected
 
 
+def test_a_batch_travels_and_is_decoded_while_the_device_serves_another() -> None:
+    law = replace(LATENCY, decode_s=0.05)
+    device = SimulatedEdge(latencies={"m": law}, faults=Faults(()), noise=itertools.repeat(1.0), lan_s=0.02)
+    one_s, beside_s = LATENCY.predict_s(1), 0.07
+    first, ahead = (device.send(make_batch(number, sent_at_s=0.0), now_s=0.0) for number in (1, 2))
+    assert [first.at_s, ahead.at_s] == pytest.approx([beside_s + one_s, beside_s + 2 * one_s])
+    late = device.send(make_batch(3, sent_at_s=ahead.at_s), now_s=ahead.at_s)
+    assert late.at_s == pytest.approx(ahead.at_s + beside_s + one_s)
+    reports = [one.message.report for one in (first, ahead, late) if isinstance(one.message, BatchFinished)]
+    assert [report.queue_s for report in reports] == pytest.approx([0.0, one_s, 0.0])
+    assert [report.service_s for report in reports] == pytest.approx([0.05 + one_s] * 3)
+    assert [report.elapsed_s for report in reports] == pytest.approx([0.07 + one_s, 0.07 + 2 * one_s, 0.07 + one_s])
+    assert [one.busy_s for one in (first, ahead, late)] == pytest.approx([one_s] * 3)
+
+
 def test_an_outage_empties_every_server() -> None:
     device = edge(faults=(Fault("down", 10.0, 20.0),), parallel=2)
     outcomes = [device.send(make_batch(number, sent_at_s=9.9), now_s=9.9) for number in range(3)]

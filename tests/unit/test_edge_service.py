@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -15,8 +16,9 @@ from support.own_models import FunctionRuntime, adding_model, own_card
 from edge_server.errors import Failed, Unavailable
 from edge_server.service import Service
 from models.card import TensorSpec
-from models.emulation import emulation_for
+from models.emulation import Emulation, emulation_for
 from models.errors import ModelError
+from models.profile import load_profile
 from models.serving import ElementDecoder, ServedModel
 from scheduler.wire import InferRequest, InferResponse, Tensor, WireError, item_crc32
 
@@ -108,6 +110,38 @@ def test_an_emulated_device_does_one_batch_at_a_time_and_decodes_nothing_ahead()
     model.may_predict.set()
     assert outputs(first.result(30))[0].argmax() == 1
     assert outputs(second.result(30))[0].argmax() == 2
+
+
+def test_an_emulated_device_with_time_for_decoding_decodes_beside_it() -> None:
+    clock, model = FakeClock(), FakeModel()
+    emulation = Emulation(replace(load_profile("orin-resnet50"), decode_s=0.03))
+    service = make_service(model, max_batch=64, emulation=emulation, clock=clock)
+    model.may_predict.clear()
+    first = infer_later(service, picture(1))
+    assert model.predicting.acquire(timeout=30)
+    second = infer_later(service, picture(2))
+    assert all(model.preprocessed.acquire(timeout=30) for _ in range(2)), "while the device serves the first"
+    while clock.now_s < 0.06:
+        pass
+    model.may_predict.set()
+    assert outputs(first.result(30))[0].argmax() == 1
+    assert outputs(second.result(30))[0].argmax() == 2
+    one_s = 0.04234 + 0.008165
+    # The second one's 30 ms of decoding passed while the first was on the device.
+    assert clock.now_s == pytest.approx(0.03 + 2 * one_s)
+    assert first.result(30).parameters["service_s"] == pytest.approx(0.03 + one_s)
+    assert second.result(30).parameters["service_s"] == pytest.approx(0.03 + one_s)
+    assert second.result(30).parameters["queue_s"] == pytest.approx(one_s - 0.03)
+
+
+def test_a_broken_request_leaves_its_place_on_an_emulated_device_that_decodes() -> None:
+    model = FakeModel()
+    emulation = Emulation(replace(load_profile("orin-resnet50"), alpha_s=0.0, beta_s=0.0, decode_s=1e-4))
+    service = make_service(model, emulation=emulation)
+    _, errors = outputs(infer(service, BROKEN, picture(4)))
+    assert errors[0]
+    assert not errors[1]
+    assert service.device.in_hand == 0
 
 
 def test_waiting_for_the_device_is_queueing_and_not_service() -> None:

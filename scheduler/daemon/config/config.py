@@ -311,6 +311,7 @@ class Config(ConfigFile):
                 beta_s=profile.beta_s,
                 max_batch=profile.max_batch,
                 rows=tuple((row.batch, row.p50_s) for row in profile.rows),
+                decode_s=profile.decode_s,
             )
         except ValueError as error:
             raise self.error(at, f"profile {profile.name} has no valid latency model: {error}") from None

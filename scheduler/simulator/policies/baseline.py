@@ -75,7 +75,7 @@ class Baseline:
         """Sends a batch to the edge, which serves its batches one after the other."""
         latency = self.site.model.edge_latency
         assert latency is not None
-        service_s = latency.predict_s(len(requests))
+        service_s = latency.predict_s(len(requests)) + (self.site.slots[0].beside_s if self.site.slots else 0.0)
         self.edge_free_at_s = max(now_s, self.edge_free_at_s) + service_s
         self.edge_batches += 1
         self.send(requests, now_s, service_s=service_s, finish_s=self.edge_free_at_s, place=Place.edge())

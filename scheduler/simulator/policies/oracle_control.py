@@ -77,6 +77,7 @@ class TrueBeliefs:
         self._scenario = scenario
         self._truth = truth
         self._edge_noise = {server.name: server.noise for server in scenario.edge_servers()}
+        self._edge_lan_s = {server.name: server.lan_s for server in scenario.edge_servers()}
         self._times: dict[tuple[str, Backend, str], tuple[tuple[object, ...], ServiceTimes]] = {}
 
     def revision(self) -> int | None:
@@ -121,7 +122,8 @@ class TrueBeliefs:
             return None
         max_batch, slowdown = min(latency.max_batch, settings.max_items), self._truth.edge_slowdown(now_s, edge)
         place = (model, Backend.EDGE, edge)
-        return self._tables(place, latency, max_batch, slowdown, self._edge_noise[edge], percentile)
+        beside_s = self._edge_lan_s[edge] + latency.decode_s
+        return self._tables(place, latency, max_batch, slowdown, self._edge_noise[edge], percentile, beside_s=beside_s)
 
     def function_times(self, model: str, plan: BufferPlan, now_s: float) -> ServiceTimes | None:
         """Returns the tables of a buffer's tier in the same way."""
@@ -141,6 +143,8 @@ class TrueBeliefs:
         slowdown: float,
         sigma: float,
         percentile: float,
+        *,
+        beside_s: float = 0.0,
     ) -> ServiceTimes:
         """Returns the same object as long as nothing changes: all that is worked out from it is kept as long."""
         made_from = (latency, max_batch, slowdown, percentile)
@@ -148,7 +152,7 @@ class TrueBeliefs:
         if kept is not None and kept[0] == made_from:
             return kept[1]
         scatter = Scatter(sigma=sigma)
-        predicted_s = [slowdown * latency.predict_s(items) for items in range(1, max_batch + 1)]
+        predicted_s = [beside_s + slowdown * latency.predict_s(items) for items in range(1, max_batch + 1)]
         times = service_times(predicted_s, margin=_factor(sigma, percentile), scatter=scatter)
         self._times[place] = made_from, times
         return times

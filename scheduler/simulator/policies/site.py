@@ -21,12 +21,14 @@ class SiteSlot:
     Attributes:
         name: of the server.
         latency: true latency model.
-        safe_s: 99th percentile of the service time for 0, 1, 2, ... requests, seconds.
+        safe_s: 99th percentile of the seconds from send to answer for 0, 1, 2, ... requests, on a device that is free.
+        beside_s: seconds of them for the way there and for decoding.
     """
 
     name: str
     latency: LatencyModel
     safe_s: tuple[float, ...]
+    beside_s: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -72,9 +74,8 @@ class Site:
 
     @cached_property
     def edge_s(self) -> tuple[float, ...]:
-        """99th percentile of the edge's service time for 0, 1, 2, ... requests, seconds; only the 0 without an edge."""
-        latency = self.model.edge_latency
-        return (0.0,) if latency is None else _safe_s(latency, self.model.max_items, self.edge_noise)
+        """`safe_s` of the first slot; only the 0 without an edge."""
+        return self.slots[0].safe_s if self.slots else (0.0,)
 
     @cached_property
     def mean_bytes_per_s(self) -> float:
@@ -139,11 +140,11 @@ def _slots(scenario: Scenario, model: SimulatedModel) -> Iterator[SiteSlot]:
     for server in scenario.edge_servers():
         latency = server.latency_of(model)
         if latency is not None:
-            yield from [
-                SiteSlot(server.name, latency, _safe_s(latency, model.max_items, server.noise))
-            ] * server.parallel
+            beside_s = server.lan_s + server.decode_s
+            safe_s = _safe_s(latency, model.max_items, server.noise, beside_s)
+            yield from [SiteSlot(server.name, latency, safe_s, beside_s)] * server.parallel
 
 
-def _safe_s(latency: LatencyModel, max_items: int, noise: float) -> tuple[float, ...]:
+def _safe_s(latency: LatencyModel, max_items: int, noise: float, beside_s: float) -> tuple[float, ...]:
     most, factor = min(latency.max_batch, max_items), math.exp(_NORMAL_99 * noise)
-    return (0.0, *(latency.predict_s(items) * factor for items in range(1, most + 1)))
+    return (0.0, *(beside_s + latency.predict_s(items) * factor for items in range(1, most + 1)))

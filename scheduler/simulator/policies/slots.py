@@ -103,7 +103,7 @@ class Slots(Baseline):
 
     def _start(self, slot: int, batch: Sequence[Request], now_s: float) -> None:
         at = self.site.slots[slot]
-        service_s = at.latency.predict_s(len(batch))
+        service_s = at.beside_s + at.latency.predict_s(len(batch))
         batch_id = self.send(batch, now_s, service_s=service_s, finish_s=now_s + service_s, place=Place.edge(at.name))
         self._busy[batch_id] = now_s + service_s, slot
 
