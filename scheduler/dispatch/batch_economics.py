@@ -184,8 +184,14 @@ class BatchEconomics:
         """Returns when the batch being gathered must leave."""
         return self.closes(buffer, now_s=now_s).at_s
 
-    def closes(self, buffer: FunctionBuffer, *, now_s: float) -> Closing:
-        """Returns when the batch being gathered must leave, and why: at the latest when a further wait does not pay."""
+    def closes(self, buffer: FunctionBuffer, *, now_s: float, ahead: int = 0) -> Closing:
+        """Returns when the batch being gathered must leave, and why: at the latest when a further wait does not pay.
+
+        Args:
+            buffer: with the batch.
+            now_s: the present.
+            ahead: batches of other buffers that will leave for the same instances before this one does, if it waits.
+        """
         queue, times = buffer.queue, buffer.known_times
         start_s = self.uplink.begins_s(now_s, queue.body_bytes, buffer.pool) - now_s
         last_s = queue.first.request.deadline_s - start_s - times.median_s[min(queue.items, buffer.cap)]
@@ -198,8 +204,8 @@ class BatchEconomics:
             last_s, last_why = held_until_s, WhyLeft.TIMER
         if last_s <= now_s:
             return Closing(last_s, last_why)
-        if self._start_matters(buffer, now_s=now_s, last_s=last_s):
-            closes_s = self._closes_if_cold_s(buffer, now_s=now_s, last_s=last_s)
+        if self._start_matters(buffer, now_s=now_s, last_s=last_s, ahead=ahead):
+            closes_s = self._closes_if_cold_s(buffer, now_s=now_s, last_s=last_s, ahead=ahead)
             return Closing(closes_s, last_why if closes_s == last_s else WhyLeft.PRICE)
         if not self._pays(buffer, now_s):
             return Closing(now_s, WhyLeft.PRICE)
@@ -223,18 +229,21 @@ class BatchEconomics:
             return False
         return buffer.cold_at(now_s, now_s=now_s, behind=1) > FEARED_COLD
 
-    def _start_matters(self, buffer: FunctionBuffer, *, now_s: float, last_s: float) -> bool:
+    def _start_matters(self, buffer: FunctionBuffer, *, now_s: float, last_s: float, ahead: int = 0) -> bool:
         """Whether a cold start makes one moment until `last_s` better than another.
 
-        It does not where it is late whenever the batch leaves, unless an instance may be idle again before.
+        It does not where it is late whenever the batch leaves, unless an instance may be idle again before, or one that
+        is idle now may be another batch's then.
         """
-        cold = buffer.cold_at(last_s, now_s=now_s)
+        cold = buffer.cold_at(last_s, now_s=now_s, behind=ahead)
         if max(buffer.cold, cold) <= FEARED_COLD:
             return False
+        if ahead and cold > buffer.cold + FEARED_COLD:
+            return True
         in_reach = last_s - buffer.shortest_start_s - self._safety_s(buffer, buffer.queue.items) > now_s
         return in_reach or (buffer.starts_seen and cold < buffer.cold - FEARED_COLD)
 
-    def _closes_if_cold_s(self, buffer: FunctionBuffer, *, now_s: float, last_s: float) -> float:
+    def _closes_if_cold_s(self, buffer: FunctionBuffer, *, now_s: float, last_s: float, ahead: int) -> float:
         """Returns the moment until `last_s` at which a batch that may meet a cold start had best leave.
 
         A cold start makes a step in the lateness: on both sides of it waiting seems to cost nothing. So moments on both
@@ -248,7 +257,8 @@ class BatchEconomics:
 
         def costs_at(at_s: float) -> float:
             begins_s = self.uplink.begins_s(at_s, queue.body_bytes, buffer.pool)
-            cold = buffer.cold_at(at_s, now_s=now_s)
+            # Now it has the first choice; those ahead leave at a time that is theirs to choose.
+            cold = buffer.cold_at(at_s, now_s=now_s, behind=ahead if at_s > now_s else 0)
             saved = saves * min(joining_rps * (at_s - now_s), room)
             return self.cost(buffer, members, items=items, begins_s=begins_s, cold=cold) - saved
 

@@ -122,6 +122,8 @@ class FunctionBuffer:
     """Money for the start of an instance, should a batch meet one; 0 where none can."""
     tried_at_s: float = -math.inf
     """When a request was last sent only to find out whether the tier is still as slow as it seems."""
+    beside: tuple["FunctionBuffer", ...] = ()
+    """All buffers of its pool, this one included, where there are several: see `shared_pool`."""
     _start_price: float = 0.0
     """What `start_price` is where one can."""
     _cold_seen_s: float = -math.inf

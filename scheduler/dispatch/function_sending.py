@@ -13,6 +13,7 @@ from scheduler.dispatch.model_queues import ModelQueues
 from scheduler.dispatch.outbox import InFlightBatch, Outbox, Sending
 from scheduler.dispatch.own_lateness import OwnLateness
 from scheduler.dispatch.queue import QueuedRequest
+from scheduler.dispatch.shared_pool import batches_ahead
 from scheduler.dispatch.suspicion import HUNG_PERCENTILE
 from scheduler.dispatch.tenant_money import Parts
 from scheduler.domain.batches import Batch, WhyLeft
@@ -74,11 +75,12 @@ class FunctionSending:
 
     def closes_at_s(self, buffer: FunctionBuffer, *, now_s: float) -> float:
         """Returns when the batch being gathered must leave; worked out again when something in it has changed."""
-        uplink = self.side.uplink
-        state = (buffer.queue.items, buffer.times, uplink.free_at_s, uplink.estimate.bytes_per_s, buffer.pool_state)
+        uplink, ahead = self.side.uplink, batches_ahead(buffer)
+        path = uplink.free_at_s, uplink.estimate.bytes_per_s
+        state = (buffer.queue.items, buffer.times, path, buffer.pool_state, ahead)
         closes_at_s = buffer.closes_at_s(state)
         if closes_at_s is None:
-            closes_at_s, why = self.side.economics.closes(buffer, now_s=now_s)
+            closes_at_s, why = self.side.economics.closes(buffer, now_s=now_s, ahead=ahead)
             if not buffer.follows_fixed_plan:
                 # A timer that is late makes the members late.
                 closes_at_s = max(min(closes_at_s, now_s), closes_at_s - self.lateness.slack_s)

@@ -14,6 +14,7 @@ from scheduler.dispatch.lateness_price import LatenessPrice
 from scheduler.dispatch.model_queues import ModelQueues
 from scheduler.dispatch.outbox import InFlightBatch
 from scheduler.dispatch.queue import QueuedRequest
+from scheduler.dispatch.shared_pool import share_pools
 from scheduler.dispatch.tenants import Tenants
 from scheduler.domain.plans import GroupPlan, Limits, ModelSettings
 from scheduler.domain.requests import EDGE_NAME, Request
@@ -151,6 +152,7 @@ class Lanes:
         for lane in self._others[model.name].values():
             lane.stand_at(self.edges, sum(self.parallel))
             lane.adopt(model, plan, warm_pool, beside=first)
+        self._share_pools(model.name)
 
     def drop(self, served: set[str]) -> list[QueuedRequest]:
         """Drops the models that are not served any more, and returns the requests that waited for them."""
@@ -197,6 +199,7 @@ class Lanes:
         lane.stand_at(self.edges, sum(self.parallel))
         lane.adopt(first.model, first.plan, {b.tier.name: b.warm for b in first.buffers}.get, beside=first)
         self._others[request.model][request.shape_id] = lane
+        self._share_pools(request.model)
         self._list()
         return lane
 
@@ -209,7 +212,11 @@ class Lanes:
         for shape_id in sorted(quiet, key=lambda shape_id: others[shape_id].rate_rps)[: len(others) - KEPT]:
             del others[shape_id]
             self._mixes[model].forget(shape_id)
+        self._share_pools(model)
         self._list()
+
+    def _share_pools(self, model: str) -> None:
+        share_pools(buffer for lane in self.of_model(model) for buffer in lane.buffers)
 
     def _list(self) -> None:
         beside: list[ModelQueues] = []

@@ -1,13 +1,14 @@
 """Requests of unlike shapes share no batch; what is known of their model they share."""
 
+from dataclasses import replace
 from random import Random
 
 import pytest
 from support.engine_kit import ORIN, TIER, answered, fail, finish, run_until_idle, sent, settings
 
 from scheduler.dispatch.lanes import KEPT
-from scheduler.domain.batches import FailureKind
-from scheduler.domain.messages import Command, LimitsChanged, RequestArrived
+from scheduler.domain.batches import BatchReport, FailureKind
+from scheduler.domain.messages import BatchFinished, Command, LimitsChanged, RequestArrived
 from scheduler.domain.plans import Limits
 from scheduler.domain.requests import Backend, Request
 from scheduler.engine import Engine
@@ -133,3 +134,37 @@ def test_any_one_shape_fills_one_batch(shapes: tuple[int, ...]) -> None:
     arrive(engine, 0.001, *shapes, first_id=2)
     assert batches(finish(engine, sent(first)[0], ORIN.predict_s(1))) == [{2, 3, 4, 5}]
     assert TIER.max_in_flight > 0
+
+
+@pytest.mark.parametrize("slos_s", [(4.0, 4.0), (4.0, 3.5), (3.5, 4.0)])
+def test_two_shapes_do_not_both_count_on_the_last_warm_instance(slos_s: tuple[float, float]) -> None:
+    """One of them goes while the instance is there for it, so that both are back in time."""
+    tier = replace(TIER, provisioned=0)
+    given = settings(edge=False, slo_s=4.0)
+    engine = Engine(replace(given, models=(replace(given.models[0], tiers=(tier,)),)))
+    [first] = sent(run_until_sent(engine, arrive(engine, 0.0, 1, slo_s=4.0)))
+    report = BatchReport(1.5, service_s=0.4, billed_duration_s=1.2, cold_start=True, init_s=0.8)
+    now_s = first.sent_at_s + 1.5
+    engine.handle([BatchFinished(first.batch_id, report)], now_s)
+    commands = [
+        command
+        for number, slo_s in enumerate(slos_s)
+        for command in arrive(engine, now_s + 1.0, number, first_id=number + 2, slo_s=slo_s)
+    ]
+    [one, *others] = sent(run_until_sent(engine, commands))
+    assert not others
+    back_s = one.predicted_finish_s
+    report = BatchReport(back_s - one.sent_at_s, service_s=0.35, billed_duration_s=0.35, cold_start=False)
+    commands = engine.handle([BatchFinished(one.batch_id, report)], back_s)
+    [two] = sent(run_until_sent(engine, commands))
+    assert two.sent_at_s >= back_s
+    assert two.predicted_finish_s < now_s + 1.0 + min(slos_s)
+
+
+def run_until_sent(engine: Engine, commands: list[Command]) -> list[Command]:
+    """Lets time pass until a batch leaves."""
+    while not sent(commands):
+        now_s = engine.next_wakeup_s()
+        assert now_s is not None
+        commands = engine.handle([], now_s)
+    return commands
