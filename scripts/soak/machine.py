@@ -17,6 +17,8 @@ from functools import lru_cache, partial
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from aiohttp import web
+
 from models.profile import load_profile
 from scheduler.daemon import assembly, front, runner, serve
 from scheduler.daemon.backends import edge as edge_module
@@ -255,9 +257,10 @@ def replacements(world: World) -> Iterator[None]:
         (function_module, "FunctionCaller", lambda *_, **__: Caller(world.functions)),
         (function_module, "probe_uplink", lambda **_: functions_module.probe_uplink(world.functions)),
         (function_module, "_warn_of_proxies", lambda: None),
+        (web.Application, "add_routes", lambda *_: []),  # no client of a world comes by a path
         (edge_module.EdgeBackend, "_new_session", lambda *_, **__: Session(world.edge)),
     ]
-    if world.script.seed % 4:
+    if world.script.seed % 8 != 4:
         # The planner is pure and has tests of its own; in most worlds its quick plans are enough.
         replaced.append((assembly, "best_plan", partial(best_plan, at_once=True)))
     before = [(owner, name, vars(owner).get(name)) for owner, name, _ in replaced]

@@ -160,7 +160,7 @@ def tightly_capped(site: Site, random: Random) -> Site:
     """Returns a configuration whose functions use up their money within seconds, kept over the ends of processes."""
     models = (replace(site.models[0], edge=False, tiers=("fast",)),)
     return replace(
-        site, models=models, per_hour=random.choice((1e-4, 2e-4)), over_cap="edge-only", state=True, tenants=False
+        site, models=models, per_hour=random.choice((2e-4, 4e-4, 8e-4)), over_cap="edge-only", state=True, tenants=False
     )
 
 

@@ -150,7 +150,7 @@ class Watch:
     def _bill(self, batch: Batch, tier: FunctionTier, bill: Any) -> None:
         del tier
         self.bills[batch.batch_id] = (self.bills[batch.batch_id][0], bill.total, bill.start_estimate)
-        self.world.paid[self.world.life, batch.batch_id] = self.bills[batch.batch_id][:2]
+        self.world.books.paid[self.world.life, batch.batch_id] = self.bills[batch.batch_id][:2]
 
     def _said(self, command: Command, back: set[int], now_s: float) -> None:
         check = self.world.check
@@ -197,7 +197,7 @@ class Watch:
         if tier is not None:
             expected = expected_bill(batch, tier.price)
             self.bills[batch.batch_id] = self.world.machine.elapsed_s(), expected.total, expected.start_estimate
-            self.world.paid[self.world.life, batch.batch_id] = self.bills[batch.batch_id][:2]
+            self.world.books.paid[self.world.life, batch.batch_id] = self.bills[batch.batch_id][:2]
             self._check_cap()
         check(now_s >= max((request.arrived_at_s for request in members), default=now_s), "sent before it arrived")
 
@@ -218,8 +218,11 @@ class Watch:
         if cap is None or world.recapped:
             return
         begins_s = world.machine.elapsed_s() - HOUR_S
-        lives = [life for life in {life for life, _ in world.paid} if self.settings.spend_leased or life == world.life]
-        spent = math.fsum(cost for (life, _), (at_s, cost) in world.paid.items() if at_s > begins_s and life in lives)
+        spent = math.fsum(
+            cost
+            for (life, _), (at_s, cost) in world.books.paid.items()
+            if at_s > begins_s and (life == world.life or self.settings.spend_leased)
+        )
         world.check(spent <= cap * (1 + 1e-6), f"{spent:.6g} spent within an hour, the cap is {cap:.6g}")
 
     def check(self, bodies: set[int]) -> None:

@@ -17,6 +17,7 @@ from scheduler.daemon.state.keeper import StateKeeper
 from scheduler.domain.plans import Limits
 from scheduler.systemd import Notifier
 from scripts.soak import liveness, sites
+from scripts.soak.books import Books
 from scripts.soak.clients import Outcome, asked
 from scripts.soak.edge import Edge
 from scripts.soak.functions import Functions
@@ -76,8 +77,7 @@ class World(Weather):
         self.limited = False
         """Whether an operator set limits, so that requests may be too large."""
         self.throttled = any(fault.what in ("throttled", "silence") for fault in script.faults)
-        self.paid: dict[tuple[int, int], tuple[float, float]] = {}
-        """By life and batch: when it was sent, in elapsed seconds, and what it costs as far as is known."""
+        self.books = Books(self)
         self.planning: Callable[[], None] = lambda: None
         """Ends the plan that is being made."""
         self.report = Report()
@@ -182,6 +182,8 @@ class World(Weather):
         try:
             config = load_config(self._folder / "edgeburst.toml", sites.ENVIRONMENT)
             keeper = _keeper(config, wait_s=0.0)
+            if keeper is not None:
+                loop.call_soon(self.books.check_folder, keeper)
             self.daemon = Daemon(config, sites.ENVIRONMENT, Notifier(), keeper, Listeners())
             running = loop.create_task(self.daemon.run(), name="daemon")
             running.add_done_callback(lambda _: None if self.machine.dead else loop.stop())
@@ -238,6 +240,7 @@ class World(Weather):
 
     def _kill(self) -> None:
         self.note("killed", "")
+        self.books.killed()
         self._killed = True
         assert self.machine.loop is not None
         self.machine.loop.stop()

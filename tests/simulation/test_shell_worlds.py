@@ -40,6 +40,13 @@ def test_a_seed_is_one_world(folder: Path) -> None:
     assert first.trace(10_000) == second.trace(10_000)
 
 
+def test_money_that_is_lent_and_not_written_down_is_missed_when_the_next_process_begins(folder: Path) -> None:
+    kills = next(made for made in map(script.draw, range(1000)) if made.site.state and made.site.per_hour == 8e-4)
+    assert broken_by(kills, folder)[0] == ""
+    with planted.planted("lease-not-kept"):
+        assert "the state folder holds 0" in broken_by(kills, folder)[0]
+
+
 def test_a_script_is_shortened_to_what_breaks_the_promise() -> None:
     made = script.draw(5)
     calls = [number for number, event in enumerate(made.events) if event.call is not None]
