@@ -43,6 +43,8 @@ class Behaviour:
     """Which card and files it says that it serves, with each answer; empty: nothing."""
     says_s: float | str | None = None
     """What it reports as `service_s`; None: the truth."""
+    waited_s: float | str | None = None
+    """What it reports as `queue_s`; None: nothing."""
 
 
 @dataclass
@@ -158,6 +160,7 @@ class StubEdge:
                 "service_s": service_s if behaviour.says_s is None else behaviour.says_s,
                 wire.ITEM_CRC32: wire.item_crc32([wire.Tensor.from_elements("image", elements)]),
                 **({"identity": behaviour.identity} if behaviour.identity else {}),
+                **({} if behaviour.waited_s is None else {"queue_s": behaviour.waited_s}),
             },
         )
         encoded = wire.encode_response(response, binary_by_default=True)

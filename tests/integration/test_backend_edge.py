@@ -67,6 +67,12 @@ async def against(behaviour: Behaviour, items: int = 3) -> tuple[BatchSend, Repl
         server.close()
 
 
+@pytest.mark.parametrize(("said", "believed_s"), [(None, None), (0.0, 0.0), (99.0, None), (-1.0, None), ("x", None)])
+def test_the_wait_for_the_device_is_taken_as_the_edge_says_it_if_it_can_be(said: object, believed_s: object) -> None:
+    _, reply = run(against(Behaviour(waited_s=said)))  # type: ignore[arg-type]
+    assert reply.report.queue_s == believed_s
+
+
 def failure_of(behaviour: Behaviour) -> SendFailed:
     with pytest.raises(SendFailed) as failed:
         run(against(behaviour))

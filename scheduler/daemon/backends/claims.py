@@ -77,6 +77,16 @@ def believed(header: Mapping[str, object], *, elapsed_s: float, predicted: Predi
     return Claims(duration_s, service_s, init_s, cold_start, tuple(disbelieved))
 
 
+def waited_s(said: object, *, at_most_s: float) -> float | None:
+    """Returns the seconds that a batch waited at a server, as it says; None if it says nothing that can be believed.
+
+    >>> waited_s(0.2, at_most_s=0.5), waited_s(0.6, at_most_s=0.5), waited_s("long", at_most_s=0.5)
+    (0.2, None, None)
+    """
+    seconds = _seconds(said)
+    return None if seconds is None or seconds > at_most_s + _ROUNDING_S else seconds
+
+
 def _seconds(value: object) -> float | None:
     """Returns a value if it is a number of seconds; None for anything else."""
     if isinstance(value, bool) or not isinstance(value, (int, float)):

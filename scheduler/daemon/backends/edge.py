@@ -18,7 +18,7 @@ from scheduler import wire
 from scheduler.client_access import NO_ACCESS, ClientAccess
 from scheduler.daemon.backends.batch_send import BatchSend, Clock, Reply, SendFailed, checked_outputs
 from scheduler.daemon.backends.bounded_reading import TooLarge, read_within
-from scheduler.daemon.backends.claims import believed
+from scheduler.daemon.backends.claims import believed, waited_s
 from scheduler.daemon.backends.edge_description import describe
 from scheduler.daemon.backends.edge_refusals import about_form, refused
 from scheduler.daemon.backends.edge_servers import EdgeServers
@@ -187,7 +187,9 @@ class EdgeBackend:
                 f" that took {report.elapsed_s:.3f} s; what was measured here is used instead; check the server"
             )
             log(logging.WARNING, "report_not_believed", field="service_s", message=message)
-        return replace(report, service_s=claims.service_s, disbelieved=claims.disbelieved)
+        left_s = report.elapsed_s - (claims.service_s or 0.0)
+        queue_s = waited_s(parameters.get("queue_s"), at_most_s=left_s)
+        return replace(report, service_s=claims.service_s, queue_s=queue_s, disbelieved=claims.disbelieved)
 
     async def _posted(
         self,
