@@ -306,7 +306,8 @@ class BatchSender:
         batch = pending.batch
         self._record(pending, report, batch_bill(pending.send, report, failure), error=failure)
         pending.spans.ended(self._clock(), error=f"{failure.kind.value}: {failure.message}")
-        what = {"batch_id": batch.batch_id, "backend": batch.backend.value, "tier": batch.tier, "items": batch.items}
+        what = {"batch_id": batch.batch_id, "backend": batch.backend.value, "tier": batch.tier, **_edge(batch)}
+        what["items"] = batch.items
         said = {"said": failure.said} if failure.said else {}
         log(logging.WARNING, "batch_failed", **what, kind=failure.kind.value, **said, message=failure.message)
         self._post(BatchFailed(batch.batch_id, failure, report))
@@ -356,4 +357,10 @@ def _wait_s(batch: Batch, member: PendingCall) -> float:
 
 
 def _place(batch: Batch) -> str:
-    return f"function tier {batch.tier}" if batch.tier else "edge server"
+    if batch.tier:
+        return f"function tier {batch.tier}"
+    return "edge server" if batch.place == Place.edge() else f"edge server {batch.place.name}"
+
+
+def _edge(batch: Batch) -> dict[str, object]:
+    return {} if batch.tier else {"edge": batch.place.name}

@@ -148,6 +148,7 @@ class _Request:
         attributes = {
             "edgeburst.backend": batch.backend.value,
             "edgeburst.tier": batch.tier,
+            "edgeburst.place": str(batch.place),
             "edgeburst.batch_id": batch.batch_id,
             "edgeburst.batch_items": batch.items,
             "edgeburst.hedge": batch.hedge,

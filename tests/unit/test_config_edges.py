@@ -175,6 +175,19 @@ def test_each_has_a_token_of_its_own(tmp_path: Path) -> None:
     assert where.edges["near"].access != where.edges["far"].access
 
 
+def test_the_example_with_several_is_valid_and_says_what_each_serves() -> None:
+    config = load_config(Path(__file__).parents[2] / "scripts" / "edgeburst.edges.example.toml", {})
+    digits, resnet50 = config.engine_settings().models
+    served = {edge.name: [m.name for m in (digits, resnet50) if m.edge_latency_on(edge.name)] for edge in config.edges}
+    assert served == {
+        "jetson": ["digits", "resnet50"],
+        "workstation": ["resnet50"],
+        "cluster": ["digits"],
+        "gpu-digits": ["digits"],
+        "gpu-resnet50": ["resnet50"],
+    }
+
+
 def test_check_config_shows_each(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     text = NEAR + "parallel = 2\n" + FAR + f'models = ["digits"]\nprofiles = {{ digits = "{slower(tmp_path, 3.0)}" }}\n'
     config = load(tmp_path, text + DIGITS)

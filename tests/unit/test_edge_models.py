@@ -150,6 +150,45 @@ def test_an_edge_that_does_not_answer_the_question_has_not_stopped_to_report(
     assert asyncio.run(look()) == heard_of
 
 
+def test_one_edge_server_that_does_not_answer_keeps_no_other_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each is measured by itself, and what it says is noted of it alone."""
+    near, far = EdgeSection(name="near", url="http://near"), EdgeSection(name="far", url="http://far")
+    known: list[tuple[str, str]] = []
+    card = SimpleNamespace(name="m")
+    config = SimpleNamespace(
+        edges=[near, far],
+        models=[SimpleNamespace(name="m", max_items=4)],
+        identities=lambda: {"m": None},
+        edge_profile=lambda index, edge: ("m", edge.name) in known or None,  # noqa: ARG005
+        to_measure=lambda: [ToMeasure(card, edge) for edge in (near, far) if ("m", edge.name) not in known],  # type: ignore[arg-type]
+    )
+
+    async def profile(_: object, card: Any, *, edge: str, **__: object) -> Any:
+        await asyncio.sleep(3600.0 if edge == "http://near" else 1.0)
+        return SimpleNamespace(model=card.name, max_batch=4, rows=[])
+
+    async def use(found: Any, edge: str) -> None:
+        known.append((found.model, edge))
+
+    async def look() -> tuple[list[tuple[str, str]], list[str]]:
+        loop, served = asyncio.get_running_loop(), Served()
+        backends = {edge.name: Edge(url=edge.url, connect_timeout_s=1.0, clock=loop.time) for edge in (near, far)}
+        models: Any = EdgeModels(
+            edge=backends.get,
+            config=lambda: config,  # type: ignore[arg-type, return-value]
+            measured=use,
+            served=served,  # type: ignore[arg-type]
+            clock=loop.time,
+        )
+        looking = loop.create_task(models._look())
+        await asyncio.sleep(2.0)
+        looking.cancel()
+        return known, served.heard_of
+
+    monkeypatch.setattr(edge_models, "measured_profile", profile)
+    assert run_virtual(look()) == ([("m", "far")], ["m"])
+
+
 def test_it_ends_when_it_is_cancelled_in_the_moment_of_a_reload() -> None:
     async def main() -> bool:
         looks = EdgeModels(
