@@ -30,7 +30,7 @@ define fresh
 	$(1)/bin/python -m pip install --quiet --disable-pip-version-check --constraint $(PINS)/build.txt pip setuptools
 endef
 
-.PHONY: demo test unit lint test-latest test-peers testbed fuzz fuzz-ci soak soak-ci faults faults-ci bench pins locked audit clean
+.PHONY: demo test test-slow unit lint test-latest test-peers testbed fuzz fuzz-ci soak soak-ci faults faults-ci bench pins locked audit clean
 
 $(VENV)/.installed: setup.cfg pyproject.toml $(PINS)/build.txt $(PINS)/test.txt $(TORCH_PINS)
 	$(call fresh,$(VENV))
@@ -71,7 +71,11 @@ demo: $(VENV)/.installed
 	$(BIN)/python -m scripts.demo --emulate $(EMULATE) --out out/demo
 
 test: $(VENV)/.installed
-	$(BIN)/python $(PYTEST)
+	$(BIN)/python $(PYTEST) -m 'not slow'
+
+# The demo, restarts, and the longest simulations.
+test-slow: $(VENV)/.installed
+	$(BIN)/python $(PYTEST) -m slow
 
 unit: $(UNIT)/.installed
 	$(UNIT)/bin/python $(PYTEST) tests/unit

@@ -243,6 +243,7 @@ def test_an_earlier_solution_changes_no_later_one() -> None:
     assert process.solve(4.0) == pytest.approx(orin(130.0).solve(4.0), abs=5e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rate_rps", [112.0, 160.0])
 def test_with_every_arrival_known_it_costs_less(rate_rps: float) -> None:
     scenario = with_slo(NOISY, 0.6)

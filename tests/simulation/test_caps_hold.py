@@ -94,6 +94,7 @@ def test_lateness_is_a_budget_that_is_kept(rate_rps: float, seed: int) -> None:
     assert within_slo(journal) >= 0.985
 
 
+@pytest.mark.slow
 def test_lateness_is_kept_on_average_where_it_is_kept_roughly_in_each_run() -> None:
     within = [within_slo(run(replace(NOISY, seed=seed), rate_rps=140.0, requests=2000)) for seed in range(10, 18)]
     assert math.fsum(within) / len(within) >= 0.988

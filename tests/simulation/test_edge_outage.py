@@ -1,5 +1,7 @@
 """An edge that goes away under traffic: functions that nothing is known of take over within the objective."""
 
+import pytest
+
 from scheduler.simulator import report
 from scheduler.simulator.world import generators, make_requests, make_simulation
 from scripts.evaluation.measures import around_change
@@ -27,6 +29,7 @@ def outside(seed: int) -> tuple[int, int]:
     return late, all_requests
 
 
+@pytest.mark.slow
 def test_hardly_a_request_is_late_or_refused_when_the_edge_goes_away() -> None:
     late, all_requests = map(sum, zip(*map(outside, SEEDS), strict=True))
     assert late <= ASKED * all_requests, f"{late} of {all_requests}"

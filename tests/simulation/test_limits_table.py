@@ -13,6 +13,7 @@ def figures(line: str) -> list[float]:
     return [float(cell) for cell in line.strip("| ").split("|")]
 
 
+@pytest.mark.slow
 def test_a_row_has_the_bound_below_the_limit_below_the_causal_policy() -> None:
     line = command.row(NOISY, None, slo_s=0.6, scale=3.0, requests=800, coarser=3)
     slo_s, scale, _, bound, known, w, judged, w_star, _ = figures(line)

@@ -249,6 +249,7 @@ class TestALoadedPlan:
 
 
 class TestLivePlans:
+    @pytest.mark.slow
     def test_they_cost_no_more_than_the_exact_planner_promises_for_the_true_rates(self) -> None:
         for sigma in (0.0, 0.1):
             plan = planned(CLASSES, functions=offer((CPU, GPU), sigma=sigma))
@@ -280,6 +281,7 @@ class TestLivePlans:
         assert len(journal.answered_by) == len(quiet) + len(busy)
         assert within(journal, CLASSES[1]) >= 0.99
 
+    @pytest.mark.slow
     @pytest.mark.parametrize(("tiers", "large_factor", "most"), [((CPU,), 3.0, 0.85), ((CPU, GPU), 3.0, 0.85)])
     def test_large_items_that_slow_down_whole_batches_get_batches_of_their_own(
         self, tiers: tuple[FunctionTier, ...], large_factor: float, most: float, monkeypatch: pytest.MonkeyPatch

@@ -314,6 +314,7 @@ class TestHindsight:
         found = descend(start, axes, trial, target=0.99)
         assert (found.edge_batch, found.function_timeout_s) == (7, 0.3)
 
+    @pytest.mark.slow
     def test_the_best_static_parameters_keep_the_percentile_for_less_than_functions_alone(self) -> None:
         scenario = replace(scenario_of("static"), edge_noise=0.1, function_noise=0.25)
         found = summarise(run(scenario, rate_rps=125, requests=1000), scenario, wall_s=0.0)
@@ -345,6 +346,7 @@ class TestHindsight:
         assert found["parameters"]["tier"] == "fast"  # type: ignore[index]
         assert found["within_slo"] >= 0.99  # type: ignore[operator]
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("noise", [0.0, 0.25])
     def test_no_other_static_buffer_that_keeps_the_percentile_is_much_cheaper_than_what_batch_plans(
         self, noise: float

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import pytest
+
 from scheduler.domain.latency import FunctionTier, LatencyModel, Price
 from scheduler.domain.plans import EngineSettings, ModelSettings, ServiceClass
 from scheduler.planning.warm_instances import InstanceTerms, Traffic, tier_proposals
@@ -45,6 +47,7 @@ def attained(instances: int) -> float:
     return within_slo(make_simulation(scenario, make_requests(scenario, workload)).run())
 
 
+@pytest.mark.slow
 def test_the_proposal_keeps_the_percentile_beside_the_edge_and_half_of_it_does_not() -> None:
     count = proposed(EDGE)
     assert attained(count) >= 0.99

@@ -5,6 +5,7 @@ import pytest
 from scripts.evaluation.quota import CONFIGURED, QUOTA, cases, run_case
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", list(cases()), ids=lambda case: case.name)
 def test_later_bursts_do_not_meet_the_wall_of_the_first(case: object) -> None:
     row = run_case(case, 0).row  # type: ignore[arg-type]

@@ -94,6 +94,7 @@ def test_another_speed_is_found_within_seconds_and_named(seed: int, factor: floa
     assert "tier one at" in plans[0].detail
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(4))
 def test_quiet_functions_cause_no_finding(seed: int) -> None:
     """2,000 batches a seed whose services scatter by a quarter, and 60 cold starts of one and the same length."""
@@ -165,6 +166,7 @@ def test_items_of_very_different_sizes_are_no_change_of_the_function() -> None:
         assert not [finding for finding in found if finding.cause == "function-service"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(2))
 def test_bursts_that_come_back_the_fastest_first_cause_no_finding(seed: int) -> None:
     """Functions take the bursts beyond what the edge can: their batches leave together and overtake each other."""

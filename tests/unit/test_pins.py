@@ -128,6 +128,7 @@ def test_ci_checks_first_and_ends_with_the_whole_suite() -> None:
         "testbed",
         "soak-ci",
         "faults-ci",
+        "test-slow",
         "test",
     ]
     assert commands[-1] == "make test"
@@ -148,6 +149,7 @@ def test_the_minutes_of_ci_are_written_down_and_stay_below_70() -> None:
         "make testbed",
         "make soak-ci",
         "make faults-ci",
+        "make test-slow",
         "make test",
     ]
     assert [step for step, _ in rows] == steps
