@@ -113,6 +113,35 @@ def test_a_card_is_enough_and_shapes_share_no_batch(tmp_path: Path) -> None:
         assert [output["name"] for output in metadata["outputs"]] == ["sum", "rows", "rows_rows"]
 
 
+def test_each_of_two_edges_is_measured_and_one_that_serves_other_files_gets_no_batch(tmp_path: Path) -> None:
+    folder = card_folder(tmp_path)
+    right, wrong = read_card(folder).identity(), "sha256:" + "0" * 64
+    with CardEdge(identity=wrong, largest=5) as near, CardEdge(identity=right) as far:
+        edges = [f'[[edge]]\nname = "{name}"\nurl = "{edge.url}"' for name, edge in (("near", near), ("far", far))]
+        path = written(tmp_path, "", 'state = "state"')
+        path.write_text(path.read_text().replace('[edge]\nurl = ""', "\n".join(edges)))
+        with daemon_process(path) as daemon:
+            until(lambda: {"near", "far"} <= ragged(daemon)["edge_profiles"].keys(), "both are measured")
+            measured = ragged(daemon)["edge_profiles"]
+            assert {name: [row["items"] for row in of["rows"]] for name, of in measured.items()} == {
+                "near": [1, 2, 5],
+                "far": [1, 2, 8],
+            }
+            until(lambda: list(ragged(daemon)["refused"]) == ["edge:near"], "the one with other files is refused")
+            near.batches.clear()
+            far.batches.clear()
+            asyncio.run(all_answered(daemon.url, [np.array([[2, 3]], np.float32)] * 20))
+            assert (len(near.batches), sum(shape[0] for shape in far.batches)) == (0, 20)
+            assert sorted(file.name for file in (tmp_path / "state" / "edge_profiles").iterdir()) == [
+                "ragged@far.json",
+                "ragged@near.json",
+            ]
+            operators.put(f"{daemon.url}/v1/models/ragged/identity", {"identity": wrong})
+            until(lambda: list(ragged(daemon)["refused"]) == ["edge:far"], "now the other one is")
+            asyncio.run(all_answered(daemon.url, [np.array([[2, 3]], np.float32)] * 20))
+            assert len(near.batches) > 0
+
+
 def test_an_edge_that_comes_later_is_measured_then_and_remembered(tmp_path: Path) -> None:
     folder, port = card_folder(tmp_path), free_port()
     path = written(tmp_path, f"http://127.0.0.1:{port}", 'state = "state"')
