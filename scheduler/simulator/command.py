@@ -274,6 +274,7 @@ def _scenario(args: argparse.Namespace) -> Scenario:
         edge_decode_s=args.edge_decode_s,
         edge_lan_s=args.edge_lan_s,
         edge_ahead=AHEAD[args.edge_ahead],
+        edge_told=not args.edge_parallel_learned,
         function_noise=args.function_noise,
         edge_faults=edges.faults,
         function_faults=tuple(

@@ -40,6 +40,9 @@ def add_edge_flags(group: "argparse._ArgumentGroup") -> None:
         metavar="K",
         help="batches that each edge server serves at once (default: %(default)s)",
     )
+    group.add_argument(
+        "--edge-parallel-learned", action="store_true", help="the engine is not told how many: it has to learn it"
+    )
     group.add_argument("--edge-noise", type=float, default=0.0, metavar="SIGMA", help="sigma of edge service times")
     group.add_argument(
         "--edge-decode-s",
@@ -118,6 +121,7 @@ def described_edges(args: argparse.Namespace) -> DescribedEdges:
             decode_s=args.edge_decode_s,
             lan_s=args.edge_lan_s,
             ahead=AHEAD[args.edge_ahead],
+            told=not args.edge_parallel_learned,
         )
         for law in laws
         if law.name

@@ -85,6 +85,7 @@ class EdgeServer:
         decode_s: seconds that a batch is decoded beside the device.
         lan_s: seconds that a batch takes to get there.
         ahead: setting of the engine.
+        told: whether the engine is told how many batches it serves at once.
     """
 
     name: str
@@ -97,6 +98,7 @@ class EdgeServer:
     decode_s: float = 0.0
     lan_s: float = 0.0
     ahead: int | None = 0
+    told: bool = True
 
     def latency_of(self, model: SimulatedModel) -> LatencyModel | None:
         """Returns the true latency model of a model on this server; None if it does not serve the model."""
@@ -155,6 +157,7 @@ class Scenario:
         request_bytes: bytes of each request on the wire.
         edge_latency: true latency model of the edge.
         edge_parallel: batches that the edge serves at once.
+        edge_told: whether the engine is told that.
         edge_decode_s: seconds that a batch is decoded beside the edge's device.
         edge_lan_s: seconds that a batch takes to the edge.
         edge_ahead: setting of the engine.
@@ -185,6 +188,7 @@ class Scenario:
     request_bytes: int = 24_000
     edge_latency: LatencyModel = ORIN_LATENCY
     edge_parallel: int = 1
+    edge_told: bool = True
     edge_decode_s: float = 0.0
     edge_lan_s: float = 0.0
     edge_ahead: int | None = 0
@@ -244,6 +248,7 @@ class Scenario:
                 decode_s=self.edge_decode_s,
                 lan_s=self.edge_lan_s,
                 ahead=self.edge_ahead,
+                told=self.edge_told,
             ),
         )
 
@@ -258,7 +263,10 @@ class Scenario:
             models=tuple(self._model_settings(model) for model in self.served()),
             queue_max_bytes=2**40,
             uplink_rtt_s=self.rtt_s,
-            edges=tuple(EdgeSettings(server.name, server.parallel, server.ahead) for server in self.edge_servers()),
+            edges=tuple(
+                EdgeSettings(server.name, server.parallel if server.told else None, server.ahead)
+                for server in self.edge_servers()
+            ),
             edge_overhead_s=max(server.lan_s for server in self.edge_servers()),
             max_function_in_flight=self.max_function_in_flight,
             changepoints=self.changepoints,

@@ -39,6 +39,7 @@ A scenario file may hold these keys, all optional:
     rows = [[1, 0.141], [8, 0.19]]               # measured: items, seconds; beyond them law's slope continues
     models = ["resnet50"]                        # that it serves; absent: all
     parallel = 2                                 # absent: edge_parallel
+    parallel_learned = false                     # true: the engine is not told it; absent: --edge-parallel-learned
     noise = 0.1                                  # absent: --edge-noise
     faults = ["down:30,90"]                      # absent: --edge-fault
     decode_s = 0.03                              # absent: --edge-decode-s
@@ -296,6 +297,7 @@ def _edge(keys: Keys, base: Scenario) -> EdgeServer:
         faults=base.edge_faults if parsed is None else parsed,
         decode_s=base.edge_decode_s if decode_s is None else decode_s,
         lan_s=base.edge_lan_s if lan_s is None else lan_s,
+        told=not keys.flag("parallel_learned", not base.edge_told),
         ahead=base.edge_ahead if ahead is None else AHEAD[str(ahead)],
     )
     unknown = sorted({*edge.models, *dict(edge.latencies)} - known)

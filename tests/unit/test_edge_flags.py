@@ -52,6 +52,13 @@ def test_the_way_decoding_and_what_is_sent_ahead_are_those_of_all() -> None:
             described(flag, "nan")
 
 
+def test_the_engine_may_have_to_learn_how_many_batches_are_served_at_once() -> None:
+    [server] = described("--edge", "a:0.1,0.01", "--edge-parallel", "3", "--edge-parallel-learned").servers
+    assert (server.parallel, server.told) == (3, False)
+    assert Scenario(edges=(server,)).engine_settings().edges == (EdgeSettings("a", None),)
+    assert Scenario(edge_parallel=3, edge_told=False).engine_settings().edges == (EdgeSettings("main", None),)
+
+
 def test_the_largest_batch_is_what_the_fastest_can_do_within_the_slo() -> None:
     assert [described("--edge", f"0.1,{beta_s}").max_items for beta_s in (0.01, 0.1, 1e-4, 0.0)] == [91, 64, 1024, 1024]
 
