@@ -182,8 +182,7 @@ class Dispatcher:
         if several:
             edges.changed()
         if edges.alone is None:
-            for slot in edges.idle(now_s):
-                self._send_edge(slot, now_s)
+            self._send_to_idle(now_s)
         elif edges.alone.occupancy.batch_id is None and edges.alone.circuit.usable(now_s):
             self._send_edge(edges.alone, now_s)
         for queued, place in self.hedging.to_functions(now_s):
@@ -288,19 +287,34 @@ class Dispatcher:
         for queued in waiting:
             self.assign(queued, now_s, cause)
 
-    def _send_edge(self, slot: EdgeSide, now_s: float) -> None:
+    def _send_to_idle(self, now_s: float) -> None:
+        """Sends what is due to all slots that are idle, until none of them takes anything more."""
+        sent = True
+        while sent:
+            sent, quiet = False, set()
+            for slot in self.edges.idle(now_s):
+                # Slots of an edge differ by their next batches only.
+                if slot.edge in quiet and not self.edges.has_next(slot):
+                    continue
+                if self._send_edge(slot, now_s):
+                    sent = True
+                else:
+                    quiet.add(slot.edge)
+
+    def _send_edge(self, slot: EdgeSide, now_s: float) -> bool:
+        """Sends a batch to a slot that is idle; returns whether there was one."""
         held, lanes = False, self.lanes.all
         # One model alone needs no order: in a closed loop that is a tenth of the work.
         if len(lanes) == 1 and now_s < lanes[0].returning.until_s and slot.is_held(lanes[0], now_s):
-            return
+            return False
         for queues in by_urgency(slot):
             if len(lanes) > 1 and now_s < queues.returning.until_s and slot.is_held(queues, now_s):
                 held = True
                 continue
             if self._send_edge_half(slot, queues, now_s=now_s) or self._send_edge_batch(slot, queues, now_s=now_s):
-                return
+                return True
         if held:
-            return
+            return False
         # No request waits: an idle edge takes up those that a slow function has in hand, or deferred ones.
         for queues in self.lanes.all:
             hedged = self.hedging.for_edge(slot, queues, (), now_s=now_s)
@@ -309,10 +323,12 @@ class Dispatcher:
                 self._note_hedged(slot, hedged, now_s=now_s)
                 queues.deferred.remove_all(q for q in members if q.state is State.DEFERRED)
                 slot.send(members, queues, now_s=now_s, why=WhyLeft.HEDGE if hedged else WhyLeft.IDLE_EDGE)
-                return
+                return True
         for queued in self.offers.trials.copies(slot, now_s=now_s) if slot.outbox.in_flight else ():
             self._note_move(queued, Cause.TRIAL, slot.place, State.EDGE_BATCH, now_s=now_s)
             self.offers.trials.send(slot, self.lanes.of(queued.request), queued, now_s=now_s)
+            return True
+        return False
 
     def _send_edge_half(self, slot: EdgeSide, queues: ModelQueues, *, now_s: float) -> bool:
         if not queues.bisected[Backend.EDGE]:
@@ -498,6 +514,8 @@ class Dispatcher:
             if start_s + times.safe_s[min(batch.items, terms.limit)] <= deadline_s:
                 return
             hopeless = start_s + times.median_s[min(oldest.request.items, times.max_batch)] > deadline_s
+            if self._moves_to_another_slot(slot, queues, oldest, now_s=now_s):
+                continue
             if self._leaves_for_function(slot, queues, oldest, now_s=now_s):
                 slot.ahead = None
                 batch.remove(oldest)
@@ -507,6 +525,24 @@ class Dispatcher:
                 self.assign(oldest, now_s, Cause.EDGE_DELAYED)
             else:
                 return
+
+    def _moves_to_another_slot(
+        self, slot: EdgeSide, queues: ModelQueues, oldest: QueuedRequest, *, now_s: float
+    ) -> bool:
+        """Whether another slot's next batch takes the oldest member in time; moves it then."""
+        if self.edges.alone is not None:
+            return False
+        other = self.edges.room_for(queues, oldest, now_s=now_s)
+        if other is None or other is slot:
+            return False
+        price = queues.late_cost(oldest.request)
+        offer = other.offer(queues, oldest, now_s=now_s, lateness_price=price)
+        if offer.reason is not None:
+            return False
+        self._note(oldest, Cause.EDGE_DELAYED, (offer,), 0, now_s=now_s, lateness_price=price)
+        queues.next_batches[slot.number].remove(oldest)
+        queues.next_batches[other.number].add(oldest)
+        return True
 
     def _leaves_for_function(self, slot: EdgeSide, queues: ModelQueues, oldest: QueuedRequest, *, now_s: float) -> bool:
         """Whether a function's offer to the oldest member costs less than to keep it; notes it then."""

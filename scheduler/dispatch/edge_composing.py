@@ -47,7 +47,7 @@ def compose(slot: EdgeSide, queues: ModelQueues, *, now_s: float) -> Composition
     Requests that are in neither `chosen` nor the queues any more are in `dropped` or `left`; the caller places them
     again.
     """
-    times, cap, line = slot.times(queues), queues.edges[slot.edge].cap, queues.edge_later
+    times, cap, line = queues.edges[slot.edge].known_times, queues.edges[slot.edge].cap, queues.edge_later
     penalty, look, tenants = _drop_penalty(slot, queues), looked_at(cap), slot.tenants
     counted_on = queues.next_batches[slot.number].take_all()
     shared = tenants.several(line.kinds(), counted_on)
@@ -94,12 +94,13 @@ def deferred_batch(slot: EdgeSide, queues: ModelQueues, *, now_s: float) -> list
 
 def _per_item_s(slot: EdgeSide, queues: ModelQueues) -> float:
     cap = max(1, queues.edges[slot.edge].cap)
-    return slot.times(queues).median_s[cap] / cap
+    return queues.edges[slot.edge].known_times.median_s[cap] / cap
 
 
 def _drop_penalty(slot: EdgeSide, queues: ModelQueues) -> float:
-    times, cap = slot.times(queues), queues.edges[slot.edge].cap
-    if len(queues.edge_later) and queues.rate_rps * times.median_s[cap] > cap:
+    times, terms = queues.edges[slot.edge].known_times, queues.edges[slot.edge]
+    slots = sum([each.parallel for each in queues.edges if each.times is not None])
+    if len(queues.edge_later) and queues.rate_rps * times.median_s[terms.cap] > terms.cap * slots:
         return PENALTY_OVERLOADED
     return PENALTY_WITH_FUNCTION if queues.has_functions else PENALTY_EDGE_ONLY
 
@@ -108,7 +109,11 @@ def _overdue_with(
     slot: EdgeSide, queues: ModelQueues, chosen: Sequence[QueuedRequest], *, now_s: float
 ) -> list[QueuedRequest]:
     """Returns the overdue requests that fit into a batch of `chosen` without making it late."""
-    times, items, cap = slot.times(queues), sum([q.request.items for q in chosen]), queues.edges[slot.edge].cap
+    times, items, cap = (
+        queues.edges[slot.edge].known_times,
+        sum([q.request.items for q in chosen]),
+        queues.edges[slot.edge].cap,
+    )
     bind_s = min([q.request.deadline_s for q in chosen], default=math.inf)
     taken: list[QueuedRequest] = []
     look = looked_at(cap)

@@ -2,9 +2,9 @@
 
 import math
 from bisect import bisect_left
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from itertools import accumulate
+from itertools import accumulate, islice
 
 from scheduler.dispatch.circuit_breaker import Circuit
 from scheduler.dispatch.edge_occupancy import EdgeOccupancy
@@ -17,7 +17,7 @@ from scheduler.dispatch.tenants import Tenants
 from scheduler.domain.batches import WhyLeft
 from scheduler.domain.decisions import Offer, Reason, impossible
 from scheduler.domain.lifecycle import State
-from scheduler.domain.requests import Backend, Place
+from scheduler.domain.requests import Backend, Place, Request
 from scheduler.domain.service_times import ServiceTimes
 
 PREDECESSOR = 0.5
@@ -55,6 +55,12 @@ class EdgeSide:
     """Number of the edge server."""
     number: int = 0
     """Of the slot among those of all edge servers."""
+    order: Sequence["EdgeSide"] = ()
+    """All slots in the order in which they will be free; empty where there is one slot."""
+    moved: Callable[[], None] | None = None
+    """Is told when a batch is sent, so that the order is found anew; None where there is one slot."""
+    rank: int = 0
+    """Its own place in that order."""
     ahead: tuple[list[float], list[float]] | None = None
     """First deadlines of the next batches of all lanes, ascending, and the sums of their seconds: see `sum_up`."""
 
@@ -82,7 +88,7 @@ class EdgeSide:
         gate = self.gate(queues, queued)
         if gate is not None:
             return impossible(self.place, State.EDGE_BATCH, gate)
-        request, times, batch = queued.request, self.times(queues), queues.next_batches[self.number]
+        request, times, batch = queued.request, queues.edges[self.edge].known_times, queues.next_batches[self.number]
         start_s = self.start_s(queues, now_s=now_s, deadline_s=request.deadline_s)
         bind_s, late_gate, first = request.deadline_s, Reason.JOINS_LATE, None
         if len(batch):
@@ -93,7 +99,7 @@ class EdgeSide:
                 first = batch.first.request
                 bind_s, late_gate = first.deadline_s, Reason.FIRST_DEADLINE
         else:
-            items = self._items_at_start(queues, request.items, start_s - now_s)
+            items = self._items_at_start(queues, request, start_s, now_s)
         median_s = times.median_s[items]
         finish_s = start_s + median_s
         prices = queues.lateness.prices
@@ -123,7 +129,7 @@ class EdgeSide:
         gate = self.gate(queues, queued)
         if gate is not None:
             return impossible(self.place, State.EDGE_LATER, gate)
-        request, times = queued.request, self.times(queues)
+        request, times = queued.request, queues.edges[self.edge].known_times
         start_s = self.start_s(queues, now_s=now_s, deadline_s=request.deadline_s)
         finish_s = start_s + times.median_s[request.items]
         items = request.items
@@ -145,7 +151,7 @@ class EdgeSide:
         the next deadline binds, so that the batch gains the gap between the two besides. Either way the edge has the
         seconds of one item for others.
         """
-        request, times, prices = queued.request, self.times(queues), queues.lateness.prices
+        request, times, prices = queued.request, queues.edges[self.edge].known_times, queues.lateness.prices
         start_s = self.start_s(queues, now_s=now_s, deadline_s=request.deadline_s)
         left_s = request.deadline_s - start_s
         items = min(max(request.items, times.largest_within(left_s, safe=True)), times.max_batch)
@@ -193,7 +199,7 @@ class EdgeSide:
         """
         if not self.usable(queues, queued):
             return False
-        request, times = queued.request, self.times(queues)
+        request, times = queued.request, queues.edges[self.edge].known_times
         start_s = self.start_s(queues, now_s=now_s, deadline_s=request.deadline_s)
         batch = queues.next_batches[self.number]
         if len(batch):
@@ -202,7 +208,7 @@ class EdgeSide:
                 return False
             bind_s = min(batch.first.request.deadline_s, request.deadline_s)
         else:
-            items = self._items_at_start(queues, request.items, start_s - now_s)
+            items = self._items_at_start(queues, request, start_s, now_s)
             bind_s = request.deadline_s
         return start_s + self._safe_s(times, items) <= bind_s
 
@@ -214,13 +220,50 @@ class EdgeSide:
         start_s, items, first = self.occupancy.free_at_s(now_s), batch.items + 1, batch.first.request
         if items > queues.edges[self.edge].cap:
             return True
-        return start_s + self._safe_s(self.times(queues), items) > first.deadline_s
+        return start_s + self._safe_s(queues.edges[self.edge].known_times, items) > first.deadline_s
 
-    def _items_at_start(self, queues: ModelQueues, items: int, wait_s: float) -> int:
-        """Returns the items of the batch that a first member of so many items opens, when the edge becomes free."""
-        expected = queues.rate_rps * wait_s
-        joined = min(items + int(max(0.0, expected - OVERBOOKED * math.sqrt(expected))), queues.edges[self.edge].cap)
+    def _items_at_start(self, queues: ModelQueues, request: Request, start_s: float, now_s: float) -> int:
+        """Returns the items of the batch that a first member opens, when the slot becomes free.
+
+        Where that is more than the first member allows, the rest may find room in the slots that are free next.
+        """
+        items, cap, expected = request.items, queues.edges[self.edge].cap, queues.rate_rps * (start_s - now_s)
+        newcomers = int(max(0.0, expected - OVERBOOKED * math.sqrt(expected)))
+        joined = min(items + newcomers, cap)
+        if self.order and newcomers:
+            fits = min(cap, queues.edges[self.edge].known_times.largest_within(request.deadline_s - start_s, safe=True))
+            if items <= fits < items + newcomers and self._others_take(queues, request, start_s, newcomers, fits):
+                return fits
         return max(items, joined)
+
+    def _others_take(self, queues: ModelQueues, request: Request, start_s: float, newcomers: int, fits: int) -> bool:
+        """Whether the slots that are free next have room for the newcomers that do not fit into this one's batch.
+
+        Each is also wanted by those that come after its predecessor has left.
+
+        Args:
+            queues: of the request.
+            request: the first member of this slot's next batch.
+            start_s: when this slot is free.
+            newcomers: that come until then.
+            fits: items in this slot's batch at which its first member is still in time.
+        """
+        rate_rps, over, came = queues.rate_rps, float(newcomers + request.items - fits), fits
+        for slot in islice(self.order, self.rank + 1, None):
+            terms, batch = queues.edges[slot.edge], queues.next_batches[slot.number]
+            if terms.times is None or not slot.circuit.serves(queues.model.name):
+                continue
+            then_s = slot.start_s(queues, now_s=start_s, deadline_s=request.deadline_s)
+            bind_s = batch.first.request.deadline_s if batch.items else request.deadline_s + came / rate_rps
+            room = min(terms.cap, terms.times.largest_within(bind_s - then_s, safe=True)) - batch.items
+            fresh = rate_rps * (then_s - start_s)
+            over += fresh - room
+            if over <= 0.0:
+                return True
+            if fresh >= room:
+                return False
+            came, start_s = came + room, then_s
+        return False
 
     def _safe_s(self, times: ServiceTimes, items: int) -> float:
         """Seconds that the next batch stays within: its own scatter, and that of the batch before it."""
@@ -231,7 +274,7 @@ class EdgeSide:
 
     def overflows(self, queues: ModelQueues, *, now_s: float) -> bool:
         """Whether more requests are expected for the next batch than can be in time with its first member."""
-        batch, times = queues.next_batches[self.number], self.times(queues)
+        batch, times = queues.next_batches[self.number], queues.edges[self.edge].known_times
         first = batch.first.request
         start_s = self.start_s(queues, now_s=now_s, deadline_s=first.deadline_s)
         expected = min(batch.items + math.ceil(queues.rate_rps * (start_s - now_s)), times.max_batch)
@@ -241,14 +284,16 @@ class EdgeSide:
         """Whether some edge batch, at its expected speed, could still answer this request in time."""
         if not self.usable(queues, queued):
             return False
-        request, times = queued.request, self.times(queues)
+        request, times = queued.request, queues.edges[self.edge].known_times
         start_s = self.start_s(queues, now_s=now_s, deadline_s=request.deadline_s)
         return start_s + times.median_s[request.items] <= request.deadline_s
 
     def may_answer(self, queues: ModelQueues, queued: QueuedRequest, *, now_s: float) -> bool:
         """Whether the edge, were it this model's alone, could still answer this request in time."""
-        request = queued.request
-        return self.occupancy.free_at_s(now_s) + self.times(queues).median_s[request.items] <= request.deadline_s
+        request, terms = queued.request, queues.edges[self.edge]
+        if request.items > terms.limit:
+            return False
+        return self.occupancy.free_at_s(now_s) + terms.known_times.median_s[request.items] <= request.deadline_s
 
     def is_held(self, queues: ModelQueues, now_s: float) -> bool:
         """Whether an idle slot waits for clients that are about to return; notes until when. Asked before `until_s`.
@@ -274,7 +319,7 @@ class EdgeSide:
         self, members: Sequence[QueuedRequest], queues: ModelQueues, *, now_s: float, why: WhyLeft = WhyLeft.IDLE_EDGE
     ) -> None:
         """Sends a batch; the edge must be idle."""
-        times, items = self.times(queues), sum([q.request.items for q in members])
+        times, items = queues.edges[self.edge].known_times, sum([q.request.items for q in members])
         service_s = times.median_s[min(items, times.max_batch)]
         if why is WhyLeft.IDLE_EDGE and items >= queues.edges[self.edge].cap:
             why = WhyLeft.FULL
@@ -294,18 +339,13 @@ class EdgeSide:
         )
         self.tenants.charge(members, service_s)
         self.occupancy.occupy(batch_id=batch.batch_id, now_s=now_s, finish_s=finish_s)
+        if self.moved is not None:
+            self.moved()
 
     def slope_s(self, queues: ModelQueues) -> float:
         """Returns the edge's seconds for one item more."""
-        return edge_slope_s(self.times(queues), max(1, queues.edges[self.edge].cap))
+        return edge_slope_s(queues.edges[self.edge].known_times, max(1, queues.edges[self.edge].cap))
 
     def _next_s(self, queues: ModelQueues) -> float:
         terms = queues.edges[self.edge]
-        return self.times(queues).median_s[min(queues.next_batches[self.number].items, terms.limit)]
-
-    def times(self, queues: ModelQueues) -> ServiceTimes:
-        """Returns the server's tables for a model that it serves."""
-        times = queues.edges[self.edge].times
-        if times is None:
-            raise ValueError(f"{self.place} does not serve model {queues.model.name!r}")
-        return times
+        return queues.edges[self.edge].known_times.median_s[min(queues.next_batches[self.number].items, terms.limit)]

@@ -5,6 +5,7 @@ near saturation to as many separate engines; so a newcomer joins the first slot,
 next batch it does not break.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -16,13 +17,15 @@ from scheduler.dispatch.model_queues import ModelQueues
 from scheduler.dispatch.outbox import Outbox
 from scheduler.dispatch.queue import QueuedRequest
 from scheduler.dispatch.tenants import Tenants
-from scheduler.domain.decisions import Offer
+from scheduler.domain.decisions import Offer, Reason
 from scheduler.domain.plans import EdgeSettings
 from scheduler.domain.requests import Place
 from scheduler.domain.service_times import ServiceTimes
 
 BelievedTimes = Callable[[str, float, float, str], "ServiceTimes | None"]
 """Returns service tables, of a model, a percentile, the present and an edge server."""
+FULL = frozenset({Reason.BATCH_FULL, Reason.FIRST_DEADLINE})
+"""Gates of a next batch that no other request of so many items or more passes either."""
 NEAR = 0.01
 """Part of the money of the cheapest request within which totals count as equal: the slot that is free first wins."""
 
@@ -42,6 +45,11 @@ class Edges:
     """What is asked for all slots together: the slot itself where there is one, as that takes a call less."""
     of_edge: tuple[tuple[EdgeSide, ...], ...] = field(init=False)
     """By number of the edge server: its slots."""
+    _order: list[EdgeSide] = field(default_factory=list)
+    """The slots in the order in which they will be free, as found last."""
+    _ordered_until_s: float = -math.inf
+    """Until when that holds if no batch leaves or comes back."""
+    _ordered_from_s: float = math.inf
 
     def __post_init__(self) -> None:
         """Starts with one slot."""
@@ -54,8 +62,11 @@ class Edges:
         number = 0
         for edge, server in enumerate(settings):
             place, circuit = Place.edge(server.name), self.circuits.edges[server.name]
-            own = [slot for slot in self.slots if slot.place == place][: server.parallel or 1]
-            while len(own) < (server.parallel or 1):
+            own, wanted = [slot for slot in self.slots if slot.place == place], server.parallel or 1
+            if len(own) > wanted:
+                # Those stay that are busy longest: what the others have in flight comes back before they are free.
+                own = sorted(own, key=lambda slot: slot.occupancy.free_at_s(0.0), reverse=True)[:wanted]
+            while len(own) < wanted:
                 own.append(replace(self.first, occupancy=EdgeOccupancy()))
             for slot in own:
                 slot.place, slot.circuit, slot.edge, slot.number = place, circuit, edge, number
@@ -65,10 +76,12 @@ class Edges:
         self.slots = tuple([slot for own in of_edge for slot in own])
         self.first = self.slots[0]
         self.alone = self.first if number == 1 else None
+        for slot in self.slots:
+            slot.order, slot.moved = (), None if self.alone else self.moved
+        self.moved()
         self.all = self.alone or self
         self.circuits.suspicion.slots = {own[0].place.name: [slot.occupancy for slot in own] for own in of_edge}
-        self.lanes.edges = tuple([server.name for server in settings])
-        self.lanes.parallel = tuple([len(own) for own in of_edge])
+        self.lanes.edges = {own[0].place.name: len(own) for own in of_edge}
 
     @classmethod
     def of(
@@ -84,28 +97,66 @@ class Edges:
         made.configure(settings)
         return made
 
+    def moved(self) -> None:
+        """Notes that a batch left or came back: the order of the slots is to be found anew."""
+        self._ordered_until_s = -math.inf
+
     def in_order(self, now_s: float) -> Sequence[EdgeSide]:
         """Returns the slots in the order in which they are expected to be free."""
         if self.alone is not None:
             return self.slots
-        return sorted(self.slots, key=lambda slot: (slot.occupancy.free_at_s(now_s), slot.number))
+        if self._ordered_from_s <= now_s <= self._ordered_until_s:
+            return self._order
+        at_s, until_s = [], math.inf
+        for slot in self.slots:
+            occupancy = slot.occupancy
+            if occupancy.batch_id is None:
+                at_s.append((now_s, slot.number))
+                continue
+            finish_s = occupancy.predicted_finish_s
+            until_s = min(until_s, finish_s)
+            # As `EdgeOccupancy.free_at_s` says, of all slots in each call.
+            at_s.append((max(finish_s, now_s + (now_s - finish_s)), slot.number))
+        at_s.sort()
+        slots = self.slots
+        self._order = order = [slots[number] for _, number in at_s]
+        for rank, slot in enumerate(order):
+            slot.order, slot.rank = order, rank
+        # Of a batch that is overdue the free time moves with the present.
+        self._ordered_from_s, self._ordered_until_s = now_s, max(now_s, until_s)
+        return order
 
     def offers(
         self, queues: ModelQueues, queued: QueuedRequest, *, now_s: float, lateness_price: float
     ) -> list[tuple[Offer, EdgeSide]]:
         """Returns the offer of each edge server, with its slot: the first one whose next batch the request joins.
 
-        Where the batch of an earlier slot would cost the others much, a later one is asked too.
+        Where the batch of an earlier slot would cost the others much, a later one is asked too. A slot that was found
+        full is asked only where no other is there; one without a next batch, where none before it refused to open one.
         """
-        near = NEAR * queues.lateness.prices.min_money
+        near, batches = NEAR * queues.lateness.prices.min_money, queues.next_batches
         best: list[tuple[Offer, EdgeSide] | None] = [None] * len(self.of_edge)
-        for slot in self.in_order(now_s):
-            known = best[slot.edge]
+        closed = [False] * len(best)
+        order, marks = self.in_order(now_s), len(self.lanes.all) == 1 and queued.request.items == 1
+        for slot in order:
+            edge, batch = slot.edge, batches[slot.number]
+            known = best[edge]
             if known is not None and known[0].total <= near:
+                continue
+            if batch.full or (closed[edge] and not batch.items):
                 continue
             offer = slot.offer(queues, queued, now_s=now_s, lateness_price=lateness_price)
             if known is None or offer.total < known[0].total - near:
-                best[slot.edge] = (offer, slot)
+                best[edge] = (offer, slot)
+            if offer.reason is not None:
+                if not batch.items:
+                    closed[edge] = True
+                elif marks and offer.reason in FULL:
+                    batch.full = True
+        for edge, found in enumerate(best):
+            if found is None:
+                slot = next(slot for slot in order if slot.edge == edge)
+                best[edge] = slot.offer(queues, queued, now_s=now_s, lateness_price=lateness_price), slot
         return [found for found in best if found is not None]
 
     def least(self, queues: ModelQueues, found: Sequence[tuple[Offer, EdgeSide]]) -> int:
@@ -136,9 +187,14 @@ class Edges:
 
     def room_for(self, queues: ModelQueues, queued: QueuedRequest, *, now_s: float) -> EdgeSide | None:
         """Returns the first slot whose next batch can take this request and still be in time; None if there is none."""
+        batches, closed = queues.next_batches, [False] * len(self.of_edge)
         for slot in self.slots if self.alone is not None else self.in_order(now_s):
+            batch = batches[slot.number]
+            if batch.full or (closed[slot.edge] and not batch.items):
+                continue
             if slot.has_room(queues, queued, now_s=now_s):
                 return slot
+            closed[slot.edge] = closed[slot.edge] or not batch.items
         return None
 
     def opens_for(self, queues: ModelQueues, queued: QueuedRequest, *, now_s: float) -> bool:
@@ -160,7 +216,8 @@ class Edges:
 
     def full(self, queues: ModelQueues, *, now_s: float) -> bool:
         """Whether no slot's next batch has room for any request."""
-        return all([slot.full(queues, now_s=now_s) for slot in self.slots if queues.edges[slot.edge].limit])
+        asked = (slot for slot in self.slots if queues.edges[slot.edge].limit)
+        return all(slot.full(queues, now_s=now_s) for slot in asked)
 
     def could_answer(self, queues: ModelQueues, queued: QueuedRequest, *, now_s: float) -> bool:
         """Whether some edge batch, at its expected speed, could still answer this request in time."""
@@ -172,7 +229,13 @@ class Edges:
 
     def soonest(self, now_s: float) -> list[EdgeSide]:
         """Returns of each edge server the slot that will be free first."""
-        return [min(own, key=lambda slot: slot.occupancy.free_at_s(now_s)) for own in self.of_edge]
+        order = self.in_order(now_s)
+        if len(self.of_edge) == 1:
+            return [order[0]]
+        found: dict[int, EdgeSide] = {}
+        for slot in order:
+            found.setdefault(slot.edge, slot)
+        return list(found.values())
 
     def idle(self, now_s: float) -> list[EdgeSide]:
         """Returns the slots that may be sent a batch now."""
@@ -185,15 +248,17 @@ class Edges:
 
     def next_to_leave(self, queues: ModelQueues, *, now_s: float) -> EdgeSide | None:
         """Returns, of the slots in whose next batches requests of a model wait, the one that is free first."""
-        waiting = self.waiting(queues)
-        if len(waiting) > 1:
-            return min(waiting, key=lambda slot: slot.occupancy.free_at_s(now_s))
-        return waiting[0] if waiting else None
+        batches = queues.next_batches
+        return next((slot for slot in self.in_order(now_s) if batches[slot.number].items), None)
 
     def sum_up(self) -> None:
         """Sums up what waits before each deadline, slot by slot, until a next batch changes."""
         for slot in self.slots:
             slot.sum_up()
+
+    def has_next(self, slot: EdgeSide) -> bool:
+        """Whether requests wait in a slot's next batches."""
+        return any([lane.next_batches[slot.number].items for lane in self.lanes.all])
 
     def changed(self) -> None:
         """Notes that a next batch has changed: what was summed up holds no longer."""
@@ -202,8 +267,33 @@ class Edges:
 
     def release(self, batch_id: int) -> None:
         """Notes that a batch came back; one that was given up before is ignored."""
+        if self.alone is not None:
+            self.alone.occupancy.release(batch_id)
+            return
         for slot in self.slots:
-            slot.occupancy.release(batch_id)
+            if slot.occupancy.batch_id == batch_id:
+                self._pass_on(slot)
+                slot.occupancy.release(batch_id)
+                self.moved()
+
+    def _pass_on(self, free: EdgeSide) -> None:
+        """Gives a slot that is free sooner than others of its edge, against expectation, the next batch that is due.
+
+        The slots of an edge are alike: what was promised for the first of them goes to the one that is free first, and
+        the next batches of those behind it move up.
+        """
+        own = (free.occupancy.predicted_finish_s, free.number)
+        busy = [slot for slot in self.of_edge[free.edge] if slot.occupancy.batch_id is not None]
+        due = sorted([(slot.occupancy.predicted_finish_s, slot.number) for slot in busy])
+        numbers = [free.number, *[number for at_s, number in due if (at_s, number) < own]]
+        if len(numbers) == 1:
+            return
+        for lane in self.lanes.all:
+            batches = lane.next_batches
+            moved = [batches[number] for number in (*numbers[1:], numbers[0])]
+            for number, batch in zip(numbers, moved, strict=True):
+                batches[number] = batch
+                batch.full = False
 
     def not_before_s(self) -> float:
         """Returns when the first edge server gets batches again that wants none now."""

@@ -77,9 +77,7 @@ class Lanes:
     """Whether a model has more than one lane."""
     priced: tuple[ModelQueues, ...] = ()
     """The lanes that have prices and tables of their own."""
-    edges: tuple[str, ...] = (EDGE_NAME,)
-    """The names of the edge servers."""
-    parallel: tuple[int, ...] = (1,)
+    edges: dict[str, int] = field(default_factory=lambda: {EDGE_NAME: 1})
     """By edge server, how many batches it serves at once."""
     _others: dict[str, dict[int, ModelQueues]] = field(default_factory=dict)
     """By model and shape, the lanes beside the first."""
@@ -147,10 +145,10 @@ class Lanes:
             self._others[model.name] = {}
             self._list()
         first = self.first[model.name]
-        first.stand_at(self.edges, sum(self.parallel))
+        first.stand_at(self.edges)
         first.adopt(model, plan, warm_pool)
         for lane in self._others[model.name].values():
-            lane.stand_at(self.edges, sum(self.parallel))
+            lane.stand_at(self.edges)
             lane.adopt(model, plan, warm_pool, beside=first)
         self._share_pools(model.name)
 
@@ -196,7 +194,7 @@ class Lanes:
         first = self.first[request.model]
         lateness = LatenessPrice(first.lateness.budgets, first.lateness.prices)
         lane = ModelQueues(first.model, first.plan, first.limits, lateness=lateness, tenants=first.tenants)
-        lane.stand_at(self.edges, sum(self.parallel))
+        lane.stand_at(self.edges)
         lane.adopt(first.model, first.plan, {b.tier.name: b.warm for b in first.buffers}.get, beside=first)
         self._others[request.model][request.shape_id] = lane
         self._share_pools(request.model)

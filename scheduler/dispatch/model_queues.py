@@ -1,7 +1,7 @@
 """One model's queues, and the plan and prices as the dispatcher reads them."""
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 
@@ -170,19 +170,23 @@ class ModelQueues:
         """Follows an operator's limits: works out the most items of a batch."""
         self.limits, self._priced = limits, False
         for terms in self.edges:
-            terms.follow(limits, self.plan.edge_batch_cap)
+            terms.follow(limits, self.plan)
+        for batch in self.next_batches:
+            batch.full = False
         self.edge_cap = max([terms.cap for terms in self.edges])
         self.edge_limit = max([terms.limit for terms in self.edges])
         for buffer in self.buffers:
             buffer.limit(limits)
 
-    def stand_at(self, edges: Sequence[str], slots: int) -> None:
-        """Follows which edge servers there are, and how many slots they have in all. No next batch may hold a request.
+    def stand_at(self, edges: Mapping[str, int]) -> None:
+        """Follows which edge servers there are, and how many slots each has. No next batch may hold a request.
 
         What is known of servers that stay is kept.
         """
-        known = {terms.name: terms for terms in self.edges}
+        known, slots = {terms.name: terms for terms in self.edges}, sum(edges.values())
         self.edges = tuple([known.get(name) or EdgeTerms(name) for name in edges])
+        for terms in self.edges:
+            terms.parallel = edges[terms.name]
         if len(self.next_batches) != slots:
             assert not self.promised_items, "what waits is withdrawn, and placed again in the slots that there are"
             self.next_batches = [_order(State.EDGE_BATCH) for _ in range(slots)]

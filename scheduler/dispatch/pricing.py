@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from scheduler.dispatch.batch_economics import BatchEconomics, batch_costs, unit_cost
+from scheduler.dispatch.edge_terms import EdgeTerms
 from scheduler.dispatch.lateness_price import BufferPrices, Prices
 from scheduler.dispatch.model_queues import ModelQueues
 from scheduler.domain.service_times import ServiceTimes
@@ -72,15 +73,17 @@ def _with_edge(queues: ModelQueues, prices: Prices) -> Prices:
     it costs less than the request saves. While the edge is saturated its time is worth what it saves elsewhere, and
     most of what a request saves is what its seconds would save anyway.
     """
-    terms = next(terms for terms in queues.edges if terms.times is not None)
-    times, cap = terms.times, terms.cap
-    assert times is not None
     late_cost = prices.unit_cost * queues.lateness.highest_multiplier(queues.lateness.budgets)
-    if late_cost <= 0 or not math.isfinite(prices.spill_cost) or cap < 1:
+    loads = [load_on(queues, terms) for terms in queues.edges if terms.times is not None and terms.cap]
+    if late_cost <= 0 or not math.isfinite(prices.spill_cost) or not loads:
         return replace(prices, edge_percentile=queues.plan.percentile)
-    items = _items_when_saturated(queues, times, cap)
-    slope_s = edge_slope_s(times, cap)
-    load = queues.rate_rps * times.median_s[items] / items
+    # The server that serves most stands for all; the load is what all of them have together.
+    load, items, terms = loads[0]
+    if len(loads) > 1 and queues.rate_rps > 0.0:
+        load, items, terms = min(loads, key=lambda each: each[0])
+        load = 1.0 / math.fsum([1.0 / each for each, *_ in loads])
+    times = terms.known_times
+    slope_s = edge_slope_s(times, terms.cap)
     saturated = min(max((load - UNSATURATED) / (1.0 - UNSATURATED), 0.0), 1.0)
     part = min(slope_s * items / times.median_s[items], 1.0)
     seconds_worth = prices.spill_cost * saturated * part
@@ -99,6 +102,16 @@ def _with_edge(queues: ModelQueues, prices: Prices) -> Prices:
 def edge_slope_s(times: ServiceTimes, cap: int) -> float:
     """Returns the edge's seconds for one item more, in batches of at most `cap` (at least 1) items."""
     return (times.median_s[cap] - times.median_s[1]) / (cap - 1) if cap > 1 else times.median_s[1]
+
+
+def load_on(queues: ModelQueues, terms: EdgeTerms) -> tuple[float, int, EdgeTerms]:
+    """Returns the load of an edge server if all requests of a model go there, its items in a batch then, and itself.
+
+    The load is its arrivals over what it can serve in the same time.
+    """
+    times = terms.known_times
+    items = _items_when_saturated(queues, times, terms.cap)
+    return queues.rate_rps * times.median_s[items] / items / terms.parallel, items, terms
 
 
 def _items_when_saturated(queues: ModelQueues, times: ServiceTimes, cap: int) -> int:

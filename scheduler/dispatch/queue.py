@@ -135,13 +135,15 @@ def deadline_order(queued: QueuedRequest) -> tuple[float, int, int]:
 class DeadlineOrder:
     """Requests by deadline, then priority, then age; knows its items and bytes."""
 
-    __slots__ = ("_keys", "_queued", "body_bytes", "items", "most_items", "state")
+    __slots__ = ("_keys", "_queued", "body_bytes", "full", "items", "most_items", "state")
 
     def __init__(self, state: State) -> None:
         """Starts empty; a request that is added enters `state`."""
         self.state = state
         self.items = 0
         self.body_bytes = 0
+        self.full = False
+        """Whether it was found to have no room for an item more, and nothing has left it or changed since."""
         self.most_items = 0
         """At least the items of its largest request: of any since it was last empty."""
         self._queued: list[QueuedRequest] = []
@@ -195,6 +197,7 @@ class DeadlineOrder:
         if i == len(self._queued) or self._queued[i] is not queued:
             raise KeyError(queued.request.request_id)
         del self._queued[i], self._keys[i]
+        self.full = False
         queued.enter(State.NEW)
         self.items -= queued.request.items
         self.body_bytes -= queued.request.body_bytes
@@ -204,7 +207,7 @@ class DeadlineOrder:
     def take_all(self) -> tuple[QueuedRequest, ...]:
         """Empties the order and returns its requests, earliest deadline first."""
         taken = tuple(self._queued)
-        self._queued, self._keys = [], []
+        self._queued, self._keys, self.full = [], [], False
         self.items = self.body_bytes = self.most_items = 0
         for queued in taken:
             queued.enter(State.NEW)

@@ -159,9 +159,9 @@ def expected_drain_s(lanes: Lanes, max_function_in_flight: int) -> float:
     for queues in lanes.all:
         items = sum(order.items for order in queues.orders)
         items_per_s = 0.0
-        for terms, parallel in zip(queues.edges, lanes.parallel, strict=True):
+        for terms in queues.edges:
             if terms.times is not None and terms.cap > 0:
-                items_per_s += parallel * terms.cap / terms.times.median_s[terms.cap]
+                items_per_s += terms.parallel * terms.cap / terms.times.median_s[terms.cap]
         # All share the slots: the slowest says least.
         batches = [(b.target, b.known_times.median_s[b.target]) for b in queues.buffers if b.cap]
         items_per_s += max_function_in_flight * min((items / takes_s for items, takes_s in batches), default=0.0)

@@ -92,6 +92,8 @@ class GroupPlan:
     """Where not feasible: what is missing and what would help, in one sentence, for the class that misses most."""
     outlooks: tuple[ClassOutlook, ...] = ()
     """One for each class, in the order of `classes`; empty if the plan was not made by the planner."""
+    edge_caps: Mapping[str, int] = field(default_factory=dict)
+    """By edge server: its largest batch, where that is not `edge_batch_cap`, the largest of all."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -41,7 +41,7 @@ from scheduler.domain.messages import (
     SettingsChanged,
     SpendGranted,
 )
-from scheduler.domain.plans import EngineSettings, Limits, LoadedBuffer, ModelSettings, ServiceClass
+from scheduler.domain.plans import EdgeSettings, EngineSettings, Limits, LoadedBuffer, ModelSettings, ServiceClass
 from scheduler.domain.requests import Backend, Request
 from scheduler.domain.tenants import TenantSettings
 from scheduler.engine import Engine
@@ -101,6 +101,12 @@ VARIANTS = (
     EngineSettings((BOTH, EDGE_ONLY), queue_max_requests=5, tenants=(TENANTS[1], TenantSettings("c"))),
     EngineSettings((BOTH, CLOUD_ONLY), spend_per_hour=4 * CAP, spend_leased=True, tenants=TENANTS[:1]),
     EngineSettings((BOTH, CLOUD_ONLY), spend_per_day=2 * CAP, over_cap="serve-late", spend_leased=True),
+    EngineSettings((BOTH, EDGE_ONLY), uplink_bytes_per_s=1e6, edges=(EdgeSettings(parallel=3),)),
+    EngineSettings((BOTH, EDGE_ONLY, CLOUD_ONLY), edges=(EdgeSettings(parallel=2), EdgeSettings("far"))),
+    EngineSettings(
+        (replace(BOTH, edge_latencies={"far": None}), replace(EDGE_ONLY, edge_latencies={"main": None})),
+        edges=(EdgeSettings(), EdgeSettings("far", 2)),
+    ),
 )
 LIMITS = (
     Limits(),
@@ -152,6 +158,7 @@ class World:
     lending_s: float | None = 0.01
     """Seconds that the ledger takes; None: it cannot be written."""
     draining: bool = False
+    reloaded_at_s: float = -math.inf
     shapes: int = 1
     """Of the requests that arrive: every request is of one of so many."""
     events: list[tuple[float, int, Message]] = field(default_factory=list)
@@ -200,7 +207,7 @@ class World:
 
     def reload(self, new: EngineSettings) -> None:
         self.handle()
-        self.settings = new
+        self.settings, self.reloaded_at_s = new, self.now_s
         self._inbox.append(SettingsChanged(new))
 
     def drain(self) -> None:
@@ -343,7 +350,7 @@ class World:
 
     def _law(self, batch: Batch) -> LatencyModel:
         model = self._model(batch)
-        law = model.tier(batch.tier).latency if batch.tier else model.edge_latency
+        law = model.tier(batch.tier).latency if batch.tier else model.edge_latency_on(batch.place.name)
         assert law is not None
         return law
 
@@ -364,8 +371,15 @@ class World:
         cap = limits.edge_batch_cap if edge else limits.function_batch_cap
         assert cap is None or batch.items <= cap, f"{batch.items} items, limit {cap}"
         assert batch.items <= self._law(batch).max_batch
-        flying = [b for b in self.in_flight.values() if b.backend is batch.backend]
-        assert len(flying) <= (1 if edge else self.settings.max_function_in_flight)
+        if edge:
+            flying = [
+                b for b in self.in_flight.values() if b.place == batch.place and b.sent_at_s >= self.reloaded_at_s
+            ]
+            assert len(flying) <= next(e.parallel or 1 for e in self.settings.edges if e.name == batch.place.name)
+            assert self._model(batch).edge_latency_on(batch.place.name) is not None
+        else:
+            flying = [b for b in self.in_flight.values() if b.backend is batch.backend]
+            assert len(flying) <= self.settings.max_function_in_flight
 
     def _check_money(self, batch: Batch) -> None:
         """No window that ends now exceeds its cap, as far as is known of what is not back yet."""
@@ -405,6 +419,11 @@ class World:
         assert state.queued_requests == len(waiting)
         assert state.unanswered_bytes == sum(q.request.body_bytes for q in requests.values())
         assert set(self.in_flight) == set(self.engine._outbox.in_flight)
+        slots = [s.occupancy.batch_id for s in self.engine._edges.slots if s.occupancy.batch_id is not None]
+        assert len(slots) == len(set(slots)), "a batch in two slots"
+        queued_in = [q for lane in self.engine._queues.all for order in lane.orders for q in order]
+        queued_in += [q for lane in self.engine._queues.all for q in lane.in_halves()]
+        assert sorted(q.request.request_id for q in queued_in) == sorted(q.request.request_id for q in waiting)
         assert state.spent >= 0
         wakeup_s = self.engine.next_wakeup_s()
         for queued in waiting:

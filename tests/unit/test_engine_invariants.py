@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from support.engine_world import LIMITS, SETTINGS, Mood, World
 
 from scheduler.domain.batches import FailureKind
+from scheduler.domain.plans import EngineSettings
 from scheduler.domain.requests import Backend
 from scheduler.engine import Engine
 
@@ -52,8 +53,8 @@ steps = st.one_of(
 )
 
 
-def play(script: Sequence[tuple[str, tuple[object, ...]]]) -> World:
-    world = World()
+def play(script: Sequence[tuple[str, tuple[object, ...]]], begin: EngineSettings = SETTINGS[0]) -> World:
+    world = World(begin)
     for method, arguments in script:
         getattr(world, method)(*arguments)
     world.handle()
@@ -62,6 +63,20 @@ def play(script: Sequence[tuple[str, tuple[object, ...]]]) -> World:
 
 
 # Shrinking takes minutes: what is found here is cut down by hand.
+@settings(
+    max_examples=200,
+    deadline=None,
+    derandomize=True,
+    phases=[Phase.explicit, Phase.generate],
+    suppress_health_check=list(HealthCheck),
+)
+@given(st.sampled_from(SETTINGS[-3:]), st.lists(steps, min_size=1, max_size=30))
+def test_the_promises_hold_with_several_slots(
+    begin: EngineSettings, script: list[tuple[str, tuple[object, ...]]]
+) -> None:
+    play(script, begin)
+
+
 @settings(
     max_examples=200,
     deadline=None,

@@ -73,7 +73,14 @@ def fluid_batch(services_s: Sequence[float], *, rate_rps: float, slo_s: float, m
 
 
 def edge_share(
-    services_s: Sequence[float], *, rate_rps: float, dispersion: float, slo_s: float, margin: float, share: float = 1.0
+    services_s: Sequence[float],
+    *,
+    rate_rps: float,
+    dispersion: float,
+    slo_s: float,
+    margin: float,
+    share: float = 1.0,
+    machines: float = 1.0,
 ) -> EdgeShare:
     """Returns what the edge keeps of a model's traffic.
 
@@ -84,6 +91,7 @@ def edge_share(
         slo_s: the deadline that binds.
         margin: factor on a service at which the percentile holds.
         share: fraction of the edge's time that this model gets.
+        machines: how many such edges there are. Each batch gathers at the whole rate while it is the next to start.
 
     In the case of `fluid_batch` a batch of 4.5 takes 0.55 s, so the edge answers 4.5 / 0.55 = 8.18 of 10 items a
     second. Without fluctuation 18 % spill. Within 3 s a Poisson number of 30 items has the standard deviation 5.48. The
@@ -102,9 +110,9 @@ def edge_share(
         return NO_EDGE
     usable_s = services_s[:cap]
     saturated = max(1.0, fluid_batch(usable_s, rate_rps=rate_rps, slo_s=slo_s, margin=margin))
-    capacity_rps = share * _best_throughput(usable_s, saturated)
+    capacity_rps = share * machines * _best_throughput(usable_s, saturated)
     spill = _spill_fraction(rate_rps=rate_rps, capacity_rps=capacity_rps, dispersion=dispersion, slo_s=slo_s)
-    return EdgeShare(cap, min(saturated, _calm_batch(usable_s, rate_rps)), capacity_rps, spill)
+    return EdgeShare(cap, min(saturated, _calm_batch(usable_s, rate_rps / machines)), capacity_rps, spill)
 
 
 def _best_throughput(services_s: Sequence[float], largest: float) -> float:

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from scheduler.domain.plans import GroupPlan, Limits, ModelEstimates, ModelSettings, Plan, ServiceClass, Snapshot
 from scheduler.planner.site.buffer_assignment import live_routes, loaded_routes
 from scheduler.planner.site.buffer_planning import PlannedBuffer, Route, plan_buffer
-from scheduler.planner.site.edge_capacity import NO_EDGE, EdgeShare, edge_share, largest_in_time, tabulate
+from scheduler.planner.site.edge_capacity import NO_EDGE, EdgeShare, edge_share
+from scheduler.planner.site.edge_machines import EdgeMachines, binding_slo_s, edge_machines
 from scheduler.planner.site.outlook import Serving, outlook
 from scheduler.planner.site.problem import BufferProblem, Uplink
 from scheduler.planner.site.service_margin import Spread, margin_at
@@ -83,6 +84,8 @@ class _Model:
     """Expected seconds of an edge batch of 1, 2, ... items up to the largest allowed; empty without an edge."""
     edge_slo_s: float
     """The SLO that binds on the edge."""
+    machines: EdgeMachines
+    """All edge servers; the fields before are of the one that is planned with."""
     at_once: bool
 
     @property
@@ -104,6 +107,7 @@ class _Model:
             slo_s=self.edge_slo_s,
             margin=self.edge_spread.margin,
             share=share,
+            machines=self.machines.count,
         )
 
     @property
@@ -139,49 +143,28 @@ class _Model:
             routes = live_routes(problem)
         return tuple(plan_buffer(route, problem) for route in routes)
 
-    @property
-    def edge_batch_cap(self) -> int:
-        """The largest edge batch in time; if there is none, the largest in time without margin, or the largest allowed.
-
-        Capacity matters most where deadlines cannot be met, and a class may be served late.
-        """
-        for margin in (self.edge_spread.margin, 1.0):
-            cap = largest_in_time(self.edge_services_s, slo_s=self.edge_slo_s, margin=margin)
-            if cap:
-                return cap
-        return len(self.edge_services_s)
-
 
 def _model(settings: ModelSettings, snapshot: Snapshot, *, at_once: bool) -> _Model:
     estimates = snapshot.models[settings.name]
     limits = snapshot.limits.get(settings.name, Limits())
     percentile = max(c.percentile for c in settings.classes)
-    edge_margin = margin_at(percentile, estimates.edge_quantile_factor)
-    latency = estimates.edge_latency
-    max_batch = 0 if latency is None else _least(latency.max_batch, settings.max_items, limits.edge_batch_cap)
-    services_s = tabulate(latency, max_batch=max_batch) if latency is not None else ()
-    fastest_s = services_s[0] * edge_margin if services_s else 0.0
+    machines = edge_machines(settings, snapshot, limits, percentile)
     return _Model(
         settings=settings,
         estimates=estimates,
         snapshot=snapshot,
         limits=limits,
         percentile=percentile,
-        edge_spread=Spread(edge_margin, percentile),
-        edge_services_s=services_s,
-        edge_slo_s=_binding_slo_s(settings, fastest_s),
+        edge_spread=Spread(machines.margin, percentile),
+        edge_services_s=machines.services_s,
+        edge_slo_s=machines.slo_s or binding_slo_s(settings, 0.0),
+        machines=machines,
         at_once=at_once,
     )
 
 
 def _least(*values: int | None) -> int:
     return min(value for value in values if value is not None)
-
-
-def _binding_slo_s(settings: ModelSettings, fastest_s: float) -> float:
-    """Returns the tightest SLO that the backend can meet at all; the loosest one if it meets none."""
-    slos_s = [c.slo_s for c in settings.classes]
-    return min((slo_s for slo_s in slos_s if slo_s >= fastest_s), default=max(slos_s))
 
 
 def _serving(model: _Model, edge: EdgeShare, sent_bytes_per_s: float) -> Serving:
@@ -202,11 +185,12 @@ def _serving(model: _Model, edge: EdgeShare, sent_bytes_per_s: float) -> Serving
 
 def _group(model: _Model, serving: Serving) -> GroupPlan:
     expected = outlook(serving)
-    factors, max_margin = model.estimates.edge_quantile_factor, model.edge_spread.margin
+    factors, max_margin = model.machines.factors, model.edge_spread.margin
     return GroupPlan(
         model=model.settings.name,
         classes=tuple(c.name for c in model.settings.classes),
-        edge_batch_cap=model.edge_batch_cap,
+        edge_batch_cap=max(model.machines.caps.values(), default=0),
+        edge_caps=model.machines.caps,
         edge_margins={c.name: min(margin_at(c.percentile, factors), max_margin) for c in model.settings.classes},
         percentile=model.percentile,
         buffers=tuple(buffer.plan(model.estimates) for buffer in serving.buffers),
