@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 
-from scheduler.simulator.scenario import ORACLES
+from scheduler.simulator.scenario import ORACLES, SEPARATE
 from scripts.evaluation.case import Case, Result, Row
 from scripts.evaluation.options import OURS
 
@@ -18,7 +18,7 @@ def kept(tasks: Sequence[Callable[[], Result]], rows: Sequence[Row]) -> dict[int
         tasks: to be run.
         rows: of an earlier run.
     """
-    earlier = {_key(row): row for row in rows if row["policy"] not in (OURS, *ORACLES)}
+    earlier = {_key(row): row for row in rows if row["policy"] not in (OURS, *ORACLES, *SEPARATE)}
     found = {}
     for index, task in enumerate(tasks):
         case = next((arg for arg in getattr(task, "args", ()) if isinstance(arg, Case)), None)

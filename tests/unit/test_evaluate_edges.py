@@ -1,11 +1,14 @@
 """The suite `edges`: its sites, its table, and the figures that are asked of it."""
 
+from functools import partial
+
 import pytest
 
 from scheduler.simulator.scenario import SEPARATE
 from scripts.evaluation import edges
 from scripts.evaluation.case import BOUND, Row
 from scripts.evaluation.options import Options
+from scripts.evaluation.reuse import kept
 from scripts.evaluation.runs import run_case
 from scripts.evaluation.suites import SUITES
 
@@ -68,6 +71,12 @@ def test_policies_for_several_edge_servers_are_not_asked_where_there_is_one() ->
 def test_a_figure_is_reached_or_missed(rows: list[Row], ok: bool) -> None:
     [figure] = edges.edge_figures(rows)
     assert figure.ok is ok
+
+
+def test_runs_of_engines_are_not_taken_from_an_earlier_evaluation() -> None:
+    tasks = [partial(run_case, case) for case in edges.cases(TINY) if edges.FAILING in case.name]
+    rows = [task().row for task in tasks]
+    assert [rows[index]["policy"] for index in sorted(kept(tasks, rows))] == [BOUND, "slots"]
 
 
 def test_other_rows_have_no_figure() -> None:
