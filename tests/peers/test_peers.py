@@ -157,7 +157,7 @@ def test_tensors_and_batches_of_a_real_server_are_learned_lose_no_request_and_ou
         assert status["engine"]["edge_up"]
         [limit] = status["engine"]["edge_limits"]
         source = "named" if model == "sums" else "searched"
-        assert limit == {"model": model, "items": MOST, "source": source, "settled": True}
+        assert limit == {"model": model, "edge": "main", "items": MOST, "source": source, "settled": True}
         tail = batches(daemon)[-5:]
         assert [batch["error"] for batch in tail] == [""] * 5
         assert max(batch["items"] for batch in tail) == MOST
