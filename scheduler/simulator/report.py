@@ -22,8 +22,8 @@ from scheduler.simulator.shell import TOLERANCE_S, Journal
 class Row:
     """Result of one request. Times are in seconds.
 
-    The fields `backend` to `cold_start` are of the batch that answered it, or of the one that it was in when it was
-    refused at its deadline; after any other refusal they stay empty.
+    The fields `backend` to `cold_start`, and `edge`, are of the batch that answered it, or of the one that it was in
+    when it was refused at its deadline; after any other refusal they stay empty.
     """
 
     request_id: int
@@ -44,6 +44,8 @@ class Row:
     cold_start: bool = False
     tenant: str = ""
     reason: str = ""
+    edge: str = ""
+    """Name of the edge server; empty for a function."""
 
 
 def rows(journal: Journal) -> Iterator[Row]:
@@ -93,6 +95,7 @@ def rows(journal: Journal) -> Iterator[Row]:
             cold_start=sent.outcome.cold_start,
             reason="" if refusal is None else refusal.message,
             tenant=request.tenant,
+            edge=sent.batch.place.name if sent.batch.backend is Backend.EDGE else "",
         )
 
 

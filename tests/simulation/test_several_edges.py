@@ -22,7 +22,7 @@ from scheduler.simulator.network import constant
 from scheduler.simulator.policies.separate import Slot, deal, slots_of
 from scheduler.simulator.policies.site import Site, site_of
 from scheduler.simulator.policies.slots import Slots
-from scheduler.simulator.report import summarise
+from scheduler.simulator.report import rows, summarise
 from scheduler.simulator.scenario import (
     FUNCTION_LATENCY,
     FUNCTION_PRICE,
@@ -132,6 +132,8 @@ def test_every_request_ends_once_whatever_fails_and_both_servers_work(policy: st
     assert set(journal.answered_by) | set(journal.refusals) == ids
     edges = summarise(journal, scenario, wall_s=0.0)["edges"]
     assert isinstance(edges, dict)
+    by_row = Counter(row.edge for row in rows(journal) if row.outcome == "answered" and row.edge)
+    assert by_row == {name: figures["answered"] for name, figures in edges.items()}
     assert all(edge["batches"] > 5 and edge["answered"] > 20 and 0 < edge["busy"] <= 1 for edge in edges.values())
     away = [sent for sent in journal.batches.values() if DOWN.start_s + 1 < sent.batch.sent_at_s < DOWN.end_s]
     if policy == "separate-oracle":
