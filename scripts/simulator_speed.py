@@ -19,7 +19,6 @@ from scheduler.simulator.scenario import POLICIES, EdgeServer, Scenario
 from scheduler.simulator.world import generators, make_requests, make_simulation
 from scheduler.workloads import poisson
 from scripts.evaluation.options import MEAN_RPS, with_slo
-from scripts.evaluation.tables import Table
 
 SLO_S = 1.0
 
@@ -56,16 +55,16 @@ def main(words: Sequence[str] | None = None) -> int:
     parser.add_argument("--edges", default="1,2,4,16", metavar="K,...", help="default: %(default)s")
     parser.add_argument("--load", type=float, default=2.4, metavar="X", help="of each edge (default: %(default)s)")
     args = parser.parse_args(words)
+    header = ("edge servers", "requests/s", "simulated a second", "us a request", "requests a batch", "cost @ within")
+    print(f"### Speed of the simulator, {args.policy}, {args.requests:,} requests\n")
+    print(f"| {' | '.join(header)} |\n|{'---|' * len(header)}")
     try:
-        lines = tuple(
-            measure(args.policy, edges=int(count), requests=args.requests, load=args.load)
-            for count in args.edges.split(",")
-        )
+        for count in args.edges.split(","):
+            line = measure(args.policy, edges=int(count), requests=args.requests, load=args.load)
+            print(f"| {' | '.join(line)} |", flush=True)
     except (ValueError, EdgeburstError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    header = ("edge servers", "requests/s", "simulated a second", "us a request", "requests a batch", "cost @ within")
-    print(Table(f"Speed of the simulator, {args.policy}, {args.requests:,} requests", "", header, lines).markdown())
     return 0
 
 
