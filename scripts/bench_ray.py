@@ -79,6 +79,7 @@ def main() -> int:
     parser.add_argument("--duration-s", type=float, default=60.0, help="length of the load (%(default)g)")
     parser.add_argument("--slo-s", type=float, default=1.0, help="(%(default)g)")
     parser.add_argument("--seed", type=int, default=1, help="seed of the arrivals")
+    parser.add_argument("--parallel", type=int, help="the daemon's [edge] parallel; without it: what the replicas say")
     parser.add_argument("--own-proxy", action="store_true", help="Ray Serve's own proxy instead of HAProxy")
     parser.add_argument("--overhead", action="store_true", help="measure what Ray adds to a batch instead")
     options = parser.parse_args()
@@ -94,6 +95,7 @@ def main() -> int:
 def through_daemon(options: argparse.Namespace, folder: Path) -> list[Outcome]:
     """Starts replicas and daemon, and sends the requests; returns what came of each."""
     profile = law(folder)
+    edge = "" if options.parallel is None else f"parallel = {options.parallel}"
     with (
         ray_service(
             options.python,
@@ -101,7 +103,7 @@ def through_daemon(options: argparse.Namespace, folder: Path) -> list[Outcome]:
             replicas=options.replicas,
             haproxy=not options.own_proxy,
         ) as service,
-        daemon(CONFIG.format(url=service.url, edge="", profile=profile, slo_s=options.slo_s), folder) as url,
+        daemon(CONFIG.format(url=service.url, edge=edge, profile=profile, slo_s=options.slo_s), folder) as url,
     ):
         arrivals_s = poisson(options.rps, options.duration_s, options.seed)
         return asyncio.run(sent(url, arrivals_s))
