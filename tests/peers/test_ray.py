@@ -227,7 +227,7 @@ class Killer(threading.Thread):
 
 def test_a_replica_is_killed_under_load_and_no_request_is_lost(service: RayService, tmp_path: Path) -> None:
     config = tmp_path / "edgeburst.toml"
-    edge = 'token_env = "EDGE_TOKEN"'
+    edge = 'token_env = "EDGE_TOKEN"\nparallel = 2'
     config.write_text(CONFIG.format(url=service.url, edge=edge, profile=law(tmp_path), slo_s=20.0))
     killer = Killer(service)
     with daemon_process(config, environ={"EDGE_TOKEN": TOKEN}) as daemon:
