@@ -207,7 +207,7 @@ def test_a_probe_says_whether_the_edge_is_ready_and_why_not(caplog: pytest.LogCa
 
 
 def test_a_server_that_was_started_anew_unseen_is_asked_again_what_it_takes() -> None:
-    said = {"max_batch": 8}
+    said = {"max_batch": 8, "parallel": 2}
 
     async def ready(_: web.Request) -> web.Response:
         return web.json_response({})
@@ -215,7 +215,7 @@ def test_a_server_that_was_started_anew_unseen_is_asked_again_what_it_takes() ->
     async def model(_: web.Request) -> web.Response:
         return web.json_response({"parameters": {**said, "identity": "sha256:1"}})
 
-    async def main() -> list[tuple[tuple[str, int], ...]]:
+    async def main() -> list[tuple[tuple[tuple[str, int], ...], int | None]]:
         app = web.Application()
         app.router.add_get("/v2/health/ready", ready)
         app.router.add_get("/v2", ready)
@@ -227,15 +227,17 @@ def test_a_server_that_was_started_anew_unseen_is_asked_again_what_it_takes() ->
         edge = EdgeBackend(url=url, connect_timeout_s=1.0, clock=time.monotonic, models={"digits": frozenset()})
         await edge.open()
         heard = []
-        for largest in (8, 8, 32, 32):
-            said["max_batch"] = largest
+        for largest, parallel in ((8, 2), (8, 2), (32, 2), (32, 2), (32, 4)):
+            said.update(max_batch=largest, parallel=parallel)
             assert await edge.identity("digits") == "sha256:1"
-            heard.append((await edge.probe()).largest_batches)
+            probe = await edge.probe()
+            heard.append((probe.largest_batches, probe.parallel))
         await edge.close()
         await runner.cleanup()
         return heard
 
-    assert run(main()) == [(("digits", 8),), (), (("digits", 32),), ()]
+    eight, more = (("digits", 8),), (("digits", 32),)
+    assert run(main()) == [(eight, 2), ((), None), (more, 2), ((), None), (more, 4)]
 
 
 def test_an_identity_is_read_an_absent_one_is_empty_and_no_description_says_nothing() -> None:

@@ -129,6 +129,22 @@ def test_metadata_and_configuration_are_read_with_care() -> None:
         assert said_of_model(odd, {"max_batch_size": 0, "dynamic_batching": [], "instance_group": 3}) == {}
 
 
+@pytest.mark.parametrize(
+    ("models", "parallel"),
+    [
+        ({}, None),
+        ({"a": {"max_batch": 8}}, None),
+        ({"a": {"parallel": 4}}, 4),
+        ({"a": {"instances": 3}, "b": {"instances": 2}, "c": {}}, 2),
+        ({"a": {"instances": 1, "parallel": 4}}, 4),
+    ],
+)
+def test_a_server_serves_as_many_batches_at_once_as_it_says_of_the_model_with_the_fewest(
+    models: dict[str, dict[str, object]], parallel: int | None
+) -> None:
+    assert Description(models=models).parallel() == parallel
+
+
 def test_json_carries_pictures_as_base64_with_the_content_type_by_which_mlserver_decodes_them() -> None:
     picture, text = Tensor.from_elements("image", [b"\x89PNG", b"\xff"]), Tensor.from_elements("text", [b"a", b"b"])
     encoded = encode_request(InferRequest("1", (picture, text)), binary=False, as_base64={"image"})
