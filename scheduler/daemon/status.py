@@ -117,7 +117,7 @@ def jsonable(value: object) -> object:
 
     >>> from scheduler.domain.requests import Attempt, Backend
     >>> jsonable({"attempt": Attempt(Backend.EDGE, 7, math.inf)})
-    {'attempt': {'backend': 'edge', 'batch_id': 7, 'sent_at_s': None}}
+    {'attempt': {'backend': 'edge', 'batch_id': 7, 'sent_at_s': None, 'edge': 'main'}}
     """
     if isinstance(value, Enum):
         return value.value

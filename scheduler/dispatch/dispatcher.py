@@ -331,7 +331,8 @@ class Dispatcher:
         return False
 
     def _send_edge_half(self, slot: EdgeSide, queues: ModelQueues, *, now_s: float) -> bool:
-        if not queues.bisected[Backend.EDGE]:
+        halves = queues.bisected[Backend.EDGE]
+        if not halves or not slot.takes_half(queues, halves[0]):
             return False
         slot.send(queues.next_half(Backend.EDGE), queues, now_s=now_s, why=WhyLeft.HALF)
         return True

@@ -51,7 +51,7 @@ def compose(slot: EdgeSide, queues: ModelQueues, *, now_s: float) -> Composition
     penalty, look, tenants = _drop_penalty(slot, queues), looked_at(cap), slot.tenants
     counted_on = queues.next_batches[slot.number].take_all()
     shared = tenants.several(line.kinds(), counted_on)
-    ranks = line.ranks(counted_on, has_functions=queues.has_functions, stuck=shared)
+    ranks = line.ranks(counted_on, has_functions=queues.has_functions, stuck=shared, there=slot.place)
     first, *others = ranks or [NO_RANK]
     result = compose_shared(tenants, first, times, now_s=now_s, cap=cap, drop_penalty=penalty)
     if not result.chosen:
@@ -69,7 +69,7 @@ def compose(slot: EdgeSide, queues: ModelQueues, *, now_s: float) -> Composition
     gone = {id(q) for q in (*chosen, *dropped)}
     left = [q for q in counted_on if id(q) not in gone]
     # A request that was gathered for a function and has not left yet joins at no cost where the batch has room.
-    gathered = (q for q in queues.gathered() if q.failed_on is not Backend.EDGE)
+    gathered = (q for q in queues.gathered() if not q.failed_on or slot.place not in q.failed_on)
     joining = fill_up(chosen, gathered, times, now_s=now_s, cap=cap, look=look)
     for queued in joining:
         queues.leave_buffer(queued)

@@ -17,7 +17,7 @@ from scheduler.dispatch.tenants import Tenants
 from scheduler.domain.batches import WhyLeft
 from scheduler.domain.decisions import Offer, Reason, impossible
 from scheduler.domain.lifecycle import State
-from scheduler.domain.requests import Backend, Place, Request
+from scheduler.domain.requests import Place, Request
 from scheduler.domain.service_times import ServiceTimes
 
 PREDECESSOR = 0.5
@@ -67,15 +67,23 @@ class EdgeSide:
     def usable(self, queues: ModelQueues, queued: QueuedRequest) -> bool:
         """Whether this request may go to the edge at all."""
         fits = queued.request.items <= queues.edges[self.edge].limit
-        return queued.failed_on is not Backend.EDGE and fits and self.circuit.serves(queues.model.name)
+        failed = queued.failed_on
+        return (not failed or self.place not in failed) and fits and self.circuit.serves(queues.model.name)
 
     def gate(self, queues: ModelQueues, queued: QueuedRequest) -> Reason | None:
         """Returns why this request may not go to the edge at all; None where it may."""
-        if queued.failed_on is Backend.EDGE:
+        if queued.failed_on and self.place in queued.failed_on:
             return Reason.FAILED_THERE
         if queued.request.items > (limit := queues.edges[self.edge].limit):
             return Reason.TOO_LARGE if limit else Reason.NO_BACKEND
         return None if self.circuit.serves(queues.model.name) else Reason.CIRCUIT_OPEN
+
+    def takes_half(self, queues: ModelQueues, half: Sequence[QueuedRequest]) -> bool:
+        """Whether half a batch may be sent here as it is."""
+        if not self.order:
+            return True
+        fits = sum([q.request.items for q in half]) <= queues.edges[self.edge].limit
+        return fits and all(self.usable(queues, q) for q in half)
 
     def offer(self, queues: ModelQueues, queued: QueuedRequest, *, now_s: float, lateness_price: float) -> Offer:
         """Offers a place in the edge's next batch. Only that is promised: promising places further ahead collapses.

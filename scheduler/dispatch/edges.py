@@ -181,6 +181,12 @@ class Edges:
         """Whether some edge server is believed to answer with this model."""
         return any([own[0].circuit.serves(model) for own in self.of_edge])
 
+    def ever_for(self, queues: ModelQueues, queued: QueuedRequest) -> list[EdgeSide]:
+        """Returns a slot of each edge server that may take this request, whether it answers at present or not."""
+        items, failed = queued.request.items, queued.failed_on
+        first = [own[0] for own in self.of_edge]
+        return [slot for slot in first if items <= queues.edges[slot.edge].limit and slot.place not in failed]
+
     def usable(self, queues: ModelQueues, queued: QueuedRequest) -> bool:
         """Whether this request may go to some edge server at all."""
         return any([own[0].usable(queues, queued) for own in self.of_edge])

@@ -18,7 +18,7 @@ from scheduler.domain.decisions import Cause
 from scheduler.domain.errors import Refusal, RefusalKind
 from scheduler.domain.failures import HANDLING
 from scheduler.domain.messages import ModelBarred
-from scheduler.domain.requests import Backend
+from scheduler.domain.requests import Backend, Place
 
 MOST_SENDS = 3
 """How often a request is sent where quotas refuse it, before it may only go to the other side. Judgement: after the
@@ -31,8 +31,8 @@ UNUSABLE = "its part of the answer holds NaN or infinity, which the model's card
 
 @dataclass(slots=True)
 class Failures:
-    """Each request of a failed batch is sent to the other side once, if that still helps, or else once more to the same
-    side; and otherwise refused."""
+    """Each request of a failed batch is sent to each other place once, if that still helps, or else once more to the
+    same place; and otherwise refused."""
 
     lanes: Lanes
     edges: Edges
@@ -91,7 +91,7 @@ class Failures:
         if failure.largest_batch is not None and by_size:
             # Those that wait may be too large now; halves that wait are kept apart only until it is known why.
             self.dispatcher.reassign_all(Cause.LIMITS, now_s=now_s)
-        living = unanswered(sent)
+        living, failed = unanswered(sent), sent.batch.place.endpoint
         for queued in living:
             self.table.requeue(queued)
         if by_size and len(sent.members) == 1:
@@ -101,78 +101,76 @@ class Failures:
                 # A 500 to one request may have any cause: the server's own words say more than its size.
                 unsure = failure.kind is FailureKind.SERVER and failure.largest_batch is None
                 refusal = None if queues.has_functions or unsure else too_large
-                self._send_to_the_other(queued, sent.batch.backend, failure, now_s=now_s, refusal=refusal)
+                self._send_elsewhere(queued, failed, failure, now_s=now_s, refusal=refusal)
             return
         if by_size or failure.kind is FailureKind.REJECTED:
             self._bisect(living, sent, failure, now_s=now_s)
             return
         left: list[QueuedRequest] = []
         for queued in living:
-            if met_quota and queued.failed_on is None and len(queued.request.attempts) < self.most_sends:
+            if met_quota and not queued.failed_on and len(queued.request.attempts) < self.most_sends:
                 self.dispatcher.assign(queued, now_s, Cause.QUOTA)
-            elif not self._to_the_other(queued, sent.batch.backend, failure, now_s=now_s):
+            elif not self._to_another(queued, failed, failure, now_s=now_s):
                 left.append(queued)
         if left:
             self._once_more(left, sent, failure, now_s=now_s)
 
-    def _send_to_the_other(
-        self, queued: QueuedRequest, failed: Backend, failure: Failure, *, now_s: float, refusal: Refusal | None = None
+    def _send_elsewhere(
+        self, queued: QueuedRequest, failed: Place, failure: Failure, *, now_s: float, refusal: Refusal | None = None
     ) -> None:
-        if not self._to_the_other(queued, failed, failure, now_s=now_s):
+        if not self._to_another(queued, failed, failure, now_s=now_s):
             self._give_up(queued, failed, failure, now_s=now_s, refusal=refusal)
 
-    def _to_the_other(self, queued: QueuedRequest, failed: Backend, failure: Failure, *, now_s: float) -> bool:
-        """Sends a request to the other side, where it has not been, if that still helps; returns whether it does."""
-        if queued.failed_on is not None:
+    def _to_another(self, queued: QueuedRequest, failed: Place, failure: Failure, *, now_s: float) -> bool:
+        """Sends a request to a place where it has not been, if that still helps; returns whether it does."""
+        queues, before = self.lanes.of(queued.request), queued.failed_on
+        if len(before) >= len(self.edges.of_edge):
             return False
-        queues = self.lanes.of(queued.request)
         queued.fail_on(failed, over_quota=over_quota(failed, failure))
-        if failed is Backend.EDGE:
-            helps = self.function.in_time(queues, queued, now_s=now_s)
-        else:
-            helps = self.edges.all.could_answer(queues, queued, now_s=now_s)
+        helps = self.edges.all.could_answer(queues, queued, now_s=now_s)
+        helps = helps or self.function.in_time(queues, queued, now_s=now_s)
         if helps:
             self.dispatcher.assign(queued, now_s, _cause(failed, failure))
         return helps
 
     def _give_up(
-        self, queued: QueuedRequest, failed: Backend, failure: Failure, *, now_s: float, refusal: Refusal | None = None
+        self, queued: QueuedRequest, failed: Place, failure: Failure, *, now_s: float, refusal: Refusal | None = None
     ) -> None:
         queues = self.lanes.of(queued.request)
-        refusal = refusal or self.dispatcher.refusals.failed(queues, queued, failed, failure, now_s=now_s)
+        refusal = refusal or self.dispatcher.refusals.failed(queues, queued, failed.backend, failure, now_s=now_s)
         self.dispatcher.give_up(queued, refusal, now_s, _cause(failed, failure))
 
     def _once_more(self, members: list[QueuedRequest], sent: InFlightBatch, failure: Failure, *, now_s: float) -> None:
         """Asks the same side once more where no other can help: a crashed container in halves, that one request may
         have crashed it. Money is asked for as for any send."""
-        backend, again = sent.batch.backend, []
+        failed, again = sent.batch.place.endpoint, []
         for queued in members:
-            if self.second_tries.granted(queued, backend, failure, now_s=now_s):
+            if self.second_tries.granted(queued, failed, failure, now_s=now_s):
                 self.endings.watch_second_try(queued)
                 again.append(queued)
             else:
-                self._give_up(queued, backend, failure, now_s=now_s)
+                self._give_up(queued, failed, failure, now_s=now_s)
         if failure.kind is FailureKind.FUNCTION and len(again) > 1:
-            self._halve(again, self.lanes.of(again[0].request), backend, now_s=now_s)
+            self._halve(again, self.lanes.of(again[0].request), failed.backend, now_s=now_s)
             return
         for queued in again:
-            self.dispatcher.assign(queued, now_s, _cause(backend, failure))
+            self.dispatcher.assign(queued, now_s, _cause(failed, failure))
 
     def _bisect(self, members: list[QueuedRequest], sent: InFlightBatch, failure: Failure, *, now_s: float) -> None:
         """A refused content is found by bisection: the halves go to the same backend, the culprit fails alone."""
         if len(sent.members) == 1:
             for queued in members:
-                self._refuse_content(queued, sent.batch.backend, failure, now_s=now_s)
+                self._refuse_content(queued, sent.batch.place.endpoint, failure, now_s=now_s)
             return
         if members:
             self._halve(members, self.lanes.of(members[0].request), sent.batch.backend, now_s=now_s)
 
-    def _refuse_content(self, queued: QueuedRequest, backend: Backend, failure: Failure, *, now_s: float) -> None:
+    def _refuse_content(self, queued: QueuedRequest, failed: Place, failure: Failure, *, now_s: float) -> None:
         """Tells a client that its request was refused; one that is only too large there may fit on the other side."""
-        message = f"the {backend.value} refused the request: {failure.message}"
+        message = f"the {failed.backend.value} refused the request: {failure.message}"
         if failure.by_size:
             refusal = Refusal(RefusalKind.TOO_LARGE, message)
-            self._send_to_the_other(queued, backend, failure, now_s=now_s, refusal=refusal)
+            self._send_elsewhere(queued, failed, failure, now_s=now_s, refusal=refusal)
             return
         self.table.refuse(queued, Refusal(HANDLING[failure.kind].told, message))
 
@@ -189,10 +187,11 @@ class Failures:
         """Whether limits, labels and circuit let the backend have it: they may have changed since the batch left."""
         items = sum(q.request.items for q in half)
         if backend is Backend.EDGE:
-            return all(self.edges.all.usable(queues, q) for q in half) and items <= queues.edge_limit
+            slots = [own[0] for own in self.edges.of_edge if items <= queues.edges[own[0].edge].limit]
+            return any(all(slot.usable(queues, q) for q in half) for slot in slots)
         buffer = queues.buffer_of(half[0])
         return all(self.function.usable(queues, q) for q in half) and buffer is not None and items <= buffer.cap
 
 
-def _cause(failed: Backend, failure: Failure) -> Cause:
+def _cause(failed: Place, failure: Failure) -> Cause:
     return Cause.QUOTA if over_quota(failed, failure) else Cause.FAILURE

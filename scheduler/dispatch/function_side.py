@@ -16,7 +16,7 @@ from scheduler.dispatch.uplink import Slots, UplinkOccupancy
 from scheduler.domain.decisions import Offer, Reason, impossible
 from scheduler.domain.latency import Price
 from scheduler.domain.lifecycle import State
-from scheduler.domain.requests import Backend, Place
+from scheduler.domain.requests import FUNCTIONS, Place
 from scheduler.domain.scatter import Scatter
 
 MAX_COST_PERCENTILE = 0.995
@@ -192,7 +192,7 @@ class FunctionSide:
         buffer = queues.buffer_of(queued)
         if buffer is None or not buffer.cap:
             return Reason.NO_BACKEND
-        if queued.failed_on is Backend.FUNCTION:
+        if queued.failed_on and FUNCTIONS in queued.failed_on:
             return queued.failed_for
         if queued.request.items > buffer.cap or queued.request.body_bytes > buffer.max_bytes:
             return Reason.TOO_LARGE
@@ -332,7 +332,8 @@ def most_for_starts(buffer: FunctionBuffer, batches: int) -> float:
 
 def allowed(queues: ModelQueues, queued: QueuedRequest) -> bool:
     """Whether the request may leave the site for its buffer's functions, and fits."""
-    if queued.failed_on is Backend.FUNCTION or queued.request.class_name in queues.edge_only:
+    failed = queued.failed_on
+    if (failed and FUNCTIONS in failed) or queued.request.class_name in queues.edge_only:
         return False
     buffer = queues.buffer_of(queued)
     request = queued.request

@@ -27,6 +27,9 @@ LOOK_AGAIN = 0.1
 noise."""
 LOOK_AGAIN_MIN_S = 0.005
 """The same at least, so that a fast model is not looked at in each call. It bounds work; no simulation feels it."""
+LIKELY = 0.5
+"""Probability of being late from which on a request is hedged where nothing has a price, as without functions.
+Judgement: the other edge is idle, or has room."""
 SURELY = 1e-9
 """A service so improbable is no service: the backend hangs. Judgement: halved or doubled, cost and lateness stay within
 noise."""
@@ -78,7 +81,7 @@ class Hedging:
     def for_edge(
         self, slot: EdgeSide, queues: ModelQueues, chosen: Sequence[QueuedRequest], *, now_s: float
     ) -> list[QueuedRequest]:
-        """Returns requests of overdue function batches that a slot's batch of `chosen`, starting now, takes in time."""
+        """Returns requests of overdue batches elsewhere that a batch of `chosen`, starting now, takes in time."""
         times, cap = queues.edges[slot.edge].times, queues.edges[slot.edge].cap
         if times is None:
             return []
@@ -87,21 +90,20 @@ class Hedging:
         taken: list[QueuedRequest] = []
         for batch_id, look_at_s in self.look_at_s.items():
             sent = self.outbox.in_flight.get(batch_id)
-            if look_at_s > now_s or sent is None or sent.batch.backend is Backend.EDGE:
+            if look_at_s > now_s or sent is None or sent.batch.place == slot.place:
                 continue
             if self.lanes.of_batch(sent) is not queues:
                 continue
-            by_function = queues.times_of(sent.batch)
+            there = queues.times_of(sent.batch)
             for queued in sent.members:
                 size = items + queued.request.items
                 if size > cap or not may_be_hedged(queued) or not slot.usable(queues, queued):
                     continue
                 if now_s + times.safe_s[size] > min(bind_s, queued.request.deadline_s):
                     continue
-                late_cost = queues.late_cost(queued.request)
-                if late_cost * _late_probability(sent, queued, by_function, now_s) > (
-                    queues.lateness.prices.seconds_worth
-                ):
+                late, prices = _late_probability(sent, queued, there, now_s), queues.lateness.prices
+                priced = prices.unit_cost > 0
+                if queues.late_cost(queued.request) * late > prices.seconds_worth if priced else late > LIKELY:
                     taken.append(queued)
                     items, bind_s = size, min(bind_s, queued.request.deadline_s)
         return taken
@@ -156,7 +158,7 @@ def may_be_hedged(queued: QueuedRequest) -> bool:
         queued.state is State.IN_FLIGHT
         and queued.copies == 1
         and not queued.cancelled
-        and queued.failed_on is None
+        and not queued.failed_on
         and len(queued.request.attempts) == 1
     )
 

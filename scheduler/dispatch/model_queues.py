@@ -15,7 +15,7 @@ from scheduler.dispatch.waiting_line import Key, WaitingLine, in_order
 from scheduler.domain.batches import Batch
 from scheduler.domain.lifecycle import State
 from scheduler.domain.plans import BufferPlan, GroupPlan, Limits, ModelSettings
-from scheduler.domain.requests import Backend, Request
+from scheduler.domain.requests import FUNCTIONS, Backend, Request
 from scheduler.domain.service_times import ServiceTimes
 
 STEP = 0.2
@@ -134,17 +134,17 @@ class ModelQueues:
 
     def _rank_of(self, queued: QueuedRequest) -> Key:
         request = queued.request
-        may_leave = queued.failed_on is not Backend.FUNCTION and request.class_name not in self.edge_only
+        may_leave = FUNCTIONS not in queued.failed_on and request.class_name not in self.edge_only
         label = self.tenants.label(queued) if self.tenants.shares else ""
-        return may_leave, request.priority, request.class_name, label
+        return may_leave, request.priority, request.class_name, label, queued.failed_on
 
     def _taken_by(self, queued: QueuedRequest) -> Key:
         buffer = self.buffer_of(queued)
         if queued.only_edge:
-            return False, -2, queued.request.class_name, self.tenants.label(queued)
-        if buffer is None or queued.failed_on is Backend.FUNCTION or queued.request.class_name in self.edge_only:
-            return False, -1, "", self.tenants.label(queued)
-        return True, self.buffers.index(buffer), "", self.tenants.label(queued)
+            return False, -2, queued.request.class_name, self.tenants.label(queued), queued.failed_on
+        if buffer is None or FUNCTIONS in queued.failed_on or queued.request.class_name in self.edge_only:
+            return False, -1, "", self.tenants.label(queued), queued.failed_on
+        return True, self.buffers.index(buffer), "", self.tenants.label(queued), queued.failed_on
 
     def buffer_of(self, queued: QueuedRequest) -> FunctionBuffer | None:
         """Returns the buffer that a request belongs to, whether it may go there or not; None without functions."""

@@ -14,7 +14,6 @@ from scheduler.dispatch.queue import QueuedRequest
 from scheduler.dispatch.spend_cap import OverCap
 from scheduler.domain.decisions import Offer, Reason, impossible
 from scheduler.domain.lifecycle import State
-from scheduler.domain.requests import Backend
 
 MAX_ASKED = 16
 """Members of a slot's next batch that are asked to make room. Bounds the work of a decision. Judgement: with 1 cost
@@ -156,10 +155,10 @@ class Offers:
         """
         found = self.edges.offers(queues, queued, now_s=now_s, lateness_price=lateness_price)
         by_function = self.function.offer(queues, queued, now_s=now_s, lateness_price=lateness_price)
-        tried = {attempt.backend for attempt in queued.request.attempts}
+        tried = {attempt.endpoint for attempt in queued.request.attempts}
         return tuple(
             impossible(offer.place, offer.queue, offer.reason if offer.reason is Reason.QUOTA else Reason.FAILED_THERE)
-            if offer.place.backend in tried
+            if offer.place.endpoint in tried
             else offer
             for offer in (*[offer for offer, _ in found], by_function)
         )
@@ -300,15 +299,16 @@ class Offers:
         edge_up, functions_up = self.edges.serves(model), self.function.circuit.serves(model)
         if not queued.kept and (edge_up or functions_up):
             return False
-        by_edge = queued.failed_on is not Backend.EDGE and 0 < queued.request.items <= queues.edge_limit
-        return (by_edge and not edge_up) or (allowed(queues, queued) and not functions_up)
+        away = [slot for slot in self.edges.ever_for(queues, queued) if not slot.circuit.serves(model)]
+        return bool(away) or (allowed(queues, queued) and not functions_up)
 
     def may_defer(self, queues: ModelQueues, queued: QueuedRequest, *, now_s: float) -> bool:
         """Whether a deferrable request still has time to wait for an idle edge."""
         if queued.request.class_name not in queues.deferrable or not queued.defers:
             return False
-        ever = queued.failed_on is not Backend.EDGE and queued.request.items <= queues.edge_limit
-        return ever and now_s < self.deferred_until_s(queues, queued, now_s=now_s)
+        if queued.failed_on and not self.edges.ever_for(queues, queued):
+            return False
+        return queued.request.items <= queues.edge_limit and now_s < self.deferred_until_s(queues, queued, now_s=now_s)
 
     def deferred_until_s(self, queues: ModelQueues, queued: QueuedRequest, *, now_s: float) -> float:
         """Returns the moment from when on a deferrable request is placed like any other.

@@ -8,7 +8,7 @@ from scheduler.dispatch.decision_ring import DecisionRing
 from scheduler.dispatch.queue import Admission, QueuedRequest
 from scheduler.domain.batches import Batch, WhyLeft
 from scheduler.domain.messages import Command, SendBatch
-from scheduler.domain.requests import Attempt, Backend, Place
+from scheduler.domain.requests import EDGE_NAME, Attempt, Backend, Place
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +76,9 @@ class Outbox:
             predicted_start_s=sending.start_s,
             predicted_init_s=sending.init_s,
         )
-        attempt = Attempt(sending.place.backend, batch.batch_id, sending.now_s)
+        place = sending.place
+        edge = place.name if place.backend is Backend.EDGE else EDGE_NAME
+        attempt = Attempt(place.backend, batch.batch_id, sending.now_s, edge)
         for queued in members:
             if queued.copies == 0:
                 self.admission.stop_waiting()

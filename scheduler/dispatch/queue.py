@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from scheduler.domain.decisions import Reason
 from scheduler.domain.lifecycle import IllegalTransition, State
-from scheduler.domain.requests import Attempt, Backend, Request
+from scheduler.domain.requests import Attempt, Place, Request
 
 MAX_COPIES = 2
 """Batches in flight that one request may be in: it is hedged once. A check and no choice: with 1 hedging is an error,
@@ -22,8 +22,8 @@ class QueuedRequest:
 
     request: Request
     state: State = State.NEW
-    failed_on: Backend | None = None
-    """The side that failed it, or that it has left: it is sent to the other side once."""
+    failed_on: tuple[Place, ...] = ()
+    """The edge servers, and FUNCTIONS, that failed it or that it has left: it is sent to each other one once."""
     over_quota: bool = False
     """Whether functions have failed it by refusing it for want of capacity."""
     tried_again: bool = False
@@ -63,9 +63,10 @@ class QueuedRequest:
         if self.copies >= MAX_COPIES:
             raise IllegalTransition(f"request {self.request.request_id}: a copy more than {MAX_COPIES}")
         self.enter(State.IN_FLIGHT)
-        if any(earlier.backend is not attempt.backend for earlier in self.request.attempts):
-            # It has changed sides, for whatever reason: it does so once.
-            self.failed_on = attempt.backend.other
+        for earlier in self.request.attempts:
+            # It has changed places, for whatever reason: it does not go back.
+            if (earlier.backend, earlier.edge) != (attempt.backend, attempt.edge):
+                self.leave(earlier.endpoint)
         self.request = self.request.sent_with(attempt)
         self.copies += 1
 
@@ -86,22 +87,28 @@ class QueuedRequest:
         if self.state is not State.ENDED:
             self.cancelled = True
 
-    def fail_on(self, backend: Backend, *, over_quota: bool = False) -> None:
-        """Notes the side that failed it; `over_quota`: it was refused there for want of capacity."""
-        self.failed_on, self.over_quota = backend, over_quota
+    def leave(self, endpoint: Place) -> None:
+        """Notes that an edge server, or FUNCTIONS, takes it no more."""
+        if endpoint not in self.failed_on:
+            self.failed_on = (*self.failed_on, endpoint)
 
-    def try_again(self, elsewhere: Backend | None, *, counts: bool) -> None:
-        """Notes that the side that failed it is asked once more.
+    def fail_on(self, endpoint: Place, *, over_quota: bool = False) -> None:
+        """Notes which place failed it; `over_quota`: it was refused there for want of capacity."""
+        self.leave(endpoint)
+        self.over_quota = over_quota
+
+    def try_again(self, elsewhere: tuple[Place, ...], *, counts: bool) -> None:
+        """Notes that the place that failed it is asked once more.
 
         Args:
-            elsewhere: the other side, where that has had it; None: it has not.
+            elsewhere: the other places that have had it.
             counts: whether this is the second try; a send that never arrived is none.
         """
         self.kept, self.tried_again, self.failed_on = True, self.tried_again or counts, elsewhere
 
     @property
     def failed_for(self) -> Reason:
-        """Why the side that failed it takes it no more."""
+        """Why the place that failed it takes it no more."""
         return Reason.QUOTA if self.over_quota else Reason.FAILED_THERE
 
     def allow_late(self) -> None:

@@ -9,7 +9,7 @@ from scheduler.dispatch.model_queues import ModelQueues
 from scheduler.dispatch.queue import QueuedRequest
 from scheduler.domain.batches import Failure, FailureKind
 from scheduler.domain.failures import HANDLING
-from scheduler.domain.requests import Backend
+from scheduler.domain.requests import FUNCTIONS, Backend, Place
 
 MOST_ATTEMPTS = 8
 """Sends of a request that never arrived are no tries, but no request is sent more often in all. It bounds work where a
@@ -24,7 +24,7 @@ class SecondTries:
     edges: Edges
     function: FunctionSide
 
-    def granted(self, queued: QueuedRequest, failed: Backend, failure: Failure, *, now_s: float) -> bool:
+    def granted(self, queued: QueuedRequest, failed: Place, failure: Failure, *, now_s: float) -> bool:
         """Notes a second try and returns True, if one is left, may help, and comes in time where that is asked.
 
         A request whose class is served late waits for it as long as its side is away. What quotas refuse has been sent
@@ -32,7 +32,7 @@ class SecondTries:
 
         Args:
             queued: in no queue and in no batch; the other side does not take it.
-            failed: the side that failed it.
+            failed: the edge server that failed it, or FUNCTIONS.
             failure: how.
             now_s: the present.
         """
@@ -43,8 +43,9 @@ class SecondTries:
         counts = not (late and failure.kind is FailureKind.UNREACHABLE and len(attempts) < MOST_ATTEMPTS)
         if counts and queued.tried_again:
             return False
-        elsewhere = failed.other if any(attempt.backend is not failed for attempt in attempts) else None
-        if elsewhere is not None and self._serves(elsewhere, queues):
+        others = dict.fromkeys([attempt.endpoint for attempt in attempts if attempt.endpoint != failed])
+        elsewhere = tuple(others)
+        if any(self._serves(endpoint, queues) for endpoint in elsewhere):
             return False
         failed_on, kept, tried_again = queued.failed_on, queued.kept, queued.tried_again
         queued.try_again(elsewhere, counts=counts)
@@ -53,19 +54,19 @@ class SecondTries:
         queued.failed_on, queued.kept, queued.tried_again = failed_on, kept, tried_again
         return False
 
-    def _serves(self, backend: Backend, queues: ModelQueues) -> bool:
-        name = queues.model.name
-        return self.edges.serves(name) if backend is Backend.EDGE else self.function.circuit.serves(name)
+    def _serves(self, endpoint: Place, queues: ModelQueues) -> bool:
+        known = endpoint is FUNCTIONS or endpoint.name in self.edges.circuits.edges
+        return known and self.edges.circuits.of(endpoint).serves(queues.model.name)
 
-    def _in_time(self, queues: ModelQueues, queued: QueuedRequest, backend: Backend, *, now_s: float) -> bool:
+    def _in_time(self, queues: ModelQueues, queued: QueuedRequest, failed: Place, *, now_s: float) -> bool:
         """Whether the side, from when on it takes batches again, could answer within the deadline."""
-        if backend is Backend.EDGE:
+        if failed.backend is Backend.EDGE:
             begins_s = max(now_s, self.edges.not_before_s())
             return self.edges.all.could_answer(queues, queued, now_s=begins_s)
         begins_s = max(now_s, self.function.circuit.not_before_s)
         return self.function.in_time(queues, queued, now_s=begins_s)
 
 
-def over_quota(failed: Backend, failure: Failure) -> bool:
+def over_quota(failed: Place, failure: Failure) -> bool:
     """Whether functions refused a batch for want of capacity."""
-    return failed is Backend.FUNCTION and failure.kind is FailureKind.THROTTLED
+    return failed.backend is Backend.FUNCTION and failure.kind is FailureKind.THROTTLED

@@ -12,6 +12,7 @@ from heapq import merge
 
 from scheduler.dispatch.queue import DeadlineOrder, QueuedRequest, deadline_order
 from scheduler.domain.lifecycle import State
+from scheduler.domain.requests import Place
 
 LOOK_BATCHES = 4
 """Batches' worth of waiting requests of each rank that are looked at when an edge batch leaves. The batch that leaves
@@ -20,9 +21,9 @@ bounds work; no simulation of `scripts.command_hash` differs from a search of al
 LOOK_LEAST = 64
 """The same at least, where batches are small."""
 
-Key = tuple[bool, int, str, str]
+Key = tuple[bool, int, str, str, tuple[Place, ...]]
 """Whether a function may take the request; its rank among those alike; what tells its kind from others of that rank;
-its tenant."""
+its tenant; the places that have failed it."""
 
 
 class WaitingLine:
@@ -100,7 +101,9 @@ class WaitingLine:
         self.items = self.body_bytes = 0
         return taken
 
-    def ranks(self, others: Sequence[QueuedRequest], *, has_functions: bool, stuck: bool = False) -> list["Rank"]:
+    def ranks(
+        self, others: Sequence[QueuedRequest], *, has_functions: bool, stuck: bool = False, there: Place | None = None
+    ) -> list["Rank"]:
         """Returns which come next, rank by rank: first those that only the edge can serve, then by priority.
 
         Args:
@@ -108,9 +111,12 @@ class WaitingLine:
             has_functions: whether a function takes requests at present; without one, only the edge serves any.
             stuck: whether those of the line count as if only the edge could serve them, as at present: otherwise one
                 tenant whose data stays on the site could keep another, whose money is spent, from all places.
+            there: for which edge server; those that it has failed are left out. None: for any.
         """
         kinds: dict[tuple[bool, int], dict[Key, DeadlineOrder]] = {}
         for key, order in self._orders.items():
+            if there is not None and key[4] and there in key[4]:
+                continue
             kinds.setdefault((has_functions and key[0] and not stuck, key[1]), {})[key] = order
         beside: dict[tuple[bool, int], list[QueuedRequest]] = {}
         for queued in others:

@@ -73,6 +73,13 @@ class Attempt:
     backend: Backend
     batch_id: int
     sent_at_s: float
+    edge: str = EDGE_NAME
+    """Name of the edge server, where it was sent to one."""
+
+    @property
+    def endpoint(self) -> Place:
+        """The edge server, or FUNCTIONS."""
+        return Place.edge(self.edge) if self.backend is Backend.EDGE else FUNCTIONS
 
 
 @dataclass(frozen=True, slots=True)

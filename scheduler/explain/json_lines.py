@@ -21,7 +21,7 @@ from scheduler.domain.batches import Batch, BatchReport, FailureKind, WhyLeft
 from scheduler.domain.decisions import Cause, Decision, Offer, Reason
 from scheduler.domain.lifecycle import State
 from scheduler.domain.plain import check_types
-from scheduler.domain.requests import Attempt, Backend, Place, Request
+from scheduler.domain.requests import EDGE_NAME, Attempt, Backend, Place, Request
 from scheduler.explain.text import NO_CONTEXT, Context
 from scheduler.explain.words import REFUSED
 
@@ -114,8 +114,13 @@ def _decision_values(decision: Decision) -> dict[str, Any]:
     }
 
 
+def _attempt(values: Mapping[str, Any]) -> Attempt:
+    backend = Backend(values["backend"])
+    return Attempt(backend, values["batch_id"], values["sent_at_s"], values.get("edge", EDGE_NAME))
+
+
 def _decision_of(request: Request, values: Mapping[str, Any]) -> Decision:
-    attempts = tuple(Attempt(Backend(a["backend"]), a["batch_id"], a["sent_at_s"]) for a in values["attempts"])
+    attempts = tuple(_attempt(a) for a in values["attempts"])
     offers = tuple(map(_offer_of, values["offers"]))
     chosen = -1 if values["chosen_offer"] is None else values["chosen_offer"]
     decision = Decision(
@@ -136,7 +141,8 @@ def _decision_of(request: Request, values: Mapping[str, Any]) -> Decision:
 
 
 def _attempt_values(attempt: Attempt) -> dict[str, Any]:
-    return {"backend": attempt.backend.value, "batch_id": attempt.batch_id, "sent_at_s": attempt.sent_at_s}
+    said = {"backend": attempt.backend.value, "batch_id": attempt.batch_id, "sent_at_s": attempt.sent_at_s}
+    return {**said, "edge": attempt.edge} if attempt.backend is Backend.EDGE else said
 
 
 def _where(offer: Offer) -> dict[str, str]:

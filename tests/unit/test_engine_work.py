@@ -49,6 +49,8 @@ and a function that hangs are noticed within 2 s, it is 4 % more in simulations 
 LONGEST, SHORTEST = 4_000, 64
 ASKED_RATIO = 3.0
 """Of the calls with 4,000 waiting to those with 64."""
+SLOTS_RATIO = 1.3
+"""Of the calls with 16 slots to those with one."""
 KEPT_BYTES = 36.0
 """Of each request, once what is bounded is full: a number that is kept and the reference to it take 40."""
 SIMULATED = ("overload with noise", "classes with faults", "two tiers, few slots")
@@ -72,12 +74,13 @@ class CountingEngine:
         return wakeup_s
 
 
-def calls_in_simulation(wanted: str) -> float:
+def calls_in_simulation(wanted: str, *, parallel: int = 1) -> float:
     name, scenario, rate_rps = next(each for each in scenarios() if each[0] == wanted)
+    scenario = replace(scenario, edge_parallel=parallel)
     settings = replace(scenario.engine_settings(), explain_ring=256)
     counting = CountingEngine(Engine(settings))
     edge, functions = make_backends(scenario, settings)
-    requests = make_requests(scenario, workload(name, scenario, rate_rps, requests=400))
+    requests = make_requests(scenario, workload(name, scenario, rate_rps * parallel, requests=400 * parallel))
     Simulation(engine=counting, requests=requests, edge=edge, functions=functions).run()
     return counting.calls / counting.arrived
 
@@ -134,3 +137,10 @@ def test_nothing_is_kept_of_requests_that_have_ended(case: str) -> None:
 
 if __name__ == "__main__":
     print(VERSION, {case: round(calls, 1) for case, calls in measured().items()})
+
+
+@pytest.mark.parametrize("name", ["near saturation", "overload"])
+def test_sixteen_slots_take_little_more_than_one(name: str) -> None:
+    """At the same load each. Which slot comes next is found without asking all of them."""
+    one, sixteen = calls_in_simulation(name), calls_in_simulation(name, parallel=16)
+    assert sixteen <= SLOTS_RATIO * one, f"{sixteen:.1f} calls a request, {one:.1f} with one slot"

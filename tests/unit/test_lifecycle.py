@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from scheduler.dispatch.queue import MAX_COPIES, DeadlineOrder, QueuedRequest
 from scheduler.domain.lifecycle import QUEUES, TRANSITIONS, IllegalTransition, State
-from scheduler.domain.requests import Attempt, Backend, Request
+from scheduler.domain.requests import Attempt, Backend, Place, Request
 
 REQUEST = Request(1, "m", 0.0, 1.0)
 FIELDS = ("request", "state", "failed_on", "cancelled", "defers", "copies", "reason")
@@ -87,9 +87,9 @@ def test_an_order_that_refuses_a_request_stays_as_it_was() -> None:
 def test_a_request_that_changed_sides_is_kept_from_the_side_it_left() -> None:
     queued = queued_in(State.NEW)
     queued.send(Attempt(Backend.EDGE, 1, 0.0))
-    assert queued.failed_on is None
+    assert queued.failed_on == ()
     queued.send(Attempt(Backend.FUNCTION, 2, 1.0))
-    assert queued.failed_on is Backend.EDGE
+    assert queued.failed_on == (Place.edge(),)
     assert [attempt.batch_id for attempt in queued.request.attempts] == [1, 2]
 
 

@@ -46,7 +46,7 @@ def test_the_report_has_the_state_of_every_part_and_is_json() -> None:
         "placements": [],
         "batches_left": [],
         "disbelieved": [],
-        "engine": {"backend": "edge", "batch_id": 7, "sent_at_s": None},
+        "engine": {"backend": "edge", "batch_id": 7, "sent_at_s": None, "edge": "main"},
         "limits": {"digits": {"window_s": None, "edge_batch_cap": 4, "function_batch_cap": None}},
         "plans": [{"plan_id": 1, "at_s": 101.0, "cause": "rate", "detail": "change 1"}],
         "explanations": {"ring": 10, "file": None},
