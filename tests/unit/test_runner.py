@@ -596,6 +596,21 @@ def test_a_replaced_backend_is_closed_only_when_its_batches_are_back() -> None:
     assert run(main()) == (False, True, [2])
 
 
+def test_a_batch_that_was_sent_is_answered_though_its_backend_is_removed_at_once() -> None:
+    async def main() -> tuple[bool, object, bool]:
+        backend = FakeBackend(service_s=lambda batch: 0.1)
+        r = rig(BatchEachArrival(), edge=backend)
+        first = r.submit(b"a")
+        while not r.runner.statistics().batches_under_way:
+            await asyncio.sleep(0)
+        await r.runner.replace_backend(Place.edge(), None)
+        closed_early, answer = backend.closed, await first
+        await asyncio.sleep(0.1)
+        return closed_early, answer.backend, backend.closed
+
+    assert run(main()) == (False, Backend.EDGE, True)
+
+
 def test_closing_refuses_pending_calls_and_closes_the_backends() -> None:
     async def main() -> tuple[bool, RefusalKind]:
         backend = FakeBackend(service_s=lambda batch: 1e6)
