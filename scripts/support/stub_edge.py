@@ -32,7 +32,7 @@ class Behaviour:
     """The model with which it behaves so; empty: all."""
     alpha_s: float = 0.0
     beta_s: float = 0.0
-    """Batches are served one after the other; each takes alpha_s + beta_s * items."""
+    """So many batches are served at once as the stub was started with; each takes alpha_s + beta_s * items."""
     status: int = 500
     error: str = "told to"
     retry_after: str = ""
@@ -55,6 +55,9 @@ class Counters:
     batches: int = 0
     items: int = 0
     batch_sizes: list[int] = field(default_factory=list)
+    at_once: int = 0
+    """Batches under way now."""
+    most_at_once: int = 0
 
 
 def expected_row(element: bytes) -> npt.NDArray[np.float32]:
@@ -66,10 +69,10 @@ def expected_row(element: bytes) -> npt.NDArray[np.float32]:
 class StubEdge:
     """Server on an asyncio loop."""
 
-    def __init__(self, behaviour: Behaviour) -> None:
+    def __init__(self, behaviour: Behaviour, parallel: int = 1) -> None:
         self.behaviour = behaviour
         self.counters = Counters()
-        self.device = asyncio.Lock()
+        self.device = asyncio.Semaphore(parallel)
 
     async def serve_connection(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.counters.connections += 1
@@ -122,8 +125,12 @@ class StubEdge:
             await asyncio.sleep(3600)
         service_s = behaviour.alpha_s + behaviour.beta_s * len(elements)
         if service_s > 0:
+            counters = self.counters
+            counters.at_once += 1
+            counters.most_at_once = max(counters.most_at_once, counters.at_once)
             async with self.device:
                 await asyncio.sleep(service_s)
+            counters.at_once -= 1
         self.answer(behaviour, request, path.split("/")[3], elements, service_s, writer)
         return True
 
@@ -172,9 +179,9 @@ def send(writer: asyncio.StreamWriter, status: int, body: bytes, extra: dict[str
     writer.write("\r\n".join([*lines, "", ""]).encode() + body)
 
 
-async def start(behaviour: Behaviour, port: int = 0) -> tuple[StubEdge, asyncio.Server, int]:
+async def start(behaviour: Behaviour, port: int = 0, parallel: int = 1) -> tuple[StubEdge, asyncio.Server, int]:
     """Starts a stub on the running loop; returns it, its server and its port."""
-    stub = StubEdge(behaviour)
+    stub = StubEdge(behaviour, parallel)
     server = await asyncio.start_server(stub.serve_connection, "127.0.0.1", port, limit=2**26)
     return stub, server, int(server.sockets[0].getsockname()[1])
 
@@ -184,8 +191,10 @@ async def main() -> None:
     parser.add_argument("--port", type=int, default=0)
     parser.add_argument("--alpha-s", type=float, default=0.0)
     parser.add_argument("--beta-s", type=float, default=0.0)
+    parser.add_argument("--parallel", type=int, default=1)
     options = parser.parse_args()
-    _, server, port = await start(Behaviour(alpha_s=options.alpha_s, beta_s=options.beta_s), options.port)
+    behaviour = Behaviour(alpha_s=options.alpha_s, beta_s=options.beta_s)
+    _, server, port = await start(behaviour, options.port, options.parallel)
     print(json.dumps({"event": "ready", "host": "127.0.0.1", "port": port}), flush=True)
     await server.serve_forever()
 

@@ -22,7 +22,7 @@ pytestmark = pytest.mark.xdist_group("serve")
 
 BOTH = {"edge:near", "edge:far"}
 LAW = ("--alpha-s", "0.03", "--beta-s", "0.004")
-EDGE = '[[edge]]\nname = "{name}"\nurl = "{url}"\nparallel = 1\n{more}'
+EDGE = '[[edge]]\nname = "{name}"\nurl = "{url}"\nparallel = {parallel}\n{more}'
 MODEL = """
 [[model]]
 name = "{name}"
@@ -40,8 +40,8 @@ def written(folder: Path, edges: Sequence[str], models: Sequence[str] = ("digits
     return path
 
 
-def edge_of(name: str, url: str, more: str = "") -> str:
-    return EDGE.format(name=name, url=url, more=more)
+def edge_of(name: str, url: str, more: str = "", *, parallel: int = 1) -> str:
+    return EDGE.format(name=name, url=url, more=more, parallel=parallel)
 
 
 @contextmanager
@@ -173,3 +173,21 @@ def test_a_model_goes_only_to_the_edge_that_serves_it(tmp_path: Path) -> None:
             assert rows == {"digits": {"near": True, "far": True}, "other": {"near": True}, "own": {"far": True}}
             described = {edge["name"]: edge for edge in read(daemon, "/v1/status")["edges"]}
             assert (described["near"]["url"], described["far"]["url"]) == (near.url, far.url)
+
+
+@pytest.mark.parametrize("parallel", [1, 3])
+def test_one_that_serves_several_batches_at_once_is_given_so_many_and_never_more(tmp_path: Path, parallel: int) -> None:
+    async def story(daemon: Running, edge: Running) -> int:
+        async with Traffic(daemon, rate_rps=150.0):
+            seen = placed(daemon)["edge:box"]
+            await reached(lambda: placed(daemon)["edge:box"] > seen + 300, "some hundred requests")
+        with urllib.request.urlopen(f"{edge.url}/control", timeout=20) as response:
+            return int(json.loads(response.read())["most_at_once"])
+
+    with stub_edge_process(*LAW, "--parallel", str(parallel)) as edge:
+        config = written(tmp_path, [edge_of("box", edge.url, parallel=parallel)])
+        with daemon_process(config) as daemon:
+            assert asyncio.run(asyncio.wait_for(story(daemon, edge), 90.0)) == parallel
+            assert metric(daemon, 'edgeburst_edge_parallel{edge="box"}') == parallel
+            [row] = read(daemon, "/v1/status")["engine"]["edges"]
+            assert row == {"name": "box", "up": True, "batches_in_flight": 0, "parallel": parallel}
