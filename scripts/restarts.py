@@ -54,7 +54,7 @@ _ENDPOINT = """
 {key} = "{secret}"
 [images.stub]
 command = ["{python}", "-m", "scripts.support.stub_function"]
-env = {{ PYTHONPATH = "{root}", ALPHA_S = "0.08", BETA_S = "0.04" }}
+env = {{ PYTHONPATH = "{path}", ALPHA_S = "0.08", BETA_S = "0.04" }}
 [[function]]
 functionName = "digits"
 runtime = "custom-container"
@@ -297,10 +297,15 @@ def _until(condition: Callable[[], bool], what: str) -> None:
         time.sleep(0.02)
 
 
+def _python_path() -> str:
+    """Returns PYTHONPATH of the processes: this tree, before whatever is imported from already."""
+    return os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
+
+
 @contextmanager
 def _process(command: list[str], log: Path | None = None) -> "Iterator[tuple[subprocess.Popen[bytes], dict[str, Any]]]":
     kept = {name: value for name, value in os.environ.items() if "proxy" not in name.lower()}
-    environ = {**kept, "PYTHONPATH": str(ROOT), "RESTARTS_KEY_ID": KEY, "RESTARTS_KEY_SECRET": SECRET}
+    environ = {**kept, "PYTHONPATH": _python_path(), "RESTARTS_KEY_ID": KEY, "RESTARTS_KEY_SECRET": SECRET}
     errors = subprocess.DEVNULL if log is None else log.open("ab")
     process = subprocess.Popen(command, cwd=ROOT, env=environ, stdout=subprocess.PIPE, stderr=errors)
     try:
@@ -321,7 +326,7 @@ def _process(command: list[str], log: Path | None = None) -> "Iterator[tuple[sub
 @contextmanager
 def _endpoint(folder: Path, *options: str) -> Iterator[str]:
     config = folder / "local-fc.toml"
-    config.write_text(_ENDPOINT.format(key=KEY, secret=SECRET, python=sys.executable, root=ROOT))
+    config.write_text(_ENDPOINT.format(key=KEY, secret=SECRET, python=sys.executable, path=_python_path()))
     command = [sys.executable, "-m", "serverless_fn.local_fc", "--config", str(config), "--port", "0", *options]
     with _process(command, folder / "local-fc.log") as (_, ready):
         yield f"{ready['host']}:{ready['port']}"

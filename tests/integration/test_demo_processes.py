@@ -10,6 +10,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from support.hygiene import python_path
 
 from scripts.demo.errors import DemoError
 from scripts.demo.processes import Processes
@@ -32,7 +33,7 @@ def programs(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def environment(programs: Path) -> dict[str, str]:
-    return {**os.environ, "PYTHONPATH": str(programs)}
+    return {**os.environ, "PYTHONPATH": python_path(programs)}
 
 
 def test_a_ready_line_is_found_among_others_and_leaving_the_block_stops_the_process(

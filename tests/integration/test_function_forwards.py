@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import psutil
 import pytest
+from support.hygiene import python_path
 
 from scheduler import wire
 from serverless_fn.forwarding import _started
@@ -70,7 +71,7 @@ def running(
         **os.environ,
         "FC_CUSTOM_LISTEN_PORT": str(port),
         "EDGEBURST_LISTEN_HOST": "127.0.0.1",
-        "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests'}",
+        "PYTHONPATH": python_path(ROOT, ROOT / "tests"),
     }
     process = subprocess.Popen(
         [*command, "--", *server] if starts else command, cwd=ROOT, env=environ, stdout=subprocess.PIPE, text=True

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
+from support.hygiene import python_path
 from support.without_packages import BEYOND_CLIENT, CLIENT, without
 
 NUMPY_1_PAGE = """
@@ -115,7 +116,7 @@ def test_a_package_that_was_built_for_another_numpy_is_one_sentence_not_its_page
         f"try:\n    needed({name!r}, 'the server')\n"
         "except ModelError as error:\n    sys.exit(print(error, file=sys.stderr) or 2)\n"
     )
-    told = sentence_of(run(tmp_path, {"PYTHONPATH": f"{tmp_path}:{root}"}, "start"))
+    told = sentence_of(run(tmp_path, {"PYTHONPATH": python_path(tmp_path, root)}, "start"))
     assert told.startswith(f"the server needs {name}, which was built for numpy 1 here and does not work with numpy ")
     assert "pip install 'numpy<2'" in told
 
@@ -123,6 +124,6 @@ def test_a_package_that_was_built_for_another_numpy_is_one_sentence_not_its_page
 def test_the_edge_starts_no_server_on_a_board_whose_opencv_was_built_for_another_numpy(tmp_path: Path) -> None:
     (tmp_path / "cv2.py").write_text(NUMPY_1_PAGE + "raise ImportError('numpy.core.multiarray failed to import')")
     root = Path(__file__).parents[2]
-    environ = {"PYTHONPATH": f"{tmp_path}:{root}"}
+    environ = {"PYTHONPATH": python_path(tmp_path, root)}
     told = sentence_of(run(tmp_path, environ, "edge_server", "--port", "0"))
     assert told.startswith("edgeburst-edge: the server needs cv2, which was built for numpy 1 here")

@@ -43,6 +43,9 @@ def test_descriptor():
 def test_fault():
     logging.getLogger("edgeburst").error("request_bug")
 
+def test_fault_of_a_child():
+    subprocess.run([sys.executable, "-c", "import logging; logging.getLogger('any').error('planner_bug')"])
+
 def test_nothing():
     pass
 """
@@ -75,6 +78,7 @@ def with_variable(name: str, value: str) -> list[int]:
     return [pid for pid, _ in marked_processes(value, variable=name)]
 
 
+@pytest.mark.provokes_fault
 def test_tests_that_leave_something_behind_fail_and_the_run_does(tmp_path: Path) -> None:
     test = tmp_path / "test_leaves.py"
     test.write_text(LEAVES)
@@ -85,7 +89,8 @@ def test_tests_that_leave_something_behind_fail_and_the_run_does(tmp_path: Path)
     assert "are left: ['forgotten']" in run.stdout
     assert re.search(r"are left: \['pipe:\S+', 'pipe:\S+'\]", run.stdout)
     assert "the program failed: ['edgeburst: request_bug" in run.stdout
-    assert re.search(r"\b3 errors\b", run.stdout)
+    assert re.search(r"the program failed: \[.*import logging.*: any: planner_bug", run.stdout)
+    assert re.search(r"\b4 errors\b", run.stdout)
 
 
 def test_a_guardian_that_is_not_needed_ends(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from support import local_fc_process
 from support.daemon_process import Running, daemon_process, until
+from support.hygiene import python_path
 from support.local_fc_process import KEY, SECRET, LocalFc
 
 LIBRARY = glob.glob("/usr/lib/*/faketime/libfaketime.so.1")
@@ -49,7 +50,7 @@ ENDPOINT = f"""
 {KEY} = "{SECRET}"
 [images.frames]
 command = ["{sys.executable}", "-m", "support.frame_function"]
-env = {{ PYTHONPATH = "{Path(__file__).parents[2]}:{Path(__file__).parents[1]}" }}
+env = {{ PYTHONPATH = "{python_path(Path(__file__).parents[2], Path(__file__).parents[1])}" }}
 """
 
 

@@ -17,7 +17,7 @@ from typing import Any
 
 from support import operators
 from support.accounting import assert_accounted
-from support.hygiene import assert_no_faults
+from support.hygiene import assert_no_faults, python_path
 
 from scheduler.daemon.admin_socket import ask
 
@@ -79,7 +79,7 @@ def environment(extra: Mapping[str, str]) -> dict[str, str]:
     """The environment of a child: ours, without proxies, able to import what is tested."""
     proxies = {"HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "all_proxy"}
     kept = {name: value for name, value in os.environ.items() if name not in proxies}
-    return {**kept, "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests")]), **extra}
+    return {**kept, "PYTHONPATH": python_path(ROOT, ROOT / "tests"), **extra}
 
 
 @contextmanager

@@ -8,6 +8,7 @@ import gc
 import logging
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,18 +17,21 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
+from support import child_faults
+from support.child_faults import fault
+
 MARK = "EDGEBURST_TEST_RUN"
 """Environment variable that every process inherits that a test starts; its value names the run and its worker."""
 GRACE = "EDGEBURST_TEST_GRACE_S"
 GRACE_S = float(os.environ.get(GRACE, "10"))
 """For what ends by itself after a test: threads that are told to, sockets that the collector closes."""
+CHILDREN = "EDGEBURST_TEST_CHILDREN"
+"""Environment variable that names the folder in which the processes of this worker's tests keep faults."""
 POLL_S = 0.02
 _KEPT_THREADS = re.compile(
     r"^(MainThread|pytest|execnet|QueueFeederThread|pydevd|tqdm_monitor|ThreadPoolExecutor-\d+_\d+$)"
 )
 """The runner's own, and what libraries keep: idle threads of a pool for the next call, tqdm's look at the clock."""
-_FAULTS = re.compile(r"^\w+ \w+_bug\b|Request for model .* failed|^ERROR.* Exception on ", re.MULTILINE)
-"""How the daemon, the edge server and Flask log a fault of the program; a 500 is answered nowhere else."""
 
 
 _AT_END: list[Callable[[], None]] = []
@@ -80,9 +84,40 @@ class FaultsLogged(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Looks at one line."""
-        message = record.getMessage()
-        if message.endswith("_bug") or _FAULTS.search(f"{record.levelname} {message}"):
-            self.lines.append(f"{record.name}: {message}: {record.exc_info[1] if record.exc_info else ''}")
+        line = fault(record)
+        if line:
+            self.lines.append(line)
+
+
+class FaultsOfChildren:
+    """Lines that tell of a fault of the program in the log of any Python process that the tests of a worker start."""
+
+    def __init__(self, folder: Path) -> None:
+        """Has such processes keep them in a folder, which is made; those whose PYTHONPATH is of `python_path`."""
+        self._folder = folder
+        folder.mkdir(parents=True)
+        shutil.copy(child_faults.__file__, folder / "sitecustomize.py")
+        os.environ[CHILDREN] = str(folder)
+        os.environ["PYTHONPATH"] = python_path(*filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep)))
+
+    def take(self) -> list[str]:
+        """Returns the lines since the last call."""
+        return faults_kept(self._folder)
+
+
+def faults_kept(folder: Path) -> list[str]:
+    """Returns the lines that processes wrote below a folder, and removes them."""
+    found = []
+    for path in sorted(folder.rglob("*.faults")):
+        found += path.read_text(encoding="utf-8", errors="replace").splitlines()
+        path.unlink()
+    return found
+
+
+def python_path(*folders: str | Path) -> str:
+    """Returns PYTHONPATH for a process that imports from these folders, and keeps what it logs of faults."""
+    kept = os.environ.get(CHILDREN)
+    return os.pathsep.join([*([kept] if kept else []), *(str(folder) for folder in folders if str(folder) != kept)])
 
 
 def faults_in(log: str) -> list[str]:
@@ -91,7 +126,7 @@ def faults_in(log: str) -> list[str]:
     >>> faults_in("info ready port=1\\nerror request_bug method=GET\\n")
     ['error request_bug method=GET']
     """
-    return [line for line in log.splitlines() if _FAULTS.search(line)]
+    return [line for line in log.splitlines() if child_faults.FAULTS.search(line)]
 
 
 def assert_no_faults(log: str) -> None:
@@ -168,15 +203,19 @@ class Guardian:
     It waits for the end of a pipe whose other end only the run has open: a run that is killed closes it, too.
     """
 
-    def __init__(self) -> None:
-        """Marks all processes that are started from now on, and starts the guardian."""
+    def __init__(self, folder: Path | None = None) -> None:
+        """Marks all processes that are started from now on, and starts the guardian.
+
+        Args:
+            folder: of the run, which is removed in the end.
+        """
         self.mark = f"{os.getpid()}-{time.monotonic_ns()}"
         os.environ[MARK] = self.mark
         unmarked = {name: value for name, value in os.environ.items() if name != MARK}
         self._process = subprocess.Popen(
-            [sys.executable, "-S", __file__, self.mark],
+            [sys.executable, "-S", "-m", "support.hygiene", self.mark, *([str(folder)] if folder else [])],
             stdin=subprocess.PIPE,
-            env=unmarked,
+            env={**unmarked, "PYTHONPATH": str(Path(__file__).parents[1])},
             start_new_session=True,
         )
 
@@ -207,3 +246,5 @@ def guard(mark: str) -> None:
 
 if __name__ == "__main__":
     guard(sys.argv[1])
+    for path in sys.argv[2:]:
+        shutil.rmtree(path, ignore_errors=True)

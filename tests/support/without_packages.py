@@ -14,6 +14,9 @@ class Absent:
             raise ModuleNotFoundError(f"No module named {name!r}", name=name)
 
 sys.meta_path.insert(0, Absent())
+if "EDGEBURST_TEST_CHILDREN" in os.environ:
+    behind = os.environ["EDGEBURST_TEST_CHILDREN"] + "/sitecustomize.py"  # this file hides it
+    exec(open(behind).read(), {"__name__": "sitecustomize", "__file__": behind})
 """
 BEYOND_CLIENT = ("flask", "werkzeug", "cv2", "torch", "torchvision", "onnxruntime", "onnx", "onnxscript")
 """What a client host has not, imported names."""
