@@ -16,8 +16,9 @@ from models.errors import ModelError
 
 BACKENDS = ("edge", "function")
 SHIPPED = Path(__file__).parent / "profiles"
-NEARLY = 0.95
-"""Part of the highest throughput for which no more batches at once are sent. Judgement: what is more is noise."""
+WORTH = 0.5
+"""Part of the throughput of single batches that one more at once must add. Judgement: one more that is served adds
+nearly all of it, one that only waits in the server adds what its transfer took."""
 _LARGEST_BATCH = 65_536
 """Items; tables have an entry for each size."""
 _LARGEST_FILE_BYTES = 1_000_000
@@ -164,15 +165,22 @@ class Profile:
         return self.alpha_s + self.beta_s * items
 
     def parallel(self) -> int | None:
-        """Returns the fewest batches at once with nearly the highest throughput of the largest size measured so.
+        """Returns how many batches of the largest size that was measured so are worth sending at once.
 
-        None: several batches at once were not measured.
+        Each of them adds at least half of what one alone answers; what a server only queues adds nearly nothing. None:
+        several batches at once were not measured.
         """
         largest = max((row.batch for row in self.at_once), default=0)
-        alone = next((row.items_per_s for row in self.rows if row.batch == largest), 0.0)
-        reached = {1: alone, **{row.parallel: row.items_per_s for row in self.at_once if row.batch == largest}}
-        enough = NEARLY * max(reached.values())
-        return min(number for number, items_per_s in reached.items() if items_per_s >= enough) if largest else None
+        alone = next((row.items_per_s for row in self.rows if row.batch == largest), None)
+        if alone is None:
+            return None
+        number, reached = 1, alone
+        rows = (row for row in self.at_once if row.batch == largest)
+        for row in sorted(rows, key=lambda row: row.parallel):
+            if row.items_per_s - reached < WORTH * (row.parallel - number) * alone:
+                break
+            number, reached = row.parallel, row.items_per_s
+        return number
 
 
 @cache

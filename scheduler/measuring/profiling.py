@@ -156,8 +156,10 @@ def parallel_sentence(profile: Profile) -> str:
     number = profile.parallel()
     if number is None:
         return ""
-    what = "1 batch at a time has" if number == 1 else f"{number} batches at once have"
-    return f"{what} nearly the highest throughput: parallel = {number} in [edge]"
+    what = "one batch at a time is" if number == 1 else f"{number} batches at once are"
+    return (
+        f"{what} worth sending, one more adds less than half of what one alone answers: parallel = {number} in [edge]"
+    )
 
 
 def _words(profile: Profile, row: ProfileRow) -> tuple[str, ...]:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from support.card_edge import card_folder
 
-from models.profile import AtOnceRow, load_profile, save_profile
+from models.profile import AtOnceRow, ProfileRow, load_profile, save_profile
 from scheduler.cli import main
 from scheduler.daemon.assembly import edge_trials, places
 from scheduler.daemon.config.config import Config, load_config
@@ -243,11 +243,10 @@ def test_each_is_measured_and_remembered_by_itself(tmp_path: Path) -> None:
 
 
 def test_what_was_measured_says_how_many_batches_at_once_where_the_table_does_not(tmp_path: Path) -> None:
-    profile, rows = (
-        load_profile("orin-resnet50"),
-        (AtOnceRow(2, 16, 0.2, 0.3, 400.0, 30), AtOnceRow(3, 16, 0.3, 0.4, 401.0, 30)),
-    )
-    save_profile(replace(profile, name="two", at_once=rows), tmp_path / "two.json")
+    profile = load_profile("orin-resnet50")
+    alone = (ProfileRow(1, 0.05, 0.06, 20.0, 30), ProfileRow(16, 0.17, 0.2, 94.0, 30))
+    more = (AtOnceRow(2, 16, 0.17, 0.2, 180.0, 30), AtOnceRow(3, 16, 0.25, 0.3, 185.0, 30))
+    save_profile(replace(profile, name="two", rows=alone, at_once=more), tmp_path / "two.json")
     own = FAR + 'profiles = { digits = "two.json" }\n'
     assert load(tmp_path, NEAR + own + DIGITS).engine_settings().edges == (
         EdgeSettings("near", None),

@@ -99,11 +99,16 @@ def profiled(**items_per_s: float) -> Profile:
     [
         (profiled(k1=100.0), None),
         (profiled(k1=100.0, k2=102.0), 1),
-        (profiled(k1=100.0, k2=190.0, k3=195.0, k4=194.0), 2),
+        (profiled(k1=100.0, k2=140.0, k3=240.0), 1),
+        (profiled(k1=115.6, k2=227.0, k3=234.2, k4=245.6), 2),
         (profiled(k1=100.0, k2=190.0, k3=280.0, k4=250.0), 3),
+        (profiled(k1=100.0, k2=190.0, k8=420.0), 2),
+        (profiled(k1=100.0, k4=390.0), 4),
     ],
 )
-def test_the_fewest_that_reach_nearly_the_highest_throughput_suffice(profile: Profile, parallel: int | None) -> None:
+def test_as_many_are_worth_sending_as_each_add_half_of_what_one_alone_answers(
+    profile: Profile, parallel: int | None
+) -> None:
     assert profile.parallel() == parallel
     assert bool(parallel_sentence(profile)) == (parallel is not None)
 
