@@ -19,6 +19,7 @@ from dataclasses import dataclass, field, replace
 from itertools import chain, islice
 
 from scheduler.dispatch.budget_memory import BudgetMemory
+from scheduler.dispatch.choice import Choice
 from scheduler.dispatch.edge_composing import by_urgency, compose, deferred_batch
 from scheduler.dispatch.edge_side import EdgeSide
 from scheduler.dispatch.edges import Edges
@@ -104,11 +105,10 @@ class Dispatcher:
             queues.lateness.spend(request.class_name, saved=choice.saved, now_s=now_s)
             queued.spend()
         if choice.chosen < 0:
-            refusal = self.refusals.refusal(queues, queued, choice.offers, now_s=now_s)
-            self.table.refuse(queued, replace(refusal, reason=queued.reason.value))
+            self._refuse(queues, queued, choice.offers, now_s=now_s)
             return
         if choice.displaced is not None and slot is not None:
-            self._displace(slot, queues, choice.displaced, queued, now_s=now_s)
+            self._displace(slot, queues, choice, queued, now_s=now_s)
         match choice.offers[choice.chosen].queue:
             case State.EDGE_BATCH:
                 assert slot is not None, "an edge's offer is one of a slot's"
@@ -139,15 +139,37 @@ class Dispatcher:
         self._note(queued, cause, offers, -1, now_s=now_s, lateness_price=price)
         self.table.refuse(queued, replace(refusal, reason=queued.reason.value))
 
+    def _refuse(self, queues: ModelQueues, queued: QueuedRequest, offers: tuple[Offer, ...], *, now_s: float) -> None:
+        refusal = self.refusals.refusal(queues, queued, offers, now_s=now_s)
+        self.table.refuse(queued, replace(refusal, reason=queued.reason.value))
+
     def _displace(
-        self, slot: EdgeSide, queues: ModelQueues, other: QueuedRequest, by: QueuedRequest, *, now_s: float
+        self, slot: EdgeSide, queues: ModelQueues, choice: Choice, by: QueuedRequest, *, now_s: float
     ) -> None:
-        """Places a member of a slot's next batch again: it finds its place taken."""
-        batch = queues.next_batches[slot.number]
+        """Places a member of a slot's next batch again: it finds its place taken; or lets it miss on purpose."""
+        other, batch = choice.displaced, queues.next_batches[slot.number]
+        assert other is not None
         batch.remove(other)
         batch.add(by)
-        self.assign(other, now_s, Cause.DISPLACED)
+        if choice.given_way is None:
+            self.assign(other, now_s, Cause.DISPLACED)
+        else:
+            self._give_way(queues, other, now_s=now_s, saved=choice.given_way)
         batch.remove(by)
+
+    def _give_way(self, queues: ModelQueues, queued: QueuedRequest, *, now_s: float, saved: float) -> None:
+        """Lets a request whose place another has taken miss its objective on purpose."""
+        if self.lanes.several:
+            self.edges.changed()
+        price = queues.late_cost(queued.request)
+        choice = self.offers.on_purpose.of_member(queues, queued, now_s=now_s, saved=saved)
+        self._note(queued, Cause.DISPLACED, choice.offers, choice.chosen, now_s=now_s, lateness_price=price)
+        queues.lateness.spend(queued.request.class_name, saved=saved, now_s=now_s)
+        queued.spend()
+        if choice.chosen < 0:
+            self._refuse(queues, queued, choice.offers, now_s=now_s)
+        else:
+            queues.serve_overdue(queued, now_s=now_s)
 
     def _note(
         self,

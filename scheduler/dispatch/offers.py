@@ -3,12 +3,13 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
 
+from scheduler.dispatch.choice import Choice
 from scheduler.dispatch.edge_side import EdgeSide
 from scheduler.dispatch.edge_trials import EdgeTrials
 from scheduler.dispatch.edges import Edges
 from scheduler.dispatch.function_side import FunctionSide, allowed
+from scheduler.dispatch.misses_on_purpose import MissesOnPurpose
 from scheduler.dispatch.model_queues import ModelQueues
 from scheduler.dispatch.queue import QueuedRequest
 from scheduler.dispatch.spend_cap import OverCap
@@ -34,24 +35,6 @@ IN_DEMAND = (None, Reason.TOO_RISKY, Reason.COLD)
 """Gates (None: none) of functions that take a request or should have taken it."""
 
 
-class Choice(NamedTuple):
-    """The offers, and the one with the least total among the possible ones."""
-
-    offers: tuple[Offer, ...]
-    chosen: int
-    """Index; -1: none is possible."""
-    slot: EdgeSide | None = None
-    """Whose next batch the chosen offer is a place in, or to which a trial goes; None where that is no edge's."""
-    no_room_for: Offer | None = None
-    """The function's offer where no edge's next batch was chosen; None where one was, or functions were not asked."""
-    displaced: QueuedRequest | None = None
-    """The member of that next batch that leaves for this request."""
-    trial: bool = False
-    """Whether the request is sent only to learn whether its place is still as slow."""
-    saved: float | None = None
-    """Money that it saves to miss the objective on purpose; None: it does not."""
-
-
 @dataclass(slots=True)
 class Offers:
     """Asks the places for their offers. At equal totals the one that was asked first is chosen: the edge."""
@@ -59,10 +42,12 @@ class Offers:
     edges: Edges
     function: FunctionSide
     trials: EdgeTrials = field(init=False)
+    on_purpose: MissesOnPurpose = field(init=False)
 
     def __post_init__(self) -> None:
         """Starts without trials."""
         self.trials = EdgeTrials(self.edges)
+        self.on_purpose = MissesOnPurpose(self.edges, self.function)
 
     def compare(self, queues: ModelQueues, queued: QueuedRequest, *, now_s: float, lateness_price: float) -> Choice:
         """Returns the offers for a request and the choice.
@@ -73,7 +58,7 @@ class Offers:
         if self.may_defer(queues, queued, now_s=now_s):
             return Choice((self._deferral(),), 0)
         if queued.only_edge and self.edges.all.usable(queues, queued):
-            return Choice((self._waiting_for_edge(queues, queued, lateness_price=lateness_price),), 0)
+            return Choice((self.on_purpose.waiting_for_edge(queues, queued, lateness_price=lateness_price),), 0)
         alone = self.edges.alone
         if alone is None:
             return self._compare_all(queues, queued, now_s=now_s, lateness_price=lateness_price)
@@ -109,42 +94,15 @@ class Offers:
         """Returns the choice between the edge servers' offers, of which that of `slot` is the least, and functions."""
         offers, least = (*by_edges, by_function), slot.edge if len(by_edges) > 1 else 0
         by_edge = by_edges[least]
-        if queues.spending and (on_purpose := self._on_purpose(queues, queued, offers, lateness_price)):
-            return on_purpose
+        if queues.spending:
+            found = self.on_purpose.choice(queues, queued, offers, now_s=now_s, lateness_price=lateness_price)
+            if found is not None:
+                return found
         if by_edge.reason is None and by_edge.total <= by_function.total:
             return Choice(offers, least, slot)
         if by_function.reason is None:
             return Choice(offers, len(by_edges), no_room_for=by_function)
         return self._last_resort(queues, queued, offers, now_s=now_s, lateness_price=lateness_price)
-
-    def _on_purpose(
-        self, queues: ModelQueues, queued: QueuedRequest, offers: tuple[Offer, ...], lateness_price: float
-    ) -> Choice | None:
-        """Returns the choice to miss the objective on purpose where that costs least and has been saved for.
-
-        A class that is served late waits for room on the edge, whose seconds others could use; any other is told at
-        once.
-        """
-        name = queued.request.class_name
-        least = min(offers, key=lambda offer: offer.total)
-        if queued.spent or name not in queues.spending or not lateness_price < least.total < math.inf:
-            return None
-        if not queues.lateness.affords_miss(name):
-            return None
-        if not queues.serves_late(queued):
-            closed = tuple(map(_closed_by_budget, offers))
-            return Choice(closed, -1, no_room_for=closed[-1], saved=least.money)
-        late = self._waiting_for_edge(queues, queued, lateness_price=lateness_price)
-        if not self.edges.all.usable(queues, queued) or late.total >= least.total:
-            return None
-        return Choice((*offers, late), len(offers), saved=least.money, no_room_for=offers[-1])
-
-    def _waiting_for_edge(self, queues: ModelQueues, queued: QueuedRequest, *, lateness_price: float) -> Offer:
-        """Returns the offer to be answered late, by the edge, when all that can be in time have been served."""
-        place, items = self.edges.first.place, queued.request.items
-        others = queues.lateness.prices.seconds_worth * items
-        total = lateness_price + others
-        return Offer(place, State.OVERDUE, None, math.inf, math.inf, items, 1.0, 0.0, others, total)
 
     def after_failure(
         self, queues: ModelQueues, queued: QueuedRequest, *, now_s: float, lateness_price: float
@@ -331,11 +289,6 @@ class Offers:
             slo_s = request.deadline_s - request.arrived_at_s
             needs_s = max(needs_s, min(takes_s, slo_s) + buffer.cold * buffer.cold_start_s)
         return request.deadline_s - DEFERRAL_RESERVE * needs_s
-
-
-def _closed_by_budget(offer: Offer) -> Offer:
-    """Returns an offer with the gate that its class rather misses than takes it; one that has a gate keeps it."""
-    return offer if offer.reason else offer._replace(reason=Reason.BUDGET, cost_to_others=0.0, total=math.inf)
 
 
 def _kind(queued: QueuedRequest) -> tuple[object, ...]:
