@@ -347,7 +347,7 @@ class BatchEconomics:
         cheapest, least = buffer.prices.cheapest_size, math.inf
         if not buffer.cap:
             return BufferPrices(costs, cheapest, buffer.prices.spill_cost)
-        slo_s, rate_rps = min(buffer.slos_s.values(), default=math.inf), buffer.rate_rps
+        slo_s, rate_rps = buffer.tightest_slo_s(), buffer.rate_rps
         for size in sizes(buffer.cap):
             if size > 1 and size * buffer.item_bytes > buffer.max_bytes:
                 break

@@ -296,6 +296,10 @@ class FunctionBuffer:
         hold_s = min(self.plan.timeouts_s.values()) if request.class_name not in self.slos_s else self.hold_s(queued)
         return request.arrived_at_s + hold_s - missing_s
 
+    def tightest_slo_s(self) -> float:
+        """Returns the shortest SLO of its classes that can be kept, or of all where there is none; inf without any."""
+        return min([self.slos_s[name] for name in self.lateness.that_count(self.slos_s)], default=math.inf)
+
     @property
     def joining_rps(self) -> float:
         """Members a second that are to be expected, as lately: a lone request is none, however short the look."""

@@ -33,7 +33,7 @@ class WarmingTerms:
 def warming_terms(buffer: FunctionBuffer, uplink: UplinkOccupancy) -> WarmingTerms:
     """Returns what a cold start would cost a buffer's batches in lateness, and what a call against it costs."""
     size = max(1, min(buffer.prices.cheapest_size, buffer.max_items))
-    slo_s = min(buffer.slos_s.values(), default=math.inf)
+    slo_s = buffer.tightest_slo_s()
     time_left_s = slo_s - uplink.idle_path_s(int(size * buffer.item_bytes)) - buffer.cold_start_s
     late = buffer.known_times.late_probability(size, time_left_s)
     return WarmingTerms(

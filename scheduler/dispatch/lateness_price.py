@@ -1,10 +1,10 @@
 """What a late answer costs against money: a percentile is a budget of lateness, spent where it buys most."""
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 
 from scheduler.dispatch.slo_budget import EXCEEDED, FIRST_MULTIPLIER, SloBudget
-from scheduler.domain.plans import ServiceClass
+from scheduler.domain.plans import ClassOutlook, ServiceClass
 from scheduler.domain.statistics import BudgetStatistics
 
 LIKELY_LATE = 0.9
@@ -13,6 +13,10 @@ members would be late on purpose, and paid for all the same. Judgement: with 0.5
 little load in the noise suite costs a tenth more; with 0.98 it is the same."""
 LEAST_IF_LIKELY = 2.0
 """Least multiplier there: more than a request of its own costs."""
+HOPELESS = 0.5
+"""Share in time that a plan expects of a class below which it is no reason to pay, or to hurry others. Judgement: one
+that misses its percentile by little is worth all effort, one of which hardly any request is in time is worth none; the
+simulated classes are either near 1 or at 0."""
 
 
 def multiplier_at(multiplier: float, late: float) -> float:
@@ -59,9 +63,20 @@ class LatenessPrice:
 
     budgets: dict[str, SloBudget] = field(default_factory=dict)
     prices: Prices = Prices()
+    hopeless: frozenset[str] = frozenset()
+    """Classes that cannot be kept."""
 
-    def adopt(self, classes: tuple[ServiceClass, ...], spill_fraction: float) -> None:
-        """Follows a plan's classes; the budget of a class that stays as it is is kept."""
+    def adopt(
+        self, classes: tuple[ServiceClass, ...], spill_fraction: float, outlooks: Iterable[ClassOutlook] = ()
+    ) -> None:
+        """Follows a plan's classes; the budget of a class that stays as it is is kept.
+
+        Args:
+            classes: of the model.
+            spill_fraction: that the plan expects.
+            outlooks: what it expects of each class.
+        """
+        self.hopeless = frozenset(o.name for o in outlooks if not o.feasible and o.expected_within_slo < HOPELESS)
         self.budgets = {
             c.name: known
             if (known := self.budgets.get(c.name)) is not None
@@ -69,12 +84,13 @@ class LatenessPrice:
             else SloBudget(c.percentile, c.spends)
             for c in classes
         }
-        for budget in self.budgets.values():
+        for name, budget in self.budgets.items():
             budget.expect(spill_fraction)
+            budget.follow(feasible=name not in self.hopeless)
 
     def share(self, other: "LatenessPrice") -> None:
         """Has its budgets in common with another lane of the model."""
-        self.budgets = other.budgets
+        self.budgets, self.hopeless = other.budgets, other.hopeless
 
     def reprice(self, prices: Prices) -> None:
         """Takes over new prices."""
@@ -87,8 +103,8 @@ class LatenessPrice:
 
     @property
     def log_multiplier(self) -> float:
-        """The highest of all classes; 0 without classes."""
-        return max([budget.log_multiplier for budget in self.budgets.values()], default=0.0)
+        """The highest of all classes that can be kept, or of all; 0 without classes."""
+        return max([self.budgets[name].log_multiplier for name in self.that_count(self.budgets)], default=0.0)
 
     def multiplier(self, class_name: str) -> float:
         """Returns the multiplier of a class; that of a new budget for a class that is not known."""
@@ -103,11 +119,18 @@ class LatenessPrice:
         """Returns the price of one late answer of a function, in money, where it is late with this probability."""
         return self.prices.unit_cost * multiplier_at(self.multiplier(class_name), late)
 
-    def highest_multiplier(self, class_names: Iterable[str]) -> float:
-        """Returns the highest multiplier among these classes."""
-        return max(map(self.multiplier, class_names), default=FIRST_MULTIPLIER)
+    def highest_multiplier(self, class_names: Collection[str]) -> float:
+        """Returns the highest multiplier among these classes: among those that count."""
+        return max(map(self.multiplier, self.that_count(class_names)), default=FIRST_MULTIPLIER)
 
-    def highest_late_cost(self, class_names: Iterable[str]) -> float:
+    def that_count(self, class_names: Collection[str]) -> Collection[str]:
+        """Returns those of these classes that can be kept, for whose sake others are hurried; all if none can."""
+        hopeless = self.hopeless
+        if not hopeless:
+            return class_names
+        return [name for name in class_names if name not in hopeless] or class_names
+
+    def highest_late_cost(self, class_names: Collection[str]) -> float:
         """Returns the highest price of a late answer among these classes, in money."""
         return self.prices.unit_cost * self.highest_multiplier(class_names)
 

@@ -162,6 +162,11 @@ class ModelQueues:
         """Whether this request is sent even when its deadline cannot be met; no, if its class was reloaded away."""
         return queued.request.class_name in self.served_late
 
+    def tightest_slo_s(self) -> float:
+        """Returns the shortest SLO of the classes that can be kept, or of all where there is none."""
+        slos_s = {c.name: c.slo_s for c in self.model.classes}
+        return min(map(slos_s.__getitem__, self.lateness.that_count(slos_s)))
+
     def late_cost(self, request: Request) -> float:
         """Returns the price of answering this request late, in money."""
         return self.lateness.late_cost(request.class_name)
@@ -256,7 +261,7 @@ class ModelQueues:
         assert not waits, "what waits is withdrawn, and placed again under the new plan"
         self.model, self.plan = model, plan
         if beside is None:
-            self.lateness.adopt(model.classes, plan.expected_spill_fraction)
+            self.lateness.adopt(model.classes, plan.expected_spill_fraction, plan.outlooks)
         else:
             self.lateness.share(beside.lateness)
         self.buffers = tuple([self._buffer(buffer_plan, warm_pool(buffer_plan.tier)) for buffer_plan in plan.buffers])

@@ -116,7 +116,7 @@ def load_on(queues: ModelQueues, terms: EdgeTerms) -> tuple[float, int, EdgeTerm
 
 def _items_when_saturated(queues: ModelQueues, times: ServiceTimes, cap: int) -> int:
     """Items in a batch of a saturated edge: as many as arrive in what the deadline leaves beside their service."""
-    slo_s = min(c.slo_s for c in queues.model.classes)
+    slo_s = queues.tightest_slo_s()
     if queues.rate_rps <= 0:
         return 1
     return max(1, bisect_right(range(1, cap + 1), slo_s, key=lambda n: times.median_s[n] + n / queues.rate_rps))

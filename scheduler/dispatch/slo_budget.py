@@ -69,6 +69,8 @@ class SloBudget:
     percentile: float
     spends: bool = False
     """Whether the class may miss its objective on purpose."""
+    feasible: bool = True
+    """Whether the plan expects it to be in time at all: if not, its misses say nothing about where requests go."""
     balance: float = 0.0
     """Misses that are still allowed; below 0, misses more than allowed."""
     log_base: float = math.log(FIRST_MULTIPLIER)
@@ -100,6 +102,12 @@ class SloBudget:
             if spill_fraction <= 1.0 - self.percentile:
                 self._move(math.log(UNHURRIED_BASE))
 
+    def follow(self, *, feasible: bool) -> None:
+        """Follows what a plan says of its class: the multiplier of one that cannot be kept is the base."""
+        if feasible is not self.feasible:
+            self.feasible = feasible
+            self._move(self.log_base)
+
     def raise_caution(self) -> None:
         """Forgets what was saved, as after a change, and takes lateness seriously until some ends tell how it goes."""
         self.balance, self.caution = min(self.balance, 0.0), CAUTION
@@ -114,7 +122,7 @@ class SloBudget:
         if self.caution > 0.0:
             self.caution -= CAUTION_FADES
         self.balance += (SAFETY_SPENDING if self.spends else SAFETY) * (1.0 - self.percentile) - missed
-        self._move(self.log_base - self.balance / (SCALE * FOLLOWS))
+        self._move(self.log_base - self.balance / (SCALE * FOLLOWS) * self.feasible)
 
     def spend(self, *, saved: float, now_s: float) -> None:
         """Counts a miss on purpose, and the money that it saves."""
@@ -133,7 +141,9 @@ class SloBudget:
         self.log_base = log_base = min(max(log_base, MIN_LOG), MAX_LOG_BASE)
         most = min(SCALE * (log_base - MIN_LOG), (1.0 - self.percentile) * self.counted)
         self.balance = balance = min(max(self.balance, SCALE_OVERDRAWN * (log_base - MAX_LOG)), most)
-        self.log_multiplier = log_base - balance / (SCALE if balance > 0.0 else SCALE_OVERDRAWN)
-        if self.caution > 0.0:
+        self.log_multiplier = log_base
+        if self.feasible:
+            self.log_multiplier -= balance / (SCALE if balance > 0.0 else SCALE_OVERDRAWN)
+        if self.feasible and self.caution > 0.0:
             self.log_multiplier = max(self.log_multiplier, self.caution)
         self.multiplier = math.exp(self.log_multiplier)

@@ -1,8 +1,12 @@
 """The budget of a class in simulations: what may miss is spent on purpose where the operator says so."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 
+import pytest
+
 from scheduler.domain.plans import ServiceClass
+from scheduler.domain.requests import Request
 from scheduler.simulator.report import within_slo
 from scheduler.simulator.scenario import Scenario, SimulatedClass
 from scheduler.simulator.shell import Journal
@@ -44,3 +48,22 @@ def test_a_class_that_is_served_late_waits_for_room_on_the_edge() -> None:
     late = [r for r in spends.requests if spends.ended_at_s[r.request_id] > r.deadline_s]
     assert late
     assert all(spends.ended_at_s[r.request_id] <= r.arrived_at_s + 3 * 0.6 + 1.0 for r in late)
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_a_class_that_no_side_can_keep_does_not_hurry_the_other(seed: int) -> None:
+    """Nothing answers within 20 ms. The other class costs what it costs alone, and is in time as often."""
+    kept = SimulatedClass(ServiceClass("kept", slo_s=0.6), share=0.8)
+    hopeless = SimulatedClass(ServiceClass("hopeless", slo_s=0.02), share=0.2)
+    both = replace(Scenario(), classes=(kept, hopeless), edge_noise=0.1, function_noise=0.25, seed=seed)
+    requests = make_requests(both, poisson(190.0, rng=generators(seed)[0], requests=4000))
+    those_kept = [request for request in requests if request.class_name == "kept"]
+    beside = make_simulation(both, requests).run()
+    alone = make_simulation(replace(both, classes=(kept,)), those_kept).run()
+    assert beside.cost() < 1.05 * alone.cost()
+    assert missed(beside, those_kept) <= missed(alone, those_kept) + 0.005 * len(those_kept)
+
+
+def missed(journal: Journal, requests: Sequence[Request]) -> int:
+    ended_s, refused = journal.ended_at_s, journal.refusals
+    return sum(r.request_id in refused or ended_s[r.request_id] > r.deadline_s for r in requests)

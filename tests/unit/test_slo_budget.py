@@ -1,12 +1,15 @@
 """The SLO budget as an account: its bounds, its price, what is counted, and misses on purpose."""
 
 import math
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from scheduler.dispatch.lateness_price import LatenessPrice, Prices
 from scheduler.dispatch.slo_budget import (
+    FIRST_MULTIPLIER,
     MAX_MULTIPLIER,
     MIN_MULTIPLIER,
     MOST_COUNTED,
@@ -17,6 +20,7 @@ from scheduler.dispatch.slo_budget import (
     UNHURRIED_BASE,
     SloBudget,
 )
+from scheduler.domain.plans import ClassOutlook, ServiceClass
 
 PERCENTILES = st.sampled_from([0.9, 0.99, 0.999])
 
@@ -104,3 +108,30 @@ def test_it_goes_on_where_an_earlier_process_was() -> None:
     other.resume(balance=1e9, log_base=1e9, counted=1e9)
     assert other.multiplier <= MAX_MULTIPLIER
     assert other.balance <= 0.01 * MOST_COUNTED * (1 + 1e-9)
+
+
+def test_a_class_that_cannot_be_kept_has_the_base_multiplier_until_it_can() -> None:
+    budget = SloBudget(0.99)
+    budget.follow(feasible=False)
+    for _ in range(300):
+        budget.count(missed=True, now_s=0.0)
+    assert budget.multiplier == pytest.approx(FIRST_MULTIPLIER)
+    assert budget.balance < -30
+    budget.follow(feasible=True)
+    assert budget.multiplier == pytest.approx(MAX_MULTIPLIER)
+
+
+def test_classes_that_cannot_be_kept_do_not_hurry_the_others() -> None:
+    classes = ServiceClass("kept", slo_s=0.5), ServiceClass("hopeless", slo_s=0.01)
+    price, outlook = LatenessPrice(), ClassOutlook("hopeless", 0.0, feasible=False)
+    price.adopt(classes, 0.1, [ClassOutlook("kept", 0.98, feasible=False), outlook])
+    for _ in range(1000):
+        price.count("kept", missed=False, now_s=0.0)
+    price.reprice(Prices(unit_cost=1.0))
+    names = [c.name for c in classes]
+    assert price.that_count(names) == ["kept"], "a class that misses its percentile by little is worth all effort"
+    assert price.highest_late_cost(names) == price.multiplier("kept") < price.multiplier("hopeless")
+    assert price.log_multiplier == price.budgets["kept"].log_multiplier
+    assert price.highest_multiplier(["hopeless"]) == price.multiplier("hopeless") == pytest.approx(FIRST_MULTIPLIER)
+    price.adopt(classes, 0.1, [replace(outlook, expected_within_slo=0.99, feasible=True)])
+    assert price.that_count(names) == names
