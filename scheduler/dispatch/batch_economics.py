@@ -199,7 +199,8 @@ class BatchEconomics:
             return Closing(min(last_s, now_s), WhyLeft.FULL)
         if buffer.follows_fixed_plan:
             return Closing(min(map(buffer.planned_leave_s, queue)), WhyLeft.TIMER)
-        held_until_s, last_why = buffer.held_until_s(), WhyLeft.DEADLINE
+        stalled = self.uplink.stalled_s(now_s, buffer.pool) > 0.0
+        held_until_s, last_why = buffer.held_until_s(), WhyLeft.LINK if stalled else WhyLeft.DEADLINE
         if held_until_s < last_s:
             last_s, last_why = held_until_s, WhyLeft.TIMER
         if last_s <= now_s:

@@ -14,6 +14,8 @@ class WhyLeft(str, Enum):
     """It takes no further request: items, or bytes, are at their limit."""
     DEADLINE = "deadline"
     """The last moment at which its first member is expected in time; or that member is late already."""
+    LINK = "link"
+    """The same while calls are overdue: the link may have stalled, so that less time is left than on an idle path."""
     TIMER = "timer"
     """The planned or allowed wait of a member was over."""
     PRICE = "price"

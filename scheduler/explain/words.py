@@ -103,6 +103,7 @@ REASONS = {
 LEFT = {
     WhyLeft.FULL: "it was full",
     WhyLeft.DEADLINE: "its first member would have been late otherwise",
+    WhyLeft.LINK: "its first member would have been late otherwise: calls were overdue, as where the link stalls",
     WhyLeft.TIMER: "a planned wait was over",
     WhyLeft.PRICE: "waiting for another member did not pay any longer",
     WhyLeft.APART: "the next request had better go in a batch of its own",

@@ -67,8 +67,8 @@ def test_the_reason_is_true_in_simulations(name: str, scenario: Scenario, rate_r
             assert plan is not None
             assert command.batch.why_left is not None
             SEEN[command.batch.why_left] += 1
-            if command.batch.why_left is not WhyLeft.DEADLINE or not behind_one_overdue(journal, command.batch):
-                check(command.batch, scenario, plan, known)
+            check(command.batch, scenario, plan, known)
+            assert command.batch.why_left is not WhyLeft.LINK or behind_one_overdue(journal, command.batch)
 
 
 def loaded(**changes: object) -> Engine:
