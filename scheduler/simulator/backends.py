@@ -26,10 +26,18 @@ WARMING_S = 0.001
 _CHUNK = 1024
 
 
-def noise(sigma: float, rng: np.random.Generator) -> Iterator[float]:
-    """Yields lognormal factors with median 1 for service times; 1 if `sigma` is 0. Drawn in chunks, which is faster."""
+def noise(sigma: float, rng: np.random.Generator, *, tail: float = 0.0) -> Iterator[float]:
+    """Yields factors with median 1 for service times. Drawn in chunks, which is faster.
+
+    Args:
+        sigma: of lognormal factors; 0: all are 1.
+        rng: generator of the random numbers.
+        tail: where above 0, factors are Pareto's instead: one exceeds x (at least 2^(-1/tail)) with x^(-tail) / 2.
+    """
     while True:
-        if sigma <= 0:
+        if tail > 0.0:
+            yield from ((2.0 * (1.0 - rng.random(_CHUNK))) ** (-1.0 / tail)).tolist()
+        elif sigma <= 0:
             yield 1.0
         else:
             yield from rng.lognormal(0.0, sigma, _CHUNK).tolist()

@@ -55,6 +55,8 @@ def noted_limit(scenario: Scenario, requests: Sequence[Request]) -> NotedBound:
         return _none_for(models, "limit")
     if not scenario.one_edge_slot:
         return NotedBound(None, "there is no limit for several edge servers, or several batches at once")
+    if scenario.function_tail:
+        return NotedBound(None, "there is no limit for Pareto's law: it is worked out for lognormal noise")
     [model] = models
     percentile = min(kind.service_class.percentile for kind in model.classes)
     arrivals_s = np.array([request.arrived_at_s for request in requests])

@@ -163,6 +163,13 @@ def _add_backends(parser: argparse.ArgumentParser) -> None:
         "--function-noise", type=float, default=0.0, metavar="SIGMA", help="sigma of function service times"
     )
     group.add_argument(
+        "--function-noise-law",
+        type=_tail,
+        default=0.0,
+        metavar="LAW",
+        help="lognormal (default), or pareto:ALPHA: of the services x^-ALPHA / 2 take longer than x medians",
+    )
+    group.add_argument(
         "--cold-start-s", type=_numbers(2), metavar="S,IDLE_S", help="start-up time, idle time before a stop"
     )
     group.add_argument("--function-fault", action="append", default=[], metavar="FAULT", help="throttle: or down:")
@@ -252,6 +259,10 @@ def _check(args: argparse.Namespace) -> None:
     for flag, sigma in (("--edge-noise", args.edge_noise), ("--function-noise", args.function_noise)):
         if sigma > _MAX_NOISE:
             raise ScenarioError(f"{flag} must be at most {_MAX_NOISE:g}, not {sigma:g}")
+    if args.function_noise_law and args.function_noise:
+        raise ScenarioError("--function-noise is sigma of lognormal factors; leave it out with another law")
+    if args.function_noise_law and args.policy in ("oracle-laws", "log-oracle"):
+        raise ScenarioError(f"{args.policy} is told lognormal laws; simulate another policy with Pareto's")
     for flag, whole in (("--seed", args.seed), ("--request-bytes", args.request_bytes)):
         if whole < 0:
             raise ScenarioError(f"{flag} must be at least 0, not {whole}")
@@ -276,6 +287,7 @@ def _scenario(args: argparse.Namespace) -> Scenario:
         edge_ahead=AHEAD[args.edge_ahead],
         edge_told=not args.edge_parallel_learned,
         function_noise=args.function_noise,
+        function_tail=args.function_noise_law,
         edge_faults=edges.faults,
         function_faults=tuple(
             parse_fault(text, ("slow", "slow-start", "throttle", "down")) for text in args.function_fault
@@ -287,6 +299,25 @@ def _scenario(args: argparse.Namespace) -> Scenario:
         seed=args.seed,
     )
     return base if args.scenario is None else read_scenario(args.scenario, base)
+
+
+def _tail(text: str) -> float:
+    """Returns the exponent of a law of factors: 0 for lognormal ones.
+
+    Raises:
+        argparse.ArgumentTypeError: there is no such law.
+    """
+    name, _, exponent = text.partition(":")
+    if text == "lognormal":
+        return 0.0
+    try:
+        tail = float(exponent) if name == "pareto" else math.nan
+    except ValueError:
+        tail = math.nan
+    # Up to 1 the mean is infinite, and so would be the cost.
+    if not 1.0 < tail < math.inf:
+        raise argparse.ArgumentTypeError(f"give lognormal, or pareto:ALPHA with ALPHA above 1, not {text!r}")
+    return tail
 
 
 def _cold_starts(values: tuple[float, float] | None) -> ColdStarts:

@@ -165,6 +165,7 @@ class Scenario:
         tiers: function configurations with their true latency models; empty without functions.
         models: the models, if there are several. If empty, the other fields describe the only model.
         edge_noise, function_noise: sigma of the lognormal factor on a service time.
+        function_tail: exponent of the Pareto law of the function's factor; 0: it is lognormal.
         edge_faults, function_faults: times at which a backend fails or is slow.
         cold_starts: start-up behaviour of function instances.
         concurrency: busy instances of a tier at which further calls get status 429.
@@ -199,6 +200,7 @@ class Scenario:
     models: tuple[SimulatedModel, ...] = ()
     edge_noise: float = 0.0
     function_noise: float = 0.0
+    function_tail: float = 0.0
     edge_faults: tuple[Fault, ...] = ()
     function_faults: tuple[Fault, ...] = ()
     cold_starts: ColdStarts = field(default_factory=ColdStarts)

@@ -219,7 +219,7 @@ def make_backends(
             tiers=tiers,
             uplink=Uplink(scenario.bandwidth, rtt_s=scenario.rtt_s),
             faults=Faults(scenario.function_faults),
-            noise=noise(scenario.function_noise, function_rng),
+            noise=noise(scenario.function_noise, function_rng, tail=scenario.function_tail),
             cold_starts=scenario.cold_starts,
             concurrency=scenario.concurrency,
         )

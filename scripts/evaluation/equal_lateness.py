@@ -5,9 +5,9 @@ that was not its own. So costs are compared at one lateness: cost + w* (late - a
 was not answered within the SLO. w* is what one late answer fewer costs the best policy that knows no arrival, in units
 of a request's cheapest price by function; it is 0 where the percentile holds without spending anything for it.
 
-The values with noise are those that `python -m scripts.limits` measures on a trace (the table in scripts/README.md); where
-its maximum is flat, at 0.6 s x 4 and 1 s x 3, they are known to a factor of two. Those with which the required figures
-were worked out were 2.5, 2.5 and 2.5 at 0.6 s x 2.4, 3 and 4, and 1.4, 1.4 and 7 at 1 s.
+The values with noise are those that `python -m scripts.limits` measures on a trace (the table in scripts/README.md);
+where its maximum is flat, at 0.6 s x 4 and 1 s x 3, they are known to a factor of two. Those with which the required
+figures were worked out were 2.5, 2.5 and 2.5 at 0.6 s x 2.4, 3 and 4, and 1.4, 1.4 and 7 at 1 s.
 """
 
 from bisect import bisect_right
