@@ -5,6 +5,7 @@ time; what is simulated is what runs. An exception out of `handle` is a bug, nev
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 
 from scheduler.control import CHANGES, Control
@@ -81,8 +82,7 @@ class Engine:
         self._table = RequestTable(self._admission, self._outbox, self._ledger.tenants.tenants)
         self._uplink = UplinkOccupancy()
         self._circuits = Circuits.closed(settings, {}, self._uplink)
-        parts = self._queues, self._circuits, self._outbox, self._table.tenants
-        edges = self._edges = Edges.of(settings.edges, *parts)
+        edges = self._edges = Edges.of(settings.edges, self._queues, self._circuits, self._outbox, self._table.tenants)
         self._function = FunctionSide(
             self._uplink,
             self._circuits.function,
@@ -110,7 +110,7 @@ class Engine:
         self._let_in.configure(settings.tenants)
         self._control = Control(settings) if control is None else control
         self._largest = LargestBatches(self._queues, self._outbox, self._control.edge_takes)
-        keepers = self._dispatcher, self._let_in, self._quota, self._largest
+        keepers = self._dispatcher, self._let_in, self._quota, self._largest, edges.learned
         self._control.remember_also(*[keeper.remembered() for keeper in keepers])
         self._quota.listeners = self._outbox.command, self._control.quota_changed
         self._beliefs = self._control.beliefs
@@ -311,8 +311,7 @@ class Engine:
         was_away = self._circuits.probed(message, now_s=now_s)
         self._control.probed(message, now_s)
         self._largest.probed(message, was_away=was_away)
-        if not message.ok or message.broken:
-            self._dispatcher.reassign_all(Cause.FAILURE, now_s=now_s)
+        self._failures.probed(message, now_s=now_s)
 
     def _planned(self, plan: Plan, now_s: float) -> None:
         # One that was overtaken, as by a reload while it was made, may name models and tiers that are gone.
@@ -397,4 +396,5 @@ class Engine:
         self._uplink.release(batch_id, now_s=now_s)
 
     def _snapshot(self, now_s: float) -> Snapshot:
-        return self._control.snapshot(now_s, **self._circuits.for_snapshot(), quotas=self._quota.quotas())
+        known = self._control.snapshot(now_s, **self._circuits.for_snapshot(), quotas=self._quota.quotas())
+        return replace(known, edge_parallel=dict(self._queues.edges))

@@ -298,6 +298,12 @@ class Dispatcher:
         """Takes all waiting requests out of the queues, as before a plan is adopted."""
         return tuple(chain.from_iterable(queues.take_all() for queues in self.lanes.all))
 
+    def follow_slots(self, *, now_s: float) -> None:
+        """Follows a learned number of slots: what waits is placed again in those that there are."""
+        waiting = self.withdraw_from(self.edges.settings)
+        self.lanes.stand()
+        self.assign_all(waiting, Cause.LIMITS, now_s=now_s)
+
     def withdraw_from(self, edges: Sequence[EdgeSettings]) -> tuple[QueuedRequest, ...]:
         """Does the same, and follows which edge servers there are from now on; what is in flight there comes back."""
         waiting = self.withdraw_all()

@@ -1,7 +1,7 @@
 """One slot of an edge server: one batch at a time, free, and worth filling well."""
 
 import math
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate, islice
@@ -258,12 +258,13 @@ class EdgeSide:
         """
         rate_rps, over, came = queues.rate_rps, float(newcomers + request.items - fits), fits
         for slot in islice(self.order, self.rank + 1, None):
-            terms, batch = queues.edges[slot.edge], queues.next_batches[slot.number]
-            if terms.times is None or not slot.circuit.serves(queues.model.name):
+            terms, batch, occupancy = queues.edges[slot.edge], queues.next_batches[slot.number], slot.occupancy
+            if terms.times is None or (slot.edge != self.edge and not slot.circuit.serves(queues.model.name)):
                 continue
-            then_s = slot.start_s(queues, now_s=start_s, deadline_s=request.deadline_s)
-            bind_s = batch.first.request.deadline_s if batch.items else request.deadline_s + came / rate_rps
-            room = min(terms.cap, terms.times.largest_within(bind_s - then_s, safe=True)) - batch.items
+            # Plain values, without what other models want of the slot: this is asked of several slots for each request.
+            then_s = start_s if occupancy.batch_id is None else max(start_s, occupancy.predicted_finish_s)
+            bind_s = batch.members[0].request.deadline_s if batch.items else request.deadline_s + came / rate_rps
+            room = min(terms.cap, bisect_right(terms.times.safe_s, bind_s - then_s) - 1) - batch.items
             fresh = rate_rps * (then_s - start_s)
             over += fresh - room
             if over <= 0.0:

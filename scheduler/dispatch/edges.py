@@ -13,11 +13,14 @@ from scheduler.dispatch.circuit_breaker import Circuits
 from scheduler.dispatch.edge_occupancy import EdgeOccupancy
 from scheduler.dispatch.edge_side import EdgeSide
 from scheduler.dispatch.lanes import Lanes
+from scheduler.dispatch.learned_parallel import LearnedParallel
 from scheduler.dispatch.model_queues import ModelQueues
 from scheduler.dispatch.outbox import Outbox
 from scheduler.dispatch.queue import QueuedRequest
 from scheduler.dispatch.tenants import Tenants
+from scheduler.domain.batches import Batch
 from scheduler.domain.decisions import Offer, Reason
+from scheduler.domain.messages import ProbeMeasured
 from scheduler.domain.plans import EdgeSettings
 from scheduler.domain.requests import Place
 from scheduler.domain.service_times import ServiceTimes
@@ -38,6 +41,9 @@ class Edges:
     circuits: Circuits
     first: EdgeSide
     """The first server's first slot; all others are made like it."""
+    settings: tuple[EdgeSettings, ...] = ()
+    learned: LearnedParallel = field(default_factory=LearnedParallel)
+    """How many slots the edge servers have of which the settings do not say it."""
     slots: tuple[EdgeSide, ...] = field(init=False)
     alone: EdgeSide | None = field(init=False)
     """The slot where there is one; None where there are several."""
@@ -58,11 +64,12 @@ class Edges:
 
     def configure(self, settings: Sequence[EdgeSettings]) -> None:
         """Takes over which edge servers there are, and how many slots each has. No next batch may hold a request."""
+        self.settings = settings = tuple(settings)
         of_edge: list[tuple[EdgeSide, ...]] = []
-        number = 0
+        number, slots = 0, self.learned.slots(settings)
         for edge, server in enumerate(settings):
             place, circuit = Place.edge(server.name), self.circuits.edges[server.name]
-            own, wanted = [slot for slot in self.slots if slot.place == place], server.parallel or 1
+            own, wanted = [slot for slot in self.slots if slot.place == place], slots[server.name]
             if len(own) > wanted:
                 # Those stay that are busy longest: what the others have in flight comes back before they are free.
                 own = sorted(own, key=lambda slot: slot.occupancy.free_at_s(0.0), reverse=True)[:wanted]
@@ -95,6 +102,7 @@ class Edges:
         """Returns the slots of the edge servers that the settings name, all idle."""
         made = cls(lanes, circuits, EdgeSide(lanes, EdgeOccupancy(), circuits.edge, outbox, tenants))
         made.configure(settings)
+        made.learned.listener = lambda: made.configure(made.settings)
         return made
 
     def moved(self) -> None:
@@ -281,6 +289,41 @@ class Edges:
                 self._pass_on(slot)
                 slot.occupancy.release(batch_id)
                 self.moved()
+
+    def answered(self, batch: Batch, now_s: float) -> bool:
+        """Learns from a batch that is back how many its edge serves at once; returns whether it is now another number.
+
+        Only one beside which all its other slots are busy tells anything.
+        """
+        edge = batch.place.name
+        if edge not in self.learned.open:
+            return False
+        own = next((own for own in self.of_edge if own[0].place == batch.place), ())
+        busy = sum([slot.occupancy.batch_id is not None for slot in own])
+        if busy < len(own) - 1:
+            return False
+        lanes = self.lanes.all
+        needed = any([lane.next_batches[slot.number].items for lane in lanes for slot in own])
+        times = next((lane.times_of(batch) for lane in lanes if lane.model.name == batch.model), None)
+        known = self.learned.of(edge)
+        if times is not None:
+            known.answered(batch, times, needed=needed, now_s=now_s)
+        return known.wanted != len(own)
+
+    def refused(self, batch: Batch, now_s: float) -> bool:
+        """Does the same for a batch that its edge refused as one too many."""
+        if batch.place.name not in self.learned.open:
+            return False
+        self.learned.refused(batch, now_s)
+        return self.learned.of(batch.place.name).wanted != self.lanes.edges.get(batch.place.name)
+
+    def said(self, probe: ProbeMeasured) -> bool:
+        """Notes how many batches at once an edge server says that it serves; returns whether it is another number."""
+        edge = probe.place.name
+        if probe.parallel is None or edge not in self.learned.open:
+            return False
+        self.learned.said(edge, probe.parallel)
+        return self.learned.of(edge).wanted != self.lanes.edges.get(edge)
 
     def _pass_on(self, free: EdgeSide) -> None:
         """Gives a slot that is free sooner than others of its edge, against expectation, the next batch that is due.

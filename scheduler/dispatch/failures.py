@@ -17,7 +17,7 @@ from scheduler.domain.batches import Failure, FailureKind
 from scheduler.domain.decisions import Cause
 from scheduler.domain.errors import Refusal, RefusalKind
 from scheduler.domain.failures import HANDLING
-from scheduler.domain.messages import ModelBarred
+from scheduler.domain.messages import ModelBarred, ProbeMeasured
 from scheduler.domain.requests import Backend, Place
 
 MOST_SENDS = 3
@@ -56,6 +56,13 @@ class Failures:
             circuit.barred.discard(message.model)
         self.dispatcher.reassign_all(Cause.FAILURE, now_s=now_s)
 
+    def probed(self, probe: ProbeMeasured, *, now_s: float) -> None:
+        """Places what waits again where a probe shows that a place, or a model on it, is away, or has other slots."""
+        if self.edges.said(probe):
+            self.dispatcher.follow_slots(now_s=now_s)
+        if not probe.ok or probe.broken:
+            self.dispatcher.reassign_all(Cause.FAILURE, now_s=now_s)
+
     def came_back(self, sent: InFlightBatch, unusable: frozenset[int], *, now_s: float) -> None:
         """Answers the members of a batch that came back, but for those whose part of the answer cannot be used."""
         self.dispatcher.offers.trials.answered(sent, now_s=now_s)
@@ -64,6 +71,8 @@ class Failures:
             queues = self.lanes.of(sent.members[0].request)
             if batch.backend is Backend.EDGE:
                 queues.returning.answered(batch.items, batch.predicted_service_s, now_s)
+                if self.edges.learned.open and self.edges.answered(batch, now_s):
+                    self.dispatcher.follow_slots(now_s=now_s)
             else:
                 self.dispatcher.function.tried(sent, queues, now_s=now_s)
         if not unusable:
@@ -91,6 +100,8 @@ class Failures:
         if failure.largest_batch is not None and by_size:
             # Those that wait may be too large now; halves that wait are kept apart only until it is known why.
             self.dispatcher.reassign_all(Cause.LIMITS, now_s=now_s)
+        if failure.kind is FailureKind.THROTTLED and self.edges.refused(sent.batch, now_s):
+            self.dispatcher.follow_slots(now_s=now_s)
         living, failed = unanswered(sent), sent.batch.place.endpoint
         for queued in living:
             self.table.requeue(queued)

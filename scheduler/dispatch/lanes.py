@@ -152,6 +152,12 @@ class Lanes:
             lane.adopt(model, plan, warm_pool, beside=first)
         self._share_pools(model.name)
 
+    def stand(self) -> None:
+        """Follows the number of slots in all lanes. No next batch may hold a request."""
+        for lane in self.all:
+            lane.stand_at(self.edges)
+            lane.limit(lane.limits)
+
     def drop(self, served: set[str]) -> list[QueuedRequest]:
         """Drops the models that are not served any more, and returns the requests that waited for them."""
         waiting: list[QueuedRequest] = []

@@ -351,6 +351,8 @@ class Snapshot:
     """Seconds for which the plan holds: few while little has been observed."""
     quotas: tuple[Quota, ...] = ()
     """What the provider is known to grant at most."""
+    edge_parallel: Mapping[str, int] = field(default_factory=dict)
+    """By edge server: batches that it is given at once; of one that is not in it, as the settings say."""
     edges_away: tuple[str, ...] = ()
     """Names of the edge servers that do not answer at present."""
     edge_takes: Mapping[tuple[str, str], int] = field(default_factory=dict)

@@ -71,7 +71,7 @@ def edge_machines(settings: ModelSettings, snapshot: Snapshot, limits: Limits, p
     if not known and estimates.edge_latency is not None:
         first = EdgeEstimate(estimates.edge_latency, estimates.edge_quantile_factor)
         known = {snapshot.settings.edges[0].name: first}
-    parallel = {edge.name: edge.parallel or 1 for edge in snapshot.settings.edges}
+    parallel = {edge.name: edge.parallel or 1 for edge in snapshot.settings.edges} | dict(snapshot.edge_parallel)
     found = []
     for name, edge in known.items():
         takes = snapshot.edge_takes.get((settings.name, name))
