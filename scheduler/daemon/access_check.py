@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 from scheduler.daemon.admin_socket import socket_path
 from scheduler.daemon.config.config import Config
 from scheduler.daemon.config.contradictions import is_loopback
-from scheduler.daemon.config.credentials import edge_access
+from scheduler.daemon.config.credentials import edge_access, lender_access
 from scheduler.daemon.config.edge_sections import EdgeSection
 from scheduler.daemon.config.secrets import secret_of
 from scheduler.daemon.ingress.access import known_hosts
@@ -61,6 +61,8 @@ def access_warnings(config: Config, environ: Mapping[str, str]) -> Iterator[str]
     yield from _tls(config)
     for edge in config.edges:
         yield from _edge(config, edge, environ)
+    if config.spend.lender:
+        yield from _lender(config, environ)
     if config.daemon.host in _WILDCARDS and not config.daemon.hosts:
         names = ", ".join(sorted(known_hosts(config) - set(_WILDCARDS)))
         yield (
@@ -98,6 +100,21 @@ def _edge(config: Config, edge: EdgeSection, environ: Mapping[str, str]) -> Iter
             )
         elif edge.token_env and split.scheme == "http":
             yield f"the token of the edge at {edge.url} crosses the network unencrypted; use https"
+
+
+def _lender(config: Config, environ: Mapping[str, str]) -> Iterator[str]:
+    try:
+        lender_access(config, environ)
+    except ConfigError as error:
+        yield str(error)
+    spend, split = config.spend, urlsplit(config.spend.lender)
+    if not spend.from_token_env:
+        yield (
+            f"the daemon at {spend.lender} lends nothing without a token that has the scope spend; set `from_token_env`"
+            " in [spend]"
+        )
+    elif split.scheme == "http" and split.hostname and not is_loopback(split.hostname):
+        yield f"the token of the daemon at {spend.lender} crosses the network unencrypted; use https"
 
 
 def _others_read(path: Path) -> bool:

@@ -26,6 +26,7 @@ from scheduler.daemon.records import BatchRing
 from scheduler.daemon.runner import PlanMaker, Runner
 from scheduler.daemon.served_models import ServedModels
 from scheduler.daemon.spans import NoTracer, Tracer
+from scheduler.daemon.state.borrowed import Borrower
 from scheduler.daemon.state.keeper import WITHOUT, StateKeeper
 from scheduler.daemon.status import DaemonStatus, PlanHistory
 from scheduler.daemon.threads import DaemonThreads
@@ -167,7 +168,13 @@ class Assembly:
 
 
 def assemble(
-    config: Config, settings: EngineSettings, where: Places, *, clock: Clock, state: StateKeeper | None = None
+    config: Config,
+    settings: EngineSettings,
+    where: Places,
+    *,
+    clock: Clock,
+    state: StateKeeper | None = None,
+    borrower: Borrower | None = None,
 ) -> Assembly:
     """Returns the runner and everything around it; opens no connection.
 
@@ -177,6 +184,7 @@ def assemble(
         where: its backends.
         clock: monotonic seconds, with the same origin as the event loop's `time`.
         state: what outlives the process; None: nothing does.
+        borrower: leases money from another daemon; None: it is leased from `state`, if there is one.
     """
     control = Control(settings) if state is None else Control(settings, state.limits, state.memory)
     servers = EdgeServers()
@@ -199,7 +207,7 @@ def assemble(
         batches=batches,
         plans=plans,
         answer_reserve_s=config.daemon.answer_reserve_s,
-        ledger=state,
+        ledger=state if borrower is None else borrower,
         tracer=_tracer(config, clock),
         trials=trials,
     )
@@ -207,7 +215,10 @@ def assemble(
     limits = ModelLimits(runner.post)
     if state is not None:
         limits = ModelLimits(runner.post, before=state.limits, save=state.save_limits)
-        state.connect(post=runner.post, left=lambda: engine.statistics().leased, known=lambda: control.saved(clock()))
+        left = _nothing_leased if borrower is not None else lambda: engine.statistics().leased
+        state.connect(post=runner.post, left=left, known=lambda: control.saved(clock()))
+    if borrower is not None:
+        borrower.connect(post=runner.post, left=lambda: engine.statistics().leased)
     status = DaemonStatus(
         runner=runner.statistics,
         engine=lambda: engine.statistics(clock()),
@@ -217,6 +228,7 @@ def assemble(
         own_latency=own_latency.summary,
         state=_without_state if state is None else state.status,
         models=served.rows,
+        lender=(lambda: None) if borrower is None else borrower.status,
         edges=lambda: [{"name": name, **edge.status()} for name, edge in runner.edges().items()],
     )
     parts = DaemonParts(
@@ -229,6 +241,7 @@ def assemble(
         batches=batches.rows,
         explain=explanations.find,
         why_unmeasured=served.why_unmeasured,
+        lend=None if state is None else state.lend,
         identities=served.identities,
     )
     note_recalled = partial(_note_recalled, state, control, engine)
@@ -271,6 +284,10 @@ def _tracer(config: Config, clock: Clock) -> Tracer:
         clock=clock,
         wall_clock_ns=lambda: round(datetime.now(timezone.utc).timestamp() * 1e9),
     )
+
+
+def _nothing_leased() -> None:
+    """Says to the state folder that nothing is leased from it."""
 
 
 def _without_state() -> dict[str, object]:

@@ -98,6 +98,7 @@ def summary(config: Config, environ: Mapping[str, str]) -> dict[str, Any]:
             "per_hour": settings.spend_per_hour,
             "per_day": settings.spend_per_day,
             "over_cap": settings.over_cap,
+            "from": config.spend.lender or None,
             "currency": config.currency(),
         },
         "state": str(config.state_folder() or ""),
@@ -266,6 +267,8 @@ def _lines(found: Mapping[str, Any]) -> Iterator[str]:
     caps = [f"{spend[key]:g} {spend['currency']} {words}" for key, words in _CAPS if spend[key] is not None]
     if caps:
         yield f"spends       at most {', '.join(caps)}; above that: {spend['over_cap']}"
+    if spend["from"]:
+        yield f"borrows      money from {spend['from']}; without it: {spend['over_cap']}"
     if found["state"]:
         yield f"keeps        leased money, limits and estimates in {found['state']}"
     else:

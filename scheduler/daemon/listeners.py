@@ -8,6 +8,7 @@ import os
 import socket
 from collections.abc import Iterable, MutableMapping, Sequence
 
+from scheduler.daemon.config.config import Config
 from scheduler.daemon.config.contradictions import is_loopback
 from scheduler.daemon.logs import log
 from scheduler.domain.errors import EdgeburstError
@@ -140,3 +141,11 @@ def _is_at(each: socket.socket, host: str, port: int) -> bool:
     except OSError:
         return False
     return port in (0, its_port) and at in {info[4][0] for info in found}
+
+
+def addresses_of(config: Config) -> dict[str, tuple[str, int]]:
+    """Returns where the daemon listens, by protocol."""
+    addresses = {HTTP: (config.daemon.host, config.daemon.port)}
+    if config.daemon.read_address is not None:
+        addresses[READ] = config.daemon.read_address
+    return addresses if config.grpc is None else {**addresses, GRPC: (config.grpc.host, config.grpc.port)}

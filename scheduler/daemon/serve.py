@@ -23,7 +23,8 @@ from scheduler.daemon.edge_models import EdgeModels
 from scheduler.daemon.front import Front
 from scheduler.daemon.http.app import INGRESS, app_runner, create_app
 from scheduler.daemon.ingress.service import InferenceService
-from scheduler.daemon.listeners import GRPC, HTTP, READ, Listeners
+from scheduler.daemon.ledgers import borrower_of, keeper_of, leased_settings
+from scheduler.daemon.listeners import Listeners, addresses_of
 from scheduler.daemon.logs import log
 from scheduler.daemon.server_tls import server_tls
 from scheduler.daemon.signals import Signals
@@ -105,9 +106,9 @@ def run(args: argparse.Namespace) -> int:
     try:
         asyncio.set_event_loop(loop)
         listeners = Listeners.from_systemd(os.environ)
-        state = _keeper(config, wait_s=args.wait_s)
+        state = keeper_of(config, wait_s=args.wait_s)
         if state is not None:
-            listeners.inherit(state.lock.inherited, _addresses(config))
+            listeners.inherit(state.lock.inherited, addresses_of(config))
         notifier = Notifier.from_environment(os.environ, warn=_warn)
         daemon = Daemon(config, os.environ, notifier, state, listeners)
         return loop.run_until_complete(daemon.run())
@@ -143,8 +144,9 @@ class Daemon:
         self._environ = environ
         self._notifier = notifier
         self._places, self._tls = places(config, environ), server_tls(config)
-        self._state = state
-        assembly = assemble(config, config.engine_settings(), self._places, clock=time.monotonic, state=state)
+        self._state, self._borrower = state, borrower_of(config, environ)
+        settings = leased_settings(config, state, self._borrower)
+        assembly = assemble(config, settings, self._places, clock=time.monotonic, state=state, borrower=self._borrower)
         self._runner, self._explanations = assembly.runner, assembly.explanations
         self._note_recalled, self._served = assembly.note_recalled, assembly.served
         self._servers, self._meter, self._trials = assembly.servers, assembly.meter, assembly.trials
@@ -177,8 +179,12 @@ class Daemon:
         await self._front.set_up()
         try:
             self._runner.start()
+            if self._borrower is not None:
+                self._borrower.when_caps_change(self._use_settings)
+                self._side_task(self._borrower.run(), name="borrower")
+                await self._borrower.begun()
             if self._state is not None:
-                if self._config.function is not None and self._config.capped:
+                if self._borrower is None and self._config.function is not None and self._config.capped:
                     await self._state.begun()
                 self._side_task(self._state.run(), name="state")
             own, host = self._config.daemon, self._config.daemon.host
@@ -238,8 +244,11 @@ class Daemon:
             log(logging.WARNING, "edge_profile_not_kept", message=str(error))
         self._served.reload(self._config)
         self._trials.follow(edge_trials(self._config))
-        self._runner.reload(self._config.engine_settings())
+        self._use_settings()
         self._service.unmeasured.reload(self._config)
+
+    def _use_settings(self) -> None:
+        self._runner.reload(leased_settings(self._config, self._state, self._borrower))
 
     async def _watch_engine(self) -> None:
         raise await self._runner.crashed()
@@ -259,7 +268,8 @@ class Daemon:
         """Reads the configuration again and uses all of it; nothing changes if it is not valid."""
         config = await self._loader.run(lambda: load_config(self._config.path, self._environ))
         config.recall_measured(self._config)
-        settings, where = config.engine_settings(), places(config, self._environ)
+        settings = leased_settings(config, self._state, self._borrower)
+        where = places(config, self._environ)
         self._front.check_reach(config)
         tls = server_tls(config)
         if (tls is None) is not (self._tls is None):
@@ -278,6 +288,7 @@ class Daemon:
         self._service.reload(config)
         fixed = [name for name in _FIXED if _differ(config, self._config, name)]
         fixed += ["certificate_file"] if bool(config.daemon.certificate_file) is (tls is None) else []
+        fixed += ["from"] if config.spend.lender != self._config.spend.lender else []
         tables = ("explain", "grpc", "otel")
         fixed += [name for name in tables if getattr(config, name) != getattr(self._config, name)]
         fixed += ["changepoints"] if config.engine.changepoints != self._config.engine.changepoints else []
@@ -310,6 +321,8 @@ class Daemon:
             task.cancel()
         await asyncio.gather(*self._side_tasks, return_exceptions=True)
         await self._runner.close()
+        if self._borrower is not None:
+            await self._borrower.close(clean=not self._failed.is_set())
         if self._state is not None:
             await self._state.close(clean=not self._failed.is_set())
         await self._explanations.close()
@@ -369,22 +382,6 @@ def _warn(message: str) -> None:
 
 def _differ(new: Config, old: Config, key: str) -> bool:
     return bool(getattr(new.daemon, key) != getattr(old.daemon, key))
-
-
-def _addresses(config: Config) -> dict[str, tuple[str, int]]:
-    """Returns where the daemon listens, by protocol."""
-    addresses = {HTTP: (config.daemon.host, config.daemon.port)}
-    if config.daemon.read_address is not None:
-        addresses[READ] = config.daemon.read_address
-    return addresses if config.grpc is None else {**addresses, GRPC: (config.grpc.host, config.grpc.port)}
-
-
-def _keeper(config: Config, *, wait_s: float) -> StateKeeper | None:
-    folder = config.state_folder()
-    if folder is None:
-        return None
-    models = [model.name for model in config.models]
-    return StateKeeper(folder, currency=config.currency(), wait_s=wait_s, models=models)
 
 
 def _new_loop() -> asyncio.AbstractEventLoop:

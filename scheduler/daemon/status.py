@@ -71,6 +71,7 @@ class DaemonStatus:
         state: Callable[[], Mapping[str, object]],
         models: Callable[[], Mapping[str, object]] = dict,
         edges: Callable[[], Sequence[Mapping[str, object]]] = tuple,
+        lender: Callable[[], Mapping[str, object] | None] = lambda: None,
     ) -> None:
         """Stores what to ask.
 
@@ -84,6 +85,7 @@ class DaemonStatus:
             state: returns what is kept beyond the process.
             models: returns which card and files each place serves, by model.
             edges: returns what is known of each edge server, with its name.
+            lender: returns the daemon that money is borrowed from, and whether it lends; None: none is.
         """
         self._runner = runner
         self._engine = engine
@@ -94,6 +96,7 @@ class DaemonStatus:
         self._state = state
         self._models = models
         self._edges = edges
+        self._lender = lender
 
     def report(self) -> dict[str, object]:
         """Returns the state as GET /v1/status shows it."""
@@ -106,6 +109,7 @@ class DaemonStatus:
             "explanations": self._explanations(),
             "own_latency": jsonable(self._own_latency()),
             "state": self._state(),
+            "lender": self._lender(),
             "models": self._models(),
             "edge": next(iter(edges), None),
             "edges": edges,

@@ -15,6 +15,7 @@ from prometheus_client import CollectorRegistry, Counter, Histogram, ProcessColl
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from scheduler.daemon.borrowing_metrics import money_metrics
 from scheduler.daemon.calls import Answer, InferenceCall
 from scheduler.daemon.edge_limits import edge_limit_metric
 from scheduler.daemon.edge_metrics import edge_metrics
@@ -55,7 +56,7 @@ _GAUGES = (
     ("uplink_bytes_per_s", "edgeburst_uplink_bytes_per_second", "Estimated bandwidth to the functions."),
     ("uplink_rtt_s", "edgeburst_uplink_round_trip_seconds", "Estimated round-trip time to the functions."),
     ("expected_drain_s", "edgeburst_expected_drain_seconds", "Expected time until the queue is empty."),
-    ("leased", "edgeburst_leased", "Money leased from the state folder and not spent, in the price sheet's currency."),
+    ("leased", "edgeburst_leased", "Money leased and not spent, in the price sheet's currency."),
     ("spent", "edgeburst_spent", "Money spent on functions since the start, in the price sheet's currency."),
 )
 
@@ -351,6 +352,7 @@ class _StatusCollector(Collector):
 
 
 def _state(status: Mapping[str, Any]) -> Iterator[Metric]:
+    yield from money_metrics(status)
     state = status.get("state")
     if isinstance(state, Mapping) and state["folder"]:
         yield GaugeMetricFamily("edgeburst_state_up", "1 while the state folder can be used.", value=state["up"])

@@ -13,7 +13,7 @@ from scheduler.domain.errors import EdgeburstError
 
 _BYTES = 32
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
-_SCOPES = ("infer", "read", "admin")
+_SCOPES = ("infer", "read", "spend", "admin")
 
 _DESCRIPTION = """\
 Makes a token for a client, and prints it with the table [[token]] for the daemon's configuration. The token is shown

@@ -10,7 +10,7 @@ from scheduler.dispatch.function_side import FunctionSide
 from scheduler.dispatch.lanes import Lanes
 from scheduler.dispatch.model_queues import ModelQueues
 from scheduler.dispatch.queue import Admission, QueuedRequest
-from scheduler.dispatch.spend_cap import STATE
+from scheduler.dispatch.spend_cap import LENDER, STATE
 from scheduler.domain.batches import Failure, FailureKind
 from scheduler.domain.decisions import Offer, Reason
 from scheduler.domain.errors import Refusal, RefusalKind
@@ -26,6 +26,9 @@ ON_PURPOSE = (
     'the edge has no room within the request\'s deadline, and its class, with `budget = "spend"`, misses now '
     "rather than pay for a function"
 )
+
+
+_LEDGERS = {STATE: "the daemon's state folder", LENDER: "the daemon that this one borrows from"}
 
 
 @dataclass(slots=True)
@@ -108,9 +111,9 @@ class Refusals:
         """Returns what is told when only a function could answer and a spend cap forbids it."""
         closed = self.function.closed(queues, queued, now_s=now_s)
         message = f"the spend cap per {closed.window} is reached and the edge cannot answer within the deadline"
-        if closed.window == STATE:
+        if closed.window in _LEDGERS:
             message = (
-                "the daemon's state folder leases no money, without which a spend cap could not be kept, and the edge "
+                f"{_LEDGERS[closed.window]} leases no money, without which a spend cap could not be kept, and the edge "
                 "cannot answer within the deadline"
             )
         elif closed.own:

@@ -15,6 +15,8 @@ doubled, cost and lateness stay within noise."""
 STATE = "state"
 """What closes the functions, in place of a cap, while the state folder leases nothing: at the start, or if it cannot be
 written."""
+LENDER = "lender"
+"""What closes them while another daemon, from which the money is leased, leases nothing."""
 _ROUNDING = 1e-9
 """Three batches of a tenth fit into a cap of three tenths, whatever binary fractions make of their sum. Derived: a sum
 of thousands of floats errs by less."""
@@ -298,7 +300,7 @@ class Closed:
     """The cap that forbids a request to go to a function."""
 
     window: str
-    """Which cap it is: "hour" or "day"; or "state", for a ledger that leases nothing."""
+    """Which cap it is: "hour" or "day"; or "state" or "lender", for a ledger that leases nothing."""
     share: float
     """Fraction of the cap that the request might have used."""
     opens_s: float

@@ -135,7 +135,8 @@ class SpendGranted:
     amount: float
     """In the prices' currency; less than asked for where `closed_by` says why."""
     closed_by: str = ""
-    """Why it is less: "hour" or "day" for a cap, "state" for a ledger that cannot be written; empty if it is not."""
+    """Why it is less: "hour" or "day" for a cap, "state" for a ledger that cannot be written, "lender" for
+    one of another daemon that lends nothing; empty if it is not."""
     opens_in_s: float = 0.0
     """Seconds until it is worth asking again."""
     before: tuple[tuple[float, float], ...] = ()

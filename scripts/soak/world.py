@@ -11,8 +11,9 @@ from typing import Any
 
 from scheduler.daemon.config.config import load_config
 from scheduler.daemon.http.app import INGRESS
+from scheduler.daemon.ledgers import keeper_of
 from scheduler.daemon.listeners import Listeners
-from scheduler.daemon.serve import Daemon, _keeper
+from scheduler.daemon.serve import Daemon
 from scheduler.daemon.state.keeper import StateKeeper
 from scheduler.domain.plans import Limits
 from scheduler.systemd import Notifier
@@ -181,7 +182,7 @@ class World(Weather):
         keeper = None
         try:
             config = load_config(self._folder / "edgeburst.toml", sites.ENVIRONMENT)
-            keeper = _keeper(config, wait_s=0.0)
+            keeper = keeper_of(config, wait_s=0.0)
             if keeper is not None:
                 loop.call_soon(self.books.check_folder, keeper)
             self.daemon = Daemon(config, sites.ENVIRONMENT, Notifier(), keeper, Listeners())

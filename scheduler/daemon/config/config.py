@@ -77,7 +77,7 @@ class Config(ConfigFile):
             spend_per_hour=self.spend.per_hour,
             spend_per_day=self.spend.per_day,
             over_cap=self.spend.over_cap,
-            spend_leased=bool(self.daemon.state),
+            spend_leased=bool(self.daemon.state or self.spend.lender),
             explain_ring=self.explain.ring,
             edges=tuple(EdgeSettings(edge.name, self._parallel(edge)) for edge in self.edges) or (EdgeSettings(),),
             tenants=tuple(TenantSettings(**tenant.model_dump()) for tenant in self.tenants),
@@ -101,9 +101,7 @@ class Config(ConfigFile):
         Raises:
             ConfigError: they alone would use up a cap.
         """
-        sheet = self.price_sheet()
-        tiers = [tier for model in self.engine_settings().models for tier in model.tiers]
-        idle_per_s = sum(tier.provisioned * tier.idle_per_s for tier in tiers)
+        sheet, idle_per_s = self.price_sheet(), self._idle_per_s()
         caps = (("per_hour", "an hour", self.spend.per_hour, 3600), ("per_day", "a day", self.spend.per_day, 86400))
         for key, words, cap, window_s in caps:
             if sheet is not None and cap is not None and idle_per_s > 0 and cap <= idle_per_s * window_s:
@@ -112,6 +110,20 @@ class Config(ConfigFile):
                     f"the instances in `provisioned` of [deploy] cost {idle_per_s * window_s:.4g} {sheet.currency}"
                     f" {words} while idle, which uses up `{key}` = {cap:g} in [spend]; raise it or provision fewer",
                 )
+
+    def _idle_per_s(self) -> float:
+        """Returns what provisioned instances cost a second while idle."""
+        tiers = [tier for model in self.engine_settings().models for tier in model.tiers]
+        return sum(tier.provisioned * tier.idle_per_s for tier in tiers)
+
+    def caps_beside_idle(self) -> tuple[float | None, float | None]:
+        """Returns the caps an hour and a day, less what provisioned instances cost while idle; None: no cap."""
+        idle_per_s = self._idle_per_s()
+        hour, day = self.spend.per_hour, self.spend.per_day
+        return (
+            None if hour is None else max(0.0, hour - idle_per_s * 3600),
+            None if day is None else max(0.0, day - idle_per_s * 86400),
+        )
 
     def currency(self) -> str:
         """Returns the currency of the price sheet; empty without functions."""
@@ -224,6 +236,10 @@ class Config(ConfigFile):
     def edge_file(self, edge: EdgeSection, key: str) -> Path | None:
         """Returns the file that a key of an edge server's table names, None if it names none."""
         return self._secret_file(str(getattr(edge, key)))
+
+    def spend_file(self, key: str) -> Path | None:
+        """Returns the file that a key of [spend] names, None if it names none."""
+        return self._secret_file(str(getattr(self.spend, key)))
 
     def _secret_file(self, name: str) -> Path | None:
         """Returns a file that may be one of systemd's credentials: a name without a folder that is among them."""

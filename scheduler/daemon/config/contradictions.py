@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 
 from models import catalogue, toml_lines
 from models.card import ROWS_SUFFIX
+from scheduler.daemon.config.borrowing import borrowing
 from scheduler.daemon.config.model_sections import ModelSection
 from scheduler.domain.errors import EdgeburstError
 from scheduler.domain.tenants import OTHER
@@ -23,6 +24,7 @@ ADMIN_TOKEN = "admin"
 """Name of the token in `admin_token_env`."""
 
 Found = Iterator[tuple[toml_lines.KeyPath, str]]
+"""Paths of keys, and a sentence about each."""
 
 
 def contradictions(config: Config) -> Found:
@@ -49,6 +51,7 @@ def contradictions(config: Config) -> Found:
     yield from _edges(config)
     yield from _tenants(config)
     yield from _tokens(config)
+    yield from borrowing(config)
     yield from _twice("model", ("model",), [model.name for model in config.models])
     names = [model.name for model in config.models]
     for name in config.deploy.traffic if config.deploy else ():
@@ -103,6 +106,8 @@ def _urls(config: Config) -> Found:
     given: list[tuple[toml_lines.KeyPath, str, str]] = [
         ((*config.edge_at(edge), "url"), config.edge_table(edge), edge.url) for edge in config.edges
     ]
+    if config.spend.lender:
+        given.append((("spend", "from"), "[spend]", config.spend.lender))
     if config.otel is not None:
         given.append((("otel", "endpoint"), "[otel]", config.otel.endpoint))
     for at, table, url in given:

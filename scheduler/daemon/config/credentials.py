@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from models import toml_lines
 from scheduler.client_access import ClientAccess, client_access
 from scheduler.daemon.config.config import Config
 from scheduler.daemon.config.edge_sections import EdgeSection
@@ -48,6 +49,25 @@ def read_access_key(config: Config, environ: Mapping[str, str]) -> AccessKey:
     return _complete(config, ("function", "access_key_id_env"), key)
 
 
+def lender_access(config: Config, environ: Mapping[str, str]) -> ClientAccess:
+    """Returns what the daemon shows the one that it borrows money from.
+
+    Raises:
+        ConfigError: the token's variable is not set, or a file cannot be used; the message names it.
+    """
+    name = config.spend.from_token_env
+    token = secret_of(name, environ)
+    if name and not token:
+        raise config.error(
+            ("spend", "from_token_env"),
+            f"environment variable {name} is not set; set it to a token of the daemon in `from` of [spend]",
+        )
+    keys = ("from_ca_file", "from_client_certificate", "from_client_key")
+    return _client_access(
+        config, ("spend",), token=token, token_key="from_token_env", files={key: config.spend_file(key) for key in keys}
+    )
+
+
 def edge_access(config: Config, edge: EdgeSection, environ: Mapping[str, str]) -> ClientAccess:
     """Returns what the daemon shows an edge server as its table refers to it.
 
@@ -62,12 +82,18 @@ def edge_access(config: Config, edge: EdgeSection, environ: Mapping[str, str]) -
             f"environment variable {edge.token_env} is not set; set it to the edge server's token",
         )
     files = {key: config.edge_file(edge, key) for key in ("ca_file", "client_certificate", "client_key")}
+    return _client_access(config, table, token=token, token_key="token_env", files=files)
+
+
+def _client_access(
+    config: Config, table: toml_lines.KeyPath, *, token: str, token_key: str, files: Mapping[str, Path | None]
+) -> ClientAccess:
+    """Returns an access of the files of authorities, certificate and key, in this order, by the keys that name them."""
+    ca_file, certificate, key = files.values()
     try:
-        return client_access(
-            token=token, ca_file=files["ca_file"], certificate=files["client_certificate"], key=files["client_key"]
-        )
+        return client_access(token=token, ca_file=ca_file, certificate=certificate, key=key)
     except EdgeburstError as error:
-        at = next((key for key, path in files.items() if path is not None and str(path) in str(error)), "token_env")
+        at = next((name for name, path in files.items() if path is not None and str(path) in str(error)), token_key)
         raise config.error((*table, at), str(error)) from None
 
 
@@ -85,6 +111,7 @@ def _complete(config: Config, at: tuple[str, str], key: AccessKey) -> AccessKey:
 def secret_references(config: Config, environ: Mapping[str, str]) -> tuple[SecretReference, ...]:
     """Returns a reference to every environment variable that holds a secret."""
     named = [("admin token", config.daemon.admin_token_env)]
+    named.append(("spend token", config.spend.from_token_env))
     several = len(config.edges) > 1
     named += [(f"edge token {edge.name}" if several else "edge token", edge.token_env) for edge in config.edges]
     if config.function is not None and not config.function.access_key_file:

@@ -13,10 +13,10 @@ from scheduler.daemon.config.deploy_sections import DeploySection
 from scheduler.daemon.config.edge_sections import Edges, EdgeSection
 from scheduler.daemon.config.model_sections import ClassSection, Late, ModelSection, TensorSection, TierSection
 from scheduler.daemon.config.section import EnvironmentName, Label, Section
+from scheduler.daemon.config.spend_section import SpendSection
 from scheduler.domain.plans import EngineSettings
 
-OverCapWord = Literal["serve-late", "refuse-low-priority", "edge-only"]
-ScopeWord = Literal["infer", "read", "admin"]
+ScopeWord = Literal["infer", "read", "spend", "admin"]
 
 
 def _changepoint_word(value: object) -> object:
@@ -200,21 +200,6 @@ class EngineSection(Section):
     )
 
 
-class SpendSection(Section):
-    """`[spend]`: caps on the cost of functions, in the currency of the prices; `state` in [daemon] keeps them."""
-
-    per_hour: float | None = Field(
-        default=_ENGINE_DEFAULTS["spend_per_hour"], ge=0, description="Maximum cost in any hour; absent: no cap."
-    )
-    per_day: float | None = Field(
-        default=_ENGINE_DEFAULTS["spend_per_day"], ge=0, description="Maximum cost in any 24 hours; absent: no cap."
-    )
-    over_cap: OverCapWord = Field(
-        default=_ENGINE_DEFAULTS["over_cap"],
-        description="What happens to requests for a function when a cap is reached.",
-    )
-
-
 class TenantSection(Section):
     """`[[tenant]]`: a sender of requests; under overload the edge's time and the money are shared by `share`."""
 
@@ -237,8 +222,9 @@ class TokenSection(Section):
     scopes: tuple[ScopeWord, ...] = Field(
         default=("infer",),
         min_length=1,
-        max_length=3,
-        description="What it may do: infer (requests), read (status, metrics, batches), admin (everything).",
+        max_length=4,
+        description="What it may do: infer (requests), read (status, metrics, batches), spend (borrow money for another"
+        " daemon), admin (everything).",
     )
     tenant: str = Field(
         default="", max_length=64, description="Tenant of its requests, whatever they name; empty: they may name one."

@@ -131,7 +131,8 @@ def _only_tables() -> str:
 
 def _value(table: str, key: str, text: str) -> object:
     """Returns a text as TOML reads it; the text itself for a key of type text, or for the check of types to refuse."""
-    known = SECTIONS[(table,)].model_fields.get(key)
+    fields = SECTIONS[(table,)].model_fields
+    known = next((field for name, field in fields.items() if key == (field.alias or name)), None)
     if known is None or known.annotation not in (int, float, bool, float | None, int | None):
         return text
     try:

@@ -28,6 +28,7 @@ _CLASSIFY = "/v1/classify/"
 _READ_PATHS = ("/v1/status", "/v1/batches", "/metrics", "/v1/models/")
 _NONE: frozenset[Scope] = frozenset()
 _INFER, _READ, _ADMIN = frozenset({Scope.INFER}), frozenset({Scope.READ}), frozenset({Scope.ADMIN})
+_SPEND, _SPEND_PATHS = frozenset({Scope.SPEND}), "/v1/spend/"
 
 
 def wanted_scopes(method: str, path: str) -> frozenset[Scope]:
@@ -40,6 +41,8 @@ def wanted_scopes(method: str, path: str) -> frozenset[Scope]:
         return _ADMIN
     if path in _OPEN_PATHS:
         return _NONE
+    if path.startswith(_SPEND_PATHS):
+        return _SPEND
     if path.endswith(_INFER_ENDINGS) or path.startswith(_CLASSIFY):
         return _INFER
     return _READ if path.startswith(_READ_PATHS) else _INFER | _READ

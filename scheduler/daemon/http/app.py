@@ -23,6 +23,7 @@ from scheduler.daemon.http.malformed import JsonRunner
 from scheduler.daemon.http.model_calls import ModelCalls, refused_routes
 from scheduler.daemon.http.picture_body import check_content_type, picture_of
 from scheduler.daemon.http.read_outs import ReadOutCalls, on_their_listener
+from scheduler.daemon.http.spend import SpendCalls
 from scheduler.daemon.ingress.checks import infer_call, known_card
 from scheduler.daemon.ingress.errors import REQUEST_HEADER, RETRY_HEADER
 from scheduler.daemon.ingress.model_metadata import ModelCard
@@ -56,6 +57,7 @@ class Ingress:
         self._bodies = BodyReader(self.service.bodies)
         self.model_calls = ModelCalls(self.service, self._bodies)
         self._parts = parts
+        self.spend_calls = SpendCalls(parts, self.service, self._bodies)
         self.read_outs = ReadOutCalls(parts, self.service, time.monotonic)
 
     def routes(self, second: Sequence[web.RouteDef] = ()) -> list[web.RouteDef]:
@@ -214,7 +216,9 @@ def create_app(parts: DaemonParts, config: Config, environ: Mapping[str, str] = 
     app = web.Application(middlewares=[errors_as_json(ingress.service.telemetry), preflights(origins), where, checks])
     mark_responses(app, origins)
     app[INGRESS] = ingress
-    app.add_routes(ingress.routes([*ingress.model_calls.routes(), *ingress.read_outs.routes()]))
+    app.add_routes(
+        ingress.routes([*ingress.model_calls.routes(), *ingress.read_outs.routes(), *ingress.spend_calls.routes()])
+    )
     app.add_routes(refused_routes())
     return app
 

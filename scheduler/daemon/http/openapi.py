@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from scheduler.daemon.http.model_calls import REFUSED_PATHS
+from scheduler.daemon.http.spend import PATH as SPEND_PATH
 from scheduler.daemon.ingress.service import server_metadata
 from scheduler.wire.openapi import OPENAPI_PATH, Call, description
 
@@ -26,6 +27,18 @@ _IDENTITY = {
     "type": "object",
     "required": ["identity"],
     "properties": {"identity": {"type": "string", "pattern": "^sha256:[0-9a-f]{64}$", "nullable": True}},
+}
+_MONEY = {"type": "number"}
+_REPORT = {
+    "type": "object",
+    "required": ["name", "process", "number", "currency", "amount", "left", "spent", "unreported"],
+    "properties": {
+        "name": {"type": "string", "pattern": "^[A-Za-z0-9][A-Za-z0-9._:-]{0,127}$"},
+        "process": {"type": "string", "pattern": "^[0-9a-f]{32}$"},
+        "number": {"type": "integer", "minimum": 1},
+        "currency": {"type": "string"},
+        **dict.fromkeys(("amount", "left", "spent", "unreported"), _MONEY),
+    },
 }
 _CLASSIFY: Mapping[str, Mapping[str, Any]] = {
     "timeout_s": {"type": "number", "minimum": 0},
@@ -55,6 +68,7 @@ def calls() -> Iterator[Call]:
         path = f"/v1/models/{{model}}/{name}"
         yield Call("GET", path, f"A model's {name}", (404,))
         yield Call("PUT", path, f"Sets a model's {name}", (404, 413, 415), body=schema)
+    yield Call("POST", SPEND_PATH, "Borrows money for another daemon", (409, 413, 415), body=_REPORT)
     yield Call("GET", "/v1/status", "State, counts, plans")
     page = {"after": _NUMBER, "limit": {"type": "integer", "minimum": 1, "maximum": 10_000}}
     yield Call("GET", "/v1/batches", "Ended batches", query=page)

@@ -34,6 +34,7 @@ class Scope(str, Enum):
 
     INFER = "infer"
     READ = "read"
+    SPEND = "spend"
     ADMIN = "admin"
 
 

@@ -1,6 +1,6 @@
 """The parts of the daemon that requests reach."""
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -9,6 +9,9 @@ from scheduler.daemon.identities import Identities
 from scheduler.daemon.limits import ModelLimits
 from scheduler.daemon.model_statistics import InferenceCounters
 from scheduler.daemon.own_latency import OwnLatency
+from scheduler.daemon.state.lending import Report
+from scheduler.daemon.state.loans import Caps
+from scheduler.daemon.state.money import Leased
 from scheduler.domain.plans import Plan
 
 
@@ -48,5 +51,7 @@ class DaemonParts:
     with a token of that name (empty: without one), or for None all; those before a number, or for None all."""
     why_unmeasured: Callable[[str], str] = lambda _: ""
     """Returns why the edge could not be measured for a model, in words; empty: nothing is known against it."""
+    lend: Callable[[Report, Caps], Awaitable[Leased | None]] | None = None
+    """Lends money of the ledger to another daemon, None where it cannot be written; without: there is no ledger."""
     identities: Identities = field(default_factory=Identities)
     """Which card and files each model is expected to have."""

@@ -34,6 +34,11 @@ CREATE TABLE parts (name TEXT PRIMARY KEY, version INTEGER NOT NULL, fingerprint
 """
 
 
+_LOANS = """CREATE TABLE IF NOT EXISTS loans (process TEXT PRIMARY KEY, currency TEXT NOT NULL, name TEXT NOT NULL,
+    number INTEGER NOT NULL, held REAL NOT NULL, bucket INTEGER NOT NULL, spent REAL NOT NULL,
+    booked REAL NOT NULL, silent INTEGER NOT NULL, doubt REAL NOT NULL) WITHOUT ROWID"""
+
+
 class StateError(EdgeburstError):
     """Error: the state folder cannot be used; the message says what to do."""
 
@@ -181,6 +186,7 @@ def _check(connection: sqlite3.Connection, path: Path) -> None:
     # Since the first version of the tables; a daemon that does not know it leaves it alone.
     connection.execute("CREATE TABLE IF NOT EXISTS identities (model TEXT PRIMARY KEY, content TEXT NOT NULL)")
     connection.execute("CREATE TABLE IF NOT EXISTS clock (boot TEXT PRIMARY KEY, ahead_s REAL NOT NULL)")
+    connection.execute(_LOANS)
     known = {row[0] for row in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
     if not {"leases", "limits", "parts"} <= known:
         raise _Unusable("lacks tables")

@@ -10,6 +10,9 @@ from typing import Any, TypeVar
 from scheduler.daemon.identities import Acceptance, Identities
 from scheduler.daemon.logs import log
 from scheduler.daemon.state.folder import FolderLock
+from scheduler.daemon.state.lending import Report
+from scheduler.daemon.state.loans import Caps
+from scheduler.daemon.state.money import Leased
 from scheduler.daemon.state.store import Store
 from scheduler.daemon.threads import DaemonThreads
 from scheduler.dispatch.spend_cap import STATE
@@ -22,6 +25,8 @@ T = TypeVar("T")
 
 SAVE_EVERY_S = 60.0
 """How often what was learned is saved, and what is left of the leases dated anew; `money.HOUR_BUCKETS` relies on it."""
+LOOK_EVERY_S = 1.0
+"""How often it is looked which borrowers have gone silent."""
 TRY_AGAIN_S = 5.0
 """When a folder that could not be written is tried again."""
 BEGIN_LIMIT_S = 1.0
@@ -61,6 +66,9 @@ class StateKeeper:
         self._failure = ""
         self._failures = 0
         self._first = True
+        self._closing = False
+        self._borrowers: list[dict[str, object]] = []
+        """As they were when they were looked at last."""
         self._recalled: dict[str, object] = {}
         self._begun = asyncio.Event()
         self._post: Callable[[Message], None] = lambda _: None
@@ -75,6 +83,7 @@ class StateKeeper:
             self._store.open()
             self.limits, self.memory = self._limits_of(models), self._store.memory()
             self._accepted = self._store.identities()
+            self._borrowers = self._store.borrowers()
             if self._store.off:
                 log(logging.WARNING, "state_clock", message=self._store.off)
         except sqlite3.Error as error:
@@ -119,6 +128,19 @@ class StateKeeper:
         """Leases money; the engine gets SpendGranted."""
         self._start(self._lease(command))
 
+    async def lend(self, report: Report, caps: Caps) -> Leased | None:
+        """Lends money to another daemon; None where the folder cannot be used, or the daemon stops.
+
+        Raises:
+            StaleReport: a later report of the same process was taken up.
+            TooManyBorrowers: as many as may borrow do.
+        """
+        found = None if self._closing else await self._do(lambda: self._store.lend(report, caps))
+        if found is None:
+            return None
+        leased, self._borrowers = found
+        return leased
+
     def give_back(self, command: ReturnSpend) -> None:
         """Gives leased money back."""
         self._start(self._do(lambda: self._store.give_back(command.amount)))
@@ -135,9 +157,12 @@ class StateKeeper:
         self._start(self._do(lambda: self._store.save_identity(model, accepted)))
 
     async def run(self) -> None:
-        """Saves once a minute, without end."""
+        """Saves once a minute, and looks after borrowers once a second, without end."""
         while True:
-            await asyncio.sleep(SAVE_EVERY_S)
+            for _ in range(round(SAVE_EVERY_S / LOOK_EVERY_S)):
+                await asyncio.sleep(LOOK_EVERY_S)
+                if self._borrowers:
+                    self._borrowers = await self._do(self._store.borrowers) or self._borrowers
             await self.save()
 
     async def save(self) -> None:
@@ -152,11 +177,12 @@ class StateKeeper:
             await self._do(lambda: self._store.save_memory(parts))
 
     async def close(self, *, clean: bool) -> None:
-        """Closes the database; the lock stays.
+        """Closes the database; the lock stays, and nothing is lent any more.
 
         Args:
             clean: whether the engine's numbers can be trusted; then what is left of the leases is given back.
         """
+        self._closing = True
         try:
             await asyncio.wait_for(self._close(clean=clean), CLOSE_LIMIT_S)
         except asyncio.TimeoutError:
@@ -199,6 +225,7 @@ class StateKeeper:
             "up": not self._failure,
             "failures": self._failures,
             "recalled": self._recalled,
+            "borrowers": self._borrowers,
             "message": self._failure or "spend caps, limits and estimates outlive this process",
         }
 

@@ -1,9 +1,12 @@
 """Leases of money under the spend caps, in buckets of wall-clock time that outlive the process."""
 
+import math
 import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+
+from scheduler.daemon.state.lending import Share
 
 BUCKET_S = 60
 HOUR_BUCKETS = 62
@@ -12,6 +15,8 @@ once a minute only. By definition, the cap may count 1/30 too much."""
 DAY_BUCKETS = 1442
 FULL = 1e-9
 """Part of a cap below which a lease is no lease. Derived: sums of thousands of floats err by less."""
+SHARED_AGAIN_S = 1.0
+"""When a daemon asks again that was given less than the caps leave, because others want some too."""
 
 
 class LedgerClock:
@@ -99,13 +104,20 @@ class Money:
         """Returns the last day's money as pairs of seconds ago and amount, oldest first."""
         rows = self._connection.execute(
             "SELECT bucket, amount FROM leases WHERE currency = ? AND bucket > ? ORDER BY bucket",
-            (self._currency, self._bucket(at_s) - DAY_BUCKETS),
+            (self._currency, self.bucket(at_s) - DAY_BUCKETS),
         )
         # A bucket counts as its end: no money leaves a window early.
         return tuple((max(0.0, at_s - (bucket + 1) * BUCKET_S), amount) for bucket, amount in rows)
 
     def lease(
-        self, amount: float, *, left: float, per_hour: float | None, per_day: float | None, at_s: float
+        self,
+        amount: float,
+        *,
+        left: float,
+        per_hour: float | None,
+        per_day: float | None,
+        at_s: float,
+        share: Share = min,
     ) -> Leased:
         """Leases as much of the amount as the caps allow.
 
@@ -116,36 +128,75 @@ class Money:
             per_hour: cap on any hour; None: none.
             per_day: cap on any 24 hours.
             at_s: the present.
+            share: how much of an amount this process may have where other daemons share the caps.
         """
-        with self._transaction():
-            bucket = self._bucket(at_s)
+        with self.transaction():
+            bucket = self.bucket(at_s)
             self._date_anew(left, bucket)
             debt = max(0.0, -left)
             if debt:
                 self._add(bucket, debt)
-            granted, closed_by, opens_in_s = max(0.0, amount - debt), "", 0.0
-            for name, cap, buckets in (("hour", per_hour, HOUR_BUCKETS), ("day", per_day, DAY_BUCKETS)):
-                if cap is None:
-                    continue
-                room = cap - self._sum(bucket, buckets)
-                room = room if room > FULL * cap else 0.0
-                if room < granted:
-                    granted, closed_by = room, name
-                    opens_in_s = self._opens_in_s(bucket, buckets, at_s)
-            if granted:
-                self._add(bucket, granted)
-        return Leased(granted + debt, closed_by, opens_in_s)
+            leased = self.allowed(
+                max(0.0, amount - debt), per_hour=per_hour, per_day=per_day, at_s=at_s, bucket=bucket, share=share
+            )
+            if leased.amount:
+                self._add(bucket, leased.amount)
+        return replace(leased, amount=leased.amount + debt)
+
+    def allowed(
+        self,
+        amount: float,
+        *,
+        per_hour: float | None,
+        per_day: float | None,
+        at_s: float,
+        bucket: int,
+        share: Share = min,
+    ) -> Leased:
+        """Returns how much the caps allow; leases nothing. Arguments as for `lease`, with the present's bucket."""
+        least, tightest, opens_in_s = math.inf, "", 0.0
+        for name, cap, buckets in (("hour", per_hour, HOUR_BUCKETS), ("day", per_day, DAY_BUCKETS)):
+            if cap is None:
+                continue
+            room = cap - self._sum(bucket, buckets)
+            room = room if room > FULL * cap else 0.0
+            if room < least:
+                least, tightest = room, name
+                opens_in_s = self._opens_in_s(bucket, buckets, at_s) if room < amount else SHARED_AGAIN_S
+        granted = share(amount, least)
+        if granted >= amount:
+            return Leased(granted)
+        return Leased(granted, tightest, SHARED_AGAIN_S if granted < min(amount, least) else opens_in_s)
+
+    def move(self, bucket: int, amount: float) -> None:
+        """Adds money that another daemon borrows to a bucket, or takes it out, within a transaction.
+
+        What a bucket does not hold is taken out of those before it: bills that are corrected may be older.
+        """
+        if amount >= 0:
+            self._write(bucket, amount)
+            return
+        older = self._connection.execute(
+            "SELECT bucket, amount FROM leases WHERE currency = ? AND bucket <= ? AND bucket > ? ORDER BY bucket DESC",
+            (self._currency, bucket, bucket - HOUR_BUCKETS),
+        ).fetchall()
+        for at, held in older:
+            part = min(held, -amount)
+            self._write(at, -part)
+            amount += part
+            if amount >= 0:
+                return
 
     def give_back(self, amount: float, *, at_s: float) -> None:
         """Takes leased money that is not needed out of the ledger."""
-        with self._transaction():
+        with self.transaction():
             self._take(min(amount, sum(self._own.values())))
-            self._forget(self._bucket(at_s))
+            self._forget(self.bucket(at_s))
 
     def date_anew(self, left: float, *, at_s: float) -> float:
         """Moves what is left to the present, and books what was spent beyond the leases; returns the latter."""
-        with self._transaction():
-            bucket = self._bucket(at_s)
+        with self.transaction():
+            bucket = self.bucket(at_s)
             self._date_anew(left, bucket)
             debt = max(0.0, -left)
             if debt:
@@ -170,14 +221,17 @@ class Money:
         return taken
 
     def _add(self, bucket: int, amount: float) -> None:
+        self._write(bucket, amount)
+        self._own[bucket] = self._own.get(bucket, 0.0) + amount
+        if self._own[bucket] <= 0:
+            del self._own[bucket]
+
+    def _write(self, bucket: int, amount: float) -> None:
         self._connection.execute(
             "INSERT INTO leases (currency, bucket, amount) VALUES (:currency, :bucket, :amount)"
             " ON CONFLICT (currency, bucket) DO UPDATE SET amount = max(0, amount + :amount)",
             {"currency": self._currency, "bucket": bucket, "amount": amount},
         )
-        self._own[bucket] = self._own.get(bucket, 0.0) + amount
-        if self._own[bucket] <= 0:
-            del self._own[bucket]
 
     def _forget(self, bucket: int) -> None:
         """Drops buckets that have left every window, and empty ones."""
@@ -201,13 +255,14 @@ class Money:
         opens_at = bucket + buckets if oldest is None else int(oldest) + buckets
         return max(1.0, opens_at * BUCKET_S - at_s)
 
-    def _bucket(self, at_s: float) -> int:
+    def bucket(self, at_s: float) -> int:
+        """Returns the bucket of a time; none lies before the newest."""
         newest = self.newest_bucket()
         bucket = int(at_s // BUCKET_S)
         return bucket if newest is None else max(bucket, newest)
 
     @contextmanager
-    def _transaction(self) -> Iterator[None]:
+    def transaction(self) -> Iterator[None]:
         """Commits all or nothing; our own buckets follow the database."""
         own = dict(self._own)
         self._connection.execute("BEGIN IMMEDIATE")

@@ -5,11 +5,14 @@ import math
 import sqlite3
 from collections.abc import Callable, Collection, Sequence
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 from scheduler.daemon.clocks import boot_id, elapsed_s, wall_s
 from scheduler.daemon.identities import Acceptance
 from scheduler.daemon.state.folder import open_database
+from scheduler.daemon.state.lending import OWN, Report
+from scheduler.daemon.state.loans import AGAIN_S, Caps, Loans
 from scheduler.daemon.state.money import BUCKET_S, Leased, LedgerClock, Money
 from scheduler.domain.failures import span
 from scheduler.domain.memory import Memory, Part
@@ -50,6 +53,7 @@ class Store:
         self._connection: sqlite3.Connection | None = None
         self._money: Money | None = None
         self._clock: LedgerClock | None = None
+        self._loans: Loans | None = None
         self.off = ""
         """Says by how much the wall clock is off the ledger's, where it is."""
 
@@ -76,8 +80,30 @@ class Store:
     def lease(self, request: RequestSpend) -> Leased:
         """Leases money, as `Money.lease` does."""
         money, at_s = self._ledger()
-        caps = {"per_hour": request.per_hour, "per_day": request.per_day}
-        return money.lease(request.amount, left=request.left, at_s=at_s, **caps)
+        loans = self._lent()
+        loans.expire(at_s)
+        leased = money.lease(
+            request.amount,
+            left=request.left,
+            per_hour=request.per_hour,
+            per_day=request.per_day,
+            at_s=at_s,
+            share=loans.share(OWN, at_s),
+        )
+        if leased.closed_by and loans.alive(at_s):
+            return replace(leased, opens_in_s=min(leased.opens_in_s, AGAIN_S))
+        return leased
+
+    def lend(self, report: Report, caps: Caps) -> tuple[Leased, list[dict[str, object]]]:
+        """Lends money to another daemon, as `Loans.lend` does; returns all borrowers as well."""
+        at_s = self._ledger()[1]
+        return self._lent().lend(report, caps, at_s=at_s), self._lent().rows(at_s)
+
+    def borrowers(self) -> list[dict[str, object]]:
+        """Takes back what borrowers hold that have gone silent; returns all of them."""
+        at_s = self._ledger()[1]
+        self._lent().expire(at_s)
+        return self._lent().rows(at_s)
 
     def give_back(self, amount: float) -> None:
         """Gives leased money back."""
@@ -155,6 +181,11 @@ class Store:
                 connection.execute("ROLLBACK")
             raise
 
+    def _lent(self) -> Loans:
+        self._opened()
+        assert self._loans is not None
+        return self._loans
+
     def _ledger(self) -> tuple[Money, float]:
         self._opened()
         assert self._money is not None
@@ -166,6 +197,7 @@ class Store:
             connection = open_database(self._folder, warn=self._warn)
             self._money = Money(connection, self._currency)
             self._clock = self._ledger_clock(connection, self._money.newest_bucket())
+            self._loans = Loans(connection, self._money, self._currency)
             self._connection = connection
         return self._connection
 
