@@ -1,6 +1,6 @@
 """From a configuration to the running parts: the backends, and the runner with its engine and planner."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from functools import partial
@@ -30,6 +30,7 @@ from scheduler.daemon.state.borrowed import Borrower
 from scheduler.daemon.state.keeper import WITHOUT, StateKeeper
 from scheduler.daemon.status import DaemonStatus, PlanHistory
 from scheduler.daemon.threads import DaemonThreads
+from scheduler.domain.memory import Part
 from scheduler.domain.messages import ComputePlan
 from scheduler.domain.plans import EngineSettings, Plan
 from scheduler.domain.requests import FUNCTIONS, Backend, Place
@@ -186,16 +187,13 @@ def assemble(
         state: what outlives the process; None: nothing does.
         borrower: leases money from another daemon; None: it is leased from `state`, if there is one.
     """
-    control = Control(settings) if state is None else Control(settings, state.limits, state.memory)
-    servers = EdgeServers()
-    control.remember_also(servers.remembered())
-    meter = UplinkMeter(sockets=open_sockets, clock=clock)
+    servers, meter = EdgeServers(), UplinkMeter(sockets=open_sockets, clock=clock)
+    control = _control(settings, state, servers)
     engine = Engine(settings, control)
     explanations = _explanations(config, engine, clock)
     counters, plans, own_latency = InferenceCounters(), PlanHistory(), OwnLatency()
     batches = BatchRing(config.daemon.records, counters)
-    served = ServedModels() if state is None else ServedModels(identities=state.identities())
-    served.reload(config)
+    served = _served(config, state)
     trials = ModelTrials(edge_trials(config), heard=served.answered, clock=clock)
     runner = Runner(
         engine=engine,
@@ -212,13 +210,7 @@ def assemble(
         trials=trials,
     )
     served.identities.post = meter.post = runner.post
-    limits = ModelLimits(runner.post)
-    if state is not None:
-        limits = ModelLimits(runner.post, before=state.limits, save=state.save_limits)
-        left = _nothing_leased if borrower is not None else lambda: engine.statistics().leased
-        state.connect(post=runner.post, left=left, known=lambda: control.saved(clock()))
-    if borrower is not None:
-        borrower.connect(post=runner.post, left=lambda: engine.statistics().leased)
+    limits = _connect(state, borrower, runner=runner, engine=engine, known=lambda: control.saved(clock()))
     status = DaemonStatus(
         runner=runner.statistics,
         engine=lambda: engine.statistics(clock()),
@@ -227,8 +219,8 @@ def assemble(
         explanations=explanations.status,
         own_latency=own_latency.summary,
         state=_without_state if state is None else state.status,
-        models=served.rows,
         lender=(lambda: None) if borrower is None else borrower.status,
+        models=served.rows,
         edges=lambda: [{"name": name, **edge.status()} for name, edge in runner.edges().items()],
     )
     parts = DaemonParts(
@@ -244,8 +236,8 @@ def assemble(
         lend=None if state is None else state.lend,
         identities=served.identities,
     )
-    note_recalled = partial(_note_recalled, state, control, engine)
-    return Assembly(runner, explanations, note_recalled, parts, served, servers, meter, trials)
+    recalled = partial(_note_recalled, state, control, engine)
+    return Assembly(runner, explanations, recalled, parts, served, servers, meter, trials)
 
 
 def _note_recalled(state: StateKeeper | None, control: Control, engine: Engine) -> None:
@@ -286,8 +278,38 @@ def _tracer(config: Config, clock: Clock) -> Tracer:
     )
 
 
-def _nothing_leased() -> None:
-    """Says to the state folder that nothing is leased from it."""
+def _control(settings: EngineSettings, state: StateKeeper | None, servers: EdgeServers) -> Control:
+    control = Control(settings) if state is None else Control(settings, state.limits, state.memory)
+    control.remember_also(servers.remembered())
+    return control
+
+
+def _served(config: Config, state: StateKeeper | None) -> ServedModels:
+    served = ServedModels() if state is None else ServedModels(identities=state.identities())
+    served.reload(config)
+    return served
+
+
+def _connect(
+    state: StateKeeper | None,
+    borrower: Borrower | None,
+    *,
+    runner: Runner,
+    engine: Engine,
+    known: Callable[[], Sequence[Part]],
+) -> ModelLimits:
+    """Connects what keeps the state and what leases money with the engine; returns the limits of operators."""
+
+    def left() -> float | None:
+        return engine.statistics().leased
+
+    if borrower is not None:
+        borrower.connect(post=runner.post, left=left)
+    if state is None:
+        return ModelLimits(runner.post)
+    # What is leased from another daemon is none of the folder's money.
+    state.connect(post=runner.post, left=left if borrower is None else lambda: None, known=known)
+    return ModelLimits(runner.post, before=state.limits, save=state.save_limits)
 
 
 def _without_state() -> dict[str, object]:

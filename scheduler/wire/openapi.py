@@ -18,6 +18,7 @@ _MEANINGS = {
     403: "the token, or the page, may not ask this",
     404: "the model, version or request is unknown",
     408: "the request did not arrive in time",
+    409: "this daemon cannot do this as it is configured, or a later call came before",
     411: "the length of the body is missing",
     413: "the body, or the batch, is too large",
     415: "the body is of another kind",

@@ -357,7 +357,7 @@ class TestConfiguration:
             ('[[tenant]]\nname = "lab"\n{a}\ntenant = "ward"', "is not in a"),
             ('[daemon]\nadmin_token_env = "X"\n[[token]]\nname = "admin"\nsha256 = "{h}"', "rename one"),
             ("{a}\nscopes = []", "has too few entries"),
-            ('{a}\nscopes = ["root"]', "must be 'infer', 'read' or 'admin'"),
+            ('{a}\nscopes = ["root"]', "must be 'infer', 'read', 'spend' or 'admin'"),
             ('[daemon]\nhost = "0.0.0.0"', "there is no"),
             ('[daemon]\nhost = "::"\nadmin_token_env = "X"', "there is no"),
             ('[grpc]\nhost = "192.0.2.1"', r"`host` in \[grpc\] lets other hosts ask"),

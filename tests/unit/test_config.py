@@ -186,7 +186,7 @@ class TestExample:
             for name, field in section.model_fields.items():
                 if keys == () or keys[-1] == "inputs" or keys[-1] == "outputs" or (field.alias in ("class", "tier")):
                     continue
-                assert re.search(rf"^(# )?{name} = ", text, re.MULTILINE), f"{keys}: {name}"
+                assert re.search(rf"^(# )?{field.alias or name} = ", text, re.MULTILINE), f"{keys}: {name}"
 
     def test_what_is_commented_out_is_valid_and_the_default(self, tmp_path: Path) -> None:
         text = EXAMPLE.read_text()

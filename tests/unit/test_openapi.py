@@ -15,6 +15,7 @@ from scheduler.daemon.http.app import Ingress
 from scheduler.daemon.http.model_calls import ModelCalls, refused_routes
 from scheduler.daemon.http.openapi import calls, document
 from scheduler.daemon.http.read_outs import ReadOutCalls
+from scheduler.daemon.http.spend import SpendCalls
 from scheduler.wire.openapi import Call
 
 DOCUMENTS = {"daemon": document(), "edge": edge_document("1")}
@@ -26,7 +27,7 @@ def listed(given: dict[str, Any]) -> list[tuple[str, str]]:
 
 def test_the_daemons_lists_its_routes() -> None:
     ingress = Ingress.__new__(Ingress)
-    second = [*ModelCalls.__new__(ModelCalls).routes(), *ReadOutCalls.__new__(ReadOutCalls).routes()]
+    second = [route for kind in (ModelCalls, ReadOutCalls, SpendCalls) for route in kind.__new__(kind).routes()]
     routes = [*ingress.routes(second), *refused_routes()]
     assert all(isinstance(route, web.RouteDef) for route in routes)
     assert listed(DOCUMENTS["daemon"]) == sorted((route.method, route.path) for route in routes)

@@ -81,6 +81,21 @@ def test_each_model_of_the_template_is_a_process_of_its_own() -> None:
     assert kept(template) == kept(single)
 
 
+def test_each_daemon_of_the_template_has_a_configuration_and_folders_of_its_own() -> None:
+    template = (FOLDER / "edgeburst@.service").read_text()
+    single = (FOLDER / "edgeburst.service").read_text()
+    assert " serve --config /etc/edgeburst/%i.toml\n" in template
+    for folder in ("State", "Runtime", "Logs"):
+        assert f"\n{folder}Directory=edgeburst-%i\n" in template
+
+    def kept(text: str) -> list[str]:
+        own = text[text.index("[Unit]") :].replace("edgeburst-%i", "edgeburst").replace(" %i", "")
+        own = own.replace("/%i.toml", "/edgeburst.toml")
+        return [line for line in own.splitlines() if line and not line.startswith("#")]
+
+    assert kept(template) == kept(single)
+
+
 def test_a_misspelt_key_would_be_noticed(tmp_path: Path) -> None:
     unit = tmp_path / "misspelt.service"
     unit.write_text("[Service]\nExecStart=/bin/true\nWatchdogSecond=1\n")

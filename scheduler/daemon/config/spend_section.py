@@ -33,8 +33,8 @@ class SpendSection(Section):
         default="",
         alias="from",
         pattern=r"^(https?://[^/\s@]+/?)?$",
-        description="URL of another daemon, as http://HOST:PORT, from whose caps this one's money is leased; empty: this"
-        " daemon's own caps count alone.",
+        description="URL of another daemon, as http://HOST:PORT, under whose caps this one's money is leased; empty:"
+        " own caps only.",
     )
     from_name: str = Field(
         default="",

@@ -1,8 +1,8 @@
 """Money that is borrowed from another daemon's ledger, in slices, over HTTP.
 
-One task talks to the lender, one call after the other, so that each report replaces the one before it: an answer that got
-lost is corrected by the next report. No request waits for it. While the lender gives nothing, the slice at hand is spent,
-and then `over_cap` holds.
+One task talks to the lender, one call after the other, so that each report replaces the one before it: an answer that
+got lost is corrected by the next report. No request waits for it. While the lender gives nothing, the slice at hand is
+spent, and then `over_cap` holds.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """What a daemon's ledger has lent to other daemons: the accounts, as values. Pure: no database, no clock.
 
 The bound: whatever is killed, cut off or comes late, all daemons together spend at most the cap and one slice. What an
-account holds is in the ledger until it is reported as spent or given back. What a silent borrower held by its last report
-goes back into the ledger, though that borrower may have spent it: it is in doubt until it reports again. Not more than
-the largest such slice is in doubt at a time; the rest stays booked.
+account holds is in the ledger until it is reported as spent or given back. What a silent borrower held by its last
+report goes back into the ledger, though that borrower may have spent it: it is in doubt until it reports again. Not
+more than the largest such slice is in doubt at a time; the rest stays booked.
 """
 
 from __future__ import annotations
