@@ -150,7 +150,7 @@ def spent(daemon: Running) -> float:
 
 
 def metered(endpoint: LocalFc) -> float:
-    account = endpoint.admin("GET", "/admin/meter")["functions"].get("digits")
+    account = endpoint.admin("GET", "meter")["functions"].get("digits")
     return 0.0 if account is None else float(sum(account["cost"][SHEET][kind] for kind in ("active", "calls")))
 
 
