@@ -126,6 +126,9 @@ class Senders:
                 self.refusals.add(content["error"])
                 self.over.wait(0.2)
 
+    def heard(self, words: str) -> bool:
+        return any(words in text for text in list(self.refusals))
+
     def end(self) -> None:
         self.over.set()
         for thread in self.threads:
@@ -203,7 +206,7 @@ def test_two_daemons_share_a_cap_fairly_and_live_through_each_others_deaths(tmp_
             first.exit_status()
             first_stack.close()
             with sending(second) as senders:
-                until(lambda: any("that this one borrows from" in text for text in senders.refusals), "no money left")
+                until(lambda: senders.heard("that this one borrows from"), "no money left")
             assert asked(f"{second.url}/v2/models/onedge/infer", ON_EDGE)[0] == 200
             assert status(second)["lender"]["up"] is False
             assert "cannot be reached" in status(second)["lender"]["message"]
@@ -217,8 +220,7 @@ def test_two_daemons_share_a_cap_fairly_and_live_through_each_others_deaths(tmp_
             with sending(first) as firsts, sending(second) as seconds:
                 until(lambda: spent(second) > before + CAP / 100, "money again")
                 assert second.log.count("lender_back") == 1
-                for senders in (firsts, seconds):
-                    until(lambda told=senders.refusals: any(REACHED in text for text in told), "the cap")
+                until(lambda: firsts.heard(REACHED) and seconds.heard(REACHED), "the cap")
         time.sleep(1.0)
         # A slice is the dearest batch, as it was believed at the start: a tenth of this small cap.
         assert 0.4 * CAP < metered(endpoint) <= 1.1 * CAP
