@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import ssl
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from hashlib import sha256
@@ -13,9 +14,10 @@ from typing import Any
 import aiohttp
 import pytest
 from aiohttp import web
+from support.certificates import Authority
 from support.fake_runner import FakeRunner
 
-from scheduler.client_access import ClientAccess
+from scheduler.client_access import ClientAccess, client_access
 from scheduler.daemon.config.config import load_config
 from scheduler.daemon.http.app import INGRESS, create_app
 from scheduler.daemon.state import borrowed
@@ -106,8 +108,10 @@ class LenderServer:
 class Borrows:
     """A borrower with an engine that only listens, and spends what it is told to."""
 
-    def __init__(self, url: str, *, token: str = TOKEN, currency: str = "CNY") -> None:
-        self.borrower = Borrower(Lender(url, "host:8600", currency, ClientAccess(token)))
+    def __init__(
+        self, url: str, *, token: str = TOKEN, currency: str = "CNY", access: ClientAccess | None = None
+    ) -> None:
+        self.borrower = Borrower(Lender(url, "host:8600", currency, access or ClientAccess(token)))
         self.heard: list[SpendGranted] = []
         self.left = 0.0
         self.changes = 0
@@ -275,6 +279,39 @@ def test_a_lender_that_is_none_or_counts_wrong_gives_nothing(tmp_path: Path) -> 
         async with Borrows(f"http://127.0.0.1:{runner.addresses[0][1]}") as borrows:
             await until(lambda: borrows.changes)
             assert (await borrows.ask(0.25)).amount == 0.25
+        await runner.cleanup()
+
+    run(work)
+
+
+def test_a_lender_with_tls_is_checked_and_shown_a_certificate(tmp_path: Path) -> None:
+    ca = Authority(tmp_path)
+    server, client = ca.server(), ca.client()
+    fine = b'{"amount": 0, "closed_by": "", "opens_in_s": 0, "per_hour": 1.0, "per_day": null}'
+
+    async def work() -> None:
+        async def answer(request: web.Request) -> web.Response:
+            assert request.transport is not None
+            assert request.transport.get_extra_info("peercert")
+            return web.Response(body=fine)
+
+        app = web.Application()
+        app.router.add_post("/v1/spend/lease", answer)
+        tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=ca.ca_file)
+        tls.verify_mode = ssl.CERT_REQUIRED
+        tls.load_cert_chain(server.certificate, server.key)
+        runner = web.AppRunner(app)
+        await runner.setup()
+        await web.TCPSite(runner, "127.0.0.1", 0, ssl_context=tls).start()
+        url = f"https://127.0.0.1:{runner.addresses[0][1]}"
+        shown = client_access(ca_file=ca.ca_file, certificate=client.certificate, key=client.key)
+        async with Borrows(url, access=shown) as borrows:
+            await until(lambda: borrows.borrower.status()["up"])
+        async with Borrows(url) as borrows:
+            assert (await borrows.ask(0.25)).closed_by == LENDER
+        gone = ClientAccess(ca_file=tmp_path / "gone.pem")
+        async with Borrows(url, access=gone) as borrows:
+            assert (await borrows.ask(0.25)).closed_by == LENDER
         await runner.cleanup()
 
     run(work)

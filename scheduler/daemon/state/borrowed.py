@@ -22,6 +22,7 @@ from scheduler.client_access import ClientAccess
 from scheduler.daemon.event_wait import set_within
 from scheduler.daemon.logs import log
 from scheduler.dispatch.spend_cap import LENDER
+from scheduler.domain.errors import EdgeburstError
 from scheduler.domain.messages import Message, RequestSpend, ReturnSpend, SpendGranted
 from scheduler.domain.plans import EngineSettings
 
@@ -149,8 +150,7 @@ class Borrower:
             except (_NoMoney, asyncio.TimeoutError) as error:
                 why = str(error) or "it does not answer"
                 log(logging.WARNING, "lender_away", message=f"what is left of the slice was not given back: {why}")
-        if self._session is not None:
-            await self._session.close()
+        await self._disconnect()
 
     def status(self) -> dict[str, object]:
         """Returns the lender and whether it lends, as /v1/status shows it."""
@@ -212,8 +212,11 @@ class Borrower:
         try:
             status, body = await self._exchange(content)
         except asyncio.TimeoutError:
+            await self._disconnect()
             raise _NoMoney(f"it has not answered within {CALL_LIMIT_S:g} s") from None
-        except (aiohttp.ClientError, OSError, ValueError) as error:
+        except (aiohttp.ClientError, EdgeburstError, OSError, ValueError) as error:
+            # With the next connection, certificates that were renewed are read again.
+            await self._disconnect()
             raise _NoMoney(f"it cannot be reached ({_why(error)})") from None
         answer = _read(status, body, most=max(0.0, amount))
         self._reported = spent
@@ -223,11 +226,21 @@ class Borrower:
         access = self._lender.access
         if self._session is None:
             self._session = aiohttp.ClientSession(
-                timeout=aiohttp.ClientTimeout(total=CALL_LIMIT_S), headers=access.headers
+                connector=aiohttp.TCPConnector(ssl=access.context()),
+                timeout=aiohttp.ClientTimeout(total=CALL_LIMIT_S),
+                headers=access.headers,
             )
         url = self._lender.url.rstrip("/") + PATH
-        async with self._session.post(url, json=content, ssl=access.context(), allow_redirects=False) as response:
-            return response.status, await response.content.read(ANSWER_BYTES)
+        async with self._session.post(url, json=content, allow_redirects=False) as response:
+            body = b""
+            while len(body) < ANSWER_BYTES and (part := await response.content.read(ANSWER_BYTES - len(body))):
+                body += part
+            return response.status, body
+
+    async def _disconnect(self) -> None:
+        session, self._session = self._session, None
+        if session is not None:
+            await session.close()
 
     def _failed(self, why: str) -> None:
         self._failures += 1
