@@ -21,6 +21,10 @@ POLICIES = (
 """The engine, the policies in scheduler/simulator/policies, the engine with true values instead of estimates, and
 several engines."""
 
+TOLD = ("rate", "laws", "scatter", "link", "changes")
+"""What the oracles are told: the rate of arrivals, medians of services, their scatter, the uplink, and when something
+has changed or is away."""
+
 ORIN_LATENCY = LatencyModel(0.04234, 0.008165, 128)
 """The published fit of ResNet50 on a Jetson Orin. An SLO of one second limits its batches to less than 128."""
 FUNCTION_LATENCY = LatencyModel(0.216, 0.141, 5)
@@ -176,6 +180,7 @@ class Scenario:
         max_function_in_flight: setting of the engine.
         changepoints, changepoint_package: settings of the engine.
         told_changes: whether the engine is told the true times of changes instead of using detectors; for ablations.
+        told: names of `TOLD` that the engine is told instead of learning them, for ablations.
         plan_expiry_s: setting of the engine.
         caps: setting of the engine.
         rate_steps: (seconds, requests a second) of consecutive steps; empty if another workload is given.
@@ -213,6 +218,7 @@ class Scenario:
     changepoints: bool = True
     changepoint_package: bool = False
     told_changes: bool = False
+    told: tuple[str, ...] = ()
     plan_expiry_s: float = 600.0
     caps: SpendCaps = field(default_factory=SpendCaps)
     rate_steps: tuple[tuple[float, float], ...] = ()

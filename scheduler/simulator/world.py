@@ -172,10 +172,10 @@ def choose_policy(
     rate: RateSteps | None = None,
 ) -> Chosen:
     """Returns the engine, or the policy that the scenario names, set up for these requests."""
-    if scenario.policy == "edgeburst":
+    if scenario.policy == "edgeburst" and not scenario.told:
         control = told_control(scenario, requests) if scenario.told_changes else None
         return Chosen(Engine(scenario.engine_settings(), control, ring))
-    if scenario.policy in ORACLES:
+    if scenario.policy in ORACLES or scenario.told:
         return Chosen(Engine(scenario.engine_settings(), oracle_control(scenario, requests, rate=rate), ring))
     if scenario.policy in SEPARATE:
         return Chosen(separate(scenario, requests))

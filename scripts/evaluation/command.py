@@ -25,7 +25,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from scheduler.domain.errors import EdgeburstError
 from scheduler.simulator.scenario import POLICIES
-from scripts.evaluation import against, beside, detection, edges, engine_cost, quota, reuse, tenants, varied
+from scripts.evaluation import against, beside, detection, edges, engine_cost, learning, quota, reuse, tenants, varied
 from scripts.evaluation.case import Case, Result, Row
 from scripts.evaluation.figures import figures_table
 from scripts.evaluation.options import OURS, QUICK, SOURCES, TRACES, Options, real_traces
@@ -190,7 +190,7 @@ def tasks_of(suites: Sequence[str], options: Options, *, quick: bool) -> Iterato
 
 def _has_figures(case: Case) -> bool:
     """Whether a figure is required of this case: over the load of every policy on real traces only."""
-    if case.suite == varied.SUITE:
+    if case.suite in (varied.SUITE, learning.SUITE):
         return False
     if case.suite == "noise" and not case.on_trace:
         return case.scenario.policy in (OURS, "static") and 2.0 <= case.traffic.scale <= 3.0

@@ -7,7 +7,7 @@ from scripts.evaluation.case import BOUND, Row
 from scripts.evaluation.equal_lateness import ALLOWED, LATEST, at_equal_lateness, multiplier
 from scripts.evaluation.tables import Table, by_arrivals, cost_fraction, group, marked, number
 
-NOISY_SUITES = ("noise",)
+NOISY_SUITES = ("noise", "learning")
 MARKS: Mapping[str, str] = {"static": "hindsight on the same requests", "log-oracle": "looks a second ahead"}
 """What a policy knows that no policy can know, by its name."""
 

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import chain
 
-from scripts.evaluation import edges, tables, varied
+from scripts.evaluation import edges, learning, tables, varied
 from scripts.evaluation.case import Row
 from scripts.evaluation.costs import cost_tables, essence_table
 
@@ -17,6 +17,7 @@ TABLES: Mapping[str, Callable[[Sequence[Row]], Iterator[tables.Table]]] = {
     "caps": tables.cap_table,
     "sparse": tables.sparse_table,
     "ablation": tables.ablation_table,
+    learning.SUITE: learning.learning_table,
 }
 
 

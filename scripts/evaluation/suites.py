@@ -15,7 +15,7 @@ from scheduler.simulator.backends import ColdStarts
 from scheduler.simulator.faults import Fault
 from scheduler.simulator.network import AMPLE, Bandwidth, constant, steps
 from scheduler.simulator.scenario import Scenario, SimulatedClass, SpendCaps
-from scripts.evaluation import edges, varied
+from scripts.evaluation import edges, learning, varied
 from scripts.evaluation.case import BOUND, Case
 from scripts.evaluation.links import drawn_link, logged_links
 from scripts.evaluation.options import NOISY, OURS, RTT_S, Options, each_policy, sources, spending, with_slo
@@ -194,4 +194,5 @@ SUITES: Mapping[str, Callable[[Options], Iterator[Case]]] = {
     "caps": caps,
     "sparse": sparse,
     "ablation": ablation,
+    learning.SUITE: learning.cases,
 }

@@ -21,7 +21,8 @@ from scheduler.engine import Engine
 from scheduler.simulator.bound import PlacedBatch, clairvoyant_bound, clairvoyant_schedule
 from scheduler.simulator.bound_note import bound_problem
 from scheduler.simulator.policies.log_oracle import Truth
-from scheduler.simulator.policies.oracle_control import OracleControl, TrueBeliefs
+from scheduler.simulator.policies.oracle_control import OracleControl
+from scheduler.simulator.policies.true_beliefs import TrueBeliefs
 from scheduler.simulator.report import cheapest_per_item
 from scheduler.simulator.scenario import Scenario
 from scheduler.simulator.shell import Simulation

@@ -2,14 +2,16 @@
 
 import math
 from dataclasses import replace
+from itertools import combinations
 from typing import cast
 
 import numpy as np
 import pytest
 
+from scheduler.beliefs import LearnedBeliefs
 from scheduler.domain.latency import LatencyModel
 from scheduler.domain.messages import ComputePlan, SendProbe
-from scheduler.domain.requests import Backend, Place
+from scheduler.domain.requests import EDGE_NAME, Backend, Place
 from scheduler.domain.tenants import TenantSettings
 from scheduler.estimators.service_time import ServiceTime
 from scheduler.planner.queueing.map_process import mmpp2
@@ -18,7 +20,7 @@ from scheduler.simulator.network import Bandwidth, constant, steps
 from scheduler.simulator.policies.log_oracle import RATE_WINDOW_S, Laws, Truth
 from scheduler.simulator.policies.oracle_control import oracle_control
 from scheduler.simulator.report import summarise
-from scheduler.simulator.scenario import MODEL, ORIN_LATENCY, Burst, EdgeServer, Scenario, SimulatedTenant
+from scheduler.simulator.scenario import MODEL, ORIN_LATENCY, TOLD, Burst, EdgeServer, Scenario, SimulatedTenant
 from scheduler.simulator.shell import Journal
 from scheduler.simulator.world import make_requests, make_simulation
 from scheduler.workloads import Workload, markovian, poisson, with_bursts
@@ -331,3 +333,38 @@ def test_the_oracle_of_the_laws_is_the_engine_with_them() -> None:
     assert 0 < costs["oracle-laws"] < 1.2 * costs["edgeburst"]
     constant_rate = oracle_control(replace(NOISY, policy="oracle-laws"), requests, rate=workload.rate)
     assert [constant_rate.beliefs.recent_rps(MODEL, at_s) for at_s in (0.0, 10.0)] == [140.0, 140.0]
+
+
+def test_an_engine_that_is_told_everything_is_the_oracle_and_one_that_is_told_nothing_the_engine() -> None:
+    workload = markovian(
+        mmpp2(rates_rps=(100.0, 180.0), leave_per_s=(0.3, 0.5)), rng=np.random.default_rng(6), requests=1500
+    )
+    requests = make_requests(NOISY, workload)
+
+    def commands(policy: str, *told: str) -> list[tuple[float, object]]:
+        scenario = replace(NOISY, policy=policy, told=told)
+        return make_simulation(scenario, requests, rate=workload.rate, keep_commands=True).run().commands
+
+    assert commands("edgeburst", *TOLD) == commands("oracle-laws")
+    apart = [commands("edgeburst", *told) for told in ((), *((what,) for what in TOLD))]
+    assert sum(a == b for a, b in combinations(apart, 2)) == 0
+
+
+@pytest.mark.parametrize("what", TOLD)
+def test_beliefs_are_true_in_what_is_told_and_learned_in_the_rest(what: str) -> None:
+    scenario = replace(NOISY, policy="edgeburst", told=(what,), bandwidth=constant(3.0))
+    workload = phases((20.0, 140.0))
+    control = oracle_control(scenario, make_requests(scenario, workload), rate=workload.rate)
+    beliefs, learned = control.beliefs, LearnedBeliefs(control._estimates)
+    control.begin(0.0)
+    for _ in range(30):
+        control._estimates.models[MODEL].edges[EDGE_NAME].update(8, 0.2)
+    assert (beliefs.recent_rps(MODEL, 5.0) == 140.0) == (what == "rate")
+    ours, theirs = (of.edge_times(MODEL, 0.99, 5.0) for of in (beliefs, learned))
+    assert ours is not None
+    assert theirs is not None
+    assert (ours.median_s[8] == pytest.approx(scenario.edge_latency.predict_s(8))) == (what == "laws")
+    assert (ours.scatter.sigma == scenario.edge_noise) == (what == "scatter")
+    assert (ours.scatter == theirs.scatter) == (what != "scatter")
+    assert (beliefs.uplink(5.0).bytes_per_s is None) == (what != "link")
+    assert (beliefs.outages(5.0) is None) == (what != "changes")

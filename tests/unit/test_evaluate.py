@@ -315,7 +315,7 @@ def test_missing_traces_are_told_in_one_sentence(tmp_path: Path) -> None:
 def test_figures_are_run_on_traces_where_they_were_asked_for_these(tmp_path: Path) -> None:
     options = replace(TINY, traces=traces_in(tmp_path))
     cases = [task.args[0] for task in tasks_of(("figures",), options, quick=True) if task.func is run_case]  # type: ignore[attr-defined]
-    assert {case.suite for case in cases} == {*SUITES} - {"varied"}
+    assert {case.suite for case in cases} == {*SUITES} - {"varied", "learning"}
     assert all(case.on_trace for case in cases if case.suite in ("load", "lte"))
     # Costs with noise are compared with those of tuned parameters on all traffic.
     drawn = {case.scenario.policy for case in cases if case.suite == "noise" and not case.on_trace}

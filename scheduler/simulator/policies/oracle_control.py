@@ -2,23 +2,19 @@
 
 import math
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 
-from scheduler.beliefs import Beliefs, Outages
 from scheduler.control import NEVER, Control
 from scheduler.domain.batches import Batch, BatchReport
 from scheduler.domain.latency import LatencyModel
-from scheduler.domain.plans import BufferPlan, EdgeEstimate, EngineSettings, ModelEstimates, ModelSettings, Snapshot
+from scheduler.domain.plans import EdgeEstimate, EngineSettings, ModelEstimates, ModelSettings, Snapshot
 from scheduler.domain.quotas import Quota
-from scheduler.domain.requests import EDGE_NAME, Backend, Request
-from scheduler.domain.scatter import Scatter
-from scheduler.domain.service_times import ServiceTimes, service_times
-from scheduler.domain.uplink import UplinkEstimate
+from scheduler.domain.requests import Backend, Request
 from scheduler.estimators.findings import Finding
-from scheduler.estimators.warm_instances import WarmInstances
 from scheduler.simulator.policies.log_oracle import Laws, Truth
-from scheduler.simulator.scenario import Scenario
+from scheduler.simulator.policies.true_beliefs import TrueBeliefs, true_factor
+from scheduler.simulator.scenario import ORACLES, TOLD, EdgeServer, Scenario
 from scheduler.workloads import RateSteps
 
 LAST_CHANGE_S = 60.0
@@ -30,9 +26,18 @@ TOLD_AFTER_S = 2.0
 class TimedControl(Control):
     """Control that asks for a plan at given times and ignores detected changes."""
 
-    def __init__(self, settings: EngineSettings, truth: Truth, moments_s: Sequence[float]) -> None:
-        """Stores the true values and the times at which to ask for a plan, ascending."""
-        super().__init__(replace(settings, changepoints=False))
+    def __init__(
+        self, settings: EngineSettings, truth: Truth, moments_s: Sequence[float], *, detects: bool = False
+    ) -> None:
+        """Stores the true values and the times at which to ask for a plan, ascending.
+
+        Args:
+            settings: of the engine.
+            truth: over time.
+            moments_s: at which to ask for a plan, ascending.
+            detects: whether detectors ask for plans as well, where the settings have them.
+        """
+        super().__init__(settings if detects else replace(settings, changepoints=False))
         self.now_s = 0.0
         self.truth = truth
         self._moments_s = moments_s
@@ -57,111 +62,18 @@ class TimedControl(Control):
         return min(super().next_wakeup_s(), next_s)
 
 
-class TrueBeliefs:
-    """The truth in place of beliefs: rates, uplink, service times and outages. What is yet to happen it does not tell.
-
-    The one exception is a backend that is away: it is known until when. Warm instances are learned, as by any engine.
-    """
-
-    def __init__(self, learned: Beliefs, settings: EngineSettings, scenario: Scenario, truth: Truth) -> None:
-        """Stores what is true.
-
-        Args:
-            learned: for what the truth does not hold: item sizes, warm instances, the way on a link that moves.
-            settings: the engine's, with the true latency models.
-            scenario: for noise and links.
-            truth: over time.
-        """
-        self._learned = learned
-        self._models = {model.name: model for model in settings.models}
-        self._scenario = scenario
-        self._truth = truth
-        self._edge_noise = {server.name: server.noise for server in scenario.edge_servers()}
-        self._edge_lan_s = {server.name: server.lan_s for server in scenario.edge_servers()}
-        self._times: dict[tuple[str, Backend, str], tuple[tuple[object, ...], ServiceTimes]] = {}
-
-    def revision(self) -> int | None:
-        """Returns None: the truth may change at any moment."""
-        return None
-
-    def outages(self, now_s: float) -> Outages:
-        """Returns which backends are truly away."""
-        edges_back_s = {server: self._truth.edge_back_s(now_s, server) for server in self._edge_noise}
-        away = {server: back_s if back_s > now_s else None for server, back_s in edges_back_s.items()}
-        return Outages(functions_back_s=self._truth.functions_back_s(now_s), edges_back_s=away)
-
-    def recent_rps(self, model: str, now_s: float) -> float:
-        """Returns the true items a second."""
-        return self._truth.rate_rps(model, now_s)
-
-    def item_bytes(self, model: str) -> float:
-        """Returns the bytes of an item on the wire, lately."""
-        return self._learned.item_bytes(model)
-
-    def warm_pool(self, model: str, tier: str) -> WarmInstances | None:
-        """Returns what is known of a tier's instances; None for a tier that there is not."""
-        return self._learned.warm_pool(model, tier)
-
-    def uplink(self, now_s: float) -> UplinkEstimate:
-        """Returns the true bandwidth at this moment and the true round trip.
-
-        Beyond its parts the way takes nothing but where the link moves while something is on it.
-        """
-        bytes_per_s = self._truth.bytes_per_s(now_s)
-        told = UplinkEstimate(None if math.isinf(bytes_per_s) else bytes_per_s, self._scenario.rtt_s)
-        if len(self._scenario.bandwidth.rates) > 1:
-            learned = self._learned.uplink(now_s)
-            told = replace(told, excess_s=learned.excess_s, margin_s=learned.margin_s, sigma_s=learned.sigma_s)
-        return told
-
-    def edge_times(self, model: str, percentile: float, now_s: float, edge: str = EDGE_NAME) -> ServiceTimes | None:
-        """Returns tables from the true latency model and its true noise."""
-        settings = self._models[model]
-        latency = settings.edge_latency_on(edge)
-        if latency is None:
-            return None
-        max_batch, slowdown = min(latency.max_batch, settings.max_items), self._truth.edge_slowdown(now_s, edge)
-        place = (model, Backend.EDGE, edge)
-        beside_s = self._edge_lan_s[edge] + latency.decode_s
-        return self._tables(place, latency, max_batch, slowdown, self._edge_noise[edge], percentile, beside_s=beside_s)
-
-    def function_times(self, model: str, plan: BufferPlan, now_s: float) -> ServiceTimes | None:
-        """Returns the tables of a buffer's tier in the same way."""
-        latency = next((tier.latency for tier in self._models[model].tiers if tier.name == plan.tier), None)
-        if latency is None:
-            return None
-        slowdown, sigma = self._truth.function_slowdown(now_s), self._scenario.function_noise
-        # Buffers that share a tier but no percentile have tables of their own.
-        place = (model, Backend.FUNCTION, f"{plan.tier} at {plan.percentile}")
-        return self._tables(place, latency, latency.max_batch, slowdown, sigma, plan.percentile)
-
-    def _tables(
-        self,
-        place: tuple[str, Backend, str],
-        latency: LatencyModel,
-        max_batch: int,
-        slowdown: float,
-        sigma: float,
-        percentile: float,
-        *,
-        beside_s: float = 0.0,
-    ) -> ServiceTimes:
-        """Returns the same object as long as nothing changes: all that is worked out from it is kept as long."""
-        made_from = (latency, max_batch, slowdown, percentile)
-        kept = self._times.get(place)
-        if kept is not None and kept[0] == made_from:
-            return kept[1]
-        scatter = Scatter(sigma=sigma)
-        predicted_s = [beside_s + slowdown * latency.predict_s(items) for items in range(1, max_batch + 1)]
-        times = service_times(predicted_s, margin=_factor(sigma, percentile), scatter=scatter)
-        self._times[place] = made_from, times
-        return times
-
-
 class OracleControl(TimedControl):
-    """Plans from the truth, and gives it to the engine as its beliefs."""
+    """Plans from the truth, and gives it to the engine as its beliefs; what it is not told it learns."""
 
-    def __init__(self, settings: EngineSettings, scenario: Scenario, truth: Truth, changes_s: Sequence[float]) -> None:
+    def __init__(
+        self,
+        settings: EngineSettings,
+        scenario: Scenario,
+        truth: Truth,
+        changes_s: Sequence[float],
+        *,
+        told: Collection[str] = TOLD,
+    ) -> None:
         """Stores the true values.
 
         Args:
@@ -169,10 +81,12 @@ class OracleControl(TimedControl):
             scenario: for noise and links.
             truth: over time.
             changes_s: its changes, ascending.
+            told: names of `TOLD`.
         """
-        super().__init__(settings, truth, changes_s)
-        self._scenario = scenario
-        self.beliefs = TrueBeliefs(self.beliefs, settings, scenario, truth)
+        knows_changes = "changes" in told
+        super().__init__(settings, truth, changes_s if knows_changes else (), detects=not knows_changes)
+        self._told, self._scenario = told, scenario
+        self.beliefs = TrueBeliefs(self.beliefs, settings, scenario, truth, told=told)
 
     def snapshot(
         self,
@@ -185,39 +99,62 @@ class OracleControl(TimedControl):
     ) -> Snapshot:
         """Returns a snapshot of the true values for the planner."""
         up = {"edge_up": edge_up, "function_up": function_up}
-        learned = super().snapshot(now_s, **up, quotas=quotas, edges_away=edges_away)
-        uplink = self.beliefs.uplink(now_s)
-        return replace(
-            learned,
-            models={name: self._told(self.model(name), model) for name, model in learned.models.items()},
-            uplink_bytes_per_s=uplink.bytes_per_s,
-            uplink_rtt_s=uplink.rtt_s + (uplink.excess_s + uplink.margin_s),
-            function_up=self.truth.functions_back_s(now_s) <= now_s,
-        )
+        snapshot = super().snapshot(now_s, **up, quotas=quotas, edges_away=edges_away)
+        models = {name: self._with_truth(self.model(name), model) for name, model in snapshot.models.items()}
+        snapshot = replace(snapshot, models=models)
+        if "link" in self._told:
+            uplink = self.beliefs.uplink(now_s)
+            rtt_s = uplink.rtt_s + (uplink.excess_s + uplink.margin_s)
+            snapshot = replace(snapshot, uplink_bytes_per_s=uplink.bytes_per_s, uplink_rtt_s=rtt_s)
+        if "changes" in self._told:
+            snapshot = replace(snapshot, function_up=self.truth.functions_back_s(now_s) <= now_s)
+        return snapshot
 
-    def _told(self, settings: ModelSettings, learned: ModelEstimates) -> ModelEstimates:
+    def _with_truth(self, settings: ModelSettings, learned: ModelEstimates) -> ModelEstimates:
         scenario, truth = self._scenario, self.truth
         percentiles = {c.percentile for c in settings.classes}
-        slowdown = truth.function_slowdown(self.now_s)
         edges = {
-            server.name: EdgeEstimate(
-                law.slower(truth.edge_slowdown(self.now_s, server.name)),
-                {p: _factor(server.noise, p) for p in percentiles},
-            )
+            server.name: self._edge(server, law, learned.edges.get(server.name), percentiles)
             for server in scenario.edge_servers()
             if (law := settings.edge_latency_on(server.name)) is not None
         }
         first = next(iter(edges.values()), None)
-        return replace(
+        learned = replace(
             learned,
-            rate_rps=truth.rate_rps(settings.name, self.now_s),
+            edges=edges,
             edge_latency=None if first is None else first.latency,
             edge_quantile_factor={} if first is None else first.quantile_factor,
-            edges=edges,
-            function_latencies={tier.name: tier.latency.slower(slowdown) for tier in settings.tiers},
-            function_quantile_factor={p: _factor(scenario.function_noise, p) for p in percentiles},
-            # All simulated items have the same size.
-            size_factors={},
+        )
+        if "rate" in self._told:
+            learned = replace(learned, rate_rps=truth.rate_rps(settings.name, self.now_s))
+        if "laws" in self._told:
+            slowdown = truth.function_slowdown(self.now_s)
+            learned = replace(
+                learned,
+                function_latencies={tier.name: tier.latency.slower(slowdown) for tier in settings.tiers},
+                # All simulated items have the same size.
+                size_factors={},
+            )
+        if "scatter" in self._told:
+            learned = replace(
+                learned,
+                function_quantile_factor={p: true_factor(scenario.function_noise, p) for p in percentiles},
+            )
+        return learned
+
+    def _edge(
+        self, server: EdgeServer, law: LatencyModel, learned: EdgeEstimate | None, percentiles: set[float]
+    ) -> EdgeEstimate:
+        """Returns what the planner is told of a model's services on an edge server."""
+        told = EdgeEstimate(
+            law.slower(self.truth.edge_slowdown(self.now_s, server.name)),
+            {p: true_factor(server.noise, p) for p in percentiles},
+        )
+        if learned is None:
+            return told
+        return EdgeEstimate(
+            told.latency if "laws" in self._told else learned.latency,
+            told.quantile_factor if "scatter" in self._told else learned.quantile_factor,
         )
 
 
@@ -255,15 +192,16 @@ class ToldControl(TimedControl):
 
 
 def oracle_control(scenario: Scenario, requests: Sequence[Request], *, rate: RateSteps | None = None) -> OracleControl:
-    """Returns the control of `log-oracle` or `oracle-laws`.
+    """Returns the control of `log-oracle` or `oracle-laws`, or of the engine where it is told a part of the truth.
 
     Args:
         scenario: names the policy.
         requests: the requests that will arrive.
-        rate: that they were drawn from, for `oracle-laws`; None if it is not known.
+        rate: that they were drawn from, for all but `log-oracle`; None if it is not known.
     """
-    truth = Laws(scenario, requests, rate) if scenario.policy == "oracle-laws" else Truth(scenario, requests)
-    return OracleControl(scenario.engine_settings(), scenario, truth, _changes_s(truth, requests))
+    truth = Truth(scenario, requests) if scenario.policy == "log-oracle" else Laws(scenario, requests, rate)
+    told = TOLD if scenario.policy in ORACLES else scenario.told
+    return OracleControl(scenario.engine_settings(), scenario, truth, _changes_s(truth, requests), told=told)
 
 
 def told_control(scenario: Scenario, requests: Sequence[Request]) -> ToldControl:
@@ -277,8 +215,3 @@ def _changes_s(truth: Truth, requests: Sequence[Request]) -> list[float]:
     # The end of the arrivals is no change of their rate: no request is left to plan for.
     ended_s = {at_s for at_s in truth.rate_changes_s() if at_s > last_s}
     return [at_s for at_s in truth.changes_s(last_s + LAST_CHANGE_S) if at_s not in ended_s]
-
-
-def _factor(sigma: float, percentile: float) -> float:
-    """Returns the quantile of a lognormal service time as a factor on its median, at least 1."""
-    return max(1.0, math.exp(Scatter(sigma=sigma).quantile(percentile)))
