@@ -29,6 +29,9 @@ BelievedTimes = Callable[[str, float, float, str], "ServiceTimes | None"]
 """Returns service tables, of a model, a percentile, the present and an edge server."""
 FULL = frozenset({Reason.BATCH_FULL, Reason.FIRST_DEADLINE})
 """Gates of a next batch that no other request of so many items or more passes either."""
+COMPARED = 2
+"""Slots of one edge whose next batches could take a request, of which the better is chosen. Bounds the work of a
+decision: a third would start later still."""
 NEAR = 0.01
 """Part of the money of the cheapest request within which totals count as equal: the slot that is free first wins."""
 
@@ -144,19 +147,21 @@ class Edges:
         """
         near, batches = NEAR * queues.lateness.prices.min_money, queues.next_batches
         best: list[tuple[Offer, EdgeSide] | None] = [None] * len(self.of_edge)
-        closed = [False] * len(best)
+        closed, possible = [False] * len(best), [0] * len(best)
         order, marks = self.in_order(now_s), len(self.lanes.all) == 1 and queued.request.items == 1
         for slot in order:
             edge, batch = slot.edge, batches[slot.number]
             known = best[edge]
-            if known is not None and known[0].total <= near:
+            if possible[edge] >= COMPARED or (known is not None and known[0].total <= near):
                 continue
             if batch.full or (closed[edge] and not batch.items):
                 continue
             offer = slot.offer(queues, queued, now_s=now_s, lateness_price=lateness_price)
             if known is None or offer.total < known[0].total - near:
                 best[edge] = (offer, slot)
-            if offer.reason is not None:
+            if offer.reason is None:
+                possible[edge] += 1
+            else:
                 if not batch.items:
                     closed[edge] = True
                 elif marks and offer.reason in FULL:

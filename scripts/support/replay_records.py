@@ -15,6 +15,8 @@ NO_CHOICE = {"top-up", "piggyback", "reclaimed", "hedge", "overdue-sent", "trial
 """Causes of moves in which no offers are compared."""
 TERMS = ("money", "lateness", "cost-to-others")
 """Reasons that compare two possible offers; all others are gates, but for this one:"""
+NEAR = 0.01
+"""Part of a price within which totals of edge servers count as equal, as in `scheduler/dispatch/edges.py`."""
 LEAST_TOTAL = "least-total"
 GATES = {
     *("class", "no-backend", "failed-there", "quota", "too-large", "circuit-open", "batch-full", "joins-late"),
@@ -64,12 +66,26 @@ def _of_decision(decision: Values) -> Iterator[str]:
     best = _best(decision["offers"])
     if best is None:
         yield from _of_refusal(decision)
+    elif _near(decision, best):
+        return
     elif decision["chosen_offer"] != best or decision["chosen"] != _where(decision["offers"][best]):
         yield f"{decision['chosen']} was chosen, but offer {best} has the least total"
     elif decision["nearest_miss"] is not None:
         yield "a nearest miss, though it was not refused"
     else:
         yield from _of_reason(decision, best)
+
+
+def _near(decision: Values, best: int) -> bool:
+    """Whether an edge server was chosen that starts before the one with the least total, at nearly the same total."""
+    offers, at = decision["offers"], decision["chosen_offer"]
+    if at is None or at == best or not all(offers[i]["place"].startswith("edge:") for i in (at, best)):
+        return False
+    if offers[at]["place"] == offers[best]["place"] or not offers[at]["possible"]:
+        return False
+    price = max([decision["lateness_price"], *[offer["money"] or 0.0 for offer in offers]])
+    sooner = bool(offers[at]["start_s"] < offers[best]["start_s"])
+    return sooner and bool(offers[at]["total"] - offers[best]["total"] <= NEAR * price)
 
 
 def _of_offer(offer: Values, lateness_price: float) -> Iterator[str]:

@@ -6,14 +6,16 @@ from pathlib import Path
 
 import pytest
 
+from scheduler.simulator.faults import Fault
 from scheduler.simulator.report import cheapest_per_item, within_slo
-from scheduler.simulator.scenario import Scenario
+from scheduler.simulator.scenario import ORIN_LATENCY, EdgeServer, Scenario
 from scheduler.simulator.world import generators, make_requests, make_simulation
 from scheduler.workloads import Workload
 from scripts.evaluation.suites import with_slo
 from scripts.evaluation.traffic import Poisson, Trace
 
 SLO_S = 0.6
+SLOWER = EdgeServer("slow", ORIN_LATENCY.slower(2.0), faults=(Fault("down", 3.0, 9.0),))
 
 
 def fraction(parallel: int, workload: Workload) -> float:
@@ -29,6 +31,17 @@ def fraction(parallel: int, workload: Workload) -> float:
 def test_two_slots_cost_less_than_one_at_half_the_load(rate_rps: float) -> None:
     costs = [fraction(k, Poisson(rate_rps * k, 2500).workload(generators(0)[0])) for k in (1, 2, 4)]
     assert costs[0] > costs[1] > costs[2]
+
+
+def test_a_second_server_that_goes_away_and_comes_back_loses_nothing() -> None:
+    scenario = replace(with_slo(Scenario(), SLO_S), edges=(EdgeServer("fast", ORIN_LATENCY), SLOWER))
+    requests = make_requests(scenario, Poisson(150.0, 2000).workload(generators(0)[0]))
+    journal = make_simulation(scenario, requests).run()
+    assert within_slo(journal) >= 0.99
+    sent_s = [sent.batch.sent_at_s for sent in journal.batches.values() if sent.batch.place.name == "slow"]
+    assert [at_s for at_s in sent_s if at_s < 3.0]
+    assert [at_s for at_s in sent_s if at_s > 9.0]
+    assert len([at_s for at_s in sent_s if 3.0 <= at_s < 9.0]) <= 1
 
 
 @pytest.mark.parametrize(
