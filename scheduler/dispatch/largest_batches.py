@@ -2,8 +2,9 @@
 
 A refusal may name the limit; that is believed at once. Otherwise a refused batch is sent again in halves, as one whose
 content was refused. If all its members are answered then, its size was the cause, and the limit lies between the
-largest batch that was answered and the smallest that was refused: the next full batches search it by bisection. Without
-a refusal nothing is limited.
+largest batch that was answered and the smallest that was refused: the next full batches search it by bisection. A
+server that only fails (500) may have done so by chance: the first such limit is believed when a batch of that size
+fails again. Without a refusal nothing is limited.
 """
 
 from collections.abc import Callable
@@ -40,6 +41,8 @@ class LargestBatch:
     """Whether a refusal named the limit."""
     doubted: bool = False
     """Whether the server was away since: another one may be there, which takes more."""
+    failed_once: int | None = None
+    """Items of the smallest batch at which the server failed once, and answered all its members in smaller ones."""
 
     @property
     def settled(self) -> bool:
@@ -73,7 +76,7 @@ class LargestBatch:
 
     def forget(self) -> None:
         """Forgets what refusals have shown."""
-        self.refused, self.named, self.doubted = None, False, False
+        self.refused, self.named, self.doubted, self.failed_once = None, False, False, None
 
 
 @dataclass(slots=True)
@@ -84,6 +87,8 @@ class Suspicion:
     items: int
     unanswered: set[int]
     """Ids of its requests."""
+    refused: bool = True
+    """Whether it was refused, or failed where a larger one had; False: it may have failed by chance."""
 
 
 @dataclass(slots=True)
@@ -106,6 +111,8 @@ class LargestBatches:
         known = self.known.get(key)
         if known is None:
             known = self.known[key] = LargestBatch()
+        if known.failed_once is not None and batch.items >= known.failed_once:
+            known.failed_once = None
         if batch.items > known.fits:
             known.fits = batch.items
             if known.refused is not None:
@@ -139,7 +146,11 @@ class LargestBatches:
         if failure.kind is FailureKind.SERVER and not self._suspect(known, batch):
             self._withdraw(batch)
             return False
-        self.suspicions.append(Suspicion(key, batch.items, set(batch.request_ids)))
+        members = set(batch.request_ids)
+        again = before is not None or (known.failed_once is not None and batch.items >= known.failed_once)
+        again = again or any(s.key == key and batch.items <= s.items for s in self.suspicions)
+        refused = failure.kind is not FailureKind.SERVER or again
+        self.suspicions.append(Suspicion(key, batch.items, members, refused))
         del self.suspicions[:-SUSPICIONS]
         return True
 
@@ -226,7 +237,9 @@ class LargestBatches:
         for suspicion in confirmed:
             self.suspicions.remove(suspicion)
             known = self.known[suspicion.key]
-            if suspicion.items > known.fits and (known.refused is None or suspicion.items < known.refused):
+            if not suspicion.refused:
+                known.failed_once = min(suspicion.items, known.failed_once or suspicion.items)
+            elif suspicion.items > known.fits and (known.refused is None or suspicion.items < known.refused):
                 known.refused, known.named, known.doubted = suspicion.items, False, False
                 self._settle(suspicion.key)
 

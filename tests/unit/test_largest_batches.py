@@ -110,6 +110,22 @@ def test_after_a_few_refusals_no_batch_is_refused_and_every_request_was_answered
     assert max(edge.sizes[-len(edge.sizes) // 4 :]) == most
 
 
+def test_a_server_that_fails_once_by_chance_has_no_limit() -> None:
+    edge = Edge(an_engine(), 64, REFUSALS["500"])
+    edge.burst(range(2))
+    edge.most = 2
+    edge.burst(range(10, 13))
+    edge.most = 64
+    assert edge.refusals == [3]
+    assert edge.engine.statistics().edge_limits == ()
+    edge.burst([20], items=5)
+    assert sorted(answered(edge.commands)) == [0, 1, 10, 11, 12, 20]
+    edge.most = 5
+    for round_ in range(3, 6):
+        edge.burst(range(10 * round_, 10 * round_ + 6))
+    assert [limit.items for limit in learned(edge.commands)] == [5]
+
+
 @given(
     most=st.integers(1, 70),
     kind=st.sampled_from(sorted(REFUSALS)),
