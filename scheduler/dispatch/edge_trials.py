@@ -17,6 +17,10 @@ TRY_AGAIN_S = 1.0
 EDGE_SHARE = 0.1
 """Part of the edge's seconds that trials may take as long as it is as slow as believed. Judgement: others of its models
 may need it; a request that is tried has no other place, or is in flight elsewhere."""
+SLOWER = 1.1
+"""Times the seconds of its profile from which on an edge counts as slow. Judgement: within that it is as fast as said,
+and no request would be looked at for a trial in vain.
+"""
 FASTER = 0.5
 """Part of the believed seconds within which a batch must be back for the next trial to follow at once. Judgement:
 chance seldom halves a service."""
@@ -73,7 +77,7 @@ class EdgeTrials:
     def _due(self, slot: EdgeSide, queues: ModelQueues, *, now_s: float) -> bool:
         edge, name = slot.place.name, queues.model.name
         times, profile = queues.edges[slot.edge].times, queues.model.edge_latency_on(edge)
-        if times is None or profile is None or times.median_s[1] <= profile.predict_s(1):
+        if times is None or profile is None or times.median_s[1] <= SLOWER * profile.predict_s(1):
             return False
         pause_s = max(TRY_AGAIN_S, times.median_s[1] / EDGE_SHARE)
         due = now_s >= self.tried_at_s.get((edge, name), -math.inf) + pause_s

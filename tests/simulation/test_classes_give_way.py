@@ -65,7 +65,7 @@ def test_a_class_that_keeps_its_budget_is_made_room_for() -> None:
     assert within(journal)["spends"] >= 0.8
     assert journal.cost() < 0.0005, "without room made it costs three times as much: both have none as often"
     reasons = Counter(refusal.reason for refusal in journal.refusals.values())
-    assert reasons["budget"] > 0.9 * sum(reasons.values())
+    assert reasons["budget"] > 0.8 * sum(reasons.values())
 
 
 def test_a_class_that_is_served_late_gives_way_and_is_answered_later() -> None:

@@ -97,6 +97,11 @@ NOT_RUN: Mapping[str, NotRun] = {
         _EVALUATION
     ),
     ".venv/bin/python -m scripts.evaluate --suite figures --traces DIR": _EVALUATION,
+    ".venv/bin/python -m scripts.evaluate --suite edges --traces DIR --traffic trace --markdown": _EVALUATION,
+    ".venv/bin/python -m scripts.evaluate --suite learning": NotRun("minutes", "tests/unit/test_evaluate_learning.py"),
+    ".venv/bin/python -m scripts.simulator_speed --requests 1000000": NotRun(
+        "minutes", "tests/unit/test_simulator_speed.py"
+    ),
     ".venv/bin/python -m scripts.evaluate --suite engine --against WORKTREE": _EVALUATION,
     ".venv/bin/python -m scripts.evaluate --suite figures --traces DIR "
     "--policy edgeburst,oracle-laws --out NEW --beside OLD": _EVALUATION,

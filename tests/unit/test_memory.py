@@ -208,7 +208,7 @@ def test_an_engine_begins_with_the_plan_the_uplink_and_the_margins_that_it_ended
     assert times_again.median_s == pytest.approx(times.median_s, rel=0.05)
     for buffer, was in zip(new.buffers, old.buffers, strict=True):
         assert buffer.known_times.safe_s == pytest.approx(was.known_times.safe_s, rel=0.05)
-    assert len(successor.recalled) == 9
+    assert len(successor.recalled) == 10
     assert new.lateness.log_multiplier == pytest.approx(old.lateness.log_multiplier, abs=0.01)
 
 
@@ -244,7 +244,7 @@ def test_another_profile_or_tier_begins_afresh_and_the_rest_is_kept() -> None:
     slower = replace(tier, latency=replace(tier.latency, alpha_s=2 * tier.latency.alpha_s))
     changed = Control(replace(control._settings, models=(replace(model, tiers=(slower,)),)))
     engine, successor, _ = reborn(changed, parts)
-    kept = {"budgets", "tenants", "quotas", "edge-batches"}
+    kept = {"budgets", "tenants", "quotas", "edge-batches", "edge-parallel"}
     assert set(successor.recalled) == {"uplink", f"traffic:{model.name}", f"edge:{model.name}", *kept}
     plan = engine.statistics().plan
     assert plan is not None
