@@ -222,5 +222,6 @@ def test_two_daemons_share_a_cap_fairly_and_live_through_each_others_deaths(tmp_
                 assert second.log.count("lender_back") == 1
                 until(lambda: firsts.heard(REACHED) and seconds.heard(REACHED), "the cap")
         time.sleep(1.0)
-        # A slice is the dearest batch, as it was believed at the start: a tenth of this small cap.
-        assert 0.4 * CAP < metered(endpoint) <= 1.1 * CAP
+        # A slice is the dearest batch, as it was believed at the start: a tenth of this small cap. What each of three
+        # kills leaves in doubt counts as spent.
+        assert 0.2 * CAP < metered(endpoint) <= 1.1 * CAP
