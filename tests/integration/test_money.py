@@ -28,6 +28,7 @@ def test_cold_bursts_are_booked_as_metered(tmp_path: Path) -> None:
     assert not outcome.status["disbelieved"]
 
 
+@pytest.mark.slow
 def test_calls_that_crash_or_hang_are_estimated_close_to_what_is_metered(tmp_path: Path) -> None:
     outcome = run(Case(seed=2, invocations=16, start_s=1.0, misfortunes=0.6), tmp_path)
     assert outcome.answered < outcome.requests
@@ -35,6 +36,7 @@ def test_calls_that_crash_or_hang_are_estimated_close_to_what_is_metered(tmp_pat
     assert agrees(outcome, within=0.15), outcome.books
 
 
+@pytest.mark.slow
 def test_bursts_on_instances_that_are_kept_send_no_warming_calls(tmp_path: Path) -> None:
     outcome = run(Case(seed=4, invocations=16, provisioned=2, start_s=0.5, slots=2), tmp_path)
     assert outcome.answered == outcome.requests

@@ -42,7 +42,7 @@ MODEL = """
 card = "{folder}"
 {backend}
 [[model.class]]
-slo_s = 60.0
+slo_s = 300.0
 """
 FUNCTION = """
 [function]
