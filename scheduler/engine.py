@@ -253,7 +253,7 @@ class Engine:
         else:
             self._count(request, now_s)
             self._endings.watch(queued)
-            self._dispatcher.assign(queued, now_s)
+            self._dispatcher.placing.assign(queued, now_s)
 
     def _count(self, request: Request, now_s: float) -> None:
         self._control.arrived(request, now_s)
@@ -320,7 +320,7 @@ class Engine:
             self._adopt(plan)
             if plan.cause in CHANGES:
                 self._dispatcher.raise_caution()
-            self._dispatcher.assign_all(waiting, Cause.PLAN, now_s=now_s)
+            self._dispatcher.placing.assign_all(waiting, Cause.PLAN, now_s=now_s)
 
     def _limits_changed(self, model: str, limits: Limits, now_s: float) -> None:
         # A model that is away just now has them when it comes back.
@@ -343,7 +343,7 @@ class Engine:
         snapshot, new = self._snapshot(now_s), self._control.next_plan_id()
         self._adopt(best_plan(snapshot, plan_id=new, cause="settings", detail="reloaded", at_once=True))
         self._endings.watch_anew(settings.max_timeout_s)
-        self._dispatcher.assign_all(waiting, Cause.LIMITS, now_s=now_s)
+        self._dispatcher.placing.assign_all(waiting, Cause.LIMITS, now_s=now_s)
 
     def _adopt(self, plan: Plan) -> None:
         self._plan = plan

@@ -120,7 +120,7 @@ class Failures:
         left: list[QueuedRequest] = []
         for queued in living:
             if met_quota and not queued.failed_on and len(queued.request.attempts) < self.most_sends:
-                self.dispatcher.assign(queued, now_s, Cause.QUOTA)
+                self.dispatcher.placing.assign(queued, now_s, Cause.QUOTA)
             elif not self._to_another(queued, failed, failure, now_s=now_s):
                 left.append(queued)
         if left:
@@ -141,7 +141,7 @@ class Failures:
         helps = self.edges.all.could_answer(queues, queued, now_s=now_s)
         helps = helps or self.function.in_time(queues, queued, now_s=now_s)
         if helps:
-            self.dispatcher.assign(queued, now_s, _cause(failed, failure))
+            self.dispatcher.placing.assign(queued, now_s, _cause(failed, failure))
         return helps
 
     def _give_up(
@@ -149,7 +149,7 @@ class Failures:
     ) -> None:
         queues = self.lanes.of(queued.request)
         refusal = refusal or self.dispatcher.refusals.failed(queues, queued, failed.backend, failure, now_s=now_s)
-        self.dispatcher.give_up(queued, refusal, now_s, _cause(failed, failure))
+        self.dispatcher.placing.give_up(queued, refusal, now_s, _cause(failed, failure))
 
     def _once_more(self, members: list[QueuedRequest], sent: InFlightBatch, failure: Failure, *, now_s: float) -> None:
         """Asks the same side once more where no other can help: a crashed container in halves, that one request may
@@ -165,7 +165,7 @@ class Failures:
             self._halve(again, self.lanes.of(again[0].request), failed.backend, now_s=now_s)
             return
         for queued in again:
-            self.dispatcher.assign(queued, now_s, _cause(failed, failure))
+            self.dispatcher.placing.assign(queued, now_s, _cause(failed, failure))
 
     def _bisect(self, members: list[QueuedRequest], sent: InFlightBatch, failure: Failure, *, now_s: float) -> None:
         """A refused content is found by bisection: the halves go to the same backend, the culprit fails alone."""
@@ -192,7 +192,7 @@ class Failures:
                 queues.bisect(backend, half)
                 continue
             for queued in half:
-                self.dispatcher.assign(queued, now_s, Cause.FAILURE)
+                self.dispatcher.placing.assign(queued, now_s, Cause.FAILURE)
 
     def _takes_half(self, queues: ModelQueues, backend: Backend, half: tuple[QueuedRequest, ...]) -> bool:
         """Whether limits, labels and circuit let the backend have it: they may have changed since the batch left."""
