@@ -23,6 +23,7 @@ from scripts import config_reference
 tomllib = importlib.import_module("tomllib" if sys.version_info >= (3, 11) else "tomli")
 LANGUAGES = {"sh", "toml", "json", "text"}
 FIRST = "scheduler/README.md"
+CLASSES = re.compile(r"^class (\w+)(.*?)(?=^\S|\Z)", re.DOTALL | re.MULTILINE)
 
 
 def anchors(page: str) -> set[str]:
@@ -119,6 +120,19 @@ def test_every_status_and_kind_of_refusal_is_documented() -> None:
     assert len(statuses) > 8
     rows = page[page.index("## Errors") : page.index("## Operations")]
     assert [status for status in sorted(statuses) if not re.search(rf"^\| [\d, ]*{status}\b", rows, re.MULTILINE)] == []
+
+
+def test_the_methods_that_the_architecture_names_exist() -> None:
+    named = re.findall(r"`([A-Z]\w+)\.(\w+)`", text_of("scheduler/ARCHITECTURE.md"))
+    sources = [path.read_text(encoding="utf-8") for path in (ROOT / "scheduler").rglob("*.py")]
+    bodies = {(name, body) for text in sources for name, body in CLASSES.findall(text)}
+    assert len(named) > 20
+    missing = [
+        f"{owner}.{member}"
+        for owner, member in named
+        if not any(owner == name and re.search(rf"\b{member}\b", body) for name, body in bodies)
+    ]
+    assert missing == []
 
 
 def test_every_sub_command_is_documented() -> None:
