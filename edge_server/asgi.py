@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -12,7 +11,7 @@ from urllib.parse import quote
 
 from edge_server.infer_path import FAULT
 from edge_server.wsgi import limits_of
-from scheduler.wsgi.answer import Answer
+from scheduler.wsgi.answer import Answer, error_content
 from scheduler.wsgi.body import Body
 from scheduler.wsgi.buffers import Buffers
 from scheduler.wsgi.environment import environment
@@ -110,10 +109,10 @@ class AsgiInterface:
                 return self._answered(scope, headers, content)
             except Refused as error:
                 self._refused(error.status)
-                return _error(error.status, str(error), error.headers)
+                return error.status, *error_content(str(error), error.headers)
             except Exception:  # noqa: BLE001 - the application may raise anything
                 _log.exception("The application failed on a request")
-                return _error(500, FAULT)
+                return 500, *error_content(FAULT)
 
         return answered
 
@@ -125,8 +124,9 @@ class AsgiInterface:
         source = _Received(b"" if isinstance(content, int) else content)
         body = Body(head, source, self._limits, self._buffers, lambda _: None)
         answer = Answer()
-        parts = self._app(environment(_of_connection(scope), head, body), answer.start)
-        return int(answer.status.split()[0]), answer.headers, _whole(answer, parts)
+        whole = answer.body(self._app(environment(_of_connection(scope), head, body), answer.start))
+        # Only now: an application may begin its answer when its first part is asked for.
+        return int(answer.status.split()[0]), answer.headers, whole
 
 
 class _Received:
@@ -180,18 +180,3 @@ def _of_connection(scope: Message) -> dict[str, Any]:
         "SERVER_PORT": str(server[1]),
         "REMOTE_ADDR": str(client[0]),
     }
-
-
-def _whole(answer: Answer, parts: Iterable[bytes]) -> bytes:
-    try:
-        return answer.body(parts)
-    finally:
-        close = getattr(parts, "close", None)
-        if close is not None:
-            close()
-
-
-def _error(
-    status: int, sentence: str, headers: Sequence[tuple[str, str]] = ()
-) -> tuple[int, Sequence[tuple[str, str]], bytes]:
-    return status, [("Content-Type", "application/json"), *headers], json.dumps({"error": sentence}).encode()

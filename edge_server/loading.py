@@ -11,13 +11,14 @@ from functools import partial
 from edge_server.device import Device
 from edge_server.errors import EdgeError, StartupError
 from edge_server.service import EdgeModel, Service
-from edge_server.settings import Settings
+from edge_server.settings import ModelChoice, Settings
 from edge_server.warmup import warm_up
 from models.batch import rehearsal_request
 from models.card import Card
 from models.emulation import Emulation, emulation_for
 from models.errors import DeviceLost, ModelError
 from models.packages import needed
+from models.serving import ServedModel
 from scheduler.wire import WireError
 
 _log = logging.getLogger("edge_server")
@@ -67,28 +68,12 @@ def load_service(settings: Settings, emulation: Emulation, *, parallel: Callable
         StartupError: a package is missing.
         ModelError: a model, its weights or its runtime cannot be used.
     """
-    # Here, not above: importing a framework takes seconds; a wrong option or a used port should be reported before.
-    cv2 = needed("cv2", "the server")
-
-    from models.loading import load
-
-    # The threads of the pool decode in parallel; OpenCV's own threads would multiply them.
-    cv2.setNumThreads(1)
     models = []
     for choice in settings.models:
         max_batch = _max_batch(choice.card, settings, emulation)
-        served = load(
-            choice.card,
-            device=settings.device,
-            runtime=settings.runtimes.of(choice.card.name),
-            threads=settings.torch_threads,
-            weights=choice.weights,
-            weights_sha256=choice.weights_sha256,
-            random_weights=choice.random_weights,
-            max_batch=max_batch,
-            # An emulated device has the speed of its profile, whatever computes the answers.
-            measure_s=MEASURE_S if emulation.profile is None else 0.0,
-        )
+        # An emulated device has the speed of its profile, whatever computes the answers.
+        measure_s = MEASURE_S if emulation.profile is None else 0.0
+        served = loaded(choice, settings, max_batch=max_batch, measure_s=measure_s)
         models.append(EdgeModel(served, max_batch=max_batch, decode_threads=settings.decode_threads))
     return Service(
         models=models,
@@ -96,6 +81,39 @@ def load_service(settings: Settings, emulation: Emulation, *, parallel: Callable
         emulation=emulation,
         isolation=settings.share.as_given() if settings.share else None,
         parallel=parallel,
+    )
+
+
+def loaded(choice: ModelChoice, settings: Settings, *, max_batch: int, measure_s: float) -> ServedModel:
+    """Returns one of the models that the settings name, loaded as they say.
+
+    Args:
+        choice: the model.
+        settings: of device, runtime and threads.
+        max_batch: most items in a batch.
+        measure_s: seconds for choosing the fastest runtime.
+
+    Raises:
+        StartupError: a package is missing.
+        ModelError: the model, its weights or its runtime cannot be used.
+    """
+    # Here, not above: importing a framework takes seconds; a wrong option or a used port should be reported before.
+    cv2 = needed("cv2", "the server")
+
+    from models.loading import load
+
+    # The threads of the pool decode in parallel; OpenCV's own threads would multiply them.
+    cv2.setNumThreads(1)
+    return load(
+        choice.card,
+        device=settings.device,
+        runtime=settings.runtimes.of(choice.card.name),
+        threads=settings.torch_threads,
+        weights=choice.weights,
+        weights_sha256=choice.weights_sha256,
+        random_weights=choice.random_weights,
+        max_batch=max_batch,
+        measure_s=measure_s,
     )
 
 

@@ -78,7 +78,8 @@ class EdgeServer:
         service = load_service(self._settings, emulation_of(self._settings), parallel=self._replicas.count)
         service.on_device_lost = lambda: threading.Timer(_LAST_WORDS_S, os._exit, (1,)).start()
         warm_up_all(service, stopped=lambda: False)
-        service.state = State.READY
+        if not service.device_is_lost:
+            service.state = State.READY
         self._replicas.watch()
         return service
 

@@ -29,6 +29,7 @@ from pathlib import Path
 from typing import Any
 
 from scheduler.estimators.residuals import ResidualWindow
+from scripts.support.stub_function import endpoint_config
 
 ROOT = Path(__file__).parents[1]
 LIMIT_S = 90.0
@@ -49,22 +50,6 @@ TOLERANCE = 0.05
 SAME_S = 1e-3
 """Round trips that differ by less are the same: on loopback they are microseconds."""
 
-_ENDPOINT = """
-[access_keys]
-{key} = "{secret}"
-[images.stub]
-command = ["{python}", "-m", "scripts.support.stub_function"]
-env = {{ PYTHONPATH = "{path}", ALPHA_S = "0.08", BETA_S = "0.04" }}
-[[function]]
-functionName = "digits"
-runtime = "custom-container"
-handler = "index.handler"
-cpu = 1
-memorySize = 1024
-diskSize = 512
-timeout = 20
-customContainerConfig = {{ image = "stub" }}
-"""
 _DAEMON = """
 [daemon]
 port = 0
@@ -326,7 +311,7 @@ def _process(command: list[str], log: Path | None = None) -> "Iterator[tuple[sub
 @contextmanager
 def _endpoint(folder: Path, *options: str) -> Iterator[str]:
     config = folder / "local-fc.toml"
-    config.write_text(_ENDPOINT.format(key=KEY, secret=SECRET, python=sys.executable, path=_python_path()))
+    config.write_text(endpoint_config(key=KEY, secret=SECRET))
     command = [sys.executable, "-m", "serverless_fn.local_fc", "--config", str(config), "--port", "0", *options]
     with _process(command, folder / "local-fc.log") as (_, ready):
         yield f"{ready['host']}:{ready['port']}"

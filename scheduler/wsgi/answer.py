@@ -29,8 +29,13 @@ class Answer:
         return self._written.append
 
     def body(self, parts: Any) -> bytes:
-        """Returns the whole body of what the application returned."""
-        made = [*self._written, *parts]
+        """Returns the whole body of what the application returned, which is closed then."""
+        try:
+            made = [*self._written, *parts]
+        finally:
+            close = getattr(parts, "close", None)
+            if close is not None:
+                close()
         return made[0] if len(made) == 1 else b"".join(made)
 
     def head(self, body: bytes, *, method: str, minor: int, close: bool) -> bytes:
@@ -75,10 +80,15 @@ def refusal(refused: Refused, *, close: bool = True) -> bytes:
 
 def error_answer(status: int, sentence: str, headers: Sequence[tuple[str, str]] = (), *, close: bool = True) -> bytes:
     """Returns a whole answer with an error sentence as JSON."""
-    body = json.dumps({"error": sentence}).encode()
+    fields, body = error_content(sentence, headers)
     answer = Answer()
-    answer.start(f"{status} {reason_of(status)}", [("Content-Type", "application/json"), *headers])
+    answer.start(f"{status} {reason_of(status)}", fields)
     return answer.head(body, method="GET", minor=1, close=close) + body
+
+
+def error_content(sentence: str, headers: Sequence[tuple[str, str]] = ()) -> tuple[list[tuple[str, str]], bytes]:
+    """Returns headers and body of an error sentence as JSON."""
+    return [("Content-Type", "application/json"), *headers], json.dumps({"error": sentence}).encode()
 
 
 def _now() -> str:

@@ -9,7 +9,7 @@ import ssl
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -122,7 +122,7 @@ class Connection:
         answer = Answer()
         try:
             parts = host.app(environment(self._environ, head, body), answer.start)
-            content = self._content(answer, parts)
+            content = answer.body(parts)
         except Refused as refused:
             return self._refuse(refused, arriving)
         except (Gone, OSError):
@@ -147,14 +147,6 @@ class Connection:
             self._linger(arriving)
             return False
         return keeps
-
-    def _content(self, answer: Answer, parts: Iterable[bytes]) -> bytes:
-        try:
-            return answer.body(parts)
-        finally:
-            close = getattr(parts, "close", None)
-            if close is not None:
-                close()
 
     def _reads_the_rest(self, body: Body) -> bool:
         try:

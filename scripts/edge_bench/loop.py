@@ -12,13 +12,11 @@ from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import Any
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 
-from edge_server.loading import MEASURE_S
+from edge_server.loading import MEASURE_S, loaded
 from edge_server.settings import parse_arguments
-from models.loading import load
 from models.serving import ServedModel
 from scheduler.wire import InferRequest
 from scripts.edge_bench.servers import batch_of
@@ -72,19 +70,9 @@ def main() -> None:
     """Loads the model as the edge server does with these options, and measures whenever it is asked to."""
     items = int(sys.argv[1])
     settings = parse_arguments(sys.argv[2:])
-    cv2.setNumThreads(1)
     [choice] = settings.models
-    served = load(
-        choice.card,
-        device=settings.device,
-        runtime=settings.runtimes.of(choice.card.name),
-        threads=settings.torch_threads,
-        weights=choice.weights,
-        weights_sha256=choice.weights_sha256,
-        random_weights=choice.random_weights,
-        max_batch=min(choice.card.max_batch, settings.max_batch or choice.card.max_batch),
-        measure_s=MEASURE_S,
-    )
+    max_batch = min(choice.card.max_batch, settings.max_batch or choice.card.max_batch)
+    served = loaded(choice, settings, max_batch=max_batch, measure_s=MEASURE_S)
     loop = Loop(served, batch_of(choice.card, items), settings.decode_threads)
     loop.run(0.5)
     print(f"{served.runtime.name} {served.runtime.device} {served.runtime.precision}", flush=True)

@@ -5,13 +5,38 @@ The outputs are those of the stub edge, so exchanged answers are detected.
 """
 
 import os
+import sys
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 import numpy as np
 
 from scheduler import wire
 from scripts.support.stub_edge import expected_row
+
+_ENDPOINT = """
+[access_keys]
+{key} = "{secret}"
+[images.stub]
+command = ["{python}", "-m", "scripts.support.stub_function"]
+env = {{ PYTHONPATH = "{path}", ALPHA_S = "0.08", BETA_S = "0.04" }}
+[[function]]
+functionName = "digits"
+runtime = "custom-container"
+handler = "index.handler"
+cpu = 1
+memorySize = 1024
+diskSize = 512
+timeout = 20
+customContainerConfig = {{ image = "stub" }}
+"""
+
+
+def endpoint_config(*, key: str, secret: str) -> str:
+    """Returns the configuration of a local endpoint with one function `digits` that runs this program."""
+    path = os.pathsep.join([str(Path(__file__).parents[2]), *filter(None, [os.environ.get("PYTHONPATH")])])
+    return _ENDPOINT.format(key=key, secret=secret, python=sys.executable, path=path)
 
 
 class Handler(BaseHTTPRequestHandler):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import signal
-import sys
 import threading
 import time
 import urllib.error
@@ -18,10 +17,11 @@ from typing import Any
 
 import pytest
 from support import local_fc_process, operators
-from support.daemon_process import ROOT, Running, daemon_process, stub_edge_process, until
+from support.daemon_process import Running, daemon_process, stub_edge_process, until
 from support.local_fc_process import KEY, SECRET, LocalFc
 
 from scheduler.daemon.state.lending import SILENT_S
+from scripts.support.stub_function import endpoint_config
 
 pytestmark = [pytest.mark.xdist_group("serve"), pytest.mark.slow]
 
@@ -29,22 +29,6 @@ CAP = 1.5e-3
 SHEET = "cny-gbs-2023"
 TOKEN = "a token of the borrower"
 SENDERS = 12
-ENDPOINT = f"""
-[access_keys]
-{KEY} = "{SECRET}"
-[images.stub]
-command = ["{sys.executable}", "-m", "scripts.support.stub_function"]
-env = {{ PYTHONPATH = "{ROOT}", ALPHA_S = "0.08", BETA_S = "0.04" }}
-[[function]]
-functionName = "digits"
-runtime = "custom-container"
-handler = "index.handler"
-cpu = 1
-memorySize = 1024
-diskSize = 512
-timeout = 20
-customContainerConfig = {{ image = "stub" }}
-"""
 DAEMON = """
 [daemon]
 port = {port}
@@ -159,7 +143,7 @@ def metered(endpoint: LocalFc) -> float:
 
 def test_two_daemons_share_a_cap_fairly_and_live_through_each_others_deaths(tmp_path: Path) -> None:
     with ExitStack() as stack:
-        endpoint = stack.enter_context(local_fc_process.running(tmp_path, ENDPOINT))
+        endpoint = stack.enter_context(local_fc_process.running(tmp_path, endpoint_config(key=KEY, secret=SECRET)))
         edge = stack.enter_context(stub_edge_process())
 
         def daemon(name: str, *, port: int, daemon: str, spend: str, tokens: str = "") -> Any:

@@ -192,3 +192,22 @@ def test_start_and_end_of_the_server_are_acknowledged(interface: AsgiInterface) 
 def test_nothing_but_http_is_served(interface: AsgiInterface) -> None:
     with pytest.raises(ValueError, match="websocket is not served, only HTTP"):
         asked(interface, "/v2", type="websocket")
+
+
+def test_an_application_that_begins_with_its_first_part_is_answered_and_closed(service: Service) -> None:
+    closed = []
+
+    class Lazy:
+        def __init__(self, start: Any) -> None:
+            self.start = start
+
+        def __iter__(self) -> Any:
+            self.start("201 Created", [("X-Lazy", "yes")])
+            yield b"late"
+
+        def close(self) -> None:
+            closed.append(True)
+
+    seen = answer(interface_of(lambda environ, start: Lazy(start), service), "/")
+    assert (seen.status, seen.headers["x-lazy"], seen.body) == (201, "yes", b"late")
+    assert closed == [True]
