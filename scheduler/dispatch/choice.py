@@ -16,7 +16,7 @@ class Choice(NamedTuple):
     slot: EdgeSide | None = None
     """Whose next batch the chosen offer is a place in, or to which a trial goes; None where that is no edge's."""
     no_room_for: Offer | None = None
-    """The function's offer where no edge's next batch was chosen; None where one was, or functions were not asked."""
+    """The function's offer where no edge's next batch had room; None where one had, or functions were not asked."""
     displaced: QueuedRequest | None = None
     """The member of that next batch that leaves for this request."""
     trial: bool = False

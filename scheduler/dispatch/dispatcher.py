@@ -196,12 +196,15 @@ class Dispatcher:
 
     def _send_to_idle(self, now_s: float) -> None:
         """Sends what is due to all slots that are idle, until none of them takes anything more."""
+        for queues in self.lanes.all:
+            queues.returning.held_s = now_s
         sent = True
         while sent:
             sent, quiet = False, set()
             for slot in self.edges.idle(now_s):
-                # Slots of an edge differ by their next batches only.
-                if slot.edge in quiet and not self.edges.has_next(slot):
+                # Slots of an edge differ by their next batches only; a trial may have taken one that was idle.
+                busy = slot.occupancy.batch_id is not None
+                if busy or (slot.edge in quiet and not self.edges.has_next(slot)):
                     continue
                 if self._send_edge(slot, now_s):
                     sent = True
@@ -239,7 +242,7 @@ class Dispatcher:
 
     def _send_edge_half(self, slot: EdgeSide, queues: ModelQueues, *, now_s: float) -> bool:
         halves = queues.bisected[Backend.EDGE]
-        if not halves or not slot.takes_half(queues, halves[0]):
+        if not halves or (self.edges.alone is None and not slot.takes_half(queues, halves[0])):
             return False
         slot.send(queues.next_half(Backend.EDGE), queues, now_s=now_s, why=WhyLeft.HALF)
         return True

@@ -79,9 +79,7 @@ class EdgeSide:
         return None if self.circuit.serves(queues.model.name) else Reason.CIRCUIT_OPEN
 
     def takes_half(self, queues: ModelQueues, half: Sequence[QueuedRequest]) -> bool:
-        """Whether half a batch may be sent here as it is."""
-        if not self.order:
-            return True
+        """Whether limit, labels and circuit let half a batch be sent here as it is."""
         fits = sum([q.request.items for q in half]) <= queues.edges[self.edge].limit
         return fits and all(self.usable(queues, q) for q in half)
 
@@ -247,7 +245,7 @@ class EdgeSide:
     def _others_take(self, queues: ModelQueues, request: Request, start_s: float, newcomers: int, fits: int) -> bool:
         """Whether the slots that are free next have room for the newcomers that do not fit into this one's batch.
 
-        Each is also wanted by those that come after its predecessor has left.
+        Each must also take those that come after its predecessor has left.
 
         Args:
             queues: of the request.
@@ -261,7 +259,7 @@ class EdgeSide:
             terms, batch, occupancy = queues.edges[slot.edge], queues.next_batches[slot.number], slot.occupancy
             if terms.times is None or (slot.edge != self.edge and not slot.circuit.serves(queues.model.name)):
                 continue
-            # Plain values, without what other models want of the slot: this is asked of several slots for each request.
+            # Plain values, without what other models need of the slot: this is asked of several slots for each request.
             then_s = start_s if occupancy.batch_id is None else max(start_s, occupancy.predicted_finish_s)
             bind_s = batch.members[0].request.deadline_s if batch.items else request.deadline_s + came / rate_rps
             room = min(terms.cap, bisect_right(terms.times.safe_s, bind_s - then_s) - 1) - batch.items
@@ -312,7 +310,8 @@ class EdgeSide:
         """
         terms, batch, returning = queues.edges[self.edge], queues.next_batches[self.number], queues.returning
         times = terms.times
-        returning.held_s = now_s
+        if self.moved is None:
+            returning.held_s = now_s  # of several slots another one may hold its own batch
         if returning.missing <= 0 or returning.stranger_waits or times is None:
             return False
         if not 0 < batch.items < terms.cap or queues.any_bisected or queues.edge_later.items or queues.overdue.items:
@@ -321,8 +320,10 @@ class EdgeSide:
             if buffer.queue.items:
                 return False
         safe_s = times.safe_s[min(batch.items + returning.missing, terms.cap)]
-        returning.held_s = min(returning.until_s, batch.first.request.deadline_s - safe_s)
-        return returning.held_s > now_s
+        until_s = min(returning.until_s, batch.first.request.deadline_s - safe_s)
+        if until_s > now_s:
+            returning.held_s = min(returning.held_s, until_s) if returning.held_s > now_s else until_s
+        return until_s > now_s
 
     def send(
         self, members: Sequence[QueuedRequest], queues: ModelQueues, *, now_s: float, why: WhyLeft = WhyLeft.IDLE_EDGE

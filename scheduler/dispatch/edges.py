@@ -182,7 +182,7 @@ class Edges:
 
     @staticmethod
     def tables(believed: BelievedTimes, queues: ModelQueues, now_s: float) -> list[ServiceTimes | None]:
-        """Returns what is believed of each edge server's services, at the percentile that the model's prices want."""
+        """Returns what is believed of each edge server's services, at the percentile that the prices ask for."""
         percentile = queues.lateness.prices.edge_percentile
         return [believed(queues.model.name, percentile, now_s, terms.name) for terms in queues.edges]
 
@@ -203,6 +203,10 @@ class Edges:
     def usable(self, queues: ModelQueues, queued: QueuedRequest) -> bool:
         """Whether this request may go to some edge server at all."""
         return any([own[0].usable(queues, queued) for own in self.of_edge])
+
+    def takes_half(self, queues: ModelQueues, half: Sequence[QueuedRequest]) -> bool:
+        """Whether some edge server takes half a batch as it is."""
+        return any([own[0].takes_half(queues, half) for own in self.of_edge])
 
     def room_for(self, queues: ModelQueues, queued: QueuedRequest, *, now_s: float) -> EdgeSide | None:
         """Returns the first slot whose next batch can take this request and still be in time; None if there is none."""
@@ -259,11 +263,6 @@ class Edges:
     def idle(self, now_s: float) -> list[EdgeSide]:
         """Returns the slots that may be sent a batch now."""
         return [slot for slot in self.slots if slot.occupancy.batch_id is None and slot.circuit.usable(now_s)]
-
-    def waiting(self, queues: ModelQueues) -> list[EdgeSide]:
-        """Returns the slots in whose next batches requests of a model wait."""
-        batches = queues.next_batches
-        return [slot for slot in self.slots if batches[slot.number].items]
 
     def next_to_leave(self, queues: ModelQueues, *, now_s: float) -> EdgeSide | None:
         """Returns, of the slots in whose next batches requests of a model wait, the one that is free first."""
@@ -350,5 +349,5 @@ class Edges:
                 batch.full = False
 
     def not_before_s(self) -> float:
-        """Returns when the first edge server gets batches again that wants none now."""
+        """Returns when the first edge server gets batches again that takes none now."""
         return min([own[0].circuit.not_before_s for own in self.of_edge])

@@ -196,11 +196,9 @@ class Failures:
 
     def _takes_half(self, queues: ModelQueues, backend: Backend, half: tuple[QueuedRequest, ...]) -> bool:
         """Whether limits, labels and circuit let the backend have it: they may have changed since the batch left."""
-        items = sum(q.request.items for q in half)
         if backend is Backend.EDGE:
-            slots = [own[0] for own in self.edges.of_edge if items <= queues.edges[own[0].edge].limit]
-            return any(all(slot.usable(queues, q) for q in half) for slot in slots)
-        buffer = queues.buffer_of(half[0])
+            return self.edges.takes_half(queues, half)
+        items, buffer = sum(q.request.items for q in half), queues.buffer_of(half[0])
         return all(self.function.usable(queues, q) for q in half) and buffer is not None and items <= buffer.cap
 
 

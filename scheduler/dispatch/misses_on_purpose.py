@@ -113,6 +113,8 @@ class MissesOnPurpose:
         Of each class the first of a batch is asked: its deadline leaves the batch the least room.
         """
         found: tuple[EdgeSide, Offer, QueuedRequest] | None = None
+        if queues.spending <= {queued.request.class_name}:
+            return None  # no member of another class may miss
         for slot in self.edges.slots:
             if slot.gate(queues, queued) is not None:
                 continue

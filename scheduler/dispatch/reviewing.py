@@ -12,6 +12,7 @@ from scheduler.dispatch.placing import Placing
 from scheduler.dispatch.queue import QueuedRequest
 from scheduler.domain.decisions import Cause
 from scheduler.domain.lifecycle import State
+from scheduler.domain.requests import Backend
 
 
 @dataclass(slots=True)
@@ -79,6 +80,17 @@ class Reviewing:
             queues.keep_bisected(lambda queued: queued not in late)
         for queued in late:
             self.placing.assign(queued, now_s, Cause.BISECTED)
+        if self.edges.alone is None:
+            self._place_members_of_halves(queues, now_s=now_s)
+
+    def _place_members_of_halves(self, queues: ModelQueues, *, now_s: float) -> None:
+        """Places one by one the members of halves that no edge server takes as they are: a limit has become lower."""
+        halves = queues.bisected[Backend.EDGE]
+        over = {id(q) for half in halves if not self.edges.takes_half(queues, half) for q in half}
+        if over:
+            members = [q for half in halves for q in half if id(q) in over]
+            queues.keep_bisected(lambda queued: id(queued) not in over)
+            self.placing.assign_all(members, Cause.BISECTED, now_s=now_s)
 
     def _review_next_batch(self, slot: EdgeSide, queues: ModelQueues, *, now_s: float) -> None:
         """The oldest leave for a function if the edge is delayed and this is their last chance; or give up."""
@@ -119,6 +131,7 @@ class Reviewing:
         self.placing.note(oldest, Cause.EDGE_DELAYED, (offer,), 0, now_s=now_s, lateness_price=price)
         queues.next_batches[slot.number].remove(oldest)
         queues.next_batches[other.number].add(oldest)
+        slot.ahead = other.ahead = None
         return True
 
     def _leaves_for_function(self, slot: EdgeSide, queues: ModelQueues, oldest: QueuedRequest, *, now_s: float) -> bool:

@@ -228,8 +228,6 @@ class EdgeSettings:
     name: str = EDGE_NAME
     parallel: int | None = 1
     """Batches that it serves at once; None: to be learned."""
-    ahead: int | None = 0
-    """Batches that are sent before it can begin them, so that it need not wait for them: 0 or 1; None: as it pays."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,11 +10,6 @@ class Backend(str, Enum):
     EDGE = "edge"
     FUNCTION = "function"
 
-    @property
-    def other(self) -> "Backend":
-        """The other kind."""
-        return Backend.FUNCTION if self is Backend.EDGE else Backend.EDGE
-
 
 EDGE_NAME = "main"
 """Name of the edge server where the configuration names none."""

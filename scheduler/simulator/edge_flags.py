@@ -11,8 +11,6 @@ from scheduler.simulator.scenario import EDGE_FAULTS, ORIN_LATENCY, EdgeServer, 
 _MAX_EDGE_BATCH = 1024
 _MAX_PARALLEL = 64
 """As the daemon allows."""
-AHEAD = {"0": 0, "1": 1, "auto": None}
-"""Values of `--edge-ahead`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,12 +51,6 @@ def add_edge_flags(group: "argparse._ArgumentGroup") -> None:
     )
     group.add_argument(
         "--edge-lan-s", type=float, default=0.0, metavar="S", help="way of a batch to the edge (default: %(default)s)"
-    )
-    group.add_argument(
-        "--edge-ahead",
-        choices=AHEAD,
-        default="0",
-        help="batches sent before the edge can begin them; auto: as it pays (default: %(default)s)",
     )
     group.add_argument(
         "--edge-fault", action="append", default=[], metavar="[NAME:]FAULT", help="slow: or down:, of all or of one"
@@ -120,7 +112,6 @@ def described_edges(args: argparse.Namespace) -> DescribedEdges:
             faults=(*faults, *own[law.name]),
             decode_s=args.edge_decode_s,
             lan_s=args.edge_lan_s,
-            ahead=AHEAD[args.edge_ahead],
             told=not args.edge_parallel_learned,
         )
         for law in laws

@@ -8,7 +8,7 @@ from support.engine_kit import ORIN, TIER, answered, arrive, fail, finish, refus
 from scheduler.dispatch.queue import QueuedRequest
 from scheduler.domain.batches import Batch, FailureKind
 from scheduler.domain.decisions import Cause
-from scheduler.domain.messages import SettingsChanged
+from scheduler.domain.messages import ProbeMeasured, SettingsChanged
 from scheduler.domain.plans import EdgeSettings, EngineSettings, GroupPlan, Limits
 from scheduler.domain.requests import Backend, Place, Request
 from scheduler.engine import Engine
@@ -172,3 +172,20 @@ def test_unlike_edges_are_worth_as_much_as_they_serve_a_second() -> None:
     assert dict(group.edge_caps) == dict(machines.caps)
     assert engine.statistics().edges[1].name == Place.edge("far").name
     assert TIER.name == "1gb"
+
+
+@pytest.mark.parametrize("parallel", [1, 2])
+def test_a_half_that_no_slot_takes_any_more_is_placed_anew(parallel: int) -> None:
+    """Two halves wait for one slot; before it is free the server says that it takes less than a half."""
+    engine = Engine(slots(parallel, function=False, serve_late=True, slo_s=5.0))
+    (first,) = sent(arrive(engine, 0.0, 1, slo_s=5.0))
+    others = sent(arrive(engine, 0.001, 2, slo_s=5.0)) if parallel > 1 else []
+    arrive(engine, 0.002, *range(10, 18), slo_s=5.0)
+    (whole,) = sent(finish(engine, first, 0.06))
+    assert whole.items == 8
+    commands = fail(engine, whole, 0.07, FailureKind.REJECTED)
+    commands += engine.handle([ProbeMeasured(Place.edge(), ok=True, largest_batches=(("m", 2),))], 0.08)
+    for batch in others:
+        commands += finish(engine, batch, 0.09)
+    commands = run_until_idle(engine, commands, 0.09, 1.9)
+    assert sorted(answered(commands)) == [*([2] if others else []), *range(10, 18)]

@@ -140,3 +140,14 @@ def test_a_request_that_one_server_has_failed_waits_in_line_for_the_other() -> N
     line.add(other)
     assert [list(rank) for rank in line.ranks((), has_functions=False, there=NEAR)] == []
     assert [list(rank) for rank in line.ranks((), has_functions=False, there=FAR)] == [[other]]
+
+
+def test_an_idle_server_without_the_model_does_not_end_the_wait_for_clients_that_return() -> None:
+    engine = Engine(two({"far": None}, function=False))
+    engine.handle([], 0.0)
+    returning = engine._queues["m"].returning
+    returning.missing, returning._answered, returning.open_until_s, returning.until_s = 4, 4, 0.02, 0.02
+    assert sent(arrive(engine, 0.001, 1)) == []
+    assert engine.next_wakeup_s() == 0.02
+    (batch,) = sent(engine.handle([], 0.02))
+    assert batch.place == NEAR

@@ -49,6 +49,7 @@ class Serving:
         edge: what the edge keeps.
         edge_spread: scatter of edge services.
         edge_services_s: expected seconds of an edge batch of 1, 2, ... items; empty without an edge.
+        edge_factors: of the same edge server, by percentile: observed / predicted service.
         edge_slo_s: the SLO that binds on the edge.
         buffers: the planned function buffers.
         edge_up: whether the edge answers at present.
@@ -61,6 +62,7 @@ class Serving:
     edge: EdgeShare
     edge_spread: Spread
     edge_services_s: tuple[float, ...]
+    edge_factors: Mapping[float, float]
     edge_slo_s: float
     buffers: tuple[PlannedBuffer, ...]
     edge_up: bool
@@ -107,7 +109,7 @@ class Serving:
         """Returns whether the edge can answer a single item of a class in time."""
         if self.edge is NO_EDGE or not self.edge_services_s:
             return False
-        margin = min(margin_at(service_class.percentile, self.estimates.edge_quantile_factor), self.edge_spread.margin)
+        margin = min(margin_at(service_class.percentile, self.edge_factors), self.edge_spread.margin)
         return self.edge_services_s[0] * margin <= service_class.slo_s
 
 

@@ -175,6 +175,7 @@ def _serving(model: _Model, edge: EdgeShare, sent_bytes_per_s: float) -> Serving
         edge=edge,
         edge_spread=model.edge_spread,
         edge_services_s=model.edge_services_s,
+        edge_factors=model.machines.factors,
         edge_slo_s=model.edge_slo_s,
         buffers=model.buffers(edge, sent_bytes_per_s),
         edge_up=snapshot.edge_up,
