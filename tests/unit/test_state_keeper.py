@@ -3,20 +3,26 @@
 import asyncio
 import sqlite3
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from support.virtual_loop import run_virtual
 
 from scheduler.daemon.identities import AcceptedBy
 from scheduler.daemon.limits import ModelLimits
+from scheduler.daemon.state import keeper, loans
 from scheduler.daemon.state.folder import DATABASE, StateError
 from scheduler.daemon.state.keeper import StateKeeper
+from scheduler.daemon.state.lending import Report
+from scheduler.daemon.state.loans import Caps
 from scheduler.dispatch.spend_cap import STATE
 from scheduler.domain.messages import Message, RequestSpend, ReturnSpend, SpendGranted
 from scheduler.domain.plans import Limits
 
 ASK = RequestSpend(0.4, 0.0, 1.0, None)
+REPORT = Report("host:8600", "0" * 32, 1, 0.25, left=0.0, spent=0.0)
 
 
 class Life:
@@ -36,6 +42,10 @@ class Life:
         grant = self.heard[-1]
         assert isinstance(grant, SpendGranted)
         return grant
+
+    def borrowers(self) -> list[tuple[object, object]]:
+        rows: Any = self.keeper.status()["borrowers"]
+        return [(row["name"], row["held"]) for row in rows]
 
     async def end(self, *, clean: bool = True) -> None:
         await self.keeper.close(clean=clean)
@@ -136,10 +146,10 @@ def test_limits_of_models_that_are_gone_are_forgotten_at_a_start(tmp_path: Path)
             life.keeper.save_limits(model, Limits(edge_batch_cap=4))
         await life.end()
         for models, kept in ((["digits", "new"], {"digits"}), (["digits", "gone"], {"digits"}), (None, {"digits"})):
-            keeper = StateKeeper(tmp_path, currency="CNY", models=models)
-            assert set(keeper.limits) == kept
-            await keeper.close(clean=True)
-            keeper.release()
+            opened = StateKeeper(tmp_path, currency="CNY", models=models)
+            assert set(opened.limits) == kept
+            await opened.close(clean=True)
+            opened.release()
 
     run(work)
 
@@ -194,6 +204,42 @@ def test_a_damaged_file_starts_a_new_ledger(tmp_path: Path) -> None:
         assert (await life.ask()).amount == 0.4
         await life.end()
         assert len(list(tmp_path.glob("*.aside"))) == 1
+
+    run(work)
+
+
+def test_borrowers_that_have_all_gone_are_shown_no_more_and_a_disk_that_refuses_hides_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(keeper, "LOOK_EVERY_S", 0.001)
+
+    async def work() -> None:
+        life, looked, broken = Life(tmp_path), list[bool](), True
+        await life.keeper.lend(REPORT, Caps(1.0, None))
+        read = life.keeper._store.borrowers
+
+        def look() -> list[dict[str, object]]:
+            looked.append(broken)
+            if broken:
+                raise sqlite3.OperationalError("database or disk is full")
+            return read()
+
+        monkeypatch.setattr(life.keeper._store, "borrowers", look)
+        running = asyncio.get_running_loop().create_task(life.keeper.run())
+        while len(looked) < 2:
+            await asyncio.sleep(0)
+        assert life.borrowers() == [("host:8600", 0.25)]
+        # A clean stop gives back the rest, and no further report comes.
+        await life.keeper.lend(replace(REPORT, number=2, amount=0.0, spent=0.125), Caps(1.0, None))
+        assert life.borrowers() == [("host:8600", 0.0)]
+        monkeypatch.setattr(loans, "SILENT_S", 0.0)
+        looked.clear()
+        broken = False
+        while life.borrowers() and len(looked) < 3:
+            await asyncio.sleep(0)
+        assert life.borrowers() == []
+        running.cancel()
+        await life.end()
 
     run(work)
 

@@ -162,7 +162,8 @@ class StateKeeper:
             for _ in range(round(SAVE_EVERY_S / LOOK_EVERY_S)):
                 await asyncio.sleep(LOOK_EVERY_S)
                 if self._borrowers:
-                    self._borrowers = await self._do(self._store.borrowers) or self._borrowers
+                    found = await self._do(self._store.borrowers)
+                    self._borrowers = self._borrowers if found is None else found
             await self.save()
 
     async def save(self) -> None:
