@@ -275,7 +275,7 @@ def _read(status: int, body: bytes, *, most: float) -> _Answer:
         amount, opens_in_s = float(content["amount"]), float(content["opens_in_s"])
         caps = tuple(None if content[key] is None else float(content[key]) for key in ("per_hour", "per_day"))
         closed_by = str(content["closed_by"])[:16]
-    except (ValueError, KeyError, TypeError, RecursionError):
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
         raise _NoMoney(f"its answer with status {status} is not that of a lender; name a daemon in `from`") from None
     numbers = [amount, opens_in_s, *(cap for cap in caps if cap is not None)]
     if not all(math.isfinite(number) and number >= 0 for number in numbers) or closed_by not in ("", "hour", "day"):
