@@ -91,6 +91,8 @@ def measure_at_once(
                         begun.wait()
                         seconds = []
                         for _ in range(repetitions):
+                            if begun.broken:
+                                raise threading.BrokenBarrierError
                             seconds.append(call(items))
                             on_call()
                         return seconds
@@ -98,16 +100,25 @@ def measure_at_once(
                         begun.abort()
                         raise
 
-                running = [pool.submit(calls, call) for call in callers[:number]]
                 try:
-                    begun.wait()
-                except threading.BrokenBarrierError:
-                    started_s = math.nan
-                else:
-                    started_s = clock()
-                samples_s = _all_samples([future.exception() or future.result() for future in running])
+                    running = [pool.submit(calls, call) for call in callers[:number]]
+                    started_s = clock() if _all_have_begun(begun) else math.nan
+                    samples_s = _all_samples([future.exception() or future.result() for future in running])
+                except BaseException:
+                    # Also an interrupt: at its end, the pool waits for its threads.
+                    begun.abort()
+                    raise
                 rows.append(_row(number, items, samples_s, lasted_s=clock() - started_s))
     return tuple(rows)
+
+
+def _all_have_begun(begun: threading.Barrier) -> bool:
+    """Waits for all callers; returns False where one of them has failed before."""
+    try:
+        begun.wait()
+    except threading.BrokenBarrierError:
+        return False
+    return True
 
 
 def _all_samples(ended: Sequence[BaseException | list[float]]) -> list[float]:

@@ -1,7 +1,10 @@
 """Several batches at once, measured: so many are under way all the time, and the profile says how many suffice."""
 
+import signal
 import threading
+import time
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import asdict, replace
 from itertools import count
 from pathlib import Path
@@ -73,6 +76,71 @@ def test_a_call_that_fails_ends_the_others_and_is_the_error(when: int) -> None:
 
     with pytest.raises(MeasuringError, match="the server refused it"):
         measure_at_once(lambda: call, [4], [3], repetitions=2, warm_up=1)
+
+
+class WatchedBarrier(threading.Barrier):
+    """A barrier that knows which thread was the first to abort it, and lets none wait for ever."""
+
+    def __init__(self, parties: int) -> None:
+        super().__init__(parties, timeout=LIMIT_S)
+        made.append(self)
+        self.aborted_by: list[threading.Thread] = []
+
+    def abort(self) -> None:
+        self.aborted_by.append(threading.current_thread())
+        super().abort()
+
+
+made: list[WatchedBarrier] = []
+
+
+@pytest.mark.parametrize("phase", ["warm-up", "timed"])
+def test_an_interrupt_ends_all_callers_and_gets_out(phase: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(threading, "Barrier", WatchedBarrier)
+    made.clear()
+    main, numbers, calls, interrupted = threading.main_thread(), count(), Counter[int](), threading.Event()
+
+    def interrupt(*_: object) -> None:
+        if not interrupted.is_set():
+            interrupted.set()
+            raise KeyboardInterrupt
+
+    def sent() -> bool:
+        # Again and again: one that comes just before a thread begins to wait does not wake it.
+        assert main.ident is not None
+        signal.pthread_kill(main.ident, signal.SIGINT)
+        return interrupted.is_set()
+
+    def make_call() -> Call:
+        number = next(numbers)
+
+        def call(items: int) -> float:
+            calls[number] += 1
+            [barrier] = made
+            if number == 0 and calls[0] == (1 if phase == "warm-up" else 2):
+                # The main thread and the other caller wait for this one, or the main thread for the results.
+                until(lambda: barrier.n_waiting == (2 if phase == "warm-up" else 0))
+                until(sent)
+                until(lambda: barrier.n_waiting < 2 if phase == "warm-up" else barrier.broken)
+            return float(items)
+
+        return call
+
+    before = signal.signal(signal.SIGINT, interrupt)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            measure_at_once(make_call, [4], [2], repetitions=1000, warm_up=1)
+    finally:
+        signal.signal(signal.SIGINT, before)
+    [barrier] = made
+    assert barrier.aborted_by[:1] == [main]
+    assert calls[0] < 1000
+
+
+def until(condition: Callable[[], bool]) -> None:
+    given_up_s = time.monotonic() + LIMIT_S
+    while not condition() and time.monotonic() < given_up_s:
+        time.sleep(0.001)
 
 
 @pytest.mark.parametrize("numbers", [[], [0, 2], [2, 2], [65]])
