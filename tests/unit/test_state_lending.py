@@ -211,6 +211,19 @@ def test_a_report_that_was_overtaken_is_refused_and_changes_nothing() -> None:
     assert world.booked() == pytest.approx(0.2)
 
 
+def test_a_report_that_was_overtaken_is_no_sign_of_life() -> None:
+    world, one = World(), Borrower("1")
+    old = one.report(0.5)
+    world.ask(one, 0.2)
+    world.at_s += SILENT_S - 0.1
+    with pytest.raises(StaleReport):
+        world.loans.lend(old, world.caps, at_s=world.at_s)
+    assert [row["heard_s_ago"] for row in world.loans.rows(world.at_s)] == [pytest.approx(SILENT_S - 0.1)]
+    world.at_s += 0.2
+    world.loans.expire(world.at_s)
+    assert world.booked() == 0.0
+
+
 def test_a_restart_of_the_lender_forgets_nothing() -> None:
     world, one = World(), Borrower("1")
     world.ask(one, 0.4)
@@ -284,6 +297,32 @@ def test_a_sixty_fifth_borrower_is_refused_until_one_has_gone() -> None:
         world.ask(Borrower("one more"), 0.001)
     world.at_s += SILENT_S
     world.ask(Borrower("one more"), 0.001)
+
+
+def test_processes_that_are_refused_leave_nothing() -> None:
+    world = World()
+    for number in range(MAX_BORROWERS):
+        world.ask(Borrower(f"p{number}"), 0.001)
+    known = set(world.loans._heard_at_s)
+    for number in range(10):
+        with pytest.raises(TooManyBorrowers):
+            world.ask(Borrower(f"refused {number}"), 0.001)
+    assert set(world.loans._heard_at_s) == known
+
+
+def test_a_process_that_a_full_disk_refuses_leaves_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    world, one = World(), Borrower("1")
+    world.ask(one, 0.2)
+
+    def full(*_: object) -> None:
+        raise sqlite3.OperationalError("database or disk is full")
+
+    monkeypatch.setattr(world.loans, "_write", full)
+    world.at_s += SILENT_S - 0.1
+    for borrower in (one, Borrower("2")):
+        with pytest.raises(sqlite3.OperationalError):
+            world.ask(borrower, 0.2)
+    assert world.loans._heard_at_s == {"1": world.at_s}
 
 
 def test_an_idle_borrower_writes_nothing() -> None:

@@ -76,12 +76,14 @@ class Loans:
             StaleReport: a later report of the process was taken up.
             TooManyBorrowers: as many as may borrow do.
         """
-        self._heard_at_s[report.process] = at_s
         before = self._loans.get(report.process)
         if before is None and len(self.alive(at_s)) >= MAX_BORROWERS:
             raise TooManyBorrowers
         bucket = self._money.bucket(at_s)
         change = settled(before, report, bucket=bucket)
+        if before is not None:
+            # Also where the disk refuses what follows.
+            self._heard_at_s[report.process] = at_s
         debt = max(0.0, -report.left)
         wanted = max(0.0, report.amount - debt)
         silent = self._newly_silent(at_s, all_but=report.process)
@@ -107,6 +109,7 @@ class Loans:
                 self._write(made[-1])
         for each in made:
             self._loans[each.loan.process] = each.loan
+        self._heard_at_s[report.process] = at_s
         self._forget(bucket)
         given = min(report.amount, leased.amount + debt)
         return Leased(given, leased.closed_by, min(leased.opens_in_s, AGAIN_S))
