@@ -79,9 +79,17 @@ def _tls(config: Config) -> Iterator[str]:
     reached = [section for section in (config.daemon, config.grpc) if section and not is_loopback(section.host)]
     if config.tokens and reached and not config.daemon.certificate_file:
         yield "tokens cross the network unencrypted; set `certificate_file` in [daemon], or put a TLS proxy in front"
-    of_edges = [config.edge_file(edge, "client_key") for edge in config.edges]
-    files = [config.daemon_file("key_file"), *of_edges, config.access_key_file()]
-    for path in files:
+    # Where no file is named for a key, it is in that of the certificate.
+    files = [
+        config.daemon_file("key_file") or config.daemon_file("certificate_file"),
+        *(
+            config.edge_file(edge, "client_key") or config.edge_file(edge, "client_certificate")
+            for edge in config.edges
+        ),
+        config.spend_file("from_client_key") or config.spend_file("from_client_certificate"),
+        config.access_key_file(),
+    ]
+    for path in dict.fromkeys(files):
         if path is not None and _others_read(path):
             yield f"{path} can be read by every user of this host; run: chmod 600 {path}"
 

@@ -16,6 +16,7 @@ from support.certificates import Authority
 
 from scheduler import cli
 from scheduler.client_access import client_access
+from scheduler.daemon.access_check import access_warnings
 from scheduler.daemon.admin_socket import socket_path
 from scheduler.daemon.calls import InferenceCall
 from scheduler.daemon.config.config import load_config
@@ -458,6 +459,33 @@ class TestConfiguration:
             "tokens       none; without a token: infer and read; TLS",
         ):
             assert sentence in said
+
+    @pytest.mark.parametrize("inside", [False, True])
+    def test_check_config_names_each_private_key_that_all_users_can_read(self, tmp_path: Path, inside: bool) -> None:
+        authority, lines = Authority(tmp_path), {}
+        certified = {name: authority.client(name) for name in ("own", "edge", "lender")}
+        keys = {
+            "own": ("certificate_file", "key_file"),
+            "edge": ("client_certificate", "client_key"),
+            "lender": ("from_client_certificate", "from_client_key"),
+        }
+        for name, (certificate, key) in keys.items():
+            lines[name] = f'{certificate} = "{name}.pem"\n'
+            certified[name].certificate.chmod(0o644)
+            if inside:
+                with certified[name].certificate.open("ab") as file:
+                    file.write(certified[name].key.read_bytes())
+            else:
+                certified[name].key.chmod(0o644)
+                lines[name] += f'{key} = "{name}.key"\n'
+        path = tmp_path / "edgeburst.toml"
+        path.write_text(
+            f'[daemon]\n{lines["own"]}[spend]\nfrom = "https://127.0.0.1:8601"\n{lines["lender"]}[function]\n'
+            + MODEL.replace("[edge]\n", f'[edge]\nurl = "https://127.0.0.1:8700"\n{lines["edge"]}')
+        )
+        suffix = "pem" if inside else "key"
+        said = [line for line in access_warnings(load_config(path, {}), {}) if "every user" in line]
+        assert [line.partition(" ")[0] for line in said] == [str(tmp_path / f"{name}.{suffix}") for name in keys]
 
     def test_a_client_s_files_are_read_or_named(self, tmp_path: Path) -> None:
         authority = Authority(tmp_path)
