@@ -15,7 +15,7 @@ from typing import NamedTuple
 SILENT_S = 10.0
 """A borrower that has not reported for so long is taken for gone. Judgement: ten of its reports."""
 ASKED_S = 10.0
-"""A daemon that has asked within this time may want more."""
+"""A daemon whose last request for money is no older than this counts in the division."""
 LEAST_ROOM = 1e-9
 """Part of a request below which nothing is granted: sums of floats err by less."""
 
@@ -25,7 +25,7 @@ OWN = ""
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What a borrower says and asks."""
+    """A borrower's account of itself, and the amount that it requests."""
 
     name: str
     """Of the daemon, for people."""
@@ -129,7 +129,8 @@ def gone_silent(loan: Loan, others: Iterable[Loan]) -> Change:
 
 @dataclass(slots=True)
 class Sharing:
-    """Who gets how much where the ledger has less than all want: in each bucket of time, equal parts."""
+    """How the rest of the ledger is divided where the requests for it add up to more: equal parts for each daemon, anew
+    in each bucket of time."""
 
     _bucket: int = -1
     _given: dict[str, float] = field(default_factory=dict)
