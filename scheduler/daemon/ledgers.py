@@ -10,6 +10,7 @@ from scheduler.daemon.config.config import Config
 from scheduler.daemon.config.credentials import lender_access
 from scheduler.daemon.state.borrowed import Borrower, Lender
 from scheduler.daemon.state.keeper import StateKeeper
+from scheduler.dispatch.spend_cap import LENDER, STATE
 from scheduler.domain.plans import EngineSettings
 
 
@@ -47,6 +48,6 @@ def leased_settings(config: Config, state: StateKeeper | None, borrower: Borrowe
     """
     settings = config.engine_settings()
     if borrower is not None:
-        return borrower.applied(replace(settings, spend_leased=True))
+        return borrower.applied(replace(settings, spend_leased=LENDER))
     # A reload may name another source, which counts from the next start on.
-    return replace(settings, spend_leased=state is not None)
+    return replace(settings, spend_leased="" if state is None else STATE)

@@ -16,7 +16,7 @@ STATE = "state"
 """What closes the functions, in place of a cap, while the state folder leases nothing: at the start, or if it cannot be
 written."""
 LENDER = "lender"
-"""What closes them while another daemon, from which the money is leased, leases nothing."""
+"""What closes them while another daemon, from which the money is leased, leases nothing or does not answer."""
 _ROUNDING = 1e-9
 """Three batches of a tenth fit into a cap of three tenths, whatever binary fractions make of their sum. Derived: a sum
 of thousands of floats errs by less."""
@@ -140,11 +140,13 @@ class Lease:
     left: float = 0.0
     """Leased and not booked; negative after bills that were higher than what was held back for them."""
     closed_by: str = STATE
-    """Why the ledger gave less than was asked for: "hour", "day" or "state"; empty if it did not."""
+    """Why the ledger gave less than was asked for: "hour" or "day", "state" or "lender"; empty if it did not."""
     opens_at_s: float = 0.0
     """When it may give more."""
     batch_cost: float = math.inf
     """Highest cost of one batch, inf until it is known: while so much is left, any batch can be sent without asking."""
+    ledger: str = STATE
+    """Which ledger it is, "state" or "lender": what closes the functions while that does not answer."""
 
     @property
     def dry(self) -> bool:
@@ -193,21 +195,21 @@ class SpendCap:
         return lease is None or lease.dry or lease.left >= lease.batch_cost or not self.capped
 
     def configure(
-        self, *, per_hour: float | None, per_day: float | None, leased: bool = False, idle_per_s: float = 0.0
+        self, *, per_hour: float | None, per_day: float | None, leased: str = "", idle_per_s: float = 0.0
     ) -> None:
         """Takes over reloaded caps; money spent before counts.
 
         Args:
             per_hour: cap on any hour; None: none.
             per_day: cap on any 24 hours.
-            leased: whether money is leased from a ledger, which stays so once it is.
+            leased: which ledger money is leased from, "state" or "lender", which stays so once it is; empty: none.
             idle_per_s: what provisioned instances cost a second whatever is sent; it comes off both caps first.
         """
         hour_s, day_s = self.hour.bucket_s * self.hour.buckets, self.day.bucket_s * self.day.buckets
         self.per_hour = None if per_hour is None else max(0.0, per_hour - idle_per_s * hour_s)
         self.per_day = None if per_day is None else max(0.0, per_day - idle_per_s * day_s)
         if leased and self.lease is None:
-            self.lease = Lease()
+            self.lease = Lease(closed_by=leased, ledger=leased)
 
     def remember(self, before: Iterable[tuple[float, float]], *, now_s: float) -> None:
         """Counts money that earlier processes spent: pairs of seconds ago and amount."""
@@ -244,7 +246,7 @@ class SpendCap:
         return not self.closed_by(cost, now_s, share=share)
 
     def closed_by(self, cost: float, now_s: float, *, share: float = 1.0) -> str:
-        """Returns the cap that forbids such a batch, "hour", "day" or, for a ledger that fails, "state"; or empty."""
+        """Returns the cap that forbids such a batch, "hour", "day" or the name of a ledger that fails; or empty."""
         caps, lease = self._caps(), self.lease
         for name, cap, window in caps:
             if window.sum(now_s) + cost > cap * share + _ROUNDING * cap:

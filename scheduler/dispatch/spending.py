@@ -101,7 +101,7 @@ class Spending:
         if self.asked_at_s < math.inf:
             self._overdue = now_s >= self.asked_at_s + ANSWER_LIMIT_S and not lease.dry
             if self._overdue:
-                lease.grant(0.0, closed_by=STATE, opens_at_s=now_s + ANSWER_LIMIT_S)
+                lease.grant(0.0, closed_by=lease.ledger, opens_at_s=now_s + ANSWER_LIMIT_S)
             return
         self._overdue = False
         self._look(lease, now_s)

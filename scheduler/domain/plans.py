@@ -265,8 +265,9 @@ class EngineSettings:
     spend_per_day: float | None = None
     over_cap: str = "edge-only"
     """What happens to requests for a function when a cap is reached: serve-late, refuse-low-priority or edge-only."""
-    spend_leased: bool = False
-    """Whether money under a cap is leased from a ledger that outlives the process: none leased, none spent."""
+    spend_leased: str = ""
+    """From which ledger that outlives the process money under a cap is leased: "state" (in the state folder) or
+    "lender" (of another daemon): none leased, none spent. Empty: there is no such ledger."""
     explain_ring: int = 4096
     """Number of requests whose decisions are kept, so that they can be explained."""
     tenants: tuple[TenantSettings, ...] = ()

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 
+from scheduler.dispatch.spend_cap import STATE
 from scheduler.engine import Engine
 from scheduler.simulator.faults import Fault
 from scheduler.simulator.report import within_slo
@@ -19,7 +20,7 @@ NOISY = Scenario(edge_noise=0.1, function_noise=0.25, rtt_s=0.02)
 
 def run(scenario: Scenario, *, leased: bool, rate_rps: float, requests: int) -> Journal:
     workload = poisson(rate_rps, rng=generators(scenario.seed)[0], requests=requests)
-    settings = replace(scenario.engine_settings(), spend_leased=leased)
+    settings = replace(scenario.engine_settings(), spend_leased=STATE if leased else "")
     edge, functions = make_backends(scenario, settings)
     made = make_requests(scenario, workload)
     return Simulation(engine=Engine(settings), requests=made, edge=edge, functions=functions).run()

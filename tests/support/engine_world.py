@@ -99,8 +99,8 @@ VARIANTS = (
     ),
     EngineSettings((BOTH, CLOUD_ONLY), spend_per_hour=4 * CAP, tenants=TENANTS),
     EngineSettings((BOTH, EDGE_ONLY), queue_max_requests=5, tenants=(TENANTS[1], TenantSettings("c"))),
-    EngineSettings((BOTH, CLOUD_ONLY), spend_per_hour=4 * CAP, spend_leased=True, tenants=TENANTS[:1]),
-    EngineSettings((BOTH, CLOUD_ONLY), spend_per_day=2 * CAP, over_cap="serve-late", spend_leased=True),
+    EngineSettings((BOTH, CLOUD_ONLY), spend_per_hour=4 * CAP, spend_leased=STATE, tenants=TENANTS[:1]),
+    EngineSettings((BOTH, CLOUD_ONLY), spend_per_day=2 * CAP, over_cap="serve-late", spend_leased=STATE),
     EngineSettings((BOTH, EDGE_ONLY), uplink_bytes_per_s=1e6, edges=(EdgeSettings(parallel=3),)),
     EngineSettings((BOTH, EDGE_ONLY, CLOUD_ONLY), edges=(EdgeSettings(parallel=2), EdgeSettings("far"))),
     EngineSettings(

@@ -22,7 +22,8 @@ from scheduler.daemon.config.credentials import read_access_key, secret_referenc
 from scheduler.daemon.config.sections import SECTIONS, EngineSection, GrpcSection
 from scheduler.daemon.config.source import TOML
 from scheduler.daemon.config_command import summary
-from scheduler.dispatch.spend_cap import OverCap
+from scheduler.daemon.ledgers import borrower_of, leased_settings
+from scheduler.dispatch.spend_cap import LENDER, STATE, OverCap
 from scheduler.domain.errors import ConfigError
 from scheduler.domain.plans import EdgeSettings, EngineSettings
 from scheduler.domain.tenants import TenantSettings
@@ -124,11 +125,17 @@ class TestWhatItMeans:
 
     def test_money_is_leased_where_there_is_a_state_folder_which_is_relative_to_the_file(self, tmp_path: Path) -> None:
         config = load(tmp_path, f'[daemon]\nstate = "kept"\n{EDGE_MODEL}')
-        assert config.engine_settings().spend_leased
+        assert config.engine_settings().spend_leased == STATE
         assert config.state_folder() == tmp_path / "kept"
         without = load(tmp_path, EDGE_MODEL)
         assert not without.engine_settings().spend_leased
         assert without.state_folder() is None
+
+    def test_money_is_leased_from_another_daemon_even_where_there_is_a_state_folder(self, tmp_path: Path) -> None:
+        text = f'[daemon]\nstate = "kept"\n[spend]\nfrom = "http://127.0.0.1:8601"\n{FUNCTION_MODEL}'
+        config = load(tmp_path, text)
+        assert config.engine_settings().spend_leased == LENDER
+        assert leased_settings(config, None, borrower_of(config, {})).spend_leased == LENDER
 
     def test_spend_caps_reach_the_engine_and_the_environment_overrides_them(self, tmp_path: Path) -> None:
         text = '[spend]\nper_hour = 0.5\nper_day = 4\nover_cap = "serve-late"\n' + FUNCTION_MODEL

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import pytest
 from support.engine_kit import FUNCTION, PRICE, answered, arrive, finish, refused, sent, settings
 
-from scheduler.dispatch.spend_cap import STATE
+from scheduler.dispatch.spend_cap import LENDER, STATE
 from scheduler.dispatch.spending import ANSWER_LIMIT_S, SLICE
 from scheduler.domain.messages import (
     Command,
@@ -25,7 +25,13 @@ CAP = 100.0 * PRICE.cost(FUNCTION.predict_s(5))
 
 
 def engine(*, edge: bool = False, **more: object) -> Engine:
-    return Engine(settings(edge=edge, spend_leased=True, **{"spend_per_hour": CAP, **more}))
+    return Engine(settings(edge=edge, **{"spend_leased": STATE, "spend_per_hour": CAP, **more}))
+
+
+ledgers = pytest.mark.parametrize(
+    ("ledger", "told"),
+    [(STATE, "the daemon's state folder leases no money"), (LENDER, "the daemon that this one borrows from leases")],
+)
 
 
 def asked(commands: Sequence[Command]) -> list[RequestSpend]:
@@ -81,12 +87,13 @@ def test_the_first_call_asks_for_a_slice_ahead_of_any_request() -> None:
     assert SLICE * CAP <= request.amount <= 6 * SLICE * CAP
 
 
-def test_until_it_is_granted_no_function_is_called_and_the_client_hears_why() -> None:
-    target = engine()
+@ledgers
+def test_until_it_is_granted_no_function_is_called_and_the_client_hears_why(ledger: str, told: str) -> None:
+    target = engine(spend_leased=ledger)
     target.handle([], 0.0)
     commands = arrive(target, 0.001, 1)
     assert functions(commands) == []
-    assert "the daemon's state folder leases no money" in refused(commands)[1].refusal.message
+    assert told in refused(commands)[1].refusal.message
 
 
 def test_until_it_is_granted_the_edge_answers() -> None:
@@ -96,7 +103,7 @@ def test_until_it_is_granted_the_edge_answers() -> None:
 
 
 def test_without_a_cap_nothing_is_asked_for_and_nothing_held_up() -> None:
-    target = Engine(settings(edge=False, spend_leased=True))
+    target = Engine(settings(edge=False, spend_leased=STATE))
     commands, _ = run(target, arrive(target, 0.0, *range(10)), 0.0, 10.0)
     assert asked(commands) == []
     assert sorted(answered(commands)) == list(range(10))
@@ -154,18 +161,19 @@ def test_a_ledger_that_fails_stops_the_functions_and_is_asked_again() -> None:
     assert answered(commands) == [2]
 
 
-def test_a_ledger_that_does_not_answer_counts_as_failed_and_its_late_answer_counts() -> None:
-    target = engine()
+@ledgers
+def test_a_ledger_that_does_not_answer_counts_as_failed_and_its_late_answer_counts(ledger: str, told: str) -> None:
+    target = engine(spend_leased=ledger)
     [first] = asked(target.handle([], 0.0))
     target.handle([SpendGranted(first.amount / 2)], 0.0)
     [second] = asked(arrive(target, 0.1, *range(200), slo_s=3.0))
     commands = target.handle([], 0.1 + ANSWER_LIMIT_S)
     assert target.next_wakeup_s() == 0.1 + ANSWER_LIMIT_S
     commands = target.handle([], 0.1 + ANSWER_LIMIT_S)
-    assert any("state folder" in c.refusal.message for c in refused(commands).values())
+    assert any(told in c.refusal.message for c in refused(commands).values())
     target.handle([SpendGranted(second.amount)], 3.0)
-    told = refused(arrive(target, 3.1, 999))
-    assert all("state folder" not in command.refusal.message for command in told.values())
+    later = refused(arrive(target, 3.1, 999))
+    assert all(told not in command.refusal.message for command in later.values())
     assert (target.statistics().leased or 0.0) > 0
 
 
@@ -183,7 +191,7 @@ def test_a_higher_cap_of_a_reload_is_asked_for_at_once() -> None:
     target.handle([], 0.0)
     target.handle([SpendGranted(0.0, "hour", 3000.0)], 0.1)
     assert asked(target.handle([], 1.0)) == []
-    richer = settings(edge=False, spend_leased=True, spend_per_hour=2 * CAP)
+    richer = settings(edge=False, spend_leased=STATE, spend_per_hour=2 * CAP)
     [request] = asked(target.handle([SettingsChanged(richer)], 2.0))
     assert request.per_hour == 2 * CAP
 
@@ -192,6 +200,6 @@ def test_a_lower_cap_of_a_reload_closes_what_was_leased_under_the_higher_one() -
     target = engine()
     target.handle([], 0.0)
     target.handle([SpendGranted(CAP, before=((30.0, 0.5 * CAP),))], 0.1)
-    poorer = settings(edge=False, spend_leased=True, spend_per_hour=0.4 * CAP)
+    poorer = settings(edge=False, spend_leased=STATE, spend_per_hour=0.4 * CAP)
     target.handle([SettingsChanged(poorer)], 0.2)
     assert "the spend cap per hour" in refused(arrive(target, 0.3, 1))[1].refusal.message

@@ -40,7 +40,7 @@ def warned(config: Config) -> list[str]:
 
 
 def calls(config: Config) -> int:
-    engine = Engine(replace(config.engine_settings(), spend_leased=False))
+    engine = Engine(replace(config.engine_settings(), spend_leased=""))
     request = Request(1, "digits", 0.0, 30.0, items=1, body_bytes=1000, class_name="default", tenant="lab")
     return len(sent(run_until_idle(engine, engine.handle([RequestArrived(request)], 0.0), 0.0, 30.0)))
 

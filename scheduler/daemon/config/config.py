@@ -21,6 +21,7 @@ from scheduler.daemon.config.model_sections import ClassSection, Late, ModelSect
 from scheduler.daemon.config.secrets import CREDENTIALS
 from scheduler.daemon.config.sections import ConfigFile
 from scheduler.daemon.config.source import EDGE, Source, read_source
+from scheduler.dispatch.spend_cap import LENDER, STATE
 from scheduler.domain.errors import ConfigError, EdgeburstError
 from scheduler.domain.latency import FunctionTier, LatencyModel
 from scheduler.domain.plans import EdgeSettings, EngineSettings, LoadedBuffer, ModelSettings, ServiceClass
@@ -77,7 +78,7 @@ class Config(ConfigFile):
             spend_per_hour=self.spend.per_hour,
             spend_per_day=self.spend.per_day,
             over_cap=self.spend.over_cap,
-            spend_leased=bool(self.daemon.state or self.spend.lender),
+            spend_leased=LENDER if self.spend.lender else STATE if self.daemon.state else "",
             explain_ring=self.explain.ring,
             edges=tuple(EdgeSettings(edge.name, self._parallel(edge)) for edge in self.edges) or (EdgeSettings(),),
             tenants=tuple(TenantSettings(**tenant.model_dump()) for tenant in self.tenants),
