@@ -77,7 +77,7 @@ def test_a_class_that_is_served_late_gives_way_and_is_answered_later() -> None:
     assert within(journal)["quick"] >= 0.99
 
 
-def test_the_records_say_who_gave_way_and_why() -> None:
+def test_the_records_say_which_request_gave_way_and_why() -> None:
     classes = spending("strict", 0.99), spending("loose", 0.8), spending("patient", 0.9, 1.5, serve_late=True)
     replayed = contradictions.replay("classes that spend", world(*classes), 130.0)
     assert replayed.contradictions == []

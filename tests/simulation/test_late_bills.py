@@ -45,7 +45,7 @@ def test_the_bill_of_a_batch_that_was_given_up_comes_when_its_run_ends() -> None
     assert (bill.batch_id, bill.report.billed_duration_s, bill.report.init_s) == (1, pytest.approx(0.3), 20.0)
 
 
-def test_no_bill_comes_over_a_broken_connection_or_to_somebody_who_no_longer_listens() -> None:
+def test_no_bill_comes_over_a_broken_connection_or_to_a_daemon_that_no_longer_listens() -> None:
     assert functions(20.0, faults=(Fault("down", 3.0, 9.0),)).send(batch(5.0), now_s=0.0).bill is None
     assert functions(20.0, faults=(Fault("down", 7.0, 9.0),)).send(batch(5.0), now_s=0.0).bill is None
     assert functions(LATE_LIMIT_S + 6.0).send(batch(5.0), now_s=0.0).bill is None

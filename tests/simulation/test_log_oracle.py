@@ -229,7 +229,7 @@ def test_the_same_seed_gives_the_same_commands(told_changes: bool) -> None:
     assert first == second
 
 
-def test_who_never_plans_anew_makes_no_plan_once_it_has_seen_enough() -> None:
+def test_an_engine_that_never_plans_anew_makes_no_plan_once_it_has_seen_enough() -> None:
     scenario = replace(NOISY, policy="edgeburst", changepoints=False, plan_expiry_s=math.inf)
     scenario = replace(scenario, edge_faults=(Fault("slow", 30.0, 60.0, 2.0),))
     journal, figures = run(scenario, phases((30.0, 40.0), (30.0, 120.0)))

@@ -111,7 +111,7 @@ def test_a_batch_that_is_full_takes_nobody() -> None:
 
 
 @given(slacks, st.floats(0.0, 1.0))
-def test_who_has_more_time_left_lets_the_batch_wait_longer(slacks_s: list[float], more_s: float) -> None:
+def test_members_with_more_time_left_let_the_batch_wait_longer(slacks_s: list[float], more_s: float) -> None:
     gathering, buffer = buffer_with(slacks_s)
     later_gathering, later = buffer_with([slack_s + more_s for slack_s in slacks_s])
     # A full batch leaves now; else up to a hundredth of the time it could be held at most is lost.

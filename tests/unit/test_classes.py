@@ -52,7 +52,7 @@ def test_a_deferrable_request_is_served_as_soon_as_the_edge_idles() -> None:
     assert batch.backend is Backend.EDGE
 
 
-def test_a_deferrable_request_gives_way_to_all_who_are_there_or_come_before_the_edge_is_free() -> None:
+def test_a_deferrable_request_gives_way_to_all_that_are_there_or_come_before_the_edge_is_free() -> None:
     shell = engine()
     [first] = sent(arrive(shell, 0.0, URGENT, 1))
     assert sent(arrive(shell, 0.01, PATIENT, 2)) == []
@@ -75,7 +75,7 @@ def test_a_batch_of_the_deferrable_takes_a_quarter_of_the_tightest_objective_at_
 
 
 @given(st.lists(st.tuples(st.floats(0.001, 0.3), st.booleans(), st.integers(1, 20)), min_size=1, max_size=30))
-def test_who_is_not_deferrable_waits_at_most_for_one_such_batch(plan: list[tuple[float, bool, int]]) -> None:
+def test_a_request_that_is_not_deferrable_waits_at_most_for_one_such_batch(plan: list[tuple[float, bool, int]]) -> None:
     """Against a world in which the deferrable never came: nobody else is sent later than by a quarter second."""
     urgent: dict[bool, dict[int, float]] = {}
     for with_patient in (True, False):
@@ -157,7 +157,7 @@ def test_in_overload_the_edge_is_for_those_whom_nobody_else_may_serve() -> None:
 
 
 @pytest.mark.parametrize("seed", range(2))
-def test_without_functions_who_is_refused_in_overload_is_of_low_priority(seed: int) -> None:
+def test_without_functions_what_is_refused_in_overload_is_of_low_priority(seed: int) -> None:
     """High priority alone would fit: the edge serves 100 a second, 50 of high and 100 of low priority come."""
     classes = (SimulatedClass(replace(URGENT, name="high"), priority=1), SimulatedClass(URGENT, priority=3, share=2.0))
     journal = simulate(classes, 150.0, 3000, tiers=(), seed=seed)
@@ -167,7 +167,7 @@ def test_without_functions_who_is_refused_in_overload_is_of_low_priority(seed: i
     assert lost["high"] < 0.02
 
 
-def test_who_of_high_priority_comes_to_a_full_next_batch_takes_a_place_in_it() -> None:
+def test_a_request_of_high_priority_takes_a_place_in_a_full_next_batch() -> None:
     law = LatencyModel(0.1, 0.1, 4)
     shell = Engine(EngineSettings((ModelSettings("m", 4, (URGENT,), law, ()),)))
     [first] = sent(arrive(shell, 0.0, URGENT, 1, priority=2))

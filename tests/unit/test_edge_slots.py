@@ -50,7 +50,7 @@ def test_a_newcomer_joins_the_slot_that_is_free_first() -> None:
     assert next_items(engine) == [0, 1]
 
 
-def test_who_would_break_the_first_next_batch_joins_the_second() -> None:
+def test_a_request_that_would_break_the_first_next_batch_joins_the_second() -> None:
     engine, _ = busy(2, 30, 30, slo_s=0.6)
     ids = range(100, 160)
     for number, request_id in enumerate(ids):
@@ -60,7 +60,7 @@ def test_who_would_break_the_first_next_batch_joins_the_second() -> None:
     assert second > 0
 
 
-def test_a_first_member_is_let_in_where_slots_that_are_free_soon_take_those_who_come_too() -> None:
+def test_a_first_member_is_let_in_where_slots_that_are_free_soon_take_the_newcomers() -> None:
     """With one slot, 150 ms before it is free at 400 requests a second, it would shrink the batch; four have room."""
 
     def let_in(parallel: int) -> bool:

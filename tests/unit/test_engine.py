@@ -313,7 +313,7 @@ def test_a_plan_that_was_overtaken_is_not_adopted() -> None:
     assert engine.handle([PlanComputed(old)], 0.03) == []
 
 
-def test_halves_are_sent_only_to_those_who_still_have_time() -> None:
+def test_halves_are_sent_only_for_requests_that_still_have_time() -> None:
     engine = Engine(settings())
     (batch,) = sent(arrive(engine, 0.0, 1, 2))
     commands = fail(engine, batch, 1.5, FailureKind.REJECTED)
@@ -321,7 +321,7 @@ def test_halves_are_sent_only_to_those_who_still_have_time() -> None:
     assert {c.refusal.kind for c in refused(commands).values()} == {RefusalKind.DEADLINE}
 
 
-def test_who_is_late_does_not_wait_for_an_overloaded_edge() -> None:
+def test_a_late_request_does_not_wait_for_an_overloaded_edge() -> None:
     engine = Engine(settings(serve_late=True))
     commands = [c for i in range(60) for c in arrive(engine, 0.0, i, slo_s=0.2)]
     commands += [c for i in range(60, 120) for c in arrive(engine, 0.01, i, slo_s=0.02)]
@@ -344,7 +344,7 @@ def cloud_only(slots: int, **changes: object) -> Engine:
     return Engine(replace(settings(), models=(model,)))
 
 
-def test_who_shared_a_batch_with_refused_content_waits_for_a_slot_and_is_answered() -> None:
+def test_what_shared_a_batch_with_refused_content_waits_for_a_slot_and_is_answered() -> None:
     engine = cloud_only(slots=1)
     (batch,) = sent(arrive(engine, 0.0, *range(1, 6), slo_s=9.0))
     (half,) = sent(fail(engine, batch, 0.1, FailureKind.REJECTED))
@@ -446,7 +446,7 @@ def test_an_uplink_that_was_thought_dead_spoils_no_estimate() -> None:
     assert 0.0 < estimate.margin_s < 0.1
 
 
-def test_who_waits_for_a_slot_is_told_as_soon_as_it_would_come_too_late() -> None:
+def test_what_waits_for_a_slot_is_told_as_soon_as_it_would_come_too_late() -> None:
     engine = cloud_only(slots=1)
     (batch,) = sent(arrive(engine, 0.0, *range(1, 6), slo_s=2.0))
     assert sent(arrive(engine, 0.1, 6, slo_s=2.0)) == []

@@ -103,7 +103,7 @@ def test_every_case_travels_to_another_process_and_has_a_name_of_its_own(tmp_pat
     assert any(case.on_trace for case in SUITES["lte"](options))
 
 
-def test_who_is_told_the_truth_is_told_the_rates_of_the_steps() -> None:
+def test_policies_that_are_told_the_truth_are_told_the_rates_of_the_steps() -> None:
     for case in SUITES["steps"](TINY):
         assert case.traffic == Phases(case.scenario.rate_steps)
 
@@ -212,7 +212,7 @@ def test_without_a_link_or_without_lateness_nothing_is_its_fault() -> None:
     assert tables.number(row, "late_by_link") <= 0.2 * late
 
 
-def test_who_arrives_soon_after_the_link_is_back_is_excused() -> None:
+def test_what_arrives_soon_after_the_link_is_back_is_excused() -> None:
     bandwidth = steps([(0.0, 4.0), (5.0, 0.01), (20.0, 4.0)])
     gone = [at_s for at_s in (1.0, 4.9, 5.0, 12.0, 20.9, 21.1) if measures._link_was_gone(bandwidth, at_s, 24_000)]
     assert gone == [5.0, 12.0, 20.9]

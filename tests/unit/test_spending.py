@@ -80,7 +80,7 @@ def test_a_cap_too_small_for_a_batch_never_opens_and_names_no_time() -> None:
     assert told.refusal.retry_after_s is None
 
 
-def test_who_comes_back_when_it_was_told_to_is_served() -> None:
+def test_a_request_that_comes_back_when_it_was_told_to_is_served() -> None:
     engine = shell(2 * BATCH_CNY, edge=False)
     commands = run_until_idle(engine, arrive(engine, 0.0, *range(60)), 0.0, 10.0)
     last = list(refused(commands).values())[-1].refusal.retry_after_s
@@ -118,7 +118,7 @@ def test_serve_late_makes_no_late_answers_of_those_whom_money_would_not_have_hel
 
 @pytest.mark.parametrize("over_cap", list(OverCap))
 @pytest.mark.parametrize(("class_name", "items"), [("local", 1), ("default", 6), ("default", 64)])
-def test_money_is_no_question_for_who_may_or_can_not_go_to_a_function(
+def test_money_is_no_question_for_what_may_or_can_not_go_to_a_function(
     over_cap: OverCap, class_name: str, items: int
 ) -> None:
     engine = shell(1e-9, over_cap)
@@ -165,7 +165,7 @@ def test_a_drain_spends_no_more_than_the_cap() -> None:
     assert engine.statistics().spent <= 2 * BATCH_CNY
 
 
-def test_a_cap_that_a_reload_brings_knows_what_was_spent_before_and_who_gathers_is_told() -> None:
+def test_a_cap_that_a_reload_brings_knows_what_was_spent_before_and_what_gathers_is_told() -> None:
     engine = Engine(settings(edge=False))
     commands = run_until_idle(engine, arrive(engine, 0.0, *range(20)), 0.0, 10.0)
     assert len(answered(commands)) == 20

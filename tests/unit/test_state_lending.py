@@ -270,7 +270,7 @@ def test_near_the_caps_end_daemons_that_ask_alike_get_alike() -> None:
     assert 0.2 < got["2"] < 0.34 < got["1"] < 0.51
 
 
-def test_who_had_less_in_the_last_minute_gets_the_rest_of_the_cap() -> None:
+def test_the_daemon_that_had_less_in_the_last_minute_gets_the_rest_of_the_cap() -> None:
     world, one, two = World(), Borrower("1"), Borrower("2")
     assert world.ask(one, 0.9).amount == pytest.approx(0.9)
     world.spend(one, 1.0)

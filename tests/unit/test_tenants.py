@@ -213,7 +213,7 @@ def test_without_tenants_a_full_queue_refuses_the_newcomer() -> None:
     assert shell.engine.statistics().tenants == ()
 
 
-def test_bytes_count_like_requests_for_who_is_put_out() -> None:
+def test_bytes_count_like_requests_for_which_tenant_is_put_out() -> None:
     shell = Overloaded(TenantSettings("a"), TenantSettings("b"), queue_max_bytes=100_000)
     for _ in range(10):
         shell.send("a", 0.0, slo_s=30.0, body_bytes=10_000)
@@ -254,7 +254,7 @@ def spent(tenants: TenantMoney, now_s: float) -> dict[str, float]:
 
 
 @pytest.mark.parametrize("order", ["ab", "aaaaab", "abbbbb"])
-def test_who_asks_first_or_oftener_gets_no_more_of_a_cap(order: str) -> None:
+def test_a_tenant_that_asks_first_or_oftener_gets_no_more_of_a_cap(order: str) -> None:
     tenants, cap = money(TenantSettings("a", 3), TenantSettings("b", 1)), SpendCap(per_hour=1.0)
     for step in range(6000):
         spend(tenants, cap, order[step % len(order)], 0.001, step * 0.1)
