@@ -52,17 +52,21 @@ async def all_is_well(world: World, daemon: Daemon) -> None:
 def _soon(world: World, model: Model) -> bool:
     """Whether a model's requests are answered after two pauses and a second, from what is known when the faults stop.
 
-    Of several models, one that the edge fails is probed more and more seldom, because that takes time of the others. A
-    model that only functions serve waits for what hangs there, for the longest pause, for the time in which they asked
-    to be left alone, and until the uplink is measured again: a measurement that hangs is known to have failed 10 s
-    later.
+    What hangs in functions keeps its places in the queue. Of several models, one that the edge fails is probed more and
+    more seldom, because that takes time of the others. A model that only functions serve waits for what hangs there,
+    for the longest pause, for the time in which they asked to be left alone, and until the uplink is measured again: a
+    measurement that hangs is known to have failed 10 s later.
     """
     assert world.watch is not None
     circuits = world.watch.engine._circuits
+    in_functions = [batch for batch, _ in world.watch.in_flight.values() if batch.backend is Backend.FUNCTION]
+    held = sum(len(batch.request_ids) for batch in in_functions)
+    if held + len(fresh(world.site.models, 0)) > world.site.queue_max_requests:
+        return False
     if model.edge:
         own = circuits.edge.of_model.get(model.kind)
         return len(world.site.models) == 1 or (own is not None and own.closed and not _doubted(world, model, own))
-    hung = any(batch.backend is Backend.FUNCTION for batch, _ in world.watch.in_flight.values())
+    hung = bool(in_functions)
     at_once = circuits.function.usable(world.machine.now(), model.kind) and circuits.function.serves(model.kind)
     thin = any(fault.what in BYTES_PER_S for fault in world.script.faults)
     measured = world.functions.measuring == 0
