@@ -11,6 +11,7 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
 
 from edge_server.access import Guard
+from edge_server.environment import environment
 from edge_server.errors import EdgeError, Unavailable
 from edge_server.infer_path import FAULT, InferPath
 from edge_server.openapi import document
@@ -65,6 +66,7 @@ def _server_metadata() -> ResponseReturnValue:
         extensions=["binary_tensor_data"],
         models=list(service.models),
         emulated=service.emulation.name,
+        environment=environment(),
     )
 
 
@@ -106,6 +108,7 @@ def _model_metadata(name: str, number: str = VERSION) -> ResponseReturnValue:
             "device": runtime.device,
             "weights": served.weights,
             "identity": served.identity,
+            "files": served.files,
             "runtime": {"name": runtime.name, "precision": runtime.precision, "tried": dict(runtime.tried)},
             "emulated": service.emulation.name,
             **isolation,

@@ -152,6 +152,18 @@ class Card:
         Args:
             weights: SHA-256 of the file that a host uses in place of `file`, or "random"; "": it uses that of the card.
         """
+        hashes = self.file_hashes(weights)
+        if hashes is None:
+            return None
+        lines = "".join(f"{digest}  {name}\n" for name, digest in sorted(hashes.items()))
+        return "sha256:" + hashlib.sha256(lines.encode()).hexdigest()
+
+    def file_hashes(self, weights: str = "") -> dict[str, str] | None:
+        """Returns the SHA-256 in hexadecimal of the card and of each file, by name: what `identity` is made of.
+
+        Args:
+            weights: as for `identity`.
+        """
         hashes = {CARD_FILE: hashlib.sha256(self.text).hexdigest()}
         if weights:
             hashes[self.file or _WEIGHTS] = weights
@@ -162,8 +174,7 @@ class Card:
             if known is None:
                 return None
             hashes[name] = known
-        lines = "".join(f"{digest}  {name}\n" for name, digest in sorted(hashes.items()))
-        return "sha256:" + hashlib.sha256(lines.encode()).hexdigest()
+        return hashes
 
     def check_files(self) -> None:
         """Checks that every file is there and has its declared hash.

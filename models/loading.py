@@ -64,11 +64,12 @@ def load(
             decoders=_decoders(card, handler),
             identity=card.identity(origin.identity),
             weights=origin.origin,
+            files=card.file_hashes(origin.identity),
         )
     wanted = Wanted(device, runtime, threads, min(max_batch or card.max_batch, card.max_batch), measure_s)
     chosen: Runtime = runtime_for(card, origin, wanted)
-    identity = card.identity(origin.identity)
-    return ServedModel(card, chosen, decoders=_decoders(card), identity=identity, weights=origin.origin)
+    identity, files = card.identity(origin.identity), card.file_hashes(origin.identity)
+    return ServedModel(card, chosen, decoders=_decoders(card), identity=identity, weights=origin.origin, files=files)
 
 
 def _decoders(card: Card, handler: PythonHandler | None = None) -> Mapping[str, ElementDecoder]:

@@ -33,6 +33,7 @@ class ServedModel:
         decoders: Mapping[str, ElementDecoder],
         identity: str | None = None,
         weights: WeightsOrigin = "card",
+        files: Mapping[str, str] | None = None,
     ) -> None:
         """Stores its parts.
 
@@ -42,10 +43,12 @@ class ServedModel:
             decoders: by input of encoded elements (pictures): what turns one element into an array.
             identity: hash of card and files.
             weights: origin of the weights: the card's file, a file that the host names, or random ones.
+            files: SHA-256 of the card and of each file, by name; None: not known.
         """
         self.card = card
         self.identity = identity
         self.weights = weights
+        self.files = dict(files or {})
         self._runtime = runtime
         self._decoders = decoders
 

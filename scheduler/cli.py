@@ -41,6 +41,12 @@ SUB_COMMANDS = (
         "edgeburst check-config --config edgeburst.toml",
     ),
     SubCommand(
+        "doctor",
+        "scheduler.doctor.command",
+        "look for what is wrong on the three hosts",
+        "edgeburst doctor --config edgeburst.toml",
+    ),
+    SubCommand(
         "token",
         "scheduler.daemon.token_command",
         "make a client's token, and the table by which the daemon knows it",

@@ -135,8 +135,10 @@ NO_ACCESS = ClientAccess()
 def set_up(session: Any, access: ClientAccess) -> None:
     """Lets a session of the library `requests` show it; each of its calls must be given `verify`, too.
 
-    A session's own `verify` gives way to the variable REQUESTS_CA_BUNDLE.
+    A session's own `verify` gives way to the variable REQUESTS_CA_BUNDLE. As the daemon does, it goes through no proxy:
+    edges and daemons are in the local network, where a proxy for the internet does not find them.
     """
+    session.trust_env = False
     session.headers.update(access.headers)
     session.cert = access.cert
 

@@ -7,7 +7,7 @@ import json
 import logging
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
 from functools import cache
@@ -17,7 +17,7 @@ from typing import Any
 from scheduler.bounded_answers import AnswerTooLarge, answer_head, answers_up_to, bounded, forget_answer
 from scheduler.domain.batches import Failure, FailureKind
 from scheduler.domain.failures import TOO_LARGE, lost, mend, platform_kind
-from scheduler.sdk_connections import preparing
+from scheduler.sdk_connections import beside_proxies, bypasses_proxies, preparing
 
 PROXY_VARIABLES = ("HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy")
 CONNECT_TIMEOUT_S = 3.0
@@ -142,8 +142,8 @@ class FunctionCaller:
             response = called(call, function, request, headers, runtime(read_timeout_s))
         return Invoked(response.body.read(), response.headers.get("x-fc-error-type") or "")
 
-    def check(self, *, function: str, qualifier: str) -> None:
-        """Reads a function's description: a signed call that runs nothing and is free.
+    def check(self, *, function: str, qualifier: str) -> Mapping[str, Any]:
+        """Returns a function's description in the provider's fields, by a signed call that runs nothing and is free.
 
         It also opens the SDK's process-wide session; otherwise the first calls in several threads would each open one.
 
@@ -151,7 +151,8 @@ class FunctionCaller:
             CallFailed: the endpoint, the key or the name is wrong.
         """
         request = load_sdk().models.GetFunctionRequest(qualifier=qualifier)
-        called(self._client.get_function_with_options, function, request, {}, runtime(CONNECT_TIMEOUT_S))
+        call = self._client.get_function_with_options
+        return dict(called(call, function, request, {}, runtime(CONNECT_TIMEOUT_S)).body.to_map())
 
 
 @cache
@@ -169,7 +170,7 @@ def load_sdk() -> SimpleNamespace:
     logger = logging.getLogger("darabonba-core")
     logger.handlers.clear()
     logger.setLevel(logging.ERROR)
-    DaraCore.get_adapter = staticmethod(preparing(bounded(DaraCore.get_adapter)))
+    DaraCore.get_adapter = staticmethod(preparing(bounded(beside_proxies(DaraCore.get_adapter))))
     # Forked children would share the sockets and read each other's answers.
     os.register_at_fork(after_in_child=DaraCore._sessions.clear)
     return SimpleNamespace(
@@ -229,8 +230,14 @@ def called(call: Callable[..., Any], *arguments: Any) -> Any:
     raise failed
 
 
-def proxy_variable() -> str:
-    """Returns the name of the set proxy variable, which the SDK follows even for 127.0.0.1; empty without one."""
+def proxy_variable(host: str = "") -> str:
+    """Returns the name of the set proxy variable that calls of a host follow; empty without one.
+
+    Args:
+        host: HOST or HOST:PORT; empty: any that needs a proxy.
+    """
+    if host and bypasses_proxies(host):
+        return ""
     return next((name for name in PROXY_VARIABLES if os.environ.get(name)), "")
 
 

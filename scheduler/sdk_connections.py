@@ -1,13 +1,16 @@
-"""The connections of the provider's SDK: noted when opened, given time to send, and aborted when closed."""
+"""The connections of the provider's SDK: noted, given time to send, aborted when closed; no proxy to loopback."""
 
 from __future__ import annotations
 
+import ipaddress
 import socket
 import struct
 import threading
 import weakref
 from collections.abc import Callable
 from typing import Any
+from urllib.parse import urlsplit
+from urllib.request import proxy_bypass
 
 SEND_LIMIT_S = 60.0
 """Longest time that a body may take, which else were the time to connect; batches are given up long before."""
@@ -53,6 +56,41 @@ def preparing(get_adapter: Callable[..., Any]) -> Callable[..., Any]:
         return adapter
 
     return get_preparing
+
+
+def bypasses_proxies(host: str) -> bool:
+    """Returns whether calls of a host (HOST or HOST:PORT) use no proxy: it is the loopback, or NO_PROXY names it.
+
+    >>> bypasses_proxies("127.0.0.1:8900"), bypasses_proxies("localhost")
+    (True, True)
+    """
+    name = (urlsplit(f"//{host}").hostname or "").lower()
+    try:
+        is_loopback = ipaddress.ip_address(name).is_loopback
+    except ValueError:
+        is_loopback = name == "localhost" or name.endswith(".localhost")
+    return is_loopback or bool(proxy_bypass(name))
+
+
+def beside_proxies(get_adapter: Callable[..., Any]) -> Callable[..., Any]:
+    """Returns the function that makes the SDK's adapters, so that a proxy never swallows loopback.
+
+    The SDK hands the environment's proxies to each call, whatever NO_PROXY says.
+    """
+
+    def get_beside(*arguments: Any, **options: Any) -> Any:
+        adapter = get_adapter(*arguments, **options)
+        send = adapter.send
+
+        def send_beside(request: Any, *given: Any, **further: Any) -> Any:
+            if further.get("proxies") and bypasses_proxies(urlsplit(request.url).netloc):
+                further["proxies"] = {}
+            return send(request, *given, **further)
+
+        adapter.send = send_beside
+        return adapter
+
+    return get_beside
 
 
 def _preparing(pool: Any) -> Any:

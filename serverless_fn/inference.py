@@ -120,6 +120,8 @@ class Inference:
         if trace is not None:
             parent = trace.headers()[wire.PARENT_HEADER]
             print(f"batch {header['batch_id']!r:.80} status {status} traceparent {parent}", flush=True)
+        if request_header.get("describe") is not True:
+            header.pop("files", None)
         if request_header.get("log_tail") is True and self._log_tail is not None:
             header["log_tail"] = self._log_tail.text()
         header["duration_s"] = time.perf_counter() - started_s

@@ -74,9 +74,8 @@ class LocalModels:
         response = wire.InferResponse(name, outputs, request.id, parameters={"service_s": service_s})
         encoded = wire.encode_response(response, requested=request.outputs, binary_by_default=request.binary_by_default)
         runtime = f"{served.runtime.name} {served.runtime.device} {served.runtime.precision}"
-        return Served(
-            encoded, service_s, {"runtime": runtime, "identity": served.identity, **wire.echoed(request.inputs)}
-        )
+        about = {"runtime": runtime, "identity": served.identity, "files": served.files}
+        return Served(encoded, service_s, {**about, **wire.echoed(request.inputs)})
 
     def _named(self, model: object) -> str:
         cards = self._read()

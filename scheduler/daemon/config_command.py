@@ -193,7 +193,10 @@ def _foreign_profiles(config: Config, index: int) -> Iterator[str]:
     on_edges = {profile.name: profile for edge in config.edges if (profile := config.edge_profile(index, edge))}
     for profile in (*on_edges.values(), *profiles):
         if profile.model != model.name:
-            yield f"profile {profile.name} was measured with model {profile.model}, not with {model.name}"
+            yield (
+                f"profile {profile.name} was measured with model {profile.model}, not with {model.name}; measure it"
+                " with that, by `edgeburst profile`"
+            )
 
 
 def _infeasible_classes(model: ModelSettings, edges: Sequence[EdgeSettings]) -> Iterator[str]:
@@ -203,12 +206,15 @@ def _infeasible_classes(model: ModelSettings, edges: Sequence[EdgeSettings]) -> 
     for service_class in model.classes:
         reachable = edge if service_class.edge_only else [*edge, *functions]
         if not reachable:
-            yield f"class {service_class.name} of model {model.name} is edge-only, but the model has no edge"
+            yield (
+                f"class {service_class.name} of model {model.name} is edge-only, but the model has no edge; add one, or"
+                " remove the label"
+            )
         elif service_class.slo_s < min(reachable):
             fastest = "the edge" if service_class.edge_only else "the fastest backend"
             yield (
                 f"class {service_class.name} of model {model.name} has an SLO of {service_class.slo_s:g} s, but"
-                f" {fastest} takes {min(reachable):.3g} s for one item"
+                f" {fastest} takes {min(reachable):.3g} s for one item; raise `slo_s`, or serve it by something faster"
             )
 
 
@@ -224,7 +230,7 @@ def _caps_below_one_batch(settings: EngineSettings) -> Iterator[str]:
                     f"{where} is {cap:.6g}, but {idle + least:.6g} is the least with which model {model.name} calls a"
                     " function: a batch counts with all that it may cost, the start of its instance included, until it"
                     f" is answered{', and idle instances come off first' if idle else ''}; no function will be called"
-                    f"{whose}"
+                    f"{whose}; raise it"
                 )
 
 

@@ -123,7 +123,7 @@ def _run(args: argparse.Namespace) -> int:
     if args.verb == "apply":
         config.refuse_idle_over_cap()
     platform = _platform(config, args)
-    if variable := proxy_variable():
+    if variable := proxy_variable(platform.account.host):
         print(f"edgeburst: calls use the proxy in {variable}; unset it to avoid that", file=sys.stderr)
     if args.verb in ("plan", "apply"):
         costs = _costs(config, wanted)

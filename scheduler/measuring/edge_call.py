@@ -14,7 +14,7 @@ from scheduler.client_access import NO_ACCESS, ClientAccess, set_up
 from scheduler.measuring.errors import MeasuringError
 from scheduler.measuring.payloads import batch_of
 from scheduler.wire import InferRequest, Tensor, WireError
-from scheduler.wire.servers import encoded_in, likely_form, without_text
+from scheduler.wire.servers import TensorForm, encoded_in, likely_form, without_text
 
 _TIMEOUT_S = 120.0
 
@@ -34,6 +34,7 @@ class EdgeCaller:
         payloads: Sequence[tuple[Tensor, ...]],
         server: str = "",
         access: ClientAccess = NO_ACCESS,
+        form: TensorForm | None = None,
     ) -> None:
         """Stores its parts.
 
@@ -43,11 +44,12 @@ class EdgeCaller:
             payloads: one item of each input, at least one of them; batches take them in turn.
             server: the server's name of itself, by which the form of its tensors is guessed; empty: not known.
             access: what the server is shown.
+            form: of the tensors; None: the one that the server takes.
         """
         self._address = f"{url.rstrip('/')}/v2/models/{quote(model, safe='')}/infer"
         self._payloads = payloads
         self._bodies: dict[int, wire.Encoded] = {}
-        self._form, self._is_sure = likely_form(server), False
+        self._form, self._is_sure = form or likely_form(server), form is not None
         self._session = requests.Session()
         self._access = access
         set_up(self._session, access)

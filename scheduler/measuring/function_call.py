@@ -5,6 +5,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 
 from scheduler import wire
 from scheduler.fc_client import Account, CallFailed, FunctionCaller, Invoked, proxy_variable
@@ -32,11 +33,35 @@ class FunctionAddress:
     account: Account
 
 
+class NotCalled(MeasuringError):
+    """Error: the provider refused an invocation, or could not be reached."""
+
+    def __init__(self, sentence: str, failed: CallFailed) -> None:
+        """Stores the sentence, and what the call ended with."""
+        super().__init__(sentence)
+        self.failed = failed
+
+
 class BatchCaller:
     """A caller of a function, with batches of given payloads, which it takes in turn."""
 
-    def __init__(self, address: FunctionAddress, *, model: str, payloads: Sequence[tuple[Tensor, ...]]) -> None:
-        """Stores its parts; the first call imports the SDK."""
+    def __init__(
+        self,
+        address: FunctionAddress,
+        *,
+        model: str,
+        payloads: Sequence[tuple[Tensor, ...]],
+        asks: Mapping[str, object] = MappingProxyType({}),
+    ) -> None:
+        """Stores its parts; the first call imports the SDK.
+
+        Args:
+            address: the function.
+            model: name of the model.
+            payloads: one item of each input, at least one of them.
+            asks: what the header of each frame holds besides.
+        """
+        self._asks = asks
         self._address = address
         self._model = model
         self._payloads = payloads
@@ -44,6 +69,8 @@ class BatchCaller:
         self.invocations = 0
         """Number of invocations, cold starts included; each is billed."""
         self.cold_starts = 0
+        self.answered: Mapping[str, object] = {}
+        """Header of the last answer."""
 
     def __call__(self, items: int) -> float:
         """Returns the service time of a batch on a warm instance, seconds, as the container measured it.
@@ -71,11 +98,12 @@ class BatchCaller:
     def _invoked(self, items: int) -> Mapping[str, object]:
         """Invokes the function with a batch and returns the header of its answer."""
         request = InferRequest("", batch_of(self._payloads, items))
-        header = {"model": self._model, "batch_id": secrets.token_hex(8)}
+        header = {"model": self._model, "batch_id": secrets.token_hex(8), **self._asks}
         invoked = self._answer(wire.pack_frame(header, wire.encode_request(request)))
         self.invocations += 1
         try:
             answered, payload = wire.unpack_frame(invoked.body)
+            self.answered = answered
             if answered.get("status") != 200 or invoked.error_type:
                 raise MeasuringError(
                     f"the function refused a batch of {items}: {str(answered.get('error') or invoked.error_type)[:300]}"
@@ -93,13 +121,13 @@ class BatchCaller:
                 function=address.function, qualifier=address.qualifier, body=frame, read_timeout_s=_READ_TIMEOUT_S
             )
         except CallFailed as failed:
-            raise MeasuringError(_reason(failed, address.account.host)) from None
+            raise NotCalled(_reason(failed, address.account.host), failed) from None
 
 
-def proxy_note() -> str:
-    """Returns a sentence if the SDK will use a proxy, which it does even for 127.0.0.1; empty if not."""
-    found = proxy_variable()
-    return f"calls use the proxy in {found}, also those to this machine; unset it to avoid that" if found else ""
+def proxy_note(host: str) -> str:
+    """Returns a sentence if calls of a host (HOST or HOST:PORT) will go through a proxy; empty if not."""
+    found = proxy_variable(host)
+    return f"calls use the proxy in {found}; unset it, or name {host} in NO_PROXY, to avoid that" if found else ""
 
 
 def _reason(failed: CallFailed, host: str) -> str:

@@ -218,7 +218,7 @@ def _function(args: argparse.Namespace) -> tuple[Sequence[ProfileRow], Provenanc
         security_token=_secret(args.security_token_env, "--security-token-env") if args.security_token_env else "",
     )
     account = Account(region=args.region, key=key, endpoint=args.endpoint, protocol=args.protocol)
-    if note := proxy_note():
+    if note := proxy_note(account.host):
         print(f"edgeburst: {note}", file=sys.stderr)
     address = FunctionAddress(args.function, args.qualifier, account)
     inputs = _card_inputs(args.card) if args.card is not None else (TensorSpec(args.input, "BYTES", picture=True),)

@@ -469,9 +469,11 @@ def test_a_proxy_in_the_environment_is_named_in_the_log(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setenv("HTTPS_PROXY", "http://127.0.0.1:1")
+    account = replace(an_account(1), endpoint="fc.example.invalid")
 
     async def main() -> None:
-        async with opened(a_backend(1)) as backend:
+        made = FunctionBackend(account=account, functions=(), max_in_flight=1, clock=time.monotonic)
+        async with opened(made) as backend:
             await backend.open()
 
     run(main())

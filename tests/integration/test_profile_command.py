@@ -322,6 +322,12 @@ def test_a_key_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch, capsy
 
 def test_a_proxy_is_told_of(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     with ServerThread(StubFc(warm).serve_connection) as server:
-        monkeypatch.setenv("http_proxy", f"http://127.0.0.1:{server.port}")
-        cli.main(function(server))
-    assert "calls use the proxy in http_proxy" in capsys.readouterr().err
+        monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
+        assert cli.main(function(server)) == 0
+        assert "proxy" not in capsys.readouterr().err
+        # This host by an address that is not of the loopback.
+        there = [word.replace("127.0.0.1", "0.0.0.0") for word in function(server)]
+        assert cli.main(there) == 2
+        assert "calls use the proxy in http_proxy" in capsys.readouterr().err
+        monkeypatch.setenv("NO_PROXY", "0.0.0.0")
+        assert cli.main(there) == 0

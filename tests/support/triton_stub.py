@@ -136,7 +136,7 @@ class TritonStub:
 
     def answer(self, path: str, headers: Mapping[str, str], body: bytes) -> tuple[int, bytes, int | None]:
         """Returns status, body and the length of its JSON where tensors follow."""
-        if path == "/v2/health/ready":
+        if path in ("/v2/health/ready", "/v2/models/sums/ready"):
             return 200, b"", None
         if path.endswith("/infer"):
             return self.infer(headers, body)

@@ -89,6 +89,7 @@ def test_metadata_says_what_goes_in_and_out(client: FlaskClient) -> None:
         "device": "cpu",
         "weights": "card",
         "identity": "sha256:" + "0" * 64,
+        "files": {},
         "runtime": {"name": "fake", "precision": "fp32", "tried": {"fake": 0.001, "other": "not installed"}},
         "emulated": None,
     }

@@ -51,7 +51,7 @@ def calls(config: Config) -> int:
 def test_the_least_that_is_told_is_what_the_engine_needs(text: str, tmp_path: Path) -> None:
     idle = 0.04572 if "[deploy]" in text else 0.0
     [words] = warned(configured(tmp_path, text, idle + 1e-6))
-    assert words.endswith(" for this tenant") == (text == FUNCTION + TENANT)
+    assert words.endswith(" for this tenant; raise it") == (text == FUNCTION + TENANT)
     least = float(words.split(" is the least")[0].rsplit(" ", 1)[1])
     for cap, enough in ((idle + 0.9 * (least - idle), False), (idle + 1.1 * (least - idle), True)):
         config = configured(tmp_path, text, cap)

@@ -77,7 +77,7 @@ class FunctionBackend:
 
     async def open(self) -> None:
         """Imports the SDK and creates its client."""
-        _warn_of_proxies()
+        _warn_of_proxies(self._account.host)
         await self._threads.run(self._caller.open)
 
     async def send(self, batch_send: BatchSend, request: InferRequest) -> Reply:
@@ -237,14 +237,14 @@ class FunctionBackend:
         log(logging.WARNING, "report_not_believed", tier=tier, field=name, message=message)
 
 
-def _warn_of_proxies() -> None:
-    """Logs a warning if the SDK will use a proxy, which it does even for 127.0.0.1, without regard to NO_PROXY."""
-    if variable := proxy_variable():
+def _warn_of_proxies(host: str) -> None:
+    """Logs a warning if calls of a host will go through a proxy."""
+    if variable := proxy_variable(host):
         log(
             logging.WARNING,
             "proxy",
             variable=variable,
-            message="function calls use this proxy; unset it to avoid that",
+            message=f"function calls use this proxy; unset it, or name {host} in NO_PROXY, to avoid that",
         )
 
 

@@ -124,8 +124,6 @@ def _asked(url: str, name: str, access: ClientAccess) -> Found:
     """Returns a daemon's explanations of a request, newest first, at least one."""
     try:
         with requests.Session() as session:
-            # A daemon is in the local network, where a proxy for the internet would not find it.
-            session.trust_env = False
             set_up(session, access)
             response = session.get(url + _path(name), timeout=_TIMEOUT_S, verify=access.verify)
     except requests.exceptions.SSLError:
