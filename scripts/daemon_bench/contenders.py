@@ -1,0 +1,156 @@
+"""The servers that are compared: bare ones, this checkout's daemon and another one's, all on one core."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import tarfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from scripts.support.stub_function import endpoint_config
+
+ROOT = Path(__file__).resolve().parents[2]
+_KEY, _SECRET = "bench-key", "bench-secret"
+_CONFIG = """
+[daemon]
+port = 0
+body_limit_bytes = 10000000
+[edge]
+url = "http://127.0.0.1:{edge}"
+{function}
+[engine]
+queue_max_requests = 4000
+[[model]]
+name = "digits"
+edge_profile = "orin-resnet50"
+[[model.class]]
+slo_s = 2.0
+{tier}
+"""
+_FUNCTION = """
+[function]
+endpoint = "127.0.0.1:{port}"
+protocol = "http"
+access_key_id_env = "BENCH_KEY_ID"
+access_key_secret_env = "BENCH_KEY_SECRET"
+"""
+_TIER = """
+[[model.tier]]
+name = "1gb"
+function = "digits"
+profile = "fc-resnet50-1gb"
+memory_gb = 1.0
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """A process that serves."""
+
+    name: str
+    port: int
+    pid: int
+
+    def cpu_s(self) -> float:
+        """Returns the processor seconds that it has used, of all its threads."""
+        # The clock of another process, as clock_getcpuclockid makes its number.
+        return time.clock_gettime((~self.pid << 3) | 2)
+
+    def resident_mb(self) -> float:
+        """Returns its resident memory in 10^6 bytes."""
+        lines = Path(f"/proc/{self.pid}/status").read_text().splitlines()
+        return int(next(line for line in lines if line.startswith("VmRSS")).split()[1]) * 1024 / 1e6
+
+
+@contextlib.contextmanager
+def bare(kind: str) -> Iterator[Server]:
+    """Starts one of the bare servers: aiohttp or protocol."""
+    with started([sys.executable, "-m", "scripts.daemon_bench.bare", kind], core=0) as (process, port):
+        yield Server(f"bare {kind}", port, process.pid)
+
+
+@contextlib.contextmanager
+def daemon(name: str, checkout: Path, folder: Path, *, both: bool, stages: Path | None = None) -> Iterator[Server]:
+    """Starts a checkout's daemon with an edge of its own, and with functions too.
+
+    Args:
+        name: of the contender.
+        checkout: whose code runs.
+        folder: for its files.
+        both: whether it has functions.
+        stages: where to write in which stages its time goes, of this checkout; None: it is not looked at.
+    """
+    folder.mkdir(exist_ok=True)
+    environ = {"BENCH_KEY_ID": _KEY, "BENCH_KEY_SECRET": _SECRET}
+    with contextlib.ExitStack() as stack:
+        _, edge = stack.enter_context(started([sys.executable, "-m", "scripts.daemon_bench.edge"], core=1))
+        function = ""
+        if both:
+            local = folder / "local-fc.toml"
+            local.write_text(endpoint_config(key=_KEY, secret=_SECRET))
+            command = [sys.executable, "-m", "serverless_fn.local_fc", "--config", str(local), "--port", "0"]
+            _, port = stack.enter_context(started(command, core=1))
+            function = _FUNCTION.format(port=port)
+        config = folder / "bench.toml"
+        config.write_text(_CONFIG.format(edge=edge, function=function, tier=_TIER if both else ""))
+        watched = ["scheduler.cli"] if stages is None else ["scripts.daemon_bench.stages", str(stages)]
+        command = [sys.executable, "-m", *watched, "serve", "--config", str(config)]
+        process, port = stack.enter_context(started(command, core=0, cwd=checkout, environ=environ))
+        yield Server(name, port, process.pid)
+
+
+@contextlib.contextmanager
+def started(
+    command: Sequence[str], *, core: int, cwd: Path = ROOT, environ: Mapping[str, str] | None = None
+) -> Iterator[tuple[subprocess.Popen[str], int]]:
+    """Starts a process on one core; gives it and the port that it listens on, and ends it after the block."""
+    process = subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        cwd=cwd,
+        env={**os.environ, **(environ or {}), "PYTHONPATH": str(cwd)},
+        preexec_fn=lambda: pin(core),  # noqa: PLW1509 - this program has no thread when it starts processes
+    )
+    try:
+        assert process.stdout is not None
+        yield process, int(json.loads(process.stdout.readline())["port"])
+    finally:
+        process.send_signal(signal.SIGTERM)
+        try:
+            process.wait(timeout=15)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def pin(core: int) -> None:
+    """Keeps this process on one core, where there are several."""
+    cores = sorted(os.sched_getaffinity(0))
+    os.sched_setaffinity(0, {cores[core % len(cores)]})
+
+
+def checkout_of(named: str, folder: Path) -> Path:
+    """Returns a folder with the code that is named: a folder itself, or a commit, which is unpacked.
+
+    Raises:
+        ValueError: it is neither.
+    """
+    if Path(named).is_dir():
+        return Path(named).resolve()
+    packed = subprocess.run(["git", "archive", named], cwd=ROOT, capture_output=True, check=False)
+    if packed.returncode:
+        raise ValueError(f"{named} is neither a folder nor a commit: {packed.stderr.decode().strip()}")
+    into = folder / "there"
+    with tarfile.open(fileobj=io.BytesIO(packed.stdout)) as archive:
+        archive.extractall(into, filter="data")
+    return into
