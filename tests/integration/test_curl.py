@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from support.daemon_process import environment
 from support.fake_runner import FakeRunner, digit_of
-from support.ingress_server import IngressServer
+from support.ingress_server import READERS, IngressServer
 
 from scheduler.daemon.config.config import load_config
 
@@ -39,10 +39,12 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return made
 
 
-@pytest.fixture(scope="module")
-def running(folder: Path) -> Iterator[tuple[IngressServer, FakeRunner]]:
+@pytest.fixture(scope="module", params=READERS)
+def running(folder: Path, request: pytest.FixtureRequest) -> Iterator[tuple[IngressServer, FakeRunner]]:
     runner = FakeRunner()
-    with IngressServer(runner.parts(), load_config(folder / "edgeburst.toml", {}), {}) as server:
+    with IngressServer(
+        runner.parts(), load_config(folder / "edgeburst.toml", {}), {}, hot=READERS[request.param]
+    ) as server:
         yield server, runner
 
 

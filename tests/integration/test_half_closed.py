@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 from support.fake_runner import FakeRunner
-from support.ingress_server import IngressServer
+from support.ingress_server import READERS, IngressServer
 
 from scheduler.daemon.config.config import load_config
 
@@ -22,12 +22,14 @@ BODY = b"a picture"
 REQUEST = b"POST /v1/classify/digits HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n%s" % (len(BODY), BODY)
 
 
-@pytest.fixture(scope="module")
-def serving(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[IngressServer, FakeRunner]]:
+@pytest.fixture(scope="module", params=READERS)
+def serving(
+    tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
+) -> Iterator[tuple[IngressServer, FakeRunner]]:
     path = tmp_path_factory.mktemp("config") / "edgeburst.toml"
     path.write_text(CONFIG)
     runner = FakeRunner()
-    with IngressServer(runner.parts(), load_config(path, {}), {}) as server:
+    with IngressServer(runner.parts(), load_config(path, {}), {}, hot=READERS[request.param]) as server:
         yield server, runner
 
 

@@ -21,7 +21,7 @@ import pytest
 import requests
 import tritonclient.http as triton
 from support.fake_runner import FakeRunner, digit_of, probabilities
-from support.ingress_server import IngressServer
+from support.ingress_server import READERS, IngressServer
 from tritonclient.utils import InferenceServerException
 
 from scheduler.daemon.config.config import Config, load_config
@@ -73,10 +73,10 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> Config:
     return load_config(path, {})
 
 
-@pytest.fixture(scope="module")
-def running(config: Config) -> Iterator[tuple[IngressServer, FakeRunner]]:
+@pytest.fixture(scope="module", params=READERS)
+def running(config: Config, request: pytest.FixtureRequest) -> Iterator[tuple[IngressServer, FakeRunner]]:
     runner = FakeRunner()
-    with IngressServer(runner.parts(), config, {"TEST_ADMIN_TOKEN": TOKEN}) as server:
+    with IngressServer(runner.parts(), config, {"TEST_ADMIN_TOKEN": TOKEN}, hot=READERS[request.param]) as server:
         yield server, runner
 
 

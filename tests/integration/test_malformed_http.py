@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, cast
 
 import pytest
 from support.fake_runner import FakeRunner
-from support.ingress_server import IngressServer
+from support.ingress_server import READERS, IngressServer
 from support.wsgi_servers import limits_for, serving
 
 from scheduler.daemon.config.config import load_config
@@ -88,12 +88,12 @@ def refused(port: int, request: bytes, status: int = 400) -> str:
     return body["error"]
 
 
-@pytest.fixture(scope="module")
-def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[IngressServer]:
+@pytest.fixture(scope="module", params=READERS)
+def daemon(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Iterator[IngressServer]:
     path = tmp_path_factory.mktemp("daemon") / "edgeburst.toml"
     path.write_text(CONFIG)
     config = load_config(path, {})
-    with IngressServer(FakeRunner().parts(), config, {}) as server:
+    with IngressServer(FakeRunner().parts(), config, {}, hot=READERS[request.param]) as server:
         yield server
 
 

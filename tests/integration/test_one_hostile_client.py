@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 from support.fake_runner import FakeRunner
-from support.ingress_server import IngressServer
+from support.ingress_server import READERS, IngressServer
 
 from scheduler.daemon.config.config import load_config
 from scheduler.daemon.ingress import large_json
@@ -33,12 +33,12 @@ edge_profile = "orin-resnet50"
 """
 
 
-@pytest.fixture
-def running(tmp_path: Path) -> Iterator[tuple[IngressServer, FakeRunner]]:
+@pytest.fixture(params=READERS)
+def running(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[tuple[IngressServer, FakeRunner]]:
     path = tmp_path / "edgeburst.toml"
     path.write_text(CONFIG)
     runner = FakeRunner()
-    with IngressServer(runner.parts(), load_config(path, {}), {}) as server:
+    with IngressServer(runner.parts(), load_config(path, {}), {}, hot=READERS[request.param]) as server:
         yield server, runner
         server.on_loop(server.ingress.service.large_json.close)
 

@@ -12,15 +12,21 @@ from support.accounting import assert_accounted
 
 from scheduler.daemon.config.config import Config
 from scheduler.daemon.http.app import INGRESS, Ingress, app_runner, create_app
+from scheduler.daemon.http.connection import Connection
+from scheduler.daemon.http.malformed import JsonServer
 from scheduler.daemon.ingress.parts import DaemonParts
+
+READERS = {"own": True, "aiohttp": False}
+"""Which reads requests for inference, as `hot` of IngressServer: what clients see is the same."""
 
 
 class IngressServer:
     """Serves between `with` and its end; `url` has no slash at its end."""
 
-    def __init__(self, parts: DaemonParts, config: Config, environ: Mapping[str, str]) -> None:
-        """Stores its parts."""
+    def __init__(self, parts: DaemonParts, config: Config, environ: Mapping[str, str], *, hot: bool = True) -> None:
+        """Stores its parts; `hot` as in `app_runner`."""
         self._app_parts = (parts, config, environ)
+        self._hot = hot
         self._loop = asyncio.new_event_loop()
         self._started = threading.Event()
         self._thread = threading.Thread(target=self._run, name="ingress", daemon=True)
@@ -50,6 +56,12 @@ class IngressServer:
         telemetry, runner = self.ingress.service.telemetry, self._app_parts[0].runner
         assert_accounted(lambda: telemetry.exposition().decode(), lambda: getattr(runner, "held", 0))
 
+    def connections(self) -> list[Connection]:
+        """Returns the open connections of the daemon's own reader."""
+        server = self._runner.server
+        assert isinstance(server, JsonServer)
+        return list(server.kept)
+
     def __enter__(self) -> IngressServer:
         """Starts it, ready."""
         self._thread.start()
@@ -77,7 +89,7 @@ class IngressServer:
         app = create_app(*self._app_parts)
         self.ingress = app[INGRESS]
         self.ingress.service.ready = True
-        site_runner = app_runner(app, stop_limit_s=1)
+        self._runner = site_runner = app_runner(app, stop_limit_s=1, hot=self._hot)
         await site_runner.setup()
         site = web.TCPSite(site_runner, "127.0.0.1", 0)
         await site.start()

@@ -4,28 +4,29 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
 from importlib import resources
 
 from aiohttp import web
 
-from scheduler.daemon.calls import Answer, InferenceCall
+from scheduler.daemon.calls import InferenceCall
 from scheduler.daemon.config.config import Config
-from scheduler.daemon.http import admin, classify, infer, openapi
+from scheduler.daemon.http import admin, openapi
 from scheduler.daemon.http.access import caller_of, checks_callers
 from scheduler.daemon.http.admin import json_response
 from scheduler.daemon.http.body_reader import BodyReader
-from scheduler.daemon.http.compression import pack
 from scheduler.daemon.http.cors import mark_responses, preflights
-from scheduler.daemon.http.errors import error_response, errors_as_json
+from scheduler.daemon.http.errors import as_response, error_response, errors_as_json
+from scheduler.daemon.http.hot_path import HotPath
+from scheduler.daemon.http.inference import Inference, Render
 from scheduler.daemon.http.malformed import JsonRunner
 from scheduler.daemon.http.model_calls import ModelCalls, refused_routes
-from scheduler.daemon.http.picture_body import check_content_type, picture_of
+from scheduler.daemon.http.picture_body import check_content_type
 from scheduler.daemon.http.read_outs import ReadOutCalls, on_their_listener
+from scheduler.daemon.http.rendered import Rendered
 from scheduler.daemon.http.spend import SpendCalls
-from scheduler.daemon.ingress.checks import infer_call, known_card
-from scheduler.daemon.ingress.errors import REQUEST_HEADER, RETRY_HEADER
+from scheduler.daemon.ingress.checks import known_card
+from scheduler.daemon.ingress.errors import RETRY_HEADER
 from scheduler.daemon.ingress.model_metadata import ModelCard
 from scheduler.daemon.ingress.parts import DaemonParts
 from scheduler.daemon.ingress.service import InferenceService, server_metadata
@@ -54,6 +55,7 @@ class Ingress:
             environ: the environment that holds its secrets.
         """
         self.service = InferenceService(parts, config, environ)
+        self.inference = Inference(self.service)
         self._bodies = BodyReader(self.service.bodies)
         self.model_calls = ModelCalls(self.service, self._bodies)
         self._parts = parts
@@ -87,50 +89,44 @@ class Ingress:
         """POST /v2/models/{model}[/versions/{version}]/infer."""
         card = self._card(request)
         body = await self._bodies.read(request)
-        received_at_s = self.service.now()
-        client = caller_of(request).key
-        asked = await infer.parsed(card, body, request.headers, client=client, large=self.service.large_json)
-        call = infer_call(
-            card,
-            asked,
-            request.headers,
-            client=client,
-            received_at_s=received_at_s,
-            max_timeout_s=self.service.config.daemon.max_timeout_s,
+        call, render = await self.inference.infer(
+            card, request.headers, body, client=caller_of(request).key, received_at_s=self.service.now()
         )
-        return await self._answer(request, call, lambda answer, _: infer.infer_response(card, asked, answer))
+        return await self._answer(request, call, render)
 
     async def classify(self, request: web.Request) -> web.StreamResponse:
         """POST /v1/classify/{model}, with a picture as the body or in a form."""
         card = self._card(request)
         kind = request.headers.get("Content-Type", "")
         check_content_type(kind)
-        asked = classify.question(card, request, max_timeout_s=self.service.config.daemon.max_timeout_s)
-        picture = picture_of(kind, await self._bodies.read(request))
-        call = classify.classify_call(
-            card, picture, asked, client=caller_of(request).key, received_at_s=self.service.now()
+        asked = self.inference.question(card, request.query, request.headers)
+        body = await self._bodies.read(request)
+        call, render = self.inference.classify(
+            card, asked, kind, body, client=caller_of(request).key, received_at_s=self.service.now()
         )
-        return await self._answer(
-            request,
-            call,
-            lambda answer, latency_s: classify.classify_response(card, asked, answer, latency_s=latency_s),
-        )
+        return await self._answer(request, call, render)
 
-    async def _answer(
-        self, request: web.Request, call: InferenceCall, render: Callable[[Answer, float], web.Response]
-    ) -> web.StreamResponse:
+    async def _answer(self, request: web.Request, call: InferenceCall, render: Render) -> web.StreamResponse:
         """Submits a call, writes its answer, and counts how it ended."""
-        call = self.service.access.of_caller(caller_of(request), _traced(request, call))
-        answer = await self.service.answer(call)
-        latency_s = self.service.now() - call.received_at_s
-        with self.service.delivery(call):
-            response = render(answer, latency_s)
-            response.headers[REQUEST_HEADER] = str(answer.request_id)
-            pack(request, response)
+        written: list[web.StreamResponse] = []
+
+        async def write(rendered: Rendered) -> None:
+            response = as_response(rendered)
             await response.prepare(request)
             await response.write_eof()
-        self.service.delivered(call, answer, latency_s=latency_s)
-        return response
+            written.append(response)
+
+        headers = request.headers
+        parents = headers.getall(PARENT_HEADER, ())
+        await self.inference.answer(
+            call,
+            render,
+            write,
+            caller=caller_of(request),
+            trace=trace_of(parents, headers.getall(STATE_HEADER, ())) if parents else None,
+            accept_encoding=headers.get("Accept-Encoding", ""),
+        )
+        return written[0]
 
     def _card(self, request: web.Request) -> ModelCard:
         """Returns the card of the model in a path."""
@@ -194,13 +190,6 @@ class Ingress:
         return web.Response(text=page, content_type="text/html", headers=_SAFE_PAGE)
 
 
-def _traced(request: web.Request, call: InferenceCall) -> InferenceCall:
-    """Returns the call with the trace that the request's headers name."""
-    headers = request.headers
-    parents = headers.getall(PARENT_HEADER, ())
-    return replace(call, trace=trace_of(parents, headers.getall(STATE_HEADER, ()))) if parents else call
-
-
 INGRESS = web.AppKey("ingress", Ingress)
 
 
@@ -223,7 +212,7 @@ def create_app(parts: DaemonParts, config: Config, environ: Mapping[str, str] = 
     return app
 
 
-def app_runner(app: web.Application, *, stop_limit_s: float) -> JsonRunner:
+def app_runner(app: web.Application, *, stop_limit_s: float, hot: bool = True) -> JsonRunner:
     """Returns the server of an application.
 
     A client that closes its connection cancels its handler, and with it the call.
@@ -231,11 +220,14 @@ def app_runner(app: web.Application, *, stop_limit_s: float) -> JsonRunner:
     Args:
         app: the application.
         stop_limit_s: longest that `cleanup` waits for responses that are being written.
+        hot: whether requests for inference are read by `connection`; else by aiohttp, as all others.
     """
+    ingress = app[INGRESS]
     runner = JsonRunner(
         app,
-        refused=app[INGRESS].service.telemetry.http_error,
-        is_proxy=app[INGRESS].service.access.peers.is_proxy,
+        refused=ingress.service.telemetry.http_error,
+        is_proxy=ingress.service.access.peers.is_proxy,
+        hot=HotPath(ingress.service, ingress.inference) if hot else None,
         handler_cancellation=True,
         access_log=None,
         shutdown_timeout=stop_limit_s,

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import orjson
-from aiohttp import web
 
 from scheduler.daemon.calls import Answer, InferenceCall
+from scheduler.daemon.http.rendered import Rendered
 from scheduler.daemon.ingress.checks import CLASS_HEADER, TENANT_HEADER, class_name, priority, tenant, timeout_s
 from scheduler.daemon.ingress.errors import Rejected
 from scheduler.daemon.ingress.model_metadata import ModelCard
@@ -38,13 +38,14 @@ class Question:
     """Number of classes in the answer, if the model has as many."""
 
 
-def question(card: ModelCard, request: web.Request, *, max_timeout_s: float) -> Question:
+def question(
+    card: ModelCard, query: Mapping[str, str], headers: Mapping[str, str], *, max_timeout_s: float
+) -> Question:
     """Returns the parameters in a request's query and headers.
 
     Raises:
         WireError: a key is unknown, or a value is out of range.
     """
-    query, headers = request.query, request.headers
     for key in query:
         if key not in _KEYS:
             raise WireError(f"query key {key[:64]!r} is unknown; use {', '.join(_KEYS)}")
@@ -93,7 +94,7 @@ def classify_call(
     )
 
 
-def classify_response(card: ModelCard, asked: Question, answer: Answer, *, latency_s: float) -> web.Response:
+def classify_response(card: ModelCard, asked: Question, answer: Answer, *, latency_s: float) -> Rendered:
     """Returns the response with the most likely classes of the first output."""
     tops = top_classes(card, answer, asked.top)
     body: Mapping[str, object] = {
@@ -109,7 +110,7 @@ def classify_response(card: ModelCard, asked: Question, answer: Answer, *, laten
         "latency_s": latency_s,
         "batch_items": answer.batch_items,
     }
-    return web.Response(body=orjson.dumps(body) + b"\n", content_type="application/json")
+    return Rendered(orjson.dumps(body) + b"\n")
 
 
 def top_classes(card: ModelCard, answer: Answer, count: int) -> list[dict[str, object]]:

@@ -6,7 +6,7 @@ operators.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
 
 from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
@@ -43,17 +43,22 @@ def mark_responses(app: web.Application, origins: Origins) -> None:
     """Makes every response say which origin may read it, errors included."""
 
     async def mark(request: web.Request, response: web.StreamResponse) -> None:
-        configured = origins()
-        if not configured:
-            return
-        shown = allowed(request.headers.get("Origin", ""), configured)
-        if "*" not in configured:
-            response.headers.add("Vary", "Origin")
-        if shown is not None:
-            response.headers["Access-Control-Allow-Origin"] = shown
-            response.headers["Access-Control-Expose-Headers"] = _EXPOSED
+        for name, value in marks(request.headers.get("Origin", ""), origins()):
+            response.headers.add(name, value)
 
     app.on_response_prepare.append(mark)
+
+
+def marks(origin: str, configured: Collection[str]) -> Iterator[tuple[str, str]]:
+    """Yields the headers that say whether an origin may read an answer; none where no origin is configured."""
+    if not configured:
+        return
+    if "*" not in configured:
+        yield "Vary", "Origin"
+    shown = allowed(origin, configured)
+    if shown is not None:
+        yield "Access-Control-Allow-Origin", shown
+        yield "Access-Control-Expose-Headers", _EXPOSED
 
 
 def allowed(origin: str, configured: Collection[str]) -> str | None:

@@ -1,27 +1,26 @@
-"""Errors as clients get them: an HTTP status and `{"error": "one sentence"}`, without a final period."""
+"""Errors as clients get them over aiohttp: those of `refusals`, and what aiohttp itself raises."""
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping
 
-import orjson
 from aiohttp import HttpVersion10, web
 from aiohttp.typedefs import Handler, Middleware
 
-from scheduler.daemon.ingress.errors import FAULT, NO_MEMORY, RETRY_HEADER, Rejected, client_error
-from scheduler.daemon.logs import fields, log
+from scheduler.daemon.http.refusals import counted, refusal
+from scheduler.daemon.http.rendered import Rendered, rendered_error
+from scheduler.daemon.ingress.errors import Rejected
 from scheduler.daemon.telemetry import Telemetry
-from scheduler.domain.errors import EdgeburstError
-from scheduler.wire import WireError
 
-_logger = logging.getLogger("edgeburst")
+
+def as_response(rendered: Rendered) -> web.Response:
+    """Returns an answer as aiohttp writes it."""
+    return web.Response(body=rendered.body, status=rendered.status, headers=rendered.headers)
 
 
 def error_response(status: int, message: str, headers: Mapping[str, str] | None = None) -> web.Response:
     """Returns an error as a JSON response."""
-    body = orjson.dumps({"error": message})
-    return web.Response(body=body, status=status, headers=headers, content_type="application/json")
+    return as_response(rendered_error(status, message, headers))
 
 
 def errors_as_json(telemetry: Telemetry) -> Middleware:
@@ -34,22 +33,14 @@ def errors_as_json(telemetry: Telemetry) -> Middleware:
             return await handler(request)
         except ConnectionError:
             raise  # the client is gone, so there is nothing to answer
-        except (EdgeburstError, WireError) as error:
-            told = client_error(error)
-            response = error_response(told.status, told.message, told.headers)
         except web.RequestPayloadError:
             broken = "the body does not match its Content-Encoding or Transfer-Encoding; send it again"
             response = error_response(400, broken)
         except web.HTTPException as error:
             response = _router_response(request, error)
-        except MemoryError:
-            log(logging.WARNING, "no_memory", method=request.method, path=request.path, message=NO_MEMORY)
-            response = error_response(503, NO_MEMORY, {RETRY_HEADER: "1"})
-        except Exception:  # noqa: BLE001 - the client gets a sentence, the log the traceback
-            _logger.exception("request_bug", extra=fields(method=request.method, path=request.path))
-            response = error_response(500, FAULT)
-        telemetry.http_error(response.status)
-        log(logging.DEBUG, "refused", method=request.method, path=request.path, status=response.status)
+        except Exception as error:  # noqa: BLE001 - a fault is logged
+            response = as_response(refusal(error, method=request.method, path=request.path))
+        counted(telemetry, response.status, method=request.method, path=request.path)
         return response
 
     return middleware

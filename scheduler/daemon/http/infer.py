@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from aiohttp import web
-
 from scheduler import wire
 from scheduler.daemon.calls import Answer
-from scheduler.daemon.http.compression import EXECUTOR_BYTES
+from scheduler.daemon.http.rendered import Rendered
 from scheduler.daemon.ingress import answers, large_json
 from scheduler.daemon.ingress.large_json import LargeJson
 from scheduler.daemon.ingress.model_metadata import ModelCard
@@ -45,8 +43,8 @@ async def parsed(
     return parse_infer(card, body, headers)
 
 
-def infer_response(card: ModelCard, request: InferRequest, answer: Answer) -> web.Response:
-    """Returns the HTTP response for an answer, with the outputs and in the form that the request asks for."""
+def infer_response(card: ModelCard, request: InferRequest, answer: Answer) -> Rendered:
+    """Returns what HTTP answers, with the outputs and in the form that the request asks for."""
     response = answers.infer_response(card, request, answer)
     encoded = wire.encode_response(response, requested=request.outputs, binary_by_default=request.binary_by_default)
-    return web.Response(body=encoded.body, headers=encoded.headers, zlib_executor_size=EXECUTOR_BYTES)
+    return Rendered(encoded.body, encoded.headers)

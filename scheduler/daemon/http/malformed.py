@@ -6,15 +6,17 @@ import asyncio
 import logging
 from collections import Counter
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, cast
 
 import orjson
 from aiohttp import HttpVersion11, http_exceptions, web
 from aiohttp.web_protocol import RequestHandler
 
+from scheduler.daemon.http.connection import SHARED_BYTES, Connection
 from scheduler.daemon.http.connections import Connections, most_connections
 from scheduler.daemon.http.errors import error_response
 from scheduler.daemon.http.half_closed import HalfClosed
+from scheduler.daemon.http.hot_path import HotPath
 from scheduler.daemon.ingress.errors import FAULT
 from scheduler.daemon.ingress.shares import shortened
 from scheduler.daemon.logs import fields, log
@@ -68,6 +70,7 @@ class _Protocol(RequestHandler):
     """
 
     __slots__ = ("_connections", "_half_closed", "_header_timer", "_headers", "_latest", "_refused", "peer")
+    _is_counted = True
 
     def __init__(self, server: JsonServer, **options: Any) -> None:
         super().__init__(server, **options)
@@ -93,11 +96,13 @@ class _Protocol(RequestHandler):
         # A Unix socket has no name here.
         name = transport.get_extra_info("peername")
         self.peer = str(name[0]) if isinstance(name, tuple) else ""
-        self._connections.opened(self)
+        if self._is_counted:
+            self._connections.opened(self)
 
     def connection_lost(self, exc: BaseException | None) -> None:
         """Counts it no longer."""
-        self._connections.closed(self, self.peer)
+        if self._is_counted:
+            self._connections.closed(self, self.peer)
         self._stop_timer()
         if self._half_closed is not None:
             self._half_closed.stop()
@@ -137,7 +142,10 @@ class _Protocol(RequestHandler):
         return self._half_closed is not None and not self._messages
 
     def _waits(self) -> bool:
-        return not self._messages and self._waiter is not None and not self._waiter.done()
+        if self._waiter is None:
+            # Before its task has begun, it waits for its first request.
+            return not self._request_count
+        return not self._messages and not self._waiter.done()
 
     def _stop_timer(self) -> None:
         if self._header_timer is not None:
@@ -179,6 +187,24 @@ class _Protocol(RequestHandler):
         return response
 
 
+class LentProtocol(_Protocol):
+    """aiohttp's part of a connection that is read by `connection`: one request at a time, or all that follow."""
+
+    __slots__ = ()
+    _is_counted = False
+
+    @property
+    def is_free(self) -> bool:
+        """Whether it waits for a request and has no byte of it."""
+        return self._waits() and self._header_timer is None and not self._close and not self._force_close
+
+    def rest(self) -> None:
+        """Watches the connection no longer until it gets the next request."""
+        if self._keepalive_handle is not None:
+            self._keepalive_handle.cancel()
+            self._keepalive_handle = None
+
+
 class JsonServer(web.Server):
     """A server of such connections."""
 
@@ -188,6 +214,8 @@ class JsonServer(web.Server):
         options: Mapping[str, Any],
         refused: Callable[[int], object],
         is_proxy: Callable[[str], bool],
+        hot: HotPath | None,
+        leaving: Callable[[], bool],
     ) -> None:
         """Takes the place of a server.
 
@@ -196,6 +224,8 @@ class JsonServer(web.Server):
             options: what its connections are made with.
             refused: is told the status of each refusal.
             is_proxy: returns whether many clients come from an address.
+            hot: serves requests for inference on connections of our own; None: aiohttp reads all.
+            leaving: returns whether each answer ends its connection.
         """
         super().__init__(
             made.request_handler,
@@ -207,17 +237,51 @@ class JsonServer(web.Server):
         self.counted = Connections(most_connections(), self._loop.time, is_proxy)
         self.headers: Counter[str] = Counter()
         """Headers that have begun and are not whole, of each peer."""
+        self.hot = hot
+        self.leaving = leaving
+        self.kept: set[Connection] = set()
+        """Open connections of our own."""
+        self.shared_bytes = bytearray(SHARED_BYTES if hot is not None else 0)
+        self.shared = memoryview(self.shared_bytes)
+        """Where bytes of all those connections arrive, to be copied before the next read."""
         self._options = options
 
     def __call__(self) -> RequestHandler:
         """Returns the protocol of a new connection."""
-        return _Protocol(self, loop=self._loop, **self._options)
+        if self.hot is None:
+            return _Protocol(self, loop=self._loop, **self._options)
+        # What asyncio needs of a protocol it is; the type is that of aiohttp's own.
+        return cast(RequestHandler, Connection(self, self._lent))
+
+    def _lent(self) -> LentProtocol:
+        return LentProtocol(self, loop=self._loop, **self._options)
+
+    def pre_shutdown(self) -> None:
+        """Takes no further requests."""
+        for each in list(self.kept):
+            each.close_when_idle()
+        super().pre_shutdown()
+
+    async def shutdown(self, timeout: float | None = None) -> None:
+        """Closes the connections, after so many seconds for what is being answered."""
+        await asyncio.gather(self._end_work(timeout), super().shutdown(timeout))
+        for each in list(self.kept):
+            each.force_close()
+
+    async def _end_work(self, timeout: float | None) -> None:
+        work = [each.work for each in self.kept if each.work is not None]
+        if work:
+            _, left = await asyncio.wait(work, timeout=timeout)
+            for each in left:
+                each.cancel()
+            if left:
+                await asyncio.wait(left, timeout=timeout)
 
 
 class JsonRunner(web.AppRunner):
     """Runs an application behind such a server."""
 
-    __slots__ = ("_is_proxy", "_refused", "leaving")
+    __slots__ = ("_hot", "_is_proxy", "_refused", "leaving")
 
     def __init__(
         self,
@@ -225,10 +289,20 @@ class JsonRunner(web.AppRunner):
         *,
         refused: Callable[[int], object],
         is_proxy: Callable[[str], bool] = lambda _: False,
+        hot: HotPath | None = None,
         **options: Any,
     ) -> None:
-        """Stores what is told the status of each refusal, what knows proxies, and aiohttp's own options."""
+        """Stores its parts.
+
+        Args:
+            app: answers what aiohttp reads.
+            refused: is told the status of each refusal.
+            is_proxy: returns whether many clients come from an address.
+            hot: serves requests for inference; None: they are aiohttp's too.
+            options: of aiohttp.
+        """
         super().__init__(app, **options)
+        self._hot = hot
         self._refused = refused
         self._is_proxy = is_proxy
         self.leaving = False
@@ -236,4 +310,11 @@ class JsonRunner(web.AppRunner):
 
     async def _make_server(self) -> web.Server:
         made = await super()._make_server()
-        return JsonServer(made, made._kwargs, self._refused, self._is_proxy)  # noqa: SLF001
+        return JsonServer(
+            made,
+            made._kwargs,  # noqa: SLF001
+            self._refused,
+            self._is_proxy,
+            self._hot,
+            lambda: self.leaving,
+        )

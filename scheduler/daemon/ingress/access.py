@@ -150,7 +150,7 @@ def bearer_of(given: Sequence[str]) -> str | None:
     return match[1]
 
 
-class _Use:
+class Use:
     """How much of a token's rate and concurrency is used."""
 
     __slots__ = ("at_s", "left", "running")
@@ -173,10 +173,12 @@ class Access:
         self._clock = clock
         self.peers = Peers()
         """Names callers without a token."""
+        self.generation = 0
+        """Is another one after each `configure`, so that what was found before may be wrong."""
         self._tokens: Mapping[str, Token] = {}
         self._tenants: frozenset[str] = frozenset()
         self._without_token: frozenset[Scope] = frozenset()
-        self._uses: dict[str, _Use] = {}
+        self._uses: dict[str, Use] = {}
 
     def configure(self, tokens: Iterable[Token], *, is_open: bool) -> None:
         """Uses other tokens from now on.
@@ -185,6 +187,7 @@ class Access:
             tokens: all of them; their names are unlike.
             is_open: whether callers without a token may ask and read.
         """
+        self.generation += 1
         self._tokens = {token.name: token for token in tokens}
         self._tenants = frozenset(token.tenant for token in self._tokens.values() if token.tenant)
         self._without_token = WITHOUT_TOKEN if is_open else frozenset()
@@ -228,11 +231,23 @@ class Access:
         Raises:
             Rejected: its token's rate or concurrency is used up.
         """
+        use = self.begin(caller)
+        try:
+            yield
+        finally:
+            if use is not None:
+                use.running -= 1
+
+    def begin(self, caller: Caller) -> Use | None:
+        """Counts a request of a caller; returns what is `running` one less when it ends, None where nothing counts it.
+
+        Raises:
+            Rejected: its token's rate or concurrency is used up.
+        """
         token = self._tokens.get(caller.token)
         if token is None or (token.rate_rps is None and token.concurrency is None):
-            yield
-            return
-        use = self._uses.setdefault(token.name, _Use(self._clock(), math.inf))
+            return None
+        use = self._uses.setdefault(token.name, Use(self._clock(), math.inf))
         if token.concurrency is not None and use.running >= token.concurrency:
             raise Rejected(
                 429,
@@ -242,12 +257,9 @@ class Access:
             )
         self._draw(token, use)
         use.running += 1
-        try:
-            yield
-        finally:
-            use.running -= 1
+        return use
 
-    def _draw(self, token: Token, use: _Use) -> None:
+    def _draw(self, token: Token, use: Use) -> None:
         """Takes one request out of what a token's rate has let gather."""
         if token.rate_rps is None:
             return

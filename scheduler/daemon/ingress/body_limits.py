@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter, OrderedDict, deque
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from scheduler.daemon.ingress.errors import RETRY_HEADER, Rejected
@@ -61,9 +62,19 @@ class BodyLimits:
                 " send fewer items at once, or raise daemon.body_limit_bytes",
             )
 
-    def begin(self, peer: str) -> Arrival:
-        """Counts a body of a client that the current task reads; `Arrival.end` ends it."""
-        arrival = Arrival(self, peer)
+    def fits_at_once(self, size_bytes: int) -> bool:
+        """Returns whether a body that has arrived whole, in one piece, is within the limits; else `begin` says."""
+        over = self.arriving_bytes - self._reserved_bytes - self.leaving_bytes + size_bytes > self.total_limit_bytes
+        return size_bytes <= self.body_limit_bytes and not over
+
+    def begin(self, peer: str, give_up: Callable[[], object] | None = None) -> Arrival:
+        """Counts a body of a client; `Arrival.end` ends it.
+
+        Args:
+            peer: the key of the client.
+            give_up: is called when others need its room; None: the current task reads it, and is cancelled.
+        """
+        arrival = Arrival(self, peer, give_up)
         self._arrivals.add(arrival)
         self._of_peer[peer] += 1
         return arrival
@@ -174,12 +185,13 @@ class BodyLimits:
 
 
 class Arrival(OwnCancellation):
-    """A body that arrives in the current task, and can be given up for the bodies of others."""
+    """A body that arrives, and can be given up for the bodies of others."""
 
-    def __init__(self, limits: BodyLimits, peer: str) -> None:
-        """Begins with no byte."""
+    def __init__(self, limits: BodyLimits, peer: str, give_up: Callable[[], object] | None = None) -> None:
+        """Begins with no byte; see `BodyLimits.begin`."""
         super().__init__()
         self._limits = limits
+        self._tell = give_up
         self.peer = peer
         self.arrived_bytes = 0
 
@@ -204,8 +216,12 @@ class Arrival(OwnCancellation):
         self._limits.check(self.arrived_bytes)
 
     def give_up(self) -> int:
-        """Cancels the task that reads it; returns the bytes that it will release."""
-        self.cancel()
+        """Ends its reading; returns the bytes that it will release."""
+        if self._tell is None:
+            self.cancel()
+        else:
+            self.asked = True
+            self._tell()
         return self.arrived_bytes if self.asked else 0
 
     def end(self) -> None:
