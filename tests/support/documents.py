@@ -12,6 +12,7 @@ PAGES = (
     "README.md",
     "scheduler/README.md",
     "scheduler/DECISIONS.md",
+    "scheduler/COMPARISONS.md",
     "scheduler/PLANNING.md",
     "scheduler/ARCHITECTURE.md",
     "scheduler/CHANGELOG.md",
