@@ -37,8 +37,12 @@ class Outages:
 class Beliefs(Protocol):
     """The engine's input beside messages."""
 
-    def revision(self) -> int | None:
-        """Returns a number that is the same as long as tables and uplink are; None where that is not known."""
+    def revision(self, model: str = "") -> int | None:
+        """Returns a number that is the same as long as all tables and the uplink are; None where that is not known.
+
+        Args:
+            model: of this model's tables alone.
+        """
 
     def recent_rps(self, model: str, now_s: float) -> float:
         """Returns the items a second that arrive just now."""
@@ -68,9 +72,9 @@ class LearnedBeliefs:
 
     estimates: Estimates
 
-    def revision(self) -> int | None:
-        """Returns a number that is the same as long as tables and uplink are."""
-        return self.estimates.revision
+    def revision(self, model: str = "") -> int | None:
+        """Returns a number that is the same as long as all tables and the uplink are, or those of a model."""
+        return self.estimates.models[model].lessons if model else self.estimates.revision
 
     def recent_rps(self, model: str, now_s: float) -> float:
         """Returns the items a second that arrive just now."""

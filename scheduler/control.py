@@ -145,8 +145,9 @@ class Control:
 
     def advance(self, now_s: float) -> None:
         """Lets time pass: closes counting ticks and looks for changes in them."""
-        for finding in self._estimates.advance(now_s):
-            self._found(finding)
+        if now_s >= self._estimates.ticks_until_s:
+            for finding in self._estimates.advance(now_s):
+                self._found(finding)
         if now_s >= self._next_tick_s:
             silent_s = now_s - self._last_arrival_s
             # In silence the empty ticks are taken together.
@@ -164,10 +165,12 @@ class Control:
         if self._asked is not None:
             return min(self._next_tick_s, self._asked_at_s + PLANNING_LIMIT_S)
         wakeup_s, plan = self._next_tick_s, self._plan
-        if plan is not None and self._has_news():
-            wakeup_s = min(wakeup_s, max(plan.expires_at_s, plan.made_at_s + self._settings.replan_min_interval_s))
-        if plan is not None and self._finding is not None:
-            wakeup_s = min(wakeup_s, plan.made_at_s + self._settings.replan_min_interval_s)
+        if plan is not None:
+            soonest_s = plan.made_at_s + self._settings.replan_min_interval_s
+            if max(plan.expires_at_s, soonest_s) < wakeup_s and self._has_news():
+                wakeup_s = max(plan.expires_at_s, soonest_s)
+            if self._finding is not None:
+                wakeup_s = min(wakeup_s, soonest_s)
         return wakeup_s
 
     def arrived(self, request: Request, now_s: float) -> None:
@@ -178,6 +181,13 @@ class Control:
         if self._next_tick_s > now_s + TICK_S:
             self._next_tick_s = min(self._next_tick_s, now_s + max(TICK_S, self._telling_s()))
         self._estimates.models[request.model].arrived(request, now_s)
+
+    def learns_from(self, batch: Batch, now_s: float) -> bool:
+        """Whether to call `batch_finished` for a batch that came back at this time."""
+        learns = self._estimates.learns_from(batch, now_s)
+        if batch.tier and not learns:
+            self._last_transfer_s = now_s
+        return learns
 
     def batch_finished(self, batch: Batch, report: BatchReport, now_s: float, *, open_since_s: float) -> None:
         """Learns from an answered batch; `open_since_s` as in Estimates.batch_finished."""
@@ -250,18 +260,12 @@ class Control:
             self._found(findings.of_bandwidth(change))
 
     def probe_due(self, now_s: float, *, starved: bool) -> bool:
-        """Whether the uplink has been silent so long, under traffic, that a small probe is worth its bytes.
-
-        Args:
-            now_s: the present.
-            starved: whether it is thought too slow for requests that wanted it.
-        """
+        """Whether the uplink was silent so long, under traffic, that a probe pays; `starved`: requests wanted it."""
         has_function = any(model.tiers for model in self._settings.models)
         idle_s = now_s - self._last_transfer_s
         awake = now_s - self._last_arrival_s < TICKING_S
-        interval_s = (
-            min(STARVED_PROBE_S, self._settings.probe_interval_s) if starved else self._settings.probe_interval_s
-        )
+        interval_s = self._settings.probe_interval_s
+        interval_s = min(STARVED_PROBE_S, interval_s) if starved else interval_s
         return has_function and awake and idle_s >= interval_s
 
     def limits(self, model: str) -> Limits:

@@ -56,6 +56,7 @@ from scheduler.domain.plans import EngineSettings, Limits, Plan, Snapshot
 from scheduler.domain.requests import Backend, Place, Request
 from scheduler.domain.statistics import EngineStatistics
 from scheduler.planner.site.plan import best_plan
+from scheduler.refreshing import Refreshing
 
 LESSONS_WAITING = 8
 """Answered batches that may wait to be learned from: that takes longer than all else that an answer causes, and has a
@@ -115,8 +116,7 @@ class Engine:
         self._quota.listeners = self._outbox.command, self._control.quota_changed
         self._beliefs = self._control.beliefs
         self._believed_away: frozenset[Place] = frozenset()
-        self._revision: int | None = None
-        """Of the beliefs that the tables were made from; None: to be made anew."""
+        self._refreshing = Refreshing(self._beliefs, self._dispatcher)
         self._plan: Plan | None = None
         self._now_s, self._draining = 0.0, False
         self._due_s: float | None = None
@@ -132,9 +132,10 @@ class Engine:
         """
         self._now_s = now_s = max(now_s, self._now_s)
         only_refuses = not messages and self._endings.next_s() <= now_s < self._decides_at_s()
-        self._sending.lateness.called(due_s=None if self._lessons else self._due_s, now_s=now_s)
-        self._table.begin(self._now_s)
-        self._ledger.idle.pass_time(self._now_s)
+        due_s = None if self._lessons else self._due_s
+        if due_s is not None and due_s <= now_s:
+            self._sending.lateness.called(due_s=due_s, now_s=now_s)
+        self._table.now_s = now_s
         if only_refuses:  # nothing is decided before something falls due, as without this wake-up
             self._endings.expire(self._now_s)
             return self._outbox.take_commands()
@@ -148,7 +149,7 @@ class Engine:
         self._endings.expire(self._now_s)
         if not messages or len(self._lessons) >= LESSONS_WAITING:
             self._learn()
-        self._refresh_queues()
+        self._refreshing.refresh(self._now_s)
         self._dispatcher.dispatch(self._now_s)
         if self._draining:
             self._dispatcher.flush(self._now_s)
@@ -188,7 +189,8 @@ class Engine:
 
     def next_wakeup_s(self) -> float | None:
         """Returns the absolute time at which `handle` wants to be called even if nothing happens; None: never."""
-        wakeup_s = min(self._decides_at_s(), self._endings.next_s())
+        due_s = None if self._lessons else self._due_s
+        wakeup_s = min(self._decides_at_s() if due_s is None else due_s, self._endings.next_s())
         return None if wakeup_s == NEVER else max(wakeup_s, self._now_s)
 
     def _decides_at_s(self) -> float:
@@ -196,7 +198,8 @@ class Engine:
             return self._now_s
         if self._due_s is None:
             due_s = min(self._dispatcher.next_wakeup_s(self._now_s), self._control.next_wakeup_s())
-            self._due_s = min(due_s, self._circuits.next_s(self._now_s), self._spending.next_s())
+            due_s = min(due_s, self._circuits.next_s(self._now_s))
+            self._due_s = due_s if self._ledger.cap.lease is None else min(due_s, self._spending.next_s())
         return self._due_s
 
     def statistics(self, now_s: float = 0.0) -> EngineStatistics:
@@ -224,13 +227,15 @@ class Engine:
         return self._outbox.ring.explain(request_id)
 
     def _begin(self, now_s: float) -> None:
+        self._ledger.idle.pass_time(now_s)
         self._control.begin(now_s)
         snapshot, plan = self._snapshot(now_s), self._control.first_plan(now_s)
         self._adopt(plan or best_plan(snapshot, plan_id=1, cause="start", detail="from profiles alone", at_once=True))
 
     def _follow_outages(self, now_s: float) -> None:
         """Opens and closes circuits by what is believed, where that is known otherwise than from failures."""
-        self._circuits.suspect(now_s, self._dispatcher.reassign_all)
+        if self._circuits.suspicion.hung_at_s() <= now_s:
+            self._circuits.suspect(now_s, self._dispatcher.reassign_all)
         outages = self._beliefs.outages(now_s)
         if outages is None:
             return
@@ -275,7 +280,7 @@ class Engine:
         if sent.batch.backend is Backend.EDGE:
             self._largest.answered(sent.batch)
         self._came_back(sent.batch, report, None, cost=self._ledger.settle(message.batch_id, report), now_s=now_s)
-        if not sent.batch.warming:
+        if not sent.batch.warming and self._control.learns_from(sent.batch, now_s):
             self._lessons.append((sent.batch, report, now_s, self._outbox.open_since_s()))
         self._failures.came_back(sent, message.unusable, now_s=now_s)
 
@@ -332,6 +337,7 @@ class Engine:
         self._dispatcher.reassign_all(Cause.LIMITS, now_s=now_s)
 
     def _settings_changed(self, settings: EngineSettings, now_s: float) -> None:
+        self._ledger.idle.pass_time(now_s)
         self._circuits.configure(settings)
         self._admission.configure(max_requests=settings.queue_max_requests, max_bytes=settings.queue_max_bytes)
         self._spending.configure(settings)
@@ -353,29 +359,8 @@ class Engine:
             self._queues.adopt(model, group, warm_pool, limits=limits, tenants=self._table.tenants)
         self._dispatcher.follow(plan.plan_id)
         self._control.adopted(plan)
-        self._refresh_queues(anew=True)
+        self._refreshing.refresh(self._now_s, anew=True)
         self._outbox.command(PlanAdopted(plan))
-
-    def _refresh_queues(self, *, anew: bool = False) -> None:
-        """Carries what was learned into the tables that the dispatcher reads; only what has changed is made anew."""
-        beliefs, now_s, revision = self._beliefs, self._now_s, self._beliefs.revision()
-        moved = anew or revision is None or revision != self._revision
-        self._revision = revision
-        if moved:
-            self._uplink.update(beliefs.uplink(now_s))
-        for queues in self._queues.priced:
-            if moved:
-                edge_times = self._edges.tables(beliefs.edge_times, queues, now_s)
-                tables = [beliefs.function_times(queues.model.name, buffer.plan, now_s) for buffer in queues.buffers]
-                queues.learn(edge_times, tables)
-            for buffer in queues.buffers:
-                self._function.refresh_cold_risk(buffer, now_s=now_s)
-            if queues.needs_pricing():
-                self._dispatcher.price(queues)
-                # The prices say at which percentile the edge's tables are to be safe.
-                self._revision = None
-        if self._queues.several:
-            self._queues.follow_first()
 
     def _ask(self, now_s: float) -> None:
         wanted = self._control.plan_due(now_s)
@@ -385,10 +370,12 @@ class Engine:
         if self._control.warming_due(now_s) and self._circuits.function.usable(now_s):
             self._keep_warm.send_calls(self._control, now_s)
         # A backend that does not answer is probed when its pause is over, not more often.
-        quiet = self._circuits.function.closed and not self._uplink.finishes_s
+        quiet = not self._uplink.finishes_s and self._circuits.function.closed
         idle_link = quiet and self._control.probe_due(now_s, starved=self._dispatcher.starved(now_s))
-        self._circuits.ask(self._outbox.command, now_s, idle_link=idle_link)
-        self._spending.ask(now_s)
+        if idle_link or now_s >= self._circuits.quiet_until_s:
+            self._circuits.ask(self._outbox.command, now_s, idle_link=idle_link)
+        if self._ledger.cap.lease is not None:
+            self._spending.ask(now_s)
 
     def _take_back(self, batch_id: int, now_s: float) -> None:
         self._outbox.take_back(batch_id)

@@ -16,6 +16,7 @@ from scheduler.estimators.arrival_rate import ArrivalRate
 from scheduler.estimators.bandwidth import Bandwidth
 from scheduler.estimators.changepoint import Detector
 from scheduler.estimators.findings import Finding
+from scheduler.estimators.lesson_budget import LessonBudget
 from scheduler.estimators.package_changepoint import detectors_of
 from scheduler.estimators.residuals import ResidualWindow
 from scheduler.estimators.service_changes import ServiceChanges
@@ -77,6 +78,10 @@ class ModelKnowledge:
     """By tier."""
     start_changes: dict[str, StartChanges] = field(default_factory=dict)
     service_changes: dict[str, ServiceChanges] = field(default_factory=dict)
+    lessons: int = 0
+    """Answered batches that were learned from: the tables are the same as long as it is."""
+    budgets: dict[tuple[Backend, str], LessonBudget] = field(default_factory=dict)
+    """By kind and name of the place."""
 
     def arrived(self, request: Request, now_s: float) -> None:
         """Counts an arrival."""
@@ -174,6 +179,8 @@ class Estimates:
         self.path_seen_s = 0.0
         self.revision = 0
         """Counts what was learned: tables and the uplink's estimate are the same as long as it is."""
+        self.ticks_until_s = -math.inf
+        """No counting tick of any model ends before; in the past where that is to be found out."""
         self._uplink: UplinkEstimate | None = None
         """None: to be made anew."""
         self.read_path()
@@ -220,6 +227,7 @@ class Estimates:
             m.name: known[m.name] if m.name in known and _alike(known[m.name].settings, m) else _know(m, settings)
             for m in settings.models
         }
+        self.ticks_until_s = -math.inf
         for model in settings.models:
             self.models[model.name].follow(model, settings)
 
@@ -227,9 +235,23 @@ class Estimates:
         """Closes the ticks that have passed and yields the rate changes found in them."""
         for name, model in self.models.items():
             counts = model.arrivals.advance(now_s)
+            if not counts:
+                continue
             for change in model.rate_changes.update_counts(counts) if self._settings.changepoints else ():
                 model.arrivals.restart(change.run_length)
                 yield findings.of_rate(name, change, model.arrivals.tick_s)
+        self.ticks_until_s = min([model.arrivals.open_until_s for model in self.models.values()], default=math.inf)
+
+    def learns_from(self, batch: Batch, now_s: float) -> bool:
+        """Whether to learn from a batch that came back at this time: where there are many, not from all."""
+        model = self.models.get(batch.model)
+        if model is None:
+            return False
+        place = batch.place.backend, batch.place.name
+        budget = model.budgets.get(place)
+        if budget is None:
+            budget = model.budgets[place] = LessonBudget()
+        return budget.takes(now_s)
 
     def batch_finished(self, batch: Batch, report: BatchReport, *, open_since_s: float) -> Iterator[Finding]:
         """Learns from an answered batch and yields the changes it reveals.
@@ -242,6 +264,7 @@ class Estimates:
         model = self.models.get(batch.model)
         if model is None:
             return
+        model.lessons += 1
         self.note_change()
         if batch.backend is Backend.EDGE:
             name = batch.place.name

@@ -27,6 +27,7 @@ weight. Derived: with these three the moments up to the fifth are those of a nor
 SHARED_PATH = 0.2
 """Scatter of the path to the function that counts beside its service's, as a part of it. Judgement: halved, within
 noise; doubled, cost -0.5 %, in time +0.0 points."""
+ROOT_OF_2 = math.sqrt(2.0)
 SIZES_TRIED = 24
 """Batch sizes looked at for the cheapest, spread over what the tier takes. All sizes up to 25 are looked at; of larger
 tiers neighbours are 4 % of the largest size apart, where the cost per item is flat. No simulated tier is larger."""
@@ -71,21 +72,31 @@ class BatchEconomics:
             time_left_s: from its arrival at the function.
             cold: probability that it meets a cold start; None: that of a batch that leaves now.
         """
-        warm = self._late_if_warm(buffer, items, time_left_s)
-        cold = buffer.cold if cold is None else cold
+        # Written out without calls: of all that is worked out for a function batch this is asked most often.
+        times, sigma_s = buffer.times or buffer.known_times, self.uplink.estimate.sigma_s
+        median_s, scatter = times.median_s[items], times.forecast
+        if time_left_s <= 0:
+            warm = 1.0
+        elif sigma_s <= SHARED_PATH * scatter.sigma * median_s:
+            warm = scatter.exceeds(math.log(time_left_s / median_s))
+        else:
+            sigma = math.hypot(scatter.sigma, sigma_s / median_s)
+            warm = 0.5 * math.erfc((math.log(time_left_s / median_s) - scatter.mean) / (sigma * ROOT_OF_2))
+        if cold is None:
+            cold = buffer.cold
         if cold <= 0.0:
             return warm
         return warm + cold * (self._late_if_cold(buffer, items, time_left_s, cold) - warm)
 
     def _late_if_cold(self, buffer: FunctionBuffer, items: int, time_left_s: float, cold: float) -> float:
         if cold <= FEARED_COLD:
-            return self._late_if_warm(buffer, items, time_left_s - buffer.cold_start_s)
+            return self.late_probability(buffer, items, time_left_s - buffer.cold_start_s, cold=0.0)
         # A start scatters by more than a service: of that, three values stand for all (Gauss and Hermite's rule).
         times, late = buffer.known_times, 0.0
         median_s, mean, sigma = times.median_s[items], times.forecast.mean, times.forecast.sigma
         starts, unit_s = buffer.starts
         # While no start is known their distribution is normal; written out, as this is asked very often then.
-        width = 0.0 if starts.ordered else starts.sigma * math.sqrt(2.0)
+        width = 0.0 if starts.ordered else starts.sigma * ROOT_OF_2
         for sigmas, weight in SERVICES:
             left_s = time_left_s - median_s * math.exp(mean + sigmas * sigma)
             if left_s <= 0.0:
@@ -95,15 +106,6 @@ class BatchEconomics:
             else:
                 late += weight * starts.exceeds(math.log(left_s / unit_s))
         return late
-
-    def _late_if_warm(self, buffer: FunctionBuffer, items: int, time_left_s: float) -> float:
-        times = buffer.known_times
-        sigma_s = self.uplink.estimate.sigma_s
-        median_s, scatter = times.median_s[items], times.forecast
-        if time_left_s <= 0 or sigma_s <= SHARED_PATH * scatter.sigma * median_s:
-            return times.late_probability(items, time_left_s)
-        sigma = math.hypot(scatter.sigma, sigma_s / median_s)
-        return 0.5 * math.erfc((math.log(time_left_s / median_s) - scatter.mean) / (sigma * math.sqrt(2.0)))
 
     def _late_cost(
         self, buffer: FunctionBuffer, queued: QueuedRequest, items: int, begins_s: float, cold: float | None

@@ -183,6 +183,8 @@ class Circuits:
     suspicion: Suspicion
     probing: dict[Place, tuple[str, ...]] = field(default_factory=dict)
     """Edge server, or FUNCTIONS, that is being probed -> the models that were asked for."""
+    quiet_until_s: float = -math.inf
+    """No probe is due before, but to measure the path; in the past where that is to be worked out anew."""
     _all: list[tuple[Place, Circuit]] = field(default_factory=list)
     """The edge servers and the functions with their circuits."""
 
@@ -205,6 +207,7 @@ class Circuits:
 
     def succeeded(self, batch: Batch) -> None:
         """Notes the answer to a batch."""
+        self.quiet_until_s = -math.inf
         self.suspicion.answered(batch)
         circuit = self.of(batch.place)
         circuit.succeeded()
@@ -223,6 +226,7 @@ class Circuits:
         """
         if failure.of_model or (failure.kind is FailureKind.TIMEOUT and self.suspicion.knew(batch)):
             return False
+        self.quiet_until_s = -math.inf
         circuit = self.of(batch.place) if HANDLING[failure.kind].of_all else self.of_batch(batch)
         was_closed = circuit.closed
         if not met_limit or failure.retry_after_s is not None:
@@ -230,15 +234,15 @@ class Circuits:
         return was_closed and not circuit.closed
 
     def suspect(self, now_s: float, reassign: Callable[..., None]) -> None:
-        """Opens the circuits of models whose function batches hang, and has their requests placed again."""
-        if self.suspicion.hung_at_s() > now_s:
-            return
+        """Opens the circuits of models whose function batches hang (some do), and has their requests placed again."""
+        self.quiet_until_s = -math.inf
         for name in self.suspicion.hung(now_s):
             self.function.of_model.get(name, self.function).failed(FailureKind.TIMEOUT, now_s=now_s, retry_after_s=None)
         reassign(Cause.FAILURE, now_s=now_s)
 
     def follow(self, edge_back: Callable[[str], float | None], *, functions_back_s: float) -> None:
         """Follows known outages. Functions that are out are silent: a request that can wait so long is sent then."""
+        self.quiet_until_s = -math.inf
         for name, edge in self.edges.items():
             edge.follow(back_s=edge_back(name), silent_until_s=0.0)
         self.function.follow(back_s=None, silent_until_s=functions_back_s)
@@ -278,6 +282,7 @@ class Circuits:
 
     def configure(self, settings: EngineSettings) -> None:
         """Takes over settings, reloaded ones too; what is known of edge servers and models that stay is kept."""
+        self.quiet_until_s = -math.inf
         opens, first_s, before = settings.failures_to_open, settings.reopen_after_s, self.edges
         self.edges = {
             edge.name: before.get(edge.name) or Circuit(opens, first_s, longest_pause_s=EDGE_PAUSE_S)
@@ -305,6 +310,7 @@ class Circuits:
 
     def probed(self, probe: ProbeMeasured, *, now_s: float) -> bool:
         """Notes the end of a probe; returns whether the backend had not answered before it."""
+        self.quiet_until_s = -math.inf
         asked = self.probing.pop(probe.place, ())
         circuit = self.of(probe.place)
         was_open = not circuit.up
@@ -328,16 +334,23 @@ class Circuits:
 
     def next_s(self, now_s: float) -> float:
         """Returns when a probe is due or a throttled backend may get batches again; inf for never."""
-        wakeup_s = self.suspicion.hung_at_s()
+        wakeup_s, probe_s = self.suspicion.hung_at_s(), math.inf
         probing, silences, slots = self.probing, self.suspicion.edges, self.suspicion.slots
         for place, circuit in self._all:
             if not probing or place not in probing:
-                wakeup_s = min(wakeup_s, _probe_at_s(circuit))
-                if circuit.probe_at_s is None and place is not FUNCTIONS:
-                    wakeup_s = min(wakeup_s, silences[place.name].due_s(slots.get(place.name, ())))
+                if circuit.probe_at_s is not None:
+                    probe_s = min(probe_s, circuit.probe_at_s)
+                else:
+                    for own in circuit.of_model.values():
+                        if own.probe_at_s is not None:
+                            probe_s = min(probe_s, _probe_at_s(circuit))
+                            break
+                    if place is not FUNCTIONS:
+                        probe_s = min(probe_s, silences[place.name].due_s(slots.get(place.name, ())))
             if now_s < circuit.not_before_s < wakeup_s:
                 wakeup_s = circuit.not_before_s
-        return wakeup_s
+        self.quiet_until_s = probe_s
+        return min(wakeup_s, probe_s)
 
     def ask(self, command: Callable[[SendProbe], None], now_s: float, *, idle_link: bool) -> None:
         """Gives the commands for the probes that are due."""

@@ -123,10 +123,11 @@ class Dispatcher:
         for slot in self.edges.slots:
             batch, times = queues.next_batches[slot.number], queues.edges[slot.edge].times
             if batch.items and times is not None:
-                request = batch.first.request
+                first = batch.members[0]
+                request = first.request
                 due_s += (request.deadline_s - times.median_s[request.items], request.deadline_s)
                 if has_functions:
-                    due_s.append(side.latest_s(queues, batch.first, now_s=now_s))
+                    due_s.append(side.latest_s(queues, first, now_s=now_s))
         if queues.edge_later.items:
             request = queues.edge_later.first.request
             for terms in queues.edges:
@@ -136,7 +137,7 @@ class Dispatcher:
             due_s.append(queues.returning.held_s)
         for buffer in queues.buffers:
             if buffer.queue.items:
-                first = buffer.queue.first
+                first = buffer.queue.members[0]
                 due_s.append(self.function.closes_at_s(buffer, now_s=now_s))
                 due_s += (side.hopeless_at_s(buffer, first), first.request.deadline_s)
         if queues.deferred.items:

@@ -43,7 +43,7 @@ class Endings:
         if len(due) > 2 * len(self.table.open) + SLACK:
             self._due = due = [entry for entry in due if entry[1] in self.table.open]
             heapify(due)
-        heappush(due, (_refused_at_s(queued), request.request_id))
+        heappush(due, (request.deadline_s + request.reserve_s + GRACE_S, request.request_id))
 
     def watch_second_try(self, queued: QueuedRequest) -> None:
         """Notes until when a request that may be late waits for its second try, and for the answer to it."""

@@ -69,7 +69,7 @@ class EndsCounted:
             terms = queues.edges[own[0].edge]
             if terms.times is None or request.items > terms.limit or terms.times.median_s[request.items] > left_s:
                 continue
-            if request.attempts or own[0].circuit.serves(queues.model.name):
+            if queued.attempts or own[0].circuit.serves(queues.model.name):
                 return True
         return False
 
@@ -77,6 +77,6 @@ class EndsCounted:
         request, buffer = queued.request, queues.buffer_of(queued)
         if buffer is None or request.class_name in queues.edge_only or request.items > buffer.cap:
             return False
-        there = bool(request.attempts) or self.function.circuit.serves(queues.model.name)
+        there = bool(queued.attempts) or self.function.circuit.serves(queues.model.name)
         takes_s = self.function.uplink.idle_path_s(request.body_bytes) + buffer.known_times.median_s[request.items]
         return there and takes_s <= request.deadline_s - request.arrived_at_s

@@ -119,7 +119,7 @@ class Failures:
             return
         left: list[QueuedRequest] = []
         for queued in living:
-            if met_quota and not queued.failed_on and len(queued.request.attempts) < self.most_sends:
+            if met_quota and not queued.failed_on and len(queued.attempts) < self.most_sends:
                 self.dispatcher.placing.assign(queued, now_s, Cause.QUOTA)
             elif not self._to_another(queued, failed, failure, now_s=now_s):
                 left.append(queued)

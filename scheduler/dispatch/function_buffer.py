@@ -9,6 +9,7 @@ from typing import Protocol
 from scheduler.dispatch.demand import Demand
 from scheduler.dispatch.lateness_price import BufferPrices, LatenessPrice
 from scheduler.dispatch.queue import DeadlineOrder, QueuedRequest
+from scheduler.dispatch.uplink import Slots
 from scheduler.domain.batches import WhyLeft
 from scheduler.domain.latency import FunctionTier
 from scheduler.domain.lifecycle import State
@@ -139,6 +140,7 @@ class FunctionBuffer:
     """What that was worked out from."""
     pool: tuple[str, str] = field(init=False)
     """The instances that its batches run on: those of a model and tier."""
+    slots: Slots = field(init=False)
     place: Place = field(init=False)
     max_bytes: int = field(init=False)
     """Most bytes of the requests of one batch."""
@@ -148,6 +150,7 @@ class FunctionBuffer:
         self.max_bytes = self.tier.max_body_bytes
         self.pool = self.model.name, self.tier.name
         self.place = Place.function(self.tier.name)
+        self.slots = Slots(0, self.pool, self.tier.max_in_flight)
 
     @property
     def known_times(self) -> ServiceTimes:
@@ -229,10 +232,6 @@ class FunctionBuffer:
         plan = self.plan
         self.rate_rps = rate_rps * plan.share
         self.item_bytes = item_bytes if plan.item_bytes is None else plan.item_bytes
-
-    def reprice(self, prices: BufferPrices) -> None:
-        """Takes over new prices."""
-        self.prices = prices
 
     def has_room(self, queued: QueuedRequest) -> bool:
         """Whether this request fits into the batch that is being gathered, beside its members."""
@@ -376,8 +375,9 @@ class Routes:
 
     def __init__(self, buffers: tuple[FunctionBuffer, ...]) -> None:
         """Stores the buffers, those of a class by ascending size."""
-        self._first = buffers[0] if buffers else None
-        self._alone = len(buffers) == 1
+        self.first = buffers[0] if buffers else None
+        self.alone = len(buffers) == 1
+        """Whether all requests belong to the first."""
         self._by_class: dict[str, tuple[FunctionBuffer, ...]] = {}
         for buffer in buffers:
             for name in buffer.plan.classes:
@@ -385,10 +385,10 @@ class Routes:
 
     def find(self, queued: QueuedRequest) -> FunctionBuffer | None:
         """Returns a request's buffer; None without functions. A class that the plan does not know goes to the first."""
-        if self._alone or self._first is None:
-            return self._first
+        if self.alone or self.first is None:
+            return self.first
         request = queued.request
-        buffers = self._by_class.get(request.class_name, (self._first,))
+        buffers = self._by_class.get(request.class_name, (self.first,))
         for buffer in buffers[:-1]:
             if buffer.plan.up_to_bytes is None or request.body_bytes <= buffer.plan.up_to_bytes * request.items:
                 return buffer

@@ -89,7 +89,7 @@ class FunctionSending:
 
     def due_for(self, buffer: FunctionBuffer, *, now_s: float) -> WhyLeft | None:
         """Returns why the batch being gathered should leave now; None: it should not, or cannot."""
-        if not len(buffer.queue) or not self.side.has_slot(buffer, now_s=now_s):
+        if not buffer.queue.items or not self.side.has_slot(buffer, now_s=now_s):
             return None
         if not self.side.affords_gathered(buffer, now_s=now_s):
             return None

@@ -153,6 +153,8 @@ class FunctionSide:
 
     def affords_gathered(self, buffer: FunctionBuffer, *, now_s: float) -> bool:
         """Whether they allow the next batch of the gathered requests."""
+        if not self.ledger.cap.capped and not self.ledger.tenants.capped:
+            return True
         largest = max(buffer.max_items, buffer.queue.first.request.items)
         if not self.affords(buffer, min(buffer.queue.items, largest, buffer.cap), now_s=now_s):
             return False
@@ -178,12 +180,13 @@ class FunctionSide:
 
         What is more than one batch, because no slot is free, waits for the slots of the batches before it.
         """
-        times, cap = buffer.known_times, buffer.cap
-        ahead, last = (items - 1) // cap, min(items, cap)
+        times, cap = buffer.times or buffer.known_times, buffer.cap
+        ahead, last = (0, items) if items <= cap else ((items - 1) // cap, cap)
         service_s = times.safe_s[last] + self.uplink.estimate.margin_s if safe else times.median_s[last]
         slots = self.slots(buffer, now_s=now_s)
         expected_path_s = self.uplink.expected_path_s(body_bytes, now_s=now_s, slots=slots, ahead=ahead)
-        return max(0.0, self.circuit.not_before_s - now_s) + expected_path_s + service_s
+        pause_s = self.circuit.not_before_s - now_s
+        return (pause_s + expected_path_s if pause_s > 0.0 else expected_path_s) + service_s
 
     def gate(self, queues: ModelQueues, queued: QueuedRequest) -> Reason | None:
         """Returns why this request may not go to a function at all; None where it may."""
@@ -275,18 +278,18 @@ class FunctionSide:
 
         Never for one that may not.
         """
-        request = queued.request
-        if not allowed(queues, queued):
+        request, buffer = queued.request, queues.buffer_of(queued)
+        if buffer is None or not allowed(queues, queued):
             return math.inf
         return request.deadline_s - self.takes_s(
-            buffer_of(queues, queued), items=request.items, body_bytes=request.body_bytes, now_s=now_s, safe=True
+            buffer, items=request.items, body_bytes=request.body_bytes, now_s=now_s, safe=True
         )
 
     def hopeless_at_s(self, buffer: FunctionBuffer, queued: QueuedRequest) -> float:
         """Returns from when on this request is expected to be late even if it leaves alone on an idle path."""
         request = queued.request
         idle_path_s = self.uplink.transfer_s(request.body_bytes) + self.uplink.estimate.rtt_s
-        return request.deadline_s - buffer.known_times.median_s[request.items] - idle_path_s
+        return request.deadline_s - (buffer.times or buffer.known_times).median_s[request.items] - idle_path_s
 
     def stuck(self, buffer: FunctionBuffer, queued: QueuedRequest, *, now_s: float) -> bool:
         """Whether this request waits for a slot that comes too late, if it comes at all."""
@@ -308,7 +311,9 @@ class FunctionSide:
 
     def slots(self, buffer: FunctionBuffer, *, now_s: float) -> Slots:
         """Returns how many batches of a buffer's tier may be in flight."""
-        slots = Slots(self.max_in_flight, buffer.pool, buffer.tier.max_in_flight)
+        slots = buffer.slots
+        if slots.max_in_flight != self.max_in_flight:
+            slots = buffer.slots = Slots(self.max_in_flight, buffer.pool, buffer.tier.max_in_flight)
         return self.quota.slots(slots, now_s=now_s) if self.quota.known else slots
 
 

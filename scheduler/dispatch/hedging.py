@@ -59,7 +59,11 @@ class Hedging:
 
     def next_s(self, now_s: float) -> float:
         """Returns when a batch in flight becomes overdue; inf for never. What only a free edge could take up waits."""
-        return min([at_s for at_s in self.look_at_s.values() if at_s > now_s], default=math.inf)
+        next_s = math.inf
+        for at_s in self.look_at_s.values():
+            if now_s < at_s < next_s:
+                next_s = at_s
+        return next_s
 
     def to_functions(self, now_s: float) -> list[tuple[QueuedRequest, Place]]:
         """Sends to functions the requests that an overdue edge will not answer in time; returns them and where."""
@@ -159,7 +163,7 @@ def may_be_hedged(queued: QueuedRequest) -> bool:
         and queued.copies == 1
         and not queued.cancelled
         and not queued.failed_on
-        and len(queued.request.attempts) == 1
+        and len(queued.attempts) == 1
     )
 
 

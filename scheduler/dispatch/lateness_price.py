@@ -1,5 +1,6 @@
 """What a late answer costs against money: a percentile is a budget of lateness, spent where it buys most."""
 
+import math
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 
@@ -104,7 +105,13 @@ class LatenessPrice:
     @property
     def log_multiplier(self) -> float:
         """The highest of all classes that can be kept, or of all; 0 without classes."""
-        return max([self.budgets[name].log_multiplier for name in self.that_count(self.budgets)], default=0.0)
+        if self.hopeless:
+            return max([self.budgets[name].log_multiplier for name in self.that_count(self.budgets)], default=0.0)
+        highest = -math.inf
+        for budget in self.budgets.values():
+            if budget.log_multiplier > highest:
+                highest = budget.log_multiplier
+        return highest if highest > -math.inf else 0.0
 
     def multiplier(self, class_name: str) -> float:
         """Returns the multiplier of a class; that of a new budget for a class that is not known."""
@@ -113,11 +120,16 @@ class LatenessPrice:
 
     def late_cost(self, class_name: str) -> float:
         """Returns the price of one late answer of this class, in money."""
-        return self.prices.unit_cost * self.multiplier(class_name)
+        budget = self.budgets.get(class_name)
+        return self.prices.unit_cost * (FIRST_MULTIPLIER if budget is None else budget.multiplier)
 
     def late_cost_at(self, class_name: str, late: float) -> float:
         """Returns the price of one late answer of a function, in money, where it is late with this probability."""
-        return self.prices.unit_cost * multiplier_at(self.multiplier(class_name), late)
+        budget = self.budgets.get(class_name)
+        multiplier = FIRST_MULTIPLIER if budget is None else budget.multiplier
+        if late > LIKELY_LATE and multiplier < LEAST_IF_LIKELY:
+            multiplier = LEAST_IF_LIKELY
+        return self.prices.unit_cost * multiplier
 
     def highest_multiplier(self, class_names: Collection[str]) -> float:
         """Returns the highest multiplier among these classes: among those that count."""

@@ -10,6 +10,7 @@ from scheduler.dispatch.function_buffer import FunctionBuffer, Routes, WarmPool
 from scheduler.dispatch.lateness_price import BufferPrices, LatenessPrice, Prices
 from scheduler.dispatch.queue import DeadlineOrder, QueuedRequest
 from scheduler.dispatch.returning import Returning
+from scheduler.dispatch.slo_budget import FIRST_MULTIPLIER
 from scheduler.dispatch.tenants import Tenants
 from scheduler.dispatch.waiting_line import Key, WaitingLine, in_order
 from scheduler.domain.batches import Batch
@@ -58,6 +59,8 @@ class ModelQueues:
     """Classes that may miss their objectives on purpose."""
     has_edge: bool = False
     """Whether some edge server serves the model."""
+    has_functions: bool = False
+    """Whether there is a function that takes batches at all."""
     lateness: LatenessPrice = field(default_factory=LatenessPrice)
     rate_rps: float = 0.0
     """Items a second just now: what else will join the next batch."""
@@ -79,6 +82,8 @@ class ModelQueues:
     _starved_at_s: float = float("-inf")
     """When a request last had no room on the edge and might have gone to a function."""
     _routes: Routes = field(default_factory=lambda: Routes(()))
+    learned_at: int | None = None
+    """What was believed of the model when its tables were made, as a number; None: they are to be made anew."""
     _priced: bool = False
     """Whether the prices are those of the present tables, limits and plan."""
     _priced_log_multiplier: float = 0.0
@@ -109,11 +114,6 @@ class ModelQueues:
     def waits(self) -> bool:
         """Whether any request waits."""
         return self.any_bisected or any(order.items for order in self.orders)
-
-    @property
-    def has_functions(self) -> bool:
-        """Whether there is a function that takes batches at all."""
-        return any(buffer.cap for buffer in self.buffers)
 
     @property
     def gathered_items(self) -> int:
@@ -148,7 +148,8 @@ class ModelQueues:
 
     def buffer_of(self, queued: QueuedRequest) -> FunctionBuffer | None:
         """Returns the buffer that a request belongs to, whether it may go there or not; None without functions."""
-        return self._routes.find(queued)
+        routes = self._routes
+        return routes.first if routes.alone else routes.find(queued)
 
     def times_of(self, batch: Batch) -> ServiceTimes | None:
         """Returns the service tables of the place that a batch was sent to; None where they are not kept any more."""
@@ -169,7 +170,9 @@ class ModelQueues:
 
     def late_cost(self, request: Request) -> float:
         """Returns the price of answering this request late, in money."""
-        return self.lateness.late_cost(request.class_name)
+        lateness = self.lateness
+        budget = lateness.budgets.get(request.class_name)
+        return lateness.prices.unit_cost * (FIRST_MULTIPLIER if budget is None else budget.multiplier)
 
     def limit(self, limits: Limits) -> None:
         """Follows an operator's limits: works out the most items of a batch."""
@@ -182,6 +185,7 @@ class ModelQueues:
         self.edge_limit = max([terms.limit for terms in self.edges])
         for buffer in self.buffers:
             buffer.limit(limits)
+        self.has_functions = any([buffer.cap for buffer in self.buffers])
 
     def stand_at(self, edges: Mapping[str, int]) -> None:
         """Follows which edge servers there are, and how many slots each has. No next batch may hold a request.
@@ -239,7 +243,7 @@ class ModelQueues:
         """Takes over new prices, the model's and those of each buffer."""
         self.lateness.reprice(prices)
         for buffer, own in zip(self.buffers, buffer_prices, strict=True):
-            buffer.reprice(own)
+            buffer.prices = own
 
     def adopt(
         self,

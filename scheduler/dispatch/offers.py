@@ -55,7 +55,7 @@ class Offers:
         The edge is asked first; a function only where it could cost less. Where neither is possible, the places of last
         resort are asked: that of another request, a later edge batch, and in the end to be answered late.
         """
-        if self.may_defer(queues, queued, now_s=now_s):
+        if queues.deferrable and self.may_defer(queues, queued, now_s=now_s):
             return Choice((self._deferral(),), 0)
         if queued.only_edge and self.edges.all.usable(queues, queued):
             return Choice((self.on_purpose.waiting_for_edge(queues, queued, lateness_price=lateness_price),), 0)
@@ -113,7 +113,7 @@ class Offers:
         """
         found = self.edges.offers(queues, queued, now_s=now_s, lateness_price=lateness_price)
         by_function = self.function.offer(queues, queued, now_s=now_s, lateness_price=lateness_price)
-        tried = {attempt.endpoint for attempt in queued.request.attempts}
+        tried = {attempt.endpoint for attempt in queued.attempts}
         return tuple(
             impossible(offer.place, offer.queue, offer.reason if offer.reason is Reason.QUOTA else Reason.FAILED_THERE)
             if offer.place.endpoint in tried

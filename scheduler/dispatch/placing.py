@@ -14,7 +14,7 @@ from scheduler.dispatch.offers import IN_DEMAND, NOT_ALLOWED, Offers
 from scheduler.dispatch.queue import QueuedRequest
 from scheduler.dispatch.refusals import Refusals
 from scheduler.dispatch.request_table import RequestTable
-from scheduler.domain.decisions import NO_CHOICE, Cause, Decision, Offer, move
+from scheduler.domain.decisions import NO_CHOICE, Cause, Decision, Offer, Reason, move
 from scheduler.domain.errors import Refusal
 from scheduler.domain.lifecycle import State
 from scheduler.domain.requests import Place
@@ -148,12 +148,17 @@ class Placing:
     ) -> None:
         """Records a decision: the offers, the choice and the cause."""
         compared = cause not in NO_CHOICE
-        decision = Decision(queued.request, now_s, cause, self.plan_id, lateness_price, compared, offers, chosen)
-        queued.note(decision.reason)
+        request = queued.placed() if queued.attempts else queued.request
+        decision = Decision(request, now_s, cause, self.plan_id, lateness_price, compared, offers, chosen)
+        # Of an offer without a rival it is known, and most requests have had no other reason.
+        reason = Reason.LEAST_TOTAL if chosen == 0 and len(offers) == 1 else decision.reason
+        if reason is not queued.reason:
+            queued.note(reason)
         self.table.outbox.ring.note(decision)
 
     def note_move(self, queued: QueuedRequest, cause: Cause, place: Place, queue: State, *, now_s: float) -> None:
         """Records a move that is no choice."""
-        decision = Decision(queued.request, now_s, cause, self.plan_id, 0.0, False, move(place, queue, now_s=now_s), 0)
+        moved = move(place, queue, now_s=now_s)
+        decision = Decision(queued.placed(), now_s, cause, self.plan_id, 0.0, False, moved, 0)
         queued.note(decision.reason)
         self.table.outbox.ring.note(decision)

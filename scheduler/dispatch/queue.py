@@ -17,7 +17,7 @@ more changes nothing."""
 class QueuedRequest:
     """A request with its state. Only the methods of this class change it; each checks the transition first.
 
-    The request itself never changes but for its attempts.
+    The request itself never changes but for its attempts: those of `request` are the ones before it was placed last.
     """
 
     request: Request
@@ -43,6 +43,14 @@ class QueuedRequest:
     """Whether it waits, overdue, for room on the edge and for nothing else."""
     reason: Reason = Reason.LEAST_TOTAL
     """What decided its present place."""
+    attempts: tuple[Attempt, ...] = ()
+    """Every send of it so far."""
+
+    def placed(self) -> Request:
+        """Returns the request with all its attempts, as it is recorded with a decision."""
+        if len(self.request.attempts) != len(self.attempts):
+            self.request = self.request.sent_with(self.attempts)
+        return self.request
 
     def note(self, reason: Reason) -> None:
         """Notes what decided its place."""
@@ -63,11 +71,11 @@ class QueuedRequest:
         if self.copies >= MAX_COPIES:
             raise IllegalTransition(f"request {self.request.request_id}: a copy more than {MAX_COPIES}")
         self.enter(State.IN_FLIGHT)
-        for earlier in self.request.attempts:
+        for earlier in self.attempts:
             # It has changed places, for whatever reason: it does not go back.
             if (earlier.backend, earlier.edge) != (attempt.backend, attempt.edge):
                 self.leave(earlier.endpoint)
-        self.request = self.request.sent_with(attempt)
+        self.attempts = (*self.attempts, attempt) if self.attempts else (attempt,)
         self.copies += 1
 
     def come_back(self) -> None:
@@ -142,7 +150,7 @@ def deadline_order(queued: QueuedRequest) -> tuple[float, int, int]:
 class DeadlineOrder:
     """Requests by deadline, then priority, then age; knows its items and bytes."""
 
-    __slots__ = ("_keys", "_queued", "body_bytes", "full", "items", "most_items", "state")
+    __slots__ = ("_keys", "body_bytes", "full", "items", "members", "most_items", "state")
 
     def __init__(self, state: State) -> None:
         """Starts empty; a request that is added enters `state`."""
@@ -153,68 +161,66 @@ class DeadlineOrder:
         """Whether it was found to have no room for an item more, and nothing has left it or changed since."""
         self.most_items = 0
         """At least the items of its largest request: of any since it was last empty."""
-        self._queued: list[QueuedRequest] = []
+        self.members: list[QueuedRequest] = []
+        """Its requests, earliest deadline first; not to be changed. It is another list after `take_all`."""
         self._keys: list[tuple[float, int, int]] = []
         """What each is ordered by: bisecting plain values calls nothing."""
 
     def __len__(self) -> int:
         """Number of requests."""
-        return len(self._queued)
+        return len(self.members)
 
     def __iter__(self) -> Iterator[QueuedRequest]:
         """Earliest deadline first."""
-        return iter(self._queued)
+        return iter(self.members)
 
     def __contains__(self, queued: object) -> bool:
         """Whether a request is in it."""
         if not isinstance(queued, QueuedRequest):
             return False
         i = bisect_left(self._keys, deadline_order(queued))
-        return i < len(self._queued) and self._queued[i] is queued
-
-    @property
-    def members(self) -> list[QueuedRequest]:
-        """Its requests, earliest deadline first; not to be changed."""
-        return self._queued
+        return i < len(self.members) and self.members[i] is queued
 
     @property
     def first(self) -> QueuedRequest:
         """The request with the earliest deadline; IndexError if empty."""
-        return self._queued[0]
+        return self.members[0]
 
     @property
     def last_deadline_s(self) -> float:
         """The latest deadline; IndexError if empty."""
-        return self._queued[-1].request.deadline_s
+        return self.members[-1].request.deadline_s
 
     def add(self, queued: QueuedRequest) -> None:
         """Adds a request at its position in the order."""
         queued.enter(self.state)
-        request, key = queued.request, deadline_order(queued)
+        request = queued.request
+        key = request.deadline_s, request.priority, request.request_id
         i = bisect_left(self._keys, key)
         self._keys.insert(i, key)
-        self._queued.insert(i, queued)
+        self.members.insert(i, queued)
         self.items += request.items
         self.body_bytes += request.body_bytes
-        self.most_items = max(self.most_items, request.items)
+        if request.items > self.most_items:
+            self.most_items = request.items
 
     def remove(self, queued: QueuedRequest) -> None:
         """Takes a request out; KeyError if it is not in."""
         i = bisect_left(self._keys, deadline_order(queued))
-        if i == len(self._queued) or self._queued[i] is not queued:
+        if i == len(self.members) or self.members[i] is not queued:
             raise KeyError(queued.request.request_id)
-        del self._queued[i], self._keys[i]
+        del self.members[i], self._keys[i]
         self.full = False
         queued.enter(State.NEW)
         self.items -= queued.request.items
         self.body_bytes -= queued.request.body_bytes
-        if not self._queued:
+        if not self.members:
             self.most_items = 0
 
     def take_all(self) -> tuple[QueuedRequest, ...]:
         """Empties the order and returns its requests, earliest deadline first."""
-        taken = tuple(self._queued)
-        self._queued, self._keys, self.full = [], [], False
+        taken = tuple(self.members)
+        self.members, self._keys, self.full = [], [], False
         self.items = self.body_bytes = self.most_items = 0
         for queued in taken:
             queued.enter(State.NEW)

@@ -56,7 +56,7 @@ class Refusals:
         """
         if queued.state is not State.IN_FLIGHT and queues is not None:
             return self._too_late(queues, queued, now_s=now_s)
-        sides = dict.fromkeys(attempt.backend.value for attempt in queued.request.attempts[-queued.copies :])
+        sides = dict.fromkeys(attempt.backend.value for attempt in queued.attempts[-queued.copies :])
         message = f"the {' and the '.join(sides)} had not answered by the request's deadline"
         retry_s = None if queues is None else self._changes_in_s(queues, queued, now_s=now_s)
         return Refusal(RefusalKind.NO_ANSWER, message, retry_s)

@@ -27,10 +27,6 @@ class RequestTable:
     open: dict[int, QueuedRequest] = field(default_factory=dict)
     """By request id."""
 
-    def begin(self, now_s: float) -> None:
-        """Notes the time of a new call."""
-        self.now_s = now_s
-
     def take_in(self, request: Request) -> QueuedRequest:
         """Counts a request that arrived."""
         queued = QueuedRequest(request)

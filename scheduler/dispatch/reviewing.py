@@ -62,14 +62,14 @@ class Reviewing:
     def _review_gathered(self, buffer: FunctionBuffer, *, now_s: float) -> None:
         side = self.function.side
         while buffer.queue.items:
-            queued = buffer.queue.first
+            queued = buffer.queue.members[0]
             if queued.request.deadline_s > now_s and not side.stuck(buffer, queued, now_s=now_s):
                 break
             buffer.leave(queued)
             self.placing.assign(queued, now_s, Cause.NO_SLOT)
             if queued.state is State.FUNCTION:
                 break
-        if len(buffer.queue) and not side.affords_gathered(buffer, now_s=now_s):
+        if buffer.queue.items and not side.affords_gathered(buffer, now_s=now_s):
             self.placing.assign_all(buffer.queue.take_all(), Cause.SPEND_CAP, now_s=now_s)
 
     def _review_halves(self, queues: ModelQueues, *, now_s: float) -> None:
@@ -97,7 +97,7 @@ class Reviewing:
         terms, batch = queues.edges[slot.edge], queues.next_batches[slot.number]
         times = terms.times
         while batch.items and times is not None:
-            oldest = batch.first
+            oldest = batch.members[0]
             deadline_s = oldest.request.deadline_s
             start_s = slot.start_s(queues, now_s=now_s, deadline_s=deadline_s)
             if start_s + times.safe_s[min(batch.items, terms.limit)] <= deadline_s:

@@ -38,7 +38,7 @@ class SecondTries:
         """
         if not HANDLING[failure.kind].again or failure.of_model or over_quota(failed, failure):
             return False
-        queues, attempts = self.lanes.of(queued.request), queued.request.attempts
+        queues, attempts = self.lanes.of(queued.request), queued.attempts
         late = queues.serves_late(queued)
         counts = not (late and failure.kind is FailureKind.UNREACHABLE and len(attempts) < MOST_ATTEMPTS)
         if counts and queued.tried_again:

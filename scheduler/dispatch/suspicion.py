@@ -68,10 +68,15 @@ class Suspicion:
     settled_at_s: dict[str, float] = field(default_factory=dict)
     """By model: when the last function batch was sent that came back, or when one was thought to hang. What was sent
     before tells no more: either its functions answer, or it is known that they do not."""
+    _hung_s: float = math.inf
+    """When the next function batch is thought to hang, as worked out last."""
+    _seen: int = -1
+    """The uplink's changes then; -1: to be worked out anew."""
 
     def answered(self, batch: Batch) -> None:
         """Notes an answer to a batch."""
         if batch.backend is Backend.FUNCTION:
+            self._seen = -1
             self.settled_at_s[batch.model] = max(batch.sent_at_s, self.settled_at_s.get(batch.model, -math.inf))
         elif batch.place.name in self.edges:
             self.edges[batch.place.name].answered(batch.batch_id)
@@ -84,11 +89,15 @@ class Suspicion:
         """Returns the models of which function batches hang, each once."""
         models = {model for model, at_s in self._hung_at_s().items() if at_s <= now_s}
         self.settled_at_s.update(dict.fromkeys(models, now_s))
+        self._seen = -1
         return models
 
     def hung_at_s(self) -> float:
         """Returns when the next function batch is thought to hang; inf for never."""
-        return min(self._hung_at_s().values(), default=math.inf) if self.uplink.overdue else math.inf
+        if self._seen != self.uplink.changes:
+            self._seen = self.uplink.changes
+            self._hung_s = min(self._hung_at_s().values(), default=math.inf) if self.uplink.overdue else math.inf
+        return self._hung_s
 
     def _hung_at_s(self) -> dict[str, float]:
         first: dict[str, float] = {}

@@ -50,6 +50,8 @@ class UplinkOccupancy:
     """Batch in flight -> its bytes, in the order of the sends: what is still behind a batch in the pipe."""
     overdue: dict[int, Overdue] = field(default_factory=dict)
     """Batch in flight -> when it should have been back at the latest."""
+    changes: int = 0
+    """How often batches were sent or came back."""
     grace_s: dict[Pool, float] = field(default_factory=dict)
     """By pool: what a cold start may explain of that."""
     back_at_s: float = 0.0
@@ -78,7 +80,11 @@ class UplinkOccupancy:
             body_bytes: its size on the wire.
             pool: the instances that it would run on.
         """
-        return max(at_s, self.free_at_s) + self.stalled_s(at_s, pool) + self.idle_path_s(body_bytes)
+        estimate = self.estimate
+        stalled_s = self.stalled_s(at_s, pool) if self.overdue and at_s > self.back_at_s else 0.0
+        transfer_s = 0.0 if estimate.bytes_per_s is None else self.transfer_s(body_bytes)
+        start_s = at_s if at_s > self.free_at_s else self.free_at_s
+        return start_s + stalled_s + (transfer_s + estimate.rtt_s + estimate.excess_s)
 
     def oldest_overdue_s(self, pool: Pool) -> float:
         """Returns when the oldest batch of these instances should have been back if none was cold; inf for none."""
@@ -104,7 +110,8 @@ class UplinkOccupancy:
     def idle_path_s(self, body_bytes: int) -> float:
         """Returns the seconds of an idle path: transfer, round trip, and what it takes beyond them."""
         estimate = self.estimate
-        return self.transfer_s(body_bytes) + estimate.rtt_s + estimate.excess_s
+        transfer_s = 0.0 if estimate.bytes_per_s is None else self.transfer_s(body_bytes)
+        return transfer_s + estimate.rtt_s + estimate.excess_s
 
     def has_slot(self, slots: Slots) -> bool:
         """Whether one more batch may be in flight."""
@@ -127,7 +134,8 @@ class UplinkOccupancy:
         if missing > 0:
             ours = (at_s for batch_id, at_s in self.finishes_s.items() if self.pool_of[batch_id] == pool)
             start_s = max(start_s, _freed_s(ours, missing, start_s))
-        return start_s - now_s + self.stalled_s(now_s, slots.pool) + self.idle_path_s(body_bytes)
+        stalled_s = self.stalled_s(now_s, pool) if self.overdue and now_s > self.back_at_s else 0.0
+        return start_s - now_s + stalled_s + self.idle_path_s(body_bytes)
 
     def occupy(
         self,
@@ -142,6 +150,7 @@ class UplinkOccupancy:
         hung_s: float = math.inf,
     ) -> None:
         """Notes that a batch was sent, when it should be back, typically and at the latest, and whether surely warm."""
+        self.changes += 1
         if overdue_s < math.inf:
             self.overdue[batch_id] = Overdue(overdue_s, pool, warm, now_s, hung_s)
         transfer_s = self.transfer_s(body_bytes)
@@ -174,6 +183,7 @@ class UplinkOccupancy:
 
     def release(self, batch_id: int, *, now_s: float) -> None:
         """Notes that a batch came back. With nothing in flight the pipe is empty, whatever was forecast."""
+        self.changes += 1
         if self.finishes_s.pop(batch_id, None) is not None:
             self.in_pool[self.pool_of.pop(batch_id)] -= 1
         self.overdue.pop(batch_id, None)

@@ -100,8 +100,8 @@ class Request:
     """Number of the shapes of its items: requests of a model share a batch only if theirs are equal. Always 0 where
     the model's shapes are fixed."""
 
-    def sent_with(self, attempt: Attempt) -> "Request":
-        """Returns the request with one more attempt. Written out, because `replace` takes five times as long."""
+    def sent_with(self, attempts: tuple[Attempt, ...]) -> "Request":
+        """Returns the request with these attempts. Written out, because `replace` takes five times as long."""
         return Request(
             self.request_id,
             self.model,
@@ -112,7 +112,7 @@ class Request:
             self.class_name,
             self.priority,
             self.tenant,
-            (*self.attempts, attempt),
+            attempts,
             self.reserve_s,
             self.shape_id,
         )

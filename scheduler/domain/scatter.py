@@ -8,6 +8,7 @@ from statistics import NormalDist
 LEAST_BEYOND = 5
 """Residuals that must lie beyond a point before they are used there and not the fitted normal distribution."""
 _NORMAL = NormalDist()
+_ROOT_OF_2 = math.sqrt(2.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,12 +28,16 @@ class Scatter:
 
     def exceeds(self, residual: float) -> float:
         """Returns the probability that the next residual is above this one."""
-        beyond = len(self.ordered) - bisect_left(self.ordered, residual)
-        if beyond >= LEAST_BEYOND and len(self.ordered) - beyond >= LEAST_BEYOND:
-            return beyond / (len(self.ordered) + 1)
-        if self.sigma <= 0:
+        ordered = self.ordered
+        count = len(ordered)
+        if count >= 2 * LEAST_BEYOND:
+            below = bisect_left(ordered, residual)
+            if LEAST_BEYOND <= below <= count - LEAST_BEYOND:
+                return (count - below) / (count + 1)
+        sigma = self.sigma
+        if sigma <= 0:
             return float(residual < self.mean)
-        return 0.5 * math.erfc((residual - self.mean) / (self.sigma * math.sqrt(2.0)))
+        return 0.5 * math.erfc((residual - self.mean) / (sigma * _ROOT_OF_2))
 
     def quantile(self, percentile: float) -> float:
         """Returns the residual that the next one stays below with probability `percentile` (in (0, 1)).

@@ -49,7 +49,7 @@ class ArrivalRate:
     def _reset(self) -> None:
         self._started_s: float | None = None
         self._tick = 0
-        self._open_until_s = -math.inf
+        self.open_until_s = -math.inf
         """A time that is certainly in the open tick, whatever the rounding."""
         self._open = 0
         self._empty = 0
@@ -94,7 +94,8 @@ class ArrivalRate:
 
     def update(self, items: int, now_s: float) -> None:
         """Counts an arrival of `items` items."""
-        self._roll(now_s)
+        if now_s >= self.open_until_s:
+            self._roll(now_s)
         self._open += items
 
     def advance(self, now_s: float) -> list[int]:
@@ -102,7 +103,8 @@ class ArrivalRate:
 
         Of a silence they are the first MAX_EMPTY empty ticks; those after them are left out.
         """
-        self._roll(now_s)
+        if now_s >= self.open_until_s:
+            self._roll(now_s)
         if not self._closed:
             return []
         closed = list(self._closed)
@@ -117,13 +119,17 @@ class ArrivalRate:
         if self._started_s is None:
             # The first tick starts with the first arrival or tick, not with a query.
             return 0.0
-        tick, into_tick_s = self._position(now_s)
-        missed = tick - self._tick
-        if missed > self._recent_ticks:
-            return 0.0
         items = self._open + self._recent_items
-        for oldest in range(missed):
-            items -= self._recent[oldest]
+        if now_s < self.open_until_s:
+            tick = self._tick
+            into_tick_s = max(now_s - self._started_s - tick * self.tick_s, 0.0)
+        else:
+            tick, into_tick_s = self._position(now_s)
+            missed = tick - self._tick
+            if missed > self._recent_ticks:
+                return 0.0
+            for oldest in range(missed):
+                items -= self._recent[oldest]
         whole_ticks = min(tick, self._recent_ticks)
         return items / max(whole_ticks * self.tick_s + into_tick_s, 2 * self.tick_s)
 
@@ -141,10 +147,8 @@ class ArrivalRate:
         return tick, max(now_s - self._started_s - tick * self.tick_s, 0.0)
 
     def _roll(self, now_s: float) -> None:
-        if now_s < self._open_until_s:
-            return
         tick, into_tick_s = self._position(now_s)
-        self._open_until_s = now_s - into_tick_s + (1.0 - 1e-6) * self.tick_s
+        self.open_until_s = now_s - into_tick_s + (1.0 - 1e-6) * self.tick_s
         if tick == self._tick:
             return
         self._close(self._open)

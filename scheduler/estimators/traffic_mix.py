@@ -42,6 +42,8 @@ class TrafficMix:
         self._classes: dict[str, float] = {}
         self._sizes: dict[int, tuple[float, float]] = {}
         """By bin: weighted items and weighted bytes."""
+        self._last_bytes, self._last_bin = -1.0, 0
+        """The size of the last item, and its bin."""
 
     def update(self, class_name: str, items: int, item_bytes: float) -> None:
         """Counts a request.
@@ -54,7 +56,9 @@ class TrafficMix:
         self._weight *= 1.0 + 1.0 / MEMORY
         weight = self._weight * items
         self._classes[class_name] = self._classes.get(class_name, 0.0) + weight
-        number = size_bin(item_bytes)
+        if item_bytes != self._last_bytes:
+            self._last_bytes, self._last_bin = item_bytes, size_bin(item_bytes)
+        number = self._last_bin
         counted, weighed_bytes = self._sizes.get(number, (0.0, 0.0))
         self._sizes[number] = counted + weight, weighed_bytes + weight * item_bytes
         if self._weight > _MAX_WEIGHT:

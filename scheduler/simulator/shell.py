@@ -141,7 +141,8 @@ class Simulation:
         for request in [] if self._clients is None else self._clients.begin():
             self._follows(request)
         self._step(now_s)
-        while not self._done():
+        ended, requests = self.journal.ended_at_s, self.journal.requests
+        while len(ended) < len(requests) or not self._done():
             at_s = self._next_s()
             if at_s == math.inf:
                 missing = len(self.journal.requests) - len(self.journal.ended_at_s)
@@ -191,9 +192,9 @@ class Simulation:
     def _perform(self, command: Command, now_s: float) -> None:
         # The most frequent commands come first: a match tries its cases in order.
         match command:
-            case AnswerRequest(request_id, batch_id):
-                self._end(request_id, now_s)
-                self.journal.answered_by[request_id] = batch_id
+            case AnswerRequest():
+                self._end(command.request_id, now_s)
+                self.journal.answered_by[command.request_id] = command.batch_id
             case SendBatch(batch):
                 self._send_batch(batch, now_s)
             case RefuseRequest(request_id, refusal):

@@ -16,8 +16,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from random import Random
 from types import FrameType
-from typing import TypeVar
+from typing import Any, TypeVar
 
+from scheduler.domain import plans
 from scheduler.domain.batches import Batch, BatchReport
 from scheduler.domain.latency import FunctionTier, LatencyModel, Price
 from scheduler.domain.messages import (
@@ -60,6 +61,10 @@ class Case:
         has_functions: whether it has a function, which can hold 4 batches in flight.
         items: most items of a request.
         priorities: how many priorities there are.
+        edge: how fast an edge server is.
+        edges: how many there are.
+        parallel: batches that each serves at once.
+        learns: whether changes are looked for, and each answered batch is noted for that.
     """
 
     classes: tuple[tuple[ServiceClass, float], ...]
@@ -67,6 +72,10 @@ class Case:
     has_functions: bool = True
     items: int = 1
     priorities: int = 1
+    edge: LatencyModel = EDGE
+    edges: int = 1
+    parallel: int = 1
+    learns: bool = False
 
 
 DEFAULT = ServiceClass("default", slo_s=1000.0)
@@ -74,6 +83,8 @@ LOCAL = ServiceClass("local", slo_s=1000.0, edge_only=True)
 LATE = ServiceClass("late", slo_s=0.5, serve_late=True)
 LOCAL_LATE = ServiceClass("late and local", slo_s=0.5, serve_late=True, edge_only=True)
 PATIENT = ServiceClass("patient", slo_s=5000.0, deferrable=True)
+FAST_EDGE = LatencyModel(0.0008, 0.0002, 1)
+"""A thousand requests a second, one by one."""
 CASES = {
     "edge only": Case(((DEFAULT, 1000.0),), has_functions=False),
     "edge only, sizes and priorities": Case(((DEFAULT, 1000.0),), has_functions=False, items=8, priorities=3),
@@ -82,6 +93,9 @@ CASES = {
     "edge and functions": Case(((DEFAULT, 1000.0),)),
     "overdue": Case(((LATE, 0.5), (LOCAL_LATE, 0.5))),
     "deferrable": Case(((PATIENT, 5000.0),)),
+    "single requests": Case(((DEFAULT, 1000.0),), edge=FAST_EDGE, learns=True),
+    "sixteen slots": Case(((DEFAULT, 1000.0),), parallel=16),
+    "four edge servers": Case(((DEFAULT, 1000.0),), edges=4),
 }
 
 
@@ -102,14 +116,19 @@ class SteadyQueue:
         case = self.case
         classes = tuple(named for named, _ in case.classes)
         tiers = (TIER,) if case.has_functions else ()
-        model = ModelSettings("m", 64, classes, EDGE if case.has_edge else None, tiers)
+        model = ModelSettings("m", 64, classes, case.edge if case.has_edge else None, tiers)
+        several: dict[str, Any] = {"edge_overhead_s": 0.0} if case.learns else {}
+        if case.edges > 1 or case.parallel > 1:
+            names = [f"edge-{number}" for number in range(case.edges)]
+            several = {"edges": tuple(plans.EdgeSettings(name, parallel=case.parallel) for name in names)}
         settings = EngineSettings(
             (model,),
             queue_max_requests=10**6,
             queue_max_bytes=10**12,
-            changepoints=False,
+            changepoints=case.learns,
             max_function_in_flight=4,
             explain_ring=RING,
+            **several,
         )
         self.engine = Engine(settings)
         self._ids, self._random = itertools.count(1), Random(0)

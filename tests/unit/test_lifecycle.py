@@ -90,7 +90,7 @@ def test_a_request_that_changed_sides_is_kept_from_the_side_it_left() -> None:
     assert queued.failed_on == ()
     queued.send(Attempt(Backend.FUNCTION, 2, 1.0))
     assert queued.failed_on == (Place.edge(),)
-    assert [attempt.batch_id for attempt in queued.request.attempts] == [1, 2]
+    assert [attempt.batch_id for attempt in queued.placed().attempts] == [1, 2]
 
 
 STEPS = ("queue", "leave", "send", "back", "requeue", "cancel", "end")

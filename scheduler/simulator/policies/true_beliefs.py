@@ -50,7 +50,7 @@ class TrueBeliefs:
         self._edge_lan_s = {server.name: server.lan_s for server in scenario.edge_servers()}
         self._times: dict[tuple[str, Backend, str], tuple[tuple[_Law, ServiceTimes | None], ServiceTimes]] = {}
 
-    def revision(self) -> int | None:
+    def revision(self, model: str = "") -> int | None:  # noqa: ARG002
         """Returns None: the truth may change at any moment."""
         return None
 
