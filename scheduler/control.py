@@ -5,9 +5,9 @@ operator changed limits. Never because a timer ticked: a host whose traffic is s
 """
 
 import math
-from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from scheduler.beliefs import Beliefs, LearnedBeliefs
 from scheduler.dispatch.keep_warm import WarmingTerms
@@ -17,15 +17,13 @@ from scheduler.domain.messages import ProbeMeasured, QuotaLearned, UplinkCarried
 from scheduler.domain.plans import BufferPlan, EngineSettings, GroupPlan, Limits, ModelSettings, Plan, Snapshot
 from scheduler.domain.quotas import Quota
 from scheduler.domain.requests import EDGE_NAME, Backend, Request
-from scheduler.domain.statistics import Changes
 from scheduler.estimates import Estimates
 from scheduler.estimators import findings, warming
 from scheduler.estimators.findings import Finding
+from scheduler.estimators.found_changes import FoundChanges
 from scheduler.recollection import PlanMemory, estimates_parts
 
 NEVER = float("inf")
-CHANGES = frozenset({"rate", "bandwidth", "edge-service", "function-service", "function-start"})
-"""Causes of plans that say that the world has changed."""
 TICK_S = 0.25
 """How often counting ticks are looked at while there is traffic. Judgement: halved or doubled, cost and lateness stay
 within noise."""
@@ -112,9 +110,8 @@ class Control:
         self._last_transfer_s = 0.0
         self._next_tick_s = NEVER
         self._warming_at_s = 0.0
-        self._changes: Counter[str] = Counter()
-        self._slower: set[tuple[tuple[str, str], str]] = set()
-        """Model, tier and cause of findings that a tier is slower, until one says that it is faster."""
+        self._changes = FoundChanges()
+        self._now_s = -NEVER
 
     def begin(self, now_s: float) -> None:
         """Notes the start of time, and takes up what an earlier process knew."""
@@ -145,6 +142,7 @@ class Control:
 
     def advance(self, now_s: float) -> None:
         """Lets time pass: closes counting ticks and looks for changes in them."""
+        self._now_s = now_s
         if now_s >= self._estimates.ticks_until_s:
             for finding in self._estimates.advance(now_s):
                 self._found(finding)
@@ -380,18 +378,15 @@ class Control:
             return expiry_s
         return min(expiry_s, max(YOUNG_PLAN_S, YOUNG_GROWTH * seen_s))
 
-    def changes(self) -> Changes:
-        """Returns the changes that were found since the start."""
-        return Changes(dict(self._changes), tuple(sorted({tier for tier, _ in self._slower})))
+    def figures(self, now_s: float) -> dict[str, Any]:
+        """Returns changes that were found, rates, and paces of places, as fields of the engine's statistics."""
+        rates = {model: self.beliefs.recent_rps(model, now_s) for model in self._estimates.models}
+        figures = {"rates_rps": rates, "rate_rps": sum(rates.values()), "paces": self._estimates.paces()}
+        return {**figures, "changes": self._changes.statistics()}
 
     def _found(self, finding: Finding) -> None:
         """Keeps the latest cause of each kind in one sentence: several changes at once are one re-plan."""
-        if finding.cause in CHANGES:
-            self._changes[finding.cause] += 1
-        if finding.tier is not None:
-            self._slower.discard((finding.tier, finding.cause))
-            if finding.slower:
-                self._slower.add((finding.tier, finding.cause))
+        self._changes.note(finding, at_s=self._now_s)
         if self._finding is None or self._finding.cause == finding.cause:
             self._finding = finding
         else:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 
-from scheduler.control import CHANGES, Control
+from scheduler.control import Control
 from scheduler.dispatch.batch_economics import BatchEconomics
 from scheduler.dispatch.circuit_breaker import Circuits
 from scheduler.dispatch.decision_ring import DecisionRing, Explanation
@@ -55,6 +55,7 @@ from scheduler.domain.messages import (
 from scheduler.domain.plans import EngineSettings, Limits, Plan, Snapshot
 from scheduler.domain.requests import Backend, Place, Request
 from scheduler.domain.statistics import EngineStatistics
+from scheduler.estimators.found_changes import CHANGES
 from scheduler.planner.site.plan import best_plan
 from scheduler.refreshing import Refreshing
 
@@ -209,14 +210,13 @@ class Engine:
             queued_requests=self._admission.requests,
             unanswered_bytes=self._admission.body_bytes,
             **self._outbox.figures(),
-            rate_rps=sum(self._beliefs.recent_rps(name, self._now_s) for name in self._queues.first),
+            **self._control.figures(self._now_s),
             uplink_bytes_per_s=estimate.bytes_per_s,
             uplink_rtt_s=estimate.rtt_s,
             **self._circuits.figures(self._queues.first),
             **self._spending.figures(max(now_s, self._now_s)),
             expected_drain_s=expected_drain_s(self._queues, self._function.max_in_flight),
             draining=self._draining,
-            changes=self._control.changes(),
             plan=self._plan,
             quotas=self._quota.quotas(),
             edge_limits=self._largest.limits(),

@@ -5,6 +5,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from enum import Enum
 
+from scheduler.domain.statistics import CapStatistics
+
 MINUTE_S = 60.0
 """Bucket of the hour: by definition, the cap may count 1/60 too much."""
 QUARTER_S = 900.0
@@ -264,6 +266,16 @@ class SpendCap:
         if opens_s and self.lease is not None and self.lease.dry:
             opens_s.append(self.lease.opens_at_s)
         return max(opens_s, default=now_s)
+
+    def closing(self, cost: float, now_s: float) -> tuple[str, float | None]:
+        """Returns what forbids a batch of that cost now, and in how many seconds it is allowed; None: not known."""
+        closed_by = self.closed_by(cost, now_s)
+        opens_in_s = self.reopens_at_s(cost, now_s) - now_s if closed_by else math.inf
+        return closed_by, max(0.0, opens_in_s) if math.isfinite(opens_in_s) else None
+
+    def figures(self, now_s: float) -> tuple[CapStatistics, ...]:
+        """Returns each cap with what is spent of it."""
+        return tuple(CapStatistics(name, cap, window.sum(now_s)) for name, cap, window in self._caps())
 
     def _caps(self) -> list[tuple[str, float, SlidingSum]]:
         both = (("hour", self.per_hour, self.hour), ("day", self.per_day, self.day))

@@ -11,7 +11,7 @@ from scheduler.dispatch.spend_cap import STATE, Lease, OverCap
 from scheduler.domain.bills import Spent
 from scheduler.domain.messages import RequestSpend, ReturnSpend, SpendGranted
 from scheduler.domain.plans import EngineSettings
-from scheduler.domain.statistics import BudgetStatistics
+from scheduler.domain.statistics import BudgetStatistics, CapStatistics
 from scheduler.domain.tenants import TenantStatistics
 
 SLICE = 0.01
@@ -32,6 +32,9 @@ class MoneyFigures(TypedDict):
     spending: tuple[Spent, ...]
     tenants: tuple[TenantStatistics, ...]
     budgets: tuple[BudgetStatistics, ...]
+    caps: tuple[CapStatistics, ...]
+    closed_by: str
+    opens_in_s: float | None
 
 
 @dataclass(slots=True)
@@ -64,11 +67,16 @@ class Spending:
         """Returns what was spent up to now, as the engine's statistics show it."""
         ledger = self.side.ledger
         ledger.idle.pass_time(now_s)
+        cheapest = min([self.side.max_cost(b, 1) for q in self.lanes.all for b in q.buffers if b.cap], default=0.0)
+        closed_by, opens_in_s = ledger.cap.closing(cheapest, now_s)
         return {
             "spent": ledger.spent,
             "leased": self.left,
             "spending": ledger.spending(),
             "tenants": ledger.by_tenant(now_s),
+            "caps": ledger.cap.figures(now_s),
+            "closed_by": closed_by,
+            "opens_in_s": opens_in_s,
             "budgets": tuple(b for name, queues in self.lanes.first.items() for b in queues.lateness.figures(name)),
         }
 

@@ -11,6 +11,18 @@ from scheduler.domain.tenants import TenantStatistics
 
 
 @dataclass(frozen=True, slots=True)
+class FoundChange:
+    """One change of the world."""
+
+    at_s: float
+    """When it was found."""
+    cause: str
+    """Of the plan that it asks for."""
+    detail: str
+    """What has changed, from what to what, in one sentence."""
+
+
+@dataclass(frozen=True, slots=True)
 class Changes:
     """Changes of the world that were found since the start."""
 
@@ -18,6 +30,32 @@ class Changes:
     """Number by the cause of the plan that each asks for."""
     slower: tuple[tuple[str, str], ...] = ()
     """Model and tier of functions that serve or start more slowly than before the last change found of them."""
+    latest: tuple[FoundChange, ...] = ()
+    """The latest, oldest first."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """How fast a place serves a model, beside the profile that it started from."""
+
+    model: str
+    place: str
+    """As in records: `edge:NAME` or `function:TIER`."""
+    times_profile: float
+    """Learned service time over the profile's: 1 as profiled, 2 takes twice as long."""
+    batches: int
+    """Answered batches that it was learned from, since the start."""
+
+
+@dataclass(frozen=True, slots=True)
+class CapStatistics:
+    """One spend cap; what provisioned instances cost idle came off it first."""
+
+    window: str
+    """"hour" or "day"."""
+    cap: float
+    spent: float
+    """In the window, at most: batches in flight count with what they are unlikely to exceed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,3 +134,13 @@ class EngineStatistics:
     """Each edge server, in the order of the settings."""
     models_up: tuple[ModelUp, ...] = ()
     """Where each model is believed to be answered."""
+    caps: tuple[CapStatistics, ...] = ()
+    """The spend caps; empty: there is none."""
+    closed_by: str = ""
+    """What lets no money be spent now: "hour", "day", "state" or "lender"; empty: nothing does."""
+    opens_in_s: float | None = None
+    """Seconds until money may be spent again, where something is closed and that is known."""
+    paces: tuple[Pace, ...] = ()
+    """How fast each place serves each model, beside its profile."""
+    rates_rps: Mapping[str, float] = field(default_factory=dict)
+    """Items a second that arrive just now, by model."""

@@ -131,6 +131,11 @@ class ServiceTime:
         factors = [1.0, *map(math.exp, self.log_factors())]
         return [prior_s * factors[band] for band, prior_s in zip(*table, strict=True)]
 
+    @property
+    def times_profile(self) -> float:
+        """Seconds over the profile's, without the model's error at single sizes."""
+        return math.exp(self._state[LEVEL])
+
     def log_factors(self) -> list[float]:
         """Returns the logarithm of prediction over latency model by band of sizes."""
         level, *shapes = self._state
