@@ -7,6 +7,7 @@ from typing import Protocol
 from scheduler.domain.plans import BufferPlan
 from scheduler.domain.requests import EDGE_NAME, FUNCTIONS, Place
 from scheduler.domain.service_times import ServiceTimes
+from scheduler.domain.statistics import Pace
 from scheduler.domain.uplink import UplinkEstimate
 from scheduler.estimates import Estimates
 from scheduler.estimators.warm_instances import WarmInstances
@@ -110,3 +111,15 @@ class LearnedBeliefs:
     def outages(self, now_s: float) -> Outages | None:  # noqa: ARG002
         """Returns None: outages are learned from failures."""
         return None
+
+
+def paces(estimates: Estimates) -> tuple[Pace, ...]:
+    """Returns how fast each place serves each model, beside its profile."""
+    return tuple(
+        Pace(model, str(place), service.times_profile, service.lessons)
+        for model, known in estimates.models.items()
+        for place, service in (
+            *((Place.edge(name), service) for name, service in known.edges.items()),
+            *((Place.function(name), service) for name, service in known.functions.items()),
+        )
+    )

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from scheduler.beliefs import Beliefs, LearnedBeliefs
+from scheduler.beliefs import Beliefs, LearnedBeliefs, paces
 from scheduler.dispatch.keep_warm import WarmingTerms
 from scheduler.domain.batches import Batch, BatchReport, FailureKind
 from scheduler.domain.memory import Memory, Part, Remembered, saved, taken_up
@@ -381,7 +381,7 @@ class Control:
     def figures(self, now_s: float) -> dict[str, Any]:
         """Returns changes that were found, rates, and paces of places, as fields of the engine's statistics."""
         rates = {model: self.beliefs.recent_rps(model, now_s) for model in self._estimates.models}
-        figures = {"rates_rps": rates, "rate_rps": sum(rates.values()), "paces": self._estimates.paces()}
+        figures = {"rates_rps": rates, "rate_rps": sum(rates.values()), "paces": paces(self._estimates)}
         return {**figures, "changes": self._changes.statistics()}
 
     def _found(self, finding: Finding) -> None:

@@ -8,9 +8,8 @@ from typing import Any
 from scheduler.domain.batches import Batch, BatchReport
 from scheduler.domain.latency import LatencyModel
 from scheduler.domain.plans import BufferPlan, EdgeEstimate, EngineSettings, ModelEstimates, ModelSettings
-from scheduler.domain.requests import EDGE_NAME, Backend, Place, Request
+from scheduler.domain.requests import EDGE_NAME, Backend, Request
 from scheduler.domain.service_times import ServiceTimes
-from scheduler.domain.statistics import Pace
 from scheduler.domain.uplink import UplinkEstimate
 from scheduler.estimators import findings
 from scheduler.estimators.arrival_rate import ArrivalRate
@@ -192,17 +191,6 @@ class Estimates:
         """Notes that something was learned, so that tables and the uplink's estimate may be others now."""
         self.revision += 1
         self._uplink = None
-
-    def paces(self) -> tuple[Pace, ...]:
-        """Returns how fast each place serves each model, beside its profile."""
-        return tuple(
-            Pace(model, str(place), service.times_profile, service.lessons)
-            for model, known in self.models.items()
-            for place, service in (
-                *((Place.edge(name), service) for name, service in known.edges.items()),
-                *((Place.function(name), service) for name, service in known.functions.items()),
-            )
-        )
 
     @property
     def uplink(self) -> UplinkEstimate:

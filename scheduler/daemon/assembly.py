@@ -16,6 +16,8 @@ from scheduler.daemon.config.config import Config
 from scheduler.daemon.config.credentials import edge_access, read_access_key
 from scheduler.daemon.explain.file import ExplanationFile
 from scheduler.daemon.explain.requests import Explanations
+from scheduler.daemon.history.feed import Feed
+from scheduler.daemon.history.figures import Sources
 from scheduler.daemon.ingress.model_metadata import model_cards
 from scheduler.daemon.ingress.parts import DaemonParts
 from scheduler.daemon.limits import ModelLimits
@@ -192,8 +194,7 @@ def assemble(
     engine = Engine(settings, control)
     explanations = _explanations(config, engine, clock)
     counters, plans, own_latency = InferenceCounters(), PlanHistory(), OwnLatency()
-    batches = BatchRing(config.daemon.records, counters)
-    served = _served(config, state)
+    batches, served = BatchRing(config.daemon.records, counters), _served(config, state)
     trials = ModelTrials(edge_trials(config), heard=served.answered, clock=clock)
     runner = Runner(
         engine=engine,
@@ -221,7 +222,7 @@ def assemble(
         state=_without_state if state is None else state.status,
         lender=(lambda: None) if borrower is None else borrower.status,
         models=served.rows,
-        edges=lambda: [{"name": name, **edge.status()} for name, edge in runner.edges().items()],
+        edges=lambda: _edge_rows(runner),
     )
     parts = DaemonParts(
         runner=runner,
@@ -234,10 +235,29 @@ def assemble(
         explain=explanations.find,
         why_unmeasured=served.why_unmeasured,
         lend=None if state is None else state.lend,
+        feed=Feed(_sources(status, runner, batches), clock=clock),
         identities=served.identities,
     )
-    recalled = partial(_note_recalled, state, control, engine)
-    return Assembly(runner, explanations, recalled, parts, served, servers, meter, trials)
+    note = partial(_note_recalled, state, control, engine)
+    return Assembly(runner, explanations, note, parts, served, servers, meter, trials)
+
+
+def _sources(status: DaemonStatus, runner: Runner, batches: BatchRing) -> Sources:
+    """Returns what the page's feed asks: the same as the status, before it is made JSON."""
+    return Sources(
+        engine=status.engine,
+        runner=runner.statistics,
+        plans=status.plans.all,
+        batches=batches.newest,
+        models=status.models,
+        edges=status.edges,
+        own_latency=status.own_latency,
+        state=status.state,
+    )
+
+
+def _edge_rows(runner: Runner) -> list[dict[str, object]]:
+    return [{"name": name, **edge.status()} for name, edge in runner.edges().items()]
 
 
 def _note_recalled(state: StateKeeper | None, control: Control, engine: Engine) -> None:

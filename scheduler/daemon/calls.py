@@ -81,6 +81,8 @@ class Answer:
     out_s: float
     """The daemon's own time on the way out: from the decision to send to the batch written. The handler adds the
     time from `read_at_s` to the client's answer written."""
+    place: str = ""
+    """Which edge server or function tier answered, as in records; empty: not known."""
 
 
 class Refused(EdgeburstError):

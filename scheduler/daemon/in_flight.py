@@ -65,6 +65,7 @@ class AnsweredBatch:
             read_at_s=self.read_at_s,
             in_s=max(0.0, member.engine_at_s - member.call.received_at_s),
             out_s=max(0.0, written_at_s - send.decided_at_s),
+            place=str(batch.place),
         )
 
 

@@ -178,6 +178,15 @@ class BatchRing:
         del self._records[batch_id]
         self._records[batch_id] = (self._last_number, replace(record, bill=bill))
 
+    def newest(self, after: int, limit: int) -> list[tuple[int, BatchRecord]]:
+        """Returns the latest records with a number above `after`, at most `limit`, with their numbers, oldest first."""
+        found: list[tuple[int, BatchRecord]] = []
+        for number, record in reversed(self._records.values()):
+            if number <= after or len(found) == limit:
+                break
+            found.append((number, record))
+        return found[::-1]
+
     def rows(self, after: int, limit: int) -> list[dict[str, object]]:
         """Returns up to `limit` rows with a `record` number above `after`, oldest first."""
         newest_first = []

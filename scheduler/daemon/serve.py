@@ -21,6 +21,7 @@ from scheduler.daemon.config.config import Config, load_config
 from scheduler.daemon.config.measured import remember
 from scheduler.daemon.edge_models import EdgeModels
 from scheduler.daemon.front import Front
+from scheduler.daemon.history.keeper import HistoryKeeper
 from scheduler.daemon.http.app import INGRESS, app_runner, create_app
 from scheduler.daemon.ingress.service import InferenceService
 from scheduler.daemon.ledgers import borrower_of, keeper_of, leased_settings
@@ -160,6 +161,7 @@ class Daemon:
         self._servers.back = self._served.edge_back
         self._app = create_app(assembly.parts, config, environ)
         self._service = self._app[INGRESS].service
+        self._history = HistoryKeeper(assembly.parts.feed, None if state is None else state.folder)
         self._front = Front(
             app_runner(self._app, stop_limit_s=WRITING_LIMIT_S),
             _grpc_server(config, self._service),
@@ -196,6 +198,7 @@ class Daemon:
                 socket_path(self._config, self._environ), needed=bool(own.admin_socket)
             )
             self._side_task(watch_clocks(), name="clocks")
+            self._side_task(self._history.run(), name="history")
             self._side_task(self._front.wait_for_successor(), name="successor")
             self._side_task(self._get_ready(host, port, grpc_port), name="get-ready")
             self._side_task(self._watch_engine(), name="watch-engine")
@@ -305,6 +308,7 @@ class Daemon:
         log(logging.INFO, "draining", limit_s=limit_s)
         self._notifier.send("STOPPING=1", "STATUS=answering the accepted requests")
         self._service.unmeasured.close()
+        self._history.stop()
         await self._front.leave(limit_s)
         drain = asyncio.get_running_loop().create_task(
             self._runner.drain(max(limit_s - WRITING_LIMIT_S, limit_s / 2)), name="drain"
@@ -326,6 +330,7 @@ class Daemon:
         if self._state is not None:
             await self._state.close(clean=not self._failed.is_set())
         await self._explanations.close()
+        await self._history.close()
         self._service.large_json.close()
         # Without a successor the listener stays open until here, so that clients get an error while the daemon stops.
         await self._front.end(WRITING_LIMIT_S)

@@ -5,8 +5,10 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from enum import Enum
+from typing import Any
 
 from scheduler.domain.plans import Limits, Plan
+from scheduler.domain.statistics import EngineStatistics
 
 PLANS_KEPT = 256
 
@@ -48,6 +50,10 @@ class PlanHistory:
         """Returns the plan that the engine follows; None before the first."""
         return self._plans[-1] if self._plans else None
 
+    def all(self) -> list[Plan]:
+        """Returns the plans, oldest first."""
+        return list(self._plans)
+
     def rows(self) -> list[dict[str, object]]:
         """Returns the plans as JSON shows them, oldest first."""
         return [
@@ -63,13 +69,13 @@ class DaemonStatus:
         self,
         *,
         runner: Callable[[], RunnerStatistics],
-        engine: Callable[[], object],
+        engine: Callable[[], EngineStatistics],
         limits: Callable[[], Mapping[str, Limits]],
         plans: PlanHistory,
         explanations: Callable[[], Mapping[str, object]],
         own_latency: Callable[[], Mapping[str, object]],
         state: Callable[[], Mapping[str, object]],
-        models: Callable[[], Mapping[str, object]] = dict,
+        models: Callable[[], Mapping[str, Mapping[str, Any]]] = dict,
         edges: Callable[[], Sequence[Mapping[str, object]]] = tuple,
         lender: Callable[[], Mapping[str, object] | None] = lambda: None,
     ) -> None:
@@ -88,29 +94,29 @@ class DaemonStatus:
             lender: returns the daemon that money is borrowed from, and whether it lends; None: none is.
         """
         self._runner = runner
-        self._engine = engine
+        self.engine = engine
         self._limits = limits
-        self._plans = plans
+        self.plans = plans
         self._explanations = explanations
-        self._own_latency = own_latency
-        self._state = state
-        self._models = models
-        self._edges = edges
+        self.own_latency = own_latency
+        self.state = state
+        self.models = models
+        self.edges = edges
         self._lender = lender
 
     def report(self) -> dict[str, object]:
         """Returns the state as GET /v1/status shows it."""
-        runner, edges = self._runner(), list(self._edges())
+        runner, edges = self._runner(), list(self.edges())
         return {
             **{field.name: getattr(runner, field.name) for field in fields(runner)},
-            "engine": jsonable(self._engine()),
+            "engine": jsonable(self.engine()),
             "limits": jsonable(self._limits()),
-            "plans": self._plans.rows(),
+            "plans": self.plans.rows(),
             "explanations": self._explanations(),
-            "own_latency": jsonable(self._own_latency()),
-            "state": self._state(),
+            "own_latency": jsonable(self.own_latency()),
+            "state": self.state(),
             "lender": self._lender(),
-            "models": self._models(),
+            "models": self.models(),
             "edge": next(iter(edges), None),
             "edges": edges,
         }

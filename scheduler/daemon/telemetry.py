@@ -7,7 +7,7 @@ fixed lists.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -15,18 +15,18 @@ from prometheus_client import CollectorRegistry, Counter, Histogram, ProcessColl
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from scheduler.daemon.borrowing_metrics import money_metrics
 from scheduler.daemon.calls import Answer, InferenceCall
 from scheduler.daemon.edge_limits import edge_limit_metric
 from scheduler.daemon.edge_metrics import edge_metrics
+from scheduler.daemon.history.counting import Counting
 from scheduler.daemon.model_statistics import InferenceCounters
 from scheduler.daemon.plan_alarms import plan_metrics
 from scheduler.daemon.quotas import quota_metric
 from scheduler.daemon.served_models import model_metrics
 from scheduler.daemon.slo_budgets import budget_metrics
+from scheduler.daemon.status_metrics import batches_left, disbelieved, models_up, placements, state_metrics
 from scheduler.daemon.tenant_metrics import TenantMetrics
 from scheduler.domain.errors import RefusalKind
-from scheduler.domain.requests import Backend
 
 ANSWERED = "answered"
 CANCELLED = "cancelled"
@@ -89,6 +89,7 @@ class Telemetry:
         status: Callable[[], Mapping[str, object]],
         backends: Callable[[], Sequence[str]],
         counters: InferenceCounters | None = None,
+        counting: Counting | None = None,
     ) -> None:
         """Makes the metrics.
 
@@ -96,8 +97,10 @@ class Telemetry:
             status: returns the daemon's state; called when the metrics are read.
             backends: returns the names of the configured backends; called then too.
             counters: is told how each request ended; None: new ones.
+            counting: counts for the history; None: a new one.
         """
         self._counters = InferenceCounters() if counters is None else counters
+        self._counting = Counting() if counting is None else counting
         self.registry = CollectorRegistry()
         self._seconds: deque[Second] = deque(maxlen=SECONDS_KEPT)
         self._totals = Second(at_s=0)
@@ -145,6 +148,7 @@ class Telemetry:
         self._second(call.received_at_s).arrived += 1
         self._totals.arrived += 1
         self._arrivals.labels(call.model, call.class_name).inc()
+        self._counting.arrived(call.model, call.class_name, call.tenant)
 
     def answered(
         self, call: InferenceCall, answer: Answer, *, latency_s: float, slo_s: float, own_latency_s: float
@@ -175,10 +179,20 @@ class Telemetry:
         self.tenants.ended(call, within_slo=within)
         if within:
             self._within.labels(call.model, call.class_name).inc()
+        self._counting.answered(
+            self._counting.key(call.model, call.class_name, call.tenant, answer.place or answer.backend.value),
+            request_id=answer.request_id,
+            at_s=call.received_at_s + latency_s,
+            latency_s=latency_s,
+            slo_s=slo_s,
+            items=call.items,
+        )
         self._answers.observe(call, answer, latency_s)
         self._own_latency.observe(own_latency_s)
 
-    def refused(self, call: InferenceCall, kind: str, now_s: float, *, reason: str = "") -> None:
+    def refused(
+        self, call: InferenceCall, kind: str, now_s: float, *, reason: str = "", request_id: int | None = None
+    ) -> None:
         """Counts a call that ended without an answer.
 
         Args:
@@ -186,11 +200,21 @@ class Telemetry:
             kind: a RefusalKind's value, CANCELLED or FAULT.
             now_s: the present.
             reason: value of the Reason that decided; empty where no offers were compared.
+            request_id: the daemon's number of the call; None where it has none.
         """
         column = _COLUMN_OF.get(kind, "refused")
         self._counters.failed(call.model, latency_s=now_s - call.received_at_s, now_s=now_s)
         for counts in (self._second(now_s), self._totals):
             setattr(counts, column, getattr(counts, column) + 1)
+        self._counting.ended(
+            column,
+            self._counting.key(call.model, call.class_name, call.tenant),
+            kind=kind,
+            request_id=request_id,
+            at_s=now_s,
+            latency_s=now_s - call.received_at_s,
+            reason=reason,
+        )
         self._by_kind[kind] = self._by_kind.get(kind, 0) + 1
         self._requests.labels(call.model, call.class_name, kind).inc()
         if column == "refused":
@@ -322,7 +346,7 @@ class _StatusCollector(Collector):
             up.add_metric([backend], float(values.get(f"{backend}_up", False)))
         yield in_flight
         yield up
-        yield _models_up(values.get("models_up") or ())
+        yield models_up(values.get("models_up") or ())
         if "edge" in self._backends():
             yield from edge_metrics(values)
         if values.get("warming_calls") is not None:
@@ -333,10 +357,10 @@ class _StatusCollector(Collector):
         yield from budget_metrics(values.get("budgets") or ())
         yield quota_metric(values.get("quotas") or ())
         yield edge_limit_metric(values.get("edge_limits") or ())
-        yield _placements(status)
-        yield _batches_left(status)
-        yield from _state(status)
-        yield _disbelieved(status)
+        yield placements(status)
+        yield batches_left(status)
+        yield from state_metrics(status)
+        yield disbelieved(status)
         yield from model_metrics(status)
         yield self._spent(values)
 
@@ -349,47 +373,3 @@ class _StatusCollector(Collector):
             self._highest[labels] = max(self._highest.get(labels, 0.0), row["amount"])
             family.add_metric(labels, self._highest[labels])
         return family
-
-
-def _state(status: Mapping[str, Any]) -> Iterator[Metric]:
-    yield from money_metrics(status)
-    state = status.get("state")
-    if isinstance(state, Mapping) and state["folder"]:
-        yield GaugeMetricFamily("edgeburst_state_up", "1 while the state folder can be used.", value=state["up"])
-        failures = "Times that the state folder could not be used."
-        yield CounterMetricFamily("edgeburst_state_failures", failures, value=state["failures"])
-
-
-def _batches_left(status: Mapping[str, Any]) -> Metric:
-    left = "Batches sent to a place, by why they left when they did."
-    family = CounterMetricFamily("edgeburst_batches_left", left, labels=["place", "why"])
-    for row in status.get("batches_left", ()):
-        family.add_metric([row["place"], row["why"]], row["batches"])
-    return family
-
-
-def _placements(status: Mapping[str, Any]) -> Metric:
-    sent = "Requests sent to a place, by the reason that decided it; a hedged request counts for each copy."
-    family = CounterMetricFamily("edgeburst_placements", sent, labels=["place", "reason"])
-    for row in status.get("placements", ()):
-        family.add_metric([row["place"], row["reason"]], row["requests"])
-    return family
-
-
-def _disbelieved(status: Mapping[str, Any]) -> Metric:
-    text = "Reports of functions and the edge with a field that contradicts what was measured."
-    family = CounterMetricFamily("edgeburst_disbelieved_reports", text, labels=["tier", "field"])
-    for row in status.get("disbelieved", ()):
-        family.add_metric([row["tier"], row["field"]], row["reports"])
-    return family
-
-
-def _models_up(rows: Iterable[Mapping[str, Any]]) -> Metric:
-    """Returns where each model is believed to be answered; a backend that does not serve it has no value."""
-    text = "1 while the backend gets batches of the model."
-    family = GaugeMetricFamily("edgeburst_model_up", text, labels=["model", "backend"])
-    for row in rows:
-        for backend in Backend:
-            if (up := row[f"{backend.value}_up"]) is not None:
-                family.add_metric([row["model"], backend.value], float(up))
-    return family

@@ -97,6 +97,8 @@ def asked(name: str, url: str, args: argparse.Namespace, drawn: int, *, headers:
 
         for result in schema.get_all_operations():
             operation = result.ok()
+            if operation.path == "/v1/events":
+                continue  # it ends with the daemon
             documented = {int(status) for status in operation.definition.raw["responses"]}
             try:
                 seed(drawn)(limits(given(operation.as_strategy())(_of(checked, documented))))()

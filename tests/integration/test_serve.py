@@ -388,9 +388,27 @@ def test_read_outs_have_a_listener_of_their_own_where_that_is_configured(edge: R
     config.write_text(config.read_text().replace("[daemon]", '[daemon]\nread_listen = "127.0.0.1:0"', 1))
     with daemon_process(config) as daemon:
         own = f"http://127.0.0.1:{daemon.ready['read_port']}"
-        for path in ("/v1/status", "/v1/batches", "/metrics", "/", "/v2/health/ready"):
+        for path in (
+            "/v1/status",
+            "/v1/batches",
+            "/v1/now",
+            "/v1/history",
+            "/metrics",
+            "/",
+            "/page/main.js",
+            "/v2/health/ready",
+        ):
             assert requests.get(own + path, timeout=30).status_code == 200
-        for path in ("/v1/status", "/v1/batches", "/v1/explain/1", "/metrics", "/"):
+        for path in (
+            "/v1/status",
+            "/v1/batches",
+            "/v1/explain/1",
+            "/v1/now",
+            "/v1/events",
+            "/metrics",
+            "/",
+            "/page/main.js",
+        ):
             refusal = requests.get(daemon.url + path, timeout=30)
             assert refusal.status_code == 404
             assert refusal.json()["error"].startswith("status, batches, explanations and metrics are at port")

@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 from scheduler.control import Control
 from scheduler.daemon.telemetry import Telemetry
 from scheduler.domain.plans import EngineSettings
-from scheduler.domain.statistics import Changes
 from scheduler.estimators import findings
 from scheduler.estimators.changepoint import Change
 from scheduler.estimators.service_changes import ServiceChanges
@@ -79,9 +78,11 @@ def test_a_tier_is_slower_until_a_change_says_that_it_is_faster() -> None:
     for before, after, slower in ((1.0, 2.0, True), (2.0, 3.0, True), (3.0, 1.0, False)):
         found = findings.of_function_service("m", "cpu", change(before, after))
         control._found(found)
-        assert control.changes().slower == ((("m", "cpu"),) if slower else ())
+        assert control.figures(0.0)["changes"].slower == ((("m", "cpu"),) if slower else ())
     control._found(findings.of_function_start("m", "cpu", change(1.0, 4.0)))
-    assert control.changes() == Changes({"function-service": 3, "function-start": 1}, (("m", "cpu"),))
+    changes = control.figures(0.0)["changes"]
+    assert (changes.found, changes.slower) == ({"function-service": 3, "function-start": 1}, (("m", "cpu"),))
+    assert [each.cause for each in changes.latest] == ["function-service"] * 3 + ["function-start"]
 
 
 def test_the_metrics_count_changes_and_alarm_by_model() -> None:

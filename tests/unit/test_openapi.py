@@ -14,6 +14,7 @@ from edge_server.openapi import document as edge_document
 from scheduler.daemon.http.app import Ingress
 from scheduler.daemon.http.model_calls import ModelCalls, refused_routes
 from scheduler.daemon.http.openapi import calls, document
+from scheduler.daemon.http.page import PageCalls
 from scheduler.daemon.http.read_outs import ReadOutCalls
 from scheduler.daemon.http.spend import SpendCalls
 from scheduler.wire.openapi import Call
@@ -28,7 +29,7 @@ def listed(given: dict[str, Any]) -> list[tuple[str, str]]:
 def test_the_daemons_lists_its_routes() -> None:
     ingress = Ingress.__new__(Ingress)
     second = [*ModelCalls.__new__(ModelCalls).routes(), *ReadOutCalls.__new__(ReadOutCalls).routes()]
-    second += SpendCalls.__new__(SpendCalls).routes()
+    second += [*SpendCalls.__new__(SpendCalls).routes(), *PageCalls.__new__(PageCalls).routes()]
     routes = [*ingress.routes(second), *refused_routes()]
     assert all(isinstance(route, web.RouteDef) for route in routes)
     assert listed(DOCUMENTS["daemon"]) == sorted((route.method, route.path) for route in routes)

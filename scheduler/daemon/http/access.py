@@ -9,7 +9,7 @@ from typing import Any
 from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
 
-from scheduler.daemon.http.admission import asked_address, check_host, check_origin, wanted_scopes
+from scheduler.daemon.http.admission import EVENTS_PATH, asked_address, check_host, check_origin, wanted_scopes
 from scheduler.daemon.ingress.access import Access, Caller
 from scheduler.daemon.ingress.peers import FORWARDED_HEADER
 
@@ -43,7 +43,10 @@ def checks_callers(
             request[_CALLER] = caller = access.caller(headers.getall("Authorization", []), peer=peer)
         caller.check(wanted)
         with access.turn(caller):
-            return await handler(request)
+            if request.path != EVENTS_PATH:
+                return await handler(request)
+        # A stream lasts as long as its page is open: it is none of the token's unanswered requests.
+        return await handler(request)
 
     return middleware
 

@@ -81,8 +81,8 @@ def batch_range(request: web.Request) -> tuple[int, int]:
     Raises:
         Rejected: one of them is not a whole number, or the limit is out of range.
     """
-    after = _query_number(request, "after", 0)
-    limit = _query_number(request, "limit", DEFAULT_BATCHES)
+    after = query_number(request, "after", 0)
+    limit = query_number(request, "limit", DEFAULT_BATCHES)
     if not 1 <= limit <= MAX_BATCHES:
         raise Rejected(400, f"query key 'limit' must be from 1 to {MAX_BATCHES}")
     return after, limit
@@ -94,7 +94,7 @@ def before_number(request: web.Request) -> int | None:
     Raises:
         Rejected: it is not a whole number.
     """
-    return _query_number(request, "before", 0) if "before" in request.query else None
+    return query_number(request, "before", 0) if "before" in request.query else None
 
 
 def unknown_request(name: str, *, ring: int) -> Rejected:
@@ -106,7 +106,8 @@ def unknown_request(name: str, *, ring: int) -> Rejected:
     )
 
 
-def _query_number(request: web.Request, key: str, default: int) -> int:
+def query_number(request: web.Request, key: str, default: int) -> int:
+    """Returns a whole number of a query; Rejected where it is none."""
     text = request.query.get(key)
     if text is None:
         return default

@@ -15,9 +15,12 @@ from scheduler.daemon.ingress.errors import Rejected
 
 _OPEN_PATHS = frozenset({"/", "/v2/health/live", "/v2/health/ready"})
 """Paths that show nothing of requests: the dashboard's page, without its data, and what balancers ask."""
+PAGE_PATH = "/page/"
+"""Of the dashboard's files, which show nothing either."""
+EVENTS_PATH = "/v1/events"
 _INFER_ENDINGS = ("/infer",)
 _CLASSIFY = "/v1/classify/"
-_READ_PATHS = ("/v1/status", "/v1/batches", "/metrics", "/v1/models/")
+_READ_PATHS = ("/v1/status", "/v1/batches", "/v1/now", "/v1/history", EVENTS_PATH, "/metrics", "/v1/models/")
 _NONE: frozenset[Scope] = frozenset()
 INFER, _READ, _ADMIN = frozenset({Scope.INFER}), frozenset({Scope.READ}), frozenset({Scope.ADMIN})
 _SPEND, _SPEND_PATHS = frozenset({Scope.SPEND}), "/v1/spend/"
@@ -31,7 +34,7 @@ def wanted_scopes(method: str, path: str) -> frozenset[Scope]:
     """
     if method in ("PUT", "PATCH", "DELETE"):
         return _ADMIN
-    if path in _OPEN_PATHS:
+    if path in _OPEN_PATHS or path.startswith(PAGE_PATH):
         return _NONE
     if path.startswith(_SPEND_PATHS):
         return _SPEND

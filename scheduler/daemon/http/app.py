@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Mapping, Sequence
-from importlib import resources
 
 from aiohttp import web
 
@@ -21,6 +20,7 @@ from scheduler.daemon.http.hot_path import HotPath
 from scheduler.daemon.http.inference import Inference, Render
 from scheduler.daemon.http.malformed import JsonRunner
 from scheduler.daemon.http.model_calls import ModelCalls, refused_routes
+from scheduler.daemon.http.page import PageCalls
 from scheduler.daemon.http.picture_body import check_content_type
 from scheduler.daemon.http.read_outs import ReadOutCalls, on_their_listener
 from scheduler.daemon.http.rendered import Rendered
@@ -32,15 +32,6 @@ from scheduler.daemon.ingress.parts import DaemonParts
 from scheduler.daemon.ingress.service import InferenceService, server_metadata
 from scheduler.wire.openapi import OPENAPI_PATH
 from scheduler.wire.trace_context import PARENT_HEADER, STATE_HEADER, trace_of
-
-_SAFE_PAGE = {
-    # The page loads data only from the daemon that serves it.
-    "Content-Security-Policy": "default-src 'none'; connect-src 'self'; script-src 'unsafe-inline'; "
-    "style-src 'unsafe-inline'; img-src data:; frame-ancestors 'none'; form-action 'none'",
-    "Referrer-Policy": "no-referrer",
-    "X-Content-Type-Options": "nosniff",
-    "Cache-Control": "no-cache",
-}
 
 
 class Ingress:
@@ -61,6 +52,7 @@ class Ingress:
         self._parts = parts
         self.spend_calls = SpendCalls(parts, self.service, self._bodies)
         self.read_outs = ReadOutCalls(parts, self.service, time.monotonic)
+        self.page_calls = PageCalls(parts.feed)
 
     def routes(self, second: Sequence[web.RouteDef] = ()) -> list[web.RouteDef]:
         """Returns every path; the most frequent ones come first, because they are matched in order, then `second`."""
@@ -81,7 +73,6 @@ class Ingress:
             web.put(limits, self.put_limits),
             web.get(identity, self.get_identity),
             web.put(identity, self.put_identity),
-            web.get("/", self.dashboard),
             web.get(OPENAPI_PATH, self.openapi),
         ]
 
@@ -184,11 +175,6 @@ class Ingress:
         """GET /openapi.json: every call, by OpenAPI."""
         return json_response(openapi.document())
 
-    async def dashboard(self, _: web.Request) -> web.Response:
-        """GET /: the dashboard."""
-        page = resources.files("scheduler.daemon").joinpath("dashboard.html").read_text(encoding="utf-8")
-        return web.Response(text=page, content_type="text/html", headers=_SAFE_PAGE)
-
 
 INGRESS = web.AppKey("ingress", Ingress)
 
@@ -208,6 +194,7 @@ def create_app(parts: DaemonParts, config: Config, environ: Mapping[str, str] = 
     app.add_routes(
         ingress.routes([*ingress.model_calls.routes(), *ingress.read_outs.routes(), *ingress.spend_calls.routes()])
     )
+    app.add_routes(ingress.page_calls.routes())
     app.add_routes(refused_routes())
     return app
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from scheduler.daemon.http.admission import EVENTS_PATH, PAGE_PATH
 from scheduler.daemon.http.model_calls import REFUSED_PATHS
 from scheduler.daemon.http.spend import PATH as SPEND_PATH
 from scheduler.daemon.ingress.service import server_metadata
@@ -40,6 +41,7 @@ _REPORT = {
         **dict.fromkeys(("amount", "left", "spent", "unreported"), _MONEY),
     },
 }
+_TEXT: Mapping[str, Any] = {"type": "string"}
 _CLASSIFY: Mapping[str, Mapping[str, Any]] = {
     "timeout_s": {"type": "number", "minimum": 0},
     "priority": _NUMBER,
@@ -73,8 +75,15 @@ def calls() -> Iterator[Call]:
     page = {"after": _NUMBER, "limit": {"type": "integer", "minimum": 1, "maximum": 10_000}}
     yield Call("GET", "/v1/batches", "Ended batches", query=page)
     yield Call("GET", "/v1/explain/{request}", "The decisions about a request", (404,), query={"before": _NUMBER})
+    yield Call("GET", "/v1/now", "What the dashboard begins with")
+    names = dict.fromkeys(("model", "class", "tenant", "place"), _TEXT)
+    span = {**dict.fromkeys(("from", "to", "columns"), _NUMBER), **names}
+    yield Call("GET", "/v1/history", "Counts, latencies, money and estimates of a span of time", query=span)
+    stream = {"after": _NUMBER}
+    yield Call("GET", EVENTS_PATH, "What changes, second by second", answer="text/event-stream", query=stream)
     yield Call("GET", "/metrics", "Prometheus' metrics", answer="text/plain")
     yield Call("GET", "/", "The dashboard", answer="text/html")
+    yield Call("GET", PAGE_PATH + "{file}", "A file of the dashboard", (404,), answer="text/plain")
     yield Call("GET", OPENAPI_PATH, "This description")
     for method, path, _ in REFUSED_PATHS:
         yield Call(method, path, "Not supported", (501,), works=False)

@@ -15,8 +15,13 @@ from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
 
 from scheduler.daemon.explain.requests import MAX_FOUND
+from scheduler.daemon.history.columns import Columns, Wanted
 from scheduler.daemon.http import admin
 from scheduler.daemon.http.access import caller_of
+from scheduler.daemon.http.admission import EVENTS_PATH, PAGE_PATH
+from scheduler.daemon.http.compression import pack
+from scheduler.daemon.http.errors import as_response
+from scheduler.daemon.http.rendered import Rendered
 from scheduler.daemon.ingress.body_limits import TimeLimit
 from scheduler.daemon.ingress.errors import Rejected
 from scheduler.daemon.ingress.parts import DaemonParts
@@ -35,11 +40,17 @@ ROWS_A_PIECE = 64
 WRITE_LIMIT_S = 10.0
 """Longest time for a client to take a read-out: one that does not keeps others waiting."""
 
+SPAN_S = 900
+"""Of the history, where the query names no span."""
+LONGEST_S = 8 * 86_400
+"""Of one answer: more than is kept."""
+
+_PACKED = ("/v1/now", "/v1/history")
 _JSON = {"Content-Type": "application/json", "Cache-Control": "no-store"}
 _PROMETHEUS = {"Content-Type": "text/plain; version=0.0.4; charset=utf-8"}
 
 
-_PATHS = ("/v1/status", "/v1/batches", "/v1/explain/", "/metrics")
+_PATHS = ("/v1/status", "/v1/batches", "/v1/explain/", "/v1/now", "/v1/history", EVENTS_PATH, PAGE_PATH, "/metrics")
 _ALSO = ("/v2/health/live", "/v2/health/ready")
 """What the listener for read-outs answers beside them, for what watches it."""
 
@@ -116,6 +127,8 @@ class ReadOutCalls:
             web.get("/v1/status", self.status),
             web.get("/v1/batches", self.batches),
             web.get("/v1/explain/{request}", self.explain),
+            web.get("/v1/now", self.now),
+            web.get("/v1/history", self.history),
             web.get("/metrics", self.metrics),
         ]
 
@@ -166,6 +179,30 @@ class ReadOutCalls:
         following = found[-1]["request_id"] if len(found) == MAX_FOUND else None
         return await self._told(request, [orjson.dumps({"explanations": found, "next": following})], _JSON)
 
+    async def now(self, request: web.Request) -> web.StreamResponse:
+        """GET /v1/now: what the page begins with; GET /v1/events goes on after its `id`."""
+        return await self._told(request, self._snapshot(), _JSON)
+
+    def _snapshot(self) -> Iterator[bytes]:
+        yield b""
+        yield orjson.dumps(self._parts.feed.snapshot())
+
+    async def history(self, request: web.Request) -> web.StreamResponse:
+        """GET /v1/history?from=S&to=S&model=&class=&tenant=&place=&columns=1: a span as columns, with a summary."""
+        to_s = int(self._parts.feed.wall_s())
+        to_s = min(to_s, admin.query_number(request, "to", to_s))
+        from_s = min(to_s, max(to_s - LONGEST_S, admin.query_number(request, "from", to_s - SPAN_S)))
+        names = [request.query.get(name, "")[:128] for name in ("model", "class", "tenant", "place")]
+        with_columns = admin.query_number(request, "columns", 1) > 0
+        return await self._told(request, self._history(from_s, to_s, Wanted(*names), with_columns), _JSON)
+
+    def _history(self, from_s: int, to_s: int, wanted: Wanted, with_columns: bool) -> Iterator[bytes]:
+        history = self._parts.feed.history
+        columns = Columns(history, history.select(from_s, to_s), wanted)
+        for _ in columns.read():
+            yield b""
+        yield orjson.dumps(columns.values(with_columns=with_columns))
+
     async def metrics(self, request: web.Request) -> web.StreamResponse:
         """GET /metrics, in Prometheus' text format."""
         return await self._told(request, self._service.telemetry.exposition_pieces(), _PROMETHEUS)
@@ -175,7 +212,10 @@ class ReadOutCalls:
     ) -> web.StreamResponse:
         """Makes and writes a read-out in its client's turn."""
         async with self._read_outs.turns.turn(caller_of(request).key):
-            response = web.Response(body=await self._read_outs.made(pieces), headers=headers)
+            rendered = Rendered(await self._read_outs.made(pieces), dict(headers))
+            if request.path in _PACKED:
+                await pack(rendered, request.headers.get("Accept-Encoding", ""))
+            response = as_response(rendered)
             limit = TimeLimit(WRITE_LIMIT_S)
             try:
                 await response.prepare(request)

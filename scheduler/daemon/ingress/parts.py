@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from scheduler.daemon.calls import Answer, InferenceCall
+from scheduler.daemon.history.feed import Feed
 from scheduler.daemon.identities import Identities
 from scheduler.daemon.limits import ModelLimits
 from scheduler.daemon.model_statistics import InferenceCounters
@@ -53,5 +54,7 @@ class DaemonParts:
     """Returns why the edge could not be measured for a model, in words; empty: nothing is known against it."""
     lend: Callable[[Report, Caps], Awaitable[Leased | None]] | None = None
     """Lends money of the ledger to another daemon, None where it cannot be written; without: there is no ledger."""
+    feed: Feed = field(default_factory=Feed)
+    """What the page at `/` shows, and its history."""
     identities: Identities = field(default_factory=Identities)
     """Which card and files each model is expected to have."""

@@ -6,7 +6,7 @@ import asyncio
 import importlib.metadata
 import os
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import datetime, timezone
 from typing import Any
 
@@ -24,7 +24,7 @@ from scheduler.daemon.ingress.unmeasured import Unmeasured
 from scheduler.daemon.model_config import planned_config
 from scheduler.daemon.model_repository import repository_index
 from scheduler.daemon.telemetry import CANCELLED, FAULT, Telemetry
-from scheduler.domain.errors import EdgeburstError, RefusalKind
+from scheduler.domain.errors import ConfigError, EdgeburstError, RefusalKind
 from scheduler.domain.requests import Backend
 from scheduler.wire import WireError
 
@@ -58,7 +58,7 @@ class InferenceService:
         self.large_json = LargeJson()
         self.shares = Shares()
         self.pictures = PictureShares(self.now)
-        self.telemetry = Telemetry(parts.status, self.backends, parts.counters)
+        self.telemetry = Telemetry(parts.status, self.backends, parts.counters, parts.feed.counting)
         self.config = config
         self.cards: Mapping[str, ModelCard] = {}
         self.access = Access(parts.runner.now)
@@ -66,6 +66,7 @@ class InferenceService:
         """Names by which clients may call it, beside those of loopback; "*": any."""
         self._environ = environ
         self._parts = parts
+        parts.feed.ready = lambda: self.ready
         self._runner = parts.runner
         self.unmeasured = Unmeasured(clock=parts.runner.now, why=parts.why_unmeasured)
         self.reload(config)
@@ -79,6 +80,8 @@ class InferenceService:
         self.access.configure(tokens_of(config, self._environ), is_open=is_open)
         self.hosts = known_hosts(config)
         self.telemetry.tenants.configure([tenant.name for tenant in config.tenants])
+        with suppress(ConfigError):  # of a part that is checked where it is used
+            self._parts.feed.reload(config.engine_settings(), version=_version(), config=str(config.path))
         self.access.peers.trust(config.daemon.trusted_proxies)
         self.pictures.client_pixels = config.daemon.client_pixels
         self.shares.max_requests = config.engine.queue_max_requests
@@ -155,7 +158,10 @@ class InferenceService:
         try:
             return await self._submitted(call, place)
         except Refused as error:
-            self.telemetry.refused(call, error.refusal.kind.value, self.now(), reason=error.refusal.reason)
+            refusal = error.refusal
+            self.telemetry.refused(
+                call, refusal.kind.value, self.now(), reason=refusal.reason, request_id=error.request_id
+            )
             raise
         except asyncio.CancelledError:
             self.lost(call)

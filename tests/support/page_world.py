@@ -1,0 +1,206 @@
+"""A daemon with an edge, functions, classes, tenants, a cap and traffic, for what the page at `/` shows of it."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import random
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+
+import aiohttp
+from support import stub_fc
+from support.daemon_process import Running, daemon_process, stub_edge_process
+from support.stub_fc import Heard, Say
+
+CONFIG = """
+[daemon]
+port = {port}
+state = "state"
+{daemon}
+[explain]
+ring = 20000
+[spend]
+{spend}
+[edge]
+url = "{edge}"
+[function]
+endpoint = "127.0.0.1:{functions}"
+protocol = "http"
+access_key_id_env = "TEST_KEY_ID"
+access_key_secret_env = "TEST_KEY_SECRET"
+[[tenant]]
+name = "lab"
+share = 3
+[[tenant]]
+name = "shop"
+[[model]]
+name = "digits"
+edge_profile = "orin-resnet50"
+[[model.class]]
+name = "interactive"
+slo_s = {slo_s}
+[[model.class]]
+name = "archive"
+slo_s = 4.0
+percentile = 0.9
+[[model.tier]]
+name = "1gb"
+function = "digits"
+profile = "fc-resnet50-1gb"
+memory_gb = 1.0
+"""
+
+
+@dataclass
+class Functions:
+    """What the functions do; changed while they run."""
+
+    service_s: float = 0.35
+    cold_share: float = 0.05
+    cold_s: float = 1.2
+    status: int = 200
+    """Of every call; another one fails it."""
+    drawn: random.Random = field(default_factory=lambda: random.Random(7))
+
+    def say(self, heard: Heard) -> Say:
+        """Answers one call."""
+        if heard.method == "GET":
+            return Say(200, b"{}", {"Content-Type": "application/json"})
+        if "authorization" not in heard.headers:
+            return Say(403)
+        if self.status != 200:
+            return stub_fc.error(self.status, "ResourceThrottled" if self.status == 429 else "InternalError")
+        cold = self.drawn.random() < self.cold_share
+        took_s = self.service_s * self.drawn.lognormvariate(0.0, 0.08)
+        said = stub_fc.answer_frame(
+            heard,
+            cold_start=cold,
+            service_s=took_s,
+            duration_s=took_s,
+            instance_id=f"c-{self.drawn.randrange(8)}",
+            **({"init_s": 0.8 * self.cold_s} if cold else {}),
+        )
+        return Say(said.status, said.body, said.headers, hang_s=took_s + 0.02 + (self.cold_s if cold else 0.0))
+
+
+@contextmanager
+def function_endpoint(functions: Functions) -> Iterator[int]:
+    """Serves functions on a loop of its own; yields the port."""
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever, daemon=True)
+    thread.start()
+
+    def say(heard: Heard) -> Say:
+        stub.heard.clear()  # for an hour's traffic it would grow
+        return functions.say(heard)
+
+    stub, server, port = asyncio.run_coroutine_threadsafe(stub_fc.start(say), loop).result(30)
+    try:
+        yield port
+    finally:
+        loop.call_soon_threadsafe(server.close)
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join(10)
+
+
+class Traffic:
+    """Requests at random times in a thread of its own, until the end of `with`; refusals and misses are fine."""
+
+    def __init__(self, url: str, rate_rps: float, *, seed: int = 3) -> None:
+        """Stores where to send, and how many a second."""
+        self.url = url
+        self.rate_rps = rate_rps
+        self.sent = 0
+        self._drawn = random.Random(seed)
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=lambda: asyncio.run(self._send_all()), name="traffic", daemon=True)
+
+    def __enter__(self) -> Traffic:
+        """Begins."""
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Ends, when what was sent is back."""
+        self._over.set()
+        self._thread.join(60)
+
+    async def _send_all(self) -> None:
+        waiting: set[asyncio.Task[None]] = set()
+        loop = asyncio.get_running_loop()
+        due_s = loop.time()
+        async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session:
+            while not self._over.is_set():
+                due_s = max(due_s + self._drawn.expovariate(self.rate_rps), loop.time() - 0.5)
+                await asyncio.sleep(max(0.0, due_s - loop.time()))
+                task = loop.create_task(self._send(session))
+                waiting.add(task)
+                task.add_done_callback(waiting.discard)
+            if waiting:
+                await asyncio.wait(waiting, timeout=30)
+
+    async def _send(self, session: aiohttp.ClientSession) -> None:
+        self.sent += 1
+        draw = self._drawn
+        picture = base64.b64encode(b"picture %d" % self.sent).decode()
+        body = {
+            "id": f"client-{self.sent}",
+            "inputs": [{"name": "image", "shape": [1], "datatype": "BYTES", "data": [picture]}],
+            "parameters": {
+                "class": draw.choices(["interactive", "archive"], [8, 2])[0],
+                "tenant": draw.choices(["lab", "shop", "elsewhere"], [6, 3, 1])[0],
+            },
+        }
+        try:
+            async with session.post(f"{self.url}/v2/models/digits/infer", json=body) as response:
+                await response.read()
+        except aiohttp.ClientError:
+            await asyncio.sleep(0.2)  # it restarts
+
+
+@dataclass
+class PageWorld:
+    """The parts while they run."""
+
+    daemon: Running
+    edge: Running
+    functions: Functions
+    config: Path
+
+
+def write_config(
+    folder: Path, *, edge: str, functions: int, port: int = 0, slo_s: float = 1.0, spend: str = "", daemon: str = ""
+) -> Path:
+    """Writes a daemon's configuration."""
+    (folder / "state").mkdir(exist_ok=True)
+    path = folder / "edgeburst.toml"
+    values = {"edge": edge, "functions": functions, "port": port, "slo_s": slo_s, "spend": spend, "daemon": daemon}
+    path.write_text(CONFIG.format(**values), encoding="utf-8")
+    return path
+
+
+@contextmanager
+def page_world(
+    folder: Path,
+    *,
+    slo_s: float = 1.0,
+    spend: str = "per_hour = 50.0",
+    daemon: str = "",
+    alpha_s: float = 0.045,
+    beta_s: float = 0.009,
+    environ: Mapping[str, str] | None = None,
+) -> Iterator[PageWorld]:
+    """Starts everything but the traffic."""
+    functions = Functions()
+    delays = ("--alpha-s", str(alpha_s), "--beta-s", str(beta_s))
+    with function_endpoint(functions) as port, stub_edge_process(*delays) as edge:
+        config = write_config(folder, edge=edge.url, functions=port, slo_s=slo_s, spend=spend, daemon=daemon)
+        with daemon_process(config, environ={**stub_fc.KEYS, **(environ or {})}) as running:
+            yield PageWorld(running, edge, functions, config)
